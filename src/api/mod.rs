@@ -1,0 +1,1 @@
+//! The HTTP surface: health, readiness, metrics, stats, status.

@@ -1,0 +1,1 @@
+//! Builds the stages from settings, joins their channels, starts and stops them.

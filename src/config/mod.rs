@@ -1,0 +1,4 @@
+//! `walhook.toml` and the environment, checked and typed.
+
+pub mod secret;
+pub mod settings;

@@ -1,0 +1,286 @@
+//! Settings: what the rest of walhook sees of the configuration. Every value is valid.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use url::Url;
+
+use crate::config::secret::Secret;
+use crate::flow::relation::TableName;
+
+/// A whole, checked configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub postgres: Postgres,
+    pub http: Http,
+    /// `[webhook] enabled`: if not, tables are tailed and accounted for, and nothing is pushed.
+    pub enabled: bool,
+    pub events: Vec<EventRule>,
+    pub endpoints: Vec<Endpoint>,
+    pub memory: Memory,
+    pub log: Log,
+    /// How long a shutdown may take before what is left is cut off.
+    pub grace: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    pub server: Server,
+    pub slot: String,
+    pub publication: String,
+    /// What walhook asks of the server for its replication connection; also how soon the server
+    /// frees the slot of a walhook that froze.
+    pub wal_sender_timeout: Duration,
+}
+
+/// Where PostgreSQL is and how to get in: a parsed connection URL.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Hosts, ports, user, password, database, target_session_attrs, connect timeout. Its `Debug`
+    /// hides the password. Its own SSL mode is not used: `tls` is.
+    pub params: tokio_postgres::Config,
+    pub tls: Tls,
+}
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Tls {
+    pub mode: TlsMode,
+    /// `sslrootcert`: a PEM file; `None` means the system's roots.
+    pub root_cert: Option<String>,
+    /// `sslcert` and `sslkey`: PEM files.
+    pub client: Option<(String, String)>,
+}
+
+/// libpq's sslmode.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum TlsMode {
+    Disable,
+    Allow,
+    #[default]
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+#[derive(Clone, Debug)]
+pub struct Http {
+    pub listen: SocketAddr,
+    pub token: Option<Secret<String>>,
+}
+
+/// `[memory]`: limits in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Rows and events in memory at once, over all lanes.
+    pub queued_bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A `tracing_subscriber` filter, such as `info` or `walhook=debug`.
+    pub filter: String,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `[[event]]`: which changes of a table become an event of which type.
+#[derive(Clone, Debug)]
+pub struct EventRule {
+    pub event_type: Arc<str>,
+    pub table: TableName,
+    pub on: Operations,
+    pub filter: Option<Filter>,
+    pub expiry: Option<ExpiryRule>,
+    /// Columns whose values order events; empty means the primary key.
+    pub order_by: Vec<String>,
+    pub payload: Payload,
+}
+
+/// Which operations raise an event.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Operations {
+    pub insert: bool,
+    pub update: bool,
+    pub delete: bool,
+    pub truncate: bool,
+}
+
+/// Which rows raise an event.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Filter {
+    /// The column is neither null nor blank.
+    NotBlank { column: String },
+}
+
+/// When an event is too old: `column` (timestamptz, timestamp in UTC, or epoch seconds as a
+/// number) says when it was born; `None` means when it was committed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ExpiryRule {
+    pub column: Option<String>,
+    pub max_age: Duration,
+}
+
+/// The shape of the body.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Payload {
+    /// `{"type", "timestamp", "data"}`, with `"old"` and `"metadata"` where there are any.
+    Standard,
+    /// Contract 1.
+    OcrWallet,
+}
+
+/// `[[endpoint]]`, or one of `[webhook] urls`.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub name: Arc<str>,
+    /// A URL can be a credential: log the name, or [`Endpoint::shown_url`].
+    pub url: Secret<Url>,
+    /// Event types, where `*` stands for any characters.
+    pub events: Vec<Glob>,
+    pub signing: Option<Signing>,
+    pub auth: Option<Auth>,
+    /// Fixed extra headers. Reserved names are refused when the file is read.
+    pub headers: HeaderMap,
+    pub user_agent: String,
+    /// For the whole exchange, from connecting to the last byte of the response.
+    pub timeout: Duration,
+    pub retry: Retry,
+    /// Requests in flight at once.
+    pub concurrency: NonZeroUsize,
+    pub batch: Batch,
+    pub ordering: Ordering,
+    /// Events in the lane's memory.
+    pub capacity: NonZeroUsize,
+    /// Requests started per second.
+    pub rate_limit: Option<f64>,
+    /// Statuses that count as delivered; empty means every 2xx.
+    pub success: Vec<u16>,
+    pub addresses: AddressPolicy,
+    /// How much of a response is kept.
+    pub response_limit: usize,
+}
+
+impl Endpoint {
+    /// The URL without user, password, query and fragment: for people to recognise it by.
+    pub fn shown_url(&self) -> String {
+        let mut url = self.url.reveal().clone();
+        url.set_query(None);
+        url.set_fragment(None);
+        let cleared = url.set_username("").and_then(|()| url.set_password(None));
+        debug_assert!(cleared.is_ok(), "every http URL has a host");
+        url.into()
+    }
+}
+
+/// A pattern in which `*` stands for any characters, also none.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Glob(String);
+
+impl Glob {
+    pub fn new(pattern: impl Into<String>) -> Self {
+        Self(pattern.into())
+    }
+
+    pub fn matches(&self, text: &str) -> bool {
+        let mut pieces = self.0.split('*');
+        let first = pieces.next().unwrap_or_default();
+        let Some(mut rest) = text.strip_prefix(first) else { return false };
+        let Some(last) = pieces.next_back() else { return rest.is_empty() };
+        for piece in pieces {
+            match rest.split_once(piece) {
+                Some((_, after)) => rest = after,
+                None => return false,
+            }
+        }
+        rest.ends_with(last)
+    }
+}
+
+/// How a request proves where it comes from.
+#[derive(Clone, Debug)]
+pub enum Signing {
+    /// Standard Webhooks `v1`: HMAC-SHA256 over `id.timestamp.body`, one signature per key.
+    Standard { keys: Vec<Secret<Vec<u8>>> },
+}
+
+/// How walhook identifies itself to the endpoint.
+#[derive(Clone, Debug)]
+pub enum Auth {
+    Basic { username: String, password: Secret<String> },
+    Bearer { token: Secret<String> },
+    ApiKey { header: http::HeaderName, value: Secret<String> },
+}
+
+/// When a failed delivery is tried again.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Retry {
+    pub delays: Delays,
+    /// The longest wait, also if the receiver asks for more with `Retry-After`.
+    pub cap: Duration,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Delays {
+    /// `max` retries; the n-th after about `interval` x 2^(n-1).
+    Exponential { max: u32, interval: Duration },
+    /// One retry per entry.
+    List(Vec<Duration>),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Batch {
+    /// Events per request; 1 sends each alone, more sends JSON arrays.
+    pub size: NonZeroUsize,
+    /// How long the first event of a batch waits for others.
+    pub linger: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ordering {
+    /// Events with the same key arrive in commit order.
+    Key,
+    /// The whole endpoint is in commit order.
+    Strict,
+    None,
+}
+
+/// Which addresses may be dialled for an endpoint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AddressPolicy {
+    /// Written in the file by the operator: anything but metadata services.
+    Operator,
+    /// Made over the API: public addresses only.
+    Public,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_whole_names() {
+        let cases = [
+            ("customer.created", "customer.created", true),
+            ("customer.created", "customer.created2", false),
+            ("customer.*", "customer.status_changed", true),
+            ("customer.*", "document.uploaded", false),
+            ("*.created", "customer.created", true),
+            ("*", "anything", true),
+            ("a*b*c", "a1b2c", true),
+            ("a*b*c", "a1c", false),
+            ("ab*bc", "abc", false),
+        ];
+        for (pattern, text, expected) in cases {
+            assert_eq!(Glob::new(pattern).matches(text), expected, "case: {pattern} on {text}");
+        }
+    }
+}

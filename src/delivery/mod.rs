@@ -1,0 +1,1 @@
+//! One attempt: complete the body, authenticate, sign, send, judge.

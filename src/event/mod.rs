@@ -1,0 +1,1 @@
+//! Change to event: route, filter, expiry, payload. Pure.

@@ -1,0 +1,202 @@
+//! Bodies: rendered once per event, completed at each attempt.
+
+use bytes::Bytes;
+use bytes::BytesMut;
+
+use crate::flow::time::Timestamp;
+
+/// A text value longer than this is not copied into the body: it stays a slice of the message that
+/// PostgreSQL sent and is escaped while it is sent, so that a row of 100 MB is in memory once.
+pub const LARGE_TEXT_BYTES: usize = 256 * 1024;
+
+/// How many bytes of a large text are escaped at a time.
+const CHUNK_BYTES: usize = 32 * 1024;
+
+/// One piece of a body.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// Ready to be sent.
+    Bytes(Bytes),
+    /// Raw text that is JSON-escaped while it is sent, without the quotes around it.
+    Escaped(Bytes),
+    /// The attempt's time in whole seconds since the Unix epoch.
+    AttemptSeconds,
+    /// Seconds from `born` to the attempt, a decimal number with milliseconds; never negative.
+    AgeSeconds { born: Timestamp },
+}
+
+/// A request body whose attempt-dependent places are still open.
+#[derive(Clone, Debug, Default)]
+pub struct Body {
+    parts: Vec<Part>,
+}
+
+impl Body {
+    pub fn new(parts: Vec<Part>) -> Self {
+        Self { parts }
+    }
+
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// Bytes that this body keeps in memory.
+    pub fn held_bytes(&self) -> usize {
+        self.parts
+            .iter()
+            .map(|part| match part {
+                Part::Bytes(bytes) | Part::Escaped(bytes) => bytes.len(),
+                Part::AttemptSeconds | Part::AgeSeconds { .. } => 0,
+            })
+            .sum()
+    }
+
+    /// The pieces of this body as of `now`, each at most about [`CHUNK_BYTES`] x 6 long unless it
+    /// was rendered whole.
+    pub fn chunks(&self, now: Timestamp) -> Chunks<'_> {
+        Chunks { parts: self.parts.iter(), now, text: None }
+    }
+
+    /// The whole body as of `now`.
+    pub fn complete(&self, now: Timestamp) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.held_bytes() + 48);
+        for chunk in self.chunks(now) {
+            out.extend_from_slice(&chunk);
+        }
+        out.freeze()
+    }
+}
+
+/// Iterator over a [`Body`]'s bytes; see [`Body::chunks`].
+#[derive(Clone, Debug)]
+pub struct Chunks<'a> {
+    parts: std::slice::Iter<'a, Part>,
+    now: Timestamp,
+    /// What is left of a text that is being escaped.
+    text: Option<Bytes>,
+}
+
+impl Iterator for Chunks<'_> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if let Some(text) = &mut self.text {
+            let (chunk, rest) = split_text(text);
+            self.text = rest;
+            let mut out = Vec::with_capacity(chunk.len() + 64);
+            escape_into(&mut out, &chunk);
+            return Some(Bytes::from(out));
+        }
+        match self.parts.next()? {
+            Part::Bytes(bytes) => Some(bytes.clone()),
+            Part::Escaped(text) => {
+                self.text = Some(text.clone());
+                self.next()
+            }
+            Part::AttemptSeconds => Some(Bytes::from(self.now.seconds().to_string())),
+            Part::AgeSeconds { born } => {
+                let age = self.now.since(*born);
+                Some(Bytes::from(format!("{}.{:03}", age.as_secs(), age.subsec_millis())))
+            }
+        }
+    }
+}
+
+/// Splits off a chunk without cutting a UTF-8 character in two.
+fn split_text(text: &Bytes) -> (Bytes, Option<Bytes>) {
+    let mut end = text.len().min(CHUNK_BYTES);
+    // A character has at most three continuation bytes; more means that the text is not UTF-8.
+    for _ in 0..3 {
+        match text.get(end) {
+            Some(byte) if byte & 0xC0 == 0x80 && end > 0 => end -= 1,
+            _ => break,
+        }
+    }
+    if end == 0 {
+        end = text.len().min(CHUNK_BYTES);
+    }
+    let rest = text.slice(end..);
+    (text.slice(..end), (!rest.is_empty()).then_some(rest))
+}
+
+/// Appends `text` as the inside of a JSON string. Bytes that are not UTF-8, which only a SQL_ASCII
+/// database can send, become U+FFFD.
+pub fn escape_into(out: &mut Vec<u8>, text: &[u8]) {
+    for chunk in text.utf8_chunks() {
+        escape_valid(out, chunk.valid().as_bytes());
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{FFFD}".as_bytes());
+        }
+    }
+}
+
+fn escape_valid(out: &mut Vec<u8>, text: &[u8]) {
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\')
+    {
+        let (plain, special) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let Some((&byte, after)) = special.split_first() else { return };
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0C => out.extend_from_slice(b"\\f"),
+            control => out.extend_from_slice(format!("\\u{control:04x}").as_bytes()),
+        }
+        rest = after;
+    }
+    out.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn quoted(body: &Body) -> serde_json::Value {
+        let mut json = b"\"".to_vec();
+        json.extend_from_slice(&body.complete(Timestamp::default()));
+        json.push(b'"');
+        serde_json::from_slice(&json).unwrap()
+    }
+
+    #[test]
+    fn places_of_the_attempt_are_filled_in_at_the_attempt() {
+        let body = Body::new(vec![
+            Part::Bytes(Bytes::from_static(b"[")),
+            Part::AttemptSeconds,
+            Part::Bytes(Bytes::from_static(b",")),
+            Part::AgeSeconds { born: Timestamp::from_micros(1_500_000) },
+            Part::Bytes(Bytes::from_static(b"]")),
+        ]);
+        assert_eq!(body.complete(Timestamp::from_micros(17_020_000)), "[17,15.520]");
+        assert_eq!(body.complete(Timestamp::from_micros(1_000_000)), "[1,0.000]");
+    }
+
+    #[test]
+    fn a_large_text_is_escaped_in_chunks_that_join_seamlessly() {
+        let text = "a\"é張\n🦀".repeat(20_000);
+        let body = Body::new(vec![Part::Escaped(Bytes::from(text.clone()))]);
+        assert_eq!(quoted(&body), serde_json::Value::String(text));
+        assert!(body.chunks(Timestamp::default()).all(|c| c.len() <= CHUNK_BYTES * 6));
+    }
+
+    proptest! {
+        #[test]
+        fn escaped_text_reads_back_the_same(text: String) {
+            let body = Body::new(vec![Part::Escaped(Bytes::from(text.clone()))]);
+            prop_assert_eq!(quoted(&body), serde_json::Value::String(text));
+        }
+
+        #[test]
+        fn any_bytes_become_valid_json(text: Vec<u8>) {
+            let lossy = String::from_utf8_lossy(&text).into_owned();
+            let body = Body::new(vec![Part::Escaped(Bytes::from(text))]);
+            prop_assert_eq!(quoted(&body), serde_json::Value::String(lossy));
+        }
+    }
+}

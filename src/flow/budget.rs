@@ -1,0 +1,82 @@
+//! A limit in bytes on the rows that are in memory at once, over all lanes.
+//!
+//! A share is taken before a large message is read from PostgreSQL, or when a small one becomes an
+//! event, and is given back when the event is settled at every endpoint. While nothing is left the
+//! source does not read, so that memory stays bounded however slow the endpoints are.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
+
+/// Shares are counted in units of this many bytes: a semaphore's permits are 32-bit per call.
+const UNIT_BYTES: usize = 256;
+
+/// The whole allowance. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    free: Arc<Semaphore>,
+    units: u32,
+}
+
+/// A share of the [`Budget`], given back on drop.
+#[derive(Debug)]
+pub struct Permit {
+    share: OwnedSemaphorePermit,
+}
+
+impl Permit {
+    /// Bytes held, rounded up to the unit.
+    pub fn bytes(&self) -> usize {
+        self.share.num_permits() * UNIT_BYTES
+    }
+}
+
+impl Budget {
+    pub fn new(bytes: usize) -> Self {
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX >> 4).max(1);
+        Self { free: Arc::new(Semaphore::new(units as usize)), units }
+    }
+
+    fn units_for(&self, bytes: usize) -> u32 {
+        // What is larger than the whole budget waits until it is alone: else it could never pass.
+        u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.units)
+    }
+
+    /// Waits until `bytes` are free and takes them.
+    pub async fn take(&self, bytes: usize) -> Permit {
+        let share = Arc::clone(&self.free)
+            .acquire_many_owned(self.units_for(bytes))
+            .await
+            .expect("the budget's semaphore is never closed");
+        Permit { share }
+    }
+
+    /// Takes `bytes` if they are free at once.
+    pub fn try_take(&self, bytes: usize) -> Option<Permit> {
+        let share = Arc::clone(&self.free).try_acquire_many_owned(self.units_for(bytes)).ok()?;
+        Some(Permit { share })
+    }
+
+    /// Bytes taken at the moment.
+    pub fn used_bytes(&self) -> usize {
+        (self.units as usize - self.free.available_permits()) * UNIT_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_larger_than_the_budget_waits_until_it_is_alone() {
+        let budget = Budget::new(10_000);
+        let small = budget.try_take(1).unwrap();
+        assert!(budget.try_take(1_000_000).is_none());
+        drop(small);
+        let large = budget.take(1_000_000).await;
+        assert!(budget.try_take(1).is_none());
+        drop(large);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+}

@@ -1,0 +1,104 @@
+//! What a table looked like when a row of it was written.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A table's name with its schema, as PostgreSQL stores them (unquoted).
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct TableName {
+    pub schema: String,
+    pub name: String,
+}
+
+impl TableName {
+    pub fn new(schema: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { schema: schema.into(), name: name.into() }
+    }
+
+    /// `"schema"."name"`, quoted for SQL.
+    pub fn quoted(&self) -> String {
+        let quote = |part: &str| format!("\"{}\"", part.replace('"', "\"\""));
+        format!("{}.{}", quote(&self.schema), quote(&self.name))
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// Which columns of the old row PostgreSQL writes to the WAL on update and delete.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ReplicaIdentity {
+    /// The primary key's columns.
+    Default,
+    /// None: updates and deletes carry no old row.
+    Nothing,
+    /// The whole old row.
+    Full,
+    /// The columns of a unique index.
+    Index,
+}
+
+/// A table as the WAL describes it: names, types and identity come from the Relation message that
+/// precedes the row, never from today's catalog, which may be newer than the row.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Relation {
+    pub oid: u32,
+    pub table: TableName,
+    pub identity: ReplicaIdentity,
+    pub columns: Vec<Column>,
+    /// Indexes into `columns` of the primary key, in key order; of the identity index if there is
+    /// no primary key; empty if there is neither.
+    pub key: Vec<usize>,
+}
+
+impl Relation {
+    /// The index of a column by name.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Column {
+    pub name: String,
+    pub type_oid: u32,
+    /// Part of the replica identity: present in old rows of kind [`crate::flow::change::Old::Key`].
+    pub identity: bool,
+    pub sql_type: Arc<SqlType>,
+}
+
+/// How a column's text form becomes JSON. Domains are resolved to their base type.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SqlType {
+    Bool,
+    /// int2, int4, int8.
+    Integer,
+    /// float4, float8: a JSON number, but NaN and the infinities are strings.
+    Float,
+    /// A JSON number with exactly the digits PostgreSQL sent; NaN and infinities are strings.
+    Numeric,
+    /// json and jsonb: passed through as they are.
+    Json,
+    Date,
+    Timestamp,
+    TimestampTz,
+    Bytea,
+    /// int2vector and oidvector: numbers or oids separated by blanks.
+    Vector {
+        element: Arc<SqlType>,
+    },
+    /// Arrays of any dimension; `delimiter` is a comma for every type but `box` (a semicolon).
+    Array {
+        element: Arc<SqlType>,
+        delimiter: u8,
+    },
+    /// A row type: field names and types in order.
+    Composite {
+        fields: Vec<(String, Arc<SqlType>)>,
+    },
+    /// Everything else (enum, range, uuid, interval, inet, unknown types, ...): its text.
+    Text,
+}

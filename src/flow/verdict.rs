@@ -1,0 +1,91 @@
+//! What one attempt came to.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// What follows from an attempt.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    Delivered,
+    /// Try again, not sooner than `at_least` if the receiver asked for a wait.
+    Retry {
+        at_least: Option<Duration>,
+    },
+    /// Trying again cannot help.
+    Dead,
+    /// The receiver said that it is gone for good (410): dead, and so is the endpoint.
+    Gone,
+}
+
+/// Why an attempt failed, in a few words that dashboards can group by.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum FailureClass {
+    /// Any status that the success rule refuses.
+    Status,
+    /// The deadline passed before the response was complete.
+    Timeout,
+    /// Name resolution failed.
+    Dns,
+    /// The connection could not be made.
+    Connect,
+    /// The TLS handshake or certificate was refused.
+    Tls,
+    /// The connection broke, or what came was not HTTP.
+    Protocol,
+    /// The address is one that walhook does not dial.
+    Refused,
+    /// The request could not be built.
+    Request,
+}
+
+impl FailureClass {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Timeout => "timeout",
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Protocol => "protocol",
+            Self::Refused => "refused",
+            Self::Request => "request",
+        }
+    }
+}
+
+impl fmt::Display for FailureClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why an attempt failed. `detail` holds no URL, secret or row data.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Failure {
+    pub class: FailureClass,
+    pub detail: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.class, self.detail)
+    }
+}
+
+/// Everything worth knowing about one attempt.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    pub verdict: Verdict,
+    pub failure: Option<Failure>,
+    /// HTTP status, if a response began.
+    pub status: Option<u16>,
+    /// From the start of the attempt to the last byte of the response.
+    pub took: Duration,
+    /// As sent, with secret values masked.
+    pub request_headers: Vec<(String, String)>,
+    pub response_headers: Vec<(String, String)>,
+    /// The first bytes of the response, up to the endpoint's limit.
+    pub response_body: Bytes,
+}

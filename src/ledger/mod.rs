@@ -1,0 +1,1 @@
+//! Outcomes: counters, log lines, the watermark; receipts go back to the source.

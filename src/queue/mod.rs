@@ -1,0 +1,1 @@
+//! One lane per endpoint: order by key, capacity, batches, retry times.

@@ -1,0 +1,1 @@
+//! Reads committed changes from PostgreSQL by logical replication.

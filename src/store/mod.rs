@@ -1,0 +1,1 @@
+//! Plain SQL connections to PostgreSQL.

@@ -1,0 +1,1 @@
+//! Log set-up; every metric's name, help and labels.
