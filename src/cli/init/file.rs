@@ -81,7 +81,7 @@ fn events(out: &mut String, table: &Table, stem: &str) {
     }
     for (operation, verb) in OPERATIONS {
         let event_type = quoted(&format!("{stem}.{verb}"));
-        put(&format!("[[event]]\ntype = {event_type}\ntable = {}\n", quoted(&name)));
+        put(&format!("\n[[event]]\ntype = {event_type}\ntable = {}\n", quoted(&name)));
         put(&format!("on = [\"{operation}\"]\npayload = \"standard\"\n"));
         if table.key.is_empty() {
             put("# order_by = [\"...\"]\n");
@@ -100,7 +100,6 @@ fn events(out: &mut String, table: &Table, stem: &str) {
                 visible(&quoted)
             ));
         }
-        put("\n");
     }
 }
 
@@ -110,9 +109,9 @@ fn ambiguous_names<'a>(tables: &[&'a Table]) -> HashSet<&'a str> {
     tables.iter().map(|table| table.name.name.as_str()).filter(|name| !seen.insert(*name)).collect()
 }
 
-/// The host's name in letters, digits and hyphens.
+/// The host's name in letters, digits and hyphens; an address says too little to be a name.
 fn endpoint_name(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
+    let host = url.domain().unwrap_or_default();
     let name: String =
         host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     match name.trim_matches('-') {
