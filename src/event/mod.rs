@@ -1,1 +1,3 @@
 //! Change to event: route, filter, expiry, payload. Pure.
+
+pub mod datum;
