@@ -167,7 +167,7 @@ impl Init {
                 key => format!("key {}", key.join(", ")),
             };
             let rows = table.rows.map(|rows| format!(", about {rows:.0} rows")).unwrap_or_default();
-            let name = table.name.to_string();
+            let name = table.written();
             terminal::line(&format!("{:<40} {}{rows}", visible(&name), visible(&key)))?;
         }
         terminal::note("choose one or more with --table SCHEMA.TABLE")?;
@@ -243,7 +243,7 @@ impl Init {
 
 fn described(table: &Table) -> serde_json::Value {
     json!({
-        "table": table.name.to_string(),
+        "table": table.written(),
         "key": table.key,
         "identified": table.is_identified(),
         "rows": table.rows,
@@ -291,7 +291,7 @@ fn chosen<'a>(names: &[String], survey: &'a Survey) -> Result<Vec<&'a Table>, Co
     let mut missing = Vec::new();
     for name in names {
         let full = if name.contains('.') { name.clone() } else { format!("public.{name}") };
-        match survey.tables.iter().find(|table| table.name.to_string() == full) {
+        match survey.tables.iter().find(|table| table.written() == full) {
             Some(table) if tables.iter().any(|one| one.name == table.name) => {}
             Some(table) => tables.push(table),
             None => missing.push(match nearest(&full, survey) {
@@ -315,7 +315,7 @@ fn nearest(name: &str, survey: &Survey) -> Option<String> {
     survey
         .tables
         .iter()
-        .map(|table| table.name.to_string())
+        .map(Table::written)
         .map(|known| (strsim::jaro_winkler(&known, name), known))
         .filter(|(score, _)| *score >= SIMILAR)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
