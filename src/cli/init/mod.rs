@@ -24,6 +24,7 @@ use base64::Engine as _;
 use clap::Args;
 use ring::rand::SecureRandom as _;
 use serde_json::json;
+use tokio::task::JoinSet;
 use tokio_postgres::Client;
 use url::Url;
 
@@ -255,17 +256,8 @@ async fn survey(
     role: Option<&str>,
 ) -> Result<Survey, CommandError> {
     let asked = async {
-        let (client, connection) = connect(params).await?;
-        let survey = Survey::take(&client, role, PUBLICATION);
-        tokio::pin!(connection);
-        tokio::select! {
-            surveyed = survey => surveyed,
-            // The connection ends first only if it breaks.
-            broken = &mut connection => match broken {
-                Err(error) => Err(error),
-                Ok(()) => std::future::pending().await,
-            },
-        }
+        let session = connect(params).await?;
+        Survey::take(&session.client, role, PUBLICATION).await
     };
     let refused = |error: anyhow::Error| {
         Exit::Postgres.because(error.context("cannot ask PostgreSQL: check the database URL"))
@@ -276,13 +268,18 @@ async fn survey(
     }
 }
 
-type Connection =
-    tokio_postgres::Connection<tokio_postgres::Socket, tokio_postgres::tls::NoTlsStream>;
+/// A connection that ends with its client.
+struct Session {
+    client: Client,
+    _connection: JoinSet<()>,
+}
 
-async fn connect(
-    params: &tokio_postgres::Config,
-) -> Result<(Client, Connection), tokio_postgres::Error> {
-    params.connect(tokio_postgres::NoTls).await
+async fn connect(params: &tokio_postgres::Config) -> Result<Session, tokio_postgres::Error> {
+    let (client, connection) = params.connect(tokio_postgres::NoTls).await?;
+    let mut running = JoinSet::new();
+    // If it breaks, the client's next question says so.
+    running.spawn(async move { drop(connection.await) });
+    Ok(Session { client, _connection: running })
 }
 
 /// The tables of that name, in the order given and each once.
