@@ -71,7 +71,7 @@ pub fn render(contents: &Contents<'_>) -> String {
 
 fn events(out: &mut String, table: &Table, stem: &str) {
     let mut put = |text: &str| out.push_str(text);
-    let name = table.name.to_string();
+    let name = table.written();
     put(&format!("\n# {}: ", visible(&name)));
     if table.key.is_empty() {
         put("no primary key, so name the columns that order its events in order_by\n");
@@ -187,12 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn names_are_written_as_the_configuration_reads_them() {
+        let cases = [
+            ("public", "orders", "public.orders"),
+            ("public", "订单_1", "public.订单_1"),
+            ("my.schema", "a \"b\"", "\"my.schema\".\"a \"\"b\"\"\""),
+        ];
+        for (schema, name, expected) in cases {
+            assert_eq!(table(schema, name).written(), expected);
+        }
+    }
+
+    #[test]
     fn any_name_leaves_the_file_valid() {
         for name in ["line\nbreak = 1", "quo\"te", "tri'''ple", "back\\slash", "\u{1b}[2J", "張三"]
         {
             let keyless = Table { key: Vec::new(), ..table(name, name) };
             let (_, file) = written(&[&keyless, &table(name, "plain")]);
-            assert_eq!(file["event"][0]["table"].as_str(), Some(&*format!("{name}.{name}")));
+            assert_eq!(file["event"][0]["table"].as_str(), Some(&*keyless.written()));
             assert_eq!(file["event"].as_array().unwrap().len(), 6, "case: {name:?}");
         }
     }

@@ -24,6 +24,7 @@ use base64::Engine as _;
 use clap::Args;
 use ring::rand::SecureRandom as _;
 use serde_json::json;
+use tokio::task::JoinSet;
 use tokio_postgres::Client;
 use url::Url;
 
@@ -167,7 +168,7 @@ impl Init {
                 key => format!("key {}", key.join(", ")),
             };
             let rows = table.rows.map(|rows| format!(", about {rows:.0} rows")).unwrap_or_default();
-            let name = table.name.to_string();
+            let name = table.written();
             terminal::line(&format!("{:<40} {}{rows}", visible(&name), visible(&key)))?;
         }
         terminal::note("choose one or more with --table SCHEMA.TABLE")?;
@@ -243,7 +244,7 @@ impl Init {
 
 fn described(table: &Table) -> serde_json::Value {
     json!({
-        "table": table.name.to_string(),
+        "table": table.written(),
         "key": table.key,
         "identified": table.is_identified(),
         "rows": table.rows,
@@ -255,17 +256,8 @@ async fn survey(
     role: Option<&str>,
 ) -> Result<Survey, CommandError> {
     let asked = async {
-        let (client, connection) = connect(params).await?;
-        let survey = Survey::take(&client, role, PUBLICATION);
-        tokio::pin!(connection);
-        tokio::select! {
-            surveyed = survey => surveyed,
-            // The connection ends first only if it breaks.
-            broken = &mut connection => match broken {
-                Err(error) => Err(error),
-                Ok(()) => std::future::pending().await,
-            },
-        }
+        let session = connect(params).await?;
+        Survey::take(&session.client, role, PUBLICATION).await
     };
     let refused = |error: anyhow::Error| {
         Exit::Postgres.because(error.context("cannot ask PostgreSQL: check the database URL"))
@@ -276,13 +268,18 @@ async fn survey(
     }
 }
 
-type Connection =
-    tokio_postgres::Connection<tokio_postgres::Socket, tokio_postgres::tls::NoTlsStream>;
+/// A connection that ends with its client.
+struct Session {
+    client: Client,
+    _connection: JoinSet<()>,
+}
 
-async fn connect(
-    params: &tokio_postgres::Config,
-) -> Result<(Client, Connection), tokio_postgres::Error> {
-    params.connect(tokio_postgres::NoTls).await
+async fn connect(params: &tokio_postgres::Config) -> Result<Session, tokio_postgres::Error> {
+    let (client, connection) = params.connect(tokio_postgres::NoTls).await?;
+    let mut running = JoinSet::new();
+    // If it breaks, the client's next question says so.
+    running.spawn(async move { drop(connection.await) });
+    Ok(Session { client, _connection: running })
 }
 
 /// The tables of that name, in the order given and each once.
@@ -291,7 +288,7 @@ fn chosen<'a>(names: &[String], survey: &'a Survey) -> Result<Vec<&'a Table>, Co
     let mut missing = Vec::new();
     for name in names {
         let full = if name.contains('.') { name.clone() } else { format!("public.{name}") };
-        match survey.tables.iter().find(|table| table.name.to_string() == full) {
+        match survey.tables.iter().find(|table| table.written() == full) {
             Some(table) if tables.iter().any(|one| one.name == table.name) => {}
             Some(table) => tables.push(table),
             None => missing.push(match nearest(&full, survey) {
@@ -315,7 +312,7 @@ fn nearest(name: &str, survey: &Survey) -> Option<String> {
     survey
         .tables
         .iter()
-        .map(|table| table.name.to_string())
+        .map(Table::written)
         .map(|known| (strsim::jaro_winkler(&known, name), known))
         .filter(|(score, _)| *score >= SIMILAR)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))

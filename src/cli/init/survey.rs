@@ -54,6 +54,13 @@ pub struct Table {
 }
 
 impl Table {
+    /// The name as the configuration writes it: `schema.table`, and a part with other characters
+    /// than letters, digits, `_`, `$` and `-` in double quotes.
+    pub fn written(&self) -> String {
+        let TableName { schema, name } = &self.name;
+        format!("{}.{}", written(schema), written(name))
+    }
+
     /// Whether PostgreSQL can name a row that is updated or deleted. If it cannot and the table
     /// is published, the server refuses the application's updates and deletes.
     pub fn is_identified(&self) -> bool {
@@ -130,6 +137,15 @@ impl Survey {
             publication: all_tables.map(|all_tables| Publication { all_tables }),
             tables: tables.iter().map(table).collect::<Result<_, _>>()?,
         })
+    }
+}
+
+fn written(part: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '-');
+    if part.chars().all(is_plain) {
+        part.to_owned()
+    } else {
+        format!("\"{}\"", part.replace('"', "\"\""))
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Receive {
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = parse_delay)]
     delay: Duration,
     /// Checks Standard Webhooks signatures with this secret; may be given several times
-    #[arg(long = "secret", value_name = "WHSEC", value_parser = Key::parse)]
+    #[arg(long = "secret", value_name = "SECRET", value_parser = Key::parse)]
     secrets: Vec<Key>,
     /// One line per request, without its body
     #[arg(long)]

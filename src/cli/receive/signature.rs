@@ -4,8 +4,13 @@
 //! `id.timestamp.body`. One that fits one key is enough: while a secret rotates there are several.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::GeneralPurpose;
+use base64::engine::GeneralPurposeConfig;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use ring::hmac;
@@ -21,7 +26,16 @@ const SIGNATURE_HEADER: &str = "webhook-signature";
 const TOLERANCE_SECONDS: u64 = 300;
 
 /// The specification's bounds for a key.
-const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+const KEY_BYTES: RangeInclusive<usize> = 24..=64;
+
+/// What a plain text must have at least to be a secret, as in the configuration.
+const TEXT_BYTES_MIN: usize = 16;
+
+/// Takes keys with and without `=` at the end: both are in use.
+const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// A key to check signatures with.
 #[derive(Clone)]
@@ -32,14 +46,17 @@ impl Key {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key.reveal()))
     }
 
-    /// From the form in which secrets are handed around: `whsec_` and base64.
+    /// From a secret as the configuration takes it: `whsec_` and the base64 of 24 to 64 bytes, or
+    /// a plain text, whose bytes are the key.
     ///
     /// # Errors
-    /// If it is no base64, or not of 24 to 64 bytes.
+    /// If it is neither.
     pub fn parse(secret: &str) -> Result<Self, ParseKeyError> {
-        let text = secret.strip_prefix("whsec_").ok_or(ParseKeyError)?;
-        let bytes = STANDARD.decode(text).map_err(|_| ParseKeyError)?;
-        if !KEY_BYTES.contains(&bytes.len()) {
+        let (bytes, lengths) = match secret.strip_prefix("whsec_") {
+            Some(encoded) => (KEY_BASE64.decode(encoded).map_err(|_| ParseKeyError)?, KEY_BYTES),
+            None => (secret.as_bytes().to_vec(), TEXT_BYTES_MIN..=usize::MAX),
+        };
+        if !lengths.contains(&bytes.len()) {
             return Err(ParseKeyError);
         }
         Ok(Self::new(&Secret::new(bytes)))
@@ -54,7 +71,10 @@ impl fmt::Debug for Key {
 
 /// The text is not a signing secret. It is not repeated here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("this is no signing secret: give whsec_ followed by 24 to 64 bytes in base64")]
+#[error(
+    "this is no signing secret: give whsec_ and the base64 of 24 to 64 bytes, or a text of at least \
+     {TEXT_BYTES_MIN} bytes"
+)]
 pub struct ParseKeyError;
 
 /// What a check came to.
@@ -246,6 +266,14 @@ mod tests {
         ];
         for (name, secrets, headers, body, now, expected) in cases {
             assert_eq!(check(secrets, &headers, body, now), expected, "case: {name}");
+        }
+    }
+
+    #[test]
+    fn secrets_come_encoded_with_or_without_padding_or_as_plain_text() {
+        let plain = "a secret of plain text";
+        for good in [SECRET, SECRET.trim_end_matches('='), plain] {
+            assert!(Key::parse(good).is_ok(), "case: {good}");
         }
     }
 
