@@ -67,17 +67,17 @@ impl Network {
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>, DeliveryError> {
-        if let Some(roots) = self.roots.get() {
-            return Ok(Arc::clone(roots));
-        }
-        let mut roots = RootCertStore::empty();
-        // A file that cannot be read, or a certificate that cannot be parsed, is no reason to
-        // distrust the others.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let roots = self.roots.get_or_init(|| {
+            let mut roots = RootCertStore::empty();
+            // A file that cannot be read, or a certificate that cannot be parsed, is no reason to
+            // distrust the others.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            Arc::new(roots)
+        });
         if roots.is_empty() {
             return Err(DeliveryError::NoTrustedRoots);
         }
-        Ok(Arc::clone(self.roots.get_or_init(|| Arc::new(roots))))
+        Ok(Arc::clone(roots))
     }
 }
 
