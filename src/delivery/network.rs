@@ -1,6 +1,6 @@
 //! What all endpoints share of the outside: how names become addresses, and whom TLS trusts.
 //!
-//! [`Guarded`] stands between every connection and name resolution, so what is judged is the very
+//! `Guarded` stands between every connection and name resolution, so what is judged is the very
 //! address that is dialled: a name cannot change its answer in between.
 
 use std::fmt;
