@@ -91,12 +91,12 @@ async fn measure(pieces: Pieces, mut signature: Option<&mut Signature>) -> u64 {
     let mut since_yield = 0;
     for piece in pieces {
         length += piece.len() as u64;
-        since_yield += piece.len();
         // A piece that was rendered whole may itself be large.
         for part in piece.chunks(YIELD_BYTES) {
             if let Some(signature) = &mut signature {
                 signature.add(part);
             }
+            since_yield += part.len();
             if since_yield >= YIELD_BYTES {
                 since_yield = 0;
                 tokio::task::yield_now().await;

@@ -83,6 +83,7 @@ fn describe_tls(error: &rustls::Error) -> String {
                 certificate("is for another name")
             }
             CertificateError::UnknownIssuer => certificate("is signed by an unknown authority"),
+            CertificateError::BadSignature => certificate("is not signed by whom it says"),
             CertificateError::Revoked => certificate("has been revoked"),
             _ => certificate("is not valid"),
         },

@@ -78,6 +78,8 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .no_proxy()
+            // Retrying is the lane's part; without this, every request is copied for the case.
+            .retry(reqwest::retry::never().max_retries_per_request(0))
             .http1_only()
             .tcp_nodelay(true)
             // The attempt's own deadline ends the wait; this one ends a connection that goes on

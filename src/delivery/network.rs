@@ -1,6 +1,6 @@
 //! What all endpoints share of the outside: how names become addresses, and whom TLS trusts.
 //!
-//! [`Guarded`] stands between every connection and name resolution, so what is judged is the very
+//! `Guarded` stands between every connection and name resolution, so what is judged is the very
 //! address that is dialled: a name cannot change its answer in between.
 
 use std::fmt;
@@ -67,17 +67,17 @@ impl Network {
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>, DeliveryError> {
-        if let Some(roots) = self.roots.get() {
-            return Ok(Arc::clone(roots));
-        }
-        let mut roots = RootCertStore::empty();
-        // A file that cannot be read, or a certificate that cannot be parsed, is no reason to
-        // distrust the others.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let roots = self.roots.get_or_init(|| {
+            let mut roots = RootCertStore::empty();
+            // A file that cannot be read, or a certificate that cannot be parsed, is no reason to
+            // distrust the others.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            Arc::new(roots)
+        });
         if roots.is_empty() {
             return Err(DeliveryError::NoTrustedRoots);
         }
-        Ok(Arc::clone(self.roots.get_or_init(|| Arc::new(roots))))
+        Ok(Arc::clone(roots))
     }
 }
 
@@ -134,5 +134,51 @@ fn into_resolve_error(error: Box<dyn std::error::Error + Send + Sync>) -> Resolv
     match error.downcast::<ResolveError>() {
         Ok(known) => *known,
         Err(other) => ResolveError::Failed(io::Error::other(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::guard::Refusal;
+
+    /// Answers every name with these.
+    struct Answers(&'static [&'static str]);
+
+    impl Resolve for Answers {
+        fn resolve(&self, _: Name) -> Resolving {
+            let addresses = self.0.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0));
+            let addresses: Addrs = Box::new(addresses);
+            Box::pin(async move { Ok(addresses) })
+        }
+    }
+
+    async fn resolve(
+        answers: &'static [&'static str],
+        policy: AddressPolicy,
+    ) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>> {
+        let network = Network::new(Arc::new(Answers(answers)), RootCertStore::empty());
+        let allowed = network.resolver(policy).resolve("hooks.test".parse()?).await?;
+        Ok(allowed.map(|address| address.ip().to_string()).collect())
+    }
+
+    #[tokio::test]
+    async fn of_several_answers_only_the_allowed_ones_are_passed_on() {
+        let answers = &["169.254.169.254", "8.8.8.8", "fe80::1", "10.0.0.1", "2606:4700::1"];
+        let cases = [
+            (AddressPolicy::Operator, vec!["8.8.8.8", "10.0.0.1", "2606:4700::1"]),
+            (AddressPolicy::Public, vec!["8.8.8.8", "2606:4700::1"]),
+        ];
+        for (policy, expected) in cases {
+            assert_eq!(resolve(answers, policy).await.unwrap(), expected, "case: {policy:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_with_refused_answers_alone_is_refused() {
+        let error = resolve(&["10.0.0.1", "::1"], AddressPolicy::Public).await.unwrap_err();
+        assert!(error.is::<Refusal>(), "{error}");
+        let error = resolve(&[], AddressPolicy::Public).await.unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(ResolveError::Empty)), "{error}");
     }
 }

@@ -109,6 +109,8 @@ fn every_spelling_of_an_address_in_a_url_is_judged() {
         let url = Url::parse(spelling).unwrap();
         assert!(check_host(&url, AddressPolicy::Public).is_err(), "case: {spelling}");
     }
+    let metadata = Url::parse("http://169.254.169.254/latest/meta-data/").unwrap();
+    assert!(check_host(&metadata, AddressPolicy::Operator).is_err());
     let name = Url::parse("http://example.com/").unwrap();
     assert_eq!(check_host(&name, AddressPolicy::Public), Ok(()));
 }

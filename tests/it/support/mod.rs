@@ -1,4 +1,5 @@
-//! What the tests share: a real PostgreSQL and the real program.
+//! What the tests share: a real PostgreSQL, the real program, and a receiver that can misbehave.
 
 pub(crate) mod postgres;
 pub(crate) mod program;
+pub(crate) mod receiver;
