@@ -1,0 +1,327 @@
+//! What about a server, a slot or a table does not allow the work, and the way out.
+//!
+//! The same values are the errors of a start and the findings of a check, so that both say the same.
+
+use std::fmt;
+
+use crate::flow::lsn::Lsn;
+use crate::flow::relation::TableName;
+use crate::source::error::EXIT_NOT_SET_UP;
+use crate::source::error::EXIT_SLOT_LOST;
+use crate::source::wire::quote::identifier;
+use crate::source::wire::quote::literal;
+
+/// One thing about the server, the slot or the tables that does not allow the work.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    ServerTooOld {
+        version: String,
+    },
+    /// Standbys can decode since PostgreSQL 16.
+    Standby {
+        version: u32,
+    },
+    WalLevel {
+        level: String,
+    },
+    NoReplicationRight {
+        role: String,
+    },
+    /// `max` is missing where PostgreSQL does not say whether walsenders or connections ran out.
+    NoFreeWalSender {
+        max: Option<u32>,
+    },
+    NoFreeSlot {
+        max: u32,
+    },
+    NoUsage {
+        schema: String,
+        role: String,
+    },
+    NoSelect {
+        table: TableName,
+        role: String,
+    },
+    MissingTable {
+        table: TableName,
+        nearest: Option<TableName>,
+    },
+    NotATable {
+        table: TableName,
+        kind: &'static str,
+    },
+    NotLogged {
+        table: TableName,
+        temporary: bool,
+    },
+    MissingColumn {
+        table: TableName,
+        column: String,
+        nearest: Option<String>,
+    },
+    /// Publishing its updates or deletes would make them fail for the application.
+    NoIdentity {
+        table: TableName,
+    },
+    /// `sql` is for the owner of the tables or a superuser.
+    NoPublication {
+        publication: String,
+        role: String,
+        sql: String,
+    },
+    PublicationLacks {
+        publication: String,
+        lacks: String,
+        sql: String,
+    },
+    /// The slot stands before the publication's creation: PostgreSQL cannot decode from there.
+    PublicationGone {
+        publication: String,
+        slot: String,
+    },
+    WrongPlugin {
+        slot: String,
+        plugin: String,
+    },
+    SlotElsewhere {
+        slot: String,
+        database: String,
+    },
+    SlotInUse {
+        slot: String,
+        pid: Option<i32>,
+    },
+    /// Old transactions keep PostgreSQL from finding a starting point for the slot.
+    SlotBlocked {
+        slot: String,
+    },
+    SlotLost {
+        slot: String,
+        confirmed: Lsn,
+        reason: String,
+    },
+    /// It was there, or should be, and is not.
+    SlotMissing {
+        slot: String,
+    },
+}
+
+impl Refusal {
+    /// Whether waiting can help. No `_` arm: whoever adds a variant must answer.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::SlotInUse { .. } | Self::SlotBlocked { .. } | Self::NoFreeWalSender { .. } => {
+                true
+            }
+            Self::ServerTooOld { .. }
+            | Self::Standby { .. }
+            | Self::WalLevel { .. }
+            | Self::NoReplicationRight { .. }
+            | Self::NoFreeSlot { .. }
+            | Self::NoUsage { .. }
+            | Self::NoSelect { .. }
+            | Self::MissingTable { .. }
+            | Self::NotATable { .. }
+            | Self::NotLogged { .. }
+            | Self::MissingColumn { .. }
+            | Self::NoIdentity { .. }
+            | Self::NoPublication { .. }
+            | Self::PublicationLacks { .. }
+            | Self::PublicationGone { .. }
+            | Self::WrongPlugin { .. }
+            | Self::SlotElsewhere { .. }
+            | Self::SlotLost { .. }
+            | Self::SlotMissing { .. } => false,
+        }
+    }
+
+    /// 4 if changes are lost, 3 otherwise.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::SlotLost { .. } | Self::SlotMissing { .. } | Self::PublicationGone { .. } => {
+                EXIT_SLOT_LOST
+            }
+            Self::ServerTooOld { .. }
+            | Self::Standby { .. }
+            | Self::WalLevel { .. }
+            | Self::NoReplicationRight { .. }
+            | Self::NoFreeWalSender { .. }
+            | Self::NoFreeSlot { .. }
+            | Self::NoUsage { .. }
+            | Self::NoSelect { .. }
+            | Self::MissingTable { .. }
+            | Self::NotATable { .. }
+            | Self::NotLogged { .. }
+            | Self::MissingColumn { .. }
+            | Self::NoIdentity { .. }
+            | Self::NoPublication { .. }
+            | Self::PublicationLacks { .. }
+            | Self::WrongPlugin { .. }
+            | Self::SlotElsewhere { .. }
+            | Self::SlotInUse { .. }
+            | Self::SlotBlocked { .. } => EXIT_NOT_SET_UP,
+        }
+    }
+
+    /// What is wrong, without the way out.
+    pub fn what(&self) -> String {
+        match self {
+            Self::ServerTooOld { version } => format!("PostgreSQL {version} is too old"),
+            Self::Standby { version } => {
+                format!("the server is a standby, and PostgreSQL {version} cannot decode there")
+            }
+            Self::WalLevel { level } => format!("wal_level is {level}, not logical"),
+            Self::NoReplicationRight { role } => format!("role {role} may not replicate"),
+            Self::NoFreeWalSender { max: Some(max) } => {
+                format!("all {max} walsenders are in use (max_wal_senders)")
+            }
+            Self::NoFreeWalSender { max: None } => {
+                "PostgreSQL has no free walsender or connection".to_owned()
+            }
+            Self::NoFreeSlot { max } => {
+                format!("all {max} replication slots are in use (max_replication_slots)")
+            }
+            Self::NoUsage { schema, role } => format!("role {role} may not use schema {schema}"),
+            Self::NoSelect { table, role } => format!("role {role} may not read table {table}"),
+            Self::MissingTable { table, .. } => format!("table {table} does not exist"),
+            Self::NotATable { table, kind } => format!("{table} is {kind}, not a table"),
+            Self::NotLogged { table, temporary } => {
+                let kind = if *temporary { "temporary" } else { "unlogged" };
+                format!("table {table} is {kind}: its changes are not in the WAL")
+            }
+            Self::MissingColumn { table, column, .. } => {
+                format!("table {table} has no column {column}")
+            }
+            Self::NoIdentity { table } => format!(
+                "table {table} has no replica identity: publishing its updates and deletes would \
+                 make them fail"
+            ),
+            Self::NoPublication { publication, role, .. } => {
+                format!("publication {publication} does not exist and role {role} may not make it")
+            }
+            Self::PublicationLacks { publication, lacks, .. } => {
+                format!("publication {publication} lacks {lacks}")
+            }
+            Self::PublicationGone { publication, slot } => format!(
+                "publication {publication} does not exist where slot {slot} stands in the WAL"
+            ),
+            Self::WrongPlugin { slot, plugin } => {
+                format!("slot {slot} uses {plugin}, not the plugin pgoutput")
+            }
+            Self::SlotElsewhere { slot, database } => {
+                format!("slot {slot} belongs to database {database}")
+            }
+            Self::SlotInUse { slot, pid } => match pid {
+                Some(pid) => format!("slot {slot} is in use by the server process {pid}"),
+                None => format!("slot {slot} is in use"),
+            },
+            Self::SlotBlocked { slot } => {
+                format!("slot {slot} cannot be made while older transactions are running")
+            }
+            Self::SlotLost { slot, confirmed, reason } => {
+                format!("slot {slot} is lost ({reason}) and so are the changes after {confirmed}")
+            }
+            Self::SlotMissing { slot } => format!("slot {slot} does not exist"),
+        }
+    }
+
+    /// What to do: a setting, or SQL.
+    #[expect(clippy::too_many_lines, reason = "one arm per refusal, nothing else")]
+    pub fn fix(&self) -> String {
+        match self {
+            Self::ServerTooOld { .. } => "upgrade to PostgreSQL 14 or later".to_owned(),
+            Self::Standby { .. } => {
+                "connect to the primary (several hosts and target_session_attrs=read-write find it)"
+                    .to_owned()
+            }
+            Self::WalLevel { .. } => {
+                "run `ALTER SYSTEM SET wal_level = logical;` and restart PostgreSQL".to_owned()
+            }
+            Self::NoReplicationRight { role } => format!(
+                "run `ALTER ROLE {} REPLICATION;` as a superuser (on RDS: `GRANT rds_replication \
+                 TO {};`)",
+                identifier(role),
+                identifier(role)
+            ),
+            Self::NoFreeWalSender { max: Some(max) } => format!(
+                "end one, or run `ALTER SYSTEM SET max_wal_senders = {};` and restart PostgreSQL",
+                max.saturating_add(5)
+            ),
+            Self::NoFreeWalSender { max: None } => {
+                "end some, or raise max_wal_senders or max_connections and restart PostgreSQL"
+                    .to_owned()
+            }
+            Self::NoFreeSlot { max } => format!(
+                "drop one that nobody uses (see pg_replication_slots), or run `ALTER SYSTEM SET \
+                 max_replication_slots = {};` and restart PostgreSQL",
+                max.saturating_add(5)
+            ),
+            Self::NoUsage { schema, role } => {
+                format!(
+                    "run `GRANT USAGE ON SCHEMA {} TO {};`",
+                    identifier(schema),
+                    identifier(role)
+                )
+            }
+            Self::NoSelect { table, role } => {
+                format!("run `GRANT SELECT ON {} TO {};`", table.quoted(), identifier(role))
+            }
+            Self::MissingTable { nearest, .. } => match nearest {
+                Some(nearest) => format!("did you mean {nearest}?"),
+                None => "create it, or correct the configuration".to_owned(),
+            },
+            Self::NotATable { .. } => "name an ordinary or a partitioned table".to_owned(),
+            Self::NotLogged { table, temporary: false } => {
+                format!("run `ALTER TABLE {} SET LOGGED;`", table.quoted())
+            }
+            Self::NotLogged { temporary: true, .. } => "name a permanent table".to_owned(),
+            Self::MissingColumn { nearest, .. } => match nearest {
+                Some(nearest) => format!("did you mean {nearest}?"),
+                None => "add it, or correct the configuration".to_owned(),
+            },
+            Self::NoIdentity { table } => format!(
+                "give it a primary key, or run `ALTER TABLE {} REPLICA IDENTITY FULL;`",
+                table.quoted()
+            ),
+            Self::NoPublication { sql, .. } | Self::PublicationLacks { sql, .. } => {
+                format!("run `{sql}` as a superuser or as the owner")
+            }
+            Self::PublicationGone { slot, .. } => format!(
+                "run `SELECT pg_drop_replication_slot({});` and start again: what the slot had not \
+                 delivered yet is lost",
+                literal(slot)
+            ),
+            Self::WrongPlugin { .. } | Self::SlotElsewhere { .. } => {
+                "choose another slot name in [postgres] slot".to_owned()
+            }
+            Self::SlotInUse { pid, .. } => match pid {
+                Some(pid) => format!(
+                    "stop the other walhook or choose another slot name; \
+                     `SELECT pg_terminate_backend({pid});` ends a holder that hangs"
+                ),
+                None => "stop the other walhook or choose another slot name".to_owned(),
+            },
+            Self::SlotBlocked { .. } => {
+                "wait for them, or end them: `SELECT pid, xact_start, query FROM pg_stat_activity \
+                 WHERE backend_xid IS NOT NULL OR backend_xmin IS NOT NULL ORDER BY xact_start;`"
+                    .to_owned()
+            }
+            Self::SlotLost { slot, .. } => format!(
+                "run `SELECT pg_drop_replication_slot({});`, start again, and send what is \
+                 missing from the tables; a larger max_slot_wal_keep_size prevents it",
+                literal(slot)
+            ),
+            Self::SlotMissing { .. } => {
+                "start walhook, which makes it; what changed since it vanished is lost".to_owned()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what(), self.fix())
+    }
+}
+
+impl std::error::Error for Refusal {}

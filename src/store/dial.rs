@@ -1,0 +1,343 @@
+//! Gets from a connection URL to an open [`Transport`]: hosts, addresses, sockets, TLS.
+//!
+//! What the URL's parameters mean is libpq's definition: PostgreSQL manual, "Database Connection
+//! Control Functions".
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::SockRef;
+use socket2::TcpKeepalive;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::UnixStream;
+use tokio_postgres::config::Host;
+use tokio_postgres::config::LoadBalanceHosts;
+use tokio_postgres::config::SslNegotiation;
+use tokio_postgres::config::TargetSessionAttrs;
+use tokio_rustls::TlsConnector;
+
+use crate::config::settings::Server;
+use crate::config::settings::TlsMode;
+use crate::store::error::StoreError;
+use crate::store::tls;
+use crate::store::transport::Transport;
+
+/// For one address, from the socket to the end of the login, unless the URL has a
+/// `connect_timeout`. A wrong address is to be reported while somebody is still looking.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// PostgreSQL's own default.
+const PORT: u16 = 5432;
+
+/// One address of the list.
+#[derive(Clone, Debug)]
+enum Target {
+    /// `name` is what the certificate must show.
+    Tcp {
+        name: String,
+        dial: String,
+        port: u16,
+    },
+    Unix {
+        folder: PathBuf,
+        port: u16,
+    },
+}
+
+/// Whether an attempt is to be encrypted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Encryption {
+    Plain,
+    /// `required`: if not, a server that offers no TLS is talked to without.
+    Tls {
+        required: bool,
+    },
+}
+
+/// Tries the hosts of the list in turn and hands each connection to `open`, which logs in; the
+/// first that succeeds is the result.
+///
+/// # Errors
+/// The last host's error, or at once an error that no other host can mend, such as a wrong
+/// password.
+pub async fn dial<T>(
+    server: &Server,
+    mut open: impl AsyncFnMut(Transport) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let limit = server.params.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+    let config = tls::client_config(&server.tls)?;
+    let mut last = StoreError::NoHost;
+    for target in targets(server)? {
+        for encryption in encryptions(&target, server.tls.mode) {
+            let attempt = async {
+                let transport = connect(&target, encryption, config.as_ref(), server).await?;
+                open(transport).await
+            };
+            let outcome = tokio::time::timeout(limit, attempt).await;
+            let error = match outcome {
+                Ok(Ok(opened)) => return Ok(opened),
+                Ok(Err(error)) => error,
+                Err(_) => StoreError::TimedOut { at: target.shown(), limit },
+            };
+            tracing::debug!(at = target.shown(), ?encryption, %error, "could not connect");
+            let may_differ = other_encryption_may_help(&error);
+            last = error;
+            if !may_differ {
+                break;
+            }
+        }
+        if !last.is_about_one_host() {
+            break;
+        }
+    }
+    Err(last)
+}
+
+/// The user to log in as: the URL's, else the environment's, as libpq would take the system's.
+///
+/// # Errors
+/// [`StoreError::NoUser`] if neither names one.
+pub fn user(server: &Server) -> Result<String, StoreError> {
+    let given = server.params.get_user().map(ToOwned::to_owned);
+    given
+        .or_else(|| std::env::var("USER").ok())
+        .filter(|user| !user.is_empty())
+        .ok_or(StoreError::NoUser)
+}
+
+/// Compares `target_session_attrs` with what the server says of itself.
+///
+/// # Errors
+/// That the session is not of the kind that was asked for.
+pub fn check_attrs(attrs: TargetSessionAttrs, read_only: bool, at: &str) -> Result<(), StoreError> {
+    match attrs {
+        TargetSessionAttrs::ReadWrite if read_only => {
+            Err(StoreError::ReadOnly { at: at.to_owned() })
+        }
+        TargetSessionAttrs::ReadOnly if !read_only => {
+            Err(StoreError::ReadWrite { at: at.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// As libpq: with prefer, TLS that fails or is not let in is followed by an attempt without; with
+/// allow, it is the other way round.
+fn other_encryption_may_help(error: &StoreError) -> bool {
+    matches!(error, StoreError::Tls { .. } | StoreError::NotAllowed { .. })
+}
+
+fn encryptions(target: &Target, mode: TlsMode) -> Vec<Encryption> {
+    match (target, mode) {
+        // A unix socket does not leave the machine: PostgreSQL offers no TLS there.
+        (Target::Unix { .. }, _) | (_, TlsMode::Disable) => vec![Encryption::Plain],
+        (_, TlsMode::Allow) => vec![Encryption::Plain, Encryption::Tls { required: true }],
+        (_, TlsMode::Prefer) => vec![Encryption::Tls { required: false }, Encryption::Plain],
+        (_, TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull) => {
+            vec![Encryption::Tls { required: true }]
+        }
+    }
+}
+
+fn targets(server: &Server) -> Result<Vec<Target>, StoreError> {
+    let params = &server.params;
+    let (hosts, addresses, ports) =
+        (params.get_hosts(), params.get_hostaddrs(), params.get_ports());
+    let count = hosts.len().max(addresses.len());
+    let fits = |len: usize| len == 0 || len == count;
+    if !fits(hosts.len()) || !fits(addresses.len()) || (ports.len() > 1 && ports.len() != count) {
+        return Err(StoreError::HostLists);
+    }
+    let target = |index: usize| {
+        let port = ports.get(index).or_else(|| ports.first()).copied().unwrap_or(PORT);
+        let address: Option<&IpAddr> = addresses.get(index);
+        match (hosts.get(index), address) {
+            (Some(Host::Unix(folder)), _) => Some(Target::Unix { folder: folder.clone(), port }),
+            (Some(Host::Tcp(name)), address) => {
+                let dial = address.map_or_else(|| name.clone(), ToString::to_string);
+                Some(Target::Tcp { name: name.clone(), dial, port })
+            }
+            (None, Some(address)) => {
+                Some(Target::Tcp { name: address.to_string(), dial: address.to_string(), port })
+            }
+            (None, None) => None,
+        }
+    };
+    let mut targets: Vec<Target> = (0..count).filter_map(target).collect();
+    if targets.is_empty() {
+        return Err(StoreError::NoHost);
+    }
+    if params.get_load_balance_hosts() == LoadBalanceHosts::Random {
+        fastrand::shuffle(&mut targets);
+    }
+    Ok(targets)
+}
+
+impl Target {
+    fn shown(&self) -> String {
+        match self {
+            Self::Tcp { name, port, .. } => format!("{name}:{port}"),
+            Self::Unix { folder, port } => format!("{} port {port}", folder.display()),
+        }
+    }
+}
+
+async fn connect(
+    target: &Target,
+    encryption: Encryption,
+    config: Option<&Arc<ClientConfig>>,
+    server: &Server,
+) -> Result<Transport, StoreError> {
+    let at = target.shown();
+    match target {
+        Target::Unix { folder, port } => {
+            let path = folder.join(format!(".s.PGSQL.{port}"));
+            match UnixStream::connect(path).await {
+                Ok(socket) => Ok(Transport::unix(socket, at)),
+                Err(cause) => Err(StoreError::Unreachable { at, cause }),
+            }
+        }
+        Target::Tcp { name, dial, port } => {
+            let socket = connect_tcp(name, dial, *port, server).await?;
+            match (encryption, config) {
+                (Encryption::Tls { required }, Some(config)) => {
+                    encrypt(socket, name, at, required, config, server).await
+                }
+                (Encryption::Plain, _) | (_, None) => Ok(Transport::tcp(socket, at)),
+            }
+        }
+    }
+}
+
+async fn connect_tcp(
+    name: &str,
+    dial: &str,
+    port: u16,
+    server: &Server,
+) -> Result<TcpStream, StoreError> {
+    let addresses = tokio::net::lookup_host((dial, port))
+        .await
+        .map_err(|cause| StoreError::UnknownHost { host: name.to_owned(), cause })?;
+    let unreachable = |cause| StoreError::Unreachable { at: format!("{name}:{port}"), cause };
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(socket) => {
+                set_options(&socket, server).map_err(unreachable)?;
+                return Ok(socket);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(unreachable(last))
+}
+
+fn set_options(socket: &TcpStream, server: &Server) -> std::io::Result<()> {
+    let params = &server.params;
+    socket.set_nodelay(true)?;
+    let raw = SockRef::from(socket);
+    #[cfg(target_os = "linux")]
+    if let Some(limit) = params.get_tcp_user_timeout() {
+        raw.set_tcp_user_timeout(Some(*limit))?;
+    }
+    if params.get_keepalives() {
+        let mut keepalive = TcpKeepalive::new().with_time(params.get_keepalives_idle());
+        if let Some(interval) = params.get_keepalives_interval() {
+            keepalive = keepalive.with_interval(interval);
+        }
+        if let Some(retries) = params.get_keepalives_retries() {
+            keepalive = keepalive.with_retries(retries);
+        }
+        raw.set_tcp_keepalive(&keepalive)?;
+    }
+    Ok(())
+}
+
+async fn encrypt(
+    mut socket: TcpStream,
+    name: &str,
+    at: String,
+    required: bool,
+    config: &Arc<ClientConfig>,
+    server: &Server,
+) -> Result<Transport, StoreError> {
+    if server.params.get_ssl_negotiation() == SslNegotiation::Postgres {
+        let mut request = bytes::BytesMut::with_capacity(8);
+        postgres_protocol::message::frontend::ssl_request(&mut request);
+        let unreachable = |cause| StoreError::Unreachable { at: at.clone(), cause };
+        socket.write_all(&request).await.map_err(unreachable)?;
+        // Exactly one byte: whatever somebody in between may have put after it must end up in
+        // the TLS handshake, not in our buffer (CVE-2021-23222).
+        match socket.read_u8().await.map_err(unreachable)? {
+            b'S' => {}
+            _ if required => return Err(StoreError::TlsNotOffered { at }),
+            _ => return Ok(Transport::tcp(socket, at)),
+        }
+    }
+    let failed = |cause| StoreError::Tls { at: at.clone(), cause };
+    let name = ServerName::try_from(name.to_owned())
+        .map_err(|error| failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, error)))?;
+    let stream =
+        TlsConnector::from(Arc::clone(config)).connect(name, socket).await.map_err(failed)?;
+    Ok(Transport::tls(stream, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::Tls;
+
+    fn server(url: &str) -> Server {
+        Server { params: url.parse().unwrap(), tls: Tls::default() }
+    }
+
+    #[test]
+    fn each_host_gets_its_port() {
+        let shown = |url: &str| {
+            targets(&server(url)).unwrap().iter().map(Target::shown).collect::<Vec<_>>()
+        };
+        assert_eq!(shown("postgres://u@a,b:6000/d"), ["a:5432", "b:6000"]);
+        assert_eq!(shown("host=a,b port=7000 user=u"), ["a:7000", "b:7000"]);
+        assert_eq!(shown("host=/run/pg port=7000 user=u"), ["/run/pg port 7000"]);
+        assert_eq!(shown("hostaddr=127.0.0.1 user=u"), ["127.0.0.1:5432"]);
+    }
+
+    #[test]
+    fn lists_of_different_lengths_are_refused() {
+        let error = targets(&server("host=a,b port=1,2,3 user=u")).unwrap_err();
+        assert!(matches!(error, StoreError::HostLists), "{error}");
+    }
+
+    #[test]
+    fn a_unix_socket_is_never_encrypted() {
+        let target = Target::Unix { folder: PathBuf::from("/run"), port: 1 };
+        assert_eq!(encryptions(&target, TlsMode::VerifyFull), [Encryption::Plain]);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_host_is_named() {
+        let server = server("postgres://u@nowhere.invalid/d");
+        let error = dial(&server, async |_| Ok(())).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::UnknownHost { host, .. } if host == "nowhere.invalid"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_next_host_is_tried_when_one_is_away() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = format!("host=nowhere.invalid,127.0.0.1 port={port} user=u");
+        let server =
+            Server { tls: Tls { mode: TlsMode::Disable, ..Tls::default() }, ..server(&url) };
+        let at = dial(&server, async |transport| Ok(transport.at().to_owned())).await.unwrap();
+        assert_eq!(at, format!("127.0.0.1:{port}"));
+    }
+}

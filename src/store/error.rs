@@ -1,0 +1,311 @@
+//! Why PostgreSQL could not be reached, or did not do what it was asked.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use tokio_postgres::config::ChannelBinding;
+use tokio_postgres::error::SqlState;
+
+use crate::config::settings::Server;
+
+/// What PostgreSQL said when it refused something.
+///
+/// The detail field is left out on purpose: it may hold row data.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServerError {
+    pub sqlstate: SqlState,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (SQLSTATE {})", self.message, self.sqlstate.code())?;
+        match &self.hint {
+            Some(hint) => write!(f, ", hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for ServerError {}
+
+impl From<&tokio_postgres::error::DbError> for ServerError {
+    fn from(error: &tokio_postgres::error::DbError) -> Self {
+        Self {
+            sqlstate: error.code().clone(),
+            message: error.message().to_owned(),
+            hint: error.hint().map(ToOwned::to_owned),
+        }
+    }
+}
+
+/// Why a connection could not be made or used. `at` is a host and port, or a socket's folder.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the connection URL names no host: write it as postgres://user@host/database")]
+    NoHost,
+    #[error("the connection URL names no user: write it as postgres://user@host/database")]
+    NoUser,
+    #[error("the numbers of hosts, addresses and ports in the connection URL do not agree")]
+    HostLists,
+    #[error("host {host} is unknown: check its spelling and the name server")]
+    UnknownHost {
+        host: String,
+        #[source]
+        cause: io::Error,
+    },
+    #[error(
+        "cannot reach PostgreSQL at {at}: check host and port, that the server runs and listens \
+         there, and firewalls"
+    )]
+    Unreachable {
+        at: String,
+        #[source]
+        cause: io::Error,
+    },
+    #[error(
+        "PostgreSQL at {at} did not let us in within {limit:?}: check host, port and firewalls, or \
+         give it longer with connect_timeout"
+    )]
+    TimedOut { at: String, limit: Duration },
+    #[error(
+        "PostgreSQL at {at} offers no TLS: set ssl = on in its postgresql.conf, or use \
+         sslmode=prefer or disable"
+    )]
+    TlsNotOffered { at: String },
+    #[error(
+        "the TLS handshake with PostgreSQL at {at} failed: check its certificate against sslmode \
+         and sslrootcert"
+    )]
+    Tls {
+        at: String,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("cannot use {what}: check that it is there, readable and in PEM format")]
+    Certificate {
+        what: String,
+        #[source]
+        cause: Box<dyn Error + Send + Sync>,
+    },
+    #[error("PostgreSQL asks for a password for user {user}: put one into the connection URL")]
+    PasswordMissing { user: String },
+    #[error("wrong password for user {user}: correct it in the connection URL")]
+    WrongPassword {
+        user: String,
+        #[source]
+        cause: ServerError,
+    },
+    #[error(
+        "PostgreSQL does not let user {user} into database {database}: check that the role exists \
+         and may log in, and that pg_hba.conf has a line for it"
+    )]
+    NotAllowed {
+        user: String,
+        database: String,
+        #[source]
+        cause: ServerError,
+    },
+    #[error("database {database} does not exist: correct its name in the connection URL")]
+    NoDatabase { database: String },
+    #[error("PostgreSQL has no free connection: raise max_connections, or close some")]
+    TooManyConnections(#[source] ServerError),
+    #[error("PostgreSQL is starting up, shutting down or recovering: wait until it is up")]
+    NotReady(#[source] ServerError),
+    #[error("PostgreSQL asks for {method} authentication: use scram-sha-256, md5, cert or trust")]
+    UnsupportedAuthentication { method: String },
+    #[error("channel_binding=require, but the server does not offer it: use TLS and SCRAM")]
+    NoChannelBinding,
+    #[error("the login to PostgreSQL broke off")]
+    LogIn(#[source] tokio_postgres::Error),
+    #[error(
+        "the server does not prove that it knows the password: check that the URL leads to the \
+         right server"
+    )]
+    ServerNotProven(#[source] io::Error),
+    #[error("PostgreSQL at {at} is read-only, but target_session_attrs asks for read-write")]
+    ReadOnly { at: String },
+    #[error("PostgreSQL at {at} allows writes, but target_session_attrs asks for read-only")]
+    ReadWrite { at: String },
+    #[error("PostgreSQL sent what its protocol does not allow here: {what}")]
+    Protocol { what: String },
+    #[error("lost the connection to PostgreSQL")]
+    Disconnected(#[source] io::Error),
+    #[error("PostgreSQL refuses a command")]
+    Refused(#[source] ServerError),
+    #[error("a query failed")]
+    Query(#[source] tokio_postgres::Error),
+}
+
+impl StoreError {
+    /// Whether waiting can help. No `_` arm: whoever adds a variant must answer.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            // A name server can be away for a while, like any host.
+            Self::UnknownHost { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::TooManyConnections(_)
+            | Self::NotReady(_)
+            | Self::ReadOnly { .. }
+            | Self::ReadWrite { .. }
+            | Self::LogIn(_)
+            | Self::Disconnected(_) => true,
+            Self::Refused(cause) => is_transient_state(&cause.sqlstate),
+            Self::NoHost
+            | Self::NoUser
+            | Self::HostLists
+            | Self::TlsNotOffered { .. }
+            | Self::Tls { .. }
+            | Self::Certificate { .. }
+            | Self::PasswordMissing { .. }
+            | Self::WrongPassword { .. }
+            | Self::NotAllowed { .. }
+            | Self::NoDatabase { .. }
+            | Self::UnsupportedAuthentication { .. }
+            | Self::NoChannelBinding
+            | Self::ServerNotProven(_)
+            | Self::Protocol { .. }
+            | Self::Query(_) => false,
+        }
+    }
+
+    /// 3 if PostgreSQL refuses, 1 otherwise.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::PasswordMissing { .. }
+            | Self::WrongPassword { .. }
+            | Self::NotAllowed { .. }
+            | Self::NoDatabase { .. }
+            | Self::TooManyConnections(_)
+            | Self::UnsupportedAuthentication { .. }
+            | Self::NoChannelBinding
+            | Self::TlsNotOffered { .. }
+            | Self::ReadOnly { .. }
+            | Self::ReadWrite { .. }
+            | Self::Refused(_) => 3,
+            Self::NoHost
+            | Self::NoUser
+            | Self::HostLists
+            | Self::UnknownHost { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Tls { .. }
+            | Self::Certificate { .. }
+            | Self::NotReady(_)
+            | Self::LogIn(_)
+            | Self::ServerNotProven(_)
+            | Self::Protocol { .. }
+            | Self::Disconnected(_)
+            | Self::Query(_) => 1,
+        }
+    }
+
+    /// Whether the next host of the list may do better. As libpq: not after a refused login.
+    pub(crate) fn is_about_one_host(&self) -> bool {
+        match self {
+            Self::UnknownHost { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::TlsNotOffered { .. }
+            | Self::Tls { .. }
+            | Self::TooManyConnections(_)
+            | Self::NotReady(_)
+            | Self::ReadOnly { .. }
+            | Self::ReadWrite { .. }
+            | Self::Disconnected(_) => true,
+            Self::NoHost
+            | Self::NoUser
+            | Self::HostLists
+            | Self::Certificate { .. }
+            | Self::PasswordMissing { .. }
+            | Self::WrongPassword { .. }
+            | Self::NotAllowed { .. }
+            | Self::NoDatabase { .. }
+            | Self::UnsupportedAuthentication { .. }
+            | Self::NoChannelBinding
+            | Self::LogIn(_)
+            | Self::ServerNotProven(_)
+            | Self::Protocol { .. }
+            | Self::Refused(_)
+            | Self::Query(_) => false,
+        }
+    }
+
+    /// What an error of the server means while we log in.
+    pub fn refused_log_in(cause: ServerError, server: &Server) -> Self {
+        let user = server.params.get_user().unwrap_or_default().to_owned();
+        let database = server.params.get_dbname().unwrap_or(&user).to_owned();
+        match &cause.sqlstate {
+            state if *state == SqlState::INVALID_PASSWORD => Self::WrongPassword { user, cause },
+            state if *state == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+                Self::NotAllowed { user, database, cause }
+            }
+            state if *state == SqlState::INVALID_CATALOG_NAME => Self::NoDatabase { database },
+            state if *state == SqlState::TOO_MANY_CONNECTIONS => Self::TooManyConnections(cause),
+            state if *state == SqlState::CANNOT_CONNECT_NOW => Self::NotReady(cause),
+            _ => Self::Refused(cause),
+        }
+    }
+
+    /// What an error of tokio-postgres means while it logs in.
+    pub(crate) fn log_in(error: tokio_postgres::Error, server: &Server) -> Self {
+        if let Some(cause) = error.as_db_error() {
+            return Self::refused_log_in(cause.into(), server);
+        }
+        match into_io(error) {
+            Ok(cause) => Self::Disconnected(cause),
+            // tokio-postgres has no public kinds for these: they follow from what was asked for.
+            Err(_) if server.params.get_channel_binding() == ChannelBinding::Require => {
+                Self::NoChannelBinding
+            }
+            Err(_) if server.params.get_password().is_none() => Self::PasswordMissing {
+                user: server.params.get_user().unwrap_or_default().to_owned(),
+            },
+            Err(error) => Self::LogIn(error),
+        }
+    }
+}
+
+/// SQLSTATEs of a server that is short of something, or on its way down or up.
+pub fn is_transient_state(state: &SqlState) -> bool {
+    let code = state.code();
+    // Classes: connection exception, transaction rollback, insufficient resources, operator
+    // intervention, system error. And "object in use", and a lock that was not to be had.
+    ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+        || *state == SqlState::OBJECT_IN_USE
+        || *state == SqlState::LOCK_NOT_AVAILABLE
+}
+
+/// The I/O error behind an error of tokio-postgres, or the error again.
+fn into_io(error: tokio_postgres::Error) -> Result<io::Error, tokio_postgres::Error> {
+    if error.is_closed() {
+        return Ok(io::Error::from(io::ErrorKind::UnexpectedEof));
+    }
+    if error.source().is_none_or(|cause| !cause.is::<io::Error>()) {
+        return Err(error);
+    }
+    let kind = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<io::Error>())
+        .map_or(io::ErrorKind::Other, io::Error::kind);
+    Ok(match error.into_source().map(|cause| cause.downcast::<io::Error>()) {
+        Some(Ok(cause)) => *cause,
+        Some(Err(_)) | None => io::Error::from(kind),
+    })
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if let Some(cause) = error.as_db_error() {
+            return Self::Refused(cause.into());
+        }
+        match into_io(error) {
+            Ok(cause) => Self::Disconnected(cause),
+            Err(error) => Self::Query(error),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The bytes of a connection: a TCP or unix socket, with or without TLS.
+
+use std::convert::Infallible;
+use std::future::Ready;
+use std::future::ready;
+use std::io;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+use tokio::net::UnixStream;
+use tokio_postgres::tls::ChannelBinding;
+use tokio_postgres::tls::TlsConnect;
+use tokio_rustls::client::TlsStream;
+
+use crate::store::tls;
+
+/// An open connection to a PostgreSQL server, TLS negotiated, nothing said yet.
+#[derive(Debug)]
+pub struct Transport {
+    socket: Socket,
+    /// Host and port, or the socket's folder: for messages.
+    at: String,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    // Boxed: a TLS session is large, and a Transport is moved around.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Transport {
+    pub(crate) fn tcp(socket: TcpStream, at: String) -> Self {
+        Self { socket: Socket::Tcp(socket), at }
+    }
+
+    pub(crate) fn unix(socket: UnixStream, at: String) -> Self {
+        Self { socket: Socket::Unix(socket), at }
+    }
+
+    pub(crate) fn tls(socket: TlsStream<TcpStream>, at: String) -> Self {
+        Self { socket: Socket::Tls(Box::new(socket)), at }
+    }
+
+    /// Where this leads: host and port, or the socket's folder.
+    pub fn at(&self) -> &str {
+        &self.at
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self.socket, Socket::Tls(_))
+    }
+
+    /// What ties a SCRAM exchange to this TLS session (`tls-server-end-point`, RFC 5929).
+    pub fn end_point(&self) -> Option<Vec<u8>> {
+        let Socket::Tls(stream) = &self.socket else { return None };
+        let (_, session) = stream.get_ref();
+        session.peer_certificates()?.first().and_then(tls::end_point)
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            Socket::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
+            Socket::Tls(socket) => Pin::new(socket).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Socket::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
+            Socket::Tls(socket) => Pin::new(socket).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            Socket::Unix(socket) => Pin::new(socket).poll_flush(cx),
+            Socket::Tls(socket) => Pin::new(socket).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Socket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            Socket::Tls(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}
+
+impl tokio_postgres::tls::TlsStream for Transport {
+    fn channel_binding(&self) -> ChannelBinding {
+        self.end_point().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
+    }
+}
+
+/// Tells tokio-postgres that TLS has been dealt with.
+#[derive(Debug)]
+pub(crate) struct Secured;
+
+impl TlsConnect<Transport> for Secured {
+    type Stream = Transport;
+    type Error = NeverFails;
+    type Future = Ready<Result<Transport, NeverFails>>;
+
+    fn connect(self, stream: Transport) -> Self::Future {
+        ready(Ok(stream))
+    }
+}
+
+/// The error of a step that cannot fail, as an error type that tokio-postgres accepts.
+#[derive(Debug)]
+pub(crate) struct NeverFails(Infallible);
+
+impl From<NeverFails> for Box<dyn std::error::Error + Send + Sync> {
+    fn from(never: NeverFails) -> Self {
+        match never.0 {}
+    }
+}
