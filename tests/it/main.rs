@@ -1,1 +1,4 @@
 //! The tests that drive the real program against a real PostgreSQL.
+
+mod decode;
+mod types;
