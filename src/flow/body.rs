@@ -51,7 +51,7 @@ impl Body {
             .sum()
     }
 
-    /// The pieces of this body as of `now`, each at most about [`CHUNK_BYTES`] x 6 long unless it
+    /// The pieces of this body as of `now`, each at most about `CHUNK_BYTES` x 6 long unless it
     /// was rendered whole.
     pub fn chunks(&self, now: Timestamp) -> Chunks<'_> {
         Chunks { parts: self.parts.iter(), now, text: None }

@@ -3,6 +3,7 @@
 //! `pg_logical_slot_get_binary_changes` gives the messages of the replication stream over plain
 //! SQL, so that nothing but decoding is tested here. What a walsender adds around them belongs to
 //! the tests of the connection.
+#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
 use bytes::Bytes;
 use serde_json::Value as Json;

@@ -4,6 +4,13 @@
 //! arrays of one and two dimensions with odd bounds, and in rows; the text that comes back is what
 //! the replication stream carries. What `write_json` makes of it must equal `to_jsonb`, but for
 //! the differences that `event/datum.rs` lists.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test may stop at once"
+)]
 
 use tokio_postgres::Client;
 use tokio_postgres::SimpleQueryMessage;
