@@ -19,6 +19,7 @@ use walhook::sandbox::cluster::Options;
 use walhook::sandbox::error::SandboxError;
 
 use crate::support::postgres::Sql;
+use crate::support::postgres::has_tls;
 use crate::support::postgres::has_version;
 use crate::support::postgres::installation;
 use crate::support::postgres::start_cluster;
@@ -179,6 +180,24 @@ async fn files_of_the_server_are_its_own() {
     }
     cluster.stop().unwrap();
     assert!(matches!(cluster.reload(), Err(SandboxError::Stopped)));
+}
+
+#[tokio::test]
+async fn a_certificate_turns_tls_on() {
+    let mut cluster = start_cluster(Options::default()).await;
+    let sql = Sql::connect(&cluster.url("postgres")).await;
+    if !has_tls(&sql, "a_certificate_turns_tls_on").await {
+        return;
+    }
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    cluster.put_file("server.crt", own.cert.pem().as_bytes()).unwrap();
+    cluster.put_file("server.key", own.signing_key.serialize_pem().as_bytes()).unwrap();
+    cluster.set("ssl", "on").unwrap();
+    cluster.reload().unwrap();
+    let again = Sql::connect(&cluster.url("postgres")).await;
+    assert_eq!(again.text("SHOW ssl").await, "on");
+    cluster.stop().unwrap();
+    cluster.start_again().unwrap();
 }
 
 #[tokio::test]

@@ -55,6 +55,16 @@ pub(crate) fn has_version(installation: &Installation, major: u32, test: &str) -
     is_enough
 }
 
+/// Whether this server can speak TLS; some fetched ones cannot. Says so if `test` is skipped.
+#[expect(clippy::print_stdout, reason = "a skipped test must not look like a passed one")]
+pub(crate) async fn has_tls(sql: &Sql, test: &str) -> bool {
+    let has_it = !sql.text("SHOW ssl_library").await.is_empty();
+    if !has_it {
+        println!("SKIP {test}: needs a PostgreSQL with OpenSSL");
+    }
+    has_it
+}
+
 /// A cluster for one test alone, to stop, kill and reconfigure.
 pub(crate) async fn start_cluster(options: Options) -> Cluster {
     spawn_blocking(|| start(options)).await.unwrap()
