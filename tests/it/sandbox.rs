@@ -13,6 +13,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tokio::task::spawn_blocking;
 use walhook::sandbox::cluster::Cluster;
 use walhook::sandbox::cluster::Options;
@@ -124,6 +125,28 @@ async fn a_stopped_cluster_comes_back_with_its_data_on_the_same_port() {
         let kept = sql.text("SELECT count(*) FROM kept").await;
         assert_eq!(kept, (number + 1).to_string(), "case: {number}");
     }
+}
+
+#[tokio::test]
+async fn a_kill_takes_busy_backends_too() {
+    // A backend that only computes would not notice for long that its postmaster is gone.
+    let mut cluster = start_cluster(Options::default()).await;
+    let busy = Sql::connect(&cluster.url("postgres")).await;
+    let backend = busy.text("SELECT pg_backend_pid()").await;
+    let mut computing = JoinSet::new();
+    computing.spawn(async move {
+        busy.batch_execute("SELECT count(*) FROM generate_series(1, 10000000000)").await
+    });
+    let watching = Sql::connect(&cluster.url("postgres")).await;
+    let state = format!("SELECT state FROM pg_stat_activity WHERE pid = {backend}");
+    while watching.text(&state).await != "active" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let family = family_of(&postmaster_of(&cluster.data_dir()));
+    assert!(family.contains(&backend));
+    cluster.kill();
+    assert_eq!(alive(&family), Vec::<&String>::new());
+    assert!(computing.join_next().await.unwrap().unwrap().is_err());
 }
 
 #[tokio::test]
