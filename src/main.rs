@@ -1,1 +1,33 @@
-fn main() {}
+//! The entry: crypto provider, arguments, command, exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use walhook::cli::Cli;
+use walhook::cli::exit::Exit;
+
+fn main() -> ExitCode {
+    // Fails only if a provider is installed already, and nothing ran before this line.
+    let installed = rustls::crypto::ring::default_provider().install_default();
+    debug_assert!(installed.is_ok(), "nothing else installs a crypto provider");
+
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help_or_misuse) => {
+            // Nobody is left to tell if this cannot be printed; the exit code still says it.
+            drop(help_or_misuse.print());
+            let exit = if help_or_misuse.use_stderr() { Exit::Usage } else { Exit::Done };
+            return exit.into();
+        }
+    };
+    match cli.run() {
+        Ok(()) => Exit::Done.into(),
+        // `walhook tail | head -1`: the reader has all it wanted.
+        Err(stopped) if stopped.is_closed_pipe() => Exit::Done.into(),
+        Err(stopped) => {
+            drop(writeln!(std::io::stderr(), "walhook: {stopped}"));
+            stopped.exit().into()
+        }
+    }
+}

@@ -1,1 +1,136 @@
 //! The command line: one file per subcommand, and the only printing.
+//!
+//! ```text
+//! main ─ arguments ─▶ [cli] ─ settings ─▶ app
+//!      ◀─ exit code ─
+//! ```
+//!
+//! A subcommand is a `clap` argument struct with a `run`, in its own file, and one line each in
+//! [`Command`] and its `run`. It prints through [`terminal`] and ends with a [`CommandError`], whose
+//! text `main` prints once.
+
+pub mod exit;
+pub mod init;
+pub mod receive;
+pub mod terminal;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::cli::exit::CommandError;
+
+const CONFIG_VARIABLE: &str = "WALHOOK_CONFIG";
+const CONFIG_DEFAULT: &str = "walhook.toml";
+
+/// Pushes committed PostgreSQL row changes to HTTP endpoints.
+#[derive(Debug, Parser)]
+#[command(
+    name = "walhook",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 Postgres refuses or \
+                  is not set up, 4 slot lost.\n\nExample: walhook init --table public.orders"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every subcommand understands.
+#[derive(Args, Debug)]
+pub struct Global {
+    /// The configuration [default: $WALHOOK_CONFIG, then walhook.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Init),
+    Receive(receive::Receive),
+}
+
+impl Cli {
+    /// Runs the subcommand to its end.
+    ///
+    /// # Errors
+    /// As the subcommand: with the exit code and the text for the operator.
+    pub fn run(self) -> Result<(), CommandError> {
+        let Self { global, command } = self;
+        match command {
+            Command::Init(init) => init.run(&global),
+            Command::Receive(receive) => receive.run(),
+        }
+    }
+}
+
+impl Global {
+    /// The configuration file to read: `--config`, then `$WALHOOK_CONFIG`, then `walhook.toml`.
+    pub fn config_path(&self) -> PathBuf {
+        self.config_path_or(std::env::var_os(CONFIG_VARIABLE))
+    }
+
+    fn config_path_or(&self, variable: Option<OsString>) -> PathBuf {
+        let named = variable.filter(|path| !path.is_empty()).map(PathBuf::from);
+        self.config.clone().or(named).unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT))
+    }
+}
+
+/// A runtime on the calling thread, for a subcommand that is one conversation.
+fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn interrupted() -> std::io::Result<()> {
+    use tokio::signal::unix::SignalKind;
+    let mut terminate = tokio::signal::unix::signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_subcommand_shows_an_example() {
+        let cli = Cli::command();
+        cli.clone().debug_assert();
+        for command in cli.get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = format!("walhook {}", command.get_name());
+            assert!(help.contains(&example), "case: {}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn the_flag_outranks_the_variable_and_the_variable_the_default() {
+        let with = |flag: Option<&str>| Global { config: flag.map(PathBuf::from) };
+        let variable = Some(OsString::from("v.toml"));
+        assert_eq!(with(Some("f.toml")).config_path_or(variable.clone()), PathBuf::from("f.toml"));
+        assert_eq!(with(None).config_path_or(variable), PathBuf::from("v.toml"));
+        assert_eq!(with(None).config_path_or(Some(OsString::new())), PathBuf::from(CONFIG_DEFAULT));
+        assert_eq!(with(None).config_path_or(None), PathBuf::from(CONFIG_DEFAULT));
+    }
+
+    #[test]
+    fn the_config_flag_stands_before_or_after_the_subcommand() {
+        for line in [
+            ["walhook", "--config", "a.toml", "receive"],
+            ["walhook", "receive", "--config", "a.toml"],
+        ] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.global.config, Some(PathBuf::from("a.toml")));
+        }
+    }
+}

@@ -1,4 +1,166 @@
 //! `walhook.toml` and the environment, checked and typed.
+//!
+//! ```text
+//! file ─ text ─▶ toml ─ tree with places ─▶ [reader, field] ─▶ one file per section ─▶ Settings
+//! ```
+//!
+//! Every problem is noted with its line and key, and reading goes on: whoever starts walhook sees
+//! all of them at once. Past this module a value of [`Settings`] is valid.
 
+mod endpoint;
+mod event;
+mod field;
+mod headers;
+mod interpolate;
+mod ocr_wallet;
+mod postgres;
+mod postgres_url;
+pub mod problem;
+mod reader;
 pub mod secret;
+mod service;
 pub mod settings;
+mod signing;
+mod terms;
+mod values;
+mod webhook;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use crate::config::problem::Place;
+use crate::config::problem::Problems;
+use crate::config::reader::Notes;
+use crate::config::reader::Section;
+use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
+use crate::config::settings::Glob;
+use crate::config::settings::Settings;
+use crate::config::webhook::Webhook;
+
+/// Reads a configuration file. `env` looks up environment variables.
+///
+/// # Errors
+/// Everything that is wrong with the file, or that it cannot be read.
+pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Settings, Problems> {
+    let file = path.display().to_string();
+    match fs::read_to_string(path) {
+        Ok(text) => parse(&text, &file, env),
+        Err(error) => {
+            let fix = "give its path with --config, or write one with `walhook init`";
+            let notes = Notes::new(&file, "", env);
+            notes.note(None, "", format!("cannot be read ({error}): {fix}"));
+            notes.conclude(None)
+        }
+    }
+}
+
+/// Reads a configuration from its text. `file` names it in problems, and relative paths in it
+/// start from the directory of `file`.
+///
+/// # Errors
+/// Everything that is wrong with the text.
+pub fn parse(
+    text: &str,
+    file: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Settings, Problems> {
+    let notes = Notes::new(file, text, env);
+    let settings = read(&notes, text);
+    notes.conclude(settings)
+}
+
+fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What was recovered from a broken file would only raise false alarms, and so would what
+        // follows an error on the same line.
+        let mut last_line = None;
+        for error in errors {
+            let at = error.span().map(|span| span.start);
+            let line = at.map(|byte| Place::of(text, byte).line);
+            if line.is_none() || line != last_line {
+                notes.note(at, "", error.message().to_owned());
+            }
+            last_line = line;
+        }
+        return None;
+    }
+    let mut root = Section::root(notes, document.get_ref());
+    let postgres = postgres::read(root.section("postgres"));
+    let http = service::read_http(root.section("http"));
+    let user_agent = if root.has("event") { terms::USER_AGENT } else { ocr_wallet::USER_AGENT };
+    let webhook = webhook::read(root.section("webhook"), user_agent);
+    let enabled = webhook.enabled;
+    let events = read_events(&mut root, webhook.data_expiry);
+    let endpoints = read_endpoints(&mut root, webhook, events.as_deref());
+    let memory = service::read_memory(root.section("memory"));
+    let log = service::read_log(root.section("log"));
+    let grace = service::read_grace(root.section("shutdown"));
+    root.finish();
+    Some(Settings {
+        postgres: postgres?,
+        http,
+        enabled,
+        events: events?,
+        endpoints,
+        memory,
+        log,
+        grace,
+    })
+}
+
+/// The events of the file, or contract 1's; `None` if one of them is bad.
+fn read_events(root: &mut Section<'_>, data_expiry: Option<Duration>) -> Option<Vec<EventRule>> {
+    if !root.has("event") {
+        root.sections("event");
+        return Some(vec![ocr_wallet::event(data_expiry)]);
+    }
+    let mut events = Vec::new();
+    let sections = root.sections("event");
+    let written = sections.len();
+    for section in sections {
+        events.extend(event::read(section, data_expiry, &events));
+    }
+    (events.len() == written).then_some(events)
+}
+
+/// First the endpoints of `[webhook] urls`, then those with a table of their own.
+fn read_endpoints(
+    root: &mut Section<'_>,
+    webhook: Webhook,
+    events: Option<&[EventRule]>,
+) -> Vec<Endpoint> {
+    let types = events.map(|rules| {
+        let types: Vec<Arc<str>> = rules.iter().map(|rule| Arc::clone(&rule.event_type)).collect();
+        types
+    });
+    let none_written =
+        !root.has("endpoint") && webhook.urls.as_ref().is_some_and(|urls| urls.is_empty());
+    let mut taken = Vec::new();
+    let mut endpoints = Vec::new();
+    for (index, url) in webhook.urls.into_iter().flatten().enumerate() {
+        let name = endpoint::name_of_url(index);
+        let terms = webhook.terms.clone();
+        endpoints.push(terms.endpoint(&name, url, vec![Glob::new("*")], None));
+        taken.push(name);
+    }
+    for section in root.sections("endpoint") {
+        let terms = webhook.terms.clone();
+        endpoints.extend(endpoint::read(section, terms, types.as_deref(), &mut taken));
+    }
+    if none_written && webhook.enabled {
+        root.note(
+            "webhook",
+            "has nobody to push to: give `urls`, or an [[endpoint]], or `enabled = false`",
+        );
+    }
+    endpoints
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,26 @@
 //! One attempt: complete the body, authenticate, sign, send, judge.
+//!
+//! ```text
+//! queue ─ Lease ─▶ [http] ─ Exchange ─▶ queue, ledger
+//!                    ├ body      the events' bodies as of this attempt, whole or streamed
+//!                    ├ headers   fixed ones, auth, ids, sign
+//!                    ├ network   guard decides which addresses are dialled; TLS trust
+//!                    └ judge     status or failure (classify) to a verdict
+//! ```
+//!
+//! Whatever the receiver does, an attempt ends at its deadline with one [`Exchange`], in bounded
+//! memory. Nothing here waits between attempts or remembers them: that is the lane's part.
+//!
+//! [`Exchange`]: crate::flow::verdict::Exchange
+
+mod auth;
+mod body;
+mod classify;
+pub mod error;
+pub mod guard;
+mod headers;
+pub mod http;
+mod judge;
+pub mod network;
+mod reply;
+mod sign;

@@ -1,1 +1,14 @@
-//! Change to event: route, filter, expiry, payload. Pure.
+//! Change to event: which changes become which events, with which body.
+//!
+//! ```text
+//! source ─ Change ─▶ [route ─▶ filter ─▶ expiry ─▶ payload] ─ Event ─▶ queue
+//! ```
+//!
+//! Pure: a change, the rules and the time in; events out. Rules are compiled once per relation, so
+//! that a row costs no look-up by name.
+
+pub mod datum;
+pub(crate) mod expiry;
+pub(crate) mod payload;
+pub mod route;
+mod writer;

@@ -51,10 +51,36 @@ impl Body {
             .sum()
     }
 
-    /// The pieces of this body as of `now`, each at most about [`CHUNK_BYTES`] x 6 long unless it
+    /// The pieces of this body as of `now`, each at most about `CHUNK_BYTES` x 6 long unless it
     /// was rendered whole.
-    pub fn chunks(&self, now: Timestamp) -> Chunks<'_> {
-        Chunks { parts: self.parts.iter(), now, text: None }
+    pub fn chunks(&self, now: Timestamp) -> impl Iterator<Item = Bytes> {
+        let mut cursor = Cursor::default();
+        std::iter::from_fn(move || self.next_chunk(&mut cursor, now))
+    }
+
+    /// The piece at `cursor`, which moves on; `None` at the end. For readers that cannot borrow
+    /// the body while they wait, such as a socket; see [`Body::chunks`].
+    pub fn next_chunk(&self, cursor: &mut Cursor, now: Timestamp) -> Option<Bytes> {
+        let chunk = match self.parts.get(cursor.part)? {
+            Part::Bytes(bytes) => bytes.clone(),
+            Part::Escaped(text) => {
+                let (chunk, more) = cut_text(text.get(cursor.offset..).unwrap_or_default());
+                let mut out = Vec::with_capacity(chunk.len() + 64);
+                escape_into(&mut out, chunk);
+                if more {
+                    cursor.offset += chunk.len();
+                    return Some(Bytes::from(out));
+                }
+                Bytes::from(out)
+            }
+            Part::AttemptSeconds => Bytes::from(now.seconds().to_string()),
+            Part::AgeSeconds { born } => {
+                let age = now.since(*born);
+                Bytes::from(format!("{}.{:03}", age.as_secs(), age.subsec_millis()))
+            }
+        };
+        *cursor = Cursor { part: cursor.part + 1, offset: 0 };
+        Some(chunk)
     }
 
     /// The whole body as of `now`.
@@ -67,44 +93,18 @@ impl Body {
     }
 }
 
-/// Iterator over a [`Body`]'s bytes; see [`Body::chunks`].
-#[derive(Clone, Debug)]
-pub struct Chunks<'a> {
-    parts: std::slice::Iter<'a, Part>,
-    now: Timestamp,
-    /// What is left of a text that is being escaped.
-    text: Option<Bytes>,
+/// How far a reading of a [`Body`] has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    part: usize,
+    /// Bytes of the part, a text that is being escaped, that are done.
+    offset: usize,
 }
 
-impl Iterator for Chunks<'_> {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        if let Some(text) = &mut self.text {
-            let (chunk, rest) = split_text(text);
-            self.text = rest;
-            let mut out = Vec::with_capacity(chunk.len() + 64);
-            escape_into(&mut out, &chunk);
-            return Some(Bytes::from(out));
-        }
-        match self.parts.next()? {
-            Part::Bytes(bytes) => Some(bytes.clone()),
-            Part::Escaped(text) => {
-                self.text = Some(text.clone());
-                self.next()
-            }
-            Part::AttemptSeconds => Some(Bytes::from(self.now.seconds().to_string())),
-            Part::AgeSeconds { born } => {
-                let age = self.now.since(*born);
-                Some(Bytes::from(format!("{}.{:03}", age.as_secs(), age.subsec_millis())))
-            }
-        }
-    }
-}
-
-/// Splits off a chunk without cutting a UTF-8 character in two.
-fn split_text(text: &Bytes) -> (Bytes, Option<Bytes>) {
-    let mut end = text.len().min(CHUNK_BYTES);
+/// The first chunk of `text`, which cuts no UTF-8 character in two, and whether more follows.
+fn cut_text(text: &[u8]) -> (&[u8], bool) {
+    let longest = text.len().min(CHUNK_BYTES);
+    let mut end = longest;
     // A character has at most three continuation bytes; more means that the text is not UTF-8.
     for _ in 0..3 {
         match text.get(end) {
@@ -113,10 +113,10 @@ fn split_text(text: &Bytes) -> (Bytes, Option<Bytes>) {
         }
     }
     if end == 0 {
-        end = text.len().min(CHUNK_BYTES);
+        end = longest;
     }
-    let rest = text.slice(end..);
-    (text.slice(..end), (!rest.is_empty()).then_some(rest))
+    let (chunk, rest) = text.split_at(end);
+    (chunk, !rest.is_empty())
 }
 
 /// Appends `text` as the inside of a JSON string. Bytes that are not UTF-8, which only a SQL_ASCII

@@ -25,6 +25,16 @@ pub struct Permit {
     share: OwnedSemaphorePermit,
 }
 
+/// What an event holds of the budget.
+#[derive(Debug)]
+pub enum Held {
+    /// A share for its own rendered bytes.
+    Own(Permit),
+    /// The share of a large row, which events of the same row have in common: their bodies are
+    /// slices of it.
+    Row(Arc<Permit>),
+}
+
 impl Permit {
     /// Bytes held, rounded up to the unit.
     pub fn bytes(&self) -> usize {

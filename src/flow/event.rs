@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::flow::body::Body;
-use crate::flow::budget::Permit;
+use crate::flow::budget::Held;
 use crate::flow::key::Keys;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
@@ -105,8 +105,8 @@ pub struct Event {
     pub expiry: Option<Expiry>,
     pub body: Body,
     pub facts: Facts,
-    /// Its share of the memory budget.
-    pub held: Option<Permit>,
+    /// Its share of the memory budget; `None` only where nothing is budgeted, as in tests.
+    pub held: Option<Held>,
 }
 
 /// The few short values of the row that may appear in logs and in the push log, by column: the

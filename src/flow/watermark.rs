@@ -12,6 +12,15 @@ use std::collections::VecDeque;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 
+/// What the pump tells the watermark, in commit order, before the lanes hear of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Opened {
+    /// An event is about to be handed to `owed` lanes.
+    Event { position: Position, owed: u32 },
+    /// See [`Watermark::boundary`].
+    Boundary { end: Lsn },
+}
+
 /// Follows events from the moment they are handed to lanes until every endpoint has settled them.
 ///
 /// Memory grows with what is in flight, not with the length of a transaction: a settled prefix is
@@ -68,6 +77,16 @@ impl Watermark {
             _ => debug_assert!(false, "event {sequence} is settled more often than it was owed"),
         }
         self.advance();
+    }
+
+    /// [`Self::open`] or [`Self::boundary`].
+    pub fn note(&mut self, opened: Opened) {
+        match opened {
+            Opened::Event { position, owed } => {
+                self.open(position, owed);
+            }
+            Opened::Boundary { end } => self.boundary(end),
+        }
     }
 
     fn advance(&mut self) {

@@ -1,7 +1,20 @@
 //! Reads committed changes from PostgreSQL by logical replication.
+//!
+//! ```text
+//! socket ─▶ wire ─ Frame ─▶ pgoutput ─▶ assemble ─ Captured ─▶ app::pump
+//! confirmed LSN ─▶ feedback ─▶ socket
+//! ```
+//!
+//! `stream` puts these together and keeps them alive; `catalog` says beforehand whether the server
+//! is set up for it, and `refusal` names what is not.
 
+pub mod assemble;
 pub mod catalog;
 pub mod error;
+pub mod pgoutput;
+pub mod reader;
 pub mod refusal;
 pub mod slot;
+pub mod status;
+pub mod types;
 pub mod wire;

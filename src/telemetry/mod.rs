@@ -1,1 +1,150 @@
-//! Log set-up; every metric's name, help and labels.
+//! What walhook says about itself: log lines and metrics.
+//!
+//! Neither ever holds row data, secrets or URLs of endpoints: fields and labels are names from the
+//! configuration, positions, counts and times.
+
+pub mod metrics;
+
+use std::io;
+use std::io::IsTerminal;
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// For people: one short line an event, coloured on a terminal.
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// Why the log could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error(
+        "{filter:?} is not a log filter: give a level such as info, or levels for modules such as \
+         info,walhook::delivery=debug"
+    )]
+    Filter { filter: String, source: tracing_subscriber::filter::ParseError },
+    #[error("the log is set up already: set it up once, at the start of the process")]
+    Taken(#[source] tracing_subscriber::util::TryInitError),
+}
+
+/// Sends log lines that pass `filter` to standard error, from here on and for the whole process.
+///
+/// # Errors
+/// `filter` is not one, or the process has a log already.
+pub fn init(format: Format, filter: &str) -> Result<(), LogError> {
+    let filter = parse_filter(filter)?;
+    let coloured = io::stderr().is_terminal() && !asks_for_no_colour();
+    subscriber(format, filter, coloured, io::stderr).try_init().map_err(LogError::Taken)
+}
+
+fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
+    let parsed = EnvFilter::builder().parse(filter);
+    parsed.map_err(|source| LogError::Filter { filter: filter.to_owned(), source })
+}
+
+/// The convention of no-color.org: set and not empty.
+fn asks_for_no_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+fn subscriber<W>(
+    format: Format,
+    filter: EnvFilter,
+    coloured: bool,
+    writer: W,
+) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        Format::Text => Box::new(registry.with(layer.compact().with_ansi(coloured))),
+        // Fields stand beside `level` and `message`, where log collectors look for them.
+        Format::Json => {
+            let layer = layer.json().flatten_event(true).with_span_list(false);
+            Box::new(registry.with(layer))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::Mutex;
+    use std::sync::MutexGuard;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    struct Writer<'w>(MutexGuard<'w, Vec<u8>>);
+
+    impl io::Write for Writer<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'w> MakeWriter<'w> for Lines {
+        type Writer = Writer<'w>;
+
+        fn make_writer(&'w self) -> Writer<'w> {
+            Writer(self.0.lock().unwrap())
+        }
+    }
+
+    fn logged(format: Format, filter: &str) -> String {
+        let lines = Lines::default();
+        let subscriber = subscriber(format, parse_filter(filter).unwrap(), false, lines.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let _attempt = tracing::info_span!("attempt", endpoint = "crm").entered();
+            tracing::warn!(status = 503, "gave up");
+            tracing::debug!("skipped");
+        });
+        String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn text_is_one_plain_line_an_event() {
+        let text = logged(Format::Text, "info");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        for part in ["WARN", "gave up", "status=503", "endpoint=\"crm\""] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains('\u{1b}'), "no colours where there is no terminal");
+    }
+
+    #[test]
+    fn json_is_one_flat_object_an_event() {
+        let text = logged(Format::Json, "debug");
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["level"], "WARN");
+        assert_eq!(lines[0]["message"], "gave up");
+        assert_eq!(lines[0]["status"], 503);
+        assert_eq!(lines[0]["span"]["endpoint"], "crm");
+        assert_eq!(lines[1]["message"], "skipped");
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_an_error_that_says_what_to_do() {
+        let error = parse_filter("walhook=loud").unwrap_err();
+        assert!(
+            error.to_string().starts_with("\"walhook=loud\" is not a log filter: give a level")
+        );
+    }
+}

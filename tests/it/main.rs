@@ -1,1 +1,5 @@
-//! The tests that drive the real program against a real PostgreSQL.
+//! The tests that drive the real program against a real PostgreSQL and real receivers.
+
+mod http_manners;
+mod sandbox;
+mod support;

@@ -1,0 +1,12 @@
+-- What an administrator runs, for the database of deploy/compose.yaml.
+
+CREATE TABLE orders (
+    id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    item    text NOT NULL,
+    status  text NOT NULL DEFAULT 'new',
+    created timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE ROLE walhook LOGIN REPLICATION PASSWORD 'walhook';
+GRANT SELECT ON TABLE orders TO walhook;
+CREATE PUBLICATION walhook FOR TABLE orders;

@@ -1,0 +1,95 @@
+//! How a command ends: exit codes, and errors that carry one.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+/// Exit codes. Scripts depend on them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Exit {
+    Done = 0,
+    /// Anything that the other codes do not name.
+    Failed = 1,
+    /// Bad usage or configuration: nothing was begun.
+    Usage = 2,
+    /// PostgreSQL refuses or is not set up: privilege, `wal_level`, missing object.
+    Postgres = 3,
+    /// The slot is lost or there is a gap in what it sent.
+    SlotLost = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl Exit {
+    /// An error that ends the command with this code.
+    pub fn because(self, error: impl Into<anyhow::Error>) -> CommandError {
+        CommandError { exit: self, error: error.into() }
+    }
+}
+
+/// Why a command did not do its job. Displayed with all of its causes, for the one place that
+/// prints it; any other error becomes one with `?` and ends with [`Exit::Failed`].
+pub struct CommandError {
+    exit: Exit,
+    error: anyhow::Error,
+}
+
+impl CommandError {
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Whether the command stopped because nobody reads its output any more.
+    pub fn is_closed_pipe(&self) -> bool {
+        self.error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for CommandError {
+    fn from(error: E) -> Self {
+        Exit::Failed.because(error)
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
+impl fmt::Debug for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {:#}", self.exit, self.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn an_error_shows_its_causes_and_keeps_its_code() {
+        let missing = io::Error::new(io::ErrorKind::NotFound, "no such file");
+        let error = Exit::Usage.because(anyhow::Error::new(missing).context("cannot read a.toml"));
+        assert_eq!(error.to_string(), "cannot read a.toml: no such file");
+        assert_eq!(error.exit(), Exit::Usage);
+        assert!(!error.is_closed_pipe());
+    }
+
+    #[test]
+    fn a_reader_that_left_is_recognised_under_any_context() {
+        fn write() -> Result<(), CommandError> {
+            let broken = io::Error::new(io::ErrorKind::BrokenPipe, "broken pipe");
+            Ok(Err(broken).context("cannot print")?)
+        }
+        assert!(write().unwrap_err().is_closed_pipe());
+    }
+}

@@ -1,0 +1,441 @@
+//! `walhook init`: from a database to a configuration and the SQL that is still missing.
+//!
+//! ```text
+//! PostgreSQL ─ catalogs ─▶ survey ─▶ [init] ─ file ─▶ walhook.toml
+//!                                           └ sql ──▶ standard output
+//! ```
+//!
+//! Standard output is a SQL script, so that it can be piped into `psql`; all else is said on
+//! standard error.
+
+pub mod file;
+pub mod sql;
+pub mod survey;
+
+use std::io;
+use std::io::Write as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::anyhow;
+use base64::Engine as _;
+use clap::Args;
+use ring::rand::SecureRandom as _;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+use url::Url;
+
+use crate::cli::Global;
+use crate::cli::exit::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::init::file::Contents;
+use crate::cli::init::survey::Survey;
+use crate::cli::init::survey::Table;
+use crate::cli::runtime;
+use crate::cli::terminal;
+use crate::cli::terminal::visible;
+
+const DATABASE_VARIABLE: &str = "DATABASE_URL";
+const PUBLICATION: &str = "walhook";
+
+/// Where `walhook receive` listens unless told otherwise.
+const TRIAL_ENDPOINT: &str = "http://127.0.0.1:9999/";
+
+/// The server is asked only a few catalog questions: an operator should not wait longer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const CONNECT_WITHIN: Duration = Duration::from_secs(4);
+
+/// Random bytes of a signing secret; the specification allows 24 to 64.
+const SECRET_BYTES: usize = 32;
+
+/// How alike a name must be to be suggested, from 0 to 1.
+const SIMILAR: f64 = 0.8;
+
+/// Writes a configuration for a database and tables, and prints the SQL an administrator has to run
+#[derive(Args, Debug)]
+#[command(after_help = "Without --table it lists the tables.\n\nExample: walhook init \
+                        --database-url postgres://localhost/app --table public.orders")]
+pub struct Init {
+    /// The database, as postgres://user@host/name [default: $DATABASE_URL]
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// A table to capture; may be given several times
+    #[arg(long = "table", value_name = "SCHEMA.TABLE")]
+    tables: Vec<String>,
+    /// Where events go
+    #[arg(long, value_name = "URL", default_value = TRIAL_ENDPOINT, value_parser = parse_endpoint)]
+    url: Url,
+    /// The role that walhook will connect as [default: the database URL's]
+    #[arg(long, value_name = "NAME")]
+    role: Option<String>,
+    /// The file to write [default: as --config]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replaces the file if there is one
+    #[arg(long)]
+    force: bool,
+    /// JSON in place of the SQL script
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where the database is, and how the file may say so.
+struct Database {
+    params: tokio_postgres::Config,
+    /// Without a password, which stays in the environment.
+    shown: String,
+}
+
+impl Init {
+    /// Asks the database, writes the file, prints the SQL.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] for arguments that do not hold, [`Exit::Postgres`] if the server cannot be
+    /// asked, [`Exit::Failed`] if the file cannot be written.
+    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+        let output = self.output.clone().unwrap_or_else(|| global.config_path());
+        if !self.tables.is_empty() && !self.force && output.exists() {
+            return Err(exists(&output));
+        }
+        let database = self.database()?;
+        let role = self.role.as_deref();
+        let survey = runtime()?.block_on(survey(&database.params, role))?;
+        if self.tables.is_empty() {
+            return self.list(&survey);
+        }
+        let tables = chosen(&self.tables, &survey)?;
+        let secret = fresh_secret()?;
+        let text = file::render(&Contents {
+            database_url: &database.shown,
+            publication: PUBLICATION,
+            tables: &tables,
+            endpoint: &self.url,
+            secret: &secret,
+        });
+        write(&output, &text, self.force)?;
+        let statements = sql::statements(&survey, &tables, PUBLICATION);
+        self.report(&output, &survey, &tables, &statements)?;
+        if !self.json {
+            self.next_steps(&database, &survey, &output, &secret, statements.is_empty())?;
+        }
+        Ok(())
+    }
+
+    fn database(&self) -> Result<Database, CommandError> {
+        let variable = std::env::var(DATABASE_VARIABLE).ok().filter(|url| !url.is_empty());
+        let from_variable = self.database_url.is_none();
+        let url = self.database_url.clone().or(variable).ok_or_else(|| {
+            Exit::Usage.because(anyhow!(
+                "there is no database to ask: give --database-url or set {DATABASE_VARIABLE}"
+            ))
+        })?;
+        let mut params: tokio_postgres::Config = url.parse().map_err(|error| {
+            let error = anyhow::Error::new(error);
+            Exit::Usage.because(error.context(
+                "the database URL cannot be read: write it as postgres://user@host:5432/database",
+            ))
+        })?;
+        if params.get_connect_timeout().is_none() {
+            params.connect_timeout(CONNECT_WITHIN);
+        }
+        let other_role = self.role.as_deref().is_some_and(|role| params.get_user() != Some(role));
+        let secret = params.get_password().is_some();
+        let shown = if from_variable || secret || other_role {
+            format!("${{{DATABASE_VARIABLE}}}")
+        } else {
+            url
+        };
+        Ok(Database { params, shown })
+    }
+
+    fn list(&self, survey: &Survey) -> Result<(), CommandError> {
+        if self.json {
+            let tables: Vec<_> = survey.tables.iter().map(described).collect();
+            terminal::line(&terminal::json_line(&json!({ "tables": tables })))?;
+            return Ok(());
+        }
+        let database = visible(&survey.database).into_owned();
+        if survey.tables.is_empty() {
+            terminal::note(&format!("database {database} has no table to capture"))?;
+            return Ok(());
+        }
+        for table in &survey.tables {
+            let key = match table.key.as_slice() {
+                [] => "no primary key".to_owned(),
+                key => format!("key {}", key.join(", ")),
+            };
+            let rows = table.rows.map(|rows| format!(", about {rows:.0} rows")).unwrap_or_default();
+            let name = table.written();
+            terminal::line(&format!("{:<40} {}{rows}", visible(&name), visible(&key)))?;
+        }
+        terminal::note("choose one or more with --table SCHEMA.TABLE")?;
+        Ok(())
+    }
+
+    fn report(
+        &self,
+        output: &Path,
+        survey: &Survey,
+        tables: &[&Table],
+        statements: &[sql::Statement],
+    ) -> io::Result<()> {
+        if self.json {
+            let tables: Vec<_> = tables.iter().map(|table| described(table)).collect();
+            let sql: Vec<&str> = statements.iter().map(|one| one.sql.as_str()).collect();
+            return terminal::line(&terminal::json_line(&json!({
+                "written": output.display().to_string(),
+                "database": survey.database,
+                "role": survey.role.name,
+                "tables": tables,
+                "sql": sql,
+            })));
+        }
+        let database = visible(&survey.database).into_owned();
+        let role = visible(&survey.role.name).into_owned();
+        if statements.is_empty() {
+            return terminal::line(&format!(
+                "-- Nothing is left for an administrator: {role} can do the rest in {database}."
+            ));
+        }
+        terminal::line(&format!(
+            "-- For an administrator, in database {database}: lets walhook run as {role}."
+        ))?;
+        statements.iter().try_for_each(|statement| terminal::line(&statement.to_string()))
+    }
+
+    fn next_steps(
+        &self,
+        database: &Database,
+        survey: &Survey,
+        output: &Path,
+        secret: &str,
+        nothing_to_run: bool,
+    ) -> io::Result<()> {
+        let path = output.display().to_string();
+        let mut steps = Vec::new();
+        if !nothing_to_run {
+            steps.push("have an administrator run the SQL above".to_owned());
+        }
+        if database.shown.starts_with('$') {
+            steps.push(format!(
+                "export {DATABASE_VARIABLE}=postgres://{}:PASSWORD@HOST/{}",
+                visible(&survey.role.name),
+                visible(&survey.database)
+            ));
+        }
+        if self.url.as_str() == TRIAL_ENDPOINT {
+            steps.push(format!("walhook receive --secret {secret}   (in another terminal)"));
+        }
+        steps.push(format!("walhook check --config {}", visible(&path)));
+        steps.push(format!("walhook run --config {}", visible(&path)));
+        let path = visible(&path);
+        terminal::note(&format!(
+            "\nwrote {path}, which only you can read: it holds a signing secret. Next:"
+        ))?;
+        for (number, step) in (1..).zip(steps) {
+            terminal::note(&format!("  {number}. {step}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn described(table: &Table) -> serde_json::Value {
+    json!({
+        "table": table.written(),
+        "key": table.key,
+        "identified": table.is_identified(),
+        "rows": table.rows,
+    })
+}
+
+async fn survey(
+    params: &tokio_postgres::Config,
+    role: Option<&str>,
+) -> Result<Survey, CommandError> {
+    let asked = async {
+        let session = connect(params).await?;
+        Survey::take(&session.client, role, PUBLICATION).await
+    };
+    let refused = |error: anyhow::Error| {
+        Exit::Postgres.because(error.context("cannot ask PostgreSQL: check the database URL"))
+    };
+    match tokio::time::timeout(ANSWER_WITHIN, asked).await {
+        Ok(surveyed) => surveyed.map_err(|error| refused(error.into())),
+        Err(_) => Err(refused(anyhow!("no answer within {ANSWER_WITHIN:?}"))),
+    }
+}
+
+/// A connection that ends with its client.
+struct Session {
+    client: Client,
+    _connection: JoinSet<()>,
+}
+
+async fn connect(params: &tokio_postgres::Config) -> Result<Session, tokio_postgres::Error> {
+    let (client, connection) = params.connect(tokio_postgres::NoTls).await?;
+    let mut running = JoinSet::new();
+    // If it breaks, the client's next question says so.
+    running.spawn(async move { drop(connection.await) });
+    Ok(Session { client, _connection: running })
+}
+
+/// The tables of that name, in the order given and each once.
+fn chosen<'a>(names: &[String], survey: &'a Survey) -> Result<Vec<&'a Table>, CommandError> {
+    let mut tables: Vec<&Table> = Vec::new();
+    let mut missing = Vec::new();
+    for name in names {
+        let full = if name.contains('.') { name.clone() } else { format!("public.{name}") };
+        match survey.tables.iter().find(|table| table.written() == full) {
+            Some(table) if tables.iter().any(|one| one.name == table.name) => {}
+            Some(table) => tables.push(table),
+            None => missing.push(match nearest(&full, survey) {
+                Some(near) => format!("{} (did you mean {}?)", visible(name), visible(&near)),
+                None => visible(name).into_owned(),
+            }),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(tables);
+    }
+    let missing = missing.join(", ");
+    let database = visible(&survey.database).into_owned();
+    Err(Exit::Postgres.because(anyhow!(
+        "database {database} has no such table: {missing}; `walhook init` without --table lists \
+         all that can be captured"
+    )))
+}
+
+fn nearest(name: &str, survey: &Survey) -> Option<String> {
+    survey
+        .tables
+        .iter()
+        .map(Table::written)
+        .map(|known| (strsim::jaro_winkler(&known, name), known))
+        .filter(|(score, _)| *score >= SIMILAR)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, known)| known)
+}
+
+fn parse_endpoint(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok();
+    url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| "give an http:// or https:// address".to_owned())
+}
+
+fn fresh_secret() -> anyhow::Result<String> {
+    let mut bytes = [0; SECRET_BYTES];
+    ring::rand::SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| anyhow!("the system gives no random numbers for a signing secret"))?;
+    Ok(format!("whsec_{}", base64::engine::general_purpose::STANDARD.encode(bytes)))
+}
+
+/// Writes the whole file or nothing, readable by its owner only.
+fn write(path: &Path, text: &str, replace: bool) -> Result<(), CommandError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let written = || -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        if replace {
+            file.persist(path)?;
+        } else {
+            file.persist_noclobber(path)?;
+        }
+        Ok(())
+    };
+    match written() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(path)),
+        outcome => Ok(outcome.with_context(|| {
+            let path = path.display();
+            format!("cannot write {path}: name another file with --output")
+        })?),
+    }
+}
+
+fn exists(path: &Path) -> CommandError {
+    let path = path.display();
+    Exit::Usage.because(anyhow!(
+        "{path} exists and is left as it is: name another file with --output, or give --force"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::receive::signature::Key;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn init(url: &str, role: Option<&str>) -> Init {
+        Init {
+            database_url: Some(url.to_owned()),
+            tables: Vec::new(),
+            url: Url::parse(TRIAL_ENDPOINT).unwrap(),
+            role: role.map(str::to_owned),
+            output: None,
+            force: false,
+            json: false,
+        }
+    }
+
+    #[test]
+    fn a_password_never_goes_into_the_file() {
+        let variable = "${DATABASE_URL}";
+        let cases = [
+            ("postgres://app@db/shop", None, "postgres://app@db/shop"),
+            ("postgres://app@db/shop", Some("app"), "postgres://app@db/shop"),
+            ("postgres://app@db/shop", Some("walhook"), variable),
+            ("postgres://app:hunter2@db/shop", None, variable),
+            ("postgres://app@db/shop?password=hunter2", None, variable),
+            ("host=db user=app password=hunter2", None, variable),
+        ];
+        for (url, role, expected) in cases {
+            let database = init(url, role).database().unwrap();
+            assert_eq!(database.shown, expected, "case: {url}");
+        }
+    }
+
+    #[test]
+    fn an_unreadable_url_is_bad_usage_and_is_not_repeated() {
+        let refused = init("postgres://app:hunter2@db:port/shop", None).database();
+        let error = refused.map(|_| ()).unwrap_err();
+        assert_eq!(error.exit(), Exit::Usage);
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_exists_is_kept_unless_forced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("walhook.toml");
+        write(&path, "first", false).unwrap();
+        let error = write(&path, "second", false).unwrap_err();
+        assert_eq!(error.exit(), Exit::Usage);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "first");
+        write(&path, "third", true).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "third");
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn each_secret_is_new_and_a_valid_one() {
+        let (one, other) = (fresh_secret().unwrap(), fresh_secret().unwrap());
+        assert_ne!(one, other);
+        assert!(Key::parse(&one).is_ok());
+    }
+
+    #[test]
+    fn endpoints_are_http_addresses() {
+        for (text, good) in [
+            ("https://crm.example.com/hooks", true),
+            ("http://127.0.0.1:9999/", true),
+            ("crm.example.com", false),
+            ("ftp://crm.example.com/", false),
+        ] {
+            assert_eq!(parse_endpoint(text).is_ok(), good, "case: {text}");
+        }
+    }
+}

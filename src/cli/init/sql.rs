@@ -1,0 +1,227 @@
+//! What an administrator still has to run, as a script. Pure.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::cli::init::survey::Survey;
+use crate::cli::init::survey::Table;
+use crate::cli::terminal::visible;
+use crate::flow::relation::TableName;
+
+/// One statement and the reason for it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Statement {
+    pub why: String,
+    /// Without the semicolon.
+    pub sql: String,
+}
+
+impl fmt::Display for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A name that holds a line break would otherwise end the comment and be run.
+        write!(f, "-- {}\n{};", visible(&self.why), self.sql)
+    }
+}
+
+/// The statements that are missing for `tables`, in the order in which they have to run; none if
+/// the role can do, or has, everything.
+pub fn statements(survey: &Survey, tables: &[&Table], publication: &str) -> Vec<Statement> {
+    let mut all = Vec::new();
+    let mut add = |why: &str, sql: String| all.push(Statement { why: why.to_owned(), sql });
+    if survey.wal_level != "logical" {
+        add(
+            "Logical decoding needs it. Then RESTART the server: it has no effect before",
+            "ALTER SYSTEM SET wal_level = 'logical'".to_owned(),
+        );
+    }
+    role(survey, &mut add);
+    grants(survey, tables, &mut add);
+    for table in tables.iter().filter(|table| !table.is_identified()) {
+        add(
+            "Without a primary key PostgreSQL refuses updates and deletes of a published table, \
+             unless the whole old row identifies it",
+            format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.name.quoted()),
+        );
+    }
+    publish(survey, tables, publication, &mut add);
+    all
+}
+
+fn role(survey: &Survey, add: &mut impl FnMut(&str, String)) {
+    let role = &survey.role;
+    let name = quoted(&role.name);
+    if !role.exists {
+        add(
+            "The role that walhook connects as. Give it a password with psql's \\password",
+            format!("CREATE ROLE {name} LOGIN REPLICATION"),
+        );
+    } else if !role.replication && !role.superuser {
+        add("To read the replication stream", format!("ALTER ROLE {name} REPLICATION"));
+    }
+}
+
+fn grants(survey: &Survey, tables: &[&Table], add: &mut impl FnMut(&str, String)) {
+    let role = &survey.role;
+    let name = quoted(&role.name);
+    if role.superuser {
+        return;
+    }
+    if !role.connect {
+        let database = quoted(&survey.database);
+        add("To connect", format!("GRANT CONNECT ON DATABASE {database} TO {name}"));
+    }
+    let schemas: BTreeSet<String> = tables
+        .iter()
+        .filter(|table| !table.schema_usable)
+        .map(|table| quoted(&table.name.schema))
+        .collect();
+    if !schemas.is_empty() {
+        let schemas = Vec::from_iter(schemas).join(", ");
+        add("To see the tables", format!("GRANT USAGE ON SCHEMA {schemas} TO {name}"));
+    }
+    let unreadable = list(tables.iter().filter(|table| !table.selectable));
+    if !unreadable.is_empty() {
+        add("To read the rows", format!("GRANT SELECT ON TABLE {unreadable} TO {name}"));
+    }
+}
+
+fn publish(
+    survey: &Survey,
+    tables: &[&Table],
+    publication: &str,
+    add: &mut impl FnMut(&str, String),
+) {
+    let role = &survey.role;
+    let by_itself = role.superuser || (role.create && tables.iter().all(|table| table.owned));
+    let name = quoted(publication);
+    match &survey.publication {
+        // walhook creates it when it starts.
+        None if by_itself => {}
+        None => {
+            // Changes of a partition are then changes of the table that the configuration names.
+            let via_root = if tables.iter().any(|table| table.partitioned) {
+                " WITH (publish_via_partition_root = true)"
+            } else {
+                ""
+            };
+            let tables = list(tables.iter());
+            add(
+                "Only the owner of the tables can publish them",
+                format!("CREATE PUBLICATION {name} FOR TABLE {tables}{via_root}"),
+            );
+        }
+        Some(existing) if existing.all_tables => {}
+        Some(_) => {
+            let missing = list(tables.iter().filter(|table| !table.published));
+            if !missing.is_empty() {
+                add(
+                    "The publication is there and lacks some tables",
+                    format!("ALTER PUBLICATION {name} ADD TABLE {missing}"),
+                );
+            }
+        }
+    }
+}
+
+fn list<'a>(tables: impl Iterator<Item = &'a &'a Table>) -> String {
+    let names: Vec<String> = tables.map(|table| TableName::quoted(&table.name)).collect();
+    names.join(", ")
+}
+
+/// An identifier, quoted for SQL.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::init::survey::Publication;
+    use crate::cli::init::survey::Role;
+    use crate::flow::relation::ReplicaIdentity;
+
+    fn table(name: &str) -> Table {
+        Table {
+            name: TableName::new("public", name),
+            key: vec!["id".to_owned()],
+            identity: ReplicaIdentity::Default,
+            partitioned: false,
+            rows: None,
+            published: false,
+            owned: false,
+            selectable: false,
+            schema_usable: false,
+        }
+    }
+
+    fn bare() -> Survey {
+        Survey {
+            database: "app".to_owned(),
+            wal_level: "replica".to_owned(),
+            role: Role { name: "walhook".to_owned(), ..Role::default() },
+            publication: None,
+            tables: Vec::new(),
+        }
+    }
+
+    fn sql(survey: &Survey, tables: &[&Table]) -> Vec<String> {
+        statements(survey, tables, "walhook").into_iter().map(|one| one.sql).collect()
+    }
+
+    #[test]
+    fn a_bare_database_needs_everything_in_order() {
+        let keyless = Table { key: Vec::new(), ..table("log") };
+        assert_eq!(
+            sql(&bare(), &[&table("orders"), &keyless]),
+            [
+                "ALTER SYSTEM SET wal_level = 'logical'",
+                "CREATE ROLE \"walhook\" LOGIN REPLICATION",
+                "GRANT CONNECT ON DATABASE \"app\" TO \"walhook\"",
+                "GRANT USAGE ON SCHEMA \"public\" TO \"walhook\"",
+                "GRANT SELECT ON TABLE \"public\".\"orders\", \"public\".\"log\" TO \"walhook\"",
+                "ALTER TABLE \"public\".\"log\" REPLICA IDENTITY FULL",
+                "CREATE PUBLICATION \"walhook\" FOR TABLE \"public\".\"orders\", \"public\".\"log\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_asked_for() {
+        let ready = Table { selectable: true, schema_usable: true, ..table("orders") };
+        let mut survey = bare();
+        survey.wal_level = "logical".to_owned();
+        survey.role =
+            Role { exists: true, replication: true, connect: true, ..survey.role.clone() };
+        survey.publication = Some(Publication { all_tables: false });
+        assert_eq!(
+            sql(&survey, &[&ready]),
+            ["ALTER PUBLICATION \"walhook\" ADD TABLE \"public\".\"orders\"",]
+        );
+        survey.publication = Some(Publication { all_tables: true });
+        assert!(sql(&survey, &[&ready]).is_empty());
+    }
+
+    #[test]
+    fn who_may_publish_is_left_to_do_so() {
+        let mut survey = bare();
+        survey.wal_level = "logical".to_owned();
+        survey.role = Role { exists: true, superuser: true, ..survey.role.clone() };
+        assert!(sql(&survey, &[&table("orders")]).is_empty());
+    }
+
+    #[test]
+    fn a_partitioned_table_is_published_under_its_own_name() {
+        let parted = Table { partitioned: true, ..table("orders") };
+        let last = sql(&bare(), &[&parted]).pop().unwrap();
+        assert!(last.ends_with("WITH (publish_via_partition_root = true)"), "{last}");
+    }
+
+    #[test]
+    fn a_hostile_name_stays_inside_its_quotes_and_comments() {
+        let survey = Survey { database: "a\"; DROP TABLE x; --".to_owned(), ..bare() };
+        let text = sql(&survey, &[]).join("\n");
+        assert!(text.contains("DATABASE \"a\"\"; DROP TABLE x; --\" TO"), "{text}");
+        let comment = Statement { why: "a\nDROP TABLE x".to_owned(), sql: "SELECT 1".to_owned() };
+        assert_eq!(comment.to_string().lines().count(), 2);
+    }
+}

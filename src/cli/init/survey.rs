@@ -1,0 +1,173 @@
+//! What `init` has to know of a database: asked in three queries, changed in nothing.
+
+use tokio_postgres::Client;
+use tokio_postgres::Row;
+
+use crate::flow::relation::ReplicaIdentity;
+use crate::flow::relation::TableName;
+
+/// The state of a database, as far as walhook's set-up depends on it.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    pub database: String,
+    pub wal_level: String,
+    pub role: Role,
+    /// `None` if there is no publication of the name asked for.
+    pub publication: Option<Publication>,
+    /// Every table that could be captured, by name.
+    pub tables: Vec<Table>,
+}
+
+/// The role that walhook is to connect as.
+#[derive(Clone, Debug, Default)]
+pub struct Role {
+    pub name: String,
+    pub exists: bool,
+    pub superuser: bool,
+    pub replication: bool,
+    /// May connect to this database.
+    pub connect: bool,
+    /// May create objects in this database; publications are such.
+    pub create: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Publication {
+    pub all_tables: bool,
+}
+
+/// An ordinary or partitioned table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    pub name: TableName,
+    /// The primary key's columns in order; empty if there is none.
+    pub key: Vec<String>,
+    pub identity: ReplicaIdentity,
+    pub partitioned: bool,
+    /// Rows as the planner estimates them; `None` before the first ANALYZE.
+    pub rows: Option<f64>,
+    pub published: bool,
+    /// The role owns it, itself or as a member of the owner.
+    pub owned: bool,
+    pub selectable: bool,
+    pub schema_usable: bool,
+}
+
+impl Table {
+    /// The name as the configuration writes it: `schema.table`, and a part with other characters
+    /// than letters, digits, `_`, `$` and `-` in double quotes.
+    pub fn written(&self) -> String {
+        let TableName { schema, name } = &self.name;
+        format!("{}.{}", written(schema), written(name))
+    }
+
+    /// Whether PostgreSQL can name a row that is updated or deleted. If it cannot and the table
+    /// is published, the server refuses the application's updates and deletes.
+    pub fn is_identified(&self) -> bool {
+        match self.identity {
+            ReplicaIdentity::Default => !self.key.is_empty(),
+            ReplicaIdentity::Full | ReplicaIdentity::Index => true,
+            ReplicaIdentity::Nothing => false,
+        }
+    }
+}
+
+const SERVER: &str = "
+SELECT current_database()::text, current_setting('wal_level'), current_user::text";
+
+const ROLE: &str = "
+SELECT r.rolname IS NOT NULL, coalesce(r.rolsuper, false), coalesce(r.rolreplication, false),
+       coalesce(has_database_privilege(r.oid, current_database(), 'CONNECT'), false),
+       coalesce(has_database_privilege(r.oid, current_database(), 'CREATE'), false),
+       p.puballtables
+FROM (VALUES (1)) AS one
+LEFT JOIN pg_roles r ON r.rolname = $1::text
+LEFT JOIN pg_publication p ON p.pubname = $2::text";
+
+/// Partitions are left out: they are captured through their table.
+const TABLES: &str = "
+SELECT n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text, c.reltuples::float8,
+       ARRAY(SELECT a.attname::text
+             FROM pg_index i
+             CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k(attnum, place)
+             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+             WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts
+             ORDER BY k.place),
+       EXISTS (SELECT FROM pg_publication_rel pr JOIN pg_publication p ON p.oid = pr.prpubid
+               WHERE pr.prrelid = c.oid AND p.pubname = $2::text),
+       coalesce(pg_has_role(r.oid, c.relowner, 'USAGE'), false),
+       coalesce(has_table_privilege(r.oid, c.oid, 'SELECT'), false),
+       coalesce(has_schema_privilege(r.oid, n.oid, 'USAGE'), false)
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_roles r ON r.rolname = $1::text
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition
+  AND n.nspname NOT IN ('information_schema', 'walhook') AND n.nspname !~ '^pg_'
+ORDER BY 1, 2";
+
+impl Survey {
+    /// Asks for `role`, or for the connected one if `None`, and for `publication`.
+    ///
+    /// # Errors
+    /// As the connection: these catalogs may be read by every role.
+    pub async fn take(
+        client: &Client,
+        role: Option<&str>,
+        publication: &str,
+    ) -> Result<Self, tokio_postgres::Error> {
+        let server = client.query_one(SERVER, &[]).await?;
+        let name = match role {
+            Some(role) => role.to_owned(),
+            None => server.try_get(2)?,
+        };
+        let row = client.query_one(ROLE, &[&name, &publication]).await?;
+        let tables = client.query(TABLES, &[&name, &publication]).await?;
+        let all_tables: Option<bool> = row.try_get(5)?;
+        Ok(Self {
+            database: server.try_get(0)?,
+            wal_level: server.try_get(1)?,
+            role: Role {
+                name,
+                exists: row.try_get(0)?,
+                superuser: row.try_get(1)?,
+                replication: row.try_get(2)?,
+                connect: row.try_get(3)?,
+                create: row.try_get(4)?,
+            },
+            publication: all_tables.map(|all_tables| Publication { all_tables }),
+            tables: tables.iter().map(table).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn written(part: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '-');
+    if part.chars().all(is_plain) {
+        part.to_owned()
+    } else {
+        format!("\"{}\"", part.replace('"', "\"\""))
+    }
+}
+
+fn table(row: &Row) -> Result<Table, tokio_postgres::Error> {
+    let schema: String = row.try_get(0)?;
+    let name: String = row.try_get(1)?;
+    let identity: String = row.try_get(3)?;
+    let rows: f64 = row.try_get(4)?;
+    Ok(Table {
+        name: TableName::new(schema, name),
+        partitioned: row.try_get(2)?,
+        identity: match identity.as_str() {
+            "f" => ReplicaIdentity::Full,
+            "i" => ReplicaIdentity::Index,
+            "n" => ReplicaIdentity::Nothing,
+            _ => ReplicaIdentity::Default,
+        },
+        rows: (rows >= 0.0).then_some(rows), // -1, and 0 before version 14, mean "never counted"
+        key: row.try_get(5)?,
+        published: row.try_get(6)?,
+        owned: row.try_get(7)?,
+        selectable: row.try_get(8)?,
+        schema_usable: row.try_get(9)?,
+    })
+}

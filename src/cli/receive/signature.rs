@@ -1,0 +1,288 @@
+//! Checks Standard Webhooks signatures (standardwebhooks.com), as a receiver does.
+//!
+//! `webhook-signature` holds one or more `v1,<base64>`, separated by blanks: HMAC-SHA256 over
+//! `id.timestamp.body`. One that fits one key is enough: while a secret rotates there are several.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::GeneralPurpose;
+use base64::engine::GeneralPurposeConfig;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use ring::hmac;
+
+use crate::config::secret::Secret;
+use crate::flow::time::Timestamp;
+
+pub const ID_HEADER: &str = "webhook-id";
+const TIMESTAMP_HEADER: &str = "webhook-timestamp";
+const SIGNATURE_HEADER: &str = "webhook-signature";
+
+/// How far the signed time may be from ours, in both directions: what receivers allow.
+const TOLERANCE_SECONDS: u64 = 300;
+
+/// The specification's bounds for a key.
+const KEY_BYTES: RangeInclusive<usize> = 24..=64;
+
+/// What a plain text must have at least to be a secret, as in the configuration.
+const TEXT_BYTES_MIN: usize = 16;
+
+/// Takes keys with and without `=` at the end: both are in use.
+const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// A key to check signatures with.
+#[derive(Clone)]
+pub struct Key(hmac::Key);
+
+impl Key {
+    pub fn new(key: &Secret<Vec<u8>>) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key.reveal()))
+    }
+
+    /// From a secret as the configuration takes it: `whsec_` and the base64 of 24 to 64 bytes, or
+    /// a plain text, whose bytes are the key.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn parse(secret: &str) -> Result<Self, ParseKeyError> {
+        let (bytes, lengths) = match secret.strip_prefix("whsec_") {
+            Some(encoded) => (KEY_BASE64.decode(encoded).map_err(|_| ParseKeyError)?, KEY_BYTES),
+            None => (secret.as_bytes().to_vec(), TEXT_BYTES_MIN..=usize::MAX),
+        };
+        if !lengths.contains(&bytes.len()) {
+            return Err(ParseKeyError);
+        }
+        Ok(Self::new(&Secret::new(bytes)))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// The text is not a signing secret. It is not repeated here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "this is no signing secret: give whsec_ and the base64 of 24 to 64 bytes, or a text of at least \
+     {TEXT_BYTES_MIN} bytes"
+)]
+pub struct ParseKeyError;
+
+/// What a check came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// No key was given to check with.
+    NotChecked,
+    Ok,
+    /// There is no signature.
+    Missing,
+    Wrong(Flaw),
+}
+
+/// What is wrong with a signature.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Flaw {
+    /// `webhook-id` or `webhook-timestamp` is missing or not what the specification says.
+    Headers,
+    /// The time signed is too far from ours.
+    Time,
+    /// No signature fits a key: another secret, or another body.
+    NoMatch,
+}
+
+impl Verdict {
+    /// One word for scripts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotChecked => "unchecked",
+            Self::Ok => "ok",
+            Self::Missing => "missing",
+            Self::Wrong(_) => "wrong",
+        }
+    }
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Headers => f.write_str("webhook-id or webhook-timestamp is missing or malformed"),
+            Self::Time => write!(f, "its time is more than {TOLERANCE_SECONDS} s from now"),
+            Self::NoMatch => f.write_str("it fits no given secret and this body"),
+        }
+    }
+}
+
+/// A check that is fed the body as it arrives, so that a large one is never in memory whole.
+#[derive(Debug)]
+pub struct Check {
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Decided(Verdict),
+    Hashing { hashes: Vec<(Key, hmac::Context)>, given: Vec<Vec<u8>> },
+}
+
+impl Check {
+    /// Begins with the request's headers; `now` is the receiver's time.
+    pub fn begin(keys: &[Key], headers: &HeaderMap, now: Timestamp) -> Self {
+        let state = begin(keys, headers, now).unwrap_or_else(State::Decided);
+        Self { state }
+    }
+
+    pub fn update(&mut self, body: &[u8]) {
+        if let State::Hashing { hashes, .. } = &mut self.state {
+            for (_, hash) in hashes {
+                hash.update(body);
+            }
+        }
+    }
+
+    pub fn finish(self) -> Verdict {
+        match self.state {
+            State::Decided(verdict) => verdict,
+            State::Hashing { hashes, given } => {
+                let fits = hashes.into_iter().any(|(key, hash)| {
+                    let expected = hash.sign();
+                    given.iter().any(|given| is_equal(&key, expected.as_ref(), given))
+                });
+                if fits { Verdict::Ok } else { Verdict::Wrong(Flaw::NoMatch) }
+            }
+        }
+    }
+}
+
+fn begin(keys: &[Key], headers: &HeaderMap, now: Timestamp) -> Result<State, Verdict> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if keys.is_empty() {
+        return Err(Verdict::NotChecked);
+    }
+    if !headers.contains_key(SIGNATURE_HEADER) {
+        return Err(Verdict::Missing);
+    }
+    let flawed = Verdict::Wrong(Flaw::Headers);
+    let id = text(ID_HEADER).filter(|id| !id.is_empty()).ok_or(flawed)?;
+    let signed_at = text(TIMESTAMP_HEADER).ok_or(flawed)?;
+    let seconds: i64 = signed_at.parse().map_err(|_| flawed)?;
+    if seconds.abs_diff(now.seconds()) > TOLERANCE_SECONDS {
+        return Err(Verdict::Wrong(Flaw::Time));
+    }
+    let start = format!("{id}.{signed_at}.");
+    let hashes = keys
+        .iter()
+        .map(|key| {
+            let mut hash = hmac::Context::with_key(&key.0);
+            hash.update(start.as_bytes());
+            (key.clone(), hash)
+        })
+        .collect();
+    let given = headers
+        .get_all(SIGNATURE_HEADER)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(' '))
+        .filter_map(|one| one.strip_prefix("v1,"))
+        .filter_map(|base64| STANDARD.decode(base64).ok())
+        .collect();
+    Ok(State::Hashing { hashes, given })
+}
+
+/// Compares in constant time, by comparing the HMACs of both: ring offers the comparison only as
+/// part of verifying.
+fn is_equal(key: &Key, expected: &[u8], given: &[u8]) -> bool {
+    hmac::verify(&key.0, expected, hmac::sign(&key.0, given).as_ref()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+    use http::HeaderValue;
+
+    /// The vector of the specification of walhook's own signatures: bytes 00 to 1f.
+    const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    const OTHER: &str = "whsec_HhwaGBYUEhAODAoIBgQCABweGhgWFBIQDgwKCAYEAgA=";
+    const BODY: &str = "{\"type\":\"orders.insert\",\"data\":{\"id\":1,\"note\":\"café\"}}";
+    const GOOD: &str = "v1,F+Pl6MZhm2XcfOqIcuZIzUGZWrvhlm0k4LimrhQtKc4=";
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| {
+                (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+            })
+            .collect()
+    }
+
+    fn signed(signature: &str, at: &str) -> HeaderMap {
+        headers(&[
+            (ID_HEADER, "msg_walhook_0001"),
+            (TIMESTAMP_HEADER, at),
+            (SIGNATURE_HEADER, signature),
+        ])
+    }
+
+    fn check(secrets: &[&str], headers: &HeaderMap, body: &str, now: i64) -> Verdict {
+        let keys: Vec<Key> = secrets.iter().map(|secret| Key::parse(secret).unwrap()).collect();
+        let mut check = Check::begin(&keys, headers, Timestamp::from_seconds(now));
+        for piece in body.as_bytes().chunks(7) {
+            check.update(piece);
+        }
+        check.finish()
+    }
+
+    #[test]
+    fn each_request_has_one_verdict() {
+        let at = "1700000000";
+        let now = 1_700_000_000;
+        let several = format!("v1,AAAA v1a,{GOOD} nonsense {GOOD}");
+        let no_match = Verdict::Wrong(Flaw::NoMatch);
+        let flawed = Verdict::Wrong(Flaw::Headers);
+        let (none, other, both): ([&str; 0], _, _) = ([], [OTHER], [OTHER, SECRET]);
+        let one = [SECRET];
+        let cases = [
+            ("sound", &one[..], signed(GOOD, at), BODY, now, Verdict::Ok),
+            ("one of several", &one[..], signed(&several, at), BODY, now, Verdict::Ok),
+            ("second secret", &both[..], signed(GOOD, at), BODY, now, Verdict::Ok),
+            ("just in time", &one[..], signed(GOOD, at), BODY, now + 300, Verdict::Ok),
+            ("late", &one[..], signed(GOOD, at), BODY, now + 301, Verdict::Wrong(Flaw::Time)),
+            ("early", &one[..], signed(GOOD, at), BODY, now - 301, Verdict::Wrong(Flaw::Time)),
+            ("other secret", &other[..], signed(GOOD, at), BODY, now, no_match),
+            ("other body", &one[..], signed(GOOD, at), "{}", now, no_match),
+            ("cut signature", &one[..], signed("v1,F+Pl", at), BODY, now, no_match),
+            ("no time", &one[..], signed(GOOD, "soon"), BODY, now, flawed),
+            ("no signature", &one[..], HeaderMap::new(), BODY, now, Verdict::Missing),
+            ("no secret", &none[..], signed(GOOD, at), BODY, now, Verdict::NotChecked),
+        ];
+        for (name, secrets, headers, body, now, expected) in cases {
+            assert_eq!(check(secrets, &headers, body, now), expected, "case: {name}");
+        }
+    }
+
+    #[test]
+    fn secrets_come_encoded_with_or_without_padding_or_as_plain_text() {
+        let plain = "a secret of plain text";
+        for good in [SECRET, SECRET.trim_end_matches('='), plain] {
+            assert!(Key::parse(good).is_ok(), "case: {good}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_secret_is_refused_without_repeating_it() {
+        let short = "whsec_AAECAwQFBgc=";
+        for bad in ["", "hunter2", "whsec_", "whsec_!!!", short] {
+            let error = Key::parse(bad).unwrap_err();
+            assert!(bad.len() < 7 || !error.to_string().contains(bad), "case: {bad}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What goes to the terminal: lines that no row, header or name can turn into commands to it.
+//!
+//! Bodies, headers and the names in a catalog are other people's text. Printed as it is, an escape
+//! sequence in them could rename the window, rewrite earlier lines or type into the shell.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io;
+use std::io::IsTerminal;
+use std::io::Write as _;
+
+/// Writes a line to standard output.
+///
+/// # Errors
+/// As the output: a closed pipe comes back as an error, where `println!` would panic.
+pub fn line(text: &str) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{text}")
+}
+
+/// Writes a line to standard error: what a person wants to know and a pipe does not.
+///
+/// # Errors
+/// As the output.
+pub fn note(text: &str) -> io::Result<()> {
+    writeln!(io::stderr().lock(), "{text}")
+}
+
+/// `text` with every character written out that a terminal would act on instead of showing:
+/// controls (also the 8-bit ones) and marks that turn the direction of writing.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(acts_on_terminal) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if acts_on_terminal(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// `value` as one line of JSON in which the same characters are escaped as JSON escapes them.
+pub fn json_line(value: &serde_json::Value) -> String {
+    let json = value.to_string();
+    if !json.contains(acts_on_terminal) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        // Such characters stand only inside of strings, so an escape is the same character there.
+        if acts_on_terminal(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                write!(out, "\\u{unit:04x}").expect("writing to a String cannot fail");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+fn acts_on_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}'
+            | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
+}
+
+/// Colours, if standard output is a terminal that wants them.
+#[derive(Clone, Copy, Debug)]
+pub struct Colours {
+    on: bool,
+}
+
+impl Colours {
+    /// Off for pipes and with `NO_COLOR` set (no-color.org).
+    pub fn detect() -> Self {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { on: !refused && io::stdout().is_terminal() }
+    }
+
+    pub const fn off() -> Self {
+        Self { on: false }
+    }
+
+    pub fn good(self, text: &str) -> Cow<'_, str> {
+        self.paint("32", text)
+    }
+
+    pub fn bad(self, text: &str) -> Cow<'_, str> {
+        self.paint("1;31", text)
+    }
+
+    pub fn faint(self, text: &str) -> Cow<'_, str> {
+        self.paint("2", text)
+    }
+
+    fn paint<'a>(self, code: &str, text: &'a str) -> Cow<'a, str> {
+        if self.on { Cow::Owned(format!("\x1b[{code}m{text}\x1b[0m")) } else { Cow::Borrowed(text) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_written_out() {
+        let cases = [
+            ("plain text, 張三 and 🦀", "plain text, 張三 and 🦀"),
+            ("\x1b]0;owned\x07", "\\u{1b}]0;owned\\u{7}"),
+            ("8-bit \u{9b}2J", "8-bit \\u{9b}2J"),
+            ("line\nbreak", "line\\u{a}break"),
+            ("user\u{202e}nimda", "user\\u{202e}nimda"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(visible(text), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_reaches_the_terminal_as_a_command(text: String) {
+            prop_assert!(!visible(&text).contains(acts_on_terminal));
+            let json = json_line(&serde_json::Value::String(text.clone()));
+            prop_assert!(!json.contains(acts_on_terminal));
+            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn without_a_terminal_nothing_is_coloured() {
+        assert_eq!(Colours::off().bad("WRONG"), "WRONG");
+        assert_eq!(Colours { on: true }.bad("WRONG"), "\x1b[1;31mWRONG\x1b[0m");
+    }
+}

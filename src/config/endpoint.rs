@@ -1,0 +1,171 @@
+//! `[[endpoint]]`: one receiver, with what it takes and how it is served.
+
+use std::sync::Arc;
+
+use crate::config::field::Field;
+use crate::config::headers;
+use crate::config::reader::Section;
+use crate::config::reader::listed;
+use crate::config::reader::nearest;
+use crate::config::settings::Endpoint;
+use crate::config::settings::Glob;
+use crate::config::signing;
+use crate::config::terms;
+use crate::config::terms::Terms;
+use crate::config::terms::set;
+
+const NAME_CHARS_MAX: usize = 64;
+
+/// A longer list of delays is a mistake of units.
+const DELAYS_MAX: usize = 100;
+
+/// What `[webhook]` calls the same things.
+const NAMES_IN_WEBHOOK: [(&str, &str); 7] = [
+    ("max_retries", "retry.max"),
+    ("retry_interval", "retry.interval"),
+    ("retry_cap", "retry.cap"),
+    ("concurrent_pushers", "concurrency"),
+    ("batch_size", "batch.size"),
+    ("batch_linger", "batch.linger"),
+    ("queue_capacity", "capacity"),
+];
+
+/// The endpoints of `[webhook] urls` are `webhook-1`, `webhook-2`, ...: these names are taken.
+pub(super) fn name_of_url(index: usize) -> String {
+    format!("webhook-{}", index + 1)
+}
+
+/// Reads one endpoint. `terms` are what `[webhook]` gives it, `types` the event types that exist
+/// (`None` if not all of them could be read), `taken` the names of the endpoints before it.
+pub(super) fn read(
+    mut section: Section<'_>,
+    mut terms: Terms,
+    types: Option<&[Arc<str>]>,
+    taken: &mut Vec<String>,
+) -> Option<Endpoint> {
+    let name = section.require("name", "is missing: give the endpoint a name", |field| {
+        let name = name(field, taken)?;
+        taken.push(name.clone());
+        Some(name)
+    });
+    let url = section.require("url", "is missing: give an http(s) address", terms::endpoint_url);
+    let events = match section.field("events") {
+        Some(field) => globs(&field, types).unwrap_or_default(),
+        None => vec![Glob::new("*")],
+    };
+    let auth = section.read("auth", headers::read_auth);
+    read_terms(&mut section, &mut terms);
+    if let Some(auth) = &auth
+        && terms.headers.contains_key(headers::name_of_auth(auth))
+    {
+        section.note("auth", "adds a header that `headers` gives as well: keep one of them");
+    }
+    section.finish_knowing(&NAMES_IN_WEBHOOK);
+    Some(terms.endpoint(&name?, url?, events, auth))
+}
+
+fn name(field: &Field<'_>, taken: &[String]) -> Option<String> {
+    let name = field.string()?;
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.bytes().all(allowed) {
+        return field.refuse(format!(
+            "{} is not a name: give 1 to {NAME_CHARS_MAX} of a-z, 0-9, _ and -",
+            field.shown()
+        ));
+    }
+    if taken.contains(&name) {
+        return field
+            .refuse(format!("{name:?} names another endpoint already: choose another name"));
+    }
+    Some(name)
+}
+
+fn globs(field: &Field<'_>, types: Option<&[Arc<str>]>) -> Option<Vec<Glob>> {
+    let items = field.list()?;
+    if items.is_empty() {
+        return field.refuse("is empty: list event types, or leave it out for all of them");
+    }
+    let glob = |item: &Field<'_>| {
+        let pattern = item.string()?;
+        let glob = Glob::new(pattern.as_str());
+        let Some(types) = types else { return Some(glob) };
+        if types.iter().any(|event_type| glob.matches(event_type)) {
+            return Some(glob);
+        }
+        let known: Vec<&str> = types.iter().map(AsRef::as_ref).collect();
+        let fix = match nearest(&pattern, known.iter().copied()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("the types are {}", listed(&known)),
+        };
+        item.refuse(format!("{} matches no event type: {fix}", item.shown()))
+    };
+    Some(items.iter().filter_map(glob).collect())
+}
+
+fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
+    set(&mut terms.timeout, section.read("timeout", |f| f.duration(&terms::TIMEOUTS)));
+    if let Some(retry) = section.read("retry", Field::section) {
+        read_retry(retry, terms);
+    }
+    let concurrency = section.read("concurrency", |f| f.count(&terms::CONCURRENCIES));
+    set(&mut terms.concurrency, concurrency);
+    if let Some(batch) = section.read("batch", Field::section) {
+        read_batch(batch, terms);
+    }
+    set(&mut terms.capacity, section.read("capacity", |f| f.count(&terms::CAPACITIES)));
+    if terms.batch.size > terms.capacity && (section.has("batch") || section.has("capacity")) {
+        section.note("capacity", "is less than one batch: raise it, or lower `batch.size`");
+    }
+    set(&mut terms.user_agent, section.read("user_agent", terms::user_agent));
+    if let Some(signing) = section.read("secret", signing::read) {
+        terms.signing = Some(signing);
+    }
+    if let Some(own) = section.read("headers", headers::read) {
+        headers::merge(&mut terms.headers, own);
+    }
+    if let Some(limit) = section.read("rate_limit", |f| f.number(&terms::RATE_LIMITS)) {
+        terms.rate_limit = Some(limit);
+    }
+    set(&mut terms.ordering, section.read("ordering", terms::ordering));
+    set(&mut terms.success, section.read("success", terms::success));
+    let limit = section.read("response_limit", |f| f.size(&terms::RESPONSE_LIMITS));
+    set(&mut terms.response_limit, limit);
+}
+
+/// `retry = { max, interval, cap }` or `{ delays, cap }`.
+fn read_retry(mut section: Section<'_>, terms: &mut Terms) {
+    set(&mut terms.max_retries, section.read("max", |f| f.integer(&terms::MAX_RETRIES_RANGE)));
+    let interval = section.read("interval", |f| f.duration(&terms::RETRY_WAITS));
+    set(&mut terms.retry_interval, interval);
+    let cap = section.read("cap", |f| f.duration(&terms::RETRY_WAITS));
+    set(&mut terms.retry_cap, cap);
+    let delays = section.read("delays", |field| {
+        let delays = field.list()?;
+        if delays.len() > DELAYS_MAX {
+            return field.refuse(format!("has {} entries: give up to {DELAYS_MAX}", delays.len()));
+        }
+        Some(delays.iter().filter_map(|delay| delay.duration(&terms::RETRY_WAITS)).collect())
+    });
+    let delays: Option<Vec<_>> = delays;
+    if section.has("delays") {
+        for name in ["max", "interval"].into_iter().filter(|name| section.has(name)) {
+            section.note(name, "cannot stand beside `delays`, which lists every retry: remove one");
+        }
+        let longest = delays.iter().flatten().max().copied().unwrap_or_default();
+        if longest > terms.retry_cap && section.has("cap") {
+            section.note("cap", "is shorter than the longest of `delays`: raise it");
+        }
+        // A cap that nobody wrote here gives way to the delays that somebody did.
+        terms.retry_cap = terms.retry_cap.max(longest);
+        terms.retry_delays = delays;
+    } else if terms.retry_interval > terms.retry_cap {
+        section.note("interval", "is longer than `cap`: raise the cap");
+    }
+    section.finish();
+}
+
+fn read_batch(mut section: Section<'_>, terms: &mut Terms) {
+    set(&mut terms.batch.size, section.read("size", |f| f.count(&terms::BATCH_SIZES)));
+    set(&mut terms.batch.linger, section.read("linger", |f| f.duration(&terms::BATCH_LINGERS)));
+    section.finish();
+}

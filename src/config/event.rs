@@ -1,0 +1,237 @@
+//! `[[event]]`: which changes of a table become an event of which type.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::field::Field;
+use crate::config::ocr_wallet;
+use crate::config::postgres::NAME_BYTES_MAX;
+use crate::config::reader::Section;
+use crate::config::settings::EventRule;
+use crate::config::settings::ExpiryRule;
+use crate::config::settings::Operations;
+use crate::config::settings::Payload;
+use crate::config::webhook::EXPIRIES;
+use crate::flow::relation::TableName;
+
+const TYPE_CHARS_MAX: usize = 128;
+
+/// Schemas that are never captured: PostgreSQL's own, and walhook's, whose writes would raise
+/// events about events.
+const CLOSED_SCHEMAS: [&str; 3] = ["information_schema", "pg_catalog", "walhook"];
+
+/// Where a table without a schema is.
+const DEFAULT_SCHEMA: &str = "public";
+
+/// Reads one rule. `data_expiry` is what `[webhook]` says for events that say nothing, `before` the
+/// rules that stand before it in the file.
+pub(super) fn read(
+    mut section: Section<'_>,
+    data_expiry: Option<Duration>,
+    before: &[EventRule],
+) -> Option<EventRule> {
+    let missing = "is missing: name the event, such as \"order.created\"";
+    let event_type = section.require("type", missing, event_type);
+    let missing = "is missing: name the table, such as \"public.orders\"";
+    let table = section.require("table", missing, table);
+    let on = section.read("on", operations).unwrap_or(Operations {
+        insert: true,
+        update: true,
+        delete: true,
+        truncate: false,
+    });
+    let payloads = [("standard", Payload::Standard), ("ocr-wallet", Payload::OcrWallet)];
+    let payload = section.read("payload", |field| field.one_of(&payloads));
+    let payload = payload.unwrap_or(Payload::Standard);
+    let expiry = expiry(&mut section, payload, data_expiry);
+    let order_by = section.read("order_by", columns).unwrap_or_default();
+    // Contract 1's shape is that of a recognised row: without a wallet code there is none.
+    let filter = (payload == Payload::OcrWallet).then(ocr_wallet::recognised);
+    let rule = event_type.zip(table).map(|(event_type, table)| EventRule {
+        event_type,
+        table,
+        on,
+        filter,
+        expiry,
+        order_by,
+        payload,
+    });
+    if let Some(rule) = &rule {
+        check(&section, rule, before);
+    }
+    section.finish();
+    rule
+}
+
+/// An event's id is made of its change and its type: one change must not raise a type twice.
+fn check(section: &Section<'_>, rule: &EventRule, before: &[EventRule]) {
+    let overlap = |a: Operations, b: Operations| {
+        (a.insert && b.insert)
+            || (a.update && b.update)
+            || (a.delete && b.delete)
+            || (a.truncate && b.truncate)
+    };
+    let twice = before.iter().any(|other| {
+        other.event_type == rule.event_type
+            && other.table == rule.table
+            && overlap(other.on, rule.on)
+    });
+    if twice {
+        section.note("type", "is raised by another [[event]] for the same changes: rename one");
+    }
+}
+
+fn event_type(field: &Field<'_>) -> Option<Arc<str>> {
+    let name = field.string()?;
+    let allowed =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':' | b'/');
+    if !name.is_empty() && name.len() <= TYPE_CHARS_MAX && name.bytes().all(allowed) {
+        return Some(Arc::from(name));
+    }
+    field.refuse(format!(
+        "{} is not an event type: give 1 to {TYPE_CHARS_MAX} letters, digits and . _ - : /",
+        field.shown()
+    ))
+}
+
+fn operations(field: &Field<'_>) -> Option<Operations> {
+    let mut on = Operations::default();
+    let items = field.list()?;
+    if items.is_empty() {
+        return field.refuse("is empty: list some of insert, update, delete, truncate");
+    }
+    for item in items {
+        let words = [("insert", 0), ("update", 1), ("delete", 2), ("truncate", 3)];
+        match item.one_of(&words) {
+            Some(0) => on.insert = true,
+            Some(1) => on.update = true,
+            Some(2) => on.delete = true,
+            Some(_) => on.truncate = true,
+            None => {}
+        }
+    }
+    Some(on)
+}
+
+fn expiry(
+    section: &mut Section<'_>,
+    payload: Payload,
+    data_expiry: Option<Duration>,
+) -> Option<ExpiryRule> {
+    let own = section.read("expiry", |field| field.duration(&EXPIRIES));
+    let column = section.read("age_column", column);
+    let max_age = own.or(data_expiry);
+    if max_age.is_none() && column.is_some() && !section.has("expiry") {
+        section.note("age_column", "has no use without `expiry`: give the greatest age");
+    }
+    let column = column
+        .or_else(|| (payload == Payload::OcrWallet).then(|| ocr_wallet::AGE_COLUMN.to_owned()));
+    Some(ExpiryRule { column, max_age: max_age? })
+}
+
+fn columns(field: &Field<'_>) -> Option<Vec<String>> {
+    Some(field.list()?.iter().filter_map(column).collect())
+}
+
+fn column(field: &Field<'_>) -> Option<String> {
+    let name = field.string()?;
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains('\0') {
+        return Some(name);
+    }
+    field.refuse(format!(
+        "{} is not the name of a column: give 1 to {NAME_BYTES_MAX} bytes",
+        field.shown()
+    ))
+}
+
+/// `table` or `schema.table`, as `\dt` shows them; a part with other characters than letters,
+/// digits, `_`, `$` and `-` stands in double quotes, as in SQL.
+fn table(field: &Field<'_>) -> Option<TableName> {
+    let text = field.string()?;
+    let parts = identifiers(&text).filter(|parts| {
+        parts.iter().all(|part| (1..=NAME_BYTES_MAX).contains(&part.len()) && !part.contains('\0'))
+    });
+    let table = match parts.as_deref() {
+        Some([name]) => TableName::new(DEFAULT_SCHEMA, name),
+        Some([schema, name]) => TableName::new(schema, name),
+        _ => {
+            return field.refuse(format!(
+                "{} is not the name of a table: write \"table\" or \"schema.table\", \
+                 and quote a part with other characters: '\"my.schema\".\"my table\"'",
+                field.shown()
+            ));
+        }
+    };
+    if CLOSED_SCHEMAS.contains(&table.schema.as_str()) {
+        return field
+            .refuse(format!("schema {} is never captured: remove the event", table.schema));
+    }
+    Some(table)
+}
+
+/// The parts between dots, without quotes; `None` if the quoting or a character is wrong.
+fn identifiers(text: &str) -> Option<Vec<String>> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    loop {
+        let (part, after) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted_identifier(quoted)?,
+            None => {
+                let (part, after) = rest.split_at(rest.find('.').unwrap_or(rest.len()));
+                let allowed = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '-');
+                part.chars().all(allowed).then(|| (part.to_owned(), after))?
+            }
+        };
+        parts.push(part);
+        if after.is_empty() {
+            return Some(parts);
+        }
+        rest = after.strip_prefix('.')?;
+    }
+}
+
+/// A part up to its closing quote, and what follows; `""` stands for one quote.
+fn quoted_identifier(text: &str) -> Option<(String, &str)> {
+    let mut part = String::new();
+    let mut rest = text;
+    loop {
+        let (before, after) = rest.split_once('"')?;
+        part.push_str(before);
+        match after.strip_prefix('"') {
+            Some(after) => {
+                part.push('"');
+                rest = after;
+            }
+            None => return Some((part, after)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_names_are_split_at_dots_outside_of_quotes() {
+        let cases: [(&str, Option<&[&str]>); 12] = [
+            ("orders", Some(&["orders"])),
+            ("public.orders", Some(&["public", "orders"])),
+            ("Orders", Some(&["Orders"])),
+            ("订单", Some(&["订单"])),
+            (r#""a.b""#, Some(&["a.b"])),
+            (r#""my schema"."a""b""#, Some(&["my schema", "a\"b"])),
+            (r#"public."a b""#, Some(&["public", "a b"])),
+            (r#""a"#, None),
+            (r#""a"b"#, None),
+            (r#"a"b"#, None),
+            ("a b", None),
+            ("a.b.c", Some(&["a", "b", "c"])),
+        ];
+        for (text, expected) in cases {
+            let parts = identifiers(text);
+            let parts: Option<Vec<&str>> =
+                parts.as_ref().map(|parts| parts.iter().map(String::as_str).collect());
+            assert_eq!(parts.as_deref(), expected, "case: {text}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! One value of the configuration file, read as what its key asks for.
+//!
+//! Each reader gives `None` after noting what is wrong, with the value as it stands in the file
+//! (before variables are filled in: those often hold secrets), and never for [`Field::secret`].
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use crate::config::interpolate::interpolate;
+use crate::config::interpolate::is_variable_name;
+use crate::config::reader::Notes;
+use crate::config::reader::Section;
+use crate::config::reader::kind;
+use crate::config::reader::listed;
+use crate::config::reader::nearest;
+use crate::config::secret::Secret;
+use crate::config::values::parse_duration;
+use crate::config::values::parse_size;
+use crate::config::values::show_duration;
+use crate::config::values::show_size;
+
+/// The largest file that is read as a secret: a guard against a wrong path.
+const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// How much of a bad value a message shows.
+const SHOWN_CHARS_MAX: usize = 60;
+
+/// A value and where it stands.
+pub(super) struct Field<'a> {
+    notes: &'a Notes<'a>,
+    path: String,
+    at: usize,
+    value: &'a DeValue<'a>,
+}
+
+impl<'a> Field<'a> {
+    pub(super) fn new(
+        notes: &'a Notes<'a>,
+        path: String,
+        at: usize,
+        value: &'a DeValue<'a>,
+    ) -> Self {
+        Self { notes, path, at, value }
+    }
+
+    /// Notes a problem with this value.
+    pub(super) fn note(&self, message: impl Into<String>) {
+        self.notes.note(Some(self.at), &self.path, message.into());
+    }
+
+    pub(super) fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        self.value.is_array()
+    }
+
+    /// A string with its variables filled in.
+    pub(super) fn string(&self) -> Option<String> {
+        let Some(text) = self.value.as_str() else {
+            return self.refuse(format!("must be a string, not {}", kind(self.value)));
+        };
+        match interpolate(text, self.notes.env()) {
+            Ok(text) => Some(text),
+            Err(messages) => {
+                messages.into_iter().for_each(|message| self.note(message));
+                None
+            }
+        }
+    }
+
+    pub(super) fn boolean(&self) -> Option<bool> {
+        let value = self.value.as_bool();
+        value.or_else(|| self.refuse(format!("must be true or false, not {}", kind(self.value))))
+    }
+
+    pub(super) fn integer<T>(&self, range: &RangeInclusive<T>) -> Option<T>
+    where
+        T: TryFrom<i64> + PartialOrd + Display,
+    {
+        let DeValue::Integer(digits) = self.value else {
+            return self.refuse(format!("must be a whole number, not {}", kind(self.value)));
+        };
+        let number = i64::from_str_radix(digits.as_str(), digits.radix()).ok();
+        let number = number.and_then(|number| T::try_from(number).ok());
+        number.filter(|number| range.contains(number)).or_else(|| {
+            let (start, end) = (range.start(), range.end());
+            self.refuse(format!("{} is out of range: give {start} to {end}", self.shown()))
+        })
+    }
+
+    /// A whole number of which there is at least one.
+    pub(super) fn count(&self, range: &RangeInclusive<usize>) -> Option<NonZeroUsize> {
+        let range = range.start().max(&1)..=range.end();
+        let as_signed = |n: &usize| i64::try_from(*n).unwrap_or(i64::MAX);
+        let number = self.integer(&(as_signed(range.start())..=as_signed(range.end())))?;
+        NonZeroUsize::new(usize::try_from(number).ok()?)
+    }
+
+    /// A number, whole or decimal.
+    pub(super) fn number(&self, range: &RangeInclusive<f64>) -> Option<f64> {
+        let number = match self.value {
+            DeValue::Integer(digits) => {
+                let whole = i32::from_str_radix(digits.as_str(), digits.radix());
+                whole.ok().map(f64::from)
+            }
+            DeValue::Float(digits) => digits.as_str().parse().ok(),
+            other => return self.refuse(format!("must be a number, not {}", kind(other))),
+        };
+        number.filter(|number| range.contains(number)).or_else(|| {
+            let (start, end) = (range.start(), range.end());
+            self.refuse(format!("{} is out of range: give {start} to {end}", self.shown()))
+        })
+    }
+
+    pub(super) fn duration(&self, range: &RangeInclusive<Duration>) -> Option<Duration> {
+        let shape =
+            "write whole numbers with units, such as \"500ms\", \"10s\", \"5m\" or \"1h30m\"";
+        if self.value.is_integer() || self.value.is_float() {
+            return self.refuse(format!("{} has no unit: {shape}", self.shown()));
+        }
+        let Some(duration) = parse_duration(&self.string()?) else {
+            return self.refuse(format!("{} is not a duration: {shape}", self.shown()));
+        };
+        if range.contains(&duration) {
+            return Some(duration);
+        }
+        let (start, end) = (show_duration(*range.start()), show_duration(*range.end()));
+        self.refuse(format!("{} is out of range: give \"{start}\" to \"{end}\"", self.shown()))
+    }
+
+    /// A size in bytes.
+    pub(super) fn size(&self, range: &RangeInclusive<u64>) -> Option<usize> {
+        let shape = "write a whole number with a unit, such as \"512B\", \"64KiB\" or \"1MiB\"";
+        if self.value.is_integer() || self.value.is_float() {
+            return self.refuse(format!("{} has no unit: {shape}", self.shown()));
+        }
+        let Some(bytes) = parse_size(&self.string()?) else {
+            return self.refuse(format!("{} is not a size: {shape}", self.shown()));
+        };
+        let usable = usize::try_from(bytes).ok().filter(|_| range.contains(&bytes));
+        usable.or_else(|| {
+            let (start, end) = (show_size(*range.start()), show_size(*range.end()));
+            self.refuse(format!("{} is out of range: give \"{start}\" to \"{end}\"", self.shown()))
+        })
+    }
+
+    /// One of a few words.
+    pub(super) fn one_of<T: Copy>(&self, words: &[(&'static str, T)]) -> Option<T> {
+        let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        if !self.value.is_str() {
+            let found = kind(self.value);
+            return self.refuse(format!("must be one of {}, not {found}", listed(&names)));
+        }
+        let text = self.string()?;
+        if let Some((_, word)) = words.iter().find(|(name, _)| *name == text) {
+            return Some(*word);
+        }
+        let fix = match nearest(&text, names.iter().copied()) {
+            Some(name) => format!("did you mean \"{name}\"?"),
+            None => format!("give one of {}", listed(&names)),
+        };
+        self.refuse(format!("{} is not known: {fix}", self.shown()))
+    }
+
+    /// The items of a list.
+    pub(super) fn list(&self) -> Option<Vec<Field<'a>>> {
+        match self.value {
+            DeValue::Array(items) => {
+                let field = |item: &'a toml::Spanned<DeValue<'a>>| {
+                    Field::new(self.notes, self.path.clone(), item.span().start, item.get_ref())
+                };
+                Some(items.iter().map(field).collect())
+            }
+            DeValue::String(_) => self.refuse("must be a list: put the string into [ ]"),
+            other => self.refuse(format!("must be a list, not {}", kind(other))),
+        }
+    }
+
+    pub(super) fn section(&self) -> Option<Section<'a>> {
+        match self.value {
+            DeValue::Table(table) => {
+                Some(Section::new(self.notes, self.path.clone(), Some(self.at), Some(table)))
+            }
+            DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
+                self.refuse(format!("is one table: write [{}]", self.path))
+            }
+            other => self.refuse(format!("must be a table, not {}", kind(other))),
+        }
+    }
+
+    /// A secret: a string, `{ env = "NAME" }` or `{ file = "path" }`; never empty.
+    pub(super) fn secret(&self) -> Option<Secret<String>> {
+        let value = match self.value {
+            DeValue::String(_) => self.string()?,
+            DeValue::Table(_) => self.referred_secret()?,
+            other => {
+                let found = kind(other);
+                return self.refuse(format!(
+                    "must be a string, {{ env = \"NAME\" }} or {{ file = \"path\" }}, not {found}"
+                ));
+            }
+        };
+        if value.is_empty() {
+            return self.refuse("is empty: give a value");
+        }
+        Some(Secret::new(value))
+    }
+
+    fn referred_secret(&self) -> Option<String> {
+        let mut section = self.section()?;
+        let name = section.field("env");
+        let path = section.field("file");
+        section.finish();
+        match (name, path) {
+            (Some(name), None) => name.secret_of_env(),
+            (None, Some(path)) => path.secret_of_file(),
+            _ => self.refuse("give either { env = \"NAME\" } or { file = \"path\" }"),
+        }
+    }
+
+    fn secret_of_env(&self) -> Option<String> {
+        let name = self.string()?;
+        if !is_variable_name(&name) {
+            // Whoever writes the secret itself here must not find it in a log.
+            return self.refuse("is not the name of an environment variable");
+        }
+        self.notes.env()(&name)
+            .or_else(|| self.refuse(format!("environment variable {name} is not set: set it")))
+    }
+
+    fn secret_of_file(&self) -> Option<String> {
+        let path = self.notes.directory().join(self.string()?);
+        let mut text = String::new();
+        let read = File::open(&path)
+            .and_then(|file| file.take(SECRET_FILE_BYTES_MAX + 1).read_to_string(&mut text));
+        match read {
+            Err(error) => self.refuse(format!("{} cannot be read: {error}", path.display())),
+            Ok(bytes) if bytes as u64 > SECRET_FILE_BYTES_MAX => self.refuse(format!(
+                "{} is larger than {}: give the path of a file that holds only the secret",
+                path.display(),
+                show_size(SECRET_FILE_BYTES_MAX)
+            )),
+            Ok(_) => {
+                text.truncate(text.trim_end_matches(['\r', '\n']).len());
+                Some(text)
+            }
+        }
+    }
+
+    /// The value as the file has it, for a message.
+    pub(super) fn shown(&self) -> String {
+        match self.value {
+            DeValue::String(text) if text.chars().count() > SHOWN_CHARS_MAX => {
+                let start: String = text.chars().take(SHOWN_CHARS_MAX).collect();
+                format!("{:?}", start + "...")
+            }
+            DeValue::String(text) => format!("{text:?}"),
+            DeValue::Integer(digits) => digits.to_string(),
+            DeValue::Float(digits) => digits.to_string(),
+            other => kind(other).to_owned(),
+        }
+    }
+
+    /// Notes a problem and gives nothing.
+    pub(super) fn refuse<T>(&self, message: impl Into<String>) -> Option<T> {
+        self.note(message);
+        None
+    }
+}

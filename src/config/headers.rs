@@ -1,0 +1,143 @@
+//! Headers that the configuration adds to requests, and the credentials in them.
+//!
+//! Names and values are typed and checked here, so that no line break of a secret or a variable
+//! ever reaches the wire, and so that no endpoint can be given a header that walhook itself sets.
+
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+
+use crate::config::field::Field;
+use crate::config::reader::Section;
+use crate::config::secret::Secret;
+use crate::config::settings::Auth;
+
+/// Hop-by-hop headers (RFC 9110, 7.6.1) and those that frame the message: the HTTP client's own.
+const CONNECTION_HEADERS: [&str; 13] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Every `webhook-...` header identifies or signs the event.
+const EVENT_HEADER_PREFIX: &str = "webhook-";
+
+/// Reads `headers = { name = value, ... }`; values may be secrets.
+pub(super) fn read(field: &Field<'_>) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (text, field) in field.section()?.entries() {
+        let Some(name) = header_name(&field, text) else { continue };
+        if headers.contains_key(&name) {
+            field.note("is given twice (case does not count): remove one");
+        }
+        if let Some(value) = field.secret().and_then(|value| header_value(&field, &value)) {
+            headers.insert(name, value);
+        }
+    }
+    Some(headers)
+}
+
+/// Adds `own` to `headers`; where both have a name, `own` counts.
+pub(super) fn merge(headers: &mut HeaderMap, own: HeaderMap) {
+    // Each name is there once, so the iterator always gives it together with its value.
+    for (name, value) in own {
+        if let Some(name) = name {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// Reads `auth = { basic | bearer | api_key }`.
+pub(super) fn read_auth(field: &Field<'_>) -> Option<Auth> {
+    let mut section = field.section()?;
+    let basic = section.field("basic");
+    let bearer = section.field("bearer");
+    let api_key = section.field("api_key");
+    section.finish();
+    match (basic, bearer, api_key) {
+        (Some(basic), None, None) => read_basic(basic.section()?),
+        (None, Some(bearer), None) => {
+            let token = bearer.secret()?;
+            header_value(&bearer, &token)?;
+            Some(Auth::Bearer { token })
+        }
+        (None, None, Some(api_key)) => read_api_key(api_key.section()?),
+        _ => field.refuse("must hold exactly one of `basic`, `bearer`, `api_key`"),
+    }
+}
+
+/// The header that carries the credentials.
+pub(super) fn name_of_auth(auth: &Auth) -> &HeaderName {
+    match auth {
+        Auth::Basic { .. } | Auth::Bearer { .. } => &AUTHORIZATION,
+        Auth::ApiKey { header, .. } => header,
+    }
+}
+
+fn read_basic(mut section: Section<'_>) -> Option<Auth> {
+    let username = section.require("username", "is missing: give the user's name", |field| {
+        let name = field.string()?;
+        // RFC 7617: the first colon ends the name.
+        if name.contains(':') || name.contains(char::is_control) {
+            return field.refuse("holds a colon or a control character: remove it");
+        }
+        Some(name)
+    });
+    let password = section.require("password", "is missing: give the password", Field::secret);
+    section.finish();
+    Some(Auth::Basic { username: username?, password: password? })
+}
+
+fn read_api_key(mut section: Section<'_>) -> Option<Auth> {
+    let header = section.require("name", "is missing: name the header", |field| {
+        header_name(field, &field.string()?)
+    });
+    let value = section.require("value", "is missing: give the key", |field| {
+        let value = field.secret()?;
+        header_value(field, &value)?;
+        Some(value)
+    });
+    section.finish();
+    Some(Auth::ApiKey { header: header?, value: value? })
+}
+
+fn header_name(field: &Field<'_>, text: &str) -> Option<HeaderName> {
+    let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
+        return field.refuse("is not the name of a header: use letters, digits and -");
+    };
+    let lower = name.as_str();
+    if CONNECTION_HEADERS.contains(&lower) {
+        return field.refuse("belongs to the connection and is set by walhook: remove it");
+    }
+    match lower {
+        "content-type" => field.refuse("is set by walhook (application/json): remove it"),
+        "user-agent" => field.refuse("is set by `user_agent`: write it there"),
+        _ if lower.starts_with(EVENT_HEADER_PREFIX) => {
+            field.refuse("identifies or signs the event and is set by walhook: remove it")
+        }
+        _ => Some(name),
+    }
+}
+
+/// Marked as sensitive: `Debug` hides it, and so do HTTP/2's compression tables.
+fn header_value(field: &Field<'_>, text: &Secret<String>) -> Option<HeaderValue> {
+    let Ok(mut value) = HeaderValue::from_str(text.reveal()) else {
+        return field.refuse(
+            "holds a character that no header may carry (line break, NUL, other control, \
+             or not ASCII): remove it",
+        );
+    };
+    value.set_sensitive(true);
+    Some(value)
+}

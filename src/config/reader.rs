@@ -1,0 +1,250 @@
+//! Walks the TOML tree, knowing where everything stands in the file.
+//!
+//! A [`Section`] is a table that is asked for its keys one by one; what nobody asked for is unknown,
+//! and [`Section::finish`] says so. Whatever is wrong is noted and reading goes on, so that one
+//! run shows every problem. A key that is missing or bad reads as `None` and the caller goes on
+//! with the default: nothing that is made so is used, because noted problems fail the whole.
+
+use std::cell::RefCell;
+#[cfg(test)]
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use toml::de::DeTable;
+use toml::de::DeValue;
+
+use crate::config::field::Field;
+use crate::config::problem::Place;
+use crate::config::problem::Problem;
+use crate::config::problem::Problems;
+
+/// How alike two names must be (Jaro-Winkler, 0 to 1) for one to be taken for a slip of the other.
+const LIKENESS_MIN: f64 = 0.8;
+
+/// What all readers of one file share: the file, the environment, and the problems found so far.
+pub(super) struct Notes<'a> {
+    /// As named on the command line; the files of secrets are looked for beside it.
+    file: &'a str,
+    text: &'a str,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    problems: RefCell<Vec<Problem>>,
+    /// Every key that was asked for: the reference file must show each of them.
+    #[cfg(test)]
+    pub(super) asked: RefCell<BTreeSet<String>>,
+}
+
+impl<'a> Notes<'a> {
+    pub(super) fn new(
+        file: &'a str,
+        text: &'a str,
+        env: &'a dyn Fn(&str) -> Option<String>,
+    ) -> Self {
+        Self {
+            file,
+            text,
+            env,
+            problems: RefCell::default(),
+            #[cfg(test)]
+            asked: RefCell::default(),
+        }
+    }
+
+    /// Notes a problem at a byte of the file.
+    pub(super) fn note(&self, at: Option<usize>, key: &str, message: String) {
+        self.problems.borrow_mut().push(Problem {
+            file: self.file.to_owned(),
+            place: at.map(|byte| Place::of(self.text, byte)),
+            key: key.to_owned(),
+            message,
+        });
+    }
+
+    pub(super) fn env(&self) -> &dyn Fn(&str) -> Option<String> {
+        self.env
+    }
+
+    /// The directory that relative paths start from.
+    pub(super) fn directory(&self) -> &Path {
+        Path::new(self.file).parent().unwrap_or(Path::new(""))
+    }
+
+    /// The value, if nothing was noted.
+    pub(super) fn conclude<T>(self, value: Option<T>) -> Result<T, Problems> {
+        let problems = self.problems.into_inner();
+        debug_assert!(value.is_some() || !problems.is_empty(), "a missing value needs a reason");
+        match value {
+            Some(value) if problems.is_empty() => Ok(value),
+            _ => Err(Problems::new(problems)),
+        }
+    }
+}
+
+/// A table that is being read; a missing table reads as an empty one.
+pub(super) struct Section<'a> {
+    notes: &'a Notes<'a>,
+    /// The keys from the root to here, joined by dots; array tables have no index, since a problem
+    /// has its line.
+    path: String,
+    at: Option<usize>,
+    table: Option<&'a DeTable<'a>>,
+    asked: Vec<&'static str>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn root(notes: &'a Notes<'a>, table: &'a DeTable<'a>) -> Self {
+        Self::new(notes, String::new(), None, Some(table))
+    }
+
+    pub(super) fn new(
+        notes: &'a Notes<'a>,
+        path: String,
+        at: Option<usize>,
+        table: Option<&'a DeTable<'a>>,
+    ) -> Self {
+        Self { notes, path, at, table, asked: Vec::new() }
+    }
+
+    pub(super) fn notes(&self) -> &'a Notes<'a> {
+        self.notes
+    }
+
+    /// Whether the file has the key; does not count as asking for it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(name))
+    }
+
+    /// Asks for a key.
+    pub(super) fn field(&mut self, name: &'static str) -> Option<Field<'a>> {
+        self.asked.push(name);
+        let path = self.path_of(name);
+        #[cfg(test)]
+        self.notes.asked.borrow_mut().insert(path.clone());
+        let (key, value) = self.table?.get_key_value(name)?;
+        // The key stands at the start of its line, the value of an inline list may be far below.
+        Some(Field::new(self.notes, path, key.span().start, value.get_ref()))
+    }
+
+    /// Asks for a key and reads it; `None` if it is missing or bad.
+    pub(super) fn read<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&Field<'a>) -> Option<T>,
+    ) -> Option<T> {
+        self.field(name).and_then(|field| read(&field))
+    }
+
+    /// Like [`Section::read`], and notes `message` if the key is missing.
+    pub(super) fn require<T>(
+        &mut self,
+        name: &'static str,
+        message: &str,
+        read: impl FnOnce(&Field<'a>) -> Option<T>,
+    ) -> Option<T> {
+        match self.field(name) {
+            Some(field) => read(&field),
+            None => {
+                self.note(name, message);
+                None
+            }
+        }
+    }
+
+    /// Asks for a table: `[name]`.
+    pub(super) fn section(&mut self, name: &'static str) -> Section<'a> {
+        let field = self.field(name);
+        field.and_then(|field| field.section()).unwrap_or_else(|| {
+            let path = self.path_of(name);
+            Self::new(self.notes, path, None, None)
+        })
+    }
+
+    /// Asks for a list of tables: `[[name]]`.
+    pub(super) fn sections(&mut self, name: &'static str) -> Vec<Section<'a>> {
+        let Some(field) = self.field(name) else { return Vec::new() };
+        if field.is_table() {
+            field.note(format!("is a list of tables: write [[{name}]]"));
+            return Vec::new();
+        }
+        let items = field.list().unwrap_or_default();
+        items.iter().filter_map(Field::section).collect()
+    }
+
+    /// All keys of a table whose keys are the user's own, with their values.
+    pub(super) fn entries(self) -> Vec<(&'a str, Field<'a>)> {
+        let entries = self.table.into_iter().flatten().map(|(key, value)| {
+            let path = self.path_of(key.get_ref());
+            let field = Field::new(self.notes, path, key.span().start, value.get_ref());
+            (key.get_ref().as_ref(), field)
+        });
+        entries.collect()
+    }
+
+    /// Notes a problem with a key, at its place if the file has it and else at the table's.
+    pub(super) fn note(&self, name: &str, message: impl Into<String>) {
+        let key = self.table.and_then(|table| table.get_key_value(name));
+        let at = key.map(|(key, _)| key.span().start).or(self.at);
+        self.notes.note(at, &self.path_of(name), message.into());
+    }
+
+    /// Refuses every key that nobody asked for.
+    pub(super) fn finish(self) {
+        self.finish_knowing(&[]);
+    }
+
+    /// Likewise; `elsewhere` pairs names that other tables or programs have with the name here.
+    pub(super) fn finish_knowing(self, elsewhere: &[(&str, &str)]) {
+        for (key, _) in self.table.into_iter().flatten() {
+            let name: &str = key.get_ref();
+            if !self.asked.contains(&name) {
+                let known =
+                    elsewhere.iter().find(|(there, _)| *there == name).map(|(_, here)| *here);
+                let message = match known.or_else(|| nearest(name, self.asked.iter().copied())) {
+                    Some(known) => format!("unknown key: did you mean `{known}`?"),
+                    None => format!("unknown key: known here are {}", listed(&self.asked)),
+                };
+                self.notes.note(Some(key.span().start), &self.path_of(name), message);
+            }
+        }
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        let bare = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        let name = match !name.is_empty() && name.bytes().all(bare) {
+            true => name.to_owned(),
+            false => format!("{name:?}"),
+        };
+        if self.path.is_empty() { name } else { format!("{}.{name}", self.path) }
+    }
+}
+
+/// The name that `given` is most likely a slip of.
+pub(super) fn nearest<'n>(
+    given: &str,
+    known: impl IntoIterator<Item = &'n str>,
+) -> Option<&'n str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(given, name), name))
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, name)| name)
+}
+
+/// Names in a sentence: "`a`, `b`".
+pub(super) fn listed(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
+}
+
+/// What TOML calls a value, with its article.
+pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a decimal number",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}

@@ -1,0 +1,190 @@
+//! The terms on which an endpoint is served: `[webhook]` sets them for all endpoints, an
+//! `[[endpoint]]` for itself. Defaults and ranges stand here, beside each other.
+
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::HeaderValue;
+use url::Url;
+
+use crate::config::field::Field;
+use crate::config::secret::Secret;
+use crate::config::settings::AddressPolicy;
+use crate::config::settings::Auth;
+use crate::config::settings::Batch;
+use crate::config::settings::Delays;
+use crate::config::settings::Endpoint;
+use crate::config::settings::Glob;
+use crate::config::settings::Ordering;
+use crate::config::settings::Retry;
+use crate::config::settings::Signing;
+
+/// Who walhook says it is, unless the configuration is contract 1's.
+pub(super) const USER_AGENT: &str = concat!("walhook/", env!("CARGO_PKG_VERSION"));
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(3600);
+
+const MAX_RETRIES: u32 = 3;
+pub(super) const MAX_RETRIES_RANGE: RangeInclusive<u32> = 0..=100;
+
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+const RETRY_CAP: Duration = Duration::from_secs(300);
+/// For intervals, caps and listed delays alike.
+pub(super) const RETRY_WAITS: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(7 * 86_400);
+
+const CONCURRENCY: usize = 3;
+/// Each request in flight holds a socket and a response buffer.
+pub(super) const CONCURRENCIES: RangeInclusive<usize> = 1..=64;
+
+const BATCH_SIZE: usize = 1;
+/// One bad event fails its whole batch, so batches stay small.
+pub(super) const BATCH_SIZES: RangeInclusive<usize> = 1..=100;
+
+/// Long enough to gather a burst, short enough for contract 1's 100 ms from commit to receipt.
+const BATCH_LINGER: Duration = Duration::from_millis(20);
+pub(super) const BATCH_LINGERS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
+
+const CAPACITY: usize = 1000;
+pub(super) const CAPACITIES: RangeInclusive<usize> = 1..=1_000_000;
+
+/// Requests per second.
+pub(super) const RATE_LIMITS: RangeInclusive<f64> = 0.01..=100_000.0;
+
+const RESPONSE_LIMIT: usize = 64 * 1024;
+pub(super) const RESPONSE_LIMITS: RangeInclusive<u64> = 0..=1 << 20;
+
+/// Statuses that may count as delivered. A redirect is never followed, so it may.
+const SUCCESS_CODES: RangeInclusive<u16> = 200..=599;
+
+/// See [`Endpoint`], which this becomes.
+#[derive(Clone)]
+pub(super) struct Terms {
+    pub(super) signing: Option<Signing>,
+    pub(super) headers: HeaderMap,
+    pub(super) user_agent: String,
+    pub(super) timeout: Duration,
+    pub(super) max_retries: u32,
+    pub(super) retry_interval: Duration,
+    pub(super) retry_cap: Duration,
+    /// Instead of `max_retries` and `retry_interval`.
+    pub(super) retry_delays: Option<Vec<Duration>>,
+    pub(super) concurrency: NonZeroUsize,
+    pub(super) batch: Batch,
+    pub(super) ordering: Ordering,
+    pub(super) capacity: NonZeroUsize,
+    pub(super) rate_limit: Option<f64>,
+    pub(super) success: Vec<u16>,
+    pub(super) response_limit: usize,
+}
+
+impl Terms {
+    pub(super) fn defaults(user_agent: &str) -> Self {
+        // The constants above are not zero; `MIN` (1) is what a zero would become.
+        let count = |number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            signing: None,
+            headers: HeaderMap::new(),
+            user_agent: user_agent.to_owned(),
+            timeout: TIMEOUT,
+            max_retries: MAX_RETRIES,
+            retry_interval: RETRY_INTERVAL,
+            retry_cap: RETRY_CAP,
+            retry_delays: None,
+            concurrency: count(CONCURRENCY),
+            batch: Batch { size: count(BATCH_SIZE), linger: BATCH_LINGER },
+            ordering: Ordering::Key,
+            capacity: count(CAPACITY),
+            rate_limit: None,
+            success: Vec::new(),
+            response_limit: RESPONSE_LIMIT,
+        }
+    }
+
+    /// The endpoint at `url` that is served on these terms.
+    pub(super) fn endpoint(
+        self,
+        name: &str,
+        url: Secret<Url>,
+        events: Vec<Glob>,
+        auth: Option<Auth>,
+    ) -> Endpoint {
+        let delays = match self.retry_delays {
+            Some(delays) => Delays::List(delays),
+            None => Delays::Exponential { max: self.max_retries, interval: self.retry_interval },
+        };
+        Endpoint {
+            name: Arc::from(name),
+            url,
+            events,
+            signing: self.signing,
+            auth,
+            headers: self.headers,
+            user_agent: self.user_agent,
+            timeout: self.timeout,
+            retry: Retry { delays, cap: self.retry_cap },
+            concurrency: self.concurrency,
+            batch: self.batch,
+            ordering: self.ordering,
+            capacity: self.capacity,
+            rate_limit: self.rate_limit,
+            success: self.success,
+            addresses: AddressPolicy::Operator,
+            response_limit: self.response_limit,
+        }
+    }
+}
+
+/// Puts a value that was read in the place of the default.
+pub(super) fn set<T>(place: &mut T, read: Option<T>) {
+    if let Some(value) = read {
+        *place = value;
+    }
+}
+
+/// An endpoint's URL: http or https, without anything that would be dropped or leak.
+pub(super) fn endpoint_url(field: &Field<'_>) -> Option<Secret<Url>> {
+    let text = field.secret()?;
+    let Ok(url) = Url::parse(text.reveal().trim()) else {
+        return field.refuse("is not a URL: write it like \"https://example.com/hooks\"");
+    };
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return field.refuse("is not a web address: start it with http:// or https://");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return field.refuse(
+            "holds a user or password: give them as `auth = { basic = { username, password } }` \
+             of an [[endpoint]]",
+        );
+    }
+    if url.fragment().is_some() {
+        return field.refuse("has a part after `#`, which is never sent: write %23 if it is meant");
+    }
+    Some(Secret::new(url))
+}
+
+pub(super) fn user_agent(field: &Field<'_>) -> Option<String> {
+    let text = field.string()?;
+    let visible = text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    if visible && !text.trim().is_empty() && HeaderValue::from_str(&text).is_ok() {
+        return Some(text);
+    }
+    field.refuse(format!("{} is no header value: use visible ASCII characters", field.shown()))
+}
+
+pub(super) fn ordering(field: &Field<'_>) -> Option<Ordering> {
+    field.one_of(&[("key", Ordering::Key), ("strict", Ordering::Strict), ("none", Ordering::None)])
+}
+
+pub(super) fn success(field: &Field<'_>) -> Option<Vec<u16>> {
+    let codes = field.list()?;
+    if codes.is_empty() {
+        return field.refuse("is empty: list status codes, or leave it out for every 2xx");
+    }
+    Some(codes.iter().filter_map(|code| code.integer(&SUCCESS_CODES)).collect())
+}

@@ -1,0 +1,124 @@
+//! The files of `config/`: they parse, show defaults as they are, and leave no key out.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+
+use super::*;
+use crate::config::settings::AddressPolicy;
+use crate::config::settings::Batch;
+use crate::config::settings::Filter;
+use crate::config::settings::LogFormat;
+use crate::config::settings::Operations;
+use crate::config::settings::Ordering;
+use crate::config::settings::Retry;
+use crate::flow::relation::TableName;
+use toml::de::DeValue;
+
+const REFERENCE: &str = include_str!("../../../config/walhook.example.toml");
+const OCR_WALLET: &str = include_str!("../../../config/ocr-wallet.toml");
+
+/// Every `#key = ...` and `#[table]` made active; prose stands behind `# `.
+fn uncommented(text: &str) -> String {
+    let active = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    text.lines().map(|line| active(line) + "\n").collect()
+}
+
+fn whole(name: &str) -> Option<String> {
+    match name {
+        "DATABASE_URL" => env(name),
+        "BILLING_URL" => Some("https://billing.example.com/".to_owned()),
+        _ => Some("a-value-long-enough-for-all".to_owned()),
+    }
+}
+
+/// The paths of all keys in a table.
+fn keys(path: &str, value: &DeValue<'_>, found: &mut BTreeSet<String>) {
+    match value {
+        DeValue::Table(table) => {
+            for (key, value) in table {
+                let path = format!("{path}.{}", key.get_ref());
+                found.insert(path.trim_start_matches('.').to_owned());
+                keys(&path, value.get_ref(), found);
+            }
+        }
+        DeValue::Array(items) => items.iter().for_each(|item| keys(path, item.get_ref(), found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_reference_shows_the_defaults() {
+    let shown = parse(REFERENCE, "walhook.example.toml", &env).unwrap();
+    let left_out = sound("webhook.urls = ['https://api.example.com/webhook']");
+    assert_eq!(format!("{shown:#?}"), format!("{left_out:#?}"));
+}
+
+#[test]
+fn the_reference_shows_every_key_in_use() {
+    let text = uncommented(REFERENCE);
+    let notes = Notes::new("walhook.example.toml", &text, &whole);
+    let settings = read(&notes, &text).unwrap();
+    assert_eq!((settings.events.len(), settings.endpoints.len()), (1, 4));
+
+    let document = DeTable::parse(&text).unwrap();
+    let mut shown = BTreeSet::new();
+    keys("", &DeValue::Table(document.into_inner()), &mut shown);
+    let asked = notes.asked.borrow().clone();
+    let form_of_a_secret = |key: &&String| key.ends_with(".env") || key.ends_with(".file");
+    let hidden: Vec<_> =
+        asked.iter().filter(|key| !form_of_a_secret(key) && !shown.contains(*key)).collect();
+    assert_eq!(hidden, Vec::<&String>::new());
+    assert!(asked.len() > 60, "the reader tells what it asked for");
+    notes.conclude(Some(())).unwrap();
+}
+
+#[test]
+fn a_url_and_a_database_give_the_defaults_of_contract_1() {
+    let settings = parse(OCR_WALLET, "ocr-wallet.toml", &env).unwrap();
+    let count = |n| NonZeroUsize::new(n).unwrap();
+
+    assert!(settings.enabled);
+    let [endpoint] = settings.endpoints.as_slice() else { panic!("one URL") };
+    assert_eq!(endpoint.timeout, Duration::from_secs(10));
+    let delays = Delays::Exponential { max: 3, interval: Duration::from_secs(1) };
+    assert_eq!(endpoint.retry, Retry { delays, cap: Duration::from_secs(300) });
+    assert_eq!(endpoint.concurrency, count(3));
+    assert_eq!(endpoint.batch, Batch { size: count(1), linger: Duration::from_millis(20) });
+    assert_eq!(endpoint.capacity, count(1000));
+    assert_eq!(endpoint.user_agent, "wx-msg-chat-webhook/1.0");
+    assert_eq!(endpoint.ordering, Ordering::Key);
+    assert_eq!(endpoint.addresses, AddressPolicy::Operator);
+    assert!(endpoint.success.is_empty() && endpoint.headers.is_empty());
+    assert!(endpoint.signing.is_none() && endpoint.auth.is_none() && endpoint.rate_limit.is_none());
+
+    let [rule] = settings.events.as_slice() else { panic!("one event") };
+    assert_eq!(rule.event_type.as_ref(), "ocr_wallet_data");
+    assert!(endpoint.events.iter().all(|glob| glob.matches(&rule.event_type)));
+    assert_eq!(rule.table, TableName::new("public", "ocr_wallet_info"));
+    assert_eq!(rule.on, Operations { insert: true, ..Operations::default() });
+    assert_eq!(rule.filter, Some(Filter::NotBlank { column: "wallet_code".to_owned() }));
+    let column = Some("create_time".to_owned());
+    assert_eq!(rule.expiry, Some(ExpiryRule { column, max_age: Duration::from_secs(300) }));
+    assert_eq!(rule.payload, Payload::OcrWallet);
+    assert!(rule.order_by.is_empty());
+
+    assert_eq!(
+        (settings.postgres.slot.as_str(), settings.postgres.publication.as_str()),
+        ("walhook", "walhook")
+    );
+    assert_eq!(settings.postgres.wal_sender_timeout, Duration::from_secs(6));
+    assert_eq!(settings.http.listen.to_string(), "127.0.0.1:9464");
+    assert_eq!(settings.memory.queued_bytes, 16 * 1024 * 1024);
+    assert_eq!((settings.log.format, settings.log.filter.as_str()), (LogFormat::Text, "info"));
+    assert_eq!(settings.grace, Duration::from_secs(10));
+}
+
+#[test]
+fn what_the_ocr_wallet_file_shows_as_defaults_are_the_defaults() {
+    let as_it_is = parse(OCR_WALLET, "ocr-wallet.toml", &env).unwrap();
+    let written_out = parse(&uncommented(OCR_WALLET), "ocr-wallet.toml", &env).unwrap();
+    assert_eq!(format!("{as_it_is:?}"), format!("{written_out:?}"));
+}

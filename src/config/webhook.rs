@@ -1,0 +1,89 @@
+//! `[webhook]`: the short form of an endpoint, and the terms of all endpoints.
+//!
+//! Keys and defaults are contract 1's (`urls` to `batch_size`); the others follow their manner.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::config::field::Field;
+use crate::config::headers;
+use crate::config::reader::Section;
+use crate::config::secret::Secret;
+use crate::config::signing;
+use crate::config::terms;
+use crate::config::terms::Terms;
+use crate::config::terms::set;
+
+/// How old a row may be.
+pub(super) const EXPIRIES: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(365 * 86_400);
+
+pub(super) struct Webhook {
+    pub(super) enabled: bool,
+    /// `None` if there are some and one of them is bad.
+    pub(super) urls: Option<Vec<Secret<Url>>>,
+    /// As written; what stands in for it depends on the events.
+    pub(super) data_expiry: Option<Duration>,
+    pub(super) terms: Terms,
+}
+
+pub(super) fn read(mut section: Section<'_>, user_agent: &str) -> Webhook {
+    let enabled = section.read("enabled", Field::boolean).unwrap_or(true);
+    let urls = match section.field("urls") {
+        Some(field) => urls(&field),
+        None => Some(Vec::new()),
+    };
+    let data_expiry = section.read("data_expiry", |field| field.duration(&EXPIRIES));
+    let mut terms = Terms::defaults(user_agent);
+    read_terms(&mut section, &mut terms);
+    check(&section, &terms);
+    section.finish();
+    Webhook { enabled, urls, data_expiry, terms }
+}
+
+fn urls(field: &Field<'_>) -> Option<Vec<Secret<Url>>> {
+    let mut urls = Vec::new();
+    for item in field.list()? {
+        let url = terms::endpoint_url(&item);
+        if url.is_some() && urls.contains(&url) {
+            item.note("is the same URL again, which would get every event twice: remove one");
+        }
+        urls.push(url);
+    }
+    urls.into_iter().collect()
+}
+
+fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
+    set(&mut terms.timeout, section.read("timeout", |f| f.duration(&terms::TIMEOUTS)));
+    let retries = section.read("max_retries", |f| f.integer(&terms::MAX_RETRIES_RANGE));
+    set(&mut terms.max_retries, retries);
+    let interval = section.read("retry_interval", |f| f.duration(&terms::RETRY_WAITS));
+    set(&mut terms.retry_interval, interval);
+    set(&mut terms.retry_cap, section.read("retry_cap", |f| f.duration(&terms::RETRY_WAITS)));
+    let concurrency = section.read("concurrent_pushers", |f| f.count(&terms::CONCURRENCIES));
+    set(&mut terms.concurrency, concurrency);
+    set(&mut terms.batch.size, section.read("batch_size", |f| f.count(&terms::BATCH_SIZES)));
+    let linger = section.read("batch_linger", |f| f.duration(&terms::BATCH_LINGERS));
+    set(&mut terms.batch.linger, linger);
+    set(&mut terms.capacity, section.read("queue_capacity", |f| f.count(&terms::CAPACITIES)));
+    set(&mut terms.user_agent, section.read("user_agent", terms::user_agent));
+    terms.signing = section.read("secret", signing::read);
+    set(&mut terms.headers, section.read("headers", headers::read));
+    terms.rate_limit = section.read("rate_limit", |f| f.number(&terms::RATE_LIMITS));
+    set(&mut terms.ordering, section.read("ordering", terms::ordering));
+    set(&mut terms.success, section.read("success", terms::success));
+    let limit = section.read("response_limit", |f| f.size(&terms::RESPONSE_LIMITS));
+    set(&mut terms.response_limit, limit);
+}
+
+/// What must fit together.
+fn check(section: &Section<'_>, terms: &Terms) {
+    if terms.retry_interval > terms.retry_cap {
+        section.note("retry_interval", "is longer than `retry_cap`: raise the cap");
+    }
+    if terms.batch.size > terms.capacity {
+        section.note("batch_size", "is more than `queue_capacity`: raise the capacity");
+    }
+}

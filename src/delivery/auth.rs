@@ -1,0 +1,80 @@
+//! How walhook identifies itself: one header per endpoint, made once. Pure.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::HeaderName;
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+
+use crate::config::settings::Auth;
+use crate::delivery::error::DeliveryError;
+
+/// The header that carries the credentials, marked as sensitive.
+///
+/// # Errors
+/// The credentials hold characters that the header cannot carry.
+pub(crate) fn header(
+    auth: &Auth,
+    endpoint: &Arc<str>,
+) -> Result<(HeaderName, HeaderValue), DeliveryError> {
+    let (name, text, what) = match auth {
+        Auth::Basic { username, password } => {
+            if username.contains(':') {
+                return Err(DeliveryError::ColonInUsername { endpoint: Arc::clone(endpoint) });
+            }
+            let pair = BASE64_STANDARD.encode(format!("{username}:{}", password.reveal()));
+            (AUTHORIZATION, format!("Basic {pair}"), "the basic authentication")
+        }
+        Auth::Bearer { token } => {
+            (AUTHORIZATION, format!("Bearer {}", token.reveal()), "the bearer token")
+        }
+        Auth::ApiKey { header, value } => (header.clone(), value.reveal().clone(), "the API key"),
+    };
+    let mut value = HeaderValue::try_from(text)
+        .map_err(|_| DeliveryError::Unprintable { endpoint: Arc::clone(endpoint), what })?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::secret::Secret;
+
+    fn secret(text: &str) -> Secret<String> {
+        Secret::new(text.to_owned())
+    }
+
+    #[test]
+    fn each_kind_has_its_header() {
+        let basic = Auth::Basic { username: "Aladdin".into(), password: secret("open:sesame") };
+        let api_key = Auth::ApiKey { header: HeaderName::from_static("x-key"), value: secret("k") };
+        let cases = [
+            (basic, "authorization", "Basic QWxhZGRpbjpvcGVuOnNlc2FtZQ=="),
+            (Auth::Bearer { token: secret("t0ken") }, "authorization", "Bearer t0ken"),
+            (api_key, "x-key", "k"),
+        ];
+        for (auth, expected_name, expected) in cases {
+            let (name, value) = header(&auth, &"crm".into()).unwrap();
+            assert_eq!((name.as_str(), value.to_str().unwrap()), (expected_name, expected));
+            assert!(value.is_sensitive(), "case: {expected_name}");
+        }
+    }
+
+    #[test]
+    fn credentials_that_would_break_out_of_the_header_are_refused_without_showing_them() {
+        let key = HeaderName::from_static("x-key");
+        let cases = [
+            (Auth::Bearer { token: secret("hunter2\r\nx: y") }, "bearer token"),
+            (Auth::ApiKey { header: key, value: secret("hunter2\0") }, "API key"),
+            (Auth::Basic { username: "a:hunter2".into(), password: secret("p") }, "colon"),
+        ];
+        for (auth, expected) in cases {
+            let error = header(&auth, &"crm".into()).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("crm"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The body of one request, as of one attempt.
+//!
+//! A small one is a single buffer. A large one is never put together: its length and signatures
+//! are computed by reading through it once, then it is read again while it is sent, so that a row
+//! of 100 MB is in memory once, in the event. A batch is the JSON array of its events' bodies.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+
+use bytes::Bytes;
+use bytes::BytesMut;
+use http_body::Frame;
+use http_body::SizeHint;
+
+use crate::delivery::sign::Signature;
+use crate::flow::body::Cursor;
+use crate::flow::body::Part;
+use crate::flow::event::Event;
+use crate::flow::time::Timestamp;
+
+/// A body up to this size is put together in one buffer.
+const WHOLE_MAX_BYTES: usize = 1024 * 1024;
+
+/// The longest piece that is handed to the connection at a time. The connection asks for more only
+/// while it buffers less than a few of these.
+const FRAME_MAX_BYTES: usize = 64 * 1024;
+
+/// After this many bytes a reading lets other tasks run: about a millisecond's work.
+const YIELD_BYTES: usize = 512 * 1024;
+
+/// Room for what the attempt fills in, per event: a time, an age, a comma.
+const FILLED_IN_BYTES: usize = 64;
+
+/// A body that is ready to be sent.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    Whole(Bytes),
+    Streamed(Stream),
+}
+
+/// Completes the body of `events` as of `now` and adds it to `signature`. `batched`: a JSON array,
+/// also of a single event.
+pub(crate) async fn complete(
+    events: &[Arc<Event>],
+    batched: bool,
+    now: Timestamp,
+    signature: Option<&mut Signature>,
+) -> Outgoing {
+    if is_large(events) {
+        let pieces = Pieces::new(events.to_vec(), batched, now);
+        let length = measure(pieces.clone(), signature).await;
+        return Outgoing::Streamed(Stream { pieces, frame: Bytes::new(), left: length });
+    }
+    let whole = match events {
+        [event] if !batched => match event.body.parts() {
+            // A body with nothing to fill in is sent as it was rendered, without a copy.
+            [Part::Bytes(whole)] => whole.clone(),
+            _ => event.body.complete(now),
+        },
+        _ => assemble(events, batched, now),
+    };
+    if let Some(signature) = signature {
+        signature.add(&whole);
+    }
+    Outgoing::Whole(whole)
+}
+
+fn is_large(events: &[Arc<Event>]) -> bool {
+    let escaped =
+        |event: &Arc<Event>| event.body.parts().iter().any(|part| matches!(part, Part::Escaped(_)));
+    let held = |event: &Arc<Event>| event.body.held_bytes();
+    events.iter().map(held).sum::<usize>() > WHOLE_MAX_BYTES || events.iter().any(escaped)
+}
+
+fn assemble(events: &[Arc<Event>], batched: bool, now: Timestamp) -> Bytes {
+    let capacity: usize =
+        events.iter().map(|event| event.body.held_bytes() + FILLED_IN_BYTES).sum();
+    let mut whole = BytesMut::with_capacity(capacity);
+    for piece in Pieces::new(events.to_vec(), batched, now) {
+        whole.extend_from_slice(&piece);
+    }
+    whole.freeze()
+}
+
+/// The length in bytes; every byte goes through `signature` too.
+async fn measure(pieces: Pieces, mut signature: Option<&mut Signature>) -> u64 {
+    let mut length = 0;
+    let mut since_yield = 0;
+    for piece in pieces {
+        length += piece.len() as u64;
+        // A piece that was rendered whole may itself be large.
+        for part in piece.chunks(YIELD_BYTES) {
+            if let Some(signature) = &mut signature {
+                signature.add(part);
+            }
+            since_yield += part.len();
+            if since_yield >= YIELD_BYTES {
+                since_yield = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    length
+}
+
+/// The pieces of a request's body in order, each made when it is asked for.
+#[derive(Clone, Debug)]
+struct Pieces {
+    events: Vec<Arc<Event>>,
+    batched: bool,
+    now: Timestamp,
+    at: Place,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// What precedes this event: the bracket, a comma, or nothing.
+    Before(usize),
+    Inside(usize, Cursor),
+    End,
+}
+
+impl Pieces {
+    fn new(events: Vec<Arc<Event>>, batched: bool, now: Timestamp) -> Self {
+        Self { events, batched, now, at: Place::Before(0) }
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        loop {
+            match self.at {
+                Place::Before(index) => {
+                    let (piece, next) = match (index, self.events.len()) {
+                        (0, 0) => ("[]", Place::End),
+                        (0, _) => ("[", Place::Inside(0, Cursor::default())),
+                        (_, count) if index < count => {
+                            (",", Place::Inside(index, Cursor::default()))
+                        }
+                        _ => ("]", Place::End),
+                    };
+                    self.at = next;
+                    if self.batched {
+                        return Some(Bytes::from_static(piece.as_bytes()));
+                    }
+                }
+                Place::Inside(index, mut cursor) => {
+                    let event = self.events.get(index)?;
+                    let piece = event.body.next_chunk(&mut cursor, self.now);
+                    self.at = match piece {
+                        Some(_) => Place::Inside(index, cursor),
+                        None => Place::Before(index + 1),
+                    };
+                    if piece.is_some() {
+                        return piece;
+                    }
+                }
+                Place::End => return None,
+            }
+        }
+    }
+}
+
+/// A large body on its way.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pieces: Pieces,
+    /// What is left of the piece that is being handed over.
+    frame: Bytes,
+    /// Bytes that are still to come.
+    left: u64,
+}
+
+impl http_body::Body for Stream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        while self.frame.is_empty() {
+            match self.pieces.next() {
+                Some(piece) => self.frame = piece,
+                None => return Poll::Ready(None),
+            }
+        }
+        let length = self.frame.len().min(FRAME_MAX_BYTES);
+        let frame = self.frame.split_to(length);
+        self.left = self.left.saturating_sub(length as u64);
+        Poll::Ready(Some(Ok(Frame::data(frame))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests;

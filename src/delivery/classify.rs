@@ -1,0 +1,102 @@
+//! What kind of failure a transport error is.
+//!
+//! An HTTP client's error text carries the URL, which can be a credential. So nothing of it is
+//! copied: the chain of causes is searched for types that are known, and the detail is written
+//! here or taken from a cause whose text is constant.
+
+use std::error::Error;
+use std::io;
+
+use rustls::CertificateError;
+
+use crate::delivery::guard::Refusal;
+use crate::delivery::network::ResolveError;
+use crate::flow::verdict::Failure;
+use crate::flow::verdict::FailureClass;
+
+/// Longer details are cut.
+const DETAIL_MAX_CHARS: usize = 120;
+
+/// Sorts an error of the HTTP client into a class.
+pub(crate) fn classify(error: &reqwest::Error) -> Failure {
+    let found = |class, detail: &str| Failure { class, detail: tidy(detail) };
+    let mut io_kind = None;
+    let mut deepest = None;
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(refusal) = cause.downcast_ref::<Refusal>() {
+            return found(FailureClass::Refused, &refusal.to_string());
+        }
+        if let Some(resolve) = cause.downcast_ref::<ResolveError>() {
+            return found(FailureClass::Dns, &resolve.to_string());
+        }
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return found(FailureClass::Tls, &describe_tls(tls));
+        }
+        // The source of an io::Error is not what it holds but the source of that.
+        next = match cause.downcast_ref::<io::Error>() {
+            Some(io) => {
+                io_kind = io_kind.or(Some(io.kind()));
+                io.get_ref().map(|inner| inner as &(dyn Error + 'static))
+            }
+            None => cause.source(),
+        };
+        deepest = Some(cause);
+    }
+    if error.is_timeout() {
+        return found(FailureClass::Timeout, "the connection could not be made in time");
+    }
+    let class = if error.is_builder() {
+        FailureClass::Request
+    } else if error.is_connect() {
+        FailureClass::Connect
+    } else {
+        FailureClass::Protocol
+    };
+    match (io_kind, deepest) {
+        (Some(kind), _) => found(class, &describe_io(kind)),
+        // Causes that are neither of the system nor of TLS are the HTTP parser's, whose texts are
+        // constants.
+        (None, Some(cause)) => found(class, &cause.to_string()),
+        (None, None) => found(class, "the exchange failed"),
+    }
+}
+
+fn describe_io(kind: io::ErrorKind) -> String {
+    match kind {
+        io::ErrorKind::UnexpectedEof => String::from("the connection was closed too early"),
+        kind => kind.to_string(),
+    }
+}
+
+fn describe_tls(error: &rustls::Error) -> String {
+    let certificate = |what: &str| format!("the certificate {what}");
+    match error {
+        rustls::Error::InvalidCertificate(reason) => match reason {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                certificate("has expired")
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                certificate("is not valid yet")
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                certificate("is for another name")
+            }
+            CertificateError::UnknownIssuer => certificate("is signed by an unknown authority"),
+            CertificateError::BadSignature => certificate("is not signed by whom it says"),
+            CertificateError::Revoked => certificate("has been revoked"),
+            _ => certificate("is not valid"),
+        },
+        rustls::Error::InvalidMessage(_) => String::from("the peer does not speak TLS"),
+        rustls::Error::AlertReceived(alert) => format!("the peer refused with {alert:?}"),
+        rustls::Error::PeerIncompatible(_) => {
+            String::from("the peer and walhook have no TLS version or cipher in common")
+        }
+        _ => String::from("the handshake failed"),
+    }
+}
+
+/// One short line, whatever the text was.
+fn tidy(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(DETAIL_MAX_CHARS).collect()
+}

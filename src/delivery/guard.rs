@@ -1,0 +1,199 @@
+//! Which addresses may be dialled: the guard against server-side request forgery.
+//!
+//! Pure. `network` asks it about every address that a name resolves to, and `http` about a URL
+//! whose host is an address; whoever saves an endpoint asks [`check_host`] as well, so that a bad
+//! one is refused early. Ranges: IANA's special-purpose address registries (RFC 6890 and later).
+
+use std::fmt;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+
+use url::Host;
+use url::Url;
+
+use crate::config::settings::AddressPolicy;
+
+/// Why an address is not dialled. It can never succeed, so it is final.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the address is {kind}, which this endpoint may not reach")]
+pub struct Refusal {
+    kind: Kind,
+}
+
+/// What a range is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    ThisNetwork,
+    Private,
+    CarrierGrade,
+    Loopback,
+    LinkLocal,
+    Metadata,
+    Protocol,
+    Documentation,
+    Relay,
+    Benchmark,
+    Multicast,
+    Reserved,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ThisNetwork => "unspecified",
+            Self::Private => "private",
+            Self::CarrierGrade => "carrier-grade NAT",
+            Self::Loopback => "loopback",
+            Self::LinkLocal => "link-local",
+            Self::Metadata => "a cloud's metadata service",
+            Self::Protocol => "reserved for protocols",
+            Self::Documentation => "for documentation only",
+            Self::Relay => "a tunnel's or relay's",
+            Self::Benchmark => "for benchmarks only",
+            Self::Multicast => "multicast",
+            Self::Reserved => "reserved",
+        })
+    }
+}
+
+/// Never dialled, whoever wrote the endpoint: these answer anyone with credentials of the machine.
+/// AWS, Google, Azure and most others; Oracle; Alibaba; Azure's host agent.
+const METADATA_V4: &[(Ipv4Addr, u32, Kind)] = &[
+    (Ipv4Addr::new(169, 254, 0, 0), 16, Kind::Metadata),
+    (Ipv4Addr::new(100, 100, 100, 200), 32, Kind::Metadata),
+    (Ipv4Addr::new(192, 0, 0, 192), 32, Kind::Metadata),
+    (Ipv4Addr::new(168, 63, 129, 16), 32, Kind::Metadata),
+];
+
+/// AWS (all services of the instance share this prefix), Google, and everything link-local.
+const METADATA_V6: &[(Ipv6Addr, u32, Kind)] = &[
+    (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32, Kind::Metadata),
+    (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128, Kind::Metadata),
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, Kind::LinkLocal),
+];
+
+const NOT_PUBLIC_V4: &[(Ipv4Addr, u32, Kind)] = &[
+    (Ipv4Addr::new(0, 0, 0, 0), 8, Kind::ThisNetwork),
+    (Ipv4Addr::new(10, 0, 0, 0), 8, Kind::Private),
+    (Ipv4Addr::new(100, 64, 0, 0), 10, Kind::CarrierGrade),
+    (Ipv4Addr::new(127, 0, 0, 0), 8, Kind::Loopback),
+    (Ipv4Addr::new(172, 16, 0, 0), 12, Kind::Private),
+    (Ipv4Addr::new(192, 0, 0, 0), 24, Kind::Protocol),
+    (Ipv4Addr::new(192, 0, 2, 0), 24, Kind::Documentation),
+    (Ipv4Addr::new(192, 88, 99, 0), 24, Kind::Relay),
+    (Ipv4Addr::new(192, 168, 0, 0), 16, Kind::Private),
+    (Ipv4Addr::new(198, 18, 0, 0), 15, Kind::Benchmark),
+    (Ipv4Addr::new(198, 51, 100, 0), 24, Kind::Documentation),
+    (Ipv4Addr::new(203, 0, 113, 0), 24, Kind::Documentation),
+    (Ipv4Addr::new(224, 0, 0, 0), 4, Kind::Multicast),
+    (Ipv4Addr::new(240, 0, 0, 0), 4, Kind::Reserved),
+];
+
+const NOT_PUBLIC_V6: &[(Ipv6Addr, u32, Kind)] = &[
+    (Ipv6Addr::UNSPECIFIED, 128, Kind::ThisNetwork),
+    (Ipv6Addr::LOCALHOST, 128, Kind::Loopback),
+    (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64, Kind::Reserved),
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, Kind::Relay), // Teredo
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, Kind::Documentation),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, Kind::Relay), // 6to4
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, Kind::Documentation),
+    (Ipv6Addr::new(0x5f00, 0, 0, 0, 0, 0, 0, 0), 16, Kind::Protocol), // segment routing
+    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, Kind::Private),
+    (Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10, Kind::Private), // site-local, RFC 3879
+    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, Kind::Multicast),
+];
+
+/// Decides about one address that is about to be dialled.
+///
+/// # Errors
+/// The address lies in a range that `policy` excludes, itself or by the IPv4 address inside it.
+pub fn check(address: IpAddr, policy: AddressPolicy) -> Result<(), Refusal> {
+    let refused = match address {
+        IpAddr::V4(v4) => refused_v4(v4, policy),
+        IpAddr::V6(v6) => refused_v6(v6, policy),
+    };
+    refused.map_or(Ok(()), |kind| Err(Refusal { kind }))
+}
+
+/// Decides about a URL whose host is an address. A name passes: its addresses are judged when it
+/// has been resolved, at each connection.
+///
+/// # Errors
+/// As for [`check`].
+pub fn check_host(url: &Url, policy: AddressPolicy) -> Result<(), Refusal> {
+    match url.host() {
+        Some(Host::Ipv4(v4)) => check(IpAddr::V4(v4), policy),
+        Some(Host::Ipv6(v6)) => check(IpAddr::V6(v6), policy),
+        Some(Host::Domain(_)) | None => Ok(()),
+    }
+}
+
+fn refused_v4(address: Ipv4Addr, policy: AddressPolicy) -> Option<Kind> {
+    let bits = address.to_bits();
+    let hit = |&&(network, prefix, _): &&(Ipv4Addr, u32, Kind)| {
+        (bits ^ network.to_bits()).leading_zeros() >= prefix
+    };
+    let kind = |&(_, _, kind)| kind;
+    let metadata = METADATA_V4.iter().find(hit).map(kind);
+    match policy {
+        AddressPolicy::Operator => metadata,
+        AddressPolicy::Public => metadata.or_else(|| NOT_PUBLIC_V4.iter().find(hit).map(kind)),
+    }
+}
+
+fn refused_v6(address: Ipv6Addr, policy: AddressPolicy) -> Option<Kind> {
+    let bits = address.to_bits();
+    let hit = |&&(network, prefix, _): &&(Ipv6Addr, u32, Kind)| {
+        (bits ^ network.to_bits()).leading_zeros() >= prefix
+    };
+    let kind = |&(_, _, kind)| kind;
+    let metadata = METADATA_V6.iter().find(hit).map(kind);
+    let own = match policy {
+        AddressPolicy::Operator => metadata,
+        AddressPolicy::Public => metadata.or_else(|| NOT_PUBLIC_V6.iter().find(hit).map(kind)),
+    };
+    own.or_else(|| inner_v4(address).into_iter().flatten().find_map(|v4| refused_v4(v4, policy)))
+}
+
+/// The IPv4 addresses that a packet to this IPv6 address may end up at.
+fn inner_v4(address: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
+    let bits = address.to_bits();
+    let octets = address.octets();
+    let last = Ipv4Addr::from_bits(low_32(bits));
+    let pick = |at: [usize; 4]| {
+        let octet = |i: usize| octets.get(i).copied().unwrap_or_default();
+        let v4 = Ipv4Addr::from(at.map(octet));
+        // A position that the translator does not use holds zeros.
+        (v4.octets()[0] != 0).then_some(v4)
+    };
+    match address.segments() {
+        // ::/96 (IPv4-compatible, RFC 4291; `::` and `::1` are judged as they are).
+        [0, 0, 0, 0, 0, 0, ..] if bits > 1 => [Some(last), None, None, None],
+        // ::ffff:0:0/96 (IPv4-mapped) and ::ffff:0:0:0/96 (translated, RFC 2765).
+        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => [Some(last), None, None, None],
+        // 64:ff9b::/96 (NAT64, RFC 6052).
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => [Some(last), None, None, None],
+        // 64:ff9b:1::/48 (NAT64, RFC 8215): the site chooses one of the layouts of RFC 6052.
+        [0x64, 0xff9b, 1, ..] => {
+            [Some(last), pick([6, 7, 9, 10]), pick([7, 9, 10, 11]), pick([9, 10, 11, 12])]
+        }
+        // 2001::/32 (Teredo, RFC 4380): the server's address, and the client's with all bits flipped.
+        [0x2001, 0, ..] => {
+            let client = Ipv4Addr::from_bits(!low_32(bits));
+            [Some(client), Some(Ipv4Addr::from_bits(low_32(bits >> 64))), None, None]
+        }
+        // 2002::/16 (6to4, RFC 3056).
+        [0x2002, ..] => [Some(Ipv4Addr::from_bits(low_32(bits >> 80))), None, None, None],
+        _ => [None; 4],
+    }
+}
+
+const fn low_32(bits: u128) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower 32 bits are what is asked for")]
+    let low = bits as u32;
+    low
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! The headers of a request: fixed ones made once, and those of the attempt. Pure.
+//!
+//! Every request carries its id, so that a receiver can discard a repeat. Values that are or may
+//! be secrets never leave here in the clear but onto the wire.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::header;
+
+use crate::config::settings::Endpoint;
+use crate::delivery::auth;
+use crate::delivery::error::DeliveryError;
+use crate::flow::event::EventId;
+use crate::flow::lease::Lease;
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const EVENT_IDS: HeaderName = HeaderName::from_static("walhook-event-ids");
+
+/// Set by walhook or by HTTP itself; another value would break framing, routing or signatures.
+static RESERVED: [HeaderName; 14] = [
+    WEBHOOK_ID,
+    WEBHOOK_TIMESTAMP,
+    WEBHOOK_SIGNATURE,
+    EVENT_IDS,
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::EXPECT,
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// The longest `walhook-event-ids`, 136 ids. Many servers refuse headers of more than 8 KiB, and a
+/// refusal is final, so for larger batches it is left out.
+const EVENT_IDS_MAX_BYTES: usize = 6 * 1024;
+
+/// What stands for a secret value.
+const MASK: &str = "[secret]";
+
+/// The ids that a request carries.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Ids {
+    /// `webhook-id`.
+    pub(crate) id: String,
+    /// `walhook-event-ids`, in the body's order.
+    elements: Option<String>,
+}
+
+impl Ids {
+    /// The event's id; for a batch, also of one, an id that is the same for the same set of events.
+    pub(crate) fn of(lease: &Lease, batched: bool) -> Self {
+        if !batched {
+            let id = lease.events.first().map(|event| event.id.to_string()).unwrap_or_default();
+            return Self { id, elements: None };
+        }
+        let mut ids: Vec<EventId> = lease.events.iter().map(|event| event.id).collect();
+        let elements = listed(&ids);
+        let set = if ids.is_sorted() {
+            xxhash_rust::xxh3::xxh3_128(elements.as_bytes())
+        } else {
+            ids.sort_unstable();
+            xxhash_rust::xxh3::xxh3_128(listed(&ids).as_bytes())
+        };
+        let elements = (elements.len() <= EVENT_IDS_MAX_BYTES).then_some(elements);
+        Self { id: format!("batch_{set:032x}"), elements }
+    }
+}
+
+fn listed(ids: &[EventId]) -> String {
+    let mut list = String::with_capacity(ids.len() * 45);
+    for id in ids {
+        if !list.is_empty() {
+            list.push(',');
+        }
+        list.push_str(&id.to_string());
+    }
+    list
+}
+
+/// An endpoint's headers that are the same in every request.
+///
+/// # Errors
+/// A value cannot stand in a header, or a name is reserved.
+pub(crate) fn fixed(endpoint: &Endpoint) -> Result<HeaderMap, DeliveryError> {
+    let name = || Arc::clone(&endpoint.name);
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let user_agent = HeaderValue::from_str(&endpoint.user_agent)
+        .map_err(|_| DeliveryError::Unprintable { endpoint: name(), what: "the user agent" })?;
+    headers.insert(header::USER_AGENT, user_agent);
+    for extra in endpoint.headers.keys() {
+        if RESERVED.contains(extra) {
+            return Err(DeliveryError::ReservedHeader { endpoint: name(), name: extra.clone() });
+        }
+        headers.remove(extra);
+        for value in endpoint.headers.get_all(extra) {
+            let mut value = value.clone();
+            value.set_sensitive(value.is_sensitive() || is_secret(extra));
+            headers.append(extra, value);
+        }
+    }
+    if let Some(auth) = &endpoint.auth {
+        let (header, value) = auth::header(auth, &endpoint.name)?;
+        if RESERVED.contains(&header) {
+            return Err(DeliveryError::ReservedHeader { endpoint: name(), name: header });
+        }
+        headers.insert(header, value);
+    }
+    Ok(headers)
+}
+
+/// Adds what belongs to this attempt.
+pub(crate) fn complete(
+    headers: &mut HeaderMap,
+    ids: Ids,
+    timestamp: &str,
+    signature: Option<HeaderValue>,
+) {
+    let value = |text: String| HeaderValue::try_from(text).expect("ids are hex and commas");
+    headers.reserve(4);
+    headers.insert(WEBHOOK_ID, value(ids.id));
+    if let Some(elements) = ids.elements {
+        headers.insert(EVENT_IDS, value(elements));
+    }
+    headers.insert(WEBHOOK_TIMESTAMP, value(timestamp.to_owned()));
+    if let Some(signature) = signature {
+        headers.insert(WEBHOOK_SIGNATURE, signature);
+    }
+}
+
+/// Names and values for people to read, with secret values masked, up to `limit_bytes`.
+pub(crate) fn shown(headers: &HeaderMap, limit_bytes: usize) -> Vec<(String, String)> {
+    let mut shown = Vec::with_capacity(headers.len());
+    let mut bytes = 0;
+    for (name, value) in headers {
+        let text = if value.is_sensitive() || is_secret(name) {
+            MASK.to_owned()
+        } else {
+            String::from_utf8_lossy(value.as_bytes()).into_owned()
+        };
+        bytes += name.as_str().len() + text.len();
+        if bytes > limit_bytes {
+            break;
+        }
+        shown.push((name.as_str().to_owned(), text));
+    }
+    shown
+}
+
+/// Whether a header's name suggests that its value is a secret.
+fn is_secret(name: &HeaderName) -> bool {
+    const WORDS: &[&str] = &[
+        "auth",
+        "cookie",
+        "credential",
+        "key",
+        "passw",
+        "secret",
+        "session",
+        "signature",
+        "token",
+    ];
+    WORDS.iter().any(|word| name.as_str().contains(word))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+use super::*;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::config::secret::Secret;
+use crate::config::settings::AddressPolicy;
+use crate::config::settings::Auth;
+use crate::config::settings::Batch;
+use crate::config::settings::Delays;
+use crate::config::settings::Ordering;
+use crate::config::settings::Retry;
+use crate::flow::body::Body;
+use crate::flow::event::Event;
+use crate::flow::event::Facts;
+use crate::flow::event::Origin;
+use crate::flow::key::Keys;
+use crate::flow::lease::LeaseId;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::flow::relation::TableName;
+use crate::flow::time::Timestamp;
+
+fn endpoint() -> Endpoint {
+    Endpoint {
+        name: "crm".into(),
+        url: Secret::new(Url::parse("https://crm.example.com/hooks").unwrap()),
+        events: Vec::new(),
+        signing: None,
+        auth: None,
+        headers: HeaderMap::new(),
+        user_agent: String::from("wx-msg-chat-webhook/1.0"),
+        timeout: Duration::from_secs(10),
+        retry: Retry { delays: Delays::List(Vec::new()), cap: Duration::from_secs(60) },
+        concurrency: NonZeroUsize::MIN,
+        batch: Batch { size: NonZeroUsize::MIN, linger: Duration::ZERO },
+        ordering: Ordering::Key,
+        capacity: NonZeroUsize::MIN,
+        rate_limit: None,
+        success: Vec::new(),
+        addresses: AddressPolicy::Operator,
+        response_limit: 1024,
+    }
+}
+
+fn lease(ordinals: &[u32]) -> Lease {
+    let event = |&ordinal: &u32| {
+        let position = Position { commit: Lsn::from_raw(7), ordinal };
+        Arc::new(Event {
+            id: EventId::new(position, Origin::new(1, "t")),
+            sequence: 0,
+            position,
+            event_type: "t".into(),
+            table: Arc::new(TableName::new("public", "t")),
+            committed: Timestamp::default(),
+            keys: Keys::NONE,
+            expiry: None,
+            body: Body::default(),
+            facts: Facts::default(),
+            held: None,
+        })
+    };
+    Lease { id: LeaseId(1), attempt: 1, events: ordinals.iter().map(event).collect() }
+}
+
+fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).unwrap().to_str().unwrap()
+}
+
+#[test]
+fn a_request_carries_its_type_its_agent_its_id_and_its_time() {
+    let mut headers = fixed(&endpoint()).unwrap();
+    let lease = lease(&[3]);
+    complete(&mut headers, Ids::of(&lease, false), "1700000000", None);
+    assert_eq!(value(&headers, "content-type"), "application/json");
+    assert_eq!(value(&headers, "user-agent"), "wx-msg-chat-webhook/1.0");
+    assert_eq!(value(&headers, "webhook-id"), lease.events[0].id.to_string());
+    assert_eq!(value(&headers, "webhook-timestamp"), "1700000000");
+    assert!(!headers.contains_key("webhook-signature"));
+    assert!(!headers.contains_key("walhook-event-ids"));
+}
+
+#[test]
+fn a_batchs_id_depends_on_the_set_of_its_events_alone() {
+    let ids = |ordinals: &[u32]| Ids::of(&lease(ordinals), true);
+    assert_eq!(ids(&[1, 2, 3]).id, ids(&[1, 2, 3]).id);
+    assert_eq!(ids(&[1, 2, 3]).id, ids(&[3, 1, 2]).id);
+    assert_ne!(ids(&[1, 2, 3]).id, ids(&[1, 2]).id);
+    assert_ne!(ids(&[1]).id, ids(&[2]).id);
+    let Ids { id, elements } = ids(&[2, 1]);
+    assert_eq!(id.len(), "batch_".len() + 32);
+    assert!(!id.contains('.'));
+    let lease = lease(&[2, 1]);
+    let expected = format!("{},{}", lease.events[0].id, lease.events[1].id);
+    assert_eq!(elements.as_deref(), Some(expected.as_str()), "in the body's order");
+}
+
+#[test]
+fn the_list_of_ids_is_left_out_where_it_would_be_too_long_for_receivers() {
+    let ids = |count: u32| Ids::of(&lease(&(0..count).collect::<Vec<_>>()), true);
+    assert!(ids(136).elements.is_some_and(|list| list.len() <= EVENT_IDS_MAX_BYTES));
+    assert_eq!(ids(137).elements, None);
+}
+
+#[test]
+fn extra_headers_replace_defaults_and_may_repeat() {
+    let mut endpoint = endpoint();
+    endpoint.headers.insert("content-type", HeaderValue::from_static("text/plain"));
+    endpoint.headers.append("x-a", HeaderValue::from_static("1"));
+    endpoint.headers.append("x-a", HeaderValue::from_static("2"));
+    let headers = fixed(&endpoint).unwrap();
+    assert_eq!(headers.get_all("content-type").iter().collect::<Vec<_>>(), ["text/plain"]);
+    assert_eq!(headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
+}
+
+#[test]
+fn headers_of_walhook_and_of_http_itself_cannot_be_set() {
+    for name in &RESERVED {
+        let mut extra = endpoint();
+        extra.headers.insert(name.clone(), HeaderValue::from_static("1"));
+        let mut key = endpoint();
+        key.auth = Some(Auth::ApiKey { header: name.clone(), value: Secret::new("1".into()) });
+        for endpoint in [extra, key] {
+            let error = fixed(&endpoint).unwrap_err();
+            assert!(matches!(error, DeliveryError::ReservedHeader { .. }), "case: {name}");
+        }
+    }
+}
+
+#[test]
+fn secret_values_are_masked_by_name_or_by_mark() {
+    let mut headers = HeaderMap::new();
+    let cases = [
+        ("authorization", true),
+        ("proxy-authorization", true),
+        ("cookie", true),
+        ("set-cookie", true),
+        ("x-api-key", true),
+        ("x-auth-token", true),
+        ("x-client-secret", true),
+        ("x-hub-signature-256", true),
+        ("webhook-signature", true),
+        ("x-password", true),
+        ("content-type", false),
+        ("webhook-id", false),
+        ("x-tenant", false),
+    ];
+    for (name, _) in cases {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static("hunter2"));
+    }
+    let mut marked = HeaderValue::from_static("hunter2");
+    marked.set_sensitive(true);
+    headers.insert("x-plain", marked);
+    let shown = shown(&headers, 10_000);
+    let of = |name| shown.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+    for (name, secret) in cases {
+        assert_eq!(of(name), Some(if secret { MASK } else { "hunter2" }), "case: {name}");
+    }
+    assert_eq!(of("x-plain"), Some(MASK));
+}
+
+#[test]
+fn what_is_kept_of_headers_is_bounded() {
+    let mut headers = HeaderMap::new();
+    headers.insert("a", HeaderValue::from_static("1"));
+    headers.insert("b", HeaderValue::try_from("x".repeat(100_000)).unwrap());
+    assert_eq!(shown(&headers, 1000), [("a".to_owned(), "1".to_owned())]);
+}

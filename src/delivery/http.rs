@@ -1,0 +1,194 @@
+//! One exchange with an endpoint: the only HTTP client that delivers.
+//!
+//! HTTP/1.1 over kept-alive connections; no redirects, no proxies from the environment, no
+//! decompression: what is sent goes to the address that was judged, and what comes back has the
+//! size that it has. The deadline covers all of it, from name resolution to the response's last
+//! byte.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+use tracing::field;
+use url::Url;
+
+use crate::config::settings::Endpoint;
+use crate::delivery::body;
+use crate::delivery::body::Outgoing;
+use crate::delivery::classify::classify;
+use crate::delivery::error::DeliveryError;
+use crate::delivery::guard;
+use crate::delivery::guard::Refusal;
+use crate::delivery::headers;
+use crate::delivery::headers::Ids;
+use crate::delivery::judge::judge;
+use crate::delivery::network::Network;
+use crate::delivery::reply::Seen;
+use crate::delivery::sign::Signature;
+use crate::delivery::sign::Signer;
+use crate::flow::lease::Lease;
+use crate::flow::time::Timestamp;
+use crate::flow::verdict::Exchange;
+use crate::flow::verdict::Failure;
+use crate::flow::verdict::FailureClass;
+
+/// How long an unused connection is kept: less than the 60 s after which common load balancers
+/// close theirs, so that a request seldom meets a connection that is just being closed.
+const IDLE_MAX: Duration = Duration::from_secs(50);
+
+/// Headers of a request that are kept for the books.
+const SHOWN_HEADERS_MAX_BYTES: usize = 32 * 1024;
+
+/// Sends to one endpoint. Built once; attempts run concurrently and share its connections.
+pub struct Client {
+    endpoint: Arc<str>,
+    http: reqwest::Client,
+    url: Url,
+    /// What every request carries, authentication included.
+    headers: HeaderMap,
+    signer: Option<Signer>,
+    /// Bodies are JSON arrays.
+    batched: bool,
+    success: Vec<u16>,
+    timeout: Duration,
+    response_limit: usize,
+    /// The URL's host is an address that this endpoint may not reach.
+    refusal: Option<Refusal>,
+}
+
+impl Client {
+    /// # Errors
+    /// The endpoint's URL, headers or credentials cannot be used, or TLS cannot be set up.
+    pub fn new(endpoint: &Endpoint, network: &Network) -> Result<Self, DeliveryError> {
+        let name = || Arc::clone(&endpoint.name);
+        let url = endpoint.url.reveal();
+        let https = match url.scheme() {
+            "https" => true,
+            "http" => false,
+            _ => return Err(DeliveryError::Scheme { endpoint: name() }),
+        };
+        let build = |source: reqwest::Error| DeliveryError::Build {
+            endpoint: name(),
+            source: source.without_url(),
+        };
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(network.tls(https)?)
+            .dns_resolver(network.resolver(endpoint.addresses))
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .no_proxy()
+            // Retrying is the lane's part; without this, every request is copied for the case.
+            .retry(reqwest::retry::never().max_retries_per_request(0))
+            .http1_only()
+            .tcp_nodelay(true)
+            // The attempt's own deadline ends the wait; this one ends a connection that goes on
+            // being made after the attempt has given up on it.
+            .connect_timeout(endpoint.timeout)
+            .pool_max_idle_per_host(endpoint.concurrency.get())
+            .pool_idle_timeout(IDLE_MAX)
+            .build()
+            .map_err(build)?;
+        // The builder turns a user and password in the URL into a header, unless there is one.
+        let request = http.post(url.clone()).headers(headers::fixed(endpoint)?);
+        let request = request.build().map_err(build)?;
+        Ok(Self {
+            endpoint: name(),
+            url: request.url().clone(),
+            headers: request.headers().clone(),
+            http,
+            signer: endpoint.signing.as_ref().map(Signer::new),
+            batched: endpoint.batch.size.get() > 1,
+            success: endpoint.success.clone(),
+            timeout: endpoint.timeout,
+            response_limit: endpoint.response_limit,
+            refusal: guard::check_host(url, endpoint.addresses).err(),
+        })
+    }
+
+    /// Makes one request for the lease and judges what comes back. `now` is the time of the
+    /// attempt on the database's clock: it goes into bodies, headers and signatures.
+    ///
+    /// Never fails and never takes longer than the endpoint's timeout. Dropping the future closes
+    /// the connection. Log fields: never the body, the headers or the URL.
+    #[tracing::instrument(
+        name = "attempt", level = "debug", skip_all,
+        fields(
+            endpoint = %self.endpoint,
+            event = lease.events.first().map(|event| field::display(event.id)),
+            number = lease.attempt,
+            status = field::Empty,
+        ),
+    )]
+    pub async fn attempt(&self, lease: &Lease, now: Timestamp) -> Exchange {
+        let started = Instant::now();
+        let mut request_headers = Vec::new();
+        let mut seen = Seen::default();
+        let ended = match self.refusal {
+            Some(refusal) => {
+                Err(Failure { class: FailureClass::Refused, detail: refusal.to_string() })
+            }
+            None => {
+                let exchange = self.exchange(lease, now, &mut request_headers, &mut seen);
+                let ended = tokio::time::timeout_at(started + self.timeout, exchange).await;
+                ended.unwrap_or_else(|_| Err(self.overdue()))
+            }
+        };
+        let took = started.elapsed();
+        let (verdict, failure) = judge(seen.reply(ended), &self.success);
+        let status = seen.status.map(|status| status.as_u16());
+        tracing::Span::current().record("status", status);
+        tracing::debug!(
+            took_ms = took.as_millis(),
+            error = failure.as_ref().map(field::display),
+            "attempt ended"
+        );
+        Exchange {
+            verdict,
+            failure,
+            status,
+            took,
+            request_headers,
+            response_headers: std::mem::take(&mut seen.headers),
+            response_body: seen.into_body(),
+        }
+    }
+
+    /// The part that the deadline may cut off at any point: what was learnt until then is in
+    /// `shown` and `seen`.
+    async fn exchange(
+        &self,
+        lease: &Lease,
+        now: Timestamp,
+        shown: &mut Vec<(String, String)>,
+        seen: &mut Seen,
+    ) -> Result<(), Failure> {
+        let ids = Ids::of(lease, self.batched);
+        let timestamp = now.seconds().to_string();
+        let mut signature = self.signer.as_ref().map(|signer| signer.begin(&ids.id, &timestamp));
+        let body = body::complete(&lease.events, self.batched, now, signature.as_mut()).await;
+        let mut request = reqwest::Request::new(http::Method::POST, self.url.clone());
+        let mut headers = self.headers.clone();
+        let signature = signature.map(Signature::finish);
+        headers::complete(&mut headers, ids, &timestamp, signature);
+        *shown = headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES);
+        *request.headers_mut() = headers;
+        *request.body_mut() = Some(match body {
+            Outgoing::Whole(whole) => reqwest::Body::from(whole),
+            Outgoing::Streamed(stream) => reqwest::Body::wrap(stream),
+        });
+        let response = self.http.execute(request).await.map_err(|error| classify(&error))?;
+        seen.read(response, self.response_limit, now).await
+    }
+
+    fn overdue(&self) -> Failure {
+        let detail = format!("no complete response within {:?}", self.timeout);
+        Failure { class: FailureClass::Timeout, detail }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}

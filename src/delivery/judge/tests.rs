@@ -1,0 +1,115 @@
+use super::*;
+
+fn status(code: u16) -> Reply {
+    let status = StatusCode::from_u16(code).unwrap();
+    Reply::Response { status, retry_after: None, broken: None }
+}
+
+fn failure(class: FailureClass) -> Failure {
+    Failure { class, detail: String::from("it broke") }
+}
+
+fn broken(code: u16, class: FailureClass) -> Reply {
+    let status = StatusCode::from_u16(code).unwrap();
+    Reply::Response { status, retry_after: None, broken: Some(failure(class)) }
+}
+
+const RETRY: Verdict = Verdict::Retry { at_least: None };
+
+#[test]
+fn each_status_has_one_verdict() {
+    for code in 100..=999 {
+        let expected = match code {
+            200..=299 => Verdict::Delivered,
+            408 | 425 | 429 | 500..=599 => RETRY,
+            410 => Verdict::Gone,
+            _ => Verdict::Dead,
+        };
+        let (verdict, failure) = judge(status(code), &[]);
+        assert_eq!(verdict, expected, "case: {code}");
+        assert_eq!(failure.is_none(), verdict == Verdict::Delivered, "case: {code}");
+    }
+}
+
+#[test]
+fn a_success_list_replaces_the_rule_that_every_2xx_is_good() {
+    let cases = [
+        (200, Verdict::Delivered),
+        (201, RETRY),
+        (409, Verdict::Delivered),
+        (404, Verdict::Dead),
+        (500, RETRY),
+    ];
+    for (code, expected) in cases {
+        assert_eq!(judge(status(code), &[200, 409]).0, expected, "case: {code}");
+    }
+}
+
+#[test]
+fn a_success_counts_only_when_complete_and_a_refusal_in_any_case() {
+    let cases = [
+        ("2xx cut off", broken(200, FailureClass::Protocol), RETRY, FailureClass::Protocol),
+        ("2xx dripping", broken(204, FailureClass::Timeout), RETRY, FailureClass::Timeout),
+        ("404", broken(404, FailureClass::Timeout), Verdict::Dead, FailureClass::Status),
+        ("410", broken(410, FailureClass::Protocol), Verdict::Gone, FailureClass::Status),
+        ("500", broken(500, FailureClass::Timeout), RETRY, FailureClass::Status),
+    ];
+    for (name, reply, expected, class) in cases {
+        let (verdict, failure) = judge(reply, &[]);
+        assert_eq!((verdict, failure.unwrap().class), (expected, class), "case: {name}");
+    }
+}
+
+#[test]
+fn each_failure_has_one_verdict() {
+    let cases = [
+        (FailureClass::Timeout, RETRY),
+        (FailureClass::Dns, RETRY),
+        (FailureClass::Connect, RETRY),
+        (FailureClass::Tls, RETRY),
+        (FailureClass::Protocol, RETRY),
+        (FailureClass::Refused, Verdict::Dead),
+        (FailureClass::Request, Verdict::Dead),
+    ];
+    for (class, expected) in cases {
+        let (verdict, kept) = judge(Reply::Nothing(failure(class)), &[]);
+        assert_eq!((verdict, kept), (expected, Some(failure(class))), "case: {class}");
+    }
+}
+
+#[test]
+fn a_wait_that_the_receiver_asks_for_is_kept_with_a_retry_only() {
+    let wait = Some(Duration::from_secs(7));
+    let with_wait = |code| {
+        let status = StatusCode::from_u16(code).unwrap();
+        judge(Reply::Response { status, retry_after: wait, broken: None }, &[]).0
+    };
+    assert_eq!(with_wait(429), Verdict::Retry { at_least: wait });
+    assert_eq!(with_wait(503), Verdict::Retry { at_least: wait });
+    assert_eq!(with_wait(404), Verdict::Dead);
+}
+
+#[test]
+fn retry_after_is_read_in_both_forms() {
+    // 1994-11-06 08:49:37 UTC, the date of RFC 9110's examples.
+    let now = Timestamp::from_micros(784_111_777_000_000 - 90_500_000);
+    let seconds = |n| Some(Duration::from_secs(n));
+    let cases = [
+        ("120", seconds(120)),
+        (" 0 ", seconds(0)),
+        ("99999999999999999999999999", Some(RETRY_AFTER_MAX)),
+        ("18446744073709551615", Some(RETRY_AFTER_MAX)),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", Some(Duration::from_millis(90_500))),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", Some(Duration::from_millis(90_500))),
+        ("Sun Nov  6 08:49:37 1994", Some(Duration::from_millis(90_500))),
+        ("Sun, 06 Nov 1994 08:00:00 GMT", seconds(0)),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", Some(RETRY_AFTER_MAX)),
+        ("-1", None),
+        ("1.5", None),
+        ("", None),
+        ("soon", None),
+    ];
+    for (value, expected) in cases {
+        assert_eq!(retry_after(value, now), expected, "case: {value:?}");
+    }
+}

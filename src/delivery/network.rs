@@ -1,0 +1,184 @@
+//! What all endpoints share of the outside: how names become addresses, and whom TLS trusts.
+//!
+//! `Guarded` stands between every connection and name resolution, so what is judged is the very
+//! address that is dialled: a name cannot change its answer in between.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use reqwest::dns::Addrs;
+use reqwest::dns::Name;
+use reqwest::dns::Resolve;
+use reqwest::dns::Resolving;
+use rustls::ClientConfig;
+use rustls::RootCertStore;
+
+use crate::config::settings::AddressPolicy;
+use crate::delivery::error::DeliveryError;
+use crate::delivery::guard;
+
+/// A name did not resolve. The text does not hold the name: it is part of the URL.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    #[error("the name has no address")]
+    Empty,
+    #[error("{0}")]
+    Failed(io::Error),
+}
+
+/// The way out. Clones share it.
+#[derive(Clone)]
+pub struct Network {
+    resolver: Arc<dyn Resolve>,
+    /// Filled when the first https endpoint asks: plain http needs no roots.
+    roots: Arc<OnceLock<Arc<RootCertStore>>>,
+}
+
+impl Network {
+    /// The machine's own resolver and the certificate authorities that it trusts.
+    pub fn system() -> Self {
+        Self { resolver: Arc::new(SystemResolver), roots: Arc::default() }
+    }
+
+    /// Another resolver and other authorities.
+    pub fn new(resolver: Arc<dyn Resolve>, roots: RootCertStore) -> Self {
+        Self { resolver, roots: Arc::new(OnceLock::from(Arc::new(roots))) }
+    }
+
+    /// The resolver as an endpoint of this policy may use it.
+    pub(crate) fn resolver(&self, policy: AddressPolicy) -> Guarded {
+        Guarded { inner: Arc::clone(&self.resolver), policy }
+    }
+
+    /// TLS 1.2 and 1.3, HTTP/1.1, certificates always verified.
+    pub(crate) fn tls(&self, https: bool) -> Result<ClientConfig, DeliveryError> {
+        let roots = if https { self.roots()? } else { Arc::new(RootCertStore::empty()) };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(DeliveryError::Tls)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    fn roots(&self) -> Result<Arc<RootCertStore>, DeliveryError> {
+        let roots = self.roots.get_or_init(|| {
+            let mut roots = RootCertStore::empty();
+            // A file that cannot be read, or a certificate that cannot be parsed, is no reason to
+            // distrust the others.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            Arc::new(roots)
+        });
+        if roots.is_empty() {
+            return Err(DeliveryError::NoTrustedRoots);
+        }
+        Ok(Arc::clone(roots))
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network").finish_non_exhaustive()
+    }
+}
+
+/// `getaddrinfo`, with the machine's hosts file and search domains.
+#[derive(Debug)]
+struct SystemResolver;
+
+impl Resolve for SystemResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let addresses = tokio::net::lookup_host((name.as_str(), 0)).await;
+            let addresses: Vec<SocketAddr> = addresses.map_err(ResolveError::Failed)?.collect();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// A resolver that gives only addresses which the endpoint may dial.
+pub(crate) struct Guarded {
+    inner: Arc<dyn Resolve>,
+    policy: AddressPolicy,
+}
+
+impl Resolve for Guarded {
+    fn resolve(&self, name: Name) -> Resolving {
+        let answers = self.inner.resolve(name);
+        let policy = self.policy;
+        Box::pin(async move {
+            let mut refusal = None;
+            let mut allowed = Vec::new();
+            for address in answers.await.map_err(into_resolve_error)? {
+                match guard::check(address.ip(), policy) {
+                    Ok(()) => allowed.push(address),
+                    Err(refused) => refusal = Some(refused),
+                }
+            }
+            match (allowed.is_empty(), refusal) {
+                (false, _) => Ok(Box::new(allowed.into_iter()) as Addrs),
+                (true, Some(refusal)) => Err(refusal.into()),
+                (true, None) => Err(ResolveError::Empty.into()),
+            }
+        })
+    }
+}
+
+/// So that whatever a resolver reports is recognised as a failure of DNS.
+fn into_resolve_error(error: Box<dyn std::error::Error + Send + Sync>) -> ResolveError {
+    match error.downcast::<ResolveError>() {
+        Ok(known) => *known,
+        Err(other) => ResolveError::Failed(io::Error::other(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::guard::Refusal;
+
+    /// Answers every name with these.
+    struct Answers(&'static [&'static str]);
+
+    impl Resolve for Answers {
+        fn resolve(&self, _: Name) -> Resolving {
+            let addresses = self.0.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0));
+            let addresses: Addrs = Box::new(addresses);
+            Box::pin(async move { Ok(addresses) })
+        }
+    }
+
+    async fn resolve(
+        answers: &'static [&'static str],
+        policy: AddressPolicy,
+    ) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>> {
+        let network = Network::new(Arc::new(Answers(answers)), RootCertStore::empty());
+        let allowed = network.resolver(policy).resolve("hooks.test".parse()?).await?;
+        Ok(allowed.map(|address| address.ip().to_string()).collect())
+    }
+
+    #[tokio::test]
+    async fn of_several_answers_only_the_allowed_ones_are_passed_on() {
+        let answers = &["169.254.169.254", "8.8.8.8", "fe80::1", "10.0.0.1", "2606:4700::1"];
+        let cases = [
+            (AddressPolicy::Operator, vec!["8.8.8.8", "10.0.0.1", "2606:4700::1"]),
+            (AddressPolicy::Public, vec!["8.8.8.8", "2606:4700::1"]),
+        ];
+        for (policy, expected) in cases {
+            assert_eq!(resolve(answers, policy).await.unwrap(), expected, "case: {policy:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_with_refused_answers_alone_is_refused() {
+        let error = resolve(&["10.0.0.1", "::1"], AddressPolicy::Public).await.unwrap_err();
+        assert!(error.is::<Refusal>(), "{error}");
+        let error = resolve(&[], AddressPolicy::Public).await.unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(ResolveError::Empty)), "{error}");
+    }
+}

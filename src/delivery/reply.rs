@@ -1,0 +1,79 @@
+//! What is read of a response, within limits whatever the receiver sends.
+//!
+//! The body is read to its end, since the deadline covers it, but only the first bytes are kept.
+//! One that is longer than [`READ_MAX_BYTES`] is not read on: the connection is closed, and the
+//! status decides as if it had ended. A slow one without end runs into the deadline instead.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::RETRY_AFTER;
+
+use crate::delivery::classify::classify;
+use crate::delivery::headers;
+use crate::delivery::judge::Reply;
+use crate::delivery::judge::retry_after;
+use crate::flow::time::Timestamp;
+use crate::flow::verdict::Failure;
+use crate::flow::verdict::FailureClass;
+
+/// The longest body that is read to its end. Reading on costs less than a new connection up to
+/// about this size; beyond, it is somebody's download page.
+const READ_MAX_BYTES: usize = 1024 * 1024;
+
+/// How much of the response's headers is kept.
+const HEADERS_MAX_BYTES: usize = 16 * 1024;
+
+/// As much as has arrived of a response. It outlives the reading, which the deadline may end.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) headers: Vec<(String, String)>,
+    /// The first bytes, up to the endpoint's limit.
+    pub(crate) body: Vec<u8>,
+    retry_after: Option<Duration>,
+}
+
+impl Seen {
+    /// Reads a response into `self`, keeping up to `limit` bytes of its body.
+    pub(crate) async fn read(
+        &mut self,
+        mut response: reqwest::Response,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        self.status = Some(response.status());
+        self.headers = headers::shown(response.headers(), HEADERS_MAX_BYTES);
+        let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        self.retry_after = asked.and_then(|value| retry_after(value, now));
+        let mut read = 0;
+        while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
+            read += chunk.len();
+            let room = limit.saturating_sub(self.body.len()).min(chunk.len());
+            self.body.extend_from_slice(chunk.get(..room).unwrap_or_default());
+            if read > READ_MAX_BYTES.max(limit) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What came back, given how the exchange ended. The body stays behind for the books.
+    pub(crate) fn reply(&self, ended: Result<(), Failure>) -> Reply {
+        match (self.status, ended) {
+            (Some(status), ended) => {
+                Reply::Response { status, retry_after: self.retry_after, broken: ended.err() }
+            }
+            (None, Err(failure)) => Reply::Nothing(failure),
+            (None, Ok(())) => Reply::Nothing(Failure {
+                class: FailureClass::Protocol,
+                detail: String::from("no response began"),
+            }),
+        }
+    }
+
+    pub(crate) fn into_body(self) -> Bytes {
+        Bytes::from(self.body)
+    }
+}

@@ -1,0 +1,256 @@
+//! Built-in payloads, compiled once per relation into labels and column references.
+
+use std::sync::Arc;
+
+use crate::config::settings::Payload;
+use crate::event::datum;
+use crate::event::writer::NamedColumn;
+use crate::event::writer::Writer;
+use crate::flow::change::Change;
+use crate::flow::change::Old;
+use crate::flow::change::Op;
+use crate::flow::change::Tuple;
+use crate::flow::change::Value;
+use crate::flow::event::Facts;
+use crate::flow::relation::Relation;
+use crate::flow::time::Timestamp;
+
+/// Columns of contract 1's `data`, in its order. `create_time` is epoch seconds; `pic_url` is left
+/// out when null.
+const OCR_WALLET_COLUMNS: [&str; 10] = [
+    "id",
+    "source_ip",
+    "msg_id",
+    "group_id",
+    "wallet_code",
+    "serial_no",
+    "wx_id",
+    "wx_nick_name",
+    "pic_url",
+    "create_time",
+];
+
+/// Longest value of a fact, in characters: enough to recognise a row in a log by.
+const FACT_CHARS_MAX: usize = 128;
+
+/// A [`Payload`] against one relation.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    kind: Kind,
+    facts: Vec<NamedColumn>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// `opening` is everything before the commit time.
+    Standard { opening: Vec<u8>, columns: Vec<NamedColumn> },
+    /// `opening` is everything before the attempt's time.
+    OcrWallet { opening: Vec<u8>, columns: Vec<NamedColumn> },
+}
+
+impl Shape {
+    pub(crate) fn compile(payload: Payload, event_type: &str, relation: &Relation) -> Self {
+        let mut quoted = Vec::new();
+        datum::write_string(&mut quoted, event_type.as_bytes());
+        let opening = |before: &str, after: &str| {
+            [before.as_bytes(), quoted.as_slice(), after.as_bytes()].concat()
+        };
+        match payload {
+            Payload::Standard => Self {
+                kind: Kind::Standard {
+                    opening: opening("{\"type\":", ",\"timestamp\":\""),
+                    columns: named(relation, 0..relation.columns.len()),
+                },
+                facts: named(relation, relation.key.iter().copied()),
+            },
+            Payload::OcrWallet => {
+                let find = |names: &[&str]| {
+                    let found: Vec<_> = names.iter().filter_map(|n| relation.column(n)).collect();
+                    named(relation, found)
+                };
+                Self {
+                    kind: Kind::OcrWallet {
+                        opening: opening("{\"event_type\":", ",\"timestamp\":"),
+                        columns: find(&OCR_WALLET_COLUMNS),
+                    },
+                    facts: find(&["id", "wallet_code", "create_time"]),
+                }
+            }
+        }
+    }
+
+    /// Writes the body of `change`, whose age counts from `born`.
+    pub(crate) fn write(&self, out: &mut Writer, change: &Change, born: Timestamp) {
+        match &self.kind {
+            Kind::Standard { opening, columns } => standard(out, opening, columns, change),
+            Kind::OcrWallet { opening, columns } => ocr_wallet(out, opening, columns, change, born),
+        }
+    }
+
+    /// What logs may say of the row.
+    pub(crate) fn facts(&self, row: Option<&Tuple>) -> Facts {
+        let Some(row) = row else { return Facts::default() };
+        let fact = |column: &NamedColumn| match row.value(column.index) {
+            Value::Text(text) => Some((Arc::clone(&column.name), shown(text))),
+            Value::Null | Value::Unchanged => None,
+        };
+        Facts::new(self.facts.iter().filter_map(fact).collect())
+    }
+}
+
+fn named(relation: &Relation, indexes: impl IntoIterator<Item = usize>) -> Vec<NamedColumn> {
+    let column = |index| {
+        let column = relation.columns.get(index)?;
+        Some(NamedColumn::new(index, &column.name, &column.sql_type))
+    };
+    indexes.into_iter().filter_map(column).collect()
+}
+
+/// A value for a log line: short, and without characters that could forge another line.
+fn shown(text: &[u8]) -> String {
+    // No character is longer than four bytes: what lies beyond is never looked at.
+    let head = text.get(..text.len().min(FACT_CHARS_MAX * 4)).unwrap_or_default();
+    let clean = |c: char| if c.is_control() { '\u{FFFD}' } else { c };
+    String::from_utf8_lossy(head).chars().take(FACT_CHARS_MAX).map(clean).collect()
+}
+
+/// `{"type", "timestamp", "data"}`, then `"old"`, `"unchanged"` and `"metadata"` where there are
+/// any. Data is the new row; the old one for a delete; null for a truncate.
+fn standard(out: &mut Writer, opening: &[u8], columns: &[NamedColumn], change: &Change) {
+    out.raw(opening);
+    out.raw(change.committed.iso_millis());
+    out.raw("\",\"data\":");
+    match &change.op {
+        Op::Insert { new } => object(out, columns, new, change, None),
+        Op::Update { old, new } => {
+            object(out, columns, new, change, old.as_ref());
+            if let Some(old) = old {
+                out.raw(",\"old\":");
+                old_object(out, columns, old, change);
+            }
+            unchanged(out, columns, new, old.as_ref());
+        }
+        Op::Delete { old } => old_object(out, columns, old, change),
+        Op::Truncate => out.raw("null"),
+    }
+    if let Some(metadata) = &change.metadata {
+        out.raw(",\"metadata\":");
+        // The application wrote it: what is not JSON must not break ours.
+        if datum::is_json(metadata) {
+            out.raw(metadata);
+        } else {
+            out.string(metadata);
+        }
+    }
+    out.raw("}");
+}
+
+/// A row as a JSON object. A value that the update did not send is taken from the whole old row
+/// where there is one, and left out where there is none.
+fn object(
+    out: &mut Writer,
+    columns: &[NamedColumn],
+    row: &Tuple,
+    change: &Change,
+    old: Option<&Old>,
+) {
+    let mut separator = "{";
+    for column in columns {
+        let source = match (row.value(column.index), old) {
+            (Value::Unchanged, Some(old)) if carries(old, column, change) => old.tuple(),
+            (Value::Unchanged, _) => continue,
+            (Value::Null | Value::Text(_), _) => row,
+        };
+        out.raw(separator);
+        separator = ",";
+        out.raw(&column.label);
+        out.column(source, column.index, &column.sql_type);
+    }
+    out.raw(if separator == "{" { "{}" } else { "}" });
+}
+
+/// The old row: the whole of it, or its identity columns alone. The others of a key image are null
+/// whatever they were, so they are left out.
+fn old_object(out: &mut Writer, columns: &[NamedColumn], old: &Old, change: &Change) {
+    let mut separator = "{";
+    for column in columns.iter().filter(|column| carries(old, column, change)) {
+        out.raw(separator);
+        separator = ",";
+        out.raw(&column.label);
+        out.column(old.tuple(), column.index, &column.sql_type);
+    }
+    out.raw(if separator == "{" { "{}" } else { "}" });
+}
+
+/// Whether the old row says anything about a column.
+fn carries(old: &Old, column: &NamedColumn, change: &Change) -> bool {
+    match old {
+        Old::Full(tuple) => tuple.value(column.index) != Value::Unchanged,
+        Old::Key(tuple) => {
+            let of_identity = change.relation.columns.get(column.index).is_some_and(|c| c.identity);
+            of_identity && matches!(tuple.value(column.index), Value::Text(_))
+        }
+    }
+}
+
+/// Lists the columns that the update did not touch and PostgreSQL did not send.
+fn unchanged(out: &mut Writer, columns: &[NamedColumn], new: &Tuple, old: Option<&Old>) {
+    let full = matches!(old, Some(Old::Full(_)));
+    let missing = |column: &&NamedColumn| !full && new.value(column.index) == Value::Unchanged;
+    let mut separator = ",\"unchanged\":[";
+    for column in columns.iter().filter(missing) {
+        out.raw(separator);
+        separator = ",";
+        out.string(column.name.as_bytes());
+    }
+    if separator == "," {
+        out.raw("]");
+    }
+}
+
+/// Contract 1, to the letter.
+fn ocr_wallet(
+    out: &mut Writer,
+    opening: &[u8],
+    columns: &[NamedColumn],
+    change: &Change,
+    born: Timestamp,
+) {
+    out.raw(opening);
+    out.attempt_seconds();
+    out.raw(",\"version\":\"1.0\",\"source\":\"ocr_wallet_service\",\"data\":");
+    let mut separator = "{";
+    if let Some(row) = row_of(&change.op) {
+        for column in columns {
+            let value = row.value(column.index);
+            if &*column.name == "pic_url" && !matches!(value, Value::Text(_)) {
+                continue;
+            }
+            out.raw(separator);
+            separator = ",";
+            out.raw(&column.label);
+            match (&*column.name, value) {
+                ("create_time", Value::Text(text)) => {
+                    match datum::epoch_seconds(&column.sql_type, text) {
+                        Some(seconds) => out.raw(seconds.to_string()),
+                        None => out.raw("null"),
+                    }
+                }
+                _ => out.column(row, column.index, &column.sql_type),
+            }
+        }
+    }
+    out.raw(if separator == "{" { "{}" } else { "}" });
+    out.raw(",\"metadata\":{\"data_age_seconds\":");
+    out.age_seconds(born);
+    out.raw(",\"push_source\":\"wx-msg-chat\"}}");
+}
+
+/// The row that an event is about: the new one, or what is known of the old one on a delete.
+pub(crate) fn row_of(op: &Op) -> Option<&Tuple> {
+    match op {
+        Op::Insert { new } | Op::Update { new, .. } => Some(new),
+        Op::Delete { old } => Some(old.tuple()),
+        Op::Truncate => None,
+    }
+}

@@ -1,0 +1,348 @@
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value as Json;
+use serde_json::json;
+
+use super::*;
+use crate::config::secret::Secret;
+use crate::config::settings::AddressPolicy;
+use crate::config::settings::Batch;
+use crate::config::settings::Delays;
+use crate::config::settings::ExpiryRule;
+use crate::config::settings::Glob;
+use crate::config::settings::Ordering;
+use crate::config::settings::Payload;
+use crate::config::settings::Retry;
+use crate::flow::change::Field;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::flow::relation::Column;
+use crate::flow::relation::ReplicaIdentity;
+use crate::flow::relation::SqlType;
+
+const COMMITTED: Timestamp = Timestamp::from_micros(1_703_123_440_250_000);
+
+fn relation(name: &str, columns: &[(&str, SqlType)]) -> Arc<Relation> {
+    let column = |(index, (name, sql_type)): (usize, &(&str, SqlType))| Column {
+        name: (*name).to_owned(),
+        type_oid: 0,
+        identity: index == 0,
+        sql_type: Arc::new(sql_type.clone()),
+    };
+    Arc::new(Relation {
+        oid: 16_384,
+        table: TableName::new("public", name),
+        identity: ReplicaIdentity::Default,
+        columns: columns.iter().enumerate().map(column).collect(),
+        key: vec![0],
+    })
+}
+
+/// `None` is null; `"\0"` stands for a value that PostgreSQL did not send.
+fn row(values: &[Option<&str>]) -> Tuple {
+    let mut raw = Vec::new();
+    let mut fields = Vec::new();
+    for value in values {
+        fields.push(match value {
+            None => Field::Null,
+            Some("\0") => Field::Unchanged,
+            Some(text) => {
+                let start = raw.len();
+                raw.extend_from_slice(text.as_bytes());
+                Field::Text(start..raw.len())
+            }
+        });
+    }
+    Tuple::new(Bytes::from(raw), fields.into()).unwrap()
+}
+
+fn change(relation: &Arc<Relation>, op: Op) -> Change {
+    Change {
+        position: Position { commit: Lsn::from_raw(0x1A2B), ordinal: 3 },
+        committed: COMMITTED,
+        relation: Arc::clone(relation),
+        op,
+        metadata: None,
+        held: None,
+    }
+}
+
+fn rule(table: &str, payload: Payload) -> EventRule {
+    EventRule {
+        event_type: Arc::from("thing.changed"),
+        table: TableName::new("public", table),
+        on: Operations { insert: true, update: true, delete: true, truncate: true },
+        filter: None,
+        expiry: None,
+        order_by: Vec::new(),
+        payload,
+    }
+}
+
+fn endpoint(events: &str) -> Endpoint {
+    Endpoint {
+        name: Arc::from("e"),
+        url: Secret::new("http://127.0.0.1/".parse().unwrap()),
+        events: vec![Glob::new(events)],
+        signing: None,
+        auth: None,
+        headers: http::HeaderMap::new(),
+        user_agent: String::from("test"),
+        timeout: Duration::from_secs(1),
+        retry: Retry {
+            delays: Delays::Exponential { max: 0, interval: Duration::from_secs(1) },
+            cap: Duration::from_secs(1),
+        },
+        concurrency: NonZeroUsize::MIN,
+        batch: Batch { size: NonZeroUsize::MIN, linger: Duration::ZERO },
+        ordering: Ordering::Key,
+        capacity: NonZeroUsize::MIN,
+        rate_limit: None,
+        success: Vec::new(),
+        addresses: AddressPolicy::Operator,
+        response_limit: 0,
+    }
+}
+
+fn route(rule: &EventRule, change: &Change, now: Timestamp) -> Vec<Routed> {
+    let mut router = Router::new(7, std::slice::from_ref(rule), &[endpoint("*")]);
+    let mut routed = Vec::new();
+    router.route(change, now, |_, outcome| routed.push(outcome));
+    routed
+}
+
+fn event(rule: &EventRule, change: &Change) -> Box<Event> {
+    match route(rule, change, COMMITTED).pop() {
+        Some(Routed::Event(event)) => event,
+        other => panic!("no event but {other:?}"),
+    }
+}
+
+fn body(event: &Event, now: Timestamp) -> Json {
+    serde_json::from_slice(&event.body.complete(now)).unwrap()
+}
+
+fn things() -> Arc<Relation> {
+    let columns = [("id", SqlType::Integer), ("name", SqlType::Text), ("doc", SqlType::Json)];
+    relation("things", &columns)
+}
+
+fn wallets() -> Arc<Relation> {
+    let text = SqlType::Text;
+    relation(
+        "ocr_wallet_info",
+        &[
+            ("id", SqlType::Integer),
+            ("source_ip", text.clone()),
+            ("msg_id", text.clone()),
+            ("group_id", text.clone()),
+            ("wallet_code", text.clone()),
+            ("serial_no", text.clone()),
+            ("wx_id", text.clone()),
+            ("wx_nick_name", text.clone()),
+            ("pic_url", text),
+            ("create_time", SqlType::TimestampTz),
+        ],
+    )
+}
+
+fn wallet(code: Option<&str>, pic_url: Option<&str>) -> Change {
+    let values = [
+        Some("123"),
+        Some("192.168.1.100"),
+        Some("123456789"),
+        Some("group123@chatroom"),
+        code,
+        Some("SN789012345"),
+        Some("user123"),
+        Some("张三"),
+        pic_url,
+        Some("2023-12-21 01:50:00+00"),
+    ];
+    change(&wallets(), Op::Insert { new: row(&values) })
+}
+
+fn wallet_rule() -> EventRule {
+    EventRule {
+        event_type: Arc::from("ocr_wallet_data"),
+        on: Operations { insert: true, ..Operations::default() },
+        filter: Some(Filter::NotBlank { column: String::from("wallet_code") }),
+        expiry: Some(ExpiryRule {
+            column: Some(String::from("create_time")),
+            max_age: Duration::from_secs(300),
+        }),
+        ..rule("ocr_wallet_info", Payload::OcrWallet)
+    }
+}
+
+#[test]
+fn a_recognised_wallet_has_the_body_of_contract_1_byte_for_byte() {
+    let url = "https://minio.example.com/images/wallet_123.jpg";
+    let event = event(&wallet_rule(), &wallet(Some("ABC123DEF456"), Some(url)));
+    let expected = concat!(
+        r#"{"event_type":"ocr_wallet_data","timestamp":1703123456,"version":"1.0","#,
+        r#""source":"ocr_wallet_service","data":{"id":123,"source_ip":"192.168.1.100","#,
+        r#""msg_id":"123456789","group_id":"group123@chatroom","wallet_code":"ABC123DEF456","#,
+        r#""serial_no":"SN789012345","wx_id":"user123","wx_nick_name":"张三","#,
+        r#""pic_url":"https://minio.example.com/images/wallet_123.jpg","create_time":1703123400},"#,
+        r#""metadata":{"data_age_seconds":56.500,"push_source":"wx-msg-chat"}}"#,
+    );
+    let at = Timestamp::from_micros(1_703_123_456_500_000);
+    assert_eq!(std::str::from_utf8(&event.body.complete(at)).unwrap(), expected);
+    assert_eq!(event.facts.find("id"), Some("123"));
+    assert_eq!(event.facts.find("wallet_code"), Some("ABC123DEF456"));
+}
+
+#[test]
+fn pic_url_is_left_out_when_null() {
+    let event = event(&wallet_rule(), &wallet(Some("ABC"), None));
+    assert!(body(&event, COMMITTED)["data"].get("pic_url").is_none());
+}
+
+#[test]
+fn a_wallet_without_a_code_is_not_recognised() {
+    let cases = [(None, true), (Some(""), true), (Some(" \t\u{3000}"), true), (Some("x"), false)];
+    for (code, filtered) in cases {
+        let routed = route(&wallet_rule(), &wallet(code, None), COMMITTED);
+        assert_eq!(matches!(routed[..], [Routed::Filtered]), filtered, "case: {code:?}");
+    }
+}
+
+#[test]
+fn a_row_is_expired_by_its_own_age_column() {
+    let change = wallet(Some("ABC"), None);
+    let born = Timestamp::from_seconds(1_703_123_400);
+    let at = |seconds: i64| born.shifted(seconds * 1_000_000);
+    assert!(matches!(route(&wallet_rule(), &change, at(300))[..], [Routed::Event(_)]));
+    assert!(matches!(route(&wallet_rule(), &change, at(301))[..], [Routed::Expired { .. }]));
+}
+
+#[test]
+fn a_row_that_does_not_say_when_it_was_born_counts_from_its_commit() {
+    let mut values = vec![None; 10];
+    values[4] = Some("ABC");
+    let change = change(&wallets(), Op::Insert { new: row(&values) });
+    let late = COMMITTED.shifted(301_000_000);
+    assert!(matches!(route(&wallet_rule(), &change, COMMITTED)[..], [Routed::Event(_)]));
+    assert!(matches!(route(&wallet_rule(), &change, late)[..], [Routed::Expired { .. }]));
+}
+
+#[test]
+fn the_standard_body_shows_the_row_and_what_is_known_of_the_old_one() {
+    let new = || row(&[Some("1"), Some("\0"), Some("{\"a\": 1}")]);
+    let insert = Op::Insert { new: row(&[Some("1"), Some("n"), None]) };
+    let keyed = Op::Update { old: Some(Old::Key(row(&[Some("9"), None, None]))), new: new() };
+    let full =
+        Op::Update { old: Some(Old::Full(row(&[Some("1"), Some("big"), None]))), new: new() };
+    let delete = Op::Delete { old: Old::Key(row(&[Some("1"), None, None])) };
+    let cases = [
+        ("insert", insert, json!({"data": {"id": 1, "name": "n", "doc": null}})),
+        (
+            "update of the key",
+            keyed,
+            json!({"data": {"id": 1, "doc": {"a": 1}}, "old": {"id": 9}, "unchanged": ["name"]}),
+        ),
+        (
+            "update with the whole old row",
+            full,
+            json!({
+                "data": {"id": 1, "name": "big", "doc": {"a": 1}},
+                "old": {"id": 1, "name": "big", "doc": null},
+            }),
+        ),
+        ("delete", delete, json!({"data": {"id": 1}})),
+        ("truncate", Op::Truncate, json!({"data": null})),
+    ];
+    for (name, op, expected) in cases {
+        let event = event(&rule("things", Payload::Standard), &change(&things(), op));
+        let mut actual = body(&event, COMMITTED);
+        let envelope = actual.as_object_mut().unwrap();
+        assert_eq!(envelope.remove("type").unwrap(), "thing.changed", "case: {name}");
+        assert_eq!(envelope.remove("timestamp").unwrap(), "2023-12-21T01:50:40.250Z");
+        assert_eq!(actual, expected, "case: {name}");
+    }
+}
+
+#[test]
+fn metadata_joins_the_standard_body_and_cannot_break_it() {
+    let cases = [
+        (r#"{"user_id":"admin"}"#, json!({"user_id": "admin"})),
+        (r#"{"user_id""#, json!(r#"{"user_id""#)),
+    ];
+    for (given, expected) in cases {
+        let mut change = change(&things(), Op::Insert { new: row(&[Some("1"), None, None]) });
+        change.metadata = Some(Bytes::from_static(given.as_bytes()));
+        let event = event(&rule("things", Payload::Standard), &change);
+        assert_eq!(body(&event, COMMITTED)["metadata"], expected, "case: {given}");
+    }
+}
+
+#[test]
+fn a_large_text_is_not_copied() {
+    let text = "é\"".repeat(300_000);
+    let new = row(&[Some("1"), Some(&text), None]);
+    let change = change(&things(), Op::Insert { new });
+    let event = event(&rule("things", Payload::Standard), &change);
+    let is_slice = |part: &crate::flow::body::Part| matches!(part, crate::flow::body::Part::Escaped(slice) if slice.len() == text.len());
+    assert!(event.body.parts().iter().any(is_slice));
+    assert_eq!(body(&event, COMMITTED)["data"]["name"], Json::String(text));
+}
+
+#[test]
+fn a_changed_key_keeps_the_order_of_both() {
+    let inserted = |id| {
+        event(
+            &rule("things", Payload::Standard),
+            &change(&things(), Op::Insert { new: row(&[Some(id), None, None]) }),
+        )
+    };
+    let old = Some(Old::Key(row(&[Some("1"), None, None])));
+    let moved = Op::Update { old, new: row(&[Some("2"), None, None]) };
+    let moved = event(&rule("things", Payload::Standard), &change(&things(), moved));
+    let keys: Vec<Key> = moved.keys.iter().collect();
+    let (one, two) = (inserted("1"), inserted("2"));
+    assert_eq!(keys.len(), 2);
+    assert!(one.keys.iter().chain(two.keys.iter()).all(|key| keys.contains(&key)));
+}
+
+#[test]
+fn order_columns_that_the_old_row_does_not_carry_count_as_unchanged() {
+    let rule =
+        EventRule { order_by: vec![String::from("name")], ..rule("things", Payload::Standard) };
+    let inserted = Op::Insert { new: row(&[Some("1"), Some("n"), None]) };
+    let old = Some(Old::Key(row(&[Some("1"), None, None])));
+    let updated = Op::Update { old, new: row(&[Some("2"), Some("n"), None]) };
+    let inserted = event(&rule, &change(&things(), inserted));
+    let updated = event(&rule, &change(&things(), updated));
+    assert_eq!(inserted.keys, updated.keys);
+}
+
+#[test]
+fn facts_cannot_forge_a_log_line() {
+    let mut change = wallet(Some("A\nB\u{1b}[2J"), None);
+    let forged = event(&wallet_rule(), &change);
+    assert_eq!(forged.facts.find("wallet_code"), Some("A\u{FFFD}B\u{FFFD}[2J"));
+    change = wallet(Some(&"长".repeat(5_000)), None);
+    let long = event(&wallet_rule(), &change);
+    assert_eq!(long.facts.find("wallet_code").unwrap().chars().count(), 128);
+}
+
+#[test]
+fn an_id_depends_on_the_change_and_not_on_the_rules_around_it() {
+    let insert = || change(&things(), Op::Insert { new: row(&[Some("1"), None, None]) });
+    let mine = rule("things", Payload::Standard);
+    let other = EventRule { event_type: Arc::from("other"), ..mine.clone() };
+    let mut router = Router::new(7, &[other, mine.clone()], &[endpoint("thing.*")]);
+    let mut ids = Vec::new();
+    router.route(&insert(), COMMITTED, |rule, outcome| {
+        if let Routed::Event(event) = outcome {
+            ids.push((rule, event.id));
+        }
+    });
+    assert_eq!(ids[1].1, event(&mine, &insert()).id);
+    assert_ne!(ids[0].1, ids[1].1);
+    assert_eq!(router.endpoints(RuleIndex(0)), []);
+    assert_eq!(router.endpoints(RuleIndex(1)), [EndpointIndex(0)]);
+}

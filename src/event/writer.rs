@@ -1,0 +1,112 @@
+//! Builds a [`Body`] with one allocation for all of its text.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::event::datum;
+use crate::flow::body::Body;
+use crate::flow::body::LARGE_TEXT_BYTES;
+use crate::flow::body::Part;
+use crate::flow::change::Tuple;
+use crate::flow::change::Value;
+use crate::flow::relation::SqlType;
+use crate::flow::time::Timestamp;
+
+/// A part whose text still lies in the writer's buffer.
+#[derive(Debug)]
+enum Piece {
+    Text(Range<usize>),
+    Whole(Part),
+}
+
+/// Collects a body. Reused from event to event, so that its buffers grow once.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    text: Vec<u8>,
+    /// Where the text that belongs to no piece yet begins.
+    open: usize,
+    pieces: Vec<Piece>,
+}
+
+impl Writer {
+    /// Appends text as it is.
+    pub(crate) fn raw(&mut self, text: impl AsRef<[u8]>) {
+        self.text.extend_from_slice(text.as_ref());
+    }
+
+    /// Appends `text` as a JSON string.
+    pub(crate) fn string(&mut self, text: &[u8]) {
+        datum::write_string(&mut self.text, text);
+    }
+
+    /// Appends a column's value; null for null and for a value that PostgreSQL did not send.
+    pub(crate) fn column(&mut self, row: &Tuple, column: usize, sql_type: &SqlType) {
+        let Value::Text(text) = row.value(column) else { return self.raw("null") };
+        let large = (text.len() > LARGE_TEXT_BYTES).then(|| row.shared(column)).flatten();
+        match (large, sql_type) {
+            (Some(shared), SqlType::Text) => {
+                self.raw("\"");
+                self.part(Part::Escaped(shared));
+                self.raw("\"");
+            }
+            (Some(shared), SqlType::Json) if datum::is_json(text) => self.part(Part::Bytes(shared)),
+            _ => datum::write_json(&mut self.text, sql_type, text),
+        }
+    }
+
+    pub(crate) fn attempt_seconds(&mut self) {
+        self.part(Part::AttemptSeconds);
+    }
+
+    pub(crate) fn age_seconds(&mut self, born: Timestamp) {
+        self.part(Part::AgeSeconds { born });
+    }
+
+    fn part(&mut self, part: Part) {
+        self.close_text();
+        self.pieces.push(Piece::Whole(part));
+    }
+
+    fn close_text(&mut self) {
+        if self.open < self.text.len() {
+            self.pieces.push(Piece::Text(self.open..self.text.len()));
+            self.open = self.text.len();
+        }
+    }
+
+    /// The body; the writer is empty again.
+    pub(crate) fn finish(&mut self) -> Body {
+        self.close_text();
+        // Copied to its exact size: the scratch buffer is as large as the largest event so far.
+        let text = Bytes::copy_from_slice(&self.text);
+        let parts = self.pieces.drain(..).map(|piece| match piece {
+            Piece::Text(range) => Part::Bytes(text.slice(range)),
+            Piece::Whole(part) => part,
+        });
+        let body = Body::new(parts.collect());
+        self.text.clear();
+        self.text.shrink_to(LARGE_TEXT_BYTES);
+        self.open = 0;
+        body
+    }
+}
+
+/// A column as payloads see it: where it stands, its type, and `"name":` ready to be written.
+#[derive(Debug)]
+pub(crate) struct NamedColumn {
+    pub(crate) index: usize,
+    pub(crate) sql_type: Arc<SqlType>,
+    pub(crate) label: Vec<u8>,
+    pub(crate) name: Arc<str>,
+}
+
+impl NamedColumn {
+    pub(crate) fn new(index: usize, name: &str, sql_type: &Arc<SqlType>) -> Self {
+        let mut label = Vec::new();
+        datum::write_string(&mut label, name.as_bytes());
+        label.push(b':');
+        Self { index, sql_type: Arc::clone(sql_type), label, name: Arc::from(name) }
+    }
+}

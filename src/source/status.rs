@@ -1,0 +1,214 @@
+//! What the source is doing, for readiness, status and metrics: written by the source and the
+//! pump, read by the API.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::flow::lsn::Lsn;
+
+/// Changes do not really flow when the stream was silent or blocked for longer than this. The
+/// server speaks at least every half `wal_sender_timeout`, at most every 30 s by its default.
+const SILENCE_MAX: Duration = Duration::from_secs(35);
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StatusHandle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    received: AtomicU64,
+    confirmed: AtomicU64,
+    reconnects: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    connection: Connection,
+    /// When the source last handed something over, a keepalive included.
+    moved: Instant,
+    server: Server,
+    wal: Option<Wal>,
+}
+
+#[derive(Clone, Debug)]
+enum Connection {
+    Starting,
+    Streaming,
+    /// Not connected; the text says why and what is being done.
+    Waiting(String),
+}
+
+/// The server at the other end.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Server {
+    /// Such as `15.18`.
+    pub version: String,
+    /// Database system identifier.
+    pub system: String,
+    pub timeline: u32,
+    pub slot: String,
+    pub publication: String,
+}
+
+/// The slot as the server sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Wal {
+    /// The end of the server's WAL.
+    pub current: String,
+    /// Bytes from the confirmed position to the end.
+    pub lag_bytes: u64,
+    /// Bytes that the server keeps for the slot.
+    pub retained_bytes: u64,
+}
+
+/// A copy of the status at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusView {
+    /// `starting`, `streaming` or `waiting`.
+    pub state: &'static str,
+    /// Why it is not streaming.
+    pub reason: Option<String>,
+    pub received_lsn: String,
+    pub confirmed_lsn: String,
+    pub reconnects: u64,
+    #[serde(flatten)]
+    pub server: Server,
+    pub wal: Option<Wal>,
+}
+
+impl Default for StatusHandle {
+    fn default() -> Self {
+        let state = State {
+            connection: Connection::Starting,
+            moved: Instant::now(),
+            server: Server::default(),
+            wal: None,
+        };
+        Self {
+            shared: Arc::new(Shared {
+                received: AtomicU64::new(0),
+                confirmed: AtomicU64::new(0),
+                reconnects: AtomicU64::new(0),
+                state: Mutex::new(state),
+            }),
+        }
+    }
+}
+
+impl StatusHandle {
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        // A panic elsewhere leaves plain values behind, which are as good as before.
+        change(&mut self.shared.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub fn streaming(&self, server: Server) {
+        self.change(|state| {
+            state.connection = Connection::Streaming;
+            state.moved = Instant::now();
+            state.server = server;
+        });
+    }
+
+    /// The connection is lost; `reason` is the error's chain and holds no secret.
+    pub fn waiting(&self, reason: String) {
+        self.shared.reconnects.fetch_add(1, Ordering::Relaxed);
+        self.change(|state| state.connection = Connection::Waiting(reason));
+    }
+
+    /// Something arrived and was taken.
+    pub fn moved(&self, received: Lsn) {
+        self.shared.received.fetch_max(received.raw(), Ordering::Relaxed);
+        self.change(|state| state.moved = Instant::now());
+    }
+
+    pub fn confirmed(&self, confirmed: Lsn) {
+        self.shared.confirmed.fetch_max(confirmed.raw(), Ordering::Relaxed);
+    }
+
+    pub fn wal(&self, wal: Wal) {
+        self.change(|state| state.wal = Some(wal));
+    }
+
+    pub fn is_streaming(&self) -> bool {
+        let mut streaming = false;
+        self.change(|state| streaming = matches!(state.connection, Connection::Streaming));
+        streaming
+    }
+
+    /// # Errors
+    /// Why changes do not flow at the moment.
+    pub fn readiness(&self, now: Instant) -> Result<(), String> {
+        let mut answer = Ok(());
+        self.change(|state| {
+            answer = match &state.connection {
+                Connection::Starting => Err(String::from("not connected to PostgreSQL yet")),
+                Connection::Waiting(reason) => Err(reason.clone()),
+                Connection::Streaming => {
+                    let silent = now.saturating_duration_since(state.moved);
+                    if silent > SILENCE_MAX {
+                        let seconds = silent.as_secs();
+                        Err(format!(
+                            "nothing was taken from PostgreSQL for {seconds} s: an endpoint's \
+                             queue is full and does not move, or the server is silent"
+                        ))
+                    } else {
+                        Ok(())
+                    }
+                }
+            }
+        });
+        answer
+    }
+
+    pub fn view(&self) -> StatusView {
+        let lsn = |raw: &AtomicU64| Lsn::from_raw(raw.load(Ordering::Relaxed)).to_string();
+        let mut view = StatusView {
+            state: "starting",
+            reason: None,
+            received_lsn: lsn(&self.shared.received),
+            confirmed_lsn: lsn(&self.shared.confirmed),
+            reconnects: self.shared.reconnects.load(Ordering::Relaxed),
+            server: Server::default(),
+            wal: None,
+        };
+        self.change(|state| {
+            (view.state, view.reason) = match &state.connection {
+                Connection::Starting => ("starting", None),
+                Connection::Streaming => ("streaming", None),
+                Connection::Waiting(reason) => ("waiting", Some(reason.clone())),
+            };
+            view.server = state.server.clone();
+            view.wal = state.wal.clone();
+        });
+        view
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_ready_only_while_changes_really_flow() {
+        let status = StatusHandle::default();
+        assert!(status.readiness(Instant::now()).is_err(), "not connected yet");
+        status.streaming(Server::default());
+        assert_eq!(status.readiness(Instant::now()), Ok(()));
+        tokio::time::advance(SILENCE_MAX + Duration::from_secs(1)).await;
+        assert!(status.readiness(Instant::now()).unwrap_err().contains("36 s"));
+        status.moved(Lsn::from_raw(1));
+        assert_eq!(status.readiness(Instant::now()), Ok(()));
+        status.waiting(String::from("lost the connection"));
+        assert_eq!(status.readiness(Instant::now()), Err(String::from("lost the connection")));
+    }
+}

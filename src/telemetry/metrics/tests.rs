@@ -1,0 +1,142 @@
+//! Names, helps, labels and units are promises to dashboards and alerts.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn metrics() -> Metrics {
+    let tables = [TableName::new("public", "orders")];
+    Metrics::new(&tables, ["order.created"], ["crm"])
+}
+
+/// Series and their values, without the buckets and without the process.
+fn series(text: &str) -> BTreeMap<&str, f64> {
+    let own = |line: &&str| line.starts_with("walhook_") && !line.contains("_bucket{");
+    let lines = text.lines().filter(own);
+    lines.map(|line| line.rsplit_once(' ').unwrap()).map(|(k, v)| (k, v.parse().unwrap())).collect()
+}
+
+#[test]
+fn every_series_is_there_from_the_start_with_0() {
+    let metrics = metrics();
+    let text = metrics.render();
+    let series = series(&text);
+    let names: Vec<&str> = series.keys().copied().collect();
+    assert_eq!(
+        names,
+        [
+            r#"walhook_attempt_duration_seconds_count{endpoint="crm"}"#,
+            r#"walhook_attempt_duration_seconds_sum{endpoint="crm"}"#,
+            r#"walhook_attempts_total{endpoint="crm",result="connect"}"#,
+            r#"walhook_attempts_total{endpoint="crm",result="delivered"}"#,
+            r#"walhook_attempts_total{endpoint="crm",result="dns"}"#,
+            r#"walhook_attempts_total{endpoint="crm",result="protocol"}"#,
+            r#"walhook_attempts_total{endpoint="crm",result="refused"}"#,
+            r#"walhook_attempts_total{endpoint="crm",result="request"}"#,
+            r#"walhook_attempts_total{endpoint="crm",result="status"}"#,
+            r#"walhook_attempts_total{endpoint="crm",result="timeout"}"#,
+            r#"walhook_attempts_total{endpoint="crm",result="tls"}"#,
+            r#"walhook_commit_to_delivery_seconds_count{endpoint="crm"}"#,
+            r#"walhook_commit_to_delivery_seconds_sum{endpoint="crm"}"#,
+            "walhook_confirmed_lsn",
+            r#"walhook_deliveries_pending{endpoint="crm",where="backlog"}"#,
+            r#"walhook_deliveries_pending{endpoint="crm",where="memory"}"#,
+            r#"walhook_deliveries_total{endpoint="crm",outcome="dead"}"#,
+            r#"walhook_deliveries_total{endpoint="crm",outcome="delivered"}"#,
+            r#"walhook_deliveries_total{endpoint="crm",outcome="expired"}"#,
+            r#"walhook_deliveries_total{endpoint="crm",outcome="filtered"}"#,
+            r#"walhook_events_captured_total{table="public.orders"}"#,
+            r#"walhook_events_filtered_total{event="order.created"}"#,
+            r#"walhook_events_total{event="order.created"}"#,
+            "walhook_received_lsn",
+            "walhook_reconnects_total",
+            "walhook_replication_connected",
+            "walhook_replication_lag_bytes",
+            "walhook_replication_lag_seconds",
+            r#"walhook_retries_total{endpoint="crm"}"#,
+            "walhook_slot_retained_wal_bytes",
+        ]
+    );
+    assert!(series.values().all(|value| *value == 0.0), "{series:?}");
+}
+
+#[test]
+fn names_end_in_their_unit_and_every_metric_has_a_help() {
+    let text = metrics().render();
+    let ours = |line: &&str| line.contains(" walhook_");
+    let mut types = 0;
+    for line in text.lines().filter(|line| line.starts_with("# TYPE")).filter(ours) {
+        types += 1;
+        let [name, kind] = line.split(' ').skip(2).collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+        if kind == "histogram" {
+            assert!(name.ends_with("_seconds"), "{line}");
+        }
+    }
+    let helps = text.lines().filter(|line| line.starts_with("# HELP")).filter(ours);
+    for help in helps.clone() {
+        assert!(help.ends_with('.') && help.split(' ').count() > 6, "{help}");
+    }
+    assert_eq!((types, helps.count()), (16, 16));
+}
+
+#[test]
+fn handles_count_in_the_series_of_their_name() {
+    let metrics = metrics();
+    metrics.table(&TableName::new("public", "orders")).captured.inc_by(3);
+    let event = metrics.event("order.created");
+    event.raised.inc_by(2);
+    event.filtered.inc();
+    let endpoint = metrics.clone().endpoint("crm");
+    endpoint.delivered.inc();
+    endpoint.pending_memory.add(5);
+    endpoint.attempted(Some(FailureClass::Timeout), Duration::from_millis(1500));
+    endpoint.attempted(None, Duration::from_micros(300));
+    let replication = metrics.replication();
+    replication.set_connected(true);
+    replication.set_lag(42, Duration::from_millis(250));
+    replication.set_received("16/B374D848".parse().unwrap());
+    replication.set_confirmed(Lsn::from_raw(u64::MAX));
+
+    let text = metrics.render();
+    let series = series(&text);
+    let expected = [
+        (r#"walhook_events_captured_total{table="public.orders"}"#, 3.0),
+        (r#"walhook_events_total{event="order.created"}"#, 2.0),
+        (r#"walhook_events_filtered_total{event="order.created"}"#, 1.0),
+        (r#"walhook_deliveries_total{endpoint="crm",outcome="delivered"}"#, 1.0),
+        (r#"walhook_deliveries_pending{endpoint="crm",where="memory"}"#, 5.0),
+        (r#"walhook_attempts_total{endpoint="crm",result="timeout"}"#, 1.0),
+        (r#"walhook_attempts_total{endpoint="crm",result="delivered"}"#, 1.0),
+        (r#"walhook_attempt_duration_seconds_count{endpoint="crm"}"#, 2.0),
+        (r#"walhook_attempt_duration_seconds_sum{endpoint="crm"}"#, 1.5003),
+        ("walhook_replication_connected", 1.0),
+        ("walhook_replication_lag_bytes", 42.0),
+        ("walhook_replication_lag_seconds", 0.25),
+        ("walhook_received_lsn", 97_500_059_720.0),
+        ("walhook_confirmed_lsn", 9_223_372_036_854_775_807.0),
+    ];
+    for (name, value) in expected {
+        assert_eq!(series[name], value, "case: {name}");
+    }
+    let bucket = r#"walhook_attempt_duration_seconds_bucket{endpoint="crm",le="0.0005"} 1"#;
+    assert!(text.lines().any(|line| line == bucket), "a third of a millisecond can be told");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_process_is_measured_too() {
+    let text = metrics().render();
+    for name in ["process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name} in {text}");
+    }
+}
+
+#[test]
+fn two_processes_in_one_do_not_share_numbers() {
+    let (one, other) = (metrics(), metrics());
+    one.endpoint("crm").delivered.inc();
+    assert!(series(&other.render()).values().all(|value| *value == 0.0));
+}

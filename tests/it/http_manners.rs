@@ -1,0 +1,268 @@
+//! One attempt against receivers that behave, and receivers that do not.
+#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+
+mod addresses;
+mod hostile;
+mod requests;
+mod tls;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use reqwest::dns::Addrs;
+use reqwest::dns::Name;
+use reqwest::dns::Resolve;
+use reqwest::dns::Resolving;
+use rustls::RootCertStore;
+use url::Url;
+use walhook::config::secret::Secret;
+use walhook::config::settings::AddressPolicy;
+use walhook::config::settings::Batch;
+use walhook::config::settings::Delays;
+use walhook::config::settings::Endpoint;
+use walhook::config::settings::Ordering;
+use walhook::config::settings::Retry;
+use walhook::delivery::http::Client;
+use walhook::delivery::network::Network;
+use walhook::flow::body::Body;
+use walhook::flow::body::Part;
+use walhook::flow::event::Event;
+use walhook::flow::event::EventId;
+use walhook::flow::event::Facts;
+use walhook::flow::event::Origin;
+use walhook::flow::key::Keys;
+use walhook::flow::lease::Lease;
+use walhook::flow::lease::LeaseId;
+use walhook::flow::lsn::Lsn;
+use walhook::flow::lsn::Position;
+use walhook::flow::relation::TableName;
+use walhook::flow::time::Timestamp;
+use walhook::flow::verdict::Exchange;
+use walhook::flow::verdict::FailureClass;
+use walhook::flow::verdict::Verdict;
+
+use crate::support::receiver::Answer;
+use crate::support::receiver::Receiver;
+use crate::support::receiver::always;
+use crate::support::receiver::in_turn;
+
+const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
+
+const RETRY: Verdict = Verdict::Retry { at_least: None };
+
+/// Far more than anything here takes on 127.0.0.1, also on a busy machine.
+const AMPLE: Duration = Duration::from_secs(20);
+
+/// For exchanges that are to run into it.
+const SHORT: Duration = Duration::from_millis(200);
+
+fn endpoint(url: &str) -> Endpoint {
+    Endpoint {
+        name: "crm".into(),
+        url: Secret::new(Url::parse(url).unwrap()),
+        events: Vec::new(),
+        signing: None,
+        auth: None,
+        headers: HeaderMap::new(),
+        user_agent: String::from("walhook-test"),
+        timeout: AMPLE,
+        retry: Retry { delays: Delays::List(Vec::new()), cap: Duration::from_secs(60) },
+        concurrency: NonZeroUsize::new(4).unwrap(),
+        batch: Batch { size: NonZeroUsize::MIN, linger: Duration::ZERO },
+        ordering: Ordering::Key,
+        capacity: NonZeroUsize::MIN,
+        rate_limit: None,
+        success: Vec::new(),
+        addresses: AddressPolicy::Operator,
+        response_limit: 64 * 1024,
+    }
+}
+
+fn event(ordinal: u32, parts: Vec<Part>) -> Arc<Event> {
+    let position = Position { commit: Lsn::from_raw(0x16_B374_D848), ordinal };
+    Arc::new(Event {
+        id: EventId::new(position, Origin::new(7, "orders.insert")),
+        sequence: 0,
+        position,
+        event_type: "orders.insert".into(),
+        table: Arc::new(TableName::new("public", "orders")),
+        committed: NOW,
+        keys: Keys::NONE,
+        expiry: None,
+        body: Body::new(parts),
+        facts: Facts::default(),
+        held: None,
+    })
+}
+
+fn lease_of(events: Vec<Arc<Event>>) -> Lease {
+    Lease { id: LeaseId(1), attempt: 1, events }
+}
+
+fn lease() -> Lease {
+    lease_of(vec![event(0, vec![Part::Bytes(Bytes::from_static(br#"{"id":1}"#))])])
+}
+
+fn client(endpoint: &Endpoint) -> Client {
+    let roots = RootCertStore::empty();
+    Client::new(endpoint, &Network::new(Arc::new(Names::default()), roots)).unwrap()
+}
+
+/// One attempt with a plain endpoint.
+async fn attempt(url: &str, timeout: Duration) -> Exchange {
+    let endpoint = Endpoint { timeout, ..endpoint(url) };
+    client(&endpoint).attempt(&lease(), NOW).await
+}
+
+fn class(exchange: &Exchange) -> Option<FailureClass> {
+    exchange.failure.as_ref().map(|failure| failure.class)
+}
+
+/// A resolver that knows these names only. An empty list is an answer without addresses.
+#[derive(Clone, Default)]
+struct Names(Vec<(&'static str, Vec<SocketAddr>)>);
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        let found = self.0.iter().find(|(known, _)| *known == name.as_str());
+        let found = found.map(|(_, addresses)| addresses.clone());
+        Box::pin(async move {
+            let addresses = found.ok_or("no such name")?;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+#[tokio::test]
+async fn each_status_has_its_verdict() {
+    let gone = Verdict::Gone;
+    let cases = [
+        (200, Verdict::Delivered),
+        (202, Verdict::Delivered),
+        (204, Verdict::Delivered),
+        (101, Verdict::Dead),
+        (300, Verdict::Dead),
+        (304, Verdict::Dead),
+        (400, Verdict::Dead),
+        (401, Verdict::Dead),
+        (404, Verdict::Dead),
+        (408, RETRY),
+        (410, gone),
+        (413, Verdict::Dead),
+        (425, RETRY),
+        (429, RETRY),
+        (500, RETRY),
+        (503, RETRY),
+        (599, RETRY),
+    ];
+    let receiver = Receiver::start(always(Answer::Hang));
+    for (status, expected) in cases {
+        receiver.behave(always(Answer::status(status)));
+        let exchange = attempt(&receiver.url(), AMPLE).await;
+        assert_eq!(exchange.verdict, expected, "case: {status}");
+        assert_eq!(exchange.status, Some(status), "case: {status}");
+        let expected = (expected != Verdict::Delivered).then_some(FailureClass::Status);
+        assert_eq!(class(&exchange), expected, "case: {status}");
+    }
+}
+
+#[tokio::test]
+async fn redirects_are_never_followed() {
+    let elsewhere = Receiver::start(always(Answer::status(200)));
+    for status in [301, 302, 303, 307, 308] {
+        let answer = Answer::status(status).header("location", &elsewhere.url());
+        let receiver = Receiver::start(always(answer));
+        let exchange = attempt(&receiver.url(), AMPLE).await;
+        assert_eq!(exchange.verdict, Verdict::Dead, "case: {status}");
+        let failure = exchange.failure.unwrap().to_string();
+        assert_eq!(failure, format!("status: {status}, redirects are not followed"));
+    }
+    assert_eq!(elsewhere.count(), 0);
+}
+
+#[tokio::test]
+async fn a_wait_that_the_receiver_asks_for_is_reported_in_both_forms() {
+    let after = |seconds| Verdict::Retry { at_least: Some(Duration::from_secs(seconds)) };
+    let cases = [
+        ("7", after(7)),
+        ("Tue, 14 Nov 2023 22:13:50 GMT", after(30)), // NOW is 22:13:20
+        ("Tue, 14 Nov 2023 22:00:00 GMT", after(0)),
+        ("tomorrow", RETRY),
+    ];
+    for status in [429, 503] {
+        for (value, expected) in &cases {
+            let answer = Answer::status(status).header("retry-after", value);
+            let receiver = Receiver::start(always(answer));
+            let exchange = attempt(&receiver.url(), AMPLE).await;
+            assert_eq!(exchange.verdict, *expected, "case: {status}, {value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_deadline_covers_the_response_to_its_last_byte() {
+    let drip = Answer::Drip { every: Duration::from_millis(10) };
+    let cases = [
+        ("hangs", Answer::Hang, None),
+        ("answers too late", Answer::status(200).after(AMPLE), None),
+        ("drips", drip, Some(200)),
+    ];
+    for (name, answer, status) in cases {
+        let receiver = Receiver::start(always(answer));
+        let exchange = attempt(&receiver.url(), SHORT).await;
+        assert_eq!(exchange.verdict, RETRY, "case: {name}");
+        assert_eq!(class(&exchange), Some(FailureClass::Timeout), "case: {name}");
+        assert_eq!(exchange.status, status, "case: {name}");
+        assert!(exchange.took >= SHORT && exchange.took < AMPLE, "case: {name}");
+        assert_eq!(exchange.response_body.is_empty(), status.is_none(), "case: {name}");
+        assert_eq!(receiver.count(), 1, "case: {name}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_answer_within_the_deadline_is_as_good_as_a_quick_one() {
+    let receiver = Receiver::start(always(Answer::status(200).after(SHORT)));
+    let exchange = attempt(&receiver.url(), AMPLE).await;
+    assert_eq!(exchange.verdict, Verdict::Delivered);
+    assert!(exchange.took >= SHORT);
+}
+
+#[tokio::test]
+async fn connections_are_kept_and_a_closed_one_costs_no_failure() {
+    let first = Receiver::start(always(Answer::status(200).body("thanks")));
+    let address = first.address();
+    let client = client(&endpoint(&first.url()));
+    for _ in 0..5 {
+        assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    }
+    let requests = first.requests();
+    assert!(requests.iter().all(|request| request.connection == 1), "{requests:?}");
+    assert!(requests.is_sorted_by_key(|request| (request.number, request.arrived)));
+    drop(first);
+    // The pool has to see that its connection was closed, which no call can wait for.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let second = Receiver::start_on(address, always(Answer::status(200)));
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(second.count(), 1);
+}
+
+#[tokio::test]
+async fn attempts_run_side_by_side_and_a_hanging_one_holds_up_no_other() {
+    let answers = vec![Answer::Hang, Answer::status(200), Answer::status(500)];
+    let receiver = Receiver::start(in_turn(answers));
+    let client = Arc::new(client(&endpoint(&receiver.url())));
+    let hanging = {
+        let client = Arc::clone(&client);
+        let mut attempts = tokio::task::JoinSet::new();
+        attempts.spawn(async move { client.attempt(&lease(), NOW).await });
+        attempts
+    };
+    receiver.wait_for(1, AMPLE).await;
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, RETRY);
+    assert_eq!(hanging.len(), 1);
+}

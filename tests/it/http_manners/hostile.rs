@@ -1,0 +1,195 @@
+//! Peers that reset, lie, babble and never end: each attempt still comes to an outcome.
+
+use super::*;
+use std::net::Ipv4Addr;
+
+use crate::support::receiver::raw::RawServer;
+use crate::support::receiver::raw::Step;
+
+fn send(bytes: impl Into<Bytes>) -> Step {
+    Step::Send(bytes.into())
+}
+
+fn answer(bytes: impl Into<Bytes>) -> Vec<Step> {
+    vec![Step::ReadRequest, send(bytes)]
+}
+
+const OK_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n";
+
+#[tokio::test]
+async fn a_peer_that_breaks_off_is_tried_again() {
+    let with_reset = |mut steps: Vec<Step>| {
+        steps.push(Step::Reset);
+        steps
+    };
+    let pause = || Step::Pause(Duration::from_millis(20));
+    let cases = vec![
+        ("closes at once", vec![], None),
+        ("closes after the request", vec![Step::ReadRequest], None),
+        ("resets before headers", vec![Step::ReadRequest, Step::Reset], None),
+        ("half-closes before headers", vec![Step::ReadRequest, Step::HalfClose, Step::Hang], None),
+        ("stops in the headers", answer("HTTP/1.1 200 OK\r\ncontent-le"), None),
+        ("resets in the headers", with_reset(answer("HTTP/1.1 200 OK\r\n")), None),
+        ("closes in the body", answer(format!("{OK_HEAD}half")), Some(200)),
+        (
+            "resets in the body",
+            vec![Step::ReadRequest, send(format!("{OK_HEAD}half")), pause(), Step::Reset],
+            Some(200),
+        ),
+        (
+            "half-closes in the body",
+            vec![Step::ReadRequest, send(OK_HEAD), Step::HalfClose, Step::Hang],
+            Some(200),
+        ),
+    ];
+    expect_protocol_failures(cases).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_talks_nonsense_is_tried_again() {
+    let cases = vec![
+        ("HTTP/0.9", answer("<html>hello</html>"), None),
+        ("another protocol", answer("SSH-2.0-OpenSSH_9.2\r\n"), None),
+        ("bytes without sense", answer(vec![0xff_u8; 4096]), None),
+        ("status that is none", answer("HTTP/1.1 2000 OK\r\n\r\n"), None),
+        (
+            "two lengths",
+            answer("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab"),
+            None,
+        ),
+        (
+            "endless head",
+            vec![
+                Step::ReadRequest,
+                send("HTTP/1.1 200 OK\r\na: "),
+                Step::Repeat(Bytes::from(vec![b'x'; 4096])),
+            ],
+            None,
+        ),
+        (
+            "endless headers",
+            vec![
+                Step::ReadRequest,
+                send("HTTP/1.1 200 OK\r\n"),
+                Step::Repeat(Bytes::from_static(b"a: b\r\n")),
+            ],
+            None,
+        ),
+        (
+            "chunked garbage",
+            answer("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nhello"),
+            Some(200),
+        ),
+        (
+            "chunk of a length that no machine has",
+            answer("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffffff\r\n"),
+            Some(200),
+        ),
+    ];
+    expect_protocol_failures(cases).await;
+}
+
+/// Each case is a name, what the peer does, and the status that is heard.
+async fn expect_protocol_failures(cases: Vec<(&str, Vec<Step>, Option<u16>)>) {
+    for (name, steps, status) in cases {
+        let server = RawServer::start(steps);
+        let exchange = attempt(&server.url(), AMPLE).await;
+        assert_eq!(exchange.verdict, RETRY, "case: {name}: {exchange:?}");
+        assert_eq!(class(&exchange), Some(FailureClass::Protocol), "case: {name}: {exchange:?}");
+        assert_eq!(exchange.status, status, "case: {name}");
+        let detail = exchange.failure.unwrap().detail;
+        assert!(!detail.contains("127.0.0.1") && !detail.contains("hooks"), "{name}: {detail}");
+        assert!(exchange.took < AMPLE, "case: {name}");
+    }
+}
+
+#[tokio::test]
+async fn a_storm_of_interim_responses_ends_at_the_deadline() {
+    let storm = Step::Repeat(Bytes::from_static(b"HTTP/1.1 103 Early Hints\r\na: b\r\n\r\n"));
+    let server = RawServer::start(vec![Step::ReadRequest, storm]);
+    let exchange = attempt(&server.url(), SHORT).await;
+    assert_eq!((exchange.verdict.clone(), exchange.status), (RETRY, None));
+    assert_eq!(class(&exchange), Some(FailureClass::Timeout));
+}
+
+#[tokio::test]
+async fn an_interim_response_or_two_do_no_harm() {
+    let bytes =
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No\r\n\r\n";
+    let server = RawServer::start(answer(bytes));
+    let exchange = attempt(&server.url(), AMPLE).await;
+    assert_eq!((exchange.verdict, exchange.status), (Verdict::Delivered, Some(204)));
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_cut_and_the_status_decides() {
+    let head = |status: &str| send(format!("HTTP/1.1 {status} X\r\n\r\n"));
+    let cases = [("200", Verdict::Delivered), ("404", Verdict::Dead), ("500", RETRY)];
+    for (status, expected) in cases {
+        let flood = Step::Repeat(Bytes::from(vec![b'x'; 64 * 1024]));
+        let server = RawServer::start(vec![Step::ReadRequest, head(status), flood]);
+        let exchange = attempt(&server.url(), AMPLE).await;
+        assert_eq!(exchange.verdict, expected, "case: {status}");
+        assert_eq!(exchange.response_body.len(), 64 * 1024, "case: {status}");
+        assert!(exchange.took < AMPLE, "case: {status}");
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_kept_as_it_came() {
+    // What 10 GB of zeros become; nothing here unpacks it.
+    let bomb = Bytes::from(vec![0x1f; 500_000]);
+    let answer = Answer::status(200).header("content-encoding", "gzip").body(bomb);
+    let receiver = Receiver::start(always(answer));
+    let exchange = attempt(&receiver.url(), AMPLE).await;
+    assert_eq!(exchange.verdict, Verdict::Delivered);
+    assert_eq!(exchange.response_body, vec![0x1f; 64 * 1024]);
+}
+
+#[tokio::test]
+async fn large_headers_are_borne_and_little_of_them_is_kept() {
+    let mut head = String::from("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n");
+    for n in 0..10 {
+        head.push_str(&format!("x-{n}: {}\r\n", "y".repeat(10_000)));
+    }
+    let server = RawServer::start(answer(head + "\r\n"));
+    let exchange = attempt(&server.url(), AMPLE).await;
+    assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
+    let kept: usize = exchange.response_headers.iter().map(|(n, v)| n.len() + v.len()).sum();
+    assert!(kept <= 16 * 1024, "{kept}");
+}
+
+#[tokio::test]
+async fn an_early_refusal_of_a_large_body_is_heard() {
+    // The answer comes while the body is being sent, and nobody reads on.
+    let early = "HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
+    let server = RawServer::start(vec![Step::ReadSome, send(early), Step::Hang]);
+    let text = Bytes::from(vec![b'x'; 8 << 20]);
+    let lease = lease_of(vec![event(0, vec![Part::Bytes(text)])]);
+    let exchange = client(&endpoint(&server.url())).attempt(&lease, NOW).await;
+    assert_eq!(
+        (exchange.verdict.clone(), exchange.status),
+        (Verdict::Dead, Some(413)),
+        "{exchange:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_receiver_that_reads_nothing_ends_at_the_deadline() {
+    let server = RawServer::start(vec![Step::Hang]);
+    let text = Bytes::from(vec![b'x'; 32 << 20]);
+    let lease = lease_of(vec![event(0, vec![Part::Bytes(text)])]);
+    let endpoint = Endpoint { timeout: SHORT, ..endpoint(&server.url()) };
+    let exchange = client(&endpoint).attempt(&lease, NOW).await;
+    assert_eq!(class(&exchange), Some(FailureClass::Timeout));
+}
+
+#[tokio::test]
+async fn a_port_where_nobody_listens_is_a_failure_to_connect() {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let exchange = attempt(&format!("http://{address}/"), AMPLE).await;
+    assert_eq!(exchange.verdict, RETRY);
+    assert_eq!(exchange.failure.unwrap().to_string(), "connect: connection refused");
+}

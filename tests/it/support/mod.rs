@@ -1,0 +1,5 @@
+//! What the tests share: a real PostgreSQL, the real program, and a receiver that can misbehave.
+
+pub(crate) mod postgres;
+pub(crate) mod program;
+pub(crate) mod receiver;
