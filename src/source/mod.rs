@@ -9,6 +9,7 @@
 //! is set up for it, and `refusal` names what is not.
 
 pub mod assemble;
+pub mod catalog;
 pub mod error;
 pub mod pgoutput;
 pub mod reader;
