@@ -15,6 +15,7 @@
 
 mod books;
 mod observe;
+mod prepare;
 mod pump;
 mod scrape;
 mod tail;
@@ -59,6 +60,8 @@ use crate::source::stream::Terms;
 use crate::task::Tasks;
 use crate::telemetry::metrics::Metrics;
 
+pub use crate::app::prepare::check;
+pub use crate::app::prepare::prepare;
 pub use crate::app::tail::tail;
 
 /// Messages between the pump and the ledger; each is what one read from PostgreSQL brought.

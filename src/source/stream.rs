@@ -96,14 +96,14 @@ struct Stream {
 }
 
 impl Source {
-    /// Connects and starts streaming. The publication has to be there; the slot is made if it is
-    /// missing.
+    /// Connects and starts streaming. The publication and a lasting slot have to be there: a slot
+    /// that is missing means that changes are lost, which is not for this one to hide.
     ///
     /// # Errors
     /// Whatever stands in the way, also if waiting might help: whoever starts walhook wants to
     /// know.
     pub async fn open(terms: Terms) -> Result<Self, SourceError> {
-        let (stream, identity) = connect(&terms, true).await?;
+        let (stream, identity) = connect(&terms).await?;
         Ok(Self {
             terms,
             identity,
@@ -152,7 +152,7 @@ impl Source {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             none => {
-                let (stream, identity) = connect(&self.terms, false).await?;
+                let (stream, identity) = connect(&self.terms).await?;
                 if identity.system != self.identity.system {
                     return Err(Refusal::OtherSystem {
                         expected: self.identity.system,
@@ -205,17 +205,14 @@ impl Source {
     }
 }
 
-/// `first`: a lasting slot may be made. Later a missing one means that changes are lost.
-async fn connect(terms: &Terms, first: bool) -> Result<(Stream, SystemIdentity), SourceError> {
+async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
     let settings = &terms.settings;
     let mut connection = command::connect(&settings.server, settings.wal_sender_timeout).await?;
     let identity = connection.identify_system().await?;
     let version = connection.version();
-    let lasting = terms.slot_use == SlotUse::Lasting;
-    if !lasting || (first && connection.slot(&settings.slot).await?.is_none()) {
-        let slot = NewSlot { name: &settings.slot, temporary: !lasting, failover: false };
+    if terms.slot_use == SlotUse::Temporary {
+        let slot = NewSlot { name: &settings.slot, temporary: true, failover: false };
         connection.create_slot(slot).await?;
-        tracing::debug!(slot = settings.slot, "slot made");
     }
     let publications = [settings.publication.as_str()];
     // 0/0: the server knows where the slot stands. A higher position would lose what lies between.
