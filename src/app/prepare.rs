@@ -43,7 +43,9 @@ pub async fn check(settings: &Settings) -> Result<Report, SourceError> {
         // The catalog can be right and the door closed all the same: pg_hba.conf, for one.
         let timeout = settings.postgres.wal_sender_timeout;
         match command::connect(&settings.postgres.server, timeout).await {
-            Ok(_) => report.findings.push(Finding::ok(String::from("replication connections work"))),
+            Ok(_) => {
+                report.findings.push(Finding::ok(String::from("replication connections work")))
+            }
             Err(error) => return Err(error),
         }
     }

@@ -15,8 +15,10 @@ use crate::source::catalog::Level;
 
 /// Reads the configuration, asks PostgreSQL, and reports everything at once
 #[derive(Args, Debug)]
-#[command(after_help = "Changes nothing. Exit codes: 0 sound, 2 configuration, 3 PostgreSQL is not \
-                        set up, 4 slot lost.\n\nExample: walhook check --config walhook.toml")]
+#[command(
+    after_help = "Changes nothing. Exit codes: 0 sound, 2 configuration, 3 PostgreSQL is not \
+                        set up, 4 slot lost.\n\nExample: walhook check --config walhook.toml"
+)]
 pub struct Check {
     /// One JSON object for scripts
     #[arg(long)]
@@ -41,7 +43,10 @@ impl Check {
                 show(finding, colours)?;
             }
             for step in &report.steps {
-                terminal::line(&format!("  {} walhook run will do: {step}", colours.faint("todo")))?;
+                terminal::line(&format!(
+                    "  {} walhook run will do: {step}",
+                    colours.faint("todo")
+                ))?;
             }
             if report.makes_slot {
                 let todo = colours.faint("todo");

@@ -16,8 +16,10 @@ use crate::flow::time::Timestamp;
 
 /// Prints events as JSON lines from a temporary slot, and delivers nothing
 #[derive(Args, Debug)]
-#[command(after_help = "Each line has the event's id, type, table, commit time and body, from now \
-                        on.\n\nExample: walhook tail | jq .body")]
+#[command(
+    after_help = "Each line has the event's id, type, table, commit time and body, from now \
+                        on.\n\nExample: walhook tail | jq .body"
+)]
 pub struct Tail {
     /// Ends after this many events
     #[arg(long, value_name = "N")]
