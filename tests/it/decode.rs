@@ -7,7 +7,6 @@
 
 use bytes::Bytes;
 use serde_json::Value as Json;
-use tokio_postgres::Client;
 use walhook::event::datum;
 use walhook::flow::change::Captured;
 use walhook::flow::change::Change;
@@ -21,18 +20,21 @@ use walhook::source::pgoutput::PgOutput;
 use walhook::source::pgoutput::decode;
 use walhook::source::types;
 
+use crate::support::postgres::Database;
+use crate::support::postgres::Sql;
 use crate::types::connect;
 
 /// A schema, publication and slot of one test. The slot ends with the session.
 struct Stream {
-    client: Client,
+    client: Sql,
+    _database: Database,
     name: &'static str,
     assembler: Assembler,
 }
 
 impl Stream {
     async fn open(name: &'static str, tables: &str) -> Self {
-        let client = connect().await;
+        let (database, client) = connect().await;
         let set_up = format!(
             "SET client_min_messages = warning;
              DROP PUBLICATION IF EXISTS {name};
@@ -50,7 +52,7 @@ impl Stream {
         for sql in [set_up, slot] {
             client.batch_execute(&sql).await.unwrap();
         }
-        Self { client, name, assembler: Assembler::new() }
+        Self { client, _database: database, name, assembler: Assembler::new() }
     }
 
     /// Runs statements and returns what the stream says about them.

@@ -18,6 +18,9 @@ use walhook::event::datum;
 use walhook::flow::relation::SqlType;
 use walhook::source::types;
 
+use crate::support::postgres::Database;
+use crate::support::postgres::Sql;
+
 mod json;
 mod samples;
 
@@ -25,24 +28,13 @@ mod samples;
 const SETTINGS: &str = "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=postgres \
                         -c bytea_output=hex -c extra_float_digits=3";
 
-/// Where the PostgreSQL server of the tests is.
-fn server_url() -> String {
-    std::env::var("WALHOOK_TEST_URL").expect("WALHOOK_TEST_URL names a server to test against")
-}
-
-/// A session with the pinned settings. The task that drives it ends with the client.
-pub(crate) async fn connect() -> Client {
-    let mut config: tokio_postgres::Config = server_url().parse().expect("the URL is valid");
-    config.options(SETTINGS);
-    let (client, connection) =
-        config.connect(tokio_postgres::NoTls).await.expect("the server takes connections");
-    #[expect(clippy::disallowed_methods, reason = "the connection ends with its client")]
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            panic!("the test's connection broke: {error}");
-        }
-    });
-    client
+/// A session with the pinned settings, in a database of its own.
+pub(crate) async fn connect() -> (Database, Sql) {
+    let database = Database::create().await;
+    let url =
+        format!("{}?options={}", database.url(), SETTINGS.replace(' ', "%20").replace('=', "%3D"));
+    let sql = Sql::connect(&url).await;
+    (database, sql)
 }
 
 /// Runs one query in the simple protocol, in which every value comes as its type's text.
@@ -117,7 +109,7 @@ async fn is_array_like(client: &Client, value: &str) -> bool {
 
 #[tokio::test]
 async fn values_of_every_built_in_type_equal_to_jsonb() {
-    let client = connect().await;
+    let (_database, client) = connect().await;
     let known = samples::built_in();
     let rows = client
         .query(
@@ -146,7 +138,7 @@ async fn values_of_every_built_in_type_equal_to_jsonb() {
 
 #[tokio::test]
 async fn values_of_made_types_equal_to_jsonb() {
-    let client = connect().await;
+    let (_database, client) = connect().await;
     client.batch_execute(samples::MADE_TYPES).await.unwrap();
     for (type_name, samples) in samples::MADE {
         let samples: Vec<String> = samples.iter().map(ToString::to_string).collect();
@@ -159,7 +151,7 @@ async fn values_of_made_types_equal_to_jsonb() {
 
 #[tokio::test]
 async fn json_is_passed_through_byte_for_byte() {
-    let client = connect().await;
+    let (_database, client) = connect().await;
     let long = format!("1{}", "0".repeat(130_000));
     let documents =
         [r#" {"b": 1e400, "a": 1, "b": "\ud800\u0000"}"#, "\"\\udc00\\ud800\"", "[1,\t2\n]", &long];
@@ -175,7 +167,7 @@ async fn json_is_passed_through_byte_for_byte() {
 
 #[tokio::test]
 async fn numbers_keep_exactly_their_digits() {
-    let client = connect().await;
+    let (_database, client) = connect().await;
     let many = format!("{}.{}", "7".repeat(130_000), "1".repeat(16_000));
     for number in ["9007199254740993", "0.10", "-0.000000000000000000000000000001", &many] {
         let sql = format!("SELECT '{number}'::numeric");
@@ -186,7 +178,7 @@ async fn numbers_keep_exactly_their_digits() {
 
 #[tokio::test]
 async fn points_in_time_equal_the_servers() {
-    let client = connect().await;
+    let (_database, client) = connect().await;
     // Not `extract` of the value itself: beyond 2^63 microseconds it rounds to whole seconds.
     let of_time = "extract(epoch FROM date_trunc('second', v))::int8";
     let of_date = "(v - date '1970-01-01')::int8 * 86400";
@@ -210,7 +202,7 @@ async fn points_in_time_equal_the_servers() {
 
 #[tokio::test]
 async fn what_a_dropped_type_was_is_text() {
-    let client = connect().await;
+    let (_database, client) = connect().await;
     let resolved = types::resolve(&client, &[4_000_000_000, 20]).await.unwrap();
     let found: Vec<_> = resolved.iter().map(|(oid, t)| (*oid, t.as_ref().clone())).collect();
     assert_eq!(found, [(4_000_000_000, SqlType::Text), (20, SqlType::Integer)]);
@@ -218,7 +210,7 @@ async fn what_a_dropped_type_was_is_text() {
 
 #[tokio::test]
 async fn a_primary_key_comes_in_its_own_order_and_without_included_columns() {
-    let client = connect().await;
+    let (_database, client) = connect().await;
     client
         .batch_execute(
             "CREATE TEMP TABLE keyed (a int, \"B\" int, c int, d int,
