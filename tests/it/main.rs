@@ -1,5 +1,7 @@
 //! The tests that drive the real program against a real PostgreSQL and real receivers.
 
+mod catalog;
 mod http_manners;
 mod sandbox;
 mod support;
+mod wire;
