@@ -45,7 +45,8 @@ impl Tail {
         Self { frames: streaming.frames, confirm, stop, running }
     }
 
-    /// Payloads up to the next commit, and where that ends.
+    /// Payloads up to the next commit, and where that ends. Before version 15 PostgreSQL also
+    /// sends transactions in which nothing is left: they are passed over.
     async fn transaction(&mut self) -> (Vec<bytes::Bytes>, Lsn) {
         let mut payloads = Vec::new();
         let mut frames = Vec::new();
@@ -53,6 +54,10 @@ impl Tail {
             self.frames.read(&mut frames).await.unwrap();
             for frame in frames.drain(..) {
                 let Frame::Data { payload, .. } = frame else { continue };
+                if payload.first() == Some(&b'C') && payloads.len() == 1 {
+                    payloads.clear();
+                    continue;
+                }
                 if payload.first() == Some(&b'C') {
                     let end: [u8; 8] = payload[10..18].try_into().unwrap();
                     return (payloads, Lsn::from_raw(u64::from_be_bytes(end)));
