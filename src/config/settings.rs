@@ -138,6 +138,31 @@ pub enum Payload {
     OcrWallet,
 }
 
+/// Columns of contract 1's `data`, in its order. `create_time` is epoch seconds; `pic_url` is left
+/// out when null.
+pub const OCR_WALLET_COLUMNS: [&str; 10] = [
+    "id",
+    "source_ip",
+    "msg_id",
+    "group_id",
+    "wallet_code",
+    "serial_no",
+    "wx_id",
+    "wx_nick_name",
+    "pic_url",
+    "create_time",
+];
+
+impl Payload {
+    /// Columns that the table must have, whatever else it has.
+    pub const fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Standard => &[],
+            Self::OcrWallet => &OCR_WALLET_COLUMNS,
+        }
+    }
+}
+
 /// `[[endpoint]]`, or one of `[webhook] urls`.
 #[derive(Clone, Debug)]
 pub struct Endpoint {

@@ -57,6 +57,8 @@ impl Wanted {
             });
             let age = rule.expiry.as_ref().and_then(|expiry| expiry.column.as_ref());
             let columns = filter.into_iter().chain(age).chain(&rule.order_by).cloned();
+            let shown = rule.payload.columns().iter().map(|&column| column.to_owned());
+            let columns = columns.chain(shown);
             let known = tables.iter_mut().find(|table| table.name == rule.table);
             match known {
                 Some(table) => {
@@ -113,11 +115,11 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn ok(what: String) -> Self {
+    pub fn ok(what: String) -> Self {
         Self { level: Level::Ok, what, fix: None, refusal: None }
     }
 
-    fn warning(what: String, fix: String) -> Self {
+    pub fn warning(what: String, fix: String) -> Self {
         Self { level: Level::Warning, what, fix: Some(fix), refusal: None }
     }
 }

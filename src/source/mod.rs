@@ -16,5 +16,6 @@ pub mod reader;
 pub mod refusal;
 pub mod slot;
 pub mod status;
+pub mod stream;
 pub mod types;
 pub mod wire;

@@ -117,10 +117,11 @@ pub async fn connect(
 ) -> Result<Connection, SourceError> {
     let user = dial::user(server)?;
     // `dial` speaks of connections only; what is wrong beyond that goes around it.
-    let opened = dial::dial(server, async |transport| {
+    let user_name = user.as_str();
+    let opened = dial::dial(server, |transport| async move {
         let at = transport.at().to_owned();
         let end_point = transport.end_point();
-        let opened = open(transport, server, &user, end_point, wal_sender_timeout, &at).await;
+        let opened = open(transport, server, user_name, end_point, wal_sender_timeout, &at).await;
         match opened {
             Err(SourceError::Connect(error)) => Err(error),
             other => Ok(other),
