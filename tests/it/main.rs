@@ -1,7 +1,9 @@
 //! The tests that drive the real program against a real PostgreSQL and real receivers.
 
+mod catalog;
 mod decode;
 mod http_manners;
 mod sandbox;
 mod support;
 mod types;
+mod wire;
