@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::event::route::RuleIndex;
 use crate::flow::event::EventId;
 use crate::flow::event::Facts;
+use crate::flow::event::RuleIndex;
 use crate::flow::settlement::EndpointIndex;
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::EventMetrics;

@@ -20,15 +20,17 @@ use crate::app::books::Books;
 use crate::clock::DatabaseClock;
 use crate::event::route::Routed;
 use crate::event::route::Router;
-use crate::event::route::RuleIndex;
 use crate::flow::budget::Budget;
 use crate::flow::budget::Held;
 use crate::flow::budget::Permit;
 use crate::flow::change::Captured;
 use crate::flow::change::Change;
 use crate::flow::event::Event;
+use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
+use crate::flow::watermark::Fate;
+use crate::flow::watermark::Note;
 use crate::flow::watermark::Opened;
 use crate::queue::LaneSender;
 use crate::source::stream::Source;
@@ -136,14 +138,24 @@ impl Pump {
         let now = self.clock.now();
         self.router.route(&change, now, |rule, outcome| routed.push((rule, outcome)));
         let row = change.held.take().map(Arc::new);
+        let mut notes = Vec::new();
         for (rule, outcome) in routed.drain(..) {
             let takers = self.router.endpoints(rule);
             self.books.captured(rule);
             match outcome {
-                Routed::Filtered => self.books.filtered(rule),
-                Routed::Expired { id, facts } => self.books.expired(rule, takers, id, &facts),
+                Routed::Filtered => {
+                    self.books.filtered(rule);
+                    notes.push(Note { rule, fate: Fate::Filtered });
+                }
+                Routed::Expired { id, facts } => {
+                    self.books.expired(rule, takers, id, &facts);
+                    notes.push(Note { rule, fate: Fate::Expired });
+                }
                 Routed::Event(mut event) => {
                     self.books.raised(rule, takers);
+                    if takers.len() < self.outbox.lanes.len() {
+                        notes.push(Note { rule, fate: Fate::Raised });
+                    }
                     if takers.is_empty() {
                         continue;
                     }
@@ -159,6 +171,7 @@ impl Pump {
             }
         }
         self.routed = routed;
+        self.outbox.close(notes, change.position);
         Ok(())
     }
 }
@@ -196,8 +209,7 @@ impl Outbox {
         event.sequence = self.next_sequence;
         self.next_sequence += 1;
         let owed = u32::try_from(takers.len()).unwrap_or(u32::MAX);
-        let Event { position, committed, .. } = *event;
-        self.opened.push(Opened::Event { position, committed, owed });
+        self.opened.push(Opened::Event { committed: event.committed, owed });
         let event = Arc::new(*event);
         for taker in takers {
             if let Some(batch) = self.batches.get_mut(taker.0) {
@@ -210,7 +222,17 @@ impl Outbox {
         // Of boundaries without an event between them only the last matters.
         match self.opened.last_mut() {
             Some(last @ Opened::Boundary { .. }) => *last = boundary,
-            Some(Opened::Event { .. }) | None => self.opened.push(boundary),
+            Some(_) | None => self.opened.push(boundary),
+        }
+    }
+
+    /// Nothing more comes of the change at `position`. Its notes come last, so that they are never
+    /// committed without its position.
+    fn close(&mut self, notes: Vec<Note>, position: Position) {
+        self.opened.extend(notes.into_iter().map(Opened::Note));
+        match self.opened.last_mut() {
+            Some(last @ Opened::Through { .. }) => *last = Opened::Through { position },
+            Some(_) | None => self.opened.push(Opened::Through { position }),
         }
     }
 

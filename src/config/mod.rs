@@ -101,6 +101,9 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
     }
     let mut root = Section::root(notes, document.get_ref());
     let postgres = postgres::read(root.section("postgres"));
+    let source = postgres.as_ref().map(|postgres| &postgres.server);
+    let state = postgres::read_state(root.section("state"), source);
+    let push_log = service::read_push_log(root.section("push_log"));
     let http = service::read_http(root.section("http"));
     let user_agent = if root.has("event") { terms::USER_AGENT } else { ocr_wallet::USER_AGENT };
     let webhook = webhook::read(root.section("webhook"), user_agent);
@@ -113,6 +116,8 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
     root.finish();
     Some(Settings {
         postgres: postgres?,
+        state: state?,
+        push_log,
         http,
         enabled,
         events: events?,

@@ -36,6 +36,15 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Postgres> {
     Some(Postgres { server: server?, slot, publication, wal_sender_timeout })
 }
 
+/// `[state]`: the source's own server unless there is a URL. `None` if that cannot be read.
+pub(super) fn read_state(mut section: Section<'_>, source: Option<&Server>) -> Option<Server> {
+    let given = section.field("url");
+    section.finish();
+    let Some(field) = given else { return source.cloned() };
+    let text = field.secret()?;
+    postgres_url::parse(text.reveal().trim()).map_err(|message| field.note(message)).ok()
+}
+
 fn server(section: &mut Section<'_>) -> Option<Server> {
     if let Some(field) = section.field("url") {
         let text = field.secret()?;

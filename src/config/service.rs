@@ -1,4 +1,4 @@
-//! `[http]`, `[memory]`, `[log]` and `[shutdown]`: the process itself.
+//! `[http]`, `[push_log]`, `[memory]`, `[log]` and `[shutdown]`: the process itself.
 
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -11,7 +11,9 @@ use crate::config::secret::Secret;
 use crate::config::settings::Http;
 use crate::config::settings::Log;
 use crate::config::settings::LogFormat;
+use crate::config::settings::LoggedBodies;
 use crate::config::settings::Memory;
+use crate::config::settings::PushLog;
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
@@ -21,6 +23,13 @@ const TOKEN_BYTES_MIN: usize = 16;
 const QUEUED_BYTES: usize = 16 << 20;
 /// At least one ordinary row and its rendering must fit beside others.
 const QUEUED_SIZES: RangeInclusive<u64> = (1 << 20)..=(64 << 30);
+
+/// Enough to see what was wrong with a request.
+const BODY_LIMIT: usize = 16 << 10;
+const BODY_LIMITS: RangeInclusive<u64> = 0..=(1 << 20);
+
+const RETENTION_DAYS: u32 = 7;
+const RETENTIONS: RangeInclusive<u32> = 1..=3650;
 
 const FILTER: &str = "info";
 
@@ -61,6 +70,23 @@ fn token(field: &Field<'_>) -> Option<Secret<String>> {
         ));
     }
     Some(token)
+}
+
+pub(super) fn read_push_log(mut section: Section<'_>) -> PushLog {
+    let words = [
+        ("all", LoggedBodies::All),
+        ("failures", LoggedBodies::Failures),
+        ("none", LoggedBodies::None),
+    ];
+    let bodies = section.read("bodies", |field| field.one_of(&words));
+    let limit = section.read("body_limit", |field| field.size(&BODY_LIMITS));
+    let days = section.read("retention_days", |field| field.integer(&RETENTIONS));
+    section.finish();
+    PushLog {
+        bodies: bodies.unwrap_or(LoggedBodies::Failures),
+        body_limit: limit.unwrap_or(BODY_LIMIT),
+        retention_days: days.unwrap_or(RETENTION_DAYS),
+    }
 }
 
 pub(super) fn read_memory(mut section: Section<'_>) -> Memory {

@@ -15,6 +15,9 @@ use crate::flow::relation::TableName;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub postgres: Postgres,
+    /// `[state] url`: where walhook keeps its own state; the source database unless told otherwise.
+    pub state: Server,
+    pub push_log: PushLog,
     pub http: Http,
     /// `[webhook] enabled`: if not, tables are tailed and accounted for, and nothing is pushed.
     pub enabled: bool,
@@ -70,6 +73,24 @@ pub enum TlsMode {
 pub struct Http {
     pub listen: SocketAddr,
     pub token: Option<Secret<String>>,
+}
+
+/// `[push_log]`: what is kept of every attempt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PushLog {
+    pub bodies: LoggedBodies,
+    /// Bytes kept of each body.
+    pub body_limit: usize,
+    /// Whole days; older partitions are dropped.
+    pub retention_days: u32,
+}
+
+/// Of which attempts the request and response bodies are kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LoggedBodies {
+    All,
+    Failures,
+    None,
 }
 
 /// `[memory]`: limits in bytes.

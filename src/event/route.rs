@@ -21,16 +21,13 @@ use crate::flow::event::EventId;
 use crate::flow::event::Expiry;
 use crate::flow::event::Facts;
 use crate::flow::event::Origin;
+use crate::flow::event::RuleIndex;
 use crate::flow::key::Key;
 use crate::flow::key::Keys;
 use crate::flow::relation::Relation;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::time::Timestamp;
-
-/// An event rule's index in the settings' list.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct RuleIndex(pub usize);
 
 /// What a change came to under one rule.
 #[derive(Debug)]

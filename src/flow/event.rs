@@ -76,6 +76,10 @@ impl std::str::FromStr for EventId {
     }
 }
 
+/// The index of an event rule in the settings' list.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct RuleIndex(pub usize);
+
 /// When an event is too old to be sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Expiry {

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 
+use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::time::Timestamp;
@@ -17,9 +18,31 @@ use crate::flow::time::Timestamp;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Opened {
     /// An event is about to be handed to `owed` lanes.
-    Event { position: Position, committed: Timestamp, owed: u32 },
+    Event { committed: Timestamp, owed: u32 },
+    /// Something about a change that no lane is going to settle. The books count it once
+    /// everything before it is settled, so that a crash counts nothing twice.
+    Note(Note),
+    /// That was all about the change at this position; one change may raise several events.
+    Through { position: Position },
     /// See [`Watermark::boundary`].
     Boundary { end: Lsn },
+}
+
+/// What became of a change before it reached any lane, under one event rule.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Note {
+    pub rule: RuleIndex,
+    pub fate: Fate,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Fate {
+    /// The rule's filter kept it back from every endpoint.
+    Filtered,
+    /// It was too old; endpoints that do not take such events count it as filtered.
+    Expired,
+    /// It became an event; this counts for the endpoints that do not take it.
+    Raised,
 }
 
 /// Follows events from the moment they are handed to lanes until every endpoint has settled them.
@@ -34,17 +57,25 @@ pub struct Watermark {
     open: VecDeque<Entry>,
     confirmable: Lsn,
     settled: Option<Position>,
+    /// Notes of the settled prefix that nobody has taken yet.
+    passed: Tally,
 }
+
+/// Notes and how many there are of each. There are only as many kinds as the settings have rules.
+pub type Tally = Vec<(Note, u64)>;
 
 #[derive(Debug)]
 struct Entry {
-    position: Position,
+    /// The last change that is settled with this event; `None` while more may come of its change.
+    through: Option<Position>,
     committed: Timestamp,
     /// Endpoints that have not settled it yet.
     owed: u32,
     /// What may be confirmed once this event and everything before it is settled; `ZERO` while
     /// its transaction goes on.
     boundary: Lsn,
+    /// Of this event and of the changes between it and the next one.
+    notes: Tally,
 }
 
 impl Watermark {
@@ -53,11 +84,30 @@ impl Watermark {
         self.first + self.open.len() as u64
     }
 
+    /// Takes in what the pump tells.
+    pub fn note(&mut self, opened: Opened) {
+        match opened {
+            Opened::Event { committed, owed } => {
+                self.open(committed, owed);
+            }
+            Opened::Note(note) => match self.open.back_mut() {
+                Some(entry) => count(&mut entry.notes, note, 1),
+                None => count(&mut self.passed, note, 1),
+            },
+            Opened::Through { position } => match self.open.back_mut() {
+                Some(entry) => entry.through = Some(position),
+                None => self.settled = Some(position),
+            },
+            Opened::Boundary { end } => self.boundary(end),
+        }
+    }
+
     /// An event is about to be handed to `owed` lanes. Returns its number: events are counted
     /// from 0 in this order.
-    pub fn open(&mut self, position: Position, committed: Timestamp, owed: u32) -> u64 {
+    pub fn open(&mut self, committed: Timestamp, owed: u32) -> u64 {
         let sequence = self.next_sequence();
-        self.open.push_back(Entry { position, committed, owed, boundary: Lsn::ZERO });
+        let (boundary, notes) = (Lsn::ZERO, Tally::new());
+        self.open.push_back(Entry { through: None, committed, owed, boundary, notes });
         self.advance();
         sequence
     }
@@ -81,21 +131,14 @@ impl Watermark {
         self.advance();
     }
 
-    /// [`Self::open`] or [`Self::boundary`].
-    pub fn note(&mut self, opened: Opened) {
-        match opened {
-            Opened::Event { position, committed, owed } => {
-                self.open(position, committed, owed);
-            }
-            Opened::Boundary { end } => self.boundary(end),
-        }
-    }
-
     fn advance(&mut self) {
         while let Some(entry) = self.open.pop_front_if(|entry| entry.owed == 0) {
             self.first += 1;
-            self.settled = Some(entry.position);
+            self.settled = entry.through.or(self.settled);
             self.confirmable = self.confirmable.max(entry.boundary);
+            for (note, times) in entry.notes {
+                count(&mut self.passed, note, times);
+            }
         }
     }
 
@@ -104,9 +147,14 @@ impl Watermark {
         self.confirmable
     }
 
-    /// The last event of the settled prefix; `None` before the first.
+    /// The last change of the settled prefix; `None` before the first.
     pub fn settled(&self) -> Option<Position> {
         self.settled
+    }
+
+    /// The notes that the settled prefix has passed since the last call.
+    pub fn take_passed(&mut self) -> Tally {
+        std::mem::take(&mut self.passed)
     }
 
     /// When the oldest event that is not settled was committed; `None` if all are.
@@ -120,16 +168,27 @@ impl Watermark {
     }
 }
 
+fn count(tally: &mut Tally, note: Note, times: u64) {
+    match tally.iter_mut().find(|(known, _)| *known == note) {
+        Some((_, counted)) => *counted += times,
+        None => tally.push((note, times)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    const NOTE: Note = Note { rule: RuleIndex(0), fate: Fate::Filtered };
 
     #[derive(Clone, Debug)]
     enum Step {
         Event {
             owed: u32,
         },
+        Note,
+        Through,
         Boundary,
         /// Settles one owed delivery, chosen by this number.
         Settle(usize),
@@ -138,6 +197,8 @@ mod tests {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             4 => (0..4u32).prop_map(|owed| Step::Event { owed }),
+            1 => Just(Step::Note),
+            4 => Just(Step::Through),
             2 => Just(Step::Boundary),
             6 => any::<usize>().prop_map(Step::Settle),
         ];
@@ -149,11 +210,28 @@ mod tests {
     struct Model {
         events: Vec<u32>,
         boundaries: Vec<(usize, u64)>,
+        /// The number of events before each note.
+        notes: Vec<usize>,
+        throughs: Vec<(usize, u64)>,
     }
 
     impl Model {
+        fn settled(&self) -> usize {
+            self.events.iter().take_while(|&&owed| owed == 0).count()
+        }
+
+        fn passed(&self) -> usize {
+            self.notes.iter().filter(|&&events| events <= self.settled()).count()
+        }
+
+        fn position(&self) -> Option<u64> {
+            let settled = self.settled();
+            let reached = self.throughs.iter().filter(|(events, _)| *events <= settled);
+            reached.map(|&(_, at)| at).max()
+        }
+
         fn confirmable(&self) -> u64 {
-            let settled = self.events.iter().take_while(|&&owed| owed == 0).count();
+            let settled = self.settled();
             let reached = self.boundaries.iter().filter(|(events, _)| *events <= settled);
             reached.map(|&(_, end)| end).max().unwrap_or(0)
         }
@@ -166,14 +244,23 @@ mod tests {
             let mut model = Model::default();
             let mut wal = 0;
             let mut before = Lsn::ZERO;
+            let mut passed = 0;
             for step in steps {
                 wal += 1;
                 match step {
                     Step::Event { owed } => {
-                        let position = Position { commit: Lsn::from_raw(wal), ordinal: 0 };
-                        let sequence = mark.open(position, Timestamp::default(), owed);
+                        let sequence = mark.open(Timestamp::default(), owed);
                         prop_assert_eq!(sequence, model.events.len() as u64);
                         model.events.push(owed);
+                    }
+                    Step::Note => {
+                        mark.note(Opened::Note(NOTE));
+                        model.notes.push(model.events.len());
+                    }
+                    Step::Through => {
+                        let position = Position { commit: Lsn::from_raw(wal), ordinal: 0 };
+                        mark.note(Opened::Through { position });
+                        model.throughs.push((model.events.len(), wal));
                     }
                     Step::Boundary => {
                         mark.boundary(Lsn::from_raw(wal));
@@ -191,6 +278,9 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(mark.confirmable(), Lsn::from_raw(model.confirmable()));
+                passed += mark.take_passed().iter().map(|(_, times)| times).sum::<u64>();
+                prop_assert_eq!(passed, model.passed() as u64);
+                prop_assert_eq!(mark.settled().map(|at| at.commit.raw()), model.position());
                 prop_assert!(mark.confirmable() >= before, "it went back");
                 before = mark.confirmable();
             }
