@@ -1,15 +1,36 @@
-//! Connections to PostgreSQL: where the server is, how to get in, and plain SQL sessions.
+//! PostgreSQL: connections to it, and walhook's own state in it.
 //!
 //! ```text
 //! settings ─▶ [dial] host list, sockets, TLS ─▶ Transport ─┬─▶ [Session] plain SQL, here
 //!                                                           └─▶ source::wire, replication
+//!
+//! Session ─▶ [migrate] ─▶ [progress] take the slot ─▶ [flush] one transaction per flush
+//!                                                     [backlog] [dead_letters] [push_log] [books]
 //! ```
 //!
 //! Both kinds of connection go through the same [`mod@dial`], so that a host list, an sslmode or a time
 //! limit means the same for each of them.
+//!
+//! The state is schema `walhook` (`sql/migrations`). Its statements are sent with their types and
+//! without a name, each in one round trip: nothing is prepared, so nothing goes stale after a
+//! reconnect, and a transaction pooler may stand in between.
 
+pub mod backlog;
+pub mod body_codec;
+pub mod books;
+pub mod dead_letters;
 pub mod dial;
 pub mod error;
+pub mod flush;
+pub mod migrate;
+pub mod overdue;
+pub mod partitions;
+pub mod progress;
+pub mod push_log;
+pub mod resend;
+mod sql;
+pub mod state_error;
+pub mod stored_event;
 pub mod tls;
 pub mod transport;
 

@@ -4,6 +4,7 @@ mod catalog;
 mod decode;
 mod http_manners;
 mod sandbox;
+mod state;
 mod support;
 mod types;
 mod wire;

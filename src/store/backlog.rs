@@ -1,0 +1,411 @@
+//! The backlog: deliveries that wait for their endpoint outside of memory.
+//!
+//! ```text
+//! lane ─ parked ─▶ flush ─▶ [backlog] ─ page, in order ─▶ lane ─▶ ... ─ finished ─▶ flush
+//! ```
+//!
+//! A row stays while its delivery is in memory again, and goes with the flush that settles it: a
+//! crash in between repeats it and loses nothing. Rows are ordered by the position of their change,
+//! however late they were parked: an event that was parked after a later one of the same key still
+//! comes first. What is in memory already is the lane's to know; it names those rows where they
+//! must be left alone.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio_postgres::Client;
+use tokio_postgres::Row;
+use tokio_postgres::Transaction;
+use tokio_postgres::types::Type;
+
+use crate::flow::event::Event;
+use crate::flow::lsn::Position;
+use crate::flow::time::Timestamp;
+use crate::flow::verdict::Failure;
+use crate::store::body_codec;
+use crate::store::progress::Holding;
+use crate::store::sql::Params;
+use crate::store::sql::bigint;
+use crate::store::sql::chunks;
+use crate::store::sql::clean;
+use crate::store::sql::int;
+use crate::store::sql::read;
+use crate::store::sql::unsigned;
+use crate::store::sql::unsigned_int;
+use crate::store::state_error::StateError;
+use crate::store::stored_event;
+use crate::store::stored_event::History;
+use crate::store::stored_event::Replay;
+use crate::store::stored_event::Subject;
+
+/// Names a row of the backlog.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct BacklogId(pub i64);
+
+impl fmt::Display for BacklogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Why a delivery was parked.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum ParkReason {
+    /// Its next attempt is further away than `park_after`.
+    Retry,
+    /// The lane had no room.
+    LaneFull,
+    /// The endpoint's circuit breaker is open.
+    BreakerOpen,
+    /// An earlier event of its key is parked.
+    BehindParked,
+    /// walhook was asked to stop.
+    Shutdown,
+}
+
+impl ParkReason {
+    const ALL: [Self; 5] =
+        [Self::Retry, Self::LaneFull, Self::BreakerOpen, Self::BehindParked, Self::Shutdown];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::LaneFull => "lane_full",
+            Self::BreakerOpen => "breaker_open",
+            Self::BehindParked => "behind_parked",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// A delivery to park. Parked again under the same event and endpoint, the first one stays.
+#[derive(Clone, Debug)]
+pub struct Parked {
+    pub event: Arc<Event>,
+    pub endpoint: Arc<str>,
+    pub row_key: Option<String>,
+    pub history: History,
+    /// `None`: as soon as there is room.
+    pub next_attempt: Option<Timestamp>,
+    pub parked_at: Timestamp,
+    pub reason: ParkReason,
+    pub replay: Replay,
+}
+
+/// A delivery that was taken from the backlog and goes back there after another attempt.
+#[derive(Clone, Debug)]
+pub struct Reparked {
+    pub id: BacklogId,
+    pub history: History,
+    pub next_attempt: Option<Timestamp>,
+    pub reason: ParkReason,
+}
+
+/// A row, read back.
+#[derive(Debug)]
+pub struct Waiting {
+    pub id: BacklogId,
+    /// Its `sequence` is 0 and it holds no share of the memory budget.
+    pub event: Event,
+    pub endpoint: Arc<str>,
+    pub row_key: Option<String>,
+    pub history: History,
+    pub next_attempt: Option<Timestamp>,
+    pub parked_at: Timestamp,
+    pub reason: ParkReason,
+    pub replay: Replay,
+    /// Length of the stored body in bytes.
+    pub body_bytes: usize,
+}
+
+impl Waiting {
+    /// Where to go on after this row.
+    pub fn cursor(&self) -> Cursor {
+        Cursor { position: self.event.position, id: self.id }
+    }
+}
+
+/// A place in the order of an endpoint's backlog.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Cursor {
+    position: Position,
+    id: BacklogId,
+}
+
+/// Which part of an endpoint's backlog to read.
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimits {
+    /// Rows after this one; `None` from the start.
+    pub after: Option<Cursor>,
+    pub rows: usize,
+    /// Bytes of bodies; the first row comes in any case, or it never could.
+    pub bytes: usize,
+    /// Leaves out what is not due at this time, and what stands behind it with one of its keys: so
+    /// a failing key does not hold up the others. What was left out is due later, before the cursor:
+    /// start again from `None` then. `None` reads everything, for strict order.
+    pub due: Option<Timestamp>,
+}
+
+/// What one endpoint has in the backlog.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Size {
+    pub endpoint: Arc<str>,
+    pub rows: u64,
+    pub bytes: u64,
+    /// When its oldest row was parked.
+    pub oldest: Timestamp,
+}
+
+pub(crate) async fn park(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    parked: &[Parked],
+) -> Result<(), StateError> {
+    let event = stored_event::COLUMNS;
+    let rest = "endpoint, attempts, next_attempt_at, parked_at, reason, first_attempt_at, \
+                last_attempt_at, http_status, failure_class, failure_detail, replay, resend_of";
+    let insert = format!(
+        "INSERT INTO walhook.backlog (slot, {event}, {rest})
+         SELECT $1, {event}, {rest}
+           FROM unnest({arrays}, $16::text[], $17::int[], $18::timestamptz[], $19::timestamptz[],
+                       $20::text[], $21::timestamptz[], $22::timestamptz[], $23::int[],
+                       $24::text[], $25::text[], $26::bool[], $27::bigint[])
+                WITH ORDINALITY AS rows ({event}, {rest}, number)
+          ORDER BY number
+         ON CONFLICT DO NOTHING",
+        arrays = stored_event::ARRAYS,
+    );
+    for chunk in chunks(parked, |row| body_codec::encoded_len(&row.event.body)) {
+        let bodies = chunk
+            .iter()
+            .map(|row| match body_codec::encode(&row.event.body) {
+                Some(body) => Ok(Some(body)),
+                None => Err(StateError::BodyTooLarge {
+                    event: row.event.id.to_string(),
+                    bytes: body_codec::encoded_len(&row.event.body),
+                }),
+            })
+            .collect::<Result<Vec<_>, StateError>>()?;
+        let subjects: Vec<Subject<'_>> = chunk
+            .iter()
+            .map(|row| Subject { event: &row.event, row_key: row.row_key.as_deref() })
+            .collect();
+        let mut params = Params::default();
+        params.put(Type::TEXT, holding.slot.as_ref());
+        stored_event::put_events(&mut params, &subjects, bodies, holding.unicode);
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| &*row.endpoint));
+        params.column(Type::INT4_ARRAY, chunk.iter().map(|row| int(row.history.attempts)));
+        params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.next_attempt));
+        params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.parked_at));
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.reason.as_str()));
+        let histories: Vec<&History> = chunk.iter().map(|row| &row.history).collect();
+        put_histories(&mut params, &histories, holding.unicode);
+        params.column(Type::BOOL_ARRAY, chunk.iter().map(|row| row.replay.is_replay()));
+        params.column(Type::INT8_ARRAY, chunk.iter().map(|row| row.replay.dead_letter()));
+        tx.execute_typed(&insert, &params.list()).await?;
+    }
+    Ok(())
+}
+
+/// Adds first and last attempt, status, class and detail of the last failure.
+fn put_histories<'a>(params: &mut Params<'a>, rows: &[&'a History], unicode: bool) {
+    params.column(Type::TIMESTAMPTZ_ARRAY, rows.iter().map(|row| row.first_attempt));
+    params.column(Type::TIMESTAMPTZ_ARRAY, rows.iter().map(|row| row.last_attempt));
+    params.column(Type::INT4_ARRAY, rows.iter().map(|row| row.status.map(i32::from)));
+    let failures = || rows.iter().map(|row| row.failure.as_ref());
+    params.column(Type::TEXT_ARRAY, failures().map(|failure| failure.map(|f| f.class.as_str())));
+    let detail = |failure: &'a Failure| clean(&failure.detail, unicode);
+    params.column(Type::TEXT_ARRAY, failures().map(|failure| failure.map(detail)));
+}
+
+pub(crate) async fn repark(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    reparked: &[Reparked],
+) -> Result<(), StateError> {
+    for chunk in chunks(reparked, |_| 0) {
+        let mut params = Params::default();
+        params.put(Type::TEXT, holding.slot.as_ref());
+        params.column(Type::INT8_ARRAY, chunk.iter().map(|row| row.id.0));
+        params.column(Type::INT4_ARRAY, chunk.iter().map(|row| int(row.history.attempts)));
+        params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.next_attempt));
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.reason.as_str()));
+        let histories: Vec<&History> = chunk.iter().map(|row| &row.history).collect();
+        put_histories(&mut params, &histories, holding.unicode);
+        tx.execute_typed(
+            "UPDATE walhook.backlog b
+                SET attempts = r.attempts, next_attempt_at = r.next_attempt_at, reason = r.reason,
+                    first_attempt_at = r.first_attempt_at, last_attempt_at = r.last_attempt_at,
+                    http_status = r.http_status, failure_class = r.failure_class,
+                    failure_detail = r.failure_detail
+               FROM unnest($2::bigint[], $3::int[], $4::timestamptz[], $5::text[],
+                           $6::timestamptz[], $7::timestamptz[], $8::int[], $9::text[],
+                           $10::text[])
+                    AS r (id, attempts, next_attempt_at, reason, first_attempt_at,
+                          last_attempt_at, http_status, failure_class, failure_detail)
+              WHERE b.id = r.id AND b.slot = $1",
+            &params.list(),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn finish(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    finished: &[BacklogId],
+) -> Result<(), StateError> {
+    if finished.is_empty() {
+        return Ok(());
+    }
+    let mut params = Params::default();
+    params.put(Type::TEXT, holding.slot.as_ref());
+    params.column(Type::INT8_ARRAY, finished.iter().map(|id| id.0));
+    tx.execute_typed(
+        "DELETE FROM walhook.backlog WHERE slot = $1 AND id = ANY ($2)",
+        &params.list(),
+    )
+    .await?;
+    Ok(())
+}
+
+/// The next rows of an endpoint, in order.
+///
+/// # Errors
+/// That the rows could not be read, or not be understood.
+pub async fn page(
+    client: &Client,
+    slot: &str,
+    endpoint: &str,
+    limits: PageLimits,
+) -> Result<Vec<Waiting>, StateError> {
+    let Cursor { position, id } =
+        limits.after.unwrap_or(Cursor { position: Position::default(), id: BacklogId(-1) });
+    let mut params = Params::default();
+    params.put(Type::TEXT, slot);
+    params.put(Type::TEXT, endpoint);
+    params.put(Type::PG_LSN, position.commit);
+    params.put(Type::INT8, i64::from(position.ordinal));
+    params.put(Type::INT8, id.0);
+    params.put(Type::INT8, bigint(limits.rows as u64));
+    params.put(Type::INT8, bigint(limits.bytes as u64));
+    let due = match limits.due {
+        Some(due) => {
+            params.put(Type::TIMESTAMPTZ, due);
+            DUE
+        }
+        None => "",
+    };
+    // The window's sum reads no body: the bytes of each are a column.
+    let query = format!(
+        "{with} SELECT * FROM (
+             SELECT *, sum(body_bytes::bigint) OVER orderly AS total,
+                    row_number() OVER orderly AS number
+               FROM (SELECT b.* FROM walhook.backlog b
+                      WHERE b.slot = $1 AND b.endpoint = $2
+                        AND (b.commit_lsn, b.ordinal, b.id) > ($3, $4, $5) {due}
+                      ORDER BY b.commit_lsn, b.ordinal, b.id LIMIT $6) AS next
+             WINDOW orderly AS (ORDER BY commit_lsn, ordinal, id ROWS UNBOUNDED PRECEDING)
+         ) AS page
+         WHERE total <= $7 OR number = 1
+         ORDER BY commit_lsn, ordinal, id",
+        with = if due.is_empty() { "" } else { HELD },
+    );
+    let rows = client.query_typed(&query, &params.list()).await?;
+    let endpoint: Arc<str> = endpoint.into();
+    rows.iter().map(|row| read_waiting(row, &endpoint)).collect()
+}
+
+/// Keys that wait for a later time, each from its first such row on.
+const HELD: &str = "WITH waiting AS MATERIALIZED (
+         SELECT first_key, second_key, commit_lsn, ordinal, id FROM walhook.backlog
+          WHERE slot = $1 AND endpoint = $2 AND next_attempt_at > $8
+     ), held AS MATERIALIZED (
+         SELECT DISTINCT ON (key) key, commit_lsn, ordinal, id FROM (
+             SELECT first_key AS key, commit_lsn, ordinal, id FROM waiting
+             UNION ALL SELECT second_key, commit_lsn, ordinal, id FROM waiting
+         ) AS keys WHERE key IS NOT NULL ORDER BY key, commit_lsn, ordinal, id
+     )";
+
+const DUE: &str = "AND (b.next_attempt_at IS NULL OR b.next_attempt_at <= $8)
+     AND NOT EXISTS (SELECT FROM held h WHERE h.key = b.first_key
+          AND (h.commit_lsn, h.ordinal, h.id) < (b.commit_lsn, b.ordinal, b.id))
+     AND NOT EXISTS (SELECT FROM held h WHERE h.key = b.second_key
+          AND (h.commit_lsn, h.ordinal, h.id) < (b.commit_lsn, b.ordinal, b.id))";
+
+fn read_waiting(row: &Row, endpoint: &Arc<str>) -> Result<Waiting, StateError> {
+    let reason: &str = read(row, "reason")?;
+    Ok(Waiting {
+        id: BacklogId(read(row, "id")?),
+        event: stored_event::read_event(row, Some(Bytes::from(read::<Vec<u8>>(row, "body")?)))?,
+        endpoint: Arc::clone(endpoint),
+        row_key: read(row, "row_key")?,
+        history: read_history(row)?,
+        next_attempt: read(row, "next_attempt_at")?,
+        parked_at: read(row, "parked_at")?,
+        // One that a newer walhook wrote is as good as the plainest.
+        reason: ParkReason::ALL
+            .into_iter()
+            .find(|known| known.as_str() == reason)
+            .unwrap_or(ParkReason::LaneFull),
+        replay: Replay::from_columns(read(row, "replay")?, read(row, "resend_of")?),
+        body_bytes: usize::try_from(unsigned_int(row, "body_bytes")?).unwrap_or(usize::MAX),
+    })
+}
+
+fn read_history(row: &Row) -> Result<History, StateError> {
+    let class = read::<Option<&str>>(row, "failure_class")?.and_then(stored_event::failure_class);
+    let detail: Option<String> = read(row, "failure_detail")?;
+    Ok(History {
+        attempts: unsigned_int(row, "attempts")?,
+        first_attempt: read(row, "first_attempt_at")?,
+        last_attempt: read(row, "last_attempt_at")?,
+        status: stored_event::read_status(row)?,
+        failure: class.zip(detail).map(|(class, detail)| Failure { class, detail }),
+    })
+}
+
+/// What each endpoint has in the backlog; endpoints with nothing are left out. Counts every row:
+/// for the start, and then the caller keeps count.
+///
+/// # Errors
+/// That the rows could not be counted.
+pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<Size>, StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, slot);
+    let rows = client
+        .query_typed(
+            "SELECT endpoint, count(*) AS rows, sum(body_bytes)::bigint AS bytes,
+                    min(parked_at) AS oldest
+               FROM walhook.backlog WHERE slot = $1 GROUP BY endpoint ORDER BY endpoint",
+            &params.list(),
+        )
+        .await?;
+    let size = |row: &Row| {
+        Ok(Size {
+            endpoint: read::<&str>(row, "endpoint")?.into(),
+            rows: unsigned(row, "rows")?,
+            bytes: unsigned(row, "bytes")?,
+            oldest: read(row, "oldest")?,
+        })
+    };
+    rows.iter().map(size).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::lsn::Lsn;
+
+    #[test]
+    fn a_cursor_orders_by_position_first() {
+        let at = |ordinal, id| Cursor {
+            position: Position { commit: Lsn::from_raw(7), ordinal },
+            id: BacklogId(id),
+        };
+        assert!(at(0, 9) < at(1, 2));
+        assert!(at(1, 2) < at(1, 3));
+    }
+}

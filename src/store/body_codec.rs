@@ -1,0 +1,171 @@
+//! Bodies as bytes: how a parked delivery and a dead letter keep a body whose places for the
+//! attempt's time are still open.
+//!
+//! ```text
+//! version (1 byte) = 1, then each part:
+//!   0x01 length (u32, big-endian) bytes    Part::Bytes
+//!   0x02 length (u32, big-endian) bytes    Part::Escaped
+//!   0x03                                   Part::AttemptSeconds
+//!   0x04 micros (i64, big-endian)          Part::AgeSeconds, Unix epoch
+//! ```
+//!
+//! Pure. A new kind of part needs a new version: an older walhook must refuse what it cannot send
+//! rightly, not send half of it.
+
+use bytes::Buf;
+use bytes::Bytes;
+
+use crate::flow::body::Body;
+use crate::flow::body::Part;
+use crate::flow::time::Timestamp;
+
+const VERSION: u8 = 1;
+
+const BYTES: u8 = 1;
+const ESCAPED: u8 = 2;
+const ATTEMPT_SECONDS: u8 = 3;
+const AGE_SECONDS: u8 = 4;
+
+/// The largest encoded body that is stored. PostgreSQL takes messages and fields of less than
+/// 1 GiB; the rest of the row needs some of it.
+pub const STORED_BYTES_MAX: usize = 1000 * 1024 * 1024;
+
+/// The bytes are not an encoded body.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BodyError {
+    #[error("the body has version {version}, this walhook knows {VERSION}: run a newer one")]
+    UnknownVersion { version: u8 },
+    #[error("the body has a part of unknown kind {kind}")]
+    UnknownPart { kind: u8 },
+    #[error("the body ends in the middle of a part")]
+    Short,
+}
+
+/// Length of what [`encode`] makes of `body`.
+pub fn encoded_len(body: &Body) -> usize {
+    let length = |part: &Part| match part {
+        Part::Bytes(bytes) | Part::Escaped(bytes) => 5 + bytes.len(),
+        Part::AttemptSeconds => 1,
+        Part::AgeSeconds { .. } => 9,
+    };
+    1 + body.parts().iter().map(length).sum::<usize>()
+}
+
+/// The body as bytes; `None` if it is larger than [`STORED_BYTES_MAX`].
+pub fn encode(body: &Body) -> Option<Vec<u8>> {
+    if encoded_len(body) > STORED_BYTES_MAX {
+        return None;
+    }
+    let mut out = Vec::with_capacity(encoded_len(body));
+    out.push(VERSION);
+    for part in body.parts() {
+        match part {
+            Part::Bytes(bytes) => put_bytes(&mut out, BYTES, bytes),
+            Part::Escaped(bytes) => put_bytes(&mut out, ESCAPED, bytes),
+            Part::AttemptSeconds => out.push(ATTEMPT_SECONDS),
+            Part::AgeSeconds { born } => {
+                out.push(AGE_SECONDS);
+                out.extend_from_slice(&born.micros().to_be_bytes());
+            }
+        }
+    }
+    Some(out)
+}
+
+/// The body again; its parts are slices of `encoded`.
+///
+/// # Errors
+/// That these bytes were not made by [`encode`], or by a newer one.
+pub fn decode(mut encoded: Bytes) -> Result<Body, BodyError> {
+    let version = encoded.try_get_u8().map_err(|_| BodyError::Short)?;
+    if version != VERSION {
+        return Err(BodyError::UnknownVersion { version });
+    }
+    let mut parts = Vec::new();
+    while let Ok(kind) = encoded.try_get_u8() {
+        parts.push(match kind {
+            BYTES => Part::Bytes(take_bytes(&mut encoded)?),
+            ESCAPED => Part::Escaped(take_bytes(&mut encoded)?),
+            ATTEMPT_SECONDS => Part::AttemptSeconds,
+            AGE_SECONDS => {
+                let micros = encoded.try_get_i64().map_err(|_| BodyError::Short)?;
+                Part::AgeSeconds { born: Timestamp::from_micros(micros) }
+            }
+            kind => return Err(BodyError::UnknownPart { kind }),
+        });
+    }
+    Ok(Body::new(parts))
+}
+
+fn put_bytes(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
+    let length = u32::try_from(bytes.len()).expect("a body of at most STORED_BYTES_MAX");
+    out.push(kind);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn take_bytes(encoded: &mut Bytes) -> Result<Bytes, BodyError> {
+    let length = encoded.try_get_u32().map_err(|_| BodyError::Short)?;
+    let length = usize::try_from(length).map_err(|_| BodyError::Short)?;
+    if length > encoded.len() {
+        return Err(BodyError::Short);
+    }
+    Ok(encoded.split_to(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn part() -> impl Strategy<Value = Part> {
+        prop_oneof![
+            any::<Vec<u8>>().prop_map(|bytes| Part::Bytes(Bytes::from(bytes))),
+            any::<Vec<u8>>().prop_map(|bytes| Part::Escaped(Bytes::from(bytes))),
+            Just(Part::AttemptSeconds),
+            any::<i64>()
+                .prop_map(|micros| Part::AgeSeconds { born: Timestamp::from_micros(micros) }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_reads_back_with_its_places_still_open(
+            parts in prop::collection::vec(part(), 0..8)
+        ) {
+            let body = Body::new(parts);
+            let encoded = encode(&body).unwrap();
+            prop_assert_eq!(encoded.len(), encoded_len(&body));
+            let read = decode(Bytes::from(encoded)).unwrap();
+            prop_assert_eq!(format!("{:?}", read.parts()), format!("{:?}", body.parts()));
+        }
+
+        #[test]
+        fn a_cut_body_is_refused_or_ends_between_two_parts(
+            parts in prop::collection::vec(part(), 1..4), cut in any::<prop::sample::Index>()
+        ) {
+            let encoded = encode(&Body::new(parts.clone())).unwrap();
+            let cut = cut.index(encoded.len());
+            match decode(Bytes::from(encoded[..cut].to_vec())) {
+                Err(error) => prop_assert_eq!(error, BodyError::Short),
+                Ok(body) => {
+                    let whole = format!("{:?}", &parts[..body.parts().len()]);
+                    prop_assert_eq!(format!("{:?}", body.parts()), whole);
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_decode_or_fail_but_never_panic(encoded: Vec<u8>) {
+            let _outcome: Result<Body, BodyError> = decode(Bytes::from(encoded));
+        }
+    }
+
+    #[test]
+    fn what_a_newer_walhook_wrote_is_refused() {
+        let refused = |bytes: &'static [u8]| decode(Bytes::from_static(bytes)).unwrap_err();
+        assert_eq!(refused(&[2]), BodyError::UnknownVersion { version: 2 });
+        assert_eq!(refused(&[1, 9]), BodyError::UnknownPart { kind: 9 });
+        assert_eq!(refused(&[]), BodyError::Short);
+    }
+}

@@ -1,0 +1,117 @@
+//! The books: what became of the deliveries of each table and endpoint, through restarts.
+//!
+//! `captured = delivered + filtered + expired + dead + pending`. What is pending is not stored: it
+//! is what the other numbers leave. The ledger adds to the books in the transaction of its flush, so
+//! they are true after every kill: what was not flushed was not captured either, as it comes again.
+
+use std::sync::Arc;
+
+use tokio_postgres::Client;
+use tokio_postgres::Row;
+use tokio_postgres::Transaction;
+use tokio_postgres::types::Type;
+
+use crate::flow::relation::TableName;
+use crate::store::progress::Holding;
+use crate::store::sql::Params;
+use crate::store::sql::chunks;
+use crate::store::sql::read;
+use crate::store::state_error::StateError;
+use crate::store::stored_event;
+
+/// One line of the books, or what is added to it. Signed: a dead letter that is sent again is dead
+/// no more.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Count {
+    pub captured: i64,
+    pub delivered: i64,
+    pub filtered: i64,
+    pub expired: i64,
+    pub dead: i64,
+}
+
+impl Count {
+    /// What is neither here nor there yet.
+    pub fn pending(&self) -> i64 {
+        self.captured - self.delivered - self.filtered - self.expired - self.dead
+    }
+}
+
+/// A line of the books and whose it is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    pub endpoint: Arc<str>,
+    pub table: Arc<TableName>,
+    pub count: Count,
+}
+
+pub(crate) async fn add(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    entries: &[Entry],
+) -> Result<(), StateError> {
+    for chunk in chunks(entries, |_| 0) {
+        let counts = || chunk.iter().map(|entry| entry.count);
+        let mut params = Params::default();
+        params.put(Type::TEXT, holding.slot.as_ref());
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|entry| &*entry.endpoint));
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|entry| entry.table.schema.as_str()));
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|entry| entry.table.name.as_str()));
+        params.column(Type::INT8_ARRAY, counts().map(|count| count.captured));
+        params.column(Type::INT8_ARRAY, counts().map(|count| count.delivered));
+        params.column(Type::INT8_ARRAY, counts().map(|count| count.filtered));
+        params.column(Type::INT8_ARRAY, counts().map(|count| count.expired));
+        params.column(Type::INT8_ARRAY, counts().map(|count| count.dead));
+        // Summed first: one statement may not change a row twice.
+        tx.execute_typed(
+            "INSERT INTO walhook.books AS b (slot, endpoint, table_schema, table_name, captured,
+                    delivered, filtered, expired, dead)
+             SELECT $1, endpoint, table_schema, table_name, sum(captured), sum(delivered),
+                    sum(filtered), sum(expired), sum(dead)
+               FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[],
+                           $7::bigint[], $8::bigint[], $9::bigint[])
+                    AS r (endpoint, table_schema, table_name, captured, delivered, filtered,
+                          expired, dead)
+              GROUP BY endpoint, table_schema, table_name
+             ON CONFLICT (slot, endpoint, table_schema, table_name) DO UPDATE
+                SET captured = b.captured + excluded.captured,
+                    delivered = b.delivered + excluded.delivered,
+                    filtered = b.filtered + excluded.filtered,
+                    expired = b.expired + excluded.expired, dead = b.dead + excluded.dead",
+            &params.list(),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// All lines of a slot, ordered by endpoint and table.
+///
+/// # Errors
+/// That the rows could not be read.
+pub async fn load(client: &Client, slot: &str) -> Result<Vec<Entry>, StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, slot);
+    let rows = client
+        .query_typed(
+            "SELECT endpoint, table_schema, table_name, captured, delivered, filtered, expired,
+                    dead
+               FROM walhook.books WHERE slot = $1 ORDER BY endpoint, table_schema, table_name",
+            &params.list(),
+        )
+        .await?;
+    let entry = |row: &Row| {
+        Ok(Entry {
+            endpoint: read::<&str>(row, "endpoint")?.into(),
+            table: Arc::new(stored_event::read_table(row)?),
+            count: Count {
+                captured: read(row, "captured")?,
+                delivered: read(row, "delivered")?,
+                filtered: read(row, "filtered")?,
+                expired: read(row, "expired")?,
+                dead: read(row, "dead")?,
+            },
+        })
+    };
+    rows.iter().map(entry).collect()
+}

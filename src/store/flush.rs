@@ -1,0 +1,228 @@
+//! One flush of the ledger: everything that happened since the last one, in one transaction.
+//!
+//! ```text
+//! ledger ─ Flush ─▶ [commit] fence ─▶ backlog, dead letters, books ─▶ push log by COPY ─▶ COMMIT
+//! ```
+//!
+//! Either all of it is in the tables or nothing: the books balance and progress never runs ahead of
+//! what it stands for. The first statement checks that the slot is still ours and counts the flush;
+//! statements that do not need one another's answer are sent together.
+
+use std::sync::Arc;
+
+use tokio_postgres::Client;
+use tokio_postgres::Row;
+use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use crate::flow::event::EventId;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::store::backlog;
+use crate::store::backlog::BacklogId;
+use crate::store::backlog::Parked;
+use crate::store::backlog::Reparked;
+use crate::store::books;
+use crate::store::books::Entry;
+use crate::store::dead_letters;
+use crate::store::dead_letters::DeadLetter;
+use crate::store::partitions;
+use crate::store::progress::Holding;
+use crate::store::progress::begin;
+use crate::store::progress::fenced;
+use crate::store::progress::lock;
+use crate::store::push_log;
+use crate::store::push_log::Attempt;
+use crate::store::resend;
+use crate::store::resend::Resent;
+use crate::store::sql::Params;
+use crate::store::sql::chunks;
+use crate::store::sql::read;
+use crate::store::state_error::StateError;
+
+/// Everything that one flush commits. What is empty costs nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Flush {
+    /// The end of the settled prefix; `None` leaves it where it is.
+    pub settled: Option<Position>,
+    /// What will be confirmed after this flush; `None` leaves it where it is.
+    pub confirmed: Option<Lsn>,
+    /// Deliveries settled beyond the prefix: by endpoint and event. Those that an earlier flush
+    /// noted are not repeated here; they go by themselves when `settled` passes them.
+    pub ahead: Vec<(Arc<str>, EventId)>,
+    pub attempts: Vec<Attempt>,
+    pub parked: Vec<Parked>,
+    /// Rows of the backlog that go back there after another attempt.
+    pub reparked: Vec<Reparked>,
+    /// Rows of the backlog that are settled, whatever their outcome.
+    pub finished: Vec<BacklogId>,
+    pub dead: Vec<DeadLetter>,
+    /// Dead letters whose resend ended well, or expired. One that died again is in `dead`.
+    pub resent: Vec<Resent>,
+    pub books: Vec<Entry>,
+}
+
+impl Flush {
+    /// Whether there is nothing to write: then nothing should be written.
+    pub fn is_empty(&self) -> bool {
+        self.settled.is_none()
+            && self.confirmed.is_none()
+            && self.ahead.is_empty()
+            && self.attempts.is_empty()
+            && self.parked.is_empty()
+            && self.reparked.is_empty()
+            && self.finished.is_empty()
+            && self.dead.is_empty()
+            && self.resent.is_empty()
+            && self.books.is_empty()
+    }
+}
+
+/// What the fence said.
+#[derive(Debug, Eq, PartialEq)]
+enum Fence {
+    Open,
+    /// The transaction of an earlier try was committed after all.
+    AlreadyCommitted,
+}
+
+/// Commits `flush`.
+///
+/// When the answer gets lost, nobody knows whether it was committed: call it again with the *same*
+/// flush, on a new session if need be. It is then committed once, not twice.
+///
+/// # Errors
+/// [`StateError::Fenced`]: another walhook has the slot, nothing was written, and nothing may be
+/// sent or confirmed any more. [`StateError::BodyTooLarge`]: a parked body can never be stored.
+/// Otherwise why it could not be committed; see [`StateError::is_transient`].
+pub async fn commit(
+    client: &mut Client,
+    holding: &mut Holding,
+    flush: &Flush,
+) -> Result<(), StateError> {
+    let number = holding.flushed + 1;
+    let mut outcome = attempt(client, holding, number, flush).await;
+    let no_partition = outcome.as_ref().is_err_and(|error| {
+        error.sqlstate() == Some(&SqlState::CHECK_VIOLATION) && !flush.attempts.is_empty()
+    });
+    if no_partition {
+        // No day was made ahead for some attempt: the clock moved, or nobody made days.
+        let made = partitions::ensure(client, &push_log::days(&flush.attempts)).await?;
+        if !made.is_empty() {
+            outcome = attempt(client, holding, number, flush).await;
+        }
+    }
+    outcome?;
+    holding.flushed = number;
+    Ok(())
+}
+
+async fn attempt(
+    client: &mut Client,
+    holding: &Holding,
+    number: i64,
+    flush: &Flush,
+) -> Result<(), StateError> {
+    let tx = begin(client).await?;
+    if fence(&tx, holding, number, flush).await? == Fence::AlreadyCommitted {
+        return Ok(()); // the transaction is rolled back as it is dropped
+    }
+    // In this order on the wire. A row may be finished and parked anew by the same flush.
+    tokio::try_join!(
+        biased;
+        backlog::finish(&tx, holding, &flush.finished),
+        resend::close(&tx, holding, &flush.resent),
+        pass(&tx, holding, flush.settled),
+        books::add(&tx, holding, &flush.books),
+        backlog::repark(&tx, holding, &flush.reparked),
+        note_ahead(&tx, holding, &flush.ahead),
+        dead_letters::insert(&tx, holding, &flush.dead),
+        backlog::park(&tx, holding, &flush.parked),
+    )?;
+    push_log::copy(&tx, holding, &flush.attempts).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Counts the flush and moves progress, if the slot is ours and this is the next flush.
+async fn fence(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    number: i64,
+    flush: &Flush,
+) -> Result<Fence, StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::INT8, holding.epoch);
+    params.put(Type::INT8, number);
+    params.put(Type::PG_LSN, flush.settled.map(|position| position.commit));
+    params.put(Type::INT8, flush.settled.map(|position| i64::from(position.ordinal)));
+    params.put(Type::PG_LSN, flush.confirmed);
+    let update = "UPDATE walhook.progress
+            SET flush = $3, settled_lsn = coalesce($4, settled_lsn),
+                settled_ordinal = coalesce($5, settled_ordinal),
+                confirmed_lsn = coalesce($6, confirmed_lsn), updated_at = now()
+          WHERE slot = $1 AND epoch = $2 AND flush = $3 - 1";
+    let list = params.list();
+    let ((), updated) = tokio::try_join!(biased; lock(tx, &holding.slot), async {
+        Ok(tx.execute_typed(update, &list).await?)
+    })?;
+    if updated == 1 {
+        return Ok(Fence::Open);
+    }
+    let mut params = Params::default();
+    params.put(Type::TEXT, holding.slot.as_ref());
+    let query = "SELECT epoch, flush, holder FROM walhook.progress WHERE slot = $1";
+    let row: Option<Row> = tx.query_typed_opt(query, &params.list()).await?;
+    let Some(row) = row else { return Err(fenced(holding, None)) };
+    if read::<i64>(&row, "epoch")? != holding.epoch {
+        return Err(fenced(holding, Some(read(&row, "holder")?)));
+    }
+    match read::<i64>(&row, "flush")? {
+        stored if stored == number => Ok(Fence::AlreadyCommitted),
+        stored => Err(StateError::OutOfOrder { slot: holding.slot.to_string(), number, stored }),
+    }
+}
+
+/// Forgets the deliveries that the settled prefix has passed.
+async fn pass(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    settled: Option<Position>,
+) -> Result<(), StateError> {
+    let Some(Position { commit, ordinal }) = settled else { return Ok(()) };
+    // Ids sort by position: this is the greatest of an event at the settled one.
+    let last = format!("evt_{:016x}{ordinal:08x}{:016x}", commit.raw(), u64::MAX);
+    let mut params = Params::default();
+    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, last);
+    tx.execute_typed(
+        "DELETE FROM walhook.settled_ahead WHERE slot = $1 AND event_id <= $2",
+        &params.list(),
+    )
+    .await?;
+    Ok(())
+}
+
+async fn note_ahead(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    ahead: &[(Arc<str>, EventId)],
+) -> Result<(), StateError> {
+    for chunk in chunks(ahead, |_| 0) {
+        let mut params = Params::default();
+        params.put(Type::TEXT, holding.slot.as_ref());
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|(_, id)| id.to_string()));
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|(endpoint, _)| &**endpoint));
+        tx.execute_typed(
+            "INSERT INTO walhook.settled_ahead (slot, event_id, endpoint)
+             SELECT $1, event_id, endpoint FROM unnest($2::text[], $3::text[])
+                 AS r (event_id, endpoint)
+             ON CONFLICT DO NOTHING",
+            &params.list(),
+        )
+        .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! Schema `walhook`: made, and brought up to date, by numbered migrations in the binary.
+//!
+//! Each migration is one transaction under an advisory lock, and walhooks that start together wait
+//! for one another. A schema that is up to date costs one read. Tables that are newer than this
+//! walhook are refused: it could write what the newer one does not expect.
+
+use tokio_postgres::Client;
+use tokio_postgres::IsolationLevel;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use crate::store::error::ServerError;
+use crate::store::error::StoreError;
+use crate::store::sql::Params;
+use crate::store::sql::read;
+use crate::store::state_error::StateError;
+
+/// Held while the schema is changed: also by the makers of partitions. An arbitrary number.
+pub(crate) const SCHEMA_LOCK: i64 = 0x7761_6c68_6f6f_6b01;
+
+/// One step of the schema. A step that was released is never changed again.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
+    /// Counted from 1, without a gap.
+    pub version: i32,
+    pub name: &'static str,
+    pub sql: &'static str,
+}
+
+/// All steps, in order.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "state",
+    sql: include_str!("../../sql/migrations/0001_state.sql"),
+}];
+
+/// What one read says of the schema.
+#[derive(Debug, Eq, PartialEq)]
+enum Found {
+    /// There is no version table.
+    Nothing,
+    Version(i32),
+    /// The version is right, but the role lacks rights on a table that this role owns.
+    OwnedBy(String),
+}
+
+/// Brings the schema to the version that this walhook knows.
+///
+/// # Errors
+/// [`StateError::NewerSchema`], [`StateError::NoPrivilege`] with the SQL that mends it, or that a
+/// statement failed; what was done by then stays done, and the next start goes on from there.
+pub async fn migrate(client: &mut Client) -> Result<(), StateError> {
+    apply(client, MIGRATIONS).await
+}
+
+/// As [`migrate`], for a given list.
+///
+/// # Errors
+/// As [`migrate`].
+pub async fn apply(client: &mut Client, migrations: &[Migration]) -> Result<(), StateError> {
+    let known = migrations.last().map_or(0, |last| last.version);
+    loop {
+        let version = match find(client).await? {
+            Found::Nothing => 0,
+            Found::Version(version) => version,
+            Found::OwnedBy(owner) => return Err(wrong_owner(client, &owner).await?),
+        };
+        if version > known {
+            return Err(StateError::NewerSchema { found: version, known });
+        }
+        let Some(next) = migrations.iter().find(|step| step.version > version) else {
+            return Ok(());
+        };
+        if let Err(error) = step(client, next).await {
+            return Err(explain(client, error).await);
+        }
+    }
+}
+
+async fn find(client: &Client) -> Result<Found, StateError> {
+    // Owning matters, and not only the right to write: the push log gets a partition each day, and
+    // the next version changes the tables.
+    let found = client
+        .query_typed(
+            "SELECT coalesce(max(version), 0) AS version,
+                    (SELECT pg_get_userbyid(min(relowner::bigint)::oid)::text FROM pg_class
+                      WHERE relnamespace = 'walhook'::regnamespace AND relkind IN ('r', 'p')
+                        AND NOT pg_has_role(relowner, 'USAGE')) AS other_owner
+               FROM walhook.schema_version",
+            &[],
+        )
+        .await
+        .map_err(StateError::from);
+    match found {
+        Ok(rows) => {
+            let row = rows.first().ok_or(StateError::unreadable("schema_version", "no row"))?;
+            match read::<Option<String>>(row, "other_owner")? {
+                Some(owner) => Ok(Found::OwnedBy(owner)),
+                None => Ok(Found::Version(read(row, "version")?)),
+            }
+        }
+        Err(error) => match error.sqlstate() {
+            Some(state)
+                if [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME].contains(state) =>
+            {
+                Ok(Found::Nothing)
+            }
+            _ => Err(explain(client, error).await),
+        },
+    }
+}
+
+/// Applies `next`, unless another walhook was quicker.
+async fn step(client: &mut Client, next: &Migration) -> Result<(), StateError> {
+    let tx =
+        client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
+    let mut lock = Params::default();
+    lock.put(Type::INT8, SCHEMA_LOCK);
+    tx.execute_typed("SELECT pg_advisory_xact_lock($1)", &lock.list()).await?;
+    // `CREATE SCHEMA IF NOT EXISTS` would ask for a right on the database even where the
+    // administrator has made the schema.
+    let exists =
+        tx.query_typed_one("SELECT to_regnamespace('walhook') IS NOT NULL AS exists", &[]).await?;
+    if !read::<bool>(&exists, "exists")? {
+        tx.batch_execute("CREATE SCHEMA walhook").await?;
+    }
+    tx.batch_execute(
+        "CREATE TABLE IF NOT EXISTS walhook.schema_version (
+            version    integer PRIMARY KEY,
+            name       text NOT NULL,
+            applied_at timestamptz NOT NULL DEFAULT now(),
+            applied_by text NOT NULL
+        )",
+    )
+    .await?;
+    let mut applied = Params::default();
+    applied.put(Type::INT4, next.version);
+    applied.put(Type::TEXT, next.name);
+    applied.put(Type::TEXT, concat!("walhook ", env!("CARGO_PKG_VERSION")));
+    let is_ours = tx
+        .execute_typed(
+            "INSERT INTO walhook.schema_version (version, name, applied_by)
+             SELECT $1, $2, $3
+              WHERE $1 > (SELECT coalesce(max(version), 0) FROM walhook.schema_version)",
+            &applied.list(),
+        )
+        .await?
+        == 1;
+    if is_ours {
+        tx.batch_execute(next.sql).await?;
+        tracing::info!(version = next.version, name = next.name, "migrated schema walhook");
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Makes a missing privilege into an error that says what an administrator has to run.
+async fn explain(client: &Client, error: StateError) -> StateError {
+    let StateError::Store(StoreError::Refused(cause)) = &error else { return error };
+    if cause.sqlstate != SqlState::INSUFFICIENT_PRIVILEGE {
+        return error;
+    }
+    match surroundings(client, cause.clone()).await {
+        Ok(explained) => explained,
+        Err(_) => error,
+    }
+}
+
+async fn surroundings(client: &Client, cause: ServerError) -> Result<StateError, StateError> {
+    let row = client
+        .query_typed_one(
+            "SELECT current_user::text AS role, quote_ident(current_user) AS quoted,
+                    EXISTS (SELECT FROM pg_namespace WHERE nspname = 'walhook') AS has_schema,
+                    (SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class
+                      WHERE relnamespace = to_regnamespace('walhook')
+                        AND relname = 'schema_version') AS owner",
+            &[],
+        )
+        .await?;
+    let quoted: String = read(&row, "quoted")?;
+    let owner: Option<String> = read(&row, "owner")?;
+    let has_schema: bool = read(&row, "has_schema")?;
+    let sql = match owner.filter(|owner| *owner != quoted) {
+        Some(owner) => format!("GRANT {owner} TO {quoted};"),
+        None if has_schema => format!("ALTER SCHEMA walhook OWNER TO {quoted};"),
+        None => format!("CREATE SCHEMA walhook AUTHORIZATION {quoted};"),
+    };
+    Ok(StateError::NoPrivilege { role: read(&row, "role")?, sql, cause: Some(cause) })
+}
+
+async fn wrong_owner(client: &Client, owner: &str) -> Result<StateError, StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, owner);
+    let row = client
+        .query_typed_one(
+            "SELECT current_user::text AS role,
+                    format('GRANT %I TO %I;', $1, current_user) AS sql",
+            &params.list(),
+        )
+        .await?;
+    Ok(StateError::NoPrivilege { role: read(&row, "role")?, sql: read(&row, "sql")?, cause: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_counted_without_a_gap() {
+        for (expected, step) in (1..).zip(MIGRATIONS) {
+            assert_eq!(step.version, expected, "case: {}", step.name);
+        }
+    }
+}

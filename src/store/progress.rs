@@ -1,0 +1,327 @@
+//! Where a slot stands, and who may write for it.
+//!
+//! The row of a slot carries an epoch. Each walhook that takes the slot raises it, and each
+//! transaction that writes state checks it under the row's lock: a walhook that was frozen, and has
+//! been replaced meanwhile, writes nothing when it wakes up, but gets [`StateError::Fenced`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tokio_postgres::IsolationLevel;
+use tokio_postgres::Row;
+use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+use crate::flow::event::EventId;
+use crate::flow::key::Key;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::flow::time::Timestamp;
+use crate::store::sql::Params;
+use crate::store::sql::clean;
+use crate::store::sql::read;
+use crate::store::sql::unsigned;
+use crate::store::state_error::StateError;
+
+/// How long a taker waits for a transaction of the former holder before it ends the holder's
+/// session: such a transaction takes milliseconds, unless the holder is frozen in the middle of it.
+const HOLDER_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often a taker ends such a session before it gives up.
+const TAKE_TRIES: u32 = 4;
+
+/// Events [`load_ahead`] returns at most. More than fits into all lanes' memory was never open at
+/// once; what lies beyond would be repeated, not lost.
+const AHEAD_MAX: i64 = 1_000_000;
+
+const COLUMNS: &str = "system_identifier, timeline, publication_oids, settled_lsn, \
+                       settled_ordinal, confirmed_lsn, epoch, flush, holder, held_since, \
+                       updated_at, current_setting('server_encoding') AS encoding";
+
+/// The right to write state for a slot, until somebody else takes it.
+#[derive(Debug)]
+pub struct Holding {
+    pub(crate) slot: Arc<str>,
+    pub(crate) epoch: i64,
+    /// Number of the last flush that is known to be committed.
+    pub(crate) flushed: i64,
+    /// Whether the database can store every character.
+    pub(crate) unicode: bool,
+}
+
+impl Holding {
+    pub fn slot(&self) -> &Arc<str> {
+        &self.slot
+    }
+
+    /// Grows by one with each walhook that takes the slot.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+}
+
+/// The stream that positions belong to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Lineage {
+    /// The database system identifier.
+    pub system: u64,
+    pub timeline: u32,
+    pub publications: Vec<u32>,
+}
+
+/// The row of a slot.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Progress {
+    /// `None` before the first start reached the stream.
+    pub lineage: Option<Lineage>,
+    /// All events up to and including this one are settled; `None` before the first.
+    pub settled: Option<Position>,
+    /// What was confirmed to the server or was about to be; `None` before the first flush.
+    pub confirmed: Option<Lsn>,
+    pub epoch: i64,
+    pub holder: String,
+    pub held_since: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// Reads where a slot stands, without taking it. `None` if no walhook ever took it.
+///
+/// # Errors
+/// That the row could not be read.
+pub async fn load(client: &Client, slot: &str) -> Result<Option<Progress>, StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, slot);
+    let query = format!("SELECT {COLUMNS} FROM walhook.progress WHERE slot = $1");
+    let row = client.query_typed_opt(&query, &params.list()).await?;
+    row.as_ref().map(progress).transpose()
+}
+
+/// Takes the slot: from here on every other walhook is fenced off. To be called when the
+/// replication slot is ours. `holder` says who we are, in words for the operator.
+///
+/// Waits for a flush of the former holder that is under way. If that takes too long, because the
+/// holder is frozen, its session is ended (a role may end its own sessions).
+///
+/// # Errors
+/// That the former holder's transaction could not be ended (transient), or that a statement failed.
+pub async fn take(
+    client: &mut Client,
+    slot: &str,
+    holder: &str,
+) -> Result<(Holding, Progress), StateError> {
+    for _ in 1..TAKE_TRIES {
+        match try_take(client, slot, holder).await {
+            Err(error) if error.sqlstate() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                let ended = end_holders(client, slot).await?;
+                tracing::warn!(slot, sessions = ended, "ended sessions of the slot's last holder");
+            }
+            outcome => return outcome,
+        }
+    }
+    try_take(client, slot, holder).await
+}
+
+async fn try_take(
+    client: &mut Client,
+    slot: &str,
+    holder: &str,
+) -> Result<(Holding, Progress), StateError> {
+    let tx = begin(client).await?;
+    let patience = HOLDER_PATIENCE.as_millis();
+    tx.batch_execute(&format!("SET LOCAL lock_timeout = {patience}")).await?;
+    lock(&tx, slot).await?;
+    let mut params = Params::default();
+    params.put(Type::TEXT, slot);
+    params.put(Type::TEXT, clean(holder, false));
+    let query = format!(
+        "INSERT INTO walhook.progress AS p (slot, epoch, holder) VALUES ($1, 1, $2)
+         ON CONFLICT (slot) DO UPDATE
+            SET epoch = p.epoch + 1, holder = $2, held_since = now()
+         RETURNING {COLUMNS}"
+    );
+    let row = tx.query_typed_one(&query, &params.list()).await?;
+    let progress = progress(&row)?;
+    let encoding: String = read(&row, "encoding")?;
+    let holding = Holding {
+        slot: slot.into(),
+        epoch: progress.epoch,
+        flushed: read(&row, "flush")?,
+        // SQL_ASCII takes any bytes as they come.
+        unicode: matches!(encoding.as_str(), "UTF8" | "SQL_ASCII"),
+    };
+    tx.commit().await?;
+    Ok((holding, progress))
+}
+
+/// Ends the sessions that are in a transaction for this slot.
+async fn end_holders(client: &Client, slot: &str) -> Result<u64, StateError> {
+    let mut params = Params::default();
+    params.put(Type::INT8, lock_key(slot));
+    // How pg_locks shows a 64-bit advisory lock: its halves, and 1 as the third number.
+    let ended = client
+        .query_typed(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks
+              WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND classid::bigint = ($1 >> 32) & 4294967295
+                AND objid::bigint = $1 & 4294967295 AND objsubid = 1",
+            &params.list(),
+        )
+        .await?;
+    Ok(ended.len() as u64)
+}
+
+/// Notes which stream the positions belong to, before the first change of it is read.
+///
+/// # Errors
+/// [`StateError::Fenced`], or that a statement failed.
+pub async fn set_lineage(
+    client: &mut Client,
+    holding: &Holding,
+    lineage: &Lineage,
+) -> Result<(), StateError> {
+    let tx = begin(client).await?;
+    guard(&tx, holding).await?;
+    write_lineage(&tx, holding, lineage, "").await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Accepts a gap: forgets what was settled, so that the positions of another stream count from
+/// here. Backlog, dead letters and books stay.
+///
+/// # Errors
+/// [`StateError::Fenced`], or that a statement failed.
+pub async fn begin_anew(
+    client: &mut Client,
+    holding: &Holding,
+    lineage: &Lineage,
+) -> Result<(), StateError> {
+    let tx = begin(client).await?;
+    guard(&tx, holding).await?;
+    let forgotten = ", settled_lsn = NULL, settled_ordinal = NULL, confirmed_lsn = NULL";
+    write_lineage(&tx, holding, lineage, forgotten).await?;
+    let mut params = Params::default();
+    params.put(Type::TEXT, holding.slot.as_ref());
+    tx.execute_typed("DELETE FROM walhook.settled_ahead WHERE slot = $1", &params.list()).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn write_lineage(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    lineage: &Lineage,
+    also: &str,
+) -> Result<(), StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::INT8, lineage.system.cast_signed());
+    params.put(Type::INT4, lineage.timeline.cast_signed());
+    params.put(Type::OID_ARRAY, lineage.publications.as_slice());
+    let update = format!(
+        "UPDATE walhook.progress
+            SET system_identifier = $2, timeline = $3, publication_oids = $4, updated_at = now()
+                {also}
+          WHERE slot = $1"
+    );
+    tx.execute_typed(&update, &params.list()).await?;
+    Ok(())
+}
+
+/// Deliveries that were settled although an earlier event was not, by endpoint: when they come
+/// again after a crash, they are settled already.
+///
+/// # Errors
+/// That the rows could not be read.
+pub async fn load_ahead(
+    client: &Client,
+    slot: &str,
+) -> Result<Vec<(Arc<str>, EventId)>, StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, slot);
+    params.put(Type::INT8, AHEAD_MAX);
+    let rows = client
+        .query_typed(
+            "SELECT endpoint, event_id FROM walhook.settled_ahead WHERE slot = $1
+              ORDER BY event_id LIMIT $2",
+            &params.list(),
+        )
+        .await?;
+    let mut last: Arc<str> = Arc::from("");
+    let mut ahead = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let endpoint: &str = read(row, "endpoint")?;
+        if *last != *endpoint {
+            last = endpoint.into();
+        }
+        let id = read::<&str>(row, "event_id")?
+            .parse()
+            .map_err(|cause| StateError::unreadable("settled_ahead", cause))?;
+        ahead.push((Arc::clone(&last), id));
+    }
+    Ok(ahead)
+}
+
+pub(crate) async fn begin(client: &mut Client) -> Result<Transaction<'_>, StateError> {
+    Ok(client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?)
+}
+
+/// The advisory lock that every transaction for a slot holds; see [`end_holders`].
+pub(crate) async fn lock(tx: &Transaction<'_>, slot: &str) -> Result<(), StateError> {
+    let mut params = Params::default();
+    params.put(Type::INT8, lock_key(slot));
+    tx.execute_typed("SELECT pg_advisory_xact_lock($1)", &params.list()).await?;
+    Ok(())
+}
+
+fn lock_key(slot: &str) -> i64 {
+    Key::of([Some(b"walhook slot".as_slice()), Some(slot.as_bytes())]).raw().cast_signed()
+}
+
+/// Locks the slot's row and checks that it is still ours.
+pub(crate) async fn guard(tx: &Transaction<'_>, holding: &Holding) -> Result<(), StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, holding.slot.as_ref());
+    let query = "SELECT epoch, holder FROM walhook.progress WHERE slot = $1 FOR UPDATE";
+    let list = params.list();
+    let ((), row) = tokio::try_join!(biased; lock(tx, &holding.slot), async {
+        Ok(tx.query_typed_opt(query, &list).await?)
+    })?;
+    let Some(row) = row else { return Err(fenced(holding, None)) };
+    if read::<i64>(&row, "epoch")? != holding.epoch {
+        return Err(fenced(holding, Some(read(&row, "holder")?)));
+    }
+    Ok(())
+}
+
+pub(crate) fn fenced(holding: &Holding, holder: Option<String>) -> StateError {
+    let holder = holder.unwrap_or_else(|| "nobody (its row is gone)".to_owned());
+    StateError::Fenced { slot: holding.slot.to_string(), holder }
+}
+
+fn progress(row: &Row) -> Result<Progress, StateError> {
+    let system: Option<i64> = read(row, "system_identifier")?;
+    let timeline: Option<i32> = read(row, "timeline")?;
+    let publications = read(row, "publication_oids")?;
+    let lineage = system.zip(timeline).map(|(system, timeline)| Lineage {
+        system: system.cast_unsigned(),
+        timeline: timeline.cast_unsigned(),
+        publications,
+    });
+    let settled = match read::<Option<Lsn>>(row, "settled_lsn")? {
+        Some(commit) => Some(Position { commit, ordinal: unsigned(row, "settled_ordinal")? }),
+        None => None,
+    };
+    Ok(Progress {
+        lineage,
+        settled,
+        confirmed: read(row, "confirmed_lsn")?,
+        epoch: read(row, "epoch")?,
+        holder: read(row, "holder")?,
+        held_since: read(row, "held_since")?,
+        updated_at: read(row, "updated_at")?,
+    })
+}

@@ -1,0 +1,156 @@
+//! Dead letters on their way out again.
+//!
+//! [`request`] marks letters durably, so that a large resend goes on where it stopped, also after a
+//! crash. [`claim`] takes them in bounded portions, at the pace of the caller, and counts them as
+//! pending again. The outcome comes with a flush: closed here, or a [`DeadLetter`] once more.
+//!
+//! [`DeadLetter`]: crate::store::dead_letters::DeadLetter
+
+use tokio_postgres::Client;
+use tokio_postgres::Row;
+use tokio_postgres::Transaction;
+use tokio_postgres::types::Type;
+
+use crate::flow::time::Timestamp;
+use crate::store::dead_letters::DeadLetterId;
+use crate::store::dead_letters::Filter;
+use crate::store::dead_letters::MATCHES;
+use crate::store::dead_letters::State;
+use crate::store::dead_letters::Summary;
+use crate::store::dead_letters::filter_params;
+use crate::store::dead_letters::read_whole;
+use crate::store::progress::Holding;
+use crate::store::progress::begin;
+use crate::store::progress::guard;
+use crate::store::sql::Params;
+use crate::store::sql::bigint;
+use crate::store::sql::chunks;
+use crate::store::sql::read;
+use crate::store::state_error::StateError;
+
+/// A letter to deliver again, with [`crate::store::stored_event::Replay::DeadLetter`].
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    pub letter: Summary,
+    /// Whether the books counted it as dead until now: `dead` was lowered by one with this claim.
+    /// Not so for a letter that was claimed before and got lost.
+    pub unbooked: bool,
+}
+
+/// How a resend ended, other than by dying again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ended {
+    Delivered,
+    Expired,
+}
+
+/// The outcome of one resend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Resent {
+    pub letter: DeadLetterId,
+    pub ended: Ended,
+    pub at: Timestamp,
+}
+
+/// Asks for dead letters to be sent again, and says how many. Letters that wait for it already, or
+/// are being sent, are left alone: asking twice sends once. A letter whose body was too large to be
+/// kept stays dead.
+///
+/// # Errors
+/// That the statement failed.
+pub async fn request(client: &Client, slot: &str, filter: &Filter) -> Result<u64, StateError> {
+    let params = filter_params(slot, filter, &[State::Dead]);
+    let update = format!(
+        "UPDATE walhook.dead_letters SET state = 'requested'
+          WHERE {MATCHES} AND body IS NOT NULL"
+    );
+    Ok(client.execute_typed(&update, &params.list()).await?)
+}
+
+/// Takes requested letters, the oldest first, at most `rows` and `bytes` of bodies (but one in any
+/// case).
+///
+/// `in_memory` are the letters that were claimed and whose outcome, or parking, is not committed yet.
+/// Any other letter that is being sent got lost, with a holder that died or with a claim whose answer
+/// did not arrive, and comes again, unless it waits in the backlog.
+///
+/// # Errors
+/// [`StateError::Fenced`], or that a statement failed.
+pub async fn claim(
+    client: &mut Client,
+    holding: &Holding,
+    in_memory: &[DeadLetterId],
+    rows: usize,
+    bytes: usize,
+) -> Result<Vec<Claimed>, StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, holding.slot.as_ref());
+    params.column(Type::INT8_ARRAY, in_memory.iter().map(|id| id.0));
+    params.put(Type::INT8, bigint(rows as u64));
+    params.put(Type::INT8, bigint(bytes as u64));
+    let tx = begin(client).await?;
+    guard(&tx, holding).await?;
+    let found = tx
+        .query_typed(
+            "WITH next AS MATERIALIZED (
+                 SELECT id, state, body_bytes FROM walhook.dead_letters d
+                  WHERE slot = $1 AND (state = 'requested'
+                     OR (state = 'resending' AND id <> ALL ($2) AND NOT EXISTS
+                         (SELECT FROM walhook.backlog b WHERE b.resend_of = d.id)))
+                  ORDER BY id LIMIT $3 FOR UPDATE
+             ), chosen AS (
+                 SELECT id, state FROM (
+                     SELECT *, sum(body_bytes::bigint) OVER (ORDER BY id) AS total,
+                            row_number() OVER (ORDER BY id) AS number
+                       FROM next) AS portion
+                  WHERE total <= $4 OR number = 1
+             ), claimed AS (
+                 UPDATE walhook.dead_letters d
+                    SET state = 'resending',
+                        resends = d.resends + (c.state = 'requested')::int
+                   FROM chosen c WHERE d.id = c.id
+                 RETURNING d.*, c.state = 'requested' AS unbooked
+             ), books AS (
+                 INSERT INTO walhook.books AS b (slot, endpoint, table_schema, table_name, dead)
+                 SELECT $1, endpoint, table_schema, table_name, -count(*)
+                   FROM claimed WHERE unbooked GROUP BY endpoint, table_schema, table_name
+                 ON CONFLICT (slot, endpoint, table_schema, table_name)
+                    DO UPDATE SET dead = b.dead + excluded.dead
+             )
+             SELECT * FROM claimed ORDER BY id",
+            &params.list(),
+        )
+        .await?;
+    tx.commit().await?;
+    let claimed =
+        |row: &Row| Ok(Claimed { letter: read_whole(row)?, unbooked: read(row, "unbooked")? });
+    found.iter().map(claimed).collect()
+}
+
+pub(crate) async fn close(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    resent: &[Resent],
+) -> Result<(), StateError> {
+    for chunk in chunks(resent, |_| 0) {
+        let mut params = Params::default();
+        params.put(Type::TEXT, holding.slot.as_ref());
+        params.column(Type::INT8_ARRAY, chunk.iter().map(|row| row.letter.0));
+        let state = |row: &Resent| match row.ended {
+            Ended::Delivered => State::Delivered.as_str(),
+            Ended::Expired => State::Expired.as_str(),
+        };
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(state));
+        params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.at));
+        tx.execute_typed(
+            "UPDATE walhook.dead_letters d
+                SET state = r.state, closed_at = r.closed_at
+               FROM unnest($2::bigint[], $3::text[], $4::timestamptz[])
+                    AS r (id, state, closed_at)
+              WHERE d.id = r.id AND d.slot = $1 AND d.state = 'resending'",
+            &params.list(),
+        )
+        .await?;
+    }
+    Ok(())
+}

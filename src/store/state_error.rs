@@ -1,0 +1,101 @@
+//! Why walhook's own state could not be read or written.
+
+use std::error::Error;
+
+use crate::store::error::ServerError;
+use crate::store::error::StoreError;
+
+/// What went wrong with the tables of schema `walhook`.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "the state in schema walhook is at version {found}, but this walhook knows it only up to \
+         version {known}: run a walhook that is at least as new as the one that wrote it"
+    )]
+    NewerSchema { found: i32, known: i32 },
+    /// `sql` is complete: an administrator runs it as it is.
+    #[error(
+        "role {role} may not keep walhook's state here: have an administrator run, in the same \
+         database: {sql}"
+    )]
+    NoPrivilege {
+        role: String,
+        sql: String,
+        #[source]
+        cause: Option<ServerError>,
+    },
+    /// Nothing was written, and nothing may be sent or confirmed any more.
+    #[error(
+        "slot {slot} was taken over by {holder}: this walhook has stopped writing; restart it to \
+         stand by"
+    )]
+    Fenced { slot: String, holder: String },
+    /// A mistake in walhook: two flushes under one number, or one left out.
+    #[error(
+        "flush {number} of slot {slot} does not follow flush {stored}: restart walhook and report \
+         this"
+    )]
+    OutOfOrder { slot: String, number: i64, stored: i64 },
+    #[error(
+        "event {event} has a body of {bytes} bytes, more than the state can hold: send it from \
+         memory or give it up"
+    )]
+    BodyTooLarge { event: String, bytes: usize },
+    #[error("cannot understand {what} in schema walhook: was it changed by hand?")]
+    Unreadable {
+        what: &'static str,
+        #[source]
+        cause: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl StateError {
+    pub(crate) fn unreadable(
+        what: &'static str,
+        cause: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Unreadable { what, cause: cause.into() }
+    }
+
+    /// Whether waiting, and a new session, can help. No `_` arm: whoever adds a variant must
+    /// answer.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Store(cause) => cause.is_transient(),
+            Self::NewerSchema { .. }
+            | Self::NoPrivilege { .. }
+            | Self::Fenced { .. }
+            | Self::OutOfOrder { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::Unreadable { .. } => false,
+        }
+    }
+
+    /// 3 if PostgreSQL refuses or is not set up, 1 otherwise.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Store(cause) => cause.exit_code(),
+            Self::NewerSchema { .. } | Self::NoPrivilege { .. } => 3,
+            Self::Fenced { .. }
+            | Self::OutOfOrder { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::Unreadable { .. } => 1,
+        }
+    }
+
+    /// The SQLSTATE, if the server refused a statement.
+    pub(crate) fn sqlstate(&self) -> Option<&tokio_postgres::error::SqlState> {
+        match self {
+            Self::Store(StoreError::Refused(cause)) => Some(&cause.sqlstate),
+            _ => None,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for StateError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Store(error.into())
+    }
+}

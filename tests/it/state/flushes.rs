@@ -1,0 +1,265 @@
+//! Flushes: whole or not at all, once, and by the holder only.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::task::JoinSet;
+use walhook::flow::lsn::Lsn;
+use walhook::flow::relation::TableName;
+use walhook::store::backlog::BacklogId;
+use walhook::store::books;
+use walhook::store::books::Count;
+use walhook::store::books::Entry;
+use walhook::store::flush::Flush;
+use walhook::store::flush::commit;
+use walhook::store::partitions::ensure_ahead;
+use walhook::store::progress::Lineage;
+use walhook::store::progress::begin_anew;
+use walhook::store::progress::load;
+use walhook::store::progress::load_ahead;
+use walhook::store::progress::set_lineage;
+use walhook::store::progress::take;
+use walhook::store::state_error::StateError;
+
+use super::NOW;
+use super::SLOT;
+use super::State;
+use super::event;
+use super::letter;
+use super::parked;
+use super::position;
+use super::push_log::attempt;
+use super::session;
+
+const LEFT_ROWS: &str = "SELECT (SELECT count(*) FROM walhook.backlog) || ' ' || \
+                         (SELECT count(*) FROM walhook.dead_letters) || ' ' || \
+                         (SELECT count(*) FROM walhook.push_log) || ' ' || \
+                         (SELECT coalesce(sum(captured), 0) FROM walhook.books)";
+
+fn count(endpoint: &str, count: Count) -> Entry {
+    Entry { endpoint: endpoint.into(), table: Arc::new(TableName::new("public", "tasks")), count }
+}
+
+/// One of everything.
+fn everything() -> Flush {
+    Flush {
+        settled: Some(position(100, 3)),
+        confirmed: Some(Lsn::from_raw(90)),
+        ahead: vec![("crm".into(), event(101, 0, "a").id)],
+        attempts: vec![attempt(event(100, 0, "a"), "crm")],
+        parked: vec![parked(event(102, 0, "b"), "crm")],
+        dead: vec![letter(event(103, 0, "c"), "crm")],
+        books: vec![count("crm", Count { captured: 3, delivered: 1, dead: 1, ..Count::default() })],
+        ..Flush::default()
+    }
+}
+
+#[tokio::test]
+async fn a_flush_is_read_back_as_it_was_written() {
+    let mut state = State::create().await;
+    ensure_ahead(state.client(), NOW).await.unwrap();
+    state.commit(&everything()).await;
+    let progress = load(state.client(), SLOT).await.unwrap().unwrap();
+    assert_eq!(progress.settled, Some(position(100, 3)));
+    assert_eq!(progress.confirmed, Some(Lsn::from_raw(90)));
+    assert_eq!((progress.epoch, progress.holder.as_str()), (1, "the test"));
+    let ahead = load_ahead(state.client(), SLOT).await.unwrap();
+    assert_eq!(ahead, [("crm".into(), event(101, 0, "a").id)]);
+    assert_eq!(state.text(LEFT_ROWS).await, "1 1 1 3");
+    // An empty field leaves things where they are.
+    state.commit(&Flush { finished: vec![BacklogId(1)], ..Flush::default() }).await;
+    let again = load(state.client(), SLOT).await.unwrap().unwrap();
+    assert_eq!((again.settled, again.confirmed), (progress.settled, progress.confirmed));
+    assert_eq!(state.text(LEFT_ROWS).await, "0 1 1 3");
+    assert_eq!(load(state.client(), "other").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_flush_whose_answer_got_lost_is_committed_once() {
+    let mut state = State::create().await;
+    ensure_ahead(state.client(), NOW).await.unwrap();
+    // The server commits, and the answer never reaches the one who asked: it does not know the
+    // new number, on its side nothing happened.
+    let mut session = session(&state.database.url()).await;
+    let (mut unaware, _) = take(&mut session.client, SLOT, "unaware").await.unwrap();
+    for flush in [everything(), everything()] {
+        let mut answered = clone_of(&unaware, &mut session.client).await;
+        commit(&mut session.client, &mut answered, &flush).await.unwrap();
+        commit(state.client(), &mut unaware, &flush).await.unwrap();
+    }
+    let dead_twice = "SELECT attempts FROM walhook.dead_letters";
+    assert_eq!(state.text(dead_twice).await, "8", "two flushes, four attempts each");
+    assert_eq!(state.text(LEFT_ROWS).await, "1 1 2 6");
+}
+
+/// The same right again, as a process has it that does not know what the server committed.
+async fn clone_of(
+    holding: &walhook::store::progress::Holding,
+    client: &mut tokio_postgres::Client,
+) -> walhook::store::progress::Holding {
+    client
+        .batch_execute(&format!(
+            "UPDATE walhook.progress SET epoch = epoch - 1 WHERE slot = '{}'",
+            holding.slot()
+        ))
+        .await
+        .unwrap();
+    let (again, _) = take(client, holding.slot(), "again").await.unwrap();
+    assert_eq!(again.epoch(), holding.epoch());
+    again
+}
+
+#[tokio::test]
+async fn a_connection_cut_in_the_middle_leaves_nothing_behind() {
+    let mut state = State::create().await;
+    ensure_ahead(state.client(), NOW).await.unwrap();
+    let sql = state.sql().await;
+    // The flush hangs at the push log, after everything else was written.
+    sql.batch_execute("BEGIN; LOCK TABLE walhook.push_log IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let cutter = state.sql().await;
+    let cut = async {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                     AND datname = current_database()";
+        while cutter.text(waits).await == "0" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                    WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        assert_eq!(cutter.text(kill).await, "1");
+    };
+    let flush = everything();
+    let flushing = commit(&mut state.session.client, &mut state.holding, &flush);
+    let (outcome, ()) = tokio::join!(flushing, cut);
+    assert!(outcome.unwrap_err().is_transient());
+    sql.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(state.text(LEFT_ROWS).await, "0 0 0 0");
+    // The same flush goes through on a new session.
+    state.session = session(&state.database.url()).await;
+    state.commit(&everything()).await;
+    assert_eq!(state.text(LEFT_ROWS).await, "1 1 1 3");
+}
+
+#[tokio::test]
+async fn who_lost_the_slot_writes_nothing() {
+    let mut state = State::create().await;
+    ensure_ahead(state.client(), NOW).await.unwrap();
+    state.commit(&Flush { settled: Some(position(5, 0)), ..Flush::default() }).await;
+    let mut session = session(&state.database.url()).await;
+    let (mut heir, found) = take(&mut session.client, SLOT, "the heir").await.unwrap();
+    assert_eq!(found.settled, Some(position(5, 0)), "the heir goes on where the first stopped");
+    let error =
+        commit(&mut state.session.client, &mut state.holding, &everything()).await.unwrap_err();
+    let StateError::Fenced { slot, holder } = &error else { panic!("{error:?}") };
+    assert_eq!((slot.as_str(), holder.as_str()), (SLOT, "the heir"));
+    assert!(!error.is_transient());
+    assert_eq!(state.text(LEFT_ROWS).await, "0 0 0 0");
+    let lineage = Lineage { system: u64::MAX, timeline: 1, publications: vec![] };
+    let State { session: old, holding, .. } = &mut state;
+    let error = set_lineage(&mut old.client, holding, &lineage).await.unwrap_err();
+    assert!(matches!(error, StateError::Fenced { .. }), "{error:?}");
+    commit(&mut session.client, &mut heir, &everything()).await.unwrap();
+    assert_eq!(state.text(LEFT_ROWS).await, "1 1 1 3");
+    // Other slots are other people's.
+    let (mut other, _) = take(&mut session.client, "other", "another").await.unwrap();
+    commit(&mut session.client, &mut other, &everything()).await.unwrap();
+    commit(&mut session.client, &mut heir, &Flush::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_holder_that_froze_in_the_middle_of_a_flush_does_not_keep_the_slot() {
+    let mut state = State::create().await;
+    // A transaction that holds the slot and is never ended: what a frozen process leaves.
+    let frozen = session(&state.database.url()).await;
+    let mut clone = clone_of(&state.holding, &mut state.session.client).await;
+    let mut frozen_task = JoinSet::new();
+    let blocker = state.sql().await;
+    blocker
+        .batch_execute("BEGIN; LOCK TABLE walhook.books IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    frozen_task.spawn(async move {
+        let mut frozen = frozen;
+        let flush = Flush { books: vec![count("crm", Count::default())], ..Flush::default() };
+        commit(&mut frozen.client, &mut clone, &flush).await
+    });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                 AND datname = current_database()";
+    while blocker.text(waits).await == "0" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let begun = Instant::now();
+    let (_, progress) = take(state.client(), SLOT, "the heir").await.unwrap();
+    assert_eq!(progress.holder, "the heir");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(frozen_task.join_next().await.unwrap().unwrap().is_err());
+}
+
+#[tokio::test]
+async fn flushes_that_do_not_follow_one_another_are_refused() {
+    let mut state = State::create().await;
+    let mut stale = clone_of(&state.holding, &mut state.session.client).await;
+    for _ in 0..2 {
+        state.commit(&Flush::default()).await;
+    }
+    let flush = everything_but_attempts();
+    let error = commit(state.client(), &mut stale, &flush).await.unwrap_err();
+    assert!(matches!(error, StateError::OutOfOrder { number: 1, stored: 2, .. }), "{error:?}");
+    assert_eq!(state.text(LEFT_ROWS).await, "0 0 0 0");
+}
+
+#[tokio::test]
+async fn what_was_settled_ahead_is_forgotten_once_it_is_passed() {
+    let mut state = State::create().await;
+    let ids: Vec<_> = [(10, 0), (10, 1), (10, 2), (11, 0)]
+        .iter()
+        .map(|&(commit, ordinal)| ("crm".into(), event(commit, ordinal, "a").id))
+        .collect();
+    state.commit(&Flush { ahead: ids.clone(), ..Flush::default() }).await;
+    state.commit(&Flush { ahead: ids.clone(), ..Flush::default() }).await;
+    assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), ids);
+    state.commit(&Flush { settled: Some(position(10, 1)), ..Flush::default() }).await;
+    assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), ids[2..]);
+    assert_eq!(load_ahead(state.client(), "other").await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn the_books_add_up_and_come_back() {
+    let mut state = State::create().await;
+    let one = Count { captured: 5, delivered: 2, filtered: 1, expired: 1, dead: 1 };
+    // Twice the same line in one flush, more lines than one statement takes, and one taken back.
+    let mut lines = vec![count("crm", one), count("crm", one)];
+    lines.extend((0..1100).map(|n| count(&format!("endpoint {n:04}"), one)));
+    lines.push(count("crm", Count { dead: -1, ..Count::default() }));
+    state.commit(&Flush { books: lines, ..Flush::default() }).await;
+    let loaded = books::load(state.client(), SLOT).await.unwrap();
+    assert_eq!(loaded.len(), 1101);
+    let total = Count { captured: 10, delivered: 4, filtered: 2, expired: 2, dead: 1 };
+    assert_eq!(loaded[0], count("crm", total));
+    assert_eq!(total.pending(), 1);
+    let pending = "SELECT pending FROM walhook.balance WHERE endpoint = 'crm'";
+    assert_eq!(state.text(pending).await, "1");
+}
+
+#[tokio::test]
+async fn the_stream_is_remembered_until_a_gap_is_accepted() {
+    let mut state = State::create().await;
+    let lineage =
+        Lineage { system: u64::MAX - 1, timeline: 3, publications: vec![16_384, u32::MAX] };
+    let State { session, holding, .. } = &mut state;
+    set_lineage(&mut session.client, holding, &lineage).await.unwrap();
+    state.commit(&everything_but_attempts()).await;
+    let stored = load(state.client(), SLOT).await.unwrap().unwrap();
+    assert_eq!((stored.lineage.as_ref(), stored.settled.is_some()), (Some(&lineage), true));
+    let other = Lineage { system: 1, timeline: 1, publications: vec![] };
+    let State { session, holding, .. } = &mut state;
+    begin_anew(&mut session.client, holding, &other).await.unwrap();
+    let stored = load(state.client(), SLOT).await.unwrap().unwrap();
+    assert_eq!((stored.lineage, stored.settled, stored.confirmed), (Some(other), None, None));
+    assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), []);
+    assert_eq!(state.text("SELECT count(*) FROM walhook.backlog").await, "1");
+}
+
+fn everything_but_attempts() -> Flush {
+    Flush { attempts: Vec::new(), ..everything() }
+}
