@@ -1,46 +1,94 @@
-//! Outcomes: counters, log lines, the watermark.
+//! Outcomes: the state in Postgres, counters, log lines, the watermark.
 //!
 //! ```text
-//! pump ─ Opened ─▶ [ledger] ─ confirmed LSN ─▶ source
-//! lanes ─ Report ─▶
+//! pump ─ Opened ─▶ [ledger] ─ Flush ─▶ schema walhook
+//! lanes ─ Report ─▶    │
+//!                      └ once committed: confirmed LSN ─▶ source
 //! ```
 //!
-//! One task owns the watermark. It ends when the pump and all lanes have dropped their senders, and
-//! what it has published by then is final.
+//! Outcomes are committed in groups, one transaction per flush, beside the deliveries and never in
+//! their way; only then is anything confirmed to PostgreSQL. A quiet system writes nothing. The
+//! ledger ends when the pump and all lanes have dropped their senders, and what it has published by
+//! then is final.
 
 pub mod outcome_log;
+pub mod pending;
 pub mod stats;
+pub mod writer;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::clock::DatabaseClock;
 use crate::config::settings::Endpoint;
+use crate::config::settings::PushLog;
 use crate::flow::lsn::Lsn;
 use crate::flow::settlement::Attempt;
 use crate::flow::settlement::Outcome;
 use crate::flow::settlement::Report;
 use crate::flow::settlement::Settlement;
+use crate::flow::settlement::Holding;
 use crate::flow::watermark::Opened;
 use crate::flow::watermark::Watermark;
+use crate::ledger::pending::Names;
+use crate::ledger::pending::Pending;
 use crate::ledger::stats::Stats;
+use crate::ledger::writer::Writer;
+use crate::store::flush::Flush;
+use crate::store::state_error::StateError;
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::Metrics;
 
 /// Reports taken per turn: one confirmation covers them all.
 const REPORTS_MAX: usize = 64;
 
+/// Outcomes wait at most about this long before they are committed.
+const FLUSH_AFTER: Duration = Duration::from_millis(50);
+
+/// So many rows are committed without waiting; twice as many are not taken in while a flush is
+/// under way. Each holds its event and what was answered: some 4 KiB.
+const FLUSH_ROWS: usize = 1024;
+
+/// How often partitions of the push log are made ahead and dropped.
+const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+
+/// What the ledger is told at its start.
+pub struct Terms {
+    pub names: Names,
+    pub push_log: PushLog,
+    pub stats: Arc<Stats>,
+    pub clock: DatabaseClock,
+    pub confirmed: watch::Sender<Lsn>,
+    pub writer: Writer,
+}
+
 /// The owner of the books.
 pub struct Ledger {
     watermark: Watermark,
+    pending: Pending,
+    /// When the oldest outcome of `pending` has to be committed.
+    due: Option<Instant>,
+    /// `None` while it is with `flushing`.
+    writer: Option<Writer>,
+    flushing: Option<Flushing>,
+    /// When the next housekeeping is due.
+    housekeeping: Instant,
     /// By endpoint index.
     endpoints: Vec<Account>,
+    names: Names,
+    push_log: PushLog,
     stats: Arc<Stats>,
     clock: DatabaseClock,
     confirmed: watch::Sender<Lsn>,
 }
+
+/// A flush under way: gives the writer back, and what may be confirmed.
+type Flushing = Pin<Box<dyn Future<Output = (Writer, Result<Lsn, StateError>)> + Send>>;
 
 /// One endpoint's name, URL as it may be shown, and counters.
 struct Account {
@@ -50,13 +98,7 @@ struct Account {
 }
 
 impl Ledger {
-    pub fn new(
-        endpoints: &[Endpoint],
-        metrics: &Metrics,
-        stats: Arc<Stats>,
-        clock: DatabaseClock,
-        confirmed: watch::Sender<Lsn>,
-    ) -> Self {
+    pub fn new(endpoints: &[Endpoint], metrics: &Metrics, terms: Terms) -> Self {
         let account = |endpoint: &Endpoint| Account {
             name: Arc::clone(&endpoint.name),
             shown_url: endpoint.shown_url(),
@@ -64,49 +106,126 @@ impl Ledger {
         };
         Self {
             watermark: Watermark::default(),
+            pending: Pending::default(),
+            due: None,
+            writer: Some(terms.writer),
+            flushing: None,
+            housekeeping: Instant::now(),
             endpoints: endpoints.iter().map(account).collect(),
-            stats,
-            clock,
-            confirmed,
+            names: terms.names,
+            push_log: terms.push_log,
+            stats: terms.stats,
+            clock: terms.clock,
+            confirmed: terms.confirmed,
         }
     }
 
-    /// Runs until both channels are closed and empty.
+    /// Runs until both channels are closed and everything is committed.
+    ///
+    /// # Errors
+    /// [`StateError::Fenced`], or another error that waiting cannot mend: nothing more is confirmed.
     pub async fn run(
         mut self,
         mut opened: mpsc::Receiver<Vec<Opened>>,
         mut reports: mpsc::Receiver<Report>,
-    ) {
+    ) -> Result<(), StateError> {
         let mut arrived = Vec::with_capacity(REPORTS_MAX);
         let (mut pump_lives, mut lanes_live) = (true, true);
-        while pump_lives || lanes_live {
+        loop {
+            let ending = !pump_lives && !lanes_live;
+            self.start_flush(ending);
+            if ending && self.flushing.is_none() {
+                return Ok(());
+            }
+            let room = self.pending.len() < 2 * FLUSH_ROWS;
+            let (deadline, is_flushing) = (self.next_deadline(), self.flushing.is_some());
             tokio::select! {
                 biased; // an event is opened before anything can be reported of it
                 batch = opened.recv(), if pump_lives => match batch {
                     Some(batch) => self.open(batch),
                     None => pump_lives = false,
                 },
-                count = reports.recv_many(&mut arrived, REPORTS_MAX), if lanes_live => {
+                (writer, flushed) = flushed(&mut self.flushing), if is_flushing => {
+                    self.flushing = None;
+                    self.writer = Some(writer);
+                    self.publish(flushed?);
+                }
+                count = reports.recv_many(&mut arrived, REPORTS_MAX), if lanes_live && room => {
                     lanes_live = count > 0;
                     // The pump tells us first, but the two channels are two: look again.
                     while let Ok(batch) = opened.try_recv() {
                         self.open(batch);
                     }
-                    arrived.drain(..).for_each(|report| self.book(&report));
+                    arrived.drain(..).for_each(|report| self.book(report));
                 }
+                () = tokio::time::sleep_until(deadline), if !is_flushing => {}
             }
-            self.confirm();
-            self.stats.set_oldest_open(self.watermark.oldest());
+            self.after_turn();
         }
+    }
+
+    /// Looks at what the turn has changed.
+    fn after_turn(&mut self) {
+        for (note, times) in self.watermark.take_passed() {
+            self.pending.noted(&self.names, note, times);
+        }
+        if self.pending.is_empty() && self.flushing.is_none() {
+            // Nothing has to be written for it: keepalives, and what concerned no rule.
+            self.publish(self.watermark.confirmable());
+        } else if !self.pending.is_empty() && self.due.is_none() {
+            self.due = Some(Instant::now() + FLUSH_AFTER);
+        }
+        self.stats.set_oldest_open(self.watermark.oldest());
+    }
+
+    fn next_deadline(&self) -> Instant {
+        self.due.unwrap_or(self.housekeeping).min(self.housekeeping)
+    }
+
+    /// Starts a flush, or the housekeeping, if it is time and none is under way.
+    fn start_flush(&mut self, ending: bool) {
+        let now = Instant::now();
+        let due = self.due.is_some_and(|due| due <= now) || self.pending.len() >= FLUSH_ROWS;
+        let keep_house = self.housekeeping <= now && !ending;
+        let flush_now = !self.pending.is_empty() && (due || ending || keep_house);
+        if !flush_now && !keep_house {
+            return;
+        }
+        let Some(mut writer) = self.writer.take() else { return };
+        if keep_house {
+            self.housekeeping = now + HOUSEKEEPING;
+        }
+        self.due = None;
+        let flush = if flush_now {
+            self.pending.take(&self.names, &self.watermark)
+        } else {
+            Flush::default()
+        };
+        let (confirmable, today) = (self.watermark.confirmable(), self.clock.now());
+        self.flushing = Some(Box::pin(async move {
+            if keep_house && let Err(error) = writer.keep_house(today).await {
+                // The flush makes the days that it needs; old ones go the next time.
+                let error = anyhow::Error::new(error);
+                tracing::warn!(error = %format!("{error:#}"), "cannot tend the push log's partitions");
+            }
+            let flushed = if flush_now { writer.commit(&flush).await } else { Ok(()) };
+            (writer, flushed.map(|()| confirmable))
+        }));
     }
 
     fn open(&mut self, batch: Vec<Opened>) {
         batch.into_iter().for_each(|opened| self.watermark.note(opened));
     }
 
-    fn book(&mut self, report: &Report) {
-        report.attempts.iter().for_each(|attempt| self.attempted(attempt));
-        report.settlements.iter().for_each(|settlement| self.settled(settlement));
+    fn book(&mut self, report: Report) {
+        for attempt in report.attempts {
+            self.attempted(&attempt);
+            self.pending.attempted(&self.names, &self.push_log, attempt);
+        }
+        for settlement in report.settlements {
+            self.settled(&settlement);
+            self.pending.settled(&self.names, settlement, self.clock.now());
+        }
     }
 
     fn attempted(&self, attempt: &Attempt) {
@@ -129,7 +248,9 @@ impl Ledger {
     }
 
     fn settled(&mut self, settlement: &Settlement) {
-        self.watermark.settle(settlement.event.sequence);
+        if settlement.holding == Holding::Wal {
+            self.watermark.settle(settlement.event.sequence);
+        }
         let Some(account) = self.endpoints.get(settlement.endpoint.0) else { return };
         let now = self.clock.now();
         match &settlement.outcome {
@@ -145,17 +266,25 @@ impl Ledger {
             }
             Outcome::Expired => account.metrics.expired.inc(),
             Outcome::Filtered => account.metrics.filtered.inc(),
+            Outcome::Parked { .. } => {}
         }
         outcome_log::settled(&account.name, &account.shown_url, settlement);
     }
 
     /// Publishes what may be confirmed, if it moved.
-    fn confirm(&self) {
-        let confirmable = self.watermark.confirmable();
+    fn publish(&self, confirmable: Lsn) {
         self.confirmed.send_if_modified(|confirmed| {
             let moved = *confirmed < confirmable;
             *confirmed = confirmable.max(*confirmed);
             moved
         });
+    }
+}
+
+/// Waits for the flush under way; for ever if there is none.
+async fn flushed(flushing: &mut Option<Flushing>) -> (Writer, Result<Lsn, StateError>) {
+    match flushing {
+        Some(flushing) => flushing.await,
+        None => std::future::pending().await,
     }
 }

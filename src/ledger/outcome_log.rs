@@ -27,6 +27,15 @@ pub(crate) fn settled(endpoint: &str, url: &str, settlement: &Settlement) {
         Outcome::Dead { reason } => given_up(endpoint, url, settlement, reason),
         Outcome::Expired => expired(endpoint, &event.event_type, event.id, &event.facts),
         Outcome::Filtered => {}
+        Outcome::Parked { next_attempt, reason } => tracing::debug!(
+            event = &*event.event_type,
+            event_id = %event.id,
+            endpoint,
+            reason = reason.as_str(),
+            next_attempt = next_attempt.map(|at| at.iso_millis()),
+            attempts = settlement.attempts,
+            "parked"
+        ),
     }
 }
 

@@ -20,7 +20,9 @@ use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
 use crate::flow::event::Event;
+use crate::flow::event::EventId;
 use crate::flow::lsn::Position;
+use crate::flow::settlement::ParkReason;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Failure;
 use crate::store::body_codec;
@@ -49,36 +51,6 @@ impl fmt::Display for BacklogId {
     }
 }
 
-/// Why a delivery was parked.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum ParkReason {
-    /// Its next attempt is further away than `park_after`.
-    Retry,
-    /// The lane had no room.
-    LaneFull,
-    /// The endpoint's circuit breaker is open.
-    BreakerOpen,
-    /// An earlier event of its key is parked.
-    BehindParked,
-    /// walhook was asked to stop.
-    Shutdown,
-}
-
-impl ParkReason {
-    const ALL: [Self; 5] =
-        [Self::Retry, Self::LaneFull, Self::BreakerOpen, Self::BehindParked, Self::Shutdown];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Retry => "retry",
-            Self::LaneFull => "lane_full",
-            Self::BreakerOpen => "breaker_open",
-            Self::BehindParked => "behind_parked",
-            Self::Shutdown => "shutdown",
-        }
-    }
-}
-
 /// A delivery to park. Parked again under the same event and endpoint, the first one stays.
 #[derive(Clone, Debug)]
 pub struct Parked {
@@ -93,10 +65,18 @@ pub struct Parked {
     pub replay: Replay,
 }
 
-/// A delivery that was taken from the backlog and goes back there after another attempt.
+/// A delivery of the backlog, by what it is. Its row may be on its way there still, so that nobody
+/// knows its number yet.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Delivery {
+    pub endpoint: Arc<str>,
+    pub event: EventId,
+}
+
+/// A delivery of the backlog that stays there after another attempt.
 #[derive(Clone, Debug)]
 pub struct Reparked {
-    pub id: BacklogId,
+    pub delivery: Delivery,
     pub history: History,
     pub next_attempt: Option<Timestamp>,
     pub reason: ParkReason,
@@ -141,10 +121,6 @@ pub struct PageLimits {
     pub rows: usize,
     /// Bytes of bodies; the first row comes in any case, or it never could.
     pub bytes: usize,
-    /// Leaves out what is not due at this time, and what stands behind it with one of its keys: so
-    /// a failing key does not hold up the others. What was left out is due later, before the cursor:
-    /// start again from `None` then. `None` reads everything, for strict order.
-    pub due: Option<Timestamp>,
 }
 
 /// What one endpoint has in the backlog.
@@ -227,7 +203,8 @@ pub(crate) async fn repark(
     for chunk in chunks(reparked, |_| 0) {
         let mut params = Params::default();
         params.put(Type::TEXT, holding.slot.as_ref());
-        params.column(Type::INT8_ARRAY, chunk.iter().map(|row| row.id.0));
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| &*row.delivery.endpoint));
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.delivery.event.to_string()));
         params.column(Type::INT4_ARRAY, chunk.iter().map(|row| int(row.history.attempts)));
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.next_attempt));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.reason.as_str()));
@@ -239,12 +216,14 @@ pub(crate) async fn repark(
                     first_attempt_at = r.first_attempt_at, last_attempt_at = r.last_attempt_at,
                     http_status = r.http_status, failure_class = r.failure_class,
                     failure_detail = r.failure_detail
-               FROM unnest($2::bigint[], $3::int[], $4::timestamptz[], $5::text[],
-                           $6::timestamptz[], $7::timestamptz[], $8::int[], $9::text[],
-                           $10::text[])
-                    AS r (id, attempts, next_attempt_at, reason, first_attempt_at,
-                          last_attempt_at, http_status, failure_class, failure_detail)
-              WHERE b.id = r.id AND b.slot = $1",
+               FROM unnest($2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::text[],
+                           $7::timestamptz[], $8::timestamptz[], $9::int[], $10::text[],
+                           $11::text[])
+                    AS r (endpoint, event_id, attempts, next_attempt_at, reason,
+                          first_attempt_at, last_attempt_at, http_status, failure_class,
+                          failure_detail)
+              WHERE b.slot = $1 AND b.endpoint = r.endpoint AND b.event_id = r.event_id
+                AND NOT b.replay",
             &params.list(),
         )
         .await?;
@@ -255,19 +234,22 @@ pub(crate) async fn repark(
 pub(crate) async fn finish(
     tx: &Transaction<'_>,
     holding: &Holding,
-    finished: &[BacklogId],
+    finished: &[Delivery],
 ) -> Result<(), StateError> {
-    if finished.is_empty() {
-        return Ok(());
+    for chunk in chunks(finished, |_| 0) {
+        let mut params = Params::default();
+        params.put(Type::TEXT, holding.slot.as_ref());
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| &*row.endpoint));
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.event.to_string()));
+        tx.execute_typed(
+            "DELETE FROM walhook.backlog b
+              USING unnest($2::text[], $3::text[]) AS r (endpoint, event_id)
+              WHERE b.slot = $1 AND b.endpoint = r.endpoint AND b.event_id = r.event_id
+                AND NOT b.replay",
+            &params.list(),
+        )
+        .await?;
     }
-    let mut params = Params::default();
-    params.put(Type::TEXT, holding.slot.as_ref());
-    params.column(Type::INT8_ARRAY, finished.iter().map(|id| id.0));
-    tx.execute_typed(
-        "DELETE FROM walhook.backlog WHERE slot = $1 AND id = ANY ($2)",
-        &params.list(),
-    )
-    .await?;
     Ok(())
 }
 
@@ -291,49 +273,22 @@ pub async fn page(
     params.put(Type::INT8, id.0);
     params.put(Type::INT8, bigint(limits.rows as u64));
     params.put(Type::INT8, bigint(limits.bytes as u64));
-    let due = match limits.due {
-        Some(due) => {
-            params.put(Type::TIMESTAMPTZ, due);
-            DUE
-        }
-        None => "",
-    };
     // The window's sum reads no body: the bytes of each are a column.
-    let query = format!(
-        "{with} SELECT * FROM (
+    let query = "SELECT * FROM (
              SELECT *, sum(body_bytes::bigint) OVER orderly AS total,
                     row_number() OVER orderly AS number
                FROM (SELECT b.* FROM walhook.backlog b
                       WHERE b.slot = $1 AND b.endpoint = $2
-                        AND (b.commit_lsn, b.ordinal, b.id) > ($3, $4, $5) {due}
+                        AND (b.commit_lsn, b.ordinal, b.id) > ($3, $4, $5)
                       ORDER BY b.commit_lsn, b.ordinal, b.id LIMIT $6) AS next
              WINDOW orderly AS (ORDER BY commit_lsn, ordinal, id ROWS UNBOUNDED PRECEDING)
          ) AS page
          WHERE total <= $7 OR number = 1
-         ORDER BY commit_lsn, ordinal, id",
-        with = if due.is_empty() { "" } else { HELD },
-    );
-    let rows = client.query_typed(&query, &params.list()).await?;
+         ORDER BY commit_lsn, ordinal, id";
+    let rows = client.query_typed(query, &params.list()).await?;
     let endpoint: Arc<str> = endpoint.into();
     rows.iter().map(|row| read_waiting(row, &endpoint)).collect()
 }
-
-/// Keys that wait for a later time, each from its first such row on.
-const HELD: &str = "WITH waiting AS MATERIALIZED (
-         SELECT first_key, second_key, commit_lsn, ordinal, id FROM walhook.backlog
-          WHERE slot = $1 AND endpoint = $2 AND next_attempt_at > $8
-     ), held AS MATERIALIZED (
-         SELECT DISTINCT ON (key) key, commit_lsn, ordinal, id FROM (
-             SELECT first_key AS key, commit_lsn, ordinal, id FROM waiting
-             UNION ALL SELECT second_key, commit_lsn, ordinal, id FROM waiting
-         ) AS keys WHERE key IS NOT NULL ORDER BY key, commit_lsn, ordinal, id
-     )";
-
-const DUE: &str = "AND (b.next_attempt_at IS NULL OR b.next_attempt_at <= $8)
-     AND NOT EXISTS (SELECT FROM held h WHERE h.key = b.first_key
-          AND (h.commit_lsn, h.ordinal, h.id) < (b.commit_lsn, b.ordinal, b.id))
-     AND NOT EXISTS (SELECT FROM held h WHERE h.key = b.second_key
-          AND (h.commit_lsn, h.ordinal, h.id) < (b.commit_lsn, b.ordinal, b.id))";
 
 fn read_waiting(row: &Row, endpoint: &Arc<str>) -> Result<Waiting, StateError> {
     let reason: &str = read(row, "reason")?;
@@ -349,7 +304,7 @@ fn read_waiting(row: &Row, endpoint: &Arc<str>) -> Result<Waiting, StateError> {
         reason: ParkReason::ALL
             .into_iter()
             .find(|known| known.as_str() == reason)
-            .unwrap_or(ParkReason::LaneFull),
+            .unwrap_or(ParkReason::Full),
         replay: Replay::from_columns(read(row, "replay")?, read(row, "resend_of")?),
         body_bytes: usize::try_from(unsigned_int(row, "body_bytes")?).unwrap_or(usize::MAX),
     })

@@ -20,7 +20,7 @@ use crate::flow::event::EventId;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::store::backlog;
-use crate::store::backlog::BacklogId;
+use crate::store::backlog::Delivery;
 use crate::store::backlog::Parked;
 use crate::store::backlog::Reparked;
 use crate::store::books;
@@ -56,7 +56,7 @@ pub struct Flush {
     /// Rows of the backlog that go back there after another attempt.
     pub reparked: Vec<Reparked>,
     /// Rows of the backlog that are settled, whatever their outcome.
-    pub finished: Vec<BacklogId>,
+    pub finished: Vec<Delivery>,
     pub dead: Vec<DeadLetter>,
     /// Dead letters whose resend ended well, or expired. One that died again is in `dead`.
     pub resent: Vec<Resent>,
@@ -135,10 +135,10 @@ async fn attempt(
         resend::close(&tx, holding, &flush.resent),
         pass(&tx, holding, flush.settled),
         books::add(&tx, holding, &flush.books),
-        backlog::repark(&tx, holding, &flush.reparked),
         note_ahead(&tx, holding, &flush.ahead),
         dead_letters::insert(&tx, holding, &flush.dead),
         backlog::park(&tx, holding, &flush.parked),
+        backlog::repark(&tx, holding, &flush.reparked),
     )?;
     push_log::copy(&tx, holding, &flush.attempts).await?;
     tx.commit().await?;

@@ -23,7 +23,6 @@ pub mod dial;
 pub mod error;
 pub mod flush;
 pub mod migrate;
-pub mod overdue;
 pub mod partitions;
 pub mod progress;
 pub mod push_log;

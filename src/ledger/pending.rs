@@ -1,0 +1,275 @@
+//! What happened since the last flush began, collected to be committed as one [`Flush`].
+//!
+//! Pure: outcomes in, a flush out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytes::BytesMut;
+
+use crate::config::settings::LoggedBodies;
+use crate::config::settings::PushLog;
+use crate::flow::body::Body;
+use crate::flow::event::EventId;
+use crate::flow::lsn::Position;
+use crate::flow::relation::TableName;
+use crate::flow::settlement;
+use crate::flow::settlement::DeathReason;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::Holding;
+use crate::flow::settlement::Outcome;
+use crate::flow::settlement::Settlement;
+use crate::flow::time::Timestamp;
+use crate::flow::verdict::Verdict;
+use crate::flow::watermark::Fate;
+use crate::flow::watermark::Note;
+use crate::flow::watermark::Watermark;
+use crate::store::backlog::Delivery;
+use crate::store::backlog::Parked;
+use crate::store::backlog::Reparked;
+use crate::store::books::Count;
+use crate::store::books::Entry;
+use crate::store::dead_letters::DeadLetter;
+use crate::store::dead_letters::DeathClass;
+use crate::store::flush::Flush;
+use crate::store::push_log::Attempt;
+use crate::store::push_log::AttemptOutcome;
+use crate::store::resend::Ended;
+use crate::store::resend::Resent;
+use crate::store::stored_event::DeadLetterId;
+use crate::store::stored_event::History;
+use crate::store::stored_event::Replay;
+use crate::store::stored_event::row_key;
+
+/// The settings' names, by the indexes that events carry.
+#[derive(Clone, Debug)]
+pub struct Names {
+    pub endpoints: Vec<Arc<str>>,
+    /// Of each event rule: its table, and who takes its events.
+    pub rules: Vec<(Arc<TableName>, Vec<EndpointIndex>)>,
+}
+
+/// See the module's header.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    flush: Flush,
+    /// Not in `flush` yet: what is settled before it is written is not written at all.
+    parked: HashMap<Delivery, Parked>,
+    reparked: HashMap<Delivery, Reparked>,
+    books: HashMap<(EndpointIndex, Arc<TableName>), Count>,
+    /// What the WAL is owed no more, in case the settled prefix does not reach it.
+    settled: Vec<(EndpointIndex, EventId, Position)>,
+}
+
+impl Pending {
+    /// Rows to write: what bounds it.
+    pub(crate) fn len(&self) -> usize {
+        self.settled.len() + self.flush.attempts.len() + self.reparked.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0 && self.books.is_empty() && self.flush.is_empty()
+    }
+
+    /// Takes in an attempt, for the push log: a row for each event of the request.
+    pub(crate) fn attempted(
+        &mut self,
+        names: &Names,
+        log: &PushLog,
+        attempt: settlement::Attempt,
+    ) {
+        let Some(endpoint) = names.endpoints.get(attempt.endpoint.0) else { return };
+        let outcome = match (&attempt.exchange.verdict, attempt.retry_in) {
+            (Verdict::Delivered, _) => AttemptOutcome::Delivered,
+            (_, Some(_)) => AttemptOutcome::Retry,
+            (_, None) => AttemptOutcome::Dead,
+        };
+        let keep = match log.bodies {
+            LoggedBodies::All => true,
+            LoggedBodies::Failures => outcome != AttemptOutcome::Delivered,
+            LoggedBodies::None => false,
+        };
+        let micros = i64::try_from(attempt.exchange.took.as_micros()).unwrap_or(i64::MAX);
+        let created_at = attempt.finished.shifted(-micros);
+        let response = attempt.exchange.response_body.clone();
+        let response_body = keep.then(|| response.slice(..response.len().min(log.body_limit)));
+        let exchange = Arc::new(attempt.exchange);
+        for event in attempt.lease.events {
+            let request = || beginning(&event.body, created_at, log.body_limit);
+            self.flush.attempts.push(Attempt {
+                created_at,
+                endpoint: Arc::clone(endpoint),
+                row_key: row_key(&event.facts).map(ToOwned::to_owned),
+                retry_count: attempt.lease.attempt.saturating_sub(1),
+                outcome,
+                exchange: Arc::clone(&exchange),
+                request_body: keep.then(request),
+                response_body: response_body.clone(),
+                replay: attempt.lease.replay,
+                event,
+            });
+        }
+    }
+
+    /// Takes in what became of a delivery.
+    pub(crate) fn settled(&mut self, names: &Names, settlement: Settlement, now: Timestamp) {
+        let Some(endpoint) = names.endpoints.get(settlement.endpoint.0) else { return };
+        let endpoint = Arc::clone(endpoint);
+        let event = &settlement.event;
+        let count = self.books.entry((settlement.endpoint, Arc::clone(&event.table))).or_default();
+        let delivery = Delivery { endpoint: Arc::clone(&endpoint), event: event.id };
+        match settlement.holding {
+            Holding::Wal => {
+                count.captured += 1;
+                self.settled.push((settlement.endpoint, event.id, event.position));
+            }
+            Holding::Backlog if !matches!(settlement.outcome, Outcome::Parked { .. }) => {
+                self.reparked.remove(&delivery);
+                if self.parked.remove(&delivery).is_none() {
+                    self.flush.finished.push(delivery.clone());
+                }
+            }
+            Holding::Backlog | Holding::DeadLetter(_) => {}
+        }
+        match &settlement.outcome {
+            Outcome::Delivered { .. } => count.delivered += 1,
+            Outcome::Expired => count.expired += 1,
+            Outcome::Filtered => count.filtered += 1,
+            Outcome::Dead { .. } => count.dead += 1,
+            Outcome::Parked { .. } => {}
+        }
+        if let Holding::DeadLetter(letter) = settlement.holding {
+            let ended = match &settlement.outcome {
+                Outcome::Delivered { .. } => Some(Ended::Delivered),
+                Outcome::Expired => Some(Ended::Expired),
+                Outcome::Filtered | Outcome::Dead { .. } | Outcome::Parked { .. } => None,
+            };
+            let letter = DeadLetterId(letter.0);
+            self.flush.resent.extend(ended.map(|ended| Resent { letter, ended, at: now }));
+        }
+        self.record(endpoint, delivery, settlement, now);
+    }
+
+    /// The rows that an outcome leaves behind.
+    fn record(
+        &mut self,
+        endpoint: Arc<str>,
+        delivery: Delivery,
+        settlement: Settlement,
+        now: Timestamp,
+    ) {
+        let row_key = row_key(&settlement.event.facts).map(ToOwned::to_owned);
+        let history = history(&settlement);
+        match settlement.outcome {
+            Outcome::Parked { next_attempt, reason } if settlement.holding == Holding::Backlog => {
+                // Written after `parked`, so it holds for a row of the same flush, too.
+                let row = Reparked { delivery: delivery.clone(), history, next_attempt, reason };
+                self.reparked.insert(delivery, row);
+            }
+            Outcome::Parked { next_attempt, reason } => {
+                let row = Parked {
+                    event: settlement.event,
+                    endpoint,
+                    row_key,
+                    history,
+                    next_attempt,
+                    parked_at: now,
+                    reason,
+                    replay: Replay::No,
+                };
+                self.parked.insert(delivery, row);
+            }
+            Outcome::Dead { reason } => self.flush.dead.push(DeadLetter {
+                event: settlement.event,
+                endpoint,
+                row_key,
+                reason: reason.to_string(),
+                class: class(&reason),
+                status: history.status,
+                attempts: history.attempts,
+                first_attempt: history.first_attempt,
+                last_attempt: history.last_attempt,
+                died_at: now,
+            }),
+            Outcome::Delivered { .. } | Outcome::Expired | Outcome::Filtered => {}
+        }
+    }
+
+    /// Takes in a note that the settled prefix has passed.
+    pub(crate) fn noted(&mut self, names: &Names, note: Note, times: u64) {
+        let Some((table, takers)) = names.rules.get(note.rule.0) else { return };
+        let times = i64::try_from(times).unwrap_or(i64::MAX);
+        for index in (0..names.endpoints.len()).map(EndpointIndex) {
+            let takes = takers.contains(&index);
+            if takes && note.fate == Fate::Raised {
+                continue; // its own settlement counts
+            }
+            let count = self.books.entry((index, Arc::clone(table))).or_default();
+            count.captured += times;
+            if takes && note.fate == Fate::Expired {
+                count.expired += times;
+            } else {
+                count.filtered += times;
+            }
+        }
+    }
+
+    /// All of it as one flush; what comes next belongs to another.
+    pub(crate) fn take(&mut self, names: &Names, watermark: &Watermark) -> Flush {
+        let Self { mut flush, parked, reparked, books, settled } = std::mem::take(self);
+        flush.parked = parked.into_values().collect();
+        flush.parked.sort_by_key(|row| row.event.position);
+        flush.reparked = reparked.into_values().collect();
+        flush.settled = watermark.settled();
+        flush.confirmed = Some(watermark.confirmable());
+        let beyond = |position| watermark.settled().is_none_or(|settled| position > settled);
+        let ahead = settled.into_iter().filter(|(_, _, position)| beyond(*position));
+        flush.ahead = ahead
+            .filter_map(|(index, id, _)| Some((Arc::clone(names.endpoints.get(index.0)?), id)))
+            .collect();
+        flush.books = books
+            .into_iter()
+            .filter_map(|((index, table), count)| {
+                let endpoint = Arc::clone(names.endpoints.get(index.0)?);
+                Some(Entry { endpoint, table, count })
+            })
+            .collect();
+        flush
+    }
+}
+
+/// The first bytes of a body as it was at `at`.
+fn beginning(body: &Body, at: Timestamp, limit: usize) -> Bytes {
+    let mut kept = BytesMut::new();
+    for chunk in body.chunks(at) {
+        let room = limit - kept.len();
+        kept.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
+        if kept.len() >= limit {
+            break;
+        }
+    }
+    kept.freeze()
+}
+
+fn history(settlement: &Settlement) -> History {
+    let failed = settlement.history.as_deref();
+    History {
+        attempts: settlement.attempts,
+        first_attempt: failed.map(|history| history.first_attempt),
+        last_attempt: failed.map(|history| history.last_attempt),
+        status: failed.and_then(|history| history.status),
+        failure: failed.map(|history| history.failure.clone()),
+    }
+}
+
+fn class(reason: &DeathReason) -> DeathClass {
+    match reason {
+        DeathReason::RetriesExhausted(failure) | DeathReason::Rejected(failure) => {
+            DeathClass::Failure(failure.class)
+        }
+        DeathReason::EndpointGone => DeathClass::Gone,
+        DeathReason::BacklogFull => DeathClass::BacklogRows,
+        DeathReason::BacklogTooOld => DeathClass::BacklogAge,
+    }
+}
