@@ -1,7 +1,9 @@
 //! The tests that drive the real program against a real PostgreSQL and real receivers.
 
+mod crash;
 mod decode;
 mod http_manners;
+mod memory;
 mod sandbox;
 mod support;
 mod types;
