@@ -2,6 +2,7 @@
 
 mod crash;
 mod decode;
+mod endurance;
 mod http_manners;
 mod memory;
 mod sandbox;
