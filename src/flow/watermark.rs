@@ -7,7 +7,8 @@
 //!
 //! Nothing is confirmed to PostgreSQL before it is settled: what is confirmed is never sent again.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::collections::btree_map;
 
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
@@ -47,14 +48,14 @@ pub enum Fate {
 
 /// Follows events from the moment they are handed to lanes until every endpoint has settled them.
 ///
-/// Memory grows with what is in flight, not with the length of a transaction: a settled prefix is
-/// forgotten at once, also in the middle of one.
+/// Memory grows with the events that are not settled, not with the length of a transaction and not
+/// with what is settled behind an event that is stuck: a settled event is forgotten at once, and
+/// what it stood for is left to the one before it.
 #[derive(Debug, Default)]
 pub struct Watermark {
-    /// Sequence number of the first entry.
-    first: u64,
-    /// Events that are not in the settled prefix, in commit order.
-    open: VecDeque<Entry>,
+    next_sequence: u64,
+    /// Events that are not settled, by number.
+    open: BTreeMap<u64, Entry>,
     confirmable: Lsn,
     settled: Option<Position>,
     /// Notes of the settled prefix that nobody has taken yet.
@@ -64,24 +65,23 @@ pub struct Watermark {
 /// Notes and how many there are of each. There are only as many kinds as the settings have rules.
 pub type Tally = Vec<(Note, u64)>;
 
+/// An open event, and all that is settled behind it up to the next open one.
 #[derive(Debug)]
 struct Entry {
-    /// The last change that is settled with this event; `None` while more may come of its change.
-    through: Option<Position>,
     committed: Timestamp,
     /// Endpoints that have not settled it yet.
     owed: u32,
-    /// What may be confirmed once this event and everything before it is settled; `ZERO` while
-    /// its transaction goes on.
+    /// The last change that is whole; `None` while more may come of this event's own change.
+    through: Option<Position>,
+    /// What may be confirmed; `ZERO` while the transaction goes on.
     boundary: Lsn,
-    /// Of this event and of the changes between it and the next one.
     notes: Tally,
 }
 
 impl Watermark {
     /// The number that the next event will get.
     pub fn next_sequence(&self) -> u64 {
-        self.first + self.open.len() as u64
+        self.next_sequence
     }
 
     /// Takes in what the pump tells.
@@ -90,55 +90,70 @@ impl Watermark {
             Opened::Event { committed, owed } => {
                 self.open(committed, owed);
             }
-            Opened::Note(note) => match self.open.back_mut() {
-                Some(entry) => count(&mut entry.notes, note, 1),
+            Opened::Note(note) => match self.open.last_entry() {
+                Some(mut last) => count(&mut last.get_mut().notes, note, 1),
                 None => count(&mut self.passed, note, 1),
             },
-            Opened::Through { position } => match self.open.back_mut() {
-                Some(entry) => entry.through = Some(position),
+            Opened::Through { position } => match self.open.last_entry() {
+                Some(mut last) => last.get_mut().through = Some(position),
                 None => self.settled = Some(position),
             },
             Opened::Boundary { end } => self.boundary(end),
         }
     }
 
-    /// An event is about to be handed to `owed` lanes. Returns its number: events are counted
-    /// from 0 in this order.
+    /// An event is about to be handed to `owed` lanes, at least one. Returns its number: events
+    /// are counted from 0 in this order.
     pub fn open(&mut self, committed: Timestamp, owed: u32) -> u64 {
-        let sequence = self.next_sequence();
-        let (boundary, notes) = (Lsn::ZERO, Tally::new());
-        self.open.push_back(Entry { through: None, committed, owed, boundary, notes });
-        self.advance();
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        if owed > 0 {
+            let (boundary, notes) = (Lsn::ZERO, Tally::new());
+            let entry = Entry { committed, owed, through: None, boundary, notes };
+            self.open.insert(sequence, entry);
+        }
         sequence
     }
 
     /// All events before this call belong to transactions that end at or before `end`, and all
     /// later ones to transactions that end after it: a commit, or a keepalive while none is open.
     pub fn boundary(&mut self, end: Lsn) {
-        match self.open.back_mut() {
-            Some(entry) => entry.boundary = entry.boundary.max(end),
+        match self.open.last_entry() {
+            Some(mut last) => last.get_mut().boundary = last.get().boundary.max(end),
             None => self.confirmable = self.confirmable.max(end),
         }
     }
 
     /// One endpoint has settled the event with this number.
     pub fn settle(&mut self, sequence: u64) {
-        let offset = sequence.checked_sub(self.first).and_then(|n| usize::try_from(n).ok());
-        match offset.and_then(|offset| self.open.get_mut(offset)) {
-            Some(entry) if entry.owed > 0 => entry.owed -= 1,
-            _ => debug_assert!(false, "event {sequence} is settled more often than it was owed"),
+        match self.open.entry(sequence) {
+            btree_map::Entry::Occupied(mut open) if open.get().owed > 1 => open.get_mut().owed -= 1,
+            btree_map::Entry::Occupied(open) => {
+                let settled = open.remove();
+                self.leave(sequence, settled);
+            }
+            btree_map::Entry::Vacant(_) => {
+                debug_assert!(false, "event {sequence} is settled more often than it was owed");
+            }
         }
-        self.advance();
     }
 
-    fn advance(&mut self) {
-        while let Some(entry) = self.open.pop_front_if(|entry| entry.owed == 0) {
-            self.first += 1;
-            self.settled = entry.through.or(self.settled);
-            self.confirmable = self.confirmable.max(entry.boundary);
-            for (note, times) in entry.notes {
-                count(&mut self.passed, note, times);
+    /// Hands what a settled event stood for to the open one before it, or to the settled prefix.
+    fn leave(&mut self, sequence: u64, settled: Entry) {
+        let notes = match self.open.range_mut(..sequence).next_back() {
+            Some((_, before)) => {
+                before.through = settled.through.or(before.through);
+                before.boundary = before.boundary.max(settled.boundary);
+                &mut before.notes
             }
+            None => {
+                self.settled = settled.through.or(self.settled);
+                self.confirmable = self.confirmable.max(settled.boundary);
+                &mut self.passed
+            }
+        };
+        for (note, times) in settled.notes {
+            count(notes, note, times);
         }
     }
 
@@ -159,10 +174,10 @@ impl Watermark {
 
     /// When the oldest event that is not settled was committed; `None` if all are.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.open.front().map(|entry| entry.committed)
+        self.open.first_key_value().map(|(_, entry)| entry.committed)
     }
 
-    /// Events that are not in the settled prefix.
+    /// Events that are not settled.
     pub fn open_events(&self) -> usize {
         self.open.len()
     }
@@ -237,6 +252,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn one_event_that_is_not_settled_keeps_none_of_those_behind_it_in_memory() {
+        let mut mark = Watermark::default();
+        let stuck = mark.open(Timestamp::default(), 1);
+        for _ in 1..1000 {
+            let sequence = mark.open(Timestamp::default(), 1);
+            mark.settle(sequence);
+        }
+        mark.boundary(Lsn::from_raw(8));
+        assert_eq!((mark.open_events(), mark.confirmable()), (1, Lsn::ZERO));
+        mark.settle(stuck);
+        assert_eq!((mark.open_events(), mark.confirmable()), (0, Lsn::from_raw(8)));
+    }
+
+    #[test]
+    fn a_change_is_settled_when_all_of_its_events_are() {
+        let mut mark = Watermark::default();
+        let position = Position { commit: Lsn::from_raw(7), ordinal: 3 };
+        let first = mark.open(Timestamp::default(), 1);
+        mark.settle(first);
+        let second = mark.open(Timestamp::default(), 1);
+        mark.note(Opened::Through { position });
+        assert_eq!(mark.settled(), None);
+        mark.settle(second);
+        assert_eq!(mark.settled(), Some(position));
+    }
+
     proptest! {
         #[test]
         fn nothing_is_confirmable_before_all_of_it_is_settled(steps in steps()) {
@@ -281,6 +323,8 @@ mod tests {
                 passed += mark.take_passed().iter().map(|(_, times)| times).sum::<u64>();
                 prop_assert_eq!(passed, model.passed() as u64);
                 prop_assert_eq!(mark.settled().map(|at| at.commit.raw()), model.position());
+                let open = model.events.iter().filter(|&&owed| owed > 0).count();
+                prop_assert_eq!(mark.open_events(), open);
                 prop_assert!(mark.confirmable() >= before, "it went back");
                 before = mark.confirmable();
             }

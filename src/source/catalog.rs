@@ -182,7 +182,8 @@ pub async fn inspect(client: &Client, wanted: &Wanted) -> Result<Report, StoreEr
     Ok(judge::judge(&facts, wanted))
 }
 
-/// Makes what is missing: the publication, then the slot.
+/// Makes what is missing: the publication, then the slot. A slot that is in use does not stand in
+/// the way of that; whoever streams from it afterwards decides how long to wait for it.
 ///
 /// # Errors
 /// [`SourceError::NotSetUp`] with everything that stands in the way, before anything is changed;
@@ -193,7 +194,8 @@ pub async fn prepare<S: AsyncRead + AsyncWrite + Unpin>(
     wanted: &Wanted,
 ) -> Result<Prepared, SourceError> {
     let report = inspect(client, wanted).await?;
-    let problems = report.problems();
+    let mut problems = report.problems();
+    problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
     if !problems.is_empty() {
         return Err(SourceError::NotSetUp(problems));
     }

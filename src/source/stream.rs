@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::io::ReadHalf;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -49,6 +50,14 @@ use crate::store::transport::Transport;
 /// First and longest wait before a lost connection is tried again.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 const RECONNECT_CAP: Duration = Duration::from_secs(10);
+
+/// How long a start waits for a slot, or a walsender, that is still held: a walhook that was killed
+/// a moment ago holds them until the server has noticed. Less than the 5 s within which a start
+/// that cannot succeed has to say so.
+const HELD_MAX: Duration = Duration::from_secs(3);
+
+/// Between two looks at it.
+const HELD_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long the goodbye to the server may take.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
@@ -101,9 +110,9 @@ impl Source {
     ///
     /// # Errors
     /// Whatever stands in the way, also if waiting might help: whoever starts walhook wants to
-    /// know.
+    /// know. Only for what the process before it may hold there is a wait of 3 s.
     pub async fn open(terms: Terms) -> Result<Self, SourceError> {
-        let (stream, identity) = connect(&terms).await?;
+        let (stream, identity) = connect_when_free(&terms).await?;
         Ok(Self {
             terms,
             identity,
@@ -201,6 +210,26 @@ impl Source {
         if let Err(error) = goodbye.await {
             let error = anyhow::Error::new(error);
             tracing::debug!(error = %format!("{error:#}"), "the server did not say goodbye");
+        }
+    }
+}
+
+/// Connects; waits up to `HELD_MAX` for somebody else to let go.
+async fn connect_when_free(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
+    let deadline = Instant::now() + HELD_MAX;
+    let mut told = false;
+    loop {
+        match connect(terms).await {
+            Err(SourceError::Refused(
+                held @ (Refusal::SlotInUse { .. } | Refusal::NoFreeWalSender { .. }),
+            )) if Instant::now() < deadline => {
+                if !std::mem::replace(&mut told, true) {
+                    let (held, wait_s) = (held.what(), HELD_MAX.as_secs());
+                    tracing::info!(held, wait_s, "waiting for the one before to let go");
+                }
+                tokio::time::sleep(HELD_PAUSE).await;
+            }
+            outcome => return outcome,
         }
     }
 }
