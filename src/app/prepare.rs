@@ -1,5 +1,6 @@
 //! Before the start: looks at the server, makes what is missing.
 
+use crate::app::state;
 use crate::config::settings::Settings;
 use crate::delivery::guard;
 use crate::source::catalog;
@@ -10,11 +11,13 @@ use crate::source::error::SourceError;
 use crate::source::wire::command;
 use crate::store;
 
-/// Makes the publication and the slot if they are missing.
+/// Makes walhook's own tables, the publication and the slot if they are missing.
 ///
 /// # Errors
 /// Everything that stands in the way, at once, before anything is changed.
-pub async fn prepare(settings: &Settings) -> Result<(), SourceError> {
+pub async fn prepare(settings: &Settings) -> anyhow::Result<()> {
+    // The state first: a slot that nobody reads would keep the server's WAL.
+    drop(state::open(settings).await?);
     let postgres = &settings.postgres;
     let session = store::connect(&postgres.server).await?;
     let mut replication = command::connect(&postgres.server, postgres.wal_sender_timeout).await?;

@@ -8,6 +8,8 @@
 //! Runs on the source's thread. While a lane or the memory budget is full it waits, and so nothing
 //! is read from PostgreSQL; feedback goes on beside it.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -26,6 +28,7 @@ use crate::flow::budget::Permit;
 use crate::flow::change::Captured;
 use crate::flow::change::Change;
 use crate::flow::event::Event;
+use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
@@ -48,6 +51,8 @@ pub(crate) struct Pump {
     /// The last change that was taken: PostgreSQL sends again what was not confirmed when the
     /// connection is made anew, and a crash of the server may move the slot back.
     seen: Option<Position>,
+    /// Deliveries that an earlier run has settled and will see again.
+    ahead: HashSet<(EndpointIndex, EventId)>,
     /// Whether a transaction was begun and its commit has not come yet.
     in_transaction: bool,
     routed: Vec<(RuleIndex, Routed)>,
@@ -76,9 +81,22 @@ impl Pump {
             budget,
             outbox,
             seen: None,
+            ahead: HashSet::new(),
             in_transaction: false,
             routed: Vec::new(),
         }
+    }
+
+    /// Where an earlier run had come: changes up to `seen` are settled, and so are the deliveries
+    /// of `ahead` beyond it.
+    pub(crate) fn resumed(
+        mut self,
+        seen: Option<Position>,
+        ahead: HashSet<(EndpointIndex, EventId)>,
+    ) -> Self {
+        self.seen = seen;
+        self.ahead = ahead;
+        self
     }
 
     /// Pumps until `stop` is cancelled; then on to the end of the transaction that is under way,
@@ -156,6 +174,7 @@ impl Pump {
                     if takers.len() < self.outbox.lanes.len() {
                         notes.push(Note { rule, fate: Fate::Raised });
                     }
+                    let takers = owed(&mut self.ahead, takers, event.id);
                     if takers.is_empty() {
                         continue;
                     }
@@ -166,7 +185,7 @@ impl Pump {
                             Held::Own(share(&self.budget, &mut self.outbox, bytes).await?)
                         }
                     });
-                    self.outbox.add(event, takers);
+                    self.outbox.add(event, &takers);
                 }
             }
         }
@@ -174,6 +193,18 @@ impl Pump {
         self.outbox.close(notes, change.position);
         Ok(())
     }
+}
+
+/// The takers that an earlier run has not settled the event for.
+fn owed<'a>(
+    ahead: &mut HashSet<(EndpointIndex, EventId)>,
+    takers: &'a [EndpointIndex],
+    id: EventId,
+) -> Cow<'a, [EndpointIndex]> {
+    if ahead.is_empty() {
+        return Cow::Borrowed(takers);
+    }
+    takers.iter().copied().filter(|taker| !ahead.remove(&(*taker, id))).collect()
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

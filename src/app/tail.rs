@@ -37,7 +37,7 @@ pub async fn tail(
         confirmed,
     };
     let mut source = Source::open(terms).await?;
-    let mut router = Router::new(source.system(), &settings.events, &settings.endpoints);
+    let mut router = Router::new(source.identity().system, &settings.events, &settings.endpoints);
     let mut captured = Vec::new();
     let mut shown = Ok(());
     loop {

@@ -216,6 +216,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Whether events of this rule are for this endpoint.
+    pub fn takes(&self, rule: &EventRule) -> bool {
+        self.events.iter().any(|glob| glob.matches(&rule.event_type))
+    }
+
     /// The URL without user, password, query and fragment: for people to recognise it by.
     pub fn shown_url(&self) -> String {
         let mut url = self.url.reveal().clone();

@@ -94,10 +94,7 @@ impl Router {
     /// `system` is the database system identifier; it goes into the event ids.
     pub fn new(system: u64, rules: &[EventRule], endpoints: &[Endpoint]) -> Self {
         let rule = |settings: &EventRule| {
-            let takes = |endpoint: &Endpoint| {
-                endpoint.events.iter().any(|glob| glob.matches(&settings.event_type))
-            };
-            let endpoints = endpoints.iter().enumerate().filter(|(_, e)| takes(e));
+            let endpoints = endpoints.iter().enumerate().filter(|(_, e)| e.takes(settings));
             Rule {
                 origin: Origin::new(system, &settings.event_type),
                 table: Arc::new(settings.table.clone()),

@@ -122,9 +122,9 @@ impl Source {
         })
     }
 
-    /// The database system identifier, which goes into event ids.
-    pub fn system(&self) -> u64 {
-        self.identity.system
+    /// Who the server was when we first connected; it is the same one still.
+    pub fn identity(&self) -> &SystemIdentity {
+        &self.identity
     }
 
     /// Waits for what comes next and appends all that is at hand to `captured`. Cancellation-safe:

@@ -1,0 +1,39 @@
+//! The end of patience during a shutdown.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+/// What is left of the grace period when the lanes stop making requests, and when those that are
+/// still in flight are cut off: enough for the last confirmation to reach PostgreSQL.
+const LAST_REQUESTS: Duration = Duration::from_millis(2500);
+const LAST_WORDS: Duration = Duration::from_millis(1200);
+
+/// The end of patience during a shutdown, in two steps.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cuts {
+    /// The lanes make no more requests.
+    pub(crate) no_more: CancellationToken,
+    /// Requests in flight are dropped.
+    pub(crate) now: CancellationToken,
+    /// All is settled: patience is not needed.
+    pub(crate) done: CancellationToken,
+}
+
+impl Cuts {
+    /// Cancels them in turn when `stop` is cancelled.
+    pub(crate) async fn follow(self, stop: CancellationToken, grace: Duration) {
+        stop.cancelled().await;
+        let cut = async {
+            tokio::time::sleep(grace.saturating_sub(LAST_REQUESTS)).await;
+            self.no_more.cancel();
+            tokio::time::sleep(LAST_REQUESTS.min(grace).saturating_sub(LAST_WORDS)).await;
+            self.now.cancel();
+        };
+        tokio::select! {
+            () = self.done.cancelled() => {}
+            () = cut => {}
+        }
+    }
+}
+

@@ -1,0 +1,133 @@
+//! The source's thread: attaches to the slot, waits for the other stages, then pumps.
+
+use std::collections::HashSet;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::Handles;
+use crate::app::books::Books;
+use crate::app::cuts::Cuts;
+use crate::app::pump::Pump;
+use crate::config::settings::Settings;
+use crate::event::route::Router;
+use crate::flow::budget::Budget;
+use crate::flow::event::EventId;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::watermark::Opened;
+use crate::queue::LaneSender;
+use crate::source::stream::SlotUse;
+use crate::source::stream::Source;
+use crate::source::stream::Terms;
+use crate::source::wire::command::SystemIdentity;
+
+/// What the thread needs to begin.
+pub(crate) struct Reader {
+    pub(crate) settings: Settings,
+    pub(crate) handles: Handles,
+    pub(crate) confirmed: watch::Receiver<Lsn>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) cuts: Cuts,
+}
+
+/// The stages behind the pump, and what was settled before. They are built when the slot is ours.
+pub(crate) struct Stages {
+    pub(crate) lanes: Vec<LaneSender>,
+    pub(crate) opened: mpsc::Sender<Vec<Opened>>,
+    /// The ledger has ended: all is committed.
+    pub(crate) ledger_ended: oneshot::Receiver<()>,
+    pub(crate) seen: Option<Position>,
+    pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
+}
+
+/// A thread whose slot is ours. It reads nothing before it has its stages.
+pub(crate) struct Attached {
+    pub(crate) identity: SystemIdentity,
+    /// Taken when the stages are handed over.
+    stages: Option<oneshot::Sender<Stages>>,
+    ended: oneshot::Receiver<anyhow::Result<()>>,
+}
+
+impl Attached {
+    /// Lets the thread read.
+    pub(crate) fn begin(&mut self, stages: Stages) {
+        if let Some(waiting) = self.stages.take() {
+            // A thread that has failed meanwhile says so when it is waited for.
+            drop(waiting.send(stages));
+        }
+    }
+
+    /// Ends with the thread.
+    ///
+    /// # Errors
+    /// Why the source or the pump could not go on.
+    pub(crate) async fn ended(self) -> anyhow::Result<()> {
+        self.ended.await.context("the source's thread panicked")?
+    }
+}
+
+impl Reader {
+    /// Starts the thread and waits until it has the slot.
+    ///
+    /// # Errors
+    /// Why it cannot have it.
+    pub(crate) async fn attach(self) -> anyhow::Result<Attached> {
+        let (attached_in, attached) = oneshot::channel();
+        let (stages, stages_out) = oneshot::channel();
+        let (ended_in, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name(String::from("source"));
+        thread.spawn(move || {
+            let run = self.run(attached_in, stages_out);
+            // Nobody waits any more if the grace period is over.
+            drop(ended_in.send(runtime.block_on(run)));
+        })?;
+        match attached.await {
+            Ok(identity) => Ok(Attached { identity, stages: Some(stages), ended }),
+            Err(_) => {
+                ended.await.context("the source's thread panicked")??;
+                anyhow::bail!("the source's thread ended before it had begun")
+            }
+        }
+    }
+
+    async fn run(
+        self,
+        attached: oneshot::Sender<SystemIdentity>,
+        stages: oneshot::Receiver<Stages>,
+    ) -> anyhow::Result<()> {
+        let Self { settings, handles, confirmed, stop, cuts } = self;
+        let budget = Budget::new(settings.memory.queued_bytes);
+        let terms = Terms {
+            settings: settings.postgres.clone(),
+            slot_use: SlotUse::Lasting,
+            budget: budget.clone(),
+            status: handles.status.clone(),
+            confirmed,
+        };
+        let mut source = Source::open(terms).await?;
+        let system = source.identity().system;
+        attached.send(source.identity().clone()).ok();
+        // Whoever starts us has failed if there are none.
+        let Ok(stages) = stages.await else { return Ok(()) };
+        // Without `enabled` nobody takes anything: changes are read and counted.
+        let takers = if settings.enabled { settings.endpoints.as_slice() } else { &[] };
+        let router = Router::new(system, &settings.events, takers);
+        let books = Books::new(&handles.metrics, &settings.events, &settings.endpoints);
+        let Stages { lanes, opened, ledger_ended, seen, ahead } = stages;
+        let pump = Pump::new(router, books, handles.clock.clone(), budget, lanes, opened);
+        let pump = pump.resumed(seen, ahead);
+        // Half of the grace period to finish reading a transaction, the other half to deliver it.
+        pump.run(&mut source, stop, settings.grace / 2).await?;
+        // An error of the sender means that it has ended, too.
+        drop(ledger_ended.await);
+        cuts.done.cancel();
+        source.finish().await;
+        Ok(())
+    }
+}

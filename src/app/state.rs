@@ -1,0 +1,96 @@
+//! What walhook remembers, taken up at the start: the right to write it, how far it had come, and
+//! what had been settled beyond that.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::config::settings::Settings;
+use crate::flow::event::EventId;
+use crate::flow::lsn::Position;
+use crate::flow::settlement::EndpointIndex;
+use crate::ledger::writer::Writer;
+use crate::store;
+use crate::store::Session;
+use crate::store::backlog;
+use crate::store::migrate;
+use crate::store::progress;
+use crate::store::progress::Lineage;
+use crate::store::state_error::StateError;
+
+/// What the state says when the slot is ours.
+pub(crate) struct Taken {
+    pub(crate) writer: Writer,
+    /// All changes up to and including this one are settled.
+    pub(crate) seen: Option<Position>,
+    /// Deliveries beyond it that are settled, too: they come again and are not made again.
+    pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
+    /// Rows in the backlog, by endpoint index.
+    pub(crate) backlog: Vec<u64>,
+}
+
+/// Connects to the state's database and brings the schema up to date.
+///
+/// # Errors
+/// The database cannot be reached, the schema is newer than this walhook, or the role may not make
+/// it; the SQL for the administrator is in the error then.
+pub(crate) async fn open(settings: &Settings) -> Result<Session, StateError> {
+    let mut session = store::connect(&settings.state).await?;
+    migrate::migrate(&mut session.client).await?;
+    Ok(session)
+}
+
+/// Takes up the state of the slot, which has to be ours: from here on a walhook that had it before
+/// can write no more.
+///
+/// # Errors
+/// The state belongs to another stream than `system`'s, or cannot be read.
+pub(crate) async fn take(
+    settings: &Settings,
+    mut session: Session,
+    system: u64,
+    timeline: u32,
+) -> anyhow::Result<Taken> {
+    let slot = &settings.postgres.slot;
+    let holder = format!("walhook {} on {}", env!("CARGO_PKG_VERSION"), host_name());
+    let (holding, progress) = progress::take(&mut session.client, slot, &holder).await?;
+    let lineage = Lineage { system, timeline, publications: Vec::new() };
+    match &progress.lineage {
+        Some(known) if known.system != system => {
+            let error = crate::source::refusal::Refusal::OtherSystem {
+                expected: known.system,
+                found: system,
+            };
+            return Err(crate::source::error::SourceError::from(error).into());
+        }
+        Some(known) if *known == lineage => {}
+        Some(_) | None => {
+            progress::set_lineage(&mut session.client, &holding, &lineage).await?;
+        }
+    }
+    let index = |name: &str| {
+        let mut names = settings.endpoints.iter();
+        names.position(|endpoint| &*endpoint.name == name).map(EndpointIndex)
+    };
+    let ahead = progress::load_ahead(&session.client, slot).await?;
+    let ahead = ahead.into_iter().filter_map(|(name, id)| Some((index(&name)?, id))).collect();
+    let mut rows = vec![0; settings.endpoints.len()];
+    for size in backlog::sizes(&session.client, slot).await? {
+        match index(&size.endpoint).and_then(|index| rows.get_mut(index.0)) {
+            Some(count) => *count = size.rows,
+            None => tracing::warn!(
+                endpoint = &*size.endpoint,
+                rows = size.rows,
+                "parked deliveries wait for an endpoint that is not configured"
+            ),
+        }
+    }
+    let days = settings.push_log.retention_days;
+    let writer = Writer::new(settings.state.clone(), session, holding, days);
+    Ok(Taken { writer, seen: progress.settled, ahead, backlog: rows })
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
