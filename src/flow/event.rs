@@ -41,6 +41,11 @@ impl EventId {
     pub const fn new(position: Position, origin: Origin) -> Self {
         Self { position, origin }
     }
+
+    /// Where the change stands that raised the event.
+    pub const fn position(self) -> Position {
+        self.position
+    }
 }
 
 impl fmt::Display for EventId {

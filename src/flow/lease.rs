@@ -15,6 +15,8 @@ pub struct Lease {
     pub id: LeaseId,
     /// 1 for the first attempt.
     pub attempt: u32,
+    /// Whether an operator sends these events again. Others are never in one request with them.
+    pub replay: bool,
     /// In order; more than one only where the endpoint takes batches.
     pub events: Vec<Arc<Event>>,
 }

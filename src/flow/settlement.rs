@@ -14,14 +14,50 @@ use crate::flow::verdict::Failure;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct EndpointIndex(pub usize);
 
-/// Final for this event and endpoint: nothing more is owed in memory.
+/// Names a delivery that an operator sends again: the number of its dead letter.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ReplayId(pub i64);
+
+/// What keeps a delivery while it is owed, should walhook end: from there it comes again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Holding {
+    /// The source's WAL, which cannot be confirmed before the delivery is settled or parked.
+    Wal,
+    /// Its row in the backlog.
+    Backlog,
+    /// The dead letter that is sent again.
+    DeadLetter(ReplayId),
+}
+
+/// For this event and endpoint the WAL is owed nothing more.
+///
+/// All outcomes but [`Outcome::Parked`] are final, and come once. A delivery that is parked stays
+/// with its lane and is reported again: when another attempt has failed, and with its final outcome.
 #[derive(Clone, Debug)]
 pub struct Settlement {
     pub event: Arc<Event>,
     pub endpoint: EndpointIndex,
     pub outcome: Outcome,
+    /// What kept the delivery until this outcome: only what was held by the WAL is a step of the
+    /// watermark, and only what was in the backlog has a row there.
+    pub holding: Holding,
     /// Attempts that were made.
     pub attempts: u32,
+    /// What failed attempts left behind; `None` if none failed.
+    pub history: Option<Arc<History>>,
+}
+
+/// The failed attempts of a delivery, on the database's clock.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct History {
+    /// When the first attempt began.
+    pub first_attempt: Timestamp,
+    /// When the last failed attempt began.
+    pub last_attempt: Timestamp,
+    /// HTTP status of the last failure, if a response began.
+    pub status: Option<u16>,
+    /// The last failure.
+    pub failure: Failure,
 }
 
 #[derive(Clone, Debug)]
@@ -34,6 +70,33 @@ pub enum Outcome {
     Filtered,
     /// Given up.
     Dead { reason: DeathReason },
+    /// It cannot be made promptly, and is kept in the backlog; `next_attempt` is on the database's
+    /// clock, `None` means as soon as the endpoint takes it.
+    Parked { next_attempt: Option<Timestamp>, reason: ParkReason },
+}
+
+/// Why a delivery was parked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ParkReason {
+    /// Its next attempt is far away, or it was parked before and has failed again.
+    Retry,
+    /// An earlier delivery that it has to follow is parked.
+    Behind,
+    /// The endpoint is out of order.
+    Outage,
+    /// The lane had no room for it.
+    Full,
+}
+
+impl ParkReason {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Behind => "behind",
+            Self::Outage => "outage",
+            Self::Full => "full",
+        }
+    }
 }
 
 /// Why a delivery was given up.
@@ -45,6 +108,10 @@ pub enum DeathReason {
     Rejected(Failure),
     /// The endpoint said 410, now or earlier: it is disabled until a restart.
     EndpointGone,
+    /// The endpoint's backlog had more rows than its limit, and this was the oldest.
+    BacklogFull,
+    /// It was in the backlog for longer than the limit.
+    BacklogTooOld,
 }
 
 /// One finished attempt, whatever came of it: for the push log and the metrics.
@@ -80,6 +147,8 @@ impl fmt::Display for DeathReason {
             Self::RetriesExhausted(failure) => write!(f, "retries exhausted, last {failure}"),
             Self::Rejected(failure) => write!(f, "rejected, {failure}"),
             Self::EndpointGone => f.write_str("endpoint is gone (410)"),
+            Self::BacklogFull => f.write_str("the endpoint's backlog is full"),
+            Self::BacklogTooOld => f.write_str("too long in the endpoint's backlog"),
         }
     }
 }

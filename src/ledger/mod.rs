@@ -20,6 +20,7 @@ use crate::clock::DatabaseClock;
 use crate::config::settings::Endpoint;
 use crate::flow::lsn::Lsn;
 use crate::flow::settlement::Attempt;
+use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
 use crate::flow::settlement::Report;
 use crate::flow::settlement::Settlement;
@@ -129,7 +130,9 @@ impl Ledger {
     }
 
     fn settled(&mut self, settlement: &Settlement) {
-        self.watermark.settle(settlement.event.sequence);
+        if settlement.holding == Holding::Wal {
+            self.watermark.settle(settlement.event.sequence);
+        }
         let Some(account) = self.endpoints.get(settlement.endpoint.0) else { return };
         let now = self.clock.now();
         match &settlement.outcome {
@@ -145,6 +148,7 @@ impl Ledger {
             }
             Outcome::Expired => account.metrics.expired.inc(),
             Outcome::Filtered => account.metrics.filtered.inc(),
+            Outcome::Parked { .. } => {}
         }
         outcome_log::settled(&account.name, &account.shown_url, settlement);
     }

@@ -26,7 +26,7 @@ pub(crate) fn settled(endpoint: &str, url: &str, settlement: &Settlement) {
         ),
         Outcome::Dead { reason } => given_up(endpoint, url, settlement, reason),
         Outcome::Expired => expired(endpoint, &event.event_type, event.id, &event.facts),
-        Outcome::Filtered => {}
+        Outcome::Filtered | Outcome::Parked { .. } => {}
     }
 }
 
