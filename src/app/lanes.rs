@@ -51,4 +51,3 @@ pub(crate) fn lane(
     };
     Ok((sender, run))
 }
-

@@ -68,7 +68,6 @@ const OPENED_MAX: usize = 64;
 /// Reports between the lanes and the ledger.
 const REPORTS_MAX: usize = 256;
 
-
 /// A walhook that is about to run: everything that can be refused has been checked.
 pub struct App {
     tasks: Tasks,
@@ -139,9 +138,10 @@ impl App {
         });
         let surface = surface(&settings, &handles, scrape);
         let stop = tasks.stop_token();
-        tasks.spawn("the HTTP surface", async move {
-            Ok(api::serve(listener, surface, stop).await?)
-        });
+        tasks.spawn(
+            "the HTTP surface",
+            async move { Ok(api::serve(listener, surface, stop).await?) },
+        );
         Ok(Self { tasks, grace: settings.grace, address })
     }
 
@@ -235,7 +235,6 @@ fn ledger(
     Ledger::new(&settings.endpoints, &handles.metrics, terms)
 }
 
-
 fn surface(settings: &Settings, handles: &Handles, scrape: Scrape) -> Surface {
     let endpoints = settings.endpoints.iter().map(|e| (e.name.to_string(), e.shown_url()));
     Surface {
@@ -248,4 +247,3 @@ fn surface(settings: &Settings, handles: &Handles, scrape: Scrape) -> Surface {
         token: settings.http.token.clone(),
     }
 }
-

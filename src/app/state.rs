@@ -2,9 +2,6 @@
 //! what had been settled beyond that.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-
-use anyhow::Context;
 
 use crate::config::settings::Settings;
 use crate::flow::event::EventId;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::field::Field;
 use crate::config::headers;
+use crate::config::parking;
 use crate::config::reader::Section;
 use crate::config::reader::listed;
 use crate::config::reader::nearest;
@@ -126,6 +127,7 @@ fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
     if let Some(limit) = section.read("rate_limit", |f| f.number(&terms::RATE_LIMITS)) {
         terms.rate_limit = Some(limit);
     }
+    parking::read(section, &mut terms.parking);
     set(&mut terms.ordering, section.read("ordering", terms::ordering));
     set(&mut terms.success, section.read("success", terms::success));
     let limit = section.read("response_limit", |f| f.size(&terms::RESPONSE_LIMITS));

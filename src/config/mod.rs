@@ -13,6 +13,7 @@ mod field;
 mod headers;
 mod interpolate;
 mod ocr_wallet;
+mod parking;
 mod postgres;
 mod postgres_url;
 pub mod problem;

@@ -208,6 +208,7 @@ pub struct Endpoint {
     pub capacity: NonZeroUsize,
     /// Requests started per second.
     pub rate_limit: Option<f64>,
+    pub parking: Parking,
     /// Statuses that count as delivered; empty means every 2xx.
     pub success: Vec<u16>,
     pub addresses: AddressPolicy,
@@ -302,6 +303,34 @@ pub enum Ordering {
     /// The whole endpoint is in commit order.
     Strict,
     None,
+}
+
+/// When deliveries are parked in the database, and for how long.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Parking {
+    /// A delivery whose next attempt is further away does not wait in memory alone.
+    pub after: Duration,
+    pub breaker: Breaker,
+    pub backlog: BacklogLimits,
+}
+
+/// When an endpoint counts as out of order, and is left alone but for single tries.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Breaker {
+    /// Failed requests in a row.
+    pub failures: NonZeroUsize,
+    /// Until the first try; doubles from try to try.
+    pub cooldown: Duration,
+    /// The longest cooldown.
+    pub cap: Duration,
+}
+
+/// What an endpoint's backlog may hold; what is beyond becomes dead letters, the oldest first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BacklogLimits {
+    pub rows: NonZeroUsize,
+    /// Since a delivery was parked.
+    pub age: Duration,
 }
 
 /// Which addresses may be dialled for an endpoint.

@@ -19,6 +19,7 @@ use crate::config::settings::Delays;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Glob;
 use crate::config::settings::Ordering;
+use crate::config::settings::Parking;
 use crate::config::settings::Retry;
 use crate::config::settings::Signing;
 
@@ -79,6 +80,7 @@ pub(super) struct Terms {
     pub(super) ordering: Ordering,
     pub(super) capacity: NonZeroUsize,
     pub(super) rate_limit: Option<f64>,
+    pub(super) parking: Parking,
     pub(super) success: Vec<u16>,
     pub(super) response_limit: usize,
 }
@@ -101,6 +103,7 @@ impl Terms {
             ordering: Ordering::Key,
             capacity: count(CAPACITY),
             rate_limit: None,
+            parking: Parking::default(),
             success: Vec::new(),
             response_limit: RESPONSE_LIMIT,
         }
@@ -133,6 +136,7 @@ impl Terms {
             ordering: self.ordering,
             capacity: self.capacity,
             rate_limit: self.rate_limit,
+            parking: self.parking,
             success: self.success,
             addresses: AddressPolicy::Operator,
             response_limit: self.response_limit,

@@ -60,6 +60,8 @@ fn webhook_sets_the_terms_of_every_endpoint_and_an_endpoint_its_own() {
         headers = { X-Team = "all", X-Zone = "eu" }
         secret = "0123456789abcdef"
         ordering = "strict"
+        park_after = "1m"
+        breaker = { failures = 7 }
         [[endpoint]]
         name = "crm"
         url = "http://b/"
@@ -68,6 +70,7 @@ fn webhook_sets_the_terms_of_every_endpoint_and_an_endpoint_its_own() {
         headers = { x-team = "crm" }
         secret = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8", { env = "SECRET" }]
         rate_limit = 2.5
+        breaker = { cooldown = "2s" }
         success = [200, 409]
         "#,
     );
@@ -76,6 +79,10 @@ fn webhook_sets_the_terms_of_every_endpoint_and_an_endpoint_its_own() {
     assert_eq!(crm.timeout, Duration::from_secs(90));
     assert_eq!(crm.retry.delays, Delays::Exponential { max: 7, interval: Duration::from_secs(2) });
     assert_eq!(crm.ordering, settings::Ordering::Strict);
+    assert_eq!(crm.parking.after, Duration::from_secs(60));
+    let breaker = &crm.parking.breaker;
+    assert_eq!((breaker.failures.get(), breaker.cooldown), (7, Duration::from_secs(2)));
+    assert_eq!(short.parking.breaker.cooldown, Duration::from_secs(1));
     assert_eq!(short.headers["x-team"], "all");
     assert_eq!(crm.headers["x-team"], "crm");
     assert_eq!(crm.headers["x-zone"], "eu");

@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::config::field::Field;
 use crate::config::headers;
+use crate::config::parking;
 use crate::config::reader::Section;
 use crate::config::secret::Secret;
 use crate::config::signing;
@@ -72,6 +73,7 @@ fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
     terms.signing = section.read("secret", signing::read);
     set(&mut terms.headers, section.read("headers", headers::read));
     terms.rate_limit = section.read("rate_limit", |f| f.number(&terms::RATE_LIMITS));
+    parking::read(section, &mut terms.parking);
     set(&mut terms.ordering, section.read("ordering", terms::ordering));
     set(&mut terms.success, section.read("success", terms::success));
     let limit = section.read("response_limit", |f| f.size(&terms::RESPONSE_LIMITS));

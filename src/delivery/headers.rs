@@ -19,13 +19,15 @@ use crate::flow::lease::Lease;
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const WEBHOOK_REPLAY: HeaderName = HeaderName::from_static("webhook-replay");
 const EVENT_IDS: HeaderName = HeaderName::from_static("walhook-event-ids");
 
 /// Set by walhook or by HTTP itself; another value would break framing, routing or signatures.
-static RESERVED: [HeaderName; 14] = [
+static RESERVED: [HeaderName; 15] = [
     WEBHOOK_ID,
     WEBHOOK_TIMESTAMP,
     WEBHOOK_SIGNATURE,
+    WEBHOOK_REPLAY,
     EVENT_IDS,
     header::HOST,
     header::CONTENT_LENGTH,
@@ -53,6 +55,8 @@ pub(crate) struct Ids {
     pub(crate) id: String,
     /// `walhook-event-ids`, in the body's order.
     elements: Option<String>,
+    /// `webhook-replay`: an operator sends the events again.
+    replay: bool,
 }
 
 impl Ids {
@@ -60,7 +64,7 @@ impl Ids {
     pub(crate) fn of(lease: &Lease, batched: bool) -> Self {
         if !batched {
             let id = lease.events.first().map(|event| event.id.to_string()).unwrap_or_default();
-            return Self { id, elements: None };
+            return Self { id, elements: None, replay: lease.replay };
         }
         let mut ids: Vec<EventId> = lease.events.iter().map(|event| event.id).collect();
         let elements = listed(&ids);
@@ -71,7 +75,7 @@ impl Ids {
             xxhash_rust::xxh3::xxh3_128(listed(&ids).as_bytes())
         };
         let elements = (elements.len() <= EVENT_IDS_MAX_BYTES).then_some(elements);
-        Self { id: format!("batch_{set:032x}"), elements }
+        Self { id: format!("batch_{set:032x}"), elements, replay: lease.replay }
     }
 }
 
@@ -127,10 +131,13 @@ pub(crate) fn complete(
     signature: Option<HeaderValue>,
 ) {
     let value = |text: String| HeaderValue::try_from(text).expect("ids are hex and commas");
-    headers.reserve(4);
+    headers.reserve(5);
     headers.insert(WEBHOOK_ID, value(ids.id));
     if let Some(elements) = ids.elements {
         headers.insert(EVENT_IDS, value(elements));
+    }
+    if ids.replay {
+        headers.insert(WEBHOOK_REPLAY, HeaderValue::from_static("true"));
     }
     headers.insert(WEBHOOK_TIMESTAMP, value(timestamp.to_owned()));
     if let Some(signature) = signature {

@@ -3,6 +3,7 @@
 //! Floor 0: nothing here does I/O, reads a clock or draws a random number, so that every rule about
 //! positions, keys, verdicts and settlement can be tested with values alone.
 
+pub mod backlog;
 pub mod body;
 pub mod budget;
 pub mod change;

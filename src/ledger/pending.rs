@@ -73,12 +73,7 @@ impl Pending {
     }
 
     /// Takes in an attempt, for the push log: a row for each event of the request.
-    pub(crate) fn attempted(
-        &mut self,
-        names: &Names,
-        log: &PushLog,
-        attempt: settlement::Attempt,
-    ) {
+    pub(crate) fn attempted(&mut self, names: &Names, log: &PushLog, attempt: settlement::Attempt) {
         let Some(endpoint) = names.endpoints.get(attempt.endpoint.0) else { return };
         let outcome = match (&attempt.exchange.verdict, attempt.retry_in) {
             (Verdict::Delivered, _) => AttemptOutcome::Delivered,

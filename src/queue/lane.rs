@@ -40,6 +40,7 @@ use crate::flow::event::Event;
 use crate::flow::lease::Lease;
 use crate::flow::lease::LeaseId;
 use crate::flow::settlement::DeathReason;
+use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
@@ -148,7 +149,8 @@ impl Lane {
         self.last_lease += 1;
         let id = LeaseId(self.last_lease);
         let events = parcel.members.iter().map(|&slot| Arc::clone(self.order.event(slot)));
-        let lease = Lease { id, attempt: parcel.attempts, events: events.collect() };
+        let events = events.collect();
+        let lease = Lease { id, attempt: parcel.attempts, replay: false, events };
         self.in_flight_events += parcel.members.len();
         self.in_flight.insert(id, parcel);
         Some(lease)
@@ -387,7 +389,8 @@ impl Lane {
 
     fn settle(&mut self, event: Arc<Event>, attempts: u32, outcome: Outcome) {
         let endpoint = self.settings.endpoint;
-        self.settled.push(Settlement { event, endpoint, outcome, attempts });
+        let (holding, history) = (Holding::Wal, None);
+        self.settled.push(Settlement { event, endpoint, outcome, holding, attempts, history });
     }
 
     fn line_up(&mut self, opened: Opened) {

@@ -25,6 +25,7 @@ use walhook::config::settings::Batch;
 use walhook::config::settings::Delays;
 use walhook::config::settings::Endpoint;
 use walhook::config::settings::Ordering;
+use walhook::config::settings::Parking;
 use walhook::config::settings::Retry;
 use walhook::delivery::http::Client;
 use walhook::delivery::network::Network;
@@ -76,6 +77,7 @@ fn endpoint(url: &str) -> Endpoint {
         ordering: Ordering::Key,
         capacity: NonZeroUsize::MIN,
         rate_limit: None,
+        parking: Parking::default(),
         success: Vec::new(),
         addresses: AddressPolicy::Operator,
         response_limit: 64 * 1024,
@@ -100,7 +102,7 @@ fn event(ordinal: u32, parts: Vec<Part>) -> Arc<Event> {
 }
 
 fn lease_of(events: Vec<Arc<Event>>) -> Lease {
-    Lease { id: LeaseId(1), attempt: 1, events }
+    Lease { id: LeaseId(1), attempt: 1, replay: false, events }
 }
 
 fn lease() -> Lease {

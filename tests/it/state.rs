@@ -26,11 +26,11 @@ use walhook::flow::key::Keys;
 use walhook::flow::lsn::Lsn;
 use walhook::flow::lsn::Position;
 use walhook::flow::relation::TableName;
+use walhook::flow::settlement::ParkReason;
 use walhook::flow::time::Timestamp;
 use walhook::flow::verdict::Failure;
 use walhook::flow::verdict::FailureClass;
 use walhook::store::Session;
-use walhook::store::backlog::ParkReason;
 use walhook::store::backlog::Parked;
 use walhook::store::connect;
 use walhook::store::dead_letters::DeadLetter;
@@ -145,7 +145,7 @@ fn parked(event: Event, endpoint: &str) -> Parked {
         history: History::default(),
         next_attempt: None,
         parked_at: NOW,
-        reason: ParkReason::BreakerOpen,
+        reason: ParkReason::Outage,
         replay: Replay::No,
     }
 }

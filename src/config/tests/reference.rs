@@ -5,11 +5,14 @@ use std::num::NonZeroUsize;
 
 use super::*;
 use crate::config::settings::AddressPolicy;
+use crate::config::settings::BacklogLimits;
 use crate::config::settings::Batch;
+use crate::config::settings::Breaker;
 use crate::config::settings::Filter;
 use crate::config::settings::LogFormat;
 use crate::config::settings::Operations;
 use crate::config::settings::Ordering;
+use crate::config::settings::Parking;
 use crate::config::settings::Retry;
 use crate::flow::relation::TableName;
 use toml::de::DeValue;
@@ -88,6 +91,11 @@ fn a_url_and_a_database_give_the_defaults_of_contract_1() {
     assert_eq!(endpoint.concurrency, count(3));
     assert_eq!(endpoint.batch, Batch { size: count(1), linger: Duration::from_millis(20) });
     assert_eq!(endpoint.capacity, count(1000));
+    let backlog = BacklogLimits { rows: count(1_000_000), age: Duration::from_secs(7 * 86_400) };
+    let (cooldown, cap) = (Duration::from_secs(1), Duration::from_secs(60));
+    let breaker = Breaker { failures: count(5), cooldown, cap };
+    let parking = Parking { after: Duration::from_secs(10), breaker, backlog };
+    assert_eq!(endpoint.parking, parking);
     assert_eq!(endpoint.user_agent, "wx-msg-chat-webhook/1.0");
     assert_eq!(endpoint.ordering, Ordering::Key);
     assert_eq!(endpoint.addresses, AddressPolicy::Operator);

@@ -10,6 +10,7 @@ use crate::config::settings::Auth;
 use crate::config::settings::Batch;
 use crate::config::settings::Delays;
 use crate::config::settings::Ordering;
+use crate::config::settings::Parking;
 use crate::config::settings::Retry;
 use crate::flow::body::Body;
 use crate::flow::event::Event;
@@ -38,6 +39,7 @@ fn endpoint() -> Endpoint {
         ordering: Ordering::Key,
         capacity: NonZeroUsize::MIN,
         rate_limit: None,
+        parking: Parking::default(),
         success: Vec::new(),
         addresses: AddressPolicy::Operator,
         response_limit: 1024,
@@ -61,7 +63,8 @@ fn lease(ordinals: &[u32]) -> Lease {
             held: None,
         })
     };
-    Lease { id: LeaseId(1), attempt: 1, events: ordinals.iter().map(event).collect() }
+    let events = ordinals.iter().map(event).collect();
+    Lease { id: LeaseId(1), attempt: 1, replay: false, events }
 }
 
 fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
@@ -79,6 +82,18 @@ fn a_request_carries_its_type_its_agent_its_id_and_its_time() {
     assert_eq!(value(&headers, "webhook-timestamp"), "1700000000");
     assert!(!headers.contains_key("webhook-signature"));
     assert!(!headers.contains_key("walhook-event-ids"));
+    assert!(!headers.contains_key("webhook-replay"));
+}
+
+#[test]
+fn what_is_sent_again_says_so_and_keeps_its_id() {
+    for batched in [false, true] {
+        let mut headers = HeaderMap::new();
+        let replay = Lease { replay: true, ..lease(&[3]) };
+        complete(&mut headers, Ids::of(&replay, batched), "1700000000", None);
+        assert_eq!(value(&headers, "webhook-replay"), "true");
+        assert_eq!(value(&headers, "webhook-id"), Ids::of(&lease(&[3]), batched).id);
+    }
 }
 
 #[test]
@@ -88,7 +103,7 @@ fn a_batchs_id_depends_on_the_set_of_its_events_alone() {
     assert_eq!(ids(&[1, 2, 3]).id, ids(&[3, 1, 2]).id);
     assert_ne!(ids(&[1, 2, 3]).id, ids(&[1, 2]).id);
     assert_ne!(ids(&[1]).id, ids(&[2]).id);
-    let Ids { id, elements } = ids(&[2, 1]);
+    let Ids { id, elements, .. } = ids(&[2, 1]);
     assert_eq!(id.len(), "batch_".len() + 32);
     assert!(!id.contains('.'));
     let lease = lease(&[2, 1]);

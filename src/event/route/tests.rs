@@ -13,6 +13,7 @@ use crate::config::settings::Delays;
 use crate::config::settings::ExpiryRule;
 use crate::config::settings::Glob;
 use crate::config::settings::Ordering;
+use crate::config::settings::Parking;
 use crate::config::settings::Payload;
 use crate::config::settings::Retry;
 use crate::flow::change::Field;
@@ -100,6 +101,7 @@ fn endpoint(events: &str) -> Endpoint {
         ordering: Ordering::Key,
         capacity: NonZeroUsize::MIN,
         rate_limit: None,
+        parking: Parking::default(),
         success: Vec::new(),
         addresses: AddressPolicy::Operator,
         response_limit: 0,

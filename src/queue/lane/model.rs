@@ -305,6 +305,9 @@ impl World {
                 Outcome::Dead { reason: DeathReason::RetriesExhausted(_) } => "exhausted",
                 Outcome::Dead { reason: DeathReason::Rejected(_) } => "rejected",
                 Outcome::Dead { reason: DeathReason::EndpointGone } => "gone",
+                Outcome::Dead { reason: DeathReason::BacklogFull } => "full",
+                Outcome::Dead { reason: DeathReason::BacklogTooOld } => "too old",
+                Outcome::Parked { .. } => "parked",
             };
             settled.push((event, outcome));
         }

@@ -61,6 +61,9 @@ impl Bench {
                 Outcome::Dead { reason: DeathReason::RetriesExhausted(_) } => "exhausted",
                 Outcome::Dead { reason: DeathReason::Rejected(_) } => "rejected",
                 Outcome::Dead { reason: DeathReason::EndpointGone } => "gone",
+                Outcome::Dead { reason: DeathReason::BacklogFull } => "full",
+                Outcome::Dead { reason: DeathReason::BacklogTooOld } => "too old",
+                Outcome::Parked { .. } => "parked",
             };
             (settlement.event.sequence, outcome, settlement.attempts)
         };

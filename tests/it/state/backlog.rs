@@ -12,23 +12,16 @@ use walhook::flow::event::Origin;
 use walhook::flow::key::Key;
 use walhook::flow::key::Keys;
 use walhook::flow::relation::TableName;
+use walhook::flow::settlement::ParkReason;
 use walhook::flow::time::Timestamp;
+use walhook::store::backlog::Delivery;
 use walhook::store::backlog::PageLimits;
-use walhook::store::backlog::ParkReason;
 use walhook::store::backlog::Parked;
 use walhook::store::backlog::Reparked;
 use walhook::store::backlog::Waiting;
 use walhook::store::backlog::page;
 use walhook::store::backlog::sizes;
-use walhook::store::books;
-use walhook::store::dead_letters;
-use walhook::store::dead_letters::DeadLetterId;
-use walhook::store::dead_letters::State as LetterState;
 use walhook::store::flush::Flush;
-use walhook::store::overdue::Overdue;
-use walhook::store::overdue::bury_overdue;
-use walhook::store::overdue::drop_expired;
-use walhook::store::resend;
 use walhook::store::stored_event::History;
 use walhook::store::stored_event::Replay;
 
@@ -41,11 +34,10 @@ use super::event;
 use super::expiring;
 use super::failure;
 use super::fields;
-use super::letter;
 use super::parked;
 use super::sent;
 
-const ALL: PageLimits = PageLimits { after: None, rows: 10_000, bytes: usize::MAX, due: None };
+const ALL: PageLimits = PageLimits { after: None, rows: 10_000, bytes: usize::MAX };
 
 async fn park(state: &mut State, parked: Vec<Parked>) {
     state.commit(&Flush { parked, ..Flush::default() }).await;
@@ -177,39 +169,10 @@ async fn the_order_is_that_of_the_changes_however_late_they_were_parked() {
 }
 
 #[tokio::test]
-async fn a_failing_key_holds_up_only_itself() {
-    let mut state = State::create().await;
-    let wait = |row: Parked| Parked { next_attempt: Some(after(60)), ..row };
-    let key = |text: &str| Key::of([Some(text.as_bytes())]);
-    let moved = Event { keys: Keys::both(key("b"), key("a")), ..event(5, 0, "a") };
-    let keyless = Event { keys: Keys::NONE, ..event(6, 0, "none") };
-    let rows = vec![
-        parked(event(1, 0, "a"), "crm"),
-        wait(parked(event(2, 0, "b"), "crm")),
-        parked(event(3, 0, "b"), "crm"), // behind 2
-        parked(event(4, 0, "c"), "crm"),
-        parked(moved, "crm"), // has b, too
-        wait(parked(keyless, "crm")),
-        parked(Event { keys: Keys::NONE, ..event(7, 0, "none") }, "crm"),
-        parked(event(8, 0, "a"), "crm"),
-        wait(parked(event(1, 1, "d"), "erp")),
-        parked(event(9, 0, "d"), "crm"), // its key waits at another endpoint
-    ];
-    park(&mut state, rows).await;
-    let due = |time| PageLimits { due: Some(time), ..ALL };
-    assert_eq!(
-        places(&read(&mut state, due(after(59))).await),
-        ["1+0", "4+0", "7+0", "8+0", "9+0"]
-    );
-    assert_eq!(read(&mut state, due(after(60))).await.len(), 9);
-    assert_eq!(read(&mut state, ALL).await.len(), 9);
-}
-
-#[tokio::test]
 async fn a_row_goes_back_with_its_history_and_leaves_when_it_is_finished() {
     let mut state = State::create().await;
     park(&mut state, (1..=3).map(|n| parked(event(n, 0, "a"), "crm")).collect()).await;
-    let found = read(&mut state, ALL).await;
+    let delivery = |n| Delivery { endpoint: "crm".into(), event: event(n, 0, "a").id };
     let history = History {
         attempts: 2,
         first_attempt: Some(after(1)),
@@ -218,12 +181,12 @@ async fn a_row_goes_back_with_its_history_and_leaves_when_it_is_finished() {
         failure: Some(failure()),
     };
     let reparked = Reparked {
-        id: found[1].id,
+        delivery: delivery(2),
         history: history.clone(),
         next_attempt: Some(after(10)),
         reason: ParkReason::Retry,
     };
-    let finished = vec![found[0].id];
+    let finished = vec![delivery(1)];
     let flush = Flush { finished, reparked: vec![reparked], ..Flush::default() };
     state.commit(&flush).await;
     let left = read(&mut state, ALL).await;
@@ -232,7 +195,7 @@ async fn a_row_goes_back_with_its_history_and_leaves_when_it_is_finished() {
     assert_eq!((&left[1].history, left[1].next_attempt), (&History::default(), None));
     // Finished and parked anew by one flush: it is there.
     let flush = Flush {
-        finished: vec![left[1].id],
+        finished: vec![delivery(3)],
         parked: vec![parked(event(3, 0, "a"), "crm")],
         ..Flush::default()
     };
@@ -251,111 +214,4 @@ async fn the_size_of_a_backlog_is_counted_by_endpoint() {
     assert_eq!(short, [("crm", 2, after(-50)), ("erp", 1, NOW)]);
     assert_eq!(found[0].bytes, 2 * found[1].bytes);
     assert_eq!(read(&mut state, ALL).await[0].body_bytes as u64, found[1].bytes);
-}
-
-#[tokio::test]
-async fn rows_beyond_the_limit_become_dead_letters_with_that_reason() {
-    let mut state = State::create().await;
-    let tried = History {
-        attempts: 5,
-        first_attempt: Some(NOW),
-        last_attempt: Some(after(5)),
-        status: Some(503),
-        failure: Some(failure()),
-    };
-    let mut rows: Vec<Parked> = (1..=10).map(|n| parked(event(n, 0, "a"), "crm")).collect();
-    rows[1].history = tried;
-    rows.push(parked(event(11, 0, "a"), "erp"));
-    let count = books::Count { captured: 10, ..Default::default() };
-    let entry = books::Entry { endpoint: "crm".into(), table: rows[0].event.table.clone(), count };
-    state.commit(&Flush { parked: rows, books: vec![entry], ..Flush::default() }).await;
-    let in_memory = [read(&mut state, ALL).await[0].id];
-    let State { session, holding, .. } = &mut state;
-    let moved = bury_overdue(
-        &mut session.client,
-        holding,
-        "crm",
-        Overdue::Rows(6),
-        &in_memory,
-        100,
-        after(9),
-    );
-    let moved = moved.await.unwrap();
-    assert_eq!((moved.len(), moved[0].rows, moved[0].booked), (1, 4, 4));
-    // The first in order went, but not what is in memory.
-    assert_eq!(places(&read(&mut state, ALL).await), ["1+0", "6+0", "7+0", "8+0", "9+0", "A+0"]);
-    let any = dead_letters::Filter::default();
-    let letters = dead_letters::list(state.client(), SLOT, &any, None, 10).await.unwrap();
-    assert_eq!(letters.len(), 4);
-    assert!(letters.iter().all(|letter| letter.class == "backlog_rows"));
-    let second = letters.iter().find(|l| l.event.id == event(2, 0, "a").id).unwrap();
-    let reason = "the backlog of the endpoint is limited to 6 rows, last status: 503";
-    assert_eq!((second.reason.as_str(), second.attempts), (reason, 5));
-    let whole = dead_letters::whole(state.client(), SLOT, second.id).await.unwrap().unwrap();
-    assert_eq!(sent(&whole.event), sent(&event(2, 0, "a")));
-    assert_eq!(fields(&whole.event), fields(&event(2, 0, "a")));
-    let book = books::load(state.client(), SLOT).await.unwrap();
-    assert_eq!((book[0].count.dead, book[0].count.pending()), (4, 6));
-    // Once more there is nothing to move.
-    let State { session, holding, .. } = &mut state;
-    let again =
-        bury_overdue(&mut session.client, holding, "crm", Overdue::Rows(6), &[], 100, NOW).await;
-    assert_eq!(again.unwrap(), []);
-}
-
-#[tokio::test]
-async fn rows_that_waited_for_too_long_become_dead_letters_in_portions() {
-    let mut state = State::create().await;
-    let rows = (1..=5).map(|n| Parked {
-        parked_at: after(i64::try_from(n).unwrap()),
-        ..parked(event(n, 0, "a"), "crm")
-    });
-    park(&mut state, rows.collect()).await;
-    for expected in [2, 1, 0] {
-        let State { session, holding, .. } = &mut state;
-        let overdue = Overdue::ParkedBefore(after(4));
-        let moved =
-            bury_overdue(&mut session.client, holding, "crm", overdue, &[], 2, after(9)).await;
-        assert_eq!(moved.unwrap().iter().map(|m| m.rows).sum::<u64>(), expected);
-    }
-    assert_eq!(places(&read(&mut state, ALL).await), ["4+0", "5+0"]);
-    let class = "SELECT DISTINCT failure_class FROM walhook.dead_letters";
-    assert_eq!(state.text(class).await, "backlog_age");
-}
-
-#[tokio::test]
-async fn what_expired_is_counted_and_gone() {
-    let mut state = State::create().await;
-    let aged = |n, seconds| expiring(event(n, 0, "a"), Duration::from_secs(seconds));
-    // A dead letter that is being sent again and was parked, and the replay of a settled event.
-    state.commit(&Flush { dead: vec![letter(aged(5, 10), "crm")], ..Flush::default() }).await;
-    let everything = dead_letters::Filter::default();
-    resend::request(state.client(), SLOT, &everything).await.unwrap();
-    let State { session, holding, .. } = &mut state;
-    let claimed = resend::claim(&mut session.client, holding, &[], 10, 1 << 20).await.unwrap();
-    let letter = claimed[0].letter.id;
-    let rows = vec![
-        parked(aged(1, 9), "crm"),
-        parked(aged(2, 10), "crm"),
-        parked(aged(3, 11), "crm"),
-        parked(aged(1, 1), "erp"),
-        parked(event(4, 0, "a"), "crm"),
-        Parked { replay: Replay::DeadLetter(letter), ..parked(aged(5, 1), "crm") },
-        Parked { replay: Replay::Event, ..parked(aged(6, 1), "crm") },
-    ];
-    park(&mut state, rows).await;
-    let in_memory = [read(&mut state, ALL).await[0].id];
-    let State { session, holding, .. } = &mut state;
-    let moved = drop_expired(&mut session.client, holding, &in_memory, 100, after(10)).await;
-    let moved = moved.unwrap();
-    let short: Vec<_> = moved.iter().map(|m| (&*m.endpoint, m.rows, m.booked)).collect();
-    assert_eq!(short, [("crm", 2, 1), ("erp", 1, 1)]);
-    // The one of exactly ten seconds is at its last moment, and the first is in memory.
-    assert_eq!(places(&read(&mut state, ALL).await), ["1+0", "2+0", "3+0", "4+0"]);
-    let whole = dead_letters::whole(state.client(), SLOT, letter).await.unwrap().unwrap();
-    assert_eq!((whole.state, whole.closed_at), (LetterState::Expired, Some(after(10))));
-    let book = "SELECT string_agg(endpoint || expired || dead, ' ' ORDER BY endpoint) \
-                FROM walhook.books";
-    assert_eq!(state.text(book).await, "crm1-1 erp10");
-    assert_eq!(letter, DeadLetterId(1));
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::task::JoinSet;
 use walhook::flow::lsn::Lsn;
 use walhook::flow::relation::TableName;
-use walhook::store::backlog::BacklogId;
+use walhook::store::backlog::Delivery;
 use walhook::store::books;
 use walhook::store::books::Count;
 use walhook::store::books::Entry;
@@ -68,7 +68,9 @@ async fn a_flush_is_read_back_as_it_was_written() {
     assert_eq!(ahead, [("crm".into(), event(101, 0, "a").id)]);
     assert_eq!(state.text(LEFT_ROWS).await, "1 1 1 3");
     // An empty field leaves things where they are.
-    state.commit(&Flush { finished: vec![BacklogId(1)], ..Flush::default() }).await;
+    let parked = &everything().parked[0];
+    let finished = Delivery { endpoint: parked.endpoint.clone(), event: parked.event.id };
+    state.commit(&Flush { finished: vec![finished], ..Flush::default() }).await;
     let again = load(state.client(), SLOT).await.unwrap().unwrap();
     assert_eq!((again.settled, again.confirmed), (progress.settled, progress.confirmed));
     assert_eq!(state.text(LEFT_ROWS).await, "0 1 1 3");

@@ -1,0 +1,71 @@
+//! `park_after`, `breaker` and `backlog`: what becomes of deliveries that cannot be made promptly.
+//! They read the same in `[webhook]`, for all endpoints, and in an `[[endpoint]]`.
+
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::config::field::Field;
+use crate::config::reader::Section;
+use crate::config::settings::BacklogLimits;
+use crate::config::settings::Breaker;
+use crate::config::settings::Parking;
+use crate::config::terms::set;
+
+/// Shorter waits are cheaper in memory than by way of the database.
+const AFTER: Duration = Duration::from_secs(10);
+/// What waits in memory holds the WAL.
+const AFTERS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+
+const FAILURES: usize = 5;
+const FAILURES_RANGE: RangeInclusive<usize> = 1..=1000;
+
+const COOLDOWN: Duration = Duration::from_secs(1);
+const CAP: Duration = Duration::from_secs(60);
+/// For the first cooldown and the longest alike.
+const COOLDOWNS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
+
+const ROWS: usize = 1_000_000;
+const ROWS_RANGE: RangeInclusive<usize> = 1..=1_000_000_000;
+
+const AGE: Duration = Duration::from_secs(7 * 86_400);
+const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * 86_400);
+
+impl Default for Parking {
+    fn default() -> Self {
+        // The constants above are not zero; `MIN` (1) is what a zero would become.
+        let count = |number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            after: AFTER,
+            breaker: Breaker { failures: count(FAILURES), cooldown: COOLDOWN, cap: CAP },
+            backlog: BacklogLimits { rows: count(ROWS), age: AGE },
+        }
+    }
+}
+
+/// Reads the keys that the section has; `parking` is what holds for the others.
+pub(super) fn read(section: &mut Section<'_>, parking: &mut Parking) {
+    set(&mut parking.after, section.read("park_after", |f| f.duration(&AFTERS)));
+    if let Some(breaker) = section.read("breaker", Field::section) {
+        read_breaker(breaker, &mut parking.breaker);
+    }
+    if let Some(backlog) = section.read("backlog", Field::section) {
+        read_backlog(backlog, &mut parking.backlog);
+    }
+}
+
+fn read_breaker(mut section: Section<'_>, breaker: &mut Breaker) {
+    set(&mut breaker.failures, section.read("failures", |f| f.count(&FAILURES_RANGE)));
+    set(&mut breaker.cooldown, section.read("cooldown", |f| f.duration(&COOLDOWNS)));
+    set(&mut breaker.cap, section.read("cap", |f| f.duration(&COOLDOWNS)));
+    if breaker.cooldown > breaker.cap {
+        section.note("cooldown", "is longer than `cap`: raise the cap");
+    }
+    section.finish();
+}
+
+fn read_backlog(mut section: Section<'_>, limits: &mut BacklogLimits) {
+    set(&mut limits.rows, section.read("rows", |f| f.count(&ROWS_RANGE)));
+    set(&mut limits.age, section.read("age", |f| f.duration(&AGES)));
+    section.finish();
+}
