@@ -92,17 +92,21 @@ impl App {
         let handles = Handles::new(&settings);
         let session = state::open(&settings).await?;
         let (confirmed_in, confirmed) = watch::channel(Lsn::ZERO);
+        let (writable_in, writable) = watch::channel(true);
         let cuts = Cuts::default();
         let attached = Reader {
             settings: settings.clone(),
             handles: handles.clone(),
             confirmed: confirmed.clone(),
+            writable,
             stop: tasks.stop_token(),
             cuts: cuts.clone(),
         };
         let mut attached = attached.attach().await?;
         let identity = &attached.identity;
-        let taken = state::take(&settings, session, identity.system, identity.timeline).await?;
+        let taken =
+            state::take(&settings, session, identity.system, identity.timeline, writable_in)
+                .await?;
         start_observer(&settings, &handles, &mut tasks).await?;
 
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);

@@ -31,6 +31,7 @@ pub(crate) struct Reader {
     pub(crate) settings: Settings,
     pub(crate) handles: Handles,
     pub(crate) confirmed: watch::Receiver<Lsn>,
+    pub(crate) writable: watch::Receiver<bool>,
     pub(crate) stop: CancellationToken,
     pub(crate) cuts: Cuts,
 }
@@ -101,7 +102,7 @@ impl Reader {
         attached: oneshot::Sender<SystemIdentity>,
         stages: oneshot::Receiver<Stages>,
     ) -> anyhow::Result<()> {
-        let Self { settings, handles, confirmed, stop, cuts } = self;
+        let Self { settings, handles, confirmed, writable, stop, cuts } = self;
         let budget = Budget::new(settings.memory.queued_bytes);
         let terms = Terms {
             settings: settings.postgres.clone(),
@@ -109,6 +110,7 @@ impl Reader {
             budget: budget.clone(),
             status: handles.status.clone(),
             confirmed,
+            writable,
         };
         let mut source = Source::open(terms).await?;
         let system = source.identity().system;

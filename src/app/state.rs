@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 
+use tokio::sync::watch;
+
 use crate::config::settings::Settings;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Position;
@@ -48,6 +50,7 @@ pub(crate) async fn take(
     mut session: Session,
     system: u64,
     timeline: u32,
+    writable: watch::Sender<bool>,
 ) -> anyhow::Result<Taken> {
     let slot = &settings.postgres.slot;
     let holder = format!("walhook {} on {}", env!("CARGO_PKG_VERSION"), host_name());
@@ -84,7 +87,7 @@ pub(crate) async fn take(
         }
     }
     let days = settings.push_log.retention_days;
-    let writer = Writer::new(settings.state.clone(), session, holding, days);
+    let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
     Ok(Taken { writer, seen: progress.settled, ahead, backlog: rows })
 }
 

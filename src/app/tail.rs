@@ -29,12 +29,14 @@ pub async fn tail(
 ) -> anyhow::Result<()> {
     settings.postgres.slot = format!("walhook_tail_{:08x}", fastrand::u32(..));
     let (confirmed_in, confirmed) = watch::channel(Lsn::ZERO);
+    let (_writable_in, writable) = watch::channel(true);
     let terms = Terms {
         settings: settings.postgres.clone(),
         slot_use: SlotUse::Temporary,
         budget: Budget::new(settings.memory.queued_bytes),
         status: StatusHandle::default(),
         confirmed,
+        writable,
     };
     let mut source = Source::open(terms).await?;
     let mut router = Router::new(source.identity().system, &settings.events, &settings.endpoints);

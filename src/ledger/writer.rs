@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::backoff::Backoff;
 use crate::config::settings::Server;
 use crate::flow::time::Timestamp;
@@ -27,12 +29,20 @@ pub struct Writer {
     holding: Holding,
     backoff: Backoff,
     retention_days: u32,
+    /// Tells the source whether flushes get through.
+    writable: watch::Sender<bool>,
 }
 
 impl Writer {
-    pub fn new(server: Server, session: Session, holding: Holding, retention_days: u32) -> Self {
+    pub fn new(
+        server: Server,
+        session: Session,
+        holding: Holding,
+        retention_days: u32,
+        writable: watch::Sender<bool>,
+    ) -> Self {
         let backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
-        Self { server, session: Some(session), holding, backoff, retention_days }
+        Self { server, session: Some(session), holding, backoff, retention_days, writable }
     }
 
     /// Commits `flush`, however long the database is away.
@@ -44,10 +54,12 @@ impl Writer {
             match self.try_commit(flush).await {
                 Ok(()) => {
                     self.backoff.reset();
+                    self.writable.send_if_modified(|writable| !std::mem::replace(writable, true));
                     return Ok(());
                 }
                 Err(error) if error.is_transient() => {
                     self.session = None;
+                    self.writable.send_replace(false);
                     let wait = self.backoff.next();
                     let error = anyhow::Error::new(error);
                     tracing::warn!(

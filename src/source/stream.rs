@@ -80,6 +80,8 @@ pub struct Terms {
     pub status: StatusHandle,
     /// What may be confirmed to the server.
     pub confirmed: watch::Receiver<Lsn>,
+    /// Whether outcomes can be written down. While not, the stream is closed.
+    pub writable: watch::Receiver<bool>,
 }
 
 /// See the module's header.
@@ -161,6 +163,7 @@ impl Source {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             none => {
+                writable_again(&mut self.terms.writable).await;
                 let (stream, identity) = connect(&self.terms).await?;
                 if identity.system != self.identity.system {
                     return Err(Refusal::OtherSystem {
@@ -250,8 +253,12 @@ async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError>
         .await?;
     let stop_feedback = CancellationToken::new();
     let mut running = JoinSet::new();
-    let feedback =
-        feedback::feedback(streaming.feedback, terms.confirmed.clone(), stop_feedback.clone());
+    let feedback = feedback::feedback(
+        streaming.feedback,
+        terms.confirmed.clone(),
+        terms.writable.clone(),
+        stop_feedback.clone(),
+    );
     running.spawn(feedback);
     terms.status.streaming(Server {
         version: format!("{}.{}", version / 10_000, version % 10_000),
@@ -270,6 +277,12 @@ async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError>
         stop_feedback,
     };
     Ok((stream, identity))
+}
+
+/// Waits until outcomes can be written down again.
+async fn writable_again(writable: &mut watch::Receiver<bool>) {
+    // Without a ledger nobody says otherwise.
+    drop(writable.wait_for(|writable| *writable).await);
 }
 
 fn decoded(frame: &Frame) -> Result<Option<PgOutput>, SourceError> {

@@ -86,6 +86,11 @@ impl<W: AsyncWrite + Unpin> FeedbackWriter<W> {
         self.send(&out).await
     }
 
+    /// Ends the connection without a word: the server frees the slot at once.
+    async fn close(mut self) -> Result<(), SourceError> {
+        self.stream.shutdown().await.map_err(SourceError::Disconnected)
+    }
+
     async fn send(&mut self, framed: &[u8]) -> Result<(), SourceError> {
         self.stream.write_all(framed).await.map_err(SourceError::Disconnected)?;
         self.stream.flush().await.map_err(SourceError::Disconnected)
@@ -97,6 +102,10 @@ impl<W: AsyncWrite + Unpin> FeedbackWriter<W> {
 /// [`crate::source::wire::frame::FrameReader::finish`] afterwards to know that the server has
 /// taken them in.
 ///
+/// While `writable` is false nothing can be settled, so nothing is going to be confirmed: the
+/// connection is closed. A server that is shutting down would otherwise wait for our confirmation,
+/// and we for its database.
+///
 /// When nothing has been heard for an interval, the update asks the server for a sign of life, by
 /// which the reader tells an idle server from a lost one.
 ///
@@ -105,6 +114,7 @@ impl<W: AsyncWrite + Unpin> FeedbackWriter<W> {
 pub async fn feedback<W: AsyncWrite + Unpin>(
     mut writer: FeedbackWriter<W>,
     mut confirmed: watch::Receiver<Lsn>,
+    mut writable: watch::Receiver<bool>,
     stop: CancellationToken,
 ) -> Result<(), SourceError> {
     let heard = Arc::clone(&writer.heard);
@@ -118,6 +128,7 @@ pub async fn feedback<W: AsyncWrite + Unpin>(
         tokio::select! {
             biased; // stop first; then the server's question, which must never wait
             () = stop.cancelled() => break,
+            () = until_false(&mut writable) => return writer.close().await,
             () = heard.asked() => {}
             change = confirmed.changed(), if watched && !moved => {
                 moved = change.is_ok();
@@ -135,6 +146,13 @@ pub async fn feedback<W: AsyncWrite + Unpin>(
     let position = *confirmed.borrow();
     writer.update(position, false).await?;
     writer.copy_done().await
+}
+
+/// Waits until the value is false; for ever if nobody can change it any more.
+async fn until_false(flag: &mut watch::Receiver<bool>) {
+    if flag.wait_for(|flag| !flag).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 #[cfg(test)]

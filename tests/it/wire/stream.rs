@@ -41,7 +41,12 @@ impl Tail {
         let (confirm, confirmed) = watch::channel(Lsn::ZERO);
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
-        running.spawn(feedback(streaming.feedback, confirmed, stop.clone()));
+        running.spawn(feedback(
+            streaming.feedback,
+            confirmed,
+            watch::channel(true).1,
+            stop.clone(),
+        ));
         Self { frames: streaming.frames, confirm, stop, running }
     }
 

@@ -58,7 +58,7 @@ fn start() -> Set {
     let stop = CancellationToken::new();
     let writer = FeedbackWriter::new(client, Arc::clone(&heard), INTERVAL);
     let mut running = tokio::task::JoinSet::new();
-    running.spawn(feedback(writer, confirmed, stop.clone()));
+    running.spawn(feedback(writer, confirmed, watch::channel(true).1, stop.clone()));
     Set { server: Server { stream, started: Instant::now() }, heard, confirm, stop, running }
 }
 
