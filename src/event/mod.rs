@@ -8,7 +8,13 @@
 //! that a row costs no look-up by name.
 
 pub mod datum;
+mod envelope;
 pub(crate) mod expiry;
+mod image;
 pub(crate) mod payload;
+pub mod require;
 pub mod route;
+mod scope;
+mod template;
+mod value;
 mod writer;

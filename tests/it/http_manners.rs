@@ -21,6 +21,7 @@ use rustls::RootCertStore;
 use url::Url;
 use walhook::config::secret::Secret;
 use walhook::config::settings::AddressPolicy;
+use walhook::config::settings::AnswerRule;
 use walhook::config::settings::Batch;
 use walhook::config::settings::Delays;
 use walhook::config::settings::Endpoint;
@@ -65,6 +66,7 @@ fn endpoint(url: &str) -> Endpoint {
         name: "crm".into(),
         url: Secret::new(Url::parse(url).unwrap()),
         events: Vec::new(),
+        filter: None,
         signing: None,
         auth: None,
         headers: HeaderMap::new(),
@@ -76,7 +78,7 @@ fn endpoint(url: &str) -> Endpoint {
         ordering: Ordering::Key,
         capacity: NonZeroUsize::MIN,
         rate_limit: None,
-        success: Vec::new(),
+        answers: AnswerRule::default(),
         addresses: AddressPolicy::Operator,
         response_limit: 64 * 1024,
     }

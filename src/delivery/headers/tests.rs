@@ -6,6 +6,7 @@ use url::Url;
 
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
+use crate::config::settings::AnswerRule;
 use crate::config::settings::Auth;
 use crate::config::settings::Batch;
 use crate::config::settings::Delays;
@@ -27,6 +28,7 @@ fn endpoint() -> Endpoint {
         name: "crm".into(),
         url: Secret::new(Url::parse("https://crm.example.com/hooks").unwrap()),
         events: Vec::new(),
+        filter: None,
         signing: None,
         auth: None,
         headers: HeaderMap::new(),
@@ -38,7 +40,7 @@ fn endpoint() -> Endpoint {
         ordering: Ordering::Key,
         capacity: NonZeroUsize::MIN,
         rate_limit: None,
-        success: Vec::new(),
+        answers: AnswerRule::default(),
         addresses: AddressPolicy::Operator,
         response_limit: 1024,
     }
@@ -72,7 +74,7 @@ fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 fn a_request_carries_its_type_its_agent_its_id_and_its_time() {
     let mut headers = fixed(&endpoint()).unwrap();
     let lease = lease(&[3]);
-    complete(&mut headers, Ids::of(&lease, false), "1700000000", None);
+    complete(&mut headers, Ids::of(&lease, false), "1700000000", Vec::new());
     assert_eq!(value(&headers, "content-type"), "application/json");
     assert_eq!(value(&headers, "user-agent"), "wx-msg-chat-webhook/1.0");
     assert_eq!(value(&headers, "webhook-id"), lease.events[0].id.to_string());

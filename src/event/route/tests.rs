@@ -8,6 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
+use crate::config::settings::AnswerRule;
 use crate::config::settings::Batch;
 use crate::config::settings::Delays;
 use crate::config::settings::ExpiryRule;
@@ -86,6 +87,7 @@ fn endpoint(events: &str) -> Endpoint {
         name: Arc::from("e"),
         url: Secret::new("http://127.0.0.1/".parse().unwrap()),
         events: vec![Glob::new(events)],
+        filter: None,
         signing: None,
         auth: None,
         headers: http::HeaderMap::new(),
@@ -100,7 +102,7 @@ fn endpoint(events: &str) -> Endpoint {
         ordering: Ordering::Key,
         capacity: NonZeroUsize::MIN,
         rate_limit: None,
-        success: Vec::new(),
+        answers: AnswerRule::default(),
         addresses: AddressPolicy::Operator,
         response_limit: 0,
     }
