@@ -8,6 +8,7 @@ use crate::config::settings::ExpiryRule;
 use crate::config::settings::Payload;
 use crate::config::settings::Signing;
 
+mod contracts;
 mod reference;
 mod refusals;
 
