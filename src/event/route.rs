@@ -342,4 +342,4 @@ fn is_blank(row: &Tuple, column: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,4 +2,5 @@
 
 mod http_manners;
 mod sandbox;
+mod shapes;
 mod support;
