@@ -4,8 +4,9 @@
 //! source ─ Change ─▶ [route ─▶ filter ─▶ expiry ─▶ payload] ─ Event ─▶ queue
 //! ```
 //!
-//! Pure: a change, the rules and the time in; events out. Rules are compiled once per relation, so
-//! that a row costs no look-up by name.
+//! Pure, but for one warning for each expression that fails: a change, the rules and the time in;
+//! events out. Rules are compiled once per relation, so that a row costs no look-up by name, unless
+//! an expression asks for one.
 
 pub mod datum;
 mod envelope;

@@ -1,3 +1,5 @@
+use super::syntax::DEPTH_MAX;
+use super::syntax::NESTING_MAX;
 use super::*;
 
 fn parsed(source: &str) -> Expression {

@@ -93,6 +93,22 @@ fn wechat_messages_takes_200_alone_and_retries_all_else() {
 }
 
 #[test]
+fn the_examples_of_the_documentation_are_sound() {
+    let text = include_str!("../../../docs/events.md");
+    let blocks = text.split("```toml\n").skip(1).filter_map(|block| block.split("```").next());
+    // The one that names a file of subscriptions is a part of a whole that another test reads.
+    let whole = |block: &&str| block.contains("[[event]]") && !block.contains("subscriptions");
+    let env = |name: &str| Some(env(name).unwrap_or_else(|| "s3cret".to_owned()));
+    let mut read = 0;
+    for block in blocks.filter(whole) {
+        let completed = if block.contains("[[endpoint]]") { "" } else { SOUND };
+        let settings = parse(&format!("{completed}{block}"), "events.md", &env);
+        read += settings.unwrap_or_else(|problems| panic!("{block}\n{problems}")).events.len();
+    }
+    assert_eq!(read, 3);
+}
+
+#[test]
 fn what_is_wrong_with_a_subscription_is_said_with_its_number() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("walhook.toml");

@@ -169,3 +169,33 @@ fn what_is_kept_of_headers_is_bounded() {
     headers.insert("b", HeaderValue::try_from("x".repeat(100_000)).unwrap());
     assert_eq!(shown(&headers, 1000), [("a".to_owned(), "1".to_owned())]);
 }
+
+#[test]
+fn the_bodys_shape_says_its_type_unless_the_operator_does() {
+    let structured = "application/cloudevents+json; charset=utf-8";
+    let shaped = |value: &'static str| {
+        let mut lease = lease(&[1]);
+        let event = Arc::get_mut(&mut lease.events[0]).unwrap();
+        let name = http::header::CONTENT_TYPE;
+        let headers = vec![(name, HeaderValue::from_static(value))];
+        event.body = Body::default().with_headers(headers);
+        lease
+    };
+    let cases = [
+        ("text/plain", false, None, "text/plain"),
+        ("text/plain", false, Some("text/html"), "text/html"),
+        (structured, false, None, structured),
+        (structured, true, None, CLOUDEVENTS_BATCH),
+        ("application/vnd.acme+json", true, None, "application/json"),
+    ];
+    for (value, batched, own, expected) in cases {
+        let mut endpoint = endpoint();
+        if let Some(own) = own {
+            endpoint.headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(own));
+        }
+        let mut headers = fixed(&endpoint).unwrap();
+        shape(&mut headers, &endpoint.headers, &shaped(value), batched);
+        let name = format!("{value} batched: {batched}");
+        assert_eq!(headers["content-type"], expected, "case: {name}");
+    }
+}

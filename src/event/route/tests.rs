@@ -460,8 +460,13 @@ fn an_identity_column_that_came_with_no_old_row_was_what_it_is() {
     let relation = orders(ReplicaIdentity::Default);
     let same = route(&rule, &change(&relation, moved(None)), COMMITTED);
     let other = route(&rule, &change(&relation, moved(Some(key))), COMMITTED);
+    let missing = change(&orders(ReplicaIdentity::Full), moved(None));
     assert!(matches!(same[..], [Routed::Event(_)]));
     assert!(matches!(other[..], [Routed::Filtered]));
+    assert!(
+        matches!(route(&rule, &missing, COMMITTED)[..], [Routed::Filtered]),
+        "nothing is known"
+    );
 }
 
 #[test]
