@@ -16,7 +16,7 @@ const FLOORS: [&[&str]; 8] = [
     &["flow"],
     // The settings are words as well: the other modules of floor 1 are told by them what to do.
     &["config"],
-    &["store", "telemetry", "sandbox", "task", "backoff"],
+    &["store", "telemetry", "sandbox", "task", "backoff", "clock"],
     &["source", "event", "queue", "delivery", "ledger"],
     &["api"],
     &["app"],

@@ -1,1 +1,108 @@
 //! The HTTP surface: health, readiness, metrics, stats, status.
+//!
+//! Reads copies through handles; it never holds up the flow of events. With a token set, everything
+//! but `/health`, `/ready` and `/metrics` needs `Authorization: Bearer`.
+
+mod problem;
+mod stats;
+mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header;
+use axum::middleware;
+use axum::middleware::Next;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::problem::Problem;
+use crate::clock::DatabaseClock;
+use crate::config::secret::Secret;
+use crate::ledger::stats::Stats;
+use crate::source::status::StatusHandle;
+use crate::telemetry::metrics::CONTENT_TYPE;
+use crate::telemetry::metrics::Metrics;
+
+/// What the surface shows, by handles to those who know it.
+#[derive(Clone)]
+pub struct Surface {
+    pub metrics: Metrics,
+    pub stats: Arc<Stats>,
+    pub source: StatusHandle,
+    pub clock: DatabaseClock,
+    /// Brings the gauges up to date; called before they are read.
+    pub refresh: Arc<dyn Fn() + Send + Sync>,
+    /// Names and shown URLs of the endpoints, in order.
+    pub endpoints: Arc<[(String, String)]>,
+    pub token: Option<Secret<String>>,
+}
+
+/// Serves until `stop` is cancelled.
+///
+/// # Errors
+/// When the listener fails for good.
+pub async fn serve(
+    listener: TcpListener,
+    surface: Surface,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let stopped = async move { stop.cancelled().await };
+    axum::serve(listener, router(surface)).with_graceful_shutdown(stopped).await
+}
+
+fn router(surface: Surface) -> Router {
+    let guarded = Router::new()
+        .route("/api/v1/webhook/stats", get(stats::stats))
+        .route("/api/v1/status", get(status::status))
+        .layer(middleware::from_fn_with_state(surface.clone(), require_token));
+    Router::new()
+        .route("/health", get(status::health))
+        .route("/ready", get(status::ready))
+        .route("/metrics", get(metrics))
+        .merge(guarded)
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(surface)
+}
+
+async fn metrics(State(surface): State<Surface>) -> impl IntoResponse {
+    (surface.refresh)();
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], surface.metrics.render())
+}
+
+async fn require_token(State(surface): State<Surface>, request: Request, next: Next) -> Response {
+    let Some(token) = &surface.token else { return next.run(request).await };
+    let given = request.headers().get(header::AUTHORIZATION);
+    let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    if given.is_some_and(|given| same(given, token.reveal().as_bytes())) {
+        return next.run(request).await;
+    }
+    let problem = Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "this path needs the header Authorization: Bearer with the token of [http] token",
+    );
+    ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
+}
+
+/// Compares in a time that does not tell how much of the token is right.
+fn same(given: &[u8], token: &[u8]) -> bool {
+    let digest = |text| ring::digest::digest(&ring::digest::SHA256, text);
+    let (given, token) = (digest(given), digest(token));
+    given.as_ref().iter().zip(token.as_ref()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+async fn no_such_path(request: Request) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))
+}
+
+async fn no_such_method(request: Request) -> Problem {
+    let (method, path) = (request.method(), request.uri().path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take {method}"))
+}

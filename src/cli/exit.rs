@@ -4,6 +4,9 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use crate::source::error::SourceError;
+use crate::store::error::StoreError;
+
 /// Exit codes. Scripts depend on them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Exit {
@@ -25,6 +28,17 @@ impl From<Exit> for ExitCode {
 }
 
 impl Exit {
+    /// The exit with this code; what no other code names is [`Exit::Failed`].
+    pub fn of_code(code: u8) -> Self {
+        match code {
+            0 => Self::Done,
+            2 => Self::Usage,
+            3 => Self::Postgres,
+            4 => Self::SlotLost,
+            _ => Self::Failed,
+        }
+    }
+
     /// An error that ends the command with this code.
     pub fn because(self, error: impl Into<anyhow::Error>) -> CommandError {
         CommandError { exit: self, error: error.into() }
@@ -41,6 +55,17 @@ pub struct CommandError {
 impl CommandError {
     pub fn exit(&self) -> Exit {
         self.exit
+    }
+
+    /// An error with the exit code that PostgreSQL's part in it asks for.
+    pub fn of_postgres(error: impl Into<anyhow::Error>) -> Self {
+        let error = error.into();
+        let code = |cause: &(dyn std::error::Error + 'static)| {
+            let source = cause.downcast_ref::<SourceError>().map(SourceError::exit_code);
+            source.or_else(|| cause.downcast_ref::<StoreError>().map(StoreError::exit_code))
+        };
+        let code = error.chain().find_map(code);
+        code.map_or(Exit::Failed, Exit::of_code).because(error)
     }
 
     /// Whether the command stopped because nobody reads its output any more.

@@ -9,9 +9,13 @@
 //! [`Command`] and its `run`. It prints through [`terminal`] and ends with a [`CommandError`], whose
 //! text `main` prints once.
 
+pub mod check;
+pub mod demo;
 pub mod exit;
 pub mod init;
 pub mod receive;
+pub mod run;
+pub mod tail;
 pub mod terminal;
 
 use std::ffi::OsString;
@@ -22,6 +26,9 @@ use clap::Parser;
 use clap::Subcommand;
 
 use crate::cli::exit::CommandError;
+use crate::cli::exit::Exit;
+use crate::config;
+use crate::config::settings::Settings;
 
 const CONFIG_VARIABLE: &str = "WALHOOK_CONFIG";
 const CONFIG_DEFAULT: &str = "walhook.toml";
@@ -52,7 +59,11 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Run),
+    Demo(demo::Demo),
+    Check(check::Check),
     Init(init::Init),
+    Tail(tail::Tail),
     Receive(receive::Receive),
 }
 
@@ -64,7 +75,11 @@ impl Cli {
     pub fn run(self) -> Result<(), CommandError> {
         let Self { global, command } = self;
         match command {
+            Command::Run(run) => run.run(&global),
+            Command::Demo(demo) => demo.run(),
+            Command::Check(check) => check.run(&global),
             Command::Init(init) => init.run(&global),
+            Command::Tail(tail) => tail.run(&global),
             Command::Receive(receive) => receive.run(),
         }
     }
@@ -74,6 +89,15 @@ impl Global {
     /// The configuration file to read: `--config`, then `$WALHOOK_CONFIG`, then `walhook.toml`.
     pub fn config_path(&self) -> PathBuf {
         self.config_path_or(std::env::var_os(CONFIG_VARIABLE))
+    }
+
+    /// The checked settings.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file, with exit code 2.
+    fn settings(&self) -> Result<Settings, CommandError> {
+        let env = |name: &str| std::env::var(name).ok();
+        config::load(&self.config_path(), &env).map_err(|problems| Exit::Usage.because(problems))
     }
 
     fn config_path_or(&self, variable: Option<OsString>) -> PathBuf {

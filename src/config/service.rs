@@ -95,7 +95,7 @@ fn log_filter(field: &Field<'_>) -> Option<String> {
     }
     field.refuse(format!(
         "{} is not a filter: give a level (error, warn, info, debug, trace, off), \
-         or levels for modules such as \"info,walhook::delivery=debug\"",
+         or levels for modules such as \"info,walhook=debug\"",
         field.shown()
     ))
 }

@@ -1,5 +1,6 @@
 //! Settings: what the rest of walhook sees of the configuration. Every value is valid.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -123,21 +124,30 @@ pub struct Operations {
 }
 
 impl EventRule {
+    /// Columns that the table must have, whatever else it has.
+    pub fn columns(&self) -> BTreeSet<String> {
+        let mut names = self.filter_names();
+        names.join(&self.payload_names());
+        let age = self.expiry.iter().filter_map(|expiry| expiry.column.as_ref());
+        let own = names.columns.into_iter().chain(names.old);
+        own.chain(age.chain(&self.order_by).cloned()).collect()
+    }
+
     /// What the filter names.
     pub fn filter_names(&self) -> Names {
         self.filter.as_ref().map(Filter::names).unwrap_or_default()
     }
 
-    /// What a payload of the user's own names; the built-in ones take what there is.
+    /// What the payload names; `standard` and the envelopes take what there is.
     pub fn payload_names(&self) -> Names {
         let mut names = Names::default();
         match &self.payload {
             Payload::Template { root, .. } => names.join(&root.names()),
             Payload::Text { pieces, .. } => template::names_of_pieces(pieces, &mut names),
-            Payload::Standard
-            | Payload::OcrWallet
-            | Payload::CloudEvents(_)
-            | Payload::Debezium => {}
+            Payload::OcrWallet => {
+                names.columns.extend(OCR_WALLET_COLUMNS.map(str::to_owned));
+            }
+            Payload::Standard | Payload::CloudEvents(_) | Payload::Debezium => {}
         }
         names
     }
@@ -219,6 +229,21 @@ pub enum CloudEventsMode {
     /// In `ce-...` headers; the body is the data.
     Binary,
 }
+
+/// Columns of contract 1's `data`, in its order. `create_time` is epoch seconds; `pic_url` is left
+/// out when null.
+pub const OCR_WALLET_COLUMNS: [&str; 10] = [
+    "id",
+    "source_ip",
+    "msg_id",
+    "group_id",
+    "wallet_code",
+    "serial_no",
+    "wx_id",
+    "wx_nick_name",
+    "pic_url",
+    "create_time",
+];
 
 /// `[[endpoint]]`, or one of `[webhook] urls`.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::HeaderValue;
 
+use crate::config::settings::OCR_WALLET_COLUMNS;
 use crate::config::settings::Payload;
 use crate::event::datum;
 use crate::event::envelope;
@@ -25,21 +26,6 @@ use crate::flow::change::Value;
 use crate::flow::event::Facts;
 use crate::flow::relation::Relation;
 use crate::flow::time::Timestamp;
-
-/// Columns of contract 1's `data`, in its order. `create_time` is epoch seconds; `pic_url` is left
-/// out when null.
-const OCR_WALLET_COLUMNS: [&str; 10] = [
-    "id",
-    "source_ip",
-    "msg_id",
-    "group_id",
-    "wallet_code",
-    "serial_no",
-    "wx_id",
-    "wx_nick_name",
-    "pic_url",
-    "create_time",
-];
 
 /// Longest value of a fact, in characters: enough to recognise a row in a log by.
 const FACT_CHARS_MAX: usize = 128;

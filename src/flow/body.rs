@@ -138,6 +138,10 @@ fn cut_text(text: &[u8]) -> (&[u8], bool) {
 /// Appends `text` as the inside of a JSON string. Bytes that are not UTF-8, which only a SQL_ASCII
 /// database can send, become U+FFFD.
 pub fn escape_into(out: &mut Vec<u8>, text: &[u8]) {
+    // Checking a whole text is several times as fast as looking for its valid chunks.
+    if std::str::from_utf8(text).is_ok() {
+        return escape_valid(out, text);
+    }
     for chunk in text.utf8_chunks() {
         escape_valid(out, chunk.valid().as_bytes());
         if !chunk.invalid().is_empty() {
@@ -148,8 +152,7 @@ pub fn escape_into(out: &mut Vec<u8>, text: &[u8]) {
 
 fn escape_valid(out: &mut Vec<u8>, text: &[u8]) {
     let mut rest = text;
-    while let Some(at) = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\')
-    {
+    while let Some(at) = special_at(rest) {
         let (plain, special) = rest.split_at(at);
         out.extend_from_slice(plain);
         let Some((&byte, after)) = special.split_first() else { return };
@@ -161,11 +164,44 @@ fn escape_valid(out: &mut Vec<u8>, text: &[u8]) {
             b'\t' => out.extend_from_slice(b"\\t"),
             0x08 => out.extend_from_slice(b"\\b"),
             0x0C => out.extend_from_slice(b"\\f"),
-            control => out.extend_from_slice(format!("\\u{control:04x}").as_bytes()),
+            control => {
+                let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' + value - 10 };
+                let (high, low) = (digit(control >> 4), digit(control & 0x0F));
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            }
         }
         rest = after;
     }
     out.extend_from_slice(rest);
+}
+
+/// The place of the first byte that must be escaped: a quote, a backslash or a control character.
+///
+/// Looks at eight bytes at a time; this is the hottest loop of rendering.
+fn special_at(text: &[u8]) -> Option<usize> {
+    let (words, tail) = text.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let marks = special_marks(u64::from_le_bytes(*word));
+        if marks != 0 {
+            return Some(at * 8 + marks.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = tail.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\')?;
+    Some(words.len() * 8 + at)
+}
+
+/// Marks bytes to be escaped by their highest bit. A mark above the lowest may be wrong, because
+/// the subtractions carry; the lowest never is.
+/// Source: Sean Eron Anderson, "Bit Twiddling Hacks", "Determine if a word has a byte less than n".
+const fn special_marks(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    let quote = word ^ (ONES * b'"' as u64);
+    let quote = quote.wrapping_sub(ONES) & !quote;
+    let backslash = word ^ (ONES * b'\\' as u64);
+    let backslash = backslash.wrapping_sub(ONES) & !backslash;
+    (control | quote | backslash) & HIGH
 }
 
 #[cfg(test)]
@@ -199,6 +235,19 @@ mod tests {
         let body = Body::new(vec![Part::Escaped(Bytes::from(text.clone()))]);
         assert_eq!(quoted(&body), serde_json::Value::String(text));
         assert!(body.chunks(Timestamp::default()).all(|c| c.len() <= CHUNK_BYTES * 6));
+    }
+
+    #[test]
+    fn the_first_special_byte_is_found_wherever_it_stands() {
+        for special in (0..=u8::MAX).filter(|byte| *byte < 0x20 || b"\"\\".contains(byte)) {
+            for at in 0..20 {
+                let mut text = [0x7F, b'!', b'[', 0x80, 0xFF, b' '].repeat(4);
+                assert_eq!(special_at(&text), None);
+                text[at] = special;
+                text[at + 3] = b'"';
+                assert_eq!(special_at(&text), Some(at), "case: {special:#x} at {at}");
+            }
+        }
     }
 
     proptest! {

@@ -49,8 +49,8 @@ pub struct Relation {
     pub table: TableName,
     pub identity: ReplicaIdentity,
     pub columns: Vec<Column>,
-    /// Indexes into `columns` of the primary key, in key order; of the identity index if there is
-    /// no primary key; empty if there is neither.
+    /// Indexes into `columns` of the primary key, ascending; of the identity index if there is no
+    /// primary key; empty if there is neither.
     pub key: Vec<usize>,
 }
 

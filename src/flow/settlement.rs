@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::flow::event::Event;
+use crate::flow::lease::Lease;
+use crate::flow::time::Timestamp;
+use crate::flow::verdict::Exchange;
 use crate::flow::verdict::Failure;
 
 /// The index of an endpoint in the settings' list.
@@ -42,6 +45,33 @@ pub enum DeathReason {
     Rejected(Failure),
     /// The endpoint said 410, now or earlier: it is disabled until a restart.
     EndpointGone,
+}
+
+/// One finished attempt, whatever came of it: for the push log and the metrics.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    pub endpoint: EndpointIndex,
+    /// What was sent, and the number of the attempt.
+    pub lease: Lease,
+    pub exchange: Exchange,
+    /// When its outcome was known, on the database's clock.
+    pub finished: Timestamp,
+    /// The wait before the next attempt, if there is one.
+    pub retry_in: Option<Duration>,
+}
+
+/// What a lane has to tell the ledger at once. The attempts come before the settlements that
+/// follow from them, both in the order in which they happened.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub attempts: Vec<Attempt>,
+    pub settlements: Vec<Settlement>,
+}
+
+impl Report {
+    pub fn is_empty(&self) -> bool {
+        self.attempts.is_empty() && self.settlements.is_empty()
+    }
 }
 
 impl fmt::Display for DeathReason {

@@ -11,12 +11,13 @@ use std::collections::VecDeque;
 
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::time::Timestamp;
 
 /// What the pump tells the watermark, in commit order, before the lanes hear of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Opened {
     /// An event is about to be handed to `owed` lanes.
-    Event { position: Position, owed: u32 },
+    Event { position: Position, committed: Timestamp, owed: u32 },
     /// See [`Watermark::boundary`].
     Boundary { end: Lsn },
 }
@@ -38,6 +39,7 @@ pub struct Watermark {
 #[derive(Debug)]
 struct Entry {
     position: Position,
+    committed: Timestamp,
     /// Endpoints that have not settled it yet.
     owed: u32,
     /// What may be confirmed once this event and everything before it is settled; `ZERO` while
@@ -53,9 +55,9 @@ impl Watermark {
 
     /// An event is about to be handed to `owed` lanes. Returns its number: events are counted
     /// from 0 in this order.
-    pub fn open(&mut self, position: Position, owed: u32) -> u64 {
+    pub fn open(&mut self, position: Position, committed: Timestamp, owed: u32) -> u64 {
         let sequence = self.next_sequence();
-        self.open.push_back(Entry { position, owed, boundary: Lsn::ZERO });
+        self.open.push_back(Entry { position, committed, owed, boundary: Lsn::ZERO });
         self.advance();
         sequence
     }
@@ -82,8 +84,8 @@ impl Watermark {
     /// [`Self::open`] or [`Self::boundary`].
     pub fn note(&mut self, opened: Opened) {
         match opened {
-            Opened::Event { position, owed } => {
-                self.open(position, owed);
+            Opened::Event { position, committed, owed } => {
+                self.open(position, committed, owed);
             }
             Opened::Boundary { end } => self.boundary(end),
         }
@@ -105,6 +107,11 @@ impl Watermark {
     /// The last event of the settled prefix; `None` before the first.
     pub fn settled(&self) -> Option<Position> {
         self.settled
+    }
+
+    /// When the oldest event that is not settled was committed; `None` if all are.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.open.front().map(|entry| entry.committed)
     }
 
     /// Events that are not in the settled prefix.
@@ -164,7 +171,7 @@ mod tests {
                 match step {
                     Step::Event { owed } => {
                         let position = Position { commit: Lsn::from_raw(wal), ordinal: 0 };
-                        let sequence = mark.open(position, owed);
+                        let sequence = mark.open(position, Timestamp::default(), owed);
                         prop_assert_eq!(sequence, model.events.len() as u64);
                         model.events.push(owed);
                     }

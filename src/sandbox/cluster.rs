@@ -27,6 +27,7 @@ use crate::sandbox::installation::Installation;
 use crate::sandbox::server::Server;
 use crate::sandbox::server::is_ready;
 use crate::sandbox::server::wait_until;
+use crate::sandbox::settings::Settings;
 use crate::sandbox::surroundings::Surroundings;
 use crate::sandbox::template;
 
@@ -48,25 +49,6 @@ const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many lines of the log are shown when something went wrong.
 const LOG_LINES_SHOWN: usize = 15;
-
-/// What is the same in every cluster; [`Options::settings`] come later and win.
-const SETTINGS: [(&str, &str); 10] = [
-    ("listen_addresses", "127.0.0.1"),
-    ("wal_level", "logical"),
-    ("max_wal_senders", "10"),
-    ("max_replication_slots", "10"),
-    ("shared_buffers", "16MB"),
-    // In our directory: /dev/shm may be tiny, and files there would outlive a kill.
-    ("dynamic_shared_memory_type", "mmap"),
-    ("jit", "off"), // its library is left out of fetched servers
-    ("logging_collector", "off"),
-    ("log_destination", "stderr"),
-    ("lc_messages", "C"), // the log is searched for messages
-];
-
-/// Quick and unsafe in a power cut, which throw-away data can afford. `synchronous_commit` stays
-/// on: without it a commit waits up to 0.2 s for the WAL writer before replication can see it.
-const VOLATILE: [(&str, &str); 2] = [("fsync", "off"), ("full_page_writes", "off")];
 
 /// Connections on 127.0.0.1 need no password unless [`Cluster::set_hba`] says otherwise.
 const OPEN_HBA: [&str; 2] =
@@ -112,7 +94,7 @@ pub struct Cluster {
     server: Option<Server>,
     directory: Directory,
     installation: Installation,
-    settings: Vec<(String, String)>,
+    settings: Settings,
     port: u16,
 }
 
@@ -136,12 +118,10 @@ impl Cluster {
             // Without a place for templates each start takes a second longer, and that is all.
             Ok(_) | Err(_) => template::initialise(installation, &directory.data())?,
         }
-        let safety = if options.durable { &[][..] } else { &VOLATILE[..] };
-        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let mut settings: Vec<_> = SETTINGS.iter().chain(safety).map(own).collect();
-        let socket_dir = directory.path().to_string_lossy().into_owned();
-        settings.push(("unix_socket_directories".to_owned(), socket_dir));
-        settings.extend(options.settings);
+        let mut settings = Settings::new(options.durable, directory.path());
+        for (name, value) in &options.settings {
+            settings.set(name, value);
+        }
         let mut cluster =
             Self { server: None, directory, installation: installation.clone(), settings, port: 0 };
         cluster.write_settings()?;
@@ -225,7 +205,7 @@ impl Cluster {
     /// # Errors
     /// The file cannot be written.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SandboxError> {
-        self.settings.push((name.to_owned(), value.to_owned()));
+        self.settings.set(name, value);
         self.write_settings()
     }
 
@@ -316,8 +296,7 @@ impl Cluster {
     }
 
     fn write_settings(&self) -> Result<(), SandboxError> {
-        let lines = self.settings.iter().map(|(name, value)| setting_line(name, value));
-        self.put_file("walhook.conf", lines.collect::<String>().as_bytes())?;
+        self.put_file("walhook.conf", self.settings.file_text().as_bytes())?;
         // In place of what initdb wrote, which follows the machine's locale and time zone.
         // `postgresql.auto.conf`, which ALTER SYSTEM writes, is read after this file.
         self.put_file("postgresql.conf", b"include = 'walhook.conf'\n")
@@ -363,11 +342,6 @@ fn shared_memory(lock_file: &str) -> Option<&str> {
     lock_file.lines().nth(6)?.split_whitespace().nth(1)
 }
 
-fn setting_line(name: &str, value: &str) -> String {
-    let quoted = value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n");
-    format!("{name} = '{quoted}'\n")
-}
-
 fn is_port_taken(error: &SandboxError) -> bool {
     matches!(error, SandboxError::Start { log } if log.contains("could not bind"))
 }
@@ -405,19 +379,6 @@ fn encoded(part: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn values_are_quoted_as_the_configuration_file_wants_it() {
-        let cases = [
-            ("64kB", "name = '64kB'\n"),
-            ("it's", "name = 'it''s'\n"),
-            ("a\\b", "name = 'a\\\\b'\n"),
-            ("a\nb", "name = 'a\\nb'\n"),
-        ];
-        for (value, line) in cases {
-            assert_eq!(setting_line("name", value), line, "case: {value}");
-        }
-    }
 
     #[test]
     fn parts_of_an_address_are_encoded() {

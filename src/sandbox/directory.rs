@@ -169,7 +169,8 @@ mod tests {
         let base = tempfile::tempdir_in("/tmp").unwrap();
         let long = base.path().join("x".repeat(BASE_MAX));
         fs::create_dir(&long).unwrap();
-        let refused = Directory::create(&[long.clone()], &Account::current()).unwrap_err();
+        let refused =
+            Directory::create(std::slice::from_ref(&long), &Account::current()).unwrap_err();
         assert!(matches!(refused, SandboxError::NoRoom { .. }), "{refused}");
         let taken =
             Directory::create(&[long, base.path().to_owned()], &Account::current()).unwrap();

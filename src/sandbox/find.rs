@@ -46,7 +46,9 @@ pub fn find_with(
 ) -> Result<Installation, SandboxError> {
     let accounts = Account::candidates()?;
     if let Some(dir) = &at.pg_bin {
-        return Installation::probe(dir, &[], "named by WALHOOK_PG_BIN", &accounts)
+        // Absolute, because the server runs in `/`.
+        let bin = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+        return Installation::probe(&bin, &[], "named by WALHOOK_PG_BIN", &accounts)
             .map_err(|reason| SandboxError::PgBin { dir: dir.clone(), reason });
     }
     let mut tried = Vec::new();

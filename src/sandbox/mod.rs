@@ -19,5 +19,6 @@ mod fetch;
 pub mod find;
 pub mod installation;
 mod server;
+mod settings;
 pub mod surroundings;
 mod template;

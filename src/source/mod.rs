@@ -9,11 +9,13 @@
 //! is set up for it, and `refusal` names what is not.
 
 pub mod assemble;
+pub mod catalog;
 pub mod error;
 pub mod pgoutput;
 pub mod reader;
 pub mod refusal;
 pub mod slot;
 pub mod status;
+pub mod stream;
 pub mod types;
 pub mod wire;

@@ -104,6 +104,11 @@ pub enum Refusal {
     SlotMissing {
         slot: String,
     },
+    /// The server at this address is not the one that we were connected to.
+    OtherSystem {
+        expected: u64,
+        found: u64,
+    },
 }
 
 impl Refusal {
@@ -131,16 +136,18 @@ impl Refusal {
             | Self::WrongPlugin { .. }
             | Self::SlotElsewhere { .. }
             | Self::SlotLost { .. }
-            | Self::SlotMissing { .. } => false,
+            | Self::SlotMissing { .. }
+            | Self::OtherSystem { .. } => false,
         }
     }
 
     /// 4 if changes are lost, 3 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::SlotLost { .. } | Self::SlotMissing { .. } | Self::PublicationGone { .. } => {
-                EXIT_SLOT_LOST
-            }
+            Self::SlotLost { .. }
+            | Self::SlotMissing { .. }
+            | Self::PublicationGone { .. }
+            | Self::OtherSystem { .. } => EXIT_SLOT_LOST,
             Self::ServerTooOld { .. }
             | Self::Standby { .. }
             | Self::WalLevel { .. }
@@ -222,6 +229,9 @@ impl Refusal {
                 format!("slot {slot} is lost ({reason}) and so are the changes after {confirmed}")
             }
             Self::SlotMissing { slot } => format!("slot {slot} does not exist"),
+            Self::OtherSystem { expected, found } => format!(
+                "the server is another database system ({found}) than the one before ({expected})"
+            ),
         }
     }
 
@@ -313,6 +323,10 @@ impl Refusal {
             ),
             Self::SlotMissing { .. } => {
                 "start walhook, which makes it; what changed since it vanished is lost".to_owned()
+            }
+            Self::OtherSystem { .. } => {
+                "correct [postgres] url, or start walhook anew to follow the new one from now on"
+                    .to_owned()
             }
         }
     }

@@ -66,9 +66,10 @@ enum Encryption {
 /// # Errors
 /// The last host's error, or at once an error that no other host can mend, such as a wrong
 /// password.
-pub async fn dial<T>(
+pub async fn dial<T, F: Future<Output = Result<T, StoreError>>>(
     server: &Server,
-    mut open: impl AsyncFnMut(Transport) -> Result<T, StoreError>,
+    // Not `AsyncFn`: the future of a call could not be shown to be `Send` then.
+    open: impl Fn(Transport) -> F,
 ) -> Result<T, StoreError> {
     let limit = server.params.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
     let config = tls::client_config(&server.tls)?;

@@ -5,7 +5,7 @@
 //!                                                           └─▶ source::wire, replication
 //! ```
 //!
-//! Both kinds of connection go through the same [`dial`], so that a host list, an sslmode or a time
+//! Both kinds of connection go through the same [`mod@dial`], so that a host list, an sslmode or a time
 //! limit means the same for each of them.
 
 pub mod dial;
@@ -53,7 +53,7 @@ pub async fn connect(server: &Server) -> Result<Session, StoreError> {
     // The transport is encrypted, or meant not to be, before tokio-postgres sees it. Direct
     // negotiation makes it take the stream as it is.
     params.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
-    dial(server, async |transport| log_in(transport, &params, server).await).await
+    dial(server, |transport| log_in(transport, &params, server)).await
 }
 
 async fn log_in(

@@ -28,7 +28,7 @@ pub enum Format {
 pub enum LogError {
     #[error(
         "{filter:?} is not a log filter: give a level such as info, or levels for modules such as \
-         info,walhook::delivery=debug"
+         info,walhook=debug"
     )]
     Filter { filter: String, source: tracing_subscriber::filter::ParseError },
     #[error("the log is set up already: set it up once, at the start of the process")]

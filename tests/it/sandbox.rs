@@ -13,12 +13,14 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tokio::task::spawn_blocking;
 use walhook::sandbox::cluster::Cluster;
 use walhook::sandbox::cluster::Options;
 use walhook::sandbox::error::SandboxError;
 
 use crate::support::postgres::Sql;
+use crate::support::postgres::has_tls;
 use crate::support::postgres::has_version;
 use crate::support::postgres::installation;
 use crate::support::postgres::start_cluster;
@@ -44,19 +46,29 @@ fn postmaster_of(data: &Path) -> String {
     fs::read_to_string(data.join("postmaster.pid")).unwrap().lines().next().unwrap().to_owned()
 }
 
-/// Processes whose command line or parent says that they belong to this postmaster.
+/// The parent of a process that is more than a zombie.
+fn parent_of(pid: &str) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    if fields.next()? == "Z" { None } else { fields.next().map(str::to_owned) }
+}
+
+/// The postmaster and its children.
 fn family_of(postmaster: &str) -> Vec<String> {
-    let mut family = Vec::new();
+    let mut family = vec![postmaster.to_owned()];
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let pid = entry.file_name().to_string_lossy().into_owned();
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        let is_zombie = fields.first() == Some(&"Z");
-        if !is_zombie && (pid == postmaster || fields.get(1) == Some(&postmaster)) {
+        if parent_of(&pid).is_some_and(|parent| parent == postmaster) {
             family.push(pid);
         }
     }
+    assert!(family.len() > 1, "a server has children: {postmaster}");
     family
+}
+
+/// Those of a family that still run, whoever their parent is by now.
+fn alive(family: &[String]) -> Vec<&String> {
+    family.iter().filter(|pid| parent_of(pid).is_some()).collect()
 }
 
 async fn wait_until_gone(what: &str, mut left: impl FnMut() -> bool) {
@@ -103,17 +115,38 @@ async fn a_stopped_cluster_comes_back_with_its_data_on_the_same_port() {
     for (number, way) in ways.into_iter().enumerate() {
         let sql = Sql::connect(&url).await;
         sql.batch_execute(&format!("INSERT INTO kept VALUES ({number})")).await.unwrap();
-        let postmaster = postmaster_of(&cluster.data_dir());
-        assert!(family_of(&postmaster).len() > 1);
+        let family = family_of(&postmaster_of(&cluster.data_dir()));
         way(&mut cluster);
         assert!(!cluster.is_running(), "case: {number}");
-        assert_eq!(family_of(&postmaster), Vec::<String>::new(), "case: {number}");
+        assert_eq!(alive(&family), Vec::<&String>::new(), "case: {number}");
         assert!(Sql::try_connect(&url).await.is_err(), "case: {number}");
         cluster.start_again().unwrap();
         let sql = Sql::connect(&url).await;
         let kept = sql.text("SELECT count(*) FROM kept").await;
         assert_eq!(kept, (number + 1).to_string(), "case: {number}");
     }
+}
+
+#[tokio::test]
+async fn a_kill_takes_busy_backends_too() {
+    // A backend that only computes would not notice for long that its postmaster is gone.
+    let mut cluster = start_cluster(Options::default()).await;
+    let busy = Sql::connect(&cluster.url("postgres")).await;
+    let backend = busy.text("SELECT pg_backend_pid()").await;
+    let mut computing = JoinSet::new();
+    computing.spawn(async move {
+        busy.batch_execute("SELECT count(*) FROM generate_series(1, 10000000000)").await
+    });
+    let watching = Sql::connect(&cluster.url("postgres")).await;
+    let state = format!("SELECT state FROM pg_stat_activity WHERE pid = {backend}");
+    while watching.text(&state).await != "active" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let family = family_of(&postmaster_of(&cluster.data_dir()));
+    assert!(family.contains(&backend));
+    cluster.kill();
+    assert_eq!(alive(&family), Vec::<&String>::new());
+    assert!(computing.join_next().await.unwrap().unwrap().is_err());
 }
 
 #[tokio::test]
@@ -153,15 +186,24 @@ async fn passwords_can_be_demanded_after_a_reload() {
     let open = Sql::connect(&cluster.url("postgres")).await;
     open.batch_execute("CREATE ROLE ann LOGIN PASSWORD 'right'").await.unwrap();
     cluster.set_hba(&["host all all 127.0.0.1/32 scram-sha-256"]).unwrap();
-    cluster.set("wal_sender_timeout", "1234ms").unwrap();
     cluster.reload().unwrap();
     let with =
         |password: &str| format!("postgres://ann:{password}@127.0.0.1:{}/postgres", cluster.port());
     assert!(Sql::try_connect(&with("wrong")).await.is_err());
-    let ann = Sql::connect(&with("right")).await;
-    assert_eq!(ann.text("SHOW wal_sender_timeout").await, "1234ms");
+    Sql::connect(&with("right")).await;
     // The way in for the test itself stays open.
     Sql::connect(&cluster.socket_url("postgres")).await;
+}
+
+#[tokio::test]
+async fn after_a_reload_the_next_connection_sees_the_new_setting() {
+    let mut cluster = start_cluster(Options::default()).await;
+    for timeout in ["1s", "2s", "3s", "4s", "5s", "6s"] {
+        cluster.set("wal_sender_timeout", timeout).unwrap();
+        cluster.reload().unwrap();
+        let sql = Sql::connect(&cluster.url("postgres")).await;
+        assert_eq!(sql.text("SHOW wal_sender_timeout").await, timeout);
+    }
 }
 
 #[tokio::test]
@@ -179,6 +221,24 @@ async fn files_of_the_server_are_its_own() {
     }
     cluster.stop().unwrap();
     assert!(matches!(cluster.reload(), Err(SandboxError::Stopped)));
+}
+
+#[tokio::test]
+async fn a_certificate_turns_tls_on() {
+    let mut cluster = start_cluster(Options::default()).await;
+    let sql = Sql::connect(&cluster.url("postgres")).await;
+    if !has_tls(&sql, "a_certificate_turns_tls_on").await {
+        return;
+    }
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    cluster.put_file("server.crt", own.cert.pem().as_bytes()).unwrap();
+    cluster.put_file("server.key", own.signing_key.serialize_pem().as_bytes()).unwrap();
+    cluster.set("ssl", "on").unwrap();
+    cluster.reload().unwrap();
+    let again = Sql::connect(&cluster.url("postgres")).await;
+    assert_eq!(again.text("SHOW ssl").await, "on");
+    cluster.stop().unwrap();
+    cluster.start_again().unwrap();
 }
 
 #[tokio::test]
@@ -206,11 +266,10 @@ async fn killed_with_9_a_process_takes_its_server_and_data_along() {
         let mut holder = Program::spawn(command, tempfile::tempdir().unwrap());
         let line = holder.wait_for_line("data: ", LIMIT).await;
         let data = PathBuf::from(line.split_once("data: ").unwrap().1);
-        let postmaster = postmaster_of(&data);
-        assert!(family_of(&postmaster).len() > 1);
+        let family = family_of(&postmaster_of(&data));
         holder.kill();
         assert_eq!(holder.wait(LIMIT).await, None);
-        wait_until_gone("the server", || !family_of(&postmaster).is_empty()).await;
+        wait_until_gone("the server", || !alive(&family).is_empty()).await;
         wait_until_gone("its directory", || !entries(base.path()).is_empty()).await;
     }
 }

@@ -10,7 +10,6 @@ pub mod signature;
 
 use std::net::SocketAddr;
 use std::time::Duration;
-use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::Args;
@@ -30,7 +29,7 @@ use crate::cli::receive::signature::Verdict;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::cli::terminal::Colours;
-use crate::flow::time::Timestamp;
+use crate::clock::host_now;
 
 /// The longest answer delay: beyond it no sender is still there.
 const DELAY_MAX: Duration = Duration::from_secs(3600);
@@ -79,7 +78,7 @@ impl Receive {
             status: self.status,
             delay: self.delay,
             keys: self.secrets.clone(),
-            clock: now,
+            clock: host_now,
         };
         let (to, received) = mpsc::channel(RECEIVED_MAX);
         let mut totals = Totals::default();
@@ -150,12 +149,6 @@ impl std::fmt::Display for Totals {
         let Self { requests, repeats, refused } = self;
         write!(f, "{requests} requests, {repeats} repeats, {refused} without a valid signature")
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the receiver's edge: everything below is told")]
-fn now() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
 }
 
 fn parse_status(text: &str) -> Result<StatusCode, String> {

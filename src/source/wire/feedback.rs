@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::host_now;
 use crate::flow::lsn::Lsn;
-use crate::flow::time::Timestamp;
 use crate::source::error::SourceError;
 use crate::source::wire::heard::Heard;
 
@@ -74,7 +74,7 @@ impl<W: AsyncWrite + Unpin> FeedbackWriter<W> {
         out.put_u64(self.written.raw());
         out.put_u64(self.flushed.raw());
         out.put_u64(self.flushed.raw());
-        out.put_i64(now().to_postgres());
+        out.put_i64(host_now().to_postgres());
         out.put_u8(u8::from(ask_for_reply));
         self.send(&out).await
     }
@@ -135,16 +135,6 @@ pub async fn feedback<W: AsyncWrite + Unpin>(
     let position = *confirmed.borrow();
     writer.update(position, false).await?;
     writer.copy_done().await
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the protocol wants our clock; nothing depends on it"
-)]
-fn now() -> Timestamp {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let micros = since_epoch.map_or(0, |passed| passed.as_micros());
-    Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! never dropped, so the leash of the sandbox does it. Tests that stop, kill or reconfigure the
 //! server start a cluster of their own.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+#![expect(clippy::panic, reason = "a test may stop at once, and then shows the error's whole text")]
 
 use std::env;
 use std::ops::Deref;
@@ -29,7 +30,7 @@ const LET_GO_LIMIT: Duration = Duration::from_secs(5);
 /// The PostgreSQL that all tests use, found or fetched once.
 pub(crate) fn installation() -> &'static Installation {
     static FOUND: OnceLock<Installation> = OnceLock::new();
-    FOUND.get_or_init(|| find().unwrap())
+    FOUND.get_or_init(|| find().unwrap_or_else(|error| panic!("{error}")))
 }
 
 /// The versions of `WALHOOK_TEST_PG=15,17,18`, or else the one that all tests use.
@@ -38,7 +39,8 @@ pub(crate) fn versions() -> Vec<Installation> {
         Err(_) => vec![installation().clone()],
         Ok(list) => list
             .split(',')
-            .map(|major| find_version(major.trim().parse().unwrap()).unwrap())
+            .map(|major| find_version(major.trim().parse().unwrap()))
+            .map(|found| found.unwrap_or_else(|error| panic!("{error}")))
             .collect(),
     }
 }
@@ -53,9 +55,23 @@ pub(crate) fn has_version(installation: &Installation, major: u32, test: &str) -
     is_enough
 }
 
+/// Whether this server can speak TLS; some fetched ones cannot. Says so if `test` is skipped.
+#[expect(clippy::print_stdout, reason = "a skipped test must not look like a passed one")]
+pub(crate) async fn has_tls(sql: &Sql, test: &str) -> bool {
+    let has_it = !sql.text("SHOW ssl_library").await.is_empty();
+    if !has_it {
+        println!("SKIP {test}: needs a PostgreSQL with OpenSSL");
+    }
+    has_it
+}
+
 /// A cluster for one test alone, to stop, kill and reconfigure.
 pub(crate) async fn start_cluster(options: Options) -> Cluster {
-    spawn_blocking(|| Cluster::start(installation(), options).unwrap()).await.unwrap()
+    spawn_blocking(|| start(options)).await.unwrap()
+}
+
+fn start(options: Options) -> Cluster {
+    Cluster::start(installation(), options).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The cluster of all tests. Its clients, slots and senders are limited; drop what you make.
@@ -66,7 +82,7 @@ fn shared() -> &'static Cluster {
             .with("max_connections", "300")
             .with("max_wal_senders", "100")
             .with("max_replication_slots", "100");
-        Cluster::start(installation(), options).unwrap()
+        start(options)
     })
 }
 

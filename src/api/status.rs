@@ -1,0 +1,41 @@
+//! `/health`, `/ready` and `GET /api/v1/status`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use serde_json::Value;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::api::Surface;
+use crate::api::problem::Problem;
+
+/// The process lives.
+pub(crate) async fn health() -> Json<Value> {
+    Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
+}
+
+/// Changes flow.
+pub(crate) async fn ready(State(surface): State<Surface>) -> Response {
+    match surface.source.readiness(Instant::now()) {
+        Ok(()) => Json(json!({ "status": "ready" })).into_response(),
+        Err(reason) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
+    }
+}
+
+pub(crate) async fn status(State(surface): State<Surface>) -> Json<Value> {
+    (surface.refresh)();
+    let endpoint = |(name, url): &(String, String)| {
+        let queued = surface.metrics.endpoint(name).pending_memory.get();
+        json!({ "name": name, "url": url, "queued": queued })
+    };
+    let endpoints: Vec<Value> = surface.endpoints.iter().map(endpoint).collect();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "clock_ahead_seconds": surface.clock.ahead_seconds(),
+        "source": surface.source.view(),
+        "endpoints": endpoints,
+    }))
+}

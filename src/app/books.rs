@@ -1,0 +1,86 @@
+//! What the pump counts: everything that is captured and never reaches a lane.
+
+use std::sync::Arc;
+
+use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
+use crate::event::route::RuleIndex;
+use crate::flow::event::EventId;
+use crate::flow::event::Facts;
+use crate::flow::settlement::EndpointIndex;
+use crate::telemetry::metrics::EndpointMetrics;
+use crate::telemetry::metrics::EventMetrics;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::TableMetrics;
+
+/// Handles to the counters, resolved once.
+pub(crate) struct Books {
+    rules: Vec<RuleBooks>,
+    endpoints: Vec<(Arc<str>, EndpointMetrics)>,
+}
+
+struct RuleBooks {
+    event_type: Arc<str>,
+    table: TableMetrics,
+    event: EventMetrics,
+}
+
+impl Books {
+    pub(crate) fn new(metrics: &Metrics, rules: &[EventRule], endpoints: &[Endpoint]) -> Self {
+        let rule = |rule: &EventRule| RuleBooks {
+            event_type: Arc::clone(&rule.event_type),
+            table: metrics.table(&rule.table),
+            event: metrics.event(&rule.event_type),
+        };
+        let endpoint = |e: &Endpoint| (Arc::clone(&e.name), metrics.endpoint(&e.name));
+        Self {
+            rules: rules.iter().map(rule).collect(),
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        }
+    }
+
+    /// A change fell under a rule.
+    pub(crate) fn captured(&self, rule: RuleIndex) {
+        if let Some(rule) = self.rules.get(rule.0) {
+            rule.table.captured.inc();
+        }
+    }
+
+    /// The rule's filter kept it back from every endpoint.
+    pub(crate) fn filtered(&self, rule: RuleIndex) {
+        if let Some(rule) = self.rules.get(rule.0) {
+            rule.event.filtered.inc();
+        }
+        for (_, endpoint) in &self.endpoints {
+            endpoint.filtered.inc();
+        }
+    }
+
+    /// It became an event for `takers`; the other endpoints do not want it.
+    pub(crate) fn raised(&self, rule: RuleIndex, takers: &[EndpointIndex]) {
+        if let Some(rule) = self.rules.get(rule.0) {
+            rule.event.raised.inc();
+        }
+        for (index, (_, endpoint)) in self.endpoints.iter().enumerate() {
+            if !takers.contains(&EndpointIndex(index)) {
+                endpoint.filtered.inc();
+            }
+        }
+    }
+
+    /// It was too old when it was read; see [`Self::raised`] for the endpoints that do not want it.
+    pub(crate) fn expired(
+        &self,
+        rule: RuleIndex,
+        takers: &[EndpointIndex],
+        id: EventId,
+        facts: &Facts,
+    ) {
+        self.raised(rule, takers);
+        let event_type = self.rules.get(rule.0).map_or("", |rule| &rule.event_type);
+        for (name, endpoint) in takers.iter().filter_map(|taker| self.endpoints.get(taker.0)) {
+            endpoint.expired.inc();
+            crate::ledger::outcome_log::expired(name, event_type, id, facts);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The observer: asks PostgreSQL now and then how far behind we are, and what time it is.
+
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::DatabaseClock;
+use crate::clock::host_now;
+use crate::config::settings::Postgres;
+use crate::flow::time::Timestamp;
+use crate::source::status::StatusHandle;
+use crate::source::status::Wal;
+use crate::store;
+use crate::store::Session;
+use crate::store::error::StoreError;
+use crate::telemetry::metrics::ReplicationMetrics;
+
+/// Often enough for a graph and for a clock that drifts; each time one read of the catalog.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// On a standby the WAL ends where it has been replayed.
+const QUESTION: &str = "
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+           e.lsn::text,
+           coalesce(pg_catalog.pg_wal_lsn_diff(e.lsn, s.confirmed_flush_lsn), 0)::bigint,
+           coalesce(pg_catalog.pg_wal_lsn_diff(e.lsn, s.restart_lsn), 0)::bigint
+    FROM (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+                      ELSE pg_catalog.pg_current_wal_lsn() END AS lsn) e
+    LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1";
+
+/// Who asks, and whom the answers are for.
+pub(crate) struct Observer {
+    pub(crate) settings: Postgres,
+    pub(crate) clock: DatabaseClock,
+    pub(crate) status: StatusHandle,
+    pub(crate) metrics: ReplicationMetrics,
+}
+
+impl Observer {
+    /// Asks until `stop`. What fails is asked again the next time: readiness is the stream's
+    /// matter, not this one's.
+    pub(crate) async fn run(self, mut session: Option<Session>, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            if let Err(error) = self.observe(&mut session).await {
+                session = None;
+                let error = anyhow::Error::new(error);
+                tracing::debug!(error = %format!("{error:#}"), "cannot ask for the slot's state");
+            }
+        }
+    }
+
+    /// Asks once, over `session` or a new one.
+    ///
+    /// # Errors
+    /// The server cannot be reached or does not answer.
+    pub(crate) async fn observe(&self, session: &mut Option<Session>) -> Result<(), StoreError> {
+        let open = match session.take() {
+            Some(open) => open,
+            None => store::connect(&self.settings.server).await?,
+        };
+        let client = &session.insert(open).client;
+        let asked = host_now();
+        let row = client.query_one(QUESTION, &[&self.settings.slot]).await?;
+        let (micros, current): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
+        let (lag, retained): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+        let answered = host_now();
+        self.clock.measured(asked, Timestamp::from_micros(micros), answered);
+        let (lag, retained) = (lag.unsigned_abs(), retained.unsigned_abs());
+        self.metrics.set_retained_wal(retained);
+        self.status.wal(Wal { current, lag_bytes: lag, retained_bytes: retained });
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! The pump: reads from the source, routes, and hands events to the lanes.
+//!
+//! ```text
+//! source ─ Captured ─▶ route ─ Event ─▶ lanes
+//!                        └─ Opened ─▶ ledger (first, so that it knows what is owed)
+//! ```
+//!
+//! Runs on the source's thread. While a lane or the memory budget is full it waits, and so nothing
+//! is read from PostgreSQL; feedback goes on beside it.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::books::Books;
+use crate::clock::DatabaseClock;
+use crate::event::route::Routed;
+use crate::event::route::Router;
+use crate::event::route::RuleIndex;
+use crate::flow::budget::Budget;
+use crate::flow::budget::Held;
+use crate::flow::budget::Permit;
+use crate::flow::change::Captured;
+use crate::flow::change::Change;
+use crate::flow::event::Event;
+use crate::flow::lsn::Position;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::watermark::Opened;
+use crate::queue::LaneSender;
+use crate::source::stream::Source;
+
+/// What an event costs in memory beside its body: its own fields, and its place in each lane.
+const EVENT_OVERHEAD_BYTES: usize = 512;
+
+/// What the pump needs beside the source.
+pub(crate) struct Pump {
+    router: Router,
+    books: Books,
+    clock: DatabaseClock,
+    budget: Budget,
+    outbox: Outbox,
+    /// The last change that was taken: PostgreSQL sends again what was not confirmed when the
+    /// connection is made anew, and a crash of the server may move the slot back.
+    seen: Option<Position>,
+    /// Whether a transaction was begun and its commit has not come yet.
+    in_transaction: bool,
+    routed: Vec<(RuleIndex, Routed)>,
+}
+
+impl Pump {
+    pub(crate) fn new(
+        router: Router,
+        books: Books,
+        clock: DatabaseClock,
+        budget: Budget,
+        lanes: Vec<LaneSender>,
+        ledger: mpsc::Sender<Vec<Opened>>,
+    ) -> Self {
+        let outbox = Outbox {
+            batches: lanes.iter().map(|_| Vec::new()).collect(),
+            lanes,
+            ledger,
+            opened: Vec::new(),
+            next_sequence: 0,
+        };
+        Self {
+            router,
+            books,
+            clock,
+            budget,
+            outbox,
+            seen: None,
+            in_transaction: false,
+            routed: Vec::new(),
+        }
+    }
+
+    /// Pumps until `stop` is cancelled; then on to the end of the transaction that is under way,
+    /// so that nothing of it has to be sent again, but for no longer than `patience`. Drops the
+    /// lanes' senders when it ends: that is what tells the lanes to drain.
+    ///
+    /// # Errors
+    /// When the source cannot go on, or a lane or the ledger has ended.
+    pub(crate) async fn run(
+        mut self,
+        source: &mut Source,
+        stop: CancellationToken,
+        patience: std::time::Duration,
+    ) -> anyhow::Result<()> {
+        let mut captured = Vec::new();
+        let mut deadline = None;
+        loop {
+            if stop.is_cancelled() {
+                let until = *deadline.get_or_insert_with(|| Instant::now() + patience);
+                if !self.in_transaction || Instant::now() >= until {
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if deadline.is_none() => continue,
+                () = sleep_until(deadline) => return Ok(()),
+                read = source.next(&mut captured) => read?,
+            }
+            for captured in captured.drain(..) {
+                self.take(captured).await?;
+            }
+            self.outbox.hand_over().await?;
+        }
+    }
+
+    async fn take(&mut self, captured: Captured) -> anyhow::Result<()> {
+        match captured {
+            Captured::Change(change) => {
+                self.in_transaction = true;
+                if self.seen.is_none_or(|seen| seen < change.position) {
+                    self.seen = Some(change.position);
+                    self.change(change).await?;
+                }
+            }
+            Captured::Commit { end, .. } => {
+                self.in_transaction = false;
+                self.outbox.boundary(Opened::Boundary { end });
+            }
+            Captured::Idle { end } => self.outbox.boundary(Opened::Boundary { end }),
+        }
+        Ok(())
+    }
+
+    async fn change(&mut self, mut change: Change) -> anyhow::Result<()> {
+        let mut routed = std::mem::take(&mut self.routed);
+        let now = self.clock.now();
+        self.router.route(&change, now, |rule, outcome| routed.push((rule, outcome)));
+        let row = change.held.take().map(Arc::new);
+        for (rule, outcome) in routed.drain(..) {
+            let takers = self.router.endpoints(rule);
+            self.books.captured(rule);
+            let some;
+            let (mut event, takers) = match outcome {
+                Routed::Filtered => {
+                    self.books.filtered(rule);
+                    continue;
+                }
+                Routed::Expired { id, facts } => {
+                    self.books.expired(rule, takers, id, &facts);
+                    continue;
+                }
+                Routed::Event(event) => (event, takers),
+                Routed::Partly { event, endpoints } => {
+                    some = endpoints;
+                    (event, some.as_slice())
+                }
+            };
+            self.books.raised(rule, takers);
+            if takers.is_empty() {
+                continue;
+            }
+            event.held = Some(match &row {
+                Some(row) => Held::Row(Arc::clone(row)),
+                None => {
+                    let bytes = event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
+                    Held::Own(share(&self.budget, &mut self.outbox, bytes).await?)
+                }
+            });
+            self.outbox.add(event, takers);
+        }
+        self.routed = routed;
+        Ok(())
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes a share of the budget. Hands over what is collected before it waits: the shares that it
+/// waits for may be held by just that.
+async fn share(budget: &Budget, outbox: &mut Outbox, bytes: usize) -> anyhow::Result<Permit> {
+    if let Some(permit) = budget.try_take(bytes) {
+        return Ok(permit);
+    }
+    outbox.hand_over().await?;
+    Ok(budget.take(bytes).await)
+}
+
+/// Collects what one read brought, so that each lane gets it in one piece.
+struct Outbox {
+    /// By endpoint index, as `batches`.
+    lanes: Vec<LaneSender>,
+    batches: Vec<Vec<Arc<Event>>>,
+    ledger: mpsc::Sender<Vec<Opened>>,
+    opened: Vec<Opened>,
+    /// Counts events as the watermark does.
+    next_sequence: u64,
+}
+
+impl Outbox {
+    fn add(&mut self, mut event: Box<Event>, takers: &[EndpointIndex]) {
+        event.sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let owed = u32::try_from(takers.len()).unwrap_or(u32::MAX);
+        let Event { position, committed, .. } = *event;
+        self.opened.push(Opened::Event { position, committed, owed });
+        let event = Arc::new(*event);
+        for taker in takers {
+            if let Some(batch) = self.batches.get_mut(taker.0) {
+                batch.push(Arc::clone(&event));
+            }
+        }
+    }
+
+    fn boundary(&mut self, boundary: Opened) {
+        // Of boundaries without an event between them only the last matters.
+        match self.opened.last_mut() {
+            Some(last @ Opened::Boundary { .. }) => *last = boundary,
+            Some(Opened::Event { .. }) | None => self.opened.push(boundary),
+        }
+    }
+
+    /// Waits until all lanes have taken theirs; a full one does not keep the others waiting.
+    async fn hand_over(&mut self) -> anyhow::Result<()> {
+        if !self.opened.is_empty() {
+            let opened = std::mem::take(&mut self.opened);
+            self.ledger.send(opened).await.context("the ledger has ended")?;
+        }
+        let batches = self.batches.iter_mut().map(std::mem::take);
+        let sends = self.lanes.iter().zip(batches).filter(|(_, batch)| !batch.is_empty());
+        let sent = join_all(sends.map(|(lane, batch)| lane.send(batch))).await;
+        sent.into_iter().collect::<Result<(), _>>().context("a lane has ended")
+    }
+}

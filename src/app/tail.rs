@@ -1,0 +1,69 @@
+//! `walhook tail`: shows events without delivering them.
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::DatabaseClock;
+use crate::config::settings::Settings;
+use crate::event::route::Routed;
+use crate::event::route::Router;
+use crate::flow::budget::Budget;
+use crate::flow::change::Captured;
+use crate::flow::event::Event;
+use crate::flow::lsn::Lsn;
+use crate::source::status::StatusHandle;
+use crate::source::stream::SlotUse;
+use crate::source::stream::Source;
+use crate::source::stream::Terms;
+
+/// Calls `show` for every event from now on, until `stop` is cancelled or `show` fails. Reads from a
+/// temporary slot, which vanishes with the connection, and touches nothing else.
+///
+/// # Errors
+/// PostgreSQL's refusals, or what `show` gives.
+pub async fn tail(
+    mut settings: Settings,
+    clock: DatabaseClock,
+    stop: CancellationToken,
+    mut show: impl FnMut(&Event) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
+    settings.postgres.slot = format!("walhook_tail_{:08x}", fastrand::u32(..));
+    let (confirmed_in, confirmed) = watch::channel(Lsn::ZERO);
+    let terms = Terms {
+        settings: settings.postgres.clone(),
+        slot_use: SlotUse::Temporary,
+        budget: Budget::new(settings.memory.queued_bytes),
+        status: StatusHandle::default(),
+        confirmed,
+    };
+    let mut source = Source::open(terms).await?;
+    let mut router = Router::new(source.system(), &settings.events, &settings.endpoints);
+    let mut captured = Vec::new();
+    let mut shown = Ok(());
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            read = source.next(&mut captured) => read?,
+        }
+        for captured in captured.drain(..) {
+            match captured {
+                Captured::Change(change) => router.route(&change, clock.now(), |_, routed| {
+                    if let (Routed::Event(event) | Routed::Partly { event, .. }, Ok(())) =
+                        (routed, &shown)
+                    {
+                        shown = show(&event);
+                    }
+                }),
+                Captured::Commit { end, .. } | Captured::Idle { end } => {
+                    confirmed_in.send_replace(end);
+                }
+            }
+        }
+        if shown.is_err() {
+            break;
+        }
+    }
+    source.finish().await;
+    Ok(shown?)
+}

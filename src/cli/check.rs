@@ -1,0 +1,86 @@
+//! `walhook check`: everything that stands in the way, at once, each with its fix.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::app::check;
+use crate::cli::Global;
+use crate::cli::exit::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::runtime;
+use crate::cli::terminal;
+use crate::cli::terminal::Colours;
+use crate::source::catalog::Finding;
+use crate::source::catalog::Level;
+
+/// Reads the configuration, asks PostgreSQL, and reports everything at once
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Changes nothing. Exit codes: 0 sound, 2 configuration, 3 PostgreSQL is not \
+                        set up, 4 slot lost.\n\nExample: walhook check --config walhook.toml"
+)]
+pub struct Check {
+    /// One JSON object for scripts
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    /// # Errors
+    /// With the exit code of the gravest problem; the problems are printed.
+    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+        let settings = global.settings()?;
+        let report = runtime()?.block_on(check(&settings)).map_err(CommandError::of_postgres)?;
+        let problems = report.problems().len();
+        if self.json {
+            let findings: Vec<_> = report.findings.iter().map(as_json).collect();
+            let sound = problems == 0;
+            let whole = json!({ "sound": sound, "findings": findings, "steps": report.steps });
+            terminal::line(&terminal::json_line(&whole))?;
+        } else {
+            let colours = Colours::detect();
+            for finding in &report.findings {
+                show(finding, colours)?;
+            }
+            for step in &report.steps {
+                terminal::line(&format!(
+                    "  {} walhook run will do: {step}",
+                    colours.faint("todo")
+                ))?;
+            }
+            if report.makes_slot {
+                let todo = colours.faint("todo");
+                terminal::line(&format!("  {todo} walhook run will make the replication slot"))?;
+            }
+        }
+        match Exit::of_code(report.exit_code()) {
+            Exit::Done => Ok(()),
+            exit => {
+                let plural = if problems == 1 { "" } else { "s" };
+                Err(exit.because(anyhow::anyhow!("{problems} problem{plural} found, see above")))
+            }
+        }
+    }
+}
+
+fn show(finding: &Finding, colours: Colours) -> std::io::Result<()> {
+    let mark = match finding.level {
+        Level::Ok => colours.good("  ok"),
+        Level::Warning => colours.faint("warn"),
+        Level::Problem => colours.bad("FAIL"),
+    };
+    terminal::line(&format!("  {mark} {}", terminal::visible(&finding.what)))?;
+    match &finding.fix {
+        Some(fix) => terminal::line(&format!("         {}", terminal::visible(fix))),
+        None => Ok(()),
+    }
+}
+
+fn as_json(finding: &Finding) -> serde_json::Value {
+    let level = match finding.level {
+        Level::Ok => "ok",
+        Level::Warning => "warning",
+        Level::Problem => "problem",
+    };
+    json!({ "level": level, "what": finding.what, "fix": finding.fix })
+}

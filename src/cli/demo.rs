@@ -1,0 +1,194 @@
+//! `walhook demo`: the whole job on a throw-away private PostgreSQL.
+//!
+//! ```text
+//! writer ─ INSERT ─▶ private PostgreSQL ─▶ walhook, as configured below ─▶ receiver, in process
+//!    └──────────── when each row was sent off ──────────────▶ what is shown ◀──┘
+//! ```
+//!
+//! Everything is real but the data: the receiver checks signatures, and what is shown as delivered
+//! is what the receiver got. Nothing is installed, and nothing is left behind.
+
+mod screen;
+mod writer;
+
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use http::StatusCode;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::app::prepare;
+use crate::cli::demo::screen::Screen;
+use crate::cli::demo::writer::Writer;
+use crate::cli::exit::CommandError;
+use crate::cli::interrupted;
+use crate::cli::receive::server::Behaviour;
+use crate::cli::receive::server::RECEIVED_MAX;
+use crate::cli::receive::server::Received;
+use crate::cli::receive::server::Server;
+use crate::cli::receive::signature::Key;
+use crate::cli::runtime;
+use crate::cli::terminal;
+use crate::clock::host_now;
+use crate::config;
+use crate::config::settings::Settings;
+use crate::sandbox::cluster::Cluster;
+use crate::sandbox::cluster::Options;
+use crate::sandbox::find;
+use crate::sandbox::surroundings::Surroundings;
+use crate::store;
+use crate::telemetry;
+use crate::telemetry::Format;
+
+/// How long `--check` waits for its deliveries.
+const CHECK_LIMIT: Duration = Duration::from_secs(60);
+
+/// Rows a second: slow enough to read along, or as a check wants it.
+const PACE: Duration = Duration::from_secs(1);
+const CHECK_PACE: Duration = Duration::from_millis(50);
+
+/// The table, as a user of contract 1 has it.
+const TABLE: &str = include_str!("../../sql/ocr-wallet.sql");
+
+/// A secret for signatures that only the demo's own receiver checks.
+const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+/// Shows the whole job on a throw-away private PostgreSQL
+#[derive(Args, Debug)]
+#[command(after_help = "Starts a PostgreSQL of its own, a receiver and walhook; inserts rows and \
+                        shows each delivery. Needs nothing, installs nothing, and cleans up.\n\n\
+                        Example: walhook demo --check 20")]
+pub struct Demo {
+    /// Ends with 0 after N verified deliveries, or with 1 after 60 s
+    #[arg(long, value_name = "N")]
+    check: Option<u64>,
+}
+
+impl Demo {
+    /// # Errors
+    /// If there is no PostgreSQL to be had, or a check is not met.
+    pub fn run(self) -> Result<(), CommandError> {
+        // Deliveries are shown from what the receiver got; of the log only trouble is of interest.
+        telemetry::init(Format::Text, "warn")?;
+        let runtime = runtime()?;
+        let ended = runtime.block_on(async {
+            let cluster = tokio::select! {
+                started = spawn_blocking(start_postgres) => started??,
+                stopped = interrupted() => return Ok(stopped?),
+            };
+            let shown = self.show(&cluster).await;
+            spawn_blocking(move || drop(cluster)).await?;
+            shown
+        });
+        // The cluster's own threads have ended with it; a fetch that was cut off may still run.
+        runtime.shutdown_timeout(Duration::from_millis(200));
+        if ended.is_ok() {
+            terminal::line("\nall stopped, nothing is left behind")?;
+        }
+        Ok(ended?)
+    }
+
+    async fn show(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        let url = cluster.url("postgres");
+        let receiver = Server::bind(([127, 0, 0, 1], 0).into()).await?;
+        let settings = settings(&url, &receiver)?;
+        let session = store::connect(&settings.postgres.server).await?;
+        session.client.batch_execute(TABLE).await.context("cannot make the demo's table")?;
+        prepare(&settings).await?;
+
+        let (to_screen, received) = mpsc::channel(RECEIVED_MAX);
+        let stop = CancellationToken::new();
+        let mut running: JoinSet<anyhow::Result<()>> = JoinSet::new();
+        let behaviour = Behaviour {
+            status: StatusCode::OK,
+            delay: Duration::ZERO,
+            keys: vec![Key::parse(SECRET)?],
+            clock: host_now,
+        };
+        let receiver_url = format!("http://{}/", receiver.address());
+        let stop_receiver = stop.clone();
+        running
+            .spawn(async move { Ok(receiver.serve(behaviour, to_screen, stop_receiver).await?) });
+        let app = App::start(settings).await?;
+        let screen = Screen::new(self.check);
+        screen.greet(&url, &receiver_url, app.address())?;
+        let stop_app = app.stop_token();
+        running.spawn(app.run());
+
+        let pace = if self.check.is_some() { CHECK_PACE } else { PACE };
+        let outcome = watch(screen, Writer::new(session, pace), received, &mut running);
+        let outcome = match self.check {
+            Some(count) => tokio::time::timeout(CHECK_LIMIT, outcome)
+                .await
+                .unwrap_or_else(|_| Err(anyhow::anyhow!("not {count} deliveries within 60 s"))),
+            None => {
+                tokio::select! {
+                    ended = outcome => ended,
+                    stopped = interrupted() => Ok(stopped?),
+                }
+            }
+        };
+        // walhook first: what it has in flight still finds its receiver.
+        stop_app.cancel();
+        while running.len() > 1 {
+            running.join_next().await.context("the demo's tasks have ended")???;
+        }
+        stop.cancel();
+        while let Some(ended) = running.join_next().await {
+            ended??;
+        }
+        outcome
+    }
+}
+
+/// Writes rows and shows what arrives, until the check is met or a part fails.
+async fn watch(
+    mut screen: Screen,
+    mut writer: Writer,
+    mut received: mpsc::Receiver<Received>,
+    running: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let mut written = screen.more();
+    loop {
+        tokio::select! {
+            row = writer.insert(), if written => {
+                let row = row.context("cannot insert the demo's rows")?;
+                written = screen.inserted(row)?;
+            }
+            Some(received) = received.recv() => {
+                if screen.arrived(&received)? {
+                    return Ok(());
+                }
+            }
+            Some(ended) = running.join_next() => {
+                ended??;
+                anyhow::bail!("a part of the demo ended by itself");
+            }
+        }
+    }
+}
+
+fn start_postgres() -> anyhow::Result<Cluster> {
+    let tell = &mut |text: &str| {
+        // Progress for whoever waits; if nobody reads it, the fetch goes on all the same.
+        drop(terminal::note(text));
+    };
+    let installation = find::find_with(&Surroundings::read(), tell)?;
+    terminal::line(&format!("PostgreSQL   {}", installation.why()))?;
+    Ok(Cluster::start(&installation, Options::default())?)
+}
+
+/// The configuration a user would write: a database and a URL, and here a secret.
+fn settings(url: &str, receiver: &Server) -> anyhow::Result<Settings> {
+    let text = format!(
+        "[postgres]\nurl = \"{url}\"\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n\
+         [webhook]\nurls = [\"http://{}/\"]\nsecret = \"{SECRET}\"\n",
+        receiver.address()
+    );
+    Ok(config::parse(&text, "the demo's configuration", &|_| None)?)
+}

@@ -1,0 +1,103 @@
+//! `walhook run`: the service.
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::Signal;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::app::prepare;
+use crate::cli::Global;
+use crate::cli::exit::CommandError;
+use crate::cli::runtime;
+use crate::config::settings::LogFormat;
+use crate::config::settings::Settings;
+use crate::telemetry;
+use crate::telemetry::Format;
+
+/// Threads that hang in a name look-up must not delay the end of the process.
+const LOOKUPS_MAX: Duration = Duration::from_millis(100);
+
+/// Pushes changes until SIGTERM or Ctrl-C
+#[derive(Args, Debug)]
+#[command(after_help = "SIGTERM or Ctrl-C: deliver what is in flight, confirm, end with 0 within \
+                        [shutdown] grace. A second one ends at once.\n\n\
+                        Example: walhook run --config walhook.toml")]
+pub struct Run {}
+
+impl Run {
+    /// # Errors
+    /// With the exit code of whatever does not let it start or go on.
+    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+        let settings = global.settings()?;
+        let format = match settings.log.format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => Format::Json,
+        };
+        telemetry::init(format, &settings.log.filter)?;
+        let runtime = runtime()?;
+        let ended = runtime.block_on(serve(settings));
+        runtime.shutdown_timeout(LOOKUPS_MAX);
+        ended.map_err(CommandError::of_postgres)
+    }
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let grace = settings.grace;
+    let started = async {
+        prepare(&settings).await?;
+        App::start(settings).await
+    };
+    let app = tokio::select! {
+        started = started => started?,
+        () = signals.stop() => return Ok(()), // nothing was begun
+    };
+    tracing::info!(http = %app.address(), version = env!("CARGO_PKG_VERSION"), "walhook is running");
+    let stop = app.stop_token();
+    tokio::select! {
+        ended = app.run() => ended,
+        () = signals.hurry(stop, grace) => std::process::exit(1),
+    }
+}
+
+/// What the operator says to the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits until the process is to end.
+    async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    tracing::warn!("the configuration is read at the start only: restart walhook");
+                }
+            }
+        }
+    }
+
+    /// Asks for a shutdown at the first signal; returns at the second.
+    async fn hurry(mut self, stop: CancellationToken, grace: Duration) {
+        self.stop().await;
+        tracing::info!(grace_s = grace.as_secs_f64(), "shutting down");
+        stop.cancel();
+        self.stop().await;
+    }
+}

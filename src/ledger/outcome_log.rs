@@ -1,0 +1,59 @@
+//! One log line per final outcome.
+//!
+//! Facts of the row that contract 1 asks for (`id`, `wallet_code`, `create_time`) are fields where
+//! the event has them; nothing else of the row, no body and no secret is logged.
+
+use crate::flow::event::EventId;
+use crate::flow::event::Facts;
+use crate::flow::settlement::DeathReason;
+use crate::flow::settlement::Outcome;
+use crate::flow::settlement::Settlement;
+
+/// `endpoint` is its name, `url` its URL as it may be shown.
+pub(crate) fn settled(endpoint: &str, url: &str, settlement: &Settlement) {
+    let event = &settlement.event;
+    match &settlement.outcome {
+        Outcome::Delivered { status, took } => tracing::info!(
+            id = event.facts.find("id"),
+            wallet_code = event.facts.find("wallet_code"),
+            event = &*event.event_type,
+            event_id = %event.id,
+            endpoint,
+            status,
+            attempts = settlement.attempts,
+            duration_ms = took.as_millis(),
+            "pushed"
+        ),
+        Outcome::Dead { reason } => given_up(endpoint, url, settlement, reason),
+        Outcome::Expired => expired(endpoint, &event.event_type, event.id, &event.facts),
+        Outcome::Filtered => {}
+    }
+}
+
+fn given_up(endpoint: &str, url: &str, settlement: &Settlement, reason: &DeathReason) {
+    let event = &settlement.event;
+    tracing::warn!(
+        id = event.facts.find("id"),
+        wallet_code = event.facts.find("wallet_code"),
+        event = &*event.event_type,
+        event_id = %event.id,
+        endpoint,
+        url,
+        attempts = settlement.attempts,
+        reason = %reason,
+        "given up"
+    );
+}
+
+/// An event was too old, when it was read or when it was to be sent.
+pub fn expired(endpoint: &str, event_type: &str, id: EventId, facts: &Facts) {
+    tracing::debug!(
+        id = facts.find("id"),
+        wallet_code = facts.find("wallet_code"),
+        create_time = facts.find("create_time"),
+        event = event_type,
+        event_id = %id,
+        endpoint,
+        "skipped as expired"
+    );
+}

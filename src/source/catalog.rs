@@ -1,0 +1,211 @@
+//! Looks at a server, its tables, publication and slot, and makes what is missing.
+//!
+//! ```text
+//! settings ─ Wanted ─▶ [facts] queries ─▶ [judge] (pure) ─▶ Report ─▶ `walhook check`
+//!                                                              └────▶ prepare ─▶ `walhook run`
+//! ```
+//!
+//! Everything that is wrong is found in one go, each with its fix. walhook makes the publication,
+//! for exactly the wanted tables, and after it the slot: a slot cannot be read where it stands
+//! before its publication. It drops nothing. Where it lacks the privilege, the fix is the exact SQL.
+
+pub mod facts;
+pub mod judge;
+
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::config::settings::Operations;
+use crate::config::settings::Settings;
+use crate::flow::lsn::Lsn;
+use crate::flow::relation::TableName;
+use crate::source::error::SourceError;
+use crate::source::refusal::Refusal;
+use crate::source::wire::command::Connection;
+use crate::source::wire::command::Creation;
+use crate::source::wire::command::NewSlot;
+use crate::store::error::StoreError;
+
+/// What is to be read, and through which slot and publication.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub slot: String,
+    pub publication: String,
+    /// Each table once.
+    pub tables: Vec<WantedTable>,
+}
+
+#[derive(Clone, Debug)]
+pub struct WantedTable {
+    pub name: TableName,
+    /// Columns that the configuration names; the table may have others.
+    pub columns: Vec<String>,
+    /// Operations that raise an event.
+    pub operations: Operations,
+}
+
+impl Wanted {
+    /// What the configuration's events need.
+    pub fn new(settings: &Settings) -> Self {
+        let mut tables: Vec<WantedTable> = Vec::new();
+        for rule in &settings.events {
+            let columns = rule.columns();
+            let known = tables.iter_mut().find(|table| table.name == rule.table);
+            match known {
+                Some(table) => {
+                    table.columns.extend(columns);
+                    table.operations = union(table.operations, rule.on);
+                }
+                None => tables.push(WantedTable {
+                    name: rule.table.clone(),
+                    columns: columns.into_iter().collect(),
+                    operations: rule.on,
+                }),
+            }
+        }
+        for table in &mut tables {
+            table.columns.sort();
+            table.columns.dedup();
+        }
+        Self {
+            slot: settings.postgres.slot.clone(),
+            publication: settings.postgres.publication.clone(),
+            tables,
+        }
+    }
+}
+
+fn union(a: Operations, b: Operations) -> Operations {
+    Operations {
+        insert: a.insert || b.insert,
+        update: a.update || b.update,
+        delete: a.delete || b.delete,
+        truncate: a.truncate || b.truncate,
+    }
+}
+
+/// How grave a finding is.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Level {
+    Ok,
+    /// It works, but look at it.
+    Warning,
+    /// It cannot work.
+    Problem,
+}
+
+/// One line of `walhook check`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    pub level: Level,
+    pub what: String,
+    /// Exact SQL, or a setting.
+    pub fix: Option<String>,
+    /// For problems: the same as an error.
+    pub refusal: Option<Refusal>,
+}
+
+impl Finding {
+    pub fn ok(what: String) -> Self {
+        Self { level: Level::Ok, what, fix: None, refusal: None }
+    }
+
+    pub fn warning(what: String, fix: String) -> Self {
+        Self { level: Level::Warning, what, fix: Some(fix), refusal: None }
+    }
+}
+
+impl From<Refusal> for Finding {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            level: Level::Problem,
+            what: refusal.what(),
+            fix: Some(refusal.fix()),
+            refusal: Some(refusal),
+        }
+    }
+}
+
+/// All that was found.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Report {
+    pub findings: Vec<Finding>,
+    /// What walhook itself would run at its start; it may.
+    pub steps: Vec<String>,
+    /// The slot is missing, and walhook would make it.
+    pub makes_slot: bool,
+}
+
+impl Report {
+    /// Everything that does not allow the work.
+    pub fn problems(&self) -> Vec<Refusal> {
+        self.findings.iter().filter_map(|finding| finding.refusal.clone()).collect()
+    }
+
+    /// 0 if there is no problem; else the gravest problem's code.
+    pub fn exit_code(&self) -> u8 {
+        self.problems().iter().map(Refusal::exit_code).max().unwrap_or(0)
+    }
+}
+
+/// What [`prepare`] has made.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Prepared {
+    /// Statements that were run: the publication's.
+    pub ran: Vec<String>,
+    /// Where the slot starts, if it is new.
+    pub slot_made: Option<Lsn>,
+    /// What works, but should be looked at.
+    pub warnings: Vec<Finding>,
+}
+
+/// Asks the server about everything that `wanted` needs. Changes nothing.
+///
+/// # Errors
+/// That the server could not be asked; what it answered is in the report.
+pub async fn inspect(client: &Client, wanted: &Wanted) -> Result<Report, StoreError> {
+    let server = facts::server(client).await?;
+    if let Some(refusal) = judge::too_old(&server) {
+        // Its catalog lacks columns that the other questions need.
+        return Ok(Report { findings: vec![refusal.into()], ..Report::default() });
+    }
+    let facts = facts::gather(client, server, wanted).await?;
+    Ok(judge::judge(&facts, wanted))
+}
+
+/// Makes what is missing: the publication, then the slot.
+///
+/// # Errors
+/// [`SourceError::NotSetUp`] with everything that stands in the way, before anything is changed;
+/// the server's refusal of a statement.
+pub async fn prepare<S: AsyncRead + AsyncWrite + Unpin>(
+    client: &Client,
+    replication: &mut Connection<S>,
+    wanted: &Wanted,
+) -> Result<Prepared, SourceError> {
+    let report = inspect(client, wanted).await?;
+    let problems = report.problems();
+    if !problems.is_empty() {
+        return Err(SourceError::NotSetUp(problems));
+    }
+    let mut prepared = Prepared::default();
+    for step in report.steps {
+        match client.batch_execute(&step).await {
+            Ok(()) => prepared.ran.push(step),
+            // Another walhook that starts at the same moment has been quicker.
+            Err(error) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if report.makes_slot {
+        let slot = NewSlot { name: &wanted.slot, temporary: false, failover: false };
+        if let Creation::Created { consistent } = replication.create_slot(slot).await? {
+            prepared.slot_made = Some(consistent);
+        }
+    }
+    prepared.warnings = report.findings;
+    prepared.warnings.retain(|finding| finding.level == Level::Warning);
+    Ok(prepared)
+}

@@ -1,0 +1,381 @@
+//! Judges the catalog's facts: what works, what does not, and what is to be done. Pure.
+
+use crate::config::settings::Operations;
+use crate::flow::relation::TableName;
+use crate::source::catalog::Finding;
+use crate::source::catalog::Report;
+use crate::source::catalog::Wanted;
+use crate::source::catalog::WantedTable;
+use crate::source::catalog::facts::Facts;
+use crate::source::catalog::facts::PublicationFacts;
+use crate::source::catalog::facts::ServerFacts;
+use crate::source::catalog::facts::TableFacts;
+use crate::source::catalog::union;
+use crate::source::refusal::Refusal;
+use crate::source::slot::Slot;
+use crate::source::wire::command::MAJOR_MIN;
+use crate::source::wire::quote::identifier;
+use crate::store::APPLICATION_NAME;
+
+/// Names that are this alike are offered as what may have been meant (Jaro-Winkler, 0 to 1).
+const ALIKE: f64 = 0.8;
+
+/// Whether the server's version rules out everything else.
+pub fn too_old(server: &ServerFacts) -> Option<Refusal> {
+    (server.version / 10_000 < MAJOR_MIN)
+        .then(|| Refusal::ServerTooOld { version: server.version_text.clone() })
+}
+
+/// Everything that there is to say.
+pub fn judge(facts: &Facts, wanted: &Wanted) -> Report {
+    let mut report = Report::default();
+    server(facts, &mut report);
+    let published = published_operations(facts, wanted);
+    for (table, found) in wanted.tables.iter().zip(&facts.tables) {
+        match found {
+            Some(found) => judge_table(table, found, published, facts, &mut report),
+            None => {
+                let nearest = nearest_table(&table.name, &facts.neighbours);
+                report.add(Refusal::MissingTable { table: table.name.clone(), nearest });
+            }
+        }
+    }
+    publication(facts, wanted, &mut report);
+    slot(facts, wanted, &mut report);
+    report
+}
+
+impl Report {
+    fn add(&mut self, finding: impl Into<Finding>) {
+        self.findings.push(finding.into());
+    }
+}
+
+fn server(facts: &Facts, report: &mut Report) {
+    let server = &facts.server;
+    report.add(Finding::ok(format!("PostgreSQL {}", server.version_text)));
+    let major = server.version / 10_000;
+    if server.standby && major < 16 {
+        report.add(Refusal::Standby { version: major });
+    }
+    if server.wal_level == "logical" {
+        report.add(Finding::ok("wal_level is logical".to_owned()));
+    } else {
+        report.add(Refusal::WalLevel { level: server.wal_level.clone() });
+    }
+    if server.may_replicate {
+        report.add(Finding::ok(format!("role {} may replicate", server.role)));
+    } else {
+        report.add(Refusal::NoReplicationRight { role: server.role.clone() });
+    }
+    // A walhook that is running holds the slot and one walsender itself.
+    let running = facts.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some());
+    let (used, max) = (server.walsenders, server.walsenders_max);
+    if used >= max && !running {
+        report.add(Refusal::NoFreeWalSender { max: Some(max) });
+    } else {
+        report.add(Finding::ok(format!("{used} of {max} walsenders are in use")));
+    }
+}
+
+fn judge_table(
+    wanted: &WantedTable,
+    found: &TableFacts,
+    published: Operations,
+    facts: &Facts,
+    report: &mut Report,
+) {
+    let table = &wanted.name;
+    let role = &facts.server.role;
+    let before = report.findings.len();
+    if let Some(kind) = other_kind(found.kind) {
+        report.add(Refusal::NotATable { table: table.clone(), kind });
+        return; // nothing else about it would make sense
+    }
+    if found.persistence != 'p' {
+        let temporary = found.persistence == 't';
+        report.add(Refusal::NotLogged { table: table.clone(), temporary });
+    }
+    if !found.schema_usable {
+        report.add(Refusal::NoUsage { schema: table.schema.clone(), role: role.clone() });
+    }
+    if !found.readable {
+        report.add(Refusal::NoSelect { table: table.clone(), role: role.clone() });
+    }
+    for column in wanted.columns.iter().filter(|column| !found.columns.contains(column)) {
+        let nearest = nearest(column, found.columns.iter().map(String::as_str));
+        let nearest = nearest.map(ToOwned::to_owned);
+        let (table, column) = (table.clone(), column.clone());
+        report.add(Refusal::MissingColumn { table, column, nearest });
+    }
+    if (published.update || published.delete) && !has_identity(found) {
+        report.add(Refusal::NoIdentity { table: table.clone() });
+    }
+    if report.findings.len() > before {
+        return;
+    }
+    if found.key.is_empty() {
+        report.add(Finding::warning(
+            format!("table {table} has no primary key: its events have no key to order them by"),
+            "give it a primary key, or set order_by".to_owned(),
+        ));
+    } else {
+        let key = found.key.join(", ");
+        let identity = match found.identity {
+            'f' => "full",
+            'i' => "index",
+            'n' => "nothing",
+            _ => "default",
+        };
+        let what = format!("table {table}: primary key ({key}), replica identity {identity}");
+        report.add(Finding::ok(what));
+    }
+}
+
+fn other_kind(kind: char) -> Option<&'static str> {
+    match kind {
+        'r' | 'p' => None,
+        'v' => Some("a view"),
+        'm' => Some("a materialized view"),
+        'f' => Some("a foreign table"),
+        'i' | 'I' => Some("an index"),
+        'S' => Some("a sequence"),
+        'c' => Some("a type"),
+        _ => Some("something else"),
+    }
+}
+
+fn has_identity(table: &TableFacts) -> bool {
+    match table.identity {
+        'f' => true,
+        'i' => table.identity_index,
+        'n' => false,
+        _ => !table.key.is_empty(),
+    }
+}
+
+/// What the publication publishes, for all its tables alike, once it serves `wanted`. Publishing
+/// updates of a table without an identity makes them fail, hence not more than is needed.
+fn published_operations(facts: &Facts, wanted: &Wanted) -> Operations {
+    let there = facts.publication.as_ref().map(|p| p.operations).unwrap_or_default();
+    wanted.tables.iter().fold(there, |all, table| union(all, table.operations))
+}
+
+fn publication(facts: &Facts, wanted: &Wanted, report: &mut Report) {
+    match &facts.publication {
+        Some(found) => existing_publication(found, facts, wanted, report),
+        None => missing_publication(facts, wanted, report),
+    }
+}
+
+fn missing_publication(facts: &Facts, wanted: &Wanted, report: &mut Report) {
+    let publication = wanted.publication.clone();
+    let name = identifier(&publication);
+    if let Some(slot) = facts.slot.as_ref().filter(|slot| slot.defect().is_none()) {
+        report.add(Refusal::PublicationGone { publication, slot: slot.name.clone() });
+        return;
+    }
+    if facts.tables.iter().any(Option::is_none) {
+        return; // that has been said; what to run follows when they are there
+    }
+    let tables: Vec<String> = wanted.tables.iter().map(|table| table.name.quoted()).collect();
+    let mut options = format!("publish = '{}'", list(published_operations(facts, wanted)));
+    if any_partitioned(facts) {
+        options.push_str(", publish_via_partition_root = true");
+    }
+    let sql =
+        format!("CREATE PUBLICATION {name} FOR TABLE {} WITH ({options});", tables.join(", "));
+    if facts.server.may_create && owns(facts, wanted, |_| true) {
+        report.add(Finding::ok(format!("publication {publication} will be made at the start")));
+        report.steps.push(sql);
+    } else {
+        let role = facts.server.role.clone();
+        report.add(Refusal::NoPublication { publication, role, sql });
+    }
+}
+
+fn existing_publication(
+    found: &PublicationFacts,
+    facts: &Facts,
+    wanted: &Wanted,
+    report: &mut Report,
+) {
+    let before = report.findings.len();
+    let name = identifier(&wanted.publication);
+    let exists = |table: &WantedTable| {
+        wanted
+            .tables
+            .iter()
+            .zip(&facts.tables)
+            .any(|(t, found)| t.name == table.name && found.is_some())
+    };
+    let missing = |table: &WantedTable| {
+        exists(table)
+            && !found.all_tables
+            && !found.members.contains(&table.name)
+            && !found.published.iter().any(|published| published.table == table.name)
+    };
+    let mut lacks = Vec::new();
+    let mut sql = Vec::new();
+    let tables: Vec<&WantedTable> = wanted.tables.iter().filter(|table| missing(table)).collect();
+    if !tables.is_empty() {
+        let shown: Vec<String> = tables.iter().map(|table| table.name.to_string()).collect();
+        let quoted: Vec<String> = tables.iter().map(|table| table.name.quoted()).collect();
+        lacks.push(format!("table {}", shown.join(", ")));
+        sql.push(format!("ALTER PUBLICATION {name} ADD TABLE {};", quoted.join(", ")));
+    }
+    let operations = published_operations(facts, wanted);
+    if operations != found.operations {
+        lacks.push(format!("operations: {} are needed", list(operations)));
+        sql.push(format!("ALTER PUBLICATION {name} SET (publish = '{}');", list(operations)));
+    }
+    if any_partitioned(facts) && !found.via_root {
+        lacks.push("publish_via_partition_root".to_owned());
+        sql.push(format!("ALTER PUBLICATION {name} SET (publish_via_partition_root = true);"));
+    }
+    if !lacks.is_empty() {
+        let (lacks, sql) = (lacks.join("; "), sql.join(" "));
+        if found.owned && owns(facts, wanted, missing) {
+            let what = format!("publication {} will get at the start: {lacks}", wanted.publication);
+            report.add(Finding::ok(what));
+            report.steps.push(sql);
+        } else {
+            let publication = wanted.publication.clone();
+            report.add(Refusal::PublicationLacks { publication, lacks, sql });
+        }
+    }
+    lists_and_filters(found, facts, wanted, report);
+    for extra in found.members.iter().filter(|m| wanted.tables.iter().all(|t| t.name != **m)) {
+        report.add(Finding::warning(
+            format!("publication {} also publishes {extra}, for nobody", wanted.publication),
+            format!("run `ALTER PUBLICATION {name} DROP TABLE {};`", extra.quoted()),
+        ));
+    }
+    if report.findings.len() == before {
+        let what = format!("publication {} publishes the tables", wanted.publication);
+        report.add(Finding::ok(what));
+    }
+}
+
+/// Column lists and row filters (PostgreSQL 15) hold back what was asked for.
+fn lists_and_filters(
+    found: &PublicationFacts,
+    facts: &Facts,
+    wanted: &Wanted,
+    report: &mut Report,
+) {
+    let name = identifier(&wanted.publication);
+    for (table, there) in wanted.tables.iter().zip(&facts.tables) {
+        let Some(published) = found.published.iter().find(|p| p.table == table.name) else {
+            continue;
+        };
+        let quoted = table.name.quoted();
+        let again = format!(
+            "ALTER PUBLICATION {name} DROP TABLE {quoted}; ALTER PUBLICATION {name} ADD TABLE \
+             {quoted};"
+        );
+        let listed = |column: &&String| {
+            published.columns.as_ref().is_none_or(|columns| columns.contains(column))
+        };
+        let exists =
+            |column: &&String| there.as_ref().is_some_and(|there| there.columns.contains(column));
+        let missing: Vec<&str> = table
+            .columns
+            .iter()
+            .filter(|column| exists(column) && !listed(column))
+            .map(String::as_str)
+            .collect();
+        if !missing.is_empty() {
+            report.add(Refusal::PublicationLacks {
+                publication: wanted.publication.clone(),
+                lacks: format!("column {} of table {}", missing.join(", "), table.name),
+                sql: again.clone(),
+            });
+        }
+        if published.filtered {
+            report.add(Finding::warning(
+                format!("publication {} filters the rows of {}", wanted.publication, table.name),
+                format!("if that is not meant, run `{again}`"),
+            ));
+        }
+    }
+}
+
+fn slot(facts: &Facts, wanted: &Wanted, report: &mut Report) {
+    let Some(found) = &facts.slot else {
+        let (used, max) = (facts.server.slots, facts.server.slots_max);
+        if used >= max {
+            report.add(Refusal::NoFreeSlot { max });
+        } else {
+            report.add(Finding::ok(format!("slot {} will be made at the start", wanted.slot)));
+            report.makes_slot = true;
+        }
+        return;
+    };
+    if let Some(defect) = found.defect() {
+        report.add(defect);
+        return;
+    }
+    report.add(match found {
+        Slot { active_pid: Some(pid), active_name: Some(name), .. } if name == APPLICATION_NAME => {
+            Finding::ok(format!("slot {} is in use by a walhook, server process {pid}", found.name))
+        }
+        Slot { active_pid: pid @ Some(_), .. } => {
+            Refusal::SlotInUse { slot: found.name.clone(), pid: *pid }.into()
+        }
+        _ => Finding::ok(format!("slot {} is there, not in use", found.name)),
+    });
+    let retained = found.retained_bytes.unwrap_or_default();
+    let megabytes = retained / (1024 * 1024);
+    report.add(match found.wal_status.as_str() {
+        "unreserved" => Finding::warning(
+            format!("slot {} is about to be lost: it is {megabytes} MiB behind", found.name),
+            "start walhook, or raise max_slot_wal_keep_size".to_owned(),
+        ),
+        _ => Finding::ok(format!("slot {} retains {megabytes} MiB of WAL", found.name)),
+    });
+}
+
+fn any_partitioned(facts: &Facts) -> bool {
+    facts.tables.iter().flatten().any(|table| table.kind == 'p')
+}
+
+/// Whether we act as the owner of the chosen tables: only owners may publish.
+fn owns(facts: &Facts, wanted: &Wanted, chosen: impl Fn(&WantedTable) -> bool) -> bool {
+    let both = wanted.tables.iter().zip(&facts.tables);
+    both.filter(|(table, _)| chosen(table))
+        .all(|(_, found)| found.as_ref().is_some_and(|found| found.owned))
+}
+
+fn list(operations: Operations) -> String {
+    let names = [
+        (operations.insert, "insert"),
+        (operations.update, "update"),
+        (operations.delete, "delete"),
+        (operations.truncate, "truncate"),
+    ];
+    let wanted: Vec<&str> =
+        names.iter().filter(|(wanted, _)| *wanted).map(|(_, name)| *name).collect();
+    wanted.join(", ")
+}
+
+fn nearest_table(table: &TableName, all: &[TableName]) -> Option<TableName> {
+    let same_name = all.iter().find(|other| other.name == table.name);
+    let shown: Vec<String> = all.iter().map(ToString::to_string).collect();
+    let name = table.to_string();
+    let alike = || {
+        let nearest = nearest(&name, shown.iter().map(String::as_str))?;
+        all.iter().find(|other| other.to_string() == nearest)
+    };
+    same_name.or_else(alike).cloned()
+}
+
+fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    all.map(|other| (strsim::jaro_winkler(name, other), other))
+        .filter(|(alike, _)| *alike >= ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, other)| other)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! The stream of changes of one slot, kept alive.
+//!
+//! ```text
+//! socket ─▶ wire ─ Frame ─▶ pgoutput ─▶ assemble ─ Captured ─▶ app::pump
+//! confirmed LSN ─▶ feedback ─▶ socket
+//! ```
+//!
+//! [`Source`] connects anew with growing, jittered waits when the connection is lost, and gives up
+//! only when waiting cannot help. After a loss PostgreSQL sends again whatever was not confirmed:
+//! who takes the changes has to know which of them it has.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::ReadHalf;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::config::settings::Postgres;
+use crate::flow::budget::Budget;
+use crate::flow::change::Captured;
+use crate::flow::lsn::Lsn;
+use crate::source::assemble::Assembler;
+use crate::source::error::SourceError;
+use crate::source::pgoutput;
+use crate::source::pgoutput::PgOutput;
+use crate::source::pgoutput::RelationMessage;
+use crate::source::reader::DecodeError;
+use crate::source::refusal::Refusal;
+use crate::source::status::Server;
+use crate::source::status::StatusHandle;
+use crate::source::types;
+use crate::source::types::Answers;
+use crate::source::wire::command;
+use crate::source::wire::command::NewSlot;
+use crate::source::wire::command::SystemIdentity;
+use crate::source::wire::feedback;
+use crate::source::wire::frame::Frame;
+use crate::source::wire::frame::FrameReader;
+use crate::source::wire::heard::Heard;
+use crate::store;
+use crate::store::Session;
+use crate::store::transport::Transport;
+
+/// First and longest wait before a lost connection is tried again.
+const RECONNECT_FIRST: Duration = Duration::from_millis(100);
+const RECONNECT_CAP: Duration = Duration::from_secs(10);
+
+/// How long the goodbye to the server may take.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
+
+/// Whose slot it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SlotUse {
+    /// The configured one, which stays: nothing committed while we are away is lost.
+    Lasting,
+    /// One for this connection alone, for looking on.
+    Temporary,
+}
+
+/// What a source needs to know and whom it tells.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub settings: Postgres,
+    pub slot_use: SlotUse,
+    pub budget: Budget,
+    pub status: StatusHandle,
+    /// What may be confirmed to the server.
+    pub confirmed: watch::Receiver<Lsn>,
+}
+
+/// See the module's header.
+pub struct Source {
+    terms: Terms,
+    identity: SystemIdentity,
+    stream: Option<Stream>,
+    backoff: Backoff,
+    /// For questions about types; opened when there is one.
+    catalog: Option<Session>,
+}
+
+/// One connection.
+struct Stream {
+    frames: FrameReader<ReadHalf<Transport>>,
+    /// Read and not yet taken.
+    pending: VecDeque<Frame>,
+    read: Vec<Frame>,
+    assembler: Assembler,
+    heard: Arc<Heard>,
+    feedback: JoinSet<Result<(), SourceError>>,
+    stop_feedback: CancellationToken,
+}
+
+impl Source {
+    /// Connects and starts streaming. The publication and a lasting slot have to be there: a slot
+    /// that is missing means that changes are lost, which is not for this one to hide.
+    ///
+    /// # Errors
+    /// Whatever stands in the way, also if waiting might help: whoever starts walhook wants to
+    /// know.
+    pub async fn open(terms: Terms) -> Result<Self, SourceError> {
+        let (stream, identity) = connect(&terms).await?;
+        Ok(Self {
+            terms,
+            identity,
+            stream: Some(stream),
+            backoff: Backoff::new(RECONNECT_FIRST, RECONNECT_CAP),
+            catalog: None,
+        })
+    }
+
+    /// The database system identifier, which goes into event ids.
+    pub fn system(&self) -> u64 {
+        self.identity.system
+    }
+
+    /// Waits for what comes next and appends all that is at hand to `captured`. Cancellation-safe:
+    /// nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// What waiting cannot mend.
+    pub async fn next(&mut self, captured: &mut Vec<Captured>) -> Result<(), SourceError> {
+        loop {
+            let error = match self.advance(captured).await {
+                Ok(()) if captured.is_empty() => continue,
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            self.stream = None;
+            self.catalog = None;
+            if !error.is_transient() {
+                return Err(error);
+            }
+            let wait = self.backoff.next();
+            let error = anyhow::Error::new(error);
+            let reason = format!("{error:#}");
+            let wait_ms = wait.as_millis();
+            tracing::warn!(error = %reason, wait_ms, "replication interrupted, connecting again");
+            self.terms.status.waiting(reason);
+            tokio::time::sleep(wait).await;
+            if !captured.is_empty() {
+                return Ok(()); // what came before the loss is good
+            }
+        }
+    }
+
+    async fn advance(&mut self, captured: &mut Vec<Captured>) -> Result<(), SourceError> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            none => {
+                let (stream, identity) = connect(&self.terms).await?;
+                if identity.system != self.identity.system {
+                    return Err(Refusal::OtherSystem {
+                        expected: self.identity.system,
+                        found: identity.system,
+                    }
+                    .into());
+                }
+                tracing::info!(slot = self.terms.settings.slot, "replication resumed");
+                none.insert(stream)
+            }
+        };
+        if stream.pending.is_empty() {
+            stream.frames.read(&mut stream.read).await?;
+            stream.pending.extend(stream.read.drain(..));
+            self.backoff.reset();
+        }
+        while let Some(frame) = stream.pending.front() {
+            // The question is asked while the frame is still in its place, so that nothing is
+            // lost if this future is dropped while it waits.
+            let message = decoded(frame)?;
+            let answers = match &message {
+                Some(PgOutput::Relation(relation)) => {
+                    Some(answers(&self.terms, &mut self.catalog, relation).await?)
+                }
+                _ => None,
+            };
+            if let Some(frame) = stream.pending.pop_front() {
+                stream.take(frame, message, answers, captured)?;
+            }
+        }
+        self.terms.status.moved(stream.heard.received());
+        Ok(())
+    }
+
+    /// Tells the server the last confirmed position and ends the stream, so that a restart begins
+    /// exactly there and finds the slot free.
+    pub async fn finish(mut self) {
+        let Some(mut stream) = self.stream.take() else { return };
+        stream.stop_feedback.cancel();
+        let goodbye = async {
+            while let Some(ended) = stream.feedback.join_next().await {
+                ended.map_err(io::Error::other).map_err(SourceError::Disconnected)??;
+            }
+            stream.frames.finish(GOODBYE_MAX).await
+        };
+        if let Err(error) = goodbye.await {
+            let error = anyhow::Error::new(error);
+            tracing::debug!(error = %format!("{error:#}"), "the server did not say goodbye");
+        }
+    }
+}
+
+async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
+    let settings = &terms.settings;
+    let mut connection = command::connect(&settings.server, settings.wal_sender_timeout).await?;
+    let identity = connection.identify_system().await?;
+    let version = connection.version();
+    if terms.slot_use == SlotUse::Temporary {
+        let slot = NewSlot { name: &settings.slot, temporary: true, failover: false };
+        connection.create_slot(slot).await?;
+    }
+    let publications = [settings.publication.as_str()];
+    // 0/0: the server knows where the slot stands. A higher position would lose what lies between.
+    let streaming = connection
+        .start_replication(&settings.slot, Lsn::ZERO, &publications, terms.budget.clone())
+        .await?;
+    let stop_feedback = CancellationToken::new();
+    let mut running = JoinSet::new();
+    let feedback =
+        feedback::feedback(streaming.feedback, terms.confirmed.clone(), stop_feedback.clone());
+    running.spawn(feedback);
+    terms.status.streaming(Server {
+        version: format!("{}.{}", version / 10_000, version % 10_000),
+        system: identity.system.to_string(),
+        timeline: identity.timeline,
+        slot: settings.slot.clone(),
+        publication: settings.publication.clone(),
+    });
+    let stream = Stream {
+        frames: streaming.frames,
+        pending: VecDeque::new(),
+        read: Vec::new(),
+        assembler: Assembler::new(),
+        heard: streaming.heard,
+        feedback: running,
+        stop_feedback,
+    };
+    Ok((stream, identity))
+}
+
+fn decoded(frame: &Frame) -> Result<Option<PgOutput>, SourceError> {
+    match frame {
+        Frame::Data { payload, .. } => {
+            let protocol = |error: DecodeError| SourceError::Protocol { what: error.to_string() };
+            pgoutput::decode(payload).map(Some).map_err(protocol)
+        }
+        Frame::Keepalive { .. } => Ok(None),
+    }
+}
+
+async fn answers(
+    terms: &Terms,
+    catalog: &mut Option<Session>,
+    relation: &RelationMessage,
+) -> Result<Answers, SourceError> {
+    let questions = Assembler::questions(relation);
+    if questions.is_empty() {
+        return Ok(Answers::default());
+    }
+    if catalog.as_ref().is_none_or(|session| session.client.is_closed()) {
+        *catalog = Some(store::connect(&terms.settings.server).await?);
+    }
+    match catalog {
+        Some(session) => Ok(types::answer(&session.client, &questions).await?),
+        None => Ok(Answers::default()),
+    }
+}
+
+impl Stream {
+    fn take(
+        &mut self,
+        frame: Frame,
+        message: Option<PgOutput>,
+        answers: Option<Answers>,
+        captured: &mut Vec<Captured>,
+    ) -> Result<(), SourceError> {
+        match (frame, message) {
+            (Frame::Keepalive { end, .. }, _) => captured.extend(self.assembler.idle(end)),
+            (Frame::Data { .. }, Some(PgOutput::Relation(relation))) => {
+                self.assembler.learn(relation, &answers.unwrap_or_default());
+            }
+            (Frame::Data { payload, held, .. }, Some(message)) => {
+                let taken = self.assembler.accept(message, &payload, held, captured);
+                taken.map_err(|error| SourceError::Protocol { what: error.to_string() })?;
+            }
+            (Frame::Data { .. }, None) => {}
+        }
+        Ok(())
+    }
+}
