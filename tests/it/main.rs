@@ -2,6 +2,12 @@
 
 mod decode;
 mod http_manners;
+mod lanes;
+mod ocr_wallet;
+mod refusals;
+mod restart;
 mod sandbox;
+mod shutdown;
 mod support;
+mod surface;
 mod types;
