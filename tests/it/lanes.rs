@@ -37,16 +37,18 @@ async fn an_endpoint_that_hangs_takes_nothing_from_the_others() {
     sql.batch_execute(insert).await.unwrap();
     healthy.wait_for(600, AMPLE).await;
     assert_eq!(hanging.count(), 3, "as many as may be in flight");
-    service.wait_for_metric(
-        "walhook_deliveries_pending{endpoint=\"webhook-1\",where=\"memory\"}",
-        600.0,
-    )
-    .await;
-    service.wait_for_metric(
-        "walhook_deliveries_total{endpoint=\"webhook-2\",outcome=\"delivered\"}",
-        600.0,
-    )
-    .await;
+    service
+        .wait_for_metric(
+            "walhook_deliveries_pending{endpoint=\"webhook-1\",where=\"memory\"}",
+            600.0,
+        )
+        .await;
+    service
+        .wait_for_metric(
+            "walhook_deliveries_total{endpoint=\"webhook-2\",outcome=\"delivered\"}",
+            600.0,
+        )
+        .await;
     assert_eq!(service.get("/ready").await.status, 200);
     // What hangs is cut off, which is no failure of the shutdown: it comes again.
     service.stop().await;
@@ -75,17 +77,20 @@ async fn changes_of_one_key_arrive_in_commit_order_also_through_failures() {
         sql.batch_execute(&format!("UPDATE orders SET version = {version} WHERE {condition}"))
             .await
             .unwrap();
-        sql.batch_execute(&format!("UPDATE orders SET version = {version} WHERE NOT ({condition})"))
-            .await
-            .unwrap();
+        sql.batch_execute(&format!(
+            "UPDATE orders SET version = {version} WHERE NOT ({condition})"
+        ))
+        .await
+        .unwrap();
     }
     sql.batch_execute("DELETE FROM orders").await.unwrap();
     let events = f64::from(keys * (versions + 1));
-    service.wait_for_metric(
-        "walhook_deliveries_total{endpoint=\"shop\",outcome=\"delivered\"}",
-        events,
-    )
-    .await;
+    service
+        .wait_for_metric(
+            "walhook_deliveries_total{endpoint=\"shop\",outcome=\"delivered\"}",
+            events,
+        )
+        .await;
     service.stop().await;
 
     // The order of arrival: an attempt that failed stands for its event as well as the last one.

@@ -234,8 +234,13 @@ async fn only_recognised_new_rows_are_pushed() {
     )
     .await
     .unwrap();
-    service.wait_for_metric("walhook_events_captured_total{table=\"public.ocr_wallet_info\"}", 5.0).await;
-    assert_eq!(service.metric("walhook_events_filtered_total{event=\"ocr_wallet_data\"}").await, 3.0);
+    service
+        .wait_for_metric("walhook_events_captured_total{table=\"public.ocr_wallet_info\"}", 5.0)
+        .await;
+    assert_eq!(
+        service.metric("walhook_events_filtered_total{event=\"ocr_wallet_data\"}").await,
+        3.0
+    );
     end(service).await;
     let mut ids: Vec<i64> =
         receiver.requests().iter().map(|r| r.json()["data"]["id"].as_i64().unwrap()).collect();
