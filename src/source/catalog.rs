@@ -181,6 +181,19 @@ pub async fn inspect(client: &Client, wanted: &Wanted) -> Result<Report, StoreEr
     Ok(judge::judge(&facts, wanted))
 }
 
+/// Makes sure that everything is there, for those who only look on.
+///
+/// # Errors
+/// [`SourceError::NotSetUp`] with everything that is missing, also what [`prepare`] would make.
+pub async fn require(client: &Client, wanted: &Wanted) -> Result<(), SourceError> {
+    let report = inspect(client, wanted).await?;
+    let mut problems = report.problems();
+    let publication = || wanted.publication.clone();
+    let missing = |sql| Refusal::NotPrepared { publication: publication(), sql };
+    problems.extend(report.steps.into_iter().map(missing));
+    if problems.is_empty() { Ok(()) } else { Err(SourceError::NotSetUp(problems)) }
+}
+
 /// Makes what is missing: the publication, then the slot. Only a slot takes a replication
 /// connection: one more than it needs would refuse walhook a server with a single free walsender.
 ///

@@ -1,5 +1,6 @@
 //! Contract 1 to the letter: what a receiver of `ocr_wallet_info` gets, and what it does not.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+#![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
 
 use std::fs;
 use std::path::Path;

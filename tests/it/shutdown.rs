@@ -1,5 +1,6 @@
 //! SIGTERM at any moment: it ends with 0 within the grace period, and a restart repeats nothing.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+#![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
 
 use std::collections::HashMap;
 use std::time::Duration;

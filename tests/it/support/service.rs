@@ -1,5 +1,6 @@
 //! `walhook run` as the tests see it: its configuration, its log, its HTTP surface.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+#![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
 #![expect(clippy::panic, reason = "a test may stop at once, and then shows what the program said")]
 
 use std::net::SocketAddr;
@@ -97,11 +98,6 @@ impl Service {
             assert!(Instant::now() < deadline, "{path} answers {reply:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-    }
-
-    /// All lines with this part.
-    pub(crate) fn lines_with(&self, part: &str) -> Vec<String> {
-        self.program.output().into_iter().filter(|line| line.contains(part)).collect()
     }
 }
 
