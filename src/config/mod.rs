@@ -39,6 +39,7 @@ use crate::config::reader::Section;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Glob;
+use crate::config::settings::Server;
 use crate::config::settings::Settings;
 use crate::config::webhook::Webhook;
 
@@ -72,6 +73,14 @@ pub fn parse(
     let notes = Notes::new(file, text, env);
     let settings = read(&notes, text);
     notes.conclude(settings)
+}
+
+/// Reads a connection URL or a DSN of `key=value` pairs, as `[postgres] url` takes it.
+///
+/// # Errors
+/// What is wrong with it, without any secret.
+pub fn server(url: &str) -> Result<Server, String> {
+    postgres_url::parse(url)
 }
 
 fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {

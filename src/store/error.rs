@@ -9,6 +9,7 @@ use tokio_postgres::config::ChannelBinding;
 use tokio_postgres::error::SqlState;
 
 use crate::config::settings::Server;
+use crate::store::dial;
 
 /// What PostgreSQL said when it refused something.
 ///
@@ -237,7 +238,7 @@ impl StoreError {
 
     /// What an error of the server means while we log in.
     pub fn refused_log_in(cause: ServerError, server: &Server) -> Self {
-        let user = server.params.get_user().unwrap_or_default().to_owned();
+        let user = dial::user(server).unwrap_or_default();
         let database = server.params.get_dbname().unwrap_or(&user).to_owned();
         match &cause.sqlstate {
             state if *state == SqlState::INVALID_PASSWORD => Self::WrongPassword { user, cause },
@@ -262,9 +263,9 @@ impl StoreError {
             Err(_) if server.params.get_channel_binding() == ChannelBinding::Require => {
                 Self::NoChannelBinding
             }
-            Err(_) if server.params.get_password().is_none() => Self::PasswordMissing {
-                user: server.params.get_user().unwrap_or_default().to_owned(),
-            },
+            Err(_) if server.params.get_password().is_none() => {
+                Self::PasswordMissing { user: dial::user(server).unwrap_or_default() }
+            }
             Err(error) => Self::LogIn(error),
         }
     }

@@ -5,7 +5,7 @@
 //!                                                           └─▶ source::wire, replication
 //! ```
 //!
-//! Both kinds of connection go through the same [`dial`], so that a host list, an sslmode or a time
+//! Both kinds of connection go through the same [`mod@dial`], so that a host list, an sslmode or a time
 //! limit means the same for each of them.
 
 pub mod dial;

@@ -1,5 +1,6 @@
 //! The tests that drive the real program against a real PostgreSQL and real receivers.
 
+mod catalog;
 mod decode;
 mod http_manners;
 mod lanes;
@@ -11,3 +12,4 @@ mod shutdown;
 mod support;
 mod surface;
 mod types;
+mod wire;

@@ -24,8 +24,6 @@ use base64::Engine as _;
 use clap::Args;
 use ring::rand::SecureRandom as _;
 use serde_json::json;
-use tokio::task::JoinSet;
-use tokio_postgres::Client;
 use url::Url;
 
 use crate::cli::Global;
@@ -37,6 +35,9 @@ use crate::cli::init::survey::Table;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::cli::terminal::visible;
+use crate::config;
+use crate::config::settings::Server;
+use crate::store;
 
 const DATABASE_VARIABLE: &str = "DATABASE_URL";
 const PUBLICATION: &str = "walhook";
@@ -46,7 +47,6 @@ const TRIAL_ENDPOINT: &str = "http://127.0.0.1:9999/";
 
 /// The server is asked only a few catalog questions: an operator should not wait longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-const CONNECT_WITHIN: Duration = Duration::from_secs(4);
 
 /// Random bytes of a signing secret; the specification allows 24 to 64.
 const SECRET_BYTES: usize = 32;
@@ -84,7 +84,7 @@ pub struct Init {
 
 /// Where the database is, and how the file may say so.
 struct Database {
-    params: tokio_postgres::Config,
+    server: Server,
     /// Without a password, which stays in the environment.
     shown: String,
 }
@@ -102,7 +102,7 @@ impl Init {
         }
         let database = self.database()?;
         let role = self.role.as_deref();
-        let survey = runtime()?.block_on(survey(&database.params, role))?;
+        let survey = runtime()?.block_on(survey(&database.server, role))?;
         if self.tables.is_empty() {
             return self.list(&survey);
         }
@@ -132,15 +132,9 @@ impl Init {
                 "there is no database to ask: give --database-url or set {DATABASE_VARIABLE}"
             ))
         })?;
-        let mut params: tokio_postgres::Config = url.parse().map_err(|error| {
-            let error = anyhow::Error::new(error);
-            Exit::Usage.because(error.context(
-                "the database URL cannot be read: write it as postgres://user@host:5432/database",
-            ))
-        })?;
-        if params.get_connect_timeout().is_none() {
-            params.connect_timeout(CONNECT_WITHIN);
-        }
+        let server = config::server(&url)
+            .map_err(|problem| Exit::Usage.because(anyhow!("the database URL: {problem}")))?;
+        let params = &server.params;
         let other_role = self.role.as_deref().is_some_and(|role| params.get_user() != Some(role));
         let secret = params.get_password().is_some();
         let shown = if from_variable || secret || other_role {
@@ -148,7 +142,7 @@ impl Init {
         } else {
             url
         };
-        Ok(Database { params, shown })
+        Ok(Database { server, shown })
     }
 
     fn list(&self, survey: &Survey) -> Result<(), CommandError> {
@@ -251,35 +245,16 @@ fn described(table: &Table) -> serde_json::Value {
     })
 }
 
-async fn survey(
-    params: &tokio_postgres::Config,
-    role: Option<&str>,
-) -> Result<Survey, CommandError> {
+async fn survey(server: &Server, role: Option<&str>) -> Result<Survey, CommandError> {
     let asked = async {
-        let session = connect(params).await?;
-        Survey::take(&session.client, role, PUBLICATION).await
-    };
-    let refused = |error: anyhow::Error| {
-        Exit::Postgres.because(error.context("cannot ask PostgreSQL: check the database URL"))
+        let session = store::connect(server).await?;
+        anyhow::Ok(Survey::take(&session.client, role, PUBLICATION).await?)
     };
     match tokio::time::timeout(ANSWER_WITHIN, asked).await {
-        Ok(surveyed) => surveyed.map_err(|error| refused(error.into())),
-        Err(_) => Err(refused(anyhow!("no answer within {ANSWER_WITHIN:?}"))),
+        Ok(surveyed) => surveyed.map_err(CommandError::of_postgres),
+        Err(_) => Err(Exit::Postgres
+            .because(anyhow!("PostgreSQL gave no answer within {ANSWER_WITHIN:?}: try again"))),
     }
-}
-
-/// A connection that ends with its client.
-struct Session {
-    client: Client,
-    _connection: JoinSet<()>,
-}
-
-async fn connect(params: &tokio_postgres::Config) -> Result<Session, tokio_postgres::Error> {
-    let (client, connection) = params.connect(tokio_postgres::NoTls).await?;
-    let mut running = JoinSet::new();
-    // If it breaks, the client's next question says so.
-    running.spawn(async move { drop(connection.await) });
-    Ok(Session { client, _connection: running })
 }
 
 /// The tables of that name, in the order given and each once.

@@ -16,7 +16,6 @@ use tokio::io::ReadHalf;
 use tokio::io::WriteHalf;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::fallible_iterator::FallibleIterator;
 
 use crate::config::settings::Server;
 use crate::flow::budget::Budget;
@@ -35,6 +34,11 @@ use crate::source::wire::message::Message;
 use crate::source::wire::message::server_error;
 use crate::source::wire::message::unexpected;
 use crate::source::wire::quote;
+use crate::source::wire::row::Row;
+use crate::source::wire::row::leading_number;
+use crate::source::wire::row::number;
+use crate::source::wire::row::row;
+use crate::source::wire::row::text;
 use crate::source::wire::startup;
 use crate::store::dial;
 use crate::store::error::ServerError;
@@ -103,9 +107,6 @@ pub struct Connection<S = Transport> {
     user: String,
     wal_sender_timeout: Duration,
 }
-
-/// A row of a simple query's answer.
-type Row = Vec<Option<String>>;
 
 /// Connects in replication mode. `wal_sender_timeout` is what the server is asked to use for this
 /// connection: for how long it waits for us before it frees the slot; zero means for ever.
@@ -410,35 +411,6 @@ fn create_slot_command(slot: NewSlot<'_>, major: u32) -> String {
     }
 }
 
-fn row(body: &backend::DataRowBody) -> Result<Row, SourceError> {
-    let broken = |error: std::io::Error| SourceError::Protocol { what: error.to_string() };
-    let bytes = body.buffer();
-    let ranges: Vec<_> = body.ranges().collect().map_err(broken)?;
-    let column = |range: std::ops::Range<usize>| {
-        bytes.get(range).map(|text| String::from_utf8_lossy(text).into_owned())
-    };
-    Ok(ranges.into_iter().map(|range| range.and_then(column)).collect())
-}
-
-fn text(row: &Row, column: usize) -> Result<&str, SourceError> {
-    row.get(column)
-        .and_then(|text| text.as_deref())
-        .ok_or_else(|| SourceError::Protocol { what: format!("an answer without column {column}") })
-}
-
-fn number<N: std::str::FromStr>(row: &Row, column: usize) -> Result<N, SourceError> {
-    let text = text(row, column)?;
-    text.parse().map_err(|_| SourceError::Protocol {
-        what: format!("{text:?} in column {column} of an answer"),
-    })
-}
-
-/// `15` of `15.18 (Debian)` or `15beta1`.
-fn leading_number(version: &str) -> Option<u32> {
-    let end = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
-    version.get(..end)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -464,14 +436,5 @@ mod tests {
         for (slot, major, expected) in cases {
             assert_eq!(create_slot_command(slot, major), expected);
         }
-    }
-
-    #[test]
-    fn the_major_version_is_read_from_any_servers_text() {
-        let cases = [("15.18 (Debian 1)", Some(15)), ("19devel", Some(19)), ("9.6", Some(9))];
-        for (version, expected) in cases {
-            assert_eq!(leading_number(version), expected, "case: {version}");
-        }
-        assert_eq!(leading_number("CockroachDB"), None);
     }
 }

@@ -16,6 +16,8 @@
 //! wake-up of the reader. So after a read that brought many frames the next one waits a moment,
 //! for bytes to gather; after one that brought few, it does not.
 
+mod receive;
+
 use std::future::Future;
 use std::future::poll_fn;
 use std::io;
@@ -41,6 +43,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::time::Timestamp;
 use crate::source::error::SourceError;
 use crate::source::refusal::Refusal;
+use crate::source::wire::frame::receive::receive;
 use crate::source::wire::heard::Heard;
 use crate::source::wire::message::Header;
 use crate::source::wire::message::Message;
@@ -362,45 +365,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
             self.fill_shared().await?;
         }
-    }
-}
-
-/// Reads once. What a cancelled call has waited counts for the next.
-async fn receive<R: AsyncRead + Unpin, B: BufMut>(
-    stream: &mut R,
-    into: &mut B,
-    waited: &mut Duration,
-    silence: Duration,
-    heard: &Heard,
-) -> Result<(), SourceError> {
-    let left = silence.saturating_sub(*waited);
-    let outcome = {
-        let _clock = Waiting { total: waited, since: Instant::now() };
-        // Looks at the stream before it looks at the time, so bytes that are there count.
-        tokio::time::timeout(left, stream.read_buf(into)).await
-    };
-    let ended = |kind| Err(SourceError::Disconnected(io::Error::from(kind)));
-    match outcome {
-        Ok(Ok(0)) => ended(io::ErrorKind::UnexpectedEof),
-        Ok(Ok(_)) => {
-            *waited = Duration::ZERO;
-            heard.note();
-            Ok(())
-        }
-        Ok(Err(error)) => Err(SourceError::Disconnected(error)),
-        Err(_) => ended(io::ErrorKind::TimedOut),
-    }
-}
-
-/// Adds up the time of one wait, also if it is cancelled.
-struct Waiting<'a> {
-    total: &'a mut Duration,
-    since: Instant,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        *self.total += self.since.elapsed();
     }
 }
 

@@ -21,4 +21,5 @@ pub mod frame;
 pub mod heard;
 pub mod message;
 pub mod quote;
+mod row;
 pub mod startup;

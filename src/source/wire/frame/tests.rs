@@ -124,10 +124,12 @@ async fn a_large_frame_waits_for_its_share_after_the_frames_before_it_were_hande
         let read = reader.read(&mut frames);
         assert!(tokio::time::timeout(Duration::from_millis(1), read).await.is_err());
     }
-    let later = budget.take(1 << 19);
+    let mut later = Box::pin(budget.take(1 << 19));
+    assert!(tokio::time::timeout(Duration::from_millis(1), &mut later).await.is_err());
     drop(taken);
     while frames.len() < 3 {
-        reader.read(&mut frames).await.unwrap();
+        let read = reader.read(&mut frames);
+        tokio::time::timeout(Duration::from_secs(5), read).await.unwrap().unwrap();
     }
     assert_eq!(shown(&frames), ["d1:5", "d2:700000 held", "d3:5"]);
     let Frame::Data { payload, held: Some(held), .. } = &frames[1] else { panic!("no data") };
