@@ -121,8 +121,7 @@ impl App {
             lanes.push(sender);
         }
         drop(reports_in);
-        let gauges = lanes.iter().map(LaneSender::gauges).collect();
-        let scrape = Scrape::new(&settings.endpoints, gauges, &handles, confirmed.clone());
+        let scrape = Scrape::new(&handles, confirmed.clone());
 
         let (ended_in, ended) = oneshot::channel();
         let ledger = ledger(&settings, &handles, confirmed_in);

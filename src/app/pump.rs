@@ -106,11 +106,20 @@ impl Pump {
                 () = sleep_until(deadline) => return Ok(()),
                 read = source.next(&mut captured) => read?,
             }
-            for captured in captured.drain(..) {
-                self.take(captured).await?;
+            let fed = self.feed(&mut captured).await;
+            if fed.is_err() && stop.is_cancelled() {
+                // A lane that was full has been cut off. What it did not take comes again.
+                return Ok(());
             }
-            self.outbox.hand_over().await?;
+            fed?;
         }
+    }
+
+    async fn feed(&mut self, captured: &mut Vec<Captured>) -> anyhow::Result<()> {
+        for captured in captured.drain(..) {
+            self.take(captured).await?;
+        }
+        self.outbox.hand_over().await
     }
 
     async fn take(&mut self, captured: Captured) -> anyhow::Result<()> {

@@ -11,10 +11,13 @@ use crate::flow::budget::Budget;
 use crate::flow::change::Captured;
 use crate::flow::event::Event;
 use crate::flow::lsn::Lsn;
+use crate::source::catalog;
+use crate::source::catalog::Wanted;
 use crate::source::status::StatusHandle;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
 use crate::source::stream::Terms;
+use crate::store;
 
 /// Calls `show` for every event from now on, until `stop` is cancelled or `show` fails. Reads from a
 /// temporary slot, which vanishes with the connection, and touches nothing else.
@@ -28,6 +31,10 @@ pub async fn tail(
     mut show: impl FnMut(&Event) -> std::io::Result<()>,
 ) -> anyhow::Result<()> {
     settings.postgres.slot = format!("walhook_tail_{:08x}", fastrand::u32(..));
+    // PostgreSQL itself speaks of a missing publication only with the first change.
+    let session = store::connect(&settings.postgres.server).await?;
+    catalog::require(&session.client, &Wanted::new(&settings)).await?;
+    drop(session);
     let (confirmed_in, confirmed) = watch::channel(Lsn::ZERO);
     let terms = Terms {
         settings: settings.postgres.clone(),

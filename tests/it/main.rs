@@ -3,8 +3,14 @@
 mod catalog;
 mod decode;
 mod http_manners;
+mod lanes;
+mod ocr_wallet;
+mod refusals;
+mod restart;
 mod sandbox;
 mod shapes;
+mod shutdown;
 mod support;
+mod surface;
 mod types;
 mod wire;
