@@ -15,6 +15,7 @@ use crate::source::status::StatusHandle;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
 use crate::source::stream::Terms;
+use crate::source::wire::feedback::LetGo;
 
 /// Calls `show` for every event from now on, until `stop` is cancelled or `show` fails. Reads from a
 /// temporary slot, which vanishes with the connection, and touches nothing else.
@@ -35,6 +36,7 @@ pub async fn tail(
         budget: Budget::new(settings.memory.queued_bytes),
         status: StatusHandle::default(),
         confirmed,
+        let_go: LetGo::default(),
     };
     let mut source = Source::open(terms).await?;
     let mut router = Router::new(source.system(), &settings.events, &settings.endpoints);

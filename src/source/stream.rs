@@ -40,6 +40,7 @@ use crate::source::wire::command;
 use crate::source::wire::command::NewSlot;
 use crate::source::wire::command::SystemIdentity;
 use crate::source::wire::feedback;
+use crate::source::wire::feedback::LetGo;
 use crate::source::wire::frame::Frame;
 use crate::source::wire::frame::FrameReader;
 use crate::source::wire::heard::Heard;
@@ -80,6 +81,8 @@ pub struct Terms {
     pub status: StatusHandle,
     /// What may be confirmed to the server.
     pub confirmed: watch::Receiver<Lsn>,
+    /// Ends the connection; a new one is made as after any other loss.
+    pub let_go: LetGo,
 }
 
 /// See the module's header.
@@ -250,9 +253,12 @@ async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError>
         .await?;
     let stop_feedback = CancellationToken::new();
     let mut running = JoinSet::new();
-    let feedback =
-        feedback::feedback(streaming.feedback, terms.confirmed.clone(), stop_feedback.clone());
-    running.spawn(feedback);
+    running.spawn(feedback::feedback(
+        streaming.feedback,
+        terms.confirmed.clone(),
+        terms.let_go.clone(),
+        stop_feedback.clone(),
+    ));
     terms.status.streaming(Server {
         version: format!("{}.{}", version / 10_000, version % 10_000),
         system: identity.system.to_string(),
