@@ -57,6 +57,7 @@ use crate::source::status::StatusHandle;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
 use crate::source::stream::Terms;
+use crate::source::wire::feedback::LetGo;
 use crate::task::Tasks;
 use crate::telemetry::metrics::Metrics;
 
@@ -106,6 +107,7 @@ impl App {
             clock: DatabaseClock::new(),
             stats: Arc::new(Stats::default()),
             status: StatusHandle::default(),
+            let_go: LetGo::default(),
             metrics,
         };
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
@@ -132,12 +134,7 @@ impl App {
             Ok(())
         });
 
-        let observer = Observer {
-            settings: settings.postgres.clone(),
-            clock: handles.clock.clone(),
-            status: handles.status.clone(),
-            metrics: handles.metrics.replication(),
-        };
+        let observer = observer(&settings, &handles);
         let mut session = None;
         observer.observe(&mut session).await.context("cannot ask PostgreSQL for the time")?;
         let stop = tasks.stop_token();
@@ -189,6 +186,8 @@ struct Handles {
     clock: DatabaseClock,
     stats: Arc<Stats>,
     status: StatusHandle,
+    /// From the observer to the source.
+    let_go: LetGo,
     metrics: Metrics,
 }
 
@@ -254,6 +253,16 @@ fn lane(
 fn ledger(settings: &Settings, handles: &Handles, confirmed: watch::Sender<Lsn>) -> Ledger {
     let (stats, clock) = (Arc::clone(&handles.stats), handles.clock.clone());
     Ledger::new(&settings.endpoints, &handles.metrics, stats, clock, confirmed)
+}
+
+fn observer(settings: &Settings, handles: &Handles) -> Observer {
+    Observer {
+        settings: settings.postgres.clone(),
+        clock: handles.clock.clone(),
+        status: handles.status.clone(),
+        let_go: handles.let_go.clone(),
+        metrics: handles.metrics.replication(),
+    }
 }
 
 fn surface(settings: &Settings, handles: &Handles, scrape: Scrape) -> Surface {
@@ -322,6 +331,7 @@ impl Reader {
             budget: budget.clone(),
             status: handles.status.clone(),
             confirmed,
+            let_go: handles.let_go.clone(),
         };
         let mut source = Source::open(terms).await?;
         // Without `enabled` nobody takes anything: changes are read and counted.

@@ -17,6 +17,7 @@ use crate::source::status::StatusHandle;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
 use crate::source::stream::Terms;
+use crate::source::wire::feedback::LetGo;
 use crate::store;
 
 /// Calls `show` for every event from now on, until `stop` is cancelled or `show` fails. Reads from a
@@ -42,6 +43,7 @@ pub async fn tail(
         budget: Budget::new(settings.memory.queued_bytes),
         status: StatusHandle::default(),
         confirmed,
+        let_go: LetGo::default(),
     };
     let mut source = Source::open(terms).await?;
     let mut router = Router::new(source.system(), &settings.events, &settings.endpoints);

@@ -187,8 +187,10 @@ pub async fn require(client: &Client, wanted: &Wanted) -> Result<(), SourceError
     if problems.is_empty() { Ok(()) } else { Err(SourceError::NotSetUp(problems)) }
 }
 
-/// Makes what is missing: the publication, then the slot. Only a slot takes a replication
-/// connection: one more than it needs would refuse walhook a server with a single free walsender.
+/// Makes what is missing: the publication, then the slot. A slot that is in use does not stand in
+/// the way of that; whoever streams from it afterwards decides how long to wait for it. Only a new
+/// slot takes a replication connection: one more than it needs would refuse walhook a server with a
+/// single free walsender.
 ///
 /// # Errors
 /// [`SourceError::NotSetUp`] with everything that stands in the way, before anything is changed;
@@ -199,7 +201,8 @@ pub async fn prepare(
     wanted: &Wanted,
 ) -> Result<Prepared, SourceError> {
     let report = inspect(client, wanted).await?;
-    let problems = report.problems();
+    let mut problems = report.problems();
+    problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
     if !problems.is_empty() {
         return Err(SourceError::NotSetUp(problems));
     }
