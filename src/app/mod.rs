@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The source has a thread of its own: decoding and rendering would delay the requests in flight,
-//! and sending would delay reading.
+//! and sending would delay reading. Only its feedback runs on the main thread, since nothing there
+//! takes long.
 //!
 //! A shutdown runs down the pipe like the data: the pump stops and drops the lanes' senders, the
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -143,7 +145,7 @@ impl App {
             Ok(())
         });
 
-        let reader = Reader { settings: settings.clone(), handles: handles.clone(), confirmed };
+        let reader = Reader::new(&settings, &handles, confirmed);
         let running =
             reader.start(lanes, opened_in, ended, tasks.stop_token(), cuts.clone()).await?;
         tasks.spawn("the source", running);
@@ -283,9 +285,16 @@ struct Reader {
     settings: Settings,
     handles: Handles,
     confirmed: watch::Receiver<Lsn>,
+    /// The runtime of all the rest.
+    main: Handle,
 }
 
 impl Reader {
+    fn new(settings: &Settings, handles: &Handles, confirmed: watch::Receiver<Lsn>) -> Self {
+        let (settings, handles) = (settings.clone(), handles.clone());
+        Self { settings, handles, confirmed, main: Handle::current() }
+    }
+
     /// Opens the source on its own thread; the future that comes back ends with the thread.
     async fn start(
         self,
@@ -323,7 +332,7 @@ impl Reader {
         cuts: Cuts,
         started: oneshot::Sender<()>,
     ) -> anyhow::Result<()> {
-        let Self { settings, handles, confirmed } = self;
+        let Self { settings, handles, confirmed, main } = self;
         let budget = Budget::new(settings.memory.queued_bytes);
         let terms = Terms {
             settings: settings.postgres.clone(),
@@ -332,6 +341,7 @@ impl Reader {
             status: handles.status.clone(),
             confirmed,
             let_go: handles.let_go.clone(),
+            feedback_on: main,
         };
         let mut source = Source::open(terms).await?;
         // Without `enabled` nobody takes anything: changes are read and counted.

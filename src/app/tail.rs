@@ -1,5 +1,6 @@
 //! `walhook tail`: shows events without delivering them.
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,7 @@ pub async fn tail(
         status: StatusHandle::default(),
         confirmed,
         let_go: LetGo::default(),
+        feedback_on: Handle::current(),
     };
     let mut source = Source::open(terms).await?;
     let mut router = Router::new(source.system(), &settings.events, &settings.endpoints);

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::ReadHalf;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -83,6 +84,9 @@ pub struct Terms {
     pub confirmed: watch::Receiver<Lsn>,
     /// Ends the connection; a new one is made as after any other loss.
     pub let_go: LetGo,
+    /// Where the feedback runs. Not on the runtime of whoever takes the changes: to render a large
+    /// row may take longer than the server waits for a sign of life.
+    pub feedback_on: Handle,
 }
 
 /// See the module's header.
@@ -253,12 +257,13 @@ async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError>
         .await?;
     let stop_feedback = CancellationToken::new();
     let mut running = JoinSet::new();
-    running.spawn(feedback::feedback(
+    let feedback = feedback::feedback(
         streaming.feedback,
         terms.confirmed.clone(),
         terms.let_go.clone(),
         stop_feedback.clone(),
-    ));
+    );
+    running.spawn_on(feedback, &terms.feedback_on);
     terms.status.streaming(Server {
         version: format!("{}.{}", version / 10_000, version % 10_000),
         system: identity.system.to_string(),
