@@ -70,8 +70,8 @@ pub use crate::app::tail::tail;
 /// Messages between the pump and the ledger; each is what one read from PostgreSQL brought.
 const OPENED_MAX: usize = 64;
 
-/// Reports between the lanes and the ledger.
-const REPORTS_MAX: usize = 256;
+/// Reports between the lanes and the ledger. One may hold dozens of responses of up to 64 KiB.
+const REPORTS_MAX: usize = 16;
 
 /// What is left of the grace period when the lanes stop making requests, and when those that are
 /// still in flight are cut off: enough for the last confirmation to reach PostgreSQL.
