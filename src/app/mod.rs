@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The source has a thread of its own: decoding and rendering would delay the requests in flight,
-//! and sending would delay reading.
+//! and sending would delay reading. Only its feedback runs on the main thread, since nothing there
+//! takes long.
 //!
 //! A shutdown runs down the pipe like the data: the pump stops and drops the lanes' senders, the
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -53,8 +55,8 @@ use crate::ledger::Ledger;
 use crate::ledger::pending::Names;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
-use crate::queue::LaneSender;
 use crate::source::status::StatusHandle;
+use crate::source::wire::feedback::LetGo;
 use crate::task::Tasks;
 use crate::telemetry::metrics::Metrics;
 
@@ -65,8 +67,8 @@ pub use crate::app::tail::tail;
 /// Messages between the pump and the ledger; each is what one read from PostgreSQL brought.
 const OPENED_MAX: usize = 64;
 
-/// Reports between the lanes and the ledger.
-const REPORTS_MAX: usize = 256;
+/// Reports between the lanes and the ledger. One may hold dozens of responses of up to 64 KiB.
+const REPORTS_MAX: usize = 16;
 
 /// A walhook that is about to run: everything that can be refused has been checked.
 pub struct App {
@@ -101,8 +103,21 @@ impl App {
             writable,
             stop: tasks.stop_token(),
             cuts: cuts.clone(),
+            main: Handle::current(),
         };
         let mut attached = attached.attach().await?;
+        let (let_go, mut lost) = (handles.let_go.clone(), writable_in.subscribe());
+        tasks.spawn("the watch over the state", async move {
+            // A server that is shutting down would wait for our confirmation, and we for its
+            // database, for ever.
+            while lost.wait_for(|writable| !writable).await.is_ok() {
+                let_go.now();
+                if lost.wait_for(|writable| *writable).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
         let identity = &attached.identity;
         let taken =
             state::take(&settings, session, identity.system, identity.timeline, writable_in)
@@ -122,8 +137,7 @@ impl App {
             lanes.push(sender);
         }
         drop(reports_in);
-        let gauges = lanes.iter().map(LaneSender::gauges).collect();
-        let scrape = Scrape::new(&settings.endpoints, gauges, &handles, confirmed);
+        let scrape = Scrape::new(&handles, confirmed);
         let ledger = ledger(&settings, &handles, confirmed_in, taken.writer);
         tasks.spawn("the ledger", async move {
             ledger.run(opened, reports).await?;
@@ -174,6 +188,8 @@ struct Handles {
     clock: DatabaseClock,
     stats: Arc<Stats>,
     status: StatusHandle,
+    /// From the observer to the source.
+    let_go: LetGo,
     metrics: Metrics,
 }
 
@@ -183,6 +199,7 @@ impl Handles {
             clock: DatabaseClock::new(),
             stats: Arc::new(Stats::default()),
             status: StatusHandle::default(),
+            let_go: LetGo::default(),
             metrics: Metrics::new(
                 settings.events.iter().map(|rule| &rule.table),
                 settings.events.iter().map(|rule| &*rule.event_type),
@@ -202,6 +219,7 @@ async fn start_observer(
         settings: settings.postgres.clone(),
         clock: handles.clock.clone(),
         status: handles.status.clone(),
+        let_go: handles.let_go.clone(),
         metrics: handles.metrics.replication(),
     };
     let mut session = None;

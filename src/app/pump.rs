@@ -126,11 +126,20 @@ impl Pump {
                 () = sleep_until(deadline) => return Ok(()),
                 read = source.next(&mut captured) => read?,
             }
-            for captured in captured.drain(..) {
-                self.take(captured).await?;
+            let fed = self.feed(&mut captured).await;
+            if fed.is_err() && stop.is_cancelled() {
+                // A lane that was full has been cut off. What it did not take comes again.
+                return Ok(());
             }
-            self.outbox.hand_over().await?;
+            fed?;
         }
+    }
+
+    async fn feed(&mut self, captured: &mut Vec<Captured>) -> anyhow::Result<()> {
+        for captured in captured.drain(..) {
+            self.take(captured).await?;
+        }
+        self.outbox.hand_over().await
     }
 
     async fn take(&mut self, captured: Captured) -> anyhow::Result<()> {
@@ -158,36 +167,44 @@ impl Pump {
         let row = change.held.take().map(Arc::new);
         let mut notes = Vec::new();
         for (rule, outcome) in routed.drain(..) {
-            let takers = self.router.endpoints(rule);
+            let rule_takers = self.router.endpoints(rule);
             self.books.captured(rule);
-            match outcome {
+            let some;
+            let (mut event, takers) = match outcome {
                 Routed::Filtered => {
                     self.books.filtered(rule);
                     notes.push(Note { rule, fate: Fate::Filtered });
+                    continue;
                 }
                 Routed::Expired { id, facts } => {
-                    self.books.expired(rule, takers, id, &facts);
+                    self.books.expired(rule, rule_takers, id, &facts);
                     notes.push(Note { rule, fate: Fate::Expired });
+                    continue;
                 }
-                Routed::Event(mut event) => {
-                    self.books.raised(rule, takers);
-                    if takers.len() < self.outbox.lanes.len() {
-                        notes.push(Note { rule, fate: Fate::Raised });
-                    }
-                    let takers = owed(&mut self.ahead, takers, event.id);
-                    if takers.is_empty() {
-                        continue;
-                    }
-                    event.held = Some(match &row {
-                        Some(row) => Held::Row(Arc::clone(row)),
-                        None => {
-                            let bytes = event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
-                            Held::Own(share(&self.budget, &mut self.outbox, bytes).await?)
-                        }
-                    });
-                    self.outbox.add(event, &takers);
+                Routed::Event(event) => (event, rule_takers),
+                Routed::Partly { event, endpoints } => {
+                    some = endpoints;
+                    (event, some.as_slice())
                 }
+            };
+            if takers.len() < self.outbox.lanes.len() {
+                notes.push(Note { rule, fate: Fate::Raised });
             }
+            let refused = rule_takers.iter().filter(|taker| !takers.contains(taker));
+            notes.extend(refused.map(|&taker| Note { rule, fate: Fate::Refused(taker) }));
+            let takers = owed(&mut self.ahead, takers, event.id);
+            self.books.raised(rule, &takers);
+            if takers.is_empty() {
+                continue;
+            }
+            event.held = Some(match &row {
+                Some(row) => Held::Row(Arc::clone(row)),
+                None => {
+                    let bytes = event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
+                    Held::Own(share(&self.budget, &mut self.outbox, bytes).await?)
+                }
+            });
+            self.outbox.add(event, &takers);
         }
         self.routed = routed;
         self.outbox.close(notes, change.position);

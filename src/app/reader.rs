@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use anyhow::Context;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -34,6 +35,8 @@ pub(crate) struct Reader {
     pub(crate) writable: watch::Receiver<bool>,
     pub(crate) stop: CancellationToken,
     pub(crate) cuts: Cuts,
+    /// The runtime of all the rest.
+    pub(crate) main: Handle,
 }
 
 /// The stages behind the pump, and what was settled before. They are built when the slot is ours.
@@ -102,7 +105,7 @@ impl Reader {
         attached: oneshot::Sender<SystemIdentity>,
         stages: oneshot::Receiver<Stages>,
     ) -> anyhow::Result<()> {
-        let Self { settings, handles, confirmed, writable, stop, cuts } = self;
+        let Self { settings, handles, confirmed, writable, stop, cuts, main } = self;
         let budget = Budget::new(settings.memory.queued_bytes);
         let terms = Terms {
             settings: settings.postgres.clone(),
@@ -111,6 +114,8 @@ impl Reader {
             status: handles.status.clone(),
             confirmed,
             writable,
+            let_go: handles.let_go.clone(),
+            feedback_on: main,
         };
         let mut source = Source::open(terms).await?;
         let system = source.identity().system;

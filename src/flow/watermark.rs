@@ -13,6 +13,7 @@ use std::collections::btree_map;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::settlement::EndpointIndex;
 use crate::flow::time::Timestamp;
 
 /// What the pump tells the watermark, in commit order, before the lanes hear of it.
@@ -44,6 +45,8 @@ pub enum Fate {
     Expired,
     /// It became an event; this counts for the endpoints that do not take it.
     Raised,
+    /// It became an event, but this endpoint's own filter kept it back.
+    Refused(EndpointIndex),
 }
 
 /// Follows events from the moment they are handed to lanes until every endpoint has settled them.

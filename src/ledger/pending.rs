@@ -197,8 +197,13 @@ impl Pending {
         let times = i64::try_from(times).unwrap_or(i64::MAX);
         for index in (0..names.endpoints.len()).map(EndpointIndex) {
             let takes = takers.contains(&index);
-            if takes && note.fate == Fate::Raised {
-                continue; // its own settlement counts
+            let counts = match note.fate {
+                Fate::Filtered | Fate::Expired => true,
+                Fate::Raised => !takes, // for the others their own settlement counts
+                Fate::Refused(endpoint) => endpoint == index,
+            };
+            if !counts {
+                continue;
             }
             let count = self.books.entry((index, Arc::clone(table))).or_default();
             count.captured += times;

@@ -92,6 +92,8 @@ pub struct Lane {
     last_lease: u64,
     settled: Vec<Settlement>,
     in_flight_events: usize,
+    /// Nothing more is offered, so a batch that is not full has nothing to wait for.
+    is_closed: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -119,6 +121,7 @@ impl Lane {
             last_lease: 0,
             settled: Vec::new(),
             in_flight_events: 0,
+            is_closed: false,
             settings,
         }
     }
@@ -216,6 +219,11 @@ impl Lane {
             );
         let work = retry.into_iter().chain(fresh).min()?;
         Some(self.rate.free_at(now).map_or(work, |free| work.max(free)))
+    }
+
+    /// Nothing more will be offered: what is there is leased without waiting for full batches.
+    pub fn close(&mut self) {
+        self.is_closed = true;
     }
 
     /// From here on nothing is leased. What is in flight can still be completed; the rest is never
@@ -329,7 +337,7 @@ impl Lane {
     /// When the batch that starts with this event is sent even if it is not full.
     fn linger_end(&self, oldest: Slot) -> Instant {
         let since = self.order.since(oldest);
-        if self.settings.batch.size.get() == 1 {
+        if self.is_closed || self.settings.batch.size.get() == 1 {
             return since;
         }
         later(since, self.settings.batch.linger)

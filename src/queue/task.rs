@@ -123,7 +123,10 @@ impl LaneTask {
                 messages = self.input.recv_many(&mut arrived, MESSAGES_MAX),
                     if !is_closed && !is_stopping =>
                 {
-                    is_closed = messages == 0;
+                    if messages == 0 {
+                        is_closed = true;
+                        self.lane.close();
+                    }
                     // The turn may have begun long ago.
                     let now = Instant::now().into_std();
                     arrived.drain(..).flatten().for_each(|event| self.lane.offer(event, now));

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::ReadHalf;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -40,6 +41,7 @@ use crate::source::wire::command;
 use crate::source::wire::command::NewSlot;
 use crate::source::wire::command::SystemIdentity;
 use crate::source::wire::feedback;
+use crate::source::wire::feedback::LetGo;
 use crate::source::wire::frame::Frame;
 use crate::source::wire::frame::FrameReader;
 use crate::source::wire::heard::Heard;
@@ -82,6 +84,11 @@ pub struct Terms {
     pub confirmed: watch::Receiver<Lsn>,
     /// Whether outcomes can be written down. While not, the stream is closed.
     pub writable: watch::Receiver<bool>,
+    /// Ends the connection; a new one is made as after any other loss.
+    pub let_go: LetGo,
+    /// Where the feedback runs. Not on the runtime of whoever takes the changes: to render a large
+    /// row may take longer than the server waits for a sign of life.
+    pub feedback_on: Handle,
 }
 
 /// See the module's header.
@@ -256,10 +263,10 @@ async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError>
     let feedback = feedback::feedback(
         streaming.feedback,
         terms.confirmed.clone(),
-        terms.writable.clone(),
+        terms.let_go.clone(),
         stop_feedback.clone(),
     );
-    running.spawn(feedback);
+    running.spawn_on(feedback, &terms.feedback_on);
     terms.status.streaming(Server {
         version: format!("{}.{}", version / 10_000, version % 10_000),
         system: identity.system.to_string(),

@@ -7,6 +7,8 @@
 //!   0x02 length (u32, big-endian) bytes    Part::Escaped
 //!   0x03                                   Part::AttemptSeconds
 //!   0x04 micros (i64, big-endian)          Part::AgeSeconds, Unix epoch
+//!   0x05                                   Part::AttemptIso
+//!   0x06 name: length bytes, value: length bytes    a header that the shape asks for
 //! ```
 //!
 //! Pure. A new kind of part needs a new version: an older walhook must refuse what it cannot send
@@ -14,6 +16,8 @@
 
 use bytes::Buf;
 use bytes::Bytes;
+use http::HeaderName;
+use http::HeaderValue;
 
 use crate::flow::body::Body;
 use crate::flow::body::Part;
@@ -25,6 +29,8 @@ const BYTES: u8 = 1;
 const ESCAPED: u8 = 2;
 const ATTEMPT_SECONDS: u8 = 3;
 const AGE_SECONDS: u8 = 4;
+const ATTEMPT_ISO: u8 = 5;
+const HEADER: u8 = 6;
 
 /// The largest encoded body that is stored. PostgreSQL takes messages and fields of less than
 /// 1 GiB; the rest of the row needs some of it.
@@ -39,16 +45,19 @@ pub enum BodyError {
     UnknownPart { kind: u8 },
     #[error("the body ends in the middle of a part")]
     Short,
+    #[error("the body asks for a header that is none")]
+    BadHeader,
 }
 
 /// Length of what [`encode`] makes of `body`.
 pub fn encoded_len(body: &Body) -> usize {
     let length = |part: &Part| match part {
         Part::Bytes(bytes) | Part::Escaped(bytes) => 5 + bytes.len(),
-        Part::AttemptSeconds => 1,
+        Part::AttemptSeconds | Part::AttemptIso => 1,
         Part::AgeSeconds { .. } => 9,
     };
-    1 + body.parts().iter().map(length).sum::<usize>()
+    let headers = body.headers().iter().map(|(name, value)| 9 + name.as_str().len() + value.len());
+    1 + body.parts().iter().map(length).chain(headers).sum::<usize>()
 }
 
 /// The body as bytes; `None` if it is larger than [`STORED_BYTES_MAX`].
@@ -63,11 +72,17 @@ pub fn encode(body: &Body) -> Option<Vec<u8>> {
             Part::Bytes(bytes) => put_bytes(&mut out, BYTES, bytes),
             Part::Escaped(bytes) => put_bytes(&mut out, ESCAPED, bytes),
             Part::AttemptSeconds => out.push(ATTEMPT_SECONDS),
+            Part::AttemptIso => out.push(ATTEMPT_ISO),
             Part::AgeSeconds { born } => {
                 out.push(AGE_SECONDS);
                 out.extend_from_slice(&born.micros().to_be_bytes());
             }
         }
+    }
+    for (name, value) in body.headers() {
+        put_bytes(&mut out, HEADER, name.as_str().as_bytes());
+        put_length(&mut out, value.len());
+        out.extend_from_slice(value.as_bytes());
     }
     Some(out)
 }
@@ -81,12 +96,20 @@ pub fn decode(mut encoded: Bytes) -> Result<Body, BodyError> {
     if version != VERSION {
         return Err(BodyError::UnknownVersion { version });
     }
-    let mut parts = Vec::new();
+    let (mut parts, mut headers) = (Vec::new(), Vec::new());
     while let Ok(kind) = encoded.try_get_u8() {
         parts.push(match kind {
             BYTES => Part::Bytes(take_bytes(&mut encoded)?),
             ESCAPED => Part::Escaped(take_bytes(&mut encoded)?),
             ATTEMPT_SECONDS => Part::AttemptSeconds,
+            ATTEMPT_ISO => Part::AttemptIso,
+            HEADER => {
+                let name = HeaderName::from_bytes(&take_bytes(&mut encoded)?);
+                let value = HeaderValue::from_maybe_shared(take_bytes(&mut encoded)?);
+                let header = name.ok().zip(value.ok()).ok_or(BodyError::BadHeader)?;
+                headers.push(header);
+                continue;
+            }
             AGE_SECONDS => {
                 let micros = encoded.try_get_i64().map_err(|_| BodyError::Short)?;
                 Part::AgeSeconds { born: Timestamp::from_micros(micros) }
@@ -94,14 +117,18 @@ pub fn decode(mut encoded: Bytes) -> Result<Body, BodyError> {
             kind => return Err(BodyError::UnknownPart { kind }),
         });
     }
-    Ok(Body::new(parts))
+    Ok(Body::new(parts).with_headers(headers))
 }
 
 fn put_bytes(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
-    let length = u32::try_from(bytes.len()).expect("a body of at most STORED_BYTES_MAX");
     out.push(kind);
-    out.extend_from_slice(&length.to_be_bytes());
+    put_length(out, bytes.len());
     out.extend_from_slice(bytes);
+}
+
+fn put_length(out: &mut Vec<u8>, length: usize) {
+    let length = u32::try_from(length).expect("a body of at most STORED_BYTES_MAX");
+    out.extend_from_slice(&length.to_be_bytes());
 }
 
 fn take_bytes(encoded: &mut Bytes) -> Result<Bytes, BodyError> {
@@ -123,6 +150,7 @@ mod tests {
             any::<Vec<u8>>().prop_map(|bytes| Part::Bytes(Bytes::from(bytes))),
             any::<Vec<u8>>().prop_map(|bytes| Part::Escaped(Bytes::from(bytes))),
             Just(Part::AttemptSeconds),
+            Just(Part::AttemptIso),
             any::<i64>()
                 .prop_map(|micros| Part::AgeSeconds { born: Timestamp::from_micros(micros) }),
         ]
@@ -133,11 +161,13 @@ mod tests {
         fn a_body_reads_back_with_its_places_still_open(
             parts in prop::collection::vec(part(), 0..8)
         ) {
-            let body = Body::new(parts);
+            let header = (HeaderName::from_static("ce-type"), HeaderValue::from_static("a b"));
+            let body = Body::new(parts).with_headers(vec![header]);
             let encoded = encode(&body).unwrap();
             prop_assert_eq!(encoded.len(), encoded_len(&body));
             let read = decode(Bytes::from(encoded)).unwrap();
             prop_assert_eq!(format!("{:?}", read.parts()), format!("{:?}", body.parts()));
+            prop_assert_eq!(read.headers(), body.headers());
         }
 
         #[test]

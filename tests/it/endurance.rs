@@ -1,6 +1,6 @@
 //! What must hold for as long as walhook runs: the connection lives while receivers are blocked,
 //! and a table that is quiet does not hold the WAL of one that is busy.
-#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+#![expect(clippy::print_stdout, reason = "the figures are worth seeing")]
 
 use std::env;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use walhook::sandbox::cluster::Options;
 
+use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
 use crate::support::postgres::start_cluster;
 use crate::support::program::Program;
@@ -82,6 +83,25 @@ async fn blocked_receivers_do_not_cost_the_connection() {
     }
     assert_eq!(surface.metric("walhook_reconnects_total").await, 0.0);
     assert_eq!(sql.text(sender).await, pid);
+    program.terminate();
+    assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));
+}
+
+/// Base64 of a large value takes more than a second in a debug build: feedback goes on beside it.
+#[tokio::test]
+async fn a_row_that_takes_long_to_render_does_not_cost_the_connection() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute("CREATE TABLE item (id bigint PRIMARY KEY, bytes bytea)").await.unwrap();
+    let receiver = Receiver::start_forgetful(always(Answer::status(200)));
+    let postgres = format!("wal_sender_timeout = \"1s\"\nslot = \"{}\"", database.name());
+    let toml = configuration(&database.url(), &receiver, &postgres, "timeout = \"1m\"");
+    let mut program = Program::start(&["run"], &toml, &[]);
+    let surface = Surface::of(&mut program).await;
+    let value = "convert_to(repeat('line of 19 letters' || chr(10), 1500 * 1000), 'UTF8')";
+    sql.batch_execute(&format!("INSERT INTO item VALUES (1, {value})")).await.unwrap();
+    receiver.wait_for(1, AMPLE).await;
+    assert_eq!(surface.metric("walhook_reconnects_total").await, 0.0);
     program.terminate();
     assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));
 }

@@ -2,6 +2,7 @@
 //!
 //! What counts is the highest resident set of the process (`VmHWM`), which the kernel keeps.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+#![expect(clippy::print_stdout, reason = "the figures are worth seeing")]
 
 use std::collections::HashSet;
 use std::fs;

@@ -4,4 +4,5 @@ pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod receiver;
+pub(crate) mod service;
 pub(crate) mod surface;
