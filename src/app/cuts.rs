@@ -9,13 +9,18 @@ use tokio_util::sync::CancellationToken;
 const LAST_REQUESTS: Duration = Duration::from_millis(2500);
 const LAST_WORDS: Duration = Duration::from_millis(1200);
 
-/// The end of patience during a shutdown, in two steps.
+/// The same for the ledger's last flush: the database may be away.
+const LAST_FLUSH: Duration = Duration::from_millis(600);
+
+/// The end of patience during a shutdown, step by step.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cuts {
     /// The lanes make no more requests.
     pub(crate) no_more: CancellationToken,
     /// Requests in flight are dropped.
     pub(crate) now: CancellationToken,
+    /// What is not committed by now comes again.
+    pub(crate) last: CancellationToken,
     /// All is settled: patience is not needed.
     pub(crate) done: CancellationToken,
 }
@@ -29,6 +34,8 @@ impl Cuts {
             self.no_more.cancel();
             tokio::time::sleep(LAST_REQUESTS.min(grace).saturating_sub(LAST_WORDS)).await;
             self.now.cancel();
+            tokio::time::sleep(LAST_WORDS.min(grace).saturating_sub(LAST_FLUSH)).await;
+            self.last.cancel();
         };
         tokio::select! {
             () = self.done.cancelled() => {}

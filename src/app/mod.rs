@@ -45,6 +45,7 @@ use crate::app::reader::Reader;
 use crate::app::reader::Stages;
 use crate::app::scrape::Scrape;
 use crate::clock::DatabaseClock;
+use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
 use crate::delivery::network::Network;
@@ -139,8 +140,12 @@ impl App {
         drop(reports_in);
         let scrape = Scrape::new(&handles, confirmed);
         let ledger = ledger(&settings, &handles, confirmed_in, taken.writer);
+        let last = cuts.last.clone();
         tasks.spawn("the ledger", async move {
-            ledger.run(opened, reports).await?;
+            tokio::select! {
+                ended = ledger.run(opened, reports) => ended?,
+                () = last.cancelled() => {}
+            }
             // Nobody listens any more if the source has failed.
             ended_in.send(()).ok();
             Ok(())
@@ -239,7 +244,8 @@ fn ledger(
     writer: Writer,
 ) -> Ledger {
     let takers = |rule: &EventRule| {
-        let endpoints = settings.endpoints.iter().enumerate().filter(|(_, e)| e.takes(rule));
+        let takes = |endpoint: &Endpoint| settings.enabled && endpoint.takes(rule);
+        let endpoints = settings.endpoints.iter().enumerate().filter(|(_, e)| takes(e));
         endpoints.map(|(index, _)| EndpointIndex(index)).collect()
     };
     let rules = settings.events.iter().map(|rule| (Arc::new(rule.table.clone()), takers(rule)));

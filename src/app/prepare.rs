@@ -8,19 +8,29 @@ use crate::source::catalog::Finding;
 use crate::source::catalog::Report;
 use crate::source::catalog::Wanted;
 use crate::source::error::SourceError;
+use crate::source::refusal::Refusal;
 use crate::source::wire::command;
 use crate::store;
+use crate::store::migrate;
+use crate::store::state_error::StateError;
 
 /// Makes walhook's own tables, the publication and the slot if they are missing.
 ///
 /// # Errors
 /// Everything that stands in the way, at once, before anything is changed.
 pub async fn prepare(settings: &Settings) -> anyhow::Result<()> {
-    // The state first: a slot that nobody reads would keep the server's WAL.
-    drop(state::open(settings).await?);
     let postgres = &settings.postgres;
     let session = store::connect(&postgres.server).await?;
     let wanted = Wanted::new(settings);
+    let mut problems = catalog::inspect(&session.client, &wanted).await?.problems();
+    // Whoever streams from it decides how long to wait for it.
+    problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
+    problems.extend(state_refusal(settings).await?);
+    if !problems.is_empty() {
+        return Err(SourceError::NotSetUp(problems).into());
+    }
+    // The state first: a slot that nobody reads would keep the server's WAL.
+    drop(state::open(settings).await?);
     let prepared = catalog::prepare(&session.client, postgres, &wanted).await?;
     for step in prepared.ran {
         tracing::info!(sql = step, "made");
@@ -34,13 +44,27 @@ pub async fn prepare(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What keeps walhook from having its own tables.
+async fn state_refusal(settings: &Settings) -> Result<Option<Refusal>, StateError> {
+    let session = store::connect(&settings.state).await?;
+    match migrate::lacking(&session.client).await? {
+        None => Ok(None),
+        Some(StateError::NoPrivilege { role, sql, .. }) => Ok(Some(Refusal::NoState { role, sql })),
+        Some(other) => Err(other),
+    }
+}
+
 /// Looks at everything that [`prepare`] and the endpoints need. Changes nothing.
 ///
 /// # Errors
 /// The server cannot be asked at all.
-pub async fn check(settings: &Settings) -> Result<Report, SourceError> {
+pub async fn check(settings: &Settings) -> anyhow::Result<Report> {
     let session = store::connect(&settings.postgres.server).await?;
     let mut report = catalog::inspect(&session.client, &Wanted::new(settings)).await?;
+    report.findings.push(match state_refusal(settings).await? {
+        None => Finding::ok(String::from("state in schema walhook is there, or can be made")),
+        Some(refusal) => refusal.into(),
+    });
     if report.problems().is_empty() {
         // The catalog can be right and the door closed all the same: pg_hba.conf, for one.
         let timeout = settings.postgres.wal_sender_timeout;
@@ -49,7 +73,7 @@ pub async fn check(settings: &Settings) -> Result<Report, SourceError> {
                 connection.close().await;
                 report.findings.push(Finding::ok(String::from("replication connections work")));
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
     }
     for endpoint in &settings.endpoints {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::source::error::SourceError;
 use crate::store::error::StoreError;
+use crate::store::state_error::StateError;
 
 /// Exit codes. Scripts depend on them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,7 +63,9 @@ impl CommandError {
         let error = error.into();
         let code = |cause: &(dyn std::error::Error + 'static)| {
             let source = cause.downcast_ref::<SourceError>().map(SourceError::exit_code);
-            source.or_else(|| cause.downcast_ref::<StoreError>().map(StoreError::exit_code))
+            let state = || cause.downcast_ref::<StateError>().map(StateError::exit_code);
+            let store = || cause.downcast_ref::<StoreError>().map(StoreError::exit_code);
+            source.or_else(state).or_else(store)
         };
         let code = error.chain().find_map(code);
         code.map_or(Exit::Failed, Exit::of_code).because(error)

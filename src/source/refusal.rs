@@ -74,6 +74,11 @@ pub enum Refusal {
         publication: String,
         sql: String,
     },
+    /// walhook's own tables cannot be made.
+    NoState {
+        role: String,
+        sql: String,
+    },
     PublicationLacks {
         publication: String,
         lacks: String,
@@ -136,6 +141,7 @@ impl Refusal {
             | Self::MissingColumn { .. }
             | Self::NoIdentity { .. }
             | Self::NoPublication { .. }
+            | Self::NoState { .. }
             | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
             | Self::PublicationGone { .. }
@@ -168,6 +174,7 @@ impl Refusal {
             | Self::MissingColumn { .. }
             | Self::NoIdentity { .. }
             | Self::NoPublication { .. }
+            | Self::NoState { .. }
             | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
             | Self::WrongPlugin { .. }
@@ -215,6 +222,9 @@ impl Refusal {
             }
             Self::NotPrepared { publication, .. } => {
                 format!("publication {publication} is missing or does not publish all tables")
+            }
+            Self::NoState { role, .. } => {
+                format!("role {role} may not make walhook's own tables (schema walhook)")
             }
             Self::PublicationLacks { publication, lacks, .. } => {
                 format!("publication {publication} lacks {lacks}")
@@ -308,6 +318,9 @@ impl Refusal {
             }
             Self::NotPrepared { sql, .. } => {
                 format!("start `walhook run` once, which mends it, or run `{sql}`")
+            }
+            Self::NoState { sql, .. } => {
+                format!("run `{sql}` as an administrator, in the database of [state] url")
             }
             Self::PublicationGone { slot, .. } => format!(
                 "run `SELECT pg_drop_replication_slot({});` and start again: what the slot had not \

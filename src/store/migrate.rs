@@ -53,6 +53,30 @@ pub async fn migrate(client: &mut Client) -> Result<(), StateError> {
     apply(client, MIGRATIONS).await
 }
 
+/// What [`migrate`] would be refused for, as far as can be told without trying. Changes nothing.
+///
+/// # Errors
+/// The database could not be asked.
+pub async fn lacking(client: &Client) -> Result<Option<StateError>, StateError> {
+    let known = MIGRATIONS.last().map_or(0, |last| last.version);
+    match find(client).await {
+        Ok(Found::OwnedBy(owner)) => wrong_owner(client, &owner).await.map(Some),
+        Ok(Found::Version(version)) if version > known => {
+            Ok(Some(StateError::NewerSchema { found: version, known }))
+        }
+        Ok(Found::Version(_)) => Ok(None),
+        Err(lacks @ StateError::NoPrivilege { .. }) => Ok(Some(lacks)),
+        Err(error) => Err(error),
+        Ok(Found::Nothing) => {
+            let question = "SELECT CASE WHEN to_regnamespace('walhook') IS NULL
+                     THEN has_database_privilege(current_database(), 'CREATE')
+                     ELSE has_schema_privilege('walhook', 'CREATE') END AS may";
+            let row = client.query_typed_one(question, &[]).await?;
+            if read(&row, "may")? { Ok(None) } else { surroundings(client, None).await.map(Some) }
+        }
+    }
+}
+
 /// As [`migrate`], for a given list.
 ///
 /// # Errors
@@ -160,13 +184,16 @@ async fn explain(client: &Client, error: StateError) -> StateError {
     if cause.sqlstate != SqlState::INSUFFICIENT_PRIVILEGE {
         return error;
     }
-    match surroundings(client, cause.clone()).await {
+    match surroundings(client, Some(cause.clone())).await {
         Ok(explained) => explained,
         Err(_) => error,
     }
 }
 
-async fn surroundings(client: &Client, cause: ServerError) -> Result<StateError, StateError> {
+async fn surroundings(
+    client: &Client,
+    cause: Option<ServerError>,
+) -> Result<StateError, StateError> {
     let row = client
         .query_typed_one(
             "SELECT current_user::text AS role, quote_ident(current_user) AS quoted,
@@ -185,7 +212,7 @@ async fn surroundings(client: &Client, cause: ServerError) -> Result<StateError,
         None if has_schema => format!("ALTER SCHEMA walhook OWNER TO {quoted};"),
         None => format!("CREATE SCHEMA walhook AUTHORIZATION {quoted};"),
     };
-    Ok(StateError::NoPrivilege { role: read(&row, "role")?, sql, cause: Some(cause) })
+    Ok(StateError::NoPrivilege { role: read(&row, "role")?, sql, cause })
 }
 
 async fn wrong_owner(client: &Client, owner: &str) -> Result<StateError, StateError> {
