@@ -118,7 +118,8 @@ impl Gauges {
         let held = self.room.places - self.room.free.available_permits().min(self.room.places);
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         let retrying = self.retrying.load(Ordering::Relaxed);
-        Counts { queued: held.saturating_sub(in_flight + retrying), in_flight, retrying }
+        let queued = held.saturating_sub(in_flight + retrying);
+        Counts { queued, in_flight, retrying, ..Counts::default() }
     }
 
     /// Whether the endpoint said that it is gone for good (410).

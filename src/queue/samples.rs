@@ -41,6 +41,7 @@ pub(super) fn settings() -> LaneSettings {
         ordering: Ordering::Key,
         capacity: number(100),
         rate_limit: None,
+        parking: None,
     }
 }
 

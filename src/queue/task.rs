@@ -34,6 +34,8 @@ use crate::queue::MESSAGES_MAX;
 use crate::queue::Room;
 use crate::queue::error::QueueError;
 use crate::queue::lane::Lane;
+use crate::queue::lane::Now;
+use crate::queue::lane::Place;
 use crate::queue::settings::LaneSettings;
 
 /// Finished attempts that wait for the ledger; each can hold a response of some 64 KiB.
@@ -88,14 +90,13 @@ impl LaneTask {
         let (mut is_stopping, mut is_closed) = (false, false);
         let mut stopped = pin!(stop.cancelled());
         loop {
-            let now = Instant::now().into_std();
             let mut wake_at = None;
             if self.report.attempts.len() < ATTEMPTS_HELD_MAX {
-                let database_now = clock();
-                while let Some(lease) = self.lane.lease(now, database_now) {
+                let now = Now { instant: Instant::now().into_std(), database: clock() };
+                while let Some(lease) = self.lane.lease(now) {
                     in_flight.push(attempt(lease));
                 }
-                wake_at = self.lane.wake_at(now).map(Instant::from_std);
+                wake_at = self.lane.wake_at(now.instant).map(Instant::from_std);
             }
             self.note_settled();
             self.show();
@@ -125,8 +126,8 @@ impl LaneTask {
                 {
                     is_closed = messages == 0;
                     // The turn may have begun long ago.
-                    let now = Instant::now().into_std();
-                    arrived.drain(..).flatten().for_each(|event| self.lane.offer(event, now));
+                    let now = Now { instant: Instant::now().into_std(), database: clock() };
+                    arrived.drain(..).flatten().for_each(|event| self.lane.offer(event, Place::Own, now));
                 }
                 () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)),
                     if wake_at.is_some() => {}
@@ -142,7 +143,7 @@ impl LaneTask {
     }
 
     fn finish(&mut self, lease: Lease, exchange: Exchange, finished: Timestamp) {
-        let now = Instant::now().into_std();
+        let now = Now { instant: Instant::now().into_std(), database: finished };
         let retry_in = self.lane.complete(lease.id, &exchange, now, fastrand::f64());
         let endpoint = self.endpoint;
         self.report.attempts.push(Attempt { endpoint, lease, exchange, finished, retry_in });

@@ -33,7 +33,8 @@ impl Bench {
     }
 
     fn offer(&mut self, events: impl IntoIterator<Item = Arc<Event>>) {
-        events.into_iter().for_each(|event| self.lane.offer(event, self.now));
+        let now = self.time();
+        events.into_iter().for_each(|event| self.lane.offer(event, Place::Own, now));
     }
 
     fn pass(&mut self, millis: u64) {
@@ -42,13 +43,20 @@ impl Bench {
 
     /// All leases that may start now.
     fn leases(&mut self) -> Vec<Lease> {
+        let now = self.time();
+        self.lane.tick(now);
+        std::iter::from_fn(|| self.lane.lease(now)).collect()
+    }
+
+    fn time(&self) -> Now {
         let passed = self.now.duration_since(self.start).as_micros();
-        let database_now = Timestamp::from_micros(i64::try_from(passed).unwrap());
-        std::iter::from_fn(|| self.lane.lease(self.now, database_now)).collect()
+        let database = Timestamp::from_micros(i64::try_from(passed).unwrap());
+        Now { instant: self.now, database }
     }
 
     fn complete(&mut self, lease: &Lease, exchange: &Exchange) -> Option<Duration> {
-        self.lane.complete(lease.id, exchange, self.now, 0.5)
+        let now = self.time();
+        self.lane.complete(lease.id, exchange, now, 0.5)
     }
 
     /// What was settled since the last call: the events' numbers, outcomes and attempts.
@@ -212,7 +220,7 @@ fn a_stopped_lane_starts_nothing_and_leaves_the_rest_unsettled() {
     bench.pass(60_000);
     assert!(bench.leases().is_empty());
     assert_eq!(bench.settled(), [(0, "delivered", 1), (2, "gone", 1)]);
-    let left = Counts { queued: 1, in_flight: 0, retrying: 1 };
+    let left = Counts { queued: 1, retrying: 1, ..Counts::default() };
     assert_eq!((bench.lane.counts(), bench.lane.wake_at(bench.now)), (left, None));
 }
 
