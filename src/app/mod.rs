@@ -51,8 +51,9 @@ use crate::flow::watermark::Opened;
 use crate::ledger::Ledger;
 use crate::ledger::stats::Stats;
 use crate::queue;
-use crate::queue::LaneSender;
+use crate::queue::sender::LaneSender;
 use crate::queue::settings::LaneSettings;
+use crate::queue::task::no_backlog;
 use crate::source::status::StatusHandle;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
@@ -242,7 +243,8 @@ fn lane(
                 (lease, exchange)
             }
         };
-        let run = task.run(attempt, move || clock.now(), reports, cuts.no_more);
+        let run =
+            task.run(attempt, move || clock.now(), || true, no_backlog, reports, cuts.no_more);
         tokio::select! {
             ended = run => Ok(ended?),
             // What is in flight may have arrived; it comes again after the restart all the same.

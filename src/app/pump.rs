@@ -30,7 +30,7 @@ use crate::flow::event::Event;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::Opened;
-use crate::queue::LaneSender;
+use crate::queue::sender::LaneSender;
 use crate::source::stream::Source;
 
 /// What an event costs in memory beside its body: its own fields, and its place in each lane.

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::app::Handles;
 use crate::config::settings::Endpoint;
 use crate::flow::lsn::Lsn;
-use crate::queue::Gauges;
+use crate::queue::gauges::Gauges;
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::ReplicationMetrics;
 

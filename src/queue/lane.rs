@@ -31,6 +31,8 @@ pub mod spill;
 mod sweep;
 
 #[cfg(test)]
+mod backlog_model;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;
@@ -99,6 +101,17 @@ pub struct Freed {
     pub overflow: usize,
     /// Those of `own` that replays had.
     pub replays: usize,
+    /// Those of `own` and `overflow` whose deliveries went on into the backlog.
+    pub outside: usize,
+}
+
+impl std::ops::AddAssign for Freed {
+    fn add_assign(&mut self, other: Self) {
+        self.own += other.own;
+        self.overflow += other.overflow;
+        self.replays += other.replays;
+        self.outside += other.outside;
+    }
 }
 
 /// What a lane holds, in events.

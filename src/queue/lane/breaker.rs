@@ -46,10 +46,18 @@ struct Policy {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    Closed { failures_in_row: usize },
+    Closed {
+        failures_in_row: usize,
+    },
     /// Probes are allowed from `until` on; `probes` have failed so far.
-    Open { until: Instant, probes: u32 },
-    Probing { probe: LeaseId, probes: u32 },
+    Open {
+        until: Instant,
+        probes: u32,
+    },
+    Probing {
+        probe: LeaseId,
+        probes: u32,
+    },
 }
 
 impl Breaker {

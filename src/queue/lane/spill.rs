@@ -19,7 +19,8 @@
 //! Rows become visible in the order in which they were parked, but for what arrives again after a
 //! crash: an event that had not been parked then can be older than rows that are there already. It
 //! comes before walhook has caught up with [`Standing::newest`]; until then nothing is read, and
-//! after that the cursor does not pass an event that is expected and not there yet.
+//! after that the cursor does not pass an event that is expected and not there yet. Only events of
+//! one and the same change may change their order that way: rows stand in the order of parking there.
 
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
@@ -80,7 +81,7 @@ pub(super) struct Spill {
     /// Until an event beyond this position arrives, events can be older than rows.
     catching_up: Option<Position>,
     expected: BTreeSet<EventId>,
-    tail: VecDeque<(Arc<Event>, Instant)>,
+    pub(super) tail: VecDeque<(Arc<Event>, Instant)>,
     /// What arrives goes into the tail.
     is_closing: bool,
     is_loading: bool,
@@ -322,6 +323,7 @@ impl Lane {
         if let Some(spill) = &mut self.spill {
             spill.outside += 1;
         }
+        self.freed.outside += 1;
     }
 
     fn take_in(&mut self, row: Refilled, now: Now) {
