@@ -23,6 +23,8 @@ pub mod settings;
 pub mod task;
 
 #[cfg(test)]
+mod backlog_tests;
+#[cfg(test)]
 mod samples;
 #[cfg(test)]
 mod tests;

@@ -278,7 +278,9 @@ impl LaneTask {
 
     fn hand_over(&mut self, place: mpsc::Permit<'_, Report>) {
         let report = std::mem::take(&mut self.report);
-        self.room.give_back(std::mem::take(&mut self.freed));
+        let mut freed = std::mem::take(&mut self.freed);
+        freed.own = self.lane.keep_places(freed.own, Instant::now().into_std());
+        self.room.give_back(freed);
         place.send(report);
     }
 

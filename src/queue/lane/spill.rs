@@ -12,9 +12,10 @@
 //! read from the cursor on, whenever less than half of the memory is in use.
 //!
 //! With events arriving all the time there would always be some whose rows are not committed yet,
-//! and the spilling would never end. So once there are places reserved for all that is outside, the
-//! seam *closes*: what arrives stays in memory as the tail, and lines up behind the last row. If
-//! that takes too long, the tail goes outside after all.
+//! and the spilling would never end. So once a page shows that only such are left, the seam *closes*:
+//! what arrives stays in memory as the tail, and lines up behind the last row. Some places are kept
+//! for rows meanwhile. If it takes too long, the tail goes outside after all, and the lane waits
+//! before it tries again: its sender may have been waiting too.
 //!
 //! Rows become visible in the order in which they were parked, but for what arrives again after a
 //! crash: an event that had not been parked then can be older than rows that are there already. It
@@ -56,10 +57,18 @@ pub(super) const PAGE_ROWS_MAX: usize = 512;
 
 /// Waits after a page without a new row, growing: it may take a moment until what was parked is
 /// committed.
-const EMPTY_PAGE_WAIT: Duration = Duration::from_millis(50);
+const EMPTY_PAGE_WAIT: Duration = Duration::from_millis(25);
 const EMPTY_PAGE_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// How long the tail may hold the WAL.
+/// The seam is not closed while more than so many times the lane's capacity is outside: a page may
+/// be short for other reasons.
+const CLOSING_MAX: usize = 10;
+
+/// Waits after the seam could not be closed, growing.
+const CLOSING_WAIT: Duration = Duration::from_secs(1);
+const CLOSING_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How long the seam may take to close: so long may the tail hold the WAL.
 pub(super) const TAIL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What to ask the backlog for.
@@ -81,9 +90,12 @@ pub(super) struct Spill {
     /// Until an event beyond this position arrives, events can be older than rows.
     catching_up: Option<Position>,
     expected: BTreeSet<EventId>,
-    pub(super) tail: VecDeque<(Arc<Event>, Instant)>,
-    /// What arrives goes into the tail.
-    is_closing: bool,
+    pub(super) tail: VecDeque<Arc<Event>>,
+    /// Until then the seam is closing: what arrives goes into the tail.
+    closing: Option<Instant>,
+    /// The seam is not closed before; `None` means as soon as it can be.
+    next_closing: Option<Instant>,
+    closing_wait: Duration,
     is_loading: bool,
     /// Places that are kept free for rows.
     reserved: usize,
@@ -106,7 +118,9 @@ impl Spill {
             catching_up: standing.map(|Standing { newest, .. }| newest),
             expected: BTreeSet::new(),
             tail: VecDeque::new(),
-            is_closing: false,
+            closing: None,
+            next_closing: None,
+            closing_wait: CLOSING_WAIT,
             is_loading: false,
             reserved: 0,
             next_page: None,
@@ -123,7 +137,9 @@ impl Spill {
             (self.next_page, self.page_wait) = (None, EMPTY_PAGE_WAIT);
         } else {
             self.next_page = Some(later(now, self.page_wait));
-            self.page_wait = (self.page_wait * 2).min(EMPTY_PAGE_WAIT_MAX);
+            // While the seam closes, what is missing is about to be committed.
+            let factor = if self.closing.is_some() { 1 } else { 2 };
+            self.page_wait = (self.page_wait * factor).min(EMPTY_PAGE_WAIT_MAX);
         }
     }
 
@@ -142,7 +158,7 @@ impl Lane {
 
     /// Whether the lane takes what arrives into memory, if there is room.
     pub fn is_taking(&self) -> bool {
-        self.spill.as_ref().is_none_or(|spill| spill.outside == 0 || spill.is_closing)
+        self.spill.as_ref().is_none_or(|spill| spill.outside == 0 || spill.closing.is_some())
     }
 
     /// All events that had been taken before walhook started have been offered again.
@@ -154,7 +170,9 @@ impl Lane {
 
     /// Takes in an event that cannot be kept: because others are outside, or for want of a place.
     pub(super) fn offer_outside(&mut self, event: Arc<Event>, place: Place, now: Now) {
-        if place == Place::Overflow {
+        // It cannot stay, so that what is in memory cannot be newer. An empty tail is no hindrance:
+        // then the event was on its way already when the seam began to close.
+        if place == Place::Overflow && self.tail_len() > 0 {
             self.end_tail(now);
         }
         let is_out = !self.breaker.is_closed();
@@ -162,8 +180,8 @@ impl Lane {
             debug_assert!(false, "nothing overflows where nothing can be parked");
             return self.keep_arrival(event, now);
         };
-        if spill.is_closing {
-            spill.tail.push_back((event, now.instant));
+        if spill.closing.is_some() && place == Place::Own {
+            spill.tail.push_back(event);
             return;
         }
         match spill.catching_up {
@@ -197,7 +215,6 @@ impl Lane {
     /// Gives the lane more places for deliveries of the backlog, and tells which page to read into
     /// all it has; `None` if it has none. [`Lane::refilled`] or [`Lane::refill_failed`] must follow.
     pub fn start_refill(&mut self, granted: usize, now: Instant) -> Option<Wanted> {
-        let is_closed = self.breaker.is_closed();
         let room = self.refill_wish(now);
         let spill = self.spill.as_mut()?;
         spill.reserved += granted;
@@ -206,9 +223,18 @@ impl Lane {
             return None;
         }
         (spill.is_loading, spill.may_pass_through) = (true, false);
-        spill.is_closing |= is_closed && spill.reserved >= spill.outside;
         let (after, passed) = spill.cursor.read_on();
         Some(Wanted { after, limit: rows + passed })
+    }
+
+    /// Of places that have become free, keeps what it wants for deliveries of the backlog; returns
+    /// the others.
+    pub fn keep_places(&mut self, places: usize, now: Instant) -> usize {
+        let goal = self.reserve_goal(now);
+        let Some(spill) = &mut self.spill else { return places };
+        let kept = places.min(goal.saturating_sub(spill.reserved));
+        spill.reserved += kept;
+        places - kept
     }
 
     /// Takes in a page of the backlog.
@@ -234,6 +260,7 @@ impl Lane {
         if let Some(spill) = &mut self.spill {
             spill.pace_pages(has_new_rows, now.instant);
         }
+        self.close_seam(now);
         self.end_spilling_if_done(now);
         self.sweep_refilled(now);
     }
@@ -254,21 +281,20 @@ impl Lane {
     }
 
     pub(super) fn pop_tail(&mut self) -> Option<Arc<Event>> {
-        Some(self.spill.as_mut()?.tail.pop_front()?.0)
+        self.spill.as_mut()?.tail.pop_front()
     }
 
-    /// When a page may be read, the tail has waited long enough, or the limits are looked at; what
+    /// When a page may be read, the seam has not closed in time, or the limits are looked at; what
     /// waits for a place or an outcome has no time.
     pub(super) fn next_care_at(&self, now: Instant) -> Option<Instant> {
         let spill = self.spill.as_ref()?;
         let page = spill.next_page.filter(|&at| at > now && self.refill_wish(now) > 0);
-        let tail = spill.tail.front().map(|(_, since)| *since + TAIL_PATIENCE);
-        [page, tail, spill.sweep_at].into_iter().flatten().min()
+        [page, spill.closing, spill.sweep_at].into_iter().flatten().min()
     }
 
     pub(super) fn end_tail_if_due(&mut self, now: Now) {
-        let first = self.spill.as_ref().and_then(|spill| spill.tail.front());
-        if first.is_some_and(|(_, since)| *since + TAIL_PATIENCE <= now.instant) {
+        let closing = self.spill.as_ref().and_then(|spill| spill.closing);
+        if closing.is_some_and(|until| until <= now.instant) {
             self.end_tail(now);
         }
     }
@@ -276,9 +302,9 @@ impl Lane {
     /// The tail does not wait any longer: it goes outside.
     pub fn end_tail(&mut self, now: Now) {
         let Some(spill) = &mut self.spill else { return };
-        spill.is_closing = false;
-        if spill.outside == 0 {
-            self.line_up_tail(now);
+        if spill.closing.take().is_some() {
+            spill.next_closing = Some(later(now.instant, spill.closing_wait));
+            spill.closing_wait = (spill.closing_wait * 2).min(CLOSING_WAIT_MAX);
         }
         while let Some(event) = self.pop_tail() {
             self.put_outside(event, ParkReason::Behind);
@@ -286,16 +312,27 @@ impl Lane {
         }
     }
 
-    /// How many rows the lane would take, wherever it is with time and places.
+    /// How many rows the lane would take if a page could be read at once.
     fn refill_wish(&self, now: Instant) -> usize {
+        match &self.spill {
+            Some(spill) if !spill.is_loading => self.reserve_goal(now),
+            _ => 0,
+        }
+    }
+
+    /// How many places the lane wants to have for rows; never more than there are rows outside.
+    fn reserve_goal(&self, now: Instant) -> usize {
         let Some(spill) = &self.spill else { return 0 };
-        if spill.is_loading || spill.catching_up.is_some() || self.phase == Phase::Stopped {
+        if spill.catching_up.is_some() || self.phase == Phase::Stopped {
             return 0;
         }
         let capacity = self.settings.capacity.get();
         let page = spill.outside.min(PAGE_ROWS_MAX).min(capacity);
-        if spill.is_closing || self.phase == Phase::Gone {
+        if self.phase == Phase::Gone {
             return page;
+        }
+        if spill.closing.is_some() {
+            return page.min(capacity.div_ceil(2));
         }
         let held = self.order.len() + spill.tail.len();
         let page = page.min(capacity.saturating_sub(held));
@@ -341,18 +378,42 @@ impl Lane {
         self.keep(Arrived { event, holding: Holding::Backlog, parked, resume }, now);
     }
 
+    /// If the page has left places over, only rows that are not committed yet are outside.
+    fn close_seam(&mut self, now: Now) {
+        let most = self.settings.capacity.get().saturating_mul(CLOSING_MAX);
+        let is_closed = self.breaker.is_closed();
+        let Some(spill) = &mut self.spill else { return };
+        let may_close = is_closed
+            && (1..=most).contains(&spill.outside)
+            && spill.closing.is_none()
+            && spill.reserved > 0
+            && spill.expected.is_empty()
+            && spill.next_closing.is_none_or(|at| at <= now.instant);
+        if may_close {
+            spill.closing = Some(now.instant + TAIL_PATIENCE);
+            spill.page_wait = EMPTY_PAGE_WAIT;
+            let goal = self.reserve_goal(now.instant);
+            self.release_reserved(goal);
+        }
+    }
+
+    /// Gives back the places for rows that are more than this.
+    fn release_reserved(&mut self, goal: usize) {
+        let Some(spill) = &mut self.spill else { return };
+        let excess = spill.reserved.saturating_sub(goal);
+        spill.reserved -= excess;
+        self.freed.own += excess;
+    }
+
     fn end_spilling_if_done(&mut self, now: Now) {
         let Some(spill) = &mut self.spill else { return };
         if spill.outside > 0 {
             return;
         }
-        spill.is_closing = false;
-        self.freed.own += std::mem::take(&mut spill.reserved);
-        self.line_up_tail(now);
-    }
-
-    /// Nothing is outside any more: the tail follows.
-    fn line_up_tail(&mut self, now: Now) {
+        debug_assert_eq!(spill.reserved, 0, "places are reserved for what is outside only");
+        (spill.closing, spill.next_closing) = (None, None);
+        spill.closing_wait = CLOSING_WAIT;
+        // Nothing is outside any more: the tail follows.
         while let Some(event) = self.pop_tail() {
             self.keep_arrival(event, now);
         }

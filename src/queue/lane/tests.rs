@@ -18,43 +18,43 @@ use crate::queue::samples::retry;
 use crate::queue::samples::settings;
 
 /// A lane whose two clocks tick together, and whose random numbers are always in the middle.
-struct Bench {
-    lane: Lane,
+pub(super) struct Bench {
+    pub(super) lane: Lane,
     start: Instant,
-    now: Instant,
+    pub(super) now: Instant,
 }
 
 impl Bench {
-    fn new(change: impl FnOnce(&mut LaneSettings)) -> Self {
+    pub(super) fn new(change: impl FnOnce(&mut LaneSettings)) -> Self {
         let mut settings = settings();
         change(&mut settings);
         let start = Instant::now();
         Self { lane: Lane::new(settings), start, now: start }
     }
 
-    fn offer(&mut self, events: impl IntoIterator<Item = Arc<Event>>) {
+    pub(super) fn offer(&mut self, events: impl IntoIterator<Item = Arc<Event>>) {
         let now = self.time();
         events.into_iter().for_each(|event| self.lane.offer(event, Place::Own, now));
     }
 
-    fn pass(&mut self, millis: u64) {
+    pub(super) fn pass(&mut self, millis: u64) {
         self.now += Duration::from_millis(millis);
     }
 
     /// All leases that may start now.
-    fn leases(&mut self) -> Vec<Lease> {
+    pub(super) fn leases(&mut self) -> Vec<Lease> {
         let now = self.time();
         self.lane.tick(now);
         std::iter::from_fn(|| self.lane.lease(now)).collect()
     }
 
-    fn time(&self) -> Now {
+    pub(super) fn time(&self) -> Now {
         let passed = self.now.duration_since(self.start).as_micros();
         let database = Timestamp::from_micros(i64::try_from(passed).unwrap());
         Now { instant: self.now, database }
     }
 
-    fn complete(&mut self, lease: &Lease, exchange: &Exchange) -> Option<Duration> {
+    pub(super) fn complete(&mut self, lease: &Lease, exchange: &Exchange) -> Option<Duration> {
         let now = self.time();
         self.lane.complete(lease.id, exchange, now, 0.5)
     }
@@ -79,7 +79,7 @@ impl Bench {
     }
 }
 
-fn numbers(leases: &[Lease]) -> Vec<Vec<u64>> {
+pub(super) fn numbers(leases: &[Lease]) -> Vec<Vec<u64>> {
     leases.iter().map(|lease| lease.events.iter().map(|event| event.sequence).collect()).collect()
 }
 
