@@ -191,6 +191,24 @@ fn while_something_is_outside_all_that_arrives_goes_there_too() {
 }
 
 #[test]
+fn while_the_seam_closes_half_of_the_places_are_kept_for_rows() {
+    let mut bench = bench(|settings| settings.capacity = number(4));
+    for n in 0..5 {
+        bench.lane.offer(event(n, n), Place::Overflow, bench.time());
+    }
+    bench.lane.take_freed();
+    bench.lane.start_refill(4, bench.now).unwrap();
+    let now = bench.time();
+    bench.lane.refilled(vec![row(event(0, 0), 1)], now);
+    let left = |lane: &mut Lane| (lane.take_freed().own, lane.reserved());
+    assert_eq!(left(&mut bench.lane), (1, 2), "the tail gets the other half");
+    bench.lane.start_refill(0, bench.now).unwrap();
+    bench.lane.refilled(vec![row(event(1, 1), 2)], now);
+    assert_eq!(bench.lane.reserved(), 1);
+    assert_eq!(bench.lane.keep_places(3, bench.now), 2, "a sender would take them all");
+}
+
+#[test]
 fn a_page_without_new_rows_is_not_asked_for_again_at_once() {
     let mut bench = bench(|_| ());
     bench.lane.offer(event(0, 0), Place::Overflow, bench.time());

@@ -8,6 +8,9 @@ mod checks;
 /// Places for what overflows.
 const OVERFLOW: usize = 2;
 
+/// Places that replays can have.
+const REPLAYS: usize = 2;
+
 /// Replays are numbered from here; below, an event's number is its place in the WAL.
 const REPLAYS_FROM: u64 = 1_000_000;
 
@@ -56,6 +59,7 @@ pub(super) struct World {
     caught_up_at: usize,
     own_free: usize,
     overflow_free: usize,
+    replays_free: usize,
     /// Reported and not committed.
     reports: VecDeque<Settlement>,
     page: Option<Vec<Refilled>>,
@@ -82,6 +86,7 @@ impl World {
             caught_up_at: 0,
             own_free: settings.capacity.get(),
             overflow_free: OVERFLOW,
+            replays_free: REPLAYS,
             reports: VecDeque::new(),
             page: None,
             leases: Vec::new(),
@@ -184,10 +189,11 @@ impl World {
     }
 
     fn replay(&mut self, key: u64) {
-        if self.own_free == 0 {
+        if self.own_free == 0 || self.replays_free == 0 {
             return;
         }
         self.own_free -= 1;
+        self.replays_free -= 1;
         let number = REPLAYS_FROM + self.replays.len() as u64;
         let event = event_of(number, keys_of(&[key]), None);
         self.replays.insert(number, Arc::clone(&event));
@@ -239,6 +245,7 @@ impl World {
         let freed = self.lane.take_freed();
         self.own_free += self.lane.keep_places(freed.own, self.now);
         self.overflow_free += freed.overflow;
+        self.replays_free += freed.replays;
     }
 
     fn commit(&mut self, count: usize) {

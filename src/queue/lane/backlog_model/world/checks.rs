@@ -42,6 +42,7 @@ impl World {
         let held = in_memory + self.lane.reserved();
         assert_eq!(held + self.own_free, self.settings.capacity.get(), "{counts:?}");
         assert_eq!(self.overflow_free, OVERFLOW);
+        assert_eq!(counts.replays + self.replays_free, REPLAYS);
         let in_flight: usize = self.leases.iter().map(|lease| lease.events.len()).sum();
         assert_eq!(counts.in_flight, in_flight);
         let owed = |number: u64| matches!(self.at.get(&number), Some(At::Owed { .. }));
