@@ -56,16 +56,10 @@ impl Books {
         }
     }
 
-    /// It became an event for `takers`; the other endpoints do not want it.
+    /// It became an event for `takers`, to whom it is owed from here on; the ledger takes it off
+    /// again. The other endpoints do not want it.
     pub(crate) fn raised(&self, rule: RuleIndex, takers: &[EndpointIndex]) {
-        if let Some(rule) = self.rules.get(rule.0) {
-            rule.event.raised.inc();
-        }
-        for (index, (_, endpoint)) in self.endpoints.iter().enumerate() {
-            if !takers.contains(&EndpointIndex(index)) {
-                endpoint.filtered.inc();
-            }
-        }
+        self.shared_out(rule, takers, |endpoint| endpoint.pending_memory.inc());
     }
 
     /// It was too old when it was read; see [`Self::raised`] for the endpoints that do not want it.
@@ -76,11 +70,28 @@ impl Books {
         id: EventId,
         facts: &Facts,
     ) {
-        self.raised(rule, takers);
+        self.shared_out(rule, takers, |endpoint| endpoint.expired.inc());
         let event_type = self.rules.get(rule.0).map_or("", |rule| &rule.event_type);
-        for (name, endpoint) in takers.iter().filter_map(|taker| self.endpoints.get(taker.0)) {
-            endpoint.expired.inc();
+        for (name, _) in takers.iter().filter_map(|taker| self.endpoints.get(taker.0)) {
             crate::ledger::outcome_log::expired(name, event_type, id, facts);
+        }
+    }
+
+    fn shared_out(
+        &self,
+        rule: RuleIndex,
+        takers: &[EndpointIndex],
+        taken: impl Fn(&EndpointMetrics),
+    ) {
+        if let Some(rule) = self.rules.get(rule.0) {
+            rule.event.raised.inc();
+        }
+        for (index, (_, endpoint)) in self.endpoints.iter().enumerate() {
+            if takers.contains(&EndpointIndex(index)) {
+                taken(endpoint);
+            } else {
+                endpoint.filtered.inc();
+            }
         }
     }
 }

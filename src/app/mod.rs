@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The source has a thread of its own: decoding and rendering would delay the requests in flight,
-//! and sending would delay reading.
+//! and sending would delay reading. Only its feedback runs on the main thread, since nothing there
+//! takes long.
 //!
 //! A shutdown runs down the pipe like the data: the pump stops and drops the lanes' senders, the
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -58,6 +60,7 @@ use crate::source::status::StatusHandle;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
 use crate::source::stream::Terms;
+use crate::source::wire::feedback::LetGo;
 use crate::task::Tasks;
 use crate::telemetry::metrics::Metrics;
 
@@ -68,8 +71,8 @@ pub use crate::app::tail::tail;
 /// Messages between the pump and the ledger; each is what one read from PostgreSQL brought.
 const OPENED_MAX: usize = 64;
 
-/// Reports between the lanes and the ledger.
-const REPORTS_MAX: usize = 256;
+/// Reports between the lanes and the ledger. One may hold dozens of responses of up to 64 KiB.
+const REPORTS_MAX: usize = 16;
 
 /// What is left of the grace period when the lanes stop making requests, and when those that are
 /// still in flight are cut off: enough for the last confirmation to reach PostgreSQL.
@@ -107,6 +110,7 @@ impl App {
             clock: DatabaseClock::new(),
             stats: Arc::new(Stats::default()),
             status: StatusHandle::default(),
+            let_go: LetGo::default(),
             metrics,
         };
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
@@ -122,8 +126,7 @@ impl App {
             lanes.push(sender);
         }
         drop(reports_in);
-        let gauges = lanes.iter().map(LaneSender::gauges).collect();
-        let scrape = Scrape::new(&settings.endpoints, gauges, &handles, confirmed.clone());
+        let scrape = Scrape::new(&handles, confirmed.clone());
 
         let (ended_in, ended) = oneshot::channel();
         let ledger = ledger(&settings, &handles, confirmed_in);
@@ -134,12 +137,7 @@ impl App {
             Ok(())
         });
 
-        let observer = Observer {
-            settings: settings.postgres.clone(),
-            clock: handles.clock.clone(),
-            status: handles.status.clone(),
-            metrics: handles.metrics.replication(),
-        };
+        let observer = observer(&settings, &handles);
         let mut session = None;
         observer.observe(&mut session).await.context("cannot ask PostgreSQL for the time")?;
         let stop = tasks.stop_token();
@@ -148,7 +146,7 @@ impl App {
             Ok(())
         });
 
-        let reader = Reader { settings: settings.clone(), handles: handles.clone(), confirmed };
+        let reader = Reader::new(&settings, &handles, confirmed);
         let running =
             reader.start(lanes, opened_in, ended, tasks.stop_token(), cuts.clone()).await?;
         tasks.spawn("the source", running);
@@ -191,6 +189,8 @@ struct Handles {
     clock: DatabaseClock,
     stats: Arc<Stats>,
     status: StatusHandle,
+    /// From the observer to the source.
+    let_go: LetGo,
     metrics: Metrics,
 }
 
@@ -259,6 +259,16 @@ fn ledger(settings: &Settings, handles: &Handles, confirmed: watch::Sender<Lsn>)
     Ledger::new(&settings.endpoints, &handles.metrics, stats, clock, confirmed)
 }
 
+fn observer(settings: &Settings, handles: &Handles) -> Observer {
+    Observer {
+        settings: settings.postgres.clone(),
+        clock: handles.clock.clone(),
+        status: handles.status.clone(),
+        let_go: handles.let_go.clone(),
+        metrics: handles.metrics.replication(),
+    }
+}
+
 fn surface(settings: &Settings, handles: &Handles, scrape: Scrape) -> Surface {
     let endpoints = settings.endpoints.iter().map(|e| (e.name.to_string(), e.shown_url()));
     Surface {
@@ -277,9 +287,16 @@ struct Reader {
     settings: Settings,
     handles: Handles,
     confirmed: watch::Receiver<Lsn>,
+    /// The runtime of all the rest.
+    main: Handle,
 }
 
 impl Reader {
+    fn new(settings: &Settings, handles: &Handles, confirmed: watch::Receiver<Lsn>) -> Self {
+        let (settings, handles) = (settings.clone(), handles.clone());
+        Self { settings, handles, confirmed, main: Handle::current() }
+    }
+
     /// Opens the source on its own thread; the future that comes back ends with the thread.
     async fn start(
         self,
@@ -317,7 +334,7 @@ impl Reader {
         cuts: Cuts,
         started: oneshot::Sender<()>,
     ) -> anyhow::Result<()> {
-        let Self { settings, handles, confirmed } = self;
+        let Self { settings, handles, confirmed, main } = self;
         let budget = Budget::new(settings.memory.queued_bytes);
         let terms = Terms {
             settings: settings.postgres.clone(),
@@ -325,6 +342,8 @@ impl Reader {
             budget: budget.clone(),
             status: handles.status.clone(),
             confirmed,
+            let_go: handles.let_go.clone(),
+            feedback_on: main,
         };
         let mut source = Source::open(terms).await?;
         // Without `enabled` nobody takes anything: changes are read and counted.

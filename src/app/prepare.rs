@@ -17,9 +17,8 @@ use crate::store;
 pub async fn prepare(settings: &Settings) -> Result<(), SourceError> {
     let postgres = &settings.postgres;
     let session = store::connect(&postgres.server).await?;
-    let mut replication = command::connect(&postgres.server, postgres.wal_sender_timeout).await?;
     let wanted = Wanted::new(settings);
-    let prepared = catalog::prepare(&session.client, &mut replication, &wanted).await?;
+    let prepared = catalog::prepare(&session.client, postgres, &wanted).await?;
     for step in prepared.ran {
         tracing::info!(sql = step, "made");
     }
@@ -43,8 +42,9 @@ pub async fn check(settings: &Settings) -> Result<Report, SourceError> {
         // The catalog can be right and the door closed all the same: pg_hba.conf, for one.
         let timeout = settings.postgres.wal_sender_timeout;
         match command::connect(&settings.postgres.server, timeout).await {
-            Ok(_) => {
-                report.findings.push(Finding::ok(String::from("replication connections work")))
+            Ok(connection) => {
+                connection.close().await;
+                report.findings.push(Finding::ok(String::from("replication connections work")));
             }
             Err(error) => return Err(error),
         }

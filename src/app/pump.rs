@@ -106,11 +106,20 @@ impl Pump {
                 () = sleep_until(deadline) => return Ok(()),
                 read = source.next(&mut captured) => read?,
             }
-            for captured in captured.drain(..) {
-                self.take(captured).await?;
+            let fed = self.feed(&mut captured).await;
+            if fed.is_err() && stop.is_cancelled() {
+                // A lane that was full has been cut off. What it did not take comes again.
+                return Ok(());
             }
-            self.outbox.hand_over().await?;
+            fed?;
         }
+    }
+
+    async fn feed(&mut self, captured: &mut Vec<Captured>) -> anyhow::Result<()> {
+        for captured in captured.drain(..) {
+            self.take(captured).await?;
+        }
+        self.outbox.hand_over().await
     }
 
     async fn take(&mut self, captured: Captured) -> anyhow::Result<()> {
@@ -139,24 +148,34 @@ impl Pump {
         for (rule, outcome) in routed.drain(..) {
             let takers = self.router.endpoints(rule);
             self.books.captured(rule);
-            match outcome {
-                Routed::Filtered => self.books.filtered(rule),
-                Routed::Expired { id, facts } => self.books.expired(rule, takers, id, &facts),
-                Routed::Event(mut event) => {
-                    self.books.raised(rule, takers);
-                    if takers.is_empty() {
-                        continue;
-                    }
-                    event.held = Some(match &row {
-                        Some(row) => Held::Row(Arc::clone(row)),
-                        None => {
-                            let bytes = event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
-                            Held::Own(share(&self.budget, &mut self.outbox, bytes).await?)
-                        }
-                    });
-                    self.outbox.add(event, takers);
+            let some;
+            let (mut event, takers) = match outcome {
+                Routed::Filtered => {
+                    self.books.filtered(rule);
+                    continue;
                 }
+                Routed::Expired { id, facts } => {
+                    self.books.expired(rule, takers, id, &facts);
+                    continue;
+                }
+                Routed::Event(event) => (event, takers),
+                Routed::Partly { event, endpoints } => {
+                    some = endpoints;
+                    (event, some.as_slice())
+                }
+            };
+            self.books.raised(rule, takers);
+            if takers.is_empty() {
+                continue;
             }
+            event.held = Some(match &row {
+                Some(row) => Held::Row(Arc::clone(row)),
+                None => {
+                    let bytes = event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
+                    Held::Own(share(&self.budget, &mut self.outbox, bytes).await?)
+                }
+            });
+            self.outbox.add(event, takers);
         }
         self.routed = routed;
         Ok(())

@@ -1,5 +1,6 @@
 //! `walhook tail`: shows events without delivering them.
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -11,10 +12,14 @@ use crate::flow::budget::Budget;
 use crate::flow::change::Captured;
 use crate::flow::event::Event;
 use crate::flow::lsn::Lsn;
+use crate::source::catalog;
+use crate::source::catalog::Wanted;
 use crate::source::status::StatusHandle;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
 use crate::source::stream::Terms;
+use crate::source::wire::feedback::LetGo;
+use crate::store;
 
 /// Calls `show` for every event from now on, until `stop` is cancelled or `show` fails. Reads from a
 /// temporary slot, which vanishes with the connection, and touches nothing else.
@@ -28,6 +33,10 @@ pub async fn tail(
     mut show: impl FnMut(&Event) -> std::io::Result<()>,
 ) -> anyhow::Result<()> {
     settings.postgres.slot = format!("walhook_tail_{:08x}", fastrand::u32(..));
+    // PostgreSQL itself speaks of a missing publication only with the first change.
+    let session = store::connect(&settings.postgres.server).await?;
+    catalog::require(&session.client, &Wanted::new(&settings)).await?;
+    drop(session);
     let (confirmed_in, confirmed) = watch::channel(Lsn::ZERO);
     let terms = Terms {
         settings: settings.postgres.clone(),
@@ -35,6 +44,8 @@ pub async fn tail(
         budget: Budget::new(settings.memory.queued_bytes),
         status: StatusHandle::default(),
         confirmed,
+        let_go: LetGo::default(),
+        feedback_on: Handle::current(),
     };
     let mut source = Source::open(terms).await?;
     let mut router = Router::new(source.system(), &settings.events, &settings.endpoints);
@@ -49,7 +60,9 @@ pub async fn tail(
         for captured in captured.drain(..) {
             match captured {
                 Captured::Change(change) => router.route(&change, clock.now(), |_, routed| {
-                    if let (Routed::Event(event), Ok(())) = (routed, &shown) {
+                    if let (Routed::Event(event) | Routed::Partly { event, .. }, Ok(())) =
+                        (routed, &shown)
+                    {
                         shown = show(&event);
                     }
                 }),

@@ -1,7 +1,7 @@
 //! `[[endpoint]]`: one receiver, with what it takes and how it is served.
 
-use std::sync::Arc;
-
+use crate::config::answers;
+use crate::config::event;
 use crate::config::field::Field;
 use crate::config::headers;
 use crate::config::parking;
@@ -9,6 +9,7 @@ use crate::config::reader::Section;
 use crate::config::reader::listed;
 use crate::config::reader::nearest;
 use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
 use crate::config::settings::Glob;
 use crate::config::signing;
 use crate::config::terms;
@@ -36,12 +37,12 @@ pub(super) fn name_of_url(index: usize) -> String {
     format!("webhook-{}", index + 1)
 }
 
-/// Reads one endpoint. `terms` are what `[webhook]` gives it, `types` the event types that exist
+/// Reads one endpoint. `terms` are what `[webhook]` gives it, `rules` the events that exist
 /// (`None` if not all of them could be read), `taken` the names of the endpoints before it.
 pub(super) fn read(
     mut section: Section<'_>,
     mut terms: Terms,
-    types: Option<&[Arc<str>]>,
+    rules: Option<&[EventRule]>,
     taken: &mut Vec<String>,
 ) -> Option<Endpoint> {
     let name = section.require("name", "is missing: give the endpoint a name", |field| {
@@ -51,18 +52,45 @@ pub(super) fn read(
     });
     let url = section.require("url", "is missing: give an http(s) address", terms::endpoint_url);
     let events = match section.field("events") {
-        Some(field) => globs(&field, types).unwrap_or_default(),
+        Some(field) => globs(&field, rules).unwrap_or_default(),
         None => vec![Glob::new("*")],
     };
+    let filter = section.read("when", event::when);
     let auth = section.read("auth", headers::read_auth);
     read_terms(&mut section, &mut terms);
+    signing::check_headers(&section, &terms);
+    if section.has("signing") && terms.secrets.is_empty() && !section.has("secret") {
+        section.note("signing", "has no secret to sign with: give `secret`");
+    }
     if let Some(auth) = &auth
         && terms.headers.contains_key(headers::name_of_auth(auth))
     {
         section.note("auth", "adds a header that `headers` gives as well: keep one of them");
     }
+    if let Some(clash) = unbatchable(&terms, &events, rules) {
+        section.note("batch", clash);
+    }
     section.finish_knowing(&NAMES_IN_WEBHOOK);
-    Some(terms.endpoint(&name?, url?, events, auth))
+    let endpoint = terms.endpoint(&name?, url?, events, auth);
+    Some(Endpoint { filter, ..endpoint })
+}
+
+/// What is wrong with batches of the events that an endpoint takes, if something is.
+pub(super) fn unbatchable(
+    terms: &Terms,
+    events: &[Glob],
+    rules: Option<&[EventRule]>,
+) -> Option<String> {
+    let taken = |rule: &&EventRule| events.iter().any(|glob| glob.matches(&rule.event_type));
+    let clash = rules?
+        .iter()
+        .filter(taken)
+        .find_map(|rule| Some((&rule.event_type, rule.payload.unbatchable()?)));
+    let (event_type, what) = clash.filter(|_| terms.batch.size.get() > 1)?;
+    Some(format!(
+        "cannot hold {event_type}, whose body is {what} and does not fit into a JSON array: \
+         send one event per request, or change its payload"
+    ))
 }
 
 fn name(field: &Field<'_>, taken: &[String]) -> Option<String> {
@@ -81,7 +109,7 @@ fn name(field: &Field<'_>, taken: &[String]) -> Option<String> {
     Some(name)
 }
 
-fn globs(field: &Field<'_>, types: Option<&[Arc<str>]>) -> Option<Vec<Glob>> {
+pub(super) fn globs(field: &Field<'_>, rules: Option<&[EventRule]>) -> Option<Vec<Glob>> {
     let items = field.list()?;
     if items.is_empty() {
         return field.refuse("is empty: list event types, or leave it out for all of them");
@@ -89,11 +117,11 @@ fn globs(field: &Field<'_>, types: Option<&[Arc<str>]>) -> Option<Vec<Glob>> {
     let glob = |item: &Field<'_>| {
         let pattern = item.string()?;
         let glob = Glob::new(pattern.as_str());
-        let Some(types) = types else { return Some(glob) };
-        if types.iter().any(|event_type| glob.matches(event_type)) {
+        let Some(rules) = rules else { return Some(glob) };
+        if rules.iter().any(|rule| glob.matches(&rule.event_type)) {
             return Some(glob);
         }
-        let known: Vec<&str> = types.iter().map(AsRef::as_ref).collect();
+        let known: Vec<&str> = rules.iter().map(|rule| rule.event_type.as_ref()).collect();
         let fix = match nearest(&pattern, known.iter().copied()) {
             Some(near) => format!("did you mean {near:?}?"),
             None => format!("the types are {}", listed(&known)),
@@ -118,9 +146,7 @@ fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
         section.note("capacity", "is less than one batch: raise it, or lower `batch.size`");
     }
     set(&mut terms.user_agent, section.read("user_agent", terms::user_agent));
-    if let Some(signing) = section.read("secret", signing::read) {
-        terms.signing = Some(signing);
-    }
+    signing::read(section, terms);
     if let Some(own) = section.read("headers", headers::read) {
         headers::merge(&mut terms.headers, own);
     }
@@ -129,7 +155,7 @@ fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
     }
     parking::read(section, &mut terms.parking);
     set(&mut terms.ordering, section.read("ordering", terms::ordering));
-    set(&mut terms.success, section.read("success", terms::success));
+    answers::read_success(section, &mut terms.answers);
     let limit = section.read("response_limit", |f| f.size(&terms::RESPONSE_LIMITS));
     set(&mut terms.response_limit, limit);
 }
@@ -141,6 +167,7 @@ fn read_retry(mut section: Section<'_>, terms: &mut Terms) {
     set(&mut terms.retry_interval, interval);
     let cap = section.read("cap", |f| f.duration(&terms::RETRY_WAITS));
     set(&mut terms.retry_cap, cap);
+    set(&mut terms.answers.retry, section.read("on", answers::retry_on));
     let delays = section.read("delays", |field| {
         let delays = field.list()?;
         if delays.len() > DELAYS_MAX {

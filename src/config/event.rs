@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::expression::Expression;
 use crate::config::field::Field;
 use crate::config::ocr_wallet;
+use crate::config::payload;
 use crate::config::postgres::NAME_BYTES_MAX;
 use crate::config::reader::Section;
 use crate::config::settings::EventRule;
 use crate::config::settings::ExpiryRule;
+use crate::config::settings::Filter;
 use crate::config::settings::Operations;
 use crate::config::settings::Payload;
 use crate::config::webhook::EXPIRIES;
@@ -40,13 +43,18 @@ pub(super) fn read(
         delete: true,
         truncate: false,
     });
-    let payloads = [("standard", Payload::Standard), ("ocr-wallet", Payload::OcrWallet)];
-    let payload = section.read("payload", |field| field.one_of(&payloads));
-    let payload = payload.unwrap_or(Payload::Standard);
-    let expiry = expiry(&mut section, payload, data_expiry);
+    let when = section.read("when", when).map(Filter::When);
+    let payload = payload::read(&mut section);
+    let expiry = expiry(&mut section, &payload, data_expiry);
     let order_by = section.read("order_by", columns).unwrap_or_default();
     // Contract 1's shape is that of a recognised row: without a wallet code there is none.
-    let filter = (payload == Payload::OcrWallet).then(ocr_wallet::recognised);
+    let filter = match (payload == Payload::OcrWallet, when) {
+        (true, None) => Some(ocr_wallet::recognised()),
+        (true, Some(when)) => {
+            Some(Filter::Both(Box::new(ocr_wallet::recognised()), Box::new(when)))
+        }
+        (false, when) => when,
+    };
     let rule = event_type.zip(table).map(|(event_type, table)| EventRule {
         event_type,
         table,
@@ -113,9 +121,15 @@ fn operations(field: &Field<'_>) -> Option<Operations> {
     Some(on)
 }
 
+/// Reads a filter: an expression.
+pub(super) fn when(field: &Field<'_>) -> Option<Expression> {
+    let text = field.string()?;
+    Expression::parse(&text).map_or_else(|message| field.refuse(message), Some)
+}
+
 fn expiry(
     section: &mut Section<'_>,
-    payload: Payload,
+    payload: &Payload,
     data_expiry: Option<Duration>,
 ) -> Option<ExpiryRule> {
     let own = section.read("expiry", |field| field.duration(&EXPIRIES));
@@ -125,7 +139,7 @@ fn expiry(
         section.note("age_column", "has no use without `expiry`: give the greatest age");
     }
     let column = column
-        .or_else(|| (payload == Payload::OcrWallet).then(|| ocr_wallet::AGE_COLUMN.to_owned()));
+        .or_else(|| (*payload == Payload::OcrWallet).then(|| ocr_wallet::AGE_COLUMN.to_owned()));
     Some(ExpiryRule { column, max_age: max_age? })
 }
 

@@ -28,6 +28,9 @@ use crate::config::values::show_size;
 /// The largest file that is read as a secret: a guard against a wrong path.
 const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
+/// The largest payload or list of subscriptions.
+const TEXT_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
 /// How much of a bad value a message shows.
 const SHOWN_CHARS_MAX: usize = 60;
 
@@ -54,12 +57,49 @@ impl<'a> Field<'a> {
         self.notes.note(Some(self.at), &self.path, message.into());
     }
 
+    /// The same under another path.
+    pub(super) fn renamed(self, path: String) -> Self {
+        Self { path, ..self }
+    }
+
+    /// Where it begins in the file, in bytes.
+    pub(super) fn start(&self) -> usize {
+        self.at
+    }
+
+    pub(super) fn is_string(&self) -> bool {
+        self.value.is_str()
+    }
+
+    pub(super) fn notes(&self) -> &'a Notes<'a> {
+        self.notes
+    }
+
     pub(super) fn is_table(&self) -> bool {
         self.value.is_table()
     }
 
     pub(super) fn is_list(&self) -> bool {
         self.value.is_array()
+    }
+
+    /// A number, boolean or date as JSON; `None` for everything else. A number that JSON cannot
+    /// express is an error.
+    pub(super) fn literal(&self) -> Option<Result<String, String>> {
+        let whole = |digits: &str, radix| i64::from_str_radix(digits, radix);
+        match self.value {
+            DeValue::Boolean(bool) => Some(Ok(bool.to_string())),
+            DeValue::Integer(digits) => Some(match whole(digits.as_str(), digits.radix()) {
+                Ok(number) => Ok(number.to_string()),
+                Err(_) => Err(format!("{} is too large: write it as a string", self.shown())),
+            }),
+            DeValue::Float(digits) => Some(match digits.as_str().parse::<f64>() {
+                Ok(number) if number.is_finite() => Ok(serde_json::Value::from(number).to_string()),
+                _ => Err(format!("{} is no JSON number: write it as a string", self.shown())),
+            }),
+            DeValue::Datetime(date) => Some(Ok(format!("\"{date}\""))),
+            DeValue::String(_) | DeValue::Array(_) | DeValue::Table(_) => None,
+        }
     }
 
     /// A string with its variables filled in.
@@ -237,21 +277,30 @@ impl<'a> Field<'a> {
     }
 
     fn secret_of_file(&self) -> Option<String> {
+        let fix = "give the path of a file that holds only the secret";
+        let mut text = self.file_up_to(SECRET_FILE_BYTES_MAX, fix)?;
+        text.truncate(text.trim_end_matches(['\r', '\n']).len());
+        Some(text)
+    }
+
+    /// The text of the file that the value names, from the directory of the configuration.
+    pub(super) fn text_of_file(&self) -> Option<String> {
+        self.file_up_to(TEXT_FILE_BYTES_MAX, "give the path of the right file")
+    }
+
+    fn file_up_to(&self, bytes_max: u64, fix: &str) -> Option<String> {
         let path = self.notes.directory().join(self.string()?);
         let mut text = String::new();
-        let read = File::open(&path)
-            .and_then(|file| file.take(SECRET_FILE_BYTES_MAX + 1).read_to_string(&mut text));
+        let read =
+            File::open(&path).and_then(|file| file.take(bytes_max + 1).read_to_string(&mut text));
         match read {
             Err(error) => self.refuse(format!("{} cannot be read: {error}", path.display())),
-            Ok(bytes) if bytes as u64 > SECRET_FILE_BYTES_MAX => self.refuse(format!(
-                "{} is larger than {}: give the path of a file that holds only the secret",
+            Ok(bytes) if bytes as u64 > bytes_max => self.refuse(format!(
+                "{} is larger than {}: {fix}",
                 path.display(),
-                show_size(SECRET_FILE_BYTES_MAX)
+                show_size(bytes_max)
             )),
-            Ok(_) => {
-                text.truncate(text.trim_end_matches(['\r', '\n']).len());
-                Some(text)
-            }
+            Ok(_) => Some(text),
         }
     }
 

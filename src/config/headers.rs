@@ -112,7 +112,7 @@ fn read_api_key(mut section: Section<'_>) -> Option<Auth> {
     Some(Auth::ApiKey { header: header?, value: value? })
 }
 
-fn header_name(field: &Field<'_>, text: &str) -> Option<HeaderName> {
+pub(super) fn header_name(field: &Field<'_>, text: &str) -> Option<HeaderName> {
     let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
         return field.refuse("is not the name of a header: use letters, digits and -");
     };

@@ -7,13 +7,16 @@
 //! Every problem is noted with its line and key, and reading goes on: whoever starts walhook sees
 //! all of them at once. Past this module a value of [`Settings`] is valid.
 
+mod answers;
 mod endpoint;
 mod event;
+pub mod expression;
 mod field;
 mod headers;
 mod interpolate;
 mod ocr_wallet;
 mod parking;
+mod payload;
 mod postgres;
 mod postgres_url;
 pub mod problem;
@@ -22,13 +25,14 @@ pub mod secret;
 mod service;
 pub mod settings;
 mod signing;
+mod subscriptions;
+pub mod template;
 mod terms;
 mod values;
 mod webhook;
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -142,26 +146,34 @@ fn read_events(root: &mut Section<'_>, data_expiry: Option<Duration>) -> Option<
 /// First the endpoints of `[webhook] urls`, then those with a table of their own.
 fn read_endpoints(
     root: &mut Section<'_>,
-    webhook: Webhook,
-    events: Option<&[EventRule]>,
+    webhook: Webhook<'_>,
+    rules: Option<&[EventRule]>,
 ) -> Vec<Endpoint> {
-    let types = events.map(|rules| {
-        let types: Vec<Arc<str>> = rules.iter().map(|rule| Arc::clone(&rule.event_type)).collect();
-        types
-    });
-    let none_written =
-        !root.has("endpoint") && webhook.urls.as_ref().is_some_and(|urls| urls.is_empty());
+    let none_written = !root.has("endpoint")
+        && webhook.subscriptions.is_none()
+        && webhook.urls.as_ref().is_some_and(|urls| urls.is_empty());
+    let everything = [Glob::new("*")];
+    if webhook.urls.as_ref().is_some_and(|urls| !urls.is_empty())
+        && let Some(clash) = endpoint::unbatchable(&webhook.terms, &everything, rules)
+    {
+        root.note("webhook", format!("`batch_size` {clash}"));
+    }
     let mut taken = Vec::new();
     let mut endpoints = Vec::new();
     for (index, url) in webhook.urls.into_iter().flatten().enumerate() {
         let name = endpoint::name_of_url(index);
         let terms = webhook.terms.clone();
-        endpoints.push(terms.endpoint(&name, url, vec![Glob::new("*")], None));
+        endpoints.push(terms.endpoint(&name, url, everything.to_vec(), None));
         taken.push(name);
+    }
+    if let Some(file) = &webhook.subscriptions {
+        let read = subscriptions::read(file, &webhook.terms, rules);
+        taken.extend(read.iter().map(|endpoint| endpoint.name.to_string()));
+        endpoints.extend(read);
     }
     for section in root.sections("endpoint") {
         let terms = webhook.terms.clone();
-        endpoints.extend(endpoint::read(section, terms, types.as_deref(), &mut taken));
+        endpoints.extend(endpoint::read(section, terms, rules, &mut taken));
     }
     if none_written && webhook.enabled {
         root.note(

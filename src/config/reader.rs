@@ -53,10 +53,16 @@ impl<'a> Notes<'a> {
     pub(super) fn note(&self, at: Option<usize>, key: &str, message: String) {
         self.problems.borrow_mut().push(Problem {
             file: self.file.to_owned(),
-            place: at.map(|byte| Place::of(self.text, byte)),
+            // What is not TOML has no places.
+            place: at.filter(|_| !self.text.is_empty()).map(|byte| Place::of(self.text, byte)),
             key: key.to_owned(),
             message,
         });
+    }
+
+    /// Takes over the problems of another file that this one refers to.
+    pub(super) fn adopt(&self, other: Notes<'_>) {
+        self.problems.borrow_mut().extend(other.problems.into_inner());
     }
 
     pub(super) fn env(&self) -> &dyn Fn(&str) -> Option<String> {
@@ -177,6 +183,13 @@ impl<'a> Section<'a> {
             (key.get_ref().as_ref(), field)
         });
         entries.collect()
+    }
+
+    /// Likewise, in the order of the file.
+    pub(super) fn entries_as_written(self) -> Vec<(&'a str, Field<'a>)> {
+        let mut entries = self.entries();
+        entries.sort_by_key(|(_, field)| field.start());
+        entries
     }
 
     /// Notes a problem with a key, at its place if the file has it and else at the table's.

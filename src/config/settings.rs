@@ -1,14 +1,23 @@
 //! Settings: what the rest of walhook sees of the configuration. Every value is valid.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
 use url::Url;
 
+use crate::config::expression::Expression;
+use crate::config::expression::Names;
 use crate::config::secret::Secret;
+use crate::config::template;
+use crate::config::template::Node;
+use crate::config::template::Piece;
 use crate::flow::relation::TableName;
 
 /// A whole, checked configuration.
@@ -114,11 +123,62 @@ pub struct Operations {
     pub truncate: bool,
 }
 
+impl EventRule {
+    /// Columns that the table must have, whatever else it has.
+    pub fn columns(&self) -> BTreeSet<String> {
+        let mut names = self.filter_names();
+        names.join(&self.payload_names());
+        let age = self.expiry.iter().filter_map(|expiry| expiry.column.as_ref());
+        let own = names.columns.into_iter().chain(names.old);
+        own.chain(age.chain(&self.order_by).cloned()).collect()
+    }
+
+    /// What the filter names.
+    pub fn filter_names(&self) -> Names {
+        self.filter.as_ref().map(Filter::names).unwrap_or_default()
+    }
+
+    /// What the payload names; `standard` and the envelopes take what there is.
+    pub fn payload_names(&self) -> Names {
+        let mut names = Names::default();
+        match &self.payload {
+            Payload::Template { root, .. } => names.join(&root.names()),
+            Payload::Text { pieces, .. } => template::names_of_pieces(pieces, &mut names),
+            Payload::OcrWallet => {
+                names.columns.extend(OCR_WALLET_COLUMNS.map(str::to_owned));
+            }
+            Payload::Standard | Payload::CloudEvents(_) | Payload::Debezium => {}
+        }
+        names
+    }
+}
+
 /// Which rows raise an event.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Filter {
     /// The column is neither null nor blank.
-    NotBlank { column: String },
+    NotBlank {
+        column: String,
+    },
+    /// The expression is true.
+    When(Expression),
+    Both(Box<Filter>, Box<Filter>),
+}
+
+impl Filter {
+    pub fn names(&self) -> Names {
+        match self {
+            Self::NotBlank { column } => {
+                Names { columns: [column.clone()].into(), ..Names::default() }
+            }
+            Self::When(expression) => expression.names().clone(),
+            Self::Both(one, other) => {
+                let mut names = one.names();
+                names.join(&other.names());
+                names
+            }
+        }
+    }
 }
 
 /// When an event is too old: `column` (timestamptz, timestamp in UTC, or epoch seconds as a
@@ -130,12 +190,44 @@ pub struct ExpiryRule {
 }
 
 /// The shape of the body.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Payload {
     /// `{"type", "timestamp", "data"}`, with `"old"` and `"metadata"` where there are any.
     Standard,
     /// Contract 1.
     OcrWallet,
+    /// CloudEvents 1.0.
+    CloudEvents(CloudEventsMode),
+    /// Debezium's envelope: `{"before", "after", "source", "op", "ts_ms"}`.
+    Debezium,
+    /// JSON in the user's own shape.
+    Template { root: Arc<Node>, content_type: Option<HeaderValue> },
+    /// Text with values inserted.
+    Text { pieces: Arc<[Piece]>, content_type: HeaderValue },
+}
+
+impl Payload {
+    /// Why bodies of this shape cannot stand in a JSON array, if they cannot.
+    pub fn unbatchable(&self) -> Option<&'static str> {
+        match self {
+            Self::Text { .. } => Some("a text"),
+            Self::CloudEvents(CloudEventsMode::Binary) => Some("one event's attributes as headers"),
+            Self::Standard
+            | Self::OcrWallet
+            | Self::CloudEvents(CloudEventsMode::Structured)
+            | Self::Debezium
+            | Self::Template { .. } => None,
+        }
+    }
+}
+
+/// Where a CloudEvent's attributes are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CloudEventsMode {
+    /// In the body, beside the data.
+    Structured,
+    /// In `ce-...` headers; the body is the data.
+    Binary,
 }
 
 /// Columns of contract 1's `data`, in its order. `create_time` is epoch seconds; `pic_url` is left
@@ -153,16 +245,6 @@ pub const OCR_WALLET_COLUMNS: [&str; 10] = [
     "create_time",
 ];
 
-impl Payload {
-    /// Columns that the table must have, whatever else it has.
-    pub const fn columns(self) -> &'static [&'static str] {
-        match self {
-            Self::Standard => &[],
-            Self::OcrWallet => &OCR_WALLET_COLUMNS,
-        }
-    }
-}
-
 /// `[[endpoint]]`, or one of `[webhook] urls`.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
@@ -171,6 +253,8 @@ pub struct Endpoint {
     pub url: Secret<Url>,
     /// Event types, where `*` stands for any characters.
     pub events: Vec<Glob>,
+    /// Which of these events: those whose change the expression is true for.
+    pub filter: Option<Expression>,
     pub signing: Option<Signing>,
     pub auth: Option<Auth>,
     /// Fixed extra headers. Reserved names are refused when the file is read.
@@ -188,8 +272,7 @@ pub struct Endpoint {
     /// Requests started per second.
     pub rate_limit: Option<f64>,
     pub parking: Parking,
-    /// Statuses that count as delivered; empty means every 2xx.
-    pub success: Vec<u16>,
+    pub answers: AnswerRule,
     pub addresses: AddressPolicy,
     /// How much of a response is kept.
     pub response_limit: usize,
@@ -236,6 +319,65 @@ impl Glob {
 pub enum Signing {
     /// Standard Webhooks `v1`: HMAC-SHA256 over `id.timestamp.body`, one signature per key.
     Standard { keys: Vec<Secret<Vec<u8>>> },
+    /// HMAC-SHA256 as the receiver wants it.
+    Hmac { key: Secret<Vec<u8>>, scheme: HmacScheme },
+}
+
+/// What an HMAC is taken over, and how it is sent.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HmacScheme {
+    pub header: HeaderName,
+    /// Before the signature, such as `sha256=`.
+    pub prefix: String,
+    pub encoding: SignatureEncoding,
+    /// Exactly one part is [`SignedPart::Body`].
+    pub content: Vec<SignedPart>,
+    /// A header for the attempt's time in seconds since the Unix epoch.
+    pub timestamp_header: Option<HeaderName>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SignatureEncoding {
+    Hex,
+    Base64,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SignedPart {
+    Literal(String),
+    /// The value of `webhook-id`.
+    Id,
+    /// The attempt's time in seconds since the Unix epoch.
+    Timestamp,
+    Body,
+}
+
+/// How an answer is read.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct AnswerRule {
+    /// Statuses that count as delivered; empty means every 2xx.
+    pub success: Vec<u16>,
+    /// What the body of such an answer must say as well.
+    pub body: Option<BodyRule>,
+    pub retry: RetryOn,
+}
+
+/// The answer is JSON, and what `pointer` (RFC 6901) leads to equals `equals`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BodyRule {
+    pub pointer: String,
+    pub equals: serde_json::Value,
+}
+
+/// Which answers that are no success are worth another attempt. Network errors and timeouts are.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum RetryOn {
+    /// 408, 425, 429, 5xx; a 2xx that the success rule refuses.
+    #[default]
+    Usual,
+    /// Whatever it says, 410 included.
+    Everything,
+    Statuses(Vec<RangeInclusive<u16>>),
 }
 
 /// How walhook identifies itself to the endpoint.

@@ -1,7 +1,8 @@
-//! `secret`: the keys that requests are signed with.
+//! `secret` and `signing`: the keys that requests are signed with, and how.
 //!
-//! Format: Standard Webhooks 1.0, "Signature scheme": a symmetric key is `whsec_` and the base64
-//! of 24 to 64 bytes.
+//! Without `signing` it is Standard Webhooks 1.0, "Signature scheme": a symmetric key is `whsec_`
+//! and the base64 of 24 to 64 bytes. With it, the secret's own bytes are the key, since that is
+//! what receivers of such signatures have.
 
 use std::ops::RangeInclusive;
 
@@ -12,8 +13,15 @@ use base64::engine::GeneralPurpose;
 use base64::engine::GeneralPurposeConfig;
 
 use crate::config::field::Field;
+use crate::config::headers;
+use crate::config::reader::Section;
 use crate::config::secret::Secret;
+use crate::config::settings::HmacScheme;
+use crate::config::settings::SignatureEncoding;
+use crate::config::settings::SignedPart;
 use crate::config::settings::Signing;
+use crate::config::terms::Terms;
+use crate::config::terms::set;
 
 const KEY_PREFIX: &str = "whsec_";
 const KEY_BYTES: RangeInclusive<usize> = 24..=64;
@@ -33,38 +41,154 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// Reads both, on top of what `[webhook]` has given.
+pub(super) fn read(section: &mut Section<'_>, terms: &mut Terms) {
+    let secrets = section.read("secret", secrets);
+    let scheme = section.read("signing", scheme);
+    if section.has("signing") && scheme.is_none() || section.has("secret") && secrets.is_none() {
+        return;
+    }
+    let written = secrets.is_some() || scheme.is_some();
+    set(&mut terms.secrets, secrets);
+    set(&mut terms.scheme, scheme);
+    if written {
+        let key = if section.has("secret") { "secret" } else { "signing" };
+        match resolve(&terms.secrets, terms.scheme.as_ref()) {
+            Ok(signing) => terms.signing = signing,
+            Err(message) => section.note(key, message),
+        }
+    }
+}
+
+/// Refuses a header that is to carry both a signature and something else.
+pub(super) fn check_headers(section: &Section<'_>, terms: &Terms) {
+    let Some(scheme) = &terms.scheme else { return };
+    let own = [Some(&scheme.header), scheme.timestamp_header.as_ref()];
+    if own.into_iter().flatten().any(|name| terms.headers.contains_key(name)) {
+        section.note("signing", "sets a header that `headers` gives as well: keep one of them");
+    }
+}
+
+/// What secrets and scheme make together.
+///
+/// # Errors
+/// The secrets do not fit the scheme.
+pub(super) fn resolve(
+    secrets: &[Secret<String>],
+    scheme: Option<&HmacScheme>,
+) -> Result<Option<Signing>, String> {
+    match (secrets, scheme) {
+        ([], _) => Ok(None),
+        ([secret], Some(scheme)) => {
+            let key = Secret::new(secret.reveal().clone().into_bytes());
+            Ok(Some(Signing::Hmac { key, scheme: scheme.clone() }))
+        }
+        (_, Some(_)) => {
+            Err("has several entries, but `signing` sends one signature: give one secret".into())
+        }
+        (secrets, None) => {
+            let keys = secrets.iter().map(standard_key).collect::<Result<_, _>>()?;
+            Ok(Some(Signing::Standard { keys }))
+        }
+    }
+}
+
 /// Reads one secret, or a list of them while one replaces another.
-pub(super) fn read(field: &Field<'_>) -> Option<Signing> {
+fn secrets(field: &Field<'_>) -> Option<Vec<Secret<String>>> {
     if !field.is_list() {
-        return Some(Signing::Standard { keys: vec![key(field)?] });
+        return Some(vec![field.secret()?]);
     }
     let items = field.list()?;
     if !(1..=KEYS_MAX).contains(&items.len()) {
         return field.refuse(format!("has {} entries: give 1 to {KEYS_MAX}", items.len()));
     }
-    Some(Signing::Standard { keys: items.iter().filter_map(key).collect() })
+    Some(items.iter().filter_map(Field::secret).collect())
 }
 
-fn key(field: &Field<'_>) -> Option<Secret<Vec<u8>>> {
-    let secret = field.secret()?;
+fn standard_key(secret: &Secret<String>) -> Result<Secret<Vec<u8>>, String> {
     let text = secret.reveal();
     let (start, end) = (KEY_BYTES.start(), KEY_BYTES.end());
     if let Some(encoded) = text.strip_prefix(KEY_PREFIX) {
         let key = BASE64.decode(encoded).ok().filter(|key| KEY_BYTES.contains(&key.len()));
-        return key.map(Secret::new).or_else(|| {
-            field.refuse(format!(
+        return key.map(Secret::new).ok_or_else(|| {
+            format!(
                 "is no {KEY_PREFIX} key: after the prefix give the base64 of {start} to {end} bytes, \
                  such as from `openssl rand -base64 32`"
-            ))
+            )
         });
     }
     if ASYMMETRIC_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
-        return field.refuse(format!("is an asymmetric key: give a {KEY_PREFIX} key"));
+        return Err(format!("is an asymmetric key: give a {KEY_PREFIX} key"));
     }
     if text.len() < TEXT_BYTES_MIN {
-        return field.refuse(format!(
+        return Err(format!(
             "is too short to be safe: give at least {TEXT_BYTES_MIN} bytes, or a {KEY_PREFIX} key"
         ));
     }
-    Some(Secret::new(text.clone().into_bytes()))
+    Ok(Secret::new(text.clone().into_bytes()))
+}
+
+/// `"standard"`, or `{ header, prefix, encoding, content, timestamp_header }`.
+fn scheme(field: &Field<'_>) -> Option<Option<HmacScheme>> {
+    if field.is_string() {
+        return field.one_of(&[("standard", ())]).map(|()| None);
+    }
+    let mut section = field.section()?;
+    let name = |field: &Field<'_>| headers::header_name(field, &field.string()?);
+    let missing = "is missing: name the header, such as \"X-Webhook-Signature\"";
+    let header = section.require("header", missing, name);
+    let prefix = section.read("prefix", prefix).unwrap_or_default();
+    let encodings = [("hex", SignatureEncoding::Hex), ("base64", SignatureEncoding::Base64)];
+    let encoding = section.read("encoding", |field| field.one_of(&encodings));
+    let content = section.read("content", content);
+    let content = content.unwrap_or_else(|| vec![SignedPart::Body]);
+    let timestamp_header = section.read("timestamp_header", name);
+    section.finish();
+    Some(Some(HmacScheme {
+        header: header?,
+        prefix,
+        encoding: encoding.unwrap_or(SignatureEncoding::Hex),
+        content,
+        timestamp_header,
+    }))
+}
+
+fn prefix(field: &Field<'_>) -> Option<String> {
+    let text = field.string()?;
+    if text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        return Some(text);
+    }
+    field.refuse(format!("{} cannot stand in a header: use visible ASCII", field.shown()))
+}
+
+/// `{timestamp}:{body}`: what is signed, in this order.
+fn content(field: &Field<'_>) -> Option<Vec<SignedPart>> {
+    let shape = "write {body} once, and {id} and {timestamp} where they belong";
+    let text = field.string()?;
+    let mut parts = Vec::new();
+    let mut rest = text.as_str();
+    while let Some((before, after)) = rest.split_once('{') {
+        if !before.is_empty() {
+            parts.push(SignedPart::Literal(before.to_owned()));
+        }
+        let Some((name, after)) = after.split_once('}') else {
+            return field.refuse(format!("{} has a `{{` without `}}`: {shape}", field.shown()));
+        };
+        parts.push(match name {
+            "id" => SignedPart::Id,
+            "timestamp" => SignedPart::Timestamp,
+            "body" => SignedPart::Body,
+            _ => {
+                return field.refuse(format!("{} has an unknown part: {shape}", field.shown()));
+            }
+        });
+        rest = after;
+    }
+    if !rest.is_empty() {
+        parts.push(SignedPart::Literal(rest.to_owned()));
+    }
+    if parts.iter().filter(|part| **part == SignedPart::Body).count() != 1 {
+        return field.refuse(format!("{} does not sign the body: {shape}", field.shown()));
+    }
+    Some(parts)
 }

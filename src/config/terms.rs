@@ -13,11 +13,13 @@ use url::Url;
 use crate::config::field::Field;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
+use crate::config::settings::AnswerRule;
 use crate::config::settings::Auth;
 use crate::config::settings::Batch;
 use crate::config::settings::Delays;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Glob;
+use crate::config::settings::HmacScheme;
 use crate::config::settings::Ordering;
 use crate::config::settings::Parking;
 use crate::config::settings::Retry;
@@ -60,12 +62,14 @@ pub(super) const RATE_LIMITS: RangeInclusive<f64> = 0.01..=100_000.0;
 const RESPONSE_LIMIT: usize = 64 * 1024;
 pub(super) const RESPONSE_LIMITS: RangeInclusive<u64> = 0..=1 << 20;
 
-/// Statuses that may count as delivered. A redirect is never followed, so it may.
-const SUCCESS_CODES: RangeInclusive<u16> = 200..=599;
-
 /// See [`Endpoint`], which this becomes.
 #[derive(Clone)]
 pub(super) struct Terms {
+    /// As written; what they must be depends on the scheme.
+    pub(super) secrets: Vec<Secret<String>>,
+    /// `None`: Standard Webhooks.
+    pub(super) scheme: Option<HmacScheme>,
+    /// What these two make together.
     pub(super) signing: Option<Signing>,
     pub(super) headers: HeaderMap,
     pub(super) user_agent: String,
@@ -81,7 +85,7 @@ pub(super) struct Terms {
     pub(super) capacity: NonZeroUsize,
     pub(super) rate_limit: Option<f64>,
     pub(super) parking: Parking,
-    pub(super) success: Vec<u16>,
+    pub(super) answers: AnswerRule,
     pub(super) response_limit: usize,
 }
 
@@ -90,6 +94,8 @@ impl Terms {
         // The constants above are not zero; `MIN` (1) is what a zero would become.
         let count = |number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN);
         Self {
+            secrets: Vec::new(),
+            scheme: None,
             signing: None,
             headers: HeaderMap::new(),
             user_agent: user_agent.to_owned(),
@@ -104,7 +110,7 @@ impl Terms {
             capacity: count(CAPACITY),
             rate_limit: None,
             parking: Parking::default(),
-            success: Vec::new(),
+            answers: AnswerRule::default(),
             response_limit: RESPONSE_LIMIT,
         }
     }
@@ -125,6 +131,7 @@ impl Terms {
             name: Arc::from(name),
             url,
             events,
+            filter: None,
             signing: self.signing,
             auth,
             headers: self.headers,
@@ -137,7 +144,7 @@ impl Terms {
             capacity: self.capacity,
             rate_limit: self.rate_limit,
             parking: self.parking,
-            success: self.success,
+            answers: self.answers,
             addresses: AddressPolicy::Operator,
             response_limit: self.response_limit,
         }
@@ -183,12 +190,4 @@ pub(super) fn user_agent(field: &Field<'_>) -> Option<String> {
 
 pub(super) fn ordering(field: &Field<'_>) -> Option<Ordering> {
     field.one_of(&[("key", Ordering::Key), ("strict", Ordering::Strict), ("none", Ordering::None)])
-}
-
-pub(super) fn success(field: &Field<'_>) -> Option<Vec<u16>> {
-    let codes = field.list()?;
-    if codes.is_empty() {
-        return field.refuse("is empty: list status codes, or leave it out for every 2xx");
-    }
-    Some(codes.iter().filter_map(|code| code.integer(&SUCCESS_CODES)).collect())
 }

@@ -8,6 +8,7 @@ use crate::config::settings::ExpiryRule;
 use crate::config::settings::Payload;
 use crate::config::settings::Signing;
 
+mod contracts;
 mod reference;
 mod refusals;
 
@@ -86,10 +87,17 @@ fn webhook_sets_the_terms_of_every_endpoint_and_an_endpoint_its_own() {
     assert_eq!(short.headers["x-team"], "all");
     assert_eq!(crm.headers["x-team"], "crm");
     assert_eq!(crm.headers["x-zone"], "eu");
-    assert_eq!((crm.rate_limit, crm.success.as_slice()), (Some(2.5), [200, 409].as_slice()));
-    let keys = |endpoint: &Endpoint| match &endpoint.signing {
-        Some(Signing::Standard { keys }) => keys.iter().map(|key| key.reveal().clone()).collect(),
-        None => Vec::new(),
+    assert_eq!(
+        (crm.rate_limit, crm.answers.success.as_slice()),
+        (Some(2.5), [200, 409].as_slice())
+    );
+    let keys = |endpoint: &Endpoint| -> Vec<Vec<u8>> {
+        match &endpoint.signing {
+            Some(Signing::Standard { keys }) => {
+                keys.iter().map(|key| key.reveal().clone()).collect()
+            }
+            other => panic!("{other:?}"),
+        }
     };
     let key: Vec<u8> = (0..32).collect();
     assert_eq!(keys(short), [b"0123456789abcdef".to_vec()]);

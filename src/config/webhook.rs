@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::config::answers;
 use crate::config::field::Field;
 use crate::config::headers;
 use crate::config::parking;
@@ -21,16 +22,18 @@ use crate::config::terms::set;
 pub(super) const EXPIRIES: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(365 * 86_400);
 
-pub(super) struct Webhook {
+pub(super) struct Webhook<'a> {
     pub(super) enabled: bool,
     /// `None` if there are some and one of them is bad.
     pub(super) urls: Option<Vec<Secret<Url>>>,
     /// As written; what stands in for it depends on the events.
     pub(super) data_expiry: Option<Duration>,
     pub(super) terms: Terms,
+    /// A file with endpoints; read when the events are known.
+    pub(super) subscriptions: Option<Field<'a>>,
 }
 
-pub(super) fn read(mut section: Section<'_>, user_agent: &str) -> Webhook {
+pub(super) fn read<'a>(mut section: Section<'a>, user_agent: &str) -> Webhook<'a> {
     let enabled = section.read("enabled", Field::boolean).unwrap_or(true);
     let urls = match section.field("urls") {
         Some(field) => urls(&field),
@@ -40,8 +43,9 @@ pub(super) fn read(mut section: Section<'_>, user_agent: &str) -> Webhook {
     let mut terms = Terms::defaults(user_agent);
     read_terms(&mut section, &mut terms);
     check(&section, &terms);
+    let subscriptions = section.field("subscriptions");
     section.finish();
-    Webhook { enabled, urls, data_expiry, terms }
+    Webhook { enabled, urls, data_expiry, terms, subscriptions }
 }
 
 fn urls(field: &Field<'_>) -> Option<Vec<Secret<Url>>> {
@@ -70,12 +74,13 @@ fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
     set(&mut terms.batch.linger, linger);
     set(&mut terms.capacity, section.read("queue_capacity", |f| f.count(&terms::CAPACITIES)));
     set(&mut terms.user_agent, section.read("user_agent", terms::user_agent));
-    terms.signing = section.read("secret", signing::read);
+    signing::read(section, terms);
     set(&mut terms.headers, section.read("headers", headers::read));
     terms.rate_limit = section.read("rate_limit", |f| f.number(&terms::RATE_LIMITS));
     parking::read(section, &mut terms.parking);
     set(&mut terms.ordering, section.read("ordering", terms::ordering));
-    set(&mut terms.success, section.read("success", terms::success));
+    answers::read_success(section, &mut terms.answers);
+    set(&mut terms.answers.retry, section.read("retry_on", answers::retry_on));
     let limit = section.read("response_limit", |f| f.size(&terms::RESPONSE_LIMITS));
     set(&mut terms.response_limit, limit);
 }
@@ -85,6 +90,7 @@ fn check(section: &Section<'_>, terms: &Terms) {
     if terms.retry_interval > terms.retry_cap {
         section.note("retry_interval", "is longer than `retry_cap`: raise the cap");
     }
+    signing::check_headers(section, terms);
     if terms.batch.size > terms.capacity {
         section.note("batch_size", "is more than `queue_capacity`: raise the capacity");
     }

@@ -47,7 +47,7 @@ pub(crate) async fn complete(
     events: &[Arc<Event>],
     batched: bool,
     now: Timestamp,
-    signature: Option<&mut Signature>,
+    signature: Option<&mut Signature<'_>>,
 ) -> Outgoing {
     if is_large(events) {
         let pieces = Pieces::new(events.to_vec(), batched, now);
@@ -86,7 +86,7 @@ fn assemble(events: &[Arc<Event>], batched: bool, now: Timestamp) -> Bytes {
 }
 
 /// The length in bytes; every byte goes through `signature` too.
-async fn measure(pieces: Pieces, mut signature: Option<&mut Signature>) -> u64 {
+async fn measure(pieces: Pieces, mut signature: Option<&mut Signature<'_>>) -> u64 {
     let mut length = 0;
     let mut since_yield = 0;
     for piece in pieces {

@@ -45,6 +45,10 @@ static RESERVED: [HeaderName; 15] = [
 /// refusal is final, so for larger batches it is left out.
 const EVENT_IDS_MAX_BYTES: usize = 6 * 1024;
 
+/// CloudEvents 1.0, JSON format: a structured event, and an array of them.
+const CLOUDEVENT: &[u8] = b"application/cloudevents+json";
+const CLOUDEVENTS_BATCH: &str = "application/cloudevents-batch+json; charset=utf-8";
+
 /// What stands for a secret value.
 const MASK: &str = "[secret]";
 
@@ -123,12 +127,30 @@ pub(crate) fn fixed(endpoint: &Endpoint) -> Result<HeaderMap, DeliveryError> {
     Ok(headers)
 }
 
+/// Adds what the body's shape asks for, such as its content type. What the operator wrote for the
+/// endpoint counts more. A batch has the content type of its array.
+pub(crate) fn shape(headers: &mut HeaderMap, endpoint: &HeaderMap, lease: &Lease, batched: bool) {
+    let Some(first) = lease.events.first() else { return };
+    for (name, value) in first.body.headers() {
+        if endpoint.contains_key(name) {
+            continue;
+        }
+        match (batched, value.as_bytes()) {
+            (false, _) => drop(headers.insert(name, value.clone())),
+            (true, structured) if structured.starts_with(CLOUDEVENT) => {
+                headers.insert(name, HeaderValue::from_static(CLOUDEVENTS_BATCH));
+            }
+            (true, _) => {}
+        }
+    }
+}
+
 /// Adds what belongs to this attempt.
 pub(crate) fn complete(
     headers: &mut HeaderMap,
     ids: Ids,
     timestamp: &str,
-    signature: Option<HeaderValue>,
+    signed: Vec<(HeaderName, HeaderValue)>,
 ) {
     let value = |text: String| HeaderValue::try_from(text).expect("ids are hex and commas");
     headers.reserve(5);
@@ -140,8 +162,8 @@ pub(crate) fn complete(
         headers.insert(WEBHOOK_REPLAY, HeaderValue::from_static("true"));
     }
     headers.insert(WEBHOOK_TIMESTAMP, value(timestamp.to_owned()));
-    if let Some(signature) = signature {
-        headers.insert(WEBHOOK_SIGNATURE, signature);
+    for (name, value) in signed {
+        headers.insert(name, value);
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::field;
 use url::Url;
 
+use crate::config::settings::AnswerRule;
 use crate::config::settings::Endpoint;
 use crate::delivery::body;
 use crate::delivery::body::Outgoing;
@@ -40,6 +41,9 @@ const IDLE_MAX: Duration = Duration::from_secs(50);
 /// Headers of a request that are kept for the books.
 const SHOWN_HEADERS_MAX_BYTES: usize = 32 * 1024;
 
+/// How much of a response a rule on its body looks at.
+const JUDGED_BODY_MAX_BYTES: usize = 64 * 1024;
+
 /// Sends to one endpoint. Built once; attempts run concurrently and share its connections.
 pub struct Client {
     endpoint: Arc<str>,
@@ -47,10 +51,12 @@ pub struct Client {
     url: Url,
     /// What every request carries, authentication included.
     headers: HeaderMap,
+    /// Those of them that the operator wrote.
+    own_headers: HeaderMap,
     signer: Option<Signer>,
     /// Bodies are JSON arrays.
     batched: bool,
-    success: Vec<u16>,
+    answers: AnswerRule,
     timeout: Duration,
     response_limit: usize,
     /// The URL's host is an address that this endpoint may not reach.
@@ -96,10 +102,11 @@ impl Client {
             endpoint: name(),
             url: request.url().clone(),
             headers: request.headers().clone(),
+            own_headers: endpoint.headers.clone(),
             http,
             signer: endpoint.signing.as_ref().map(Signer::new),
             batched: endpoint.batch.size.get() > 1,
-            success: endpoint.success.clone(),
+            answers: endpoint.answers.clone(),
             timeout: endpoint.timeout,
             response_limit: endpoint.response_limit,
             refusal: guard::check_host(url, endpoint.addresses).err(),
@@ -135,7 +142,7 @@ impl Client {
             }
         };
         let took = started.elapsed();
-        let (verdict, failure) = judge(seen.reply(ended), &self.success);
+        let (verdict, failure) = judge(seen.reply(ended), &seen.body, &self.answers);
         let status = seen.status.map(|status| status.as_u16());
         tracing::Span::current().record("status", status);
         tracing::debug!(
@@ -150,7 +157,7 @@ impl Client {
             took,
             request_headers,
             response_headers: std::mem::take(&mut seen.headers),
-            response_body: seen.into_body(),
+            response_body: seen.into_body(self.response_limit),
         }
     }
 
@@ -169,8 +176,9 @@ impl Client {
         let body = body::complete(&lease.events, self.batched, now, signature.as_mut()).await;
         let mut request = reqwest::Request::new(http::Method::POST, self.url.clone());
         let mut headers = self.headers.clone();
-        let signature = signature.map(Signature::finish);
-        headers::complete(&mut headers, ids, &timestamp, signature);
+        let signed = signature.map(Signature::finish).unwrap_or_default();
+        headers::shape(&mut headers, &self.own_headers, lease, self.batched);
+        headers::complete(&mut headers, ids, &timestamp, signed);
         *shown = headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES);
         *request.headers_mut() = headers;
         *request.body_mut() = Some(match body {
@@ -178,7 +186,12 @@ impl Client {
             Outgoing::Streamed(stream) => reqwest::Body::wrap(stream),
         });
         let response = self.http.execute(request).await.map_err(|error| classify(&error))?;
-        seen.read(response, self.response_limit, now).await
+        // The rule on the body needs one, whatever the books keep.
+        let limit = match self.answers.body {
+            Some(_) => self.response_limit.max(JUDGED_BODY_MAX_BYTES),
+            None => self.response_limit,
+        };
+        seen.read(response, limit, now).await
     }
 
     fn overdue(&self) -> Failure {

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | a status of the success rule (a list, else every 2xx), and a complete response | delivered |
 //! | the same, but the response broke off or did not end in time | retry |
-//! | 408, 425, 429, 5xx; a 2xx that the success list leaves out | retry, heeding `Retry-After` |
+//! | 408, 425, 429, 5xx, or what `retry.on` lists; a 2xx that the rule refuses | retry, heeding `Retry-After` |
 //! | 410 | gone |
 //! | every other status, redirects among them | dead |
 //! | network, DNS, TLS, timeout, no HTTP | retry |
@@ -15,6 +15,9 @@ use std::time::UNIX_EPOCH;
 
 use http::StatusCode;
 
+use crate::config::settings::AnswerRule;
+use crate::config::settings::BodyRule;
+use crate::config::settings::RetryOn;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
@@ -38,15 +41,30 @@ pub(crate) enum Reply {
     Nothing(Failure),
 }
 
-/// Decides about a reply under the endpoint's success rule.
-pub(crate) fn judge(reply: Reply, success: &[u16]) -> (Verdict, Option<Failure>) {
+/// Decides about a reply under the endpoint's rule. `body` is as much of the response's as was
+/// read; it counts only where the rule asks for it.
+pub(crate) fn judge(reply: Reply, body: &[u8], rule: &AnswerRule) -> (Verdict, Option<Failure>) {
+    let failure = |detail| Some(Failure { class: FailureClass::Status, detail });
     match reply {
         // A refusal stands, whether or not its text came to an end.
-        Reply::Response { status, retry_after, broken: _ } if !is_success(status, success) => {
-            let failure = Failure { class: FailureClass::Status, detail: describe(status) };
-            (refused(status, retry_after), Some(failure))
+        Reply::Response { status, retry_after, broken: _ }
+            if !is_success(status, &rule.success) =>
+        {
+            (refused(status, retry_after, &rule.retry), failure(describe(status)))
         }
-        Reply::Response { broken: None, .. } => (Verdict::Delivered, None),
+        Reply::Response { status, retry_after, broken: None } => match &rule.body {
+            Some(expected) if !says(body, expected) => {
+                // What the body says instead is the receiver's data, and stays out of logs.
+                let detail = format!(
+                    "{}, but its body does not say {} = {}",
+                    describe(status),
+                    expected.pointer,
+                    expected.equals
+                );
+                (refused(status, retry_after, &rule.retry), failure(detail))
+            }
+            _ => (Verdict::Delivered, None),
+        },
         Reply::Response { broken: Some(failure), .. } | Reply::Nothing(failure) => {
             (failed(failure.class), Some(failure))
         }
@@ -72,12 +90,30 @@ fn is_success(status: StatusCode, success: &[u16]) -> bool {
     if success.is_empty() { status.is_success() } else { success.contains(&status.as_u16()) }
 }
 
-/// The verdict on a status that is no success.
-fn refused(status: StatusCode, at_least: Option<Duration>) -> Verdict {
-    match status.as_u16() {
-        410 => Verdict::Gone,
+/// Whether an answer is JSON and says what it must. Numbers are compared by value: `0` and `0.0`
+/// are one.
+fn says(body: &[u8], rule: &BodyRule) -> bool {
+    let answer: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let found = answer.as_ref().and_then(|answer| answer.pointer(&rule.pointer));
+    found.is_some_and(|found| {
+        *found == rule.equals || found.as_f64().is_some_and(|n| rule.equals.as_f64() == Some(n))
+    })
+}
+
+/// The verdict on an answer that is no success.
+fn refused(status: StatusCode, at_least: Option<Duration>, retry: &RetryOn) -> Verdict {
+    let code = status.as_u16();
+    let again = match retry {
         // A 2xx outside of the list is a receiver that is up and has not taken it.
-        200..300 | 408 | 425 | 429 | 500..600 => Verdict::Retry { at_least },
+        RetryOn::Usual => matches!(code, 200..300 | 408 | 425 | 429 | 500..600),
+        RetryOn::Everything => true,
+        RetryOn::Statuses(listed) => {
+            status.is_success() || listed.iter().any(|range| range.contains(&code))
+        }
+    };
+    match code {
+        _ if again => Verdict::Retry { at_least },
+        410 => Verdict::Gone,
         _ => Verdict::Dead,
     }
 }

@@ -73,7 +73,9 @@ impl Seen {
         }
     }
 
-    pub(crate) fn into_body(self) -> Bytes {
+    /// The first bytes of the body, up to `limit`.
+    pub(crate) fn into_body(mut self, limit: usize) -> Bytes {
+        self.body.truncate(limit);
         Bytes::from(self.body)
     }
 }

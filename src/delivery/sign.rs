@@ -2,13 +2,21 @@
 //!
 //! Standard Webhooks `v1`: HMAC-SHA256 over `id.timestamp.body`, in base64. Of several keys, as
 //! while a secret rotates, each gives a signature; receivers accept any that they can verify.
+//!
+//! Or an HMAC-SHA256 as a receiver that already exists wants it: see [`HmacScheme`].
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use http::HeaderName;
 use http::HeaderValue;
 use ring::hmac;
 
+use crate::config::settings::HmacScheme;
+use crate::config::settings::SignatureEncoding;
+use crate::config::settings::SignedPart;
 use crate::config::settings::Signing;
+
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// Base64 of a SHA-256, with `v1,` before it and a blank after it.
 const SIGNATURE_BYTES: usize = 48;
@@ -16,42 +24,85 @@ const SIGNATURE_BYTES: usize = 48;
 /// An endpoint's keys, made ready once.
 #[derive(Debug)]
 pub(crate) struct Signer {
+    /// One, but for Standard Webhooks while a secret rotates.
     keys: Vec<hmac::Key>,
+    /// `None`: Standard Webhooks.
+    scheme: Option<HmacScheme>,
 }
 
 /// The signatures of one request, to which the body is still being added.
-#[derive(Clone, Debug)]
-pub(crate) struct Signature {
+#[derive(Debug)]
+pub(crate) struct Signature<'a> {
     contexts: Vec<hmac::Context>,
+    scheme: Option<&'a HmacScheme>,
+    id: &'a str,
+    timestamp: &'a str,
 }
 
 impl Signer {
     pub(crate) fn new(signing: &Signing) -> Self {
-        let Signing::Standard { keys } = signing;
         let ready = |key: &Vec<u8>| hmac::Key::new(hmac::HMAC_SHA256, key);
-        Self { keys: keys.iter().map(|key| ready(key.reveal())).collect() }
+        match signing {
+            Signing::Standard { keys } => {
+                Self { keys: keys.iter().map(|key| ready(key.reveal())).collect(), scheme: None }
+            }
+            Signing::Hmac { key, scheme } => {
+                Self { keys: vec![ready(key.reveal())], scheme: Some(scheme.clone()) }
+            }
+        }
     }
 
     /// Begins to sign the request with this id and time; the body follows by [`Signature::add`].
-    pub(crate) fn begin(&self, id: &str, timestamp: &str) -> Signature {
-        let mut signature =
-            Signature { contexts: self.keys.iter().map(hmac::Context::with_key).collect() };
-        for piece in [id, ".", timestamp, "."] {
-            signature.add(piece.as_bytes());
+    pub(crate) fn begin<'a>(&'a self, id: &'a str, timestamp: &'a str) -> Signature<'a> {
+        let contexts = self.keys.iter().map(hmac::Context::with_key).collect();
+        let scheme = self.scheme.as_ref();
+        let mut signature = Signature { contexts, scheme, id, timestamp };
+        match scheme {
+            None => [id, ".", timestamp, "."].iter().for_each(|p| signature.add(p.as_bytes())),
+            Some(scheme) => {
+                let body = |part: &SignedPart| *part == SignedPart::Body;
+                let before = scheme.content.iter().position(body).unwrap_or_default();
+                signature.add_parts(scheme.content.get(..before).unwrap_or_default());
+            }
         }
         signature
     }
 }
 
-impl Signature {
+impl Signature<'_> {
     pub(crate) fn add(&mut self, piece: &[u8]) {
         for context in &mut self.contexts {
             context.update(piece);
         }
     }
 
-    /// The value of `webhook-signature`, marked as sensitive.
-    pub(crate) fn finish(self) -> HeaderValue {
+    /// The headers that carry the signature, whose value is marked as sensitive.
+    pub(crate) fn finish(mut self) -> Vec<(HeaderName, HeaderValue)> {
+        let Some(scheme) = self.scheme else {
+            return vec![(WEBHOOK_SIGNATURE, sensitive(self.standard()))];
+        };
+        let after = scheme.content.iter().skip_while(|part| **part != SignedPart::Body);
+        let after: Vec<SignedPart> = after.skip(1).cloned().collect();
+        self.add_parts(&after);
+        let mut headers = Vec::with_capacity(2);
+        if let Some(name) = &scheme.timestamp_header {
+            let value =
+                HeaderValue::from_str(self.timestamp).expect("digits can stand in a header");
+            headers.push((name.clone(), value));
+        }
+        for context in self.contexts {
+            let mut text = scheme.prefix.clone();
+            let tag = context.sign();
+            match scheme.encoding {
+                SignatureEncoding::Hex => text.push_str(&hex(tag.as_ref())),
+                SignatureEncoding::Base64 => BASE64_STANDARD.encode_string(tag, &mut text),
+            }
+            headers.push((scheme.header.clone(), sensitive(text)));
+        }
+        headers
+    }
+
+    fn standard(self) -> String {
         let mut text = String::with_capacity(self.contexts.len() * SIGNATURE_BYTES);
         for context in self.contexts {
             if !text.is_empty() {
@@ -60,10 +111,34 @@ impl Signature {
             text.push_str("v1,");
             BASE64_STANDARD.encode_string(context.sign(), &mut text);
         }
-        let mut value = HeaderValue::try_from(text).expect("base64 can stand in a header");
-        value.set_sensitive(true);
-        value
+        text
     }
+
+    fn add_parts(&mut self, parts: &[SignedPart]) {
+        for part in parts {
+            match part {
+                SignedPart::Literal(text) => self.add(text.as_bytes()),
+                SignedPart::Id => self.add(self.id.as_bytes()),
+                SignedPart::Timestamp => self.add(self.timestamp.as_bytes()),
+                SignedPart::Body => {}
+            }
+        }
+    }
+}
+
+/// Prefixes are checked when the configuration is read; the rest is hex or base64.
+fn sensitive(text: String) -> HeaderValue {
+    let mut value = HeaderValue::try_from(text).expect("a signature can stand in a header");
+    value.set_sensitive(true);
+    value
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 0xF])
+        .filter_map(|nibble| char::from_digit(u32::from(nibble), 16))
+        .collect()
 }
 
 #[cfg(test)]
@@ -77,11 +152,71 @@ mod tests {
 
     fn sign(keys: &[&[u8]], pieces: &[&str]) -> String {
         let keys = keys.iter().map(|key| Secret::new(key.to_vec())).collect();
-        let mut signature = Signer::new(&Signing::Standard { keys }).begin(ID, TIMESTAMP);
+        let headers = headers(&Signing::Standard { keys }, pieces);
+        assert_eq!(headers.len(), 1);
+        assert_eq!(headers[0].0, "webhook-signature");
+        headers[0].1.to_str().unwrap().to_owned()
+    }
+
+    fn headers(signing: &Signing, pieces: &[&str]) -> Vec<(HeaderName, HeaderValue)> {
+        let signer = Signer::new(signing);
+        let mut signature = signer.begin(ID, TIMESTAMP);
         for piece in pieces {
             signature.add(piece.as_bytes());
         }
-        signature.finish().to_str().unwrap().to_owned()
+        signature.finish()
+    }
+
+    fn custom(prefix: &str, encoding: SignatureEncoding, content: &[SignedPart]) -> Signing {
+        Signing::Hmac {
+            key: Secret::new(b"your-secret-key".to_vec()),
+            scheme: HmacScheme {
+                header: HeaderName::from_static("x-webhook-signature"),
+                prefix: prefix.to_owned(),
+                encoding,
+                content: content.to_vec(),
+                timestamp_header: Some(HeaderName::from_static("x-webhook-timestamp")),
+            },
+        }
+    }
+
+    /// Expected values are those of `openssl dgst -sha256 -hmac your-secret-key`.
+    #[test]
+    fn an_hmac_is_taken_over_what_the_scheme_says_in_its_order() {
+        use SignatureEncoding::Base64;
+        use SignatureEncoding::Hex;
+        use SignedPart::Body;
+        use SignedPart::Id;
+        use SignedPart::Timestamp;
+        let colon = || SignedPart::Literal(String::from(":"));
+        let cases = [
+            (
+                "sha256=",
+                Hex,
+                vec![Body],
+                "sha256=843474987c9dcc4479b0bab9af692e697c7805b32f881946b24eed25b2549ae9",
+            ),
+            (
+                "",
+                Hex,
+                vec![Timestamp, colon(), Body],
+                "c1a52d0b6e5ab6f23476c9c8127e7caa381cc5cdec13eb177baf3a1f83a157d7",
+            ),
+            (
+                "",
+                Base64,
+                vec![Id, colon(), Body, colon(), Timestamp],
+                "wXJ1/0AjtASo85nJxwSD/qZkhUw+MJYk1zUXoNjNGys=",
+            ),
+        ];
+        for (prefix, encoding, content, expected) in cases {
+            let (head, tail) = BODY.split_at(20);
+            let headers = headers(&custom(prefix, encoding, &content), &[head, tail]);
+            let shown: Vec<_> =
+                headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+            let signature = ("x-webhook-signature", expected);
+            assert_eq!(shown, [("x-webhook-timestamp", TIMESTAMP), signature]);
+        }
     }
 
     #[test]
@@ -103,7 +238,10 @@ mod tests {
     #[test]
     fn the_signature_is_hidden_from_debug_output() {
         let keys = vec![Secret::new(vec![7; 32])];
-        let signature = Signer::new(&Signing::Standard { keys }).begin(ID, TIMESTAMP).finish();
-        assert_eq!(format!("{signature:?}"), "Sensitive");
+        let hmac = custom("", SignatureEncoding::Hex, &[SignedPart::Body]);
+        for signing in [Signing::Standard { keys }, hmac] {
+            let headers = headers(&signing, &[BODY]);
+            assert_eq!(format!("{:?}", headers.last().unwrap().1), "Sensitive");
+        }
     }
 }

@@ -4,11 +4,18 @@
 //! source ─ Change ─▶ [route ─▶ filter ─▶ expiry ─▶ payload] ─ Event ─▶ queue
 //! ```
 //!
-//! Pure: a change, the rules and the time in; events out. Rules are compiled once per relation, so
-//! that a row costs no look-up by name.
+//! Pure, but for one warning for each expression that fails: a change, the rules and the time in;
+//! events out. Rules are compiled once per relation, so that a row costs no look-up by name, unless
+//! an expression asks for one.
 
 pub mod datum;
+mod envelope;
 pub(crate) mod expiry;
+mod image;
 pub(crate) mod payload;
+pub mod require;
 pub mod route;
+mod scope;
+mod template;
+mod value;
 mod writer;

@@ -1,10 +1,21 @@
-//! Built-in payloads, compiled once per relation into labels and column references.
+//! Payloads, compiled once per relation into labels and column references; the two built-in ones
+//! that are walhook's own.
 
 use std::sync::Arc;
+
+use http::HeaderName;
+use http::HeaderValue;
 
 use crate::config::settings::OCR_WALLET_COLUMNS;
 use crate::config::settings::Payload;
 use crate::event::datum;
+use crate::event::envelope;
+use crate::event::envelope::CloudEvents;
+use crate::event::image;
+use crate::event::image::Image;
+use crate::event::scope::Scope;
+use crate::event::template::Faults;
+use crate::event::template::Template;
 use crate::event::writer::NamedColumn;
 use crate::event::writer::Writer;
 use crate::flow::change::Change;
@@ -29,15 +40,33 @@ pub(crate) struct Shape {
 #[derive(Debug)]
 enum Kind {
     /// `opening` is everything before the commit time.
-    Standard { opening: Vec<u8>, columns: Vec<NamedColumn> },
+    Standard {
+        opening: Vec<u8>,
+        columns: Vec<NamedColumn>,
+    },
     /// `opening` is everything before the attempt's time.
-    OcrWallet { opening: Vec<u8>, columns: Vec<NamedColumn> },
+    OcrWallet {
+        opening: Vec<u8>,
+        columns: Vec<NamedColumn>,
+    },
+    CloudEvents {
+        attributes: CloudEvents,
+        columns: Vec<NamedColumn>,
+    },
+    Debezium {
+        columns: Vec<NamedColumn>,
+    },
+    Template {
+        template: Template,
+        content_type: Option<HeaderValue>,
+    },
 }
 
 impl Shape {
-    pub(crate) fn compile(payload: Payload, event_type: &str, relation: &Relation) -> Self {
-        let mut quoted = Vec::new();
-        datum::write_string(&mut quoted, event_type.as_bytes());
+    pub(crate) fn compile(payload: &Payload, event_type: &str, relation: &Relation) -> Self {
+        let quoted = envelope::quoted(event_type);
+        let all = || named(relation, 0..relation.columns.len());
+        let of_key = || named(relation, relation.key.iter().copied());
         let opening = |before: &str, after: &str| {
             [before.as_bytes(), quoted.as_slice(), after.as_bytes()].concat()
         };
@@ -45,9 +74,9 @@ impl Shape {
             Payload::Standard => Self {
                 kind: Kind::Standard {
                     opening: opening("{\"type\":", ",\"timestamp\":\""),
-                    columns: named(relation, 0..relation.columns.len()),
+                    columns: all(),
                 },
-                facts: named(relation, relation.key.iter().copied()),
+                facts: of_key(),
             },
             Payload::OcrWallet => {
                 let find = |names: &[&str]| {
@@ -62,14 +91,47 @@ impl Shape {
                     facts: find(&["id", "wallet_code", "create_time"]),
                 }
             }
+            Payload::CloudEvents(mode) => {
+                let attributes = CloudEvents::new(*mode, &relation.table, event_type);
+                Self { kind: Kind::CloudEvents { attributes, columns: all() }, facts: of_key() }
+            }
+            Payload::Debezium => Self { kind: Kind::Debezium { columns: all() }, facts: of_key() },
+            Payload::Template { root, content_type } => {
+                let template = Template::json(root, relation, all());
+                let content_type = content_type.clone();
+                Self { kind: Kind::Template { template, content_type }, facts: of_key() }
+            }
+            Payload::Text { pieces, content_type } => {
+                let template = Template::text(pieces, relation, all());
+                let content_type = Some(content_type.clone());
+                Self { kind: Kind::Template { template, content_type }, facts: of_key() }
+            }
         }
     }
 
-    /// Writes the body of `change`, whose age counts from `born`.
-    pub(crate) fn write(&self, out: &mut Writer, change: &Change, born: Timestamp) {
+    /// Writes the body of the change that `scope` is about.
+    pub(crate) fn write(&self, out: &mut Writer, scope: &Scope<'_>, faults: &mut Faults) {
+        let change = scope.change;
         match &self.kind {
             Kind::Standard { opening, columns } => standard(out, opening, columns, change),
-            Kind::OcrWallet { opening, columns } => ocr_wallet(out, opening, columns, change, born),
+            Kind::OcrWallet { opening, columns } => {
+                ocr_wallet(out, opening, columns, change, scope.born);
+            }
+            Kind::CloudEvents { attributes, columns } => attributes.write(out, columns, scope),
+            Kind::Debezium { columns } => envelope::debezium(out, columns, scope),
+            Kind::Template { template, .. } => template.write(out, scope, faults),
+        }
+    }
+
+    /// What the body asks of the request.
+    pub(crate) fn headers(&self, scope: &Scope<'_>) -> Vec<(HeaderName, HeaderValue)> {
+        match &self.kind {
+            Kind::CloudEvents { attributes, .. } => attributes.headers(scope),
+            Kind::Template { content_type: Some(value), .. } => envelope::content_type(value),
+            Kind::Standard { .. }
+            | Kind::OcrWallet { .. }
+            | Kind::Debezium { .. }
+            | Kind::Template { content_type: None, .. } => Vec::new(),
         }
     }
 
@@ -106,29 +168,61 @@ fn standard(out: &mut Writer, opening: &[u8], columns: &[NamedColumn], change: &
     out.raw(opening);
     out.raw(change.committed.iso_millis());
     out.raw("\",\"data\":");
+    data(out, columns, change);
+    if let Op::Update { old, new } = &change.op {
+        if let Some(old) = old {
+            out.raw(",\"old\":");
+            old_object(out, columns, old, change);
+        }
+        unchanged(out, columns, new, old.as_ref());
+    }
+    if let Some(given) = &change.metadata {
+        out.raw(",\"metadata\":");
+        metadata(out, given);
+    }
+    out.raw("}");
+}
+
+/// The row that the change is about: the new one, what is known of the old one on a delete, null
+/// for a truncate.
+pub(crate) fn data(out: &mut Writer, columns: &[NamedColumn], change: &Change) {
     match &change.op {
         Op::Insert { new } => object(out, columns, new, change, None),
-        Op::Update { old, new } => {
-            object(out, columns, new, change, old.as_ref());
-            if let Some(old) = old {
-                out.raw(",\"old\":");
-                old_object(out, columns, old, change);
-            }
-            unchanged(out, columns, new, old.as_ref());
-        }
+        Op::Update { old, new } => object(out, columns, new, change, old.as_ref()),
         Op::Delete { old } => old_object(out, columns, old, change),
         Op::Truncate => out.raw("null"),
     }
-    if let Some(metadata) = &change.metadata {
-        out.raw(",\"metadata\":");
-        // The application wrote it: what is not JSON must not break ours.
-        if datum::is_json(metadata) {
-            out.raw(metadata);
-        } else {
-            out.string(metadata);
-        }
+}
+
+/// What the application attached to the transaction: what is not JSON must not break ours.
+pub(crate) fn metadata(out: &mut Writer, given: &[u8]) {
+    if datum::is_json(given) {
+        out.raw(given);
+    } else {
+        out.string(given);
     }
-    out.raw("}");
+}
+
+/// The previous values of the columns that an update changed, as far as PostgreSQL sent them.
+pub(crate) fn changes(out: &mut Writer, columns: &[NamedColumn], change: &Change) {
+    let mut separator = "{";
+    for column in columns.iter().filter(|column| image::is_changed(change, column.index)) {
+        let Image::In(old) = image::previous(change, column.index) else { continue };
+        out.raw(separator);
+        separator = ",";
+        out.raw(&column.label);
+        out.column(old, column.index, &column.sql_type);
+    }
+    out.raw(if separator == "{" { "{}" } else { "}" });
+}
+
+/// The old row, as far as there is one.
+pub(crate) fn old_of(op: &Op) -> Option<&Old> {
+    match op {
+        Op::Update { old, .. } => old.as_ref(),
+        Op::Delete { old } => Some(old),
+        Op::Insert { .. } | Op::Truncate => None,
+    }
 }
 
 /// A row as a JSON object. A value that the update did not send is taken from the whole old row
@@ -143,7 +237,9 @@ fn object(
     let mut separator = "{";
     for column in columns {
         let source = match (row.value(column.index), old) {
-            (Value::Unchanged, Some(old)) if carries(old, column, change) => old.tuple(),
+            (Value::Unchanged, Some(old)) if image::carries(old, change, column.index) => {
+                old.tuple()
+            }
             (Value::Unchanged, _) => continue,
             (Value::Null | Value::Text(_), _) => row,
         };
@@ -157,26 +253,15 @@ fn object(
 
 /// The old row: the whole of it, or its identity columns alone. The others of a key image are null
 /// whatever they were, so they are left out.
-fn old_object(out: &mut Writer, columns: &[NamedColumn], old: &Old, change: &Change) {
+pub(crate) fn old_object(out: &mut Writer, columns: &[NamedColumn], old: &Old, change: &Change) {
     let mut separator = "{";
-    for column in columns.iter().filter(|column| carries(old, column, change)) {
+    for column in columns.iter().filter(|column| image::carries(old, change, column.index)) {
         out.raw(separator);
         separator = ",";
         out.raw(&column.label);
         out.column(old.tuple(), column.index, &column.sql_type);
     }
     out.raw(if separator == "{" { "{}" } else { "}" });
-}
-
-/// Whether the old row says anything about a column.
-fn carries(old: &Old, column: &NamedColumn, change: &Change) -> bool {
-    match old {
-        Old::Full(tuple) => tuple.value(column.index) != Value::Unchanged,
-        Old::Key(tuple) => {
-            let of_identity = change.relation.columns.get(column.index).is_some_and(|c| c.identity);
-            of_identity && matches!(tuple.value(column.index), Value::Text(_))
-        }
-    }
 }
 
 /// Lists the columns that the update did not touch and PostgreSQL did not send.

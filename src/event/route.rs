@@ -1,8 +1,10 @@
 //! Which changes become which events, and who gets them.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::config::expression::Expression;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Filter;
@@ -10,6 +12,9 @@ use crate::config::settings::Operations;
 use crate::event::expiry::Age;
 use crate::event::payload;
 use crate::event::payload::Shape;
+use crate::event::scope::Fault;
+use crate::event::scope::Scope;
+use crate::event::template::Faults;
 use crate::event::writer::Writer;
 use crate::flow::change::Change;
 use crate::flow::change::Old;
@@ -29,7 +34,7 @@ use crate::flow::settlement::EndpointIndex;
 use crate::flow::time::Timestamp;
 
 /// An event rule's index in the settings' list.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct RuleIndex(pub usize);
 
 /// What a change came to under one rule.
@@ -37,6 +42,8 @@ pub struct RuleIndex(pub usize);
 pub enum Routed {
     /// To be handed to the lanes of the rule's endpoints. `sequence` and `held` are still open.
     Event(Box<Event>),
+    /// Likewise, but only for these: the filters of the rule's other endpoints are not true.
+    Partly { event: Box<Event>, endpoints: Vec<EndpointIndex> },
     /// The rule's filter does not let it through.
     Filtered,
     /// Too old when it was read.
@@ -50,6 +57,7 @@ pub struct Router {
     /// By relation oid; compiled again when the relation has changed.
     compiled: HashMap<u32, Compiled>,
     writer: Writer,
+    faults: Reporter,
 }
 
 #[derive(Debug)]
@@ -58,6 +66,8 @@ struct Rule {
     origin: Origin,
     table: Arc<TableName>,
     endpoints: Vec<EndpointIndex>,
+    /// Of those endpoints that have one.
+    filters: Vec<(EndpointIndex, Expression)>,
 }
 
 #[derive(Debug)]
@@ -82,13 +92,65 @@ enum Gate {
     Open,
     /// The column's index; `None` where the relation has no such column: nothing passes.
     NotBlank(Option<usize>),
+    When(Expression),
+    Both(Box<Gate>, Box<Gate>),
 }
 
 impl Gate {
-    fn admits(&self, row: Option<&Tuple>) -> bool {
-        match (self, row) {
-            (Self::Open, _) | (Self::NotBlank(_), None) => true,
-            (Self::NotBlank(column), Some(row)) => column.is_some_and(|c| !is_blank(row, c)),
+    fn compile(filter: &Filter, relation: &Relation) -> Self {
+        match filter {
+            Filter::NotBlank { column } => Self::NotBlank(relation.column(column)),
+            Filter::When(expression) => Self::When(expression.clone()),
+            Filter::Both(one, other) => {
+                let compile = |filter| Box::new(Self::compile(filter, relation));
+                Self::Both(compile(one), compile(other))
+            }
+        }
+    }
+
+    fn admits(&self, scope: &Scope<'_>, faults: &mut Faults) -> bool {
+        match self {
+            Self::Open => true,
+            Self::NotBlank(column) => match payload::row_of(&scope.change.op) {
+                None => true,
+                Some(row) => column.is_some_and(|column| !is_blank(row, column)),
+            },
+            Self::When(expression) => holds(expression, scope, faults),
+            Self::Both(one, other) => one.admits(scope, faults) && other.admits(scope, faults),
+        }
+    }
+}
+
+/// Whether an expression is true for the change. One that has no value is not.
+fn holds(expression: &Expression, scope: &Scope<'_>, faults: &mut Faults) -> bool {
+    scope.is_true(expression).unwrap_or_else(|fault| {
+        faults.push((Arc::from(expression.source()), fault));
+        false
+    })
+}
+
+/// Names each way in which an expression fails once, however many rows it fails on.
+#[derive(Debug, Default)]
+struct Reporter {
+    /// Of the change at hand.
+    faults: Faults,
+    /// As many as there are expressions in the configuration times kinds of faults, at most.
+    named: HashSet<(RuleIndex, Arc<str>, Fault)>,
+}
+
+impl Reporter {
+    fn report(&mut self, index: RuleIndex, rule: &Rule) {
+        for (expression, fault) in self.faults.drain(..) {
+            if self.named.insert((index, Arc::clone(&expression), fault)) {
+                tracing::warn!(
+                    event = %rule.settings.event_type,
+                    table = %rule.table,
+                    %expression,
+                    error = fault.as_str(),
+                    "expression has no value on a row; a filter counts as false, a place of a \
+                     payload as null; further rows are not named"
+                );
+            }
         }
     }
 }
@@ -101,7 +163,11 @@ impl Router {
                 endpoint.events.iter().any(|glob| glob.matches(&settings.event_type))
             };
             let endpoints = endpoints.iter().enumerate().filter(|(_, e)| takes(e));
+            let filter = |(index, endpoint): (usize, &Endpoint)| {
+                Some((EndpointIndex(index), endpoint.filter.clone()?))
+            };
             Rule {
+                filters: endpoints.clone().filter_map(filter).collect(),
                 origin: Origin::new(system, &settings.event_type),
                 table: Arc::new(settings.table.clone()),
                 endpoints: endpoints.map(|(index, _)| EndpointIndex(index)).collect(),
@@ -112,6 +178,7 @@ impl Router {
             rules: rules.iter().map(rule).collect(),
             compiled: HashMap::new(),
             writer: Writer::default(),
+            faults: Reporter::default(),
         }
     }
 
@@ -138,7 +205,10 @@ impl Router {
         for plan in &compiled.plans {
             let Some(rule) = self.rules.get(plan.rule.0) else { continue };
             if concerns(rule.settings.on, &change.op) {
-                each(plan.rule, plan.apply(rule, change, now, &mut self.writer));
+                let faults = &mut self.faults.faults;
+                let routed = plan.apply(rule, change, now, &mut self.writer, faults);
+                self.faults.report(plan.rule, rule);
+                each(plan.rule, routed);
             }
         }
     }
@@ -154,11 +224,11 @@ fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
             rule: RuleIndex(index),
             gate: match &settings.filter {
                 None => Gate::Open,
-                Some(Filter::NotBlank { column }) => Gate::NotBlank(relation.column(column)),
+                Some(filter) => Gate::compile(filter, relation),
             },
             age: settings.expiry.as_ref().map(|rule| Age::compile(rule, relation)),
             order_by: if order_by.is_empty() { relation.key.clone() } else { order_by },
-            shape: Shape::compile(settings.payload, &settings.event_type, relation),
+            shape: Shape::compile(&settings.payload, &settings.event_type, relation),
         }
     };
     Compiled { relation: Arc::clone(relation), plans: mine.map(plan).collect() }
@@ -174,19 +244,27 @@ fn concerns(on: Operations, op: &Op) -> bool {
 }
 
 impl Plan {
-    fn apply(&self, rule: &Rule, change: &Change, now: Timestamp, writer: &mut Writer) -> Routed {
+    fn apply(
+        &self,
+        rule: &Rule,
+        change: &Change,
+        now: Timestamp,
+        writer: &mut Writer,
+        faults: &mut Faults,
+    ) -> Routed {
         let row = payload::row_of(&change.op);
-        if !self.gate.admits(row) {
-            return Routed::Filtered;
-        }
         let id = EventId::new(change.position, rule.origin);
         let expiry = self.age.as_ref().map(|age| age.of(change, row));
+        let born = expiry.map_or(change.committed, |expiry| expiry.born);
+        let scope = Scope { change, event_type: &rule.settings.event_type, id, now, born };
+        if !self.gate.admits(&scope, faults) {
+            return Routed::Filtered;
+        }
         if expiry.is_some_and(|expiry: Expiry| expiry.is_over(now)) {
             return Routed::Expired { id, facts: self.shape.facts(row) };
         }
-        let born = expiry.map_or(change.committed, |expiry| expiry.born);
-        self.shape.write(writer, change, born);
-        Routed::Event(Box::new(Event {
+        self.shape.write(writer, &scope, faults);
+        let event = Box::new(Event {
             id,
             sequence: 0,
             position: change.position,
@@ -195,10 +273,23 @@ impl Plan {
             committed: change.committed,
             keys: self.keys(rule, change),
             expiry,
-            body: writer.finish(),
+            body: writer.finish().with_headers(self.shape.headers(&scope)),
             facts: self.shape.facts(row),
             held: None,
-        }))
+        });
+        if rule.filters.is_empty() {
+            return Routed::Event(event);
+        }
+        let mut refuses = |endpoint: &EndpointIndex| {
+            let filter = rule.filters.iter().find(|(index, _)| index == endpoint);
+            filter.is_some_and(|(_, filter)| !holds(filter, &scope, faults))
+        };
+        let endpoints: Vec<_> =
+            rule.endpoints.iter().copied().filter(|endpoint| !refuses(endpoint)).collect();
+        match endpoints.len() == rule.endpoints.len() {
+            true => Routed::Event(event),
+            false => Routed::Partly { event, endpoints },
+        }
     }
 
     /// The order keys: of the row, and of the old row where the update changed them.
@@ -251,4 +342,4 @@ fn is_blank(row: &Tuple, column: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

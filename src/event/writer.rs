@@ -9,6 +9,7 @@ use crate::event::datum;
 use crate::flow::body::Body;
 use crate::flow::body::LARGE_TEXT_BYTES;
 use crate::flow::body::Part;
+use crate::flow::body::escape_into;
 use crate::flow::change::Tuple;
 use crate::flow::change::Value;
 use crate::flow::relation::SqlType;
@@ -41,6 +42,29 @@ impl Writer {
         datum::write_string(&mut self.text, text);
     }
 
+    /// Appends `text` as a part of a JSON string.
+    pub(crate) fn escaped(&mut self, text: &[u8]) {
+        escape_into(&mut self.text, text);
+    }
+
+    /// Appends a column's text as a part of a JSON string.
+    pub(crate) fn escaped_column(&mut self, row: &Tuple, column: usize) {
+        let Value::Text(text) = row.value(column) else { return };
+        match (text.len() > LARGE_TEXT_BYTES).then(|| row.shared(column)).flatten() {
+            Some(shared) => self.part(Part::Escaped(shared)),
+            None => self.escaped(text),
+        }
+    }
+
+    /// Appends a column's text as it is.
+    pub(crate) fn raw_column(&mut self, row: &Tuple, column: usize) {
+        let Value::Text(text) = row.value(column) else { return };
+        match (text.len() > LARGE_TEXT_BYTES).then(|| row.shared(column)).flatten() {
+            Some(shared) => self.part(Part::Bytes(shared)),
+            None => self.raw(text),
+        }
+    }
+
     /// Appends a column's value; null for null and for a value that PostgreSQL did not send.
     pub(crate) fn column(&mut self, row: &Tuple, column: usize, sql_type: &SqlType) {
         let Value::Text(text) = row.value(column) else { return self.raw("null") };
@@ -58,6 +82,11 @@ impl Writer {
 
     pub(crate) fn attempt_seconds(&mut self) {
         self.part(Part::AttemptSeconds);
+    }
+
+    /// Without quotes around it.
+    pub(crate) fn attempt_iso(&mut self) {
+        self.part(Part::AttemptIso);
     }
 
     pub(crate) fn age_seconds(&mut self, born: Timestamp) {

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 use bytes::BytesMut;
+use http::HeaderName;
+use http::HeaderValue;
 
 use crate::flow::time::Timestamp;
 
@@ -21,6 +23,8 @@ pub enum Part {
     Escaped(Bytes),
     /// The attempt's time in whole seconds since the Unix epoch.
     AttemptSeconds,
+    /// The attempt's time in ISO 8601, UTC with milliseconds, without quotes around it.
+    AttemptIso,
     /// Seconds from `born` to the attempt, a decimal number with milliseconds; never negative.
     AgeSeconds { born: Timestamp },
 }
@@ -29,11 +33,22 @@ pub enum Part {
 #[derive(Clone, Debug, Default)]
 pub struct Body {
     parts: Vec<Part>,
+    /// What its shape asks of the request: a content type other than JSON, attributes.
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Body {
     pub fn new(parts: Vec<Part>) -> Self {
-        Self { parts }
+        Self { parts, headers: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn with_headers(self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        Self { headers, ..self }
+    }
+
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
     }
 
     pub fn parts(&self) -> &[Part] {
@@ -46,7 +61,7 @@ impl Body {
             .iter()
             .map(|part| match part {
                 Part::Bytes(bytes) | Part::Escaped(bytes) => bytes.len(),
-                Part::AttemptSeconds | Part::AgeSeconds { .. } => 0,
+                Part::AttemptSeconds | Part::AttemptIso | Part::AgeSeconds { .. } => 0,
             })
             .sum()
     }
@@ -74,6 +89,7 @@ impl Body {
                 Bytes::from(out)
             }
             Part::AttemptSeconds => Bytes::from(now.seconds().to_string()),
+            Part::AttemptIso => Bytes::from(now.iso_millis()),
             Part::AgeSeconds { born } => {
                 let age = now.since(*born);
                 Bytes::from(format!("{}.{:03}", age.as_secs(), age.subsec_millis()))

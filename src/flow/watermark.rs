@@ -7,7 +7,8 @@
 //!
 //! Nothing is confirmed to PostgreSQL before it is settled: what is confirmed is never sent again.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::collections::btree_map;
 
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
@@ -24,24 +25,25 @@ pub enum Opened {
 
 /// Follows events from the moment they are handed to lanes until every endpoint has settled them.
 ///
-/// Memory grows with what is in flight, not with the length of a transaction: a settled prefix is
-/// forgotten at once, also in the middle of one.
+/// Memory grows with the events that are not settled, not with the length of a transaction and not
+/// with what is settled behind an event that is stuck: a settled event is forgotten at once, and
+/// what it stood for is left to the one before it.
 #[derive(Debug, Default)]
 pub struct Watermark {
-    /// Sequence number of the first entry.
-    first: u64,
-    /// Events that are not in the settled prefix, in commit order.
-    open: VecDeque<Entry>,
+    next_sequence: u64,
+    /// Events that are not settled, by number.
+    open: BTreeMap<u64, Entry>,
     confirmable: Lsn,
     settled: Option<Position>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    position: Position,
     committed: Timestamp,
     /// Endpoints that have not settled it yet.
     owed: u32,
+    /// The last of the events from this one on, up to the next open one.
+    last: Position,
     /// What may be confirmed once this event and everything before it is settled; `ZERO` while
     /// its transaction goes on.
     boundary: Lsn,
@@ -50,35 +52,44 @@ struct Entry {
 impl Watermark {
     /// The number that the next event will get.
     pub fn next_sequence(&self) -> u64 {
-        self.first + self.open.len() as u64
+        self.next_sequence
     }
 
     /// An event is about to be handed to `owed` lanes. Returns its number: events are counted
     /// from 0 in this order.
     pub fn open(&mut self, position: Position, committed: Timestamp, owed: u32) -> u64 {
-        let sequence = self.next_sequence();
-        self.open.push_back(Entry { position, committed, owed, boundary: Lsn::ZERO });
-        self.advance();
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let entry = Entry { committed, owed, last: position, boundary: Lsn::ZERO };
+        if owed == 0 {
+            self.leave(sequence, &entry);
+        } else {
+            self.open.insert(sequence, entry);
+        }
         sequence
     }
 
     /// All events before this call belong to transactions that end at or before `end`, and all
     /// later ones to transactions that end after it: a commit, or a keepalive while none is open.
     pub fn boundary(&mut self, end: Lsn) {
-        match self.open.back_mut() {
-            Some(entry) => entry.boundary = entry.boundary.max(end),
+        match self.open.last_entry() {
+            Some(mut last) => last.get_mut().boundary = last.get().boundary.max(end),
             None => self.confirmable = self.confirmable.max(end),
         }
     }
 
     /// One endpoint has settled the event with this number.
     pub fn settle(&mut self, sequence: u64) {
-        let offset = sequence.checked_sub(self.first).and_then(|n| usize::try_from(n).ok());
-        match offset.and_then(|offset| self.open.get_mut(offset)) {
-            Some(entry) if entry.owed > 0 => entry.owed -= 1,
-            _ => debug_assert!(false, "event {sequence} is settled more often than it was owed"),
+        match self.open.entry(sequence) {
+            btree_map::Entry::Occupied(mut open) if open.get().owed > 1 => open.get_mut().owed -= 1,
+            btree_map::Entry::Occupied(open) => {
+                let settled = open.remove();
+                self.leave(sequence, &settled);
+            }
+            btree_map::Entry::Vacant(_) => {
+                debug_assert!(false, "event {sequence} is settled more often than it was owed");
+            }
         }
-        self.advance();
     }
 
     /// [`Self::open`] or [`Self::boundary`].
@@ -91,11 +102,17 @@ impl Watermark {
         }
     }
 
-    fn advance(&mut self) {
-        while let Some(entry) = self.open.pop_front_if(|entry| entry.owed == 0) {
-            self.first += 1;
-            self.settled = Some(entry.position);
-            self.confirmable = self.confirmable.max(entry.boundary);
+    /// Hands what a settled event stood for to the open one before it, or makes it confirmable.
+    fn leave(&mut self, sequence: u64, settled: &Entry) {
+        match self.open.range_mut(..sequence).next_back() {
+            Some((_, before)) => {
+                before.last = settled.last;
+                before.boundary = before.boundary.max(settled.boundary);
+            }
+            None => {
+                self.settled = Some(settled.last);
+                self.confirmable = self.confirmable.max(settled.boundary);
+            }
         }
     }
 
@@ -111,10 +128,10 @@ impl Watermark {
 
     /// When the oldest event that is not settled was committed; `None` if all are.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.open.front().map(|entry| entry.committed)
+        self.open.first_key_value().map(|(_, entry)| entry.committed)
     }
 
-    /// Events that are not in the settled prefix.
+    /// Events that are not settled.
     pub fn open_events(&self) -> usize {
         self.open.len()
     }
@@ -152,11 +169,35 @@ mod tests {
     }
 
     impl Model {
+        /// Events in the settled prefix.
+        fn settled(&self) -> usize {
+            self.events.iter().take_while(|&&owed| owed == 0).count()
+        }
+
         fn confirmable(&self) -> u64 {
-            let settled = self.events.iter().take_while(|&&owed| owed == 0).count();
+            let settled = self.settled();
             let reached = self.boundaries.iter().filter(|(events, _)| *events <= settled);
             reached.map(|&(_, end)| end).max().unwrap_or(0)
         }
+    }
+
+    #[test]
+    fn one_event_that_is_not_settled_keeps_none_of_those_behind_it_in_memory() {
+        let mut mark = Watermark::default();
+        let open = |mark: &mut Watermark, ordinal| {
+            let position = Position { commit: Lsn::from_raw(7), ordinal };
+            mark.open(position, Timestamp::default(), 1)
+        };
+        let stuck = open(&mut mark, 0);
+        for ordinal in 1..1000 {
+            let sequence = open(&mut mark, ordinal);
+            mark.settle(sequence);
+        }
+        mark.boundary(Lsn::from_raw(8));
+        assert_eq!((mark.open_events(), mark.confirmable()), (1, Lsn::ZERO));
+        mark.settle(stuck);
+        assert_eq!((mark.open_events(), mark.confirmable()), (0, Lsn::from_raw(8)));
+        assert_eq!(mark.settled().map(|last| last.ordinal), Some(999));
     }
 
     proptest! {
@@ -170,7 +211,8 @@ mod tests {
                 wal += 1;
                 match step {
                     Step::Event { owed } => {
-                        let position = Position { commit: Lsn::from_raw(wal), ordinal: 0 };
+                        let ordinal = u32::try_from(model.events.len()).unwrap();
+                        let position = Position { commit: Lsn::from_raw(wal), ordinal };
                         let sequence = mark.open(position, Timestamp::default(), owed);
                         prop_assert_eq!(sequence, model.events.len() as u64);
                         model.events.push(owed);
@@ -191,6 +233,10 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(mark.confirmable(), Lsn::from_raw(model.confirmable()));
+                let settled = mark.settled().map_or(0, |last| last.ordinal as usize + 1);
+                prop_assert_eq!(settled, model.settled());
+                let open = model.events.iter().filter(|&&owed| owed > 0).count();
+                prop_assert_eq!(mark.open_events(), open);
                 prop_assert!(mark.confirmable() >= before, "it went back");
                 before = mark.confirmable();
             }

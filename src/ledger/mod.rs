@@ -134,6 +134,7 @@ impl Ledger {
             self.watermark.settle(settlement.event.sequence);
         }
         let Some(account) = self.endpoints.get(settlement.endpoint.0) else { return };
+        account.metrics.pending_memory.dec();
         let now = self.clock.now();
         match &settlement.outcome {
             Outcome::Delivered { took, .. } => {

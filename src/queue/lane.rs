@@ -160,6 +160,8 @@ pub struct Lane {
     settled: Vec<Settlement>,
     freed: Freed,
     in_flight_events: usize,
+    /// Nothing more is offered, so a batch that is not full has nothing to wait for.
+    is_closed: bool,
 }
 
 #[derive(Debug)]
@@ -197,6 +199,7 @@ impl Lane {
             settled: Vec::new(),
             freed: Freed::default(),
             in_flight_events: 0,
+            is_closed: false,
             settings,
         }
     }
@@ -325,6 +328,13 @@ impl Lane {
             return None;
         }
         self.next_lease_at(now).into_iter().chain(self.next_care_at(now)).min()
+    }
+
+    /// Nothing more will be offered: what is there is leased without waiting for full batches, and
+    /// what waits for the backlog goes there.
+    pub fn close(&mut self, now: Now) {
+        self.is_closed = true;
+        self.end_tail(now);
     }
 
     /// From here on nothing is leased. What is in flight can still be completed; the rest is never

@@ -177,9 +177,13 @@ impl LaneTask {
                 messages = self.input.recv_many(&mut arrived, MESSAGES_MAX),
                     if !is_closed && !is_stopping =>
                 {
-                    is_closed = messages == 0;
                     // The turn may have begun long ago.
-                    self.take_in(&mut arrived, is_closed, now());
+                    let now = now();
+                    if messages == 0 {
+                        is_closed = true;
+                        self.lane.close(now);
+                    }
+                    self.take_in(&mut arrived, now);
                 }
                 () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)),
                     if wake_at.is_some() => {}
@@ -232,7 +236,7 @@ impl LaneTask {
         }
     }
 
-    fn take_in(&mut self, arrived: &mut Vec<Message>, is_closed: bool, now: Now) {
+    fn take_in(&mut self, arrived: &mut Vec<Message>, now: Now) {
         for message in arrived.drain(..) {
             match message {
                 Message::Events(events) => {
@@ -245,10 +249,6 @@ impl LaneTask {
                 Message::Replay(Replay { id, event }) => self.lane.replay(event, id, now),
                 Message::CaughtUp => self.lane.caught_up(),
             }
-        }
-        if is_closed {
-            // What waits for the backlog would hold up the end.
-            self.lane.end_tail(now);
         }
     }
 

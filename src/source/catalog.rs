@@ -12,19 +12,17 @@
 pub mod facts;
 pub mod judge;
 
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::config::settings::Filter;
 use crate::config::settings::Operations;
+use crate::config::settings::Postgres;
 use crate::config::settings::Settings;
 use crate::flow::lsn::Lsn;
 use crate::flow::relation::TableName;
 use crate::source::error::SourceError;
 use crate::source::refusal::Refusal;
-use crate::source::wire::command::Connection;
+use crate::source::wire::command;
 use crate::source::wire::command::Creation;
 use crate::source::wire::command::NewSlot;
 use crate::store::error::StoreError;
@@ -52,13 +50,7 @@ impl Wanted {
     pub fn new(settings: &Settings) -> Self {
         let mut tables: Vec<WantedTable> = Vec::new();
         for rule in &settings.events {
-            let filter = rule.filter.as_ref().map(|filter| match filter {
-                Filter::NotBlank { column } => column,
-            });
-            let age = rule.expiry.as_ref().and_then(|expiry| expiry.column.as_ref());
-            let columns = filter.into_iter().chain(age).chain(&rule.order_by).cloned();
-            let shown = rule.payload.columns().iter().map(|&column| column.to_owned());
-            let columns = columns.chain(shown);
+            let columns = rule.columns();
             let known = tables.iter_mut().find(|table| table.name == rule.table);
             match known {
                 Some(table) => {
@@ -67,7 +59,7 @@ impl Wanted {
                 }
                 None => tables.push(WantedTable {
                     name: rule.table.clone(),
-                    columns: columns.collect(),
+                    columns: columns.into_iter().collect(),
                     operations: rule.on,
                 }),
             }
@@ -182,18 +174,35 @@ pub async fn inspect(client: &Client, wanted: &Wanted) -> Result<Report, StoreEr
     Ok(judge::judge(&facts, wanted))
 }
 
-/// Makes what is missing: the publication, then the slot.
+/// Makes sure that everything is there, for those who only look on.
+///
+/// # Errors
+/// [`SourceError::NotSetUp`] with everything that is missing, also what [`prepare`] would make.
+pub async fn require(client: &Client, wanted: &Wanted) -> Result<(), SourceError> {
+    let report = inspect(client, wanted).await?;
+    let mut problems = report.problems();
+    let publication = || wanted.publication.clone();
+    let missing = |sql| Refusal::NotPrepared { publication: publication(), sql };
+    problems.extend(report.steps.into_iter().map(missing));
+    if problems.is_empty() { Ok(()) } else { Err(SourceError::NotSetUp(problems)) }
+}
+
+/// Makes what is missing: the publication, then the slot. A slot that is in use does not stand in
+/// the way of that; whoever streams from it afterwards decides how long to wait for it. Only a new
+/// slot takes a replication connection: one more than it needs would refuse walhook a server with a
+/// single free walsender.
 ///
 /// # Errors
 /// [`SourceError::NotSetUp`] with everything that stands in the way, before anything is changed;
 /// the server's refusal of a statement.
-pub async fn prepare<S: AsyncRead + AsyncWrite + Unpin>(
+pub async fn prepare(
     client: &Client,
-    replication: &mut Connection<S>,
+    settings: &Postgres,
     wanted: &Wanted,
 ) -> Result<Prepared, SourceError> {
     let report = inspect(client, wanted).await?;
-    let problems = report.problems();
+    let mut problems = report.problems();
+    problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
     if !problems.is_empty() {
         return Err(SourceError::NotSetUp(problems));
     }
@@ -208,9 +217,12 @@ pub async fn prepare<S: AsyncRead + AsyncWrite + Unpin>(
     }
     if report.makes_slot {
         let slot = NewSlot { name: &wanted.slot, temporary: false, failover: false };
+        let mut replication =
+            command::connect(&settings.server, settings.wal_sender_timeout).await?;
         if let Creation::Created { consistent } = replication.create_slot(slot).await? {
             prepared.slot_made = Some(consistent);
         }
+        replication.close().await;
     }
     prepared.warnings = report.findings;
     prepared.warnings.retain(|finding| finding.level == Level::Warning);

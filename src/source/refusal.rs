@@ -69,6 +69,11 @@ pub enum Refusal {
         role: String,
         sql: String,
     },
+    /// `walhook run` would run `sql`; who only looks on makes nothing.
+    NotPrepared {
+        publication: String,
+        sql: String,
+    },
     PublicationLacks {
         publication: String,
         lacks: String,
@@ -131,6 +136,7 @@ impl Refusal {
             | Self::MissingColumn { .. }
             | Self::NoIdentity { .. }
             | Self::NoPublication { .. }
+            | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
             | Self::PublicationGone { .. }
             | Self::WrongPlugin { .. }
@@ -162,6 +168,7 @@ impl Refusal {
             | Self::MissingColumn { .. }
             | Self::NoIdentity { .. }
             | Self::NoPublication { .. }
+            | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
             | Self::WrongPlugin { .. }
             | Self::SlotElsewhere { .. }
@@ -205,6 +212,9 @@ impl Refusal {
             ),
             Self::NoPublication { publication, role, .. } => {
                 format!("publication {publication} does not exist and role {role} may not make it")
+            }
+            Self::NotPrepared { publication, .. } => {
+                format!("publication {publication} is missing or does not publish all tables")
             }
             Self::PublicationLacks { publication, lacks, .. } => {
                 format!("publication {publication} lacks {lacks}")
@@ -295,6 +305,9 @@ impl Refusal {
             ),
             Self::NoPublication { sql, .. } | Self::PublicationLacks { sql, .. } => {
                 format!("run `{sql}` as a superuser or as the owner")
+            }
+            Self::NotPrepared { sql, .. } => {
+                format!("start `walhook run` once, which mends it, or run `{sql}`")
             }
             Self::PublicationGone { slot, .. } => format!(
                 "run `SELECT pg_drop_replication_slot({});` and start again: what the slot had not \

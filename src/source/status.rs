@@ -113,6 +113,9 @@ impl StatusHandle {
 
     pub fn streaming(&self, server: Server) {
         self.change(|state| {
+            if matches!(state.connection, Connection::Waiting(_)) {
+                self.shared.reconnects.fetch_add(1, Ordering::Relaxed);
+            }
             state.connection = Connection::Streaming;
             state.moved = Instant::now();
             state.server = server;
@@ -121,7 +124,6 @@ impl StatusHandle {
 
     /// The connection is lost; `reason` is the error's chain and holds no secret.
     pub fn waiting(&self, reason: String) {
-        self.shared.reconnects.fetch_add(1, Ordering::Relaxed);
         self.change(|state| state.connection = Connection::Waiting(reason));
     }
 
@@ -210,5 +212,9 @@ mod tests {
         assert_eq!(status.readiness(Instant::now()), Ok(()));
         status.waiting(String::from("lost the connection"));
         assert_eq!(status.readiness(Instant::now()), Err(String::from("lost the connection")));
+        status.waiting(String::from("still away"));
+        assert_eq!(status.view().reconnects, 0);
+        status.streaming(Server::default());
+        assert_eq!(status.view().reconnects, 1, "however often it was tried");
     }
 }

@@ -15,8 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::ReadHalf;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -39,6 +41,7 @@ use crate::source::wire::command;
 use crate::source::wire::command::NewSlot;
 use crate::source::wire::command::SystemIdentity;
 use crate::source::wire::feedback;
+use crate::source::wire::feedback::LetGo;
 use crate::source::wire::frame::Frame;
 use crate::source::wire::frame::FrameReader;
 use crate::source::wire::heard::Heard;
@@ -49,6 +52,14 @@ use crate::store::transport::Transport;
 /// First and longest wait before a lost connection is tried again.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 const RECONNECT_CAP: Duration = Duration::from_secs(10);
+
+/// How long a start waits for a slot, or a walsender, that is still held: a walhook that was killed
+/// a moment ago holds them until the server has noticed. Less than the 5 s within which a start
+/// that cannot succeed has to say so.
+const HELD_MAX: Duration = Duration::from_secs(3);
+
+/// Between two looks at it.
+const HELD_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long the goodbye to the server may take.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
@@ -71,6 +82,11 @@ pub struct Terms {
     pub status: StatusHandle,
     /// What may be confirmed to the server.
     pub confirmed: watch::Receiver<Lsn>,
+    /// Ends the connection; a new one is made as after any other loss.
+    pub let_go: LetGo,
+    /// Where the feedback runs. Not on the runtime of whoever takes the changes: to render a large
+    /// row may take longer than the server waits for a sign of life.
+    pub feedback_on: Handle,
 }
 
 /// See the module's header.
@@ -101,9 +117,9 @@ impl Source {
     ///
     /// # Errors
     /// Whatever stands in the way, also if waiting might help: whoever starts walhook wants to
-    /// know.
+    /// know. Only for what the process before it may hold there is a wait of 3 s.
     pub async fn open(terms: Terms) -> Result<Self, SourceError> {
-        let (stream, identity) = connect(&terms).await?;
+        let (stream, identity) = connect_when_free(&terms).await?;
         Ok(Self {
             terms,
             identity,
@@ -205,6 +221,26 @@ impl Source {
     }
 }
 
+/// Connects; waits up to `HELD_MAX` for somebody else to let go.
+async fn connect_when_free(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
+    let deadline = Instant::now() + HELD_MAX;
+    let mut told = false;
+    loop {
+        match connect(terms).await {
+            Err(SourceError::Refused(
+                held @ (Refusal::SlotInUse { .. } | Refusal::NoFreeWalSender { .. }),
+            )) if Instant::now() < deadline => {
+                if !std::mem::replace(&mut told, true) {
+                    let (held, wait_s) = (held.what(), HELD_MAX.as_secs());
+                    tracing::info!(held, wait_s, "waiting for the one before to let go");
+                }
+                tokio::time::sleep(HELD_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
     let settings = &terms.settings;
     let mut connection = command::connect(&settings.server, settings.wal_sender_timeout).await?;
@@ -221,9 +257,13 @@ async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError>
         .await?;
     let stop_feedback = CancellationToken::new();
     let mut running = JoinSet::new();
-    let feedback =
-        feedback::feedback(streaming.feedback, terms.confirmed.clone(), stop_feedback.clone());
-    running.spawn(feedback);
+    let feedback = feedback::feedback(
+        streaming.feedback,
+        terms.confirmed.clone(),
+        terms.let_go.clone(),
+        stop_feedback.clone(),
+    );
+    running.spawn_on(feedback, &terms.feedback_on);
     terms.status.streaming(Server {
         version: format!("{}.{}", version / 10_000, version % 10_000),
         system: identity.system.to_string(),

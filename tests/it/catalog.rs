@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
 use walhook::config::settings::Operations;
+use walhook::config::settings::Postgres;
 use walhook::flow::relation::TableName;
 use walhook::source::catalog::Level;
 use walhook::source::catalog::Report;
@@ -11,13 +12,12 @@ use walhook::source::catalog::inspect;
 use walhook::source::catalog::prepare;
 use walhook::source::error::SourceError;
 use walhook::source::refusal::Refusal;
-use walhook::source::wire::command;
 use walhook::store;
 use walhook::store::Session;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
-use crate::wire::connect;
+use crate::wire::TIMEOUT;
 use crate::wire::server;
 
 const INSERT: Operations =
@@ -38,6 +38,16 @@ fn wanted(database: &Database, tables: &[&str]) -> Wanted {
 
 async fn session(database: &Database) -> Session {
     store::connect(&server(&database.url())).await.unwrap()
+}
+
+/// How [`prepare`] gets to the server; the names are [`wanted`]'s.
+fn postgres(url: &str) -> Postgres {
+    Postgres {
+        server: server(url),
+        slot: String::new(),
+        publication: String::new(),
+        wal_sender_timeout: TIMEOUT,
+    }
 }
 
 /// What is not fine, a line each.
@@ -63,13 +73,12 @@ async fn a_fresh_database_is_prepared_once_and_then_green() {
     .await
     .unwrap();
     let session = session(&database).await;
-    let mut connection = connect(&database).await;
     let wanted = wanted(&database, &["orders", "parts"]);
     let report = inspect(&session.client, &wanted).await.unwrap();
     assert_eq!(said(&report), "");
     assert!(report.makes_slot && report.steps.len() == 1, "{report:?}");
 
-    let prepared = prepare(&session.client, &mut connection, &wanted).await.unwrap();
+    let prepared = prepare(&session.client, &postgres(&database.url()), &wanted).await.unwrap();
     assert!(prepared.slot_made.is_some() && prepared.ran.len() == 1, "{prepared:?}");
     assert_eq!(published(&sql).await, "orders,parts");
     let flags = "SELECT pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot";
@@ -79,7 +88,7 @@ async fn a_fresh_database_is_prepared_once_and_then_green() {
     let report = inspect(&session.client, &wanted).await.unwrap();
     assert_eq!(said(&report), "");
     assert!(!report.makes_slot && report.steps.is_empty(), "{report:?}");
-    let prepared = prepare(&session.client, &mut connection, &wanted).await.unwrap();
+    let prepared = prepare(&session.client, &postgres(&database.url()), &wanted).await.unwrap();
     assert!(prepared.slot_made.is_none() && prepared.ran.is_empty(), "{prepared:?}");
 }
 
@@ -91,16 +100,15 @@ async fn a_table_and_an_operation_more_are_added_to_our_publication() {
         .await
         .unwrap();
     let session = session(&database).await;
-    let mut connection = connect(&database).await;
-    prepare(&session.client, &mut connection, &wanted(&database, &["a"])).await.unwrap();
+    prepare(&session.client, &postgres(&database.url()), &wanted(&database, &["a"])).await.unwrap();
     let mut more = wanted(&database, &["a", "b"]);
     more.tables[1].operations.update = true;
-    prepare(&session.client, &mut connection, &more).await.unwrap();
+    prepare(&session.client, &postgres(&database.url()), &more).await.unwrap();
     assert_eq!(published(&sql).await, "a,b");
     assert_eq!(sql.text("SELECT pubinsert AND pubupdate FROM pg_publication").await, "t");
 
     let fewer = wanted(&database, &["a"]);
-    let prepared = prepare(&session.client, &mut connection, &fewer).await.unwrap();
+    let prepared = prepare(&session.client, &postgres(&database.url()), &fewer).await.unwrap();
     assert!(prepared.ran.is_empty(), "nothing is taken away: {prepared:?}");
     assert!(prepared.warnings[0].what.contains("public.b, for nobody"), "{prepared:?}");
 }
@@ -113,16 +121,15 @@ async fn publishing_never_makes_the_applications_updates_fail() {
         .await
         .unwrap();
     let session = session(&database).await;
-    let mut connection = connect(&database).await;
     // One publication publishes the same operations of all its tables.
     let mut wanted = wanted(&database, &["a", "b"]);
     wanted.tables[1].operations.update = true;
-    let error = prepare(&session.client, &mut connection, &wanted).await.unwrap_err();
+    let error = prepare(&session.client, &postgres(&database.url()), &wanted).await.unwrap_err();
     let SourceError::NotSetUp(refusals) = &error else { panic!("{error:?}") };
     assert_eq!(refusals[..], [Refusal::NoIdentity { table: TableName::new("public", "a") }]);
 
     wanted.tables[1].operations = INSERT;
-    prepare(&session.client, &mut connection, &wanted).await.unwrap();
+    prepare(&session.client, &postgres(&database.url()), &wanted).await.unwrap();
     sql.batch_execute("INSERT INTO a VALUES (1); UPDATE a SET id = 2").await.unwrap();
 }
 
@@ -137,8 +144,8 @@ async fn a_role_without_privileges_hears_of_all_at_once_and_the_sql_that_it_gets
     ))
     .await
     .unwrap();
-    let server = server(&database.url().replace("postgres@", &format!("{role}@")));
-    let session = store::connect(&server).await.unwrap();
+    let url = database.url().replace("postgres@", &format!("{role}@"));
+    let session = store::connect(&server(&url)).await.unwrap();
     let wanted = wanted(&database, &["orders"]);
     let report = inspect(&session.client, &wanted).await.unwrap();
     assert_eq!(report.problems().len(), 4, "{}", said(&report));
@@ -148,11 +155,10 @@ async fn a_role_without_privileges_hears_of_all_at_once_and_the_sql_that_it_gets
         let quoted = fix.split('`').nth(1).unwrap();
         sql.batch_execute(quoted).await.unwrap();
     }
-    let mut connection = command::connect(&server, super::wire::TIMEOUT).await.unwrap();
-    prepare(&session.client, &mut connection, &wanted).await.unwrap();
+    prepare(&session.client, &postgres(&url), &wanted).await.unwrap();
     let report = inspect(&session.client, &wanted).await.unwrap();
     assert_eq!(said(&report), "");
-    drop((session, connection));
+    drop(session);
     sql.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
 }
 
@@ -212,9 +218,8 @@ async fn a_slot_that_stands_before_the_publication_is_not_papered_over() {
     let slot = "SELECT pg_create_logical_replication_slot(current_database(), 'pgoutput')";
     sql.batch_execute(slot).await.unwrap();
     let session = session(&database).await;
-    let mut connection = connect(&database).await;
     let wanted = wanted(&database, &["orders"]);
-    let error = prepare(&session.client, &mut connection, &wanted).await.unwrap_err();
+    let error = prepare(&session.client, &postgres(&database.url()), &wanted).await.unwrap_err();
     assert_eq!(error.exit_code(), 4);
     assert!(error.to_string().contains("pg_drop_replication_slot"), "{error}");
     assert_eq!(sql.text("SELECT count(*) FROM pg_publication").await, "0");

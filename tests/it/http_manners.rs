@@ -21,6 +21,7 @@ use rustls::RootCertStore;
 use url::Url;
 use walhook::config::secret::Secret;
 use walhook::config::settings::AddressPolicy;
+use walhook::config::settings::AnswerRule;
 use walhook::config::settings::Batch;
 use walhook::config::settings::Delays;
 use walhook::config::settings::Endpoint;
@@ -66,6 +67,7 @@ fn endpoint(url: &str) -> Endpoint {
         name: "crm".into(),
         url: Secret::new(Url::parse(url).unwrap()),
         events: Vec::new(),
+        filter: None,
         signing: None,
         auth: None,
         headers: HeaderMap::new(),
@@ -78,7 +80,7 @@ fn endpoint(url: &str) -> Endpoint {
         capacity: NonZeroUsize::MIN,
         rate_limit: None,
         parking: Parking::default(),
-        success: Vec::new(),
+        answers: AnswerRule::default(),
         addresses: AddressPolicy::Operator,
         response_limit: 64 * 1024,
     }

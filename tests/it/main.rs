@@ -1,9 +1,19 @@
 //! The tests that drive the real program against a real PostgreSQL and real receivers.
 
 mod catalog;
+mod crash;
 mod decode;
+mod endurance;
 mod http_manners;
+mod lanes;
+mod memory;
+mod ocr_wallet;
+mod refusals;
+mod restart;
 mod sandbox;
+mod shapes;
+mod shutdown;
 mod support;
+mod surface;
 mod types;
 mod wire;

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 
 use super::*;
 use crate::config::settings::AddressPolicy;
+use crate::config::settings::AnswerRule;
 use crate::config::settings::BacklogLimits;
 use crate::config::settings::Batch;
 use crate::config::settings::Breaker;
@@ -62,9 +63,12 @@ fn the_reference_shows_the_defaults() {
 #[test]
 fn the_reference_shows_every_key_in_use() {
     let text = uncommented(REFERENCE);
-    let notes = Notes::new("walhook.example.toml", &text, &whole);
-    let settings = read(&notes, &text).unwrap();
-    assert_eq!((settings.events.len(), settings.endpoints.len()), (1, 4));
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/walhook.example.toml");
+    let notes = Notes::new(file, &text, &whole);
+    let Some(settings) = read(&notes, &text) else {
+        panic!("{}", notes.conclude(None::<()>).unwrap_err())
+    };
+    assert_eq!((settings.events.len(), settings.endpoints.len()), (3, 5));
 
     let document = DeTable::parse(&text).unwrap();
     let mut shown = BTreeSet::new();
@@ -99,7 +103,7 @@ fn a_url_and_a_database_give_the_defaults_of_contract_1() {
     assert_eq!(endpoint.user_agent, "wx-msg-chat-webhook/1.0");
     assert_eq!(endpoint.ordering, Ordering::Key);
     assert_eq!(endpoint.addresses, AddressPolicy::Operator);
-    assert!(endpoint.success.is_empty() && endpoint.headers.is_empty());
+    assert!(endpoint.answers == AnswerRule::default() && endpoint.headers.is_empty());
     assert!(endpoint.signing.is_none() && endpoint.auth.is_none() && endpoint.rate_limit.is_none());
 
     let [rule] = settings.events.as_slice() else { panic!("one event") };

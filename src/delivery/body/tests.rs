@@ -95,14 +95,15 @@ async fn a_large_body_is_streamed_with_the_length_and_signature_of_the_whole() {
         event(vec![text(r#"{"note":""#), Part::Escaped(Bytes::from(long.clone())), text("\"}")]);
     let rendered = event(vec![text("\""), text(&"x".repeat(3 << 20)), text("\"")]);
     for (name, events) in [("escaped", vec![large.clone()]), ("both", vec![large, rendered])] {
-        let mut streamed = signer().begin("evt_1", "1");
+        let signer = signer();
+        let mut streamed = signer.begin("evt_1", "1");
         let outgoing = complete(&events, true, NOW, Some(&mut streamed)).await;
         assert!(matches!(outgoing, Outgoing::Streamed(_)), "case: {name}");
         let (body, promised) = drain(outgoing);
         assert_eq!(body.len() as u64, promised, "case: {name}");
         let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(json[0]["note"], long, "case: {name}");
-        let mut whole = signer().begin("evt_1", "1");
+        let mut whole = signer.begin("evt_1", "1");
         whole.add(&body);
         assert_eq!(streamed.finish(), whole.finish(), "case: {name}");
     }

@@ -6,6 +6,7 @@ use url::Url;
 
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
+use crate::config::settings::AnswerRule;
 use crate::config::settings::Auth;
 use crate::config::settings::Batch;
 use crate::config::settings::Delays;
@@ -28,6 +29,7 @@ fn endpoint() -> Endpoint {
         name: "crm".into(),
         url: Secret::new(Url::parse("https://crm.example.com/hooks").unwrap()),
         events: Vec::new(),
+        filter: None,
         signing: None,
         auth: None,
         headers: HeaderMap::new(),
@@ -40,7 +42,7 @@ fn endpoint() -> Endpoint {
         capacity: NonZeroUsize::MIN,
         rate_limit: None,
         parking: Parking::default(),
-        success: Vec::new(),
+        answers: AnswerRule::default(),
         addresses: AddressPolicy::Operator,
         response_limit: 1024,
     }
@@ -75,7 +77,7 @@ fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 fn a_request_carries_its_type_its_agent_its_id_and_its_time() {
     let mut headers = fixed(&endpoint()).unwrap();
     let lease = lease(&[3]);
-    complete(&mut headers, Ids::of(&lease, false), "1700000000", None);
+    complete(&mut headers, Ids::of(&lease, false), "1700000000", Vec::new());
     assert_eq!(value(&headers, "content-type"), "application/json");
     assert_eq!(value(&headers, "user-agent"), "wx-msg-chat-webhook/1.0");
     assert_eq!(value(&headers, "webhook-id"), lease.events[0].id.to_string());
@@ -90,7 +92,7 @@ fn what_is_sent_again_says_so_and_keeps_its_id() {
     for batched in [false, true] {
         let mut headers = HeaderMap::new();
         let replay = Lease { replay: true, ..lease(&[3]) };
-        complete(&mut headers, Ids::of(&replay, batched), "1700000000", None);
+        complete(&mut headers, Ids::of(&replay, batched), "1700000000", Vec::new());
         assert_eq!(value(&headers, "webhook-replay"), "true");
         assert_eq!(value(&headers, "webhook-id"), Ids::of(&lease(&[3]), batched).id);
     }
@@ -181,4 +183,34 @@ fn what_is_kept_of_headers_is_bounded() {
     headers.insert("a", HeaderValue::from_static("1"));
     headers.insert("b", HeaderValue::try_from("x".repeat(100_000)).unwrap());
     assert_eq!(shown(&headers, 1000), [("a".to_owned(), "1".to_owned())]);
+}
+
+#[test]
+fn the_bodys_shape_says_its_type_unless_the_operator_does() {
+    let structured = "application/cloudevents+json; charset=utf-8";
+    let shaped = |value: &'static str| {
+        let mut lease = lease(&[1]);
+        let event = Arc::get_mut(&mut lease.events[0]).unwrap();
+        let name = http::header::CONTENT_TYPE;
+        let headers = vec![(name, HeaderValue::from_static(value))];
+        event.body = Body::default().with_headers(headers);
+        lease
+    };
+    let cases = [
+        ("text/plain", false, None, "text/plain"),
+        ("text/plain", false, Some("text/html"), "text/html"),
+        (structured, false, None, structured),
+        (structured, true, None, CLOUDEVENTS_BATCH),
+        ("application/vnd.acme+json", true, None, "application/json"),
+    ];
+    for (value, batched, own, expected) in cases {
+        let mut endpoint = endpoint();
+        if let Some(own) = own {
+            endpoint.headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(own));
+        }
+        let mut headers = fixed(&endpoint).unwrap();
+        shape(&mut headers, &endpoint.headers, &shaped(value), batched);
+        let name = format!("{value} batched: {batched}");
+        assert_eq!(headers["content-type"], expected, "case: {name}");
+    }
 }

@@ -1,5 +1,10 @@
 use super::*;
 
+/// With the usual rule, but for the statuses that count as delivered.
+fn judged(reply: Reply, success: &[u16]) -> (Verdict, Option<Failure>) {
+    judge(reply, b"", &AnswerRule { success: success.to_vec(), ..AnswerRule::default() })
+}
+
 fn status(code: u16) -> Reply {
     let status = StatusCode::from_u16(code).unwrap();
     Reply::Response { status, retry_after: None, broken: None }
@@ -25,7 +30,7 @@ fn each_status_has_one_verdict() {
             410 => Verdict::Gone,
             _ => Verdict::Dead,
         };
-        let (verdict, failure) = judge(status(code), &[]);
+        let (verdict, failure) = judged(status(code), &[]);
         assert_eq!(verdict, expected, "case: {code}");
         assert_eq!(failure.is_none(), verdict == Verdict::Delivered, "case: {code}");
     }
@@ -41,7 +46,7 @@ fn a_success_list_replaces_the_rule_that_every_2xx_is_good() {
         (500, RETRY),
     ];
     for (code, expected) in cases {
-        assert_eq!(judge(status(code), &[200, 409]).0, expected, "case: {code}");
+        assert_eq!(judged(status(code), &[200, 409]).0, expected, "case: {code}");
     }
 }
 
@@ -55,7 +60,7 @@ fn a_success_counts_only_when_complete_and_a_refusal_in_any_case() {
         ("500", broken(500, FailureClass::Timeout), RETRY, FailureClass::Status),
     ];
     for (name, reply, expected, class) in cases {
-        let (verdict, failure) = judge(reply, &[]);
+        let (verdict, failure) = judged(reply, &[]);
         assert_eq!((verdict, failure.unwrap().class), (expected, class), "case: {name}");
     }
 }
@@ -72,7 +77,7 @@ fn each_failure_has_one_verdict() {
         (FailureClass::Request, Verdict::Dead),
     ];
     for (class, expected) in cases {
-        let (verdict, kept) = judge(Reply::Nothing(failure(class)), &[]);
+        let (verdict, kept) = judged(Reply::Nothing(failure(class)), &[]);
         assert_eq!((verdict, kept), (expected, Some(failure(class))), "case: {class}");
     }
 }
@@ -82,7 +87,7 @@ fn a_wait_that_the_receiver_asks_for_is_kept_with_a_retry_only() {
     let wait = Some(Duration::from_secs(7));
     let with_wait = |code| {
         let status = StatusCode::from_u16(code).unwrap();
-        judge(Reply::Response { status, retry_after: wait, broken: None }, &[]).0
+        judged(Reply::Response { status, retry_after: wait, broken: None }, &[]).0
     };
     assert_eq!(with_wait(429), Verdict::Retry { at_least: wait });
     assert_eq!(with_wait(503), Verdict::Retry { at_least: wait });
@@ -111,5 +116,48 @@ fn retry_after_is_read_in_both_forms() {
     ];
     for (value, expected) in cases {
         assert_eq!(retry_after(value, now), expected, "case: {value:?}");
+    }
+}
+
+#[test]
+fn an_answer_must_say_what_the_rule_asks_for() {
+    let cases = [
+        (r#"{"errcode":0,"errmsg":"ok"}"#, Verdict::Delivered),
+        (r#"{"errcode":0.0}"#, Verdict::Delivered),
+        (r#"{"errcode":45009}"#, RETRY),
+        (r#"{"errcode":"0"}"#, RETRY),
+        (r#"{"errmsg":"ok"}"#, RETRY),
+        ("ok", RETRY),
+        ("", RETRY),
+    ];
+    let body = BodyRule { pointer: String::from("/errcode"), equals: 0.into() };
+    let rule = AnswerRule { body: Some(body), ..AnswerRule::default() };
+    for (answer, expected) in cases {
+        let (verdict, failure) = judge(status(200), answer.as_bytes(), &rule);
+        assert_eq!(verdict, expected, "case: {answer}");
+        let detail = failure.map(|failure| failure.detail);
+        let said = (expected == RETRY).then_some("200 OK, but its body does not say /errcode = 0");
+        assert_eq!(detail.as_deref(), said, "case: {answer}");
+    }
+    assert_eq!(judge(status(404), br#"{"errcode":0}"#, &rule).0, Verdict::Dead);
+}
+
+#[test]
+fn which_answers_are_worth_another_attempt_can_be_said() {
+    let idp = RetryOn::Statuses(vec![429..=429, 500..=599]);
+    let cases = [
+        (&idp, 429, RETRY),
+        (&idp, 503, RETRY),
+        (&idp, 408, Verdict::Dead),
+        (&idp, 404, Verdict::Dead),
+        (&idp, 410, Verdict::Gone),
+        (&RetryOn::Everything, 404, RETRY),
+        (&RetryOn::Everything, 410, RETRY),
+        (&RetryOn::Everything, 302, RETRY),
+        (&RetryOn::Everything, 201, RETRY),
+    ];
+    for (retry, code, expected) in cases {
+        let rule = AnswerRule { success: vec![200], body: None, retry: retry.clone() };
+        assert_eq!(judge(status(code), b"", &rule).0, expected, "case: {code} under {retry:?}");
     }
 }

@@ -6,8 +6,10 @@ use serde_json::Value as Json;
 use serde_json::json;
 
 use super::*;
+use crate::config::expression::Expression;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
+use crate::config::settings::AnswerRule;
 use crate::config::settings::Batch;
 use crate::config::settings::Delays;
 use crate::config::settings::ExpiryRule;
@@ -23,9 +25,9 @@ use crate::flow::relation::Column;
 use crate::flow::relation::ReplicaIdentity;
 use crate::flow::relation::SqlType;
 
-const COMMITTED: Timestamp = Timestamp::from_micros(1_703_123_440_250_000);
+pub(crate) const COMMITTED: Timestamp = Timestamp::from_micros(1_703_123_440_250_000);
 
-fn relation(name: &str, columns: &[(&str, SqlType)]) -> Arc<Relation> {
+pub(crate) fn relation(name: &str, columns: &[(&str, SqlType)]) -> Arc<Relation> {
     let column = |(index, (name, sql_type)): (usize, &(&str, SqlType))| Column {
         name: (*name).to_owned(),
         type_oid: 0,
@@ -42,7 +44,7 @@ fn relation(name: &str, columns: &[(&str, SqlType)]) -> Arc<Relation> {
 }
 
 /// `None` is null; `"\0"` stands for a value that PostgreSQL did not send.
-fn row(values: &[Option<&str>]) -> Tuple {
+pub(crate) fn row(values: &[Option<&str>]) -> Tuple {
     let mut raw = Vec::new();
     let mut fields = Vec::new();
     for value in values {
@@ -59,7 +61,7 @@ fn row(values: &[Option<&str>]) -> Tuple {
     Tuple::new(Bytes::from(raw), fields.into()).unwrap()
 }
 
-fn change(relation: &Arc<Relation>, op: Op) -> Change {
+pub(crate) fn change(relation: &Arc<Relation>, op: Op) -> Change {
     Change {
         position: Position { commit: Lsn::from_raw(0x1A2B), ordinal: 3 },
         committed: COMMITTED,
@@ -70,7 +72,7 @@ fn change(relation: &Arc<Relation>, op: Op) -> Change {
     }
 }
 
-fn rule(table: &str, payload: Payload) -> EventRule {
+pub(crate) fn rule(table: &str, payload: Payload) -> EventRule {
     EventRule {
         event_type: Arc::from("thing.changed"),
         table: TableName::new("public", table),
@@ -82,11 +84,12 @@ fn rule(table: &str, payload: Payload) -> EventRule {
     }
 }
 
-fn endpoint(events: &str) -> Endpoint {
+pub(crate) fn endpoint(events: &str) -> Endpoint {
     Endpoint {
         name: Arc::from("e"),
         url: Secret::new("http://127.0.0.1/".parse().unwrap()),
         events: vec![Glob::new(events)],
+        filter: None,
         signing: None,
         auth: None,
         headers: http::HeaderMap::new(),
@@ -102,7 +105,7 @@ fn endpoint(events: &str) -> Endpoint {
         capacity: NonZeroUsize::MIN,
         rate_limit: None,
         parking: Parking::default(),
-        success: Vec::new(),
+        answers: AnswerRule::default(),
         addresses: AddressPolicy::Operator,
         response_limit: 0,
     }
@@ -115,14 +118,14 @@ fn route(rule: &EventRule, change: &Change, now: Timestamp) -> Vec<Routed> {
     routed
 }
 
-fn event(rule: &EventRule, change: &Change) -> Box<Event> {
+pub(crate) fn event(rule: &EventRule, change: &Change) -> Box<Event> {
     match route(rule, change, COMMITTED).pop() {
         Some(Routed::Event(event)) => event,
         other => panic!("no event but {other:?}"),
     }
 }
 
-fn body(event: &Event, now: Timestamp) -> Json {
+pub(crate) fn body(event: &Event, now: Timestamp) -> Json {
     serde_json::from_slice(&event.body.complete(now)).unwrap()
 }
 
@@ -347,4 +350,162 @@ fn an_id_depends_on_the_change_and_not_on_the_rules_around_it() {
     assert_ne!(ids[0].1, ids[1].1);
     assert_eq!(router.endpoints(RuleIndex(0)), []);
     assert_eq!(router.endpoints(RuleIndex(1)), [EndpointIndex(0)]);
+}
+
+fn when(source: &str) -> Option<Filter> {
+    Some(Filter::When(Expression::parse(source).unwrap()))
+}
+
+fn orders(identity: ReplicaIdentity) -> Arc<Relation> {
+    let columns = [
+        ("id", SqlType::Integer),
+        ("status", SqlType::Text),
+        ("total", SqlType::Numeric),
+        ("doc", SqlType::Json),
+        ("tags", SqlType::Array { element: Arc::new(SqlType::Text), delimiter: b',' }),
+        ("paid_at", SqlType::TimestampTz),
+        ("event", SqlType::Text),
+    ];
+    let mut relation = Relation::clone(&relation("orders", &columns));
+    relation.identity = identity;
+    Arc::new(relation)
+}
+
+const ORDER: [Option<&str>; 7] = [
+    Some("9007199254740993"),
+    Some("paid"),
+    Some("12.50"),
+    Some(r#"{"kind": "b2b", "lines": [1, 2]}"#),
+    Some("{red,blue}"),
+    Some("2023-12-21 01:50:00.5+00"),
+    None,
+];
+
+#[test]
+fn a_filter_sees_columns_by_their_types() {
+    let cases = [
+        ("id == 9007199254740993", true),
+        ("id == 9007199254740992", false),
+        ("status == 'paid' && total > 12", true),
+        ("total == 12.5", true),
+        ("doc.kind == 'b2b' && size(doc.lines) == 2", true),
+        ("'red' in tags && tags.exists(tag, tag.startsWith('bl'))", true),
+        ("int(paid_at) == 1703123400", true),
+        ("paid_at < committed && now - committed == duration('0s')", true),
+        ("age == duration('0s')", true),
+        ("row.event == null && event == 'thing.changed'", true),
+        ("op == 'insert' && table == 'public.orders'", true),
+        ("old == null && old.status == null", true),
+        ("has(metadata.user_id)", false),
+        ("size(row) == 7", true),
+    ];
+    let change = change(&orders(ReplicaIdentity::Default), Op::Insert { new: row(&ORDER) });
+    for (source, expected) in cases {
+        let rule = EventRule { filter: when(source), ..rule("orders", Payload::Standard) };
+        let routed = route(&rule, &change, COMMITTED);
+        assert_eq!(matches!(routed[..], [Routed::Event(_)]), expected, "case: {source}");
+    }
+}
+
+#[test]
+fn a_filter_without_a_value_lets_nothing_through_and_stops_nothing() {
+    let sources = [
+        "nothing == 1",
+        "row.event > 5",
+        "doc.missing == 1",
+        "status",
+        "id / 0 == 1",
+        "doc.lines[9] == 1",
+        "status + 1 == 2",
+        "json(status).x == 1",
+        "id + 9223372036854775807 > 0",
+        "old.status == 'x'",
+    ];
+    let full = orders(ReplicaIdentity::Default);
+    for source in sources {
+        let rule = EventRule { filter: when(source), ..rule("orders", Payload::Standard) };
+        let update = Op::Update { old: None, new: row(&ORDER) };
+        let routed = route(&rule, &change(&full, update), COMMITTED);
+        assert!(matches!(routed[..], [Routed::Filtered]), "case: {source}: {routed:?}");
+    }
+}
+
+#[test]
+fn a_filter_sees_what_the_row_was() {
+    let with = |status: Option<&'static str>| {
+        let mut values = ORDER;
+        values[1] = status;
+        row(&values)
+    };
+    let source = "status == 'paid' && old.status != 'paid'";
+    let full = |old, new| Op::Update { old: Some(Old::Full(with(old))), new: with(new) };
+    let cases = [
+        ("becomes", full(Some("new"), Some("paid")), true),
+        ("was null", full(None, Some("paid")), true),
+        ("stays", full(Some("paid"), Some("paid")), false),
+        ("leaves", full(Some("paid"), Some("sent")), false),
+        ("inserted", Op::Insert { new: with(Some("paid")) }, true),
+        ("deleted", Op::Delete { old: Old::Full(with(Some("paid"))) }, false),
+    ];
+    let rule = EventRule { filter: when(source), ..rule("orders", Payload::Standard) };
+    for (name, op, expected) in cases {
+        let routed = route(&rule, &change(&orders(ReplicaIdentity::Full), op), COMMITTED);
+        assert_eq!(matches!(routed[..], [Routed::Event(_)]), expected, "case: {name}");
+    }
+}
+
+#[test]
+fn an_identity_column_that_came_with_no_old_row_was_what_it_is() {
+    let rule = EventRule { filter: when("id == old.id"), ..rule("orders", Payload::Standard) };
+    let moved = |old| Op::Update { old, new: row(&ORDER) };
+    let key = Old::Key(row(&[Some("1"), None, None, None, None, None, None]));
+    let relation = orders(ReplicaIdentity::Default);
+    let same = route(&rule, &change(&relation, moved(None)), COMMITTED);
+    let other = route(&rule, &change(&relation, moved(Some(key))), COMMITTED);
+    let missing = change(&orders(ReplicaIdentity::Full), moved(None));
+    assert!(matches!(same[..], [Routed::Event(_)]));
+    assert!(matches!(other[..], [Routed::Filtered]));
+    assert!(
+        matches!(route(&rule, &missing, COMMITTED)[..], [Routed::Filtered]),
+        "nothing is known"
+    );
+}
+
+#[test]
+fn one_change_raises_several_events_in_the_order_of_the_settings() {
+    let named = |name: &str, source| EventRule {
+        event_type: Arc::from(name),
+        filter: when(source),
+        ..rule("orders", Payload::Standard)
+    };
+    let rules = [named("a", "true"), named("b", "total > 99"), named("c", "total > 1")];
+    let mut router = Router::new(7, &rules, &[endpoint("*")]);
+    let mut seen = Vec::new();
+    let insert = Op::Insert { new: row(&ORDER) };
+    let change = change(&orders(ReplicaIdentity::Default), insert);
+    router.route(&change, COMMITTED, |rule, outcome| {
+        seen.push((rule.0, matches!(outcome, Routed::Event(_))));
+    });
+    assert_eq!(seen, [(0, true), (1, false), (2, true)]);
+}
+
+#[test]
+fn an_endpoint_gets_what_its_filter_is_true_for() {
+    let filtered = |source: &str| Endpoint {
+        filter: Some(Expression::parse(source).unwrap()),
+        ..endpoint("*")
+    };
+    let endpoints = [filtered("total < 1"), endpoint("*"), filtered("total > 1"), endpoint("no")];
+    let rule = rule("orders", Payload::Standard);
+    let mut router = Router::new(7, std::slice::from_ref(&rule), &endpoints);
+    let mut to = Vec::new();
+    let insert = Op::Insert { new: row(&ORDER) };
+    let change = change(&orders(ReplicaIdentity::Default), insert);
+    router.route(&change, COMMITTED, |_, outcome| match outcome {
+        Routed::Partly { endpoints, .. } => to = endpoints,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(to, [EndpointIndex(1), EndpointIndex(2)]);
+    let all = [EndpointIndex(0), EndpointIndex(1), EndpointIndex(2)];
+    assert_eq!(router.endpoints(RuleIndex(0)), all);
 }

@@ -117,7 +117,7 @@ impl Lane {
     /// When the batch that starts with this event is sent even if it is not full.
     fn linger_end(&self, oldest: Slot) -> Instant {
         let since = self.order.since(oldest);
-        if self.settings.batch.size.get() == 1 {
+        if self.is_closed || self.settings.batch.size.get() == 1 {
             return since;
         }
         later(since, self.settings.batch.linger)

@@ -300,7 +300,7 @@ impl Lane {
     }
 
     /// The tail does not wait any longer: it goes outside.
-    pub fn end_tail(&mut self, now: Now) {
+    pub(super) fn end_tail(&mut self, now: Now) {
         let Some(spill) = &mut self.spill else { return };
         if spill.closing.take().is_some() {
             spill.next_closing = Some(later(now.instant, spill.closing_wait));

@@ -272,6 +272,17 @@ fn a_batch_waits_for_others_until_it_is_full_or_has_lingered() {
 }
 
 #[test]
+fn a_lane_that_gets_no_more_events_lets_no_batch_wait() {
+    let mut bench = Bench::new(batches(3, 50));
+    bench.offer([event(0, 1)]);
+    assert!(bench.leases().is_empty());
+    let now = bench.time();
+    bench.lane.close(now);
+    assert_eq!(bench.lane.wake_at(bench.now), Some(bench.now));
+    assert_eq!(numbers(&bench.leases()), [[0]]);
+}
+
+#[test]
 fn one_key_can_fill_a_batch_and_then_waits_for_its_outcome() {
     let mut bench = Bench::new(batches(2, 0));
     bench.offer([event(0, 1), event(1, 1), event(2, 1), event(3, 2)]);

@@ -51,6 +51,9 @@ pub const MAJOR_MIN: u32 = 14;
 /// How long a new slot may wait for transactions that are older than it.
 const SLOT_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the server may take to let go of a connection.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
 /// The shortest silence that counts as a lost connection: servers stall for seconds under load.
 const SILENCE_MIN: Duration = Duration::from_secs(10);
 
@@ -239,6 +242,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub async fn drop_slot(&mut self, slot: &str) -> Result<(), SourceError> {
         let command = format!("DROP_REPLICATION_SLOT {}", quote::identifier(slot));
         self.query_rows(&command).await.map(drop)
+    }
+
+    /// Ends the connection and waits until the server has let go of it: its walsender is then free
+    /// for the next one.
+    pub async fn close(mut self) {
+        let goodbye = async {
+            let mut out = BytesMut::new();
+            frontend::terminate(&mut out);
+            self.conversation.send(&out).await?;
+            loop {
+                self.conversation.receive().await?;
+            }
+        };
+        // It ends with the server's end of the connection, which is an error anywhere else.
+        let ended: Result<Result<(), SourceError>, _> =
+            tokio::time::timeout(CLOSE_MAX, goodbye).await;
+        drop(ended);
     }
 
     /// What the catalog says about a slot; `None` if there is none of that name.

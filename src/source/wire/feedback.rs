@@ -9,6 +9,7 @@
 //! pauses, updates go out every [`interval`], so the server never takes us for dead. Positions
 //! never go back, and what is reported as flushed is never beyond what is confirmed.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use bytes::BufMut;
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +48,20 @@ pub fn interval(wal_sender_timeout: Duration) -> Duration {
         return INTERVAL_MAX;
     }
     (wal_sender_timeout / 3).clamp(INTERVAL_MIN, INTERVAL_MAX)
+}
+
+/// Ends whatever stream runs at the moment, from outside of the source and also while nobody reads
+/// it. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct LetGo {
+    waiters: Arc<Notify>,
+}
+
+impl LetGo {
+    /// Has the feedback of each running stream close its connection; later ones are not affected.
+    pub fn now(&self) {
+        self.waiters.notify_waiters();
+    }
 }
 
 /// The writing half of the connection.
@@ -86,6 +102,10 @@ impl<W: AsyncWrite + Unpin> FeedbackWriter<W> {
         self.send(&out).await
     }
 
+    async fn close(&mut self) -> Result<(), SourceError> {
+        self.stream.shutdown().await.map_err(SourceError::Disconnected)
+    }
+
     async fn send(&mut self, framed: &[u8]) -> Result<(), SourceError> {
         self.stream.write_all(framed).await.map_err(SourceError::Disconnected)?;
         self.stream.flush().await.map_err(SourceError::Disconnected)
@@ -97,6 +117,9 @@ impl<W: AsyncWrite + Unpin> FeedbackWriter<W> {
 /// [`crate::source::wire::frame::FrameReader::finish`] afterwards to know that the server has
 /// taken them in.
 ///
+/// On `let_go` it closes our direction of the connection instead: unlike after CopyDone, the server
+/// then ends the stream also in the middle of a transaction that nobody reads any more.
+///
 /// When nothing has been heard for an interval, the update asks the server for a sign of life, by
 /// which the reader tells an idle server from a lost one.
 ///
@@ -105,9 +128,11 @@ impl<W: AsyncWrite + Unpin> FeedbackWriter<W> {
 pub async fn feedback<W: AsyncWrite + Unpin>(
     mut writer: FeedbackWriter<W>,
     mut confirmed: watch::Receiver<Lsn>,
+    let_go: LetGo,
     stop: CancellationToken,
 ) -> Result<(), SourceError> {
     let heard = Arc::clone(&writer.heard);
+    let mut let_go = pin!(let_go.waiters.notified());
     let mut sent = Instant::now();
     // `confirmed` has moved since the last update.
     let mut moved = false;
@@ -118,6 +143,11 @@ pub async fn feedback<W: AsyncWrite + Unpin>(
         tokio::select! {
             biased; // stop first; then the server's question, which must never wait
             () = stop.cancelled() => break,
+            () = &mut let_go => {
+                let position = *confirmed.borrow();
+                writer.update(position, false).await?;
+                return writer.close().await;
+            }
             () = heard.asked() => {}
             change = confirmed.changed(), if watched && !moved => {
                 moved = change.is_ok();

@@ -1,5 +1,8 @@
 //! What the tests share: a real PostgreSQL, the real program, and a receiver that can misbehave.
 
+pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod receiver;
+pub(crate) mod service;
+pub(crate) mod surface;

@@ -66,6 +66,11 @@ impl Program {
         self.home.path()
     }
 
+    /// Its process id. Panics if its end has been waited for.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// All lines so far, of both streams in the order in which they were read.
     pub(crate) fn output(&self) -> Vec<String> {
         self.output.borrow().clone()

@@ -107,6 +107,11 @@ impl Answer {
         self.changed(|response| response.body = body.into())
     }
 
+    /// Whether it is a response with this status.
+    pub(crate) fn is_status(&self, status: u16) -> bool {
+        matches!(self, Self::Respond(response) if response.status == status)
+    }
+
     fn changed(self, change: impl FnOnce(&mut Response)) -> Self {
         match self {
             Self::Respond(mut response) => {
@@ -154,6 +159,8 @@ pub(crate) struct Receiver {
 }
 
 struct Books {
+    /// Whether requests are kept.
+    keeps: bool,
     requests: Mutex<Vec<Request>>,
     count: watch::Sender<usize>,
     behaviour: Mutex<Behaviour>,
@@ -166,7 +173,11 @@ impl Receiver {
 
     /// On a given port: one that comes back after it was dropped.
     pub(crate) fn start_on(address: SocketAddr, behaviour: Behaviour) -> Self {
-        let books = Books::new(behaviour);
+        Self::start_with(address, Books::new(behaviour))
+    }
+
+    fn start_with(address: SocketAddr, books: Books) -> Self {
+        let books = Arc::new(books);
         let server = Server::start(address, {
             let books = Arc::clone(&books);
             move |stream, connection| converse(stream, connection, Arc::clone(&books))
@@ -174,9 +185,14 @@ impl Receiver {
         Self { server, scheme: "http", books }
     }
 
+    /// Counts requests and forgets them: for more than fits into memory.
+    pub(crate) fn start_forgetful(behaviour: Behaviour) -> Self {
+        Self::start_with(LOOPBACK, Books { keeps: false, ..Books::new(behaviour) })
+    }
+
     /// Speaks TLS. A handshake that fails is no request.
     pub(crate) fn start_tls(config: rustls::ServerConfig, behaviour: Behaviour) -> Self {
-        let books = Books::new(behaviour);
+        let books = Arc::new(Books::new(behaviour));
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let server = Server::start(LOOPBACK, {
             let books = Arc::clone(&books);
@@ -225,19 +241,20 @@ impl Receiver {
 }
 
 impl Books {
-    fn new(behaviour: Behaviour) -> Arc<Self> {
+    fn new(behaviour: Behaviour) -> Self {
         let (requests, behaviour) = (Mutex::default(), Mutex::new(behaviour));
-        Arc::new(Self { requests, count: watch::Sender::new(0), behaviour })
+        Self { keeps: true, requests, count: watch::Sender::new(0), behaviour }
     }
 
     /// Books the request and decides about it.
     fn enter(&self, mut request: Request) -> Answer {
         let mut requests = lock(&self.requests);
-        request.number = requests.len() + 1;
-        requests.push(request.clone());
-        let count = requests.len();
+        request.number = *self.count.borrow() + 1;
+        if self.keeps {
+            requests.push(request.clone());
+        }
+        self.count.send_replace(request.number);
         drop(requests);
-        self.count.send_modify(|highest| *highest = count.max(*highest));
         let behaviour = Arc::clone(&lock(&self.behaviour));
         behaviour(&request)
     }

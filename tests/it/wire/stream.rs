@@ -11,6 +11,7 @@ use walhook::flow::lsn::Lsn;
 use walhook::source::error::SourceError;
 use walhook::source::refusal::Refusal;
 use walhook::source::wire::command;
+use walhook::source::wire::feedback::LetGo;
 use walhook::source::wire::feedback::feedback;
 use walhook::source::wire::frame::Frame;
 use walhook::source::wire::frame::FrameReader;
@@ -41,7 +42,7 @@ impl Tail {
         let (confirm, confirmed) = watch::channel(Lsn::ZERO);
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
-        running.spawn(feedback(streaming.feedback, confirmed, stop.clone()));
+        running.spawn(feedback(streaming.feedback, confirmed, LetGo::default(), stop.clone()));
         Self { frames: streaming.frames, confirm, stop, running }
     }
 

@@ -47,6 +47,7 @@ struct Set {
     server: Server,
     heard: Arc<Heard>,
     confirm: watch::Sender<Lsn>,
+    let_go: LetGo,
     stop: CancellationToken,
     running: tokio::task::JoinSet<Result<(), SourceError>>,
 }
@@ -55,11 +56,12 @@ fn start() -> Set {
     let (client, stream) = tokio::io::duplex(1024);
     let heard = Arc::new(Heard::default());
     let (confirm, confirmed) = watch::channel(Lsn::ZERO);
-    let stop = CancellationToken::new();
+    let (stop, let_go) = (CancellationToken::new(), LetGo::default());
     let writer = FeedbackWriter::new(client, Arc::clone(&heard), INTERVAL);
     let mut running = tokio::task::JoinSet::new();
-    running.spawn(feedback(writer, confirmed, stop.clone()));
-    Set { server: Server { stream, started: Instant::now() }, heard, confirm, stop, running }
+    running.spawn(feedback(writer, confirmed, let_go.clone(), stop.clone()));
+    let server = Server { stream, started: Instant::now() };
+    Set { server, heard, confirm, let_go, stop, running }
 }
 
 fn ms(n: u64) -> Duration {
@@ -148,4 +150,16 @@ fn three_updates_fit_into_the_servers_timeout() {
     for (timeout, expected) in cases {
         assert_eq!(interval(ms(timeout)).as_millis(), expected, "case: {timeout} ms");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn let_go_it_says_how_far_we_are_and_closes() {
+    let mut set = start();
+    tokio::task::yield_now().await; // lets the feedback start
+    set.confirm.send(Lsn::from_raw(10)).unwrap();
+    set.let_go.now();
+    let update = set.server.next().await.unwrap();
+    assert_eq!((update.at, update.flushed), (ms(0), 10));
+    assert_eq!(set.server.stream.read(&mut [0]).await.unwrap(), 0, "it goes on");
+    set.running.join_next().await.unwrap().unwrap().unwrap();
 }

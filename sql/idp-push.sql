@@ -1,0 +1,41 @@
+-- idp-push: the table whose completed tasks are pushed, and what an administrator grants.
+-- Beside it stands config/idp-push.toml. Safe to run again.
+
+CREATE TABLE IF NOT EXISTS public.tasks (
+    -- Such as T_20251214_0001.
+    id         text        PRIMARY KEY,
+    rule_id    bigint      NOT NULL,
+    -- COMPLETED raises the push.
+    status     text        NOT NULL DEFAULT 'PENDING',
+    result     jsonb,
+    file_url   text,
+    meta       jsonb,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Whether a status has just become COMPLETED can only be told from the row as it was. It also keeps
+-- a large `result` whole in updates that do not touch it.
+ALTER TABLE public.tasks REPLICA IDENTITY FULL;
+
+-- For the administrator, once for each server and database. `walhook check` says what is missing.
+--
+-- 1. Logical replication, followed by a restart of the server:
+--
+--    ALTER SYSTEM SET wal_level = logical;
+--
+-- 2. A role that may read the change stream and the table, and nothing else:
+--
+--    CREATE ROLE walhook LOGIN REPLICATION PASSWORD 'choose one';
+--    GRANT CONNECT ON DATABASE app TO walhook;
+--    GRANT USAGE ON SCHEMA public TO walhook;
+--    GRANT SELECT ON public.tasks TO walhook;
+--
+-- 3. The publication, which names what is streamed (walhook makes it where it may, as the owner of
+--    the table with CREATE on the database):
+--
+--    CREATE PUBLICATION walhook FOR TABLE public.tasks;
+--
+-- 4. The slot. walhook makes it at its first start, after the publication. Rows from before are not
+--    pushed. When walhook is removed for good, drop the slot, or the server keeps its WAL for ever:
+--
+--    SELECT pg_drop_replication_slot('walhook');

@@ -1,0 +1,210 @@
+//! The syntax tree of an expression: parsed within bounds, and what it names.
+
+use std::collections::BTreeSet;
+
+use cel::Program;
+use cel::common::ast::EntryExpr;
+use cel::common::ast::Expr;
+use cel::common::ast::IdedEntryExpr;
+use cel::common::ast::IdedExpr;
+use cel::common::ast::LiteralValue;
+use cel::common::ast::operators;
+
+use crate::config::expression::BuiltIn;
+use crate::config::expression::ENVIRONMENT;
+use crate::config::expression::Names;
+use crate::config::expression::Reference;
+
+/// Levels of brackets, and of the syntax tree. The parser and the evaluation go down a level by
+/// calling themselves: without limits a text could exhaust the stack, which ends the process.
+pub(super) const NESTING_MAX: usize = 24;
+pub(super) const DEPTH_MAX: usize = 32;
+
+/// The parser needs about 100 KiB for a level of brackets in a debug build.
+const PARSER_STACK_BYTES: usize = 16 * 1024 * 1024;
+
+/// Names of types, which are values too: `type(id) == int`. A column of the same name comes first.
+const TYPES: [&str; 10] =
+    ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
+
+/// Parses a text whose tree can be gone through and evaluated without exhausting a stack.
+///
+/// # Errors
+/// What is wrong, then what to do.
+pub(super) fn parse(source: &str) -> Result<Program, String> {
+    if nesting(source) > NESTING_MAX {
+        return Err(format!("is nested deeper than {NESTING_MAX} brackets: simplify it"));
+    }
+    let program = parse_apart(source)?;
+    if depth(program.expression()) > DEPTH_MAX {
+        return Err(format!("is nested deeper than {DEPTH_MAX} operations: simplify it"));
+    }
+    Ok(program)
+}
+
+/// What an expression names, and the functions that it calls.
+pub(super) fn names(root: &IdedExpr) -> (Names, BTreeSet<&str>) {
+    let mut walk = Walk::default();
+    walk.visit(root);
+    (walk.names, walk.functions)
+}
+
+/// What an expression names, if it is a name: `a`, `row.a`, `old.a`, `old["a b"]`.
+pub(super) fn reference(expr: &Expr) -> Option<Reference<'_>> {
+    let field_of = |operand: &IdedExpr| match &operand.expr {
+        Expr::Ident(name) => BuiltIn::find(name),
+        _ => None,
+    };
+    match expr {
+        Expr::Ident(name) => Some(match BuiltIn::find(name) {
+            Some(built_in) => Reference::BuiltIn(built_in),
+            None => Reference::Column(name.trim_start_matches('.')),
+        }),
+        Expr::Select(select) => match field_of(&select.operand)? {
+            BuiltIn::Row => Some(Reference::Column(&select.field)),
+            BuiltIn::Old => Some(Reference::Old(&select.field)),
+            _ => None,
+        },
+        Expr::Call(call) if call.func_name == operators::INDEX => {
+            let [operand, index] = call.args.as_slice() else { return None };
+            let Expr::Literal(LiteralValue::String(name)) = &index.expr else { return None };
+            match field_of(operand)? {
+                BuiltIn::Row => Some(Reference::Column(name.inner())),
+                BuiltIn::Old => Some(Reference::Old(name.inner())),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Parses on a thread of its own, whose stack is large enough for [`NESTING_MAX`].
+fn parse_apart(source: &str) -> Result<Program, String> {
+    let parse = || ENVIRONMENT.compile(source).map_err(|errors| describe(source, &errors));
+    let parsed = std::thread::scope(|scope| {
+        let parser = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
+        let parser = parser.spawn_scoped(scope, parse).map_err(|error| error.to_string())?;
+        // The parser is generated code: should it ever panic, only the expression is refused.
+        parser.join().map_err(|_| String::from("cannot be parsed: write it in another way"))
+    });
+    parsed?
+}
+
+/// The most brackets that are open at once. Those within strings count too: a few are no harm.
+fn nesting(source: &str) -> usize {
+    let mut open = 0_usize;
+    let mut most = 0;
+    for byte in source.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => open += 1,
+            b')' | b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        most = most.max(open);
+    }
+    most
+}
+
+/// The levels of a syntax tree, counted without recursion. Goes on no further than the limit.
+fn depth(root: &IdedExpr) -> usize {
+    let mut deepest = 0;
+    let mut left = vec![(root, 1)];
+    while let Some((node, depth)) = left.pop() {
+        deepest = deepest.max(depth);
+        if depth <= DEPTH_MAX {
+            left.extend(children(node).into_iter().map(|child| (child, depth + 1)));
+        }
+    }
+    deepest
+}
+
+fn children(node: &IdedExpr) -> Vec<&IdedExpr> {
+    match &node.expr {
+        Expr::Call(call) => call.target.iter().map(Box::as_ref).chain(&call.args).collect(),
+        Expr::Select(select) => vec![&select.operand],
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Map(map) => map.entries.iter().flat_map(entry).collect(),
+        Expr::Struct(object) => object.entries.iter().flat_map(entry).collect(),
+        Expr::Comprehension(around) => vec![
+            &around.iter_range,
+            &around.accu_init,
+            &around.loop_cond,
+            &around.loop_step,
+            &around.result,
+        ],
+        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => Vec::new(),
+    }
+}
+
+fn entry(entry: &IdedEntryExpr) -> Vec<&IdedExpr> {
+    match &entry.expr {
+        EntryExpr::StructField(field) => vec![&field.value],
+        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+    }
+}
+
+/// Goes through a syntax tree whose depth is within bounds.
+#[derive(Default)]
+struct Walk<'a> {
+    names: Names,
+    functions: BTreeSet<&'a str>,
+    /// Variables of the macros around the current place.
+    bound: Vec<&'a str>,
+}
+
+impl<'a> Walk<'a> {
+    fn visit(&mut self, node: &'a IdedExpr) {
+        let hidden = |name: &str| self.bound.contains(&name);
+        match (&node.expr, reference(&node.expr)) {
+            (Expr::Ident(name), _) if hidden(name) => {}
+            (Expr::Ident(name), Some(Reference::Column(_))) if TYPES.contains(&name.as_str()) => {}
+            (_, Some(found)) => self.names.add(found),
+            (Expr::Comprehension(around), None) => {
+                self.names.loops = true;
+                self.visit(&around.iter_range);
+                self.visit(&around.accu_init);
+                let before = self.bound.len();
+                let second = around.iter_var2.as_deref();
+                self.bound.extend([around.iter_var.as_str(), &around.accu_var]);
+                self.bound.extend(second);
+                self.visit(&around.loop_cond);
+                self.visit(&around.loop_step);
+                self.visit(&around.result);
+                self.bound.truncate(before);
+            }
+            (expr, None) => {
+                // Operators have names that nobody can write.
+                if let Expr::Call(call) = expr
+                    && call.func_name.starts_with(char::is_alphabetic)
+                {
+                    self.functions.insert(&call.func_name);
+                }
+                children(node).into_iter().for_each(|child| self.visit(child));
+            }
+        }
+    }
+}
+
+/// The first error of the parser, on one line.
+fn describe(source: &str, errors: &cel::ParseErrors) -> String {
+    let Some(first) = errors.errors.first() else {
+        return format!("{source:?} is not an expression");
+    };
+    if first.msg.contains("Recursion limit") {
+        return "is nested too deep: simplify it".to_owned();
+    }
+    let message = first.msg.lines().next().unwrap_or_default();
+    let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
+    // What the parser's generator would say next is a list of its tokens.
+    let message = message.split_once(" expecting ").map_or(message, |(said, _)| said);
+    let message = match message.strip_prefix("token recognition error at: '") {
+        Some(at) if at.starts_with('=') => "a single `=` is no operator (write `==`)",
+        Some(at) if at.starts_with(['\'', '"']) => "a string is not closed",
+        _ if message.contains("'<EOF>'") => "it ends too early",
+        _ => message,
+    };
+    let (line, column) = first.pos;
+    let place =
+        if line > 1 { format!("line {line}, column {column}") } else { format!("column {column}") };
+    format!("is not an expression: {message} at {place}")
+}

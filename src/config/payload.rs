@@ -1,0 +1,106 @@
+//! `payload`, `payload_file` and `content_type` of an `[[event]]`: the shape of its body.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use crate::config::field::Field;
+use crate::config::reader::Section;
+use crate::config::reader::listed;
+use crate::config::reader::nearest;
+use crate::config::settings::CloudEventsMode;
+use crate::config::settings::Payload;
+use crate::config::template;
+
+const TEXT_TYPE: &str = "text/plain; charset=utf-8";
+
+/// Reads the payload; the default is `standard`.
+pub(super) fn read(section: &mut Section<'_>) -> Payload {
+    let written = section.field("payload");
+    let file = section.field("payload_file");
+    let content_type = section.read("content_type", content_type);
+    let payload = match (written, file) {
+        (Some(_), Some(file)) => file.refuse("cannot stand beside `payload`: remove one"),
+        (Some(field), None) => of_field(&field, content_type.as_ref()),
+        (None, Some(file)) => of_file(&file, content_type.as_ref()),
+        (None, None) => None,
+    };
+    let payload = payload.unwrap_or(Payload::Standard);
+    if section.has("content_type")
+        && !matches!(payload, Payload::Template { .. } | Payload::Text { .. })
+    {
+        section.note("content_type", "belongs to a payload of your own: remove it, or write one");
+    }
+    payload
+}
+
+fn of_field(field: &Field<'_>, content_type: Option<&HeaderValue>) -> Option<Payload> {
+    if field.is_table() || field.is_list() {
+        let root = Arc::new(template::of_field(field)?);
+        return Some(Payload::Template { root, content_type: content_type.cloned() });
+    }
+    if !field.is_string() {
+        return field.refuse("must be the name of a payload, a table or a text");
+    }
+    let text = field.string()?;
+    if text.contains("{{") {
+        let pieces = template::pieces(&text);
+        let pieces = pieces.map_or_else(|message| field.refuse(message), Some)?;
+        let default = || HeaderValue::from_static(TEXT_TYPE);
+        let content_type = content_type.cloned().unwrap_or_else(default);
+        return Some(Payload::Text { pieces: Arc::from(pieces), content_type });
+    }
+    built_in(field, &text)
+}
+
+fn built_in(field: &Field<'_>, name: &str) -> Option<Payload> {
+    let known = [
+        ("standard", Payload::Standard),
+        ("ocr-wallet", Payload::OcrWallet),
+        ("cloudevents", Payload::CloudEvents(CloudEventsMode::Structured)),
+        ("cloudevents-binary", Payload::CloudEvents(CloudEventsMode::Binary)),
+        ("debezium", Payload::Debezium),
+    ];
+    if let Some((_, payload)) = known.iter().find(|(known, _)| *known == name) {
+        return Some(payload.clone());
+    }
+    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+    let fix = match nearest(name, names.iter().copied()) {
+        Some(name) => format!("did you mean \"{name}\"?"),
+        None => {
+            format!("give one of {}, a table, or a text with {{{{ expressions }}}}", listed(&names))
+        }
+    };
+    field.refuse(format!("{} is not known: {fix}", field.shown()))
+}
+
+/// A JSON document, from the directory of the configuration.
+fn of_file(field: &Field<'_>, content_type: Option<&HeaderValue>) -> Option<Payload> {
+    let text = field.text_of_file()?;
+    let document = match serde_json::from_str(&text) {
+        Ok(document) => document,
+        Err(error) => return field.refuse(format!("{} is not JSON: {error}", field.shown())),
+    };
+    match template::of_json(&document) {
+        Ok(root) => {
+            Some(Payload::Template { root: Arc::new(root), content_type: content_type.cloned() })
+        }
+        Err(problems) => {
+            for problem in problems {
+                field.note(format!("{} at {problem}", field.shown()));
+            }
+            None
+        }
+    }
+}
+
+fn content_type(field: &Field<'_>) -> Option<HeaderValue> {
+    let text = field.string()?;
+    let shape = text.split_once('/').is_some_and(|(kind, rest)| {
+        !kind.is_empty() && !rest.is_empty() && !kind.contains(char::is_whitespace)
+    });
+    let value = HeaderValue::from_str(&text).ok().filter(|_| shape && text.is_ascii());
+    value.or_else(|| {
+        field.refuse(format!("{} is no media type: write it like \"text/plain\"", field.shown()))
+    })
+}

@@ -1,0 +1,321 @@
+//! Templates: the shape of a body, written as a TOML table, a JSON document or a text, with
+//! `{{ expressions }}` in its strings.
+//!
+//! ```text
+//! payload = { ... } ─▶ [read] ─ Template ─▶ event, which compiles it against a relation
+//! ```
+//!
+//! A string that is exactly one `{{ }}` keeps the expression's type; any other is text with the
+//! values inserted. What is not a string stands in the body as it is written. A key that ends with
+//! `?` is left out when its value is null.
+
+use crate::config::expression::BuiltIn;
+use crate::config::expression::Expression;
+use crate::config::expression::Form;
+use crate::config::expression::Names;
+use crate::config::expression::Reference;
+use crate::config::field::Field;
+
+/// Deeper than any body that a receiver reads; keeps the recursion here and in `event` bounded.
+const DEPTH_MAX: usize = 32;
+
+/// One place of a body.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Node {
+    /// JSON text that is the same in every body.
+    Literal(String),
+    Object(Vec<Member>),
+    List(Vec<Node>),
+    /// The value of an expression, with its type.
+    Value(Expression),
+    /// A JSON string with values inserted.
+    Text(Vec<Piece>),
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Member {
+    pub name: String,
+    /// Left out when the value, which is a [`Node::Value`], is null.
+    pub optional: bool,
+    pub value: Node,
+}
+
+/// A part of a text.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Piece {
+    Literal(String),
+    Value(Expression),
+}
+
+impl Node {
+    /// What all expressions of a template name.
+    pub fn names(&self) -> Names {
+        let mut names = Names::default();
+        self.collect(&mut names);
+        names
+    }
+
+    fn collect(&self, names: &mut Names) {
+        match self {
+            Self::Literal(_) => {}
+            Self::Object(members) => {
+                members.iter().for_each(|member| member.value.collect(names));
+            }
+            Self::List(items) => items.iter().for_each(|item| item.collect(names)),
+            Self::Value(expression) => names.join(expression.names()),
+            Self::Text(pieces) => names_of_pieces(pieces, names),
+        }
+    }
+}
+
+pub(super) fn names_of_pieces(pieces: &[Piece], names: &mut Names) {
+    for piece in pieces {
+        if let Piece::Value(expression) = piece {
+            names.join(expression.names());
+        }
+    }
+}
+
+/// Reads a template from TOML. Problems are noted where they stand.
+pub(super) fn of_field(field: &Field<'_>) -> Option<Node> {
+    of_field_at(field, 0)
+}
+
+fn of_field_at(field: &Field<'_>, depth: usize) -> Option<Node> {
+    if depth > DEPTH_MAX {
+        return field.refuse(format!("is nested deeper than {DEPTH_MAX} levels: flatten it"));
+    }
+    if field.is_table() {
+        let entries = field.section()?.entries_as_written();
+        // Not `?` within: every problem is to be noted.
+        let members: Vec<Option<Member>> = entries
+            .iter()
+            .map(|(name, field)| {
+                let value = of_field_at(field, depth + 1)?;
+                member(name, value).map_or_else(|message| field.refuse(message), Some)
+            })
+            .collect();
+        return Some(Node::Object(members.into_iter().collect::<Option<_>>()?));
+    }
+    if field.is_list() {
+        let items: Vec<Option<Node>> =
+            field.list()?.iter().map(|item| of_field_at(item, depth + 1)).collect();
+        return Some(Node::List(items.into_iter().collect::<Option<_>>()?));
+    }
+    if let Some(literal) = field.literal() {
+        return literal
+            .map_or_else(|message| field.refuse(message), |json| Some(Node::Literal(json)));
+    }
+    of_string(&field.string()?).map_or_else(|message| field.refuse(message), Some)
+}
+
+/// Reads a template from a JSON document.
+///
+/// # Errors
+/// Every problem, each preceded by the place in the document.
+pub(super) fn of_json(document: &serde_json::Value) -> Result<Node, Vec<String>> {
+    let mut problems = Vec::new();
+    let node = of_json_at(document, "", 0, &mut problems);
+    node.filter(|_| problems.is_empty()).ok_or(problems)
+}
+
+fn of_json_at(
+    json: &serde_json::Value,
+    place: &str,
+    depth: usize,
+    problems: &mut Vec<String>,
+) -> Option<Node> {
+    let mut refuse = |message: String| {
+        problems.push(format!("{}: {message}", if place.is_empty() { "/" } else { place }));
+        None
+    };
+    match json {
+        _ if depth > DEPTH_MAX => {
+            refuse(format!("is nested deeper than {DEPTH_MAX} levels: flatten it"))
+        }
+        serde_json::Value::Object(members) => {
+            let mut nodes = Vec::with_capacity(members.len());
+            for (name, json) in members {
+                let place = format!("{place}/{name}");
+                let value = of_json_at(json, &place, depth + 1, problems);
+                match value.map(|value| member(name, value)) {
+                    Some(Ok(member)) => nodes.push(member),
+                    Some(Err(message)) => problems.push(format!("{place}: {message}")),
+                    None => {}
+                }
+            }
+            Some(Node::Object(nodes))
+        }
+        serde_json::Value::Array(items) => {
+            let mut nodes = Vec::with_capacity(items.len());
+            for (index, json) in items.iter().enumerate() {
+                nodes.extend(of_json_at(json, &format!("{place}/{index}"), depth + 1, problems));
+            }
+            Some(Node::List(nodes))
+        }
+        serde_json::Value::String(text) => of_string(text).map_or_else(refuse, Some),
+        literal => Some(Node::Literal(literal.to_string())),
+    }
+}
+
+/// `name?`: optional; `name??`: a key that ends with a question mark.
+fn member(name: &str, value: Node) -> Result<Member, String> {
+    let (name, optional) = match name.strip_suffix('?') {
+        Some(literal) if literal.ends_with('?') => (literal, false),
+        Some(name) => (name, true),
+        None => (name, false),
+    };
+    if optional && !matches!(value, Node::Value(_)) {
+        return Err(String::from(
+            "can never be null, so the `?` of its key has no use: remove it, or give exactly one \
+             {{ expression }} (a key that ends with a question mark is written with two)",
+        ));
+    }
+    Ok(Member { name: name.to_owned(), optional, value })
+}
+
+fn of_string(text: &str) -> Result<Node, String> {
+    let mut pieces = pieces(text)?;
+    Ok(match (pieces.pop(), pieces.is_empty()) {
+        (None, _) => Node::Literal(String::from("\"\"")),
+        (Some(Piece::Value(expression)), true) => Node::Value(expression),
+        (Some(Piece::Literal(text)), true) => {
+            Node::Literal(serde_json::Value::String(text).to_string())
+        }
+        (Some(last), false) => {
+            pieces.push(last);
+            Node::Text(pieces)
+        }
+    })
+}
+
+/// Splits a text at its `{{ }}`.
+///
+/// # Errors
+/// What is wrong with one of them.
+pub(super) fn pieces(text: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("{{") {
+        if !before.is_empty() {
+            pieces.push(Piece::Literal(before.to_owned()));
+        }
+        let Some((inside, after)) = split_at_close(after) else {
+            return Err(
+                "has `{{` without `}}`: close it, or write {{ '{{' }} for the braces".into()
+            );
+        };
+        let expression = Expression::parse(inside)
+            .map_err(|message| format!("{{{{ {} }}}} {message}", inside.trim()))?;
+        if expression.names().moment && !is_filled_in(&expression) {
+            return Err(format!(
+                "{{{{ {} }}}} computes with `now` or `age`, which are filled in when the body is \
+                 sent: write {{{{ now }}}}, {{{{ int(now) }}}} or {{{{ age }}}} alone",
+                inside.trim()
+            ));
+        }
+        pieces.push(Piece::Value(expression));
+        rest = after;
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Literal(rest.to_owned()));
+    }
+    Ok(pieces)
+}
+
+/// Whether an attempt can fill the expression in.
+fn is_filled_in(expression: &Expression) -> bool {
+    matches!(
+        expression.plain(),
+        Some(
+            (Reference::BuiltIn(BuiltIn::Now), _)
+                | (Reference::BuiltIn(BuiltIn::Age), Form::AsIs | Form::String)
+        )
+    )
+}
+
+/// Splits at the `}}` that closes an expression: one that stands in no string and in no map.
+fn split_at_close(text: &str) -> Option<(&str, &str)> {
+    let mut depth = 0_usize;
+    let mut quote = None;
+    let mut characters = text.char_indices().peekable();
+    while let Some((at, character)) = characters.next() {
+        match (quote, character) {
+            (Some(_), '\\') => drop(characters.next()),
+            (Some(open), _) if open == character => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(character),
+            (None, '{') => depth += 1,
+            (None, '}') if depth > 0 => depth -= 1,
+            (None, '}') if characters.peek().is_some_and(|(_, next)| *next == '}') => {
+                let (inside, after) = text.split_at_checked(at)?;
+                return Some((inside, after.strip_prefix("}}")?));
+            }
+            (None, _) => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(node: &Node) -> &str {
+        match node {
+            Node::Value(expression) => expression.source(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_string_that_is_one_expression_keeps_its_type_and_any_other_is_text() {
+        assert_eq!(source(&of_string("{{ id }}").unwrap()), "id");
+        assert_eq!(source(&of_string("{{id}}").unwrap()), "id");
+        assert_eq!(of_string("plain \"x\"").unwrap(), Node::Literal(r#""plain \"x\"""#.into()));
+        assert_eq!(of_string("").unwrap(), Node::Literal("\"\"".into()));
+        let texts = ["{{ id }} ", " {{ id }}", "{{ id }}{{ id }}", "a {{ id }} b"];
+        for text in texts {
+            assert!(matches!(of_string(text), Ok(Node::Text(_))), "case: {text:?}");
+        }
+    }
+
+    #[test]
+    fn braces_within_an_expression_do_not_close_it() {
+        let cases = ["{'a': {'b': 1}}", "'}}'", "\"a\\\"}}\"", "{'a': {}}['a']"];
+        for expression in cases {
+            let text = format!("{{{{ {expression} }}}}");
+            assert_eq!(source(&of_string(&text).unwrap()), expression, "case: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_expression() {
+        let cases = [
+            ("{{ id", "has `{{` without `}}`"),
+            ("{{ }}", "empty expression"),
+            ("{{ id + }}", "{{ id + }} is not an expression"),
+            ("{{ now - committed }}", "filled in when the body is sent"),
+            ("{{ lower(name) }}", "no function"),
+        ];
+        for (text, expected) in cases {
+            let message = of_string(text).unwrap_err();
+            assert!(message.contains(expected), "case: {text}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_json_document_is_read_with_every_problem_and_its_place() {
+        let document = serde_json::json!({
+            "id?": "{{ id }}", "tags": [1, "{{ a +", {"b?": "x"}], "odd??": true,
+        });
+        let problems = of_json(&document).unwrap_err();
+        assert_eq!(problems.len(), 2);
+        assert!(problems[0].starts_with("/tags/1: has `{{`"), "{problems:?}");
+        assert!(problems[1].starts_with("/tags/2/b?: can never be null"), "{problems:?}");
+        let node = of_json(&serde_json::json!({"id?": "{{ id }}", "odd??": true})).unwrap();
+        let Node::Object(members) = node else { panic!("an object") };
+        let keys: Vec<_> = members.iter().map(|m| (m.name.as_str(), m.optional)).collect();
+        assert_eq!(keys, [("id", true), ("odd?", false)]);
+    }
+}

@@ -1,0 +1,142 @@
+//! The files of the contracts: they parse and mean what the contracts say.
+
+use super::*;
+use crate::config::settings::AnswerRule;
+use crate::config::settings::HmacScheme;
+use crate::config::settings::RetryOn;
+use crate::config::settings::SignatureEncoding;
+use crate::config::settings::SignedPart;
+
+/// Reads a file of `config/` with every variable set that it asks for.
+fn contract(name: &str) -> Settings {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    let env = |name: &str| match name {
+        "DATABASE_URL" => env(name),
+        _ if name.ends_with("SECRET") || name.ends_with("PASSWORD") => Some("s3cret".to_owned()),
+        _ if name.ends_with("TOKEN") || name.ends_with("KEY") => Some("t0ken".to_owned()),
+        _ => None,
+    };
+    load(&path, &env).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn scheme(endpoint: &Endpoint) -> (&[u8], &HmacScheme) {
+    match &endpoint.signing {
+        Some(Signing::Hmac { key, scheme }) => (key.reveal(), scheme),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn customer_events_has_its_catalogue_and_its_subscriptions() {
+    let settings = contract("customer-events.toml");
+    let types: Vec<&str> = settings.events.iter().map(|rule| rule.event_type.as_ref()).collect();
+    let expected = [
+        "customer.created",
+        "customer.updated",
+        "customer.deleted",
+        "customer.status_changed",
+        "document.uploaded",
+        "document.deleted",
+        "document.approved",
+        "document.rejected",
+        "product.created",
+        "product.updated",
+        "product.deleted",
+    ];
+    assert_eq!(types, expected);
+    let [one, two] = settings.endpoints.as_slice() else { panic!("two subscriptions") };
+    assert_eq!((&*one.name, &*two.name), ("subscription-1", "subscription-2"));
+    assert_eq!(one.url.reveal().as_str(), "https://example.com/webhook");
+    assert_eq!(one.events, [Glob::new("customer.created"), Glob::new("customer.updated")]);
+    assert_eq!(one.headers["authorization"], "Bearer token");
+    let (key, scheme) = scheme(one);
+    assert_eq!(key, b"your-secret-key");
+    assert_eq!((scheme.header.as_str(), &*scheme.prefix), ("x-webhook-signature", "sha256="));
+    assert_eq!(scheme.content, [SignedPart::Body]);
+    assert!(two.signing.is_none(), "no secret, no signature");
+    assert_eq!(two.events, [Glob::new("document.*")]);
+}
+
+#[test]
+fn idp_push_signs_retries_and_authenticates_as_its_webhooks_do() {
+    let settings = contract("idp-push.toml");
+    let names: Vec<&str> = settings.endpoints.iter().map(|e| e.name.as_ref()).collect();
+    assert_eq!(names, ["erp", "archive", "search"]);
+    for endpoint in &settings.endpoints {
+        assert_eq!(endpoint.timeout, Duration::from_secs(30));
+        let delays = [10, 30, 90].map(Duration::from_secs).to_vec();
+        assert_eq!(endpoint.retry.delays, Delays::List(delays));
+        let retry = RetryOn::Statuses(vec![429..=429, 500..=599]);
+        assert_eq!(endpoint.answers, AnswerRule { retry, ..AnswerRule::default() });
+        let (_, scheme) = scheme(endpoint);
+        assert_eq!((scheme.header.as_str(), &*scheme.prefix), ("x-idp-signature", "sha256="));
+        assert_eq!(scheme.timestamp_header.as_ref().unwrap().as_str(), "x-idp-timestamp");
+        assert!(endpoint.filter.as_ref().unwrap().names().columns.contains("rule_id"));
+    }
+    assert!(matches!(settings.endpoints[0].auth, Some(Auth::Basic { .. })));
+    assert!(matches!(settings.endpoints[1].auth, Some(Auth::Bearer { .. })));
+    assert!(matches!(settings.endpoints[2].auth, Some(Auth::ApiKey { .. })));
+}
+
+#[test]
+fn wechat_messages_takes_200_alone_and_retries_all_else() {
+    let settings = contract("wechat-messages.toml");
+    let [bot] = settings.endpoints.as_slice() else { panic!("one endpoint") };
+    assert_eq!(bot.timeout, Duration::from_secs(5));
+    let expected = AnswerRule { success: vec![200], body: None, retry: RetryOn::Everything };
+    assert_eq!(bot.answers, expected);
+    let (key, scheme) = scheme(bot);
+    assert_eq!(key, b"s3cret");
+    let colon = SignedPart::Literal(":".to_owned());
+    assert_eq!(scheme.content, [SignedPart::Timestamp, colon, SignedPart::Body]);
+    assert_eq!((&*scheme.prefix, scheme.encoding), ("", SignatureEncoding::Hex));
+}
+
+#[test]
+fn the_examples_of_the_documentation_are_sound() {
+    let text = include_str!("../../../docs/events.md");
+    let blocks = text.split("```toml\n").skip(1).filter_map(|block| block.split("```").next());
+    // The one that names a file of subscriptions is a part of a whole that another test reads.
+    let whole = |block: &&str| block.contains("[[event]]") && !block.contains("subscriptions");
+    let env = |name: &str| Some(env(name).unwrap_or_else(|| "s3cret".to_owned()));
+    let mut read = 0;
+    for block in blocks.filter(whole) {
+        let completed = if block.contains("[[endpoint]]") { "" } else { SOUND };
+        let settings = parse(&format!("{completed}{block}"), "events.md", &env);
+        read += settings.unwrap_or_else(|problems| panic!("{block}\n{problems}")).events.len();
+    }
+    assert_eq!(read, 3);
+}
+
+#[test]
+fn what_is_wrong_with_a_subscription_is_said_with_its_number() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("walhook.toml");
+    std::fs::write(&file, "webhook.subscriptions = 'subs.json'").unwrap();
+    let told = |json: &str| {
+        std::fs::write(directory.path().join("subs.json"), json).unwrap();
+        let problems = load(&file, &env).unwrap_err().to_string();
+        assert!(!problems.contains("opensesame"), "{problems}");
+        problems.replace(&format!("{}/", directory.path().display()), "")
+    };
+    let cases = [
+        ("[1", "walhook.toml:1: webhook.subscriptions: \"subs.json\" is not JSON: "),
+        ("[]", "subs.json: must be a table, not a list"),
+        ("{}", "subs.json: webhooks: is missing: list the subscriptions"),
+        (r#"{"webhooks": [{}]}"#, "subs.json: webhooks[0].url: is missing"),
+        (
+            r#"{"webhooks": [{"url": "http://h/"}, {"url": "opensesame", "events": ["nope"], "secrets": 1}]}"#,
+            "subs.json: webhooks[1].url: is not a URL: write it like \"https://example.com/hooks\"\n\
+             subs.json: webhooks[1].events: \"nope\" matches no event type: the types are `ocr_wallet_data`\n\
+             subs.json: webhooks[1].secrets: unknown key: did you mean `secret`?",
+        ),
+        (
+            r#"{"webhooks": [{"url": "http://h/", "headers": {"Host": "x"}}]}"#,
+            "subs.json: webhooks[0].headers.Host: belongs to the connection",
+        ),
+    ];
+    for (json, expected) in cases {
+        let told = told(json);
+        assert!(told.starts_with(expected), "case: {json}\n{told}");
+    }
+}

@@ -1,0 +1,136 @@
+//! Envelopes that others have specified: CloudEvents and Debezium's.
+
+use http::HeaderName;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+
+use crate::config::settings::CloudEventsMode;
+use crate::event::datum;
+use crate::event::payload;
+use crate::event::scope::Scope;
+use crate::event::writer::NamedColumn;
+use crate::event::writer::Writer;
+use crate::flow::change::Op;
+use crate::flow::relation::TableName;
+
+/// CloudEvents 1.0, what is the same for all events of one rule and table.
+#[derive(Debug)]
+pub(crate) struct CloudEvents {
+    pub(crate) mode: CloudEventsMode,
+    /// Where the event comes from, a URI reference: `/schema/table`.
+    source: String,
+    event_type: String,
+}
+
+impl CloudEvents {
+    pub(crate) fn new(mode: CloudEventsMode, table: &TableName, event_type: &str) -> Self {
+        let source =
+            format!("/{}/{}", percent_encoded(&table.schema), percent_encoded(&table.name));
+        Self { mode, source, event_type: event_type.to_owned() }
+    }
+
+    pub(crate) fn write(&self, out: &mut Writer, columns: &[NamedColumn], scope: &Scope<'_>) {
+        let change = scope.change;
+        if self.mode == CloudEventsMode::Binary {
+            return payload::data(out, columns, change);
+        }
+        out.raw("{\"specversion\":\"1.0\",\"id\":\"");
+        out.raw(scope.id.to_string());
+        out.raw("\",\"source\":");
+        out.string(self.source.as_bytes());
+        out.raw(",\"type\":");
+        out.string(self.event_type.as_bytes());
+        out.raw(",\"time\":\"");
+        out.raw(change.committed.iso_millis());
+        out.raw("\",\"datacontenttype\":\"application/json\",\"data\":");
+        payload::data(out, columns, change);
+        out.raw("}");
+    }
+
+    /// CloudEvents, HTTP protocol binding 1.0: in binary mode each attribute is a header.
+    pub(crate) fn headers(&self, scope: &Scope<'_>) -> Vec<(HeaderName, HeaderValue)> {
+        if self.mode == CloudEventsMode::Structured {
+            let structured = "application/cloudevents+json; charset=utf-8";
+            return vec![(CONTENT_TYPE, HeaderValue::from_static(structured))];
+        }
+        let attributes = [
+            ("ce-specversion", String::from("1.0")),
+            ("ce-id", scope.id.to_string()),
+            ("ce-source", self.source.clone()),
+            ("ce-type", self.event_type.clone()),
+            ("ce-time", scope.change.committed.iso_millis()),
+        ];
+        let header = |(name, value): (&'static str, String)| {
+            // Ids and types are visible ASCII, and so is what is percent-encoded.
+            let value = HeaderValue::try_from(value).ok()?;
+            Some((HeaderName::from_static(name), value))
+        };
+        attributes.into_iter().filter_map(header).collect()
+    }
+}
+
+/// All but the unreserved characters of RFC 3986.
+fn percent_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// Debezium's change event, without its schema part: `before`, `after`, `source`, `op`, `ts_ms`.
+/// Values are JSON as everywhere in walhook, not Debezium's encodings.
+pub(crate) fn debezium(out: &mut Writer, columns: &[NamedColumn], scope: &Scope<'_>) {
+    let change = scope.change;
+    out.raw("{\"before\":");
+    match payload::old_of(&change.op) {
+        Some(old) => payload::old_object(out, columns, old, change),
+        None => out.raw("null"),
+    }
+    out.raw(",\"after\":");
+    match &change.op {
+        Op::Insert { .. } | Op::Update { .. } => payload::data(out, columns, change),
+        Op::Delete { .. } | Op::Truncate => out.raw("null"),
+    }
+    let millis = |micros: i64| micros.div_euclid(1000).to_string();
+    let table = &change.relation.table;
+    out.raw(concat!(
+        ",\"source\":{\"version\":\"",
+        env!("CARGO_PKG_VERSION"),
+        "\",\"connector\":\"postgresql\",\"name\":\"walhook\",\"snapshot\":\"false\",\"ts_ms\":"
+    ));
+    out.raw(millis(change.committed.micros()));
+    out.raw(",\"schema\":");
+    out.string(table.schema.as_bytes());
+    out.raw(",\"table\":");
+    out.string(table.name.as_bytes());
+    out.raw(",\"lsn\":");
+    out.raw(change.position.commit.raw().to_string());
+    out.raw("},\"op\":\"");
+    out.raw(match &change.op {
+        Op::Insert { .. } => "c",
+        Op::Update { .. } => "u",
+        Op::Delete { .. } => "d",
+        Op::Truncate => "t",
+    });
+    out.raw("\",\"ts_ms\":");
+    out.raw(millis(scope.now.micros()));
+    out.raw("}");
+}
+
+/// A content type other than the usual one.
+pub(crate) fn content_type(value: &HeaderValue) -> Vec<(HeaderName, HeaderValue)> {
+    vec![(CONTENT_TYPE, value.clone())]
+}
+
+/// `"event type"` as JSON.
+pub(crate) fn quoted(text: &str) -> Vec<u8> {
+    let mut quoted = Vec::new();
+    datum::write_string(&mut quoted, text.as_bytes());
+    quoted
+}

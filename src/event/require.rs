@@ -1,0 +1,105 @@
+//! What an event needs of its table, for `check` and for the start: its columns, and old rows. Pure.
+
+use std::collections::BTreeSet;
+
+use crate::config::expression::Names;
+use crate::config::settings::EventRule;
+use crate::flow::relation::Relation;
+use crate::flow::relation::ReplicaIdentity;
+
+/// Something that a rule needs and the table does not give.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Lack {
+    /// The table has no such column.
+    Column { used_in: Use, column: String },
+    /// Values of these columns come with the whole old row only. `whole`: all columns.
+    OldRow { used_in: Use, columns: BTreeSet<String>, whole: bool },
+}
+
+/// Where a rule names a column.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Use {
+    Filter,
+    Payload,
+    OrderBy,
+    AgeColumn,
+}
+
+impl Use {
+    /// The key of the configuration.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Filter => "when",
+            Self::Payload => "payload",
+            Self::OrderBy => "order_by",
+            Self::AgeColumn => "age_column",
+        }
+    }
+}
+
+impl Lack {
+    /// Whether the rule cannot work at all: a filter without its values lets nothing through.
+    pub fn is_fatal(&self) -> bool {
+        match self {
+            Self::Column { .. } => true,
+            Self::OldRow { used_in, .. } => *used_in == Use::Filter,
+        }
+    }
+
+    /// What puts it right, for SQL; `None` where the configuration is wrong.
+    pub fn fix(&self, relation: &Relation) -> Option<String> {
+        match self {
+            Self::Column { .. } => None,
+            Self::OldRow { .. } => {
+                Some(format!("ALTER TABLE {} REPLICA IDENTITY FULL;", relation.table.quoted()))
+            }
+        }
+    }
+}
+
+/// Everything that `rule` needs and `relation` does not give.
+pub fn lacks(rule: &EventRule, relation: &Relation) -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    for (used_in, names) in
+        [(Use::Filter, rule.filter_names()), (Use::Payload, rule.payload_names())]
+    {
+        let named: BTreeSet<&String> = names.columns.union(&names.old).collect();
+        let missing = named.into_iter().filter(|name| relation.column(name).is_none());
+        lacks.extend(missing.map(|column| Lack::Column { used_in, column: column.clone() }));
+        lacks.extend(old_row(rule, relation, used_in, &names));
+    }
+    let age_column = rule.expiry.as_ref().and_then(|expiry| expiry.column.as_ref());
+    let named = rule.order_by.iter().map(|column| (Use::OrderBy, column));
+    for (used_in, column) in named.chain(age_column.map(|column| (Use::AgeColumn, column))) {
+        if relation.column(column).is_none() {
+            lacks.push(Lack::Column { used_in, column: column.clone() });
+        }
+    }
+    lacks
+}
+
+/// Values that only the whole old row carries: what the row was before an update, and all but the
+/// identity of a deleted one.
+fn old_row(rule: &EventRule, relation: &Relation, used_in: Use, names: &Names) -> Option<Lack> {
+    if relation.identity == ReplicaIdentity::Full {
+        return None;
+    }
+    let unsent = |name: &&String| {
+        let column = relation.column(name).and_then(|index| relation.columns.get(index));
+        column.is_some_and(|c| !c.identity || relation.identity == ReplicaIdentity::Nothing)
+    };
+    let mut columns = BTreeSet::new();
+    let mut whole = false;
+    if rule.on.update {
+        columns.extend(names.old.iter().filter(unsent).cloned());
+        whole |= names.whole_old;
+    }
+    if rule.on.delete {
+        columns.extend(names.columns.union(&names.old).filter(unsent).cloned());
+        whole |= names.whole && used_in == Use::Filter;
+    }
+    (whole || !columns.is_empty()).then_some(Lack::OldRow { used_in, columns, whole })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! A change as expressions see it: its columns and the built-in names, each turned into a value
+//! only when an expression asks for it.
+//!
+//! | column | value |
+//! | --- | --- |
+//! | bool, int2 to int8 | `bool`, `int` |
+//! | float4, float8, numeric | `double`; of a numeric the nearest there is |
+//! | timestamptz, timestamp (taken as UTC) | `timestamp`, cut to the years 1 to 9999 |
+//! | json, jsonb, arrays, row types | `map`, `list` and what is in them |
+//! | everything else | `string`, the text that stands in JSON |
+//! | null | `null` |
+//!
+//! A value that PostgreSQL did not send has no name, so that an expression which needs it fails
+//! instead of being wrong.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cel::Context;
+use cel::ExecutionError;
+use cel::common::types::CelBool;
+use cel::common::types::CelDouble;
+use cel::common::types::CelInt;
+use cel::common::types::CelNull;
+use cel::common::types::CelString;
+use cel::common::types::CelTimestamp;
+use cel::common::value::CowVal;
+use cel::common::value::Val;
+use cel::context::VariableResolver;
+use cel::objects::Key;
+use cel::objects::Map;
+use chrono::DateTime;
+use chrono::FixedOffset;
+use chrono::Utc;
+
+use crate::config::expression::BuiltIn;
+use crate::config::expression::ENVIRONMENT;
+use crate::config::expression::Expression;
+use crate::config::expression::value_of_json;
+use crate::event::datum;
+use crate::event::image;
+use crate::event::image::Image;
+use crate::flow::change::Change;
+use crate::flow::change::Op;
+use crate::flow::change::Value;
+use crate::flow::event::EventId;
+use crate::flow::relation::SqlType;
+use crate::flow::time::Timestamp;
+
+/// The first and the last second of the timestamps that CEL knows: years 1 to 9999.
+const SECONDS_MIN: i64 = -62_135_596_800;
+const SECONDS_MAX: i64 = 253_402_300_799;
+
+/// What an expression is evaluated on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scope<'a> {
+    pub(crate) change: &'a Change,
+    pub(crate) event_type: &'a str,
+    pub(crate) id: EventId,
+    /// On the database's clock.
+    pub(crate) now: Timestamp,
+    pub(crate) born: Timestamp,
+}
+
+/// Why an expression has no value on a row. Without the row's data: it stands in logs.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Fault {
+    /// A column that is not there, or whose value PostgreSQL did not send.
+    Unknown,
+    NoSuchKey,
+    /// Null or another type where the operator or function takes none such.
+    Type,
+    Overflow,
+    DivisionByZero,
+    OutOfBounds,
+    /// A filter that is neither true nor false.
+    NotBoolean,
+    /// A function refused its argument.
+    Function,
+}
+
+impl Fault {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => {
+                "names a column that the table does not have, or whose value PostgreSQL did not \
+                 send: see `walhook check`"
+            }
+            Self::NoSuchKey => "asks for a key that is not there: guard it with has()",
+            Self::Type => "meets null or a type that does not fit: guard it with `x != null &&`",
+            Self::Overflow => "exceeds the range of its type",
+            Self::DivisionByZero => "divides by zero",
+            Self::OutOfBounds => "asks for an element that is not there",
+            Self::NotBoolean => "is neither true nor false",
+            Self::Function => "calls a function with an argument that it refuses",
+        }
+    }
+}
+
+impl From<&ExecutionError> for Fault {
+    fn from(error: &ExecutionError) -> Self {
+        match error {
+            ExecutionError::UndeclaredReference(_) => Self::Unknown,
+            ExecutionError::NoSuchKey(_) => Self::NoSuchKey,
+            ExecutionError::Overflow(..) => Self::Overflow,
+            ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+                Self::DivisionByZero
+            }
+            ExecutionError::IndexOutOfBounds(_) => Self::OutOfBounds,
+            ExecutionError::FunctionError { .. } => Self::Function,
+            // The crate may add kinds; what is left today all comes from types that do not fit.
+            _ => Self::Type,
+        }
+    }
+}
+
+impl Scope<'_> {
+    pub(crate) fn evaluate(&self, expression: &Expression) -> Result<cel::Value, Fault> {
+        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+        context.set_variable_resolver(self);
+        expression.program().execute(&context).map_err(|error| Fault::from(&error))
+    }
+
+    /// Whether a filter lets the change through.
+    pub(crate) fn is_true(&self, filter: &Expression) -> Result<bool, Fault> {
+        match self.evaluate(filter)? {
+            cel::Value::Bool(answer) => Ok(answer),
+            _ => Err(Fault::NotBoolean),
+        }
+    }
+
+    fn built_in(&self, name: BuiltIn) -> CowVal<'_, '_> {
+        let text = |text: &'static str| CowVal::owned(CelString::from(text));
+        let moment = |at: Timestamp| CowVal::owned(CelTimestamp::from(date_time(at)));
+        match name {
+            BuiltIn::Row => owned(self.whole(image::current)),
+            BuiltIn::Old => match self.change.op {
+                Op::Insert { .. } | Op::Truncate => CowVal::owned(CelNull),
+                Op::Update { .. } | Op::Delete { .. } => owned(self.whole(image::previous)),
+            },
+            BuiltIn::Changes => {
+                let changed = |change, column| match image::is_changed(change, column) {
+                    true => image::previous(change, column),
+                    false => Image::Unknown,
+                };
+                match self.change.op {
+                    Op::Update { .. } => owned(self.whole(changed)),
+                    _ => owned(cel::Value::Map(Map { map: Arc::default() })),
+                }
+            }
+            BuiltIn::Op => text(op(&self.change.op)),
+            BuiltIn::Event => CowVal::owned(CelString::from(self.event_type)),
+            BuiltIn::EventId => CowVal::owned(CelString::from(self.id.to_string())),
+            BuiltIn::Table => {
+                CowVal::owned(CelString::from(self.change.relation.table.to_string()))
+            }
+            BuiltIn::Metadata => {
+                let given = self.change.metadata.as_deref().map(read_json);
+                let empty = || cel::Value::Map(Map { map: Arc::default() });
+                owned(given.flatten().unwrap_or_else(empty))
+            }
+            BuiltIn::Committed => moment(self.change.committed),
+            BuiltIn::Now => moment(self.now),
+            BuiltIn::Age => {
+                let micros = self.now.micros().saturating_sub(self.born.micros());
+                let age = chrono::Duration::microseconds(micros);
+                CowVal::owned(cel::common::types::CelDuration::from(age))
+            }
+        }
+    }
+
+    fn column<'b>(
+        &'b self,
+        name: &str,
+        place: fn(&'b Change, usize) -> Image<'b>,
+    ) -> Option<CowVal<'b, 'b>> {
+        let relation = &self.change.relation;
+        let index = relation.column(name)?;
+        let sql_type = &relation.columns.get(index)?.sql_type;
+        match place(self.change, index) {
+            Image::None => Some(CowVal::owned(CelNull)),
+            Image::Unknown => None,
+            Image::In(row) => match row.value(index) {
+                Value::Null => Some(CowVal::owned(CelNull)),
+                Value::Unchanged => None,
+                Value::Text(text) => value(sql_type, text),
+            },
+        }
+    }
+
+    /// All columns that `place` knows, by name.
+    fn whole<'b>(&'b self, place: impl Fn(&'b Change, usize) -> Image<'b>) -> cel::Value {
+        let mut map = HashMap::new();
+        for (index, column) in self.change.relation.columns.iter().enumerate() {
+            let value = match place(self.change, index) {
+                Image::None => Some(cel::Value::Null),
+                Image::Unknown => None,
+                Image::In(row) => match row.value(index) {
+                    Value::Null => Some(cel::Value::Null),
+                    Value::Unchanged => None,
+                    Value::Text(text) => value(&column.sql_type, text)
+                        .and_then(|value| cel::Value::try_from(value.as_ref()).ok()),
+                },
+            };
+            if let Some(value) = value {
+                map.insert(Key::from(column.name.as_str()), value);
+            }
+        }
+        cel::Value::Map(Map { map: Arc::new(map) })
+    }
+}
+
+impl VariableResolver for Scope<'_> {
+    fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
+        let name = name.strip_prefix('.').unwrap_or(name);
+        if let Some(column) = name.strip_prefix("old.") {
+            return self.column(column, image::previous);
+        }
+        if let Some(column) = name.strip_prefix("row.") {
+            return self.column(column, image::current);
+        }
+        match BuiltIn::find(name) {
+            Some(built_in) => Some(self.built_in(built_in)),
+            None => self.column(name, image::current),
+        }
+    }
+}
+
+/// What an operation is called in expressions and bodies.
+pub(crate) const fn op(op: &Op) -> &'static str {
+    match op {
+        Op::Insert { .. } => "insert",
+        Op::Update { .. } => "update",
+        Op::Delete { .. } => "delete",
+        Op::Truncate => "truncate",
+    }
+}
+
+/// A column's text as a value; `None` if it is not of its type.
+fn value<'a>(sql_type: &SqlType, text: &'a [u8]) -> Option<CowVal<'a, 'a>> {
+    let utf8 = |text: &'a [u8]| std::str::from_utf8(text).ok();
+    Some(match sql_type {
+        SqlType::Bool => CowVal::owned(CelBool::from(text == b"t")),
+        SqlType::Integer => CowVal::owned(CelInt::from(utf8(text)?.parse::<i64>().ok()?)),
+        SqlType::Float | SqlType::Numeric => {
+            CowVal::owned(CelDouble::from(utf8(text)?.parse::<f64>().ok()?))
+        }
+        SqlType::Timestamp | SqlType::TimestampTz => {
+            CowVal::owned(CelTimestamp::from(date_time(datum::timestamp(sql_type, text)?)))
+        }
+        SqlType::Text | SqlType::Date => match String::from_utf8_lossy(text) {
+            Cow::Borrowed(text) => CowVal::owned(CelString::from(text)),
+            Cow::Owned(text) => CowVal::owned(CelString::from(text)),
+        },
+        SqlType::Json => owned(read_json(text)?),
+        SqlType::Bytea
+        | SqlType::Vector { .. }
+        | SqlType::Array { .. }
+        | SqlType::Composite { .. } => {
+            let mut json = Vec::new();
+            datum::write_json(&mut json, sql_type, text);
+            owned(read_json(&json)?)
+        }
+    })
+}
+
+fn read_json(text: &[u8]) -> Option<cel::Value> {
+    serde_json::from_slice(text).ok().map(|json| value_of_json(&json))
+}
+
+/// Everything that is made here has a counterpart; were there one without, it reads as null.
+fn owned<'a>(value: cel::Value) -> CowVal<'a, 'a> {
+    Box::<dyn Val>::try_from(value).map_or_else(|_| CowVal::owned(CelNull), CowVal::Owned)
+}
+
+fn date_time(at: Timestamp) -> DateTime<FixedOffset> {
+    let seconds = at.seconds().clamp(SECONDS_MIN, SECONDS_MAX);
+    let nanos = u32::try_from(at.micros().rem_euclid(1_000_000)).unwrap_or_default() * 1000;
+    DateTime::<Utc>::from_timestamp(seconds, nanos).unwrap_or_default().fixed_offset()
+}

@@ -1,0 +1,118 @@
+//! Lanes from outside: one endpoint does not feel another, and keys keep their order.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use crate::support::postgres::Database;
+use crate::support::receiver::Answer;
+use crate::support::receiver::Receiver;
+use crate::support::receiver::always;
+use crate::support::receiver::flaky;
+use crate::support::service::AMPLE;
+use crate::support::service::Service;
+use crate::support::service::configuration;
+
+const TABLE: &str = "CREATE TABLE orders (id int PRIMARY KEY, version int NOT NULL)";
+
+/// Every change of `orders` as an event `order`.
+const EVENT: &str = "[[event]]\ntype = \"order\"\ntable = \"public.orders\"\n\n";
+
+#[tokio::test]
+async fn an_endpoint_that_hangs_takes_nothing_from_the_others() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(TABLE).await.unwrap();
+    let (healthy, hanging) =
+        (Receiver::start(always(Answer::status(200))), Receiver::start(always(Answer::Hang)));
+    let (good, bad) = (healthy.url(), hanging.url());
+    // The hanging one's lane has room for all: what does not fit is parked one day.
+    let rest = format!(
+        "{EVENT}[webhook]\nurls = [\"{bad}\", \"{good}\"]\ntimeout = \"1h\"\n\
+         [shutdown]\ngrace = \"1s\""
+    );
+    let mut service = Service::start(&configuration(&database, &rest)).await;
+    let insert = "INSERT INTO orders SELECT n, 0 FROM generate_series(1, 600) n";
+    sql.batch_execute(insert).await.unwrap();
+    healthy.wait_for(600, AMPLE).await;
+    assert_eq!(hanging.count(), 3, "as many as may be in flight");
+    service
+        .wait_for_metric(
+            "walhook_deliveries_pending{endpoint=\"webhook-1\",where=\"memory\"}",
+            600.0,
+        )
+        .await;
+    service
+        .wait_for_metric(
+            "walhook_deliveries_total{endpoint=\"webhook-2\",outcome=\"delivered\"}",
+            600.0,
+        )
+        .await;
+    assert_eq!(service.get("/ready").await.status, 200);
+    // What hangs is cut off, which is no failure of the shutdown: it comes again.
+    service.stop().await;
+    assert_eq!(healthy.count(), 600);
+}
+
+#[tokio::test]
+async fn changes_of_one_key_arrive_in_commit_order_also_through_failures() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(TABLE).await.unwrap();
+    let receiver = Receiver::start(flaky(7, 0.3, Answer::status(503)));
+    let url = receiver.url();
+    let rest = format!(
+        "{EVENT}[[endpoint]]\nname = \"shop\"\nurl = \"{url}\"\nevents = [\"order\"]\n\
+         concurrency = 8\nretry = {{ max = 100, interval = \"2ms\", cap = \"20ms\" }}"
+    );
+    let mut service = Service::start(&configuration(&database, &rest)).await;
+    let (keys, versions) = (7, 60);
+    sql.batch_execute(&format!("INSERT INTO orders SELECT n, 0 FROM generate_series(1, {keys}) n"))
+        .await
+        .unwrap();
+    for version in 1..versions {
+        // One transaction for each key in turn, and some for all keys at once.
+        let condition = if version % 3 == 0 { "true" } else { "id % 2 = 0" };
+        sql.batch_execute(&format!("UPDATE orders SET version = {version} WHERE {condition}"))
+            .await
+            .unwrap();
+        sql.batch_execute(&format!(
+            "UPDATE orders SET version = {version} WHERE NOT ({condition})"
+        ))
+        .await
+        .unwrap();
+    }
+    sql.batch_execute("DELETE FROM orders").await.unwrap();
+    let events = f64::from(keys * (versions + 1));
+    service
+        .wait_for_metric(
+            "walhook_deliveries_total{endpoint=\"shop\",outcome=\"delivered\"}",
+            events,
+        )
+        .await;
+    service.stop().await;
+
+    // The order of arrival: an attempt that failed stands for its event as well as the last one.
+    let mut ids: HashMap<i64, Vec<String>> = HashMap::new();
+    let mut rows: HashMap<i64, Vec<Option<i64>>> = HashMap::new();
+    for request in receiver.requests() {
+        let body = request.json();
+        assert_eq!(body["type"], json!("order"));
+        let key = body["data"]["id"].as_i64().unwrap();
+        let seen = ids.entry(key).or_default();
+        let id = request.header("webhook-id").to_owned();
+        if seen.last() != Some(&id) {
+            assert!(!seen.contains(&id), "{id} of key {key} comes again after a later one");
+            seen.push(id);
+            rows.entry(key).or_default().push(body["data"]["version"].as_i64());
+        }
+    }
+    assert_eq!(rows.len(), usize::try_from(keys).unwrap());
+    for (key, seen) in rows {
+        // A delete carries the key alone.
+        let expected = (0..i64::from(versions)).map(Some).chain([None]);
+        assert!(seen.iter().copied().eq(expected), "key {key}: {seen:?}");
+    }
+    let attempts = receiver.count();
+    assert!(f64::from(u32::try_from(attempts).unwrap()) > events * 1.2, "only {attempts} attempts");
+}

@@ -1,0 +1,187 @@
+//! Memory stays bounded, however large a transaction or a row is.
+//!
+//! What counts is the highest resident set of the process (`VmHWM`), which the kernel keeps.
+#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+#![expect(clippy::print_stdout, reason = "the figures are worth seeing")]
+
+use std::collections::HashSet;
+use std::fs;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::support::postgres::Database;
+use crate::support::program::Program;
+use crate::support::receiver::Answer;
+use crate::support::receiver::Behaviour;
+use crate::support::receiver::Receiver;
+
+/// What walhook may take at its highest, also in a debug build.
+const PEAK_MAX_KIB: u64 = 128 * 1024;
+
+const AMPLE: Duration = Duration::from_secs(240);
+
+/// What it may have left a moment after the largest row has gone.
+const AFTERWARDS_MAX_KIB: u64 = 32 * 1024;
+
+/// When the first request of the large transaction is answered.
+const LATE: Duration = Duration::from_secs(12);
+
+/// Rows of the large transaction.
+const ROWS: usize = 1_000_000;
+
+const ITEM: &str = "CREATE TABLE item (id bigint PRIMARY KEY, text text NOT NULL)";
+
+const ITEM_EVENT: &str = "
+    [[event]]
+    type = \"item.created\"
+    table = \"public.item\"
+    on = [\"insert\"]
+";
+
+fn configuration(database: &Database, receiver: &Receiver, webhook: &str, rest: &str) -> String {
+    let (url, slot, hooks) = (database.url(), database.name(), receiver.url());
+    format!(
+        "[postgres]\nurl = \"{url}\"\nslot = \"{slot}\"\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n\
+         [webhook]\nurls = [\"{hooks}\"]\n{webhook}\n\n{rest}"
+    )
+}
+
+async fn run(toml: &str) -> Program {
+    let mut program = Program::start(&["run"], toml, &[]);
+    program.wait_for_line("walhook is running", AMPLE).await;
+    program
+}
+
+/// One line of `/proc/PID/status`, in KiB.
+fn memory_kib(program: &Program, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn assert_peak(program: &Program, what: &str) {
+    let (peak, now) = (memory_kib(program, "VmHWM:"), memory_kib(program, "VmRSS:"));
+    println!("{what}: at most {} MiB, in the end {} MiB", peak / 1024, now / 1024);
+    assert!(peak < PEAK_MAX_KIB, "{what} took {} MiB", peak / 1024);
+}
+
+/// The part of an event that the count needs.
+#[derive(Deserialize)]
+struct Item {
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    id: usize,
+}
+
+/// The first request is answered late, so that most of the transaction is settled behind it; each
+/// answer is as long as walhook keeps them.
+#[tokio::test]
+async fn a_transaction_of_a_million_rows_fits_into_little_memory() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(ITEM).await.unwrap();
+    let ids = Arc::new(Mutex::new(HashSet::with_capacity(ROWS)));
+    let (count, repeats) = (Arc::new(watch::Sender::new(0)), Arc::new(AtomicUsize::new(0)));
+    let answer = Answer::status(200).body(vec![b'.'; 64 * 1024]);
+    let behaviour: Behaviour = Arc::new({
+        let (ids, count, repeats) = (Arc::clone(&ids), Arc::clone(&count), Arc::clone(&repeats));
+        move |request| {
+            let items: Vec<Item> = serde_json::from_slice(&request.body).unwrap();
+            let mut ids = ids.lock().unwrap();
+            let again = items.iter().filter(|item| !ids.insert(item.data.id)).count();
+            repeats.fetch_add(again, Ordering::Relaxed);
+            count.send_replace(ids.len());
+            let answer = answer.clone();
+            if request.number == 1 { answer.after(LATE) } else { answer }
+        }
+    });
+    let receiver = Receiver::start_forgetful(behaviour);
+    let webhook = "batch_size = 100\nconcurrent_pushers = 8\ntimeout = \"1m\"";
+    let mut program = run(&configuration(&database, &receiver, webhook, ITEM_EVENT)).await;
+
+    let started = Instant::now();
+    let rows = format!("SELECT n, 'text of ' || n FROM generate_series(1, {ROWS}) n");
+    sql.batch_execute(&format!("INSERT INTO item {rows}")).await.unwrap();
+    println!("committed after {:?}", started.elapsed());
+    let mut arrived = count.subscribe();
+    timeout(AMPLE, arrived.wait_for(|&count| count == ROWS)).await.unwrap().unwrap();
+    println!("arrived after {:?}", started.elapsed());
+    assert_peak(&program, "a million rows");
+    program.terminate();
+    assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));
+    assert_eq!(repeats.load(Ordering::Relaxed), 0, "rows came twice");
+}
+
+/// Its text is escaped on the way, and a failed attempt sends it again.
+#[tokio::test]
+async fn a_row_of_100_megabytes_is_in_memory_once() {
+    const BYTES: usize = 100_000_000;
+    let wallet = "
+        CREATE TABLE ocr_wallet_info (
+            id bigint PRIMARY KEY, source_ip text, msg_id text, group_id text, wallet_code text,
+            serial_no text, wx_id text, wx_nick_name text, pic_url text,
+            create_time timestamptz NOT NULL DEFAULT now());
+        ALTER TABLE ocr_wallet_info ALTER wx_nick_name SET STORAGE EXTERNAL";
+    let cases = [
+        (
+            "the standard body",
+            ITEM,
+            ITEM_EVENT,
+            "INSERT INTO item SELECT 1, repeat('line of 19 letters' || chr(10), 5 * 1000 * 1000)
+             || repeat('x', 5 * 1000 * 1000)",
+        ),
+        (
+            "contract 1",
+            wallet,
+            "",
+            "INSERT INTO ocr_wallet_info (id, wallet_code, wx_nick_name)
+             SELECT 1, 'W', repeat('line of 19 letters' || chr(10), 5 * 1000 * 1000)
+             || repeat('x', 5 * 1000 * 1000)",
+        ),
+    ];
+    for (name, table, event, insert) in cases {
+        let database = Database::create().await;
+        let sql = database.sql().await;
+        sql.batch_execute(table).await.unwrap();
+        let lengths = Arc::new(Mutex::new(Vec::new()));
+        let measure: Behaviour = Arc::new({
+            let lengths = Arc::clone(&lengths);
+            move |request| {
+                let mut lengths = lengths.lock().unwrap();
+                lengths
+                    .push((request.body.len(), memchr::memchr_iter(b'\\', &request.body).count()));
+                Answer::status(if lengths.len() == 1 { 503 } else { 200 })
+            }
+        });
+        let receiver = Receiver::start_forgetful(measure);
+        let webhook =
+            "secret = \"a secret of some length\"\ntimeout = \"1m\"\nretry_interval = \"1ms\"";
+        let mut program = run(&configuration(&database, &receiver, webhook, event)).await;
+        sql.batch_execute(insert).await.unwrap();
+        receiver.wait_for(2, AMPLE).await;
+        assert_peak(&program, name);
+        let let_go = async {
+            while memory_kib(&program, "VmRSS:") > AFTERWARDS_MAX_KIB {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(AMPLE, let_go).await.unwrap();
+        for (length, escaped) in lengths.lock().unwrap().iter() {
+            assert_eq!(*escaped, 5_000_000, "case: {name}");
+            assert!((BYTES..BYTES + 6_000_000).contains(length), "case: {name}: {length}");
+        }
+        program.terminate();
+        assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));
+    }
+}

@@ -1,0 +1,309 @@
+//! What does not let walhook start: each cause is named with its fix and exit code, soon, by `run`
+//! and by `check` alike.
+#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+
+use std::time::Duration;
+
+use serde_json::Value;
+use walhook::sandbox::cluster::Options;
+
+use crate::support::postgres::Database;
+use crate::support::postgres::Sql;
+use crate::support::postgres::start_cluster;
+use crate::support::program::Program;
+use crate::support::receiver::Answer;
+use crate::support::receiver::Receiver;
+use crate::support::receiver::always;
+use crate::support::service::AMPLE;
+use crate::support::service::Service;
+use crate::support::service::configuration;
+use crate::support::service::slot;
+
+/// An operator who made a mistake is still looking.
+const SOON: Duration = Duration::from_secs(5);
+
+const TABLE: &str = include_str!("../../sql/ocr-wallet.sql");
+
+/// Stands in every secret of these tests.
+const SECRET: &str = "tell-nobody";
+
+const WEBHOOK: &str = "[webhook]\nurls = [\"http://127.0.0.1:9/hooks?key=tell-nobody\"]\n\
+                       headers = { authorization = \"Bearer tell-nobody\" }";
+
+const NOT_SET_UP: Option<i32> = Some(3);
+
+/// Runs a command to its end; returns the exit code and what it printed.
+async fn finished(args: &[&str], toml: &str) -> (Option<i32>, String) {
+    let mut program = Program::start(args, toml, &[]);
+    let code = program.wait(SOON).await;
+    let output = program.output().join("\n");
+    assert!(!output.contains(SECRET), "{output}");
+    (code, output)
+}
+
+/// `run` and `check` both end with this code and say all of this.
+async fn assert_refused(toml: &str, code: i32, parts: &[&str]) {
+    for command in ["run", "check"] {
+        let (ended, output) = finished(&[command], toml).await;
+        assert_eq!(ended, Some(code), "{command}:\n{output}");
+        for part in parts {
+            assert!(output.contains(part), "{command} does not say {part:?}:\n{output}");
+        }
+    }
+}
+
+fn configuration_of(url: &str) -> String {
+    format!("[postgres]\nurl = \"{url}\"\n[http]\nlisten = \"127.0.0.1:0\"\n{WEBHOOK}\n")
+}
+
+/// A role that may do nothing but log in, and a configuration that uses it.
+async fn plain_role(database: &Database, sql: &Sql) -> (String, String) {
+    let role = format!("{}_role", database.name());
+    sql.batch_execute(&format!("CREATE ROLE {role} LOGIN")).await.unwrap();
+    let toml = configuration(database, WEBHOOK);
+    let toml = toml.replace("postgres://postgres@", &format!("postgres://{role}:{SECRET}@"));
+    (role, toml)
+}
+
+#[tokio::test]
+async fn all_mistakes_in_a_file_are_named_at_once_with_line_and_key() {
+    let toml = "[postgres]\nurl = \"mysql://root:tell-nobody@db/app\"\nslot = \"Wal Hook\"\n\
+                [webhok]\n[webhook]\nurls = [\"ftp://x/tell-nobody\"]\ntimeout = \"10 parsecs\"\n\
+                max_retry = 3\n[http]\nlisten = \"0.0.0.0:9464\"\n";
+    let parts = [
+        "walhook.toml:2: postgres.url",
+        "walhook.toml:3: postgres.slot",
+        "walhook.toml:4: webhok",
+        "walhook.toml:6: webhook.urls",
+        "walhook.toml:7: webhook.timeout",
+        "walhook.toml:8: webhook.max_retry",
+        "max_retries",
+        "walhook.toml:10: http.listen",
+    ];
+    assert_refused(toml, 2, &parts).await;
+    assert_refused("[webhook\nurls = 1", 2, &["walhook.toml:1:9: "]).await;
+    let (code, output) = finished(&["check", "--config", "/no/such/file"], "").await;
+    assert_eq!(code, Some(2));
+    assert!(output.contains("/no/such/file"), "{output}");
+    assert!(output.contains("walhook init"), "{output}");
+}
+
+#[tokio::test]
+async fn an_unknown_host_and_a_closed_port_are_named() {
+    let toml = configuration_of("postgres://app:tell-nobody@no-such-host.invalid/app");
+    assert_refused(&toml, 1, &["host no-such-host.invalid is unknown", "check its spelling"]).await;
+    let toml = configuration_of("postgres://app:tell-nobody@127.0.0.1:1/app");
+    assert_refused(&toml, 1, &["cannot reach PostgreSQL at 127.0.0.1:1", "firewalls"]).await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_or_database_is_named() {
+    let mut cluster = start_cluster(Options::default()).await;
+    let sql = Sql::connect(&cluster.socket_url("postgres")).await;
+    sql.batch_execute("CREATE ROLE app LOGIN REPLICATION PASSWORD 'right'").await.unwrap();
+    let lines = ["host all all 127.0.0.1/32 scram-sha-256"];
+    cluster.set_hba(&lines).unwrap();
+    cluster.reload().unwrap();
+    let at = format!("127.0.0.1:{}", cluster.port());
+    let wrong = configuration_of(&format!("postgres://app:tell-nobody@{at}/postgres"));
+    assert_refused(&wrong, 3, &["wrong password for user app", "connection URL"]).await;
+    let missing = configuration_of(&format!("postgres://app@{at}/postgres"));
+    assert_refused(&missing, 3, &["asks for a password for user app"]).await;
+    let database = configuration_of(&format!("postgres://app:right@{at}/tell"));
+    assert_refused(&database, 3, &["database tell does not exist"]).await;
+    let role = configuration_of(&format!("postgres://nobody:tell-nobody@{at}/postgres"));
+    assert_refused(&role, 3, &["user nobody"]).await;
+}
+
+#[tokio::test]
+async fn everything_that_a_server_lacks_is_named_at_once() {
+    let cluster = start_cluster(Options::default().with("wal_level", "replica")).await;
+    let sql = Sql::connect(&cluster.url("postgres")).await;
+    sql.batch_execute(TABLE).await.unwrap();
+    assert_refused(
+        &configuration_of(&cluster.url("postgres")),
+        3,
+        &["wal_level is replica, not logical", "ALTER SYSTEM SET wal_level = logical;", "restart"],
+    )
+    .await;
+
+    sql.batch_execute("CREATE ROLE app LOGIN; ALTER TABLE ocr_wallet_info RENAME wx_id TO wx_ids;")
+        .await
+        .unwrap();
+    let url = cluster.url("postgres").replace("postgres@", "app:tell-nobody@");
+    assert_refused(
+        &configuration_of(&url),
+        3,
+        &[
+            "wal_level is replica",
+            "role app may not replicate",
+            "ALTER ROLE \"app\" REPLICATION;",
+            "role app may not read table public.ocr_wallet_info",
+            "GRANT SELECT ON \"public\".\"ocr_wallet_info\" TO \"app\";",
+            "has no column wx_id",
+            "did you mean wx_ids?",
+            "CREATE PUBLICATION \"walhook\" FOR TABLE \"public\".\"ocr_wallet_info\"",
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_missing_table_is_named_with_the_nearest_one() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    let toml = configuration(&database, WEBHOOK);
+    assert_refused(&toml, 3, &["table public.ocr_wallet_info does not exist", "create it"]).await;
+    sql.batch_execute(&TABLE.replace("ocr_wallet_info", "ocr_wallet_infos")).await.unwrap();
+    assert_refused(&toml, 3, &["does not exist", "did you mean public.ocr_wallet_infos?"]).await;
+    let none = "SELECT (SELECT count(*) FROM pg_publication)
+        + (SELECT count(*) FROM pg_replication_slots WHERE database = current_database())";
+    assert_eq!(sql.text(none).await, "0", "nothing is made before all is in order");
+}
+
+#[tokio::test]
+async fn a_slot_of_another_plugin_or_database_is_left_alone() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(TABLE).await.unwrap();
+    let toml = configuration(&database, WEBHOOK);
+    let slot = slot(&database);
+    let create = format!("SELECT pg_create_logical_replication_slot('{slot}', 'test_decoding')");
+    sql.batch_execute(&create).await.unwrap();
+    let plugin = "uses the plugin test_decoding, not the plugin pgoutput";
+    assert_refused(&toml, 3, &[plugin, "choose another slot name in [postgres] slot"]).await;
+
+    let other = Database::create().await;
+    let elsewhere = other.sql().await;
+    elsewhere.batch_execute(TABLE).await.unwrap();
+    let toml = toml.replace(&database.url(), &other.url());
+    let pgoutput = create.replace("test_decoding", "pgoutput");
+    sql.batch_execute(&format!("SELECT pg_drop_replication_slot('{slot}'); {pgoutput}"))
+        .await
+        .unwrap();
+    let belongs = format!("belongs to database {}", database.name());
+    assert_refused(&toml, 3, &[&belongs, "choose another slot name"]).await;
+}
+
+#[tokio::test]
+async fn a_second_walhook_does_not_take_the_slot_of_the_first() {
+    let database = Database::create().await;
+    database.sql().await.batch_execute(TABLE).await.unwrap();
+    let toml = configuration(&database, WEBHOOK);
+    let mut first = Service::start(&toml).await;
+    let (code, output) = finished(&["run"], &toml).await;
+    assert_eq!(code, NOT_SET_UP, "{output}");
+    let slot = slot(&database);
+    for part in [&format!("slot {slot} is in use"), "stop the other walhook", "choose another slot"]
+    {
+        assert!(output.contains(part), "{part} in {output}");
+    }
+    // Beside a walhook that works there is nothing to mend.
+    let (code, output) = finished(&["check"], &toml).await;
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains(&format!("slot {slot} is in use by a walhook")), "{output}");
+    assert_eq!(first.get("/ready").await.status, 200);
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn no_free_slot_is_named() {
+    let cluster = start_cluster(Options::default().with("max_replication_slots", "1")).await;
+    let sql = Sql::connect(&cluster.url("postgres")).await;
+    sql.batch_execute(TABLE).await.unwrap();
+    sql.batch_execute("SELECT pg_create_physical_replication_slot('taken')").await.unwrap();
+    let parts = [
+        "all 1 replication slots are in use (max_replication_slots)",
+        "ALTER SYSTEM SET max_replication_slots = 6;",
+    ];
+    assert_refused(&configuration_of(&cluster.url("postgres")), 3, &parts).await;
+}
+
+#[tokio::test]
+async fn no_free_walsender_is_named() {
+    let cluster = start_cluster(Options::default().with("max_wal_senders", "1")).await;
+    let url = cluster.url("postgres");
+    Sql::connect(&url).await.batch_execute(TABLE).await.unwrap();
+    let toml = configuration_of(&url);
+    let mut first = Service::start(&toml.replace("[http]", "slot = \"other\"\n[http]")).await;
+    let parts =
+        ["all 1 walsenders are in use (max_wal_senders)", "ALTER SYSTEM SET max_wal_senders = 6;"];
+    assert_refused(&toml, 3, &parts).await;
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn an_administrator_runs_the_sql_and_walhook_starts() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(TABLE).await.unwrap();
+    let (role, toml) = plain_role(&database, &sql).await;
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let toml = toml.replace("http://127.0.0.1:9/hooks", &receiver.url());
+    // Whatever is asked for is run as it was printed, until nothing more is.
+    for round in 1.. {
+        let (code, output) = finished(&["check", "--json"], &toml).await;
+        let report: Value = serde_json::from_str(output.lines().next().unwrap()).unwrap();
+        assert_eq!(report["sound"], code == Some(0), "{output}");
+        if code == Some(0) {
+            break;
+        }
+        assert!(round < 3, "it is still not enough: {output}");
+        let (refused, said) = finished(&["run"], &toml).await;
+        assert_eq!((refused, code), (NOT_SET_UP, NOT_SET_UP), "{said}");
+        let findings = report["findings"].as_array().unwrap();
+        let problems = findings.iter().filter(|finding| finding["level"] == "problem");
+        for fix in problems.map(|problem| problem["fix"].as_str().unwrap()) {
+            assert!(said.contains(fix), "run does not say {fix}:\n{said}");
+            let statement = fix.split('`').nth(1).unwrap();
+            sql.batch_execute(statement).await.unwrap();
+        }
+    }
+    let rights = format!(
+        "SELECT rolreplication AND NOT rolsuper AND has_table_privilege('{role}',
+             'ocr_wallet_info', 'SELECT') FROM pg_roles WHERE rolname = '{role}'"
+    );
+    assert_eq!(sql.text(&rights).await, "t");
+    let mut service = Service::start(&toml).await;
+    let insert = "INSERT INTO ocr_wallet_info (wallet_code) VALUES ('W1')";
+    sql.batch_execute(insert).await.unwrap();
+    receiver.wait_for(1, AMPLE).await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn check_is_green_and_changes_nothing_where_walhook_can_make_the_rest() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(TABLE).await.unwrap();
+    sql.batch_execute("CREATE TABLE other (id int PRIMARY KEY)").await.unwrap();
+    let toml = configuration(&database, WEBHOOK);
+    let (code, output) = finished(&["check"], &toml).await;
+    assert_eq!(code, Some(0), "{output}");
+    for part in ["CREATE PUBLICATION \"walhook\"", "will make the replication slot"] {
+        assert!(output.contains(part), "{part} in {output}");
+    }
+    let made = format!(
+        "SELECT (SELECT count(*) FROM pg_publication)
+             + (SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}')",
+        slot(&database)
+    );
+    assert_eq!(sql.text(&made).await, "0");
+
+    Service::start(&toml).await.stop().await;
+    assert_eq!(sql.text(&made).await, "2");
+    let published = "SELECT string_agg(schemaname || '.' || tablename, ' ')
+        FROM pg_publication_tables WHERE pubname = 'walhook'";
+    assert_eq!(sql.text(published).await, "public.ocr_wallet_info");
+    let (code, output) = finished(&["check", "--json"], &toml).await;
+    assert_eq!(code, Some(0), "{output}");
+    let report: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(report["sound"], true);
+    assert_eq!(report["steps"], serde_json::json!([]));
+
+    // A table more in the configuration joins the publication, and only that one.
+    let more = format!("{toml}\n[[event]]\ntype = \"other\"\ntable = \"other\"\n");
+    Service::start(&more).await.stop().await;
+    let both = sql.text(published).await;
+    assert!(both.contains("public.other") && both.contains("public.ocr_wallet_info"), "{both}");
+}
