@@ -7,33 +7,44 @@ use tokio::sync::mpsc;
 
 use crate::app::Handles;
 use crate::app::cuts::Cuts;
+use crate::app::refill::Backlog;
 use crate::config::settings::Endpoint;
 use crate::delivery::http::Client;
 use crate::delivery::network::Network;
+use crate::flow::backlog::Standing;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Report;
 use crate::queue;
-use crate::queue::LaneSender;
+use crate::queue::sender::LaneSender;
 use crate::queue::settings::LaneSettings;
 
-/// Makes a lane: where its events go in, and the task that is to be run.
+/// What all lanes have in common.
+pub(crate) struct Common {
+    pub(crate) network: Network,
+    pub(crate) handles: Handles,
+    pub(crate) backlog: Arc<Backlog>,
+    pub(crate) reports: mpsc::Sender<Report>,
+    pub(crate) cuts: Cuts,
+}
+
+/// Makes a lane: where its events go in, and the task that is to be run. `standing` is what the
+/// backlog holds for it.
 ///
 /// # Errors
 /// The endpoint cannot be built.
 pub(crate) fn lane(
     index: EndpointIndex,
     endpoint: &Endpoint,
-    network: &Network,
-    handles: &Handles,
-    reports: &mpsc::Sender<Report>,
-    cuts: &Cuts,
+    standing: Option<Standing>,
+    common: &Common,
 ) -> anyhow::Result<(LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>)> {
-    let client = Client::new(endpoint, network)
+    let client = Client::new(endpoint, &common.network)
         .with_context(|| format!("cannot build endpoint {}", endpoint.name))?;
     let client = Arc::new(client);
-    let (sender, task) = queue::open(LaneSettings::of(index, endpoint));
-    let (clock, times) = (handles.clock.clone(), handles.clock.clone());
-    let (reports, cuts) = (reports.clone(), cuts.clone());
+    let (sender, task) = queue::open(LaneSettings::with_backlog(index, endpoint, standing));
+    let (clock, times) = (common.handles.clock.clone(), common.handles.clock.clone());
+    let (reports, cuts) = (common.reports.clone(), common.cuts.clone());
+    let (backlog, name) = (Arc::clone(&common.backlog), Arc::clone(&endpoint.name));
     let run = async move {
         let attempt = |lease| {
             let (client, now) = (Arc::clone(&client), times.now());
@@ -42,7 +53,11 @@ pub(crate) fn lane(
                 (lease, exchange)
             }
         };
-        let run = task.run(attempt, move || clock.now(), reports, cuts.no_more);
+        let refill = |after, rows| {
+            let (backlog, name) = (Arc::clone(&backlog), Arc::clone(&name));
+            async move { backlog.page(&name, after, rows).await }
+        };
+        let run = task.run(attempt, move || clock.now(), || true, refill, reports, cuts.no_more);
         tokio::select! {
             ended = run => Ok(ended?),
             // What is in flight may have arrived; it comes again after the restart all the same.

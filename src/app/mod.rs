@@ -21,6 +21,7 @@ mod observe;
 mod prepare;
 mod pump;
 mod reader;
+mod refill;
 mod scrape;
 mod state;
 mod tail;
@@ -40,15 +41,18 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::api::Surface;
 use crate::app::cuts::Cuts;
+use crate::app::lanes::Common;
 use crate::app::observe::Observer;
 use crate::app::reader::Reader;
 use crate::app::reader::Stages;
+use crate::app::refill::Backlog;
 use crate::app::scrape::Scrape;
 use crate::clock::DatabaseClock;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
 use crate::delivery::network::Network;
+use crate::flow::budget::Budget;
 use crate::flow::lsn::Lsn;
 use crate::flow::settlement::EndpointIndex;
 use crate::ledger;
@@ -97,7 +101,9 @@ impl App {
         let (confirmed_in, confirmed) = watch::channel(Lsn::ZERO);
         let (writable_in, writable) = watch::channel(true);
         let cuts = Cuts::default();
+        let budget = Budget::new(settings.memory.queued_bytes);
         let attached = Reader {
+            budget: budget.clone(),
             settings: settings.clone(),
             handles: handles.clone(),
             confirmed: confirmed.clone(),
@@ -128,16 +134,23 @@ impl App {
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
-        let network = Network::system();
+        let slot = settings.postgres.slot.clone();
+        let common = Common {
+            network: Network::system(),
+            handles: handles.clone(),
+            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget)),
+            reports: reports_in,
+            cuts: cuts.clone(),
+        };
         let mut lanes = Vec::new();
         for (index, endpoint) in settings.endpoints.iter().enumerate() {
-            let index = EndpointIndex(index);
-            let (sender, task) =
-                lanes::lane(index, endpoint, &network, &handles, &reports_in, &cuts)?;
+            let standing = taken.backlog.get(index).copied().flatten();
+            let lane = lanes::lane(EndpointIndex(index), endpoint, standing, &common);
+            let (sender, task) = lane?;
             tasks.spawn("a lane", task);
             lanes.push(sender);
         }
-        drop(reports_in);
+        drop(common);
         let scrape = Scrape::new(&handles, confirmed);
         let ledger = ledger(&settings, &handles, confirmed_in, taken.writer);
         let last = cuts.last.clone();
@@ -150,8 +163,14 @@ impl App {
             ended_in.send(()).ok();
             Ok(())
         });
-        let stages =
-            Stages { lanes, opened: opened_in, ledger_ended, seen: taken.seen, ahead: taken.ahead };
+        let stages = Stages {
+            lanes,
+            opened: opened_in,
+            ledger_ended,
+            seen: taken.seen,
+            ahead: taken.ahead,
+            parked: taken.backlog.iter().flatten().map(|standing| standing.newest).max(),
+        };
         attached.begin(stages);
         tasks.spawn("the source", attached.ended());
         let (stop, grace) = (tasks.stop_token(), settings.grace);

@@ -30,12 +30,13 @@ use crate::flow::change::Change;
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
+use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Opened;
-use crate::queue::LaneSender;
+use crate::queue::sender::LaneSender;
 use crate::source::stream::Source;
 
 /// What an event costs in memory beside its body: its own fields, and its place in each lane.
@@ -53,6 +54,11 @@ pub(crate) struct Pump {
     seen: Option<Position>,
     /// Deliveries that an earlier run has settled and will see again.
     ahead: HashSet<(EndpointIndex, EventId)>,
+    /// The lanes are told when the stream has passed this: what is older than their backlogs, and
+    /// has to go first, has come then.
+    parked: Option<Position>,
+    /// The stream holds nothing more before this position.
+    passed: Lsn,
     /// Whether a transaction was begun and its commit has not come yet.
     in_transaction: bool,
     routed: Vec<(RuleIndex, Routed)>,
@@ -82,20 +88,24 @@ impl Pump {
             outbox,
             seen: None,
             ahead: HashSet::new(),
+            parked: None,
+            passed: Lsn::ZERO,
             in_transaction: false,
             routed: Vec::new(),
         }
     }
 
     /// Where an earlier run had come: changes up to `seen` are settled, and so are the deliveries
-    /// of `ahead` beyond it.
+    /// of `ahead` beyond it. Nothing newer than `parked` is in the backlog.
     pub(crate) fn resumed(
         mut self,
         seen: Option<Position>,
         ahead: HashSet<(EndpointIndex, EventId)>,
+        parked: Option<Position>,
     ) -> Self {
         self.seen = seen;
         self.ahead = ahead;
+        self.parked = parked;
         self
     }
 
@@ -139,7 +149,14 @@ impl Pump {
         for captured in captured.drain(..) {
             self.take(captured).await?;
         }
-        self.outbox.hand_over().await
+        self.outbox.hand_over().await?;
+        if self.parked.is_some_and(|parked| self.passed > parked.commit) {
+            self.parked = None;
+            for lane in &self.outbox.lanes {
+                lane.caught_up().await?;
+            }
+        }
+        Ok(())
     }
 
     async fn take(&mut self, captured: Captured) -> anyhow::Result<()> {
@@ -153,9 +170,13 @@ impl Pump {
             }
             Captured::Commit { end, .. } => {
                 self.in_transaction = false;
+                self.passed = end;
                 self.outbox.boundary(Opened::Boundary { end });
             }
-            Captured::Idle { end } => self.outbox.boundary(Opened::Boundary { end }),
+            Captured::Idle { end } => {
+                self.passed = end;
+                self.outbox.boundary(Opened::Boundary { end });
+            }
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::Opened;
-use crate::queue::LaneSender;
+use crate::queue::sender::LaneSender;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
 use crate::source::stream::Terms;
@@ -29,6 +29,7 @@ use crate::source::wire::command::SystemIdentity;
 
 /// What the thread needs to begin.
 pub(crate) struct Reader {
+    pub(crate) budget: Budget,
     pub(crate) settings: Settings,
     pub(crate) handles: Handles,
     pub(crate) confirmed: watch::Receiver<Lsn>,
@@ -47,6 +48,8 @@ pub(crate) struct Stages {
     pub(crate) ledger_ended: oneshot::Receiver<()>,
     pub(crate) seen: Option<Position>,
     pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
+    /// The newest change of which something is parked.
+    pub(crate) parked: Option<Position>,
 }
 
 /// A thread whose slot is ours. It reads nothing before it has its stages.
@@ -105,8 +108,7 @@ impl Reader {
         attached: oneshot::Sender<SystemIdentity>,
         stages: oneshot::Receiver<Stages>,
     ) -> anyhow::Result<()> {
-        let Self { settings, handles, confirmed, writable, stop, cuts, main } = self;
-        let budget = Budget::new(settings.memory.queued_bytes);
+        let Self { budget, settings, handles, confirmed, writable, stop, cuts, main } = self;
         let terms = Terms {
             settings: settings.postgres.clone(),
             slot_use: SlotUse::Lasting,
@@ -126,9 +128,9 @@ impl Reader {
         let takers = if settings.enabled { settings.endpoints.as_slice() } else { &[] };
         let router = Router::new(system, &settings.events, takers);
         let books = Books::new(&handles.metrics, &settings.events, &settings.endpoints);
-        let Stages { lanes, opened, ledger_ended, seen, ahead } = stages;
+        let Stages { lanes, opened, ledger_ended, seen, ahead, parked } = stages;
         let pump = Pump::new(router, books, handles.clock.clone(), budget, lanes, opened);
-        let pump = pump.resumed(seen, ahead);
+        let pump = pump.resumed(seen, ahead, parked);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
         pump.run(&mut source, stop, settings.grace / 2).await?;
         // An error of the sender means that it has ended, too.

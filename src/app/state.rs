@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use tokio::sync::watch;
 
 use crate::config::settings::Settings;
+use crate::flow::backlog::Standing;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
@@ -25,8 +26,8 @@ pub(crate) struct Taken {
     pub(crate) seen: Option<Position>,
     /// Deliveries beyond it that are settled, too: they come again and are not made again.
     pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
-    /// Rows in the backlog, by endpoint index.
-    pub(crate) backlog: Vec<u64>,
+    /// What the backlog holds, by endpoint index.
+    pub(crate) backlog: Vec<Option<Standing>>,
 }
 
 /// Connects to the state's database and brings the schema up to date.
@@ -75,10 +76,13 @@ pub(crate) async fn take(
     };
     let ahead = progress::load_ahead(&session.client, slot).await?;
     let ahead = ahead.into_iter().filter_map(|(name, id)| Some((index(&name)?, id))).collect();
-    let mut rows = vec![0; settings.endpoints.len()];
+    let mut standings = vec![None; settings.endpoints.len()];
     for size in backlog::sizes(&session.client, slot).await? {
-        match index(&size.endpoint).and_then(|index| rows.get_mut(index.0)) {
-            Some(count) => *count = size.rows,
+        match index(&size.endpoint).and_then(|index| standings.get_mut(index.0)) {
+            Some(standing) => {
+                let rows = usize::try_from(size.rows).unwrap_or(usize::MAX);
+                *standing = Some(Standing { rows, newest: size.newest });
+            }
             None => tracing::warn!(
                 endpoint = &*size.endpoint,
                 rows = size.rows,
@@ -88,7 +92,7 @@ pub(crate) async fn take(
     }
     let days = settings.push_log.retention_days;
     let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
-    Ok(Taken { writer, seen: progress.settled, ahead, backlog: rows })
+    Ok(Taken { writer, seen: progress.settled, ahead, backlog: standings })
 }
 
 fn host_name() -> String {

@@ -2,29 +2,41 @@
 //!
 //! ```text
 //! pump ─ Event ─▶ offer ┐          ┌ lease ─ Lease ────▶ delivery
-//!                       ├─▶ [Lane] ┤                        │
-//! clock ────────────────┘          ├ complete ◀─ Exchange ──┘
+//! backlog ──▶ refilled ─┼─▶ [Lane] ┤                        │
+//! clock ──────▶ tick ───┘          ├ complete ◀─ Exchange ──┘
 //!                                  └ take_settled ─ Settlement ─▶ ledger
 //! ```
 //!
 //! Pure: no I/O, no clock, no randomness; time and random numbers come as arguments. It promises:
 //! - events with a common key are sent in the order of arrival, and never at the same time, also
-//!   through retries: a failing key holds back only itself;
+//!   through retries and the backlog: a failing key holds back only itself;
 //! - nothing is leased after its expiry, nor faster than the endpoint's rate limit, nor more than
 //!   `concurrency` at once; after an outage the number in flight starts again from one;
-//! - every event that was offered is settled exactly once, unless the lane is stopped before.
+//! - every event that was offered gets one final outcome, unless the lane is stopped before;
+//! - nothing waits for long and holds the WAL: it is parked, which means that the ledger writes it
+//!   into the backlog. While the endpoint is out of order, all but what is in flight is parked.
 //!
-//! A delivery that cannot be made promptly passes one of three places here, and waits in memory:
-//! [`Lane::offer`] (the caller keeps to the capacity), `Lane::wait` (the next attempt may be far
-//! away) and `Lane::may_start` (the endpoint may be out of order).
+//! `dispatch` chooses what is sent, `breaker`, `pace` and `delays` say when; `parking` decides what
+//! is parked, `spill` keeps the order between memory and backlog, `sweep` keeps the backlog's limits.
 
+pub mod breaker;
+mod cursor;
 mod delays;
+mod dispatch;
 mod order;
 mod pace;
+mod parking;
 mod retries;
+mod settle;
+pub mod spill;
+mod sweep;
 
 #[cfg(test)]
+mod backlog_model;
+#[cfg(test)]
 mod model;
+#[cfg(test)]
+mod parking_tests;
 #[cfg(test)]
 mod tests;
 
@@ -42,31 +54,83 @@ use crate::flow::lease::LeaseId;
 use crate::flow::settlement::DeathReason;
 use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
+use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
-use crate::flow::verdict::Failure;
-use crate::flow::verdict::FailureClass;
 use crate::flow::verdict::Verdict;
+use crate::queue::lane::breaker::Breaker;
+use crate::queue::lane::breaker::BreakerState;
+use crate::queue::lane::order::Arrived;
 use crate::queue::lane::order::NumberHasher;
-use crate::queue::lane::order::Opened;
 use crate::queue::lane::order::Order;
 use crate::queue::lane::order::Slot;
 use crate::queue::lane::pace::Ramp;
 use crate::queue::lane::pace::Rate;
-use crate::queue::lane::pace::later;
 use crate::queue::lane::retries::Parcel;
 use crate::queue::lane::retries::Retries;
+use crate::queue::lane::retries::Tries;
+use crate::queue::lane::spill::Spill;
 use crate::queue::settings::LaneSettings;
+
+/// One moment, on both clocks: ours for waits, the database's for ages.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub instant: Instant,
+    pub database: Timestamp,
+}
+
+impl Now {
+    /// What the database's clock shows at `instant`.
+    fn on_database(self, instant: Instant) -> Timestamp {
+        let ahead = instant.saturating_duration_since(self.instant);
+        self.database.shifted(i64::try_from(ahead.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+/// What an event takes up on its way into the lane.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Place {
+    /// One of the lane's places, of which there are as many as its capacity.
+    Own,
+    /// A place for what finds no room in the lane: it must not stay.
+    Overflow,
+}
+
+/// Places that have become free.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Freed {
+    pub own: usize,
+    pub overflow: usize,
+    /// Those of `own` that replays had.
+    pub replays: usize,
+    /// Those of `own` and `overflow` whose deliveries went on into the backlog.
+    pub outside: usize,
+}
+
+impl std::ops::AddAssign for Freed {
+    fn add_assign(&mut self, other: Self) {
+        self.own += other.own;
+        self.overflow += other.overflow;
+        self.replays += other.replays;
+        self.outside += other.outside;
+    }
+}
 
 /// What a lane holds, in events.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
-    /// Not in flight and not tried before.
+    /// Not in flight and not tried since they came into memory.
     pub queued: usize,
     pub in_flight: usize,
     /// Tried, and waiting for the next attempt.
     pub retrying: usize,
+    /// Of the three above, those that are in the backlog as well.
+    pub parked: usize,
+    /// Of the first three, those that an operator sends again.
+    pub replays: usize,
+    /// In the backlog only.
+    pub outside: usize,
 }
 
 /// See the module's header.
@@ -79,10 +143,13 @@ pub struct Lane {
     ready: BinaryHeap<Reverse<(u64, Slot)>>,
     /// Events that may join the batch that is being gathered; empty between calls.
     joining: BinaryHeap<Reverse<(u64, Slot)>>,
-    in_flight: HashMap<LeaseId, Parcel, BuildHasherDefault<NumberHasher>>,
+    in_flight: HashMap<LeaseId, InFlight, BuildHasherDefault<NumberHasher>>,
     retries: Retries,
     rate: Rate,
     ramp: Ramp,
+    breaker: Breaker,
+    /// `None` where there is no backlog to park in.
+    spill: Option<Spill>,
     /// So many more events must come before a full batch is possible, if nothing else happens.
     /// Keeps a lingering batch from being gathered again for each event that comes.
     missing: usize,
@@ -91,9 +158,16 @@ pub struct Lane {
     retry_turn: bool,
     last_lease: u64,
     settled: Vec<Settlement>,
+    freed: Freed,
     in_flight_events: usize,
     /// Nothing more is offered, so a batch that is not full has nothing to wait for.
     is_closed: bool,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    parcel: Parcel,
+    begun: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -107,6 +181,7 @@ enum Phase {
 
 impl Lane {
     pub fn new(settings: LaneSettings) -> Self {
+        let parking = settings.parking.as_ref();
         Self {
             phase: Phase::Open,
             order: Order::new(settings.ordering),
@@ -116,10 +191,13 @@ impl Lane {
             retries: Retries::default(),
             rate: Rate::new(settings.rate_limit),
             ramp: Ramp::new(settings.concurrency),
+            breaker: Breaker::new(parking.map(|parking| parking.terms.breaker)),
+            spill: parking.map(Spill::new),
             missing: 0,
             retry_turn: true,
             last_lease: 0,
             settled: Vec::new(),
+            freed: Freed::default(),
             in_flight_events: 0,
             is_closed: false,
             settings,
@@ -127,35 +205,48 @@ impl Lane {
     }
 
     /// Takes an event in. Events of one key must be offered in commit order.
-    pub fn offer(&mut self, event: Arc<Event>, now: Instant) {
+    pub fn offer(&mut self, event: Arc<Event>, place: Place, now: Now) {
         if self.phase == Phase::Gone {
-            self.settle(event, 0, Outcome::Dead { reason: DeathReason::EndpointGone });
-            return;
-        }
-        self.missing = self.missing.saturating_sub(1);
-        let slot = self.order.insert(event, now);
-        if self.order.is_first(slot) {
-            self.ready.push(Reverse((self.order.arrival(slot), slot)));
+            let dead = Outcome::Dead { reason: DeathReason::EndpointGone };
+            self.settle(event, Holding::Wal, &Tries::default(), dead);
+            self.free(place);
+        } else if place == Place::Overflow || self.is_spilling() {
+            self.offer_outside(event, place, now);
+        } else {
+            self.keep_arrival(event, now);
         }
     }
 
+    /// Takes in an event that an operator sends again, behind all that are in memory with one of
+    /// its keys. It has a place of its own.
+    pub fn replay(&mut self, event: Arc<Event>, id: ReplayId, now: Now) {
+        let holding = Holding::DeadLetter(id);
+        if self.phase == Phase::Gone {
+            let dead = Outcome::Dead { reason: DeathReason::EndpointGone };
+            self.settle(event, holding, &Tries::default(), dead);
+            self.free(Place::Own);
+            self.freed.replays += 1;
+            return;
+        }
+        self.keep(Arrived { event, holding, parked: now.database, resume: None }, now);
+    }
+
     /// The next request to make, if one may be made now: call it again until there is none.
-    ///
-    /// `database_now` is the time on the database's clock, on which expiry is decided.
-    pub fn lease(&mut self, now: Instant, database_now: Timestamp) -> Option<Lease> {
-        if !self.may_start(now) {
+    pub fn lease(&mut self, now: Now) -> Option<Lease> {
+        if !self.may_start(now.instant) {
             return None;
         }
-        let mut parcel = self.take_next(now, database_now)?;
-        parcel.attempts += 1;
-        self.rate.start(now);
+        let mut parcel = self.take_next(now)?;
+        parcel.tries.attempts += 1;
+        self.rate.start(now.instant);
         self.last_lease += 1;
         let id = LeaseId(self.last_lease);
+        self.breaker.started(id);
+        let replay = parcel.members.first().is_some_and(|&slot| self.order.is_replay(slot));
         let events = parcel.members.iter().map(|&slot| Arc::clone(self.order.event(slot)));
-        let events = events.collect();
-        let lease = Lease { id, attempt: parcel.attempts, replay: false, events };
+        let lease = Lease { id, attempt: parcel.tries.attempts, replay, events: events.collect() };
         self.in_flight_events += parcel.members.len();
-        self.in_flight.insert(id, parcel);
+        self.in_flight.insert(id, InFlight { parcel, begun: now.database });
         Some(lease)
     }
 
@@ -166,16 +257,38 @@ impl Lane {
         &mut self,
         id: LeaseId,
         exchange: &Exchange,
-        now: Instant,
+        now: Now,
         fraction: f64,
     ) -> Option<Duration> {
-        let Some(parcel) = self.in_flight.remove(&id) else {
+        let Some(InFlight { mut parcel, begun }) = self.in_flight.remove(&id) else {
             debug_assert!(false, "{id:?} is not in flight");
             return None;
         };
         self.in_flight_events -= parcel.members.len();
-        self.note_pace(exchange);
-        let failure = || exchange.failure.clone().unwrap_or_else(unnamed_failure);
+        if exchange.verdict != Verdict::Delivered {
+            parcel.tries.note_failure(exchange, begun);
+        }
+        let has_opened = self.note_pace(id, exchange, now.instant, fraction);
+        let wait = self.conclude(parcel, id, exchange, now, fraction);
+        if has_opened {
+            self.park_all(now);
+        }
+        // A lane that stops leaves the rest to the next start, which finds out for itself.
+        if exchange.verdict == Verdict::Gone && self.phase == Phase::Open {
+            self.close_for_good();
+        }
+        wait
+    }
+
+    /// What follows from the outcome for the parcel itself.
+    fn conclude(
+        &mut self,
+        parcel: Parcel,
+        id: LeaseId,
+        exchange: &Exchange,
+        now: Now,
+        fraction: f64,
+    ) -> Option<Duration> {
         let reason = match exchange.verdict {
             Verdict::Delivered => {
                 let status = exchange.status.unwrap_or_default();
@@ -184,46 +297,44 @@ impl Lane {
             }
             Verdict::Retry { .. } if self.phase == Phase::Gone => DeathReason::EndpointGone,
             Verdict::Retry { at_least } => {
-                let policy = &self.settings.retry;
-                match delays::retry_delay(policy, parcel.attempts, at_least, fraction) {
+                let (policy, attempts) = (&self.settings.retry, parcel.tries.attempts);
+                match delays::retry_delay(policy, attempts, at_least, fraction) {
                     Some(wait) => {
-                        self.wait(parcel, id, later(now, wait));
+                        self.wait(parcel, id, wait, now);
                         return Some(wait);
                     }
-                    None => DeathReason::RetriesExhausted(failure()),
+                    None => DeathReason::RetriesExhausted(parcel.tries.failure()),
                 }
             }
-            Verdict::Dead => DeathReason::Rejected(failure()),
+            Verdict::Dead => DeathReason::Rejected(parcel.tries.failure()),
             Verdict::Gone => DeathReason::EndpointGone,
         };
         self.settle_all(parcel, &Outcome::Dead { reason });
-        // A lane that stops leaves the rest to the next start, which finds out for itself.
-        if exchange.verdict == Verdict::Gone && self.phase == Phase::Open {
-            self.close_for_good();
-        }
         None
     }
 
-    /// When to call [`Lane::lease`] again if nothing else happens before; `None` if only an offer
-    /// or an outcome can help.
-    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
-        if self.phase == Phase::Stopped || self.in_flight.len() >= self.ramp.allowed() {
-            return None;
+    /// Does what time alone brings about. To be called before [`Lane::lease`].
+    pub fn tick(&mut self, now: Now) {
+        if self.phase != Phase::Stopped {
+            self.sweep_if_due(now);
+            self.end_tail_if_due(now);
         }
-        let retry = self.retries.next_due();
-        let fresh =
-            self.ready.peek().map(
-                |&Reverse((_, oldest))| {
-                    if self.missing == 0 { now } else { self.linger_end(oldest) }
-                },
-            );
-        let work = retry.into_iter().chain(fresh).min()?;
-        Some(self.rate.free_at(now).map_or(work, |free| work.max(free)))
     }
 
-    /// Nothing more will be offered: what is there is leased without waiting for full batches.
-    pub fn close(&mut self) {
+    /// When to call [`Lane::tick`], [`Lane::lease`] and [`Lane::refill_room`] again if nothing else
+    /// happens before; `None` if only an offer or an outcome can help.
+    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+        if self.phase == Phase::Stopped {
+            return None;
+        }
+        self.next_lease_at(now).into_iter().chain(self.next_care_at(now)).min()
+    }
+
+    /// Nothing more will be offered: what is there is leased without waiting for full batches, and
+    /// what waits for the backlog goes there.
+    pub fn close(&mut self, now: Now) {
         self.is_closed = true;
+        self.end_tail(now);
     }
 
     /// From here on nothing is leased. What is in flight can still be completed; the rest is never
@@ -237,14 +348,31 @@ impl Lane {
         std::mem::take(&mut self.settled)
     }
 
-    pub fn counts(&self) -> Counts {
-        let (in_flight, retrying) = (self.in_flight_events, self.retries.events());
-        Counts { queued: self.order.len() - in_flight - retrying, in_flight, retrying }
+    /// Takes the places that the settlements since the last call have freed.
+    pub fn take_freed(&mut self) -> Freed {
+        std::mem::take(&mut self.freed)
     }
 
-    /// Whether everything that was offered is settled.
+    pub fn counts(&self) -> Counts {
+        let (in_flight, retrying) = (self.in_flight_events, self.retries.events());
+        Counts {
+            queued: self.order.len() + self.tail_len() - in_flight - retrying,
+            in_flight,
+            retrying,
+            parked: self.order.parked(),
+            replays: self.order.replays(),
+            outside: self.outside(),
+        }
+    }
+
+    /// Whether nothing is owed any more, neither from memory nor from the backlog.
     pub fn is_empty(&self) -> bool {
-        self.order.len() == 0
+        self.order.len() + self.tail_len() + self.outside() == 0
+    }
+
+    /// Whether the WAL holds nothing for this lane any more: the rest is safe in the database.
+    pub fn is_durable(&self) -> bool {
+        self.order.len() == self.order.parked() + self.order.replays() && self.tail_len() == 0
     }
 
     /// Whether the endpoint said that it is gone for good.
@@ -257,163 +385,35 @@ impl Lane {
         self.ramp.is_reduced()
     }
 
-    /// Whether the endpoint may get another request. An open circuit breaker belongs here.
-    fn may_start(&self, now: Instant) -> bool {
-        self.phase != Phase::Stopped
-            && self.in_flight.len() < self.ramp.allowed()
-            && self.rate.free_at(now).is_none()
+    pub fn breaker(&self, now: Instant) -> BreakerState {
+        self.breaker.state(now)
     }
 
-    fn take_next(&mut self, now: Instant, database_now: Timestamp) -> Option<Parcel> {
-        // Retries that turn out to have expired can free fresh events: hence the third look.
-        for retry in [self.retry_turn, !self.retry_turn, false] {
-            let parcel = if retry {
-                self.take_due_retry(now, database_now)
-            } else {
-                self.take_fresh(now, database_now)
-            };
-            if parcel.is_some() {
-                self.retry_turn = !retry;
-                return parcel;
-            }
-        }
-        None
-    }
-
-    fn take_due_retry(&mut self, now: Instant, database_now: Timestamp) -> Option<Parcel> {
-        while let Some(Parcel { mut members, attempts }) = self.retries.pop_due(now) {
-            members.retain(|&slot| !self.settle_if_expired(slot, attempts, database_now));
-            if !members.is_empty() {
-                return Some(Parcel { members, attempts });
-            }
-        }
-        None
-    }
-
-    /// A batch of events that were not tried before, if one is due.
-    fn take_fresh(&mut self, now: Instant, database_now: Timestamp) -> Option<Parcel> {
-        let &Reverse((_, oldest)) = self.ready.peek()?;
-        if self.missing > 0 && now < self.linger_end(oldest) {
-            return None;
-        }
-        self.missing = 0;
-        let size = self.settings.batch.size.get();
-        let members = self.gather(size, database_now);
-        let &oldest = members.first()?;
-        if members.len() < size && now < self.linger_end(oldest) {
-            self.order.release(&members);
-            let first = members.iter().filter(|&&slot| self.order.is_first(slot));
-            self.ready.extend(first.map(|&slot| Reverse((self.order.arrival(slot), slot))));
-            self.missing = size - members.len();
-            return None;
-        }
-        self.order.take(&members);
-        Some(Parcel { members, attempts: 0 })
-    }
-
-    /// Up to `size` events in the order of arrival, such that each one's predecessors by key are
-    /// among them. Expired ones are settled on the way.
-    fn gather(&mut self, size: usize, database_now: Timestamp) -> Vec<Slot> {
-        let mut members = Vec::new();
-        while members.len() < size {
-            let from = match (self.ready.peek(), self.joining.peek()) {
-                (Some(Reverse(ready)), Some(Reverse(joining))) if joining < ready => {
-                    &mut self.joining
+    /// An attempt tells how the endpoint does, whatever becomes of its events. Returns whether the
+    /// circuit breaker has opened.
+    fn note_pace(&mut self, id: LeaseId, exchange: &Exchange, now: Instant, fraction: f64) -> bool {
+        let is_answered = match exchange.verdict {
+            Verdict::Delivered => true,
+            Verdict::Retry { at_least } => {
+                let has_opened = self.breaker.failed(id, at_least, now, fraction);
+                if has_opened {
+                    self.ramp.restart();
+                } else if self.breaker.is_closed() {
+                    self.ramp.failed();
                 }
-                (None, Some(_)) => &mut self.joining,
-                _ => &mut self.ready,
-            };
-            let Some(Reverse((_, slot))) = from.pop() else { break };
-            if !self.settle_if_expired(slot, 0, database_now) {
-                let opened = self.order.join(slot);
-                self.line_up(opened);
-                members.push(slot);
+                return has_opened;
             }
-        }
-        self.joining.clear();
-        members
-    }
-
-    /// When the batch that starts with this event is sent even if it is not full.
-    fn linger_end(&self, oldest: Slot) -> Instant {
-        let since = self.order.since(oldest);
-        if self.is_closed || self.settings.batch.size.get() == 1 {
-            return since;
-        }
-        later(since, self.settings.batch.linger)
-    }
-
-    /// Keeps a parcel until its next attempt. A delivery whose next attempt is far away is parked
-    /// from here.
-    fn wait(&mut self, parcel: Parcel, failed: LeaseId, due: Instant) {
-        self.retries.push(parcel, failed, due);
-    }
-
-    /// An attempt tells how the endpoint does, whatever becomes of its events.
-    fn note_pace(&mut self, exchange: &Exchange) {
-        match exchange.verdict {
-            Verdict::Delivered => self.ramp.answered(),
-            Verdict::Retry { .. } => self.ramp.failed(),
             // A refusal is an answer; a request that could not be built or sent is not.
-            Verdict::Dead | Verdict::Gone if exchange.status.is_some() => self.ramp.answered(),
-            Verdict::Dead | Verdict::Gone => {}
-        }
-    }
-
-    fn settle_if_expired(&mut self, slot: Slot, attempts: u32, database_now: Timestamp) -> bool {
-        let expiry = self.order.event(slot).expiry;
-        let is_over = expiry.is_some_and(|expiry| expiry.is_over(database_now));
-        if is_over {
-            self.release_and_settle(slot, attempts, Outcome::Expired);
-        }
-        is_over
-    }
-
-    fn settle_all(&mut self, parcel: Parcel, outcome: &Outcome) {
-        for slot in parcel.members {
-            self.release_and_settle(slot, parcel.attempts, outcome.clone());
-        }
-    }
-
-    /// Settles everything that is not in flight, for ever.
-    fn close_for_good(&mut self) {
-        self.phase = Phase::Gone;
-        let dead = Outcome::Dead { reason: DeathReason::EndpointGone };
-        while let Some(parcel) = self.retries.pop() {
-            self.settle_all(parcel, &dead);
-        }
-        for slot in self.order.waiting() {
-            self.release_and_settle(slot, 0, dead.clone());
-        }
-        self.ready.clear();
-    }
-
-    fn release_and_settle(&mut self, slot: Slot, attempts: u32, outcome: Outcome) {
-        let (event, opened) = self.order.remove(slot);
-        self.line_up(opened);
-        self.missing = 0;
-        self.settle(event, attempts, outcome);
-    }
-
-    fn settle(&mut self, event: Arc<Event>, attempts: u32, outcome: Outcome) {
-        let endpoint = self.settings.endpoint;
-        let (holding, history) = (Holding::Wal, None);
-        self.settled.push(Settlement { event, endpoint, outcome, holding, attempts, history });
-    }
-
-    fn line_up(&mut self, opened: Opened) {
-        for slot in opened.into_iter().flatten() {
-            let place = Reverse((self.order.arrival(slot), slot));
-            if self.order.is_first(slot) {
-                self.ready.push(place);
-            } else {
-                self.joining.push(place);
+            Verdict::Dead | Verdict::Gone => exchange.status.is_some(),
+        };
+        if is_answered {
+            self.breaker.answered(id);
+            if self.breaker.is_closed() {
+                self.ramp.answered();
             }
+        } else {
+            self.breaker.unsent(id, now);
         }
+        false
     }
-}
-
-/// For a failed exchange that came without its reason.
-fn unnamed_failure() -> Failure {
-    Failure { class: FailureClass::Request, detail: String::from("no reason was recorded") }
 }

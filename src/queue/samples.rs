@@ -41,6 +41,7 @@ pub(super) fn settings() -> LaneSettings {
         ordering: Ordering::Key,
         capacity: number(100),
         rate_limit: None,
+        parking: None,
     }
 }
 
@@ -61,11 +62,21 @@ pub(super) fn event_until(sequence: u64, key: u64, second: u64) -> Arc<Event> {
 
 pub(super) fn event_of(sequence: u64, keys: Keys, expiry: Option<Expiry>) -> Arc<Event> {
     let position = Position { commit: Lsn::from_raw(sequence + 1), ordinal: 0 };
+    event_at(sequence, position, "order.created", keys, expiry)
+}
+
+pub(super) fn event_at(
+    sequence: u64,
+    position: Position,
+    event_type: &str,
+    keys: Keys,
+    expiry: Option<Expiry>,
+) -> Arc<Event> {
     Arc::new(Event {
-        id: EventId::new(position, Origin::new(1, "order.created")),
+        id: EventId::new(position, Origin::new(1, event_type)),
         sequence,
         position,
-        event_type: Arc::from("order.created"),
+        event_type: Arc::from(event_type),
         table: Arc::new(TableName::new("public", "orders")),
         committed: Timestamp::from_seconds(0),
         keys,

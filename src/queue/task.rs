@@ -8,12 +8,15 @@
 //! `ATTEMPTS_HELD_MAX` finished ones nothing is leased; settled events keep their places.
 //!
 //! On `stop` nothing is leased any more, what is in flight ends and is reported, and the rest comes
-//! again after the restart. When the input closes instead, the task ends once all is settled.
+//! again after the restart. When the input closes instead, the task ends once the WAL owes nothing:
+//! what is parked comes from the backlog after the restart.
 
+use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::StreamExt;
@@ -22,22 +25,34 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::flow::event::Event;
+use crate::flow::backlog::BacklogPosition;
+use crate::flow::backlog::Refilled;
 use crate::flow::lease::Lease;
 use crate::flow::settlement::Attempt;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Report;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
-use crate::queue::Gauges;
 use crate::queue::MESSAGES_MAX;
-use crate::queue::Room;
 use crate::queue::error::QueueError;
+use crate::queue::gauges::Gauges;
+use crate::queue::lane::Freed;
 use crate::queue::lane::Lane;
+use crate::queue::lane::Now;
+use crate::queue::lane::Place;
+use crate::queue::lane::breaker::BreakerState;
+use crate::queue::lane::spill::Wanted;
+use crate::queue::room::Room;
+use crate::queue::room::Way;
+use crate::queue::sender::Message;
+use crate::queue::sender::Replay;
 use crate::queue::settings::LaneSettings;
 
 /// Finished attempts that wait for the ledger; each can hold a response of some 64 KiB.
 pub(super) const ATTEMPTS_HELD_MAX: usize = 64;
+
+/// How often a lane that may send nothing asks whether it may.
+const FENCE_POLL: Duration = Duration::from_millis(250);
 
 /// A lane that is ready to run.
 #[derive(Debug)]
@@ -45,36 +60,65 @@ pub struct LaneTask {
     lane: Lane,
     endpoint: EndpointIndex,
     name: Arc<str>,
-    input: mpsc::Receiver<Vec<Arc<Event>>>,
+    input: mpsc::Receiver<Message>,
     room: Arc<Room>,
     gauges: Arc<Gauges>,
     /// What the ledger has not taken yet.
     report: Report,
+    /// The places that become free when it has.
+    freed: Freed,
+    is_backlog_away: bool,
+}
+
+/// For a lane without a backlog.
+///
+/// # Errors
+/// None.
+pub async fn no_backlog(
+    _after: Option<BacklogPosition>,
+    _limit: usize,
+) -> Result<Vec<Refilled>, Infallible> {
+    Ok(Vec::new())
 }
 
 impl LaneTask {
     pub(super) fn new(
         settings: LaneSettings,
-        input: mpsc::Receiver<Vec<Arc<Event>>>,
+        input: mpsc::Receiver<Message>,
         room: Arc<Room>,
         gauges: Arc<Gauges>,
     ) -> Self {
         let (endpoint, name) = (settings.endpoint, Arc::clone(&settings.name));
-        let (lane, report) = (Lane::new(settings), Report::default());
-        Self { lane, endpoint, name, input, room, gauges, report }
+        Self {
+            lane: Lane::new(settings),
+            endpoint,
+            name,
+            input,
+            room,
+            gauges,
+            report: Report::default(),
+            freed: Freed::default(),
+            is_backlog_away: false,
+        }
     }
 
-    /// Runs the lane until `stop`, or until its input has closed and everything is settled.
+    /// Runs the lane until `stop`, or until its input has closed and all that is owed is settled or
+    /// parked.
     ///
     /// `attempt` makes one request and gives the lease back with what came of it. `clock` tells
-    /// the time on the database's clock.
+    /// the time on the database's clock. While `may_send` says no, no request is made. `refill` reads
+    /// the endpoint's backlog: up to so many rows in order, after the given one or from the first. It
+    /// need not show what was reported a moment ago, but if it shows what was parked, then also what
+    /// was parked before.
     ///
     /// # Errors
     /// [`QueueError::LedgerEnded`] if nobody takes the reports.
-    pub async fn run<A, F, C>(
+    pub async fn run<A, F, C, M, R, P, E>(
         mut self,
         attempt: A,
         clock: C,
+        may_send: M,
+        refill: R,
         reports: mpsc::Sender<Report>,
         stop: CancellationToken,
     ) -> Result<(), QueueError>
@@ -82,25 +126,34 @@ impl LaneTask {
         A: Fn(Lease) -> F,
         F: Future<Output = (Lease, Exchange)>,
         C: Fn() -> Timestamp,
+        M: Fn() -> bool,
+        R: Fn(Option<BacklogPosition>, usize) -> P,
+        P: Future<Output = Result<Vec<Refilled>, E>>,
+        E: fmt::Display,
     {
+        let now = || Now { instant: Instant::now().into_std(), database: clock() };
         let mut in_flight = FuturesUnordered::new();
+        let mut pages = FuturesUnordered::new(); // one at a time
         let mut arrived = Vec::with_capacity(MESSAGES_MAX);
         let (mut is_stopping, mut is_closed) = (false, false);
         let mut stopped = pin!(stop.cancelled());
         loop {
-            let now = Instant::now().into_std();
             let mut wake_at = None;
             if self.report.attempts.len() < ATTEMPTS_HELD_MAX {
-                let database_now = clock();
-                while let Some(lease) = self.lane.lease(now, database_now) {
-                    in_flight.push(attempt(lease));
+                let (now, may_send) = (now(), may_send());
+                let start = |lease| in_flight.push(attempt(lease));
+                wake_at = self.take_turn(now, may_send, start).map(Instant::from_std);
+                if let Some(Wanted { after, limit }) = self.want_page(now.instant, may_send) {
+                    pages.push(refill(after, limit));
                 }
-                wake_at = self.lane.wake_at(now).map(Instant::from_std);
             }
             self.note_settled();
             self.show();
-            let is_done = is_stopping || (is_closed && self.lane.is_empty());
-            if is_done && in_flight.is_empty() && self.report.is_empty() {
+            if is_closed && self.lane.is_durable() {
+                self.lane.stop();
+                is_stopping = true;
+            }
+            if is_stopping && in_flight.is_empty() && self.report.is_empty() {
                 return Ok(());
             }
             tokio::select! {
@@ -116,6 +169,7 @@ impl LaneTask {
                         self.finish(lease, exchange, clock());
                     }
                 }
+                Some(page) = pages.next() => self.take_page(page, now()),
                 place = reports.reserve(), if !self.report.is_empty() => {
                     let ended = |_closed| QueueError::LedgerEnded { endpoint: self.name.clone() };
                     self.hand_over(place.map_err(ended)?);
@@ -123,16 +177,77 @@ impl LaneTask {
                 messages = self.input.recv_many(&mut arrived, MESSAGES_MAX),
                     if !is_closed && !is_stopping =>
                 {
+                    // The turn may have begun long ago.
+                    let now = now();
                     if messages == 0 {
                         is_closed = true;
-                        self.lane.close();
+                        self.lane.close(now);
                     }
-                    // The turn may have begun long ago.
-                    let now = Instant::now().into_std();
-                    arrived.drain(..).flatten().for_each(|event| self.lane.offer(event, now));
+                    self.take_in(&mut arrived, now);
                 }
                 () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)),
                     if wake_at.is_some() => {}
+            }
+        }
+    }
+
+    /// Starts what may start. Returns when to look again if nothing happens.
+    fn take_turn(
+        &mut self,
+        now: Now,
+        may_send: bool,
+        start: impl Fn(Lease),
+    ) -> Option<std::time::Instant> {
+        if !may_send {
+            return Some(now.instant + FENCE_POLL);
+        }
+        self.lane.tick(now);
+        while let Some(lease) = self.lane.lease(now) {
+            start(lease);
+        }
+        self.lane.wake_at(now.instant)
+    }
+
+    /// The page of the backlog that the lane can take, if there are places for it.
+    fn want_page(&mut self, now: std::time::Instant, may_send: bool) -> Option<Wanted> {
+        let room = if may_send { self.lane.refill_room(now) } else { 0 };
+        if room == 0 {
+            return None;
+        }
+        let granted = self.room.take(room.saturating_sub(self.lane.reserved()));
+        self.lane.start_refill(granted, now)
+    }
+
+    fn take_page<E: fmt::Display>(&mut self, page: Result<Vec<Refilled>, E>, now: Now) {
+        let endpoint = &self.name;
+        match page {
+            Ok(rows) => {
+                if std::mem::take(&mut self.is_backlog_away) {
+                    tracing::info!(%endpoint, "the backlog can be read again");
+                }
+                self.lane.refilled(rows, now);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_backlog_away, true) {
+                    tracing::warn!(%endpoint, %error, "cannot read the backlog, trying again");
+                }
+                self.lane.refill_failed(now.instant);
+            }
+        }
+    }
+
+    fn take_in(&mut self, arrived: &mut Vec<Message>, now: Now) {
+        for message in arrived.drain(..) {
+            match message {
+                Message::Events(events) => {
+                    events.into_iter().for_each(|event| self.lane.offer(event, Place::Own, now));
+                }
+                Message::Overflow(events) => {
+                    let place = Place::Overflow;
+                    events.into_iter().for_each(|event| self.lane.offer(event, place, now));
+                }
+                Message::Replay(Replay { id, event }) => self.lane.replay(event, id, now),
+                Message::CaughtUp => self.lane.caught_up(),
             }
         }
     }
@@ -141,17 +256,18 @@ impl LaneTask {
     fn stop(&mut self) {
         self.lane.stop();
         self.input.close();
-        self.room.free.close();
+        self.room.close();
     }
 
     fn finish(&mut self, lease: Lease, exchange: Exchange, finished: Timestamp) {
-        let now = Instant::now().into_std();
+        let now = Now { instant: Instant::now().into_std(), database: finished };
         let retry_in = self.lane.complete(lease.id, &exchange, now, fastrand::f64());
         let endpoint = self.endpoint;
         self.report.attempts.push(Attempt { endpoint, lease, exchange, finished, retry_in });
     }
 
     fn note_settled(&mut self) {
+        self.freed += self.lane.take_freed();
         let settled = self.lane.take_settled();
         if self.report.settlements.is_empty() {
             self.report.settlements = settled;
@@ -162,25 +278,41 @@ impl LaneTask {
 
     fn hand_over(&mut self, place: mpsc::Permit<'_, Report>) {
         let report = std::mem::take(&mut self.report);
-        self.room.free.add_permits(report.settlements.len());
+        let mut freed = std::mem::take(&mut self.freed);
+        freed.own = self.lane.keep_places(freed.own, Instant::now().into_std());
+        self.room.give_back(freed);
         place.send(report);
     }
 
-    /// Brings the gauges up to date, and logs what an operator should hear about.
+    /// Brings the gauges up to date, tells senders the way, and logs what an operator should hear.
     fn show(&self) {
-        let counts = self.lane.counts();
-        self.gauges.in_flight.store(counts.in_flight, Ordering::Relaxed);
-        self.gauges.retrying.store(counts.retrying, Ordering::Relaxed);
-        let (endpoint, is_slowed) = (&self.name, self.lane.is_slowed());
-        if self.gauges.is_slowed.swap(is_slowed, Ordering::Relaxed) != is_slowed {
+        let (endpoint, counts) = (&self.name, self.lane.counts());
+        self.gauges.set_counts(counts, self.lane.reserved(), self.freed.outside);
+        let breaker = self.lane.breaker(Instant::now().into_std());
+        self.room.show_way(match breaker {
+            _ if !self.lane.is_taking() => Way::Aside,
+            BreakerState::Closed => Way::In,
+            BreakerState::HalfOpen | BreakerState::Open => Way::InOrAside,
+        });
+        if self.gauges.set_breaker(breaker) {
+            let backlog = counts.parked + counts.outside;
+            match breaker {
+                BreakerState::Open => {
+                    tracing::warn!(%endpoint, backlog, "endpoint is out of order: deliveries are parked");
+                }
+                BreakerState::HalfOpen => tracing::debug!(%endpoint, "endpoint is being tried"),
+                BreakerState::Closed => tracing::info!(%endpoint, backlog, "endpoint works again"),
+            }
+        }
+        let is_slowed = self.lane.is_slowed();
+        if self.gauges.set_slowed(is_slowed) && breaker == BreakerState::Closed {
             if is_slowed {
                 tracing::warn!(%endpoint, "endpoint fails: one request at a time until it answers");
             } else {
                 tracing::info!(%endpoint, "endpoint answers again");
             }
         }
-        let is_gone = self.lane.is_gone();
-        if self.gauges.is_gone.swap(is_gone, Ordering::Relaxed) != is_gone {
+        if self.gauges.set_gone(self.lane.is_gone()) {
             tracing::error!(
                 %endpoint,
                 "endpoint is gone (410): its events are dead letters until a restart"
@@ -192,6 +324,6 @@ impl LaneTask {
 impl Drop for LaneTask {
     /// However the task ends, nobody may go on waiting for room.
     fn drop(&mut self) {
-        self.room.free.close();
+        self.room.close();
     }
 }

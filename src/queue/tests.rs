@@ -14,6 +14,8 @@ use crate::flow::settlement::Outcome;
 use crate::flow::settlement::Report;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
+use crate::queue::error::QueueError;
+use crate::queue::lane::Counts;
 use crate::queue::samples::delivered;
 use crate::queue::samples::event;
 use crate::queue::samples::event_until;
@@ -22,6 +24,7 @@ use crate::queue::samples::number;
 use crate::queue::samples::retry;
 use crate::queue::samples::settings;
 use crate::queue::task::ATTEMPTS_HELD_MAX;
+use crate::queue::task::no_backlog;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -63,7 +66,7 @@ impl Running {
                 (lease, exchange)
             }
         };
-        tasks.spawn(task.run(attempt, clock, outcomes, token));
+        tasks.spawn(task.run(attempt, clock, || true, no_backlog, outcomes, token));
         Self { sender, reports, seen, stop, tasks }
     }
 
@@ -148,7 +151,7 @@ async fn sending_waits_while_the_lane_is_full_and_then_goes_on() {
     let mut sent = std::pin::pin!(sent);
     let waited = tokio::time::timeout(Duration::from_millis(500), &mut sent).await;
     assert!(waited.is_err(), "ten events do not fit into four places");
-    assert_eq!(gauges.counts(), Counts { queued: 3, in_flight: 1, retrying: 0 });
+    assert_eq!(gauges.counts(), Counts { queued: 3, in_flight: 1, ..Counts::default() });
     let mut settled = Vec::new();
     let mut is_sent = false;
     while settled.len() < 10 {

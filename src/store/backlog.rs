@@ -109,8 +109,8 @@ impl Waiting {
 /// A place in the order of an endpoint's backlog.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Cursor {
-    position: Position,
-    id: BacklogId,
+    pub position: Position,
+    pub id: BacklogId,
 }
 
 /// Which part of an endpoint's backlog to read.
@@ -131,6 +131,8 @@ pub struct Size {
     pub bytes: u64,
     /// When its oldest row was parked.
     pub oldest: Timestamp,
+    /// The last change of which it has a row.
+    pub newest: Position,
 }
 
 pub(crate) async fn park(
@@ -333,8 +335,11 @@ pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<Size>, StateError>
     let rows = client
         .query_typed(
             "SELECT endpoint, count(*) AS rows, sum(body_bytes)::bigint AS bytes,
-                    min(parked_at) AS oldest
-               FROM walhook.backlog WHERE slot = $1 GROUP BY endpoint ORDER BY endpoint",
+                    min(parked_at) AS oldest, max(commit_lsn) AS newest,
+                    (SELECT max(n.ordinal) FROM walhook.backlog n
+                      WHERE n.slot = $1 AND n.endpoint = b.endpoint
+                        AND n.commit_lsn = max(b.commit_lsn)) AS newest_ordinal
+               FROM walhook.backlog b WHERE slot = $1 GROUP BY endpoint ORDER BY endpoint",
             &params.list(),
         )
         .await?;
@@ -344,6 +349,10 @@ pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<Size>, StateError>
             rows: unsigned(row, "rows")?,
             bytes: unsigned(row, "bytes")?,
             oldest: read(row, "oldest")?,
+            newest: Position {
+                commit: read(row, "newest")?,
+                ordinal: unsigned(row, "newest_ordinal")?,
+            },
         })
     };
     rows.iter().map(size).collect()

@@ -130,6 +130,10 @@ impl World {
         Timestamp::from_micros(i64::try_from(passed).unwrap())
     }
 
+    fn time(&self) -> Now {
+        Now { instant: self.now, database: self.database_now() }
+    }
+
     fn is_expired(&self, event: usize) -> bool {
         self.known[event].expiry.is_some_and(|expiry| expiry.is_over(self.database_now()))
     }
@@ -158,7 +162,8 @@ impl World {
             [old, new, ..] => Keys::both(Key::from_raw(old), Key::from_raw(new)),
         };
         let sequence = self.known.len();
-        self.lane.offer(event_of(sequence as u64, keys, expiry), self.now);
+        let event = event_of(sequence as u64, keys, expiry);
+        self.lane.offer(event, Place::Own, self.time());
         let keys = match self.settings.ordering {
             Ordering::Key => keys.iter().collect(),
             Ordering::Strict => vec![Key::from_raw(99)],
@@ -173,7 +178,7 @@ impl World {
     /// Leases what there is and checks each lease.
     fn lease_all(&mut self) -> usize {
         let before = self.starts.len();
-        while let Some(lease) = self.lane.lease(self.now, self.database_now()) {
+        while let Some(lease) = self.lane.lease(self.time()) {
             self.expect_only_expired();
             self.check_lease(&lease);
             self.starts.push(self.now);
@@ -247,7 +252,7 @@ impl World {
         }
         let Delays::Exponential { max, .. } = self.settings.retry.delays else { unreachable!() };
         let again = is_retry && lease.attempt <= max && !self.is_gone;
-        let wait = self.lane.complete(lease.id, &exchange, self.now, 0.5);
+        let wait = self.lane.complete(lease.id, &exchange, self.time(), 0.5);
         assert_eq!(wait.is_some(), again, "attempt {} of {max} retries", lease.attempt);
         let members = lease.events.iter().map(|event| usize::try_from(event.sequence).unwrap());
         if let Some(wait) = wait {
@@ -345,6 +350,7 @@ impl World {
             queued: count(|at| at == At::Waiting),
             in_flight: count(|at| matches!(at, At::InFlight(_))),
             retrying: count(|at| matches!(at, At::Retrying(..))),
+            ..Counts::default()
         };
         assert_eq!(self.lane.counts(), expected);
     }

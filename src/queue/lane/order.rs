@@ -10,6 +10,9 @@
 //!
 //! While a batch is gathered its members count as gone for those behind them, so that later events
 //! of the same keys can join the same batch; see [`Order::join`].
+//!
+//! An event is *detained* if it waits for longer than the WAL may: it is parked, or a replay whose
+//! next attempt is far away. What stands behind a detained event is detained, too.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -21,6 +24,9 @@ use crate::config::settings::Ordering;
 use crate::flow::event::Event;
 use crate::flow::key::Key;
 use crate::flow::key::Keys;
+use crate::flow::settlement::Holding;
+use crate::flow::time::Timestamp;
+use crate::queue::lane::retries::Resume;
 
 /// Names an event in the lane until the event is removed.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -37,11 +43,39 @@ pub(super) struct Order {
     /// The last event of each chain.
     last: HashMap<Key, Link, BuildHasherDefault<NumberHasher>>,
     arrivals: u64,
+    parked: usize,
+    replays: usize,
+}
+
+/// An event as it comes into the lane.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) event: Arc<Event>,
+    pub(super) holding: Holding,
+    /// When it was parked; without a meaning unless the backlog holds it.
+    pub(super) parked: Timestamp,
+    /// What is left of earlier attempts.
+    pub(super) resume: Option<Resume>,
+}
+
+/// An event as it leaves the lane.
+#[derive(Debug)]
+pub(super) struct Removed {
+    pub(super) event: Arc<Event>,
+    pub(super) holding: Holding,
+    pub(super) resume: Option<Resume>,
+    pub(super) opened: Opened,
 }
 
 #[derive(Debug)]
 struct Entry {
     event: Arc<Event>,
+    holding: Holding,
+    parked: Timestamp,
+    is_detained: bool,
+    /// It continues where it was once it is first; until then it cannot join a batch of events
+    /// that were not tried.
+    resume: Option<Resume>,
     arrival: u64,
     since: Instant,
     state: State,
@@ -89,6 +123,8 @@ impl Order {
             free: Vec::new(),
             last: HashMap::default(),
             arrivals: 0,
+            parked: 0,
+            replays: 0,
         }
     }
 
@@ -97,8 +133,20 @@ impl Order {
         self.entries.len() - self.free.len()
     }
 
+    /// Those of them that have a row in the backlog.
+    pub(super) fn parked(&self) -> usize {
+        self.parked
+    }
+
+    /// Those of them that an operator sends again.
+    pub(super) fn replays(&self) -> usize {
+        self.replays
+    }
+
     /// Puts an event behind all others with one of its keys.
-    pub(super) fn insert(&mut self, event: Arc<Event>, now: Instant) -> Slot {
+    pub(super) fn insert(&mut self, arrived: Arrived, now: Instant) -> Slot {
+        let Arrived { event, holding, parked, resume } = arrived;
+        self.count(holding, 1);
         let keys = self.keys(&event);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
@@ -106,6 +154,10 @@ impl Order {
         });
         let mut entry = Entry {
             event,
+            holding,
+            parked,
+            is_detained: holding == Holding::Backlog,
+            resume,
             arrival: self.arrivals,
             since: now,
             state: State::Waiting,
@@ -121,6 +173,7 @@ impl Order {
                 self.chain(before).next = Some(link);
                 entry.chain(side).previous = Some(before);
                 entry.ahead += 1;
+                entry.is_detained |= self.entry(before.slot).is_detained;
             }
         }
         let place = self.entries.get_mut(slot.0 as usize);
@@ -129,10 +182,11 @@ impl Order {
     }
 
     /// Takes an event out, wherever it stands, and closes the gap.
-    pub(super) fn remove(&mut self, slot: Slot) -> (Arc<Event>, Opened) {
+    pub(super) fn remove(&mut self, slot: Slot) -> Removed {
         let place = self.entries.get_mut(slot.0 as usize).and_then(Option::take);
         let mut entry = place.expect("a slot names an event until the event is removed");
         self.free.push(slot);
+        self.count(entry.holding, -1);
         for (key, side) in self.keys(&entry.event).iter().zip([Side::First, Side::Second]) {
             let Chain { previous, next } = *entry.chain(side);
             match (previous, next) {
@@ -157,7 +211,39 @@ impl Order {
             }
         }
         let opened = self.opened_behind(&entry);
-        (entry.event, opened)
+        let Entry { event, holding, resume, .. } = entry;
+        Removed { event, holding, resume, opened }
+    }
+
+    /// The event has got a row in the backlog.
+    pub(super) fn park(&mut self, slot: Slot, parked: Timestamp) {
+        let entry = self.entry_mut(slot);
+        debug_assert_eq!(entry.holding, Holding::Wal, "only what the WAL holds is parked");
+        (entry.holding, entry.parked, entry.is_detained) = (Holding::Backlog, parked, true);
+        self.count(Holding::Backlog, 1);
+    }
+
+    /// Whether the event waits for longer than the WAL may.
+    pub(super) fn is_detained(&self, slot: Slot) -> bool {
+        self.entry(slot).is_detained
+    }
+
+    /// Detains an event, and gives those right behind it.
+    pub(super) fn detain(&mut self, slot: Slot) -> [Option<Slot>; 2] {
+        let entry = self.entry_mut(slot);
+        entry.is_detained = true;
+        [entry.first.next, entry.second.next].map(|link| link.map(|link| link.slot))
+    }
+
+    /// What is left of the earlier attempts of an event that has come to the front; from here on
+    /// it is taken.
+    pub(super) fn resume(&mut self, slot: Slot) -> Option<Resume> {
+        let entry = self.entry_mut(slot);
+        let resume = entry.resume.take();
+        if resume.is_some() {
+            entry.state = State::Taken;
+        }
+        resume
     }
 
     /// Makes an event a member of the batch that is being gathered. What follows it in its chains
@@ -193,14 +279,31 @@ impl Order {
 
     /// The waiting events, in the order of arrival.
     pub(super) fn waiting(&self) -> Vec<Slot> {
-        let mut waiting: Vec<(u64, Slot)> = (0u32..)
+        let mut all = self.all();
+        all.retain(|&slot| self.entry(slot).state == State::Waiting);
+        all
+    }
+
+    /// All events, in the order of arrival.
+    pub(super) fn all(&self) -> Vec<Slot> {
+        let mut all: Vec<(u64, Slot)> = (0u32..)
             .zip(&self.entries)
-            .filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
-            .filter(|(_, entry)| entry.state == State::Waiting)
-            .map(|(slot, entry)| (entry.arrival, Slot(slot)))
+            .filter_map(|(slot, entry)| Some((entry.as_ref()?.arrival, Slot(slot))))
             .collect();
-        waiting.sort_unstable();
-        waiting.into_iter().map(|(_, slot)| slot).collect()
+        all.sort_unstable();
+        all.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// Leaves an event what is left of its attempts; see [`Order::resume`].
+    pub(super) fn set_resume(&mut self, slot: Slot, resume: Resume) {
+        let entry = self.entry_mut(slot);
+        (entry.resume, entry.state) = (Some(resume), State::Waiting);
+    }
+
+    /// Whether the slot still names the event that came at this `arrival`, and it waits.
+    pub(super) fn is_waiting(&self, slot: Slot, arrival: u64) -> bool {
+        let entry = self.entries.get(slot.0 as usize).and_then(Option::as_ref);
+        entry.is_some_and(|entry| entry.arrival == arrival && entry.state == State::Waiting)
     }
 
     /// Whether nothing is ahead of the event in any chain.
@@ -222,16 +325,39 @@ impl Order {
         &self.entry(slot).event
     }
 
+    pub(super) fn holding(&self, slot: Slot) -> Holding {
+        self.entry(slot).holding
+    }
+
+    /// When the event was parked; without a meaning unless the backlog holds it.
+    pub(super) fn parked_at(&self, slot: Slot) -> Timestamp {
+        self.entry(slot).parked
+    }
+
+    pub(super) fn is_replay(&self, slot: Slot) -> bool {
+        matches!(self.entry(slot).holding, Holding::DeadLetter(_))
+    }
+
     /// Those right behind `entry` that nothing holds back any more.
     fn opened_behind(&self, entry: &Entry) -> Opened {
         let behind = |chain: &Chain| {
             let next = chain.next?.slot;
             let Entry { state, ahead, joined, .. } = *self.entry(next);
-            (state == State::Waiting && joined == ahead).then_some(next)
+            let may_join = self.entry(next).resume.is_none() || ahead == 0;
+            (state == State::Waiting && joined == ahead && may_join).then_some(next)
         };
         let first = behind(&entry.first);
         // One event can be behind in both chains, and is reported once.
         [first, behind(&entry.second).filter(|&second| first != Some(second))]
+    }
+
+    fn count(&mut self, holding: Holding, change: isize) {
+        let count = match holding {
+            Holding::Wal => return,
+            Holding::Backlog => &mut self.parked,
+            Holding::DeadLetter(_) => &mut self.replays,
+        };
+        *count = count.saturating_add_signed(change);
     }
 
     fn keys(&self, event: &Event) -> Keys {

@@ -1,6 +1,4 @@
 //! How fast a lane may start requests: the endpoint's rate limit, and the ramp after an outage.
-//!
-//! A circuit breaker belongs here too, beside the ramp: it is the next step of the same reasoning.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -80,6 +78,11 @@ impl Ramp {
     pub(super) fn answered(&mut self) {
         self.failures_in_row = 0;
         self.allowed = self.allowed.saturating_mul(2).min(self.full);
+    }
+
+    /// The endpoint is out of order: it begins with one request.
+    pub(super) fn restart(&mut self) {
+        self.allowed = 1;
     }
 
     /// An attempt failed in a way that may pass.

@@ -3,17 +3,60 @@
 use std::cmp::Ordering;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::flow::lease::LeaseId;
+use crate::flow::settlement::History;
+use crate::flow::time::Timestamp;
+use crate::flow::verdict::Exchange;
+use crate::flow::verdict::Failure;
+use crate::flow::verdict::FailureClass;
 use crate::queue::lane::order::Slot;
+
+/// What was tried so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tries {
+    /// Attempts made, with the one in flight.
+    pub(super) attempts: u32,
+    pub(super) history: Option<Arc<History>>,
+}
+
+/// What a delivery that comes from the backlog continues with.
+#[derive(Debug)]
+pub(super) struct Resume {
+    pub(super) tries: Tries,
+    pub(super) due: Instant,
+}
 
 /// Events that are sent together, from their first attempt to their last.
 #[derive(Debug)]
 pub(super) struct Parcel {
     pub(super) members: Vec<Slot>,
-    /// Attempts made, with the one in flight.
-    pub(super) attempts: u32,
+    pub(super) tries: Tries,
+}
+
+impl Tries {
+    /// Another attempt, which began at `begun`, has failed.
+    pub(super) fn note_failure(&mut self, exchange: &Exchange, begun: Timestamp) {
+        let first = self.history.as_ref().map_or(begun, |history| history.first_attempt);
+        self.history = Some(Arc::new(History {
+            first_attempt: first,
+            last_attempt: begun,
+            status: exchange.status,
+            failure: exchange.failure.clone().unwrap_or_else(unnamed_failure),
+        }));
+    }
+
+    /// Why the last attempt failed.
+    pub(super) fn failure(&self) -> Failure {
+        self.history.as_ref().map_or_else(unnamed_failure, |history| history.failure.clone())
+    }
+}
+
+/// For a failed exchange that came without its reason.
+fn unnamed_failure() -> Failure {
+    Failure { class: FailureClass::Request, detail: String::from("no reason was recorded") }
 }
 
 /// Parcels between two attempts, by when the next one is due.
@@ -54,6 +97,32 @@ impl Retries {
 
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.waiting.peek().map(|Reverse(waiting)| waiting.due)
+    }
+
+    /// All parcels, each with when it is due, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Parcel, Instant)> {
+        self.waiting.iter().map(|Reverse(waiting)| (&waiting.parcel, waiting.due))
+    }
+
+    /// Takes events out of their parcels, wherever they stand, and gives what was tried for each
+    /// that was in one. `slots` is sorted.
+    pub(super) fn remove(&mut self, slots: &[Slot]) -> Vec<(Slot, Tries)> {
+        let mut removed = Vec::new();
+        let mut left = std::mem::take(&mut self.waiting).into_vec();
+        for Reverse(Waiting { parcel, .. }) in &mut left {
+            let Parcel { members, tries } = parcel;
+            members.retain(|slot| {
+                let is_meant = slots.binary_search(slot).is_ok();
+                if is_meant {
+                    removed.push((*slot, tries.clone()));
+                }
+                !is_meant
+            });
+        }
+        left.retain(|Reverse(waiting)| !waiting.parcel.members.is_empty());
+        self.waiting = left.into();
+        self.events -= removed.len();
+        removed
     }
 
     /// Events in all parcels.

@@ -18,37 +18,45 @@ use crate::queue::samples::retry;
 use crate::queue::samples::settings;
 
 /// A lane whose two clocks tick together, and whose random numbers are always in the middle.
-struct Bench {
-    lane: Lane,
+pub(super) struct Bench {
+    pub(super) lane: Lane,
     start: Instant,
-    now: Instant,
+    pub(super) now: Instant,
 }
 
 impl Bench {
-    fn new(change: impl FnOnce(&mut LaneSettings)) -> Self {
+    pub(super) fn new(change: impl FnOnce(&mut LaneSettings)) -> Self {
         let mut settings = settings();
         change(&mut settings);
         let start = Instant::now();
         Self { lane: Lane::new(settings), start, now: start }
     }
 
-    fn offer(&mut self, events: impl IntoIterator<Item = Arc<Event>>) {
-        events.into_iter().for_each(|event| self.lane.offer(event, self.now));
+    pub(super) fn offer(&mut self, events: impl IntoIterator<Item = Arc<Event>>) {
+        let now = self.time();
+        events.into_iter().for_each(|event| self.lane.offer(event, Place::Own, now));
     }
 
-    fn pass(&mut self, millis: u64) {
+    pub(super) fn pass(&mut self, millis: u64) {
         self.now += Duration::from_millis(millis);
     }
 
     /// All leases that may start now.
-    fn leases(&mut self) -> Vec<Lease> {
-        let passed = self.now.duration_since(self.start).as_micros();
-        let database_now = Timestamp::from_micros(i64::try_from(passed).unwrap());
-        std::iter::from_fn(|| self.lane.lease(self.now, database_now)).collect()
+    pub(super) fn leases(&mut self) -> Vec<Lease> {
+        let now = self.time();
+        self.lane.tick(now);
+        std::iter::from_fn(|| self.lane.lease(now)).collect()
     }
 
-    fn complete(&mut self, lease: &Lease, exchange: &Exchange) -> Option<Duration> {
-        self.lane.complete(lease.id, exchange, self.now, 0.5)
+    pub(super) fn time(&self) -> Now {
+        let passed = self.now.duration_since(self.start).as_micros();
+        let database = Timestamp::from_micros(i64::try_from(passed).unwrap());
+        Now { instant: self.now, database }
+    }
+
+    pub(super) fn complete(&mut self, lease: &Lease, exchange: &Exchange) -> Option<Duration> {
+        let now = self.time();
+        self.lane.complete(lease.id, exchange, now, 0.5)
     }
 
     /// What was settled since the last call: the events' numbers, outcomes and attempts.
@@ -71,7 +79,7 @@ impl Bench {
     }
 }
 
-fn numbers(leases: &[Lease]) -> Vec<Vec<u64>> {
+pub(super) fn numbers(leases: &[Lease]) -> Vec<Vec<u64>> {
     leases.iter().map(|lease| lease.events.iter().map(|event| event.sequence).collect()).collect()
 }
 
@@ -212,7 +220,7 @@ fn a_stopped_lane_starts_nothing_and_leaves_the_rest_unsettled() {
     bench.pass(60_000);
     assert!(bench.leases().is_empty());
     assert_eq!(bench.settled(), [(0, "delivered", 1), (2, "gone", 1)]);
-    let left = Counts { queued: 1, in_flight: 0, retrying: 1 };
+    let left = Counts { queued: 1, retrying: 1, ..Counts::default() };
     assert_eq!((bench.lane.counts(), bench.lane.wake_at(bench.now)), (left, None));
 }
 
@@ -268,7 +276,8 @@ fn a_lane_that_gets_no_more_events_lets_no_batch_wait() {
     let mut bench = Bench::new(batches(3, 50));
     bench.offer([event(0, 1)]);
     assert!(bench.leases().is_empty());
-    bench.lane.close();
+    let now = bench.time();
+    bench.lane.close(now);
     assert_eq!(bench.lane.wake_at(bench.now), Some(bench.now));
     assert_eq!(numbers(&bench.leases()), [[0]]);
 }

@@ -1,0 +1,85 @@
+//! Reads the backlog for the lanes.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use crate::config::settings::Server;
+use crate::flow::backlog::BacklogPosition;
+use crate::flow::backlog::Refilled;
+use crate::flow::budget::Budget;
+use crate::flow::budget::Held;
+use crate::flow::settlement::History;
+use crate::store;
+use crate::store::Session;
+use crate::store::backlog;
+use crate::store::backlog::BacklogId;
+use crate::store::backlog::Cursor;
+use crate::store::backlog::PageLimits;
+use crate::store::backlog::Waiting;
+use crate::store::state_error::StateError;
+
+/// Bodies of one page; a single row comes whatever its size.
+const PAGE_BYTES: usize = 2 << 20;
+
+/// What an event costs in memory beside its body.
+const EVENT_OVERHEAD_BYTES: usize = 512;
+
+/// All lanes read over one session, one after the other: pages are small and quick.
+pub(crate) struct Backlog {
+    server: Server,
+    slot: String,
+    budget: Budget,
+    session: Mutex<Option<Session>>,
+}
+
+impl Backlog {
+    pub(crate) fn new(server: Server, slot: String, budget: Budget) -> Self {
+        Self { server, slot, budget, session: Mutex::new(None) }
+    }
+
+    /// The next rows of an endpoint, as many as memory has room for.
+    ///
+    /// # Errors
+    /// The state cannot be read at the moment.
+    pub(crate) async fn page(
+        &self,
+        endpoint: &str,
+        after: Option<BacklogPosition>,
+        rows: usize,
+    ) -> Result<Vec<Refilled>, StateError> {
+        let after = after.map(|at| Cursor { position: at.position, id: BacklogId(at.row) });
+        let limits = PageLimits { after, rows, bytes: PAGE_BYTES };
+        let mut session = self.session.lock().await;
+        let open = match session.take() {
+            Some(open) => open,
+            None => store::connect(&self.server).await?,
+        };
+        // Left closed after an error: the next page is read over a new one.
+        let page = backlog::page(&open.client, &self.slot, endpoint, limits).await?;
+        *session = Some(open);
+        Ok(page.into_iter().map_while(|row| self.refilled(row)).collect())
+    }
+
+    /// `None` when there is no room for it now; it is read again later.
+    fn refilled(&self, row: Waiting) -> Option<Refilled> {
+        let bytes = row.event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
+        let share = self.budget.try_take(bytes)?;
+        let at = BacklogPosition { position: row.event.position, row: row.id.0 };
+        let mut event = row.event;
+        event.held = Some(Held::Own(share));
+        let history = row.history;
+        let failed = history.failure.zip(history.first_attempt).zip(history.last_attempt);
+        Some(Refilled {
+            event: Arc::new(event),
+            at,
+            parked: row.parked_at,
+            attempts: history.attempts,
+            due: row.next_attempt,
+            history: failed.map(|((failure, first_attempt), last_attempt)| {
+                let status = history.status;
+                Arc::new(History { first_attempt, last_attempt, status, failure })
+            }),
+        })
+    }
+}

@@ -1,0 +1,123 @@
+//! What a lane holds and how it does, to be read at any time by anyone.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
+use crate::queue::lane::Counts;
+use crate::queue::lane::breaker::BreakerState;
+use crate::queue::room::Room;
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct Gauges {
+    room: Arc<Room>,
+    in_flight: AtomicUsize,
+    retrying: AtomicUsize,
+    parked: AtomicUsize,
+    replays: AtomicUsize,
+    outside: AtomicUsize,
+    reserved: AtomicUsize,
+    is_gone: AtomicBool,
+    is_slowed: AtomicBool,
+    breaker: AtomicU8,
+}
+
+impl Gauges {
+    pub(super) fn new(room: Arc<Room>) -> Self {
+        let number = AtomicUsize::default;
+        Self {
+            room,
+            in_flight: number(),
+            retrying: number(),
+            parked: number(),
+            replays: number(),
+            outside: number(),
+            reserved: number(),
+            is_gone: AtomicBool::default(),
+            is_slowed: AtomicBool::default(),
+            breaker: AtomicU8::default(),
+        }
+    }
+
+    /// Events that are owed: handed over, and not yet reported to the ledger as settled.
+    pub fn counts(&self) -> Counts {
+        let load = |number: &AtomicUsize| number.load(Ordering::Relaxed);
+        let (in_flight, retrying) = (load(&self.in_flight), load(&self.retrying));
+        let tried = in_flight + retrying;
+        Counts {
+            queued: self.room.held().saturating_sub(load(&self.reserved) + tried),
+            in_flight,
+            retrying,
+            parked: load(&self.parked),
+            replays: load(&self.replays),
+            outside: load(&self.outside),
+        }
+    }
+
+    /// Deliveries that are owed and not in the backlog; replays do not count, they are dead letters.
+    pub fn in_memory(&self) -> usize {
+        let Counts { queued, in_flight, retrying, parked, replays, .. } = self.counts();
+        (queued + in_flight + retrying).saturating_sub(parked + replays)
+    }
+
+    /// Deliveries in the backlog, with those that are in memory as well.
+    pub fn in_backlog(&self) -> usize {
+        let Counts { parked, outside, .. } = self.counts();
+        parked + outside
+    }
+
+    /// Whether the endpoint said that it is gone for good (410).
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Relaxed)
+    }
+
+    /// Whether fewer requests are made at once than configured, because of an outage.
+    pub fn is_slowed(&self) -> bool {
+        self.is_slowed.load(Ordering::Relaxed)
+    }
+
+    pub fn breaker(&self) -> BreakerState {
+        match self.breaker.load(Ordering::Relaxed) {
+            OPEN => BreakerState::Open,
+            HALF_OPEN => BreakerState::HalfOpen,
+            _ => BreakerState::Closed,
+        }
+    }
+
+    /// `in_report` of those outside have a place still: the ledger has not taken their report.
+    pub(super) fn set_counts(&self, counts: Counts, reserved: usize, in_report: usize) {
+        let store = |number: &AtomicUsize, value| number.store(value, Ordering::Relaxed);
+        store(&self.in_flight, counts.in_flight);
+        store(&self.retrying, counts.retrying);
+        store(&self.parked, counts.parked);
+        store(&self.replays, counts.replays);
+        store(&self.outside, counts.outside.saturating_sub(in_report));
+        store(&self.reserved, reserved);
+    }
+
+    /// The setters return whether that is news.
+    pub(super) fn set_gone(&self, is_gone: bool) -> bool {
+        self.is_gone.swap(is_gone, Ordering::Relaxed) != is_gone
+    }
+
+    pub(super) fn set_slowed(&self, is_slowed: bool) -> bool {
+        self.is_slowed.swap(is_slowed, Ordering::Relaxed) != is_slowed
+    }
+
+    pub(super) fn set_breaker(&self, state: BreakerState) -> bool {
+        let number = match state {
+            BreakerState::Closed => CLOSED,
+            BreakerState::HalfOpen => HALF_OPEN,
+            BreakerState::Open => OPEN,
+        };
+        self.breaker.swap(number, Ordering::Relaxed) != number
+    }
+}
+
+/// [`BreakerState`] as a number.
+const CLOSED: u8 = 0;
+const HALF_OPEN: u8 = 1;
+const OPEN: u8 = 2;

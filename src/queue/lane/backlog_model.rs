@@ -1,0 +1,152 @@
+//! A lane with a backlog, between a source and an endpoint that both misbehave.
+//!
+//! Random arrivals with up to two keys, outcomes, clock steps, late commits, late and short pages,
+//! full lanes, replays, and crashes: then the lane is made anew from what was committed, and what
+//! was not settled arrives again. After each step the promises of the lane's header are checked; at
+//! the end everything must drain.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::settings;
+use crate::config::settings::BacklogLimits;
+use crate::config::settings::Batch;
+use crate::config::settings::Delays;
+use crate::config::settings::Ordering;
+use crate::config::settings::Retry;
+use crate::flow::backlog::BacklogPosition;
+use crate::flow::backlog::Refilled;
+use crate::flow::backlog::Standing;
+use crate::flow::event::Expiry;
+use crate::flow::key::Key;
+use crate::flow::key::Keys;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::queue::lane::spill::TAIL_PATIENCE;
+use crate::queue::lane::spill::Wanted;
+use crate::queue::lane::sweep::SWEEP_INTERVAL;
+use crate::queue::samples;
+use crate::queue::samples::number;
+use crate::queue::settings::Parking;
+
+mod world;
+
+use world::World;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// An event comes through the WAL; `lifetime` is in milliseconds from now.
+    Arrive {
+        keys: Vec<u64>,
+        lifetime: Option<u64>,
+    },
+    /// The source waits no longer for a place.
+    Overflow,
+    /// Completes one lease, chosen by the number.
+    Complete(usize, Answer),
+    /// Milliseconds pass.
+    Pass(u64),
+    /// The ledger commits so many of the settlements that it has.
+    Commit(usize),
+    /// A page is read, of at most so many rows; or reading fails.
+    Read {
+        rows: Option<usize>,
+    },
+    /// The page that was read comes in.
+    Page,
+    /// An event with this key is sent again.
+    Replay(u64),
+    Crash,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Answer {
+    Delivered,
+    Retry,
+    RetryAfter(u64),
+    Rejected,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let answer = prop_oneof![
+        20 => Just(Answer::Delivered),
+        30 => Just(Answer::Retry),
+        5 => (0..5_000u64).prop_map(Answer::RetryAfter),
+        3 => Just(Answer::Rejected),
+    ];
+    let lifetime = prop_oneof![4 => Just(None), 1 => (0..20_000u64).prop_map(Some)];
+    let arrive = (prop::collection::vec(0..5u64, 0..3), lifetime);
+    let step = prop_oneof![
+        30 => arrive.prop_map(|(keys, lifetime)| Step::Arrive { keys, lifetime }),
+        4 => Just(Step::Overflow),
+        30 => (any::<usize>(), answer).prop_map(|(choice, answer)| Step::Complete(choice, answer)),
+        12 => (0..1_500u64).prop_map(Step::Pass),
+        2 => (0..15_000u64).prop_map(Step::Pass),
+        12 => (0..12usize).prop_map(Step::Commit),
+        12 => prop::option::weighted(0.9, 0..6usize).prop_map(|rows| Step::Read { rows }),
+        12 => Just(Step::Page),
+        2 => (0..5u64).prop_map(Step::Replay),
+        2 => Just(Step::Crash),
+    ];
+    prop::collection::vec(step, 0..200)
+}
+
+fn any_settings() -> impl Strategy<Value = LaneSettings> {
+    let ordering = prop_oneof![
+        4 => Just(Ordering::Key),
+        1 => Just(Ordering::Strict),
+        1 => Just(Ordering::None),
+    ];
+    let limits = (2..80usize, 3..200u64).prop_map(|(rows, age)| BacklogLimits {
+        rows: number(rows),
+        age: Duration::from_secs(age),
+    });
+    let parking = (1..6usize, 0..3_000u64, limits);
+    (1..5usize, 1..4usize, 0..100u64, ordering, 0..7u32, 1..9usize, parking).prop_map(
+        |(concurrency, size, linger, ordering, max, capacity, (failures, after, backlog))| {
+            let breaker = settings::Breaker {
+                failures: number(failures),
+                cooldown: Duration::from_secs(1),
+                cap: Duration::from_secs(4),
+            };
+            let after = Duration::from_millis(after);
+            let terms = settings::Parking { after, breaker, backlog };
+            LaneSettings {
+                concurrency: number(concurrency),
+                batch: Batch {
+                    size: number(size.min(capacity)),
+                    linger: Duration::from_millis(linger),
+                },
+                ordering,
+                capacity: number(capacity),
+                retry: Retry {
+                    delays: Delays::Exponential { max, interval: Duration::from_millis(700) },
+                    cap: Duration::from_secs(3),
+                },
+                parking: Some(Parking { terms, standing: None }),
+                ..samples::settings()
+            }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn whatever_happens_nothing_is_lost_or_out_of_order(
+        settings in any_settings(),
+        steps in steps(),
+    ) {
+        let mut world = World::new(settings);
+        for step in &steps {
+            world.apply(step);
+        }
+        world.drain();
+    }
+}

@@ -1,0 +1,396 @@
+//! The source, the database and the endpoint around the lane, and what is checked.
+
+use super::*;
+use crate::flow::settlement::History;
+
+mod checks;
+
+/// Places for what overflows.
+const OVERFLOW: usize = 2;
+
+/// Places that replays can have.
+const REPLAYS: usize = 2;
+
+/// Replays are numbered from here; below, an event's number is its place in the WAL.
+const REPLAYS_FROM: u64 = 1_000_000;
+
+#[derive(Debug)]
+struct Known {
+    event: Arc<Event>,
+    keys: Vec<Key>,
+    /// Committed: the source does not send it again.
+    is_confirmed: bool,
+    /// Committed: nothing is owed.
+    is_final: bool,
+}
+
+/// What a lane since its start is known to have with an event.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum At {
+    /// Waits or is tried; `since` is when it was offered.
+    Owed {
+        since: Instant,
+    },
+    Settled,
+}
+
+#[derive(Debug)]
+struct Row {
+    number: u64,
+    attempts: u32,
+    due: Option<Timestamp>,
+    parked: Timestamp,
+    history: Option<Arc<History>>,
+}
+
+pub(super) struct World {
+    settings: LaneSettings,
+    start: Instant,
+    now: Instant,
+    known: Vec<Known>,
+    /// The backlog, as committed.
+    rows: BTreeMap<BacklogPosition, Row>,
+    last_row: i64,
+    // All that follows ends with a crash.
+    lane: Lane,
+    /// The next event of the WAL that the source reads.
+    read: usize,
+    /// The source has caught up from here on.
+    caught_up_at: usize,
+    own_free: usize,
+    overflow_free: usize,
+    replays_free: usize,
+    /// Reported and not committed.
+    reports: VecDeque<Settlement>,
+    page: Option<Vec<Refilled>>,
+    leases: Vec<Lease>,
+    at: HashMap<u64, At>,
+    holding: HashMap<u64, Holding>,
+    attempts: HashMap<u64, u32>,
+    /// Attempts that the ledger was told of, of what is parked.
+    reported: HashMap<u64, u32>,
+    replays: HashMap<u64, Arc<Event>>,
+}
+
+impl World {
+    pub(super) fn new(settings: LaneSettings) -> Self {
+        let start = Instant::now();
+        Self {
+            lane: Lane::new(settings.clone()),
+            start,
+            now: start,
+            known: Vec::new(),
+            rows: BTreeMap::new(),
+            last_row: 0,
+            read: 0,
+            caught_up_at: 0,
+            own_free: settings.capacity.get(),
+            overflow_free: OVERFLOW,
+            replays_free: REPLAYS,
+            reports: VecDeque::new(),
+            page: None,
+            leases: Vec::new(),
+            at: HashMap::new(),
+            holding: HashMap::new(),
+            attempts: HashMap::new(),
+            reported: HashMap::new(),
+            replays: HashMap::new(),
+            settings,
+        }
+    }
+
+    fn time(&self) -> Now {
+        let passed = self.now.duration_since(self.start).as_micros();
+        let database = Timestamp::from_micros(i64::try_from(passed).unwrap());
+        Now { instant: self.now, database }
+    }
+
+    pub(super) fn apply(&mut self, step: &Step) {
+        match step {
+            Step::Arrive { keys, lifetime } => self.arrive(keys, *lifetime),
+            Step::Overflow => self.offer_next(true),
+            Step::Complete(choice, answer) if !self.leases.is_empty() => {
+                let lease = self.leases.swap_remove(choice % self.leases.len());
+                self.complete(&lease, *answer);
+            }
+            Step::Complete(..) => {}
+            Step::Pass(millis) => self.now += Duration::from_millis(*millis),
+            Step::Commit(count) => self.commit(*count),
+            Step::Read { rows } => self.read_page(*rows),
+            Step::Page => self.take_page(),
+            Step::Replay(key) => self.replay(*key),
+            Step::Crash => self.crash(),
+        }
+        self.go_on();
+    }
+
+    /// What happens by itself: the source reads on, the lane makes requests.
+    fn go_on(&mut self) {
+        for _ in 0..2 {
+            self.offer_next(false);
+        }
+        if self.read >= self.caught_up_at {
+            self.lane.caught_up();
+        }
+        self.lane.tick(self.time());
+        self.note_settled();
+        while let Some(lease) = self.lane.lease(self.time()) {
+            self.note_settled();
+            self.check_lease(&lease);
+            for event in &lease.events {
+                self.attempts.insert(event.sequence, lease.attempt);
+            }
+            self.leases.push(lease);
+        }
+        self.note_settled();
+        self.check_places();
+        self.check_wal();
+    }
+
+    fn arrive(&mut self, keys: &[u64], lifetime: Option<u64>) {
+        let max_age = lifetime.map(Duration::from_millis);
+        let expiry = max_age.map(|max_age| Expiry { born: self.time().database, max_age });
+        let number = self.known.len() as u64;
+        let event = event_of(number, keys_of(keys), expiry);
+        let keys = match self.settings.ordering {
+            Ordering::Key => event.keys.iter().collect(),
+            Ordering::Strict => vec![Key::from_raw(99)],
+            Ordering::None => Vec::new(),
+        };
+        self.known.push(Known { event, keys, is_confirmed: false, is_final: false });
+    }
+
+    /// The source hands over the next event if it may: an impatient one also if there is no room.
+    fn offer_next(&mut self, is_impatient: bool) {
+        let Some(known) = self.known.get(self.read) else { return };
+        if known.is_confirmed {
+            self.read += 1;
+            return;
+        }
+        let is_waiting = self.lane.is_taking()
+            && self.lane.breaker(self.now) == BreakerState::Closed
+            && !is_impatient;
+        let place = if self.own_free > 0 && self.lane.is_taking() {
+            self.own_free -= 1;
+            Place::Own
+        } else if !is_waiting && self.overflow_free > 0 {
+            self.overflow_free -= 1;
+            Place::Overflow
+        } else {
+            return;
+        };
+        let event = Arc::clone(&known.event);
+        self.at.insert(event.sequence, At::Owed { since: self.now });
+        self.holding.insert(event.sequence, Holding::Wal);
+        self.attempts.insert(event.sequence, 0);
+        self.read += 1;
+        self.lane.offer(event, place, self.time());
+        self.note_settled();
+    }
+
+    fn replay(&mut self, key: u64) {
+        if self.own_free == 0 || self.replays_free == 0 {
+            return;
+        }
+        self.own_free -= 1;
+        self.replays_free -= 1;
+        let number = REPLAYS_FROM + self.replays.len() as u64;
+        let event = event_of(number, keys_of(&[key]), None);
+        self.replays.insert(number, Arc::clone(&event));
+        self.at.insert(number, At::Owed { since: self.now });
+        self.attempts.insert(number, 0);
+        let id = ReplayId(i64::try_from(number).unwrap());
+        self.holding.insert(number, Holding::DeadLetter(id));
+        self.lane.replay(event, id, self.time());
+    }
+
+    fn complete(&mut self, lease: &Lease, answer: Answer) {
+        let exchange = match answer {
+            Answer::Delivered => samples::delivered(),
+            Answer::Retry => samples::retry(None),
+            Answer::RetryAfter(millis) => samples::retry(Some(Duration::from_millis(millis))),
+            Answer::Rejected => samples::rejected(),
+        };
+        self.lane.complete(lease.id, &exchange, self.time(), 0.5);
+        self.note_settled();
+    }
+
+    /// Takes over what the lane has settled: each event has one final outcome, and is parked once.
+    fn note_settled(&mut self) {
+        for settlement in self.lane.take_settled() {
+            let number = settlement.event.sequence;
+            assert_eq!(self.holding[&number], settlement.holding, "holding of {number}");
+            assert_eq!(self.attempts[&number], settlement.attempts, "attempts of {number}");
+            assert_eq!(
+                settlement.history.is_some(),
+                match settlement.outcome {
+                    Outcome::Delivered { .. } => settlement.attempts > 1,
+                    _ => settlement.attempts > 0,
+                }
+            );
+            match settlement.outcome {
+                Outcome::Parked { next_attempt, .. } => {
+                    assert!(!matches!(settlement.holding, Holding::DeadLetter(_)));
+                    assert!(next_attempt.is_none_or(|at| at >= self.time().database));
+                    self.holding.insert(number, Holding::Backlog);
+                    self.reported.insert(number, settlement.attempts);
+                }
+                _ => {
+                    let before = self.at.insert(number, At::Settled);
+                    assert_ne!(before, Some(At::Settled), "{number} is settled twice");
+                }
+            }
+            self.reports.push_back(settlement);
+        }
+        let freed = self.lane.take_freed();
+        self.own_free += self.lane.keep_places(freed.own, self.now);
+        self.overflow_free += freed.overflow;
+        self.replays_free += freed.replays;
+    }
+
+    fn commit(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(settlement) = self.reports.pop_front() else { return };
+            let Settlement { event, outcome, holding, attempts, history, .. } = settlement;
+            let row = self.rows.iter().find(|(_, row)| row.number == event.sequence);
+            let at = row.map(|(at, _)| *at);
+            match (outcome, holding, at) {
+                (_, Holding::DeadLetter(_), None) => {}
+                (Outcome::Parked { next_attempt: due, .. }, Holding::Wal, None) => {
+                    self.last_row += 1;
+                    let at = BacklogPosition { position: event.position, row: self.last_row };
+                    let parked = self.time().database;
+                    let number = event.sequence;
+                    self.rows.insert(at, Row { number, attempts, due, parked, history });
+                    self.confirm(event.sequence);
+                }
+                (Outcome::Parked { next_attempt, .. }, Holding::Backlog, Some(at)) => {
+                    let row = self.rows.get_mut(&at).unwrap();
+                    (row.attempts, row.due, row.history) = (attempts, next_attempt, history);
+                }
+                (_, Holding::Wal, None) => {
+                    self.confirm(event.sequence);
+                    self.finish(event.sequence);
+                }
+                (_, Holding::Backlog, Some(at)) => {
+                    self.rows.remove(&at);
+                    self.finish(event.sequence);
+                }
+                wrong => panic!("event {} cannot be booked: {wrong:?}", event.sequence),
+            }
+        }
+    }
+
+    fn confirm(&mut self, number: u64) {
+        let known = &mut self.known[usize::try_from(number).unwrap()];
+        assert!(!known.is_confirmed, "event {number} is a step of the watermark twice");
+        known.is_confirmed = true;
+    }
+
+    fn finish(&mut self, number: u64) {
+        let known = &mut self.known[usize::try_from(number).unwrap()];
+        assert!(!known.is_final, "event {number} has two final outcomes");
+        known.is_final = true;
+    }
+
+    fn read_page(&mut self, rows: Option<usize>) {
+        let room = self.lane.refill_room(self.now);
+        if self.page.is_some() || room == 0 {
+            return;
+        }
+        let granted = room.saturating_sub(self.lane.reserved()).min(self.own_free);
+        self.own_free -= granted;
+        let Some(Wanted { after, limit }) = self.lane.start_refill(granted, self.now) else {
+            return;
+        };
+        let Some(rows) = rows else { return self.lane.refill_failed(self.now) };
+        let refilled = |(at, row): (&BacklogPosition, &Row)| Refilled {
+            event: Arc::clone(&self.known[usize::try_from(row.number).unwrap()].event),
+            at: *at,
+            parked: row.parked,
+            attempts: row.attempts,
+            due: row.due,
+            history: row.history.clone(),
+        };
+        let rest = self.rows.iter().filter(|(at, _)| after.is_none_or(|after| **at > after));
+        self.page = Some(rest.take(limit.min(rows.max(1))).map(refilled).collect());
+    }
+
+    fn take_page(&mut self) {
+        let Some(page) = self.page.take() else { return };
+        for row in &page {
+            let number = row.event.sequence;
+            self.at.entry(number).or_insert(At::Owed { since: self.now });
+            self.holding.entry(number).or_insert(Holding::Backlog);
+            self.attempts.entry(number).or_insert(row.attempts);
+            self.reported.entry(number).or_insert(row.attempts);
+        }
+        self.lane.refilled(page, self.time());
+        self.note_settled();
+    }
+
+    fn crash(&mut self) {
+        let newest = self.rows.keys().next_back().map(|at| at.position);
+        let standing = newest.map(|newest| Standing { rows: self.rows.len(), newest });
+        let mut settings = self.settings.clone();
+        settings.parking.as_mut().unwrap().standing = standing;
+        let fresh = Self::new(settings.clone());
+        let known = std::mem::take(&mut self.known);
+        let rows = std::mem::take(&mut self.rows);
+        let (start, now, last_row) = (self.start, self.now, self.last_row);
+        let caught_up_at = known.len();
+        *self = Self { start, now, known, rows, last_row, caught_up_at, ..fresh };
+        // A page that was read before the crash never comes.
+        self.settings = settings;
+    }
+
+    /// From here on all goes well: all must be settled, woken up only when the lane asks.
+    pub(super) fn drain(&mut self) {
+        let mut turns_in_vain = 0;
+        loop {
+            let before = (self.lane.counts(), self.read, self.reports.len(), self.rows.len());
+            self.commit(self.reports.len());
+            while let Some(lease) = self.leases.pop() {
+                self.complete(&lease, Answer::Delivered);
+            }
+            self.commit(self.reports.len());
+            self.take_page();
+            self.read_page(Some(4));
+            self.take_page();
+            self.go_on();
+            if self.lane.is_empty() && self.read == self.known.len() && self.reports.is_empty() {
+                break;
+            }
+            let after = (self.lane.counts(), self.read, self.reports.len(), self.rows.len());
+            if after != before || !self.leases.is_empty() {
+                turns_in_vain = 0;
+                continue;
+            }
+            turns_in_vain += 1;
+            assert!(turns_in_vain < 20, "it wakes without a reason: {after:?}\n{:?}", self.lane);
+            let wake = self.lane.wake_at(self.now).expect("there is work and nothing in flight");
+            assert!(wake <= self.now + SWEEP_INTERVAL, "it sleeps for {:?}", wake - self.now);
+            self.now = self.now.max(wake);
+            self.go_on();
+        }
+        assert!(self.known.iter().all(|known| known.is_final && known.is_confirmed));
+        assert!(self.rows.is_empty());
+        assert_eq!(self.lane.counts(), Counts::default());
+        assert_eq!(self.own_free, self.settings.capacity.get());
+    }
+}
+
+fn keys_of(keys: &[u64]) -> Keys {
+    match *keys {
+        [] => Keys::NONE,
+        [key] => Keys::one(Key::from_raw(key)),
+        [old, new, ..] => Keys::both(Key::from_raw(old), Key::from_raw(new)),
+    }
+}
+
+/// Two events each come from one change.
+fn event_of(number: u64, keys: Keys, expiry: Option<Expiry>) -> Arc<Event> {
+    let position = Position { commit: Lsn::from_raw(number / 2 + 1), ordinal: 0 };
+    let event_type = if number.is_multiple_of(2) { "order.created" } else { "order.moved" };
+    samples::event_at(number, position, event_type, keys, expiry)
+}

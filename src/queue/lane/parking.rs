@@ -1,0 +1,130 @@
+//! What is parked in memory: it stays here and keeps its turn, and the WAL need not wait for it.
+//!
+//! Parked is what waits for long, with all that has to follow it, and everything that is not in
+//! flight while the endpoint is out of order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::flow::event::Event;
+use crate::flow::lease::LeaseId;
+use crate::flow::settlement::Holding;
+use crate::flow::settlement::Outcome;
+use crate::flow::settlement::ParkReason;
+use crate::flow::time::Timestamp;
+use crate::queue::lane::Lane;
+use crate::queue::lane::Now;
+use crate::queue::lane::order::Arrived;
+use crate::queue::lane::order::Slot;
+use crate::queue::lane::pace::later;
+use crate::queue::lane::retries::Parcel;
+use crate::queue::lane::retries::Tries;
+
+impl Lane {
+    /// Takes an event into memory, behind all others with one of its keys.
+    pub(super) fn keep(&mut self, arrived: Arrived, now: Now) -> Slot {
+        self.missing = self.missing.saturating_sub(1);
+        let slot = self.order.insert(arrived, now.instant);
+        if self.order.is_first(slot) {
+            self.line_up([Some(slot), None]);
+        }
+        slot
+    }
+
+    /// Takes an event that has just come into memory, and parks it if it would hold the WAL.
+    pub(super) fn keep_arrival(&mut self, event: Arc<Event>, now: Now) {
+        if let Some(spill) = &mut self.spill {
+            spill.cursor.pass(&event, None);
+        }
+        let parked = now.database;
+        let slot = self.keep(Arrived { event, holding: Holding::Wal, parked, resume: None }, now);
+        if !self.breaker.is_closed() {
+            self.park(slot, &Tries::default(), None, ParkReason::Outage, now);
+        } else if self.spill.is_some() && self.order.is_detained(slot) {
+            self.park(slot, &Tries::default(), None, ParkReason::Behind, now);
+        }
+    }
+
+    /// Keeps a parcel until its next attempt.
+    pub(super) fn wait(&mut self, parcel: Parcel, failed: LeaseId, wait: Duration, now: Now) {
+        let due = later(now.instant, wait);
+        if let Some(spill) = &self.spill {
+            let is_out = !self.breaker.is_closed();
+            let is_far = is_out || wait > spill.after;
+            let reason = if is_out { ParkReason::Outage } else { ParkReason::Retry };
+            let next = Some(now.on_database(due));
+            for &slot in &parcel.members {
+                match self.order.holding(slot) {
+                    Holding::Wal if is_far => self.park(slot, &parcel.tries, next, reason, now),
+                    // Its row has to know of the attempt.
+                    Holding::Backlog => self.report_parked(slot, &parcel.tries, next, reason),
+                    Holding::Wal | Holding::DeadLetter(_) => {}
+                }
+            }
+            if is_far {
+                self.park_behind(&parcel.members, now);
+            }
+        }
+        self.retries.push(parcel, failed, due);
+    }
+
+    /// The endpoint is out of order: parks all that is not in flight.
+    pub(super) fn park_all(&mut self, now: Now) {
+        let mut retrying: Vec<(Slot, Tries, Timestamp)> = Vec::new();
+        for (parcel, due) in self.retries.iter() {
+            let next = now.on_database(due);
+            retrying.extend(parcel.members.iter().map(|&slot| (slot, parcel.tries.clone(), next)));
+        }
+        retrying.retain(|(slot, ..)| self.order.holding(*slot) == Holding::Wal);
+        retrying.sort_unstable_by_key(|(slot, ..)| self.order.arrival(*slot));
+        for (slot, tries, next) in retrying {
+            self.park(slot, &tries, Some(next), ParkReason::Outage, now);
+        }
+        for slot in self.order.waiting() {
+            if self.order.holding(slot) == Holding::Wal {
+                self.park(slot, &Tries::default(), None, ParkReason::Outage, now);
+            }
+        }
+        self.end_tail(now);
+    }
+
+    /// The members wait for long: parks all that has to follow them.
+    fn park_behind(&mut self, members: &[Slot], now: Now) {
+        let mut next: Vec<Slot> = Vec::new();
+        for &slot in members {
+            next.extend(self.order.detain(slot).into_iter().flatten());
+        }
+        while let Some(slot) = next.pop() {
+            if self.order.is_detained(slot) {
+                continue;
+            }
+            if self.order.holding(slot) == Holding::Wal {
+                self.park(slot, &Tries::default(), None, ParkReason::Behind, now);
+            }
+            next.extend(self.order.detain(slot).into_iter().flatten());
+        }
+    }
+
+    fn park(
+        &mut self,
+        slot: Slot,
+        tries: &Tries,
+        next: Option<Timestamp>,
+        reason: ParkReason,
+        now: Now,
+    ) {
+        self.report_parked(slot, tries, next, reason);
+        self.order.park(slot, now.database);
+    }
+
+    fn report_parked(
+        &mut self,
+        slot: Slot,
+        tries: &Tries,
+        next_attempt: Option<Timestamp>,
+        reason: ParkReason,
+    ) {
+        let (event, holding) = (Arc::clone(self.order.event(slot)), self.order.holding(slot));
+        self.settle(event, holding, tries, Outcome::Parked { next_attempt, reason });
+    }
+}

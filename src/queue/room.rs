@@ -1,0 +1,137 @@
+//! The places of one lane: how much of it is in memory at once, on the way in and out included.
+
+use tokio::sync::AcquireError;
+use tokio::sync::Semaphore;
+use tokio::sync::SemaphorePermit;
+use tokio::sync::watch;
+
+use crate::queue::lane::Freed;
+use crate::queue::settings::LaneSettings;
+
+/// Events that overflow, on their way through the lane to the ledger.
+const OVERFLOW_MAX: usize = 256;
+
+/// The share of a lane's places that replays can have: they must not keep out what is new.
+const REPLAYS_SHARE: usize = 4;
+
+/// What a sender does with events, as the lane wants it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Way {
+    /// It waits a moment for places if there are none.
+    In,
+    /// It takes the places that there are; what finds none overflows at once.
+    InOrAside,
+    /// Everything overflows.
+    Aside,
+}
+
+#[derive(Debug)]
+pub(super) struct Room {
+    places: usize,
+    free: Semaphore,
+    overflow: Semaphore,
+    replays: Semaphore,
+    way: watch::Sender<Way>,
+    /// Whether events may overflow.
+    has_backlog: bool,
+}
+
+impl Room {
+    pub(super) fn new(settings: &LaneSettings) -> Self {
+        // Tokio's own limit is far beyond what fits in memory.
+        let places = settings.capacity.get().min(Semaphore::MAX_PERMITS);
+        let has_backlog = settings.parking.is_some();
+        let standing = settings.parking.as_ref().and_then(|parking| parking.standing);
+        let is_spilling = standing.is_some_and(|standing| standing.rows > 0);
+        Self {
+            places,
+            free: Semaphore::new(places),
+            overflow: Semaphore::new(if has_backlog { OVERFLOW_MAX } else { 0 }),
+            replays: Semaphore::new(places.div_ceil(REPLAYS_SHARE)),
+            way: watch::Sender::new(if is_spilling { Way::Aside } else { Way::In }),
+            has_backlog,
+        }
+    }
+
+    pub(super) fn has_backlog(&self) -> bool {
+        self.has_backlog
+    }
+
+    /// Events that have a place, of whatever kind.
+    pub(super) fn held(&self) -> usize {
+        let overflow = if self.has_backlog { OVERFLOW_MAX } else { 0 };
+        let free = self.free.available_permits() + self.overflow.available_permits();
+        (self.places + overflow).saturating_sub(free)
+    }
+
+    pub(super) fn way(&self) -> Way {
+        *self.way.borrow()
+    }
+
+    /// Tells senders what to do, also those that are waiting.
+    pub(super) fn show_way(&self, way: Way) {
+        self.way.send_if_modified(|shown| std::mem::replace(shown, way) != way);
+    }
+
+    /// Waits until the way is another than [`Way::In`].
+    pub(super) async fn other_way(&self) {
+        let mut shown = self.way.subscribe();
+        // The sender of the way is this room's own, so that it cannot be gone.
+        shown.wait_for(|way| *way != Way::In).await.ok();
+    }
+
+    /// Up to `most` places, as soon as there is one.
+    pub(super) async fn enter(&self, most: usize) -> Result<SemaphorePermit<'_>, AcquireError> {
+        enter(&self.free, most).await
+    }
+
+    /// Up to `most` places for what overflows, as soon as there is one.
+    pub(super) async fn overflow(&self, most: usize) -> Result<SemaphorePermit<'_>, AcquireError> {
+        enter(&self.overflow, most).await
+    }
+
+    /// A place for a replay, as soon as there is one. The share of all replays comes first: while
+    /// it is used up, none waits among those that are new.
+    pub(super) async fn replay(&self) -> Result<(), AcquireError> {
+        let share = self.replays.acquire().await?;
+        self.free.acquire().await?.forget();
+        share.forget(); // the lane gives both back
+        Ok(())
+    }
+
+    /// Takes up to `most` places that are free at once, for deliveries of the backlog.
+    pub(super) fn take(&self, most: usize) -> usize {
+        let taken = most.min(self.free.available_permits());
+        match self.free.try_acquire_many(u32::try_from(taken).unwrap_or(u32::MAX)) {
+            Ok(places) => {
+                let taken = places.num_permits();
+                places.forget();
+                taken
+            }
+            // Somebody was quicker: there is another turn.
+            Err(_none) => 0,
+        }
+    }
+
+    pub(super) fn give_back(&self, freed: Freed) {
+        self.free.add_permits(freed.own);
+        self.overflow.add_permits(freed.overflow);
+        self.replays.add_permits(freed.replays);
+    }
+
+    /// Nobody comes in any more; whoever waits is told.
+    pub(super) fn close(&self) {
+        self.free.close();
+        self.overflow.close();
+        self.replays.close();
+    }
+}
+
+async fn enter(places: &Semaphore, most: usize) -> Result<SemaphorePermit<'_>, AcquireError> {
+    let mut taken = places.acquire().await?;
+    let more = most.saturating_sub(1).min(places.available_permits());
+    if let Ok(others) = places.try_acquire_many(u32::try_from(more).unwrap_or(u32::MAX)) {
+        taken.merge(others);
+    }
+    Ok(taken)
+}

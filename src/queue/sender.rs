@@ -1,0 +1,163 @@
+//! The way into a lane.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::AcquireError;
+use tokio::sync::SemaphorePermit;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::flow::event::Event;
+use crate::flow::settlement::ReplayId;
+use crate::queue::error::QueueError;
+use crate::queue::gauges::Gauges;
+use crate::queue::room::Room;
+use crate::queue::room::Way;
+
+/// How long one hand-over waits for room in a lane with a backlog. To wait for an endpoint that
+/// keeps up is far cheaper than to go by way of the database; but the other endpoints wait as well.
+pub(super) const FULL_PATIENCE: Duration = Duration::from_millis(250);
+
+/// What comes into a lane; each event has its place.
+#[derive(Debug)]
+pub(super) enum Message {
+    Events(Vec<Arc<Event>>),
+    /// There was no room for these.
+    Overflow(Vec<Arc<Event>>),
+    Replay(Replay),
+    CaughtUp,
+}
+
+/// A dead letter that is sent again.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    pub id: ReplayId,
+    pub event: Arc<Event>,
+}
+
+/// Hands the source's events to a lane. When it is dropped, the lane's input is closed.
+#[derive(Debug)]
+pub struct LaneSender {
+    endpoint: Arc<str>,
+    input: mpsc::Sender<Message>,
+    room: Arc<Room>,
+    gauges: Arc<Gauges>,
+}
+
+impl LaneSender {
+    pub(super) fn new(
+        endpoint: Arc<str>,
+        input: mpsc::Sender<Message>,
+        room: Arc<Room>,
+        gauges: Arc<Gauges>,
+    ) -> Self {
+        Self { endpoint, input, room, gauges }
+    }
+
+    /// Hands over all events, in order, as many as there is room for each time. If the future is
+    /// dropped, the rest is not handed over.
+    ///
+    /// While the lane has no room this waits: without a backlog for as long as it takes, and with
+    /// one for no longer than a moment; then the rest goes by way of the backlog, and this waits
+    /// only for the ledger.
+    ///
+    /// # Errors
+    /// [`QueueError::LaneEnded`] if the lane takes no more events: it was stopped, or it failed.
+    pub async fn send(&self, mut events: Vec<Arc<Event>>) -> Result<(), QueueError> {
+        let patience = self.room.has_backlog().then(|| Instant::now() + FULL_PATIENCE);
+        while !events.is_empty() {
+            let entered = self.enter(events.len(), patience).await;
+            let Some(places) = entered.map_err(|_closed| self.ended())? else { break };
+            self.hand_over(&mut events, places, Message::Events).await?;
+        }
+        while !events.is_empty() {
+            let places = self.room.overflow(events.len()).await;
+            let places = places.map_err(|_closed| self.ended())?;
+            self.hand_over(&mut events, places, Message::Overflow).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the lane that all events have been sent again that were taken before walhook started.
+    /// Until then, or until an event arrives that is newer than its backlog, it reads nothing from
+    /// the backlog: something older may be on its way.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn caught_up(&self) -> Result<(), QueueError> {
+        self.input.send(Message::CaughtUp).await.map_err(|_closed| self.ended())
+    }
+
+    /// A way in for what is sent again. It does not keep the lane's input open.
+    pub fn replays(&self) -> ReplaySender {
+        let (endpoint, room) = (Arc::clone(&self.endpoint), Arc::clone(&self.room));
+        ReplaySender { endpoint, input: self.input.downgrade(), room }
+    }
+
+    /// A view of the lane for metrics and status; it can outlive both.
+    pub fn gauges(&self) -> Arc<Gauges> {
+        Arc::clone(&self.gauges)
+    }
+
+    /// Up to `most` places; `None` if the events are to go by way of the backlog.
+    async fn enter(
+        &self,
+        most: usize,
+        patience: Option<Instant>,
+    ) -> Result<Option<SemaphorePermit<'_>>, AcquireError> {
+        let Some(deadline) = patience else { return self.room.enter(most).await.map(Some) };
+        if self.room.way() == Way::Aside {
+            return Ok(None);
+        }
+        tokio::select! {
+            biased; // a place that is free is taken, whatever else
+            places = self.room.enter(most) => places.map(Some),
+            () = self.room.other_way() => Ok(None),
+            () = tokio::time::sleep_until(deadline) => Ok(None),
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        events: &mut Vec<Arc<Event>>,
+        places: SemaphorePermit<'_>,
+        message: fn(Vec<Arc<Event>>) -> Message,
+    ) -> Result<(), QueueError> {
+        let rest = events.split_off(places.num_permits());
+        let first = std::mem::replace(events, rest);
+        self.input.send(message(first)).await.map_err(|_closed| self.ended())?;
+        places.forget(); // the lane gives them back
+        Ok(())
+    }
+
+    fn ended(&self) -> QueueError {
+        QueueError::LaneEnded { endpoint: Arc::clone(&self.endpoint) }
+    }
+}
+
+/// Hands dead letters to a lane that an operator sends again.
+#[derive(Clone, Debug)]
+pub struct ReplaySender {
+    endpoint: Arc<str>,
+    input: mpsc::WeakSender<Message>,
+    room: Arc<Room>,
+}
+
+impl ReplaySender {
+    /// Hands over all of them, in order; waits while the lane has no room. They get the full retry
+    /// schedule, are never parked, and their settlements say which dead letters they are. What is
+    /// not settled when walhook ends is nowhere but in its dead letter.
+    ///
+    /// # Errors
+    /// [`QueueError::LaneEnded`] if the lane takes no more events. What came before is taken.
+    pub async fn send(&self, replays: Vec<Replay>) -> Result<(), QueueError> {
+        let ended = || QueueError::LaneEnded { endpoint: Arc::clone(&self.endpoint) };
+        for replay in replays {
+            self.room.replay().await.map_err(|_closed| ended())?;
+            let input = self.input.upgrade().ok_or_else(ended)?;
+            input.send(Message::Replay(replay)).await.map_err(|_closed| ended())?;
+        }
+        Ok(())
+    }
+}
