@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What is left of the grace period when the lanes stop making requests, and when those that are
 /// still in flight are cut off: enough for the last confirmation to reach PostgreSQL.
 const LAST_REQUESTS: Duration = Duration::from_millis(2500);
 const LAST_WORDS: Duration = Duration::from_millis(1200);
+
+/// How long a shutdown waits for a database that is away.
+const AWAY_MAX: Duration = Duration::from_secs(2);
 
 /// The same for the ledger's last flush: the database may be away.
 const LAST_FLUSH: Duration = Duration::from_millis(600);
@@ -26,6 +30,31 @@ pub(crate) struct Cuts {
 }
 
 impl Cuts {
+    /// Ends when it makes no sense any more to wait for the ledger's last flush: at the very end,
+    /// or soon when the database is away. What is not committed comes again.
+    pub(crate) async fn patience(
+        self,
+        stop: CancellationToken,
+        mut writable: watch::Receiver<bool>,
+    ) {
+        stop.cancelled().await;
+        let away = async {
+            loop {
+                if writable.wait_for(|writable| !writable).await.is_err() {
+                    return std::future::pending().await; // the ledger has ended by itself
+                }
+                let back = writable.wait_for(|writable| *writable);
+                if tokio::time::timeout(AWAY_MAX, back).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.last.cancelled() => {}
+            () = away => {}
+        }
+    }
+
     /// Cancels them in turn when `stop` is cancelled.
     pub(crate) async fn follow(self, stop: CancellationToken, grace: Duration) {
         stop.cancelled().await;

@@ -107,7 +107,7 @@ impl App {
             settings: settings.clone(),
             handles: handles.clone(),
             confirmed: confirmed.clone(),
-            writable,
+            writable: writable.clone(),
             stop: tasks.stop_token(),
             cuts: cuts.clone(),
             main: Handle::current(),
@@ -145,6 +145,9 @@ impl App {
         let mut lanes = Vec::new();
         for (index, endpoint) in settings.endpoints.iter().enumerate() {
             let standing = taken.backlog.get(index).copied().flatten();
+            let rows = standing.map_or(0, |standing| standing.rows);
+            let pending = handles.metrics.endpoint(&endpoint.name).pending_backlog;
+            pending.set(i64::try_from(rows).unwrap_or(i64::MAX));
             let lane = lanes::lane(EndpointIndex(index), endpoint, standing, &common);
             let (sender, task) = lane?;
             tasks.spawn("a lane", task);
@@ -153,11 +156,11 @@ impl App {
         drop(common);
         let scrape = Scrape::new(&handles, confirmed);
         let ledger = ledger(&settings, &handles, confirmed_in, taken.writer);
-        let last = cuts.last.clone();
+        let patience = cuts.clone().patience(tasks.stop_token(), writable);
         tasks.spawn("the ledger", async move {
             tokio::select! {
                 ended = ledger.run(opened, reports) => ended?,
-                () = last.cancelled() => {}
+                () = patience => {}
             }
             // Nobody listens any more if the source has failed.
             ended_in.send(()).ok();

@@ -252,7 +252,15 @@ impl Ledger {
             self.watermark.settle(settlement.event.sequence);
         }
         let Some(account) = self.endpoints.get(settlement.endpoint.0) else { return };
-        account.metrics.pending_memory.dec();
+        let parked = matches!(settlement.outcome, Outcome::Parked { .. });
+        match settlement.holding {
+            Holding::Wal => {
+                account.metrics.pending_memory.dec();
+                account.metrics.pending_backlog.add(i64::from(parked));
+            }
+            Holding::Backlog => account.metrics.pending_backlog.sub(i64::from(!parked)),
+            Holding::DeadLetter(_) => {}
+        }
         let now = self.clock.now();
         match &settlement.outcome {
             Outcome::Delivered { took, .. } => {

@@ -114,6 +114,9 @@ async fn every_documented_metric_is_there_and_moves() {
         .await
         .unwrap();
     service.wait_for_metric(&delivered(1), 1.0).await;
+    // The outcome is confirmed with the next flush.
+    service.wait_for_metric("walhook_replication_lag_seconds", 0.0).await;
+    while metric(&service.get("/metrics").await.body, "walhook_confirmed_lsn") <= before {}
     let scrape = service.get("/metrics").await.body;
     for (name, expected) in METRICS[..8].iter().zip([2.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]) {
         assert_eq!(metric(&scrape, name), expected, "{name}");
