@@ -28,6 +28,8 @@ type Reader = FrameReader<tokio::io::ReadHalf<walhook::store::transport::Transpo
 /// A stream with its feedback running.
 struct Tail {
     frames: Reader,
+    /// Read and not looked at yet: one read may bring several transactions.
+    read: Vec<Frame>,
     confirm: watch::Sender<Lsn>,
     stop: CancellationToken,
     running: JoinSet<Result<(), SourceError>>,
@@ -43,17 +45,19 @@ impl Tail {
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(feedback(streaming.feedback, confirmed, LetGo::default(), stop.clone()));
-        Self { frames: streaming.frames, confirm, stop, running }
+        Self { frames: streaming.frames, read: Vec::new(), confirm, stop, running }
     }
 
     /// Payloads up to the next commit, and where that ends. Before version 15 PostgreSQL also
     /// sends transactions in which nothing is left: they are passed over.
     async fn transaction(&mut self) -> (Vec<bytes::Bytes>, Lsn) {
         let mut payloads = Vec::new();
-        let mut frames = Vec::new();
         loop {
-            self.frames.read(&mut frames).await.unwrap();
-            for frame in frames.drain(..) {
+            if self.read.is_empty() {
+                self.frames.read(&mut self.read).await.unwrap();
+            }
+            while !self.read.is_empty() {
+                let frame = self.read.remove(0);
                 let Frame::Data { payload, .. } = frame else { continue };
                 if payload.first() == Some(&b'C') && payloads.len() == 1 {
                     payloads.clear();
