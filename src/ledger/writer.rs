@@ -51,12 +51,15 @@ impl Writer {
     /// [`StateError::Fenced`], or another error that waiting cannot mend.
     pub(crate) async fn commit(&mut self, flush: &Flush) -> Result<(), StateError> {
         loop {
+            let was_open = self.session.is_some();
             match self.try_commit(flush).await {
                 Ok(()) => {
                     self.backoff.reset();
                     self.writable.send_if_modified(|writable| !std::mem::replace(writable, true));
                     return Ok(());
                 }
+                // A session that stood idle while the server was restarted says nothing of now.
+                Err(error) if error.is_transient() && was_open => self.session = None,
                 Err(error) if error.is_transient() => {
                     self.session = None;
                     self.writable.send_replace(false);
@@ -91,7 +94,7 @@ impl Writer {
         };
         let session = self.session.insert(session);
         partitions::ensure_ahead(&mut session.client, now).await?;
-        partitions::drop_old(&mut session.client, now, self.retention_days).await?;
+        partitions::drop_old(&session.client, now, self.retention_days).await?;
         Ok(())
     }
 }
