@@ -56,7 +56,11 @@ impl Cuts {
     }
 
     /// Cancels them in turn when `stop` is cancelled.
-    pub(crate) async fn follow(self, stop: CancellationToken, grace: Duration) {
+    pub(crate) async fn follow(
+        self,
+        stop: CancellationToken,
+        grace: Duration,
+    ) -> anyhow::Result<()> {
         stop.cancelled().await;
         let cut = async {
             tokio::time::sleep(grace.saturating_sub(LAST_REQUESTS)).await;
@@ -70,5 +74,6 @@ impl Cuts {
             () = self.done.cancelled() => {}
             () = cut => {}
         }
+        Ok(())
     }
 }

@@ -17,6 +17,7 @@ use crate::flow::settlement::Report;
 use crate::queue;
 use crate::queue::sender::LaneSender;
 use crate::queue::settings::LaneSettings;
+use crate::task::Tasks;
 
 /// What all lanes have in common.
 pub(crate) struct Common {
@@ -27,12 +28,34 @@ pub(crate) struct Common {
     pub(crate) cuts: Cuts,
 }
 
+/// Starts a lane for each endpoint, in their order; `standings` is what the backlog holds.
+///
+/// # Errors
+/// An endpoint cannot be built.
+pub(crate) fn start(
+    endpoints: &[Endpoint],
+    standings: &[Option<Standing>],
+    common: &Common,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Vec<LaneSender>> {
+    let mut senders = Vec::new();
+    for (index, (endpoint, standing)) in endpoints.iter().zip(standings).enumerate() {
+        let rows = standing.map_or(0, |standing| standing.rows);
+        let pending = common.handles.metrics.endpoint(&endpoint.name).pending_backlog;
+        pending.set(i64::try_from(rows).unwrap_or(i64::MAX));
+        let (sender, task) = lane(EndpointIndex(index), endpoint, *standing, common)?;
+        tasks.spawn("a lane", task);
+        senders.push(sender);
+    }
+    Ok(senders)
+}
+
 /// Makes a lane: where its events go in, and the task that is to be run. `standing` is what the
 /// backlog holds for it.
 ///
 /// # Errors
 /// The endpoint cannot be built.
-pub(crate) fn lane(
+fn lane(
     index: EndpointIndex,
     endpoint: &Endpoint,
     standing: Option<Standing>,

@@ -90,10 +90,7 @@ impl App {
     /// in use, ... A [`crate::source::error::SourceError`] is in the chain if PostgreSQL is the
     /// reason.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(settings.http.listen).await.with_context(|| {
-            let listen = settings.http.listen;
-            format!("cannot listen on {listen}: free it, or change [http] listen")
-        })?;
+        let listener = listen(settings.http.listen).await?;
         let address = listener.local_addr()?;
         let mut tasks = Tasks::new();
         let handles = Handles::new(&settings);
@@ -113,18 +110,8 @@ impl App {
             main: Handle::current(),
         };
         let mut attached = attached.attach().await?;
-        let (let_go, mut lost) = (handles.let_go.clone(), writable_in.subscribe());
-        tasks.spawn("the watch over the state", async move {
-            // A server that is shutting down would wait for our confirmation, and we for its
-            // database, for ever.
-            while lost.wait_for(|writable| !writable).await.is_ok() {
-                let_go.now();
-                if lost.wait_for(|writable| *writable).await.is_err() {
-                    break;
-                }
-            }
-            Ok(())
-        });
+        let watch = state::watch(handles.let_go.clone(), writable.clone());
+        tasks.spawn("the watch over the state", watch);
         let identity = &attached.identity;
         let taken =
             state::take(&settings, session, identity.system, identity.timeline, writable_in)
@@ -142,18 +129,8 @@ impl App {
             reports: reports_in,
             cuts: cuts.clone(),
         };
-        let mut lanes = Vec::new();
-        for (index, endpoint) in settings.endpoints.iter().enumerate() {
-            let standing = taken.backlog.get(index).copied().flatten();
-            let rows = standing.map_or(0, |standing| standing.rows);
-            let pending = handles.metrics.endpoint(&endpoint.name).pending_backlog;
-            pending.set(i64::try_from(rows).unwrap_or(i64::MAX));
-            let lane = lanes::lane(EndpointIndex(index), endpoint, standing, &common);
-            let (sender, task) = lane?;
-            tasks.spawn("a lane", task);
-            lanes.push(sender);
-        }
-        drop(common);
+        let lanes = lanes::start(&settings.endpoints, &taken.backlog, &common, &mut tasks)?;
+        drop(common); // the lanes alone hold the way to the ledger
         let scrape = Scrape::new(&handles, confirmed);
         let ledger = ledger(&settings, &handles, confirmed_in, taken.writer);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
@@ -176,17 +153,10 @@ impl App {
         };
         attached.begin(stages);
         tasks.spawn("the source", attached.ended());
-        let (stop, grace) = (tasks.stop_token(), settings.grace);
-        tasks.spawn("the shutdown", async move {
-            cuts.follow(stop, grace).await;
-            Ok(())
-        });
+        tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
         let surface = surface(&settings, &handles, scrape);
-        let stop = tasks.stop_token();
-        tasks.spawn(
-            "the HTTP surface",
-            async move { Ok(api::serve(listener, surface, stop).await?) },
-        );
+        let serve = api::serve(listener, surface, tasks.stop_token());
+        tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
         Ok(Self { tasks, grace: settings.grace, address })
     }
 
@@ -207,6 +177,11 @@ impl App {
     pub async fn run(self) -> anyhow::Result<()> {
         self.tasks.run(self.grace).await
     }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let taken = || format!("cannot listen on {address}: free it, or change [http] listen");
+    TcpListener::bind(address).await.with_context(taken)
 }
 
 /// What stages tell and what others read.

@@ -11,6 +11,9 @@ use crate::flow::event::EventId;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::ledger::writer::Writer;
+use crate::source::error::SourceError;
+use crate::source::refusal::Refusal;
+use crate::source::wire::feedback::LetGo;
 use crate::store;
 use crate::store::Session;
 use crate::store::backlog;
@@ -59,11 +62,8 @@ pub(crate) async fn take(
     let lineage = Lineage { system, timeline, publications: Vec::new() };
     match &progress.lineage {
         Some(known) if known.system != system => {
-            let error = crate::source::refusal::Refusal::OtherSystem {
-                expected: known.system,
-                found: system,
-            };
-            return Err(crate::source::error::SourceError::from(error).into());
+            let error = Refusal::OtherSystem { expected: known.system, found: system };
+            return Err(SourceError::from(error).into());
         }
         Some(known) if *known == lineage => {}
         Some(_) | None => {
@@ -93,6 +93,26 @@ pub(crate) async fn take(
     let days = settings.push_log.retention_days;
     let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
     Ok(Taken { writer, seen: progress.settled, ahead, backlog: standings })
+}
+
+/// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.
+///
+/// A server that is shutting down would wait for our confirmation, and we for its database, for
+/// ever.
+///
+/// # Errors
+/// None.
+pub(crate) async fn watch(
+    let_go: LetGo,
+    mut writable: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    while writable.wait_for(|writable| !writable).await.is_ok() {
+        let_go.now();
+        if writable.wait_for(|writable| *writable).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn host_name() -> String {
