@@ -18,6 +18,7 @@ mod books;
 mod cuts;
 mod lanes;
 mod observe;
+mod old_rows;
 mod prepare;
 mod pump;
 mod reader;

@@ -1,5 +1,6 @@
 //! Before the start: looks at the server, makes what is missing.
 
+use crate::app::old_rows;
 use crate::app::state;
 use crate::config::settings::Settings;
 use crate::delivery::guard;
@@ -26,6 +27,8 @@ pub async fn prepare(settings: &Settings) -> anyhow::Result<()> {
     // Whoever streams from it decides how long to wait for it.
     problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
     problems.extend(state_refusal(settings).await?);
+    let old_rows = old_rows::findings(settings, &session.client).await?;
+    problems.extend(old_rows.iter().filter_map(|finding| finding.refusal.clone()));
     if !problems.is_empty() {
         return Err(SourceError::NotSetUp(problems).into());
     }
@@ -38,7 +41,7 @@ pub async fn prepare(settings: &Settings) -> anyhow::Result<()> {
     if let Some(start) = prepared.slot_made {
         tracing::info!(slot = postgres.slot, %start, "made the slot: changes count from here");
     }
-    for Finding { what, fix, .. } in prepared.warnings {
+    for Finding { what, fix, .. } in prepared.warnings.into_iter().chain(old_rows) {
         tracing::warn!(fix, "{what}");
     }
     Ok(())
@@ -61,6 +64,7 @@ async fn state_refusal(settings: &Settings) -> Result<Option<Refusal>, StateErro
 pub async fn check(settings: &Settings) -> anyhow::Result<Report> {
     let session = store::connect(&settings.postgres.server).await?;
     let mut report = catalog::inspect(&session.client, &Wanted::new(settings)).await?;
+    report.findings.extend(old_rows::findings(settings, &session.client).await?);
     report.findings.push(match state_refusal(settings).await? {
         None => Finding::ok(String::from("state in schema walhook is there, or can be made")),
         Some(refusal) => refusal.into(),

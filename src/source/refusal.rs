@@ -74,6 +74,13 @@ pub enum Refusal {
         publication: String,
         sql: String,
     },
+    /// An event's filter asks for values that PostgreSQL does not send.
+    NeedsOldRow {
+        event: String,
+        /// The key of the configuration that asks for them.
+        key: &'static str,
+        sql: String,
+    },
     /// walhook's own tables cannot be made.
     NoState {
         role: String,
@@ -142,6 +149,7 @@ impl Refusal {
             | Self::NoIdentity { .. }
             | Self::NoPublication { .. }
             | Self::NoState { .. }
+            | Self::NeedsOldRow { .. }
             | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
             | Self::PublicationGone { .. }
@@ -175,6 +183,7 @@ impl Refusal {
             | Self::NoIdentity { .. }
             | Self::NoPublication { .. }
             | Self::NoState { .. }
+            | Self::NeedsOldRow { .. }
             | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
             | Self::WrongPlugin { .. }
@@ -222,6 +231,9 @@ impl Refusal {
             }
             Self::NotPrepared { publication, .. } => {
                 format!("publication {publication} is missing or does not publish all tables")
+            }
+            Self::NeedsOldRow { event, key, .. } => {
+                format!("`{key}` of event {event} needs values of the old row that are not sent")
             }
             Self::NoState { role, .. } => {
                 format!("role {role} may not make walhook's own tables (schema walhook)")
@@ -319,6 +331,7 @@ impl Refusal {
             Self::NotPrepared { sql, .. } => {
                 format!("start `walhook run` once, which mends it, or run `{sql}`")
             }
+            Self::NeedsOldRow { sql, .. } => format!("run `{sql}` as the owner of the table"),
             Self::NoState { sql, .. } => {
                 format!("run `{sql}` as an administrator, in the database of [state] url")
             }

@@ -307,3 +307,25 @@ async fn check_is_green_and_changes_nothing_where_walhook_can_make_the_rest() {
     let both = sql.text(published).await;
     assert!(both.contains("public.other") && both.contains("public.ocr_wallet_info"), "{both}");
 }
+
+#[tokio::test]
+async fn a_filter_over_old_values_is_refused_until_postgresql_sends_them() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute("CREATE TABLE orders (id int PRIMARY KEY, status text)").await.unwrap();
+    let event = "[[event]]\ntype = \"order.paid\"\ntable = \"orders\"\non = [\"update\"]\n\
+                 when = \"status != old.status\"\n\n";
+    let toml = configuration(&database, &format!("{event}{WEBHOOK}"));
+    for command in ["check", "run"] {
+        let (code, output) = finished(&[command], &toml).await;
+        assert_eq!(code, NOT_SET_UP, "{command}: {output}");
+        assert!(
+            output.contains("`when` of event order.paid needs values of the old row"),
+            "{output}"
+        );
+        let fix = "ALTER TABLE \"public\".\"orders\" REPLICA IDENTITY FULL;";
+        assert!(output.contains(fix), "{output}");
+    }
+    sql.batch_execute("ALTER TABLE orders REPLICA IDENTITY FULL").await.unwrap();
+    assert_eq!(finished(&["check"], &toml).await.0, Some(0));
+}
