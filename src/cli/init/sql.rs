@@ -70,6 +70,12 @@ fn grants(survey: &Survey, tables: &[&Table], add: &mut impl FnMut(&str, String)
         let database = quoted(&survey.database);
         add("To connect", format!("GRANT CONNECT ON DATABASE {database} TO {name}"));
     }
+    if !role.create && !role.keeps_state {
+        add(
+            "For walhook's own tables: progress, what waits, dead letters, the push log",
+            format!("CREATE SCHEMA walhook AUTHORIZATION {name}"),
+        );
+    }
     let schemas: BTreeSet<String> = tables
         .iter()
         .filter(|table| !table.schema_usable)
@@ -177,6 +183,7 @@ mod tests {
                 "ALTER SYSTEM SET wal_level = 'logical'",
                 "CREATE ROLE \"walhook\" LOGIN REPLICATION",
                 "GRANT CONNECT ON DATABASE \"app\" TO \"walhook\"",
+                "CREATE SCHEMA walhook AUTHORIZATION \"walhook\"",
                 "GRANT USAGE ON SCHEMA \"public\" TO \"walhook\"",
                 "GRANT SELECT ON TABLE \"public\".\"orders\", \"public\".\"log\" TO \"walhook\"",
                 "ALTER TABLE \"public\".\"log\" REPLICA IDENTITY FULL",
@@ -190,8 +197,13 @@ mod tests {
         let ready = Table { selectable: true, schema_usable: true, ..table("orders") };
         let mut survey = bare();
         survey.wal_level = "logical".to_owned();
-        survey.role =
-            Role { exists: true, replication: true, connect: true, ..survey.role.clone() };
+        survey.role = Role {
+            exists: true,
+            replication: true,
+            connect: true,
+            keeps_state: true,
+            ..survey.role.clone()
+        };
         survey.publication = Some(Publication { all_tables: false });
         assert_eq!(
             sql(&survey, &[&ready]),

@@ -27,8 +27,10 @@ pub struct Role {
     pub replication: bool,
     /// May connect to this database.
     pub connect: bool,
-    /// May create objects in this database; publications are such.
+    /// May create objects in this database; publications and schemas are such.
     pub create: bool,
+    /// May make tables in schema `walhook`, which is there.
+    pub keeps_state: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -79,7 +81,8 @@ const ROLE: &str = "
 SELECT r.rolname IS NOT NULL, coalesce(r.rolsuper, false), coalesce(r.rolreplication, false),
        coalesce(has_database_privilege(r.oid, current_database(), 'CONNECT'), false),
        coalesce(has_database_privilege(r.oid, current_database(), 'CREATE'), false),
-       p.puballtables
+       p.puballtables,
+       coalesce(has_schema_privilege(r.oid, to_regnamespace('walhook'), 'CREATE'), false)
 FROM (VALUES (1)) AS one
 LEFT JOIN pg_roles r ON r.rolname = $1::text
 LEFT JOIN pg_publication p ON p.pubname = $2::text";
@@ -133,6 +136,7 @@ impl Survey {
                 replication: row.try_get(2)?,
                 connect: row.try_get(3)?,
                 create: row.try_get(4)?,
+                keeps_state: row.try_get(6)?,
             },
             publication: all_tables.map(|all_tables| Publication { all_tables }),
             tables: tables.iter().map(table).collect::<Result<_, _>>()?,
