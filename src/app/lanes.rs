@@ -40,9 +40,6 @@ pub(crate) fn start(
 ) -> anyhow::Result<Vec<LaneSender>> {
     let mut senders = Vec::new();
     for (index, (endpoint, standing)) in endpoints.iter().zip(standings).enumerate() {
-        let rows = standing.map_or(0, |standing| standing.rows);
-        let pending = common.handles.metrics.endpoint(&endpoint.name).pending_backlog;
-        pending.set(i64::try_from(rows).unwrap_or(i64::MAX));
         let (sender, task) = lane(EndpointIndex(index), endpoint, *standing, common)?;
         tasks.spawn("a lane", task);
         senders.push(sender);

@@ -117,6 +117,7 @@ impl App {
         let taken =
             state::take(&settings, session, identity.system, identity.timeline, writable_in)
                 .await?;
+        taken.show(&settings.endpoints, &handles.metrics);
         start_observer(&settings, &handles, &mut tasks).await?;
 
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
@@ -132,7 +133,7 @@ impl App {
         };
         let lanes = lanes::start(&settings.endpoints, &taken.backlog, &common, &mut tasks)?;
         drop(common); // the lanes alone hold the way to the ledger
-        let scrape = Scrape::new(&handles, confirmed);
+        let scrape = Scrape::new(&settings.endpoints, &lanes, &handles, confirmed);
         let ledger = ledger(&settings, &handles, confirmed_in, taken.writer);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         tasks.spawn("the ledger", async move {

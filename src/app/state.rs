@@ -2,9 +2,11 @@
 //! what had been settled beyond that.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
 use crate::flow::backlog::Standing;
 use crate::flow::event::EventId;
@@ -17,10 +19,12 @@ use crate::source::wire::feedback::LetGo;
 use crate::store;
 use crate::store::Session;
 use crate::store::backlog;
+use crate::store::dead_letters;
 use crate::store::migrate;
 use crate::store::progress;
 use crate::store::progress::Lineage;
 use crate::store::state_error::StateError;
+use crate::telemetry::metrics::Metrics;
 
 /// What the state says when the slot is ours.
 pub(crate) struct Taken {
@@ -29,8 +33,23 @@ pub(crate) struct Taken {
     pub(crate) seen: Option<Position>,
     /// Deliveries beyond it that are settled, too: they come again and are not made again.
     pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
+    /// Dead letters that are kept, by endpoint.
+    pub(crate) letters: Vec<(Arc<str>, u64)>,
     /// What the backlog holds, by endpoint index.
     pub(crate) backlog: Vec<Option<Standing>>,
+}
+
+impl Taken {
+    /// Shows what is kept in the gauges.
+    pub(crate) fn show(&self, endpoints: &[Endpoint], metrics: &Metrics) {
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        for (endpoint, standing) in endpoints.iter().zip(&self.backlog) {
+            let gauges = metrics.endpoint(&endpoint.name);
+            gauges.pending_backlog.set(number(standing.map_or(0, |s| s.rows as u64)));
+            let letters = self.letters.iter().find(|(name, _)| *name == endpoint.name);
+            gauges.dead_letters.set(number(letters.map_or(0, |(_, count)| *count)));
+        }
+    }
 }
 
 /// Connects to the state's database and brings the schema up to date.
@@ -90,9 +109,10 @@ pub(crate) async fn take(
             ),
         }
     }
+    let letters = dead_letters::sizes(&session.client, slot).await?;
     let days = settings.push_log.retention_days;
     let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
-    Ok(Taken { writer, seen: progress.settled, ahead, backlog: standings })
+    Ok(Taken { writer, seen: progress.settled, ahead, letters, backlog: standings })
 }
 
 /// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.

@@ -20,6 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::Histogram;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -85,6 +86,7 @@ pub struct Ledger {
     stats: Arc<Stats>,
     clock: DatabaseClock,
     confirmed: watch::Sender<Lsn>,
+    flush_seconds: Histogram,
 }
 
 /// A flush under way: gives the writer back, and what may be confirmed.
@@ -117,6 +119,7 @@ impl Ledger {
             stats: terms.stats,
             clock: terms.clock,
             confirmed: terms.confirmed,
+            flush_seconds: metrics.ledger_flush(),
         }
     }
 
@@ -202,13 +205,18 @@ impl Ledger {
             Flush::default()
         };
         let (confirmable, today) = (self.watermark.confirmable(), self.clock.now());
+        let flush_seconds = self.flush_seconds.clone();
         self.flushing = Some(Box::pin(async move {
             if keep_house && let Err(error) = writer.keep_house(today).await {
                 // The flush makes the days that it needs; old ones go the next time.
                 let error = anyhow::Error::new(error);
                 tracing::warn!(error = %format!("{error:#}"), "cannot tend the push log's partitions");
             }
+            let begun = Instant::now();
             let flushed = if flush_now { writer.commit(&flush).await } else { Ok(()) };
+            if flush_now {
+                flush_seconds.observe(begun.elapsed().as_secs_f64());
+            }
             (writer, flushed.map(|()| confirmable))
         }));
     }
@@ -272,6 +280,8 @@ impl Ledger {
             Outcome::Dead { .. } => {
                 self.stats.failed(now);
                 account.metrics.dead.inc();
+                let again = matches!(settlement.holding, Holding::DeadLetter(_));
+                account.metrics.dead_letters.add(i64::from(!again));
             }
             Outcome::Expired => account.metrics.expired.inc(),
             Outcome::Filtered => account.metrics.filtered.inc(),

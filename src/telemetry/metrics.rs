@@ -83,6 +83,21 @@ const RETRIES: Spec = Spec {
     help: "Requests that were not the first one for their events.",
     labels: &["endpoint"],
 };
+const BREAKER_OPEN: Spec = Spec {
+    name: "walhook_breaker_open",
+    help: "1 while the endpoint's circuit breaker is open or probing, else 0.",
+    labels: &["endpoint"],
+};
+const DEAD_LETTERS: Spec = Spec {
+    name: "walhook_dead_letters",
+    help: "Deliveries that were given up and are kept: those at the start, and those since.",
+    labels: &["endpoint"],
+};
+const LEDGER_FLUSH: Spec = Spec {
+    name: "walhook_ledger_flush_seconds",
+    help: "Time to commit a group of outcomes to the state.",
+    labels: &[],
+};
 const REPLICATION_CONNECTED: Spec = Spec {
     name: "walhook_replication_connected",
     help: "1 while the replication stream is connected, else 0.",
@@ -141,6 +156,9 @@ struct Families {
     attempt_duration: HistogramVec,
     commit_to_delivery: HistogramVec,
     retries: IntCounterVec,
+    breaker_open: IntGaugeVec,
+    dead_letters: IntGaugeVec,
+    ledger_flush: Histogram,
     replication: ReplicationMetrics,
 }
 
@@ -163,6 +181,9 @@ impl Metrics {
             attempt_duration: histograms(&registry, &ATTEMPT_DURATION),
             commit_to_delivery: histograms(&registry, &COMMIT_TO_DELIVERY),
             retries: counters(&registry, &RETRIES),
+            breaker_open: gauges(&registry, &BREAKER_OPEN),
+            dead_letters: gauges(&registry, &DEAD_LETTERS),
+            ledger_flush: histograms(&registry, &LEDGER_FLUSH).with_label_values::<&str>(&[]),
             replication: ReplicationMetrics::new(&registry),
             registry,
         }));
@@ -175,6 +196,11 @@ impl Metrics {
 
     pub fn replication(&self) -> ReplicationMetrics {
         self.0.replication.clone()
+    }
+
+    /// How long flushes take, in seconds.
+    pub fn ledger_flush(&self) -> Histogram {
+        self.0.ledger_flush.clone()
     }
 
     pub fn table(&self, table: &TableName) -> TableMetrics {
@@ -200,6 +226,8 @@ impl Metrics {
             pending_memory: waiting("memory"),
             pending_backlog: waiting("backlog"),
             retries: families.retries.with_label_values(&[name]),
+            breaker_open: families.breaker_open.with_label_values(&[name]),
+            dead_letters: families.dead_letters.with_label_values(&[name]),
             commit_to_delivery: families.commit_to_delivery.with_label_values(&[name]),
             attempts: AttemptMetrics::new(&families.attempts, name),
             attempt_duration: families.attempt_duration.with_label_values(&[name]),
@@ -239,6 +267,8 @@ pub struct EndpointMetrics {
     pub pending_memory: IntGauge,
     pub pending_backlog: IntGauge,
     pub retries: IntCounter,
+    pub breaker_open: IntGauge,
+    pub dead_letters: IntGauge,
     /// In seconds.
     pub commit_to_delivery: Histogram,
     attempts: AttemptMetrics,

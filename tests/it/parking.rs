@@ -105,6 +105,8 @@ async fn a_dead_endpoint_holds_neither_the_slot_nor_the_others_and_gets_all_of_i
     wait_for_text(&sql, PARKED, "t").await;
     wait_until_the_slot_is_free(&sql, &database).await;
     assert_eq!(service.get("/ready").await.status, 200);
+    service.wait_for_metric("walhook_breaker_open{endpoint=\"bad\"}", 1.0).await;
+    assert_eq!(service.metric("walhook_breaker_open{endpoint=\"good\"}").await, 0.0);
 
     let down = troubled.count();
     troubled.behave(always(Answer::status(200)));
@@ -164,5 +166,6 @@ async fn what_is_given_up_is_a_dead_letter_and_every_attempt_is_in_the_push_log(
     let masked = "SELECT count(*) FROM walhook.push_log WHERE request_body LIKE '%\"id\":7%'";
     assert_eq!(sql.text(masked).await, "3");
     wait_for_text(&sql, PENDING, "webhook-1 1 0 0").await;
+    assert_eq!(service.metric("walhook_dead_letters{endpoint=\"webhook-1\"}").await, 1.0);
     service.stop().await;
 }

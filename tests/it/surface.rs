@@ -22,8 +22,8 @@ use crate::support::service::slot;
 
 const TABLE: &str = include_str!("../../sql/ocr-wallet.sql");
 
-/// Documented names that have a meaning as long as nothing is kept in PostgreSQL.
-const METRICS: [&str; 17] = [
+/// The documented names.
+const METRICS: [&str; 21] = [
     "walhook_events_captured_total{table=\"public.ocr_wallet_info\"}",
     "walhook_events_filtered_total{event=\"ocr_wallet_data\"}",
     "walhook_events_total{event=\"ocr_wallet_data\"}",
@@ -41,6 +41,10 @@ const METRICS: [&str; 17] = [
     "walhook_confirmed_lsn",
     "walhook_reconnects_total",
     "process_resident_memory_bytes",
+    "walhook_deliveries_pending{endpoint=\"webhook-1\",where=\"backlog\"}",
+    "walhook_breaker_open{endpoint=\"webhook-1\"}",
+    "walhook_dead_letters{endpoint=\"webhook-1\"}",
+    "walhook_ledger_flush_seconds_sum",
 ];
 
 async fn database() -> (Database, Sql) {
