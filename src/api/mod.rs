@@ -26,6 +26,7 @@ use crate::api::problem::Problem;
 use crate::clock::DatabaseClock;
 use crate::config::secret::Secret;
 use crate::ledger::stats::Stats;
+use crate::ledger::write_back::WriteBackStatus;
 use crate::source::status::StatusHandle;
 use crate::telemetry::metrics::CONTENT_TYPE;
 use crate::telemetry::metrics::Metrics;
@@ -37,6 +38,7 @@ pub struct Surface {
     pub stats: Arc<Stats>,
     pub source: StatusHandle,
     pub clock: DatabaseClock,
+    pub write_backs: WriteBackStatus,
     /// Brings the gauges up to date; called before they are read.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// Names and shown URLs of the endpoints, in order.

@@ -32,10 +32,12 @@ pub(crate) async fn status(State(surface): State<Surface>) -> Json<Value> {
         json!({ "name": name, "url": url, "queued": queued })
     };
     let endpoints: Vec<Value> = surface.endpoints.iter().map(endpoint).collect();
+    let write_backs = surface.write_backs.view();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "clock_ahead_seconds": surface.clock.ahead_seconds(),
         "source": surface.source.view(),
         "endpoints": endpoints,
+        "write_backs": { "failing": write_backs.failing, "error": write_backs.error },
     }))
 }

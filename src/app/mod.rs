@@ -26,6 +26,7 @@ mod refill;
 mod scrape;
 mod state;
 mod tail;
+mod write_backs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -60,6 +61,7 @@ use crate::ledger;
 use crate::ledger::Ledger;
 use crate::ledger::pending::Names;
 use crate::ledger::stats::Stats;
+use crate::ledger::write_back::WriteBackStatus;
 use crate::ledger::writer::Writer;
 use crate::source::status::StatusHandle;
 use crate::source::wire::feedback::LetGo;
@@ -134,7 +136,8 @@ impl App {
         let lanes = lanes::start(&settings.endpoints, &taken.backlog, &common, &mut tasks)?;
         drop(common); // the lanes alone hold the way to the ledger
         let scrape = Scrape::new(&settings.endpoints, &lanes, &handles, confirmed);
-        let ledger = ledger(&settings, &handles, confirmed_in, taken.writer);
+        let written = write_backs::start(&settings, &handles, &mut tasks);
+        let ledger = ledger(&settings, &handles, confirmed_in, taken.writer, written);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         tasks.spawn("the ledger", async move {
             tokio::select! {
@@ -195,6 +198,7 @@ struct Handles {
     /// From the observer to the source.
     let_go: LetGo,
     metrics: Metrics,
+    write_backs: WriteBackStatus,
 }
 
 impl Handles {
@@ -204,6 +208,7 @@ impl Handles {
             stats: Arc::new(Stats::default()),
             status: StatusHandle::default(),
             let_go: LetGo::default(),
+            write_backs: WriteBackStatus::default(),
             metrics: Metrics::new(
                 settings.events.iter().map(|rule| &rule.table),
                 settings.events.iter().map(|rule| &*rule.event_type),
@@ -241,23 +246,28 @@ fn ledger(
     handles: &Handles,
     confirmed: watch::Sender<Lsn>,
     writer: Writer,
+    write_backs: Option<watch::Sender<()>>,
 ) -> Ledger {
     let takers = |rule: &EventRule| {
         let takes = |endpoint: &Endpoint| settings.enabled && endpoint.takes(rule);
         let endpoints = settings.endpoints.iter().enumerate().filter(|(_, e)| takes(e));
         endpoints.map(|(index, _)| EndpointIndex(index)).collect()
     };
+    let written_back = settings.events.iter().filter(|rule| rule.write_back.is_some());
+    let written_back = written_back.map(|rule| (Arc::clone(&rule.event_type), rule.table.clone()));
     let rules = settings.events.iter().map(|rule| (Arc::new(rule.table.clone()), takers(rule)));
     let terms = ledger::Terms {
         names: Names {
             endpoints: settings.endpoints.iter().map(|e| Arc::clone(&e.name)).collect(),
             rules: rules.collect(),
+            written_back: written_back.collect(),
         },
         push_log: settings.push_log,
         stats: Arc::clone(&handles.stats),
         clock: handles.clock.clone(),
         confirmed,
         writer,
+        write_backs,
     };
     Ledger::new(&settings.endpoints, &handles.metrics, terms)
 }
@@ -269,6 +279,7 @@ fn surface(settings: &Settings, handles: &Handles, scrape: Scrape) -> Surface {
         stats: Arc::clone(&handles.stats),
         source: handles.status.clone(),
         clock: handles.clock.clone(),
+        write_backs: handles.write_backs.clone(),
         refresh: Arc::new(move || scrape.refresh()),
         endpoints: endpoints.collect(),
         token: settings.http.token.clone(),

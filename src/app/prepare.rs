@@ -2,6 +2,7 @@
 
 use crate::app::old_rows;
 use crate::app::state;
+use crate::app::write_backs;
 use crate::config::settings::Settings;
 use crate::delivery::guard;
 use crate::source::catalog;
@@ -21,14 +22,16 @@ use crate::store::state_error::StateError;
 /// Everything that stands in the way, at once, before anything is changed.
 pub async fn prepare(settings: &Settings) -> anyhow::Result<()> {
     let postgres = &settings.postgres;
-    let session = store::connect(&postgres.server).await?;
+    let mut session = store::connect(&postgres.server).await?;
     let wanted = Wanted::new(settings);
     let mut problems = catalog::inspect(&session.client, &wanted).await?.problems();
     // Whoever streams from it decides how long to wait for it.
     problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
     problems.extend(state_refusal(settings).await?);
     let old_rows = old_rows::findings(settings, &session.client).await?;
-    problems.extend(old_rows.iter().filter_map(|finding| finding.refusal.clone()));
+    let written = write_backs::findings(settings, &mut session.client).await?;
+    let found = old_rows.iter().chain(&written);
+    problems.extend(found.filter_map(|finding| finding.refusal.clone()));
     if !problems.is_empty() {
         return Err(SourceError::NotSetUp(problems).into());
     }
@@ -62,9 +65,10 @@ async fn state_refusal(settings: &Settings) -> Result<Option<Refusal>, StateErro
 /// # Errors
 /// The server cannot be asked at all.
 pub async fn check(settings: &Settings) -> anyhow::Result<Report> {
-    let session = store::connect(&settings.postgres.server).await?;
+    let mut session = store::connect(&settings.postgres.server).await?;
     let mut report = catalog::inspect(&session.client, &Wanted::new(settings)).await?;
     report.findings.extend(old_rows::findings(settings, &session.client).await?);
+    report.findings.extend(write_backs::findings(settings, &mut session.client).await?);
     report.findings.push(match state_refusal(settings).await? {
         None => Finding::ok(String::from("state in schema walhook is there, or can be made")),
         Some(refusal) => refusal.into(),

@@ -213,6 +213,9 @@ impl Pump {
             }
             let refused = rule_takers.iter().filter(|taker| !takers.contains(taker));
             notes.extend(refused.map(|&taker| Note { rule, fate: Fate::Refused(taker) }));
+            if let Some(row) = &mut event.write_back {
+                row.owed = u32::try_from(takers.len()).unwrap_or(u32::MAX);
+            }
             let takers = owed(&mut self.ahead, takers, event.id);
             self.books.raised(rule, &takers);
             if takers.is_empty() {
@@ -221,7 +224,8 @@ impl Pump {
             event.held = Some(match &row {
                 Some(row) => Held::Row(Arc::clone(row)),
                 None => {
-                    let bytes = event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
+                    let row = event.write_back.as_ref().map_or(0, |row| row.held_bytes());
+                    let bytes = event.body.held_bytes() + row + EVENT_OVERHEAD_BYTES;
                     Held::Own(share(&self.budget, &mut self.outbox, bytes).await?)
                 }
             });

@@ -112,6 +112,7 @@ impl Reader {
         let terms = Terms {
             settings: settings.postgres.clone(),
             slot_use: SlotUse::Lasting,
+            own_slot: settings.postgres.slot.clone(),
             budget: budget.clone(),
             status: handles.status.clone(),
             confirmed,

@@ -15,6 +15,7 @@ use crate::config::settings::Filter;
 use crate::config::settings::Operations;
 use crate::config::settings::Payload;
 use crate::config::webhook::EXPIRIES;
+use crate::config::write_back;
 use crate::flow::relation::TableName;
 
 const TYPE_CHARS_MAX: usize = 128;
@@ -45,6 +46,7 @@ pub(super) fn read(
     });
     let when = section.read("when", when).map(Filter::When);
     let payload = payload::read(&mut section);
+    let write_back = section.read("write_back", write_back::read);
     let expiry = expiry(&mut section, &payload, data_expiry);
     let order_by = section.read("order_by", columns).unwrap_or_default();
     // Contract 1's shape is that of a recognised row: without a wallet code there is none.
@@ -63,6 +65,7 @@ pub(super) fn read(
         expiry,
         order_by,
         payload,
+        write_back,
     });
     if let Some(rule) = &rule {
         check(&section, rule, before);
@@ -147,7 +150,7 @@ fn columns(field: &Field<'_>) -> Option<Vec<String>> {
     Some(field.list()?.iter().filter_map(column).collect())
 }
 
-fn column(field: &Field<'_>) -> Option<String> {
+pub(super) fn column(field: &Field<'_>) -> Option<String> {
     let name = field.string()?;
     if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains('\0') {
         return Some(name);

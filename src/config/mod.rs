@@ -30,6 +30,7 @@ pub mod template;
 mod terms;
 mod values;
 mod webhook;
+mod write_back;
 
 use std::fs;
 use std::path::Path;

@@ -133,6 +133,7 @@ pub struct EventRule {
     /// Columns whose values order events; empty means the primary key.
     pub order_by: Vec<String>,
     pub payload: Payload,
+    pub write_back: Option<WriteBack>,
 }
 
 /// Which operations raise an event.
@@ -150,8 +151,9 @@ impl EventRule {
         let mut names = self.filter_names();
         names.join(&self.payload_names());
         let age = self.expiry.iter().filter_map(|expiry| expiry.column.as_ref());
+        let written = self.write_back.iter().flat_map(WriteBack::columns);
         let own = names.columns.into_iter().chain(names.old);
-        own.chain(age.chain(&self.order_by).cloned()).collect()
+        own.chain(age.chain(&self.order_by).chain(written).cloned()).collect()
     }
 
     /// What the filter names.
@@ -249,6 +251,56 @@ pub enum CloudEventsMode {
     Structured,
     /// In `ce-...` headers; the body is the data.
     Binary,
+}
+
+/// What is written into the source database when every endpoint that got an event has an outcome.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WriteBack {
+    /// The outcome when every one of them took it.
+    pub delivered: String,
+    /// The outcome otherwise.
+    pub failed: String,
+    pub change: RowChange,
+}
+
+impl WriteBack {
+    /// Columns that it names.
+    pub fn columns(&self) -> impl Iterator<Item = &String> {
+        let (one, many) = match &self.change {
+            RowChange::Column(column) => (Some(column), [].as_slice()),
+            RowChange::Statement(pieces) => (None, &**pieces),
+        };
+        one.into_iter().chain(many.iter().filter_map(SqlPiece::column))
+    }
+}
+
+/// How the outcome is written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RowChange {
+    /// Into this column of the event's row, which its primary key names, while the column says what
+    /// it said when the event was raised, or an outcome.
+    Column(String),
+    /// By a statement of the user's own.
+    Statement(Arc<[SqlPiece]>),
+}
+
+/// A part of a statement. All but literals become parameters.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SqlPiece {
+    Literal(String),
+    Outcome,
+    EventId,
+    /// The column of the event's row, as it was when the event was raised.
+    Column(String),
+}
+
+impl SqlPiece {
+    fn column(&self) -> Option<&String> {
+        match self {
+            Self::Column(column) => Some(column),
+            Self::Literal(_) | Self::Outcome | Self::EventId => None,
+        }
+    }
 }
 
 /// Columns of contract 1's `data`, in its order. `create_time` is epoch seconds; `pic_url` is left

@@ -16,6 +16,7 @@ pub(crate) mod payload;
 pub mod require;
 pub mod route;
 mod scope;
+mod target;
 mod template;
 mod value;
 mod writer;

@@ -14,6 +14,7 @@ use crate::event::payload;
 use crate::event::payload::Shape;
 use crate::event::scope::Fault;
 use crate::event::scope::Scope;
+use crate::event::target::Target;
 use crate::event::template::Faults;
 use crate::event::writer::Writer;
 use crate::flow::change::Change;
@@ -81,6 +82,7 @@ struct Plan {
     age: Option<Age>,
     order_by: Vec<usize>,
     shape: Shape,
+    target: Option<Target>,
 }
 
 /// A [`Filter`] against one relation.
@@ -223,6 +225,7 @@ fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
             age: settings.expiry.as_ref().map(|rule| Age::compile(rule, relation)),
             order_by: if order_by.is_empty() { relation.key.clone() } else { order_by },
             shape: Shape::compile(&settings.payload, &settings.event_type, relation),
+            target: settings.write_back.as_ref().and_then(|w| Target::compile(w, relation)),
         }
     };
     Compiled { relation: Arc::clone(relation), plans: mine.map(plan).collect() }
@@ -254,7 +257,9 @@ impl Plan {
         if !self.gate.admits(&scope, faults) {
             return Routed::Filtered;
         }
-        if expiry.is_some_and(|expiry: Expiry| expiry.is_over(now)) {
+        // With a write-back, a lane has to say that it was too old: the row is told so.
+        let expires = self.target.is_none();
+        if expires && expiry.is_some_and(|expiry: Expiry| expiry.is_over(now)) {
             return Routed::Expired { id, facts: self.shape.facts(row) };
         }
         self.shape.write(writer, &scope, faults);
@@ -269,6 +274,7 @@ impl Plan {
             expiry,
             body: writer.finish().with_headers(self.shape.headers(&scope)),
             facts: self.shape.facts(row),
+            write_back: self.target.as_ref().and_then(|target| target.of(change)),
             held: None,
         });
         if rule.filters.is_empty() {

@@ -16,3 +16,4 @@ pub mod settlement;
 pub mod time;
 pub mod verdict;
 pub mod watermark;
+pub mod write_back;

@@ -14,6 +14,8 @@
 pub mod outcome_log;
 pub mod pending;
 pub mod stats;
+mod tallies;
+pub mod write_back;
 pub mod writer;
 
 use std::pin::Pin;
@@ -66,6 +68,8 @@ pub struct Terms {
     pub clock: DatabaseClock,
     pub confirmed: watch::Sender<Lsn>,
     pub writer: Writer,
+    /// Hears of flushes after which something may have to be written back. Its end is the ledger's.
+    pub write_backs: Option<watch::Sender<()>>,
 }
 
 /// The owner of the books.
@@ -87,6 +91,9 @@ pub struct Ledger {
     clock: DatabaseClock,
     confirmed: watch::Sender<Lsn>,
     flush_seconds: Histogram,
+    write_backs: Option<watch::Sender<()>>,
+    /// Whether the flush under way may have completed a write-back.
+    completes: bool,
 }
 
 /// A flush under way: gives the writer back, and what may be confirmed.
@@ -120,6 +127,8 @@ impl Ledger {
             clock: terms.clock,
             confirmed: terms.confirmed,
             flush_seconds: metrics.ledger_flush(),
+            write_backs: terms.write_backs,
+            completes: false,
         }
     }
 
@@ -152,6 +161,7 @@ impl Ledger {
                     self.flushing = None;
                     self.writer = Some(writer);
                     self.publish(flushed?);
+                    self.wake_write_backs();
                 }
                 count = reports.recv_many(&mut arrived, REPORTS_MAX), if lanes_live && room => {
                     lanes_live = count > 0;
@@ -204,6 +214,7 @@ impl Ledger {
         } else {
             Flush::default()
         };
+        self.completes = flush.completes_write_backs();
         let (confirmable, today) = (self.watermark.confirmable(), self.clock.now());
         let flush_seconds = self.flush_seconds.clone();
         self.flushing = Some(Box::pin(async move {
@@ -219,6 +230,12 @@ impl Ledger {
             }
             (writer, flushed.map(|()| confirmable))
         }));
+    }
+
+    fn wake_write_backs(&mut self) {
+        if let Some(wake) = self.write_backs.as_ref().filter(|_| self.completes) {
+            wake.send_replace(());
+        }
     }
 
     fn open(&mut self, batch: Vec<Opened>) {

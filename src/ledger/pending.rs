@@ -25,6 +25,7 @@ use crate::flow::verdict::Verdict;
 use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Watermark;
+use crate::ledger::tallies::Tallies;
 use crate::store::backlog::Delivery;
 use crate::store::backlog::Parked;
 use crate::store::backlog::Reparked;
@@ -48,6 +49,8 @@ pub struct Names {
     pub endpoints: Vec<Arc<str>>,
     /// Of each event rule: its table, and who takes its events.
     pub rules: Vec<(Arc<TableName>, Vec<EndpointIndex>)>,
+    /// Types and tables of the events with a write-back.
+    pub written_back: Vec<(Arc<str>, TableName)>,
 }
 
 /// See the module's header.
@@ -58,6 +61,7 @@ pub(crate) struct Pending {
     parked: HashMap<Delivery, Parked>,
     reparked: HashMap<Delivery, Reparked>,
     books: HashMap<(EndpointIndex, Arc<TableName>), Count>,
+    tallies: Tallies,
     /// What the WAL is owed no more, in case the settled prefix does not reach it.
     settled: Vec<(EndpointIndex, EventId, Position)>,
 }
@@ -69,7 +73,7 @@ impl Pending {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0 && self.books.is_empty() && self.flush.is_empty()
+        self.len() == 0 && self.books.is_empty() && self.tallies.is_empty() && self.flush.is_empty()
     }
 
     /// Takes in an attempt, for the push log: a row for each event of the request.
@@ -112,6 +116,13 @@ impl Pending {
         let Some(endpoint) = names.endpoints.get(settlement.endpoint.0) else { return };
         let endpoint = Arc::clone(endpoint);
         let event = &settlement.event;
+        self.tallies.settled(&settlement, |settlement| {
+            let event = &settlement.event;
+            let is_its = |(event_type, table): &(Arc<str>, TableName)| {
+                *event_type == event.event_type && *table == *event.table
+            };
+            names.written_back.iter().any(is_its)
+        });
         let count = self.books.entry((settlement.endpoint, Arc::clone(&event.table))).or_default();
         let delivery = Delivery { endpoint: Arc::clone(&endpoint), event: event.id };
         match settlement.holding {
@@ -217,7 +228,8 @@ impl Pending {
 
     /// All of it as one flush; what comes next belongs to another.
     pub(crate) fn take(&mut self, names: &Names, watermark: &Watermark) -> Flush {
-        let Self { mut flush, parked, reparked, books, settled } = std::mem::take(self);
+        let Self { mut flush, parked, reparked, books, tallies, settled } = std::mem::take(self);
+        flush.write_backs = tallies.into_rows();
         flush.parked = parked.into_values().collect();
         flush.parked.sort_by_key(|row| row.event.position);
         flush.reparked = reparked.into_values().collect();

@@ -34,6 +34,7 @@ use crate::flow::relation::ReplicaIdentity;
 use crate::flow::relation::SqlType;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
+use crate::flow::write_back;
 use crate::source::pgoutput::Fields;
 use crate::source::pgoutput::OldFields;
 use crate::source::pgoutput::PgOutput;
@@ -69,6 +70,8 @@ pub enum AssembleError {
 pub struct Assembler {
     relations: HashMap<u32, Arc<Relation>>,
     open: Option<Transaction>,
+    /// The slot whose write-backs are not captured.
+    slot: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -77,11 +80,20 @@ struct Transaction {
     committed: Timestamp,
     next_ordinal: u32,
     metadata: Option<Bytes>,
+    /// A write-back of this slot: what follows raises nothing.
+    own: bool,
 }
 
 impl Assembler {
+    /// An assembler that captures everything.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that leaves out what walhook itself wrote for `slot`: write-backs would raise events
+    /// about events. Their changes have ordinals all the same.
+    pub fn of_slot(slot: &str) -> Self {
+        Self { slot: Some(slot.into()), ..Self::default() }
     }
 
     /// What [`Assembler::learn`] has to be told with this message. Types that are not built in are
@@ -136,6 +148,9 @@ impl Assembler {
                 if transactional && prefix == METADATA_PREFIX {
                     let open = self.transaction("a transactional message")?;
                     open.metadata = (!content.is_empty()).then_some(content);
+                } else if transactional && prefix == write_back::MARK.as_bytes() {
+                    let ours = self.slot.as_ref().is_some_and(|slot| content == slot.as_bytes());
+                    self.transaction("a transactional message")?.own |= ours;
                 }
             }
             PgOutput::Commit { commit_lsn, end_lsn, committed } => {
@@ -149,17 +164,17 @@ impl Assembler {
             PgOutput::Insert { relation, new } => {
                 let relation = self.relation(relation)?;
                 let op = Op::Insert { new: row(&relation, new, raw)? };
-                captured.push(self.change(relation, op, held)?);
+                captured.extend(self.change(relation, op, held)?);
             }
             PgOutput::Update { relation, old, new } => {
                 let relation = self.relation(relation)?;
                 let op = update(&relation, old, new, raw)?;
-                captured.push(self.change(relation, op, held)?);
+                captured.extend(self.change(relation, op, held)?);
             }
             PgOutput::Delete { relation, old } => {
                 let relation = self.relation(relation)?;
                 let op = Op::Delete { old: old_row(&relation, old, raw)? };
-                captured.push(self.change(relation, op, held)?);
+                captured.extend(self.change(relation, op, held)?);
             }
             PgOutput::Truncate { relations, .. } => self.truncate(&relations, captured)?,
         }
@@ -176,7 +191,8 @@ impl Assembler {
         if let Some(open) = &self.open {
             return Err(AssembleError::NestedTransaction { open: open.commit });
         }
-        self.open = Some(Transaction { commit, committed, next_ordinal: 0, metadata: None });
+        self.open =
+            Some(Transaction { commit, committed, next_ordinal: 0, metadata: None, own: false });
         Ok(())
     }
 
@@ -199,7 +215,7 @@ impl Assembler {
         let before = captured.len();
         for relation in relations {
             match self.change(relation, Op::Truncate, None) {
-                Ok(change) => captured.push(change),
+                Ok(change) => captured.extend(change),
                 Err(error) => {
                     captured.truncate(before);
                     return Err(error);
@@ -209,20 +225,24 @@ impl Assembler {
         Ok(())
     }
 
+    /// `None` for a change of our own.
     fn change(
         &mut self,
         relation: Arc<Relation>,
         op: Op,
         held: Option<Permit>,
-    ) -> Result<Captured, AssembleError> {
+    ) -> Result<Option<Captured>, AssembleError> {
         let open = self.transaction("a row")?;
         let position = Position { commit: open.commit, ordinal: open.next_ordinal };
         open.next_ordinal = open
             .next_ordinal
             .checked_add(1)
             .ok_or(AssembleError::TooManyChanges { commit: open.commit })?;
+        if open.own {
+            return Ok(None);
+        }
         let (committed, metadata) = (open.committed, open.metadata.clone());
-        Ok(Captured::Change(Change { position, committed, relation, op, metadata, held }))
+        Ok(Some(Captured::Change(Change { position, committed, relation, op, metadata, held })))
     }
 
     fn transaction(&mut self, what: &'static str) -> Result<&mut Transaction, AssembleError> {

@@ -40,6 +40,8 @@ use crate::store::sql::Params;
 use crate::store::sql::chunks;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
+use crate::store::write_backs;
+use crate::store::write_backs::Tally;
 
 /// Everything that one flush commits. What is empty costs nothing.
 #[derive(Clone, Debug, Default)]
@@ -61,9 +63,17 @@ pub struct Flush {
     /// Dead letters whose resend ended well, or expired. One that died again is in `dead`.
     pub resent: Vec<Resent>,
     pub books: Vec<Entry>,
+    /// Outcomes of events with a write-back.
+    pub write_backs: Vec<Tally>,
 }
 
 impl Flush {
+    /// Whether an outcome is among it that may have been the last of its event.
+    pub fn completes_write_backs(&self) -> bool {
+        let counts = |tally: &Tally| tally.delivered + tally.failed > 0;
+        self.write_backs.iter().any(counts) || !self.resent.is_empty()
+    }
+
     /// Whether there is nothing to write: then nothing should be written.
     pub fn is_empty(&self) -> bool {
         self.settled.is_none()
@@ -76,6 +86,7 @@ impl Flush {
             && self.dead.is_empty()
             && self.resent.is_empty()
             && self.books.is_empty()
+            && self.write_backs.is_empty()
     }
 }
 
@@ -133,6 +144,8 @@ async fn attempt(
         biased;
         backlog::finish(&tx, holding, &flush.finished),
         resend::close(&tx, holding, &flush.resent),
+        write_backs::resent(&tx, holding, &flush.resent),
+        write_backs::count(&tx, holding, &flush.write_backs),
         pass(&tx, holding, flush.settled),
         books::add(&tx, holding, &flush.books),
         note_ahead(&tx, holding, &flush.ahead),

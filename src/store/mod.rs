@@ -27,11 +27,13 @@ pub mod partitions;
 pub mod progress;
 pub mod push_log;
 pub mod resend;
+pub mod row_change;
 mod sql;
 pub mod state_error;
 pub mod stored_event;
 pub mod tls;
 pub mod transport;
+pub mod write_backs;
 
 use tokio::task::JoinSet;
 use tokio_postgres::Client;

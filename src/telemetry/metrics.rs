@@ -93,6 +93,16 @@ const DEAD_LETTERS: Spec = Spec {
     help: "Deliveries that were given up and are kept: those at the start, and those since.",
     labels: &["endpoint"],
 };
+const WRITE_BACKS: Spec = Spec {
+    name: "walhook_write_backs_total",
+    help: "Outcomes that were written into the event's row, or found it changed, by outcome.",
+    labels: &["event", "outcome"],
+};
+const WRITE_BACK_ERRORS: Spec = Spec {
+    name: "walhook_write_back_errors_total",
+    help: "Tries to write an outcome back that PostgreSQL refused.",
+    labels: &["event"],
+};
 const LEDGER_FLUSH: Spec = Spec {
     name: "walhook_ledger_flush_seconds",
     help: "Time to commit a group of outcomes to the state.",
@@ -158,6 +168,8 @@ struct Families {
     retries: IntCounterVec,
     breaker_open: IntGaugeVec,
     dead_letters: IntGaugeVec,
+    write_backs: IntCounterVec,
+    write_back_errors: IntCounterVec,
     ledger_flush: Histogram,
     replication: ReplicationMetrics,
 }
@@ -183,6 +195,8 @@ impl Metrics {
             retries: counters(&registry, &RETRIES),
             breaker_open: gauges(&registry, &BREAKER_OPEN),
             dead_letters: gauges(&registry, &DEAD_LETTERS),
+            write_backs: counters(&registry, &WRITE_BACKS),
+            write_back_errors: counters(&registry, &WRITE_BACK_ERRORS),
             ledger_flush: histograms(&registry, &LEDGER_FLUSH).with_label_values::<&str>(&[]),
             replication: ReplicationMetrics::new(&registry),
             registry,
@@ -211,6 +225,16 @@ impl Metrics {
         EventMetrics {
             raised: self.0.events.with_label_values(&[event_type]),
             filtered: self.0.filtered.with_label_values(&[event_type]),
+        }
+    }
+
+    pub fn write_backs(&self, event_type: &str) -> WriteBackMetrics {
+        let outcome = |outcome| self.0.write_backs.with_label_values(&[event_type, outcome]);
+        WriteBackMetrics {
+            delivered: outcome("delivered"),
+            failed: outcome("failed"),
+            unchanged: outcome("unchanged"),
+            errors: self.0.write_back_errors.with_label_values(&[event_type]),
         }
     }
 
@@ -255,6 +279,26 @@ pub struct TableMetrics {
 pub struct EventMetrics {
     pub raised: IntCounter,
     pub filtered: IntCounter,
+}
+
+/// What became of the write-backs of one `[[event]]`.
+#[derive(Clone, Debug)]
+pub struct WriteBackMetrics {
+    delivered: IntCounter,
+    failed: IntCounter,
+    unchanged: IntCounter,
+    pub errors: IntCounter,
+}
+
+impl WriteBackMetrics {
+    /// Books one write-back that changed so many rows.
+    pub fn wrote(&self, delivered: bool, rows: u64) {
+        match (rows, delivered) {
+            (0, _) => self.unchanged.inc(),
+            (_, true) => self.delivered.inc(),
+            (_, false) => self.failed.inc(),
+        }
+    }
 }
 
 /// One endpoint. `delivered`, `expired`, `dead` and `filtered` count final outcomes, an event each.

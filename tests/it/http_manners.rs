@@ -99,6 +99,7 @@ fn event(ordinal: u32, parts: Vec<Part>) -> Arc<Event> {
         expiry: None,
         body: Body::new(parts),
         facts: Facts::default(),
+        write_back: None,
         held: None,
     })
 }

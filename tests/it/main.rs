@@ -19,3 +19,4 @@ mod support;
 mod surface;
 mod types;
 mod wire;
+mod write_back;

@@ -62,6 +62,7 @@ fn lease(ordinals: &[u32]) -> Lease {
             expiry: None,
             body: Body::default(),
             facts: Facts::default(),
+            write_back: None,
             held: None,
         })
     };

@@ -81,6 +81,7 @@ pub(crate) fn rule(table: &str, payload: Payload) -> EventRule {
         expiry: None,
         order_by: Vec::new(),
         payload,
+        write_back: None,
     }
 }
 
