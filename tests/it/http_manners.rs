@@ -4,6 +4,7 @@
 mod addresses;
 mod hostile;
 mod requests;
+mod signatures;
 mod tls;
 
 use std::net::SocketAddr;
