@@ -276,6 +276,8 @@ pub struct Endpoint {
     pub events: Vec<Glob>,
     /// Which of these events: those whose change the expression is true for.
     pub filter: Option<Expression>,
+    /// The shape in which it gets events, whatever their own is.
+    pub payload: Option<Payload>,
     pub signing: Option<Signing>,
     pub auth: Option<Auth>,
     /// Fixed extra headers. Reserved names are refused when the file is read.

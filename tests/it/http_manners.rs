@@ -69,6 +69,7 @@ fn endpoint(url: &str) -> Endpoint {
         url: Secret::new(Url::parse(url).unwrap()),
         events: Vec::new(),
         filter: None,
+        payload: None,
         signing: None,
         auth: None,
         headers: HeaderMap::new(),
