@@ -45,7 +45,7 @@ pub(super) fn read(
         truncate: false,
     });
     let when = section.read("when", when).map(Filter::When);
-    let payload = payload::read(&mut section);
+    let payload = payload::read(&mut section).unwrap_or(Payload::Standard);
     let write_back = section.read("write_back", write_back::read);
     let expiry = expiry(&mut section, &payload, data_expiry);
     let order_by = section.read("order_by", columns).unwrap_or_default();
