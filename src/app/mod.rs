@@ -273,14 +273,11 @@ fn ledger(
         let endpoints = settings.endpoints.iter().enumerate().filter(|(_, e)| takes(e));
         endpoints.map(|(index, _)| EndpointIndex(index)).collect()
     };
-    let written_back = settings.events.iter().filter(|rule| rule.write_back.is_some());
-    let written_back = written_back.map(|rule| (Arc::clone(&rule.event_type), rule.table.clone()));
     let rules = settings.events.iter().map(|rule| (Arc::new(rule.table.clone()), takers(rule)));
     let terms = ledger::Terms {
         names: Names {
             endpoints: settings.endpoints.iter().map(|e| Arc::clone(&e.name)).collect(),
             rules: rules.collect(),
-            written_back: written_back.collect(),
         },
         push_log: settings.push_log,
         stats: Arc::clone(&handles.stats),

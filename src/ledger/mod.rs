@@ -249,6 +249,9 @@ impl Ledger {
         }
         for settlement in report.settlements {
             self.settled(&settlement);
+            if self.write_backs.is_some() {
+                self.pending.tally(&settlement);
+            }
             self.pending.settled(&self.names, settlement, self.clock.now());
         }
     }

@@ -49,8 +49,6 @@ pub struct Names {
     pub endpoints: Vec<Arc<str>>,
     /// Of each event rule: its table, and who takes its events.
     pub rules: Vec<(Arc<TableName>, Vec<EndpointIndex>)>,
-    /// Types and tables of the events with a write-back.
-    pub written_back: Vec<(Arc<str>, TableName)>,
 }
 
 /// See the module's header.
@@ -111,18 +109,16 @@ impl Pending {
         }
     }
 
+    /// Counts an outcome for the event's write-back.
+    pub(crate) fn tally(&mut self, settlement: &Settlement) {
+        self.tallies.settled(settlement);
+    }
+
     /// Takes in what became of a delivery.
     pub(crate) fn settled(&mut self, names: &Names, settlement: Settlement, now: Timestamp) {
         let Some(endpoint) = names.endpoints.get(settlement.endpoint.0) else { return };
         let endpoint = Arc::clone(endpoint);
         let event = &settlement.event;
-        self.tallies.settled(&settlement, |settlement| {
-            let event = &settlement.event;
-            let is_its = |(event_type, table): &(Arc<str>, TableName)| {
-                *event_type == event.event_type && *table == *event.table
-            };
-            names.written_back.iter().any(is_its)
-        });
         let count = self.books.entry((settlement.endpoint, Arc::clone(&event.table))).or_default();
         let delivery = Delivery { endpoint: Arc::clone(&endpoint), event: event.id };
         match settlement.holding {

@@ -18,13 +18,9 @@ pub(crate) struct Tallies {
 }
 
 impl Tallies {
-    /// Takes in what became of a delivery. Only events whose rule has a write-back are counted;
-    /// `is_written` says so of those that were parked, which have forgotten.
-    pub(crate) fn settled(
-        &mut self,
-        settlement: &Settlement,
-        is_written: impl FnOnce(&Settlement) -> bool,
-    ) {
+    /// Takes in what became of a delivery. An event that was parked does not know any more whether
+    /// its rule has a write-back: it is counted, and the table does without those it does not know.
+    pub(crate) fn settled(&mut self, settlement: &Settlement) {
         let event = &settlement.event;
         let target = event.write_back.as_deref();
         let (delivered, failed) = match (settlement.holding, &settlement.outcome) {
@@ -38,8 +34,8 @@ impl Tallies {
             (Holding::Wal, Outcome::Parked { .. }) => (0, 0),
             (Holding::Backlog, Outcome::Parked { .. }) => return,
         };
-        if target.is_none() && !is_written(settlement) {
-            return;
+        if target.is_none() && settlement.holding == Holding::Wal {
+            return; // its rule has none
         }
         let tally = self.open.entry(event.id).or_insert_with(|| Tally {
             event: event.id,
@@ -134,9 +130,9 @@ mod tests {
     fn resends_and_events_without_a_write_back_are_not_counted() {
         let mut tallies = Tallies::default();
         let letter = Holding::DeadLetter(ReplayId(1));
-        tallies.settled(&settlement(event(1, false), letter, delivered()), |_| true);
-        tallies.settled(&settlement(event(2, true), Holding::Backlog, delivered()), |_| false);
-        tallies.settled(&settlement(event(3, false), Holding::Backlog, parked()), |_| true);
+        tallies.settled(&settlement(event(1, false), letter, delivered()));
+        tallies.settled(&settlement(event(2, true), Holding::Wal, delivered()));
+        tallies.settled(&settlement(event(3, false), Holding::Backlog, parked()));
         assert!(tallies.is_empty());
     }
 
@@ -168,8 +164,7 @@ mod tests {
                     _ => vec![(Holding::Wal, false, parked()), (Holding::Backlog, true, parked())],
                 };
                 for (holding, refilled, outcome) in outcomes {
-                    let settlement = settlement(event(number, refilled), holding, outcome);
-                    tallies.settled(&settlement, |_| true);
+                    tallies.settled(&settlement(event(number, refilled), holding, outcome));
                     if flush {
                         add(std::mem::take(&mut tallies))?;
                     }
