@@ -56,6 +56,19 @@ impl Books {
         }
     }
 
+    /// Its values were pushed before: kept back from every endpoint.
+    pub(crate) fn repeated(&self, rule: RuleIndex, id: EventId, facts: &Facts) {
+        self.filtered(rule);
+        let Some(rule) = self.rules.get(rule.0) else { return };
+        rule.event.repeated.inc();
+        tracing::debug!(
+            event = &*rule.event_type,
+            event_id = %id,
+            id = facts.find("id"),
+            "not pushed: its values were pushed before"
+        );
+    }
+
     /// It became an event for `takers`, to whom it is owed from here on; the ledger takes it off
     /// again. The other endpoints do not want it.
     pub(crate) fn raised(&self, rule: RuleIndex, takers: &[EndpointIndex]) {

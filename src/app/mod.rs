@@ -193,6 +193,7 @@ impl App {
             ledger_ended,
             seen: taken.seen,
             ahead: taken.ahead,
+            remembered: taken.remembered,
             parked: taken.backlog.iter().flatten().map(|standing| standing.newest).max(),
         };
         attached.begin(stages);
@@ -284,6 +285,7 @@ fn ledger(
         clock: handles.clock.clone(),
         confirmed,
         writer,
+        event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
         write_backs,
     };
     Ledger::new(&settings.endpoints, &handles.metrics, terms)

@@ -186,6 +186,7 @@ impl Pump {
         let mut routed = std::mem::take(&mut self.routed);
         let now = self.clock.now();
         self.router.route(&change, now, |rule, outcome| routed.push((rule, outcome)));
+        self.outbox.opened.extend(self.router.take_seen().map(Opened::Seen));
         let row = change.held.take().map(Arc::new);
         let mut notes = Vec::new();
         for (rule, outcome) in routed.drain(..) {
@@ -195,6 +196,11 @@ impl Pump {
             let (mut event, takers, others) = match outcome {
                 Routed::Filtered => {
                     self.books.filtered(rule);
+                    notes.push(Note { rule, fate: Fate::Filtered });
+                    continue;
+                }
+                Routed::Repeat { id, facts } => {
+                    self.books.repeated(rule, id, &facts);
                     notes.push(Note { rule, fate: Fate::Filtered });
                     continue;
                 }

@@ -17,6 +17,7 @@ use crate::config::settings::Settings;
 use crate::event::route::Router;
 use crate::flow::budget::Budget;
 use crate::flow::event::EventId;
+use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
@@ -26,6 +27,7 @@ use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
 use crate::source::stream::Terms;
 use crate::source::wire::command::SystemIdentity;
+use crate::store::seen_values::SeenValue;
 
 /// What the thread needs to begin.
 #[derive(Clone)]
@@ -51,6 +53,8 @@ pub(crate) struct Stages {
     pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
     /// The newest change of which something is parked.
     pub(crate) parked: Option<Position>,
+    /// Values that events were raised with, by rule, the oldest first.
+    pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
 }
 
 /// A thread whose slot is ours. It reads nothing before it has its stages.
@@ -132,9 +136,12 @@ impl Reader {
         let Ok(stages) = stages.await else { return Ok(()) };
         // Without `enabled` nobody takes anything: changes are read and counted.
         let takers = if settings.enabled { settings.endpoints.as_slice() } else { &[] };
-        let router = Router::new(system, &settings.events, takers);
+        let mut router = Router::new(system, &settings.events, takers);
         let books = Books::new(&handles.metrics, &settings.events, &settings.endpoints);
-        let Stages { lanes, opened, ledger_ended, seen, ahead, parked } = stages;
+        let Stages { lanes, opened, ledger_ended, seen, ahead, parked, remembered } = stages;
+        for (rule, value) in remembered {
+            router.remember(rule, value.fingerprint, value.position, value.committed);
+        }
         let pump = Pump::new(router, books, handles.clock.clone(), budget, lanes, opened);
         let pump = pump.resumed(seen, ahead, parked);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.

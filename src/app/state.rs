@@ -8,8 +8,10 @@ use tokio::sync::watch;
 
 use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
+use crate::event::dedupe::VALUES_MAX;
 use crate::flow::backlog::Standing;
 use crate::flow::event::EventId;
+use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::ledger::writer::Writer;
@@ -24,6 +26,8 @@ use crate::store::dead_letters;
 use crate::store::migrate;
 use crate::store::progress;
 use crate::store::progress::Lineage;
+use crate::store::seen_values;
+use crate::store::seen_values::SeenValue;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::Metrics;
 
@@ -38,6 +42,8 @@ pub(crate) struct Taken {
     pub(crate) letters: Vec<(Arc<str>, u64)>,
     /// What the backlog holds, by endpoint index.
     pub(crate) backlog: Vec<Option<Standing>>,
+    /// Values that events were raised with, by rule, the oldest first.
+    pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
 }
 
 impl Taken {
@@ -111,9 +117,24 @@ pub(crate) async fn take(
         }
     }
     let letters = dead_letters::sizes(&session.client, slot).await?;
+    let remembered = remembered(settings, &session).await?;
     let days = settings.push_log.retention_days;
     let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
-    Ok(Taken { writer, seen: progress.settled, ahead, letters, backlog: standings })
+    Ok(Taken { writer, seen: progress.settled, ahead, letters, backlog: standings, remembered })
+}
+
+/// What the rules with `dedupe` have to remember.
+async fn remembered(
+    settings: &Settings,
+    session: &Session,
+) -> Result<Vec<(RuleIndex, SeenValue)>, StateError> {
+    let (slot, mut all) = (&settings.postgres.slot, Vec::new());
+    for (index, rule) in settings.events.iter().enumerate().filter(|(_, r)| r.dedupe.is_some()) {
+        let client = &session.client;
+        let values = seen_values::load(client, slot, &rule.event_type, VALUES_MAX).await?;
+        all.extend(values.into_iter().map(|value| (RuleIndex(index), value)));
+    }
+    Ok(all)
 }
 
 /// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.

@@ -96,7 +96,7 @@ fn each_shape(
             }
             (event, others)
         }
-        Routed::Filtered | Routed::Expired { .. } => return Ok(()),
+        Routed::Filtered | Routed::Repeat { .. } | Routed::Expired { .. } => return Ok(()),
     };
     for Shaped { body, .. } in others {
         show(&event.shaped(body, None))?;

@@ -134,6 +134,7 @@ pub struct EventRule {
     pub order_by: Vec<String>,
     pub payload: Payload,
     pub write_back: Option<WriteBack>,
+    pub dedupe: Option<Dedupe>,
 }
 
 /// Which operations raise an event.
@@ -152,6 +153,7 @@ impl EventRule {
         names.join(&self.payload_names());
         let age = self.expiry.iter().filter_map(|expiry| expiry.column.as_ref());
         let written = self.write_back.iter().flat_map(WriteBack::columns);
+        let written = written.chain(self.dedupe.iter().flat_map(|dedupe| &dedupe.by));
         let own = names.columns.into_iter().chain(names.old);
         own.chain(age.chain(&self.order_by).chain(written).cloned()).collect()
     }
@@ -251,6 +253,15 @@ pub enum CloudEventsMode {
     Structured,
     /// In `ce-...` headers; the body is the data.
     Binary,
+}
+
+/// Which events are repeats of another one, and for how long.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Dedupe {
+    /// Columns; an event with a null among them is no repeat.
+    pub by: Vec<String>,
+    /// From the commit of the event that was pushed.
+    pub window: Duration,
 }
 
 /// What is written into the source database when every endpoint that got an event has an outcome.

@@ -10,7 +10,12 @@ use crate::config::settings::EventRule;
 use crate::config::settings::Filter;
 use crate::config::settings::Operations;
 use crate::config::settings::Payload;
+use crate::event::dedupe::Sight;
+use crate::event::dedupe::VALUES_MAX;
+use crate::event::dedupe::Window;
 use crate::event::expiry::Age;
+use crate::event::image;
+use crate::event::image::Image;
 use crate::event::payload;
 use crate::event::payload::Shape;
 use crate::event::scope::Fault;
@@ -32,8 +37,11 @@ use crate::flow::event::Origin;
 use crate::flow::event::RuleIndex;
 use crate::flow::key::Key;
 use crate::flow::key::Keys;
+use crate::flow::lsn::Position;
 use crate::flow::relation::Relation;
 use crate::flow::relation::TableName;
+use crate::flow::seen::Fingerprint;
+use crate::flow::seen::Seen;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::time::Timestamp;
 
@@ -47,6 +55,8 @@ pub enum Routed {
     Partly { event: Box<Event>, endpoints: Vec<EndpointIndex>, others: Vec<Shaped> },
     /// The rule's filter does not let it through.
     Filtered,
+    /// Its values were pushed before, within the window of the rule's `dedupe`.
+    Repeat { id: EventId, facts: Facts },
     /// Too old when it was read.
     Expired { id: EventId, facts: Facts },
 }
@@ -66,6 +76,10 @@ pub struct Router {
     compiled: HashMap<u32, Compiled>,
     writer: Writer,
     faults: Reporter,
+    /// By rule index; only for rules with `dedupe`.
+    windows: Vec<Option<Window>>,
+    /// Noted in the windows and not taken yet.
+    seen: Vec<Seen>,
 }
 
 #[derive(Debug)]
@@ -97,6 +111,8 @@ struct Plan {
     /// Of the rule's `others`, in their order.
     others: Vec<Shape>,
     target: Option<Target>,
+    /// The columns of the rule's `dedupe`.
+    dedupe: Vec<usize>,
 }
 
 /// A [`Filter`] against one relation.
@@ -199,12 +215,32 @@ impl Router {
             compiled: HashMap::new(),
             writer: Writer::default(),
             faults: Reporter::default(),
+            windows: rules.iter().map(window).collect(),
+            seen: Vec::new(),
         }
     }
 
     /// The endpoints that get the events of a rule.
     pub fn endpoints(&self, rule: RuleIndex) -> &[EndpointIndex] {
         self.rules.get(rule.0).map_or(&[], |rule| &rule.endpoints)
+    }
+
+    /// Remembers values of an earlier run, the oldest first.
+    pub fn remember(
+        &mut self,
+        rule: RuleIndex,
+        fingerprint: Fingerprint,
+        position: Position,
+        committed: Timestamp,
+    ) {
+        if let Some(Some(window)) = self.windows.get_mut(rule.0) {
+            window.note(fingerprint, position, committed);
+        }
+    }
+
+    /// What was noted since the last call, to be written down.
+    pub fn take_seen(&mut self) -> impl Iterator<Item = Seen> + '_ {
+        self.seen.drain(..)
     }
 
     /// Calls `each` for every rule that the change falls under, in the order of the settings.
@@ -226,12 +262,18 @@ impl Router {
             let Some(rule) = self.rules.get(plan.rule.0) else { continue };
             if concerns(rule.settings.on, &change.op) {
                 let faults = &mut self.faults.faults;
-                let routed = plan.apply(rule, change, now, &mut self.writer, faults);
+                let window = self.windows.get_mut(plan.rule.0).and_then(Option::as_mut);
+                let sightings = window.map(|window| (window, &mut self.seen));
+                let routed = plan.apply(rule, change, now, &mut self.writer, faults, sightings);
                 self.faults.report(plan.rule, rule);
                 each(plan.rule, routed);
             }
         }
     }
+}
+
+fn window(rule: &EventRule) -> Option<Window> {
+    rule.dedupe.as_ref().map(|dedupe| Window::new(dedupe.window, VALUES_MAX))
 }
 
 fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
@@ -249,6 +291,12 @@ fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
             age: settings.expiry.as_ref().map(|rule| Age::compile(rule, relation)),
             order_by: if order_by.is_empty() { relation.key.clone() } else { order_by },
             shape: Shape::compile(&settings.payload, &settings.event_type, relation),
+            dedupe: settings
+                .dedupe
+                .iter()
+                .flat_map(|dedupe| &dedupe.by)
+                .filter_map(|name| relation.column(name))
+                .collect(),
             target: settings.write_back.as_ref().and_then(|w| Target::compile(w, relation)),
             others: rule
                 .others
@@ -277,6 +325,7 @@ impl Plan {
         now: Timestamp,
         writer: &mut Writer,
         faults: &mut Faults,
+        sightings: Option<(&mut Window, &mut Vec<Seen>)>,
     ) -> Routed {
         let row = payload::row_of(&change.op);
         let id = EventId::new(change.position, rule.origin);
@@ -290,6 +339,11 @@ impl Plan {
         let expires = self.target.is_none();
         if expires && expiry.is_some_and(|expiry: Expiry| expiry.is_over(now)) {
             return Routed::Expired { id, facts: self.shape.facts(row) };
+        }
+        if let Some((window, seen)) = sightings
+            && self.is_repeat(rule, change, window, seen)
+        {
+            return Routed::Repeat { id, facts: self.shape.facts(row) };
         }
         let mut render = |shape: &Shape, faults: &mut Faults| {
             shape.write(writer, &scope, faults);
@@ -336,6 +390,49 @@ impl Plan {
             true => Routed::Event(event(body)),
             false => Routed::Partly { event: event(body), endpoints, others },
         }
+    }
+
+    /// Whether the values of `dedupe` were pushed before; notes them if not.
+    fn is_repeat(
+        &self,
+        rule: &Rule,
+        change: &Change,
+        window: &mut Window,
+        seen: &mut Vec<Seen>,
+    ) -> bool {
+        let value = |&column: &usize| match image::current(change, column) {
+            Image::In(row) => match row.value(column) {
+                Value::Text(text) => Some(text),
+                Value::Null | Value::Unchanged => None,
+            },
+            Image::None | Image::Unknown => None,
+        };
+        let Some(values) = self.dedupe.iter().map(value).collect::<Option<Vec<&[u8]>>>() else {
+            return false;
+        };
+        if values.is_empty() {
+            return false; // the table has lost the columns
+        }
+        let event_type = rule.settings.event_type.as_bytes();
+        let fingerprint = Fingerprint::of([event_type].into_iter().chain(values));
+        let (position, committed) = (change.position, change.committed);
+        match window.see(fingerprint, position, committed) {
+            Sight::Repeat => return true,
+            Sight::Same => {}
+            Sight::New => {
+                let oldest = window.oldest().unwrap_or(committed);
+                seen.push(Seen { rule: self.rule, fingerprint, position, committed, oldest });
+                if window.take_overflowed() && !std::mem::replace(&mut window.told, true) {
+                    tracing::warn!(
+                        event = %rule.settings.event_type,
+                        max = VALUES_MAX,
+                        "more values than dedupe remembers within its window: the oldest are \
+                         forgotten early, and their repeats are pushed"
+                    );
+                }
+            }
+        }
+        false
     }
 
     /// The order keys: of the row, and of the old row where the update changed them.

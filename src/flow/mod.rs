@@ -12,6 +12,7 @@ pub mod key;
 pub mod lease;
 pub mod lsn;
 pub mod relation;
+pub mod seen;
 pub mod settlement;
 pub mod time;
 pub mod verdict;

@@ -13,6 +13,7 @@ use std::collections::btree_map;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::seen::Seen;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::time::Timestamp;
 
@@ -24,6 +25,8 @@ pub enum Opened {
     /// Something about a change that no lane is going to settle. The books count it once
     /// everything before it is settled, so that a crash counts nothing twice.
     Note(Note),
+    /// An event was raised with these values. Comes before `Through`.
+    Seen(Seen),
     /// That was all about the change at this position; one change may raise several events.
     Through { position: Position },
     /// See [`Watermark::boundary`].
@@ -102,6 +105,8 @@ impl Watermark {
                 None => self.settled = Some(position),
             },
             Opened::Boundary { end } => self.boundary(end),
+            // The ledger's matter: it moves nothing.
+            Opened::Seen(_) => {}
         }
     }
 

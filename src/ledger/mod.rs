@@ -13,6 +13,7 @@
 
 pub mod outcome_log;
 pub mod pending;
+mod sightings;
 pub mod stats;
 mod tallies;
 pub mod write_back;
@@ -40,6 +41,7 @@ use crate::flow::watermark::Opened;
 use crate::flow::watermark::Watermark;
 use crate::ledger::pending::Names;
 use crate::ledger::pending::Pending;
+use crate::ledger::sightings::Sightings;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
 use crate::store::flush::Flush;
@@ -68,6 +70,8 @@ pub struct Terms {
     pub clock: DatabaseClock,
     pub confirmed: watch::Sender<Lsn>,
     pub writer: Writer,
+    /// By rule index.
+    pub event_types: Vec<Arc<str>>,
     /// Hears of flushes after which something may have to be written back. Its end is the ledger's.
     pub write_backs: Option<watch::Sender<()>>,
 }
@@ -91,6 +95,9 @@ pub struct Ledger {
     clock: DatabaseClock,
     confirmed: watch::Sender<Lsn>,
     flush_seconds: Histogram,
+    sightings: Sightings,
+    /// By rule index.
+    event_types: Vec<Arc<str>>,
     write_backs: Option<watch::Sender<()>>,
     /// Whether the flush under way may have completed a write-back.
     completes: bool,
@@ -127,6 +134,8 @@ impl Ledger {
             clock: terms.clock,
             confirmed: terms.confirmed,
             flush_seconds: metrics.ledger_flush(),
+            sightings: Sightings::default(),
+            event_types: terms.event_types,
             write_backs: terms.write_backs,
             completes: false,
         }
@@ -209,11 +218,12 @@ impl Ledger {
             self.housekeeping = now + HOUSEKEEPING;
         }
         self.due = None;
-        let flush = if flush_now {
-            self.pending.take(&self.names, &self.watermark)
-        } else {
-            Flush::default()
-        };
+        let mut flush = Flush::default();
+        if flush_now {
+            flush = self.pending.take(&self.names, &self.watermark);
+            let passed = self.sightings.pass(flush.settled, &self.event_types);
+            (flush.seen, flush.forget) = (passed.values, passed.forget);
+        }
         self.completes = flush.completes_write_backs();
         let (confirmable, today) = (self.watermark.confirmable(), self.clock.now());
         let flush_seconds = self.flush_seconds.clone();
@@ -239,7 +249,12 @@ impl Ledger {
     }
 
     fn open(&mut self, batch: Vec<Opened>) {
-        batch.into_iter().for_each(|opened| self.watermark.note(opened));
+        for opened in batch {
+            if let Opened::Seen(seen) = opened {
+                self.sightings.note(seen);
+            }
+            self.watermark.note(opened);
+        }
     }
 
     fn book(&mut self, report: Report) {

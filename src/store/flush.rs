@@ -19,6 +19,7 @@ use tokio_postgres::types::Type;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::time::Timestamp;
 use crate::store::backlog;
 use crate::store::backlog::Delivery;
 use crate::store::backlog::Parked;
@@ -36,6 +37,8 @@ use crate::store::push_log;
 use crate::store::push_log::Attempt;
 use crate::store::resend;
 use crate::store::resend::Resent;
+use crate::store::seen_values;
+use crate::store::seen_values::SeenValue;
 use crate::store::sql::Params;
 use crate::store::sql::chunks;
 use crate::store::sql::read;
@@ -65,6 +68,10 @@ pub struct Flush {
     pub books: Vec<Entry>,
     /// Outcomes of events with a write-back.
     pub write_backs: Vec<Tally>,
+    /// Values of events that `settled` passes.
+    pub seen: Vec<SeenValue>,
+    /// Values of these event types that are older are forgotten.
+    pub forget: Vec<(Arc<str>, Timestamp)>,
 }
 
 impl Flush {
@@ -87,6 +94,8 @@ impl Flush {
             && self.resent.is_empty()
             && self.books.is_empty()
             && self.write_backs.is_empty()
+            && self.seen.is_empty()
+            && self.forget.is_empty()
     }
 }
 
@@ -146,6 +155,8 @@ async fn attempt(
         resend::close(&tx, holding, &flush.resent),
         write_backs::resent(&tx, holding, &flush.resent),
         write_backs::count(&tx, holding, &flush.write_backs),
+        seen_values::add(&tx, holding, &flush.seen),
+        seen_values::forget(&tx, holding, &flush.forget),
         pass(&tx, holding, flush.settled),
         books::add(&tx, holding, &flush.books),
         note_ahead(&tx, holding, &flush.ahead),

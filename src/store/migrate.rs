@@ -39,6 +39,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "write_backs",
         sql: include_str!("../../sql/migrations/0002_write_backs.sql"),
     },
+    Migration {
+        version: 3,
+        name: "seen_values",
+        sql: include_str!("../../sql/migrations/0003_seen_values.sql"),
+    },
 ];
 
 /// What one read says of the schema.

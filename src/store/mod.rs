@@ -28,6 +28,7 @@ pub mod progress;
 pub mod push_log;
 pub mod resend;
 pub mod row_change;
+pub mod seen_values;
 mod sql;
 pub mod state_error;
 pub mod stored_event;

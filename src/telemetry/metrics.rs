@@ -48,6 +48,11 @@ const EVENTS_FILTERED: Spec = Spec {
     help: "Changes that did not become this event because its filter refused them.",
     labels: &["event"],
 };
+const EVENTS_REPEATED: Spec = Spec {
+    name: "walhook_events_repeated_total",
+    help: "Changes that did not become this event because their values were pushed before.",
+    labels: &["event"],
+};
 const EVENTS: Spec = Spec {
     name: "walhook_events_total",
     help: "Events that were raised, before they go to endpoints.",
@@ -159,6 +164,7 @@ struct Families {
     registry: Registry,
     captured: IntCounterVec,
     filtered: IntCounterVec,
+    repeated: IntCounterVec,
     events: IntCounterVec,
     deliveries: IntCounterVec,
     pending: IntGaugeVec,
@@ -186,6 +192,7 @@ impl Metrics {
         let metrics = Self(Arc::new(Families {
             captured: counters(&registry, &EVENTS_CAPTURED),
             filtered: counters(&registry, &EVENTS_FILTERED),
+            repeated: counters(&registry, &EVENTS_REPEATED),
             events: counters(&registry, &EVENTS),
             deliveries: counters(&registry, &DELIVERIES),
             pending: gauges(&registry, &DELIVERIES_PENDING),
@@ -225,6 +232,7 @@ impl Metrics {
         EventMetrics {
             raised: self.0.events.with_label_values(&[event_type]),
             filtered: self.0.filtered.with_label_values(&[event_type]),
+            repeated: self.0.repeated.with_label_values(&[event_type]),
         }
     }
 
@@ -279,6 +287,8 @@ pub struct TableMetrics {
 pub struct EventMetrics {
     pub raised: IntCounter,
     pub filtered: IntCounter,
+    /// A part of `filtered`.
+    pub repeated: IntCounter,
 }
 
 /// What became of the write-backs of one `[[event]]`.

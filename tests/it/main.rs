@@ -3,6 +3,7 @@
 mod catalog;
 mod crash;
 mod decode;
+mod dedupe;
 mod endurance;
 mod http_manners;
 mod lanes;

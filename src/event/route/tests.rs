@@ -82,6 +82,7 @@ pub(crate) fn rule(table: &str, payload: Payload) -> EventRule {
         order_by: Vec::new(),
         payload,
         write_back: None,
+        dedupe: None,
     }
 }
 

@@ -19,7 +19,7 @@ async fn the_schema_is_made_from_nothing_and_left_alone_after_that() {
     let mut session = session(&database.url()).await;
     migrate(&mut session.client).await.unwrap();
     let sql = database.sql().await;
-    assert_eq!(sql.text(APPLIED).await, "1 state, 2 write_backs");
+    assert_eq!(sql.text(APPLIED).await, "1 state, 2 write_backs, 3 seen_values");
     let before = sql.text("SELECT max(applied_at) FROM walhook.schema_version").await;
     let statements = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
     let _ = sql.text(statements).await;
@@ -90,7 +90,7 @@ async fn those_who_start_together_make_the_schema_once() {
     for outcome in starting.join_all().await {
         outcome.unwrap();
     }
-    assert_eq!(database.sql().await.text(APPLIED).await, "1 state, 2 write_backs");
+    assert_eq!(database.sql().await.text(APPLIED).await, "1 state, 2 write_backs, 3 seen_values");
 }
 
 /// A role that may log in and nothing else, dropped with the test's own objects left to the
