@@ -16,6 +16,7 @@
 
 mod books;
 mod cuts;
+pub mod dry_run;
 mod lanes;
 mod observe;
 mod old_rows;

@@ -14,6 +14,7 @@ pub mod error;
 pub mod pgoutput;
 pub mod reader;
 pub mod refusal;
+pub mod sample;
 pub mod slot;
 pub mod status;
 pub mod stream;
