@@ -80,6 +80,7 @@ fn lane(
         let run = task.run(attempt, move || clock.now(), || true, refill, reports, cuts.no_more);
         tokio::select! {
             ended = run => Ok(ended?),
+            never = client.tidy() => match never {},
             // What is in flight may have arrived; it comes again after the restart all the same.
             () = cuts.now.cancelled() => Ok(()),
         }

@@ -15,6 +15,7 @@ mod restart;
 mod sandbox;
 mod shapes;
 mod shutdown;
+mod standby;
 mod state;
 mod support;
 mod surface;
