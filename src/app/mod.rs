@@ -5,6 +5,7 @@
 //!  source ─▶ pump ──── events ────────▶ lanes ─▶ delivery        api, observer
 //!    ▲         └────── opened ────────▶ ledger ◀─ reports ┘
 //!    └──────── confirmed LSN ─────────────┘
+//!              pump, lanes, ledger ◀─── fleet: which endpoints there are
 //! ```
 //!
 //! The source has a thread of its own: decoding and rendering would delay the requests in flight,
@@ -16,6 +17,7 @@
 
 mod books;
 mod cuts;
+mod fleet;
 mod lanes;
 mod observe;
 mod old_rows;
@@ -42,6 +44,10 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::api::Surface;
 use crate::app::cuts::Cuts;
+use crate::app::fleet::Fleet;
+use crate::app::fleet::Orders;
+use crate::app::fleet::Start;
+use crate::app::fleet::Ways;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
 use crate::app::reader::Reader;
@@ -49,16 +55,12 @@ use crate::app::reader::Stages;
 use crate::app::refill::Backlog;
 use crate::app::scrape::Scrape;
 use crate::clock::DatabaseClock;
-use crate::config::settings::Endpoint;
-use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
 use crate::delivery::network::Network;
 use crate::flow::budget::Budget;
 use crate::flow::lsn::Lsn;
-use crate::flow::settlement::EndpointIndex;
 use crate::ledger;
 use crate::ledger::Ledger;
-use crate::ledger::pending::Names;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
 use crate::source::status::StatusHandle;
@@ -117,7 +119,6 @@ impl App {
         let taken =
             state::take(&settings, session, identity.system, identity.timeline, writable_in)
                 .await?;
-        taken.show(&settings.endpoints, &handles.metrics);
         start_observer(&settings, &handles, &mut tasks).await?;
 
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
@@ -131,32 +132,34 @@ impl App {
             reports: reports_in,
             cuts: cuts.clone(),
         };
-        let lanes = lanes::start(&settings.endpoints, &taken.backlog, &common, &mut tasks)?;
-        drop(common); // the lanes alone hold the way to the ledger
-        let scrape = Scrape::new(&settings.endpoints, &lanes, &handles, confirmed);
+        let (ways, edits, turns) = Ways::open();
+        let starts = settings.endpoints.iter().map(Start::of_file).collect();
+        let (rules, is_pushing) = (&settings.events, settings.enabled);
+        // The fleet and its lanes alone hold the way to the ledger.
+        let fleet = Fleet::start(common, ways, rules, is_pushing, starts, &taken.backlog);
+        let (fleet, orders) = fleet.await?;
+        let roster = orders.roster();
+        taken.show(&roster);
+        let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
+        tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
+        let scrape = Scrape::new(orders.clone(), &handles, confirmed);
         let ledger = ledger(&settings, &handles, confirmed_in, taken.writer);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         tasks.spawn("the ledger", async move {
             tokio::select! {
-                ended = ledger.run(opened, reports) => ended?,
+                ended = ledger.run(opened, reports, edits) => ended?,
                 () = patience => {}
             }
             // Nobody listens any more if the source has failed.
             ended_in.send(()).ok();
             Ok(())
         });
-        let stages = Stages {
-            lanes,
-            opened: opened_in,
-            ledger_ended,
-            seen: taken.seen,
-            ahead: taken.ahead,
-            parked: taken.backlog.iter().flatten().map(|standing| standing.newest).max(),
-        };
+        let stages =
+            Stages { turns, opened: opened_in, ledger_ended, seen: taken.seen, ahead, parked };
         attached.begin(stages);
         tasks.spawn("the source", attached.ended());
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
-        let surface = surface(&settings, &handles, scrape);
+        let surface = surface(&settings, &handles, scrape, orders);
         let serve = api::serve(listener, surface, tasks.stop_token());
         tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
         Ok(Self { tasks, grace: settings.grace, address })
@@ -242,35 +245,24 @@ fn ledger(
     confirmed: watch::Sender<Lsn>,
     writer: Writer,
 ) -> Ledger {
-    let takers = |rule: &EventRule| {
-        let takes = |endpoint: &Endpoint| settings.enabled && endpoint.takes(rule);
-        let endpoints = settings.endpoints.iter().enumerate().filter(|(_, e)| takes(e));
-        endpoints.map(|(index, _)| EndpointIndex(index)).collect()
-    };
-    let rules = settings.events.iter().map(|rule| (Arc::new(rule.table.clone()), takers(rule)));
     let terms = ledger::Terms {
-        names: Names {
-            endpoints: settings.endpoints.iter().map(|e| Arc::clone(&e.name)).collect(),
-            rules: rules.collect(),
-        },
         push_log: settings.push_log,
         stats: Arc::clone(&handles.stats),
         clock: handles.clock.clone(),
         confirmed,
         writer,
     };
-    Ledger::new(&settings.endpoints, &handles.metrics, terms)
+    Ledger::new(&handles.metrics, terms)
 }
 
-fn surface(settings: &Settings, handles: &Handles, scrape: Scrape) -> Surface {
-    let endpoints = settings.endpoints.iter().map(|e| (e.name.to_string(), e.shown_url()));
+fn surface(settings: &Settings, handles: &Handles, scrape: Scrape, fleet: Orders) -> Surface {
     Surface {
         metrics: handles.metrics.clone(),
         stats: Arc::clone(&handles.stats),
         source: handles.status.clone(),
         clock: handles.clock.clone(),
         refresh: Arc::new(move || scrape.refresh()),
-        endpoints: endpoints.collect(),
+        endpoints: Arc::new(move || fleet.roster().view()),
         token: settings.http.token.clone(),
     }
 }

@@ -55,6 +55,7 @@ pub(super) fn read(
         Some(field) => globs(&field, rules).unwrap_or_default(),
         None => vec![Glob::new("*")],
     };
+    let enabled = section.read("enabled", Field::boolean).unwrap_or(true);
     let filter = section.read("when", event::when);
     let auth = section.read("auth", headers::read_auth);
     read_terms(&mut section, &mut terms);
@@ -72,7 +73,7 @@ pub(super) fn read(
     }
     section.finish_knowing(&NAMES_IN_WEBHOOK);
     let endpoint = terms.endpoint(&name?, url?, events, auth);
-    Some(Endpoint { filter, ..endpoint })
+    Some(Endpoint { filter, enabled, ..endpoint })
 }
 
 /// What is wrong with batches of the events that an endpoint takes, if something is.

@@ -155,24 +155,35 @@ impl Reporter {
 impl Router {
     /// `system` is the database system identifier; it goes into the event ids.
     pub fn new(system: u64, rules: &[EventRule], endpoints: &[Endpoint]) -> Self {
-        let rule = |settings: &EventRule| {
-            let endpoints = endpoints.iter().enumerate().filter(|(_, e)| e.takes(settings));
-            let filter = |(index, endpoint): (usize, &Endpoint)| {
-                Some((EndpointIndex(index), endpoint.filter.clone()?))
-            };
-            Rule {
-                filters: endpoints.clone().filter_map(filter).collect(),
-                origin: Origin::new(system, &settings.event_type),
-                table: Arc::new(settings.table.clone()),
-                endpoints: endpoints.map(|(index, _)| EndpointIndex(index)).collect(),
-                settings: settings.clone(),
-            }
+        let rule = |settings: &EventRule| Rule {
+            origin: Origin::new(system, &settings.event_type),
+            table: Arc::new(settings.table.clone()),
+            endpoints: Vec::new(),
+            filters: Vec::new(),
+            settings: settings.clone(),
         };
-        Self {
+        let mut router = Self {
             rules: rules.iter().map(rule).collect(),
             compiled: HashMap::new(),
             writer: Writer::default(),
             faults: Reporter::default(),
+        };
+        let indexes = (0..endpoints.len()).map(EndpointIndex);
+        router.serve(indexes.zip(endpoints));
+        router
+    }
+
+    /// From the next change on, events are for these endpoints, as far as they take them.
+    pub fn serve<'e>(
+        &mut self,
+        endpoints: impl Iterator<Item = (EndpointIndex, &'e Endpoint)> + Clone,
+    ) {
+        for rule in &mut self.rules {
+            let takers = endpoints.clone().filter(|(_, endpoint)| endpoint.takes(&rule.settings));
+            let filter =
+                |(index, endpoint): (_, &Endpoint)| Some((index, endpoint.filter.clone()?));
+            rule.filters = takers.clone().filter_map(filter).collect();
+            rule.endpoints = takers.map(|(index, _)| index).collect();
         }
     }
 
