@@ -1,5 +1,6 @@
 //! Builds the lanes: one for each endpoint, with its HTTP client.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -66,9 +67,22 @@ pub(crate) fn lane(
         let run = task.run(attempt, move || clock.now(), || true, refill, reports, cuts.no_more);
         tokio::select! {
             ended = run => Ok(ended?),
+            never = tidy(clients.clone()) => match never {},
             // What is in flight may have arrived; it comes again after the restart all the same.
             () = cuts.now.cancelled() => Ok(()),
         }
     };
     (sender, run)
+}
+
+/// Closes the connections that are not used any more, of whichever client makes the requests.
+async fn tidy(mut clients: watch::Receiver<Arc<Client>>) -> Infallible {
+    loop {
+        let client = Arc::clone(&clients.borrow_and_update());
+        tokio::select! {
+            never = client.tidy() => match never {},
+            // Without an owner it stays as it is, until the lane ends.
+            Ok(()) = clients.changed() => {}
+        }
+    }
 }

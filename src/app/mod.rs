@@ -12,6 +12,8 @@
 //! and sending would delay reading. Only its feedback runs on the main thread, since nothing there
 //! takes long.
 //!
+//! The HTTP surface comes first: it answers while this process stands by for the slot, too.
+//!
 //! A shutdown runs down the pipe like the data: the pump stops and drops the lanes' senders, the
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
 
@@ -26,12 +28,13 @@ mod pump;
 mod reader;
 mod refill;
 mod scrape;
+mod standby;
 mod state;
 mod tail;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::OnceLock;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -48,6 +51,7 @@ use crate::app::fleet::Fleet;
 use crate::app::fleet::Orders;
 use crate::app::fleet::Start;
 use crate::app::fleet::Ways;
+use crate::app::fleet::roster;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
 use crate::app::reader::Reader;
@@ -78,48 +82,87 @@ const OPENED_MAX: usize = 64;
 /// Reports between the lanes and the ledger. One may hold dozens of responses of up to 64 KiB.
 const REPORTS_MAX: usize = 16;
 
-/// A walhook that is about to run: everything that can be refused has been checked.
+/// A walhook whose HTTP surface is up. The rest begins with [`App::run`].
 pub struct App {
+    settings: Settings,
+    handles: Handles,
+    /// What may be confirmed: from the ledger, to the source and the surface.
+    confirmed: watch::Sender<Lsn>,
+    /// There when the slot is ours.
+    fleet: Arc<OnceLock<Orders>>,
     tasks: Tasks,
-    grace: Duration,
     address: SocketAddr,
 }
 
 impl App {
-    /// Connects, builds the stages and starts them. PostgreSQL has to be prepared.
+    /// Opens the HTTP surface, which answers from here on, also while the slot is another
+    /// walhook's.
     ///
     /// # Errors
-    /// What does not let it start: the address in use, an endpoint that cannot be built, the slot
-    /// in use, ... A [`crate::source::error::SourceError`] is in the chain if PostgreSQL is the
-    /// reason.
+    /// The address is in use.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let listener = listen(settings.http.listen).await?;
         let address = listener.local_addr()?;
         let mut tasks = Tasks::new();
         let handles = Handles::new(&settings);
-        let session = state::open(&settings).await?;
-        let (confirmed_in, confirmed) = watch::channel(Lsn::ZERO);
+        let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
+        let fleet = Arc::default();
+        let scrape = Arc::new(Scrape::new(Arc::clone(&fleet), &handles, confirmed_out));
+        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet));
+        let serve = api::serve(listener, surface, tasks.stop_token());
+        tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
+        tracing::info!(http = %address, "the HTTP surface is up");
+        Ok(Self { settings, handles, confirmed, fleet, tasks, address })
+    }
+
+    /// Where the HTTP surface listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Cancel it to shut down.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.tasks.stop_token()
+    }
+
+    /// Makes what is missing in PostgreSQL, waits for the slot, starts the stages, and runs until
+    /// it is stopped or something fails.
+    ///
+    /// # Errors
+    /// What does not let it start, what failed, or that the grace period was not enough. A
+    /// [`crate::source::error::SourceError`] is in the chain if PostgreSQL is the reason.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let stop = self.tasks.stop_token();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {} // nothing was begun
+            begun = self.begin() => begun?,
+        }
+        self.tasks.run(self.settings.grace).await
+    }
+
+    /// Ends when all stages run. May be dropped at any time: stages that have started then end.
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        let Self { settings, handles, tasks, .. } = self;
+        prepare(settings).await?;
         let (writable_in, writable) = watch::channel(true);
         let cuts = Cuts::default();
         let budget = Budget::new(settings.memory.queued_bytes);
-        let attached = Reader {
+        let reader = Reader {
             budget: budget.clone(),
             settings: settings.clone(),
             handles: handles.clone(),
-            confirmed: confirmed.clone(),
+            confirmed: self.confirmed.subscribe(),
             writable: writable.clone(),
             stop: tasks.stop_token(),
             cuts: cuts.clone(),
             main: Handle::current(),
         };
-        let mut attached = attached.attach().await?;
+        let mut attached = standby::attach(&reader).await?;
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
-        let identity = &attached.identity;
-        let taken =
-            state::take(&settings, session, identity.system, identity.timeline, writable_in)
-                .await?;
-        start_observer(&settings, &handles, &mut tasks).await?;
+        let taken = state::take(settings, &attached.identity, writable_in).await?;
+        start_observer(settings, handles, tasks).await?;
 
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
@@ -142,8 +185,8 @@ impl App {
         taken.show(&roster);
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
-        let scrape = Scrape::new(orders.clone(), &handles, confirmed);
-        let ledger = ledger(&settings, &handles, confirmed_in, taken.writer);
+        drop(self.fleet.set(orders)); // there is no other
+        let ledger = ledger(settings, handles, self.confirmed.clone(), taken.writer);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         tasks.spawn("the ledger", async move {
             tokio::select! {
@@ -159,28 +202,9 @@ impl App {
         attached.begin(stages);
         tasks.spawn("the source", attached.ended());
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
-        let surface = surface(&settings, &handles, scrape, orders);
-        let serve = api::serve(listener, surface, tasks.stop_token());
-        tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
-        Ok(Self { tasks, grace: settings.grace, address })
-    }
-
-    /// Where the HTTP surface listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Cancel it to shut down.
-    pub fn stop_token(&self) -> CancellationToken {
-        self.tasks.stop_token()
-    }
-
-    /// Runs until it is stopped or something fails.
-    ///
-    /// # Errors
-    /// What failed, or that the grace period was not enough.
-    pub async fn run(self) -> anyhow::Result<()> {
-        self.tasks.run(self.grace).await
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(http = %self.address, version, "walhook is running");
+        Ok(())
     }
 }
 
@@ -255,14 +279,23 @@ fn ledger(
     Ledger::new(&handles.metrics, terms)
 }
 
-fn surface(settings: &Settings, handles: &Handles, scrape: Scrape, fleet: Orders) -> Surface {
+fn surface(
+    settings: &Settings,
+    handles: &Handles,
+    scrape: Arc<Scrape>,
+    fleet: Arc<OnceLock<Orders>>,
+) -> Surface {
+    let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
     Surface {
         metrics: handles.metrics.clone(),
         stats: Arc::clone(&handles.stats),
         source: handles.status.clone(),
         clock: handles.clock.clone(),
         refresh: Arc::new(move || scrape.refresh()),
-        endpoints: Arc::new(move || fleet.roster().view()),
+        endpoints: Arc::new(move || match fleet.get() {
+            Some(fleet) => fleet.roster().view(),
+            None => configured.clone(),
+        }),
         token: settings.http.token.clone(),
     }
 }

@@ -26,6 +26,7 @@ use crate::clock::DatabaseClock;
 use crate::config::settings::Endpoint;
 use crate::event::route::Routed;
 use crate::event::route::Router;
+use crate::event::route::Shaped;
 use crate::flow::budget::Budget;
 use crate::flow::budget::Held;
 use crate::flow::budget::Permit;
@@ -240,7 +241,7 @@ impl Pump {
             let rule_takers = self.router.endpoints(rule);
             self.books.captured(rule);
             let some;
-            let (mut event, takers) = match outcome {
+            let (mut event, takers, others) = match outcome {
                 Routed::Filtered => {
                     self.books.filtered(rule);
                     notes.push(self.note(rule, Fate::Filtered));
@@ -251,10 +252,10 @@ impl Pump {
                     notes.push(self.note(rule, Fate::Expired));
                     continue;
                 }
-                Routed::Event(event) => (event, rule_takers),
-                Routed::Partly { event, endpoints } => {
+                Routed::Event(event) => (event, rule_takers, Vec::new()),
+                Routed::Partly { event, endpoints, others } => {
                     some = endpoints;
-                    (event, some.as_slice())
+                    (event, some.as_slice(), others)
                 }
             };
             if takers.len() < self.books.endpoints() {
@@ -270,11 +271,17 @@ impl Pump {
             event.held = Some(match &row {
                 Some(row) => Held::Row(Arc::clone(row)),
                 None => {
-                    let bytes = event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
-                    Held::Own(share(&self.budget, &mut self.outbox, bytes).await?)
+                    let bodies = others.iter().map(|other| &other.body).chain([&event.body]);
+                    let bytes = bodies.map(|body| body.held_bytes() + EVENT_OVERHEAD_BYTES).sum();
+                    let permit = share(&self.budget, &mut self.outbox, bytes).await?;
+                    match others.is_empty() {
+                        true => Held::Own(permit),
+                        // One share for all of its bodies: a part of it must not wait for the rest.
+                        false => Held::Row(Arc::new(permit)),
+                    }
                 }
             });
-            self.outbox.add(event, &takers);
+            self.outbox.add(event, &takers, others);
         }
         self.routed = routed;
         self.outbox.close(notes, change.position);
@@ -330,15 +337,25 @@ impl Outbox {
         }
     }
 
-    fn add(&mut self, mut event: Box<Event>, takers: &[EndpointIndex]) {
+    /// Those of `others` among the takers get the event with their own body.
+    fn add(&mut self, mut event: Box<Event>, takers: &[EndpointIndex], others: Vec<Shaped>) {
         event.sequence = self.next_sequence;
         self.next_sequence += 1;
         let owed = u32::try_from(takers.len()).unwrap_or(u32::MAX);
         self.opened.push(Opened::Event { committed: event.committed, owed });
+        let others: Vec<_> = others
+            .into_iter()
+            .map(|Shaped { body, endpoints }| {
+                let held = event.held.as_ref().and_then(Held::shared);
+                (Arc::new(event.shaped(body, held)), endpoints)
+            })
+            .collect();
         let event = Arc::new(*event);
         for taker in takers {
+            let own = others.iter().find(|(_, endpoints)| endpoints.contains(taker));
+            let event = own.map_or(&event, |(event, _)| event);
             if let Some(batch) = self.batches.get_mut(taker.0) {
-                batch.push(Arc::clone(&event));
+                batch.push(Arc::clone(event));
             }
         }
     }

@@ -1,5 +1,8 @@
 //! Brings the gauges up to date when somebody looks.
 
+use std::sync::Arc;
+use std::sync::OnceLock;
+
 use tokio::sync::watch;
 
 use crate::app::Handles;
@@ -14,17 +17,23 @@ pub(crate) struct Scrape {
     handles: Handles,
     replication: ReplicationMetrics,
     confirmed: watch::Receiver<Lsn>,
-    fleet: Orders,
+    /// There when the slot is ours.
+    fleet: Arc<OnceLock<Orders>>,
 }
 
 impl Scrape {
-    pub(crate) fn new(fleet: Orders, handles: &Handles, confirmed: watch::Receiver<Lsn>) -> Self {
+    pub(crate) fn new(
+        fleet: Arc<OnceLock<Orders>>,
+        handles: &Handles,
+        confirmed: watch::Receiver<Lsn>,
+    ) -> Self {
         let replication = handles.metrics.replication();
         Self { handles: handles.clone(), replication, confirmed, fleet }
     }
 
     pub(crate) fn refresh(&self) {
-        for Shown { metrics, gauges, .. } in &self.fleet.roster().0 {
+        let roster = self.fleet.get().map(Orders::roster).unwrap_or_default();
+        for Shown { metrics, gauges, .. } in &roster.0 {
             metrics.breaker_open.set(i64::from(gauges.breaker() != BreakerState::Closed));
         }
         let confirmed = *self.confirmed.borrow();

@@ -133,6 +133,7 @@ impl Terms {
             enabled: true,
             events,
             filter: None,
+            payload: None,
             signing: self.signing,
             auth,
             headers: self.headers,

@@ -9,6 +9,7 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Filter;
 use crate::config::settings::Operations;
+use crate::config::settings::Payload;
 use crate::event::expiry::Age;
 use crate::event::payload;
 use crate::event::payload::Shape;
@@ -16,6 +17,7 @@ use crate::event::scope::Fault;
 use crate::event::scope::Scope;
 use crate::event::template::Faults;
 use crate::event::writer::Writer;
+use crate::flow::body::Body;
 use crate::flow::change::Change;
 use crate::flow::change::Old;
 use crate::flow::change::Op;
@@ -39,12 +41,20 @@ use crate::flow::time::Timestamp;
 pub enum Routed {
     /// To be handed to the lanes of the rule's endpoints. `sequence` and `held` are still open.
     Event(Box<Event>),
-    /// Likewise, but only for these: the filters of the rule's other endpoints are not true.
-    Partly { event: Box<Event>, endpoints: Vec<EndpointIndex> },
+    /// Likewise, but only for these, since the filters of the rule's other endpoints are not true,
+    /// or not for all of them in the same shape: those of `others` get another body than `event` has.
+    Partly { event: Box<Event>, endpoints: Vec<EndpointIndex>, others: Vec<Shaped> },
     /// The rule's filter does not let it through.
     Filtered,
     /// Too old when it was read.
     Expired { id: EventId, facts: Facts },
+}
+
+/// A body in a shape of their own for some endpoints.
+#[derive(Debug)]
+pub struct Shaped {
+    pub body: Body,
+    pub endpoints: Vec<EndpointIndex>,
 }
 
 /// The rules, compiled for each relation as it comes by.
@@ -65,6 +75,8 @@ struct Rule {
     endpoints: Vec<EndpointIndex>,
     /// Of those endpoints that have one.
     filters: Vec<(EndpointIndex, Expression)>,
+    /// Payloads other than the event's own, each with the endpoints that ask for it.
+    others: Vec<(Payload, Vec<EndpointIndex>)>,
 }
 
 #[derive(Debug)]
@@ -81,6 +93,8 @@ struct Plan {
     age: Option<Age>,
     order_by: Vec<usize>,
     shape: Shape,
+    /// Of the rule's `others`, in their order.
+    others: Vec<Shape>,
 }
 
 /// A [`Filter`] against one relation.
@@ -160,6 +174,7 @@ impl Router {
             table: Arc::new(settings.table.clone()),
             endpoints: Vec::new(),
             filters: Vec::new(),
+            others: Vec::new(),
             settings: settings.clone(),
         };
         let mut router = Self {
@@ -183,7 +198,13 @@ impl Router {
             let filter =
                 |(index, endpoint): (_, &Endpoint)| Some((index, endpoint.filter.clone()?));
             rule.filters = takers.clone().filter_map(filter).collect();
-            rule.endpoints = takers.map(|(index, _)| index).collect();
+            rule.endpoints = takers.clone().map(|(index, _)| index).collect();
+            let others = others(&rule.settings, takers);
+            // What is compiled for a relation has the shapes in this order.
+            if others.iter().map(|(payload, _)| payload).ne(rule.others.iter().map(|(p, _)| p)) {
+                self.compiled.clear();
+            }
+            rule.others = others;
         }
     }
 
@@ -219,6 +240,23 @@ impl Router {
     }
 }
 
+/// The payloads of endpoints that want another shape than the rule's, each with who wants it.
+fn others<'e>(
+    rule: &EventRule,
+    takers: impl Iterator<Item = (EndpointIndex, &'e Endpoint)>,
+) -> Vec<(Payload, Vec<EndpointIndex>)> {
+    let mut others: Vec<(Payload, Vec<EndpointIndex>)> = Vec::new();
+    for (index, endpoint) in takers {
+        let Some(own) = &endpoint.payload else { continue };
+        match others.iter_mut().find(|(payload, _)| payload == own) {
+            Some((_, sharing)) => sharing.push(index),
+            None if *own == rule.payload => {}
+            None => others.push((own.clone(), vec![index])),
+        }
+    }
+    others
+}
+
 fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
     let mine = rules.iter().enumerate().filter(|(_, rule)| *rule.table == relation.table);
     let plan = |(index, rule): (usize, &Rule)| {
@@ -234,6 +272,11 @@ fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
             age: settings.expiry.as_ref().map(|rule| Age::compile(rule, relation)),
             order_by: if order_by.is_empty() { relation.key.clone() } else { order_by },
             shape: Shape::compile(&settings.payload, &settings.event_type, relation),
+            others: rule
+                .others
+                .iter()
+                .map(|(payload, _)| Shape::compile(payload, &settings.event_type, relation))
+                .collect(),
         }
     };
     Compiled { relation: Arc::clone(relation), plans: mine.map(plan).collect() }
@@ -268,22 +311,27 @@ impl Plan {
         if expiry.is_some_and(|expiry: Expiry| expiry.is_over(now)) {
             return Routed::Expired { id, facts: self.shape.facts(row) };
         }
-        self.shape.write(writer, &scope, faults);
-        let event = Box::new(Event {
-            id,
-            sequence: 0,
-            position: change.position,
-            event_type: Arc::clone(&rule.settings.event_type),
-            table: Arc::clone(&rule.table),
-            committed: change.committed,
-            keys: self.keys(rule, change),
-            expiry,
-            body: writer.finish().with_headers(self.shape.headers(&scope)),
-            facts: self.shape.facts(row),
-            held: None,
-        });
-        if rule.filters.is_empty() {
-            return Routed::Event(event);
+        let mut render = |shape: &Shape, faults: &mut Faults| {
+            shape.write(writer, &scope, faults);
+            writer.finish().with_headers(shape.headers(&scope))
+        };
+        let event = |body| {
+            Box::new(Event {
+                id,
+                sequence: 0,
+                position: change.position,
+                event_type: Arc::clone(&rule.settings.event_type),
+                table: Arc::clone(&rule.table),
+                committed: change.committed,
+                keys: self.keys(rule, change),
+                expiry,
+                body,
+                facts: self.shape.facts(row),
+                held: None,
+            })
+        };
+        if rule.filters.is_empty() && rule.others.is_empty() {
+            return Routed::Event(event(render(&self.shape, faults)));
         }
         let mut refuses = |endpoint: &EndpointIndex| {
             let filter = rule.filters.iter().find(|(index, _)| index == endpoint);
@@ -291,9 +339,21 @@ impl Plan {
         };
         let endpoints: Vec<_> =
             rule.endpoints.iter().copied().filter(|endpoint| !refuses(endpoint)).collect();
-        match endpoints.len() == rule.endpoints.len() {
-            true => Routed::Event(event),
-            false => Routed::Partly { event, endpoints },
+        let mut own = endpoints.len();
+        let mut others = Vec::new();
+        for ((_, sharing), shape) in rule.others.iter().zip(&self.others) {
+            let takers: Vec<_> =
+                sharing.iter().copied().filter(|taker| endpoints.contains(taker)).collect();
+            if !takers.is_empty() {
+                own -= takers.len();
+                others.push(Shaped { body: render(shape, faults), endpoints: takers });
+            }
+        }
+        // What nobody gets is not rendered.
+        let body = if own > 0 { render(&self.shape, faults) } else { Body::default() };
+        match own == rule.endpoints.len() {
+            true => Routed::Event(event(body)),
+            false => Routed::Partly { event: event(body), endpoints, others },
         }
     }
 
@@ -346,5 +406,7 @@ fn is_blank(row: &Tuple, column: usize) -> bool {
     }
 }
 
+#[cfg(test)]
+mod shape_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -68,3 +68,13 @@ impl Roster {
         self.0.iter().find(|shown| &*shown.endpoint.name == name)
     }
 }
+
+/// An endpoint of the configuration file while the slot is another walhook's.
+pub(crate) fn not_begun(endpoint: &Endpoint) -> EndpointView {
+    EndpointView {
+        name: Arc::clone(&endpoint.name),
+        url: endpoint.shown_url(),
+        state: if endpoint.enabled { "enabled" } else { "disabled" },
+        source: Origin::File.as_str(),
+    }
+}
