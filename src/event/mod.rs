@@ -10,6 +10,7 @@
 
 pub mod datum;
 pub mod dedupe;
+pub mod dry_run;
 mod envelope;
 pub(crate) mod expiry;
 mod image;
