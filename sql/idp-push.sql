@@ -17,6 +17,18 @@ CREATE TABLE IF NOT EXISTS public.tasks (
 -- a large `result` whole in updates that do not touch it.
 ALTER TABLE public.tasks REPLICA IDENTITY FULL;
 
+-- Only for [endpoints_from]: the webhooks and their rules as rows, instead of in the configuration.
+-- `auth` as in the file: {"basic": {"username": "...", "password": "..."}}, {"bearer": "..."} or
+-- {"api_key": {"name": "...", "value": "..."}}. The role then needs SELECT on it as well.
+--
+--    CREATE TABLE public.webhooks (
+--        id      bigint  PRIMARY KEY,
+--        rule_id bigint  NOT NULL,
+--        url     text    NOT NULL,
+--        enabled boolean NOT NULL DEFAULT true,
+--        auth    jsonb
+--    );
+
 -- For the administrator, once for each server and database. `walhook check` says what is missing.
 --
 -- 1. Logical replication, followed by a restart of the server:

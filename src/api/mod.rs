@@ -8,6 +8,8 @@ mod stats;
 mod status;
 
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 
 use axum::Router;
 use axum::extract::Request;
@@ -31,6 +33,20 @@ use crate::source::status::StatusHandle;
 use crate::telemetry::metrics::CONTENT_TYPE;
 use crate::telemetry::metrics::Metrics;
 
+/// Rows that were to be endpoints and are none: their names, and why. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Refused(Arc<Mutex<Vec<(String, String)>>>);
+
+impl Refused {
+    pub fn set(&self, refused: Vec<(String, String)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    pub(crate) fn list(&self) -> Vec<(String, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// What the surface shows, by handles to those who know it.
 #[derive(Clone)]
 pub struct Surface {
@@ -39,6 +55,7 @@ pub struct Surface {
     pub source: StatusHandle,
     pub clock: DatabaseClock,
     pub write_backs: WriteBackStatus,
+    pub refused: Refused,
     /// Brings the gauges up to date; called before they are read.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// The endpoints as they are now.

@@ -20,6 +20,7 @@
 mod books;
 mod cuts;
 pub mod dry_run;
+mod endpoints_from;
 mod fleet;
 mod lanes;
 mod observe;
@@ -47,11 +48,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
+use crate::api::Refused;
 use crate::api::Surface;
 use crate::app::cuts::Cuts;
 use crate::app::fleet::Fleet;
 use crate::app::fleet::Orders;
-use crate::app::fleet::Start;
 use crate::app::fleet::Ways;
 use crate::app::fleet::roster;
 use crate::app::lanes::Common;
@@ -72,6 +73,7 @@ use crate::ledger::write_back::WriteBackStatus;
 use crate::ledger::writer::Writer;
 use crate::source::status::StatusHandle;
 use crate::source::wire::feedback::LetGo;
+use crate::store::state_error::StateError;
 use crate::task::Tasks;
 use crate::telemetry::metrics::Metrics;
 
@@ -179,7 +181,7 @@ impl App {
             cuts: cuts.clone(),
         };
         let (ways, edits, turns) = Ways::open();
-        let starts = settings.endpoints.iter().map(Start::of_file).collect();
+        let (keeper, starts) = endpoints_from::open(settings, &handles.refused).await?;
         let (rules, is_pushing) = (&settings.events, settings.enabled);
         // The fleet and its lanes alone hold the way to the ledger.
         let fleet = Fleet::start(common, ways, rules, is_pushing, starts, &taken.backlog);
@@ -188,19 +190,15 @@ impl App {
         taken.show(&roster);
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
+        let watched = keeper.map(|keeper| keeper.watch(&orders, tasks));
         drop(self.fleet.set(orders)); // there is no other
         let written = write_backs::start(settings, handles, tasks);
         let ledger = ledger(settings, handles, self.confirmed.clone(), taken.writer, written);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
-        tasks.spawn("the ledger", async move {
-            tokio::select! {
-                ended = ledger.run(opened, reports, edits) => ended?,
-                () = patience => {}
-            }
-            // Nobody listens any more if the source has failed.
-            ended_in.send(()).ok();
-            Ok(())
-        });
+        tasks.spawn(
+            "the ledger",
+            run_ledger(ledger.run(opened, reports, edits), patience, ended_in),
+        );
         let stages = Stages {
             turns,
             opened: opened_in,
@@ -208,6 +206,7 @@ impl App {
             seen: taken.seen,
             ahead,
             remembered: taken.remembered,
+            watched,
             parked,
         };
         attached.begin(stages);
@@ -234,6 +233,7 @@ struct Handles {
     let_go: LetGo,
     metrics: Metrics,
     write_backs: WriteBackStatus,
+    refused: Refused,
 }
 
 impl Handles {
@@ -244,6 +244,7 @@ impl Handles {
             status: StatusHandle::default(),
             let_go: LetGo::default(),
             write_backs: WriteBackStatus::default(),
+            refused: Refused::default(),
             metrics: Metrics::new(
                 settings.events.iter().map(|rule| &rule.table),
                 settings.events.iter().map(|rule| &*rule.event_type),
@@ -295,6 +296,21 @@ fn ledger(
     Ledger::new(&handles.metrics, terms)
 }
 
+/// Runs the ledger while patience lasts.
+async fn run_ledger(
+    run: impl Future<Output = Result<(), StateError>>,
+    patience: impl Future<Output = ()>,
+    ended: oneshot::Sender<()>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        ended = run => ended?,
+        () = patience => {}
+    }
+    // Nobody listens any more if the source has failed.
+    ended.send(()).ok();
+    Ok(())
+}
+
 fn surface(
     settings: &Settings,
     handles: &Handles,
@@ -308,6 +324,7 @@ fn surface(
         source: handles.status.clone(),
         clock: handles.clock.clone(),
         write_backs: handles.write_backs.clone(),
+        refused: handles.refused.clone(),
         refresh: Arc::new(move || scrape.refresh()),
         endpoints: Arc::new(move || match fleet.get() {
             Some(fleet) => fleet.roster().view(),

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::books::Books;
+use crate::app::endpoints_from::Refresh;
 use crate::clock::DatabaseClock;
 use crate::config::settings::Endpoint;
 use crate::event::route::Routed;
@@ -37,6 +38,7 @@ use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::Edition;
 use crate::flow::watermark::Fate;
@@ -87,6 +89,15 @@ pub(crate) struct Pump {
     routed: Vec<(RuleIndex, Routed)>,
     turns: mpsc::Receiver<Turn>,
     edition: Edition,
+    watched: Option<Watched>,
+}
+
+/// The table of `[endpoints_from]`.
+pub(crate) struct Watched {
+    pub(crate) table: TableName,
+    pub(crate) refreshes: mpsc::Sender<Refresh>,
+    /// Whether the transaction that is being read has changed it.
+    pub(crate) is_changed: bool,
 }
 
 impl Pump {
@@ -119,7 +130,14 @@ impl Pump {
             routed: Vec::new(),
             turns,
             edition: Edition::default(),
+            watched: None,
         }
+    }
+
+    /// Has the endpoints refreshed after each transaction that changes this table.
+    pub(crate) fn watching(mut self, watched: Option<Watched>) -> Self {
+        self.watched = watched;
+        self
     }
 
     /// Where an earlier run had come: changes up to `seen` are settled, and so are the deliveries
@@ -215,13 +233,17 @@ impl Pump {
                 self.in_transaction = true;
                 if self.seen.is_none_or(|seen| seen < change.position) {
                     self.seen = Some(change.position);
+                    if let Some(watched) = &mut self.watched {
+                        watched.is_changed |= change.relation.table == watched.table;
+                    }
                     self.change(change).await?;
                 }
             }
-            Captured::Commit { end, .. } => {
+            Captured::Commit { end, xid, .. } => {
                 self.in_transaction = false;
                 self.passed = end;
                 self.outbox.boundary(Opened::Boundary { end });
+                self.refresh(xid).await?;
             }
             Captured::Idle { end } => {
                 self.passed = end;
@@ -229,6 +251,28 @@ impl Pump {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the endpoints are as the transaction `xid` left them, if it changed their table.
+    async fn refresh(&mut self, xid: u32) -> anyhow::Result<()> {
+        let Some(watched) = &mut self.watched else { return Ok(()) };
+        if !std::mem::take(&mut watched.is_changed) {
+            return Ok(());
+        }
+        let (done_in, mut done) = oneshot::channel();
+        let refresh = Refresh { xid, done: done_in };
+        // What was read before is for the endpoints as they were.
+        self.outbox.hand_over().await?;
+        if watched.refreshes.send(refresh).await.is_err() {
+            return Ok(()); // it ends only with everything else
+        }
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut done => return Ok(()),
+                Some(turn) = self.turns.recv() => self.turn(turn),
+            }
+        }
     }
 
     async fn change(&mut self, mut change: Change) -> anyhow::Result<()> {
@@ -264,7 +308,10 @@ impl Pump {
                     (event, some.as_slice(), others)
                 }
             };
-            if takers.len() < self.books.endpoints() {
+            let by_value = takers.iter().filter(|taker| !rule_takers.contains(taker));
+            let before = notes.len();
+            notes.extend(by_value.map(|&taker| self.note(rule, Fate::Chosen(taker))));
+            if notes.len() > before || takers.len() < self.books.endpoints() {
                 notes.push(self.note(rule, Fate::Raised));
             }
             let refused = rule_takers.iter().filter(|taker| !takers.contains(taker));

@@ -14,6 +14,7 @@ use crate::app::books::Books;
 use crate::app::cuts::Cuts;
 use crate::app::pump::Pump;
 use crate::app::pump::Turn;
+use crate::app::pump::Watched;
 use crate::config::settings::Settings;
 use crate::event::route::Router;
 use crate::flow::budget::Budget;
@@ -55,6 +56,7 @@ pub(crate) struct Stages {
     pub(crate) parked: Option<Position>,
     /// Values that events were raised with, by rule, the oldest first.
     pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
+    pub(crate) watched: Option<Watched>,
 }
 
 /// A thread whose slot is ours. It reads nothing before it has its stages.
@@ -137,13 +139,14 @@ impl Reader {
         // Nobody takes anything before the first turn.
         let mut router = Router::new(system, &settings.events, &[]);
         let books = Books::new(&handles.metrics, &settings.events);
-        let Stages { mut turns, opened, ledger_ended, seen, ahead, parked, remembered } = stages;
+        let Stages { mut turns, opened, ledger_ended, seen, ahead, parked, remembered, watched } =
+            stages;
         for (rule, value) in remembered {
             router.remember(rule, value.fingerprint, value.position, value.committed);
         }
         let Some(first) = turns.recv().await else { return Ok(()) };
         let pump = Pump::new(router, books, handles.clock.clone(), budget, turns, opened);
-        let mut pump = pump.resumed(seen, ahead, parked);
+        let mut pump = pump.resumed(seen, ahead, parked).watching(watched);
         pump.turn(first);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
         pump.run(&mut source, stop, settings.grace / 2).await?;

@@ -183,7 +183,7 @@ pub(super) fn column(field: &Field<'_>) -> Option<String> {
 
 /// `table` or `schema.table`, as `\dt` shows them; a part with other characters than letters,
 /// digits, `_`, `$` and `-` stands in double quotes, as in SQL.
-fn table(field: &Field<'_>) -> Option<TableName> {
+pub(super) fn table(field: &Field<'_>) -> Option<TableName> {
     let text = field.string()?;
     let parts = identifiers(&text).filter(|parts| {
         parts.iter().all(|part| (1..=NAME_BYTES_MAX).contains(&part.len()) && !part.contains('\0'))

@@ -9,6 +9,7 @@
 
 mod answers;
 mod endpoint;
+pub mod endpoints_from;
 mod event;
 pub mod expression;
 mod field;
@@ -115,6 +116,10 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
     let webhook = webhook::read(root.section("webhook"), user_agent);
     let enabled = webhook.enabled;
     let events = read_events(&mut root, webhook.data_expiry);
+    let endpoints_from = root.has("endpoints_from");
+    let from = root.section("endpoints_from");
+    let from =
+        endpoints_from.then(|| endpoints_from::read(from, &webhook.terms, events.as_deref()));
     let endpoints = read_endpoints(&mut root, webhook, events.as_deref());
     let memory = service::read_memory(root.section("memory"));
     let log = service::read_log(root.section("log"));
@@ -128,6 +133,8 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
         enabled,
         events: events?,
         endpoints,
+        // A problem was noted for one that could not be read.
+        endpoints_from: from.flatten(),
         memory,
         log,
         grace,
@@ -156,6 +163,7 @@ fn read_endpoints(
     rules: Option<&[EventRule]>,
 ) -> Vec<Endpoint> {
     let none_written = !root.has("endpoint")
+        && !root.has("endpoints_from")
         && webhook.subscriptions.is_none()
         && webhook.urls.as_ref().is_some_and(|urls| urls.is_empty());
     let everything = [Glob::new("*")];

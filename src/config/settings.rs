@@ -12,6 +12,7 @@ use http::HeaderName;
 use http::HeaderValue;
 use url::Url;
 
+use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::expression::Expression;
 use crate::config::expression::Names;
 use crate::config::secret::Secret;
@@ -32,6 +33,7 @@ pub struct Settings {
     pub enabled: bool,
     pub events: Vec<EventRule>,
     pub endpoints: Vec<Endpoint>,
+    pub endpoints_from: Option<EndpointsFrom>,
     pub memory: Memory,
     pub log: Log,
     /// How long a shutdown may take before what is left is cut off.
@@ -339,6 +341,8 @@ pub struct Endpoint {
     pub enabled: bool,
     /// Event types, where `*` stands for any characters.
     pub events: Vec<Glob>,
+    /// Which of these events: those whose row has one of these values.
+    pub only: Option<Only>,
     /// Which of these events: those whose change the expression is true for.
     pub filter: Option<Expression>,
     /// The shape in which it gets events, whatever their own is.
@@ -381,6 +385,15 @@ impl Endpoint {
         debug_assert!(cleared.is_ok(), "every http URL has a host");
         url.into()
     }
+}
+
+/// Events of certain rows: found by the value, however many endpoints there are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Only {
+    /// A column of the event's row.
+    pub column: String,
+    /// As PostgreSQL writes them.
+    pub values: Vec<String>,
 }
 
 /// A pattern in which `*` stands for any characters, also none.

@@ -132,6 +132,7 @@ impl Terms {
             url,
             enabled: true,
             events,
+            only: None,
             filter: None,
             payload: None,
             signing: self.signing,

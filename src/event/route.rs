@@ -88,10 +88,19 @@ struct Rule {
     origin: Origin,
     table: Arc<TableName>,
     endpoints: Vec<EndpointIndex>,
+    /// Endpoints that take events by a value of their row, and are not among `endpoints`.
+    chosen: Vec<Chosen>,
     /// Of those endpoints that have one.
     filters: Vec<(EndpointIndex, Expression)>,
     /// Payloads other than the event's own, each with the endpoints that ask for it.
     others: Vec<(Payload, Vec<EndpointIndex>)>,
+}
+
+/// Who takes events with which values of one column.
+#[derive(Debug)]
+struct Chosen {
+    column: String,
+    takers: HashMap<String, Vec<EndpointIndex>>,
 }
 
 #[derive(Debug)]
@@ -191,6 +200,7 @@ impl Router {
             origin: Origin::new(system, &settings.event_type),
             table: Arc::new(settings.table.clone()),
             endpoints: Vec::new(),
+            chosen: Vec::new(),
             filters: Vec::new(),
             others: Vec::new(),
             settings: settings.clone(),
@@ -218,7 +228,9 @@ impl Router {
             let filter =
                 |(index, endpoint): (_, &Endpoint)| Some((index, endpoint.filter.clone()?));
             rule.filters = takers.clone().filter_map(filter).collect();
-            rule.endpoints = takers.clone().map(|(index, _)| index).collect();
+            let everybody = takers.clone().filter(|(_, endpoint)| endpoint.only.is_none());
+            rule.endpoints = everybody.map(|(index, _)| index).collect();
+            rule.chosen = chosen(takers.clone());
             let others = others(&rule.settings, takers);
             // What is compiled for a relation has the shapes in this order.
             if others.iter().map(|(payload, _)| payload).ne(rule.others.iter().map(|(p, _)| p)) {
@@ -284,6 +296,26 @@ fn window(rule: &EventRule) -> Option<Window> {
     rule.dedupe.as_ref().map(|dedupe| Window::new(dedupe.window, VALUES_MAX))
 }
 
+fn chosen<'e>(takers: impl Iterator<Item = (EndpointIndex, &'e Endpoint)>) -> Vec<Chosen> {
+    let mut all: Vec<Chosen> = Vec::new();
+    for (index, endpoint) in takers {
+        let Some(only) = &endpoint.only else { continue };
+        let place = all.iter().position(|known| known.column == only.column);
+        let place = place.unwrap_or_else(|| {
+            all.push(Chosen { column: only.column.clone(), takers: HashMap::new() });
+            all.len() - 1
+        });
+        let Some(chosen) = all.get_mut(place) else { continue };
+        for value in &only.values {
+            let takers = chosen.takers.entry(value.clone()).or_default();
+            if takers.last() != Some(&index) {
+                takers.push(index);
+            }
+        }
+    }
+    all
+}
+
 /// The payloads of endpoints that want another shape than the rule's, each with who wants it.
 fn others<'e>(
     rule: &EventRule,
@@ -331,6 +363,16 @@ fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
         }
     };
     Compiled { relation: Arc::clone(relation), plans: mine.map(plan).collect() }
+}
+
+impl Chosen {
+    /// Who takes an event of this change.
+    fn by_value(&self, change: &Change) -> Option<&[EndpointIndex]> {
+        let column = change.relation.column(&self.column)?;
+        let Image::In(row) = image::current(change, column) else { return None };
+        let Value::Text(text) = row.value(column) else { return None };
+        self.takers.get(std::str::from_utf8(text).ok()?).map(Vec::as_slice)
+    }
 }
 
 fn concerns(on: Operations, op: &Op) -> bool {
@@ -390,15 +432,17 @@ impl Plan {
                 held: None,
             })
         };
-        if rule.filters.is_empty() && rule.others.is_empty() {
+        if rule.filters.is_empty() && rule.others.is_empty() && rule.chosen.is_empty() {
             return Routed::Event(event(render(&self.shape, faults)));
         }
         let mut refuses = |endpoint: &EndpointIndex| {
             let filter = rule.filters.iter().find(|(index, _)| index == endpoint);
             filter.is_some_and(|(_, filter)| !holds(filter, &scope, faults))
         };
-        let endpoints: Vec<_> =
+        let mut endpoints: Vec<_> =
             rule.endpoints.iter().copied().filter(|endpoint| !refuses(endpoint)).collect();
+        let by_value = rule.chosen.iter().filter_map(|chosen| chosen.by_value(change)).flatten();
+        endpoints.extend(by_value.copied().filter(|endpoint| !refuses(endpoint)));
         let mut own = endpoints.len();
         let mut others = Vec::new();
         for ((_, sharing), shape) in rule.others.iter().zip(&self.others) {
@@ -411,7 +455,7 @@ impl Plan {
         }
         // What nobody gets is not rendered.
         let body = if own > 0 { render(&self.shape, faults) } else { Body::default() };
-        match own == rule.endpoints.len() {
+        match own == rule.endpoints.len() && endpoints.len() == own {
             true => Routed::Event(event(body)),
             false => Routed::Partly { event: event(body), endpoints, others },
         }

@@ -56,6 +56,9 @@ pub enum Fate {
     Raised,
     /// It became an event, but this endpoint's own filter kept it back.
     Refused(EndpointIndex),
+    /// It became an event for this endpoint, which takes events by their rows' values: `Raised`
+    /// does not count for it this time.
+    Chosen(EndpointIndex),
     /// No change: the edition begins, and no note of an earlier one follows. The rule has no meaning.
     Begun,
 }

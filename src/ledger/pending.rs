@@ -201,13 +201,15 @@ impl Pending {
             let counts = match note.fate {
                 Fate::Filtered | Fate::Expired => true,
                 Fate::Raised => !takes, // for the others their own settlement counts
-                Fate::Refused(endpoint) => endpoint == index,
+                Fate::Refused(endpoint) | Fate::Chosen(endpoint) => endpoint == index,
                 Fate::Begun => false,
             };
             if !counts {
                 continue;
             }
             let count = self.books.entry((index, Arc::clone(table))).or_default();
+            // What counted for all that do not take it is taken back: its own settlement counts.
+            let times = if matches!(note.fate, Fate::Chosen(_)) { -times } else { times };
             count.captured += times;
             if takes && note.fate == Fate::Expired {
                 count.expired += times;

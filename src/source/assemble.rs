@@ -78,6 +78,7 @@ pub struct Assembler {
 struct Transaction {
     commit: Lsn,
     committed: Timestamp,
+    xid: u32,
     next_ordinal: u32,
     metadata: Option<Bytes>,
     /// A write-back of this slot: what follows raises nothing.
@@ -143,7 +144,9 @@ impl Assembler {
         captured: &mut Vec<Captured>,
     ) -> Result<(), AssembleError> {
         match message {
-            PgOutput::Begin { final_lsn, committed, xid: _ } => self.begin(final_lsn, committed)?,
+            PgOutput::Begin { final_lsn, committed, xid } => {
+                self.begin(final_lsn, committed, xid)?
+            }
             PgOutput::Message { transactional, lsn: _, prefix, content } => {
                 if transactional && prefix == METADATA_PREFIX {
                     let open = self.transaction("a transactional message")?;
@@ -154,8 +157,8 @@ impl Assembler {
                 }
             }
             PgOutput::Commit { commit_lsn, end_lsn, committed } => {
-                let commit = self.commit(commit_lsn)?;
-                captured.push(Captured::Commit { commit, end: end_lsn, committed });
+                let (commit, xid) = self.commit(commit_lsn)?;
+                captured.push(Captured::Commit { commit, end: end_lsn, committed, xid });
             }
             // Where a transaction came from first, and names of types, which `types` asks for by
             // OID when a relation uses them, decide nothing.
@@ -187,22 +190,29 @@ impl Assembler {
         self.open.is_none().then_some(Captured::Idle { end })
     }
 
-    fn begin(&mut self, commit: Lsn, committed: Timestamp) -> Result<(), AssembleError> {
+    fn begin(&mut self, commit: Lsn, committed: Timestamp, xid: u32) -> Result<(), AssembleError> {
         if let Some(open) = &self.open {
             return Err(AssembleError::NestedTransaction { open: open.commit });
         }
-        self.open =
-            Some(Transaction { commit, committed, next_ordinal: 0, metadata: None, own: false });
+        self.open = Some(Transaction {
+            commit,
+            committed,
+            xid,
+            next_ordinal: 0,
+            metadata: None,
+            own: false,
+        });
         Ok(())
     }
 
-    fn commit(&mut self, committed: Lsn) -> Result<Lsn, AssembleError> {
-        let begun = self.transaction("a commit")?.commit;
+    fn commit(&mut self, committed: Lsn) -> Result<(Lsn, u32), AssembleError> {
+        let open = self.transaction("a commit")?;
+        let (begun, xid) = (open.commit, open.xid);
         if begun != committed {
             return Err(AssembleError::OtherCommit { begun, committed });
         }
         self.open = None;
-        Ok(committed)
+        Ok((committed, xid))
     }
 
     fn truncate(

@@ -74,6 +74,7 @@ fn endpoint(url: &str) -> Endpoint {
         enabled: true,
         url: Secret::new(Url::parse(url).unwrap()),
         events: Vec::new(),
+        only: None,
         filter: None,
         payload: None,
         signing: None,

@@ -4,6 +4,7 @@ mod catalog;
 mod crash;
 mod decode;
 mod dedupe;
+mod endpoints_from;
 mod endurance;
 mod http_manners;
 mod lanes;

@@ -12,7 +12,6 @@ use crate::delivery::http::Client;
 use crate::flow::settlement::EndpointIndex;
 
 /// One change of the endpoints.
-#[expect(dead_code, reason = "nothing gives orders yet")]
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     Add {
@@ -22,6 +21,7 @@ pub(crate) enum Change {
     /// Other settings under the same name.
     Replace(Box<Endpoint>),
     /// Enables or disables it: a disabled endpoint takes no events, and keeps what waits for it.
+    #[expect(dead_code, reason = "nothing switches endpoints yet")]
     Switch {
         name: Arc<str>,
         enabled: bool,

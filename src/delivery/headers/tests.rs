@@ -30,6 +30,7 @@ fn endpoint() -> Endpoint {
         enabled: true,
         url: Secret::new(Url::parse("https://crm.example.com/hooks").unwrap()),
         events: Vec::new(),
+        only: None,
         filter: None,
         payload: None,
         signing: None,

@@ -92,6 +92,7 @@ pub(crate) fn endpoint(events: &str) -> Endpoint {
         enabled: true,
         url: Secret::new("http://127.0.0.1/".parse().unwrap()),
         events: vec![Glob::new(events)],
+        only: None,
         filter: None,
         payload: None,
         signing: None,
