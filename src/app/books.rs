@@ -1,4 +1,5 @@
-//! What the pump counts: everything that is captured and never reaches a lane.
+//! What the pump counts: what becomes of changes before they reach a lane. The books of deliveries
+//! are the ledger's.
 
 use std::sync::Arc;
 
@@ -8,61 +9,40 @@ use crate::flow::event::EventId;
 use crate::flow::event::Facts;
 use crate::flow::event::RuleIndex;
 use crate::flow::settlement::EndpointIndex;
-use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::EventMetrics;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::metrics::TableMetrics;
 
 /// Handles to the counters, resolved once.
 pub(crate) struct Books {
-    rules: Vec<RuleBooks>,
-    endpoints: Vec<(Arc<str>, EndpointMetrics)>,
-}
-
-struct RuleBooks {
-    event_type: Arc<str>,
-    table: TableMetrics,
-    event: EventMetrics,
+    rules: Vec<(Arc<str>, EventMetrics)>,
+    endpoints: Vec<Arc<str>>,
 }
 
 impl Books {
     pub(crate) fn new(metrics: &Metrics, rules: &[EventRule], endpoints: &[Endpoint]) -> Self {
-        let rule = |rule: &EventRule| RuleBooks {
-            event_type: Arc::clone(&rule.event_type),
-            table: metrics.table(&rule.table),
-            event: metrics.event(&rule.event_type),
-        };
-        let endpoint = |e: &Endpoint| (Arc::clone(&e.name), metrics.endpoint(&e.name));
+        let rule =
+            |rule: &EventRule| (Arc::clone(&rule.event_type), metrics.event(&rule.event_type));
         Self {
             rules: rules.iter().map(rule).collect(),
-            endpoints: endpoints.iter().map(endpoint).collect(),
+            endpoints: endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect(),
         }
     }
 
-    /// A change fell under a rule.
-    pub(crate) fn captured(&self, rule: RuleIndex) {
-        if let Some(rule) = self.rules.get(rule.0) {
-            rule.table.captured.inc();
-        }
-    }
-
-    /// The rule's filter kept it back from every endpoint.
+    /// The rule's filter kept a change back from every endpoint.
     pub(crate) fn filtered(&self, rule: RuleIndex) {
-        if let Some(rule) = self.rules.get(rule.0) {
-            rule.event.filtered.inc();
-        }
-        for (_, endpoint) in &self.endpoints {
-            endpoint.filtered.inc();
+        if let Some((_, event)) = self.rules.get(rule.0) {
+            event.filtered.inc();
         }
     }
 
-    /// It became an event for `takers`, to whom it is owed from here on; the ledger takes it off
-    /// again. The other endpoints do not want it.
-    pub(crate) fn raised(&self, rule: RuleIndex, takers: &[EndpointIndex]) {
-        self.shared_out(rule, takers, |endpoint| endpoint.pending_memory.inc());
+    /// A change became an event.
+    pub(crate) fn raised(&self, rule: RuleIndex) {
+        if let Some((_, event)) = self.rules.get(rule.0) {
+            event.raised.inc();
+        }
     }
 
-    /// It was too old when it was read; see [`Self::raised`] for the endpoints that do not want it.
+    /// It did, and was too old for `takers` when it was read.
     pub(crate) fn expired(
         &self,
         rule: RuleIndex,
@@ -70,28 +50,10 @@ impl Books {
         id: EventId,
         facts: &Facts,
     ) {
-        self.shared_out(rule, takers, |endpoint| endpoint.expired.inc());
-        let event_type = self.rules.get(rule.0).map_or("", |rule| &rule.event_type);
-        for (name, _) in takers.iter().filter_map(|taker| self.endpoints.get(taker.0)) {
+        self.raised(rule);
+        let event_type = self.rules.get(rule.0).map_or("", |(event_type, _)| event_type);
+        for name in takers.iter().filter_map(|taker| self.endpoints.get(taker.0)) {
             crate::ledger::outcome_log::expired(name, event_type, id, facts);
-        }
-    }
-
-    fn shared_out(
-        &self,
-        rule: RuleIndex,
-        takers: &[EndpointIndex],
-        taken: impl Fn(&EndpointMetrics),
-    ) {
-        if let Some(rule) = self.rules.get(rule.0) {
-            rule.event.raised.inc();
-        }
-        for (index, (_, endpoint)) in self.endpoints.iter().enumerate() {
-            if takers.contains(&EndpointIndex(index)) {
-                taken(endpoint);
-            } else {
-                endpoint.filtered.inc();
-            }
         }
     }
 }

@@ -11,7 +11,9 @@ use crate::app::refill::Backlog;
 use crate::config::settings::Endpoint;
 use crate::delivery::http::Client;
 use crate::delivery::network::Network;
+use crate::failpoint;
 use crate::flow::backlog::Standing;
+use crate::flow::lease::Lease;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Report;
 use crate::queue;
@@ -69,13 +71,24 @@ fn lane(
         let attempt = |lease| {
             let (client, now) = (Arc::clone(&client), times.now());
             async move {
-                let exchange = client.attempt(&lease, now).await;
+                failpoint::reached_over("before_post", || about(&lease));
+                if lease.replay {
+                    failpoint::reached("replaying");
+                }
+                let attempt = client.attempt(&lease, now);
+                let exchange = failpoint::during("post_sent", attempt).await;
                 (lease, exchange)
             }
         };
         let refill = |after, rows| {
             let (backlog, name) = (Arc::clone(&backlog), Arc::clone(&name));
-            async move { backlog.page(&name, after, rows).await }
+            async move {
+                let page = backlog.page(&name, after, rows).await;
+                if page.as_ref().is_ok_and(|page| !page.is_empty()) {
+                    failpoint::reached("refilled");
+                }
+                page
+            }
         };
         let run = task.run(attempt, move || clock.now(), || true, refill, reports, cuts.no_more);
         tokio::select! {
@@ -85,4 +98,10 @@ fn lane(
         }
     };
     Ok((sender, run))
+}
+
+/// The facts of a request's events, `id=7`.
+fn about(lease: &Lease) -> String {
+    let facts = lease.events.iter().flat_map(|event| event.facts.iter());
+    facts.map(|(column, value)| format!("{column}={value} ")).collect()
 }

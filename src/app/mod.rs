@@ -15,6 +15,7 @@
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
 
 mod books;
+mod caution;
 mod cuts;
 mod lanes;
 mod observe;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::api::Surface;
+use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
@@ -55,6 +57,7 @@ use crate::config::settings::Settings;
 use crate::delivery::network::Network;
 use crate::flow::budget::Budget;
 use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::ledger;
 use crate::ledger::Ledger;
@@ -63,6 +66,7 @@ use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
 use crate::source::status::StatusHandle;
 use crate::source::wire::feedback::LetGo;
+use crate::store::books::Entry;
 use crate::task::Tasks;
 use crate::telemetry::metrics::Metrics;
 
@@ -134,7 +138,12 @@ impl App {
         let lanes = lanes::start(&settings.endpoints, &taken.backlog, &common, &mut tasks)?;
         drop(common); // the lanes alone hold the way to the ledger
         let scrape = Scrape::new(&settings.endpoints, &lanes, &handles, confirmed);
-        let ledger = ledger(&settings, &handles, confirmed_in, taken.writer);
+        let (settled_in, settled) = watch::channel(None);
+        let (slot, epoch) =
+            (Arc::clone(taken.writer.holding().slot()), taken.writer.holding().epoch());
+        let caution = Caution::new(taken.past, taken.marks, slot, epoch, settled);
+        let published = Published { confirmed: confirmed_in, settled: settled_in };
+        let ledger = ledger(&settings, &handles, published, taken.writer, taken.books);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         tasks.spawn("the ledger", async move {
             tokio::select! {
@@ -152,6 +161,7 @@ impl App {
             seen: taken.seen,
             ahead: taken.ahead,
             parked: taken.backlog.iter().flatten().map(|standing| standing.newest).max(),
+            caution,
         };
         attached.begin(stages);
         tasks.spawn("the source", attached.ended());
@@ -236,11 +246,18 @@ async fn start_observer(
     Ok(())
 }
 
+/// What the ledger tells the source and the pump.
+struct Published {
+    confirmed: watch::Sender<Lsn>,
+    settled: watch::Sender<Option<Position>>,
+}
+
 fn ledger(
     settings: &Settings,
     handles: &Handles,
-    confirmed: watch::Sender<Lsn>,
+    published: Published,
     writer: Writer,
+    books: Vec<Entry>,
 ) -> Ledger {
     let takers = |rule: &EventRule| {
         let takes = |endpoint: &Endpoint| settings.enabled && endpoint.takes(rule);
@@ -256,8 +273,10 @@ fn ledger(
         push_log: settings.push_log,
         stats: Arc::clone(&handles.stats),
         clock: handles.clock.clone(),
-        confirmed,
+        confirmed: published.confirmed,
+        settled: published.settled,
         writer,
+        books,
     };
     Ledger::new(&settings.endpoints, &handles.metrics, terms)
 }

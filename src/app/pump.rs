@@ -8,7 +8,6 @@
 //! Runs on the source's thread. While a lane or the memory budget is full it waits, and so nothing
 //! is read from PostgreSQL; feedback goes on beside it.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -19,9 +18,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::books::Books;
+use crate::app::caution::Caution;
 use crate::clock::DatabaseClock;
 use crate::event::route::Routed;
 use crate::event::route::Router;
+use crate::failpoint;
 use crate::flow::budget::Budget;
 use crate::flow::budget::Held;
 use crate::flow::budget::Permit;
@@ -33,11 +34,13 @@ use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::Poison;
 use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Opened;
 use crate::queue::sender::LaneSender;
 use crate::source::stream::Source;
+use crate::store::runs::Stage;
 
 /// What an event costs in memory beside its body: its own fields, and its place in each lane.
 const EVENT_OVERHEAD_BYTES: usize = 512;
@@ -62,6 +65,7 @@ pub(crate) struct Pump {
     /// Whether a transaction was begun and its commit has not come yet.
     in_transaction: bool,
     routed: Vec<(RuleIndex, Routed)>,
+    caution: Caution,
 }
 
 impl Pump {
@@ -92,7 +96,14 @@ impl Pump {
             passed: Lsn::ZERO,
             in_transaction: false,
             routed: Vec::new(),
+            caution: Caution::None,
         }
+    }
+
+    /// As the crashes before this run ask for.
+    pub(crate) fn cautious(mut self, caution: Caution) -> Self {
+        self.caution = caution;
+        self
     }
 
     /// Where an earlier run had come: changes up to `seen` are settled, and so are the deliveries
@@ -163,12 +174,18 @@ impl Pump {
         match captured {
             Captured::Change(change) => {
                 self.in_transaction = true;
+                failpoint::reached("in_transaction");
                 if self.seen.is_none_or(|seen| seen < change.position) {
                     self.seen = Some(change.position);
-                    self.change(change).await?;
+                    if self.caution.is_one_by_one() {
+                        self.change_alone(change).await?;
+                    } else {
+                        self.change(change).await?;
+                    }
                 }
             }
             Captured::Commit { end, .. } => {
+                failpoint::reached("commit_seen");
                 self.in_transaction = false;
                 self.passed = end;
                 self.outbox.boundary(Opened::Boundary { end });
@@ -181,16 +198,30 @@ impl Pump {
         Ok(())
     }
 
+    /// One of the changes among which walhook has crashed.
+    async fn change_alone(&mut self, change: Change) -> anyhow::Result<()> {
+        let position = change.position;
+        self.caution.mark(position, Stage::Rendering).await;
+        self.change(change).await?;
+        self.caution.mark(position, Stage::Sending).await;
+        self.outbox.hand_over().await?;
+        self.caution.wait(position).await;
+        Ok(())
+    }
+
     async fn change(&mut self, mut change: Change) -> anyhow::Result<()> {
         let mut routed = std::mem::take(&mut self.routed);
-        let now = self.clock.now();
-        self.router.route(&change, now, |rule, outcome| routed.push((rule, outcome)));
+        let (now, convicted) = (self.clock.now(), self.caution.convicts(change.position));
+        let keep = |rule, outcome| routed.push((rule, outcome));
+        match convicted {
+            Some(Stage::Rendering) => self.router.set_aside(&change, keep),
+            Some(Stage::Sending) | None => self.router.route(&change, now, keep),
+        }
         let row = change.held.take().map(Arc::new);
         let mut notes = Vec::new();
         for (rule, outcome) in routed.drain(..) {
             let rule_takers = self.router.endpoints(rule);
-            self.books.captured(rule);
-            let some;
+            let mut poison = convicted.map(|_stage| Poison::Crashes);
             let (mut event, takers) = match outcome {
                 Routed::Filtered => {
                     self.books.filtered(rule);
@@ -198,24 +229,29 @@ impl Pump {
                     continue;
                 }
                 Routed::Expired { id, facts } => {
-                    self.books.expired(rule, rule_takers, id, &facts);
+                    self.books.expired(rule, &rule_takers, id, &facts);
                     notes.push(Note { rule, fate: Fate::Expired });
                     continue;
                 }
-                Routed::Event(event) => (event, rule_takers),
-                Routed::Partly { event, endpoints } => {
-                    some = endpoints;
-                    (event, some.as_slice())
+                Routed::Event(event) => (event, Arc::clone(&rule_takers)),
+                Routed::Partly { event, endpoints } => (event, endpoints.into()),
+                Routed::Poison(event) => {
+                    poison = poison.or(Some(Poison::Unrenderable));
+                    (event, Arc::clone(&rule_takers))
                 }
             };
-            if takers.len() < self.outbox.lanes.len() {
+            self.books.raised(rule);
+            if takers.is_empty() || takers.len() < self.outbox.lanes.len() {
                 notes.push(Note { rule, fate: Fate::Raised });
             }
             let refused = rule_takers.iter().filter(|taker| !takers.contains(taker));
             notes.extend(refused.map(|&taker| Note { rule, fate: Fate::Refused(taker) }));
             let takers = owed(&mut self.ahead, takers, event.id);
-            self.books.raised(rule, &takers);
             if takers.is_empty() {
+                continue;
+            }
+            if let Some(why) = poison {
+                self.outbox.set_aside(event, rule, takers, why);
                 continue;
             }
             event.held = Some(match &row {
@@ -225,7 +261,7 @@ impl Pump {
                     Held::Own(share(&self.budget, &mut self.outbox, bytes).await?)
                 }
             });
-            self.outbox.add(event, &takers);
+            self.outbox.add(event, rule, takers);
         }
         self.routed = routed;
         self.outbox.close(notes, change.position);
@@ -234,13 +270,13 @@ impl Pump {
 }
 
 /// The takers that an earlier run has not settled the event for.
-fn owed<'a>(
+fn owed(
     ahead: &mut HashSet<(EndpointIndex, EventId)>,
-    takers: &'a [EndpointIndex],
+    takers: Arc<[EndpointIndex]>,
     id: EventId,
-) -> Cow<'a, [EndpointIndex]> {
+) -> Arc<[EndpointIndex]> {
     if ahead.is_empty() {
-        return Cow::Borrowed(takers);
+        return takers;
     }
     takers.iter().copied().filter(|taker| !ahead.remove(&(*taker, id))).collect()
 }
@@ -274,17 +310,30 @@ struct Outbox {
 }
 
 impl Outbox {
-    fn add(&mut self, mut event: Box<Event>, takers: &[EndpointIndex]) {
+    fn add(&mut self, mut event: Box<Event>, rule: RuleIndex, takers: Arc<[EndpointIndex]>) {
         event.sequence = self.next_sequence;
         self.next_sequence += 1;
-        let owed = u32::try_from(takers.len()).unwrap_or(u32::MAX);
-        self.opened.push(Opened::Event { committed: event.committed, owed });
+        let committed = event.committed;
         let event = Arc::new(*event);
-        for taker in takers {
+        for taker in takers.iter() {
             if let Some(batch) = self.batches.get_mut(taker.0) {
                 batch.push(Arc::clone(&event));
             }
         }
+        self.opened.push(Opened::Event { committed, rule, takers });
+    }
+
+    /// The ledger buries it; no lane hears of it.
+    fn set_aside(
+        &mut self,
+        mut event: Box<Event>,
+        rule: RuleIndex,
+        takers: Arc<[EndpointIndex]>,
+        why: Poison,
+    ) {
+        event.sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.opened.push(Opened::Poison { event: Arc::new(*event), rule, takers, why });
     }
 
     fn boundary(&mut self, boundary: Opened) {

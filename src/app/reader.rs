@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::Handles;
 use crate::app::books::Books;
+use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
 use crate::app::pump::Pump;
 use crate::config::settings::Settings;
@@ -50,6 +51,7 @@ pub(crate) struct Stages {
     pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
     /// The newest change of which something is parked.
     pub(crate) parked: Option<Position>,
+    pub(crate) caution: Caution,
 }
 
 /// A thread whose slot is ours. It reads nothing before it has its stages.
@@ -128,9 +130,9 @@ impl Reader {
         let takers = if settings.enabled { settings.endpoints.as_slice() } else { &[] };
         let router = Router::new(system, &settings.events, takers);
         let books = Books::new(&handles.metrics, &settings.events, &settings.endpoints);
-        let Stages { lanes, opened, ledger_ended, seen, ahead, parked } = stages;
+        let Stages { lanes, opened, ledger_ended, seen, ahead, parked, caution } = stages;
         let pump = Pump::new(router, books, handles.clock.clone(), budget, lanes, opened);
-        let pump = pump.resumed(seen, ahead, parked);
+        let pump = pump.resumed(seen, ahead, parked).cautious(caution);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
         pump.run(&mut source, stop, settings.grace / 2).await?;
         // An error of the sender means that it has ended, too.

@@ -19,10 +19,14 @@ use crate::source::wire::feedback::LetGo;
 use crate::store;
 use crate::store::Session;
 use crate::store::backlog;
+use crate::store::books;
+use crate::store::books::Entry;
 use crate::store::dead_letters;
 use crate::store::migrate;
 use crate::store::progress;
 use crate::store::progress::Lineage;
+use crate::store::runs;
+use crate::store::runs::Past;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::Metrics;
 
@@ -37,6 +41,11 @@ pub(crate) struct Taken {
     pub(crate) letters: Vec<(Arc<str>, u64)>,
     /// What the backlog holds, by endpoint index.
     pub(crate) backlog: Vec<Option<Standing>>,
+    /// How the runs before have ended, and a session for marks if they have crashed.
+    pub(crate) past: Past,
+    pub(crate) marks: Option<Session>,
+    /// What became of all deliveries so far.
+    pub(crate) books: Vec<Entry>,
 }
 
 impl Taken {
@@ -110,9 +119,24 @@ pub(crate) async fn take(
         }
     }
     let letters = dead_letters::sizes(&session.client, slot).await?;
+    let books = books::load(&session.client, slot).await?;
+    let past = runs::started(&mut session.client, &holding, progress.settled).await?;
+    let marks = match past {
+        Past::Crashing => Some(store::connect(&settings.state).await?),
+        Past::Sound | Past::Convicted(_) => None,
+    };
     let days = settings.push_log.retention_days;
     let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
-    Ok(Taken { writer, seen: progress.settled, ahead, letters, backlog: standings })
+    Ok(Taken {
+        writer,
+        seen: progress.settled,
+        ahead,
+        letters,
+        backlog: standings,
+        past,
+        marks,
+        books,
+    })
 }
 
 /// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.

@@ -11,6 +11,7 @@
 //! ledger ends when the pump and all lanes have dropped their senders, and what it has published by
 //! then is final.
 
+mod live;
 pub mod outcome_log;
 pub mod pending;
 pub mod stats;
@@ -28,18 +29,26 @@ use tokio::time::Instant;
 use crate::clock::DatabaseClock;
 use crate::config::settings::Endpoint;
 use crate::config::settings::PushLog;
+use crate::failpoint;
+use crate::flow::event::Event;
 use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
 use crate::flow::settlement::Attempt;
+use crate::flow::settlement::DeathReason;
+use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
+use crate::flow::settlement::Poison;
 use crate::flow::settlement::Report;
 use crate::flow::settlement::Settlement;
 use crate::flow::watermark::Opened;
 use crate::flow::watermark::Watermark;
+use crate::ledger::live::LiveBooks;
 use crate::ledger::pending::Names;
 use crate::ledger::pending::Pending;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
+use crate::store::books::Entry;
 use crate::store::flush::Flush;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::EndpointMetrics;
@@ -66,6 +75,10 @@ pub struct Terms {
     pub clock: DatabaseClock,
     pub confirmed: watch::Sender<Lsn>,
     pub writer: Writer,
+    /// Told how far everything is settled, whether it is flushed or not.
+    pub settled: watch::Sender<Option<Position>>,
+    /// The books as the state holds them.
+    pub books: Vec<Entry>,
 }
 
 /// The owner of the books.
@@ -81,11 +94,13 @@ pub struct Ledger {
     housekeeping: Instant,
     /// By endpoint index.
     endpoints: Vec<Account>,
+    live: LiveBooks,
     names: Names,
     push_log: PushLog,
     stats: Arc<Stats>,
     clock: DatabaseClock,
     confirmed: watch::Sender<Lsn>,
+    settled: watch::Sender<Option<Position>>,
     flush_seconds: Histogram,
 }
 
@@ -100,7 +115,11 @@ struct Account {
 }
 
 impl Ledger {
+    /// Takes up the books where the state left them, so that the metrics go on from there. The
+    /// gauges of what is parked have to be set.
     pub fn new(endpoints: &[Endpoint], metrics: &Metrics, terms: Terms) -> Self {
+        let live = LiveBooks::new(metrics, &terms.names.endpoints, &terms.books);
+        terms.stats.resume(&terms.books);
         let account = |endpoint: &Endpoint| Account {
             name: Arc::clone(&endpoint.name),
             shown_url: endpoint.shown_url(),
@@ -114,11 +133,13 @@ impl Ledger {
             flushing: None,
             housekeeping: Instant::now(),
             endpoints: endpoints.iter().map(account).collect(),
+            live,
             names: terms.names,
             push_log: terms.push_log,
             stats: terms.stats,
             clock: terms.clock,
             confirmed: terms.confirmed,
+            settled: terms.settled,
             flush_seconds: metrics.ledger_flush(),
         }
     }
@@ -138,6 +159,9 @@ impl Ledger {
             let ending = !pump_lives && !lanes_live;
             self.start_flush(ending);
             if ending && self.flushing.is_none() {
+                if let Some(writer) = &mut self.writer {
+                    writer.say_stopped().await;
+                }
                 return Ok(());
             }
             let room = self.pending.len() < 2 * FLUSH_ROWS;
@@ -151,6 +175,7 @@ impl Ledger {
                 (writer, flushed) = flushed(&mut self.flushing), if is_flushing => {
                     self.flushing = None;
                     self.writer = Some(writer);
+                    failpoint::reached("flushed");
                     self.publish(flushed?);
                 }
                 count = reports.recv_many(&mut arrived, REPORTS_MAX), if lanes_live && room => {
@@ -158,6 +183,9 @@ impl Ledger {
                     // The pump tells us first, but the two channels are two: look again.
                     while let Ok(batch) = opened.try_recv() {
                         self.open(batch);
+                    }
+                    if !pump_lives && count > 0 {
+                        failpoint::reached("draining");
                     }
                     arrived.drain(..).for_each(|report| self.book(report));
                 }
@@ -179,6 +207,9 @@ impl Ledger {
             self.due = Some(Instant::now() + FLUSH_AFTER);
         }
         self.stats.set_oldest_open(self.watermark.oldest());
+        if self.settled.receiver_count() > 0 {
+            self.settled.send_replace(self.watermark.settled());
+        }
     }
 
     fn next_deadline(&self) -> Instant {
@@ -222,7 +253,30 @@ impl Ledger {
     }
 
     fn open(&mut self, batch: Vec<Opened>) {
-        batch.into_iter().for_each(|opened| self.watermark.note(opened));
+        for opened in batch {
+            self.live.opened(&self.names, &opened);
+            if let Opened::Poison { event, takers, why, .. } = &opened {
+                let (event, takers, why) = (Arc::clone(event), Arc::clone(takers), *why);
+                self.watermark.note(opened);
+                self.set_aside(&event, &takers, why);
+            } else {
+                self.watermark.note(opened);
+            }
+        }
+    }
+
+    /// Nobody but us settles an event that no lane sees.
+    fn set_aside(&mut self, event: &Arc<Event>, takers: &[EndpointIndex], why: Poison) {
+        let settlements = takers.iter().map(|&endpoint| Settlement {
+            event: Arc::clone(event),
+            endpoint,
+            outcome: Outcome::Dead { reason: DeathReason::Poison(why) },
+            holding: Holding::Wal,
+            attempts: 0,
+            history: None,
+        });
+        let settlements = settlements.collect();
+        self.book(Report { attempts: Vec::new(), settlements });
     }
 
     fn book(&mut self, report: Report) {
@@ -231,6 +285,9 @@ impl Ledger {
             self.pending.attempted(&self.names, &self.push_log, attempt);
         }
         for settlement in report.settlements {
+            if matches!(settlement.outcome, Outcome::Delivered { .. }) {
+                failpoint::reached("answered");
+            }
             self.settled(&settlement);
             self.pending.settled(&self.names, settlement, self.clock.now());
         }
@@ -259,33 +316,17 @@ impl Ledger {
         if settlement.holding == Holding::Wal {
             self.watermark.settle(settlement.event.sequence);
         }
+        self.live.settled(settlement);
         let Some(account) = self.endpoints.get(settlement.endpoint.0) else { return };
-        let parked = matches!(settlement.outcome, Outcome::Parked { .. });
-        match settlement.holding {
-            Holding::Wal => {
-                account.metrics.pending_memory.dec();
-                account.metrics.pending_backlog.add(i64::from(parked));
-            }
-            Holding::Backlog => account.metrics.pending_backlog.sub(i64::from(!parked)),
-            Holding::DeadLetter(_) => {}
-        }
         let now = self.clock.now();
         match &settlement.outcome {
             Outcome::Delivered { took, .. } => {
                 self.stats.succeeded(*took, now);
-                account.metrics.delivered.inc();
                 let since_commit = now.since(settlement.event.committed);
                 account.metrics.commit_to_delivery.observe(since_commit.as_secs_f64());
             }
-            Outcome::Dead { .. } => {
-                self.stats.failed(now);
-                account.metrics.dead.inc();
-                let again = matches!(settlement.holding, Holding::DeadLetter(_));
-                account.metrics.dead_letters.add(i64::from(!again));
-            }
-            Outcome::Expired => account.metrics.expired.inc(),
-            Outcome::Filtered => account.metrics.filtered.inc(),
-            Outcome::Parked { .. } => {}
+            Outcome::Dead { .. } => self.stats.failed(now),
+            Outcome::Expired | Outcome::Filtered | Outcome::Parked { .. } => {}
         }
         outcome_log::settled(&account.name, &account.shown_url, settlement);
     }

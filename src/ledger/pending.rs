@@ -197,12 +197,7 @@ impl Pending {
         let times = i64::try_from(times).unwrap_or(i64::MAX);
         for index in (0..names.endpoints.len()).map(EndpointIndex) {
             let takes = takers.contains(&index);
-            let counts = match note.fate {
-                Fate::Filtered | Fate::Expired => true,
-                Fate::Raised => !takes, // for the others their own settlement counts
-                Fate::Refused(endpoint) => endpoint == index,
-            };
-            if !counts {
+            if !note.fate.concerns(index, takes) {
                 continue;
             }
             let count = self.books.entry((index, Arc::clone(table))).or_default();
@@ -271,5 +266,6 @@ fn class(reason: &DeathReason) -> DeathClass {
         DeathReason::EndpointGone => DeathClass::Gone,
         DeathReason::BacklogFull => DeathClass::BacklogRows,
         DeathReason::BacklogTooOld => DeathClass::BacklogAge,
+        DeathReason::Poison(_) => DeathClass::Poison,
     }
 }

@@ -27,6 +27,7 @@ pub mod partitions;
 pub mod progress;
 pub mod push_log;
 pub mod resend;
+pub mod runs;
 mod sql;
 pub mod state_error;
 pub mod stored_event;
