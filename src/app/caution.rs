@@ -10,11 +10,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::flow::lsn::Position;
+use crate::ledger::writer::Writer;
 use crate::store::Session;
 use crate::store::runs;
 use crate::store::runs::Mark;
 use crate::store::runs::Past;
 use crate::store::runs::Stage;
+use crate::store::state_error::StateError;
 
 /// Changes taken one by one before a run goes on as usual: about what memory holds at once. If the
 /// guilty one lies further ahead, there is progress, and the next slice after the next crashes.
@@ -43,14 +45,14 @@ pub(crate) struct OneByOne {
 }
 
 impl Caution {
-    /// `settled` tells how far the ledger is.
+    /// `session` is for marks, `settled` tells how far the ledger is.
     pub(crate) fn new(
+        writer: &Writer,
         past: Past,
         session: Option<Session>,
-        slot: Arc<str>,
-        epoch: i64,
         settled: watch::Receiver<Option<Position>>,
     ) -> Self {
+        let (slot, epoch) = (Arc::clone(writer.holding().slot()), writer.holding().epoch());
         match (past, session) {
             (Past::Convicted(mark), _) => {
                 tracing::error!(
@@ -111,7 +113,7 @@ impl Caution {
 }
 
 impl OneByOne {
-    async fn mark(&self, mark: Option<Mark>) -> Result<(), crate::store::state_error::StateError> {
+    async fn mark(&self, mark: Option<Mark>) -> Result<(), StateError> {
         runs::mark(&self.session.client, &self.slot, self.epoch, mark).await
     }
 }

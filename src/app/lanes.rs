@@ -28,6 +28,15 @@ pub(crate) struct Common {
     pub(crate) backlog: Arc<Backlog>,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) cuts: Cuts,
+    /// What each lane may hold of the memory budget.
+    pub(crate) share_bytes: usize,
+}
+
+/// The share of each of so many lanes: together they leave something for what is on its way, however
+/// many endpoints are dead, and one alone leaves most to the others. A single lane has nobody to leave
+/// anything to.
+pub(crate) fn share_bytes(queued_bytes: usize, lanes: usize) -> usize {
+    if lanes > 1 { queued_bytes / 4.max(lanes + 1) } else { queued_bytes }
 }
 
 /// Starts a lane for each endpoint, in their order; `standings` is what the backlog holds.
@@ -63,7 +72,8 @@ fn lane(
     let client = Client::new(endpoint, &common.network)
         .with_context(|| format!("cannot build endpoint {}", endpoint.name))?;
     let client = Arc::new(client);
-    let (sender, task) = queue::open(LaneSettings::with_backlog(index, endpoint, standing));
+    let settings = LaneSettings::with_backlog(index, endpoint, standing);
+    let (sender, task) = queue::open(settings.within(common.share_bytes));
     let (clock, times) = (common.handles.clock.clone(), common.handles.clock.clone());
     let (reports, cuts) = (common.reports.clone(), common.cuts.clone());
     let (backlog, name) = (Arc::clone(&common.backlog), Arc::clone(&endpoint.name));
@@ -93,6 +103,7 @@ fn lane(
         let run = task.run(attempt, move || clock.now(), || true, refill, reports, cuts.no_more);
         tokio::select! {
             ended = run => Ok(ended?),
+            never = client.tidy() => match never {},
             // What is in flight may have arrived; it comes again after the restart all the same.
             () = cuts.now.cancelled() => Ok(()),
         }

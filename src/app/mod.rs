@@ -11,6 +11,8 @@
 //! and sending would delay reading. Only its feedback runs on the main thread, since nothing there
 //! takes long.
 //!
+//! The HTTP surface comes first: it answers while this process stands by for the slot, too.
+//!
 //! A shutdown runs down the pipe like the data: the pump stops and drops the lanes' senders, the
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
 
@@ -25,12 +27,12 @@ mod pump;
 mod reader;
 mod refill;
 mod scrape;
+mod standby;
 mod state;
 mod tail;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -80,49 +82,86 @@ const OPENED_MAX: usize = 64;
 /// Reports between the lanes and the ledger. One may hold dozens of responses of up to 64 KiB.
 const REPORTS_MAX: usize = 16;
 
-/// A walhook that is about to run: everything that can be refused has been checked.
+/// A walhook whose HTTP surface is up. The rest begins with [`App::run`].
 pub struct App {
+    settings: Settings,
+    handles: Handles,
+    /// What may be confirmed: from the ledger, to the source and the surface.
+    confirmed: watch::Sender<Lsn>,
+    scrape: Arc<Scrape>,
     tasks: Tasks,
-    grace: Duration,
     address: SocketAddr,
 }
 
 impl App {
-    /// Connects, builds the stages and starts them. PostgreSQL has to be prepared.
+    /// Opens the HTTP surface, which answers from here on, also while the slot is another
+    /// walhook's.
     ///
     /// # Errors
-    /// What does not let it start: the address in use, an endpoint that cannot be built, the slot
-    /// in use, ... A [`crate::source::error::SourceError`] is in the chain if PostgreSQL is the
-    /// reason.
+    /// The address is in use.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let listener = listen(settings.http.listen).await?;
         let address = listener.local_addr()?;
         let mut tasks = Tasks::new();
         let handles = Handles::new(&settings);
-        let session = state::open(&settings).await?;
-        let (confirmed_in, confirmed) = watch::channel(Lsn::ZERO);
+        let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
+        let scrape = Arc::new(Scrape::new(&handles, confirmed_out));
+        let surface = surface(&settings, &handles, Arc::clone(&scrape));
+        let serve = api::serve(listener, surface, tasks.stop_token());
+        tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
+        tracing::info!(http = %address, "the HTTP surface is up");
+        Ok(Self { settings, handles, confirmed, scrape, tasks, address })
+    }
+
+    /// Where the HTTP surface listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Cancel it to shut down.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.tasks.stop_token()
+    }
+
+    /// Makes what is missing in PostgreSQL, waits for the slot, starts the stages, and runs until
+    /// it is stopped or something fails.
+    ///
+    /// # Errors
+    /// What does not let it start, what failed, or that the grace period was not enough. A
+    /// [`crate::source::error::SourceError`] is in the chain if PostgreSQL is the reason.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let stop = self.tasks.stop_token();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {} // nothing was begun
+            begun = self.begin() => begun?,
+        }
+        self.tasks.run(self.settings.grace).await
+    }
+
+    /// Ends when all stages run. May be dropped at any time: stages that have started then end.
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        let Self { settings, handles, tasks, .. } = self;
+        prepare(settings).await?;
         let (writable_in, writable) = watch::channel(true);
         let cuts = Cuts::default();
         let budget = Budget::new(settings.memory.queued_bytes);
-        let attached = Reader {
+        let reader = Reader {
             budget: budget.clone(),
             settings: settings.clone(),
             handles: handles.clone(),
-            confirmed: confirmed.clone(),
+            confirmed: self.confirmed.subscribe(),
             writable: writable.clone(),
             stop: tasks.stop_token(),
             cuts: cuts.clone(),
             main: Handle::current(),
         };
-        let mut attached = attached.attach().await?;
+        let mut attached = standby::attach(&reader).await?;
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
-        let identity = &attached.identity;
-        let taken =
-            state::take(&settings, session, identity.system, identity.timeline, writable_in)
-                .await?;
+        let taken = state::take(settings, &attached.identity, writable_in).await?;
         taken.show(&settings.endpoints, &handles.metrics);
-        start_observer(&settings, &handles, &mut tasks).await?;
+        start_observer(settings, handles, tasks).await?;
 
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
@@ -134,16 +173,15 @@ impl App {
             backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget)),
             reports: reports_in,
             cuts: cuts.clone(),
+            share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
         };
-        let lanes = lanes::start(&settings.endpoints, &taken.backlog, &common, &mut tasks)?;
+        let lanes = lanes::start(&settings.endpoints, &taken.backlog, &common, tasks)?;
         drop(common); // the lanes alone hold the way to the ledger
-        let scrape = Scrape::new(&settings.endpoints, &lanes, &handles, confirmed);
+        self.scrape.watch(&settings.endpoints, &lanes);
         let (settled_in, settled) = watch::channel(None);
-        let (slot, epoch) =
-            (Arc::clone(taken.writer.holding().slot()), taken.writer.holding().epoch());
-        let caution = Caution::new(taken.past, taken.marks, slot, epoch, settled);
-        let published = Published { confirmed: confirmed_in, settled: settled_in };
-        let ledger = ledger(&settings, &handles, published, taken.writer, taken.books);
+        let caution = Caution::new(&taken.writer, taken.past, taken.marks, settled);
+        let published = Published { confirmed: self.confirmed.clone(), settled: settled_in };
+        let ledger = ledger(settings, handles, published, taken.writer, taken.books);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         tasks.spawn("the ledger", async move {
             tokio::select! {
@@ -166,28 +204,9 @@ impl App {
         attached.begin(stages);
         tasks.spawn("the source", attached.ended());
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
-        let surface = surface(&settings, &handles, scrape);
-        let serve = api::serve(listener, surface, tasks.stop_token());
-        tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
-        Ok(Self { tasks, grace: settings.grace, address })
-    }
-
-    /// Where the HTTP surface listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Cancel it to shut down.
-    pub fn stop_token(&self) -> CancellationToken {
-        self.tasks.stop_token()
-    }
-
-    /// Runs until it is stopped or something fails.
-    ///
-    /// # Errors
-    /// What failed, or that the grace period was not enough.
-    pub async fn run(self) -> anyhow::Result<()> {
-        self.tasks.run(self.grace).await
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(http = %self.address, version, "walhook is running");
+        Ok(())
     }
 }
 
@@ -281,7 +300,7 @@ fn ledger(
     Ledger::new(&settings.endpoints, &handles.metrics, terms)
 }
 
-fn surface(settings: &Settings, handles: &Handles, scrape: Scrape) -> Surface {
+fn surface(settings: &Settings, handles: &Handles, scrape: Arc<Scrape>) -> Surface {
     let endpoints = settings.endpoints.iter().map(|e| (e.name.to_string(), e.shown_url()));
     Surface {
         metrics: handles.metrics.clone(),

@@ -3,6 +3,7 @@
 use crate::app::old_rows;
 use crate::app::state;
 use crate::config::settings::Settings;
+use crate::config::settings::Signing;
 use crate::delivery::guard;
 use crate::source::catalog;
 use crate::source::catalog::Finding;
@@ -82,7 +83,13 @@ pub async fn check(settings: &Settings) -> anyhow::Result<Report> {
     }
     for endpoint in &settings.endpoints {
         report.findings.push(match guard::check_host(endpoint.url.reveal(), endpoint.addresses) {
-            Ok(()) => Finding::ok(format!("endpoint {}: {}", endpoint.name, endpoint.shown_url())),
+            Ok(()) => {
+                let publics = endpoint.signing.iter().flat_map(Signing::public_keys);
+                let verified = publics.map(|key| format!(", verified with {key}"));
+                let verified: String = verified.collect();
+                let url = endpoint.shown_url();
+                Finding::ok(format!("endpoint {}: {url}{verified}", endpoint.name))
+            }
             Err(refusal) => Finding::warning(
                 format!("endpoint {}: {refusal}", endpoint.name),
                 String::from("nothing will be delivered to it: correct its URL"),

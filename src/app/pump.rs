@@ -22,6 +22,7 @@ use crate::app::caution::Caution;
 use crate::clock::DatabaseClock;
 use crate::event::route::Routed;
 use crate::event::route::Router;
+use crate::event::route::Shaped;
 use crate::failpoint;
 use crate::flow::budget::Budget;
 use crate::flow::budget::Held;
@@ -222,7 +223,7 @@ impl Pump {
         for (rule, outcome) in routed.drain(..) {
             let rule_takers = self.router.endpoints(rule);
             let mut poison = convicted.map(|_stage| Poison::Crashes);
-            let (mut event, takers) = match outcome {
+            let (mut event, takers, others) = match outcome {
                 Routed::Filtered => {
                     self.books.filtered(rule);
                     notes.push(Note { rule, fate: Fate::Filtered });
@@ -233,11 +234,11 @@ impl Pump {
                     notes.push(Note { rule, fate: Fate::Expired });
                     continue;
                 }
-                Routed::Event(event) => (event, Arc::clone(&rule_takers)),
-                Routed::Partly { event, endpoints } => (event, endpoints.into()),
+                Routed::Event(event) => (event, Arc::clone(&rule_takers), Vec::new()),
+                Routed::Partly { event, endpoints, others } => (event, endpoints.into(), others),
                 Routed::Poison(event) => {
                     poison = poison.or(Some(Poison::Unrenderable));
-                    (event, Arc::clone(&rule_takers))
+                    (event, Arc::clone(&rule_takers), Vec::new())
                 }
             };
             self.books.raised(rule);
@@ -257,11 +258,17 @@ impl Pump {
             event.held = Some(match &row {
                 Some(row) => Held::Row(Arc::clone(row)),
                 None => {
-                    let bytes = event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
-                    Held::Own(share(&self.budget, &mut self.outbox, bytes).await?)
+                    let bodies = others.iter().map(|other| &other.body).chain([&event.body]);
+                    let bytes = bodies.map(|body| body.held_bytes() + EVENT_OVERHEAD_BYTES).sum();
+                    let permit = share(&self.budget, &mut self.outbox, bytes).await?;
+                    match others.is_empty() {
+                        true => Held::Own(permit),
+                        // One share for all of its bodies: a part of it must not wait for the rest.
+                        false => Held::Row(Arc::new(permit)),
+                    }
                 }
             });
-            self.outbox.add(event, rule, takers);
+            self.outbox.add(event, rule, takers, others);
         }
         self.routed = routed;
         self.outbox.close(notes, change.position);
@@ -310,14 +317,30 @@ struct Outbox {
 }
 
 impl Outbox {
-    fn add(&mut self, mut event: Box<Event>, rule: RuleIndex, takers: Arc<[EndpointIndex]>) {
+    /// Those of `others` among the takers get the event with their own body.
+    fn add(
+        &mut self,
+        mut event: Box<Event>,
+        rule: RuleIndex,
+        takers: Arc<[EndpointIndex]>,
+        others: Vec<Shaped>,
+    ) {
         event.sequence = self.next_sequence;
         self.next_sequence += 1;
         let committed = event.committed;
+        let others: Vec<_> = others
+            .into_iter()
+            .map(|Shaped { body, endpoints }| {
+                let held = event.held.as_ref().and_then(Held::shared);
+                (Arc::new(event.shaped(body, held)), endpoints)
+            })
+            .collect();
         let event = Arc::new(*event);
         for taker in takers.iter() {
+            let own = others.iter().find(|(_, endpoints)| endpoints.contains(taker));
+            let event = own.map_or(&event, |(event, _)| event);
             if let Some(batch) = self.batches.get_mut(taker.0) {
-                batch.push(Arc::clone(&event));
+                batch.push(Arc::clone(event));
             }
         }
         self.opened.push(Opened::Event { committed, rule, takers });

@@ -29,6 +29,7 @@ use crate::source::stream::Terms;
 use crate::source::wire::command::SystemIdentity;
 
 /// What the thread needs to begin.
+#[derive(Clone)]
 pub(crate) struct Reader {
     pub(crate) budget: Budget,
     pub(crate) settings: Settings,
@@ -121,7 +122,11 @@ impl Reader {
             let_go: handles.let_go.clone(),
             feedback_on: main,
         };
-        let mut source = Source::open(terms).await?;
+        let mut source = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            opened = Source::open(terms) => opened?,
+        };
         let system = source.identity().system;
         attached.send(source.identity().clone()).ok();
         // Whoever starts us has failed if there are none.

@@ -1,6 +1,7 @@
 //! Brings the gauges up to date when somebody looks.
 
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use tokio::sync::watch;
 
@@ -18,24 +19,26 @@ pub(crate) struct Scrape {
     handles: Handles,
     replication: ReplicationMetrics,
     confirmed: watch::Receiver<Lsn>,
-    lanes: Vec<(EndpointMetrics, Arc<Gauges>)>,
+    /// Empty until the lanes are there.
+    lanes: OnceLock<Vec<(EndpointMetrics, Arc<Gauges>)>>,
 }
 
 impl Scrape {
-    pub(crate) fn new(
-        endpoints: &[Endpoint],
-        lanes: &[LaneSender],
-        handles: &Handles,
-        confirmed: watch::Receiver<Lsn>,
-    ) -> Self {
-        let metrics = endpoints.iter().map(|endpoint| handles.metrics.endpoint(&endpoint.name));
-        let lanes = metrics.zip(lanes.iter().map(LaneSender::gauges)).collect();
+    pub(crate) fn new(handles: &Handles, confirmed: watch::Receiver<Lsn>) -> Self {
         let replication = handles.metrics.replication();
-        Self { handles: handles.clone(), replication, confirmed, lanes }
+        Self { handles: handles.clone(), replication, confirmed, lanes: OnceLock::new() }
+    }
+
+    /// The lanes have started.
+    pub(crate) fn watch(&self, endpoints: &[Endpoint], lanes: &[LaneSender]) {
+        let metrics = endpoints.iter().map(|e| self.handles.metrics.endpoint(&e.name));
+        let lanes = metrics.zip(lanes.iter().map(LaneSender::gauges)).collect();
+        // Only the first call counts; there is no second one.
+        drop(self.lanes.set(lanes));
     }
 
     pub(crate) fn refresh(&self) {
-        for (metrics, gauges) in &self.lanes {
+        for (metrics, gauges) in self.lanes.get().into_iter().flatten() {
             metrics.breaker_open.set(i64::from(gauges.breaker() != BreakerState::Closed));
         }
         let confirmed = *self.confirmed.borrow();

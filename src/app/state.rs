@@ -15,6 +15,7 @@ use crate::flow::settlement::EndpointIndex;
 use crate::ledger::writer::Writer;
 use crate::source::error::SourceError;
 use crate::source::refusal::Refusal;
+use crate::source::wire::command::SystemIdentity;
 use crate::source::wire::feedback::LetGo;
 use crate::store;
 use crate::store::Session;
@@ -79,13 +80,13 @@ pub(crate) async fn open(settings: &Settings) -> Result<Session, StateError> {
 /// The state belongs to another stream than `system`'s, or cannot be read.
 pub(crate) async fn take(
     settings: &Settings,
-    mut session: Session,
-    system: u64,
-    timeline: u32,
+    identity: &SystemIdentity,
     writable: watch::Sender<bool>,
 ) -> anyhow::Result<Taken> {
+    let SystemIdentity { system, timeline, .. } = *identity;
+    let mut session = open(settings).await?;
     let slot = &settings.postgres.slot;
-    let holder = format!("walhook {} on {}", env!("CARGO_PKG_VERSION"), host_name());
+    let holder = own_name();
     let (holding, progress) = progress::take(&mut session.client, slot, &holder).await?;
     let lineage = Lineage { system, timeline, publications: Vec::new() };
     match &progress.lineage {
@@ -159,6 +160,8 @@ pub(crate) async fn watch(
     Ok(())
 }
 
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+/// What this process calls itself as the holder of the slot.
+pub(crate) fn own_name() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("walhook {} on host {host}, pid {}", env!("CARGO_PKG_VERSION"), std::process::id())
 }

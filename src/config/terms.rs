@@ -132,6 +132,7 @@ impl Terms {
             url,
             events,
             filter: None,
+            payload: None,
             signing: self.signing,
             auth,
             headers: self.headers,

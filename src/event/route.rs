@@ -11,6 +11,7 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Filter;
 use crate::config::settings::Operations;
+use crate::config::settings::Payload;
 use crate::event::expiry::Age;
 use crate::event::payload;
 use crate::event::payload::Shape;
@@ -43,14 +44,22 @@ use crate::flow::time::Timestamp;
 pub enum Routed {
     /// To be handed to the lanes of the rule's endpoints. `sequence` and `held` are still open.
     Event(Box<Event>),
-    /// Likewise, but only for these: the filters of the rule's other endpoints are not true.
-    Partly { event: Box<Event>, endpoints: Vec<EndpointIndex> },
+    /// Likewise, but only for these, since the filters of the rule's other endpoints are not true,
+    /// or not for all of them in the same shape: those of `others` get another body than `event` has.
+    Partly { event: Box<Event>, endpoints: Vec<EndpointIndex>, others: Vec<Shaped> },
     /// The rule's filter does not let it through.
     Filtered,
     /// Too old when it was read.
     Expired { id: EventId, facts: Facts },
     /// It cannot be rendered; the event has no body, and its keys and facts only if they can be told.
     Poison(Box<Event>),
+}
+
+/// A body in a shape of their own for some endpoints.
+#[derive(Debug)]
+pub struct Shaped {
+    pub body: Body,
+    pub endpoints: Vec<EndpointIndex>,
 }
 
 /// The rules, compiled for each relation as it comes by.
@@ -71,6 +80,8 @@ struct Rule {
     endpoints: Arc<[EndpointIndex]>,
     /// Of those endpoints that have one.
     filters: Vec<(EndpointIndex, Expression)>,
+    /// Payloads other than the event's own, each with the endpoints that ask for it.
+    others: Vec<(Payload, Vec<EndpointIndex>)>,
 }
 
 #[derive(Debug)]
@@ -87,6 +98,8 @@ struct Plan {
     age: Option<Age>,
     order_by: Vec<usize>,
     shape: Shape,
+    /// Of the rule's `others`, in their order.
+    others: Vec<Shape>,
 }
 
 /// A [`Filter`] against one relation.
@@ -166,7 +179,17 @@ impl Router {
             let filter = |(index, endpoint): (usize, &Endpoint)| {
                 Some((EndpointIndex(index), endpoint.filter.clone()?))
             };
+            let mut others: Vec<(Payload, Vec<EndpointIndex>)> = Vec::new();
+            for (index, endpoint) in endpoints.clone() {
+                let Some(own) = &endpoint.payload else { continue };
+                match others.iter_mut().find(|(payload, _)| payload == own) {
+                    Some((_, sharing)) => sharing.push(EndpointIndex(index)),
+                    None if *own == settings.payload => {}
+                    None => others.push((own.clone(), vec![EndpointIndex(index)])),
+                }
+            }
             Rule {
+                others,
                 filters: endpoints.clone().filter_map(filter).collect(),
                 origin: Origin::new(system, &settings.event_type),
                 table: Arc::new(settings.table.clone()),
@@ -250,6 +273,11 @@ fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
             age: settings.expiry.as_ref().map(|rule| Age::compile(rule, relation)),
             order_by: if order_by.is_empty() { relation.key.clone() } else { order_by },
             shape: Shape::compile(&settings.payload, &settings.event_type, relation),
+            others: rule
+                .others
+                .iter()
+                .map(|(payload, _)| Shape::compile(payload, &settings.event_type, relation))
+                .collect(),
         }
     };
     Compiled { relation: Arc::clone(relation), plans: mine.map(plan).collect() }
@@ -284,22 +312,27 @@ impl Plan {
         if expiry.is_some_and(|expiry: Expiry| expiry.is_over(now)) {
             return Routed::Expired { id, facts: self.shape.facts(row) };
         }
-        self.shape.write(writer, &scope, faults);
-        let event = Box::new(Event {
-            id,
-            sequence: 0,
-            position: change.position,
-            event_type: Arc::clone(&rule.settings.event_type),
-            table: Arc::clone(&rule.table),
-            committed: change.committed,
-            keys: self.keys(rule, change),
-            expiry,
-            body: writer.finish().with_headers(self.shape.headers(&scope)),
-            facts: self.shape.facts(row),
-            held: None,
-        });
-        if rule.filters.is_empty() {
-            return Routed::Event(event);
+        let mut render = |shape: &Shape, faults: &mut Faults| {
+            shape.write(writer, &scope, faults);
+            writer.finish().with_headers(shape.headers(&scope))
+        };
+        let event = |body| {
+            Box::new(Event {
+                id,
+                sequence: 0,
+                position: change.position,
+                event_type: Arc::clone(&rule.settings.event_type),
+                table: Arc::clone(&rule.table),
+                committed: change.committed,
+                keys: self.keys(rule, change),
+                expiry,
+                body,
+                facts: self.shape.facts(row),
+                held: None,
+            })
+        };
+        if rule.filters.is_empty() && rule.others.is_empty() {
+            return Routed::Event(event(render(&self.shape, faults)));
         }
         let mut refuses = |endpoint: &EndpointIndex| {
             let filter = rule.filters.iter().find(|(index, _)| index == endpoint);
@@ -307,9 +340,21 @@ impl Plan {
         };
         let endpoints: Vec<_> =
             rule.endpoints.iter().copied().filter(|endpoint| !refuses(endpoint)).collect();
-        match endpoints.len() == rule.endpoints.len() {
-            true => Routed::Event(event),
-            false => Routed::Partly { event, endpoints },
+        let mut own = endpoints.len();
+        let mut others = Vec::new();
+        for ((_, sharing), shape) in rule.others.iter().zip(&self.others) {
+            let takers: Vec<_> =
+                sharing.iter().copied().filter(|taker| endpoints.contains(taker)).collect();
+            if !takers.is_empty() {
+                own -= takers.len();
+                others.push(Shaped { body: render(shape, faults), endpoints: takers });
+            }
+        }
+        // What nobody gets is not rendered.
+        let body = if own > 0 { render(&self.shape, faults) } else { Body::default() };
+        match own == rule.endpoints.len() {
+            true => Routed::Event(event(body)),
+            false => Routed::Partly { event: event(body), endpoints, others },
         }
     }
 
@@ -387,5 +432,7 @@ fn is_blank(row: &Tuple, column: usize) -> bool {
     }
 }
 
+#[cfg(test)]
+mod shape_tests;
 #[cfg(test)]
 pub(crate) mod tests;

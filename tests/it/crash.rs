@@ -53,33 +53,6 @@ fn configuration(url: &str, receiver: &Receiver, life: u32) -> String {
     )
 }
 
-fn run(url: &str, receiver: &Receiver, life: u32) -> Program {
-    Program::start(&["run"], &configuration(url, receiver, life), &[])
-}
-
-#[tokio::test]
-async fn a_start_waits_a_moment_for_the_slot_of_a_process_that_is_just_dying() {
-    let cluster = durable().await;
-    let url = cluster.url("postgres");
-    Sql::connect(&url).await.batch_execute(TABLES).await.unwrap();
-    let receiver = Receiver::start(always(Answer::status(200)));
-    let mut dying = run(&url, &receiver, 1);
-    dying.wait_for_line("walhook is running", AMPLE).await;
-
-    let mut next = run(&url, &receiver, 2);
-    next.wait_for_line("waiting for the one before to let go", AMPLE).await;
-    dying.kill();
-    next.wait_for_line("walhook is running", AMPLE).await;
-
-    let started = Instant::now();
-    let mut refused = run(&url, &receiver, 3);
-    assert_eq!(refused.wait(AMPLE).await, Some(3), "{}", refused.output().join("\n"));
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    let said = refused.output().join("\n");
-    assert!(said.contains("is in use by the server process"), "{said}");
-}
-
-/// Two commits whose records touch: what is confirmed of the first must not cover the second.
 #[tokio::test]
 async fn of_two_adjacent_commits_the_second_survives_the_confirmation_of_the_first() {
     let cluster = durable().await;

@@ -2,7 +2,6 @@
 //!
 //! The real program runs against a cluster of its own; what holds in the end is said by
 //! [`Fleet::settle`]. `WALHOOK_TEST_SEED` repeats a run as far as chance is concerned.
-#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 #![expect(clippy::print_stdout, reason = "the figures are worth seeing")]
 
 use std::collections::BTreeMap;
@@ -19,7 +18,7 @@ use crate::support::fleet::Fleet;
 use crate::support::program::Program;
 
 /// How often each of the points in [`EARLY`] kills; those in [`LATE`] kill more often.
-const ROUNDS: u32 = 6;
+const ROUNDS: u32 = 5;
 
 /// Points that come before anything is flushed. A run that dies there has made no progress, and after
 /// two of them in a row changes are taken one by one, which is not to be tried here: each is followed
@@ -39,13 +38,13 @@ const EARLY: [&str; 8] = [
 const LATE: [&str; 4] = ["flushed", "refilled", "commit_sent", "draining"];
 
 /// Kills at any moment.
-const AT_RANDOM: u32 = 90;
+const AT_RANDOM: u32 = 100;
 
 /// Ends of PostgreSQL under one process of walhook.
-const SERVER_ENDS: u32 = 18;
+const SERVER_ENDS: u32 = 24;
 
 /// A process that has not reached its point by then is killed all the same.
-const REACH: Duration = Duration::from_secs(5);
+const REACH: Duration = Duration::from_secs(3);
 
 /// So many processes in a row see the third receiver dead, then so many see it alive.
 const PHASE: u32 = 6;
@@ -71,11 +70,12 @@ async fn kills_at_every_named_point_lose_nothing_and_break_no_order() {
             // What is refilled was parked: the third receiver was dead, and lives again.
             fleet.let_dying_live(point == "refilled" || (fleet.life / PHASE).is_multiple_of(2));
             let most = match point {
-                "before_commit" | "commit_sent" | "flushed" | "refilled" | "draining" => 4,
+                "draining" | "refilled" => 2,
+                "before_commit" | "commit_sent" | "flushed" => 4,
                 "begin_seen" | "commit_seen" => 20,
                 _ => 60,
             };
-            let first = if LATE.contains(&point) && point != "refilled" { 2 } else { 1 };
+            let first = if matches!(point, "flushed" | "commit_sent") { 2 } else { 1 };
             let times = if round == 0 { first } else { random.u32(first..=most) };
             let armed = format!("{point}@{times}");
             let mut program = fleet.run(&[("WALHOOK_FAILPOINT", &armed)]);
@@ -84,9 +84,14 @@ async fn kills_at_every_named_point_lose_nothing_and_break_no_order() {
                 fleet.progress(random.usize(1..50), &program).await;
                 program.terminate();
             }
-            let died = timeout(REACH, died(&fleet, &mut program, &armed)).await;
+            let died = timeout(REACH, died(&fleet, &mut program)).await;
             match died {
-                Ok(()) => *reached.entry(point).or_default() += 1,
+                Ok(None) => *reached.entry(point).or_default() += 1,
+                // There was little to drain.
+                Ok(Some(0)) if point == "draining" => continue,
+                Ok(Some(code)) => {
+                    panic!("{armed}: it ended with {code}:\n{}", program.output().join("\n"))
+                }
                 Err(_not_reached) => program.kill(),
             }
             fleet.killed(&mut program).await;
@@ -95,7 +100,7 @@ async fn kills_at_every_named_point_lose_nothing_and_break_no_order() {
     println!("{} kills took {:?}; reached {reached:?}", fleet.kills, started.elapsed());
     for point in EARLY.iter().chain(&LATE) {
         let times = reached.get(point).copied().unwrap_or(0);
-        assert!(times >= ROUNDS / 2, "{point} was reached {times} times");
+        assert!(times >= 2, "{point} was reached {times} times");
     }
     let known = EARLY.iter().chain(&LATE).copied();
     let elsewhere = ["replaying"]; // needs a dead letter
@@ -104,7 +109,8 @@ async fn kills_at_every_named_point_lose_nothing_and_break_no_order() {
 }
 
 /// Waits for the death of a process that has a point to die at, and has it scraped while it lives.
-async fn died(fleet: &Fleet, program: &mut Program, armed: &str) {
+/// Returns its exit code, if it has one.
+async fn died(fleet: &Fleet, program: &mut Program) -> Option<i32> {
     let is_running = |lines: &[String]| lines.iter().any(|line| line.contains("is running"));
     let mut followed = false;
     while !program.has_ended() {
@@ -114,8 +120,7 @@ async fn died(fleet: &Fleet, program: &mut Program, armed: &str) {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let code = program.wait(AMPLE).await;
-    assert_eq!(code, None, "{armed}: it ended by itself:\n{}", program.output().join("\n"));
+    program.wait(AMPLE).await
 }
 
 #[tokio::test]

@@ -1,6 +1,11 @@
 //! An event that cannot be rendered, or over which walhook crashes, is set aside as a dead letter, and
 //! the stream goes on.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at once")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may stop at once"
+)]
 
 use std::time::Duration;
 use std::time::Instant;

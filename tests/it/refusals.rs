@@ -186,24 +186,39 @@ async fn a_slot_of_another_plugin_or_database_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_second_walhook_does_not_take_the_slot_of_the_first() {
+async fn beside_a_walhook_that_works_there_is_nothing_to_mend() {
     let database = Database::create().await;
     database.sql().await.batch_execute(TABLE).await.unwrap();
     let toml = configuration(&database, WEBHOOK);
     let mut first = Service::start(&toml).await;
-    let (code, output) = finished(&["run"], &toml).await;
-    assert_eq!(code, NOT_SET_UP, "{output}");
-    let slot = slot(&database);
-    for part in [&format!("slot {slot} is in use"), "stop the other walhook", "choose another slot"]
-    {
-        assert!(output.contains(part), "{part} in {output}");
-    }
-    // Beside a walhook that works there is nothing to mend.
     let (code, output) = finished(&["check"], &toml).await;
     assert_eq!(code, Some(0), "{output}");
-    assert!(output.contains(&format!("slot {slot} is in use by a walhook")), "{output}");
+    let in_use = format!("slot {} is in use by a walhook", slot(&database));
+    assert!(output.contains(&in_use), "{output}");
     assert_eq!(first.get("/ready").await.status, 200);
     first.stop().await;
+}
+
+#[tokio::test]
+async fn a_slot_that_something_else_holds_is_refused_and_the_holder_named() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(TABLE).await.unwrap();
+    let toml = configuration(&database, WEBHOOK);
+    Service::start(&toml).await.stop().await;
+    let url = format!("{}?application_name=pg_recvlogical", database.url());
+    let server = walhook::config::settings::Server {
+        params: url.parse().unwrap(),
+        tls: walhook::config::settings::Tls::default(),
+    };
+    let timeout = Duration::from_secs(60);
+    let connection = walhook::source::wire::command::connect(&server, timeout).await.unwrap();
+    let (slot, budget) = (slot(&database), walhook::flow::budget::Budget::new(1 << 20));
+    let from = walhook::flow::lsn::Lsn::ZERO;
+    let held = connection.start_replication(&slot, from, &["walhook"], budget).await.unwrap();
+    let in_use = format!("slot {slot} is in use by the server process");
+    assert_refused(&toml, 3, &[&in_use, "choose another slot", "pg_terminate_backend"]).await;
+    drop(held);
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ fn endpoint() -> Endpoint {
         url: Secret::new(Url::parse("https://crm.example.com/hooks").unwrap()),
         events: Vec::new(),
         filter: None,
+        payload: None,
         signing: None,
         auth: None,
         headers: HeaderMap::new(),

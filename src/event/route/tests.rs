@@ -90,6 +90,7 @@ pub(crate) fn endpoint(events: &str) -> Endpoint {
         url: Secret::new("http://127.0.0.1/".parse().unwrap()),
         events: vec![Glob::new(events)],
         filter: None,
+        payload: None,
         signing: None,
         auth: None,
         headers: http::HeaderMap::new(),
@@ -356,7 +357,7 @@ fn when(source: &str) -> Option<Filter> {
     Some(Filter::When(Expression::parse(source).unwrap()))
 }
 
-fn orders(identity: ReplicaIdentity) -> Arc<Relation> {
+pub(crate) fn orders(identity: ReplicaIdentity) -> Arc<Relation> {
     let columns = [
         ("id", SqlType::Integer),
         ("status", SqlType::Text),
@@ -371,7 +372,7 @@ fn orders(identity: ReplicaIdentity) -> Arc<Relation> {
     Arc::new(relation)
 }
 
-const ORDER: [Option<&str>; 7] = [
+pub(crate) const ORDER: [Option<&str>; 7] = [
     Some("9007199254740993"),
     Some("paid"),
     Some("12.50"),

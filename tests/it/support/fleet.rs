@@ -96,7 +96,7 @@ impl Fleet {
         first.wait_for_line("walhook is running", AMPLE).await;
         first.kill();
         first.wait(AMPLE).await;
-        fleet.writers = Some(Writers::start(&fleet.url, 4, Duration::from_millis(20)));
+        fleet.writers = Some(Writers::start(&fleet.url, 4, Duration::from_millis(30)));
         fleet
     }
 
