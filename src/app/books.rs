@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::flow::event::EventId;
 use crate::flow::event::Facts;
@@ -15,17 +14,24 @@ use crate::telemetry::metrics::Metrics;
 /// Handles to the counters, resolved once.
 pub(crate) struct Books {
     rules: Vec<(Arc<str>, EventMetrics)>,
-    endpoints: Vec<Arc<str>>,
+    /// Those that there are.
+    endpoints: Vec<(EndpointIndex, Arc<str>)>,
 }
 
 impl Books {
-    pub(crate) fn new(metrics: &Metrics, rules: &[EventRule], endpoints: &[Endpoint]) -> Self {
+    pub(crate) fn new(metrics: &Metrics, rules: &[EventRule]) -> Self {
         let rule =
             |rule: &EventRule| (Arc::clone(&rule.event_type), metrics.event(&rule.event_type));
-        Self {
-            rules: rules.iter().map(rule).collect(),
-            endpoints: endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect(),
-        }
+        Self { rules: rules.iter().map(rule).collect(), endpoints: Vec::new() }
+    }
+
+    /// From here on these are the endpoints, taking events or not.
+    pub(crate) fn keep_for(&mut self, endpoints: Vec<(EndpointIndex, Arc<str>)>) {
+        self.endpoints = endpoints;
+    }
+
+    pub(crate) fn endpoints(&self) -> usize {
+        self.endpoints.len()
     }
 
     /// The rule's filter kept a change back from every endpoint.
@@ -52,7 +58,8 @@ impl Books {
     ) {
         self.raised(rule);
         let event_type = self.rules.get(rule.0).map_or("", |(event_type, _)| event_type);
-        for name in takers.iter().filter_map(|taker| self.endpoints.get(taker.0)) {
+        let taking = self.endpoints.iter().filter(|(index, _)| takers.contains(index));
+        for (_, name) in taking {
             crate::ledger::outcome_log::expired(name, event_type, id, facts);
         }
     }

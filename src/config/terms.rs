@@ -130,6 +130,7 @@ impl Terms {
         Endpoint {
             name: Arc::from(name),
             url,
+            enabled: true,
             events,
             filter: None,
             payload: None,

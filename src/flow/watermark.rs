@@ -15,6 +15,7 @@ use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Poison;
 use crate::flow::time::Timestamp;
@@ -23,9 +24,9 @@ use crate::flow::time::Timestamp;
 #[derive(Clone, Debug)]
 pub enum Opened {
     /// An event is about to be handed to the lanes of `takers`.
-    Event { committed: Timestamp, rule: RuleIndex, takers: Arc<[EndpointIndex]> },
+    Event { committed: Timestamp, table: Arc<TableName>, takers: Arc<[EndpointIndex]> },
     /// An event that is set aside: owed to `takers`, and dead before any lane has seen it.
-    Poison { event: Arc<Event>, rule: RuleIndex, takers: Arc<[EndpointIndex]>, why: Poison },
+    Poison { event: Arc<Event>, takers: Arc<[EndpointIndex]>, why: Poison },
     /// Something about a change that no lane is going to settle. The books count it once
     /// everything before it is settled, so that a crash counts nothing twice.
     Note(Note),
@@ -38,9 +39,15 @@ pub enum Opened {
 /// What became of a change before it reached any lane, under one event rule.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Note {
+    pub edition: Edition,
     pub rule: RuleIndex,
     pub fate: Fate,
 }
+
+/// Counts the sets of endpoints that there have been since walhook started: who takes what may
+/// change between two changes, and notes tell of the set that was there.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Edition(pub u32);
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Fate {
@@ -52,6 +59,8 @@ pub enum Fate {
     Raised,
     /// It became an event, but this endpoint's own filter kept it back.
     Refused(EndpointIndex),
+    /// No change: the edition begins, and no note of an earlier one follows. The rule has no meaning.
+    Begun,
 }
 
 impl Fate {
@@ -61,6 +70,7 @@ impl Fate {
             Self::Filtered | Self::Expired => true,
             Self::Raised => !takes, // for the others their own settlement counts
             Self::Refused(refusing) => refusing == endpoint,
+            Self::Begun => false,
         }
     }
 }
@@ -106,7 +116,7 @@ impl Watermark {
     /// Takes in what the pump tells.
     pub fn note(&mut self, opened: Opened) {
         match opened {
-            Opened::Event { committed, takers, rule: _ } => {
+            Opened::Event { committed, takers, table: _ } => {
                 self.open(committed, u32::try_from(takers.len()).unwrap_or(u32::MAX));
             }
             Opened::Poison { event, takers, .. } => {
@@ -217,7 +227,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NOTE: Note = Note { rule: RuleIndex(0), fate: Fate::Filtered };
+    const NOTE: Note = Note { edition: Edition(0), rule: RuleIndex(0), fate: Fate::Filtered };
 
     #[derive(Clone, Debug)]
     enum Step {

@@ -14,15 +14,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::flow::event::RuleIndex;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
 use crate::flow::settlement::Settlement;
 use crate::flow::watermark::Fate;
+use crate::flow::watermark::Note;
 use crate::flow::watermark::Opened;
-use crate::ledger::pending::Names;
+use crate::ledger::names::Names;
 use crate::store::books::Entry;
 use crate::telemetry::metrics::BalanceMetrics;
 use crate::telemetry::metrics::EndpointMetrics;
@@ -32,9 +32,10 @@ use crate::telemetry::metrics::TableMetrics;
 /// See the module's header.
 pub(crate) struct LiveBooks {
     metrics: Metrics,
-    /// By endpoint index.
-    endpoints: Vec<(Arc<str>, EndpointMetrics)>,
+    endpoints: HashMap<EndpointIndex, (Arc<str>, EndpointMetrics)>,
     lines: HashMap<(EndpointIndex, Arc<TableName>), Line>,
+    /// What the state holds of endpoints that are not shown yet.
+    hidden: Vec<Entry>,
 }
 
 /// The books of one table and endpoint.
@@ -44,6 +45,10 @@ struct Line {
 }
 
 impl Line {
+    fn new(metrics: &Metrics, endpoint: &str, table: &TableName) -> Self {
+        Self { balance: metrics.balance(endpoint, table), table: metrics.table(table) }
+    }
+
     /// All endpoints capture the same, but those that came later less: the most is the table's.
     fn captured(&self, times: i64) {
         self.balance.captured.add(times);
@@ -53,21 +58,52 @@ impl Line {
 }
 
 impl LiveBooks {
-    /// Goes on from `entries`. What is parked has to be in the gauges already.
-    pub(crate) fn new(metrics: &Metrics, names: &[Arc<str>], entries: &[Entry]) -> Self {
-        let endpoint = |name: &Arc<str>| (Arc::clone(name), metrics.endpoint(name));
-        let endpoints = names.iter().map(endpoint).collect();
-        let mut books = Self { metrics: metrics.clone(), endpoints, lines: HashMap::new() };
-        for Entry { endpoint, table, count } in entries {
-            let Some(index) = names.iter().position(|name| name == endpoint) else { continue };
-            let Some((_, shown)) = books.endpoints.get(index) else { continue };
-            let number = |count: i64| u64::try_from(count).unwrap_or(0);
-            shown.delivered.inc_by(number(count.delivered));
-            shown.filtered.inc_by(number(count.filtered));
-            shown.expired.inc_by(number(count.expired));
-            shown.dead.inc_by(number(count.dead));
-            shown.pending_memory.add(count.pending());
-            let Some(line) = books.line(EndpointIndex(index), table) else { continue };
+    /// Goes on from `entries`, and shows those of the endpoints in `shown` at once. What is parked
+    /// has to be in the gauges already.
+    pub(crate) fn new(metrics: &Metrics, shown: &[Arc<str>], entries: Vec<Entry>) -> Self {
+        let mut books = Self {
+            metrics: metrics.clone(),
+            endpoints: HashMap::new(),
+            lines: HashMap::new(),
+            hidden: entries,
+        };
+        for name in shown {
+            books.show(name, &metrics.endpoint(name));
+        }
+        books
+    }
+
+    /// An endpoint has an index from here on.
+    pub(crate) fn enter(
+        &mut self,
+        index: EndpointIndex,
+        name: &Arc<str>,
+        endpoint: &EndpointMetrics,
+    ) {
+        self.show(name, endpoint);
+        self.endpoints.insert(index, (Arc::clone(name), endpoint.clone()));
+    }
+
+    pub(crate) fn retire(&mut self, index: EndpointIndex) {
+        self.endpoints.remove(&index);
+        self.lines.retain(|(known, _), _| *known != index);
+    }
+
+    /// Shows what the state holds of an endpoint, if it is not shown yet.
+    fn show(&mut self, name: &Arc<str>, endpoint: &EndpointMetrics) {
+        let own = self.hidden.extract_if(.., |entry| entry.endpoint == *name);
+        let own: Vec<Entry> = own.collect();
+        if own.is_empty() {
+            return;
+        }
+        let number = |count: i64| u64::try_from(count).unwrap_or(0);
+        for Entry { table, count, .. } in own {
+            endpoint.delivered.inc_by(number(count.delivered));
+            endpoint.filtered.inc_by(number(count.filtered));
+            endpoint.expired.inc_by(number(count.expired));
+            endpoint.dead.inc_by(number(count.dead));
+            endpoint.pending_memory.add(count.pending());
+            let line = Line::new(&self.metrics, name, &table);
             line.balance.delivered.add(count.delivered);
             line.balance.filtered.add(count.filtered);
             line.balance.expired.add(count.expired);
@@ -75,44 +111,44 @@ impl LiveBooks {
             line.balance.pending.add(count.pending());
             line.captured(count.captured);
         }
-        for (_, shown) in &books.endpoints {
-            shown.pending_memory.sub(shown.pending_backlog.get());
-        }
-        books
+        endpoint.pending_memory.sub(endpoint.pending_backlog.get());
     }
 
     /// Takes in what the pump says of a change.
     pub(crate) fn opened(&mut self, names: &Names, opened: &Opened) {
         match opened {
-            Opened::Event { rule, takers, .. } | Opened::Poison { rule, takers, .. } => {
-                let Some((table, _)) = names.rules.get(rule.0) else { return };
-                for &index in takers.iter() {
-                    if let Some((_, endpoint)) = self.endpoints.get(index.0) {
-                        endpoint.pending_memory.inc();
-                    }
-                    if let Some(line) = self.line(index, table) {
-                        line.balance.pending.inc();
-                        line.captured(1);
-                    }
-                }
-            }
-            Opened::Note(note) => self.noted(names, note.rule, note.fate),
+            Opened::Event { table, takers, .. } => self.owed(table, takers),
+            Opened::Poison { event, takers, .. } => self.owed(&event.table, takers),
+            Opened::Note(note) => self.noted(names, *note),
             Opened::Through { .. } | Opened::Boundary { .. } => {}
         }
     }
 
-    fn noted(&mut self, names: &Names, rule: RuleIndex, fate: Fate) {
-        let Some((table, takers)) = names.rules.get(rule.0) else { return };
-        if self.endpoints.is_empty() {
+    fn owed(&mut self, table: &Arc<TableName>, takers: &[EndpointIndex]) {
+        for &index in takers {
+            if let Some((_, endpoint)) = self.endpoints.get(&index) {
+                endpoint.pending_memory.inc();
+            }
+            if let Some(line) = self.line(index, table) {
+                line.balance.pending.inc();
+                line.captured(1);
+            }
+        }
+    }
+
+    fn noted(&mut self, names: &Names, note: Note) {
+        let Some(serving) = names.serving(note.edition) else { return };
+        let Some((table, takers)) = serving.rule(note.rule) else { return };
+        if serving.endpoints.is_empty() && note.fate != Fate::Begun {
             self.metrics.table(table).captured.inc();
         }
-        for index in (0..self.endpoints.len()).map(EndpointIndex) {
+        for &index in &serving.endpoints {
             let takes = takers.contains(&index);
-            if !fate.concerns(index, takes) {
+            if !note.fate.concerns(index, takes) {
                 continue;
             }
-            let is_expired = takes && fate == Fate::Expired;
-            if let Some((_, endpoint)) = self.endpoints.get(index.0) {
+            let is_expired = takes && note.fate == Fate::Expired;
+            if let Some((_, endpoint)) = self.endpoints.get(&index) {
                 if is_expired { endpoint.expired.inc() } else { endpoint.filtered.inc() }
             }
             if let Some(line) = self.line(index, table) {
@@ -129,7 +165,7 @@ impl LiveBooks {
 
     /// Takes in what became of a delivery.
     pub(crate) fn settled(&mut self, settlement: &Settlement) {
-        let Some((_, endpoint)) = self.endpoints.get(settlement.endpoint.0) else { return };
+        let Some((_, endpoint)) = self.endpoints.get(&settlement.endpoint) else { return };
         let parked = matches!(settlement.outcome, Outcome::Parked { .. });
         match settlement.holding {
             Holding::Wal => {
@@ -162,11 +198,8 @@ impl LiveBooks {
     }
 
     fn line(&mut self, index: EndpointIndex, table: &Arc<TableName>) -> Option<&Line> {
-        let (name, _) = self.endpoints.get(index.0)?;
+        let (name, _) = self.endpoints.get(&index)?;
         let line = self.lines.entry((index, Arc::clone(table)));
-        Some(line.or_insert_with(|| Line {
-            balance: self.metrics.balance(name, table),
-            table: self.metrics.table(table),
-        }))
+        Some(line.or_insert_with(|| Line::new(&self.metrics, name, table)))
     }
 }
