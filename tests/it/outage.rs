@@ -198,3 +198,66 @@ async fn many_endpoints_that_hang_leave_memory_to_the_healthy_one() {
         assert_eq!(service.metric(&delivered).await, 0.0);
     }
 }
+
+/// How long it takes from a statement's start to the healthy receiver, with the other one alive and
+/// dead in turns. For `docs/reliability.md`; run it with `--release` on a machine with nothing else to do.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn what_the_healthy_endpoint_notices_of_a_dead_one() {
+    const ROUNDS: usize = 6;
+    let cluster = start_cluster(Options::default()).await;
+    let url = cluster.url("postgres");
+    let sql = Sql::connect(&url).await;
+    sql.batch_execute(TABLES).await.unwrap();
+    let (healthy, other) = (
+        Receiver::start(always(Answer::status(200))),
+        Receiver::start(always(Answer::status(200))),
+    );
+    let mut program = Program::start(&["run"], &two_endpoints(&url, &healthy, &other), &[]);
+    program.wait_for_line("walhook is running", AMPLE).await;
+    let (started, clock) = (Instant::now(), walhook::clock::host_now());
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / (RATE / 10));
+    let mut rows = 0;
+    for round in 0..2 * ROUNDS {
+        let is_dead = round % 2 == 1;
+        other.behave(always(if is_dead { Answer::Close } else { Answer::status(200) }));
+        let from = rows;
+        let end = Instant::now() + Duration::from_secs(SECONDS.into());
+        while Instant::now() < end {
+            ticks.tick().await;
+            let insert = format!(
+                "INSERT INTO orders SELECT n, 0, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+                   FROM generate_series({}, {}) n",
+                rows + 1,
+                rows + 10
+            );
+            sql.batch_execute(&insert).await.unwrap();
+            rows += 10;
+        }
+        let arrived = healthy.wait_for(rows, AMPLE).await;
+        let mut micros: Vec<i64> = arrived[from..]
+            .iter()
+            .map(|request| {
+                let since = i64::try_from((request.arrived - started).as_micros()).unwrap();
+                let written: i64 =
+                    request.json()["data"]["text"].as_str().unwrap().parse().unwrap();
+                clock.micros() + since - written
+            })
+            .collect();
+        micros.sort_unstable();
+        let at = |share: usize| micros[micros.len() * share / 100];
+        println!(
+            "{}: {} rows, p50 {} µs, p99 {} µs",
+            if is_dead { "dead " } else { "alive" },
+            micros.len(),
+            at(50),
+            at(99)
+        );
+        if is_dead {
+            other.behave(always(Answer::status(200)));
+            tokio::time::sleep(Duration::from_secs(10)).await; // it catches up
+        }
+    }
+    program.terminate();
+    assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));
+}
