@@ -23,6 +23,8 @@ mod prepare;
 mod pump;
 mod reader;
 mod refill;
+mod replay;
+mod resend;
 mod scrape;
 mod state;
 mod tail;
@@ -34,6 +36,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -41,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::api::Surface;
+use crate::api::office::Office;
 use crate::app::cuts::Cuts;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
@@ -59,6 +63,7 @@ use crate::flow::settlement::EndpointIndex;
 use crate::ledger;
 use crate::ledger::Ledger;
 use crate::ledger::pending::Names;
+use crate::ledger::replayed::Replayed;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
 use crate::source::status::StatusHandle;
@@ -127,12 +132,13 @@ impl App {
         let common = Common {
             network: Network::system(),
             handles: handles.clone(),
-            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget)),
+            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
             reports: reports_in,
             cuts: cuts.clone(),
         };
         let lanes = lanes::start(&settings.endpoints, &taken.backlog, &common, &mut tasks)?;
         drop(common); // the lanes alone hold the way to the ledger
+        resend::start(&settings, &handles, taken.holding, &lanes, budget, &mut tasks);
         let scrape = Scrape::new(&settings.endpoints, &lanes, &handles, confirmed);
         let ledger = ledger(&settings, &handles, confirmed_in, taken.writer);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
@@ -195,6 +201,10 @@ struct Handles {
     /// From the observer to the source.
     let_go: LetGo,
     metrics: Metrics,
+    /// From the ledger to the resender.
+    replayed: Replayed,
+    /// From the HTTP surface to the resender: somebody has asked.
+    asked: Arc<Notify>,
 }
 
 impl Handles {
@@ -204,6 +214,8 @@ impl Handles {
             stats: Arc::new(Stats::default()),
             status: StatusHandle::default(),
             let_go: LetGo::default(),
+            replayed: Replayed::default(),
+            asked: Arc::new(Notify::new()),
             metrics: Metrics::new(
                 settings.events.iter().map(|rule| &rule.table),
                 settings.events.iter().map(|rule| &*rule.event_type),
@@ -258,12 +270,19 @@ fn ledger(
         clock: handles.clock.clone(),
         confirmed,
         writer,
+        replayed: handles.replayed.clone(),
     };
     Ledger::new(&settings.endpoints, &handles.metrics, terms)
 }
 
 fn surface(settings: &Settings, handles: &Handles, scrape: Scrape) -> Surface {
     let endpoints = settings.endpoints.iter().map(|e| (e.name.to_string(), e.shown_url()));
+    let office = Office::new(
+        settings.state.clone(),
+        settings.postgres.slot.clone(),
+        Arc::clone(&handles.asked),
+        settings.push_log.bodies,
+    );
     Surface {
         metrics: handles.metrics.clone(),
         stats: Arc::clone(&handles.stats),
@@ -272,5 +291,6 @@ fn surface(settings: &Settings, handles: &Handles, scrape: Scrape) -> Surface {
         refresh: Arc::new(move || scrape.refresh()),
         endpoints: endpoints.collect(),
         token: settings.http.token.clone(),
+        office: Arc::new(office),
     }
 }

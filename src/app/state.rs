@@ -22,6 +22,7 @@ use crate::store::backlog;
 use crate::store::dead_letters;
 use crate::store::migrate;
 use crate::store::progress;
+use crate::store::progress::Holding;
 use crate::store::progress::Lineage;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::Metrics;
@@ -29,6 +30,8 @@ use crate::telemetry::metrics::Metrics;
 /// What the state says when the slot is ours.
 pub(crate) struct Taken {
     pub(crate) writer: Writer,
+    /// For who claims dead letters.
+    pub(crate) holding: Holding,
     /// All changes up to and including this one are settled.
     pub(crate) seen: Option<Position>,
     /// Deliveries beyond it that are settled, too: they come again and are not made again.
@@ -111,8 +114,8 @@ pub(crate) async fn take(
     }
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let days = settings.push_log.retention_days;
-    let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
-    Ok(Taken { writer, seen: progress.settled, ahead, letters, backlog: standings })
+    let writer = Writer::new(settings.state.clone(), session, holding.clone(), days, writable);
+    Ok(Taken { writer, holding, seen: progress.settled, ahead, letters, backlog: standings })
 }
 
 /// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.
