@@ -137,7 +137,9 @@ pub(crate) async fn discard(
         sum += letters;
         if surface.knows(&endpoint) {
             let gauge = surface.metrics.endpoint(&endpoint).dead_letters;
-            gauge.sub(i64::try_from(letters).unwrap_or(i64::MAX));
+            // While this process stands by, the gauge knows of none.
+            let left = gauge.get().saturating_sub_unsigned(letters);
+            gauge.set(left.max(0));
         }
     }
     tracing::info!(letters = sum, "discarded dead letters");

@@ -49,8 +49,8 @@ pub struct Surface {
     pub clock: DatabaseClock,
     /// Brings the gauges up to date; called before they are read.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
-    /// Names and shown URLs of the endpoints, in order.
-    pub endpoints: Arc<[(String, String)]>,
+    /// The endpoints as they are now.
+    pub endpoints: Arc<dyn Fn() -> Vec<EndpointView> + Send + Sync>,
     pub token: Option<Secret<String>>,
     pub office: Arc<Office>,
 }
@@ -58,7 +58,7 @@ pub struct Surface {
 impl Surface {
     /// Whether there is such an endpoint.
     pub(crate) fn knows(&self, endpoint: &str) -> bool {
-        self.endpoints.iter().any(|(name, _)| name == endpoint)
+        (self.endpoints)().iter().any(|view| &*view.name == endpoint)
     }
 
     /// # Errors
@@ -67,13 +67,26 @@ impl Surface {
         if self.knows(endpoint) {
             return Ok(());
         }
-        let names: Vec<&str> = self.endpoints.iter().map(|(name, _)| name.as_str()).collect();
+        let endpoints = (self.endpoints)();
+        let names: Vec<&str> = endpoints.iter().map(|view| &*view.name).collect();
         let detail = format!(
             "endpoint {endpoint:?} is not configured, so nothing can be sent to it; there are: {}",
             names.join(", ")
         );
         Err(Problem::new(StatusCode::CONFLICT, detail))
     }
+}
+
+/// An endpoint as the status shows it.
+#[derive(Clone, Debug)]
+pub struct EndpointView {
+    pub name: Arc<str>,
+    /// Without what could be a secret.
+    pub url: String,
+    /// `enabled`, `disabled`, `gone` (it said 410) or `removing`.
+    pub state: &'static str,
+    /// Where it was made.
+    pub source: &'static str,
 }
 
 /// Serves until `stop` is cancelled.

@@ -74,6 +74,9 @@ impl From<StateError> for Problem {
                           such as by endpoint or with a time range";
             return Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);
         }
+        if error.sqlstate() == Some(&SqlState::UNDEFINED_TABLE) {
+            return away("its tables are not there yet");
+        }
         let shown = error.to_string();
         if error.is_transient() {
             return away(&shown);

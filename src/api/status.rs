@@ -9,6 +9,7 @@ use serde_json::Value;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::api::EndpointView;
 use crate::api::Surface;
 use crate::api::problem::Problem;
 
@@ -27,18 +28,20 @@ pub(crate) async fn ready(State(surface): State<Surface>) -> Response {
 
 pub(crate) async fn status(State(surface): State<Surface>) -> Json<Value> {
     (surface.refresh)();
-    let endpoint = |(name, url): &(String, String)| {
-        let gauges = surface.metrics.endpoint(name);
+    let endpoint = |EndpointView { name, url, state, source }: EndpointView| {
+        let gauges = surface.metrics.endpoint(&name);
         json!({
-            "name": name,
+            "name": &*name,
             "url": url,
+            "state": state,
+            "source": source,
             "queued": gauges.pending_memory.get(),
             "backlog": gauges.pending_backlog.get(),
             "dead_letters": gauges.dead_letters.get(),
             "breaker": if gauges.breaker_open.get() == 0 { "closed" } else { "open" },
         })
     };
-    let endpoints: Vec<Value> = surface.endpoints.iter().map(endpoint).collect();
+    let endpoints: Vec<Value> = (surface.endpoints)().into_iter().map(endpoint).collect();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "clock_ahead_seconds": surface.clock.ahead_seconds(),

@@ -5,17 +5,22 @@
 //!  source ─▶ pump ──── events ────────▶ lanes ─▶ delivery        api, observer
 //!    ▲         └────── opened ────────▶ ledger ◀─ reports ┘
 //!    └──────── confirmed LSN ─────────────┘
+//!              pump, lanes, ledger ◀─── fleet: which endpoints there are
 //! ```
 //!
 //! The source has a thread of its own: decoding and rendering would delay the requests in flight,
 //! and sending would delay reading. Only its feedback runs on the main thread, since nothing there
 //! takes long.
 //!
+//! The HTTP surface comes first: it answers while this process stands by for the slot, too.
+//!
 //! A shutdown runs down the pipe like the data: the pump stops and drops the lanes' senders, the
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
 
 mod books;
 mod cuts;
+pub mod dry_run;
+mod fleet;
 mod lanes;
 mod observe;
 mod old_rows;
@@ -26,12 +31,13 @@ mod refill;
 mod replay;
 mod resend;
 mod scrape;
+mod standby;
 mod state;
 mod tail;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::OnceLock;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -46,6 +52,11 @@ use crate::api;
 use crate::api::Surface;
 use crate::api::office::Office;
 use crate::app::cuts::Cuts;
+use crate::app::fleet::Fleet;
+use crate::app::fleet::Orders;
+use crate::app::fleet::Start;
+use crate::app::fleet::Ways;
+use crate::app::fleet::roster;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
 use crate::app::reader::Reader;
@@ -53,16 +64,12 @@ use crate::app::reader::Stages;
 use crate::app::refill::Backlog;
 use crate::app::scrape::Scrape;
 use crate::clock::DatabaseClock;
-use crate::config::settings::Endpoint;
-use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
 use crate::delivery::network::Network;
 use crate::flow::budget::Budget;
 use crate::flow::lsn::Lsn;
-use crate::flow::settlement::EndpointIndex;
 use crate::ledger;
 use crate::ledger::Ledger;
-use crate::ledger::pending::Names;
 use crate::ledger::replayed::Replayed;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
@@ -81,91 +88,37 @@ const OPENED_MAX: usize = 64;
 /// Reports between the lanes and the ledger. One may hold dozens of responses of up to 64 KiB.
 const REPORTS_MAX: usize = 16;
 
-/// A walhook that is about to run: everything that can be refused has been checked.
+/// A walhook whose HTTP surface is up. The rest begins with [`App::run`].
 pub struct App {
+    settings: Settings,
+    handles: Handles,
+    /// What may be confirmed: from the ledger, to the source and the surface.
+    confirmed: watch::Sender<Lsn>,
+    /// There when the slot is ours.
+    fleet: Arc<OnceLock<Orders>>,
     tasks: Tasks,
-    grace: Duration,
     address: SocketAddr,
 }
 
 impl App {
-    /// Connects, builds the stages and starts them. PostgreSQL has to be prepared.
+    /// Opens the HTTP surface, which answers from here on, also while the slot is another
+    /// walhook's.
     ///
     /// # Errors
-    /// What does not let it start: the address in use, an endpoint that cannot be built, the slot
-    /// in use, ... A [`crate::source::error::SourceError`] is in the chain if PostgreSQL is the
-    /// reason.
+    /// The address is in use.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let listener = listen(settings.http.listen).await?;
         let address = listener.local_addr()?;
         let mut tasks = Tasks::new();
         let handles = Handles::new(&settings);
-        let session = state::open(&settings).await?;
-        let (confirmed_in, confirmed) = watch::channel(Lsn::ZERO);
-        let (writable_in, writable) = watch::channel(true);
-        let cuts = Cuts::default();
-        let budget = Budget::new(settings.memory.queued_bytes);
-        let attached = Reader {
-            budget: budget.clone(),
-            settings: settings.clone(),
-            handles: handles.clone(),
-            confirmed: confirmed.clone(),
-            writable: writable.clone(),
-            stop: tasks.stop_token(),
-            cuts: cuts.clone(),
-            main: Handle::current(),
-        };
-        let mut attached = attached.attach().await?;
-        let watch = state::watch(handles.let_go.clone(), writable.clone());
-        tasks.spawn("the watch over the state", watch);
-        let identity = &attached.identity;
-        let taken =
-            state::take(&settings, session, identity.system, identity.timeline, writable_in)
-                .await?;
-        taken.show(&settings.endpoints, &handles.metrics);
-        start_observer(&settings, &handles, &mut tasks).await?;
-
-        let (opened_in, opened) = mpsc::channel(OPENED_MAX);
-        let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
-        let (ended_in, ledger_ended) = oneshot::channel();
-        let slot = settings.postgres.slot.clone();
-        let common = Common {
-            network: Network::system(),
-            handles: handles.clone(),
-            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
-            reports: reports_in,
-            cuts: cuts.clone(),
-        };
-        let lanes = lanes::start(&settings.endpoints, &taken.backlog, &common, &mut tasks)?;
-        drop(common); // the lanes alone hold the way to the ledger
-        resend::start(&settings, &handles, taken.holding, &lanes, budget, &mut tasks);
-        let scrape = Scrape::new(&settings.endpoints, &lanes, &handles, confirmed);
-        let ledger = ledger(&settings, &handles, confirmed_in, taken.writer);
-        let patience = cuts.clone().patience(tasks.stop_token(), writable);
-        tasks.spawn("the ledger", async move {
-            tokio::select! {
-                ended = ledger.run(opened, reports) => ended?,
-                () = patience => {}
-            }
-            // Nobody listens any more if the source has failed.
-            ended_in.send(()).ok();
-            Ok(())
-        });
-        let stages = Stages {
-            lanes,
-            opened: opened_in,
-            ledger_ended,
-            seen: taken.seen,
-            ahead: taken.ahead,
-            parked: taken.backlog.iter().flatten().map(|standing| standing.newest).max(),
-        };
-        attached.begin(stages);
-        tasks.spawn("the source", attached.ended());
-        tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
-        let surface = surface(&settings, &handles, scrape);
+        let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
+        let fleet = Arc::default();
+        let scrape = Arc::new(Scrape::new(Arc::clone(&fleet), &handles, confirmed_out));
+        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet));
         let serve = api::serve(listener, surface, tasks.stop_token());
         tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
-        Ok(Self { tasks, grace: settings.grace, address })
+        tracing::info!(http = %address, "the HTTP surface is up");
+        Ok(Self { settings, handles, confirmed, fleet, tasks, address })
     }
 
     /// Where the HTTP surface listens.
@@ -178,12 +131,87 @@ impl App {
         self.tasks.stop_token()
     }
 
-    /// Runs until it is stopped or something fails.
+    /// Makes what is missing in PostgreSQL, waits for the slot, starts the stages, and runs until
+    /// it is stopped or something fails.
     ///
     /// # Errors
-    /// What failed, or that the grace period was not enough.
-    pub async fn run(self) -> anyhow::Result<()> {
-        self.tasks.run(self.grace).await
+    /// What does not let it start, what failed, or that the grace period was not enough. A
+    /// [`crate::source::error::SourceError`] is in the chain if PostgreSQL is the reason.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let stop = self.tasks.stop_token();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {} // nothing was begun
+            begun = self.begin() => begun?,
+        }
+        self.tasks.run(self.settings.grace).await
+    }
+
+    /// Ends when all stages run. May be dropped at any time: stages that have started then end.
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        let Self { settings, handles, tasks, .. } = self;
+        prepare(settings).await?;
+        let (writable_in, writable) = watch::channel(true);
+        let cuts = Cuts::default();
+        let budget = Budget::new(settings.memory.queued_bytes);
+        let reader = Reader {
+            budget: budget.clone(),
+            settings: settings.clone(),
+            handles: handles.clone(),
+            confirmed: self.confirmed.subscribe(),
+            writable: writable.clone(),
+            stop: tasks.stop_token(),
+            cuts: cuts.clone(),
+            main: Handle::current(),
+        };
+        let mut attached = standby::attach(&reader).await?;
+        let watch = state::watch(handles.let_go.clone(), writable.clone());
+        tasks.spawn("the watch over the state", watch);
+        let taken = state::take(settings, &attached.identity, writable_in).await?;
+        start_observer(settings, handles, tasks).await?;
+
+        let (opened_in, opened) = mpsc::channel(OPENED_MAX);
+        let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
+        let (ended_in, ledger_ended) = oneshot::channel();
+        let slot = settings.postgres.slot.clone();
+        let common = Common {
+            network: Network::system(),
+            handles: handles.clone(),
+            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
+            reports: reports_in,
+            cuts: cuts.clone(),
+        };
+        let (ways, edits, turns) = Ways::open();
+        let starts = settings.endpoints.iter().map(Start::of_file).collect();
+        let (rules, is_pushing) = (&settings.events, settings.enabled);
+        // The fleet and its lanes alone hold the way to the ledger.
+        let fleet = Fleet::start(common, ways, rules, is_pushing, starts, &taken.backlog);
+        let (fleet, orders) = fleet.await?;
+        let roster = orders.roster();
+        taken.show(&roster);
+        let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
+        tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
+        drop(self.fleet.set(orders)); // there is no other
+        resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
+        let ledger = ledger(settings, handles, self.confirmed.clone(), taken.writer);
+        let patience = cuts.clone().patience(tasks.stop_token(), writable);
+        tasks.spawn("the ledger", async move {
+            tokio::select! {
+                ended = ledger.run(opened, reports, edits) => ended?,
+                () = patience => {}
+            }
+            // Nobody listens any more if the source has failed.
+            ended_in.send(()).ok();
+            Ok(())
+        });
+        let stages =
+            Stages { turns, opened: opened_in, ledger_ended, seen: taken.seen, ahead, parked };
+        attached.begin(stages);
+        tasks.spawn("the source", attached.ended());
+        tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(http = %self.address, version, "walhook is running");
+        Ok(())
     }
 }
 
@@ -254,17 +282,7 @@ fn ledger(
     confirmed: watch::Sender<Lsn>,
     writer: Writer,
 ) -> Ledger {
-    let takers = |rule: &EventRule| {
-        let takes = |endpoint: &Endpoint| settings.enabled && endpoint.takes(rule);
-        let endpoints = settings.endpoints.iter().enumerate().filter(|(_, e)| takes(e));
-        endpoints.map(|(index, _)| EndpointIndex(index)).collect()
-    };
-    let rules = settings.events.iter().map(|rule| (Arc::new(rule.table.clone()), takers(rule)));
     let terms = ledger::Terms {
-        names: Names {
-            endpoints: settings.endpoints.iter().map(|e| Arc::clone(&e.name)).collect(),
-            rules: rules.collect(),
-        },
         push_log: settings.push_log,
         stats: Arc::clone(&handles.stats),
         clock: handles.clock.clone(),
@@ -272,11 +290,16 @@ fn ledger(
         writer,
         replayed: handles.replayed.clone(),
     };
-    Ledger::new(&settings.endpoints, &handles.metrics, terms)
+    Ledger::new(&handles.metrics, terms)
 }
 
-fn surface(settings: &Settings, handles: &Handles, scrape: Scrape) -> Surface {
-    let endpoints = settings.endpoints.iter().map(|e| (e.name.to_string(), e.shown_url()));
+fn surface(
+    settings: &Settings,
+    handles: &Handles,
+    scrape: Arc<Scrape>,
+    fleet: Arc<OnceLock<Orders>>,
+) -> Surface {
+    let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
     let office = Office::new(
         settings.state.clone(),
         settings.postgres.slot.clone(),
@@ -289,7 +312,10 @@ fn surface(settings: &Settings, handles: &Handles, scrape: Scrape) -> Surface {
         source: handles.status.clone(),
         clock: handles.clock.clone(),
         refresh: Arc::new(move || scrape.refresh()),
-        endpoints: endpoints.collect(),
+        endpoints: Arc::new(move || match fleet.get() {
+            Some(fleet) => fleet.roster().view(),
+            None => configured.clone(),
+        }),
         token: settings.http.token.clone(),
         office: Arc::new(office),
     }

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -27,6 +28,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::Handles;
+use crate::app::fleet::Orders;
 use crate::backoff::Backoff;
 use crate::clock::DatabaseClock;
 use crate::config::settings::DeadLetters;
@@ -39,7 +41,6 @@ use crate::flow::settlement::ReplayId;
 use crate::ledger::replayed::ReplayEnd;
 use crate::ledger::replayed::Replayed;
 use crate::queue::error::QueueError;
-use crate::queue::sender::LaneSender;
 use crate::queue::sender::Replay;
 use crate::queue::sender::ReplaySender;
 use crate::store::dead_letters;
@@ -53,7 +54,6 @@ use crate::store::resend::Portion;
 use crate::store::state_error::StateError;
 use crate::task::Tasks;
 use crate::telemetry::metrics::EndpointMetrics;
-use crate::telemetry::metrics::Metrics;
 
 /// How soon a request is seen that nobody told us of, such as one by way of another process.
 const POLL: Duration = Duration::from_secs(5);
@@ -83,23 +83,25 @@ const PURGE_ROWS: u64 = 1000;
 pub(super) const AWAY_FIRST: Duration = Duration::from_millis(200);
 pub(super) const AWAY_CAP: Duration = Duration::from_secs(5);
 
-/// The way into the lane of an endpoint, if there is such an endpoint.
-type Ways = Arc<dyn Fn(&str) -> Option<ReplaySender> + Send + Sync>;
-
 /// What sending again needs.
 pub(crate) struct Resender {
     pub(super) desk: Desk,
     pub(super) holding: Holding,
     pub(super) settings: DeadLetters,
     pub(super) clock: DatabaseClock,
-    metrics: Metrics,
     /// Shared with the source and the lanes.
     budget: Budget,
     /// Out of `budget`, what replays can have.
     own_budget: Budget,
     replayed: Replayed,
     asked: Arc<Notify>,
-    ways: Ways,
+    fleet: Arc<OnceLock<Orders>>,
+}
+
+/// The way into the lane of an endpoint.
+struct Way {
+    replays: ReplaySender,
+    metrics: EndpointMetrics,
 }
 
 /// Why a worker ended before its work was done.
@@ -111,16 +113,16 @@ pub(super) enum ResendError {
     Lane(#[from] QueueError),
 }
 
-/// Starts the sending of what operators ask for, to endpoints with these lanes.
+/// Starts the sending of what operators ask for, to the endpoints of the fleet.
 pub(crate) fn start(
     settings: &Settings,
     handles: &Handles,
     holding: Holding,
-    lanes: &[LaneSender],
+    fleet: Arc<OnceLock<Orders>>,
     budget: Budget,
     tasks: &mut Tasks,
 ) {
-    let resender = Resender::new(settings, handles, holding, lanes, budget);
+    let resender = Resender::new(settings, handles, holding, fleet, budget);
     tasks.spawn("the sending of dead letters", resender.run(tasks.stop_token()));
 }
 
@@ -129,23 +131,19 @@ impl Resender {
         settings: &Settings,
         handles: &Handles,
         holding: Holding,
-        lanes: &[LaneSender],
+        fleet: Arc<OnceLock<Orders>>,
         budget: Budget,
     ) -> Self {
-        let names = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name));
-        let ways: HashMap<Arc<str>, ReplaySender> =
-            names.zip(lanes.iter().map(LaneSender::replays)).collect();
         Self {
             desk: Desk::new(settings.state.clone(), SESSIONS, STATEMENT_MAX),
             holding,
             settings: settings.dead_letters,
             clock: handles.clock.clone(),
-            metrics: handles.metrics.clone(),
             budget,
             own_budget: Budget::new(settings.memory.queued_bytes / BUDGET_SHARE),
             replayed: handles.replayed.clone(),
             asked: Arc::clone(&handles.asked),
-            ways: Arc::new(move |endpoint| ways.get(endpoint).cloned()),
+            fleet,
         }
     }
 
@@ -183,9 +181,9 @@ impl Resender {
                 Some(endpoints) = looks.next() => {
                     let endpoints: Vec<Arc<str>> = endpoints;
                     for endpoint in endpoints {
-                        // Of endpoints that are not configured the API takes no requests; what was
-                        // asked for before waits until they are back.
-                        let way = (self.ways)(&endpoint).filter(|_| !working.contains(&endpoint));
+                        // For endpoints that are not there the API takes no requests; what was asked
+                        // for before waits until they are back.
+                        let way = self.way(&endpoint).filter(|_| !working.contains(&endpoint));
                         if let Some(way) = way {
                             working.insert(Arc::clone(&endpoint));
                             workers.push(self.work(endpoint, way));
@@ -200,6 +198,14 @@ impl Resender {
                 is_asked = false;
             }
         }
+    }
+
+    /// `None` if there is no such endpoint, or it is disabled or being removed.
+    fn way(&self, endpoint: &str) -> Option<Way> {
+        let roster = self.fleet.get()?.roster();
+        let shown = roster.find(endpoint)?;
+        let (replays, metrics) = (shown.replays.clone(), shown.metrics.clone());
+        (shown.endpoint.enabled && !shown.is_leaving).then_some(Way { replays, metrics })
     }
 
     /// Endpoints with something to send; none while the state cannot be read.
@@ -241,10 +247,9 @@ impl Resender {
     }
 
     /// Sends what there is for one endpoint. Ends when there is nothing more.
-    async fn work(&self, endpoint: Arc<str>, way: ReplaySender) -> (Arc<str>, anyhow::Result<()>) {
+    async fn work(&self, endpoint: Arc<str>, way: Way) -> (Arc<str>, anyhow::Result<()>) {
         let mut worker = Worker {
             shared: self,
-            metrics: self.metrics.endpoint(&endpoint),
             ended: self.replayed.watch(),
             pace: Pace::new(self.settings.resend_rate),
             in_memory: HashMap::new(),
@@ -261,8 +266,7 @@ impl Resender {
 pub(super) struct Worker<'r> {
     pub(super) shared: &'r Resender,
     pub(super) endpoint: Arc<str>,
-    way: ReplaySender,
-    metrics: EndpointMetrics,
+    way: Way,
     ended: watch::Receiver<()>,
     pub(super) pace: Pace,
     /// What became of the replays of the push log.
@@ -369,11 +373,11 @@ impl Worker<'_> {
             }
         };
         event.held = Some(Held::Own(self.shared.budget.take(bytes).await));
-        self.metrics.pending_memory.inc();
-        self.metrics.replays.inc();
-        let sent = self.way.send(vec![Replay { id, event: Arc::new(event) }]).await;
+        self.way.metrics.pending_memory.inc();
+        self.way.metrics.replays.inc();
+        let sent = self.way.replays.send(vec![Replay { id, event: Arc::new(event) }]).await;
         if sent.is_err() {
-            self.metrics.pending_memory.dec();
+            self.way.metrics.pending_memory.dec();
         } else {
             self.in_memory.insert(id, share);
         }

@@ -1,16 +1,15 @@
 //! Brings the gauges up to date when somebody looks.
 
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use tokio::sync::watch;
 
 use crate::app::Handles;
-use crate::config::settings::Endpoint;
+use crate::app::fleet::Orders;
+use crate::app::fleet::roster::Shown;
 use crate::flow::lsn::Lsn;
-use crate::queue::gauges::Gauges;
 use crate::queue::lane::breaker::BreakerState;
-use crate::queue::sender::LaneSender;
-use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::ReplicationMetrics;
 
 /// Where the numbers are and where they go.
@@ -18,24 +17,23 @@ pub(crate) struct Scrape {
     handles: Handles,
     replication: ReplicationMetrics,
     confirmed: watch::Receiver<Lsn>,
-    lanes: Vec<(EndpointMetrics, Arc<Gauges>)>,
+    /// There when the slot is ours.
+    fleet: Arc<OnceLock<Orders>>,
 }
 
 impl Scrape {
     pub(crate) fn new(
-        endpoints: &[Endpoint],
-        lanes: &[LaneSender],
+        fleet: Arc<OnceLock<Orders>>,
         handles: &Handles,
         confirmed: watch::Receiver<Lsn>,
     ) -> Self {
-        let metrics = endpoints.iter().map(|endpoint| handles.metrics.endpoint(&endpoint.name));
-        let lanes = metrics.zip(lanes.iter().map(LaneSender::gauges)).collect();
         let replication = handles.metrics.replication();
-        Self { handles: handles.clone(), replication, confirmed, lanes }
+        Self { handles: handles.clone(), replication, confirmed, fleet }
     }
 
     pub(crate) fn refresh(&self) {
-        for (metrics, gauges) in &self.lanes {
+        let roster = self.fleet.get().map(Orders::roster).unwrap_or_default();
+        for Shown { metrics, gauges, .. } in &roster.0 {
             metrics.breaker_open.set(i64::from(gauges.breaker() != BreakerState::Closed));
         }
         let confirmed = *self.confirmed.borrow();

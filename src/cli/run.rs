@@ -9,7 +9,6 @@ use tokio::signal::unix::signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::app::prepare;
 use crate::cli::Global;
 use crate::cli::exit::CommandError;
 use crate::cli::runtime;
@@ -46,17 +45,9 @@ impl Run {
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let mut signals = Signals::listen()?;
+    let signals = Signals::listen()?;
     let grace = settings.grace;
-    let started = async {
-        prepare(&settings).await?;
-        App::start(settings).await
-    };
-    let app = tokio::select! {
-        started = started => started?,
-        () = signals.stop() => return Ok(()), // nothing was begun
-    };
-    tracing::info!(http = %app.address(), version = env!("CARGO_PKG_VERSION"), "walhook is running");
+    let app = App::start(settings).await?;
     let stop = app.stop_token();
     tokio::select! {
         ended = app.run() => ended,

@@ -282,10 +282,14 @@ pub struct Endpoint {
     pub name: Arc<str>,
     /// A URL can be a credential: log the name, or [`Endpoint::shown_url`].
     pub url: Secret<Url>,
+    /// If not, it takes no events, and what waits for it goes on waiting.
+    pub enabled: bool,
     /// Event types, where `*` stands for any characters.
     pub events: Vec<Glob>,
     /// Which of these events: those whose change the expression is true for.
     pub filter: Option<Expression>,
+    /// The shape in which it gets events, whatever their own is.
+    pub payload: Option<Payload>,
     pub signing: Option<Signing>,
     pub auth: Option<Auth>,
     /// Fixed extra headers. Reserved names are refused when the file is read.
@@ -353,10 +357,19 @@ impl Glob {
 /// How a request proves where it comes from.
 #[derive(Clone, Debug)]
 pub enum Signing {
-    /// Standard Webhooks `v1`: HMAC-SHA256 over `id.timestamp.body`, one signature per key.
-    Standard { keys: Vec<Secret<Vec<u8>>> },
+    /// Standard Webhooks: over `id.timestamp.body`, one signature per key.
+    Standard { keys: Vec<StandardKey> },
     /// HMAC-SHA256 as the receiver wants it.
     Hmac { key: Secret<Vec<u8>>, scheme: HmacScheme },
+}
+
+/// A key of Standard Webhooks.
+#[derive(Clone, Debug)]
+pub enum StandardKey {
+    /// `v1`: HMAC-SHA256; the receiver has the same key.
+    Symmetric(Secret<Vec<u8>>),
+    /// `v1a`: the seed of an Ed25519 key; the receiver has the public half.
+    Ed25519(Secret<[u8; 32]>),
 }
 
 /// What an HMAC is taken over, and how it is sent.

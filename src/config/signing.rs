@@ -1,8 +1,9 @@
 //! `secret` and `signing`: the keys that requests are signed with, and how.
 //!
 //! Without `signing` it is Standard Webhooks 1.0, "Signature scheme": a symmetric key is `whsec_`
-//! and the base64 of 24 to 64 bytes. With it, the secret's own bytes are the key, since that is
-//! what receivers of such signatures have.
+//! and the base64 of 24 to 64 bytes, an Ed25519 key `whsk_` and the base64 of its 32-byte seed (or
+//! of seed and public key, as libsodium keeps them). With it, the secret's own bytes are the key,
+//! since that is what receivers of such signatures have.
 
 use std::ops::RangeInclusive;
 
@@ -11,6 +12,9 @@ use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::GeneralPurpose;
 use base64::engine::GeneralPurposeConfig;
+use base64::prelude::BASE64_STANDARD;
+use ring::signature::Ed25519KeyPair;
+use ring::signature::KeyPair;
 
 use crate::config::field::Field;
 use crate::config::headers;
@@ -20,14 +24,17 @@ use crate::config::settings::HmacScheme;
 use crate::config::settings::SignatureEncoding;
 use crate::config::settings::SignedPart;
 use crate::config::settings::Signing;
+use crate::config::settings::StandardKey;
 use crate::config::terms::Terms;
 use crate::config::terms::set;
 
 const KEY_PREFIX: &str = "whsec_";
 const KEY_BYTES: RangeInclusive<usize> = 24..=64;
 
-/// Ed25519 keys of the same specification: taken as plain text they would sign something else.
-const ASYMMETRIC_PREFIXES: [&str; 2] = ["whsk_", "whpk_"];
+/// Ed25519 keys of the same specification.
+const ED25519_PREFIX: &str = "whsk_";
+const ED25519_PUBLIC_PREFIX: &str = "whpk_";
+const ED25519_SEED_BYTES: usize = 32;
 
 /// Shorter plain text can be guessed from one signed request.
 const TEXT_BYTES_MIN: usize = 16;
@@ -105,27 +112,67 @@ fn secrets(field: &Field<'_>) -> Option<Vec<Secret<String>>> {
     Some(items.iter().filter_map(Field::secret).collect())
 }
 
-fn standard_key(secret: &Secret<String>) -> Result<Secret<Vec<u8>>, String> {
+impl Signing {
+    /// The public halves of its keys, for the receiver to verify with.
+    pub fn public_keys(&self) -> Vec<String> {
+        match self {
+            Self::Standard { keys } => keys.iter().filter_map(StandardKey::public).collect(),
+            Self::Hmac { .. } => Vec::new(),
+        }
+    }
+}
+
+impl StandardKey {
+    /// What the receiver verifies with, as Standard Webhooks writes it: `whpk_` and base64. `None`
+    /// for a symmetric key, which nobody else may see.
+    pub fn public(&self) -> Option<String> {
+        let Self::Ed25519(seed) = self else { return None };
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed.reveal()).ok()?;
+        let encoded = BASE64_STANDARD.encode(pair.public_key());
+        Some(format!("{ED25519_PUBLIC_PREFIX}{encoded}"))
+    }
+}
+
+fn standard_key(secret: &Secret<String>) -> Result<StandardKey, String> {
     let text = secret.reveal();
     let (start, end) = (KEY_BYTES.start(), KEY_BYTES.end());
     if let Some(encoded) = text.strip_prefix(KEY_PREFIX) {
         let key = BASE64.decode(encoded).ok().filter(|key| KEY_BYTES.contains(&key.len()));
-        return key.map(Secret::new).ok_or_else(|| {
+        return key.map(|key| StandardKey::Symmetric(Secret::new(key))).ok_or_else(|| {
             format!(
                 "is no {KEY_PREFIX} key: after the prefix give the base64 of {start} to {end} bytes, \
                  such as from `openssl rand -base64 32`"
             )
         });
     }
-    if ASYMMETRIC_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
-        return Err(format!("is an asymmetric key: give a {KEY_PREFIX} key"));
+    if let Some(encoded) = text.strip_prefix(ED25519_PREFIX) {
+        return ed25519_seed(encoded).map(StandardKey::Ed25519).ok_or_else(|| {
+            format!(
+                "is no {ED25519_PREFIX} key: after the prefix give the base64 of an Ed25519 seed of \
+                 {ED25519_SEED_BYTES} bytes, such as from `openssl rand -base64 32`"
+            )
+        });
+    }
+    if text.starts_with(ED25519_PUBLIC_PREFIX) {
+        return Err(format!(
+            "is a public key, which only verifies: keep it for the receiver, and give the \
+             {ED25519_PREFIX} key that it belongs to"
+        ));
     }
     if text.len() < TEXT_BYTES_MIN {
         return Err(format!(
             "is too short to be safe: give at least {TEXT_BYTES_MIN} bytes, or a {KEY_PREFIX} key"
         ));
     }
-    Ok(Secret::new(text.clone().into_bytes()))
+    Ok(StandardKey::Symmetric(Secret::new(text.clone().into_bytes())))
+}
+
+/// A seed alone, or with its public key behind it.
+fn ed25519_seed(encoded: &str) -> Option<Secret<[u8; ED25519_SEED_BYTES]>> {
+    let key = BASE64.decode(encoded).ok()?;
+    let (seed, public) = key.split_first_chunk::<ED25519_SEED_BYTES>()?;
+    let fits = || Ed25519KeyPair::from_seed_and_public_key(seed, public).is_ok();
+    (public.is_empty() || fits()).then(|| Secret::new(*seed))
 }
 
 /// `"standard"`, or `{ header, prefix, encoding, content, timestamp_header }`.

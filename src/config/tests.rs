@@ -7,6 +7,7 @@ use crate::config::settings::Delays;
 use crate::config::settings::ExpiryRule;
 use crate::config::settings::Payload;
 use crate::config::settings::Signing;
+use crate::config::settings::StandardKey;
 
 mod contracts;
 mod reference;
@@ -94,7 +95,11 @@ fn webhook_sets_the_terms_of_every_endpoint_and_an_endpoint_its_own() {
     let keys = |endpoint: &Endpoint| -> Vec<Vec<u8>> {
         match &endpoint.signing {
             Some(Signing::Standard { keys }) => {
-                keys.iter().map(|key| key.reveal().clone()).collect()
+                let bytes = |key: &StandardKey| match key {
+                    StandardKey::Symmetric(key) => key.reveal().clone(),
+                    StandardKey::Ed25519(seed) => seed.reveal().to_vec(),
+                };
+                keys.iter().map(bytes).collect()
             }
             other => panic!("{other:?}"),
         }

@@ -4,6 +4,7 @@
 //! queue ─ Lease ─▶ [http] ─ Exchange ─▶ queue, ledger
 //!                    ├ body      the events' bodies as of this attempt, whole or streamed
 //!                    ├ headers   fixed ones, auth, ids, sign
+//!                    ├ connections   made when needed (dial), kept, driven by the attempts
 //!                    ├ network   guard decides which addresses are dialled; TLS trust
 //!                    └ judge     status or failure (classify) to a verdict
 //! ```
@@ -16,6 +17,8 @@
 mod auth;
 mod body;
 mod classify;
+mod connections;
+mod dial;
 pub mod error;
 pub mod guard;
 mod headers;

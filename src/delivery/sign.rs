@@ -1,7 +1,8 @@
 //! Signatures: how a receiver knows that a request comes from here and was not changed. Pure.
 //!
-//! Standard Webhooks `v1`: HMAC-SHA256 over `id.timestamp.body`, in base64. Of several keys, as
-//! while a secret rotates, each gives a signature; receivers accept any that they can verify.
+//! Standard Webhooks, over `id.timestamp.body`: `v1` is HMAC-SHA256, `v1a` is Ed25519, both in
+//! base64. Of several keys, as while a secret rotates, each gives a signature; receivers accept any
+//! that they can verify. Ed25519 reads its message twice, so the signature of a large body collects it.
 //!
 //! Or an HMAC-SHA256 as a receiver that already exists wants it: see [`HmacScheme`].
 
@@ -10,30 +11,36 @@ use base64::prelude::BASE64_STANDARD;
 use http::HeaderName;
 use http::HeaderValue;
 use ring::hmac;
+use ring::signature::Ed25519KeyPair;
 
 use crate::config::settings::HmacScheme;
 use crate::config::settings::SignatureEncoding;
 use crate::config::settings::SignedPart;
 use crate::config::settings::Signing;
+use crate::config::settings::StandardKey;
 
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
-/// Base64 of a SHA-256, with `v1,` before it and a blank after it.
-const SIGNATURE_BYTES: usize = 48;
+/// Base64 of a SHA-256, with `v1,` before it.
+const SIGNATURE_BYTES: usize = 47;
 
 /// An endpoint's keys, made ready once.
 #[derive(Debug)]
 pub(crate) struct Signer {
     /// One, but for Standard Webhooks while a secret rotates.
     keys: Vec<hmac::Key>,
+    /// Those of `v1a`.
+    pairs: Vec<Ed25519KeyPair>,
     /// `None`: Standard Webhooks.
     scheme: Option<HmacScheme>,
 }
 
 /// The signatures of one request, to which the body is still being added.
-#[derive(Debug)]
 pub(crate) struct Signature<'a> {
     contexts: Vec<hmac::Context>,
+    pairs: &'a [Ed25519KeyPair],
+    /// All of the content, where there are pairs.
+    whole: Vec<u8>,
     scheme: Option<&'a HmacScheme>,
     id: &'a str,
     timestamp: &'a str,
@@ -42,21 +49,32 @@ pub(crate) struct Signature<'a> {
 impl Signer {
     pub(crate) fn new(signing: &Signing) -> Self {
         let ready = |key: &Vec<u8>| hmac::Key::new(hmac::HMAC_SHA256, key);
+        let mut signer = Self { keys: Vec::new(), pairs: Vec::new(), scheme: None };
         match signing {
             Signing::Standard { keys } => {
-                Self { keys: keys.iter().map(|key| ready(key.reveal())).collect(), scheme: None }
+                for key in keys {
+                    match key {
+                        StandardKey::Symmetric(key) => signer.keys.push(ready(key.reveal())),
+                        StandardKey::Ed25519(seed) => {
+                            let pair = Ed25519KeyPair::from_seed_unchecked(seed.reveal());
+                            signer.pairs.push(pair.expect("every 32 bytes are a seed"));
+                        }
+                    }
+                }
             }
             Signing::Hmac { key, scheme } => {
-                Self { keys: vec![ready(key.reveal())], scheme: Some(scheme.clone()) }
+                signer.keys.push(ready(key.reveal()));
+                signer.scheme = Some(scheme.clone());
             }
         }
+        signer
     }
 
     /// Begins to sign the request with this id and time; the body follows by [`Signature::add`].
     pub(crate) fn begin<'a>(&'a self, id: &'a str, timestamp: &'a str) -> Signature<'a> {
         let contexts = self.keys.iter().map(hmac::Context::with_key).collect();
-        let scheme = self.scheme.as_ref();
-        let mut signature = Signature { contexts, scheme, id, timestamp };
+        let (scheme, pairs) = (self.scheme.as_ref(), self.pairs.as_slice());
+        let mut signature = Signature { contexts, pairs, whole: Vec::new(), scheme, id, timestamp };
         match scheme {
             None => [id, ".", timestamp, "."].iter().for_each(|p| signature.add(p.as_bytes())),
             Some(scheme) => {
@@ -73,6 +91,9 @@ impl Signature<'_> {
     pub(crate) fn add(&mut self, piece: &[u8]) {
         for context in &mut self.contexts {
             context.update(piece);
+        }
+        if !self.pairs.is_empty() {
+            self.whole.extend_from_slice(piece);
         }
     }
 
@@ -103,13 +124,22 @@ impl Signature<'_> {
     }
 
     fn standard(self) -> String {
-        let mut text = String::with_capacity(self.contexts.len() * SIGNATURE_BYTES);
-        for context in self.contexts {
-            if !text.is_empty() {
-                text.push(' ');
-            }
+        let symmetric = self.contexts.into_iter().map(|context| {
+            let mut text = String::with_capacity(SIGNATURE_BYTES);
             text.push_str("v1,");
             BASE64_STANDARD.encode_string(context.sign(), &mut text);
+            text
+        });
+        let asymmetric = self.pairs.iter().map(|pair| {
+            let mut text = String::from("v1a,");
+            BASE64_STANDARD.encode_string(pair.sign(&self.whole), &mut text);
+            text
+        });
+        let mut all = symmetric.chain(asymmetric);
+        let mut text = all.next().unwrap_or_default();
+        for one in all {
+            text.push(' ');
+            text.push_str(&one);
         }
         text
     }
@@ -123,6 +153,12 @@ impl Signature<'_> {
                 SignedPart::Body => {}
             }
         }
+    }
+}
+
+impl std::fmt::Debug for Signature<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signature").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -151,7 +187,14 @@ mod tests {
     const BODY: &str = r#"{"type":"orders.insert","data":{"id":1,"note":"café"}}"#;
 
     fn sign(keys: &[&[u8]], pieces: &[&str]) -> String {
-        let keys = keys.iter().map(|key| Secret::new(key.to_vec())).collect();
+        sign_standard(keys.iter().map(|key| symmetric(key)).collect(), pieces)
+    }
+
+    fn symmetric(key: &[u8]) -> StandardKey {
+        StandardKey::Symmetric(Secret::new(key.to_vec()))
+    }
+
+    fn sign_standard(keys: Vec<StandardKey>, pieces: &[&str]) -> String {
         let headers = headers(&Signing::Standard { keys }, pieces);
         assert_eq!(headers.len(), 1);
         assert_eq!(headers[0].0, "webhook-signature");
@@ -235,9 +278,23 @@ mod tests {
         assert_eq!(both, format!("{} {}", sign(&[&new], &[BODY]), sign(&[&old], &[BODY])));
     }
 
+    /// The expected value is that of `openssl pkeyutl -sign -rawin` with the key of this seed.
+    #[test]
+    fn an_ed25519_key_signs_beside_a_symmetric_one() {
+        let seed: [u8; 32] = std::array::from_fn(|at| u8::try_from(at).unwrap());
+        let expected = "v1a,3EtRZKrsRWM6sFirQcpwC8/eXCp3+KgWOAs3dUGwFgiPpv5XW+daU0WgTWMCCXQB2w71AMzDFTxSd2z/uBH0Dg==";
+        let (head, tail) = BODY.split_at(20);
+        let key = || StandardKey::Ed25519(Secret::new(seed));
+        assert_eq!(sign_standard(vec![key()], &[BODY]), expected);
+        assert_eq!(sign_standard(vec![key()], &[head, "", tail]), expected);
+        let both = sign_standard(vec![key(), symmetric(&seed)], &[head, tail]);
+        assert_eq!(both, format!("{} {expected}", sign(&[&seed], &[BODY])));
+        assert_eq!(key().public().unwrap(), "whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=");
+    }
+
     #[test]
     fn the_signature_is_hidden_from_debug_output() {
-        let keys = vec![Secret::new(vec![7; 32])];
+        let keys = vec![symmetric(&[7; 32])];
         let hmac = custom("", SignatureEncoding::Hex, &[SignedPart::Body]);
         for signing in [Signing::Standard { keys }, hmac] {
             let headers = headers(&signing, &[BODY]);

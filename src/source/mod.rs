@@ -11,9 +11,11 @@
 pub mod assemble;
 pub mod catalog;
 pub mod error;
+pub mod holder;
 pub mod pgoutput;
 pub mod reader;
 pub mod refusal;
+pub mod sample;
 pub mod slot;
 pub mod status;
 pub mod stream;

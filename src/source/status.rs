@@ -38,14 +38,34 @@ struct State {
     moved: Instant,
     server: Server,
     wal: Option<Wal>,
+    holder: Option<SlotHolder>,
 }
 
 #[derive(Clone, Debug)]
 enum Connection {
     Starting,
     Streaming,
+    /// Another walhook has the slot; the text says which.
+    Standby(String),
     /// Not connected; the text says why and what is being done.
     Waiting(String),
+}
+
+/// Who streams from the slot.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct SlotHolder {
+    /// Whether it is this process.
+    #[serde(rename = "self")]
+    pub is_self: bool,
+    /// In a walhook's own words: version, host and process id.
+    pub name: Option<String>,
+    /// Since when, ISO 8601.
+    pub since: Option<String>,
+    pub application_name: Option<String>,
+    /// `None` over a Unix socket, or if our role may not know.
+    pub client_address: Option<String>,
+    /// PostgreSQL's process for the connection.
+    pub server_pid: Option<i32>,
 }
 
 /// The server at the other end.
@@ -74,7 +94,7 @@ pub struct Wal {
 /// A copy of the status at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {
-    /// `starting`, `streaming` or `waiting`.
+    /// `starting`, `standby`, `streaming` or `waiting`.
     pub state: &'static str,
     /// Why it is not streaming.
     pub reason: Option<String>,
@@ -84,6 +104,8 @@ pub struct StatusView {
     #[serde(flatten)]
     pub server: Server,
     pub wal: Option<Wal>,
+    /// `None` while nobody holds the slot, or nobody has looked yet.
+    pub holder: Option<SlotHolder>,
 }
 
 impl Default for StatusHandle {
@@ -93,6 +115,7 @@ impl Default for StatusHandle {
             moved: Instant::now(),
             server: Server::default(),
             wal: None,
+            holder: None,
         };
         Self {
             shared: Arc::new(Shared {
@@ -127,6 +150,15 @@ impl StatusHandle {
         self.change(|state| state.connection = Connection::Waiting(reason));
     }
 
+    /// Another walhook has the slot; `reason` names it.
+    pub fn standby(&self, reason: String) {
+        self.change(|state| state.connection = Connection::Standby(reason));
+    }
+
+    pub fn holder(&self, holder: Option<SlotHolder>) {
+        self.change(|state| state.holder = holder);
+    }
+
     /// Something arrived and was taken.
     pub fn moved(&self, received: Lsn) {
         self.shared.received.fetch_max(received.raw(), Ordering::Relaxed);
@@ -154,7 +186,7 @@ impl StatusHandle {
         self.change(|state| {
             answer = match &state.connection {
                 Connection::Starting => Err(String::from("not connected to PostgreSQL yet")),
-                Connection::Waiting(reason) => Err(reason.clone()),
+                Connection::Standby(reason) | Connection::Waiting(reason) => Err(reason.clone()),
                 Connection::Streaming => {
                     let silent = now.saturating_duration_since(state.moved);
                     if silent > SILENCE_MAX {
@@ -182,15 +214,18 @@ impl StatusHandle {
             reconnects: self.shared.reconnects.load(Ordering::Relaxed),
             server: Server::default(),
             wal: None,
+            holder: None,
         };
         self.change(|state| {
             (view.state, view.reason) = match &state.connection {
                 Connection::Starting => ("starting", None),
                 Connection::Streaming => ("streaming", None),
+                Connection::Standby(reason) => ("standby", Some(reason.clone())),
                 Connection::Waiting(reason) => ("waiting", Some(reason.clone())),
             };
             view.server = state.server.clone();
             view.wal = state.wal.clone();
+            view.holder = state.holder.clone();
         });
         view
     }

@@ -109,28 +109,6 @@ async fn a_hundred_kills_lose_nothing_and_break_no_order() {
     audit.must_be_clean();
 }
 
-#[tokio::test]
-async fn a_start_waits_a_moment_for_the_slot_of_a_process_that_is_just_dying() {
-    let cluster = durable().await;
-    let url = cluster.url("postgres");
-    Sql::connect(&url).await.batch_execute(TABLES).await.unwrap();
-    let receiver = Receiver::start(always(Answer::status(200)));
-    let mut dying = run(&url, &receiver, 1);
-    dying.wait_for_line("walhook is running", AMPLE).await;
-
-    let mut next = run(&url, &receiver, 2);
-    next.wait_for_line("waiting for the one before to let go", AMPLE).await;
-    dying.kill();
-    next.wait_for_line("walhook is running", AMPLE).await;
-
-    let started = Instant::now();
-    let mut refused = run(&url, &receiver, 3);
-    assert_eq!(refused.wait(AMPLE).await, Some(3), "{}", refused.output().join("\n"));
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    let said = refused.output().join("\n");
-    assert!(said.contains("is in use by the server process"), "{said}");
-}
-
 /// One process of walhook outlives every end of the server. What it handed over once it does not
 /// hand over again, although the slot moves back when PostgreSQL crashes.
 #[tokio::test]

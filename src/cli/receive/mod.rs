@@ -48,7 +48,8 @@ pub struct Receive {
     /// How long to wait before answering, like 50ms or 2s
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = parse_delay)]
     delay: Duration,
-    /// Checks Standard Webhooks signatures with this secret; may be given several times
+    /// Checks Standard Webhooks signatures with this secret, or with the public key (whpk_) of one;
+    /// may be given several times
     #[arg(long = "secret", value_name = "SECRET", value_parser = Key::parse)]
     secrets: Vec<Key>,
     /// One line per request, without its body

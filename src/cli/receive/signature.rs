@@ -1,7 +1,8 @@
 //! Checks Standard Webhooks signatures (standardwebhooks.com), as a receiver does.
 //!
-//! `webhook-signature` holds one or more `v1,<base64>`, separated by blanks: HMAC-SHA256 over
-//! `id.timestamp.body`. One that fits one key is enough: while a secret rotates there are several.
+//! `webhook-signature` holds one or more of `v1,<base64>` (HMAC-SHA256) and `v1a,<base64>` (Ed25519),
+//! separated by blanks, over `id.timestamp.body`. One that fits one key is enough: while a secret
+//! rotates there are several.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -14,6 +15,8 @@ use base64::engine::GeneralPurposeConfig;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use ring::hmac;
+use ring::signature::ED25519;
+use ring::signature::UnparsedPublicKey;
 
 use crate::config::secret::Secret;
 use crate::flow::time::Timestamp;
@@ -37,21 +40,35 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// Ed25519 reads its message twice, so what such a signature covers is kept whole, up to here.
+const COLLECTED_MAX_BYTES: usize = 64 * 1024 * 1024;
+
 /// A key to check signatures with.
 #[derive(Clone)]
-pub struct Key(hmac::Key);
+pub enum Key {
+    Symmetric(hmac::Key),
+    Public([u8; 32]),
+}
 
 impl Key {
     pub fn new(key: &Secret<Vec<u8>>) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key.reveal()))
+        Self::Symmetric(hmac::Key::new(hmac::HMAC_SHA256, key.reveal()))
     }
 
     /// From a secret as the configuration takes it: `whsec_` and the base64 of 24 to 64 bytes, or
-    /// a plain text, whose bytes are the key.
+    /// a plain text, whose bytes are the key. Or the public half of a `whsk_` secret: `whpk_` and
+    /// the base64 of its 32 bytes, as `walhook check` shows it.
     ///
     /// # Errors
-    /// If it is neither.
+    /// If it is none of these.
     pub fn parse(secret: &str) -> Result<Self, ParseKeyError> {
+        if let Some(encoded) = secret.strip_prefix("whpk_") {
+            let bytes = KEY_BASE64.decode(encoded).map_err(|_| ParseKeyError)?;
+            return bytes.try_into().map(Self::Public).map_err(|_| ParseKeyError);
+        }
+        if secret.starts_with("whsk_") {
+            return Err(ParseKeyError);
+        }
         let (bytes, lengths) = match secret.strip_prefix("whsec_") {
             Some(encoded) => (KEY_BASE64.decode(encoded).map_err(|_| ParseKeyError)?, KEY_BYTES),
             None => (secret.as_bytes().to_vec(), TEXT_BYTES_MIN..=usize::MAX),
@@ -72,8 +89,8 @@ impl fmt::Debug for Key {
 /// The text is not a signing secret. It is not repeated here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "this is no signing secret: give whsec_ and the base64 of 24 to 64 bytes, or a text of at least \
-     {TEXT_BYTES_MIN} bytes"
+    "this is no key to check with: give whsec_ and the base64 of 24 to 64 bytes, a text of at least \
+     {TEXT_BYTES_MIN} bytes, or the public key (whpk_) of a whsk_ secret"
 )]
 pub struct ParseKeyError;
 
@@ -97,6 +114,8 @@ pub enum Flaw {
     Time,
     /// No signature fits a key: another secret, or another body.
     NoMatch,
+    /// More than a check with a public key takes.
+    Large,
 }
 
 impl Verdict {
@@ -117,6 +136,7 @@ impl fmt::Display for Flaw {
             Self::Headers => f.write_str("webhook-id or webhook-timestamp is missing or malformed"),
             Self::Time => write!(f, "its time is more than {TOLERANCE_SECONDS} s from now"),
             Self::NoMatch => f.write_str("it fits no given secret and this body"),
+            Self::Large => f.write_str("the body is too large to be checked with a public key"),
         }
     }
 }
@@ -130,7 +150,19 @@ pub struct Check {
 #[derive(Debug)]
 enum State {
     Decided(Verdict),
-    Hashing { hashes: Vec<(Key, hmac::Context)>, given: Vec<Vec<u8>> },
+    Reading(Reading),
+}
+
+/// A body that is being read.
+#[derive(Debug)]
+struct Reading {
+    hashes: Vec<(hmac::Key, hmac::Context)>,
+    publics: Vec<[u8; 32]>,
+    /// What is signed so far; stays empty without a public key.
+    content: Vec<u8>,
+    /// The signatures of the request: `v1`, `v1a`.
+    symmetric: Vec<Vec<u8>>,
+    asymmetric: Vec<Vec<u8>>,
 }
 
 impl Check {
@@ -141,24 +173,45 @@ impl Check {
     }
 
     pub fn update(&mut self, body: &[u8]) {
-        if let State::Hashing { hashes, .. } = &mut self.state {
-            for (_, hash) in hashes {
-                hash.update(body);
-            }
+        let State::Reading(reading) = &mut self.state else { return };
+        reading.update(body);
+        if reading.content.len() > COLLECTED_MAX_BYTES {
+            self.state = State::Decided(Verdict::Wrong(Flaw::Large));
         }
     }
 
     pub fn finish(self) -> Verdict {
         match self.state {
             State::Decided(verdict) => verdict,
-            State::Hashing { hashes, given } => {
-                let fits = hashes.into_iter().any(|(key, hash)| {
-                    let expected = hash.sign();
-                    given.iter().any(|given| is_equal(&key, expected.as_ref(), given))
-                });
-                if fits { Verdict::Ok } else { Verdict::Wrong(Flaw::NoMatch) }
-            }
+            State::Reading(reading) => match reading.fits() {
+                true => Verdict::Ok,
+                false => Verdict::Wrong(Flaw::NoMatch),
+            },
         }
+    }
+}
+
+impl Reading {
+    fn update(&mut self, piece: &[u8]) {
+        for (_, hash) in &mut self.hashes {
+            hash.update(piece);
+        }
+        if !self.publics.is_empty() {
+            self.content.extend_from_slice(piece);
+        }
+    }
+
+    fn fits(self) -> bool {
+        let Self { hashes, publics, content, symmetric, asymmetric } = self;
+        let by_hash = hashes.into_iter().any(|(key, hash)| {
+            let expected = hash.sign();
+            symmetric.iter().any(|given| is_equal(&key, expected.as_ref(), given))
+        });
+        by_hash
+            || publics.iter().any(|public| {
+                let public = UnparsedPublicKey::new(&ED25519, public);
+                asymmetric.iter().any(|given| public.verify(&content, given).is_ok())
+            })
     }
 }
 
@@ -177,30 +230,35 @@ fn begin(keys: &[Key], headers: &HeaderMap, now: Timestamp) -> Result<State, Ver
     if seconds.abs_diff(now.seconds()) > TOLERANCE_SECONDS {
         return Err(Verdict::Wrong(Flaw::Time));
     }
-    let start = format!("{id}.{signed_at}.");
-    let hashes = keys
-        .iter()
-        .map(|key| {
-            let mut hash = hmac::Context::with_key(&key.0);
-            hash.update(start.as_bytes());
-            (key.clone(), hash)
-        })
-        .collect();
-    let given = headers
-        .get_all(SIGNATURE_HEADER)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(' '))
-        .filter_map(|one| one.strip_prefix("v1,"))
-        .filter_map(|base64| STANDARD.decode(base64).ok())
-        .collect();
-    Ok(State::Hashing { hashes, given })
+    let given = |prefix: &'static str| {
+        let values = headers.get_all(SIGNATURE_HEADER).iter();
+        let all = values.filter_map(|value| value.to_str().ok()).flat_map(|all| all.split(' '));
+        let mine = all.filter_map(move |one| one.strip_prefix(prefix));
+        mine.filter_map(|base64| STANDARD.decode(base64).ok()).collect()
+    };
+    let mut reading = Reading {
+        hashes: Vec::new(),
+        publics: Vec::new(),
+        content: Vec::new(),
+        symmetric: given("v1,"),
+        asymmetric: given("v1a,"),
+    };
+    for key in keys {
+        match key {
+            Key::Symmetric(key) => {
+                reading.hashes.push((key.clone(), hmac::Context::with_key(key)));
+            }
+            Key::Public(public) => reading.publics.push(*public),
+        }
+    }
+    reading.update(format!("{id}.{signed_at}.").as_bytes());
+    Ok(State::Reading(reading))
 }
 
 /// Compares in constant time, by comparing the HMACs of both: ring offers the comparison only as
 /// part of verifying.
-fn is_equal(key: &Key, expected: &[u8], given: &[u8]) -> bool {
-    hmac::verify(&key.0, expected, hmac::sign(&key.0, given).as_ref()).is_ok()
+fn is_equal(key: &hmac::Key, expected: &[u8], given: &[u8]) -> bool {
+    hmac::verify(key, expected, hmac::sign(key, given).as_ref()).is_ok()
 }
 
 #[cfg(test)]
@@ -214,6 +272,11 @@ mod tests {
     const OTHER: &str = "whsec_HhwaGBYUEhAODAoIBgQCABweGhgWFBIQDgwKCAYEAgA=";
     const BODY: &str = "{\"type\":\"orders.insert\",\"data\":{\"id\":1,\"note\":\"café\"}}";
     const GOOD: &str = "v1,F+Pl6MZhm2XcfOqIcuZIzUGZWrvhlm0k4LimrhQtKc4=";
+
+    /// Those of the Ed25519 key whose seed is the same bytes, from openssl.
+    const PUBLIC: &str = "whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=";
+    const GOOD_A: &str = "v1a,3EtRZKrsRWM6sFirQcpwC8/eXCp3+KgWOAs3dUGwFgiPpv5XW+daU0WgTWMCCXQB2w71\
+                          AMzDFTxSd2z/uBH0Dg==";
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
         fields
@@ -250,6 +313,9 @@ mod tests {
         let flawed = Verdict::Wrong(Flaw::Headers);
         let (none, other, both): ([&str; 0], _, _) = ([], [OTHER], [OTHER, SECRET]);
         let one = [SECRET];
+        let (public, mixed) = ([PUBLIC], [OTHER, PUBLIC]);
+        let many = format!("{GOOD} {GOOD_A}");
+        let relabelled = GOOD_A.replace("v1a,", "v1,");
         let cases = [
             ("sound", &one[..], signed(GOOD, at), BODY, now, Verdict::Ok),
             ("one of several", &one[..], signed(&several, at), BODY, now, Verdict::Ok),
@@ -260,6 +326,11 @@ mod tests {
             ("other secret", &other[..], signed(GOOD, at), BODY, now, no_match),
             ("other body", &one[..], signed(GOOD, at), "{}", now, no_match),
             ("cut signature", &one[..], signed("v1,F+Pl", at), BODY, now, no_match),
+            ("public key", &public[..], signed(GOOD_A, at), BODY, now, Verdict::Ok),
+            ("public key beside", &mixed[..], signed(&many, at), BODY, now, Verdict::Ok),
+            ("public key, other body", &public[..], signed(GOOD_A, at), "{}", now, no_match),
+            ("public key, v1", &public[..], signed(GOOD, at), BODY, now, no_match),
+            ("public key, as v1", &public[..], signed(&relabelled, at), BODY, now, no_match),
             ("no time", &one[..], signed(GOOD, "soon"), BODY, now, flawed),
             ("no signature", &one[..], HeaderMap::new(), BODY, now, Verdict::Missing),
             ("no secret", &none[..], signed(GOOD, at), BODY, now, Verdict::NotChecked),
@@ -280,7 +351,8 @@ mod tests {
     #[test]
     fn a_text_that_is_no_secret_is_refused_without_repeating_it() {
         let short = "whsec_AAECAwQFBgc=";
-        for bad in ["", "hunter2", "whsec_", "whsec_!!!", short] {
+        let private = "whsk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        for bad in ["", "hunter2", "whsec_", "whsec_!!!", "whpk_AAEC", short, private] {
             let error = Key::parse(bad).unwrap_err();
             assert!(bad.len() < 7 || !error.to_string().contains(bad), "case: {bad}");
         }

@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use crate::config::secret::Secret;
 use crate::config::settings::Signing;
+use crate::config::settings::StandardKey;
 use crate::delivery::sign::Signer;
 use crate::flow::body::Body;
 use crate::flow::event::EventId;
@@ -58,7 +59,7 @@ fn drain(outgoing: Outgoing) -> (Vec<u8>, u64) {
 }
 
 fn signer() -> Signer {
-    Signer::new(&Signing::Standard { keys: vec![Secret::new(vec![9; 32])] })
+    Signer::new(&Signing::Standard { keys: vec![StandardKey::Symmetric(Secret::new(vec![9; 32]))] })
 }
 
 #[tokio::test]

@@ -6,12 +6,14 @@ use http::HeaderValue;
 use proptest::prelude::*;
 use walhook::config::settings::Auth;
 use walhook::config::settings::Signing;
+use walhook::config::settings::StandardKey;
 
 use crate::support::receiver::flaky;
 
 /// `whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=`
 fn standard_signing() -> Option<Signing> {
-    Some(Signing::Standard { keys: vec![Secret::new((0..=0x1f).collect())] })
+    let key = Secret::new((0..=0x1f).collect());
+    Some(Signing::Standard { keys: vec![StandardKey::Symmetric(key)] })
 }
 
 /// What a receiver computes, straight from the specification.

@@ -48,6 +48,13 @@ impl Service {
         Self { http: http_address(&line), program }
     }
 
+    /// Starts it and waits for the HTTP surface only: it may have to stand by.
+    pub(crate) async fn open(toml: &str) -> Self {
+        let mut program = Program::start(&["run"], toml, &[]);
+        let line = program.wait_for_line("the HTTP surface is up", AMPLE).await;
+        Self { http: http_address(&line), program }
+    }
+
     /// SIGTERM, which has to end it with 0.
     pub(crate) async fn stop(&mut self) {
         self.program.terminate();
