@@ -29,6 +29,8 @@ mod prepare;
 mod pump;
 mod reader;
 mod refill;
+mod replay;
+mod resend;
 mod scrape;
 mod standby;
 mod state;
@@ -41,6 +43,7 @@ use std::sync::OnceLock;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -48,6 +51,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::api::Surface;
+use crate::api::office::Office;
 use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
 use crate::app::fleet::Fleet;
@@ -70,6 +74,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::ledger;
 use crate::ledger::Ledger;
+use crate::ledger::replayed::Replayed;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
 use crate::source::status::StatusHandle;
@@ -177,7 +182,7 @@ impl App {
         let common = Common {
             network: Network::system(),
             handles: handles.clone(),
-            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget)),
+            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
             reports: reports_in,
             cuts: cuts.clone(),
             share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
@@ -198,6 +203,7 @@ impl App {
         taken.show(&roster);
         let seen = taken.seen;
         let caution = Caution::new(&taken.writer, taken.past, taken.marks, settled);
+        resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
         let ledger = ledger(settings, handles, published, &roster, (taken.writer, taken.books));
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         tasks.spawn("the ledger", async move {
@@ -234,6 +240,10 @@ struct Handles {
     /// From the observer to the source.
     let_go: LetGo,
     metrics: Metrics,
+    /// From the ledger to the resender.
+    replayed: Replayed,
+    /// From the HTTP surface to the resender: somebody has asked.
+    asked: Arc<Notify>,
 }
 
 impl Handles {
@@ -243,6 +253,8 @@ impl Handles {
             stats: Arc::new(Stats::default()),
             status: StatusHandle::default(),
             let_go: LetGo::default(),
+            replayed: Replayed::default(),
+            asked: Arc::new(Notify::new()),
             metrics: Metrics::new(
                 settings.events.iter().map(|rule| &rule.table),
                 settings.events.iter().map(|rule| &*rule.event_type),
@@ -297,6 +309,7 @@ fn ledger(
         writer,
         shown: roster.0.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
         books,
+        replayed: handles.replayed.clone(),
     };
     Ledger::new(&handles.metrics, terms)
 }
@@ -308,6 +321,12 @@ fn surface(
     fleet: Arc<OnceLock<Orders>>,
 ) -> Surface {
     let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
+    let office = Office::new(
+        settings.state.clone(),
+        settings.postgres.slot.clone(),
+        Arc::clone(&handles.asked),
+        settings.push_log.bodies,
+    );
     Surface {
         metrics: handles.metrics.clone(),
         stats: Arc::clone(&handles.stats),
@@ -319,5 +338,6 @@ fn surface(
             None => configured.clone(),
         }),
         token: settings.http.token.clone(),
+        office: Arc::new(office),
     }
 }

@@ -28,6 +28,7 @@ use crate::store::books::Entry;
 use crate::store::dead_letters;
 use crate::store::migrate;
 use crate::store::progress;
+use crate::store::progress::Holding;
 use crate::store::progress::Lineage;
 use crate::store::runs;
 use crate::store::runs::Past;
@@ -36,6 +37,8 @@ use crate::store::state_error::StateError;
 /// What the state says when the slot is ours.
 pub(crate) struct Taken {
     pub(crate) writer: Writer,
+    /// For who claims dead letters.
+    pub(crate) holding: Holding,
     /// All changes up to and including this one are settled.
     pub(crate) seen: Option<Position>,
     /// Deliveries beyond it that are settled, too: they come again and are not made again.
@@ -136,8 +139,9 @@ pub(crate) async fn take(
         Past::Sound | Past::Convicted(_) => None,
     };
     let days = settings.push_log.retention_days;
-    let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
-    Ok(Taken { writer, seen: progress.settled, ahead, letters, backlog, past, marks, books })
+    let writer = Writer::new(settings.state.clone(), session, holding.clone(), days, writable);
+    let seen = progress.settled;
+    Ok(Taken { writer, holding, seen, ahead, letters, backlog, past, marks, books })
 }
 
 /// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.

@@ -27,6 +27,7 @@ pub struct Settings {
     /// `[state] url`: where walhook keeps its own state; the source database unless told otherwise.
     pub state: Server,
     pub push_log: PushLog,
+    pub dead_letters: DeadLetters,
     pub http: Http,
     /// `[webhook] enabled`: if not, tables are tailed and accounted for, and nothing is pushed.
     pub enabled: bool,
@@ -92,6 +93,15 @@ pub struct PushLog {
     pub body_limit: usize,
     /// Whole days; older partitions are dropped.
     pub retention_days: u32,
+}
+
+/// `[dead_letters]`: what becomes of deliveries that were given up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DeadLetters {
+    /// Whole days; letters that were closed before are removed.
+    pub retention_days: u32,
+    /// Deliveries sent again per second and endpoint; the endpoint's own limits hold as well.
+    pub resend_rate: u32,
 }
 
 /// Of which attempts the request and response bodies are kept.

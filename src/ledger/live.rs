@@ -18,6 +18,7 @@ use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
+use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
 use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
@@ -173,18 +174,28 @@ impl LiveBooks {
                 endpoint.pending_backlog.add(i64::from(parked));
             }
             Holding::Backlog => endpoint.pending_backlog.sub(i64::from(!parked)),
-            Holding::DeadLetter(_) => endpoint.pending_memory.sub(i64::from(!parked)),
+            Holding::Replay(_) => endpoint.pending_memory.sub(i64::from(!parked)),
         }
+        let is_letter = matches!(settlement.holding, Holding::Replay(ReplayId::Letter(_)));
+        let is_replay = matches!(settlement.holding, Holding::Replay(_));
         match &settlement.outcome {
-            Outcome::Delivered { .. } => endpoint.delivered.inc(),
+            Outcome::Delivered { .. } => {
+                endpoint.delivered.inc();
+                endpoint.dead_letters.sub(i64::from(is_letter));
+            }
             Outcome::Dead { .. } => {
                 endpoint.dead.inc();
-                let again = matches!(settlement.holding, Holding::DeadLetter(_));
-                endpoint.dead_letters.add(i64::from(!again));
+                endpoint.dead_letters.add(i64::from(!is_replay));
             }
-            Outcome::Expired => endpoint.expired.inc(),
+            Outcome::Expired => {
+                endpoint.expired.inc();
+                endpoint.dead_letters.sub(i64::from(is_letter));
+            }
             Outcome::Filtered => endpoint.filtered.inc(),
             Outcome::Parked { .. } => return,
+        }
+        if matches!(settlement.holding, Holding::Replay(ReplayId::Logged(_))) {
+            return; // the books have it already, and what fails stays as delivered as it was
         }
         let Some(line) = self.line(settlement.endpoint, &settlement.event.table) else { return };
         line.balance.pending.dec();

@@ -16,6 +16,7 @@ mod live;
 pub mod names;
 pub mod outcome_log;
 mod pending;
+pub mod replayed;
 pub mod stats;
 pub mod writer;
 
@@ -51,6 +52,7 @@ use crate::ledger::live::LiveBooks;
 use crate::ledger::names::Names;
 use crate::ledger::names::Serving;
 use crate::ledger::pending::Pending;
+use crate::ledger::replayed::Replayed;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
 use crate::store::books::Entry;
@@ -85,6 +87,7 @@ pub struct Terms {
     pub shown: Vec<Arc<str>>,
     /// The books as the state holds them.
     pub books: Vec<Entry>,
+    pub replayed: Replayed,
 }
 
 /// The owner of the books.
@@ -109,6 +112,7 @@ pub struct Ledger {
     clock: DatabaseClock,
     confirmed: watch::Sender<Lsn>,
     settled: watch::Sender<Option<Position>>,
+    replayed: Replayed,
     flush_seconds: Histogram,
 }
 
@@ -155,6 +159,7 @@ impl Ledger {
             clock: terms.clock,
             confirmed: terms.confirmed,
             settled: terms.settled,
+            replayed: terms.replayed,
             flush_seconds: metrics.ledger_flush(),
         }
     }
@@ -254,13 +259,14 @@ impl Ledger {
             self.housekeeping = now + HOUSEKEEPING;
         }
         self.due = None;
-        let flush = if flush_now {
-            let flush = self.pending.take(&self.names, &self.watermark);
+        let (flush, replayed) = if flush_now {
+            let taken = self.pending.take(&self.names, &self.watermark);
             self.retire();
-            flush
+            taken
         } else {
-            Flush::default()
+            (Flush::default(), Vec::new())
         };
+        let resender = self.replayed.clone();
         let (confirmable, today) = (self.watermark.confirmable(), self.clock.now());
         let flush_seconds = self.flush_seconds.clone();
         self.flushing = Some(Box::pin(async move {
@@ -273,6 +279,9 @@ impl Ledger {
             let flushed = if flush_now { writer.commit(&flush).await } else { Ok(()) };
             if flush_now {
                 flush_seconds.observe(begun.elapsed().as_secs_f64());
+            }
+            if flushed.is_ok() {
+                resender.note(replayed);
             }
             (writer, flushed.map(|()| confirmable))
         }));
@@ -364,12 +373,15 @@ impl Ledger {
         }
         self.live.settled(settlement);
         let Some(account) = self.endpoints.get(&settlement.endpoint) else { return };
+        let is_replay = matches!(settlement.holding, Holding::Replay(_));
         let now = self.clock.now();
         match &settlement.outcome {
             Outcome::Delivered { took, .. } => {
                 self.stats.succeeded(*took, now);
-                let since_commit = now.since(settlement.event.committed);
-                account.metrics.commit_to_delivery.observe(since_commit.as_secs_f64());
+                if !is_replay {
+                    let since_commit = now.since(settlement.event.committed);
+                    account.metrics.commit_to_delivery.observe(since_commit.as_secs_f64());
+                }
             }
             Outcome::Dead { .. } => self.stats.failed(now),
             Outcome::Expired | Outcome::Filtered | Outcome::Parked { .. } => {}

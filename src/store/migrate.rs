@@ -36,8 +36,13 @@ pub const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         version: 2,
+        name: "replays",
+        sql: include_str!("../../sql/migrations/0002_replays.sql"),
+    },
+    Migration {
+        version: 3,
         name: "poison",
-        sql: include_str!("../../sql/migrations/0002_poison.sql"),
+        sql: include_str!("../../sql/migrations/0003_poison.sql"),
     },
 ];
 

@@ -65,7 +65,7 @@ impl Lane {
         self.line_up(removed.opened);
         self.missing = 0;
         let tries = removed.resume.as_ref().map_or(tries, |resume| &resume.tries);
-        if matches!(removed.holding, Holding::DeadLetter(_)) {
+        if matches!(removed.holding, Holding::Replay(_)) {
             self.freed.own += 1;
             self.freed.replays += 1;
         } else {

@@ -60,6 +60,7 @@ fn every_series_is_there_from_the_start_with_0() {
             "walhook_ledger_flush_seconds_sum",
             "walhook_received_lsn",
             "walhook_reconnects_total",
+            r#"walhook_replays_total{endpoint="crm"}"#,
             "walhook_replication_connected",
             "walhook_replication_lag_bytes",
             "walhook_replication_lag_seconds",

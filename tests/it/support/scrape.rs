@@ -82,7 +82,12 @@ async fn look(mut address: watch::Receiver<Option<SocketAddr>>, found: Arc<Mutex
 
 /// The series of a scrape that make up the books.
 pub(crate) fn parse(scrape: &str) -> BTreeMap<Series, f64> {
-    let books = ["walhook_balance", "walhook_deliveries_", "walhook_events_captured"];
+    let books = [
+        "walhook_balance",
+        "walhook_deliveries_",
+        "walhook_events_captured",
+        "walhook_replays_total",
+    ];
     let lines = scrape.lines().filter(|line| books.iter().any(|book| line.starts_with(book)));
     let series = |line: &str| -> Option<(Series, f64)> {
         let (series, value) = line.rsplit_once(' ')?;
@@ -132,7 +137,8 @@ fn imbalances(series: &BTreeMap<Series, f64>) -> (Vec<String>, f64) {
                 wrong.push(format!("{endpoint} {table}: {captured} captured, of {most}"));
             }
         }
-        let captured = sum(series, "walhook_balance", &[whose, ("entry", "captured")]);
+        let captured = sum(series, "walhook_balance", &[whose, ("entry", "captured")])
+            + sum(series, "walhook_replays_total", &[whose]);
         let settled = sum(series, "walhook_deliveries_total", &[whose]);
         let pending = ["memory", "backlog"]
             .map(|place| sum(series, "walhook_deliveries_pending", &[whose, ("where", place)]));
