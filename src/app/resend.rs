@@ -348,13 +348,14 @@ impl Worker<'_> {
             resend::claim(session.client(), &self.shared.holding, portion).await?
         };
         let letters = claimed.len();
+        // All at once, as the state has them, whatever becomes of the lane meanwhile.
+        for claimed in claimed.iter().filter(|claimed| claimed.unbooked) {
+            self.revive(&claimed.letter.event.table);
+        }
         for claimed in claimed {
             let id = ReplayId::Letter(claimed.letter.id.0);
             // It was read a moment ago, and nobody else has it.
             if let Some(event) = Arc::into_inner(claimed.letter.event) {
-                if claimed.unbooked {
-                    self.revive(&event.table);
-                }
                 self.hand_over(id, event).await?;
             }
         }

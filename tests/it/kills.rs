@@ -15,7 +15,14 @@ use walhook::failpoint::POINTS;
 
 use crate::support::fleet::AMPLE;
 use crate::support::fleet::Fleet;
+use crate::support::postgres::Database;
 use crate::support::program::Program;
+use crate::support::receiver::Answer;
+use crate::support::receiver::Receiver;
+use crate::support::receiver::always;
+use crate::support::scrape::Scraper;
+use crate::support::service::Service;
+use crate::support::service::configuration;
 
 /// How often each of the points in [`EARLY`] kills; those in [`LATE`] kill more often.
 const ROUNDS: u32 = 5;
@@ -103,7 +110,7 @@ async fn kills_at_every_named_point_lose_nothing_and_break_no_order() {
         assert!(times >= 2, "{point} was reached {times} times");
     }
     let known = EARLY.iter().chain(&LATE).copied();
-    let elsewhere = ["replaying"]; // needs a dead letter
+    let elsewhere = ["replaying"]; // needs dead letters
     assert_eq!(known.chain(elsewhere).collect::<BTreeSet<_>>(), POINTS.iter().copied().collect());
     fleet.settle(None).await;
 }
@@ -143,6 +150,54 @@ async fn kills_at_any_moment_lose_nothing_and_break_no_order() {
     }
     println!("{} kills took {:?}", fleet.kills, started.elapsed());
     fleet.settle(None).await;
+}
+
+/// A letter that was being sent again when walhook died is sent once more.
+#[tokio::test]
+async fn kills_while_dead_letters_are_sent_again_lose_none_of_them() {
+    const LETTERS: usize = 40;
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute("CREATE TABLE item (id int PRIMARY KEY)").await.unwrap();
+    let receiver = Receiver::start(always(Answer::status(400)));
+    let rest = format!(
+        "[[event]]\ntype = \"item\"\ntable = \"public.item\"\n\n[dead_letters]\nresend_rate = 500\n\n\
+         [webhook]\nurls = [\"{}\"]\n",
+        receiver.url()
+    );
+    let toml = configuration(&database, &rest);
+    let mut first = Service::start(&toml).await;
+    let insert = format!("INSERT INTO item SELECT generate_series(1, {LETTERS})");
+    sql.batch_execute(&insert).await.unwrap();
+    let dead = String::from(
+        "walhook_balance{endpoint=\"webhook-1\",entry=\"dead\",table=\"public.item\"}",
+    );
+    first.wait_for_metric(&dead, 40.0).await;
+    first.stop().await;
+    receiver.behave(always(Answer::status(200)));
+    sql.batch_execute("UPDATE walhook.dead_letters SET state = 'requested'").await.unwrap();
+    for times in [1, 3, 1, 5, 2] {
+        let armed = format!("replaying@{times}");
+        let mut program = Program::start(&["run"], &toml, &[("WALHOOK_FAILPOINT", &armed)]);
+        assert_eq!(program.wait(AMPLE).await, None, "{}", program.output().join("\n"));
+    }
+    let mut last = Service::start(&toml).await;
+    let scraper = Scraper::start();
+    scraper.follow(Some(last.http));
+    last.wait_for_metric(&dead, 0.0).await;
+    let delivered = dead.replace("\"dead\"", "\"delivered\"");
+    last.wait_for_metric(&delivered, 40.0).await;
+    scraper.balanced();
+    last.stop().await;
+    let ids: BTreeSet<_> = receiver.requests()[LETTERS..]
+        .iter()
+        .map(|request| request.header("webhook-id").to_owned())
+        .collect();
+    assert_eq!(ids.len(), LETTERS);
+    let open = "SELECT count(*) FROM walhook.dead_letters WHERE state <> 'delivered'";
+    assert_eq!(sql.text(open).await, "0");
+    let balance = "SELECT concat_ws(' ', captured, delivered, dead, pending) FROM walhook.balance";
+    assert_eq!(sql.text(balance).await, "40 40 0 0");
 }
 
 /// One process of walhook outlives every end of the server. What it handed over once it does not
