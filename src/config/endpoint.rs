@@ -59,6 +59,7 @@ pub(super) fn read(
         Some(field) => globs(&field, rules).unwrap_or_default(),
         None => vec![Glob::new("*")],
     };
+    let enabled = section.read("enabled", Field::boolean).unwrap_or(true);
     let filter = section.read("when", event::when);
     let payload = payload::read(&mut section);
     let auth = section.read("auth", headers::read_auth);
@@ -78,7 +79,7 @@ pub(super) fn read(
     }
     section.finish_knowing(&NAMES_IN_WEBHOOK);
     let endpoint = terms.endpoint(&name?, url?, events, auth);
-    Some(Endpoint { filter, payload, link, ..endpoint })
+    Some(Endpoint { filter, enabled, payload, link, ..endpoint })
 }
 
 /// What is wrong with batches of the events that an endpoint takes, in their own shapes or in

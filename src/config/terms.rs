@@ -131,6 +131,7 @@ impl Terms {
         Endpoint {
             name: Arc::from(name),
             url,
+            enabled: true,
             events,
             filter: None,
             payload: None,

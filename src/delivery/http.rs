@@ -180,13 +180,15 @@ impl Client {
         if let Some(tokens) = &self.tokens {
             *token = Some(tokens.token(now).await?);
         }
-        let ids = Ids::of(lease, self.batched);
+        // A batch that was gathered before the endpoint's settings changed stays one.
+        let batched = self.batched || lease.events.len() > 1;
+        let ids = Ids::of(lease, batched);
         let timestamp = now.seconds().to_string();
         let mut signature = self.signer.as_ref().map(|signer| signer.begin(&ids.id, &timestamp));
-        let body = body::complete(&lease.events, self.batched, now, signature.as_mut()).await;
+        let body = body::complete(&lease.events, batched, now, signature.as_mut()).await;
         let mut headers = self.headers.clone();
         let signed = signature.map(Signature::finish).unwrap_or_default();
-        headers::shape(&mut headers, &self.own_headers, lease, self.batched);
+        headers::shape(&mut headers, &self.own_headers, lease, batched);
         headers::complete(&mut headers, ids, &timestamp, signed);
         if let Some(token) = token {
             headers.insert(header::AUTHORIZATION, token.header.clone());

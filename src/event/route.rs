@@ -169,34 +169,42 @@ impl Reporter {
 impl Router {
     /// `system` is the database system identifier; it goes into the event ids.
     pub fn new(system: u64, rules: &[EventRule], endpoints: &[Endpoint]) -> Self {
-        let rule = |settings: &EventRule| {
-            let endpoints = endpoints.iter().enumerate().filter(|(_, e)| e.takes(settings));
-            let filter = |(index, endpoint): (usize, &Endpoint)| {
-                Some((EndpointIndex(index), endpoint.filter.clone()?))
-            };
-            let mut others: Vec<(Payload, Vec<EndpointIndex>)> = Vec::new();
-            for (index, endpoint) in endpoints.clone() {
-                let Some(own) = &endpoint.payload else { continue };
-                match others.iter_mut().find(|(payload, _)| payload == own) {
-                    Some((_, sharing)) => sharing.push(EndpointIndex(index)),
-                    None if *own == settings.payload => {}
-                    None => others.push((own.clone(), vec![EndpointIndex(index)])),
-                }
-            }
-            Rule {
-                others,
-                filters: endpoints.clone().filter_map(filter).collect(),
-                origin: Origin::new(system, &settings.event_type),
-                table: Arc::new(settings.table.clone()),
-                endpoints: endpoints.map(|(index, _)| EndpointIndex(index)).collect(),
-                settings: settings.clone(),
-            }
+        let rule = |settings: &EventRule| Rule {
+            origin: Origin::new(system, &settings.event_type),
+            table: Arc::new(settings.table.clone()),
+            endpoints: Vec::new(),
+            filters: Vec::new(),
+            others: Vec::new(),
+            settings: settings.clone(),
         };
-        Self {
+        let mut router = Self {
             rules: rules.iter().map(rule).collect(),
             compiled: HashMap::new(),
             writer: Writer::default(),
             faults: Reporter::default(),
+        };
+        let indexes = (0..endpoints.len()).map(EndpointIndex);
+        router.serve(indexes.zip(endpoints));
+        router
+    }
+
+    /// From the next change on, events are for these endpoints, as far as they take them.
+    pub fn serve<'e>(
+        &mut self,
+        endpoints: impl Iterator<Item = (EndpointIndex, &'e Endpoint)> + Clone,
+    ) {
+        for rule in &mut self.rules {
+            let takers = endpoints.clone().filter(|(_, endpoint)| endpoint.takes(&rule.settings));
+            let filter =
+                |(index, endpoint): (_, &Endpoint)| Some((index, endpoint.filter.clone()?));
+            rule.filters = takers.clone().filter_map(filter).collect();
+            rule.endpoints = takers.clone().map(|(index, _)| index).collect();
+            let others = others(&rule.settings, takers);
+            // What is compiled for a relation has the shapes in this order.
+            if others.iter().map(|(payload, _)| payload).ne(rule.others.iter().map(|(p, _)| p)) {
+                self.compiled.clear();
+            }
+            rule.others = others;
         }
     }
 
@@ -230,6 +238,23 @@ impl Router {
             }
         }
     }
+}
+
+/// The payloads of endpoints that want another shape than the rule's, each with who wants it.
+fn others<'e>(
+    rule: &EventRule,
+    takers: impl Iterator<Item = (EndpointIndex, &'e Endpoint)>,
+) -> Vec<(Payload, Vec<EndpointIndex>)> {
+    let mut others: Vec<(Payload, Vec<EndpointIndex>)> = Vec::new();
+    for (index, endpoint) in takers {
+        let Some(own) = &endpoint.payload else { continue };
+        match others.iter_mut().find(|(payload, _)| payload == own) {
+            Some((_, sharing)) => sharing.push(index),
+            None if *own == rule.payload => {}
+            None => others.push((own.clone(), vec![index])),
+        }
+    }
+    others
 }
 
 fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {

@@ -74,6 +74,7 @@ const SHORT: Duration = Duration::from_millis(200);
 fn endpoint(url: &str) -> Endpoint {
     Endpoint {
         name: "crm".into(),
+        enabled: true,
         url: Secret::new(Url::parse(url).unwrap()),
         events: Vec::new(),
         filter: None,

@@ -28,6 +28,7 @@ use crate::flow::time::Timestamp;
 fn endpoint() -> Endpoint {
     Endpoint {
         name: "crm".into(),
+        enabled: true,
         url: Secret::new(Url::parse("https://crm.example.com/hooks").unwrap()),
         events: Vec::new(),
         filter: None,

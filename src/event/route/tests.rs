@@ -88,6 +88,7 @@ pub(crate) fn rule(table: &str, payload: Payload) -> EventRule {
 pub(crate) fn endpoint(events: &str) -> Endpoint {
     Endpoint {
         name: Arc::from("e"),
+        enabled: true,
         url: Secret::new("http://127.0.0.1/".parse().unwrap()),
         events: vec![Glob::new(events)],
         filter: None,
