@@ -14,6 +14,7 @@ pub mod expression;
 mod field;
 mod headers;
 mod interpolate;
+pub mod link;
 mod ocr_wallet;
 mod parking;
 mod payload;
