@@ -1,6 +1,7 @@
 //! The tests that drive the real program against a real PostgreSQL and real receivers.
 
 mod catalog;
+mod contracts;
 mod crash;
 mod decode;
 mod endurance;
