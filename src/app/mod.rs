@@ -18,6 +18,7 @@
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
 
 mod books;
+mod caution;
 mod cuts;
 pub mod dry_run;
 mod endpoints_from;
@@ -29,6 +30,8 @@ mod prepare;
 mod pump;
 mod reader;
 mod refill;
+mod replay;
+mod resend;
 mod scrape;
 mod standby;
 mod state;
@@ -42,6 +45,7 @@ use std::sync::OnceLock;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -50,11 +54,14 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::api::Refused;
 use crate::api::Surface;
+use crate::api::office::Office;
+use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
 use crate::app::fleet::Fleet;
 use crate::app::fleet::Orders;
 use crate::app::fleet::Ways;
 use crate::app::fleet::roster;
+use crate::app::fleet::roster::Roster;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
 use crate::app::reader::Reader;
@@ -66,13 +73,16 @@ use crate::config::settings::Settings;
 use crate::delivery::network::Network;
 use crate::flow::budget::Budget;
 use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
 use crate::ledger;
 use crate::ledger::Ledger;
+use crate::ledger::replayed::Replayed;
 use crate::ledger::stats::Stats;
 use crate::ledger::write_back::WriteBackStatus;
 use crate::ledger::writer::Writer;
 use crate::source::status::StatusHandle;
 use crate::source::wire::feedback::LetGo;
+use crate::store::books::Entry;
 use crate::store::state_error::StateError;
 use crate::task::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -147,6 +157,7 @@ impl App {
     }
 
     /// Ends when all stages run. May be dropped at any time: stages that have started then end.
+    #[expect(clippy::too_many_lines, reason = "the stages in their order, each said once")]
     async fn begin(&mut self) -> anyhow::Result<()> {
         let Self { settings, handles, tasks, .. } = self;
         prepare(settings).await?;
@@ -176,9 +187,10 @@ impl App {
         let common = Common {
             network: Network::system(),
             handles: handles.clone(),
-            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget)),
+            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
             reports: reports_in,
             cuts: cuts.clone(),
+            share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
         };
         let (ways, edits, turns) = Ways::open();
         let (keeper, starts) = endpoints_from::open(settings, &handles.refused).await?;
@@ -187,27 +199,36 @@ impl App {
         let fleet = Fleet::start(common, ways, rules, is_pushing, starts, &taken.backlog);
         let (fleet, orders) = fleet.await?;
         let roster = orders.roster();
-        taken.show(&roster);
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
         let watched = keeper.map(|keeper| keeper.watch(&orders, tasks));
         drop(self.fleet.set(orders)); // there is no other
+        let (settled_in, settled) = watch::channel(None);
+        let published = Published { confirmed: self.confirmed.clone(), settled: settled_in };
+        // Without a pause between the two: a scrape has to find both.
+        taken.show(&roster);
+        let seen = taken.seen;
+        let caution = Caution::new(&taken.writer, taken.past, taken.marks, settled);
+        resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
         let written = write_backs::start(settings, handles, tasks);
-        let ledger = ledger(settings, handles, self.confirmed.clone(), taken.writer, written);
+        let kept = (taken.writer, taken.books);
+        let ledger = ledger(settings, handles, published, &roster, kept, written);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         tasks.spawn(
             "the ledger",
             run_ledger(ledger.run(opened, reports, edits), patience, ended_in),
         );
+        let remembered = taken.remembered;
         let stages = Stages {
             turns,
             opened: opened_in,
             ledger_ended,
-            seen: taken.seen,
+            seen,
             ahead,
-            remembered: taken.remembered,
-            watched,
             parked,
+            remembered,
+            watched,
+            caution,
         };
         attached.begin(stages);
         tasks.spawn("the source", attached.ended());
@@ -234,6 +255,10 @@ struct Handles {
     metrics: Metrics,
     write_backs: WriteBackStatus,
     refused: Refused,
+    /// From the ledger to the resender.
+    replayed: Replayed,
+    /// From the HTTP surface to the resender: somebody has asked.
+    asked: Arc<Notify>,
 }
 
 impl Handles {
@@ -245,6 +270,8 @@ impl Handles {
             let_go: LetGo::default(),
             write_backs: WriteBackStatus::default(),
             refused: Refused::default(),
+            replayed: Replayed::default(),
+            asked: Arc::new(Notify::new()),
             metrics: Metrics::new(
                 settings.events.iter().map(|rule| &rule.table),
                 settings.events.iter().map(|rule| &*rule.event_type),
@@ -277,21 +304,32 @@ async fn start_observer(
     Ok(())
 }
 
+/// What the ledger tells the source and the pump.
+struct Published {
+    confirmed: watch::Sender<Lsn>,
+    settled: watch::Sender<Option<Position>>,
+}
+
 fn ledger(
     settings: &Settings,
     handles: &Handles,
-    confirmed: watch::Sender<Lsn>,
-    writer: Writer,
+    published: Published,
+    roster: &Roster,
+    (writer, books): (Writer, Vec<Entry>),
     write_backs: Option<watch::Sender<()>>,
 ) -> Ledger {
     let terms = ledger::Terms {
         push_log: settings.push_log,
         stats: Arc::clone(&handles.stats),
         clock: handles.clock.clone(),
-        confirmed,
+        confirmed: published.confirmed,
+        settled: published.settled,
         writer,
         event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
         write_backs,
+        shown: roster.0.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
+        books,
+        replayed: handles.replayed.clone(),
     };
     Ledger::new(&handles.metrics, terms)
 }
@@ -318,6 +356,12 @@ fn surface(
     fleet: Arc<OnceLock<Orders>>,
 ) -> Surface {
     let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
+    let office = Office::new(
+        settings.state.clone(),
+        settings.postgres.slot.clone(),
+        Arc::clone(&handles.asked),
+        settings.push_log.bodies,
+    );
     Surface {
         metrics: handles.metrics.clone(),
         stats: Arc::clone(&handles.stats),
@@ -331,5 +375,6 @@ fn surface(
             None => configured.clone(),
         }),
         token: settings.http.token.clone(),
+        office: Arc::new(office),
     }
 }

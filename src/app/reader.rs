@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::Handles;
 use crate::app::books::Books;
+use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
 use crate::app::pump::Pump;
 use crate::app::pump::Turn;
@@ -57,6 +58,7 @@ pub(crate) struct Stages {
     /// Values that events were raised with, by rule, the oldest first.
     pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
     pub(crate) watched: Option<Watched>,
+    pub(crate) caution: Caution,
 }
 
 /// A thread whose slot is ours. It reads nothing before it has its stages.
@@ -139,14 +141,23 @@ impl Reader {
         // Nobody takes anything before the first turn.
         let mut router = Router::new(system, &settings.events, &[]);
         let books = Books::new(&handles.metrics, &settings.events);
-        let Stages { mut turns, opened, ledger_ended, seen, ahead, parked, remembered, watched } =
-            stages;
+        let Stages {
+            mut turns,
+            opened,
+            ledger_ended,
+            seen,
+            ahead,
+            parked,
+            remembered,
+            watched,
+            caution,
+        } = stages;
         for (rule, value) in remembered {
             router.remember(rule, value.fingerprint, value.position, value.committed);
         }
         let Some(first) = turns.recv().await else { return Ok(()) };
         let pump = Pump::new(router, books, handles.clock.clone(), budget, turns, opened);
-        let mut pump = pump.resumed(seen, ahead, parked).watching(watched);
+        let mut pump = pump.resumed(seen, ahead, parked).watching(watched).cautious(caution);
         pump.turn(first);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
         pump.run(&mut source, stop, settings.grace / 2).await?;

@@ -25,10 +25,15 @@ use crate::store;
 use crate::store::Session;
 use crate::store::backlog;
 use crate::store::backlog::Size;
+use crate::store::books;
+use crate::store::books::Entry;
 use crate::store::dead_letters;
 use crate::store::migrate;
 use crate::store::progress;
+use crate::store::progress::Holding;
 use crate::store::progress::Lineage;
+use crate::store::runs;
+use crate::store::runs::Past;
 use crate::store::seen_values;
 use crate::store::seen_values::SeenValue;
 use crate::store::state_error::StateError;
@@ -36,6 +41,8 @@ use crate::store::state_error::StateError;
 /// What the state says when the slot is ours.
 pub(crate) struct Taken {
     pub(crate) writer: Writer,
+    /// For who claims dead letters.
+    pub(crate) holding: Holding,
     /// All changes up to and including this one are settled.
     pub(crate) seen: Option<Position>,
     /// Deliveries beyond it that are settled, too: they come again and are not made again.
@@ -46,6 +53,11 @@ pub(crate) struct Taken {
     pub(crate) backlog: HashMap<Arc<str>, Standing>,
     /// Values that events were raised with, by rule, the oldest first.
     pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
+    /// How the runs before have ended, and a session for marks if they have crashed.
+    pub(crate) past: Past,
+    pub(crate) marks: Option<Session>,
+    /// What became of all deliveries so far.
+    pub(crate) books: Vec<Entry>,
 }
 
 impl Taken {
@@ -127,9 +139,16 @@ pub(crate) async fn take(
     let backlog = sizes.into_iter().map(standing).collect();
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let remembered = remembered(settings, &session).await?;
+    let books = books::load(&session.client, slot).await?;
+    let past = runs::started(&mut session.client, &holding, progress.settled).await?;
+    let marks = match past {
+        Past::Crashing => Some(store::connect(&settings.state).await?),
+        Past::Sound | Past::Convicted(_) => None,
+    };
     let days = settings.push_log.retention_days;
-    let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
-    Ok(Taken { writer, seen: progress.settled, ahead, letters, backlog, remembered })
+    let writer = Writer::new(settings.state.clone(), session, holding.clone(), days, writable);
+    let seen = progress.settled;
+    Ok(Taken { writer, holding, seen, ahead, letters, backlog, past, marks, books, remembered })
 }
 
 /// What the rules with `dedupe` have to remember.

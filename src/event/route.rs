@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use crate::config::expression::Expression;
@@ -23,6 +25,7 @@ use crate::event::scope::Scope;
 use crate::event::target::Target;
 use crate::event::template::Faults;
 use crate::event::writer::Writer;
+use crate::failpoint;
 use crate::flow::body::Body;
 use crate::flow::change::Change;
 use crate::flow::change::Old;
@@ -59,6 +62,8 @@ pub enum Routed {
     Repeat { id: EventId, facts: Facts },
     /// Too old when it was read.
     Expired { id: EventId, facts: Facts },
+    /// It cannot be rendered; the event has no body, and its keys and facts only if they can be told.
+    Poison(Box<Event>),
 }
 
 /// A body in a shape of their own for some endpoints.
@@ -87,7 +92,7 @@ struct Rule {
     settings: EventRule,
     origin: Origin,
     table: Arc<TableName>,
-    endpoints: Vec<EndpointIndex>,
+    endpoints: Arc<[EndpointIndex]>,
     /// Endpoints that take events by a value of their row, and are not among `endpoints`.
     chosen: Vec<Chosen>,
     /// Of those endpoints that have one.
@@ -199,7 +204,7 @@ impl Router {
         let rule = |settings: &EventRule| Rule {
             origin: Origin::new(system, &settings.event_type),
             table: Arc::new(settings.table.clone()),
-            endpoints: Vec::new(),
+            endpoints: Arc::default(),
             chosen: Vec::new(),
             filters: Vec::new(),
             others: Vec::new(),
@@ -241,8 +246,8 @@ impl Router {
     }
 
     /// The endpoints that get the events of a rule.
-    pub fn endpoints(&self, rule: RuleIndex) -> &[EndpointIndex] {
-        self.rules.get(rule.0).map_or(&[], |rule| &rule.endpoints)
+    pub fn endpoints(&self, rule: RuleIndex) -> Arc<[EndpointIndex]> {
+        self.rules.get(rule.0).map_or_else(Arc::default, |rule| Arc::clone(&rule.endpoints))
     }
 
     /// Remembers values of an earlier run, the oldest first.
@@ -284,9 +289,30 @@ impl Router {
                 let faults = &mut self.faults.faults;
                 let window = self.windows.get_mut(plan.rule.0).and_then(Option::as_mut);
                 let sightings = window.map(|window| (window, &mut self.seen));
-                let routed = plan.apply(rule, change, now, &mut self.writer, faults, sightings);
+                let writer = &mut self.writer;
+                let applied = catch_unwind(AssertUnwindSafe(|| {
+                    failpoint::reached_over("rendering", || plan.about(change));
+                    plan.apply(rule, change, now, writer, faults, sightings)
+                }));
+                let routed = applied.unwrap_or_else(|_panic| {
+                    // Both may hold half of something.
+                    (*writer, *faults) = (Writer::default(), Faults::default());
+                    Routed::Poison(plan.without_body(rule, change))
+                });
                 self.faults.report(plan.rule, rule);
                 each(plan.rule, routed);
+            }
+        }
+    }
+
+    /// As [`Router::route`], for a change that must not be rendered: all of its rules' events are
+    /// poison.
+    pub fn set_aside(&self, change: &Change, mut each: impl FnMut(RuleIndex, Routed)) {
+        let compiled = compile(&self.rules, &change.relation);
+        for plan in &compiled.plans {
+            let Some(rule) = self.rules.get(plan.rule.0) else { continue };
+            if concerns(rule.settings.on, &change.op) {
+                each(plan.rule, Routed::Poison(plan.without_body(rule, change)));
             }
         }
     }
@@ -502,6 +528,32 @@ impl Plan {
             }
         }
         false
+    }
+
+    fn about(&self, change: &Change) -> String {
+        let facts = self.shape.facts(payload::row_of(&change.op));
+        facts.iter().map(|(column, value)| format!("{column}={value} ")).collect()
+    }
+
+    fn without_body(&self, rule: &Rule, change: &Change) -> Box<Event> {
+        let known = catch_unwind(AssertUnwindSafe(|| {
+            (self.keys(rule, change), self.shape.facts(payload::row_of(&change.op)))
+        }));
+        let (keys, facts) = known.unwrap_or_else(|_panic| (Keys::NONE, Facts::default()));
+        Box::new(Event {
+            id: EventId::new(change.position, rule.origin),
+            sequence: 0,
+            position: change.position,
+            event_type: Arc::clone(&rule.settings.event_type),
+            table: Arc::clone(&rule.table),
+            committed: change.committed,
+            keys,
+            expiry: None,
+            body: Body::new(Vec::new()),
+            facts,
+            write_back: self.target.as_ref().and_then(|target| target.of(change)),
+            held: None,
+        })
     }
 
     /// The order keys: of the row, and of the old row where the update changed them.

@@ -25,7 +25,7 @@ impl Tallies {
         let target = event.write_back.as_deref();
         let (delivered, failed) = match (settlement.holding, &settlement.outcome) {
             // A resend is counted when its dead letter is closed.
-            (Holding::DeadLetter(_), _) => return,
+            (Holding::Replay(_), _) => return,
             (_, Outcome::Delivered { .. }) => (1, 0),
             (_, Outcome::Expired | Outcome::Dead { .. }) => (0, 1),
             // The endpoint has no say in it.
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn resends_and_events_without_a_write_back_are_not_counted() {
         let mut tallies = Tallies::default();
-        let letter = Holding::DeadLetter(ReplayId(1));
+        let letter = Holding::Replay(ReplayId::Letter(1));
         tallies.settled(&settlement(event(1, false), letter, delivered()));
         tallies.settled(&settlement(event(2, true), Holding::Wal, delivered()));
         tallies.settled(&settlement(event(3, false), Holding::Backlog, parked()));

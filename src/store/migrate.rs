@@ -36,13 +36,23 @@ pub const MIGRATIONS: &[Migration] = &[
     },
     Migration {
         version: 2,
-        name: "write_backs",
-        sql: include_str!("../../sql/migrations/0002_write_backs.sql"),
+        name: "replays",
+        sql: include_str!("../../sql/migrations/0002_replays.sql"),
     },
     Migration {
         version: 3,
+        name: "poison",
+        sql: include_str!("../../sql/migrations/0003_poison.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "write_backs",
+        sql: include_str!("../../sql/migrations/0004_write_backs.sql"),
+    },
+    Migration {
+        version: 5,
         name: "seen_values",
-        sql: include_str!("../../sql/migrations/0003_seen_values.sql"),
+        sql: include_str!("../../sql/migrations/0005_seen_values.sql"),
     },
 ];
 
