@@ -3,10 +3,13 @@
 //! Reads copies through handles; it never holds up the flow of events. With a token set, everything
 //! but `/health`, `/ready` and `/metrics` needs `Authorization: Bearer`.
 
+pub mod endpoints;
 mod problem;
 mod stats;
 mod status;
+mod webhook_api;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -22,6 +25,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::endpoints::Desk;
 use crate::api::problem::Problem;
 use crate::clock::DatabaseClock;
 use crate::config::secret::Secret;
@@ -41,6 +45,8 @@ pub struct Surface {
     pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// The endpoints as they are now.
     pub endpoints: Arc<dyn Fn() -> Vec<EndpointView> + Send + Sync>,
+    /// Makes and changes endpoints.
+    pub desk: Desk,
     pub token: Option<Secret<String>>,
 }
 
@@ -66,13 +72,15 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let stopped = async move { stop.cancelled().await };
-    axum::serve(listener, router(surface)).with_graceful_shutdown(stopped).await
+    let service = router(surface).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stopped).await
 }
 
 fn router(surface: Surface) -> Router {
     let guarded = Router::new()
         .route("/api/v1/webhook/stats", get(stats::stats))
         .route("/api/v1/status", get(status::status))
+        .merge(endpoints::routes())
         .layer(middleware::from_fn_with_state(surface.clone(), require_token));
     Router::new()
         .route("/health", get(status::health))

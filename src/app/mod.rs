@@ -19,6 +19,7 @@
 
 mod books;
 mod cuts;
+mod desk;
 mod fleet;
 mod lanes;
 mod observe;
@@ -47,10 +48,13 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::api::Surface;
 use crate::app::cuts::Cuts;
+use crate::app::desk::Desk;
+use crate::app::desk::ERRANDS_MAX;
 use crate::app::fleet::Fleet;
 use crate::app::fleet::Orders;
 use crate::app::fleet::Start;
 use crate::app::fleet::Ways;
+use crate::app::fleet::keep::Keep;
 use crate::app::fleet::roster;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
@@ -90,6 +94,7 @@ pub struct App {
     confirmed: watch::Sender<Lsn>,
     /// There when the slot is ours.
     fleet: Arc<OnceLock<Orders>>,
+    desk: api::endpoints::Desk,
     tasks: Tasks,
     address: SocketAddr,
 }
@@ -106,13 +111,13 @@ impl App {
         let mut tasks = Tasks::new();
         let handles = Handles::new(&settings);
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
-        let fleet = Arc::default();
+        let (fleet, desk) = (Arc::default(), api::endpoints::Desk::default());
         let scrape = Arc::new(Scrape::new(Arc::clone(&fleet), &handles, confirmed_out));
-        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet));
+        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet), Arc::clone(&desk));
         let serve = api::serve(listener, surface, tasks.stop_token());
         tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
         tracing::info!(http = %address, "the HTTP surface is up");
-        Ok(Self { settings, handles, confirmed, fleet, tasks, address })
+        Ok(Self { settings, handles, confirmed, fleet, desk, tasks, address })
     }
 
     /// Where the HTTP surface listens.
@@ -176,16 +181,20 @@ impl App {
             cuts: cuts.clone(),
         };
         let (ways, edits, turns) = Ways::open();
-        let starts = settings.endpoints.iter().map(Start::of_file).collect();
-        let (rules, is_pushing) = (&settings.events, settings.enabled);
+        let (desk, stored) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
+        let starts = settings.endpoints.iter().map(Start::of_file).chain(stored).collect();
+        let keep = Keep::new(settings.state.clone(), settings.postgres.slot.clone(), taken.epoch);
         // The fleet and its lanes alone hold the way to the ledger.
-        let fleet = Fleet::start(common, ways, rules, is_pushing, starts, &taken.backlog);
+        let fleet = Fleet::start(common, ways, keep, settings, starts, &taken.backlog);
         let (fleet, orders) = fleet.await?;
         let roster = orders.roster();
         taken.show(&roster);
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
-        drop(self.fleet.set(orders)); // there is no other
+        let (errands_in, errands) = mpsc::channel(ERRANDS_MAX);
+        tasks.spawn("the desk", desk.run(orders.clone(), errands, tasks.stop_token()));
+        // There is one of each.
+        drop((self.fleet.set(orders), self.desk.set(errands_in)));
         let ledger = ledger(settings, handles, self.confirmed.clone(), taken.writer);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         tasks.spawn("the ledger", async move {
@@ -284,6 +293,7 @@ fn surface(
     handles: &Handles,
     scrape: Arc<Scrape>,
     fleet: Arc<OnceLock<Orders>>,
+    desk: api::endpoints::Desk,
 ) -> Surface {
     let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
     Surface {
@@ -296,6 +306,7 @@ fn surface(
             Some(fleet) => fleet.roster().view(),
             None => configured.clone(),
         }),
+        desk,
         token: settings.http.token.clone(),
     }
 }

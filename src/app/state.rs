@@ -24,6 +24,8 @@ use crate::store::Session;
 use crate::store::backlog;
 use crate::store::backlog::Size;
 use crate::store::dead_letters;
+use crate::store::endpoints;
+use crate::store::endpoints::StoredEndpoint;
 use crate::store::migrate;
 use crate::store::progress;
 use crate::store::progress::Lineage;
@@ -38,6 +40,10 @@ pub(crate) struct Taken {
     pub(crate) ahead: Vec<(Arc<str>, EventId)>,
     /// Dead letters that are kept, by endpoint.
     pub(crate) letters: Vec<(Arc<str>, u64)>,
+    /// Endpoints that were made at run time.
+    pub(crate) stored: Vec<StoredEndpoint>,
+    /// The right to write, as a number.
+    pub(crate) epoch: i64,
     /// What the backlog holds, by endpoint.
     pub(crate) backlog: HashMap<Arc<str>, Standing>,
 }
@@ -119,10 +125,12 @@ pub(crate) async fn take(
     };
     let sizes = backlog::sizes(&session.client, slot).await?;
     let backlog = sizes.into_iter().map(standing).collect();
+    let stored = endpoints::load(&session.client, slot).await?;
+    let epoch = holding.epoch();
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let days = settings.push_log.retention_days;
     let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
-    Ok(Taken { writer, seen: progress.settled, ahead, letters, backlog })
+    Ok(Taken { writer, seen: progress.settled, ahead, letters, stored, epoch, backlog })
 }
 
 /// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.

@@ -20,6 +20,8 @@ pub mod body_codec;
 pub mod books;
 pub mod dead_letters;
 pub mod dial;
+
+pub mod endpoints;
 pub mod error;
 pub mod flush;
 pub mod migrate;
@@ -27,6 +29,7 @@ pub mod partitions;
 pub mod progress;
 pub mod push_log;
 pub mod resend;
+pub mod seal;
 mod sql;
 pub mod state_error;
 pub mod stored_event;

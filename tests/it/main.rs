@@ -3,6 +3,7 @@
 mod catalog;
 mod crash;
 mod decode;
+mod endpoints;
 mod endurance;
 mod http_manners;
 mod lanes;
