@@ -20,6 +20,7 @@
 mod books;
 mod caution;
 mod cuts;
+mod desk;
 pub mod dry_run;
 mod fleet;
 mod lanes;
@@ -54,10 +55,13 @@ use crate::api::Surface;
 use crate::api::office::Office;
 use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
+use crate::app::desk::Desk;
+use crate::app::desk::ERRANDS_MAX;
 use crate::app::fleet::Fleet;
 use crate::app::fleet::Orders;
 use crate::app::fleet::Start;
 use crate::app::fleet::Ways;
+use crate::app::fleet::keep::Keep;
 use crate::app::fleet::roster;
 use crate::app::fleet::roster::Roster;
 use crate::app::lanes::Common;
@@ -101,6 +105,7 @@ pub struct App {
     confirmed: watch::Sender<Lsn>,
     /// There when the slot is ours.
     fleet: Arc<OnceLock<Orders>>,
+    desk: api::endpoints::Desk,
     tasks: Tasks,
     address: SocketAddr,
 }
@@ -117,13 +122,13 @@ impl App {
         let mut tasks = Tasks::new();
         let handles = Handles::new(&settings);
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
-        let fleet = Arc::default();
+        let (fleet, desk) = (Arc::default(), api::endpoints::Desk::default());
         let scrape = Arc::new(Scrape::new(Arc::clone(&fleet), &handles, confirmed_out));
-        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet));
+        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet), Arc::clone(&desk));
         let serve = api::serve(listener, surface, tasks.stop_token());
         tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
         tracing::info!(http = %address, "the HTTP surface is up");
-        Ok(Self { settings, handles, confirmed, fleet, tasks, address })
+        Ok(Self { settings, handles, confirmed, fleet, desk, tasks, address })
     }
 
     /// Where the HTTP surface listens.
@@ -188,15 +193,19 @@ impl App {
             share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
         };
         let (ways, edits, turns) = Ways::open();
-        let starts = settings.endpoints.iter().map(Start::of_file).collect();
-        let (rules, is_pushing) = (&settings.events, settings.enabled);
+        let (desk, stored) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
+        let starts = settings.endpoints.iter().map(Start::of_file).chain(stored).collect();
+        let keep = Keep::new(settings.state.clone(), settings.postgres.slot.clone(), taken.epoch);
         // The fleet and its lanes alone hold the way to the ledger.
-        let fleet = Fleet::start(common, ways, rules, is_pushing, starts, &taken.backlog);
+        let fleet = Fleet::start(common, ways, keep, settings, starts, &taken.backlog);
         let (fleet, orders) = fleet.await?;
         let roster = orders.roster();
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
-        drop(self.fleet.set(orders)); // there is no other
+        let (errands_in, errands) = mpsc::channel(ERRANDS_MAX);
+        tasks.spawn("the desk", desk.run(orders.clone(), errands, tasks.stop_token()));
+        // There is one of each.
+        drop((self.fleet.set(orders), self.desk.set(errands_in)));
         let (settled_in, settled) = watch::channel(None);
         let published = Published { confirmed: self.confirmed.clone(), settled: settled_in };
         // Without a pause between the two: a scrape has to find both.
@@ -319,6 +328,7 @@ fn surface(
     handles: &Handles,
     scrape: Arc<Scrape>,
     fleet: Arc<OnceLock<Orders>>,
+    desk: api::endpoints::Desk,
 ) -> Surface {
     let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
     let office = Office::new(
@@ -337,6 +347,7 @@ fn surface(
             Some(fleet) => fleet.roster().view(),
             None => configured.clone(),
         }),
+        desk,
         token: settings.http.token.clone(),
         office: Arc::new(office),
     }

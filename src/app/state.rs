@@ -26,6 +26,8 @@ use crate::store::backlog::Size;
 use crate::store::books;
 use crate::store::books::Entry;
 use crate::store::dead_letters;
+use crate::store::endpoints;
+use crate::store::endpoints::StoredEndpoint;
 use crate::store::migrate;
 use crate::store::progress;
 use crate::store::progress::Holding;
@@ -45,6 +47,10 @@ pub(crate) struct Taken {
     pub(crate) ahead: Vec<(Arc<str>, EventId)>,
     /// Dead letters that are kept, by endpoint.
     pub(crate) letters: Vec<(Arc<str>, u64)>,
+    /// Endpoints that were made at run time.
+    pub(crate) stored: Vec<StoredEndpoint>,
+    /// The right to write, as a number.
+    pub(crate) epoch: i64,
     /// What the backlog holds, by endpoint.
     pub(crate) backlog: HashMap<Arc<str>, Standing>,
     /// How the runs before have ended, and a session for marks if they have crashed.
@@ -131,6 +137,8 @@ pub(crate) async fn take(
     };
     let sizes = backlog::sizes(&session.client, slot).await?;
     let backlog = sizes.into_iter().map(standing).collect();
+    let stored = endpoints::load(&session.client, slot).await?;
+    let epoch = holding.epoch();
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let books = books::load(&session.client, slot).await?;
     let past = runs::started(&mut session.client, &holding, progress.settled).await?;
@@ -141,7 +149,7 @@ pub(crate) async fn take(
     let days = settings.push_log.retention_days;
     let writer = Writer::new(settings.state.clone(), session, holding.clone(), days, writable);
     let seen = progress.settled;
-    Ok(Taken { writer, holding, seen, ahead, letters, backlog, past, marks, books })
+    Ok(Taken { writer, holding, epoch, seen, ahead, letters, stored, backlog, past, marks, books })
 }
 
 /// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.

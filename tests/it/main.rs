@@ -1,8 +1,10 @@
 //! The tests that drive the real program against a real PostgreSQL and real receivers.
 
 mod catalog;
+mod contracts;
 mod crash;
 mod decode;
+mod endpoints;
 mod endurance;
 mod http_manners;
 mod kills;
