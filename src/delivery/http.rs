@@ -46,6 +46,7 @@ use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
+use crate::flow::verdict::Headers;
 
 /// Headers of a request that are kept for the books.
 const SHOWN_HEADERS_MAX_BYTES: usize = 32 * 1024;
@@ -132,7 +133,7 @@ impl Client {
     )]
     pub async fn attempt(&self, lease: &Lease, now: Timestamp) -> Exchange {
         let started = Instant::now();
-        let mut request_headers = Vec::new();
+        let mut request_headers = Headers::default();
         let mut seen = Seen::default();
         let ended = match self.refusal {
             Some(refusal) => {
@@ -170,7 +171,7 @@ impl Client {
         &self,
         lease: &Lease,
         now: Timestamp,
-        shown: &mut Vec<(String, String)>,
+        shown: &mut Headers,
         seen: &mut Seen,
     ) -> Result<(), Failure> {
         // A batch that was gathered before the endpoint's settings changed stays one.
