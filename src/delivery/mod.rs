@@ -26,4 +26,4 @@ pub mod http;
 mod judge;
 pub mod network;
 mod reply;
-mod sign;
+pub mod sign;
