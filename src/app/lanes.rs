@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::app::Handles;
 use crate::app::cuts::Cuts;
+use crate::app::fence;
 use crate::app::refill::Backlog;
 use crate::config::settings::Endpoint;
 use crate::delivery::http::Client;
@@ -60,16 +61,17 @@ fn lane(
 ) -> anyhow::Result<(LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>)> {
     let client = Client::new(endpoint, &common.network)
         .with_context(|| format!("cannot build endpoint {}", endpoint.name))?;
-    let client = Arc::new(client);
+    let (hold, gate) = (common.handles.hold.clone(), common.handles.hold.clone());
+    let client = Arc::new(client.gated(Arc::new(move || gate.is_open())));
     let (sender, task) = queue::open(LaneSettings::with_backlog(index, endpoint, standing));
     let (clock, times) = (common.handles.clock.clone(), common.handles.clock.clone());
     let (reports, cuts) = (common.reports.clone(), common.cuts.clone());
     let (backlog, name) = (Arc::clone(&common.backlog), Arc::clone(&endpoint.name));
     let run = async move {
         let attempt = |lease| {
-            let (client, now) = (Arc::clone(&client), times.now());
+            let (client, now, hold) = (Arc::clone(&client), times.now(), hold.clone());
             async move {
-                let exchange = client.attempt(&lease, now).await;
+                let exchange = fence::guarded(&hold, client.attempt(&lease, now)).await;
                 (lease, exchange)
             }
         };
@@ -77,7 +79,8 @@ fn lane(
             let (backlog, name) = (Arc::clone(&backlog), Arc::clone(&name));
             async move { backlog.page(&name, after, rows).await }
         };
-        let run = task.run(attempt, move || clock.now(), || true, refill, reports, cuts.no_more);
+        let (clock, may_send) = (|| clock.now(), || hold.is_open());
+        let run = task.run(attempt, clock, may_send, refill, reports, cuts.no_more);
         tokio::select! {
             ended = run => Ok(ended?),
             // What is in flight may have arrived; it comes again after the restart all the same.

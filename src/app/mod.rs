@@ -18,6 +18,7 @@
 
 mod books;
 mod cuts;
+mod fence;
 mod lanes;
 mod observe;
 mod old_rows;
@@ -44,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::api::Surface;
 use crate::app::cuts::Cuts;
+use crate::app::fence::Fence;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
 use crate::app::reader::Reader;
@@ -63,6 +65,7 @@ use crate::ledger::Ledger;
 use crate::ledger::pending::Names;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
+use crate::source::hold::Hold;
 use crate::source::status::StatusHandle;
 use crate::source::wire::feedback::LetGo;
 use crate::task::Tasks;
@@ -158,6 +161,8 @@ impl App {
         let taken = state::take(settings, &attached.identity, writable_in).await?;
         taken.show(&settings.endpoints, &handles.metrics);
         start_observer(settings, handles, tasks).await?;
+        let fence = Fence::new(settings, handles, cuts.clone());
+        tasks.spawn("the fence", fence.keep(tasks.stop_token()));
 
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
@@ -175,25 +180,29 @@ impl App {
         self.scrape.watch(&settings.endpoints, &lanes);
         let ledger = ledger(settings, handles, self.confirmed.clone(), taken.writer);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
-        tasks.spawn("the ledger", async move {
-            tokio::select! {
-                ended = ledger.run(opened, reports) => ended?,
-                () = patience => {}
-            }
-            // Nobody listens any more if the source has failed.
-            ended_in.send(()).ok();
-            Ok(())
-        });
+        tasks.spawn(
+            "the ledger",
+            cuts.clone().unless_failed(async move {
+                tokio::select! {
+                    ended = ledger.run(opened, reports) => ended?,
+                    () = patience => {}
+                }
+                // Nobody listens any more if the source has failed.
+                ended_in.send(()).ok();
+                Ok(())
+            }),
+        );
         let stages = Stages {
             lanes,
             opened: opened_in,
             ledger_ended,
+            epoch: taken.epoch,
             seen: taken.seen,
             ahead: taken.ahead,
             parked: taken.backlog.iter().flatten().map(|standing| standing.newest).max(),
         };
         attached.begin(stages);
-        tasks.spawn("the source", attached.ended());
+        tasks.spawn("the source", cuts.clone().unless_failed(attached.ended()));
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
         let version = env!("CARGO_PKG_VERSION");
         tracing::info!(http = %self.address, version, "walhook is running");
@@ -212,8 +221,10 @@ struct Handles {
     clock: DatabaseClock,
     stats: Arc<Stats>,
     status: StatusHandle,
-    /// From the observer to the source.
+    /// To the source.
     let_go: LetGo,
+    /// From the source and the fence to the lanes.
+    hold: Hold,
     metrics: Metrics,
 }
 
@@ -224,6 +235,7 @@ impl Handles {
             stats: Arc::new(Stats::default()),
             status: StatusHandle::default(),
             let_go: LetGo::default(),
+            hold: Hold::new(settings.postgres.wal_sender_timeout),
             metrics: Metrics::new(
                 settings.events.iter().map(|rule| &rule.table),
                 settings.events.iter().map(|rule| &*rule.event_type),
@@ -243,7 +255,6 @@ async fn start_observer(
         settings: settings.postgres.clone(),
         clock: handles.clock.clone(),
         status: handles.status.clone(),
-        let_go: handles.let_go.clone(),
         metrics: handles.metrics.replication(),
     };
     let mut session = None;

@@ -1,9 +1,4 @@
 //! The observer: asks PostgreSQL now and then how far behind we are, and what time it is.
-//!
-//! It also notices a shutdown of the server. PostgreSQL cuts sessions off and takes no new ones, but
-//! waits, without a limit, until everything that was sent over a replication connection has been
-//! confirmed: an endpoint that hangs would hold it up. So the stream is let go of then; what was not
-//! confirmed comes again when the server is back.
 
 use std::time::Duration;
 
@@ -16,7 +11,6 @@ use crate::config::settings::Postgres;
 use crate::flow::time::Timestamp;
 use crate::source::status::StatusHandle;
 use crate::source::status::Wal;
-use crate::source::wire::feedback::LetGo;
 use crate::store;
 use crate::store::Session;
 use crate::store::error::StoreError;
@@ -40,7 +34,6 @@ pub(crate) struct Observer {
     pub(crate) settings: Postgres,
     pub(crate) clock: DatabaseClock,
     pub(crate) status: StatusHandle,
-    pub(crate) let_go: LetGo,
     pub(crate) metrics: ReplicationMetrics,
 }
 
@@ -58,18 +51,13 @@ impl Observer {
             }
             if let Err(error) = self.observe_or_again(&mut session).await {
                 session = None;
-                if matches!(error, StoreError::NotReady(_)) && self.status.is_streaming() {
-                    tracing::warn!("PostgreSQL is shutting down, letting go of the stream");
-                    self.let_go.now();
-                }
                 let error = anyhow::Error::new(error);
                 tracing::debug!(error = %format!("{error:#}"), "cannot ask for the slot's state");
             }
         }
     }
 
-    /// Asks; once more over a new session if an old one has failed, to hear what became of the
-    /// server.
+    /// Asks; once more over a new session if an old one has failed.
     async fn observe_or_again(&self, session: &mut Option<Session>) -> Result<(), StoreError> {
         let was_open = session.is_some();
         match self.observe(session).await {

@@ -22,6 +22,7 @@ use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::Opened;
 use crate::queue::sender::LaneSender;
+use crate::source::stream::Claim;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
 use crate::source::stream::Terms;
@@ -47,6 +48,7 @@ pub(crate) struct Stages {
     pub(crate) opened: mpsc::Sender<Vec<Opened>>,
     /// The ledger has ended: all is committed.
     pub(crate) ledger_ended: oneshot::Receiver<()>,
+    pub(crate) epoch: i64,
     pub(crate) seen: Option<Position>,
     pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
     /// The newest change of which something is parked.
@@ -118,6 +120,7 @@ impl Reader {
             confirmed,
             writable,
             let_go: handles.let_go.clone(),
+            hold: handles.hold.clone(),
             feedback_on: main,
         };
         let mut source = tokio::select! {
@@ -133,7 +136,8 @@ impl Reader {
         let takers = if settings.enabled { settings.endpoints.as_slice() } else { &[] };
         let router = Router::new(system, &settings.events, takers);
         let books = Books::new(&handles.metrics, &settings.events, &settings.endpoints);
-        let Stages { lanes, opened, ledger_ended, seen, ahead, parked } = stages;
+        let Stages { lanes, opened, ledger_ended, epoch, seen, ahead, parked } = stages;
+        source.claim(Claim { state: settings.state.clone(), epoch });
         let pump = Pump::new(router, books, handles.clock.clone(), budget, lanes, opened);
         let pump = pump.resumed(seen, ahead, parked);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.

@@ -30,6 +30,8 @@ use crate::telemetry::metrics::Metrics;
 /// What the state says when the slot is ours.
 pub(crate) struct Taken {
     pub(crate) writer: Writer,
+    /// Grows with each walhook that takes the slot.
+    pub(crate) epoch: i64,
     /// All changes up to and including this one are settled.
     pub(crate) seen: Option<Position>,
     /// Deliveries beyond it that are settled, too: they come again and are not made again.
@@ -112,8 +114,9 @@ pub(crate) async fn take(
     }
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let days = settings.push_log.retention_days;
+    let epoch = holding.epoch();
     let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
-    Ok(Taken { writer, seen: progress.settled, ahead, letters, backlog: standings })
+    Ok(Taken { writer, epoch, seen: progress.settled, ahead, letters, backlog: standings })
 }
 
 /// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.

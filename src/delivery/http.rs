@@ -16,9 +16,10 @@ use url::Url;
 use crate::config::settings::AnswerRule;
 use crate::config::settings::Endpoint;
 use crate::delivery::body;
-use crate::delivery::body::Outgoing;
 use crate::delivery::classify::classify;
 use crate::delivery::error::DeliveryError;
+use crate::delivery::gate::Gated;
+use crate::delivery::gate::MaySend;
 use crate::delivery::guard;
 use crate::delivery::guard::Refusal;
 use crate::delivery::headers;
@@ -61,6 +62,8 @@ pub struct Client {
     response_limit: usize,
     /// The URL's host is an address that this endpoint may not reach.
     refusal: Option<Refusal>,
+    /// While it says no, no body leaves.
+    may_send: MaySend,
 }
 
 impl Client {
@@ -110,7 +113,14 @@ impl Client {
             timeout: endpoint.timeout,
             response_limit: endpoint.response_limit,
             refusal: guard::check_host(url, endpoint.addresses).err(),
+            may_send: Arc::new(|| true),
         })
+    }
+
+    /// The same, sending only while `may_send` says so.
+    #[must_use]
+    pub fn gated(self, may_send: MaySend) -> Self {
+        Self { may_send, ..self }
     }
 
     /// Makes one request for the lease and judges what comes back. `now` is the time of the
@@ -181,10 +191,8 @@ impl Client {
         headers::complete(&mut headers, ids, &timestamp, signed);
         *shown = headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES);
         *request.headers_mut() = headers;
-        *request.body_mut() = Some(match body {
-            Outgoing::Whole(whole) => reqwest::Body::from(whole),
-            Outgoing::Streamed(stream) => reqwest::Body::wrap(stream),
-        });
+        let body = Gated::new(body, Arc::clone(&self.may_send));
+        *request.body_mut() = Some(reqwest::Body::wrap(body));
         let response = self.http.execute(request).await.map_err(|error| classify(&error))?;
         // The rule on the body needs one, whatever the books keep.
         let limit = match self.answers.body {

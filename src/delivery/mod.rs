@@ -3,6 +3,7 @@
 //! ```text
 //! queue ─ Lease ─▶ [http] ─ Exchange ─▶ queue, ledger
 //!                    ├ body      the events' bodies as of this attempt, whole or streamed
+//!                    ├ gate      no body leaves while another walhook may have the slot
 //!                    ├ headers   fixed ones, auth, ids, sign
 //!                    ├ network   guard decides which addresses are dialled; TLS trust
 //!                    └ judge     status or failure (classify) to a verdict
@@ -17,6 +18,7 @@ mod auth;
 mod body;
 mod classify;
 pub mod error;
+pub mod gate;
 pub mod guard;
 mod headers;
 pub mod http;

@@ -104,6 +104,8 @@ pub struct Connection<S = Transport> {
     conversation: Conversation<S>,
     /// `server_version_num`, such as 150018.
     version: u32,
+    /// The server's process for it.
+    pid: i32,
     user: String,
     wal_sender_timeout: Duration,
 }
@@ -158,7 +160,7 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(Refusal::ServerTooOld { version: greeting.version }.into());
     }
     let mut connection =
-        Connection { conversation, version: 0, user: user.to_owned(), wal_sender_timeout };
+        Connection { conversation, version: 0, pid: 0, user: user.to_owned(), wal_sender_timeout };
     // These are not known to, or not settable in, servers that are too old.
     let settings = connection
         .query_rows(&format!(
@@ -166,13 +168,15 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
              current_setting('transaction_read_only'), \
              set_config('wal_sender_timeout', '{}', false), \
              set_config('idle_session_timeout', '0', false), \
-             set_config('lock_timeout', '{}', false)",
+             set_config('lock_timeout', '{}', false), \
+             pg_backend_pid()",
             wal_sender_timeout.as_millis(),
             SLOT_PATIENCE.as_millis(),
         ))
         .await?;
     let row = settings.into_iter().next().unwrap_or_default();
     connection.version = number(&row, 0)?;
+    connection.pid = number(&row, 5)?;
     let attrs = server.params.get_target_session_attrs();
     if attrs != TargetSessionAttrs::Any {
         dial::check_attrs(attrs, text(&row, 1)? == "on", at)?;
@@ -184,6 +188,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// `server_version_num`, such as 150018.
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// The server's process for this connection.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Who the server is and how far it has come.
