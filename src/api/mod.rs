@@ -39,9 +39,21 @@ pub struct Surface {
     pub clock: DatabaseClock,
     /// Brings the gauges up to date; called before they are read.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
-    /// Names and shown URLs of the endpoints, in order.
-    pub endpoints: Arc<[(String, String)]>,
+    /// The endpoints as they are now.
+    pub endpoints: Arc<dyn Fn() -> Vec<EndpointView> + Send + Sync>,
     pub token: Option<Secret<String>>,
+}
+
+/// An endpoint as the status shows it.
+#[derive(Clone, Debug)]
+pub struct EndpointView {
+    pub name: Arc<str>,
+    /// Without what could be a secret.
+    pub url: String,
+    /// `enabled`, `disabled`, `gone` (it said 410) or `removing`.
+    pub state: &'static str,
+    /// Where it was made.
+    pub source: &'static str,
 }
 
 /// Serves until `stop` is cancelled.

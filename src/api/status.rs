@@ -9,6 +9,7 @@ use serde_json::Value;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::api::EndpointView;
 use crate::api::Surface;
 use crate::api::problem::Problem;
 
@@ -27,11 +28,11 @@ pub(crate) async fn ready(State(surface): State<Surface>) -> Response {
 
 pub(crate) async fn status(State(surface): State<Surface>) -> Json<Value> {
     (surface.refresh)();
-    let endpoint = |(name, url): &(String, String)| {
-        let queued = surface.metrics.endpoint(name).pending_memory.get();
-        json!({ "name": name, "url": url, "queued": queued })
+    let endpoint = |EndpointView { name, url, state, source }: EndpointView| {
+        let queued = surface.metrics.endpoint(&name).pending_memory.get();
+        json!({ "name": &*name, "url": url, "state": state, "source": source, "queued": queued })
     };
-    let endpoints: Vec<Value> = surface.endpoints.iter().map(endpoint).collect();
+    let endpoints: Vec<Value> = (surface.endpoints)().into_iter().map(endpoint).collect();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "clock_ahead_seconds": surface.clock.ahead_seconds(),

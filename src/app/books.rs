@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::flow::event::EventId;
 use crate::flow::event::Facts;
@@ -16,7 +15,8 @@ use crate::telemetry::metrics::TableMetrics;
 /// Handles to the counters, resolved once.
 pub(crate) struct Books {
     rules: Vec<RuleBooks>,
-    endpoints: Vec<(Arc<str>, EndpointMetrics)>,
+    /// Those that there are.
+    endpoints: Vec<(EndpointIndex, Arc<str>, EndpointMetrics)>,
 }
 
 struct RuleBooks {
@@ -26,17 +26,22 @@ struct RuleBooks {
 }
 
 impl Books {
-    pub(crate) fn new(metrics: &Metrics, rules: &[EventRule], endpoints: &[Endpoint]) -> Self {
+    pub(crate) fn new(metrics: &Metrics, rules: &[EventRule]) -> Self {
         let rule = |rule: &EventRule| RuleBooks {
             event_type: Arc::clone(&rule.event_type),
             table: metrics.table(&rule.table),
             event: metrics.event(&rule.event_type),
         };
-        let endpoint = |e: &Endpoint| (Arc::clone(&e.name), metrics.endpoint(&e.name));
-        Self {
-            rules: rules.iter().map(rule).collect(),
-            endpoints: endpoints.iter().map(endpoint).collect(),
-        }
+        Self { rules: rules.iter().map(rule).collect(), endpoints: Vec::new() }
+    }
+
+    /// From here on these are the endpoints, taking events or not.
+    pub(crate) fn keep_for(&mut self, endpoints: Vec<(EndpointIndex, Arc<str>, EndpointMetrics)>) {
+        self.endpoints = endpoints;
+    }
+
+    pub(crate) fn endpoints(&self) -> usize {
+        self.endpoints.len()
     }
 
     /// A change fell under a rule.
@@ -51,7 +56,7 @@ impl Books {
         if let Some(rule) = self.rules.get(rule.0) {
             rule.event.filtered.inc();
         }
-        for (_, endpoint) in &self.endpoints {
+        for (_, _, endpoint) in &self.endpoints {
             endpoint.filtered.inc();
         }
     }
@@ -72,7 +77,8 @@ impl Books {
     ) {
         self.shared_out(rule, takers, |endpoint| endpoint.expired.inc());
         let event_type = self.rules.get(rule.0).map_or("", |rule| &rule.event_type);
-        for (name, _) in takers.iter().filter_map(|taker| self.endpoints.get(taker.0)) {
+        let taking = self.endpoints.iter().filter(|(index, ..)| takers.contains(index));
+        for (_, name, _) in taking {
             crate::ledger::outcome_log::expired(name, event_type, id, facts);
         }
     }
@@ -86,8 +92,8 @@ impl Books {
         if let Some(rule) = self.rules.get(rule.0) {
             rule.event.raised.inc();
         }
-        for (index, (_, endpoint)) in self.endpoints.iter().enumerate() {
-            if takers.contains(&EndpointIndex(index)) {
+        for (index, _, endpoint) in &self.endpoints {
+            if takers.contains(index) {
                 taken(endpoint);
             } else {
                 endpoint.filtered.inc();

@@ -1,9 +1,11 @@
 //! Builds the lanes: one for each endpoint, with its HTTP client.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 use crate::app::Handles;
 use crate::app::cuts::Cuts;
@@ -18,7 +20,6 @@ use crate::flow::settlement::Report;
 use crate::queue;
 use crate::queue::sender::LaneSender;
 use crate::queue::settings::LaneSettings;
-use crate::task::Tasks;
 
 /// What all lanes have in common.
 pub(crate) struct Common {
@@ -29,47 +30,34 @@ pub(crate) struct Common {
     pub(crate) cuts: Cuts,
 }
 
-/// Starts a lane for each endpoint, in their order; `standings` is what the backlog holds.
-///
-/// # Errors
-/// An endpoint cannot be built.
-pub(crate) fn start(
-    endpoints: &[Endpoint],
-    standings: &[Option<Standing>],
-    common: &Common,
-    tasks: &mut Tasks,
-) -> anyhow::Result<Vec<LaneSender>> {
-    let mut senders = Vec::new();
-    for (index, (endpoint, standing)) in endpoints.iter().zip(standings).enumerate() {
-        let (sender, task) = lane(EndpointIndex(index), endpoint, *standing, common)?;
-        tasks.spawn("a lane", task);
-        senders.push(sender);
-    }
-    Ok(senders)
-}
-
-/// Makes a lane: where its events go in, and the task that is to be run. `standing` is what the
-/// backlog holds for it.
+/// The client that an endpoint's settings ask for.
 ///
 /// # Errors
 /// The endpoint cannot be built.
-fn lane(
+pub(crate) fn client(endpoint: &Endpoint, common: &Common) -> anyhow::Result<Arc<Client>> {
+    let client = Client::new(endpoint, &common.network);
+    let client = client.with_context(|| format!("cannot build endpoint {}", endpoint.name))?;
+    let hold = common.handles.hold.clone();
+    Ok(Arc::new(client.gated(Arc::new(move || hold.is_open()))))
+}
+
+/// Makes a lane: where its events go in, and the task that is to be run. Each attempt is made by
+/// the client that is in `clients` at the time; `standing` is what the backlog holds for it.
+pub(crate) fn lane(
     index: EndpointIndex,
     endpoint: &Endpoint,
     standing: Option<Standing>,
+    clients: watch::Receiver<Arc<Client>>,
     common: &Common,
-) -> anyhow::Result<(LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>)> {
-    let client = Client::new(endpoint, &common.network)
-        .with_context(|| format!("cannot build endpoint {}", endpoint.name))?;
-    let (hold, gate) = (common.handles.hold.clone(), common.handles.hold.clone());
-    let client = Arc::new(client.gated(Arc::new(move || gate.is_open())));
+) -> (LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>) {
     let (sender, task) = queue::open(LaneSettings::with_backlog(index, endpoint, standing));
     let (clock, times) = (common.handles.clock.clone(), common.handles.clock.clone());
+    let hold = common.handles.hold.clone();
     let (reports, cuts) = (common.reports.clone(), common.cuts.clone());
     let (backlog, name) = (Arc::clone(&common.backlog), Arc::clone(&endpoint.name));
     let run = async move {
         let attempt = |lease| {
-            let (client, now, hold) = (Arc::clone(&client), times.now(), hold.clone());
+            let (client, now, hold) = (Arc::clone(&clients.borrow()), times.now(), hold.clone());
             async move {
                 let exchange = fence::guarded(&hold, client.attempt(&lease, now)).await;
                 (lease, exchange)
@@ -83,9 +71,22 @@ fn lane(
         let run = task.run(attempt, clock, may_send, refill, reports, cuts.no_more);
         tokio::select! {
             ended = run => Ok(ended?),
+            never = tidy(clients.clone()) => match never {},
             // What is in flight may have arrived; it comes again after the restart all the same.
             () = cuts.now.cancelled() => Ok(()),
         }
     };
-    Ok((sender, run))
+    (sender, run)
+}
+
+/// Closes the connections that are not used any more, of whichever client makes the requests.
+async fn tidy(mut clients: watch::Receiver<Arc<Client>>) -> Infallible {
+    loop {
+        let client = Arc::clone(&clients.borrow_and_update());
+        tokio::select! {
+            never = client.tidy() => match never {},
+            // Without an owner it stays as it is, until the lane ends.
+            Ok(()) = clients.changed() => {}
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //!  source ─▶ pump ──── events ────────▶ lanes ─▶ delivery        api, observer
 //!    ▲         └────── opened ────────▶ ledger ◀─ reports ┘
 //!    └──────── confirmed LSN ─────────────┘
+//!              pump, lanes, ledger ◀─── fleet: which endpoints there are
 //! ```
 //!
 //! The source has a thread of its own: decoding and rendering would delay the requests in flight,
@@ -18,7 +19,9 @@
 
 mod books;
 mod cuts;
+pub mod dry_run;
 mod fence;
+mod fleet;
 mod lanes;
 mod observe;
 mod old_rows;
@@ -33,6 +36,7 @@ mod tail;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -46,6 +50,11 @@ use crate::api;
 use crate::api::Surface;
 use crate::app::cuts::Cuts;
 use crate::app::fence::Fence;
+use crate::app::fleet::Fleet;
+use crate::app::fleet::Orders;
+use crate::app::fleet::Start;
+use crate::app::fleet::Ways;
+use crate::app::fleet::roster;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
 use crate::app::reader::Reader;
@@ -53,16 +62,12 @@ use crate::app::reader::Stages;
 use crate::app::refill::Backlog;
 use crate::app::scrape::Scrape;
 use crate::clock::DatabaseClock;
-use crate::config::settings::Endpoint;
-use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
 use crate::delivery::network::Network;
 use crate::flow::budget::Budget;
 use crate::flow::lsn::Lsn;
-use crate::flow::settlement::EndpointIndex;
 use crate::ledger;
 use crate::ledger::Ledger;
-use crate::ledger::pending::Names;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
 use crate::source::hold::Hold;
@@ -87,7 +92,8 @@ pub struct App {
     handles: Handles,
     /// What may be confirmed: from the ledger, to the source and the surface.
     confirmed: watch::Sender<Lsn>,
-    scrape: Arc<Scrape>,
+    /// There when the slot is ours.
+    fleet: Arc<OnceLock<Orders>>,
     tasks: Tasks,
     address: SocketAddr,
 }
@@ -104,12 +110,13 @@ impl App {
         let mut tasks = Tasks::new();
         let handles = Handles::new(&settings);
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
-        let scrape = Arc::new(Scrape::new(&handles, confirmed_out));
-        let surface = surface(&settings, &handles, Arc::clone(&scrape));
+        let fleet = Arc::default();
+        let scrape = Arc::new(Scrape::new(Arc::clone(&fleet), &handles, confirmed_out));
+        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet));
         let serve = api::serve(listener, surface, tasks.stop_token());
         tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
         tracing::info!(http = %address, "the HTTP surface is up");
-        Ok(Self { settings, handles, confirmed, scrape, tasks, address })
+        Ok(Self { settings, handles, confirmed, fleet, tasks, address })
     }
 
     /// Where the HTTP surface listens.
@@ -159,7 +166,6 @@ impl App {
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
         let taken = state::take(settings, &attached.identity, writable_in).await?;
-        taken.show(&settings.endpoints, &handles.metrics);
         start_observer(settings, handles, tasks).await?;
         let fence = Fence::new(settings, handles, cuts.clone());
         tasks.spawn("the fence", fence.keep(tasks.stop_token()));
@@ -175,32 +181,31 @@ impl App {
             reports: reports_in,
             cuts: cuts.clone(),
         };
-        let lanes = lanes::start(&settings.endpoints, &taken.backlog, &common, tasks)?;
-        drop(common); // the lanes alone hold the way to the ledger
-        self.scrape.watch(&settings.endpoints, &lanes);
+        let (ways, edits, turns) = Ways::open();
+        let starts = settings.endpoints.iter().map(Start::of_file).collect();
+        let (rules, is_pushing) = (&settings.events, settings.enabled);
+        // The fleet and its lanes alone hold the way to the ledger.
+        let fleet = Fleet::start(common, ways, rules, is_pushing, starts, &taken.backlog);
+        let (fleet, orders) = fleet.await?;
+        let roster = orders.roster();
+        taken.show(&roster);
+        let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
+        tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
+        drop(self.fleet.set(orders)); // there is no other
         let ledger = ledger(settings, handles, self.confirmed.clone(), taken.writer);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
-        tasks.spawn(
-            "the ledger",
-            cuts.clone().unless_failed(async move {
-                tokio::select! {
-                    ended = ledger.run(opened, reports) => ended?,
-                    () = patience => {}
-                }
-                // Nobody listens any more if the source has failed.
-                ended_in.send(()).ok();
-                Ok(())
-            }),
-        );
-        let stages = Stages {
-            lanes,
-            opened: opened_in,
-            ledger_ended,
-            epoch: taken.epoch,
-            seen: taken.seen,
-            ahead: taken.ahead,
-            parked: taken.backlog.iter().flatten().map(|standing| standing.newest).max(),
+        let keep_books = async move {
+            tokio::select! {
+                ended = ledger.run(opened, reports, edits) => ended?,
+                () = patience => {}
+            }
+            // Nobody listens any more if the source has failed.
+            ended_in.send(()).ok();
+            Ok(())
         };
+        tasks.spawn("the ledger", cuts.clone().unless_failed(keep_books));
+        let (epoch, seen) = (taken.epoch, taken.seen);
+        let stages = Stages { turns, opened: opened_in, ledger_ended, epoch, seen, ahead, parked };
         attached.begin(stages);
         tasks.spawn("the source", cuts.clone().unless_failed(attached.ended()));
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
@@ -273,35 +278,33 @@ fn ledger(
     confirmed: watch::Sender<Lsn>,
     writer: Writer,
 ) -> Ledger {
-    let takers = |rule: &EventRule| {
-        let takes = |endpoint: &Endpoint| settings.enabled && endpoint.takes(rule);
-        let endpoints = settings.endpoints.iter().enumerate().filter(|(_, e)| takes(e));
-        endpoints.map(|(index, _)| EndpointIndex(index)).collect()
-    };
-    let rules = settings.events.iter().map(|rule| (Arc::new(rule.table.clone()), takers(rule)));
     let terms = ledger::Terms {
-        names: Names {
-            endpoints: settings.endpoints.iter().map(|e| Arc::clone(&e.name)).collect(),
-            rules: rules.collect(),
-        },
         push_log: settings.push_log,
         stats: Arc::clone(&handles.stats),
         clock: handles.clock.clone(),
         confirmed,
         writer,
     };
-    Ledger::new(&settings.endpoints, &handles.metrics, terms)
+    Ledger::new(&handles.metrics, terms)
 }
 
-fn surface(settings: &Settings, handles: &Handles, scrape: Arc<Scrape>) -> Surface {
-    let endpoints = settings.endpoints.iter().map(|e| (e.name.to_string(), e.shown_url()));
+fn surface(
+    settings: &Settings,
+    handles: &Handles,
+    scrape: Arc<Scrape>,
+    fleet: Arc<OnceLock<Orders>>,
+) -> Surface {
+    let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
     Surface {
         metrics: handles.metrics.clone(),
         stats: Arc::clone(&handles.stats),
         source: handles.status.clone(),
         clock: handles.clock.clone(),
         refresh: Arc::new(move || scrape.refresh()),
-        endpoints: endpoints.collect(),
+        endpoints: Arc::new(move || match fleet.get() {
+            Some(fleet) => fleet.roster().view(),
+            None => configured.clone(),
+        }),
         token: settings.http.token.clone(),
     }
 }

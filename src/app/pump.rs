@@ -6,22 +6,27 @@
 //! ```
 //!
 //! Runs on the source's thread. While a lane or the memory budget is full it waits, and so nothing
-//! is read from PostgreSQL; feedback goes on beside it.
+//! is read from PostgreSQL; feedback goes on beside it. Between two changes it takes a [`Turn`]: other
+//! endpoints, which lanes and ledger know already.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::Context;
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::books::Books;
 use crate::clock::DatabaseClock;
+use crate::config::settings::Endpoint;
 use crate::event::route::Routed;
 use crate::event::route::Router;
+use crate::event::route::Shaped;
 use crate::flow::budget::Budget;
 use crate::flow::budget::Held;
 use crate::flow::budget::Permit;
@@ -33,14 +38,32 @@ use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
+use crate::flow::watermark::Edition;
 use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Opened;
 use crate::queue::sender::LaneSender;
 use crate::source::stream::Source;
+use crate::telemetry::metrics::EndpointMetrics;
 
 /// What an event costs in memory beside its body: its own fields, and its place in each lane.
 const EVENT_OVERHEAD_BYTES: usize = 512;
+
+/// Other endpoints, from the next change on. Lanes and ledger know of them.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) edition: Edition,
+    /// Those that take events.
+    pub(crate) takers: Vec<(EndpointIndex, Arc<Endpoint>)>,
+    /// All that there are, to be counted for.
+    pub(crate) counted: Vec<(EndpointIndex, Arc<str>, EndpointMetrics)>,
+    /// Lanes that are new.
+    pub(crate) opened: Vec<(EndpointIndex, LaneSender)>,
+    /// Endpoints that are no more: their lanes get nothing after what they have got.
+    pub(crate) closed: Vec<EndpointIndex>,
+    /// Told once the pump keeps to it.
+    pub(crate) taken: oneshot::Sender<()>,
+}
 
 /// What the pump needs beside the source.
 pub(crate) struct Pump {
@@ -62,6 +85,8 @@ pub(crate) struct Pump {
     /// Whether a transaction was begun and its commit has not come yet.
     in_transaction: bool,
     routed: Vec<(RuleIndex, Routed)>,
+    turns: mpsc::Receiver<Turn>,
+    edition: Edition,
 }
 
 impl Pump {
@@ -70,12 +95,12 @@ impl Pump {
         books: Books,
         clock: DatabaseClock,
         budget: Budget,
-        lanes: Vec<LaneSender>,
+        turns: mpsc::Receiver<Turn>,
         ledger: mpsc::Sender<Vec<Opened>>,
     ) -> Self {
         let outbox = Outbox {
-            batches: lanes.iter().map(|_| Vec::new()).collect(),
-            lanes,
+            batches: Vec::new(),
+            lanes: BTreeMap::new(),
             ledger,
             opened: Vec::new(),
             next_sequence: 0,
@@ -92,6 +117,8 @@ impl Pump {
             passed: Lsn::ZERO,
             in_transaction: false,
             routed: Vec::new(),
+            turns,
+            edition: Edition::default(),
         }
     }
 
@@ -134,6 +161,10 @@ impl Pump {
                 biased;
                 () = stop.cancelled(), if deadline.is_none() => continue,
                 () = sleep_until(deadline) => return Ok(()),
+                Some(turn) = self.turns.recv() => {
+                    self.turn(turn);
+                    continue;
+                }
                 read = source.next(&mut captured) => read?,
             }
             let fed = self.feed(&mut captured).await;
@@ -145,6 +176,25 @@ impl Pump {
         }
     }
 
+    /// Everything that was read has been handed over, so the turn is between two changes.
+    pub(crate) fn turn(&mut self, turn: Turn) {
+        self.router.serve(turn.takers.iter().map(|(index, endpoint)| (*index, &**endpoint)));
+        self.books.keep_for(turn.counted);
+        for (index, lane) in turn.opened {
+            self.outbox.open(index, lane);
+        }
+        for index in turn.closed {
+            self.outbox.lanes.remove(&index);
+        }
+        self.edition = turn.edition;
+        self.outbox.opened.push(Opened::Note(self.note(RuleIndex(0), Fate::Begun)));
+        turn.taken.send(()).ok(); // whoever changed the endpoints may have ended
+    }
+
+    fn note(&self, rule: RuleIndex, fate: Fate) -> Note {
+        Note { edition: self.edition, rule, fate }
+    }
+
     async fn feed(&mut self, captured: &mut Vec<Captured>) -> anyhow::Result<()> {
         for captured in captured.drain(..) {
             self.take(captured).await?;
@@ -152,7 +202,7 @@ impl Pump {
         self.outbox.hand_over().await?;
         if self.parked.is_some_and(|parked| self.passed > parked.commit) {
             self.parked = None;
-            for lane in &self.outbox.lanes {
+            for lane in self.outbox.lanes.values() {
                 lane.caught_up().await?;
             }
         }
@@ -191,28 +241,28 @@ impl Pump {
             let rule_takers = self.router.endpoints(rule);
             self.books.captured(rule);
             let some;
-            let (mut event, takers) = match outcome {
+            let (mut event, takers, others) = match outcome {
                 Routed::Filtered => {
                     self.books.filtered(rule);
-                    notes.push(Note { rule, fate: Fate::Filtered });
+                    notes.push(self.note(rule, Fate::Filtered));
                     continue;
                 }
                 Routed::Expired { id, facts } => {
                     self.books.expired(rule, rule_takers, id, &facts);
-                    notes.push(Note { rule, fate: Fate::Expired });
+                    notes.push(self.note(rule, Fate::Expired));
                     continue;
                 }
-                Routed::Event(event) => (event, rule_takers),
-                Routed::Partly { event, endpoints } => {
+                Routed::Event(event) => (event, rule_takers, Vec::new()),
+                Routed::Partly { event, endpoints, others } => {
                     some = endpoints;
-                    (event, some.as_slice())
+                    (event, some.as_slice(), others)
                 }
             };
-            if takers.len() < self.outbox.lanes.len() {
-                notes.push(Note { rule, fate: Fate::Raised });
+            if takers.len() < self.books.endpoints() {
+                notes.push(self.note(rule, Fate::Raised));
             }
             let refused = rule_takers.iter().filter(|taker| !takers.contains(taker));
-            notes.extend(refused.map(|&taker| Note { rule, fate: Fate::Refused(taker) }));
+            notes.extend(refused.map(|&taker| self.note(rule, Fate::Refused(taker))));
             let takers = owed(&mut self.ahead, takers, event.id);
             self.books.raised(rule, &takers);
             if takers.is_empty() {
@@ -221,11 +271,17 @@ impl Pump {
             event.held = Some(match &row {
                 Some(row) => Held::Row(Arc::clone(row)),
                 None => {
-                    let bytes = event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
-                    Held::Own(share(&self.budget, &mut self.outbox, bytes).await?)
+                    let bodies = others.iter().map(|other| &other.body).chain([&event.body]);
+                    let bytes = bodies.map(|body| body.held_bytes() + EVENT_OVERHEAD_BYTES).sum();
+                    let permit = share(&self.budget, &mut self.outbox, bytes).await?;
+                    match others.is_empty() {
+                        true => Held::Own(permit),
+                        // One share for all of its bodies: a part of it must not wait for the rest.
+                        false => Held::Row(Arc::new(permit)),
+                    }
                 }
             });
-            self.outbox.add(event, &takers);
+            self.outbox.add(event, &takers, others);
         }
         self.routed = routed;
         self.outbox.close(notes, change.position);
@@ -264,8 +320,8 @@ async fn share(budget: &Budget, outbox: &mut Outbox, bytes: usize) -> anyhow::Re
 
 /// Collects what one read brought, so that each lane gets it in one piece.
 struct Outbox {
-    /// By endpoint index, as `batches`.
-    lanes: Vec<LaneSender>,
+    lanes: BTreeMap<EndpointIndex, LaneSender>,
+    /// By endpoint index.
     batches: Vec<Vec<Arc<Event>>>,
     ledger: mpsc::Sender<Vec<Opened>>,
     opened: Vec<Opened>,
@@ -274,15 +330,32 @@ struct Outbox {
 }
 
 impl Outbox {
-    fn add(&mut self, mut event: Box<Event>, takers: &[EndpointIndex]) {
+    fn open(&mut self, index: EndpointIndex, lane: LaneSender) {
+        self.lanes.insert(index, lane);
+        if self.batches.len() <= index.0 {
+            self.batches.resize_with(index.0 + 1, Vec::new);
+        }
+    }
+
+    /// Those of `others` among the takers get the event with their own body.
+    fn add(&mut self, mut event: Box<Event>, takers: &[EndpointIndex], others: Vec<Shaped>) {
         event.sequence = self.next_sequence;
         self.next_sequence += 1;
         let owed = u32::try_from(takers.len()).unwrap_or(u32::MAX);
         self.opened.push(Opened::Event { committed: event.committed, owed });
+        let others: Vec<_> = others
+            .into_iter()
+            .map(|Shaped { body, endpoints }| {
+                let held = event.held.as_ref().and_then(Held::shared);
+                (Arc::new(event.shaped(body, held)), endpoints)
+            })
+            .collect();
         let event = Arc::new(*event);
         for taker in takers {
+            let own = others.iter().find(|(_, endpoints)| endpoints.contains(taker));
+            let event = own.map_or(&event, |(event, _)| event);
             if let Some(batch) = self.batches.get_mut(taker.0) {
-                batch.push(Arc::clone(&event));
+                batch.push(Arc::clone(event));
             }
         }
     }
@@ -311,8 +384,11 @@ impl Outbox {
             let opened = std::mem::take(&mut self.opened);
             self.ledger.send(opened).await.context("the ledger has ended")?;
         }
-        let batches = self.batches.iter_mut().map(std::mem::take);
-        let sends = self.lanes.iter().zip(batches).filter(|(_, batch)| !batch.is_empty());
+        let batches = &mut self.batches;
+        let sends = self.lanes.iter().filter_map(|(index, lane)| {
+            let batch = std::mem::take(batches.get_mut(index.0)?);
+            (!batch.is_empty()).then_some((lane, batch))
+        });
         let sent = join_all(sends.map(|(lane, batch)| lane.send(batch))).await;
         sent.into_iter().collect::<Result<(), _>>().context("a lane has ended")
     }

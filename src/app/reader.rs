@@ -13,6 +13,7 @@ use crate::app::Handles;
 use crate::app::books::Books;
 use crate::app::cuts::Cuts;
 use crate::app::pump::Pump;
+use crate::app::pump::Turn;
 use crate::config::settings::Settings;
 use crate::event::route::Router;
 use crate::flow::budget::Budget;
@@ -21,7 +22,6 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::Opened;
-use crate::queue::sender::LaneSender;
 use crate::source::stream::Claim;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
@@ -44,7 +44,7 @@ pub(crate) struct Reader {
 
 /// The stages behind the pump, and what was settled before. They are built when the slot is ours.
 pub(crate) struct Stages {
-    pub(crate) lanes: Vec<LaneSender>,
+    pub(crate) turns: mpsc::Receiver<Turn>,
     pub(crate) opened: mpsc::Sender<Vec<Opened>>,
     /// The ledger has ended: all is committed.
     pub(crate) ledger_ended: oneshot::Receiver<()>,
@@ -132,14 +132,15 @@ impl Reader {
         attached.send(source.identity().clone()).ok();
         // Whoever starts us has failed if there are none.
         let Ok(stages) = stages.await else { return Ok(()) };
-        // Without `enabled` nobody takes anything: changes are read and counted.
-        let takers = if settings.enabled { settings.endpoints.as_slice() } else { &[] };
-        let router = Router::new(system, &settings.events, takers);
-        let books = Books::new(&handles.metrics, &settings.events, &settings.endpoints);
-        let Stages { lanes, opened, ledger_ended, epoch, seen, ahead, parked } = stages;
+        // Nobody takes anything before the first turn.
+        let router = Router::new(system, &settings.events, &[]);
+        let books = Books::new(&handles.metrics, &settings.events);
+        let Stages { mut turns, opened, ledger_ended, epoch, seen, ahead, parked } = stages;
         source.claim(Claim { state: settings.state.clone(), epoch });
-        let pump = Pump::new(router, books, handles.clock.clone(), budget, lanes, opened);
-        let pump = pump.resumed(seen, ahead, parked);
+        let Some(first) = turns.recv().await else { return Ok(()) };
+        let pump = Pump::new(router, books, handles.clock.clone(), budget, turns, opened);
+        let mut pump = pump.resumed(seen, ahead, parked);
+        pump.turn(first);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
         pump.run(&mut source, stop, settings.grace / 2).await?;
         // An error of the sender means that it has ended, too.

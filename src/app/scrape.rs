@@ -6,12 +6,10 @@ use std::sync::OnceLock;
 use tokio::sync::watch;
 
 use crate::app::Handles;
-use crate::config::settings::Endpoint;
+use crate::app::fleet::Orders;
+use crate::app::fleet::roster::Shown;
 use crate::flow::lsn::Lsn;
-use crate::queue::gauges::Gauges;
 use crate::queue::lane::breaker::BreakerState;
-use crate::queue::sender::LaneSender;
-use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::ReplicationMetrics;
 
 /// Where the numbers are and where they go.
@@ -19,26 +17,23 @@ pub(crate) struct Scrape {
     handles: Handles,
     replication: ReplicationMetrics,
     confirmed: watch::Receiver<Lsn>,
-    /// Empty until the lanes are there.
-    lanes: OnceLock<Vec<(EndpointMetrics, Arc<Gauges>)>>,
+    /// There when the slot is ours.
+    fleet: Arc<OnceLock<Orders>>,
 }
 
 impl Scrape {
-    pub(crate) fn new(handles: &Handles, confirmed: watch::Receiver<Lsn>) -> Self {
+    pub(crate) fn new(
+        fleet: Arc<OnceLock<Orders>>,
+        handles: &Handles,
+        confirmed: watch::Receiver<Lsn>,
+    ) -> Self {
         let replication = handles.metrics.replication();
-        Self { handles: handles.clone(), replication, confirmed, lanes: OnceLock::new() }
-    }
-
-    /// The lanes have started.
-    pub(crate) fn watch(&self, endpoints: &[Endpoint], lanes: &[LaneSender]) {
-        let metrics = endpoints.iter().map(|e| self.handles.metrics.endpoint(&e.name));
-        let lanes = metrics.zip(lanes.iter().map(LaneSender::gauges)).collect();
-        // Only the first call counts; there is no second one.
-        drop(self.lanes.set(lanes));
+        Self { handles: handles.clone(), replication, confirmed, fleet }
     }
 
     pub(crate) fn refresh(&self) {
-        for (metrics, gauges) in self.lanes.get().into_iter().flatten() {
+        let roster = self.fleet.get().map(Orders::roster).unwrap_or_default();
+        for Shown { metrics, gauges, .. } in &roster.0 {
             metrics.breaker_open.set(i64::from(gauges.breaker() != BreakerState::Closed));
         }
         let confirmed = *self.confirmed.borrow();

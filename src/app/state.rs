@@ -1,12 +1,14 @@
 //! What walhook remembers, taken up at the start: the right to write it, how far it had come, and
 //! what had been settled beyond that.
 
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::config::settings::Endpoint;
+use crate::app::fleet::roster::Roster;
+use crate::app::fleet::roster::Shown;
 use crate::config::settings::Settings;
 use crate::flow::backlog::Standing;
 use crate::flow::event::EventId;
@@ -20,12 +22,12 @@ use crate::source::wire::feedback::LetGo;
 use crate::store;
 use crate::store::Session;
 use crate::store::backlog;
+use crate::store::backlog::Size;
 use crate::store::dead_letters;
 use crate::store::migrate;
 use crate::store::progress;
 use crate::store::progress::Lineage;
 use crate::store::state_error::StateError;
-use crate::telemetry::metrics::Metrics;
 
 /// What the state says when the slot is ours.
 pub(crate) struct Taken {
@@ -35,23 +37,43 @@ pub(crate) struct Taken {
     /// All changes up to and including this one are settled.
     pub(crate) seen: Option<Position>,
     /// Deliveries beyond it that are settled, too: they come again and are not made again.
-    pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
+    pub(crate) ahead: Vec<(Arc<str>, EventId)>,
     /// Dead letters that are kept, by endpoint.
     pub(crate) letters: Vec<(Arc<str>, u64)>,
-    /// What the backlog holds, by endpoint index.
-    pub(crate) backlog: Vec<Option<Standing>>,
+    /// What the backlog holds, by endpoint.
+    pub(crate) backlog: HashMap<Arc<str>, Standing>,
 }
 
 impl Taken {
     /// Shows what is kept in the gauges.
-    pub(crate) fn show(&self, endpoints: &[Endpoint], metrics: &Metrics) {
+    pub(crate) fn show(&self, roster: &Roster) {
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        for (endpoint, standing) in endpoints.iter().zip(&self.backlog) {
-            let gauges = metrics.endpoint(&endpoint.name);
-            gauges.pending_backlog.set(number(standing.map_or(0, |s| s.rows as u64)));
+        for Shown { endpoint, metrics, .. } in &roster.0 {
+            let standing = self.backlog.get(&endpoint.name);
+            metrics.pending_backlog.set(number(standing.map_or(0, |s| s.rows as u64)));
             let letters = self.letters.iter().find(|(name, _)| *name == endpoint.name);
-            gauges.dead_letters.set(number(letters.map_or(0, |(_, count)| *count)));
+            metrics.dead_letters.set(number(letters.map_or(0, |(_, count)| *count)));
         }
+        for (name, standing) in &self.backlog {
+            if roster.find(name).is_none() {
+                tracing::warn!(
+                    endpoint = &**name,
+                    rows = standing.rows,
+                    "parked deliveries wait for an endpoint that is not configured"
+                );
+            }
+        }
+    }
+
+    /// What was settled beyond the prefix, for the endpoints that there are.
+    pub(crate) fn ahead_of(&self, roster: &Roster) -> HashSet<(EndpointIndex, EventId)> {
+        let ahead = self.ahead.iter();
+        ahead.filter_map(|(name, id)| Some((roster.find(name)?.index, *id))).collect()
+    }
+
+    /// The newest change of which something is parked.
+    pub(crate) fn parked(&self) -> Option<Position> {
+        self.backlog.values().map(|standing| standing.newest).max()
     }
 }
 
@@ -92,31 +114,18 @@ pub(crate) async fn take(
             progress::set_lineage(&mut session.client, &holding, &lineage).await?;
         }
     }
-    let index = |name: &str| {
-        let mut names = settings.endpoints.iter();
-        names.position(|endpoint| &*endpoint.name == name).map(EndpointIndex)
-    };
     let ahead = progress::load_ahead(&session.client, slot).await?;
-    let ahead = ahead.into_iter().filter_map(|(name, id)| Some((index(&name)?, id))).collect();
-    let mut standings = vec![None; settings.endpoints.len()];
-    for size in backlog::sizes(&session.client, slot).await? {
-        match index(&size.endpoint).and_then(|index| standings.get_mut(index.0)) {
-            Some(standing) => {
-                let rows = usize::try_from(size.rows).unwrap_or(usize::MAX);
-                *standing = Some(Standing { rows, newest: size.newest });
-            }
-            None => tracing::warn!(
-                endpoint = &*size.endpoint,
-                rows = size.rows,
-                "parked deliveries wait for an endpoint that is not configured"
-            ),
-        }
-    }
+    let standing = |size: Size| {
+        let rows = usize::try_from(size.rows).unwrap_or(usize::MAX);
+        (size.endpoint, Standing { rows, newest: size.newest })
+    };
+    let sizes = backlog::sizes(&session.client, slot).await?;
+    let backlog = sizes.into_iter().map(standing).collect();
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let days = settings.push_log.retention_days;
     let epoch = holding.epoch();
     let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
-    Ok(Taken { writer, epoch, seen: progress.settled, ahead, letters, backlog: standings })
+    Ok(Taken { writer, epoch, seen: progress.settled, ahead, letters, backlog })
 }
 
 /// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.

@@ -8,6 +8,7 @@ use crate::clock::DatabaseClock;
 use crate::config::settings::Settings;
 use crate::event::route::Routed;
 use crate::event::route::Router;
+use crate::event::route::Shaped;
 use crate::flow::budget::Budget;
 use crate::flow::change::Captured;
 use crate::flow::event::Event;
@@ -64,10 +65,8 @@ pub async fn tail(
         for captured in captured.drain(..) {
             match captured {
                 Captured::Change(change) => router.route(&change, clock.now(), |_, routed| {
-                    if let (Routed::Event(event) | Routed::Partly { event, .. }, Ok(())) =
-                        (routed, &shown)
-                    {
-                        shown = show(&event);
+                    if shown.is_ok() {
+                        shown = each_shape(routed, &mut show);
                     }
                 }),
                 Captured::Commit { end, .. } | Captured::Idle { end } => {
@@ -81,4 +80,26 @@ pub async fn tail(
     }
     source.finish().await;
     Ok(shown?)
+}
+
+/// Shows an event in each shape that somebody gets it in.
+fn each_shape(
+    routed: Routed,
+    show: &mut impl FnMut(&Event) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let (event, others) = match routed {
+        Routed::Event(event) => return show(&event),
+        Routed::Partly { event, endpoints, others } => {
+            let in_other: usize = others.iter().map(|other| other.endpoints.len()).sum();
+            if endpoints.len() > in_other {
+                show(&event)?;
+            }
+            (event, others)
+        }
+        Routed::Filtered | Routed::Expired { .. } => return Ok(()),
+    };
+    for Shaped { body, .. } in others {
+        show(&event.shaped(body, None))?;
+    }
+    Ok(())
 }

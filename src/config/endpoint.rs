@@ -5,12 +5,14 @@ use crate::config::event;
 use crate::config::field::Field;
 use crate::config::headers;
 use crate::config::parking;
+use crate::config::payload;
 use crate::config::reader::Section;
 use crate::config::reader::listed;
 use crate::config::reader::nearest;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Glob;
+use crate::config::settings::Payload;
 use crate::config::signing;
 use crate::config::terms;
 use crate::config::terms::Terms;
@@ -55,7 +57,9 @@ pub(super) fn read(
         Some(field) => globs(&field, rules).unwrap_or_default(),
         None => vec![Glob::new("*")],
     };
+    let enabled = section.read("enabled", Field::boolean).unwrap_or(true);
     let filter = section.read("when", event::when);
+    let payload = payload::read(&mut section);
     let auth = section.read("auth", headers::read_auth);
     read_terms(&mut section, &mut terms);
     signing::check_headers(&section, &terms);
@@ -67,25 +71,27 @@ pub(super) fn read(
     {
         section.note("auth", "adds a header that `headers` gives as well: keep one of them");
     }
-    if let Some(clash) = unbatchable(&terms, &events, rules) {
+    if let Some(clash) = unbatchable(&terms, &events, payload.as_ref(), rules) {
         section.note("batch", clash);
     }
     section.finish_knowing(&NAMES_IN_WEBHOOK);
     let endpoint = terms.endpoint(&name?, url?, events, auth);
-    Some(Endpoint { filter, ..endpoint })
+    Some(Endpoint { filter, enabled, payload, ..endpoint })
 }
 
-/// What is wrong with batches of the events that an endpoint takes, if something is.
+/// What is wrong with batches of the events that an endpoint takes, in their own shapes or in
+/// `payload`, if something is.
 pub(super) fn unbatchable(
     terms: &Terms,
     events: &[Glob],
+    payload: Option<&Payload>,
     rules: Option<&[EventRule]>,
 ) -> Option<String> {
     let taken = |rule: &&EventRule| events.iter().any(|glob| glob.matches(&rule.event_type));
     let clash = rules?
         .iter()
         .filter(taken)
-        .find_map(|rule| Some((&rule.event_type, rule.payload.unbatchable()?)));
+        .find_map(|rule| Some((&rule.event_type, payload.unwrap_or(&rule.payload).unbatchable()?)));
     let (event_type, what) = clash.filter(|_| terms.batch.size.get() > 1)?;
     Some(format!(
         "cannot hold {event_type}, whose body is {what} and does not fit into a JSON array: \

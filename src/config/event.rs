@@ -44,7 +44,7 @@ pub(super) fn read(
         truncate: false,
     });
     let when = section.read("when", when).map(Filter::When);
-    let payload = payload::read(&mut section);
+    let payload = payload::read(&mut section).unwrap_or(Payload::Standard);
     let expiry = expiry(&mut section, &payload, data_expiry);
     let order_by = section.read("order_by", columns).unwrap_or_default();
     // Contract 1's shape is that of a recognised row: without a wallet code there is none.

@@ -159,7 +159,7 @@ fn read_endpoints(
         && webhook.urls.as_ref().is_some_and(|urls| urls.is_empty());
     let everything = [Glob::new("*")];
     if webhook.urls.as_ref().is_some_and(|urls| !urls.is_empty())
-        && let Some(clash) = endpoint::unbatchable(&webhook.terms, &everything, rules)
+        && let Some(clash) = endpoint::unbatchable(&webhook.terms, &everything, None, rules)
     {
         root.note("webhook", format!("`batch_size` {clash}"));
     }

@@ -1,4 +1,5 @@
-//! `payload`, `payload_file` and `content_type` of an `[[event]]`: the shape of its body.
+//! `payload`, `payload_file` and `content_type`: the shape of the body, of an `[[event]]` wherever it
+//! goes, or of an `[[endpoint]]` whatever it gets.
 
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use crate::config::template;
 
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
-/// Reads the payload; the default is `standard`.
-pub(super) fn read(section: &mut Section<'_>) -> Payload {
+/// Reads the payload, where there is one.
+pub(super) fn read(section: &mut Section<'_>) -> Option<Payload> {
     let written = section.field("payload");
     let file = section.field("payload_file");
     let content_type = section.read("content_type", content_type);
@@ -25,10 +26,8 @@ pub(super) fn read(section: &mut Section<'_>) -> Payload {
         (None, Some(file)) => of_file(&file, content_type.as_ref()),
         (None, None) => None,
     };
-    let payload = payload.unwrap_or(Payload::Standard);
-    if section.has("content_type")
-        && !matches!(payload, Payload::Template { .. } | Payload::Text { .. })
-    {
+    let takes_one = matches!(payload, Some(Payload::Template { .. } | Payload::Text { .. }));
+    if section.has("content_type") && !takes_one {
         section.note("content_type", "belongs to a payload of your own: remove it, or write one");
     }
     payload

@@ -272,10 +272,14 @@ pub struct Endpoint {
     pub name: Arc<str>,
     /// A URL can be a credential: log the name, or [`Endpoint::shown_url`].
     pub url: Secret<Url>,
+    /// If not, it takes no events, and what waits for it goes on waiting.
+    pub enabled: bool,
     /// Event types, where `*` stands for any characters.
     pub events: Vec<Glob>,
     /// Which of these events: those whose change the expression is true for.
     pub filter: Option<Expression>,
+    /// The shape in which it gets events, whatever their own is.
+    pub payload: Option<Payload>,
     pub signing: Option<Signing>,
     pub auth: Option<Auth>,
     /// Fixed extra headers. Reserved names are refused when the file is read.

@@ -84,7 +84,7 @@ fn read_one(
         headers::merge(&mut terms.headers, own);
     }
     signing::check_headers(&section, &terms);
-    if let Some(clash) = endpoint::unbatchable(&terms, &events, rules) {
+    if let Some(clash) = endpoint::unbatchable(&terms, &events, None, rules) {
         section.note("events", format!("with `batch_size` above 1 the request {clash}"));
     }
     section.finish();

@@ -130,8 +130,10 @@ impl Terms {
         Endpoint {
             name: Arc::from(name),
             url,
+            enabled: true,
             events,
             filter: None,
+            payload: None,
             signing: self.signing,
             auth,
             headers: self.headers,

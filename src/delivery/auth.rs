@@ -7,9 +7,21 @@ use base64::prelude::BASE64_STANDARD;
 use http::HeaderName;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
+use url::Url;
 
+use crate::config::secret::Secret;
 use crate::config::settings::Auth;
 use crate::delivery::error::DeliveryError;
+
+/// The credentials that stand in a URL.
+pub(crate) fn of_url(url: &Url) -> Option<Auth> {
+    let password = url.password().map(percent_decoded);
+    if url.username().is_empty() && password.is_none() {
+        return None;
+    }
+    let username = percent_decoded(url.username());
+    Some(Auth::Basic { username, password: Secret::new(password.unwrap_or_default()) })
+}
 
 /// The header that carries the credentials, marked as sensitive.
 ///
@@ -38,10 +50,16 @@ pub(crate) fn header(
     Ok((name, value))
 }
 
+fn percent_decoded(text: &str) -> String {
+    // The form decoder would also turn `+` into a blank.
+    let pair = format!("={}", text.replace('+', "%2B"));
+    let decoded = url::form_urlencoded::parse(pair.as_bytes()).next();
+    decoded.map_or_else(String::new, |(_, value)| value.into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::secret::Secret;
 
     fn secret(text: &str) -> Secret<String> {
         Secret::new(text.to_owned())
@@ -60,6 +78,25 @@ mod tests {
             let (name, value) = header(&auth, &"crm".into()).unwrap();
             assert_eq!((name.as_str(), value.to_str().unwrap()), (expected_name, expected));
             assert!(value.is_sensitive(), "case: {expected_name}");
+        }
+    }
+
+    #[test]
+    fn credentials_of_a_url_are_taken_as_they_were_meant() {
+        let header = |url: &str| {
+            let auth = of_url(&url.parse().unwrap())?;
+            let (_, value) = header(&auth, &"crm".into()).unwrap();
+            let encoded = value.to_str().unwrap().strip_prefix("Basic ").unwrap().to_owned();
+            Some(String::from_utf8(BASE64_STANDARD.decode(encoded).unwrap()).unwrap())
+        };
+        let cases = [
+            ("https://crm.test/", None),
+            ("https://me@crm.test/", Some("me:")),
+            ("https://me:p%40ss+word@crm.test/", Some("me:p@ss+word")),
+            ("https://:only@crm.test/", Some(":only")),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(header(url).as_deref(), expected, "case: {url}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! What kind of failure a transport error is.
 //!
-//! An HTTP client's error text carries the URL, which can be a credential. So nothing of it is
+//! An error's text can carry the name or the URL, which can be a credential. So nothing of it is
 //! copied: the chain of causes is searched for types that are known, and the detail is written
 //! here or taken from a cause whose text is constant.
 
@@ -9,6 +9,7 @@ use std::io;
 
 use rustls::CertificateError;
 
+use crate::delivery::connections::Trouble;
 use crate::delivery::guard::Refusal;
 use crate::delivery::network::ResolveError;
 use crate::flow::verdict::Failure;
@@ -17,12 +18,15 @@ use crate::flow::verdict::FailureClass;
 /// Longer details are cut.
 const DETAIL_MAX_CHARS: usize = 120;
 
-/// Sorts an error of the HTTP client into a class.
-pub(crate) fn classify(error: &reqwest::Error) -> Failure {
+/// Sorts what went wrong into a class.
+pub(crate) fn classify(trouble: &Trouble) -> Failure {
     let found = |class, detail: &str| Failure { class, detail: tidy(detail) };
     let mut io_kind = None;
     let mut deepest = None;
-    let mut next = error.source();
+    let mut next: Option<&(dyn Error + 'static)> = Some(match trouble {
+        Trouble::Connect(error) => error.as_ref(),
+        Trouble::Exchange(error) => error,
+    });
     while let Some(cause) = next {
         if let Some(refusal) = cause.downcast_ref::<Refusal>() {
             return found(FailureClass::Refused, &refusal.to_string());
@@ -43,15 +47,13 @@ pub(crate) fn classify(error: &reqwest::Error) -> Failure {
         };
         deepest = Some(cause);
     }
-    if error.is_timeout() {
-        return found(FailureClass::Timeout, "the connection could not be made in time");
-    }
-    let class = if error.is_builder() {
-        FailureClass::Request
-    } else if error.is_connect() {
-        FailureClass::Connect
-    } else {
-        FailureClass::Protocol
+    let class = match trouble {
+        Trouble::Connect(_) if io_kind == Some(io::ErrorKind::TimedOut) => {
+            return found(FailureClass::Timeout, "the connection could not be made in time");
+        }
+        Trouble::Connect(_) => FailureClass::Connect,
+        Trouble::Exchange(error) if error.is_user() => FailureClass::Request,
+        Trouble::Exchange(_) => FailureClass::Protocol,
     };
     match (io_kind, deepest) {
         (Some(kind), _) => found(class, &describe_io(kind)),

@@ -29,6 +29,9 @@ pub enum DeliveryError {
     NoTrustedRoots,
     #[error("TLS could not be set up: report this as a fault of walhook")]
     Tls(#[source] rustls::Error),
-    #[error("endpoint {endpoint}: the HTTP client could not be built")]
-    Build { endpoint: Arc<str>, source: reqwest::Error },
+    #[error(
+        "endpoint {endpoint}: the URL cannot stand in a request: \
+         percent-encode what is not a letter, a digit or part of its structure"
+    )]
+    Url { endpoint: Arc<str> },
 }

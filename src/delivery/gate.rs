@@ -1,8 +1,7 @@
 //! A body that leaves only while requests may be made.
 //!
-//! A request is handed to its connection, which has a task of its own: a process that is frozen
-//! in between would send it when it wakes. So the last look is taken where the body is handed to the
-//! socket. Without its body a request is none.
+//! A process may be frozen between the look before a step of a request and the step itself. So the
+//! last look is taken where the body is handed to the socket. Without its body a request is none.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -55,25 +54,15 @@ impl Body for Gated {
             }
             self.pause = None;
         }
-        match &mut self.body {
-            Outgoing::Whole(whole) if whole.is_empty() => Poll::Ready(None),
-            Outgoing::Whole(whole) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(whole))))),
-            Outgoing::Streamed(stream) => Pin::new(stream).poll_frame(context),
-        }
+        Pin::new(&mut self.body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.body {
-            Outgoing::Whole(whole) => whole.is_empty(),
-            Outgoing::Streamed(stream) => stream.is_end_stream(),
-        }
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Outgoing::Whole(whole) => SizeHint::with_exact(whole.len() as u64),
-            Outgoing::Streamed(stream) => stream.size_hint(),
-        }
+        self.body.size_hint()
     }
 }
 

@@ -5,18 +5,32 @@
 //! size that it has. The deadline covers all of it, from name resolution to the response's last
 //! byte.
 
+use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
+use http::Method;
+use http::Request;
+use http::Uri;
+use http::header;
+use rustls::pki_types::ServerName;
 use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
 use tracing::field;
-use url::Url;
+use url::Host;
+use url::Position;
 
 use crate::config::settings::AnswerRule;
 use crate::config::settings::Endpoint;
+use crate::delivery::auth;
 use crate::delivery::body;
 use crate::delivery::classify::classify;
+use crate::delivery::connections::Connections;
+use crate::delivery::connections::TIDY_EVERY;
+use crate::delivery::dial::Dialer;
+use crate::delivery::dial::Tls;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::gate::Gated;
 use crate::delivery::gate::MaySend;
@@ -35,10 +49,6 @@ use crate::flow::verdict::Exchange;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
 
-/// How long an unused connection is kept: less than the 60 s after which common load balancers
-/// close theirs, so that a request seldom meets a connection that is just being closed.
-const IDLE_MAX: Duration = Duration::from_secs(50);
-
 /// Headers of a request that are kept for the books.
 const SHOWN_HEADERS_MAX_BYTES: usize = 32 * 1024;
 
@@ -48,8 +58,9 @@ const JUDGED_BODY_MAX_BYTES: usize = 64 * 1024;
 /// Sends to one endpoint. Built once; attempts run concurrently and share its connections.
 pub struct Client {
     endpoint: Arc<str>,
-    http: reqwest::Client,
-    url: Url,
+    connections: Connections,
+    /// Path and query.
+    path: Uri,
     /// What every request carries, authentication included.
     headers: HeaderMap,
     /// Those of them that the operator wrote.
@@ -72,41 +83,34 @@ impl Client {
     pub fn new(endpoint: &Endpoint, network: &Network) -> Result<Self, DeliveryError> {
         let name = || Arc::clone(&endpoint.name);
         let url = endpoint.url.reveal();
-        let https = match url.scheme() {
-            "https" => true,
-            "http" => false,
+        let unusable = || DeliveryError::Url { endpoint: name() };
+        let tls = match (url.scheme(), url.host()) {
+            ("https", Some(host)) => {
+                let host = server_name(host).ok_or_else(unusable)?;
+                Some(Tls { connector: TlsConnector::from(Arc::new(network.tls()?)), host })
+            }
+            ("http", _) => None,
             _ => return Err(DeliveryError::Scheme { endpoint: name() }),
         };
-        let build = |source: reqwest::Error| DeliveryError::Build {
-            endpoint: name(),
-            source: source.without_url(),
-        };
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(network.tls(https)?)
-            .dns_resolver(network.resolver(endpoint.addresses))
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .no_proxy()
-            // Retrying is the lane's part; without this, every request is copied for the case.
-            .retry(reqwest::retry::never().max_retries_per_request(0))
-            .http1_only()
-            .tcp_nodelay(true)
-            // The attempt's own deadline ends the wait; this one ends a connection that goes on
-            // being made after the attempt has given up on it.
-            .connect_timeout(endpoint.timeout)
-            .pool_max_idle_per_host(endpoint.concurrency.get())
-            .pool_idle_timeout(IDLE_MAX)
-            .build()
-            .map_err(build)?;
-        // The builder turns a user and password in the URL into a header, unless there is one.
-        let request = http.post(url.clone()).headers(headers::fixed(endpoint)?);
-        let request = request.build().map_err(build)?;
+        let mut headers = headers::fixed(endpoint)?;
+        if let Some(auth) = auth::of_url(url)
+            && !headers.contains_key(header::AUTHORIZATION)
+        {
+            let (name, value) = auth::header(&auth, &endpoint.name)?;
+            headers.insert(name, value);
+        }
+        let at = &url[Position::BeforeHost..Position::AfterPort];
+        headers.insert(header::HOST, at.parse().map_err(|_| unusable())?);
+        let target: Uri = format!("{}://{at}", url.scheme()).parse().map_err(|_| unusable())?;
+        let path = &url[Position::BeforePath..Position::AfterQuery];
+        let names = network.resolver(endpoint.addresses);
+        let dialer = Dialer::new(target, names, tls, endpoint.timeout);
         Ok(Self {
             endpoint: name(),
-            url: request.url().clone(),
-            headers: request.headers().clone(),
+            connections: Connections::new(dialer),
+            path: path.parse().map_err(|_| unusable())?,
+            headers,
             own_headers: endpoint.headers.clone(),
-            http,
             signer: endpoint.signing.as_ref().map(Signer::new),
             batched: endpoint.batch.size.get() > 1,
             answers: endpoint.answers.clone(),
@@ -180,31 +184,54 @@ impl Client {
         shown: &mut Vec<(String, String)>,
         seen: &mut Seen,
     ) -> Result<(), Failure> {
-        let ids = Ids::of(lease, self.batched);
+        // A batch that was gathered before the endpoint's settings changed stays one.
+        let batched = self.batched || lease.events.len() > 1;
+        let ids = Ids::of(lease, batched);
         let timestamp = now.seconds().to_string();
         let mut signature = self.signer.as_ref().map(|signer| signer.begin(&ids.id, &timestamp));
-        let body = body::complete(&lease.events, self.batched, now, signature.as_mut()).await;
-        let mut request = reqwest::Request::new(http::Method::POST, self.url.clone());
+        let body = body::complete(&lease.events, batched, now, signature.as_mut()).await;
         let mut headers = self.headers.clone();
         let signed = signature.map(Signature::finish).unwrap_or_default();
-        headers::shape(&mut headers, &self.own_headers, lease, self.batched);
+        headers::shape(&mut headers, &self.own_headers, lease, batched);
         headers::complete(&mut headers, ids, &timestamp, signed);
         *shown = headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES);
+        let mut request = Request::new(Gated::new(body, Arc::clone(&self.may_send)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.path.clone();
         *request.headers_mut() = headers;
-        let body = Gated::new(body, Arc::clone(&self.may_send));
-        *request.body_mut() = Some(reqwest::Body::wrap(body));
-        let response = self.http.execute(request).await.map_err(|error| classify(&error))?;
+        let sent = self.connections.send(request).await;
+        let (response, mut connection) = sent.map_err(|trouble| classify(&trouble))?;
         // The rule on the body needs one, whatever the books keep.
         let limit = match self.answers.body {
             Some(_) => self.response_limit.max(JUDGED_BODY_MAX_BYTES),
             None => self.response_limit,
         };
-        seen.read(response, limit, now).await
+        connection.drive(seen.read(response, limit, now)).await?;
+        self.connections.keep(connection).await;
+        Ok(())
+    }
+
+    /// Closes connections that are over or unused, from time to time, for ever. It belongs beside
+    /// the attempts, in the task that makes them.
+    pub async fn tidy(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(TIDY_EVERY).await;
+            self.connections.tidy().await;
+        }
     }
 
     fn overdue(&self) -> Failure {
         let detail = format!("no complete response within {:?}", self.timeout);
         Failure { class: FailureClass::Timeout, detail }
+    }
+}
+
+/// As TLS names it.
+fn server_name(host: Host<&str>) -> Option<ServerName<'static>> {
+    match host {
+        Host::Domain(name) => ServerName::try_from(name.to_owned()).ok(),
+        Host::Ipv4(address) => Some(ServerName::from(IpAddr::V4(address))),
+        Host::Ipv6(address) => Some(ServerName::from(IpAddr::V6(address))),
     }
 }
 

@@ -5,6 +5,7 @@
 //!                    ├ body      the events' bodies as of this attempt, whole or streamed
 //!                    ├ gate      no body leaves while another walhook may have the slot
 //!                    ├ headers   fixed ones, auth, ids, sign
+//!                    ├ connections   made when needed (dial), kept, driven by the attempts
 //!                    ├ network   guard decides which addresses are dialled; TLS trust
 //!                    └ judge     status or failure (classify) to a verdict
 //! ```
@@ -17,6 +18,8 @@
 mod auth;
 mod body;
 mod classify;
+mod connections;
+mod dial;
 pub mod error;
 pub mod gate;
 pub mod guard;

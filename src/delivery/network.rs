@@ -54,8 +54,8 @@ impl Network {
     }
 
     /// TLS 1.2 and 1.3, HTTP/1.1, certificates always verified.
-    pub(crate) fn tls(&self, https: bool) -> Result<ClientConfig, DeliveryError> {
-        let roots = if https { self.roots()? } else { Arc::new(RootCertStore::empty()) };
+    pub(crate) fn tls(&self) -> Result<ClientConfig, DeliveryError> {
+        let roots = self.roots()?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -4,13 +4,19 @@
 //! One that is longer than [`READ_MAX_BYTES`] is not read on: the connection is closed, and the
 //! status decides as if it had ended. A slow one without end runs into the deadline instead.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use http::StatusCode;
 use http::header::RETRY_AFTER;
+use http_body::Body;
+use hyper::body::Incoming;
 
 use crate::delivery::classify::classify;
+use crate::delivery::connections::Trouble;
 use crate::delivery::headers;
 use crate::delivery::judge::Reply;
 use crate::delivery::judge::retry_after;
@@ -39,7 +45,7 @@ impl Seen {
     /// Reads a response into `self`, keeping up to `limit` bytes of its body.
     pub(crate) async fn read(
         &mut self,
-        mut response: reqwest::Response,
+        response: Response<Incoming>,
         limit: usize,
         now: Timestamp,
     ) -> Result<(), Failure> {
@@ -48,7 +54,11 @@ impl Seen {
         let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         self.retry_after = asked.and_then(|value| retry_after(value, now));
         let mut read = 0;
-        while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
+        let mut body = response.into_body();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let frame = frame.map_err(|error| classify(&Trouble::Exchange(error)))?;
+            // What is not data are trailers, which nobody asked for.
+            let Ok(chunk) = frame.into_data() else { continue };
             read += chunk.len();
             let room = limit.saturating_sub(self.body.len()).min(chunk.len());
             self.body.extend_from_slice(chunk.get(..room).unwrap_or_default());

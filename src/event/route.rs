@@ -9,6 +9,7 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Filter;
 use crate::config::settings::Operations;
+use crate::config::settings::Payload;
 use crate::event::expiry::Age;
 use crate::event::payload;
 use crate::event::payload::Shape;
@@ -16,6 +17,7 @@ use crate::event::scope::Fault;
 use crate::event::scope::Scope;
 use crate::event::template::Faults;
 use crate::event::writer::Writer;
+use crate::flow::body::Body;
 use crate::flow::change::Change;
 use crate::flow::change::Old;
 use crate::flow::change::Op;
@@ -39,12 +41,20 @@ use crate::flow::time::Timestamp;
 pub enum Routed {
     /// To be handed to the lanes of the rule's endpoints. `sequence` and `held` are still open.
     Event(Box<Event>),
-    /// Likewise, but only for these: the filters of the rule's other endpoints are not true.
-    Partly { event: Box<Event>, endpoints: Vec<EndpointIndex> },
+    /// Likewise, but only for these, since the filters of the rule's other endpoints are not true,
+    /// or not for all of them in the same shape: those of `others` get another body than `event` has.
+    Partly { event: Box<Event>, endpoints: Vec<EndpointIndex>, others: Vec<Shaped> },
     /// The rule's filter does not let it through.
     Filtered,
     /// Too old when it was read.
     Expired { id: EventId, facts: Facts },
+}
+
+/// A body in a shape of their own for some endpoints.
+#[derive(Debug)]
+pub struct Shaped {
+    pub body: Body,
+    pub endpoints: Vec<EndpointIndex>,
 }
 
 /// The rules, compiled for each relation as it comes by.
@@ -65,6 +75,8 @@ struct Rule {
     endpoints: Vec<EndpointIndex>,
     /// Of those endpoints that have one.
     filters: Vec<(EndpointIndex, Expression)>,
+    /// Payloads other than the event's own, each with the endpoints that ask for it.
+    others: Vec<(Payload, Vec<EndpointIndex>)>,
 }
 
 #[derive(Debug)]
@@ -81,11 +93,13 @@ struct Plan {
     age: Option<Age>,
     order_by: Vec<usize>,
     shape: Shape,
+    /// Of the rule's `others`, in their order.
+    others: Vec<Shape>,
 }
 
 /// A [`Filter`] against one relation.
 #[derive(Debug)]
-enum Gate {
+pub(crate) enum Gate {
     Open,
     /// The column's index; `None` where the relation has no such column: nothing passes.
     NotBlank(Option<usize>),
@@ -94,7 +108,7 @@ enum Gate {
 }
 
 impl Gate {
-    fn compile(filter: &Filter, relation: &Relation) -> Self {
+    pub(crate) fn compile(filter: &Filter, relation: &Relation) -> Self {
         match filter {
             Filter::NotBlank { column } => Self::NotBlank(relation.column(column)),
             Filter::When(expression) => Self::When(expression.clone()),
@@ -105,7 +119,7 @@ impl Gate {
         }
     }
 
-    fn admits(&self, scope: &Scope<'_>, faults: &mut Faults) -> bool {
+    pub(crate) fn admits(&self, scope: &Scope<'_>, faults: &mut Faults) -> bool {
         match self {
             Self::Open => true,
             Self::NotBlank(column) => match payload::row_of(&scope.change.op) {
@@ -155,24 +169,42 @@ impl Reporter {
 impl Router {
     /// `system` is the database system identifier; it goes into the event ids.
     pub fn new(system: u64, rules: &[EventRule], endpoints: &[Endpoint]) -> Self {
-        let rule = |settings: &EventRule| {
-            let endpoints = endpoints.iter().enumerate().filter(|(_, e)| e.takes(settings));
-            let filter = |(index, endpoint): (usize, &Endpoint)| {
-                Some((EndpointIndex(index), endpoint.filter.clone()?))
-            };
-            Rule {
-                filters: endpoints.clone().filter_map(filter).collect(),
-                origin: Origin::new(system, &settings.event_type),
-                table: Arc::new(settings.table.clone()),
-                endpoints: endpoints.map(|(index, _)| EndpointIndex(index)).collect(),
-                settings: settings.clone(),
-            }
+        let rule = |settings: &EventRule| Rule {
+            origin: Origin::new(system, &settings.event_type),
+            table: Arc::new(settings.table.clone()),
+            endpoints: Vec::new(),
+            filters: Vec::new(),
+            others: Vec::new(),
+            settings: settings.clone(),
         };
-        Self {
+        let mut router = Self {
             rules: rules.iter().map(rule).collect(),
             compiled: HashMap::new(),
             writer: Writer::default(),
             faults: Reporter::default(),
+        };
+        let indexes = (0..endpoints.len()).map(EndpointIndex);
+        router.serve(indexes.zip(endpoints));
+        router
+    }
+
+    /// From the next change on, events are for these endpoints, as far as they take them.
+    pub fn serve<'e>(
+        &mut self,
+        endpoints: impl Iterator<Item = (EndpointIndex, &'e Endpoint)> + Clone,
+    ) {
+        for rule in &mut self.rules {
+            let takers = endpoints.clone().filter(|(_, endpoint)| endpoint.takes(&rule.settings));
+            let filter =
+                |(index, endpoint): (_, &Endpoint)| Some((index, endpoint.filter.clone()?));
+            rule.filters = takers.clone().filter_map(filter).collect();
+            rule.endpoints = takers.clone().map(|(index, _)| index).collect();
+            let others = others(&rule.settings, takers);
+            // What is compiled for a relation has the shapes in this order.
+            if others.iter().map(|(payload, _)| payload).ne(rule.others.iter().map(|(p, _)| p)) {
+                self.compiled.clear();
+            }
+            rule.others = others;
         }
     }
 
@@ -208,6 +240,23 @@ impl Router {
     }
 }
 
+/// The payloads of endpoints that want another shape than the rule's, each with who wants it.
+fn others<'e>(
+    rule: &EventRule,
+    takers: impl Iterator<Item = (EndpointIndex, &'e Endpoint)>,
+) -> Vec<(Payload, Vec<EndpointIndex>)> {
+    let mut others: Vec<(Payload, Vec<EndpointIndex>)> = Vec::new();
+    for (index, endpoint) in takers {
+        let Some(own) = &endpoint.payload else { continue };
+        match others.iter_mut().find(|(payload, _)| payload == own) {
+            Some((_, sharing)) => sharing.push(index),
+            None if *own == rule.payload => {}
+            None => others.push((own.clone(), vec![index])),
+        }
+    }
+    others
+}
+
 fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
     let mine = rules.iter().enumerate().filter(|(_, rule)| *rule.table == relation.table);
     let plan = |(index, rule): (usize, &Rule)| {
@@ -223,6 +272,11 @@ fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
             age: settings.expiry.as_ref().map(|rule| Age::compile(rule, relation)),
             order_by: if order_by.is_empty() { relation.key.clone() } else { order_by },
             shape: Shape::compile(&settings.payload, &settings.event_type, relation),
+            others: rule
+                .others
+                .iter()
+                .map(|(payload, _)| Shape::compile(payload, &settings.event_type, relation))
+                .collect(),
         }
     };
     Compiled { relation: Arc::clone(relation), plans: mine.map(plan).collect() }
@@ -257,22 +311,27 @@ impl Plan {
         if expiry.is_some_and(|expiry: Expiry| expiry.is_over(now)) {
             return Routed::Expired { id, facts: self.shape.facts(row) };
         }
-        self.shape.write(writer, &scope, faults);
-        let event = Box::new(Event {
-            id,
-            sequence: 0,
-            position: change.position,
-            event_type: Arc::clone(&rule.settings.event_type),
-            table: Arc::clone(&rule.table),
-            committed: change.committed,
-            keys: self.keys(rule, change),
-            expiry,
-            body: writer.finish().with_headers(self.shape.headers(&scope)),
-            facts: self.shape.facts(row),
-            held: None,
-        });
-        if rule.filters.is_empty() {
-            return Routed::Event(event);
+        let mut render = |shape: &Shape, faults: &mut Faults| {
+            shape.write(writer, &scope, faults);
+            writer.finish().with_headers(shape.headers(&scope))
+        };
+        let event = |body| {
+            Box::new(Event {
+                id,
+                sequence: 0,
+                position: change.position,
+                event_type: Arc::clone(&rule.settings.event_type),
+                table: Arc::clone(&rule.table),
+                committed: change.committed,
+                keys: self.keys(rule, change),
+                expiry,
+                body,
+                facts: self.shape.facts(row),
+                held: None,
+            })
+        };
+        if rule.filters.is_empty() && rule.others.is_empty() {
+            return Routed::Event(event(render(&self.shape, faults)));
         }
         let mut refuses = |endpoint: &EndpointIndex| {
             let filter = rule.filters.iter().find(|(index, _)| index == endpoint);
@@ -280,9 +339,21 @@ impl Plan {
         };
         let endpoints: Vec<_> =
             rule.endpoints.iter().copied().filter(|endpoint| !refuses(endpoint)).collect();
-        match endpoints.len() == rule.endpoints.len() {
-            true => Routed::Event(event),
-            false => Routed::Partly { event, endpoints },
+        let mut own = endpoints.len();
+        let mut others = Vec::new();
+        for ((_, sharing), shape) in rule.others.iter().zip(&self.others) {
+            let takers: Vec<_> =
+                sharing.iter().copied().filter(|taker| endpoints.contains(taker)).collect();
+            if !takers.is_empty() {
+                own -= takers.len();
+                others.push(Shaped { body: render(shape, faults), endpoints: takers });
+            }
+        }
+        // What nobody gets is not rendered.
+        let body = if own > 0 { render(&self.shape, faults) } else { Body::default() };
+        match own == rule.endpoints.len() {
+            true => Routed::Event(event(body)),
+            false => Routed::Partly { event: event(body), endpoints, others },
         }
     }
 
@@ -335,5 +406,7 @@ fn is_blank(row: &Tuple, column: usize) -> bool {
     }
 }
 
+#[cfg(test)]
+mod shape_tests;
 #[cfg(test)]
 pub(crate) mod tests;

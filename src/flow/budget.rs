@@ -30,9 +30,19 @@ pub struct Permit {
 pub enum Held {
     /// A share for its own rendered bytes.
     Own(Permit),
-    /// The share of a large row, which events of the same row have in common: their bodies are
-    /// slices of it.
+    /// A share that events have in common: of a large row, whose slices their bodies are, or of
+    /// all shapes of one event.
     Row(Arc<Permit>),
+}
+
+impl Held {
+    /// The same share for another event, where it is one that events have in common.
+    pub fn shared(&self) -> Option<Self> {
+        match self {
+            Self::Own(_) => None,
+            Self::Row(permit) => Some(Self::Row(Arc::clone(permit))),
+        }
+    }
 }
 
 impl Permit {

@@ -118,6 +118,26 @@ pub struct Event {
     pub held: Option<Held>,
 }
 
+impl Event {
+    /// The same event in another shape.
+    #[must_use]
+    pub fn shaped(&self, body: Body, held: Option<Held>) -> Self {
+        Self {
+            id: self.id,
+            sequence: self.sequence,
+            position: self.position,
+            event_type: Arc::clone(&self.event_type),
+            table: Arc::clone(&self.table),
+            committed: self.committed,
+            keys: self.keys,
+            expiry: self.expiry,
+            body,
+            facts: self.facts.clone(),
+            held,
+        }
+    }
+}
+
 /// The few short values of the row that may appear in logs and in the push log, by column: the
 /// primary key, and what the event's rule names. Values are cut and cleaned by whoever makes them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

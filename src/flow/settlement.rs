@@ -10,7 +10,8 @@ use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
 use crate::flow::verdict::Failure;
 
-/// The index of an endpoint in the settings' list.
+/// Names an endpoint while walhook runs: a dense number, given out when the endpoint is added, that
+/// is never given out again.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct EndpointIndex(pub usize);
 
@@ -86,10 +87,13 @@ pub enum ParkReason {
     Outage,
     /// The lane had no room for it.
     Full,
+    /// The endpoint is disabled.
+    Disabled,
 }
 
 impl ParkReason {
-    pub const ALL: [Self; 4] = [Self::Retry, Self::Behind, Self::Outage, Self::Full];
+    pub const ALL: [Self; 5] =
+        [Self::Retry, Self::Behind, Self::Outage, Self::Full, Self::Disabled];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -97,6 +101,7 @@ impl ParkReason {
             Self::Behind => "behind",
             Self::Outage => "outage",
             Self::Full => "full",
+            Self::Disabled => "disabled",
         }
     }
 }
@@ -108,8 +113,10 @@ pub enum DeathReason {
     RetriesExhausted(Failure),
     /// The receiver refused it for good.
     Rejected(Failure),
-    /// The endpoint said 410, now or earlier: it is disabled until a restart.
+    /// The endpoint said 410, now or earlier, and has not been enabled or changed since.
     EndpointGone,
+    /// The endpoint was removed while the delivery waited.
+    EndpointDeleted,
     /// The endpoint's backlog had more rows than its limit, and this was the oldest.
     BacklogFull,
     /// It was in the backlog for longer than the limit.
@@ -135,11 +142,13 @@ pub struct Attempt {
 pub struct Report {
     pub attempts: Vec<Attempt>,
     pub settlements: Vec<Settlement>,
+    /// An endpoint that is no more: nothing is told of it after this.
+    pub retired: Option<EndpointIndex>,
 }
 
 impl Report {
     pub fn is_empty(&self) -> bool {
-        self.attempts.is_empty() && self.settlements.is_empty()
+        self.attempts.is_empty() && self.settlements.is_empty() && self.retired.is_none()
     }
 }
 
@@ -149,6 +158,7 @@ impl fmt::Display for DeathReason {
             Self::RetriesExhausted(failure) => write!(f, "retries exhausted, last {failure}"),
             Self::Rejected(failure) => write!(f, "rejected, {failure}"),
             Self::EndpointGone => f.write_str("endpoint is gone (410)"),
+            Self::EndpointDeleted => f.write_str("endpoint deleted"),
             Self::BacklogFull => f.write_str("the endpoint's backlog is full"),
             Self::BacklogTooOld => f.write_str("too long in the endpoint's backlog"),
         }

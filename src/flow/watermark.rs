@@ -33,9 +33,15 @@ pub enum Opened {
 /// What became of a change before it reached any lane, under one event rule.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Note {
+    pub edition: Edition,
     pub rule: RuleIndex,
     pub fate: Fate,
 }
+
+/// Counts the sets of endpoints that there have been since walhook started: who takes what may
+/// change between two changes, and notes tell of the set that was there.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Edition(pub u32);
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Fate {
@@ -47,6 +53,8 @@ pub enum Fate {
     Raised,
     /// It became an event, but this endpoint's own filter kept it back.
     Refused(EndpointIndex),
+    /// No change: the edition begins, and no note of an earlier one follows. The rule has no meaning.
+    Begun,
 }
 
 /// Follows events from the moment they are handed to lanes until every endpoint has settled them.
@@ -198,7 +206,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NOTE: Note = Note { rule: RuleIndex(0), fate: Fate::Filtered };
+    const NOTE: Note = Note { edition: Edition(0), rule: RuleIndex(0), fate: Fate::Filtered };
 
     #[derive(Clone, Debug)]
     enum Step {

@@ -3,6 +3,7 @@
 //! ```text
 //! pump ─ Opened ─▶ [ledger] ─ Flush ─▶ schema walhook
 //! lanes ─ Report ─▶    │
+//! fleet ─ Edit ───▶    │
 //!                      └ once committed: confirmed LSN ─▶ source
 //! ```
 //!
@@ -11,32 +12,37 @@
 //! ledger ends when the pump and all lanes have dropped their senders, and what it has published by
 //! then is final.
 
+pub mod names;
 pub mod outcome_log;
-pub mod pending;
+mod pending;
 pub mod stats;
 pub mod writer;
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Histogram;
 use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::DatabaseClock;
-use crate::config::settings::Endpoint;
 use crate::config::settings::PushLog;
 use crate::flow::lsn::Lsn;
 use crate::flow::settlement::Attempt;
+use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
 use crate::flow::settlement::Report;
 use crate::flow::settlement::Settlement;
+use crate::flow::watermark::Edition;
 use crate::flow::watermark::Opened;
 use crate::flow::watermark::Watermark;
-use crate::ledger::pending::Names;
+use crate::ledger::names::Names;
+use crate::ledger::names::Serving;
 use crate::ledger::pending::Pending;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
@@ -60,7 +66,6 @@ const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 
 /// What the ledger is told at its start.
 pub struct Terms {
-    pub names: Names,
     pub push_log: PushLog,
     pub stats: Arc<Stats>,
     pub clock: DatabaseClock,
@@ -80,8 +85,10 @@ pub struct Ledger {
     /// When the next housekeeping is due.
     housekeeping: Instant,
     /// By endpoint index.
-    endpoints: Vec<Account>,
+    endpoints: HashMap<EndpointIndex, Account>,
     names: Names,
+    /// Endpoints whose names are needed until the next flush has begun.
+    retiring: Vec<EndpointIndex>,
     push_log: PushLog,
     stats: Arc<Stats>,
     clock: DatabaseClock,
@@ -93,19 +100,27 @@ pub struct Ledger {
 type Flushing = Pin<Box<dyn Future<Output = (Writer, Result<Lsn, StateError>)> + Send>>;
 
 /// One endpoint's name, URL as it may be shown, and counters.
-struct Account {
-    name: Arc<str>,
-    shown_url: String,
-    metrics: EndpointMetrics,
+#[derive(Debug)]
+pub struct Account {
+    pub name: Arc<str>,
+    pub shown_url: String,
+    pub metrics: EndpointMetrics,
+}
+
+/// Another edition of the endpoints. The ledger hears of it before the pump does.
+#[derive(Debug)]
+pub struct Edit {
+    pub edition: Edition,
+    pub serving: Serving,
+    /// Endpoints that are new, or shown in another way.
+    pub accounts: Vec<(EndpointIndex, Account)>,
+    /// Told once the ledger knows of it.
+    pub known: oneshot::Sender<()>,
 }
 
 impl Ledger {
-    pub fn new(endpoints: &[Endpoint], metrics: &Metrics, terms: Terms) -> Self {
-        let account = |endpoint: &Endpoint| Account {
-            name: Arc::clone(&endpoint.name),
-            shown_url: endpoint.shown_url(),
-            metrics: metrics.endpoint(&endpoint.name),
-        };
+    /// Knows no endpoint before its first [`Edit`].
+    pub fn new(metrics: &Metrics, terms: Terms) -> Self {
         Self {
             watermark: Watermark::default(),
             pending: Pending::default(),
@@ -113,8 +128,9 @@ impl Ledger {
             writer: Some(terms.writer),
             flushing: None,
             housekeeping: Instant::now(),
-            endpoints: endpoints.iter().map(account).collect(),
-            names: terms.names,
+            endpoints: HashMap::new(),
+            names: Names::default(),
+            retiring: Vec::new(),
             push_log: terms.push_log,
             stats: terms.stats,
             clock: terms.clock,
@@ -123,7 +139,7 @@ impl Ledger {
         }
     }
 
-    /// Runs until both channels are closed and everything is committed.
+    /// Runs until pump and lanes have closed their channels and everything is committed.
     ///
     /// # Errors
     /// [`StateError::Fenced`], or another error that waiting cannot mend: nothing more is confirmed.
@@ -131,6 +147,7 @@ impl Ledger {
         mut self,
         mut opened: mpsc::Receiver<Vec<Opened>>,
         mut reports: mpsc::Receiver<Report>,
+        mut edits: mpsc::Receiver<Edit>,
     ) -> Result<(), StateError> {
         let mut arrived = Vec::with_capacity(REPORTS_MAX);
         let (mut pump_lives, mut lanes_live) = (true, true);
@@ -144,6 +161,7 @@ impl Ledger {
             let (deadline, is_flushing) = (self.next_deadline(), self.flushing.is_some());
             tokio::select! {
                 biased; // an event is opened before anything can be reported of it
+                Some(edit) = edits.recv() => self.edit(edit),
                 batch = opened.recv(), if pump_lives => match batch {
                     Some(batch) => self.open(batch),
                     None => pump_lives = false,
@@ -169,8 +187,15 @@ impl Ledger {
 
     /// Looks at what the turn has changed.
     fn after_turn(&mut self) {
-        for (note, times) in self.watermark.take_passed() {
-            self.pending.noted(&self.names, note, times);
+        let passed = self.watermark.take_passed();
+        for (note, times) in &passed {
+            self.pending.noted(&self.names, *note, *times);
+        }
+        if let Some(edition) = passed.iter().map(|(note, _)| note.edition).max() {
+            self.names.forget_before(edition);
+        }
+        if self.pending.is_empty() {
+            self.retire();
         }
         if self.pending.is_empty() && self.flushing.is_none() {
             // Nothing has to be written for it: keepalives, and what concerned no rule.
@@ -200,7 +225,9 @@ impl Ledger {
         }
         self.due = None;
         let flush = if flush_now {
-            self.pending.take(&self.names, &self.watermark)
+            let flush = self.pending.take(&self.names, &self.watermark);
+            self.retire();
+            flush
         } else {
             Flush::default()
         };
@@ -225,6 +252,23 @@ impl Ledger {
         batch.into_iter().for_each(|opened| self.watermark.note(opened));
     }
 
+    fn edit(&mut self, edit: Edit) {
+        for (index, account) in edit.accounts {
+            self.names.enter(index, Arc::clone(&account.name));
+            self.endpoints.insert(index, account);
+        }
+        self.names.announce(edit.edition, edit.serving);
+        edit.known.send(()).ok(); // who made the edit may have ended
+    }
+
+    /// Forgets the endpoints of which nothing comes any more.
+    fn retire(&mut self) {
+        for index in self.retiring.drain(..) {
+            self.endpoints.remove(&index);
+            self.names.retire(index);
+        }
+    }
+
     fn book(&mut self, report: Report) {
         for attempt in report.attempts {
             self.attempted(&attempt);
@@ -234,10 +278,11 @@ impl Ledger {
             self.settled(&settlement);
             self.pending.settled(&self.names, settlement, self.clock.now());
         }
+        self.retiring.extend(report.retired);
     }
 
     fn attempted(&self, attempt: &Attempt) {
-        let Some(account) = self.endpoints.get(attempt.endpoint.0) else { return };
+        let Some(account) = self.endpoints.get(&attempt.endpoint) else { return };
         let failure = attempt.exchange.failure.as_ref();
         account.metrics.attempted(failure.map(|failure| failure.class), attempt.exchange.took);
         if attempt.lease.attempt > 1 {
@@ -259,7 +304,7 @@ impl Ledger {
         if settlement.holding == Holding::Wal {
             self.watermark.settle(settlement.event.sequence);
         }
-        let Some(account) = self.endpoints.get(settlement.endpoint.0) else { return };
+        let Some(account) = self.endpoints.get(&settlement.endpoint) else { return };
         let parked = matches!(settlement.outcome, Outcome::Parked { .. });
         match settlement.holding {
             Holding::Wal => {

@@ -25,6 +25,7 @@ use crate::flow::verdict::Verdict;
 use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Watermark;
+use crate::ledger::names::Names;
 use crate::store::backlog::Delivery;
 use crate::store::backlog::Parked;
 use crate::store::backlog::Reparked;
@@ -41,14 +42,6 @@ use crate::store::stored_event::DeadLetterId;
 use crate::store::stored_event::History;
 use crate::store::stored_event::Replay;
 use crate::store::stored_event::row_key;
-
-/// The settings' names, by the indexes that events carry.
-#[derive(Clone, Debug)]
-pub struct Names {
-    pub endpoints: Vec<Arc<str>>,
-    /// Of each event rule: its table, and who takes its events.
-    pub rules: Vec<(Arc<TableName>, Vec<EndpointIndex>)>,
-}
 
 /// See the module's header.
 #[derive(Debug, Default)]
@@ -74,7 +67,7 @@ impl Pending {
 
     /// Takes in an attempt, for the push log: a row for each event of the request.
     pub(crate) fn attempted(&mut self, names: &Names, log: &PushLog, attempt: settlement::Attempt) {
-        let Some(endpoint) = names.endpoints.get(attempt.endpoint.0) else { return };
+        let Some(endpoint) = names.endpoint(attempt.endpoint) else { return };
         let outcome = match (&attempt.exchange.verdict, attempt.retry_in) {
             (Verdict::Delivered, _) => AttemptOutcome::Delivered,
             (_, Some(_)) => AttemptOutcome::Retry,
@@ -109,7 +102,7 @@ impl Pending {
 
     /// Takes in what became of a delivery.
     pub(crate) fn settled(&mut self, names: &Names, settlement: Settlement, now: Timestamp) {
-        let Some(endpoint) = names.endpoints.get(settlement.endpoint.0) else { return };
+        let Some(endpoint) = names.endpoint(settlement.endpoint) else { return };
         let endpoint = Arc::clone(endpoint);
         let event = &settlement.event;
         let count = self.books.entry((settlement.endpoint, Arc::clone(&event.table))).or_default();
@@ -193,14 +186,16 @@ impl Pending {
 
     /// Takes in a note that the settled prefix has passed.
     pub(crate) fn noted(&mut self, names: &Names, note: Note, times: u64) {
-        let Some((table, takers)) = names.rules.get(note.rule.0) else { return };
+        let Some(serving) = names.serving(note.edition) else { return };
+        let Some((table, takers)) = serving.rule(note.rule) else { return };
         let times = i64::try_from(times).unwrap_or(i64::MAX);
-        for index in (0..names.endpoints.len()).map(EndpointIndex) {
+        for &index in &serving.endpoints {
             let takes = takers.contains(&index);
             let counts = match note.fate {
                 Fate::Filtered | Fate::Expired => true,
                 Fate::Raised => !takes, // for the others their own settlement counts
                 Fate::Refused(endpoint) => endpoint == index,
+                Fate::Begun => false,
             };
             if !counts {
                 continue;
@@ -226,12 +221,12 @@ impl Pending {
         let beyond = |position| watermark.settled().is_none_or(|settled| position > settled);
         let ahead = settled.into_iter().filter(|(_, _, position)| beyond(*position));
         flush.ahead = ahead
-            .filter_map(|(index, id, _)| Some((Arc::clone(names.endpoints.get(index.0)?), id)))
+            .filter_map(|(index, id, _)| Some((Arc::clone(names.endpoint(index)?), id)))
             .collect();
         flush.books = books
             .into_iter()
             .filter_map(|((index, table), count)| {
-                let endpoint = Arc::clone(names.endpoints.get(index.0)?);
+                let endpoint = Arc::clone(names.endpoint(index)?);
                 Some(Entry { endpoint, table, count })
             })
             .collect();
@@ -269,6 +264,7 @@ fn class(reason: &DeathReason) -> DeathClass {
             DeathClass::Failure(failure.class)
         }
         DeathReason::EndpointGone => DeathClass::Gone,
+        DeathReason::EndpointDeleted => DeathClass::Deleted,
         DeathReason::BacklogFull => DeathClass::BacklogRows,
         DeathReason::BacklogTooOld => DeathClass::BacklogAge,
     }

@@ -17,12 +17,14 @@
 //!   into the backlog. While the endpoint is out of order, all but what is in flight is parked.
 //!
 //! `dispatch` chooses what is sent, `breaker`, `pace` and `delays` say when; `parking` decides what
-//! is parked, `spill` keeps the order between memory and backlog, `sweep` keeps the backlog's limits.
+//! is parked, `spill` keeps the order between memory and backlog, `sweep` keeps the backlog's limits,
+//! and `live` changes all of it while it runs.
 
 pub mod breaker;
 mod cursor;
 mod delays;
 mod dispatch;
+mod live;
 mod order;
 mod pace;
 mod parking;
@@ -33,6 +35,8 @@ mod sweep;
 
 #[cfg(test)]
 mod backlog_model;
+#[cfg(test)]
+mod live_tests;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
@@ -54,6 +58,7 @@ use crate::flow::lease::LeaseId;
 use crate::flow::settlement::DeathReason;
 use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
+use crate::flow::settlement::ParkReason;
 use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
@@ -162,6 +167,8 @@ pub struct Lane {
     in_flight_events: usize,
     /// Nothing more is offered, so a batch that is not full has nothing to wait for.
     is_closed: bool,
+    /// The endpoint is disabled: nothing is leased, and what waits is parked.
+    is_paused: bool,
 }
 
 #[derive(Debug)]
@@ -175,6 +182,8 @@ enum Phase {
     Open,
     /// The endpoint said 410: everything is settled as dead.
     Gone,
+    /// The endpoint was removed: likewise.
+    Deleted,
     /// Nothing is leased any more.
     Stopped,
 }
@@ -200,15 +209,15 @@ impl Lane {
             freed: Freed::default(),
             in_flight_events: 0,
             is_closed: false,
+            is_paused: false,
             settings,
         }
     }
 
     /// Takes an event in. Events of one key must be offered in commit order.
     pub fn offer(&mut self, event: Arc<Event>, place: Place, now: Now) {
-        if self.phase == Phase::Gone {
-            let dead = Outcome::Dead { reason: DeathReason::EndpointGone };
-            self.settle(event, Holding::Wal, &Tries::default(), dead);
+        if let Some(reason) = self.doom() {
+            self.settle(event, Holding::Wal, &Tries::default(), Outcome::Dead { reason });
             self.free(place);
         } else if place == Place::Overflow || self.is_spilling() {
             self.offer_outside(event, place, now);
@@ -221,9 +230,8 @@ impl Lane {
     /// its keys. It has a place of its own.
     pub fn replay(&mut self, event: Arc<Event>, id: ReplayId, now: Now) {
         let holding = Holding::DeadLetter(id);
-        if self.phase == Phase::Gone {
-            let dead = Outcome::Dead { reason: DeathReason::EndpointGone };
-            self.settle(event, holding, &Tries::default(), dead);
+        if let Some(reason) = self.doom() {
+            self.settle(event, holding, &Tries::default(), Outcome::Dead { reason });
             self.free(Place::Own);
             self.freed.replays += 1;
             return;
@@ -271,11 +279,11 @@ impl Lane {
         let has_opened = self.note_pace(id, exchange, now.instant, fraction);
         let wait = self.conclude(parcel, id, exchange, now, fraction);
         if has_opened {
-            self.park_all(now);
+            self.park_all(ParkReason::Outage, now);
         }
         // A lane that stops leaves the rest to the next start, which finds out for itself.
         if exchange.verdict == Verdict::Gone && self.phase == Phase::Open {
-            self.close_for_good();
+            self.close_for_good(Phase::Gone);
         }
         wait
     }
@@ -289,16 +297,16 @@ impl Lane {
         now: Now,
         fraction: f64,
     ) -> Option<Duration> {
-        let reason = match exchange.verdict {
-            Verdict::Delivered => {
+        let reason = match (&exchange.verdict, self.doom()) {
+            (Verdict::Delivered, _) => {
                 let status = exchange.status.unwrap_or_default();
                 self.settle_all(parcel, &Outcome::Delivered { status, took: exchange.took });
                 return None;
             }
-            Verdict::Retry { .. } if self.phase == Phase::Gone => DeathReason::EndpointGone,
-            Verdict::Retry { at_least } => {
+            (Verdict::Retry { .. }, Some(doom)) => doom,
+            (Verdict::Retry { at_least }, None) => {
                 let (policy, attempts) = (&self.settings.retry, parcel.tries.attempts);
-                match delays::retry_delay(policy, attempts, at_least, fraction) {
+                match delays::retry_delay(policy, attempts, *at_least, fraction) {
                     Some(wait) => {
                         self.wait(parcel, id, wait, now);
                         return Some(wait);
@@ -306,8 +314,8 @@ impl Lane {
                     None => DeathReason::RetriesExhausted(parcel.tries.failure()),
                 }
             }
-            Verdict::Dead => DeathReason::Rejected(parcel.tries.failure()),
-            Verdict::Gone => DeathReason::EndpointGone,
+            (Verdict::Dead, _) => DeathReason::Rejected(parcel.tries.failure()),
+            (Verdict::Gone, _) => DeathReason::EndpointGone,
         };
         self.settle_all(parcel, &Outcome::Dead { reason });
         None

@@ -1,5 +1,9 @@
 //! The places of one lane: how much of it is in memory at once, on the way in and out included.
 
+use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
 use tokio::sync::AcquireError;
 use tokio::sync::Semaphore;
 use tokio::sync::SemaphorePermit;
@@ -27,7 +31,11 @@ pub(super) enum Way {
 
 #[derive(Debug)]
 pub(super) struct Room {
-    places: usize,
+    /// As many as the lane's capacity.
+    places: AtomicUsize,
+    /// Places that are to go, of which somebody has one still. Like `places`, only the lane's task
+    /// changes it.
+    owed: AtomicUsize,
     free: Semaphore,
     overflow: Semaphore,
     replays: Semaphore,
@@ -44,7 +52,8 @@ impl Room {
         let standing = settings.parking.as_ref().and_then(|parking| parking.standing);
         let is_spilling = standing.is_some_and(|standing| standing.rows > 0);
         Self {
-            places,
+            places: AtomicUsize::new(places),
+            owed: AtomicUsize::new(0),
             free: Semaphore::new(places),
             overflow: Semaphore::new(if has_backlog { OVERFLOW_MAX } else { 0 }),
             replays: Semaphore::new(places.div_ceil(REPLAYS_SHARE)),
@@ -61,7 +70,8 @@ impl Room {
     pub(super) fn held(&self) -> usize {
         let overflow = if self.has_backlog { OVERFLOW_MAX } else { 0 };
         let free = self.free.available_permits() + self.overflow.available_permits();
-        (self.places + overflow).saturating_sub(free)
+        let places = self.places.load(Ordering::Relaxed) + self.owed.load(Ordering::Relaxed);
+        (places + overflow).saturating_sub(free)
     }
 
     pub(super) fn way(&self) -> Way {
@@ -113,8 +123,27 @@ impl Room {
         }
     }
 
+    /// Makes it so many places. Those that somebody has go when they are given back.
+    pub(super) fn resize(&self, places: NonZeroUsize) {
+        let places = places.get().min(Semaphore::MAX_PERMITS);
+        let before = self.places.swap(places, Ordering::Relaxed);
+        if places > before {
+            self.add(places - before);
+        } else {
+            let gone = self.free.forget_permits(before - places);
+            self.owed.fetch_add(before - places - gone, Ordering::Relaxed);
+        }
+    }
+
+    fn add(&self, places: usize) {
+        let owed = self.owed.load(Ordering::Relaxed);
+        let paid = owed.min(places);
+        self.owed.store(owed - paid, Ordering::Relaxed);
+        self.free.add_permits(places - paid);
+    }
+
     pub(super) fn give_back(&self, freed: Freed) {
-        self.free.add_permits(freed.own);
+        self.add(freed.own);
         self.overflow.add_permits(freed.overflow);
         self.replays.add_permits(freed.replays);
     }

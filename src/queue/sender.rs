@@ -14,6 +14,7 @@ use crate::queue::error::QueueError;
 use crate::queue::gauges::Gauges;
 use crate::queue::room::Room;
 use crate::queue::room::Way;
+use crate::queue::settings::LaneSettings;
 
 /// How long one hand-over waits for room in a lane with a backlog. To wait for an endpoint that
 /// keeps up is far cheaper than to go by way of the database; but the other endpoints wait as well.
@@ -27,6 +28,19 @@ pub(super) enum Message {
     Overflow(Vec<Arc<Event>>),
     Replay(Replay),
     CaughtUp,
+    Change(Change),
+}
+
+/// What is to be different in a lane from here on.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Settings(Box<LaneSettings>),
+    /// The endpoint is disabled: nothing is sent, and what waits is parked.
+    Pause,
+    /// The endpoint is enabled again.
+    Resume,
+    /// The endpoint is removed: what waits is given up, and then the lane ends.
+    Delete,
 }
 
 /// A dead letter that is sent again.
@@ -95,6 +109,11 @@ impl LaneSender {
         ReplaySender { endpoint, input: self.input.downgrade(), room }
     }
 
+    /// A way to change the lane; like this one, it keeps the lane's input open.
+    pub fn control(&self) -> LaneControl {
+        LaneControl { endpoint: Arc::clone(&self.endpoint), input: self.input.clone() }
+    }
+
     /// A view of the lane for metrics and status; it can outlive both.
     pub fn gauges(&self) -> Arc<Gauges> {
         Arc::clone(&self.gauges)
@@ -133,6 +152,25 @@ impl LaneSender {
 
     fn ended(&self) -> QueueError {
         QueueError::LaneEnded { endpoint: Arc::clone(&self.endpoint) }
+    }
+}
+
+/// Changes a lane while it runs, in the order in which it is told, and after the events that came
+/// before. The lane's input is closed when this and the [`LaneSender`] are dropped.
+#[derive(Debug)]
+pub struct LaneControl {
+    endpoint: Arc<str>,
+    input: mpsc::Sender<Message>,
+}
+
+impl LaneControl {
+    /// Tells the lane. It takes no longer than the lane's turn: nothing in it waits for room.
+    ///
+    /// # Errors
+    /// [`QueueError::LaneEnded`] if the lane was stopped, or failed.
+    pub async fn change(&self, change: Change) -> Result<(), QueueError> {
+        let sent = self.input.send(Message::Change(change)).await;
+        sent.map_err(|_closed| QueueError::LaneEnded { endpoint: Arc::clone(&self.endpoint) })
     }
 }
 

@@ -9,7 +9,8 @@
 //!
 //! On `stop` nothing is leased any more, what is in flight ends and is reported, and the rest comes
 //! again after the restart. When the input closes instead, the task ends once the WAL owes nothing:
-//! what is parked comes from the backlog after the restart.
+//! what is parked comes from the backlog after the restart. It also ends when its endpoint is removed
+//! and nothing is owed to it any more.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -44,6 +45,7 @@ use crate::queue::lane::breaker::BreakerState;
 use crate::queue::lane::spill::Wanted;
 use crate::queue::room::Room;
 use crate::queue::room::Way;
+use crate::queue::sender::Change;
 use crate::queue::sender::Message;
 use crate::queue::sender::Replay;
 use crate::queue::settings::LaneSettings;
@@ -149,7 +151,8 @@ impl LaneTask {
             }
             self.note_settled();
             self.show();
-            if is_closed && self.lane.is_durable() {
+            let is_done = self.lane.is_deleted() && self.lane.is_empty();
+            if is_closed && self.lane.is_durable() || is_done {
                 self.lane.stop();
                 is_stopping = true;
             }
@@ -248,6 +251,13 @@ impl LaneTask {
                 }
                 Message::Replay(Replay { id, event }) => self.lane.replay(event, id, now),
                 Message::CaughtUp => self.lane.caught_up(),
+                Message::Change(Change::Settings(settings)) => {
+                    self.room.resize(settings.capacity);
+                    self.lane.reconfigure(*settings, now);
+                }
+                Message::Change(Change::Pause) => self.lane.pause(now),
+                Message::Change(Change::Resume) => self.lane.resume(),
+                Message::Change(Change::Delete) => self.lane.delete(),
             }
         }
     }
@@ -315,7 +325,8 @@ impl LaneTask {
         if self.gauges.set_gone(self.lane.is_gone()) {
             tracing::error!(
                 %endpoint,
-                "endpoint is gone (410): its events are dead letters until a restart"
+                "endpoint is gone (410): its events are dead letters until it is enabled again, or \
+                 walhook is started again"
             );
         }
     }

@@ -43,6 +43,8 @@ pub enum DeathClass {
     Failure(FailureClass),
     /// The endpoint said that it is gone for good (410).
     Gone,
+    /// The endpoint was removed while it waited.
+    Deleted,
     /// It was one too many in the backlog.
     BacklogRows,
     /// It waited in the backlog for too long.
@@ -56,6 +58,7 @@ impl DeathClass {
         match self {
             Self::Failure(class) => class.as_str(),
             Self::Gone => "gone",
+            Self::Deleted => "deleted",
             Self::BacklogRows => "backlog_rows",
             Self::BacklogAge => "backlog_age",
             Self::Poison => "poison",

@@ -234,6 +234,27 @@ impl Metrics {
         }
     }
 
+    /// Takes the series of an endpoint that is no more out of the scrape. Handles to them still count,
+    /// and are seen by nobody.
+    pub fn forget_endpoint(&self, name: &str) {
+        let families = &self.0;
+        // A series that was never made is not there to be removed.
+        for outcome in ["delivered", "expired", "dead", "filtered"] {
+            families.deliveries.remove_label_values(&[name, outcome]).ok();
+        }
+        for place in ["memory", "backlog"] {
+            families.pending.remove_label_values(&[name, place]).ok();
+        }
+        for result in AttemptMetrics::RESULTS {
+            families.attempts.remove_label_values(&[name, result]).ok();
+        }
+        families.retries.remove_label_values(&[name]).ok();
+        families.breaker_open.remove_label_values(&[name]).ok();
+        families.dead_letters.remove_label_values(&[name]).ok();
+        families.commit_to_delivery.remove_label_values(&[name]).ok();
+        families.attempt_duration.remove_label_values(&[name]).ok();
+    }
+
     /// All series in Prometheus's text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -298,6 +319,19 @@ struct AttemptMetrics {
 }
 
 impl AttemptMetrics {
+    /// The values of label `result`.
+    const RESULTS: [&str; 9] = [
+        "delivered",
+        "status",
+        "timeout",
+        "dns",
+        "connect",
+        "tls",
+        "protocol",
+        "refused",
+        "request",
+    ];
+
     fn new(attempts: &IntCounterVec, endpoint: &str) -> Self {
         let failed = |class: FailureClass| attempts.with_label_values(&[endpoint, class.as_str()]);
         Self {

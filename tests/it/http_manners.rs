@@ -7,18 +7,23 @@ mod requests;
 mod signatures;
 mod tls;
 
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use bytes::BytesMut;
 use http::HeaderMap;
 use reqwest::dns::Addrs;
 use reqwest::dns::Name;
 use reqwest::dns::Resolve;
 use reqwest::dns::Resolving;
 use rustls::RootCertStore;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use url::Url;
 use walhook::config::secret::Secret;
 use walhook::config::settings::AddressPolicy;
@@ -66,9 +71,11 @@ const SHORT: Duration = Duration::from_millis(200);
 fn endpoint(url: &str) -> Endpoint {
     Endpoint {
         name: "crm".into(),
+        enabled: true,
         url: Secret::new(Url::parse(url).unwrap()),
         events: Vec::new(),
         filter: None,
+        payload: None,
         signing: None,
         auth: None,
         headers: HeaderMap::new(),
@@ -253,6 +260,45 @@ async fn connections_are_kept_and_a_closed_one_costs_no_failure() {
     let second = Receiver::start_on(address, always(Answer::status(200)));
     assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
     assert_eq!(second.count(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_idle_for_long_is_not_used_again() {
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let client = client(&endpoint(&receiver.url()));
+    for idle in [Duration::ZERO, Duration::from_secs(49), Duration::from_secs(51)] {
+        tokio::time::pause();
+        tokio::time::advance(idle).await;
+        tokio::time::resume();
+        assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    }
+    let connections: Vec<_> = receiver.requests().iter().map(|r| r.connection).collect();
+    assert_eq!(connections, [1, 1, 2]);
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_the_peer_has_closed_is_given_up() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let client = client(&endpoint(&format!("http://{}/", listener.local_addr().unwrap())));
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = BytesMut::new();
+        while !request.ends_with(br#"{"id":1}"#) {
+            stream.read_buf(&mut request).await.unwrap();
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        stream
+    };
+    let lease = lease();
+    let (exchange, mut stream) = tokio::join!(client.attempt(&lease, NOW), serve);
+    assert_eq!(exchange.verdict, Verdict::Delivered);
+    stream.shutdown().await.unwrap();
+    tokio::time::pause(); // and the time passes by itself while nothing else happens
+    tokio::select! {
+        never = client.tidy() => match never {},
+        read = stream.read_u8() => assert!(read.is_err(), "the other side is still open"),
+        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("it is still open"),
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod http_manners;
 mod lanes;
 mod memory;
 mod ocr_wallet;
+mod own_shapes;
 mod parking;
 mod refusals;
 mod restart;

@@ -98,7 +98,7 @@ fn route(settings: &Settings, change: &Change) -> Vec<(Arc<Event>, Vec<EndpointI
     router.route(change, COMMITTED, |rule, outcome| routed.push((rule, outcome)));
     let events = routed.into_iter().filter_map(|(rule, outcome)| match outcome {
         Routed::Event(event) => Some((Arc::from(event), router.endpoints(rule).to_vec())),
-        Routed::Partly { event, endpoints } => Some((Arc::from(event), endpoints)),
+        Routed::Partly { event, endpoints, .. } => Some((Arc::from(event), endpoints)),
         Routed::Filtered | Routed::Expired { .. } => None,
     });
     events.collect()

@@ -27,9 +27,11 @@ use crate::flow::time::Timestamp;
 fn endpoint() -> Endpoint {
     Endpoint {
         name: "crm".into(),
+        enabled: true,
         url: Secret::new(Url::parse("https://crm.example.com/hooks").unwrap()),
         events: Vec::new(),
         filter: None,
+        payload: None,
         signing: None,
         auth: None,
         headers: HeaderMap::new(),

@@ -87,9 +87,11 @@ pub(crate) fn rule(table: &str, payload: Payload) -> EventRule {
 pub(crate) fn endpoint(events: &str) -> Endpoint {
     Endpoint {
         name: Arc::from("e"),
+        enabled: true,
         url: Secret::new("http://127.0.0.1/".parse().unwrap()),
         events: vec![Glob::new(events)],
         filter: None,
+        payload: None,
         signing: None,
         auth: None,
         headers: http::HeaderMap::new(),
@@ -356,7 +358,7 @@ fn when(source: &str) -> Option<Filter> {
     Some(Filter::When(Expression::parse(source).unwrap()))
 }
 
-fn orders(identity: ReplicaIdentity) -> Arc<Relation> {
+pub(crate) fn orders(identity: ReplicaIdentity) -> Arc<Relation> {
     let columns = [
         ("id", SqlType::Integer),
         ("status", SqlType::Text),
@@ -371,7 +373,7 @@ fn orders(identity: ReplicaIdentity) -> Arc<Relation> {
     Arc::new(relation)
 }
 
-const ORDER: [Option<&str>; 7] = [
+pub(crate) const ORDER: [Option<&str>; 7] = [
     Some("9007199254740993"),
     Some("paid"),
     Some("12.50"),

@@ -1,7 +1,7 @@
 //! A lane with a backlog, between a source and an endpoint that both misbehave.
 //!
 //! Random arrivals with up to two keys, outcomes, clock steps, late commits, late and short pages,
-//! full lanes, replays, and crashes: then the lane is made anew from what was committed, and what
+//! full lanes, replays, pauses, and crashes: then the lane is made anew from what was committed, and what
 //! was not settled arrives again. After each step the promises of the lane's header are checked; at
 //! the end everything must drain.
 
@@ -61,6 +61,10 @@ enum Step {
     Page,
     /// An event with this key is sent again.
     Replay(u64),
+    /// The endpoint is disabled, or enabled again.
+    Switch {
+        enabled: bool,
+    },
     Crash,
 }
 
@@ -91,6 +95,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => prop::option::weighted(0.9, 0..6usize).prop_map(|rows| Step::Read { rows }),
         12 => Just(Step::Page),
         2 => (0..5u64).prop_map(Step::Replay),
+        2 => any::<bool>().prop_map(|enabled| Step::Switch { enabled }),
         2 => Just(Step::Crash),
     ];
     prop::collection::vec(step, 0..200)

@@ -60,16 +60,21 @@ enum State {
     },
 }
 
+impl Policy {
+    fn new(settings::Breaker { failures, cooldown, cap }: settings::Breaker) -> Self {
+        let delays = Delays::Exponential { max: u32::MAX, interval: cooldown };
+        Self { failures: failures.get(), cooldowns: Retry { delays, cap } }
+    }
+}
+
 impl Breaker {
     pub(super) fn new(policy: Option<settings::Breaker>) -> Self {
-        let policy = policy.map(|settings::Breaker { failures, cooldown, cap }| Policy {
-            failures: failures.get(),
-            cooldowns: Retry {
-                delays: Delays::Exponential { max: u32::MAX, interval: cooldown },
-                cap,
-            },
-        });
-        Self { policy, state: State::Closed { failures_in_row: 0 } }
+        Self { policy: policy.map(Policy::new), state: State::Closed { failures_in_row: 0 } }
+    }
+
+    /// Another policy; the state stays.
+    pub(super) fn govern(&mut self, policy: settings::Breaker) {
+        self.policy = Some(Policy::new(policy));
     }
 
     pub(super) fn is_closed(&self) -> bool {

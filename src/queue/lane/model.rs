@@ -309,7 +309,9 @@ impl World {
                 Outcome::Filtered => "filtered",
                 Outcome::Dead { reason: DeathReason::RetriesExhausted(_) } => "exhausted",
                 Outcome::Dead { reason: DeathReason::Rejected(_) } => "rejected",
-                Outcome::Dead { reason: DeathReason::EndpointGone } => "gone",
+                Outcome::Dead {
+                    reason: DeathReason::EndpointGone | DeathReason::EndpointDeleted,
+                } => "gone",
                 Outcome::Dead { reason: DeathReason::BacklogFull } => "full",
                 Outcome::Dead { reason: DeathReason::BacklogTooOld } => "too old",
                 Outcome::Parked { .. } => "parked",

@@ -143,6 +143,30 @@ impl Order {
         self.replays
     }
 
+    /// Orders by another rule from here on: what waits lines up anew, in the order of arrival. Who
+    /// is first may be somebody else then.
+    pub(super) fn reorder(&mut self, ordering: Ordering) {
+        self.ordering = ordering;
+        self.last.clear();
+        for slot in self.all() {
+            let keys = self.keys(self.event(slot));
+            let entry = self.entry_mut(slot);
+            (entry.ahead, entry.joined) = (0, 0);
+            (entry.first, entry.second) = (Chain::default(), Chain::default());
+            for (key, side) in keys.iter().zip([Side::First, Side::Second]) {
+                let link = Link { slot, side };
+                if let Some(before) = self.last.insert(key, link) {
+                    self.chain(before).next = Some(link);
+                    let is_detained = self.entry(before.slot).is_detained;
+                    let entry = self.entry_mut(slot);
+                    entry.chain(side).previous = Some(before);
+                    entry.ahead += 1;
+                    entry.is_detained |= is_detained;
+                }
+            }
+        }
+    }
+
     /// Puts an event behind all others with one of its keys.
     pub(super) fn insert(&mut self, arrived: Arrived, now: Instant) -> Slot {
         let Arrived { event, holding, parked, resume } = arrived;

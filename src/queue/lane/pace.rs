@@ -38,6 +38,13 @@ impl Rate {
         Self { interval: limit.map(interval), due: None }
     }
 
+    /// Another limit, from the next start on.
+    pub(super) fn limit(&mut self, limit: Option<f64>) {
+        self.interval = Self::new(limit).interval;
+        // A start that was due in a long time by a low limit does not bind a higher one.
+        self.due = None;
+    }
+
     /// When the next request may start; `None` means at once.
     pub(super) fn free_at(&self, now: Instant) -> Option<Instant> {
         let due = self.due?;
@@ -63,6 +70,13 @@ pub(super) struct Ramp {
 impl Ramp {
     pub(super) fn new(concurrency: NonZeroUsize) -> Self {
         Self { full: concurrency.get(), allowed: concurrency.get(), failures_in_row: 0 }
+    }
+
+    /// Another concurrency; an outage stays one.
+    pub(super) fn widen(&mut self, concurrency: NonZeroUsize) {
+        let was_reduced = self.is_reduced();
+        self.full = concurrency.get();
+        self.allowed = if was_reduced { self.allowed.min(self.full) } else { self.full };
     }
 
     pub(super) fn allowed(&self) -> usize {

@@ -1,7 +1,7 @@
 //! What is parked in memory: it stays here and keeps its turn, and the WAL need not wait for it.
 //!
 //! Parked is what waits for long, with all that has to follow it, and everything that is not in
-//! flight while the endpoint is out of order.
+//! flight while the endpoint is out of order or disabled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,8 +38,8 @@ impl Lane {
         }
         let parked = now.database;
         let slot = self.keep(Arrived { event, holding: Holding::Wal, parked, resume: None }, now);
-        if !self.breaker.is_closed() {
-            self.park(slot, &Tries::default(), None, ParkReason::Outage, now);
+        if let Some(reason) = self.held_off() {
+            self.park(slot, &Tries::default(), None, reason, now);
         } else if self.spill.is_some() && self.order.is_detained(slot) {
             self.park(slot, &Tries::default(), None, ParkReason::Behind, now);
         }
@@ -49,9 +49,9 @@ impl Lane {
     pub(super) fn wait(&mut self, parcel: Parcel, failed: LeaseId, wait: Duration, now: Now) {
         let due = later(now.instant, wait);
         if let Some(spill) = &self.spill {
-            let is_out = !self.breaker.is_closed();
-            let is_far = is_out || wait > spill.after;
-            let reason = if is_out { ParkReason::Outage } else { ParkReason::Retry };
+            let held_off = self.held_off();
+            let is_far = held_off.is_some() || wait > spill.after;
+            let reason = held_off.unwrap_or(ParkReason::Retry);
             let next = Some(now.on_database(due));
             for &slot in &parcel.members {
                 match self.order.holding(slot) {
@@ -68,8 +68,8 @@ impl Lane {
         self.retries.push(parcel, failed, due);
     }
 
-    /// The endpoint is out of order: parks all that is not in flight.
-    pub(super) fn park_all(&mut self, now: Now) {
+    /// Parks all that is not in flight.
+    pub(super) fn park_all(&mut self, reason: ParkReason, now: Now) {
         let mut retrying: Vec<(Slot, Tries, Timestamp)> = Vec::new();
         for (parcel, due) in self.retries.iter() {
             let next = now.on_database(due);
@@ -78,14 +78,24 @@ impl Lane {
         retrying.retain(|(slot, ..)| self.order.holding(*slot) == Holding::Wal);
         retrying.sort_unstable_by_key(|(slot, ..)| self.order.arrival(*slot));
         for (slot, tries, next) in retrying {
-            self.park(slot, &tries, Some(next), ParkReason::Outage, now);
+            self.park(slot, &tries, Some(next), reason, now);
         }
         for slot in self.order.waiting() {
             if self.order.holding(slot) == Holding::Wal {
-                self.park(slot, &Tries::default(), None, ParkReason::Outage, now);
+                self.park(slot, &Tries::default(), None, reason, now);
             }
         }
         self.end_tail(now);
+    }
+
+    /// Why nothing is sent for now, and everything is parked, if that is so.
+    pub(super) fn held_off(&self) -> Option<ParkReason> {
+        self.spill.as_ref()?;
+        match (self.is_paused, self.breaker.is_closed()) {
+            (true, _) => Some(ParkReason::Disabled),
+            (false, false) => Some(ParkReason::Outage),
+            (false, true) => None,
+        }
     }
 
     /// The members wait for long: parks all that has to follow them.

@@ -22,7 +22,7 @@ use crate::queue::samples::retry;
 use crate::queue::settings::Parking;
 
 /// A lane with a backlog: parks waits of more than 10 s, and opens its breaker at 5 failures.
-fn bench(change: impl FnOnce(&mut LaneSettings)) -> Bench {
+pub(super) fn bench(change: impl FnOnce(&mut LaneSettings)) -> Bench {
     Bench::new(|settings| {
         let terms = settings::Parking::default();
         settings.parking = Some(Parking { terms, standing: None });
@@ -30,14 +30,14 @@ fn bench(change: impl FnOnce(&mut LaneSettings)) -> Bench {
     })
 }
 
-fn standing(rows: usize, newest: u64) -> impl FnOnce(&mut LaneSettings) {
+pub(super) fn standing(rows: usize, newest: u64) -> impl FnOnce(&mut LaneSettings) {
     let newest = event(newest, 0).position;
     move |settings| {
         settings.parking.as_mut().unwrap().standing = Some(Standing { rows, newest });
     }
 }
 
-fn row(event: Arc<Event>, row: i64) -> Refilled {
+pub(super) fn row(event: Arc<Event>, row: i64) -> Refilled {
     let at = BacklogPosition { position: event.position, row };
     let parked = Timestamp::default();
     Refilled { event, at, parked, attempts: 0, due: None, history: None }
@@ -45,13 +45,13 @@ fn row(event: Arc<Event>, row: i64) -> Refilled {
 
 impl Bench {
     /// What was settled since the last call, with what kept it before.
-    fn booked(&mut self) -> Vec<(u64, Holding, Outcome)> {
+    pub(super) fn booked(&mut self) -> Vec<(u64, Holding, Outcome)> {
         let settled = self.lane.take_settled().into_iter();
         settled.map(|s| (s.event.sequence, s.holding, s.outcome)).collect()
     }
 
     /// The numbers of what was parked since the last call; nothing else was settled.
-    fn parked(&mut self) -> Vec<(u64, ParkReason)> {
+    pub(super) fn parked(&mut self) -> Vec<(u64, ParkReason)> {
         let parked = |(n, _, outcome)| match outcome {
             Outcome::Parked { reason, .. } => (n, reason),
             other => panic!("{n} is {other:?}"),
@@ -60,7 +60,7 @@ impl Bench {
     }
 
     /// Fails all that can be sent until the breaker opens.
-    fn outage(&mut self) {
+    pub(super) fn outage(&mut self) {
         while self.lane.breaker(self.now) == BreakerState::Closed {
             let leases = self.leases();
             assert!(!leases.is_empty(), "nothing to fail");
@@ -69,7 +69,7 @@ impl Bench {
         }
     }
 
-    fn refill(&mut self, rows: Vec<Refilled>) {
+    pub(super) fn refill(&mut self, rows: Vec<Refilled>) {
         let now = self.time();
         let places = rows.len().max(1).saturating_sub(self.lane.reserved());
         assert!(self.lane.start_refill(places, now.instant).is_some());

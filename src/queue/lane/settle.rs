@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::flow::event::Event;
-use crate::flow::settlement::DeathReason;
 use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
 use crate::flow::settlement::Settlement;
@@ -33,9 +32,10 @@ impl Lane {
 
     /// Settles everything that is not in flight, for ever. What is in the backlog only comes
     /// through memory and is settled there.
-    pub(super) fn close_for_good(&mut self) {
-        self.phase = Phase::Gone;
-        let dead = Outcome::Dead { reason: DeathReason::EndpointGone };
+    pub(super) fn close_for_good(&mut self, phase: Phase) {
+        self.phase = phase;
+        let Some(reason) = self.doom() else { return };
+        let dead = Outcome::Dead { reason };
         while let Some(parcel) = self.retries.pop() {
             self.settle_all(parcel, &dead);
         }

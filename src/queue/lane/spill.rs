@@ -36,7 +36,6 @@ use crate::flow::backlog::Standing;
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Position;
-use crate::flow::settlement::DeathReason;
 use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
 use crate::flow::settlement::ParkReason;
@@ -168,6 +167,14 @@ impl Lane {
         }
     }
 
+    /// The endpoint is no more: what is older than the backlog does not come any more.
+    pub(super) fn expect_nothing(&mut self) {
+        if let Some(spill) = &mut self.spill {
+            spill.catching_up = None;
+            spill.expected.clear();
+        }
+    }
+
     /// Takes in an event that cannot be kept: because others are outside, or for want of a place.
     pub(super) fn offer_outside(&mut self, event: Arc<Event>, place: Place, now: Now) {
         // It cannot stay, so that what is in memory cannot be newer. An empty tail is no hindrance:
@@ -175,7 +182,7 @@ impl Lane {
         if place == Place::Overflow && self.tail_len() > 0 {
             self.end_tail(now);
         }
-        let is_out = !self.breaker.is_closed();
+        let held_off = self.held_off();
         let Some(spill) = &mut self.spill else {
             debug_assert!(false, "nothing overflows where nothing can be parked");
             return self.keep_arrival(event, now);
@@ -190,10 +197,10 @@ impl Lane {
             }
             _ => spill.catching_up = None,
         }
-        let reason = match place {
-            _ if is_out => ParkReason::Outage,
-            Place::Overflow => ParkReason::Full,
-            Place::Own => ParkReason::Behind,
+        let reason = match (held_off, place) {
+            (Some(reason), _) => reason,
+            (None, Place::Overflow) => ParkReason::Full,
+            (None, Place::Own) => ParkReason::Behind,
         };
         self.put_outside(event, reason);
         self.free(place);
@@ -328,8 +335,11 @@ impl Lane {
         }
         let capacity = self.settings.capacity.get();
         let page = spill.outside.min(PAGE_ROWS_MAX).min(capacity);
-        if self.phase == Phase::Gone {
+        if self.doom().is_some() {
             return page;
+        }
+        if self.is_paused {
+            return 0;
         }
         if spill.closing.is_some() {
             return page.min(capacity.div_ceil(2));
@@ -366,9 +376,8 @@ impl Lane {
     fn take_in(&mut self, row: Refilled, now: Now) {
         let Refilled { event, parked, attempts, due, history, .. } = row;
         let tries = Tries { attempts, history };
-        if self.phase == Phase::Gone {
-            let dead = Outcome::Dead { reason: DeathReason::EndpointGone };
-            self.settle(event, Holding::Backlog, &tries, dead);
+        if let Some(reason) = self.doom() {
+            self.settle(event, Holding::Backlog, &tries, Outcome::Dead { reason });
             self.free(Place::Own);
             return;
         }
@@ -381,9 +390,9 @@ impl Lane {
     /// If the page has left places over, only rows that are not committed yet are outside.
     fn close_seam(&mut self, now: Now) {
         let most = self.settings.capacity.get().saturating_mul(CLOSING_MAX);
-        let is_closed = self.breaker.is_closed();
+        let is_held_off = self.held_off().is_some();
         let Some(spill) = &mut self.spill else { return };
-        let may_close = is_closed
+        let may_close = !is_held_off
             && (1..=most).contains(&spill.outside)
             && spill.closing.is_none()
             && spill.reserved > 0
@@ -398,7 +407,7 @@ impl Lane {
     }
 
     /// Gives back the places for rows that are more than this.
-    fn release_reserved(&mut self, goal: usize) {
+    pub(super) fn release_reserved(&mut self, goal: usize) {
         let Some(spill) = &mut self.spill else { return };
         let excess = spill.reserved.saturating_sub(goal);
         spill.reserved -= excess;

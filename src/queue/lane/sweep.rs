@@ -21,11 +21,11 @@ pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Lane {
     pub(super) fn sweep_if_due(&mut self, now: Now) {
-        let is_empty = self.is_empty();
+        let is_resting = self.is_empty() || self.is_paused;
         let Some(spill) = &mut self.spill else { return };
         let next = now.instant + SWEEP_INTERVAL;
         match spill.sweep_at {
-            _ if is_empty => spill.sweep_at = None,
+            _ if is_resting => spill.sweep_at = None,
             None => spill.sweep_at = Some(next),
             Some(due) if due <= now.instant => {
                 spill.sweep_at = Some(next);

@@ -60,7 +60,7 @@ impl Bench {
     }
 
     /// What was settled since the last call: the events' numbers, outcomes and attempts.
-    fn settled(&mut self) -> Vec<(u64, &'static str, u32)> {
+    pub(super) fn settled(&mut self) -> Vec<(u64, &'static str, u32)> {
         let named = |settlement: Settlement| {
             let outcome = match settlement.outcome {
                 Outcome::Delivered { .. } => "delivered",
@@ -69,6 +69,7 @@ impl Bench {
                 Outcome::Dead { reason: DeathReason::RetriesExhausted(_) } => "exhausted",
                 Outcome::Dead { reason: DeathReason::Rejected(_) } => "rejected",
                 Outcome::Dead { reason: DeathReason::EndpointGone } => "gone",
+                Outcome::Dead { reason: DeathReason::EndpointDeleted } => "deleted",
                 Outcome::Dead { reason: DeathReason::BacklogFull } => "full",
                 Outcome::Dead { reason: DeathReason::BacklogTooOld } => "too old",
                 Outcome::Parked { .. } => "parked",

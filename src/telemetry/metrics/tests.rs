@@ -144,3 +144,15 @@ fn two_processes_in_one_do_not_share_numbers() {
     one.endpoint("crm").delivered.inc();
     assert!(series(&other.render()).values().all(|value| *value == 0.0));
 }
+
+#[test]
+fn an_endpoint_that_is_no_more_has_no_series() {
+    let metrics = metrics();
+    let handles = metrics.endpoint("shop");
+    handles.attempted(Some(FailureClass::Tls), Duration::ZERO);
+    assert!(metrics.render().contains("shop"));
+    metrics.forget_endpoint("shop");
+    handles.delivered.inc();
+    let text = metrics.render();
+    assert!(!text.contains("shop") && text.contains("crm"), "{text}");
+}

@@ -4,6 +4,10 @@
 //! are tested where nothing is dialled, beside the guard and the resolver.
 
 use super::*;
+use socket2::Domain;
+use socket2::Socket;
+use socket2::Type;
+
 fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse().unwrap(), port)
 }
@@ -58,6 +62,23 @@ async fn the_machines_own_resolver_knows_localhost() {
     let endpoint = endpoint(&format!("http://localhost:{}/", receiver.address().port()));
     let client = Client::new(&endpoint, &Network::system()).unwrap();
     assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+}
+
+#[tokio::test]
+async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let port = receiver.address().port();
+    // While its queue is full, Linux answers no further connection at all.
+    let mute = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    mute.bind(&at("127.0.0.2", port).into()).unwrap();
+    mute.listen(0).unwrap();
+    let _first = std::net::TcpStream::connect(at("127.0.0.2", port)).unwrap();
+    let endpoint =
+        Endpoint { timeout: SHORT * 10, ..endpoint(&format!("http://hooks.test:{port}/")) };
+    let client = resolving(&endpoint, vec![at("127.0.0.2", 0), at("127.0.0.1", 0)]);
+    let exchange = client.attempt(&lease(), NOW).await;
+    assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
+    assert!(exchange.took >= SHORT * 5, "{exchange:?}");
 }
 
 /// A resolver that never answers.

@@ -70,6 +70,7 @@ pub(super) struct World {
     /// Attempts that the ledger was told of, of what is parked.
     reported: HashMap<u64, u32>,
     replays: HashMap<u64, Arc<Event>>,
+    is_paused: bool,
 }
 
 impl World {
@@ -95,6 +96,7 @@ impl World {
             attempts: HashMap::new(),
             reported: HashMap::new(),
             replays: HashMap::new(),
+            is_paused: false,
             settings,
         }
     }
@@ -119,6 +121,7 @@ impl World {
             Step::Read { rows } => self.read_page(*rows),
             Step::Page => self.take_page(),
             Step::Replay(key) => self.replay(*key),
+            Step::Switch { enabled } => self.switch(*enabled),
             Step::Crash => self.crash(),
         }
         self.go_on();
@@ -202,6 +205,15 @@ impl World {
         let id = ReplayId(i64::try_from(number).unwrap());
         self.holding.insert(number, Holding::DeadLetter(id));
         self.lane.replay(event, id, self.time());
+    }
+
+    fn switch(&mut self, enabled: bool) {
+        match enabled {
+            true => self.lane.resume(),
+            false => self.lane.pause(self.time()),
+        }
+        self.is_paused = !enabled;
+        self.note_settled();
     }
 
     fn complete(&mut self, lease: &Lease, answer: Answer) {
@@ -346,6 +358,7 @@ impl World {
 
     /// From here on all goes well: all must be settled, woken up only when the lane asks.
     pub(super) fn drain(&mut self) {
+        self.switch(true);
         let mut turns_in_vain = 0;
         loop {
             let before = (self.lane.counts(), self.read, self.reports.len(), self.rows.len());

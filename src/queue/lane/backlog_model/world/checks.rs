@@ -5,6 +5,7 @@ use super::*;
 impl World {
     pub(super) fn check_lease(&self, lease: &Lease) {
         assert!(self.leases.len() < self.settings.concurrency.get());
+        assert!(!self.is_paused, "a request while the endpoint is disabled");
         assert!(!lease.events.is_empty() && lease.events.len() <= self.settings.batch.size.get());
         let state = self.lane.breaker(self.now);
         assert_ne!(state, BreakerState::Open, "a request while the breaker is open");
@@ -60,7 +61,7 @@ impl World {
     pub(super) fn check_wal(&self) {
         let flying: HashSet<u64> =
             self.leases.iter().flat_map(|l| l.events.iter().map(|e| e.sequence)).collect();
-        let is_out = self.lane.breaker(self.now) != BreakerState::Closed;
+        let is_out = self.is_paused || self.lane.breaker(self.now) != BreakerState::Closed;
         let mut holding = 0;
         for (number, holds) in &self.holding {
             let At::Owed { since } = self.at[number] else { continue };
@@ -74,7 +75,7 @@ impl World {
             if flying.contains(number) {
                 continue;
             }
-            assert!(!is_out, "{number} holds the WAL while the breaker is open");
+            assert!(!is_out, "{number} holds the WAL while nothing is sent");
             let is_in_tail = self.lane.counts().outside > 0
                 && self.lane.spill.as_ref().unwrap().tail.iter().any(|e| e.sequence == *number);
             assert!(!is_in_tail || self.now < since + TAIL_PATIENCE, "{number} is stuck");

@@ -1,0 +1,156 @@
+//! Decides whether changes can be made, all of them, before one of them is.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::app::fleet::ENDPOINTS_MAX;
+use crate::app::fleet::Fleet;
+use crate::app::fleet::roster::Origin;
+use crate::app::lanes;
+use crate::config::settings::Endpoint;
+use crate::delivery::http::Client;
+use crate::flow::settlement::EndpointIndex;
+
+/// One change of the endpoints.
+#[expect(dead_code, reason = "nothing gives orders yet")]
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Add {
+        endpoint: Box<Endpoint>,
+        origin: Origin,
+    },
+    /// Other settings under the same name.
+    Replace(Box<Endpoint>),
+    /// Enables or disables it: a disabled endpoint takes no events, and keeps what waits for it.
+    Switch {
+        name: Arc<str>,
+        enabled: bool,
+    },
+    /// What waits for it becomes dead letters.
+    Remove(Arc<str>),
+}
+
+/// Why changes were not made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FleetError {
+    #[error("there is an endpoint {name} already: choose another name, or change that one")]
+    NameTaken { name: Arc<str> },
+    #[error(
+        "endpoint {name} is being removed, and what waited for it is becoming dead letters: try \
+         again in a moment, or choose another name"
+    )]
+    Leaving { name: Arc<str> },
+    #[error("there is no endpoint {name}")]
+    Unknown { name: Arc<str> },
+    #[error("there are {ENDPOINTS_MAX} endpoints, which is the most: remove some")]
+    TooMany,
+    #[error("{0}")]
+    Unusable(String),
+    #[error("walhook is shutting down: try again when it runs")]
+    Stopping,
+}
+
+/// Changes that can be made.
+pub(super) struct Plan {
+    pub(super) steps: Vec<Step>,
+}
+
+pub(super) enum Step {
+    Add { endpoint: Arc<Endpoint>, origin: Origin, client: Arc<Client> },
+    Replace { index: EndpointIndex, endpoint: Arc<Endpoint>, client: Arc<Client> },
+    Remove { index: EndpointIndex },
+}
+
+/// What a name stands for after the steps so far.
+#[derive(Clone)]
+enum Standing {
+    Present(Option<EndpointIndex>, Arc<Endpoint>),
+    Leaving,
+}
+
+impl Fleet {
+    /// Builds the clients as well, so that carrying it out cannot fail for an endpoint's sake.
+    pub(super) fn plan(&self, changes: Vec<Change>) -> Result<Plan, FleetError> {
+        let standing = |(index, member): (&EndpointIndex, &super::Member)| {
+            let standing = match member.is_leaving {
+                true => Standing::Leaving,
+                false => Standing::Present(Some(*index), Arc::clone(&member.endpoint)),
+            };
+            (Arc::clone(&member.endpoint.name), standing)
+        };
+        let mut names: HashMap<Arc<str>, Standing> = self.members.iter().map(standing).collect();
+        let mut steps = Vec::new();
+        for change in changes {
+            let step = self.step(change, &names)?;
+            match &step {
+                Step::Add { endpoint, .. } => {
+                    let added = Standing::Present(None, Arc::clone(endpoint));
+                    names.insert(Arc::clone(&endpoint.name), added);
+                }
+                Step::Replace { index, endpoint, .. } => {
+                    let replaced = Standing::Present(Some(*index), Arc::clone(endpoint));
+                    names.insert(Arc::clone(&endpoint.name), replaced);
+                }
+                Step::Remove { index } => {
+                    let removed = self.members.get(index).map(|member| &member.endpoint.name);
+                    names.extend(removed.map(|name| (Arc::clone(name), Standing::Leaving)));
+                }
+            }
+            if names.len() > ENDPOINTS_MAX && matches!(step, Step::Add { .. }) {
+                return Err(FleetError::TooMany);
+            }
+            steps.push(step);
+        }
+        Ok(Plan { steps })
+    }
+
+    fn step(
+        &self,
+        change: Change,
+        names: &HashMap<Arc<str>, Standing>,
+    ) -> Result<Step, FleetError> {
+        match change {
+            Change::Add { endpoint, origin } => {
+                let name = Arc::clone(&endpoint.name);
+                match names.get(&name) {
+                    None => {}
+                    Some(Standing::Leaving) => return Err(FleetError::Leaving { name }),
+                    Some(Standing::Present(..)) => return Err(FleetError::NameTaken { name }),
+                }
+                let client = self.client(&endpoint)?;
+                Ok(Step::Add { endpoint: Arc::from(endpoint), origin, client })
+            }
+            Change::Replace(endpoint) => {
+                let (index, _) = find(names, &endpoint.name)?;
+                let client = self.client(&endpoint)?;
+                Ok(Step::Replace { index, endpoint: Arc::from(endpoint), client })
+            }
+            Change::Switch { name, enabled } => {
+                let (index, endpoint) = find(names, &name)?;
+                let endpoint = Endpoint { enabled, ..(*endpoint).clone() };
+                let client = self.client(&endpoint)?;
+                Ok(Step::Replace { index, endpoint: Arc::new(endpoint), client })
+            }
+            Change::Remove(name) => Ok(Step::Remove { index: find(names, &name)?.0 }),
+        }
+    }
+
+    fn client(&self, endpoint: &Endpoint) -> Result<Arc<Client>, FleetError> {
+        let client = lanes::client(endpoint, &self.common);
+        client.map_err(|error| FleetError::Unusable(format!("{error:#}")))
+    }
+}
+
+/// An endpoint that is there, and was before this order.
+fn find(
+    names: &HashMap<Arc<str>, Standing>,
+    name: &Arc<str>,
+) -> Result<(EndpointIndex, Arc<Endpoint>), FleetError> {
+    match names.get(name) {
+        Some(Standing::Present(Some(index), endpoint)) => Ok((*index, Arc::clone(endpoint))),
+        Some(Standing::Leaving) => Err(FleetError::Leaving { name: Arc::clone(name) }),
+        // One order has no reason to add an endpoint and to change it.
+        Some(Standing::Present(None, _)) => Err(FleetError::NameTaken { name: Arc::clone(name) }),
+        None => Err(FleetError::Unknown { name: Arc::clone(name) }),
+    }
+}

@@ -1,0 +1,80 @@
+//! The endpoints as they are now, for whoever looks.
+
+use std::sync::Arc;
+
+use crate::api::EndpointView;
+use crate::config::settings::Endpoint;
+use crate::delivery::http::Client;
+use crate::flow::settlement::EndpointIndex;
+use crate::queue::gauges::Gauges;
+use crate::telemetry::metrics::EndpointMetrics;
+
+/// Where an endpoint was made, and so who may change it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Origin {
+    /// In the configuration file.
+    File,
+    /// Over the API.
+    #[expect(dead_code, reason = "nothing makes endpoints yet")]
+    Api,
+}
+
+impl Origin {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Api => "api",
+        }
+    }
+}
+
+/// All endpoints in the order in which they were added, with those that are being removed.
+#[derive(Debug, Default)]
+pub(crate) struct Roster(pub(crate) Vec<Shown>);
+
+/// One endpoint.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) index: EndpointIndex,
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) origin: Origin,
+    /// It is removed, and something still waits for it to become a dead letter.
+    pub(crate) is_leaving: bool,
+    /// Makes the requests from the next attempt on.
+    #[expect(dead_code, reason = "nothing tests endpoints yet")]
+    pub(crate) client: Arc<Client>,
+    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) metrics: EndpointMetrics,
+}
+
+impl Roster {
+    /// As the status shows them.
+    pub(crate) fn view(&self) -> Vec<EndpointView> {
+        let view = |shown: &Shown| EndpointView {
+            name: Arc::clone(&shown.endpoint.name),
+            url: shown.endpoint.shown_url(),
+            state: match (shown.is_leaving, shown.endpoint.enabled, shown.gauges.is_gone()) {
+                (true, _, _) => "removing",
+                (false, false, _) => "disabled",
+                (false, true, true) => "gone",
+                (false, true, false) => "enabled",
+            },
+            source: shown.origin.as_str(),
+        };
+        self.0.iter().map(view).collect()
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&Shown> {
+        self.0.iter().find(|shown| &*shown.endpoint.name == name)
+    }
+}
+
+/// An endpoint of the configuration file while the slot is another walhook's.
+pub(crate) fn not_begun(endpoint: &Endpoint) -> EndpointView {
+    EndpointView {
+        name: Arc::clone(&endpoint.name),
+        url: endpoint.shown_url(),
+        state: if endpoint.enabled { "enabled" } else { "disabled" },
+        source: Origin::File.as_str(),
+    }
+}

@@ -1,0 +1,177 @@
+//! The HTTP/1.1 connections to one endpoint: made when none is free, kept while they are used, and
+//! driven by the attempts themselves.
+//!
+//! ```text
+//! attempt ─ request ─▶ [idle, else dial] ─▶ response ─▶ attempt
+//!                        ▲                     │
+//!                        └ if it can be used on ┘
+//! ```
+//!
+//! There is no task for a connection and no hand-over between tasks: whoever uses it polls it. An
+//! idle one is not polled, so whether it was closed meanwhile is looked at before it is used, and
+//! from time to time.
+
+use std::future::Future;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::pin::pin;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::Request;
+use http::Response;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use crate::delivery::dial::DialError;
+use crate::delivery::dial::Dialer;
+use crate::delivery::dial::Stream;
+use crate::delivery::gate::Gated;
+
+/// How long an unused connection is kept: less than the 60 s after which common load balancers
+/// close theirs, so that a request seldom meets a connection that is just being closed.
+const IDLE_MAX: Duration = Duration::from_secs(50);
+
+/// How often to look for connections that are over, so that a closed one holds no socket for long.
+pub(crate) const TIDY_EVERY: Duration = Duration::from_secs(5);
+
+/// The longest head of a response, and the most that is read or buffered for sending at a time.
+const BUFFER_MAX_BYTES: usize = 256 * 1024;
+
+/// The most headers of a response.
+const HEADERS_MAX: usize = 100;
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// No connection could be made.
+    Connect(DialError),
+    /// It broke, or what came was not HTTP.
+    Exchange(hyper::Error),
+}
+
+/// The connections of one endpoint.
+pub(crate) struct Connections {
+    dialer: Dialer,
+    /// The last used one last. Never longer than the number of requests in flight was. Held only to
+    /// put one in or take one out, so nobody ever waits for it.
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// A connection, in use or idle.
+pub(crate) struct Connection {
+    sender: http1::SendRequest<Gated>,
+    driver: Pin<Box<Driver>>,
+    /// The driver has ended, and so has the connection.
+    is_over: bool,
+    used: Instant,
+}
+
+/// What moves the bytes.
+type Driver = http1::Connection<TokioIo<Box<dyn Stream>>, Gated>;
+
+impl Connections {
+    pub(crate) fn new(dialer: Dialer) -> Self {
+        Self { dialer, idle: Mutex::default() }
+    }
+
+    /// Sends a request and waits for its response to begin. The connection is given back with it:
+    /// the rest of the response comes only while it is driven.
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<Gated>,
+    ) -> Result<(Response<Incoming>, Connection), Trouble> {
+        loop {
+            let (mut connection, was_idle) = match self.take_idle().await {
+                Some(idle) => (idle, true),
+                None => (self.connect().await?, false),
+            };
+            let sent = connection.sender.try_send_request(request);
+            match connection.drive(sent).await {
+                Ok(response) => return Ok((response, connection)),
+                // Closed while it was idle. The request comes back only if nothing of it was sent,
+                // and then another connection will do.
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) if was_idle => request = unsent,
+                    _ => return Err(Trouble::Exchange(failed.into_error())),
+                },
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request, if it can carry one.
+    pub(crate) async fn keep(&self, mut connection: Connection) {
+        // The first turn reads the end of the response, the second makes ready for a request.
+        if connection.is_usable().await || connection.is_usable().await {
+            connection.used = Instant::now();
+            self.idle().push(connection);
+        }
+    }
+
+    /// Closes connections that the peer has closed or that have not been used for [`IDLE_MAX`].
+    pub(crate) async fn tidy(&self) {
+        let all = std::mem::take(&mut *self.idle());
+        for mut connection in all {
+            if connection.is_recent() && connection.is_usable().await {
+                self.idle().push(connection);
+            }
+        }
+    }
+
+    /// The one that was used last, if it is still good.
+    async fn take_idle(&self) -> Option<Connection> {
+        loop {
+            let mut connection = self.idle().pop()?;
+            if connection.is_recent() && connection.is_usable().await {
+                return Some(connection);
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Trouble> {
+        let stream = self.dialer.dial().await.map_err(Trouble::Connect)?;
+        let mut http = http1::Builder::new();
+        http.max_buf_size(BUFFER_MAX_BYTES).max_headers(HEADERS_MAX);
+        let made = http.handshake(TokioIo::new(stream)).await.map_err(Trouble::Exchange)?;
+        let (sender, driver) = made;
+        Ok(Connection { sender, driver: Box::pin(driver), is_over: false, used: Instant::now() })
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        // Nothing can panic while it is held; the list is whole in any case.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    /// Waits for `work`, which needs this connection, and keeps it going meanwhile.
+    pub(crate) async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Pending if !self.is_over => {
+                self.is_over = self.driver.as_mut().poll(cx).is_ready();
+                work.as_mut().poll(cx)
+            }
+            outcome => outcome,
+        })
+        .await
+    }
+
+    /// Does what can be done at once, and tells whether a request can be sent now. Never waits.
+    async fn is_usable(&mut self) -> bool {
+        poll_fn(|cx| {
+            self.is_over = self.is_over || self.driver.as_mut().poll(cx).is_ready();
+            Poll::Ready(!self.is_over && self.sender.is_ready())
+        })
+        .await
+    }
+
+    fn is_recent(&self) -> bool {
+        self.used.elapsed() < IDLE_MAX
+    }
+}

@@ -1,0 +1,100 @@
+//! What events and notes mean by their numbers: endpoints by name, and who took what.
+//!
+//! Endpoints come and go while walhook runs. Notes tell of the edition of the endpoints that was
+//! there when their change was read, and reach the books when everything before it is settled: so
+//! earlier editions are kept until nothing of them can come any more.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::flow::event::RuleIndex;
+use crate::flow::relation::TableName;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::watermark::Edition;
+
+/// Who was there in one edition of the endpoints, and who took what.
+#[derive(Clone, Debug, Default)]
+pub struct Serving {
+    pub endpoints: Vec<EndpointIndex>,
+    /// Of each event rule: its table, and who takes its events.
+    pub rules: Vec<(Arc<TableName>, Vec<EndpointIndex>)>,
+}
+
+impl Serving {
+    /// A rule's table and takers.
+    pub(crate) fn rule(&self, rule: RuleIndex) -> Option<&(Arc<TableName>, Vec<EndpointIndex>)> {
+        self.rules.get(rule.0)
+    }
+}
+
+/// See the module's header.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    /// By endpoint index; `None` for one that is retired.
+    endpoints: Vec<Option<Arc<str>>>,
+    /// In order.
+    editions: VecDeque<(Edition, Serving)>,
+}
+
+impl Names {
+    pub(crate) fn endpoint(&self, index: EndpointIndex) -> Option<&Arc<str>> {
+        self.endpoints.get(index.0)?.as_ref()
+    }
+
+    pub(crate) fn serving(&self, edition: Edition) -> Option<&Serving> {
+        let found = self.editions.iter().find(|(known, _)| *known == edition);
+        found.map(|(_, serving)| serving)
+    }
+
+    pub(crate) fn enter(&mut self, index: EndpointIndex, name: Arc<str>) {
+        if self.endpoints.len() <= index.0 {
+            self.endpoints.resize(index.0 + 1, None);
+        }
+        if let Some(place) = self.endpoints.get_mut(index.0) {
+            *place = Some(name);
+        }
+    }
+
+    pub(crate) fn retire(&mut self, index: EndpointIndex) {
+        if let Some(place) = self.endpoints.get_mut(index.0) {
+            *place = None;
+        }
+    }
+
+    /// Another edition is about to begin.
+    pub(crate) fn announce(&mut self, edition: Edition, serving: Serving) {
+        self.editions.push_back((edition, serving));
+    }
+
+    /// Nothing of the editions before this one comes any more.
+    pub(crate) fn forget_before(&mut self, edition: Edition) {
+        self.editions.retain(|(known, _)| *known >= edition);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edition_is_known_until_a_later_one_has_passed() {
+        let mut names = Names::default();
+        names.announce(Edition(1), Serving::default());
+        let endpoints = vec![EndpointIndex(3)];
+        names.announce(Edition(2), Serving { endpoints, ..Serving::default() });
+        assert!(names.serving(Edition(1)).is_some());
+        names.forget_before(Edition(2));
+        assert!(names.serving(Edition(1)).is_none());
+        assert_eq!(names.serving(Edition(2)).unwrap().endpoints, [EndpointIndex(3)]);
+    }
+
+    #[test]
+    fn an_index_has_its_name_until_it_is_retired() {
+        let mut names = Names::default();
+        names.enter(EndpointIndex(2), "crm".into());
+        assert_eq!(names.endpoint(EndpointIndex(2)).map(|name| &**name), Some("crm"));
+        assert_eq!(names.endpoint(EndpointIndex(1)), None);
+        names.retire(EndpointIndex(2));
+        assert_eq!(names.endpoint(EndpointIndex(2)), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! One change of a running lane at a time.
+
+use super::*;
+use crate::config::settings::Ordering;
+use crate::queue::lane::parking_tests::bench;
+use crate::queue::lane::parking_tests::row;
+use crate::queue::lane::parking_tests::standing;
+use crate::queue::lane::tests::Bench;
+use crate::queue::lane::tests::numbers;
+use crate::queue::samples::delivered;
+use crate::queue::samples::event;
+use crate::queue::samples::gone;
+use crate::queue::samples::number;
+use crate::queue::samples::retry;
+
+impl Bench {
+    fn reconfigure(&mut self, change: impl FnOnce(&mut LaneSettings)) {
+        let mut settings = self.lane.settings.clone();
+        change(&mut settings);
+        let now = self.time();
+        self.lane.reconfigure(settings, now);
+    }
+
+    fn pause(&mut self) {
+        let now = self.time();
+        self.lane.pause(now);
+    }
+}
+
+#[test]
+fn a_disabled_endpoint_gets_nothing_and_what_waits_is_parked_until_it_is_enabled() {
+    let mut bench = bench(|settings| settings.concurrency = number(1));
+    bench.offer([event(0, 1), event(1, 2)]);
+    let leases = bench.leases();
+    assert_eq!(numbers(&leases), [[0]]);
+    bench.pause();
+    assert_eq!(bench.parked(), [(1, ParkReason::Disabled)]);
+    // It was on its way.
+    bench.offer([event(2, 1)]);
+    assert_eq!(bench.parked(), [(2, ParkReason::Disabled)]);
+    bench.complete(&leases[0], &retry(None));
+    assert_eq!(bench.parked(), [(0, ParkReason::Disabled)]);
+    bench.pass(60_000);
+    assert!(bench.leases().is_empty());
+    assert_eq!(bench.lane.wake_at(bench.now), None, "nothing happens by itself");
+    assert!(bench.lane.is_durable());
+    bench.lane.resume();
+    let again = bench.leases();
+    assert_eq!((numbers(&again), again[0].attempt), (vec![vec![0]], 2));
+    bench.complete(&again[0], &delivered());
+    for _ in 0..2 {
+        let next = bench.leases();
+        bench.complete(&next[0], &delivered());
+    }
+    assert!(bench.lane.is_empty());
+}
+
+#[test]
+fn what_waits_for_a_removed_endpoint_is_given_up_in_memory_and_in_the_backlog() {
+    let mut bench = bench(standing(2, 1));
+    bench.offer([event(5, 1)]);
+    assert_eq!(bench.settled(), [(5, "parked", 0)]);
+    assert_eq!(bench.lane.refill_room(bench.now), 3, "it has caught up");
+    bench.lane.delete();
+    bench.refill(vec![row(event(0, 1), 1), row(event(1, 2), 2)]);
+    assert!(!bench.lane.is_empty(), "the one that is parked is to come");
+    bench.refill(vec![row(event(5, 1), 3)]);
+    assert_eq!(bench.settled(), [(0, "deleted", 0), (1, "deleted", 0), (5, "deleted", 0)]);
+    assert!(bench.lane.is_deleted() && bench.lane.is_empty());
+}
+
+#[test]
+fn a_removed_endpoint_gives_up_before_the_stream_has_caught_up() {
+    let mut bench = bench(standing(1, 9));
+    assert_eq!(bench.lane.refill_room(bench.now), 0);
+    bench.lane.delete();
+    bench.refill(vec![row(event(0, 1), 1)]);
+    assert_eq!(bench.settled(), [(0, "deleted", 0)]);
+}
+
+#[test]
+fn what_is_in_flight_when_an_endpoint_is_removed_has_its_own_outcome() {
+    let mut bench = bench(|_| ());
+    bench.offer([event(0, 1), event(1, 2), event(2, 1)]);
+    let leases = bench.leases();
+    bench.lane.delete();
+    assert_eq!(bench.settled(), [(2, "deleted", 0)]);
+    bench.complete(&leases[0], &delivered());
+    assert!(!bench.lane.is_empty());
+    bench.complete(&leases[1], &retry(None));
+    assert_eq!(bench.settled(), [(0, "delivered", 1), (1, "deleted", 1)]);
+    assert!(bench.lane.is_empty());
+}
+
+#[test]
+fn an_endpoint_that_was_gone_is_tried_again_when_it_is_enabled_or_changed() {
+    for enable in [true, false] {
+        let mut bench = bench(|_| ());
+        bench.offer([event(0, 1)]);
+        let lease = bench.leases().remove(0);
+        bench.complete(&lease, &gone());
+        bench.offer([event(1, 1)]);
+        assert_eq!(bench.settled(), [(0, "gone", 1), (1, "gone", 0)]);
+        match enable {
+            true => bench.lane.resume(),
+            false => bench.reconfigure(|_| ()),
+        }
+        bench.offer([event(2, 1)]);
+        assert_eq!(numbers(&bench.leases()), [[2]]);
+    }
+}
+
+#[test]
+fn another_concurrency_and_retry_policy_hold_from_the_next_request_on() {
+    let mut bench = bench(|settings| settings.concurrency = number(1));
+    bench.offer((0..4).map(|n| event(n, n)));
+    assert_eq!(bench.leases().len(), 1);
+    bench.reconfigure(|settings| settings.concurrency = number(3));
+    let more = bench.leases();
+    assert_eq!(numbers(&more), [[1], [2]]);
+    bench.reconfigure(|settings| {
+        settings.concurrency = number(1);
+        settings.retry.delays = crate::config::settings::Delays::List(Vec::new());
+    });
+    bench.complete(&more[0], &retry(None));
+    assert_eq!(bench.settled(), [(1, "exhausted", 1)]);
+    assert!(bench.leases().is_empty(), "two are in flight, and one may be");
+}
+
+#[test]
+fn another_order_holds_for_what_waits_already() {
+    let mut bench = bench(|settings| settings.concurrency = number(2));
+    bench.offer([event(0, 1), event(1, 2), event(2, 2), event(3, 4), event(4, 2)]);
+    let leases = bench.leases();
+    assert_eq!(numbers(&leases), [[0], [1]]);
+    bench.reconfigure(|settings| settings.ordering = Ordering::Strict);
+    assert_eq!(bench.parked().len(), 3, "they may wait for long");
+    bench.complete(&leases[1], &delivered());
+    assert!(bench.leases().is_empty(), "the first is in flight still");
+    bench.complete(&leases[0], &delivered());
+    let next = bench.leases();
+    assert_eq!(numbers(&next), [[2]]);
+    bench.reconfigure(|settings| settings.ordering = Ordering::Key);
+    assert_eq!(numbers(&bench.leases()), [[3]], "4 has the key of 2");
+    bench.reconfigure(|settings| {
+        (settings.ordering, settings.concurrency) = (Ordering::None, number(9))
+    });
+    assert_eq!(numbers(&bench.leases()), [[4]]);
+}
