@@ -22,6 +22,7 @@ mod cuts;
 pub mod dry_run;
 mod fence;
 mod fleet;
+mod gaps;
 mod lanes;
 mod observe;
 mod old_rows;
@@ -94,6 +95,7 @@ pub struct App {
     confirmed: watch::Sender<Lsn>,
     /// There when the slot is ours.
     fleet: Arc<OnceLock<Orders>>,
+    accept_gap: bool,
     tasks: Tasks,
     address: SocketAddr,
 }
@@ -116,7 +118,13 @@ impl App {
         let serve = api::serve(listener, surface, tasks.stop_token());
         tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
         tracing::info!(http = %address, "the HTTP surface is up");
-        Ok(Self { settings, handles, confirmed, fleet, tasks, address })
+        Ok(Self { settings, handles, confirmed, fleet, accept_gap: false, tasks, address })
+    }
+
+    /// Goes on where changes are lost, if `accept`, instead of ending with an error.
+    #[must_use]
+    pub fn accepting_gap(self, accept: bool) -> Self {
+        Self { accept_gap: accept, ..self }
     }
 
     /// Where the HTTP surface listens.
@@ -148,7 +156,7 @@ impl App {
     /// Ends when all stages run. May be dropped at any time: stages that have started then end.
     async fn begin(&mut self) -> anyhow::Result<()> {
         let Self { settings, handles, tasks, .. } = self;
-        prepare(settings).await?;
+        prepare(settings, self.accept_gap).await?;
         let (writable_in, writable) = watch::channel(true);
         let cuts = Cuts::default();
         let budget = Budget::new(settings.memory.queued_bytes);
@@ -165,8 +173,8 @@ impl App {
         let mut attached = standby::attach(&reader).await?;
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
-        let taken = state::take(settings, &attached.identity, writable_in).await?;
-        start_observer(settings, handles, tasks).await?;
+        let taken = state::take(settings, &attached.identity, self.accept_gap, writable_in).await?;
+        start_observer(settings, handles, taken.publication, tasks).await?;
         let fence = Fence::new(settings, handles, cuts.clone());
         tasks.spawn("the fence", fence.keep(tasks.stop_token()));
 
@@ -192,7 +200,8 @@ impl App {
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
         drop(self.fleet.set(orders)); // there is no other
-        let ledger = ledger(settings, handles, self.confirmed.clone(), taken.writer);
+        let ledger =
+            ledger(settings, handles, self.confirmed.clone(), taken.confirmed, taken.writer);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         let keep_books = async move {
             tokio::select! {
@@ -254,6 +263,7 @@ impl Handles {
 async fn start_observer(
     settings: &Settings,
     handles: &Handles,
+    publication: Option<u32>,
     tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
     let observer = Observer {
@@ -261,14 +271,13 @@ async fn start_observer(
         clock: handles.clock.clone(),
         status: handles.status.clone(),
         metrics: handles.metrics.replication(),
+        publication,
+        tables: settings.events.iter().map(|rule| rule.table.clone()).collect(),
     };
     let mut session = None;
     observer.observe(&mut session).await.context("cannot ask PostgreSQL for the time")?;
     let stop = tasks.stop_token();
-    tasks.spawn("the observer", async move {
-        observer.run(session, stop).await;
-        Ok(())
-    });
+    tasks.spawn("the observer", async move { Ok(observer.run(session, stop).await?) });
     Ok(())
 }
 
@@ -276,6 +285,7 @@ fn ledger(
     settings: &Settings,
     handles: &Handles,
     confirmed: watch::Sender<Lsn>,
+    stored: Lsn,
     writer: Writer,
 ) -> Ledger {
     let terms = ledger::Terms {
@@ -283,6 +293,7 @@ fn ledger(
         stats: Arc::clone(&handles.stats),
         clock: handles.clock.clone(),
         confirmed,
+        stored,
         writer,
     };
     Ledger::new(&handles.metrics, terms)

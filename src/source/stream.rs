@@ -30,6 +30,7 @@ use crate::flow::change::Captured;
 use crate::flow::lsn::Lsn;
 use crate::source::assemble::Assembler;
 use crate::source::error::SourceError;
+use crate::source::gap;
 use crate::source::hold::Hold;
 use crate::source::pgoutput;
 use crate::source::pgoutput::PgOutput;
@@ -51,6 +52,7 @@ use crate::source::wire::heard::Heard;
 use crate::store;
 use crate::store::Session;
 use crate::store::progress;
+use crate::store::progress::Progress;
 use crate::store::state_error::StateError;
 use crate::store::transport::Transport;
 
@@ -321,26 +323,34 @@ async fn reconnect(
     writable_again(&mut terms.writable).await;
     let connected = connect(terms).await;
     // Whether or not we got the slot: somebody else may have had it meanwhile, or has it now.
-    if let Some(claim) = claim
-        && !matches!(connected, Err(SourceError::Connect(_)))
-        && let Err(error) = still_ours(terms, claim).await
-    {
-        return Err(error);
-    }
+    let progress = match claim {
+        Some(claim) if !matches!(connected, Err(SourceError::Connect(_))) => {
+            Some(still_ours(terms, claim).await?)
+        }
+        _ => None,
+    };
     let (stream, identity) = connected?;
     if identity.system != known.system {
         return Err(Refusal::OtherSystem { expected: known.system, found: identity.system }.into());
+    }
+    if let Some(progress) = progress {
+        let session = store::connect(&terms.settings.server).await?;
+        let found =
+            gap::survey(&session.client, &terms.settings, &identity, true, &progress).await?;
+        if !found.is_empty() {
+            return Err(SourceError::NotSetUp(found));
+        }
     }
     Ok(stream)
 }
 
 /// Makes sure that no other walhook has taken the slot.
-async fn still_ours(terms: &Terms, claim: &Claim) -> Result<(), SourceError> {
+async fn still_ours(terms: &Terms, claim: &Claim) -> Result<Progress, SourceError> {
     let session = store::connect(&claim.state).await?;
     let slot = &terms.settings.slot;
     let progress = progress::load(&session.client, slot).await?;
     match progress {
-        Some(progress) if progress.epoch == claim.epoch => Ok(()),
+        Some(progress) if progress.epoch == claim.epoch => Ok(progress),
         other => {
             let holder = other.map_or_else(String::new, |progress| progress.holder);
             Err(StateError::Fenced { slot: slot.clone(), holder }.into())

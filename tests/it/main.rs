@@ -4,6 +4,7 @@ mod catalog;
 mod crash;
 mod decode;
 mod endurance;
+mod gaps;
 mod http_manners;
 mod lanes;
 mod memory;

@@ -71,6 +71,13 @@ pub struct SystemIdentity {
     pub database: String,
 }
 
+/// Where a timeline of the server's history was left for the next one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TimelineEnd {
+    pub timeline: u32,
+    pub at: Lsn,
+}
+
 /// A slot that is to be made.
 #[derive(Clone, Copy, Debug)]
 pub struct NewSlot<'a> {
@@ -208,6 +215,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             wal_end: number(&row, 2)?,
             database: text(&row, 3)?.to_owned(),
         })
+    }
+
+    /// The timelines that led to this one.
+    ///
+    /// # Errors
+    /// The server's, for example that it does not have the file any more.
+    pub async fn timeline_history(
+        &mut self,
+        timeline: u32,
+    ) -> Result<Vec<TimelineEnd>, SourceError> {
+        let rows = self.query_rows(&format!("TIMELINE_HISTORY {timeline}")).await?;
+        let content = text(&rows.into_iter().next().unwrap_or_default(), 1)?.to_owned();
+        // Each line: timeline, position, reason.
+        let end = |line: &str| {
+            let mut words = line.split_whitespace();
+            let (timeline, at) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            Some(TimelineEnd { timeline, at })
+        };
+        Ok(content.lines().filter_map(end).collect())
     }
 
     /// Makes a slot for pgoutput.
