@@ -10,7 +10,7 @@
 //! confirmed comes again when the server is back.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -162,8 +162,7 @@ async fn ended(session: &mut Option<Session>) {
 
 /// Moves a request on only while it may be made. A process that was frozen in the middle of one
 /// makes no further step of it when it wakes.
-pub(crate) async fn guarded<T>(hold: &Hold, request: impl Future<Output = T>) -> T {
-    let mut request = pin!(request);
+pub(crate) async fn guarded<T>(hold: &Hold, mut request: Pin<&mut impl Future<Output = T>>) -> T {
     loop {
         let step = poll_fn(|context| {
             if hold.is_open() {

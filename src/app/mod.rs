@@ -18,6 +18,7 @@
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
 
 mod books;
+mod caution;
 mod cuts;
 pub mod dry_run;
 mod fence;
@@ -30,6 +31,8 @@ mod prepare;
 mod pump;
 mod reader;
 mod refill;
+mod replay;
+mod resend;
 mod scrape;
 mod standby;
 mod state;
@@ -42,6 +45,7 @@ use std::sync::OnceLock;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -49,6 +53,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::api::Surface;
+use crate::api::office::Office;
+use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
 use crate::app::fence::Fence;
 use crate::app::fleet::Fleet;
@@ -56,8 +62,10 @@ use crate::app::fleet::Orders;
 use crate::app::fleet::Start;
 use crate::app::fleet::Ways;
 use crate::app::fleet::roster;
+use crate::app::fleet::roster::Roster;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
+use crate::app::reader::Attached;
 use crate::app::reader::Reader;
 use crate::app::reader::Stages;
 use crate::app::refill::Backlog;
@@ -67,13 +75,16 @@ use crate::config::settings::Settings;
 use crate::delivery::network::Network;
 use crate::flow::budget::Budget;
 use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
 use crate::ledger;
 use crate::ledger::Ledger;
+use crate::ledger::replayed::Replayed;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
 use crate::source::hold::Hold;
 use crate::source::status::StatusHandle;
 use crate::source::wire::feedback::LetGo;
+use crate::store::books::Entry;
 use crate::task::Tasks;
 use crate::telemetry::metrics::Metrics;
 
@@ -153,24 +164,34 @@ impl App {
         self.tasks.run(self.settings.grace).await
     }
 
-    /// Ends when all stages run. May be dropped at any time: stages that have started then end.
-    async fn begin(&mut self) -> anyhow::Result<()> {
-        let Self { settings, handles, tasks, .. } = self;
-        prepare(settings, self.accept_gap).await?;
-        let (writable_in, writable) = watch::channel(true);
-        let cuts = Cuts::default();
-        let budget = Budget::new(settings.memory.queued_bytes);
+    /// Waits for the slot.
+    async fn attach(
+        &self,
+        cuts: &Cuts,
+        budget: &Budget,
+        writable: &watch::Receiver<bool>,
+    ) -> anyhow::Result<Attached> {
         let reader = Reader {
             budget: budget.clone(),
-            settings: settings.clone(),
-            handles: handles.clone(),
+            settings: self.settings.clone(),
+            handles: self.handles.clone(),
             confirmed: self.confirmed.subscribe(),
             writable: writable.clone(),
-            stop: tasks.stop_token(),
+            stop: self.tasks.stop_token(),
             cuts: cuts.clone(),
             main: Handle::current(),
         };
-        let mut attached = standby::attach(&reader).await?;
+        standby::attach(&reader).await
+    }
+
+    /// Ends when all stages run. May be dropped at any time: stages that have started then end.
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        prepare(&self.settings, self.accept_gap).await?;
+        let (writable_in, writable) = watch::channel(true);
+        let cuts = Cuts::default();
+        let budget = Budget::new(self.settings.memory.queued_bytes);
+        let mut attached = self.attach(&cuts, &budget, &writable).await?;
+        let Self { settings, handles, tasks, .. } = self;
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
         let taken = state::take(settings, &attached.identity, self.accept_gap, writable_in).await?;
@@ -185,9 +206,10 @@ impl App {
         let common = Common {
             network: Network::system(),
             handles: handles.clone(),
-            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget)),
+            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
             reports: reports_in,
             cuts: cuts.clone(),
+            share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
         };
         let (ways, edits, turns) = Ways::open();
         let starts = settings.endpoints.iter().map(Start::of_file).collect();
@@ -196,12 +218,22 @@ impl App {
         let fleet = Fleet::start(common, ways, rules, is_pushing, starts, &taken.backlog);
         let (fleet, orders) = fleet.await?;
         let roster = orders.roster();
-        taken.show(&roster);
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
         drop(self.fleet.set(orders)); // there is no other
-        let ledger =
-            ledger(settings, handles, self.confirmed.clone(), taken.confirmed, taken.writer);
+        let (settled_in, settled) = watch::channel(None);
+        let published = Published {
+            confirmed: self.confirmed.clone(),
+            stored: taken.confirmed,
+            settled: settled_in,
+        };
+        // Without a pause between the two: a scrape has to find both.
+        taken.show(&roster);
+        let seen = taken.seen;
+        let epoch = taken.holding.epoch();
+        let caution = Caution::new(&taken.writer, taken.past, taken.marks, settled);
+        resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
+        let ledger = ledger(settings, handles, published, &roster, (taken.writer, taken.books));
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         let keep_books = async move {
             tokio::select! {
@@ -213,8 +245,8 @@ impl App {
             Ok(())
         };
         tasks.spawn("the ledger", cuts.clone().unless_failed(keep_books));
-        let (epoch, seen) = (taken.epoch, taken.seen);
-        let stages = Stages { turns, opened: opened_in, ledger_ended, epoch, seen, ahead, parked };
+        let stages =
+            Stages { turns, opened: opened_in, ledger_ended, epoch, seen, ahead, parked, caution };
         attached.begin(stages);
         tasks.spawn("the source", cuts.clone().unless_failed(attached.ended()));
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
@@ -240,6 +272,10 @@ struct Handles {
     /// From the source and the fence to the lanes.
     hold: Hold,
     metrics: Metrics,
+    /// From the ledger to the resender.
+    replayed: Replayed,
+    /// From the HTTP surface to the resender: somebody has asked.
+    asked: Arc<Notify>,
 }
 
 impl Handles {
@@ -250,6 +286,8 @@ impl Handles {
             status: StatusHandle::default(),
             let_go: LetGo::default(),
             hold: Hold::new(settings.postgres.wal_sender_timeout),
+            replayed: Replayed::default(),
+            asked: Arc::new(Notify::new()),
             metrics: Metrics::new(
                 settings.events.iter().map(|rule| &rule.table),
                 settings.events.iter().map(|rule| &*rule.event_type),
@@ -281,20 +319,32 @@ async fn start_observer(
     Ok(())
 }
 
+/// What the ledger tells the source and the pump.
+struct Published {
+    confirmed: watch::Sender<Lsn>,
+    /// What the state says was confirmed.
+    stored: Lsn,
+    settled: watch::Sender<Option<Position>>,
+}
+
 fn ledger(
     settings: &Settings,
     handles: &Handles,
-    confirmed: watch::Sender<Lsn>,
-    stored: Lsn,
-    writer: Writer,
+    published: Published,
+    roster: &Roster,
+    (writer, books): (Writer, Vec<Entry>),
 ) -> Ledger {
     let terms = ledger::Terms {
         push_log: settings.push_log,
         stats: Arc::clone(&handles.stats),
         clock: handles.clock.clone(),
-        confirmed,
-        stored,
+        confirmed: published.confirmed,
+        stored: published.stored,
+        settled: published.settled,
         writer,
+        shown: roster.0.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
+        books,
+        replayed: handles.replayed.clone(),
     };
     Ledger::new(&handles.metrics, terms)
 }
@@ -306,6 +356,12 @@ fn surface(
     fleet: Arc<OnceLock<Orders>>,
 ) -> Surface {
     let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
+    let office = Office::new(
+        settings.state.clone(),
+        settings.postgres.slot.clone(),
+        Arc::clone(&handles.asked),
+        settings.push_log.bodies,
+    );
     Surface {
         metrics: handles.metrics.clone(),
         stats: Arc::clone(&handles.stats),
@@ -317,5 +373,6 @@ fn surface(
             None => configured.clone(),
         }),
         token: settings.http.token.clone(),
+        office: Arc::new(office),
     }
 }

@@ -14,6 +14,7 @@ pub mod expression;
 mod field;
 mod headers;
 mod interpolate;
+pub mod link;
 mod ocr_wallet;
 mod parking;
 mod payload;
@@ -109,6 +110,7 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
     let source = postgres.as_ref().map(|postgres| &postgres.server);
     let state = postgres::read_state(root.section("state"), source);
     let push_log = service::read_push_log(root.section("push_log"));
+    let dead_letters = service::read_dead_letters(root.section("dead_letters"));
     let http = service::read_http(root.section("http"));
     let user_agent = if root.has("event") { terms::USER_AGENT } else { ocr_wallet::USER_AGENT };
     let webhook = webhook::read(root.section("webhook"), user_agent);
@@ -123,6 +125,7 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
         postgres: postgres?,
         state: state?,
         push_log,
+        dead_letters,
         http,
         enabled,
         events: events?,

@@ -25,6 +25,7 @@ use crate::backoff::Backoff;
 use crate::clock::since_boot;
 use crate::config::settings::Postgres;
 use crate::config::settings::Server;
+use crate::failpoint;
 use crate::flow::budget::Budget;
 use crate::flow::change::Captured;
 use crate::flow::lsn::Lsn;
@@ -410,6 +411,9 @@ impl Stream {
                 self.assembler.learn(relation, &answers.unwrap_or_default());
             }
             (Frame::Data { payload, held, .. }, Some(message)) => {
+                if matches!(message, PgOutput::Begin { .. }) {
+                    failpoint::reached("begin_seen");
+                }
                 let taken = self.assembler.accept(message, &payload, held, captured);
                 taken.map_err(|error| SourceError::Protocol { what: error.to_string() })?;
             }

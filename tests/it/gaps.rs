@@ -1,5 +1,6 @@
 //! Changes that are lost: each cause ends with code 4 and its range, and `--accept-gap` leads out.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+#![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

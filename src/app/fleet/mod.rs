@@ -52,6 +52,7 @@ use crate::queue::gauges::Gauges;
 use crate::queue::sender;
 use crate::queue::sender::LaneControl;
 use crate::queue::sender::LaneSender;
+use crate::queue::sender::ReplaySender;
 use crate::queue::settings::LaneSettings;
 use crate::telemetry::metrics::EndpointMetrics;
 
@@ -125,6 +126,7 @@ struct Member {
     is_leaving: bool,
     control: LaneControl,
     clients: watch::Sender<Arc<Client>>,
+    replays: ReplaySender,
     gauges: Arc<Gauges>,
     metrics: EndpointMetrics,
 }
@@ -326,9 +328,10 @@ impl Fleet {
         let (lane, run) = lanes::lane(index, &endpoint, standing, current, &self.common);
         self.lanes.spawn(async move { (index, run.await) });
         let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
-        let (control, gauges) = (lane.control(), lane.gauges());
+        let (control, gauges, replays) = (lane.control(), lane.gauges(), lane.replays());
         let is_leaving = false;
-        let member = Member { endpoint, origin, is_leaving, control, clients, gauges, metrics };
+        let member =
+            Member { endpoint, origin, is_leaving, control, clients, replays, gauges, metrics };
         self.members.insert(index, member);
         (index, lane)
     }
@@ -374,9 +377,7 @@ impl Fleet {
         closed: Vec<EndpointIndex>,
     ) -> (Turn, oneshot::Receiver<()>) {
         let taker = |(index, member): (_, &Member)| (index, Arc::clone(&member.endpoint));
-        let counted = |(index, member): (_, &Member)| {
-            (index, Arc::clone(&member.endpoint.name), member.metrics.clone())
-        };
+        let counted = |(index, member): (_, &Member)| (index, Arc::clone(&member.endpoint.name));
         let (taken_in, taken) = oneshot::channel();
         let turn = Turn {
             edition: self.edition,
@@ -407,6 +408,7 @@ impl Fleet {
             origin: member.origin,
             is_leaving: member.is_leaving,
             client: Arc::clone(&member.clients.borrow()),
+            replays: member.replays.clone(),
             gauges: Arc::clone(&member.gauges),
             metrics: member.metrics.clone(),
         };

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::expression::Expression;
+use crate::config::link::Link;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;
@@ -109,6 +110,7 @@ pub(crate) fn endpoint(events: &str) -> Endpoint {
         parking: Parking::default(),
         answers: AnswerRule::default(),
         addresses: AddressPolicy::Operator,
+        link: Link::default(),
         response_limit: 0,
     }
 }
@@ -350,8 +352,8 @@ fn an_id_depends_on_the_change_and_not_on_the_rules_around_it() {
     });
     assert_eq!(ids[1].1, event(&mine, &insert()).id);
     assert_ne!(ids[0].1, ids[1].1);
-    assert_eq!(router.endpoints(RuleIndex(0)), []);
-    assert_eq!(router.endpoints(RuleIndex(1)), [EndpointIndex(0)]);
+    assert_eq!(*router.endpoints(RuleIndex(0)), []);
+    assert_eq!(*router.endpoints(RuleIndex(1)), [EndpointIndex(0)]);
 }
 
 fn when(source: &str) -> Option<Filter> {
@@ -509,5 +511,5 @@ fn an_endpoint_gets_what_its_filter_is_true_for() {
     });
     assert_eq!(to, [EndpointIndex(1), EndpointIndex(2)]);
     let all = [EndpointIndex(0), EndpointIndex(1), EndpointIndex(2)];
-    assert_eq!(router.endpoints(RuleIndex(0)), all);
+    assert_eq!(*router.endpoints(RuleIndex(0)), all);
 }
