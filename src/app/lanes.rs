@@ -49,8 +49,7 @@ pub(crate) fn share_bytes(queued_bytes: usize, lanes: usize) -> usize {
 pub(crate) fn client(endpoint: &Endpoint, common: &Common) -> anyhow::Result<Arc<Client>> {
     let client = Client::new(endpoint, &common.network);
     let client = client.with_context(|| format!("cannot build endpoint {}", endpoint.name))?;
-    let hold = common.handles.hold.clone();
-    Ok(Arc::new(client.gated(Arc::new(move || hold.is_open()))))
+    Ok(Arc::new(client))
 }
 
 /// Makes a lane: where its events go in, and the task that is to be run. Each attempt is made by

@@ -204,7 +204,7 @@ impl App {
         let (ended_in, ledger_ended) = oneshot::channel();
         let slot = settings.postgres.slot.clone();
         let common = Common {
-            network: Network::system(),
+            network: Network::system().gated(handles.hold.may_send()),
             handles: handles.clone(),
             backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
             reports: reports_in,

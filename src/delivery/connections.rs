@@ -33,10 +33,10 @@ use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
+use crate::delivery::body::Outgoing;
 use crate::delivery::dial::DialError;
 use crate::delivery::dial::Dialer;
 use crate::delivery::dial::Stream;
-use crate::delivery::gate::Gated;
 use crate::delivery::multiplexed::Multiplexed;
 use crate::delivery::multiplexed::Ready;
 
@@ -88,7 +88,7 @@ pub(crate) enum Carrier {
 
 /// A connection, in use or idle.
 pub(crate) struct Connection {
-    sender: http1::SendRequest<Gated>,
+    sender: http1::SendRequest<Outgoing>,
     driver: Pin<Box<Driver>>,
     /// The driver has ended, and so has the connection.
     is_over: bool,
@@ -96,10 +96,10 @@ pub(crate) struct Connection {
 }
 
 /// A request that got no response, and is given back if nothing of it was sent.
-type Failed = TrySendError<Request<Gated>>;
+type Failed = TrySendError<Request<Outgoing>>;
 
 /// What moves the bytes.
-type Driver = http1::Connection<TokioIo<Box<dyn Stream>>, Gated>;
+type Driver = http1::Connection<TokioIo<Box<dyn Stream>>, Outgoing>;
 
 impl Connections {
     pub(crate) fn new(dialer: Dialer, shared: Option<Shared>) -> Self {
@@ -110,7 +110,7 @@ impl Connections {
     /// the rest of the response comes only while it is driven.
     pub(crate) async fn send(
         &self,
-        mut request: Request<Gated>,
+        mut request: Request<Outgoing>,
     ) -> Result<(Response<Incoming>, Carrier), Trouble> {
         loop {
             let (connection, was_idle) = match (self.take_idle().await, &self.shared) {
@@ -187,7 +187,7 @@ async fn connect(stream: Box<dyn Stream>) -> Result<Connection, Trouble> {
 
 /// The request, if nothing of it was sent and another connection may do: this one was made for an
 /// earlier request, and closed since.
-fn unsent(mut failed: Failed, was_used: bool) -> Result<Request<Gated>, Trouble> {
+fn unsent(mut failed: Failed, was_used: bool) -> Result<Request<Outgoing>, Trouble> {
     match failed.take_message() {
         Some(unsent) if was_used => Ok(unsent),
         _ => Err(Trouble::Exchange(failed.into_error())),
@@ -200,20 +200,20 @@ impl Shared {
     }
 
     /// In HTTP/2 the target holds the host.
-    fn as_version_2(&self, request: &mut Request<Gated>) {
+    fn as_version_2(&self, request: &mut Request<Outgoing>) {
         *request.uri_mut() = self.absolute.clone();
         request.headers_mut().remove(HOST);
     }
 
-    fn as_version_1(&self, request: &mut Request<Gated>) {
+    fn as_version_1(&self, request: &mut Request<Outgoing>) {
         *request.uri_mut() = self.path.clone();
         request.headers_mut().insert(HOST, self.host.clone());
     }
 
     async fn send(
         &self,
-        mut sender: http2::SendRequest<Gated>,
-        request: Request<Gated>,
+        mut sender: http2::SendRequest<Outgoing>,
+        request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, Failed> {
         // What is not ready has ended, and gives the request back.
         let _ended = sender.ready().await;
@@ -232,7 +232,10 @@ impl Carrier {
 }
 
 impl Connection {
-    async fn send(mut self, request: Request<Gated>) -> Result<(Response<Incoming>, Self), Failed> {
+    async fn send(
+        mut self,
+        request: Request<Outgoing>,
+    ) -> Result<(Response<Incoming>, Self), Failed> {
         let sent = self.sender.try_send_request(request);
         self.drive(sent).await.map(|response| (response, self))
     }

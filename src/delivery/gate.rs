@@ -1,52 +1,42 @@
-//! A body that leaves only while requests may be made.
+//! A socket that writes only while requests may be made.
 //!
-//! A process may be frozen between the look before a step of a request and the step itself. So the
-//! last look is taken where the body is handed to the socket. Without its body a request is none.
+//! A process may be frozen between its last look at whether it may send and the sending itself: in
+//! the middle of a step, or before a connection with a task of its own gets its turn. So the look
+//! is taken again where it counts, immediately before the bytes go to the kernel.
 
-use std::convert::Infallible;
-use std::fmt;
+use std::io;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::Body;
-use http_body::Frame;
-use http_body::SizeHint;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
 use tokio::time::Sleep;
-
-use crate::delivery::body::Outgoing;
 
 /// Says whether requests may be made at this moment. Asked often: it has to be cheap.
 pub type MaySend = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// How often a body that is kept back looks whether it may go on.
+/// How often a write that is kept back looks whether it may go on.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// See the module's header.
-pub(crate) struct Gated {
-    body: Outgoing,
+pub(crate) struct Gated<S> {
+    stream: S,
     may_send: MaySend,
     /// Until the next look.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-impl Gated {
-    pub(crate) fn new(body: Outgoing, may_send: MaySend) -> Self {
-        Self { body, may_send, pause: None }
+impl<S> Gated<S> {
+    pub(crate) fn new(stream: S, may_send: MaySend) -> Self {
+        Self { stream, may_send, pause: None }
     }
-}
 
-impl Body for Gated {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while !(self.may_send)() {
             let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK_EVERY)));
             if pause.as_mut().poll(context).is_pending() {
@@ -54,20 +44,52 @@ impl Body for Gated {
             }
             self.pause = None;
         }
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        Poll::Ready(())
     }
 }
 
-impl fmt::Debug for Gated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gated").finish_non_exhaustive()
+impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.poll_open(context) {
+            Poll::Ready(()) => Pin::new(&mut self.stream).poll_write(context, bytes),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.poll_open(context) {
+            Poll::Ready(()) => Pin::new(&mut self.stream).poll_write_vectored(context, slices),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -30,8 +30,6 @@ use crate::delivery::classify::classify;
 use crate::delivery::connections::Connections;
 use crate::delivery::connections::TIDY_EVERY;
 use crate::delivery::error::DeliveryError;
-use crate::delivery::gate::Gated;
-use crate::delivery::gate::MaySend;
 use crate::delivery::guard::Refusal;
 use crate::delivery::headers;
 use crate::delivery::headers::Ids;
@@ -75,8 +73,6 @@ pub struct Client {
     response_limit: usize,
     /// The URL's host is an address that this endpoint may not reach.
     refusal: Option<Refusal>,
-    /// While it says no, no body leaves.
-    may_send: MaySend,
 }
 
 impl Client {
@@ -117,14 +113,7 @@ impl Client {
             timeout: endpoint.timeout,
             response_limit: endpoint.response_limit,
             refusal: site.refusal,
-            may_send: Arc::new(|| true),
         })
-    }
-
-    /// The same, sending only while `may_send` says so.
-    #[must_use]
-    pub fn gated(self, may_send: MaySend) -> Self {
-        Self { may_send, ..self }
     }
 
     /// Makes one request for the lease and judges what comes back. `now` is the time of the
@@ -205,7 +194,7 @@ impl Client {
             headers.insert(header::AUTHORIZATION, token.header.clone());
         }
         *shown = headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES);
-        let mut request = Request::new(Gated::new(body, Arc::clone(&self.may_send)));
+        let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();
         *request.headers_mut() = headers;

@@ -17,10 +17,10 @@ use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use tokio::task::JoinSet;
 
+use crate::delivery::body::Outgoing;
 use crate::delivery::connections::Trouble;
 use crate::delivery::dial::Dialer;
 use crate::delivery::dial::Stream;
-use crate::delivery::gate::Gated;
 
 /// While requests are in flight, the peer is asked whether it is there, and given as long to answer:
 /// otherwise a connection that has died would be noticed by all their deadlines only.
@@ -36,14 +36,14 @@ const HEADERS_MAX_BYTES: u32 = 256 * 1024;
 /// What a request waits for before it can be sent.
 pub(crate) enum Ready {
     /// `is_new`: this request made it.
-    Multiplexed { sender: SendRequest<Gated>, is_new: bool },
+    Multiplexed { sender: SendRequest<Outgoing>, is_new: bool },
     /// The peer speaks HTTP/1.1 only.
     Alone(Box<dyn Stream>),
 }
 
 #[derive(Default)]
 pub(crate) struct Multiplexed {
-    current: tokio::sync::Mutex<Option<SendRequest<Gated>>>,
+    current: tokio::sync::Mutex<Option<SendRequest<Outgoing>>>,
     tasks: Arc<Mutex<JoinSet<()>>>,
 }
 

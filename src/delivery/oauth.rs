@@ -30,7 +30,6 @@ use crate::config::settings::OAuth2;
 use crate::delivery::body::Outgoing;
 use crate::delivery::classify::classify;
 use crate::delivery::connections::Connections;
-use crate::delivery::gate::Gated;
 use crate::delivery::guard::Refusal;
 use crate::delivery::reply::Seen;
 use crate::delivery::site::Site;
@@ -151,9 +150,7 @@ impl Tokens {
             return Err(Failure { class: FailureClass::Refused, detail });
         }
         let asked = Instant::now();
-        // A token is no delivery: it may be asked for at any time.
-        let form = Gated::new(Outgoing::Whole(self.form.clone()), Arc::new(|| true));
-        let mut request = Request::new(form);
+        let mut request = Request::new(Outgoing::Whole(self.form.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();
         *request.headers_mut() = self.headers.clone();

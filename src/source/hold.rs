@@ -60,6 +60,12 @@ impl Hold {
         micros(since_boot()) < self.shared.until.load(Ordering::Relaxed)
     }
 
+    /// [`Self::is_open`] as a function.
+    pub fn may_send(&self) -> Arc<dyn Fn() -> bool + Send + Sync> {
+        let hold = self.clone();
+        Arc::new(move || hold.is_open())
+    }
+
     /// The server's process for our stream; `None` while there is none.
     pub fn server_pid(&self) -> Option<i32> {
         *self.locked()
