@@ -20,6 +20,7 @@
 mod books;
 mod caution;
 mod cuts;
+mod desk;
 pub mod dry_run;
 mod fence;
 mod fleet;
@@ -56,11 +57,14 @@ use crate::api::Surface;
 use crate::api::office::Office;
 use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
+use crate::app::desk::Desk;
+use crate::app::desk::ERRANDS_MAX;
 use crate::app::fence::Fence;
 use crate::app::fleet::Fleet;
 use crate::app::fleet::Orders;
 use crate::app::fleet::Start;
 use crate::app::fleet::Ways;
+use crate::app::fleet::keep::Keep;
 use crate::app::fleet::roster;
 use crate::app::fleet::roster::Roster;
 use crate::app::lanes::Common;
@@ -107,6 +111,7 @@ pub struct App {
     /// There when the slot is ours.
     fleet: Arc<OnceLock<Orders>>,
     accept_gap: bool,
+    desk: api::endpoints::Desk,
     tasks: Tasks,
     address: SocketAddr,
 }
@@ -123,13 +128,13 @@ impl App {
         let mut tasks = Tasks::new();
         let handles = Handles::new(&settings);
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
-        let fleet = Arc::default();
+        let (fleet, desk) = (Arc::default(), api::endpoints::Desk::default());
         let scrape = Arc::new(Scrape::new(Arc::clone(&fleet), &handles, confirmed_out));
-        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet));
+        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet), Arc::clone(&desk));
         let serve = api::serve(listener, surface, tasks.stop_token());
         tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
         tracing::info!(http = %address, "the HTTP surface is up");
-        Ok(Self { settings, handles, confirmed, fleet, accept_gap: false, tasks, address })
+        Ok(Self { settings, handles, confirmed, fleet, desk, accept_gap: false, tasks, address })
     }
 
     /// Goes on where changes are lost, if `accept`, instead of ending with an error.
@@ -212,15 +217,19 @@ impl App {
             share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
         };
         let (ways, edits, turns) = Ways::open();
-        let starts = settings.endpoints.iter().map(Start::of_file).collect();
-        let (rules, is_pushing) = (&settings.events, settings.enabled);
+        let (desk, stored) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
+        let starts = settings.endpoints.iter().map(Start::of_file).chain(stored).collect();
+        let keep = Keep::new(settings.state.clone(), settings.postgres.slot.clone(), taken.epoch);
         // The fleet and its lanes alone hold the way to the ledger.
-        let fleet = Fleet::start(common, ways, rules, is_pushing, starts, &taken.backlog);
+        let fleet = Fleet::start(common, ways, keep, settings, starts, &taken.backlog);
         let (fleet, orders) = fleet.await?;
         let roster = orders.roster();
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
-        drop(self.fleet.set(orders)); // there is no other
+        let (errands_in, errands) = mpsc::channel(ERRANDS_MAX);
+        tasks.spawn("the desk", desk.run(orders.clone(), errands, tasks.stop_token()));
+        // There is one of each.
+        drop((self.fleet.set(orders), self.desk.set(errands_in)));
         let (settled_in, settled) = watch::channel(None);
         let published = Published {
             confirmed: self.confirmed.clone(),
@@ -354,6 +363,7 @@ fn surface(
     handles: &Handles,
     scrape: Arc<Scrape>,
     fleet: Arc<OnceLock<Orders>>,
+    desk: api::endpoints::Desk,
 ) -> Surface {
     let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
     let office = Office::new(
@@ -372,6 +382,7 @@ fn surface(
             Some(fleet) => fleet.roster().view(),
             None => configured.clone(),
         }),
+        desk,
         token: settings.http.token.clone(),
         office: Arc::new(office),
     }

@@ -28,6 +28,8 @@ use crate::store::backlog::Size;
 use crate::store::books;
 use crate::store::books::Entry;
 use crate::store::dead_letters;
+use crate::store::endpoints;
+use crate::store::endpoints::StoredEndpoint;
 use crate::store::migrate;
 use crate::store::progress;
 use crate::store::progress::Holding;
@@ -51,6 +53,10 @@ pub(crate) struct Taken {
     pub(crate) ahead: Vec<(Arc<str>, EventId)>,
     /// Dead letters that are kept, by endpoint.
     pub(crate) letters: Vec<(Arc<str>, u64)>,
+    /// Endpoints that were made at run time.
+    pub(crate) stored: Vec<StoredEndpoint>,
+    /// The right to write, as a number.
+    pub(crate) epoch: i64,
     /// What the backlog holds, by endpoint.
     pub(crate) backlog: HashMap<Arc<str>, Standing>,
     /// How the runs before have ended, and a session for marks if they have crashed.
@@ -148,6 +154,8 @@ pub(crate) async fn take(
     };
     let sizes = backlog::sizes(&session.client, slot).await?;
     let backlog = sizes.into_iter().map(standing).collect();
+    let stored = endpoints::load(&session.client, slot).await?;
+    let epoch = holding.epoch();
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let books = books::load(&session.client, slot).await?;
     let past = runs::started(&mut session.client, &holding, progress.settled).await?;
@@ -163,9 +171,11 @@ pub(crate) async fn take(
         confirmed,
         publication,
         holding,
+        epoch,
         seen: progress.settled,
         ahead,
         letters,
+        stored,
         backlog,
         past,
         marks,

@@ -4,6 +4,7 @@ mod catalog;
 mod contracts;
 mod crash;
 mod decode;
+mod endpoints;
 mod endurance;
 mod gaps;
 mod http_manners;
