@@ -197,3 +197,92 @@ pub fn judge(settings: &Postgres, progress: &Progress, seen: &Seen<'_>) -> Vec<R
     }
     gaps
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::Server;
+    use crate::config::settings::Tls;
+    use crate::flow::lsn::Position;
+    use crate::flow::time::Timestamp;
+    use crate::store::progress::Lineage;
+
+    fn lsn(raw: u64) -> Lsn {
+        Lsn::from_raw(raw)
+    }
+
+    /// Causes for a state at 100 on timeline 2 of system 7, with publication 16.
+    fn found(change: impl FnOnce(&mut SystemIdentity, &mut Seen<'_>)) -> Vec<String> {
+        let settings = Postgres {
+            server: Server { params: "host=db".parse().unwrap(), tls: Tls::default() },
+            slot: String::from("walhook"),
+            publication: String::from("walhook"),
+            wal_sender_timeout: std::time::Duration::from_secs(6),
+        };
+        let progress = Progress {
+            lineage: Some(Lineage { system: 7, timeline: 2, publications: vec![16] }),
+            settled: Some(Position { commit: lsn(90), ordinal: 0 }),
+            confirmed: Some(lsn(100)),
+            epoch: 1,
+            holder: String::new(),
+            held_since: Timestamp::from_micros(0),
+            updated_at: Timestamp::from_micros(0),
+        };
+        let mut identity =
+            SystemIdentity { system: 7, timeline: 2, wal_end: lsn(200), database: String::new() };
+        let mut slot = Slot::from_row("walhook", |_| None);
+        slot.confirmed = Some(lsn(100));
+        let copy = identity.clone();
+        let mut seen = Seen {
+            identity: &copy,
+            wal_end: lsn(200),
+            history: Vec::new(),
+            slot: Some(slot),
+            is_still: true,
+            publication: Some(16),
+        };
+        change(&mut identity, &mut seen);
+        let seen = Seen { identity: &identity, ..seen };
+        judge(&settings, &progress, &seen).iter().map(Refusal::what).collect()
+    }
+
+    fn confirmed(seen: &mut Seen<'_>, at: u64) {
+        seen.slot.as_mut().unwrap().confirmed = Some(lsn(at));
+    }
+
+    #[test]
+    fn only_what_does_not_meet_the_state_is_a_gap() {
+        let end = |at| TimelineEnd { timeline: 2, at: lsn(at) };
+        assert!(found(|_, _| {}).is_empty());
+        assert!(found(|_, seen| confirmed(seen, 50)).is_empty(), "moved back by a crash");
+        assert_eq!(found(|_, seen| confirmed(seen, 101)).len(), 1, "made again");
+        let running = found(|_, seen| {
+            confirmed(seen, 150);
+            seen.slot.as_mut().unwrap().active_pid = Some(1);
+            seen.is_still = false;
+        });
+        assert!(running.is_empty(), "another walhook moves it");
+        let promoted = found(|identity, seen| {
+            identity.timeline = 3;
+            seen.history = vec![end(100)];
+        });
+        assert!(promoted.is_empty(), "a failover that lost nothing: {promoted:?}");
+        let forked = found(|identity, seen| {
+            identity.timeline = 3;
+            seen.history = vec![end(99)];
+        });
+        assert!(forked.concat().contains("timeline 3"), "{forked:?}");
+        assert_eq!(found(|identity, _| identity.timeline = 1).len(), 1, "an older server");
+        let behind = found(|_, seen| seen.wal_end = lsn(99));
+        assert!(behind.concat().contains("0/63"), "{behind:?}");
+        let gone = found(|_, seen| seen.slot = None);
+        assert_eq!(gone, ["slot walhook was dropped: changes between 0/64 and 0/C8 are lost"]);
+        assert_eq!(found(|_, seen| seen.publication = Some(17)).len(), 1);
+        assert_eq!(found(|_, seen| seen.publication = None).len(), 1);
+        let other = found(|identity, seen| {
+            identity.system = 8;
+            seen.slot = None;
+        });
+        assert!(matches!(other.as_slice(), [one] if one.contains("another database system")));
+    }
+}
