@@ -22,7 +22,9 @@ mod caution;
 mod cuts;
 mod desk;
 pub mod dry_run;
+mod fence;
 mod fleet;
+mod gaps;
 mod lanes;
 mod observe;
 mod old_rows;
@@ -57,6 +59,7 @@ use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
 use crate::app::desk::Desk;
 use crate::app::desk::ERRANDS_MAX;
+use crate::app::fence::Fence;
 use crate::app::fleet::Fleet;
 use crate::app::fleet::Orders;
 use crate::app::fleet::Start;
@@ -66,6 +69,7 @@ use crate::app::fleet::roster;
 use crate::app::fleet::roster::Roster;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
+use crate::app::reader::Attached;
 use crate::app::reader::Reader;
 use crate::app::reader::Stages;
 use crate::app::refill::Backlog;
@@ -81,6 +85,7 @@ use crate::ledger::Ledger;
 use crate::ledger::replayed::Replayed;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
+use crate::source::hold::Hold;
 use crate::source::status::StatusHandle;
 use crate::source::wire::feedback::LetGo;
 use crate::store::books::Entry;
@@ -105,6 +110,7 @@ pub struct App {
     confirmed: watch::Sender<Lsn>,
     /// There when the slot is ours.
     fleet: Arc<OnceLock<Orders>>,
+    accept_gap: bool,
     desk: api::endpoints::Desk,
     tasks: Tasks,
     address: SocketAddr,
@@ -128,7 +134,13 @@ impl App {
         let serve = api::serve(listener, surface, tasks.stop_token());
         tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
         tracing::info!(http = %address, "the HTTP surface is up");
-        Ok(Self { settings, handles, confirmed, fleet, desk, tasks, address })
+        Ok(Self { settings, handles, confirmed, fleet, desk, accept_gap: false, tasks, address })
+    }
+
+    /// Goes on where changes are lost, if `accept`, instead of ending with an error.
+    #[must_use]
+    pub fn accepting_gap(self, accept: bool) -> Self {
+        Self { accept_gap: accept, ..self }
     }
 
     /// Where the HTTP surface listens.
@@ -157,35 +169,47 @@ impl App {
         self.tasks.run(self.settings.grace).await
     }
 
-    /// Ends when all stages run. May be dropped at any time: stages that have started then end.
-    async fn begin(&mut self) -> anyhow::Result<()> {
-        let Self { settings, handles, tasks, .. } = self;
-        prepare(settings).await?;
-        let (writable_in, writable) = watch::channel(true);
-        let cuts = Cuts::default();
-        let budget = Budget::new(settings.memory.queued_bytes);
+    /// Waits for the slot.
+    async fn attach(
+        &self,
+        cuts: &Cuts,
+        budget: &Budget,
+        writable: &watch::Receiver<bool>,
+    ) -> anyhow::Result<Attached> {
         let reader = Reader {
             budget: budget.clone(),
-            settings: settings.clone(),
-            handles: handles.clone(),
+            settings: self.settings.clone(),
+            handles: self.handles.clone(),
             confirmed: self.confirmed.subscribe(),
             writable: writable.clone(),
-            stop: tasks.stop_token(),
+            stop: self.tasks.stop_token(),
             cuts: cuts.clone(),
             main: Handle::current(),
         };
-        let mut attached = standby::attach(&reader).await?;
+        standby::attach(&reader).await
+    }
+
+    /// Ends when all stages run. May be dropped at any time: stages that have started then end.
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        prepare(&self.settings, self.accept_gap).await?;
+        let (writable_in, writable) = watch::channel(true);
+        let cuts = Cuts::default();
+        let budget = Budget::new(self.settings.memory.queued_bytes);
+        let mut attached = self.attach(&cuts, &budget, &writable).await?;
+        let Self { settings, handles, tasks, .. } = self;
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
-        let taken = state::take(settings, &attached.identity, writable_in).await?;
-        start_observer(settings, handles, tasks).await?;
+        let taken = state::take(settings, &attached.identity, self.accept_gap, writable_in).await?;
+        start_observer(settings, handles, taken.publication, tasks).await?;
+        let fence = Fence::new(settings, handles, cuts.clone());
+        tasks.spawn("the fence", fence.keep(tasks.stop_token()));
 
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
         let slot = settings.postgres.slot.clone();
         let common = Common {
-            network: Network::system(),
+            network: Network::system().gated(handles.hold.may_send()),
             handles: handles.clone(),
             backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
             reports: reports_in,
@@ -207,15 +231,20 @@ impl App {
         // There is one of each.
         drop((self.fleet.set(orders), self.desk.set(errands_in)));
         let (settled_in, settled) = watch::channel(None);
-        let published = Published { confirmed: self.confirmed.clone(), settled: settled_in };
+        let published = Published {
+            confirmed: self.confirmed.clone(),
+            stored: taken.confirmed,
+            settled: settled_in,
+        };
         // Without a pause between the two: a scrape has to find both.
         taken.show(&roster);
         let seen = taken.seen;
+        let epoch = taken.holding.epoch();
         let caution = Caution::new(&taken.writer, taken.past, taken.marks, settled);
         resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
         let ledger = ledger(settings, handles, published, &roster, (taken.writer, taken.books));
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
-        tasks.spawn("the ledger", async move {
+        let keep_books = async move {
             tokio::select! {
                 ended = ledger.run(opened, reports, edits) => ended?,
                 () = patience => {}
@@ -223,11 +252,12 @@ impl App {
             // Nobody listens any more if the source has failed.
             ended_in.send(()).ok();
             Ok(())
-        });
+        };
+        tasks.spawn("the ledger", cuts.clone().unless_failed(keep_books));
         let stages =
-            Stages { turns, opened: opened_in, ledger_ended, seen, ahead, parked, caution };
+            Stages { turns, opened: opened_in, ledger_ended, epoch, seen, ahead, parked, caution };
         attached.begin(stages);
-        tasks.spawn("the source", attached.ended());
+        tasks.spawn("the source", cuts.clone().unless_failed(attached.ended()));
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
         let version = env!("CARGO_PKG_VERSION");
         tracing::info!(http = %self.address, version, "walhook is running");
@@ -246,8 +276,10 @@ struct Handles {
     clock: DatabaseClock,
     stats: Arc<Stats>,
     status: StatusHandle,
-    /// From the observer to the source.
+    /// To the source.
     let_go: LetGo,
+    /// From the source and the fence to the lanes.
+    hold: Hold,
     metrics: Metrics,
     /// From the ledger to the resender.
     replayed: Replayed,
@@ -262,6 +294,7 @@ impl Handles {
             stats: Arc::new(Stats::default()),
             status: StatusHandle::default(),
             let_go: LetGo::default(),
+            hold: Hold::new(settings.postgres.wal_sender_timeout),
             replayed: Replayed::default(),
             asked: Arc::new(Notify::new()),
             metrics: Metrics::new(
@@ -277,28 +310,29 @@ impl Handles {
 async fn start_observer(
     settings: &Settings,
     handles: &Handles,
+    publication: Option<u32>,
     tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
     let observer = Observer {
         settings: settings.postgres.clone(),
         clock: handles.clock.clone(),
         status: handles.status.clone(),
-        let_go: handles.let_go.clone(),
         metrics: handles.metrics.replication(),
+        publication,
+        tables: settings.events.iter().map(|rule| rule.table.clone()).collect(),
     };
     let mut session = None;
     observer.observe(&mut session).await.context("cannot ask PostgreSQL for the time")?;
     let stop = tasks.stop_token();
-    tasks.spawn("the observer", async move {
-        observer.run(session, stop).await;
-        Ok(())
-    });
+    tasks.spawn("the observer", async move { Ok(observer.run(session, stop).await?) });
     Ok(())
 }
 
 /// What the ledger tells the source and the pump.
 struct Published {
     confirmed: watch::Sender<Lsn>,
+    /// What the state says was confirmed.
+    stored: Lsn,
     settled: watch::Sender<Option<Position>>,
 }
 
@@ -314,6 +348,7 @@ fn ledger(
         stats: Arc::clone(&handles.stats),
         clock: handles.clock.clone(),
         confirmed: published.confirmed,
+        stored: published.stored,
         settled: published.settled,
         writer,
         shown: roster.0.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),

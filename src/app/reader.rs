@@ -23,6 +23,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::Opened;
+use crate::source::stream::Claim;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
 use crate::source::stream::Terms;
@@ -48,6 +49,7 @@ pub(crate) struct Stages {
     pub(crate) opened: mpsc::Sender<Vec<Opened>>,
     /// The ledger has ended: all is committed.
     pub(crate) ledger_ended: oneshot::Receiver<()>,
+    pub(crate) epoch: i64,
     pub(crate) seen: Option<Position>,
     pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
     /// The newest change of which something is parked.
@@ -120,6 +122,7 @@ impl Reader {
             confirmed,
             writable,
             let_go: handles.let_go.clone(),
+            hold: handles.hold.clone(),
             feedback_on: main,
         };
         let mut source = tokio::select! {
@@ -134,7 +137,9 @@ impl Reader {
         // Nobody takes anything before the first turn.
         let router = Router::new(system, &settings.events, &[]);
         let books = Books::new(&handles.metrics, &settings.events);
-        let Stages { mut turns, opened, ledger_ended, seen, ahead, parked, caution } = stages;
+        let Stages { mut turns, opened, ledger_ended, epoch, seen, ahead, parked, caution } =
+            stages;
+        source.claim(Claim { state: settings.state.clone(), epoch });
         let Some(first) = turns.recv().await else { return Ok(()) };
         let pump = Pump::new(router, books, handles.clock.clone(), budget, turns, opened);
         let mut pump = pump.resumed(seen, ahead, parked).cautious(caution);

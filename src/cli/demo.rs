@@ -99,7 +99,7 @@ impl Demo {
         let settings = settings(&url, &receiver)?;
         let session = store::connect(&settings.postgres.server).await?;
         session.client.batch_execute(TABLE).await.context("cannot make the demo's table")?;
-        prepare(&settings).await?;
+        prepare(&settings, false).await?;
 
         let (to_screen, received) = mpsc::channel(RECEIVED_MAX);
         let stop = CancellationToken::new();

@@ -59,7 +59,14 @@ pub const APPLICATION_NAME: &str = "walhook";
 pub struct Session {
     pub client: Client,
     /// The task that moves the bytes; dropped, and so aborted, together with the client.
-    _connection: JoinSet<()>,
+    connection: JoinSet<()>,
+}
+
+impl Session {
+    /// Waits until the connection has ended, from whichever side.
+    pub async fn ended(&mut self) {
+        self.connection.join_next().await;
+    }
 }
 
 /// Opens a plain SQL session in time zone UTC.
@@ -105,5 +112,5 @@ async fn log_in(
         );
         dial::check_attrs(attrs, read_only, &at)?;
     }
-    Ok(Session { client, _connection: running })
+    Ok(Session { client, connection: running })
 }
