@@ -26,6 +26,11 @@ impl Problem {
     pub(crate) fn with(self, name: &'static str, value: Value) -> Self {
         Self { more: Some((name, value)), ..self }
     }
+
+    #[cfg(test)]
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
 }
 
 impl IntoResponse for Problem {

@@ -20,6 +20,7 @@
 mod books;
 mod cuts;
 mod desk;
+pub mod dry_run;
 mod fleet;
 mod lanes;
 mod observe;
@@ -28,6 +29,8 @@ mod prepare;
 mod pump;
 mod reader;
 mod refill;
+mod replay;
+mod resend;
 mod scrape;
 mod standby;
 mod state;
@@ -40,6 +43,7 @@ use std::sync::OnceLock;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -47,6 +51,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::api::Surface;
+use crate::api::office::Office;
 use crate::app::cuts::Cuts;
 use crate::app::desk::Desk;
 use crate::app::desk::ERRANDS_MAX;
@@ -69,6 +74,7 @@ use crate::flow::budget::Budget;
 use crate::flow::lsn::Lsn;
 use crate::ledger;
 use crate::ledger::Ledger;
+use crate::ledger::replayed::Replayed;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
 use crate::source::status::StatusHandle;
@@ -176,14 +182,18 @@ impl App {
         let common = Common {
             network: Network::system(),
             handles: handles.clone(),
-            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget)),
+            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
             reports: reports_in,
             cuts: cuts.clone(),
         };
         let (ways, edits, turns) = Ways::open();
         let (desk, stored) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
         let starts = settings.endpoints.iter().map(Start::of_file).chain(stored).collect();
-        let keep = Keep::new(settings.state.clone(), settings.postgres.slot.clone(), taken.epoch);
+        let keep = Keep::new(
+            settings.state.clone(),
+            settings.postgres.slot.clone(),
+            taken.holding.epoch(),
+        );
         // The fleet and its lanes alone hold the way to the ledger.
         let fleet = Fleet::start(common, ways, keep, settings, starts, &taken.backlog);
         let (fleet, orders) = fleet.await?;
@@ -195,6 +205,7 @@ impl App {
         tasks.spawn("the desk", desk.run(orders.clone(), errands, tasks.stop_token()));
         // There is one of each.
         drop((self.fleet.set(orders), self.desk.set(errands_in)));
+        resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
         let ledger = ledger(settings, handles, self.confirmed.clone(), taken.writer);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         tasks.spawn("the ledger", async move {
@@ -231,6 +242,10 @@ struct Handles {
     /// From the observer to the source.
     let_go: LetGo,
     metrics: Metrics,
+    /// From the ledger to the resender.
+    replayed: Replayed,
+    /// From the HTTP surface to the resender: somebody has asked.
+    asked: Arc<Notify>,
 }
 
 impl Handles {
@@ -240,6 +255,8 @@ impl Handles {
             stats: Arc::new(Stats::default()),
             status: StatusHandle::default(),
             let_go: LetGo::default(),
+            replayed: Replayed::default(),
+            asked: Arc::new(Notify::new()),
             metrics: Metrics::new(
                 settings.events.iter().map(|rule| &rule.table),
                 settings.events.iter().map(|rule| &*rule.event_type),
@@ -284,6 +301,7 @@ fn ledger(
         clock: handles.clock.clone(),
         confirmed,
         writer,
+        replayed: handles.replayed.clone(),
     };
     Ledger::new(&handles.metrics, terms)
 }
@@ -296,6 +314,12 @@ fn surface(
     desk: api::endpoints::Desk,
 ) -> Surface {
     let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
+    let office = Office::new(
+        settings.state.clone(),
+        settings.postgres.slot.clone(),
+        Arc::clone(&handles.asked),
+        settings.push_log.bodies,
+    );
     Surface {
         metrics: handles.metrics.clone(),
         stats: Arc::clone(&handles.stats),
@@ -308,5 +332,6 @@ fn surface(
         }),
         desk,
         token: settings.http.token.clone(),
+        office: Arc::new(office),
     }
 }

@@ -1,7 +1,10 @@
 //! Before the start: looks at the server, makes what is missing.
 
+use crate::app::dry_run;
+use crate::app::dry_run::Example;
 use crate::app::old_rows;
 use crate::app::state;
+use crate::clock::host_now;
 use crate::config::settings::Settings;
 use crate::config::settings::Signing;
 use crate::delivery::guard;
@@ -58,14 +61,21 @@ async fn state_refusal(settings: &Settings) -> Result<Option<Refusal>, StateErro
     }
 }
 
-/// Looks at everything that [`prepare`] and the endpoints need. Changes nothing.
+/// Looks at everything that [`prepare`] and the endpoints need, and tries the events on rows that
+/// are there. Changes nothing.
 ///
 /// # Errors
 /// The server cannot be asked at all.
-pub async fn check(settings: &Settings) -> anyhow::Result<Report> {
+pub async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)> {
     let session = store::connect(&settings.postgres.server).await?;
     let mut report = catalog::inspect(&session.client, &Wanted::new(settings)).await?;
     report.findings.extend(old_rows::findings(settings, &session.client).await?);
+    let mut examples = Vec::new();
+    if report.problems().is_empty() {
+        let trials = dry_run::findings(settings, &session.client, host_now()).await?;
+        report.findings.extend(trials.findings);
+        examples = trials.examples;
+    }
     report.findings.push(match state_refusal(settings).await? {
         None => Finding::ok(String::from("state in schema walhook is there, or can be made")),
         Some(refusal) => refusal.into(),
@@ -96,5 +106,5 @@ pub async fn check(settings: &Settings) -> anyhow::Result<Report> {
             ),
         });
     }
-    Ok(report)
+    Ok((report, examples))
 }

@@ -28,12 +28,15 @@ use crate::store::endpoints;
 use crate::store::endpoints::StoredEndpoint;
 use crate::store::migrate;
 use crate::store::progress;
+use crate::store::progress::Holding;
 use crate::store::progress::Lineage;
 use crate::store::state_error::StateError;
 
 /// What the state says when the slot is ours.
 pub(crate) struct Taken {
     pub(crate) writer: Writer,
+    /// For who claims dead letters.
+    pub(crate) holding: Holding,
     /// All changes up to and including this one are settled.
     pub(crate) seen: Option<Position>,
     /// Deliveries beyond it that are settled, too: they come again and are not made again.
@@ -42,8 +45,6 @@ pub(crate) struct Taken {
     pub(crate) letters: Vec<(Arc<str>, u64)>,
     /// Endpoints that were made at run time.
     pub(crate) stored: Vec<StoredEndpoint>,
-    /// The right to write, as a number.
-    pub(crate) epoch: i64,
     /// What the backlog holds, by endpoint.
     pub(crate) backlog: HashMap<Arc<str>, Standing>,
 }
@@ -126,11 +127,10 @@ pub(crate) async fn take(
     let sizes = backlog::sizes(&session.client, slot).await?;
     let backlog = sizes.into_iter().map(standing).collect();
     let stored = endpoints::load(&session.client, slot).await?;
-    let epoch = holding.epoch();
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let days = settings.push_log.retention_days;
-    let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
-    Ok(Taken { writer, seen: progress.settled, ahead, letters, stored, epoch, backlog })
+    let writer = Writer::new(settings.state.clone(), session, holding.clone(), days, writable);
+    Ok(Taken { writer, holding, seen: progress.settled, ahead, letters, stored, backlog })
 }
 
 /// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.

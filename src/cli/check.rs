@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::app::check;
+use crate::app::dry_run::Example;
 use crate::cli::Global;
 use crate::cli::exit::CommandError;
 use crate::cli::exit::Exit;
@@ -23,6 +24,9 @@ pub struct Check {
     /// One JSON object for scripts
     #[arg(long)]
     json: bool,
+    /// Shows a body of each event and payload, rendered from a row of its table
+    #[arg(long)]
+    bodies: bool,
 }
 
 impl Check {
@@ -30,17 +34,32 @@ impl Check {
     /// With the exit code of the gravest problem; the problems are printed.
     pub fn run(self, global: &Global) -> Result<(), CommandError> {
         let settings = global.settings()?;
-        let report = runtime()?.block_on(check(&settings)).map_err(CommandError::of_postgres)?;
+        let (report, mut examples) =
+            runtime()?.block_on(check(&settings)).map_err(CommandError::of_postgres)?;
         let problems = report.problems().len();
+        if !self.bodies {
+            examples.clear();
+        }
         if self.json {
             let findings: Vec<_> = report.findings.iter().map(as_json).collect();
             let sound = problems == 0;
-            let whole = json!({ "sound": sound, "findings": findings, "steps": report.steps });
+            let mut whole = json!({ "sound": sound, "findings": findings, "steps": report.steps });
+            if let (true, Some(members)) = (self.bodies, whole.as_object_mut()) {
+                let bodies = examples.iter().map(example_json).collect();
+                members.insert(String::from("bodies"), bodies);
+            }
             terminal::line(&terminal::json_line(&whole))?;
         } else {
             let colours = Colours::detect();
             for finding in &report.findings {
                 show(finding, colours)?;
+            }
+            for example in &examples {
+                let to = example.sample.endpoints.join(", ");
+                let to = if to.is_empty() { to } else { format!(" to {to}") };
+                let head = format!("{}{to}", example.event);
+                terminal::line(&format!("  {} {head}", colours.faint("body")))?;
+                terminal::line(&format!("         {}", terminal::visible(&example.sample.body)))?;
             }
             for step in &report.steps {
                 terminal::line(&format!(
@@ -61,6 +80,11 @@ impl Check {
             }
         }
     }
+}
+
+fn example_json(example: &Example) -> serde_json::Value {
+    let endpoints: Vec<&str> = example.sample.endpoints.iter().map(|name| &**name).collect();
+    json!({ "event": &*example.event, "endpoints": endpoints, "body": example.sample.body })
 }
 
 fn show(finding: &Finding, colours: Colours) -> std::io::Result<()> {

@@ -4,11 +4,13 @@ use crate::config::answers;
 use crate::config::event;
 use crate::config::field::Field;
 use crate::config::headers;
+use crate::config::link;
 use crate::config::parking;
 use crate::config::payload;
 use crate::config::reader::Section;
 use crate::config::reader::listed;
 use crate::config::reader::nearest;
+use crate::config::secret::Secret;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Glob;
@@ -61,6 +63,7 @@ pub(super) fn read(
     let filter = section.read("when", event::when);
     let payload = payload::read(&mut section);
     let auth = section.read("auth", headers::read_auth);
+    let link = link::read(&mut section, url.as_ref().map(Secret::reveal));
     read_terms(&mut section, &mut terms);
     signing::check_headers(&section, &terms);
     if section.has("signing") && terms.secrets.is_empty() && !section.has("secret") {
@@ -76,7 +79,7 @@ pub(super) fn read(
     }
     section.finish_knowing(&NAMES_IN_WEBHOOK);
     let endpoint = terms.endpoint(&name?, url?, events, auth);
-    Some(Endpoint { filter, enabled, payload, ..endpoint })
+    Some(Endpoint { filter, enabled, payload, link, ..endpoint })
 }
 
 /// What is wrong with batches of the events that an endpoint takes, in their own shapes or in

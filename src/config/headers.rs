@@ -12,6 +12,8 @@ use crate::config::field::Field;
 use crate::config::reader::Section;
 use crate::config::secret::Secret;
 use crate::config::settings::Auth;
+use crate::config::settings::OAuth2;
+use crate::config::terms;
 
 /// Hop-by-hop headers (RFC 9110, 7.6.1) and those that frame the message: the HTTP client's own.
 const CONNECTION_HEADERS: [&str; 13] = [
@@ -58,29 +60,31 @@ pub(super) fn merge(headers: &mut HeaderMap, own: HeaderMap) {
     }
 }
 
-/// Reads `auth = { basic | bearer | api_key }`.
+/// Reads `auth = { basic | bearer | api_key | oauth2 }`.
 pub(super) fn read_auth(field: &Field<'_>) -> Option<Auth> {
     let mut section = field.section()?;
     let basic = section.field("basic");
     let bearer = section.field("bearer");
     let api_key = section.field("api_key");
+    let oauth2 = section.field("oauth2");
     section.finish();
-    match (basic, bearer, api_key) {
-        (Some(basic), None, None) => read_basic(basic.section()?),
-        (None, Some(bearer), None) => {
+    match (basic, bearer, api_key, oauth2) {
+        (Some(basic), None, None, None) => read_basic(basic.section()?),
+        (None, Some(bearer), None, None) => {
             let token = bearer.secret()?;
             header_value(&bearer, &token)?;
             Some(Auth::Bearer { token })
         }
-        (None, None, Some(api_key)) => read_api_key(api_key.section()?),
-        _ => field.refuse("must hold exactly one of `basic`, `bearer`, `api_key`"),
+        (None, None, Some(api_key), None) => read_api_key(api_key.section()?),
+        (None, None, None, Some(oauth2)) => read_oauth2(oauth2.section()?),
+        _ => field.refuse("must hold exactly one of `basic`, `bearer`, `api_key`, `oauth2`"),
     }
 }
 
 /// The header that carries the credentials.
 pub(super) fn name_of_auth(auth: &Auth) -> &HeaderName {
     match auth {
-        Auth::Basic { .. } | Auth::Bearer { .. } => &AUTHORIZATION,
+        Auth::Basic { .. } | Auth::Bearer { .. } | Auth::OAuth2(_) => &AUTHORIZATION,
         Auth::ApiKey { header, .. } => header,
     }
 }
@@ -110,6 +114,28 @@ fn read_api_key(mut section: Section<'_>) -> Option<Auth> {
     });
     section.finish();
     Some(Auth::ApiKey { header: header?, value: value? })
+}
+
+fn read_oauth2(mut section: Section<'_>) -> Option<Auth> {
+    let missing = "is missing: give the address that issues tokens";
+    let token_url = section.require("token_url", missing, terms::endpoint_url);
+    let missing = "is missing: give the id that the issuer has for walhook";
+    let client_id = section.require("client_id", missing, Field::string);
+    let client_secret =
+        section.require("client_secret", "is missing: give the secret", Field::secret);
+    let scope = section.read("scope", Field::string);
+    let audience = section.read("audience", Field::string);
+    let places = [("header", false), ("form", true)];
+    let in_form = section.read("credentials", |field| field.one_of(&places)).unwrap_or_default();
+    section.finish();
+    Some(Auth::OAuth2(OAuth2 {
+        token_url: token_url?,
+        client_id: client_id?,
+        client_secret: client_secret?,
+        scope,
+        audience,
+        in_form,
+    }))
 }
 
 pub(super) fn header_name(field: &Field<'_>, text: &str) -> Option<HeaderName> {

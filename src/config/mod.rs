@@ -15,6 +15,7 @@ pub mod expression;
 mod field;
 mod headers;
 mod interpolate;
+pub mod link;
 mod ocr_wallet;
 mod parking;
 mod payload;
@@ -112,6 +113,7 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
     let source = postgres.as_ref().map(|postgres| &postgres.server);
     let (state, keys) = postgres::read_state(root.section("state"), source);
     let push_log = service::read_push_log(root.section("push_log"));
+    let dead_letters = service::read_dead_letters(root.section("dead_letters"));
     let http = service::read_http(root.section("http"));
     let user_agent = if root.has("event") { terms::USER_AGENT } else { ocr_wallet::USER_AGENT };
     let webhook = webhook::read(root.section("webhook"), user_agent);
@@ -127,6 +129,7 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
         postgres: postgres?,
         state: state?,
         push_log,
+        dead_letters,
         http,
         enabled,
         events: events?,

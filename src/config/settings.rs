@@ -16,6 +16,7 @@ use url::Url;
 use crate::config::document::Defaults;
 use crate::config::expression::Expression;
 use crate::config::expression::Names;
+use crate::config::link::Link;
 use crate::config::secret::Secret;
 use crate::config::template;
 use crate::config::template::Node;
@@ -29,6 +30,7 @@ pub struct Settings {
     /// `[state] url`: where walhook keeps its own state; the source database unless told otherwise.
     pub state: Server,
     pub push_log: PushLog,
+    pub dead_letters: DeadLetters,
     pub http: Http,
     /// `[webhook] enabled`: if not, tables are tailed and accounted for, and nothing is pushed.
     pub enabled: bool,
@@ -95,6 +97,15 @@ pub struct PushLog {
     pub body_limit: usize,
     /// Whole days; older partitions are dropped.
     pub retention_days: u32,
+}
+
+/// `[dead_letters]`: what becomes of deliveries that were given up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DeadLetters {
+    /// Whole days; letters that were closed before are removed.
+    pub retention_days: u32,
+    /// Deliveries sent again per second and endpoint; the endpoint's own limits hold as well.
+    pub resend_rate: u32,
 }
 
 /// Of which attempts the request and response bodies are kept.
@@ -302,6 +313,7 @@ pub struct Endpoint {
     pub parking: Parking,
     pub answers: AnswerRule,
     pub addresses: AddressPolicy,
+    pub link: Link,
     /// How much of a response is kept.
     pub response_limit: usize,
 }
@@ -429,9 +441,31 @@ pub enum RetryOn {
 /// How walhook identifies itself to the endpoint.
 #[derive(Clone, Debug)]
 pub enum Auth {
-    Basic { username: String, password: Secret<String> },
-    Bearer { token: Secret<String> },
-    ApiKey { header: http::HeaderName, value: Secret<String> },
+    Basic {
+        username: String,
+        password: Secret<String>,
+    },
+    Bearer {
+        token: Secret<String>,
+    },
+    ApiKey {
+        header: http::HeaderName,
+        value: Secret<String>,
+    },
+    /// A bearer token that is fetched, kept and renewed.
+    OAuth2(OAuth2),
+}
+
+/// OAuth 2.0 client credentials (RFC 6749, 4.4).
+#[derive(Clone, Debug)]
+pub struct OAuth2 {
+    pub token_url: Secret<Url>,
+    pub client_id: String,
+    pub client_secret: Secret<String>,
+    pub scope: Option<String>,
+    pub audience: Option<String>,
+    /// Where the token endpoint wants id and secret: in the form, or in `Authorization: Basic`.
+    pub in_form: bool,
 }
 
 /// When a failed delivery is tried again.

@@ -11,6 +11,7 @@ use http::HeaderValue;
 use url::Url;
 
 use crate::config::field::Field;
+use crate::config::link::Link;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;
@@ -148,6 +149,7 @@ impl Terms {
             parking: self.parking,
             answers: self.answers,
             addresses: AddressPolicy::Operator,
+            link: Link::default(),
             response_limit: self.response_limit,
         }
     }

@@ -1,4 +1,5 @@
-//! How walhook identifies itself: one header per endpoint, made once. Pure.
+//! How walhook identifies itself: one header per endpoint, made once. Pure. Tokens that are fetched
+//! are `oauth`'s.
 
 use std::sync::Arc;
 
@@ -23,14 +24,14 @@ pub(crate) fn of_url(url: &Url) -> Option<Auth> {
     Some(Auth::Basic { username, password: Secret::new(password.unwrap_or_default()) })
 }
 
-/// The header that carries the credentials, marked as sensitive.
+/// The header that carries the credentials, marked as sensitive; `None` if they are fetched first.
 ///
 /// # Errors
 /// The credentials hold characters that the header cannot carry.
 pub(crate) fn header(
     auth: &Auth,
     endpoint: &Arc<str>,
-) -> Result<(HeaderName, HeaderValue), DeliveryError> {
+) -> Result<Option<(HeaderName, HeaderValue)>, DeliveryError> {
     let (name, text, what) = match auth {
         Auth::Basic { username, password } => {
             if username.contains(':') {
@@ -43,11 +44,12 @@ pub(crate) fn header(
             (AUTHORIZATION, format!("Bearer {}", token.reveal()), "the bearer token")
         }
         Auth::ApiKey { header, value } => (header.clone(), value.reveal().clone(), "the API key"),
+        Auth::OAuth2(_) => return Ok(None),
     };
     let mut value = HeaderValue::try_from(text)
         .map_err(|_| DeliveryError::Unprintable { endpoint: Arc::clone(endpoint), what })?;
     value.set_sensitive(true);
-    Ok((name, value))
+    Ok(Some((name, value)))
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -75,7 +77,7 @@ mod tests {
             (api_key, "x-key", "k"),
         ];
         for (auth, expected_name, expected) in cases {
-            let (name, value) = header(&auth, &"crm".into()).unwrap();
+            let (name, value) = header(&auth, &"crm".into()).unwrap().unwrap();
             assert_eq!((name.as_str(), value.to_str().unwrap()), (expected_name, expected));
             assert!(value.is_sensitive(), "case: {expected_name}");
         }
@@ -85,7 +87,7 @@ mod tests {
     fn credentials_of_a_url_are_taken_as_they_were_meant() {
         let header = |url: &str| {
             let auth = of_url(&url.parse().unwrap())?;
-            let (_, value) = header(&auth, &"crm".into()).unwrap();
+            let (_, value) = header(&auth, &"crm".into()).unwrap()?;
             let encoded = value.to_str().unwrap().strip_prefix("Basic ").unwrap().to_owned();
             Some(String::from_utf8(BASE64_STANDARD.decode(encoded).unwrap()).unwrap())
         };

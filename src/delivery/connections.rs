@@ -1,5 +1,5 @@
-//! The HTTP/1.1 connections to one endpoint: made when none is free, kept while they are used, and
-//! driven by the attempts themselves.
+//! The connections to one endpoint. Those of HTTP/1.1 are made when none is free, kept while they
+//! are used, and driven by the attempts themselves; one of HTTP/2 is shared (`multiplexed`).
 //!
 //! ```text
 //! attempt ─ request ─▶ [idle, else dial] ─▶ response ─▶ attempt
@@ -7,8 +7,8 @@
 //!                        └ if it can be used on ┘
 //! ```
 //!
-//! There is no task for a connection and no hand-over between tasks: whoever uses it polls it. An
-//! idle one is not polled, so whether it was closed meanwhile is looked at before it is used, and
+//! There is no task for an HTTP/1.1 connection and no hand-over between tasks: whoever uses it polls
+//! it. An idle one is not polled, so whether it was closed meanwhile is looked at before it is used, and
 //! from time to time.
 
 use std::future::Future;
@@ -21,10 +21,15 @@ use std::sync::PoisonError;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::Request;
 use http::Response;
+use http::Uri;
+use http::header::HOST;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1;
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
@@ -32,6 +37,8 @@ use crate::delivery::body::Outgoing;
 use crate::delivery::dial::DialError;
 use crate::delivery::dial::Dialer;
 use crate::delivery::dial::Stream;
+use crate::delivery::multiplexed::Multiplexed;
+use crate::delivery::multiplexed::Ready;
 
 /// How long an unused connection is kept: less than the 60 s after which common load balancers
 /// close theirs, so that a request seldom meets a connection that is just being closed.
@@ -61,6 +68,22 @@ pub(crate) struct Connections {
     /// The last used one last. Never longer than the number of requests in flight was. Held only to
     /// put one in or take one out, so nobody ever waits for it.
     idle: Mutex<Vec<Connection>>,
+    /// Where HTTP/2 may be spoken.
+    shared: Option<Shared>,
+}
+
+/// HTTP/2 to an endpoint, and how requests name it in either version.
+pub(crate) struct Shared {
+    multiplexed: Multiplexed,
+    path: Uri,
+    absolute: Uri,
+    host: HeaderValue,
+}
+
+/// What carries a response: it comes only while this is driven.
+pub(crate) enum Carrier {
+    Own(Connection),
+    Shared,
 }
 
 /// A connection, in use or idle.
@@ -72,12 +95,15 @@ pub(crate) struct Connection {
     used: Instant,
 }
 
+/// A request that got no response, and is given back if nothing of it was sent.
+type Failed = TrySendError<Request<Outgoing>>;
+
 /// What moves the bytes.
 type Driver = http1::Connection<TokioIo<Box<dyn Stream>>, Outgoing>;
 
 impl Connections {
-    pub(crate) fn new(dialer: Dialer) -> Self {
-        Self { dialer, idle: Mutex::default() }
+    pub(crate) fn new(dialer: Dialer, shared: Option<Shared>) -> Self {
+        Self { dialer, idle: Mutex::default(), shared }
     }
 
     /// Sends a request and waits for its response to begin. The connection is given back with it:
@@ -85,27 +111,39 @@ impl Connections {
     pub(crate) async fn send(
         &self,
         mut request: Request<Outgoing>,
-    ) -> Result<(Response<Incoming>, Connection), Trouble> {
+    ) -> Result<(Response<Incoming>, Carrier), Trouble> {
         loop {
-            let (mut connection, was_idle) = match self.take_idle().await {
-                Some(idle) => (idle, true),
-                None => (self.connect().await?, false),
-            };
-            let sent = connection.sender.try_send_request(request);
-            match connection.drive(sent).await {
-                Ok(response) => return Ok((response, connection)),
-                // Closed while it was idle. The request comes back only if nothing of it was sent,
-                // and then another connection will do.
-                Err(mut failed) => match failed.take_message() {
-                    Some(unsent) if was_idle => request = unsent,
-                    _ => return Err(Trouble::Exchange(failed.into_error())),
+            let (connection, was_idle) = match (self.take_idle().await, &self.shared) {
+                (Some(idle), _) => (idle, true),
+                (None, None) => (
+                    connect(self.dialer.dial().await.map_err(Trouble::Connect)?.stream).await?,
+                    false,
+                ),
+                (None, Some(shared)) => match shared.multiplexed.ready(&self.dialer).await? {
+                    Ready::Alone(stream) => (connect(stream).await?, false),
+                    Ready::Multiplexed { sender, is_new } => {
+                        shared.as_version_2(&mut request);
+                        match shared.send(sender, request).await {
+                            Ok(response) => return Ok((response, Carrier::Shared)),
+                            Err(failed) => request = unsent(failed, !is_new)?,
+                        }
+                        continue;
+                    }
                 },
+            };
+            if let Some(shared) = &self.shared {
+                shared.as_version_1(&mut request);
+            }
+            match connection.send(request).await {
+                Ok((response, connection)) => return Ok((response, Carrier::Own(connection))),
+                Err(failed) => request = unsent(failed, was_idle)?,
             }
         }
     }
 
     /// Keeps a connection for the next request, if it can carry one.
-    pub(crate) async fn keep(&self, mut connection: Connection) {
+    pub(crate) async fn keep(&self, carrier: Carrier) {
+        let Carrier::Own(mut connection) = carrier else { return };
         // The first turn reads the end of the response, the second makes ready for a request.
         if connection.is_usable().await || connection.is_usable().await {
             connection.used = Instant::now();
@@ -133,24 +171,76 @@ impl Connections {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, Trouble> {
-        let stream = self.dialer.dial().await.map_err(Trouble::Connect)?;
-        let mut http = http1::Builder::new();
-        http.max_buf_size(BUFFER_MAX_BYTES).max_headers(HEADERS_MAX);
-        let made = http.handshake(TokioIo::new(stream)).await.map_err(Trouble::Exchange)?;
-        let (sender, driver) = made;
-        Ok(Connection { sender, driver: Box::pin(driver), is_over: false, used: Instant::now() })
-    }
-
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
         // Nothing can panic while it is held; the list is whole in any case.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Connection {
+async fn connect(stream: Box<dyn Stream>) -> Result<Connection, Trouble> {
+    let mut http = http1::Builder::new();
+    http.max_buf_size(BUFFER_MAX_BYTES).max_headers(HEADERS_MAX);
+    let made = http.handshake(TokioIo::new(stream)).await.map_err(Trouble::Exchange)?;
+    let (sender, driver) = made;
+    Ok(Connection { sender, driver: Box::pin(driver), is_over: false, used: Instant::now() })
+}
+
+/// The request, if nothing of it was sent and another connection may do: this one was made for an
+/// earlier request, and closed since.
+fn unsent(mut failed: Failed, was_used: bool) -> Result<Request<Outgoing>, Trouble> {
+    match failed.take_message() {
+        Some(unsent) if was_used => Ok(unsent),
+        _ => Err(Trouble::Exchange(failed.into_error())),
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(path: Uri, absolute: Uri, host: HeaderValue) -> Self {
+        Self { multiplexed: Multiplexed::default(), path, absolute, host }
+    }
+
+    /// In HTTP/2 the target holds the host.
+    fn as_version_2(&self, request: &mut Request<Outgoing>) {
+        *request.uri_mut() = self.absolute.clone();
+        request.headers_mut().remove(HOST);
+    }
+
+    fn as_version_1(&self, request: &mut Request<Outgoing>) {
+        *request.uri_mut() = self.path.clone();
+        request.headers_mut().insert(HOST, self.host.clone());
+    }
+
+    async fn send(
+        &self,
+        mut sender: http2::SendRequest<Outgoing>,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, Failed> {
+        // What is not ready has ended, and gives the request back.
+        let _ended = sender.ready().await;
+        sender.try_send_request(request).await
+    }
+}
+
+impl Carrier {
     /// Waits for `work`, which needs this connection, and keeps it going meanwhile.
     pub(crate) async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        match self {
+            Self::Own(connection) => connection.drive(work).await,
+            Self::Shared => work.await,
+        }
+    }
+}
+
+impl Connection {
+    async fn send(
+        mut self,
+        request: Request<Outgoing>,
+    ) -> Result<(Response<Incoming>, Self), Failed> {
+        let sent = self.sender.try_send_request(request);
+        self.drive(sent).await.map(|response| (response, self))
+    }
+
+    async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Pending if !self.is_over => {

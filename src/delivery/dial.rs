@@ -1,6 +1,5 @@
-//! Makes connections to one endpoint: guarded name, TCP, and TLS where the URL says so.
-//!
-//! What comes out is a stream of bytes; which HTTP is spoken over it is not decided here.
+//! Makes connections to one endpoint: guarded name, TCP, the proxy's tunnel if there is one, and TLS
+//! where the URL says so.
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -9,6 +8,7 @@ use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns;
@@ -22,6 +22,8 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use crate::delivery::network::Guarded;
+use crate::delivery::network::HTTP_2;
+use crate::delivery::tunnel;
 
 /// Probes of a connection on which nothing moves, so that an idle one whose peer is gone is noticed
 /// and one that a firewall would forget is kept.
@@ -38,10 +40,27 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Where an endpoint is, and how to get there.
 pub(crate) struct Dialer {
-    /// Scheme, host and port.
+    /// Scheme, host and port of what is dialled: the endpoint, or its proxy.
     target: Uri,
     tcp: HttpConnector<Names>,
+    tunnel: Option<Tunnel>,
     tls: Option<Tls>,
+    /// Without TLS, what is spoken; with it, what is offered.
+    http2: bool,
+}
+
+/// Through a proxy.
+pub(crate) struct Tunnel {
+    /// Host and port of the endpoint.
+    pub(crate) at: String,
+    /// The credentials for the proxy.
+    pub(crate) authorization: Option<HeaderValue>,
+}
+
+/// A connection, and whether it is one for HTTP/2.
+pub(crate) struct Dialed {
+    pub(crate) stream: Box<dyn Stream>,
+    pub(crate) http2: bool,
 }
 
 /// How an endpoint proves who it is.
@@ -52,9 +71,16 @@ pub(crate) struct Tls {
 }
 
 impl Dialer {
-    /// To the host and port of `target`, over TLS if there is any. Of several addresses, each gets
+    /// To the host and port of `target`, through the tunnel and over TLS if there are any. Of several addresses, each gets
     /// its share of `timeout`.
-    pub(crate) fn new(target: Uri, names: Guarded, tls: Option<Tls>, timeout: Duration) -> Self {
+    pub(crate) fn new(
+        target: Uri,
+        names: Guarded,
+        tunnel: Option<Tunnel>,
+        tls: Option<Tls>,
+        http2: bool,
+        timeout: Duration,
+    ) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(Names(Arc::new(names)));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -62,21 +88,26 @@ impl Dialer {
         tcp.set_keepalive(Some(KEEPALIVE));
         tcp.set_keepalive_interval(Some(KEEPALIVE));
         tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES_MAX));
-        Self { target, tcp, tls }
+        Self { target, tcp, tunnel, tls, http2 }
     }
 
     /// Makes a connection.
     ///
     /// # Errors
     /// The name has no address that may be dialled, nobody answers, or TLS does not come about.
-    pub(crate) async fn dial(&self) -> Result<Box<dyn Stream>, DialError> {
+    pub(crate) async fn dial(&self) -> Result<Dialed, DialError> {
         let mut tcp = self.tcp.clone();
         poll_fn(|cx| tcp.poll_ready(cx)).await?;
-        let tcp = tcp.call(self.target.clone()).await?.into_inner();
-        Ok(match &self.tls {
-            Some(tls) => Box::new(tls.connector.connect(tls.host.clone(), tcp).await?),
-            None => Box::new(tcp),
-        })
+        let mut tcp = tcp.call(self.target.clone()).await?.into_inner();
+        if let Some(Tunnel { at, authorization }) = &self.tunnel {
+            tunnel::open(&mut tcp, at, authorization.as_ref()).await?;
+        }
+        let Some(tls) = &self.tls else {
+            return Ok(Dialed { stream: Box::new(tcp), http2: self.http2 });
+        };
+        let stream = tls.connector.connect(tls.host.clone(), tcp).await?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
+        Ok(Dialed { stream: Box::new(stream), http2 })
     }
 }
 

@@ -118,7 +118,9 @@ pub(crate) fn fixed(endpoint: &Endpoint) -> Result<HeaderMap, DeliveryError> {
         }
     }
     if let Some(auth) = &endpoint.auth {
-        let (header, value) = auth::header(auth, &endpoint.name)?;
+        let Some((header, value)) = auth::header(auth, &endpoint.name)? else {
+            return Ok(headers);
+        };
         if RESERVED.contains(&header) {
             return Err(DeliveryError::ReservedHeader { endpoint: name(), name: header });
         }

@@ -1,51 +1,52 @@
 //! One exchange with an endpoint: the only HTTP client that delivers.
 //!
-//! HTTP/1.1 over kept-alive connections; no redirects, no proxies from the environment, no
-//! decompression: what is sent goes to the address that was judged, and what comes back has the
-//! size that it has. The deadline covers all of it, from name resolution to the response's last
+//! HTTP/1.1 over kept-alive connections, or HTTP/2 where it is asked for; no redirects, no proxies
+//! from the environment, no decompression: what is sent goes to the address that was judged, and
+//! what comes back has the size that it has. The deadline covers all of it, from name resolution to the response's last
 //! byte.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::Method;
 use http::Request;
+use http::StatusCode;
 use http::Uri;
 use http::header;
-use rustls::pki_types::ServerName;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 use tracing::field;
-use url::Host;
-use url::Position;
+use url::Url;
 
+use crate::config::link::Link;
+use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;
+use crate::config::settings::Auth;
 use crate::config::settings::Endpoint;
 use crate::delivery::auth;
 use crate::delivery::body;
 use crate::delivery::classify::classify;
 use crate::delivery::connections::Connections;
 use crate::delivery::connections::TIDY_EVERY;
-use crate::delivery::dial::Dialer;
-use crate::delivery::dial::Tls;
 use crate::delivery::error::DeliveryError;
-use crate::delivery::guard;
 use crate::delivery::guard::Refusal;
 use crate::delivery::headers;
 use crate::delivery::headers::Ids;
 use crate::delivery::judge::judge;
 use crate::delivery::network::Network;
+use crate::delivery::oauth::Token;
+use crate::delivery::oauth::Tokens;
 use crate::delivery::reply::Seen;
 use crate::delivery::sign::Signature;
 use crate::delivery::sign::Signer;
+use crate::delivery::site::Site;
 use crate::flow::lease::Lease;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
+use crate::flow::verdict::Verdict;
 
 /// Headers of a request that are kept for the books.
 const SHOWN_HEADERS_MAX_BYTES: usize = 32 * 1024;
@@ -57,13 +58,14 @@ const JUDGED_BODY_MAX_BYTES: usize = 64 * 1024;
 pub struct Client {
     endpoint: Arc<str>,
     connections: Connections,
-    /// Path and query.
+    /// Path and query; the whole URL where a proxy is to read it.
     path: Uri,
     /// What every request carries, authentication included.
     headers: HeaderMap,
     /// Those of them that the operator wrote.
     own_headers: HeaderMap,
     signer: Option<Signer>,
+    tokens: Option<Tokens>,
     /// Bodies are JSON arrays.
     batched: bool,
     answers: AnswerRule,
@@ -79,40 +81,38 @@ impl Client {
     pub fn new(endpoint: &Endpoint, network: &Network) -> Result<Self, DeliveryError> {
         let name = || Arc::clone(&endpoint.name);
         let url = endpoint.url.reveal();
-        let unusable = || DeliveryError::Url { endpoint: name() };
-        let tls = match (url.scheme(), url.host()) {
-            ("https", Some(host)) => {
-                let host = server_name(host).ok_or_else(unusable)?;
-                Some(Tls { connector: TlsConnector::from(Arc::new(network.tls()?)), host })
-            }
-            ("http", _) => None,
-            _ => return Err(DeliveryError::Scheme { endpoint: name() }),
-        };
         let mut headers = headers::fixed(endpoint)?;
         if let Some(auth) = auth::of_url(url)
             && !headers.contains_key(header::AUTHORIZATION)
         {
-            let (name, value) = auth::header(&auth, &endpoint.name)?;
-            headers.insert(name, value);
+            headers.extend(auth::header(&auth, &endpoint.name)?);
         }
-        let at = &url[Position::BeforeHost..Position::AfterPort];
-        headers.insert(header::HOST, at.parse().map_err(|_| unusable())?);
-        let target: Uri = format!("{}://{at}", url.scheme()).parse().map_err(|_| unusable())?;
-        let path = &url[Position::BeforePath..Position::AfterQuery];
-        let names = network.resolver(endpoint.addresses);
-        let dialer = Dialer::new(target, names, tls, endpoint.timeout);
+        let site = |url: &Url, policy: AddressPolicy, link: &Link| {
+            Site::new(url, policy, link, network, endpoint.timeout, &endpoint.name)
+        };
+        let tokens = match &endpoint.auth {
+            Some(Auth::OAuth2(oauth)) => {
+                let link = Link { http2: false, ..endpoint.link.clone() };
+                let issuer = site(oauth.token_url.reveal(), AddressPolicy::Operator, &link)?;
+                Some(Tokens::new(oauth, issuer, headers.get(header::USER_AGENT)))
+            }
+            _ => None,
+        };
+        let site = site(url, endpoint.addresses, &endpoint.link)?;
+        headers.extend(site.headers);
         Ok(Self {
             endpoint: name(),
-            connections: Connections::new(dialer),
-            path: path.parse().map_err(|_| unusable())?,
+            connections: site.connections,
+            path: site.path,
             headers,
+            tokens,
             own_headers: endpoint.headers.clone(),
             signer: endpoint.signing.as_ref().map(Signer::new),
             batched: endpoint.batch.size.get() > 1,
             answers: endpoint.answers.clone(),
             timeout: endpoint.timeout,
             response_limit: endpoint.response_limit,
-            refusal: guard::check_host(url, endpoint.addresses).err(),
+            refusal: site.refusal,
         })
     }
 
@@ -134,18 +134,21 @@ impl Client {
         let started = Instant::now();
         let mut request_headers = Vec::new();
         let mut seen = Seen::default();
+        let mut token = None;
         let ended = match self.refusal {
             Some(refusal) => {
                 Err(Failure { class: FailureClass::Refused, detail: refusal.to_string() })
             }
             None => {
-                let exchange = self.exchange(lease, now, &mut request_headers, &mut seen);
+                let exchange =
+                    self.exchange(lease, now, &mut request_headers, &mut token, &mut seen);
                 let ended = tokio::time::timeout_at(started + self.timeout, exchange).await;
                 ended.unwrap_or_else(|_| Err(self.overdue()))
             }
         };
         let took = started.elapsed();
-        let (verdict, failure) = judge(seen.reply(ended), &seen.body, &self.answers);
+        let judged = judge(seen.reply(ended), &seen.body, &self.answers);
+        let (verdict, failure) = self.judge_token(token, seen.status, judged);
         let status = seen.status.map(|status| status.as_u16());
         tracing::Span::current().record("status", status);
         tracing::debug!(
@@ -165,14 +168,18 @@ impl Client {
     }
 
     /// The part that the deadline may cut off at any point: what was learnt until then is in
-    /// `shown` and `seen`.
+    /// `shown`, `token` and `seen`.
     async fn exchange(
         &self,
         lease: &Lease,
         now: Timestamp,
         shown: &mut Vec<(String, String)>,
+        token: &mut Option<Token>,
         seen: &mut Seen,
     ) -> Result<(), Failure> {
+        if let Some(tokens) = &self.tokens {
+            *token = Some(tokens.token(now).await?);
+        }
         // A batch that was gathered before the endpoint's settings changed stays one.
         let batched = self.batched || lease.events.len() > 1;
         let ids = Ids::of(lease, batched);
@@ -183,6 +190,9 @@ impl Client {
         let signed = signature.map(Signature::finish).unwrap_or_default();
         headers::shape(&mut headers, &self.own_headers, lease, batched);
         headers::complete(&mut headers, ids, &timestamp, signed);
+        if let Some(token) = token {
+            headers.insert(header::AUTHORIZATION, token.header.clone());
+        }
         *shown = headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES);
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
@@ -209,18 +219,31 @@ impl Client {
         }
     }
 
+    /// What the answer says about the token. A 401 to one that was good before is worth another
+    /// attempt, which gets a new one; to one that never was, it is as final as any.
+    fn judge_token(
+        &self,
+        token: Option<Token>,
+        status: Option<StatusCode>,
+        (verdict, failure): (Verdict, Option<Failure>),
+    ) -> (Verdict, Option<Failure>) {
+        let (Some(tokens), Some(token)) = (&self.tokens, token) else { return (verdict, failure) };
+        match status {
+            Some(StatusCode::UNAUTHORIZED) => match (tokens.discard(&token), &verdict) {
+                (true, Verdict::Dead) => (Verdict::Retry { at_least: None }, failure),
+                _ => (verdict, failure),
+            },
+            Some(_) => {
+                token.prove();
+                (verdict, failure)
+            }
+            None => (verdict, failure),
+        }
+    }
+
     fn overdue(&self) -> Failure {
         let detail = format!("no complete response within {:?}", self.timeout);
         Failure { class: FailureClass::Timeout, detail }
-    }
-}
-
-/// As TLS names it.
-fn server_name(host: Host<&str>) -> Option<ServerName<'static>> {
-    match host {
-        Host::Domain(name) => ServerName::try_from(name.to_owned()).ok(),
-        Host::Ipv4(address) => Some(ServerName::from(IpAddr::V4(address))),
-        Host::Ipv6(address) => Some(ServerName::from(IpAddr::V6(address))),
     }
 }
 

@@ -3,8 +3,10 @@
 //! ```text
 //! queue ─ Lease ─▶ [http] ─ Exchange ─▶ queue, ledger
 //!                    ├ body      the events' bodies as of this attempt, whole or streamed
-//!                    ├ headers   fixed ones, auth, ids, sign
-//!                    ├ connections   made when needed (dial), kept, driven by the attempts
+//!                    ├ headers   fixed ones, auth, ids, sign; a token (oauth)
+//!                    ├ site      where the URL leads, also through a proxy (tunnel)
+//!                    ├ connections   made when needed (dial), kept, driven by the attempts;
+//!                    │               or one that all share (multiplexed)
 //!                    ├ network   guard decides which addresses are dialled; TLS trust
 //!                    └ judge     status or failure (classify) to a verdict
 //! ```
@@ -24,6 +26,10 @@ pub mod guard;
 mod headers;
 pub mod http;
 mod judge;
+mod multiplexed;
 pub mod network;
+mod oauth;
 mod reply;
 mod sign;
+mod site;
+mod tunnel;

@@ -15,10 +15,15 @@ use reqwest::dns::Resolve;
 use reqwest::dns::Resolving;
 use rustls::ClientConfig;
 use rustls::RootCertStore;
+use rustls::sign::SingleCertAndKey;
 
+use crate::config::link::Link;
 use crate::config::settings::AddressPolicy;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::guard;
+
+/// HTTP/2 over TLS, by its name in ALPN (RFC 9113, 3.2).
+pub(crate) const HTTP_2: &[u8] = b"h2";
 
 /// A name did not resolve. The text does not hold the name: it is part of the URL.
 #[derive(Debug, thiserror::Error)]
@@ -53,16 +58,27 @@ impl Network {
         Guarded { inner: Arc::clone(&self.resolver), policy }
     }
 
-    /// TLS 1.2 and 1.3, HTTP/1.1, certificates always verified.
-    pub(crate) fn tls(&self) -> Result<ClientConfig, DeliveryError> {
-        let roots = self.roots()?;
+    /// TLS 1.2 and 1.3, HTTP/1.1 and also HTTP/2 if it is wanted, certificates always verified: by
+    /// the link's own authorities where it has some, else by those of this machine.
+    pub(crate) fn tls(&self, link: &Link) -> Result<ClientConfig, DeliveryError> {
+        let roots = match &link.ca {
+            Some(ca) => Arc::clone(ca),
+            None => self.roots()?,
+        };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(DeliveryError::Tls)?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if let Some(identity) = &link.client {
+            let always = SingleCertAndKey::from(Arc::clone(identity));
+            config.client_auth_cert_resolver = Arc::new(always);
+        }
+        if link.http2 {
+            config.alpn_protocols.push(HTTP_2.to_vec());
+        }
+        config.alpn_protocols.push(b"http/1.1".to_vec());
         Ok(config)
     }
 

@@ -9,6 +9,7 @@
 //! an expression asks for one.
 
 pub mod datum;
+pub mod dry_run;
 mod envelope;
 pub(crate) mod expiry;
 mod image;

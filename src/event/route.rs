@@ -99,7 +99,7 @@ struct Plan {
 
 /// A [`Filter`] against one relation.
 #[derive(Debug)]
-enum Gate {
+pub(crate) enum Gate {
     Open,
     /// The column's index; `None` where the relation has no such column: nothing passes.
     NotBlank(Option<usize>),
@@ -108,7 +108,7 @@ enum Gate {
 }
 
 impl Gate {
-    fn compile(filter: &Filter, relation: &Relation) -> Self {
+    pub(crate) fn compile(filter: &Filter, relation: &Relation) -> Self {
         match filter {
             Filter::NotBlank { column } => Self::NotBlank(relation.column(column)),
             Filter::When(expression) => Self::When(expression.clone()),
@@ -119,7 +119,7 @@ impl Gate {
         }
     }
 
-    fn admits(&self, scope: &Scope<'_>, faults: &mut Faults) -> bool {
+    pub(crate) fn admits(&self, scope: &Scope<'_>, faults: &mut Faults) -> bool {
         match self {
             Self::Open => true,
             Self::NotBlank(column) => match payload::row_of(&scope.change.op) {

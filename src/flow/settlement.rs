@@ -15,9 +15,14 @@ use crate::flow::verdict::Failure;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct EndpointIndex(pub usize);
 
-/// Names a delivery that an operator sends again: the number of its dead letter.
+/// Names a delivery that an operator sends again.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ReplayId(pub i64);
+pub enum ReplayId {
+    /// A dead letter, by its number. Its outcome counts in the books.
+    Letter(i64),
+    /// A delivery of the push log, by the number of its attempt. The books have it already.
+    Logged(i64),
+}
 
 /// What keeps a delivery while it is owed, should walhook end: from there it comes again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,8 +31,8 @@ pub enum Holding {
     Wal,
     /// Its row in the backlog.
     Backlog,
-    /// The dead letter that is sent again.
-    DeadLetter(ReplayId),
+    /// The dead letter, or the row of the push log, that is sent again.
+    Replay(ReplayId),
 }
 
 /// For this event and endpoint the WAL is owed nothing more.

@@ -15,6 +15,7 @@
 pub mod names;
 pub mod outcome_log;
 mod pending;
+pub mod replayed;
 pub mod stats;
 pub mod writer;
 
@@ -36,6 +37,7 @@ use crate::flow::settlement::Attempt;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
+use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Report;
 use crate::flow::settlement::Settlement;
 use crate::flow::watermark::Edition;
@@ -44,6 +46,7 @@ use crate::flow::watermark::Watermark;
 use crate::ledger::names::Names;
 use crate::ledger::names::Serving;
 use crate::ledger::pending::Pending;
+use crate::ledger::replayed::Replayed;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
 use crate::store::flush::Flush;
@@ -71,6 +74,7 @@ pub struct Terms {
     pub clock: DatabaseClock,
     pub confirmed: watch::Sender<Lsn>,
     pub writer: Writer,
+    pub replayed: Replayed,
 }
 
 /// The owner of the books.
@@ -93,6 +97,7 @@ pub struct Ledger {
     stats: Arc<Stats>,
     clock: DatabaseClock,
     confirmed: watch::Sender<Lsn>,
+    replayed: Replayed,
     flush_seconds: Histogram,
 }
 
@@ -135,6 +140,7 @@ impl Ledger {
             stats: terms.stats,
             clock: terms.clock,
             confirmed: terms.confirmed,
+            replayed: terms.replayed,
             flush_seconds: metrics.ledger_flush(),
         }
     }
@@ -224,13 +230,14 @@ impl Ledger {
             self.housekeeping = now + HOUSEKEEPING;
         }
         self.due = None;
-        let flush = if flush_now {
-            let flush = self.pending.take(&self.names, &self.watermark);
+        let (flush, replayed) = if flush_now {
+            let taken = self.pending.take(&self.names, &self.watermark);
             self.retire();
-            flush
+            taken
         } else {
-            Flush::default()
+            (Flush::default(), Vec::new())
         };
+        let resender = self.replayed.clone();
         let (confirmable, today) = (self.watermark.confirmable(), self.clock.now());
         let flush_seconds = self.flush_seconds.clone();
         self.flushing = Some(Box::pin(async move {
@@ -243,6 +250,9 @@ impl Ledger {
             let flushed = if flush_now { writer.commit(&flush).await } else { Ok(()) };
             if flush_now {
                 flush_seconds.observe(begun.elapsed().as_secs_f64());
+            }
+            if flushed.is_ok() {
+                resender.note(replayed);
             }
             (writer, flushed.map(|()| confirmable))
         }));
@@ -312,23 +322,30 @@ impl Ledger {
                 account.metrics.pending_backlog.add(i64::from(parked));
             }
             Holding::Backlog => account.metrics.pending_backlog.sub(i64::from(!parked)),
-            Holding::DeadLetter(_) => {}
+            Holding::Replay(_) => account.metrics.pending_memory.dec(),
         }
+        let is_letter = matches!(settlement.holding, Holding::Replay(ReplayId::Letter(_)));
+        let is_replay = matches!(settlement.holding, Holding::Replay(_));
         let now = self.clock.now();
         match &settlement.outcome {
             Outcome::Delivered { took, .. } => {
                 self.stats.succeeded(*took, now);
                 account.metrics.delivered.inc();
-                let since_commit = now.since(settlement.event.committed);
-                account.metrics.commit_to_delivery.observe(since_commit.as_secs_f64());
+                account.metrics.dead_letters.sub(i64::from(is_letter));
+                if !is_replay {
+                    let since_commit = now.since(settlement.event.committed);
+                    account.metrics.commit_to_delivery.observe(since_commit.as_secs_f64());
+                }
             }
             Outcome::Dead { .. } => {
                 self.stats.failed(now);
                 account.metrics.dead.inc();
-                let again = matches!(settlement.holding, Holding::DeadLetter(_));
-                account.metrics.dead_letters.add(i64::from(!again));
+                account.metrics.dead_letters.add(i64::from(!is_replay));
             }
-            Outcome::Expired => account.metrics.expired.inc(),
+            Outcome::Expired => {
+                account.metrics.expired.inc();
+                account.metrics.dead_letters.sub(i64::from(is_letter));
+            }
             Outcome::Filtered => account.metrics.filtered.inc(),
             Outcome::Parked { .. } => {}
         }

@@ -229,7 +229,7 @@ impl Lane {
     /// Takes in an event that an operator sends again, behind all that are in memory with one of
     /// its keys. It has a place of its own.
     pub fn replay(&mut self, event: Arc<Event>, id: ReplayId, now: Now) {
-        let holding = Holding::DeadLetter(id);
+        let holding = Holding::Replay(id);
         if let Some(reason) = self.doom() {
             self.settle(event, holding, &Tries::default(), Outcome::Dead { reason });
             self.free(Place::Own);

@@ -43,7 +43,7 @@ pub enum Change {
     Delete,
 }
 
-/// A dead letter that is sent again.
+/// A delivery that an operator sends again.
 #[derive(Clone, Debug)]
 pub struct Replay {
     pub id: ReplayId,
@@ -174,7 +174,7 @@ impl LaneControl {
     }
 }
 
-/// Hands dead letters to a lane that an operator sends again.
+/// Hands deliveries to a lane that an operator sends again.
 #[derive(Clone, Debug)]
 pub struct ReplaySender {
     endpoint: Arc<str>,
@@ -184,8 +184,8 @@ pub struct ReplaySender {
 
 impl ReplaySender {
     /// Hands over all of them, in order; waits while the lane has no room. They get the full retry
-    /// schedule, are never parked, and their settlements say which dead letters they are. What is
-    /// not settled when walhook ends is nowhere but in its dead letter.
+    /// schedule, are never parked, and their settlements say which replays they are. What is not
+    /// settled when walhook ends is nowhere but where it was read from.
     ///
     /// # Errors
     /// [`QueueError::LaneEnded`] if the lane takes no more events. What came before is taken.

@@ -15,6 +15,7 @@ pub mod holder;
 pub mod pgoutput;
 pub mod reader;
 pub mod refusal;
+pub mod sample;
 pub mod slot;
 pub mod status;
 pub mod stream;

@@ -28,11 +28,18 @@ pub struct Migration {
 }
 
 /// All steps, in order.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "state",
-    sql: include_str!("../../sql/migrations/0001_state.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "state",
+        sql: include_str!("../../sql/migrations/0001_state.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "replays",
+        sql: include_str!("../../sql/migrations/0002_replays.sql"),
+    },
+];
 
 /// What one read says of the schema.
 #[derive(Debug, Eq, PartialEq)]

@@ -19,6 +19,7 @@ pub mod backlog;
 pub mod body_codec;
 pub mod books;
 pub mod dead_letters;
+pub mod desk;
 pub mod dial;
 
 pub mod endpoints;
@@ -28,6 +29,7 @@ pub mod migrate;
 pub mod partitions;
 pub mod progress;
 pub mod push_log;
+pub mod replays;
 pub mod resend;
 pub mod seal;
 mod sql;

@@ -83,6 +83,11 @@ const RETRIES: Spec = Spec {
     help: "Requests that were not the first one for their events.",
     labels: &["endpoint"],
 };
+const REPLAYS: Spec = Spec {
+    name: "walhook_replays_total",
+    help: "Deliveries that an operator sent again: each has one more outcome.",
+    labels: &["endpoint"],
+};
 const BREAKER_OPEN: Spec = Spec {
     name: "walhook_breaker_open",
     help: "1 while the endpoint's circuit breaker is open or probing, else 0.",
@@ -156,6 +161,7 @@ struct Families {
     attempt_duration: HistogramVec,
     commit_to_delivery: HistogramVec,
     retries: IntCounterVec,
+    replays: IntCounterVec,
     breaker_open: IntGaugeVec,
     dead_letters: IntGaugeVec,
     ledger_flush: Histogram,
@@ -181,6 +187,7 @@ impl Metrics {
             attempt_duration: histograms(&registry, &ATTEMPT_DURATION),
             commit_to_delivery: histograms(&registry, &COMMIT_TO_DELIVERY),
             retries: counters(&registry, &RETRIES),
+            replays: counters(&registry, &REPLAYS),
             breaker_open: gauges(&registry, &BREAKER_OPEN),
             dead_letters: gauges(&registry, &DEAD_LETTERS),
             ledger_flush: histograms(&registry, &LEDGER_FLUSH).with_label_values::<&str>(&[]),
@@ -226,6 +233,7 @@ impl Metrics {
             pending_memory: waiting("memory"),
             pending_backlog: waiting("backlog"),
             retries: families.retries.with_label_values(&[name]),
+            replays: families.replays.with_label_values(&[name]),
             breaker_open: families.breaker_open.with_label_values(&[name]),
             dead_letters: families.dead_letters.with_label_values(&[name]),
             commit_to_delivery: families.commit_to_delivery.with_label_values(&[name]),
@@ -249,6 +257,7 @@ impl Metrics {
             families.attempts.remove_label_values(&[name, result]).ok();
         }
         families.retries.remove_label_values(&[name]).ok();
+        families.replays.remove_label_values(&[name]).ok();
         families.breaker_open.remove_label_values(&[name]).ok();
         families.dead_letters.remove_label_values(&[name]).ok();
         families.commit_to_delivery.remove_label_values(&[name]).ok();
@@ -288,6 +297,8 @@ pub struct EndpointMetrics {
     pub pending_memory: IntGauge,
     pub pending_backlog: IntGauge,
     pub retries: IntCounter,
+    /// Each of them is pending once more, and has one more of those outcomes.
+    pub replays: IntCounter,
     pub breaker_open: IntGauge,
     pub dead_letters: IntGauge,
     /// In seconds.

@@ -3,6 +3,8 @@
 
 mod addresses;
 mod hostile;
+mod links;
+mod oauth;
 mod requests;
 mod signatures;
 mod tls;
@@ -25,6 +27,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use url::Url;
+use walhook::config::link::Link;
 use walhook::config::secret::Secret;
 use walhook::config::settings::AddressPolicy;
 use walhook::config::settings::AnswerRule;
@@ -90,6 +93,7 @@ fn endpoint(url: &str) -> Endpoint {
         parking: Parking::default(),
         answers: AnswerRule::default(),
         addresses: AddressPolicy::Operator,
+        link: Link::default(),
         response_limit: 64 * 1024,
     }
 }

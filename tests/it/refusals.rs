@@ -344,3 +344,54 @@ async fn a_filter_over_old_values_is_refused_until_postgresql_sends_them() {
     sql.batch_execute("ALTER TABLE orders REPLICA IDENTITY FULL").await.unwrap();
     assert_eq!(finished(&["check"], &toml).await.0, Some(0));
 }
+
+#[tokio::test]
+async fn expressions_are_tried_on_rows_that_are_there() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(
+        "CREATE TYPE mood AS ENUM ('calm'); CREATE TABLE nothing (id int PRIMARY KEY);
+         CREATE TABLE orders (id int PRIMARY KEY, total numeric, paid bool, at timestamptz,
+             mood mood, tags text[], doc jsonb, raw bytea, twice int GENERATED ALWAYS AS (id * 2) STORED);
+         INSERT INTO orders VALUES
+             (7, NULL, true, '2025-01-01 00:00:00+01', 'calm', '{a,b}', '{\"k\": 1.50}', '\\x00ff'),
+             (8, 12.50, false, NULL, NULL, NULL, NULL, NULL)",
+    )
+    .await
+    .unwrap();
+    let events = "[[event]]\ntype = \"order\"\ntable = \"orders\"\non = [\"insert\", \"update\"]\n\
+                  when = \"total > 5.0\"\n\n\
+                  [[event]]\ntype = \"none\"\ntable = \"nothing\"\n\n";
+    let own = "\n[[endpoint]]\nname = \"own\"\nurl = \"http://127.0.0.1:9/\"\nevents = [\"order\"]\n\
+               payload = \"{{ doc.k }}\"\n";
+    let toml = configuration(&database, &format!("{events}{WEBHOOK}{own}"));
+    let (code, output) = finished(&["check", "--bodies", "--json"], &toml).await;
+    assert_eq!(code, Some(0), "what fails on a row stops nothing: {output}");
+    let report: Value = serde_json::from_str(&output).unwrap();
+    let whats: Vec<_> = report["findings"].as_array().unwrap().iter().collect();
+    let find = |what: &str| {
+        let found = whats.iter().find(|finding| finding["what"] == what);
+        found.unwrap_or_else(|| panic!("{what} is not in {output}"))["fix"].clone()
+    };
+    find("event order: tried on 2 rows, its filter is true for 1 as they are");
+    find("event none: not tried, public.nothing has no rows (up to 1 MiB)");
+    let filter = "`total > 5.0` has no value on 1 of 2 rows, such as the row id=7";
+    let fix = find(&format!("event order, when: {filter}"));
+    assert!(fix.as_str().unwrap().contains("guard it with `x != null &&`"), "{fix}");
+    find(
+        "event order, payload of endpoint own: `doc.k` has no value on 1 of 2 rows, such as the row id=8",
+    );
+    assert_eq!(report["bodies"][0]["event"], "order");
+    let body: Value = serde_json::from_str(report["bodies"][0]["body"].as_str().unwrap()).unwrap();
+    let data = serde_json::json!({
+        "id": 8, "total": 12.5, "paid": false, "at": null, "mood": null, "tags": null, "doc": null,
+        "raw": null,
+    });
+    assert_eq!(body["data"], data, "as the stream would bring it");
+    assert_eq!(report["bodies"][1]["endpoints"], serde_json::json!(["own"]));
+
+    sql.batch_execute("UPDATE orders SET total = 6").await.unwrap();
+    let (_, output) = finished(&["check", "--bodies"], &toml).await;
+    let row = r#""data":{"id":7,"total":6,"paid":true,"at":"2024-12-31T23:00:00Z","mood":"calm","tags":["a","b"],"doc":{"k": 1.50},"raw":"AP8="}"#;
+    assert!(output.contains(row), "{output}");
+}

@@ -55,6 +55,7 @@ use crate::queue::gauges::Gauges;
 use crate::queue::sender;
 use crate::queue::sender::LaneControl;
 use crate::queue::sender::LaneSender;
+use crate::queue::sender::ReplaySender;
 use crate::queue::settings::LaneSettings;
 use crate::store::endpoints::StoredEndpoint;
 use crate::telemetry::metrics::EndpointMetrics;
@@ -135,6 +136,7 @@ struct Member {
     is_leaving: bool,
     control: LaneControl,
     clients: watch::Sender<Arc<Client>>,
+    replays: ReplaySender,
     gauges: Arc<Gauges>,
     metrics: EndpointMetrics,
 }
@@ -349,9 +351,10 @@ impl Fleet {
         let (lane, run) = lanes::lane(index, &endpoint, standing, current, &self.common);
         self.lanes.spawn(async move { (index, run.await) });
         let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
-        let (control, gauges) = (lane.control(), lane.gauges());
+        let (control, gauges, replays) = (lane.control(), lane.gauges(), lane.replays());
         let is_leaving = false;
-        let member = Member { endpoint, origin, is_leaving, control, clients, gauges, metrics };
+        let member =
+            Member { endpoint, origin, is_leaving, control, clients, replays, gauges, metrics };
         self.members.insert(index, member);
         (index, lane)
     }
@@ -438,6 +441,7 @@ impl Fleet {
             origin: member.origin,
             is_leaving: member.is_leaving,
             client: Arc::clone(&member.clients.borrow()),
+            replays: member.replays.clone(),
             gauges: Arc::clone(&member.gauges),
             metrics: member.metrics.clone(),
         };

@@ -7,6 +7,7 @@ use crate::config::settings::Endpoint;
 use crate::delivery::http::Client;
 use crate::flow::settlement::EndpointIndex;
 use crate::queue::gauges::Gauges;
+use crate::queue::sender::ReplaySender;
 use crate::telemetry::metrics::EndpointMetrics;
 
 /// Where an endpoint was made, and so who may change it.
@@ -41,6 +42,8 @@ pub(crate) struct Shown {
     pub(crate) is_leaving: bool,
     /// Makes the requests from the next attempt on.
     pub(crate) client: Arc<Client>,
+    /// What operators send again goes in here.
+    pub(crate) replays: ReplaySender,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) metrics: EndpointMetrics,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::sync::LazyLock;
 
 use super::*;
 use crate::config::settings::AddressPolicy;
@@ -21,6 +22,12 @@ use toml::de::DeValue;
 const REFERENCE: &str = include_str!("../../../config/walhook.example.toml");
 const OCR_WALLET: &str = include_str!("../../../config/ocr-wallet.toml");
 
+/// A certificate and its key, in PEM.
+static IDENTITY: LazyLock<(String, String)> = LazyLock::new(|| {
+    let made = rcgen::generate_simple_self_signed(vec![String::from("walhook.test")]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+});
+
 /// Every `#key = ...` and `#[table]` made active; prose stands behind `# `.
 fn uncommented(text: &str) -> String {
     let active = |line: &str| match line.strip_prefix('#') {
@@ -35,6 +42,8 @@ fn whole(name: &str) -> Option<String> {
         "DATABASE_URL" => env(name),
         "BILLING_URL" => Some("https://billing.example.com/".to_owned()),
         "WALHOOK_KEY" => Some(format!("{}=", "A".repeat(43))),
+        "SEARCH_CERT" => Some(IDENTITY.0.clone()),
+        "SEARCH_CERT_KEY" => Some(IDENTITY.1.clone()),
         _ => Some("a-value-long-enough-for-all".to_owned()),
     }
 }
@@ -69,7 +78,7 @@ fn the_reference_shows_every_key_in_use() {
     let Some(settings) = read(&notes, &text) else {
         panic!("{}", notes.conclude(None::<()>).unwrap_err())
     };
-    assert_eq!((settings.events.len(), settings.endpoints.len()), (3, 5));
+    assert_eq!((settings.events.len(), settings.endpoints.len()), (3, 6));
 
     let document = DeTable::parse(&text).unwrap();
     let mut shown = BTreeSet::new();

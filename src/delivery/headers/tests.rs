@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::config::link::Link;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;
@@ -46,6 +47,7 @@ fn endpoint() -> Endpoint {
         parking: Parking::default(),
         answers: AnswerRule::default(),
         addresses: AddressPolicy::Operator,
+        link: Link::default(),
         response_limit: 1024,
     }
 }

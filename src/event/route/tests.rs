@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::expression::Expression;
+use crate::config::link::Link;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;
@@ -109,6 +110,7 @@ pub(crate) fn endpoint(events: &str) -> Endpoint {
         parking: Parking::default(),
         answers: AnswerRule::default(),
         addresses: AddressPolicy::Operator,
+        link: Link::default(),
         response_limit: 0,
     }
 }

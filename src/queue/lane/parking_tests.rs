@@ -278,8 +278,8 @@ fn replays_keep_to_themselves_and_to_their_keys_turn() {
     });
     bench.offer([event(0, 1), event(1, 2)]);
     let now = bench.time();
-    bench.lane.replay(event(2, 1), ReplayId(7), now);
-    bench.lane.replay(event(3, 3), ReplayId(8), now);
+    bench.lane.replay(event(2, 1), ReplayId::Letter(7), now);
+    bench.lane.replay(event(3, 3), ReplayId::Letter(8), now);
     bench.offer([event(4, 3)]);
     let leases = bench.leases();
     assert_eq!(numbers(&leases), [vec![0, 1], vec![3]]);

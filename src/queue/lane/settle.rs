@@ -67,7 +67,7 @@ impl Lane {
         let tries = removed.resume.as_ref().map_or(tries, |resume| &resume.tries);
         self.settle(removed.event, removed.holding, tries, outcome);
         self.free(Place::Own);
-        if matches!(removed.holding, Holding::DeadLetter(_)) {
+        if matches!(removed.holding, Holding::Replay(_)) {
             self.freed.replays += 1;
         }
     }

@@ -54,6 +54,7 @@ fn every_series_is_there_from_the_start_with_0() {
             "walhook_ledger_flush_seconds_sum",
             "walhook_received_lsn",
             "walhook_reconnects_total",
+            r#"walhook_replays_total{endpoint="crm"}"#,
             "walhook_replication_connected",
             "walhook_replication_lag_bytes",
             "walhook_replication_lag_seconds",
@@ -83,7 +84,7 @@ fn names_end_in_their_unit_and_every_metric_has_a_help() {
     for help in helps.clone() {
         assert!(help.ends_with('.') && help.split(' ').count() > 6, "{help}");
     }
-    assert_eq!((types, helps.count()), (19, 19));
+    assert_eq!((types, helps.count()), (20, 20));
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! block, pause its clock or be busy without holding up the receiver. It ends when it is dropped.
 #![expect(clippy::panic, reason = "a test may stop at once")]
 
+mod http2;
+pub(crate) mod proxy;
 pub(crate) mod raw;
 mod server;
 

@@ -70,6 +70,19 @@ impl Service {
         ask(self.http, method, path, token).await.unwrap()
     }
 
+    /// A POST with a JSON body.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
+        exchange(self.http, "POST", path, None, &body.to_string()).await.unwrap()
+    }
+
+    /// `walhook ARGS`, asking this service; its exit code and all that it printed.
+    pub(crate) async fn cli(&self, args: &[&str]) -> (Option<i32>, String) {
+        let url = format!("http://{}", self.http);
+        let mut program = Program::start(&[args, &["--url", &url]].concat(), "", &[]);
+        let code = program.wait(AMPLE).await;
+        (code, program.output().join("\n"))
+    }
+
     /// The `data` of contract 1's stats.
     pub(crate) async fn stats(&self) -> Value {
         self.get("/api/v1/webhook/stats").await.json()["data"].clone()
@@ -135,10 +148,22 @@ pub(crate) async fn ask(
     path: &str,
     token: Option<&str>,
 ) -> std::io::Result<Reply> {
+    exchange(address, method, path, token, "").await
+}
+
+async fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: &str,
+) -> std::io::Result<Reply> {
     let mut stream = TcpStream::connect(address).await?;
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n"));
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{}\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+         content-length: {}\r\n{}\r\n{body}",
+        body.len(),
         token.unwrap_or_default()
     );
     stream.write_all(head.as_bytes()).await?;

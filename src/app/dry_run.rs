@@ -1,0 +1,96 @@
+//! Tries every event on rows of its table, for `walhook check`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio_postgres::Client;
+
+use crate::config::settings::EventRule;
+use crate::config::settings::Settings;
+use crate::event::dry_run;
+use crate::event::dry_run::Failure;
+use crate::event::dry_run::SampleBody;
+use crate::event::dry_run::Trial;
+use crate::flow::relation::TableName;
+use crate::flow::time::Timestamp;
+use crate::source::catalog::Finding;
+use crate::source::sample;
+use crate::source::sample::Sample;
+use crate::store::error::StoreError;
+
+/// Enough to meet the usual nulls, few enough for any table.
+const ROWS_MAX: usize = 20;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Trials {
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) examples: Vec<Example>,
+}
+
+/// A body as an event would have it.
+#[derive(Debug)]
+pub struct Example {
+    pub event: Arc<str>,
+    pub sample: SampleBody,
+}
+
+/// A warning for each expression that has no value on a row, and how each event went.
+///
+/// # Errors
+/// The server cannot be asked.
+pub(crate) async fn findings(
+    settings: &Settings,
+    client: &Client,
+    now: Timestamp,
+) -> Result<Trials, StoreError> {
+    let mut samples: HashMap<&TableName, Sample> = HashMap::new();
+    let mut trials = Trials::default();
+    for rule in &settings.events {
+        if !samples.contains_key(&rule.table) {
+            samples.insert(&rule.table, sample::read(client, &rule.table, ROWS_MAX).await?);
+        }
+        let (event, table) = (&rule.event_type, &rule.table);
+        match samples.get(table) {
+            Some(Sample::Rows { rows, .. }) if rows.is_empty() => trials.findings.push(
+                Finding::ok(format!("event {event}: not tried, {table} has no rows (up to 1 MiB)")),
+            ),
+            Some(Sample::Rows { relation, rows }) => {
+                let trial = dry_run::dry_run(rule, &settings.endpoints, relation, rows, now);
+                trials.add(rule, trial);
+            }
+            Some(Sample::Unreadable(reason)) => trials.findings.push(Finding::warning(
+                format!("event {event}: not tried on rows of {table}: {reason}"),
+                String::from("its expressions show on the first changes whether they fit"),
+            )),
+            None => {}
+        }
+    }
+    Ok(trials)
+}
+
+impl Trials {
+    fn add(&mut self, rule: &EventRule, trial: Trial) {
+        let event = &rule.event_type;
+        let rows = trial.rows;
+        let passing = match (&rule.filter, trial.passing) {
+            (None, _) => String::new(),
+            (Some(_), passing) => format!(", its filter is true for {passing} as they are"),
+        };
+        self.findings.push(Finding::ok(format!("event {event}: tried on {rows} rows{passing}")));
+        self.findings.extend(trial.failures.iter().map(|failure| warning(event, failure, rows)));
+        let example = |sample| Example { event: Arc::clone(event), sample };
+        self.examples.extend(trial.bodies.into_iter().map(example));
+    }
+}
+
+fn warning(event: &str, failure: &Failure, rows: usize) -> Finding {
+    let Failure { place, expression, what, row, rows: failing, .. } = failure;
+    Finding::warning(
+        format!(
+            "event {event}, {place}: `{expression}` has no value on {failing} of {rows} rows, such as \
+             the row {row}"
+        ),
+        format!("there it {what}"),
+    )
+}

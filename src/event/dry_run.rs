@@ -1,0 +1,274 @@
+//! Tries a rule on rows that are there, before one of them changes.
+//!
+//! ```text
+//! EventRule, Endpoints, rows ─▶ [dry_run] ─ Trial ─▶ `walhook check`
+//! ```
+//!
+//! Pure. Each row is taken as inserted, updated or deleted, as far as the rule asks for it, and the
+//! old row is the row itself. Filters are tried on all rows; payloads on those that the event's
+//! filter lets through, or, where it lets none through, on all: a filter over a change of values
+//! is true for no row as it stands.
+
+use std::sync::Arc;
+
+use crate::config::expression::Expression;
+use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
+use crate::event::expiry::Age;
+use crate::event::payload;
+use crate::event::payload::Shape;
+use crate::event::route::Gate;
+use crate::event::scope::Fault;
+use crate::event::scope::Scope;
+use crate::event::template::Faults;
+use crate::event::writer::Writer;
+use crate::flow::change::Change;
+use crate::flow::change::Old;
+use crate::flow::change::Op;
+use crate::flow::change::Tuple;
+use crate::flow::event::EventId;
+use crate::flow::event::Origin;
+use crate::flow::lsn::Position;
+use crate::flow::relation::Relation;
+use crate::flow::time::Timestamp;
+
+/// What a rule came to.
+#[derive(Debug, Default)]
+pub struct Trial {
+    pub rows: usize,
+    /// Those that the event's filter lets through, whatever happens to them.
+    pub passing: usize,
+    /// Each expression and kind of failure once.
+    pub failures: Vec<Failure>,
+    /// One body for each shape: of a row that passes, where there is one.
+    pub bodies: Vec<SampleBody>,
+}
+
+/// An expression that has no value on some rows.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Failure {
+    /// The key of the configuration: `when` or `payload`, with the endpoint whose it is.
+    pub place: String,
+    pub expression: Arc<str>,
+    /// What it does, then what helps, such as `divides by zero`.
+    pub what: &'static str,
+    /// The first such row's key, such as `id=7`.
+    pub row: String,
+    /// How many such rows there are.
+    pub rows: usize,
+    /// The last of them, by its index.
+    last: usize,
+}
+
+#[derive(Debug, Eq, PartialEq)]
+pub struct SampleBody {
+    /// Who gets it; empty for the event's own shape.
+    pub endpoints: Vec<Arc<str>>,
+    pub body: String,
+}
+
+/// Tries a rule, and what the endpoints that take its events add to it.
+pub fn dry_run(
+    rule: &EventRule,
+    endpoints: &[Endpoint],
+    relation: &Arc<Relation>,
+    rows: &[Tuple],
+    now: Timestamp,
+) -> Trial {
+    let takers: Vec<&Endpoint> = endpoints.iter().filter(|e| e.takes(rule)).collect();
+    let gate = match &rule.filter {
+        None => Gate::Open,
+        Some(filter) => Gate::compile(filter, relation),
+    };
+    let shapes = shapes(rule, &takers, relation);
+    let mut trial = Trial { rows: rows.len(), ..Trial::default() };
+    let mut passing = Vec::new();
+    let mut others = Vec::new();
+    let key = |row| shown_key(&shapes, row);
+    for (index, row) in rows.iter().enumerate() {
+        let before = passing.len();
+        for change in changes(rule, relation, row, now) {
+            let scope = scope(rule, &change, now);
+            let mut faults = Faults::new();
+            let admitted = gate.admits(&scope, &mut faults);
+            trial.note("when", &mut faults, index, key(row));
+            for taker in &takers {
+                faults.extend(taker.filter.as_ref().and_then(|filter| fault(filter, &scope)));
+                trial.note(&of_endpoint("when", &taker.name), &mut faults, index, key(row));
+            }
+            let list = if admitted { &mut passing } else { &mut others };
+            list.push((index, row, change));
+        }
+        trial.passing += usize::from(passing.len() > before);
+    }
+    let tried = if passing.is_empty() { others } else { passing };
+    for (index, row, change) in &tried {
+        for (names, shape) in &shapes {
+            let mut faults = Faults::new();
+            let mut writer = Writer::default();
+            shape.write(&mut writer, &scope(rule, change, now), &mut faults);
+            let body = writer.finish().complete(now);
+            let place = match names.first() {
+                None => String::from("payload"),
+                Some(name) => of_endpoint("payload", name),
+            };
+            trial.note(&place, &mut faults, *index, key(row));
+            if !trial.bodies.iter().any(|sample| sample.endpoints == *names) {
+                let body = String::from_utf8_lossy(&body).into_owned();
+                trial.bodies.push(SampleBody { endpoints: names.clone(), body });
+            }
+        }
+    }
+    trial
+}
+
+type Shapes = Vec<(Vec<Arc<str>>, Shape)>;
+
+/// The event's own shape first, then those of endpoints, each once.
+fn shapes(rule: &EventRule, takers: &[&Endpoint], relation: &Relation) -> Shapes {
+    let mut payloads = vec![(&rule.payload, Vec::new())];
+    for taker in takers {
+        let Some(own) = taker.payload.as_ref().filter(|own| **own != rule.payload) else {
+            continue;
+        };
+        match payloads.iter_mut().find(|(payload, _)| *payload == own) {
+            Some((_, names)) => names.push(Arc::clone(&taker.name)),
+            None => payloads.push((own, vec![Arc::clone(&taker.name)])),
+        }
+    }
+    let compile = |payload| Shape::compile(payload, &rule.event_type, relation);
+    payloads.into_iter().map(|(payload, names)| (names, compile(payload))).collect()
+}
+
+fn changes(rule: &EventRule, relation: &Arc<Relation>, row: &Tuple, now: Timestamp) -> Vec<Change> {
+    let full = || Old::Full(row.clone());
+    let ops = [
+        (rule.on.insert, Op::Insert { new: row.clone() }),
+        (rule.on.update, Op::Update { old: Some(full()), new: row.clone() }),
+        (rule.on.delete, Op::Delete { old: full() }),
+    ];
+    let change = |op| Change {
+        position: Position::default(),
+        committed: now,
+        relation: Arc::clone(relation),
+        op,
+        metadata: None,
+        held: None,
+    };
+    ops.into_iter().filter(|(wanted, _)| *wanted).map(|(_, op)| change(op)).collect()
+}
+
+fn scope<'a>(rule: &'a EventRule, change: &'a Change, now: Timestamp) -> Scope<'a> {
+    let id = EventId::new(change.position, Origin::new(0, &rule.event_type));
+    let age = rule.expiry.as_ref().map(|expiry| Age::compile(expiry, &change.relation));
+    let born = age.map_or(now, |age| age.of(change, payload::row_of(&change.op)).born);
+    Scope { change, event_type: &rule.event_type, id, now, born }
+}
+
+fn fault(filter: &Expression, scope: &Scope<'_>) -> Option<(Arc<str>, Fault)> {
+    Some((Arc::from(filter.source()), scope.is_true(filter).err()?))
+}
+
+fn of_endpoint(key: &str, endpoint: &str) -> String {
+    format!("{key} of endpoint {endpoint}")
+}
+
+impl Trial {
+    /// Takes in what failed on the row at `index`, whose key is `row`.
+    fn note(&mut self, place: &str, faults: &mut Faults, index: usize, row: String) {
+        for (expression, fault) in faults.drain(..) {
+            let what = fault.as_str();
+            let known = self.failures.iter_mut().find(|known| {
+                known.place == place && known.expression == expression && known.what == what
+            });
+            match known {
+                // The same row fails in the same way as inserted and as updated.
+                Some(known) if known.last == index => {}
+                Some(known) => {
+                    known.rows += 1;
+                    known.last = index;
+                }
+                None => {
+                    let (place, row) = (place.to_owned(), row.clone());
+                    let failure = Failure { place, expression, what, row, rows: 1, last: index };
+                    self.failures.push(failure);
+                }
+            }
+        }
+    }
+}
+
+/// What logs would call the row by.
+fn shown_key(shapes: &Shapes, row: &Tuple) -> String {
+    let facts = shapes.first().map(|(_, shape)| shape.facts(Some(row))).unwrap_or_default();
+    let parts: Vec<String> = facts.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if parts.is_empty() { String::from("without a key") } else { parts.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::Filter;
+    use crate::config::settings::Payload;
+    use crate::config::template::Node;
+    use crate::event::route::tests::COMMITTED;
+    use crate::event::route::tests::endpoint;
+    use crate::event::route::tests::relation;
+    use crate::event::route::tests::row;
+    use crate::event::route::tests::rule;
+    use crate::flow::relation::SqlType;
+
+    fn rows() -> (Arc<Relation>, Vec<Tuple>) {
+        let columns = [("id", SqlType::Integer), ("total", SqlType::Numeric)];
+        let rows = [("1", Some("5")), ("2", None), ("3", Some("0")), ("4", None)];
+        let relation = relation("orders", &columns);
+        (relation, rows.iter().map(|(id, total)| row(&[Some(id), *total])).collect())
+    }
+
+    fn expression(source: &str) -> Expression {
+        Expression::parse(source).unwrap()
+    }
+
+    fn told(trial: &Trial) -> Vec<(&str, &str, &str, usize)> {
+        let failures = trial.failures.iter();
+        failures.map(|f| (f.place.as_str(), &*f.expression, f.row.as_str(), f.rows)).collect()
+    }
+
+    #[test]
+    fn each_failure_is_told_once_with_its_place_and_first_row() {
+        let (relation, rows) = rows();
+        let mut rule = rule("orders", Payload::Standard);
+        rule.filter = Some(Filter::When(expression("total > 1.0")));
+        let picky = Endpoint { filter: Some(expression("10 / (id - 3) > 0")), ..endpoint("*") };
+        let trial = dry_run(&rule, &[picky, endpoint("nothing")], &relation, &rows, COMMITTED);
+        let expected = [
+            ("when", "total > 1.0", "id=2", 2),
+            ("when of endpoint e", "10 / (id - 3) > 0", "id=3", 1),
+        ];
+        assert_eq!(told(&trial), expected);
+        assert_eq!((trial.rows, trial.passing), (4, 1));
+        let [body] = trial.bodies.as_slice() else { panic!("one shape: {trial:?}") };
+        assert!(body.body.contains("\"data\":{\"id\":1,\"total\":5}"), "of the row that passes");
+    }
+
+    #[test]
+    fn payloads_are_tried_on_rows_that_pass_or_on_all_where_none_does() {
+        let (relation, rows) = rows();
+        let root = Arc::new(Node::Value(expression("total + 1.0")));
+        let own = Payload::Template { root, content_type: None };
+        let cases = [
+            ("total != null", vec![]),
+            ("total != old.total", vec![("payload of endpoint e", "total + 1.0", "id=2", 2)]),
+        ];
+        for (filter, expected) in cases {
+            let mut rule = rule("orders", Payload::Standard);
+            rule.filter = Some(Filter::When(expression(filter)));
+            rule.on.insert = false;
+            let taker = Endpoint { payload: Some(own.clone()), ..endpoint("*") };
+            let trial = dry_run(&rule, &[taker], &relation, &rows, COMMITTED);
+            assert_eq!(told(&trial), expected, "case: {filter}");
+            let to: Vec<_> = trial.bodies.iter().map(|body| body.endpoints.len()).collect();
+            assert_eq!(to, [0, 1], "case: {filter}");
+        }
+    }
+}
