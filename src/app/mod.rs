@@ -18,6 +18,7 @@
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
 
 mod books;
+mod caution;
 mod cuts;
 mod desk;
 pub mod dry_run;
@@ -52,15 +53,16 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::api::Surface;
 use crate::api::office::Office;
+use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
 use crate::app::desk::Desk;
 use crate::app::desk::ERRANDS_MAX;
 use crate::app::fleet::Fleet;
 use crate::app::fleet::Orders;
-use crate::app::fleet::Start;
 use crate::app::fleet::Ways;
 use crate::app::fleet::keep::Keep;
 use crate::app::fleet::roster;
+use crate::app::fleet::roster::Roster;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
 use crate::app::reader::Reader;
@@ -72,6 +74,7 @@ use crate::config::settings::Settings;
 use crate::delivery::network::Network;
 use crate::flow::budget::Budget;
 use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
 use crate::ledger;
 use crate::ledger::Ledger;
 use crate::ledger::replayed::Replayed;
@@ -79,6 +82,7 @@ use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
 use crate::source::status::StatusHandle;
 use crate::source::wire::feedback::LetGo;
+use crate::store::books::Entry;
 use crate::task::Tasks;
 use crate::telemetry::metrics::Metrics;
 
@@ -185,28 +189,29 @@ impl App {
             backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
             reports: reports_in,
             cuts: cuts.clone(),
+            share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
         };
         let (ways, edits, turns) = Ways::open();
-        let (desk, stored) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
-        let starts = settings.endpoints.iter().map(Start::of_file).chain(stored).collect();
-        let keep = Keep::new(
-            settings.state.clone(),
-            settings.postgres.slot.clone(),
-            taken.holding.epoch(),
-        );
+        let (desk, starts) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
+        let keep = Keep::new(settings, taken.holding.epoch());
         // The fleet and its lanes alone hold the way to the ledger.
         let fleet = Fleet::start(common, ways, keep, settings, starts, &taken.backlog);
         let (fleet, orders) = fleet.await?;
         let roster = orders.roster();
-        taken.show(&roster);
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
         let (errands_in, errands) = mpsc::channel(ERRANDS_MAX);
         tasks.spawn("the desk", desk.run(orders.clone(), errands, tasks.stop_token()));
         // There is one of each.
         drop((self.fleet.set(orders), self.desk.set(errands_in)));
+        let (settled_in, settled) = watch::channel(None);
+        let published = Published { confirmed: self.confirmed.clone(), settled: settled_in };
+        // Without a pause between the two: a scrape has to find both.
+        taken.show(&roster);
+        let seen = taken.seen;
+        let caution = Caution::new(&taken.writer, taken.past, taken.marks, settled);
         resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
-        let ledger = ledger(settings, handles, self.confirmed.clone(), taken.writer);
+        let ledger = ledger(settings, handles, published, &roster, (taken.writer, taken.books));
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         tasks.spawn("the ledger", async move {
             tokio::select! {
@@ -218,7 +223,7 @@ impl App {
             Ok(())
         });
         let stages =
-            Stages { turns, opened: opened_in, ledger_ended, seen: taken.seen, ahead, parked };
+            Stages { turns, opened: opened_in, ledger_ended, seen, ahead, parked, caution };
         attached.begin(stages);
         tasks.spawn("the source", attached.ended());
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
@@ -289,18 +294,28 @@ async fn start_observer(
     Ok(())
 }
 
+/// What the ledger tells the source and the pump.
+struct Published {
+    confirmed: watch::Sender<Lsn>,
+    settled: watch::Sender<Option<Position>>,
+}
+
 fn ledger(
     settings: &Settings,
     handles: &Handles,
-    confirmed: watch::Sender<Lsn>,
-    writer: Writer,
+    published: Published,
+    roster: &Roster,
+    (writer, books): (Writer, Vec<Entry>),
 ) -> Ledger {
     let terms = ledger::Terms {
         push_log: settings.push_log,
         stats: Arc::clone(&handles.stats),
         clock: handles.clock.clone(),
-        confirmed,
+        confirmed: published.confirmed,
+        settled: published.settled,
         writer,
+        shown: roster.0.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
+        books,
         replayed: handles.replayed.clone(),
     };
     Ledger::new(&handles.metrics, terms)

@@ -37,6 +37,7 @@ use crate::flow::budget::Budget;
 use crate::flow::budget::Held;
 use crate::flow::budget::Permit;
 use crate::flow::event::Event;
+use crate::flow::relation::TableName;
 use crate::flow::settlement::ReplayId;
 use crate::ledger::replayed::ReplayEnd;
 use crate::ledger::replayed::Replayed;
@@ -54,6 +55,7 @@ use crate::store::resend::Portion;
 use crate::store::state_error::StateError;
 use crate::task::Tasks;
 use crate::telemetry::metrics::EndpointMetrics;
+use crate::telemetry::metrics::Metrics;
 
 /// How soon a request is seen that nobody told us of, such as one by way of another process.
 const POLL: Duration = Duration::from_secs(5);
@@ -94,6 +96,7 @@ pub(crate) struct Resender {
     /// Out of `budget`, what replays can have.
     own_budget: Budget,
     replayed: Replayed,
+    metrics: Metrics,
     asked: Arc<Notify>,
     fleet: Arc<OnceLock<Orders>>,
 }
@@ -142,6 +145,7 @@ impl Resender {
             budget,
             own_budget: Budget::new(settings.memory.queued_bytes / BUDGET_SHARE),
             replayed: handles.replayed.clone(),
+            metrics: handles.metrics.clone(),
             asked: Arc::clone(&handles.asked),
             fleet,
         }
@@ -344,6 +348,10 @@ impl Worker<'_> {
             resend::claim(session.client(), &self.shared.holding, portion).await?
         };
         let letters = claimed.len();
+        // All at once, as the state has them, whatever becomes of the lane meanwhile.
+        for claimed in claimed.iter().filter(|claimed| claimed.unbooked) {
+            self.revive(&claimed.letter.event.table);
+        }
         for claimed in claimed {
             let id = ReplayId::Letter(claimed.letter.id.0);
             // It was read a moment ago, and nobody else has it.
@@ -352,6 +360,15 @@ impl Worker<'_> {
             }
         }
         Ok(letters)
+    }
+
+    /// A dead letter is pending again. One that was claimed before, and got lost, is so already.
+    fn revive(&self, table: &TableName) {
+        let balance = self.shared.metrics.balance(&self.endpoint, table);
+        balance.dead.dec();
+        balance.pending.inc();
+        self.way.metrics.pending_memory.inc();
+        self.way.metrics.replays.inc();
     }
 
     /// Gives one event to the lane, when it is its turn and there is room for it in memory.
@@ -373,11 +390,15 @@ impl Worker<'_> {
             }
         };
         event.held = Some(Held::Own(self.shared.budget.take(bytes).await));
-        self.way.metrics.pending_memory.inc();
-        self.way.metrics.replays.inc();
+        // Letters are counted when they are claimed: until they end they are pending, wherever they are.
+        let is_logged = matches!(id, ReplayId::Logged(_));
+        if is_logged {
+            self.way.metrics.pending_memory.inc();
+            self.way.metrics.replays.inc();
+        }
         let sent = self.way.replays.send(vec![Replay { id, event: Arc::new(event) }]).await;
         if sent.is_err() {
-            self.way.metrics.pending_memory.dec();
+            self.way.metrics.pending_memory.sub(i64::from(is_logged));
         } else {
             self.in_memory.insert(id, share);
         }

@@ -126,6 +126,16 @@ pub enum DeathReason {
     BacklogFull,
     /// It was in the backlog for longer than the limit.
     BacklogTooOld,
+    Poison(Poison),
+}
+
+/// Why an event was set aside without an attempt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Poison {
+    /// It cannot be rendered.
+    Unrenderable,
+    /// walhook has crashed over it twice in a row.
+    Crashes,
 }
 
 /// One finished attempt, whatever came of it: for the push log and the metrics.
@@ -166,6 +176,8 @@ impl fmt::Display for DeathReason {
             Self::EndpointDeleted => f.write_str("endpoint deleted"),
             Self::BacklogFull => f.write_str("the endpoint's backlog is full"),
             Self::BacklogTooOld => f.write_str("too long in the endpoint's backlog"),
+            Self::Poison(Poison::Unrenderable) => f.write_str("it cannot be rendered"),
+            Self::Poison(Poison::Crashes) => f.write_str("walhook crashed over it twice in a row"),
         }
     }
 }

@@ -208,13 +208,7 @@ impl Pending {
         let times = i64::try_from(times).unwrap_or(i64::MAX);
         for &index in &serving.endpoints {
             let takes = takers.contains(&index);
-            let counts = match note.fate {
-                Fate::Filtered | Fate::Expired => true,
-                Fate::Raised => !takes, // for the others their own settlement counts
-                Fate::Refused(endpoint) => endpoint == index,
-                Fate::Begun => false,
-            };
-            if !counts {
+            if !note.fate.concerns(index, takes) {
                 continue;
             }
             let count = self.books.entry((index, Arc::clone(table))).or_default();
@@ -290,5 +284,6 @@ fn class(reason: &DeathReason) -> DeathClass {
         DeathReason::EndpointDeleted => DeathClass::Deleted,
         DeathReason::BacklogFull => DeathClass::BacklogRows,
         DeathReason::BacklogTooOld => DeathClass::BacklogAge,
+        DeathReason::Poison(_) => DeathClass::Poison,
     }
 }

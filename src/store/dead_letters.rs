@@ -232,7 +232,12 @@ pub(crate) async fn insert(
         arrays = stored_event::ARRAYS,
     );
     for chunk in chunks(letters, |row| body_codec::encoded_len(&row.event.body)) {
-        let bodies = chunk.iter().map(|row| body_codec::encode(&row.event.body)).collect();
+        // One that could not be rendered has no body to send again.
+        let kept = |row: &DeadLetter| match row.event.body.parts() {
+            [] => None,
+            _ => body_codec::encode(&row.event.body),
+        };
+        let bodies = chunk.iter().map(kept).collect();
         let subjects: Vec<Subject<'_>> = chunk
             .iter()
             .map(|row| Subject { event: &row.event, row_key: row.row_key.as_deref() })

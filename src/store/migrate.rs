@@ -39,6 +39,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "replays",
         sql: include_str!("../../sql/migrations/0002_replays.sql"),
     },
+    Migration {
+        version: 3,
+        name: "poison",
+        sql: include_str!("../../sql/migrations/0003_poison.sql"),
+    },
 ];
 
 /// What one read says of the schema.

@@ -21,7 +21,6 @@ pub mod books;
 pub mod dead_letters;
 pub mod desk;
 pub mod dial;
-
 pub mod endpoints;
 pub mod error;
 pub mod flush;
@@ -31,6 +30,7 @@ pub mod progress;
 pub mod push_log;
 pub mod replays;
 pub mod resend;
+pub mod runs;
 pub mod seal;
 mod sql;
 pub mod state_error;

@@ -63,6 +63,11 @@ const DELIVERIES_PENDING: Spec = Spec {
     help: "Events whose outcome at the endpoint is still open, by where they wait.",
     labels: &["endpoint", "where"],
 };
+const BALANCE: Spec = Spec {
+    name: "walhook_balance",
+    help: "The books since the slot began: captured = delivered + filtered + expired + dead + pending.",
+    labels: &["endpoint", "table", "entry"],
+};
 const ATTEMPTS: Spec = Spec {
     name: "walhook_attempts_total",
     help: "Requests that were sent or tried: delivered, or the class of the failure.",
@@ -157,6 +162,7 @@ struct Families {
     events: IntCounterVec,
     deliveries: IntCounterVec,
     pending: IntGaugeVec,
+    balance: IntGaugeVec,
     attempts: IntCounterVec,
     attempt_duration: HistogramVec,
     commit_to_delivery: HistogramVec,
@@ -183,6 +189,7 @@ impl Metrics {
             events: counters(&registry, &EVENTS),
             deliveries: counters(&registry, &DELIVERIES),
             pending: gauges(&registry, &DELIVERIES_PENDING),
+            balance: gauges(&registry, &BALANCE),
             attempts: counters(&registry, &ATTEMPTS),
             attempt_duration: histograms(&registry, &ATTEMPT_DURATION),
             commit_to_delivery: histograms(&registry, &COMMIT_TO_DELIVERY),
@@ -195,9 +202,13 @@ impl Metrics {
             registry,
         }));
         // Asking for a handle makes its series.
-        tables.into_iter().for_each(|table| drop(metrics.table(table)));
+        let tables: Vec<&TableName> = tables.into_iter().collect();
+        tables.iter().for_each(|table| drop(metrics.table(table)));
         events.into_iter().for_each(|event| drop(metrics.event(event)));
-        endpoints.into_iter().for_each(|endpoint| drop(metrics.endpoint(endpoint)));
+        for endpoint in endpoints {
+            drop(metrics.endpoint(endpoint));
+            tables.iter().for_each(|table| drop(metrics.balance(endpoint, table)));
+        }
         metrics
     }
 
@@ -218,6 +229,20 @@ impl Metrics {
         EventMetrics {
             raised: self.0.events.with_label_values(&[event_type]),
             filtered: self.0.filtered.with_label_values(&[event_type]),
+        }
+    }
+
+    /// The books of one endpoint and table.
+    pub fn balance(&self, endpoint: &str, table: &TableName) -> BalanceMetrics {
+        let table = table.to_string();
+        let entry = |entry| self.0.balance.with_label_values(&[endpoint, &table, entry]);
+        BalanceMetrics {
+            captured: entry("captured"),
+            delivered: entry("delivered"),
+            filtered: entry("filtered"),
+            expired: entry("expired"),
+            dead: entry("dead"),
+            pending: entry("pending"),
         }
     }
 
@@ -256,6 +281,17 @@ impl Metrics {
         for result in AttemptMetrics::RESULTS {
             families.attempts.remove_label_values(&[name, result]).ok();
         }
+        for family in families.balance.collect() {
+            for series in family.get_metric() {
+                // In the alphabetical order of their names: endpoint, entry, table.
+                let values: Vec<&str> = series.get_label().iter().map(|l| l.value()).collect();
+                if let [endpoint, entry, table] = values.as_slice()
+                    && *endpoint == name
+                {
+                    families.balance.remove_label_values(&[endpoint, table, entry]).ok();
+                }
+            }
+        }
         families.retries.remove_label_values(&[name]).ok();
         families.replays.remove_label_values(&[name]).ok();
         families.breaker_open.remove_label_values(&[name]).ok();
@@ -278,6 +314,18 @@ impl Metrics {
 #[derive(Clone, Debug)]
 pub struct TableMetrics {
     pub captured: IntCounter,
+}
+
+/// What became of the deliveries of one table to one endpoint; see `store::books`. Not counters: a
+/// dead letter that is sent again is dead no more.
+#[derive(Clone, Debug)]
+pub struct BalanceMetrics {
+    pub captured: IntGauge,
+    pub delivered: IntGauge,
+    pub filtered: IntGauge,
+    pub expired: IntGauge,
+    pub dead: IntGauge,
+    pub pending: IntGauge,
 }
 
 /// What became of the changes that one `[[event]]` is about.

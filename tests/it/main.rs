@@ -1,17 +1,21 @@
 //! The tests that drive the real program against a real PostgreSQL and real receivers.
 
 mod catalog;
+mod contracts;
 mod crash;
 mod decode;
 mod endpoints;
 mod endurance;
 mod http_manners;
+mod kills;
 mod lanes;
 mod letters;
 mod memory;
 mod ocr_wallet;
+mod outage;
 mod own_shapes;
 mod parking;
+mod poison;
 mod push_logs;
 mod refusals;
 mod restart;

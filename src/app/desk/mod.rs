@@ -77,7 +77,7 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// Reads what is stored.
+    /// Reads what is stored; gives all endpoints that there are, those of the file first.
     ///
     /// # Errors
     /// A row cannot be opened or understood: without it, events for its endpoint would be skipped.
@@ -88,7 +88,8 @@ impl Desk {
     ) -> anyhow::Result<(Self, Vec<Start>)> {
         let keys = Keys::new(&settings.run_time.keys);
         let seal = Seal { keys, slot: settings.postgres.slot.clone() };
-        let (mut records, mut starts, mut stale) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let (mut records, mut stale) = (BTreeMap::new(), Vec::new());
+        let mut starts: Vec<Start> = settings.endpoints.iter().map(Start::of_file).collect();
         let taken: HashSet<&str> = settings.endpoints.iter().map(|e| &*e.name).collect();
         for row in rows {
             let name = row.name.clone();

@@ -408,9 +408,7 @@ impl Fleet {
         closed: Vec<EndpointIndex>,
     ) -> (Turn, oneshot::Receiver<()>) {
         let taker = |(index, member): (_, &Member)| (index, Arc::clone(&member.endpoint));
-        let counted = |(index, member): (_, &Member)| {
-            (index, Arc::clone(&member.endpoint.name), member.metrics.clone())
-        };
+        let counted = |(index, member): (_, &Member)| (index, Arc::clone(&member.endpoint.name));
         let (taken_in, taken) = oneshot::channel();
         let turn = Turn {
             edition: self.edition,

@@ -166,7 +166,7 @@ fn while_something_is_outside_all_that_arrives_goes_there_too() {
     bench.lane.offer(event(1, 1), Place::Overflow, bench.time());
     bench.offer([event(2, 2)]);
     assert_eq!(bench.parked(), [(1, ParkReason::Full), (2, ParkReason::Behind)]);
-    let freed = Freed { own: 1, overflow: 1, outside: 2, ..Freed::default() };
+    let freed = Freed { own: 1, overflow: 1, outside: 2, weight: 2, ..Freed::default() };
     assert_eq!(bench.lane.take_freed(), freed);
     assert_eq!((bench.lane.counts().outside, bench.lane.is_taking()), (2, false));
     assert_eq!(bench.lane.refill_room(bench.now), 2);

@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
 #![expect(clippy::panic, reason = "a test may stop at once, and then shows what the program said")]
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 use std::time::Instant;
@@ -169,7 +170,8 @@ async fn exchange(
     stream.write_all(head.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    // It may have been killed in the middle of it.
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(ErrorKind::UnexpectedEof)?;
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let content_type = head.lines().find_map(|line| line.strip_prefix("content-type: "));
     let content_type = content_type.unwrap_or_default().to_owned();
@@ -177,7 +179,7 @@ async fn exchange(
 }
 
 /// The address in the line that says that walhook is running, in either format.
-fn http_address(line: &str) -> SocketAddr {
+pub(crate) fn http_address(line: &str) -> SocketAddr {
     let from = ["http=", "\"http\":\""].iter().find_map(|start| line.split_once(start));
     let address = from.and_then(|(_, rest)| rest.split([' ', '"']).next());
     address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address: {line}"))

@@ -1,0 +1,259 @@
+//! Contracts 2, 3 and 4 from SQL to a receiver that behaves as theirs do: it checks the signature and
+//! the credentials, and answers 401 to what it does not know. The files of `config/` and `sql/` as they
+//! are, but for addresses, secrets and waits.
+#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::support::postgres::Database;
+use crate::support::postgres::Sql;
+use crate::support::receiver::Answer;
+use crate::support::receiver::Receiver;
+use crate::support::receiver::Request;
+use crate::support::service::AMPLE;
+use crate::support::service::Service;
+use crate::support::service::slot;
+
+const SECRET: &str = "your-secret-key";
+
+/// Contract 3's delays, and what a test can wait for.
+const DELAYS: &str = r#"["10s", "30s", "90s"]"#;
+const SHORT_DELAYS: &str = r#"["20ms", "20ms", "20ms"]"#;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+async fn database(name: &str) -> (Database, Sql) {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(&read(&format!("sql/{name}.sql"))).await.unwrap();
+    (database, sql)
+}
+
+/// `config/NAME.toml` for this database; each of `changes` has to be there.
+fn configuration(name: &str, database: &Database, changes: &[(&str, &str)]) -> String {
+    let mut toml = read(&format!("config/{name}.toml"));
+    let url = "url = \"${DATABASE_URL:-postgres://walhook@localhost/app}\"";
+    let own = format!("url = \"{}\"\nslot = \"{}\"", database.url(), slot(database));
+    for (from, to) in changes.iter().copied().chain([(url, own.as_str())]) {
+        assert!(toml.contains(from), "{from} is not in {name}.toml");
+        toml = toml.replace(from, to);
+    }
+    format!("{toml}\n[http]\nlisten = \"127.0.0.1:0\"\n\n[log]\nfilter = \"walhook=debug\"\n")
+}
+
+fn hmac(content: &[u8]) -> String {
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes());
+    let tag = ring::hmac::sign(&key, content);
+    tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A receiver that answers 401 to what `knows` does not know, and otherwise `answers` in turn, the last
+/// one for ever.
+fn receiver(
+    knows: impl Fn(&Request) -> bool + Send + Sync + 'static,
+    answers: &'static [u16],
+) -> Receiver {
+    Receiver::start(Arc::new(move |request: &Request| {
+        let answer = answers.get(request.number - 1).or(answers.last()).copied().unwrap_or(200);
+        Answer::status(if knows(request) { answer } else { 401 })
+    }))
+}
+
+/// Waits until a query answers what is expected.
+async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
+    let deadline = Instant::now() + AMPLE;
+    loop {
+        let text = sql.text(query).await;
+        if text == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn seconds(text: &str) -> i64 {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn customer_events_reach_their_subscriptions_signed_and_with_metadata() {
+    let (database, sql) = database("customer-events").await;
+    let signed = |request: &Request| {
+        let expected = format!("sha256={}", hmac(&request.body));
+        request.header("x-webhook-signature") == expected
+            && request.header("authorization") == "Bearer token"
+    };
+    let (customers, documents) = (receiver(signed, &[200]), receiver(|_| true, &[200]));
+    let stranger = receiver(signed, &[200]);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let mut subscriptions: Value =
+        serde_json::from_str(&read("config/customer-events.subscriptions.json")).unwrap();
+    let webhooks = subscriptions["webhooks"].as_array_mut().unwrap();
+    webhooks[0]["url"] = json!(customers.url());
+    webhooks[1]["url"] = json!(documents.url());
+    webhooks
+        .push(json!({ "url": stranger.url(), "events": ["product.*"], "secret": "not your key" }));
+    file.write_all(subscriptions.to_string().as_bytes()).unwrap();
+    let path = format!("\"{}\"", file.path().display());
+    let asked = "\"${CUSTOMER_EVENTS_SUBSCRIPTIONS:-customer-events.subscriptions.json}\"";
+    let toml = configuration("customer-events", &database, &[(asked, &path)]);
+    let mut service = Service::start(&toml).await;
+
+    sql.batch_execute(
+        "INSERT INTO products (id, name) VALUES (1, 'loan');
+         BEGIN;
+         SELECT pg_logical_emit_message(true, 'walhook', '{\"user_id\": \"admin\"}');
+         INSERT INTO customers (id, customer_no, name, phone, product_id)
+             VALUES (123, 'C001', '张三', '13800138000', 1);
+         COMMIT;
+         UPDATE customers SET status = 'approved' WHERE id = 123;
+         INSERT INTO documents (id, customer_id, file_name, file_type) VALUES (5, 123, 'id.pdf', 'pdf');
+         UPDATE documents SET status = 'approved', review_note = 'ok' WHERE id = 5;
+         DELETE FROM documents WHERE id = 5; DELETE FROM customers WHERE id = 123;",
+    )
+    .await
+    .unwrap();
+    let told = |requests: &[Request]| -> Vec<String> {
+        requests.iter().map(|r| r.json()["event"].as_str().unwrap().to_owned()).collect()
+    };
+    let requests = customers.wait_for(2, AMPLE).await;
+    assert_eq!(told(&requests), ["customer.created", "customer.updated"]);
+    let created = requests[0].json();
+    let data = json!({ "id": "123", "customer_no": "C001", "name": "张三", "phone": "13800138000",
+        "product_id": "1", "status": "collecting" });
+    assert_eq!(created["data"], data);
+    assert_eq!(created["metadata"], json!({ "user_id": "admin" }));
+    assert!(created["timestamp"].as_str().unwrap().ends_with('Z'));
+    assert!(requests[1].json().get("metadata").is_none());
+    let requests = documents.wait_for(3, AMPLE).await;
+    let events = ["document.uploaded", "document.approved", "document.deleted"];
+    assert_eq!(told(&requests), events);
+    assert!(requests.iter().all(|request| request.header("x-webhook-signature").is_empty()));
+    // Who has another secret refuses, and that is final.
+    let letters =
+        "SELECT string_agg(event_type || ' ' || http_status, ',') FROM walhook.dead_letters";
+    wait_for_text(&sql, letters, "product.created 401").await;
+    assert_eq!((stranger.count(), customers.count()), (1, 2));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_completed_task_is_pushed_to_the_webhooks_of_its_rule_and_logged() {
+    let (database, sql) = database("idp-push").await;
+    let signed = |request: &Request| {
+        let fresh = seconds(request.header("x-idp-timestamp")).abs_diff(now()) < 60;
+        fresh && request.header("x-idp-signature") == format!("sha256={}", hmac(&request.body))
+    };
+    // The base64 of `walhook:your-secret-key`.
+    let basic = "Basic d2FsaG9vazp5b3VyLXNlY3JldC1rZXk=";
+    let erp = receiver(move |r| signed(r) && r.header("authorization") == basic, &[503, 200]);
+    let archive = receiver(|_| false, &[200]);
+    let search = receiver(signed, &[500]);
+    let urls = [&erp, &archive, &search].map(|receiver| format!("url = \"{}\"", receiver.url()));
+    let secret = format!("\"{SECRET}\"");
+    let mut changes = vec![
+        ("url = \"${IDP_ERP_URL:-https://erp.example.com/hooks/tasks}\"", urls[0].as_str()),
+        ("url = \"${IDP_ARCHIVE_URL:-https://archive.example.com/hooks}\"", urls[1].as_str()),
+        ("url = \"${IDP_SEARCH_URL:-https://search.example.com/hooks}\"", urls[2].as_str()),
+        (DELAYS, SHORT_DELAYS),
+    ];
+    let names = ["IDP_SIGNING_SECRET", "IDP_ERP_PASSWORD", "IDP_ARCHIVE_TOKEN", "IDP_SEARCH_KEY"];
+    let secrets = names.map(|name| format!("{{ env = \"{name}\" }}"));
+    changes.extend(secrets.iter().map(|name| (name.as_str(), secret.as_str())));
+    let mut service = Service::start(&configuration("idp-push", &database, &changes)).await;
+
+    sql.batch_execute(
+        "INSERT INTO tasks (id, rule_id, result, file_url, meta) VALUES
+             ('T_20251214_0001', 7, '{\"total\": 12.50}', 'https://f.test/1.pdf', '{\"pages\": 2}'),
+             ('T_20251214_0002', 9, NULL, NULL, NULL);
+         UPDATE tasks SET status = 'RUNNING'; UPDATE tasks SET status = 'COMPLETED';
+         UPDATE tasks SET meta = '{}'; UPDATE tasks SET status = 'PUSH_SUCCESS';",
+    )
+    .await
+    .unwrap();
+    let requests = erp.wait_for(2, AMPLE).await;
+    let body = json!({ "task_id": "T_20251214_0001", "result_json": { "total": 12.50 },
+        "file_url": "https://f.test/1.pdf", "meta_info": { "pages": 2 } });
+    assert!(requests.iter().all(|request| request.json() == body));
+    assert_eq!(requests[0].header("webhook-id"), requests[1].header("webhook-id"));
+    assert_eq!(requests[0].header("user-agent"), "IDP-Webhook/1.0");
+    let log = |endpoint: &str| {
+        format!(
+            "SELECT string_agg(http_status || ' ' || retry_count, ',' ORDER BY retry_count)
+             FROM walhook.push_log WHERE endpoint = '{endpoint}' AND row_key LIKE 'T_20251214%'"
+        )
+    };
+    wait_for_text(&sql, &log("erp"), "503 0,200 1").await;
+    wait_for_text(&sql, &log("archive"), "401 0").await;
+    wait_for_text(&sql, &log("search"), "500 0,500 1,500 2,500 3").await;
+    let letters = "SELECT string_agg(concat_ws(' ', endpoint, row_key, http_status, attempts), ','
+        ORDER BY endpoint) FROM walhook.dead_letters";
+    let expected = "archive T_20251214_0001 401 1,search T_20251214_0002 500 4";
+    wait_for_text(&sql, letters, expected).await;
+    let shown =
+        sql.text("SELECT string_agg(request_headers::text, '') FROM walhook.push_log").await;
+    assert!(shown.contains("[secret]") && !shown.contains(SECRET), "{shown}");
+    assert!(!shown.contains(basic) && !shown.contains("sha256="), "{shown}");
+    assert_eq!((erp.count(), archive.count(), search.count()), (2, 1, 4));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn messages_are_filtered_signed_with_their_time_and_sent_until_200() {
+    let (database, sql) = database("wechat-messages").await;
+    let signed = |request: &Request| {
+        let at = request.header("x-webhook-timestamp");
+        let content = [at.as_bytes(), b":", &request.body].concat();
+        seconds(at).abs_diff(now()) < 60 && request.header("x-webhook-signature") == hmac(&content)
+    };
+    let bot = receiver(signed, &[201, 404, 200]);
+    let url = format!("url = \"{}\"", bot.url());
+    let secret = format!("\"{SECRET}\"");
+    let changes = [
+        ("url = \"${WECHAT_WEBHOOK_URL:-http://127.0.0.1:8080/messages}\"", url.as_str()),
+        ("{ env = \"WECHAT_WEBHOOK_SECRET\" }", secret.as_str()),
+        ("interval = \"1s\"", "interval = \"20ms\""),
+    ];
+    let mut service = Service::start(&configuration("wechat-messages", &database, &changes)).await;
+    sql.batch_execute(
+        "INSERT INTO messages (key, msg_id, from_user, to_user, msg_type, content, is_self_msg) VALUES
+             ('wxid_a', 7654321098765432123, 'wxid_s', 'wxid_r', 1, '\"你好\"', false),
+             ('wxid_a', 2, 'wxid_s', 'wxid_r', 34, '\"voice\"', false),
+             ('wxid_a', 3, 'wxid_s', 'wxid_r', 1, '\"mine\"', true),
+             ('wxid_a', 4, 'wxid_s', 'wxid_r', 49, '{\"title\": \"x\"}', false)",
+    )
+    .await
+    .unwrap();
+    // The text three times, since only 200 counts, and the link.
+    let requests = bot.wait_for(4, AMPLE).await;
+    let of = |id: &str| requests.iter().filter(|r| r.json()["msgId"] == id).collect::<Vec<_>>();
+    let (text, link) = (of("7654321098765432123"), of("4"));
+    assert_eq!(text.len() + link.len(), 4, "nothing else came");
+    for request in &requests {
+        let at = seconds(request.header("x-webhook-timestamp"));
+        assert_eq!(request.json()["timestamp"], at, "the time that is signed");
+    }
+    assert_eq!(text[0].json()["content"], "你好");
+    assert_eq!(link[0].json()["content"], json!({ "title": "x" }));
+    let delivered =
+        "SELECT coalesce(string_agg(concat_ws(' ', captured, delivered, filtered), ','), '')
+        FROM walhook.balance";
+    wait_for_text(&sql, delivered, "4 2 2").await;
+    service.stop().await;
+}
+
+/// Seconds since the Unix epoch.
+fn now() -> i64 {
+    walhook::clock::host_now().seconds()
+}
