@@ -62,7 +62,6 @@ use crate::app::desk::ERRANDS_MAX;
 use crate::app::fence::Fence;
 use crate::app::fleet::Fleet;
 use crate::app::fleet::Orders;
-use crate::app::fleet::Start;
 use crate::app::fleet::Ways;
 use crate::app::fleet::keep::Keep;
 use crate::app::fleet::roster;
@@ -217,9 +216,8 @@ impl App {
             share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
         };
         let (ways, edits, turns) = Ways::open();
-        let (desk, stored) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
-        let starts = settings.endpoints.iter().map(Start::of_file).chain(stored).collect();
-        let keep = Keep::new(settings.state.clone(), settings.postgres.slot.clone(), taken.epoch);
+        let (desk, starts) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
+        let keep = Keep::new(settings, taken.holding.epoch());
         // The fleet and its lanes alone hold the way to the ledger.
         let fleet = Fleet::start(common, ways, keep, settings, starts, &taken.backlog);
         let (fleet, orders) = fleet.await?;

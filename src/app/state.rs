@@ -55,8 +55,6 @@ pub(crate) struct Taken {
     pub(crate) letters: Vec<(Arc<str>, u64)>,
     /// Endpoints that were made at run time.
     pub(crate) stored: Vec<StoredEndpoint>,
-    /// The right to write, as a number.
-    pub(crate) epoch: i64,
     /// What the backlog holds, by endpoint.
     pub(crate) backlog: HashMap<Arc<str>, Standing>,
     /// How the runs before have ended, and a session for marks if they have crashed.
@@ -155,7 +153,6 @@ pub(crate) async fn take(
     let sizes = backlog::sizes(&session.client, slot).await?;
     let backlog = sizes.into_iter().map(standing).collect();
     let stored = endpoints::load(&session.client, slot).await?;
-    let epoch = holding.epoch();
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let books = books::load(&session.client, slot).await?;
     let past = runs::started(&mut session.client, &holding, progress.settled).await?;
@@ -171,7 +168,6 @@ pub(crate) async fn take(
         confirmed,
         publication,
         holding,
-        epoch,
         seen: progress.settled,
         ahead,
         letters,

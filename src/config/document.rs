@@ -126,6 +126,12 @@ fn check_bounds(notes: &Notes<'_>, members: &Map<String, Json>) {
             note("headers", format!("are more than {most}: remove some"));
         }
     }
+    // What goes around the judgement of addresses, or needs files of this host.
+    for name in ["proxy", "tls"] {
+        if members.get(name).is_some_and(|value| !value.is_null()) {
+            note(name, "is left to the configuration file: leave it out".to_owned());
+        }
+    }
     for name in ["payload", "payload_file", "content_type"] {
         let is_named = members.get(name).and_then(Json::as_str);
         if members.contains_key(name)

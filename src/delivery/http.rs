@@ -94,7 +94,7 @@ impl Client {
         let tokens = match &endpoint.auth {
             Some(Auth::OAuth2(oauth)) => {
                 let link = Link { http2: false, ..endpoint.link.clone() };
-                let issuer = site(oauth.token_url.reveal(), AddressPolicy::Operator, &link)?;
+                let issuer = site(oauth.token_url.reveal(), endpoint.addresses, &link)?;
                 Some(Tokens::new(oauth, issuer, headers.get(header::USER_AGENT)))
             }
             _ => None,

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
 use crate::support::receiver::always;
@@ -320,4 +321,38 @@ async fn a_test_event_reports_what_came_back() {
     receiver.behave(always(Answer::status(204)));
     let report = done(&service, "POST", "/api/v1/endpoints/crm/test", &Value::Null).await;
     assert_eq!((&report["delivered"], &report["error"]), (&json!(true), &Value::Null));
+}
+
+#[tokio::test]
+async fn the_command_line_makes_tests_and_removes_an_endpoint() {
+    let (_database, _sql, toml) = set_up("").await;
+    let receiver = receiver();
+    let service = Service::start(&toml).await;
+    let url = format!("http://{}", service.http);
+    let run = async |args: &[&str]| {
+        let args: Vec<&str> = args.iter().copied().chain(["--url", &url]).collect();
+        let mut program = Program::start(&args, &toml, &[]);
+        let code = program.wait(AMPLE).await;
+        (code, program.output().join("\n"))
+    };
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("crm.json");
+    std::fs::write(&file, json!({ "name": "crm", "url": receiver.url() }).to_string()).unwrap();
+    let made = run(&["endpoints", "create", file.to_str().unwrap()]).await;
+    assert_eq!(made, (Some(0), "crm: enabled".to_owned()));
+    let (code, again) = run(&["endpoints", "create", file.to_str().unwrap()]).await;
+    assert!(code == Some(1) && again.contains("there is an endpoint crm already"), "{again}");
+    let (code, listed) = run(&["endpoints", "list"]).await;
+    assert!(code == Some(0) && listed.contains("crm") && listed.contains("api"), "{listed}");
+    assert_eq!(run(&["endpoints", "test", "crm"]).await.0, Some(0));
+    receiver.behave(always(Answer::status(500)));
+    assert_eq!(run(&["endpoints", "test", "crm"]).await.0, Some(1));
+    std::fs::write(&file, json!({ "timeout": "soon", "x": 1 }).to_string()).unwrap();
+    let (code, refused) = run(&["endpoints", "update", "crm", file.to_str().unwrap()]).await;
+    assert!(
+        code == Some(1) && refused.contains("timeout: \"soon\" is not a duration"),
+        "{refused}"
+    );
+    let deleted = run(&["endpoints", "delete", "crm"]).await;
+    assert_eq!(deleted, (Some(0), "crm: removing".to_owned()));
 }

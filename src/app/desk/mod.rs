@@ -43,6 +43,7 @@ use crate::app::fleet::roster::Origin;
 use crate::clock::DatabaseClock;
 use crate::config::document;
 use crate::config::problem::Problems;
+use crate::config::settings::Auth;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
 use crate::delivery::guard;
@@ -76,7 +77,7 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// Reads what is stored.
+    /// Reads what is stored; gives all endpoints that there are, those of the file first.
     ///
     /// # Errors
     /// A row cannot be opened or understood: without it, events for its endpoint would be skipped.
@@ -87,7 +88,8 @@ impl Desk {
     ) -> anyhow::Result<(Self, Vec<Start>)> {
         let keys = Keys::new(&settings.run_time.keys);
         let seal = Seal { keys, slot: settings.postgres.slot.clone() };
-        let (mut records, mut starts, mut stale) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let (mut records, mut stale) = (BTreeMap::new(), Vec::new());
+        let mut starts: Vec<Start> = settings.endpoints.iter().map(Start::of_file).collect();
         let taken: HashSet<&str> = settings.endpoints.iter().map(|e| &*e.name).collect();
         for row in rows {
             let name = row.name.clone();
@@ -346,10 +348,19 @@ fn refused(error: FleetError) -> Refused {
 /// An address is judged again when it is dialled: a name may have another one by then. A name that
 /// has none now may get one.
 async fn judge_address(endpoint: &Endpoint) -> Result<(), Refused> {
-    let url = endpoint.url.reveal();
+    judge("url", endpoint.url.reveal(), endpoint).await?;
+    match &endpoint.auth {
+        Some(Auth::OAuth2(oauth)) => {
+            judge("auth.oauth2.token_url", oauth.token_url.reveal(), endpoint).await
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn judge(key: &str, url: &url::Url, endpoint: &Endpoint) -> Result<(), Refused> {
     let refused = |refusal: guard::Refusal| {
         let message = format!("{refusal}: list it in [endpoints] allow if it is meant");
-        let errors = vec![("url".to_owned(), message)];
+        let errors = vec![(key.to_owned(), message)];
         Refused { errors, ..Refused::new(422, "the endpoint's address may not be dialled") }
     };
     guard::check_host(url, endpoint.addresses).map_err(refused)?;

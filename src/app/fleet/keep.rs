@@ -1,6 +1,7 @@
 //! Writes down which endpoints were made at run time.
 
 use crate::config::settings::Server;
+use crate::config::settings::Settings;
 use crate::store;
 use crate::store::Session;
 use crate::store::endpoints;
@@ -17,7 +18,8 @@ pub(crate) struct Keep {
 
 impl Keep {
     /// `epoch` is our right to write for the slot.
-    pub(crate) fn new(server: Server, slot: String, epoch: i64) -> Self {
+    pub(crate) fn new(settings: &Settings, epoch: i64) -> Self {
+        let (server, slot) = (settings.state.clone(), settings.postgres.slot.clone());
         Self { server, slot, epoch, session: None }
     }
 

@@ -67,6 +67,10 @@ fn every_problem_is_told_at_once_with_its_key() {
             vec!["payload_file: is left to"],
         ),
         (
+            json!({"name": "a", "url": url, "proxy": "http://10.0.0.1:3128"}),
+            vec!["proxy: is left to"],
+        ),
+        (
             json!({"name": "a", "url": url, "secret": {"env": "SECRET"}}),
             vec!["secret: must be a string that is the secret itself"],
         ),

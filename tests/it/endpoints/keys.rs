@@ -1,7 +1,6 @@
 //! Secrets: sealed with the key that there is, opened with it only, and replaced while they sign.
 
 use super::*;
-use crate::support::program::Program;
 
 #[tokio::test]
 async fn without_a_key_no_secret_is_saved() {
