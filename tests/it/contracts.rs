@@ -246,7 +246,8 @@ async fn messages_are_filtered_signed_with_their_time_and_sent_until_200() {
     }
     assert_eq!(text[0].json()["content"], "你好");
     assert_eq!(link[0].json()["content"], json!({ "title": "x" }));
-    let delivered = "SELECT coalesce(string_agg(concat_ws(' ', captured, delivered, filtered), ','), '')
+    let delivered =
+        "SELECT coalesce(string_agg(concat_ws(' ', captured, delivered, filtered), ','), '')
         FROM walhook.balance";
     wait_for_text(&sql, delivered, "4 2 2").await;
     service.stop().await;
