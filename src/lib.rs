@@ -25,7 +25,7 @@
 //! | 4 | [`app`]: builds the stages, joins their channels, starts and stops them; the pump |
 //! | 3 | [`api`]: the HTTP surface |
 //! | 2 | the stages: [`source`], [`event`], [`queue`], [`delivery`], [`ledger`] |
-//! | 1 | [`config`], [`store`], [`telemetry`], [`sandbox`], [`task`], [`backoff`], [`clock`] |
+//! | 1 | [`config`], [`failpoint`]; [`store`], [`telemetry`], [`sandbox`], [`task`], [`backoff`], [`clock`] |
 //! | 0 | [`flow`]: the words that all share; no I/O, no clock, no randomness |
 //!
 //! # What stays true
@@ -48,6 +48,7 @@ pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod event;
+pub mod failpoint;
 pub mod flow;
 pub mod ledger;
 pub mod queue;

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 const FLOORS: [&[&str]; 8] = [
     &["flow"],
     // The settings are words as well: the other modules of floor 1 are told by them what to do.
-    &["config"],
+    &["config", "failpoint"],
     &["store", "telemetry", "sandbox", "task", "backoff", "clock"],
     &["source", "event", "queue", "delivery", "ledger"],
     &["api"],

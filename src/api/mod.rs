@@ -1,12 +1,22 @@
-//! The HTTP surface: health, readiness, metrics, stats, status.
+//! The HTTP surface: health, readiness, metrics, stats, status; dead letters,
+//! push log, replay.
 //!
 //! Reads copies through handles; it never holds up the flow of events. With a token set, everything
 //! but `/health`, `/ready` and `/metrics` needs `Authorization: Bearer`.
 
+mod dead_letters;
+pub mod endpoints;
+mod fields;
+pub mod office;
+mod openapi;
 mod problem;
+mod push_logs;
+mod replay;
 mod stats;
 mod status;
+mod webhook_api;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -18,10 +28,14 @@ use axum::middleware;
 use axum::middleware::Next;
 use axum::response::IntoResponse;
 use axum::response::Response;
+use axum::routing::MethodRouter;
 use axum::routing::get;
+use axum::routing::post;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::endpoints::Desk;
+use crate::api::office::Office;
 use crate::api::problem::Problem;
 use crate::clock::DatabaseClock;
 use crate::config::secret::Secret;
@@ -41,7 +55,32 @@ pub struct Surface {
     pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// The endpoints as they are now.
     pub endpoints: Arc<dyn Fn() -> Vec<EndpointView> + Send + Sync>,
+    /// Makes and changes endpoints.
+    pub desk: Desk,
     pub token: Option<Secret<String>>,
+    pub office: Arc<Office>,
+}
+
+impl Surface {
+    /// Whether there is such an endpoint.
+    pub(crate) fn knows(&self, endpoint: &str) -> bool {
+        (self.endpoints)().iter().any(|view| &*view.name == endpoint)
+    }
+
+    /// # Errors
+    /// 409, if there is no such endpoint: nothing can be sent to it.
+    pub(crate) fn require_endpoint(&self, endpoint: &str) -> Result<(), Problem> {
+        if self.knows(endpoint) {
+            return Ok(());
+        }
+        let endpoints = (self.endpoints)();
+        let names: Vec<&str> = endpoints.iter().map(|view| &*view.name).collect();
+        let detail = format!(
+            "endpoint {endpoint:?} is not configured, so nothing can be sent to it; there are: {}",
+            names.join(", ")
+        );
+        Err(Problem::new(StatusCode::CONFLICT, detail))
+    }
 }
 
 /// An endpoint as the status shows it.
@@ -66,19 +105,43 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let stopped = async move { stop.cancelled().await };
-    axum::serve(listener, router(surface)).with_graceful_shutdown(stopped).await
+    let service = router(surface).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stopped).await
 }
 
+/// A path and who answers there.
+type Route = (&'static str, fn() -> MethodRouter<Surface>);
+
+/// What everybody may ask.
+const OPEN: [Route; 3] = [
+    ("/health", || get(status::health)),
+    ("/ready", || get(status::ready)),
+    ("/metrics", || get(metrics)),
+];
+
+/// What needs the token, if there is one. `openapi.json` describes all of it.
+const GUARDED: &[Route] = &[
+    ("/api/v1/webhook/stats", || get(stats::stats)),
+    ("/api/v1/status", || get(status::status)),
+    ("/api/v1/openapi.json", || get(openapi::document)),
+    ("/api/v1/dead-letters", || get(dead_letters::list)),
+    ("/api/v1/dead-letters/resend", || post(dead_letters::resend)),
+    ("/api/v1/dead-letters/discard", || post(dead_letters::discard)),
+    ("/api/v1/dead-letters/{id}", || get(dead_letters::show).delete(dead_letters::discard_one)),
+    ("/api/v1/dead-letters/{id}/resend", || post(dead_letters::resend_one)),
+    ("/api/v1/dead-letters/{id}/discard", || post(dead_letters::discard_one)),
+    ("/api/v1/push-logs", || get(push_logs::list)),
+    ("/api/v1/replay", || get(replay::list).post(replay::order)),
+    ("/api/v1/replay/{id}", || get(replay::show).delete(replay::cancel)),
+];
+
 fn router(surface: Surface) -> Router {
-    let guarded = Router::new()
-        .route("/api/v1/webhook/stats", get(stats::stats))
-        .route("/api/v1/status", get(status::status))
-        .layer(middleware::from_fn_with_state(surface.clone(), require_token));
-    Router::new()
-        .route("/health", get(status::health))
-        .route("/ready", get(status::ready))
-        .route("/metrics", get(metrics))
-        .merge(guarded)
+    let routes = |routes: &[Route]| {
+        routes.iter().fold(Router::new(), |router, (path, answer)| router.route(path, answer()))
+    };
+    let require = middleware::from_fn_with_state(surface.clone(), require_token);
+    routes(&OPEN)
+        .merge(routes(GUARDED).merge(endpoints::routes()).layer(require))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(surface)

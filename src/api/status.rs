@@ -29,8 +29,17 @@ pub(crate) async fn ready(State(surface): State<Surface>) -> Response {
 pub(crate) async fn status(State(surface): State<Surface>) -> Json<Value> {
     (surface.refresh)();
     let endpoint = |EndpointView { name, url, state, source }: EndpointView| {
-        let queued = surface.metrics.endpoint(&name).pending_memory.get();
-        json!({ "name": &*name, "url": url, "state": state, "source": source, "queued": queued })
+        let gauges = surface.metrics.endpoint(&name);
+        json!({
+            "name": &*name,
+            "url": url,
+            "state": state,
+            "source": source,
+            "queued": gauges.pending_memory.get(),
+            "backlog": gauges.pending_backlog.get(),
+            "dead_letters": gauges.dead_letters.get(),
+            "breaker": if gauges.breaker_open.get() == 0 { "closed" } else { "open" },
+        })
     };
     let endpoints: Vec<Value> = (surface.endpoints)().into_iter().map(endpoint).collect();
     Json(json!({

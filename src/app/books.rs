@@ -1,4 +1,5 @@
-//! What the pump counts: everything that is captured and never reaches a lane.
+//! What the pump counts: what becomes of changes before they reach a lane. The books of deliveries
+//! are the ledger's.
 
 use std::sync::Arc;
 
@@ -7,36 +8,25 @@ use crate::flow::event::EventId;
 use crate::flow::event::Facts;
 use crate::flow::event::RuleIndex;
 use crate::flow::settlement::EndpointIndex;
-use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::EventMetrics;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::metrics::TableMetrics;
 
 /// Handles to the counters, resolved once.
 pub(crate) struct Books {
-    rules: Vec<RuleBooks>,
+    rules: Vec<(Arc<str>, EventMetrics)>,
     /// Those that there are.
-    endpoints: Vec<(EndpointIndex, Arc<str>, EndpointMetrics)>,
-}
-
-struct RuleBooks {
-    event_type: Arc<str>,
-    table: TableMetrics,
-    event: EventMetrics,
+    endpoints: Vec<(EndpointIndex, Arc<str>)>,
 }
 
 impl Books {
     pub(crate) fn new(metrics: &Metrics, rules: &[EventRule]) -> Self {
-        let rule = |rule: &EventRule| RuleBooks {
-            event_type: Arc::clone(&rule.event_type),
-            table: metrics.table(&rule.table),
-            event: metrics.event(&rule.event_type),
-        };
+        let rule =
+            |rule: &EventRule| (Arc::clone(&rule.event_type), metrics.event(&rule.event_type));
         Self { rules: rules.iter().map(rule).collect(), endpoints: Vec::new() }
     }
 
     /// From here on these are the endpoints, taking events or not.
-    pub(crate) fn keep_for(&mut self, endpoints: Vec<(EndpointIndex, Arc<str>, EndpointMetrics)>) {
+    pub(crate) fn keep_for(&mut self, endpoints: Vec<(EndpointIndex, Arc<str>)>) {
         self.endpoints = endpoints;
     }
 
@@ -44,30 +34,21 @@ impl Books {
         self.endpoints.len()
     }
 
-    /// A change fell under a rule.
-    pub(crate) fn captured(&self, rule: RuleIndex) {
-        if let Some(rule) = self.rules.get(rule.0) {
-            rule.table.captured.inc();
-        }
-    }
-
-    /// The rule's filter kept it back from every endpoint.
+    /// The rule's filter kept a change back from every endpoint.
     pub(crate) fn filtered(&self, rule: RuleIndex) {
-        if let Some(rule) = self.rules.get(rule.0) {
-            rule.event.filtered.inc();
-        }
-        for (_, _, endpoint) in &self.endpoints {
-            endpoint.filtered.inc();
+        if let Some((_, event)) = self.rules.get(rule.0) {
+            event.filtered.inc();
         }
     }
 
-    /// It became an event for `takers`, to whom it is owed from here on; the ledger takes it off
-    /// again. The other endpoints do not want it.
-    pub(crate) fn raised(&self, rule: RuleIndex, takers: &[EndpointIndex]) {
-        self.shared_out(rule, takers, |endpoint| endpoint.pending_memory.inc());
+    /// A change became an event.
+    pub(crate) fn raised(&self, rule: RuleIndex) {
+        if let Some((_, event)) = self.rules.get(rule.0) {
+            event.raised.inc();
+        }
     }
 
-    /// It was too old when it was read; see [`Self::raised`] for the endpoints that do not want it.
+    /// It did, and was too old for `takers` when it was read.
     pub(crate) fn expired(
         &self,
         rule: RuleIndex,
@@ -75,29 +56,11 @@ impl Books {
         id: EventId,
         facts: &Facts,
     ) {
-        self.shared_out(rule, takers, |endpoint| endpoint.expired.inc());
-        let event_type = self.rules.get(rule.0).map_or("", |rule| &rule.event_type);
-        let taking = self.endpoints.iter().filter(|(index, ..)| takers.contains(index));
-        for (_, name, _) in taking {
+        self.raised(rule);
+        let event_type = self.rules.get(rule.0).map_or("", |(event_type, _)| event_type);
+        let taking = self.endpoints.iter().filter(|(index, _)| takers.contains(index));
+        for (_, name) in taking {
             crate::ledger::outcome_log::expired(name, event_type, id, facts);
-        }
-    }
-
-    fn shared_out(
-        &self,
-        rule: RuleIndex,
-        takers: &[EndpointIndex],
-        taken: impl Fn(&EndpointMetrics),
-    ) {
-        if let Some(rule) = self.rules.get(rule.0) {
-            rule.event.raised.inc();
-        }
-        for (index, _, endpoint) in &self.endpoints {
-            if takers.contains(index) {
-                taken(endpoint);
-            } else {
-                endpoint.filtered.inc();
-            }
         }
     }
 }

@@ -13,7 +13,9 @@ use crate::app::refill::Backlog;
 use crate::config::settings::Endpoint;
 use crate::delivery::http::Client;
 use crate::delivery::network::Network;
+use crate::failpoint;
 use crate::flow::backlog::Standing;
+use crate::flow::lease::Lease;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Report;
 use crate::queue;
@@ -27,6 +29,15 @@ pub(crate) struct Common {
     pub(crate) backlog: Arc<Backlog>,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) cuts: Cuts,
+    /// What each lane may hold of the memory budget.
+    pub(crate) share_bytes: usize,
+}
+
+/// The share of each of so many lanes: together they leave something for what is on its way, however
+/// many endpoints are dead, and one alone leaves most to the others. A single lane has nobody to leave
+/// anything to.
+pub(crate) fn share_bytes(queued_bytes: usize, lanes: usize) -> usize {
+    if lanes > 1 { queued_bytes / 4.max(lanes + 1) } else { queued_bytes }
 }
 
 /// The client that an endpoint's settings ask for.
@@ -48,7 +59,8 @@ pub(crate) fn lane(
     clients: watch::Receiver<Arc<Client>>,
     common: &Common,
 ) -> (LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>) {
-    let (sender, task) = queue::open(LaneSettings::with_backlog(index, endpoint, standing));
+    let settings = LaneSettings::with_backlog(index, endpoint, standing);
+    let (sender, task) = queue::open(settings.within(common.share_bytes));
     let (clock, times) = (common.handles.clock.clone(), common.handles.clock.clone());
     let (reports, cuts) = (common.reports.clone(), common.cuts.clone());
     let (backlog, name) = (Arc::clone(&common.backlog), Arc::clone(&endpoint.name));
@@ -56,13 +68,24 @@ pub(crate) fn lane(
         let attempt = |lease| {
             let (client, now) = (Arc::clone(&clients.borrow()), times.now());
             async move {
-                let exchange = client.attempt(&lease, now).await;
+                failpoint::reached_over("before_post", || about(&lease));
+                if lease.replay {
+                    failpoint::reached("replaying");
+                }
+                let attempt = client.attempt(&lease, now);
+                let exchange = failpoint::during("post_sent", attempt).await;
                 (lease, exchange)
             }
         };
         let refill = |after, rows| {
             let (backlog, name) = (Arc::clone(&backlog), Arc::clone(&name));
-            async move { backlog.page(&name, after, rows).await }
+            async move {
+                let page = backlog.page(&name, after, rows).await;
+                if page.as_ref().is_ok_and(|page| !page.is_empty()) {
+                    failpoint::reached("refilled");
+                }
+                page
+            }
         };
         let run = task.run(attempt, move || clock.now(), || true, refill, reports, cuts.no_more);
         tokio::select! {
@@ -85,4 +108,10 @@ async fn tidy(mut clients: watch::Receiver<Arc<Client>>) -> Infallible {
             Ok(()) = clients.changed() => {}
         }
     }
+}
+
+/// The facts of a request's events, `id=7`.
+fn about(lease: &Lease) -> String {
+    let facts = lease.events.iter().flat_map(|event| event.facts.iter());
+    facts.map(|(column, value)| format!("{column}={value} ")).collect()
 }

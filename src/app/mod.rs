@@ -18,7 +18,9 @@
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
 
 mod books;
+mod caution;
 mod cuts;
+mod desk;
 pub mod dry_run;
 mod fleet;
 mod lanes;
@@ -28,6 +30,8 @@ mod prepare;
 mod pump;
 mod reader;
 mod refill;
+mod replay;
+mod resend;
 mod scrape;
 mod standby;
 mod state;
@@ -40,6 +44,7 @@ use std::sync::OnceLock;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -47,12 +52,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::api::Surface;
+use crate::api::office::Office;
+use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
+use crate::app::desk::Desk;
+use crate::app::desk::ERRANDS_MAX;
 use crate::app::fleet::Fleet;
 use crate::app::fleet::Orders;
 use crate::app::fleet::Start;
 use crate::app::fleet::Ways;
+use crate::app::fleet::keep::Keep;
 use crate::app::fleet::roster;
+use crate::app::fleet::roster::Roster;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
 use crate::app::reader::Reader;
@@ -64,12 +75,15 @@ use crate::config::settings::Settings;
 use crate::delivery::network::Network;
 use crate::flow::budget::Budget;
 use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
 use crate::ledger;
 use crate::ledger::Ledger;
+use crate::ledger::replayed::Replayed;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
 use crate::source::status::StatusHandle;
 use crate::source::wire::feedback::LetGo;
+use crate::store::books::Entry;
 use crate::task::Tasks;
 use crate::telemetry::metrics::Metrics;
 
@@ -91,6 +105,7 @@ pub struct App {
     confirmed: watch::Sender<Lsn>,
     /// There when the slot is ours.
     fleet: Arc<OnceLock<Orders>>,
+    desk: api::endpoints::Desk,
     tasks: Tasks,
     address: SocketAddr,
 }
@@ -107,13 +122,13 @@ impl App {
         let mut tasks = Tasks::new();
         let handles = Handles::new(&settings);
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
-        let fleet = Arc::default();
+        let (fleet, desk) = (Arc::default(), api::endpoints::Desk::default());
         let scrape = Arc::new(Scrape::new(Arc::clone(&fleet), &handles, confirmed_out));
-        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet));
+        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet), Arc::clone(&desk));
         let serve = api::serve(listener, surface, tasks.stop_token());
         tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
         tracing::info!(http = %address, "the HTTP surface is up");
-        Ok(Self { settings, handles, confirmed, fleet, tasks, address })
+        Ok(Self { settings, handles, confirmed, fleet, desk, tasks, address })
     }
 
     /// Where the HTTP surface listens.
@@ -172,22 +187,33 @@ impl App {
         let common = Common {
             network: Network::system(),
             handles: handles.clone(),
-            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget)),
+            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
             reports: reports_in,
             cuts: cuts.clone(),
+            share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
         };
         let (ways, edits, turns) = Ways::open();
-        let starts = settings.endpoints.iter().map(Start::of_file).collect();
-        let (rules, is_pushing) = (&settings.events, settings.enabled);
+        let (desk, stored) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
+        let starts = settings.endpoints.iter().map(Start::of_file).chain(stored).collect();
+        let keep = Keep::new(settings.state.clone(), settings.postgres.slot.clone(), taken.epoch);
         // The fleet and its lanes alone hold the way to the ledger.
-        let fleet = Fleet::start(common, ways, rules, is_pushing, starts, &taken.backlog);
+        let fleet = Fleet::start(common, ways, keep, settings, starts, &taken.backlog);
         let (fleet, orders) = fleet.await?;
         let roster = orders.roster();
-        taken.show(&roster);
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
-        drop(self.fleet.set(orders)); // there is no other
-        let ledger = ledger(settings, handles, self.confirmed.clone(), taken.writer);
+        let (errands_in, errands) = mpsc::channel(ERRANDS_MAX);
+        tasks.spawn("the desk", desk.run(orders.clone(), errands, tasks.stop_token()));
+        // There is one of each.
+        drop((self.fleet.set(orders), self.desk.set(errands_in)));
+        let (settled_in, settled) = watch::channel(None);
+        let published = Published { confirmed: self.confirmed.clone(), settled: settled_in };
+        // Without a pause between the two: a scrape has to find both.
+        taken.show(&roster);
+        let seen = taken.seen;
+        let caution = Caution::new(&taken.writer, taken.past, taken.marks, settled);
+        resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
+        let ledger = ledger(settings, handles, published, &roster, (taken.writer, taken.books));
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         tasks.spawn("the ledger", async move {
             tokio::select! {
@@ -199,7 +225,7 @@ impl App {
             Ok(())
         });
         let stages =
-            Stages { turns, opened: opened_in, ledger_ended, seen: taken.seen, ahead, parked };
+            Stages { turns, opened: opened_in, ledger_ended, seen, ahead, parked, caution };
         attached.begin(stages);
         tasks.spawn("the source", attached.ended());
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
@@ -223,6 +249,10 @@ struct Handles {
     /// From the observer to the source.
     let_go: LetGo,
     metrics: Metrics,
+    /// From the ledger to the resender.
+    replayed: Replayed,
+    /// From the HTTP surface to the resender: somebody has asked.
+    asked: Arc<Notify>,
 }
 
 impl Handles {
@@ -232,6 +262,8 @@ impl Handles {
             stats: Arc::new(Stats::default()),
             status: StatusHandle::default(),
             let_go: LetGo::default(),
+            replayed: Replayed::default(),
+            asked: Arc::new(Notify::new()),
             metrics: Metrics::new(
                 settings.events.iter().map(|rule| &rule.table),
                 settings.events.iter().map(|rule| &*rule.event_type),
@@ -264,18 +296,29 @@ async fn start_observer(
     Ok(())
 }
 
+/// What the ledger tells the source and the pump.
+struct Published {
+    confirmed: watch::Sender<Lsn>,
+    settled: watch::Sender<Option<Position>>,
+}
+
 fn ledger(
     settings: &Settings,
     handles: &Handles,
-    confirmed: watch::Sender<Lsn>,
-    writer: Writer,
+    published: Published,
+    roster: &Roster,
+    (writer, books): (Writer, Vec<Entry>),
 ) -> Ledger {
     let terms = ledger::Terms {
         push_log: settings.push_log,
         stats: Arc::clone(&handles.stats),
         clock: handles.clock.clone(),
-        confirmed,
+        confirmed: published.confirmed,
+        settled: published.settled,
         writer,
+        shown: roster.0.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
+        books,
+        replayed: handles.replayed.clone(),
     };
     Ledger::new(&handles.metrics, terms)
 }
@@ -285,8 +328,15 @@ fn surface(
     handles: &Handles,
     scrape: Arc<Scrape>,
     fleet: Arc<OnceLock<Orders>>,
+    desk: api::endpoints::Desk,
 ) -> Surface {
     let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
+    let office = Office::new(
+        settings.state.clone(),
+        settings.postgres.slot.clone(),
+        Arc::clone(&handles.asked),
+        settings.push_log.bodies,
+    );
     Surface {
         metrics: handles.metrics.clone(),
         stats: Arc::clone(&handles.stats),
@@ -297,6 +347,8 @@ fn surface(
             Some(fleet) => fleet.roster().view(),
             None => configured.clone(),
         }),
+        desk,
         token: settings.http.token.clone(),
+        office: Arc::new(office),
     }
 }

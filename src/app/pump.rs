@@ -9,7 +9,6 @@
 //! is read from PostgreSQL; feedback goes on beside it. Between two changes it takes a [`Turn`]: other
 //! endpoints, which lanes and ledger know already.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,11 +21,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::books::Books;
+use crate::app::caution::Caution;
 use crate::clock::DatabaseClock;
 use crate::config::settings::Endpoint;
 use crate::event::route::Routed;
 use crate::event::route::Router;
 use crate::event::route::Shaped;
+use crate::failpoint;
 use crate::flow::budget::Budget;
 use crate::flow::budget::Held;
 use crate::flow::budget::Permit;
@@ -38,13 +39,14 @@ use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::Poison;
 use crate::flow::watermark::Edition;
 use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Opened;
 use crate::queue::sender::LaneSender;
 use crate::source::stream::Source;
-use crate::telemetry::metrics::EndpointMetrics;
+use crate::store::runs::Stage;
 
 /// What an event costs in memory beside its body: its own fields, and its place in each lane.
 const EVENT_OVERHEAD_BYTES: usize = 512;
@@ -56,7 +58,7 @@ pub(crate) struct Turn {
     /// Those that take events.
     pub(crate) takers: Vec<(EndpointIndex, Arc<Endpoint>)>,
     /// All that there are, to be counted for.
-    pub(crate) counted: Vec<(EndpointIndex, Arc<str>, EndpointMetrics)>,
+    pub(crate) counted: Vec<(EndpointIndex, Arc<str>)>,
     /// Lanes that are new.
     pub(crate) opened: Vec<(EndpointIndex, LaneSender)>,
     /// Endpoints that are no more: their lanes get nothing after what they have got.
@@ -85,6 +87,7 @@ pub(crate) struct Pump {
     /// Whether a transaction was begun and its commit has not come yet.
     in_transaction: bool,
     routed: Vec<(RuleIndex, Routed)>,
+    caution: Caution,
     turns: mpsc::Receiver<Turn>,
     edition: Edition,
 }
@@ -117,9 +120,16 @@ impl Pump {
             passed: Lsn::ZERO,
             in_transaction: false,
             routed: Vec::new(),
+            caution: Caution::None,
             turns,
             edition: Edition::default(),
         }
+    }
+
+    /// As the crashes before this run ask for.
+    pub(crate) fn cautious(mut self, caution: Caution) -> Self {
+        self.caution = caution;
+        self
     }
 
     /// Where an earlier run had come: changes up to `seen` are settled, and so are the deliveries
@@ -213,12 +223,18 @@ impl Pump {
         match captured {
             Captured::Change(change) => {
                 self.in_transaction = true;
+                failpoint::reached("in_transaction");
                 if self.seen.is_none_or(|seen| seen < change.position) {
                     self.seen = Some(change.position);
-                    self.change(change).await?;
+                    if self.caution.is_one_by_one() {
+                        self.change_alone(change).await?;
+                    } else {
+                        self.change(change).await?;
+                    }
                 }
             }
             Captured::Commit { end, .. } => {
+                failpoint::reached("commit_seen");
                 self.in_transaction = false;
                 self.passed = end;
                 self.outbox.boundary(Opened::Boundary { end });
@@ -231,16 +247,30 @@ impl Pump {
         Ok(())
     }
 
+    /// One of the changes among which walhook has crashed.
+    async fn change_alone(&mut self, change: Change) -> anyhow::Result<()> {
+        let position = change.position;
+        self.caution.mark(position, Stage::Rendering).await;
+        self.change(change).await?;
+        self.caution.mark(position, Stage::Sending).await;
+        self.outbox.hand_over().await?;
+        self.caution.wait(position).await;
+        Ok(())
+    }
+
     async fn change(&mut self, mut change: Change) -> anyhow::Result<()> {
         let mut routed = std::mem::take(&mut self.routed);
-        let now = self.clock.now();
-        self.router.route(&change, now, |rule, outcome| routed.push((rule, outcome)));
+        let (now, convicted) = (self.clock.now(), self.caution.convicts(change.position));
+        let keep = |rule, outcome| routed.push((rule, outcome));
+        match convicted {
+            Some(Stage::Rendering) => self.router.set_aside(&change, keep),
+            Some(Stage::Sending) | None => self.router.route(&change, now, keep),
+        }
         let row = change.held.take().map(Arc::new);
         let mut notes = Vec::new();
         for (rule, outcome) in routed.drain(..) {
             let rule_takers = self.router.endpoints(rule);
-            self.books.captured(rule);
-            let some;
+            let mut poison = convicted.map(|_stage| Poison::Crashes);
             let (mut event, takers, others) = match outcome {
                 Routed::Filtered => {
                     self.books.filtered(rule);
@@ -248,24 +278,29 @@ impl Pump {
                     continue;
                 }
                 Routed::Expired { id, facts } => {
-                    self.books.expired(rule, rule_takers, id, &facts);
+                    self.books.expired(rule, &rule_takers, id, &facts);
                     notes.push(self.note(rule, Fate::Expired));
                     continue;
                 }
-                Routed::Event(event) => (event, rule_takers, Vec::new()),
-                Routed::Partly { event, endpoints, others } => {
-                    some = endpoints;
-                    (event, some.as_slice(), others)
+                Routed::Event(event) => (event, Arc::clone(&rule_takers), Vec::new()),
+                Routed::Partly { event, endpoints, others } => (event, endpoints.into(), others),
+                Routed::Poison(event) => {
+                    poison = poison.or(Some(Poison::Unrenderable));
+                    (event, Arc::clone(&rule_takers), Vec::new())
                 }
             };
-            if takers.len() < self.books.endpoints() {
+            self.books.raised(rule);
+            if takers.is_empty() || takers.len() < self.books.endpoints() {
                 notes.push(self.note(rule, Fate::Raised));
             }
             let refused = rule_takers.iter().filter(|taker| !takers.contains(taker));
             notes.extend(refused.map(|&taker| self.note(rule, Fate::Refused(taker))));
             let takers = owed(&mut self.ahead, takers, event.id);
-            self.books.raised(rule, &takers);
             if takers.is_empty() {
+                continue;
+            }
+            if let Some(why) = poison {
+                self.outbox.set_aside(event, takers, why);
                 continue;
             }
             event.held = Some(match &row {
@@ -281,7 +316,7 @@ impl Pump {
                     }
                 }
             });
-            self.outbox.add(event, &takers, others);
+            self.outbox.add(event, takers, others);
         }
         self.routed = routed;
         self.outbox.close(notes, change.position);
@@ -290,13 +325,13 @@ impl Pump {
 }
 
 /// The takers that an earlier run has not settled the event for.
-fn owed<'a>(
+fn owed(
     ahead: &mut HashSet<(EndpointIndex, EventId)>,
-    takers: &'a [EndpointIndex],
+    takers: Arc<[EndpointIndex]>,
     id: EventId,
-) -> Cow<'a, [EndpointIndex]> {
+) -> Arc<[EndpointIndex]> {
     if ahead.is_empty() {
-        return Cow::Borrowed(takers);
+        return takers;
     }
     takers.iter().copied().filter(|taker| !ahead.remove(&(*taker, id))).collect()
 }
@@ -338,11 +373,10 @@ impl Outbox {
     }
 
     /// Those of `others` among the takers get the event with their own body.
-    fn add(&mut self, mut event: Box<Event>, takers: &[EndpointIndex], others: Vec<Shaped>) {
+    fn add(&mut self, mut event: Box<Event>, takers: Arc<[EndpointIndex]>, others: Vec<Shaped>) {
         event.sequence = self.next_sequence;
         self.next_sequence += 1;
-        let owed = u32::try_from(takers.len()).unwrap_or(u32::MAX);
-        self.opened.push(Opened::Event { committed: event.committed, owed });
+        let (committed, table) = (event.committed, Arc::clone(&event.table));
         let others: Vec<_> = others
             .into_iter()
             .map(|Shaped { body, endpoints }| {
@@ -351,13 +385,21 @@ impl Outbox {
             })
             .collect();
         let event = Arc::new(*event);
-        for taker in takers {
+        for taker in takers.iter() {
             let own = others.iter().find(|(_, endpoints)| endpoints.contains(taker));
             let event = own.map_or(&event, |(event, _)| event);
             if let Some(batch) = self.batches.get_mut(taker.0) {
                 batch.push(Arc::clone(event));
             }
         }
+        self.opened.push(Opened::Event { committed, table, takers });
+    }
+
+    /// The ledger buries it; no lane hears of it.
+    fn set_aside(&mut self, mut event: Box<Event>, takers: Arc<[EndpointIndex]>, why: Poison) {
+        event.sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.opened.push(Opened::Poison { event: Arc::new(*event), takers, why });
     }
 
     fn boundary(&mut self, boundary: Opened) {

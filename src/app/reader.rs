@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::Handles;
 use crate::app::books::Books;
+use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
 use crate::app::pump::Pump;
 use crate::app::pump::Turn;
@@ -51,6 +52,7 @@ pub(crate) struct Stages {
     pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
     /// The newest change of which something is parked.
     pub(crate) parked: Option<Position>,
+    pub(crate) caution: Caution,
 }
 
 /// A thread whose slot is ours. It reads nothing before it has its stages.
@@ -132,10 +134,10 @@ impl Reader {
         // Nobody takes anything before the first turn.
         let router = Router::new(system, &settings.events, &[]);
         let books = Books::new(&handles.metrics, &settings.events);
-        let Stages { mut turns, opened, ledger_ended, seen, ahead, parked } = stages;
+        let Stages { mut turns, opened, ledger_ended, seen, ahead, parked, caution } = stages;
         let Some(first) = turns.recv().await else { return Ok(()) };
         let pump = Pump::new(router, books, handles.clock.clone(), budget, turns, opened);
-        let mut pump = pump.resumed(seen, ahead, parked);
+        let mut pump = pump.resumed(seen, ahead, parked).cautious(caution);
         pump.turn(first);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
         pump.run(&mut source, stop, settings.grace / 2).await?;

@@ -23,23 +23,41 @@ use crate::store;
 use crate::store::Session;
 use crate::store::backlog;
 use crate::store::backlog::Size;
+use crate::store::books;
+use crate::store::books::Entry;
 use crate::store::dead_letters;
+use crate::store::endpoints;
+use crate::store::endpoints::StoredEndpoint;
 use crate::store::migrate;
 use crate::store::progress;
+use crate::store::progress::Holding;
 use crate::store::progress::Lineage;
+use crate::store::runs;
+use crate::store::runs::Past;
 use crate::store::state_error::StateError;
 
 /// What the state says when the slot is ours.
 pub(crate) struct Taken {
     pub(crate) writer: Writer,
+    /// For who claims dead letters.
+    pub(crate) holding: Holding,
     /// All changes up to and including this one are settled.
     pub(crate) seen: Option<Position>,
     /// Deliveries beyond it that are settled, too: they come again and are not made again.
     pub(crate) ahead: Vec<(Arc<str>, EventId)>,
     /// Dead letters that are kept, by endpoint.
     pub(crate) letters: Vec<(Arc<str>, u64)>,
+    /// Endpoints that were made at run time.
+    pub(crate) stored: Vec<StoredEndpoint>,
+    /// The right to write, as a number.
+    pub(crate) epoch: i64,
     /// What the backlog holds, by endpoint.
     pub(crate) backlog: HashMap<Arc<str>, Standing>,
+    /// How the runs before have ended, and a session for marks if they have crashed.
+    pub(crate) past: Past,
+    pub(crate) marks: Option<Session>,
+    /// What became of all deliveries so far.
+    pub(crate) books: Vec<Entry>,
 }
 
 impl Taken {
@@ -119,10 +137,19 @@ pub(crate) async fn take(
     };
     let sizes = backlog::sizes(&session.client, slot).await?;
     let backlog = sizes.into_iter().map(standing).collect();
+    let stored = endpoints::load(&session.client, slot).await?;
+    let epoch = holding.epoch();
     let letters = dead_letters::sizes(&session.client, slot).await?;
+    let books = books::load(&session.client, slot).await?;
+    let past = runs::started(&mut session.client, &holding, progress.settled).await?;
+    let marks = match past {
+        Past::Crashing => Some(store::connect(&settings.state).await?),
+        Past::Sound | Past::Convicted(_) => None,
+    };
     let days = settings.push_log.retention_days;
-    let writer = Writer::new(settings.state.clone(), session, holding, days, writable);
-    Ok(Taken { writer, seen: progress.settled, ahead, letters, backlog })
+    let writer = Writer::new(settings.state.clone(), session, holding.clone(), days, writable);
+    let seen = progress.settled;
+    Ok(Taken { writer, holding, epoch, seen, ahead, letters, stored, backlog, past, marks, books })
 }
 
 /// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.

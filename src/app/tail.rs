@@ -94,6 +94,10 @@ fn each_shape(
             }
             (event, others)
         }
+        Routed::Poison(event) => {
+            tracing::warn!(event_id = %event.id, "an event cannot be rendered");
+            return Ok(());
+        }
         Routed::Filtered | Routed::Expired { .. } => return Ok(()),
     };
     for Shaped { body, .. } in others {

@@ -9,12 +9,17 @@
 //! [`Command`] and its `run`. It prints through [`terminal`] and ends with a [`CommandError`], whose
 //! text `main` prints once.
 
+pub mod ask;
 pub mod check;
+pub mod dead_letters;
 pub mod demo;
 pub mod exit;
 pub mod init;
+pub mod push_log;
 pub mod receive;
+pub mod replay;
 pub mod run;
+pub mod table;
 pub mod tail;
 pub mod terminal;
 
@@ -65,6 +70,9 @@ enum Command {
     Init(init::Init),
     Tail(tail::Tail),
     Receive(receive::Receive),
+    DeadLetters(dead_letters::DeadLetters),
+    PushLog(push_log::PushLog),
+    Replay(replay::Replay),
 }
 
 impl Cli {
@@ -81,6 +89,9 @@ impl Cli {
             Command::Init(init) => init.run(&global),
             Command::Tail(tail) => tail.run(&global),
             Command::Receive(receive) => receive.run(),
+            Command::DeadLetters(letters) => letters.run(&global),
+            Command::PushLog(log) => log.run(&global),
+            Command::Replay(replay) => replay.run(&global),
         }
     }
 }

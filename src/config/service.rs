@@ -1,4 +1,4 @@
-//! `[http]`, `[push_log]`, `[memory]`, `[log]` and `[shutdown]`: the process itself.
+//! `[http]`, `[push_log]`, `[dead_letters]`, `[memory]`, `[log]` and `[shutdown]`: the process itself.
 
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::field::Field;
 use crate::config::reader::Section;
 use crate::config::secret::Secret;
+use crate::config::settings::DeadLetters;
 use crate::config::settings::Http;
 use crate::config::settings::Log;
 use crate::config::settings::LogFormat;
@@ -30,6 +31,13 @@ const BODY_LIMITS: RangeInclusive<u64> = 0..=(1 << 20);
 
 const RETENTION_DAYS: u32 = 7;
 const RETENTIONS: RangeInclusive<u32> = 1..=3650;
+
+/// A month, in which somebody may ask what became of it.
+const CLOSED_DAYS: u32 = 30;
+
+/// Quick for people, and slow for a receiver that has just come back.
+const RESEND_RATE: u32 = 100;
+const RESEND_RATES: RangeInclusive<u32> = 1..=100_000;
 
 const FILTER: &str = "info";
 
@@ -86,6 +94,16 @@ pub(super) fn read_push_log(mut section: Section<'_>) -> PushLog {
         bodies: bodies.unwrap_or(LoggedBodies::Failures),
         body_limit: limit.unwrap_or(BODY_LIMIT),
         retention_days: days.unwrap_or(RETENTION_DAYS),
+    }
+}
+
+pub(super) fn read_dead_letters(mut section: Section<'_>) -> DeadLetters {
+    let days = section.read("retention_days", |field| field.integer(&RETENTIONS));
+    let rate = section.read("resend_rate", |field| field.integer(&RESEND_RATES));
+    section.finish();
+    DeadLetters {
+        retention_days: days.unwrap_or(CLOSED_DAYS),
+        resend_rate: rate.unwrap_or(RESEND_RATE),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use crate::config::expression::Expression;
@@ -17,6 +19,7 @@ use crate::event::scope::Fault;
 use crate::event::scope::Scope;
 use crate::event::template::Faults;
 use crate::event::writer::Writer;
+use crate::failpoint;
 use crate::flow::body::Body;
 use crate::flow::change::Change;
 use crate::flow::change::Old;
@@ -48,6 +51,8 @@ pub enum Routed {
     Filtered,
     /// Too old when it was read.
     Expired { id: EventId, facts: Facts },
+    /// It cannot be rendered; the event has no body, and its keys and facts only if they can be told.
+    Poison(Box<Event>),
 }
 
 /// A body in a shape of their own for some endpoints.
@@ -72,7 +77,7 @@ struct Rule {
     settings: EventRule,
     origin: Origin,
     table: Arc<TableName>,
-    endpoints: Vec<EndpointIndex>,
+    endpoints: Arc<[EndpointIndex]>,
     /// Of those endpoints that have one.
     filters: Vec<(EndpointIndex, Expression)>,
     /// Payloads other than the event's own, each with the endpoints that ask for it.
@@ -172,7 +177,7 @@ impl Router {
         let rule = |settings: &EventRule| Rule {
             origin: Origin::new(system, &settings.event_type),
             table: Arc::new(settings.table.clone()),
-            endpoints: Vec::new(),
+            endpoints: Arc::default(),
             filters: Vec::new(),
             others: Vec::new(),
             settings: settings.clone(),
@@ -209,8 +214,8 @@ impl Router {
     }
 
     /// The endpoints that get the events of a rule.
-    pub fn endpoints(&self, rule: RuleIndex) -> &[EndpointIndex] {
-        self.rules.get(rule.0).map_or(&[], |rule| &rule.endpoints)
+    pub fn endpoints(&self, rule: RuleIndex) -> Arc<[EndpointIndex]> {
+        self.rules.get(rule.0).map_or_else(Arc::default, |rule| Arc::clone(&rule.endpoints))
     }
 
     /// Calls `each` for every rule that the change falls under, in the order of the settings.
@@ -232,9 +237,30 @@ impl Router {
             let Some(rule) = self.rules.get(plan.rule.0) else { continue };
             if concerns(rule.settings.on, &change.op) {
                 let faults = &mut self.faults.faults;
-                let routed = plan.apply(rule, change, now, &mut self.writer, faults);
+                let writer = &mut self.writer;
+                let applied = catch_unwind(AssertUnwindSafe(|| {
+                    failpoint::reached_over("rendering", || plan.about(change));
+                    plan.apply(rule, change, now, writer, faults)
+                }));
+                let routed = applied.unwrap_or_else(|_panic| {
+                    // Both may hold half of something.
+                    (*writer, *faults) = (Writer::default(), Faults::default());
+                    Routed::Poison(plan.without_body(rule, change))
+                });
                 self.faults.report(plan.rule, rule);
                 each(plan.rule, routed);
+            }
+        }
+    }
+
+    /// As [`Router::route`], for a change that must not be rendered: all of its rules' events are
+    /// poison.
+    pub fn set_aside(&self, change: &Change, mut each: impl FnMut(RuleIndex, Routed)) {
+        let compiled = compile(&self.rules, &change.relation);
+        for plan in &compiled.plans {
+            let Some(rule) = self.rules.get(plan.rule.0) else { continue };
+            if concerns(rule.settings.on, &change.op) {
+                each(plan.rule, Routed::Poison(plan.without_body(rule, change)));
             }
         }
     }
@@ -355,6 +381,31 @@ impl Plan {
             true => Routed::Event(event(body)),
             false => Routed::Partly { event: event(body), endpoints, others },
         }
+    }
+
+    fn about(&self, change: &Change) -> String {
+        let facts = self.shape.facts(payload::row_of(&change.op));
+        facts.iter().map(|(column, value)| format!("{column}={value} ")).collect()
+    }
+
+    fn without_body(&self, rule: &Rule, change: &Change) -> Box<Event> {
+        let known = catch_unwind(AssertUnwindSafe(|| {
+            (self.keys(rule, change), self.shape.facts(payload::row_of(&change.op)))
+        }));
+        let (keys, facts) = known.unwrap_or_else(|_panic| (Keys::NONE, Facts::default()));
+        Box::new(Event {
+            id: EventId::new(change.position, rule.origin),
+            sequence: 0,
+            position: change.position,
+            event_type: Arc::clone(&rule.settings.event_type),
+            table: Arc::clone(&rule.table),
+            committed: change.committed,
+            keys,
+            expiry: None,
+            body: Body::new(Vec::new()),
+            facts,
+            held: None,
+        })
     }
 
     /// The order keys: of the row, and of the old row where the update changed them.

@@ -15,9 +15,14 @@ use crate::flow::verdict::Failure;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct EndpointIndex(pub usize);
 
-/// Names a delivery that an operator sends again: the number of its dead letter.
+/// Names a delivery that an operator sends again.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ReplayId(pub i64);
+pub enum ReplayId {
+    /// A dead letter, by its number. Its outcome counts in the books.
+    Letter(i64),
+    /// A delivery of the push log, by the number of its attempt. The books have it already.
+    Logged(i64),
+}
 
 /// What keeps a delivery while it is owed, should walhook end: from there it comes again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,8 +31,8 @@ pub enum Holding {
     Wal,
     /// Its row in the backlog.
     Backlog,
-    /// The dead letter that is sent again.
-    DeadLetter(ReplayId),
+    /// The dead letter, or the row of the push log, that is sent again.
+    Replay(ReplayId),
 }
 
 /// For this event and endpoint the WAL is owed nothing more.
@@ -121,6 +126,16 @@ pub enum DeathReason {
     BacklogFull,
     /// It was in the backlog for longer than the limit.
     BacklogTooOld,
+    Poison(Poison),
+}
+
+/// Why an event was set aside without an attempt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Poison {
+    /// It cannot be rendered.
+    Unrenderable,
+    /// walhook has crashed over it twice in a row.
+    Crashes,
 }
 
 /// One finished attempt, whatever came of it: for the push log and the metrics.
@@ -161,6 +176,8 @@ impl fmt::Display for DeathReason {
             Self::EndpointDeleted => f.write_str("endpoint deleted"),
             Self::BacklogFull => f.write_str("the endpoint's backlog is full"),
             Self::BacklogTooOld => f.write_str("too long in the endpoint's backlog"),
+            Self::Poison(Poison::Unrenderable) => f.write_str("it cannot be rendered"),
+            Self::Poison(Poison::Crashes) => f.write_str("walhook crashed over it twice in a row"),
         }
     }
 }

@@ -9,18 +9,24 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map;
+use std::sync::Arc;
 
+use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::Poison;
 use crate::flow::time::Timestamp;
 
 /// What the pump tells the watermark, in commit order, before the lanes hear of it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Opened {
-    /// An event is about to be handed to `owed` lanes.
-    Event { committed: Timestamp, owed: u32 },
+    /// An event is about to be handed to the lanes of `takers`.
+    Event { committed: Timestamp, table: Arc<TableName>, takers: Arc<[EndpointIndex]> },
+    /// An event that is set aside: owed to `takers`, and dead before any lane has seen it.
+    Poison { event: Arc<Event>, takers: Arc<[EndpointIndex]>, why: Poison },
     /// Something about a change that no lane is going to settle. The books count it once
     /// everything before it is settled, so that a crash counts nothing twice.
     Note(Note),
@@ -55,6 +61,18 @@ pub enum Fate {
     Refused(EndpointIndex),
     /// No change: the edition begins, and no note of an earlier one follows. The rule has no meaning.
     Begun,
+}
+
+impl Fate {
+    /// Whether a note of this counts for an endpoint, which `takes` the rule's events or not.
+    pub fn concerns(self, endpoint: EndpointIndex, takes: bool) -> bool {
+        match self {
+            Self::Filtered | Self::Expired => true,
+            Self::Raised => !takes, // for the others their own settlement counts
+            Self::Refused(refusing) => refusing == endpoint,
+            Self::Begun => false,
+        }
+    }
 }
 
 /// Follows events from the moment they are handed to lanes until every endpoint has settled them.
@@ -98,8 +116,11 @@ impl Watermark {
     /// Takes in what the pump tells.
     pub fn note(&mut self, opened: Opened) {
         match opened {
-            Opened::Event { committed, owed } => {
-                self.open(committed, owed);
+            Opened::Event { committed, takers, table: _ } => {
+                self.open(committed, u32::try_from(takers.len()).unwrap_or(u32::MAX));
+            }
+            Opened::Poison { event, takers, .. } => {
+                self.open(event.committed, u32::try_from(takers.len()).unwrap_or(u32::MAX));
             }
             Opened::Note(note) => match self.open.last_entry() {
                 Some(mut last) => count(&mut last.get_mut().notes, note, 1),

@@ -12,9 +12,11 @@
 //! ledger ends when the pump and all lanes have dropped their senders, and what it has published by
 //! then is final.
 
+mod live;
 pub mod names;
 pub mod outcome_log;
 mod pending;
+pub mod replayed;
 pub mod stats;
 pub mod writer;
 
@@ -31,21 +33,29 @@ use tokio::time::Instant;
 
 use crate::clock::DatabaseClock;
 use crate::config::settings::PushLog;
+use crate::failpoint;
+use crate::flow::event::Event;
 use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
 use crate::flow::settlement::Attempt;
+use crate::flow::settlement::DeathReason;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
+use crate::flow::settlement::Poison;
 use crate::flow::settlement::Report;
 use crate::flow::settlement::Settlement;
 use crate::flow::watermark::Edition;
 use crate::flow::watermark::Opened;
 use crate::flow::watermark::Watermark;
+use crate::ledger::live::LiveBooks;
 use crate::ledger::names::Names;
 use crate::ledger::names::Serving;
 use crate::ledger::pending::Pending;
+use crate::ledger::replayed::Replayed;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
+use crate::store::books::Entry;
 use crate::store::flush::Flush;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::EndpointMetrics;
@@ -71,6 +81,13 @@ pub struct Terms {
     pub clock: DatabaseClock,
     pub confirmed: watch::Sender<Lsn>,
     pub writer: Writer,
+    /// Told how far everything is settled, whether it is flushed or not.
+    pub settled: watch::Sender<Option<Position>>,
+    /// Endpoints that are there from the start.
+    pub shown: Vec<Arc<str>>,
+    /// The books as the state holds them.
+    pub books: Vec<Entry>,
+    pub replayed: Replayed,
 }
 
 /// The owner of the books.
@@ -86,6 +103,7 @@ pub struct Ledger {
     housekeeping: Instant,
     /// By endpoint index.
     endpoints: HashMap<EndpointIndex, Account>,
+    live: LiveBooks,
     names: Names,
     /// Endpoints whose names are needed until the next flush has begun.
     retiring: Vec<EndpointIndex>,
@@ -93,6 +111,8 @@ pub struct Ledger {
     stats: Arc<Stats>,
     clock: DatabaseClock,
     confirmed: watch::Sender<Lsn>,
+    settled: watch::Sender<Option<Position>>,
+    replayed: Replayed,
     flush_seconds: Histogram,
 }
 
@@ -119,8 +139,10 @@ pub struct Edit {
 }
 
 impl Ledger {
-    /// Knows no endpoint before its first [`Edit`].
+    /// Takes up the books where the state left them, so that the metrics go on from there; the gauges
+    /// of what is parked have to be set. Knows no endpoint by its index before its first [`Edit`].
     pub fn new(metrics: &Metrics, terms: Terms) -> Self {
+        terms.stats.resume(&terms.books);
         Self {
             watermark: Watermark::default(),
             pending: Pending::default(),
@@ -129,12 +151,15 @@ impl Ledger {
             flushing: None,
             housekeeping: Instant::now(),
             endpoints: HashMap::new(),
+            live: LiveBooks::new(metrics, &terms.shown, terms.books),
             names: Names::default(),
             retiring: Vec::new(),
             push_log: terms.push_log,
             stats: terms.stats,
             clock: terms.clock,
             confirmed: terms.confirmed,
+            settled: terms.settled,
+            replayed: terms.replayed,
             flush_seconds: metrics.ledger_flush(),
         }
     }
@@ -155,6 +180,9 @@ impl Ledger {
             let ending = !pump_lives && !lanes_live;
             self.start_flush(ending);
             if ending && self.flushing.is_none() {
+                if let Some(writer) = &mut self.writer {
+                    writer.say_stopped().await;
+                }
                 return Ok(());
             }
             let room = self.pending.len() < 2 * FLUSH_ROWS;
@@ -169,6 +197,7 @@ impl Ledger {
                 (writer, flushed) = flushed(&mut self.flushing), if is_flushing => {
                     self.flushing = None;
                     self.writer = Some(writer);
+                    failpoint::reached("flushed");
                     self.publish(flushed?);
                 }
                 count = reports.recv_many(&mut arrived, REPORTS_MAX), if lanes_live && room => {
@@ -176,6 +205,9 @@ impl Ledger {
                     // The pump tells us first, but the two channels are two: look again.
                     while let Ok(batch) = opened.try_recv() {
                         self.open(batch);
+                    }
+                    if !pump_lives && count > 0 {
+                        failpoint::reached("draining");
                     }
                     arrived.drain(..).for_each(|report| self.book(report));
                 }
@@ -204,6 +236,9 @@ impl Ledger {
             self.due = Some(Instant::now() + FLUSH_AFTER);
         }
         self.stats.set_oldest_open(self.watermark.oldest());
+        if self.settled.receiver_count() > 0 {
+            self.settled.send_replace(self.watermark.settled());
+        }
     }
 
     fn next_deadline(&self) -> Instant {
@@ -224,13 +259,14 @@ impl Ledger {
             self.housekeeping = now + HOUSEKEEPING;
         }
         self.due = None;
-        let flush = if flush_now {
-            let flush = self.pending.take(&self.names, &self.watermark);
+        let (flush, replayed) = if flush_now {
+            let taken = self.pending.take(&self.names, &self.watermark);
             self.retire();
-            flush
+            taken
         } else {
-            Flush::default()
+            (Flush::default(), Vec::new())
         };
+        let resender = self.replayed.clone();
         let (confirmable, today) = (self.watermark.confirmable(), self.clock.now());
         let flush_seconds = self.flush_seconds.clone();
         self.flushing = Some(Box::pin(async move {
@@ -244,17 +280,44 @@ impl Ledger {
             if flush_now {
                 flush_seconds.observe(begun.elapsed().as_secs_f64());
             }
+            if flushed.is_ok() {
+                resender.note(replayed);
+            }
             (writer, flushed.map(|()| confirmable))
         }));
     }
 
     fn open(&mut self, batch: Vec<Opened>) {
-        batch.into_iter().for_each(|opened| self.watermark.note(opened));
+        for opened in batch {
+            self.live.opened(&self.names, &opened);
+            if let Opened::Poison { event, takers, why, .. } = &opened {
+                let (event, takers, why) = (Arc::clone(event), Arc::clone(takers), *why);
+                self.watermark.note(opened);
+                self.set_aside(&event, &takers, why);
+            } else {
+                self.watermark.note(opened);
+            }
+        }
+    }
+
+    /// Nobody but us settles an event that no lane sees.
+    fn set_aside(&mut self, event: &Arc<Event>, takers: &[EndpointIndex], why: Poison) {
+        let settlements = takers.iter().map(|&endpoint| Settlement {
+            event: Arc::clone(event),
+            endpoint,
+            outcome: Outcome::Dead { reason: DeathReason::Poison(why) },
+            holding: Holding::Wal,
+            attempts: 0,
+            history: None,
+        });
+        let settlements = settlements.collect();
+        self.book(Report { settlements, ..Report::default() });
     }
 
     fn edit(&mut self, edit: Edit) {
         for (index, account) in edit.accounts {
             self.names.enter(index, Arc::clone(&account.name));
+            self.live.enter(index, &account.name, &account.metrics);
             self.endpoints.insert(index, account);
         }
         self.names.announce(edit.edition, edit.serving);
@@ -265,6 +328,7 @@ impl Ledger {
     fn retire(&mut self) {
         for index in self.retiring.drain(..) {
             self.endpoints.remove(&index);
+            self.live.retire(index);
             self.names.retire(index);
         }
     }
@@ -275,6 +339,9 @@ impl Ledger {
             self.pending.attempted(&self.names, &self.push_log, attempt);
         }
         for settlement in report.settlements {
+            if matches!(settlement.outcome, Outcome::Delivered { .. }) {
+                failpoint::reached("answered");
+            }
             self.settled(&settlement);
             self.pending.settled(&self.names, settlement, self.clock.now());
         }
@@ -304,33 +371,20 @@ impl Ledger {
         if settlement.holding == Holding::Wal {
             self.watermark.settle(settlement.event.sequence);
         }
+        self.live.settled(settlement);
         let Some(account) = self.endpoints.get(&settlement.endpoint) else { return };
-        let parked = matches!(settlement.outcome, Outcome::Parked { .. });
-        match settlement.holding {
-            Holding::Wal => {
-                account.metrics.pending_memory.dec();
-                account.metrics.pending_backlog.add(i64::from(parked));
-            }
-            Holding::Backlog => account.metrics.pending_backlog.sub(i64::from(!parked)),
-            Holding::DeadLetter(_) => {}
-        }
+        let is_replay = matches!(settlement.holding, Holding::Replay(_));
         let now = self.clock.now();
         match &settlement.outcome {
             Outcome::Delivered { took, .. } => {
                 self.stats.succeeded(*took, now);
-                account.metrics.delivered.inc();
-                let since_commit = now.since(settlement.event.committed);
-                account.metrics.commit_to_delivery.observe(since_commit.as_secs_f64());
+                if !is_replay {
+                    let since_commit = now.since(settlement.event.committed);
+                    account.metrics.commit_to_delivery.observe(since_commit.as_secs_f64());
+                }
             }
-            Outcome::Dead { .. } => {
-                self.stats.failed(now);
-                account.metrics.dead.inc();
-                let again = matches!(settlement.holding, Holding::DeadLetter(_));
-                account.metrics.dead_letters.add(i64::from(!again));
-            }
-            Outcome::Expired => account.metrics.expired.inc(),
-            Outcome::Filtered => account.metrics.filtered.inc(),
-            Outcome::Parked { .. } => {}
+            Outcome::Dead { .. } => self.stats.failed(now),
+            Outcome::Expired | Outcome::Filtered | Outcome::Parked { .. } => {}
         }
         outcome_log::settled(&account.name, &account.shown_url, settlement);
     }

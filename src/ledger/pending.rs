@@ -19,6 +19,7 @@ use crate::flow::settlement::DeathReason;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
+use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Verdict;
@@ -26,6 +27,7 @@ use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Watermark;
 use crate::ledger::names::Names;
+use crate::ledger::replayed::ReplayEnd;
 use crate::store::backlog::Delivery;
 use crate::store::backlog::Parked;
 use crate::store::backlog::Reparked;
@@ -53,12 +55,14 @@ pub(crate) struct Pending {
     books: HashMap<(EndpointIndex, Arc<TableName>), Count>,
     /// What the WAL is owed no more, in case the settled prefix does not reach it.
     settled: Vec<(EndpointIndex, EventId, Position)>,
+    /// For whoever sends again: told once the flush is committed.
+    replayed: Vec<(ReplayId, ReplayEnd)>,
 }
 
 impl Pending {
     /// Rows to write: what bounds it.
     pub(crate) fn len(&self) -> usize {
-        self.settled.len() + self.flush.attempts.len() + self.reparked.len()
+        self.settled.len() + self.flush.attempts.len() + self.reparked.len() + self.replayed.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -84,7 +88,8 @@ impl Pending {
         let response_body = keep.then(|| response.slice(..response.len().min(log.body_limit)));
         let exchange = Arc::new(attempt.exchange);
         for event in attempt.lease.events {
-            let request = || beginning(&event.body, created_at, log.body_limit);
+            let request = keep.then(|| beginning(&event.body, created_at, log.body_limit));
+            let body_whole = request.as_ref().is_some_and(|(_, is_whole)| *is_whole);
             self.flush.attempts.push(Attempt {
                 created_at,
                 endpoint: Arc::clone(endpoint),
@@ -92,7 +97,8 @@ impl Pending {
                 retry_count: attempt.lease.attempt.saturating_sub(1),
                 outcome,
                 exchange: Arc::clone(&exchange),
-                request_body: keep.then(request),
+                request_body: request.map(|(beginning, _)| beginning),
+                body_whole,
                 response_body: response_body.clone(),
                 replay: attempt.lease.replay,
                 event,
@@ -105,6 +111,12 @@ impl Pending {
         let Some(endpoint) = names.endpoint(settlement.endpoint) else { return };
         let endpoint = Arc::clone(endpoint);
         let event = &settlement.event;
+        if let Holding::Replay(id) = settlement.holding {
+            self.replayed(id, &settlement.outcome, now);
+            if matches!(id, ReplayId::Logged(_)) {
+                return; // the books have it already, and what failed stays as delivered as it was
+            }
+        }
         let count = self.books.entry((settlement.endpoint, Arc::clone(&event.table))).or_default();
         let delivery = Delivery { endpoint: Arc::clone(&endpoint), event: event.id };
         match settlement.holding {
@@ -118,7 +130,7 @@ impl Pending {
                     self.flush.finished.push(delivery.clone());
                 }
             }
-            Holding::Backlog | Holding::DeadLetter(_) => {}
+            Holding::Backlog | Holding::Replay(_) => {}
         }
         match &settlement.outcome {
             Outcome::Delivered { .. } => count.delivered += 1,
@@ -127,16 +139,21 @@ impl Pending {
             Outcome::Dead { .. } => count.dead += 1,
             Outcome::Parked { .. } => {}
         }
-        if let Holding::DeadLetter(letter) = settlement.holding {
-            let ended = match &settlement.outcome {
-                Outcome::Delivered { .. } => Some(Ended::Delivered),
-                Outcome::Expired => Some(Ended::Expired),
-                Outcome::Filtered | Outcome::Dead { .. } | Outcome::Parked { .. } => None,
-            };
-            let letter = DeadLetterId(letter.0);
-            self.flush.resent.extend(ended.map(|ended| Resent { letter, ended, at: now }));
-        }
         self.record(endpoint, delivery, settlement, now);
+    }
+
+    /// Notes how a replay ended, in its dead letter if it has one.
+    fn replayed(&mut self, id: ReplayId, outcome: &Outcome, at: Timestamp) {
+        let (end, ended) = match outcome {
+            Outcome::Delivered { .. } => (ReplayEnd::Delivered, Some(Ended::Delivered)),
+            Outcome::Expired => (ReplayEnd::Expired, Some(Ended::Expired)),
+            Outcome::Filtered | Outcome::Dead { .. } => (ReplayEnd::Failed, None),
+            Outcome::Parked { .. } => return, // not the end
+        };
+        self.replayed.push((id, end));
+        if let (ReplayId::Letter(letter), Some(ended)) = (id, ended) {
+            self.flush.resent.push(Resent { letter: DeadLetterId(letter), ended, at });
+        }
     }
 
     /// The rows that an outcome leaves behind.
@@ -191,13 +208,7 @@ impl Pending {
         let times = i64::try_from(times).unwrap_or(i64::MAX);
         for &index in &serving.endpoints {
             let takes = takers.contains(&index);
-            let counts = match note.fate {
-                Fate::Filtered | Fate::Expired => true,
-                Fate::Raised => !takes, // for the others their own settlement counts
-                Fate::Refused(endpoint) => endpoint == index,
-                Fate::Begun => false,
-            };
-            if !counts {
+            if !note.fate.concerns(index, takes) {
                 continue;
             }
             let count = self.books.entry((index, Arc::clone(table))).or_default();
@@ -210,9 +221,14 @@ impl Pending {
         }
     }
 
-    /// All of it as one flush; what comes next belongs to another.
-    pub(crate) fn take(&mut self, names: &Names, watermark: &Watermark) -> Flush {
-        let Self { mut flush, parked, reparked, books, settled } = std::mem::take(self);
+    /// All of it as one flush, and the replays that end with it; what comes next belongs to
+    /// another.
+    pub(crate) fn take(
+        &mut self,
+        names: &Names,
+        watermark: &Watermark,
+    ) -> (Flush, Vec<(ReplayId, ReplayEnd)>) {
+        let Self { mut flush, parked, reparked, books, settled, replayed } = std::mem::take(self);
         flush.parked = parked.into_values().collect();
         flush.parked.sort_by_key(|row| row.event.position);
         flush.reparked = reparked.into_values().collect();
@@ -230,21 +246,22 @@ impl Pending {
                 Some(Entry { endpoint, table, count })
             })
             .collect();
-        flush
+        (flush, replayed)
     }
 }
 
-/// The first bytes of a body as it was at `at`.
-fn beginning(body: &Body, at: Timestamp, limit: usize) -> Bytes {
+/// The first bytes of a body as it was at `at`, and whether that is all of it.
+fn beginning(body: &Body, at: Timestamp, limit: usize) -> (Bytes, bool) {
     let mut kept = BytesMut::new();
     for chunk in body.chunks(at) {
         let room = limit - kept.len();
-        kept.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
-        if kept.len() >= limit {
-            break;
+        if let Some(cut) = chunk.get(..room).filter(|cut| cut.len() < chunk.len()) {
+            kept.extend_from_slice(cut);
+            return (kept.freeze(), false);
         }
+        kept.extend_from_slice(&chunk);
     }
-    kept.freeze()
+    (kept.freeze(), true)
 }
 
 fn history(settlement: &Settlement) -> History {
@@ -267,5 +284,6 @@ fn class(reason: &DeathReason) -> DeathClass {
         DeathReason::EndpointDeleted => DeathClass::Deleted,
         DeathReason::BacklogFull => DeathClass::BacklogRows,
         DeathReason::BacklogTooOld => DeathClass::BacklogAge,
+        DeathReason::Poison(_) => DeathClass::Poison,
     }
 }

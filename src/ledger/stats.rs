@@ -8,15 +8,20 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::flow::time::Timestamp;
+use crate::store::books::Count;
+use crate::store::books::Entry;
 
 /// Nothing yet: nothing is pushed or committed at the very start of 1970.
 const NEVER: i64 = 0;
 
-/// Counted per event and endpoint once the outcome is final, since the process started.
+/// Counted per event and endpoint once the outcome is final: since the slot began. The response time
+/// is the mean since the process started.
 #[derive(Debug, Default)]
 pub struct Stats {
     succeeded: AtomicU64,
     failed: AtomicU64,
+    /// Those of `succeeded` whose response time is known.
+    timed: AtomicU64,
     response_micros: AtomicU64,
     last_push_seconds: AtomicI64,
     oldest_open_micros: AtomicI64,
@@ -35,11 +40,22 @@ pub struct StatsView {
 }
 
 impl Stats {
+    /// Goes on from what the books hold of all endpoints.
+    pub fn resume(&self, books: &[Entry]) {
+        let sum = |of: fn(&Count) -> i64| {
+            let sum: i64 = books.iter().map(|entry| of(&entry.count)).sum();
+            u64::try_from(sum).unwrap_or(0)
+        };
+        self.succeeded.store(sum(|count| count.delivered), Ordering::Relaxed);
+        self.failed.store(sum(|count| count.dead), Ordering::Relaxed);
+    }
+
     /// A push was taken; `took` is its response time.
     pub fn succeeded(&self, took: Duration, now: Timestamp) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.response_micros.fetch_add(micros, Ordering::Relaxed);
         self.succeeded.fetch_add(1, Ordering::Relaxed);
+        self.timed.fetch_add(1, Ordering::Relaxed);
         self.last_push_seconds.store(now.seconds(), Ordering::Relaxed);
     }
 
@@ -66,7 +82,8 @@ impl Stats {
     pub fn view(&self) -> StatsView {
         let success_count = self.succeeded.load(Ordering::Relaxed);
         let failure_count = self.failed.load(Ordering::Relaxed);
-        let micros = self.response_micros.load(Ordering::Relaxed);
+        let (micros, timed) =
+            (self.response_micros.load(Ordering::Relaxed), self.timed.load(Ordering::Relaxed));
         let last = self.last_push_seconds.load(Ordering::Relaxed);
         StatsView {
             total_pushed: success_count + failure_count,
@@ -74,9 +91,7 @@ impl Stats {
             failure_count,
             last_push_time: (last != NEVER).then_some(last),
             // Rounded to the nearest millisecond.
-            average_delay_ms: (micros + success_count * 500)
-                .checked_div(success_count * 1000)
-                .unwrap_or(0),
+            average_delay_ms: (micros + timed * 500).checked_div(timed * 1000).unwrap_or(0),
         }
     }
 }

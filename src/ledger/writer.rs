@@ -16,6 +16,7 @@ use crate::store::flush;
 use crate::store::flush::Flush;
 use crate::store::partitions;
 use crate::store::progress::Holding;
+use crate::store::runs;
 use crate::store::state_error::StateError;
 
 /// First and longest wait before a failed flush is tried again.
@@ -84,6 +85,19 @@ impl Writer {
         };
         let session = self.session.insert(session);
         flush::commit(&mut session.client, &mut self.holding, flush).await
+    }
+
+    /// The slot that is written for, and the epoch.
+    pub fn holding(&self) -> &Holding {
+        &self.holding
+    }
+
+    /// Notes that this run ends as it should. If it cannot, the next start is a little more careful.
+    pub(crate) async fn say_stopped(&mut self) {
+        let Some(session) = &self.session else { return };
+        if let Err(error) = runs::stopped(&session.client, &self.holding).await {
+            tracing::debug!(%error, "cannot note the clean end");
+        }
     }
 
     /// Makes the push log's next day and drops those beyond the retention.

@@ -348,7 +348,8 @@ async fn replays_are_marked_and_wait_out_an_outage_without_a_row() {
     running.sender.send((0..4).map(|n| event(n, n)).collect()).await.unwrap();
     tokio::time::sleep(5 * SECOND).await;
     let parked = running.parked();
-    let again = |n: u64| Replay { id: ReplayId(i64::try_from(n).unwrap()), event: event(n, n) };
+    let again =
+        |n: u64| Replay { id: ReplayId::Letter(i64::try_from(n).unwrap()), event: event(n, n) };
     replays.send(vec![again(100), again(101)]).await.unwrap();
     let third = tokio::time::timeout(SECOND, replays.send(vec![again(102)])).await;
     assert!(third.is_err(), "replays have a share of the lane only");

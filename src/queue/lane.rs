@@ -111,6 +111,8 @@ pub struct Freed {
     pub replays: usize,
     /// Those of `own` and `overflow` whose deliveries went on into the backlog.
     pub outside: usize,
+    /// What the events of `own` weighed, but for replays, which have no part in the lane's share.
+    pub weight: usize,
 }
 
 impl std::ops::AddAssign for Freed {
@@ -119,6 +121,7 @@ impl std::ops::AddAssign for Freed {
         self.overflow += other.overflow;
         self.replays += other.replays;
         self.outside += other.outside;
+        self.weight += other.weight;
     }
 }
 
@@ -164,6 +167,8 @@ pub struct Lane {
     last_lease: u64,
     settled: Vec<Settlement>,
     freed: Freed,
+    /// What has come in from the backlog since somebody asked, by weight.
+    loaded: usize,
     in_flight_events: usize,
     /// Nothing more is offered, so a batch that is not full has nothing to wait for.
     is_closed: bool,
@@ -207,6 +212,7 @@ impl Lane {
             last_lease: 0,
             settled: Vec::new(),
             freed: Freed::default(),
+            loaded: 0,
             in_flight_events: 0,
             is_closed: false,
             is_paused: false,
@@ -217,8 +223,8 @@ impl Lane {
     /// Takes an event in. Events of one key must be offered in commit order.
     pub fn offer(&mut self, event: Arc<Event>, place: Place, now: Now) {
         if let Some(reason) = self.doom() {
+            self.free(place, &event);
             self.settle(event, Holding::Wal, &Tries::default(), Outcome::Dead { reason });
-            self.free(place);
         } else if place == Place::Overflow || self.is_spilling() {
             self.offer_outside(event, place, now);
         } else {
@@ -229,10 +235,10 @@ impl Lane {
     /// Takes in an event that an operator sends again, behind all that are in memory with one of
     /// its keys. It has a place of its own.
     pub fn replay(&mut self, event: Arc<Event>, id: ReplayId, now: Now) {
-        let holding = Holding::DeadLetter(id);
+        let holding = Holding::Replay(id);
         if let Some(reason) = self.doom() {
             self.settle(event, holding, &Tries::default(), Outcome::Dead { reason });
-            self.free(Place::Own);
+            self.freed.own += 1;
             self.freed.replays += 1;
             return;
         }
@@ -359,6 +365,11 @@ impl Lane {
     /// Takes the places that the settlements since the last call have freed.
     pub fn take_freed(&mut self) -> Freed {
         std::mem::take(&mut self.freed)
+    }
+
+    /// Takes the weight of what has come in from the backlog since the last call.
+    pub fn take_loaded(&mut self) -> usize {
+        std::mem::take(&mut self.loaded)
     }
 
     pub fn counts(&self) -> Counts {

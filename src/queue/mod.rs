@@ -48,7 +48,6 @@ pub fn open(settings: LaneSettings) -> (LaneSender, LaneTask) {
     let room = Arc::new(Room::new(&settings));
     let gauges = Arc::new(Gauges::new(Arc::clone(&room)));
     let (input, received) = mpsc::channel(MESSAGES_MAX);
-    let name = Arc::clone(&settings.name);
-    let sender = LaneSender::new(name, input, Arc::clone(&room), Arc::clone(&gauges));
+    let sender = LaneSender::new(settings.clone(), input, Arc::clone(&room), Arc::clone(&gauges));
     (sender, LaneTask::new(settings, received, room, gauges))
 }

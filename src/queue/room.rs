@@ -37,6 +37,8 @@ pub(super) struct Room {
     /// changes it.
     owed: AtomicUsize,
     free: Semaphore,
+    /// The lane's share of memory, by weight.
+    share: Semaphore,
     overflow: Semaphore,
     replays: Semaphore,
     way: watch::Sender<Way>,
@@ -55,6 +57,7 @@ impl Room {
             places: AtomicUsize::new(places),
             owed: AtomicUsize::new(0),
             free: Semaphore::new(places),
+            share: Semaphore::new(settings.share()),
             overflow: Semaphore::new(if has_backlog { OVERFLOW_MAX } else { 0 }),
             replays: Semaphore::new(places.div_ceil(REPLAYS_SHARE)),
             way: watch::Sender::new(if is_spilling { Way::Aside } else { Way::In }),
@@ -90,14 +93,41 @@ impl Room {
         shown.wait_for(|way| *way != Way::In).await.ok();
     }
 
-    /// Up to `most` places, as soon as there is one.
-    pub(super) async fn enter(&self, most: usize) -> Result<SemaphorePermit<'_>, AcquireError> {
-        enter(&self.free, most).await
+    /// Places for events of these weights, in order: for as many as there is room for, as soon as
+    /// there is room for the first.
+    pub(super) async fn enter(&self, weights: &[usize]) -> Result<Entry<'_>, AcquireError> {
+        let Some(first) = weights.first() else {
+            return Ok(Entry { places: self.free.acquire_many(0).await?, weights: None });
+        };
+        let mut places = enter(&self.free, weights.len()).await?;
+        let all = weights.iter().take(places.num_permits()).sum();
+        if let Ok(all) = self.share.try_acquire_many(permits(all)) {
+            return Ok(Entry { places, weights: Some(all) });
+        }
+        let mut taken = self.share.acquire_many(permits(*first)).await?;
+        let mut entering = 1;
+        for weight in weights.iter().take(places.num_permits()).skip(1) {
+            let Ok(more) = self.share.try_acquire_many(permits(*weight)) else { break };
+            taken.merge(more);
+            entering += 1;
+        }
+        let surplus = places.num_permits() - entering;
+        drop(places.split(surplus));
+        Ok(Entry { places, weights: Some(taken) })
+    }
+
+    /// Takes this weight for a row of the backlog, if it is free.
+    pub(super) fn take_weight(&self, weight: usize) -> bool {
+        self.share.try_acquire_many(permits(weight)).map(SemaphorePermit::forget).is_ok()
+    }
+
+    pub(super) fn give_back_weight(&self, weight: usize) {
+        self.share.add_permits(weight);
     }
 
     /// Up to `most` places for what overflows, as soon as there is one.
-    pub(super) async fn overflow(&self, most: usize) -> Result<SemaphorePermit<'_>, AcquireError> {
-        enter(&self.overflow, most).await
+    pub(super) async fn overflow(&self, most: usize) -> Result<Entry<'_>, AcquireError> {
+        Ok(Entry { places: enter(&self.overflow, most).await?, weights: None })
     }
 
     /// A place for a replay, as soon as there is one. The share of all replays comes first: while
@@ -146,14 +176,41 @@ impl Room {
         self.add(freed.own);
         self.overflow.add_permits(freed.overflow);
         self.replays.add_permits(freed.replays);
+        self.share.add_permits(freed.weight);
     }
 
     /// Nobody comes in any more; whoever waits is told.
     pub(super) fn close(&self) {
         self.free.close();
+        self.share.close();
         self.overflow.close();
         self.replays.close();
     }
+}
+
+/// Places that were taken, and their weight. Given back when it is dropped, unless it is used.
+#[derive(Debug)]
+pub(super) struct Entry<'r> {
+    places: SemaphorePermit<'r>,
+    weights: Option<SemaphorePermit<'r>>,
+}
+
+impl Entry<'_> {
+    pub(super) fn places(&self) -> usize {
+        self.places.num_permits()
+    }
+
+    /// The events have gone in: the lane gives back what they had.
+    pub(super) fn used(self) {
+        self.places.forget();
+        if let Some(weights) = self.weights {
+            weights.forget();
+        }
+    }
+}
+
+fn permits(weight: usize) -> u32 {
+    u32::try_from(weight).unwrap_or(u32::MAX)
 }
 
 async fn enter(places: &Semaphore, most: usize) -> Result<SemaphorePermit<'_>, AcquireError> {

@@ -40,6 +40,7 @@ pub(super) fn settings() -> LaneSettings {
         batch: Batch { size: number(1), linger: Duration::ZERO },
         ordering: Ordering::Key,
         capacity: number(100),
+        share_bytes: usize::MAX,
         rate_limit: None,
         parking: None,
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::AcquireError;
-use tokio::sync::SemaphorePermit;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -12,6 +11,7 @@ use crate::flow::event::Event;
 use crate::flow::settlement::ReplayId;
 use crate::queue::error::QueueError;
 use crate::queue::gauges::Gauges;
+use crate::queue::room::Entry;
 use crate::queue::room::Room;
 use crate::queue::room::Way;
 use crate::queue::settings::LaneSettings;
@@ -43,7 +43,7 @@ pub enum Change {
     Delete,
 }
 
-/// A dead letter that is sent again.
+/// A delivery that an operator sends again.
 #[derive(Clone, Debug)]
 pub struct Replay {
     pub id: ReplayId,
@@ -54,6 +54,7 @@ pub struct Replay {
 #[derive(Debug)]
 pub struct LaneSender {
     endpoint: Arc<str>,
+    settings: LaneSettings,
     input: mpsc::Sender<Message>,
     room: Arc<Room>,
     gauges: Arc<Gauges>,
@@ -61,12 +62,13 @@ pub struct LaneSender {
 
 impl LaneSender {
     pub(super) fn new(
-        endpoint: Arc<str>,
+        settings: LaneSettings,
         input: mpsc::Sender<Message>,
         room: Arc<Room>,
         gauges: Arc<Gauges>,
     ) -> Self {
-        Self { endpoint, input, room, gauges }
+        let endpoint = Arc::clone(&settings.name);
+        Self { endpoint, settings, input, room, gauges }
     }
 
     /// Hands over all events, in order, as many as there is room for each time. If the future is
@@ -81,7 +83,7 @@ impl LaneSender {
     pub async fn send(&self, mut events: Vec<Arc<Event>>) -> Result<(), QueueError> {
         let patience = self.room.has_backlog().then(|| Instant::now() + FULL_PATIENCE);
         while !events.is_empty() {
-            let entered = self.enter(events.len(), patience).await;
+            let entered = self.enter(&events, patience).await;
             let Some(places) = entered.map_err(|_closed| self.ended())? else { break };
             self.hand_over(&mut events, places, Message::Events).await?;
         }
@@ -119,19 +121,20 @@ impl LaneSender {
         Arc::clone(&self.gauges)
     }
 
-    /// Up to `most` places; `None` if the events are to go by way of the backlog.
+    /// Places for the first of the events; `None` if all are to go by way of the backlog.
     async fn enter(
         &self,
-        most: usize,
+        events: &[Arc<Event>],
         patience: Option<Instant>,
-    ) -> Result<Option<SemaphorePermit<'_>>, AcquireError> {
-        let Some(deadline) = patience else { return self.room.enter(most).await.map(Some) };
+    ) -> Result<Option<Entry<'_>>, AcquireError> {
+        let weights: Vec<usize> = events.iter().map(|event| self.settings.weight(event)).collect();
+        let Some(deadline) = patience else { return self.room.enter(&weights).await.map(Some) };
         if self.room.way() == Way::Aside {
             return Ok(None);
         }
         tokio::select! {
             biased; // a place that is free is taken, whatever else
-            places = self.room.enter(most) => places.map(Some),
+            places = self.room.enter(&weights) => places.map(Some),
             () = self.room.other_way() => Ok(None),
             () = tokio::time::sleep_until(deadline) => Ok(None),
         }
@@ -140,13 +143,13 @@ impl LaneSender {
     async fn hand_over(
         &self,
         events: &mut Vec<Arc<Event>>,
-        places: SemaphorePermit<'_>,
+        places: Entry<'_>,
         message: fn(Vec<Arc<Event>>) -> Message,
     ) -> Result<(), QueueError> {
-        let rest = events.split_off(places.num_permits());
+        let rest = events.split_off(places.places());
         let first = std::mem::replace(events, rest);
         self.input.send(message(first)).await.map_err(|_closed| self.ended())?;
-        places.forget(); // the lane gives them back
+        places.used();
         Ok(())
     }
 
@@ -174,7 +177,7 @@ impl LaneControl {
     }
 }
 
-/// Hands dead letters to a lane that an operator sends again.
+/// Hands deliveries to a lane that an operator sends again.
 #[derive(Clone, Debug)]
 pub struct ReplaySender {
     endpoint: Arc<str>,
@@ -184,8 +187,8 @@ pub struct ReplaySender {
 
 impl ReplaySender {
     /// Hands over all of them, in order; waits while the lane has no room. They get the full retry
-    /// schedule, are never parked, and their settlements say which dead letters they are. What is
-    /// not settled when walhook ends is nowhere but in its dead letter.
+    /// schedule, are never parked, and their settlements say which replays they are. What is not
+    /// settled when walhook ends is nowhere but where it was read from.
     ///
     /// # Errors
     /// [`QueueError::LaneEnded`] if the lane takes no more events. What came before is taken.

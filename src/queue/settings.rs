@@ -9,7 +9,14 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::Ordering;
 use crate::config::settings::Retry;
 use crate::flow::backlog::Standing;
+use crate::flow::event::Event;
 use crate::flow::settlement::EndpointIndex;
+
+/// What an event costs in memory beside its body.
+const EVENT_OVERHEAD_BYTES: usize = 512;
+
+/// The unit of weights: a semaphore's permits are 32-bit per call.
+const WEIGHT_BYTES: usize = 256;
 
 /// The part of an endpoint's settings that decides when its events are sent.
 #[derive(Clone, Debug)]
@@ -22,6 +29,8 @@ pub struct LaneSettings {
     pub ordering: Ordering,
     /// Events in memory at once. Whoever offers events keeps to it.
     pub capacity: NonZeroUsize,
+    /// What its events in memory may hold in bytes: see [`LaneSettings::weight`].
+    pub share_bytes: usize,
     /// Requests started per second.
     pub rate_limit: Option<f64>,
     /// `None` where there is no backlog: everything waits in memory, and a full lane makes its
@@ -48,9 +57,29 @@ impl LaneSettings {
             batch: endpoint.batch,
             ordering: endpoint.ordering,
             capacity: endpoint.capacity,
+            share_bytes: usize::MAX,
             rate_limit: endpoint.rate_limit,
             parking: None,
         }
+    }
+
+    /// The same, with no more than this share of the memory budget: an endpoint that is dead must
+    /// leave the others theirs.
+    pub fn within(self, share_bytes: usize) -> Self {
+        Self { share_bytes, ..self }
+    }
+
+    /// What an event weighs in the lane's share, in units of [`WEIGHT_BYTES`]. One that is larger
+    /// than the share weighs as much as all of it: it passes alone.
+    pub(super) fn weight(&self, event: &Event) -> usize {
+        let bytes = event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
+        bytes.div_ceil(WEIGHT_BYTES).clamp(1, self.share())
+    }
+
+    /// The whole share, in the same units.
+    pub(super) fn share(&self) -> usize {
+        // Far beyond what fits in memory, and what a semaphore takes in one call.
+        (self.share_bytes / WEIGHT_BYTES).clamp(1, u32::MAX as usize >> 4)
     }
 
     /// The settings of a lane that can park, whose backlog holds `standing` at the start.

@@ -60,6 +60,7 @@ const FENCE_POLL: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct LaneTask {
     lane: Lane,
+    settings: LaneSettings,
     endpoint: EndpointIndex,
     name: Arc<str>,
     input: mpsc::Receiver<Message>,
@@ -92,7 +93,8 @@ impl LaneTask {
     ) -> Self {
         let (endpoint, name) = (settings.endpoint, Arc::clone(&settings.name));
         Self {
-            lane: Lane::new(settings),
+            lane: Lane::new(settings.clone()),
+            settings,
             endpoint,
             name,
             input,
@@ -228,7 +230,17 @@ impl LaneTask {
                 if std::mem::take(&mut self.is_backlog_away) {
                     tracing::info!(%endpoint, "the backlog can be read again");
                 }
+                let mut taken = 0;
+                let has_room = |row: &Refilled| {
+                    let weight = self.settings.weight(&row.event);
+                    let has_room = self.room.take_weight(weight);
+                    taken += if has_room { weight } else { 0 };
+                    has_room
+                };
+                // The rest is read again when there is room.
+                let rows = rows.into_iter().take_while(has_room).collect();
                 self.lane.refilled(rows, now);
+                self.room.give_back_weight(taken - self.lane.take_loaded());
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.is_backlog_away, true) {

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::config::settings::Postgres;
+use crate::failpoint;
 use crate::flow::budget::Budget;
 use crate::flow::change::Captured;
 use crate::flow::lsn::Lsn;
@@ -334,6 +335,9 @@ impl Stream {
                 self.assembler.learn(relation, &answers.unwrap_or_default());
             }
             (Frame::Data { payload, held, .. }, Some(message)) => {
+                if matches!(message, PgOutput::Begin { .. }) {
+                    failpoint::reached("begin_seen");
+                }
                 let taken = self.assembler.accept(message, &payload, held, captured);
                 taken.map_err(|error| SourceError::Protocol { what: error.to_string() })?;
             }

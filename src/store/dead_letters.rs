@@ -119,6 +119,9 @@ impl State {
     }
 }
 
+/// What [`discard`] may close.
+pub const DISCARDABLE: [State; 2] = [State::Dead, State::Requested];
+
 /// Which letters are meant; a field that is `None` does not matter.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Filter {
@@ -229,7 +232,12 @@ pub(crate) async fn insert(
         arrays = stored_event::ARRAYS,
     );
     for chunk in chunks(letters, |row| body_codec::encoded_len(&row.event.body)) {
-        let bodies = chunk.iter().map(|row| body_codec::encode(&row.event.body)).collect();
+        // One that could not be rendered has no body to send again.
+        let kept = |row: &DeadLetter| match row.event.body.parts() {
+            [] => None,
+            _ => body_codec::encode(&row.event.body),
+        };
+        let bodies = chunk.iter().map(kept).collect();
         let subjects: Vec<Subject<'_>> = chunk
             .iter()
             .map(|row| Subject { event: &row.event, row_key: row.row_key.as_deref() })
@@ -299,9 +307,47 @@ pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<(Arc<str>, u64)>, 
             &params.list(),
         )
         .await?;
-    let size =
-        |row: &Row| Ok((read::<&str>(row, "endpoint")?.into(), unsigned::<u64>(row, "rows")?));
-    rows.iter().map(size).collect()
+    rows.iter().map(read_size).collect()
+}
+
+fn read_size(row: &Row) -> Result<(Arc<str>, u64), StateError> {
+    Ok((read::<&str>(row, "endpoint")?.into(), unsigned(row, "rows")?))
+}
+
+/// What a filter means at one endpoint.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Share {
+    pub endpoint: Arc<str>,
+    pub letters: u64,
+    /// Those of them whose body was too large to be kept: they cannot be sent again.
+    pub without_body: u64,
+}
+
+/// How many letters a filter means, by endpoint: of the states that it asks for, only those in
+/// `allowed`.
+///
+/// # Errors
+/// That the rows could not be counted.
+pub async fn survey(
+    client: &Client,
+    slot: &str,
+    filter: &Filter,
+    allowed: &[State],
+) -> Result<Vec<Share>, StateError> {
+    let params = filter_params(slot, filter, allowed);
+    let query = format!(
+        "SELECT endpoint, count(*) AS letters, count(*) FILTER (WHERE body IS NULL) AS bare
+           FROM walhook.dead_letters WHERE {MATCHES} GROUP BY endpoint ORDER BY endpoint"
+    );
+    let rows = client.query_typed(&query, &params.list()).await?;
+    let share = |row: &Row| {
+        Ok(Share {
+            endpoint: read::<&str>(row, "endpoint")?.into(),
+            letters: unsigned(row, "letters")?,
+            without_body: unsigned(row, "bare")?,
+        })
+    };
+    rows.iter().map(share).collect()
 }
 
 /// One letter with its body; `None` if there is no such letter.
@@ -322,8 +368,8 @@ pub async fn whole(
     row.as_ref().map(read_whole).transpose()
 }
 
-/// Closes letters as not worth sending, and says how many. Letters that are being sent again are
-/// left alone. In the books they stay dead.
+/// Closes letters as not worth sending, and says how many of each endpoint. Letters that are being
+/// sent again are left alone. In the books they stay dead.
 ///
 /// # Errors
 /// That the statement failed.
@@ -332,13 +378,17 @@ pub async fn discard(
     slot: &str,
     filter: &Filter,
     now: Timestamp,
-) -> Result<u64, StateError> {
-    let mut params = filter_params(slot, filter, &[State::Dead, State::Requested]);
+) -> Result<Vec<(Arc<str>, u64)>, StateError> {
+    let mut params = filter_params(slot, filter, &DISCARDABLE);
     params.put(Type::TIMESTAMPTZ, now);
     let update = format!(
-        "UPDATE walhook.dead_letters SET state = 'discarded', closed_at = $11 WHERE {MATCHES}"
+        "WITH discarded AS (
+             UPDATE walhook.dead_letters SET state = 'discarded', closed_at = $11 WHERE {MATCHES}
+             RETURNING endpoint)
+         SELECT endpoint, count(*) AS rows FROM discarded GROUP BY endpoint ORDER BY endpoint"
     );
-    Ok(client.execute_typed(&update, &params.list()).await?)
+    let rows = client.query_typed(&update, &params.list()).await?;
+    rows.iter().map(read_size).collect()
 }
 
 /// Removes at most `limit` letters that were closed before a time, and says how many.

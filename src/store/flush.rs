@@ -16,6 +16,7 @@ use tokio_postgres::Transaction;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
+use crate::failpoint;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
@@ -141,7 +142,8 @@ async fn attempt(
         backlog::repark(&tx, holding, &flush.reparked),
     )?;
     push_log::copy(&tx, holding, &flush.attempts).await?;
-    tx.commit().await?;
+    failpoint::reached("before_commit");
+    failpoint::during("commit_sent", tx.commit()).await?;
     Ok(())
 }
 

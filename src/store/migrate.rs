@@ -28,11 +28,23 @@ pub struct Migration {
 }
 
 /// All steps, in order.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "state",
-    sql: include_str!("../../sql/migrations/0001_state.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "state",
+        sql: include_str!("../../sql/migrations/0001_state.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "replays",
+        sql: include_str!("../../sql/migrations/0002_replays.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "poison",
+        sql: include_str!("../../sql/migrations/0003_poison.sql"),
+    },
+];
 
 /// What one read says of the schema.
 #[derive(Debug, Eq, PartialEq)]

@@ -40,8 +40,9 @@ const COLUMNS: &str = "system_identifier, timeline, publication_oids, settled_ls
                        settled_ordinal, confirmed_lsn, epoch, flush, holder, held_since, \
                        updated_at, current_setting('server_encoding') AS encoding";
 
-/// The right to write state for a slot, until somebody else takes it.
-#[derive(Debug)]
+/// The right to write state for a slot, until somebody else takes it. A clone is for those who claim
+/// and never flush: flushes are counted in one place.
+#[derive(Clone, Debug)]
 pub struct Holding {
     pub(crate) slot: Arc<str>,
     pub(crate) epoch: i64,

@@ -26,6 +26,7 @@ use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
 use crate::store::partitions::Day;
 use crate::store::progress::Holding;
+use crate::store::replays;
 use crate::store::sql::Params;
 use crate::store::sql::clean;
 use crate::store::sql::int;
@@ -37,9 +38,10 @@ use crate::store::stored_event;
 const COPY: &str = "COPY walhook.push_log (created_at, slot, endpoint, event_id, event_type, \
                     table_schema, table_name, row_key, retry_count, outcome, http_status, \
                     failure_class, error_message, request_headers, request_body, \
-                    response_headers, response_body, duration_ms, replay) FROM STDIN (FORMAT binary)";
+                    response_headers, response_body, duration_ms, replay, first_key, second_key, \
+                    expires_at, shape_headers, body_whole) FROM STDIN (FORMAT binary)";
 
-const COPY_TYPES: [Type; 19] = [
+const COPY_TYPES: [Type; 24] = [
     Type::TIMESTAMPTZ,
     Type::TEXT,
     Type::TEXT,
@@ -58,6 +60,11 @@ const COPY_TYPES: [Type; 19] = [
     Type::JSONB,
     Type::TEXT,
     Type::FLOAT8,
+    Type::BOOL,
+    Type::INT8,
+    Type::INT8,
+    Type::TIMESTAMPTZ,
+    Type::JSONB,
     Type::BOOL,
 ];
 
@@ -97,6 +104,8 @@ pub struct Attempt {
     /// What is to be kept of the bodies, cut to size by the caller.
     pub request_body: Option<Bytes>,
     pub response_body: Option<Bytes>,
+    /// Whether `request_body` is all of it.
+    pub body_whole: bool,
     pub replay: bool,
 }
 
@@ -186,6 +195,12 @@ async fn write(
     let Attempt { event, exchange, .. } = attempt;
     let failure = exchange.failure.as_ref();
     let text = |bytes: &Bytes| shown(bytes, unicode);
+    // What is not kept as it was cannot be sent again.
+    let is_exact = |body: &Bytes| {
+        body.is_ascii() && !body.contains(&0) || unicode && text(body).as_bytes() == &body[..]
+    };
+    let is_whole = attempt.body_whole && attempt.request_body.as_ref().is_some_and(is_exact);
+    let shape = if is_whole { replays::kept_headers(&event.body, unicode) } else { None };
     let values: [&(dyn ToSql + Sync); COPY_TYPES.len()] = [
         &attempt.created_at,
         &holding.slot.as_ref(),
@@ -206,6 +221,11 @@ async fn write(
         &attempt.response_body.as_ref().map(text),
         &(exchange.took.as_secs_f64() * 1000.0),
         &attempt.replay,
+        &stored_event::stored_key(event.keys, 0),
+        &stored_event::stored_key(event.keys, 1),
+        &event.expiry.map(stored_event::expires_at),
+        &shape,
+        &is_whole,
     ];
     writer.write(&values).await?;
     Ok(())

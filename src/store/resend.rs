@@ -6,6 +6,8 @@
 //!
 //! [`DeadLetter`]: crate::store::dead_letters::DeadLetter
 
+use std::sync::Arc;
+
 use tokio_postgres::Client;
 use tokio_postgres::Row;
 use tokio_postgres::Transaction;
@@ -67,34 +69,62 @@ pub async fn request(client: &Client, slot: &str, filter: &Filter) -> Result<u64
     Ok(client.execute_typed(&update, &params.list()).await?)
 }
 
-/// Takes requested letters, the oldest first, at most `rows` and `bytes` of bodies (but one in any
-/// case).
+/// The endpoints for which letters wait to be sent again; see [`claim`].
 ///
-/// `in_memory` are the letters that were claimed and whose outcome, or parking, is not committed yet.
-/// Any other letter that is being sent got lost, with a holder that died or with a claim whose answer
-/// did not arrive, and comes again, unless it waits in the backlog.
+/// # Errors
+/// That the rows could not be read.
+pub async fn waiting(client: &Client, slot: &str) -> Result<Vec<Arc<str>>, StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, slot);
+    let rows = client
+        .query_typed(
+            "SELECT DISTINCT endpoint FROM walhook.dead_letters d
+              WHERE slot = $1 AND state IN ('requested', 'resending')
+                AND (state = 'requested' OR NOT EXISTS
+                     (SELECT FROM walhook.backlog b WHERE b.resend_of = d.id))",
+            &params.list(),
+        )
+        .await?;
+    rows.iter().map(|row| Ok(read::<&str>(row, "endpoint")?.into())).collect()
+}
+
+/// What [`claim`] takes at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Portion<'a> {
+    /// `None` means letters of any endpoint.
+    pub endpoint: Option<&'a str>,
+    /// The letters that were claimed and whose outcome, or parking, is not committed yet.
+    pub in_memory: &'a [DeadLetterId],
+    pub rows: usize,
+    /// Of bodies; a single letter comes whatever its size.
+    pub bytes: usize,
+}
+
+/// Takes requested letters, the oldest first, as many as the portion allows.
+///
+/// A letter that is being sent and is not in memory got lost, with a holder that died or with a claim
+/// whose answer did not arrive, and comes again, unless it waits in the backlog.
 ///
 /// # Errors
 /// [`StateError::Fenced`], or that a statement failed.
 pub async fn claim(
     client: &mut Client,
     holding: &Holding,
-    in_memory: &[DeadLetterId],
-    rows: usize,
-    bytes: usize,
+    portion: Portion<'_>,
 ) -> Result<Vec<Claimed>, StateError> {
     let mut params = Params::default();
     params.put(Type::TEXT, holding.slot.as_ref());
-    params.column(Type::INT8_ARRAY, in_memory.iter().map(|id| id.0));
-    params.put(Type::INT8, bigint(rows as u64));
-    params.put(Type::INT8, bigint(bytes as u64));
+    params.column(Type::INT8_ARRAY, portion.in_memory.iter().map(|id| id.0));
+    params.put(Type::INT8, bigint(portion.rows as u64));
+    params.put(Type::INT8, bigint(portion.bytes as u64));
+    params.put(Type::TEXT, portion.endpoint);
     let tx = begin(client).await?;
     guard(&tx, holding).await?;
     let found = tx
         .query_typed(
             "WITH next AS MATERIALIZED (
                  SELECT id, state, body_bytes FROM walhook.dead_letters d
-                  WHERE slot = $1 AND (state = 'requested'
+                  WHERE slot = $1 AND ($5::text IS NULL OR endpoint = $5) AND (state = 'requested'
                      OR (state = 'resending' AND id <> ALL ($2) AND NOT EXISTS
                          (SELECT FROM walhook.backlog b WHERE b.resend_of = d.id)))
                   ORDER BY id LIMIT $3 FOR UPDATE

@@ -132,11 +132,11 @@ pub(crate) fn put_events<'a>(
     params.put(Type::BYTEA_ARRAY, bodies);
 }
 
-fn stored_key(keys: Keys, index: usize) -> Option<i64> {
+pub(crate) fn stored_key(keys: Keys, index: usize) -> Option<i64> {
     keys.iter().nth(index).map(|key| key.raw().cast_signed())
 }
 
-fn expires_at(expiry: Expiry) -> Timestamp {
+pub(crate) fn expires_at(expiry: Expiry) -> Timestamp {
     let age = i64::try_from(expiry.max_age.as_micros()).unwrap_or(i64::MAX);
     expiry.born.shifted(age)
 }
@@ -177,7 +177,7 @@ pub(crate) fn read_table(row: &Row) -> Result<TableName, StateError> {
     Ok(TableName::new(read::<&str>(row, "table_schema")?, read::<&str>(row, "table_name")?))
 }
 
-fn read_keys(row: &Row) -> Result<Keys, StateError> {
+pub(crate) fn read_keys(row: &Row) -> Result<Keys, StateError> {
     let key = |number: i64| Key::from_raw(number.cast_unsigned());
     let first: Option<i64> = read(row, "first_key")?;
     let second: Option<i64> = read(row, "second_key")?;

@@ -63,6 +63,11 @@ const DELIVERIES_PENDING: Spec = Spec {
     help: "Events whose outcome at the endpoint is still open, by where they wait.",
     labels: &["endpoint", "where"],
 };
+const BALANCE: Spec = Spec {
+    name: "walhook_balance",
+    help: "The books since the slot began: captured = delivered + filtered + expired + dead + pending.",
+    labels: &["endpoint", "table", "entry"],
+};
 const ATTEMPTS: Spec = Spec {
     name: "walhook_attempts_total",
     help: "Requests that were sent or tried: delivered, or the class of the failure.",
@@ -81,6 +86,11 @@ const COMMIT_TO_DELIVERY: Spec = Spec {
 const RETRIES: Spec = Spec {
     name: "walhook_retries_total",
     help: "Requests that were not the first one for their events.",
+    labels: &["endpoint"],
+};
+const REPLAYS: Spec = Spec {
+    name: "walhook_replays_total",
+    help: "Deliveries that an operator sent again: each has one more outcome.",
     labels: &["endpoint"],
 };
 const BREAKER_OPEN: Spec = Spec {
@@ -152,10 +162,12 @@ struct Families {
     events: IntCounterVec,
     deliveries: IntCounterVec,
     pending: IntGaugeVec,
+    balance: IntGaugeVec,
     attempts: IntCounterVec,
     attempt_duration: HistogramVec,
     commit_to_delivery: HistogramVec,
     retries: IntCounterVec,
+    replays: IntCounterVec,
     breaker_open: IntGaugeVec,
     dead_letters: IntGaugeVec,
     ledger_flush: Histogram,
@@ -177,10 +189,12 @@ impl Metrics {
             events: counters(&registry, &EVENTS),
             deliveries: counters(&registry, &DELIVERIES),
             pending: gauges(&registry, &DELIVERIES_PENDING),
+            balance: gauges(&registry, &BALANCE),
             attempts: counters(&registry, &ATTEMPTS),
             attempt_duration: histograms(&registry, &ATTEMPT_DURATION),
             commit_to_delivery: histograms(&registry, &COMMIT_TO_DELIVERY),
             retries: counters(&registry, &RETRIES),
+            replays: counters(&registry, &REPLAYS),
             breaker_open: gauges(&registry, &BREAKER_OPEN),
             dead_letters: gauges(&registry, &DEAD_LETTERS),
             ledger_flush: histograms(&registry, &LEDGER_FLUSH).with_label_values::<&str>(&[]),
@@ -188,9 +202,13 @@ impl Metrics {
             registry,
         }));
         // Asking for a handle makes its series.
-        tables.into_iter().for_each(|table| drop(metrics.table(table)));
+        let tables: Vec<&TableName> = tables.into_iter().collect();
+        tables.iter().for_each(|table| drop(metrics.table(table)));
         events.into_iter().for_each(|event| drop(metrics.event(event)));
-        endpoints.into_iter().for_each(|endpoint| drop(metrics.endpoint(endpoint)));
+        for endpoint in endpoints {
+            drop(metrics.endpoint(endpoint));
+            tables.iter().for_each(|table| drop(metrics.balance(endpoint, table)));
+        }
         metrics
     }
 
@@ -214,6 +232,20 @@ impl Metrics {
         }
     }
 
+    /// The books of one endpoint and table.
+    pub fn balance(&self, endpoint: &str, table: &TableName) -> BalanceMetrics {
+        let table = table.to_string();
+        let entry = |entry| self.0.balance.with_label_values(&[endpoint, &table, entry]);
+        BalanceMetrics {
+            captured: entry("captured"),
+            delivered: entry("delivered"),
+            filtered: entry("filtered"),
+            expired: entry("expired"),
+            dead: entry("dead"),
+            pending: entry("pending"),
+        }
+    }
+
     pub fn endpoint(&self, name: &str) -> EndpointMetrics {
         let families = &self.0;
         let outcome = |outcome| families.deliveries.with_label_values(&[name, outcome]);
@@ -226,6 +258,7 @@ impl Metrics {
             pending_memory: waiting("memory"),
             pending_backlog: waiting("backlog"),
             retries: families.retries.with_label_values(&[name]),
+            replays: families.replays.with_label_values(&[name]),
             breaker_open: families.breaker_open.with_label_values(&[name]),
             dead_letters: families.dead_letters.with_label_values(&[name]),
             commit_to_delivery: families.commit_to_delivery.with_label_values(&[name]),
@@ -248,7 +281,19 @@ impl Metrics {
         for result in AttemptMetrics::RESULTS {
             families.attempts.remove_label_values(&[name, result]).ok();
         }
+        for family in families.balance.collect() {
+            for series in family.get_metric() {
+                // In the alphabetical order of their names: endpoint, entry, table.
+                let values: Vec<&str> = series.get_label().iter().map(|l| l.value()).collect();
+                if let [endpoint, entry, table] = values.as_slice()
+                    && *endpoint == name
+                {
+                    families.balance.remove_label_values(&[endpoint, table, entry]).ok();
+                }
+            }
+        }
         families.retries.remove_label_values(&[name]).ok();
+        families.replays.remove_label_values(&[name]).ok();
         families.breaker_open.remove_label_values(&[name]).ok();
         families.dead_letters.remove_label_values(&[name]).ok();
         families.commit_to_delivery.remove_label_values(&[name]).ok();
@@ -271,6 +316,18 @@ pub struct TableMetrics {
     pub captured: IntCounter,
 }
 
+/// What became of the deliveries of one table to one endpoint; see `store::books`. Not counters: a
+/// dead letter that is sent again is dead no more.
+#[derive(Clone, Debug)]
+pub struct BalanceMetrics {
+    pub captured: IntGauge,
+    pub delivered: IntGauge,
+    pub filtered: IntGauge,
+    pub expired: IntGauge,
+    pub dead: IntGauge,
+    pub pending: IntGauge,
+}
+
 /// What became of the changes that one `[[event]]` is about.
 #[derive(Clone, Debug)]
 pub struct EventMetrics {
@@ -288,6 +345,8 @@ pub struct EndpointMetrics {
     pub pending_memory: IntGauge,
     pub pending_backlog: IntGauge,
     pub retries: IntCounter,
+    /// Each of them is pending once more, and has one more of those outcomes.
+    pub replays: IntCounter,
     pub breaker_open: IntGauge,
     pub dead_letters: IntGauge,
     /// In seconds.

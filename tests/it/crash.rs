@@ -1,10 +1,9 @@
-//! Processes that are killed while rows are on their way: walhook, and PostgreSQL.
+//! Processes that die, freeze or stop at awkward moments; [`crate::kills`] kills them by the hundred.
 //!
 //! The program under test is the real one, against a cluster of its own; receivers fail now and
 //! then and book every request before they answer. What holds in the end is said by
 //! [`crate::support::ledger::books::audit`].
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
-#![expect(clippy::print_stdout, reason = "the figures are worth seeing")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,11 +33,6 @@ use crate::support::receiver::always;
 /// Far more than anything here takes, also on a busy machine.
 const AMPLE: Duration = Duration::from_secs(60);
 
-const KILLS: u32 = 100;
-
-/// How often PostgreSQL is stopped, killed, or stopped without a checkpoint.
-const SERVER_ENDS: usize = 9;
-
 /// Pairs of commits that really touched.
 const ADJACENT: u32 = 5;
 
@@ -59,100 +53,6 @@ fn configuration(url: &str, receiver: &Receiver, life: u32) -> String {
     )
 }
 
-fn run(url: &str, receiver: &Receiver, life: u32) -> Program {
-    Program::start(&["run"], &configuration(url, receiver, life), &[])
-}
-
-#[tokio::test]
-async fn a_hundred_kills_lose_nothing_and_break_no_order() {
-    let cluster = durable().await;
-    let url = cluster.url("postgres");
-    Sql::connect(&url).await.batch_execute(TABLES).await.unwrap();
-    let books = Books::new();
-    let receiver = Receiver::start_forgetful(books.keep(troubled(1, TROUBLE)));
-    // The first one makes the slot: from there on everything counts.
-    let mut first = run(&url, &receiver, 0);
-    first.wait_for_line("walhook is running", AMPLE).await;
-    let writers = Writers::start(&url, 4, Duration::from_millis(10));
-    first.kill();
-    first.wait(AMPLE).await;
-
-    let mut random = fastrand::Rng::with_seed(2);
-    let started = Instant::now();
-    for life in 1..=KILLS {
-        let mut program = run(&url, &receiver, life);
-        if life % 4 == 0 {
-            // At any moment of the start.
-            tokio::time::sleep(Duration::from_millis(random.u64(..150))).await;
-        } else {
-            let progress = books.accepted() + random.usize(1..200);
-            assert!(
-                books.accept(progress, AMPLE).await,
-                "nothing arrives any more:\n{}",
-                program.output().join("\n")
-            );
-        }
-        program.kill();
-        let code = program.wait(AMPLE).await;
-        assert_eq!(code, None, "it ended by itself:\n{}", program.output().join("\n"));
-    }
-    println!("{KILLS} kills took {:?}", started.elapsed());
-
-    let ledger = writers.finish().await;
-    receiver.behave(books.keep(always(Answer::status(200))));
-    let mut last = run(&url, &receiver, KILLS + 1);
-    books.accept(ledger.committed.len(), AMPLE).await;
-    last.terminate();
-    assert_eq!(last.wait(AMPLE).await, Some(0), "{}", last.output().join("\n"));
-    let audit = audit(&ledger, &books.arrivals());
-    println!("{} committed, {} repeats", ledger.committed.len(), audit.repeats);
-    audit.must_be_clean();
-}
-
-/// One process of walhook outlives every end of the server. What it handed over once it does not
-/// hand over again, although the slot moves back when PostgreSQL crashes.
-#[tokio::test]
-async fn postgres_may_be_restarted_and_killed_under_a_running_walhook() {
-    let mut cluster = durable().await;
-    let url = cluster.url("postgres");
-    Sql::connect(&url).await.batch_execute(TABLES).await.unwrap();
-    let books = Books::new();
-    let receiver = Receiver::start_forgetful(books.keep(troubled(3, TROUBLE)));
-    let mut program = run(&url, &receiver, 1);
-    program.wait_for_line("walhook is running", AMPLE).await;
-    let writers = Writers::start(&url, 4, Duration::from_millis(10));
-
-    let mut random = fastrand::Rng::with_seed(4);
-    for round in 0..SERVER_ENDS {
-        let progress = books.accepted() + random.usize(100..600);
-        assert!(books.accept(progress, AMPLE).await, "{}", program.output().join("\n"));
-        cluster = spawn_blocking(move || {
-            match round % 3 {
-                0 => cluster.stop().unwrap(),
-                1 => cluster.kill(),
-                _ => cluster.stop_immediately(),
-            }
-            cluster.start_again().unwrap();
-            cluster
-        })
-        .await
-        .unwrap();
-    }
-    let progress = books.accepted() + 100;
-    assert!(books.accept(progress, AMPLE).await, "{}", program.output().join("\n"));
-
-    let ledger = writers.finish().await;
-    books.accept(ledger.committed.len(), AMPLE).await;
-    program.terminate();
-    assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));
-    let audit = audit(&ledger, &books.arrivals());
-    println!("{} committed", ledger.committed.len());
-    audit.must_be_clean();
-    // Not one for each end: what is in memory may arrive before the connection is back.
-    assert!(program.output().iter().filter(|line| line.contains("resumed")).count() > 1);
-}
-
-/// Two commits whose records touch: what is confirmed of the first must not cover the second.
 #[tokio::test]
 async fn of_two_adjacent_commits_the_second_survives_the_confirmation_of_the_first() {
     let cluster = durable().await;

@@ -23,7 +23,7 @@ use crate::support::service::slot;
 const TABLE: &str = include_str!("../../sql/ocr-wallet.sql");
 
 /// The documented names.
-const METRICS: [&str; 21] = [
+const METRICS: [&str; 22] = [
     "walhook_events_captured_total{table=\"public.ocr_wallet_info\"}",
     "walhook_events_filtered_total{event=\"ocr_wallet_data\"}",
     "walhook_events_total{event=\"ocr_wallet_data\"}",
@@ -45,6 +45,7 @@ const METRICS: [&str; 21] = [
     "walhook_breaker_open{endpoint=\"webhook-1\"}",
     "walhook_dead_letters{endpoint=\"webhook-1\"}",
     "walhook_ledger_flush_seconds_sum",
+    "walhook_balance{endpoint=\"webhook-1\",entry=\"pending\",table=\"public.ocr_wallet_info\"}",
 ];
 
 async fn database() -> (Database, Sql) {

@@ -314,6 +314,7 @@ impl World {
                 } => "gone",
                 Outcome::Dead { reason: DeathReason::BacklogFull } => "full",
                 Outcome::Dead { reason: DeathReason::BacklogTooOld } => "too old",
+                Outcome::Dead { reason: DeathReason::Poison(_) } => "poison",
                 Outcome::Parked { .. } => "parked",
             };
             settled.push((event, outcome));

@@ -359,7 +359,7 @@ impl Order {
     }
 
     pub(super) fn is_replay(&self, slot: Slot) -> bool {
-        matches!(self.entry(slot).holding, Holding::DeadLetter(_))
+        matches!(self.entry(slot).holding, Holding::Replay(_))
     }
 
     /// Those right behind `entry` that nothing holds back any more.
@@ -379,7 +379,7 @@ impl Order {
         let count = match holding {
             Holding::Wal => return,
             Holding::Backlog => &mut self.parked,
-            Holding::DeadLetter(_) => &mut self.replays,
+            Holding::Replay(_) => &mut self.replays,
         };
         *count = count.saturating_add_signed(change);
     }

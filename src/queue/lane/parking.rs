@@ -58,7 +58,7 @@ impl Lane {
                     Holding::Wal if is_far => self.park(slot, &parcel.tries, next, reason, now),
                     // Its row has to know of the attempt.
                     Holding::Backlog => self.report_parked(slot, &parcel.tries, next, reason),
-                    Holding::Wal | Holding::DeadLetter(_) => {}
+                    Holding::Wal | Holding::Replay(_) => {}
                 }
             }
             if is_far {

@@ -166,7 +166,7 @@ fn while_something_is_outside_all_that_arrives_goes_there_too() {
     bench.lane.offer(event(1, 1), Place::Overflow, bench.time());
     bench.offer([event(2, 2)]);
     assert_eq!(bench.parked(), [(1, ParkReason::Full), (2, ParkReason::Behind)]);
-    let freed = Freed { own: 1, overflow: 1, outside: 2, ..Freed::default() };
+    let freed = Freed { own: 1, overflow: 1, outside: 2, weight: 2, ..Freed::default() };
     assert_eq!(bench.lane.take_freed(), freed);
     assert_eq!((bench.lane.counts().outside, bench.lane.is_taking()), (2, false));
     assert_eq!(bench.lane.refill_room(bench.now), 2);
@@ -278,8 +278,8 @@ fn replays_keep_to_themselves_and_to_their_keys_turn() {
     });
     bench.offer([event(0, 1), event(1, 2)]);
     let now = bench.time();
-    bench.lane.replay(event(2, 1), ReplayId(7), now);
-    bench.lane.replay(event(3, 3), ReplayId(8), now);
+    bench.lane.replay(event(2, 1), ReplayId::Letter(7), now);
+    bench.lane.replay(event(3, 3), ReplayId::Letter(8), now);
     bench.offer([event(4, 3)]);
     let leases = bench.leases();
     assert_eq!(numbers(&leases), [vec![0, 1], vec![3]]);

@@ -42,8 +42,8 @@ impl Lane {
         let waiting = self.order.waiting().into_iter().map(|slot| (slot, dead.clone()));
         self.settle_waiting(waiting.collect());
         while let Some(event) = self.pop_tail() {
+            self.free(Place::Own, &event);
             self.settle(event, Holding::Wal, &Tries::default(), dead.clone());
-            self.free(Place::Own);
         }
         self.ready.clear();
     }
@@ -65,11 +65,13 @@ impl Lane {
         self.line_up(removed.opened);
         self.missing = 0;
         let tries = removed.resume.as_ref().map_or(tries, |resume| &resume.tries);
-        self.settle(removed.event, removed.holding, tries, outcome);
-        self.free(Place::Own);
-        if matches!(removed.holding, Holding::DeadLetter(_)) {
+        if matches!(removed.holding, Holding::Replay(_)) {
+            self.freed.own += 1;
             self.freed.replays += 1;
+        } else {
+            self.free(Place::Own, &removed.event);
         }
+        self.settle(removed.event, removed.holding, tries, outcome);
     }
 
     pub(super) fn settle(
@@ -84,9 +86,13 @@ impl Lane {
         self.settled.push(Settlement { event, endpoint, outcome, holding, attempts, history });
     }
 
-    pub(super) fn free(&mut self, place: Place) {
+    /// An event leaves memory.
+    pub(super) fn free(&mut self, place: Place, event: &Event) {
         match place {
-            Place::Own => self.freed.own += 1,
+            Place::Own => {
+                self.freed.own += 1;
+                self.freed.weight += self.settings.weight(event);
+            }
             Place::Overflow => self.freed.overflow += 1,
         }
     }

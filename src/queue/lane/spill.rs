@@ -202,8 +202,8 @@ impl Lane {
             (None, Place::Overflow) => ParkReason::Full,
             (None, Place::Own) => ParkReason::Behind,
         };
+        self.free(place, &event);
         self.put_outside(event, reason);
-        self.free(place);
     }
 
     /// How many deliveries of the backlog the lane would take now.
@@ -314,8 +314,8 @@ impl Lane {
             spill.closing_wait = (spill.closing_wait * 2).min(CLOSING_WAIT_MAX);
         }
         while let Some(event) = self.pop_tail() {
+            self.free(Place::Own, &event);
             self.put_outside(event, ParkReason::Behind);
-            self.free(Place::Own);
         }
     }
 
@@ -375,10 +375,11 @@ impl Lane {
 
     fn take_in(&mut self, row: Refilled, now: Now) {
         let Refilled { event, parked, attempts, due, history, .. } = row;
+        self.loaded += self.settings.weight(&event);
         let tries = Tries { attempts, history };
         if let Some(reason) = self.doom() {
+            self.free(Place::Own, &event);
             self.settle(event, Holding::Backlog, &tries, Outcome::Dead { reason });
-            self.free(Place::Own);
             return;
         }
         let wait = due.map_or(Duration::ZERO, |due| due.since(now.database));

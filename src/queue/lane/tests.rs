@@ -72,6 +72,7 @@ impl Bench {
                 Outcome::Dead { reason: DeathReason::EndpointDeleted } => "deleted",
                 Outcome::Dead { reason: DeathReason::BacklogFull } => "full",
                 Outcome::Dead { reason: DeathReason::BacklogTooOld } => "too old",
+                Outcome::Dead { reason: DeathReason::Poison(_) } => "poison",
                 Outcome::Parked { .. } => "parked",
             };
             (settlement.event.sequence, outcome, settlement.attempts)

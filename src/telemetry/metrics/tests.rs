@@ -36,6 +36,12 @@ fn every_series_is_there_from_the_start_with_0() {
             r#"walhook_attempts_total{endpoint="crm",result="status"}"#,
             r#"walhook_attempts_total{endpoint="crm",result="timeout"}"#,
             r#"walhook_attempts_total{endpoint="crm",result="tls"}"#,
+            r#"walhook_balance{endpoint="crm",entry="captured",table="public.orders"}"#,
+            r#"walhook_balance{endpoint="crm",entry="dead",table="public.orders"}"#,
+            r#"walhook_balance{endpoint="crm",entry="delivered",table="public.orders"}"#,
+            r#"walhook_balance{endpoint="crm",entry="expired",table="public.orders"}"#,
+            r#"walhook_balance{endpoint="crm",entry="filtered",table="public.orders"}"#,
+            r#"walhook_balance{endpoint="crm",entry="pending",table="public.orders"}"#,
             r#"walhook_breaker_open{endpoint="crm"}"#,
             r#"walhook_commit_to_delivery_seconds_count{endpoint="crm"}"#,
             r#"walhook_commit_to_delivery_seconds_sum{endpoint="crm"}"#,
@@ -54,6 +60,7 @@ fn every_series_is_there_from_the_start_with_0() {
             "walhook_ledger_flush_seconds_sum",
             "walhook_received_lsn",
             "walhook_reconnects_total",
+            r#"walhook_replays_total{endpoint="crm"}"#,
             "walhook_replication_connected",
             "walhook_replication_lag_bytes",
             "walhook_replication_lag_seconds",
@@ -83,7 +90,7 @@ fn names_end_in_their_unit_and_every_metric_has_a_help() {
     for help in helps.clone() {
         assert!(help.ends_with('.') && help.split(' ').count() > 6, "{help}");
     }
-    assert_eq!((types, helps.count()), (19, 19));
+    assert_eq!((types, helps.count()), (21, 21));
 }
 
 #[test]

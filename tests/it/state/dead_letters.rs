@@ -11,20 +11,24 @@ use walhook::store::dead_letters::DeadLetter;
 use walhook::store::dead_letters::DeadLetterId;
 use walhook::store::dead_letters::DeathClass;
 use walhook::store::dead_letters::Filter;
+use walhook::store::dead_letters::Share;
 use walhook::store::dead_letters::State as LetterState;
 use walhook::store::dead_letters::count;
 use walhook::store::dead_letters::discard;
 use walhook::store::dead_letters::list;
 use walhook::store::dead_letters::purge;
 use walhook::store::dead_letters::sizes;
+use walhook::store::dead_letters::survey;
 use walhook::store::dead_letters::whole;
 use walhook::store::flush::Flush;
 use walhook::store::progress::take;
 use walhook::store::resend::Claimed;
 use walhook::store::resend::Ended;
+use walhook::store::resend::Portion;
 use walhook::store::resend::Resent;
 use walhook::store::resend::claim;
 use walhook::store::resend::request;
+use walhook::store::resend::waiting;
 use walhook::store::stored_event::Replay;
 
 use super::HOSTILE;
@@ -50,7 +54,8 @@ async fn bury(state: &mut State, dead: Vec<DeadLetter>) {
 
 async fn portion(state: &mut State, in_memory: &[DeadLetterId], rows: usize) -> Vec<Claimed> {
     let State { session, holding, .. } = state;
-    claim(&mut session.client, holding, in_memory, rows, 1 << 20).await.unwrap()
+    let portion = Portion { endpoint: None, in_memory, rows, bytes: 1 << 20 };
+    claim(&mut session.client, holding, portion).await.unwrap()
 }
 
 fn ids(claimed: &[Claimed]) -> Vec<i64> {
@@ -165,6 +170,7 @@ async fn a_resend_goes_out_once_in_portions_and_is_closed_by_its_outcome() {
     let second = whole(state.client(), SLOT, DeadLetterId(2)).await.unwrap().unwrap();
     assert_eq!((second.attempts, second.resends), (7, 1));
     assert_eq!((second.reason.as_str(), second.died_at), ("rejected, status: 400", after(900)));
+    assert_eq!(waiting(state.client(), SLOT).await.unwrap(), ["crm".into()]);
     assert_eq!(ids(&portion(&mut state, &[DeadLetterId(3)], 10).await), [4]);
     assert_eq!(count(state.client(), SLOT, &Filter::default()).await.unwrap(), 4);
 }
@@ -173,7 +179,11 @@ async fn a_resend_goes_out_once_in_portions_and_is_closed_by_its_outcome() {
 async fn a_resend_that_got_lost_with_its_holder_comes_again_unless_it_is_parked() {
     let mut state = State::create().await;
     bury(&mut state, (1..=3).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
+    let all = [Share { endpoint: "crm".into(), letters: 3, without_body: 0 }];
+    let dead = [LetterState::Dead];
+    assert_eq!(survey(state.client(), SLOT, &Filter::default(), &dead).await.unwrap(), all);
     request(state.client(), SLOT, &Filter::default()).await.unwrap();
+    assert_eq!(survey(state.client(), SLOT, &Filter::default(), &dead).await.unwrap(), []);
     assert_eq!(ids(&portion(&mut state, &[], 2).await), [1, 2]);
     let mut row = parked(event(2, 0, "a"), "crm");
     row.replay = Replay::DeadLetter(DeadLetterId(2));
@@ -196,8 +206,11 @@ async fn a_portion_is_bounded_in_bytes_but_never_empty() {
     bury(&mut state, (1..=3).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
     request(state.client(), SLOT, &Filter::default()).await.unwrap();
     let State { session, holding, .. } = &mut state;
-    let one = claim(&mut session.client, holding, &[], 10, 1).await.unwrap();
-    assert_eq!(ids(&one), [1]);
+    let one = Portion { endpoint: Some("crm"), in_memory: &[], rows: 10, bytes: 1 };
+    let none = Portion { endpoint: Some("erp"), ..one };
+    assert!(claim(&mut session.client, holding, none).await.unwrap().is_empty());
+    let claimed = claim(&mut session.client, holding, one).await.unwrap();
+    assert_eq!(ids(&claimed), [1]);
 }
 
 #[tokio::test]
@@ -210,7 +223,10 @@ async fn discarded_letters_are_not_sent_and_are_purged_when_their_time_is_over()
     request(state.client(), SLOT, &only(2)).await.unwrap();
     // Asked for or not: only what is under way is left alone.
     let of_all = Filter { states: Some(LetterState::ALL.to_vec()), ..Filter::default() };
-    assert_eq!(discard(state.client(), SLOT, &of_all, after(50)).await.unwrap(), 3);
+    assert_eq!(
+        discard(state.client(), SLOT, &of_all, after(50)).await.unwrap(),
+        [("crm".into(), 3)]
+    );
     assert_eq!(states(&state).await, "resending discarded discarded discarded");
     assert_eq!(request(state.client(), SLOT, &of_all).await.unwrap(), 0);
     assert_eq!(portion(&mut state, &[DeadLetterId(1)], 10).await.len(), 0);

@@ -39,6 +39,7 @@ pub(super) fn attempt(event: Event, endpoint: &str) -> Attempt {
         exchange: Arc::new(exchange(200)),
         request_body: None,
         response_body: None,
+        body_whole: false,
         replay: false,
     }
 }

@@ -1,8 +1,10 @@
 //! What the tests share: a real PostgreSQL, the real program, and a receiver that can misbehave.
 
+pub(crate) mod fleet;
 pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod receiver;
+pub(crate) mod scrape;
 pub(crate) mod service;
 pub(crate) mod surface;

@@ -107,6 +107,11 @@ impl Program {
         }
     }
 
+    /// Whether it has ended; its output may go on for a moment.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for its end and returns the exit code; `None` after a signal.
     pub(crate) async fn wait(&mut self, limit: Duration) -> Option<i32> {
         let end = async {

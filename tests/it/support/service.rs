@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
 #![expect(clippy::panic, reason = "a test may stop at once, and then shows what the program said")]
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 use std::time::Instant;
@@ -70,6 +71,19 @@ impl Service {
         ask(self.http, method, path, token).await.unwrap()
     }
 
+    /// A POST with a JSON body.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
+        exchange(self.http, "POST", path, None, &body.to_string()).await.unwrap()
+    }
+
+    /// `walhook ARGS`, asking this service; its exit code and all that it printed.
+    pub(crate) async fn cli(&self, args: &[&str]) -> (Option<i32>, String) {
+        let url = format!("http://{}", self.http);
+        let mut program = Program::start(&[args, &["--url", &url]].concat(), "", &[]);
+        let code = program.wait(AMPLE).await;
+        (code, program.output().join("\n"))
+    }
+
     /// The `data` of contract 1's stats.
     pub(crate) async fn stats(&self) -> Value {
         self.get("/api/v1/webhook/stats").await.json()["data"].clone()
@@ -135,16 +149,29 @@ pub(crate) async fn ask(
     path: &str,
     token: Option<&str>,
 ) -> std::io::Result<Reply> {
+    exchange(address, method, path, token, "").await
+}
+
+async fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: &str,
+) -> std::io::Result<Reply> {
     let mut stream = TcpStream::connect(address).await?;
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n"));
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{}\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+         content-length: {}\r\n{}\r\n{body}",
+        body.len(),
         token.unwrap_or_default()
     );
     stream.write_all(head.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    // It may have been killed in the middle of it.
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(ErrorKind::UnexpectedEof)?;
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let content_type = head.lines().find_map(|line| line.strip_prefix("content-type: "));
     let content_type = content_type.unwrap_or_default().to_owned();
@@ -152,7 +179,7 @@ pub(crate) async fn ask(
 }
 
 /// The address in the line that says that walhook is running, in either format.
-fn http_address(line: &str) -> SocketAddr {
+pub(crate) fn http_address(line: &str) -> SocketAddr {
     let from = ["http=", "\"http\":\""].iter().find_map(|start| line.split_once(start));
     let address = from.and_then(|(_, rest)| rest.split([' ', '"']).next());
     address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address: {line}"))

@@ -202,8 +202,8 @@ impl World {
         self.replays.insert(number, Arc::clone(&event));
         self.at.insert(number, At::Owed { since: self.now });
         self.attempts.insert(number, 0);
-        let id = ReplayId(i64::try_from(number).unwrap());
-        self.holding.insert(number, Holding::DeadLetter(id));
+        let id = ReplayId::Letter(i64::try_from(number).unwrap());
+        self.holding.insert(number, Holding::Replay(id));
         self.lane.replay(event, id, self.time());
     }
 
@@ -242,7 +242,7 @@ impl World {
             );
             match settlement.outcome {
                 Outcome::Parked { next_attempt, .. } => {
-                    assert!(!matches!(settlement.holding, Holding::DeadLetter(_)));
+                    assert!(!matches!(settlement.holding, Holding::Replay(_)));
                     assert!(next_attempt.is_none_or(|at| at >= self.time().database));
                     self.holding.insert(number, Holding::Backlog);
                     self.reported.insert(number, settlement.attempts);
@@ -267,7 +267,7 @@ impl World {
             let row = self.rows.iter().find(|(_, row)| row.number == event.sequence);
             let at = row.map(|(at, _)| *at);
             match (outcome, holding, at) {
-                (_, Holding::DeadLetter(_), None) => {}
+                (_, Holding::Replay(_), None) => {}
                 (Outcome::Parked { next_attempt: due, .. }, Holding::Wal, None) => {
                     self.last_row += 1;
                     let at = BacklogPosition { position: event.position, row: self.last_row };

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::Ledger;
+use super::NAMES;
 use super::Version;
 use super::lock;
 use crate::support::receiver::Answer;
@@ -56,9 +57,16 @@ impl Books {
 
     fn enter(&self, request: &Request, accepted: bool) {
         let life = request.path.rsplit('/').next().unwrap_or_default().parse().unwrap();
-        let (id, data) = (request.header("webhook-id"), &request.json()["data"]);
+        let (id, event) = (request.header("webhook-id"), request.json());
+        let (event_type, data) = (event["type"].as_str().unwrap(), &event["data"]);
+        let (name, what) = event_type.split_once('.').unwrap();
         let number = |name: &str| data[name].as_i64().unwrap();
-        let at = Version { key: number("id"), version: number("version") };
+        let at = Version {
+            table: NAMES.iter().position(|known| *known == name).unwrap(),
+            key: number("id"),
+            version: number("version"),
+            deleted: what == "deleted",
+        };
         let (id, token) = (id.to_owned(), data["token"].as_str().unwrap().to_owned());
         lock(&self.arrivals).push(Arrival { life, id, at, token, accepted });
         if accepted {
@@ -142,7 +150,7 @@ impl Audit {
 pub(crate) fn audit(ledger: &Ledger, arrivals: &[Arrival]) -> Audit {
     let mut audit = Audit::default();
     let mut accepted: HashMap<Version, HashSet<u32>> = HashMap::new();
-    let mut latest: HashMap<(u32, i64), i64> = HashMap::new();
+    let mut latest: HashMap<(u32, usize, i64), Version> = HashMap::new();
     let mut ids: HashMap<&str, Version> = HashMap::new();
     let mut id_of: HashMap<Version, &str> = HashMap::new();
     for arrival in arrivals {
@@ -151,15 +159,14 @@ pub(crate) fn audit(ledger: &Ledger, arrivals: &[Arrival]) -> Audit {
             Some(committed) if committed == token => {}
             other => audit.forged.push(format!("{arrival:?}, committed by {other:?}")),
         }
-        let before = Version { key: at.key, version: at.version - 1 };
-        if at.version > 1 && !accepted.contains_key(&before) {
-            audit.disordered.push(format!("{arrival:?} before the version before it"));
+        if let Some(before) = ledger.before(*at).filter(|before| !accepted.contains_key(before)) {
+            audit.disordered.push(format!("{arrival:?} before {before:?}"));
         }
-        let latest = latest.entry((*life, at.key)).or_insert(at.version);
-        if at.version < *latest {
-            audit.disordered.push(format!("{arrival:?} after version {latest}"));
+        let latest = latest.entry((*life, at.table, at.key)).or_insert(*at);
+        if at < latest {
+            audit.disordered.push(format!("{arrival:?} after {latest:?}"));
         }
-        *latest = at.version.max(*latest);
+        *latest = (*at).max(*latest);
         let (one, other) =
             (*ids.entry(id).or_insert(*at), *id_of.entry(*at).or_insert(id.as_str()));
         if one != *at || other != id {
@@ -184,13 +191,17 @@ mod tests {
     use super::*;
 
     fn ledger(versions: &[(i64, i64)]) -> Ledger {
-        let entry = |&(key, version)| (Version { key, version }, String::from("t"));
+        let entry = |&(key, version)| (at(key, version), String::from("t"));
         Ledger { committed: versions.iter().map(entry).collect() }
     }
 
     fn arrival(life: u32, key: i64, version: i64, accepted: bool) -> Arrival {
         let id = format!("evt_{key}_{version}");
-        Arrival { life, id, at: Version { key, version }, token: String::from("t"), accepted }
+        Arrival { life, id, at: at(key, version), token: String::from("t"), accepted }
+    }
+
+    fn at(key: i64, version: i64) -> Version {
+        Version { table: 0, key, version, deleted: false }
     }
 
     /// Counts of lost, forged, disordered, unstable, doubled and repeats.

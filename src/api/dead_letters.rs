@@ -1,0 +1,300 @@
+//! `/api/v1/dead-letters`: what was given up, looked at, sent again, discarded.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::Path;
+use axum::extract::RawQuery;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::api::Surface;
+use crate::api::fields::Fields;
+use crate::api::fields::bad;
+use crate::api::problem::Problem;
+use crate::flow::body::Body;
+use crate::flow::time::Timestamp;
+use crate::store::dead_letters;
+use crate::store::dead_letters::DISCARDABLE;
+use crate::store::dead_letters::DeadLetterId;
+use crate::store::dead_letters::Filter;
+use crate::store::dead_letters::Share;
+use crate::store::dead_letters::State as LetterState;
+use crate::store::dead_letters::Summary;
+use crate::store::resend;
+
+const PAGE: u32 = 100;
+const PAGE_MAX: u32 = 1000;
+
+/// A larger body is not shown: an answer is made in memory.
+const SHOWN_BYTES: u32 = 4 << 20;
+
+/// What says which letters are meant.
+const FILTER: [&str; 9] = [
+    "endpoint",
+    "webhook_id",
+    "event_type",
+    "class",
+    "from",
+    "before",
+    "key",
+    "task_id",
+    "event_id",
+];
+
+pub(crate) async fn list(
+    State(surface): State<Surface>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let known = [FILTER.as_slice(), &["state", "limit", "cursor"]].concat();
+    let fields = Fields::of_query(query.as_deref(), &known)?;
+    let filter = Filter { states: states(&fields)?, ..filter(&fields)? };
+    let limit = fields.number("limit", &(1..=PAGE_MAX))?.unwrap_or(PAGE);
+    let below = match fields.text("cursor")? {
+        Some(cursor) => Some(DeadLetterId(cursor.parse().map_err(|_| {
+            bad(format!("{cursor:?} is no cursor: give next_cursor of the page before"))
+        })?)),
+        None => None,
+    };
+    let mut session = surface.office.session().await?;
+    let slot = surface.office.slot();
+    let letters = dead_letters::list(session.client(), slot, &filter, below, limit).await?;
+    let is_full = u32::try_from(letters.len()).is_ok_and(|len| len == limit);
+    let next = letters.last().filter(|_| is_full).map(|letter| letter.id.to_string());
+    let shown: Vec<Value> = letters.iter().map(shown).collect();
+    Ok(Json(json!({ "dead_letters": shown, "next_cursor": next })).into_response())
+}
+
+/// One letter with its body as it would be sent now.
+pub(crate) async fn show(
+    State(surface): State<Surface>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let letter = find(&surface, &id).await?;
+    let mut whole = shown(&letter);
+    let body = if (1..=SHOWN_BYTES).contains(&letter.body_bytes) {
+        let mut session = surface.office.session().await?;
+        let slot = surface.office.slot();
+        let read = dead_letters::whole(session.client(), slot, letter.id).await?;
+        let now = surface.clock.now();
+        read.map_or(Value::Null, |letter| shown_body(&letter.event.body, now))
+    } else {
+        Value::Null
+    };
+    if let Value::Object(fields) = &mut whole {
+        fields.insert("body".to_owned(), body);
+    }
+    Ok(Json(whole).into_response())
+}
+
+/// Asks for letters to be sent again, all of those that the body means.
+pub(crate) async fn resend(
+    State(surface): State<Surface>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let Wish { filter, dry_run } = wish(&body, "send again")?;
+    request(&surface, &filter, dry_run).await
+}
+
+pub(crate) async fn resend_one(
+    State(surface): State<Surface>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let letter = find(&surface, &id).await?;
+    let refused = match letter.state {
+        LetterState::Dead if letter.body_bytes == 0 => {
+            "its body was too large to be kept, so it cannot be sent again"
+        }
+        LetterState::Dead => return request(&surface, &only(letter.id), false).await,
+        LetterState::Requested | LetterState::Resending => "it is being sent again already",
+        LetterState::Delivered => "it has been delivered; `walhook replay` sends such events again",
+        LetterState::Expired => "it is too old to be sent",
+        LetterState::Discarded => "it was discarded",
+    };
+    Err(Problem::new(StatusCode::CONFLICT, format!("dead letter {id}: {refused}")))
+}
+
+/// Closes letters that nobody wants to have sent.
+pub(crate) async fn discard(
+    State(surface): State<Surface>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let Wish { filter, dry_run } = wish(&body, "discard")?;
+    let mut session = surface.office.session().await?;
+    let slot = surface.office.slot();
+    if dry_run {
+        let filter = Filter { states: Some(DISCARDABLE.to_vec()), ..filter };
+        let letters = dead_letters::count(session.client(), slot, &filter).await?;
+        return Ok(Json(json!({ "dry_run": true, "letters": letters })).into_response());
+    }
+    let now = surface.clock.now();
+    let discarded = dead_letters::discard(session.client(), slot, &filter, now).await?;
+    let mut sum = 0;
+    for (endpoint, letters) in discarded {
+        sum += letters;
+        if surface.knows(&endpoint) {
+            let gauge = surface.metrics.endpoint(&endpoint).dead_letters;
+            // While this process stands by, the gauge knows of none.
+            let left = gauge.get().saturating_sub_unsigned(letters);
+            gauge.set(left.max(0));
+        }
+    }
+    tracing::info!(letters = sum, "discarded dead letters");
+    Ok(Json(json!({ "discarded": sum })).into_response())
+}
+
+pub(crate) async fn discard_one(
+    State(surface): State<Surface>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let letter = find(&surface, &id).await?;
+    if !DISCARDABLE.contains(&letter.state) {
+        let state = letter.state.as_str();
+        let detail = format!("dead letter {id} is {state}: only one that is dead can be discarded");
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    }
+    let body = json!({ "ids": [letter.id.0] }).to_string();
+    discard(State(surface), Bytes::from(body)).await
+}
+
+/// Which letters a body means, and whether only to count them.
+struct Wish {
+    filter: Filter,
+    dry_run: bool,
+}
+
+/// Reads it; `what` is to be done to all letters only if the body says so.
+fn wish(body: &[u8], what: &str) -> Result<Wish, Problem> {
+    let known = [FILTER.as_slice(), &["ids", "all", "dry_run"]].concat();
+    let fields = Fields::of_body(body, &known)?;
+    let ids = fields.ids("ids")?.map(|ids| ids.into_iter().map(DeadLetterId).collect());
+    let filter = Filter { ids, ..filter(&fields)? };
+    if filter == Filter::default() && !fields.flag("all")? {
+        return Err(bad(format!(
+            "say which letters to {what}, by ids, key, event_id, endpoint, event_type, class, from \
+             or before; or all of them with \"all\": true"
+        )));
+    }
+    Ok(Wish { filter, dry_run: fields.flag("dry_run")? })
+}
+
+fn filter(fields: &Fields) -> Result<Filter, Problem> {
+    Ok(Filter {
+        ids: None,
+        endpoint: fields.either("endpoint", "webhook_id")?,
+        event_type: fields.text("event_type")?,
+        class: fields.text("class")?,
+        from: fields.time("from")?,
+        before: fields.time("before")?,
+        row_key: fields.either("key", "task_id")?,
+        event: fields.event("event_id")?,
+        states: None,
+    })
+}
+
+fn states(fields: &Fields) -> Result<Option<Vec<LetterState>>, Problem> {
+    let mut words = vec![("open", LetterState::OPEN.to_vec()), ("all", LetterState::ALL.to_vec())];
+    words.extend(LetterState::ALL.iter().map(|state| (state.as_str(), vec![*state])));
+    fields.one_of("state", &words)
+}
+
+fn only(id: DeadLetterId) -> Filter {
+    Filter { ids: Some(vec![id]), ..Filter::default() }
+}
+
+/// The letter with the id of a path, without its body.
+async fn find(surface: &Surface, id: &str) -> Result<Summary, Problem> {
+    let number = id
+        .parse()
+        .map_err(|_| bad(format!("{id:?} is no dead letter: their ids are numbers, such as 17")))?;
+    let filter = Filter { states: Some(LetterState::ALL.to_vec()), ..only(DeadLetterId(number)) };
+    let mut session = surface.office.session().await?;
+    let slot = surface.office.slot();
+    let found = dead_letters::list(session.client(), slot, &filter, None, 1).await?;
+    let none = || Problem::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}"));
+    found.into_iter().next().ok_or_else(none)
+}
+
+/// Marks letters to be sent again, for endpoints that are there.
+async fn request(surface: &Surface, filter: &Filter, dry_run: bool) -> Result<Response, Problem> {
+    if let Some(endpoint) = &filter.endpoint {
+        surface.require_endpoint(endpoint)?;
+    }
+    let mut session = surface.office.session().await?;
+    let slot = surface.office.slot();
+    let dead = [LetterState::Dead];
+    let shares = dead_letters::survey(session.client(), slot, filter, &dead).await?;
+    let (here, gone): (Vec<Share>, Vec<Share>) =
+        shares.into_iter().partition(|share| surface.knows(&share.endpoint));
+    let sum = |of: fn(&Share) -> u64| here.iter().map(of).sum::<u64>();
+    let (sendable, bare) =
+        (sum(|share| share.letters - share.without_body), sum(|s| s.without_body));
+    if sendable == 0
+        && let Some(first) = gone.first()
+    {
+        surface.require_endpoint(&first.endpoint)?;
+    }
+    let gone: Vec<Value> = gone
+        .iter()
+        .map(|share| json!({ "endpoint": &*share.endpoint, "letters": share.letters }))
+        .collect();
+    if dry_run {
+        let answer = json!({
+            "dry_run": true,
+            "letters": sendable,
+            "without_body": bare,
+            "not_configured": gone,
+        });
+        return Ok(Json(answer).into_response());
+    }
+    let mut requested = 0;
+    for share in &here {
+        let filter = Filter { endpoint: Some(share.endpoint.to_string()), ..filter.clone() };
+        requested += resend::request(session.client(), slot, &filter).await?;
+    }
+    surface.office.asked();
+    tracing::info!(letters = requested, "dead letters are to be sent again");
+    let answer = json!({
+        "requested": requested,
+        "without_body": bare,
+        "not_configured": gone,
+    });
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+}
+
+fn shown(letter: &Summary) -> Value {
+    let time = |time: Option<Timestamp>| time.map(Timestamp::iso_millis);
+    json!({
+        "id": letter.id.0,
+        "state": letter.state.as_str(),
+        "endpoint": &*letter.endpoint,
+        "webhook_id": &*letter.endpoint,
+        "key": letter.row_key,
+        "task_id": letter.row_key,
+        "event_id": letter.event.id.to_string(),
+        "event_type": &*letter.event.event_type,
+        "table": letter.event.table.to_string(),
+        "class": letter.class,
+        "reason": letter.reason,
+        "http_status": letter.status,
+        "attempts": letter.attempts,
+        "retry_count": letter.attempts.saturating_sub(1),
+        "committed_at": letter.event.committed.iso_millis(),
+        "first_attempt_at": time(letter.first_attempt),
+        "last_attempt_at": time(letter.last_attempt),
+        "died_at": letter.died_at.iso_millis(),
+        "resends": letter.resends,
+        "closed_at": time(letter.closed_at),
+        "body_bytes": letter.body_bytes,
+    })
+}
+
+/// As JSON where it is some, else as text.
+fn shown_body(body: &Body, now: Timestamp) -> Value {
+    let bytes = body.complete(now);
+    serde_json::from_slice(&bytes)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()))
+}

@@ -1,0 +1,227 @@
+//! Parameters of a request, from its query or its JSON body: named, checked, refused in words.
+
+use std::ops::RangeInclusive;
+
+use axum::http::StatusCode;
+use chrono::DateTime;
+use chrono::NaiveDate;
+use serde_json::Map;
+use serde_json::Value;
+
+use crate::api::problem::Problem;
+use crate::flow::event::EventId;
+use crate::flow::time::Timestamp;
+
+/// Names at least this much alike are offered for a misspelt one.
+const ALIKE: f64 = 0.7;
+
+/// Parameters whose names are known.
+#[derive(Debug)]
+pub(crate) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Of a query string.
+    ///
+    /// # Errors
+    /// A parameter that is not known, or is there twice.
+    pub(crate) fn of_query(query: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
+        let mut fields = Map::new();
+        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            if fields.insert(name.to_string(), Value::String(value.into_owned())).is_some() {
+                return Err(bad(format!("parameter {name} is there twice: give it once")));
+            }
+        }
+        Self(fields).knowing(known, "parameter")
+    }
+
+    /// Of a body, which may be empty.
+    ///
+    /// # Errors
+    /// The body is not a JSON object, or a field is not known.
+    pub(crate) fn of_body(body: &[u8], known: &[&str]) -> Result<Self, Problem> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self(Map::new()));
+        }
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(fields)) => Self(fields).knowing(known, "field"),
+            Ok(_) => Err(bad("the body must be a JSON object, such as {\"dry_run\": true}")),
+            Err(error) => Err(bad(format!("the body is not JSON: {error}"))),
+        }
+    }
+
+    fn knowing(self, known: &[&str], what: &str) -> Result<Self, Problem> {
+        let Some(stranger) = self.0.keys().find(|name| !known.contains(&name.as_str())) else {
+            return Ok(self);
+        };
+        let alike = |name: &&str| strsim::jaro_winkler(stranger, name);
+        let nearest = known.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b)));
+        Err(bad(match nearest.filter(|name| alike(name) >= ALIKE) {
+            Some(name) => format!("unknown {what} {stranger:?}: did you mean {name}?"),
+            None => format!("unknown {what} {stranger:?}: known here are {}", known.join(", ")),
+        }))
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, Problem> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::Number(number)) => Ok(Some(number.to_string())),
+            Some(_) => Err(bad(format!("{name} must be a text"))),
+        }
+    }
+
+    /// A parameter that has two names.
+    pub(crate) fn either(&self, name: &str, alias: &str) -> Result<Option<String>, Problem> {
+        match (self.text(name)?, self.text(alias)?) {
+            (Some(one), Some(other)) if one != other => {
+                Err(bad(format!("{name} and {alias} are one parameter: give one of them")))
+            }
+            (one, other) => Ok(one.or(other)),
+        }
+    }
+
+    pub(crate) fn number(
+        &self,
+        name: &str,
+        range: &RangeInclusive<u32>,
+    ) -> Result<Option<u32>, Problem> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        match text.parse().ok().filter(|number| range.contains(number)) {
+            Some(number) => Ok(Some(number)),
+            None => Err(bad(format!(
+                "{name} must be a number from {} to {}, not {text:?}",
+                range.start(),
+                range.end()
+            ))),
+        }
+    }
+
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(Value::String(text)) if text == "true" => Ok(true),
+            Some(Value::String(text)) if text == "false" => Ok(false),
+            Some(_) => Err(bad(format!("{name} must be true or false"))),
+        }
+    }
+
+    pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        parse_time(&text).map(Some).ok_or_else(|| {
+            bad(format!(
+                "{name} must be a time in ISO 8601 with an offset, such as 2026-11-22T03:00:00Z, \
+                 or a day, not {text:?}"
+            ))
+        })
+    }
+
+    pub(crate) fn event(&self, name: &str) -> Result<Option<EventId>, Problem> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        text.parse().map(Some).map_err(|error| bad(format!("{name}: {error}")))
+    }
+
+    /// One of a few words.
+    pub(crate) fn one_of<T: Clone>(
+        &self,
+        name: &str,
+        words: &[(&str, T)],
+    ) -> Result<Option<T>, Problem> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        match words.iter().find(|(word, _)| *word == text) {
+            Some((_, value)) => Ok(Some(value.clone())),
+            None => {
+                let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                Err(bad(format!("{name} must be one of {}, not {text:?}", words.join(", "))))
+            }
+        }
+    }
+
+    /// A list of numbers: an array, or in a query separated by commas.
+    pub(crate) fn ids(&self, name: &str) -> Result<Option<Vec<i64>>, Problem> {
+        let wrong = || bad(format!("{name} must be a list of numbers, such as [17, 18]"));
+        let ids: Option<Vec<i64>> = match self.0.get(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Array(items)) => items.iter().map(Value::as_i64).collect(),
+            Some(Value::String(text)) => text.split(',').map(|id| id.trim().parse().ok()).collect(),
+            Some(_) => None,
+        };
+        ids.filter(|ids| !ids.is_empty()).map(Some).ok_or_else(wrong)
+    }
+}
+
+/// A refusal of what was asked.
+pub(crate) fn bad(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, detail)
+}
+
+fn parse_time(text: &str) -> Option<Timestamp> {
+    let micros = match text.parse::<NaiveDate>() {
+        Ok(day) => day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros(),
+        // A `+` that was not escaped in a query has become a blank.
+        Err(_) => DateTime::parse_from_rfc3339(&text.replace(' ', "+")).ok()?.timestamp_micros(),
+    };
+    Some(Timestamp::from_micros(micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: [&str; 4] = ["endpoint", "webhook_id", "from", "limit"];
+
+    fn query(text: &str) -> Result<Fields, Problem> {
+        Fields::of_query(Some(text), &KNOWN)
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_words() {
+        let cases = [
+            ("endpiont=crm", "unknown parameter \"endpiont\": did you mean endpoint?"),
+            ("x=1", "unknown parameter \"x\": known here are endpoint, webhook_id, from, limit"),
+            ("limit=1&limit=2", "parameter limit is there twice: give it once"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(query(text).expect_err(text).detail(), expected, "case: {text}");
+        }
+        let limit = query("limit=0").and_then(|f| f.number("limit", &(1..=9)));
+        let expected = "limit must be a number from 1 to 9, not \"0\"";
+        assert_eq!(limit.expect_err("0 is not in the range").detail(), expected);
+        let names =
+            query("endpoint=a&webhook_id=b").and_then(|f| f.either("endpoint", "webhook_id"));
+        assert!(names.is_err());
+        let body = Fields::of_body(b"[1]", &KNOWN).expect_err("a list");
+        assert!(body.detail().starts_with("the body must be a JSON object"));
+    }
+
+    #[test]
+    fn times_are_iso_8601() {
+        let from = |text: &str| query(&format!("from={text}")).and_then(|f| f.time("from"));
+        let second = |text: &str| from(text).ok().flatten().map(Timestamp::seconds);
+        let cases = [
+            ("2025-10-17T10:30:00Z", Some(1_760_697_000)),
+            ("2025-10-17T10:30:00.5Z", Some(1_760_697_000)),
+            ("2025-10-17T18:30:00+08:00", Some(1_760_697_000)),
+            ("2025-10-17T18:30:00%2B08:00", Some(1_760_697_000)),
+            ("2025-10-17", Some(1_760_659_200)),
+            ("2025-10-17T10:30:00", None),
+            ("yesterday", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(second(text), expected, "case: {text}");
+        }
+    }
+
+    #[test]
+    fn a_body_and_a_query_say_the_same() {
+        let known = ["ids", "all"];
+        let body = Fields::of_body(br#"{"ids": [1, 2], "all": true}"#, &known).expect("sound");
+        let query = Fields::of_query(Some("ids=1,2&all=true"), &known).expect("sound");
+        for fields in [body, query] {
+            assert_eq!(fields.ids("ids").expect("numbers"), Some(vec![1, 2]));
+            assert!(fields.flag("all").expect("a flag"));
+        }
+        let wrong = Fields::of_body(br#"{"ids": ["a"], "all": 1}"#, &known).expect("known names");
+        assert!(wrong.ids("ids").is_err() && wrong.flag("all").is_err());
+    }
+}

@@ -1,0 +1,107 @@
+//! `GET /api/v1/push-logs`: every attempt that was made, the newest first.
+
+use axum::Json;
+use axum::extract::RawQuery;
+use axum::extract::State;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::api::Surface;
+use crate::api::fields::Fields;
+use crate::api::fields::bad;
+use crate::api::problem::Problem;
+use crate::flow::time::Timestamp;
+use crate::store::push_log;
+use crate::store::push_log::AttemptOutcome;
+use crate::store::push_log::Cursor;
+use crate::store::push_log::Entry;
+use crate::store::push_log::Filter;
+
+const PAGE: u32 = 50;
+/// With bodies of up to 1 MiB each, an answer is made in memory.
+const PAGE_MAX: u32 = 200;
+
+const KNOWN: [&str; 13] = [
+    "event_id",
+    "event_type",
+    "key",
+    "task_id",
+    "endpoint",
+    "webhook_id",
+    "status",
+    "class",
+    "outcome",
+    "from",
+    "before",
+    "limit",
+    "cursor",
+];
+
+pub(crate) async fn list(
+    State(surface): State<Surface>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, Problem> {
+    let fields = Fields::of_query(query.as_deref(), &KNOWN)?;
+    let outcomes = [AttemptOutcome::Delivered, AttemptOutcome::Retry, AttemptOutcome::Dead];
+    let status = fields.number("status", &(100..=999))?;
+    let filter = Filter {
+        event: fields.event("event_id")?,
+        event_type: fields.text("event_type")?,
+        row_key: fields.either("key", "task_id")?,
+        endpoint: fields.either("endpoint", "webhook_id")?,
+        status: status.and_then(|status| u16::try_from(status).ok()),
+        class: fields.text("class")?,
+        outcome: fields.one_of("outcome", &outcomes.map(|outcome| (outcome.as_str(), outcome)))?,
+        from: fields.time("from")?,
+        before: fields.time("before")?,
+    };
+    let limit = fields.number("limit", &(1..=PAGE_MAX))?.unwrap_or(PAGE);
+    let below = fields.text("cursor")?.map(|text| cursor(&text)).transpose()?;
+    let mut session = surface.office.session().await?;
+    let slot = surface.office.slot();
+    let entries = push_log::list(session.client(), slot, &filter, below, limit).await?;
+    let is_full = u32::try_from(entries.len()).is_ok_and(|len| len == limit);
+    let next = entries.last().filter(|_| is_full).map(|entry| {
+        let Cursor { created_at, id } = entry.cursor();
+        format!("{}-{id}", created_at.micros())
+    });
+    let shown: Vec<Value> = entries.iter().map(shown).collect();
+    Ok(Json(json!({ "push_logs": shown, "next_cursor": next })))
+}
+
+/// A cursor as [`list`] gives it: microseconds and the number of the attempt.
+fn cursor(text: &str) -> Result<Cursor, Problem> {
+    let parse = || {
+        let (micros, id) = text.rsplit_once('-')?;
+        let created_at = Timestamp::from_micros(micros.parse().ok()?);
+        Some(Cursor { created_at, id: id.parse().ok()? })
+    };
+    parse()
+        .ok_or_else(|| bad(format!("{text:?} is no cursor: give next_cursor of the page before")))
+}
+
+/// The names are those of contract 3, beside walhook's own.
+fn shown(entry: &Entry) -> Value {
+    json!({
+        "id": entry.id,
+        "created_at": entry.created_at.iso_millis(),
+        "task_id": entry.row_key,
+        "key": entry.row_key,
+        "webhook_id": entry.endpoint,
+        "endpoint": entry.endpoint,
+        "event_id": entry.event.to_string(),
+        "event_type": entry.event_type,
+        "table": entry.table.to_string(),
+        "retry_count": entry.retry_count,
+        "outcome": entry.outcome,
+        "http_status": entry.status,
+        "failure_class": entry.failure_class,
+        "error_message": entry.error_message,
+        "duration_ms": entry.duration_ms,
+        "request_headers": entry.request_headers,
+        "request_body": entry.request_body,
+        "response_headers": entry.response_headers,
+        "response_body": entry.response_body,
+        "replay": entry.replay,
+    })
+}

@@ -1,0 +1,219 @@
+//! `/api/v1/replay`: delivered events, sent again as far as the push log kept their bodies.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::Path;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::api::Surface;
+use crate::api::fields::Fields;
+use crate::api::fields::bad;
+use crate::api::problem::Problem;
+use crate::config::settings::LoggedBodies;
+use crate::flow::time::Timestamp;
+use crate::store::replays;
+use crate::store::replays::Filter;
+use crate::store::replays::Order;
+use crate::store::replays::Share;
+
+/// Orders that a list shows.
+const LISTED: u32 = 100;
+
+/// Events a second: slow for a receiver that does not expect them, unless the order says otherwise.
+const RATE: u32 = 100;
+const RATE_MAX: u32 = 100_000;
+
+const BODIES_NOTE: &str =
+    "bodies of delivered events are only kept with [push_log] bodies = \"all\"";
+
+const KNOWN: [&str; 11] = [
+    "from",
+    "before",
+    "event_type",
+    "key",
+    "task_id",
+    "event_id",
+    "endpoint",
+    "webhook_id",
+    "rate",
+    "all",
+    "dry_run",
+];
+
+/// Places an order for each endpoint that got some of the events.
+pub(crate) async fn order(
+    State(surface): State<Surface>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let fields = Fields::of_body(&body, &KNOWN)?;
+    let rate = fields.number("rate", &(1..=RATE_MAX))?.unwrap_or(RATE);
+    let now = surface.clock.now();
+    let filter = filter(&fields, now)?;
+    if let Some(endpoint) = &filter.endpoint {
+        surface.require_endpoint(endpoint)?;
+    }
+    let mut session = surface.office.session().await?;
+    let slot = surface.office.slot();
+    let shares = replays::survey(session.client(), slot, &filter, now).await?;
+    let (here, gone): (Vec<Share>, Vec<Share>) =
+        shares.into_iter().partition(|share| surface.knows(&share.endpoint));
+    let sum = |of: fn(&Share) -> u64| here.iter().map(of).sum::<u64>();
+    let sendable = sum(sendable);
+    let gone = gone.iter().map(|s| json!({ "endpoint": &*s.endpoint, "events": s.events }));
+    let mut answer = Map::new();
+    let mut say = |name: &str, value: Value| answer.insert(name.to_owned(), value);
+    say("events", sendable.into());
+    say("without_body", sum(|share| share.without_body).into());
+    say("body_cut", sum(|share| share.body_cut).into());
+    say("expired", sum(|share| share.expired).into());
+    say("not_configured", gone.collect());
+    let has_bare = sum(|share| share.without_body) > 0;
+    if has_bare && surface.office.bodies() != LoggedBodies::All {
+        say("note", BODIES_NOTE.into());
+    }
+    if fields.flag("dry_run")? {
+        say("dry_run", true.into());
+        return Ok(Json(answer).into_response());
+    }
+    if sendable == 0 {
+        return Err(Problem::new(StatusCode::CONFLICT, why_nothing(&answer)));
+    }
+    let mut placed = Vec::new();
+    for share in here.iter().filter(|share| self::sendable(share) > 0) {
+        let filter = Filter { endpoint: Some(share.endpoint.to_string()), ..filter.clone() };
+        let order = replays::order(session.client(), slot, &filter, rate, now).await?;
+        tracing::info!(endpoint = %share.endpoint, replay = order.id, "replay is ordered");
+        placed.push(shown(&order));
+    }
+    surface.office.asked();
+    answer.insert("replays".to_owned(), Value::Array(placed));
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+}
+
+pub(crate) async fn list(State(surface): State<Surface>) -> Result<Json<Value>, Problem> {
+    let mut session = surface.office.session().await?;
+    let orders = replays::list(session.client(), surface.office.slot(), None, LISTED).await?;
+    Ok(Json(json!({ "replays": orders.iter().map(shown).collect::<Vec<_>>() })))
+}
+
+pub(crate) async fn show(
+    State(surface): State<Surface>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(shown(&find(&surface, &id).await?)))
+}
+
+/// Stops an order; what is in a lane already is still sent.
+pub(crate) async fn cancel(
+    State(surface): State<Surface>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let order = find(&surface, &id).await?;
+    let mut session = surface.office.session().await?;
+    let (slot, now) = (surface.office.slot(), surface.clock.now());
+    if !replays::cancel(session.client(), slot, order.id, now).await? {
+        let detail = format!("replay {id} is {} already", order.state.as_str());
+        return Err(Problem::new(StatusCode::CONFLICT, detail));
+    }
+    drop(session);
+    show(State(surface), Path(id)).await
+}
+
+async fn find(surface: &Surface, id: &str) -> Result<Order, Problem> {
+    let wrong = || bad(format!("{id:?} is no replay: their ids are numbers, such as 3"));
+    let number = id.parse().map_err(|_| wrong())?;
+    let mut session = surface.office.session().await?;
+    let slot = surface.office.slot();
+    let found = replays::list(session.client(), slot, Some(number), 1).await?;
+    let none = || Problem::new(StatusCode::NOT_FOUND, format!("there is no replay {id}"));
+    found.into_iter().next().ok_or_else(none)
+}
+
+fn filter(fields: &Fields, now: Timestamp) -> Result<Filter, Problem> {
+    let before = fields.time("before")?;
+    let filter = Filter {
+        endpoint: fields.either("endpoint", "webhook_id")?,
+        event: fields.event("event_id")?,
+        event_type: fields.text("event_type")?,
+        row_key: fields.either("key", "task_id")?,
+        from: fields.time("from")?,
+        // What the order itself sends is not part of it.
+        before: before.unwrap_or(now).min(now),
+    };
+    let everything = Filter {
+        endpoint: None,
+        event: None,
+        event_type: None,
+        row_key: None,
+        from: None,
+        before: filter.before,
+    };
+    if filter == everything && before.is_none() && !fields.flag("all")? {
+        return Err(bad(
+            "say which events to send again, by key, event_id, event_type, endpoint, from or \
+             before; or all that the push log knows with \"all\": true",
+        ));
+    }
+    Ok(filter)
+}
+
+fn sendable(share: &Share) -> u64 {
+    share.events.saturating_sub(share.without_body + share.body_cut + share.expired)
+}
+
+fn why_nothing(answer: &Map<String, Value>) -> String {
+    let count = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let mut why = Vec::new();
+    for (name, what) in [
+        ("without_body", "have no body in the push log"),
+        ("body_cut", "have a part of their body there ([push_log] body_limit)"),
+        ("expired", "are too old to be sent"),
+    ] {
+        if count(name) > 0 {
+            why.push(format!("{} {what}", count(name)));
+        }
+    }
+    for share in answer.get("not_configured").and_then(Value::as_array).into_iter().flatten() {
+        let of = |name: &str| share.get(name).cloned().unwrap_or_default();
+        why.push(format!(
+            "{} are of endpoint {}, which is not configured",
+            of("events"),
+            of("endpoint")
+        ));
+    }
+    if why.is_empty() {
+        return String::from("the push log knows no delivered event like that");
+    }
+    let note = answer.get("note").and_then(Value::as_str);
+    let note = note.map(|note| format!("; {note}")).unwrap_or_default();
+    format!("none of these events can be sent again: {}{note}", why.join(", "))
+}
+
+fn shown(order: &Order) -> Value {
+    let time = |time: Option<Timestamp>| time.map(Timestamp::iso_millis);
+    let Filter { endpoint, event, event_type, row_key, from, before } = &order.filter;
+    json!({
+        "id": order.id,
+        "state": order.state.as_str(),
+        "endpoint": endpoint,
+        "event_id": event.map(|event| event.to_string()),
+        "event_type": event_type,
+        "key": row_key,
+        "from": time(*from),
+        "before": before.iso_millis(),
+        "rate": order.per_second,
+        "created_at": order.created_at.iso_millis(),
+        "finished_at": time(order.finished_at),
+        "done_through": time(order.done.map(|done| done.created_at)),
+        "delivered": order.tally.delivered,
+        "expired": order.tally.expired,
+        "failed": order.tally.failed,
+        "without_body": order.tally.without_body,
+    })
+}

@@ -1,0 +1,245 @@
+//! `walhook dead-letters`: what was given up, looked at, sent again, discarded.
+
+use clap::Args;
+use clap::Subcommand;
+use serde_json::Map;
+use serde_json::Value;
+
+use crate::cli::Global;
+use crate::cli::ask::Asker;
+use crate::cli::ask::Target;
+use crate::cli::exit::CommandError;
+use crate::cli::table;
+use crate::cli::terminal;
+
+const PATH: &str = "/api/v1/dead-letters";
+
+const COLUMNS: [(&str, &str); 9] = [
+    ("ID", "id"),
+    ("STATE", "state"),
+    ("ENDPOINT", "endpoint"),
+    ("TYPE", "event_type"),
+    ("KEY", "key"),
+    ("CLASS", "class"),
+    ("ATTEMPTS", "attempts"),
+    ("DIED", "died_at"),
+    ("REASON", "reason"),
+];
+
+/// Looks at deliveries that were given up, sends them again, discards them
+#[derive(Args, Debug)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Talks to a running walhook over its API.\n\n\
+                  Examples: walhook dead-letters list --endpoint crm\n          \
+                  walhook dead-letters resend --class timeout --dry-run"
+)]
+pub struct DeadLetters {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Lists letters, the newest first
+    #[command(after_help = "Example: walhook dead-letters list --endpoint crm --class status")]
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// dead, requested, resending, delivered, expired, discarded, open or all
+        #[arg(long, default_value = "open")]
+        state: String,
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Goes on after a page: its next_cursor
+        #[arg(long)]
+        cursor: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Shows a letter with its body
+    #[command(after_help = "Example: walhook dead-letters show 17")]
+    Show {
+        id: i64,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Sends letters again, with all retries
+    #[command(
+        after_help = "Example: walhook dead-letters resend --key T_20251214_0001 --endpoint crm"
+    )]
+    Resend(Order),
+    /// Closes letters that need not be sent any more
+    #[command(after_help = "Example: walhook dead-letters discard 17 18")]
+    Discard(Order),
+}
+
+/// Which letters are meant.
+#[derive(Args, Debug, Default)]
+struct Which {
+    /// Of this endpoint
+    #[arg(long, visible_alias = "webhook-id")]
+    endpoint: Option<String>,
+    /// Of this event type
+    #[arg(long = "type", value_name = "EVENT_TYPE")]
+    event_type: Option<String>,
+    /// Of this failure class: status, timeout, dns, connect, tls, protocol, refused, request, gone,
+    /// backlog_rows, backlog_age
+    #[arg(long)]
+    class: Option<String>,
+    /// Of this row: the value of its first key column
+    #[arg(long, visible_alias = "task-id")]
+    key: Option<String>,
+    /// Of this event
+    #[arg(long = "event", value_name = "EVENT_ID")]
+    event_id: Option<String>,
+    /// Died at this time or later (2026-11-22T03:00:00Z, or a day)
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Died before this time
+    #[arg(long, value_name = "TIME")]
+    before: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct Order {
+    /// These letters
+    ids: Vec<i64>,
+    #[command(flatten)]
+    which: Which,
+    /// All letters
+    #[arg(long)]
+    all: bool,
+    /// Only counts them
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl DeadLetters {
+    /// # Errors
+    /// That no walhook answers, or what it answers instead.
+    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+        match self.what {
+            None => {
+                let query = [("limit", String::from("50"))];
+                list(&self.target.asker(global)?, &query, self.target.json)
+            }
+            Some(What::List { which, state, limit, cursor, target }) => {
+                let mut query = which.fields();
+                query.push(("state", state));
+                query.push(("limit", limit.to_string()));
+                query.extend(cursor.map(|cursor| ("cursor", cursor)));
+                list(&target.asker(global)?, &query, target.json)
+            }
+            Some(What::Show { id, target }) => {
+                let letter = target.asker(global)?.get(&format!("{PATH}/{id}"), &[])?;
+                show(&letter, target.json)
+            }
+            Some(What::Resend(order)) => {
+                let answer = order.give(global, "resend")?;
+                order.report(&answer, "requested", "to be sent again")
+            }
+            Some(What::Discard(order)) => {
+                let answer = order.give(global, "discard")?;
+                order.report(&answer, "discarded", "discarded")
+            }
+        }
+    }
+}
+
+impl Which {
+    /// The parameters of the API, as far as they are given.
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let fields = [
+            ("endpoint", &self.endpoint),
+            ("event_type", &self.event_type),
+            ("class", &self.class),
+            ("key", &self.key),
+            ("event_id", &self.event_id),
+            ("from", &self.from),
+            ("before", &self.before),
+        ];
+        fields.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    }
+}
+
+impl Order {
+    fn give(&self, global: &Global, order: &str) -> Result<Value, CommandError> {
+        let mut body = Map::new();
+        for (name, value) in self.which.fields() {
+            body.insert(name.to_owned(), Value::String(value));
+        }
+        if !self.ids.is_empty() {
+            body.insert("ids".to_owned(), self.ids.clone().into());
+        }
+        body.insert("all".to_owned(), self.all.into());
+        body.insert("dry_run".to_owned(), self.dry_run.into());
+        self.target.asker(global)?.post(&format!("{PATH}/{order}"), &Value::Object(body))
+    }
+
+    fn report(&self, answer: &Value, field: &str, done: &str) -> Result<(), CommandError> {
+        if self.target.json {
+            return Ok(terminal::line(&terminal::json_line(answer))?);
+        }
+        let number = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let letters = |count: u64| if count == 1 { "letter" } else { "letters" };
+        if self.dry_run {
+            let count = number("letters");
+            terminal::line(&format!("{count} {} would be {done}", letters(count)))?;
+        } else {
+            let count = number(field);
+            terminal::line(&format!("{count} {} {done}", letters(count)))?;
+        }
+        let bare = number("without_body");
+        if bare > 0 {
+            let text = "too large to be kept, so that they cannot be sent";
+            terminal::note(&format!("{bare} {} had a body {text}", letters(bare)))?;
+        }
+        let gone = answer.get("not_configured").and_then(Value::as_array);
+        for share in gone.into_iter().flatten() {
+            let of = |name: &str| table::cell(share.get(name).unwrap_or(&Value::Null));
+            terminal::note(&format!(
+                "{} left alone: endpoint {} is not configured",
+                of("letters"),
+                of("endpoint")
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+fn list(asker: &Asker, query: &[(&str, String)], json: bool) -> Result<(), CommandError> {
+    let answer = asker.get(PATH, query)?;
+    if json {
+        return Ok(terminal::line(&terminal::json_line(&answer))?);
+    }
+    let letters = answer.get("dead_letters").and_then(Value::as_array);
+    let letters = letters.map(Vec::as_slice).unwrap_or_default();
+    if letters.is_empty() {
+        return Ok(terminal::note("no dead letters")?);
+    }
+    table::print(&COLUMNS, letters)?;
+    if let Some(cursor) = answer.get("next_cursor").and_then(Value::as_str) {
+        terminal::note(&format!("more: walhook dead-letters list --cursor {cursor} ..."))?;
+    }
+    Ok(())
+}
+
+fn show(letter: &Value, json: bool) -> Result<(), CommandError> {
+    if json {
+        return Ok(terminal::line(&terminal::json_line(letter))?);
+    }
+    let fields = letter.as_object().into_iter().flatten();
+    // Their other names are for scripts.
+    for (name, value) in
+        fields.filter(|(name, _)| !matches!(name.as_str(), "webhook_id" | "task_id"))
+    {
+        terminal::line(&format!("{name:<17} {}", table::cell(value)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! A few sessions for questions that people ask, beside those of the deliveries.
+//!
+//! Connected when they are needed, and made anew when the server was away. Each statement has a time
+//! limit, so that a question over too much ends with an error and not with a busy server.
+
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::sync::SemaphorePermit;
+use tokio_postgres::Client;
+
+use crate::config::settings::Server;
+use crate::store::Session;
+use crate::store::connect;
+use crate::store::error::StoreError;
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct Desk {
+    server: Server,
+    places: Semaphore,
+    /// Sessions that nobody uses at the moment.
+    idle: Mutex<Vec<Session>>,
+}
+
+/// A session, for as long as it is held.
+#[derive(Debug)]
+pub struct Lent<'d> {
+    /// `None` only while it is dropped.
+    session: Option<Session>,
+    desk: &'d Desk,
+    _place: SemaphorePermit<'d>,
+}
+
+impl Desk {
+    /// At most so many sessions, whose statements may take no longer than `limit`.
+    pub fn new(mut server: Server, sessions: usize, limit: Duration) -> Self {
+        let given = server.params.get_options().unwrap_or_default();
+        let options = format!("{given} -c statement_timeout={}", limit.as_millis());
+        server.params.options(options.trim_start());
+        Self { server, places: Semaphore::new(sessions), idle: Mutex::default() }
+    }
+
+    /// A session, as soon as one is free.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn session(&self) -> Result<Lent<'_>, StoreError> {
+        let place = self.places.acquire().await.expect("the desk never closes");
+        let idle = std::iter::from_fn(|| self.idle().pop()).find(|s| !s.client.is_closed());
+        let session = match idle {
+            Some(session) => session,
+            None => connect(&self.server).await?,
+        };
+        Ok(Lent { session: Some(session), desk: self, _place: place })
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Session>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lent<'_> {
+    pub fn client(&mut self) -> &mut Client {
+        let session = self.session.as_mut();
+        &mut session.expect("it is taken only when this is dropped").client
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let session = self.session.take().filter(|session| !session.client.is_closed());
+        self.desk.idle().extend(session);
+    }
+}

@@ -1,0 +1,249 @@
+//! How the runs of a slot ended: what finds a change over which walhook crashes.
+//!
+//! ```text
+//! crash, crash, nothing settled in between ─▶ one change at a time, each marked before it is touched
+//!     crash at a mark ─▶ suspect ── crash at the same mark ─▶ convicted: set aside as a dead letter
+//! ```
+//!
+//! A run that ends cleanly says so. One write at a start and one at an end are all that this costs
+//! while nothing crashes.
+
+use std::sync::Arc;
+
+use tokio_postgres::Client;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::store::progress::Holding;
+use crate::store::progress::begin;
+use crate::store::progress::guard;
+use crate::store::sql::Params;
+use crate::store::sql::read;
+use crate::store::sql::unsigned;
+use crate::store::state_error::StateError;
+
+/// Crashes in a row, without progress, after which changes are marked.
+const CAREFUL_AFTER: u64 = 2;
+
+/// What walhook was doing with a change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stage {
+    /// Making events of it.
+    Rendering,
+    /// Delivering them.
+    Sending,
+}
+
+impl Stage {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rendering => "rendering",
+            Self::Sending => "sending",
+        }
+    }
+}
+
+/// A change, and what was being done with it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Mark {
+    pub position: Position,
+    pub stage: Stage,
+}
+
+/// What the runs before have left to this one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Past {
+    /// Nothing to be careful about.
+    Sound,
+    /// Two crashes in a row at the same place: changes are to be taken one by one, and marked.
+    Crashing,
+    /// This change is to be set aside.
+    Convicted(Mark),
+}
+
+/// The row of a slot.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Run {
+    running: bool,
+    crashes: u64,
+    settled: Option<Position>,
+    marked: Option<Mark>,
+    suspect: Option<Mark>,
+    convicted: Option<Mark>,
+}
+
+impl Run {
+    /// The run that begins after this one, where `settled` is what progress says.
+    fn next(self, settled: Option<Position>) -> Self {
+        let begun = Self { running: true, settled, ..Self::default() };
+        // A conviction holds until progress has passed it.
+        let lies_ahead = |mark: &Mark| settled.is_none_or(|settled| mark.position > settled);
+        let convicted = self.convicted.filter(lies_ahead);
+        if !self.running {
+            return Self { convicted, ..begun };
+        }
+        let crashes = if self.settled == settled { self.crashes + 1 } else { 1 };
+        let same =
+            |mark: &Mark| self.suspect.is_some_and(|suspect| suspect.position == mark.position);
+        let guilty = self.marked.filter(same).filter(lies_ahead);
+        Self { crashes, suspect: self.marked, convicted: convicted.or(guilty), ..begun }
+    }
+
+    fn past(&self) -> Past {
+        match self.convicted {
+            Some(mark) => Past::Convicted(mark),
+            None if self.crashes >= CAREFUL_AFTER => Past::Crashing,
+            None => Past::Sound,
+        }
+    }
+}
+
+/// Says that a run begins, and tells what those before have left. `settled` is what progress says.
+///
+/// # Errors
+/// [`StateError::Fenced`], or that a statement failed.
+pub async fn started(
+    client: &mut Client,
+    holding: &Holding,
+    settled: Option<Position>,
+) -> Result<Past, StateError> {
+    let tx = begin(client).await?;
+    guard(&tx, holding).await?;
+    let mut params = Params::default();
+    params.put(Type::TEXT, holding.slot.as_ref());
+    let query = "SELECT * FROM walhook.runs WHERE slot = $1";
+    let before = tx.query_typed_opt(query, &params.list()).await?;
+    let before = before.as_ref().map(read_run).transpose()?.unwrap_or_default();
+    let run = before.next(settled);
+    let mut params = Params::default();
+    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::INT8, i64::try_from(run.crashes).unwrap_or(i64::MAX));
+    params.put(Type::PG_LSN, run.settled.map(|at| at.commit));
+    params.put(Type::INT8, run.settled.map(|at| i64::from(at.ordinal)));
+    for mark in [run.suspect, run.convicted] {
+        params.put(Type::PG_LSN, mark.map(|mark| mark.position.commit));
+        params.put(Type::INT8, mark.map(|mark| i64::from(mark.position.ordinal)));
+        params.put(Type::TEXT, mark.map(|mark| mark.stage.as_str()));
+    }
+    tx.execute_typed(
+        "INSERT INTO walhook.runs AS r (slot, running, crashes, settled_lsn, settled_ordinal,
+                suspect_lsn, suspect_ordinal, suspect_stage,
+                convicted_lsn, convicted_ordinal, convicted_stage)
+         VALUES ($1, true, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         ON CONFLICT (slot) DO UPDATE SET running = true, crashes = $2, settled_lsn = $3,
+                settled_ordinal = $4, marked_lsn = NULL, marked_ordinal = NULL,
+                marked_stage = NULL, suspect_lsn = $5, suspect_ordinal = $6, suspect_stage = $7,
+                convicted_lsn = $8, convicted_ordinal = $9, convicted_stage = $10",
+        &params.list(),
+    )
+    .await?;
+    tx.commit().await?;
+    Ok(run.past())
+}
+
+/// Says that a run has ended as it should.
+///
+/// # Errors
+/// That the statement failed: the next start takes this run for one that crashed.
+pub async fn stopped(client: &Client, holding: &Holding) -> Result<(), StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::INT8, holding.epoch);
+    let update = "UPDATE walhook.runs SET running = false, marked_lsn = NULL, suspect_lsn = NULL
+                   WHERE slot = $1
+                     AND EXISTS (SELECT FROM walhook.progress WHERE slot = $1 AND epoch = $2)";
+    client.execute_typed(update, &params.list()).await?;
+    Ok(())
+}
+
+/// Marks what this run is at; `None`: nothing in particular. Where another walhook has taken the
+/// slot, nothing is written.
+///
+/// # Errors
+/// That the statement failed.
+pub async fn mark(
+    client: &Client,
+    slot: &Arc<str>,
+    epoch: i64,
+    mark: Option<Mark>,
+) -> Result<(), StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, slot.as_ref());
+    params.put(Type::INT8, epoch);
+    params.put(Type::PG_LSN, mark.map(|mark| mark.position.commit));
+    params.put(Type::INT8, mark.map(|mark| i64::from(mark.position.ordinal)));
+    params.put(Type::TEXT, mark.map(|mark| mark.stage.as_str()));
+    let update = "UPDATE walhook.runs
+                     SET marked_lsn = $3, marked_ordinal = $4, marked_stage = $5
+                   WHERE slot = $1
+                     AND EXISTS (SELECT FROM walhook.progress WHERE slot = $1 AND epoch = $2)";
+    client.execute_typed(update, &params.list()).await?;
+    Ok(())
+}
+
+fn read_run(row: &Row) -> Result<Run, StateError> {
+    let position = |lsn: &str, ordinal: &'static str| -> Result<Option<Position>, StateError> {
+        let Some(commit) = read::<Option<Lsn>>(row, lsn)? else { return Ok(None) };
+        Ok(Some(Position { commit, ordinal: unsigned(row, ordinal)? }))
+    };
+    let mark =
+        |lsn: &str, ordinal: &'static str, stage: &str| -> Result<Option<Mark>, StateError> {
+            let Some(position) = position(lsn, ordinal)? else { return Ok(None) };
+            let sending = read::<Option<&str>>(row, stage)? == Some(Stage::Sending.as_str());
+            let stage = if sending { Stage::Sending } else { Stage::Rendering };
+            Ok(Some(Mark { position, stage }))
+        };
+    Ok(Run {
+        running: read(row, "running")?,
+        crashes: u64::try_from(read::<i64>(row, "crashes")?).unwrap_or(0),
+        settled: position("settled_lsn", "settled_ordinal")?,
+        marked: mark("marked_lsn", "marked_ordinal", "marked_stage")?,
+        suspect: mark("suspect_lsn", "suspect_ordinal", "suspect_stage")?,
+        convicted: mark("convicted_lsn", "convicted_ordinal", "convicted_stage")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(commit: u64) -> Option<Position> {
+        Some(Position { commit: Lsn::from_raw(commit), ordinal: 0 })
+    }
+
+    fn mark(commit: u64, stage: Stage) -> Option<Mark> {
+        at(commit).map(|position| Mark { position, stage })
+    }
+
+    #[test]
+    fn only_a_change_at_which_two_runs_in_a_row_have_crashed_is_convicted() {
+        let first = Run::default().next(at(5));
+        assert_eq!(first.past(), Past::Sound);
+        let second = first.next(at(5));
+        assert_eq!((second.crashes, second.past()), (1, Past::Sound));
+        let third = second.next(at(5));
+        assert_eq!(third.past(), Past::Crashing);
+        let suspected = Run { marked: mark(9, Stage::Sending), ..third }.next(at(5));
+        assert_eq!(suspected.past(), Past::Crashing, "it may have been chance");
+        // Killed before it came that far: the suspicion is gone.
+        let innocent = suspected.next(at(5));
+        let innocent = Run { marked: mark(9, Stage::Sending), ..innocent }.next(at(5));
+        assert_eq!(innocent.past(), Past::Crashing);
+        let guilty = Run { marked: mark(9, Stage::Sending), ..suspected }.next(at(5));
+        assert_eq!(guilty.past(), Past::Convicted(mark(9, Stage::Sending).unwrap()));
+        assert_eq!(guilty.next(at(5)).past(), guilty.past(), "until it is settled");
+        assert_eq!(guilty.next(at(9)).past(), Past::Sound);
+    }
+
+    #[test]
+    fn progress_and_a_clean_end_are_no_crashes_in_a_row() {
+        let crashed = Run::default().next(at(5)).next(at(5));
+        assert_eq!(crashed.next(at(6)).crashes, 1);
+        let ended = Run { running: false, ..crashed };
+        assert_eq!(ended.next(at(5)).crashes, 0);
+        let marked = Run { marked: mark(9, Stage::Rendering), ..crashed.next(at(5)) };
+        assert_eq!(Run { running: false, ..marked }.next(at(5)).suspect, None);
+    }
+}

@@ -1,0 +1,168 @@
+//! An event that cannot be rendered, or over which walhook crashes, is set aside as a dead letter, and
+//! the stream goes on.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may stop at once"
+)]
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::support::postgres::Database;
+use crate::support::postgres::Sql;
+use crate::support::program::Program;
+use crate::support::receiver::Answer;
+use crate::support::receiver::Receiver;
+use crate::support::receiver::always;
+use crate::support::service::AMPLE;
+use crate::support::service::Service;
+use crate::support::service::configuration;
+
+const TABLE: &str = "CREATE TABLE orders (id int PRIMARY KEY, version int NOT NULL)";
+
+/// The rows; one of them is number 7.
+const ROWS: usize = 9;
+
+/// Two crashes without progress, and two at the same mark.
+const CRASHES_MAX: u32 = 4;
+
+const LETTERS: &str = "SELECT string_agg(concat_ws('|', endpoint, row_key, failure_class, attempts,
+                           body IS NULL, reason), ' ' ORDER BY endpoint)
+                         FROM walhook.dead_letters";
+const BALANCE: &str =
+    "SELECT string_agg(concat_ws(' ', endpoint, captured, delivered, dead, pending),
+                           ', ' ORDER BY endpoint) FROM walhook.balance";
+const BALANCED: &str = "webhook-1 9 8 1 0, webhook-2 9 8 1 0";
+
+struct Setting {
+    database: Database,
+    sql: Sql,
+    receivers: [Receiver; 2],
+}
+
+impl Setting {
+    async fn new() -> Self {
+        let database = Database::create().await;
+        let sql = database.sql().await;
+        sql.batch_execute(TABLE).await.unwrap();
+        let receiver = || Receiver::start(always(Answer::status(200)));
+        Self { database, sql, receivers: [receiver(), receiver()] }
+    }
+
+    fn toml(&self) -> String {
+        let [one, other] = self.receivers.each_ref().map(Receiver::url);
+        let rest = format!(
+            "[[event]]\ntype = \"order\"\ntable = \"public.orders\"\n\n\
+             [webhook]\nurls = [\"{one}\", \"{other}\"]\n"
+        );
+        configuration(&self.database, &rest)
+    }
+
+    fn run(&self, failpoint: &str) -> Program {
+        Program::start(&["run"], &self.toml(), &[("WALHOOK_FAILPOINT", failpoint)])
+    }
+
+    async fn insert(&self) {
+        let insert = format!("INSERT INTO orders SELECT n, 1 FROM generate_series(1, {ROWS}) n");
+        self.sql.batch_execute(&insert).await.unwrap();
+    }
+
+    /// All but row 7 have arrived, whatever came twice.
+    async fn all_the_others_arrive(&self) {
+        for receiver in &self.receivers {
+            let deadline = Instant::now() + AMPLE;
+            loop {
+                let requests = receiver.requests();
+                let mut rows: Vec<_> =
+                    requests.iter().map(|r| r.json()["data"]["id"].clone()).collect();
+                rows.sort_by_key(serde_json::Value::as_i64);
+                rows.dedup();
+                assert!(!rows.contains(&7.into()), "the poison was sent");
+                if rows.len() == ROWS - 1 {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{rows:?}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    async fn wait_for(&self, query: &str, expected: &str) {
+        let deadline = Instant::now() + AMPLE;
+        loop {
+            let found = self.sql.text(query).await;
+            if found == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{found}, not {expected}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Starts walhook again and again, as a supervisor does, until it gets through. Returns it, and
+    /// how often it crashed.
+    async fn crash_until_it_lives(&self, failpoint: &str) -> (Program, u32) {
+        for crashes in 0..=CRASHES_MAX {
+            let mut program = self.run(failpoint);
+            let ended = async {
+                while !program.has_ended() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::select! {
+                () = ended => {}
+                () = self.wait_for(BALANCE, BALANCED) => return (program, crashes),
+            }
+            let code = program.wait(AMPLE).await;
+            assert_eq!(code, None, "{}", program.output().join("\n"));
+        }
+        panic!("it crashes for ever");
+    }
+
+    async fn set_aside_after_crashes(&self, failpoint: &str, letter: &str) {
+        // The slot has to be there before the rows.
+        let mut first = Service::start(&self.toml()).await;
+        first.stop().await;
+        self.insert().await;
+        let (mut program, crashes) = self.crash_until_it_lives(failpoint).await;
+        assert!((2..=CRASHES_MAX).contains(&crashes), "{crashes} crashes");
+        self.all_the_others_arrive().await;
+        let letter = |endpoint| format!("{endpoint}|7|poison|0|{letter}");
+        let letters = [letter("webhook-1"), letter("webhook-2")].join(" ");
+        self.wait_for(LETTERS, &letters).await;
+        program.terminate();
+        assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_rendered_is_a_dead_letter_at_once() {
+    let setting = Setting::new().await;
+    let mut program = setting.run("rendering~id=7!");
+    program.wait_for_line("walhook is running", AMPLE).await;
+    setting.insert().await;
+    setting.all_the_others_arrive().await;
+    let letter = |endpoint| format!("{endpoint}|7|poison|0|t|it cannot be rendered");
+    let letters = [letter("webhook-1"), letter("webhook-2")].join(" ");
+    setting.wait_for(LETTERS, &letters).await;
+    setting.wait_for(BALANCE, BALANCED).await;
+    program.terminate();
+    assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));
+}
+
+#[tokio::test]
+async fn an_event_whose_rendering_kills_walhook_is_set_aside_after_crashes_in_a_row() {
+    let setting = Setting::new().await;
+    let letter = "t|walhook crashed over it twice in a row";
+    setting.set_aside_after_crashes("rendering~id=7", letter).await;
+}
+
+/// What was rendered is kept: the letter can be sent again.
+#[tokio::test]
+async fn an_event_whose_sending_kills_walhook_is_set_aside_after_crashes_in_a_row() {
+    let setting = Setting::new().await;
+    let letter = "f|walhook crashed over it twice in a row";
+    setting.set_aside_after_crashes("before_post~id=7", letter).await;
+}

@@ -1,0 +1,235 @@
+//! What a crash test is made of: a cluster, writers that keep a ledger, three receivers that book
+//! every request before they answer, somebody who scrapes the metrics all the time, and one process of
+//! walhook after the other.
+//!
+//! In the end [`Fleet::settle`] says what must hold: nothing lost, order by key whole, ids stable,
+//! books balanced, and no more repeats than what no flush had reached.
+#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+#![expect(clippy::print_stdout, reason = "the figures are worth seeing")]
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use walhook::sandbox::cluster::Cluster;
+use walhook::sandbox::cluster::Options;
+
+use super::ledger::EVENT;
+use super::ledger::NAMES;
+use super::ledger::TABLES;
+use super::ledger::Writers;
+use super::ledger::books::Books;
+use super::ledger::books::audit;
+use super::ledger::books::troubled;
+use super::postgres::Sql;
+use super::postgres::start_cluster;
+use super::program::Program;
+use super::receiver::Answer;
+use super::receiver::Receiver;
+use super::receiver::always;
+use super::scrape::Scraper;
+use super::service::http_address;
+
+/// Far more than anything here takes, also on a busy machine.
+pub(crate) const AMPLE: Duration = Duration::from_secs(60);
+
+/// The receivers' names: always well; failing now and then; dead for a while, now and then.
+const NAMES_OF: [&str; 3] = ["healthy", "flaky", "dying"];
+
+/// Requests in flight at each of them.
+const CONCURRENCY: usize = 8;
+
+/// How often the flaky one fails.
+const TROUBLE: f64 = 0.05;
+
+/// What a flush takes at most, and what may wait for the next one meanwhile: the ledger's limits.
+const FLUSH_ROWS: usize = 3 * 1024;
+
+/// See the module's header.
+pub(crate) struct Fleet {
+    pub(crate) cluster: Option<Cluster>,
+    pub(crate) url: String,
+    members: Vec<Member>,
+    writers: Option<Writers>,
+    scraper: Scraper,
+    /// Processes so far.
+    pub(crate) life: u32,
+    /// Ends of a process that it did not know of.
+    pub(crate) kills: u32,
+}
+
+struct Member {
+    name: &'static str,
+    receiver: Receiver,
+    books: Books,
+    /// Deliveries that had been accepted, and whose flush a kill has prevented.
+    unflushed: usize,
+    most_unflushed: usize,
+}
+
+impl Fleet {
+    /// Starts everything but a process of walhook, which has run for a moment: from there on
+    /// everything counts. `seed` decides what the flaky receiver does.
+    pub(crate) async fn start(seed: u64) -> Self {
+        println!("seed {seed}");
+        let cluster = start_cluster(Options { durable: true, ..Options::default() }).await;
+        let url = cluster.url("postgres");
+        Sql::connect(&url).await.batch_execute(TABLES).await.unwrap();
+        let member = |name| {
+            let books = Books::new();
+            let behaviour = match name {
+                "flaky" => troubled(seed, TROUBLE),
+                _ => always(Answer::status(200)),
+            };
+            let receiver = Receiver::start_forgetful(books.keep(behaviour));
+            Member { name, receiver, books, unflushed: 0, most_unflushed: 0 }
+        };
+        let mut fleet = Self {
+            cluster: Some(cluster),
+            url,
+            members: NAMES_OF.map(member).into(),
+            writers: None,
+            scraper: Scraper::start(),
+            life: 0,
+            kills: 0,
+        };
+        let mut first = fleet.run(&[]);
+        first.wait_for_line("walhook is running", AMPLE).await;
+        first.kill();
+        first.wait(AMPLE).await;
+        fleet.writers = Some(Writers::start(&fleet.url, 4, Duration::from_millis(30)));
+        fleet
+    }
+
+    /// The next process. The receivers can tell its requests by the path.
+    pub(crate) fn run(&mut self, env: &[(&str, &str)]) -> Program {
+        self.life += 1;
+        let endpoint = |member: &Member| {
+            format!(
+                "\n[[endpoint]]\nname = \"{}\"\nurl = \"{}/{}\"\nevents = [\"*\"]\n\
+                 concurrency = {CONCURRENCY}\n",
+                member.name,
+                member.receiver.url(),
+                self.life
+            )
+        };
+        let endpoints: String = self.members.iter().map(endpoint).collect();
+        let toml = format!(
+            "[postgres]\nurl = \"{}\"\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n[webhook]\n\
+             max_retries = 100\nretry_interval = \"5ms\"\nretry_cap = \"50ms\"\n\
+             breaker = {{ failures = 5, cooldown = \"50ms\", cap = \"400ms\" }}\n{EVENT}{endpoints}",
+            self.url
+        );
+        Program::start(&["run"], &toml, env)
+    }
+
+    /// Lets the third receiver die, or live again.
+    pub(crate) fn let_dying_live(&self, lives: bool) {
+        for member in self.members.iter().filter(|member| member.name == "dying") {
+            let answer = if lives { Answer::status(200) } else { Answer::Close };
+            member.receiver.behave(member.books.keep(always(answer)));
+        }
+    }
+
+    /// Waits until the process runs, and has its metrics scraped from then on.
+    pub(crate) async fn watch(&self, program: &mut Program) {
+        let line = program.wait_for_line("walhook is running", AMPLE).await;
+        self.scraper.follow(Some(http_address(&line)));
+    }
+
+    /// Waits until the healthy receiver has taken so many more.
+    pub(crate) async fn progress(&self, more: usize, program: &Program) {
+        let books = &self.members.first().unwrap().books;
+        let goal = books.accepted() + more;
+        let log = || program.output().join("\n");
+        assert!(books.accept(goal, AMPLE).await, "nothing arrives any more:\n{}", log());
+    }
+
+    /// Books the end of a process that was killed: what it had delivered and not written down.
+    pub(crate) async fn killed(&mut self, program: &mut Program) {
+        let code = program.wait(AMPLE).await;
+        assert_eq!(code, None, "it ended by itself:\n{}", program.output().join("\n"));
+        self.scraper.follow(None);
+        self.kills += 1;
+        let written = self.written().await;
+        for member in &mut self.members {
+            let written = written.get(member.name).copied().unwrap_or(0);
+            let unflushed = member.books.accepted().saturating_sub(written);
+            member.unflushed += unflushed;
+            member.most_unflushed = member.most_unflushed.max(unflushed);
+        }
+    }
+
+    /// What the books of the state say was delivered, by endpoint.
+    async fn written(&self) -> HashMap<String, usize> {
+        let sql = Sql::connect(&self.url).await;
+        let query = "SELECT endpoint, sum(delivered)::bigint FROM walhook.balance GROUP BY 1";
+        let rows = sql.query(query, &[]).await.unwrap();
+        let number = |count: i64| usize::try_from(count).unwrap();
+        rows.iter().map(|row| (row.get(0), number(row.get(1)))).collect()
+    }
+
+    /// Ends the writing, lets everything arrive, and proves what must hold. `lives`: whether
+    /// PostgreSQL was left alone, so that one process never delivers twice.
+    pub(crate) async fn settle(mut self, last: Option<Program>) {
+        let ledger = self.writers.take().unwrap().finish().await;
+        self.let_dying_live(true);
+        let mut last = match last {
+            Some(running) => running,
+            None => {
+                let mut program = self.run(&[]);
+                self.watch(&mut program).await;
+                program
+            }
+        };
+        for member in &self.members {
+            let arrived = member.books.accept(ledger.committed.len(), AMPLE).await;
+            assert!(arrived, "{}:\n{}", member.name, last.output().join("\n"));
+        }
+        self.must_balance(&ledger.committed.keys().map(|at| at.table).collect::<Vec<_>>()).await;
+        let (scrapes, busy) = self.scraper.balanced();
+        last.terminate();
+        assert_eq!(last.wait(AMPLE).await, Some(0), "{}", last.output().join("\n"));
+        println!(
+            "{} kills, {} committed, {scrapes} scrapes ({busy} with deliveries pending)",
+            self.kills,
+            ledger.committed.len()
+        );
+        assert!(scrapes > 0 && busy > 0, "nobody looked");
+        for member in &self.members {
+            let audit = audit(&ledger, &member.books.arrivals());
+            println!(
+                "{}: {} repeats of {} possible, at most {} from one kill",
+                member.name, audit.repeats, member.unflushed, member.most_unflushed
+            );
+            audit.must_be_clean();
+            assert!(audit.repeats <= member.unflushed, "{} repeats", member.name);
+            assert!(member.most_unflushed <= CONCURRENCY + FLUSH_ROWS, "{}", member.name);
+        }
+    }
+
+    /// The state's books and the metrics agree with the ledger, once all is flushed.
+    async fn must_balance(&self, tables: &[usize]) {
+        let sql = Sql::connect(&self.url).await;
+        let mut expected = Vec::new();
+        for endpoint in NAMES_OF {
+            for (table, name) in NAMES.iter().enumerate() {
+                let count = tables.iter().filter(|at| **at == table).count();
+                expected.push(format!("{endpoint} {name} {count} {count} 0"));
+            }
+        }
+        expected.sort();
+        let query = "SELECT concat_ws(' ', endpoint, table_name, captured, delivered, pending)
+                       FROM walhook.balance ORDER BY 1";
+        let deadline = std::time::Instant::now() + AMPLE;
+        loop {
+            let rows = sql.query(query, &[]).await.unwrap();
+            let mut found: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            found.sort();
+            if found == expected {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "{found:#?}, not {expected:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
