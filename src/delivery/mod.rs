@@ -30,6 +30,6 @@ mod multiplexed;
 pub mod network;
 mod oauth;
 mod reply;
-mod sign;
+pub mod sign;
 mod site;
 mod tunnel;
