@@ -7,7 +7,10 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::time::SystemTime;
+
+use rustix::time::ClockId;
 
 use crate::flow::time::Timestamp;
 
@@ -52,6 +55,18 @@ pub fn host_now() -> Timestamp {
         Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |m| -m),
     };
     Timestamp::from_micros(micros)
+}
+
+/// Time since the host was started, which nobody can set. It goes on while the host is suspended, so
+/// that a process which wakes knows how long it was away.
+pub fn since_boot() -> Duration {
+    // Elsewhere the monotonic clock does the same, or there is nothing better.
+    #[cfg(target_os = "linux")]
+    let clock = ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = ClockId::Monotonic;
+    let now = rustix::time::clock_gettime(clock);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 #[cfg(test)]

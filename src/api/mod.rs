@@ -5,6 +5,7 @@
 //! but `/health`, `/ready` and `/metrics` needs `Authorization: Bearer`.
 
 mod dead_letters;
+pub mod endpoints;
 mod fields;
 pub mod office;
 mod openapi;
@@ -13,7 +14,9 @@ mod push_logs;
 mod replay;
 mod stats;
 mod status;
+mod webhook_api;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -33,6 +36,7 @@ use axum::routing::post;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::endpoints::Desk;
 use crate::api::office::Office;
 use crate::api::problem::Problem;
 use crate::clock::DatabaseClock;
@@ -70,6 +74,8 @@ pub struct Surface {
     pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// The endpoints as they are now.
     pub endpoints: Arc<dyn Fn() -> Vec<EndpointView> + Send + Sync>,
+    /// Makes and changes endpoints.
+    pub desk: Desk,
     pub token: Option<Secret<String>>,
     pub office: Arc<Office>,
 }
@@ -118,7 +124,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let stopped = async move { stop.cancelled().await };
-    axum::serve(listener, router(surface)).with_graceful_shutdown(stopped).await
+    let service = router(surface).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stopped).await
 }
 
 /// A path and who answers there.
@@ -153,7 +160,7 @@ fn router(surface: Surface) -> Router {
     };
     let require = middleware::from_fn_with_state(surface.clone(), require_token);
     routes(&OPEN)
-        .merge(routes(GUARDED).layer(require))
+        .merge(routes(GUARDED).merge(endpoints::routes()).layer(require))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(surface)

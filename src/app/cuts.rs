@@ -11,7 +11,7 @@ const LAST_REQUESTS: Duration = Duration::from_millis(2500);
 const LAST_WORDS: Duration = Duration::from_millis(1200);
 
 /// How long a shutdown waits for a database that is away.
-const AWAY_MAX: Duration = Duration::from_secs(2);
+pub(crate) const AWAY_MAX: Duration = Duration::from_secs(2);
 
 /// The same for the ledger's last flush: the database may be away.
 const LAST_FLUSH: Duration = Duration::from_millis(600);
@@ -30,6 +30,27 @@ pub(crate) struct Cuts {
 }
 
 impl Cuts {
+    /// Ends all requests, and lets none begin.
+    pub(crate) fn requests(&self) {
+        self.no_more.cancel();
+        self.now.cancel();
+    }
+
+    /// Runs a task without which nothing may be sent any more: if it fails, requests end.
+    ///
+    /// # Errors
+    /// The task's.
+    pub(crate) async fn unless_failed(
+        self,
+        task: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<()> {
+        let ended = task.await;
+        if ended.is_err() {
+            self.requests();
+        }
+        ended
+    }
+
     /// Ends when it makes no sense any more to wait for the ledger's last flush: at the very end,
     /// or soon when the database is away. What is not committed comes again.
     pub(crate) async fn patience(

@@ -69,20 +69,18 @@ pub(crate) struct Keeper {
 
 type Row = Map<String, Json>;
 
-/// What is there when walhook starts: the endpoints of the file, and of the table if it names one.
+/// Adds the endpoints of the table, if the configuration names one, to those that are there already.
 ///
 /// # Errors
 /// The table cannot be read.
 pub(crate) async fn open(
     settings: &Settings,
     refused: &Refused,
-) -> anyhow::Result<(Option<Keeper>, Vec<Start>)> {
-    let mut starts: Vec<Start> = settings.endpoints.iter().map(Start::of_file).collect();
-    let Some(from) = &settings.endpoints_from else { return Ok((None, starts)) };
-    let opened = Keeper::open(settings, from, refused.clone()).await;
-    let (keeper, rows) = opened.context("cannot read the table of [endpoints_from]")?;
-    starts.extend(rows);
-    Ok((Some(keeper), starts))
+    starts: &mut Vec<Start>,
+) -> anyhow::Result<Option<Keeper>> {
+    let Some(from) = &settings.endpoints_from else { return Ok(None) };
+    let opened = Keeper::open(settings, from, refused.clone(), starts).await;
+    Ok(Some(opened.context("cannot read the table of [endpoints_from]")?))
 }
 
 impl Keeper {
@@ -94,7 +92,8 @@ impl Keeper {
         settings: &Settings,
         from: &EndpointsFrom,
         refused: Refused,
-    ) -> anyhow::Result<(Self, Vec<Start>)> {
+        starts: &mut Vec<Start>,
+    ) -> anyhow::Result<Self> {
         let mut keeper = Self {
             from: from.clone(),
             server: settings.postgres.server.clone(),
@@ -105,8 +104,8 @@ impl Keeper {
         };
         let rows = keeper.read(None).await?;
         let taken: BTreeSet<Arc<str>> =
-            settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
-        let (mut starts, mut problems) = (Vec::new(), Vec::new());
+            starts.iter().map(|start| Arc::clone(&start.endpoint.name)).collect();
+        let mut problems = Vec::new();
         for row in rows {
             match keeper.from.endpoint(&row) {
                 Ok(endpoint)
@@ -124,7 +123,7 @@ impl Keeper {
             }
         }
         keeper.tell(problems);
-        Ok((keeper, starts))
+        Ok(keeper)
     }
 
     /// Starts the task; what it gives is for the pump.
@@ -200,8 +199,8 @@ impl Keeper {
         let gone = gone.into_iter().filter(|name| !wanted.contains_key(name) && !kept(name));
         let mut again = false;
         for name in gone.collect::<Vec<_>>() {
-            match orders.give(vec![Change::Remove(Arc::clone(&name))]).await {
-                Ok(()) | Err(FleetError::Unknown { .. }) => drop(self.rows.remove(&name)),
+            match orders.give(vec![Change::Remove(Arc::clone(&name))], None).await {
+                Ok(_) | Err(FleetError::Unknown { .. }) => drop(self.rows.remove(&name)),
                 Err(error) => problems.push((name.to_string(), error.to_string())),
             }
         }
@@ -212,8 +211,8 @@ impl Keeper {
                 Some(_) => Change::Replace(endpoint),
                 None => Change::Add { endpoint, origin: Origin::Table },
             };
-            match orders.give(vec![change]).await {
-                Ok(()) => drop(self.rows.insert(name, row)),
+            match orders.give(vec![change], None).await {
+                Ok(_) => drop(self.rows.insert(name, row)),
                 Err(error) => {
                     again |= matches!(error, FleetError::Leaving { .. });
                     problems.push((name.to_string(), error.to_string()));

@@ -1,6 +1,7 @@
 //! Builds the lanes: one for each endpoint, with its HTTP client.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::app::Handles;
 use crate::app::cuts::Cuts;
+use crate::app::fence;
 use crate::app::refill::Backlog;
 use crate::config::settings::Endpoint;
 use crate::delivery::http::Client;
@@ -62,18 +64,22 @@ pub(crate) fn lane(
     let settings = LaneSettings::with_backlog(index, endpoint, standing);
     let (sender, task) = queue::open(settings.within(common.share_bytes));
     let (clock, times) = (common.handles.clock.clone(), common.handles.clock.clone());
+    let hold = common.handles.hold.clone();
     let (reports, cuts) = (common.reports.clone(), common.cuts.clone());
     let (backlog, name) = (Arc::clone(&common.backlog), Arc::clone(&endpoint.name));
     let run = async move {
         let attempt = |lease| {
-            let (client, now) = (Arc::clone(&clients.borrow()), times.now());
+            let (client, now, hold) = (Arc::clone(&clients.borrow()), times.now(), hold.clone());
             async move {
                 failpoint::reached_over("before_post", || about(&lease));
                 if lease.replay {
                     failpoint::reached("replaying");
                 }
-                let attempt = client.attempt(&lease, now);
-                let exchange = failpoint::during("post_sent", attempt).await;
+                let exchange = {
+                    let attempt = pin!(client.attempt(&lease, now));
+                    let attempt = fence::guarded(&hold, attempt);
+                    failpoint::during("post_sent", attempt).await
+                };
                 (lease, exchange)
             }
         };
@@ -87,7 +93,8 @@ pub(crate) fn lane(
                 page
             }
         };
-        let run = task.run(attempt, move || clock.now(), || true, refill, reports, cuts.no_more);
+        let (clock, may_send) = (|| clock.now(), || hold.is_open());
+        let run = task.run(attempt, clock, may_send, refill, reports, cuts.no_more);
         tokio::select! {
             ended = run => Ok(ended?),
             never = tidy(clients.clone()) => match never {},

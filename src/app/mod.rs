@@ -20,9 +20,13 @@
 mod books;
 mod caution;
 mod cuts;
+mod desk;
 pub mod dry_run;
 mod endpoints_from;
+mod fence;
 mod fleet;
+mod gaps;
+mod handles;
 mod lanes;
 mod observe;
 mod old_rows;
@@ -35,6 +39,7 @@ mod resend;
 mod scrape;
 mod standby;
 mod state;
+mod surface;
 mod tail;
 mod write_backs;
 
@@ -43,32 +48,35 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::api::Refused;
-use crate::api::Surface;
-use crate::api::office::Office;
 use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
+use crate::app::desk::Desk;
+use crate::app::desk::ERRANDS_MAX;
+use crate::app::fence::Fence;
 use crate::app::fleet::Fleet;
 use crate::app::fleet::Orders;
 use crate::app::fleet::Ways;
-use crate::app::fleet::roster;
+use crate::app::fleet::keep::Keep;
 use crate::app::fleet::roster::Roster;
+
+use crate::app::handles::Handles;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
+use crate::app::reader::Attached;
 use crate::app::reader::Reader;
 use crate::app::reader::Stages;
 use crate::app::refill::Backlog;
 use crate::app::scrape::Scrape;
-use crate::clock::DatabaseClock;
+use crate::app::state::Taken;
+use crate::app::surface::listen;
+use crate::app::surface::surface;
 use crate::config::settings::Settings;
 use crate::delivery::network::Network;
 use crate::flow::budget::Budget;
@@ -76,16 +84,10 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::ledger;
 use crate::ledger::Ledger;
-use crate::ledger::replayed::Replayed;
-use crate::ledger::stats::Stats;
-use crate::ledger::write_back::WriteBackStatus;
 use crate::ledger::writer::Writer;
-use crate::source::status::StatusHandle;
-use crate::source::wire::feedback::LetGo;
 use crate::store::books::Entry;
 use crate::store::state_error::StateError;
 use crate::task::Tasks;
-use crate::telemetry::metrics::Metrics;
 
 pub use crate::app::prepare::check;
 pub use crate::app::prepare::prepare;
@@ -105,6 +107,8 @@ pub struct App {
     confirmed: watch::Sender<Lsn>,
     /// There when the slot is ours.
     fleet: Arc<OnceLock<Orders>>,
+    accept_gap: bool,
+    desk: api::endpoints::Desk,
     tasks: Tasks,
     address: SocketAddr,
 }
@@ -121,13 +125,19 @@ impl App {
         let mut tasks = Tasks::new();
         let handles = Handles::new(&settings);
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
-        let fleet = Arc::default();
+        let (fleet, desk) = (Arc::default(), api::endpoints::Desk::default());
         let scrape = Arc::new(Scrape::new(Arc::clone(&fleet), &handles, confirmed_out));
-        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet));
+        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet), Arc::clone(&desk));
         let serve = api::serve(listener, surface, tasks.stop_token());
         tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
         tracing::info!(http = %address, "the HTTP surface is up");
-        Ok(Self { settings, handles, confirmed, fleet, tasks, address })
+        Ok(Self { settings, handles, confirmed, fleet, desk, accept_gap: false, tasks, address })
+    }
+
+    /// Goes on where changes are lost, if `accept`, instead of ending with an error.
+    #[must_use]
+    pub fn accepting_gap(self, accept: bool) -> Self {
+        Self { accept_gap: accept, ..self }
     }
 
     /// Where the HTTP surface listens.
@@ -156,36 +166,58 @@ impl App {
         self.tasks.run(self.settings.grace).await
     }
 
-    /// Ends when all stages run. May be dropped at any time: stages that have started then end.
-    #[expect(clippy::too_many_lines, reason = "the stages in their order, each said once")]
-    async fn begin(&mut self) -> anyhow::Result<()> {
-        let Self { settings, handles, tasks, .. } = self;
-        prepare(settings).await?;
-        let (writable_in, writable) = watch::channel(true);
-        let cuts = Cuts::default();
-        let budget = Budget::new(settings.memory.queued_bytes);
+    /// Waits for the slot.
+    async fn attach(
+        &self,
+        cuts: &Cuts,
+        budget: &Budget,
+        writable: &watch::Receiver<bool>,
+    ) -> anyhow::Result<Attached> {
         let reader = Reader {
             budget: budget.clone(),
-            settings: settings.clone(),
-            handles: handles.clone(),
+            settings: self.settings.clone(),
+            handles: self.handles.clone(),
             confirmed: self.confirmed.subscribe(),
             writable: writable.clone(),
-            stop: tasks.stop_token(),
+            stop: self.tasks.stop_token(),
             cuts: cuts.clone(),
             main: Handle::current(),
         };
-        let mut attached = standby::attach(&reader).await?;
+        standby::attach(&reader).await
+    }
+
+    /// Ends when all stages run. May be dropped at any time: stages that have started then end.
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        prepare(&self.settings, self.accept_gap).await?;
+        let (writable_in, writable) = watch::channel(true);
+        let cuts = Cuts::default();
+        let budget = Budget::new(self.settings.memory.queued_bytes);
+        let attached = self.attach(&cuts, &budget, &writable).await?;
+        let Self { settings, handles, tasks, .. } = self;
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
-        let taken = state::take(settings, &attached.identity, writable_in).await?;
-        start_observer(settings, handles, tasks).await?;
+        let taken = state::take(settings, &attached.identity, self.accept_gap, writable_in).await?;
+        start_observer(settings, handles, taken.publication, tasks).await?;
+        let fence = Fence::new(settings, handles, cuts.clone());
+        tasks.spawn("the fence", fence.keep(tasks.stop_token()));
+        let waits = Waits { cuts, budget, writable };
+        self.join(attached, taken, waits).await
+    }
 
+    /// Starts the stages, and joins them by their channels.
+    async fn join(
+        &mut self,
+        mut attached: Attached,
+        taken: Taken,
+        Waits { cuts, budget, writable }: Waits,
+    ) -> anyhow::Result<()> {
+        let Self { settings, handles, tasks, .. } = self;
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
         let slot = settings.postgres.slot.clone();
         let common = Common {
-            network: Network::system(),
+            network: Network::system().gated(handles.hold.may_send()),
             handles: handles.clone(),
             backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
             reports: reports_in,
@@ -193,45 +225,51 @@ impl App {
             share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
         };
         let (ways, edits, turns) = Ways::open();
-        let (keeper, starts) = endpoints_from::open(settings, &handles.refused).await?;
-        let (rules, is_pushing) = (&settings.events, settings.enabled);
+        let (desk, mut starts) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
+        let keeper = endpoints_from::open(settings, &handles.refused, &mut starts).await?;
+        let keep = Keep::new(settings, taken.holding.epoch());
         // The fleet and its lanes alone hold the way to the ledger.
-        let fleet = Fleet::start(common, ways, rules, is_pushing, starts, &taken.backlog);
+        let fleet = Fleet::start(common, ways, keep, settings, starts, &taken.backlog);
         let (fleet, orders) = fleet.await?;
         let roster = orders.roster();
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
         let watched = keeper.map(|keeper| keeper.watch(&orders, tasks));
-        drop(self.fleet.set(orders)); // there is no other
+        let (errands_in, errands) = mpsc::channel(ERRANDS_MAX);
+        tasks.spawn("the desk", desk.run(orders.clone(), errands, tasks.stop_token()));
+        // There is one of each.
+        drop((self.fleet.set(orders), self.desk.set(errands_in)));
         let (settled_in, settled) = watch::channel(None);
-        let published = Published { confirmed: self.confirmed.clone(), settled: settled_in };
+        let published = Published {
+            confirmed: self.confirmed.clone(),
+            stored: taken.confirmed,
+            settled: settled_in,
+        };
         // Without a pause between the two: a scrape has to find both.
         taken.show(&roster);
-        let seen = taken.seen;
+        let epoch = taken.holding.epoch();
         let caution = Caution::new(&taken.writer, taken.past, taken.marks, settled);
         resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
         let written = write_backs::start(settings, handles, tasks);
         let kept = (taken.writer, taken.books);
         let ledger = ledger(settings, handles, published, &roster, kept, written);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
-        tasks.spawn(
-            "the ledger",
-            run_ledger(ledger.run(opened, reports, edits), patience, ended_in),
-        );
-        let remembered = taken.remembered;
+        let keep_books = run_ledger(ledger.run(opened, reports, edits), patience, ended_in);
+        tasks.spawn("the ledger", cuts.clone().unless_failed(keep_books));
         let stages = Stages {
             turns,
             opened: opened_in,
             ledger_ended,
-            seen,
+            epoch,
+            seen: taken.seen,
             ahead,
             parked,
-            remembered,
+            remembered: taken.remembered,
             watched,
             caution,
         };
         attached.begin(stages);
-        tasks.spawn("the source", attached.ended());
+        tasks.spawn("the source", cuts.clone().unless_failed(attached.ended()));
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
         let version = env!("CARGO_PKG_VERSION");
         tracing::info!(http = %self.address, version, "walhook is running");
@@ -239,74 +277,40 @@ impl App {
     }
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let taken = || format!("cannot listen on {address}: free it, or change [http] listen");
-    TcpListener::bind(address).await.with_context(taken)
-}
-
-/// What stages tell and what others read.
-#[derive(Clone)]
-struct Handles {
-    clock: DatabaseClock,
-    stats: Arc<Stats>,
-    status: StatusHandle,
-    /// From the observer to the source.
-    let_go: LetGo,
-    metrics: Metrics,
-    write_backs: WriteBackStatus,
-    refused: Refused,
-    /// From the ledger to the resender.
-    replayed: Replayed,
-    /// From the HTTP surface to the resender: somebody has asked.
-    asked: Arc<Notify>,
-}
-
-impl Handles {
-    fn new(settings: &Settings) -> Self {
-        Self {
-            clock: DatabaseClock::new(),
-            stats: Arc::new(Stats::default()),
-            status: StatusHandle::default(),
-            let_go: LetGo::default(),
-            write_backs: WriteBackStatus::default(),
-            refused: Refused::default(),
-            replayed: Replayed::default(),
-            asked: Arc::new(Notify::new()),
-            metrics: Metrics::new(
-                settings.events.iter().map(|rule| &rule.table),
-                settings.events.iter().map(|rule| &*rule.event_type),
-                settings.endpoints.iter().map(|endpoint| &*endpoint.name),
-            ),
-        }
-    }
+/// What makes walhook wait, and what ends its waits.
+struct Waits {
+    cuts: Cuts,
+    budget: Budget,
+    writable: watch::Receiver<bool>,
 }
 
 /// Asks the server once, so that ages are right from the first event on, and then every so often.
 async fn start_observer(
     settings: &Settings,
     handles: &Handles,
+    publication: Option<u32>,
     tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
     let observer = Observer {
         settings: settings.postgres.clone(),
         clock: handles.clock.clone(),
         status: handles.status.clone(),
-        let_go: handles.let_go.clone(),
         metrics: handles.metrics.replication(),
+        publication,
+        tables: settings.events.iter().map(|rule| rule.table.clone()).collect(),
     };
     let mut session = None;
     observer.observe(&mut session).await.context("cannot ask PostgreSQL for the time")?;
     let stop = tasks.stop_token();
-    tasks.spawn("the observer", async move {
-        observer.run(session, stop).await;
-        Ok(())
-    });
+    tasks.spawn("the observer", async move { Ok(observer.run(session, stop).await?) });
     Ok(())
 }
 
 /// What the ledger tells the source and the pump.
 struct Published {
     confirmed: watch::Sender<Lsn>,
+    /// What the state says was confirmed.
+    stored: Lsn,
     settled: watch::Sender<Option<Position>>,
 }
 
@@ -323,6 +327,7 @@ fn ledger(
         stats: Arc::clone(&handles.stats),
         clock: handles.clock.clone(),
         confirmed: published.confirmed,
+        stored: published.stored,
         settled: published.settled,
         writer,
         event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
@@ -347,34 +352,4 @@ async fn run_ledger(
     // Nobody listens any more if the source has failed.
     ended.send(()).ok();
     Ok(())
-}
-
-fn surface(
-    settings: &Settings,
-    handles: &Handles,
-    scrape: Arc<Scrape>,
-    fleet: Arc<OnceLock<Orders>>,
-) -> Surface {
-    let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
-    let office = Office::new(
-        settings.state.clone(),
-        settings.postgres.slot.clone(),
-        Arc::clone(&handles.asked),
-        settings.push_log.bodies,
-    );
-    Surface {
-        metrics: handles.metrics.clone(),
-        stats: Arc::clone(&handles.stats),
-        source: handles.status.clone(),
-        clock: handles.clock.clone(),
-        write_backs: handles.write_backs.clone(),
-        refused: handles.refused.clone(),
-        refresh: Arc::new(move || scrape.refresh()),
-        endpoints: Arc::new(move || match fleet.get() {
-            Some(fleet) => fleet.roster().view(),
-            None => configured.clone(),
-        }),
-        token: settings.http.token.clone(),
-        office: Arc::new(office),
-    }
 }

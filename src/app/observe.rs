@@ -1,9 +1,4 @@
 //! The observer: asks PostgreSQL now and then how far behind we are, and what time it is.
-//!
-//! It also notices a shutdown of the server. PostgreSQL cuts sessions off and takes no new ones, but
-//! waits, without a limit, until everything that was sent over a replication connection has been
-//! confirmed: an endpoint that hangs would hold it up. So the stream is let go of then; what was not
-//! confirmed comes again when the server is back.
 
 use std::time::Duration;
 
@@ -13,10 +8,15 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::DatabaseClock;
 use crate::clock::host_now;
 use crate::config::settings::Postgres;
+use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
+use crate::source::error::SourceError;
+use crate::source::gap;
+use crate::source::gap::Cause;
+use crate::source::gap::Gap;
+use crate::source::refusal::Refusal;
 use crate::source::status::StatusHandle;
 use crate::source::status::Wal;
-use crate::source::wire::feedback::LetGo;
 use crate::store;
 use crate::store::Session;
 use crate::store::error::StoreError;
@@ -35,41 +35,59 @@ const QUESTION: &str = "
                       ELSE pg_catalog.pg_current_wal_lsn() END AS lsn) e
     LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1";
 
+const MISSING_TABLES: &str = "
+    SELECT string_agg(DISTINCT w.schema || '.' || w.name, ', ')
+    FROM unnest($2::text[], $3::text[]) w (schema, name)
+    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_publication_tables p
+        WHERE p.pubname = $1 AND p.schemaname = w.schema AND p.tablename = w.name)";
+
 /// Who asks, and whom the answers are for.
 pub(crate) struct Observer {
     pub(crate) settings: Postgres,
     pub(crate) clock: DatabaseClock,
     pub(crate) status: StatusHandle,
-    pub(crate) let_go: LetGo,
     pub(crate) metrics: ReplicationMetrics,
+    /// The publication's oid at the start, and what it has to publish.
+    pub(crate) publication: Option<u32>,
+    pub(crate) tables: Vec<TableName>,
 }
 
 impl Observer {
     /// Asks until `stop`. What fails is asked again the next time: readiness is the stream's
     /// matter, not this one's.
-    pub(crate) async fn run(self, mut session: Option<Session>, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// The publication is not what it was: changes are being lost.
+    pub(crate) async fn run(
+        self,
+        mut session: Option<Session>,
+        stop: CancellationToken,
+    ) -> Result<(), SourceError> {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return Ok(()),
                 _ = ticks.tick() => {}
             }
-            if let Err(error) = self.observe_or_again(&mut session).await {
+            let observed = match self.observe_or_again(&mut session).await {
+                Ok(()) => self.publication(session.as_ref()).await,
+                Err(error) => Err(error),
+            };
+            if let Ok(Some(gap)) = observed {
+                self.status.waiting(gap.what());
+                return Err(Refusal::Gap(gap).into());
+            }
+            if let Err(error) = observed {
                 session = None;
-                if matches!(error, StoreError::NotReady(_)) && self.status.is_streaming() {
-                    tracing::warn!("PostgreSQL is shutting down, letting go of the stream");
-                    self.let_go.now();
-                }
                 let error = anyhow::Error::new(error);
                 tracing::debug!(error = %format!("{error:#}"), "cannot ask for the slot's state");
             }
         }
     }
 
-    /// Asks; once more over a new session if an old one has failed, to hear what became of the
-    /// server.
+    /// Asks; once more over a new session if an old one has failed.
     async fn observe_or_again(&self, session: &mut Option<Session>) -> Result<(), StoreError> {
         let was_open = session.is_some();
         match self.observe(session).await {
@@ -78,6 +96,28 @@ impl Observer {
                 self.observe(session).await
             }
             outcome => outcome,
+        }
+    }
+
+    /// What the publication does not send any more.
+    async fn publication(&self, session: Option<&Session>) -> Result<Option<Gap>, StoreError> {
+        let Some(Session { client, .. }) = session else { return Ok(None) };
+        let publication = self.settings.publication.clone();
+        let view = self.status.view();
+        let gap = |cause| {
+            let from = view.confirmed_lsn.parse().unwrap_or_default();
+            let to = view.wal.as_ref().and_then(|wal| wal.current.parse().ok());
+            Ok(Some(Gap { cause, from, to }))
+        };
+        if gap::publication(client, &publication).await? != self.publication {
+            return gap(Cause::PublicationMadeAgain { publication });
+        }
+        let schemas: Vec<&str> = self.tables.iter().map(|table| table.schema.as_str()).collect();
+        let names: Vec<&str> = self.tables.iter().map(|table| table.name.as_str()).collect();
+        let row = client.query_one(MISSING_TABLES, &[&publication, &schemas, &names]).await?;
+        match row.try_get(0)? {
+            Some(tables) => gap(Cause::TablesLeft { publication, tables }),
+            None => Ok(None),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::app::dry_run;
 use crate::app::dry_run::Example;
+use crate::app::gaps;
 use crate::app::old_rows;
 use crate::app::state;
 use crate::app::write_backs;
@@ -13,6 +14,7 @@ use crate::source::catalog;
 use crate::source::catalog::Finding;
 use crate::source::catalog::Report;
 use crate::source::catalog::Wanted;
+use crate::source::error::EXIT_SLOT_LOST;
 use crate::source::error::SourceError;
 use crate::source::refusal::Refusal;
 use crate::source::wire::command;
@@ -20,11 +22,12 @@ use crate::store;
 use crate::store::migrate;
 use crate::store::state_error::StateError;
 
-/// Makes walhook's own tables, the publication and the slot if they are missing.
+/// Makes walhook's own tables, the publication and the slot if they are missing. `accept_gap`: goes
+/// on where changes are lost.
 ///
 /// # Errors
 /// Everything that stands in the way, at once, before anything is changed.
-pub async fn prepare(settings: &Settings) -> anyhow::Result<()> {
+pub async fn prepare(settings: &Settings, accept_gap: bool) -> anyhow::Result<()> {
     let postgres = &settings.postgres;
     let mut session = store::connect(&postgres.server).await?;
     let wanted = Wanted::new(settings);
@@ -36,6 +39,12 @@ pub async fn prepare(settings: &Settings) -> anyhow::Result<()> {
     let written = write_backs::findings(settings, &mut session.client).await?;
     let found = old_rows.iter().chain(&written);
     problems.extend(found.filter_map(|finding| finding.refusal.clone()));
+    if problems.iter().all(|problem| problem.exit_code() == EXIT_SLOT_LOST) {
+        problems.extend(gaps::found(settings, &session.client).await?);
+    }
+    if accept_gap {
+        gaps::accept(settings, &session.client, &mut problems).await?;
+    }
     if !problems.is_empty() {
         return Err(SourceError::NotSetUp(problems).into());
     }
@@ -80,6 +89,9 @@ pub async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)
         report.findings.extend(trials.findings);
         examples = trials.examples;
     }
+    let gaps = gaps::found(settings, &session.client).await?;
+    report.makes_slot &= gaps.is_empty();
+    report.findings.extend(gaps.into_iter().map(Finding::from));
     report.findings.push(match state_refusal(settings).await? {
         None => Finding::ok(String::from("state in schema walhook is there, or can be made")),
         Some(refusal) => refusal.into(),

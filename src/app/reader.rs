@@ -25,6 +25,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::Opened;
+use crate::source::stream::Claim;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
 use crate::source::stream::Terms;
@@ -51,6 +52,7 @@ pub(crate) struct Stages {
     pub(crate) opened: mpsc::Sender<Vec<Opened>>,
     /// The ledger has ended: all is committed.
     pub(crate) ledger_ended: oneshot::Receiver<()>,
+    pub(crate) epoch: i64,
     pub(crate) seen: Option<Position>,
     pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
     /// The newest change of which something is parked.
@@ -127,6 +129,7 @@ impl Reader {
             confirmed,
             writable,
             let_go: handles.let_go.clone(),
+            hold: handles.hold.clone(),
             feedback_on: main,
         };
         let mut source = tokio::select! {
@@ -145,6 +148,7 @@ impl Reader {
             mut turns,
             opened,
             ledger_ended,
+            epoch,
             seen,
             ahead,
             parked,
@@ -155,6 +159,7 @@ impl Reader {
         for (rule, value) in remembered {
             router.remember(rule, value.fingerprint, value.position, value.committed);
         }
+        source.claim(Claim { state: settings.state.clone(), epoch });
         let Some(first) = turns.recv().await else { return Ok(()) };
         let pump = Pump::new(router, books, handles.clock.clone(), budget, turns, opened);
         let mut pump = pump.resumed(seen, ahead, parked).watching(watched).cautious(caution);

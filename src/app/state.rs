@@ -14,11 +14,13 @@ use crate::event::dedupe::VALUES_MAX;
 use crate::flow::backlog::Standing;
 use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
+use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::ledger::writer::Writer;
+use crate::source::catalog::facts;
 use crate::source::error::SourceError;
-use crate::source::refusal::Refusal;
+use crate::source::gap;
 use crate::source::wire::command::SystemIdentity;
 use crate::source::wire::feedback::LetGo;
 use crate::store;
@@ -28,6 +30,8 @@ use crate::store::backlog::Size;
 use crate::store::books;
 use crate::store::books::Entry;
 use crate::store::dead_letters;
+use crate::store::endpoints;
+use crate::store::endpoints::StoredEndpoint;
 use crate::store::migrate;
 use crate::store::progress;
 use crate::store::progress::Holding;
@@ -41,6 +45,10 @@ use crate::store::state_error::StateError;
 /// What the state says when the slot is ours.
 pub(crate) struct Taken {
     pub(crate) writer: Writer,
+    /// What may be confirmed without being written down first.
+    pub(crate) confirmed: Lsn,
+    /// The publication's oid.
+    pub(crate) publication: Option<u32>,
     /// For who claims dead letters.
     pub(crate) holding: Holding,
     /// All changes up to and including this one are settled.
@@ -49,6 +57,8 @@ pub(crate) struct Taken {
     pub(crate) ahead: Vec<(Arc<str>, EventId)>,
     /// Dead letters that are kept, by endpoint.
     pub(crate) letters: Vec<(Arc<str>, u64)>,
+    /// Endpoints that were made at run time.
+    pub(crate) stored: Vec<StoredEndpoint>,
     /// What the backlog holds, by endpoint.
     pub(crate) backlog: HashMap<Arc<str>, Standing>,
     /// Values that events were raised with, by rule, the oldest first.
@@ -105,30 +115,41 @@ pub(crate) async fn open(settings: &Settings) -> Result<Session, StateError> {
 }
 
 /// Takes up the state of the slot, which has to be ours: from here on a walhook that had it before
-/// can write no more.
+/// can write no more. `accept_gap`: where changes are lost, it begins anew at the slot's position.
 ///
 /// # Errors
-/// The state belongs to another stream than `system`'s, or cannot be read.
+/// The gaps, if they are not accepted; that the state or the server cannot be asked.
 pub(crate) async fn take(
     settings: &Settings,
     identity: &SystemIdentity,
+    accept_gap: bool,
     writable: watch::Sender<bool>,
 ) -> anyhow::Result<Taken> {
     let SystemIdentity { system, timeline, .. } = *identity;
     let mut session = open(settings).await?;
     let slot = &settings.postgres.slot;
     let holder = own_name();
-    let (holding, progress) = progress::take(&mut session.client, slot, &holder).await?;
-    let lineage = Lineage { system, timeline, publications: Vec::new() };
-    match &progress.lineage {
-        Some(known) if known.system != system => {
-            let error = Refusal::OtherSystem { expected: known.system, found: system };
-            return Err(SourceError::from(error).into());
+    let (holding, mut progress) = progress::take(&mut session.client, slot, &holder).await?;
+    let source = store::connect(&settings.postgres.server).await?;
+    let publication = gap::publication(&source.client, &settings.postgres.publication).await?;
+    let publications = publication.into_iter().collect();
+    let lineage = Lineage { system, timeline, publications };
+    let gaps = gap::survey(&source.client, &settings.postgres, identity, true, &progress).await?;
+    if !gaps.is_empty() && !accept_gap {
+        return Err(SourceError::NotSetUp(gaps).into());
+    }
+    let is_new = progress.confirmed.is_none() && progress.settled.is_none();
+    if is_new || !gaps.is_empty() {
+        let slot = facts::slot(&source.client, slot).await?;
+        (progress.settled, progress.confirmed) = (None, slot.and_then(|slot| slot.confirmed));
+        for gap in gaps {
+            let from = progress.confirmed.unwrap_or_default();
+            tracing::warn!(gap = gap.what(), %from, "gap accepted, beginning anew");
         }
-        Some(known) if *known == lineage => {}
-        Some(_) | None => {
-            progress::set_lineage(&mut session.client, &holding, &lineage).await?;
-        }
+        let confirmed = progress.confirmed;
+        progress::begin_anew(&mut session.client, &holding, &lineage, confirmed).await?;
+    } else if progress.lineage.as_ref() != Some(&lineage) {
+        progress::set_lineage(&mut session.client, &holding, &lineage).await?;
     }
     let ahead = progress::load_ahead(&session.client, slot).await?;
     let standing = |size: Size| {
@@ -137,6 +158,7 @@ pub(crate) async fn take(
     };
     let sizes = backlog::sizes(&session.client, slot).await?;
     let backlog = sizes.into_iter().map(standing).collect();
+    let stored = endpoints::load(&session.client, slot).await?;
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let remembered = remembered(settings, &session).await?;
     let books = books::load(&session.client, slot).await?;
@@ -146,9 +168,23 @@ pub(crate) async fn take(
         Past::Sound | Past::Convicted(_) => None,
     };
     let days = settings.push_log.retention_days;
+    let confirmed = progress.confirmed.unwrap_or_default();
     let writer = Writer::new(settings.state.clone(), session, holding.clone(), days, writable);
-    let seen = progress.settled;
-    Ok(Taken { writer, holding, seen, ahead, letters, backlog, past, marks, books, remembered })
+    Ok(Taken {
+        writer,
+        confirmed,
+        publication,
+        holding,
+        seen: progress.settled,
+        ahead,
+        letters,
+        stored,
+        backlog,
+        past,
+        marks,
+        books,
+        remembered,
+    })
 }
 
 /// What the rules with `dedupe` have to remember.

@@ -15,6 +15,7 @@ use crate::flow::event::Event;
 use crate::flow::lsn::Lsn;
 use crate::source::catalog;
 use crate::source::catalog::Wanted;
+use crate::source::hold::Hold;
 use crate::source::status::StatusHandle;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
@@ -50,6 +51,7 @@ pub async fn tail(
         confirmed,
         writable,
         let_go: LetGo::default(),
+        hold: Hold::new(settings.postgres.wal_sender_timeout),
         feedback_on: Handle::current(),
     };
     let mut source = Source::open(terms).await?;

@@ -100,6 +100,12 @@ impl Asker {
 
     /// # Errors
     /// As [`Self::get`].
+    pub fn patch(&self, path: &str, body: &Value) -> Result<Value, CommandError> {
+        self.ask(Method::PATCH, self.place(path)?, Some(body))
+    }
+
+    /// # Errors
+    /// As [`Self::get`].
     pub fn delete(&self, path: &str) -> Result<Value, CommandError> {
         self.ask(Method::DELETE, self.place(path)?, None)
     }
@@ -149,7 +155,7 @@ fn understand(status: StatusCode, text: &[u8], base: &Url) -> Result<Value, Comm
             "walhook at {base} wants its token: give the variable that holds it with --token-env, \
              or --config with the configuration that it runs with"
         ),
-        (_, Some(detail)) => anyhow!("{detail}"),
+        (_, Some(detail)) => anyhow!("{detail}{}", problems(answer.as_ref())),
         (_, None) => anyhow!("what answers at {base} says {status}: is it a walhook?"),
     };
     let exit = match status {
@@ -157,6 +163,16 @@ fn understand(status: StatusCode, text: &[u8], base: &Url) -> Result<Value, Comm
         _ => Exit::Failed,
     };
     Err(exit.because(refused))
+}
+
+/// Each key that is wrong, on a line of its own.
+fn problems(answer: Option<&Value>) -> String {
+    let errors = answer.and_then(|answer| answer.get("errors")?.as_array());
+    let line = |error: &Value| {
+        let text = |name| error.get(name).and_then(Value::as_str).unwrap_or_default();
+        format!("\n  {}: {}", text("key"), text("detail"))
+    };
+    errors.into_iter().flatten().map(line).collect()
 }
 
 /// An address to dial for one that is listened on.

@@ -81,7 +81,7 @@ impl Demo {
                 started = spawn_blocking(start_postgres) => started??,
                 stopped = interrupted() => return Ok(stopped?),
             };
-            let shown = self.show(&cluster).await;
+            let shown = Box::pin(self.show(&cluster)).await;
             spawn_blocking(move || drop(cluster)).await?;
             shown
         });
@@ -99,7 +99,7 @@ impl Demo {
         let settings = settings(&url, &receiver)?;
         let session = store::connect(&settings.postgres.server).await?;
         session.client.batch_execute(TABLE).await.context("cannot make the demo's table")?;
-        prepare(&settings).await?;
+        prepare(&settings, false).await?;
 
         let (to_screen, received) = mpsc::channel(RECEIVED_MAX);
         let stop = CancellationToken::new();

@@ -13,6 +13,7 @@ pub mod ask;
 pub mod check;
 pub mod dead_letters;
 pub mod demo;
+pub mod endpoints;
 pub mod exit;
 pub mod init;
 pub mod push_log;
@@ -71,6 +72,7 @@ enum Command {
     Tail(tail::Tail),
     Receive(receive::Receive),
     DeadLetters(dead_letters::DeadLetters),
+    Endpoints(endpoints::Endpoints),
     PushLog(push_log::PushLog),
     Replay(replay::Replay),
 }
@@ -90,6 +92,7 @@ impl Cli {
             Command::Tail(tail) => tail.run(&global),
             Command::Receive(receive) => receive.run(),
             Command::DeadLetters(letters) => letters.run(&global),
+            Command::Endpoints(endpoints) => endpoints.run(&global),
             Command::PushLog(log) => log.run(&global),
             Command::Replay(replay) => replay.run(&global),
         }

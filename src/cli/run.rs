@@ -25,7 +25,11 @@ const LOOKUPS_MAX: Duration = Duration::from_millis(100);
 #[command(after_help = "SIGTERM or Ctrl-C: deliver what is in flight, confirm, end with 0 within \
                         [shutdown] grace. A second one ends at once.\n\n\
                         Example: walhook run --config walhook.toml")]
-pub struct Run {}
+pub struct Run {
+    /// Goes on where changes are lost, from where the server stands
+    #[arg(long)]
+    accept_gap: bool,
+}
 
 impl Run {
     /// # Errors
@@ -38,16 +42,16 @@ impl Run {
         };
         telemetry::init(format, &settings.log.filter)?;
         let runtime = runtime()?;
-        let ended = runtime.block_on(serve(settings));
+        let ended = runtime.block_on(serve(settings, self.accept_gap));
         runtime.shutdown_timeout(LOOKUPS_MAX);
         ended.map_err(CommandError::of_postgres)
     }
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
+async fn serve(settings: Settings, accept_gap: bool) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     let grace = settings.grace;
-    let app = App::start(settings).await?;
+    let app = App::start(settings).await?.accepting_gap(accept_gap);
     let stop = app.stop_token();
     tokio::select! {
         ended = app.run() => ended,

@@ -140,7 +140,7 @@ pub(super) fn globs(field: &Field<'_>, rules: Option<&[EventRule]>) -> Option<Ve
     Some(items.iter().filter_map(glob).collect())
 }
 
-fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
+pub(super) fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
     set(&mut terms.timeout, section.read("timeout", |f| f.duration(&terms::TIMEOUTS)));
     if let Some(retry) = section.read("retry", Field::section) {
         read_retry(retry, terms);

@@ -13,9 +13,9 @@ use std::fmt;
 
 use serde_json::Map;
 use serde_json::Value as Json;
-use toml::de::DeTable;
 
-use crate::config::endpoint;
+use crate::config::document;
+use crate::config::document::Defaults;
 use crate::config::event;
 use crate::config::field::Field;
 use crate::config::reader::Notes;
@@ -35,28 +35,27 @@ pub struct EndpointsFrom {
     template: Json,
     /// The column of an event's row, and the column with the values that an endpoint takes.
     matching: Option<(String, String)>,
-    terms: Terms,
+    defaults: Defaults,
     rules: Vec<EventRule>,
-    addresses: AddressPolicy,
 }
 
 impl fmt::Debug for EndpointsFrom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The terms hold secrets.
+        // The rest holds secrets.
         f.debug_struct("EndpointsFrom").field("table", &self.table).finish_non_exhaustive()
     }
 }
 
-/// Reads the section; `terms` are those of `[webhook]`.
+/// Reads the section; `terms` are those of `[webhook]`, `addresses` those that rows may name.
 pub(super) fn read(
     mut section: Section<'_>,
     terms: &Terms,
+    addresses: AddressPolicy,
     rules: Option<&[EventRule]>,
 ) -> Option<EndpointsFrom> {
     let missing = "is missing: name the table, such as \"public.webhooks\"";
     let table = section.require("table", missing, event::table);
     let matching = section.read("match", matching);
-    let private = section.read("private", Field::boolean).unwrap_or(false);
     let missing = "is missing: write the keys of an [[endpoint]], such as name = \"wh-{{ id }}\"";
     let template = section.require("endpoint", missing, |field| {
         let json = json(field)?;
@@ -68,9 +67,8 @@ pub(super) fn read(
         table: table?,
         template: template?,
         matching,
-        terms: terms.clone(),
+        defaults: Defaults::new(terms.clone(), addresses),
         rules: rules?.to_vec(),
-        addresses: if private { AddressPolicy::Operator } else { AddressPolicy::Public },
     })
 }
 
@@ -89,6 +87,10 @@ fn matching(field: &Field<'_>) -> Option<(String, String)> {
 fn json(field: &Field<'_>) -> Option<Json> {
     if field.is_table() {
         let entries = field.section()?.entries_as_written();
+        // Secrets of this host are read here, where the operator's own words stand.
+        if matches!(entries.as_slice(), [("env" | "file", _)]) {
+            return Some(Json::String(field.secret()?.reveal().clone()));
+        }
         let member = |(name, field): &(&str, Field<'_>)| Some(((*name).to_owned(), json(field)?));
         return Some(Json::Object(entries.iter().map(member).collect::<Option<_>>()?));
     }
@@ -115,21 +117,20 @@ fn check(template: &Json) -> Option<String> {
             ));
         }
     }
-    let mut columns = BTreeSet::new();
     for (name, value) in members {
+        if ["tls", "payload_file"].contains(&name.as_str()) {
+            return Some(format!("has `{name}`, which is left to an [[endpoint]]: leave it out"));
+        }
         let mut own = BTreeSet::new();
         if let Err(problem) = collect(value, &mut own) {
             return Some(problem);
         }
-        // What is evaluated or parsed further must not come from a row.
-        if ["when", "payload", "payload_file", "signing"].contains(&name.as_str())
-            && !own.is_empty()
-        {
+        // What is evaluated, or goes around the judgement of addresses, must not come from a row.
+        if ["when", "payload", "signing", "proxy"].contains(&name.as_str()) && !own.is_empty() {
             return Some(format!(
                 "has a column in `{name}`: write `match` for events of certain values"
             ));
         }
-        columns.extend(own);
     }
     None
 }
@@ -196,28 +197,9 @@ impl EndpointsFrom {
     pub fn endpoint(&self, row: &Map<String, Json>) -> Result<Endpoint, (String, String)> {
         let document = fill(&self.template, row);
         let name = document.get("name").and_then(Json::as_str).unwrap_or("(no name)").to_owned();
-        let fail = |why: String| (name.clone(), why);
-        if refers(&document, &self.template) {
-            return Err(fail("a value of the row is { env } or { file }".to_owned()));
-        }
-        let mut text = String::new();
-        let members = document.as_object().into_iter().flatten();
-        for (key, value) in members.filter(|(_, value)| !value.is_null()) {
-            write_string(&mut text, key);
-            text.push_str(" = ");
-            write_value(&mut text, value);
-            text.push('\n');
-        }
-        let (tree, errors) = DeTable::parse_recoverable(&text);
-        if let Some(error) = errors.first() {
-            return Err(fail(error.message().to_owned()));
-        }
-        // The directory of the configuration is where the process was started with it.
-        let env = |name: &str| std::env::var(name).ok();
-        let notes = Notes::new("", "", &env);
-        let section = Section::root(&notes, tree.get_ref());
-        let mut taken = Vec::new();
-        let read = endpoint::read(section, self.terms.clone(), Some(&self.rules), &mut taken);
+        let notes = Notes::foreign("the row");
+        let members = document.as_object().cloned().unwrap_or_default();
+        let read = document::read_members(&notes, &members, &self.defaults, Some(&self.rules));
         let problems = notes.problems();
         match read {
             Some(endpoint) if problems.is_empty() => {
@@ -225,9 +207,9 @@ impl EndpointsFrom {
                     column: event.clone(),
                     values: values(row.get(column).unwrap_or(&Json::Null)),
                 });
-                Ok(Endpoint { addresses: self.addresses, only, ..endpoint })
+                Ok(Endpoint { only, ..endpoint })
             }
-            _ => Err(fail(problems.join("; "))),
+            _ => Err((name, problems.join("; "))),
         }
     }
 }
@@ -271,65 +253,6 @@ fn fill(template: &Json, row: &Map<String, Json>) -> Json {
     }
 }
 
-/// Whether a filled template has a reference to this host that the template itself does not have.
-fn refers(filled: &Json, template: &Json) -> bool {
-    let reference = |json: &Json| json.get("env").is_some() || json.get("file").is_some();
-    if reference(filled) && !reference(template) {
-        return true;
-    }
-    let below = |key: &str, value: &Json| {
-        refers(value, template.get(key).filter(|_| template.is_object()).unwrap_or(&Json::Null))
-    };
-    match filled {
-        Json::Object(members) => members.iter().any(|(key, value)| below(key, value)),
-        Json::Array(items) => items.iter().any(|item| refers(item, &Json::Null)),
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => false,
-    }
-}
-
-/// An inline value. Null within is left out.
-fn write_value(out: &mut String, value: &Json) {
-    let mut separated = |open: char, close: char, parts: Vec<String>| {
-        out.push(open);
-        out.push_str(&parts.join(", "));
-        out.push(close);
-    };
-    let written = |value: &Json| {
-        let mut text = String::new();
-        write_value(&mut text, value);
-        text
-    };
-    match value {
-        Json::Null => out.push_str("\"\""),
-        Json::Bool(_) | Json::Number(_) => out.push_str(&value.to_string()),
-        Json::String(text) => write_string(out, text),
-        Json::Array(items) => separated('[', ']', items.iter().map(written).collect()),
-        Json::Object(members) => {
-            let there = members.iter().filter(|(_, value)| !value.is_null());
-            let member = |(key, value): (&String, &Json)| {
-                let mut text = String::new();
-                write_string(&mut text, key);
-                text + " = " + &written(value)
-            };
-            separated('{', '}', there.map(member).collect());
-        }
-    }
-}
-
-/// A basic string of TOML in which nothing is a variable.
-fn write_string(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.replace("${", "$${").chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if c.is_control() => out.push_str(&format!("\\U{:08X}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -342,9 +265,8 @@ mod tests {
             table: TableName::new("public", "webhooks"),
             template,
             matching: Some(("rule_id".to_owned(), "rules".to_owned())),
-            terms: Terms::defaults("test"),
+            defaults: Defaults::new(Terms::defaults("test"), AddressPolicy::Public),
             rules: vec![ocr_wallet::event(None)],
-            addresses: AddressPolicy::Public,
         }
     }
 
@@ -394,7 +316,7 @@ mod tests {
             (
                 json!({ "auth": "{{ auth }}" }),
                 json!({ "id": 1, "url": "https://h/", "auth": { "bearer": { "file": "/etc/passwd" } } }),
-                "{ env } or { file }",
+                "must be a string that is the secret itself",
             ),
         ];
         for (more, row, expected) in cases {

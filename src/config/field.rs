@@ -107,6 +107,9 @@ impl<'a> Field<'a> {
         let Some(text) = self.value.as_str() else {
             return self.refuse(format!("must be a string, not {}", kind(self.value)));
         };
+        if self.notes.is_foreign() {
+            return Some(text.to_owned());
+        }
         match interpolate(text, self.notes.env()) {
             Ok(text) => Some(text),
             Err(messages) => {
@@ -240,6 +243,9 @@ impl<'a> Field<'a> {
     pub(super) fn secret(&self) -> Option<Secret<String>> {
         let value = match self.value {
             DeValue::String(_) => self.string()?,
+            _ if self.notes.is_foreign() => {
+                return self.refuse("must be a string that is the secret itself");
+            }
             DeValue::Table(_) => self.referred_secret()?,
             other => {
                 let found = kind(other);
@@ -289,6 +295,9 @@ impl<'a> Field<'a> {
     }
 
     fn file_up_to(&self, bytes_max: u64, fix: &str) -> Option<String> {
+        if self.notes.is_foreign() {
+            return self.refuse("names a file of walhook's host: only its own configuration may");
+        }
         let path = self.notes.directory().join(self.string()?);
         let mut text = String::new();
         let read =

@@ -8,6 +8,7 @@
 //! all of them at once. Past this module a value of [`Settings`] is valid.
 
 mod answers;
+pub mod document;
 mod endpoint;
 pub mod endpoints_from;
 mod event;
@@ -23,6 +24,7 @@ mod postgres;
 mod postgres_url;
 pub mod problem;
 mod reader;
+mod run_time;
 pub mod secret;
 mod service;
 pub mod settings;
@@ -30,6 +32,7 @@ mod signing;
 mod subscriptions;
 pub mod template;
 mod terms;
+mod toml_text;
 mod values;
 mod webhook;
 mod write_back;
@@ -47,6 +50,7 @@ use crate::config::reader::Section;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Glob;
+use crate::config::settings::RunTime;
 use crate::config::settings::Server;
 use crate::config::settings::Settings;
 use crate::config::webhook::Webhook;
@@ -110,7 +114,7 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
     let mut root = Section::root(notes, document.get_ref());
     let postgres = postgres::read(root.section("postgres"));
     let source = postgres.as_ref().map(|postgres| &postgres.server);
-    let state = postgres::read_state(root.section("state"), source);
+    let (state, keys) = postgres::read_state(root.section("state"), source);
     let push_log = service::read_push_log(root.section("push_log"));
     let dead_letters = service::read_dead_letters(root.section("dead_letters"));
     let http = service::read_http(root.section("http"));
@@ -118,11 +122,13 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
     let webhook = webhook::read(root.section("webhook"), user_agent);
     let enabled = webhook.enabled;
     let events = read_events(&mut root, webhook.data_expiry);
-    let endpoints_from = root.has("endpoints_from");
-    let from = root.section("endpoints_from");
-    let from =
-        endpoints_from.then(|| endpoints_from::read(from, &webhook.terms, events.as_deref()));
-    let endpoints = read_endpoints(&mut root, webhook, events.as_deref());
+    let run_time = run_time::read(&mut root, keys, &webhook.terms);
+    let has_table = root.has("endpoints_from");
+    let section = root.section("endpoints_from");
+    let endpoints_from = has_table.then(|| {
+        endpoints_from::read(section, &webhook.terms, run_time.addresses, events.as_deref())
+    });
+    let endpoints = read_endpoints(&mut root, webhook, &run_time, events.as_deref());
     let memory = service::read_memory(root.section("memory"));
     let log = service::read_log(root.section("log"));
     let grace = service::read_grace(root.section("shutdown"));
@@ -137,10 +143,11 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
         events: events?,
         endpoints,
         // A problem was noted for one that could not be read.
-        endpoints_from: from.flatten(),
+        endpoints_from: endpoints_from.flatten(),
         memory,
         log,
         grace,
+        run_time,
     })
 }
 
@@ -163,10 +170,12 @@ fn read_events(root: &mut Section<'_>, data_expiry: Option<Duration>) -> Option<
 fn read_endpoints(
     root: &mut Section<'_>,
     webhook: Webhook<'_>,
+    run_time: &RunTime,
     rules: Option<&[EventRule]>,
 ) -> Vec<Endpoint> {
     let none_written = !root.has("endpoint")
         && !root.has("endpoints_from")
+        && !run_time.is_wanted()
         && webhook.subscriptions.is_none()
         && webhook.urls.as_ref().is_some_and(|urls| urls.is_empty());
     let everything = [Glob::new("*")];
@@ -195,7 +204,8 @@ fn read_endpoints(
     if none_written && webhook.enabled {
         root.note(
             "webhook",
-            "has nobody to push to: give `urls`, or an [[endpoint]], or `enabled = false`",
+            "has nobody to push to: give `urls`, or an [[endpoint]], or `enabled = false`; or \
+             [endpoints], if they are to be made over the API",
         );
     }
     endpoints

@@ -3,9 +3,13 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
 use crate::config::field::Field;
 use crate::config::postgres_url;
 use crate::config::reader::Section;
+use crate::config::secret::Secret;
 use crate::config::settings::Postgres;
 use crate::config::settings::Server;
 
@@ -36,10 +40,38 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Postgres> {
     Some(Postgres { server: server?, slot, publication, wal_sender_timeout })
 }
 
-/// `[state]`: the source's own server unless there is a URL. `None` if that cannot be read.
-pub(super) fn read_state(mut section: Section<'_>, source: Option<&Server>) -> Option<Server> {
+/// `[state]`: the source's own server unless there is a URL, `None` if that cannot be read; and the
+/// keys that seal secrets there.
+pub(super) fn read_state(
+    mut section: Section<'_>,
+    source: Option<&Server>,
+) -> (Option<Server>, Vec<Secret<[u8; 32]>>) {
     let given = section.field("url");
+    let keys = section.read("key", keys).unwrap_or_default();
     section.finish();
+    (state_server(given, source), keys)
+}
+
+/// One key or a list: the first seals.
+fn keys(field: &Field<'_>) -> Option<Vec<Secret<[u8; 32]>>> {
+    if !field.is_list() {
+        return Some(vec![key(field)?]);
+    }
+    Some(field.list()?.iter().filter_map(key).collect())
+}
+
+fn key(field: &Field<'_>) -> Option<Secret<[u8; 32]>> {
+    let text = field.secret()?;
+    let bytes = BASE64_STANDARD.decode(text.reveal().trim()).ok();
+    match bytes.and_then(|bytes| bytes.try_into().ok()) {
+        Some(key) => Some(Secret::new(key)),
+        None => field.refuse(
+            "is no key: give the base64 of 32 bytes, as `openssl rand -base64 32` makes it",
+        ),
+    }
+}
+
+fn state_server(given: Option<Field<'_>>, source: Option<&Server>) -> Option<Server> {
     let Some(field) = given else { return source.cloned() };
     let text = field.secret()?;
     postgres_url::parse(text.reveal().trim()).map_err(|message| field.note(message)).ok()

@@ -27,6 +27,8 @@ pub(super) struct Notes<'a> {
     file: &'a str,
     text: &'a str,
     env: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether the text comes from somebody who must not see this host's variables and files.
+    is_foreign: bool,
     problems: RefCell<Vec<Problem>>,
     /// Every key that was asked for: the reference file must show each of them.
     #[cfg(test)]
@@ -43,10 +45,21 @@ impl<'a> Notes<'a> {
             file,
             text,
             env,
+            is_foreign: false,
             problems: RefCell::default(),
             #[cfg(test)]
             asked: RefCell::default(),
         }
+    }
+
+    /// For a text from outside: strings are taken as they are, and secrets stand in it themselves.
+    /// Its problems have keys and no lines.
+    pub(super) fn foreign(name: &'a str) -> Self {
+        Self { is_foreign: true, ..Self::new(name, "", &|_| None) }
+    }
+
+    pub(super) fn is_foreign(&self) -> bool {
+        self.is_foreign
     }
 
     /// Notes a problem at a byte of the file.

@@ -1,6 +1,7 @@
 //! Settings: what the rest of walhook sees of the configuration. Every value is valid.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -12,6 +13,7 @@ use http::HeaderName;
 use http::HeaderValue;
 use url::Url;
 
+use crate::config::document::Defaults;
 use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::expression::Expression;
 use crate::config::expression::Names;
@@ -40,6 +42,7 @@ pub struct Settings {
     pub log: Log,
     /// How long a shutdown may take before what is left is cut off.
     pub grace: Duration,
+    pub run_time: RunTime,
 }
 
 #[derive(Clone, Debug)]
@@ -417,6 +420,10 @@ impl Glob {
         Self(pattern.into())
     }
 
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     pub fn matches(&self, text: &str) -> bool {
         let mut pieces = self.0.split('*');
         let first = pieces.next().unwrap_or_default();
@@ -598,6 +605,35 @@ pub struct BacklogLimits {
     pub age: Duration,
 }
 
+/// What endpoints that are made at run time need.
+#[derive(Clone, Debug)]
+pub struct RunTime {
+    /// `[state] key`: the first seals secrets, any of them opens what it has sealed.
+    pub keys: Vec<Secret<[u8; 32]>>,
+    /// `[endpoints] allow`.
+    pub addresses: AddressPolicy,
+    /// What `[webhook]` gives every endpoint.
+    pub defaults: Defaults,
+    /// Contract 4's calls, where they are wanted.
+    pub webhook_api: Option<WebhookApi>,
+    /// `[endpoints]` stands in the file.
+    pub(super) is_written: bool,
+}
+
+/// `[webhook_api]`: what an endpoint is that is made by contract 4's calls.
+#[derive(Clone, Debug)]
+pub struct WebhookApi {
+    /// Event types that are messages; all if empty.
+    pub events: Vec<String>,
+    /// Expressions for a message's type, as a string, and for whether it is one's own.
+    pub message_type: String,
+    pub own_message: String,
+    /// The rest of the endpoint.
+    pub defaults: Defaults,
+    /// Body of a test message, JSON.
+    pub test: Option<String>,
+}
+
 /// Which addresses may be dialled for an endpoint.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AddressPolicy {
@@ -605,6 +641,64 @@ pub enum AddressPolicy {
     Operator,
     /// Made over the API: public addresses only.
     Public,
+    /// Likewise, and these: the operator's own word.
+    Listed(Blocks),
+}
+
+/// A few blocks of addresses.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Blocks([Option<Block>; BLOCKS_MAX]);
+
+/// More than this is a network of its own, and better listed by what it has in common.
+pub const BLOCKS_MAX: usize = 8;
+
+/// The addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Block {
+    network: IpAddr,
+    prefix: u8,
+}
+
+impl Blocks {
+    /// Up to [`BLOCKS_MAX`] of them.
+    pub fn new(blocks: impl IntoIterator<Item = Block>) -> Self {
+        let mut places = [None; BLOCKS_MAX];
+        for (place, block) in places.iter_mut().zip(blocks) {
+            *place = Some(block);
+        }
+        Self(places)
+    }
+
+    pub fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().flatten().any(|block| block.contains(address.to_canonical()))
+    }
+}
+
+impl Block {
+    /// Reads `10.1.0.0/16`, `fd00::/8` or a single address.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let network: IpAddr = address.parse().ok()?;
+        let bits = if network.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Some(bits), |prefix| prefix.parse().ok())?;
+        (prefix <= bits).then_some(Self { network, prefix })
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        let same = match (self.network, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                (network.to_bits() ^ address.to_bits()).leading_zeros()
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                (network.to_bits() ^ address.to_bits()).leading_zeros()
+            }
+            _ => return false,
+        };
+        same >= u32::from(self.prefix)
+    }
 }
 
 #[cfg(test)]

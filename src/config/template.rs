@@ -55,6 +55,26 @@ impl Node {
         names
     }
 
+    /// The JSON text, if it is the same for every row.
+    pub(super) fn fixed(&self) -> Option<String> {
+        Some(match self {
+            Self::Literal(json) => json.clone(),
+            Self::Object(members) => {
+                let member = |member: &Member| {
+                    let name = serde_json::Value::from(member.name.as_str());
+                    Some(format!("{name}:{}", member.value.fixed()?))
+                };
+                let members: Option<Vec<String>> = members.iter().map(member).collect();
+                format!("{{{}}}", members?.join(","))
+            }
+            Self::List(items) => {
+                let items: Option<Vec<String>> = items.iter().map(Self::fixed).collect();
+                format!("[{}]", items?.join(","))
+            }
+            Self::Value(_) | Self::Text(_) => return None,
+        })
+    }
+
     fn collect(&self, names: &mut Names) {
         match self {
             Self::Literal(_) => {}

@@ -21,6 +21,8 @@ use tokio::io::AsyncWrite;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
+use crate::delivery::gate::Gated;
+use crate::delivery::gate::MaySend;
 use crate::delivery::network::Guarded;
 use crate::delivery::network::HTTP_2;
 use crate::delivery::tunnel;
@@ -47,6 +49,7 @@ pub(crate) struct Dialer {
     tls: Option<Tls>,
     /// Without TLS, what is spoken; with it, what is offered.
     http2: bool,
+    may_send: MaySend,
 }
 
 /// Through a proxy.
@@ -88,7 +91,12 @@ impl Dialer {
         tcp.set_keepalive(Some(KEEPALIVE));
         tcp.set_keepalive_interval(Some(KEEPALIVE));
         tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES_MAX));
-        Self { target, tcp, tunnel, tls, http2 }
+        Self { target, tcp, tunnel, tls, http2, may_send: Arc::new(|| true) }
+    }
+
+    /// The same, writing to no socket while `may_send` says no.
+    pub(crate) fn gated(self, may_send: MaySend) -> Self {
+        Self { may_send, ..self }
     }
 
     /// Makes a connection.
@@ -102,6 +110,7 @@ impl Dialer {
         if let Some(Tunnel { at, authorization }) = &self.tunnel {
             tunnel::open(&mut tcp, at, authorization.as_ref()).await?;
         }
+        let tcp = Gated::new(tcp, Arc::clone(&self.may_send));
         let Some(tls) = &self.tls else {
             return Ok(Dialed { stream: Box::new(tcp), http2: self.http2 });
         };

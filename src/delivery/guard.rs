@@ -109,6 +109,11 @@ const NOT_PUBLIC_V6: &[(Ipv6Addr, u32, Kind)] = &[
 /// # Errors
 /// The address lies in a range that `policy` excludes, itself or by the IPv4 address inside it.
 pub fn check(address: IpAddr, policy: AddressPolicy) -> Result<(), Refusal> {
+    let policy = match policy {
+        AddressPolicy::Listed(blocks) if blocks.contain(address) => AddressPolicy::Operator,
+        AddressPolicy::Listed(_) => AddressPolicy::Public,
+        policy => policy,
+    };
     let refused = match address {
         IpAddr::V4(v4) => refused_v4(v4, policy),
         IpAddr::V6(v6) => refused_v6(v6, policy),
@@ -138,7 +143,7 @@ fn refused_v4(address: Ipv4Addr, policy: AddressPolicy) -> Option<Kind> {
     let metadata = METADATA_V4.iter().find(hit).map(kind);
     match policy {
         AddressPolicy::Operator => metadata,
-        AddressPolicy::Public => metadata.or_else(|| NOT_PUBLIC_V4.iter().find(hit).map(kind)),
+        _ => metadata.or_else(|| NOT_PUBLIC_V4.iter().find(hit).map(kind)),
     }
 }
 
@@ -151,7 +156,7 @@ fn refused_v6(address: Ipv6Addr, policy: AddressPolicy) -> Option<Kind> {
     let metadata = METADATA_V6.iter().find(hit).map(kind);
     let own = match policy {
         AddressPolicy::Operator => metadata,
-        AddressPolicy::Public => metadata.or_else(|| NOT_PUBLIC_V6.iter().find(hit).map(kind)),
+        _ => metadata.or_else(|| NOT_PUBLIC_V6.iter().find(hit).map(kind)),
     };
     own.or_else(|| inner_v4(address).into_iter().flatten().find_map(|v4| refused_v4(v4, policy)))
 }

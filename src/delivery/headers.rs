@@ -15,6 +15,7 @@ use crate::delivery::auth;
 use crate::delivery::error::DeliveryError;
 use crate::flow::event::EventId;
 use crate::flow::lease::Lease;
+use crate::flow::verdict::Headers;
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -169,39 +170,51 @@ pub(crate) fn complete(
     }
 }
 
-/// Names and values for people to read, with secret values masked, up to `limit_bytes`.
-pub(crate) fn shown(headers: &HeaderMap, limit_bytes: usize) -> Vec<(String, String)> {
-    let mut shown = Vec::with_capacity(headers.len());
-    let mut bytes = 0;
+/// Names and values for people to read, with secret values masked, up to `limit_bytes`. Of the ids
+/// of a batch only their number is shown: there is a row for each of its events, so the ids of all
+/// in each would be more than everything else, and `webhook-id` says which belong together.
+pub(crate) fn shown(headers: &HeaderMap, limit_bytes: usize) -> Headers {
+    let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 3).sum();
+    let mut shown = Headers::with_capacity(limit_bytes.min(bytes));
     for (name, value) in headers {
+        let ids;
         let text = if value.is_sensitive() || is_secret(name) {
-            MASK.to_owned()
+            MASK.as_bytes()
+        } else if *name == EVENT_IDS {
+            let commas = memchr::memchr_iter(b',', value.as_bytes()).count();
+            ids = format!("[{} ids]", commas + 1);
+            ids.as_bytes()
         } else {
-            String::from_utf8_lossy(value.as_bytes()).into_owned()
+            value.as_bytes()
         };
-        bytes += name.as_str().len() + text.len();
-        if bytes > limit_bytes {
+        if shown.len() + name.as_str().len() + text.len() > limit_bytes {
             break;
         }
-        shown.push((name.as_str().to_owned(), text));
+        shown.push(name.as_str(), text);
     }
     shown
 }
 
-/// Whether a header's name suggests that its value is a secret.
+/// Whether a header's name suggests that its value is a secret. Asked for every header of every
+/// attempt: most letters begin none of the words.
 fn is_secret(name: &HeaderName) -> bool {
-    const WORDS: &[&str] = &[
-        "auth",
-        "cookie",
-        "credential",
-        "key",
-        "passw",
-        "secret",
-        "session",
-        "signature",
-        "token",
-    ];
-    WORDS.iter().any(|word| name.as_str().contains(word))
+    let mut rest = name.as_str().as_bytes();
+    while let [first, after @ ..] = rest {
+        let words: &[&[u8]] = match first {
+            b'a' => &[b"auth"],
+            b'c' => &[b"cookie", b"credential"],
+            b'k' => &[b"key"],
+            b'p' => &[b"passw"],
+            b's' => &[b"secret", b"session", b"signature"],
+            b't' => &[b"token"],
+            _ => &[],
+        };
+        if words.iter().any(|word| rest.starts_with(word)) {
+            return true;
+        }
+        rest = after;
+    }
+    false
 }
 
 #[cfg(test)]

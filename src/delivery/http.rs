@@ -46,6 +46,7 @@ use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
+use crate::flow::verdict::Headers;
 use crate::flow::verdict::Verdict;
 
 /// Headers of a request that are kept for the books.
@@ -93,7 +94,7 @@ impl Client {
         let tokens = match &endpoint.auth {
             Some(Auth::OAuth2(oauth)) => {
                 let link = Link { http2: false, ..endpoint.link.clone() };
-                let issuer = site(oauth.token_url.reveal(), AddressPolicy::Operator, &link)?;
+                let issuer = site(oauth.token_url.reveal(), endpoint.addresses, &link)?;
                 Some(Tokens::new(oauth, issuer, headers.get(header::USER_AGENT)))
             }
             _ => None,
@@ -132,7 +133,7 @@ impl Client {
     )]
     pub async fn attempt(&self, lease: &Lease, now: Timestamp) -> Exchange {
         let started = Instant::now();
-        let mut request_headers = Vec::new();
+        let mut request_headers = Headers::default();
         let mut seen = Seen::default();
         let mut token = None;
         let ended = match self.refusal {
@@ -173,7 +174,7 @@ impl Client {
         &self,
         lease: &Lease,
         now: Timestamp,
-        shown: &mut Vec<(String, String)>,
+        shown: &mut Headers,
         token: &mut Option<Token>,
         seen: &mut Seen,
     ) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 //! ```text
 //! queue ─ Lease ─▶ [http] ─ Exchange ─▶ queue, ledger
 //!                    ├ body      the events' bodies as of this attempt, whole or streamed
+//!                    ├ gate      no socket is written to while another walhook may have the slot
 //!                    ├ headers   fixed ones, auth, ids, sign; a token (oauth)
 //!                    ├ site      where the URL leads, also through a proxy (tunnel)
 //!                    ├ connections   made when needed (dial), kept, driven by the attempts;
@@ -22,6 +23,7 @@ mod classify;
 mod connections;
 mod dial;
 pub mod error;
+pub mod gate;
 pub mod guard;
 mod headers;
 pub mod http;
@@ -30,6 +32,6 @@ mod multiplexed;
 pub mod network;
 mod oauth;
 mod reply;
-mod sign;
+pub mod sign;
 mod site;
 mod tunnel;

@@ -20,6 +20,7 @@ use rustls::sign::SingleCertAndKey;
 use crate::config::link::Link;
 use crate::config::settings::AddressPolicy;
 use crate::delivery::error::DeliveryError;
+use crate::delivery::gate::MaySend;
 use crate::delivery::guard;
 
 /// HTTP/2 over TLS, by its name in ALPN (RFC 9113, 3.2).
@@ -40,17 +41,33 @@ pub struct Network {
     resolver: Arc<dyn Resolve>,
     /// Filled when the first https endpoint asks: plain http needs no roots.
     roots: Arc<OnceLock<Arc<RootCertStore>>>,
+    may_send: MaySend,
 }
 
 impl Network {
     /// The machine's own resolver and the certificate authorities that it trusts.
     pub fn system() -> Self {
-        Self { resolver: Arc::new(SystemResolver), roots: Arc::default() }
+        Self {
+            resolver: Arc::new(SystemResolver),
+            roots: Arc::default(),
+            may_send: Arc::new(|| true),
+        }
     }
 
     /// Another resolver and other authorities.
     pub fn new(resolver: Arc<dyn Resolve>, roots: RootCertStore) -> Self {
-        Self { resolver, roots: Arc::new(OnceLock::from(Arc::new(roots))) }
+        let roots = Arc::new(OnceLock::from(Arc::new(roots)));
+        Self { resolver, roots, may_send: Arc::new(|| true) }
+    }
+
+    /// The same, writing to no socket while `may_send` says no.
+    #[must_use]
+    pub fn gated(self, may_send: MaySend) -> Self {
+        Self { may_send, ..self }
+    }
+
+    pub(crate) fn may_send(&self) -> MaySend {
+        Arc::clone(&self.may_send)
     }
 
     /// The resolver as an endpoint of this policy may use it.

@@ -23,6 +23,7 @@ use crate::delivery::judge::retry_after;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
+use crate::flow::verdict::Headers;
 
 /// The longest body that is read to its end. Reading on costs less than a new connection up to
 /// about this size; beyond, it is somebody's download page.
@@ -35,7 +36,7 @@ const HEADERS_MAX_BYTES: usize = 16 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) status: Option<StatusCode>,
-    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) headers: Headers,
     /// The first bytes, up to the endpoint's limit.
     pub(crate) body: Vec<u8>,
     retry_after: Option<Duration>,

@@ -26,7 +26,7 @@ const SIGNATURE_BYTES: usize = 47;
 
 /// An endpoint's keys, made ready once.
 #[derive(Debug)]
-pub(crate) struct Signer {
+pub struct Signer {
     /// One, but for Standard Webhooks while a secret rotates.
     keys: Vec<hmac::Key>,
     /// Those of `v1a`.
@@ -36,7 +36,7 @@ pub(crate) struct Signer {
 }
 
 /// The signatures of one request, to which the body is still being added.
-pub(crate) struct Signature<'a> {
+pub struct Signature<'a> {
     contexts: Vec<hmac::Context>,
     pairs: &'a [Ed25519KeyPair],
     /// All of the content, where there are pairs.
@@ -47,7 +47,8 @@ pub(crate) struct Signature<'a> {
 }
 
 impl Signer {
-    pub(crate) fn new(signing: &Signing) -> Self {
+    /// Makes the keys ready.
+    pub fn new(signing: &Signing) -> Self {
         let ready = |key: &Vec<u8>| hmac::Key::new(hmac::HMAC_SHA256, key);
         let mut signer = Self { keys: Vec::new(), pairs: Vec::new(), scheme: None };
         match signing {
@@ -71,7 +72,7 @@ impl Signer {
     }
 
     /// Begins to sign the request with this id and time; the body follows by [`Signature::add`].
-    pub(crate) fn begin<'a>(&'a self, id: &'a str, timestamp: &'a str) -> Signature<'a> {
+    pub fn begin<'a>(&'a self, id: &'a str, timestamp: &'a str) -> Signature<'a> {
         let contexts = self.keys.iter().map(hmac::Context::with_key).collect();
         let (scheme, pairs) = (self.scheme.as_ref(), self.pairs.as_slice());
         let mut signature = Signature { contexts, pairs, whole: Vec::new(), scheme, id, timestamp };
@@ -88,7 +89,8 @@ impl Signer {
 }
 
 impl Signature<'_> {
-    pub(crate) fn add(&mut self, piece: &[u8]) {
+    /// Signs a piece of the body.
+    pub fn add(&mut self, piece: &[u8]) {
         for context in &mut self.contexts {
             context.update(piece);
         }
@@ -98,7 +100,7 @@ impl Signature<'_> {
     }
 
     /// The headers that carry the signature, whose value is marked as sensitive.
-    pub(crate) fn finish(mut self) -> Vec<(HeaderName, HeaderValue)> {
+    pub fn finish(mut self) -> Vec<(HeaderName, HeaderValue)> {
         let Some(scheme) = self.scheme else {
             return vec![(WEBHOOK_SIGNATURE, sensitive(self.standard()))];
         };

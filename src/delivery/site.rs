@@ -97,6 +97,7 @@ impl Site {
         let target: Uri = target.parse().map_err(|_| unusable())?;
         let shared = link.http2.then(|| Shared::new(path.clone(), absolute.clone(), host));
         let dialer = Dialer::new(target, names, tunnel, tls, link.http2, timeout);
+        let dialer = dialer.gated(network.may_send());
         let judged = guard::check_host(url, policy)
             .and_then(|()| proxy.map_or(Ok(()), |p| guard::check_host(p, AddressPolicy::Operator)));
         Ok(Self {

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use chrono::Datelike;
+use chrono::Timelike;
+
 /// Seconds from the Unix epoch to PostgreSQL's (2000-01-01 00:00:00 UTC).
 const POSTGRES_EPOCH_SECONDS: i64 = 946_684_800;
 
@@ -50,10 +53,29 @@ impl Timestamp {
 
     /// `2025-10-17T10:30:00.000Z`: ISO 8601 UTC with milliseconds, rounded down.
     pub fn iso_millis(self) -> String {
-        match chrono::DateTime::from_timestamp_micros(self.0) {
-            Some(time) => time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
-            None => String::from("infinity"), // beyond year 262143: no wall clock says that
-        }
+        let Some(time) = chrono::DateTime::from_timestamp_micros(self.0) else {
+            return String::from("infinity"); // beyond year 262143: no wall clock says that
+        };
+        let Some(year) = u32::try_from(time.year()).ok().filter(|year| *year <= 9999) else {
+            return time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
+        };
+        // It stands in most bodies: reading a format takes ten times as long.
+        let mut text = String::with_capacity(24);
+        let mut put = |number: u32, mut place: u32, after: char| {
+            while place > 0 {
+                text.extend(char::from_digit(number / place % 10, 10));
+                place /= 10;
+            }
+            text.push(after);
+        };
+        put(year, 1000, '-');
+        put(time.month(), 10, '-');
+        put(time.day(), 10, 'T');
+        put(time.hour(), 10, ':');
+        put(time.minute(), 10, ':');
+        put(time.second(), 10, '.');
+        put(time.timestamp_subsec_millis(), 100, 'Z');
+        text
     }
 }
 
@@ -67,6 +89,9 @@ mod tests {
             (0, "1970-01-01T00:00:00.000Z"),
             (1_760_697_000_123_999, "2025-10-17T10:30:00.123Z"),
             (-1, "1969-12-31T23:59:59.999Z"),
+            (253_402_300_799_999_999, "9999-12-31T23:59:59.999Z"),
+            (253_402_300_800_000_000, "+10000-01-01T00:00:00.000Z"),
+            (i64::MAX, "infinity"),
         ];
         for (micros, expected) in cases {
             assert_eq!(Timestamp::from_micros(micros).iso_millis(), expected);

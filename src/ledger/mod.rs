@@ -75,6 +75,11 @@ const FLUSH_AFTER: Duration = Duration::from_millis(50);
 /// under way. Each holds its event and what was answered: some 4 KiB.
 const FLUSH_ROWS: usize = 1024;
 
+/// While only others write to the database, its WAL is confirmed in steps of this size, and not more
+/// often than that: a step has to be written to the state, which is WAL again, of far fewer bytes.
+const IDLE_FLUSH_BYTES: u64 = 64 * 1024;
+const IDLE_FLUSH_AFTER: Duration = Duration::from_secs(1);
+
 /// How often partitions of the push log are made ahead and dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 
@@ -84,6 +89,8 @@ pub struct Terms {
     pub stats: Arc<Stats>,
     pub clock: DatabaseClock,
     pub confirmed: watch::Sender<Lsn>,
+    /// What the state says was confirmed.
+    pub stored: Lsn,
     pub writer: Writer,
     /// By rule index.
     pub event_types: Vec<Arc<str>>,
@@ -119,6 +126,9 @@ pub struct Ledger {
     stats: Arc<Stats>,
     clock: DatabaseClock,
     confirmed: watch::Sender<Lsn>,
+    /// Nothing beyond is confirmed before it is written down: a slot that stands further was made
+    /// by somebody else.
+    stored: Lsn,
     settled: watch::Sender<Option<Position>>,
     replayed: Replayed,
     flush_seconds: Histogram,
@@ -172,6 +182,7 @@ impl Ledger {
             stats: terms.stats,
             clock: terms.clock,
             confirmed: terms.confirmed,
+            stored: terms.stored,
             settled: terms.settled,
             replayed: terms.replayed,
             flush_seconds: metrics.ledger_flush(),
@@ -216,7 +227,8 @@ impl Ledger {
                     self.flushing = None;
                     self.writer = Some(writer);
                     failpoint::reached("flushed");
-                    self.publish(flushed?);
+                    self.stored = self.stored.max(flushed?);
+                    self.publish(self.stored);
                     self.wake_write_backs();
                 }
                 count = reports.recv_many(&mut arrived, REPORTS_MAX), if lanes_live && room => {
@@ -249,8 +261,11 @@ impl Ledger {
             self.retire();
         }
         if self.pending.is_empty() && self.flushing.is_none() {
-            // Nothing has to be written for it: keepalives, and what concerned no rule.
-            self.publish(self.watermark.confirmable());
+            // Keepalives, and what concerned no rule.
+            if self.has_moved_far() && self.due.is_none() {
+                self.due = Some(Instant::now() + IDLE_FLUSH_AFTER);
+            }
+            self.publish(self.watermark.confirmable().min(self.stored));
         } else if !self.pending.is_empty() && self.due.is_none() {
             self.due = Some(Instant::now() + FLUSH_AFTER);
         }
@@ -258,6 +273,11 @@ impl Ledger {
         if self.settled.receiver_count() > 0 {
             self.settled.send_replace(self.watermark.settled());
         }
+    }
+
+    /// Whether the WAL of others has to be confirmed.
+    fn has_moved_far(&self) -> bool {
+        self.watermark.confirmable().bytes_since(self.stored) >= IDLE_FLUSH_BYTES
     }
 
     fn next_deadline(&self) -> Instant {
@@ -269,7 +289,8 @@ impl Ledger {
         let now = Instant::now();
         let due = self.due.is_some_and(|due| due <= now) || self.pending.len() >= FLUSH_ROWS;
         let keep_house = self.housekeeping <= now && !ending;
-        let flush_now = !self.pending.is_empty() && (due || ending || keep_house);
+        let has_work = !self.pending.is_empty() || self.has_moved_far();
+        let flush_now = has_work && (due || ending || keep_house);
         if !flush_now && !keep_house {
             return;
         }

@@ -34,6 +34,7 @@ use crate::queue::samples::event;
 use crate::queue::samples::number;
 use crate::queue::samples::retry;
 use crate::queue::samples::settings;
+use crate::queue::sender::Change;
 use crate::queue::sender::FULL_PATIENCE;
 use crate::queue::sender::Replay;
 use crate::queue::settings::Parking;
@@ -260,6 +261,16 @@ async fn a_sender_waits_a_moment_for_room_and_then_lets_the_rest_overflow() {
     assert!(start.elapsed() < 2 * FULL_PATIENCE, "what is newer does not wait");
     running.until_settled(50).await;
     running.check_seen(50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_does_not_wait_for_room_that_a_disabled_endpoint_cannot_give() {
+    let running = Running::start(with_backlog(4), Database::default(), Duration::ZERO);
+    running.sender.control().change(Change::Pause).await.unwrap();
+    tokio::time::sleep(FLUSH).await;
+    let start = Instant::now();
+    running.sender.send((0..8).map(|n| event(n, n)).collect()).await.unwrap();
+    assert!(start.elapsed() < FULL_PATIENCE, "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

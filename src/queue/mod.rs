@@ -11,8 +11,8 @@
 //! the event's settlement has been handed to the ledger. So memory is bounded by the capacity.
 //!
 //! Pressure travels back to whoever sends, but not for long where there is a backlog: after
-//! `FULL_PATIENCE`, and at once while the endpoint is out of order, events overflow into it. They
-//! have places of their own, so that a slow ledger still makes the sender wait.
+//! `FULL_PATIENCE`, and at once while the endpoint is out of order or disabled, events overflow into
+//! it. They have places of their own, so that a slow ledger still makes the sender wait.
 
 pub mod error;
 pub mod gauges;

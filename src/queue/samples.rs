@@ -26,6 +26,7 @@ use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
+use crate::flow::verdict::Headers;
 use crate::flow::verdict::Verdict;
 use crate::queue::settings::LaneSettings;
 
@@ -114,8 +115,8 @@ fn exchange(verdict: Verdict, status: Option<u16>) -> Exchange {
         failure,
         status,
         took: Duration::from_millis(7),
-        request_headers: Vec::new(),
-        response_headers: Vec::new(),
+        request_headers: Headers::default(),
+        response_headers: Headers::default(),
         response_body: Bytes::new(),
     }
 }

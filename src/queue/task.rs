@@ -311,10 +311,10 @@ impl LaneTask {
         let (endpoint, counts) = (&self.name, self.lane.counts());
         self.gauges.set_counts(counts, self.lane.reserved(), self.freed.outside);
         let breaker = self.lane.breaker(Instant::now().into_std());
-        self.room.show_way(match breaker {
-            _ if !self.lane.is_taking() => Way::Aside,
-            BreakerState::Closed => Way::In,
-            BreakerState::HalfOpen | BreakerState::Open => Way::InOrAside,
+        self.room.show_way(match (self.lane.is_taking(), self.lane.is_held_off()) {
+            (false, _) => Way::Aside,
+            (true, false) => Way::In,
+            (true, true) => Way::InOrAside,
         });
         if self.gauges.set_breaker(breaker) {
             let backlog = counts.parked + counts.outside;

@@ -8,6 +8,7 @@ use crate::source::refusal::Refusal;
 use crate::store::error::ServerError;
 use crate::store::error::StoreError;
 use crate::store::error::is_transient_state;
+use crate::store::state_error::StateError;
 
 /// What `walhook` exits with when PostgreSQL refuses or is not set up.
 pub const EXIT_NOT_SET_UP: u8 = 3;
@@ -22,6 +23,9 @@ pub enum SourceError {
     /// Unknown host, wrong password, TLS and the like.
     #[error(transparent)]
     Connect(#[from] StoreError),
+    /// The state, which says whether the slot is still ours.
+    #[error(transparent)]
+    State(Box<StateError>),
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// Everything that stands in the way, found in one go.
@@ -44,6 +48,7 @@ impl SourceError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect(cause) => cause.is_transient(),
+            Self::State(cause) => cause.is_transient(),
             Self::Refused(refusal) => refusal.is_transient(),
             Self::NotSetUp(refusals) => refusals.iter().all(Refusal::is_transient),
             Self::Disconnected(_) => true,
@@ -56,6 +61,7 @@ impl SourceError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Connect(cause) => cause.exit_code(),
+            Self::State(cause) => cause.exit_code(),
             Self::Refused(refusal) => refusal.exit_code(),
             // A gap is graver than a missing privilege.
             Self::NotSetUp(refusals) => {
@@ -74,11 +80,18 @@ impl SourceError {
                 Some(&cause.sqlstate)
             }
             Self::Connect(_)
+            | Self::State(_)
             | Self::Refused(_)
             | Self::NotSetUp(_)
             | Self::Disconnected(_)
             | Self::Protocol { .. } => None,
         }
+    }
+}
+
+impl From<StateError> for SourceError {
+    fn from(error: StateError) -> Self {
+        Self::State(Box::new(error))
     }
 }
 

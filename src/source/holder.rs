@@ -19,6 +19,22 @@ pub struct Holder {
     pub since: Option<String>,
 }
 
+/// The server process that streams from `slot`; `None` if none does.
+///
+/// # Errors
+/// The server cannot be asked.
+pub async fn server_pid(client: &Client, slot: &str) -> Result<Option<i32>, StoreError> {
+    let question = format!(
+        "SELECT active_pid FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+        quote::literal(slot)
+    );
+    let answer = client.simple_query(&question).await?;
+    Ok(answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+        _ => None,
+    }))
+}
+
 /// Who holds `slot`; `None` if nobody does, or if there is no such slot.
 ///
 /// # Errors

@@ -11,6 +11,8 @@
 pub mod assemble;
 pub mod catalog;
 pub mod error;
+pub mod gap;
+pub mod hold;
 pub mod holder;
 pub mod pgoutput;
 pub mod reader;

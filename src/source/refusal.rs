@@ -8,8 +8,8 @@ use crate::flow::lsn::Lsn;
 use crate::flow::relation::TableName;
 use crate::source::error::EXIT_NOT_SET_UP;
 use crate::source::error::EXIT_SLOT_LOST;
+use crate::source::gap::Gap;
 use crate::source::wire::quote::identifier;
-use crate::source::wire::quote::literal;
 
 /// One thing about the server, the slot or the tables that does not allow the work.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -127,6 +127,8 @@ pub enum Refusal {
     SlotMissing {
         slot: String,
     },
+    /// The state and the server do not meet.
+    Gap(Gap),
     /// The server at this address is not the one that we were connected to.
     OtherSystem {
         expected: u64,
@@ -164,6 +166,7 @@ impl Refusal {
             | Self::SlotElsewhere { .. }
             | Self::SlotLost { .. }
             | Self::SlotMissing { .. }
+            | Self::Gap(_)
             | Self::OtherSystem { .. } => false,
         }
     }
@@ -174,6 +177,7 @@ impl Refusal {
             Self::SlotLost { .. }
             | Self::SlotMissing { .. }
             | Self::PublicationGone { .. }
+            | Self::Gap(_)
             | Self::OtherSystem { .. } => EXIT_SLOT_LOST,
             Self::ServerTooOld { .. }
             | Self::Standby { .. }
@@ -273,6 +277,7 @@ impl Refusal {
                 format!("slot {slot} is lost ({reason}) and so are the changes after {confirmed}")
             }
             Self::SlotMissing { slot } => format!("slot {slot} does not exist"),
+            Self::Gap(gap) => gap.what(),
             Self::OtherSystem { expected, found } => format!(
                 "the server is another database system ({found}) than the one before ({expected})"
             ),
@@ -348,10 +353,9 @@ impl Refusal {
             Self::NoState { sql, .. } => {
                 format!("run `{sql}` as an administrator, in the database of [state] url")
             }
-            Self::PublicationGone { slot, .. } => format!(
-                "run `SELECT pg_drop_replication_slot({});` and start again: what the slot had not \
-                 delivered yet is lost",
-                literal(slot)
+            Self::PublicationGone { .. } => String::from(
+                "`walhook run --accept-gap` makes the slot again; what it had not delivered yet is \
+                 lost, and has to be sent from the tables",
             ),
             Self::WrongPlugin { .. } | Self::SlotElsewhere { .. } => {
                 "choose another slot name in [postgres] slot".to_owned()
@@ -368,16 +372,16 @@ impl Refusal {
                  WHERE backend_xid IS NOT NULL OR backend_xmin IS NOT NULL ORDER BY xact_start;`"
                     .to_owned()
             }
-            Self::SlotLost { slot, .. } => format!(
-                "run `SELECT pg_drop_replication_slot({});`, start again, and send what is \
-                 missing from the tables; a larger max_slot_wal_keep_size prevents it",
-                literal(slot)
+            Self::SlotLost { .. } => String::from(
+                "`walhook run --accept-gap` makes the slot again; what is missing has to be sent \
+                 from the tables; a larger max_slot_wal_keep_size prevents it",
             ),
             Self::SlotMissing { .. } => {
                 "start walhook, which makes it; what changed since it vanished is lost".to_owned()
             }
+            Self::Gap(gap) => gap.fix(),
             Self::OtherSystem { .. } => {
-                "correct [postgres] url, or start walhook anew to follow the new one from now on"
+                "correct [postgres] url, or follow the new one with `walhook run --accept-gap`"
                     .to_owned()
             }
         }

@@ -22,19 +22,23 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::clock::since_boot;
 use crate::config::settings::Postgres;
+use crate::config::settings::Server;
 use crate::failpoint;
 use crate::flow::budget::Budget;
 use crate::flow::change::Captured;
 use crate::flow::lsn::Lsn;
 use crate::source::assemble::Assembler;
 use crate::source::error::SourceError;
+use crate::source::gap;
+use crate::source::hold::Hold;
 use crate::source::pgoutput;
 use crate::source::pgoutput::PgOutput;
 use crate::source::pgoutput::RelationMessage;
 use crate::source::reader::DecodeError;
 use crate::source::refusal::Refusal;
-use crate::source::status::Server;
+use crate::source::status;
 use crate::source::status::StatusHandle;
 use crate::source::types;
 use crate::source::types::Answers;
@@ -48,6 +52,9 @@ use crate::source::wire::frame::FrameReader;
 use crate::source::wire::heard::Heard;
 use crate::store;
 use crate::store::Session;
+use crate::store::progress;
+use crate::store::progress::Progress;
+use crate::store::state_error::StateError;
 use crate::store::transport::Transport;
 
 /// First and longest wait before a lost connection is tried again.
@@ -89,15 +96,28 @@ pub struct Terms {
     pub writable: watch::Receiver<bool>,
     /// Ends the connection; a new one is made as after any other loss.
     pub let_go: LetGo,
+    /// Told whether the slot is ours.
+    pub hold: Hold,
     /// Where the feedback runs. Not on the runtime of whoever takes the changes: to render a large
     /// row may take longer than the server waits for a sign of life.
     pub feedback_on: Handle,
+}
+
+/// The right to the slot beyond one connection.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Where the state is.
+    pub state: Server,
+    /// Of [`crate::store::progress::Holding`]: another walhook that has taken the slot has raised it.
+    pub epoch: i64,
 }
 
 /// See the module's header.
 pub struct Source {
     terms: Terms,
     identity: SystemIdentity,
+    /// Without one nobody else is looked for.
+    claim: Option<Claim>,
     stream: Option<Stream>,
     backoff: Backoff,
     /// For questions about types; opened when there is one.
@@ -106,6 +126,9 @@ pub struct Source {
 
 /// One connection.
 struct Stream {
+    server_pid: i32,
+    /// When the slot was asked for, since boot.
+    asked: Duration,
     frames: FrameReader<ReadHalf<Transport>>,
     /// Read and not yet taken.
     pending: VecDeque<Frame>,
@@ -125,13 +148,20 @@ impl Source {
     /// know. Only for what the process before it may hold there is a wait of 3 s.
     pub async fn open(terms: Terms) -> Result<Self, SourceError> {
         let (stream, identity) = connect_when_free(&terms).await?;
+        stream.grant(&terms.hold);
         Ok(Self {
             terms,
             identity,
+            claim: None,
             stream: Some(stream),
             backoff: Backoff::new(RECONNECT_FIRST, RECONNECT_CAP),
             catalog: None,
         })
+    }
+
+    /// From here on, a connection that is made anew has to find the slot still ours.
+    pub fn claim(&mut self, claim: Claim) {
+        self.claim = Some(claim);
     }
 
     /// Who the server was when we first connected; it is the same one still.
@@ -151,6 +181,7 @@ impl Source {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
+            self.terms.hold.lost();
             self.stream = None;
             self.catalog = None;
             if !error.is_transient() {
@@ -173,15 +204,9 @@ impl Source {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             none => {
-                writable_again(&mut self.terms.writable).await;
-                let (stream, identity) = connect(&self.terms).await?;
-                if identity.system != self.identity.system {
-                    return Err(Refusal::OtherSystem {
-                        expected: self.identity.system,
-                        found: identity.system,
-                    }
-                    .into());
-                }
+                let stream =
+                    reconnect(&mut self.terms, &self.identity, self.claim.as_ref()).await?;
+                stream.grant(&self.terms.hold);
                 tracing::info!(slot = self.terms.settings.slot, "replication resumed");
                 none.insert(stream)
             }
@@ -256,6 +281,7 @@ async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError>
         let slot = NewSlot { name: &settings.slot, temporary: true, failover: false };
         connection.create_slot(slot).await?;
     }
+    let (pid, asked) = (connection.pid(), since_boot());
     let publications = [settings.publication.as_str()];
     // 0/0: the server knows where the slot stands. A higher position would lose what lies between.
     let streaming = connection
@@ -270,7 +296,7 @@ async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError>
         stop_feedback.clone(),
     );
     running.spawn_on(feedback, &terms.feedback_on);
-    terms.status.streaming(Server {
+    terms.status.streaming(status::Server {
         version: format!("{}.{}", version / 10_000, version % 10_000),
         system: identity.system.to_string(),
         timeline: identity.timeline,
@@ -278,6 +304,8 @@ async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError>
         publication: settings.publication.clone(),
     });
     let stream = Stream {
+        server_pid: pid,
+        asked,
         frames: streaming.frames,
         pending: VecDeque::new(),
         read: Vec::new(),
@@ -287,6 +315,50 @@ async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError>
         stop_feedback,
     };
     Ok((stream, identity))
+}
+
+/// Connects to a slot that was ours a moment ago.
+async fn reconnect(
+    terms: &mut Terms,
+    known: &SystemIdentity,
+    claim: Option<&Claim>,
+) -> Result<Stream, SourceError> {
+    writable_again(&mut terms.writable).await;
+    let connected = connect(terms).await;
+    // Whether or not we got the slot: somebody else may have had it meanwhile, or has it now.
+    let progress = match claim {
+        Some(claim) if !matches!(connected, Err(SourceError::Connect(_))) => {
+            Some(still_ours(terms, claim).await?)
+        }
+        _ => None,
+    };
+    let (stream, identity) = connected?;
+    if identity.system != known.system {
+        return Err(Refusal::OtherSystem { expected: known.system, found: identity.system }.into());
+    }
+    if let Some(progress) = progress {
+        let session = store::connect(&terms.settings.server).await?;
+        let found =
+            gap::survey(&session.client, &terms.settings, &identity, true, &progress).await?;
+        if !found.is_empty() {
+            return Err(SourceError::NotSetUp(found));
+        }
+    }
+    Ok(stream)
+}
+
+/// Makes sure that no other walhook has taken the slot.
+async fn still_ours(terms: &Terms, claim: &Claim) -> Result<Progress, SourceError> {
+    let session = store::connect(&claim.state).await?;
+    let slot = &terms.settings.slot;
+    let progress = progress::load(&session.client, slot).await?;
+    match progress {
+        Some(progress) if progress.epoch == claim.epoch => Ok(progress),
+        other => {
+            let holder = other.map_or_else(String::new, |progress| progress.holder);
+            Err(StateError::Fenced { slot: slot.clone(), holder }.into())
+        }
+    }
 }
 
 /// Waits until outcomes can be written down again.
@@ -324,6 +396,10 @@ async fn answers(
 }
 
 impl Stream {
+    fn grant(&self, hold: &Hold) {
+        hold.granted(self.server_pid, self.asked);
+    }
+
     fn take(
         &mut self,
         frame: Frame,

@@ -21,6 +21,7 @@ pub mod books;
 pub mod dead_letters;
 pub mod desk;
 pub mod dial;
+pub mod endpoints;
 pub mod error;
 pub mod flush;
 pub mod migrate;
@@ -31,6 +32,7 @@ pub mod replays;
 pub mod resend;
 pub mod row_change;
 pub mod runs;
+pub mod seal;
 pub mod seen_values;
 mod sql;
 pub mod state_error;
@@ -60,7 +62,14 @@ pub const APPLICATION_NAME: &str = "walhook";
 pub struct Session {
     pub client: Client,
     /// The task that moves the bytes; dropped, and so aborted, together with the client.
-    _connection: JoinSet<()>,
+    connection: JoinSet<()>,
+}
+
+impl Session {
+    /// Waits until the connection has ended, from whichever side.
+    pub async fn ended(&mut self) {
+        self.connection.join_next().await;
+    }
 }
 
 /// Opens a plain SQL session in time zone UTC.
@@ -106,5 +115,5 @@ async fn log_in(
         );
         dial::check_attrs(attrs, read_only, &at)?;
     }
-    Ok(Session { client, _connection: running })
+    Ok(Session { client, connection: running })
 }

@@ -190,8 +190,8 @@ pub async fn set_lineage(
     Ok(())
 }
 
-/// Accepts a gap: forgets what was settled, so that the positions of another stream count from
-/// here. Backlog, dead letters and books stay.
+/// At the first start, or to accept a gap: forgets what was settled, so that the positions of
+/// another stream count from `confirmed` on. Backlog, dead letters and books stay.
 ///
 /// # Errors
 /// [`StateError::Fenced`], or that a statement failed.
@@ -199,11 +199,17 @@ pub async fn begin_anew(
     client: &mut Client,
     holding: &Holding,
     lineage: &Lineage,
+    confirmed: Option<Lsn>,
 ) -> Result<(), StateError> {
     let tx = begin(client).await?;
     guard(&tx, holding).await?;
     let forgotten = ", settled_lsn = NULL, settled_ordinal = NULL, confirmed_lsn = NULL";
     write_lineage(&tx, holding, lineage, forgotten).await?;
+    let mut params = Params::default();
+    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::PG_LSN, confirmed);
+    let begin = "UPDATE walhook.progress SET confirmed_lsn = $2 WHERE slot = $1";
+    tx.execute_typed(begin, &params.list()).await?;
     let mut params = Params::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     tx.execute_typed("DELETE FROM walhook.settled_ahead WHERE slot = $1", &params.list()).await?;

@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::Map;
+use serde::Serializer;
 use serde_json::Value;
 use tokio_postgres::Client;
 use tokio_postgres::Row;
@@ -24,9 +24,11 @@ use crate::flow::event::EventId;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
+use crate::flow::verdict::Headers;
 use crate::store::partitions::Day;
 use crate::store::progress::Holding;
 use crate::store::replays;
+use crate::store::sql::JsonText;
 use crate::store::sql::Params;
 use crate::store::sql::clean;
 use crate::store::sql::int;
@@ -179,8 +181,16 @@ pub(crate) async fn copy(
     }
     let sink = tx.copy_in::<_, Bytes>(COPY).await?;
     let mut writer = pin!(BinaryCopyInWriter::new(sink, &COPY_TYPES));
+    let mut last: Option<(&Arc<Exchange>, HeaderObjects)> = None;
     for attempt in attempts {
-        write(writer.as_mut(), holding, attempt).await?;
+        // The rows of a batch come together, and have one exchange.
+        let known = last.take().filter(|(exchange, _)| Arc::ptr_eq(exchange, &attempt.exchange));
+        let headers = match known {
+            Some((_, headers)) => headers,
+            None => HeaderObjects::of(&attempt.exchange, holding.unicode)?,
+        };
+        write(writer.as_mut(), holding, attempt, &headers).await?;
+        last = Some((&attempt.exchange, headers));
     }
     writer.finish().await?;
     Ok(())
@@ -190,6 +200,7 @@ async fn write(
     writer: Pin<&mut BinaryCopyInWriter>,
     holding: &Holding,
     attempt: &Attempt,
+    headers: &HeaderObjects,
 ) -> Result<(), StateError> {
     let unicode = holding.unicode;
     let Attempt { event, exchange, .. } = attempt;
@@ -215,9 +226,9 @@ async fn write(
         &exchange.status.map(i32::from),
         &failure.map(|failure| failure.class.as_str()),
         &failure.map(|failure| clean(&failure.detail, unicode)),
-        &headers(&exchange.request_headers, unicode),
+        &headers.request,
         &attempt.request_body.as_ref().map(text),
-        &headers(&exchange.response_headers, unicode),
+        &headers.response,
         &attempt.response_body.as_ref().map(text),
         &(exchange.took.as_secs_f64() * 1000.0),
         &attempt.replay,
@@ -237,22 +248,44 @@ fn shown(bytes: &Bytes, unicode: bool) -> String {
     clean(&text, unicode).into_owned()
 }
 
-/// `None` if there are none: nothing was sent, or nothing came back.
-fn headers(headers: &[(String, String)], unicode: bool) -> Option<Value> {
-    let mut object = Map::new();
-    for (name, value) in headers {
-        let value = clean(value, unicode);
-        match object.get_mut(&*clean(name, unicode)) {
-            Some(Value::String(before)) => {
+/// The headers of one exchange as JSON, `None` where there are none: nothing was sent, or nothing
+/// came back.
+struct HeaderObjects {
+    request: Option<JsonText>,
+    response: Option<JsonText>,
+}
+
+impl HeaderObjects {
+    fn of(exchange: &Exchange, unicode: bool) -> Result<Self, StateError> {
+        Ok(Self {
+            request: object(&exchange.request_headers, unicode)?,
+            response: object(&exchange.response_headers, unicode)?,
+        })
+    }
+}
+
+/// A header that came several times has its values joined by commas.
+fn object(headers: &Headers, unicode: bool) -> Result<Option<JsonText>, StateError> {
+    let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+    for (name, value) in headers.iter() {
+        let (name, value) = (clean(name, unicode), clean(value, unicode));
+        match pairs.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, before)) => {
+                let before = before.to_mut();
                 before.push_str(", ");
                 before.push_str(&value);
             }
-            _ => {
-                object.insert(clean(name, unicode).into_owned(), value.into());
-            }
+            None => pairs.push((name, value)),
         }
     }
-    (!object.is_empty()).then_some(Value::Object(object))
+    if pairs.is_empty() {
+        return Ok(None);
+    }
+    let mut text = Vec::new();
+    let mut json = serde_json::Serializer::new(&mut text);
+    let written = json.collect_map(pairs.iter().map(|(name, value)| (name, value)));
+    written.map_err(|cause| StateError::unreadable("a header", cause))?;
+    Ok(Some(JsonText(text)))
 }
 
 /// Attempts, the newest first, at most `limit`; `below` is the last entry of the page before.

@@ -47,6 +47,21 @@ impl<'a> FromSql<'a> for Lsn {
     accepts!(PG_LSN);
 }
 
+/// JSON that is written already.
+#[derive(Debug)]
+pub(crate) struct JsonText(pub(crate) Vec<u8>);
+
+impl ToSql for JsonText {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Cause> {
+        out.put_u8(1); // the version of jsonb's binary form
+        out.put_slice(&self.0);
+        Ok(IsNull::No)
+    }
+
+    accepts!(JSONB);
+    to_sql_checked!();
+}
+
 /// A time before PostgreSQL's calendar becomes -infinity.
 impl ToSql for Timestamp {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Cause> {

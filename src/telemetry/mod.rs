@@ -3,6 +3,7 @@
 //! Neither ever holds row data, secrets or URLs of endpoints: fields and labels are names from the
 //! configuration, positions, counts and times.
 
+mod fields;
 pub mod metrics;
 
 use std::io;
@@ -13,6 +14,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::telemetry::fields::Fields;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,7 +70,10 @@ where
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
-        Format::Text => Box::new(registry.with(layer.compact().with_ansi(coloured))),
+        Format::Text => {
+            let layer = layer.fmt_fields(Fields).compact().with_ansi(coloured);
+            Box::new(registry.with(layer))
+        }
         // Fields stand beside `level` and `message`, where log collectors look for them.
         Format::Json => {
             let layer = layer.json().flatten_event(true).with_span_list(false);
@@ -125,6 +131,23 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains('\u{1b}'), "no colours where there is no terminal");
+    }
+
+    #[test]
+    fn values_are_quoted_and_control_characters_escaped() {
+        let lines = Lines::default();
+        let filter = parse_filter("info").unwrap();
+        let subscriber = subscriber(Format::Text, filter, false, lines.clone());
+        let (wild, shown) = ("a\u{1b}[31m", format_args!("not {}", "quoted"));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(plain = "x y", count = 7, wild, quote = "\"", %shown, "said {wild}");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let expected = concat!(
+            "said a\\u{1b}[31m plain=\"x y\" count=7 wild=\"a\\u{1b}[31m\" ",
+            "quote=\"\\\"\" shown=not quoted\n"
+        );
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]

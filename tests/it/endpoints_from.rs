@@ -19,12 +19,12 @@ const TABLES: &str = "
                            auth jsonb);";
 
 fn toml(database: &Database, private: bool) -> String {
+    let allow = if private { "[endpoints]\nallow = [\"127.0.0.1\"]\n\n" } else { "" };
     let rest = format!(
         "[[event]]\ntype = \"task\"\ntable = \"public.tasks\"\non = [\"insert\", \"update\"]\n\n\
          [webhook]\nretry_interval = \"20ms\"\nretry_cap = \"50ms\"\nmax_retries = 100\n\
          breaker = {{ failures = 2, cooldown = \"50ms\", cap = \"100ms\" }}\n\n\
-         [endpoints_from]\ntable = \"public.webhooks\"\nmatch = {{ rule_id = \"rule_ids\" }}\n\
-         private = {private}\n\n\
+         {allow}[endpoints_from]\ntable = \"public.webhooks\"\nmatch = {{ rule_id = \"rule_ids\" }}\n\n\
          [endpoints_from.endpoint]\nname = \"wh-{{{{ id }}}}\"\nurl = \"{{{{ url }}}}\"\n\
          events = [\"task\"]\nenabled = \"{{{{ on_air }}}}\"\nauth = \"{{{{ auth }}}}\"\n"
     );

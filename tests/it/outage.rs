@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 use std::time::Instant;
 
+use tokio::time::MissedTickBehavior;
 use walhook::sandbox::cluster::Options;
 
 use crate::support::postgres::Database;
@@ -217,6 +218,7 @@ async fn what_the_healthy_endpoint_notices_of_a_dead_one() {
     program.wait_for_line("walhook is running", AMPLE).await;
     let (started, clock) = (Instant::now(), walhook::clock::host_now());
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / (RATE / 10));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut rows = 0;
     for round in 0..2 * ROUNDS {
         let is_dead = round % 2 == 1;

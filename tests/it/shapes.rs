@@ -2,6 +2,8 @@
 //! the configuration files as they are.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
+mod golden;
+
 use std::path::Path;
 use std::sync::Arc;
 

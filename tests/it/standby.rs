@@ -1,13 +1,20 @@
 //! A second walhook on the same slot: it waits, takes over, and a frozen first one sends nothing.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+#![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
+
+use rustix::process::Signal;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
 use crate::support::receiver::Answer;
+use crate::support::receiver::Behaviour;
 use crate::support::receiver::Receiver;
+use crate::support::receiver::Request;
 use crate::support::receiver::always;
 use crate::support::service::AMPLE;
 use crate::support::service::Service;
@@ -65,6 +72,10 @@ async fn a_second_walhook_stands_by_and_takes_over_within_a_second_of_the_firsts
     );
     assert_eq!(holder["server_pid"].to_string(), sql.text(&pid).await);
 
+    let active = &first.get("/api/v1/status").await.json()["source"]["holder"];
+    assert_eq!(active["self"], true);
+    assert_eq!((&active["server_pid"], &active["name"]), (&holder["server_pid"], &holder["name"]));
+
     sql.batch_execute("INSERT INTO orders VALUES (1, 1)").await.unwrap();
     assert_eq!(receiver.wait_for(1, AMPLE).await[0].header("x-process"), "first");
     tokio::time::sleep(Duration::from_millis(200)).await; // its flush
@@ -91,4 +102,111 @@ async fn a_standby_ends_at_once_when_it_is_asked_to() {
     second.stop().await;
     assert!(asked.elapsed() < TAKEOVER, "{:?}", asked.elapsed());
     first.stop().await;
+}
+
+/// Keys, and versions of each.
+const KEYS: i64 = 20;
+const VERSIONS: i64 = 10;
+
+async fn change_everything(sql: &Sql) {
+    let insert = format!("INSERT INTO orders SELECT n, 1 FROM generate_series(1, {KEYS}) n");
+    sql.batch_execute(&insert).await.unwrap();
+    for version in 2..=VERSIONS {
+        sql.batch_execute(&format!("UPDATE orders SET version = {version}")).await.unwrap();
+    }
+}
+
+fn made_by(requests: &[Request], process: &str) -> usize {
+    requests.iter().filter(|request| request.header("x-process") == process).count()
+}
+
+/// The first accepted arrivals of each key must be all of its versions in order.
+fn assert_all_in_order(requests: &[Request], accepted: impl Fn(&Request) -> bool) {
+    let mut seen: HashMap<i64, Vec<i64>> = HashMap::new();
+    for request in requests.iter().filter(|request| accepted(request)) {
+        let row = &request.json()["data"];
+        let versions = seen.entry(row["id"].as_i64().unwrap()).or_default();
+        let version = row["version"].as_i64().unwrap();
+        if !versions.contains(&version) {
+            versions.push(version);
+        }
+    }
+    assert_eq!(i64::try_from(seen.len()).unwrap(), KEYS);
+    for (key, versions) in seen {
+        assert!(versions.iter().copied().eq(1..=VERSIONS), "key {key}: {versions:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_walhook_is_replaced_and_sends_nothing_when_it_wakes() {
+    let (database, sql) = prepared().await;
+    // Slow answers, and refusals that are tried again: there is always something left to send.
+    let troubled: Behaviour = Arc::new(|request| match request.number % 3 {
+        0 => Answer::status(503),
+        _ => Answer::status(200).after(Duration::from_millis(100)),
+    });
+    let receiver = Receiver::start(troubled);
+    let concurrency =
+        |toml: String| toml.replace("[webhook]\n", "[webhook]\nconcurrent_pushers = 8\n");
+    let first = concurrency(named(&database, &receiver, "first"));
+    let mut first = Service::start(&first).await;
+    let mut second = Service::open(&concurrency(named(&database, &receiver, "second"))).await;
+    second.program.wait_for_line("standing by", AMPLE).await;
+    change_everything(&sql).await;
+    receiver.wait_for(30, AMPLE).await;
+    first.program.signal(Signal::STOP);
+    let frozen = Instant::now();
+    second.program.wait_for_line("walhook is running", AMPLE).await;
+    let takeover = frozen.elapsed();
+    assert!(takeover < Duration::from_secs(8), "{takeover:?}, and wal_sender_timeout is 6 s");
+    let before = receiver.requests();
+    let settled = format!(
+        "SELECT count(*) FROM walhook.balance WHERE delivered = {} AND pending = 0",
+        KEYS * VERSIONS
+    );
+    wait_for_text(&sql, &settled, "1").await;
+    let replaced = receiver.requests();
+    assert!(made_by(&replaced, "second") > 0);
+
+    first.program.signal(Signal::CONT);
+    assert_eq!(first.program.wait(AMPLE).await, Some(1));
+    let said = first.program.output().join("\n");
+    assert!(said.contains("was taken over by walhook"), "{said}");
+    let after = receiver.requests();
+    assert_eq!(made_by(&after, "first"), made_by(&before, "first"), "it has sent after its wake");
+    second.stop().await;
+    assert_all_in_order(&after, |request| request.number % 3 != 0);
+}
+
+/// Nobody stands by: whoever wakes finds the slot still its own, and goes on.
+#[tokio::test]
+async fn a_walhook_that_wakes_unreplaced_goes_on() {
+    let (database, sql) = prepared().await;
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let toml = named(&database, &receiver, "only");
+    let toml = toml.replace("[postgres]\n", "[postgres]\nwal_sender_timeout = \"1s\"\n");
+    let mut only = Service::start(&toml).await;
+    for row in 1..=2 {
+        sql.batch_execute(&format!("INSERT INTO orders VALUES ({row}, 1)")).await.unwrap();
+        receiver.wait_for(usize::try_from(row).unwrap(), AMPLE).await;
+        only.program.signal(Signal::STOP);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        only.program.signal(Signal::CONT);
+    }
+    sql.batch_execute("INSERT INTO orders VALUES (3, 1)").await.unwrap();
+    receiver.wait_for(3, AMPLE).await;
+    only.stop().await;
+}
+
+/// Waits until a query answers what is expected.
+async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
+    let deadline = Instant::now() + AMPLE;
+    loop {
+        let text = sql.text(query).await;
+        if text == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

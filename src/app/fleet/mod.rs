@@ -13,6 +13,7 @@
 //!
 //! The fleet owns the lanes' tasks: a lane that ends without having been told to is a failure.
 
+pub(crate) mod keep;
 pub(crate) mod plan;
 pub(crate) mod roster;
 
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::fleet::keep::Keep;
 use crate::app::fleet::plan::Change;
 use crate::app::fleet::plan::FleetError;
 use crate::app::fleet::plan::Plan;
@@ -39,6 +41,7 @@ use crate::app::lanes::Common;
 use crate::app::pump::Turn;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
+use crate::config::settings::Settings;
 use crate::delivery::http::Client;
 use crate::flow::backlog::Standing;
 use crate::flow::relation::TableName;
@@ -54,6 +57,7 @@ use crate::queue::sender::LaneControl;
 use crate::queue::sender::LaneSender;
 use crate::queue::sender::ReplaySender;
 use crate::queue::settings::LaneSettings;
+use crate::store::endpoints::StoredEndpoint;
 use crate::telemetry::metrics::EndpointMetrics;
 
 /// Changes of the endpoints on their way to ledger and pump: they are made one after the other.
@@ -96,13 +100,19 @@ pub(crate) struct Orders {
 
 struct Order {
     changes: Vec<Change>,
-    made: oneshot::Sender<Result<(), FleetError>>,
+    /// What is to be remembered of it.
+    save: Option<StoredEndpoint>,
+    made: oneshot::Sender<Made>,
 }
+
+/// The row as it was saved, if there was one to save.
+type Made = Result<Option<StoredEndpoint>, FleetError>;
 
 /// See the module's header.
 pub(crate) struct Fleet {
     common: Common,
     ways: Ways,
+    keep: Keep,
     rules: Vec<Rule>,
     /// `[webhook] enabled`: if not, nobody takes anything.
     is_pushing: bool,
@@ -144,11 +154,13 @@ impl Orders {
     /// Makes the changes, all or none, and returns when they hold: the next change that is read
     /// from PostgreSQL goes to the endpoints as they are then.
     ///
+    /// `save` is written down before they are made, and given back with the times of the database.
+    ///
     /// # Errors
     /// Why none of them was made.
-    pub(crate) async fn give(&self, changes: Vec<Change>) -> Result<(), FleetError> {
+    pub(crate) async fn give(&self, changes: Vec<Change>, save: Option<StoredEndpoint>) -> Made {
         let (made_in, made) = oneshot::channel();
-        let order = Order { changes, made: made_in };
+        let order = Order { changes, save, made: made_in };
         self.orders.send(order).await.map_err(|_ended| FleetError::Stopping)?;
         made.await.map_err(|_ended| FleetError::Stopping)?
     }
@@ -168,8 +180,8 @@ impl Fleet {
     pub(crate) async fn start(
         common: Common,
         ways: Ways,
-        rules: &[EventRule],
-        is_pushing: bool,
+        keep: Keep,
+        settings: &Settings,
         starts: Vec<Start>,
         standings: &HashMap<Arc<str>, Standing>,
     ) -> anyhow::Result<(Self, Orders)> {
@@ -182,8 +194,9 @@ impl Fleet {
         let mut fleet = Self {
             common,
             ways,
-            rules: rules.iter().map(rule).collect(),
-            is_pushing,
+            keep,
+            rules: settings.events.iter().map(rule).collect(),
+            is_pushing: settings.enabled,
             members: BTreeMap::new(),
             next: EndpointIndex(0),
             edition: Edition::default(),
@@ -232,9 +245,9 @@ impl Fleet {
                     ended?;
                     self.retire(index).await?;
                 }
-                Some(Order { changes, made }) = self.orders.recv() => {
+                Some(Order { changes, save, made }) = self.orders.recv() => {
                     let outcome = tokio::select! {
-                        outcome = self.make(changes) => outcome?,
+                        outcome = self.make(changes, save) => outcome?,
                         // What is half done ends with the process.
                         () = stop.cancelled() => break,
                     };
@@ -252,13 +265,24 @@ impl Fleet {
     }
 
     /// The outer error is the pipeline's: it cannot go on.
-    async fn make(&mut self, changes: Vec<Change>) -> anyhow::Result<Result<(), FleetError>> {
+    async fn make(
+        &mut self,
+        changes: Vec<Change>,
+        save: Option<StoredEndpoint>,
+    ) -> anyhow::Result<Made> {
         let plan = match self.plan(changes) {
             Ok(plan) => plan,
             Err(error) => return Ok(Err(error)),
         };
+        let saved = match save {
+            Some(row) => match self.keep.save(&row).await {
+                Ok(row) => Some(row),
+                Err(error) => return Ok(Err(FleetError::Unsaved(Box::new(error)))),
+            },
+            None => None,
+        };
         self.carry_out(plan).await?;
-        Ok(Ok(()))
+        Ok(Ok(saved))
     }
 
     async fn carry_out(&mut self, plan: Plan) -> anyhow::Result<()> {
@@ -343,6 +367,14 @@ impl Fleet {
         let last = Report { retired: Some(index), ..Report::default() };
         self.common.reports.send(last).await.context("the ledger has ended")?;
         self.common.handles.metrics.forget_endpoint(&member.endpoint.name);
+        if member.origin == Origin::Api
+            && let Err(error) = self.keep.remove(&member.endpoint.name).await
+        {
+            // The next start finds it empty, and tries again.
+            let (endpoint, error) =
+                (&member.endpoint.name, format!("{:#}", anyhow::Error::new(error)));
+            tracing::warn!(%endpoint, error, "cannot forget a removed endpoint");
+        }
         tracing::info!(endpoint = %member.endpoint.name, "endpoint is removed");
         self.show();
         Ok(())

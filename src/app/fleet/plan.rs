@@ -10,6 +10,7 @@ use crate::app::lanes;
 use crate::config::settings::Endpoint;
 use crate::delivery::http::Client;
 use crate::flow::settlement::EndpointIndex;
+use crate::store::state_error::StateError;
 
 /// One change of the endpoints.
 #[derive(Clone, Debug)]
@@ -20,12 +21,6 @@ pub(crate) enum Change {
     },
     /// Other settings under the same name.
     Replace(Box<Endpoint>),
-    /// Enables or disables it: a disabled endpoint takes no events, and keeps what waits for it.
-    #[expect(dead_code, reason = "nothing switches endpoints yet")]
-    Switch {
-        name: Arc<str>,
-        enabled: bool,
-    },
     /// What waits for it becomes dead letters.
     Remove(Arc<str>),
 }
@@ -46,6 +41,8 @@ pub(crate) enum FleetError {
     TooMany,
     #[error("{0}")]
     Unusable(String),
+    #[error("it could not be written down, and so nothing was changed: try again")]
+    Unsaved(#[source] Box<StateError>),
     #[error("walhook is shutting down: try again when it runs")]
     Stopping,
 }
@@ -62,9 +59,10 @@ pub(super) enum Step {
 }
 
 /// What a name stands for after the steps so far.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 enum Standing {
-    Present(Option<EndpointIndex>, Arc<Endpoint>),
+    /// `None` for one that this order adds.
+    Present(Option<EndpointIndex>),
     Leaving,
 }
 
@@ -74,7 +72,7 @@ impl Fleet {
         let standing = |(index, member): (&EndpointIndex, &super::Member)| {
             let standing = match member.is_leaving {
                 true => Standing::Leaving,
-                false => Standing::Present(Some(*index), Arc::clone(&member.endpoint)),
+                false => Standing::Present(Some(*index)),
             };
             (Arc::clone(&member.endpoint.name), standing)
         };
@@ -84,13 +82,9 @@ impl Fleet {
             let step = self.step(change, &names)?;
             match &step {
                 Step::Add { endpoint, .. } => {
-                    let added = Standing::Present(None, Arc::clone(endpoint));
-                    names.insert(Arc::clone(&endpoint.name), added);
+                    names.insert(Arc::clone(&endpoint.name), Standing::Present(None));
                 }
-                Step::Replace { index, endpoint, .. } => {
-                    let replaced = Standing::Present(Some(*index), Arc::clone(endpoint));
-                    names.insert(Arc::clone(&endpoint.name), replaced);
-                }
+                Step::Replace { .. } => {}
                 Step::Remove { index } => {
                     let removed = self.members.get(index).map(|member| &member.endpoint.name);
                     names.extend(removed.map(|name| (Arc::clone(name), Standing::Leaving)));
@@ -121,17 +115,11 @@ impl Fleet {
                 Ok(Step::Add { endpoint: Arc::from(endpoint), origin, client })
             }
             Change::Replace(endpoint) => {
-                let (index, _) = find(names, &endpoint.name)?;
+                let index = find(names, &endpoint.name)?;
                 let client = self.client(&endpoint)?;
                 Ok(Step::Replace { index, endpoint: Arc::from(endpoint), client })
             }
-            Change::Switch { name, enabled } => {
-                let (index, endpoint) = find(names, &name)?;
-                let endpoint = Endpoint { enabled, ..(*endpoint).clone() };
-                let client = self.client(&endpoint)?;
-                Ok(Step::Replace { index, endpoint: Arc::new(endpoint), client })
-            }
-            Change::Remove(name) => Ok(Step::Remove { index: find(names, &name)?.0 }),
+            Change::Remove(name) => Ok(Step::Remove { index: find(names, &name)? }),
         }
     }
 
@@ -142,15 +130,12 @@ impl Fleet {
 }
 
 /// An endpoint that is there, and was before this order.
-fn find(
-    names: &HashMap<Arc<str>, Standing>,
-    name: &Arc<str>,
-) -> Result<(EndpointIndex, Arc<Endpoint>), FleetError> {
+fn find(names: &HashMap<Arc<str>, Standing>, name: &Arc<str>) -> Result<EndpointIndex, FleetError> {
     match names.get(name) {
-        Some(Standing::Present(Some(index), endpoint)) => Ok((*index, Arc::clone(endpoint))),
+        Some(Standing::Present(Some(index))) => Ok(*index),
         Some(Standing::Leaving) => Err(FleetError::Leaving { name: Arc::clone(name) }),
         // One order has no reason to add an endpoint and to change it.
-        Some(Standing::Present(None, _)) => Err(FleetError::NameTaken { name: Arc::clone(name) }),
+        Some(Standing::Present(None)) => Err(FleetError::NameTaken { name: Arc::clone(name) }),
         None => Err(FleetError::Unknown { name: Arc::clone(name) }),
     }
 }

@@ -16,7 +16,6 @@ pub(crate) enum Origin {
     /// In the configuration file.
     File,
     /// Over the API.
-    #[expect(dead_code, reason = "nothing makes endpoints yet")]
     Api,
     /// A row of the table of `[endpoints_from]`.
     Table,
@@ -45,7 +44,6 @@ pub(crate) struct Shown {
     /// It is removed, and something still waits for it to become a dead letter.
     pub(crate) is_leaving: bool,
     /// Makes the requests from the next attempt on.
-    #[expect(dead_code, reason = "nothing tests endpoints yet")]
     pub(crate) client: Arc<Client>,
     /// What operators send again goes in here.
     pub(crate) replays: ReplaySender,
@@ -53,21 +51,26 @@ pub(crate) struct Shown {
     pub(crate) metrics: EndpointMetrics,
 }
 
-impl Roster {
-    /// As the status shows them.
-    pub(crate) fn view(&self) -> Vec<EndpointView> {
-        let view = |shown: &Shown| EndpointView {
-            name: Arc::clone(&shown.endpoint.name),
-            url: shown.endpoint.shown_url(),
-            state: match (shown.is_leaving, shown.endpoint.enabled, shown.gauges.is_gone()) {
+impl Shown {
+    pub(crate) fn view(&self) -> EndpointView {
+        EndpointView {
+            name: Arc::clone(&self.endpoint.name),
+            url: self.endpoint.shown_url(),
+            state: match (self.is_leaving, self.endpoint.enabled, self.gauges.is_gone()) {
                 (true, _, _) => "removing",
                 (false, false, _) => "disabled",
                 (false, true, true) => "gone",
                 (false, true, false) => "enabled",
             },
-            source: shown.origin.as_str(),
-        };
-        self.0.iter().map(view).collect()
+            source: self.origin.as_str(),
+        }
+    }
+}
+
+impl Roster {
+    /// As the status shows them.
+    pub(crate) fn view(&self) -> Vec<EndpointView> {
+        self.0.iter().map(Shown::view).collect()
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&Shown> {

@@ -176,7 +176,7 @@ fn secret_values_are_masked_by_name_or_by_mark() {
     marked.set_sensitive(true);
     headers.insert("x-plain", marked);
     let shown = shown(&headers, 10_000);
-    let of = |name| shown.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+    let of = |name| shown.iter().find(|(n, _)| *n == name).map(|(_, value)| value);
     for (name, secret) in cases {
         assert_eq!(of(name), Some(if secret { MASK } else { "hunter2" }), "case: {name}");
     }
@@ -188,7 +188,7 @@ fn what_is_kept_of_headers_is_bounded() {
     let mut headers = HeaderMap::new();
     headers.insert("a", HeaderValue::from_static("1"));
     headers.insert("b", HeaderValue::try_from("x".repeat(100_000)).unwrap());
-    assert_eq!(shown(&headers, 1000), [("a".to_owned(), "1".to_owned())]);
+    assert_eq!(shown(&headers, 1000).iter().collect::<Vec<_>>(), [("a", "1")]);
 }
 
 #[test]

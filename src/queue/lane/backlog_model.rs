@@ -1,8 +1,8 @@
 //! A lane with a backlog, between a source and an endpoint that both misbehave.
 //!
 //! Random arrivals with up to two keys, outcomes, clock steps, late commits, late and short pages,
-//! full lanes, replays, pauses, and crashes: then the lane is made anew from what was committed, and what
-//! was not settled arrives again. After each step the promises of the lane's header are checked; at
+//! full lanes, replays, pauses, other settings, 410s, the endpoint's removal, and crashes: then the
+//! lane is made anew from what was committed, and what was not settled arrives again. After each step the promises of the lane's header are checked; at
 //! the end everything must drain.
 
 use std::collections::BTreeMap;
@@ -65,6 +65,9 @@ enum Step {
     Switch {
         enabled: bool,
     },
+    Reconfigure(Box<LaneSettings>),
+    /// The endpoint is removed.
+    Delete,
     Crash,
 }
 
@@ -74,6 +77,7 @@ enum Answer {
     Retry,
     RetryAfter(u64),
     Rejected,
+    Gone,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -82,6 +86,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         30 => Just(Answer::Retry),
         5 => (0..5_000u64).prop_map(Answer::RetryAfter),
         3 => Just(Answer::Rejected),
+        1 => Just(Answer::Gone),
     ];
     let lifetime = prop_oneof![4 => Just(None), 1 => (0..20_000u64).prop_map(Some)];
     let arrive = (prop::collection::vec(0..5u64, 0..3), lifetime);
@@ -94,11 +99,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => (0..12usize).prop_map(Step::Commit),
         12 => prop::option::weighted(0.9, 0..6usize).prop_map(|rows| Step::Read { rows }),
         12 => Just(Step::Page),
-        2 => (0..5u64).prop_map(Step::Replay),
-        2 => any::<bool>().prop_map(|enabled| Step::Switch { enabled }),
+        5 => (0..5u64).prop_map(Step::Replay),
+        3 => any::<bool>().prop_map(|enabled| Step::Switch { enabled }),
+        2 => any_settings().prop_map(|settings| Step::Reconfigure(Box::new(settings))),
         2 => Just(Step::Crash),
     ];
-    prop::collection::vec(step, 0..200)
+    let removal = prop::collection::vec(step.clone(), 0..50);
+    let removal = prop::option::weighted(0.2, removal);
+    (prop::collection::vec(step, 0..200), removal).prop_map(|(mut steps, removal)| {
+        if let Some(after) = removal {
+            steps.push(Step::Delete);
+            steps.extend(after);
+        }
+        steps
+    })
 }
 
 fn any_settings() -> impl Strategy<Value = LaneSettings> {
@@ -112,8 +126,11 @@ fn any_settings() -> impl Strategy<Value = LaneSettings> {
         age: Duration::from_secs(age),
     });
     let parking = (1..6usize, 0..3_000u64, limits);
-    (1..5usize, 1..4usize, 0..100u64, ordering, 0..7u32, 1..9usize, parking).prop_map(
-        |(concurrency, size, linger, ordering, max, capacity, (failures, after, backlog))| {
+    let share = prop_oneof![Just(256), Just(usize::MAX)];
+    let room = (1..9usize, share);
+    (1..5usize, 1..4usize, 0..100u64, ordering, 0..7u32, room, parking).prop_map(
+        |(concurrency, size, linger, ordering, max, room, (failures, after, backlog))| {
+            let (capacity, share_bytes) = room;
             let breaker = settings::Breaker {
                 failures: number(failures),
                 cooldown: Duration::from_secs(1),
@@ -134,6 +151,7 @@ fn any_settings() -> impl Strategy<Value = LaneSettings> {
                     cap: Duration::from_secs(3),
                 },
                 parking: Some(Parking { terms, standing: None }),
+                share_bytes,
                 ..samples::settings()
             }
         },

@@ -8,8 +8,8 @@ use crate::queue::lane::Phase;
 use crate::queue::settings::LaneSettings;
 
 impl Lane {
-    /// Keeps to other settings from here on; whether there is a backlog, and what it holds, does
-    /// not change. An endpoint that said 410 gets another chance: it may be another one.
+    /// Keeps to other settings from here on; whether there is a backlog, what it holds, and the
+    /// lane's share of memory do not change. An endpoint that said 410 gets another chance: it may be another one.
     pub fn reconfigure(&mut self, settings: LaneSettings, now: Now) {
         self.rate.limit(settings.rate_limit);
         self.ramp.widen(settings.concurrency);
@@ -19,9 +19,11 @@ impl Lane {
         }
         let is_reordered = settings.ordering != self.settings.ordering;
         let parking = self.settings.parking.take();
-        self.settings = LaneSettings { parking, ..settings };
+        let share_bytes = self.settings.share_bytes;
+        self.settings = LaneSettings { parking, share_bytes, ..settings };
         self.missing = 0;
         self.reopen();
+        self.rest_if_paused(now); // it did not while it was gone
         if is_reordered {
             self.reorder(now);
         }
@@ -30,10 +32,7 @@ impl Lane {
     /// The endpoint is disabled: what is in flight ends, all else waits in the backlog.
     pub fn pause(&mut self, now: Now) {
         self.is_paused = true;
-        if self.phase == Phase::Open && self.spill.is_some() {
-            self.park_all(ParkReason::Disabled, now);
-            self.release_reserved(0);
-        }
+        self.rest_if_paused(now);
     }
 
     /// The endpoint is enabled again, also one that said 410.
@@ -45,7 +44,7 @@ impl Lane {
     /// The endpoint is removed: what waits is given up, in memory now and in the backlog page by
     /// page. What is in flight has its own outcome. The lane is done when it is empty.
     pub fn delete(&mut self) {
-        self.expect_nothing();
+        self.caught_up(); // it is not sent what had been taken before walhook started
         if self.phase != Phase::Stopped {
             self.close_for_good(Phase::Deleted);
         }
@@ -68,6 +67,14 @@ impl Lane {
     fn reopen(&mut self) {
         if self.phase == Phase::Gone {
             self.phase = Phase::Open;
+        }
+    }
+
+    /// Nothing holds the WAL, and nothing comes in from the backlog.
+    fn rest_if_paused(&mut self, now: Now) {
+        if self.is_paused && self.phase == Phase::Open && self.spill.is_some() {
+            self.park_all(ParkReason::Disabled, now);
+            self.release_reserved(0);
         }
     }
 

@@ -147,3 +147,95 @@ fn another_order_holds_for_what_waits_already() {
     });
     assert_eq!(numbers(&bench.leases()), [[4]]);
 }
+
+#[test]
+fn what_comes_behind_a_replay_that_waits_for_something_parked_is_parked() {
+    let mut bench = bench(|settings| settings.concurrency = number(1));
+    bench.offer([event(0, 1), event(1, 1)]);
+    let now = bench.time();
+    bench.lane.replay(event(2, 1), ReplayId::Letter(7), now);
+    let lease = bench.leases().remove(0);
+    bench.pause();
+    bench.complete(&lease, &retry(None));
+    assert_eq!(bench.parked(), [(1, ParkReason::Disabled), (0, ParkReason::Disabled)]);
+    bench.lane.resume();
+    bench.offer([event(3, 1), event(4, 2)]);
+    assert_eq!(bench.parked(), [(3, ParkReason::Behind)], "0 may wait for long");
+}
+
+#[test]
+fn other_settings_leave_the_lane_its_share_of_memory() {
+    let mut bench = bench(|settings| settings.share_bytes = 256);
+    bench.offer([event(0, 1)]);
+    bench.reconfigure(|settings| settings.share_bytes = usize::MAX);
+    let lease = bench.leases().remove(0);
+    bench.complete(&lease, &delivered());
+    assert_eq!(bench.lane.take_freed().weight, 1, "as much as was taken when it came in");
+}
+
+#[test]
+fn a_removed_endpoint_waits_for_rows_that_are_older_than_those_it_has_read() {
+    let mut bench = bench(standing(2, 5));
+    bench.offer([event(1, 1)]);
+    assert_eq!(bench.settled(), [(1, "parked", 0)]);
+    bench.lane.delete();
+    let newer = || vec![row(event(4, 1), 1), row(event(5, 1), 2)];
+    bench.refill(newer());
+    assert_eq!(bench.settled(), [], "the row of 1 would be passed over");
+    bench.pass(50);
+    let mut all = newer();
+    all.insert(0, row(event(1, 1), 3));
+    bench.refill(all);
+    assert_eq!(bench.settled(), [(1, "deleted", 0), (4, "deleted", 0), (5, "deleted", 0)]);
+    assert!(bench.lane.is_empty());
+}
+
+#[test]
+fn what_is_in_flight_when_the_order_changes_is_not_parked_behind_another() {
+    let mut bench = bench(|settings| settings.ordering = Ordering::None);
+    bench.offer([event(0, 1), event(1, 1)]);
+    let leases = bench.leases();
+    bench.reconfigure(|settings| settings.ordering = Ordering::Key);
+    bench.offer([event(2, 1)]);
+    bench.complete(&leases[0], &retry(Some(Duration::from_secs(30))));
+    assert_eq!(bench.parked(), [(0, ParkReason::Retry), (2, ParkReason::Behind)]);
+    bench.complete(&leases[1], &delivered());
+    assert_eq!(bench.settled(), [(1, "delivered", 1)]);
+}
+
+#[test]
+fn an_endpoint_that_is_gone_and_disabled_keeps_no_places_when_it_is_changed() {
+    let mut bench = bench(|settings| settings.concurrency = number(1));
+    bench.offer([event(0, 0)]);
+    bench.lane.offer(event(1, 1), Place::Overflow, bench.time());
+    let lease = bench.leases().remove(0);
+    bench.pause();
+    bench.complete(&lease, &gone());
+    bench.settled();
+    assert!(bench.lane.start_refill(1, bench.now).is_some(), "what is outside is given up");
+    bench.reconfigure(|_| ());
+    assert_eq!(bench.lane.reserved(), 0);
+    let now = bench.time();
+    bench.lane.refilled(vec![row(event(1, 1), 1)], now);
+    assert_eq!((bench.settled(), bench.lane.counts().outside), (Vec::new(), 1));
+}
+
+#[test]
+fn an_endpoint_that_was_gone_and_is_disabled_parks_what_arrives_once_it_is_changed() {
+    let mut bench = bench(|settings| settings.concurrency = number(1));
+    bench.offer([event(0, 0)]);
+    for n in 1..4 {
+        bench.lane.offer(event(n, n), Place::Overflow, bench.time());
+    }
+    let lease = bench.leases().remove(0);
+    bench.complete(&lease, &gone());
+    let now = bench.time();
+    bench.lane.start_refill(3, bench.now).unwrap();
+    bench.lane.refilled(vec![row(event(1, 1), 1)], now);
+    assert!(bench.lane.is_taking(), "the seam is closing");
+    bench.pause();
+    bench.reconfigure(|_| ());
+    bench.settled();
+    bench.offer([event(4, 4)]);
+    assert_eq!(bench.parked(), [(4, ParkReason::Disabled)]);
+}

@@ -252,6 +252,13 @@ impl Order {
         self.entry(slot).is_detained
     }
 
+    /// The events that wait for longer than the WAL may, in the order of arrival.
+    pub(super) fn detained(&self) -> Vec<Slot> {
+        let mut all = self.all();
+        all.retain(|&slot| self.is_detained(slot));
+        all
+    }
+
     /// Detains an event, and gives those right behind it.
     pub(super) fn detain(&mut self, slot: Slot) -> [Option<Slot>; 2] {
         let entry = self.entry_mut(slot);
@@ -328,6 +335,11 @@ impl Order {
     pub(super) fn is_waiting(&self, slot: Slot, arrival: u64) -> bool {
         let entry = self.entries.get(slot.0 as usize).and_then(Option::as_ref);
         entry.is_some_and(|entry| entry.arrival == arrival && entry.state == State::Waiting)
+    }
+
+    /// Whether the event is leased, or waits for a retry.
+    pub(super) fn is_taken(&self, slot: Slot) -> bool {
+        self.entry(slot).state == State::Taken
     }
 
     /// Whether nothing is ahead of the event in any chain.

@@ -85,7 +85,14 @@ impl Lane {
                 self.park(slot, &Tries::default(), None, reason, now);
             }
         }
+        // A replay is not parked itself, but what comes behind it later has to wait as it does.
+        self.park_behind(&self.order.detained(), now);
         self.end_tail(now);
+    }
+
+    /// Whether nothing is sent for now, so that places do not become free by themselves.
+    pub fn is_held_off(&self) -> bool {
+        self.held_off().is_some()
     }
 
     /// Why nothing is sent for now, and everything is parked, if that is so.
@@ -108,7 +115,9 @@ impl Lane {
             if self.order.is_detained(slot) {
                 continue;
             }
-            if self.order.holding(slot) == Holding::Wal {
+            // After a change of the order something that was leased before can stand behind them: it
+            // does not wait for them.
+            if self.order.holding(slot) == Holding::Wal && !self.order.is_taken(slot) {
                 self.park(slot, &Tries::default(), None, ParkReason::Behind, now);
             }
             next.extend(self.order.detain(slot).into_iter().flatten());

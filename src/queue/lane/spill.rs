@@ -167,14 +167,6 @@ impl Lane {
         }
     }
 
-    /// The endpoint is no more: what is older than the backlog does not come any more.
-    pub(super) fn expect_nothing(&mut self) {
-        if let Some(spill) = &mut self.spill {
-            spill.catching_up = None;
-            spill.expected.clear();
-        }
-    }
-
     /// Takes in an event that cannot be kept: because others are outside, or for want of a place.
     pub(super) fn offer_outside(&mut self, event: Arc<Event>, place: Place, now: Now) {
         // It cannot stay, so that what is in memory cannot be newer. An empty tail is no hindrance:

@@ -262,7 +262,8 @@ fn table_name(row: &tokio_postgres::Row) -> Result<TableName, StoreError> {
     Ok(TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?))
 }
 
-async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, StoreError> {
+/// What the catalog says about a slot; `None` if there is none of that name.
+pub async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, StoreError> {
     let answer = client.simple_query(&slot::query(name)).await?;
     Ok(answer.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(Slot::from_row(name, |index| row.get(index))),

@@ -71,6 +71,13 @@ pub struct SystemIdentity {
     pub database: String,
 }
 
+/// Where a timeline of the server's history was left for the next one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TimelineEnd {
+    pub timeline: u32,
+    pub at: Lsn,
+}
+
 /// A slot that is to be made.
 #[derive(Clone, Copy, Debug)]
 pub struct NewSlot<'a> {
@@ -104,6 +111,8 @@ pub struct Connection<S = Transport> {
     conversation: Conversation<S>,
     /// `server_version_num`, such as 150018.
     version: u32,
+    /// The server's process for it.
+    pid: i32,
     user: String,
     wal_sender_timeout: Duration,
 }
@@ -158,7 +167,7 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(Refusal::ServerTooOld { version: greeting.version }.into());
     }
     let mut connection =
-        Connection { conversation, version: 0, user: user.to_owned(), wal_sender_timeout };
+        Connection { conversation, version: 0, pid: 0, user: user.to_owned(), wal_sender_timeout };
     // These are not known to, or not settable in, servers that are too old.
     let settings = connection
         .query_rows(&format!(
@@ -166,13 +175,15 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
              current_setting('transaction_read_only'), \
              set_config('wal_sender_timeout', '{}', false), \
              set_config('idle_session_timeout', '0', false), \
-             set_config('lock_timeout', '{}', false)",
+             set_config('lock_timeout', '{}', false), \
+             pg_backend_pid()",
             wal_sender_timeout.as_millis(),
             SLOT_PATIENCE.as_millis(),
         ))
         .await?;
     let row = settings.into_iter().next().unwrap_or_default();
     connection.version = number(&row, 0)?;
+    connection.pid = number(&row, 5)?;
     let attrs = server.params.get_target_session_attrs();
     if attrs != TargetSessionAttrs::Any {
         dial::check_attrs(attrs, text(&row, 1)? == "on", at)?;
@@ -184,6 +195,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// `server_version_num`, such as 150018.
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// The server's process for this connection.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Who the server is and how far it has come.
@@ -199,6 +215,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             wal_end: number(&row, 2)?,
             database: text(&row, 3)?.to_owned(),
         })
+    }
+
+    /// The timelines that led to this one.
+    ///
+    /// # Errors
+    /// The server's, for example that it does not have the file any more.
+    pub async fn timeline_history(
+        &mut self,
+        timeline: u32,
+    ) -> Result<Vec<TimelineEnd>, SourceError> {
+        let rows = self.query_rows(&format!("TIMELINE_HISTORY {timeline}")).await?;
+        let content = text(&rows.into_iter().next().unwrap_or_default(), 1)?.to_owned();
+        // Each line: timeline, position, reason.
+        let end = |line: &str| {
+            let mut words = line.split_whitespace();
+            let (timeline, at) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            Some(TimelineEnd { timeline, at })
+        };
+        Ok(content.lines().filter_map(end).collect())
     }
 
     /// Makes a slot for pgoutput.

@@ -255,7 +255,7 @@ async fn the_stream_is_remembered_until_a_gap_is_accepted() {
     assert_eq!((stored.lineage.as_ref(), stored.settled.is_some()), (Some(&lineage), true));
     let other = Lineage { system: 1, timeline: 1, publications: vec![] };
     let State { session, holding, .. } = &mut state;
-    begin_anew(&mut session.client, holding, &other).await.unwrap();
+    begin_anew(&mut session.client, holding, &other, None).await.unwrap();
     let stored = load(state.client(), SLOT).await.unwrap().unwrap();
     assert_eq!((stored.lineage, stored.settled, stored.confirmed), (Some(other), None, None));
     assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), []);

@@ -10,6 +10,7 @@ use walhook::flow::time::Timestamp;
 use walhook::flow::verdict::Exchange;
 use walhook::flow::verdict::Failure;
 use walhook::flow::verdict::FailureClass;
+use walhook::flow::verdict::Headers;
 use walhook::flow::verdict::Verdict;
 use walhook::store::flush::Flush;
 use walhook::store::partitions::drop_old;
@@ -50,8 +51,8 @@ fn exchange(status: u16) -> Exchange {
         failure: None,
         status: Some(status),
         took: Duration::from_micros(12_500),
-        request_headers: vec![],
-        response_headers: vec![],
+        request_headers: Headers::default(),
+        response_headers: Headers::default(),
         response_body: Bytes::new(),
     }
 }
@@ -73,7 +74,9 @@ async fn partitions(state: &State) -> String {
 async fn an_attempt_is_kept_with_every_field() {
     let mut state = State::create().await;
     let pairs = |pairs: &[(&str, &str)]| {
-        pairs.iter().map(|&(n, v)| (n.to_owned(), v.to_owned())).collect::<Vec<_>>()
+        let mut headers = Headers::default();
+        pairs.iter().for_each(|(name, value)| headers.push(name, value.as_bytes()));
+        headers
     };
     let failure = Failure { class: FailureClass::Status, detail: HOSTILE.to_owned() };
     let exchange = Exchange {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::flow::settlement::History;
 
+mod changes;
 mod checks;
 
 /// Places for what overflows.
@@ -17,7 +18,6 @@ const REPLAYS_FROM: u64 = 1_000_000;
 #[derive(Debug)]
 struct Known {
     event: Arc<Event>,
-    keys: Vec<Key>,
     /// Committed: the source does not send it again.
     is_confirmed: bool,
     /// Committed: nothing is owed.
@@ -51,13 +51,15 @@ pub(super) struct World {
     /// The backlog, as committed.
     rows: BTreeMap<BacklogPosition, Row>,
     last_row: i64,
+    is_deleted: bool,
     // All that follows ends with a crash.
     lane: Lane,
     /// The next event of the WAL that the source reads.
     read: usize,
     /// The source has caught up from here on.
     caught_up_at: usize,
-    own_free: usize,
+    /// Less than none after there were made fewer than are in use.
+    own_free: isize,
     overflow_free: usize,
     replays_free: usize,
     /// Reported and not committed.
@@ -70,7 +72,14 @@ pub(super) struct World {
     /// Attempts that the ledger was told of, of what is parked.
     reported: HashMap<u64, u32>,
     replays: HashMap<u64, Arc<Event>>,
+    /// What has begun under another order, or may have: it does not wait for its turn any more.
+    begun_before: HashSet<u64>,
+    /// The largest batch that may be under way.
+    batch_max: usize,
+    /// What the lane has of its share of memory.
+    weight: isize,
     is_paused: bool,
+    is_gone: bool,
 }
 
 impl World {
@@ -83,9 +92,10 @@ impl World {
             known: Vec::new(),
             rows: BTreeMap::new(),
             last_row: 0,
+            is_deleted: false,
             read: 0,
             caught_up_at: 0,
-            own_free: settings.capacity.get(),
+            own_free: settings.capacity.get().cast_signed(),
             overflow_free: OVERFLOW,
             replays_free: REPLAYS,
             reports: VecDeque::new(),
@@ -96,7 +106,11 @@ impl World {
             attempts: HashMap::new(),
             reported: HashMap::new(),
             replays: HashMap::new(),
+            begun_before: HashSet::new(),
+            batch_max: settings.batch.size.get(),
+            weight: 0,
             is_paused: false,
+            is_gone: false,
             settings,
         }
     }
@@ -122,6 +136,8 @@ impl World {
             Step::Page => self.take_page(),
             Step::Replay(key) => self.replay(*key),
             Step::Switch { enabled } => self.switch(*enabled),
+            Step::Reconfigure(settings) => self.reconfigure((**settings).clone()),
+            Step::Delete => self.delete(),
             Step::Crash => self.crash(),
         }
         self.go_on();
@@ -155,12 +171,7 @@ impl World {
         let expiry = max_age.map(|max_age| Expiry { born: self.time().database, max_age });
         let number = self.known.len() as u64;
         let event = event_of(number, keys_of(keys), expiry);
-        let keys = match self.settings.ordering {
-            Ordering::Key => event.keys.iter().collect(),
-            Ordering::Strict => vec![Key::from_raw(99)],
-            Ordering::None => Vec::new(),
-        };
-        self.known.push(Known { event, keys, is_confirmed: false, is_final: false });
+        self.known.push(Known { event, is_confirmed: false, is_final: false });
     }
 
     /// The source hands over the next event if it may: an impatient one also if there is no room.
@@ -170,11 +181,10 @@ impl World {
             self.read += 1;
             return;
         }
-        let is_waiting = self.lane.is_taking()
-            && self.lane.breaker(self.now) == BreakerState::Closed
-            && !is_impatient;
+        let is_waiting = self.lane.is_taking() && !self.lane.is_held_off() && !is_impatient;
         let place = if self.own_free > 0 && self.lane.is_taking() {
             self.own_free -= 1;
+            self.weight += self.settings.weight(&known.event).cast_signed();
             Place::Own
         } else if !is_waiting && self.overflow_free > 0 {
             self.overflow_free -= 1;
@@ -192,7 +202,7 @@ impl World {
     }
 
     fn replay(&mut self, key: u64) {
-        if self.own_free == 0 || self.replays_free == 0 {
+        if self.own_free <= 0 || self.replays_free == 0 {
             return;
         }
         self.own_free -= 1;
@@ -207,23 +217,16 @@ impl World {
         self.lane.replay(event, id, self.time());
     }
 
-    fn switch(&mut self, enabled: bool) {
-        match enabled {
-            true => self.lane.resume(),
-            false => self.lane.pause(self.time()),
-        }
-        self.is_paused = !enabled;
-        self.note_settled();
-    }
-
     fn complete(&mut self, lease: &Lease, answer: Answer) {
         let exchange = match answer {
             Answer::Delivered => samples::delivered(),
             Answer::Retry => samples::retry(None),
             Answer::RetryAfter(millis) => samples::retry(Some(Duration::from_millis(millis))),
             Answer::Rejected => samples::rejected(),
+            Answer::Gone => samples::gone(),
         };
         self.lane.complete(lease.id, &exchange, self.time(), 0.5);
+        self.is_gone |= answer == Answer::Gone;
         self.note_settled();
     }
 
@@ -255,7 +258,8 @@ impl World {
             self.reports.push_back(settlement);
         }
         let freed = self.lane.take_freed();
-        self.own_free += self.lane.keep_places(freed.own, self.now);
+        self.own_free += self.lane.keep_places(freed.own, self.now).cast_signed();
+        self.weight += self.lane.take_loaded().cast_signed() - freed.weight.cast_signed();
         self.overflow_free += freed.overflow;
         self.replays_free += freed.replays;
     }
@@ -310,8 +314,9 @@ impl World {
         if self.page.is_some() || room == 0 {
             return;
         }
-        let granted = room.saturating_sub(self.lane.reserved()).min(self.own_free);
-        self.own_free -= granted;
+        let free = usize::try_from(self.own_free).unwrap_or(0);
+        let granted = room.saturating_sub(self.lane.reserved()).min(free);
+        self.own_free -= granted.cast_signed();
         let Some(Wanted { after, limit }) = self.lane.start_refill(granted, self.now) else {
             return;
         };
@@ -339,21 +344,6 @@ impl World {
         }
         self.lane.refilled(page, self.time());
         self.note_settled();
-    }
-
-    fn crash(&mut self) {
-        let newest = self.rows.keys().next_back().map(|at| at.position);
-        let standing = newest.map(|newest| Standing { rows: self.rows.len(), newest });
-        let mut settings = self.settings.clone();
-        settings.parking.as_mut().unwrap().standing = standing;
-        let fresh = Self::new(settings.clone());
-        let known = std::mem::take(&mut self.known);
-        let rows = std::mem::take(&mut self.rows);
-        let (start, now, last_row) = (self.start, self.now, self.last_row);
-        let caught_up_at = known.len();
-        *self = Self { start, now, known, rows, last_row, caught_up_at, ..fresh };
-        // A page that was read before the crash never comes.
-        self.settings = settings;
     }
 
     /// From here on all goes well: all must be settled, woken up only when the lane asks.
@@ -389,7 +379,7 @@ impl World {
         assert!(self.known.iter().all(|known| known.is_final && known.is_confirmed));
         assert!(self.rows.is_empty());
         assert_eq!(self.lane.counts(), Counts::default());
-        assert_eq!(self.own_free, self.settings.capacity.get());
+        assert_eq!(self.own_free, self.settings.capacity.get().cast_signed());
     }
 }
 

@@ -204,12 +204,7 @@ fn each_defect_of_the_server_or_slot_is_named_with_its_fix_and_exit_code() {
             "Warning: slot walhook is about to be lost",
             0,
         ),
-        (
-            "slot before its publication",
-            |f, _| f.publication = None,
-            "pg_drop_replication_slot('walhook')",
-            4,
-        ),
+        ("slot before its publication", |f, _| f.publication = None, "walhook run --accept-gap", 4),
         (
             "no right to create",
             |f, _| (f.publication, f.slot, f.server.may_create) = (None, None, false),

@@ -6,12 +6,22 @@ impl World {
     pub(super) fn check_lease(&self, lease: &Lease) {
         assert!(self.leases.len() < self.settings.concurrency.get());
         assert!(!self.is_paused, "a request while the endpoint is disabled");
-        assert!(!lease.events.is_empty() && lease.events.len() <= self.settings.batch.size.get());
+        assert!(!self.is_doomed(), "a request to an endpoint that is no more");
+        let size = if lease.attempt > 1 { self.batch_max } else { self.settings.batch.size.get() };
+        assert!(!lease.events.is_empty() && lease.events.len() <= size);
         let state = self.lane.breaker(self.now);
         assert_ne!(state, BreakerState::Open, "a request while the breaker is open");
         let members: Vec<u64> = lease.events.iter().map(|event| event.sequence).collect();
+        let flying = self.leases.iter().flat_map(|lease| &lease.events);
+        let flying = flying.filter(|event| !self.begun_before.contains(&event.sequence));
+        let flying: Vec<Key> = flying.flat_map(|event| self.keys(event)).collect();
         for event in &lease.events {
             let number = event.sequence;
+            let is_alone = self.keys(event).iter().all(|key| !flying.contains(key));
+            assert!(
+                is_alone || self.begun_before.contains(&number),
+                "{number} is sent while another one with its key is in flight"
+            );
             assert_eq!(lease.replay, number >= REPLAYS_FROM, "replays and others are mixed");
             assert!(matches!(self.at[&number], At::Owed { .. }), "{number} is settled");
             let is_over = event.expiry.is_some_and(|e| e.is_over(self.time().database));
@@ -23,14 +33,32 @@ impl World {
         }
     }
 
+    /// Whether everything is given up.
+    pub(super) fn is_doomed(&self) -> bool {
+        self.is_gone || self.is_deleted
+    }
+
+    fn keys(&self, event: &Event) -> Vec<Key> {
+        match self.settings.ordering {
+            Ordering::Key => event.keys.iter().collect(),
+            Ordering::Strict => vec![Key::from_raw(99)],
+            Ordering::None => Vec::new(),
+        }
+    }
+
     /// Events of earlier changes with a common key that are still owed, in memory or not.
     pub(super) fn ahead_of(&self, number: u64) -> Vec<u64> {
         let Ok(place) = usize::try_from(number) else { return Vec::new() };
         let Some(known) = self.known.get(place) else { return Vec::new() };
+        if self.begun_before.contains(&number) {
+            return Vec::new();
+        }
+        let keys = self.keys(&known.event);
         let is_ahead = |&(earlier, other): &(u64, &Known)| {
             let is_settled = other.is_final || self.at.get(&earlier) == Some(&At::Settled);
             let is_earlier = other.event.position < known.event.position;
-            is_earlier && !is_settled && known.keys.iter().any(|key| other.keys.contains(key))
+            let others = || self.keys(&other.event);
+            is_earlier && !is_settled && others().iter().any(|key| keys.contains(key))
         };
         let earlier = (0..number).zip(&self.known).filter(is_ahead);
         earlier.map(|(earlier, _)| earlier).collect()
@@ -41,7 +69,12 @@ impl World {
         let counts = self.lane.counts();
         let in_memory = counts.queued + counts.in_flight + counts.retrying;
         let held = in_memory + self.lane.reserved();
-        assert_eq!(held + self.own_free, self.settings.capacity.get(), "{counts:?}");
+        let capacity = self.settings.capacity.get().cast_signed();
+        assert_eq!(held.cast_signed() + self.own_free, capacity, "{counts:?}");
+        let is_resting = self.is_paused && !self.is_doomed();
+        assert!(!is_resting || self.lane.reserved() == 0, "places for rows that do not come");
+        let each = self.settings.weight(&event_of(0, Keys::NONE, None));
+        assert_eq!(self.weight, ((in_memory - counts.replays) * each).cast_signed());
         assert_eq!(self.overflow_free, OVERFLOW);
         assert_eq!(counts.replays + self.replays_free, REPLAYS);
         let in_flight: usize = self.leases.iter().map(|lease| lease.events.len()).sum();
@@ -61,7 +94,8 @@ impl World {
     pub(super) fn check_wal(&self) {
         let flying: HashSet<u64> =
             self.leases.iter().flat_map(|l| l.events.iter().map(|e| e.sequence)).collect();
-        let is_out = self.is_paused || self.lane.breaker(self.now) != BreakerState::Closed;
+        let is_open = self.lane.breaker(self.now) != BreakerState::Closed;
+        let is_out = self.is_paused || self.is_doomed() || is_open;
         let mut holding = 0;
         for (number, holds) in &self.holding {
             let At::Owed { since } = self.at[number] else { continue };

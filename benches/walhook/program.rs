@@ -1,0 +1,184 @@
+//! The real `walhook run` as a child process.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::fs::File;
+use std::io::Read;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::process;
+use crate::stage::Stage;
+
+const READY_LIMIT: Duration = Duration::from_secs(20);
+
+/// One `[[endpoint]]`; everything else has its default.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) url: String,
+    pub(crate) in_flight: usize,
+    pub(crate) batch: usize,
+    pub(crate) strict: bool,
+}
+
+impl Endpoint {
+    pub(crate) fn new(url: String) -> Self {
+        Self { url, in_flight: 32, batch: 1, strict: false }
+    }
+}
+
+/// What it is configured to do.
+#[derive(Clone, Debug)]
+pub(crate) enum Job {
+    /// Signs and delivers, with all that is on by default.
+    Deliver(Vec<Endpoint>),
+    /// Reads, decodes and renders, and has nobody to push to.
+    ReadOnly,
+}
+
+/// A running walhook. Dropping it kills it.
+pub(crate) struct Walhook {
+    child: Child,
+    /// Ends it if this program is killed.
+    leash: Child,
+    http: SocketAddr,
+    slot: String,
+    home: TempDir,
+}
+
+impl Walhook {
+    /// Starts it on `slot`. What it logs goes to a file, as it would in operation.
+    pub(crate) fn start(stage: &Stage, slot: &str, job: &Job) -> anyhow::Result<Self> {
+        let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let home = tempfile::tempdir()?;
+        fs::write(home.path().join("walhook.toml"), toml(stage, slot, http, job)?)?;
+        let child = Command::new(&stage.binary)
+            .arg("run")
+            .current_dir(home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(home.path().join("log"))?)
+            .spawn()
+            .context("cannot start walhook")?;
+        let leash = leash(child.id())?;
+        Ok(Self { child, leash, http, slot: slot.to_owned(), home })
+    }
+
+    /// Waits until changes flow.
+    pub(crate) fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_LIMIT;
+        while !self.ask("/ready").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            self.check_alive()?;
+            anyhow::ensure!(Instant::now() < deadline, "not ready in time:\n{}", self.log());
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        process::cpu(self.child.id())
+    }
+
+    pub(crate) fn resident(&self) -> anyhow::Result<u64> {
+        process::resident(self.child.id())
+    }
+
+    /// The sum of a metric's series.
+    pub(crate) fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let text = self.ask("/metrics")?;
+        let series = text.lines().filter(|line| line.starts_with(name));
+        Ok(series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// # Errors
+    /// It has ended; the text shows what it logged.
+    pub(crate) fn check_alive(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => anyhow::bail!("walhook ended with {status}:\n{}", self.log()),
+            None => Ok(()),
+        }
+    }
+
+    /// Kills it and drops its slot and its state.
+    pub(crate) fn end(self, stage: &Stage) -> anyhow::Result<()> {
+        let slot = self.slot.clone();
+        drop(self);
+        stage.drop_slot(&slot)?;
+        stage.forget()
+    }
+
+    fn ask(&self, path: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(self.http)?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: walhook\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// The end of what it logged.
+    fn log(&self) -> String {
+        let log = fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines
+            .iter()
+            .skip(lines.len().saturating_sub(15))
+            .fold(String::new(), |text, line| text + line + "\n")
+    }
+}
+
+impl Drop for Walhook {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        drop(self.leash.kill());
+        drop(self.leash.wait());
+    }
+}
+
+/// A shell that waits for the end of a pipe, which comes when this program ends in whatever way,
+/// and then kills the process.
+fn leash(pid: u32) -> anyhow::Result<Child> {
+    Command::new("sh")
+        .args(["-c", &format!("read -r _; kill -9 {pid}")])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start a shell")
+}
+
+fn toml(stage: &Stage, slot: &str, http: SocketAddr, job: &Job) -> anyhow::Result<String> {
+    let (is_enabled, endpoints) = match job {
+        Job::Deliver(endpoints) => (true, endpoints.as_slice()),
+        Job::ReadOnly => (false, &[Endpoint::new(stage.receiver.url("/in/0"))][..]),
+    };
+    let mut toml = format!(
+        "[postgres]\nurl = \"{}\"\nslot = \"{slot}\"\npublication = \"bench\"\n\n\
+         [http]\nlisten = \"{http}\"\n\n\
+         [webhook]\nenabled = {is_enabled}\n\
+         secret = \"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\n\
+         [[event]]\ntype = \"orders.created\"\ntable = \"public.orders\"\non = [\"insert\"]\n",
+        stage.url()
+    );
+    for (number, endpoint) in (0..).zip(endpoints) {
+        let Endpoint { url, in_flight, batch, strict } = endpoint;
+        let ordering = if *strict { "strict" } else { "key" };
+        write!(
+            toml,
+            "\n[[endpoint]]\nname = \"e{number}\"\nurl = \"{url}\"\nconcurrency = {in_flight}\n\
+             batch = {{ size = {batch}, linger = \"20ms\" }}\nordering = \"{ordering}\"\n"
+        )?;
+    }
+    Ok(toml)
+}

@@ -1,0 +1,196 @@
+//! The receiver: a plain hyper server on a thread of its own that takes everything with 200.
+//!
+//! It is also what the comparison clients post to, so that its own cost is in both figures.
+
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::Request;
+use http::Response;
+use http_body_util::BodyExt;
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// Endpoints that are counted apart: `/in/0` to `/in/15`.
+pub(crate) const PATHS_MAX: usize = 16;
+
+/// Takes requests but never answers them.
+pub(crate) const HANG: &str = "/hang";
+
+/// Counts like `/in/0` and measures the time since the row's `sent_at`.
+pub(crate) const TIMED: &str = "/timed";
+
+/// How the rows say when their statement began; see [`Receiver::clock`].
+const SENT_AT: &[u8] = b"\"sent_at\":";
+
+/// Runs until the process ends.
+#[derive(Clone)]
+pub(crate) struct Receiver {
+    address: SocketAddr,
+    books: Arc<Books>,
+}
+
+struct Books {
+    /// The zero of `sent_at`.
+    epoch: Instant,
+    events: AtomicU64,
+    by_path: [AtomicU64; PATHS_MAX],
+    latencies: Mutex<Vec<Duration>>,
+    sample: Mutex<Option<Sample>>,
+}
+
+/// A request as walhook makes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Receiver {
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        let address = listener.local_addr()?;
+        let books = Arc::new(Books {
+            epoch: Instant::now(),
+            events: AtomicU64::new(0),
+            by_path: Default::default(),
+            latencies: Mutex::default(),
+            sample: Mutex::default(),
+        });
+        let kept = Arc::clone(&books);
+        let thread = thread::Builder::new().name(String::from("receiver"));
+        thread.spawn(move || runtime.block_on(serve(&listener, &books)))?;
+        Ok(Self { address, books: kept })
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Microseconds since the receiver's start: what a row's `sent_at` holds.
+    pub(crate) fn clock(&self) -> i64 {
+        i64::try_from(self.books.epoch.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// Events in the requests that were answered.
+    pub(crate) fn events(&self) -> u64 {
+        self.books.events.load(Ordering::Relaxed)
+    }
+
+    /// Events that came to `/in/N`, by N.
+    pub(crate) fn by_path(&self) -> [u64; PATHS_MAX] {
+        std::array::from_fn(|at| {
+            self.books.by_path.get(at).map_or(0, |n| n.load(Ordering::Relaxed))
+        })
+    }
+
+    /// The latencies since the last call, sorted.
+    pub(crate) fn take_latencies(&self) -> Vec<Duration> {
+        let mut latencies = std::mem::take(&mut *lock(&self.books.latencies));
+        latencies.sort_unstable();
+        latencies
+    }
+
+    /// The first request that ever came.
+    pub(crate) fn sample(&self) -> anyhow::Result<Sample> {
+        lock(&self.books.sample).clone().context("no request has come yet")
+    }
+
+    /// Waits until this many events have come in all.
+    pub(crate) fn wait_for(&self, events: u64, limit: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        while self.events() < events {
+            if Instant::now() > deadline {
+                let missing = events - self.events();
+                anyhow::bail!("{missing} events did not come within {limit:?}");
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}
+
+async fn serve(listener: &TcpListener, books: &Arc<Books>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { return };
+        while connections.try_join_next().is_some() {}
+        drop(stream.set_nodelay(true));
+        let books = Arc::clone(books);
+        connections.spawn(async move {
+            let answer = service_fn(|request| answer(request, &books));
+            // A client that is killed in the middle of a request is part of the measurements.
+            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    books: &Books,
+) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
+    if path == HANG {
+        std::future::pending::<()>().await;
+    }
+    let events = head.headers.get("walhook-event-ids");
+    let events = events.map_or(1, |ids| memchr::memchr_iter(b',', ids.as_bytes()).count() + 1);
+    if path == TIMED {
+        let now = books.epoch.elapsed();
+        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        books.time(&body, now);
+        let mut sample = lock(&books.sample);
+        if sample.is_none() {
+            *sample = Some(Sample { headers: head.headers.clone(), body });
+        }
+    } else {
+        let mut body = pin!(body);
+        while let Some(Ok(_)) = body.frame().await {}
+    }
+    let number = path.strip_prefix("/in/").and_then(|number| number.parse::<usize>().ok());
+    let events = events as u64;
+    if let Some(count) = books.by_path.get(number.unwrap_or_default()) {
+        count.fetch_add(events, Ordering::Relaxed);
+    }
+    books.events.fetch_add(events, Ordering::Relaxed);
+    Ok(Response::new(Empty::new()))
+}
+
+impl Books {
+    fn time(&self, body: &[u8], now: Duration) {
+        for at in memchr::memmem::find_iter(body, SENT_AT) {
+            let digits = body.get(at + SENT_AT.len()..).unwrap_or_default();
+            let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
+            let sent = digits.fold(0, |sent, digit| sent * 10 + u64::from(digit - b'0'));
+            lock(&self.latencies).push(now.saturating_sub(Duration::from_micros(sent)));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,87 @@
+//! Sends a test event to an endpoint, beside its lane and the books, and reports what came back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value as Json;
+use serde_json::json;
+
+use crate::delivery::http::Client;
+use crate::flow::body::Body;
+use crate::flow::body::Part;
+use crate::flow::event::Event;
+use crate::flow::event::EventId;
+use crate::flow::event::Facts;
+use crate::flow::event::Origin;
+use crate::flow::key::Keys;
+use crate::flow::lease::Lease;
+use crate::flow::lease::LeaseId;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::flow::relation::TableName;
+use crate::flow::time::Timestamp;
+use crate::flow::verdict::Verdict;
+
+/// Nobody waits for longer, whatever the endpoint's own timeout is.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much of the response is shown.
+const SHOWN_BYTES: usize = 1024;
+
+const EVENT_TYPE: &str = "walhook.test";
+
+/// Makes one request and tells what came of it. `body` is what to send; by default a small event of
+/// the standard shape.
+pub(crate) async fn probe(client: Arc<Client>, body: Option<String>, now: Timestamp) -> Json {
+    let lease = Lease {
+        id: LeaseId(0),
+        attempt: 1,
+        replay: false,
+        events: vec![Arc::new(event(body, now))],
+    };
+    let attempt = client.attempt(&lease, now);
+    let Ok(exchange) = tokio::time::timeout(TIMEOUT, attempt).await else {
+        let detail = format!("no complete response within {TIMEOUT:?}");
+        return json!({
+            "delivered": false, "status": null, "duration_ms": TIMEOUT.as_millis(),
+            "error": { "class": "timeout", "detail": detail }, "response": "",
+        });
+    };
+    let error = exchange.failure.as_ref();
+    let error =
+        error.map(|failure| json!({ "class": failure.class.as_str(), "detail": failure.detail }));
+    let response = exchange.response_body;
+    let response = response.slice(..response.len().min(SHOWN_BYTES));
+    json!({
+        "delivered": exchange.verdict == Verdict::Delivered,
+        "status": exchange.status,
+        "duration_ms": u64::try_from(exchange.took.as_millis()).unwrap_or(u64::MAX),
+        "error": error,
+        "response": String::from_utf8_lossy(&response),
+    })
+}
+
+fn event(body: Option<String>, now: Timestamp) -> Event {
+    let standard = || {
+        let data = json!({ "message": "a test by walhook: nothing has happened" });
+        json!({ "type": EVENT_TYPE, "timestamp": now.iso_millis(), "data": data }).to_string()
+    };
+    let body = body.unwrap_or_else(standard);
+    // Each test has an id of its own, below those of all changes.
+    let position = Position { commit: Lsn::ZERO, ordinal: fastrand::u32(..) };
+    Event {
+        id: EventId::new(position, Origin::new(0, EVENT_TYPE)),
+        sequence: 0,
+        position,
+        event_type: EVENT_TYPE.into(),
+        table: Arc::new(TableName::new("walhook", "test")),
+        committed: now,
+        keys: Keys::NONE,
+        expiry: None,
+        body: Body::new(vec![Part::Bytes(Bytes::from(body))]),
+        facts: Facts::default(),
+        held: None,
+        write_back: None,
+    }
+}

@@ -1,0 +1,53 @@
+//! Writes down which endpoints were made at run time.
+
+use crate::config::settings::Server;
+use crate::config::settings::Settings;
+use crate::store;
+use crate::store::Session;
+use crate::store::endpoints;
+use crate::store::endpoints::StoredEndpoint;
+use crate::store::state_error::StateError;
+
+/// A session that is opened when it is needed, and again after an error.
+pub(crate) struct Keep {
+    server: Server,
+    slot: String,
+    epoch: i64,
+    session: Option<Session>,
+}
+
+impl Keep {
+    /// `epoch` is our right to write for the slot.
+    pub(crate) fn new(settings: &Settings, epoch: i64) -> Self {
+        let (server, slot) = (settings.state.clone(), settings.postgres.slot.clone());
+        Self { server, slot, epoch, session: None }
+    }
+
+    /// # Errors
+    /// It was not written down, or nobody knows whether it was.
+    pub(super) async fn save(
+        &mut self,
+        row: &StoredEndpoint,
+    ) -> Result<StoredEndpoint, StateError> {
+        if let Some(session) = self.session.take()
+            && let Ok(saved) = endpoints::save(&session.client, &self.slot, self.epoch, row).await
+        {
+            self.session = Some(session);
+            return Ok(saved);
+        }
+        // A session that stood idle for long may have been closed: once more over a new one.
+        let session = store::connect(&self.server).await?;
+        let saved = endpoints::save(&session.client, &self.slot, self.epoch, row).await?;
+        self.session = Some(session);
+        Ok(saved)
+    }
+
+    /// # Errors
+    /// It is there still.
+    pub(super) async fn remove(&mut self, name: &str) -> Result<(), StateError> {
+        let session = store::connect(&self.server).await?;
+        endpoints::remove(&session.client, &self.slot, self.epoch, name).await?;
+        self.session = Some(session);
+        Ok(())
+    }
+}

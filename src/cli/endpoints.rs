@@ -1,0 +1,201 @@
+//! `walhook endpoints`: endpoints that are made and changed while walhook runs.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use anyhow::anyhow;
+use clap::Args;
+use clap::Subcommand;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::cli::Global;
+use crate::cli::ask::Asker;
+use crate::cli::ask::Target;
+use crate::cli::exit::CommandError;
+use crate::cli::exit::Exit;
+use crate::cli::table;
+use crate::cli::terminal;
+
+const PATH: &str = "/api/v1/endpoints";
+
+const COLUMNS: [(&str, &str); 4] =
+    [("NAME", "name"), ("STATE", "state"), ("SOURCE", "source"), ("URL", "url")];
+
+/// Makes, changes, tests and removes endpoints of a running walhook
+#[derive(Args, Debug)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Talks to a running walhook over its API. Documents are JSON with the keys of an \
+                  [[endpoint]]: docs/endpoints.md.\n\n\
+                  Examples: walhook endpoints list\n          \
+                  echo '{\"name\": \"crm\", \"url\": \"https://crm.example.com/\"}' | \
+                  walhook endpoints create -"
+)]
+pub struct Endpoints {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Lists all endpoints
+    #[command(after_help = "Example: walhook endpoints list --json")]
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Shows an endpoint, its secrets masked
+    #[command(after_help = "Example: walhook endpoints show crm")]
+    Show(Named),
+    /// Makes an endpoint
+    #[command(after_help = "Example: walhook endpoints create crm.json")]
+    Create {
+        /// A JSON document; - for standard input
+        document: PathBuf,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Changes what the document says; null takes a key away
+    #[command(after_help = "Example: echo '{\"concurrency\": 8}' | walhook endpoints update crm -")]
+    Update {
+        name: String,
+        /// A JSON merge patch; - for standard input
+        document: PathBuf,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Removes an endpoint; what waits for it becomes dead letters
+    #[command(after_help = "Example: walhook endpoints delete crm")]
+    Delete(Named),
+    /// Lets an endpoint take events again
+    #[command(after_help = "Example: walhook endpoints enable crm")]
+    Enable(Named),
+    /// Keeps events away from an endpoint; what waits for it goes on waiting
+    #[command(after_help = "Example: walhook endpoints disable crm")]
+    Disable(Named),
+    /// Gives an endpoint another secret and prints it; the old one signs on for a while
+    #[command(after_help = "Example: walhook endpoints rotate-secret crm --overlap 48h")]
+    RotateSecret {
+        name: String,
+        /// How long the old secret goes on signing [default: 24h]
+        #[arg(long)]
+        overlap: Option<String>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Sends a test event now and tells what came back; exit code 1 if it was not taken
+    #[command(after_help = "Example: walhook endpoints test crm")]
+    Test(Named),
+}
+
+#[derive(Args, Debug)]
+struct Named {
+    name: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Endpoints {
+    /// # Errors
+    /// What walhook refuses, or that it cannot be reached.
+    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+        match self.what {
+            None => list(&self.target, global),
+            Some(What::List { target }) => list(&target, global),
+            Some(What::Show(Named { name, target })) => {
+                let endpoint = target.asker(global)?.get(&path(&name)?, &[])?;
+                Ok(show(&endpoint)?)
+            }
+            Some(What::Create { document, target }) => {
+                let made = target.asker(global)?.post(PATH, &read(&document)?)?;
+                tell(&target, &made)
+            }
+            Some(What::Update { name, document, target }) => {
+                let changed = target.asker(global)?.patch(&path(&name)?, &read(&document)?)?;
+                tell(&target, &changed)
+            }
+            Some(What::Delete(Named { name, target })) => {
+                let removed = target.asker(global)?.delete(&path(&name)?)?;
+                tell(&target, &removed)
+            }
+            Some(What::Enable(named)) => named.post("enable", global),
+            Some(What::Disable(named)) => named.post("disable", global),
+            Some(What::RotateSecret { name, overlap, target }) => {
+                let body = overlap.map_or_else(|| json!({}), |o| json!({ "overlap": o }));
+                let asker = target.asker(global)?;
+                show(&asker.post(&format!("{}/rotate-secret", path(&name)?), &body)?)?;
+                Ok(())
+            }
+            Some(What::Test(Named { name, target })) => test(&target.asker(global)?, &name),
+        }
+    }
+}
+
+impl Named {
+    fn post(&self, order: &str, global: &Global) -> Result<(), CommandError> {
+        let asker = self.target.asker(global)?;
+        let answer = asker.post(&format!("{}/{order}", path(&self.name)?), &json!({}))?;
+        tell(&self.target, &answer)
+    }
+}
+
+fn list(target: &Target, global: &Global) -> Result<(), CommandError> {
+    let answer = target.asker(global)?.get(PATH, &[])?;
+    if target.json {
+        show(&answer)?;
+        return Ok(());
+    }
+    let endpoints = answer.get("endpoints").and_then(Value::as_array);
+    table::print(&COLUMNS, endpoints.map_or(&[], Vec::as_slice))?;
+    Ok(())
+}
+
+fn test(asker: &Asker, name: &str) -> Result<(), CommandError> {
+    let report = asker.post(&format!("{}/test", path(name)?), &json!({}))?;
+    show(&report)?;
+    match report.get("delivered").and_then(Value::as_bool) {
+        Some(true) => Ok(()),
+        _ => Err(Exit::Failed.because(anyhow!("endpoint {name} did not take the test event"))),
+    }
+}
+
+/// A line for people, all of it for scripts.
+fn tell(target: &Target, answer: &Value) -> Result<(), CommandError> {
+    if target.json {
+        show(answer)?;
+        return Ok(());
+    }
+    let text = |name| table::cell(answer.get(name).unwrap_or(&Value::Null));
+    terminal::line(&format!("{}: {}", text("name"), text("state")))?;
+    Ok(())
+}
+
+fn show(answer: &Value) -> std::io::Result<()> {
+    terminal::line(&format!("{answer:#}"))
+}
+
+/// Names have no character that a path would have to escape; what has one is no name.
+fn path(name: &str) -> Result<String, CommandError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if name.is_empty() || !name.bytes().all(allowed) {
+        return Err(Exit::Usage.because(anyhow!("{name:?} is not the name of an endpoint")));
+    }
+    Ok(format!("{PATH}/{name}"))
+}
+
+fn read(file: &PathBuf) -> Result<Value, CommandError> {
+    let text = if file.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let shown = file.display();
+    let usage = |error: anyhow::Error| Exit::Usage.because(error);
+    let text = text.with_context(|| format!("{shown} cannot be read")).map_err(usage)?;
+    serde_json::from_str(&text).with_context(|| format!("{shown} is not JSON")).map_err(usage)
+}

@@ -1,0 +1,235 @@
+//! Endpoints that come over the API: JSON documents with the keys of `[[endpoint]]`.
+//!
+//! ```text
+//! JSON ─▶ TOML text ─ tree ─▶ [endpoint], as for the file ─▶ Endpoint, or every problem at once
+//! ```
+//!
+//! Whoever writes such a document is not the operator of this host: it names no environment
+//! variables and no files, dials public addresses only unless the configuration lists others, and
+//! its filter is short and does not loop. What is secret in it can be taken out, to be sealed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Map;
+use serde_json::Value as Json;
+use toml::de::DeTable;
+
+use crate::config::endpoint;
+use crate::config::problem::Problems;
+use crate::config::reader::Notes;
+use crate::config::reader::Section;
+use crate::config::settings::AddressPolicy;
+use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
+use crate::config::terms::Terms;
+use crate::config::toml_text;
+use crate::config::values::parse_duration;
+
+/// What stands for a secret in a document that is shown. Given back, it means what was there.
+pub const MASK: &str = "[secret]";
+
+/// The longest filter, and the most headers and bytes of them. An operator has more room.
+const FILTER_BYTES_MAX: usize = 1024;
+const HEADERS_MAX: usize = 32;
+const HEADER_BYTES_MAX: usize = 8 * 1024;
+const EVENTS_MAX: usize = 100;
+
+/// Keys whose strings are secrets, wherever they stand.
+const SECRET_KEYS: [&str; 7] =
+    ["password", "client_secret", "private_key", "token", "bearer", "value", "key"];
+
+/// What holds for an endpoint that says nothing else.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    terms: Terms,
+    addresses: AddressPolicy,
+}
+
+impl Defaults {
+    pub(super) fn new(terms: Terms, addresses: AddressPolicy) -> Self {
+        Self { terms, addresses }
+    }
+}
+
+/// Reads a document. `rules` are the events that exist; without them what the endpoint asks for is
+/// not held against them, as for one that was saved when they were others.
+///
+/// # Errors
+/// Everything that is wrong with it, by key.
+pub fn read(
+    document: &Json,
+    defaults: &Defaults,
+    rules: Option<&[EventRule]>,
+) -> Result<Endpoint, Problems> {
+    let notes = Notes::foreign("the document");
+    let endpoint = read_noting(&notes, document, defaults, rules);
+    notes.conclude(endpoint)
+}
+
+fn read_noting(
+    notes: &Notes<'_>,
+    document: &Json,
+    defaults: &Defaults,
+    rules: Option<&[EventRule]>,
+) -> Option<Endpoint> {
+    let Json::Object(members) = document else {
+        notes.note(None, "", "must be an object with the keys of an [[endpoint]]".to_owned());
+        return None;
+    };
+    check_bounds(notes, members);
+    let endpoint = read_members(notes, members, defaults, rules)?;
+    if endpoint.filter.as_ref().is_some_and(|filter| filter.names().loops) {
+        notes.note(
+            None,
+            "when",
+            "goes through a list, which is left to the configuration file: \
+                                  compare values instead"
+                .to_owned(),
+        );
+    }
+    Some(endpoint)
+}
+
+/// Reads the keys of an `[[endpoint]]`, whoever has written them.
+pub(super) fn read_members(
+    notes: &Notes<'_>,
+    members: &Map<String, Json>,
+    defaults: &Defaults,
+    rules: Option<&[EventRule]>,
+) -> Option<Endpoint> {
+    let text = toml_text::of(members);
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    if let Some(error) = errors.first() {
+        notes.note(None, "", format!("cannot be read: {}", error.message()));
+        return None;
+    }
+    // Notes and tree have one lifetime, and the tree's is this function's.
+    let inner = Notes::foreign("the document");
+    let section = Section::root(&inner, table.get_ref());
+    let endpoint = endpoint::read(section, defaults.terms.clone(), rules, &mut Vec::new());
+    notes.adopt(inner);
+    Some(Endpoint { addresses: defaults.addresses, ..endpoint? })
+}
+
+fn check_bounds(notes: &Notes<'_>, members: &Map<String, Json>) {
+    let note = |key: &str, message: String| notes.note(None, key, message);
+    let filter = members.get("when").and_then(Json::as_str).map_or(0, str::len);
+    if filter > FILTER_BYTES_MAX {
+        note("when", format!("is longer than {FILTER_BYTES_MAX} bytes: shorten it"));
+    }
+    let events = members.get("events").and_then(Json::as_array).map_or(0, Vec::len);
+    if events > EVENTS_MAX {
+        note("events", format!("has {events} entries: give up to {EVENTS_MAX}, or use `*`"));
+    }
+    if let Some(Json::Object(headers)) = members.get("headers") {
+        let bytes: usize = headers
+            .iter()
+            .map(|(name, value)| name.len() + value.as_str().map_or(0, str::len))
+            .sum();
+        if headers.len() > HEADERS_MAX || bytes > HEADER_BYTES_MAX {
+            let most = format!("{HEADERS_MAX} headers and {HEADER_BYTES_MAX} bytes");
+            note("headers", format!("are more than {most}: remove some"));
+        }
+    }
+    // What goes around the judgement of addresses, or needs files of this host.
+    for name in ["proxy", "tls"] {
+        if members.get(name).is_some_and(|value| !value.is_null()) {
+            note(name, "is left to the configuration file: leave it out".to_owned());
+        }
+    }
+    for name in ["payload", "payload_file", "content_type"] {
+        let is_named = members.get(name).and_then(Json::as_str);
+        if members.contains_key(name)
+            && !(name == "payload" && is_named.is_some_and(|text| !text.contains("{{")))
+        {
+            note(
+                name,
+                "is left to the configuration file: give the name of a built-in payload, \
+                        or leave it out"
+                    .to_owned(),
+            );
+        }
+    }
+}
+
+/// Reads a duration as the configuration has it: `24h`.
+pub fn duration(text: &str) -> Option<Duration> {
+    parse_duration(text)
+}
+
+/// The secrets of a document by the place that each has in it (a JSON pointer).
+pub type Secrets = BTreeMap<String, String>;
+
+/// Takes the secrets out of a document; each leaves [`MASK`] behind.
+pub fn take_secrets(document: &mut Json) -> Secrets {
+    let mut secrets = Secrets::new();
+    visit(document, String::new(), &mut |pointer, text| {
+        if is_secret(pointer, text) {
+            secrets.insert(pointer.to_owned(), std::mem::replace(text, MASK.to_owned()));
+        }
+    });
+    secrets
+}
+
+/// Puts secrets in the place of each [`MASK`]. One that is not known stays, and is refused as too
+/// short or not sent: it is no secret of anybody.
+pub fn put_secrets(document: &mut Json, secrets: &Secrets) {
+    visit(document, String::new(), &mut |pointer, text| {
+        if let (MASK, Some(secret)) = (text.as_str(), secrets.get(pointer)) {
+            secret.clone_into(text);
+        }
+    });
+}
+
+/// Whether a document holds [`MASK`] where no secret is known.
+pub fn is_masked(document: &Json) -> bool {
+    let mut is_masked = false;
+    let mut copy = document.clone();
+    visit(&mut copy, String::new(), &mut |_, text| is_masked |= text == MASK);
+    is_masked
+}
+
+/// Every string, with its place. The depth is that of serde_json's parser at most.
+fn visit(value: &mut Json, pointer: String, each: &mut impl FnMut(&str, &mut String)) {
+    match value {
+        Json::String(text) => each(&pointer, text),
+        Json::Array(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                visit(item, format!("{pointer}/{index}"), each);
+            }
+        }
+        Json::Object(members) => {
+            for (name, member) in members {
+                let name = name.replace('~', "~0").replace('/', "~1");
+                visit(member, format!("{pointer}/{name}"), each);
+            }
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) => {}
+    }
+}
+
+fn is_secret(pointer: &str, text: &str) -> bool {
+    let mut path = pointer.split('/').skip(1);
+    let (first, second) = (path.next().unwrap_or_default(), path.next());
+    let last = pointer.rsplit('/').next().unwrap_or_default();
+    match (first, second) {
+        ("secret", _) => true,
+        // A path can be a secret as well, but people recognise an endpoint by it.
+        ("url", None) => text.contains('?'),
+        ("headers", Some(name)) => is_credential(name),
+        (_, Some(_)) => SECRET_KEYS.contains(&last),
+        (_, None) => false,
+    }
+}
+
+/// Whether a header's name suggests that its value is a secret.
+fn is_credential(name: &str) -> bool {
+    const WORDS: [&str; 9] =
+        ["auth", "cookie", "credential", "key", "passw", "secret", "session", "signature", "token"];
+    let name = name.to_ascii_lowercase();
+    WORDS.iter().any(|word| name.contains(word))
+}
+
+#[cfg(test)]
+mod tests;

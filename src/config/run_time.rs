@@ -1,0 +1,101 @@
+//! `[endpoints]` and `[webhook_api]`: endpoints that are made while walhook runs.
+
+use crate::config::document::Defaults;
+use crate::config::endpoint;
+use crate::config::expression::Expression;
+use crate::config::field::Field;
+use crate::config::reader::Section;
+use crate::config::secret::Secret;
+use crate::config::settings::AddressPolicy;
+use crate::config::settings::BLOCKS_MAX;
+use crate::config::settings::Block;
+use crate::config::settings::Blocks;
+use crate::config::settings::RunTime;
+use crate::config::settings::WebhookApi;
+use crate::config::template;
+use crate::config::terms::Terms;
+
+/// Contract 4's columns, unless told otherwise.
+const MESSAGE_TYPE: &str = "string(msg_type)";
+const OWN_MESSAGE: &str = "is_self_msg";
+
+impl RunTime {
+    /// Whether somebody means to make endpoints over the API.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_written || self.webhook_api.is_some()
+    }
+}
+
+/// `terms` are those of `[webhook]`.
+pub(super) fn read(root: &mut Section<'_>, keys: Vec<Secret<[u8; 32]>>, terms: &Terms) -> RunTime {
+    let is_written = root.has("endpoints");
+    let mut section = root.section("endpoints");
+    let allow = section.read("allow", allow);
+    section.finish();
+    let addresses = allow.map_or(AddressPolicy::Public, AddressPolicy::Listed);
+    let has_api = root.has("webhook_api");
+    let webhook_api = read_webhook_api(root.section("webhook_api"), terms);
+    RunTime {
+        keys,
+        addresses,
+        defaults: Defaults::new(terms.clone(), addresses),
+        webhook_api: has_api.then(|| WebhookApi {
+            defaults: Defaults::new(webhook_api.1, addresses),
+            ..webhook_api.0
+        }),
+        is_written,
+    }
+}
+
+/// Blocks of addresses, such as `["10.1.0.0/16"]`.
+fn allow(field: &Field<'_>) -> Option<Blocks> {
+    let items = field.list()?;
+    if items.len() > BLOCKS_MAX {
+        return field.refuse(format!("has {} entries: give up to {BLOCKS_MAX}", items.len()));
+    }
+    let block = |item: &Field<'_>| {
+        let text = item.string()?;
+        Block::parse(&text).or_else(|| {
+            let shape = "write it like \"10.1.0.0/16\", \"fd00::/8\" or \"192.168.1.7\"";
+            item.refuse(format!("{} is no block of addresses: {shape}", item.shown()))
+        })
+    };
+    Some(Blocks::new(items.iter().filter_map(block)))
+}
+
+fn read_webhook_api(mut section: Section<'_>, terms: &Terms) -> (WebhookApi, Terms) {
+    let events = section.read("events", |field| {
+        Some(field.list()?.iter().filter_map(Field::string).collect::<Vec<_>>())
+    });
+    let message_type = section.read("message_type", expression);
+    let own_message = section.read("own_message", expression);
+    let test = section.read("test", test);
+    let mut terms = terms.clone();
+    let inner = section.field("endpoint").map(|field| field.renamed("endpoint".to_owned()));
+    if let Some(mut inner) = inner.and_then(|field| field.section()) {
+        endpoint::read_terms(&mut inner, &mut terms);
+        inner.finish();
+    }
+    section.finish();
+    let api = WebhookApi {
+        events: events.unwrap_or_default(),
+        message_type: message_type.unwrap_or_else(|| MESSAGE_TYPE.to_owned()),
+        own_message: own_message.unwrap_or_else(|| OWN_MESSAGE.to_owned()),
+        defaults: Defaults::new(terms.clone(), AddressPolicy::Public),
+        test,
+    };
+    (api, terms)
+}
+
+fn expression(field: &Field<'_>) -> Option<String> {
+    let text = field.string()?;
+    let parsed = Expression::parse(&text).map_err(|message| field.note(message)).ok()?;
+    Some(parsed.source().to_owned())
+}
+
+/// A JSON document without places to fill in.
+fn test(field: &Field<'_>) -> Option<String> {
+    let root = template::of_field(field)?;
+    let text = root.fixed();
+    text.or_else(|| field.refuse("has {{ expressions }}, and there is no row: write it out"))
+}

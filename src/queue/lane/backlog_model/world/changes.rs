@@ -1,0 +1,58 @@
+//! What an operator does to the lane, and crashes.
+
+use super::*;
+
+impl World {
+    pub(super) fn switch(&mut self, enabled: bool) {
+        match enabled {
+            true => self.lane.resume(),
+            false => self.lane.pause(self.time()),
+        }
+        self.is_paused = !enabled;
+        self.is_gone &= !enabled;
+        self.note_settled();
+    }
+
+    /// As the operator's settings come, without the lane's share of memory.
+    pub(super) fn reconfigure(&mut self, settings: LaneSettings) {
+        let places = |settings: &LaneSettings| settings.capacity.get().cast_signed();
+        self.own_free += places(&settings) - places(&self.settings);
+        self.batch_max = self.batch_max.max(settings.batch.size.get());
+        if settings.ordering != self.settings.ordering {
+            let begun = self.attempts.iter().filter(|(_, attempts)| **attempts > 0);
+            self.begun_before = begun.map(|(number, _)| *number).collect();
+        }
+        let share_bytes = self.settings.share_bytes;
+        self.settings = LaneSettings { share_bytes, ..settings.clone() };
+        self.lane.reconfigure(LaneSettings { share_bytes: usize::MAX, ..settings }, self.time());
+        self.is_gone = false;
+        self.note_settled();
+    }
+
+    pub(super) fn delete(&mut self) {
+        self.lane.delete();
+        self.is_deleted = true;
+        self.note_settled();
+    }
+
+    pub(super) fn crash(&mut self) {
+        let newest = self.rows.keys().next_back().map(|at| at.position);
+        let standing = newest.map(|newest| Standing { rows: self.rows.len(), newest });
+        let mut settings = self.settings.clone();
+        settings.parking.as_mut().unwrap().standing = standing;
+        let fresh = Self::new(settings.clone());
+        let known = std::mem::take(&mut self.known);
+        let rows = std::mem::take(&mut self.rows);
+        let (start, now, last_row) = (self.start, self.now, self.last_row);
+        let (is_paused, is_deleted) = (self.is_paused, self.is_deleted);
+        let caught_up_at = known.len();
+        *self = Self { start, now, known, rows, last_row, caught_up_at, ..fresh };
+        // A page that was read before the crash never comes.
+        self.settings = settings;
+        if is_deleted {
+            self.delete();
+        } else if is_paused {
+            self.switch(false);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Finds what is missing between what was settled and what the server is going to send.
+//!
+//! ```text
+//! walhook.progress ─┐
+//! slot, publication ├─▶ [survey] ─▶ Refusal::Gap, with the range ─▶ exit code 4, `walhook check`
+//! timeline, WAL end ┘
+//! ```
+//!
+//! Everything that is confirmed to the server was written to the state before. So a slot that stands
+//! beyond the state is another one than it was; one that stands before it has only moved back, as
+//! it does when PostgreSQL crashes, and what it sends again is known.
+
+use std::fmt;
+
+use tokio_postgres::Client;
+
+use crate::config::settings::Postgres;
+use crate::flow::lsn::Lsn;
+use crate::source::catalog::facts;
+use crate::source::error::SourceError;
+use crate::source::refusal::Refusal;
+use crate::source::slot::Slot;
+use crate::source::wire::command;
+use crate::source::wire::command::SystemIdentity;
+use crate::source::wire::command::TimelineEnd;
+use crate::store::error::StoreError;
+use crate::store::progress::Progress;
+
+/// Changes that nobody will ever send us, or may not.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Gap {
+    pub cause: Cause,
+    /// Up to here everything is known.
+    pub from: Lsn,
+    /// From here on the server sends again; `None` if it has not come that far.
+    pub to: Option<Lsn>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Cause {
+    /// The state knows the slot, and it does not exist.
+    SlotGone { slot: String },
+    /// The slot stands beyond what was settled.
+    SlotMadeAgain { slot: String },
+    /// The server has never been where the state is.
+    ServerBehind { server: Lsn },
+    /// The server's history does not lead through what was settled.
+    OtherHistory { known: u32, found: u32 },
+    /// Another publication of the same name, or none.
+    PublicationMadeAgain { publication: String },
+    /// Tables have been taken out while walhook ran.
+    TablesLeft { publication: String, tables: String },
+}
+
+impl Gap {
+    /// What is wrong, without the way out.
+    pub fn what(&self) -> String {
+        let cause = match &self.cause {
+            Cause::SlotGone { slot } => format!("slot {slot} was dropped"),
+            Cause::SlotMadeAgain { slot } => format!("slot {slot} was dropped and made again"),
+            Cause::ServerBehind { server } => {
+                format!(
+                    "the server's WAL ends at {server}, before what was settled: a backup was restored"
+                )
+            }
+            Cause::OtherHistory { known, found } => format!(
+                "the server is on timeline {found}, which does not lead through what was settled on timeline {known}"
+            ),
+            Cause::PublicationMadeAgain { publication } => {
+                format!("publication {publication} was dropped or made again")
+            }
+            Cause::TablesLeft { publication, tables } => {
+                format!("publication {publication} does not publish {tables} any more")
+            }
+        };
+        match self.to {
+            Some(to) => format!("{cause}: changes between {} and {to} are lost", self.from),
+            None => format!("{cause}: changes after {} may be lost", self.from),
+        }
+    }
+
+    /// What to do.
+    pub fn fix(&self) -> String {
+        match self.cause {
+            Cause::TablesLeft { .. } => String::from(
+                "add them again, or start walhook, which does so where it may; send from the tables \
+                 what changed meanwhile",
+            ),
+            _ => String::from(
+                "find out why; `walhook run --accept-gap` goes on from where the server stands, and \
+                 what is missing has to be sent from the tables",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what())
+    }
+}
+
+/// What is true of the server.
+#[derive(Clone, Debug)]
+pub struct Seen<'a> {
+    pub identity: &'a SystemIdentity,
+    /// Up to here the WAL is safe on the server's disk.
+    pub wal_end: Lsn,
+    /// The ends of earlier timelines of the server's history.
+    pub history: Vec<TimelineEnd>,
+    pub slot: Option<Slot>,
+    /// Whether nobody but us can move the slot.
+    pub is_still: bool,
+    pub publication: Option<u32>,
+}
+
+/// Asks the server and judges. `is_still`: nobody but us can move the slot.
+///
+/// # Errors
+/// The server cannot be asked.
+pub async fn survey(
+    client: &Client,
+    settings: &Postgres,
+    identity: &SystemIdentity,
+    is_still: bool,
+    progress: &Progress,
+) -> Result<Vec<Refusal>, SourceError> {
+    let Some(lineage) = &progress.lineage else { return Ok(Vec::new()) };
+    let mut history = Vec::new();
+    if identity.system == lineage.system && identity.timeline > lineage.timeline {
+        let timeout = settings.wal_sender_timeout;
+        let mut connection = command::connect(&settings.server, timeout).await?;
+        history = connection.timeline_history(identity.timeline).await?;
+        connection.close().await;
+    }
+    let question = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
+                    ELSE pg_current_wal_flush_lsn() END)::text";
+    let row = client.query_one(question, &[]).await?;
+    let wal_end: &str = row.try_get(0)?;
+    let seen = Seen {
+        identity,
+        wal_end: wal_end.parse().unwrap_or_default(),
+        history,
+        slot: facts::slot(client, &settings.slot).await?,
+        is_still,
+        publication: publication(client, &settings.publication).await?,
+    };
+    Ok(judge(settings, progress, &seen))
+}
+
+/// The publication's oid, which tells it from a later one of the same name.
+///
+/// # Errors
+/// The server cannot be asked.
+pub async fn publication(client: &Client, name: &str) -> Result<Option<u32>, StoreError> {
+    let question = "SELECT oid FROM pg_catalog.pg_publication WHERE pubname = $1";
+    let row = client.query_opt(question, &[&name]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// Pure; see [`survey`].
+pub fn judge(settings: &Postgres, progress: &Progress, seen: &Seen<'_>) -> Vec<Refusal> {
+    let Some(lineage) = &progress.lineage else { return Vec::new() };
+    let settled = progress.settled.map(|settled| settled.commit);
+    let Some(from) = progress.confirmed.max(settled) else { return Vec::new() };
+    let (expected, found) = (lineage.system, seen.identity.system);
+    if found != expected {
+        return vec![Refusal::OtherSystem { expected, found }];
+    }
+    let wal_end = seen.wal_end;
+    let (known, found) = (lineage.timeline, seen.identity.timeline);
+    let gap = |cause, to| Refusal::Gap(Gap { cause, from, to });
+    let mut gaps = Vec::new();
+    let ended = seen.history.iter().find(|end| end.timeline == known);
+    if known != found && ended.is_none_or(|end| end.at < from) {
+        gaps.push(gap(Cause::OtherHistory { known, found }, None));
+    } else if wal_end < from {
+        gaps.push(gap(Cause::ServerBehind { server: wal_end }, None));
+    }
+    match &seen.slot {
+        None => {
+            let slot = settings.slot.clone();
+            gaps.push(gap(Cause::SlotGone { slot }, Some(wal_end).filter(|end| *end > from)));
+        }
+        Some(slot)
+            if (seen.is_still || slot.active_pid.is_none()) && slot.confirmed > Some(from) =>
+        {
+            gaps.push(gap(Cause::SlotMadeAgain { slot: slot.name.clone() }, slot.confirmed));
+        }
+        Some(_) => {}
+    }
+    let is_known = |oid| lineage.publications.contains(&oid);
+    if !lineage.publications.is_empty() && !seen.publication.is_some_and(is_known) {
+        let publication = settings.publication.clone();
+        let to = Some(wal_end).filter(|end| *end > from);
+        gaps.push(gap(Cause::PublicationMadeAgain { publication }, to));
+    }
+    gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::Server;
+    use crate::config::settings::Tls;
+    use crate::flow::lsn::Position;
+    use crate::flow::time::Timestamp;
+    use crate::store::progress::Lineage;
+
+    fn lsn(raw: u64) -> Lsn {
+        Lsn::from_raw(raw)
+    }
+
+    /// Causes for a state at 100 on timeline 2 of system 7, with publication 16.
+    fn found(change: impl FnOnce(&mut SystemIdentity, &mut Seen<'_>)) -> Vec<String> {
+        let settings = Postgres {
+            server: Server { params: "host=db".parse().unwrap(), tls: Tls::default() },
+            slot: String::from("walhook"),
+            publication: String::from("walhook"),
+            wal_sender_timeout: std::time::Duration::from_secs(6),
+        };
+        let progress = Progress {
+            lineage: Some(Lineage { system: 7, timeline: 2, publications: vec![16] }),
+            settled: Some(Position { commit: lsn(90), ordinal: 0 }),
+            confirmed: Some(lsn(100)),
+            epoch: 1,
+            holder: String::new(),
+            held_since: Timestamp::from_micros(0),
+            updated_at: Timestamp::from_micros(0),
+        };
+        let mut identity =
+            SystemIdentity { system: 7, timeline: 2, wal_end: lsn(200), database: String::new() };
+        let mut slot = Slot::from_row("walhook", |_| None);
+        slot.confirmed = Some(lsn(100));
+        let copy = identity.clone();
+        let mut seen = Seen {
+            identity: &copy,
+            wal_end: lsn(200),
+            history: Vec::new(),
+            slot: Some(slot),
+            is_still: true,
+            publication: Some(16),
+        };
+        change(&mut identity, &mut seen);
+        let seen = Seen { identity: &identity, ..seen };
+        judge(&settings, &progress, &seen).iter().map(Refusal::what).collect()
+    }
+
+    fn confirmed(seen: &mut Seen<'_>, at: u64) {
+        seen.slot.as_mut().unwrap().confirmed = Some(lsn(at));
+    }
+
+    #[test]
+    fn only_what_does_not_meet_the_state_is_a_gap() {
+        let end = |at| TimelineEnd { timeline: 2, at: lsn(at) };
+        assert!(found(|_, _| {}).is_empty());
+        assert!(found(|_, seen| confirmed(seen, 50)).is_empty(), "moved back by a crash");
+        assert_eq!(found(|_, seen| confirmed(seen, 101)).len(), 1, "made again");
+        let running = found(|_, seen| {
+            confirmed(seen, 150);
+            seen.slot.as_mut().unwrap().active_pid = Some(1);
+            seen.is_still = false;
+        });
+        assert!(running.is_empty(), "another walhook moves it");
+        let promoted = found(|identity, seen| {
+            identity.timeline = 3;
+            seen.history = vec![end(100)];
+        });
+        assert!(promoted.is_empty(), "a failover that lost nothing: {promoted:?}");
+        let forked = found(|identity, seen| {
+            identity.timeline = 3;
+            seen.history = vec![end(99)];
+        });
+        assert!(forked.concat().contains("timeline 3"), "{forked:?}");
+        assert_eq!(found(|identity, _| identity.timeline = 1).len(), 1, "an older server");
+        let behind = found(|_, seen| seen.wal_end = lsn(99));
+        assert!(behind.concat().contains("0/63"), "{behind:?}");
+        let gone = found(|_, seen| seen.slot = None);
+        assert_eq!(gone, ["slot walhook was dropped: changes between 0/64 and 0/C8 are lost"]);
+        assert_eq!(found(|_, seen| seen.publication = Some(17)).len(), 1);
+        assert_eq!(found(|_, seen| seen.publication = None).len(), 1);
+        let other = found(|identity, seen| {
+            identity.system = 8;
+            seen.slot = None;
+        });
+        assert!(matches!(other.as_slice(), [one] if one.contains("another database system")));
+    }
+}
