@@ -7,14 +7,13 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-use std::time::Instant;
 
 use serde_json::Value;
 use serde_json::json;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
@@ -69,19 +68,6 @@ fn receiver(
         let answer = answers.get(request.number - 1).or(answers.last()).copied().unwrap_or(200);
         Answer::status(if knows(request) { answer } else { 401 })
     }))
-}
-
-/// Waits until a query answers what is expected.
-async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
-    let deadline = Instant::now() + AMPLE;
-    loop {
-        let text = sql.text(query).await;
-        if text == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 fn seconds(text: &str) -> i64 {

@@ -1,11 +1,9 @@
 //! Endpoints that are rows of a table: current from the stream, in commit order, whatever a row says.
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may stop at once")]
 
-use std::time::Duration;
-use std::time::Instant;
-
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
@@ -60,18 +58,6 @@ fn arrived(receiver: &Receiver) -> Vec<String> {
     let mut arrived: Vec<String> = receiver.requests().iter().map(shown).collect();
     arrived.sort();
     arrived
-}
-
-async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
-    let deadline = Instant::now() + AMPLE;
-    loop {
-        let text = sql.text(query).await;
-        if text == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 const OUT_OF_BALANCE: &str = "SELECT coalesce(string_agg(endpoint || ' ' || pending, ','), '')
