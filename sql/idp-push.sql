@@ -5,7 +5,7 @@ CREATE TABLE IF NOT EXISTS public.tasks (
     -- Such as T_20251214_0001.
     id         text        PRIMARY KEY,
     rule_id    bigint      NOT NULL,
-    -- COMPLETED raises the push.
+    -- COMPLETED raises the push; walhook makes PUSH_SUCCESS or push_failed of it.
     status     text        NOT NULL DEFAULT 'PENDING',
     result     jsonb,
     file_url   text,
@@ -17,18 +17,30 @@ CREATE TABLE IF NOT EXISTS public.tasks (
 -- a large `result` whole in updates that do not touch it.
 ALTER TABLE public.tasks REPLICA IDENTITY FULL;
 
+-- Only for [endpoints_from]: the webhooks and their rules as rows, instead of in the configuration.
+-- `auth` as in the file: {"basic": {"username": "...", "password": "..."}}, {"bearer": "..."} or
+-- {"api_key": {"name": "...", "value": "..."}}. The role then needs SELECT on it as well.
+--
+--    CREATE TABLE public.webhooks (
+--        id      bigint  PRIMARY KEY,
+--        rule_id bigint  NOT NULL,
+--        url     text    NOT NULL,
+--        enabled boolean NOT NULL DEFAULT true,
+--        auth    jsonb
+--    );
+
 -- For the administrator, once for each server and database. `walhook check` says what is missing.
 --
 -- 1. Logical replication, followed by a restart of the server:
 --
 --    ALTER SYSTEM SET wal_level = logical;
 --
--- 2. A role that may read the change stream and the table, and nothing else:
+-- 2. A role that may read the change stream and the table, and write the status, and nothing else:
 --
 --    CREATE ROLE walhook LOGIN REPLICATION PASSWORD 'choose one';
 --    GRANT CONNECT ON DATABASE app TO walhook;
 --    GRANT USAGE ON SCHEMA public TO walhook;
---    GRANT SELECT ON public.tasks TO walhook;
+--    GRANT SELECT, UPDATE (status) ON public.tasks TO walhook;
 --
 -- 3. The publication, which names what is streamed (walhook makes it where it may, as the owner of
 --    the table with CREATE on the database):

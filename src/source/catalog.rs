@@ -64,6 +64,20 @@ impl Wanted {
                 }),
             }
         }
+        if let Some(from) = &settings.endpoints_from {
+            let operations =
+                Operations { insert: true, update: true, delete: true, truncate: true };
+            let columns = from.columns().into_iter().collect();
+            match tables.iter_mut().find(|table| table.name == from.table) {
+                Some(table) => {
+                    table.columns.extend::<Vec<_>>(columns);
+                    table.operations = operations;
+                }
+                None => {
+                    tables.push(WantedTable { name: from.table.clone(), columns, operations });
+                }
+            }
+        }
         for table in &mut tables {
             table.columns.sort();
             table.columns.dedup();

@@ -81,6 +81,12 @@ pub enum Refusal {
         key: &'static str,
         sql: String,
     },
+    /// PostgreSQL would refuse what an event's `write_back` asks for.
+    WriteBack {
+        event: String,
+        what: String,
+        fix: String,
+    },
     /// walhook's own tables cannot be made.
     NoState {
         role: String,
@@ -152,6 +158,7 @@ impl Refusal {
             | Self::NoPublication { .. }
             | Self::NoState { .. }
             | Self::NeedsOldRow { .. }
+            | Self::WriteBack { .. }
             | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
             | Self::PublicationGone { .. }
@@ -188,6 +195,7 @@ impl Refusal {
             | Self::NoPublication { .. }
             | Self::NoState { .. }
             | Self::NeedsOldRow { .. }
+            | Self::WriteBack { .. }
             | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
             | Self::WrongPlugin { .. }
@@ -239,6 +247,9 @@ impl Refusal {
             }
             Self::NeedsOldRow { event, key, .. } => {
                 format!("`{key}` of event {event} needs values of the old row that are not sent")
+            }
+            Self::WriteBack { event, what, .. } => {
+                format!("the write-back of event {event} would be refused: {what}")
             }
             Self::NoState { role, .. } => {
                 format!("role {role} may not make walhook's own tables (schema walhook)")
@@ -338,6 +349,7 @@ impl Refusal {
                 format!("start `walhook run` once, which mends it, or run `{sql}`")
             }
             Self::NeedsOldRow { sql, .. } => format!("run `{sql}` as the owner of the table"),
+            Self::WriteBack { fix, .. } => fix.clone(),
             Self::NoState { sql, .. } => {
                 format!("run `{sql}` as an administrator, in the database of [state] url")
             }

@@ -105,7 +105,7 @@ fn the_examples_of_the_documentation_are_sound() {
         let settings = parse(&format!("{completed}{block}"), "events.md", &env);
         read += settings.unwrap_or_else(|problems| panic!("{block}\n{problems}")).events.len();
     }
-    assert_eq!(read, 3);
+    assert_eq!(read, 4);
 }
 
 #[test]
