@@ -10,12 +10,14 @@
 mod address;
 mod probe;
 pub(crate) mod record;
+mod reload;
 mod rotation;
 mod view;
 mod webhook_api;
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -25,6 +27,7 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::Value as Json;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -61,6 +64,9 @@ const EXPIRY_RETRY: Duration = Duration::from_secs(1);
 
 /// Who takes back secrets whose time is over.
 const OURSELVES: &str = "walhook";
+
+/// The configuration as it was read last, if it was read again.
+pub(crate) type Reloads = watch::Receiver<Option<Arc<Settings>>>;
 
 /// See the module's header.
 pub(crate) struct Desk {
@@ -120,6 +126,7 @@ impl Desk {
         mut self,
         orders: Orders,
         mut errands: mpsc::Receiver<Errand>,
+        mut reloads: Reloads,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut probes = FuturesUnordered::new();
@@ -136,6 +143,13 @@ impl Desk {
                 () = tokio::time::sleep_until(expiry.unwrap_or(not_before)), if expiry.is_some() => {
                     self.expire(&orders).await;
                     not_before = Instant::now() + EXPIRY_RETRY;
+                }
+                Ok(()) = reloads.changed() => {
+                    let read = reloads.borrow_and_update().clone();
+                    tokio::select! {
+                        () = self.reload(&orders, read) => {}
+                        () = stop.cancelled() => return Ok(()),
+                    }
                 }
                 Some(Errand { call, who, outcome }) = errands.recv() => {
                     let answer = tokio::select! {
