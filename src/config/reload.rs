@@ -170,6 +170,8 @@ mod tests {
         }
     }
 
+    type Changes<'a> = &'a [(&'a str, &'a str)];
+
     fn names(endpoints: &[Endpoint]) -> Vec<&str> {
         endpoints.iter().map(|endpoint| &*endpoint.name).collect()
     }
@@ -188,7 +190,7 @@ mod tests {
         let reload = bench.compared(&[("name = \"erp\"", "name = \"wms\"")]);
         assert_eq!((names(&reload.added), names(&reload.changed)), (vec!["wms"], vec![]));
         assert_eq!(reload.removed, ["erp".into()]);
-        let cases: [(&[(&str, &str)], &[&str]); 6] = [
+        let cases: [(Changes<'_>, &[&str]); 6] = [
             (&[("events = [\"order\"]", "events = [\"alert\"]")], &["crm"]),
             (&[("events = [\"order\"]", "when = \"id > 7\"")], &["crm"]),
             (&[("name = \"crm\"", "name = \"crm\"\nrate_limit = 7")], &["crm"]),

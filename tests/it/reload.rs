@@ -84,7 +84,8 @@ async fn endpoints_of_the_file_come_change_and_go_without_a_restart() {
     ))
     .await;
     insert(&sql, 1).await;
-    (first.wait_for(1, AMPLE).await, second.wait_for(1, AMPLE).await);
+    first.wait_for(1, AMPLE).await;
+    second.wait_for(1, AMPLE).await;
     let changed = endpoint("a", &third.url(), "when = \"id != 3\"\nheaders = { X-Tenant = \"t\" }")
         + &endpoint("c", &second.url(), "");
     let said = reload(&service, &toml(&changed)).await;
