@@ -45,7 +45,7 @@ pub struct Settings {
     pub run_time: RunTime,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Postgres {
     pub server: Server,
     pub slot: String,
@@ -56,7 +56,7 @@ pub struct Postgres {
 }
 
 /// Where PostgreSQL is and how to get in: a parsed connection URL.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Server {
     /// Hosts, ports, user, password, database, target_session_attrs, connect timeout. Its `Debug`
     /// hides the password. Its own SSL mode is not used: `tls` is.
@@ -85,7 +85,7 @@ pub enum TlsMode {
     VerifyFull,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Http {
     pub listen: SocketAddr,
     pub token: Option<Secret<String>>,
@@ -119,13 +119,13 @@ pub enum LoggedBodies {
 }
 
 /// `[memory]`: limits in bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Memory {
     /// Rows and events in memory at once, over all lanes.
     pub queued_bytes: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     pub format: LogFormat,
     /// A `tracing_subscriber` filter, such as `info` or `walhook=debug`.
@@ -139,7 +139,7 @@ pub enum LogFormat {
 }
 
 /// `[[event]]`: which changes of a table become an event of which type.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EventRule {
     pub event_type: Arc<str>,
     pub table: TableName,
@@ -346,7 +346,7 @@ pub const OCR_WALLET_COLUMNS: [&str; 10] = [
 ];
 
 /// `[[endpoint]]`, or one of `[webhook] urls`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
     pub name: Arc<str>,
     /// A URL can be a credential: log the name, or [`Endpoint::shown_url`].
@@ -440,7 +440,7 @@ impl Glob {
 }
 
 /// How a request proves where it comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Signing {
     /// Standard Webhooks: over `id.timestamp.body`, one signature per key.
     Standard { keys: Vec<StandardKey> },
@@ -449,7 +449,7 @@ pub enum Signing {
 }
 
 /// A key of Standard Webhooks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum StandardKey {
     /// `v1`: HMAC-SHA256; the receiver has the same key.
     Symmetric(Secret<Vec<u8>>),
@@ -515,7 +515,7 @@ pub enum RetryOn {
 }
 
 /// How walhook identifies itself to the endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Auth {
     Basic {
         username: String,
@@ -533,7 +533,7 @@ pub enum Auth {
 }
 
 /// OAuth 2.0 client credentials (RFC 6749, 4.4).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OAuth2 {
     pub token_url: Secret<Url>,
     pub client_id: String,
@@ -606,7 +606,7 @@ pub struct BacklogLimits {
 }
 
 /// What endpoints that are made at run time need.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RunTime {
     /// `[state] key`: the first seals secrets, any of them opens what it has sealed.
     pub keys: Vec<Secret<[u8; 32]>>,
@@ -621,7 +621,7 @@ pub struct RunTime {
 }
 
 /// `[webhook_api]`: what an endpoint is that is made by contract 4's calls.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WebhookApi {
     /// Event types that are messages; all if empty.
     pub events: Vec<String>,

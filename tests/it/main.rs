@@ -21,6 +21,7 @@ mod parking;
 mod poison;
 mod push_logs;
 mod refusals;
+mod reload;
 mod restart;
 mod sandbox;
 mod shapes;
