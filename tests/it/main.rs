@@ -10,6 +10,7 @@ mod endpoints_from;
 mod endurance;
 mod gaps;
 mod http_manners;
+mod init;
 mod kills;
 mod lanes;
 mod letters;
