@@ -31,6 +31,7 @@ mod standby;
 mod state;
 mod support;
 mod surface;
+mod tail;
 mod types;
 mod wire;
 mod write_back;
