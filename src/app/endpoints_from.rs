@@ -1,4 +1,4 @@
-//! Keeps the endpoints of a table current: its changes in the stream say when, a SELECT says what.
+//! Keeps the endpoints of a table current: changes in the stream say when, a SELECT says what.
 //!
 //! ```text
 //! pump ─ Refresh (a transaction changed the table) ─▶ [Keeper] ─ SELECT ─▶ rows ─ Change ─▶ fleet
@@ -18,6 +18,7 @@ use serde_json::Map;
 use serde_json::Value as Json;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Refused;
@@ -32,6 +33,8 @@ use crate::backoff::Backoff;
 use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::settings::Server;
 use crate::config::settings::Settings;
+use crate::source::catalog::Finding;
+use crate::source::refusal::Refusal;
 use crate::store;
 use crate::store::Session;
 use crate::store::error::StoreError;
@@ -129,13 +132,13 @@ impl Keeper {
     /// Starts the task; what it gives is for the pump.
     pub(crate) fn watch(self, orders: &Orders, tasks: &mut Tasks) -> Watched {
         let (refreshes_in, refreshes) = mpsc::channel(1);
-        let table = self.from.table.clone();
+        let tables = self.from.watch.clone();
         let run = self.run(orders.clone(), refreshes, tasks.stop_token());
         tasks.spawn("the table of endpoints", async move {
             run.await;
             Ok(())
         });
-        Watched { table, refreshes: refreshes_in, is_changed: false }
+        Watched { tables, refreshes: refreshes_in, is_changed: false }
     }
 
     /// Serves the pump until it or `stop` ends.
@@ -244,24 +247,7 @@ impl Keeper {
             }
             tokio::time::sleep(VISIBLE_PAUSE).await;
         }
-        let quoted = |column: &String| format!("\"{}\"", column.replace('"', "\"\""));
-        let columns: Vec<String> = self.from.columns().iter().map(quoted).collect();
-        let most = ENDPOINTS_MAX + 1;
-        let query = format!(
-            "SELECT to_jsonb(r)::text FROM (SELECT {} FROM {} LIMIT {most}) r",
-            columns.join(", "),
-            self.from.table.quoted()
-        );
-        let rows = client.query(&query, &[]).await?;
-        let mut read = Vec::with_capacity(rows.len());
-        for row in rows {
-            match serde_json::from_str(row.try_get(0)?) {
-                Ok(Json::Object(row)) => read.push(row),
-                Ok(_) | Err(_) => {
-                    return Err(StoreError::Protocol { what: "a row is no object".to_owned() });
-                }
-            }
-        }
+        let read = rows(client, &self.from).await?;
         self.session = Some(session);
         Ok(read)
     }
@@ -275,4 +261,59 @@ impl Keeper {
         self.refused.set(problems.iter().cloned().collect());
         self.named = problems;
     }
+}
+
+/// All rows of the table.
+async fn rows(client: &Client, from: &EndpointsFrom) -> Result<Vec<Row>, StoreError> {
+    let quoted = |column: &String| format!("\"{}\"", column.replace('"', "\"\""));
+    let columns: Vec<String> = from.columns().iter().map(quoted).collect();
+    let most = ENDPOINTS_MAX + 1;
+    let query = format!(
+        "SELECT to_jsonb(r)::text FROM (SELECT {} FROM {} LIMIT {most}) r",
+        columns.join(", "),
+        from.table.quoted()
+    );
+    let rows = client.query(&query, &[]).await?;
+    let mut read = Vec::with_capacity(rows.len());
+    for row in rows {
+        match serde_json::from_str(row.try_get(0)?) {
+            Ok(Json::Object(row)) => read.push(row),
+            Ok(_) | Err(_) => {
+                return Err(StoreError::Protocol { what: "a row is no object".to_owned() });
+            }
+        }
+    }
+    Ok(read)
+}
+
+/// What `walhook check` has to say of the table: that it cannot be read, or which rows are no
+/// endpoints. What is wrong with the tables of a view is the catalog's to say.
+///
+/// # Errors
+/// The server cannot be asked.
+pub(super) async fn findings(
+    settings: &Settings,
+    client: &Client,
+) -> Result<Vec<Finding>, StoreError> {
+    let Some(from) = &settings.endpoints_from else { return Ok(Vec::new()) };
+    let table = from.table.to_string();
+    let read = match rows(client, from).await {
+        Ok(read) => read,
+        Err(StoreError::Refused(cause)) => {
+            return Ok(vec![Refusal::EndpointsTable { table, what: cause.to_string() }.into()]);
+        }
+        Err(other) => return Err(other),
+    };
+    let (endpoints, problems): (Vec<_>, Vec<_>) =
+        read.iter().map(|row| from.endpoint(row)).partition(Result::is_ok);
+    let found = match endpoints.len() {
+        1 => "1 endpoint".to_owned(),
+        count => format!("{count} endpoints"),
+    };
+    let mut findings = vec![Finding::ok(format!("[endpoints_from]: {found} in {table}"))];
+    findings.extend(problems.into_iter().filter_map(Result::err).map(|(name, why)| {
+        let what = format!("a row of {table} is no endpoint: {name}: {why}");
+        Finding::warning(what, String::from("correct the row: nothing goes to it until then"))
+    }));
+    Ok(findings)
 }

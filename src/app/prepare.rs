@@ -2,6 +2,7 @@
 
 use crate::app::dry_run;
 use crate::app::dry_run::Example;
+use crate::app::endpoints_from;
 use crate::app::gaps;
 use crate::app::old_rows;
 use crate::app::state;
@@ -37,7 +38,8 @@ pub async fn prepare(settings: &Settings, accept_gap: bool) -> anyhow::Result<()
     problems.extend(state_refusal(settings).await?);
     let old_rows = old_rows::findings(settings, &session.client).await?;
     let written = write_backs::findings(settings, &mut session.client).await?;
-    let found = old_rows.iter().chain(&written);
+    let rows = endpoints_from::findings(settings, &session.client).await?;
+    let found = old_rows.iter().chain(&written).chain(&rows);
     problems.extend(found.filter_map(|finding| finding.refusal.clone()));
     if problems.iter().all(|problem| problem.exit_code() == EXIT_SLOT_LOST) {
         problems.extend(gaps::found(settings, &session.client).await?);
@@ -96,6 +98,7 @@ pub async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)
     let mut report = catalog::inspect(&session.client, &Wanted::new(settings)).await?;
     report.findings.extend(old_rows::findings(settings, &session.client).await?);
     report.findings.extend(write_backs::findings(settings, &mut session.client).await?);
+    report.findings.extend(endpoints_from::findings(settings, &session.client).await?);
     let mut examples = Vec::new();
     if report.problems().is_empty() {
         let trials = dry_run::findings(settings, &session.client, host_now()).await?;

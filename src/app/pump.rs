@@ -98,11 +98,11 @@ pub(crate) struct Pump {
     watched: Option<Watched>,
 }
 
-/// The table of `[endpoints_from]`.
+/// The tables behind `[endpoints_from]`.
 pub(crate) struct Watched {
-    pub(crate) table: TableName,
+    pub(crate) tables: Vec<TableName>,
     pub(crate) refreshes: mpsc::Sender<Refresh>,
-    /// Whether the transaction that is being read has changed it.
+    /// Whether the transaction that is being read has changed one of them.
     pub(crate) is_changed: bool,
 }
 
@@ -251,7 +251,7 @@ impl Pump {
                 if self.seen.is_none_or(|seen| seen < change.position) {
                     self.seen = Some(change.position);
                     if let Some(watched) = &mut self.watched {
-                        watched.is_changed |= change.relation.table == watched.table;
+                        watched.is_changed |= watched.tables.contains(&change.relation.table);
                     }
                     if self.caution.is_one_by_one() {
                         self.change_alone(change).await?;

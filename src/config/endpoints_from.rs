@@ -30,7 +30,10 @@ use crate::flow::relation::TableName;
 /// A table whose rows are endpoints.
 #[derive(Clone)]
 pub struct EndpointsFrom {
+    /// May be a view.
     pub table: TableName,
+    /// The tables whose changes can change its rows: itself, unless the file names others.
+    pub watch: Vec<TableName>,
     /// An endpoint's keys; in strings stand the places of columns.
     template: Json,
     /// The column of an event's row, and the column with the values that an endpoint takes.
@@ -42,8 +45,8 @@ pub struct EndpointsFrom {
 /// The events that there are do not count: they are told apart by themselves.
 impl PartialEq for EndpointsFrom {
     fn eq(&self, other: &Self) -> bool {
-        let Self { table, template, matching, defaults, rules: _ } = self;
-        (table, template) == (&other.table, &other.template)
+        let Self { table, watch, template, matching, defaults, rules: _ } = self;
+        (table, watch, template) == (&other.table, &other.watch, &other.template)
             && (matching, defaults) == (&other.matching, &other.defaults)
     }
 }
@@ -64,21 +67,33 @@ pub(super) fn read(
 ) -> Option<EndpointsFrom> {
     let missing = "is missing: name the table, such as \"public.webhooks\"";
     let table = section.require("table", missing, event::table);
+    let watch = section.read("watch", watch);
     let matching = section.read("match", matching);
+    let defaults = Defaults::new(terms.clone(), addresses);
     let missing = "is missing: write the keys of an [[endpoint]], such as name = \"wh-{{ id }}\"";
     let template = section.require("endpoint", missing, |field| {
         let json = json(field)?;
-        let problem = check(&json);
+        let problem = check(&json).or_else(|| try_keys(&json, &defaults, rules));
         problem.map_or(Some(json), |problem| field.refuse(problem))
     });
     section.finish();
+    let table = table?;
     Some(EndpointsFrom {
-        table: table?,
+        watch: watch.unwrap_or_else(|| vec![table.clone()]),
+        table,
         template: template?,
         matching,
-        defaults: Defaults::new(terms.clone(), addresses),
+        defaults,
         rules: rules?.to_vec(),
     })
+}
+
+fn watch(field: &Field<'_>) -> Option<Vec<TableName>> {
+    let tables: Vec<TableName> = field.list()?.iter().map(event::table).collect::<Option<_>>()?;
+    if tables.is_empty() {
+        return field.refuse("is empty: name the tables that the rows come from, or leave it out");
+    }
+    Some(tables)
 }
 
 /// `{ rule_id = "rule_id" }`: the event's column, and the endpoint's.
@@ -142,6 +157,25 @@ fn check(template: &Json) -> Option<String> {
         }
     }
     None
+}
+
+/// What is wrong with the keys of a template, as far as that can be told before there is a row.
+fn try_keys(template: &Json, defaults: &Defaults, rules: Option<&[EventRule]>) -> Option<String> {
+    let mut problems = Vec::new();
+    for (name, value) in template.as_object()? {
+        let mut document = Map::new();
+        document.insert("name".to_owned(), "row".into());
+        document.insert("url".to_owned(), "https://row.invalid/".into());
+        document.insert(name.clone(), value.clone());
+        let notes = Notes::foreign("the template");
+        document::read_members(&notes, &document, defaults, rules);
+        let mut columns = BTreeSet::new();
+        let is_open = collect(value, &mut columns).is_err() || !columns.is_empty();
+        let unknown = format!("{name}: unknown key");
+        problems
+            .extend(notes.problems().into_iter().filter(|p| !is_open || p.starts_with(&unknown)));
+    }
+    (!problems.is_empty()).then(|| problems.join("; "))
 }
 
 /// The columns that a template names.
@@ -272,6 +306,7 @@ mod tests {
     fn from(template: Json) -> EndpointsFrom {
         EndpointsFrom {
             table: TableName::new("public", "webhooks"),
+            watch: vec![TableName::new("public", "webhooks")],
             template,
             matching: Some(("rule_id".to_owned(), "rules".to_owned())),
             defaults: Defaults::new(Terms::defaults("test"), AddressPolicy::Public),

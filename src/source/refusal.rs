@@ -81,6 +81,11 @@ pub enum Refusal {
         key: &'static str,
         sql: String,
     },
+    /// The rows that are endpoints cannot be read.
+    EndpointsTable {
+        table: String,
+        what: String,
+    },
     /// PostgreSQL would refuse what an event's `write_back` asks for.
     WriteBack {
         event: String,
@@ -158,6 +163,7 @@ impl Refusal {
             | Self::NoPublication { .. }
             | Self::NoState { .. }
             | Self::NeedsOldRow { .. }
+            | Self::EndpointsTable { .. }
             | Self::WriteBack { .. }
             | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
@@ -195,6 +201,7 @@ impl Refusal {
             | Self::NoPublication { .. }
             | Self::NoState { .. }
             | Self::NeedsOldRow { .. }
+            | Self::EndpointsTable { .. }
             | Self::WriteBack { .. }
             | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
@@ -247,6 +254,9 @@ impl Refusal {
             }
             Self::NeedsOldRow { event, key, .. } => {
                 format!("`{key}` of event {event} needs values of the old row that are not sent")
+            }
+            Self::EndpointsTable { table, what } => {
+                format!("the endpoints in {table} cannot be read: {what}")
             }
             Self::WriteBack { event, what, .. } => {
                 format!("the write-back of event {event} would be refused: {what}")
@@ -349,6 +359,9 @@ impl Refusal {
                 format!("start `walhook run` once, which mends it, or run `{sql}`")
             }
             Self::NeedsOldRow { sql, .. } => format!("run `{sql}` as the owner of the table"),
+            Self::EndpointsTable { table, .. } => {
+                format!("correct [endpoints_from], or grant SELECT on {table} to walhook's role")
+            }
             Self::WriteBack { fix, .. } => fix.clone(),
             Self::NoState { sql, .. } => {
                 format!("run `{sql}` as an administrator, in the database of [state] url")

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::Instant;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
 use crate::support::receiver::always;
@@ -47,18 +47,6 @@ async fn say(sql: &Sql, msg_id: &str, room: i32) {
 fn arrived(receiver: &Receiver) -> Vec<i64> {
     let id = |request: &crate::support::receiver::Request| request.json()["data"]["id"].as_i64();
     receiver.requests().iter().filter_map(id).collect()
-}
-
-async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
-    let deadline = Instant::now() + AMPLE;
-    loop {
-        let text = sql.text(query).await;
-        if text == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 const BOOKS: &str = "SELECT coalesce(max(captured || ' ' || delivered || ' ' || filtered || ' ' ||

@@ -1,11 +1,10 @@
 //! Endpoints that are rows of a table: current from the stream, in commit order, whatever a row says.
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may stop at once")]
 
-use std::time::Duration;
-use std::time::Instant;
-
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
+use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
 use crate::support::receiver::always;
@@ -59,18 +58,6 @@ fn arrived(receiver: &Receiver) -> Vec<String> {
     let mut arrived: Vec<String> = receiver.requests().iter().map(shown).collect();
     arrived.sort();
     arrived
-}
-
-async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
-    let deadline = Instant::now() + AMPLE;
-    loop {
-        let text = sql.text(query).await;
-        if text == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 const OUT_OF_BALANCE: &str = "SELECT coalesce(string_agg(endpoint || ' ' || pending, ','), '')
@@ -213,4 +200,31 @@ async fn rows_reach_public_addresses_only_unless_the_operator_says_otherwise() {
     .await;
     assert_eq!(receiver.count(), 0);
     service.stop().await;
+}
+
+#[tokio::test]
+async fn check_names_a_view_that_cannot_be_read_and_rows_that_are_no_endpoints() {
+    let (_database, sql, receiver, toml) = started().await;
+    let view = toml.replace(
+        "table = \"public.webhooks\"",
+        "table = \"public.on_air\"\nwatch = [\"public.webhooks\"]",
+    );
+    let check = async |code| {
+        let mut check = Program::start(&["check"], &view, &[]);
+        assert_eq!(check.wait(AMPLE).await, Some(code), "{:?}", check.output());
+        check.output().join("\n")
+    };
+    let said = check(3).await;
+    assert!(said.contains("public.on_air cannot be read: relation"), "{said}");
+    assert!(said.contains("correct [endpoints_from], or grant SELECT on public.on_air"), "{said}");
+    sql.batch_execute(
+        "CREATE VIEW on_air AS SELECT * FROM webhooks WHERE on_air;
+         INSERT INTO webhooks VALUES (2, '{7}', 'nonsense')",
+    )
+    .await
+    .unwrap();
+    webhook(&sql, &receiver, 1, "7").await;
+    let said = check(0).await;
+    assert!(said.contains("[endpoints_from]: 1 endpoint in public.on_air"), "{said}");
+    assert!(said.contains("a row of public.on_air is no endpoint: wh-2"), "{said}");
 }

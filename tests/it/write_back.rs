@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
@@ -60,18 +61,6 @@ async fn database() -> (Database, Sql) {
 async fn complete(sql: &Sql, id: &str, rule: i64) {
     let insert = format!("INSERT INTO tasks VALUES ('{id}', {rule}, 'COMPLETED')");
     sql.batch_execute(&insert).await.unwrap();
-}
-
-async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
-    let deadline = Instant::now() + AMPLE;
-    loop {
-        let text = sql.text(query).await;
-        if text == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 async fn wait_for_status(sql: &Sql, id: &str, expected: &str) {
