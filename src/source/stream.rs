@@ -30,6 +30,7 @@ use crate::flow::budget::Budget;
 use crate::flow::change::Captured;
 use crate::flow::lsn::Lsn;
 use crate::source::assemble::Assembler;
+use crate::source::catalog::facts;
 use crate::source::error::SourceError;
 use crate::source::gap;
 use crate::source::hold::Hold;
@@ -183,7 +184,7 @@ impl Source {
             self.stream = None;
             self.catalog = None;
             if !error.is_transient() {
-                return Err(error);
+                return Err(self.with_range(error));
             }
             let wait = self.backoff.next();
             let error = anyhow::Error::new(error);
@@ -230,6 +231,18 @@ impl Source {
         }
         self.terms.status.moved(stream.heard.received());
         Ok(())
+    }
+
+    /// Says from where on changes cannot be read, where the connection does not know.
+    fn with_range(&self, error: SourceError) -> SourceError {
+        let confirmed = *self.terms.confirmed.borrow();
+        match error {
+            SourceError::Refused(Refusal::PublicationGone { publication, slot, from: None }) => {
+                let from = Some(confirmed).filter(|confirmed| *confirmed > Lsn::ZERO);
+                Refusal::PublicationGone { publication, slot, from }.into()
+            }
+            other => other,
+        }
     }
 
     /// Tells the server the last confirmed position and ends the stream, so that a restart begins
@@ -323,6 +336,15 @@ async fn reconnect(
 ) -> Result<Stream, SourceError> {
     writable_again(&mut terms.writable).await;
     let connected = connect(terms).await;
+    // The slot before the state: see `gap::survey`.
+    let seen = match (claim, &connected) {
+        (Some(_), Ok(_)) => {
+            let session = store::connect(&terms.settings.server).await?;
+            let slot = facts::slot(&session.client, &terms.settings.slot).await?;
+            Some((session, slot))
+        }
+        _ => None,
+    };
     // Whether or not we got the slot: somebody else may have had it meanwhile, or has it now.
     let progress = match claim {
         Some(claim) if !matches!(connected, Err(SourceError::Connect(_))) => {
@@ -331,16 +353,18 @@ async fn reconnect(
         _ => None,
     };
     let (stream, identity) = connected?;
-    if identity.system != known.system {
-        return Err(Refusal::OtherSystem { expected: known.system, found: identity.system }.into());
-    }
-    if let Some(progress) = progress {
-        let session = store::connect(&terms.settings.server).await?;
-        let found =
-            gap::survey(&session.client, &terms.settings, &identity, true, &progress).await?;
+    let settings = &terms.settings;
+    if let (Some((session, slot)), Some(progress)) = (seen, progress) {
+        let client = &session.client;
+        let found = gap::survey(client, settings, &identity, true, slot, &progress).await?;
         if !found.is_empty() {
             return Err(SourceError::NotSetUp(found));
         }
+    }
+    // What has no state compares with what it saw itself.
+    if identity.system != known.system {
+        let (expected, found) = (known.system, identity.system);
+        return Err(Refusal::OtherSystem { expected, found, from: None, to: None }.into());
     }
     Ok(stream)
 }
