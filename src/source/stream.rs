@@ -24,20 +24,19 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::clock::since_boot;
 use crate::config::settings::Postgres;
-use crate::config::settings::Server;
 use crate::failpoint;
 use crate::flow::budget::Budget;
 use crate::flow::change::Captured;
 use crate::flow::lsn::Lsn;
 use crate::source::assemble::Assembler;
-use crate::source::catalog::facts;
 use crate::source::error::SourceError;
-use crate::source::gap;
 use crate::source::hold::Hold;
 use crate::source::pgoutput;
 use crate::source::pgoutput::PgOutput;
 use crate::source::pgoutput::RelationMessage;
 use crate::source::reader::DecodeError;
+use crate::source::reconnect::Claim;
+use crate::source::reconnect::reconnect;
 use crate::source::refusal::Refusal;
 use crate::source::status;
 use crate::source::status::StatusHandle;
@@ -53,9 +52,6 @@ use crate::source::wire::frame::FrameReader;
 use crate::source::wire::heard::Heard;
 use crate::store;
 use crate::store::Session;
-use crate::store::progress;
-use crate::store::progress::Progress;
-use crate::store::state_error::StateError;
 use crate::store::transport::Transport;
 
 /// First and longest wait before a lost connection is tried again.
@@ -102,15 +98,6 @@ pub struct Terms {
     pub feedback_on: Handle,
 }
 
-/// The right to the slot beyond one connection.
-#[derive(Clone, Debug)]
-pub struct Claim {
-    /// Where the state is.
-    pub state: Server,
-    /// Of [`crate::store::progress::Holding`]: another walhook that has taken the slot has raised it.
-    pub epoch: i64,
-}
-
 /// See the module's header.
 pub struct Source {
     terms: Terms,
@@ -124,7 +111,7 @@ pub struct Source {
 }
 
 /// One connection.
-struct Stream {
+pub(super) struct Stream {
     server_pid: i32,
     /// When the slot was asked for, since boot.
     asked: Duration,
@@ -283,7 +270,7 @@ async fn connect_when_free(terms: &Terms) -> Result<(Stream, SystemIdentity), So
     }
 }
 
-async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
+pub(super) async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
     let settings = &terms.settings;
     let mut connection = command::connect(&settings.server, settings.wal_sender_timeout).await?;
     let identity = connection.identify_system().await?;
@@ -326,67 +313,6 @@ async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError>
         stop_feedback,
     };
     Ok((stream, identity))
-}
-
-/// Connects to a slot that was ours a moment ago.
-async fn reconnect(
-    terms: &mut Terms,
-    known: &SystemIdentity,
-    claim: Option<&Claim>,
-) -> Result<Stream, SourceError> {
-    writable_again(&mut terms.writable).await;
-    let connected = connect(terms).await;
-    // The slot before the state: see `gap::survey`.
-    let seen = match (claim, &connected) {
-        (Some(_), Ok(_)) => {
-            let session = store::connect(&terms.settings.server).await?;
-            let slot = facts::slot(&session.client, &terms.settings.slot).await?;
-            Some((session, slot))
-        }
-        _ => None,
-    };
-    // Whether or not we got the slot: somebody else may have had it meanwhile, or has it now.
-    let progress = match claim {
-        Some(claim) if !matches!(connected, Err(SourceError::Connect(_))) => {
-            Some(still_ours(terms, claim).await?)
-        }
-        _ => None,
-    };
-    let (stream, identity) = connected?;
-    let settings = &terms.settings;
-    if let (Some((session, slot)), Some(progress)) = (seen, progress) {
-        let client = &session.client;
-        let found = gap::survey(client, settings, &identity, true, slot, &progress).await?;
-        if !found.is_empty() {
-            return Err(SourceError::NotSetUp(found));
-        }
-    }
-    // What has no state compares with what it saw itself.
-    if identity.system != known.system {
-        let (expected, found) = (known.system, identity.system);
-        return Err(Refusal::OtherSystem { expected, found, from: None, to: None }.into());
-    }
-    Ok(stream)
-}
-
-/// Makes sure that no other walhook has taken the slot.
-async fn still_ours(terms: &Terms, claim: &Claim) -> Result<Progress, SourceError> {
-    let session = store::connect(&claim.state).await?;
-    let slot = &terms.settings.slot;
-    let progress = progress::load(&session.client, slot).await?;
-    match progress {
-        Some(progress) if progress.epoch == claim.epoch => Ok(progress),
-        other => {
-            let holder = other.map_or_else(String::new, |progress| progress.holder);
-            Err(StateError::Fenced { slot: slot.clone(), holder }.into())
-        }
-    }
-}
-
-/// Waits until outcomes can be written down again.
-async fn writable_again(writable: &mut watch::Receiver<bool>) {
-    // Without a ledger nobody says otherwise.
-    drop(writable.wait_for(|writable| *writable).await);
 }
 
 fn decoded(frame: &Frame) -> Result<Option<PgOutput>, SourceError> {

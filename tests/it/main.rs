@@ -6,6 +6,7 @@ mod crash;
 mod decode;
 mod endpoints;
 mod endurance;
+mod failover;
 mod gaps;
 mod http_manners;
 mod kills;
