@@ -28,6 +28,7 @@ mod gaps;
 mod lanes;
 mod observe;
 mod old_rows;
+mod orphans;
 mod prepare;
 mod pump;
 mod reader;
