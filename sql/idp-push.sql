@@ -1,11 +1,12 @@
--- idp-push: the table whose completed tasks are pushed, and what an administrator grants.
+-- idp-push: the table whose completed tasks are pushed, the webhooks of their rules, and what an
+-- administrator grants.
 -- Beside it stands config/idp-push.toml. Safe to run again.
 
 CREATE TABLE IF NOT EXISTS public.tasks (
     -- Such as T_20251214_0001.
     id         text        PRIMARY KEY,
     rule_id    bigint      NOT NULL,
-    -- COMPLETED raises the push.
+    -- COMPLETED raises the push; walhook makes PUSH_SUCCESS or push_failed of it.
     status     text        NOT NULL DEFAULT 'PENDING',
     result     jsonb,
     file_url   text,
@@ -17,23 +18,46 @@ CREATE TABLE IF NOT EXISTS public.tasks (
 -- a large `result` whole in updates that do not touch it.
 ALTER TABLE public.tasks REPLICA IDENTITY FULL;
 
+CREATE TABLE IF NOT EXISTS public.webhooks (
+    id      bigint  PRIMARY KEY,
+    url     text    NOT NULL,
+    enabled boolean NOT NULL DEFAULT true,
+    -- {"basic": {"username": "...", "password": "..."}}, {"bearer": "..."} or
+    -- {"api_key": {"name": "...", "value": "..."}}
+    auth    jsonb
+);
+
+CREATE TABLE IF NOT EXISTS public.rule_webhooks (
+    rule_id    bigint NOT NULL,
+    webhook_id bigint NOT NULL REFERENCES public.webhooks ON DELETE CASCADE,
+    PRIMARY KEY (rule_id, webhook_id)
+);
+
+-- What walhook reads: each webhook with its rules.
+CREATE OR REPLACE VIEW public.webhooks_with_rules AS
+    SELECT w.id, w.url, w.enabled, w.auth,
+           array(SELECT r.rule_id FROM public.rule_webhooks r WHERE r.webhook_id = w.id) AS rules
+      FROM public.webhooks w;
+
 -- For the administrator, once for each server and database. `walhook check` says what is missing.
 --
 -- 1. Logical replication, followed by a restart of the server:
 --
 --    ALTER SYSTEM SET wal_level = logical;
 --
--- 2. A role that may read the change stream and the table, and nothing else:
+-- 2. A role that may read the change stream, the tasks and the webhooks, and write the status, and
+--    nothing else:
 --
 --    CREATE ROLE walhook LOGIN REPLICATION PASSWORD 'choose one';
 --    GRANT CONNECT ON DATABASE app TO walhook;
 --    GRANT USAGE ON SCHEMA public TO walhook;
---    GRANT SELECT ON public.tasks TO walhook;
+--    GRANT SELECT, UPDATE (status) ON public.tasks TO walhook;
+--    GRANT SELECT ON public.webhooks, public.rule_webhooks, public.webhooks_with_rules TO walhook;
 --
 -- 3. The publication, which names what is streamed (walhook makes it where it may, as the owner of
---    the table with CREATE on the database):
+--    the tables with CREATE on the database):
 --
---    CREATE PUBLICATION walhook FOR TABLE public.tasks;
+--    CREATE PUBLICATION walhook FOR TABLE public.tasks, public.webhooks, public.rule_webhooks;
 --
 -- 4. The slot. walhook makes it at its first start, after the publication. Rows from before are not
 --    pushed. When walhook is removed for good, drop the slot, or the server keeps its WAL for ever:

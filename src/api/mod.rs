@@ -18,6 +18,8 @@ mod webhook_api;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 
 use axum::Router;
 use axum::extract::Request;
@@ -40,9 +42,24 @@ use crate::api::problem::Problem;
 use crate::clock::DatabaseClock;
 use crate::config::secret::Secret;
 use crate::ledger::stats::Stats;
+use crate::ledger::write_back::WriteBackStatus;
 use crate::source::status::StatusHandle;
 use crate::telemetry::metrics::CONTENT_TYPE;
 use crate::telemetry::metrics::Metrics;
+
+/// Rows that were to be endpoints and are none: their names, and why. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Refused(Arc<Mutex<Vec<(String, String)>>>);
+
+impl Refused {
+    pub fn set(&self, refused: Vec<(String, String)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    pub(crate) fn list(&self) -> Vec<(String, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 /// What the surface shows, by handles to those who know it.
 #[derive(Clone)]
@@ -51,6 +68,8 @@ pub struct Surface {
     pub stats: Arc<Stats>,
     pub source: StatusHandle,
     pub clock: DatabaseClock,
+    pub write_backs: WriteBackStatus,
+    pub refused: Refused,
     /// Brings the gauges up to date; called before they are read.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// The endpoints as they are now.

@@ -42,10 +42,16 @@ pub(crate) async fn status(State(surface): State<Surface>) -> Json<Value> {
         })
     };
     let endpoints: Vec<Value> = (surface.endpoints)().into_iter().map(endpoint).collect();
+    let refused = surface.refused.list().into_iter();
+    let refused: Vec<Value> =
+        refused.map(|(name, error)| json!({ "name": name, "error": error })).collect();
+    let write_backs = surface.write_backs.view();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "clock_ahead_seconds": surface.clock.ahead_seconds(),
         "source": surface.source.view(),
         "endpoints": endpoints,
+        "endpoints_refused": refused,
+        "write_backs": { "failing": write_backs.failing, "error": write_backs.error },
     }))
 }

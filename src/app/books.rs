@@ -41,6 +41,19 @@ impl Books {
         }
     }
 
+    /// Its values were pushed before: kept back from every endpoint.
+    pub(crate) fn repeated(&self, rule: RuleIndex, id: EventId, facts: &Facts) {
+        self.filtered(rule);
+        let Some((event_type, metrics)) = self.rules.get(rule.0) else { return };
+        metrics.repeated.inc();
+        tracing::debug!(
+            event = &**event_type,
+            event_id = %id,
+            id = facts.find("id"),
+            "not pushed: its values were pushed before"
+        );
+    }
+
     /// A change became an event.
     pub(crate) fn raised(&self, rule: RuleIndex) {
         if let Some((_, event)) = self.rules.get(rule.0) {

@@ -22,9 +22,11 @@ mod caution;
 mod cuts;
 mod desk;
 pub mod dry_run;
+mod endpoints_from;
 mod fence;
 mod fleet;
 mod gaps;
+mod handles;
 mod lanes;
 mod observe;
 mod old_rows;
@@ -38,24 +40,22 @@ mod resend;
 mod scrape;
 mod standby;
 mod state;
+mod surface;
 mod tail;
+mod write_backs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::api::Surface;
-use crate::api::office::Office;
 use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
 use crate::app::desk::Desk;
@@ -65,8 +65,9 @@ use crate::app::fleet::Fleet;
 use crate::app::fleet::Orders;
 use crate::app::fleet::Ways;
 use crate::app::fleet::keep::Keep;
-use crate::app::fleet::roster;
 use crate::app::fleet::roster::Roster;
+
+use crate::app::handles::Handles;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
 use crate::app::reader::Attached;
@@ -74,7 +75,9 @@ use crate::app::reader::Reader;
 use crate::app::reader::Stages;
 use crate::app::refill::Backlog;
 use crate::app::scrape::Scrape;
-use crate::clock::DatabaseClock;
+use crate::app::state::Taken;
+use crate::app::surface::listen;
+use crate::app::surface::surface;
 use crate::config::settings::Settings;
 use crate::delivery::network::Network;
 use crate::flow::budget::Budget;
@@ -82,15 +85,10 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::ledger;
 use crate::ledger::Ledger;
-use crate::ledger::replayed::Replayed;
-use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
-use crate::source::hold::Hold;
-use crate::source::status::StatusHandle;
-use crate::source::wire::feedback::LetGo;
 use crate::store::books::Entry;
+use crate::store::state_error::StateError;
 use crate::task::Tasks;
-use crate::telemetry::metrics::Metrics;
 
 pub use crate::app::prepare::check;
 pub use crate::app::prepare::prepare;
@@ -195,7 +193,7 @@ impl App {
         let (writable_in, writable) = watch::channel(true);
         let cuts = Cuts::default();
         let budget = Budget::new(self.settings.memory.queued_bytes);
-        let mut attached = self.attach(&cuts, &budget, &writable).await?;
+        let attached = self.attach(&cuts, &budget, &writable).await?;
         let Self { settings, handles, tasks, .. } = self;
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
@@ -203,7 +201,18 @@ impl App {
         start_observer(settings, handles, taken.publication, tasks).await?;
         let fence = Fence::new(settings, handles, cuts.clone());
         tasks.spawn("the fence", fence.keep(tasks.stop_token()));
+        let waits = Waits { cuts, budget, writable };
+        self.join(attached, taken, waits).await
+    }
 
+    /// Starts the stages, and joins them by their channels.
+    async fn join(
+        &mut self,
+        mut attached: Attached,
+        taken: Taken,
+        Waits { cuts, budget, writable }: Waits,
+    ) -> anyhow::Result<()> {
+        let Self { settings, handles, tasks, .. } = self;
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
@@ -217,7 +226,8 @@ impl App {
             share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
         };
         let (ways, edits, turns) = Ways::open();
-        let (desk, starts) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
+        let (desk, mut starts) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
+        let keeper = endpoints_from::open(settings, &handles.refused, &mut starts).await?;
         let keep = Keep::new(settings, taken.holding.epoch());
         // The fleet and its lanes alone hold the way to the ledger.
         let fleet = Fleet::start(common, ways, keep, settings, starts, &taken.backlog);
@@ -225,6 +235,7 @@ impl App {
         let roster = orders.roster();
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
+        let watched = keeper.map(|keeper| keeper.watch(&orders, tasks));
         let (errands_in, errands) = mpsc::channel(ERRANDS_MAX);
         tasks.spawn("the desk", desk.run(orders.clone(), errands, tasks.stop_token()));
         // There is one of each.
@@ -237,24 +248,27 @@ impl App {
         };
         // Without a pause between the two: a scrape has to find both.
         taken.show(&roster);
-        let seen = taken.seen;
         let epoch = taken.holding.epoch();
         let caution = Caution::new(&taken.writer, taken.past, taken.marks, settled);
         resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
-        let ledger = ledger(settings, handles, published, &roster, (taken.writer, taken.books));
+        let written = write_backs::start(settings, handles, tasks);
+        let kept = (taken.writer, taken.books);
+        let ledger = ledger(settings, handles, published, &roster, kept, written);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
-        let keep_books = async move {
-            tokio::select! {
-                ended = ledger.run(opened, reports, edits) => ended?,
-                () = patience => {}
-            }
-            // Nobody listens any more if the source has failed.
-            ended_in.send(()).ok();
-            Ok(())
-        };
+        let keep_books = run_ledger(ledger.run(opened, reports, edits), patience, ended_in);
         tasks.spawn("the ledger", cuts.clone().unless_failed(keep_books));
-        let stages =
-            Stages { turns, opened: opened_in, ledger_ended, epoch, seen, ahead, parked, caution };
+        let stages = Stages {
+            turns,
+            opened: opened_in,
+            ledger_ended,
+            epoch,
+            seen: taken.seen,
+            ahead,
+            parked,
+            remembered: taken.remembered,
+            watched,
+            caution,
+        };
         attached.begin(stages);
         tasks.spawn("the source", cuts.clone().unless_failed(attached.ended()));
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
@@ -264,45 +278,11 @@ impl App {
     }
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let taken = || format!("cannot listen on {address}: free it, or change [http] listen");
-    TcpListener::bind(address).await.with_context(taken)
-}
-
-/// What stages tell and what others read.
-#[derive(Clone)]
-struct Handles {
-    clock: DatabaseClock,
-    stats: Arc<Stats>,
-    status: StatusHandle,
-    /// To the source.
-    let_go: LetGo,
-    /// From the source and the fence to the lanes.
-    hold: Hold,
-    metrics: Metrics,
-    /// From the ledger to the resender.
-    replayed: Replayed,
-    /// From the HTTP surface to the resender: somebody has asked.
-    asked: Arc<Notify>,
-}
-
-impl Handles {
-    fn new(settings: &Settings) -> Self {
-        Self {
-            clock: DatabaseClock::new(),
-            stats: Arc::new(Stats::default()),
-            status: StatusHandle::default(),
-            let_go: LetGo::default(),
-            hold: Hold::new(settings.postgres.wal_sender_timeout),
-            replayed: Replayed::default(),
-            asked: Arc::new(Notify::new()),
-            metrics: Metrics::new(
-                settings.events.iter().map(|rule| &rule.table),
-                settings.events.iter().map(|rule| &*rule.event_type),
-                settings.endpoints.iter().map(|endpoint| &*endpoint.name),
-            ),
-        }
-    }
+/// What makes walhook wait, and what ends its waits.
+struct Waits {
+    cuts: Cuts,
+    budget: Budget,
+    writable: watch::Receiver<bool>,
 }
 
 /// Asks the server once, so that ages are right from the first event on, and then every so often.
@@ -341,6 +321,7 @@ fn ledger(
     published: Published,
     roster: &Roster,
     (writer, books): (Writer, Vec<Entry>),
+    write_backs: Option<watch::Sender<()>>,
 ) -> Ledger {
     let terms = ledger::Terms {
         push_log: settings.push_log,
@@ -350,6 +331,8 @@ fn ledger(
         stored: published.stored,
         settled: published.settled,
         writer,
+        event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
+        write_backs,
         shown: roster.0.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
         books,
         replayed: handles.replayed.clone(),
@@ -357,32 +340,17 @@ fn ledger(
     Ledger::new(&handles.metrics, terms)
 }
 
-fn surface(
-    settings: &Settings,
-    handles: &Handles,
-    scrape: Arc<Scrape>,
-    fleet: Arc<OnceLock<Orders>>,
-    desk: api::endpoints::Desk,
-) -> Surface {
-    let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
-    let office = Office::new(
-        settings.state.clone(),
-        settings.postgres.slot.clone(),
-        Arc::clone(&handles.asked),
-        settings.push_log.bodies,
-    );
-    Surface {
-        metrics: handles.metrics.clone(),
-        stats: Arc::clone(&handles.stats),
-        source: handles.status.clone(),
-        clock: handles.clock.clone(),
-        refresh: Arc::new(move || scrape.refresh()),
-        endpoints: Arc::new(move || match fleet.get() {
-            Some(fleet) => fleet.roster().view(),
-            None => configured.clone(),
-        }),
-        desk,
-        token: settings.http.token.clone(),
-        office: Arc::new(office),
+/// Runs the ledger while patience lasts.
+async fn run_ledger(
+    run: impl Future<Output = Result<(), StateError>>,
+    patience: impl Future<Output = ()>,
+    ended: oneshot::Sender<()>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        ended = run => ended?,
+        () = patience => {}
     }
+    // Nobody listens any more if the source has failed.
+    ended.send(()).ok();
+    Ok(())
 }

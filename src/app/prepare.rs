@@ -2,9 +2,11 @@
 
 use crate::app::dry_run;
 use crate::app::dry_run::Example;
+use crate::app::endpoints_from;
 use crate::app::gaps;
 use crate::app::old_rows;
 use crate::app::state;
+use crate::app::write_backs;
 use crate::clock::host_now;
 use crate::config::settings::Settings;
 use crate::config::settings::Signing;
@@ -28,14 +30,17 @@ use crate::store::state_error::StateError;
 /// Everything that stands in the way, at once, before anything is changed.
 pub async fn prepare(settings: &Settings, accept_gap: bool) -> anyhow::Result<()> {
     let postgres = &settings.postgres;
-    let session = store::connect(&postgres.server).await?;
+    let mut session = store::connect(&postgres.server).await?;
     let wanted = Wanted::new(settings);
     let mut problems = catalog::inspect(&session.client, &wanted).await?.problems();
     // Whoever streams from it decides how long to wait for it.
     problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
     problems.extend(state_refusal(settings).await?);
     let old_rows = old_rows::findings(settings, &session.client).await?;
-    problems.extend(old_rows.iter().filter_map(|finding| finding.refusal.clone()));
+    let written = write_backs::findings(settings, &mut session.client).await?;
+    let rows = endpoints_from::findings(settings, &session.client).await?;
+    let found = old_rows.iter().chain(&written).chain(&rows);
+    problems.extend(found.filter_map(|finding| finding.refusal.clone()));
     if problems.iter().all(|problem| problem.exit_code() == EXIT_SLOT_LOST) {
         problems.extend(gaps::found(settings, &session.client).await?);
     }
@@ -76,9 +81,11 @@ async fn state_refusal(settings: &Settings) -> Result<Option<Refusal>, StateErro
 /// # Errors
 /// The server cannot be asked at all.
 pub async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)> {
-    let session = store::connect(&settings.postgres.server).await?;
+    let mut session = store::connect(&settings.postgres.server).await?;
     let mut report = catalog::inspect(&session.client, &Wanted::new(settings)).await?;
     report.findings.extend(old_rows::findings(settings, &session.client).await?);
+    report.findings.extend(write_backs::findings(settings, &mut session.client).await?);
+    report.findings.extend(endpoints_from::findings(settings, &session.client).await?);
     let mut examples = Vec::new();
     if report.problems().is_empty() {
         let trials = dry_run::findings(settings, &session.client, host_now()).await?;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::books::Books;
 use crate::app::caution::Caution;
+use crate::app::endpoints_from::Refresh;
 use crate::clock::DatabaseClock;
 use crate::config::settings::Endpoint;
 use crate::event::route::Routed;
@@ -38,6 +39,7 @@ use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Poison;
 use crate::flow::watermark::Edition;
@@ -90,6 +92,15 @@ pub(crate) struct Pump {
     caution: Caution,
     turns: mpsc::Receiver<Turn>,
     edition: Edition,
+    watched: Option<Watched>,
+}
+
+/// The tables behind `[endpoints_from]`.
+pub(crate) struct Watched {
+    pub(crate) tables: Vec<TableName>,
+    pub(crate) refreshes: mpsc::Sender<Refresh>,
+    /// Whether the transaction that is being read has changed one of them.
+    pub(crate) is_changed: bool,
 }
 
 impl Pump {
@@ -123,7 +134,14 @@ impl Pump {
             caution: Caution::None,
             turns,
             edition: Edition::default(),
+            watched: None,
         }
+    }
+
+    /// Has the endpoints refreshed after each transaction that changes this table.
+    pub(crate) fn watching(mut self, watched: Option<Watched>) -> Self {
+        self.watched = watched;
+        self
     }
 
     /// As the crashes before this run ask for.
@@ -226,6 +244,9 @@ impl Pump {
                 failpoint::reached("in_transaction");
                 if self.seen.is_none_or(|seen| seen < change.position) {
                     self.seen = Some(change.position);
+                    if let Some(watched) = &mut self.watched {
+                        watched.is_changed |= watched.tables.contains(&change.relation.table);
+                    }
                     if self.caution.is_one_by_one() {
                         self.change_alone(change).await?;
                     } else {
@@ -233,11 +254,12 @@ impl Pump {
                     }
                 }
             }
-            Captured::Commit { end, .. } => {
+            Captured::Commit { end, xid, .. } => {
                 failpoint::reached("commit_seen");
                 self.in_transaction = false;
                 self.passed = end;
                 self.outbox.boundary(Opened::Boundary { end });
+                self.refresh(xid).await?;
             }
             Captured::Idle { end } => {
                 self.passed = end;
@@ -245,6 +267,28 @@ impl Pump {
             }
         }
         Ok(())
+    }
+
+    /// Waits until the endpoints are as the transaction `xid` left them, if it changed their table.
+    async fn refresh(&mut self, xid: u32) -> anyhow::Result<()> {
+        let Some(watched) = &mut self.watched else { return Ok(()) };
+        if !std::mem::take(&mut watched.is_changed) {
+            return Ok(());
+        }
+        let (done_in, mut done) = oneshot::channel();
+        let refresh = Refresh { xid, done: done_in };
+        // What was read before is for the endpoints as they were.
+        self.outbox.hand_over().await?;
+        if watched.refreshes.send(refresh).await.is_err() {
+            return Ok(()); // it ends only with everything else
+        }
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut done => return Ok(()),
+                Some(turn) = self.turns.recv() => self.turn(turn),
+            }
+        }
     }
 
     /// One of the changes among which walhook has crashed.
@@ -258,6 +302,26 @@ impl Pump {
         Ok(())
     }
 
+    /// Notes who does not get an event of the rule.
+    fn note_takers(
+        &self,
+        rule: RuleIndex,
+        takers: &[EndpointIndex],
+        rule_takers: &[EndpointIndex],
+        notes: &mut Vec<Note>,
+    ) {
+        // Before `Raised`, which does not count for these.
+        let by_value = takers.iter().filter(|taker| !rule_takers.contains(taker));
+        let before = notes.len();
+        notes.extend(by_value.map(|&taker| self.note(rule, Fate::Chosen(taker))));
+        let some_do_not = takers.is_empty() || takers.len() < self.books.endpoints();
+        if notes.len() > before || some_do_not {
+            notes.push(self.note(rule, Fate::Raised));
+        }
+        let refused = rule_takers.iter().filter(|taker| !takers.contains(taker));
+        notes.extend(refused.map(|&taker| self.note(rule, Fate::Refused(taker))));
+    }
+
     async fn change(&mut self, mut change: Change) -> anyhow::Result<()> {
         let mut routed = std::mem::take(&mut self.routed);
         let (now, convicted) = (self.clock.now(), self.caution.convicts(change.position));
@@ -266,6 +330,7 @@ impl Pump {
             Some(Stage::Rendering) => self.router.set_aside(&change, keep),
             Some(Stage::Sending) | None => self.router.route(&change, now, keep),
         }
+        self.outbox.opened.extend(self.router.take_seen().map(Opened::Seen));
         let row = change.held.take().map(Arc::new);
         let mut notes = Vec::new();
         for (rule, outcome) in routed.drain(..) {
@@ -274,6 +339,11 @@ impl Pump {
             let (mut event, takers, others) = match outcome {
                 Routed::Filtered => {
                     self.books.filtered(rule);
+                    notes.push(self.note(rule, Fate::Filtered));
+                    continue;
+                }
+                Routed::Repeat { id, facts } => {
+                    self.books.repeated(rule, id, &facts);
                     notes.push(self.note(rule, Fate::Filtered));
                     continue;
                 }
@@ -290,11 +360,10 @@ impl Pump {
                 }
             };
             self.books.raised(rule);
-            if takers.is_empty() || takers.len() < self.books.endpoints() {
-                notes.push(self.note(rule, Fate::Raised));
+            self.note_takers(rule, &takers, &rule_takers, &mut notes);
+            if let Some(row) = &mut event.write_back {
+                row.owed = u32::try_from(takers.len()).unwrap_or(u32::MAX);
             }
-            let refused = rule_takers.iter().filter(|taker| !takers.contains(taker));
-            notes.extend(refused.map(|&taker| self.note(rule, Fate::Refused(taker))));
             let takers = owed(&mut self.ahead, takers, event.id);
             if takers.is_empty() {
                 continue;
@@ -307,7 +376,9 @@ impl Pump {
                 Some(row) => Held::Row(Arc::clone(row)),
                 None => {
                     let bodies = others.iter().map(|other| &other.body).chain([&event.body]);
-                    let bytes = bodies.map(|body| body.held_bytes() + EVENT_OVERHEAD_BYTES).sum();
+                    let row = event.write_back.as_ref().map_or(0, |row| row.held_bytes());
+                    let overhead = row + EVENT_OVERHEAD_BYTES;
+                    let bytes = bodies.map(|body| body.held_bytes() + overhead).sum();
                     let permit = share(&self.budget, &mut self.outbox, bytes).await?;
                     match others.is_empty() {
                         true => Held::Own(permit),

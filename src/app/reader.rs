@@ -15,10 +15,12 @@ use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
 use crate::app::pump::Pump;
 use crate::app::pump::Turn;
+use crate::app::pump::Watched;
 use crate::config::settings::Settings;
 use crate::event::route::Router;
 use crate::flow::budget::Budget;
 use crate::flow::event::EventId;
+use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
@@ -28,6 +30,7 @@ use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
 use crate::source::stream::Terms;
 use crate::source::wire::command::SystemIdentity;
+use crate::store::seen_values::SeenValue;
 
 /// What the thread needs to begin.
 #[derive(Clone)]
@@ -54,6 +57,9 @@ pub(crate) struct Stages {
     pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
     /// The newest change of which something is parked.
     pub(crate) parked: Option<Position>,
+    /// Values that events were raised with, by rule, the oldest first.
+    pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
+    pub(crate) watched: Option<Watched>,
     pub(crate) caution: Caution,
 }
 
@@ -117,6 +123,7 @@ impl Reader {
         let terms = Terms {
             settings: settings.postgres.clone(),
             slot_use: SlotUse::Lasting,
+            own_slot: settings.postgres.slot.clone(),
             budget: budget.clone(),
             status: handles.status.clone(),
             confirmed,
@@ -135,14 +142,27 @@ impl Reader {
         // Whoever starts us has failed if there are none.
         let Ok(stages) = stages.await else { return Ok(()) };
         // Nobody takes anything before the first turn.
-        let router = Router::new(system, &settings.events, &[]);
+        let mut router = Router::new(system, &settings.events, &[]);
         let books = Books::new(&handles.metrics, &settings.events);
-        let Stages { mut turns, opened, ledger_ended, epoch, seen, ahead, parked, caution } =
-            stages;
+        let Stages {
+            mut turns,
+            opened,
+            ledger_ended,
+            epoch,
+            seen,
+            ahead,
+            parked,
+            remembered,
+            watched,
+            caution,
+        } = stages;
+        for (rule, value) in remembered {
+            router.remember(rule, value.fingerprint, value.position, value.committed);
+        }
         source.claim(Claim { state: settings.state.clone(), epoch });
         let Some(first) = turns.recv().await else { return Ok(()) };
         let pump = Pump::new(router, books, handles.clock.clone(), budget, turns, opened);
-        let mut pump = pump.resumed(seen, ahead, parked).cautious(caution);
+        let mut pump = pump.resumed(seen, ahead, parked).watching(watched).cautious(caution);
         pump.turn(first);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
         pump.run(&mut source, stop, settings.grace / 2).await?;

@@ -10,8 +10,10 @@ use tokio::sync::watch;
 use crate::app::fleet::roster::Roster;
 use crate::app::fleet::roster::Shown;
 use crate::config::settings::Settings;
+use crate::event::dedupe::VALUES_MAX;
 use crate::flow::backlog::Standing;
 use crate::flow::event::EventId;
+use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
@@ -36,6 +38,8 @@ use crate::store::progress::Holding;
 use crate::store::progress::Lineage;
 use crate::store::runs;
 use crate::store::runs::Past;
+use crate::store::seen_values;
+use crate::store::seen_values::SeenValue;
 use crate::store::state_error::StateError;
 
 /// What the state says when the slot is ours.
@@ -57,6 +61,8 @@ pub(crate) struct Taken {
     pub(crate) stored: Vec<StoredEndpoint>,
     /// What the backlog holds, by endpoint.
     pub(crate) backlog: HashMap<Arc<str>, Standing>,
+    /// Values that events were raised with, by rule, the oldest first.
+    pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
     /// How the runs before have ended, and a session for marks if they have crashed.
     pub(crate) past: Past,
     pub(crate) marks: Option<Session>,
@@ -155,6 +161,7 @@ pub(crate) async fn take(
     let backlog = sizes.into_iter().map(standing).collect();
     let stored = endpoints::load(&session.client, slot).await?;
     let letters = dead_letters::sizes(&session.client, slot).await?;
+    let remembered = remembered(settings, &session).await?;
     let books = books::load(&session.client, slot).await?;
     let past = runs::started(&mut session.client, &holding, progress.settled).await?;
     let marks = match past {
@@ -177,7 +184,22 @@ pub(crate) async fn take(
         past,
         marks,
         books,
+        remembered,
     })
+}
+
+/// What the rules with `dedupe` have to remember.
+async fn remembered(
+    settings: &Settings,
+    session: &Session,
+) -> Result<Vec<(RuleIndex, SeenValue)>, StateError> {
+    let (slot, mut all) = (&settings.postgres.slot, Vec::new());
+    for (index, rule) in settings.events.iter().enumerate().filter(|(_, r)| r.dedupe.is_some()) {
+        let client = &session.client;
+        let values = seen_values::load(client, slot, &rule.event_type, VALUES_MAX).await?;
+        all.extend(values.into_iter().map(|value| (RuleIndex(index), value)));
+    }
+    Ok(all)
 }
 
 /// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.

@@ -34,6 +34,7 @@ pub async fn tail(
     stop: CancellationToken,
     mut show: impl FnMut(&Event) -> std::io::Result<()>,
 ) -> anyhow::Result<()> {
+    let own_slot = settings.postgres.slot;
     settings.postgres.slot = format!("walhook_tail_{:08x}", fastrand::u32(..));
     // PostgreSQL itself speaks of a missing publication only with the first change.
     let session = store::connect(&settings.postgres.server).await?;
@@ -44,6 +45,7 @@ pub async fn tail(
     let terms = Terms {
         settings: settings.postgres.clone(),
         slot_use: SlotUse::Temporary,
+        own_slot,
         budget: Budget::new(settings.memory.queued_bytes),
         status: StatusHandle::default(),
         confirmed,
@@ -100,7 +102,7 @@ fn each_shape(
             tracing::warn!(event_id = %event.id, "an event cannot be rendered");
             return Ok(());
         }
-        Routed::Filtered | Routed::Expired { .. } => return Ok(()),
+        Routed::Filtered | Routed::Repeat { .. } | Routed::Expired { .. } => return Ok(()),
     };
     for Shaped { body, .. } in others {
         show(&event.shaped(body, None))?;

@@ -81,7 +81,7 @@ impl Demo {
                 started = spawn_blocking(start_postgres) => started??,
                 stopped = interrupted() => return Ok(stopped?),
             };
-            let shown = self.show(&cluster).await;
+            let shown = Box::pin(self.show(&cluster)).await;
             spawn_blocking(move || drop(cluster)).await?;
             shown
         });

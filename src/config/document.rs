@@ -23,6 +23,7 @@ use crate::config::settings::AddressPolicy;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::terms::Terms;
+use crate::config::toml_text;
 use crate::config::values::parse_duration;
 
 /// What stands for a secret in a document that is shown. Given back, it means what was there.
@@ -77,23 +78,7 @@ fn read_noting(
         return None;
     };
     check_bounds(notes, members);
-    let mut text = String::new();
-    for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
-        write_key(&mut text, name);
-        write_value(&mut text, value);
-        text.push('\n');
-    }
-    let (table, errors) = DeTable::parse_recoverable(&text);
-    if let Some(error) = errors.first() {
-        notes.note(None, "", format!("cannot be read: {}", error.message()));
-        return None;
-    }
-    // Notes and tree have one lifetime, and the tree's is this function's.
-    let inner = Notes::foreign("the document");
-    let section = Section::root(&inner, table.get_ref());
-    let endpoint = endpoint::read(section, defaults.terms.clone(), rules, &mut Vec::new());
-    notes.adopt(inner);
-    let endpoint = Endpoint { addresses: defaults.addresses, ..endpoint? };
+    let endpoint = read_members(notes, members, defaults, rules)?;
     if endpoint.filter.as_ref().is_some_and(|filter| filter.names().loops) {
         notes.note(
             None,
@@ -104,6 +89,27 @@ fn read_noting(
         );
     }
     Some(endpoint)
+}
+
+/// Reads the keys of an `[[endpoint]]`, whoever has written them.
+pub(super) fn read_members(
+    notes: &Notes<'_>,
+    members: &Map<String, Json>,
+    defaults: &Defaults,
+    rules: Option<&[EventRule]>,
+) -> Option<Endpoint> {
+    let text = toml_text::of(members);
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    if let Some(error) = errors.first() {
+        notes.note(None, "", format!("cannot be read: {}", error.message()));
+        return None;
+    }
+    // Notes and tree have one lifetime, and the tree's is this function's.
+    let inner = Notes::foreign("the document");
+    let section = Section::root(&inner, table.get_ref());
+    let endpoint = endpoint::read(section, defaults.terms.clone(), rules, &mut Vec::new());
+    notes.adopt(inner);
+    Some(Endpoint { addresses: defaults.addresses, ..endpoint? })
 }
 
 fn check_bounds(notes: &Notes<'_>, members: &Map<String, Json>) {
@@ -145,54 +151,6 @@ fn check_bounds(notes: &Notes<'_>, members: &Map<String, Json>) {
             );
         }
     }
-}
-
-fn write_key(out: &mut String, name: &str) {
-    write_string(out, name);
-    out.push_str(" = ");
-}
-
-/// An inline value. `null` within is left out.
-fn write_value(out: &mut String, value: &Json) {
-    match value {
-        Json::Null => out.push_str("\"\""),
-        Json::Bool(_) | Json::Number(_) => out.push_str(&value.to_string()),
-        Json::String(text) => write_string(out, text),
-        Json::Array(items) => {
-            out.push('[');
-            for item in items {
-                write_value(out, item);
-                out.push_str(", ");
-            }
-            out.push(']');
-        }
-        Json::Object(members) => {
-            out.push('{');
-            let there = members.iter().filter(|(_, value)| !value.is_null());
-            for (index, (name, value)) in there.enumerate() {
-                if index > 0 {
-                    out.push_str(", ");
-                }
-                write_key(out, name);
-                write_value(out, value);
-            }
-            out.push('}');
-        }
-    }
-}
-
-/// A basic string of TOML.
-fn write_string(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if c.is_control() => out.push_str(&format!("\\U{:08X}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
 }
 
 /// Reads a duration as the configuration has it: `24h`.

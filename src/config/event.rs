@@ -1,5 +1,6 @@
 //! `[[event]]`: which changes of a table become an event of which type.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,14 @@ use crate::config::ocr_wallet;
 use crate::config::payload;
 use crate::config::postgres::NAME_BYTES_MAX;
 use crate::config::reader::Section;
+use crate::config::settings::Dedupe;
 use crate::config::settings::EventRule;
 use crate::config::settings::ExpiryRule;
 use crate::config::settings::Filter;
 use crate::config::settings::Operations;
 use crate::config::settings::Payload;
 use crate::config::webhook::EXPIRIES;
+use crate::config::write_back;
 use crate::flow::relation::TableName;
 
 const TYPE_CHARS_MAX: usize = 128;
@@ -22,6 +25,9 @@ const TYPE_CHARS_MAX: usize = 128;
 /// Schemas that are never captured: PostgreSQL's own, and walhook's, whose writes would raise
 /// events about events.
 const CLOSED_SCHEMAS: [&str; 3] = ["information_schema", "pg_catalog", "walhook"];
+
+/// How long a value can be remembered.
+const WINDOWS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
 
 /// Where a table without a schema is.
 const DEFAULT_SCHEMA: &str = "public";
@@ -45,6 +51,8 @@ pub(super) fn read(
     });
     let when = section.read("when", when).map(Filter::When);
     let payload = payload::read(&mut section).unwrap_or(Payload::Standard);
+    let write_back = section.read("write_back", write_back::read);
+    let dedupe = section.read("dedupe", dedupe);
     let expiry = expiry(&mut section, &payload, data_expiry);
     let order_by = section.read("order_by", columns).unwrap_or_default();
     // Contract 1's shape is that of a recognised row: without a wallet code there is none.
@@ -63,6 +71,8 @@ pub(super) fn read(
         expiry,
         order_by,
         payload,
+        write_back,
+        dedupe,
     });
     if let Some(rule) = &rule {
         check(&section, rule, before);
@@ -143,11 +153,24 @@ fn expiry(
     Some(ExpiryRule { column, max_age: max_age? })
 }
 
+fn dedupe(field: &Field<'_>) -> Option<Dedupe> {
+    let mut section = field.section()?;
+    let missing = "is missing: list the columns that tell a repeat, such as [\"msg_id\"]";
+    let by = section.require("by", missing, |field| match columns(field)? {
+        none if none.is_empty() => field.refuse("is empty: list the columns that tell a repeat"),
+        columns => Some(columns),
+    });
+    let missing = "is missing: give the time within which a repeat is not pushed, such as \"10m\"";
+    let window = section.require("window", missing, |field| field.duration(&WINDOWS));
+    section.finish();
+    Some(Dedupe { by: by?, window: window? })
+}
+
 fn columns(field: &Field<'_>) -> Option<Vec<String>> {
     Some(field.list()?.iter().filter_map(column).collect())
 }
 
-fn column(field: &Field<'_>) -> Option<String> {
+pub(super) fn column(field: &Field<'_>) -> Option<String> {
     let name = field.string()?;
     if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains('\0') {
         return Some(name);
@@ -160,7 +183,7 @@ fn column(field: &Field<'_>) -> Option<String> {
 
 /// `table` or `schema.table`, as `\dt` shows them; a part with other characters than letters,
 /// digits, `_`, `$` and `-` stands in double quotes, as in SQL.
-fn table(field: &Field<'_>) -> Option<TableName> {
+pub(super) fn table(field: &Field<'_>) -> Option<TableName> {
     let text = field.string()?;
     let parts = identifiers(&text).filter(|parts| {
         parts.iter().all(|part| (1..=NAME_BYTES_MAX).contains(&part.len()) && !part.contains('\0'))

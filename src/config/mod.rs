@@ -10,6 +10,7 @@
 mod answers;
 pub mod document;
 mod endpoint;
+pub mod endpoints_from;
 mod event;
 pub mod expression;
 mod field;
@@ -31,8 +32,10 @@ mod signing;
 mod subscriptions;
 pub mod template;
 mod terms;
+mod toml_text;
 mod values;
 mod webhook;
+mod write_back;
 
 use std::fs;
 use std::path::Path;
@@ -120,6 +123,11 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
     let enabled = webhook.enabled;
     let events = read_events(&mut root, webhook.data_expiry);
     let run_time = run_time::read(&mut root, keys, &webhook.terms);
+    let has_table = root.has("endpoints_from");
+    let section = root.section("endpoints_from");
+    let endpoints_from = has_table.then(|| {
+        endpoints_from::read(section, &webhook.terms, run_time.addresses, events.as_deref())
+    });
     let endpoints = read_endpoints(&mut root, webhook, &run_time, events.as_deref());
     let memory = service::read_memory(root.section("memory"));
     let log = service::read_log(root.section("log"));
@@ -134,6 +142,8 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
         enabled,
         events: events?,
         endpoints,
+        // A problem was noted for one that could not be read.
+        endpoints_from: endpoints_from.flatten(),
         memory,
         log,
         grace,
@@ -164,6 +174,7 @@ fn read_endpoints(
     rules: Option<&[EventRule]>,
 ) -> Vec<Endpoint> {
     let none_written = !root.has("endpoint")
+        && !root.has("endpoints_from")
         && !run_time.is_wanted()
         && webhook.subscriptions.is_none()
         && webhook.urls.as_ref().is_some_and(|urls| urls.is_empty());

@@ -31,6 +31,8 @@ pub(super) fn event(data_expiry: Option<Duration>) -> EventRule {
         }),
         order_by: Vec::new(),
         payload: Payload::OcrWallet,
+        write_back: None,
+        dedupe: None,
     }
 }
 

@@ -87,6 +87,12 @@ impl<'a> Notes<'a> {
         Path::new(self.file).parent().unwrap_or(Path::new(""))
     }
 
+    /// What was noted, as key and message.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let shown = |problem: &Problem| format!("{}: {}", problem.key, problem.message);
+        self.problems.borrow().iter().map(shown).collect()
+    }
+
     /// The value, if nothing was noted.
     pub(super) fn conclude<T>(self, value: Option<T>) -> Result<T, Problems> {
         let problems = self.problems.into_inner();

@@ -14,6 +14,7 @@ use http::HeaderValue;
 use url::Url;
 
 use crate::config::document::Defaults;
+use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::expression::Expression;
 use crate::config::expression::Names;
 use crate::config::link::Link;
@@ -36,6 +37,7 @@ pub struct Settings {
     pub enabled: bool,
     pub events: Vec<EventRule>,
     pub endpoints: Vec<Endpoint>,
+    pub endpoints_from: Option<EndpointsFrom>,
     pub memory: Memory,
     pub log: Log,
     /// How long a shutdown may take before what is left is cut off.
@@ -147,6 +149,8 @@ pub struct EventRule {
     /// Columns whose values order events; empty means the primary key.
     pub order_by: Vec<String>,
     pub payload: Payload,
+    pub write_back: Option<WriteBack>,
+    pub dedupe: Option<Dedupe>,
 }
 
 /// Which operations raise an event.
@@ -164,8 +168,10 @@ impl EventRule {
         let mut names = self.filter_names();
         names.join(&self.payload_names());
         let age = self.expiry.iter().filter_map(|expiry| expiry.column.as_ref());
+        let written = self.write_back.iter().flat_map(WriteBack::columns);
+        let written = written.chain(self.dedupe.iter().flat_map(|dedupe| &dedupe.by));
         let own = names.columns.into_iter().chain(names.old);
-        own.chain(age.chain(&self.order_by).cloned()).collect()
+        own.chain(age.chain(&self.order_by).chain(written).cloned()).collect()
     }
 
     /// What the filter names.
@@ -265,6 +271,65 @@ pub enum CloudEventsMode {
     Binary,
 }
 
+/// Which events are repeats of another one, and for how long.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Dedupe {
+    /// Columns; an event with a null among them is no repeat.
+    pub by: Vec<String>,
+    /// From the commit of the event that was pushed.
+    pub window: Duration,
+}
+
+/// What is written into the source database when every endpoint that got an event has an outcome.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WriteBack {
+    /// The outcome when every one of them took it.
+    pub delivered: String,
+    /// The outcome otherwise.
+    pub failed: String,
+    pub change: RowChange,
+}
+
+impl WriteBack {
+    /// Columns that it names.
+    pub fn columns(&self) -> impl Iterator<Item = &String> {
+        let (one, many) = match &self.change {
+            RowChange::Column(column) => (Some(column), [].as_slice()),
+            RowChange::Statement(pieces) => (None, &**pieces),
+        };
+        one.into_iter().chain(many.iter().filter_map(SqlPiece::column))
+    }
+}
+
+/// How the outcome is written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RowChange {
+    /// Into this column of the event's row, which its primary key names, while the column says what
+    /// it said when the event was raised, or an outcome.
+    Column(String),
+    /// By a statement of the user's own.
+    Statement(Arc<[SqlPiece]>),
+}
+
+/// A part of a statement. All but literals become parameters.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SqlPiece {
+    Literal(String),
+    Outcome,
+    EventId,
+    /// The column of the event's row, as it was when the event was raised.
+    Column(String),
+}
+
+impl SqlPiece {
+    fn column(&self) -> Option<&String> {
+        match self {
+            Self::Column(column) => Some(column),
+            Self::Literal(_) | Self::Outcome | Self::EventId => None,
+        }
+    }
+}
+
 /// Columns of contract 1's `data`, in its order. `create_time` is epoch seconds; `pic_url` is left
 /// out when null.
 pub const OCR_WALLET_COLUMNS: [&str; 10] = [
@@ -290,6 +355,8 @@ pub struct Endpoint {
     pub enabled: bool,
     /// Event types, where `*` stands for any characters.
     pub events: Vec<Glob>,
+    /// Which of these events: those whose row has one of these values.
+    pub only: Option<Only>,
     /// Which of these events: those whose change the expression is true for.
     pub filter: Option<Expression>,
     /// The shape in which it gets events, whatever their own is.
@@ -333,6 +400,15 @@ impl Endpoint {
         debug_assert!(cleared.is_ok(), "every http URL has a host");
         url.into()
     }
+}
+
+/// Events of certain rows: found by the value, however many endpoints there are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Only {
+    /// A column of the event's row.
+    pub column: String,
+    /// As PostgreSQL writes them.
+    pub values: Vec<String>,
 }
 
 /// A pattern in which `*` stands for any characters, also none.

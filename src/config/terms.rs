@@ -133,6 +133,7 @@ impl Terms {
             url,
             enabled: true,
             events,
+            only: None,
             filter: None,
             payload: None,
             signing: self.signing,

@@ -9,6 +9,7 @@
 //! an expression asks for one.
 
 pub mod datum;
+pub mod dedupe;
 pub mod dry_run;
 mod envelope;
 pub(crate) mod expiry;
@@ -17,6 +18,7 @@ pub(crate) mod payload;
 pub mod require;
 pub mod route;
 mod scope;
+mod target;
 mod template;
 mod value;
 mod writer;

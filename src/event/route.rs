@@ -12,11 +12,17 @@ use crate::config::settings::EventRule;
 use crate::config::settings::Filter;
 use crate::config::settings::Operations;
 use crate::config::settings::Payload;
+use crate::event::dedupe::Sight;
+use crate::event::dedupe::VALUES_MAX;
+use crate::event::dedupe::Window;
 use crate::event::expiry::Age;
+use crate::event::image;
+use crate::event::image::Image;
 use crate::event::payload;
 use crate::event::payload::Shape;
 use crate::event::scope::Fault;
 use crate::event::scope::Scope;
+use crate::event::target::Target;
 use crate::event::template::Faults;
 use crate::event::writer::Writer;
 use crate::failpoint;
@@ -34,8 +40,11 @@ use crate::flow::event::Origin;
 use crate::flow::event::RuleIndex;
 use crate::flow::key::Key;
 use crate::flow::key::Keys;
+use crate::flow::lsn::Position;
 use crate::flow::relation::Relation;
 use crate::flow::relation::TableName;
+use crate::flow::seen::Fingerprint;
+use crate::flow::seen::Seen;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::time::Timestamp;
 
@@ -49,6 +58,8 @@ pub enum Routed {
     Partly { event: Box<Event>, endpoints: Vec<EndpointIndex>, others: Vec<Shaped> },
     /// The rule's filter does not let it through.
     Filtered,
+    /// Its values were pushed before, within the window of the rule's `dedupe`.
+    Repeat { id: EventId, facts: Facts },
     /// Too old when it was read.
     Expired { id: EventId, facts: Facts },
     /// It cannot be rendered; the event has no body, and its keys and facts only if they can be told.
@@ -70,6 +81,10 @@ pub struct Router {
     compiled: HashMap<u32, Compiled>,
     writer: Writer,
     faults: Reporter,
+    /// By rule index; only for rules with `dedupe`.
+    windows: Vec<Option<Window>>,
+    /// Noted in the windows and not taken yet.
+    seen: Vec<Seen>,
 }
 
 #[derive(Debug)]
@@ -78,10 +93,19 @@ struct Rule {
     origin: Origin,
     table: Arc<TableName>,
     endpoints: Arc<[EndpointIndex]>,
+    /// Endpoints that take events by a value of their row, and are not among `endpoints`.
+    chosen: Vec<Chosen>,
     /// Of those endpoints that have one.
     filters: Vec<(EndpointIndex, Expression)>,
     /// Payloads other than the event's own, each with the endpoints that ask for it.
     others: Vec<(Payload, Vec<EndpointIndex>)>,
+}
+
+/// Who takes events with which values of one column.
+#[derive(Debug)]
+struct Chosen {
+    column: String,
+    takers: HashMap<String, Vec<EndpointIndex>>,
 }
 
 #[derive(Debug)]
@@ -100,6 +124,9 @@ struct Plan {
     shape: Shape,
     /// Of the rule's `others`, in their order.
     others: Vec<Shape>,
+    target: Option<Target>,
+    /// The columns of the rule's `dedupe`.
+    dedupe: Vec<usize>,
 }
 
 /// A [`Filter`] against one relation.
@@ -178,6 +205,7 @@ impl Router {
             origin: Origin::new(system, &settings.event_type),
             table: Arc::new(settings.table.clone()),
             endpoints: Arc::default(),
+            chosen: Vec::new(),
             filters: Vec::new(),
             others: Vec::new(),
             settings: settings.clone(),
@@ -187,6 +215,8 @@ impl Router {
             compiled: HashMap::new(),
             writer: Writer::default(),
             faults: Reporter::default(),
+            windows: rules.iter().map(window).collect(),
+            seen: Vec::new(),
         };
         let indexes = (0..endpoints.len()).map(EndpointIndex);
         router.serve(indexes.zip(endpoints));
@@ -203,7 +233,9 @@ impl Router {
             let filter =
                 |(index, endpoint): (_, &Endpoint)| Some((index, endpoint.filter.clone()?));
             rule.filters = takers.clone().filter_map(filter).collect();
-            rule.endpoints = takers.clone().map(|(index, _)| index).collect();
+            let everybody = takers.clone().filter(|(_, endpoint)| endpoint.only.is_none());
+            rule.endpoints = everybody.map(|(index, _)| index).collect();
+            rule.chosen = chosen(takers.clone());
             let others = others(&rule.settings, takers);
             // What is compiled for a relation has the shapes in this order.
             if others.iter().map(|(payload, _)| payload).ne(rule.others.iter().map(|(p, _)| p)) {
@@ -216,6 +248,24 @@ impl Router {
     /// The endpoints that get the events of a rule.
     pub fn endpoints(&self, rule: RuleIndex) -> Arc<[EndpointIndex]> {
         self.rules.get(rule.0).map_or_else(Arc::default, |rule| Arc::clone(&rule.endpoints))
+    }
+
+    /// Remembers values of an earlier run, the oldest first.
+    pub fn remember(
+        &mut self,
+        rule: RuleIndex,
+        fingerprint: Fingerprint,
+        position: Position,
+        committed: Timestamp,
+    ) {
+        if let Some(Some(window)) = self.windows.get_mut(rule.0) {
+            window.note(fingerprint, position, committed);
+        }
+    }
+
+    /// What was noted since the last call, to be written down.
+    pub fn take_seen(&mut self) -> impl Iterator<Item = Seen> + '_ {
+        self.seen.drain(..)
     }
 
     /// Calls `each` for every rule that the change falls under, in the order of the settings.
@@ -237,10 +287,12 @@ impl Router {
             let Some(rule) = self.rules.get(plan.rule.0) else { continue };
             if concerns(rule.settings.on, &change.op) {
                 let faults = &mut self.faults.faults;
+                let window = self.windows.get_mut(plan.rule.0).and_then(Option::as_mut);
+                let sightings = window.map(|window| (window, &mut self.seen));
                 let writer = &mut self.writer;
                 let applied = catch_unwind(AssertUnwindSafe(|| {
                     failpoint::reached_over("rendering", || plan.about(change));
-                    plan.apply(rule, change, now, writer, faults)
+                    plan.apply(rule, change, now, writer, faults, sightings)
                 }));
                 let routed = applied.unwrap_or_else(|_panic| {
                     // Both may hold half of something.
@@ -264,6 +316,30 @@ impl Router {
             }
         }
     }
+}
+
+fn window(rule: &EventRule) -> Option<Window> {
+    rule.dedupe.as_ref().map(|dedupe| Window::new(dedupe.window, VALUES_MAX))
+}
+
+fn chosen<'e>(takers: impl Iterator<Item = (EndpointIndex, &'e Endpoint)>) -> Vec<Chosen> {
+    let mut all: Vec<Chosen> = Vec::new();
+    for (index, endpoint) in takers {
+        let Some(only) = &endpoint.only else { continue };
+        let place = all.iter().position(|known| known.column == only.column);
+        let place = place.unwrap_or_else(|| {
+            all.push(Chosen { column: only.column.clone(), takers: HashMap::new() });
+            all.len() - 1
+        });
+        let Some(chosen) = all.get_mut(place) else { continue };
+        for value in &only.values {
+            let takers = chosen.takers.entry(value.clone()).or_default();
+            if takers.last() != Some(&index) {
+                takers.push(index);
+            }
+        }
+    }
+    all
 }
 
 /// The payloads of endpoints that want another shape than the rule's, each with who wants it.
@@ -298,6 +374,13 @@ fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
             age: settings.expiry.as_ref().map(|rule| Age::compile(rule, relation)),
             order_by: if order_by.is_empty() { relation.key.clone() } else { order_by },
             shape: Shape::compile(&settings.payload, &settings.event_type, relation),
+            dedupe: settings
+                .dedupe
+                .iter()
+                .flat_map(|dedupe| &dedupe.by)
+                .filter_map(|name| relation.column(name))
+                .collect(),
+            target: settings.write_back.as_ref().and_then(|w| Target::compile(w, relation)),
             others: rule
                 .others
                 .iter()
@@ -306,6 +389,16 @@ fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
         }
     };
     Compiled { relation: Arc::clone(relation), plans: mine.map(plan).collect() }
+}
+
+impl Chosen {
+    /// Who takes an event of this change.
+    fn by_value(&self, change: &Change) -> Option<&[EndpointIndex]> {
+        let column = change.relation.column(&self.column)?;
+        let Image::In(row) = image::current(change, column) else { return None };
+        let Value::Text(text) = row.value(column) else { return None };
+        self.takers.get(std::str::from_utf8(text).ok()?).map(Vec::as_slice)
+    }
 }
 
 fn concerns(on: Operations, op: &Op) -> bool {
@@ -325,6 +418,7 @@ impl Plan {
         now: Timestamp,
         writer: &mut Writer,
         faults: &mut Faults,
+        sightings: Option<(&mut Window, &mut Vec<Seen>)>,
     ) -> Routed {
         let row = payload::row_of(&change.op);
         let id = EventId::new(change.position, rule.origin);
@@ -334,8 +428,15 @@ impl Plan {
         if !self.gate.admits(&scope, faults) {
             return Routed::Filtered;
         }
-        if expiry.is_some_and(|expiry: Expiry| expiry.is_over(now)) {
+        // With a write-back, a lane has to say that it was too old: the row is told so.
+        let expires = self.target.is_none();
+        if expires && expiry.is_some_and(|expiry: Expiry| expiry.is_over(now)) {
             return Routed::Expired { id, facts: self.shape.facts(row) };
+        }
+        if let Some((window, seen)) = sightings
+            && self.is_repeat(rule, change, window, seen)
+        {
+            return Routed::Repeat { id, facts: self.shape.facts(row) };
         }
         let mut render = |shape: &Shape, faults: &mut Faults| {
             shape.write(writer, &scope, faults);
@@ -353,18 +454,21 @@ impl Plan {
                 expiry,
                 body,
                 facts: self.shape.facts(row),
+                write_back: self.target.as_ref().and_then(|target| target.of(change)),
                 held: None,
             })
         };
-        if rule.filters.is_empty() && rule.others.is_empty() {
+        if rule.filters.is_empty() && rule.others.is_empty() && rule.chosen.is_empty() {
             return Routed::Event(event(render(&self.shape, faults)));
         }
         let mut refuses = |endpoint: &EndpointIndex| {
             let filter = rule.filters.iter().find(|(index, _)| index == endpoint);
             filter.is_some_and(|(_, filter)| !holds(filter, &scope, faults))
         };
-        let endpoints: Vec<_> =
+        let mut endpoints: Vec<_> =
             rule.endpoints.iter().copied().filter(|endpoint| !refuses(endpoint)).collect();
+        let by_value = rule.chosen.iter().filter_map(|chosen| chosen.by_value(change)).flatten();
+        endpoints.extend(by_value.copied().filter(|endpoint| !refuses(endpoint)));
         let mut own = endpoints.len();
         let mut others = Vec::new();
         for ((_, sharing), shape) in rule.others.iter().zip(&self.others) {
@@ -377,10 +481,53 @@ impl Plan {
         }
         // What nobody gets is not rendered.
         let body = if own > 0 { render(&self.shape, faults) } else { Body::default() };
-        match own == rule.endpoints.len() {
+        match own == rule.endpoints.len() && endpoints.len() == own {
             true => Routed::Event(event(body)),
             false => Routed::Partly { event: event(body), endpoints, others },
         }
+    }
+
+    /// Whether the values of `dedupe` were pushed before; notes them if not.
+    fn is_repeat(
+        &self,
+        rule: &Rule,
+        change: &Change,
+        window: &mut Window,
+        seen: &mut Vec<Seen>,
+    ) -> bool {
+        let value = |&column: &usize| match image::current(change, column) {
+            Image::In(row) => match row.value(column) {
+                Value::Text(text) => Some(text),
+                Value::Null | Value::Unchanged => None,
+            },
+            Image::None | Image::Unknown => None,
+        };
+        let Some(values) = self.dedupe.iter().map(value).collect::<Option<Vec<&[u8]>>>() else {
+            return false;
+        };
+        if values.is_empty() {
+            return false; // the table has lost the columns
+        }
+        let event_type = rule.settings.event_type.as_bytes();
+        let fingerprint = Fingerprint::of([event_type].into_iter().chain(values));
+        let (position, committed) = (change.position, change.committed);
+        match window.see(fingerprint, position, committed) {
+            Sight::Repeat => return true,
+            Sight::Same => {}
+            Sight::New => {
+                let oldest = window.oldest().unwrap_or(committed);
+                seen.push(Seen { rule: self.rule, fingerprint, position, committed, oldest });
+                if window.take_overflowed() && !std::mem::replace(&mut window.told, true) {
+                    tracing::warn!(
+                        event = %rule.settings.event_type,
+                        max = VALUES_MAX,
+                        "more values than dedupe remembers within its window: the oldest are \
+                         forgotten early, and their repeats are pushed"
+                    );
+                }
+            }
+        }
+        false
     }
 
     fn about(&self, change: &Change) -> String {
@@ -404,6 +551,7 @@ impl Plan {
             expiry: None,
             body: Body::new(Vec::new()),
             facts,
+            write_back: self.target.as_ref().and_then(|target| target.of(change)),
             held: None,
         })
     }

@@ -20,6 +20,8 @@ pub enum Captured {
         commit: Lsn,
         end: Lsn,
         committed: Timestamp,
+        /// The transaction's id, without its epoch.
+        xid: u32,
     },
     /// No transaction is open and the server has nothing for us before this position.
     Idle {

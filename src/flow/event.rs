@@ -11,6 +11,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
+use crate::flow::write_back::TargetRow;
 
 /// Identifies an event for ever: the same change always has the same id, so that a receiver can
 /// discard a repeat.
@@ -124,6 +125,8 @@ pub struct Event {
     pub expiry: Option<Expiry>,
     pub body: Body,
     pub facts: Facts,
+    /// What its write-back needs; `None` where its rule has none, and for events that were parked.
+    pub write_back: Option<Box<TargetRow>>,
     /// Its share of the memory budget; `None` only where nothing is budgeted, as in tests.
     pub held: Option<Held>,
 }
@@ -133,6 +136,7 @@ impl Event {
     #[must_use]
     pub fn shaped(&self, body: Body, held: Option<Held>) -> Self {
         Self {
+            write_back: self.write_back.clone(),
             id: self.id,
             sequence: self.sequence,
             position: self.position,

@@ -16,6 +16,7 @@ use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
+use crate::flow::seen::Seen;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Poison;
 use crate::flow::time::Timestamp;
@@ -30,6 +31,8 @@ pub enum Opened {
     /// Something about a change that no lane is going to settle. The books count it once
     /// everything before it is settled, so that a crash counts nothing twice.
     Note(Note),
+    /// An event was raised with these values. Comes before `Through`.
+    Seen(Seen),
     /// That was all about the change at this position; one change may raise several events.
     Through { position: Position },
     /// See [`Watermark::boundary`].
@@ -59,6 +62,9 @@ pub enum Fate {
     Raised,
     /// It became an event, but this endpoint's own filter kept it back.
     Refused(EndpointIndex),
+    /// It became an event for this endpoint, which takes events by their rows' values: `Raised`
+    /// does not count for it this time.
+    Chosen(EndpointIndex),
     /// No change: the edition begins, and no note of an earlier one follows. The rule has no meaning.
     Begun,
 }
@@ -69,7 +75,7 @@ impl Fate {
         match self {
             Self::Filtered | Self::Expired => true,
             Self::Raised => !takes, // for the others their own settlement counts
-            Self::Refused(refusing) => refusing == endpoint,
+            Self::Refused(named) | Self::Chosen(named) => named == endpoint,
             Self::Begun => false,
         }
     }
@@ -131,6 +137,8 @@ impl Watermark {
                 None => self.settled = Some(position),
             },
             Opened::Boundary { end } => self.boundary(end),
+            // The ledger's matter: it moves nothing.
+            Opened::Seen(_) => {}
         }
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct LiveBooks {
     lines: HashMap<(EndpointIndex, Arc<TableName>), Line>,
     /// What the state holds of endpoints that are not shown yet.
     hidden: Vec<Entry>,
+    /// Endpoints for which the next `Raised` does not count.
+    chosen: Vec<EndpointIndex>,
 }
 
 /// The books of one table and endpoint.
@@ -67,6 +69,7 @@ impl LiveBooks {
             endpoints: HashMap::new(),
             lines: HashMap::new(),
             hidden: entries,
+            chosen: Vec::new(),
         };
         for name in shown {
             books.show(name, &metrics.endpoint(name));
@@ -121,7 +124,7 @@ impl LiveBooks {
             Opened::Event { table, takers, .. } => self.owed(table, takers),
             Opened::Poison { event, takers, .. } => self.owed(&event.table, takers),
             Opened::Note(note) => self.noted(names, *note),
-            Opened::Through { .. } | Opened::Boundary { .. } => {}
+            Opened::Through { .. } | Opened::Boundary { .. } | Opened::Seen(_) => {}
         }
     }
 
@@ -140,12 +143,20 @@ impl LiveBooks {
     fn noted(&mut self, names: &Names, note: Note) {
         let Some(serving) = names.serving(note.edition) else { return };
         let Some((table, takers)) = serving.rule(note.rule) else { return };
+        if let Fate::Chosen(taker) = note.fate {
+            self.chosen.push(taker);
+            return;
+        }
+        let chosen = match note.fate {
+            Fate::Raised => std::mem::take(&mut self.chosen),
+            _ => Vec::new(),
+        };
         if serving.endpoints.is_empty() && note.fate != Fate::Begun {
             self.metrics.table(table).captured.inc();
         }
         for &index in &serving.endpoints {
             let takes = takers.contains(&index);
-            if !note.fate.concerns(index, takes) {
+            if !note.fate.concerns(index, takes) || chosen.contains(&index) {
                 continue;
             }
             let is_expired = takes && note.fate == Fate::Expired;

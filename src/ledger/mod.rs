@@ -17,7 +17,10 @@ pub mod names;
 pub mod outcome_log;
 mod pending;
 pub mod replayed;
+mod sightings;
 pub mod stats;
+mod tallies;
+pub mod write_back;
 pub mod writer;
 
 use std::collections::HashMap;
@@ -53,6 +56,7 @@ use crate::ledger::names::Names;
 use crate::ledger::names::Serving;
 use crate::ledger::pending::Pending;
 use crate::ledger::replayed::Replayed;
+use crate::ledger::sightings::Sightings;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
 use crate::store::books::Entry;
@@ -88,6 +92,10 @@ pub struct Terms {
     /// What the state says was confirmed.
     pub stored: Lsn,
     pub writer: Writer,
+    /// By rule index.
+    pub event_types: Vec<Arc<str>>,
+    /// Hears of flushes after which something may have to be written back. Its end is the ledger's.
+    pub write_backs: Option<watch::Sender<()>>,
     /// Told how far everything is settled, whether it is flushed or not.
     pub settled: watch::Sender<Option<Position>>,
     /// Endpoints that are there from the start.
@@ -124,6 +132,12 @@ pub struct Ledger {
     settled: watch::Sender<Option<Position>>,
     replayed: Replayed,
     flush_seconds: Histogram,
+    sightings: Sightings,
+    /// By rule index.
+    event_types: Vec<Arc<str>>,
+    write_backs: Option<watch::Sender<()>>,
+    /// Whether the flush under way may have completed a write-back.
+    completes: bool,
 }
 
 /// A flush under way: gives the writer back, and what may be confirmed.
@@ -172,6 +186,10 @@ impl Ledger {
             settled: terms.settled,
             replayed: terms.replayed,
             flush_seconds: metrics.ledger_flush(),
+            sightings: Sightings::default(),
+            event_types: terms.event_types,
+            write_backs: terms.write_backs,
+            completes: false,
         }
     }
 
@@ -211,6 +229,7 @@ impl Ledger {
                     failpoint::reached("flushed");
                     self.stored = self.stored.max(flushed?);
                     self.publish(self.stored);
+                    self.wake_write_backs();
                 }
                 count = reports.recv_many(&mut arrived, REPORTS_MAX), if lanes_live && room => {
                     lanes_live = count > 0;
@@ -280,13 +299,18 @@ impl Ledger {
             self.housekeeping = now + HOUSEKEEPING;
         }
         self.due = None;
-        let (flush, replayed) = if flush_now {
+        let (mut flush, replayed) = if flush_now {
             let taken = self.pending.take(&self.names, &self.watermark);
             self.retire();
             taken
         } else {
             (Flush::default(), Vec::new())
         };
+        if flush_now {
+            let passed = self.sightings.pass(flush.settled, &self.event_types);
+            (flush.seen, flush.forget) = (passed.values, passed.forget);
+        }
+        self.completes = flush.completes_write_backs();
         let resender = self.replayed.clone();
         // Without a flush nothing more is written down, and so nothing more may be confirmed.
         let confirmable = if flush_now { self.watermark.confirmable() } else { self.stored };
@@ -310,9 +334,18 @@ impl Ledger {
         }));
     }
 
+    fn wake_write_backs(&mut self) {
+        if let Some(wake) = self.write_backs.as_ref().filter(|_| self.completes) {
+            wake.send_replace(());
+        }
+    }
+
     fn open(&mut self, batch: Vec<Opened>) {
         for opened in batch {
             self.live.opened(&self.names, &opened);
+            if let Opened::Seen(seen) = &opened {
+                self.sightings.note(*seen);
+            }
             if let Opened::Poison { event, takers, why, .. } = &opened {
                 let (event, takers, why) = (Arc::clone(event), Arc::clone(takers), *why);
                 self.watermark.note(opened);
@@ -366,6 +399,9 @@ impl Ledger {
                 failpoint::reached("answered");
             }
             self.settled(&settlement);
+            if self.write_backs.is_some() {
+                self.pending.tally(&settlement);
+            }
             self.pending.settled(&self.names, settlement, self.clock.now());
         }
         self.retiring.extend(report.retired);

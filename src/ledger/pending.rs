@@ -28,6 +28,7 @@ use crate::flow::watermark::Note;
 use crate::flow::watermark::Watermark;
 use crate::ledger::names::Names;
 use crate::ledger::replayed::ReplayEnd;
+use crate::ledger::tallies::Tallies;
 use crate::store::backlog::Delivery;
 use crate::store::backlog::Parked;
 use crate::store::backlog::Reparked;
@@ -53,6 +54,7 @@ pub(crate) struct Pending {
     parked: HashMap<Delivery, Parked>,
     reparked: HashMap<Delivery, Reparked>,
     books: HashMap<(EndpointIndex, Arc<TableName>), Count>,
+    tallies: Tallies,
     /// What the WAL is owed no more, in case the settled prefix does not reach it.
     settled: Vec<(EndpointIndex, EventId, Position)>,
     /// For whoever sends again: told once the flush is committed.
@@ -66,7 +68,7 @@ impl Pending {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0 && self.books.is_empty() && self.flush.is_empty()
+        self.len() == 0 && self.books.is_empty() && self.tallies.is_empty() && self.flush.is_empty()
     }
 
     /// Takes in an attempt, for the push log: a row for each event of the request.
@@ -104,6 +106,11 @@ impl Pending {
                 event,
             });
         }
+    }
+
+    /// Counts an outcome for the event's write-back.
+    pub(crate) fn tally(&mut self, settlement: &Settlement) {
+        self.tallies.settled(settlement);
     }
 
     /// Takes in what became of a delivery.
@@ -212,6 +219,8 @@ impl Pending {
                 continue;
             }
             let count = self.books.entry((index, Arc::clone(table))).or_default();
+            // What counted for all that do not take it is taken back: its own settlement counts.
+            let times = if matches!(note.fate, Fate::Chosen(_)) { -times } else { times };
             count.captured += times;
             if takes && note.fate == Fate::Expired {
                 count.expired += times;
@@ -228,7 +237,9 @@ impl Pending {
         names: &Names,
         watermark: &Watermark,
     ) -> (Flush, Vec<(ReplayId, ReplayEnd)>) {
-        let Self { mut flush, parked, reparked, books, settled, replayed } = std::mem::take(self);
+        let Self { mut flush, parked, reparked, books, tallies, settled, replayed } =
+            std::mem::take(self);
+        flush.write_backs = tallies.into_rows();
         flush.parked = parked.into_values().collect();
         flush.parked.sort_by_key(|row| row.event.position);
         flush.reparked = reparked.into_values().collect();

@@ -85,6 +85,7 @@ pub(super) fn event_at(
         expiry,
         body: Body::default(),
         facts: Facts::default(),
+        write_back: None,
         held: None,
     })
 }

@@ -34,6 +34,7 @@ use crate::flow::relation::ReplicaIdentity;
 use crate::flow::relation::SqlType;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
+use crate::flow::write_back;
 use crate::source::pgoutput::Fields;
 use crate::source::pgoutput::OldFields;
 use crate::source::pgoutput::PgOutput;
@@ -69,19 +70,31 @@ pub enum AssembleError {
 pub struct Assembler {
     relations: HashMap<u32, Arc<Relation>>,
     open: Option<Transaction>,
+    /// The slot whose write-backs are not captured.
+    slot: Option<Box<str>>,
 }
 
 #[derive(Debug)]
 struct Transaction {
     commit: Lsn,
     committed: Timestamp,
+    xid: u32,
     next_ordinal: u32,
     metadata: Option<Bytes>,
+    /// A write-back of this slot: what follows raises nothing.
+    own: bool,
 }
 
 impl Assembler {
+    /// An assembler that captures everything.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that leaves out what walhook itself wrote for `slot`: write-backs would raise events
+    /// about events. Their changes have ordinals all the same.
+    pub fn of_slot(slot: &str) -> Self {
+        Self { slot: Some(slot.into()), ..Self::default() }
     }
 
     /// What [`Assembler::learn`] has to be told with this message. Types that are not built in are
@@ -131,16 +144,21 @@ impl Assembler {
         captured: &mut Vec<Captured>,
     ) -> Result<(), AssembleError> {
         match message {
-            PgOutput::Begin { final_lsn, committed, xid: _ } => self.begin(final_lsn, committed)?,
+            PgOutput::Begin { final_lsn, committed, xid } => {
+                self.begin(final_lsn, committed, xid)?
+            }
             PgOutput::Message { transactional, lsn: _, prefix, content } => {
                 if transactional && prefix == METADATA_PREFIX {
                     let open = self.transaction("a transactional message")?;
                     open.metadata = (!content.is_empty()).then_some(content);
+                } else if transactional && prefix == write_back::MARK.as_bytes() {
+                    let ours = self.slot.as_ref().is_some_and(|slot| content == slot.as_bytes());
+                    self.transaction("a transactional message")?.own |= ours;
                 }
             }
             PgOutput::Commit { commit_lsn, end_lsn, committed } => {
-                let commit = self.commit(commit_lsn)?;
-                captured.push(Captured::Commit { commit, end: end_lsn, committed });
+                let (commit, xid) = self.commit(commit_lsn)?;
+                captured.push(Captured::Commit { commit, end: end_lsn, committed, xid });
             }
             // Where a transaction came from first, and names of types, which `types` asks for by
             // OID when a relation uses them, decide nothing.
@@ -149,17 +167,17 @@ impl Assembler {
             PgOutput::Insert { relation, new } => {
                 let relation = self.relation(relation)?;
                 let op = Op::Insert { new: row(&relation, new, raw)? };
-                captured.push(self.change(relation, op, held)?);
+                captured.extend(self.change(relation, op, held)?);
             }
             PgOutput::Update { relation, old, new } => {
                 let relation = self.relation(relation)?;
                 let op = update(&relation, old, new, raw)?;
-                captured.push(self.change(relation, op, held)?);
+                captured.extend(self.change(relation, op, held)?);
             }
             PgOutput::Delete { relation, old } => {
                 let relation = self.relation(relation)?;
                 let op = Op::Delete { old: old_row(&relation, old, raw)? };
-                captured.push(self.change(relation, op, held)?);
+                captured.extend(self.change(relation, op, held)?);
             }
             PgOutput::Truncate { relations, .. } => self.truncate(&relations, captured)?,
         }
@@ -172,21 +190,29 @@ impl Assembler {
         self.open.is_none().then_some(Captured::Idle { end })
     }
 
-    fn begin(&mut self, commit: Lsn, committed: Timestamp) -> Result<(), AssembleError> {
+    fn begin(&mut self, commit: Lsn, committed: Timestamp, xid: u32) -> Result<(), AssembleError> {
         if let Some(open) = &self.open {
             return Err(AssembleError::NestedTransaction { open: open.commit });
         }
-        self.open = Some(Transaction { commit, committed, next_ordinal: 0, metadata: None });
+        self.open = Some(Transaction {
+            commit,
+            committed,
+            xid,
+            next_ordinal: 0,
+            metadata: None,
+            own: false,
+        });
         Ok(())
     }
 
-    fn commit(&mut self, committed: Lsn) -> Result<Lsn, AssembleError> {
-        let begun = self.transaction("a commit")?.commit;
+    fn commit(&mut self, committed: Lsn) -> Result<(Lsn, u32), AssembleError> {
+        let open = self.transaction("a commit")?;
+        let (begun, xid) = (open.commit, open.xid);
         if begun != committed {
             return Err(AssembleError::OtherCommit { begun, committed });
         }
         self.open = None;
-        Ok(committed)
+        Ok((committed, xid))
     }
 
     fn truncate(
@@ -199,7 +225,7 @@ impl Assembler {
         let before = captured.len();
         for relation in relations {
             match self.change(relation, Op::Truncate, None) {
-                Ok(change) => captured.push(change),
+                Ok(change) => captured.extend(change),
                 Err(error) => {
                     captured.truncate(before);
                     return Err(error);
@@ -209,20 +235,24 @@ impl Assembler {
         Ok(())
     }
 
+    /// `None` for a change of our own.
     fn change(
         &mut self,
         relation: Arc<Relation>,
         op: Op,
         held: Option<Permit>,
-    ) -> Result<Captured, AssembleError> {
+    ) -> Result<Option<Captured>, AssembleError> {
         let open = self.transaction("a row")?;
         let position = Position { commit: open.commit, ordinal: open.next_ordinal };
         open.next_ordinal = open
             .next_ordinal
             .checked_add(1)
             .ok_or(AssembleError::TooManyChanges { commit: open.commit })?;
+        if open.own {
+            return Ok(None);
+        }
         let (committed, metadata) = (open.committed, open.metadata.clone());
-        Ok(Captured::Change(Change { position, committed, relation, op, metadata, held }))
+        Ok(Some(Captured::Change(Change { position, committed, relation, op, metadata, held })))
     }
 
     fn transaction(&mut self, what: &'static str) -> Result<&mut Transaction, AssembleError> {

@@ -64,6 +64,24 @@ impl Wanted {
                 }),
             }
         }
+        if let Some(from) = &settings.endpoints_from {
+            let operations =
+                Operations { insert: true, update: true, delete: true, truncate: true };
+            for name in from.watch.iter().cloned() {
+                // What a view reads is PostgreSQL's to know.
+                let columns: Vec<String> = match name == from.table {
+                    true => from.columns().into_iter().collect(),
+                    false => Vec::new(),
+                };
+                match tables.iter_mut().find(|table| table.name == name) {
+                    Some(table) => {
+                        table.columns.extend(columns);
+                        table.operations = operations;
+                    }
+                    None => tables.push(WantedTable { name, columns, operations }),
+                }
+            }
+        }
         for table in &mut tables {
             table.columns.sort();
             table.columns.dedup();

@@ -81,6 +81,17 @@ pub enum Refusal {
         key: &'static str,
         sql: String,
     },
+    /// The rows that are endpoints cannot be read.
+    EndpointsTable {
+        table: String,
+        what: String,
+    },
+    /// PostgreSQL would refuse what an event's `write_back` asks for.
+    WriteBack {
+        event: String,
+        what: String,
+        fix: String,
+    },
     /// walhook's own tables cannot be made.
     NoState {
         role: String,
@@ -158,6 +169,8 @@ impl Refusal {
             | Self::NoPublication { .. }
             | Self::NoState { .. }
             | Self::NeedsOldRow { .. }
+            | Self::EndpointsTable { .. }
+            | Self::WriteBack { .. }
             | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
             | Self::PublicationGone { .. }
@@ -194,6 +207,8 @@ impl Refusal {
             | Self::NoPublication { .. }
             | Self::NoState { .. }
             | Self::NeedsOldRow { .. }
+            | Self::EndpointsTable { .. }
+            | Self::WriteBack { .. }
             | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
             | Self::WrongPlugin { .. }
@@ -245,6 +260,12 @@ impl Refusal {
             }
             Self::NeedsOldRow { event, key, .. } => {
                 format!("`{key}` of event {event} needs values of the old row that are not sent")
+            }
+            Self::EndpointsTable { table, what } => {
+                format!("the endpoints in {table} cannot be read: {what}")
+            }
+            Self::WriteBack { event, what, .. } => {
+                format!("the write-back of event {event} would be refused: {what}")
             }
             Self::NoState { role, .. } => {
                 format!("role {role} may not make walhook's own tables (schema walhook)")
@@ -356,6 +377,10 @@ impl Refusal {
                 format!("start `walhook run` once, which mends it, or run `{sql}`")
             }
             Self::NeedsOldRow { sql, .. } => format!("run `{sql}` as the owner of the table"),
+            Self::EndpointsTable { table, .. } => {
+                format!("correct [endpoints_from], or grant SELECT on {table} to walhook's role")
+            }
+            Self::WriteBack { fix, .. } => fix.clone(),
             Self::NoState { sql, .. } => {
                 format!("run `{sql}` as an administrator, in the database of [state] url")
             }

@@ -83,6 +83,8 @@ pub enum SlotUse {
 pub struct Terms {
     pub settings: Postgres,
     pub slot_use: SlotUse,
+    /// The slot whose write-backs raise nothing; not the one to read from, when looking on.
+    pub own_slot: String,
     pub budget: Budget,
     pub status: StatusHandle,
     /// What may be confirmed to the server.
@@ -307,7 +309,7 @@ pub(super) async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), S
         frames: streaming.frames,
         pending: VecDeque::new(),
         read: Vec::new(),
-        assembler: Assembler::new(),
+        assembler: Assembler::of_slot(&terms.own_slot),
         heard: streaming.heard,
         feedback: running,
         stop_feedback,

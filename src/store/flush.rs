@@ -20,6 +20,7 @@ use crate::failpoint;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::time::Timestamp;
 use crate::store::backlog;
 use crate::store::backlog::Delivery;
 use crate::store::backlog::Parked;
@@ -37,10 +38,14 @@ use crate::store::push_log;
 use crate::store::push_log::Attempt;
 use crate::store::resend;
 use crate::store::resend::Resent;
+use crate::store::seen_values;
+use crate::store::seen_values::SeenValue;
 use crate::store::sql::Params;
 use crate::store::sql::chunks;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
+use crate::store::write_backs;
+use crate::store::write_backs::Tally;
 
 /// Everything that one flush commits. What is empty costs nothing.
 #[derive(Clone, Debug, Default)]
@@ -63,9 +68,21 @@ pub struct Flush {
     /// Dead letters whose resend ended well, or expired. One that died again is in `dead`.
     pub resent: Vec<Resent>,
     pub books: Vec<Entry>,
+    /// Outcomes of events with a write-back.
+    pub write_backs: Vec<Tally>,
+    /// Values of events that `settled` passes.
+    pub seen: Vec<SeenValue>,
+    /// Values of these event types that are older are forgotten.
+    pub forget: Vec<(Arc<str>, Timestamp)>,
 }
 
 impl Flush {
+    /// Whether an outcome is among it that may have been the last of its event.
+    pub fn completes_write_backs(&self) -> bool {
+        let counts = |tally: &Tally| tally.delivered + tally.failed > 0;
+        self.write_backs.iter().any(counts) || !self.resent.is_empty()
+    }
+
     /// Whether there is nothing to write: then nothing should be written.
     pub fn is_empty(&self) -> bool {
         self.settled.is_none()
@@ -78,6 +95,9 @@ impl Flush {
             && self.dead.is_empty()
             && self.resent.is_empty()
             && self.books.is_empty()
+            && self.write_backs.is_empty()
+            && self.seen.is_empty()
+            && self.forget.is_empty()
     }
 }
 
@@ -135,6 +155,10 @@ async fn attempt(
         biased;
         backlog::finish(&tx, holding, &flush.finished),
         resend::close(&tx, holding, &flush.resent),
+        write_backs::resent(&tx, holding, &flush.resent),
+        write_backs::count(&tx, holding, &flush.write_backs),
+        seen_values::add(&tx, holding, &flush.seen),
+        seen_values::forget(&tx, holding, &flush.forget),
         pass(&tx, holding, flush.settled),
         books::add(&tx, holding, &flush.books),
         note_ahead(&tx, holding, &flush.ahead),

@@ -44,6 +44,16 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "poison",
         sql: include_str!("../../sql/migrations/0003_poison.sql"),
     },
+    Migration {
+        version: 4,
+        name: "write_backs",
+        sql: include_str!("../../sql/migrations/0004_write_backs.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "seen_values",
+        sql: include_str!("../../sql/migrations/0005_seen_values.sql"),
+    },
 ];
 
 /// What one read says of the schema.

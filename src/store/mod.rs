@@ -30,13 +30,16 @@ pub mod progress;
 pub mod push_log;
 pub mod replays;
 pub mod resend;
+pub mod row_change;
 pub mod runs;
 pub mod seal;
+pub mod seen_values;
 mod sql;
 pub mod state_error;
 pub mod stored_event;
 pub mod tls;
 pub mod transport;
+pub mod write_backs;
 
 use tokio::task::JoinSet;
 use tokio_postgres::Client;

@@ -408,6 +408,7 @@ fn read_event(row: &Row, at: Cursor, body: String) -> Result<Event, StateError> 
         expiry: expires.map(|born| Expiry { born, max_age: std::time::Duration::ZERO }),
         body: Body::new(vec![Part::Bytes(Bytes::from(body))]).with_headers(read_headers(headers)?),
         facts: Facts::new(row_key.into_iter().map(|key| ("key".into(), key)).collect()),
+        write_back: None,
         held: None,
     })
 }

@@ -169,6 +169,7 @@ pub(crate) fn read_event(row: &Row, body: Option<Bytes>) -> Result<Event, StateE
             .map_err(|cause| StateError::unreadable("the body of an event", cause))?
             .unwrap_or_default(),
         facts: read_facts(row)?,
+        write_back: None,
         held: None,
     })
 }

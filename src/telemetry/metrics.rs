@@ -48,6 +48,11 @@ const EVENTS_FILTERED: Spec = Spec {
     help: "Changes that did not become this event because its filter refused them.",
     labels: &["event"],
 };
+const EVENTS_REPEATED: Spec = Spec {
+    name: "walhook_events_repeated_total",
+    help: "Changes that did not become this event because their values were pushed before.",
+    labels: &["event"],
+};
 const EVENTS: Spec = Spec {
     name: "walhook_events_total",
     help: "Events that were raised, before they go to endpoints.",
@@ -102,6 +107,16 @@ const DEAD_LETTERS: Spec = Spec {
     name: "walhook_dead_letters",
     help: "Deliveries that were given up and are kept: those at the start, and those since.",
     labels: &["endpoint"],
+};
+const WRITE_BACKS: Spec = Spec {
+    name: "walhook_write_backs_total",
+    help: "Outcomes that were written into the event's row, or found it changed, by outcome.",
+    labels: &["event", "outcome"],
+};
+const WRITE_BACK_ERRORS: Spec = Spec {
+    name: "walhook_write_back_errors_total",
+    help: "Tries to write an outcome back that PostgreSQL refused.",
+    labels: &["event"],
 };
 const LEDGER_FLUSH: Spec = Spec {
     name: "walhook_ledger_flush_seconds",
@@ -159,6 +174,7 @@ struct Families {
     registry: Registry,
     captured: IntCounterVec,
     filtered: IntCounterVec,
+    repeated: IntCounterVec,
     events: IntCounterVec,
     deliveries: IntCounterVec,
     pending: IntGaugeVec,
@@ -170,6 +186,8 @@ struct Families {
     replays: IntCounterVec,
     breaker_open: IntGaugeVec,
     dead_letters: IntGaugeVec,
+    write_backs: IntCounterVec,
+    write_back_errors: IntCounterVec,
     ledger_flush: Histogram,
     replication: ReplicationMetrics,
 }
@@ -186,6 +204,7 @@ impl Metrics {
         let metrics = Self(Arc::new(Families {
             captured: counters(&registry, &EVENTS_CAPTURED),
             filtered: counters(&registry, &EVENTS_FILTERED),
+            repeated: counters(&registry, &EVENTS_REPEATED),
             events: counters(&registry, &EVENTS),
             deliveries: counters(&registry, &DELIVERIES),
             pending: gauges(&registry, &DELIVERIES_PENDING),
@@ -197,6 +216,8 @@ impl Metrics {
             replays: counters(&registry, &REPLAYS),
             breaker_open: gauges(&registry, &BREAKER_OPEN),
             dead_letters: gauges(&registry, &DEAD_LETTERS),
+            write_backs: counters(&registry, &WRITE_BACKS),
+            write_back_errors: counters(&registry, &WRITE_BACK_ERRORS),
             ledger_flush: histograms(&registry, &LEDGER_FLUSH).with_label_values::<&str>(&[]),
             replication: ReplicationMetrics::new(&registry),
             registry,
@@ -229,6 +250,17 @@ impl Metrics {
         EventMetrics {
             raised: self.0.events.with_label_values(&[event_type]),
             filtered: self.0.filtered.with_label_values(&[event_type]),
+            repeated: self.0.repeated.with_label_values(&[event_type]),
+        }
+    }
+
+    pub fn write_backs(&self, event_type: &str) -> WriteBackMetrics {
+        let outcome = |outcome| self.0.write_backs.with_label_values(&[event_type, outcome]);
+        WriteBackMetrics {
+            delivered: outcome("delivered"),
+            failed: outcome("failed"),
+            unchanged: outcome("unchanged"),
+            errors: self.0.write_back_errors.with_label_values(&[event_type]),
         }
     }
 
@@ -333,6 +365,28 @@ pub struct BalanceMetrics {
 pub struct EventMetrics {
     pub raised: IntCounter,
     pub filtered: IntCounter,
+    /// A part of `filtered`.
+    pub repeated: IntCounter,
+}
+
+/// What became of the write-backs of one `[[event]]`.
+#[derive(Clone, Debug)]
+pub struct WriteBackMetrics {
+    delivered: IntCounter,
+    failed: IntCounter,
+    unchanged: IntCounter,
+    pub errors: IntCounter,
+}
+
+impl WriteBackMetrics {
+    /// Books one write-back that changed so many rows.
+    pub fn wrote(&self, delivered: bool, rows: u64) {
+        match (rows, delivered) {
+            (0, _) => self.unchanged.inc(),
+            (_, true) => self.delivered.inc(),
+            (_, false) => self.failed.inc(),
+        }
+    }
 }
 
 /// One endpoint. `delivered`, `expired`, `dead` and `filtered` count final outcomes, an event each.

@@ -7,17 +7,18 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-use std::time::Instant;
 
 use serde_json::Value;
 use serde_json::json;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
+use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
 use crate::support::receiver::Request;
+use crate::support::receiver::always;
 use crate::support::service::AMPLE;
 use crate::support::service::Service;
 use crate::support::service::slot;
@@ -67,19 +68,6 @@ fn receiver(
         let answer = answers.get(request.number - 1).or(answers.last()).copied().unwrap_or(200);
         Answer::status(if knows(request) { answer } else { 401 })
     }))
-}
-
-/// Waits until a query answers what is expected.
-async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
-    let deadline = Instant::now() + AMPLE;
-    loop {
-        let text = sql.text(query).await;
-        if text == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 fn seconds(text: &str) -> i64 {
@@ -148,8 +136,32 @@ async fn customer_events_reach_their_subscriptions_signed_and_with_metadata() {
     service.stop().await;
 }
 
+/// Rules 7 to 9: the first has two webhooks, the first of them has rule 8 as well.
+async fn webhooks(sql: &Sql, receivers: [&Receiver; 3]) {
+    let auth = [
+        json!({ "basic": { "username": "walhook", "password": SECRET } }),
+        json!({ "bearer": SECRET }),
+        json!({ "api_key": { "name": "X-Api-Key", "value": SECRET } }),
+    ];
+    for (id, (receiver, auth)) in (1..).zip(receivers.iter().zip(auth)) {
+        let insert =
+            format!("INSERT INTO webhooks VALUES ({id}, '{}', true, '{auth}')", receiver.url());
+        sql.batch_execute(&insert).await.unwrap();
+    }
+    let rules = "INSERT INTO rule_webhooks VALUES (7, 1), (7, 2), (8, 1), (9, 3)";
+    sql.batch_execute(rules).await.unwrap();
+}
+
+/// The query for an endpoint's attempts: status and how many went before.
+fn logged(endpoint: &str) -> String {
+    format!(
+        "SELECT string_agg(http_status || ' ' || retry_count, ',' ORDER BY retry_count)
+         FROM walhook.push_log WHERE endpoint = '{endpoint}' AND row_key LIKE 'T_20251214%'"
+    )
+}
+
 #[tokio::test]
-async fn a_completed_task_is_pushed_to_the_webhooks_of_its_rule_and_logged() {
+async fn a_completed_task_is_pushed_to_the_webhooks_of_its_rule_and_told_what_became_of_it() {
     let (database, sql) = database("idp-push").await;
     let signed = |request: &Request| {
         let fresh = seconds(request.header("x-idp-timestamp")).abs_diff(now()) < 60;
@@ -159,26 +171,23 @@ async fn a_completed_task_is_pushed_to_the_webhooks_of_its_rule_and_logged() {
     let basic = "Basic d2FsaG9vazp5b3VyLXNlY3JldC1rZXk=";
     let erp = receiver(move |r| signed(r) && r.header("authorization") == basic, &[503, 200]);
     let archive = receiver(|_| false, &[200]);
-    let search = receiver(signed, &[500]);
-    let urls = [&erp, &archive, &search].map(|receiver| format!("url = \"{}\"", receiver.url()));
+    let search = receiver(move |r| signed(r) && r.header("x-api-key") == SECRET, &[500]);
     let secret = format!("\"{SECRET}\"");
-    let mut changes = vec![
-        ("url = \"${IDP_ERP_URL:-https://erp.example.com/hooks/tasks}\"", urls[0].as_str()),
-        ("url = \"${IDP_ARCHIVE_URL:-https://archive.example.com/hooks}\"", urls[1].as_str()),
-        ("url = \"${IDP_SEARCH_URL:-https://search.example.com/hooks}\"", urls[2].as_str()),
-        (DELAYS, SHORT_DELAYS),
-    ];
-    let names = ["IDP_SIGNING_SECRET", "IDP_ERP_PASSWORD", "IDP_ARCHIVE_TOKEN", "IDP_SEARCH_KEY"];
-    let secrets = names.map(|name| format!("{{ env = \"{name}\" }}"));
-    changes.extend(secrets.iter().map(|name| (name.as_str(), secret.as_str())));
-    let mut service = Service::start(&configuration("idp-push", &database, &changes)).await;
+    let changes = [(DELAYS, SHORT_DELAYS), ("{ env = \"IDP_SIGNING_SECRET\" }", secret.as_str())];
+    let toml = configuration("idp-push", &database, &changes);
+    let toml = format!("{toml}\n[endpoints]\nallow = [\"127.0.0.1\"]\n");
+    webhooks(&sql, [&erp, &archive, &search]).await;
+    let counted = "[endpoints_from]: 3 endpoints in public.webhooks_with_rules";
+    let mut check = Program::start(&["check"], &toml, &[]);
+    assert_eq!(check.wait(AMPLE).await, Some(0), "{}", check.output().join("\n"));
+    assert!(check.output().join("\n").contains(counted), "{:?}", check.output());
+    let mut service = Service::start(&toml).await;
 
     sql.batch_execute(
         "INSERT INTO tasks (id, rule_id, result, file_url, meta) VALUES
              ('T_20251214_0001', 7, '{\"total\": 12.50}', 'https://f.test/1.pdf', '{\"pages\": 2}'),
              ('T_20251214_0002', 9, NULL, NULL, NULL);
-         UPDATE tasks SET status = 'RUNNING'; UPDATE tasks SET status = 'COMPLETED';
-         UPDATE tasks SET meta = '{}'; UPDATE tasks SET status = 'PUSH_SUCCESS';",
+         UPDATE tasks SET status = 'RUNNING'; UPDATE tasks SET status = 'COMPLETED';",
     )
     .await
     .unwrap();
@@ -188,25 +197,46 @@ async fn a_completed_task_is_pushed_to_the_webhooks_of_its_rule_and_logged() {
     assert!(requests.iter().all(|request| request.json() == body));
     assert_eq!(requests[0].header("webhook-id"), requests[1].header("webhook-id"));
     assert_eq!(requests[0].header("user-agent"), "IDP-Webhook/1.0");
-    let log = |endpoint: &str| {
-        format!(
-            "SELECT string_agg(http_status || ' ' || retry_count, ',' ORDER BY retry_count)
-             FROM walhook.push_log WHERE endpoint = '{endpoint}' AND row_key LIKE 'T_20251214%'"
-        )
-    };
-    wait_for_text(&sql, &log("erp"), "503 0,200 1").await;
-    wait_for_text(&sql, &log("archive"), "401 0").await;
-    wait_for_text(&sql, &log("search"), "500 0,500 1,500 2,500 3").await;
+    wait_for_text(&sql, &logged("wh-1"), "503 0,200 1").await;
+    wait_for_text(&sql, &logged("wh-2"), "401 0").await;
+    wait_for_text(&sql, &logged("wh-3"), "500 0,500 1,500 2,500 3").await;
     let letters = "SELECT string_agg(concat_ws(' ', endpoint, row_key, http_status, attempts), ','
         ORDER BY endpoint) FROM walhook.dead_letters";
-    let expected = "archive T_20251214_0001 401 1,search T_20251214_0002 500 4";
+    let expected = "wh-2 T_20251214_0001 401 1,wh-3 T_20251214_0002 500 4";
     wait_for_text(&sql, letters, expected).await;
     let shown =
         sql.text("SELECT string_agg(request_headers::text, '') FROM walhook.push_log").await;
     assert!(shown.contains("[secret]") && !shown.contains(SECRET), "{shown}");
     assert!(!shown.contains(basic) && !shown.contains("sha256="), "{shown}");
     assert_eq!((erp.count(), archive.count(), search.count()), (2, 1, 4));
+    let statuses = "SELECT string_agg(id || ' ' || status, ',' ORDER BY id) FROM tasks";
+    wait_for_text(&sql, statuses, "T_20251214_0001 push_failed,T_20251214_0002 push_failed").await;
+
+    // Another webhook takes over rule 9, in the transaction before a task that goes to it.
+    let taken =
+        "DELETE FROM rule_webhooks WHERE rule_id = 9; INSERT INTO rule_webhooks VALUES (9, 1)";
+    sql.batch_execute(taken).await.unwrap();
+    let third = "INSERT INTO tasks VALUES ('T_20251214_0003', 9, 'COMPLETED')";
+    sql.batch_execute(third).await.unwrap();
+    wait_for_text(
+        &sql,
+        "SELECT status FROM tasks WHERE rule_id = 9 AND id LIKE '%3'",
+        "PUSH_SUCCESS",
+    )
+    .await;
+    assert_eq!((erp.count(), search.count()), (3, 4));
+
+    // Sent again by its task id, for one webhook, and taken: no webhook of it has failed any more.
+    archive.behave(always(Answer::status(200)));
+    let again = ["dead-letters", "resend", "--key", "T_20251214_0001", "--endpoint", "wh-2"];
+    let (code, said) = service.cli(&again).await;
+    assert_eq!(code, Some(0), "{said}");
+    let last = archive.wait_for(2, AMPLE).await.pop().unwrap();
+    assert_eq!((last.header("webhook-replay"), last.json()), ("true", body));
+    wait_for_text(&sql, "SELECT status FROM tasks WHERE rule_id = 7", "PUSH_SUCCESS").await;
     service.stop().await;
+    // Neither a write-back nor the rows of webhooks were pushed.
+    assert_eq!((erp.count(), archive.count(), search.count()), (3, 2, 4));
 }
 
 #[tokio::test]

@@ -183,7 +183,7 @@ async fn a_transaction_is_told_change_by_change() {
     let commits: Vec<_> = captured
         .iter()
         .filter_map(|captured| match captured {
-            Captured::Commit { commit, end, committed } => Some((*commit, *end, *committed)),
+            Captured::Commit { commit, end, committed, .. } => Some((*commit, *end, *committed)),
             _ => None,
         })
         .collect();

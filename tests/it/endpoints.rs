@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
@@ -89,19 +90,6 @@ async fn insert(sql: &Sql, ids: std::ops::RangeInclusive<i32>) {
 
 fn ids(receiver: &Receiver) -> Vec<i64> {
     receiver.requests().iter().map(|r| r.json()["data"]["id"].as_i64().unwrap()).collect()
-}
-
-/// Waits until a query answers what is expected.
-async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
-    let deadline = Instant::now() + AMPLE;
-    loop {
-        let text = sql.text(query).await;
-        if text == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 async fn set_up(rest: &str) -> (Database, Sql, String) {

@@ -77,6 +77,7 @@ fn endpoint(url: &str) -> Endpoint {
         enabled: true,
         url: Secret::new(Url::parse(url).unwrap()),
         events: Vec::new(),
+        only: None,
         filter: None,
         payload: None,
         signing: None,
@@ -111,6 +112,7 @@ fn event(ordinal: u32, parts: Vec<Part>) -> Arc<Event> {
         expiry: None,
         body: Body::new(parts),
         facts: Facts::default(),
+        write_back: None,
         held: None,
     })
 }

@@ -2,14 +2,13 @@
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may stop at once")]
 
 use std::collections::BTreeMap;
-use std::time::Duration;
-use std::time::Instant;
 
 use serde_json::Value;
 use serde_json::json;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
 use crate::support::receiver::always;
@@ -47,18 +46,6 @@ fn toml(database: &Database, more: &str, endpoints: &[(&str, &Receiver)]) -> Str
 
 fn refusing() -> Receiver {
     Receiver::start(always(Answer::status(400).body("no such task")))
-}
-
-async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
-    let deadline = Instant::now() + AMPLE;
-    loop {
-        let text = sql.text(query).await;
-        if text == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 async fn insert(sql: &Sql, keys: &[&str]) {

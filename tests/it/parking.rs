@@ -3,11 +3,10 @@
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may stop at once")]
 
 use std::collections::HashMap;
-use std::time::Duration;
-use std::time::Instant;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
 use crate::support::receiver::always;
@@ -42,19 +41,6 @@ async fn change_everything(sql: &Sql) {
         .unwrap();
     for version in 2..=VERSIONS {
         sql.batch_execute(&format!("UPDATE orders SET version = {version}")).await.unwrap();
-    }
-}
-
-/// Waits until a query answers what is expected.
-async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
-    let deadline = Instant::now() + AMPLE;
-    loop {
-        let text = sql.text(query).await;
-        if text == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -8,7 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::Value;
+use serde_json::json;
 use walhook::config;
+use walhook::config::settings::AddressPolicy;
 use walhook::config::settings::Endpoint;
 use walhook::config::settings::Settings;
 use walhook::delivery::http::Client;
@@ -101,7 +104,9 @@ fn route(settings: &Settings, change: &Change) -> Vec<(Arc<Event>, Vec<EndpointI
     let events = routed.into_iter().filter_map(|(rule, outcome)| match outcome {
         Routed::Event(event) => Some((Arc::from(event), router.endpoints(rule).to_vec())),
         Routed::Partly { event, endpoints, .. } => Some((Arc::from(event), endpoints)),
-        Routed::Filtered | Routed::Expired { .. } | Routed::Poison(_) => None,
+        Routed::Filtered | Routed::Repeat { .. } | Routed::Expired { .. } | Routed::Poison(_) => {
+            None
+        }
     });
     events.collect()
 }
@@ -258,9 +263,30 @@ fn task_becomes(from: &str, to: &str, rule: &str) -> Change {
     change(&tasks(), Op::Update { old, new: task(rule, to) })
 }
 
+/// The webhooks of `idp-push` as rows: two have rule 7, one rule 9.
+fn idp_push() -> Settings {
+    let mut settings = settings("idp-push.toml");
+    let from = settings.endpoints_from.take().unwrap();
+    let basic = json!({ "basic": { "username": "walhook", "password": SECRET } });
+    let key = json!({ "api_key": { "name": "X-Api-Key", "value": SECRET } });
+    let rows = [(1, "[7]", basic), (2, "[7, 8]", json!({ "bearer": SECRET })), (3, "[9]", key)];
+    settings.endpoints = rows
+        .iter()
+        .map(|(id, rules, auth)| {
+            let rules: Value = serde_json::from_str(rules).unwrap();
+            let url = "http://h/hooks";
+            let row =
+                json!({ "id": id, "url": url, "enabled": true, "auth": auth, "rules": rules });
+            let endpoint = from.endpoint(row.as_object().unwrap()).unwrap();
+            Endpoint { addresses: AddressPolicy::Operator, ..endpoint }
+        })
+        .collect();
+    settings
+}
+
 #[tokio::test]
 async fn a_completed_task_is_contract_3_byte_for_byte() {
-    let settings = settings("idp-push.toml");
+    let settings = idp_push();
     let events = route(&settings, &task_becomes("RUNNING", "COMPLETED", "7"));
     let [(event, takers)] = events.as_slice() else { panic!("one event: {events:?}") };
     assert_eq!(*takers, [EndpointIndex(0), EndpointIndex(1)], "the webhooks of rule 7");
@@ -290,7 +316,7 @@ async fn a_completed_task_is_contract_3_byte_for_byte() {
 
 #[test]
 fn only_becoming_completed_raises_a_push() {
-    let settings = settings("idp-push.toml");
+    let settings = idp_push();
     let inserted = change(&tasks(), Op::Insert { new: task("9", "COMPLETED") });
     let cases = [
         ("completed", task_becomes("RUNNING", "COMPLETED", "9"), 1),
@@ -308,7 +334,7 @@ fn only_becoming_completed_raises_a_push() {
 
 #[tokio::test]
 async fn the_answers_of_contract_3_are_read_as_it_says() {
-    let settings = settings("idp-push.toml");
+    let settings = idp_push();
     let events = route(&settings, &task_becomes("RUNNING", "COMPLETED", "7"));
     let retry = Verdict::Retry { at_least: None };
     let cases =

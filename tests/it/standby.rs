@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Behaviour;
 use crate::support::receiver::Receiver;
@@ -196,17 +197,4 @@ async fn a_walhook_that_wakes_unreplaced_goes_on() {
     sql.batch_execute("INSERT INTO orders VALUES (3, 1)").await.unwrap();
     receiver.wait_for(3, AMPLE).await;
     only.stop().await;
-}
-
-/// Waits until a query answers what is expected.
-async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
-    let deadline = Instant::now() + AMPLE;
-    loop {
-        let text = sql.text(query).await;
-        if text == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

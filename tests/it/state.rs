@@ -6,6 +6,7 @@ mod dead_letters;
 mod flushes;
 mod migrations;
 mod push_log;
+mod write_backs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,6 +118,7 @@ fn event(commit: u64, ordinal: u32, key: &str) -> Event {
         expiry: None,
         body: body(key),
         facts: Facts::new(vec![("id".into(), key.to_owned())]),
+        write_back: None,
         held: None,
     }
 }

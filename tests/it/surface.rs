@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
@@ -259,14 +260,6 @@ async fn what_init_writes_is_sound_and_runs() {
     assert_eq!(request.json()["data"], json!({ "id": 1, "note": "hello" }));
     assert!(request.header("webhook-signature").starts_with("v1,"), "{:?}", request.headers);
     service.stop().await;
-}
-
-async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
-    let deadline = Instant::now() + AMPLE;
-    while sql.text(query).await != expected {
-        assert!(Instant::now() < deadline, "not {expected}: {query}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test]

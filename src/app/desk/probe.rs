@@ -82,5 +82,6 @@ fn event(body: Option<String>, now: Timestamp) -> Event {
         body: Body::new(vec![Part::Bytes(Bytes::from(body))]),
         facts: Facts::default(),
         held: None,
+        write_back: None,
     }
 }

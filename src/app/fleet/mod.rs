@@ -391,7 +391,8 @@ impl Fleet {
         };
         let accounts = listed.iter().filter_map(account).collect();
         let takers = |rule: &Rule| {
-            let takes = |endpoint: &Endpoint| endpoint.takes(&rule.settings);
+            // Whoever takes events by value is named with each event.
+            let takes = |e: &Endpoint| e.only.is_none() && e.takes(&rule.settings);
             let takers = self.takers().filter(|(_, member)| takes(&member.endpoint));
             (Arc::clone(&rule.table), takers.map(|(index, _)| index).collect())
         };

@@ -17,6 +17,8 @@ pub(crate) enum Origin {
     File,
     /// Over the API.
     Api,
+    /// A row of the table of `[endpoints_from]`.
+    Table,
 }
 
 impl Origin {
@@ -24,6 +26,7 @@ impl Origin {
         match self {
             Self::File => "file",
             Self::Api => "api",
+            Self::Table => "table",
         }
     }
 }

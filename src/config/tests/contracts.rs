@@ -1,5 +1,8 @@
 //! The files of the contracts: they parse and mean what the contracts say.
 
+use serde_json::Value as Json;
+use serde_json::json;
+
 use super::*;
 use crate::config::settings::AnswerRule;
 use crate::config::settings::HmacScheme;
@@ -59,10 +62,14 @@ fn customer_events_has_its_catalogue_and_its_subscriptions() {
 
 #[test]
 fn idp_push_signs_retries_and_authenticates_as_its_webhooks_do() {
-    let settings = contract("idp-push.toml");
-    let names: Vec<&str> = settings.endpoints.iter().map(|e| e.name.as_ref()).collect();
-    assert_eq!(names, ["erp", "archive", "search"]);
-    for endpoint in &settings.endpoints {
+    let from = contract("idp-push.toml").endpoints_from.unwrap();
+    let row = |auth: Json| json!({ "id": 7, "url": "https://h/", "enabled": true, "auth": auth, "rules": [7, 8] });
+    let endpoint = |auth: Json| from.endpoint(row(auth).as_object().unwrap()).unwrap();
+    let basic = endpoint(json!({ "basic": { "username": "walhook", "password": "s3cret" } }));
+    let bearer = endpoint(json!({ "bearer": "t0ken" }));
+    let key = endpoint(json!({ "api_key": { "name": "X-Api-Key", "value": "k3y" } }));
+    for endpoint in [&basic, &bearer, &key] {
+        assert_eq!(endpoint.name.as_ref(), "wh-7");
         assert_eq!(endpoint.timeout, Duration::from_secs(30));
         let delays = [10, 30, 90].map(Duration::from_secs).to_vec();
         assert_eq!(endpoint.retry.delays, Delays::List(delays));
@@ -71,11 +78,12 @@ fn idp_push_signs_retries_and_authenticates_as_its_webhooks_do() {
         let (_, scheme) = scheme(endpoint);
         assert_eq!((scheme.header.as_str(), &*scheme.prefix), ("x-idp-signature", "sha256="));
         assert_eq!(scheme.timestamp_header.as_ref().unwrap().as_str(), "x-idp-timestamp");
-        assert!(endpoint.filter.as_ref().unwrap().names().columns.contains("rule_id"));
+        let only = endpoint.only.as_ref().unwrap();
+        assert_eq!((only.column.as_str(), only.values.join(",")), ("rule_id", "7,8".to_owned()));
     }
-    assert!(matches!(settings.endpoints[0].auth, Some(Auth::Basic { .. })));
-    assert!(matches!(settings.endpoints[1].auth, Some(Auth::Bearer { .. })));
-    assert!(matches!(settings.endpoints[2].auth, Some(Auth::ApiKey { .. })));
+    assert!(matches!(basic.auth, Some(Auth::Basic { .. })));
+    assert!(matches!(bearer.auth, Some(Auth::Bearer { .. })));
+    assert!(matches!(key.auth, Some(Auth::ApiKey { .. })));
 }
 
 #[test]
@@ -101,11 +109,12 @@ fn the_examples_of_the_documentation_are_sound() {
     let env = |name: &str| Some(env(name).unwrap_or_else(|| "s3cret".to_owned()));
     let mut read = 0;
     for block in blocks.filter(whole) {
-        let completed = if block.contains("[[endpoint]]") { "" } else { SOUND };
+        let names = block.contains("[[endpoint]]") || block.contains("[endpoints_from]");
+        let completed = if names { "" } else { SOUND };
         let settings = parse(&format!("{completed}{block}"), "events.md", &env);
         read += settings.unwrap_or_else(|problems| panic!("{block}\n{problems}")).events.len();
     }
-    assert_eq!(read, 3);
+    assert_eq!(read, 4);
 }
 
 #[test]

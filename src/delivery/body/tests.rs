@@ -29,6 +29,7 @@ fn event(parts: Vec<Part>) -> Arc<Event> {
         expiry: None,
         body: Body::new(parts),
         facts: Facts::default(),
+        write_back: None,
         held: None,
     })
 }

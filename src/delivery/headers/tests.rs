@@ -31,6 +31,7 @@ fn endpoint() -> Endpoint {
         enabled: true,
         url: Secret::new(Url::parse("https://crm.example.com/hooks").unwrap()),
         events: Vec::new(),
+        only: None,
         filter: None,
         payload: None,
         signing: None,
@@ -66,6 +67,7 @@ fn lease(ordinals: &[u32]) -> Lease {
             expiry: None,
             body: Body::default(),
             facts: Facts::default(),
+            write_back: None,
             held: None,
         })
     };

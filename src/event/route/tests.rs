@@ -82,6 +82,8 @@ pub(crate) fn rule(table: &str, payload: Payload) -> EventRule {
         expiry: None,
         order_by: Vec::new(),
         payload,
+        write_back: None,
+        dedupe: None,
     }
 }
 
@@ -91,6 +93,7 @@ pub(crate) fn endpoint(events: &str) -> Endpoint {
         enabled: true,
         url: Secret::new("http://127.0.0.1/".parse().unwrap()),
         events: vec![Glob::new(events)],
+        only: None,
         filter: None,
         payload: None,
         signing: None,

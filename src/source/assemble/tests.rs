@@ -336,3 +336,38 @@ fn types_are_built_in_or_answered_or_text() {
     let found: Vec<_> = relation.columns.iter().map(|column| column.sql_type.as_ref()).collect();
     assert_eq!(found, [&SqlType::Integer, &SqlType::Text, &SqlType::Numeric, &SqlType::Text]);
 }
+
+#[test]
+fn what_walhook_itself_wrote_for_its_slot_is_left_out_and_keeps_its_ordinals() {
+    let mark = |content| note(true, "walhook.write_back", content);
+    let own = || {
+        let mut assembler = Assembler::of_slot("mine");
+        assembler.learn(described(ORDERS, ReplicaIdentity::Default), &Answers::default());
+        assembler
+    };
+    let ordinals = |assembler: &mut Assembler, messages: Vec<PgOutput>| {
+        let told = [vec![begin(100)], messages, vec![commit(100), begin(200), insert(ORDERS)]];
+        let captured = tell(assembler, told.concat()).unwrap();
+        let position = |captured: &Captured| match captured {
+            Captured::Change(change) => {
+                Some((change.position.commit.raw(), change.position.ordinal))
+            }
+            Captured::Commit { .. } | Captured::Idle { .. } => None,
+        };
+        captured.iter().filter_map(position).collect::<Vec<_>>()
+    };
+    let row = || insert(ORDERS);
+    let cases: [(&str, Vec<PgOutput>, &[u32]); 5] = [
+        ("ours", vec![mark("mine"), row(), truncate(&[ORDERS])], &[]),
+        ("another slot's", vec![mark("yours"), row(), row()], &[0, 1]),
+        ("not of the transaction", vec![note(false, "walhook.write_back", "mine"), row()], &[0]),
+        ("another prefix", vec![note(true, "walhook.write_backs", "mine"), row()], &[0]),
+        ("what came before the mark", vec![row(), mark("mine"), row()], &[0]),
+    ];
+    for (name, messages, expected) in cases {
+        let expected: Vec<_> = expected.iter().map(|at| (100, *at)).chain([(200, 0)]).collect();
+        assert_eq!(ordinals(&mut own(), messages), expected, "case: {name}");
+    }
+    let messages = vec![mark("mine"), row()];
+    assert_eq!(ordinals(&mut assembler(), messages), [(100, 0), (200, 0)], "no slot of ours");
+}

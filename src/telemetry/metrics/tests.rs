@@ -55,6 +55,7 @@ fn every_series_is_there_from_the_start_with_0() {
             r#"walhook_deliveries_total{endpoint="crm",outcome="filtered"}"#,
             r#"walhook_events_captured_total{table="public.orders"}"#,
             r#"walhook_events_filtered_total{event="order.created"}"#,
+            r#"walhook_events_repeated_total{event="order.created"}"#,
             r#"walhook_events_total{event="order.created"}"#,
             "walhook_ledger_flush_seconds_count",
             "walhook_ledger_flush_seconds_sum",
@@ -90,7 +91,7 @@ fn names_end_in_their_unit_and_every_metric_has_a_help() {
     for help in helps.clone() {
         assert!(help.ends_with('.') && help.split(' ').count() > 6, "{help}");
     }
-    assert_eq!((types, helps.count()), (21, 21));
+    assert_eq!((types, helps.count()), (22, 22));
 }
 
 #[test]

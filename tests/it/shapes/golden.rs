@@ -86,7 +86,10 @@ async fn built_in(payload: &str) -> Request {
             Routed::Partly { event, mut others, .. } => {
                 Some(Arc::new(event.shaped(others.remove(0).body, None)))
             }
-            Routed::Filtered | Routed::Expired { .. } | Routed::Poison(_) => None,
+            Routed::Filtered
+            | Routed::Expired { .. }
+            | Routed::Repeat { .. }
+            | Routed::Poison(_) => None,
         };
     });
     assert_request(

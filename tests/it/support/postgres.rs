@@ -24,6 +24,8 @@ use walhook::sandbox::find::find;
 use walhook::sandbox::find::find_version;
 use walhook::sandbox::installation::Installation;
 
+use super::service::AMPLE;
+
 /// How long a database's last users may take to let go of it.
 const LET_GO_LIMIT: Duration = Duration::from_secs(5);
 
@@ -227,4 +229,17 @@ async fn a_dropped_database_takes_its_slots_and_clients_with_it() {
         .await;
     assert_eq!(left, "0");
     assert!(sql.batch_execute("SELECT 1").await.is_err(), "its client is still connected");
+}
+
+/// Waits until a query answers what is expected.
+pub(crate) async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
+    let deadline = Instant::now() + AMPLE;
+    loop {
+        let text = sql.text(query).await;
+        if text == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

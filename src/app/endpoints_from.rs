@@ -1,0 +1,319 @@
+//! Keeps the endpoints of a table current: changes in the stream say when, a SELECT says what.
+//!
+//! ```text
+//! pump ─ Refresh (a transaction changed the table) ─▶ [Keeper] ─ SELECT ─▶ rows ─ Change ─▶ fleet
+//!   └───── waits, so that the next transaction finds the endpoints as this one left them
+//! ```
+//!
+//! A row that is no endpoint is refused, named in the log and in the status, and stops nothing; its
+//! endpoint stays as it was before, if there was one.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Map;
+use serde_json::Value as Json;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Refused;
+use crate::app::fleet::ENDPOINTS_MAX;
+use crate::app::fleet::Orders;
+use crate::app::fleet::Start;
+use crate::app::fleet::plan::Change;
+use crate::app::fleet::plan::FleetError;
+use crate::app::fleet::roster::Origin;
+use crate::app::pump::Watched;
+use crate::backoff::Backoff;
+use crate::config::endpoints_from::EndpointsFrom;
+use crate::config::settings::Server;
+use crate::config::settings::Settings;
+use crate::source::catalog::Finding;
+use crate::source::refusal::Refusal;
+use crate::store;
+use crate::store::Session;
+use crate::store::error::StoreError;
+use crate::task::Tasks;
+
+/// Between two looks whether a transaction that is in the WAL is visible, too.
+const VISIBLE_PAUSE: Duration = Duration::from_millis(2);
+
+/// First and longest wait before the table is asked again, and before changes that could not be made
+/// yet are tried again.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_CAP: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A transaction has changed the table.
+#[derive(Debug)]
+pub(crate) struct Refresh {
+    /// Its id, as the stream has it.
+    pub(crate) xid: u32,
+    /// Told when the endpoints are as it left them.
+    pub(crate) done: oneshot::Sender<()>,
+}
+
+/// See the module's header.
+pub(crate) struct Keeper {
+    from: EndpointsFrom,
+    server: Server,
+    session: Option<Session>,
+    /// The rows whose endpoints are there, by name.
+    rows: BTreeMap<Arc<str>, Row>,
+    refused: Refused,
+    /// What was named in the log.
+    named: BTreeSet<(String, String)>,
+}
+
+type Row = Map<String, Json>;
+
+/// Adds the endpoints of the table, if the configuration names one, to those that are there already.
+///
+/// # Errors
+/// The table cannot be read.
+pub(crate) async fn open(
+    settings: &Settings,
+    refused: &Refused,
+    starts: &mut Vec<Start>,
+) -> anyhow::Result<Option<Keeper>> {
+    let Some(from) = &settings.endpoints_from else { return Ok(None) };
+    let opened = Keeper::open(settings, from, refused.clone(), starts).await;
+    Ok(Some(opened.context("cannot read the table of [endpoints_from]")?))
+}
+
+impl Keeper {
+    /// Reads the table for the first time.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    async fn open(
+        settings: &Settings,
+        from: &EndpointsFrom,
+        refused: Refused,
+        starts: &mut Vec<Start>,
+    ) -> anyhow::Result<Self> {
+        let mut keeper = Self {
+            from: from.clone(),
+            server: settings.postgres.server.clone(),
+            session: None,
+            rows: BTreeMap::new(),
+            refused,
+            named: BTreeSet::new(),
+        };
+        let rows = keeper.read(None).await?;
+        let taken: BTreeSet<Arc<str>> =
+            starts.iter().map(|start| Arc::clone(&start.endpoint.name)).collect();
+        let mut problems = Vec::new();
+        for row in rows {
+            match keeper.from.endpoint(&row) {
+                Ok(endpoint)
+                    if taken.contains(&endpoint.name)
+                        || keeper.rows.contains_key(&endpoint.name) =>
+                {
+                    let name = endpoint.name.to_string();
+                    problems.push((name, "there is an endpoint of this name already".to_owned()));
+                }
+                Ok(endpoint) => {
+                    keeper.rows.insert(Arc::clone(&endpoint.name), row);
+                    starts.push(Start { endpoint, origin: Origin::Table, is_leaving: false });
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        keeper.tell(problems);
+        Ok(keeper)
+    }
+
+    /// Starts the task; what it gives is for the pump.
+    pub(crate) fn watch(self, orders: &Orders, tasks: &mut Tasks) -> Watched {
+        let (refreshes_in, refreshes) = mpsc::channel(1);
+        let tables = self.from.watch.clone();
+        let run = self.run(orders.clone(), refreshes, tasks.stop_token());
+        tasks.spawn("the table of endpoints", async move {
+            run.await;
+            Ok(())
+        });
+        Watched { tables, refreshes: refreshes_in, is_changed: false }
+    }
+
+    /// Serves the pump until it or `stop` ends.
+    async fn run(
+        mut self,
+        orders: Orders,
+        mut refreshes: mpsc::Receiver<Refresh>,
+        stop: CancellationToken,
+    ) {
+        let mut again = false;
+        loop {
+            let refresh = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                refresh = refreshes.recv() => match refresh {
+                    Some(refresh) => Some(refresh),
+                    None => return,
+                },
+                () = tokio::time::sleep(AGAIN), if again => None,
+            };
+            let xid = refresh.as_ref().map(|refresh| refresh.xid);
+            again = tokio::select! {
+                () = stop.cancelled() => return,
+                again = self.refresh(&orders, xid) => again,
+            };
+            if let Some(refresh) = refresh {
+                refresh.done.send(()).ok(); // the pump may have ended
+            }
+        }
+    }
+
+    /// Makes the endpoints what the table says; gives whether something has to be tried again.
+    async fn refresh(&mut self, orders: &Orders, xid: Option<u32>) -> bool {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
+        let rows = loop {
+            match self.read(xid).await {
+                Ok(rows) => break rows,
+                Err(error) => {
+                    self.session = None;
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    let table = self.from.table.to_string();
+                    tracing::warn!(table, error, "cannot read the endpoints' table, trying again");
+                    tokio::time::sleep(backoff.next()).await;
+                }
+            }
+        };
+        let (mut wanted, mut problems) = (BTreeMap::new(), Vec::new());
+        for row in rows {
+            match self.from.endpoint(&row) {
+                Ok(endpoint) if wanted.contains_key(&endpoint.name) => {
+                    let name = endpoint.name.to_string();
+                    problems.push((name, "another row has this name: make them differ".to_owned()));
+                }
+                Ok(endpoint) => drop(wanted.insert(Arc::clone(&endpoint.name), (endpoint, row))),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        // What is refused now stays as it was.
+        let kept = |name: &Arc<str>| problems.iter().any(|(refused, _)| **refused == **name);
+        let gone: Vec<Arc<str>> = self.rows.keys().cloned().collect();
+        let gone = gone.into_iter().filter(|name| !wanted.contains_key(name) && !kept(name));
+        let mut again = false;
+        for name in gone.collect::<Vec<_>>() {
+            match orders.give(vec![Change::Remove(Arc::clone(&name))], None).await {
+                Ok(_) | Err(FleetError::Unknown { .. }) => drop(self.rows.remove(&name)),
+                Err(error) => problems.push((name.to_string(), error.to_string())),
+            }
+        }
+        for (name, (endpoint, row)) in wanted {
+            let endpoint = Box::new(endpoint);
+            let change = match self.rows.get(&name) {
+                Some(known) if *known == row => continue,
+                Some(_) => Change::Replace(endpoint),
+                None => Change::Add { endpoint, origin: Origin::Table },
+            };
+            match orders.give(vec![change], None).await {
+                Ok(_) => drop(self.rows.insert(name, row)),
+                Err(error) => {
+                    again |= matches!(error, FleetError::Leaving { .. });
+                    problems.push((name.to_string(), error.to_string()));
+                }
+            }
+        }
+        self.tell(problems);
+        again
+    }
+
+    /// All rows, as of a moment when transaction `xid` is visible.
+    async fn read(&mut self, xid: Option<u32>) -> Result<Vec<Row>, StoreError> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => store::connect(&self.server).await?,
+        };
+        let client = &session.client;
+        // The WAL tells of a commit a moment before other sessions see it.
+        while let Some(xid) = xid {
+            let running = client
+                .query_one(
+                    "SELECT EXISTS (SELECT FROM pg_snapshot_xip(pg_current_snapshot()) x
+                         WHERE x::text::numeric % 4294967296 = $1::int8)",
+                    &[&i64::from(xid)],
+                )
+                .await?;
+            if !running.try_get::<_, bool>(0)? {
+                break;
+            }
+            tokio::time::sleep(VISIBLE_PAUSE).await;
+        }
+        let read = rows(client, &self.from).await?;
+        self.session = Some(session);
+        Ok(read)
+    }
+
+    fn tell(&mut self, problems: Vec<(String, String)>) {
+        let problems: BTreeSet<_> = problems.into_iter().collect();
+        for (name, why) in problems.difference(&self.named) {
+            let table = self.from.table.to_string();
+            tracing::warn!(endpoint = name, table, error = why, "a row is no endpoint");
+        }
+        self.refused.set(problems.iter().cloned().collect());
+        self.named = problems;
+    }
+}
+
+/// All rows of the table.
+async fn rows(client: &Client, from: &EndpointsFrom) -> Result<Vec<Row>, StoreError> {
+    let quoted = |column: &String| format!("\"{}\"", column.replace('"', "\"\""));
+    let columns: Vec<String> = from.columns().iter().map(quoted).collect();
+    let most = ENDPOINTS_MAX + 1;
+    let query = format!(
+        "SELECT to_jsonb(r)::text FROM (SELECT {} FROM {} LIMIT {most}) r",
+        columns.join(", "),
+        from.table.quoted()
+    );
+    let rows = client.query(&query, &[]).await?;
+    let mut read = Vec::with_capacity(rows.len());
+    for row in rows {
+        match serde_json::from_str(row.try_get(0)?) {
+            Ok(Json::Object(row)) => read.push(row),
+            Ok(_) | Err(_) => {
+                return Err(StoreError::Protocol { what: "a row is no object".to_owned() });
+            }
+        }
+    }
+    Ok(read)
+}
+
+/// What `walhook check` has to say of the table: that it cannot be read, or which rows are no
+/// endpoints. What is wrong with the tables of a view is the catalog's to say.
+///
+/// # Errors
+/// The server cannot be asked.
+pub(super) async fn findings(
+    settings: &Settings,
+    client: &Client,
+) -> Result<Vec<Finding>, StoreError> {
+    let Some(from) = &settings.endpoints_from else { return Ok(Vec::new()) };
+    let table = from.table.to_string();
+    let read = match rows(client, from).await {
+        Ok(read) => read,
+        Err(StoreError::Refused(cause)) => {
+            return Ok(vec![Refusal::EndpointsTable { table, what: cause.to_string() }.into()]);
+        }
+        Err(other) => return Err(other),
+    };
+    let (endpoints, problems): (Vec<_>, Vec<_>) =
+        read.iter().map(|row| from.endpoint(row)).partition(Result::is_ok);
+    let found = match endpoints.len() {
+        1 => "1 endpoint".to_owned(),
+        count => format!("{count} endpoints"),
+    };
+    let mut findings = vec![Finding::ok(format!("[endpoints_from]: {found} in {table}"))];
+    findings.extend(problems.into_iter().filter_map(Result::err).map(|(name, why)| {
+        let what = format!("a row of {table} is no endpoint: {name}: {why}");
+        Finding::warning(what, String::from("correct the row: nothing goes to it until then"))
+    }));
+    Ok(findings)
+}

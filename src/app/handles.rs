@@ -1,0 +1,56 @@
+//! What stages tell, and what others read of it.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::api::Refused;
+use crate::clock::DatabaseClock;
+use crate::config::settings::Settings;
+use crate::ledger::replayed::Replayed;
+use crate::ledger::stats::Stats;
+use crate::ledger::write_back::WriteBackStatus;
+use crate::source::hold::Hold;
+use crate::source::status::StatusHandle;
+use crate::source::wire::feedback::LetGo;
+use crate::telemetry::metrics::Metrics;
+
+/// What stages tell and what others read.
+#[derive(Clone)]
+pub(crate) struct Handles {
+    pub(crate) clock: DatabaseClock,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) status: StatusHandle,
+    /// To the source.
+    pub(crate) let_go: LetGo,
+    /// From the source and the fence to the lanes.
+    pub(crate) hold: Hold,
+    pub(crate) metrics: Metrics,
+    pub(crate) write_backs: WriteBackStatus,
+    pub(crate) refused: Refused,
+    /// From the ledger to the resender.
+    pub(crate) replayed: Replayed,
+    /// From the HTTP surface to the resender: somebody has asked.
+    pub(crate) asked: Arc<Notify>,
+}
+
+impl Handles {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            clock: DatabaseClock::new(),
+            stats: Arc::new(Stats::default()),
+            status: StatusHandle::default(),
+            let_go: LetGo::default(),
+            write_backs: WriteBackStatus::default(),
+            refused: Refused::default(),
+            hold: Hold::new(settings.postgres.wal_sender_timeout),
+            replayed: Replayed::default(),
+            asked: Arc::new(Notify::new()),
+            metrics: Metrics::new(
+                settings.events.iter().map(|rule| &rule.table),
+                settings.events.iter().map(|rule| &*rule.event_type),
+                settings.endpoints.iter().map(|endpoint| &*endpoint.name),
+            ),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Joins the HTTP surface to what it shows.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+
+use crate::api;
+use crate::api::Surface;
+use crate::api::office::Office;
+use crate::app::fleet::Orders;
+use crate::app::fleet::roster;
+use crate::app::handles::Handles;
+use crate::app::scrape::Scrape;
+use crate::config::settings::Settings;
+
+pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let taken = || format!("cannot listen on {address}: free it, or change [http] listen");
+    TcpListener::bind(address).await.with_context(taken)
+}
+
+/// What is behind the HTTP surface.
+pub(super) fn surface(
+    settings: &Settings,
+    handles: &Handles,
+    scrape: Arc<Scrape>,
+    fleet: Arc<OnceLock<Orders>>,
+    desk: api::endpoints::Desk,
+) -> Surface {
+    let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
+    let office = Office::new(
+        settings.state.clone(),
+        settings.postgres.slot.clone(),
+        Arc::clone(&handles.asked),
+        settings.push_log.bodies,
+    );
+    Surface {
+        metrics: handles.metrics.clone(),
+        stats: Arc::clone(&handles.stats),
+        source: handles.status.clone(),
+        clock: handles.clock.clone(),
+        write_backs: handles.write_backs.clone(),
+        refused: handles.refused.clone(),
+        refresh: Arc::new(move || scrape.refresh()),
+        endpoints: Arc::new(move || match fleet.get() {
+            Some(fleet) => fleet.roster().view(),
+            None => configured.clone(),
+        }),
+        desk,
+        token: settings.http.token.clone(),
+        office: Arc::new(office),
+    }
+}

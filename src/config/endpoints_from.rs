@@ -1,0 +1,378 @@
+//! `[endpoints_from]`: a table whose rows are endpoints.
+//!
+//! ```text
+//! row (JSON) ─▶ the file's [endpoints_from.endpoint] with its {{ columns }} filled in ─▶ [endpoint]
+//! ```
+//!
+//! A row is read by the same readers as an `[[endpoint]]`, so that a URL or a secret means the same.
+//! Whoever writes rows is not the operator of this host: a value of a row is never more than a value,
+//! names no variable and no file, and its address has to be public unless `private` says otherwise.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde_json::Map;
+use serde_json::Value as Json;
+
+use crate::config::document;
+use crate::config::document::Defaults;
+use crate::config::event;
+use crate::config::field::Field;
+use crate::config::reader::Notes;
+use crate::config::reader::Section;
+use crate::config::settings::AddressPolicy;
+use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
+use crate::config::settings::Only;
+use crate::config::terms::Terms;
+use crate::flow::relation::TableName;
+
+/// A table whose rows are endpoints.
+#[derive(Clone)]
+pub struct EndpointsFrom {
+    /// May be a view.
+    pub table: TableName,
+    /// The tables whose changes can change its rows: itself, unless the file names others.
+    pub watch: Vec<TableName>,
+    /// An endpoint's keys; in strings stand the places of columns.
+    template: Json,
+    /// The column of an event's row, and the column with the values that an endpoint takes.
+    matching: Option<(String, String)>,
+    defaults: Defaults,
+    rules: Vec<EventRule>,
+}
+
+impl fmt::Debug for EndpointsFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The rest holds secrets.
+        f.debug_struct("EndpointsFrom").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+/// Reads the section; `terms` are those of `[webhook]`, `addresses` those that rows may name.
+pub(super) fn read(
+    mut section: Section<'_>,
+    terms: &Terms,
+    addresses: AddressPolicy,
+    rules: Option<&[EventRule]>,
+) -> Option<EndpointsFrom> {
+    let missing = "is missing: name the table, such as \"public.webhooks\"";
+    let table = section.require("table", missing, event::table);
+    let watch = section.read("watch", watch);
+    let matching = section.read("match", matching);
+    let defaults = Defaults::new(terms.clone(), addresses);
+    let missing = "is missing: write the keys of an [[endpoint]], such as name = \"wh-{{ id }}\"";
+    let template = section.require("endpoint", missing, |field| {
+        let json = json(field)?;
+        let problem = check(&json).or_else(|| try_keys(&json, &defaults, rules));
+        problem.map_or(Some(json), |problem| field.refuse(problem))
+    });
+    section.finish();
+    let table = table?;
+    Some(EndpointsFrom {
+        watch: watch.unwrap_or_else(|| vec![table.clone()]),
+        table,
+        template: template?,
+        matching,
+        defaults,
+        rules: rules?.to_vec(),
+    })
+}
+
+fn watch(field: &Field<'_>) -> Option<Vec<TableName>> {
+    let tables: Vec<TableName> = field.list()?.iter().map(event::table).collect::<Option<_>>()?;
+    if tables.is_empty() {
+        return field.refuse("is empty: name the tables that the rows come from, or leave it out");
+    }
+    Some(tables)
+}
+
+/// `{ rule_id = "rule_id" }`: the event's column, and the endpoint's.
+fn matching(field: &Field<'_>) -> Option<(String, String)> {
+    let entries = field.section()?.entries();
+    match entries.as_slice() {
+        [(name, value)] => Some(((*name).to_owned(), event::column(value)?)),
+        _ => field.refuse(
+            "must name one column of the events and the column of the table that has its values, \
+             such as { rule_id = \"rule_id\" }",
+        ),
+    }
+}
+
+fn json(field: &Field<'_>) -> Option<Json> {
+    if field.is_table() {
+        let entries = field.section()?.entries_as_written();
+        // Secrets of this host are read here, where the operator's own words stand.
+        if matches!(entries.as_slice(), [("env" | "file", _)]) {
+            return Some(Json::String(field.secret()?.reveal().clone()));
+        }
+        let member = |(name, field): &(&str, Field<'_>)| Some(((*name).to_owned(), json(field)?));
+        return Some(Json::Object(entries.iter().map(member).collect::<Option<_>>()?));
+    }
+    if field.is_list() {
+        return Some(Json::Array(field.list()?.iter().map(json).collect::<Option<_>>()?));
+    }
+    match field.literal() {
+        Some(Ok(text)) => serde_json::from_str(&text).ok(),
+        Some(Err(message)) => field.refuse(message),
+        // Variables are filled in here, so that none stands beside a value of a row later.
+        None => field.string().map(Json::String),
+    }
+}
+
+/// What is wrong with a template, if something is.
+fn check(template: &Json) -> Option<String> {
+    let Json::Object(members) = template else {
+        return Some("must be a table with the keys of an [[endpoint]]".to_owned());
+    };
+    for name in ["name", "url"] {
+        if !members.contains_key(name) {
+            return Some(format!(
+                "lacks `{name}`: write it with a column, such as {{{{ {name} }}}}"
+            ));
+        }
+    }
+    for (name, value) in members {
+        if ["tls", "payload_file"].contains(&name.as_str()) {
+            return Some(format!("has `{name}`, which is left to an [[endpoint]]: leave it out"));
+        }
+        let mut own = BTreeSet::new();
+        if let Err(problem) = collect(value, &mut own) {
+            return Some(problem);
+        }
+        // What is evaluated, or goes around the judgement of addresses, must not come from a row.
+        if ["when", "payload", "signing", "proxy"].contains(&name.as_str()) && !own.is_empty() {
+            return Some(format!(
+                "has a column in `{name}`: write `match` for events of certain values"
+            ));
+        }
+    }
+    None
+}
+
+/// What is wrong with the keys of a template, as far as that can be told before there is a row.
+fn try_keys(template: &Json, defaults: &Defaults, rules: Option<&[EventRule]>) -> Option<String> {
+    let mut problems = Vec::new();
+    for (name, value) in template.as_object()? {
+        let mut document = Map::new();
+        document.insert("name".to_owned(), "row".into());
+        document.insert("url".to_owned(), "https://row.invalid/".into());
+        document.insert(name.clone(), value.clone());
+        let notes = Notes::foreign("the template");
+        document::read_members(&notes, &document, defaults, rules);
+        let mut columns = BTreeSet::new();
+        let is_open = collect(value, &mut columns).is_err() || !columns.is_empty();
+        let unknown = format!("{name}: unknown key");
+        problems
+            .extend(notes.problems().into_iter().filter(|p| !is_open || p.starts_with(&unknown)));
+    }
+    (!problems.is_empty()).then(|| problems.join("; "))
+}
+
+/// The columns that a template names.
+fn collect(template: &Json, columns: &mut BTreeSet<String>) -> Result<(), String> {
+    match template {
+        Json::String(text) => {
+            for piece in pieces(text)? {
+                if let Piece::Column(column) = piece {
+                    columns.insert(column.to_owned());
+                }
+            }
+            Ok(())
+        }
+        Json::Array(items) => items.iter().try_for_each(|item| collect(item, columns)),
+        Json::Object(members) => members.values().try_for_each(|value| collect(value, columns)),
+        Json::Null | Json::Bool(_) | Json::Number(_) => Ok(()),
+    }
+}
+
+enum Piece<'a> {
+    Text(&'a str),
+    Column(&'a str),
+}
+
+fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
+    let (mut pieces, mut rest) = (Vec::new(), text);
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, after) =
+            after.split_once("}}").ok_or("has `{{` without `}}`: close it".to_owned())?;
+        let name = name.trim();
+        let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
+        if name.is_empty() || !name.chars().all(plain) {
+            return Err(format!("has {{{{ {name} }}}}: only columns stand here"));
+        }
+        pieces.extend([Piece::Text(before), Piece::Column(name)]);
+        rest = after;
+    }
+    pieces.push(Piece::Text(rest));
+    pieces.retain(|piece| !matches!(piece, Piece::Text("")));
+    Ok(pieces)
+}
+
+impl EndpointsFrom {
+    /// Columns of the table that are read.
+    pub fn columns(&self) -> BTreeSet<String> {
+        let mut columns = BTreeSet::new();
+        let checked = collect(&self.template, &mut columns);
+        debug_assert!(checked.is_ok(), "the file was checked");
+        columns.extend(self.matching.iter().map(|(_, column)| column.clone()));
+        columns
+    }
+
+    /// The column of the events' rows that endpoints are chosen by.
+    pub fn event_column(&self) -> Option<&str> {
+        self.matching.as_ref().map(|(column, _)| column.as_str())
+    }
+
+    /// The endpoint of a row, which has all of [`EndpointsFrom::columns`].
+    ///
+    /// # Errors
+    /// The name as far as there is one, and everything that is wrong, without secrets.
+    pub fn endpoint(&self, row: &Map<String, Json>) -> Result<Endpoint, (String, String)> {
+        let document = fill(&self.template, row);
+        let name = document.get("name").and_then(Json::as_str).unwrap_or("(no name)").to_owned();
+        let notes = Notes::foreign("the row");
+        let members = document.as_object().cloned().unwrap_or_default();
+        let read = document::read_members(&notes, &members, &self.defaults, Some(&self.rules));
+        let problems = notes.problems();
+        match read {
+            Some(endpoint) if problems.is_empty() => {
+                let only = self.matching.as_ref().map(|(event, column)| Only {
+                    column: event.clone(),
+                    values: values(row.get(column).unwrap_or(&Json::Null)),
+                });
+                Ok(Endpoint { only, ..endpoint })
+            }
+            _ => Err((name, problems.join("; "))),
+        }
+    }
+}
+
+/// Values as PostgreSQL writes them: one, or those of an array.
+fn values(json: &Json) -> Vec<String> {
+    match json {
+        Json::Null => Vec::new(),
+        Json::Array(items) => items.iter().flat_map(values).collect(),
+        Json::Bool(yes) => vec![if *yes { "t" } else { "f" }.to_owned()],
+        Json::String(text) => vec![text.clone()],
+        other => vec![other.to_string()],
+    }
+}
+
+fn fill(template: &Json, row: &Map<String, Json>) -> Json {
+    let value = |column: &str| row.get(column).cloned().unwrap_or(Json::Null);
+    match template {
+        Json::String(text) => match pieces(text).unwrap_or_default().as_slice() {
+            [Piece::Column(column)] => value(column),
+            pieces => Json::String(
+                pieces
+                    .iter()
+                    .map(|piece| match piece {
+                        Piece::Text(text) => (*text).to_owned(),
+                        Piece::Column(column) => match value(column) {
+                            Json::Null => String::new(),
+                            Json::String(text) => text,
+                            other => other.to_string(),
+                        },
+                    })
+                    .collect(),
+            ),
+        },
+        Json::Array(items) => Json::Array(items.iter().map(|item| fill(item, row)).collect()),
+        Json::Object(members) => {
+            let member = |(name, value): (&String, &Json)| (name.clone(), fill(value, row));
+            Json::Object(members.iter().map(member).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::ocr_wallet;
+
+    fn from(template: Json) -> EndpointsFrom {
+        EndpointsFrom {
+            table: TableName::new("public", "webhooks"),
+            watch: vec![TableName::new("public", "webhooks")],
+            template,
+            matching: Some(("rule_id".to_owned(), "rules".to_owned())),
+            defaults: Defaults::new(Terms::defaults("test"), AddressPolicy::Public),
+            rules: vec![ocr_wallet::event(None)],
+        }
+    }
+
+    fn read(template: Json, row: Json) -> Result<Endpoint, (String, String)> {
+        from(template).endpoint(row.as_object().unwrap())
+    }
+
+    fn plain(more: Json) -> Json {
+        let mut template = json!({ "name": "wh-{{ id }}", "url": "{{ url }}" });
+        template.as_object_mut().unwrap().append(&mut more.as_object().unwrap().clone());
+        template
+    }
+
+    #[test]
+    fn a_row_fills_its_columns_with_their_types_and_null_is_left_out() {
+        let template = plain(json!({
+            "enabled": "{{ on }}", "timeout": "{{ seconds }}s", "user_agent": "{{ agent }}",
+            "auth": "{{ auth }}", "headers": { "X-Team": "team {{ team }}" },
+        }));
+        let row = json!({
+            "id": 7, "url": "https://example.com/a?b=${HOME}", "on": false, "seconds": 12,
+            "agent": null, "auth": { "bearer": "to\"ken" }, "team": "x", "rules": [1, "b", true],
+        });
+        let endpoint = read(template, row).unwrap();
+        assert_eq!((&*endpoint.name, endpoint.enabled), ("wh-7", false));
+        assert_eq!(endpoint.url.reveal().as_str(), "https://example.com/a?b=${HOME}");
+        assert_eq!(endpoint.timeout.as_secs(), 12);
+        assert_eq!(endpoint.user_agent, "test");
+        assert!(endpoint.auth.is_some());
+        assert_eq!(endpoint.headers.get("x-team").unwrap(), "team x");
+        assert_eq!(endpoint.addresses, AddressPolicy::Public);
+        let only = endpoint.only.unwrap();
+        assert_eq!((only.column.as_str(), only.values.join(",")), ("rule_id", "1,b,t".to_owned()));
+    }
+
+    #[test]
+    fn a_bad_row_is_refused_with_its_name_and_without_its_secrets() {
+        let cases = [
+            (json!({}), json!({ "id": 1, "url": "nonsense" }), "is not a URL"),
+            (json!({}), json!({ "id": "A B", "url": "https://h/" }), "is not a name"),
+            (json!({}), json!({ "id": 1, "url": null }), "url: is missing"),
+            (
+                json!({ "secret": "{{ s }}" }),
+                json!({ "id": 1, "url": "https://h/", "s": "opensesame" }),
+                "too short",
+            ),
+            (
+                json!({ "auth": "{{ auth }}" }),
+                json!({ "id": 1, "url": "https://h/", "auth": { "bearer": { "file": "/etc/passwd" } } }),
+                "must be a string that is the secret itself",
+            ),
+        ];
+        for (more, row, expected) in cases {
+            let (name, why) = read(plain(more), row.clone()).unwrap_err();
+            assert!(why.contains(expected), "case: {row}: {why}");
+            assert!(name.starts_with("wh-") && !why.contains("opensesame"), "{name}: {why}");
+        }
+    }
+
+    #[test]
+    fn what_is_evaluated_never_comes_from_a_row() {
+        let cases = [
+            (plain(json!({ "when": "rule_id == {{ id }}" })), "write `match`"),
+            (plain(json!({ "user_agent": "{{ a.b }}" })), "only columns"),
+            (plain(json!({ "user_agent": "{{ a" })), "without `}}`"),
+            (json!({ "name": "{{ id }}" }), "lacks `url`"),
+        ];
+        for (template, expected) in cases {
+            let problem = check(&template).unwrap();
+            assert!(problem.contains(expected), "case: {template}: {problem}");
+        }
+        assert_eq!(check(&plain(json!({ "when": "rule_id == 7" }))), None);
+    }
+}

@@ -1,0 +1,141 @@
+//! `write_back` of an `[[event]]`: what the source database is told of an event's end.
+
+use std::sync::Arc;
+
+use crate::config::event;
+use crate::config::field::Field;
+use crate::config::settings::RowChange;
+use crate::config::settings::SqlPiece;
+use crate::config::settings::WriteBack;
+
+/// A longer word is a mistake.
+const OUTCOME_CHARS_MAX: usize = 200;
+
+/// A longer statement belongs into a function of the database.
+const SQL_BYTES_MAX: usize = 4096;
+
+/// Reads `{ column, delivered, failed }` or `{ sql, delivered, failed }`.
+pub(super) fn read(field: &Field<'_>) -> Option<WriteBack> {
+    let mut section = field.section()?;
+    let column = section.read("column", event::column).map(RowChange::Column);
+    let sql = section.read("sql", statement).map(RowChange::Statement);
+    let missing = "is missing: give the word for an event that every endpoint took";
+    let delivered = section.require("delivered", missing, outcome);
+    let missing = "is missing: give the word for an event that an endpoint did not take";
+    let failed = section.require("failed", missing, outcome);
+    if section.has("column") == section.has("sql") {
+        field.note("must hold exactly one of `column` and `sql`");
+    }
+    section.finish();
+    Some(WriteBack { delivered: delivered?, failed: failed?, change: column.or(sql)? })
+}
+
+fn outcome(field: &Field<'_>) -> Option<String> {
+    let text = field.string()?;
+    if text.chars().count() <= OUTCOME_CHARS_MAX && !text.contains('\0') {
+        return Some(text);
+    }
+    field.refuse(format!("is no word for a column: give up to {OUTCOME_CHARS_MAX} characters"))
+}
+
+fn statement(field: &Field<'_>) -> Option<Arc<[SqlPiece]>> {
+    let text = field.string()?;
+    if text.len() > SQL_BYTES_MAX {
+        return field.refuse(format!(
+            "is longer than {SQL_BYTES_MAX} bytes: call a function of the database"
+        ));
+    }
+    pieces(&text).map_or_else(|message| field.refuse(message), |pieces| Some(pieces.into()))
+}
+
+/// Splits a statement at its `{{ }}`.
+fn pieces(text: &str) -> Result<Vec<SqlPiece>, String> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, after) =
+            after.split_once("}}").ok_or("has `{{` without `}}`: close it".to_owned())?;
+        pieces.push(literal(before)?);
+        pieces.push(place(name.trim())?);
+        rest = after;
+    }
+    pieces.push(literal(rest)?);
+    pieces.retain(|piece| !matches!(piece, SqlPiece::Literal(text) if text.is_empty()));
+    if pieces.iter().all(|piece| matches!(piece, SqlPiece::Literal(_))) {
+        return Err("names no row: write {{ outcome }} and the columns that find it, such as \
+                    {{ id }}"
+            .to_owned());
+    }
+    Ok(pieces)
+}
+
+/// Places become parameters, so the text must have none of its own.
+fn literal(text: &str) -> Result<SqlPiece, String> {
+    let numbered =
+        |(_, after): (usize, &str)| after.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
+    let mut dollars = text.match_indices('$').filter_map(|(at, _)| Some((at, text.get(at..)?)));
+    if dollars.any(numbered) {
+        return Err("has a numbered parameter: write {{ outcome }}, {{ event_id }} or \
+                    {{ column }} in its place"
+            .to_owned());
+    }
+    Ok(SqlPiece::Literal(text.to_owned()))
+}
+
+fn place(name: &str) -> Result<SqlPiece, String> {
+    let column = name.strip_prefix("row.");
+    match (name, column) {
+        ("outcome", _) => Ok(SqlPiece::Outcome),
+        ("event_id", _) => Ok(SqlPiece::EventId),
+        (_, column) => {
+            let column = column.unwrap_or(name);
+            let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
+            if column.is_empty() || !column.chars().all(plain) {
+                return Err(format!(
+                    "has {{{{ {name} }}}}: only outcome, event_id and columns stand here, \
+                     without any computation"
+                ));
+            }
+            Ok(SqlPiece::Column(column.to_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_become_parameters_and_the_rest_stays_as_it_is() {
+        let sql = "UPDATE t SET s = {{ outcome }} WHERE id = {{id}} AND o = {{ row.outcome }}";
+        let text = |text: &str| SqlPiece::Literal(text.to_owned());
+        let column = |name: &str| SqlPiece::Column(name.to_owned());
+        let expected = [
+            text("UPDATE t SET s = "),
+            SqlPiece::Outcome,
+            text(" WHERE id = "),
+            column("id"),
+            text(" AND o = "),
+            column("outcome"),
+        ];
+        assert_eq!(pieces(sql).unwrap(), expected);
+        assert_eq!(pieces("CALL f({{ event_id }})").unwrap().get(1), Some(&SqlPiece::EventId));
+    }
+
+    #[test]
+    fn what_could_not_be_filled_in_is_refused() {
+        let cases = [
+            ("UPDATE t SET s = 1", "names no row"),
+            ("UPDATE t SET s = $1 WHERE id = {{ id }}", "numbered parameter"),
+            ("SELECT '$5', {{ id }}", "numbered parameter"),
+            ("SELECT {{ id", "without `}}`"),
+            ("SELECT {{ id + 1 }}", "{{ id + 1 }}"),
+            ("SELECT {{ }}", "without any computation"),
+        ];
+        for (sql, expected) in cases {
+            let message = pieces(sql).unwrap_err();
+            assert!(message.contains(expected), "case: {sql}: {message}");
+        }
+        assert!(pieces("SELECT $$quoted$$ || {{ id }}").is_ok());
+    }
+}

@@ -1,0 +1,182 @@
+//! Counts outcomes of events with a write-back between two flushes.
+//!
+//! Pure. What is counted here is added to the rows of `walhook.write_backs` by the flush that
+//! commits the same outcomes, so nothing is counted twice and nothing has to be remembered.
+
+use std::collections::HashMap;
+
+use crate::flow::event::EventId;
+use crate::flow::settlement::Holding;
+use crate::flow::settlement::Outcome;
+use crate::flow::settlement::Settlement;
+use crate::store::write_backs::Tally;
+
+/// See the module's header.
+#[derive(Debug, Default)]
+pub(crate) struct Tallies {
+    open: HashMap<EventId, Tally>,
+}
+
+impl Tallies {
+    /// Takes in what became of a delivery. An event that was parked does not know any more whether
+    /// its rule has a write-back: it is counted, and the table does without those it does not know.
+    pub(crate) fn settled(&mut self, settlement: &Settlement) {
+        let event = &settlement.event;
+        let target = event.write_back.as_deref();
+        let (delivered, failed) = match (settlement.holding, &settlement.outcome) {
+            // A resend is counted when its dead letter is closed.
+            (Holding::Replay(_), _) => return,
+            (_, Outcome::Delivered { .. }) => (1, 0),
+            (_, Outcome::Expired | Outcome::Dead { .. }) => (0, 1),
+            // The endpoint has no say in it.
+            (_, Outcome::Filtered) => (1, 0),
+            // From here on the row of the table alone knows what is owed.
+            (Holding::Wal, Outcome::Parked { .. }) => (0, 0),
+            (Holding::Backlog, Outcome::Parked { .. }) => return,
+        };
+        if target.is_none() && settlement.holding == Holding::Wal {
+            return; // its rule has none
+        }
+        let tally = self.open.entry(event.id).or_insert_with(|| Tally {
+            event: event.id,
+            event_type: event.event_type.clone(),
+            table: event.table.clone(),
+            target: None,
+            delivered: 0,
+            failed: 0,
+        });
+        if tally.target.is_none() {
+            tally.target = target.cloned();
+        }
+        tally.delivered += delivered;
+        tally.failed += failed;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// All of them, in the order of their events.
+    pub(crate) fn into_rows(self) -> Vec<Tally> {
+        let mut rows: Vec<Tally> = self.open.into_values().collect();
+        rows.sort_unstable_by_key(|tally| tally.event);
+        rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::flow::body::Body;
+    use crate::flow::event::Event;
+    use crate::flow::event::Facts;
+    use crate::flow::event::Origin;
+    use crate::flow::key::Keys;
+    use crate::flow::lsn::Lsn;
+    use crate::flow::lsn::Position;
+    use crate::flow::relation::TableName;
+    use crate::flow::settlement::DeathReason;
+    use crate::flow::settlement::EndpointIndex;
+    use crate::flow::settlement::ParkReason;
+    use crate::flow::settlement::ReplayId;
+    use crate::flow::time::Timestamp;
+    use crate::flow::write_back::TargetRow;
+
+    const ENDPOINTS: u32 = 3;
+
+    /// `refilled`: as the backlog gives it back.
+    fn event(number: u64, refilled: bool) -> Arc<Event> {
+        let position = Position { commit: Lsn::from_raw(number + 1), ordinal: 0 };
+        let target = TargetRow { key: Vec::new(), values: Vec::new(), owed: ENDPOINTS };
+        Arc::new(Event {
+            id: EventId::new(position, Origin::new(1, "e")),
+            sequence: number,
+            position,
+            event_type: "e".into(),
+            table: Arc::new(TableName::new("public", "t")),
+            committed: Timestamp::default(),
+            keys: Keys::NONE,
+            expiry: None,
+            body: Body::default(),
+            facts: Facts::default(),
+            write_back: (!refilled).then(|| Box::new(target)),
+            held: None,
+        })
+    }
+
+    fn settlement(event: Arc<Event>, holding: Holding, outcome: Outcome) -> Settlement {
+        let endpoint = EndpointIndex(0);
+        Settlement { event, endpoint, outcome, holding, attempts: 1, history: None }
+    }
+
+    fn delivered() -> Outcome {
+        Outcome::Delivered { status: 200, took: Duration::ZERO }
+    }
+
+    fn dead() -> Outcome {
+        Outcome::Dead { reason: DeathReason::BacklogFull }
+    }
+
+    fn parked() -> Outcome {
+        Outcome::Parked { next_attempt: None, reason: ParkReason::Outage }
+    }
+
+    #[test]
+    fn resends_and_events_without_a_write_back_are_not_counted() {
+        let mut tallies = Tallies::default();
+        let letter = Holding::Replay(ReplayId::Letter(1));
+        tallies.settled(&settlement(event(1, false), letter, delivered()));
+        tallies.settled(&settlement(event(2, true), Holding::Wal, delivered()));
+        tallies.settled(&settlement(event(3, false), Holding::Backlog, parked()));
+        assert!(tallies.is_empty());
+    }
+
+    proptest! {
+        /// Whatever lies between two flushes: the sums are those of the outcomes, and an event that
+        /// is in the backlog is known to the table since it was parked.
+        #[test]
+        fn the_flushes_of_an_event_add_up_to_its_outcomes(
+            steps in prop::collection::vec((0..4_u64, 0..4_u8, any::<bool>(), any::<bool>()), 0..80),
+        ) {
+            let (mut tallies, mut rows, mut expected) =
+                (Tallies::default(), HashMap::new(), HashMap::new());
+            let mut add = |tallies: Tallies| {
+                for row in tallies.into_rows() {
+                    let known = row.target.is_some();
+                    let sum: &mut (bool, u32, u32) = rows.entry(row.event).or_default();
+                    prop_assert!(known || sum.0, "counted before it was in the table");
+                    *sum = (sum.0 || known, sum.1 + row.delivered, sum.2 + row.failed);
+                }
+                Ok(())
+            };
+            for (number, what, good, flush) in steps {
+                let outcome = if good { delivered() } else { dead() };
+                let outcomes = match what {
+                    // At once, or after it was parked: still in memory, or read back.
+                    0 => vec![(Holding::Wal, false, outcome)],
+                    1 => vec![(Holding::Wal, false, parked()), (Holding::Backlog, false, outcome)],
+                    2 => vec![(Holding::Wal, false, parked()), (Holding::Backlog, true, outcome)],
+                    _ => vec![(Holding::Wal, false, parked()), (Holding::Backlog, true, parked())],
+                };
+                for (holding, refilled, outcome) in outcomes {
+                    tallies.settled(&settlement(event(number, refilled), holding, outcome));
+                    if flush {
+                        add(std::mem::take(&mut tallies))?;
+                    }
+                }
+                let sum: &mut (bool, u32, u32) =
+                    expected.entry(event(number, false).id).or_default();
+                let counts = u32::from(what < 3);
+                let (won, lost) = if good { (counts, 0) } else { (0, counts) };
+                *sum = (true, sum.1 + won, sum.2 + lost);
+            }
+            add(tallies)?;
+            prop_assert_eq!(rows, expected);
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! Writes outcomes back into the source database, beside the flushes and never in their way.
+//!
+//! ```text
+//! flush ─ wake ─▶ [WriteBacks] ─ UPDATE ─▶ source database (marked: raises no event)
+//!                     └ done, or due again ─▶ walhook.write_backs
+//! ```
+//!
+//! Where the state is in the source database, the statement and its to-do are one transaction, so
+//! each is written once. Where it is elsewhere, a crash between the two repeats the statement: a
+//! column is only written while it says what it said, so the repeat changes nothing.
+//!
+//! What fails waits, longer each time, and holds up nothing but younger events of its own row.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use crate::backoff::Backoff;
+use crate::config::settings::Server;
+use crate::config::settings::WriteBack;
+use crate::flow::event::EventId;
+use crate::flow::relation::TableName;
+use crate::store;
+use crate::store::Session;
+use crate::store::error::StoreError;
+use crate::store::progress::begin;
+use crate::store::row_change;
+use crate::store::state_error::StateError;
+use crate::store::write_backs;
+use crate::store::write_backs::Due;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::WriteBackMetrics;
+
+/// Written in one transaction at most; it holds their locks until it ends.
+const BATCH: i64 = 200;
+
+/// How long a statement may take.
+const STATEMENT_MAX: Duration = Duration::from_secs(5);
+
+/// How long a batch waits for a locked row, and how long one alone does.
+const BATCH_LOCK_MAX: Duration = Duration::from_millis(250);
+const LOCK_MAX: Duration = Duration::from_secs(2);
+
+/// A round goes no further after so many failures: the others wait for the next one.
+const FAILURES_MAX: usize = 8;
+
+/// First and longest wait before a write-back, or a lost connection, is tried again.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_CAP: Duration = Duration::from_secs(300);
+const CONNECT_CAP: Duration = Duration::from_secs(10);
+
+/// How often what nobody completes is looked for.
+const SWEEP: Duration = Duration::from_secs(3600);
+
+/// How long the last round may take during a shutdown; what is left is done after the restart.
+const LAST_MAX: Duration = Duration::from_millis(500);
+
+/// One event rule with a write-back.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub event_type: Arc<str>,
+    pub table: TableName,
+    pub terms: WriteBack,
+}
+
+/// What is told when the task is made.
+pub struct Terms {
+    pub slot: String,
+    pub source: Server,
+    pub state: Server,
+    pub rules: Vec<Rule>,
+    pub status: WriteBackStatus,
+}
+
+/// How write-backs fare, for the HTTP surface. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct WriteBackStatus(Arc<Mutex<View>>);
+
+/// See [`WriteBackStatus`].
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Write-backs whose last try failed.
+    pub failing: u64,
+    /// Why the last one that failed did; `None` once nothing fails.
+    pub error: Option<String>,
+}
+
+impl WriteBackStatus {
+    pub fn view(&self) -> View {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The task. See the module's header.
+pub struct WriteBacks {
+    slot: String,
+    /// `None` where the state is in the source database: one session does for both.
+    source: Option<Server>,
+    state: Server,
+    rules: Vec<(Rule, WriteBackMetrics)>,
+    status: WriteBackStatus,
+    sessions: Option<Sessions>,
+    /// The last error of each event type that was logged.
+    named: HashMap<Arc<str>, String>,
+    swept: Option<Instant>,
+}
+
+struct Sessions {
+    state: Session,
+    source: Option<Session>,
+}
+
+/// What a round came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Round {
+    /// Nothing was due.
+    Idle,
+    Wrote,
+}
+
+impl WriteBacks {
+    pub fn new(terms: Terms, metrics: &Metrics) -> Self {
+        let apart = terms.source.params != terms.state.params;
+        let rule = |rule: Rule| {
+            let metrics = metrics.write_backs(&rule.event_type);
+            (rule, metrics)
+        };
+        Self {
+            slot: terms.slot,
+            source: apart.then_some(terms.source),
+            state: terms.state,
+            rules: terms.rules.into_iter().map(rule).collect(),
+            status: terms.status,
+            sessions: None,
+            named: HashMap::new(),
+            swept: None,
+        }
+    }
+
+    /// Writes what is due whenever `wake` says that something may be, and when a retry is. Ends
+    /// with the sender of `wake`, after a last round.
+    pub async fn run(mut self, mut wake: watch::Receiver<()>) {
+        let mut backoff = Backoff::new(RETRY_FIRST, CONNECT_CAP);
+        loop {
+            let wait = match self.rounds().await {
+                Ok(wait) => {
+                    backoff.reset();
+                    wait
+                }
+                Err(error) => {
+                    self.sessions = None;
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    tracing::warn!(error, "cannot write outcomes back, trying again");
+                    self.status.set(|view| view.error = Some(error));
+                    // News would not mend it.
+                    let wait = backoff.next().max(Duration::from_millis(100));
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => continue,
+                        () = closed(&mut wake) => break,
+                    }
+                }
+            };
+            tokio::select! {
+                news = wake.changed() => if news.is_err() { break },
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        if tokio::time::timeout(LAST_MAX, self.rounds()).await.is_err() {
+            tracing::debug!("outcomes are left to be written back after the restart");
+        }
+    }
+
+    /// Rounds until nothing is due; gives the wait until something is again.
+    async fn rounds(&mut self) -> Result<Duration, StateError> {
+        let mut sessions = match self.sessions.take() {
+            Some(sessions) => sessions,
+            None => self.connect().await?,
+        };
+        if self.swept.is_none_or(|at| at.elapsed() >= SWEEP) {
+            write_backs::sweep(&sessions.state.client, &self.slot).await?;
+            self.swept = Some(Instant::now());
+        }
+        while self.round(&mut sessions).await? == Round::Wrote {}
+        let outlook = write_backs::outlook(&sessions.state.client, &self.slot).await?;
+        self.sessions = Some(sessions);
+        self.status.set(|view| {
+            view.failing = outlook.failing;
+            if outlook.failing == 0 {
+                view.error = None;
+            }
+        });
+        if outlook.failing == 0 {
+            self.named.clear();
+        }
+        // Younger events of a row that fails are due and wait: not a reason to ask all the time.
+        Ok(outlook.next.unwrap_or(SWEEP).clamp(RETRY_FIRST / 4, SWEEP))
+    }
+
+    async fn connect(&self) -> Result<Sessions, StateError> {
+        let source = match &self.source {
+            Some(source) => Some(store::connect(source).await?),
+            None => None,
+        };
+        Ok(Sessions { state: store::connect(&self.state).await?, source })
+    }
+
+    async fn round(&mut self, sessions: &mut Sessions) -> Result<Round, StateError> {
+        let found = match self.write(sessions, None).await {
+            Ok(0) => return Ok(Round::Idle),
+            Ok(_) => return Ok(Round::Wrote),
+            Err(Failure::Lost(error)) => return Err(error),
+            Err(Failure::Refused(found, _)) => found,
+        };
+        // One of them is in the way of the others: each on its own.
+        let (mut failures, mut wrote) = (0, false);
+        for due in found {
+            match self.write(sessions, Some(due.event)).await {
+                Ok(_) => wrote = true,
+                Err(Failure::Lost(error)) => return Err(error),
+                Err(Failure::Refused(_, error)) => {
+                    self.refused(&sessions.state.client, &due, &error).await?;
+                    failures += 1;
+                    wrote = true; // it is not due now, so there is something new to look at
+                }
+            }
+            if failures >= FAILURES_MAX {
+                return Ok(Round::Idle);
+            }
+        }
+        Ok(if wrote { Round::Wrote } else { Round::Idle })
+    }
+
+    /// Writes what is due, or only one of it, in one transaction; gives how many.
+    async fn write(
+        &self,
+        sessions: &mut Sessions,
+        only: Option<EventId>,
+    ) -> Result<usize, Failure> {
+        let tx = begin(&mut sessions.state.client).await?;
+        let found = write_backs::due(&tx, &self.slot, only, BATCH).await?;
+        if found.is_empty() {
+            return Ok(0);
+        }
+        let lock = if only.is_some() { LOCK_MAX } else { BATCH_LOCK_MAX };
+        let apart = match &mut sessions.source {
+            Some(source) => Some(begin(&mut source.client).await?),
+            None => None,
+        };
+        let target = apart.as_ref().unwrap_or(&tx);
+        let applied = async {
+            row_change::begin(target, &self.slot, STATEMENT_MAX, lock).await?;
+            try_join_all(found.iter().map(|due| self.apply(target, due))).await
+        };
+        let rows = match applied.await {
+            Ok(rows) => rows,
+            Err(error) if is_refused(&error) => return Err(Failure::Refused(found, error)),
+            Err(error) => return Err(Failure::Lost(error)),
+        };
+        if let Some(apart) = apart {
+            match apart.commit().await.map_err(StateError::from) {
+                Ok(()) => {}
+                // A deferred constraint, for one.
+                Err(error) if is_refused(&error) => return Err(Failure::Refused(found, error)),
+                Err(error) => return Err(Failure::Lost(error)),
+            }
+        }
+        let events: Vec<EventId> = found.iter().map(|due| due.event).collect();
+        write_backs::written(&tx, &self.slot, &events).await?;
+        match tx.commit().await.map_err(StateError::from) {
+            Ok(()) => {}
+            Err(error) if is_refused(&error) => return Err(Failure::Refused(found, error)),
+            Err(error) => return Err(Failure::Lost(error)),
+        }
+        found.iter().zip(rows).for_each(|(due, rows)| self.wrote(due, rows));
+        Ok(found.len())
+    }
+
+    async fn apply(
+        &self,
+        tx: &tokio_postgres::Transaction<'_>,
+        due: &Due,
+    ) -> Result<Option<u64>, StateError> {
+        // An event of an earlier configuration has nobody to tell.
+        let Some((rule, _)) = self.rule(due) else { return Ok(None) };
+        let Due { event, target, delivered, .. } = due;
+        row_change::apply(tx, &rule.terms, &due.table, *event, target, *delivered).await.map(Some)
+    }
+
+    fn rule(&self, due: &Due) -> Option<&(Rule, WriteBackMetrics)> {
+        let is_its = |rule: &Rule| rule.event_type == due.event_type && rule.table == due.table;
+        self.rules.iter().find(|(rule, _)| is_its(rule))
+    }
+
+    fn wrote(&self, due: &Due, rows: Option<u64>) {
+        let Some((_, metrics)) = self.rule(due) else { return };
+        metrics.wrote(due.delivered, rows.unwrap_or_default());
+        tracing::debug!(
+            event = &*due.event_type,
+            event_id = %due.event,
+            delivered = due.delivered,
+            rows,
+            "written back"
+        );
+    }
+
+    async fn refused(
+        &mut self,
+        client: &Client,
+        due: &Due,
+        error: &StateError,
+    ) -> Result<(), StateError> {
+        let cause = match error {
+            StateError::Store(StoreError::Refused(cause)) => cause.to_string(),
+            other => other.to_string(),
+        };
+        let wait = RETRY_FIRST.saturating_mul(1 << due.tries.min(16)).min(RETRY_CAP);
+        let wait = wait.mul_f64(0.75 + fastrand::f64() / 2.0);
+        write_backs::failed(client, &self.slot, due.event, &cause, wait).await?;
+        if self.named.get(&due.event_type) != Some(&cause) {
+            tracing::warn!(
+                event = &*due.event_type,
+                table = %due.table,
+                error = cause,
+                "cannot write an outcome back, trying again; deliveries go on; see `walhook check`"
+            );
+            self.named.insert(Arc::clone(&due.event_type), cause.clone());
+        }
+        self.status.set(|view| view.error = Some(cause));
+        if let Some((_, metrics)) = self.rule(due) {
+            metrics.errors.inc();
+        }
+        Ok(())
+    }
+}
+
+/// Why a transaction was not committed.
+enum Failure {
+    /// The server refused a statement: these, or one of them, have to wait.
+    Refused(Vec<Due>, StateError),
+    /// Nothing can be written at the moment.
+    Lost(StateError),
+}
+
+impl<E: Into<StateError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Lost(error.into())
+    }
+}
+
+/// Whether the server said no to this statement, as opposed to being away.
+fn is_refused(error: &StateError) -> bool {
+    let Some(state) = error.sqlstate() else { return false };
+    // Connection exceptions, and the operator's interventions but for a statement that was
+    // cancelled: by its time limit, most likely.
+    let code = state.code();
+    !code.starts_with("08") && (!code.starts_with("57") || code == "57014")
+}
+
+async fn closed(wake: &mut watch::Receiver<()>) {
+    while wake.changed().await.is_ok() {}
+}

@@ -1,0 +1,230 @@
+//! Endpoints that are rows of a table: current from the stream, in commit order, whatever a row says.
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may stop at once")]
+
+use crate::support::postgres::Database;
+use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
+use crate::support::program::Program;
+use crate::support::receiver::Answer;
+use crate::support::receiver::Receiver;
+use crate::support::receiver::always;
+use crate::support::service::AMPLE;
+use crate::support::service::Service;
+use crate::support::service::configuration;
+
+const TABLES: &str = "
+    CREATE TABLE tasks (id text PRIMARY KEY, rule_id bigint, status text);
+    CREATE TABLE webhooks (id int PRIMARY KEY, rule_ids bigint[], url text, on_air bool DEFAULT true,
+                           auth jsonb);";
+
+fn toml(database: &Database, private: bool) -> String {
+    let allow = if private { "[endpoints]\nallow = [\"127.0.0.1\"]\n\n" } else { "" };
+    let rest = format!(
+        "[[event]]\ntype = \"task\"\ntable = \"public.tasks\"\non = [\"insert\", \"update\"]\n\n\
+         [webhook]\nretry_interval = \"20ms\"\nretry_cap = \"50ms\"\nmax_retries = 100\n\
+         breaker = {{ failures = 2, cooldown = \"50ms\", cap = \"100ms\" }}\n\n\
+         {allow}[endpoints_from]\ntable = \"public.webhooks\"\nmatch = {{ rule_id = \"rule_ids\" }}\n\n\
+         [endpoints_from.endpoint]\nname = \"wh-{{{{ id }}}}\"\nurl = \"{{{{ url }}}}\"\n\
+         events = [\"task\"]\nenabled = \"{{{{ on_air }}}}\"\nauth = \"{{{{ auth }}}}\"\n"
+    );
+    configuration(database, &rest)
+}
+
+async fn started() -> (Database, Sql, Receiver, String) {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(TABLES).await.unwrap();
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let toml = toml(&database, true);
+    (database, sql, receiver, toml)
+}
+
+async fn webhook(sql: &Sql, receiver: &Receiver, id: i32, rules: &str) {
+    let url = format!("{}/{id}", receiver.url());
+    let insert = format!("INSERT INTO webhooks VALUES ({id}, '{{{rules}}}', '{url}')");
+    sql.batch_execute(&insert).await.unwrap();
+}
+
+async fn task(sql: &Sql, id: &str, rule: i64) {
+    sql.batch_execute(&format!("INSERT INTO tasks VALUES ('{id}', {rule})")).await.unwrap();
+}
+
+/// `path task` of each request.
+fn arrived(receiver: &Receiver) -> Vec<String> {
+    let shown = |request: &crate::support::receiver::Request| {
+        let task = request.json()["data"]["id"].as_str().unwrap().to_owned();
+        format!("{} {task}", request.path.trim_start_matches("/hooks/"))
+    };
+    let mut arrived: Vec<String> = receiver.requests().iter().map(shown).collect();
+    arrived.sort();
+    arrived
+}
+
+const OUT_OF_BALANCE: &str = "SELECT coalesce(string_agg(endpoint || ' ' || pending, ','), '')
+                                FROM walhook.balance WHERE pending <> 0";
+
+#[tokio::test]
+async fn a_task_goes_to_the_webhooks_that_its_rule_had_when_it_was_committed() {
+    let (_database, sql, receiver, toml) = started().await;
+    webhook(&sql, &receiver, 1, "7").await;
+    webhook(&sql, &receiver, 2, "7, 8").await;
+    let mut service = Service::start(&toml).await;
+    task(&sql, "a", 7).await;
+    task(&sql, "b", 8).await;
+    task(&sql, "c", 9).await;
+    // What is added, or takes more, waits for nothing: the next task finds it.
+    webhook(&sql, &receiver, 3, "9").await;
+    task(&sql, "d", 9).await;
+    // What is taken away may be so a little early: the row is read as it is by then.
+    receiver.wait_for(4, AMPLE).await;
+    sql.batch_execute("UPDATE webhooks SET rule_ids = '{7}' WHERE id = 2").await.unwrap();
+    task(&sql, "e", 8).await;
+    sql.batch_execute("UPDATE webhooks SET on_air = false WHERE id = 1").await.unwrap();
+    task(&sql, "f", 7).await;
+    receiver.wait_for(5, AMPLE).await;
+    sql.batch_execute("UPDATE webhooks SET on_air = true WHERE id = 1").await.unwrap();
+    task(&sql, "g", 7).await;
+    sql.batch_execute("DELETE FROM webhooks WHERE id = 3").await.unwrap();
+    task(&sql, "h", 9).await;
+    task(&sql, "i", 7).await;
+    let expected = ["1 a", "1 g", "1 i", "2 a", "2 b", "2 f", "2 g", "2 i", "3 d"];
+    receiver.wait_for(expected.len(), AMPLE).await;
+    assert_eq!(arrived(&receiver), expected);
+    wait_for_text(&sql, OUT_OF_BALANCE, "").await;
+    // Nine tasks, each of them delivered or filtered for those who were there all the time.
+    let books = "SELECT string_agg(concat_ws(' ', endpoint, captured, delivered, filtered), ', '
+                     ORDER BY endpoint) FROM walhook.balance WHERE endpoint <> 'wh-3'";
+    wait_for_text(&sql, books, "wh-1 9 3 6, wh-2 9 5 4").await;
+    let status = service.get("/api/v1/status").await.json();
+    assert_eq!(status["endpoints"][0]["source"], "table");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_row_that_is_no_endpoint_is_named_and_stops_nothing() {
+    let (_database, sql, receiver, toml) = started().await;
+    webhook(&sql, &receiver, 1, "7").await;
+    sql.batch_execute("INSERT INTO webhooks VALUES (2, '{7}', 'nonsense')").await.unwrap();
+    let mut service = Service::start(&toml).await;
+    task(&sql, "a", 7).await;
+    // One that was good keeps what it had; a reference to a file of this host is none.
+    sql.batch_execute(
+        "UPDATE webhooks SET url = 'ftp://x' WHERE id = 1;
+         INSERT INTO webhooks VALUES (3, '{7}', 'https://h/', true,
+             '{\"bearer\": {\"file\": \"/etc/hostname\"}}')",
+    )
+    .await
+    .unwrap();
+    task(&sql, "b", 7).await;
+    receiver.wait_for(2, AMPLE).await;
+    webhook(&sql, &receiver, 4, "7").await;
+    task(&sql, "c", 7).await;
+    receiver.wait_for(4, AMPLE).await;
+    assert_eq!(arrived(&receiver), ["1 a", "1 b", "1 c", "4 c"]);
+    let status = service.get("/api/v1/status").await.json();
+    let refused = status["endpoints_refused"].as_array().unwrap();
+    let names: Vec<&str> = refused.iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["wh-1", "wh-2", "wh-3"], "{status}");
+    assert!(refused[1]["error"].as_str().unwrap().contains("is not a URL"), "{status}");
+    service.program.wait_for_line("a row is no endpoint", AMPLE).await;
+    // Mended, it is one.
+    sql.batch_execute(&format!("UPDATE webhooks SET url = '{}/2' WHERE id = 2", receiver.url()))
+        .await
+        .unwrap();
+    task(&sql, "d", 7).await;
+    receiver.wait_for(7, AMPLE).await;
+    assert!(arrived(&receiver).contains(&"2 d".to_owned()));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn hundreds_of_webhooks_are_made_in_step_with_their_tasks() {
+    let (_database, sql, receiver, toml) = started().await;
+    let mut service = Service::start(&toml).await;
+    let url = receiver.url();
+    sql.batch_execute(&format!(
+        "INSERT INTO webhooks SELECT n, ARRAY[n], '{url}/' || n FROM generate_series(1, 200) n"
+    ))
+    .await
+    .unwrap();
+    sql.batch_execute("INSERT INTO tasks SELECT 't' || n, n FROM generate_series(1, 200) n")
+        .await
+        .unwrap();
+    for id in 201..=230 {
+        webhook(&sql, &receiver, id, &id.to_string()).await;
+        task(&sql, &format!("t{id}"), id.into()).await;
+    }
+    receiver.wait_for(230, AMPLE).await;
+    assert!(
+        arrived(&receiver)
+            .iter()
+            .all(|line| { line.split_once(" t").is_some_and(|(path, task)| path == task) })
+    );
+    wait_for_text(&sql, OUT_OF_BALANCE, "").await;
+    let delivered = "SELECT sum(delivered) || ' ' || count(*) FROM walhook.balance";
+    wait_for_text(&sql, delivered, "230 230").await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_parked_for_a_webhook_survives_a_kill() {
+    let (_database, sql, receiver, toml) = started().await;
+    webhook(&sql, &receiver, 1, "7").await;
+    receiver.behave(always(Answer::Close));
+    let mut service = Service::start(&toml).await;
+    for id in 0..30 {
+        task(&sql, &format!("t{id:02}"), 7).await;
+    }
+    wait_for_text(&sql, "SELECT count(*) >= 25 FROM walhook.backlog", "t").await;
+    service.program.kill();
+    service.program.wait(AMPLE).await;
+    receiver.behave(always(Answer::status(200)));
+    let mut again = Service::start(&toml).await;
+    let books = "SELECT captured || ' ' || delivered || ' ' || pending FROM walhook.balance";
+    wait_for_text(&sql, books, "30 30 0").await;
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn rows_reach_public_addresses_only_unless_the_operator_says_otherwise() {
+    let (database, sql, receiver, _) = started().await;
+    webhook(&sql, &receiver, 1, "7").await;
+    let toml = toml(&database, false).replace("max_retries = 100", "max_retries = 0");
+    let mut service = Service::start(&toml).await;
+    task(&sql, "a", 7).await;
+    wait_for_text(
+        &sql,
+        "SELECT coalesce(max(failure_class), '') FROM walhook.dead_letters",
+        "refused",
+    )
+    .await;
+    assert_eq!(receiver.count(), 0);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn check_names_a_view_that_cannot_be_read_and_rows_that_are_no_endpoints() {
+    let (_database, sql, receiver, toml) = started().await;
+    let view = toml.replace(
+        "table = \"public.webhooks\"",
+        "table = \"public.on_air\"\nwatch = [\"public.webhooks\"]",
+    );
+    let check = async |code| {
+        let mut check = Program::start(&["check"], &view, &[]);
+        assert_eq!(check.wait(AMPLE).await, Some(code), "{:?}", check.output());
+        check.output().join("\n")
+    };
+    let said = check(3).await;
+    assert!(said.contains("public.on_air cannot be read: relation"), "{said}");
+    assert!(said.contains("correct [endpoints_from], or grant SELECT on public.on_air"), "{said}");
+    sql.batch_execute(
+        "CREATE VIEW on_air AS SELECT * FROM webhooks WHERE on_air;
+         INSERT INTO webhooks VALUES (2, '{7}', 'nonsense')",
+    )
+    .await
+    .unwrap();
+    webhook(&sql, &receiver, 1, "7").await;
+    let said = check(0).await;
+    assert!(said.contains("[endpoints_from]: 1 endpoint in public.on_air"), "{said}");
+    assert!(said.contains("a row of public.on_air is no endpoint: wh-2"), "{said}");
+}
