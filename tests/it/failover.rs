@@ -3,7 +3,6 @@
 //! Before PostgreSQL 17 no logical slot survives that, and since then only one that was asked for: what was
 //! committed between the slot's position and its making anew is lost, and must not be lost in silence.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
-#![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
 
 use std::fs;
 use std::path::Path;

@@ -2,6 +2,7 @@
 //!
 //! The real program runs against a cluster of its own; what holds in the end is said by
 //! [`Fleet::settle`]. `WALHOOK_TEST_SEED` repeats a run as far as chance is concerned.
+#![expect(clippy::panic, reason = "a test may stop at once, and then shows what the program said")]
 #![expect(clippy::print_stdout, reason = "the figures are worth seeing")]
 
 use std::collections::BTreeMap;
