@@ -30,6 +30,7 @@ mod handles;
 mod lanes;
 mod observe;
 mod old_rows;
+mod orphans;
 mod prepare;
 mod pump;
 mod reader;

@@ -8,6 +8,7 @@ mod dedupe;
 mod endpoints;
 mod endpoints_from;
 mod endurance;
+mod failover;
 mod gaps;
 mod http_manners;
 mod init;
