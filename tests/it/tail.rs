@@ -1,5 +1,4 @@
 //! `walhook tail --endpoint`: what an endpoint would receive, and nothing is sent or left behind.
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may stop at once")]
 
 use std::time::Duration;
 use std::time::Instant;
