@@ -10,7 +10,6 @@
 //! endpoints, which lanes and ledger know already.
 
 use std::collections::BTreeMap;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -20,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::ahead::Ahead;
 use crate::app::books::Books;
 use crate::app::caution::Caution;
 use crate::app::endpoints_from::Refresh;
@@ -35,7 +35,6 @@ use crate::flow::budget::Permit;
 use crate::flow::change::Captured;
 use crate::flow::change::Change;
 use crate::flow::event::Event;
-use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
@@ -80,7 +79,7 @@ pub(crate) struct Pump {
     /// connection is made anew, and a crash of the server may move the slot back.
     seen: Option<Position>,
     /// Deliveries that an earlier run has settled and will see again.
-    ahead: HashSet<(EndpointIndex, EventId)>,
+    ahead: Ahead,
     /// The lanes are told when the stream has passed this: what is older than their backlogs, and
     /// has to go first, has come then.
     parked: Option<Position>,
@@ -126,7 +125,7 @@ impl Pump {
             budget,
             outbox,
             seen: None,
-            ahead: HashSet::new(),
+            ahead: Ahead::default(),
             parked: None,
             passed: Lsn::ZERO,
             in_transaction: false,
@@ -155,7 +154,7 @@ impl Pump {
     pub(crate) fn resumed(
         mut self,
         seen: Option<Position>,
-        ahead: HashSet<(EndpointIndex, EventId)>,
+        ahead: Ahead,
         parked: Option<Position>,
     ) -> Self {
         self.seen = seen;
@@ -364,7 +363,7 @@ impl Pump {
             if let Some(row) = &mut event.write_back {
                 row.owed = u32::try_from(takers.len()).unwrap_or(u32::MAX);
             }
-            let takers = owed(&mut self.ahead, takers, event.id);
+            let takers = self.ahead.owed(takers, event.id);
             if takers.is_empty() {
                 continue;
             }
@@ -393,18 +392,6 @@ impl Pump {
         self.outbox.close(notes, change.position);
         Ok(())
     }
-}
-
-/// The takers that an earlier run has not settled the event for.
-fn owed(
-    ahead: &mut HashSet<(EndpointIndex, EventId)>,
-    takers: Arc<[EndpointIndex]>,
-    id: EventId,
-) -> Arc<[EndpointIndex]> {
-    if ahead.is_empty() {
-        return takers;
-    }
-    takers.iter().copied().filter(|taker| !ahead.remove(&(*taker, id))).collect()
 }
 
 async fn sleep_until(deadline: Option<Instant>) {
@@ -447,7 +434,8 @@ impl Outbox {
     fn add(&mut self, mut event: Box<Event>, takers: Arc<[EndpointIndex]>, others: Vec<Shaped>) {
         event.sequence = self.next_sequence;
         self.next_sequence += 1;
-        let (committed, table) = (event.committed, Arc::clone(&event.table));
+        let (position, committed) = (event.position, event.committed);
+        let table = Arc::clone(&event.table);
         let others: Vec<_> = others
             .into_iter()
             .map(|Shaped { body, endpoints }| {
@@ -463,7 +451,7 @@ impl Outbox {
                 batch.push(Arc::clone(event));
             }
         }
-        self.opened.push(Opened::Event { committed, table, takers });
+        self.opened.push(Opened::Event { position, committed, table, takers });
     }
 
     /// The ledger buries it; no lane hears of it.

@@ -54,6 +54,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "seen_values",
         sql: include_str!("../../sql/migrations/0005_seen_values.sql"),
     },
+    Migration {
+        version: 6,
+        name: "fronts",
+        sql: include_str!("../../sql/migrations/0006_fronts.sql"),
+    },
 ];
 
 /// What one read says of the schema.
