@@ -59,6 +59,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "fronts",
         sql: include_str!("../../sql/migrations/0006_fronts.sql"),
     },
+    Migration {
+        version: 7,
+        name: "headers",
+        sql: include_str!("../../sql/migrations/0007_headers.sql"),
+    },
 ];
 
 /// What one read says of the schema.
