@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::Path;
 use axum::extract::RawQuery;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,6 +14,8 @@ use crate::api::Surface;
 use crate::api::fields::Fields;
 use crate::api::fields::bad;
 use crate::api::problem::Problem;
+use crate::api::request::Named;
+use crate::api::request::Sent;
 use crate::flow::body::Body;
 use crate::flow::time::Timestamp;
 use crate::store::dead_letters;
@@ -71,7 +72,7 @@ pub(crate) async fn list(
 /// One letter with its body as it would be sent now.
 pub(crate) async fn show(
     State(surface): State<Surface>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Response, Problem> {
     let letter = find(&surface, &id).await?;
     let mut whole = shown(&letter);
@@ -93,7 +94,7 @@ pub(crate) async fn show(
 /// Asks for letters to be sent again, all of those that the body means.
 pub(crate) async fn resend(
     State(surface): State<Surface>,
-    body: Bytes,
+    Sent(body): Sent,
 ) -> Result<Response, Problem> {
     let Wish { filter, dry_run } = wish(&body, "send again")?;
     request(&surface, &filter, dry_run).await
@@ -101,7 +102,7 @@ pub(crate) async fn resend(
 
 pub(crate) async fn resend_one(
     State(surface): State<Surface>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Response, Problem> {
     let letter = find(&surface, &id).await?;
     let refused = match letter.state {
@@ -120,7 +121,7 @@ pub(crate) async fn resend_one(
 /// Closes letters that nobody wants to have sent.
 pub(crate) async fn discard(
     State(surface): State<Surface>,
-    body: Bytes,
+    Sent(body): Sent,
 ) -> Result<Response, Problem> {
     let Wish { filter, dry_run } = wish(&body, "discard")?;
     let mut session = surface.office.session().await?;
@@ -148,7 +149,7 @@ pub(crate) async fn discard(
 
 pub(crate) async fn discard_one(
     State(surface): State<Surface>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Response, Problem> {
     let letter = find(&surface, &id).await?;
     if !DISCARDABLE.contains(&letter.state) {
@@ -157,7 +158,7 @@ pub(crate) async fn discard_one(
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     }
     let body = json!({ "ids": [letter.id.0] }).to_string();
-    discard(State(surface), Bytes::from(body)).await
+    discard(State(surface), Sent(Bytes::from(body))).await
 }
 
 /// Which letters a body means, and whether only to count them.

@@ -14,21 +14,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::Json;
-use axum::Router;
-use axum::body::Bytes;
 use axum::extract::ConnectInfo;
-use axum::extract::DefaultBodyLimit;
-use axum::extract::Path;
-use axum::extract::Request;
-use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::http::StatusCode;
-use axum::http::header;
-use axum::middleware::Next;
 use axum::response::IntoResponse;
 use axum::response::Response;
-use axum::routing::get;
-use axum::routing::post;
 use serde_json::Value;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -36,10 +25,8 @@ use tokio::sync::oneshot;
 
 use crate::api::Surface;
 use crate::api::problem::Problem;
-use crate::api::webhook_api;
-
-/// The largest document.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+use crate::api::request::Document;
+use crate::api::request::Named;
 
 /// How long a call may take. What it does is done, whether somebody waits for it or not.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -126,35 +113,6 @@ impl Refused {
     }
 }
 
-pub(crate) fn routes() -> Router<Surface> {
-    Router::new()
-        .route("/api/v1/endpoints", get(list).post(create))
-        .route("/api/v1/endpoints/{name}", get(show).put(replace).patch(patch).delete(delete))
-        .route("/api/v1/endpoints/{name}/enable", post(enable))
-        .route("/api/v1/endpoints/{name}/disable", post(disable))
-        .route("/api/v1/endpoints/{name}/rotate-secret", post(rotate))
-        .route("/api/v1/endpoints/{name}/test", post(test))
-        .merge(webhook_api::routes())
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(axum::middleware::from_fn(from_elsewhere))
-}
-
-/// A page of another site that is open in an operator's browser must not give orders.
-async fn from_elsewhere(request: Request, next: Next) -> Response {
-    if is_from_elsewhere(request.headers()) {
-        let detail = "a page of another site may not use this path";
-        return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
-    }
-    next.run(request).await
-}
-
-fn is_from_elsewhere(headers: &HeaderMap) -> bool {
-    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = header(header::HOST).unwrap_or_default();
-    let origin = header(header::ORIGIN).map(|o| o.split_once("://").map_or(o, |(_, host)| host));
-    origin.is_some_and(|origin| origin != host)
-}
-
 /// Who asks: the address, and whether a token was shown. The token itself is in no book.
 pub(crate) struct Caller {
     surface: Surface,
@@ -217,85 +175,54 @@ fn status_of(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// A body of JSON; nothing at all is an empty object.
-pub(crate) fn document(headers: &HeaderMap, body: &Bytes) -> Result<Value, Refused> {
-    if body.is_empty() {
-        return Ok(json!({}));
-    }
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if !kind.is_some_and(|kind| kind.starts_with("application/") && kind.contains("json")) {
-        return Err(Refused::new(
-            415,
-            "the body must be JSON: send Content-Type: application/json",
-        ));
-    }
-    serde_json::from_slice(body)
-        .map_err(|error| Refused::new(400, format!("the body is not JSON: {error}")))
-}
-
-async fn list(caller: Caller) -> Response {
+pub(crate) async fn list(caller: Caller) -> Response {
     caller.ask(Call::List).await
 }
 
-async fn show(caller: Caller, Path(name): Path<String>) -> Response {
+pub(crate) async fn show(caller: Caller, Named(name): Named) -> Response {
     caller.ask(Call::Show { name }).await
 }
 
-async fn create(caller: Caller, headers: HeaderMap, body: Bytes) -> Response {
-    match document(&headers, &body) {
-        Ok(document) => caller.ask(Call::Create { document }).await,
-        Err(refused) => refused.into_response(),
-    }
+pub(crate) async fn create(caller: Caller, Document(document): Document) -> Response {
+    caller.ask(Call::Create { document }).await
 }
 
-async fn replace(
+pub(crate) async fn replace(
     caller: Caller,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    Named(name): Named,
+    Document(document): Document,
 ) -> Response {
-    match document(&headers, &body) {
-        Ok(document) => caller.ask(Call::Replace { name, document }).await,
-        Err(refused) => refused.into_response(),
-    }
+    caller.ask(Call::Replace { name, document }).await
 }
 
-async fn patch(
+pub(crate) async fn patch(
     caller: Caller,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    Named(name): Named,
+    Document(patch): Document,
 ) -> Response {
-    match document(&headers, &body) {
-        Ok(patch) => caller.ask(Call::Patch { name, patch }).await,
-        Err(refused) => refused.into_response(),
-    }
+    caller.ask(Call::Patch { name, patch }).await
 }
 
-async fn delete(caller: Caller, Path(name): Path<String>) -> Response {
+pub(crate) async fn delete(caller: Caller, Named(name): Named) -> Response {
     caller.ask(Call::Delete { name }).await
 }
 
-async fn enable(caller: Caller, Path(name): Path<String>) -> Response {
+pub(crate) async fn enable(caller: Caller, Named(name): Named) -> Response {
     caller.ask(Call::Switch { name, enabled: true }).await
 }
 
-async fn disable(caller: Caller, Path(name): Path<String>) -> Response {
+pub(crate) async fn disable(caller: Caller, Named(name): Named) -> Response {
     caller.ask(Call::Switch { name, enabled: false }).await
 }
 
-async fn rotate(
+pub(crate) async fn rotate(
     caller: Caller,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    Named(name): Named,
+    Document(body): Document,
 ) -> Response {
-    match document(&headers, &body) {
-        Ok(body) => caller.ask(Call::Rotate { name, body }).await,
-        Err(refused) => refused.into_response(),
-    }
+    caller.ask(Call::Rotate { name, body }).await
 }
 
-async fn test(State(_): State<Surface>, caller: Caller, Path(name): Path<String>) -> Response {
+pub(crate) async fn test(caller: Caller, Named(name): Named) -> Response {
     caller.ask(Call::Test { name }).await
 }

@@ -1,17 +1,21 @@
-//! The HTTP surface: health, readiness, metrics, stats, status; dead letters,
-//! push log, replay.
+//! The HTTP surface: health, readiness, metrics, stats, status; endpoints, dead letters, push log,
+//! replay.
 //!
-//! Reads copies through handles; it never holds up the flow of events. With a token set, everything
-//! but `/health`, `/ready` and `/metrics` needs `Authorization: Bearer`.
+//! Reads copies through handles, and hands what changes something to those who may; it never holds
+//! up the flow of events. With a token set, everything but `/health`, `/ready` and `/metrics` needs
+//! `Authorization: Bearer`.
 
 mod dead_letters;
 pub mod endpoints;
 mod fields;
+mod guard;
 pub mod office;
 mod openapi;
 mod problem;
 mod push_logs;
 mod replay;
+mod request;
+mod routes;
 mod stats;
 mod status;
 mod webhook_api;
@@ -21,18 +25,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use axum::Router;
-use axum::extract::Request;
-use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header;
-use axum::middleware;
-use axum::middleware::Next;
-use axum::response::IntoResponse;
-use axum::response::Response;
-use axum::routing::MethodRouter;
-use axum::routing::get;
-use axum::routing::post;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +37,6 @@ use crate::config::secret::Secret;
 use crate::ledger::stats::Stats;
 use crate::ledger::write_back::WriteBackStatus;
 use crate::source::status::StatusHandle;
-use crate::telemetry::metrics::CONTENT_TYPE;
 use crate::telemetry::metrics::Metrics;
 
 /// Rows that were to be endpoints and are none: their names, and why. Clones share it.
@@ -124,79 +116,6 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let stopped = async move { stop.cancelled().await };
-    let service = router(surface).into_make_service_with_connect_info::<SocketAddr>();
+    let service = routes::router(surface).into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service).with_graceful_shutdown(stopped).await
-}
-
-/// A path and who answers there.
-type Route = (&'static str, fn() -> MethodRouter<Surface>);
-
-/// What everybody may ask.
-const OPEN: [Route; 3] = [
-    ("/health", || get(status::health)),
-    ("/ready", || get(status::ready)),
-    ("/metrics", || get(metrics)),
-];
-
-/// What needs the token, if there is one. `openapi.json` describes all of it.
-const GUARDED: &[Route] = &[
-    ("/api/v1/webhook/stats", || get(stats::stats)),
-    ("/api/v1/status", || get(status::status)),
-    ("/api/v1/openapi.json", || get(openapi::document)),
-    ("/api/v1/dead-letters", || get(dead_letters::list)),
-    ("/api/v1/dead-letters/resend", || post(dead_letters::resend)),
-    ("/api/v1/dead-letters/discard", || post(dead_letters::discard)),
-    ("/api/v1/dead-letters/{id}", || get(dead_letters::show).delete(dead_letters::discard_one)),
-    ("/api/v1/dead-letters/{id}/resend", || post(dead_letters::resend_one)),
-    ("/api/v1/dead-letters/{id}/discard", || post(dead_letters::discard_one)),
-    ("/api/v1/push-logs", || get(push_logs::list)),
-    ("/api/v1/replay", || get(replay::list).post(replay::order)),
-    ("/api/v1/replay/{id}", || get(replay::show).delete(replay::cancel)),
-];
-
-fn router(surface: Surface) -> Router {
-    let routes = |routes: &[Route]| {
-        routes.iter().fold(Router::new(), |router, (path, answer)| router.route(path, answer()))
-    };
-    let require = middleware::from_fn_with_state(surface.clone(), require_token);
-    routes(&OPEN)
-        .merge(routes(GUARDED).merge(endpoints::routes()).layer(require))
-        .fallback(no_such_path)
-        .method_not_allowed_fallback(no_such_method)
-        .with_state(surface)
-}
-
-async fn metrics(State(surface): State<Surface>) -> impl IntoResponse {
-    (surface.refresh)();
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], surface.metrics.render())
-}
-
-async fn require_token(State(surface): State<Surface>, request: Request, next: Next) -> Response {
-    let Some(token) = &surface.token else { return next.run(request).await };
-    let given = request.headers().get(header::AUTHORIZATION);
-    let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    if given.is_some_and(|given| same(given, token.reveal().as_bytes())) {
-        return next.run(request).await;
-    }
-    let problem = Problem::new(
-        StatusCode::UNAUTHORIZED,
-        "this path needs the header Authorization: Bearer with the token of [http] token",
-    );
-    ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
-}
-
-/// Compares in a time that does not tell how much of the token is right.
-fn same(given: &[u8], token: &[u8]) -> bool {
-    let digest = |text| ring::digest::digest(&ring::digest::SHA256, text);
-    let (given, token) = (digest(given), digest(token));
-    given.as_ref().iter().zip(token.as_ref()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
-}
-
-async fn no_such_path(request: Request) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))
-}
-
-async fn no_such_method(request: Request) -> Problem {
-    let (method, path) = (request.method(), request.uri().path());
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take {method}"))
 }

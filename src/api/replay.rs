@@ -1,8 +1,6 @@
 //! `/api/v1/replay`: delivered events, sent again as far as the push log kept their bodies.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::Path;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
@@ -15,6 +13,8 @@ use crate::api::Surface;
 use crate::api::fields::Fields;
 use crate::api::fields::bad;
 use crate::api::problem::Problem;
+use crate::api::request::Named;
+use crate::api::request::Sent;
 use crate::config::settings::LoggedBodies;
 use crate::flow::time::Timestamp;
 use crate::store::replays;
@@ -49,7 +49,7 @@ const KNOWN: [&str; 11] = [
 /// Places an order for each endpoint that got some of the events.
 pub(crate) async fn order(
     State(surface): State<Surface>,
-    body: Bytes,
+    Sent(body): Sent,
 ) -> Result<Response, Problem> {
     let fields = Fields::of_body(&body, &KNOWN)?;
     let rate = fields.number("rate", &(1..=RATE_MAX))?.unwrap_or(RATE);
@@ -104,7 +104,7 @@ pub(crate) async fn list(State(surface): State<Surface>) -> Result<Json<Value>, 
 
 pub(crate) async fn show(
     State(surface): State<Surface>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<Value>, Problem> {
     Ok(Json(shown(&find(&surface, &id).await?)))
 }
@@ -112,7 +112,7 @@ pub(crate) async fn show(
 /// Stops an order; what is in a lane already is still sent.
 pub(crate) async fn cancel(
     State(surface): State<Surface>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<Value>, Problem> {
     let order = find(&surface, &id).await?;
     let mut session = surface.office.session().await?;
@@ -122,7 +122,7 @@ pub(crate) async fn cancel(
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     }
     drop(session);
-    show(State(surface), Path(id)).await
+    show(State(surface), Named(id)).await
 }
 
 async fn find(surface: &Surface, id: &str) -> Result<Order, Problem> {

@@ -1,8 +1,9 @@
-//! `/health`, `/ready` and `GET /api/v1/status`.
+//! `/health`, `/ready`, `/metrics` and `GET /api/v1/status`.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use serde_json::Value;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use crate::api::EndpointView;
 use crate::api::Surface;
 use crate::api::problem::Problem;
+use crate::telemetry::metrics::CONTENT_TYPE;
 
 /// The process lives.
 pub(crate) async fn health() -> Json<Value> {
@@ -24,6 +26,12 @@ pub(crate) async fn ready(State(surface): State<Surface>) -> Response {
         Ok(()) => Json(json!({ "status": "ready" })).into_response(),
         Err(reason) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
     }
+}
+
+/// All metrics, as Prometheus reads them.
+pub(crate) async fn metrics(State(surface): State<Surface>) -> impl IntoResponse {
+    (surface.refresh)();
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], surface.metrics.render())
 }
 
 pub(crate) async fn status(State(surface): State<Surface>) -> Json<Value> {

@@ -6,6 +6,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::config::settings::Settings;
+use crate::source::catalog::facts;
 use crate::source::error::EXIT_SLOT_LOST;
 use crate::source::gap;
 use crate::source::gap::Cause;
@@ -41,11 +42,12 @@ async fn look(settings: &Settings, client: &Client) -> anyhow::Result<Vec<Refusa
     if holder::server_pid(client, &postgres.slot).await?.is_some() {
         return Ok(Vec::new());
     }
+    let slot = facts::slot(client, &postgres.slot).await?;
     let Some(progress) = known(settings).await? else { return Ok(Vec::new()) };
     let mut connection = command::connect(&postgres.server, postgres.wal_sender_timeout).await?;
     let identity = connection.identify_system().await?;
     connection.close().await;
-    Ok(gap::survey(client, postgres, &identity, false, &progress).await?)
+    Ok(gap::survey(client, postgres, &identity, false, slot, &progress).await?)
 }
 
 /// `None` if the state does not know the slot, or is not there yet.

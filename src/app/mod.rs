@@ -31,6 +31,7 @@ mod handles;
 mod lanes;
 mod observe;
 mod old_rows;
+mod orphans;
 mod prepare;
 mod pump;
 mod reader;
@@ -60,6 +61,7 @@ use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
 use crate::app::desk::Desk;
 use crate::app::desk::ERRANDS_MAX;
+use crate::app::desk::Reloads;
 use crate::app::fence::Fence;
 use crate::app::fleet::Fleet;
 use crate::app::fleet::Orders;
@@ -111,6 +113,8 @@ pub struct App {
     fleet: Arc<OnceLock<Orders>>,
     accept_gap: bool,
     desk: api::endpoints::Desk,
+    /// The configuration as it is read again.
+    reloads: (watch::Sender<Option<Arc<Settings>>>, Reloads),
     tasks: Tasks,
     address: SocketAddr,
 }
@@ -133,7 +137,8 @@ impl App {
         let serve = api::serve(listener, surface, tasks.stop_token());
         tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
         tracing::info!(http = %address, "the HTTP surface is up");
-        Ok(Self { settings, handles, confirmed, fleet, desk, accept_gap: false, tasks, address })
+        let (reloads, accept_gap) = (watch::channel(None), false);
+        Ok(Self { settings, handles, confirmed, fleet, desk, reloads, accept_gap, tasks, address })
     }
 
     /// Goes on where changes are lost, if `accept`, instead of ending with an error.
@@ -145,6 +150,12 @@ impl App {
     /// Where the HTTP surface listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Takes the configuration when it was read again. What can change without a restart does once
+    /// the slot is ours, all of it or nothing; the log says what became of it.
+    pub fn reloads(&self) -> watch::Sender<Option<Arc<Settings>>> {
+        self.reloads.0.clone()
     }
 
     /// Cancel it to shut down.
@@ -238,7 +249,10 @@ impl App {
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
         let watched = keeper.map(|keeper| keeper.watch(&orders, tasks));
         let (errands_in, errands) = mpsc::channel(ERRANDS_MAX);
-        tasks.spawn("the desk", desk.run(orders.clone(), errands, tasks.stop_token()));
+        tasks.spawn(
+            "the desk",
+            desk.run(orders.clone(), errands, self.reloads.1.clone(), tasks.stop_token()),
+        );
         // There is one of each.
         drop((self.fleet.set(orders), self.desk.set(errands_in)));
         let (settled_in, settled) = watch::channel(None);

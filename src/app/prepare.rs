@@ -65,6 +65,19 @@ pub async fn prepare(settings: &Settings, accept_gap: bool) -> anyhow::Result<()
     Ok(())
 }
 
+/// What tables and publication lack for the events of `settings`, while walhook runs.
+///
+/// # Errors
+/// The server cannot be asked.
+pub(crate) async fn lacking(settings: &Settings) -> anyhow::Result<Vec<String>> {
+    let session = store::connect(&settings.postgres.server).await?;
+    let mut problems = catalog::inspect(&session.client, &Wanted::new(settings)).await?.problems();
+    problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
+    let old_rows = old_rows::findings(settings, &session.client).await?;
+    problems.extend(old_rows.into_iter().filter_map(|finding| finding.refusal));
+    Ok(problems.iter().map(|problem| format!("{}: {}", problem.what(), problem.fix())).collect())
+}
+
 /// What keeps walhook from having its own tables.
 async fn state_refusal(settings: &Settings) -> Result<Option<Refusal>, StateError> {
     let session = store::connect(&settings.state).await?;

@@ -25,6 +25,7 @@ use crate::app::caution::Caution;
 use crate::app::endpoints_from::Refresh;
 use crate::clock::DatabaseClock;
 use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
 use crate::event::route::Routed;
 use crate::event::route::Router;
 use crate::event::route::Shaped;
@@ -64,6 +65,8 @@ pub(crate) struct Turn {
     pub(crate) opened: Vec<(EndpointIndex, LaneSender)>,
     /// Endpoints that are no more: their lanes get nothing after what they have got.
     pub(crate) closed: Vec<EndpointIndex>,
+    /// The events, if their filters, ages or payloads are others.
+    pub(crate) events: Option<Arc<[EventRule]>>,
     /// Told once the pump keeps to it.
     pub(crate) taken: oneshot::Sender<()>,
 }
@@ -205,6 +208,9 @@ impl Pump {
 
     /// Everything that was read has been handed over, so the turn is between two changes.
     pub(crate) fn turn(&mut self, turn: Turn) {
+        if let Some(events) = turn.events {
+            self.router.rewrite(&events);
+        }
         self.router.serve(turn.takers.iter().map(|(index, endpoint)| (*index, &**endpoint)));
         self.books.keep_for(turn.counted);
         for (index, lane) in turn.opened {

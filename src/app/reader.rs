@@ -22,7 +22,7 @@ use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::watermark::Opened;
-use crate::source::stream::Claim;
+use crate::source::reconnect::Claim;
 use crate::source::stream::SlotUse;
 use crate::source::stream::Source;
 use crate::source::stream::Terms;

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::Handles;
 use crate::app::fleet::Orders;
+use crate::app::orphans;
 use crate::backoff::Backoff;
 use crate::clock::DatabaseClock;
 use crate::config::settings::DeadLetters;
@@ -168,6 +169,7 @@ impl Resender {
         // One at a time of each. Nothing is waited for outside of the select: a worker that is not
         // polled may hold the session.
         let (mut looks, mut chores) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let mut orphans = FuturesUnordered::new();
         let mut is_asked = false;
         let mut polls = tokio::time::interval(POLL);
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
@@ -185,8 +187,10 @@ impl Resender {
                 Some(endpoints) = looks.next() => {
                     let endpoints: Vec<Arc<str>> = endpoints;
                     for endpoint in endpoints {
-                        // For endpoints that are not there the API takes no requests; what was asked
-                        // for before waits until they are back.
+                        if self.is_gone(&endpoint) {
+                            orphans.push(self.take_back(endpoint));
+                            continue;
+                        }
                         let way = self.way(&endpoint).filter(|_| !working.contains(&endpoint));
                         if let Some(way) = way {
                             working.insert(Arc::clone(&endpoint));
@@ -196,8 +200,9 @@ impl Resender {
                 }
                 _ = housekeeping.tick(), if chores.is_empty() => chores.push(self.keep_house()),
                 Some(()) = chores.next() => {}
+                Some(()) = orphans.next() => {}
             }
-            if is_asked && looks.is_empty() {
+            if is_asked && looks.is_empty() && orphans.is_empty() {
                 looks.push(self.waiting());
                 is_asked = false;
             }
@@ -210,6 +215,15 @@ impl Resender {
         let shown = roster.find(endpoint)?;
         let (replays, metrics) = (shown.replays.clone(), shown.metrics.clone());
         (shown.endpoint.enabled && !shown.is_leaving).then_some(Way { replays, metrics })
+    }
+
+    /// Whether there is no such endpoint; one that is disabled or being removed is there.
+    fn is_gone(&self, endpoint: &str) -> bool {
+        self.fleet.get().is_some_and(|fleet| fleet.roster().find(endpoint).is_none())
+    }
+
+    async fn take_back(&self, endpoint: Arc<str>) {
+        orphans::take_back(&self.desk, &self.holding, &endpoint).await;
     }
 
     /// Endpoints with something to send; none while the state cannot be read.

@@ -131,25 +131,26 @@ pub(crate) async fn take(
     let SystemIdentity { system, timeline, .. } = *identity;
     let mut session = open(settings).await?;
     let slot = &settings.postgres.slot;
+    let source = store::connect(&settings.postgres.server).await?;
+    let found = facts::slot(&source.client, slot).await?;
+    let confirmed = found.as_ref().and_then(|slot| slot.confirmed);
     let holder = own_name();
     let (holding, mut progress) = progress::take(&mut session.client, slot, &holder).await?;
-    let source = store::connect(&settings.postgres.server).await?;
     let publication = gap::publication(&source.client, &settings.postgres.publication).await?;
     let publications = publication.into_iter().collect();
     let lineage = Lineage { system, timeline, publications };
-    let gaps = gap::survey(&source.client, &settings.postgres, identity, true, &progress).await?;
+    let postgres = &settings.postgres;
+    let gaps = gap::survey(&source.client, postgres, identity, true, found, &progress).await?;
     if !gaps.is_empty() && !accept_gap {
         return Err(SourceError::NotSetUp(gaps).into());
     }
     let is_new = progress.confirmed.is_none() && progress.settled.is_none();
     if is_new || !gaps.is_empty() {
-        let slot = facts::slot(&source.client, slot).await?;
-        (progress.settled, progress.confirmed) = (None, slot.and_then(|slot| slot.confirmed));
+        (progress.settled, progress.confirmed) = (None, confirmed);
         for gap in gaps {
-            let from = progress.confirmed.unwrap_or_default();
+            let from = confirmed.unwrap_or_default();
             tracing::warn!(gap = gap.what(), %from, "gap accepted, beginning anew");
         }
-        let confirmed = progress.confirmed;
         progress::begin_anew(&mut session.client, &holding, &lineage, confirmed).await?;
     } else if progress.lineage.as_ref() != Some(&lineage) {
         progress::set_lineage(&mut session.client, &holding, &lineage).await?;

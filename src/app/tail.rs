@@ -1,10 +1,13 @@
 //! `walhook tail`: shows events without delivering them.
 
+use std::sync::Arc;
+
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::DatabaseClock;
+use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
 use crate::event::route::Routed;
 use crate::event::route::Router;
@@ -23,17 +26,26 @@ use crate::source::stream::Terms;
 use crate::source::wire::feedback::LetGo;
 use crate::store;
 
-/// Calls `show` for every event from now on, until `stop` is cancelled or `show` fails. Reads from a
+/// Calls `show` for every event from now on, or for those that the endpoint `only` would get, as it
+/// would get them, until `stop` is cancelled or `show` fails. Reads from a
 /// temporary slot, which vanishes with the connection, and touches nothing else.
 ///
 /// # Errors
 /// PostgreSQL's refusals, or what `show` gives.
 pub async fn tail(
     mut settings: Settings,
+    only: Option<&str>,
     clock: DatabaseClock,
     stop: CancellationToken,
-    mut show: impl FnMut(&Event) -> std::io::Result<()>,
+    mut show: impl FnMut(Arc<Event>) -> std::io::Result<()>,
 ) -> anyhow::Result<()> {
+    if let Some(name) = only {
+        settings.endpoints.retain(|endpoint| &*endpoint.name == name);
+    }
+    let is_taken = |rule: &EventRule| {
+        only.is_none() || settings.endpoints.iter().any(|endpoint| endpoint.takes(rule))
+    };
+    let taken: Vec<bool> = settings.events.iter().map(is_taken).collect();
     let own_slot = settings.postgres.slot;
     settings.postgres.slot = format!("walhook_tail_{:08x}", fastrand::u32(..));
     // PostgreSQL itself speaks of a missing publication only with the first change.
@@ -66,8 +78,8 @@ pub async fn tail(
         }
         for captured in captured.drain(..) {
             match captured {
-                Captured::Change(change) => router.route(&change, clock.now(), |_, routed| {
-                    if shown.is_ok() {
+                Captured::Change(change) => router.route(&change, clock.now(), |rule, routed| {
+                    if shown.is_ok() && taken.get(rule.0) == Some(&true) {
                         shown = each_shape(routed, &mut show);
                     }
                 }),
@@ -87,14 +99,15 @@ pub async fn tail(
 /// Shows an event in each shape that somebody gets it in.
 fn each_shape(
     routed: Routed,
-    show: &mut impl FnMut(&Event) -> std::io::Result<()>,
+    show: &mut impl FnMut(Arc<Event>) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
     let (event, others) = match routed {
-        Routed::Event(event) => return show(&event),
+        Routed::Event(event) => return show(Arc::from(event)),
         Routed::Partly { event, endpoints, others } => {
+            let event = Arc::from(event);
             let in_other: usize = others.iter().map(|other| other.endpoints.len()).sum();
             if endpoints.len() > in_other {
-                show(&event)?;
+                show(Arc::clone(&event))?;
             }
             (event, others)
         }
@@ -105,7 +118,7 @@ fn each_shape(
         Routed::Filtered | Routed::Repeat { .. } | Routed::Expired { .. } => return Ok(()),
     };
     for Shaped { body, .. } in others {
-        show(&event.shaped(body, None))?;
+        show(Arc::new(event.shaped(body, None)))?;
     }
     Ok(())
 }

@@ -34,6 +34,7 @@ use clap::Subcommand;
 use crate::cli::exit::CommandError;
 use crate::cli::exit::Exit;
 use crate::config;
+use crate::config::problem::Problems;
 use crate::config::settings::Settings;
 
 const CONFIG_VARIABLE: &str = "WALHOOK_CONFIG";
@@ -110,8 +111,12 @@ impl Global {
     /// # Errors
     /// Everything that is wrong with the file, with exit code 2.
     fn settings(&self) -> Result<Settings, CommandError> {
+        self.read().map_err(|problems| Exit::Usage.because(problems))
+    }
+
+    fn read(&self) -> Result<Settings, Problems> {
         let env = |name: &str| std::env::var(name).ok();
-        config::load(&self.config_path(), &env).map_err(|problems| Exit::Usage.because(problems))
+        config::load(&self.config_path(), &env)
     }
 
     fn config_path_or(&self, variable: Option<OsString>) -> PathBuf {

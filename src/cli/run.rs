@@ -1,5 +1,6 @@
 //! `walhook run`: the service.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -23,7 +24,9 @@ const LOOKUPS_MAX: Duration = Duration::from_millis(100);
 /// Pushes changes until SIGTERM or Ctrl-C
 #[derive(Args, Debug)]
 #[command(after_help = "SIGTERM or Ctrl-C: deliver what is in flight, confirm, end with 0 within \
-                        [shutdown] grace. A second one ends at once.\n\n\
+                        [shutdown] grace. A second one ends at once.\nSIGHUP: read the \
+                        configuration again; endpoints, and filters and payloads of events, \
+                        change at once, all of them or none.\n\n\
                         Example: walhook run --config walhook.toml")]
 pub struct Run {
     /// Goes on where changes are lost, from where the server stands
@@ -42,20 +45,45 @@ impl Run {
         };
         telemetry::init(format, &settings.log.filter)?;
         let runtime = runtime()?;
-        let ended = runtime.block_on(serve(settings, self.accept_gap));
+        let ended = runtime.block_on(serve(settings, self.accept_gap, global));
         runtime.shutdown_timeout(LOOKUPS_MAX);
         ended.map_err(CommandError::of_postgres)
     }
 }
 
-async fn serve(settings: Settings, accept_gap: bool) -> anyhow::Result<()> {
+async fn serve(settings: Settings, accept_gap: bool, global: &Global) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     let grace = settings.grace;
     let app = App::start(settings).await?.accepting_gap(accept_gap);
-    let stop = app.stop_token();
+    let (stop, reloads) = (app.stop_token(), app.reloads());
+    let reload = || {
+        if let Some(settings) = read_again(global) {
+            reloads.send_replace(Some(Arc::new(settings)));
+        }
+    };
     tokio::select! {
         ended = app.run() => ended,
-        () = signals.hurry(stop, grace) => std::process::exit(1),
+        () = signals.hurry(stop, grace, reload) => std::process::exit(1),
+    }
+}
+
+/// Reads the configuration again. What is wrong with it is logged, all of it.
+fn read_again(global: &Global) -> Option<Settings> {
+    match global.read() {
+        Ok(settings) => {
+            tracing::info!("configuration is read again");
+            Some(settings)
+        }
+        Err(problems) => {
+            for problem in problems.iter() {
+                tracing::error!(error = %problem, "configuration is wrong");
+            }
+            tracing::error!(
+                problems = problems.iter().len(),
+                "configuration is not reloaded: what ran before runs on"
+            );
+            None
+        }
     }
 }
 
@@ -75,24 +103,22 @@ impl Signals {
         })
     }
 
-    /// Waits until the process is to end.
-    async fn stop(&mut self) {
+    /// Waits until the process is to end; until then SIGHUP is a wish to `reload`.
+    async fn stop(&mut self, reload: impl Fn()) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => {
-                    tracing::warn!("the configuration is read at the start only: restart walhook");
-                }
+                _ = self.hangup.recv() => reload(),
             }
         }
     }
 
     /// Asks for a shutdown at the first signal; returns at the second.
-    async fn hurry(mut self, stop: CancellationToken, grace: Duration) {
-        self.stop().await;
+    async fn hurry(mut self, stop: CancellationToken, grace: Duration, reload: impl Fn()) {
+        self.stop(reload).await;
         tracing::info!(grace_s = grace.as_secs_f64(), "shutting down");
         stop.cancel();
-        self.stop().await;
+        self.stop(|| ()).await;
     }
 }

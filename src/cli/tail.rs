@@ -1,16 +1,24 @@
 //! `walhook tail`: prints events and delivers nothing.
 
+use std::sync::Arc;
+
+use anyhow::anyhow;
 use clap::Args;
+use serde_json::Value;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::tail;
 use crate::cli::Global;
 use crate::cli::exit::CommandError;
+use crate::cli::exit::Exit;
 use crate::cli::interrupted;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::clock::DatabaseClock;
+use crate::config::settings::Settings;
+use crate::delivery::preview::Preview;
+use crate::delivery::preview::Previewed;
 use crate::flow::event::Event;
 use crate::flow::time::Timestamp;
 
@@ -18,9 +26,14 @@ use crate::flow::time::Timestamp;
 #[derive(Args, Debug)]
 #[command(
     after_help = "Each line has the event's id, type, table, commit time and body, from now \
-                        on.\n\nExample: walhook tail | jq .body"
+                        on.\n\nExamples: walhook tail | jq .body\n          \
+                  walhook tail --endpoint crm"
 )]
 pub struct Tail {
+    /// Shows what this endpoint of the configuration would get: its events, by its filters and in
+    /// its format, with method, URL and headers; secrets are masked
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
     /// Ends after this many events
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -31,14 +44,16 @@ impl Tail {
     /// PostgreSQL's refusals, or that the output fails.
     pub fn run(self, global: &Global) -> Result<(), CommandError> {
         let settings = global.settings()?;
+        let preview =
+            self.endpoint.as_deref().map(|name| addressed(&settings, name)).transpose()?;
         let stop = CancellationToken::new();
         let (clock, times) = (DatabaseClock::new(), DatabaseClock::new());
         let (enough, mut left) = (stop.clone(), self.limit);
-        let show = move |event: &Event| {
+        let show = move |event: Arc<Event>| {
             if left == Some(0) {
                 return Ok(());
             }
-            terminal::line(&line(event, times.now()))?;
+            terminal::line(&line(event, preview.as_ref(), times.now()))?;
             left = left.map(|left| left - 1);
             if left == Some(0) {
                 enough.cancel();
@@ -47,7 +62,7 @@ impl Tail {
         };
         let tail = async {
             tokio::select! {
-                ended = tail(settings, clock, stop.clone(), show) => ended,
+                ended = tail(settings, self.endpoint.as_deref(), clock, stop.clone(), show) => ended,
                 stopped = interrupted() => Ok(stopped?),
             }
         };
@@ -55,17 +70,57 @@ impl Tail {
     }
 }
 
-fn line(event: &Event, now: Timestamp) -> String {
-    let body = event.body.complete(now);
-    // Payloads are JSON; what is not would be shown as text.
-    let body = serde_json::from_slice(&body)
-        .unwrap_or_else(|_| serde_json::Value::String(String::from_utf8_lossy(&body).into_owned()));
-    let line = json!({
+/// An endpoint, and what its requests would be.
+struct Addressed {
+    name: Arc<str>,
+    /// Without what could be a secret.
+    url: String,
+    preview: Preview,
+}
+
+/// # Errors
+/// With exit code 2: the configuration has no such endpoint.
+fn addressed(settings: &Settings, name: &str) -> Result<Addressed, CommandError> {
+    let Some(endpoint) = settings.endpoints.iter().find(|endpoint| &*endpoint.name == name) else {
+        let names: Vec<&str> = settings.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
+        return Err(Exit::Usage.because(anyhow!(
+            "there is no endpoint {name:?} in the configuration; there are: {}",
+            names.join(", ")
+        )));
+    };
+    let preview = Preview::new(endpoint).map_err(|error| Exit::Usage.because(error))?;
+    Ok(Addressed { name: Arc::clone(&endpoint.name), url: endpoint.shown_url(), preview })
+}
+
+fn line(event: Arc<Event>, addressed: Option<&Addressed>, now: Timestamp) -> String {
+    let mut line = json!({
         "id": event.id.to_string(),
         "type": &*event.event_type,
         "table": event.table.to_string(),
         "committed": event.committed.iso_millis(),
-        "body": body,
     });
+    let mut put = |name: &str, value: Value| {
+        if let Value::Object(members) = &mut line {
+            members.insert(name.to_owned(), value);
+        }
+    };
+    match addressed {
+        None => put("body", shown_body(&event.body.complete(now))),
+        Some(Addressed { name, url, preview }) => {
+            let Previewed { headers, body } = preview.of(event, now);
+            let headers = headers.iter().map(|(name, value)| (name.to_owned(), value.into()));
+            put("endpoint", json!(&**name));
+            put("method", json!("POST"));
+            put("url", json!(url));
+            put("headers", Value::Object(headers.collect()));
+            put("body", shown_body(&body));
+        }
+    }
     terminal::json_line(&line)
+}
+
+/// As JSON where it is some, else as text.
+fn shown_body(body: &[u8]) -> Value {
+    let as_text = |_error| Value::String(String::from_utf8_lossy(body).into_owned());
+    serde_json::from_slice(body).unwrap_or_else(as_text)
 }

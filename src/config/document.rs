@@ -40,7 +40,7 @@ const SECRET_KEYS: [&str; 7] =
     ["password", "client_secret", "private_key", "token", "bearer", "value", "key"];
 
 /// What holds for an endpoint that says nothing else.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Defaults {
     terms: Terms,
     addresses: AddressPolicy,

@@ -32,6 +32,16 @@ pub struct Link {
     pub http2: bool,
 }
 
+impl PartialEq for Link {
+    fn eq(&self, other: &Self) -> bool {
+        let roots = |link: &Self| link.ca.as_ref().map(|store| store.roots.clone());
+        // A certificate belongs to one key.
+        let shown = |link: &Self| link.client.as_ref().map(|client| client.cert.clone());
+        (roots(self), shown(self)) == (roots(other), shown(other))
+            && (&self.proxy, self.http2) == (&other.proxy, other.http2)
+    }
+}
+
 /// Reads the three keys; `url` is the endpoint's, if it is sound.
 pub(super) fn read(section: &mut Section<'_>, url: Option<&Url>) -> Link {
     let plain = url.is_some_and(|url| url.scheme() == "http");

@@ -24,6 +24,7 @@ mod postgres;
 mod postgres_url;
 pub mod problem;
 mod reader;
+pub mod reload;
 mod run_time;
 pub mod secret;
 mod service;

@@ -64,7 +64,7 @@ const RESPONSE_LIMIT: usize = 64 * 1024;
 pub(super) const RESPONSE_LIMITS: RangeInclusive<u64> = 0..=1 << 20;
 
 /// See [`Endpoint`], which this becomes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Terms {
     /// As written; what they must be depends on the scheme.
     pub(super) secrets: Vec<Secret<String>>,

@@ -21,6 +21,13 @@ pub struct Refusal {
     kind: Kind,
 }
 
+impl Refusal {
+    /// Whether no policy lets the address through.
+    pub fn is_final(self) -> bool {
+        matches!(self.kind, Kind::Metadata | Kind::LinkLocal)
+    }
+}
+
 /// What a range is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {

@@ -10,6 +10,7 @@
 //!                    │               or one that all share (multiplexed)
 //!                    ├ network   guard decides which addresses are dialled; TLS trust
 //!                    └ judge     status or failure (classify) to a verdict
+//! tail ─ Event ─▶ [preview] the same, shown and not sent
 //! ```
 //!
 //! Whatever the receiver does, an attempt ends at its deadline with one [`Exchange`], in bounded
@@ -31,6 +32,7 @@ mod judge;
 mod multiplexed;
 pub mod network;
 mod oauth;
+pub mod preview;
 mod reply;
 pub mod sign;
 mod site;

@@ -245,6 +245,15 @@ impl Router {
         }
     }
 
+    /// From the next change on, events have these filters, ages and payloads. All else is as it
+    /// was: the rules are the same in number, order, types and tables.
+    pub fn rewrite(&mut self, rules: &[EventRule]) {
+        for (rule, settings) in self.rules.iter_mut().zip(rules) {
+            rule.settings = settings.clone();
+        }
+        self.compiled.clear();
+    }
+
     /// The endpoints that get the events of a rule.
     pub fn endpoints(&self, rule: RuleIndex) -> Arc<[EndpointIndex]> {
         self.rules.get(rule.0).map_or_else(Arc::default, |rule| Arc::clone(&rule.endpoints))

@@ -329,7 +329,9 @@ impl Ledger {
         }
         self.completes = flush.completes_write_backs();
         let resender = self.replayed.clone();
-        let (confirmable, today) = (self.watermark.confirmable(), self.clock.now());
+        // Without a flush nothing more is written down, and so nothing more may be confirmed.
+        let confirmable = if flush_now { self.watermark.confirmable() } else { self.stored };
+        let today = self.clock.now();
         let flush_seconds = self.flush_seconds.clone();
         self.flushing = Some(Box::pin(async move {
             if keep_house && let Err(error) = writer.keep_house(today).await {

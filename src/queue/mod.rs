@@ -17,6 +17,7 @@
 pub mod error;
 pub mod gauges;
 pub mod lane;
+mod places;
 mod room;
 pub mod sender;
 pub mod settings;

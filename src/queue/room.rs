@@ -1,8 +1,6 @@
 //! The places of one lane: how much of it is in memory at once, on the way in and out included.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::AcquireError;
@@ -11,6 +9,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::sync::watch;
 
 use crate::queue::lane::Freed;
+use crate::queue::places::Places;
 use crate::queue::settings::LaneSettings;
 
 /// Events that overflow, on their way through the lane to the ledger.
@@ -41,15 +40,12 @@ pub(super) enum Way {
 #[derive(Debug)]
 pub(super) struct Room {
     /// As many as the lane's capacity.
-    places: AtomicUsize,
-    /// Places that are to go, of which somebody has one still. Like `places`, only the lane's task
-    /// changes it.
-    owed: AtomicUsize,
-    free: Semaphore,
+    places: Places,
     /// The lane's share of memory, by weight.
     share: Semaphore,
     overflow: Semaphore,
-    replays: Semaphore,
+    /// The share of the places that replays can have.
+    replays: Places,
     way: watch::Sender<Way>,
     /// Whether events may overflow.
     has_backlog: bool,
@@ -57,18 +53,15 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) fn new(settings: &LaneSettings) -> Self {
-        // Tokio's own limit is far beyond what fits in memory.
-        let places = settings.capacity.get().min(Semaphore::MAX_PERMITS);
+        let places = settings.capacity.get();
         let has_backlog = settings.parking.is_some();
         let standing = settings.parking.as_ref().and_then(|parking| parking.standing);
         let is_spilling = standing.is_some_and(|standing| standing.rows > 0);
         Self {
-            places: AtomicUsize::new(places),
-            owed: AtomicUsize::new(0),
-            free: Semaphore::new(places),
+            places: Places::new(places),
             share: Semaphore::new(settings.share()),
             overflow: Semaphore::new(if has_backlog { OVERFLOW_MAX } else { 0 }),
-            replays: Semaphore::new(places.div_ceil(REPLAYS_SHARE)),
+            replays: Places::new(places.div_ceil(REPLAYS_SHARE)),
             way: watch::Sender::new(if is_spilling { Way::Aside } else { Way::In }),
             has_backlog,
         }
@@ -81,9 +74,7 @@ impl Room {
     /// Events that have a place, of whatever kind.
     pub(super) fn held(&self) -> usize {
         let overflow = if self.has_backlog { OVERFLOW_MAX } else { 0 };
-        let free = self.free.available_permits() + self.overflow.available_permits();
-        let places = self.places.load(Ordering::Relaxed) + self.owed.load(Ordering::Relaxed);
-        (places + overflow).saturating_sub(free)
+        self.places.taken() + overflow.saturating_sub(self.overflow.available_permits())
     }
 
     pub(super) fn way(&self) -> Way {
@@ -106,7 +97,7 @@ impl Room {
     /// there is room for the first.
     pub(super) async fn enter(&self, weights: &[usize]) -> Result<Entry<'_>, AcquireError> {
         let Some(first) = weights.first() else {
-            return Ok(Entry { places: self.free.acquire_many(0).await?, weights: None });
+            return Ok(Entry { places: self.places.free.acquire_many(0).await?, weights: None });
         };
         let mut places = self.gathered(weights.len()).await?;
         let all = weights.iter().take(places.num_permits()).sum();
@@ -127,14 +118,15 @@ impl Room {
 
     /// Up to `most` places, as soon as there is one; of a large lane some more.
     async fn gathered(&self, most: usize) -> Result<SemaphorePermit<'_>, AcquireError> {
-        if let Ok(one) = self.free.try_acquire() {
-            return Ok(with_others(one, &self.free, most));
+        let free = &self.places.free;
+        if let Ok(one) = free.try_acquire() {
+            return Ok(with_others(one, free, most));
         }
-        let one = self.free.acquire().await?;
-        if self.places.load(Ordering::Relaxed) >= ROOMY {
+        let one = free.acquire().await?;
+        if self.places.size() >= ROOMY {
             tokio::time::sleep(GATHER).await;
         }
-        Ok(with_others(one, &self.free, most))
+        Ok(with_others(one, free, most))
     }
 
     /// Takes this weight for a row of the backlog, if it is free.
@@ -155,16 +147,17 @@ impl Room {
     /// A place for a replay, as soon as there is one. The share of all replays comes first: while
     /// it is used up, none waits among those that are new.
     pub(super) async fn replay(&self) -> Result<(), AcquireError> {
-        let share = self.replays.acquire().await?;
-        self.free.acquire().await?.forget();
+        let share = self.replays.free.acquire().await?;
+        self.places.free.acquire().await?.forget();
         share.forget(); // the lane gives both back
         Ok(())
     }
 
     /// Takes up to `most` places that are free at once, for deliveries of the backlog.
     pub(super) fn take(&self, most: usize) -> usize {
-        let taken = most.min(self.free.available_permits());
-        match self.free.try_acquire_many(u32::try_from(taken).unwrap_or(u32::MAX)) {
+        let free = &self.places.free;
+        let taken = most.min(free.available_permits());
+        match free.try_acquire_many(u32::try_from(taken).unwrap_or(u32::MAX)) {
             Ok(places) => {
                 let taken = places.num_permits();
                 places.forget();
@@ -175,38 +168,25 @@ impl Room {
         }
     }
 
-    /// Makes it so many places. Those that somebody has go when they are given back.
+    /// Makes it so many places, and the replays' share of them.
     pub(super) fn resize(&self, places: NonZeroUsize) {
-        let places = places.get().min(Semaphore::MAX_PERMITS);
-        let before = self.places.swap(places, Ordering::Relaxed);
-        if places > before {
-            self.add(places - before);
-        } else {
-            let gone = self.free.forget_permits(before - places);
-            self.owed.fetch_add(before - places - gone, Ordering::Relaxed);
-        }
-    }
-
-    fn add(&self, places: usize) {
-        let owed = self.owed.load(Ordering::Relaxed);
-        let paid = owed.min(places);
-        self.owed.store(owed - paid, Ordering::Relaxed);
-        self.free.add_permits(places - paid);
+        self.places.resize(places.get());
+        self.replays.resize(places.get().div_ceil(REPLAYS_SHARE));
     }
 
     pub(super) fn give_back(&self, freed: Freed) {
-        self.add(freed.own);
+        self.places.give_back(freed.own);
         self.overflow.add_permits(freed.overflow);
-        self.replays.add_permits(freed.replays);
+        self.replays.give_back(freed.replays);
         self.share.add_permits(freed.weight);
     }
 
     /// Nobody comes in any more; whoever waits is told.
     pub(super) fn close(&self) {
-        self.free.close();
+        self.places.free.close();
         self.share.close();
         self.overflow.close();
-        self.replays.close();
+        self.replays.free.close();
     }
 }
 

@@ -1,5 +1,7 @@
 //! The running lane, on a paused clock: time passes only while everything waits.
 
+mod live;
+
 use std::sync::Mutex;
 use std::time::Duration;
 

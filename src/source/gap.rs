@@ -16,7 +16,6 @@ use tokio_postgres::Client;
 
 use crate::config::settings::Postgres;
 use crate::flow::lsn::Lsn;
-use crate::source::catalog::facts;
 use crate::source::error::SourceError;
 use crate::source::refusal::Refusal;
 use crate::source::slot::Slot;
@@ -116,6 +115,10 @@ pub struct Seen<'a> {
 
 /// Asks the server and judges. `is_still`: nobody but us can move the slot.
 ///
+/// `slot` has to be asked for *before* `progress`, and the rest is asked after it. While flushes go on, each
+/// position is written to the state before the slot gets it, so a slot that was behind the state at any
+/// moment is not taken for one that is ahead of it.
+///
 /// # Errors
 /// The server cannot be asked.
 pub async fn survey(
@@ -123,6 +126,7 @@ pub async fn survey(
     settings: &Postgres,
     identity: &SystemIdentity,
     is_still: bool,
+    slot: Option<Slot>,
     progress: &Progress,
 ) -> Result<Vec<Refusal>, SourceError> {
     let Some(lineage) = &progress.lineage else { return Ok(Vec::new()) };
@@ -141,7 +145,7 @@ pub async fn survey(
         identity,
         wal_end: wal_end.parse().unwrap_or_default(),
         history,
-        slot: facts::slot(client, &settings.slot).await?,
+        slot,
         is_still,
         publication: publication(client, &settings.publication).await?,
     };
@@ -165,7 +169,8 @@ pub fn judge(settings: &Postgres, progress: &Progress, seen: &Seen<'_>) -> Vec<R
     let Some(from) = progress.confirmed.max(settled) else { return Vec::new() };
     let (expected, found) = (lineage.system, seen.identity.system);
     if found != expected {
-        return vec![Refusal::OtherSystem { expected, found }];
+        let to = seen.slot.as_ref().and_then(|slot| slot.confirmed);
+        return vec![Refusal::OtherSystem { expected, found, from: Some(from), to }];
     }
     let wal_end = seen.wal_end;
     let (known, found) = (lineage.timeline, seen.identity.timeline);

@@ -16,6 +16,7 @@ pub mod hold;
 pub mod holder;
 pub mod pgoutput;
 pub mod reader;
+pub mod reconnect;
 pub mod refusal;
 pub mod sample;
 pub mod slot;

@@ -106,6 +106,8 @@ pub enum Refusal {
     PublicationGone {
         publication: String,
         slot: String,
+        /// Where the slot stands.
+        from: Option<Lsn>,
     },
     WrongPlugin {
         slot: String,
@@ -138,6 +140,10 @@ pub enum Refusal {
     OtherSystem {
         expected: u64,
         found: u64,
+        /// Up to here the one before is known.
+        from: Option<Lsn>,
+        /// From here on this one sends, if it has the slot. Positions of two systems cannot be compared.
+        to: Option<Lsn>,
     },
 }
 
@@ -267,9 +273,14 @@ impl Refusal {
             Self::PublicationLacks { publication, lacks, .. } => {
                 format!("publication {publication} lacks {lacks}")
             }
-            Self::PublicationGone { publication, slot } => format!(
-                "publication {publication} does not exist where slot {slot} stands in the WAL"
-            ),
+            Self::PublicationGone { publication, slot, from } => {
+                let after = from.map(|from| format!(": changes after {from} cannot be read"));
+                format!(
+                    "publication {publication} does not exist where slot {slot} stands in the \
+                     WAL{}",
+                    after.unwrap_or_default()
+                )
+            }
             Self::WrongPlugin { slot, plugin } => {
                 format!("slot {slot} uses {plugin}, not the plugin pgoutput")
             }
@@ -288,9 +299,16 @@ impl Refusal {
             }
             Self::SlotMissing { slot } => format!("slot {slot} does not exist"),
             Self::Gap(gap) => gap.what(),
-            Self::OtherSystem { expected, found } => format!(
-                "the server is another database system ({found}) than the one before ({expected})"
-            ),
+            Self::OtherSystem { expected, found, from, to } => {
+                let after = from.map(|from| format!(": its changes after {from} may be lost"));
+                let here = to.map(|to| format!("; the slot of this one stands at {to}"));
+                format!(
+                    "the server is another database system ({found}) than the one before \
+                     ({expected}){}{}",
+                    after.unwrap_or_default(),
+                    here.unwrap_or_default()
+                )
+            }
         }
     }
 

@@ -24,19 +24,19 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::clock::since_boot;
 use crate::config::settings::Postgres;
-use crate::config::settings::Server;
 use crate::failpoint;
 use crate::flow::budget::Budget;
 use crate::flow::change::Captured;
 use crate::flow::lsn::Lsn;
 use crate::source::assemble::Assembler;
 use crate::source::error::SourceError;
-use crate::source::gap;
 use crate::source::hold::Hold;
 use crate::source::pgoutput;
 use crate::source::pgoutput::PgOutput;
 use crate::source::pgoutput::RelationMessage;
 use crate::source::reader::DecodeError;
+use crate::source::reconnect::Claim;
+use crate::source::reconnect::reconnect;
 use crate::source::refusal::Refusal;
 use crate::source::status;
 use crate::source::status::StatusHandle;
@@ -52,9 +52,6 @@ use crate::source::wire::frame::FrameReader;
 use crate::source::wire::heard::Heard;
 use crate::store;
 use crate::store::Session;
-use crate::store::progress;
-use crate::store::progress::Progress;
-use crate::store::state_error::StateError;
 use crate::store::transport::Transport;
 
 /// First and longest wait before a lost connection is tried again.
@@ -103,15 +100,6 @@ pub struct Terms {
     pub feedback_on: Handle,
 }
 
-/// The right to the slot beyond one connection.
-#[derive(Clone, Debug)]
-pub struct Claim {
-    /// Where the state is.
-    pub state: Server,
-    /// Of [`crate::store::progress::Holding`]: another walhook that has taken the slot has raised it.
-    pub epoch: i64,
-}
-
 /// See the module's header.
 pub struct Source {
     terms: Terms,
@@ -125,7 +113,7 @@ pub struct Source {
 }
 
 /// One connection.
-struct Stream {
+pub(super) struct Stream {
     server_pid: i32,
     /// When the slot was asked for, since boot.
     asked: Duration,
@@ -185,7 +173,7 @@ impl Source {
             self.stream = None;
             self.catalog = None;
             if !error.is_transient() {
-                return Err(error);
+                return Err(self.with_range(error));
             }
             let wait = self.backoff.next();
             let error = anyhow::Error::new(error);
@@ -234,6 +222,18 @@ impl Source {
         Ok(())
     }
 
+    /// Says from where on changes cannot be read, where the connection does not know.
+    fn with_range(&self, error: SourceError) -> SourceError {
+        let confirmed = *self.terms.confirmed.borrow();
+        match error {
+            SourceError::Refused(Refusal::PublicationGone { publication, slot, from: None }) => {
+                let from = Some(confirmed).filter(|confirmed| *confirmed > Lsn::ZERO);
+                Refusal::PublicationGone { publication, slot, from }.into()
+            }
+            other => other,
+        }
+    }
+
     /// Tells the server the last confirmed position and ends the stream, so that a restart begins
     /// exactly there and finds the slot free.
     pub async fn finish(mut self) {
@@ -272,7 +272,7 @@ async fn connect_when_free(terms: &Terms) -> Result<(Stream, SystemIdentity), So
     }
 }
 
-async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
+pub(super) async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
     let settings = &terms.settings;
     let mut connection = command::connect(&settings.server, settings.wal_sender_timeout).await?;
     let identity = connection.identify_system().await?;
@@ -315,56 +315,6 @@ async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError>
         stop_feedback,
     };
     Ok((stream, identity))
-}
-
-/// Connects to a slot that was ours a moment ago.
-async fn reconnect(
-    terms: &mut Terms,
-    known: &SystemIdentity,
-    claim: Option<&Claim>,
-) -> Result<Stream, SourceError> {
-    writable_again(&mut terms.writable).await;
-    let connected = connect(terms).await;
-    // Whether or not we got the slot: somebody else may have had it meanwhile, or has it now.
-    let progress = match claim {
-        Some(claim) if !matches!(connected, Err(SourceError::Connect(_))) => {
-            Some(still_ours(terms, claim).await?)
-        }
-        _ => None,
-    };
-    let (stream, identity) = connected?;
-    if identity.system != known.system {
-        return Err(Refusal::OtherSystem { expected: known.system, found: identity.system }.into());
-    }
-    if let Some(progress) = progress {
-        let session = store::connect(&terms.settings.server).await?;
-        let found =
-            gap::survey(&session.client, &terms.settings, &identity, true, &progress).await?;
-        if !found.is_empty() {
-            return Err(SourceError::NotSetUp(found));
-        }
-    }
-    Ok(stream)
-}
-
-/// Makes sure that no other walhook has taken the slot.
-async fn still_ours(terms: &Terms, claim: &Claim) -> Result<Progress, SourceError> {
-    let session = store::connect(&claim.state).await?;
-    let slot = &terms.settings.slot;
-    let progress = progress::load(&session.client, slot).await?;
-    match progress {
-        Some(progress) if progress.epoch == claim.epoch => Ok(progress),
-        other => {
-            let holder = other.map_or_else(String::new, |progress| progress.holder);
-            Err(StateError::Fenced { slot: slot.clone(), holder }.into())
-        }
-    }
-}
-
-/// Waits until outcomes can be written down again.
-async fn writable_again(writable: &mut watch::Receiver<bool>) {
-    // Without a ledger nobody says otherwise.
-    drop(writable.wait_for(|writable| *writable).await);
 }
 
 fn decoded(frame: &Frame) -> Result<Option<PgOutput>, SourceError> {

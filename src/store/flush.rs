@@ -52,7 +52,8 @@ use crate::store::write_backs::Tally;
 pub struct Flush {
     /// The end of the settled prefix; `None` leaves it where it is.
     pub settled: Option<Position>,
-    /// What will be confirmed after this flush; `None` leaves it where it is.
+    /// What will be confirmed after this flush. What the state holds never goes back: before a run has seen
+    /// its first transaction end it knows of no position, and the slot stands where an earlier run left it.
     pub confirmed: Option<Lsn>,
     /// Endpoints that have come further than the prefix: all that each was owed of the changes
     /// before this one is settled.
@@ -195,7 +196,7 @@ async fn fence(
     let update = "UPDATE walhook.progress
             SET flush = $3, settled_lsn = coalesce($4, settled_lsn),
                 settled_ordinal = coalesce($5, settled_ordinal),
-                confirmed_lsn = coalesce($6, confirmed_lsn), updated_at = now()
+                confirmed_lsn = greatest($6, confirmed_lsn), updated_at = now()
           WHERE slot = $1 AND epoch = $2 AND flush = $3 - 1";
     let list = params.list();
     let ((), updated) = tokio::try_join!(biased; lock(tx, &holding.slot), async {

@@ -28,6 +28,7 @@ use crate::store::sql::Params;
 use crate::store::sql::bigint;
 use crate::store::sql::chunks;
 use crate::store::sql::read;
+use crate::store::sql::unsigned;
 use crate::store::state_error::StateError;
 
 /// A letter to deliver again, with [`crate::store::stored_event::Replay::DeadLetter`].
@@ -155,6 +156,50 @@ pub async fn claim(
     let claimed =
         |row: &Row| Ok(Claimed { letter: read_whole(row)?, unbooked: read(row, "unbooked")? });
     found.iter().map(claimed).collect()
+}
+
+/// Takes back what was asked for an endpoint that is no more: its letters are dead again, and their reason
+/// begins with `why`. Says how many. Also of those that got lost while they were being sent.
+///
+/// Nothing is written where there is nothing to take back, or another walhook has the slot.
+///
+/// # Errors
+/// That the statement failed.
+pub async fn take_back(
+    client: &Client,
+    holding: &Holding,
+    endpoint: &str,
+    why: &str,
+) -> Result<u64, StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, holding.slot.as_ref());
+    params.put(Type::TEXT, endpoint);
+    params.put(Type::TEXT, why);
+    params.put(Type::INT8, holding.epoch);
+    let row = client
+        .query_typed_one(
+            "WITH asked AS MATERIALIZED (
+                 SELECT id, state FROM walhook.dead_letters d
+                  WHERE slot = $1 AND endpoint = $2 AND state IN ('requested', 'resending')
+                    AND NOT EXISTS (SELECT FROM walhook.backlog b WHERE b.resend_of = d.id)
+                    AND EXISTS (SELECT FROM walhook.progress WHERE slot = $1 AND epoch = $4)
+                    FOR UPDATE
+             ), taken AS (
+                 UPDATE walhook.dead_letters d SET state = 'dead', reason = $3 || d.reason
+                   FROM asked a WHERE d.id = a.id
+                 RETURNING d.table_schema, d.table_name, a.state = 'resending' AS unbooked
+             ), books AS (
+                 INSERT INTO walhook.books AS b (slot, endpoint, table_schema, table_name, dead)
+                 SELECT $1, $2, table_schema, table_name, count(*)
+                   FROM taken WHERE unbooked GROUP BY table_schema, table_name
+                 ON CONFLICT (slot, endpoint, table_schema, table_name)
+                    DO UPDATE SET dead = b.dead + excluded.dead
+             )
+             SELECT count(*) AS rows FROM taken",
+            &params.list(),
+        )
+        .await?;
+    unsigned(&row, "rows")
 }
 
 pub(crate) async fn close(

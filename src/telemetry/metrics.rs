@@ -1,4 +1,4 @@
-//! Every metric's name, help and labels.
+//! Every metric of a process, and the handles by which stages change it.
 //!
 //! ```text
 //! stages ─ handles, resolved once ─▶ [registry] ─ Prometheus text ─▶ api (/metrics)
@@ -8,162 +8,32 @@
 //! values are tables, event types and endpoints of the configuration, never keys or ids of rows, and
 //! every series is there from the start with 0, so that `rate()` sees the first event.
 
+mod replication;
+mod spec;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::Gauge;
 use prometheus::Histogram;
-use prometheus::HistogramOpts;
 use prometheus::HistogramVec;
 use prometheus::IntCounter;
 use prometheus::IntCounterVec;
 use prometheus::IntGauge;
 use prometheus::IntGaugeVec;
-use prometheus::Opts;
 use prometheus::Registry;
 use prometheus::TextEncoder;
 use prometheus::core::Collector;
 
-use crate::flow::lsn::Lsn;
 use crate::flow::relation::TableName;
 use crate::flow::verdict::FailureClass;
+use crate::telemetry::metrics::spec::counters;
+use crate::telemetry::metrics::spec::gauges;
+use crate::telemetry::metrics::spec::histograms;
+
+pub use crate::telemetry::metrics::replication::ReplicationMetrics;
 
 /// The content type of [`Metrics::render`]'s text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
-
-/// One metric.
-struct Spec {
-    name: &'static str,
-    help: &'static str,
-    labels: &'static [&'static str],
-}
-
-const EVENTS_CAPTURED: Spec = Spec {
-    name: "walhook_events_captured_total",
-    help: "Committed row changes that were read from the table.",
-    labels: &["table"],
-};
-const EVENTS_FILTERED: Spec = Spec {
-    name: "walhook_events_filtered_total",
-    help: "Changes that did not become this event because its filter refused them.",
-    labels: &["event"],
-};
-const EVENTS_REPEATED: Spec = Spec {
-    name: "walhook_events_repeated_total",
-    help: "Changes that did not become this event because their values were pushed before.",
-    labels: &["event"],
-};
-const EVENTS: Spec = Spec {
-    name: "walhook_events_total",
-    help: "Events that were raised, before they go to endpoints.",
-    labels: &["event"],
-};
-const DELIVERIES: Spec = Spec {
-    name: "walhook_deliveries_total",
-    help: "Events whose outcome at the endpoint is final, by outcome.",
-    labels: &["endpoint", "outcome"],
-};
-const DELIVERIES_PENDING: Spec = Spec {
-    name: "walhook_deliveries_pending",
-    help: "Events whose outcome at the endpoint is still open, by where they wait.",
-    labels: &["endpoint", "where"],
-};
-const BALANCE: Spec = Spec {
-    name: "walhook_balance",
-    help: "The books since the slot began: captured = delivered + filtered + expired + dead + pending.",
-    labels: &["endpoint", "table", "entry"],
-};
-const ATTEMPTS: Spec = Spec {
-    name: "walhook_attempts_total",
-    help: "Requests that were sent or tried: delivered, or the class of the failure.",
-    labels: &["endpoint", "result"],
-};
-const ATTEMPT_DURATION: Spec = Spec {
-    name: "walhook_attempt_duration_seconds",
-    help: "From the start of a request to the last byte of its response.",
-    labels: &["endpoint"],
-};
-const COMMIT_TO_DELIVERY: Spec = Spec {
-    name: "walhook_commit_to_delivery_seconds",
-    help: "From the commit in PostgreSQL to the response that accepted the event.",
-    labels: &["endpoint"],
-};
-const RETRIES: Spec = Spec {
-    name: "walhook_retries_total",
-    help: "Requests that were not the first one for their events.",
-    labels: &["endpoint"],
-};
-const REPLAYS: Spec = Spec {
-    name: "walhook_replays_total",
-    help: "Deliveries that an operator sent again: each has one more outcome.",
-    labels: &["endpoint"],
-};
-const BREAKER_OPEN: Spec = Spec {
-    name: "walhook_breaker_open",
-    help: "1 while the endpoint's circuit breaker is open or probing, else 0.",
-    labels: &["endpoint"],
-};
-const DEAD_LETTERS: Spec = Spec {
-    name: "walhook_dead_letters",
-    help: "Deliveries that were given up and are kept: those at the start, and those since.",
-    labels: &["endpoint"],
-};
-const WRITE_BACKS: Spec = Spec {
-    name: "walhook_write_backs_total",
-    help: "Outcomes that were written into the event's row, or found it changed, by outcome.",
-    labels: &["event", "outcome"],
-};
-const WRITE_BACK_ERRORS: Spec = Spec {
-    name: "walhook_write_back_errors_total",
-    help: "Tries to write an outcome back that PostgreSQL refused.",
-    labels: &["event"],
-};
-const LEDGER_FLUSH: Spec = Spec {
-    name: "walhook_ledger_flush_seconds",
-    help: "Time to commit a group of outcomes to the state.",
-    labels: &[],
-};
-const REPLICATION_CONNECTED: Spec = Spec {
-    name: "walhook_replication_connected",
-    help: "1 while the replication stream is connected, else 0.",
-    labels: &[],
-};
-const REPLICATION_LAG_BYTES: Spec = Spec {
-    name: "walhook_replication_lag_bytes",
-    help: "WAL between the server's end and the confirmed position.",
-    labels: &[],
-};
-const REPLICATION_LAG_SECONDS: Spec = Spec {
-    name: "walhook_replication_lag_seconds",
-    help: "Age of the oldest commit that is not settled, on the server's clock; 0 if there is none.",
-    labels: &[],
-};
-const SLOT_RETAINED_WAL: Spec = Spec {
-    name: "walhook_slot_retained_wal_bytes",
-    help: "WAL that the server keeps for the slot.",
-    labels: &[],
-};
-const RECEIVED_LSN: Spec = Spec {
-    name: "walhook_received_lsn",
-    help: "Position up to which the stream was read, as a number.",
-    labels: &[],
-};
-const CONFIRMED_LSN: Spec = Spec {
-    name: "walhook_confirmed_lsn",
-    help: "Position up to which everything is settled and confirmed to the server, as a number.",
-    labels: &[],
-};
-const RECONNECTS: Spec = Spec {
-    name: "walhook_reconnects_total",
-    help: "Times that the replication stream was connected again after it was lost.",
-    labels: &[],
-};
-
-/// Seconds: from a request on the loopback to the last retries of an outage.
-const TIME_BUCKETS: [f64; 20] = [
-    0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-    30.0, 60.0, 120.0, 300.0, 900.0,
-];
 
 /// All metrics of a process. Cheap to clone: clones share the numbers.
 #[derive(Clone, Debug)]
@@ -202,23 +72,23 @@ impl Metrics {
         let registry = Registry::new();
         register_process(&registry);
         let metrics = Self(Arc::new(Families {
-            captured: counters(&registry, &EVENTS_CAPTURED),
-            filtered: counters(&registry, &EVENTS_FILTERED),
-            repeated: counters(&registry, &EVENTS_REPEATED),
-            events: counters(&registry, &EVENTS),
-            deliveries: counters(&registry, &DELIVERIES),
-            pending: gauges(&registry, &DELIVERIES_PENDING),
-            balance: gauges(&registry, &BALANCE),
-            attempts: counters(&registry, &ATTEMPTS),
-            attempt_duration: histograms(&registry, &ATTEMPT_DURATION),
-            commit_to_delivery: histograms(&registry, &COMMIT_TO_DELIVERY),
-            retries: counters(&registry, &RETRIES),
-            replays: counters(&registry, &REPLAYS),
-            breaker_open: gauges(&registry, &BREAKER_OPEN),
-            dead_letters: gauges(&registry, &DEAD_LETTERS),
-            write_backs: counters(&registry, &WRITE_BACKS),
-            write_back_errors: counters(&registry, &WRITE_BACK_ERRORS),
-            ledger_flush: histograms(&registry, &LEDGER_FLUSH).with_label_values::<&str>(&[]),
+            captured: counters(&registry, &spec::EVENTS_CAPTURED),
+            filtered: counters(&registry, &spec::EVENTS_FILTERED),
+            repeated: counters(&registry, &spec::EVENTS_REPEATED),
+            events: counters(&registry, &spec::EVENTS),
+            deliveries: counters(&registry, &spec::DELIVERIES),
+            pending: gauges(&registry, &spec::DELIVERIES_PENDING),
+            balance: gauges(&registry, &spec::BALANCE),
+            attempts: counters(&registry, &spec::ATTEMPTS),
+            attempt_duration: histograms(&registry, &spec::ATTEMPT_DURATION),
+            commit_to_delivery: histograms(&registry, &spec::COMMIT_TO_DELIVERY),
+            retries: counters(&registry, &spec::RETRIES),
+            replays: counters(&registry, &spec::REPLAYS),
+            breaker_open: gauges(&registry, &spec::BREAKER_OPEN),
+            dead_letters: gauges(&registry, &spec::DEAD_LETTERS),
+            write_backs: counters(&registry, &spec::WRITE_BACKS),
+            write_back_errors: counters(&registry, &spec::WRITE_BACK_ERRORS),
+            ledger_flush: histograms(&registry, &spec::LEDGER_FLUSH).with_label_values::<&str>(&[]),
             replication: ReplicationMetrics::new(&registry),
             registry,
         }));
@@ -473,88 +343,6 @@ impl AttemptMetrics {
             Some(FailureClass::Request) => &self.request,
         }
     }
-}
-
-/// The replication stream and its slot.
-#[derive(Clone, Debug)]
-pub struct ReplicationMetrics {
-    connected: IntGauge,
-    lag_bytes: IntGauge,
-    lag_seconds: Gauge,
-    retained_wal: IntGauge,
-    received: IntGauge,
-    confirmed: IntGauge,
-    /// Streams connected again after a loss.
-    pub reconnects: IntCounter,
-}
-
-impl ReplicationMetrics {
-    fn new(registry: &Registry) -> Self {
-        let gauge = |spec: &Spec| gauges(registry, spec).with_label_values::<&str>(&[]);
-        Self {
-            connected: gauge(&REPLICATION_CONNECTED),
-            lag_bytes: gauge(&REPLICATION_LAG_BYTES),
-            lag_seconds: registered(registry, Gauge::with_opts(options(&REPLICATION_LAG_SECONDS))),
-            retained_wal: gauge(&SLOT_RETAINED_WAL),
-            received: gauge(&RECEIVED_LSN),
-            confirmed: gauge(&CONFIRMED_LSN),
-            reconnects: counters(registry, &RECONNECTS).with_label_values::<&str>(&[]),
-        }
-    }
-
-    pub fn set_connected(&self, connected: bool) {
-        self.connected.set(i64::from(connected));
-    }
-
-    /// WAL that is not confirmed, and the age of the oldest commit that is not settled.
-    pub fn set_lag(&self, bytes: u64, age: Duration) {
-        self.lag_bytes.set(as_gauge(bytes));
-        self.lag_seconds.set(age.as_secs_f64());
-    }
-
-    pub fn set_retained_wal(&self, bytes: u64) {
-        self.retained_wal.set(as_gauge(bytes));
-    }
-
-    pub fn set_received(&self, lsn: Lsn) {
-        self.received.set(as_gauge(lsn.raw()));
-    }
-
-    pub fn set_confirmed(&self, lsn: Lsn) {
-        self.confirmed.set(as_gauge(lsn.raw()));
-    }
-}
-
-fn as_gauge(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn options(spec: &Spec) -> Opts {
-    Opts::new(spec.name, spec.help)
-}
-
-fn counters(registry: &Registry, spec: &Spec) -> IntCounterVec {
-    registered(registry, IntCounterVec::new(options(spec), spec.labels))
-}
-
-fn gauges(registry: &Registry, spec: &Spec) -> IntGaugeVec {
-    registered(registry, IntGaugeVec::new(options(spec), spec.labels))
-}
-
-fn histograms(registry: &Registry, spec: &Spec) -> HistogramVec {
-    let options = HistogramOpts::new(spec.name, spec.help).buckets(TIME_BUCKETS.to_vec());
-    registered(registry, HistogramVec::new(options, spec.labels))
-}
-
-/// Adds a family that was made from the constants above.
-fn registered<C>(registry: &Registry, made: prometheus::Result<C>) -> C
-where
-    C: Collector + Clone + 'static,
-{
-    let family = made.expect("names, labels and buckets are constants that a test has tried");
-    let added = registry.register(Box::new(family.clone()));
-    added.expect("each constant has a name of its own and is registered once");
-    family
 }
 
 /// CPU, memory, file descriptors, threads and start time, under the names that every Prometheus

@@ -172,7 +172,7 @@ async fn a_process_that_was_frozen_goes_on_where_it_was() {
     let toml = toml.replace("[postgres]\n", "[postgres]\nwal_sender_timeout = \"1s\"\n");
     let mut program = Program::start(&["run"], &toml, &[]);
     program.wait_for_line("walhook is running", AMPLE).await;
-    let writers = Writers::start(&url, 4, Duration::from_millis(10));
+    let writers = Writers::start(&url, 4, Duration::from_millis(10), Vec::new());
     for _ in 0..3 {
         assert!(books.accept(books.accepted() + 100, AMPLE).await);
         program.signal(Signal::STOP);

@@ -5,6 +5,7 @@
 
 mod keys;
 mod load;
+mod refusals;
 mod webhook_api;
 
 use std::net::SocketAddr;

@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 #![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
 
+use std::time::Duration;
+use std::time::Instant;
+
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
 use crate::support::program::Program;
@@ -148,7 +151,9 @@ async fn a_server_that_never_was_where_the_state_is_is_refused() {
 async fn another_system_or_a_history_without_the_state_is_refused() {
     let stage = Stage::set().await;
     stage.run("UPDATE walhook.progress SET system_identifier = 7").await;
-    stage.assert_gap(&["is another database system", "the one before (7)"]).await;
+    stage
+        .assert_gap(&["is another database system", "the one before (7)", "its changes after 0/"])
+        .await;
     stage.assert_led_out(2).await;
     stage.run("UPDATE walhook.progress SET timeline = 9").await;
     let mut program = Program::start(&["run"], &stage.toml, &[]);
@@ -165,14 +170,14 @@ async fn wal_of_others_that_was_confirmed_is_no_gap() {
     let stored = "SELECT confirmed_lsn FROM walhook.progress";
     let before = stage.sql.text(stored).await;
     stage.run("CREATE TABLE other AS SELECT n FROM generate_series(1, 20000) n").await;
-    let deadline = std::time::Instant::now() + AMPLE;
+    let deadline = Instant::now() + AMPLE;
     let moved = format!(
         "SELECT confirmed_flush_lsn > '{before}' FROM pg_replication_slots WHERE slot_name = '{}'",
         slot(&stage.database)
     );
     while stage.sql.text(&moved).await != "t" {
-        assert!(std::time::Instant::now() < deadline, "nothing is confirmed");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        assert!(Instant::now() < deadline, "nothing is confirmed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     service.program.kill();
     let mut again = Service::start(&stage.toml).await;

@@ -101,7 +101,9 @@ async fn changes_of_one_key_arrive_in_commit_order_also_through_failures() {
     let url = receiver.url();
     let rest = format!(
         "{EVENT}[[endpoint]]\nname = \"shop\"\nurl = \"{url}\"\nevents = [\"order\"]\n\
-         concurrency = 8\nretry = {{ max = 100, interval = \"2ms\", cap = \"20ms\" }}"
+         concurrency = 8\nretry = {{ max = 100, interval = \"2ms\", cap = \"20ms\" }}\n\
+         # Failures in a row are up to chance here, and an outage is not what this is about.\n\
+         breaker = {{ failures = 1000, cooldown = \"1s\", cap = \"1m\" }}"
     );
     let mut service = Service::start(&configuration(&database, &rest)).await;
     let (keys, versions) = (7, 60);

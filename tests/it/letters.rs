@@ -348,3 +348,31 @@ async fn letters_are_discarded_and_what_cannot_be_done_is_said() {
     let (code, said) = service.cli(&["dead-letters"]).await;
     assert!(code == Some(1) && said.contains("no walhook answers at http://127.0.0.1:"), "{said}");
 }
+
+/// Nobody is left who could be asked to take them, and waiting for ever would look like a resend.
+#[tokio::test]
+async fn letters_that_were_asked_for_are_dead_again_when_their_endpoint_was_removed() {
+    let (database, sql) = database().await;
+    let (crm, erp) = (refusing(), Receiver::start(always(Answer::status(200))));
+    let both = toml(&database, "", &[("crm", &crm), ("erp", &erp)]);
+    let mut before = Service::start(&both).await;
+    insert(&sql, &["T_1", "T_2"]).await;
+    wait_for_text(&sql, STATES, "dead 2").await;
+    before.stop().await;
+    // One was asked for, the other was under way when walhook was killed.
+    let ask = "UPDATE walhook.dead_letters SET state = 'requested' WHERE row_key = 'T_1';
+               UPDATE walhook.dead_letters SET state = 'resending' WHERE row_key = 'T_2';
+               UPDATE walhook.books SET dead = dead - 1 WHERE endpoint = 'crm'";
+    sql.batch_execute(ask).await.unwrap();
+    let mut after = Service::start(&toml(&database, "", &[("erp", &erp)])).await;
+    after.program.wait_for_line("their endpoint was removed", AMPLE).await;
+    wait_for_text(&sql, STATES, "dead 2").await;
+    assert_eq!(sql.text(BALANCE).await, "crm 2 0 0 2 0, erp 2 2 0 0 0");
+    for letter in letters(&after, "?endpoint=crm").await {
+        let reason = letter["reason"].as_str().unwrap();
+        assert!(reason.contains("endpoint was removed") && reason.contains("rejected"), "{reason}");
+    }
+    let refused = after.post("/api/v1/dead-letters/resend", &json!({ "endpoint": "crm" })).await;
+    assert!(refused.body.contains("is not configured"), "{refused:?}");
+    after.stop().await;
+}

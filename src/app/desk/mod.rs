@@ -7,14 +7,17 @@
 //! It knows each endpoint that was made at run time as its maker wrote it. A change is read as the
 //! configuration file is, its addresses are judged, and the fleet writes it down before it holds.
 
+mod address;
 mod probe;
 pub(crate) mod record;
+mod reload;
 mod rotation;
 mod view;
 mod webhook_api;
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -24,6 +27,7 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::Value as Json;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -43,10 +47,8 @@ use crate::app::fleet::roster::Origin;
 use crate::clock::DatabaseClock;
 use crate::config::document;
 use crate::config::problem::Problems;
-use crate::config::settings::Auth;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
-use crate::delivery::guard;
 use crate::flow::time::Timestamp;
 use crate::store::endpoints::StoredEndpoint;
 use crate::store::seal::Keys;
@@ -57,14 +59,14 @@ pub(crate) const ERRANDS_MAX: usize = 16;
 /// Test events under way.
 const PROBES_MAX: usize = 8;
 
-/// How long the look-up of an endpoint's name may take when it is saved.
-const LOOKUP_MAX: Duration = Duration::from_secs(3);
-
 /// When a secret's time is over and that could not be written down, it is tried again after this.
 const EXPIRY_RETRY: Duration = Duration::from_secs(1);
 
 /// Who takes back secrets whose time is over.
 const OURSELVES: &str = "walhook";
+
+/// The configuration as it was read last, if it was read again.
+pub(crate) type Reloads = watch::Receiver<Option<Arc<Settings>>>;
 
 /// See the module's header.
 pub(crate) struct Desk {
@@ -124,6 +126,7 @@ impl Desk {
         mut self,
         orders: Orders,
         mut errands: mpsc::Receiver<Errand>,
+        mut reloads: Reloads,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut probes = FuturesUnordered::new();
@@ -140,6 +143,13 @@ impl Desk {
                 () = tokio::time::sleep_until(expiry.unwrap_or(not_before)), if expiry.is_some() => {
                     self.expire(&orders).await;
                     not_before = Instant::now() + EXPIRY_RETRY;
+                }
+                Ok(()) = reloads.changed() => {
+                    let read = reloads.borrow_and_update().clone();
+                    tokio::select! {
+                        () = self.reload(&orders, read) => {}
+                        () = stop.cancelled() => return Ok(()),
+                    }
                 }
                 Some(Errand { call, who, outcome }) = errands.recv() => {
                     let answer = tokio::select! {
@@ -183,6 +193,7 @@ impl Desk {
     }
 
     async fn create(&mut self, orders: &Orders, document: Json, who: &str) -> Outcome {
+        require_object(&document)?;
         let record = Record::new(document, None);
         let name = record.name();
         self.add(orders, record, who).await?;
@@ -206,6 +217,7 @@ impl Desk {
         who: &str,
     ) -> Outcome {
         let before = self.own(orders, name)?;
+        require_object(&document)?;
         if document.get("name").is_none() {
             set(&mut document, "name", Json::from(name));
         }
@@ -222,6 +234,7 @@ impl Desk {
 
     async fn patch(&mut self, orders: &Orders, name: &str, patch: &Json, who: &str) -> Outcome {
         let mut document = self.own(orders, name)?.masked();
+        require_object(patch)?;
         view::merge(&mut document, patch);
         self.replace(orders, name, document, who).await
     }
@@ -277,7 +290,7 @@ impl Desk {
         }
         let endpoint = record.endpoint(&self.settings, self.clock.now(), true);
         let endpoint = endpoint.map_err(|problems| unreadable(&problems))?;
-        judge_address(&endpoint).await?;
+        address::judge(&endpoint).await?;
         Ok(endpoint)
     }
 
@@ -292,17 +305,17 @@ impl Desk {
                 409,
                 format!(
                     "endpoint {name} is written in the configuration file and cannot be changed \
-                     here: change it there, and restart walhook"
+                     here: change it there, and send walhook a SIGHUP"
                 ),
             )),
-            (None, None) => Err(Refused::new(404, format!("there is no endpoint {name}"))),
+            (None, None) => Err(unknown(name)),
         }
     }
 
     fn test(&self, orders: &Orders, name: &str, probes: usize) -> Done {
         let roster = orders.roster();
         let Some(shown) = roster.find(name) else {
-            return Done::Now(Err(Refused::new(404, format!("there is no endpoint {name}"))));
+            return Done::Now(Err(unknown(name)));
         };
         if probes >= PROBES_MAX {
             let detail = format!("{PROBES_MAX} tests are under way: try again in a moment");
@@ -328,6 +341,17 @@ fn ok(body: Json) -> Answer {
     Answer { status: 200, body }
 }
 
+fn unknown(name: &str) -> Refused {
+    Refused::new(404, format!("there is no endpoint {name}: /api/v1/endpoints lists them"))
+}
+
+fn require_object(document: &Json) -> Result<(), Refused> {
+    match document {
+        Json::Object(_) => Ok(()),
+        _ => Err(Refused::new(400, "the body must be an object with the keys of an [[endpoint]]")),
+    }
+}
+
 fn unreadable(problems: &Problems) -> Refused {
     let errors = problems.iter().map(|problem| (problem.key.clone(), problem.message.clone()));
     let detail = "the endpoint cannot be served like this: see errors";
@@ -343,34 +367,4 @@ fn refused(error: FleetError) -> Refused {
     };
     let text = format!("{:#}", anyhow::Error::new(error));
     Refused::new(status, text)
-}
-
-/// An address is judged again when it is dialled: a name may have another one by then. A name that
-/// has none now may get one.
-async fn judge_address(endpoint: &Endpoint) -> Result<(), Refused> {
-    judge("url", endpoint.url.reveal(), endpoint).await?;
-    match &endpoint.auth {
-        Some(Auth::OAuth2(oauth)) => {
-            judge("auth.oauth2.token_url", oauth.token_url.reveal(), endpoint).await
-        }
-        _ => Ok(()),
-    }
-}
-
-async fn judge(key: &str, url: &url::Url, endpoint: &Endpoint) -> Result<(), Refused> {
-    let refused = |refusal: guard::Refusal| {
-        let message = format!("{refusal}: list it in [endpoints] allow if it is meant");
-        let errors = vec![(key.to_owned(), message)];
-        Refused { errors, ..Refused::new(422, "the endpoint's address may not be dialled") }
-    };
-    guard::check_host(url, endpoint.addresses).map_err(refused)?;
-    let Some(url::Host::Domain(name)) = url.host() else { return Ok(()) };
-    let lookup = tokio::net::lookup_host((name, url.port_or_known_default().unwrap_or_default()));
-    let Ok(Ok(addresses)) = tokio::time::timeout(LOOKUP_MAX, lookup).await else { return Ok(()) };
-    let judged: Vec<_> =
-        addresses.map(|address| guard::check(address.ip(), endpoint.addresses)).collect();
-    match judged.iter().all(Result::is_err) {
-        true => judged.into_iter().find_map(Result::err).map_or(Ok(()), |r| Err(refused(r))),
-        false => Ok(()),
-    }
 }

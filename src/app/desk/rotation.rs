@@ -37,15 +37,27 @@ impl Desk {
         who: &str,
     ) -> Outcome {
         let before = self.own(orders, name)?.clone();
-        let given = body.get("secret").map(|secret| secret.as_str().unwrap_or_default());
+        let Json::Object(members) = body else {
+            return Err(Refused::new(
+                400,
+                "the body must be an object, such as {\"overlap\": \"24h\"}",
+            ));
+        };
+        if let Some(stranger) = members.keys().find(|key| !["secret", "overlap"].contains(&&***key))
+        {
+            return Err(unchanged(stranger, "unknown key: known here are `secret` and `overlap`"));
+        }
+        let given = match members.get("secret") {
+            None => None,
+            Some(Json::String(secret)) => Some(secret.as_str()),
+            Some(_) => return Err(unchanged("secret", "must be a string")),
+        };
         let overlap = match body.get("overlap") {
             None => OVERLAP,
             Some(text) => {
                 let overlap = text.as_str().and_then(document::duration);
                 overlap.filter(|overlap| *overlap <= OVERLAP_MAX).ok_or_else(|| {
-                    let message = "is no duration of up to 30d: write it like \"24h\"".to_owned();
-                    let errors = vec![("overlap".to_owned(), message)];
-                    Refused { errors, ..Refused::new(422, "the secret was not changed") }
+                    unchanged("overlap", "is no duration of up to 30d: write it like \"24h\"")
                 })?
             }
         };
@@ -115,6 +127,11 @@ impl Desk {
             }
         }
     }
+}
+
+fn unchanged(key: &str, message: &str) -> Refused {
+    let errors = vec![(key.to_owned(), message.to_owned())];
+    Refused { errors, ..Refused::new(422, "the secret was not changed: see errors") }
 }
 
 fn new_secret() -> Result<String, Refused> {

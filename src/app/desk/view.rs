@@ -9,6 +9,7 @@ use crate::api::endpoints::Refused;
 use crate::app::desk::Desk;
 use crate::app::desk::ok;
 use crate::app::desk::record::Record;
+use crate::app::desk::unknown;
 use crate::app::desk::webhook_api;
 use crate::app::fleet::Orders;
 use crate::app::fleet::roster::Shown;
@@ -24,7 +25,7 @@ impl Desk {
     pub(super) fn show(&self, orders: &Orders, name: &str) -> Result<Json, Refused> {
         let roster = orders.roster();
         let shown = roster.find(name).map(|shown| self.shown(shown));
-        shown.ok_or_else(|| Refused::new(404, format!("there is no endpoint {name}")))
+        shown.ok_or_else(|| unknown(name))
     }
 
     fn shown(&self, shown: &Shown) -> Json {

@@ -84,7 +84,7 @@ pub(crate) fn record(document: &Json, api: &WebhookApi) -> Result<Record, Refuse
     if !errors.is_empty() {
         return Err(Refused {
             errors,
-            ..Refused::new(422, "the webhook cannot be made like this")
+            ..Refused::new(422, "the webhook cannot be served like this: see errors")
         });
     }
     let message = json!({ "MessageTypes": types, "IncludeSelfMessage": include_own });

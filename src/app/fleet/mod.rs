@@ -225,7 +225,7 @@ impl Fleet {
         let everybody: Vec<_> = fleet.members.keys().copied().collect();
         let (edit, _known) = fleet.edit(&everybody);
         fleet.ways.ledger.send(edit).await.context("the ledger has ended")?;
-        let (turn, _taken) = fleet.turn(opened, Vec::new());
+        let (turn, _taken) = fleet.turn(opened, Vec::new(), None);
         fleet.ways.pump.send(turn).await.context("the source has ended")?;
         fleet.show();
         Ok((fleet, Orders { orders: orders_in, roster: shown }))
@@ -287,7 +287,7 @@ impl Fleet {
 
     async fn carry_out(&mut self, plan: Plan) -> anyhow::Result<()> {
         let (mut opened, mut closed, mut listed) = (Vec::new(), Vec::new(), Vec::new());
-        let mut after = Vec::new();
+        let (mut after, mut events) = (Vec::new(), None);
         for step in plan.steps {
             match step {
                 Step::Add { endpoint, origin, client } => {
@@ -313,6 +313,12 @@ impl Fleet {
                         (true, true) | (false, false) => {}
                     }
                 }
+                Step::Events(others) => {
+                    for (rule, other) in self.rules.iter_mut().zip(&*others) {
+                        rule.settings = other.clone();
+                    }
+                    events = Some(others);
+                }
                 Step::Remove { index } => {
                     let Some(member) = self.members.get_mut(&index) else { continue };
                     member.is_leaving = true;
@@ -324,7 +330,7 @@ impl Fleet {
         let (edit, known) = self.edit(&listed);
         self.ways.ledger.send(edit).await.context("the ledger has ended")?;
         known.await.context("the ledger has ended")?;
-        let (turn, taken) = self.turn(opened, closed);
+        let (turn, taken) = self.turn(opened, closed, events);
         self.ways.pump.send(turn).await.context("the source has ended")?;
         taken.await.context("the source has ended")?;
         // Behind the last events that the pump has handed over.
@@ -407,6 +413,7 @@ impl Fleet {
         &self,
         opened: Vec<(EndpointIndex, LaneSender)>,
         closed: Vec<EndpointIndex>,
+        events: Option<Arc<[EventRule]>>,
     ) -> (Turn, oneshot::Receiver<()>) {
         let taker = |(index, member): (_, &Member)| (index, Arc::clone(&member.endpoint));
         let counted = |(index, member): (_, &Member)| (index, Arc::clone(&member.endpoint.name));
@@ -417,6 +424,7 @@ impl Fleet {
             counted: self.present().map(counted).collect(),
             opened,
             closed,
+            events,
             taken: taken_in,
         };
         (turn, taken)

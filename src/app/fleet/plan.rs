@@ -8,6 +8,7 @@ use crate::app::fleet::Fleet;
 use crate::app::fleet::roster::Origin;
 use crate::app::lanes;
 use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
 use crate::delivery::http::Client;
 use crate::flow::settlement::EndpointIndex;
 use crate::store::state_error::StateError;
@@ -23,6 +24,8 @@ pub(crate) enum Change {
     Replace(Box<Endpoint>),
     /// What waits for it becomes dead letters.
     Remove(Arc<str>),
+    /// Other filters, ages and payloads of the events, which are the same otherwise.
+    Events(Arc<[EventRule]>),
 }
 
 /// Why changes were not made.
@@ -56,6 +59,7 @@ pub(super) enum Step {
     Add { endpoint: Arc<Endpoint>, origin: Origin, client: Arc<Client> },
     Replace { index: EndpointIndex, endpoint: Arc<Endpoint>, client: Arc<Client> },
     Remove { index: EndpointIndex },
+    Events(Arc<[EventRule]>),
 }
 
 /// What a name stands for after the steps so far.
@@ -84,7 +88,7 @@ impl Fleet {
                 Step::Add { endpoint, .. } => {
                     names.insert(Arc::clone(&endpoint.name), Standing::Present(None));
                 }
-                Step::Replace { .. } => {}
+                Step::Replace { .. } | Step::Events(_) => {}
                 Step::Remove { index } => {
                     let removed = self.members.get(index).map(|member| &member.endpoint.name);
                     names.extend(removed.map(|name| (Arc::clone(name), Standing::Leaving)));
@@ -120,6 +124,7 @@ impl Fleet {
                 Ok(Step::Replace { index, endpoint: Arc::from(endpoint), client })
             }
             Change::Remove(name) => Ok(Step::Remove { index: find(names, &name)? }),
+            Change::Events(events) => Ok(Step::Events(events)),
         }
     }
 

@@ -24,6 +24,9 @@ pub struct Contents<'a> {
 const OPERATIONS: [(&str, &str); 3] =
     [("insert", "created"), ("update", "updated"), ("delete", "deleted")];
 
+/// With a number and a verb behind it, it is short enough for an event type.
+const STEM_CHARS_MAX: usize = 100;
+
 /// The file's text.
 pub fn render(contents: &Contents<'_>) -> String {
     let Contents { database_url, publication, tables, endpoint, secret } = contents;
@@ -43,11 +46,12 @@ pub fn render(contents: &Contents<'_>) -> String {
         publication = quoted(publication),
     );
     let ambiguous = ambiguous_names(tables);
-    let mut types = Vec::new();
+    let (mut types, mut taken) = (Vec::new(), HashSet::new());
     for table in *tables {
         let short = &table.name.name;
-        let stem =
-            if ambiguous.contains(short.as_str()) { table.name.to_string() } else { short.clone() };
+        let full = table.name.to_string();
+        let name = if ambiguous.contains(short.as_str()) { &full } else { short };
+        let stem = stem(name, &mut taken);
         events(&mut out, table, &stem);
         types.push(quoted(&format!("{stem}.*")));
     }
@@ -103,6 +107,21 @@ fn events(out: &mut String, table: &Table, stem: &str) {
     }
 }
 
+/// The beginning of a table's event types: its name, with `_` for what cannot stand in a type; `table`
+/// if nothing of it can. Each is given out once.
+fn stem(name: &str, taken: &mut HashSet<String>) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let plain = name.chars().map(|c| if allowed(c) { c } else { '_' });
+    let plain: String = plain.take(STEM_CHARS_MAX).collect();
+    let has_some = plain.contains(|c: char| c.is_ascii_alphanumeric());
+    let plain = if has_some { plain } else { "table".to_owned() };
+    let numbered = (2..).map(|number| format!("{plain}-{number}"));
+    let mut stems = std::iter::once(plain.clone()).chain(numbered);
+    let stem = stems.find(|stem| !taken.contains(stem)).unwrap_or_default();
+    taken.insert(stem.clone());
+    stem
+}
+
 /// Table names that occur in more than one schema.
 fn ambiguous_names<'a>(tables: &[&'a Table]) -> HashSet<&'a str> {
     let mut seen = HashSet::new();
@@ -136,6 +155,7 @@ mod tests {
             key: vec!["id".to_owned()],
             identity: ReplicaIdentity::Default,
             partitioned: false,
+            unidentified: Vec::new(),
             rows: None,
             published: false,
             owned: false,
@@ -184,6 +204,20 @@ mod tests {
         let (text, _) = written(&[&table("a", "orders"), &table("b", "orders"), &table("b", "x")]);
         assert!(text.contains("\"a.orders.created\"") && text.contains("\"b.orders.created\""));
         assert!(text.contains("\"x.created\""));
+    }
+
+    #[test]
+    fn what_cannot_stand_in_an_event_type_is_replaced_and_types_keep_apart() {
+        let names = ["Order \"Lines\"", "订单", "客户", "a%", "a&", "a_", "2x"];
+        let tables: Vec<Table> = names.iter().map(|name| table("public", name)).collect();
+        let (_, file) = written(&tables.iter().collect::<Vec<_>>());
+        let globs = file["endpoint"][0]["events"].as_array().unwrap();
+        let globs: Vec<&str> = globs.iter().filter_map(toml::Value::as_str).collect();
+        let expected =
+            ["Order__Lines_.*", "table.*", "table-2.*", "a_.*", "a_-2.*", "a_-3.*", "2x.*"];
+        assert_eq!(globs, expected);
+        let long = stem(&"x".repeat(500), &mut HashSet::new());
+        assert_eq!(long.len(), STEM_CHARS_MAX);
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::cli::Global;
 use crate::cli::exit::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::init::file::Contents;
+use crate::cli::init::survey::Kind;
 use crate::cli::init::survey::Survey;
 use crate::cli::init::survey::Table;
 use crate::cli::runtime;
@@ -53,6 +54,9 @@ const SECRET_BYTES: usize = 32;
 
 /// How alike a name must be to be suggested, from 0 to 1.
 const SIMILAR: f64 = 0.8;
+
+/// Names in one line of what is left out.
+const NAMED_MAX: usize = 20;
 
 /// Writes a configuration for a database and tables, and prints the SQL an administrator has to run
 #[derive(Args, Debug)]
@@ -154,7 +158,7 @@ impl Init {
         let database = visible(&survey.database).into_owned();
         if survey.tables.is_empty() {
             terminal::note(&format!("database {database} has no table to capture"))?;
-            return Ok(());
+            return Ok(left_out(survey)?);
         }
         for table in &survey.tables {
             let key = match table.key.as_slice() {
@@ -165,6 +169,7 @@ impl Init {
             let name = table.written();
             terminal::line(&format!("{:<40} {}{rows}", visible(&name), visible(&key)))?;
         }
+        left_out(survey)?;
         terminal::note("choose one or more with --table SCHEMA.TABLE")?;
         Ok(())
     }
@@ -236,6 +241,21 @@ impl Init {
     }
 }
 
+/// Names what cannot be captured, a line for each reason. Partitions are captured with their table.
+fn left_out(survey: &Survey) -> io::Result<()> {
+    for kind in [Kind::View, Kind::MaterializedView, Kind::ForeignTable, Kind::Unlogged] {
+        let of_kind = survey.others.iter().filter(|other| other.kind == kind);
+        let names: Vec<String> = of_kind.map(|other| other.name.to_string()).collect();
+        let shown = names.get(..NAMED_MAX).unwrap_or(&names).join(", ");
+        let more = names.len().saturating_sub(NAMED_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        if !names.is_empty() {
+            terminal::note(&format!("left out, {kind}: {}{more}", visible(&shown)))?;
+        }
+    }
+    Ok(())
+}
+
 fn described(table: &Table) -> serde_json::Value {
     json!({
         "table": table.written(),
@@ -263,12 +283,18 @@ fn chosen<'a>(names: &[String], survey: &'a Survey) -> Result<Vec<&'a Table>, Co
     let mut missing = Vec::new();
     for name in names {
         let full = if name.contains('.') { name.clone() } else { format!("public.{name}") };
-        match survey.tables.iter().find(|table| table.written() == full) {
+        let as_written = survey.tables.iter().find(|table| table.written() == full);
+        let otherwise = || survey.tables.iter().find(|table| table.is_called(name));
+        let other = survey.others.iter().find(|other| other.is_called(name));
+        match as_written.or_else(otherwise) {
             Some(table) if tables.iter().any(|one| one.name == table.name) => {}
             Some(table) => tables.push(table),
-            None => missing.push(match nearest(&full, survey) {
-                Some(near) => format!("{} (did you mean {}?)", visible(name), visible(&near)),
-                None => visible(name).into_owned(),
+            None => missing.push(match (other, nearest(&full, survey)) {
+                (Some(other), _) => format!("{} ({})", visible(name), visible(&other.why())),
+                (None, Some(near)) => {
+                    format!("{} (did you mean {}?)", visible(name), visible(&near))
+                }
+                (None, None) => visible(name).into_owned(),
             }),
         }
     }

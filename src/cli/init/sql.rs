@@ -36,11 +36,13 @@ pub fn statements(survey: &Survey, tables: &[&Table], publication: &str) -> Vec<
     }
     role(survey, &mut add);
     grants(survey, tables, &mut add);
-    for table in tables.iter().filter(|table| !table.is_identified()) {
+    let bare = |table: &&&Table| !table.is_identified();
+    let names = tables.iter().filter(bare).map(|table| &table.name);
+    for name in names.chain(tables.iter().flat_map(|table| &table.unidentified)) {
         add(
             "Without a primary key PostgreSQL refuses updates and deletes of a published table, \
              unless the whole old row identifies it",
-            format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.name.quoted()),
+            format!("ALTER TABLE {} REPLICA IDENTITY FULL", name.quoted()),
         );
     }
     publish(survey, tables, publication, &mut add);
@@ -152,6 +154,7 @@ mod tests {
             key: vec!["id".to_owned()],
             identity: ReplicaIdentity::Default,
             partitioned: false,
+            unidentified: Vec::new(),
             rows: None,
             published: false,
             owned: false,
@@ -167,6 +170,7 @@ mod tests {
             role: Role { name: "walhook".to_owned(), ..Role::default() },
             publication: None,
             tables: Vec::new(),
+            others: Vec::new(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What `init` has to know of a database: asked in three queries, changed in nothing.
+//! What `init` has to know of a database: asked in four queries, changed in nothing.
 
 use tokio_postgres::Client;
 use tokio_postgres::Row;
@@ -16,6 +16,27 @@ pub struct Survey {
     pub publication: Option<Publication>,
     /// Every table that could be captured, by name.
     pub tables: Vec<Table>,
+    /// What has rows, and cannot be captured.
+    pub others: Vec<Other>,
+}
+
+/// A relation that is not captured.
+#[derive(Clone, Debug)]
+pub struct Other {
+    pub name: TableName,
+    pub kind: Kind,
+}
+
+/// What such a relation is.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Kind {
+    View,
+    MaterializedView,
+    ForeignTable,
+    /// PostgreSQL writes no WAL for it.
+    Unlogged,
+    /// Of this table, which is captured as a whole.
+    Partition(TableName),
 }
 
 /// The role that walhook is to connect as.
@@ -46,6 +67,9 @@ pub struct Table {
     pub key: Vec<String>,
     pub identity: ReplicaIdentity,
     pub partitioned: bool,
+    /// Partitions whose rows PostgreSQL cannot name when they are updated or deleted: it is they
+    /// that count, and not the table.
+    pub unidentified: Vec<TableName>,
     /// Rows as the planner estimates them; `None` before the first ANALYZE.
     pub rows: Option<f64>,
     pub published: bool,
@@ -55,7 +79,42 @@ pub struct Table {
     pub schema_usable: bool,
 }
 
+impl Other {
+    /// Why it is not captured.
+    pub fn why(&self) -> String {
+        match &self.kind {
+            kind @ Kind::Partition(_) => {
+                format!("is {kind}, which is captured as a whole: give that")
+            }
+            kind => format!("is {kind}, which has no changes in the WAL"),
+        }
+    }
+
+    /// As [`Table::is_called`].
+    pub fn is_called(&self, name: &str) -> bool {
+        is_called(&self.name, name)
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::View => f.write_str("a view"),
+            Self::MaterializedView => f.write_str("a materialized view"),
+            Self::ForeignTable => f.write_str("a foreign table"),
+            Self::Unlogged => f.write_str("unlogged"),
+            Self::Partition(of) => write!(f, "a partition of {of}"),
+        }
+    }
+}
+
 impl Table {
+    /// Whether a command line means this table by `name`: as the configuration writes it, as SQL
+    /// does, or without any quotes; a table in `public` without its schema, too.
+    pub fn is_called(&self, name: &str) -> bool {
+        is_called(&self.name, name)
+    }
+
     /// The name as the configuration writes it: `schema.table`, and a part with other characters
     /// than letters, digits, `_`, `$` and `-` in double quotes.
     pub fn written(&self) -> String {
@@ -100,11 +159,31 @@ SELECT n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text, 
                WHERE pr.prrelid = c.oid AND p.pubname = $2::text),
        coalesce(pg_has_role(r.oid, c.relowner, 'USAGE'), false),
        coalesce(has_table_privilege(r.oid, c.oid, 'SELECT'), false),
-       coalesce(has_schema_privilege(r.oid, n.oid, 'USAGE'), false)
+       coalesce(has_schema_privilege(r.oid, n.oid, 'USAGE'), false),
+       ARRAY(SELECT unnest(ARRAY[pn.nspname::text, p.relname::text])
+             FROM pg_partition_tree(c.oid) t
+             JOIN pg_class p ON p.oid = t.relid
+             JOIN pg_namespace pn ON pn.oid = p.relnamespace
+             WHERE c.relkind = 'p' AND t.isleaf AND p.relkind = 'r'
+               AND (p.relreplident = 'n' OR p.relreplident = 'd' AND NOT EXISTS
+                    (SELECT FROM pg_index i WHERE i.indrelid = p.oid AND i.indisprimary))
+             ORDER BY pn.nspname, p.relname)::text[]
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_roles r ON r.rolname = $1::text
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition
+  AND n.nspname NOT IN ('information_schema', 'walhook') AND n.nspname !~ '^pg_'
+ORDER BY 1, 2";
+
+const OTHERS: &str = "
+SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence = 'u',
+       pn.nspname::text, p.relname::text
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_class p ON c.relispartition AND p.oid = pg_partition_root(c.oid)
+LEFT JOIN pg_namespace pn ON pn.oid = p.relnamespace
+WHERE (c.relkind IN ('v', 'm', 'f')
+       OR c.relkind IN ('r', 'p') AND (c.relispartition OR c.relpersistence = 'u'))
   AND n.nspname NOT IN ('information_schema', 'walhook') AND n.nspname !~ '^pg_'
 ORDER BY 1, 2";
 
@@ -125,6 +204,7 @@ impl Survey {
         };
         let row = client.query_one(ROLE, &[&name, &publication]).await?;
         let tables = client.query(TABLES, &[&name, &publication]).await?;
+        let others = client.query(OTHERS, &[]).await?;
         let all_tables: Option<bool> = row.try_get(5)?;
         Ok(Self {
             database: server.try_get(0)?,
@@ -140,6 +220,7 @@ impl Survey {
             },
             publication: all_tables.map(|all_tables| Publication { all_tables }),
             tables: tables.iter().map(table).collect::<Result<_, _>>()?,
+            others: others.iter().map(other).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -153,6 +234,39 @@ fn written(part: &str) -> String {
     }
 }
 
+fn is_called(of: &TableName, given: &str) -> bool {
+    let TableName { schema, name } = of;
+    let in_public = schema == "public"
+        && [name.clone(), written(name), quoted(name)].iter().any(|short| short == given);
+    in_public || of.quoted() == given || format!("{schema}.{name}") == given
+}
+
+fn quoted(part: &str) -> String {
+    format!("\"{}\"", part.replace('"', "\"\""))
+}
+
+/// Names from schemas and tables in turn.
+fn pairs(parts: Vec<String>) -> Vec<TableName> {
+    let mut parts = parts.into_iter();
+    std::iter::from_fn(|| Some(TableName::new(parts.next()?, parts.next()?))).collect()
+}
+
+fn other(row: &Row) -> Result<Other, tokio_postgres::Error> {
+    let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    let (kind, unlogged): (String, bool) = (row.try_get(2)?, row.try_get(3)?);
+    let of: (Option<String>, Option<String>) = (row.try_get(4)?, row.try_get(5)?);
+    let kind = match (kind.as_str(), of) {
+        ("v", _) => Kind::View,
+        ("m", _) => Kind::MaterializedView,
+        ("r" | "p", (Some(schema), Some(table))) if !unlogged => {
+            Kind::Partition(TableName::new(schema, table))
+        }
+        ("r" | "p", _) => Kind::Unlogged,
+        (_, _) => Kind::ForeignTable,
+    };
+    Ok(Other { name: TableName::new(schema, name), kind })
+}
+
 fn table(row: &Row) -> Result<Table, tokio_postgres::Error> {
     let schema: String = row.try_get(0)?;
     let name: String = row.try_get(1)?;
@@ -161,6 +275,7 @@ fn table(row: &Row) -> Result<Table, tokio_postgres::Error> {
     Ok(Table {
         name: TableName::new(schema, name),
         partitioned: row.try_get(2)?,
+        unidentified: pairs(row.try_get(10)?),
         identity: match identity.as_str() {
             "f" => ReplicaIdentity::Full,
             "i" => ReplicaIdentity::Index,

@@ -172,7 +172,8 @@ fn missing_publication(facts: &Facts, wanted: &Wanted, report: &mut Report) {
     let publication = wanted.publication.clone();
     let name = identifier(&publication);
     if let Some(slot) = facts.slot.as_ref().filter(|slot| slot.defect().is_none()) {
-        report.add(Refusal::PublicationGone { publication, slot: slot.name.clone() });
+        let (slot, from) = (slot.name.clone(), slot.confirmed);
+        report.add(Refusal::PublicationGone { publication, slot, from });
         return;
     }
     if facts.tables.iter().any(Option::is_none) {

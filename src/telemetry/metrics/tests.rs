@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::flow::lsn::Lsn;
 
 fn metrics() -> Metrics {
     let tables = [TableName::new("public", "orders")];

@@ -81,6 +81,19 @@ async fn a_flush_is_read_back_as_it_was_written() {
     assert_eq!(load(state.client(), "other").await.unwrap(), None);
 }
 
+/// A run that has not seen the end of a transaction yet knows of no position that it could confirm. If the
+/// state took that up, the slot would seem to have been moved by somebody else.
+#[tokio::test]
+async fn what_was_confirmed_never_goes_back() {
+    let mut state = State::create().await;
+    for (confirmed, stored) in [(90, 90), (0, 90), (80, 90), (100, 100)] {
+        let confirmed = Some(Lsn::from_raw(confirmed));
+        state.commit(&Flush { confirmed, ..Flush::default() }).await;
+        let progress = load(state.client(), SLOT).await.unwrap().unwrap();
+        assert_eq!(progress.confirmed, Some(Lsn::from_raw(stored)), "after {confirmed:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_flush_whose_answer_got_lost_is_committed_once() {
     let mut state = State::create().await;

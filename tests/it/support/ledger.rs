@@ -28,6 +28,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::books::Books;
 use super::postgres::Sql;
 
 /// What the writers need. `journal` is not published: it tells what became of a commit whose answer was lost.
@@ -82,6 +83,10 @@ const LARGE_ROWS: i64 = 300;
 /// One of this many transactions is rolled back.
 const ROLLED_BACK: u64 = 10;
 
+/// More than a lane holds, so that some of it is parked, and less than takes long to deliver in the
+/// end, however slow the machine is.
+pub(crate) const LEAD_MAX: usize = 2000;
+
 /// How long a writer waits before it connects to a server that is away once more.
 const AWAY: Duration = Duration::from_millis(20);
 
@@ -120,6 +125,8 @@ pub(crate) struct Writers {
 struct Shared {
     url: String,
     pace: Duration,
+    /// Nobody writes while one of these receivers is too far behind.
+    receivers: Vec<Books>,
     stop: CancellationToken,
     next_key: AtomicI64,
     transactions: AtomicU64,
@@ -136,11 +143,13 @@ struct Book {
 }
 
 impl Writers {
-    /// Starts writing. The tables have to be there, and whoever is to know of every row.
-    pub(crate) fn start(url: &str, sessions: usize, pace: Duration) -> Self {
+    /// Starts writing. The tables have to be there, and whoever is to know of every row. Stays no more than
+    /// about [`LEAD_MAX`] ahead of each of `receivers`.
+    pub(crate) fn start(url: &str, sessions: usize, pace: Duration, receivers: Vec<Books>) -> Self {
         let shared = Arc::new(Shared {
             url: url.to_owned(),
             pace,
+            receivers,
             stop: CancellationToken::new(),
             next_key: AtomicI64::new(HOT_KEYS + 1),
             transactions: AtomicU64::new(0),
@@ -151,6 +160,11 @@ impl Writers {
             running.spawn(write(number, Arc::clone(&shared)));
         }
         Self { shared, sessions: running }
+    }
+
+    /// How many versions are committed and have not arrived there.
+    pub(crate) fn lead(&self, receiver: &Books) -> usize {
+        self.shared.lead(receiver)
     }
 
     /// Ends the writing and settles what is in doubt by looking at the tables.
@@ -178,12 +192,21 @@ impl Writers {
     }
 }
 
+impl Shared {
+    fn lead(&self, receiver: &Books) -> usize {
+        lock(&self.book).acknowledged.len().saturating_sub(receiver.accepted())
+    }
+}
+
 async fn write(number: usize, shared: Arc<Shared>) {
     let mut random = fastrand::Rng::with_seed(u64::try_from(number).unwrap());
     let mut ticks = tokio::time::interval(shared.pace);
     let mut session = None;
     while !shared.stop.is_cancelled() {
         ticks.tick().await;
+        if shared.receivers.iter().any(|receiver| shared.lead(receiver) > LEAD_MAX) {
+            continue;
+        }
         let sql = match session.take() {
             Some(sql) => sql,
             None => match Sql::try_connect(&shared.url).await {

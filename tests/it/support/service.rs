@@ -163,7 +163,7 @@ async fn exchange(
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n"));
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
-         content-length: {}\r\n{}\r\n{body}",
+         content-type: application/json\r\ncontent-length: {}\r\n{}\r\n{body}",
         body.len(),
         token.unwrap_or_default()
     );

@@ -83,6 +83,11 @@ impl Books {
         self.accepted.borrow().len()
     }
 
+    /// The versions that were.
+    pub(crate) fn accepted_versions(&self) -> HashSet<Version> {
+        self.accepted.borrow().clone()
+    }
+
     /// Waits until so many were; says whether they were in time.
     pub(crate) async fn accept(&self, count: usize, limit: Duration) -> bool {
         let mut accepted = self.accepted.subscribe();

@@ -1,0 +1,78 @@
+//! What a request brings: a part of its path, and its body, each refused in words.
+
+use axum::body::Bytes;
+use axum::extract::FromRequest;
+use axum::extract::FromRequestParts;
+use axum::extract::Path;
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::StatusCode;
+use axum::http::header;
+use axum::http::request::Parts;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::api::Surface;
+use crate::api::fields::bad;
+use crate::api::problem::Problem;
+
+/// The largest body.
+pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// The part of the path that names something.
+pub(crate) struct Named(pub(crate) String);
+
+impl FromRequestParts<Surface> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, surface: &Surface) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, surface).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(_) => Err(bad("the path is not UTF-8: write it in percent encoding")),
+        }
+    }
+}
+
+/// The body, whatever it is.
+pub(crate) struct Sent(pub(crate) Bytes);
+
+impl FromRequest<Surface> for Sent {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, surface: &Surface) -> Result<Self, Problem> {
+        match Bytes::from_request(request, surface).await {
+            Ok(body) => Ok(Self(body)),
+            Err(refused) if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                let detail = format!("the body is larger than {BODY_BYTES_MAX} bytes: send less");
+                Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+            }
+            Err(_) => Err(bad("the body ends early: send as much as Content-Length says")),
+        }
+    }
+}
+
+/// A body of JSON; nothing at all is an empty object.
+pub(crate) struct Document(pub(crate) Value);
+
+impl FromRequest<Surface> for Document {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, surface: &Surface) -> Result<Self, Problem> {
+        let is_json = is_json(request.headers());
+        let Sent(body) = Sent::from_request(request, surface).await?;
+        if body.is_empty() {
+            return Ok(Self(json!({})));
+        }
+        if !is_json {
+            let detail = "the body must be JSON: send Content-Type: application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        }
+        let read = serde_json::from_slice(&body);
+        read.map(Self).map_err(|error| bad(format!("the body is not JSON: {error}")))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("application/") && kind.contains("json"))
+}

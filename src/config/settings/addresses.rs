@@ -1,0 +1,70 @@
+//! Addresses that endpoints may have.
+
+use std::net::IpAddr;
+
+/// Which addresses may be dialled for an endpoint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AddressPolicy {
+    /// Written in the file by the operator: anything but metadata services.
+    Operator,
+    /// Made over the API: public addresses only.
+    Public,
+    /// Likewise, and these: the operator's own word.
+    Listed(Blocks),
+}
+
+/// A few blocks of addresses.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Blocks([Option<Block>; BLOCKS_MAX]);
+
+/// More than this is a network of its own, and better listed by what it has in common.
+pub const BLOCKS_MAX: usize = 8;
+
+/// The addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Block {
+    network: IpAddr,
+    prefix: u8,
+}
+
+impl Blocks {
+    /// Up to [`BLOCKS_MAX`] of them.
+    pub fn new(blocks: impl IntoIterator<Item = Block>) -> Self {
+        let mut places = [None; BLOCKS_MAX];
+        for (place, block) in places.iter_mut().zip(blocks) {
+            *place = Some(block);
+        }
+        Self(places)
+    }
+
+    pub fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().flatten().any(|block| block.contains(address.to_canonical()))
+    }
+}
+
+impl Block {
+    /// Reads `10.1.0.0/16`, `fd00::/8` or a single address.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let network: IpAddr = address.parse().ok()?;
+        let bits = if network.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Some(bits), |prefix| prefix.parse().ok())?;
+        (prefix <= bits).then_some(Self { network, prefix })
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        let same = match (self.network, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                (network.to_bits() ^ address.to_bits()).leading_zeros()
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                (network.to_bits() ^ address.to_bits()).leading_zeros()
+            }
+            _ => return false,
+        };
+        same >= u32::from(self.prefix)
+    }
+}

@@ -1,0 +1,221 @@
+//! `[[event]]`: what becomes an event, and in which form.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::config::expression::Expression;
+use crate::config::expression::Names;
+use crate::config::template;
+use crate::config::template::Node;
+use crate::config::template::Piece;
+use crate::flow::relation::TableName;
+
+/// `[[event]]`: which changes of a table become an event of which type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRule {
+    pub event_type: Arc<str>,
+    pub table: TableName,
+    pub on: Operations,
+    pub filter: Option<Filter>,
+    pub expiry: Option<ExpiryRule>,
+    /// Columns whose values order events; empty means the primary key.
+    pub order_by: Vec<String>,
+    pub payload: Payload,
+    pub write_back: Option<WriteBack>,
+    pub dedupe: Option<Dedupe>,
+}
+
+/// Which operations raise an event.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Operations {
+    pub insert: bool,
+    pub update: bool,
+    pub delete: bool,
+    pub truncate: bool,
+}
+
+impl EventRule {
+    /// Columns that the table must have, whatever else it has.
+    pub fn columns(&self) -> BTreeSet<String> {
+        let mut names = self.filter_names();
+        names.join(&self.payload_names());
+        let age = self.expiry.iter().filter_map(|expiry| expiry.column.as_ref());
+        let written = self.write_back.iter().flat_map(WriteBack::columns);
+        let written = written.chain(self.dedupe.iter().flat_map(|dedupe| &dedupe.by));
+        let own = names.columns.into_iter().chain(names.old);
+        own.chain(age.chain(&self.order_by).chain(written).cloned()).collect()
+    }
+
+    /// What the filter names.
+    pub fn filter_names(&self) -> Names {
+        self.filter.as_ref().map(Filter::names).unwrap_or_default()
+    }
+
+    /// What the payload names; `standard` and the envelopes take what there is.
+    pub fn payload_names(&self) -> Names {
+        let mut names = Names::default();
+        match &self.payload {
+            Payload::Template { root, .. } => names.join(&root.names()),
+            Payload::Text { pieces, .. } => template::names_of_pieces(pieces, &mut names),
+            Payload::OcrWallet => {
+                names.columns.extend(OCR_WALLET_COLUMNS.map(str::to_owned));
+            }
+            Payload::Standard | Payload::CloudEvents(_) | Payload::Debezium => {}
+        }
+        names
+    }
+}
+
+/// Which rows raise an event.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Filter {
+    /// The column is neither null nor blank.
+    NotBlank {
+        column: String,
+    },
+    /// The expression is true.
+    When(Expression),
+    Both(Box<Filter>, Box<Filter>),
+}
+
+impl Filter {
+    pub fn names(&self) -> Names {
+        match self {
+            Self::NotBlank { column } => {
+                Names { columns: [column.clone()].into(), ..Names::default() }
+            }
+            Self::When(expression) => expression.names().clone(),
+            Self::Both(one, other) => {
+                let mut names = one.names();
+                names.join(&other.names());
+                names
+            }
+        }
+    }
+}
+
+/// When an event is too old: `column` (timestamptz, timestamp in UTC, or epoch seconds as a
+/// number) says when it was born; `None` means when it was committed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ExpiryRule {
+    pub column: Option<String>,
+    pub max_age: Duration,
+}
+
+/// The shape of the body.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Payload {
+    /// `{"type", "timestamp", "data"}`, with `"old"` and `"metadata"` where there are any.
+    Standard,
+    /// Contract 1.
+    OcrWallet,
+    /// CloudEvents 1.0.
+    CloudEvents(CloudEventsMode),
+    /// Debezium's envelope: `{"before", "after", "source", "op", "ts_ms"}`.
+    Debezium,
+    /// JSON in the user's own shape.
+    Template { root: Arc<Node>, content_type: Option<HeaderValue> },
+    /// Text with values inserted.
+    Text { pieces: Arc<[Piece]>, content_type: HeaderValue },
+}
+
+impl Payload {
+    /// Why bodies of this shape cannot stand in a JSON array, if they cannot.
+    pub fn unbatchable(&self) -> Option<&'static str> {
+        match self {
+            Self::Text { .. } => Some("a text"),
+            Self::CloudEvents(CloudEventsMode::Binary) => Some("one event's attributes as headers"),
+            Self::Standard
+            | Self::OcrWallet
+            | Self::CloudEvents(CloudEventsMode::Structured)
+            | Self::Debezium
+            | Self::Template { .. } => None,
+        }
+    }
+}
+
+/// Where a CloudEvent's attributes are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CloudEventsMode {
+    /// In the body, beside the data.
+    Structured,
+    /// In `ce-...` headers; the body is the data.
+    Binary,
+}
+
+/// Which events are repeats of another one, and for how long.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Dedupe {
+    /// Columns; an event with a null among them is no repeat.
+    pub by: Vec<String>,
+    /// From the commit of the event that was pushed.
+    pub window: Duration,
+}
+
+/// What is written into the source database when every endpoint that got an event has an outcome.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WriteBack {
+    /// The outcome when every one of them took it.
+    pub delivered: String,
+    /// The outcome otherwise.
+    pub failed: String,
+    pub change: RowChange,
+}
+
+impl WriteBack {
+    /// Columns that it names.
+    pub fn columns(&self) -> impl Iterator<Item = &String> {
+        let (one, many) = match &self.change {
+            RowChange::Column(column) => (Some(column), [].as_slice()),
+            RowChange::Statement(pieces) => (None, &**pieces),
+        };
+        one.into_iter().chain(many.iter().filter_map(SqlPiece::column))
+    }
+}
+
+/// How the outcome is written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RowChange {
+    /// Into this column of the event's row, which its primary key names, while the column says what
+    /// it said when the event was raised, or an outcome.
+    Column(String),
+    /// By a statement of the user's own.
+    Statement(Arc<[SqlPiece]>),
+}
+
+/// A part of a statement. All but literals become parameters.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SqlPiece {
+    Literal(String),
+    Outcome,
+    EventId,
+    /// The column of the event's row, as it was when the event was raised.
+    Column(String),
+}
+
+impl SqlPiece {
+    fn column(&self) -> Option<&String> {
+        match self {
+            Self::Column(column) => Some(column),
+            Self::Literal(_) | Self::Outcome | Self::EventId => None,
+        }
+    }
+}
+
+/// Columns of contract 1's `data`, in its order. `create_time` is epoch seconds; `pic_url` is left
+/// out when null.
+pub const OCR_WALLET_COLUMNS: [&str; 10] = [
+    "id",
+    "source_ip",
+    "msg_id",
+    "group_id",
+    "wallet_code",
+    "serial_no",
+    "wx_id",
+    "wx_nick_name",
+    "pic_url",
+    "create_time",
+];

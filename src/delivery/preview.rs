@@ -1,0 +1,82 @@
+//! What a request would look like, for people: the same headers and body as [`http`] sends, without
+//! sending. Secrets are masked.
+//!
+//! [`http`]: crate::delivery::http
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::HeaderValue;
+use http::header;
+
+use crate::config::settings::Auth;
+use crate::config::settings::Endpoint;
+use crate::delivery::error::DeliveryError;
+use crate::delivery::headers;
+use crate::delivery::headers::Ids;
+use crate::delivery::sign::Signature;
+use crate::delivery::sign::Signer;
+use crate::flow::event::Event;
+use crate::flow::lease::Lease;
+use crate::flow::lease::LeaseId;
+use crate::flow::time::Timestamp;
+use crate::flow::verdict::Headers;
+
+const SHOWN_HEADERS_MAX_BYTES: usize = 32 * 1024;
+
+/// An endpoint's requests, as they would be.
+pub struct Preview {
+    headers: HeaderMap,
+    own_headers: HeaderMap,
+    signer: Option<Signer>,
+    batched: bool,
+}
+
+/// A request that is not made.
+#[derive(Debug)]
+pub struct Previewed {
+    pub headers: Headers,
+    /// Of a batch with this event alone, if the endpoint takes batches.
+    pub body: Vec<u8>,
+}
+
+impl Preview {
+    /// # Errors
+    /// The endpoint's headers or credentials cannot be used.
+    pub fn new(endpoint: &Endpoint) -> Result<Self, DeliveryError> {
+        let mut headers = headers::fixed(endpoint)?;
+        if let Some(Auth::OAuth2(_)) = &endpoint.auth {
+            // There is a token only where one is asked for.
+            let mut token = HeaderValue::from_static("Bearer");
+            token.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, token);
+        }
+        Ok(Self {
+            headers,
+            own_headers: endpoint.headers.clone(),
+            signer: endpoint.signing.as_ref().map(Signer::new),
+            batched: endpoint.batch.size.get() > 1,
+        })
+    }
+
+    /// The first attempt for this event, if it were made `now`, on the database's clock.
+    pub fn of(&self, event: Arc<Event>, now: Timestamp) -> Previewed {
+        let mut body = event.body.complete(now).to_vec();
+        if self.batched {
+            body.insert(0, b'[');
+            body.push(b']');
+        }
+        let lease = Lease { id: LeaseId(0), attempt: 1, replay: false, events: vec![event] };
+        let ids = Ids::of(&lease, self.batched);
+        let timestamp = now.seconds().to_string();
+        let mut signature = self.signer.as_ref().map(|signer| signer.begin(&ids.id, &timestamp));
+        if let Some(signature) = &mut signature {
+            signature.add(&body);
+        }
+        let signed = signature.map(Signature::finish).unwrap_or_default();
+        let mut headers = self.headers.clone();
+        headers::shape(&mut headers, &self.own_headers, &lease, self.batched);
+        headers::complete(&mut headers, ids, &timestamp, signed);
+        Previewed { headers: headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES), body }
+    }
+}

@@ -1,0 +1,73 @@
+//! What is measured of the replication stream and its slot.
+
+use std::time::Duration;
+
+use prometheus::Gauge;
+use prometheus::IntCounter;
+use prometheus::IntGauge;
+use prometheus::Registry;
+
+use crate::flow::lsn::Lsn;
+use crate::telemetry::metrics::spec;
+use crate::telemetry::metrics::spec::Spec;
+use crate::telemetry::metrics::spec::counters;
+use crate::telemetry::metrics::spec::gauges;
+use crate::telemetry::metrics::spec::options;
+use crate::telemetry::metrics::spec::registered;
+
+/// The replication stream and its slot.
+#[derive(Clone, Debug)]
+pub struct ReplicationMetrics {
+    connected: IntGauge,
+    lag_bytes: IntGauge,
+    lag_seconds: Gauge,
+    retained_wal: IntGauge,
+    received: IntGauge,
+    confirmed: IntGauge,
+    /// Streams connected again after a loss.
+    pub reconnects: IntCounter,
+}
+
+impl ReplicationMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let gauge = |spec: &Spec| gauges(registry, spec).with_label_values::<&str>(&[]);
+        Self {
+            connected: gauge(&spec::REPLICATION_CONNECTED),
+            lag_bytes: gauge(&spec::REPLICATION_LAG_BYTES),
+            lag_seconds: registered(
+                registry,
+                Gauge::with_opts(options(&spec::REPLICATION_LAG_SECONDS)),
+            ),
+            retained_wal: gauge(&spec::SLOT_RETAINED_WAL),
+            received: gauge(&spec::RECEIVED_LSN),
+            confirmed: gauge(&spec::CONFIRMED_LSN),
+            reconnects: counters(registry, &spec::RECONNECTS).with_label_values::<&str>(&[]),
+        }
+    }
+
+    pub fn set_connected(&self, connected: bool) {
+        self.connected.set(i64::from(connected));
+    }
+
+    /// WAL that is not confirmed, and the age of the oldest commit that is not settled.
+    pub fn set_lag(&self, bytes: u64, age: Duration) {
+        self.lag_bytes.set(as_gauge(bytes));
+        self.lag_seconds.set(age.as_secs_f64());
+    }
+
+    pub fn set_retained_wal(&self, bytes: u64) {
+        self.retained_wal.set(as_gauge(bytes));
+    }
+
+    pub fn set_received(&self, lsn: Lsn) {
+        self.received.set(as_gauge(lsn.raw()));
+    }
+
+    pub fn set_confirmed(&self, lsn: Lsn) {
+        self.confirmed.set(as_gauge(lsn.raw()));
+    }
+}
+
+fn as_gauge(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

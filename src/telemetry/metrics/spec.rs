@@ -1,0 +1,171 @@
+//! Every metric's name, help and labels, and how it is registered.
+
+use prometheus::HistogramOpts;
+use prometheus::HistogramVec;
+use prometheus::IntCounterVec;
+use prometheus::IntGaugeVec;
+use prometheus::Opts;
+use prometheus::Registry;
+use prometheus::core::Collector;
+
+/// One metric.
+pub(super) struct Spec {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    labels: &'static [&'static str],
+}
+
+pub(super) const EVENTS_CAPTURED: Spec = Spec {
+    name: "walhook_events_captured_total",
+    help: "Committed row changes that were read from the table.",
+    labels: &["table"],
+};
+pub(super) const EVENTS_FILTERED: Spec = Spec {
+    name: "walhook_events_filtered_total",
+    help: "Changes that did not become this event because its filter refused them.",
+    labels: &["event"],
+};
+pub(super) const EVENTS_REPEATED: Spec = Spec {
+    name: "walhook_events_repeated_total",
+    help: "Changes that did not become this event because their values were pushed before.",
+    labels: &["event"],
+};
+pub(super) const EVENTS: Spec = Spec {
+    name: "walhook_events_total",
+    help: "Events that were raised, before they go to endpoints.",
+    labels: &["event"],
+};
+pub(super) const DELIVERIES: Spec = Spec {
+    name: "walhook_deliveries_total",
+    help: "Events whose outcome at the endpoint is final, by outcome.",
+    labels: &["endpoint", "outcome"],
+};
+pub(super) const DELIVERIES_PENDING: Spec = Spec {
+    name: "walhook_deliveries_pending",
+    help: "Events whose outcome at the endpoint is still open, by where they wait.",
+    labels: &["endpoint", "where"],
+};
+pub(super) const BALANCE: Spec = Spec {
+    name: "walhook_balance",
+    help: "The books since the slot began: captured = delivered + filtered + expired + dead + pending.",
+    labels: &["endpoint", "table", "entry"],
+};
+pub(super) const ATTEMPTS: Spec = Spec {
+    name: "walhook_attempts_total",
+    help: "Requests that were sent or tried: delivered, or the class of the failure.",
+    labels: &["endpoint", "result"],
+};
+pub(super) const ATTEMPT_DURATION: Spec = Spec {
+    name: "walhook_attempt_duration_seconds",
+    help: "From the start of a request to the last byte of its response.",
+    labels: &["endpoint"],
+};
+pub(super) const COMMIT_TO_DELIVERY: Spec = Spec {
+    name: "walhook_commit_to_delivery_seconds",
+    help: "From the commit in PostgreSQL to the response that accepted the event.",
+    labels: &["endpoint"],
+};
+pub(super) const RETRIES: Spec = Spec {
+    name: "walhook_retries_total",
+    help: "Requests that were not the first one for their events.",
+    labels: &["endpoint"],
+};
+pub(super) const REPLAYS: Spec = Spec {
+    name: "walhook_replays_total",
+    help: "Deliveries that an operator sent again: each has one more outcome.",
+    labels: &["endpoint"],
+};
+pub(super) const BREAKER_OPEN: Spec = Spec {
+    name: "walhook_breaker_open",
+    help: "1 while the endpoint's circuit breaker is open or probing, else 0.",
+    labels: &["endpoint"],
+};
+pub(super) const DEAD_LETTERS: Spec = Spec {
+    name: "walhook_dead_letters",
+    help: "Deliveries that were given up and are kept: those at the start, and those since.",
+    labels: &["endpoint"],
+};
+pub(super) const WRITE_BACKS: Spec = Spec {
+    name: "walhook_write_backs_total",
+    help: "Outcomes that were written into the event's row, or found it changed, by outcome.",
+    labels: &["event", "outcome"],
+};
+pub(super) const WRITE_BACK_ERRORS: Spec = Spec {
+    name: "walhook_write_back_errors_total",
+    help: "Tries to write an outcome back that PostgreSQL refused.",
+    labels: &["event"],
+};
+pub(super) const LEDGER_FLUSH: Spec = Spec {
+    name: "walhook_ledger_flush_seconds",
+    help: "Time to commit a group of outcomes to the state.",
+    labels: &[],
+};
+pub(super) const REPLICATION_CONNECTED: Spec = Spec {
+    name: "walhook_replication_connected",
+    help: "1 while the replication stream is connected, else 0.",
+    labels: &[],
+};
+pub(super) const REPLICATION_LAG_BYTES: Spec = Spec {
+    name: "walhook_replication_lag_bytes",
+    help: "WAL between the server's end and the confirmed position.",
+    labels: &[],
+};
+pub(super) const REPLICATION_LAG_SECONDS: Spec = Spec {
+    name: "walhook_replication_lag_seconds",
+    help: "Age of the oldest commit that is not settled, on the server's clock; 0 if there is none.",
+    labels: &[],
+};
+pub(super) const SLOT_RETAINED_WAL: Spec = Spec {
+    name: "walhook_slot_retained_wal_bytes",
+    help: "WAL that the server keeps for the slot.",
+    labels: &[],
+};
+pub(super) const RECEIVED_LSN: Spec = Spec {
+    name: "walhook_received_lsn",
+    help: "Position up to which the stream was read, as a number.",
+    labels: &[],
+};
+pub(super) const CONFIRMED_LSN: Spec = Spec {
+    name: "walhook_confirmed_lsn",
+    help: "Position up to which everything is settled and confirmed to the server, as a number.",
+    labels: &[],
+};
+pub(super) const RECONNECTS: Spec = Spec {
+    name: "walhook_reconnects_total",
+    help: "Times that the replication stream was connected again after it was lost.",
+    labels: &[],
+};
+
+/// Seconds: from a request on the loopback to the last retries of an outage.
+const TIME_BUCKETS: [f64; 20] = [
+    0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    30.0, 60.0, 120.0, 300.0, 900.0,
+];
+
+pub(super) fn options(spec: &Spec) -> Opts {
+    Opts::new(spec.name, spec.help)
+}
+
+pub(super) fn counters(registry: &Registry, spec: &Spec) -> IntCounterVec {
+    registered(registry, IntCounterVec::new(options(spec), spec.labels))
+}
+
+pub(super) fn gauges(registry: &Registry, spec: &Spec) -> IntGaugeVec {
+    registered(registry, IntGaugeVec::new(options(spec), spec.labels))
+}
+
+pub(super) fn histograms(registry: &Registry, spec: &Spec) -> HistogramVec {
+    let options = HistogramOpts::new(spec.name, spec.help).buckets(TIME_BUCKETS.to_vec());
+    registered(registry, HistogramVec::new(options, spec.labels))
+}
+
+/// Adds a family that was made from the constants above.
+pub(super) fn registered<C>(registry: &Registry, made: prometheus::Result<C>) -> C
+where
+    C: Collector + Clone + 'static,
+{
+    let family = made.expect("names, labels and buckets are constants that a test has tried");
+    let added = registry.register(Box::new(family.clone()));
+    added.expect("each constant has a name of its own and is registered once");
+    family
+}

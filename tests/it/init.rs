@@ -1,0 +1,162 @@
+//! `walhook init` on tables of all kinds: what it writes is accepted by `walhook check`.
+#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+
+use crate::support::postgres::Database;
+use crate::support::postgres::Sql;
+use crate::support::program::Program;
+use crate::support::service::AMPLE;
+
+/// What it said on both streams, its exit code, and the file that it wrote.
+struct Made {
+    code: Option<i32>,
+    said: String,
+    file: String,
+}
+
+async fn init(database: &Database, tables: &[&str]) -> Made {
+    let url = database.url();
+    let mut args = vec!["init", "--database-url", &url, "--output", "made.toml"];
+    args.extend(tables.iter().flat_map(|table| ["--table", table]));
+    let mut program = Program::start(&args, "", &[]);
+    let code = program.wait(AMPLE).await;
+    let file = std::fs::read_to_string(program.home().join("made.toml")).unwrap_or_default();
+    Made { code, said: program.output().join("\n"), file }
+}
+
+/// Has an administrator run the SQL, then asks `check`.
+async fn check(sql: &Sql, tables: &[&str], made: &Made) {
+    assert_eq!(made.code, Some(0), "{tables:?}: {}", made.said);
+    let is_sql = |line: &&str| ["ALTER ", "CREATE ", "GRANT "].iter().any(|w| line.starts_with(w));
+    let script: Vec<&str> = made.said.lines().filter(is_sql).collect();
+    sql.batch_execute(&script.join("\n")).await.unwrap();
+    let mut check = Program::start(&["check", "--bodies"], &made.file, &[]);
+    let code = check.wait(AMPLE).await;
+    let said = check.output().join("\n");
+    assert_eq!(code, Some(0), "{tables:?}: {said}\n{}", made.file);
+}
+
+const TABLES: &str = r#"
+    CREATE SCHEMA "Sales Team"; CREATE SCHEMA a; CREATE SCHEMA b; CREATE SCHEMA "select";
+    CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+    CREATE TYPE place AS (x int, y int);
+    CREATE TABLE plain (id int PRIMARY KEY, note text);
+    CREATE TABLE "MixedCase" ("Id" int PRIMARY KEY, "Some Note" text);
+    CREATE TABLE "Sales Team"."Order ""Lines""" ("the id" int PRIMARY KEY, "a.b" text, "select" text);
+    CREATE TABLE "select"."table" ("from" int PRIMARY KEY);
+    CREATE TABLE "订单" ("编号" int PRIMARY KEY, "备注" text);
+    CREATE TABLE "客户" ("编号" int PRIMARY KEY);
+    CREATE TABLE "dotted.name" (id int PRIMARY KEY);
+    CREATE TABLE "2much'\ {{ id }} # = [[x]]" (id int PRIMARY KEY);
+    CREATE TABLE keyless (note text, at timestamptz);
+    CREATE TABLE composite (b int, a text, c int, PRIMARY KEY (c, a));
+    CREATE TABLE nothing (id int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING;
+    CREATE TABLE indexed (id int NOT NULL, code text NOT NULL);
+    CREATE UNIQUE INDEX indexed_code ON indexed (code);
+    ALTER TABLE indexed REPLICA IDENTITY USING INDEX indexed_code;
+    CREATE TABLE whole (id int, note text); ALTER TABLE whole REPLICA IDENTITY FULL;
+    CREATE TABLE parted (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+    CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+    CREATE TABLE parted_2 PARTITION OF parted DEFAULT;
+    CREATE TABLE heap (id int, at date) PARTITION BY HASH (id);
+    CREATE TABLE heap_0 PARTITION OF heap FOR VALUES WITH (MODULUS 2, REMAINDER 0)
+        PARTITION BY LIST (at);
+    CREATE TABLE "Heap 0 all" PARTITION OF heap_0 DEFAULT;
+    CREATE TABLE heap_1 PARTITION OF heap FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+    CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (more int) INHERITS (parent);
+    CREATE TABLE generated (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int,
+                            twice int GENERATED ALWAYS AS (n * 2) STORED);
+    CREATE TABLE generated_key (n int, twice int GENERATED ALWAYS AS (n * 2) STORED PRIMARY KEY);
+    CREATE TABLE rich (id positive PRIMARY KEY, mood mood, moods mood[], at place, tags text[],
+                       spots place[], extra jsonb, span int4range, spans int4multirange, raw bytea);
+    CREATE TABLE bare (); CREATE TABLE dropped (id int PRIMARY KEY, gone int, note text);
+    ALTER TABLE dropped DROP COLUMN gone;
+    CREATE TABLE a.twin (id int PRIMARY KEY); CREATE TABLE b.twin (id int PRIMARY KEY);
+    CREATE TABLE "twin%" (id int PRIMARY KEY); CREATE TABLE "twin&" (id int PRIMARY KEY);
+    CREATE VIEW seen AS SELECT * FROM plain; CREATE MATERIALIZED VIEW kept AS SELECT * FROM plain;
+    CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY);
+    CREATE SERVER elsewhere FOREIGN DATA WRAPPER nobody;
+    CREATE FOREIGN TABLE abroad (id int) SERVER elsewhere;
+    INSERT INTO rich VALUES (1, 'ok', '{sad,ok}', '(1,2)', '{a,NULL}', ARRAY[(1,2)::place], '{}',
+                             '[1,5)', '{[1,2)}', '\x00ff');
+    INSERT INTO "Sales Team"."Order ""Lines""" VALUES (1, 'x', 'y');
+    INSERT INTO "订单" VALUES (1, '你好'); INSERT INTO heap VALUES (1, '2026-01-01'), (2, NULL);
+    INSERT INTO generated (n) VALUES (2); INSERT INTO "MixedCase" VALUES (1, 'x');
+"#;
+
+/// As `--table` takes them; most of them as `init` lists them.
+const NAMES: &[&[&str]] = &[
+    &["public.plain"],
+    &["plain"],
+    &["MixedCase"],
+    &["\"MixedCase\""],
+    &["\"Sales Team\".\"Order \"\"Lines\"\"\""],
+    &["Sales Team.Order \"Lines\""],
+    &["select.table"],
+    &["public.订单", "public.客户"],
+    &["public.\"dotted.name\""],
+    &["public.\"2much'\\ {{ id }} # = [[x]]\""],
+    &["keyless"],
+    &["composite"],
+    &["nothing"],
+    &["indexed"],
+    &["whole"],
+    &["parted"],
+    &["heap"],
+    &["parent", "child"],
+    &["generated"],
+    &["generated_key"],
+    &["rich"],
+    &["bare"],
+    &["dropped"],
+    &["a.twin", "b.twin", "public.\"twin%\"", "public.\"twin&\""],
+];
+
+#[tokio::test]
+async fn what_it_writes_for_odd_tables_is_accepted() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute("CREATE FOREIGN DATA WRAPPER nobody").await.unwrap();
+    sql.batch_execute(TABLES).await.unwrap();
+    for names in NAMES {
+        let made = init(&database, names).await;
+        check(&sql, names, &made).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_table_is_skipped_with_a_word() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    let empty = init(&database, &[]).await;
+    assert_eq!(empty.code, Some(0), "{}", empty.said);
+    assert!(
+        empty.said.contains("has no table to capture") && empty.file.is_empty(),
+        "{}",
+        empty.said
+    );
+    sql.batch_execute("CREATE FOREIGN DATA WRAPPER nobody").await.unwrap();
+    sql.batch_execute(TABLES).await.unwrap();
+    let listed = init(&database, &[]).await;
+    assert_eq!(listed.code, Some(0), "{}", listed.said);
+    for part in ["public.plain", "public.\"dotted.name\"", "no primary key", "key c, a"] {
+        assert!(listed.said.contains(part), "{part}: {}", listed.said);
+    }
+    let cases = [
+        ("public.seen", "is a view"),
+        ("kept", "is a materialized view"),
+        ("abroad", "is a foreign table"),
+        ("fleeting", "is unlogged"),
+        ("parted_1", "is a partition of public.parted"),
+        ("plane", "did you mean public.plain?"),
+        ("public.seen2", "no such table"),
+    ];
+    for (name, expected) in cases {
+        let refused = init(&database, &[name, "plain"]).await;
+        assert_eq!(refused.code, Some(3), "{name}: {}", refused.said);
+        assert!(refused.said.contains(expected), "{name}: {}", refused.said);
+        assert!(refused.file.is_empty(), "{name}");
+        if expected.starts_with("is ") && !expected.contains("partition") {
+            assert!(listed.said.contains(name), "{name}: {}", listed.said);
+        }
+    }
+}
