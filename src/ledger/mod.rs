@@ -38,6 +38,7 @@ use crate::clock::DatabaseClock;
 use crate::config::settings::PushLog;
 use crate::failpoint;
 use crate::flow::event::Event;
+use crate::flow::fronts::Fronts;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::Attempt;
@@ -64,9 +65,6 @@ use crate::store::flush::Flush;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::Metrics;
-
-/// Reports taken per turn: one confirmation covers them all.
-const REPORTS_MAX: usize = 64;
 
 /// Outcomes wait at most about this long before they are committed.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
@@ -108,6 +106,7 @@ pub struct Terms {
 /// The owner of the books.
 pub struct Ledger {
     watermark: Watermark,
+    fronts: Fronts,
     pending: Pending,
     /// When the oldest outcome of `pending` has to be committed.
     due: Option<Instant>,
@@ -169,6 +168,7 @@ impl Ledger {
         terms.stats.resume(&terms.books);
         Self {
             watermark: Watermark::default(),
+            fronts: Fronts::default(),
             pending: Pending::default(),
             due: None,
             writer: Some(terms.writer),
@@ -203,7 +203,6 @@ impl Ledger {
         mut reports: mpsc::Receiver<Report>,
         mut edits: mpsc::Receiver<Edit>,
     ) -> Result<(), StateError> {
-        let mut arrived = Vec::with_capacity(REPORTS_MAX);
         let (mut pump_lives, mut lanes_live) = (true, true);
         loop {
             let ending = !pump_lives && !lanes_live;
@@ -214,7 +213,6 @@ impl Ledger {
                 }
                 return Ok(());
             }
-            let room = self.pending.len() < 2 * FLUSH_ROWS;
             let (deadline, is_flushing) = (self.next_deadline(), self.flushing.is_some());
             tokio::select! {
                 biased; // an event is opened before anything can be reported of it
@@ -231,21 +229,40 @@ impl Ledger {
                     self.publish(self.stored);
                     self.wake_write_backs();
                 }
-                count = reports.recv_many(&mut arrived, REPORTS_MAX), if lanes_live && room => {
-                    lanes_live = count > 0;
-                    // The pump tells us first, but the two channels are two: look again.
-                    while let Ok(batch) = opened.try_recv() {
-                        self.open(batch);
-                    }
-                    if !pump_lives && count > 0 {
-                        failpoint::reached("draining");
-                    }
-                    arrived.drain(..).for_each(|report| self.book(report));
-                }
+                report = reports.recv(), if lanes_live && self.has_room() => match report {
+                    Some(report) => self.take_in(report, &mut reports, &mut opened, pump_lives),
+                    None => lanes_live = false,
+                },
                 () = tokio::time::sleep_until(deadline), if !is_flushing => {}
             }
             self.after_turn();
         }
+    }
+
+    /// Takes in the reports that are there, one by one: each may be of hundreds of rows.
+    fn take_in(
+        &mut self,
+        first: Report,
+        reports: &mut mpsc::Receiver<Report>,
+        opened: &mut mpsc::Receiver<Vec<Opened>>,
+        pump_lives: bool,
+    ) {
+        let mut next = Some(first);
+        while let Some(report) = next {
+            // The pump tells us first, but the two channels are two: look again.
+            while let Ok(batch) = opened.try_recv() {
+                self.open(batch);
+            }
+            if !pump_lives {
+                failpoint::reached("draining");
+            }
+            self.book(report);
+            next = if self.has_room() { reports.try_recv().ok() } else { None };
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.pending.len() < 2 * FLUSH_ROWS
     }
 
     /// Looks at what the turn has changed.
@@ -300,7 +317,7 @@ impl Ledger {
         }
         self.due = None;
         let (mut flush, replayed) = if flush_now {
-            let taken = self.pending.take(&self.names, &self.watermark);
+            let taken = self.pending.take(&self.names, &self.watermark, &self.fronts);
             self.retire();
             taken
         } else {
@@ -343,6 +360,7 @@ impl Ledger {
     fn open(&mut self, batch: Vec<Opened>) {
         for opened in batch {
             self.live.opened(&self.names, &opened);
+            self.follow(&opened);
             if let Opened::Seen(seen) = &opened {
                 self.sightings.note(*seen);
             }
@@ -353,6 +371,19 @@ impl Ledger {
             } else {
                 self.watermark.note(opened);
             }
+        }
+    }
+
+    /// Notes what endpoints are owed, under the number that the watermark is about to give it.
+    fn follow(&mut self, opened: &Opened) {
+        let sequence = self.watermark.next_sequence();
+        match opened {
+            Opened::Event { position, takers, .. } => self.fronts.open(sequence, *position, takers),
+            Opened::Poison { event, takers, .. } => {
+                self.fronts.open(sequence, event.position, takers);
+            }
+            Opened::Through { position } => self.fronts.through(*position),
+            Opened::Note(_) | Opened::Seen(_) | Opened::Boundary { .. } => {}
         }
     }
 
@@ -385,6 +416,7 @@ impl Ledger {
         for index in self.retiring.drain(..) {
             self.endpoints.remove(&index);
             self.live.retire(index);
+            self.fronts.retire(index);
             self.names.retire(index);
         }
     }
@@ -429,6 +461,7 @@ impl Ledger {
     fn settled(&mut self, settlement: &Settlement) {
         if settlement.holding == Holding::Wal {
             self.watermark.settle(settlement.event.sequence);
+            self.fronts.settle(settlement.endpoint, settlement.event.sequence);
         }
         self.live.settled(settlement);
         let Some(account) = self.endpoints.get(&settlement.endpoint) else { return };
