@@ -47,7 +47,8 @@ const CONCURRENCY: usize = 8;
 /// It thinks for a moment, so that requests overlap.
 const THINKS: Duration = Duration::from_millis(4);
 
-fn two_endpoints(url: &str, healthy: &Receiver, dead: &Receiver) -> String {
+/// `limit` is for the dead one, as a key of its table.
+fn two_endpoints(url: &str, healthy: &Receiver, dead: &Receiver, limit: &str) -> String {
     format!(
         "[postgres]\nurl = \"{url}\"\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n\
          [log]\nfilter = \"walhook=info,walhook::ledger=warn\"\n\n\
@@ -57,7 +58,7 @@ fn two_endpoints(url: &str, healthy: &Receiver, dead: &Receiver) -> String {
          [[endpoint]]\nname = \"healthy\"\nurl = \"{}\"\nevents = [\"order\"]\n\
          concurrency = {CONCURRENCY}\n\n\
          [[endpoint]]\nname = \"dead\"\nurl = \"{}\"\nevents = [\"order\"]\n\
-         concurrency = {CONCURRENCY}\nrate_limit = {RATE_LIMIT}\n",
+         concurrency = {CONCURRENCY}\n{limit}\n",
         healthy.url(),
         dead.url()
     )
@@ -135,7 +136,9 @@ async fn a_dead_endpoint_under_load_holds_no_wal_and_gets_all_of_it_in_order_lat
     sql.batch_execute(TABLES).await.unwrap();
     let healthy = Receiver::start(always(Answer::status(200)));
     let dead = Receiver::start(always(Answer::Close));
-    let mut program = Program::start(&["run"], &two_endpoints(&url, &healthy, &dead), &[]);
+    let limit = format!("rate_limit = {RATE_LIMIT}");
+    let toml = two_endpoints(&url, &healthy, &dead, &limit);
+    let mut program = Program::start(&["run"], &toml, &[]);
     program.wait_for_line("walhook is running", AMPLE).await;
 
     let started = Instant::now();
@@ -221,7 +224,8 @@ async fn what_the_healthy_endpoint_notices_of_a_dead_one() {
         Receiver::start(always(Answer::status(200))),
         Receiver::start(always(Answer::status(200))),
     );
-    let mut program = Program::start(&["run"], &two_endpoints(&url, &healthy, &other), &[]);
+    let toml = two_endpoints(&url, &healthy, &other, "");
+    let mut program = Program::start(&["run"], &toml, &[]);
     program.wait_for_line("walhook is running", AMPLE).await;
     let (started, clock) = (Instant::now(), walhook::clock::host_now());
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / (RATE / 10));
