@@ -245,6 +245,22 @@ async fn what_waits_for_a_removed_endpoint_becomes_dead_letters_also_across_a_ki
 }
 
 #[tokio::test]
+async fn an_endpoint_whose_column_is_gone_can_still_be_disabled() {
+    let (_database, sql, toml) = set_up("").await;
+    let service = Service::start(&toml).await;
+    let crm = json!({ "name": "crm", "url": receiver().url(), "when": "note != null" });
+    done(&service, "POST", "/api/v1/endpoints", &crm).await;
+    sql.batch_execute("ALTER TABLE orders DROP COLUMN note").await.unwrap();
+    let disabled = done(&service, "POST", "/api/v1/endpoints/crm/disable", &Value::Null).await;
+    assert_eq!(disabled["state"], "disabled");
+    done(&service, "PATCH", "/api/v1/endpoints/crm", &json!({ "timeout": "1s" })).await;
+    let (status, other) =
+        call(service.http, "PATCH", "/api/v1/endpoints/crm", &json!({ "when": "note == 'a'" }))
+            .await;
+    assert_eq!((status, &other["errors"][0]["key"]), (422, &json!("when")), "{other}");
+}
+
+#[tokio::test]
 async fn a_name_under_which_something_is_left_is_not_given_out_again() {
     let file = "[[endpoint]]\nname = \"crm\"\nurl = \"http://127.0.0.1:9/\"\n";
     let (_database, sql, with) = set_up(file).await;
