@@ -36,10 +36,12 @@ fn main() -> anyhow::Result<()> {
     let begun = Instant::now();
     let (out, is_small) = (plan.out.clone(), plan.is_small);
     let mut bench = Bench::new(plan)?;
-    bench.run()?;
+    let ended = bench.run();
+    // What was measured before something failed is shown all the same.
     let report = bench.report();
     println!("{}", report.table());
     report.save(&out)?;
+    ended?;
     println!("{} s; the figures and plots are in {}", begun.elapsed().as_secs(), out.display());
     if is_small {
         println!("this was a small run: it shows that everything works, and its figures nothing");

@@ -17,6 +17,7 @@
 //! A shutdown runs down the pipe like the data: the pump stops and drops the lanes' senders, the
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
 
+mod ahead;
 mod books;
 mod caution;
 mod cuts;
@@ -30,12 +31,10 @@ mod handles;
 mod lanes;
 mod observe;
 mod old_rows;
-mod orphans;
 mod prepare;
 mod pump;
 mod reader;
 mod refill;
-mod replay;
 mod resend;
 mod scrape;
 mod standby;
@@ -97,8 +96,9 @@ pub use crate::app::prepare::prepare;
 /// Messages between the pump and the ledger; each is what one read from PostgreSQL brought.
 const OPENED_MAX: usize = 64;
 
-/// Reports between the lanes and the ledger. One may hold dozens of responses of up to 64 KiB.
-const REPORTS_MAX: usize = 16;
+/// Reports between the lanes and the ledger. One may hold dozens of responses of up to 64 KiB, or all
+/// events of a lane in a few batches.
+const REPORTS_MAX: usize = 4;
 
 /// A walhook whose HTTP surface is up. The rest begins with [`App::run`].
 pub struct App {

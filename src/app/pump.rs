@@ -10,7 +10,6 @@
 //! endpoints, which lanes and ledger know already.
 
 use std::collections::BTreeMap;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -20,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::ahead::Ahead;
 use crate::app::books::Books;
 use crate::app::caution::Caution;
 use crate::app::endpoints_from::Refresh;
@@ -36,7 +36,6 @@ use crate::flow::budget::Permit;
 use crate::flow::change::Captured;
 use crate::flow::change::Change;
 use crate::flow::event::Event;
-use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
@@ -83,7 +82,7 @@ pub(crate) struct Pump {
     /// connection is made anew, and a crash of the server may move the slot back.
     seen: Option<Position>,
     /// Deliveries that an earlier run has settled and will see again.
-    ahead: HashSet<(EndpointIndex, EventId)>,
+    ahead: Ahead,
     /// The lanes are told when the stream has passed this: what is older than their backlogs, and
     /// has to go first, has come then.
     parked: Option<Position>,
@@ -129,7 +128,7 @@ impl Pump {
             budget,
             outbox,
             seen: None,
-            ahead: HashSet::new(),
+            ahead: Ahead::default(),
             parked: None,
             passed: Lsn::ZERO,
             in_transaction: false,
@@ -158,7 +157,7 @@ impl Pump {
     pub(crate) fn resumed(
         mut self,
         seen: Option<Position>,
-        ahead: HashSet<(EndpointIndex, EventId)>,
+        ahead: Ahead,
         parked: Option<Position>,
     ) -> Self {
         self.seen = seen;
@@ -370,7 +369,7 @@ impl Pump {
             if let Some(row) = &mut event.write_back {
                 row.owed = u32::try_from(takers.len()).unwrap_or(u32::MAX);
             }
-            let takers = owed(&mut self.ahead, takers, event.id);
+            let takers = self.ahead.owed(takers, event.id);
             if takers.is_empty() {
                 continue;
             }
@@ -399,18 +398,6 @@ impl Pump {
         self.outbox.close(notes, change.position);
         Ok(())
     }
-}
-
-/// The takers that an earlier run has not settled the event for.
-fn owed(
-    ahead: &mut HashSet<(EndpointIndex, EventId)>,
-    takers: Arc<[EndpointIndex]>,
-    id: EventId,
-) -> Arc<[EndpointIndex]> {
-    if ahead.is_empty() {
-        return takers;
-    }
-    takers.iter().copied().filter(|taker| !ahead.remove(&(*taker, id))).collect()
 }
 
 async fn sleep_until(deadline: Option<Instant>) {
@@ -453,7 +440,8 @@ impl Outbox {
     fn add(&mut self, mut event: Box<Event>, takers: Arc<[EndpointIndex]>, others: Vec<Shaped>) {
         event.sequence = self.next_sequence;
         self.next_sequence += 1;
-        let (committed, table) = (event.committed, Arc::clone(&event.table));
+        let (position, committed) = (event.position, event.committed);
+        let table = Arc::clone(&event.table);
         let others: Vec<_> = others
             .into_iter()
             .map(|Shaped { body, endpoints }| {
@@ -469,7 +457,7 @@ impl Outbox {
                 batch.push(Arc::clone(event));
             }
         }
-        self.opened.push(Opened::Event { committed, table, takers });
+        self.opened.push(Opened::Event { position, committed, table, takers });
     }
 
     /// The ledger buries it; no lane hears of it.

@@ -1,7 +1,5 @@
 //! The source's thread: attaches to the slot, waits for the other stages, then pumps.
 
-use std::collections::HashSet;
-
 use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -10,6 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::Handles;
+use crate::app::ahead::Ahead;
 use crate::app::books::Books;
 use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
@@ -19,11 +18,9 @@ use crate::app::pump::Watched;
 use crate::config::settings::Settings;
 use crate::event::route::Router;
 use crate::flow::budget::Budget;
-use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
-use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::Opened;
 use crate::source::reconnect::Claim;
 use crate::source::stream::SlotUse;
@@ -54,7 +51,7 @@ pub(crate) struct Stages {
     pub(crate) ledger_ended: oneshot::Receiver<()>,
     pub(crate) epoch: i64,
     pub(crate) seen: Option<Position>,
-    pub(crate) ahead: HashSet<(EndpointIndex, EventId)>,
+    pub(crate) ahead: Ahead,
     /// The newest change of which something is parked.
     pub(crate) parked: Option<Position>,
     /// Values that events were raised with, by rule, the oldest first.

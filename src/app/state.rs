@@ -2,11 +2,11 @@
 //! what had been settled beyond that.
 
 use std::collections::HashMap;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::app::ahead::Ahead;
 use crate::app::fleet::roster::Roster;
 use crate::app::fleet::roster::Shown;
 use crate::config::settings::Settings;
@@ -16,7 +16,6 @@ use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
-use crate::flow::settlement::EndpointIndex;
 use crate::ledger::writer::Writer;
 use crate::source::catalog::facts;
 use crate::source::error::SourceError;
@@ -55,6 +54,8 @@ pub(crate) struct Taken {
     pub(crate) seen: Option<Position>,
     /// Deliveries beyond it that are settled, too: they come again and are not made again.
     pub(crate) ahead: Vec<(Arc<str>, EventId)>,
+    /// What each endpoint has settled: everything before this change.
+    pub(crate) fronts: Vec<(Arc<str>, Position)>,
     /// Dead letters that are kept, by endpoint.
     pub(crate) letters: Vec<(Arc<str>, u64)>,
     /// Endpoints that were made at run time.
@@ -92,9 +93,11 @@ impl Taken {
     }
 
     /// What was settled beyond the prefix, for the endpoints that there are.
-    pub(crate) fn ahead_of(&self, roster: &Roster) -> HashSet<(EndpointIndex, EventId)> {
-        let ahead = self.ahead.iter();
-        ahead.filter_map(|(name, id)| Some((roster.find(name)?.index, *id))).collect()
+    pub(crate) fn ahead_of(&self, roster: &Roster) -> Ahead {
+        let index = |name| roster.find(name).map(|shown| shown.index);
+        let fronts = self.fronts.iter().filter_map(|(name, at)| Some((index(name)?, *at)));
+        let ahead = self.ahead.iter().filter_map(|(name, id)| Some((index(name)?, *id)));
+        Ahead::new(fronts, ahead)
     }
 
     /// The newest change of which something is parked.
@@ -153,6 +156,7 @@ pub(crate) async fn take(
         progress::set_lineage(&mut session.client, &holding, &lineage).await?;
     }
     let ahead = progress::load_ahead(&session.client, slot).await?;
+    let fronts = progress::load_fronts(&session.client, slot).await?;
     let standing = |size: Size| {
         let rows = usize::try_from(size.rows).unwrap_or(usize::MAX);
         (size.endpoint, Standing { rows, newest: size.newest })
@@ -178,6 +182,7 @@ pub(crate) async fn take(
         holding,
         seen: progress.settled,
         ahead,
+        fronts,
         letters,
         stored,
         backlog,

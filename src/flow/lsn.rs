@@ -74,6 +74,17 @@ pub struct Position {
     pub ordinal: u32,
 }
 
+impl Position {
+    /// The first position that is greater.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        match self.ordinal.checked_add(1) {
+            Some(ordinal) => Self { commit: self.commit, ordinal },
+            None => Self { commit: Lsn(self.commit.0.saturating_add(1)), ordinal: 0 },
+        }
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}+{}", self.commit, self.ordinal)

@@ -8,6 +8,7 @@ pub mod body;
 pub mod budget;
 pub mod change;
 pub mod event;
+pub mod fronts;
 pub mod key;
 pub mod lease;
 pub mod lsn;

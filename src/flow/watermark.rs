@@ -25,7 +25,12 @@ use crate::flow::time::Timestamp;
 #[derive(Clone, Debug)]
 pub enum Opened {
     /// An event is about to be handed to the lanes of `takers`.
-    Event { committed: Timestamp, table: Arc<TableName>, takers: Arc<[EndpointIndex]> },
+    Event {
+        position: Position,
+        committed: Timestamp,
+        table: Arc<TableName>,
+        takers: Arc<[EndpointIndex]>,
+    },
     /// An event that is set aside: owed to `takers`, and dead before any lane has seen it.
     Poison { event: Arc<Event>, takers: Arc<[EndpointIndex]>, why: Poison },
     /// Something about a change that no lane is going to settle. The books count it once
@@ -122,7 +127,7 @@ impl Watermark {
     /// Takes in what the pump tells.
     pub fn note(&mut self, opened: Opened) {
         match opened {
-            Opened::Event { committed, takers, table: _ } => {
+            Opened::Event { committed, takers, .. } => {
                 self.open(committed, u32::try_from(takers.len()).unwrap_or(u32::MAX));
             }
             Opened::Poison { event, takers, .. } => {

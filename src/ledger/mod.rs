@@ -12,6 +12,7 @@
 //! ledger ends when the pump and all lanes have dropped their senders, and what it has published by
 //! then is final.
 
+mod booking;
 mod live;
 pub mod names;
 pub mod outcome_log;
@@ -37,17 +38,11 @@ use tokio::time::Instant;
 use crate::clock::DatabaseClock;
 use crate::config::settings::PushLog;
 use crate::failpoint;
-use crate::flow::event::Event;
+use crate::flow::fronts::Fronts;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
-use crate::flow::settlement::Attempt;
-use crate::flow::settlement::DeathReason;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::Holding;
-use crate::flow::settlement::Outcome;
-use crate::flow::settlement::Poison;
 use crate::flow::settlement::Report;
-use crate::flow::settlement::Settlement;
 use crate::flow::watermark::Edition;
 use crate::flow::watermark::Opened;
 use crate::flow::watermark::Watermark;
@@ -64,9 +59,6 @@ use crate::store::flush::Flush;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::Metrics;
-
-/// Reports taken per turn: one confirmation covers them all.
-const REPORTS_MAX: usize = 64;
 
 /// Outcomes wait at most about this long before they are committed.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
@@ -108,6 +100,7 @@ pub struct Terms {
 /// The owner of the books.
 pub struct Ledger {
     watermark: Watermark,
+    fronts: Fronts,
     pending: Pending,
     /// When the oldest outcome of `pending` has to be committed.
     due: Option<Instant>,
@@ -169,6 +162,7 @@ impl Ledger {
         terms.stats.resume(&terms.books);
         Self {
             watermark: Watermark::default(),
+            fronts: Fronts::default(),
             pending: Pending::default(),
             due: None,
             writer: Some(terms.writer),
@@ -203,7 +197,6 @@ impl Ledger {
         mut reports: mpsc::Receiver<Report>,
         mut edits: mpsc::Receiver<Edit>,
     ) -> Result<(), StateError> {
-        let mut arrived = Vec::with_capacity(REPORTS_MAX);
         let (mut pump_lives, mut lanes_live) = (true, true);
         loop {
             let ending = !pump_lives && !lanes_live;
@@ -214,7 +207,6 @@ impl Ledger {
                 }
                 return Ok(());
             }
-            let room = self.pending.len() < 2 * FLUSH_ROWS;
             let (deadline, is_flushing) = (self.next_deadline(), self.flushing.is_some());
             tokio::select! {
                 biased; // an event is opened before anything can be reported of it
@@ -231,21 +223,40 @@ impl Ledger {
                     self.publish(self.stored);
                     self.wake_write_backs();
                 }
-                count = reports.recv_many(&mut arrived, REPORTS_MAX), if lanes_live && room => {
-                    lanes_live = count > 0;
-                    // The pump tells us first, but the two channels are two: look again.
-                    while let Ok(batch) = opened.try_recv() {
-                        self.open(batch);
-                    }
-                    if !pump_lives && count > 0 {
-                        failpoint::reached("draining");
-                    }
-                    arrived.drain(..).for_each(|report| self.book(report));
-                }
+                report = reports.recv(), if lanes_live && self.has_room() => match report {
+                    Some(report) => self.take_in(report, &mut reports, &mut opened, pump_lives),
+                    None => lanes_live = false,
+                },
                 () = tokio::time::sleep_until(deadline), if !is_flushing => {}
             }
             self.after_turn();
         }
+    }
+
+    /// Takes in the reports that are there, one by one: each may be of hundreds of rows.
+    fn take_in(
+        &mut self,
+        first: Report,
+        reports: &mut mpsc::Receiver<Report>,
+        opened: &mut mpsc::Receiver<Vec<Opened>>,
+        pump_lives: bool,
+    ) {
+        let mut next = Some(first);
+        while let Some(report) = next {
+            // The pump tells us first, but the two channels are two: look again.
+            while let Ok(batch) = opened.try_recv() {
+                self.open(batch);
+            }
+            if !pump_lives {
+                failpoint::reached("draining");
+            }
+            self.book(report);
+            next = if self.has_room() { reports.try_recv().ok() } else { None };
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.pending.len() < 2 * FLUSH_ROWS
     }
 
     /// Looks at what the turn has changed.
@@ -300,7 +311,7 @@ impl Ledger {
         }
         self.due = None;
         let (mut flush, replayed) = if flush_now {
-            let taken = self.pending.take(&self.names, &self.watermark);
+            let taken = self.pending.take(&self.names, &self.watermark, &self.fronts);
             self.retire();
             taken
         } else {
@@ -338,114 +349,6 @@ impl Ledger {
         if let Some(wake) = self.write_backs.as_ref().filter(|_| self.completes) {
             wake.send_replace(());
         }
-    }
-
-    fn open(&mut self, batch: Vec<Opened>) {
-        for opened in batch {
-            self.live.opened(&self.names, &opened);
-            if let Opened::Seen(seen) = &opened {
-                self.sightings.note(*seen);
-            }
-            if let Opened::Poison { event, takers, why, .. } = &opened {
-                let (event, takers, why) = (Arc::clone(event), Arc::clone(takers), *why);
-                self.watermark.note(opened);
-                self.set_aside(&event, &takers, why);
-            } else {
-                self.watermark.note(opened);
-            }
-        }
-    }
-
-    /// Nobody but us settles an event that no lane sees.
-    fn set_aside(&mut self, event: &Arc<Event>, takers: &[EndpointIndex], why: Poison) {
-        let settlements = takers.iter().map(|&endpoint| Settlement {
-            event: Arc::clone(event),
-            endpoint,
-            outcome: Outcome::Dead { reason: DeathReason::Poison(why) },
-            holding: Holding::Wal,
-            attempts: 0,
-            history: None,
-        });
-        let settlements = settlements.collect();
-        self.book(Report { settlements, ..Report::default() });
-    }
-
-    fn edit(&mut self, edit: Edit) {
-        for (index, account) in edit.accounts {
-            self.names.enter(index, Arc::clone(&account.name));
-            self.live.enter(index, &account.name, &account.metrics);
-            self.endpoints.insert(index, account);
-        }
-        self.names.announce(edit.edition, edit.serving);
-        edit.known.send(()).ok(); // who made the edit may have ended
-    }
-
-    /// Forgets the endpoints of which nothing comes any more.
-    fn retire(&mut self) {
-        for index in self.retiring.drain(..) {
-            self.endpoints.remove(&index);
-            self.live.retire(index);
-            self.names.retire(index);
-        }
-    }
-
-    fn book(&mut self, report: Report) {
-        for attempt in report.attempts {
-            self.attempted(&attempt);
-            self.pending.attempted(&self.names, &self.push_log, attempt);
-        }
-        for settlement in report.settlements {
-            if matches!(settlement.outcome, Outcome::Delivered { .. }) {
-                failpoint::reached("answered");
-            }
-            self.settled(&settlement);
-            if self.write_backs.is_some() {
-                self.pending.tally(&settlement);
-            }
-            self.pending.settled(&self.names, settlement, self.clock.now());
-        }
-        self.retiring.extend(report.retired);
-    }
-
-    fn attempted(&self, attempt: &Attempt) {
-        let Some(account) = self.endpoints.get(&attempt.endpoint) else { return };
-        let failure = attempt.exchange.failure.as_ref();
-        account.metrics.attempted(failure.map(|failure| failure.class), attempt.exchange.took);
-        if attempt.lease.attempt > 1 {
-            account.metrics.retries.inc();
-        }
-        if let (Some(failure), Some(wait)) = (failure, attempt.retry_in) {
-            tracing::debug!(
-                endpoint = &*account.name,
-                attempt = attempt.lease.attempt,
-                events = attempt.lease.events.len(),
-                failure = %failure,
-                wait_ms = wait.as_millis(),
-                "attempt failed, trying again"
-            );
-        }
-    }
-
-    fn settled(&mut self, settlement: &Settlement) {
-        if settlement.holding == Holding::Wal {
-            self.watermark.settle(settlement.event.sequence);
-        }
-        self.live.settled(settlement);
-        let Some(account) = self.endpoints.get(&settlement.endpoint) else { return };
-        let is_replay = matches!(settlement.holding, Holding::Replay(_));
-        let now = self.clock.now();
-        match &settlement.outcome {
-            Outcome::Delivered { took, .. } => {
-                self.stats.succeeded(*took, now);
-                if !is_replay {
-                    let since_commit = now.since(settlement.event.committed);
-                    account.metrics.commit_to_delivery.observe(since_commit.as_secs_f64());
-                }
-            }
-            Outcome::Dead { .. } => self.stats.failed(now),
-            Outcome::Expired | Outcome::Filtered | Outcome::Parked { .. } => {}
-        }
-        outcome_log::settled(&account.name, &account.shown_url, settlement);
     }
 
     /// Publishes what may be confirmed, if it moved.

@@ -2,6 +2,7 @@
 //!
 //! Pure: outcomes in, a flush out.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crate::config::settings::LoggedBodies;
 use crate::config::settings::PushLog;
 use crate::flow::body::Body;
 use crate::flow::event::EventId;
+use crate::flow::fronts::Fronts;
 use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
 use crate::flow::settlement;
@@ -236,6 +238,7 @@ impl Pending {
         &mut self,
         names: &Names,
         watermark: &Watermark,
+        fronts: &Fronts,
     ) -> (Flush, Vec<(ReplayId, ReplayEnd)>) {
         let Self { mut flush, parked, reparked, books, tallies, settled, replayed } =
             std::mem::take(self);
@@ -246,9 +249,20 @@ impl Pending {
         flush.settled = watermark.settled();
         flush.confirmed = Some(watermark.confirmable());
         let beyond = |position| watermark.settled().is_none_or(|settled| position > settled);
-        let ahead = settled.into_iter().filter(|(_, _, position)| beyond(*position));
-        flush.ahead = ahead
-            .filter_map(|(index, id, _)| Some((Arc::clone(names.endpoint(index)?), id)))
+        // Few endpoints, many deliveries.
+        let mut moved: BTreeMap<EndpointIndex, Position> = BTreeMap::new();
+        for (index, id, position) in settled {
+            let Some(endpoint) = names.endpoint(index).filter(|_| beyond(position)) else {
+                continue;
+            };
+            match fronts.of(index) {
+                Some(front) if position < front => drop(moved.insert(index, front)),
+                _ => flush.ahead.push((Arc::clone(endpoint), id)),
+            }
+        }
+        flush.fronts = moved
+            .into_iter()
+            .filter_map(|(index, front)| Some((Arc::clone(names.endpoint(index)?), front)))
             .collect();
         flush.books = books
             .into_iter()

@@ -55,8 +55,12 @@ pub struct Flush {
     /// What will be confirmed after this flush. What the state holds never goes back: before a run has seen
     /// its first transaction end it knows of no position, and the slot stands where an earlier run left it.
     pub confirmed: Option<Lsn>,
-    /// Deliveries settled beyond the prefix: by endpoint and event. Those that an earlier flush
-    /// noted are not repeated here; they go by themselves when `settled` passes them.
+    /// Endpoints that have come further than the prefix: all that each was owed of the changes
+    /// before this one is settled.
+    pub fronts: Vec<(Arc<str>, Position)>,
+    /// Deliveries settled beyond the prefix and their endpoint's front: by endpoint and event. Those
+    /// that an earlier flush noted are not repeated here; they go by themselves when `settled` passes
+    /// them.
     pub ahead: Vec<(Arc<str>, EventId)>,
     pub attempts: Vec<Attempt>,
     pub parked: Vec<Parked>,
@@ -87,6 +91,7 @@ impl Flush {
     pub fn is_empty(&self) -> bool {
         self.settled.is_none()
             && self.confirmed.is_none()
+            && self.fronts.is_empty()
             && self.ahead.is_empty()
             && self.attempts.is_empty()
             && self.parked.is_empty()
@@ -137,6 +142,7 @@ pub async fn commit(
     }
     outcome?;
     holding.flushed = number;
+    holding.passed = flush.settled.or(holding.passed);
     Ok(())
 }
 
@@ -161,6 +167,7 @@ async fn attempt(
         seen_values::forget(&tx, holding, &flush.forget),
         pass(&tx, holding, flush.settled),
         books::add(&tx, holding, &flush.books),
+        move_fronts(&tx, holding, &flush.fronts),
         note_ahead(&tx, holding, &flush.ahead),
         dead_letters::insert(&tx, holding, &flush.dead),
         backlog::park(&tx, holding, &flush.parked),
@@ -218,17 +225,47 @@ async fn pass(
     holding: &Holding,
     settled: Option<Position>,
 ) -> Result<(), StateError> {
-    let Some(Position { commit, ordinal }) = settled else { return Ok(()) };
-    // Ids sort by position: this is the greatest of an event at the settled one.
-    let last = format!("evt_{:016x}{ordinal:08x}{:016x}", commit.raw(), u64::MAX);
+    let Some(settled) = settled else { return Ok(()) };
+    // Ids sort by position: this is the greatest of an event at such a one.
+    let last = |Position { commit, ordinal }| {
+        format!("evt_{:016x}{ordinal:08x}{:016x}", commit.raw(), u64::MAX)
+    };
     let mut params = Params::default();
     params.put(Type::TEXT, holding.slot.as_ref());
-    params.put(Type::TEXT, last);
+    params.put(Type::TEXT, last(settled));
+    // Nothing is left up to where the last flush passed but the index entries of its rows, and
+    // those of all flushes since a vacuum: without this bound each flush would look through them.
+    params.put(Type::TEXT, holding.passed.map_or_else(String::new, last));
     tx.execute_typed(
-        "DELETE FROM walhook.settled_ahead WHERE slot = $1 AND event_id <= $2",
+        "DELETE FROM walhook.settled_ahead WHERE slot = $1 AND event_id <= $2 AND event_id > $3",
         &params.list(),
     )
     .await?;
+    Ok(())
+}
+
+async fn move_fronts(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    fronts: &[(Arc<str>, Position)],
+) -> Result<(), StateError> {
+    for chunk in chunks(fronts, |_| 0) {
+        let mut params = Params::default();
+        params.put(Type::TEXT, holding.slot.as_ref());
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|(endpoint, _)| &**endpoint));
+        params.column(Type::PG_LSN_ARRAY, chunk.iter().map(|(_, front)| front.commit));
+        let ordinals = chunk.iter().map(|(_, front)| i64::from(front.ordinal));
+        params.column(Type::INT8_ARRAY, ordinals);
+        tx.execute_typed(
+            "INSERT INTO walhook.fronts (slot, endpoint, before_lsn, before_ordinal)
+             SELECT $1, endpoint, lsn, ordinal
+               FROM unnest($2::text[], $3::pg_lsn[], $4::bigint[]) AS r (endpoint, lsn, ordinal)
+             ON CONFLICT (slot, endpoint) DO UPDATE
+                SET before_lsn = excluded.before_lsn, before_ordinal = excluded.before_ordinal",
+            &params.list(),
+        )
+        .await?;
+    }
     Ok(())
 }
 

@@ -54,6 +54,16 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "seen_values",
         sql: include_str!("../../sql/migrations/0005_seen_values.sql"),
     },
+    Migration {
+        version: 6,
+        name: "fronts",
+        sql: include_str!("../../sql/migrations/0006_fronts.sql"),
+    },
+    Migration {
+        version: 7,
+        name: "headers",
+        sql: include_str!("../../sql/migrations/0007_headers.sql"),
+    },
 ];
 
 /// What one read says of the schema.

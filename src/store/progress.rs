@@ -48,6 +48,8 @@ pub struct Holding {
     pub(crate) epoch: i64,
     /// Number of the last flush that is known to be committed.
     pub(crate) flushed: i64,
+    /// The settled prefix as of that flush; `None` if this process has not flushed one.
+    pub(crate) passed: Option<Position>,
     /// Whether the database can store every character.
     pub(crate) unicode: bool,
 }
@@ -149,6 +151,7 @@ async fn try_take(
         slot: slot.into(),
         epoch: progress.epoch,
         flushed: read(&row, "flush")?,
+        passed: None,
         // SQL_ASCII takes any bytes as they come.
         unicode: matches!(encoding.as_str(), "UTF8" | "SQL_ASCII"),
     };
@@ -212,7 +215,10 @@ pub async fn begin_anew(
     tx.execute_typed(begin, &params.list()).await?;
     let mut params = Params::default();
     params.put(Type::TEXT, holding.slot.as_ref());
-    tx.execute_typed("DELETE FROM walhook.settled_ahead WHERE slot = $1", &params.list()).await?;
+    for table in ["settled_ahead", "fronts"] {
+        let delete = format!("DELETE FROM walhook.{table} WHERE slot = $1");
+        tx.execute_typed(&delete, &params.list()).await?;
+    }
     tx.commit().await?;
     Ok(())
 }
@@ -270,6 +276,27 @@ pub async fn load_ahead(
         ahead.push((Arc::clone(&last), id));
     }
     Ok(ahead)
+}
+
+/// How far endpoints have come that are ahead of the settled prefix, or were: all that each was owed
+/// of the changes before this one is settled.
+///
+/// # Errors
+/// That the rows could not be read.
+pub async fn load_fronts(
+    client: &Client,
+    slot: &str,
+) -> Result<Vec<(Arc<str>, Position)>, StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, slot);
+    let query = "SELECT endpoint, before_lsn, before_ordinal FROM walhook.fronts WHERE slot = $1";
+    let rows = client.query_typed(query, &params.list()).await?;
+    let front = |row: &Row| {
+        let ordinal = unsigned(row, "before_ordinal")?;
+        let position = Position { commit: read(row, "before_lsn")?, ordinal };
+        Ok((read::<&str>(row, "endpoint")?.into(), position))
+    };
+    rows.iter().map(front).collect()
 }
 
 pub(crate) async fn begin(client: &mut Client) -> Result<Transaction<'_>, StateError> {

@@ -53,12 +53,11 @@ pub(crate) struct JsonText(pub(crate) Vec<u8>);
 
 impl ToSql for JsonText {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Cause> {
-        out.put_u8(1); // the version of jsonb's binary form
         out.put_slice(&self.0);
         Ok(IsNull::No)
     }
 
-    accepts!(JSONB);
+    accepts!(JSON);
     to_sql_checked!();
 }
 

@@ -1,6 +1,8 @@
 //! Lanes from outside: one endpoint does not feel another, and keys keep their order.
 
 use std::collections::HashMap;
+use std::time::Duration;
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -52,6 +54,42 @@ async fn an_endpoint_that_hangs_takes_nothing_from_the_others() {
     // What hangs is cut off, which is no failure of the shutdown: it comes again.
     service.stop().await;
     assert_eq!(healthy.count(), 600);
+}
+
+#[tokio::test]
+async fn what_an_endpoint_has_settled_beyond_a_slow_one_is_remembered_through_a_kill() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(TABLE).await.unwrap();
+    let (healthy, hanging) =
+        (Receiver::start(always(Answer::status(200))), Receiver::start(always(Answer::Hang)));
+    let rest = format!(
+        "{EVENT}[webhook]\nurls = [\"{}\", \"{}\"]\ntimeout = \"1h\"\n",
+        hanging.url(),
+        healthy.url()
+    );
+    let toml = configuration(&database, &rest);
+    let mut service = Service::start(&toml).await;
+    sql.batch_execute("INSERT INTO orders SELECT n, 0 FROM generate_series(1, 600) n")
+        .await
+        .unwrap();
+    let flushed = "SELECT coalesce(sum(delivered), 0) FROM walhook.books";
+    let deadline = Instant::now() + AMPLE;
+    while sql.text(flushed).await != "600" {
+        assert!(Instant::now() < deadline, "the deliveries are not written down");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Only what was out of order when a flush began has a row of its own.
+    let few = "SELECT count(*) < 60 FROM walhook.settled_ahead";
+    assert_eq!(sql.text(few).await, "t");
+    service.program.kill();
+    service.program.wait(AMPLE).await;
+
+    let recovered = Receiver::start(always(Answer::status(200)));
+    let mut again = Service::start(&toml.replace(&hanging.url(), &recovered.url())).await;
+    recovered.wait_for(600, AMPLE).await;
+    again.stop().await;
+    assert_eq!((recovered.count(), healthy.count()), (600, 600), "nothing is repeated");
 }
 
 #[tokio::test]

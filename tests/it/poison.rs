@@ -25,8 +25,9 @@ const TABLE: &str = "CREATE TABLE orders (id int PRIMARY KEY, version int NOT NU
 /// The rows; one of them is number 7.
 const ROWS: usize = 9;
 
-/// Two crashes without progress, and two at the same mark.
-const CRASHES_MAX: u32 = 4;
+/// Two crashes without progress, and two at the same mark. A run that settled one of the rows before
+/// the poison is no crash in a row: on a slow machine there may be one for each of them.
+const CRASHES_MAX: u32 = 4 + 6;
 
 const LETTERS: &str = "SELECT string_agg(concat_ws('|', endpoint, row_key, failure_class, attempts,
                            body IS NULL, reason), ' ' ORDER BY endpoint)

@@ -79,7 +79,8 @@ async fn a_second_walhook_stands_by_and_takes_over_within_a_second_of_the_firsts
 
     sql.batch_execute("INSERT INTO orders VALUES (1, 1)").await.unwrap();
     assert_eq!(receiver.wait_for(1, AMPLE).await[0].header("x-process"), "first");
-    tokio::time::sleep(Duration::from_millis(200)).await; // its flush
+    // What is not flushed comes again.
+    wait_for_text(&sql, "SELECT sum(delivered) FROM walhook.balance", "1").await;
     let killed = Instant::now();
     first.program.kill();
     sql.batch_execute("INSERT INTO orders VALUES (2, 1)").await.unwrap();

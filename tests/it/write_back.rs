@@ -327,8 +327,8 @@ async fn a_statement_of_ones_own_gets_values_of_any_type() {
     let insert = "INSERT INTO odd VALUES (7, '6c8a7b7e-0f3e-4d3f-9d3c-0e5a4f1b2c3d', 'new', now(), $1::text::jsonb)";
     sql.execute(insert, &[&hostile]).await.unwrap();
     wait_for_text(&sql, "SELECT m FROM odd", "sent").await;
-    let same =
-        "SELECT coalesce(max(s.a || ' ' || s.m || ' ' || (s.doc = o.doc)), '') FROM sends s, odd o";
+    let same = "SELECT coalesce(string_agg(s.a || ' ' || s.m || ' ' || (s.doc = o.doc), ','), '')
+                  FROM sends s, odd o";
     wait_for_text(&sql, same, "7 sent true").await;
     sql.batch_execute("DELETE FROM odd").await.unwrap();
     wait_for_text(&sql, "SELECT count(*) FROM sends", "2").await;

@@ -18,6 +18,7 @@ use walhook::store::progress::Lineage;
 use walhook::store::progress::begin_anew;
 use walhook::store::progress::load;
 use walhook::store::progress::load_ahead;
+use walhook::store::progress::load_fronts;
 use walhook::store::progress::set_lineage;
 use walhook::store::progress::take;
 use walhook::store::state_error::StateError;
@@ -46,6 +47,7 @@ fn everything() -> Flush {
     Flush {
         settled: Some(position(100, 3)),
         confirmed: Some(Lsn::from_raw(90)),
+        fronts: vec![("erp".into(), position(101, 7))],
         ahead: vec![("crm".into(), event(101, 0, "a").id)],
         attempts: vec![attempt(event(100, 0, "a"), "crm")],
         parked: vec![parked(event(102, 0, "b"), "crm")],
@@ -66,6 +68,8 @@ async fn a_flush_is_read_back_as_it_was_written() {
     assert_eq!((progress.epoch, progress.holder.as_str()), (1, "the test"));
     let ahead = load_ahead(state.client(), SLOT).await.unwrap();
     assert_eq!(ahead, [("crm".into(), event(101, 0, "a").id)]);
+    let fronts = load_fronts(state.client(), SLOT).await.unwrap();
+    assert_eq!(fronts, [("erp".into(), position(101, 7))]);
     assert_eq!(state.text(LEFT_ROWS).await, "1 1 1 3");
     // An empty field leaves things where they are.
     let parked = &everything().parked[0];
@@ -236,6 +240,21 @@ async fn what_was_settled_ahead_is_forgotten_once_it_is_passed() {
     state.commit(&Flush { settled: Some(position(10, 1)), ..Flush::default() }).await;
     assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), ids[2..]);
     assert_eq!(load_ahead(state.client(), "other").await.unwrap(), []);
+    state.commit(&Flush { settled: Some(position(11, 0)), ..Flush::default() }).await;
+    assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_front_has_one_row_and_moves() {
+    let mut state = State::create().await;
+    for front in [position(10, 1), position(12, 0)] {
+        let fronts = vec![("crm".into(), front), ("erp".into(), position(9, 0))];
+        state.commit(&Flush { fronts, ..Flush::default() }).await;
+    }
+    let mut fronts = load_fronts(state.client(), SLOT).await.unwrap();
+    fronts.sort();
+    assert_eq!(fronts, [("crm".into(), position(12, 0)), ("erp".into(), position(9, 0))]);
+    assert_eq!(load_fronts(state.client(), "other").await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -272,6 +291,7 @@ async fn the_stream_is_remembered_until_a_gap_is_accepted() {
     let stored = load(state.client(), SLOT).await.unwrap().unwrap();
     assert_eq!((stored.lineage, stored.settled, stored.confirmed), (Some(other), None, None));
     assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), []);
+    assert_eq!(load_fronts(state.client(), SLOT).await.unwrap(), []);
     assert_eq!(state.text("SELECT count(*) FROM walhook.backlog").await, "1");
 }
 

@@ -10,7 +10,7 @@ use walhook::store::state_error::StateError;
 use super::session;
 use crate::support::postgres::Database;
 
-const ALL: &str = "1 state, 2 replays, 3 poison, 4 write_backs, 5 seen_values";
+const ALL: &str = "1 state, 2 replays, 3 poison, 4 write_backs, 5 seen_values, 6 fronts, 7 headers";
 
 const APPLIED: &str = "SELECT string_agg(version || ' ' || name, ', ' ORDER BY version) \
                        FROM walhook.schema_version";

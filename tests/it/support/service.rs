@@ -18,7 +18,7 @@ use crate::support::postgres::Database;
 use crate::support::program::Program;
 
 /// Far more than anything here takes, also on a busy machine.
-pub(crate) const AMPLE: Duration = Duration::from_secs(30);
+pub(crate) const AMPLE: Duration = Duration::from_secs(90);
 
 /// A configuration for `database`: a slot that no other test uses, any free port for the HTTP
 /// surface, every log line, and `rest`.

@@ -1,0 +1,70 @@
+//! What an earlier run has settled beyond the settled prefix: the stream brings it again, and it is not
+//! delivered again.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::flow::event::EventId;
+use crate::flow::lsn::Position;
+use crate::flow::settlement::EndpointIndex;
+
+/// See the module's header. It becomes less while the stream goes on.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    /// Each endpoint has settled everything before this change.
+    fronts: HashMap<EndpointIndex, Position>,
+    /// Single deliveries.
+    beyond: HashSet<(EndpointIndex, EventId)>,
+}
+
+impl Ahead {
+    pub(crate) fn new(
+        fronts: impl Iterator<Item = (EndpointIndex, Position)>,
+        beyond: impl Iterator<Item = (EndpointIndex, EventId)>,
+    ) -> Self {
+        Self { fronts: fronts.collect(), beyond: beyond.collect() }
+    }
+
+    /// The takers that the event is still owed to. To be asked for each event, in commit order.
+    pub(crate) fn owed(
+        &mut self,
+        takers: Arc<[EndpointIndex]>,
+        id: EventId,
+    ) -> Arc<[EndpointIndex]> {
+        if self.fronts.is_empty() && self.beyond.is_empty() {
+            return takers;
+        }
+        self.fronts.retain(|_, front| id.position() < *front);
+        let is_settled = |taker: EndpointIndex, beyond: &mut HashSet<_>| {
+            self.fronts.contains_key(&taker) || beyond.remove(&(taker, id))
+        };
+        let takers = takers.iter().copied();
+        takers.filter(|&taker| !is_settled(taker, &mut self.beyond)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::event::Origin;
+    use crate::flow::lsn::Lsn;
+
+    fn at(commit: u64) -> Position {
+        Position { commit: Lsn::from_raw(commit), ordinal: 0 }
+    }
+
+    #[test]
+    fn what_was_settled_is_owed_no_more_and_what_was_not_is() {
+        let [slow, quick] = [EndpointIndex(0), EndpointIndex(1)];
+        let id = |commit| EventId::new(at(commit), Origin::new(7, "task.done"));
+        let mut ahead =
+            Ahead::new([(quick, at(3))].into_iter(), [(quick, id(4)), (slow, id(2))].into_iter());
+        let takers: Arc<[EndpointIndex]> = [slow, quick].into();
+        let owed: Vec<_> =
+            (1..=5).map(|commit| ahead.owed(Arc::clone(&takers), id(commit)).to_vec()).collect();
+        let both = vec![slow, quick];
+        assert_eq!(owed, [vec![slow], vec![], both.clone(), vec![slow], both]);
+        assert!(ahead.fronts.is_empty() && ahead.beyond.is_empty());
+    }
+}
