@@ -22,7 +22,7 @@ use walhook::config;
 use walhook::config::settings::Settings;
 use walhook::delivery::sign::Signer;
 use walhook::event::datum;
-use walhook::event::route::Routed;
+use walhook::event::plan::Routed;
 use walhook::event::route::Router;
 use walhook::flow::change::Captured;
 use walhook::flow::change::Change;

@@ -47,12 +47,13 @@ ALTER TABLE public.documents REPLICA IDENTITY FULL;
 --
 --    ALTER SYSTEM SET wal_level = logical;
 --
--- 2. A role that may read the change stream and the tables, and nothing else:
+-- 2. A role that may read the change stream and the tables; the schema is for walhook's own tables:
 --
 --    CREATE ROLE walhook LOGIN REPLICATION PASSWORD 'choose one';
 --    GRANT CONNECT ON DATABASE app TO walhook;
 --    GRANT USAGE ON SCHEMA public TO walhook;
 --    GRANT SELECT ON public.customers, public.documents, public.products TO walhook;
+--    CREATE SCHEMA walhook AUTHORIZATION walhook;
 --
 -- 3. The publication, which names what is streamed (walhook makes it where it may, as the owner of
 --    the tables with CREATE on the database):

@@ -45,14 +45,15 @@ CREATE OR REPLACE VIEW public.webhooks_with_rules AS
 --
 --    ALTER SYSTEM SET wal_level = logical;
 --
--- 2. A role that may read the change stream, the tasks and the webhooks, and write the status, and
---    nothing else:
+-- 2. A role that may read the change stream, the tasks and the webhooks, and write the status; the
+--    schema is for walhook's own tables:
 --
 --    CREATE ROLE walhook LOGIN REPLICATION PASSWORD 'choose one';
 --    GRANT CONNECT ON DATABASE app TO walhook;
 --    GRANT USAGE ON SCHEMA public TO walhook;
 --    GRANT SELECT, UPDATE (status) ON public.tasks TO walhook;
 --    GRANT SELECT ON public.webhooks, public.rule_webhooks, public.webhooks_with_rules TO walhook;
+--    CREATE SCHEMA walhook AUTHORIZATION walhook;
 --
 -- 3. The publication, which names what is streamed (walhook makes it where it may, as the owner of
 --    the tables with CREATE on the database):

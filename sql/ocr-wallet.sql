@@ -27,12 +27,13 @@ CREATE INDEX IF NOT EXISTS ocr_wallet_info_create_time_idx
 --
 --    ALTER SYSTEM SET wal_level = logical;
 --
--- 2. A role that may read the change stream and the table, and nothing else:
+-- 2. A role that may read the change stream and the table; the schema is for walhook's own tables:
 --
 --    CREATE ROLE walhook LOGIN REPLICATION PASSWORD 'choose one';
 --    GRANT CONNECT ON DATABASE app TO walhook;
 --    GRANT USAGE ON SCHEMA public TO walhook;
 --    GRANT SELECT ON public.ocr_wallet_info TO walhook;
+--    CREATE SCHEMA walhook AUTHORIZATION walhook;
 --
 -- 3. The publication, which names what is streamed (walhook makes it where it may, as the owner of
 --    the table with CREATE on the database):

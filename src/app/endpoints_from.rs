@@ -28,9 +28,11 @@ use crate::app::fleet::Start;
 use crate::app::fleet::plan::Change;
 use crate::app::fleet::plan::FleetError;
 use crate::app::fleet::roster::Origin;
+use crate::app::old_rows;
 use crate::app::pump::Watched;
 use crate::backoff::Backoff;
 use crate::config::endpoints_from::EndpointsFrom;
+use crate::config::settings::Endpoint;
 use crate::config::settings::Server;
 use crate::config::settings::Settings;
 use crate::source::catalog::Finding;
@@ -286,8 +288,24 @@ async fn rows(client: &Client, from: &EndpointsFrom) -> Result<Vec<Row>, StoreEr
     Ok(read)
 }
 
-/// What `walhook check` has to say of the table: that it cannot be read, or which rows are no
-/// endpoints. What is wrong with the tables of a view is the catalog's to say.
+/// The endpoint of this name, if a row of the table is it, and the names of all of them.
+///
+/// # Errors
+/// The table cannot be read.
+pub(super) async fn find(
+    from: &EndpointsFrom,
+    client: &Client,
+    name: &str,
+) -> Result<(Option<Endpoint>, Vec<Arc<str>>), StoreError> {
+    let mut endpoints: Vec<Endpoint> =
+        rows(client, from).await?.iter().filter_map(|row| from.endpoint(row).ok()).collect();
+    let names = endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
+    endpoints.retain(|endpoint| &*endpoint.name == name);
+    Ok((endpoints.into_iter().next(), names))
+}
+
+/// What `walhook check` has to say of the table: that it cannot be read, which rows are no endpoints,
+/// or why none of them could get an event. What is wrong with the tables of a view is the catalog's to say.
 ///
 /// # Errors
 /// The server cannot be asked.
@@ -311,6 +329,9 @@ pub(super) async fn findings(
         count => format!("{count} endpoints"),
     };
     let mut findings = vec![Finding::ok(format!("[endpoints_from]: {found} in {table}"))];
+    let example = endpoints.first().and_then(|read| read.as_ref().ok());
+    let column = from.event_column();
+    findings.extend(old_rows::findings_from(settings, client, column, example).await?);
     findings.extend(problems.into_iter().filter_map(Result::err).map(|(name, why)| {
         let what = format!("a row of {table} is no endpoint: {name}: {why}");
         Finding::warning(what, String::from("correct the row: nothing goes to it until then"))

@@ -40,7 +40,7 @@ mod scrape;
 mod standby;
 mod state;
 mod surface;
-mod tail;
+pub mod tail;
 mod write_backs;
 
 use std::net::SocketAddr;
@@ -92,7 +92,6 @@ use crate::task::Tasks;
 
 pub use crate::app::prepare::check;
 pub use crate::app::prepare::prepare;
-pub use crate::app::tail::tail;
 
 /// Messages between the pump and the ledger; each is what one read from PostgreSQL brought.
 const OPENED_MAX: usize = 64;

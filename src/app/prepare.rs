@@ -8,6 +8,7 @@ use crate::app::old_rows;
 use crate::app::state;
 use crate::app::write_backs;
 use crate::clock::host_now;
+use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
 use crate::config::settings::Signing;
 use crate::delivery::guard;
@@ -20,6 +21,7 @@ use crate::source::error::SourceError;
 use crate::source::refusal::Refusal;
 use crate::source::wire::command;
 use crate::store;
+use crate::store::error::StoreError;
 use crate::store::migrate;
 use crate::store::state_error::StateError;
 
@@ -65,7 +67,7 @@ pub async fn prepare(settings: &Settings, accept_gap: bool) -> anyhow::Result<()
     Ok(())
 }
 
-/// What tables and publication lack for the events of `settings`, while walhook runs.
+/// What tables and publication lack for the events and endpoints of `settings`, while walhook runs.
 ///
 /// # Errors
 /// The server cannot be asked.
@@ -76,6 +78,18 @@ pub(crate) async fn lacking(settings: &Settings) -> anyhow::Result<Vec<String>> 
     let old_rows = old_rows::findings(settings, &session.client).await?;
     problems.extend(old_rows.into_iter().filter_map(|finding| finding.refusal));
     Ok(problems.iter().map(|problem| format!("{}: {}", problem.what(), problem.fix())).collect())
+}
+
+/// What the tables lack for one endpoint, which would never get an event.
+///
+/// # Errors
+/// The server cannot be asked.
+pub(crate) async fn lacking_for(
+    settings: &Settings,
+    endpoint: &Endpoint,
+) -> Result<Vec<Refusal>, StoreError> {
+    let session = store::connect(&settings.postgres.server).await?;
+    old_rows::refusals(settings, &session.client, endpoint).await
 }
 
 /// What keeps walhook from having its own tables.

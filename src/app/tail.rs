@@ -6,12 +6,17 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::desk::record::Record;
+use crate::app::desk::record::Seal;
+use crate::app::endpoints_from;
 use crate::clock::DatabaseClock;
+use crate::clock::host_now;
+use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
-use crate::event::route::Routed;
+use crate::event::plan::Routed;
+use crate::event::plan::Shaped;
 use crate::event::route::Router;
-use crate::event::route::Shaped;
 use crate::flow::budget::Budget;
 use crate::flow::change::Captured;
 use crate::flow::event::Event;
@@ -25,27 +30,69 @@ use crate::source::stream::Source;
 use crate::source::stream::Terms;
 use crate::source::wire::feedback::LetGo;
 use crate::store;
+use crate::store::endpoints;
+
+/// No endpoint has this name.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no endpoint {name:?}; there are: {}", names.join(", "))]
+pub struct NoEndpoint {
+    name: String,
+    names: Vec<Arc<str>>,
+}
+
+/// The endpoint of this name: of the file, of the table of `[endpoints_from]`, or made at run time.
+///
+/// # Errors
+/// [`NoEndpoint`]; that PostgreSQL or the state cannot be asked, or that its secrets cannot be opened.
+pub async fn endpoint(settings: &Settings, name: &str) -> anyhow::Result<Endpoint> {
+    if let Some(found) = settings.endpoints.iter().find(|endpoint| &*endpoint.name == name) {
+        return Ok(found.clone());
+    }
+    let mut names: Vec<Arc<str>> =
+        settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
+    if let Some(from) = &settings.endpoints_from {
+        let session = store::connect(&settings.postgres.server).await?;
+        let (found, others) = endpoints_from::find(from, &session.client, name).await?;
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        names.extend(others);
+    }
+    let session = store::connect(&settings.state).await?;
+    let stored = endpoints::load_if_any(&session.client, &settings.postgres.slot).await?;
+    names.extend(stored.iter().map(|row| Arc::from(row.name.as_str())));
+    match stored.into_iter().find(|row| row.name == name) {
+        Some(row) => {
+            let read = Record::of_row(row, &Seal::new(settings))?;
+            Ok(read.endpoint(settings, host_now(), false)?)
+        }
+        None => Err(NoEndpoint { name: name.to_owned(), names }.into()),
+    }
+}
 
 /// Calls `show` for every event from now on, or for those that the endpoint `only` would get, as it
-/// would get them, until `stop` is cancelled or `show` fails. Reads from a
-/// temporary slot, which vanishes with the connection, and touches nothing else.
+/// would get them, until `stop` is cancelled or `show` fails. Reads from a temporary slot, which
+/// vanishes with the connection, and touches nothing else.
 ///
 /// # Errors
 /// PostgreSQL's refusals, or what `show` gives.
 pub async fn tail(
     mut settings: Settings,
-    only: Option<&str>,
+    only: Option<Endpoint>,
     clock: DatabaseClock,
     stop: CancellationToken,
     mut show: impl FnMut(Arc<Event>) -> std::io::Result<()>,
 ) -> anyhow::Result<()> {
-    if let Some(name) = only {
-        settings.endpoints.retain(|endpoint| &*endpoint.name == name);
+    let is_whole = only.is_none();
+    if let Some(only) = only {
+        settings.endpoints = vec![only];
     }
     let is_taken = |rule: &EventRule| {
-        only.is_none() || settings.endpoints.iter().any(|endpoint| endpoint.takes(rule))
+        is_whole || settings.endpoints.iter().any(|endpoint| endpoint.takes(rule))
     };
     let taken: Vec<bool> = settings.events.iter().map(is_taken).collect();
+    // Whoever takes events by a value of their row is named with each one that it gets.
+    let is_named = !is_whole && settings.endpoints.iter().all(|endpoint| endpoint.only.is_some());
     let own_slot = settings.postgres.slot;
     settings.postgres.slot = format!("walhook_tail_{:08x}", fastrand::u32(..));
     // PostgreSQL itself speaks of a missing publication only with the first change.
@@ -79,7 +126,8 @@ pub async fn tail(
         for captured in captured.drain(..) {
             match captured {
                 Captured::Change(change) => router.route(&change, clock.now(), |rule, routed| {
-                    if shown.is_ok() && taken.get(rule.0) == Some(&true) {
+                    let is_for_nobody = is_named && matches!(routed, Routed::Event(_));
+                    if shown.is_ok() && taken.get(rule.0) == Some(&true) && !is_for_nobody {
                         shown = each_shape(routed, &mut show);
                     }
                 }),

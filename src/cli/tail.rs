@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::anyhow;
 use clap::Args;
 use serde_json::Value;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::tail;
+use crate::app::tail::NoEndpoint;
 use crate::cli::Global;
 use crate::cli::exit::CommandError;
 use crate::cli::exit::Exit;
@@ -16,7 +16,7 @@ use crate::cli::interrupted;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::clock::DatabaseClock;
-use crate::config::settings::Settings;
+use crate::config::settings::Endpoint;
 use crate::delivery::preview::Preview;
 use crate::delivery::preview::Previewed;
 use crate::flow::event::Event;
@@ -30,7 +30,7 @@ use crate::flow::time::Timestamp;
                   walhook tail --endpoint crm"
 )]
 pub struct Tail {
-    /// Shows what this endpoint of the configuration would get: its events, by its filters and in
+    /// Shows what this endpoint would get, wherever it was made: its events, by its filters and in
     /// its format, with method, URL and headers; secrets are masked
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
@@ -44,8 +44,15 @@ impl Tail {
     /// PostgreSQL's refusals, or that the output fails.
     pub fn run(self, global: &Global) -> Result<(), CommandError> {
         let settings = global.settings()?;
-        let preview =
-            self.endpoint.as_deref().map(|name| addressed(&settings, name)).transpose()?;
+        let runtime = runtime()?;
+        let only = match &self.endpoint {
+            Some(name) => {
+                let found = runtime.block_on(tail::endpoint(&settings, name));
+                Some(found.map_err(not_found)?)
+            }
+            None => None,
+        };
+        let preview = only.as_ref().map(addressed).transpose()?;
         let stop = CancellationToken::new();
         let (clock, times) = (DatabaseClock::new(), DatabaseClock::new());
         let (enough, mut left) = (stop.clone(), self.limit);
@@ -62,11 +69,11 @@ impl Tail {
         };
         let tail = async {
             tokio::select! {
-                ended = tail(settings, self.endpoint.as_deref(), clock, stop.clone(), show) => ended,
+                ended = tail::tail(settings, only, clock, stop.clone(), show) => ended,
                 stopped = interrupted() => Ok(stopped?),
             }
         };
-        runtime()?.block_on(tail).map_err(CommandError::of_postgres)
+        runtime.block_on(tail).map_err(CommandError::of_postgres)
     }
 }
 
@@ -79,17 +86,17 @@ struct Addressed {
 }
 
 /// # Errors
-/// With exit code 2: the configuration has no such endpoint.
-fn addressed(settings: &Settings, name: &str) -> Result<Addressed, CommandError> {
-    let Some(endpoint) = settings.endpoints.iter().find(|endpoint| &*endpoint.name == name) else {
-        let names: Vec<&str> = settings.endpoints.iter().map(|endpoint| &*endpoint.name).collect();
-        return Err(Exit::Usage.because(anyhow!(
-            "there is no endpoint {name:?} in the configuration; there are: {}",
-            names.join(", ")
-        )));
-    };
+/// With exit code 2: its headers or credentials cannot be used.
+fn addressed(endpoint: &Endpoint) -> Result<Addressed, CommandError> {
     let preview = Preview::new(endpoint).map_err(|error| Exit::Usage.because(error))?;
     Ok(Addressed { name: Arc::clone(&endpoint.name), url: endpoint.shown_url(), preview })
+}
+
+fn not_found(error: anyhow::Error) -> CommandError {
+    match error.is::<NoEndpoint>() {
+        true => Exit::Usage.because(error),
+        false => CommandError::of_postgres(error),
+    }
 }
 
 fn line(event: Arc<Event>, addressed: Option<&Addressed>, now: Timestamp) -> String {

@@ -17,7 +17,7 @@ use crate::config::settings::EventRule;
 use crate::event::expiry::Age;
 use crate::event::payload;
 use crate::event::payload::Shape;
-use crate::event::route::Gate;
+use crate::event::plan::Gate;
 use crate::event::scope::Fault;
 use crate::event::scope::Scope;
 use crate::event::template::Faults;

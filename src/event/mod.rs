@@ -1,7 +1,7 @@
 //! Change to event: which changes become which events, with which body.
 //!
 //! ```text
-//! source ─ Change ─▶ [route ─▶ filter ─▶ expiry ─▶ payload] ─ Event ─▶ queue
+//! source ─ Change ─▶ [route ─▶ plan ─▶ expiry ─▶ payload] ─ Event ─▶ queue
 //! ```
 //!
 //! Pure, but for one warning for each expression that fails: a change, the rules and the time in;
@@ -15,6 +15,7 @@ mod envelope;
 pub(crate) mod expiry;
 mod image;
 pub(crate) mod payload;
+pub mod plan;
 pub mod require;
 pub mod route;
 mod scope;

@@ -1,8 +1,10 @@
-//! What an event needs of its table, for `check` and for the start: its columns, and old rows. Pure.
+//! What an event, and an endpoint that takes it, need of the event's table, for `check` and for the
+//! start: its columns, and old rows. Pure.
 
 use std::collections::BTreeSet;
 
 use crate::config::expression::Names;
+use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::flow::relation::Relation;
 use crate::flow::relation::ReplicaIdentity;
@@ -38,6 +40,12 @@ impl Use {
 }
 
 impl Lack {
+    pub fn used_in(&self) -> Use {
+        match self {
+            Self::Column { used_in, .. } | Self::OldRow { used_in, .. } => *used_in,
+        }
+    }
+
     /// Whether the rule cannot work at all: a filter without its values lets nothing through.
     pub fn is_fatal(&self) -> bool {
         match self {
@@ -60,22 +68,42 @@ impl Lack {
 /// Everything that `rule` needs and `relation` does not give.
 pub fn lacks(rule: &EventRule, relation: &Relation) -> Vec<Lack> {
     let mut lacks = Vec::new();
-    for (used_in, names) in
-        [(Use::Filter, rule.filter_names()), (Use::Payload, rule.payload_names())]
-    {
-        let named: BTreeSet<&String> = names.columns.union(&names.old).collect();
-        let missing = named.into_iter().filter(|name| relation.column(name).is_none());
-        lacks.extend(missing.map(|column| Lack::Column { used_in, column: column.clone() }));
-        lacks.extend(old_row(rule, relation, used_in, &names));
-    }
+    named(rule, relation, Use::Filter, &rule.filter_names(), &mut lacks);
+    named(rule, relation, Use::Payload, &rule.payload_names(), &mut lacks);
     let age_column = rule.expiry.as_ref().and_then(|expiry| expiry.column.as_ref());
-    let named = rule.order_by.iter().map(|column| (Use::OrderBy, column));
-    for (used_in, column) in named.chain(age_column.map(|column| (Use::AgeColumn, column))) {
+    let order_by = rule.order_by.iter().map(|column| (Use::OrderBy, column));
+    for (used_in, column) in order_by.chain(age_column.map(|column| (Use::AgeColumn, column))) {
         if relation.column(column).is_none() {
             lacks.push(Lack::Column { used_in, column: column.clone() });
         }
     }
     lacks
+}
+
+/// Everything that the endpoint's own filter and payload need for the events of `rule`, which it
+/// takes, and `relation` does not give.
+pub fn lacks_of(endpoint: &Endpoint, rule: &EventRule, relation: &Relation) -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    if let Some(filter) = &endpoint.filter {
+        named(rule, relation, Use::Filter, filter.names(), &mut lacks);
+    }
+    if let Some(payload) = &endpoint.payload {
+        named(rule, relation, Use::Payload, &payload.names(), &mut lacks);
+    }
+    lacks
+}
+
+fn named(
+    rule: &EventRule,
+    relation: &Relation,
+    used_in: Use,
+    names: &Names,
+    lacks: &mut Vec<Lack>,
+) {
+    let named: BTreeSet<&String> = names.columns.union(&names.old).collect();
+    let missing = named.into_iter().filter(|name| relation.column(name).is_none());
+    lacks.extend(missing.map(|column| Lack::Column { used_in, column: column.clone() }));
+    lacks.extend(old_row(rule, relation, used_in, names));
 }
 
 /// Values that only the whole old row carries: what the row was before an update, and all but the

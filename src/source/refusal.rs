@@ -81,6 +81,16 @@ pub enum Refusal {
         key: &'static str,
         sql: String,
     },
+    /// An endpoint's filter or payload asks, for every event that it takes, for what its row does not
+    /// have.
+    EndpointLacks {
+        /// `endpoint NAME`, or the section that is for many.
+        whose: String,
+        /// The key of the configuration that asks for it.
+        key: &'static str,
+        what: String,
+        fix: String,
+    },
     /// The rows that are endpoints cannot be read.
     EndpointsTable {
         table: String,
@@ -169,6 +179,7 @@ impl Refusal {
             | Self::NoPublication { .. }
             | Self::NoState { .. }
             | Self::NeedsOldRow { .. }
+            | Self::EndpointLacks { .. }
             | Self::EndpointsTable { .. }
             | Self::WriteBack { .. }
             | Self::NotPrepared { .. }
@@ -207,6 +218,7 @@ impl Refusal {
             | Self::NoPublication { .. }
             | Self::NoState { .. }
             | Self::NeedsOldRow { .. }
+            | Self::EndpointLacks { .. }
             | Self::EndpointsTable { .. }
             | Self::WriteBack { .. }
             | Self::NotPrepared { .. }
@@ -261,6 +273,7 @@ impl Refusal {
             Self::NeedsOldRow { event, key, .. } => {
                 format!("`{key}` of event {event} needs values of the old row that are not sent")
             }
+            Self::EndpointLacks { whose, key, what, .. } => format!("`{key}` of {whose} {what}"),
             Self::EndpointsTable { table, what } => {
                 format!("the endpoints in {table} cannot be read: {what}")
             }
@@ -377,6 +390,7 @@ impl Refusal {
                 format!("start `walhook run` once, which mends it, or run `{sql}`")
             }
             Self::NeedsOldRow { sql, .. } => format!("run `{sql}` as the owner of the table"),
+            Self::EndpointLacks { fix, .. } => fix.clone(),
             Self::EndpointsTable { table, .. } => {
                 format!("correct [endpoints_from], or grant SELECT on {table} to walhook's role")
             }

@@ -358,6 +358,24 @@ pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<Size>, StateError>
     rows.iter().map(size).collect()
 }
 
+/// Of these endpoints, those that have something in the backlog, with the number of rows.
+///
+/// # Errors
+/// That the rows could not be counted.
+pub async fn left_of(
+    client: &Client,
+    slot: &str,
+    endpoints: &[&str],
+) -> Result<Vec<(String, u64)>, StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, slot);
+    params.put(Type::TEXT_ARRAY, endpoints);
+    let query = "SELECT endpoint, count(*) AS rows FROM walhook.backlog
+                  WHERE slot = $1 AND endpoint = ANY($2) GROUP BY endpoint ORDER BY endpoint";
+    let rows = client.query_typed(query, &params.list()).await?;
+    rows.iter().map(|row| Ok((read(row, "endpoint")?, unsigned(row, "rows")?))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

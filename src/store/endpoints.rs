@@ -42,6 +42,18 @@ pub async fn load(client: &Client, slot: &str) -> Result<Vec<StoredEndpoint>, St
     rows.iter().map(endpoint).collect()
 }
 
+/// As [`load`]; none where there is no state yet.
+///
+/// # Errors
+/// That the rows could not be read.
+pub async fn load_if_any(client: &Client, slot: &str) -> Result<Vec<StoredEndpoint>, StateError> {
+    let there = "SELECT to_regclass('walhook.endpoints') IS NOT NULL AS there";
+    match read(&client.query_one(there, &[]).await?, "there")? {
+        true => load(client, slot).await,
+        false => Ok(Vec::new()),
+    }
+}
+
 /// Writes an endpoint, new or not; returns it with the times that the database gave it.
 ///
 /// # Errors

@@ -283,6 +283,43 @@ async fn messages_are_filtered_signed_with_their_time_and_sent_until_200() {
     service.stop().await;
 }
 
+#[tokio::test]
+async fn a_role_with_what_the_sql_files_grant_may_run_each_contract() {
+    for name in ["ocr-wallet", "customer-events", "idp-push", "wechat-messages"] {
+        let (database, sql) = database(name).await;
+        let role = format!("{}_grantee", database.name());
+        for line in read(&format!("sql/{name}.sql")).lines() {
+            let Some(statement) = line.strip_prefix("--    ") else { continue };
+            if ["CREATE ROLE", "GRANT", "CREATE SCHEMA", "CREATE PUBLICATION"]
+                .iter()
+                .any(|kind| statement.starts_with(kind))
+            {
+                let own = statement
+                    .replace("ROLE walhook", &format!("ROLE {role}"))
+                    .replace("TO walhook", &format!("TO {role}"))
+                    .replace("AUTHORIZATION walhook", &format!("AUTHORIZATION {role}"))
+                    .replace("DATABASE app", &format!("DATABASE {}", database.name()));
+                sql.batch_execute(&own).await.unwrap();
+            }
+        }
+        let mut toml = read(&format!("config/{name}.toml"));
+        let own = format!("[postgres]\nslot = \"{}\"\n", slot(&database));
+        toml = toml.replacen("[postgres]\n", &own, 1);
+        let url = database.url().replace("//postgres@", &format!("//{role}@"));
+        let subscriptions =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/config/customer-events.subscriptions.json");
+        let env = [
+            ("DATABASE_URL", url.as_str()),
+            ("CUSTOMER_EVENTS_SUBSCRIPTIONS", subscriptions),
+            ("IDP_SIGNING_SECRET", SECRET),
+            ("WECHAT_WEBHOOK_SECRET", SECRET),
+        ];
+        let mut check = Program::start(&["check"], &toml, &env);
+        let code = check.wait(AMPLE).await;
+        assert_eq!(code, Some(0), "{name}: {}", check.output().join("\n"));
+    }
+}
+
 /// Seconds since the Unix epoch.
 fn now() -> i64 {
     walhook::clock::host_now().seconds()

@@ -245,6 +245,47 @@ async fn what_waits_for_a_removed_endpoint_becomes_dead_letters_also_across_a_ki
 }
 
 #[tokio::test]
+async fn an_endpoint_whose_column_is_gone_can_still_be_disabled() {
+    let (_database, sql, toml) = set_up("").await;
+    let service = Service::start(&toml).await;
+    let crm = json!({ "name": "crm", "url": receiver().url(), "when": "note != null" });
+    done(&service, "POST", "/api/v1/endpoints", &crm).await;
+    sql.batch_execute("ALTER TABLE orders DROP COLUMN note").await.unwrap();
+    let disabled = done(&service, "POST", "/api/v1/endpoints/crm/disable", &Value::Null).await;
+    assert_eq!(disabled["state"], "disabled");
+    done(&service, "PATCH", "/api/v1/endpoints/crm", &json!({ "timeout": "1s" })).await;
+    let (status, other) =
+        call(service.http, "PATCH", "/api/v1/endpoints/crm", &json!({ "when": "note == 'a'" }))
+            .await;
+    assert_eq!((status, &other["errors"][0]["key"]), (422, &json!("when")), "{other}");
+}
+
+#[tokio::test]
+async fn a_name_under_which_something_is_left_is_not_given_out_again() {
+    let file = "[[endpoint]]\nname = \"crm\"\nurl = \"http://127.0.0.1:9/\"\n";
+    let (_database, sql, with) = set_up(file).await;
+    let mut service = Service::start(&with).await;
+    insert(&sql, 1..=10).await;
+    wait_for_text(&sql, "SELECT count(*) FROM walhook.backlog", "10").await;
+    service.stop().await;
+    let mut service = Service::start(&with.replace(file, "")).await;
+    let crm = json!({ "name": "crm", "url": receiver().url() });
+    let (status, refused) = call(service.http, "POST", "/api/v1/endpoints", &crm).await;
+    let detail = refused["detail"].as_str().unwrap();
+    assert_eq!(status, 409, "{refused}");
+    assert!(detail.starts_with("10 deliveries of an endpoint crm that is gone"), "{detail}");
+    assert_eq!(sql.text("SELECT count(*) FROM walhook.endpoints").await, "0");
+    let other = json!({ "name": "other", "url": receiver().url() });
+    done(&service, "POST", "/api/v1/endpoints", &other).await;
+    service.stop().await;
+    // The way out that it names.
+    let receiver = receiver();
+    let back = with.replace("http://127.0.0.1:9/", &receiver.url());
+    let _service = Service::start(&back).await;
+    receiver.wait_for(10, AMPLE).await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_served_is_refused_with_all_its_problems_and_nothing_is_changed() {
     let configured = receiver();
     let rest = format!("[[endpoint]]\nname = \"fixed\"\nurl = \"{}\"\n", configured.url());

@@ -191,6 +191,9 @@ async fn rows_reach_public_addresses_only_unless_the_operator_says_otherwise() {
     webhook(&sql, &receiver, 1, "7").await;
     let toml = toml(&database, false).replace("max_retries = 100", "max_retries = 0");
     let mut service = Service::start(&toml).await;
+    let changed = service.ask("DELETE", "/api/v1/endpoints/wh-1", None).await;
+    assert_eq!(changed.status, 409);
+    assert!(changed.body.contains("wh-1 is a row of public.webhooks"), "{}", changed.body);
     task(&sql, "a", 7).await;
     wait_for_text(
         &sql,

@@ -2,6 +2,8 @@
 //! and by `check` alike.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
+mod endpoints;
+
 use std::time::Duration;
 
 use serde_json::Value;

@@ -159,7 +159,7 @@ async fn what_cannot_be_taken_up_changes_nothing_and_every_reason_is_logged() {
     let moved = endpoint("a", &second.url(), "");
     let bad =
         endpoint("a", "http://user:opensesame@h/", "timout = \"1s\"\nsecret = \"opensesame\"");
-    let cases: [(String, &[&str]); 5] = [
+    let cases: [(String, &[&str]); 6] = [
         (
             toml(&bad),
             &[
@@ -182,6 +182,10 @@ async fn what_cannot_be_taken_up_changes_nothing_and_every_reason_is_logged() {
             toml(&format!("[webhook]\nqueue_capacity = 3\n{moved}")),
             &["endpoint made, which was made over the API: capacity: is less than one batch"],
         ),
+        (
+            toml(&endpoint("a", &second.url(), "when = \"verison > 1\"")),
+            &["`when` of endpoint a names column verison", "problems=1"],
+        ),
     ];
     for (number, (toml, expected)) in (1..).zip(cases) {
         let said = reload(&service, &toml).await;
@@ -196,8 +200,8 @@ async fn what_cannot_be_taken_up_changes_nothing_and_every_reason_is_logged() {
     }
     reload(&service, &toml(&moved)).await;
     insert(&sql, 9).await;
-    second.wait_for(7, AMPLE).await;
-    assert_eq!(first.count(), 5);
+    second.wait_for(8, AMPLE).await;
+    assert_eq!(first.count(), 6);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use walhook::config::settings::Endpoint;
 use walhook::config::settings::Settings;
 use walhook::delivery::http::Client;
 use walhook::delivery::network::Network;
-use walhook::event::route::Routed;
+use walhook::event::plan::Routed;
 use walhook::event::route::Router;
 use walhook::flow::change::Change;
 use walhook::flow::change::Field;
@@ -202,9 +202,7 @@ fn a_change_of_status_raises_two_events_in_a_stable_order() {
     assert!(deleted.starts_with(r#"{"event":"customer.deleted","data":{"id":"123","#), "{deleted}");
 }
 
-#[test]
-fn a_review_of_a_document_is_told_with_its_note() {
-    let settings = settings("customer-events.toml");
+fn documents() -> Arc<Relation> {
     let text = || SqlType::Text;
     let columns = [
         ("id", SqlType::Integer),
@@ -214,10 +212,17 @@ fn a_review_of_a_document_is_told_with_its_note() {
         ("status", text()),
         ("review_note", text()),
     ];
-    let documents = relation("documents", &columns);
-    let document = |status, note| {
-        row(&[Some("5"), Some("123"), Some("id.pdf"), Some("pdf"), Some(status), note])
-    };
+    relation("documents", &columns)
+}
+
+fn document(status: &str, note: Option<&str>) -> Tuple {
+    row(&[Some("5"), Some("123"), Some("id.pdf"), Some("pdf"), Some(status), note])
+}
+
+#[test]
+fn a_review_of_a_document_is_told_with_its_note() {
+    let settings = settings("customer-events.toml");
+    let documents = documents();
     let review = |from, to, note| {
         let old = Some(Old::Full(document(from, None)));
         bodies(&settings, &change(&documents, Op::Update { old, new: document(to, note) }))

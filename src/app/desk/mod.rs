@@ -8,6 +8,7 @@
 //! configuration file is, its addresses are judged, and the fleet writes it down before it holds.
 
 mod address;
+mod admit;
 mod probe;
 pub(crate) mod record;
 mod reload;
@@ -45,13 +46,9 @@ use crate::app::fleet::plan::Change;
 use crate::app::fleet::plan::FleetError;
 use crate::app::fleet::roster::Origin;
 use crate::clock::DatabaseClock;
-use crate::config::document;
-use crate::config::problem::Problems;
-use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
 use crate::flow::time::Timestamp;
 use crate::store::endpoints::StoredEndpoint;
-use crate::store::seal::Keys;
 
 /// Errands that wait for their turn.
 pub(crate) const ERRANDS_MAX: usize = 16;
@@ -88,8 +85,7 @@ impl Desk {
         clock: DatabaseClock,
         rows: Vec<StoredEndpoint>,
     ) -> anyhow::Result<(Self, Vec<Start>)> {
-        let keys = Keys::new(&settings.run_time.keys);
-        let seal = Seal { keys, slot: settings.postgres.slot.clone() };
+        let seal = Seal::new(settings);
         let (mut records, mut stale) = (BTreeMap::new(), Vec::new());
         let mut starts: Vec<Start> = settings.endpoints.iter().map(Start::of_file).collect();
         let taken: HashSet<&str> = settings.endpoints.iter().map(|e| &*e.name).collect();
@@ -203,6 +199,7 @@ impl Desk {
     async fn add(&mut self, orders: &Orders, record: Record, who: &str) -> Result<(), Refused> {
         let endpoint = self.checked(&record).await?;
         let name = endpoint.name.to_string();
+        self.refuse_leftovers(orders, &endpoint).await?;
         let change = Change::Add { endpoint: Box::new(endpoint), origin: Origin::Api };
         self.save(orders, vec![change], record, who).await?;
         tracing::info!(endpoint = name, who, "endpoint is made");
@@ -281,37 +278,6 @@ impl Desk {
         Ok(())
     }
 
-    /// The endpoint that a record describes, if it can be served.
-    async fn checked(&self, record: &Record) -> Result<Endpoint, Refused> {
-        if document::is_masked(&record.document) {
-            let detail = "[secret] stands for a secret that is there already: give the secret \
-                          itself";
-            return Err(Refused::new(422, detail));
-        }
-        let endpoint = record.endpoint(&self.settings, self.clock.now(), true);
-        let endpoint = endpoint.map_err(|problems| unreadable(&problems))?;
-        address::judge(&endpoint).await?;
-        Ok(endpoint)
-    }
-
-    /// The record of an endpoint that may be changed here.
-    fn own(&self, orders: &Orders, name: &str) -> Result<&Record, Refused> {
-        match (self.records.get(name), orders.roster().find(name)) {
-            (Some(record), _) if record.is_leaving => {
-                Err(Refused::new(409, format!("endpoint {name} is being removed")))
-            }
-            (Some(record), _) => Ok(record),
-            (None, Some(_)) => Err(Refused::new(
-                409,
-                format!(
-                    "endpoint {name} is written in the configuration file and cannot be changed \
-                     here: change it there, and send walhook a SIGHUP"
-                ),
-            )),
-            (None, None) => Err(unknown(name)),
-        }
-    }
-
     fn test(&self, orders: &Orders, name: &str, probes: usize) -> Done {
         let roster = orders.roster();
         let Some(shown) = roster.find(name) else {
@@ -350,12 +316,6 @@ fn require_object(document: &Json) -> Result<(), Refused> {
         Json::Object(_) => Ok(()),
         _ => Err(Refused::new(400, "the body must be an object with the keys of an [[endpoint]]")),
     }
-}
-
-fn unreadable(problems: &Problems) -> Refused {
-    let errors = problems.iter().map(|problem| (problem.key.clone(), problem.message.clone()));
-    let detail = "the endpoint cannot be served like this: see errors";
-    Refused { errors: errors.collect(), ..Refused::new(422, detail) }
 }
 
 fn refused(error: FleetError) -> Refused {

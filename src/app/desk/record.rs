@@ -27,6 +27,13 @@ pub(crate) struct Seal {
     pub(crate) slot: String,
 }
 
+impl Seal {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let keys = Keys::new(&settings.run_time.keys);
+        Self { keys, slot: settings.postgres.slot.clone() }
+    }
+}
+
 /// See the module's header.
 #[derive(Clone)]
 pub(crate) struct Record {

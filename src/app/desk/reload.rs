@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
-
 use crate::app::desk::Desk;
 use crate::app::fleet::Orders;
 use crate::app::fleet::plan::Change;
@@ -13,8 +11,6 @@ use crate::config::reload;
 use crate::config::reload::Reload;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
-use crate::store;
-use crate::store::backlog;
 
 impl Desk {
     /// Has the changes made, and says in the log what became of them.
@@ -51,13 +47,22 @@ impl Desk {
         let made = self.others_made_here(&reload.settings)?;
         refuse_clashes(orders, &reload, &made)?;
         let one = |error: anyhow::Error| vec![format!("{error:#}")];
-        if reload.has_other_events {
+        if reload.has_other_events || !reload.added.is_empty() || !reload.changed.is_empty() {
             let lacking = prepare::lacking(&reload.settings).await.map_err(one)?;
             if !lacking.is_empty() {
                 return Err(lacking);
             }
         }
-        self.refuse_leftovers(&reload.added).await.map_err(one)?;
+        let left = self.left_of(orders, &reload.added).await.map_err(one)?;
+        if !left.is_empty() {
+            let told = |(name, rows): &(String, u64)| {
+                format!(
+                    "endpoint {name} had {rows} deliveries in the backlog when it was removed: \
+                     restart walhook, and they are sent"
+                )
+            };
+            return Err(left.iter().map(told).collect());
+        }
         let Reload { settings, added, changed, removed, has_other_events, .. } = reload;
         let listed = |names: Vec<&str>| names.join(", ");
         let done = Done {
@@ -99,25 +104,6 @@ impl Desk {
             }
         }
         if refused.is_empty() { Ok(others) } else { Err(refused) }
-    }
-
-    /// A lane that is added begins with an empty backlog.
-    async fn refuse_leftovers(&self, added: &[Endpoint]) -> anyhow::Result<()> {
-        if added.is_empty() {
-            return Ok(());
-        }
-        let session = store::connect(&self.settings.state).await;
-        let session = session.context("the state cannot be asked: try again")?;
-        let sizes = backlog::sizes(&session.client, &self.settings.postgres.slot).await?;
-        let left = sizes.iter().find(|size| added.iter().any(|e| e.name == size.endpoint));
-        left.map_or(Ok(()), |size| {
-            anyhow::bail!(
-                "endpoint {} had {} deliveries in the backlog when it was removed: restart \
-                 walhook, and they are sent",
-                size.endpoint,
-                size.rows
-            )
-        })
     }
 }
 

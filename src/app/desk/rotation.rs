@@ -14,7 +14,7 @@ use crate::api::endpoints::Outcome;
 use crate::api::endpoints::Refused;
 use crate::app::desk::Desk;
 use crate::app::desk::OURSELVES;
-use crate::app::desk::unreadable;
+use crate::app::desk::admit::unreadable;
 use crate::app::fleet::Orders;
 use crate::app::fleet::plan::Change;
 use crate::config::document;

@@ -111,7 +111,7 @@ impl Receive {
         let colours = Colours::detect();
         let mut repeats = Repeats::default();
         while let Some(one) = received.recv().await {
-            let times = one.id().map_or(1, |id| repeats.count(id));
+            let times = one.id().map_or(1, |id| repeats.count(&one.path, id));
             totals.add(&one, times);
             if self.json {
                 terminal::line(&terminal::json_line(&show::json(&one, times)))?;

@@ -23,7 +23,8 @@ const LINE_CHARS_MAX: usize = 300;
 /// Ids that are remembered to recognise repeats: a few megabytes at most.
 const IDS_MAX: usize = 50_000;
 
-/// Recognises requests that came before, by their id. Forgets the oldest beyond a limit.
+/// Recognises requests that came before, by path and id: an event that goes to two endpoints is no
+/// repeat. Forgets the oldest beyond a limit.
 #[derive(Debug, Default)]
 pub struct Repeats {
     times: HashMap<String, u32>,
@@ -31,9 +32,10 @@ pub struct Repeats {
 }
 
 impl Repeats {
-    /// How often this id has come, this time included.
-    pub fn count(&mut self, id: &str) -> u32 {
-        if let Some(times) = self.times.get_mut(id) {
+    /// How often this id has come to this path, this time included.
+    pub fn count(&mut self, path: &str, id: &str) -> u32 {
+        let request = format!("{path} {id}");
+        if let Some(times) = self.times.get_mut(&request) {
             *times = times.saturating_add(1);
             return *times;
         }
@@ -42,8 +44,8 @@ impl Repeats {
         {
             self.times.remove(&oldest);
         }
-        self.times.insert(id.to_owned(), 1);
-        self.order.push_back(id.to_owned());
+        self.times.insert(request.clone(), 1);
+        self.order.push_back(request);
         1
     }
 }
@@ -273,11 +275,13 @@ mod tests {
     #[test]
     fn repeats_are_counted_and_the_oldest_forgotten() {
         let mut repeats = Repeats::default();
-        assert_eq!((repeats.count("a"), repeats.count("b"), repeats.count("a")), (1, 1, 2));
+        let mut count = |id| repeats.count("/", id);
+        assert_eq!((count("a"), count("b"), count("a")), (1, 1, 2));
+        assert_eq!(repeats.count("/other", "a"), 1, "another endpoint's");
         for n in 0..IDS_MAX {
-            repeats.count(&n.to_string());
+            repeats.count("/", &n.to_string());
         }
-        assert_eq!(repeats.count("a"), 1);
+        assert_eq!(repeats.count("/", "a"), 1);
         assert_eq!(repeats.times.len(), IDS_MAX);
         assert_eq!(repeats.order.len(), IDS_MAX);
     }

@@ -54,18 +54,9 @@ impl EventRule {
         self.filter.as_ref().map(Filter::names).unwrap_or_default()
     }
 
-    /// What the payload names; `standard` and the envelopes take what there is.
+    /// What the payload names.
     pub fn payload_names(&self) -> Names {
-        let mut names = Names::default();
-        match &self.payload {
-            Payload::Template { root, .. } => names.join(&root.names()),
-            Payload::Text { pieces, .. } => template::names_of_pieces(pieces, &mut names),
-            Payload::OcrWallet => {
-                names.columns.extend(OCR_WALLET_COLUMNS.map(str::to_owned));
-            }
-            Payload::Standard | Payload::CloudEvents(_) | Payload::Debezium => {}
-        }
-        names
+        self.payload.names()
     }
 }
 
@@ -123,6 +114,20 @@ pub enum Payload {
 }
 
 impl Payload {
+    /// What it names; `standard` and the envelopes take what there is.
+    pub fn names(&self) -> Names {
+        let mut names = Names::default();
+        match self {
+            Self::Template { root, .. } => names.join(&root.names()),
+            Self::Text { pieces, .. } => template::names_of_pieces(pieces, &mut names),
+            Self::OcrWallet => {
+                names.columns.extend(OCR_WALLET_COLUMNS.map(str::to_owned));
+            }
+            Self::Standard | Self::CloudEvents(_) | Self::Debezium => {}
+        }
+        names
+    }
+
     /// Why bodies of this shape cannot stand in a JSON array, if they cannot.
     pub fn unbatchable(&self) -> Option<&'static str> {
         match self {

@@ -8,7 +8,9 @@ use super::tests::orders;
 use super::tests::row;
 use super::tests::rule;
 use super::*;
+use crate::config::expression::Expression;
 use crate::config::settings::CloudEventsMode;
+use crate::flow::body::Body;
 use crate::flow::relation::ReplicaIdentity;
 
 fn in_shape(payload: &Payload) -> Endpoint {

@@ -14,17 +14,24 @@ use crate::config::settings::AnswerRule;
 use crate::config::settings::Batch;
 use crate::config::settings::Delays;
 use crate::config::settings::ExpiryRule;
+use crate::config::settings::Filter;
 use crate::config::settings::Glob;
 use crate::config::settings::Ordering;
 use crate::config::settings::Parking;
 use crate::config::settings::Payload;
 use crate::config::settings::Retry;
 use crate::flow::change::Field;
+use crate::flow::change::Old;
+use crate::flow::change::Tuple;
+use crate::flow::event::Event;
+use crate::flow::key::Key;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::Column;
+use crate::flow::relation::Relation;
 use crate::flow::relation::ReplicaIdentity;
 use crate::flow::relation::SqlType;
+use crate::flow::relation::TableName;
 
 pub(crate) const COMMITTED: Timestamp = Timestamp::from_micros(1_703_123_440_250_000);
 

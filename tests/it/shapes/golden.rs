@@ -68,6 +68,42 @@ async fn every_request_of_contracts_2_to_4_is_as_its_file_shows() {
     assert_request(&wechat.endpoints[0], link, "message-link.txt").await;
 }
 
+#[tokio::test]
+async fn every_event_of_documents_and_products_is_as_its_file_shows() {
+    let settings = settings("customer-events.toml");
+    let [_, endpoint] = settings.endpoints.as_slice() else { panic!("two") };
+    let text = || SqlType::Text;
+    let columns =
+        [("id", SqlType::Integer), ("name", text()), ("description", text()), ("status", text())];
+    let (documents, products) = (documents(), relation("products", &columns));
+    let product = |name| row(&[Some("1"), Some(name), None, Some("active")]);
+    let insert = |table, new| change(table, Op::Insert { new });
+    let update = |table, old, new| change(table, Op::Update { old: Some(Old::Full(old)), new });
+    let delete = |table, old| change(table, Op::Delete { old: Old::Full(old) });
+    let pending = || document("pending", None);
+    let changes = [
+        insert(&documents, pending()),
+        update(&documents, pending(), document("approved", Some("读了 \"ok\""))),
+        update(&documents, pending(), document("rejected", None)),
+        delete(&documents, pending()),
+        insert(&products, product("loan")),
+        update(&products, product("loan"), product("mortgage")),
+        delete(&products, product("mortgage")),
+    ];
+    for change in changes {
+        let events = route(&settings, &change);
+        let [(event, _)] = events.as_slice() else { panic!("one event: {events:?}") };
+        let file = format!("{}.txt", event.event_type.replace('.', "-"));
+        assert_request(endpoint, event, &file).await;
+    }
+    // With those of customers, these are all that the contract has.
+    for rule in &settings.events {
+        let file = rule.event_type.replace(['.', '_'], "-");
+        let path = format!("{}/tests/golden/{file}.txt", env!("CARGO_MANIFEST_DIR"));
+        assert!(Path::new(&path).exists(), "{path}");
+    }
+}
+
 /// An insert into customers in a built-in shape.
 async fn built_in(payload: &str) -> Request {
     let text = format!(

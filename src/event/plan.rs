@@ -1,0 +1,396 @@
+//! A rule against one relation: its columns are looked up once, and a change then becomes an event, or
+//! nothing, without a search by name.
+//!
+//! ```text
+//! Rule + Relation ─▶ Plan;  Change ─▶ [plan] gate, age, dedupe, takers, bodies, keys ─▶ Routed
+//! ```
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use crate::config::expression::Expression;
+use crate::config::settings::EventRule;
+use crate::config::settings::Filter;
+use crate::config::settings::Payload;
+use crate::event::dedupe::Sight;
+use crate::event::dedupe::VALUES_MAX;
+use crate::event::dedupe::Window;
+use crate::event::expiry::Age;
+use crate::event::image;
+use crate::event::image::Image;
+use crate::event::payload;
+use crate::event::payload::Shape;
+use crate::event::scope::Scope;
+use crate::event::target::Target;
+use crate::event::template::Faults;
+use crate::event::writer::Writer;
+use crate::flow::body::Body;
+use crate::flow::change::Change;
+use crate::flow::change::Old;
+use crate::flow::change::Op;
+use crate::flow::change::Tuple;
+use crate::flow::change::Value;
+use crate::flow::event::Event;
+use crate::flow::event::EventId;
+use crate::flow::event::Expiry;
+use crate::flow::event::Facts;
+use crate::flow::event::Origin;
+use crate::flow::event::RuleIndex;
+use crate::flow::key::Key;
+use crate::flow::key::Keys;
+use crate::flow::relation::Relation;
+use crate::flow::relation::TableName;
+use crate::flow::seen::Fingerprint;
+use crate::flow::seen::Seen;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::time::Timestamp;
+
+/// What a change came to under one rule.
+#[derive(Debug)]
+pub enum Routed {
+    /// To be handed to the lanes of the rule's endpoints. `sequence` and `held` are still open.
+    Event(Box<Event>),
+    /// Likewise, but only for these, since the filters of the rule's other endpoints are not true,
+    /// or not for all of them in the same shape: those of `others` get another body than `event` has.
+    Partly { event: Box<Event>, endpoints: Vec<EndpointIndex>, others: Vec<Shaped> },
+    /// The rule's filter does not let it through.
+    Filtered,
+    /// Its values were pushed before, within the window of the rule's `dedupe`.
+    Repeat { id: EventId, facts: Facts },
+    /// Too old when it was read.
+    Expired { id: EventId, facts: Facts },
+    /// It cannot be rendered; the event has no body, and its keys and facts only if they can be told.
+    Poison(Box<Event>),
+}
+
+/// A body in a shape of their own for some endpoints.
+#[derive(Debug)]
+pub struct Shaped {
+    pub body: Body,
+    pub endpoints: Vec<EndpointIndex>,
+}
+
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) settings: EventRule,
+    pub(super) origin: Origin,
+    pub(super) table: Arc<TableName>,
+    pub(super) endpoints: Arc<[EndpointIndex]>,
+    /// Endpoints that take events by a value of their row, and are not among `endpoints`.
+    pub(super) chosen: Vec<Chosen>,
+    /// Of those endpoints that have one.
+    pub(super) filters: Vec<(EndpointIndex, Expression)>,
+    /// Payloads other than the event's own, each with the endpoints that ask for it.
+    pub(super) others: Vec<(Payload, Vec<EndpointIndex>)>,
+}
+
+/// Who takes events with which values of one column.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) column: String,
+    pub(super) takers: HashMap<String, Vec<EndpointIndex>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) relation: Arc<Relation>,
+    pub(super) plans: Vec<Plan>,
+}
+
+/// One rule against one relation.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) rule: RuleIndex,
+    gate: Gate,
+    age: Option<Age>,
+    order_by: Vec<usize>,
+    shape: Shape,
+    /// Of the rule's `others`, in their order.
+    pub(super) others: Vec<Shape>,
+    target: Option<Target>,
+    /// The columns of the rule's `dedupe`.
+    dedupe: Vec<usize>,
+}
+
+/// A [`Filter`] against one relation.
+#[derive(Debug)]
+pub(crate) enum Gate {
+    Open,
+    /// The column's index; `None` where the relation has no such column: nothing passes.
+    NotBlank(Option<usize>),
+    When(Expression),
+    Both(Box<Gate>, Box<Gate>),
+}
+
+impl Gate {
+    pub(crate) fn compile(filter: &Filter, relation: &Relation) -> Self {
+        match filter {
+            Filter::NotBlank { column } => Self::NotBlank(relation.column(column)),
+            Filter::When(expression) => Self::When(expression.clone()),
+            Filter::Both(one, other) => {
+                let compile = |filter| Box::new(Self::compile(filter, relation));
+                Self::Both(compile(one), compile(other))
+            }
+        }
+    }
+
+    pub(crate) fn admits(&self, scope: &Scope<'_>, faults: &mut Faults) -> bool {
+        match self {
+            Self::Open => true,
+            Self::NotBlank(column) => match payload::row_of(&scope.change.op) {
+                None => true,
+                Some(row) => column.is_some_and(|column| !is_blank(row, column)),
+            },
+            Self::When(expression) => holds(expression, scope, faults),
+            Self::Both(one, other) => one.admits(scope, faults) && other.admits(scope, faults),
+        }
+    }
+}
+
+/// Whether an expression is true for the change. One that has no value is not.
+fn holds(expression: &Expression, scope: &Scope<'_>, faults: &mut Faults) -> bool {
+    scope.is_true(expression).unwrap_or_else(|fault| {
+        faults.push((Arc::from(expression.source()), fault));
+        false
+    })
+}
+
+/// What the rules of the relation's table come to, in the order of the settings.
+pub(super) fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
+    let mine = rules.iter().enumerate().filter(|(_, rule)| *rule.table == relation.table);
+    let plan = |(index, rule): (usize, &Rule)| {
+        let settings = &rule.settings;
+        let named = settings.order_by.iter().filter_map(|name| relation.column(name));
+        let order_by: Vec<usize> = named.collect();
+        Plan {
+            rule: RuleIndex(index),
+            gate: match &settings.filter {
+                None => Gate::Open,
+                Some(filter) => Gate::compile(filter, relation),
+            },
+            age: settings.expiry.as_ref().map(|rule| Age::compile(rule, relation)),
+            order_by: if order_by.is_empty() { relation.key.clone() } else { order_by },
+            shape: Shape::compile(&settings.payload, &settings.event_type, relation),
+            dedupe: settings
+                .dedupe
+                .iter()
+                .flat_map(|dedupe| &dedupe.by)
+                .filter_map(|name| relation.column(name))
+                .collect(),
+            target: settings.write_back.as_ref().and_then(|w| Target::compile(w, relation)),
+            others: rule
+                .others
+                .iter()
+                .map(|(payload, _)| Shape::compile(payload, &settings.event_type, relation))
+                .collect(),
+        }
+    };
+    Compiled { relation: Arc::clone(relation), plans: mine.map(plan).collect() }
+}
+
+impl Chosen {
+    /// Who takes an event of this change.
+    fn by_value(&self, change: &Change) -> Option<&[EndpointIndex]> {
+        let column = change.relation.column(&self.column)?;
+        let Image::In(row) = image::current(change, column) else { return None };
+        let Value::Text(text) = row.value(column) else { return None };
+        self.takers.get(std::str::from_utf8(text).ok()?).map(Vec::as_slice)
+    }
+}
+
+impl Plan {
+    pub(super) fn apply(
+        &self,
+        rule: &Rule,
+        change: &Change,
+        now: Timestamp,
+        writer: &mut Writer,
+        faults: &mut Faults,
+        sightings: Option<(&mut Window, &mut Vec<Seen>)>,
+    ) -> Routed {
+        let row = payload::row_of(&change.op);
+        let id = EventId::new(change.position, rule.origin);
+        let expiry = self.age.as_ref().map(|age| age.of(change, row));
+        let born = expiry.map_or(change.committed, |expiry| expiry.born);
+        let scope = Scope { change, event_type: &rule.settings.event_type, id, now, born };
+        if !self.gate.admits(&scope, faults) {
+            return Routed::Filtered;
+        }
+        // With a write-back, a lane has to say that it was too old: the row is told so.
+        let expires = self.target.is_none();
+        if expires && expiry.is_some_and(|expiry: Expiry| expiry.is_over(now)) {
+            return Routed::Expired { id, facts: self.shape.facts(row) };
+        }
+        if let Some((window, seen)) = sightings
+            && self.is_repeat(rule, change, window, seen)
+        {
+            return Routed::Repeat { id, facts: self.shape.facts(row) };
+        }
+        let mut render = |shape: &Shape, faults: &mut Faults| {
+            shape.write(writer, &scope, faults);
+            writer.finish().with_headers(shape.headers(&scope))
+        };
+        let event = |body| {
+            Box::new(Event {
+                id,
+                sequence: 0,
+                position: change.position,
+                event_type: Arc::clone(&rule.settings.event_type),
+                table: Arc::clone(&rule.table),
+                committed: change.committed,
+                keys: self.keys(rule, change),
+                expiry,
+                body,
+                facts: self.shape.facts(row),
+                write_back: self.target.as_ref().and_then(|target| target.of(change)),
+                held: None,
+            })
+        };
+        if rule.filters.is_empty() && rule.others.is_empty() && rule.chosen.is_empty() {
+            return Routed::Event(event(render(&self.shape, faults)));
+        }
+        let mut refuses = |endpoint: &EndpointIndex| {
+            let filter = rule.filters.iter().find(|(index, _)| index == endpoint);
+            filter.is_some_and(|(_, filter)| !holds(filter, &scope, faults))
+        };
+        let mut endpoints: Vec<_> =
+            rule.endpoints.iter().copied().filter(|endpoint| !refuses(endpoint)).collect();
+        let by_value = rule.chosen.iter().filter_map(|chosen| chosen.by_value(change)).flatten();
+        endpoints.extend(by_value.copied().filter(|endpoint| !refuses(endpoint)));
+        let mut own = endpoints.len();
+        let mut others = Vec::new();
+        for ((_, sharing), shape) in rule.others.iter().zip(&self.others) {
+            let takers: Vec<_> =
+                sharing.iter().copied().filter(|taker| endpoints.contains(taker)).collect();
+            if !takers.is_empty() {
+                own -= takers.len();
+                others.push(Shaped { body: render(shape, faults), endpoints: takers });
+            }
+        }
+        // What nobody gets is not rendered.
+        let body = if own > 0 { render(&self.shape, faults) } else { Body::default() };
+        match own == rule.endpoints.len() && endpoints.len() == own {
+            true => Routed::Event(event(body)),
+            false => Routed::Partly { event: event(body), endpoints, others },
+        }
+    }
+
+    /// Whether the values of `dedupe` were pushed before; notes them if not.
+    fn is_repeat(
+        &self,
+        rule: &Rule,
+        change: &Change,
+        window: &mut Window,
+        seen: &mut Vec<Seen>,
+    ) -> bool {
+        let value = |&column: &usize| match image::current(change, column) {
+            Image::In(row) => match row.value(column) {
+                Value::Text(text) => Some(text),
+                Value::Null | Value::Unchanged => None,
+            },
+            Image::None | Image::Unknown => None,
+        };
+        let Some(values) = self.dedupe.iter().map(value).collect::<Option<Vec<&[u8]>>>() else {
+            return false;
+        };
+        if values.is_empty() {
+            return false; // the table has lost the columns
+        }
+        let event_type = rule.settings.event_type.as_bytes();
+        let fingerprint = Fingerprint::of([event_type].into_iter().chain(values));
+        let (position, committed) = (change.position, change.committed);
+        match window.see(fingerprint, position, committed) {
+            Sight::Repeat => return true,
+            Sight::Same => {}
+            Sight::New => {
+                let oldest = window.oldest().unwrap_or(committed);
+                seen.push(Seen { rule: self.rule, fingerprint, position, committed, oldest });
+                if window.take_overflowed() && !std::mem::replace(&mut window.told, true) {
+                    tracing::warn!(
+                        event = %rule.settings.event_type,
+                        max = VALUES_MAX,
+                        "more values than dedupe remembers within its window: the oldest are \
+                         forgotten early, and their repeats are pushed"
+                    );
+                }
+            }
+        }
+        false
+    }
+
+    pub(super) fn about(&self, change: &Change) -> String {
+        let facts = self.shape.facts(payload::row_of(&change.op));
+        facts.iter().map(|(column, value)| format!("{column}={value} ")).collect()
+    }
+
+    pub(super) fn without_body(&self, rule: &Rule, change: &Change) -> Box<Event> {
+        let known = catch_unwind(AssertUnwindSafe(|| {
+            (self.keys(rule, change), self.shape.facts(payload::row_of(&change.op)))
+        }));
+        let (keys, facts) = known.unwrap_or_else(|_panic| (Keys::NONE, Facts::default()));
+        Box::new(Event {
+            id: EventId::new(change.position, rule.origin),
+            sequence: 0,
+            position: change.position,
+            event_type: Arc::clone(&rule.settings.event_type),
+            table: Arc::clone(&rule.table),
+            committed: change.committed,
+            keys,
+            expiry: None,
+            body: Body::new(Vec::new()),
+            facts,
+            write_back: self.target.as_ref().and_then(|target| target.of(change)),
+            held: None,
+        })
+    }
+
+    /// The order keys: of the row, and of the old row where the update changed them.
+    fn keys(&self, rule: &Rule, change: &Change) -> Keys {
+        if self.order_by.is_empty() {
+            return Keys::NONE;
+        }
+        match &change.op {
+            Op::Insert { new } | Op::Update { new, old: None } => {
+                Keys::one(self.key(rule, |column| new.value(column)))
+            }
+            Op::Update { new, old: Some(old) } => {
+                // What one image does not carry, the update did not change.
+                let carried = |column| match (old, new.value(column)) {
+                    (Old::Key(_), value) if !is_identity(change, column) => value,
+                    (_, _) => old.tuple().value(column),
+                };
+                let current = |column| match new.value(column) {
+                    Value::Unchanged => carried(column),
+                    value => value,
+                };
+                Keys::both(self.key(rule, carried), self.key(rule, current))
+            }
+            Op::Delete { old } => Keys::one(self.key(rule, |column| old.tuple().value(column))),
+            Op::Truncate => Keys::NONE,
+        }
+    }
+
+    fn key<'a>(&self, rule: &'a Rule, value: impl Fn(usize) -> Value<'a>) -> Key {
+        let table = [Some(rule.table.schema.as_bytes()), Some(rule.table.name.as_bytes())];
+        let values = self.order_by.iter().map(|&column| match value(column) {
+            Value::Text(text) => Some(text),
+            Value::Null | Value::Unchanged => None,
+        });
+        Key::of(table.into_iter().chain(values))
+    }
+}
+
+fn is_identity(change: &Change, column: usize) -> bool {
+    change.relation.columns.get(column).is_some_and(|column| column.identity)
+}
+
+/// Null, or nothing but white space. A value that PostgreSQL did not send was there before.
+fn is_blank(row: &Tuple, column: usize) -> bool {
+    match row.value(column) {
+        Value::Null => true,
+        Value::Unchanged => false,
+        Value::Text(text) => std::str::from_utf8(text).is_ok_and(|text| text.trim().is_empty()),
+    }
+}
