@@ -80,11 +80,7 @@ impl Gauges {
     }
 
     pub fn breaker(&self) -> BreakerState {
-        match self.breaker.load(Ordering::Relaxed) {
-            OPEN => BreakerState::Open,
-            HALF_OPEN => BreakerState::HalfOpen,
-            _ => BreakerState::Closed,
-        }
+        state(self.breaker.load(Ordering::Relaxed))
     }
 
     /// `in_report` of those outside have a place still: the ledger has not taken their report.
@@ -98,7 +94,7 @@ impl Gauges {
         store(&self.reserved, reserved);
     }
 
-    /// The setters return whether that is news.
+    /// Returns whether that is news, as the next one does.
     pub(super) fn set_gone(&self, is_gone: bool) -> bool {
         self.is_gone.swap(is_gone, Ordering::Relaxed) != is_gone
     }
@@ -107,13 +103,14 @@ impl Gauges {
         self.is_slowed.swap(is_slowed, Ordering::Relaxed) != is_slowed
     }
 
-    pub(super) fn set_breaker(&self, state: BreakerState) -> bool {
-        let number = match state {
+    /// Returns what it was.
+    pub(super) fn set_breaker(&self, now: BreakerState) -> BreakerState {
+        let number = match now {
             BreakerState::Closed => CLOSED,
             BreakerState::HalfOpen => HALF_OPEN,
             BreakerState::Open => OPEN,
         };
-        self.breaker.swap(number, Ordering::Relaxed) != number
+        state(self.breaker.swap(number, Ordering::Relaxed))
     }
 }
 
@@ -121,3 +118,11 @@ impl Gauges {
 const CLOSED: u8 = 0;
 const HALF_OPEN: u8 = 1;
 const OPEN: u8 = 2;
+
+fn state(number: u8) -> BreakerState {
+    match number {
+        OPEN => BreakerState::Open,
+        HALF_OPEN => BreakerState::HalfOpen,
+        _ => BreakerState::Closed,
+    }
+}

@@ -316,14 +316,20 @@ impl LaneTask {
             (true, false) => Way::In,
             (true, true) => Way::InOrAside,
         });
-        if self.gauges.set_breaker(breaker) {
+        let before = self.gauges.set_breaker(breaker);
+        if before != breaker {
             let backlog = counts.parked + counts.outside;
-            match breaker {
-                BreakerState::Open => {
+            match (before, breaker) {
+                (BreakerState::Closed, BreakerState::Open) => {
                     tracing::warn!(%endpoint, backlog, "endpoint is out of order: deliveries are parked");
                 }
-                BreakerState::HalfOpen => tracing::debug!(%endpoint, "endpoint is being tried"),
-                BreakerState::Closed => tracing::info!(%endpoint, backlog, "endpoint works again"),
+                (_, BreakerState::Open) => tracing::debug!(%endpoint, backlog, "the try failed"),
+                (_, BreakerState::HalfOpen) => {
+                    tracing::debug!(%endpoint, "endpoint is being tried")
+                }
+                (_, BreakerState::Closed) => {
+                    tracing::info!(%endpoint, backlog, "endpoint works again");
+                }
             }
         }
         let is_slowed = self.lane.is_slowed();

@@ -156,6 +156,9 @@ async fn a_dead_endpoint_under_load_holds_no_wal_and_gets_all_of_it_in_order_lat
     assert_eq!(in_order(accepted), rows);
     // From one at a time.
     assert!(accepted[1].arrived - accepted[0].arrived >= THINKS, "it began with more than one");
+    // Neither each failure nor each try is said, which would be a line every half second.
+    let said = |what: &str| program.output().iter().filter(|line| line.contains(what)).count();
+    assert_eq!((said("endpoint is out of order"), said("endpoint works again")), (1, 1));
     let at_once = most_within(accepted, THINKS);
     let a_second = most_within(accepted, Duration::from_secs(1));
     println!("at most {at_once} at once, and {a_second} within a second");

@@ -4,7 +4,7 @@
 //! on after a crash, and repeats at most one page.
 
 use crate::app::resend::ResendError;
-use crate::app::resend::Worker;
+use crate::app::resend::worker::Worker;
 use crate::backoff::Backoff;
 use crate::flow::settlement::ReplayId;
 use crate::store::push_log::Cursor;
@@ -37,7 +37,7 @@ impl Worker<'_> {
     }
 
     async fn next_page(&self) -> Result<Option<(Order, Vec<replays::Logged>)>, StateError> {
-        let (rows, bytes) = (super::resend::PORTION_ROWS, super::resend::PORTION_BYTES);
+        let (rows, bytes) = (super::PORTION_ROWS, super::PORTION_BYTES);
         let slot = self.shared.holding.slot();
         let mut session = self.shared.desk.session().await?;
         let order = replays::next(session.client(), slot, &self.endpoint).await?;
@@ -48,7 +48,7 @@ impl Worker<'_> {
 
     /// Notes how far the order has come. Tried until it works: the page would be sent again.
     async fn note(&self, order: &Order, last: Option<Cursor>) -> Result<(), StateError> {
-        let mut away = Backoff::new(super::resend::AWAY_FIRST, super::resend::AWAY_CAP);
+        let mut away = Backoff::new(super::AWAY_FIRST, super::AWAY_CAP);
         loop {
             let noted = async {
                 let mut session = self.shared.desk.session().await?;

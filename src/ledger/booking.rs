@@ -1,0 +1,144 @@
+//! What is opened, reported and changed, as entries of the books.
+
+use std::sync::Arc;
+
+use crate::failpoint;
+use crate::flow::event::Event;
+use crate::flow::settlement::Attempt;
+use crate::flow::settlement::DeathReason;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::Holding;
+use crate::flow::settlement::Outcome;
+use crate::flow::settlement::Poison;
+use crate::flow::settlement::Report;
+use crate::flow::settlement::Settlement;
+use crate::flow::watermark::Opened;
+use crate::ledger::Edit;
+use crate::ledger::Ledger;
+use crate::ledger::outcome_log;
+
+impl Ledger {
+    pub(super) fn open(&mut self, batch: Vec<Opened>) {
+        for opened in batch {
+            self.live.opened(&self.names, &opened);
+            self.follow(&opened);
+            if let Opened::Seen(seen) = &opened {
+                self.sightings.note(*seen);
+            }
+            if let Opened::Poison { event, takers, why, .. } = &opened {
+                let (event, takers, why) = (Arc::clone(event), Arc::clone(takers), *why);
+                self.watermark.note(opened);
+                self.set_aside(&event, &takers, why);
+            } else {
+                self.watermark.note(opened);
+            }
+        }
+    }
+
+    /// Notes what endpoints are owed, under the number that the watermark is about to give it.
+    fn follow(&mut self, opened: &Opened) {
+        let sequence = self.watermark.next_sequence();
+        match opened {
+            Opened::Event { position, takers, .. } => self.fronts.open(sequence, *position, takers),
+            Opened::Poison { event, takers, .. } => {
+                self.fronts.open(sequence, event.position, takers);
+            }
+            Opened::Through { position } => self.fronts.through(*position),
+            Opened::Note(_) | Opened::Seen(_) | Opened::Boundary { .. } => {}
+        }
+    }
+
+    /// Nobody but us settles an event that no lane sees.
+    fn set_aside(&mut self, event: &Arc<Event>, takers: &[EndpointIndex], why: Poison) {
+        let settlements = takers.iter().map(|&endpoint| Settlement {
+            event: Arc::clone(event),
+            endpoint,
+            outcome: Outcome::Dead { reason: DeathReason::Poison(why) },
+            holding: Holding::Wal,
+            attempts: 0,
+            history: None,
+        });
+        let settlements = settlements.collect();
+        self.book(Report { settlements, ..Report::default() });
+    }
+
+    pub(super) fn edit(&mut self, edit: Edit) {
+        for (index, account) in edit.accounts {
+            self.names.enter(index, Arc::clone(&account.name));
+            self.live.enter(index, &account.name, &account.metrics);
+            self.endpoints.insert(index, account);
+        }
+        self.names.announce(edit.edition, edit.serving);
+        edit.known.send(()).ok(); // who made the edit may have ended
+    }
+
+    /// Forgets the endpoints of which nothing comes any more.
+    pub(super) fn retire(&mut self) {
+        for index in self.retiring.drain(..) {
+            self.endpoints.remove(&index);
+            self.live.retire(index);
+            self.fronts.retire(index);
+            self.names.retire(index);
+        }
+    }
+
+    pub(super) fn book(&mut self, report: Report) {
+        for attempt in report.attempts {
+            self.attempted(&attempt);
+            self.pending.attempted(&self.names, &self.push_log, attempt);
+        }
+        for settlement in report.settlements {
+            if matches!(settlement.outcome, Outcome::Delivered { .. }) {
+                failpoint::reached("answered");
+            }
+            self.settled(&settlement);
+            if self.write_backs.is_some() {
+                self.pending.tally(&settlement);
+            }
+            self.pending.settled(&self.names, settlement, self.clock.now());
+        }
+        self.retiring.extend(report.retired);
+    }
+
+    fn attempted(&self, attempt: &Attempt) {
+        let Some(account) = self.endpoints.get(&attempt.endpoint) else { return };
+        let failure = attempt.exchange.failure.as_ref();
+        account.metrics.attempted(failure.map(|failure| failure.class), attempt.exchange.took);
+        if attempt.lease.attempt > 1 {
+            account.metrics.retries.inc();
+        }
+        if let (Some(failure), Some(wait)) = (failure, attempt.retry_in) {
+            tracing::debug!(
+                endpoint = &*account.name,
+                attempt = attempt.lease.attempt,
+                events = attempt.lease.events.len(),
+                failure = %failure,
+                wait_ms = wait.as_millis(),
+                "attempt failed, trying again"
+            );
+        }
+    }
+
+    fn settled(&mut self, settlement: &Settlement) {
+        if settlement.holding == Holding::Wal {
+            self.watermark.settle(settlement.event.sequence);
+            self.fronts.settle(settlement.endpoint, settlement.event.sequence);
+        }
+        self.live.settled(settlement);
+        let Some(account) = self.endpoints.get(&settlement.endpoint) else { return };
+        let is_replay = matches!(settlement.holding, Holding::Replay(_));
+        let now = self.clock.now();
+        match &settlement.outcome {
+            Outcome::Delivered { took, .. } => {
+                self.stats.succeeded(*took, now);
+                if !is_replay {
+                    let since_commit = now.since(settlement.event.committed);
+                    account.metrics.commit_to_delivery.observe(since_commit.as_secs_f64());
+                }
+            }
+            Outcome::Dead { .. } => self.stats.failed(now),
+            Outcome::Expired | Outcome::Filtered | Outcome::Parked { .. } => {}
+        }
+        outcome_log::settled(&account.name, &account.shown_url, settlement);
+    }
+}
