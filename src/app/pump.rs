@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
-use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -47,6 +46,7 @@ use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Opened;
 use crate::queue::sender::LaneSender;
+use crate::queue::sender::hand_over;
 use crate::source::stream::Source;
 use crate::store::runs::Stage;
 
@@ -492,11 +492,10 @@ impl Outbox {
             self.ledger.send(opened).await.context("the ledger has ended")?;
         }
         let batches = &mut self.batches;
-        let sends = self.lanes.iter().filter_map(|(index, lane)| {
-            let batch = std::mem::take(batches.get_mut(index.0)?);
-            (!batch.is_empty()).then_some((lane, batch))
-        });
-        let sent = join_all(sends.map(|(lane, batch)| lane.send(batch))).await;
-        sent.into_iter().collect::<Result<(), _>>().context("a lane has ended")
+        let shares = self
+            .lanes
+            .iter()
+            .filter_map(|(index, lane)| Some((lane, std::mem::take(batches.get_mut(index.0)?))));
+        hand_over(shares).await.context("a lane has ended")
     }
 }

@@ -1,24 +1,20 @@
 //! The way into a lane.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::AcquireError;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use crate::flow::event::Event;
 use crate::flow::settlement::ReplayId;
 use crate::queue::error::QueueError;
 use crate::queue::gauges::Gauges;
+use crate::queue::patience::Patience;
 use crate::queue::room::Entry;
 use crate::queue::room::Room;
 use crate::queue::room::Way;
 use crate::queue::settings::LaneSettings;
-
-/// How long one hand-over waits for room in a lane with a backlog. To wait for an endpoint that
-/// keeps up is far cheaper than to go by way of the database; but the other endpoints wait as well.
-pub(super) const FULL_PATIENCE: Duration = Duration::from_millis(250);
 
 /// What comes into a lane; each event has its place.
 #[derive(Debug)]
@@ -50,6 +46,30 @@ pub struct Replay {
     pub event: Arc<Event>,
 }
 
+/// Hands over to each lane its events, in order, as many as there is room for each time; waits until
+/// all have taken theirs. A lane that gets none belongs here too: it would take more. If the future
+/// is dropped, the rest is not handed over.
+///
+/// While a lane has no room this waits: without a backlog for as long as it takes, and with one for
+/// no longer than a moment after another lane is ready for more; then the rest goes by way of the
+/// backlog, and this waits only for the ledger.
+///
+/// # Errors
+/// [`QueueError::LaneEnded`] if a lane takes no more events: it was stopped, or it failed.
+pub async fn hand_over<'l>(
+    shares: impl IntoIterator<Item = (&'l LaneSender, Vec<Arc<Event>>)>,
+) -> Result<(), QueueError> {
+    let patience = &Patience::begin();
+    let takes = |(lane, events): (&'l LaneSender, Vec<Arc<Event>>)| {
+        if events.is_empty() {
+            lane.would_take_more(patience);
+            return None;
+        }
+        Some(lane.take(events, patience))
+    };
+    join_all(shares.into_iter().filter_map(takes)).await.into_iter().collect()
+}
+
 /// Hands the source's events to a lane. When it is dropped, the lane's input is closed.
 #[derive(Debug)]
 pub struct LaneSender {
@@ -71,26 +91,31 @@ impl LaneSender {
         Self { endpoint, settings, input, room, gauges }
     }
 
-    /// Hands over all events, in order, as many as there is room for each time. If the future is
-    /// dropped, the rest is not handed over.
-    ///
-    /// While the lane has no room this waits: without a backlog for as long as it takes, and with
-    /// one for no longer than a moment; then the rest goes by way of the backlog, and this waits
-    /// only for the ledger.
+    /// Hands over all events to this lane alone, as [`hand_over`] does.
     ///
     /// # Errors
-    /// [`QueueError::LaneEnded`] if the lane takes no more events: it was stopped, or it failed.
-    pub async fn send(&self, mut events: Vec<Arc<Event>>) -> Result<(), QueueError> {
-        let patience = self.room.has_backlog().then(|| Instant::now() + FULL_PATIENCE);
+    /// As [`hand_over`].
+    pub async fn send(&self, events: Vec<Arc<Event>>) -> Result<(), QueueError> {
+        hand_over([(self, events)]).await
+    }
+
+    async fn take(
+        &self,
+        mut events: Vec<Arc<Event>>,
+        patience: &Patience,
+    ) -> Result<(), QueueError> {
         while !events.is_empty() {
             let entered = self.enter(&events, patience).await;
             let Some(places) = entered.map_err(|_closed| self.ended())? else { break };
-            self.hand_over(&mut events, places, Message::Events).await?;
+            self.pass_on(&mut events, places, Message::Events).await?;
+        }
+        if events.is_empty() {
+            self.would_take_more(patience);
         }
         while !events.is_empty() {
             let places = self.room.overflow(events.len()).await;
             let places = places.map_err(|_closed| self.ended())?;
-            self.hand_over(&mut events, places, Message::Overflow).await?;
+            self.pass_on(&mut events, places, Message::Overflow).await?;
         }
         Ok(())
     }
@@ -100,7 +125,7 @@ impl LaneSender {
     /// the backlog: something older may be on its way.
     ///
     /// # Errors
-    /// As [`Self::send`].
+    /// As [`hand_over`].
     pub async fn caught_up(&self) -> Result<(), QueueError> {
         self.input.send(Message::CaughtUp).await.map_err(|_closed| self.ended())
     }
@@ -125,10 +150,12 @@ impl LaneSender {
     async fn enter(
         &self,
         events: &[Arc<Event>],
-        patience: Option<Instant>,
+        patience: &Patience,
     ) -> Result<Option<Entry<'_>>, AcquireError> {
         let weights: Vec<usize> = events.iter().map(|event| self.settings.weight(event)).collect();
-        let Some(deadline) = patience else { return self.room.enter(&weights).await.map(Some) };
+        if !self.room.has_backlog() {
+            return self.room.enter(&weights).await.map(Some);
+        }
         if self.room.way() == Way::Aside {
             return Ok(None);
         }
@@ -136,11 +163,18 @@ impl LaneSender {
             biased; // a place that is free is taken, whatever else
             places = self.room.enter(&weights) => places.map(Some),
             () = self.room.other_way() => Ok(None),
-            () = tokio::time::sleep_until(deadline) => Ok(None),
+            () = patience.ended() => Ok(None),
         }
     }
 
-    async fn hand_over(
+    /// Not if it is spilling: what comes next goes by way of the backlog as well.
+    fn would_take_more(&self, patience: &Patience) {
+        if self.room.way() == Way::In {
+            patience.is_awaited();
+        }
+    }
+
+    async fn pass_on(
         &self,
         events: &mut Vec<Arc<Event>>,
         places: Entry<'_>,
