@@ -12,10 +12,11 @@ use tokio::time::Instant;
 /// How long a lane that has taken its share waits for the others.
 pub(super) const FULL_PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long a hand-over waits where nobody has taken a share. PostgreSQL keeps the WAL meanwhile. A
-/// read brings up to 750 rows for each lane, so that lanes which make 375 a second stay out of the
-/// backlog.
-pub(super) const ALONE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a hand-over waits at most where nobody has taken a share: lanes that share a processor
+/// each get a part of it, so they have [`FULL_PATIENCE`] for each of them, up to this. PostgreSQL
+/// keeps the WAL meanwhile. A read brings up to 750 rows for each lane, so one that is alone stays
+/// out of the backlog if it makes 3,000 a second, and eight or more if each of them makes 375.
+pub(super) const TOGETHER_MAX: Duration = Duration::from_secs(2);
 
 /// The patience of one hand-over, with all of its lanes alike.
 #[derive(Debug)]
@@ -24,8 +25,11 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) fn begin() -> Self {
-        Self { ends: watch::Sender::new(Instant::now() + ALONE_PATIENCE) }
+    /// For so many lanes that have something to take.
+    pub(super) fn begin(lanes: usize) -> Self {
+        let lanes = u32::try_from(lanes).unwrap_or(u32::MAX);
+        let together = FULL_PATIENCE.saturating_mul(lanes).min(TOGETHER_MAX);
+        Self { ends: watch::Sender::new(Instant::now() + together) }
     }
 
     /// A lane has all of its share and would take more.

@@ -59,7 +59,9 @@ pub struct Replay {
 pub async fn hand_over<'l>(
     shares: impl IntoIterator<Item = (&'l LaneSender, Vec<Arc<Event>>)>,
 ) -> Result<(), QueueError> {
-    let patience = &Patience::begin();
+    let shares: Vec<_> = shares.into_iter().collect();
+    let taking = shares.iter().filter(|(_, events)| !events.is_empty()).count();
+    let patience = &Patience::begin(taking);
     let takes = |(lane, events): (&'l LaneSender, Vec<Arc<Event>>)| {
         if events.is_empty() {
             lane.would_take_more(patience);
