@@ -18,7 +18,7 @@ const FILL: &str = "
         day text := 'push_log_' || to_char(today, 'YYYYMMDD');
     BEGIN
         EXECUTE format('DROP TABLE IF EXISTS walhook.%I', day);
-        EXECUTE format('CREATE TABLE walhook.%I (LIKE walhook.push_log)', day);
+        EXECUTE format('CREATE TABLE walhook.%I (LIKE walhook.push_log INCLUDING DEFAULTS)', day);
         EXECUTE format('INSERT INTO walhook.%I (id, created_at, slot, endpoint, event_id, event_type,
                 table_schema, table_name, row_key, retry_count, outcome, http_status, duration_ms,
                 replay, request_headers)
