@@ -335,15 +335,19 @@ async fn a_switched_off_webhook_accounts_for_rows_and_pushes_nothing() {
     let receiver = ok();
     let webhook = webhook(&[&receiver], "enabled = false");
     let service = Service::start(&configuration(&database, &webhook)).await;
-    insert(&sql, "W1").await;
+    // Within the row's transaction: what others write to the same server is not in question.
+    sql.batch_execute("BEGIN; INSERT INTO ocr_wallet_info (wallet_code) VALUES ('W1')")
+        .await
+        .unwrap();
+    let row = sql.text("SELECT pg_current_wal_insert_lsn()").await;
+    sql.batch_execute("COMMIT").await.unwrap();
     let captured = "walhook_events_captured_total{table=\"public.ocr_wallet_info\"}";
     service.wait_for_metric(captured, 1.0).await;
-    let end_of_wal = sql.text("SELECT pg_current_wal_lsn()").await;
     end(service).await;
     assert_eq!(receiver.count(), 0);
     // It moves on: the WAL of what nobody wants is not kept.
     let confirmed = format!(
-        "SELECT confirmed_flush_lsn >= '{end_of_wal}' FROM pg_replication_slots
+        "SELECT confirmed_flush_lsn >= '{row}' FROM pg_replication_slots
          WHERE slot_name = '{}'",
         slot(&database)
     );

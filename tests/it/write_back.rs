@@ -225,12 +225,12 @@ async fn a_write_back_that_postgres_refuses_waits_and_holds_up_nothing() {
     complete(&sql, "later", 1).await;
     wait_for_status(&sql, "later", "PUSH_SUCCESS").await;
     one.wait_for(4, AMPLE).await;
-    let behind = format!(
-        "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) < 100000
-           FROM pg_replication_slots WHERE slot_name = '{}'",
+    let end = sql.text("SELECT pg_current_wal_lsn() - 100000").await;
+    let confirmed = format!(
+        "SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots WHERE slot_name = '{}'",
         slot(&database)
     );
-    wait_for_text(&sql, &behind, "t").await;
+    wait_for_text(&sql, &confirmed, "t").await;
     assert_eq!(service.get("/ready").await.status, 200);
     holder.batch_execute("ROLLBACK").await.unwrap();
     sql.batch_execute("ALTER TABLE tasks DROP CONSTRAINT not_yet").await.unwrap();
