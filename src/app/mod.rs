@@ -1,16 +1,17 @@
 //! Builds the stages from settings, joins their channels, starts and stops them.
 //!
 //! ```text
-//!  source's thread                      main thread (one runtime for all of the rest)
-//!  source ─▶ pump ──── events ────────▶ lanes ─▶ delivery        api, observer
-//!    ▲         └────── opened ────────▶ ledger ◀─ reports ┘
-//!    └──────── confirmed LSN ─────────────┘
-//!              pump, lanes, ledger ◀─── fleet: which endpoints there are
+//!  source's thread          lanes' thread           main thread
+//!  source ─▶ pump ─ events ─▶ lanes ─▶ delivery
+//!    ▲         │                └─── reports ──────▶ ledger        api, observer
+//!    │         └─────── opened ────────────────────▶  │
+//!    └───────── confirmed LSN ────────────────────────┘
+//!              pump, lanes, ledger ◀─────────────── fleet: which endpoints there are
 //! ```
 //!
 //! The source has a thread of its own: decoding and rendering would delay the requests in flight,
-//! and sending would delay reading. Only its feedback runs on the main thread, since nothing there
-//! takes long.
+//! and sending would delay reading. So have the lanes: neither a flush nor whoever asks the API holds
+//! up a delivery. All the rest shares the main thread, the source's feedback included.
 //!
 //! The HTTP surface comes first: it answers while this process stands by for the slot, too.
 //!
@@ -41,6 +42,7 @@ mod standby;
 mod state;
 mod surface;
 pub mod tail;
+mod thread;
 mod write_backs;
 
 use std::net::SocketAddr;

@@ -11,7 +11,8 @@
 //! that is under way at another endpoint hears of them. An endpoint that is removed gets no more
 //! events; what waits for it becomes dead letters, and then its lane ends.
 //!
-//! The fleet owns the lanes' tasks: a lane that ends without having been told to is a failure.
+//! The fleet owns the lanes' tasks and their thread: a lane that ends without having been told to is a
+//! failure.
 
 pub(crate) mod keep;
 pub(crate) mod plan;
@@ -39,6 +40,7 @@ use crate::app::fleet::roster::Shown;
 use crate::app::lanes;
 use crate::app::lanes::Common;
 use crate::app::pump::Turn;
+use crate::app::thread::Thread;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
@@ -120,6 +122,8 @@ pub(crate) struct Fleet {
     next: EndpointIndex,
     edition: Edition,
     lanes: JoinSet<(EndpointIndex, anyhow::Result<()>)>,
+    /// Of the lanes. It has to outlive them.
+    thread: Thread,
     orders: mpsc::Receiver<Order>,
     roster: watch::Sender<Arc<Roster>>,
 }
@@ -176,7 +180,7 @@ impl Fleet {
     /// tells ledger and pump of them. The indexes are given out in the order of `starts`.
     ///
     /// # Errors
-    /// An endpoint cannot be built.
+    /// An endpoint cannot be built, or the system gives no thread.
     pub(crate) async fn start(
         common: Common,
         ways: Ways,
@@ -201,6 +205,7 @@ impl Fleet {
             next: EndpointIndex(0),
             edition: Edition::default(),
             lanes: JoinSet::new(),
+            thread: Thread::start("delivery").context("cannot start the lanes' thread")?,
             orders,
             roster,
         };
@@ -355,7 +360,7 @@ impl Fleet {
         self.next = EndpointIndex(index.0 + 1);
         let (clients, current) = watch::channel(client);
         let (lane, run) = lanes::lane(index, &endpoint, standing, current, &self.common);
-        self.lanes.spawn(async move { (index, run.await) });
+        self.lanes.spawn_on(async move { (index, run.await) }, self.thread.runtime());
         let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
         let (control, gauges, replays) = (lane.control(), lane.gauges(), lane.replays());
         let is_leaving = false;
