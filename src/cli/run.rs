@@ -17,6 +17,7 @@ use crate::config::settings::LogFormat;
 use crate::config::settings::Settings;
 use crate::telemetry;
 use crate::telemetry::Format;
+use crate::telemetry::Log;
 
 /// Threads that hang in a name look-up must not delay the end of the process.
 const LOOKUPS_MAX: Duration = Duration::from_millis(100);
@@ -43,15 +44,21 @@ impl Run {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,
         };
-        telemetry::init(format, &settings.log.filter)?;
+        let log = telemetry::init(format, &settings.log.filter)?;
         let runtime = runtime()?;
-        let ended = runtime.block_on(serve(settings, self.accept_gap, global));
+        let ended = runtime.block_on(serve(settings, self.accept_gap, global, &log));
         runtime.shutdown_timeout(LOOKUPS_MAX);
+        drop(log);
         ended.map_err(CommandError::of_postgres)
     }
 }
 
-async fn serve(settings: Settings, accept_gap: bool, global: &Global) -> anyhow::Result<()> {
+async fn serve(
+    settings: Settings,
+    accept_gap: bool,
+    global: &Global,
+    log: &Log,
+) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     let grace = settings.grace;
     let app = App::start(settings).await?.accepting_gap(accept_gap);
@@ -63,7 +70,10 @@ async fn serve(settings: Settings, accept_gap: bool, global: &Global) -> anyhow:
     };
     tokio::select! {
         ended = app.run() => ended,
-        () = signals.hurry(stop, grace, reload) => std::process::exit(1),
+        () = signals.hurry(stop, grace, reload) => {
+            log.write_out();
+            std::process::exit(1)
+        }
     }
 }
 

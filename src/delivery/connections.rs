@@ -113,23 +113,27 @@ impl Connections {
         mut request: Request<Outgoing>,
     ) -> Result<(Response<Incoming>, Carrier), Trouble> {
         loop {
+            // To make a connection is rare and takes far more memory than to use one: it is kept
+            // apart, or each attempt would carry the room for it.
             let (connection, was_idle) = match (self.take_idle().await, &self.shared) {
                 (Some(idle), _) => (idle, true),
-                (None, None) => (
-                    connect(self.dialer.dial().await.map_err(Trouble::Connect)?.stream).await?,
-                    false,
-                ),
-                (None, Some(shared)) => match shared.multiplexed.ready(&self.dialer).await? {
-                    Ready::Alone(stream) => (connect(stream).await?, false),
-                    Ready::Multiplexed { sender, is_new } => {
-                        shared.as_version_2(&mut request);
-                        match shared.send(sender, request).await {
-                            Ok(response) => return Ok((response, Carrier::Shared)),
-                            Err(failed) => request = unsent(failed, !is_new)?,
+                (None, None) => {
+                    let dialed = Box::pin(self.dialer.dial()).await.map_err(Trouble::Connect)?;
+                    (connect(dialed.stream).await?, false)
+                }
+                (None, Some(shared)) => {
+                    match Box::pin(shared.multiplexed.ready(&self.dialer)).await? {
+                        Ready::Alone(stream) => (connect(stream).await?, false),
+                        Ready::Multiplexed { sender, is_new } => {
+                            shared.as_version_2(&mut request);
+                            match shared.send(sender, request).await {
+                                Ok(response) => return Ok((response, Carrier::Shared)),
+                                Err(failed) => request = unsent(failed, !is_new)?,
+                            }
+                            continue;
                         }
-                        continue;
                     }
-                },
+                }
             };
             if let Some(shared) = &self.shared {
                 shared.as_version_1(&mut request);

@@ -179,7 +179,8 @@ impl Client {
         seen: &mut Seen,
     ) -> Result<(), Failure> {
         if let Some(tokens) = &self.tokens {
-            *token = Some(tokens.token(now).await?);
+            // Apart: it would be most of what each attempt of each endpoint takes of memory.
+            *token = Some(Box::pin(tokens.token(now)).await?);
         }
         // A batch that was gathered before the endpoint's settings changed stays one.
         let batched = self.batched || lease.events.len() > 1;

@@ -64,6 +64,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "headers",
         sql: include_str!("../../sql/migrations/0007_headers.sql"),
     },
+    Migration {
+        version: 8,
+        name: "push_log_indexes",
+        sql: include_str!("../../sql/migrations/0008_push_log_indexes.sql"),
+    },
 ];
 
 /// What one read says of the schema.

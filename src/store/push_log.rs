@@ -70,6 +70,9 @@ const COPY_TYPES: [Type; 24] = [
     Type::BOOL,
 ];
 
+/// Of a request or a response; more may come.
+const HEADERS_USUAL: usize = 12;
+
 /// What an attempt meant for its delivery.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum AttemptOutcome {
@@ -266,7 +269,7 @@ impl HeaderObjects {
 
 /// A header that came several times has its values joined by commas.
 fn object(headers: &Headers, unicode: bool) -> Result<Option<JsonText>, StateError> {
-    let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+    let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::with_capacity(HEADERS_USUAL);
     for (name, value) in headers.iter() {
         let (name, value) = (clean(name, unicode), clean(value, unicode));
         match pairs.iter_mut().find(|(known, _)| *known == name) {
@@ -281,7 +284,8 @@ fn object(headers: &Headers, unicode: bool) -> Result<Option<JsonText>, StateErr
     if pairs.is_empty() {
         return Ok(None);
     }
-    let mut text = Vec::new();
+    // Quotes, colons and commas; escapes are rare.
+    let mut text = Vec::with_capacity(headers.len() + 4 * pairs.len() + 2);
     let mut json = serde_json::Serializer::new(&mut text);
     let written = json.collect_map(pairs.iter().map(|(name, value)| (name, value)));
     written.map_err(|cause| StateError::unreadable("a header", cause))?;

@@ -4,6 +4,7 @@
 //! configuration, positions, counts and times.
 
 mod fields;
+mod lines;
 pub mod metrics;
 
 use std::io;
@@ -16,6 +17,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::telemetry::fields::Fields;
+use crate::telemetry::lines::Lines;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,16 +38,38 @@ pub enum LogError {
     Filter { filter: String, source: tracing_subscriber::filter::ParseError },
     #[error("the log is set up already: set it up once, at the start of the process")]
     Taken(#[source] tracing_subscriber::util::TryInitError),
+    #[error("cannot start the thread that writes the log")]
+    Thread(#[source] io::Error),
+}
+
+/// The process's log. Whoever ends the process drops it before, or the last lines are lost.
+#[must_use]
+pub struct Log(Lines);
+
+impl Log {
+    /// Writes what was logged until now.
+    pub fn write_out(&self) {
+        self.0.write_out();
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.write_out();
+    }
 }
 
 /// Sends log lines that pass `filter` to standard error, from here on and for the whole process.
 ///
 /// # Errors
-/// `filter` is not one, or the process has a log already.
-pub fn init(format: Format, filter: &str) -> Result<(), LogError> {
+/// `filter` is not one, the process has a log already, or the system gives no thread.
+pub fn init(format: Format, filter: &str) -> Result<Log, LogError> {
     let filter = parse_filter(filter)?;
     let coloured = io::stderr().is_terminal() && !asks_for_no_colour();
-    subscriber(format, filter, coloured, io::stderr).try_init().map_err(LogError::Taken)
+    let lines = Lines::start(Box::new(io::stderr())).map_err(LogError::Thread)?;
+    let subscriber = subscriber(format, filter, coloured, lines.clone());
+    subscriber.try_init().map_err(LogError::Taken)?;
+    Ok(Log(lines))
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {

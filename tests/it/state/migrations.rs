@@ -10,7 +10,8 @@ use walhook::store::state_error::StateError;
 use super::session;
 use crate::support::postgres::Database;
 
-const ALL: &str = "1 state, 2 replays, 3 poison, 4 write_backs, 5 seen_values, 6 fronts, 7 headers";
+const ALL: &str = "1 state, 2 replays, 3 poison, 4 write_backs, 5 seen_values, 6 fronts, 7 headers, \
+                   8 push_log_indexes";
 
 const APPLIED: &str = "SELECT string_agg(version || ' ' || name, ', ' ORDER BY version) \
                        FROM walhook.schema_version";
@@ -60,6 +61,29 @@ async fn an_older_schema_is_migrated_step_by_step() {
     assert_eq!(sql.text("SELECT to_regclass('walhook.half') IS NULL").await, "t");
     steps.pop();
     apply(&mut session.client, &steps).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_an_older_version_has_written_is_kept() {
+    let database = Database::create().await;
+    let mut session = session(&database.url()).await;
+    apply(&mut session.client, MIGRATIONS.get(..1).unwrap()).await.unwrap();
+    let sql = database.sql().await;
+    sql.batch_execute(
+        "CREATE TABLE walhook.push_log_20251122 PARTITION OF walhook.push_log
+             FOR VALUES FROM ('2025-11-22 00:00Z') TO ('2025-11-23 00:00Z');
+         INSERT INTO walhook.push_log (created_at, slot, endpoint, event_id, event_type, table_schema,
+             table_name, row_key, retry_count, outcome, request_headers, duration_ms)
+         VALUES ('2025-11-22 12:00Z', 'walhook', 'crm', 'e1', 'task.done', 'public', 'tasks', 'ärger',
+             0, 'delivered', '{\"webhook-id\": \"e1\"}', 1.5)",
+    )
+    .await
+    .unwrap();
+    migrate(&mut session.client).await.unwrap();
+    assert_eq!(sql.text(APPLIED).await, ALL);
+    let found = "SELECT event_id || ' ' || (request_headers ->> 'webhook-id')
+                   FROM walhook.push_log WHERE row_key = 'ärger'";
+    assert_eq!(sql.text(found).await, "e1 e1");
 }
 
 #[tokio::test]
