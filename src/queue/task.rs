@@ -2,7 +2,8 @@
 //! reports what came of them.
 //!
 //! Requests are polled in place, not spawned: they end with the lane, and need no hand-over to
-//! another thread. Each turn takes all that has arrived and makes one report of all that ended.
+//! another thread. Each turn takes all that has arrived. What has ended gathers for a moment: a report
+//! wakes the ledger on its thread, and one for each delivery cost a tenth of the CPU of a delivery.
 //!
 //! The ledger may be slow. Until it takes a report, requests in flight go on, but from
 //! `ATTEMPTS_HELD_MAX` finished ones nothing is leased; settled events keep their places.
@@ -53,6 +54,13 @@ use crate::queue::settings::LaneSettings;
 /// Finished attempts that wait for the ledger; each can hold a response of some 64 KiB.
 pub(super) const ATTEMPTS_HELD_MAX: usize = 64;
 
+/// A report of so many attempts or settled events is handed over at once. So is all there is when
+/// nothing is in flight: more would not come, or wait for the places that it frees.
+const REPORT_MANY: usize = 32;
+
+/// How long a smaller one waits for more.
+const REPORT_AFTER: Duration = Duration::from_millis(1);
+
 /// How often a lane that may send nothing asks whether it may.
 const FENCE_POLL: Duration = Duration::from_millis(250);
 
@@ -68,6 +76,8 @@ pub struct LaneTask {
     gauges: Arc<Gauges>,
     /// What the ledger has not taken yet.
     report: Report,
+    /// When it is handed over at the latest.
+    report_due: Option<Instant>,
     /// The places that become free when it has.
     freed: Freed,
     is_backlog_away: bool,
@@ -101,6 +111,7 @@ impl LaneTask {
             room,
             gauges,
             report: Report::default(),
+            report_due: None,
             freed: Freed::default(),
             is_backlog_away: false,
         }
@@ -161,6 +172,8 @@ impl LaneTask {
             if is_stopping && in_flight.is_empty() && self.report.is_empty() {
                 return Ok(());
             }
+            let (is_due, due) = self.look_at_report(in_flight.is_empty());
+            let wake_at = wake_at.into_iter().chain(due).min();
             tokio::select! {
                 biased; // stop first: a busy lane must not delay a shutdown
                 () = &mut stopped, if !is_stopping => {
@@ -175,7 +188,7 @@ impl LaneTask {
                     }
                 }
                 Some(page) = pages.next() => self.take_page(page, now()),
-                place = reports.reserve(), if !self.report.is_empty() => {
+                place = reports.reserve(), if is_due => {
                     let ended = |_closed| QueueError::LedgerEnded { endpoint: self.name.clone() };
                     self.hand_over(place.map_err(ended)?);
                 }
@@ -298,8 +311,23 @@ impl LaneTask {
         }
     }
 
+    /// Whether the report is to be handed over now, and if not, when.
+    fn look_at_report(&mut self, is_at_rest: bool) -> (bool, Option<Instant>) {
+        if self.report.is_empty() {
+            return (false, None);
+        }
+        let many = self.report.attempts.len().max(self.report.settlements.len()) >= REPORT_MANY;
+        if many || is_at_rest {
+            return (true, None);
+        }
+        let now = Instant::now();
+        let due = *self.report_due.get_or_insert(now + REPORT_AFTER);
+        if due <= now { (true, None) } else { (false, Some(due)) }
+    }
+
     fn hand_over(&mut self, place: mpsc::Permit<'_, Report>) {
         let report = std::mem::take(&mut self.report);
+        self.report_due = None;
         let mut freed = std::mem::take(&mut self.freed);
         freed.own = self.lane.keep_places(freed.own, Instant::now().into_std());
         self.room.give_back(freed);
