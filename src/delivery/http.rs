@@ -6,6 +6,7 @@
 //! byte.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use http::StatusCode;
 use http::Uri;
 use http::header;
 use tokio::time::Instant;
+use tracing::Instrument;
 use tracing::field;
 use url::Url;
 
@@ -122,16 +124,20 @@ impl Client {
     ///
     /// Never fails and never takes longer than the endpoint's timeout. Dropping the future closes
     /// the connection. Log fields: never the body, the headers or the URL.
-    #[tracing::instrument(
-        name = "attempt", level = "debug", skip_all,
-        fields(
+    pub async fn attempt(&self, lease: &Lease, now: Timestamp) -> Exchange {
+        let span = tracing::debug_span!(
+            "attempt",
             endpoint = %self.endpoint,
             event = lease.events.first().map(|event| field::display(event.id)),
             number = lease.attempt,
             status = field::Empty,
-        ),
-    )]
-    pub async fn attempt(&self, lease: &Lease, now: Timestamp) -> Exchange {
+        );
+        // Pinned where it stands: to move it, as an attribute would, is to copy 3 KiB.
+        pin!(self.timed(lease, now)).instrument(span).await
+    }
+
+    /// An attempt with its deadline and its judgement.
+    async fn timed(&self, lease: &Lease, now: Timestamp) -> Exchange {
         let started = Instant::now();
         let mut request_headers = Headers::default();
         let mut seen = Seen::default();
@@ -142,7 +148,7 @@ impl Client {
             }
             None => {
                 let exchange =
-                    self.exchange(lease, now, &mut request_headers, &mut token, &mut seen);
+                    pin!(self.exchange(lease, now, &mut request_headers, &mut token, &mut seen));
                 let ended = tokio::time::timeout_at(started + self.timeout, exchange).await;
                 ended.unwrap_or_else(|_| Err(self.overdue()))
             }

@@ -16,6 +16,7 @@
 
 pub mod error;
 pub mod gauges;
+mod in_flight;
 pub mod lane;
 mod patience;
 mod places;

@@ -38,6 +38,7 @@ use crate::flow::verdict::Exchange;
 use crate::queue::MESSAGES_MAX;
 use crate::queue::error::QueueError;
 use crate::queue::gauges::Gauges;
+use crate::queue::in_flight::InFlight;
 use crate::queue::lane::Freed;
 use crate::queue::lane::Lane;
 use crate::queue::lane::Now;
@@ -139,7 +140,7 @@ impl LaneTask {
     ) -> Result<(), QueueError>
     where
         A: Fn(Lease) -> F,
-        F: Future<Output = (Lease, Exchange)>,
+        F: Future<Output = (Lease, Exchange)> + Send,
         C: Fn() -> Timestamp,
         M: Fn() -> bool,
         R: Fn(Option<BacklogPosition>, usize) -> P,
@@ -147,7 +148,7 @@ impl LaneTask {
         E: fmt::Display,
     {
         let now = || Now { instant: Instant::now().into_std(), database: clock() };
-        let mut in_flight = FuturesUnordered::new();
+        let mut in_flight = InFlight::new();
         let mut pages = FuturesUnordered::new(); // one at a time
         let mut arrived = Vec::with_capacity(MESSAGES_MAX);
         let (mut is_stopping, mut is_closed) = (false, false);
@@ -156,7 +157,7 @@ impl LaneTask {
             let mut wake_at = None;
             if self.report.attempts.len() < ATTEMPTS_HELD_MAX {
                 let (now, may_send) = (now(), may_send());
-                let start = |lease| in_flight.push(attempt(lease));
+                let start = |lease| in_flight.start(attempt(lease));
                 wake_at = self.take_turn(now, may_send, start).map(Instant::from_std);
                 if let Some(Wanted { after, limit }) = self.want_page(now.instant, may_send) {
                     pages.push(refill(after, limit));
@@ -214,7 +215,7 @@ impl LaneTask {
         &mut self,
         now: Now,
         may_send: bool,
-        start: impl Fn(Lease),
+        mut start: impl FnMut(Lease),
     ) -> Option<std::time::Instant> {
         if !may_send {
             return Some(now.instant + FENCE_POLL);
