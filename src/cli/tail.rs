@@ -115,11 +115,10 @@ fn line(event: Arc<Event>, addressed: Option<&Addressed>, now: Timestamp) -> Str
         None => put("body", shown_body(&event.body.complete(now))),
         Some(Addressed { name, url, preview }) => {
             let Previewed { headers, body } = preview.of(event, now);
-            let headers = headers.iter().map(|(name, value)| (name.to_owned(), value.into()));
             put("endpoint", json!(&**name));
             put("method", json!("POST"));
             put("url", json!(url));
-            put("headers", Value::Object(headers.collect()));
+            put("headers", Value::Object(headers.by_name()));
             put("body", shown_body(&body));
         }
     }

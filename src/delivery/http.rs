@@ -43,12 +43,12 @@ use crate::delivery::reply::Seen;
 use crate::delivery::sign::Signature;
 use crate::delivery::sign::Signer;
 use crate::delivery::site::Site;
+use crate::flow::headers::Headers;
 use crate::flow::lease::Lease;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
-use crate::flow::verdict::Headers;
 use crate::flow::verdict::Verdict;
 
 /// Headers of a request that are kept for the books.

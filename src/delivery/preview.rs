@@ -17,10 +17,10 @@ use crate::delivery::headers::Ids;
 use crate::delivery::sign::Signature;
 use crate::delivery::sign::Signer;
 use crate::flow::event::Event;
+use crate::flow::headers::Headers;
 use crate::flow::lease::Lease;
 use crate::flow::lease::LeaseId;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Headers;
 
 const SHOWN_HEADERS_MAX_BYTES: usize = 32 * 1024;
 

@@ -20,10 +20,10 @@ use crate::delivery::connections::Trouble;
 use crate::delivery::headers;
 use crate::delivery::judge::Reply;
 use crate::delivery::judge::retry_after;
+use crate::flow::headers::Headers;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
-use crate::flow::verdict::Headers;
 
 /// The longest body that is read to its end. Reading on costs less than a new connection up to
 /// about this size; beyond, it is somebody's download page.

@@ -9,6 +9,7 @@ pub mod budget;
 pub mod change;
 pub mod event;
 pub mod fronts;
+pub mod headers;
 pub mod key;
 pub mod lease;
 pub mod lsn;

@@ -16,6 +16,7 @@ use crate::flow::event::EventId;
 use crate::flow::event::Expiry;
 use crate::flow::event::Facts;
 use crate::flow::event::Origin;
+use crate::flow::headers::Headers;
 use crate::flow::key::Key;
 use crate::flow::key::Keys;
 use crate::flow::lsn::Lsn;
@@ -26,7 +27,6 @@ use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
-use crate::flow::verdict::Headers;
 use crate::flow::verdict::Verdict;
 use crate::queue::settings::LaneSettings;
 

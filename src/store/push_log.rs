@@ -10,7 +10,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serializer;
 use serde_json::Value;
 use tokio_postgres::Client;
 use tokio_postgres::Row;
@@ -21,10 +20,10 @@ use tokio_postgres::types::Type;
 
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
+use crate::flow::headers::Headers;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
-use crate::flow::verdict::Headers;
 use crate::store::partitions::Day;
 use crate::store::progress::Holding;
 use crate::store::replays;
@@ -69,9 +68,6 @@ const COPY_TYPES: [Type; 24] = [
     Type::JSON,
     Type::BOOL,
 ];
-
-/// Of a request or a response; more may come.
-const HEADERS_USUAL: usize = 12;
 
 /// What an attempt meant for its delivery.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -190,7 +186,7 @@ pub(crate) async fn copy(
         let known = last.take().filter(|(exchange, _)| Arc::ptr_eq(exchange, &attempt.exchange));
         let headers = match known {
             Some((_, headers)) => headers,
-            None => HeaderObjects::of(&attempt.exchange, holding.unicode)?,
+            None => HeaderObjects::of(&attempt.exchange, holding.unicode),
         };
         write(writer.as_mut(), holding, attempt, &headers).await?;
         last = Some((&attempt.exchange, headers));
@@ -259,37 +255,20 @@ struct HeaderObjects {
 }
 
 impl HeaderObjects {
-    fn of(exchange: &Exchange, unicode: bool) -> Result<Self, StateError> {
-        Ok(Self {
-            request: object(&exchange.request_headers, unicode)?,
-            response: object(&exchange.response_headers, unicode)?,
-        })
+    fn of(exchange: &Exchange, unicode: bool) -> Self {
+        Self {
+            request: object(&exchange.request_headers, unicode),
+            response: object(&exchange.response_headers, unicode),
+        }
     }
 }
 
-/// A header that came several times has its values joined by commas.
-fn object(headers: &Headers, unicode: bool) -> Result<Option<JsonText>, StateError> {
-    let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::with_capacity(HEADERS_USUAL);
-    for (name, value) in headers.iter() {
-        let (name, value) = (clean(name, unicode), clean(value, unicode));
-        match pairs.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, before)) => {
-                let before = before.to_mut();
-                before.push_str(", ");
-                before.push_str(&value);
-            }
-            None => pairs.push((name, value)),
-        }
-    }
-    if pairs.is_empty() {
-        return Ok(None);
-    }
-    // Quotes, colons and commas; escapes are rare.
-    let mut text = Vec::with_capacity(headers.len() + 4 * pairs.len() + 2);
-    let mut json = serde_json::Serializer::new(&mut text);
-    let written = json.collect_map(pairs.iter().map(|(name, value)| (name, value)));
-    written.map_err(|cause| StateError::unreadable("a header", cause))?;
-    Ok(Some(JsonText(text)))
+fn object(headers: &Headers, unicode: bool) -> Option<JsonText> {
+    let text = headers.json()?;
+    Some(JsonText(match clean(&text, unicode) {
+        Cow::Owned(cleaned) => cleaned,
+        Cow::Borrowed(_) => text,
+    }))
 }
 
 /// Attempts, the newest first, at most `limit`; `below` is the last entry of the page before.

@@ -49,11 +49,11 @@ impl<'a> FromSql<'a> for Lsn {
 
 /// JSON that is written already.
 #[derive(Debug)]
-pub(crate) struct JsonText(pub(crate) Vec<u8>);
+pub(crate) struct JsonText(pub(crate) String);
 
 impl ToSql for JsonText {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Cause> {
-        out.put_slice(&self.0);
+        out.put_slice(self.0.as_bytes());
         Ok(IsNull::No)
     }
 

@@ -175,8 +175,8 @@ fn secret_values_are_masked_by_name_or_by_mark() {
     let mut marked = HeaderValue::from_static("hunter2");
     marked.set_sensitive(true);
     headers.insert("x-plain", marked);
-    let shown = shown(&headers, 10_000);
-    let of = |name| shown.iter().find(|(n, _)| *n == name).map(|(_, value)| value);
+    let shown = shown(&headers, 10_000).by_name();
+    let of = |name: &str| shown.get(name).and_then(serde_json::Value::as_str);
     for (name, secret) in cases {
         assert_eq!(of(name), Some(if secret { MASK } else { "hunter2" }), "case: {name}");
     }
@@ -188,7 +188,7 @@ fn what_is_kept_of_headers_is_bounded() {
     let mut headers = HeaderMap::new();
     headers.insert("a", HeaderValue::from_static("1"));
     headers.insert("b", HeaderValue::try_from("x".repeat(100_000)).unwrap());
-    assert_eq!(shown(&headers, 1000).iter().collect::<Vec<_>>(), [("a", "1")]);
+    assert_eq!(shown(&headers, 1000).json().as_deref(), Some(r#"{"a":"1"}"#));
 }
 
 #[test]

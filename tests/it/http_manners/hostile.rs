@@ -155,8 +155,8 @@ async fn large_headers_are_borne_and_little_of_them_is_kept() {
     let server = RawServer::start(answer(head + "\r\n"));
     let exchange = attempt(&server.url(), AMPLE).await;
     assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
-    let kept: usize = exchange.response_headers.iter().map(|(n, v)| n.len() + v.len()).sum();
-    assert!(kept <= 16 * 1024, "{kept}");
+    let kept = exchange.response_headers.len();
+    assert!((10_000..=16 * 1024).contains(&kept), "{kept}");
 }
 
 #[tokio::test]

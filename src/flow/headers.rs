@@ -1,0 +1,115 @@
+//! Headers as they are kept for people to read.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde_json::Map;
+use serde_json::Value;
+
+use crate::flow::body::escape_into;
+
+/// Names and values of headers, as the text of one JSON object: they are written down with each
+/// attempt, and read for few. Secret values are masked by whoever puts them in.
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct Headers {
+    /// The object but for its end; empty if there are none.
+    text: Vec<u8>,
+    /// Where in it the last name stands.
+    last: Range<usize>,
+}
+
+impl Headers {
+    /// With room for this many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { text: Vec::with_capacity(bytes), last: 0..0 }
+    }
+
+    /// Appends one. Values of one name that come one after the other are joined by commas, as RFC
+    /// 9110, section 5.3, has it. Of a value that is not UTF-8, the wrong bytes become U+FFFD.
+    pub fn push(&mut self, name: &str, value: &[u8]) {
+        debug_assert!(!name.contains('\0') && !value.contains(&0), "no header holds a NUL");
+        if !self.text.is_empty() && self.text.get(self.last.clone()) == Some(name.as_bytes()) {
+            self.text.pop();
+            self.text.extend_from_slice(b", ");
+        } else {
+            self.text.extend_from_slice(if self.text.is_empty() { b"{\"" } else { b",\"" });
+            let begin = self.text.len();
+            escape_into(&mut self.text, name.as_bytes());
+            self.last = begin..self.text.len();
+            self.text.extend_from_slice(b"\":\"");
+        }
+        escape_into(&mut self.text, value);
+        self.text.push(b'"');
+    }
+
+    /// The object's text; `None` if there are no headers.
+    pub fn json(&self) -> Option<String> {
+        if self.text.is_empty() {
+            return None;
+        }
+        let mut text = String::with_capacity(self.text.len() + 1);
+        text.push_str(&String::from_utf8_lossy(&self.text));
+        text.push('}');
+        Some(text)
+    }
+
+    /// Values by name.
+    pub fn by_name(&self) -> Map<String, Value> {
+        self.json().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    }
+
+    /// Bytes of all names and values, and what the object needs more.
+    pub fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.json().unwrap_or_else(|| String::from("{}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn headers_are_an_object_in_their_order() {
+        let mut headers = Headers::default();
+        assert_eq!((headers.json(), headers.by_name()), (None, Map::new()));
+        let given: [(&str, &[u8]); 6] = [
+            ("date", b"Tue: \"today\""),
+            ("set-cookie", b"a=1"),
+            ("set-cookie", b"b=2"),
+            ("x-empty", b""),
+            ("x-odd", b"\xFF\\"),
+            ("x-odd", b""),
+        ];
+        given.iter().for_each(|(name, value)| headers.push(name, value));
+        let expected = "{\"date\":\"Tue: \\\"today\\\"\",\"set-cookie\":\"a=1, b=2\",\
+                        \"x-empty\":\"\",\"x-odd\":\"\u{FFFD}\\\\, \"}";
+        assert_eq!(headers.json().as_deref(), Some(expected));
+        assert_eq!(headers.by_name().get("set-cookie"), Some(&json!("a=1, b=2")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_breaks_the_object(values in prop::collection::vec("[^\0]*", 0..8)) {
+            let mut headers = Headers::default();
+            let names: Vec<String> = (0..values.len()).map(|n| format!("x-{n}")).collect();
+            for (name, value) in names.iter().zip(&values) {
+                headers.push(name, value.as_bytes());
+            }
+            let expected: Map<String, Value> =
+                names.into_iter().zip(values.into_iter().map(Value::from)).collect();
+            prop_assert_eq!(headers.by_name(), expected);
+        }
+    }
+}
