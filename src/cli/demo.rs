@@ -74,7 +74,7 @@ impl Demo {
     /// If there is no PostgreSQL to be had, or a check is not met.
     pub fn run(self) -> Result<(), CommandError> {
         // Deliveries are shown from what the receiver got; of the log only trouble is of interest.
-        let _log = telemetry::init(Format::Text, "warn")?;
+        let _log = telemetry::init(Format::Text, "warn", host_now)?;
         let runtime = runtime()?;
         let ended = runtime.block_on(async {
             let cluster = tokio::select! {

@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::cli::Global;
 use crate::cli::exit::CommandError;
 use crate::cli::runtime;
+use crate::clock::host_now;
 use crate::config::settings::LogFormat;
 use crate::config::settings::Settings;
 use crate::telemetry;
@@ -44,7 +45,7 @@ impl Run {
             LogFormat::Text => Format::Text,
             LogFormat::Json => Format::Json,
         };
-        let log = telemetry::init(format, &settings.log.filter)?;
+        let log = telemetry::init(format, &settings.log.filter, host_now)?;
         let runtime = runtime()?;
         let ended = runtime.block_on(serve(settings, self.accept_gap, global, &log));
         runtime.shutdown_timeout(LOOKUPS_MAX);

@@ -7,15 +7,19 @@ mod fields;
 mod lines;
 pub mod metrics;
 
+use std::fmt;
 use std::io;
 use std::io::IsTerminal;
 
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::flow::time::Timestamp;
 use crate::telemetry::fields::Fields;
 use crate::telemetry::lines::Lines;
 
@@ -59,17 +63,27 @@ impl Drop for Log {
     }
 }
 
-/// Sends log lines that pass `filter` to standard error, from here on and for the whole process.
+/// Sends log lines that pass `filter` to standard error, from here on and for the whole process, with
+/// the time that `now` tells.
 ///
 /// # Errors
 /// `filter` is not one, the process has a log already, or the system gives no thread.
-pub fn init(format: Format, filter: &str) -> Result<Log, LogError> {
+pub fn init(format: Format, filter: &str, now: fn() -> Timestamp) -> Result<Log, LogError> {
     let filter = parse_filter(filter)?;
     let coloured = io::stderr().is_terminal() && !asks_for_no_colour();
     let lines = Lines::start(Box::new(io::stderr())).map_err(LogError::Thread)?;
-    let subscriber = subscriber(format, filter, coloured, lines.clone());
+    let subscriber = subscriber(format, filter, coloured, Time(now), lines.clone());
     subscriber.try_init().map_err(LogError::Taken)?;
     Ok(Log(lines))
+}
+
+/// Stands at the beginning of each line. The library's own takes three times as long to write.
+struct Time(fn() -> Timestamp);
+
+impl FormatTime for Time {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        writer.write_str(&self.0().iso_millis())
+    }
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
@@ -86,12 +100,13 @@ fn subscriber<W>(
     format: Format,
     filter: EnvFilter,
     coloured: bool,
+    time: Time,
     writer: W,
 ) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_timer(time);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         Format::Text => {
@@ -116,9 +131,9 @@ mod tests {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
-    struct Writer<'w>(MutexGuard<'w, Vec<u8>>);
+    struct Held<'w>(MutexGuard<'w, Vec<u8>>);
 
-    impl io::Write for Writer<'_> {
+    impl io::Write for Held<'_> {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.write(bytes)
         }
@@ -129,16 +144,19 @@ mod tests {
     }
 
     impl<'w> MakeWriter<'w> for Lines {
-        type Writer = Writer<'w>;
+        type Writer = Held<'w>;
 
-        fn make_writer(&'w self) -> Writer<'w> {
-            Writer(self.0.lock().unwrap())
+        fn make_writer(&'w self) -> Held<'w> {
+            Held(self.0.lock().unwrap())
         }
     }
 
+    const NOON: Time = Time(|| Timestamp::from_micros(1_763_812_800_000_000));
+
     fn logged(format: Format, filter: &str) -> String {
         let lines = Lines::default();
-        let subscriber = subscriber(format, parse_filter(filter).unwrap(), false, lines.clone());
+        let subscriber =
+            subscriber(format, parse_filter(filter).unwrap(), false, NOON, lines.clone());
         tracing::subscriber::with_default(subscriber, || {
             let _attempt = tracing::info_span!("attempt", endpoint = "crm").entered();
             tracing::warn!(status = 503, "gave up");
@@ -151,7 +169,9 @@ mod tests {
     fn text_is_one_plain_line_an_event() {
         let text = logged(Format::Text, "info");
         assert_eq!(text.lines().count(), 1, "{text}");
-        for part in ["WARN", "gave up", "status=503", "endpoint=\"crm\""] {
+        for part in
+            ["2025-11-22T12:00:00.000Z", "WARN", "gave up", "status=503", "endpoint=\"crm\""]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains('\u{1b}'), "no colours where there is no terminal");
@@ -161,7 +181,7 @@ mod tests {
     fn values_are_quoted_and_control_characters_escaped() {
         let lines = Lines::default();
         let filter = parse_filter("info").unwrap();
-        let subscriber = subscriber(Format::Text, filter, false, lines.clone());
+        let subscriber = subscriber(Format::Text, filter, false, NOON, lines.clone());
         let (wild, shown) = ("a\u{1b}[31m", format_args!("not {}", "quoted"));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(plain = "x y", count = 7, wild, quote = "\"", %shown, "said {wild}");
@@ -180,6 +200,7 @@ mod tests {
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["timestamp"], "2025-11-22T12:00:00.000Z");
         assert_eq!(lines[0]["level"], "WARN");
         assert_eq!(lines[0]["message"], "gave up");
         assert_eq!(lines[0]["status"], 503);
