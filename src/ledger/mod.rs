@@ -63,13 +63,9 @@ use crate::telemetry::metrics::Metrics;
 /// Outcomes wait at most about this long before they are committed.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
 
-/// So many rows are committed without waiting, two for most deliveries. Each holds its event and what
-/// was answered: some 4 KiB.
+/// So many rows are committed without waiting, two for most deliveries; twice as many are not taken in
+/// while a flush is under way. Each holds its event and what was answered: some 4 KiB.
 const FLUSH_ROWS: usize = 1024;
-
-/// No more reports are taken while so many rows wait for the next flush: more than the lanes bring
-/// at full rate while one is under way.
-const ROOM_ROWS: usize = 4 * FLUSH_ROWS;
 
 /// While only others write to the database, its WAL is confirmed in steps of this size, and not more
 /// often than that: a step has to be written to the state, which is WAL again, of far fewer bytes.
@@ -260,7 +256,7 @@ impl Ledger {
     }
 
     fn has_room(&self) -> bool {
-        self.pending.len() < ROOM_ROWS
+        self.pending.len() < 2 * FLUSH_ROWS
     }
 
     /// Looks at what the turn has changed.

@@ -57,7 +57,7 @@ const LOG_SHOWN: usize = 100;
 const CAREFUL_EVERY: u32 = 10;
 
 /// What a flush takes at most, and what may wait for the next one meanwhile: the ledger's limits.
-const FLUSH_ROWS: usize = 5 * 1024;
+const FLUSH_ROWS: usize = 3 * 1024;
 
 /// See the module's header.
 pub(crate) struct Fleet {
