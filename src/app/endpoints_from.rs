@@ -51,6 +51,14 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_CAP: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Whether the transaction with the 32-bit id $1 is still running for a new snapshot: it is among those
+/// that it lists, or not before the first id that it knows nothing of. Ids go round.
+const IS_RUNNING: &str = "
+    SELECT ($1::int8 - xmax::text::numeric % 4294967296 + 6442450944) % 4294967296 >= 2147483648
+        OR EXISTS (SELECT FROM pg_snapshot_xip(snapshot) x
+                    WHERE x::text::numeric % 4294967296 = $1::int8)
+      FROM (SELECT s, pg_snapshot_xmax(s) FROM pg_current_snapshot() s) now (snapshot, xmax)";
+
 /// A transaction has changed the table.
 #[derive(Debug)]
 pub(crate) struct Refresh {
@@ -237,13 +245,7 @@ impl Keeper {
         let client = &session.client;
         // The WAL tells of a commit a moment before other sessions see it.
         while let Some(xid) = xid {
-            let running = client
-                .query_one(
-                    "SELECT EXISTS (SELECT FROM pg_snapshot_xip(pg_current_snapshot()) x
-                         WHERE x::text::numeric % 4294967296 = $1::int8)",
-                    &[&i64::from(xid)],
-                )
-                .await?;
+            let running = client.query_one(IS_RUNNING, &[&i64::from(xid)]).await?;
             if !running.try_get::<_, bool>(0)? {
                 break;
             }

@@ -1,8 +1,13 @@
 //! Endpoints that are rows of a table: current from the stream, in commit order, whatever a row says.
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may stop at once")]
 
+use std::pin::pin;
+
+use walhook::sandbox::cluster::Options;
+
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::start_cluster;
 use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
@@ -18,16 +23,20 @@ const TABLES: &str = "
                            auth jsonb);";
 
 fn toml(database: &Database, private: bool) -> String {
+    configuration(database, &rest(private))
+}
+
+/// All but the server.
+fn rest(private: bool) -> String {
     let allow = if private { "[endpoints]\nallow = [\"127.0.0.1\"]\n\n" } else { "" };
-    let rest = format!(
+    format!(
         "[[event]]\ntype = \"task\"\ntable = \"public.tasks\"\non = [\"insert\", \"update\"]\n\n\
          [webhook]\nretry_interval = \"20ms\"\nretry_cap = \"50ms\"\nmax_retries = 100\n\
          breaker = {{ failures = 2, cooldown = \"50ms\", cap = \"100ms\" }}\n\n\
          {allow}[endpoints_from]\ntable = \"public.webhooks\"\nmatch = {{ rule_id = \"rule_ids\" }}\n\n\
          [endpoints_from.endpoint]\nname = \"wh-{{{{ id }}}}\"\nurl = \"{{{{ url }}}}\"\n\
          events = [\"task\"]\nenabled = \"{{{{ on_air }}}}\"\nauth = \"{{{{ auth }}}}\"\n"
-    );
-    configuration(database, &rest)
+    )
 }
 
 async fn started() -> (Database, Sql, Receiver, String) {
@@ -97,6 +106,43 @@ async fn a_task_goes_to_the_webhooks_that_its_rule_had_when_it_was_committed() {
     wait_for_text(&sql, books, "wh-1 9 3 6, wh-2 9 5 4").await;
     let status = service.get("/api/v1/status").await.json();
     assert_eq!(status["endpoints"][0]["source"], "table");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_that_is_in_the_wal_but_not_visible_yet_is_waited_for() {
+    // Whoever wants it waits for a standby that does not exist, between the two.
+    let options = Options::default()
+        .with("synchronous_standby_names", "ghost")
+        .with("synchronous_commit", "local");
+    let cluster = start_cluster(options).await;
+    let url = cluster.url("postgres");
+    let (sql, slow) = (Sql::connect(&url).await, Sql::connect(&url).await);
+    sql.batch_execute(TABLES).await.unwrap();
+    let receiver = Receiver::start(always(Answer::status(200)));
+    webhook(&sql, &receiver, 1, "7").await;
+    let rest = rest(true);
+    let toml = format!("[postgres]\nurl = \"{url}\"\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n{rest}");
+    let mut service = Service::start(&toml).await;
+    task(&sql, "a", 7).await;
+    // From here on there is no younger transaction than the slow one.
+    wait_for_text(&sql, "SELECT count(*) FROM walhook.push_log", "1").await;
+    slow.batch_execute("SET synchronous_commit = on").await.unwrap();
+    let mut update = pin!(slow.batch_execute("UPDATE webhooks SET rule_ids = '{8}'"));
+    let has_looked = "SELECT count(*) > 0 FROM pg_stat_activity look, pg_stat_activity slow
+        WHERE slow.wait_event = 'SyncRep' AND look.query_start > slow.query_start
+          AND look.pid <> pg_backend_pid() AND look.query ~ 'snapshot|to_jsonb'";
+    tokio::select! {
+        ended = &mut update => panic!("it did not wait: {ended:?}"),
+        () = wait_for_text(&sql, has_looked, "t") => {}
+    }
+    let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    sql.text(cancel).await;
+    update.await.unwrap(); // it is committed here, only the waiting was given up
+    task(&sql, "b", 8).await;
+    task(&sql, "c", 7).await;
+    receiver.wait_for(2, AMPLE).await;
+    assert_eq!(arrived(&receiver), ["1 a", "1 b"]);
     service.stop().await;
 }
 
