@@ -3,7 +3,7 @@
 //!
 //! Requests are polled in place, not spawned: they end with the lane, and need no hand-over to
 //! another thread. Each turn takes all that has arrived. What has ended gathers for a moment: a report
-//! wakes the ledger on its thread, and one for each delivery cost a tenth of the CPU of a delivery.
+//! wakes the ledger on its thread, and in strict order one for each delivery takes a quarter of the rate.
 //!
 //! The ledger may be slow. Until it takes a report, requests in flight go on, but from
 //! `ATTEMPTS_HELD_MAX` finished ones nothing is leased; settled events keep their places.

@@ -232,6 +232,33 @@ async fn a_slow_ledger_stops_the_leasing_but_not_what_is_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_ended_gathers_while_more_is_in_flight_and_not_longer_than_a_moment() {
+    let settings = LaneSettings { concurrency: number(100), ..settings() };
+    // One ends at once, a second within a moment, many together later, and two much later.
+    let takes = |number| match number {
+        0 => Duration::ZERO,
+        1 => Duration::from_micros(500),
+        2..50 => SECOND,
+        _ => 10 * SECOND,
+    };
+    let mut running =
+        Running::start(settings, move |lease| (takes(lease.events[0].sequence), delivered()));
+    let begun = Instant::now();
+    running.sender.send((0..52).map(|n| event(n, n)).collect()).await.unwrap();
+    let mut came = Vec::new();
+    while came.len() < 3 {
+        let report = running.reports.recv().await.unwrap();
+        came.push((report.settlements.len(), begun.elapsed().as_millis()));
+    }
+    // The timer has steps of a millisecond, and one more where it is between two.
+    let [first, many, last] = came[..] else { panic!("{came:?}") };
+    assert_eq!((first.0, many.0, last.0), (2, 48, 2), "{came:?}");
+    assert!((1..=3).contains(&first.1), "{came:?}");
+    assert!((1000..=1001).contains(&many.1), "so many do not wait: {came:?}");
+    assert!((10_000..=10_001).contains(&last.1), "nor what leaves nothing in flight: {came:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_ledger_the_lane_ends_with_an_error() {
     let mut running = Running::start(settings(), |_| (Duration::ZERO, delivered()));
     running.reports.close();

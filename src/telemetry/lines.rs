@@ -1,6 +1,6 @@
 //! Log lines on their way to standard error.
 //!
-//! There is a line for every delivery, and to write each by itself cost a twentieth of a delivery. So
+//! There is a line for every delivery, and to write each by itself takes a twentieth of a delivery. So
 //! lines gather for a moment. A warning or an error goes out at once, with all that came before it;
 //! lines never change places. What a killed process can lose is the last moment of lines below that.
 

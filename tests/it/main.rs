@@ -14,6 +14,7 @@ mod http_manners;
 mod init;
 mod kills;
 mod lanes;
+mod large_transaction;
 mod letters;
 mod memory;
 mod ocr_wallet;
