@@ -27,6 +27,7 @@ pub mod dry_run;
 mod endpoints_from;
 mod fence;
 mod fleet;
+mod free_memory;
 mod gaps;
 mod handles;
 mod lanes;
@@ -208,6 +209,7 @@ impl App {
         let Self { settings, handles, tasks, .. } = self;
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
+        tasks.spawn("the return of free memory", free_memory::give_back(tasks.stop_token()));
         let taken = state::take(settings, &attached.identity, self.accept_gap, writable_in).await?;
         start_observer(settings, handles, taken.publication, tasks).await?;
         let fence = Fence::new(settings, handles, cuts.clone());
