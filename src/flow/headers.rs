@@ -12,7 +12,7 @@ use crate::flow::body::escape_into;
 /// attempt, and read for few. Secret values are masked by whoever puts them in.
 #[derive(Clone, Default, Eq, PartialEq)]
 pub struct Headers {
-    /// The object but for its end; empty if there are none.
+    /// The object, always UTF-8; empty if there are none.
     text: Vec<u8>,
     /// Where in it the last name stands.
     last: Range<usize>,
@@ -28,34 +28,29 @@ impl Headers {
     /// 9110, section 5.3, has it. Of a value that is not UTF-8, the wrong bytes become U+FFFD.
     pub fn push(&mut self, name: &str, value: &[u8]) {
         debug_assert!(!name.contains('\0') && !value.contains(&0), "no header holds a NUL");
-        if !self.text.is_empty() && self.text.get(self.last.clone()) == Some(name.as_bytes()) {
+        let end = self.text.pop(); // the brace, if there is one
+        if end.is_some() && self.text.get(self.last.clone()) == Some(name.as_bytes()) {
             self.text.pop();
             self.text.extend_from_slice(b", ");
         } else {
-            self.text.extend_from_slice(if self.text.is_empty() { b"{\"" } else { b",\"" });
+            self.text.extend_from_slice(if end.is_none() { b"{\"" } else { b",\"" });
             let begin = self.text.len();
             escape_into(&mut self.text, name.as_bytes());
             self.last = begin..self.text.len();
             self.text.extend_from_slice(b"\":\"");
         }
         escape_into(&mut self.text, value);
-        self.text.push(b'"');
+        self.text.extend_from_slice(b"\"}");
     }
 
     /// The object's text; `None` if there are no headers.
-    pub fn json(&self) -> Option<String> {
-        if self.text.is_empty() {
-            return None;
-        }
-        let mut text = String::with_capacity(self.text.len() + 1);
-        text.push_str(&String::from_utf8_lossy(&self.text));
-        text.push('}');
-        Some(text)
+    pub fn json(&self) -> Option<&str> {
+        std::str::from_utf8(&self.text).ok().filter(|text| !text.is_empty())
     }
 
     /// Values by name.
     pub fn by_name(&self) -> Map<String, Value> {
-        self.json().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+        self.json().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 
     /// Bytes of all names and values, and what the object needs more.
@@ -70,7 +65,7 @@ impl Headers {
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.json().unwrap_or_else(|| String::from("{}")))
+        f.write_str(self.json().unwrap_or("{}"))
     }
 }
 
@@ -95,7 +90,7 @@ mod tests {
         given.iter().for_each(|(name, value)| headers.push(name, value));
         let expected = "{\"date\":\"Tue: \\\"today\\\"\",\"set-cookie\":\"a=1, b=2\",\
                         \"x-empty\":\"\",\"x-odd\":\"\u{FFFD}\\\\, \"}";
-        assert_eq!(headers.json().as_deref(), Some(expected));
+        assert_eq!(headers.json(), Some(expected));
         assert_eq!(headers.by_name().get("set-cookie"), Some(&json!("a=1, b=2")));
     }
 

@@ -11,7 +11,7 @@
 //! surface, which can look only in between. They run ahead of `walhook.balance` by what is not
 //! flushed; what a kill takes back is captured again.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::flow::relation::TableName;
@@ -33,12 +33,18 @@ use crate::telemetry::metrics::TableMetrics;
 /// See the module's header.
 pub(crate) struct LiveBooks {
     metrics: Metrics,
-    endpoints: HashMap<EndpointIndex, (Arc<str>, EndpointMetrics)>,
-    lines: HashMap<(EndpointIndex, Arc<TableName>), Line>,
+    accounts: BTreeMap<EndpointIndex, Account>,
     /// What the state holds of endpoints that are not shown yet.
     hidden: Vec<Entry>,
     /// Endpoints for which the next `Raised` does not count.
     chosen: Vec<EndpointIndex>,
+}
+
+/// The books of one endpoint.
+struct Account {
+    name: Arc<str>,
+    endpoint: EndpointMetrics,
+    lines: BTreeMap<Arc<TableName>, Line>,
 }
 
 /// The books of one table and endpoint.
@@ -66,8 +72,7 @@ impl LiveBooks {
     pub(crate) fn new(metrics: &Metrics, shown: &[Arc<str>], entries: Vec<Entry>) -> Self {
         let mut books = Self {
             metrics: metrics.clone(),
-            endpoints: HashMap::new(),
-            lines: HashMap::new(),
+            accounts: BTreeMap::new(),
             hidden: entries,
             chosen: Vec::new(),
         };
@@ -85,12 +90,13 @@ impl LiveBooks {
         endpoint: &EndpointMetrics,
     ) {
         self.show(name, endpoint);
-        self.endpoints.insert(index, (Arc::clone(name), endpoint.clone()));
+        let account =
+            Account { name: Arc::clone(name), endpoint: endpoint.clone(), lines: BTreeMap::new() };
+        self.accounts.insert(index, account);
     }
 
     pub(crate) fn retire(&mut self, index: EndpointIndex) {
-        self.endpoints.remove(&index);
-        self.lines.retain(|(known, _), _| *known != index);
+        self.accounts.remove(&index);
     }
 
     /// Shows what the state holds of an endpoint, if it is not shown yet.
@@ -130,10 +136,9 @@ impl LiveBooks {
 
     fn owed(&mut self, table: &Arc<TableName>, takers: &[EndpointIndex]) {
         for &index in takers {
-            if let Some((_, endpoint)) = self.endpoints.get(&index) {
-                endpoint.pending_memory.inc();
-            }
-            if let Some(line) = self.line(index, table) {
+            if let Some(account) = self.accounts.get_mut(&index) {
+                account.endpoint.pending_memory.inc();
+                let line = account.line(&self.metrics, table);
                 line.balance.pending.inc();
                 line.captured(1);
             }
@@ -160,10 +165,14 @@ impl LiveBooks {
                 continue;
             }
             let is_expired = takes && note.fate == Fate::Expired;
-            if let Some((_, endpoint)) = self.endpoints.get(&index) {
-                if is_expired { endpoint.expired.inc() } else { endpoint.filtered.inc() }
-            }
-            if let Some(line) = self.line(index, table) {
+            if let Some(account) = self.accounts.get_mut(&index) {
+                let endpoint = &account.endpoint;
+                if is_expired {
+                    endpoint.expired.inc()
+                } else {
+                    endpoint.filtered.inc()
+                }
+                let line = account.line(&self.metrics, table);
                 let balance = &line.balance;
                 if is_expired {
                     balance.expired.inc()
@@ -177,7 +186,8 @@ impl LiveBooks {
 
     /// Takes in what became of a delivery.
     pub(crate) fn settled(&mut self, settlement: &Settlement) {
-        let Some((_, endpoint)) = self.endpoints.get(&settlement.endpoint) else { return };
+        let Some(account) = self.accounts.get_mut(&settlement.endpoint) else { return };
+        let endpoint = &account.endpoint;
         let parked = matches!(settlement.outcome, Outcome::Parked { .. });
         match settlement.holding {
             Holding::Wal => {
@@ -208,7 +218,7 @@ impl LiveBooks {
         if matches!(settlement.holding, Holding::Replay(ReplayId::Logged(_))) {
             return; // the books have it already, and what fails stays as delivered as it was
         }
-        let Some(line) = self.line(settlement.endpoint, &settlement.event.table) else { return };
+        let line = account.line(&self.metrics, &settlement.event.table);
         line.balance.pending.dec();
         match &settlement.outcome {
             Outcome::Delivered { .. } => line.balance.delivered.inc(),
@@ -218,10 +228,14 @@ impl LiveBooks {
             Outcome::Parked { .. } => {}
         }
     }
+}
 
-    fn line(&mut self, index: EndpointIndex, table: &Arc<TableName>) -> Option<&Line> {
-        let (name, _) = self.endpoints.get(&index)?;
-        let line = self.lines.entry((index, Arc::clone(table)));
-        Some(line.or_insert_with(|| Line::new(&self.metrics, name, table)))
+impl Account {
+    fn line(&mut self, metrics: &Metrics, table: &Arc<TableName>) -> &Line {
+        // Not `entry`, which takes a key of its own: it is asked twice for each delivery.
+        if !self.lines.contains_key(table) {
+            self.lines.insert(Arc::clone(table), Line::new(metrics, &self.name, table));
+        }
+        self.lines.get(table).expect("it was put in if it was not there")
     }
 }

@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use crate::config::settings::LoggedBodies;
 use crate::config::settings::PushLog;
 use crate::flow::body::Body;
+use crate::flow::body::Part;
 use crate::flow::event::EventId;
 use crate::flow::fronts::Fronts;
 use crate::flow::lsn::Position;
@@ -48,6 +49,21 @@ use crate::store::stored_event::History;
 use crate::store::stored_event::Replay;
 use crate::store::stored_event::row_key;
 
+/// What is to be added to the books.
+#[derive(Debug, Default)]
+struct Books(BTreeMap<EndpointIndex, BTreeMap<Arc<TableName>, Count>>);
+
+impl Books {
+    fn line(&mut self, endpoint: EndpointIndex, table: &Arc<TableName>) -> &mut Count {
+        let lines = self.0.entry(endpoint).or_default();
+        // Not `entry`, which takes a key of its own: it is asked for each delivery.
+        if !lines.contains_key(table) {
+            lines.insert(Arc::clone(table), Count::default());
+        }
+        lines.get_mut(table).expect("it was put in if it was not there")
+    }
+}
+
 /// See the module's header.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
@@ -55,7 +71,7 @@ pub(crate) struct Pending {
     /// Not in `flush` yet: what is settled before it is written is not written at all.
     parked: HashMap<Delivery, Parked>,
     reparked: HashMap<Delivery, Reparked>,
-    books: HashMap<(EndpointIndex, Arc<TableName>), Count>,
+    books: Books,
     tallies: Tallies,
     /// What the WAL is owed no more, in case the settled prefix does not reach it.
     settled: Vec<(EndpointIndex, EventId, Position)>,
@@ -70,7 +86,10 @@ impl Pending {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0 && self.books.is_empty() && self.tallies.is_empty() && self.flush.is_empty()
+        self.len() == 0
+            && self.books.0.is_empty()
+            && self.tallies.is_empty()
+            && self.flush.is_empty()
     }
 
     /// Takes in an attempt, for the push log: a row for each event of the request.
@@ -97,7 +116,6 @@ impl Pending {
             self.flush.attempts.push(Attempt {
                 created_at,
                 endpoint: Arc::clone(endpoint),
-                row_key: row_key(&event.facts).map(ToOwned::to_owned),
                 retry_count: attempt.lease.attempt.saturating_sub(1),
                 outcome,
                 exchange: Arc::clone(&exchange),
@@ -126,7 +144,7 @@ impl Pending {
                 return; // the books have it already, and what failed stays as delivered as it was
             }
         }
-        let count = self.books.entry((settlement.endpoint, Arc::clone(&event.table))).or_default();
+        let count = self.books.line(settlement.endpoint, &event.table);
         let delivery = Delivery { endpoint: Arc::clone(&endpoint), event: event.id };
         match settlement.holding {
             Holding::Wal => {
@@ -173,6 +191,10 @@ impl Pending {
         settlement: Settlement,
         now: Timestamp,
     ) {
+        if let Outcome::Delivered { .. } | Outcome::Expired | Outcome::Filtered = settlement.outcome
+        {
+            return;
+        }
         let row_key = row_key(&settlement.event.facts).map(ToOwned::to_owned);
         let history = history(&settlement);
         match settlement.outcome {
@@ -220,7 +242,7 @@ impl Pending {
             if !note.fate.concerns(index, takes) {
                 continue;
             }
-            let count = self.books.entry((index, Arc::clone(table))).or_default();
+            let count = self.books.line(index, table);
             // What counted for all that do not take it is taken back: its own settlement counts.
             let times = if matches!(note.fate, Fate::Chosen(_)) { -times } else { times };
             count.captured += times;
@@ -264,19 +286,20 @@ impl Pending {
             .into_iter()
             .filter_map(|(index, front)| Some((Arc::clone(names.endpoint(index)?), front)))
             .collect();
-        flush.books = books
-            .into_iter()
-            .filter_map(|((index, table), count)| {
-                let endpoint = Arc::clone(names.endpoint(index)?);
-                Some(Entry { endpoint, table, count })
-            })
-            .collect();
+        for (index, lines) in books.0 {
+            let Some(endpoint) = names.endpoint(index) else { continue };
+            let entry = |(table, count)| Entry { endpoint: Arc::clone(endpoint), table, count };
+            flush.books.extend(lines.into_iter().map(entry));
+        }
         (flush, replayed)
     }
 }
 
 /// The first bytes of a body as it was at `at`, and whether that is all of it.
 fn beginning(body: &Body, at: Timestamp, limit: usize) -> (Bytes, bool) {
+    if let [Part::Bytes(all)] = body.parts() {
+        return (all.slice(..all.len().min(limit)), all.len() <= limit);
+    }
     let mut kept = BytesMut::new();
     for chunk in body.chunks(at) {
         let room = limit - kept.len();

@@ -96,7 +96,6 @@ pub struct Attempt {
     pub created_at: Timestamp,
     pub event: Arc<Event>,
     pub endpoint: Arc<str>,
-    pub row_key: Option<String>,
     /// 0 for the first attempt.
     pub retry_count: u32,
     pub outcome: AttemptOutcome,
@@ -180,7 +179,7 @@ pub(crate) async fn copy(
     }
     let sink = tx.copy_in::<_, Bytes>(COPY).await?;
     let mut writer = pin!(BinaryCopyInWriter::new(sink, &COPY_TYPES));
-    let mut last: Option<(&Arc<Exchange>, HeaderObjects)> = None;
+    let mut last: Option<(&Arc<Exchange>, HeaderObjects<'_>)> = None;
     for attempt in attempts {
         // The rows of a batch come together, and have one exchange.
         let known = last.take().filter(|(exchange, _)| Arc::ptr_eq(exchange, &attempt.exchange));
@@ -199,17 +198,16 @@ async fn write(
     writer: Pin<&mut BinaryCopyInWriter>,
     holding: &Holding,
     attempt: &Attempt,
-    headers: &HeaderObjects,
+    headers: &HeaderObjects<'_>,
 ) -> Result<(), StateError> {
     let unicode = holding.unicode;
     let Attempt { event, exchange, .. } = attempt;
     let failure = exchange.failure.as_ref();
-    let text = |bytes: &Bytes| shown(bytes, unicode);
+    let request_body = attempt.request_body.as_ref().map(|body| shown(body, unicode));
+    let response_body = attempt.response_body.as_ref().map(|body| shown(body, unicode));
     // What is not kept as it was cannot be sent again.
-    let is_exact = |body: &Bytes| {
-        body.is_ascii() && !body.contains(&0) || unicode && text(body).as_bytes() == &body[..]
-    };
-    let is_whole = attempt.body_whole && attempt.request_body.as_ref().is_some_and(is_exact);
+    let is_exact = matches!(request_body, Some(Cow::Borrowed(_)));
+    let is_whole = attempt.body_whole && is_exact;
     let shape = if is_whole { replays::kept_headers(&event.body, unicode) } else { None };
     let values: [&(dyn ToSql + Sync); COPY_TYPES.len()] = [
         &attempt.created_at,
@@ -219,16 +217,16 @@ async fn write(
         &event.event_type.as_ref(),
         &event.table.schema,
         &event.table.name,
-        &attempt.row_key.as_deref().map(|key| clean(key, unicode)),
+        &stored_event::row_key(&event.facts).map(|key| clean(key, unicode)),
         &int(attempt.retry_count),
         &attempt.outcome.as_str(),
         &exchange.status.map(i32::from),
         &failure.map(|failure| failure.class.as_str()),
         &failure.map(|failure| clean(&failure.detail, unicode)),
         &headers.request,
-        &attempt.request_body.as_ref().map(text),
+        &request_body.as_deref(),
         &headers.response,
-        &attempt.response_body.as_ref().map(text),
+        &response_body.as_deref(),
         &(exchange.took.as_secs_f64() * 1000.0),
         &attempt.replay,
         &stored_event::stored_key(event.keys, 0),
@@ -241,34 +239,30 @@ async fn write(
     Ok(())
 }
 
-/// A body as text for people; bytes that are not UTF-8 are shown as U+FFFD.
-fn shown(bytes: &Bytes, unicode: bool) -> String {
-    let text: Cow<'_, str> = String::from_utf8_lossy(bytes);
-    clean(&text, unicode).into_owned()
+/// A body as text for people; bytes that are not UTF-8 are shown as U+FFFD. Borrowed if it is shown
+/// as it is.
+fn shown(bytes: &[u8], unicode: bool) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => clean(text, unicode),
+        Err(_) => Cow::Owned(clean(&String::from_utf8_lossy(bytes), unicode).into_owned()),
+    }
 }
 
 /// The headers of one exchange as JSON, `None` where there are none: nothing was sent, or nothing
 /// came back.
-struct HeaderObjects {
-    request: Option<JsonText>,
-    response: Option<JsonText>,
+struct HeaderObjects<'a> {
+    request: Option<JsonText<'a>>,
+    response: Option<JsonText<'a>>,
 }
 
-impl HeaderObjects {
-    fn of(exchange: &Exchange, unicode: bool) -> Self {
+impl<'a> HeaderObjects<'a> {
+    fn of(exchange: &'a Exchange, unicode: bool) -> Self {
+        let object = |headers: &'a Headers| Some(JsonText(clean(headers.json()?, unicode)));
         Self {
-            request: object(&exchange.request_headers, unicode),
-            response: object(&exchange.response_headers, unicode),
+            request: object(&exchange.request_headers),
+            response: object(&exchange.response_headers),
         }
     }
-}
-
-fn object(headers: &Headers, unicode: bool) -> Option<JsonText> {
-    let text = headers.json()?;
-    Some(JsonText(match clean(&text, unicode) {
-        Cow::Owned(cleaned) => cleaned,
-        Cow::Borrowed(_) => text,
-    }))
 }
 
 /// Attempts, the newest first, at most `limit`; `below` is the last entry of the page before.

@@ -49,9 +49,9 @@ impl<'a> FromSql<'a> for Lsn {
 
 /// JSON that is written already.
 #[derive(Debug)]
-pub(crate) struct JsonText(pub(crate) String);
+pub(crate) struct JsonText<'a>(pub(crate) Cow<'a, str>);
 
-impl ToSql for JsonText {
+impl ToSql for JsonText<'_> {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Cause> {
         out.put_slice(self.0.as_bytes());
         Ok(IsNull::No)

@@ -188,7 +188,7 @@ fn what_is_kept_of_headers_is_bounded() {
     let mut headers = HeaderMap::new();
     headers.insert("a", HeaderValue::from_static("1"));
     headers.insert("b", HeaderValue::try_from("x".repeat(100_000)).unwrap());
-    assert_eq!(shown(&headers, 1000).json().as_deref(), Some(r#"{"a":"1"}"#));
+    assert_eq!(shown(&headers, 1000).json(), Some(r#"{"a":"1"}"#));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 use walhook::flow::event::Event;
+use walhook::flow::event::Facts;
 use walhook::flow::headers::Headers;
 use walhook::flow::time::Timestamp;
 use walhook::flow::verdict::Exchange;
@@ -32,7 +33,6 @@ use super::parked;
 pub(super) fn attempt(event: Event, endpoint: &str) -> Attempt {
     Attempt {
         created_at: NOW,
-        row_key: event.facts.find("id").map(ToOwned::to_owned),
         event: Arc::new(event),
         endpoint: endpoint.into(),
         retry_count: 0,
@@ -85,15 +85,15 @@ async fn an_attempt_is_kept_with_every_field() {
         response_headers: pairs(&[("set-cookie", "a=1"), ("set-cookie", "b=2")]),
         ..exchange(503)
     };
+    let facts = Facts::new(vec![("id".into(), HOSTILE.to_owned()), ("b".into(), String::new())]);
     let written = Attempt {
-        row_key: Some(HOSTILE.to_owned()),
         retry_count: 2,
         outcome: AttemptOutcome::Retry,
         exchange: Arc::new(exchange),
         request_body: Some(Bytes::from(HOSTILE)),
         response_body: Some(Bytes::from_static(b"nul \0 and no utf-8 \xFF")),
         replay: true,
-        ..attempt(event(9, 4, "a"), HOSTILE)
+        ..attempt(Event { facts, ..event(9, 4, "a") }, HOSTILE)
     };
     // No partition was made ahead: the flush makes the day that it needs.
     state.commit(&Flush { attempts: vec![written.clone()], ..Flush::default() }).await;
@@ -102,7 +102,7 @@ async fn an_attempt_is_kept_with_every_field() {
     let [entry] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!((entry.created_at, entry.event), (NOW, written.event.id));
     assert_eq!((entry.event_type.as_str(), entry.endpoint.as_str()), ("task.done", HOSTILE));
-    assert_eq!((&entry.table, &entry.row_key), (&*written.event.table, &written.row_key));
+    assert_eq!((&entry.table, entry.row_key.as_deref()), (&*written.event.table, Some(HOSTILE)));
     assert_eq!((entry.retry_count, entry.outcome.as_str(), entry.replay), (2, "retry", true));
     assert_eq!((entry.status, entry.failure_class.as_deref()), (Some(503), Some("status")));
     assert_eq!(entry.error_message.as_deref(), Some(HOSTILE));
