@@ -33,7 +33,7 @@ use crate::telemetry::metrics::TableMetrics;
 /// See the module's header.
 pub(crate) struct LiveBooks {
     metrics: Metrics,
-    accounts: BTreeMap<EndpointIndex, Account>,
+    endpoints: BTreeMap<EndpointIndex, EndpointBooks>,
     /// What the state holds of endpoints that are not shown yet.
     hidden: Vec<Entry>,
     /// Endpoints for which the next `Raised` does not count.
@@ -41,9 +41,9 @@ pub(crate) struct LiveBooks {
 }
 
 /// The books of one endpoint.
-struct Account {
+struct EndpointBooks {
     name: Arc<str>,
-    endpoint: EndpointMetrics,
+    metrics: EndpointMetrics,
     lines: BTreeMap<Arc<TableName>, Line>,
 }
 
@@ -72,7 +72,7 @@ impl LiveBooks {
     pub(crate) fn new(metrics: &Metrics, shown: &[Arc<str>], entries: Vec<Entry>) -> Self {
         let mut books = Self {
             metrics: metrics.clone(),
-            accounts: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
             hidden: entries,
             chosen: Vec::new(),
         };
@@ -90,13 +90,12 @@ impl LiveBooks {
         endpoint: &EndpointMetrics,
     ) {
         self.show(name, endpoint);
-        let account =
-            Account { name: Arc::clone(name), endpoint: endpoint.clone(), lines: BTreeMap::new() };
-        self.accounts.insert(index, account);
+        let (name, metrics) = (Arc::clone(name), endpoint.clone());
+        self.endpoints.insert(index, EndpointBooks { name, metrics, lines: BTreeMap::new() });
     }
 
     pub(crate) fn retire(&mut self, index: EndpointIndex) {
-        self.accounts.remove(&index);
+        self.endpoints.remove(&index);
     }
 
     /// Shows what the state holds of an endpoint, if it is not shown yet.
@@ -136,9 +135,9 @@ impl LiveBooks {
 
     fn owed(&mut self, table: &Arc<TableName>, takers: &[EndpointIndex]) {
         for &index in takers {
-            if let Some(account) = self.accounts.get_mut(&index) {
-                account.endpoint.pending_memory.inc();
-                let line = account.line(&self.metrics, table);
+            if let Some(books) = self.endpoints.get_mut(&index) {
+                books.metrics.pending_memory.inc();
+                let line = books.line(&self.metrics, table);
                 line.balance.pending.inc();
                 line.captured(1);
             }
@@ -165,14 +164,14 @@ impl LiveBooks {
                 continue;
             }
             let is_expired = takes && note.fate == Fate::Expired;
-            if let Some(account) = self.accounts.get_mut(&index) {
-                let endpoint = &account.endpoint;
+            if let Some(books) = self.endpoints.get_mut(&index) {
+                let endpoint = &books.metrics;
                 if is_expired {
                     endpoint.expired.inc()
                 } else {
                     endpoint.filtered.inc()
                 }
-                let line = account.line(&self.metrics, table);
+                let line = books.line(&self.metrics, table);
                 let balance = &line.balance;
                 if is_expired {
                     balance.expired.inc()
@@ -186,8 +185,8 @@ impl LiveBooks {
 
     /// Takes in what became of a delivery.
     pub(crate) fn settled(&mut self, settlement: &Settlement) {
-        let Some(account) = self.accounts.get_mut(&settlement.endpoint) else { return };
-        let endpoint = &account.endpoint;
+        let Some(books) = self.endpoints.get_mut(&settlement.endpoint) else { return };
+        let endpoint = &books.metrics;
         let parked = matches!(settlement.outcome, Outcome::Parked { .. });
         match settlement.holding {
             Holding::Wal => {
@@ -218,7 +217,7 @@ impl LiveBooks {
         if matches!(settlement.holding, Holding::Replay(ReplayId::Logged(_))) {
             return; // the books have it already, and what fails stays as delivered as it was
         }
-        let line = account.line(&self.metrics, &settlement.event.table);
+        let line = books.line(&self.metrics, &settlement.event.table);
         line.balance.pending.dec();
         match &settlement.outcome {
             Outcome::Delivered { .. } => line.balance.delivered.inc(),
@@ -230,7 +229,7 @@ impl LiveBooks {
     }
 }
 
-impl Account {
+impl EndpointBooks {
     fn line(&mut self, metrics: &Metrics, table: &Arc<TableName>) -> &Line {
         // Not `entry`, which takes a key of its own: it is asked twice for each delivery.
         if !self.lines.contains_key(table) {
