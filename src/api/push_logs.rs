@@ -62,19 +62,20 @@ pub(crate) async fn list(
     let entries = push_log::list(session.client(), slot, &filter, below, limit).await?;
     let is_full = u32::try_from(entries.len()).is_ok_and(|len| len == limit);
     let next = entries.last().filter(|_| is_full).map(|entry| {
-        let Cursor { created_at, id } = entry.cursor();
-        format!("{}-{id}", created_at.micros())
+        let Cursor { created_at, id, place } = entry.cursor();
+        format!("{}-{id}-{place}", created_at.micros())
     });
     let shown: Vec<Value> = entries.iter().map(shown).collect();
     Ok(Json(json!({ "push_logs": shown, "next_cursor": next })))
 }
 
-/// A cursor as [`list`] gives it: microseconds and the number of the attempt.
+/// A cursor as [`list`] gives it: microseconds, the number of the attempt, and the event's in it.
 fn cursor(text: &str) -> Result<Cursor, Problem> {
     let parse = || {
-        let (micros, id) = text.rsplit_once('-')?;
+        let (rest, place) = text.rsplit_once('-')?;
+        let (micros, id) = rest.rsplit_once('-')?;
         let created_at = Timestamp::from_micros(micros.parse().ok()?);
-        Some(Cursor { created_at, id: id.parse().ok()? })
+        Some(Cursor { created_at, id: id.parse().ok()?, place: place.parse().ok()? })
     };
     parse()
         .ok_or_else(|| bad(format!("{text:?} is no cursor: give next_cursor of the page before")))

@@ -14,6 +14,7 @@
 
 mod booking;
 mod live;
+mod logged;
 pub mod names;
 pub mod outcome_log;
 mod pending;

@@ -6,13 +6,7 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use bytes::BytesMut;
-
-use crate::config::settings::LoggedBodies;
 use crate::config::settings::PushLog;
-use crate::flow::body::Body;
-use crate::flow::body::Part;
 use crate::flow::event::EventId;
 use crate::flow::fronts::Fronts;
 use crate::flow::lsn::Position;
@@ -25,10 +19,11 @@ use crate::flow::settlement::Outcome;
 use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Verdict;
 use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Watermark;
+use crate::ledger::logged;
+use crate::ledger::logged::Logged;
 use crate::ledger::names::Names;
 use crate::ledger::replayed::ReplayEnd;
 use crate::ledger::tallies::Tallies;
@@ -40,8 +35,6 @@ use crate::store::books::Entry;
 use crate::store::dead_letters::DeadLetter;
 use crate::store::dead_letters::DeathClass;
 use crate::store::flush::Flush;
-use crate::store::push_log::Attempt;
-use crate::store::push_log::AttemptOutcome;
 use crate::store::resend::Ended;
 use crate::store::resend::Resent;
 use crate::store::stored_event::DeadLetterId;
@@ -68,6 +61,8 @@ impl Books {
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     flush: Flush,
+    /// Events of the flush's batches.
+    in_batches: usize,
     /// Not in `flush` yet: what is settled before it is written is not written at all.
     parked: HashMap<Delivery, Parked>,
     reparked: HashMap<Delivery, Reparked>,
@@ -82,7 +77,11 @@ pub(crate) struct Pending {
 impl Pending {
     /// Rows to write: what bounds it.
     pub(crate) fn len(&self) -> usize {
-        self.settled.len() + self.flush.attempts.len() + self.reparked.len() + self.replayed.len()
+        self.settled.len()
+            + self.flush.attempts.len()
+            + self.in_batches
+            + self.reparked.len()
+            + self.replayed.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -92,40 +91,13 @@ impl Pending {
             && self.flush.is_empty()
     }
 
-    /// Takes in an attempt, for the push log: a row for each event of the request.
+    /// Takes in an attempt, for the push log.
     pub(crate) fn attempted(&mut self, names: &Names, log: &PushLog, attempt: settlement::Attempt) {
         let Some(endpoint) = names.endpoint(attempt.endpoint) else { return };
-        let outcome = match (&attempt.exchange.verdict, attempt.retry_in) {
-            (Verdict::Delivered, _) => AttemptOutcome::Delivered,
-            (_, Some(_)) => AttemptOutcome::Retry,
-            (_, None) => AttemptOutcome::Dead,
-        };
-        let keep = match log.bodies {
-            LoggedBodies::All => true,
-            LoggedBodies::Failures => outcome != AttemptOutcome::Delivered,
-            LoggedBodies::None => false,
-        };
-        let micros = i64::try_from(attempt.exchange.took.as_micros()).unwrap_or(i64::MAX);
-        let created_at = attempt.finished.shifted(-micros);
-        let response = attempt.exchange.response_body.clone();
-        let response_body = keep.then(|| response.slice(..response.len().min(log.body_limit)));
-        let exchange = Arc::new(attempt.exchange);
-        for event in attempt.lease.events {
-            let request = keep.then(|| beginning(&event.body, created_at, log.body_limit));
-            let body_whole = request.as_ref().is_some_and(|(_, is_whole)| *is_whole);
-            self.flush.attempts.push(Attempt {
-                created_at,
-                endpoint: Arc::clone(endpoint),
-                retry_count: attempt.lease.attempt.saturating_sub(1),
-                outcome,
-                exchange: Arc::clone(&exchange),
-                request_body: request.map(|(beginning, _)| beginning),
-                body_whole,
-                response_body: response_body.clone(),
-                replay: attempt.lease.replay,
-                event,
-            });
-        }
+        let Logged { events, batches } = logged::rows(endpoint, log, attempt);
+        self.in_batches += batches.iter().map(|batch| batch.events.len()).sum::<usize>();
+        self.flush.attempts.extend(events);
+        self.flush.batches.extend(batches);
     }
 
     /// Counts an outcome for the event's write-back.
@@ -262,7 +234,7 @@ impl Pending {
         watermark: &Watermark,
         fronts: &Fronts,
     ) -> (Flush, Vec<(ReplayId, ReplayEnd)>) {
-        let Self { mut flush, parked, reparked, books, tallies, settled, replayed } =
+        let Self { mut flush, in_batches: _, parked, reparked, books, tallies, settled, replayed } =
             std::mem::take(self);
         flush.write_backs = tallies.into_rows();
         flush.parked = parked.into_values().collect();
@@ -293,23 +265,6 @@ impl Pending {
         }
         (flush, replayed)
     }
-}
-
-/// The first bytes of a body as it was at `at`, and whether that is all of it.
-fn beginning(body: &Body, at: Timestamp, limit: usize) -> (Bytes, bool) {
-    if let [Part::Bytes(all)] = body.parts() {
-        return (all.slice(..all.len().min(limit)), all.len() <= limit);
-    }
-    let mut kept = BytesMut::new();
-    for chunk in body.chunks(at) {
-        let room = limit - kept.len();
-        if let Some(cut) = chunk.get(..room).filter(|cut| cut.len() < chunk.len()) {
-            kept.extend_from_slice(cut);
-            return (kept.freeze(), false);
-        }
-        kept.extend_from_slice(&chunk);
-    }
-    (kept.freeze(), true)
 }
 
 fn history(settlement: &Settlement) -> History {

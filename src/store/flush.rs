@@ -36,6 +36,7 @@ use crate::store::progress::fenced;
 use crate::store::progress::lock;
 use crate::store::push_log;
 use crate::store::push_log::Attempt;
+use crate::store::push_log::Batch;
 use crate::store::resend;
 use crate::store::resend::Resent;
 use crate::store::seen_values;
@@ -63,6 +64,7 @@ pub struct Flush {
     /// them.
     pub ahead: Vec<(Arc<str>, EventId)>,
     pub attempts: Vec<Attempt>,
+    pub batches: Vec<Batch>,
     pub parked: Vec<Parked>,
     /// Rows of the backlog that go back there after another attempt.
     pub reparked: Vec<Reparked>,
@@ -94,6 +96,7 @@ impl Flush {
             && self.fronts.is_empty()
             && self.ahead.is_empty()
             && self.attempts.is_empty()
+            && self.batches.is_empty()
             && self.parked.is_empty()
             && self.reparked.is_empty()
             && self.finished.is_empty()
@@ -131,11 +134,13 @@ pub async fn commit(
     let number = holding.flushed + 1;
     let mut outcome = attempt(client, holding, number, flush).await;
     let no_partition = outcome.as_ref().is_err_and(|error| {
-        error.sqlstate() == Some(&SqlState::CHECK_VIOLATION) && !flush.attempts.is_empty()
+        error.sqlstate() == Some(&SqlState::CHECK_VIOLATION)
+            && !(flush.attempts.is_empty() && flush.batches.is_empty())
     });
     if no_partition {
         // No day was made ahead for some attempt: the clock moved, or nobody made days.
-        let made = partitions::ensure(client, &push_log::days(&flush.attempts)).await?;
+        let days = push_log::days(&flush.attempts, &flush.batches);
+        let made = partitions::ensure(client, &days).await?;
         if !made.is_empty() {
             outcome = attempt(client, holding, number, flush).await;
         }
@@ -173,7 +178,7 @@ async fn attempt(
         backlog::park(&tx, holding, &flush.parked),
         backlog::repark(&tx, holding, &flush.reparked),
     )?;
-    push_log::copy(&tx, holding, &flush.attempts).await?;
+    push_log::copy(&tx, holding, &flush.attempts, &flush.batches).await?;
     failpoint::reached("before_commit");
     failpoint::during("commit_sent", tx.commit()).await?;
     Ok(())

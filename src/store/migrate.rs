@@ -69,6 +69,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "push_log_indexes",
         sql: include_str!("../../sql/migrations/0008_push_log_indexes.sql"),
     },
+    Migration {
+        version: 9,
+        name: "push_log_batches",
+        sql: include_str!("../../sql/migrations/0009_push_log_batches.sql"),
+    },
 ];
 
 /// What one read says of the schema.

@@ -1,5 +1,8 @@
 //! The push log's days: partitions are made ahead of time and dropped when their time is over.
 //!
+//! Each of the push log's [`TABLES`] has one for each day, `push_log_events_20251122` and
+//! `push_log_batches_20251122`, and they come and go together.
+//!
 //! A partition is made beside the push log and then attached, and detached before it is dropped:
 //! unlike `CREATE TABLE ... PARTITION OF` and `DROP TABLE`, that does not wait for readers of the
 //! push log, nor make its writers wait.
@@ -18,6 +21,16 @@ use crate::store::sql::read;
 use crate::store::state_error::StateError;
 
 const DAY_MICROS: i64 = 86_400_000_000;
+
+/// The tables behind the view `walhook.push_log`.
+const TABLES: [&str; 2] = [BATCHES, "push_log_events"];
+const BATCHES: &str = "push_log_batches";
+
+/// A row of 100 events is about 7 KB, and stays in its page as it is: to compress it, and to put aside
+/// what is left, costs PostgreSQL as much again as to write it, and the walsender more. What elements
+/// the arrays have in common is of no use to anybody, and takes ANALYZE seconds to find out.
+const BATCHES_STORAGE: &str = "SET (toast_tuple_target = 8160), \
+                               ALTER event_ids SET STATISTICS 0, ALTER row_keys SET STATISTICS 0";
 
 /// A day in UTC: days since the Unix epoch.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -39,9 +52,9 @@ impl Day {
         time.unwrap_or_default().format(format).to_string()
     }
 
-    /// The name of the day's partition, without its schema.
-    pub fn partition(self) -> String {
-        self.format("push_log_%Y%m%d")
+    /// The day's partition of `table`.
+    fn partition(self, table: &'static str) -> Partition {
+        Partition { day: self.format("%Y%m%d"), table }
     }
 }
 
@@ -49,6 +62,21 @@ impl Day {
 impl fmt::Display for Day {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.format("%Y-%m-%d"))
+    }
+}
+
+/// A partition of one of the [`TABLES`]. They sort by day.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Partition {
+    /// As `YYYYMMDD`.
+    day: String,
+    table: &'static str,
+}
+
+/// Its name, without its schema.
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", self.table, self.day)
     }
 }
 
@@ -67,33 +95,47 @@ pub async fn ensure_ahead(client: &mut Client, now: Timestamp) -> Result<Vec<Day
 /// # Errors
 /// That a statement failed.
 pub async fn ensure(client: &mut Client, days: &BTreeSet<Day>) -> Result<Vec<Day>, StateError> {
-    let found = names(client).await?;
+    let found = partitions(client).await?;
     let mut made = Vec::new();
-    for &day in days.iter().filter(|day| !found.contains(&day.partition())) {
-        if make(client, day).await? {
+    for &day in days {
+        let is_there = TABLES.iter().all(|table| found.contains(&day.partition(table)));
+        if !is_there && make(client, day).await? {
             made.push(day);
         }
     }
     Ok(made)
 }
 
+/// Returns whether there was anything to make.
 async fn make(client: &mut Client, day: Day) -> Result<bool, StateError> {
     let tx = begin(client).await?;
     let mut lock = Params::default();
     lock.put(Type::INT8, SCHEMA_LOCK);
     tx.execute_typed("SELECT pg_advisory_xact_lock($1)", &lock.list()).await?;
-    if names(tx.client()).await?.contains(&day.partition()) {
-        return Ok(false); // another walhook was quicker
+    let found = partitions(tx.client()).await?; // another walhook may have been quicker
+    let next = day.shifted(1);
+    let missing: Vec<Partition> = TABLES
+        .iter()
+        .map(|table| day.partition(table))
+        .filter(|partition| !found.contains(partition))
+        .collect();
+    for partition in &missing {
+        let table = partition.table;
+        tx.batch_execute(&format!(
+            "CREATE TABLE walhook.{partition} (LIKE walhook.{table} INCLUDING DEFAULTS);"
+        ))
+        .await?;
+        if table == BATCHES {
+            tx.batch_execute(&format!("ALTER TABLE walhook.{partition} {BATCHES_STORAGE}")).await?;
+        }
+        tx.batch_execute(&format!(
+            "ALTER TABLE walhook.{table} ATTACH PARTITION walhook.{partition}
+                 FOR VALUES FROM ('{day} 00:00+00') TO ('{next} 00:00+00')"
+        ))
+        .await?;
     }
-    let (name, next) = (day.partition(), day.shifted(1));
-    tx.batch_execute(&format!(
-        "CREATE TABLE walhook.{name} (LIKE walhook.push_log INCLUDING DEFAULTS);
-         ALTER TABLE walhook.push_log ATTACH PARTITION walhook.{name}
-             FOR VALUES FROM ('{day} 00:00+00') TO ('{next} 00:00+00');"
-    ))
-    .await?;
     tx.commit().await?;
-    Ok(true)
+    Ok(!missing.is_empty())
 }
 
 /// Drops the partitions of days before the last `keep` whole days; today is kept in any case.
@@ -109,28 +151,24 @@ pub async fn drop_old(
     now: Timestamp,
     keep: u32,
 ) -> Result<Vec<String>, StateError> {
-    let first_kept = Day::of(now).shifted(-i64::from(keep)).partition();
+    let first_kept = Day::of(now).shifted(-i64::from(keep)).format("%Y%m%d");
     let mut dropped = Vec::new();
-    // Names of days sort as the days do.
-    for name in names(client).await?.into_iter().filter(|name| *name < first_kept) {
-        match attachment(client, &name).await? {
-            Attachment::Attached => {
-                let detach = format!(
-                    "ALTER TABLE walhook.push_log DETACH PARTITION walhook.{name} CONCURRENTLY"
-                );
-                client.batch_execute(&detach).await?;
-            }
+    // Days as they are written here sort as the days do.
+    for partition in partitions(client).await?.into_iter().filter(|p| p.day < first_kept) {
+        let table = partition.table;
+        let detach = match attachment(client, &partition).await? {
+            Attachment::Attached => Some("CONCURRENTLY"),
             // Somebody died in the middle of it.
-            Attachment::Leaving => {
-                let detach = format!(
-                    "ALTER TABLE walhook.push_log DETACH PARTITION walhook.{name} FINALIZE"
-                );
-                client.batch_execute(&detach).await?;
-            }
-            Attachment::Loose => {}
+            Attachment::Leaving => Some("FINALIZE"),
+            Attachment::Loose => None,
+        };
+        if let Some(how) = detach {
+            let detach =
+                format!("ALTER TABLE walhook.{table} DETACH PARTITION walhook.{partition} {how}");
+            client.batch_execute(&detach).await?;
         }
-        client.batch_execute(&format!("DROP TABLE IF EXISTS walhook.{name}")).await?;
-        dropped.push(name);
+        client.batch_execute(&format!("DROP TABLE IF EXISTS walhook.{partition}")).await?;
+        dropped.push(partition.to_string());
     }
     Ok(dropped)
 }
@@ -141,13 +179,14 @@ enum Attachment {
     Loose,
 }
 
-async fn attachment(client: &Client, name: &str) -> Result<Attachment, StateError> {
+async fn attachment(client: &Client, partition: &Partition) -> Result<Attachment, StateError> {
     let mut params = Params::default();
-    params.put(Type::TEXT, format!("walhook.{name}"));
+    params.put(Type::TEXT, format!("walhook.{partition}"));
+    params.put(Type::TEXT, format!("walhook.{}", partition.table));
     let row = client
         .query_typed_opt(
             "SELECT inhdetachpending FROM pg_inherits
-              WHERE inhrelid = to_regclass($1) AND inhparent = 'walhook.push_log'::regclass",
+              WHERE inhrelid = to_regclass($1) AND inhparent = to_regclass($2)",
             &params.list(),
         )
         .await?;
@@ -159,16 +198,24 @@ async fn attachment(client: &Client, name: &str) -> Result<Attachment, StateErro
 }
 
 /// The tables that are named like a day's partition, attached or not.
-async fn names(client: &Client) -> Result<BTreeSet<String>, StateError> {
+async fn partitions(client: &Client) -> Result<BTreeSet<Partition>, StateError> {
     let rows = client
         .query_typed(
             "SELECT relname::text AS name FROM pg_class
               WHERE relnamespace = 'walhook'::regnamespace AND relkind = 'r'
-                AND relname ~ '^push_log_[0-9]{8}$'",
+                AND relname ~ '^push_log_(batches|events)_[0-9]{8}$'",
             &[],
         )
         .await?;
-    rows.iter().map(|row| read(row, "name")).collect()
+    let mut found = BTreeSet::new();
+    for row in &rows {
+        let name: &str = read(row, "name")?;
+        found.extend(TABLES.iter().filter_map(|table| {
+            let day = name.strip_prefix(table)?.strip_prefix('_')?.to_owned();
+            Some(Partition { day, table })
+        }));
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -178,16 +225,17 @@ mod tests {
     #[test]
     fn days_are_cut_at_midnight_utc() {
         let cases = [
-            (0, "push_log_19700101", "1970-01-01"),
-            (-1, "push_log_19691231", "1969-12-31"),
-            (1_763_769_599_999_999, "push_log_20251121", "2025-11-21"),
-            (1_763_769_600_000_000, "push_log_20251122", "2025-11-22"),
-            (i64::MAX, "push_log_99991231", "9999-12-31"),
-            (i64::MIN, "push_log_00010101", "0001-01-01"),
+            (0, "push_log_events_19700101", "1970-01-01"),
+            (-1, "push_log_events_19691231", "1969-12-31"),
+            (1_763_769_599_999_999, "push_log_events_20251121", "2025-11-21"),
+            (1_763_769_600_000_000, "push_log_events_20251122", "2025-11-22"),
+            (i64::MAX, "push_log_events_99991231", "9999-12-31"),
+            (i64::MIN, "push_log_events_00010101", "0001-01-01"),
         ];
         for (micros, name, date) in cases {
             let day = Day::of(Timestamp::from_micros(micros));
-            assert_eq!((day.partition().as_str(), day.to_string().as_str()), (name, date));
+            let partition = day.partition("push_log_events");
+            assert_eq!((partition.to_string().as_str(), day.to_string().as_str()), (name, date));
         }
         assert_eq!(Day::of(Timestamp::default()).shifted(31).to_string(), "1970-02-01");
     }

@@ -1,73 +1,38 @@
 //! The push log: every attempt, as it went over the wire.
 //!
-//! Written in batches by COPY with the flush that settles them, and read by event, key, endpoint,
-//! status, class and time. Its partitions are in [`crate::store::partitions`].
+//! ```text
+//! Attempt ─▶ push_log_events    a row for each attempt and event
+//! Batch ───▶ push_log_batches   a row for all events of a request   ├─▶ view push_log
+//! ```
+//!
+//! Written by COPY with the flush that settles them, and read by event, key, endpoint, status, class
+//! and time. Its partitions are in [`crate::store::partitions`].
 
-use std::borrow::Cow;
+mod copy;
+
 use std::collections::BTreeSet;
-use std::pin::Pin;
-use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
 use tokio_postgres::Client;
 use tokio_postgres::Row;
-use tokio_postgres::Transaction;
-use tokio_postgres::binary_copy::BinaryCopyInWriter;
-use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
 
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
-use crate::flow::headers::Headers;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
 use crate::store::partitions::Day;
-use crate::store::progress::Holding;
-use crate::store::replays;
-use crate::store::sql::JsonText;
 use crate::store::sql::Params;
 use crate::store::sql::clean;
-use crate::store::sql::int;
 use crate::store::sql::read;
 use crate::store::sql::unsigned_int;
 use crate::store::state_error::StateError;
 use crate::store::stored_event;
 
-const COPY: &str = "COPY walhook.push_log (created_at, slot, endpoint, event_id, event_type, \
-                    table_schema, table_name, row_key, retry_count, outcome, http_status, \
-                    failure_class, error_message, request_headers, request_body, \
-                    response_headers, response_body, duration_ms, replay, first_key, second_key, \
-                    expires_at, shape_headers, body_whole) FROM STDIN (FORMAT binary)";
-
-const COPY_TYPES: [Type; 24] = [
-    Type::TIMESTAMPTZ,
-    Type::TEXT,
-    Type::TEXT,
-    Type::TEXT,
-    Type::TEXT,
-    Type::TEXT,
-    Type::TEXT,
-    Type::TEXT,
-    Type::INT4,
-    Type::TEXT,
-    Type::INT4,
-    Type::TEXT,
-    Type::TEXT,
-    Type::JSON,
-    Type::TEXT,
-    Type::JSON,
-    Type::TEXT,
-    Type::FLOAT8,
-    Type::BOOL,
-    Type::INT8,
-    Type::INT8,
-    Type::TIMESTAMPTZ,
-    Type::JSON,
-    Type::BOOL,
-];
+pub(crate) use copy::copy;
 
 /// What an attempt meant for its delivery.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -109,17 +74,37 @@ pub struct Attempt {
     pub replay: bool,
 }
 
+/// One request that delivered many events, to write as one row: no body of it is kept.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// When the attempt began.
+    pub created_at: Timestamp,
+    /// All of one type and from one table; never none.
+    pub events: Vec<Arc<Event>>,
+    pub endpoint: Arc<str>,
+    /// 0 for the first attempt.
+    pub retry_count: u32,
+    /// Status, duration and headers.
+    pub exchange: Arc<Exchange>,
+    pub replay: bool,
+}
+
 /// A place in the push log, for paging.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Cursor {
     pub created_at: Timestamp,
     pub id: i64,
+    /// Which event of a [`Batch`], counted from 1; 0 for an [`Attempt`].
+    pub place: i64,
 }
 
 /// One attempt, read back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
+    /// All events of a [`Batch`] have the same one.
     pub id: i64,
+    /// See [`Cursor::place`].
+    pub place: i64,
     pub created_at: Timestamp,
     pub event: EventId,
     pub event_type: String,
@@ -144,7 +129,7 @@ pub struct Entry {
 impl Entry {
     /// Where to go on after this entry.
     pub fn cursor(&self) -> Cursor {
-        Cursor { created_at: self.created_at, id: self.id }
+        Cursor { created_at: self.created_at, id: self.id, place: self.place }
     }
 }
 
@@ -164,106 +149,50 @@ pub struct Filter {
     pub before: Option<Timestamp>,
 }
 
-/// The days that these attempts fall on.
-pub(crate) fn days(attempts: &[Attempt]) -> BTreeSet<Day> {
-    attempts.iter().map(|attempt| Day::of(attempt.created_at)).collect()
+/// The days that these fall on.
+pub(crate) fn days(attempts: &[Attempt], batches: &[Batch]) -> BTreeSet<Day> {
+    let attempts = attempts.iter().map(|attempt| attempt.created_at);
+    attempts.chain(batches.iter().map(|batch| batch.created_at)).map(Day::of).collect()
 }
 
-pub(crate) async fn copy(
-    tx: &Transaction<'_>,
-    holding: &Holding,
-    attempts: &[Attempt],
-) -> Result<(), StateError> {
-    if attempts.is_empty() {
-        return Ok(());
-    }
-    let sink = tx.copy_in::<_, Bytes>(COPY).await?;
-    let mut writer = pin!(BinaryCopyInWriter::new(sink, &COPY_TYPES));
-    let mut last: Option<(&Arc<Exchange>, HeaderObjects<'_>)> = None;
-    for attempt in attempts {
-        // The rows of a batch come together, and have one exchange.
-        let known = last.take().filter(|(exchange, _)| Arc::ptr_eq(exchange, &attempt.exchange));
-        let headers = match known {
-            Some((_, headers)) => headers,
-            None => HeaderObjects::of(&attempt.exchange, holding.unicode),
-        };
-        write(writer.as_mut(), holding, attempt, &headers).await?;
-        last = Some((&attempt.exchange, headers));
-    }
-    writer.finish().await?;
-    Ok(())
-}
-
-async fn write(
-    writer: Pin<&mut BinaryCopyInWriter>,
-    holding: &Holding,
-    attempt: &Attempt,
-    headers: &HeaderObjects<'_>,
-) -> Result<(), StateError> {
-    let unicode = holding.unicode;
-    let Attempt { event, exchange, .. } = attempt;
-    let failure = exchange.failure.as_ref();
-    let request_body = attempt.request_body.as_ref().map(|body| shown(body, unicode));
-    let response_body = attempt.response_body.as_ref().map(|body| shown(body, unicode));
-    // What is not kept as it was cannot be sent again.
-    let is_exact = matches!(request_body, Some(Cow::Borrowed(_)));
-    let is_whole = attempt.body_whole && is_exact;
-    let shape = if is_whole { replays::kept_headers(&event.body, unicode) } else { None };
-    let values: [&(dyn ToSql + Sync); COPY_TYPES.len()] = [
-        &attempt.created_at,
-        &holding.slot.as_ref(),
-        &attempt.endpoint.as_ref(),
-        &event.id.to_string(),
-        &event.event_type.as_ref(),
-        &event.table.schema,
-        &event.table.name,
-        &stored_event::row_key(&event.facts).map(|key| clean(key, unicode)),
-        &int(attempt.retry_count),
-        &attempt.outcome.as_str(),
-        &exchange.status.map(i32::from),
-        &failure.map(|failure| failure.class.as_str()),
-        &failure.map(|failure| clean(&failure.detail, unicode)),
-        &headers.request,
-        &request_body.as_deref(),
-        &headers.response,
-        &response_body.as_deref(),
-        &(exchange.took.as_secs_f64() * 1000.0),
-        &attempt.replay,
-        &stored_event::stored_key(event.keys, 0),
-        &stored_event::stored_key(event.keys, 1),
-        &event.expiry.map(stored_event::expires_at),
-        &shape,
-        &is_whole,
-    ];
-    writer.write(&values).await?;
-    Ok(())
-}
-
-/// A body as text for people; bytes that are not UTF-8 are shown as U+FFFD. Borrowed if it is shown
-/// as it is.
-fn shown(bytes: &[u8], unicode: bool) -> Cow<'_, str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => clean(text, unicode),
-        Err(_) => Cow::Owned(clean(&String::from_utf8_lossy(bytes), unicode).into_owned()),
-    }
-}
-
-/// The headers of one exchange as JSON, `None` where there are none: nothing was sent, or nothing
-/// came back.
-struct HeaderObjects<'a> {
-    request: Option<JsonText<'a>>,
-    response: Option<JsonText<'a>>,
-}
-
-impl<'a> HeaderObjects<'a> {
-    fn of(exchange: &'a Exchange, unicode: bool) -> Self {
-        let object = |headers: &'a Headers| Some(JsonText(clean(headers.json()?, unicode)));
-        Self {
-            request: object(&exchange.request_headers),
-            response: object(&exchange.response_headers),
-        }
-    }
-}
+/// Not by the view: a batch is found by what its arrays hold before it is taken apart. Each of the
+/// batches has an event to show, but for that of the last page's last entry.
+const LIST: &str = "
+    SELECT * FROM (
+        (SELECT id, 0::bigint AS place, created_at, endpoint, event_id, event_type, table_schema,
+                table_name, row_key, retry_count, outcome, http_status, failure_class, error_message,
+                request_headers, request_body, response_headers, response_body, duration_ms, replay
+           FROM walhook.push_log_events
+          WHERE slot = $1 AND ($2::text IS NULL OR event_id = $2)
+            AND ($3::text IS NULL OR event_type = $3) AND ($4::text IS NULL OR row_key = $4)
+            AND ($5::text IS NULL OR endpoint = $5) AND ($6::int IS NULL OR http_status = $6)
+            AND ($7::text IS NULL OR failure_class = $7) AND ($8::text IS NULL OR outcome = $8)
+            AND ($9::timestamptz IS NULL OR created_at >= $9)
+            AND ($10::timestamptz IS NULL OR created_at < $10)
+            AND ($11::timestamptz IS NULL OR created_at <= $11)
+            AND ($11::timestamptz IS NULL OR (created_at, id) < ($11, $12))
+          ORDER BY created_at DESC, id DESC LIMIT $14)
+        UNION ALL
+        (SELECT b.id, e.place, b.created_at, b.endpoint, e.event_id, b.event_type, b.table_schema,
+                b.table_name, e.row_key, b.retry_count, 'delivered', b.http_status, NULL, NULL,
+                b.request_headers, NULL, b.response_headers, NULL, b.duration_ms, b.replay
+           FROM (SELECT * FROM walhook.push_log_batches
+                  WHERE slot = $1 AND ($2::text IS NULL OR event_ids @> ARRAY[$2])
+                    AND ($3::text IS NULL OR event_type = $3)
+                    AND ($4::text IS NULL OR row_keys @> ARRAY[$4])
+                    AND ($5::text IS NULL OR endpoint = $5)
+                    AND ($6::int IS NULL OR http_status = $6)
+                    AND $7::text IS NULL AND ($8::text IS NULL OR $8 = 'delivered')
+                    AND ($9::timestamptz IS NULL OR created_at >= $9)
+                    AND ($10::timestamptz IS NULL OR created_at < $10)
+                    AND ($11::timestamptz IS NULL OR created_at <= $11)
+                    AND ($11::timestamptz IS NULL OR (created_at, id) <= ($11, $12))
+                  ORDER BY created_at DESC, id DESC LIMIT $14 + 1) AS b,
+                unnest(b.event_ids, b.row_keys) WITH ORDINALITY AS e (event_id, row_key, place)
+          WHERE ($2::text IS NULL OR e.event_id = $2) AND ($4::text IS NULL OR e.row_key = $4)
+            AND ($11::timestamptz IS NULL OR (b.created_at, b.id, e.place) < ($11, $12, $13)))
+    ) AS entries
+    ORDER BY created_at DESC, id DESC, place DESC LIMIT $14";
 
 /// Attempts, the newest first, at most `limit`; `below` is the last entry of the page before.
 ///
@@ -290,30 +219,17 @@ pub async fn list(
     params.put(Type::TIMESTAMPTZ, filter.before);
     params.put(Type::TIMESTAMPTZ, below.map(|cursor| cursor.created_at));
     params.put(Type::INT8, below.map(|cursor| cursor.id));
+    params.put(Type::INT8, below.map(|cursor| cursor.place));
     params.put(Type::INT8, i64::from(limit));
     // The planner sees the values: it drops what is null, and days outside of the range.
-    let rows = client
-        .query_typed(
-            "SELECT * FROM walhook.push_log
-              WHERE slot = $1 AND ($2::text IS NULL OR event_id = $2)
-                AND ($3::text IS NULL OR event_type = $3) AND ($4::text IS NULL OR row_key = $4)
-                AND ($5::text IS NULL OR endpoint = $5) AND ($6::int IS NULL OR http_status = $6)
-                AND ($7::text IS NULL OR failure_class = $7)
-                AND ($8::text IS NULL OR outcome = $8)
-                AND ($9::timestamptz IS NULL OR created_at >= $9)
-                AND ($10::timestamptz IS NULL OR created_at < $10)
-                AND ($11::timestamptz IS NULL OR created_at <= $11)
-                AND ($11::timestamptz IS NULL OR (created_at, id) < ($11, $12))
-              ORDER BY created_at DESC, id DESC LIMIT $13",
-            &params.list(),
-        )
-        .await?;
+    let rows = client.query_typed(LIST, &params.list()).await?;
     rows.iter().map(read_entry).collect()
 }
 
 fn read_entry(row: &Row) -> Result<Entry, StateError> {
     Ok(Entry {
         id: read(row, "id")?,
+        place: read(row, "place")?,
         created_at: read(row, "created_at")?,
         event: read::<&str>(row, "event_id")?
             .parse()

@@ -29,7 +29,6 @@ use crate::flow::time::Timestamp;
 use crate::store::progress::Holding;
 use crate::store::progress::begin;
 use crate::store::progress::guard;
-use crate::store::push_log::Cursor;
 use crate::store::sql::Params;
 use crate::store::sql::bigint;
 use crate::store::sql::clean;
@@ -94,6 +93,13 @@ pub struct Tally {
     pub without_body: u64,
 }
 
+/// How far an order has come in the push log.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Cursor {
+    pub created_at: Timestamp,
+    pub id: i64,
+}
+
 /// An order, for one endpoint.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -117,16 +123,29 @@ pub struct Logged {
     pub event: Option<Event>,
 }
 
-/// The rows that a [`Filter`] means, with the parameters `$1` to `$7` of [`filter_params`]: of each
+/// The rows of events that a [`Filter`] means, with the parameters `$1` to `$7` of [`filter_params`]: of each
 /// event, the first delivery in the range.
 const MATCHES: &str = "l.slot = $1 AND l.outcome = 'delivered'
      AND ($2::text IS NULL OR l.endpoint = $2) AND ($3::text IS NULL OR l.event_id = $3)
      AND ($4::text IS NULL OR l.event_type = $4) AND ($5::text IS NULL OR l.row_key = $5)
      AND ($6::timestamptz IS NULL OR l.created_at >= $6) AND l.created_at < $7
-     AND NOT EXISTS (SELECT FROM walhook.push_log e
+     AND NOT EXISTS (SELECT FROM walhook.push_log_events e
           WHERE e.event_id = l.event_id AND e.endpoint = l.endpoint AND e.slot = l.slot
             AND e.outcome = 'delivered' AND ($6::timestamptz IS NULL OR e.created_at >= $6)
             AND e.created_at <= l.created_at AND (e.created_at, e.id) < (l.created_at, l.id))";
+
+/// The batches that may hold such events, and how many of them: none has a body to be sent again, so
+/// orders pass them over.
+const BATCH_MATCHES: &str = "l.slot = $1
+     AND ($2::text IS NULL OR l.endpoint = $2)
+     AND ($3::text IS NULL OR l.event_ids @> ARRAY[$3])
+     AND ($4::text IS NULL OR l.event_type = $4)
+     AND ($5::text IS NULL OR l.row_keys @> ARRAY[$5])
+     AND ($6::timestamptz IS NULL OR l.created_at >= $6) AND l.created_at < $7";
+
+const IN_BATCH: &str = "CASE WHEN $3::text IS NULL AND $5::text IS NULL THEN l.events ELSE (
+     SELECT count(*)::int FROM unnest(l.event_ids, l.row_keys) AS e (event_id, row_key)
+      WHERE ($3::text IS NULL OR e.event_id = $3) AND ($5::text IS NULL OR e.row_key = $5)) END";
 
 const COLUMNS: &str = "id, endpoint, event_id, event_type, row_key, from_time, before_time, \
                        per_second, state, created_at, finished_at, done_time, done_id, delivered, \
@@ -158,11 +177,16 @@ pub async fn survey(
     let mut params = filter_params(slot, filter);
     params.put(Type::TIMESTAMPTZ, now);
     let query = format!(
-        "SELECT endpoint, count(*) AS events,
-                count(*) FILTER (WHERE request_body IS NULL) AS bare,
-                count(*) FILTER (WHERE request_body IS NOT NULL AND NOT body_whole) AS cut,
-                count(*) FILTER (WHERE body_whole AND expires_at < $8) AS old
-           FROM walhook.push_log l WHERE {MATCHES} GROUP BY endpoint ORDER BY endpoint"
+        "SELECT endpoint, sum(events)::bigint AS events, sum(bare)::bigint AS bare,
+                sum(cut)::bigint AS cut, sum(old)::bigint AS old
+           FROM (SELECT endpoint, 1 AS events, (request_body IS NULL)::int AS bare,
+                        (request_body IS NOT NULL AND NOT body_whole)::int AS cut,
+                        (body_whole AND coalesce(expires_at < $8, false))::int AS old
+                   FROM walhook.push_log_events l WHERE {MATCHES}
+                 UNION ALL
+                 SELECT endpoint, {IN_BATCH}, {IN_BATCH}, 0, 0
+                   FROM walhook.push_log_batches l WHERE {BATCH_MATCHES}) AS found
+          WHERE events > 0 GROUP BY endpoint ORDER BY endpoint"
     );
     let rows = client.query_typed(&query, &params.list()).await?;
     let share = |row: &Row| {
@@ -292,7 +316,7 @@ pub async fn page(
     params.put(Type::INT8, bigint(bytes as u64));
     let query = format!(
         "WITH next AS MATERIALIZED (
-             SELECT * FROM walhook.push_log l
+             SELECT * FROM walhook.push_log_events l
               WHERE {MATCHES} AND ($8::timestamptz IS NULL OR l.created_at >= $8)
                 AND ($8::timestamptz IS NULL OR (l.created_at, l.id) > ($8, $9))
               ORDER BY created_at, id LIMIT $10

@@ -231,6 +231,49 @@ async fn without_bodies_a_replay_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
+async fn of_a_batch_each_event_is_found_and_a_failure_of_it_is_kept_whole() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute("CREATE TABLE tasks (id text PRIMARY KEY)").await.unwrap();
+    let receiver = Receiver::start(in_turn(vec![Answer::status(503), Answer::status(200)]));
+    let rest = format!(
+        "[[event]]\ntype = \"task.done\"\ntable = \"public.tasks\"\n\n[[endpoint]]\nname = \"crm\"\n\
+         url = \"{}\"\nbatch = {{ size = 30, linger = \"5s\" }}\n\
+         retry = {{ max = 3, interval = \"5ms\" }}\n",
+        receiver.url()
+    );
+    let mut service = Service::start(&configuration(&database, &rest)).await;
+    let insert = "INSERT INTO tasks SELECT 'T_' || n FROM generate_series(1, 30) n";
+    sql.batch_execute(insert).await.unwrap();
+    receiver.wait_for(2, AMPLE).await;
+    attempts(&service, "?limit=200", 60).await;
+    let stored = "SELECT (SELECT count(*) FROM walhook.push_log_events) || ' ' ||
+                         (SELECT string_agg(events::text, ' ') FROM walhook.push_log_batches)";
+    assert_eq!(sql.text(stored).await, "30 30");
+    let found = attempts(&service, "?task_id=T_7", 2).await;
+    let [second, first] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((&first["outcome"], &second["outcome"]), (&json!("retry"), &json!("delivered")));
+    assert_eq!((&first["retry_count"], &second["retry_count"]), (&json!(0), &json!(1)));
+    assert_eq!((&first["http_status"], &second["http_status"]), (&json!(503), &json!(200)));
+    assert_eq!((&first["event_id"], &first["task_id"]), (&second["event_id"], &json!("T_7")));
+    assert!(first["request_body"].as_str().unwrap().contains("T_7"), "{first}");
+    assert!(second["request_body"].is_null() && second["request_headers"].is_object(), "{second}");
+
+    // Nothing of the batch can be sent again, and each of its events is counted.
+    for (order, detail) in [
+        (json!({ "all": true }), "30 have no body"),
+        (json!({ "key": "T_7" }), "1 have no body"),
+        (json!({ "event_id": first["event_id"] }), "1 have no body"),
+        (json!({ "key": "T_31" }), "knows no delivered event like that"),
+    ] {
+        let reply = service.post("/api/v1/replay", &order).await;
+        assert_eq!(reply.status, 409, "{order}: {reply:?}");
+        assert!(reply.body.contains(detail), "{order}: {reply:?}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_replay_goes_on_after_a_kill_and_can_be_cancelled() {
     const TASKS: usize = 200;
     let (_database, mut service, [crm, _erp], toml) = delivered("all", TASKS).await;

@@ -15,10 +15,10 @@ const FILL: &str = "
     DO $$
     DECLARE
         today date := (now() AT TIME ZONE 'UTC')::date;
-        day text := 'push_log_' || to_char(today, 'YYYYMMDD');
+        day text := 'push_log_events_' || to_char(today, 'YYYYMMDD');
     BEGIN
         EXECUTE format('DROP TABLE IF EXISTS walhook.%I', day);
-        EXECUTE format('CREATE TABLE walhook.%I (LIKE walhook.push_log INCLUDING DEFAULTS)', day);
+        EXECUTE format('CREATE TABLE walhook.%I (LIKE walhook.push_log_events INCLUDING DEFAULTS)', day);
         EXECUTE format('INSERT INTO walhook.%I (id, created_at, slot, endpoint, event_id, event_type,
                 table_schema, table_name, row_key, retry_count, outcome, http_status, duration_ms,
                 replay, request_headers)
@@ -28,7 +28,7 @@ const FILL: &str = "
                 ''{}''
             FROM generate_series(1, $2) n', day)
             USING today::timestamp AT TIME ZONE 'UTC', {rows};
-        EXECUTE format('ALTER TABLE walhook.push_log ATTACH PARTITION walhook.%I FOR VALUES FROM (%L) TO (%L)',
+        EXECUTE format('ALTER TABLE walhook.push_log_events ATTACH PARTITION walhook.%I FOR VALUES FROM (%L) TO (%L)',
             day, today::timestamp AT TIME ZONE 'UTC', (today + 1)::timestamp AT TIME ZONE 'UTC');
     END $$;
     CHECKPOINT";

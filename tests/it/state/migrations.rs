@@ -5,13 +5,15 @@ use walhook::store::migrate::MIGRATIONS;
 use walhook::store::migrate::Migration;
 use walhook::store::migrate::apply;
 use walhook::store::migrate::migrate;
+use walhook::store::partitions;
 use walhook::store::state_error::StateError;
 
+use super::NOW;
 use super::session;
 use crate::support::postgres::Database;
 
 const ALL: &str = "1 state, 2 replays, 3 poison, 4 write_backs, 5 seen_values, 6 fronts, 7 headers, \
-                   8 push_log_indexes";
+                   8 push_log_indexes, 9 push_log_batches";
 
 const APPLIED: &str = "SELECT string_agg(version || ' ' || name, ', ' ORDER BY version) \
                        FROM walhook.schema_version";
@@ -84,6 +86,16 @@ async fn what_an_older_version_has_written_is_kept() {
     let found = "SELECT event_id || ' ' || (request_headers ->> 'webhook-id')
                    FROM walhook.push_log WHERE row_key = 'ärger'";
     assert_eq!(sql.text(found).await, "e1 e1");
+    // Its day goes on under the name that days have now.
+    let days = partitions::ensure_ahead(&mut session.client, NOW).await.unwrap();
+    assert_eq!(days.len(), 2);
+    let partitions =
+        "SELECT string_agg(inhrelid::regclass::text, ' ' ORDER BY inhrelid::regclass::text)
+                        FROM pg_inherits WHERE inhparent = 'walhook.push_log_events'::regclass";
+    assert_eq!(
+        sql.text(partitions).await,
+        "walhook.push_log_events_20251122 walhook.push_log_events_20251123"
+    );
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! The push log: written whole, found again, and gone when its time is over.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
 use walhook::flow::event::Event;
+use walhook::flow::event::EventId;
 use walhook::flow::event::Facts;
 use walhook::flow::headers::Headers;
 use walhook::flow::time::Timestamp;
@@ -18,6 +20,7 @@ use walhook::store::partitions::drop_old;
 use walhook::store::partitions::ensure_ahead;
 use walhook::store::push_log::Attempt;
 use walhook::store::push_log::AttemptOutcome;
+use walhook::store::push_log::Batch;
 use walhook::store::push_log::Filter;
 use walhook::store::push_log::list;
 
@@ -57,6 +60,19 @@ fn exchange(status: u16) -> Exchange {
     }
 }
 
+/// One event for each key.
+pub(super) fn batch(commit: u64, keys: &[&str]) -> Batch {
+    let events = keys.iter().zip(0..).map(|(key, ordinal)| Arc::new(event(commit, ordinal, key)));
+    Batch {
+        created_at: NOW,
+        events: events.collect(),
+        endpoint: "crm".into(),
+        retry_count: 0,
+        exchange: Arc::new(exchange(200)),
+        replay: false,
+    }
+}
+
 fn failed(attempt: Attempt, retry_count: u32, outcome: AttemptOutcome) -> Attempt {
     let failure = Failure { class: FailureClass::Timeout, detail: "no answer in 10s".to_owned() };
     let exchange = Exchange { failure: Some(failure), status: None, ..exchange(0) };
@@ -66,7 +82,7 @@ fn failed(attempt: Attempt, retry_count: u32, outcome: AttemptOutcome) -> Attemp
 async fn partitions(state: &State) -> String {
     let query = "SELECT coalesce(string_agg(relname, ' ' ORDER BY relname), '') FROM pg_class \
                  WHERE relnamespace = 'walhook'::regnamespace AND relkind = 'r' \
-                 AND relname LIKE 'push\\_log\\_2%'";
+                 AND relname LIKE 'push\\_log\\_%\\_2%'";
     state.text(query).await
 }
 
@@ -97,7 +113,7 @@ async fn an_attempt_is_kept_with_every_field() {
     };
     // No partition was made ahead: the flush makes the day that it needs.
     state.commit(&Flush { attempts: vec![written.clone()], ..Flush::default() }).await;
-    assert_eq!(partitions(&state).await, "push_log_20251122");
+    assert_eq!(partitions(&state).await, "push_log_batches_20251122 push_log_events_20251122");
     let found = list(state.client(), SLOT, &Filter::default(), None, 10).await.unwrap();
     let [entry] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!((entry.created_at, entry.event), (NOW, written.event.id));
@@ -124,7 +140,9 @@ async fn attempts_are_found_by_what_people_know_of_them() {
         Attempt { created_at: after(86_400), ..attempt(event(3, 0, "T_3"), "erp") },
     ];
     state.commit(&Flush { attempts, ..Flush::default() }).await;
-    assert_eq!(partitions(&state).await, "push_log_20251122 push_log_20251123");
+    let made = "push_log_batches_20251122 push_log_batches_20251123 \
+                push_log_events_20251122 push_log_events_20251123";
+    assert_eq!(partitions(&state).await, made);
     let text = |text: &str| Some(text.to_owned());
     let plain = Filter::default;
     let cases = [
@@ -157,29 +175,135 @@ async fn attempts_are_found_by_what_people_know_of_them() {
 }
 
 #[tokio::test]
+async fn a_batch_is_one_row_and_shows_each_of_its_events() {
+    let mut state = State::create().await;
+    let mut headers = Headers::default();
+    headers.push("webhook-id", b"evt_1");
+    let keyless = Event { facts: Facts::new(Vec::new()), ..event(2, 3, "keyless") };
+    let mut batch = batch(2, &["T_1", HOSTILE, "nul \0"]);
+    batch.events.push(Arc::new(keyless));
+    let exchange = Exchange { request_headers: headers, ..exchange(202) };
+    let batch = Batch { exchange: Arc::new(exchange), retry_count: 3, replay: true, ..batch };
+    let ids: Vec<EventId> = batch.events.iter().map(|event| event.id).collect();
+    state.commit(&Flush { batches: vec![batch], ..Flush::default() }).await;
+    let rows = "SELECT count(*) || ' ' || sum(events) FROM walhook.push_log_batches";
+    assert_eq!(state.text(rows).await, "1 4");
+    // The newest first: the last of the batch.
+    let mut found = list(state.client(), SLOT, &Filter::default(), None, 10).await.unwrap();
+    found.reverse();
+    let keys: Vec<Option<&str>> = found.iter().map(|entry| entry.row_key.as_deref()).collect();
+    assert_eq!(keys, [Some("T_1"), Some(HOSTILE), Some("nul \u{FFFD}"), None]);
+    assert_eq!(found.iter().map(|entry| entry.event).collect::<Vec<_>>(), ids);
+    for entry in &found {
+        assert_eq!((entry.created_at, entry.id), (NOW, found[0].id));
+        assert_eq!((entry.event_type.as_str(), entry.endpoint.as_str()), ("task.done", "crm"));
+        assert_eq!(entry.table.to_string(), "public.tasks");
+        assert_eq!(
+            (entry.retry_count, entry.outcome.as_str(), entry.replay),
+            (3, "delivered", true)
+        );
+        assert_eq!((entry.status, entry.failure_class.as_ref()), (Some(202), None));
+        assert_eq!(entry.request_headers, Some(json!({ "webhook-id": "evt_1" })));
+        assert_eq!((&entry.response_headers, &entry.error_message), (&None, &None));
+        assert_eq!((&entry.request_body, &entry.response_body), (&None, &None));
+        assert!((entry.duration_ms - 12.5).abs() < 1e-9, "{}", entry.duration_ms);
+    }
+    // In plain SQL it is a row for each event, like any other.
+    let plain =
+        "SELECT string_agg(event_id || ' ' || coalesce(row_key, '-') || ' ' || outcome || ' '
+                        || http_status || ' ' || (request_headers ->> 'webhook-id'), E'\\n'
+                        ORDER BY event_id) FROM walhook.push_log";
+    let shown = |(id, key): (&EventId, &Option<&str>)| {
+        format!("{id} {} delivered 202 evt_1", key.unwrap_or("-"))
+    };
+    let expected: Vec<String> = ids.iter().zip(&keys).map(shown).collect();
+    assert_eq!(state.text(plain).await, expected.join("\n"));
+}
+
+#[tokio::test]
+async fn what_went_out_in_a_batch_is_found_like_what_went_out_alone() {
+    let mut state = State::create().await;
+    let attempts = vec![
+        attempt(event(1, 0, "T_1"), "crm"),
+        failed(attempt(event(3, 1, "B_1"), "crm"), 0, AttemptOutcome::Retry),
+    ];
+    let other =
+        Batch { created_at: after(60), endpoint: "erp".into(), ..batch(4, &["B_1", "C_1"]) };
+    let batches = vec![batch(3, &["A_1", "B_1", "C_1"]), other];
+    let flush = Flush { attempts, batches, ..Flush::default() };
+    state.commit(&flush).await;
+    let text = |text: &str| Some(text.to_owned());
+    let plain = Filter::default;
+    let all = ["C_1", "B_1", "C_1", "B_1", "A_1", "B_1", "T_1"];
+    let cases = [
+        ("all", plain(), all.to_vec()),
+        ("event", Filter { event: Some(event(3, 1, "").id), ..plain() }, vec!["B_1", "B_1"]),
+        ("key", Filter { row_key: text("C_1"), ..plain() }, vec!["C_1", "C_1"]),
+        ("endpoint", Filter { endpoint: text("erp"), ..plain() }, vec!["C_1", "B_1"]),
+        (
+            "status",
+            Filter { status: Some(200), ..plain() },
+            vec!["C_1", "B_1", "C_1", "B_1", "A_1", "T_1"],
+        ),
+        ("class", Filter { class: text("timeout"), ..plain() }, vec!["B_1"]),
+        ("type", Filter { event_type: text("other"), ..plain() }, vec![]),
+        ("outcome", Filter { outcome: Some(AttemptOutcome::Retry), ..plain() }, vec!["B_1"]),
+        ("from", Filter { from: Some(after(60)), ..plain() }, vec!["C_1", "B_1"]),
+        ("before", Filter { before: Some(NOW), ..plain() }, vec![]),
+    ];
+    for (name, filter, expected) in cases {
+        let found = list(state.client(), SLOT, &filter, None, 10).await.unwrap();
+        let keys: Vec<&str> = found.iter().map(|entry| entry.row_key.as_deref().unwrap()).collect();
+        assert_eq!(keys.len(), expected.len(), "case: {name}");
+        assert_eq!(BTreeSet::from_iter(&keys), BTreeSet::from_iter(&expected), "case: {name}");
+        // Page by page it is the same, each once, whether or not a page ends within a batch.
+        for limit in 1..4 {
+            let (mut below, mut again) = (None, Vec::new());
+            loop {
+                let page = list(state.client(), SLOT, &filter, below, limit).await.unwrap();
+                let Some(last) = page.last() else { break };
+                below = Some(last.cursor());
+                again.extend(page);
+            }
+            assert_eq!(again, found, "case: {name}, by {limit}");
+        }
+    }
+    assert!(list(state.client(), "other", &plain(), None, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn days_are_made_ahead_and_dropped_when_their_time_is_over() {
     let mut state = State::create().await;
     assert_eq!(ensure_ahead(state.client(), NOW).await.unwrap().len(), 2);
     assert_eq!(ensure_ahead(state.client(), NOW).await.unwrap(), []);
     assert_eq!(ensure_ahead(state.client(), after(86_400)).await.unwrap().len(), 1);
-    let all = "push_log_20251122 push_log_20251123 push_log_20251124";
+    let all = "push_log_batches_20251122 push_log_batches_20251123 push_log_batches_20251124 \
+               push_log_events_20251122 push_log_events_20251123 push_log_events_20251124";
     assert_eq!(partitions(&state).await, all);
-    state
-        .commit(&Flush { attempts: vec![attempt(event(1, 0, "a"), "crm")], ..Flush::default() })
-        .await;
+    let (attempts, batches) = (vec![attempt(event(1, 0, "a"), "crm")], vec![batch(2, &["b", "c"])]);
+    state.commit(&Flush { attempts, batches, ..Flush::default() }).await;
     // With seven days kept, the 29th is the last on which the 22nd is there.
     let kept = drop_old(state.client(), after(7 * 86_400), 7).await.unwrap();
     assert_eq!(kept, Vec::<String>::new());
     // Another table whose name only looks alike is not ours to drop.
     let sql = state.sql().await;
-    sql.batch_execute("CREATE TABLE walhook.push_log_20000101_backup (id int)").await.unwrap();
-    // A day that somebody detached before they died.
-    sql.batch_execute("ALTER TABLE walhook.push_log DETACH PARTITION walhook.push_log_20251123")
-        .await
-        .unwrap();
+    sql.batch_execute(
+        "CREATE TABLE walhook.push_log_events_20000101_backup (id int);
+         -- A day that somebody detached before they died.
+         ALTER TABLE walhook.push_log_events DETACH PARTITION walhook.push_log_events_20251123",
+    )
+    .await
+    .unwrap();
     let dropped = drop_old(state.client(), after(9 * 86_400), 7).await.unwrap();
-    assert_eq!(dropped, ["push_log_20251122", "push_log_20251123"]);
-    assert_eq!(partitions(&state).await, "push_log_20000101_backup push_log_20251124");
+    let gone = [
+        "push_log_batches_20251122",
+        "push_log_events_20251122",
+        "push_log_batches_20251123",
+        "push_log_events_20251123",
+    ];
+    assert_eq!(dropped, gone);
+    let rest = "push_log_batches_20251124 push_log_events_20000101_backup push_log_events_20251124";
+    assert_eq!(partitions(&state).await, rest);
     let left = list(state.client(), SLOT, &Filter::default(), None, 10).await.unwrap();
     assert_eq!(left, []);
 }
@@ -216,22 +340,29 @@ async fn the_operators_questions_have_answers_in_sql() {
         at(attempt(event(1, 0, "a"), "erp")),
         Attempt { created_at: now.shifted(-2 * 86_400_000_000), ..crm(5) },
     ];
+    let old = now.shifted(-2 * 86_400_000_000);
+    let batches = vec![
+        Batch { created_at: now, endpoint: "batched".into(), ..batch(8, &["a", "b", "c"]) },
+        Batch { created_at: old, endpoint: "batched".into(), ..batch(9, &["a", "b"]) },
+    ];
     let dead = vec![letter(event(4, 0, "a"), "crm"), letter(event(4, 1, "a"), "erp")];
     let parked = vec![parked(event(6, 0, "a"), "crm"), parked(event(7, 0, "a"), "crm")];
-    state.commit(&Flush { attempts, dead, parked, ..Flush::default() }).await;
+    state.commit(&Flush { attempts, batches, dead, parked, ..Flush::default() }).await;
     let cases = [
         ("success_last_day", "success_rate::text", "crm", "0.75"),
-        ("success_last_day", "success_rate::text", "*", "0.8"),
-        ("success_last_day", "attempts::text || ' ' || given_up", "*", "8 1"),
+        ("success_last_day", "success_rate::text", "*", "0.875"),
+        ("success_last_day", "attempts::text || ' ' || given_up", "*", "11 1"),
+        ("success_last_day", "attempts || ' ' || delivered || ' ' || given_up", "batched", "3 3 0"),
         ("duration_last_day", "round(mean_delivered_ms::numeric, 3)::text", "crm", "20.833"),
         ("duration_last_day", "longest_ms::text", "*", "37.5"),
+        ("duration_last_day", "attempts || ' ' || mean_ms", "batched", "3 12.5"),
         (
             "retries_last_day",
             "retry_count || ':' || deliveries || ':' || delivered",
             "crm",
             "0:2:2 1:1:1 2:1:0",
         ),
-        ("retries_last_day", "retry_count || ':' || deliveries", "*", "0:3 1:1 2:1"),
+        ("retries_last_day", "retry_count || ':' || deliveries", "*", "0:6 1:1 2:1"),
         ("dead_letter_queue", "size::text", "crm", "1"),
         ("dead_letter_queue", "size::text || ' ' || being_resent", "*", "2 0"),
         ("backlog_size", "size::text || ' ' || (bytes > 0)", "crm", "2 true"),

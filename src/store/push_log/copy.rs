@@ -1,0 +1,239 @@
+//! Attempts on their way into the push log.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio_postgres::Transaction;
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::types::Type;
+
+use crate::flow::headers::Headers;
+use crate::flow::verdict::Exchange;
+use crate::store::progress::Holding;
+use crate::store::push_log::Attempt;
+use crate::store::push_log::Batch;
+use crate::store::replays;
+use crate::store::sql::JsonText;
+use crate::store::sql::clean;
+use crate::store::sql::int;
+use crate::store::state_error::StateError;
+use crate::store::stored_event;
+
+const EVENTS: &str = "COPY walhook.push_log_events (created_at, slot, endpoint, event_id, event_type, \
+                    table_schema, table_name, row_key, retry_count, outcome, http_status, \
+                    failure_class, error_message, request_headers, request_body, \
+                    response_headers, response_body, duration_ms, replay, first_key, second_key, \
+                    expires_at, shape_headers, body_whole) FROM STDIN (FORMAT binary)";
+
+const EVENT_TYPES: [Type; 24] = [
+    Type::TIMESTAMPTZ,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::INT4,
+    Type::TEXT,
+    Type::INT4,
+    Type::TEXT,
+    Type::TEXT,
+    Type::JSON,
+    Type::TEXT,
+    Type::JSON,
+    Type::TEXT,
+    Type::FLOAT8,
+    Type::BOOL,
+    Type::INT8,
+    Type::INT8,
+    Type::TIMESTAMPTZ,
+    Type::JSON,
+    Type::BOOL,
+];
+
+const BATCHES: &str = "COPY walhook.push_log_batches (created_at, slot, endpoint, event_type, \
+                       table_schema, table_name, retry_count, http_status, request_headers, \
+                       response_headers, duration_ms, replay, events, event_ids, row_keys) \
+                       FROM STDIN (FORMAT binary)";
+
+const BATCH_TYPES: [Type; 15] = [
+    Type::TIMESTAMPTZ,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::INT4,
+    Type::INT4,
+    Type::JSON,
+    Type::JSON,
+    Type::FLOAT8,
+    Type::BOOL,
+    Type::INT4,
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+];
+
+pub(crate) async fn copy(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    attempts: &[Attempt],
+    batches: &[Batch],
+) -> Result<(), StateError> {
+    copy_events(tx, holding, attempts).await?;
+    copy_batches(tx, holding, batches).await
+}
+
+async fn copy_events(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    attempts: &[Attempt],
+) -> Result<(), StateError> {
+    if attempts.is_empty() {
+        return Ok(());
+    }
+    let sink = tx.copy_in::<_, Bytes>(EVENTS).await?;
+    let mut writer = pin!(BinaryCopyInWriter::new(sink, &EVENT_TYPES));
+    let mut last: Option<(&Arc<Exchange>, HeaderObjects<'_>)> = None;
+    for attempt in attempts {
+        // The rows of a batch come together, and have one exchange.
+        let known = last.take().filter(|(exchange, _)| Arc::ptr_eq(exchange, &attempt.exchange));
+        let headers = match known {
+            Some((_, headers)) => headers,
+            None => HeaderObjects::of(&attempt.exchange, holding.unicode),
+        };
+        write_event(writer.as_mut(), holding, attempt, &headers).await?;
+        last = Some((&attempt.exchange, headers));
+    }
+    writer.finish().await?;
+    Ok(())
+}
+
+async fn write_event(
+    writer: Pin<&mut BinaryCopyInWriter>,
+    holding: &Holding,
+    attempt: &Attempt,
+    headers: &HeaderObjects<'_>,
+) -> Result<(), StateError> {
+    let unicode = holding.unicode;
+    let Attempt { event, exchange, .. } = attempt;
+    let failure = exchange.failure.as_ref();
+    let request_body = attempt.request_body.as_ref().map(|body| shown(body, unicode));
+    let response_body = attempt.response_body.as_ref().map(|body| shown(body, unicode));
+    // What is not kept as it was cannot be sent again.
+    let is_exact = matches!(request_body, Some(Cow::Borrowed(_)));
+    let is_whole = attempt.body_whole && is_exact;
+    let shape = if is_whole { replays::kept_headers(&event.body, unicode) } else { None };
+    let values: [&(dyn ToSql + Sync); EVENT_TYPES.len()] = [
+        &attempt.created_at,
+        &holding.slot.as_ref(),
+        &attempt.endpoint.as_ref(),
+        &event.id.to_string(),
+        &event.event_type.as_ref(),
+        &event.table.schema,
+        &event.table.name,
+        &stored_event::row_key(&event.facts).map(|key| clean(key, unicode)),
+        &int(attempt.retry_count),
+        &attempt.outcome.as_str(),
+        &exchange.status.map(i32::from),
+        &failure.map(|failure| failure.class.as_str()),
+        &failure.map(|failure| clean(&failure.detail, unicode)),
+        &headers.request,
+        &request_body.as_deref(),
+        &headers.response,
+        &response_body.as_deref(),
+        &millis(exchange),
+        &attempt.replay,
+        &stored_event::stored_key(event.keys, 0),
+        &stored_event::stored_key(event.keys, 1),
+        &event.expiry.map(stored_event::expires_at),
+        &shape,
+        &is_whole,
+    ];
+    writer.write(&values).await?;
+    Ok(())
+}
+
+async fn copy_batches(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    batches: &[Batch],
+) -> Result<(), StateError> {
+    if batches.is_empty() {
+        return Ok(());
+    }
+    let sink = tx.copy_in::<_, Bytes>(BATCHES).await?;
+    let mut writer = pin!(BinaryCopyInWriter::new(sink, &BATCH_TYPES));
+    for batch in batches {
+        write_batch(writer.as_mut(), holding, batch).await?;
+    }
+    writer.finish().await?;
+    Ok(())
+}
+
+async fn write_batch(
+    writer: Pin<&mut BinaryCopyInWriter>,
+    holding: &Holding,
+    batch: &Batch,
+) -> Result<(), StateError> {
+    let Batch { events, exchange, .. } = batch;
+    let Some(first) = events.first() else { return Ok(()) };
+    let headers = HeaderObjects::of(exchange, holding.unicode);
+    let key = |facts| stored_event::row_key(facts).map(|key| clean(key, holding.unicode));
+    let ids: Vec<String> = events.iter().map(|event| event.id.to_string()).collect();
+    let keys: Vec<Option<Cow<'_, str>>> = events.iter().map(|event| key(&event.facts)).collect();
+    let values: [&(dyn ToSql + Sync); BATCH_TYPES.len()] = [
+        &batch.created_at,
+        &holding.slot.as_ref(),
+        &batch.endpoint.as_ref(),
+        &first.event_type.as_ref(),
+        &first.table.schema,
+        &first.table.name,
+        &int(batch.retry_count),
+        &exchange.status.map(i32::from),
+        &headers.request,
+        &headers.response,
+        &millis(exchange),
+        &batch.replay,
+        &int(u32::try_from(events.len()).unwrap_or(u32::MAX)),
+        &ids,
+        &keys,
+    ];
+    writer.write(&values).await?;
+    Ok(())
+}
+
+fn millis(exchange: &Exchange) -> f64 {
+    exchange.took.as_secs_f64() * 1000.0
+}
+
+/// A body as text for people; bytes that are not UTF-8 are shown as U+FFFD. Borrowed if it is shown
+/// as it is.
+fn shown(bytes: &[u8], unicode: bool) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => clean(text, unicode),
+        Err(_) => Cow::Owned(clean(&String::from_utf8_lossy(bytes), unicode).into_owned()),
+    }
+}
+
+/// The headers of one exchange as JSON, `None` where there are none: nothing was sent, or nothing
+/// came back.
+struct HeaderObjects<'a> {
+    request: Option<JsonText<'a>>,
+    response: Option<JsonText<'a>>,
+}
+
+impl<'a> HeaderObjects<'a> {
+    fn of(exchange: &'a Exchange, unicode: bool) -> Self {
+        let object = |headers: &'a Headers| Some(JsonText(clean(headers.json()?, unicode)));
+        Self {
+            request: object(&exchange.request_headers),
+            response: object(&exchange.response_headers),
+        }
+    }
+}
