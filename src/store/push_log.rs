@@ -161,7 +161,8 @@ const LIST: &str = "
     SELECT * FROM (
         (SELECT id, 0::bigint AS place, created_at, endpoint, event_id, event_type, table_schema,
                 table_name, row_key, retry_count, outcome, http_status, failure_class, error_message,
-                request_headers, request_body, response_headers, response_body, duration_ms, replay
+                request_headers::json, request_body, response_headers::json, response_body,
+                duration_ms, replay
            FROM walhook.push_log_events
           WHERE slot = $1 AND ($2::text IS NULL OR event_id = $2)
             AND ($3::text IS NULL OR event_type = $3) AND ($4::text IS NULL OR row_key = $4)
@@ -175,7 +176,8 @@ const LIST: &str = "
         UNION ALL
         (SELECT b.id, e.place, b.created_at, b.endpoint, e.event_id, b.event_type, b.table_schema,
                 b.table_name, e.row_key, b.retry_count, 'delivered', b.http_status, NULL, NULL,
-                b.request_headers, NULL, b.response_headers, NULL, b.duration_ms, b.replay
+                b.request_headers::json, NULL, b.response_headers::json, NULL, b.duration_ms,
+                b.replay
            FROM (SELECT * FROM walhook.push_log_batches
                   WHERE slot = $1 AND ($2::text IS NULL OR event_ids @> ARRAY[$2])
                     AND ($3::text IS NULL OR event_type = $3)

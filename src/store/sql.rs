@@ -47,20 +47,6 @@ impl<'a> FromSql<'a> for Lsn {
     accepts!(PG_LSN);
 }
 
-/// JSON that is written already.
-#[derive(Debug)]
-pub(crate) struct JsonText<'a>(pub(crate) Cow<'a, str>);
-
-impl ToSql for JsonText<'_> {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Cause> {
-        out.put_slice(self.0.as_bytes());
-        Ok(IsNull::No)
-    }
-
-    accepts!(JSON);
-    to_sql_checked!();
-}
-
 /// A time before PostgreSQL's calendar becomes -infinity.
 impl ToSql for Timestamp {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Cause> {

@@ -17,7 +17,6 @@ use crate::store::progress::Holding;
 use crate::store::push_log::Attempt;
 use crate::store::push_log::Batch;
 use crate::store::replays;
-use crate::store::sql::JsonText;
 use crate::store::sql::clean;
 use crate::store::sql::int;
 use crate::store::state_error::StateError;
@@ -43,9 +42,9 @@ const EVENT_TYPES: [Type; 24] = [
     Type::INT4,
     Type::TEXT,
     Type::TEXT,
-    Type::JSON,
     Type::TEXT,
-    Type::JSON,
+    Type::TEXT,
+    Type::TEXT,
     Type::TEXT,
     Type::FLOAT8,
     Type::BOOL,
@@ -70,8 +69,8 @@ const BATCH_TYPES: [Type; 15] = [
     Type::TEXT,
     Type::INT4,
     Type::INT4,
-    Type::JSON,
-    Type::JSON,
+    Type::TEXT,
+    Type::TEXT,
     Type::FLOAT8,
     Type::BOOL,
     Type::INT4,
@@ -224,13 +223,13 @@ fn shown(bytes: &[u8], unicode: bool) -> Cow<'_, str> {
 /// The headers of one exchange as JSON, `None` where there are none: nothing was sent, or nothing
 /// came back.
 struct HeaderObjects<'a> {
-    request: Option<JsonText<'a>>,
-    response: Option<JsonText<'a>>,
+    request: Option<Cow<'a, str>>,
+    response: Option<Cow<'a, str>>,
 }
 
 impl<'a> HeaderObjects<'a> {
     fn of(exchange: &'a Exchange, unicode: bool) -> Self {
-        let object = |headers: &'a Headers| Some(JsonText(clean(headers.json()?, unicode)));
+        let object = |headers: &'a Headers| Some(clean(headers.json()?, unicode));
         Self {
             request: object(&exchange.request_headers),
             response: object(&exchange.response_headers),
