@@ -1,6 +1,6 @@
--- A row for each event of a batch was what bounded deliveries in batches: half of all that one of them
--- cost. A batch that was delivered, and whose bodies are not kept, is one row now, and walhook.push_log
--- a view that shows a row for each event of it as before.
+-- A row for each event of a batch is half of what a delivery in batches costs. So a batch that was
+-- delivered, and whose bodies are not kept, is one row, and walhook.push_log a view that shows a row for
+-- each event of it.
 
 ALTER TABLE walhook.push_log RENAME TO push_log_events;
 ALTER INDEX walhook.push_log_pkey RENAME TO push_log_events_pkey;
@@ -17,7 +17,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- To check of each row that its headers are JSON was a twelfth of what the row cost: the view does it
+-- To check of each row that its headers are JSON is a twelfth of what the row costs: the view does it
 -- for what is read. This rewrites the push log, about a minute for ten million rows.
 ALTER TABLE walhook.push_log_events
     ALTER COLUMN request_headers TYPE text,

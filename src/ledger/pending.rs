@@ -61,8 +61,6 @@ impl Books {
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     flush: Flush,
-    /// Events of the flush's batches.
-    in_batches: usize,
     /// Not in `flush` yet: what is settled before it is written is not written at all.
     parked: HashMap<Delivery, Parked>,
     reparked: HashMap<Delivery, Reparked>,
@@ -75,11 +73,12 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Rows to write: what bounds it.
+    /// Rows to write, and events that rows of batches keep in memory: what bounds it.
     pub(crate) fn len(&self) -> usize {
+        let in_batches: usize = self.flush.batches.iter().map(|batch| batch.events.len()).sum();
         self.settled.len()
             + self.flush.attempts.len()
-            + self.in_batches
+            + in_batches
             + self.reparked.len()
             + self.replayed.len()
     }
@@ -95,7 +94,6 @@ impl Pending {
     pub(crate) fn attempted(&mut self, names: &Names, log: &PushLog, attempt: settlement::Attempt) {
         let Some(endpoint) = names.endpoint(attempt.endpoint) else { return };
         let Logged { events, batches } = logged::rows(endpoint, log, attempt);
-        self.in_batches += batches.iter().map(|batch| batch.events.len()).sum::<usize>();
         self.flush.attempts.extend(events);
         self.flush.batches.extend(batches);
     }
@@ -234,7 +232,7 @@ impl Pending {
         watermark: &Watermark,
         fronts: &Fronts,
     ) -> (Flush, Vec<(ReplayId, ReplayEnd)>) {
-        let Self { mut flush, in_batches: _, parked, reparked, books, tallies, settled, replayed } =
+        let Self { mut flush, parked, reparked, books, tallies, settled, replayed } =
             std::mem::take(self);
         flush.write_backs = tallies.into_rows();
         flush.parked = parked.into_values().collect();

@@ -1,8 +1,8 @@
 //! The push log: every attempt, as it went over the wire.
 //!
 //! ```text
-//! Attempt ─▶ push_log_events    a row for each attempt and event
-//! Batch ───▶ push_log_batches   a row for all events of a request   ├─▶ view push_log
+//! Attempt ─▶ push_log_events    a row for each attempt and event ───┐
+//! Batch ───▶ push_log_batches   a row for all events of a request ──┴─▶ view push_log
 //! ```
 //!
 //! Written by COPY with the flush that settles them, and read by event, key, endpoint, status, class

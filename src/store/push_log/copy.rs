@@ -22,11 +22,11 @@ use crate::store::sql::int;
 use crate::store::state_error::StateError;
 use crate::store::stored_event;
 
-const EVENTS: &str = "COPY walhook.push_log_events (created_at, slot, endpoint, event_id, event_type, \
-                    table_schema, table_name, row_key, retry_count, outcome, http_status, \
-                    failure_class, error_message, request_headers, request_body, \
-                    response_headers, response_body, duration_ms, replay, first_key, second_key, \
-                    expires_at, shape_headers, body_whole) FROM STDIN (FORMAT binary)";
+const EVENTS: &str = "COPY walhook.push_log_events (created_at, slot, endpoint, event_id, \
+                      event_type, table_schema, table_name, row_key, retry_count, outcome, \
+                      http_status, failure_class, error_message, request_headers, request_body, \
+                      response_headers, response_body, duration_ms, replay, first_key, second_key, \
+                      expires_at, shape_headers, body_whole) FROM STDIN (FORMAT binary)";
 
 const EVENT_TYPES: [Type; 24] = [
     Type::TIMESTAMPTZ,
