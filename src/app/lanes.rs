@@ -63,13 +63,12 @@ pub(crate) fn lane(
 ) -> (LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>) {
     let settings = LaneSettings::with_backlog(index, endpoint, standing);
     let (sender, task) = queue::open(settings.within(common.share_bytes));
-    let (clock, times) = (common.handles.clock.clone(), common.handles.clock.clone());
-    let hold = common.handles.hold.clone();
+    let (clock, hold) = (common.handles.clock.clone(), common.handles.hold.clone());
     let (reports, cuts) = (common.reports.clone(), common.cuts.clone());
     let (backlog, name) = (Arc::clone(&common.backlog), Arc::clone(&endpoint.name));
     let run = async move {
-        let attempt = |lease| {
-            let (client, now, hold) = (Arc::clone(&clients.borrow()), times.now(), hold.clone());
+        let attempt = |lease, now| {
+            let (client, hold) = (Arc::clone(&clients.borrow()), hold.clone());
             async move {
                 failpoint::reached_over("before_post", || about(&lease));
                 if lease.replay {

@@ -106,16 +106,17 @@ impl Connections {
         Self { dialer, idle: Mutex::default(), shared }
     }
 
-    /// Sends a request and waits for its response to begin. The connection is given back with it:
-    /// the rest of the response comes only while it is driven.
+    /// Sends a request, `now`, and waits for its response to begin. The connection is given back with
+    /// it: the rest of the response comes only while it is driven.
     pub(crate) async fn send(
         &self,
         mut request: Request<Outgoing>,
+        now: Instant,
     ) -> Result<(Response<Incoming>, Carrier), Trouble> {
         loop {
             // To make a connection is rare and takes far more memory than to use one: it is kept
             // apart, or each attempt would carry the room for it.
-            let (connection, was_idle) = match (self.take_idle().await, &self.shared) {
+            let (connection, was_idle) = match (self.take_idle(now).await, &self.shared) {
                 (Some(idle), _) => (idle, true),
                 (None, None) => {
                     let dialed = Box::pin(self.dialer.dial()).await.map_err(Trouble::Connect)?;
@@ -145,31 +146,31 @@ impl Connections {
         }
     }
 
-    /// Keeps a connection for the next request, if it can carry one.
-    pub(crate) async fn keep(&self, carrier: Carrier) {
+    /// Keeps a connection for the next request, if it can carry one; `now` it carried one.
+    pub(crate) async fn keep(&self, carrier: Carrier, now: Instant) {
         let Carrier::Own(mut connection) = carrier else { return };
         // The first turn reads the end of the response, the second makes ready for a request.
         if connection.is_usable().await || connection.is_usable().await {
-            connection.used = Instant::now();
+            connection.used = now;
             self.idle().push(connection);
         }
     }
 
     /// Closes connections that the peer has closed or that have not been used for [`IDLE_MAX`].
     pub(crate) async fn tidy(&self) {
-        let all = std::mem::take(&mut *self.idle());
+        let (all, now) = (std::mem::take(&mut *self.idle()), Instant::now());
         for mut connection in all {
-            if connection.is_recent() && connection.is_usable().await {
+            if connection.is_recent(now) && connection.is_usable().await {
                 self.idle().push(connection);
             }
         }
     }
 
     /// The one that was used last, if it is still good.
-    async fn take_idle(&self) -> Option<Connection> {
+    async fn take_idle(&self, now: Instant) -> Option<Connection> {
         loop {
             let mut connection = self.idle().pop()?;
-            if connection.is_recent() && connection.is_usable().await {
+            if connection.is_recent(now) && connection.is_usable().await {
                 return Some(connection);
             }
         }
@@ -265,7 +266,7 @@ impl Connection {
         .await
     }
 
-    fn is_recent(&self) -> bool {
-        self.used.elapsed() < IDLE_MAX
+    fn is_recent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.used) < IDLE_MAX
     }
 }

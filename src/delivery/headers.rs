@@ -177,8 +177,40 @@ pub(crate) fn complete(
 /// of a batch only their number is shown: there is a row for each of its events, so the ids of all
 /// in each would be more than everything else, and `webhook-id` says which belong together.
 pub(crate) fn shown(headers: &HeaderMap, limit_bytes: usize) -> Headers {
-    let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 6).sum();
-    let mut shown = Headers::with_capacity(limit_bytes.min(bytes));
+    let mut shown = Headers::with_capacity(room_for(headers).min(limit_bytes));
+    show(&mut shown, headers.iter(), limit_bytes);
+    shown
+}
+
+/// The same for `headers` that mostly begin with those of every request, which are `shown` already.
+pub(crate) fn shown_after(
+    fixed: &HeaderMap,
+    shown_fixed: &Headers,
+    headers: &HeaderMap,
+    limit_bytes: usize,
+) -> Headers {
+    let mut rest = headers.iter();
+    // The body's shape may have replaced one; and what did not fit is not followed by what would.
+    let is_same = fixed.iter().all(|header| rest.next() == Some(header));
+    if !is_same || room_for(fixed) > limit_bytes {
+        return shown(headers, limit_bytes);
+    }
+    let mut shown = shown_fixed.with_room(room_for(headers).min(limit_bytes));
+    show(&mut shown, rest, limit_bytes);
+    shown
+}
+
+/// Bytes of all names and values, and of what JSON needs around them.
+fn room_for(headers: &HeaderMap) -> usize {
+    let pairs = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 6);
+    pairs.sum::<usize>() + 1
+}
+
+fn show<'a>(
+    shown: &mut Headers,
+    headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    limit_bytes: usize,
+) {
     for (name, value) in headers {
         let ids;
         let text = if value.is_sensitive() || is_secret(name) {
@@ -195,7 +227,6 @@ pub(crate) fn shown(headers: &HeaderMap, limit_bytes: usize) -> Headers {
         }
         shown.push(name.as_str(), text);
     }
-    shown
 }
 
 /// Whether a header's name suggests that its value is a secret. Asked for every header of every

@@ -18,6 +18,7 @@ use http::Uri;
 use http::header;
 use tokio::time::Instant;
 use tracing::Instrument;
+use tracing::Span;
 use tracing::field;
 use url::Url;
 
@@ -65,6 +66,8 @@ pub struct Client {
     path: Uri,
     /// What every request carries, authentication included.
     headers: HeaderMap,
+    /// These as the books keep them.
+    shown_headers: Headers,
     /// Those of them that the operator wrote.
     own_headers: HeaderMap,
     signer: Option<Signer>,
@@ -103,11 +106,13 @@ impl Client {
         };
         let site = site(url, endpoint.addresses, &endpoint.link)?;
         headers.extend(site.headers);
+        let shown_headers = headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES);
         Ok(Self {
             endpoint: name(),
             connections: site.connections,
             path: site.path,
             headers,
+            shown_headers,
             tokens,
             own_headers: endpoint.headers.clone(),
             signer: endpoint.signing.as_ref().map(Signer::new),
@@ -133,11 +138,11 @@ impl Client {
             status = field::Empty,
         );
         // Pinned where it stands: to move it, as an attribute would, is to copy 3 KiB.
-        pin!(self.timed(lease, now)).instrument(span).await
+        pin!(self.timed(lease, now, &span)).instrument(span.clone()).await
     }
 
     /// An attempt with its deadline and its judgement.
-    async fn timed(&self, lease: &Lease, now: Timestamp) -> Exchange {
+    async fn timed(&self, lease: &Lease, now: Timestamp, span: &Span) -> Exchange {
         let started = Instant::now();
         let mut request_headers = Headers::default();
         let mut seen = Seen::default();
@@ -147,17 +152,18 @@ impl Client {
                 Err(Failure { class: FailureClass::Refused, detail: refusal.to_string() })
             }
             None => {
+                let begun = (started, now);
                 let exchange =
-                    pin!(self.exchange(lease, now, &mut request_headers, &mut token, &mut seen));
+                    pin!(self.exchange(lease, begun, &mut request_headers, &mut token, &mut seen));
                 let ended = tokio::time::timeout_at(started + self.timeout, exchange).await;
                 ended.unwrap_or_else(|_| Err(self.overdue()))
             }
         };
-        let took = started.elapsed();
-        let judged = judge(seen.reply(ended), &seen.body, &self.answers);
+        let took = ended.as_ref().map_or_else(|_| Instant::now(), |at| *at) - started;
+        let judged = judge(seen.reply(ended.map(drop)), &seen.body, &self.answers);
         let (verdict, failure) = self.judge_token(token, seen.status, judged);
         let status = seen.status.map(|status| status.as_u16());
-        tracing::Span::current().record("status", status);
+        span.record("status", status);
         tracing::debug!(
             took_ms = took.as_millis(),
             error = failure.as_ref().map(field::display),
@@ -175,15 +181,15 @@ impl Client {
     }
 
     /// The part that the deadline may cut off at any point: what was learnt until then is in
-    /// `shown`, `token` and `seen`.
+    /// `shown`, `token` and `seen`. Returns when it was over.
     async fn exchange(
         &self,
         lease: &Lease,
-        now: Timestamp,
+        (started, now): (Instant, Timestamp),
         shown: &mut Headers,
         token: &mut Option<Token>,
         seen: &mut Seen,
-    ) -> Result<(), Failure> {
+    ) -> Result<Instant, Failure> {
         if let Some(tokens) = &self.tokens {
             // Apart: it would be most of what each attempt of each endpoint takes of memory.
             *token = Some(Box::pin(tokens.token(now)).await?);
@@ -201,12 +207,13 @@ impl Client {
         if let Some(token) = token {
             headers.insert(header::AUTHORIZATION, token.header.clone());
         }
-        *shown = headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES);
+        let limit = SHOWN_HEADERS_MAX_BYTES;
+        *shown = headers::shown_after(&self.headers, &self.shown_headers, &headers, limit);
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();
         *request.headers_mut() = headers;
-        let sent = self.connections.send(request).await;
+        let sent = self.connections.send(request, started).await;
         let (response, mut connection) = sent.map_err(|trouble| classify(&trouble))?;
         // The rule on the body needs one, whatever the books keep.
         let limit = match self.answers.body {
@@ -214,8 +221,9 @@ impl Client {
             None => self.response_limit,
         };
         connection.drive(seen.read(response, limit, now)).await?;
-        self.connections.keep(connection).await;
-        Ok(())
+        let ended = Instant::now();
+        self.connections.keep(connection, ended).await;
+        Ok(ended)
     }
 
     /// Closes connections that are over or unused, from time to time, for ever. It belongs beside

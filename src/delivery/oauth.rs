@@ -154,11 +154,11 @@ impl Tokens {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();
         *request.headers_mut() = self.headers.clone();
-        let sent = self.connections.send(request).await;
+        let sent = self.connections.send(request, asked).await;
         let (response, mut connection) = sent.map_err(|trouble| classify(&trouble))?;
         let mut seen = Seen::default();
         connection.drive(seen.read(response, ANSWER_MAX_BYTES, now)).await?;
-        self.connections.keep(connection).await;
+        self.connections.keep(connection, asked).await;
         read(seen.status, &seen.body, asked)
     }
 }

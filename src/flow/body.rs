@@ -150,6 +150,11 @@ pub fn escape_into(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
+/// Whether `text`, which is UTF-8, stands in a JSON string as it is.
+pub(crate) fn is_plain(text: &[u8]) -> bool {
+    special_at(text).is_none()
+}
+
 fn escape_valid(out: &mut Vec<u8>, text: &[u8]) {
     let mut rest = text;
     while let Some(at) = special_at(rest) {

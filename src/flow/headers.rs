@@ -7,13 +7,14 @@ use serde_json::Map;
 use serde_json::Value;
 
 use crate::flow::body::escape_into;
+use crate::flow::body::is_plain;
 
 /// Names and values of headers, as the text of one JSON object: they are written down with each
 /// attempt, and read for few. Secret values are masked by whoever puts them in.
 #[derive(Clone, Default, Eq, PartialEq)]
 pub struct Headers {
-    /// The object, always UTF-8; empty if there are none.
-    text: Vec<u8>,
+    /// The object; empty if there are none.
+    text: String,
     /// Where in it the last name stands.
     last: Range<usize>,
 }
@@ -21,7 +22,14 @@ pub struct Headers {
 impl Headers {
     /// With room for this many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
-        Self { text: Vec::with_capacity(bytes), last: 0..0 }
+        Self { text: String::with_capacity(bytes), last: 0..0 }
+    }
+
+    /// These, with room for more: this many bytes in all.
+    pub fn with_room(&self, bytes: usize) -> Self {
+        let mut text = String::with_capacity(bytes.max(self.text.len()));
+        text.push_str(&self.text);
+        Self { text, last: self.last.clone() }
     }
 
     /// Appends one. Values of one name that come one after the other are joined by commas, as RFC
@@ -29,23 +37,34 @@ impl Headers {
     pub fn push(&mut self, name: &str, value: &[u8]) {
         debug_assert!(!name.contains('\0') && !value.contains(&0), "no header holds a NUL");
         let end = self.text.pop(); // the brace, if there is one
-        if end.is_some() && self.text.get(self.last.clone()) == Some(name.as_bytes()) {
+        if end.is_some() && self.text.get(self.last.clone()) == Some(name) {
             self.text.pop();
-            self.text.extend_from_slice(b", ");
+            self.text.push_str(", ");
         } else {
-            self.text.extend_from_slice(if end.is_none() { b"{\"" } else { b",\"" });
+            self.text.push_str(if end.is_none() { "{\"" } else { ",\"" });
             let begin = self.text.len();
-            escape_into(&mut self.text, name.as_bytes());
+            self.escape(name.as_bytes());
             self.last = begin..self.text.len();
-            self.text.extend_from_slice(b"\":\"");
+            self.text.push_str("\":\"");
         }
-        escape_into(&mut self.text, value);
-        self.text.extend_from_slice(b"\"}");
+        self.escape(value);
+        self.text.push_str("\"}");
+    }
+
+    fn escape(&mut self, value: &[u8]) {
+        match std::str::from_utf8(value) {
+            Ok(text) if is_plain(value) => self.text.push_str(text),
+            _ => {
+                let mut escaped = Vec::new();
+                escape_into(&mut escaped, value);
+                self.text.push_str(&String::from_utf8_lossy(&escaped));
+            }
+        }
     }
 
     /// The object's text; `None` if there are no headers.
     pub fn json(&self) -> Option<&str> {
-        std::str::from_utf8(&self.text).ok().filter(|text| !text.is_empty())
+        Some(self.text.as_str()).filter(|text| !text.is_empty())
     }
 
     /// Values by name.

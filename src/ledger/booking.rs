@@ -12,6 +12,7 @@ use crate::flow::settlement::Outcome;
 use crate::flow::settlement::Poison;
 use crate::flow::settlement::Report;
 use crate::flow::settlement::Settlement;
+use crate::flow::time::Timestamp;
 use crate::flow::watermark::Opened;
 use crate::ledger::Edit;
 use crate::ledger::Ledger;
@@ -83,6 +84,7 @@ impl Ledger {
     }
 
     pub(super) fn book(&mut self, report: Report) {
+        let now = self.clock.now();
         for attempt in report.attempts {
             self.attempted(&attempt);
             self.pending.attempted(&self.names, &self.push_log, attempt);
@@ -91,11 +93,11 @@ impl Ledger {
             if matches!(settlement.outcome, Outcome::Delivered { .. }) {
                 failpoint::reached("answered");
             }
-            self.settled(&settlement);
+            self.settled(&settlement, now);
             if self.write_backs.is_some() {
                 self.pending.tally(&settlement);
             }
-            self.pending.settled(&self.names, settlement, self.clock.now());
+            self.pending.settled(&self.names, settlement, now);
         }
         self.retiring.extend(report.retired);
     }
@@ -119,7 +121,7 @@ impl Ledger {
         }
     }
 
-    fn settled(&mut self, settlement: &Settlement) {
+    fn settled(&mut self, settlement: &Settlement, now: Timestamp) {
         if settlement.holding == Holding::Wal {
             self.watermark.settle(settlement.event.sequence);
             self.fronts.settle(settlement.endpoint, settlement.event.sequence);
@@ -127,7 +129,6 @@ impl Ledger {
         self.live.settled(settlement);
         let Some(account) = self.endpoints.get(&settlement.endpoint) else { return };
         let is_replay = matches!(settlement.holding, Holding::Replay(_));
-        let now = self.clock.now();
         match &settlement.outcome {
             Outcome::Delivered { took, .. } => {
                 self.stats.succeeded(*took, now);

@@ -45,7 +45,7 @@ pub(crate) fn rows(endpoint: &Arc<str>, log: &PushLog, attempt: settlement::Atte
     };
     let micros = i64::try_from(attempt.exchange.took.as_micros()).unwrap_or(i64::MAX);
     let created_at = attempt.finished.shifted(-micros);
-    let response = attempt.exchange.response_body.clone();
+    let response = &attempt.exchange.response_body;
     let response_body = keep.then(|| response.slice(..response.len().min(log.body_limit)));
     let exchange = Arc::new(attempt.exchange);
     let (retry_count, replay) = (attempt.lease.attempt.saturating_sub(1), attempt.lease.replay);

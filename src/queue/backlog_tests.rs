@@ -119,7 +119,7 @@ impl Running {
         let database = Arc::new(Mutex::new(database));
         let attempt = {
             let (seen, is_up, requests) = (seen.clone(), is_up.clone(), requests.clone());
-            move |lease: Lease| {
+            move |lease: Lease, _now| {
                 requests.fetch_add(1, Ordering::Relaxed);
                 let (seen, is_up) = (seen.clone(), is_up.clone());
                 async move {
@@ -324,7 +324,7 @@ async fn what_overflows_waits_for_the_ledger() {
     let (sender, task) = open(with_backlog(4));
     let (outcomes, reports) = mpsc::channel::<Report>(1);
     let mut tasks = JoinSet::new();
-    let attempt = |lease: Lease| async move {
+    let attempt = |lease: Lease, _now| async move {
         std::future::pending::<()>().await;
         (lease, delivered())
     };

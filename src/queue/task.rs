@@ -121,8 +121,8 @@ impl LaneTask {
     /// Runs the lane until `stop`, or until its input has closed and all that is owed is settled or
     /// parked.
     ///
-    /// `attempt` makes one request and gives the lease back with what came of it. `clock` tells
-    /// the time on the database's clock. While `may_send` says no, no request is made. `refill` reads
+    /// `attempt` makes one request, at that time of the database's clock, and gives the lease back with
+    /// what came of it. `clock` tells the time on that clock. While `may_send` says no, no request is made. `refill` reads
     /// the endpoint's backlog: up to so many rows in order, after the given one or from the first. It
     /// need not show what was reported a moment ago, but if it shows what was parked, then also what
     /// was parked before.
@@ -139,7 +139,7 @@ impl LaneTask {
         stop: CancellationToken,
     ) -> Result<(), QueueError>
     where
-        A: Fn(Lease) -> F,
+        A: Fn(Lease, Timestamp) -> F,
         F: Future<Output = (Lease, Exchange)> + Send,
         C: Fn() -> Timestamp,
         M: Fn() -> bool,
@@ -157,7 +157,7 @@ impl LaneTask {
             let mut wake_at = None;
             if self.report.attempts.len() < ATTEMPTS_HELD_MAX {
                 let (now, may_send) = (now(), may_send());
-                let start = |lease| in_flight.start(attempt(lease));
+                let start = |lease| in_flight.start(attempt(lease, now.database));
                 wake_at = self.take_turn(now, may_send, start).map(Instant::from_std);
                 if let Some(Wanted { after, limit }) = self.want_page(now.instant, may_send) {
                     pages.push(refill(after, limit));

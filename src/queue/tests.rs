@@ -59,7 +59,7 @@ impl Running {
         let micros = move || i64::try_from(start.elapsed().as_micros()).unwrap();
         let clock = move || Timestamp::from_micros(micros());
         let (book, token) = (Arc::clone(&seen), stop.clone());
-        let attempt = move |lease: Lease| {
+        let attempt = move |lease: Lease, _now| {
             let (takes, exchange) = reply(&lease);
             let events = lease.events.iter().map(|event| event.sequence).collect();
             book.lock().unwrap().push((start.elapsed().as_millis(), events));

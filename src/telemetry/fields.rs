@@ -77,6 +77,18 @@ impl Visit for Visitor<'_> {
         }
     }
 
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.field(field, |out| out.write_str(itoa::Buffer::new().format(value)));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.field(field, |out| out.write_str(itoa::Buffer::new().format(value)));
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.field(field, |out| out.write_str(itoa::Buffer::new().format(value)));
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             self.field(field, |out| write!(Tame(out), "{value:?}"));

@@ -192,6 +192,32 @@ fn what_is_kept_of_headers_is_bounded() {
 }
 
 #[test]
+fn what_every_request_carries_is_shown_once_for_all() {
+    let map = |headers: &[(&'static str, &'static str)]| {
+        let header =
+            |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        headers.iter().map(header).collect::<HeaderMap>()
+    };
+    let fixed = map(&[("content-type", "text/plain"), ("authorization", "hunter22")]);
+    let cases = [
+        ("nothing more", map(&[])),
+        ("more", map(&[("webhook-id", "1"), ("webhook-signature", "hunter2")])),
+        ("one is replaced", map(&[("content-type", "application/json"), ("webhook-id", "1")])),
+    ];
+    for (name, more) in cases {
+        let mut headers = fixed.clone();
+        for (name, value) in &more {
+            headers.insert(name, value.clone());
+        }
+        for limit in [0, 40, 60, 80, 10_000] {
+            let found = shown_after(&fixed, &shown(&fixed, limit), &headers, limit);
+            assert_eq!(found, shown(&headers, limit), "case: {name}, {limit} bytes");
+            assert!(!found.json().unwrap_or_default().contains("hunter2"), "case: {name}");
+        }
+    }
+}
+
+#[test]
 fn the_bodys_shape_says_its_type_unless_the_operator_does() {
     let structured = "application/cloudevents+json; charset=utf-8";
     let shaped = |value: &'static str| {
