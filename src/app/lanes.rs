@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
@@ -13,6 +14,7 @@ use crate::app::cuts::Cuts;
 use crate::app::fence;
 use crate::app::refill::Backlog;
 use crate::config::settings::Endpoint;
+use crate::config::settings::LoggedBodies;
 use crate::delivery::http::Client;
 use crate::delivery::network::Network;
 use crate::failpoint;
@@ -30,6 +32,8 @@ pub(crate) struct Common {
     pub(crate) handles: Handles,
     pub(crate) backlog: Arc<Backlog>,
     pub(crate) reports: mpsc::Sender<Report>,
+    /// Those that the push log keeps.
+    pub(crate) bodies: LoggedBodies,
     pub(crate) cuts: Cuts,
     /// What each lane may hold of the memory budget.
     pub(crate) share_bytes: usize,
@@ -64,7 +68,7 @@ pub(crate) fn lane(
     let settings = LaneSettings::with_backlog(index, endpoint, standing);
     let (sender, task) = queue::open(settings.within(common.share_bytes));
     let (clock, hold) = (common.handles.clock.clone(), common.handles.hold.clone());
-    let (reports, cuts) = (common.reports.clone(), common.cuts.clone());
+    let (reports, bodies, cuts) = (common.reports.clone(), common.bodies, common.cuts.clone());
     let (backlog, name) = (Arc::clone(&common.backlog), Arc::clone(&endpoint.name));
     let run = async move {
         let attempt = |lease, now| {
@@ -74,11 +78,14 @@ pub(crate) fn lane(
                 if lease.replay {
                     failpoint::reached("replaying");
                 }
-                let exchange = {
+                let mut exchange = {
                     let attempt = pin!(client.attempt(&lease, now));
                     let attempt = fence::guarded(&hold, attempt);
                     failpoint::during("post_sent", attempt).await
                 };
+                if !bodies.are_kept_of(&exchange.verdict) {
+                    exchange.response_body = Bytes::new(); // many of them wait for the ledger
+                }
                 (lease, exchange)
             }
         };

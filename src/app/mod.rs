@@ -99,9 +99,10 @@ pub use crate::app::prepare::prepare;
 /// Messages between the pump and the ledger; each is what one read from PostgreSQL brought.
 const OPENED_MAX: usize = 64;
 
-/// Reports between the lanes and the ledger. One may hold dozens of responses of up to 64 KiB, or all
-/// events of a lane in a few batches.
-const REPORTS_MAX: usize = 4;
+/// Reports between the lanes and the ledger: the lanes go on while it hands a flush to the database, or
+/// has to wait for a processor. With less, they stood still for an eighth of a flood. One may hold
+/// dozens of responses of up to 64 KiB, or all events of a lane in a few batches.
+const REPORTS_MAX: usize = 16;
 
 /// A walhook whose HTTP surface is up. The rest begins with [`App::run`].
 pub struct App {
@@ -235,6 +236,7 @@ impl App {
             handles: handles.clone(),
             backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
             reports: reports_in,
+            bodies: settings.push_log.bodies,
             cuts: cuts.clone(),
             share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
         };

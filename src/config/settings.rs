@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::config::document::Defaults;
 use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::secret::Secret;
+use crate::flow::verdict::Verdict;
 
 pub use crate::config::settings::addresses::AddressPolicy;
 pub use crate::config::settings::addresses::BLOCKS_MAX;
@@ -139,6 +140,17 @@ pub enum LoggedBodies {
     All,
     Failures,
     None,
+}
+
+impl LoggedBodies {
+    /// Whether those of an attempt are kept that ended like this.
+    pub fn are_kept_of(self, verdict: &Verdict) -> bool {
+        match self {
+            Self::All => true,
+            Self::Failures => *verdict != Verdict::Delivered,
+            Self::None => false,
+        }
+    }
 }
 
 /// `[memory]`: limits in bytes.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytes::BytesMut;
 
-use crate::config::settings::LoggedBodies;
 use crate::config::settings::PushLog;
 use crate::flow::body::Body;
 use crate::flow::body::Part;
@@ -16,6 +15,7 @@ use crate::flow::event::Event;
 use crate::flow::settlement;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Verdict;
+use crate::store::flush::Flush;
 use crate::store::push_log::Attempt;
 use crate::store::push_log::AttemptOutcome;
 use crate::store::push_log::Batch;
@@ -24,25 +24,19 @@ use crate::store::push_log::Batch;
 /// to look through all the rows that are shared.
 const SHARED_MIN: usize = 10;
 
-/// The rows of one request.
-#[derive(Debug, Default)]
-pub(crate) struct Logged {
-    pub(crate) events: Vec<Attempt>,
-    pub(crate) batches: Vec<Batch>,
-}
-
-/// The rows of `attempt`, with as much of its bodies as `log` wants kept.
-pub(crate) fn rows(endpoint: &Arc<str>, log: &PushLog, attempt: settlement::Attempt) -> Logged {
+/// Adds the rows of `attempt` to `flush`, with as much of its bodies as `log` wants kept.
+pub(crate) fn add(
+    flush: &mut Flush,
+    endpoint: &Arc<str>,
+    log: &PushLog,
+    attempt: settlement::Attempt,
+) {
     let outcome = match (&attempt.exchange.verdict, attempt.retry_in) {
         (Verdict::Delivered, _) => AttemptOutcome::Delivered,
         (_, Some(_)) => AttemptOutcome::Retry,
         (_, None) => AttemptOutcome::Dead,
     };
-    let keep = match log.bodies {
-        LoggedBodies::All => true,
-        LoggedBodies::Failures => outcome != AttemptOutcome::Delivered,
-        LoggedBodies::None => false,
-    };
+    let keep = log.bodies.are_kept_of(&attempt.exchange.verdict);
     let micros = i64::try_from(attempt.exchange.took.as_micros()).unwrap_or(i64::MAX);
     let created_at = attempt.finished.shifted(-micros);
     let response = &attempt.exchange.response_body;
@@ -77,10 +71,8 @@ pub(crate) fn rows(endpoint: &Arc<str>, log: &PushLog, attempt: settlement::Atte
             event,
         }
     };
-    Logged {
-        batches: shared.into_iter().map(batch).collect(),
-        events: alone.into_iter().map(event).collect(),
-    }
+    flush.batches.extend(shared.into_iter().map(batch));
+    flush.attempts.extend(alone.into_iter().map(event));
 }
 
 /// Events of one type and table together, each in its place, if there are enough of them for a row
@@ -127,6 +119,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::settings::LoggedBodies;
     use crate::flow::event::EventId;
     use crate::flow::event::Facts;
     use crate::flow::event::Origin;
@@ -181,6 +174,12 @@ mod tests {
         PushLog { bodies, body_limit: 3, retention_days: 7 }
     }
 
+    fn rows(bodies: LoggedBodies, attempt: settlement::Attempt) -> Flush {
+        let mut flush = Flush::default();
+        add(&mut flush, &"crm".into(), &log(bodies), attempt);
+        flush
+    }
+
     fn many(count: usize) -> Vec<Arc<Event>> {
         (0..).take(count).map(|ordinal| event(ordinal, "a", "t")).collect()
     }
@@ -199,12 +198,12 @@ mod tests {
             ("failed, no bodies", all, failed, LoggedBodies::None, (10, 0)),
         ];
         for (name, count, verdict, bodies, expected) in cases {
-            let rows = rows(&"crm".into(), &log(bodies), attempt(many(count), verdict));
-            assert_eq!((rows.events.len(), rows.batches.len()), expected, "case: {name}");
-            let has_body = rows.events.iter().all(|row| row.request_body.is_some());
+            let rows = rows(bodies, attempt(many(count), verdict));
+            assert_eq!((rows.attempts.len(), rows.batches.len()), expected, "case: {name}");
+            let has_body = rows.attempts.iter().all(|row| row.request_body.is_some());
             let keeps =
                 bodies == LoggedBodies::All || bodies == LoggedBodies::Failures && name == "failed";
-            assert_eq!(has_body && !rows.events.is_empty(), keeps, "case: {name}");
+            assert_eq!(has_body && !rows.attempts.is_empty(), keeps, "case: {name}");
         }
     }
 
@@ -217,8 +216,7 @@ mod tests {
             _ => ("b", "t"),
         };
         let events: Vec<_> = (0..40).map(|n| event(n, kind(n).0, kind(n).1)).collect();
-        let attempt = attempt(events.clone(), Verdict::Delivered);
-        let found = rows(&"crm".into(), &log(LoggedBodies::Failures), attempt);
+        let found = rows(LoggedBodies::Failures, attempt(events, Verdict::Delivered));
         let ordinals = |events: &[Arc<Event>]| -> Vec<u32> {
             events.iter().map(|event| event.position.ordinal).collect()
         };
@@ -226,7 +224,7 @@ mod tests {
         let [first, second] = found.batches.as_slice() else { panic!("{found:?}") };
         assert_eq!(ordinals(&first.events), of(("a", "t")));
         assert_eq!(ordinals(&second.events), of(("b", "t")));
-        let alone: Vec<_> = found.events.iter().map(|row| Arc::clone(&row.event)).collect();
+        let alone: Vec<_> = found.attempts.iter().map(|row| Arc::clone(&row.event)).collect();
         assert_eq!(ordinals(&alone), of(("a", "u")));
         for batch in &found.batches {
             assert_eq!((batch.created_at, batch.retry_count), (Timestamp::from_micros(750), 2));

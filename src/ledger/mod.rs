@@ -64,9 +64,10 @@ use crate::telemetry::metrics::Metrics;
 /// Outcomes wait at most about this long before they are committed.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
 
-/// So many rows are committed without waiting, two for most deliveries; twice as many are not taken in
-/// while a flush is under way. Each holds its event and what was answered: some 4 KiB.
-const FLUSH_ROWS: usize = 1024;
+/// So much is committed without waiting: rows, two for most deliveries, each of which holds its event,
+/// and what was answered. Twice as much is not taken in while a flush is under way.
+const FLUSH_ROWS: usize = 2048;
+const FLUSH_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// While only others write to the database, its WAL is confirmed in steps of this size, and not more
 /// often than that: a step has to be written to the state, which is WAL again, of far fewer bytes.
@@ -257,7 +258,13 @@ impl Ledger {
     }
 
     fn has_room(&self) -> bool {
-        self.pending.len() < 2 * FLUSH_ROWS
+        !self.fills(2)
+    }
+
+    /// Whether what is pending fills so many flushes.
+    fn fills(&self, flushes: usize) -> bool {
+        self.pending.len() >= flushes * FLUSH_ROWS
+            || self.pending.answer_bytes() >= flushes * FLUSH_ANSWER_BYTES
     }
 
     /// Looks at what the turn has changed.
@@ -299,7 +306,7 @@ impl Ledger {
     /// Starts a flush, or the housekeeping, if it is time and none is under way.
     fn start_flush(&mut self, ending: bool) {
         let now = Instant::now();
-        let due = self.due.is_some_and(|due| due <= now) || self.pending.len() >= FLUSH_ROWS;
+        let due = self.due.is_some_and(|due| due <= now) || self.fills(1);
         let keep_house = self.housekeeping <= now && !ending;
         let has_work = !self.pending.is_empty() || self.has_moved_far();
         let flush_now = has_work && (due || ending || keep_house);

@@ -23,7 +23,6 @@ use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Watermark;
 use crate::ledger::logged;
-use crate::ledger::logged::Logged;
 use crate::ledger::names::Names;
 use crate::ledger::replayed::ReplayEnd;
 use crate::ledger::tallies::Tallies;
@@ -61,6 +60,8 @@ impl Books {
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     flush: Flush,
+    /// Of attempts in the flush.
+    answer_bytes: usize,
     /// Not in `flush` yet: what is settled before it is written is not written at all.
     parked: HashMap<Delivery, Parked>,
     reparked: HashMap<Delivery, Reparked>,
@@ -83,6 +84,11 @@ impl Pending {
             + self.replayed.len()
     }
 
+    /// Bytes of responses that are kept until they are written.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        self.answer_bytes
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
             && self.books.0.is_empty()
@@ -93,9 +99,8 @@ impl Pending {
     /// Takes in an attempt, for the push log.
     pub(crate) fn attempted(&mut self, names: &Names, log: &PushLog, attempt: settlement::Attempt) {
         let Some(endpoint) = names.endpoint(attempt.endpoint) else { return };
-        let Logged { events, batches } = logged::rows(endpoint, log, attempt);
-        self.flush.attempts.extend(events);
-        self.flush.batches.extend(batches);
+        self.answer_bytes += attempt.exchange.response_body.len();
+        logged::add(&mut self.flush, endpoint, log, attempt);
     }
 
     /// Counts an outcome for the event's write-back.
@@ -232,8 +237,16 @@ impl Pending {
         watermark: &Watermark,
         fronts: &Fronts,
     ) -> (Flush, Vec<(ReplayId, ReplayEnd)>) {
-        let Self { mut flush, parked, reparked, books, tallies, settled, replayed } =
-            std::mem::take(self);
+        let Self {
+            mut flush,
+            answer_bytes: _,
+            parked,
+            reparked,
+            books,
+            tallies,
+            settled,
+            replayed,
+        } = std::mem::take(self);
         flush.write_backs = tallies.into_rows();
         flush.parked = parked.into_values().collect();
         flush.parked.sort_by_key(|row| row.event.position);

@@ -22,6 +22,7 @@ use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Behaviour;
 use crate::support::receiver::Receiver;
+use crate::support::receiver::always;
 
 /// What walhook may take at its highest, also in a debug build.
 const PEAK_MAX_KIB: u64 = 128 * 1024;
@@ -184,4 +185,32 @@ async fn a_row_of_100_megabytes_is_in_memory_once() {
         program.terminate();
         assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));
     }
+}
+
+/// The log of requests keeps them all, but cannot be written for a while.
+#[tokio::test]
+async fn answers_that_wait_to_be_written_do_not_pile_up() {
+    const ROWS: usize = 4000;
+    let database = Database::create().await;
+    let (sql, locker) = (database.sql().await, database.sql().await);
+    sql.batch_execute(ITEM).await.unwrap();
+    let receiver =
+        Receiver::start_forgetful(always(Answer::status(200).body(vec![b'.'; 64 * 1024])));
+    let rest = format!("{ITEM_EVENT}\n[push_log]\nbodies = \"all\"\n");
+    let mut program = run(&configuration(&database, &receiver, "", &rest)).await;
+    locker.batch_execute("BEGIN; LOCK TABLE walhook.push_log_events").await.unwrap();
+    let rows = format!("SELECT n, 'text of ' || n FROM generate_series(1, {ROWS}) n");
+    sql.batch_execute(&format!("INSERT INTO item {rows}")).await.unwrap();
+    let mut count = 0;
+    while count == 0 || count < receiver.count() {
+        count = receiver.count();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    println!("{count} answers are in memory");
+    assert!(count < ROWS / 8, "{count} answers are in memory");
+    locker.batch_execute("COMMIT").await.unwrap();
+    receiver.wait_for(ROWS, AMPLE).await;
+    assert_peak(&program, "answers of 64 KiB");
+    program.terminate();
+    assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));
 }
