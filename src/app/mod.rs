@@ -69,7 +69,7 @@ use crate::app::fleet::Orders;
 use crate::app::fleet::Ways;
 use crate::app::fleet::keep::Keep;
 use crate::app::fleet::roster::Roster;
-
+use crate::app::free_memory::given_back_during;
 use crate::app::handles::Handles;
 use crate::app::lanes::Common;
 use crate::app::observe::Observer;
@@ -177,7 +177,7 @@ impl App {
             () = stop.cancelled() => {} // nothing was begun
             begun = self.begin() => begun?,
         }
-        self.tasks.run(self.settings.grace).await
+        given_back_during(self.tasks.run(self.settings.grace)).await
     }
 
     /// Waits for the slot.
@@ -210,7 +210,6 @@ impl App {
         let Self { settings, handles, tasks, .. } = self;
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
-        tasks.spawn("the return of free memory", free_memory::give_back(tasks.stop_token()));
         let taken = state::take(settings, &attached.identity, self.accept_gap, writable_in).await?;
         start_observer(settings, handles, taken.publication, tasks).await?;
         let fence = Fence::new(settings, handles, cuts.clone());

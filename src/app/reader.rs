@@ -12,6 +12,7 @@ use crate::app::ahead::Ahead;
 use crate::app::books::Books;
 use crate::app::caution::Caution;
 use crate::app::cuts::Cuts;
+use crate::app::free_memory::given_back_during;
 use crate::app::pump::Pump;
 use crate::app::pump::Turn;
 use crate::app::pump::Watched;
@@ -100,7 +101,7 @@ impl Reader {
         thread.spawn(move || {
             let run = self.run(attached_in, stages_out);
             // Nobody waits any more if the grace period is over.
-            drop(ended_in.send(runtime.block_on(run)));
+            drop(ended_in.send(runtime.block_on(given_back_during(run))));
         })?;
         match attached.await {
             Ok(identity) => Ok(Attached { identity, stages: Some(stages), ended }),

@@ -7,6 +7,8 @@ use tokio::runtime::Builder;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::app::free_memory::given_back_during;
+
 /// Runs the tasks that are spawned on its runtime. Dropping it ends them, wherever they wait.
 #[derive(Debug)]
 pub(crate) struct Thread {
@@ -23,7 +25,7 @@ impl Thread {
         let handle = runtime.handle().clone();
         let (life, end) = oneshot::channel::<Infallible>();
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            drop(runtime.block_on(end));
+            drop(runtime.block_on(given_back_during(end)));
             // Nobody waits for a name that is still being looked up.
             runtime.shutdown_background();
         })?;
