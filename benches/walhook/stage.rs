@@ -139,8 +139,10 @@ impl Stage {
     /// Drops walhook's state: another one on the same slot would go on where the last has stopped.
     pub(crate) fn forget(&self) -> anyhow::Result<()> {
         if self.keeps_push_log.get() {
+            // Also that runs were killed: after two in a row walhook takes changes one by one.
             return self.run(
-                "TRUNCATE walhook.progress, walhook.settled_ahead, walhook.backlog, walhook.books",
+                "TRUNCATE walhook.progress, walhook.runs, walhook.fronts, walhook.settled_ahead,
+                          walhook.backlog, walhook.books",
             );
         }
         self.run("DROP SCHEMA IF EXISTS walhook CASCADE")
