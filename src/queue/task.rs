@@ -121,11 +121,11 @@ impl LaneTask {
     /// Runs the lane until `stop`, or until its input has closed and all that is owed is settled or
     /// parked.
     ///
-    /// `attempt` makes one request, at that time of the database's clock, and gives the lease back with
-    /// what came of it. `clock` tells the time on that clock. While `may_send` says no, no request is made. `refill` reads
-    /// the endpoint's backlog: up to so many rows in order, after the given one or from the first. It
-    /// need not show what was reported a moment ago, but if it shows what was parked, then also what
-    /// was parked before.
+    /// `attempt` makes one request, at that time of the database's clock, and gives the lease back
+    /// with what came of it. `clock` tells the time on that clock. While `may_send` says no, no request
+    /// is made. `refill` reads the endpoint's backlog: up to so many rows in order, after the given one
+    /// or from the first. It need not show what was reported a moment ago, but if it shows what was
+    /// parked, then also what was parked before.
     ///
     /// # Errors
     /// [`QueueError::LedgerEnded`] if nobody takes the reports.
