@@ -100,7 +100,7 @@ pub use crate::app::prepare::prepare;
 const OPENED_MAX: usize = 64;
 
 /// Reports between the lanes and the ledger: the lanes go on while it hands a flush to the database, or
-/// has to wait for a processor. With less, they stood still for an eighth of a flood. One may hold
+/// has to wait for a processor. With four they stand still for an eighth of a flood. One may hold
 /// dozens of responses of up to 64 KiB, or all events of a lane in a few batches.
 const REPORTS_MAX: usize = 16;
 

@@ -9,10 +9,10 @@
 //! is read from PostgreSQL; feedback goes on beside it. Between two changes it takes a [`Turn`]: other
 //! endpoints, which lanes and ledger know already.
 
-use std::collections::BTreeMap;
+mod outbox;
+
 use std::sync::Arc;
 
-use anyhow::Context;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -22,19 +22,17 @@ use crate::app::ahead::Ahead;
 use crate::app::books::Books;
 use crate::app::caution::Caution;
 use crate::app::endpoints_from::Refresh;
+use crate::app::pump::outbox::Outbox;
 use crate::clock::DatabaseClock;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::event::plan::Routed;
-use crate::event::plan::Shaped;
 use crate::event::route::Router;
 use crate::failpoint;
 use crate::flow::budget::Budget;
 use crate::flow::budget::Held;
-use crate::flow::budget::Permit;
 use crate::flow::change::Captured;
 use crate::flow::change::Change;
-use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
@@ -46,7 +44,6 @@ use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Opened;
 use crate::queue::sender::LaneSender;
-use crate::queue::sender::hand_over;
 use crate::source::stream::Source;
 use crate::store::runs::Stage;
 
@@ -114,13 +111,7 @@ impl Pump {
         turns: mpsc::Receiver<Turn>,
         ledger: mpsc::Sender<Vec<Opened>>,
     ) -> Self {
-        let outbox = Outbox {
-            batches: Vec::new(),
-            lanes: BTreeMap::new(),
-            ledger,
-            opened: Vec::new(),
-            next_sequence: 0,
-        };
+        let outbox = Outbox::new(ledger);
         Self {
             router,
             books,
@@ -384,7 +375,7 @@ impl Pump {
                     let row = event.write_back.as_ref().map_or(0, |row| row.held_bytes());
                     let overhead = row + EVENT_OVERHEAD_BYTES;
                     let bytes = bodies.map(|body| body.held_bytes() + overhead).sum();
-                    let permit = share(&self.budget, &mut self.outbox, bytes).await?;
+                    let permit = self.outbox.share(&self.budget, bytes).await?;
                     match others.is_empty() {
                         true => Held::Own(permit),
                         // One share for all of its bodies: a part of it must not wait for the rest.
@@ -404,98 +395,5 @@ async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Takes a share of the budget. Hands over what is collected before it waits: the shares that it
-/// waits for may be held by just that.
-async fn share(budget: &Budget, outbox: &mut Outbox, bytes: usize) -> anyhow::Result<Permit> {
-    if let Some(permit) = budget.try_take(bytes) {
-        return Ok(permit);
-    }
-    outbox.hand_over().await?;
-    Ok(budget.take(bytes).await)
-}
-
-/// Collects what one read brought, so that each lane gets it in one piece.
-struct Outbox {
-    lanes: BTreeMap<EndpointIndex, LaneSender>,
-    /// By endpoint index.
-    batches: Vec<Vec<Arc<Event>>>,
-    ledger: mpsc::Sender<Vec<Opened>>,
-    opened: Vec<Opened>,
-    /// Counts events as the watermark does.
-    next_sequence: u64,
-}
-
-impl Outbox {
-    fn open(&mut self, index: EndpointIndex, lane: LaneSender) {
-        self.lanes.insert(index, lane);
-        if self.batches.len() <= index.0 {
-            self.batches.resize_with(index.0 + 1, Vec::new);
-        }
-    }
-
-    /// Those of `others` among the takers get the event with their own body.
-    fn add(&mut self, mut event: Box<Event>, takers: Arc<[EndpointIndex]>, others: Vec<Shaped>) {
-        event.sequence = self.next_sequence;
-        self.next_sequence += 1;
-        let (position, committed) = (event.position, event.committed);
-        let table = Arc::clone(&event.table);
-        let others: Vec<_> = others
-            .into_iter()
-            .map(|Shaped { body, endpoints }| {
-                let held = event.held.as_ref().and_then(Held::shared);
-                (Arc::new(event.shaped(body, held)), endpoints)
-            })
-            .collect();
-        let event = Arc::new(*event);
-        for taker in takers.iter() {
-            let own = others.iter().find(|(_, endpoints)| endpoints.contains(taker));
-            let event = own.map_or(&event, |(event, _)| event);
-            if let Some(batch) = self.batches.get_mut(taker.0) {
-                batch.push(Arc::clone(event));
-            }
-        }
-        self.opened.push(Opened::Event { position, committed, table, takers });
-    }
-
-    /// The ledger buries it; no lane hears of it.
-    fn set_aside(&mut self, mut event: Box<Event>, takers: Arc<[EndpointIndex]>, why: Poison) {
-        event.sequence = self.next_sequence;
-        self.next_sequence += 1;
-        self.opened.push(Opened::Poison { event: Arc::new(*event), takers, why });
-    }
-
-    fn boundary(&mut self, boundary: Opened) {
-        // Of boundaries without an event between them only the last matters.
-        match self.opened.last_mut() {
-            Some(last @ Opened::Boundary { .. }) => *last = boundary,
-            Some(_) | None => self.opened.push(boundary),
-        }
-    }
-
-    /// Nothing more comes of the change at `position`. Its notes come last, so that they are never
-    /// committed without its position.
-    fn close(&mut self, notes: Vec<Note>, position: Position) {
-        self.opened.extend(notes.into_iter().map(Opened::Note));
-        match self.opened.last_mut() {
-            Some(last @ Opened::Through { .. }) => *last = Opened::Through { position },
-            Some(_) | None => self.opened.push(Opened::Through { position }),
-        }
-    }
-
-    /// Waits until all lanes have taken theirs; a full one does not keep the others waiting.
-    async fn hand_over(&mut self) -> anyhow::Result<()> {
-        if !self.opened.is_empty() {
-            let opened = std::mem::take(&mut self.opened);
-            self.ledger.send(opened).await.context("the ledger has ended")?;
-        }
-        let batches = &mut self.batches;
-        let shares = self
-            .lanes
-            .iter()
-            .filter_map(|(index, lane)| Some((lane, std::mem::take(batches.get_mut(index.0)?))));
-        hand_over(shares).await.context("a lane has ended")
     }
 }

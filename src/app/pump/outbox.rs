@@ -1,0 +1,134 @@
+//! What one read has brought, on its way to the lanes and the ledger.
+//!
+//! The ledger is told first: a lane's report then finds the event open.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+
+use crate::event::plan::Shaped;
+use crate::flow::budget::Budget;
+use crate::flow::budget::Held;
+use crate::flow::budget::Permit;
+use crate::flow::event::Event;
+use crate::flow::lsn::Position;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::Poison;
+use crate::flow::watermark::Note;
+use crate::flow::watermark::Opened;
+use crate::queue::sender::LaneSender;
+use crate::queue::sender::hand_over;
+
+/// Collects what one read brought, so that each lane gets it in one piece.
+pub(super) struct Outbox {
+    pub(super) lanes: BTreeMap<EndpointIndex, LaneSender>,
+    /// By endpoint index.
+    batches: Vec<Vec<Arc<Event>>>,
+    ledger: mpsc::Sender<Vec<Opened>>,
+    pub(super) opened: Vec<Opened>,
+    /// Counts events as the watermark does.
+    next_sequence: u64,
+}
+
+impl Outbox {
+    pub(super) fn new(ledger: mpsc::Sender<Vec<Opened>>) -> Self {
+        Self {
+            lanes: BTreeMap::new(),
+            batches: Vec::new(),
+            ledger,
+            opened: Vec::new(),
+            next_sequence: 0,
+        }
+    }
+
+    pub(super) fn open(&mut self, index: EndpointIndex, lane: LaneSender) {
+        self.lanes.insert(index, lane);
+        if self.batches.len() <= index.0 {
+            self.batches.resize_with(index.0 + 1, Vec::new);
+        }
+    }
+
+    /// Those of `others` among the takers get the event with their own body.
+    pub(super) fn add(
+        &mut self,
+        mut event: Box<Event>,
+        takers: Arc<[EndpointIndex]>,
+        others: Vec<Shaped>,
+    ) {
+        event.sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let (position, committed) = (event.position, event.committed);
+        let table = Arc::clone(&event.table);
+        let others: Vec<_> = others
+            .into_iter()
+            .map(|Shaped { body, endpoints }| {
+                let held = event.held.as_ref().and_then(Held::shared);
+                (Arc::new(event.shaped(body, held)), endpoints)
+            })
+            .collect();
+        let event = Arc::new(*event);
+        for taker in takers.iter() {
+            let own = others.iter().find(|(_, endpoints)| endpoints.contains(taker));
+            let event = own.map_or(&event, |(event, _)| event);
+            if let Some(batch) = self.batches.get_mut(taker.0) {
+                batch.push(Arc::clone(event));
+            }
+        }
+        self.opened.push(Opened::Event { position, committed, table, takers });
+    }
+
+    /// The ledger buries it; no lane hears of it.
+    pub(super) fn set_aside(
+        &mut self,
+        mut event: Box<Event>,
+        takers: Arc<[EndpointIndex]>,
+        why: Poison,
+    ) {
+        event.sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.opened.push(Opened::Poison { event: Arc::new(*event), takers, why });
+    }
+
+    pub(super) fn boundary(&mut self, boundary: Opened) {
+        // Of boundaries without an event between them only the last matters.
+        match self.opened.last_mut() {
+            Some(last @ Opened::Boundary { .. }) => *last = boundary,
+            Some(_) | None => self.opened.push(boundary),
+        }
+    }
+
+    /// Nothing more comes of the change at `position`. Its notes come last, so that they are never
+    /// committed without its position.
+    pub(super) fn close(&mut self, notes: Vec<Note>, position: Position) {
+        self.opened.extend(notes.into_iter().map(Opened::Note));
+        match self.opened.last_mut() {
+            Some(last @ Opened::Through { .. }) => *last = Opened::Through { position },
+            Some(_) | None => self.opened.push(Opened::Through { position }),
+        }
+    }
+
+    /// Waits until all lanes have taken theirs; a full one does not keep the others waiting.
+    pub(super) async fn hand_over(&mut self) -> anyhow::Result<()> {
+        if !self.opened.is_empty() {
+            let opened = std::mem::take(&mut self.opened);
+            self.ledger.send(opened).await.context("the ledger has ended")?;
+        }
+        let batches = &mut self.batches;
+        let shares = self
+            .lanes
+            .iter()
+            .filter_map(|(index, lane)| Some((lane, std::mem::take(batches.get_mut(index.0)?))));
+        hand_over(shares).await.context("a lane has ended")
+    }
+    /// Takes a share of the budget. Hands over what is collected before it waits: the shares that it
+    /// waits for may be held by just that.
+    pub(super) async fn share(&mut self, budget: &Budget, bytes: usize) -> anyhow::Result<Permit> {
+        if let Some(permit) = budget.try_take(bytes) {
+            return Ok(permit);
+        }
+        self.hand_over().await?;
+        Ok(budget.take(bytes).await)
+    }
+}
