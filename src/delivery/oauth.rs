@@ -158,7 +158,7 @@ impl Tokens {
         let (response, mut connection) = sent.map_err(|trouble| classify(&trouble))?;
         let mut seen = Seen::default();
         connection.drive(seen.read(response, ANSWER_MAX_BYTES, now)).await?;
-        self.connections.keep(connection, asked).await;
+        self.connections.keep(connection, Instant::now()).await;
         read(seen.status, &seen.body, asked)
     }
 }
