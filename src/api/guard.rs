@@ -3,31 +3,51 @@
 use axum::extract::Request;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::http::HeaderName;
+use axum::http::HeaderValue;
 use axum::http::StatusCode;
 use axum::http::header;
 use axum::middleware::Next;
 use axum::response::IntoResponse;
 use axum::response::Response;
+use tokio::time::Instant;
+use tokio::time::sleep_until;
 
 use crate::api::Surface;
+use crate::api::connections::Link;
 use crate::api::problem::Problem;
+
+const SCHEME: &str = "Bearer ";
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 pub(crate) async fn require_token(
     State(surface): State<Surface>,
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(token) = &surface.token else { return next.run(request).await };
-    let given = request.headers().get(header::AUTHORIZATION);
-    let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    if given.is_some_and(|given| same(given, token.reveal().as_bytes())) {
+    if surface.token.as_ref().is_none_or(|token| carries(request.headers(), token.reveal())) {
+        let link = request.extensions().get::<Link>().cloned();
+        let _answering = link.as_ref().map(Link::answering);
         return next.run(request).await;
     }
+    surface.refusals.note("token", request.extensions());
+    // Guessing is slow, and so is filling a log. The connection may be closed to make room meanwhile.
+    sleep_until(surface.refusals.answer_to_token(Instant::now())).await;
     let problem = Problem::new(
         StatusCode::UNAUTHORIZED,
         "this path needs the header Authorization: Bearer with the token of [http] token",
     );
     ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
+}
+
+/// The scheme's name in any case (RFC 9110).
+fn carries(headers: &HeaderMap, token: &str) -> bool {
+    let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let Some((scheme, given)) = given.and_then(|given| given.split_at_checked(SCHEME.len())) else {
+        return false;
+    };
+    scheme.eq_ignore_ascii_case(SCHEME.as_bytes()) && same(given.trim_ascii(), token.as_bytes())
 }
 
 /// Compares in a time that does not tell how much of the token is right.
@@ -38,19 +58,30 @@ fn same(given: &[u8], token: &[u8]) -> bool {
 }
 
 /// A page of another site that is open in an operator's browser must not give orders.
-pub(crate) async fn refuse_other_sites(request: Request, next: Next) -> Response {
+pub(crate) async fn refuse_other_sites(
+    State(surface): State<Surface>,
+    request: Request,
+    next: Next,
+) -> Response {
     if is_from_elsewhere(request.headers()) {
+        surface.refusals.note("origin", request.extensions());
         let detail = "a page of another site may not use this path";
         return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
     }
     next.run(request).await
 }
 
+/// By `Origin`, which browsers send with whatever changes something, and by `Sec-Fetch-Site`, which
+/// they send with images, forms and links too. Programs send neither.
 fn is_from_elsewhere(headers: &HeaderMap) -> bool {
-    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = header(header::HOST).unwrap_or_default();
-    let origin = header(header::ORIGIN).map(|o| o.split_once("://").map_or(o, |(_, host)| host));
-    origin.is_some_and(|origin| origin != host)
+    let all = |name| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default());
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let is_own = |origin: &str| {
+        let authority = origin.split_once("://").map(|(_, authority)| authority);
+        authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+    };
+    let is_near = |site: &str| matches!(site, "same-origin" | "none");
+    !all(header::ORIGIN).all(is_own) || !all(SEC_FETCH_SITE).all(is_near)
 }
 
 #[cfg(test)]
@@ -72,6 +103,32 @@ mod tests {
             headers.insert(header::HOST, "127.0.0.1:9464".parse().unwrap());
             headers.extend(origin.map(|origin| (header::ORIGIN, origin.parse().unwrap())));
             assert_eq!(is_from_elsewhere(&headers), expected, "case: {origin:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_or_an_image_of_another_site_is_told_by_what_browsers_add() {
+        let cases =
+            [("same-origin", false), ("none", false), ("same-site", true), ("cross-site", true)];
+        for (site, expected) in cases {
+            let headers = HeaderMap::from_iter([(SEC_FETCH_SITE, site.parse().unwrap())]);
+            assert_eq!(is_from_elsewhere(&headers), expected, "case: {site}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_is_read_in_any_case() {
+        for (given, expected) in [
+            ("Bearer a-token", true),
+            ("bearer a-token", true),
+            ("BEARER  a-token", true),
+            ("Basic a-token", false),
+            ("a-token", false),
+            ("Bearer", false),
+            ("Bearer ", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, given.parse().unwrap())]);
+            assert_eq!(carries(&headers, "a-token"), expected, "case: {given}");
         }
     }
 

@@ -3,16 +3,19 @@
 //!
 //! Reads copies through handles, and hands what changes something to those who may; it never holds
 //! up the flow of events. With a token set, everything but `/health`, `/ready` and `/metrics` needs
-//! `Authorization: Bearer`.
+//! `Authorization: Bearer`; without one, only the names of the loopback are answered.
 
+mod connections;
 mod dead_letters;
 pub mod endpoints;
 mod fields;
 mod guard;
+pub mod host;
 pub mod office;
 mod openapi;
 mod problem;
 mod push_logs;
+pub mod refusals;
 mod replay;
 mod request;
 mod routes;
@@ -20,7 +23,6 @@ mod stats;
 mod status;
 mod webhook_api;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -30,8 +32,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::endpoints::Desk;
+use crate::api::host::Hosts;
 use crate::api::office::Office;
 use crate::api::problem::Problem;
+use crate::api::refusals::Refusals;
 use crate::clock::DatabaseClock;
 use crate::config::secret::Secret;
 use crate::ledger::stats::Stats;
@@ -69,6 +73,9 @@ pub struct Surface {
     /// Makes and changes endpoints.
     pub desk: Desk,
     pub token: Option<Secret<String>>,
+    /// By which names it may be asked without one.
+    pub hosts: Hosts,
+    pub refusals: Refusals,
     pub office: Arc<Office>,
 }
 
@@ -107,15 +114,7 @@ pub struct EndpointView {
 }
 
 /// Serves until `stop` is cancelled.
-///
-/// # Errors
-/// When the listener fails for good.
-pub async fn serve(
-    listener: TcpListener,
-    surface: Surface,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    let stopped = async move { stop.cancelled().await };
-    let service = routes::router(surface).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stopped).await
+pub async fn serve(listener: TcpListener, surface: Surface, stop: CancellationToken) {
+    let refusals = surface.refusals.clone();
+    connections::serve(listener, routes::router(surface), refusals, stop).await;
 }

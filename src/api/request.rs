@@ -1,5 +1,7 @@
 //! What a request brings: a part of its path, and its body, each refused in words.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::FromRequest;
 use axum::extract::FromRequestParts;
@@ -11,6 +13,7 @@ use axum::http::header;
 use axum::http::request::Parts;
 use serde_json::Value;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::api::Surface;
 use crate::api::fields::bad;
@@ -18,6 +21,9 @@ use crate::api::problem::Problem;
 
 /// The largest body.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// For a body to come. It holds one of a few connections.
+const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// The part of the path that names something.
 pub(crate) struct Named(pub(crate) String);
@@ -40,7 +46,12 @@ impl FromRequest<Surface> for Sent {
     type Rejection = Problem;
 
     async fn from_request(request: Request, surface: &Surface) -> Result<Self, Problem> {
-        match Bytes::from_request(request, surface).await {
+        let Ok(read) = timeout(BODY_TIME, Bytes::from_request(request, surface)).await else {
+            surface.refusals.note_of("slow", None);
+            let detail = format!("the body did not come within {} s", BODY_TIME.as_secs());
+            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
+        };
+        match read {
             Ok(body) => Ok(Self(body)),
             Err(refused) if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 let detail = format!("the body is larger than {BODY_BYTES_MAX} bytes: send less");

@@ -1,7 +1,7 @@
 //! Every path of the surface: who answers there, and what stands before it.
 //!
 //! ```text
-//! request ─▶ another site's page? ─▶ token? ─▶ [routes] ─▶ the handler of its path and method
+//! request ─▶ a place? a known host? ─▶ another site's page? ─▶ token? ─▶ [routes] ─▶ its handler
 //! ```
 //!
 //! What is not in these tables is not served, and `openapi.json` describes all of it; a test holds
@@ -21,9 +21,11 @@ use axum::routing::post;
 use axum::routing::put;
 
 use crate::api::Surface;
+use crate::api::connections;
 use crate::api::dead_letters;
 use crate::api::endpoints;
 use crate::api::guard;
+use crate::api::host;
 use crate::api::openapi;
 use crate::api::problem::Problem;
 use crate::api::push_logs;
@@ -116,11 +118,14 @@ pub(crate) fn router(surface: Surface) -> Router {
     let guarded = routes(guarded())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(surface.clone(), guard::require_token))
-        .layer(middleware::from_fn(guard::refuse_other_sites));
+        .layer(middleware::from_fn_with_state(surface.clone(), guard::refuse_other_sites));
+    let known_host = middleware::from_fn_with_state(surface.clone(), host::require_known_host);
     routes(open())
         .merge(guarded)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(known_host)
+        .layer(middleware::from_fn(connections::keep_reserve))
         .with_state(surface)
 }
 

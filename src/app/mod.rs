@@ -136,7 +136,10 @@ impl App {
         let scrape = Arc::new(Scrape::new(Arc::clone(&fleet), &handles, confirmed_out));
         let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet), Arc::clone(&desk));
         let serve = api::serve(listener, surface, tasks.stop_token());
-        tasks.spawn("the HTTP surface", async move { Ok(serve.await?) });
+        tasks.spawn("the HTTP surface", async move {
+            serve.await;
+            Ok(())
+        });
         tracing::info!(http = %address, "the HTTP surface is up");
         let (reloads, accept_gap) = (watch::channel(None), false);
         Ok(Self { settings, handles, confirmed, fleet, desk, reloads, accept_gap, tasks, address })

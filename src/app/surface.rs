@@ -9,7 +9,9 @@ use tokio::net::TcpListener;
 
 use crate::api;
 use crate::api::Surface;
+use crate::api::host::Hosts;
 use crate::api::office::Office;
+use crate::api::refusals::Refusals;
 use crate::app::fleet::Orders;
 use crate::app::fleet::roster;
 use crate::app::handles::Handles;
@@ -50,6 +52,8 @@ pub(super) fn surface(
         }),
         desk,
         token: settings.http.token.clone(),
+        hosts: Hosts::new(settings.http.listen, &settings.http.hosts),
+        refusals: Refusals::new(handles.metrics.clone()),
         office: Arc::new(office),
     }
 }

@@ -1,6 +1,7 @@
 //! `[http]`, `[push_log]`, `[dead_letters]`, `[memory]`, `[log]` and `[shutdown]`: the process itself.
 
 use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -53,8 +54,36 @@ pub(super) fn read_http(mut section: Section<'_>) -> Http {
         );
         section.note("listen", message);
     }
+    let hosts = section.read("hosts", hosts).unwrap_or_default();
     section.finish();
-    Http { listen, token }
+    Http { listen, hosts, token }
+}
+
+fn hosts(field: &Field<'_>) -> Option<Vec<String>> {
+    let names = field.list()?;
+    let read: Vec<Option<String>> = names.iter().map(host).collect();
+    read.into_iter().collect()
+}
+
+/// A name, or an address, as it stands in a URL.
+fn host(field: &Field<'_>) -> Option<String> {
+    let text = field.string()?;
+    let name = text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase();
+    let is_name = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            let letter = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+            !name.is_empty() && name.bytes().all(letter)
+        }
+    };
+    if is_name {
+        return Some(name);
+    }
+    field.refuse(format!(
+        "{} is no name of a host: write it without scheme, port and wildcard, such as \
+         \"walhook.internal\"",
+        field.shown()
+    ))
 }
 
 fn listen(field: &Field<'_>) -> Option<SocketAddr> {

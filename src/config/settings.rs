@@ -112,6 +112,8 @@ pub enum TlsMode {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
     pub listen: SocketAddr,
+    /// Names that are answered without a token, besides those of the loopback; in lower case.
+    pub hosts: Vec<String>,
     pub token: Option<Secret<String>>,
 }
 

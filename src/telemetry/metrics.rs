@@ -35,6 +35,9 @@ pub use crate::telemetry::metrics::replication::ReplicationMetrics;
 /// The content type of [`Metrics::render`]'s text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
+/// Why requests to walhook itself are refused: the values of label `reason`.
+pub const HTTP_REFUSALS: [&str; 5] = ["connections", "host", "origin", "slow", "token"];
+
 /// All metrics of a process. Cheap to clone: clones share the numbers.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Families>);
@@ -59,6 +62,7 @@ struct Families {
     write_backs: IntCounterVec,
     write_back_errors: IntCounterVec,
     ledger_flush: Histogram,
+    http_refused: IntCounterVec,
     replication: ReplicationMetrics,
 }
 
@@ -89,10 +93,12 @@ impl Metrics {
             write_backs: counters(&registry, &spec::WRITE_BACKS),
             write_back_errors: counters(&registry, &spec::WRITE_BACK_ERRORS),
             ledger_flush: histograms(&registry, &spec::LEDGER_FLUSH).with_label_values::<&str>(&[]),
+            http_refused: counters(&registry, &spec::HTTP_REFUSED),
             replication: ReplicationMetrics::new(&registry),
             registry,
         }));
         // Asking for a handle makes its series.
+        HTTP_REFUSALS.iter().for_each(|reason| drop(metrics.http_refused(reason)));
         let tables: Vec<&TableName> = tables.into_iter().collect();
         tables.iter().for_each(|table| drop(metrics.table(table)));
         events.into_iter().for_each(|event| drop(metrics.event(event)));
@@ -110,6 +116,11 @@ impl Metrics {
     /// How long flushes take, in seconds.
     pub fn ledger_flush(&self) -> Histogram {
         self.0.ledger_flush.clone()
+    }
+
+    /// Requests to walhook itself that were refused for this reason, one of [`HTTP_REFUSALS`].
+    pub fn http_refused(&self, reason: &str) -> IntCounter {
+        self.0.http_refused.with_label_values(&[reason])
     }
 
     pub fn table(&self, table: &TableName) -> TableMetrics {

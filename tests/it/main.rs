@@ -10,6 +10,7 @@ mod endpoints_from;
 mod endurance;
 mod failover;
 mod gaps;
+mod http_guard;
 mod http_manners;
 mod init;
 mod kills;

@@ -130,6 +130,11 @@ pub(super) const CONFIRMED_LSN: Spec = Spec {
     help: "Position up to which everything is settled and confirmed to the server, as a number.",
     labels: &[],
 };
+pub(super) const HTTP_REFUSED: Spec = Spec {
+    name: "walhook_http_refused_total",
+    help: "Requests and connections to walhook's own HTTP surface that were refused, by reason.",
+    labels: &["reason"],
+};
 pub(super) const RECONNECTS: Spec = Spec {
     name: "walhook_reconnects_total",
     help: "Times that the replication stream was connected again after it was lost.",

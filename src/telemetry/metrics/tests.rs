@@ -58,6 +58,11 @@ fn every_series_is_there_from_the_start_with_0() {
             r#"walhook_events_filtered_total{event="order.created"}"#,
             r#"walhook_events_repeated_total{event="order.created"}"#,
             r#"walhook_events_total{event="order.created"}"#,
+            r#"walhook_http_refused_total{reason="connections"}"#,
+            r#"walhook_http_refused_total{reason="host"}"#,
+            r#"walhook_http_refused_total{reason="origin"}"#,
+            r#"walhook_http_refused_total{reason="slow"}"#,
+            r#"walhook_http_refused_total{reason="token"}"#,
             "walhook_ledger_flush_seconds_count",
             "walhook_ledger_flush_seconds_sum",
             "walhook_received_lsn",
@@ -92,7 +97,7 @@ fn names_end_in_their_unit_and_every_metric_has_a_help() {
     for help in helps.clone() {
         assert!(help.ends_with('.') && help.split(' ').count() > 6, "{help}");
     }
-    assert_eq!((types, helps.count()), (22, 22));
+    assert_eq!((types, helps.count()), (23, 23));
 }
 
 #[test]

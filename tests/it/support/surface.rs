@@ -31,7 +31,10 @@ impl Surface {
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let exchange = async {
             let mut stream = TcpStream::connect(&self.address).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let request = format!(
+                "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+                self.address
+            );
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
