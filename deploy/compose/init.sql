@@ -8,5 +8,7 @@ CREATE TABLE orders (
 );
 
 CREATE ROLE walhook LOGIN REPLICATION PASSWORD 'walhook';
+-- Where walhook keeps its own tables, which it makes itself.
+CREATE SCHEMA walhook AUTHORIZATION walhook;
 GRANT SELECT ON TABLE orders TO walhook;
 CREATE PUBLICATION walhook FOR TABLE orders;

@@ -5,6 +5,7 @@ mod contracts;
 mod crash;
 mod decode;
 mod dedupe;
+mod deploy;
 mod endpoints;
 mod endpoints_from;
 mod endurance;
