@@ -195,5 +195,6 @@ fn relation(rule: &EventRule, table: &TableFacts) -> Relation {
         identity,
         columns: table.columns.iter().map(column).collect(),
         key: Vec::new(),
+        row_key: Vec::new(),
     }
 }

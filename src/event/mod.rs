@@ -18,6 +18,7 @@ pub(crate) mod payload;
 pub mod plan;
 pub mod require;
 pub mod route;
+mod row_order;
 mod scope;
 mod target;
 mod template;

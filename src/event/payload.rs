@@ -25,6 +25,7 @@ use crate::flow::change::Tuple;
 use crate::flow::change::Value;
 use crate::flow::event::Facts;
 use crate::flow::relation::Relation;
+use crate::flow::relation::ReplicaIdentity;
 use crate::flow::time::Timestamp;
 
 /// Longest value of a fact, in characters: enough to recognise a row in a log by.
@@ -35,6 +36,8 @@ const FACT_CHARS_MAX: usize = 128;
 pub(crate) struct Shape {
     kind: Kind,
     facts: Vec<NamedColumn>,
+    /// How many of the facts are told, of those that have a value.
+    facts_max: usize,
 }
 
 #[derive(Debug)]
@@ -66,7 +69,10 @@ impl Shape {
     pub(crate) fn compile(payload: &Payload, event_type: &str, relation: &Relation) -> Self {
         let quoted = envelope::quoted(event_type);
         let all = || named(relation, 0..relation.columns.len());
-        let of_key = || named(relation, relation.key.iter().copied());
+        let of_key = || named(relation, relation.row_key.iter().copied());
+        // Where all columns together tell a row from others, one is enough to find it by.
+        let is_whole_row = relation.identity == ReplicaIdentity::Full && relation.key.is_empty();
+        let facts_max = if is_whole_row { 1 } else { usize::MAX };
         let opening = |before: &str, after: &str| {
             [before.as_bytes(), quoted.as_slice(), after.as_bytes()].concat()
         };
@@ -77,6 +83,7 @@ impl Shape {
                     columns: all(),
                 },
                 facts: of_key(),
+                facts_max,
             },
             Payload::OcrWallet => {
                 let find = |names: &[&str]| {
@@ -89,22 +96,29 @@ impl Shape {
                         columns: find(&OCR_WALLET_COLUMNS),
                     },
                     facts: find(&["id", "wallet_code", "create_time"]),
+                    facts_max: usize::MAX,
                 }
             }
             Payload::CloudEvents(mode) => {
                 let attributes = CloudEvents::new(*mode, &relation.table, event_type);
-                Self { kind: Kind::CloudEvents { attributes, columns: all() }, facts: of_key() }
+                Self {
+                    kind: Kind::CloudEvents { attributes, columns: all() },
+                    facts: of_key(),
+                    facts_max,
+                }
             }
-            Payload::Debezium => Self { kind: Kind::Debezium { columns: all() }, facts: of_key() },
+            Payload::Debezium => {
+                Self { kind: Kind::Debezium { columns: all() }, facts: of_key(), facts_max }
+            }
             Payload::Template { root, content_type } => {
                 let template = Template::json(root, relation, all());
                 let content_type = content_type.clone();
-                Self { kind: Kind::Template { template, content_type }, facts: of_key() }
+                Self { kind: Kind::Template { template, content_type }, facts: of_key(), facts_max }
             }
             Payload::Text { pieces, content_type } => {
                 let template = Template::text(pieces, relation, all());
                 let content_type = Some(content_type.clone());
-                Self { kind: Kind::Template { template, content_type }, facts: of_key() }
+                Self { kind: Kind::Template { template, content_type }, facts: of_key(), facts_max }
             }
         }
     }
@@ -142,7 +156,7 @@ impl Shape {
             Value::Text(text) => Some((Arc::clone(&column.name), shown(text))),
             Value::Null | Value::Unchanged => None,
         };
-        Facts::new(self.facts.iter().filter_map(fact).collect())
+        Facts::new(self.facts.iter().filter_map(fact).take(self.facts_max).collect())
     }
 }
 

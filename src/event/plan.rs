@@ -22,14 +22,13 @@ use crate::event::image;
 use crate::event::image::Image;
 use crate::event::payload;
 use crate::event::payload::Shape;
+use crate::event::row_order::RowOrder;
 use crate::event::scope::Scope;
 use crate::event::target::Target;
 use crate::event::template::Faults;
 use crate::event::writer::Writer;
 use crate::flow::body::Body;
 use crate::flow::change::Change;
-use crate::flow::change::Old;
-use crate::flow::change::Op;
 use crate::flow::change::Tuple;
 use crate::flow::change::Value;
 use crate::flow::event::Event;
@@ -38,7 +37,6 @@ use crate::flow::event::Expiry;
 use crate::flow::event::Facts;
 use crate::flow::event::Origin;
 use crate::flow::event::RuleIndex;
-use crate::flow::key::Key;
 use crate::flow::key::Keys;
 use crate::flow::relation::Relation;
 use crate::flow::relation::TableName;
@@ -105,7 +103,7 @@ pub(super) struct Plan {
     pub(super) rule: RuleIndex,
     gate: Gate,
     age: Option<Age>,
-    order_by: Vec<usize>,
+    order: RowOrder,
     shape: Shape,
     /// Of the rule's `others`, in their order.
     pub(super) others: Vec<Shape>,
@@ -162,8 +160,6 @@ pub(super) fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
     let mine = rules.iter().enumerate().filter(|(_, rule)| *rule.table == relation.table);
     let plan = |(index, rule): (usize, &Rule)| {
         let settings = &rule.settings;
-        let named = settings.order_by.iter().filter_map(|name| relation.column(name));
-        let order_by: Vec<usize> = named.collect();
         Plan {
             rule: RuleIndex(index),
             gate: match &settings.filter {
@@ -171,7 +167,7 @@ pub(super) fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
                 Some(filter) => Gate::compile(filter, relation),
             },
             age: settings.expiry.as_ref().map(|rule| Age::compile(rule, relation)),
-            order_by: if order_by.is_empty() { relation.key.clone() } else { order_by },
+            order: RowOrder::compile(&settings.order_by, relation),
             shape: Shape::compile(&settings.payload, &settings.event_type, relation),
             dedupe: settings
                 .dedupe
@@ -240,7 +236,7 @@ impl Plan {
                 event_type: Arc::clone(&rule.settings.event_type),
                 table: Arc::clone(&rule.table),
                 committed: change.committed,
-                keys: self.keys(rule, change),
+                keys: self.order.keys(&rule.table, change),
                 expiry,
                 body,
                 facts: self.shape.facts(row),
@@ -327,7 +323,7 @@ impl Plan {
 
     pub(super) fn without_body(&self, rule: &Rule, change: &Change) -> Box<Event> {
         let known = catch_unwind(AssertUnwindSafe(|| {
-            (self.keys(rule, change), self.shape.facts(payload::row_of(&change.op)))
+            (self.order.keys(&rule.table, change), self.shape.facts(payload::row_of(&change.op)))
         }));
         let (keys, facts) = known.unwrap_or_else(|_panic| (Keys::NONE, Facts::default()));
         Box::new(Event {
@@ -345,45 +341,6 @@ impl Plan {
             held: None,
         })
     }
-
-    /// The order keys: of the row, and of the old row where the update changed them.
-    fn keys(&self, rule: &Rule, change: &Change) -> Keys {
-        if self.order_by.is_empty() {
-            return Keys::NONE;
-        }
-        match &change.op {
-            Op::Insert { new } | Op::Update { new, old: None } => {
-                Keys::one(self.key(rule, |column| new.value(column)))
-            }
-            Op::Update { new, old: Some(old) } => {
-                // What one image does not carry, the update did not change.
-                let carried = |column| match (old, new.value(column)) {
-                    (Old::Key(_), value) if !is_identity(change, column) => value,
-                    (_, _) => old.tuple().value(column),
-                };
-                let current = |column| match new.value(column) {
-                    Value::Unchanged => carried(column),
-                    value => value,
-                };
-                Keys::both(self.key(rule, carried), self.key(rule, current))
-            }
-            Op::Delete { old } => Keys::one(self.key(rule, |column| old.tuple().value(column))),
-            Op::Truncate => Keys::NONE,
-        }
-    }
-
-    fn key<'a>(&self, rule: &'a Rule, value: impl Fn(usize) -> Value<'a>) -> Key {
-        let table = [Some(rule.table.schema.as_bytes()), Some(rule.table.name.as_bytes())];
-        let values = self.order_by.iter().map(|&column| match value(column) {
-            Value::Text(text) => Some(text),
-            Value::Null | Value::Unchanged => None,
-        });
-        Key::of(table.into_iter().chain(values))
-    }
-}
-
-fn is_identity(change: &Change, column: usize) -> bool {
-    change.relation.columns.get(column).is_some_and(|column| column.identity)
 }
 
 /// Null, or nothing but white space. A value that PostgreSQL did not send was there before.

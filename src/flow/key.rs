@@ -39,21 +39,33 @@ impl Key {
 
 /// The keys of one event: none (no order asked for), one, or two where an update changed the key:
 /// such an event follows all earlier ones of both and precedes all later ones of both.
+///
+/// A *barrier* concerns every row of its table, as a TRUNCATE does: it follows all earlier events of
+/// the table and precedes all later ones.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Keys {
     first: Option<Key>,
     second: Option<Key>,
+    is_barrier: bool,
 }
 
 impl Keys {
-    pub const NONE: Self = Self { first: None, second: None };
+    pub const NONE: Self = Self { first: None, second: None, is_barrier: false };
+
+    /// Of an event that concerns every row of its table. It needs no key beside that.
+    pub const BARRIER: Self = Self { first: None, second: None, is_barrier: true };
 
     pub const fn one(key: Key) -> Self {
-        Self { first: Some(key), second: None }
+        Self { first: Some(key), second: None, is_barrier: false }
     }
 
     pub fn both(old: Key, new: Key) -> Self {
-        Self { first: Some(new), second: (old != new).then_some(old) }
+        Self { first: Some(new), second: (old != new).then_some(old), is_barrier: false }
+    }
+
+    /// Whether the event stands between all earlier and all later events of its table.
+    pub const fn is_barrier(self) -> bool {
+        self.is_barrier
     }
 
     pub fn iter(self) -> impl Iterator<Item = Key> {

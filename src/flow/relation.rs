@@ -52,9 +52,31 @@ pub struct Relation {
     /// Indexes into `columns` of the primary key, ascending; of the identity index if there is no
     /// primary key; empty if there is neither.
     pub key: Vec<usize>,
+    /// Indexes into `columns` by which the changes of one row belong together: those of which
+    /// PostgreSQL sends the old values as well as the new ones; see [`Relation::row_key`].
+    pub row_key: Vec<usize>,
 }
 
 impl Relation {
+    /// What tells one row from the others in every change of it, also in a delete: the columns of
+    /// the replica identity. A primary key beside an identity index is not sent with a delete. Of a
+    /// whole old row the primary key is enough, and without one it takes all of its columns.
+    pub fn row_key(
+        identity: ReplicaIdentity,
+        columns: &[Column],
+        primary_key: &[usize],
+    ) -> Vec<usize> {
+        let flagged = || {
+            let flagged = columns.iter().enumerate().filter(|(_, column)| column.identity);
+            flagged.map(|(index, _)| index).collect()
+        };
+        match identity {
+            ReplicaIdentity::Default | ReplicaIdentity::Index => flagged(),
+            ReplicaIdentity::Full if primary_key.is_empty() => (0..columns.len()).collect(),
+            ReplicaIdentity::Full | ReplicaIdentity::Nothing => primary_key.to_vec(),
+        }
+    }
+
     /// The index of a column by name.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)

@@ -118,11 +118,13 @@ impl Assembler {
             type_oid: column.type_oid,
             identity: column.identity,
         });
+        let columns: Vec<Column> = columns.collect();
         let relation = Relation {
             oid: message.oid,
             table: message.table,
             identity: message.identity,
-            columns: columns.collect(),
+            row_key: Relation::row_key(message.identity, &columns, &key),
+            columns,
             key,
         };
         self.relations.insert(relation.oid, Arc::new(relation));

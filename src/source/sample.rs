@@ -127,13 +127,12 @@ async fn relation(client: &Client, table: &TableName, oid: u32) -> Result<Relati
         sql_type: sql_type(*type_oid),
     };
     let in_key = |(_, (name, _)): &(usize, &(String, u32))| key.contains(name);
-    Ok(Relation {
-        oid,
-        table: table.clone(),
-        identity: ReplicaIdentity::Full,
-        key: columns.iter().enumerate().filter(in_key).map(|(index, _)| index).collect(),
-        columns: columns.iter().map(column).collect(),
-    })
+    let key: Vec<usize> =
+        columns.iter().enumerate().filter(in_key).map(|(index, _)| index).collect();
+    let columns: Vec<Column> = columns.iter().map(column).collect();
+    let identity = ReplicaIdentity::Full;
+    let row_key = Relation::row_key(identity, &columns, &key);
+    Ok(Relation { oid, table: table.clone(), identity, columns, key, row_key })
 }
 
 fn tuple(row: &SimpleQueryRow) -> Option<Tuple> {

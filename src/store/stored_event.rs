@@ -132,7 +132,13 @@ pub(crate) fn put_events<'a>(
     params.put(Type::BYTEA_ARRAY, bodies);
 }
 
+/// What stands for a barrier: a second key without a first, which no event has otherwise.
+const BARRIER: i64 = 0;
+
 pub(crate) fn stored_key(keys: Keys, index: usize) -> Option<i64> {
+    if keys.is_barrier() {
+        return (index == 1).then_some(BARRIER);
+    }
     keys.iter().nth(index).map(|key| key.raw().cast_signed())
 }
 
@@ -184,7 +190,8 @@ pub(crate) fn read_keys(row: &Row) -> Result<Keys, StateError> {
     let second: Option<i64> = read(row, "second_key")?;
     Ok(match (first.map(key), second.map(key)) {
         (Some(new), Some(old)) => Keys::both(old, new),
-        (Some(key), None) | (None, Some(key)) => Keys::one(key),
+        (Some(key), None) => Keys::one(key),
+        (None, Some(_)) => Keys::BARRIER,
         (None, None) => Keys::NONE,
     })
 }

@@ -28,6 +28,7 @@ mod push_logs;
 mod refusals;
 mod reload;
 mod restart;
+mod row_order;
 mod sandbox;
 mod shapes;
 mod shutdown;

@@ -71,6 +71,7 @@ fn relation(name: &str, columns: &[(&str, SqlType)]) -> Arc<Relation> {
         identity: ReplicaIdentity::Full,
         columns: columns.iter().map(column).collect(),
         key: vec![0],
+        row_key: vec![0],
     })
 }
 

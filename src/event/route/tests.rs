@@ -48,6 +48,7 @@ pub(crate) fn relation(name: &str, columns: &[(&str, SqlType)]) -> Arc<Relation>
         identity: ReplicaIdentity::Default,
         columns: columns.iter().enumerate().map(column).collect(),
         key: vec![0],
+        row_key: vec![0],
     })
 }
 
@@ -331,11 +332,14 @@ fn order_columns_that_the_old_row_does_not_carry_count_as_unchanged() {
     let rule =
         EventRule { order_by: vec![String::from("name")], ..rule("things", Payload::Standard) };
     let inserted = Op::Insert { new: row(&[Some("1"), Some("n"), None]) };
-    let old = Some(Old::Key(row(&[Some("1"), None, None])));
-    let updated = Op::Update { old, new: row(&[Some("2"), Some("n"), None]) };
+    let updated = Op::Update { old: None, new: row(&[Some("1"), Some("n"), None]) };
     let inserted = event(&rule, &change(&things(), inserted));
     let updated = event(&rule, &change(&things(), updated));
     assert_eq!(inserted.keys, updated.keys);
+    // With another row as well, it would need more than two keys.
+    let old = Some(Old::Key(row(&[Some("1"), None, None])));
+    let moved = Op::Update { old, new: row(&[Some("2"), Some("n"), None]) };
+    assert!(event(&rule, &change(&things(), moved)).keys.is_barrier());
 }
 
 #[test]

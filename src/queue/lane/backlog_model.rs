@@ -38,6 +38,9 @@ mod world;
 
 use world::World;
 
+/// Stands for the keys of a barrier.
+const BARRIER: u64 = 99;
+
 #[derive(Clone, Debug)]
 enum Step {
     /// An event comes through the WAL; `lifetime` is in milliseconds from now.
@@ -89,7 +92,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Answer::Gone),
     ];
     let lifetime = prop_oneof![4 => Just(None), 1 => (0..20_000u64).prop_map(Some)];
-    let arrive = (prop::collection::vec(0..5u64, 0..3), lifetime);
+    let keys = prop_oneof![
+        20 => prop::collection::vec(0..5u64, 0..3),
+        1 => Just(vec![BARRIER]),
+    ];
+    let arrive = (keys, lifetime);
     let step = prop_oneof![
         30 => arrive.prop_map(|(keys, lifetime)| Step::Arrive { keys, lifetime }),
         4 => Just(Step::Overflow),

@@ -7,7 +7,6 @@ use crate::flow::lease::LeaseId;
 use crate::queue::lane::Lane;
 use crate::queue::lane::Now;
 use crate::queue::lane::Phase;
-use crate::queue::lane::order::Opened;
 use crate::queue::lane::order::Slot;
 use crate::queue::lane::pace::later;
 use crate::queue::lane::retries::Parcel;
@@ -107,7 +106,7 @@ impl Lane {
             from.pop();
             if !self.settle_if_expired(slot, &Tries::default(), now.database) {
                 let opened = self.order.join(slot);
-                self.line_up(opened);
+                self.line_up(opened.all());
                 members.push(slot);
             }
         }
@@ -125,7 +124,7 @@ impl Lane {
     }
 
     /// Puts events that have come to the front where they are found.
-    pub(super) fn line_up(&mut self, opened: Opened) {
+    pub(super) fn line_up(&mut self, opened: impl IntoIterator<Item = Option<Slot>>) {
         for slot in opened.into_iter().flatten() {
             let place = Reverse((self.order.arrival(slot), slot));
             if !self.order.is_first(slot) {

@@ -1,6 +1,6 @@
 //! The lane beside a model that keeps every event for ever and looks through all of them.
 //!
-//! Random events with no, one or two keys, some of which expire, random outcomes and clock steps,
+//! Random events of two tables with no, one or two keys or a barrier, some of which expire, random outcomes and clock steps,
 //! under random settings. After each step the promises of the lane's header are checked, and that
 //! it holds nothing back that may go; at the end everything must drain.
 
@@ -14,9 +14,13 @@ use crate::config::settings::Retry;
 use crate::flow::event::Expiry;
 use crate::flow::key::Key;
 use crate::flow::key::Keys;
+use crate::flow::relation::TableName;
 use crate::queue::samples;
 use crate::queue::samples::event_of;
 use crate::queue::samples::number;
+
+/// Stands for the keys of a barrier.
+const BARRIER: u64 = 99;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -45,7 +49,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         10 => Just(Answer::Rejected),
         1 => Just(Answer::Gone),
     ];
-    let offer = (prop::collection::vec(0..5u64, 0..3), prop::option::of(0..8_000u64));
+    let keys = prop_oneof![
+        15 => prop::collection::vec(0..5u64, 0..3),
+        1 => Just(vec![BARRIER]),
+    ];
+    let offer = (keys, prop::option::of(0..8_000u64));
     let step = prop_oneof![
         5 => offer.prop_map(|(keys, lifetime)| Step::Offer { keys, lifetime }),
         5 => (any::<usize>(), answer).prop_map(|(choice, answer)| Step::Complete(choice, answer)),
@@ -88,6 +96,9 @@ enum At {
 #[derive(Debug)]
 struct Known {
     keys: Vec<Key>,
+    /// Its table, if barriers count for it.
+    table: Option<usize>,
+    is_barrier: bool,
     expiry: Option<Expiry>,
     offered: Instant,
     at: At,
@@ -158,19 +169,25 @@ impl World {
         let expiry = max_age.map(|max_age| Expiry { born: self.database_now(), max_age });
         let keys = match *keys {
             [] => Keys::NONE,
+            [BARRIER] => Keys::BARRIER,
             [key] => Keys::one(Key::from_raw(key)),
             [old, new, ..] => Keys::both(Key::from_raw(old), Key::from_raw(new)),
         };
         let sequence = self.known.len();
-        let event = event_of(sequence as u64, keys, expiry);
-        self.lane.offer(event, Place::Own, self.time());
+        let mut event = Arc::into_inner(event_of(sequence as u64, keys, expiry)).unwrap();
+        event.table = Arc::new(TableName::new("public", format!("table_{}", sequence % 2)));
+        let event = Arc::new(event);
+        self.lane.offer(Arc::clone(&event), Place::Own, self.time());
         let keys = match self.settings.ordering {
             Ordering::Key => keys.iter().collect(),
             Ordering::Strict => vec![Key::from_raw(99)],
             Ordering::None => Vec::new(),
         };
         let at = At::Waiting;
-        self.known.push(Known { keys, expiry, offered: self.now, at, attempts: 0 });
+        let table = (self.settings.ordering == Ordering::Key).then_some(sequence % 2);
+        let is_barrier = event.keys.is_barrier();
+        let offered = self.now;
+        self.known.push(Known { keys, table, is_barrier, expiry, offered, at, attempts: 0 });
         let expected = if self.is_gone { vec![(sequence, "gone")] } else { Vec::new() };
         self.expect_settled(&expected);
     }
@@ -225,12 +242,15 @@ impl World {
         }
     }
 
-    /// Earlier events with a common key that are not settled.
+    /// Earlier events with a common key, or on the other side of a barrier, that are not settled.
     fn ahead_of(&self, event: usize) -> impl Iterator<Item = usize> {
         (0..event).filter(move |&earlier| {
-            let earlier = &self.known[earlier];
+            let (earlier, later) = (&self.known[earlier], &self.known[event]);
             let shared = |key| earlier.keys.contains(key);
-            earlier.at != At::Settled && self.known[event].keys.iter().any(shared)
+            let at_barrier = (earlier.is_barrier || later.is_barrier)
+                && later.table.is_some()
+                && earlier.table == later.table;
+            earlier.at != At::Settled && (at_barrier || later.keys.iter().any(shared))
         })
     }
 

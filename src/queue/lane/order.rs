@@ -11,8 +11,12 @@
 //! While a batch is gathered its members count as gone for those behind them, so that later events
 //! of the same keys can join the same batch; see [`Order::join`].
 //!
+//! A barrier, such as a TRUNCATE, stands in no chain, but between all events of its table: `barriers`.
+//!
 //! An event is *detained* if it waits for longer than the WAL may: it is parked, or a replay whose
 //! next attempt is far away. What stands behind a detained event is detained, too.
+
+mod barriers;
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -26,14 +30,26 @@ use crate::flow::key::Key;
 use crate::flow::key::Keys;
 use crate::flow::settlement::Holding;
 use crate::flow::time::Timestamp;
+use crate::queue::lane::order::barriers::Barriers;
 use crate::queue::lane::retries::Resume;
 
 /// Names an event in the lane until the event is removed.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Slot(u32);
 
-/// Up to two events that a step has brought to the front.
-pub(super) type Opened = [Option<Slot>; 2];
+/// Events that a step has brought to the front: up to two of the same keys, and those that a barrier
+/// held back.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    of_keys: [Option<Slot>; 2],
+    of_barriers: Vec<Slot>,
+}
+
+impl Opened {
+    pub(super) fn all(self) -> impl Iterator<Item = Option<Slot>> {
+        self.of_keys.into_iter().chain(self.of_barriers.into_iter().map(Some))
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Order {
@@ -42,6 +58,7 @@ pub(super) struct Order {
     free: Vec<Slot>,
     /// The last event of each chain.
     last: HashMap<Key, Link, BuildHasherDefault<NumberHasher>>,
+    barriers: Barriers,
     arrivals: u64,
     parked: usize,
     replays: usize,
@@ -122,6 +139,7 @@ impl Order {
             entries: Vec::new(),
             free: Vec::new(),
             last: HashMap::default(),
+            barriers: Barriers::default(),
             arrivals: 0,
             parked: 0,
             replays: 0,
@@ -148,6 +166,8 @@ impl Order {
     pub(super) fn reorder(&mut self, ordering: Ordering) {
         self.ordering = ordering;
         self.last.clear();
+        self.barriers.clear();
+        let is_barrier = |order: &Self, slot| order.is_barrier(order.event(slot));
         for slot in self.all() {
             let keys = self.keys(self.event(slot));
             let entry = self.entry_mut(slot);
@@ -163,6 +183,9 @@ impl Order {
                     entry.ahead += 1;
                     entry.is_detained |= is_detained;
                 }
+            }
+            if is_barrier(self, slot) || !self.barriers.is_empty() {
+                self.place_at_barriers(slot);
             }
         }
     }
@@ -201,7 +224,11 @@ impl Order {
             }
         }
         let place = self.entries.get_mut(slot.0 as usize);
+        let is_barrier = entry.event.keys.is_barrier();
         *place.expect("the slot was free or has just been made") = Some(entry);
+        if is_barrier || !self.barriers.is_empty() {
+            self.place_at_barriers(slot);
+        }
         slot
     }
 
@@ -234,7 +261,12 @@ impl Order {
                 }
             }
         }
-        let opened = self.opened_behind(&entry);
+        let of_keys = self.opened_behind(&entry);
+        let of_barriers = match self.barriers.is_empty() {
+            true => Vec::new(),
+            false => self.pass_barriers(&entry.event, entry.arrival, true),
+        };
+        let opened = Opened { of_keys, of_barriers };
         let Entry { event, holding, resume, .. } = entry;
         Removed { event, holding, resume, opened }
     }
@@ -260,10 +292,12 @@ impl Order {
     }
 
     /// Detains an event, and gives those right behind it.
-    pub(super) fn detain(&mut self, slot: Slot) -> [Option<Slot>; 2] {
+    pub(super) fn detain(&mut self, slot: Slot) -> Vec<Slot> {
         let entry = self.entry_mut(slot);
         entry.is_detained = true;
-        [entry.first.next, entry.second.next].map(|link| link.map(|link| link.slot))
+        let links = [entry.first.next, entry.second.next].into_iter().flatten();
+        let of_keys = links.map(|link| link.slot);
+        of_keys.chain(self.behind_barriers(slot)).collect()
     }
 
     /// What is left of the earlier attempts of an event that has come to the front; from here on
@@ -285,7 +319,13 @@ impl Order {
         for next in [first.next, second.next].into_iter().flatten() {
             self.entry_mut(next.slot).joined += 1;
         }
-        self.opened_behind(self.entry(slot))
+        let of_keys = self.opened_behind(self.entry(slot));
+        if self.barriers.is_empty() {
+            return Opened { of_keys, of_barriers: Vec::new() };
+        }
+        let (event, arrival) = (Arc::clone(&self.entry(slot).event), self.entry(slot).arrival);
+        let of_barriers = self.pass_barriers(&event, arrival, false);
+        Opened { of_keys, of_barriers }
     }
 
     /// The batch is complete: nothing joins it any more, and its members are taken.
@@ -299,6 +339,7 @@ impl Order {
     }
 
     fn end_gathering(&mut self, members: &[Slot], state: State) {
+        self.barriers.end_gathering();
         for &slot in members {
             self.entry_mut(slot).state = state;
             let Entry { first, second, .. } = *self.entry(slot);
@@ -317,10 +358,8 @@ impl Order {
 
     /// All events, in the order of arrival.
     pub(super) fn all(&self) -> Vec<Slot> {
-        let mut all: Vec<(u64, Slot)> = (0u32..)
-            .zip(&self.entries)
-            .filter_map(|(slot, entry)| Some((entry.as_ref()?.arrival, Slot(slot))))
-            .collect();
+        let mut all: Vec<(u64, Slot)> =
+            self.slots().map(|slot| (self.arrival(slot), slot)).collect();
         all.sort_unstable();
         all.into_iter().map(|(_, slot)| slot).collect()
     }
@@ -342,9 +381,9 @@ impl Order {
         self.entry(slot).state == State::Taken
     }
 
-    /// Whether nothing is ahead of the event in any chain.
+    /// Whether nothing is ahead of the event.
     pub(super) fn is_first(&self, slot: Slot) -> bool {
-        self.entry(slot).ahead == 0
+        self.entry(slot).ahead == 0 && self.barriers_ahead(slot).all == 0
     }
 
     /// Grows with each event that is put in.
@@ -374,17 +413,20 @@ impl Order {
         matches!(self.entry(slot).holding, Holding::Replay(_))
     }
 
-    /// Those right behind `entry` that nothing holds back any more.
-    fn opened_behind(&self, entry: &Entry) -> Opened {
-        let behind = |chain: &Chain| {
-            let next = chain.next?.slot;
-            let Entry { state, ahead, joined, .. } = *self.entry(next);
-            let may_join = self.entry(next).resume.is_none() || ahead == 0;
-            (state == State::Waiting && joined == ahead && may_join).then_some(next)
-        };
-        let first = behind(&entry.first);
+    /// Those right behind `entry` in its chains that nothing holds back any more.
+    fn opened_behind(&self, entry: &Entry) -> [Option<Slot>; 2] {
+        let behind = |chain: &Chain| chain.next.map(|next| next.slot);
+        let is_open = |slot: &Slot| self.is_open(*slot);
+        let first = behind(&entry.first).filter(is_open);
         // One event can be behind in both chains, and is reported once.
-        [first, behind(&entry.second).filter(|&second| first != Some(second))]
+        let second = behind(&entry.second).filter(|second| first != Some(*second));
+        [first, second.filter(is_open)]
+    }
+
+    /// All events, in no order.
+    fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        let entries = (0u32..).zip(&self.entries);
+        entries.filter(|(_, entry)| entry.is_some()).map(|(slot, _)| Slot(slot))
     }
 
     fn count(&mut self, holding: Holding, change: isize) {

@@ -109,7 +109,7 @@ impl Lane {
     fn park_behind(&mut self, members: &[Slot], now: Now) {
         let mut next: Vec<Slot> = Vec::new();
         for &slot in members {
-            next.extend(self.order.detain(slot).into_iter().flatten());
+            next.extend(self.order.detain(slot));
         }
         while let Some(slot) = next.pop() {
             if self.order.is_detained(slot) {
@@ -120,7 +120,7 @@ impl Lane {
             if self.order.holding(slot) == Holding::Wal && !self.order.is_taken(slot) {
                 self.park(slot, &Tries::default(), None, ParkReason::Behind, now);
             }
-            next.extend(self.order.detain(slot).into_iter().flatten());
+            next.extend(self.order.detain(slot));
         }
     }
 

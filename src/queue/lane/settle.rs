@@ -62,7 +62,7 @@ impl Lane {
     /// continue: it knows its own.
     pub(super) fn release_and_settle(&mut self, slot: Slot, tries: &Tries, outcome: Outcome) {
         let removed = self.order.remove(slot);
-        self.line_up(removed.opened);
+        self.line_up(removed.opened.all());
         self.missing = 0;
         let tries = removed.resume.as_ref().map_or(tries, |resume| &resume.tries);
         if matches!(removed.holding, Holding::Replay(_)) {

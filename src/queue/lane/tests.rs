@@ -126,6 +126,53 @@ fn an_event_with_two_keys_follows_and_precedes_both() {
 }
 
 #[test]
+fn a_barrier_follows_all_that_came_before_and_precedes_all_that_comes_after() {
+    let mut bench = Bench::new(|settings| settings.concurrency = number(8));
+    let barrier = |sequence| event_of(sequence, Keys::BARRIER, None);
+    bench.offer([event(0, 1), event(1, 2), barrier(2), event(3, 1), event(4, 9), barrier(5)]);
+    bench.offer([event(6, 3)]);
+    let first = bench.leases();
+    assert_eq!(numbers(&first), [[0], [1]]);
+    bench.complete(&first[1], &delivered());
+    bench.complete(&first[0], &retry(None));
+    assert!(bench.leases().is_empty(), "what is sent again is still ahead");
+    bench.pass(1000);
+    let again = bench.leases();
+    bench.complete(&again[0], &delivered());
+    let between = bench.leases();
+    assert_eq!(numbers(&between), [[2]]);
+    bench.complete(&between[0], &retry(None));
+    assert!(bench.leases().is_empty(), "nothing passes a barrier that failed");
+    bench.pass(2000);
+    let between = bench.leases();
+    assert_eq!(numbers(&between), [[2]]);
+    bench.complete(&between[0], &delivered());
+    let after = bench.leases();
+    assert_eq!(numbers(&after), [[3], [4]]);
+    bench.complete(&after[0], &delivered());
+    assert!(bench.leases().is_empty());
+    bench.complete(&after[1], &rejected());
+    let last = bench.leases();
+    assert_eq!(numbers(&last), [[5]]);
+    bench.complete(&last[0], &delivered());
+    assert_eq!(numbers(&bench.leases()), [[6]]);
+}
+
+#[test]
+fn a_batch_holds_what_stands_on_both_sides_of_a_barrier_in_order() {
+    let mut bench = Bench::new(|settings| {
+        settings.batch = Batch { size: number(5), linger: Duration::ZERO };
+    });
+    let barrier = |sequence| event_of(sequence, Keys::BARRIER, None);
+    bench.offer([event(0, 1), event(1, 2), barrier(2), event(3, 1), event(4, 9), event(5, 1)]);
+    let leases = bench.leases();
+    assert_eq!(numbers(&leases), [vec![0, 1, 2, 3, 4]]);
+    assert!(bench.leases().is_empty());
+    bench.complete(&leases[0], &delivered());
+    assert_eq!(numbers(&bench.leases()), [[5]]);
+}
+
+#[test]
 fn strict_order_is_one_key_and_no_order_is_none() {
     let mut strict = Bench::new(|settings| settings.ordering = Ordering::Strict);
     strict.offer([event(0, 1), event(1, 2)]);

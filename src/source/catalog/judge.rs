@@ -114,7 +114,10 @@ fn judge_table(
     if report.findings.len() > before {
         return;
     }
-    if found.key.is_empty() {
+    if found.key.is_empty() && has_identity(found) {
+        let what = format!("table {table}: no primary key, ordered by its replica identity");
+        report.add(Finding::ok(what));
+    } else if found.key.is_empty() {
         report.add(Finding::warning(
             format!("table {table} has no primary key: its events have no key to order them by"),
             "give it a primary key, or set order_by".to_owned(),

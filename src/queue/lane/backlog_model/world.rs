@@ -386,6 +386,7 @@ impl World {
 fn keys_of(keys: &[u64]) -> Keys {
     match *keys {
         [] => Keys::NONE,
+        [BARRIER] => Keys::BARRIER,
         [key] => Keys::one(Key::from_raw(key)),
         [old, new, ..] => Keys::both(Key::from_raw(old), Key::from_raw(new)),
     }

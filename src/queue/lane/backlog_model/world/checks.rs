@@ -14,10 +14,10 @@ impl World {
         let members: Vec<u64> = lease.events.iter().map(|event| event.sequence).collect();
         let flying = self.leases.iter().flat_map(|lease| &lease.events);
         let flying = flying.filter(|event| !self.begun_before.contains(&event.sequence));
-        let flying: Vec<Key> = flying.flat_map(|event| self.keys(event)).collect();
+        let flying: Vec<&Arc<Event>> = flying.collect();
         for event in &lease.events {
             let number = event.sequence;
-            let is_alone = self.keys(event).iter().all(|key| !flying.contains(key));
+            let is_alone = flying.iter().all(|other| !self.are_ordered(event, other));
             assert!(
                 is_alone || self.begun_before.contains(&number),
                 "{number} is sent while another one with its key is in flight"
@@ -46,6 +46,14 @@ impl World {
         }
     }
 
+    /// Whether two events go one after the other: all are of one table.
+    fn are_ordered(&self, one: &Event, other: &Event) -> bool {
+        let has_barrier = one.keys.is_barrier() || other.keys.is_barrier();
+        let keys = self.keys(one);
+        self.settings.ordering == Ordering::Key && has_barrier
+            || self.keys(other).iter().any(|key| keys.contains(key))
+    }
+
     /// Events of earlier changes with a common key that are still owed, in memory or not.
     pub(super) fn ahead_of(&self, number: u64) -> Vec<u64> {
         let Ok(place) = usize::try_from(number) else { return Vec::new() };
@@ -53,12 +61,10 @@ impl World {
         if self.begun_before.contains(&number) {
             return Vec::new();
         }
-        let keys = self.keys(&known.event);
         let is_ahead = |&(earlier, other): &(u64, &Known)| {
             let is_settled = other.is_final || self.at.get(&earlier) == Some(&At::Settled);
             let is_earlier = other.event.position < known.event.position;
-            let others = || self.keys(&other.event);
-            is_earlier && !is_settled && others().iter().any(|key| keys.contains(key))
+            is_earlier && !is_settled && self.are_ordered(&known.event, &other.event)
         };
         let earlier = (0..number).zip(&self.known).filter(is_ahead);
         earlier.map(|(earlier, _)| earlier).collect()
