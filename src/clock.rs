@@ -1,50 +1,186 @@
 //! The database's clock, as seen from here.
 //!
-//! Ages and expiry run on the clock of the server that wrote the rows. walhook measures how far its
-//! own clock is off and corrects by that, so that a host with a wrong clock neither drops fresh
-//! events nor sends stale ones.
+//! Ages and expiry run on the clock of the server that wrote the rows. walhook measures how far it
+//! is from the time since this host was started, which nobody can set, and counts on from there: a
+//! host whose clock is wrong, or is set while walhook runs, neither drops fresh events nor sends
+//! stale ones.
+//!
+//! The server's clock may be set, too. Set back, it is followed at once. Set ahead, it is believed
+//! when it has stayed so for as long as events live: until then rows from before would look older
+//! than they are. Whoever is about to drop an event as too old has the clock measured anew first
+//! ([`DatabaseClock::renewed`]).
 
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
 use rustix::time::ClockId;
+use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::flow::time::Timestamp;
 
-/// A clock that shows the database's time. Clones share the measured offset.
-#[derive(Clone, Debug, Default)]
+/// Clocks drift by less between two measurements; what differs by more was set.
+const STEP_MICROS: i64 = 1_000_000;
+
+/// An answer that took longer says no more than between which limits the offset lies.
+const PRECISE_MICROS: i64 = 1_000_000;
+
+/// Steps that are remembered at most.
+const STEPS_MAX: usize = 64;
+
+/// The longest time for which a clock that was set ahead is not believed.
+const DOUBT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// A clock that shows the database's time. Clones are one.
+#[derive(Clone, Debug)]
 pub struct DatabaseClock {
-    /// Microseconds that the database's clock is ahead of ours.
-    ahead: Arc<AtomicI64>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Microseconds that the database's clock is ahead of the time since boot, as it is believed.
+    believed: AtomicI64,
+    /// The same as it was measured last.
+    latest: AtomicI64,
+    steps: Mutex<Steps>,
+    /// When the question of the last measurement was asked, since boot.
+    asked: watch::Sender<Option<Duration>>,
+    /// Somebody waits for a measurement.
+    wanted: Notify,
+}
+
+/// What was measured within the time of doubt, one entry for each time the clock was set. Pure.
+#[derive(Debug)]
+struct Steps {
+    /// So long a clock that was set ahead is not believed.
+    doubt: Duration,
+    /// Offset in microseconds, and when it was seen last.
+    entries: Vec<(i64, Duration)>,
+}
+
+impl Steps {
+    /// An answer to a question that was asked at `asked` and answered at `answered`, since boot.
+    /// Returns the offset that this shows.
+    fn measured(&mut self, asked: Duration, server: Timestamp, answered: Duration) -> i64 {
+        let (asked_micros, answered_micros) = (micros(asked), micros(answered));
+        // The server looked at its clock at some moment in between.
+        let least = server.micros().saturating_sub(answered_micros);
+        let most = server.micros().saturating_sub(asked_micros);
+        let last = self.entries.last().map(|(offset, _)| *offset);
+        let offset = match last {
+            // As after a suspension in the middle of it.
+            Some(last) if most.saturating_sub(least) > PRECISE_MICROS => last.clamp(least, most),
+            _ => least.midpoint(most),
+        };
+        match self.entries.last_mut() {
+            Some(last) if last.0.abs_diff(offset) < STEP_MICROS.unsigned_abs() => {
+                *last = (offset, answered);
+            }
+            _ => self.entries.push((offset, answered)),
+        }
+        let known = self.entries.len();
+        let mut place = 0;
+        self.entries.retain(|(_, seen)| {
+            place += 1;
+            place == known || place + STEPS_MAX > known && *seen + self.doubt >= answered
+        });
+        offset
+    }
+
+    fn believed(&self) -> Option<i64> {
+        self.entries.iter().map(|(offset, _)| *offset).min()
+    }
+}
+
+impl Default for DatabaseClock {
+    /// For whoever drops nothing.
+    fn default() -> Self {
+        Self::new(Duration::ZERO)
+    }
 }
 
 impl DatabaseClock {
-    /// A clock that agrees with this host until it is told better.
-    pub fn new() -> Self {
-        Self::default()
+    /// A clock that agrees with this host until it is told better. Events live for `longest_life` at
+    /// most before they expire.
+    pub fn new(longest_life: Duration) -> Self {
+        let agreed = host_now().micros().saturating_sub(micros(since_boot()));
+        let steps = Steps { doubt: longest_life.min(DOUBT_MAX), entries: Vec::new() };
+        let shared = Shared {
+            believed: AtomicI64::new(agreed),
+            latest: AtomicI64::new(agreed),
+            steps: Mutex::new(steps),
+            asked: watch::Sender::new(None),
+            wanted: Notify::new(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
+    /// The time, for whatever is compared with times of rows and commits.
     pub fn now(&self) -> Timestamp {
-        host_now().shifted(self.ahead.load(Ordering::Relaxed))
+        self.at(since_boot())
+    }
+
+    fn at(&self, since_boot: Duration) -> Timestamp {
+        let believed = self.shared.believed.load(Ordering::Relaxed);
+        Timestamp::from_micros(micros(since_boot).saturating_add(believed))
     }
 
     /// The server said `server` in answer to a question that was asked at `asked` and answered at
-    /// `answered` on this host's clock: its reading lies about in the middle.
-    pub fn measured(&self, asked: Timestamp, server: Timestamp, answered: Timestamp) {
-        let middle = asked.micros().midpoint(answered.micros());
-        self.ahead.store(server.micros().saturating_sub(middle), Ordering::Relaxed);
+    /// `answered`, both since boot.
+    pub fn measured(&self, asked: Duration, server: Timestamp, answered: Duration) {
+        let mut steps = self.shared.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = steps.measured(asked, server, answered);
+        self.shared.latest.store(latest, Ordering::Relaxed);
+        if let Some(believed) = steps.believed() {
+            self.shared.believed.store(believed, Ordering::Relaxed);
+        }
+        drop(steps);
+        self.shared.asked.send_replace(Some(asked));
+    }
+
+    /// Whether the clock was measured after `moment`, since boot.
+    pub fn is_renewed(&self, moment: Duration) -> bool {
+        self.shared.asked.borrow().is_some_and(|asked| asked >= moment)
+    }
+
+    /// Has the clock measured, and waits until it was after `moment`, since boot: rows that were read
+    /// before that can be judged then.
+    pub async fn renewed(&self, moment: Duration) {
+        if self.is_renewed(moment) {
+            return;
+        }
+        let mut asked = self.shared.asked.subscribe();
+        self.shared.wanted.notify_one();
+        // The sender lives as long as this clock.
+        drop(asked.wait_for(|asked| asked.is_some_and(|asked| asked >= moment)).await);
+    }
+
+    /// Ends when somebody waits for a measurement.
+    pub async fn wanted(&self) {
+        self.shared.wanted.notified().await;
     }
 
     /// Seconds that the database's clock is ahead of this host's.
     pub fn ahead_seconds(&self) -> f64 {
-        let micros = self.ahead.load(Ordering::Relaxed);
-        std::time::Duration::from_micros(micros.unsigned_abs())
-            .as_secs_f64()
-            .copysign(if micros < 0 { -1.0 } else { 1.0 })
+        self.ahead_of(host_now(), since_boot())
     }
+
+    fn ahead_of(&self, host: Timestamp, since_boot: Duration) -> f64 {
+        let latest = self.shared.latest.load(Ordering::Relaxed);
+        let ahead = micros(since_boot).saturating_add(latest).saturating_sub(host.micros());
+        let seconds = Duration::from_micros(ahead.unsigned_abs()).as_secs_f64();
+        seconds.copysign(if ahead < 0 { -1.0 } else { 1.0 })
+    }
+}
+
+fn micros(since_boot: Duration) -> i64 {
+    i64::try_from(since_boot.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// This host's clock. The only place that reads it.
@@ -70,15 +206,4 @@ pub fn since_boot() -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_offset_is_taken_from_the_middle_of_the_exchange() {
-        let clock = DatabaseClock::new();
-        let at = Timestamp::from_micros;
-        clock.measured(at(1_000_000), at(61_050_000), at(1_100_000));
-        assert!((clock.ahead_seconds() - 60.0).abs() < 1e-9, "{}", clock.ahead_seconds());
-        assert!(clock.now().since(host_now()).as_secs() >= 59);
-    }
-}
+mod tests;

@@ -37,7 +37,7 @@ pub(crate) struct Handles {
 impl Handles {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            clock: DatabaseClock::new(),
+            clock: DatabaseClock::new(settings.longest_life()),
             stats: Arc::new(Stats::default()),
             status: StatusHandle::default(),
             let_go: LetGo::default(),

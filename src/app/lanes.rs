@@ -13,6 +13,7 @@ use crate::app::Handles;
 use crate::app::cuts::Cuts;
 use crate::app::fence;
 use crate::app::refill::Backlog;
+use crate::clock::host_now;
 use crate::config::settings::Endpoint;
 use crate::config::settings::LoggedBodies;
 use crate::delivery::http::Client;
@@ -71,7 +72,7 @@ pub(crate) fn lane(
     let (reports, bodies, cuts) = (common.reports.clone(), common.bodies, common.cuts.clone());
     let (backlog, name) = (Arc::clone(&common.backlog), Arc::clone(&endpoint.name));
     let run = async move {
-        let attempt = |lease, now| {
+        let attempt = |lease, _database_now| {
             let (client, hold) = (Arc::clone(&clients.borrow()), hold.clone());
             async move {
                 failpoint::reached_over("before_post", || about(&lease));
@@ -79,7 +80,8 @@ pub(crate) fn lane(
                     failpoint::reached("replaying");
                 }
                 let mut exchange = {
-                    let attempt = pin!(client.attempt(&lease, now));
+                    // The receiver compares the time with its own clock, not with the database's.
+                    let attempt = pin!(client.attempt(&lease, host_now()));
                     let attempt = fence::guarded(&hold, attempt);
                     failpoint::during("post_sent", attempt).await
                 };

@@ -21,6 +21,7 @@
 mod ahead;
 mod books;
 mod caution;
+mod clock_offset;
 mod cuts;
 mod desk;
 pub mod dry_run;

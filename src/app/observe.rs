@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::clock_offset::OffsetWatch;
 use crate::clock::DatabaseClock;
-use crate::clock::host_now;
+use crate::clock::since_boot;
 use crate::config::settings::Postgres;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
@@ -63,18 +64,23 @@ impl Observer {
         mut session: Option<Session>,
         stop: CancellationToken,
     ) -> Result<(), SourceError> {
+        let mut offset = OffsetWatch::default();
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            // Somebody who waits for the time waits for nothing else.
+            let is_due = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                _ = ticks.tick() => {}
-            }
+                _ = ticks.tick() => true,
+                () = self.clock.wanted() => false,
+            };
             let observed = match self.observe_or_again(&mut session).await {
-                Ok(()) => self.publication(session.as_ref()).await,
+                Ok(()) if is_due => self.publication(session.as_ref()).await,
+                Ok(()) => Ok(None),
                 Err(error) => Err(error),
             };
+            offset.look(self.clock.ahead_seconds());
             if let Ok(Some(gap)) = observed {
                 self.status.waiting(gap.what());
                 return Err(Refusal::Gap(gap).into());
@@ -131,11 +137,11 @@ impl Observer {
             None => store::connect(&self.settings.server).await?,
         };
         let client = &session.insert(open).client;
-        let asked = host_now();
+        let asked = since_boot();
         let row = client.query_one(QUESTION, &[&self.settings.slot]).await?;
         let (micros, current): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
         let (lag, retained): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
-        let answered = host_now();
+        let answered = since_boot();
         self.clock.measured(asked, Timestamp::from_micros(micros), answered);
         let (lag, retained) = (lag.unsigned_abs(), retained.unsigned_abs());
         self.metrics.set_retained_wal(retained);

@@ -1,5 +1,6 @@
 //! Before the start: looks at the server, makes what is missing.
 
+use crate::app::clock_offset;
 use crate::app::dry_run;
 use crate::app::dry_run::Example;
 use crate::app::endpoints_from;
@@ -119,6 +120,7 @@ pub async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)
         report.findings.extend(trials.findings);
         examples = trials.examples;
     }
+    report.findings.push(clock_offset::finding(&session.client).await?);
     let gaps = gaps::found(settings, &session.client).await?;
     report.makes_slot &= gaps.is_empty();
     report.findings.extend(gaps.into_iter().map(Finding::from));

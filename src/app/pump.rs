@@ -9,6 +9,7 @@
 //! is read from PostgreSQL; feedback goes on beside it. Between two changes it takes a [`Turn`]: other
 //! endpoints, which lanes and ledger know already.
 
+mod expiry;
 mod outbox;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::app::caution::Caution;
 use crate::app::endpoints_from::Refresh;
 use crate::app::pump::outbox::Outbox;
 use crate::clock::DatabaseClock;
+use crate::clock::since_boot;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::event::plan::Routed;
@@ -92,6 +94,9 @@ pub(crate) struct Pump {
     turns: mpsc::Receiver<Turn>,
     edition: Edition,
     watched: Option<Watched>,
+    /// What is being handed on was read before this, since boot.
+    read_at: std::time::Duration,
+    stop: CancellationToken,
 }
 
 /// The tables behind `[endpoints_from]`.
@@ -128,6 +133,8 @@ impl Pump {
             turns,
             edition: Edition::default(),
             watched: None,
+            read_at: std::time::Duration::ZERO,
+            stop: CancellationToken::new(),
         }
     }
 
@@ -171,6 +178,7 @@ impl Pump {
     ) -> anyhow::Result<()> {
         let mut captured = Vec::new();
         let mut deadline = None;
+        self.stop = stop.clone();
         loop {
             if stop.is_cancelled() {
                 let until = *deadline.get_or_insert_with(|| Instant::now() + patience);
@@ -188,6 +196,7 @@ impl Pump {
                 }
                 read = source.next(&mut captured) => read?,
             }
+            self.read_at = since_boot();
             let fed = self.feed(&mut captured).await;
             if fed.is_err() && stop.is_cancelled() {
                 // A lane that was full has been cut off. What it did not take comes again.
@@ -320,12 +329,8 @@ impl Pump {
 
     async fn change(&mut self, mut change: Change) -> anyhow::Result<()> {
         let mut routed = std::mem::take(&mut self.routed);
-        let (now, convicted) = (self.clock.now(), self.caution.convicts(change.position));
-        let keep = |rule, outcome| routed.push((rule, outcome));
-        match convicted {
-            Some(Stage::Rendering) => self.router.set_aside(&change, keep),
-            Some(Stage::Sending) | None => self.router.route(&change, now, keep),
-        }
+        let convicted = self.caution.convicts(change.position);
+        self.route(&change, convicted, &mut routed).await?;
         self.outbox.opened.extend(self.router.take_seen().map(Opened::Seen));
         let row = change.held.take().map(Arc::new);
         let mut notes = Vec::new();

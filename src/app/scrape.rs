@@ -42,6 +42,7 @@ impl Scrape {
         self.replication.set_connected(view.state == "streaming");
         self.replication.set_received(view.received_lsn.parse().unwrap_or_default());
         self.replication.set_confirmed(confirmed);
+        self.replication.set_clock_ahead(self.handles.clock.ahead_seconds());
         self.replication.reconnects.inc_by(view.reconnects - self.replication.reconnects.get());
         let lag_bytes = view.wal.map_or(0, |wal| wal.lag_bytes);
         self.replication.set_lag(lag_bytes, self.handles.stats.lag(self.handles.clock.now()));

@@ -54,7 +54,7 @@ impl Tail {
         };
         let preview = only.as_ref().map(addressed).transpose()?;
         let stop = CancellationToken::new();
-        let (clock, times) = (DatabaseClock::new(), DatabaseClock::new());
+        let (clock, times) = (DatabaseClock::default(), DatabaseClock::default());
         let (enough, mut left) = (stop.clone(), self.limit);
         let show = move |event: Arc<Event>| {
             if left == Some(0) {

@@ -69,6 +69,14 @@ pub struct Settings {
     pub run_time: RunTime,
 }
 
+impl Settings {
+    /// The longest time after which an event is too old to be sent; zero if none ever is.
+    pub fn longest_life(&self) -> Duration {
+        let lives = self.events.iter().filter_map(|rule| Some(rule.expiry.as_ref()?.max_age));
+        lives.max().unwrap_or_default()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Postgres {
     pub server: Server,

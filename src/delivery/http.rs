@@ -125,7 +125,8 @@ impl Client {
     }
 
     /// Makes one request for the lease and judges what comes back. `now` is the time of the
-    /// attempt on the database's clock: it goes into bodies, headers and signatures.
+    /// attempt on this host's clock: it goes into bodies, headers and signatures, which receivers
+    /// compare with their own clocks.
     ///
     /// Never fails and never takes longer than the endpoint's timeout. Dropping the future closes
     /// the connection. Log fields: never the body, the headers or the URL.

@@ -24,7 +24,7 @@ use crate::support::service::slot;
 const TABLE: &str = include_str!("../../sql/ocr-wallet.sql");
 
 /// The documented names.
-const METRICS: [&str; 22] = [
+const METRICS: [&str; 24] = [
     "walhook_events_captured_total{table=\"public.ocr_wallet_info\"}",
     "walhook_events_filtered_total{event=\"ocr_wallet_data\"}",
     "walhook_events_total{event=\"ocr_wallet_data\"}",
@@ -38,6 +38,8 @@ const METRICS: [&str; 22] = [
     "walhook_replication_lag_bytes",
     "walhook_replication_lag_seconds",
     "walhook_slot_retained_wal_bytes",
+    "walhook_slot_safe_wal_bytes",
+    "walhook_clock_ahead_seconds",
     "walhook_received_lsn",
     "walhook_confirmed_lsn",
     "walhook_reconnects_total",

@@ -46,6 +46,7 @@ use crate::app::fleet::plan::Change;
 use crate::app::fleet::plan::FleetError;
 use crate::app::fleet::roster::Origin;
 use crate::clock::DatabaseClock;
+use crate::clock::host_now;
 use crate::config::settings::Settings;
 use crate::flow::time::Timestamp;
 use crate::store::endpoints::StoredEndpoint;
@@ -288,7 +289,7 @@ impl Desk {
             return Done::Now(Err(Refused::new(503, detail)));
         }
         let body = self.test_body(name);
-        Done::Later(Box::pin(probe::probe(shown.client.clone(), body, self.clock.now())))
+        Done::Later(Box::pin(probe::probe(shown.client.clone(), body, host_now())))
     }
 
     fn now(&self) -> Timestamp {

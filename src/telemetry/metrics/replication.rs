@@ -22,6 +22,8 @@ pub struct ReplicationMetrics {
     lag_bytes: IntGauge,
     lag_seconds: Gauge,
     retained_wal: IntGauge,
+    safe_wal: Gauge,
+    clock_ahead: Gauge,
     received: IntGauge,
     confirmed: IntGauge,
     /// Streams connected again after a loss.
@@ -31,13 +33,15 @@ pub struct ReplicationMetrics {
 impl ReplicationMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
         let gauge = |spec: &Spec| gauges(registry, spec).with_label_values::<&str>(&[]);
+        let float = |spec: &Spec| registered(registry, Gauge::with_opts(options(spec)));
+        let safe_wal = float(&spec::SLOT_SAFE_WAL);
+        safe_wal.set(f64::INFINITY);
         Self {
             connected: gauge(&spec::REPLICATION_CONNECTED),
             lag_bytes: gauge(&spec::REPLICATION_LAG_BYTES),
-            lag_seconds: registered(
-                registry,
-                Gauge::with_opts(options(&spec::REPLICATION_LAG_SECONDS)),
-            ),
+            lag_seconds: float(&spec::REPLICATION_LAG_SECONDS),
+            safe_wal,
+            clock_ahead: float(&spec::CLOCK_AHEAD),
             retained_wal: gauge(&spec::SLOT_RETAINED_WAL),
             received: gauge(&spec::RECEIVED_LSN),
             confirmed: gauge(&spec::CONFIRMED_LSN),
@@ -57,6 +61,17 @@ impl ReplicationMetrics {
 
     pub fn set_retained_wal(&self, bytes: u64) {
         self.retained_wal.set(as_gauge(bytes));
+    }
+
+    /// WAL that can be written before the slot may be lost; `None`: there is no limit.
+    pub fn set_safe_wal(&self, bytes: Option<u64>) {
+        #[expect(clippy::cast_precision_loss, reason = "bytes on a graph")]
+        self.safe_wal.set(bytes.map_or(f64::INFINITY, |bytes| bytes as f64));
+    }
+
+    /// How far the database's clock is ahead of this host's.
+    pub fn set_clock_ahead(&self, seconds: f64) {
+        self.clock_ahead.set(seconds);
     }
 
     pub fn set_received(&self, lsn: Lsn) {

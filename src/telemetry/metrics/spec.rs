@@ -120,6 +120,16 @@ pub(super) const SLOT_RETAINED_WAL: Spec = Spec {
     help: "WAL that the server keeps for the slot.",
     labels: &[],
 };
+pub(super) const SLOT_SAFE_WAL: Spec = Spec {
+    name: "walhook_slot_safe_wal_bytes",
+    help: "WAL that can still be written before the slot may be lost; +Inf if there is no limit.",
+    labels: &[],
+};
+pub(super) const CLOCK_AHEAD: Spec = Spec {
+    name: "walhook_clock_ahead_seconds",
+    help: "Seconds that the database's clock is ahead of this host's, as measured last.",
+    labels: &[],
+};
 pub(super) const RECEIVED_LSN: Spec = Spec {
     name: "walhook_received_lsn",
     help: "Position up to which the stream was read, as a number.",
