@@ -33,6 +33,7 @@ use walhook::flow::relation::SqlType;
 use walhook::flow::settlement::EndpointIndex;
 use walhook::flow::time::Timestamp;
 use walhook::flow::verdict::Exchange;
+use walhook::flow::verdict::Reach;
 use walhook::flow::verdict::Verdict;
 use walhook::flow::watermark::Watermark;
 use walhook::queue::lane::Lane;
@@ -204,6 +205,7 @@ fn lane(c: &mut Criterion) {
     let settings = LaneSettings::of(EndpointIndex(0), settings().endpoints.first().unwrap());
     let delivered = Exchange {
         verdict: Verdict::Delivered,
+        reach: Reach::Endpoint,
         failure: None,
         status: Some(200),
         took: Duration::from_millis(1),

@@ -159,7 +159,7 @@ pub(crate) async fn take(
     let fronts = progress::load_fronts(&session.client, slot).await?;
     let standing = |size: Size| {
         let rows = usize::try_from(size.rows).unwrap_or(usize::MAX);
-        (size.endpoint, Standing { rows, newest: size.newest })
+        (size.endpoint, Standing { rows, newest: size.newest, is_out: size.is_out })
     };
     let sizes = backlog::sizes(&session.client, slot).await?;
     let backlog = sizes.into_iter().map(standing).collect();

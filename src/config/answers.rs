@@ -1,4 +1,4 @@
-//! `success` and `retry.on`: how the answers of an endpoint are read.
+//! `success`, `retry.on` and `gone`: how the answers of an endpoint are read.
 
 use std::ops::RangeInclusive;
 
@@ -8,6 +8,7 @@ use crate::config::field::Field;
 use crate::config::reader::Section;
 use crate::config::settings::AnswerRule;
 use crate::config::settings::BodyRule;
+use crate::config::settings::Gone;
 use crate::config::settings::RetryOn;
 use crate::config::terms::set;
 
@@ -54,6 +55,11 @@ pub(super) fn retry_on(field: &Field<'_>) -> Option<RetryOn> {
         item.one_of(&[("3xx", 300), ("4xx", 400), ("5xx", 500)]).map(|first| first..=first + 99)
     };
     Some(RetryOn::Statuses(statuses.iter().filter_map(status).collect()))
+}
+
+/// `gone = "disable"` or `"dead"`.
+pub(super) fn gone(field: &Field<'_>) -> Option<Gone> {
+    field.one_of(&[("disable", Gone::Disable), ("dead", Gone::Dead)])
 }
 
 fn codes(field: &Field<'_>) -> Option<Vec<u16>> {

@@ -165,13 +165,15 @@ pub(super) fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
     parking::read(section, &mut terms.parking);
     set(&mut terms.ordering, section.read("ordering", terms::ordering));
     answers::read_success(section, &mut terms.answers);
+    set(&mut terms.answers.gone, section.read("gone", answers::gone));
     let limit = section.read("response_limit", |f| f.size(&terms::RESPONSE_LIMITS));
     set(&mut terms.response_limit, limit);
 }
 
 /// `retry = { max, interval, cap }` or `{ delays, cap }`.
 fn read_retry(mut section: Section<'_>, terms: &mut Terms) {
-    set(&mut terms.max_retries, section.read("max", |f| f.integer(&terms::MAX_RETRIES_RANGE)));
+    let max = section.read("max", |f| f.integer(&terms::MAX_RETRIES_RANGE));
+    terms.max_retries = max.or(terms.max_retries);
     let interval = section.read("interval", |f| f.duration(&terms::RETRY_WAITS));
     set(&mut terms.retry_interval, interval);
     let cap = section.read("cap", |f| f.duration(&terms::RETRY_WAITS));

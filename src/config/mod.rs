@@ -189,7 +189,7 @@ fn read_endpoints(
     let mut endpoints = Vec::new();
     for (index, url) in webhook.urls.into_iter().flatten().enumerate() {
         let name = endpoint::name_of_url(index);
-        let terms = webhook.terms.clone();
+        let terms = webhook.terms.clone().short();
         endpoints.push(terms.endpoint(&name, url, everything.to_vec(), None));
         taken.push(name);
     }

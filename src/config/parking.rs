@@ -33,24 +33,47 @@ const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_s
 
 impl Default for Parking {
     fn default() -> Self {
-        // The constants above are not zero; `MIN` (1) is what a zero would become.
-        let count = |number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN);
         Self {
             after: AFTER,
-            breaker: Breaker { failures: count(FAILURES), cooldown: COOLDOWN, cap: CAP },
+            breaker: Some(default_breaker()),
             backlog: BacklogLimits { rows: count(ROWS), age: AGE },
         }
     }
 }
 
+/// The constants above are not zero; `MIN` (1) is what a zero would become.
+fn count(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn default_breaker() -> Breaker {
+    Breaker { failures: count(FAILURES), cooldown: COOLDOWN, cap: CAP }
+}
+
 /// Reads the keys that the section has; `parking` is what holds for the others.
 pub(super) fn read(section: &mut Section<'_>, parking: &mut Parking) {
     set(&mut parking.after, section.read("park_after", |f| f.duration(&AFTERS)));
-    if let Some(breaker) = section.read("breaker", Field::section) {
-        read_breaker(breaker, &mut parking.breaker);
+    if let Some(field) = section.field("breaker") {
+        read_switch(&field, &mut parking.breaker);
     }
     if let Some(backlog) = section.read("backlog", Field::section) {
         read_backlog(backlog, &mut parking.backlog);
+    }
+}
+
+/// `false`: there is none; `true`: the usual one; a table says what it is like.
+fn read_switch(field: &Field<'_>, breaker: &mut Option<Breaker>) {
+    if field.is_table() {
+        let Some(section) = field.section() else { return };
+        read_breaker(section, breaker.get_or_insert_with(default_breaker));
+    } else if field.is_boolean() {
+        let is_on = field.boolean().unwrap_or(true);
+        *breaker = is_on.then(|| breaker.unwrap_or_else(default_breaker));
+    } else {
+        field.note(format!(
+            "must be a table or false, not {}: write {{ failures, cooldown, cap }}, or false for none",
+            field.shown()
+        ));
     }
 }
 

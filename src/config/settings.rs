@@ -25,6 +25,7 @@ pub use crate::config::settings::endpoint::Breaker;
 pub use crate::config::settings::endpoint::Delays;
 pub use crate::config::settings::endpoint::Endpoint;
 pub use crate::config::settings::endpoint::Glob;
+pub use crate::config::settings::endpoint::Gone;
 pub use crate::config::settings::endpoint::HmacScheme;
 pub use crate::config::settings::endpoint::OAuth2;
 pub use crate::config::settings::endpoint::Only;

@@ -33,10 +33,14 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const TIMEOUTS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(3600);
 
+/// Of the short form, for contract 1. Every other endpoint goes on for [`LADDER`].
 const MAX_RETRIES: u32 = 3;
 pub(super) const MAX_RETRIES_RANGE: RangeInclusive<u32> = 0..=100;
 
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// So long goes the usual schedule on: an outage of a day costs nothing, whatever fails then.
+const LADDER: Duration = Duration::from_secs(86_400);
+
 const RETRY_CAP: Duration = Duration::from_secs(300);
 /// For intervals, caps and listed delays alike.
 pub(super) const RETRY_WAITS: RangeInclusive<Duration> =
@@ -75,7 +79,8 @@ pub(super) struct Terms {
     pub(super) headers: HeaderMap,
     pub(super) user_agent: String,
     pub(super) timeout: Duration,
-    pub(super) max_retries: u32,
+    /// `None`: whatever is usual for the kind of endpoint.
+    pub(super) max_retries: Option<u32>,
     pub(super) retry_interval: Duration,
     pub(super) retry_cap: Duration,
     /// Instead of `max_retries` and `retry_interval`.
@@ -101,7 +106,7 @@ impl Terms {
             headers: HeaderMap::new(),
             user_agent: user_agent.to_owned(),
             timeout: TIMEOUT,
-            max_retries: MAX_RETRIES,
+            max_retries: None,
             retry_interval: RETRY_INTERVAL,
             retry_cap: RETRY_CAP,
             retry_delays: None,
@@ -116,6 +121,11 @@ impl Terms {
         }
     }
 
+    /// As the short form has them where nothing else is written: few retries.
+    pub(super) fn short(self) -> Self {
+        Self { max_retries: self.max_retries.or(Some(MAX_RETRIES)), ..self }
+    }
+
     /// The endpoint at `url` that is served on these terms.
     pub(super) fn endpoint(
         self,
@@ -126,7 +136,11 @@ impl Terms {
     ) -> Endpoint {
         let delays = match self.retry_delays {
             Some(delays) => Delays::List(delays),
-            None => Delays::Exponential { max: self.max_retries, interval: self.retry_interval },
+            None => {
+                let (interval, cap) = (self.retry_interval, self.retry_cap);
+                let max = self.max_retries.unwrap_or_else(|| Retry::lasting(LADDER, interval, cap));
+                Delays::Exponential { max, interval }
+            }
         };
         Endpoint {
             name: Arc::from(name),

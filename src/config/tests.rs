@@ -51,6 +51,67 @@ fn a_disabled_configuration_needs_nobody_to_push_to() {
     assert!(!sound("webhook.enabled = false").enabled);
 }
 
+/// The waits of an exponential schedule come to this at least.
+fn shortest(retry: &settings::Retry) -> Duration {
+    let Delays::Exponential { max, interval } = retry.delays else { panic!("a list") };
+    let wait = |n| interval.saturating_mul(2u32.saturating_pow(n)).min(retry.cap.div_f64(1.25));
+    (0..max).map(wait).sum::<Duration>().mul_f64(0.75)
+}
+
+#[test]
+fn the_usual_schedule_of_an_endpoint_lasts_a_day_and_the_short_form_keeps_three_retries() {
+    let endpoint = "[[endpoint]]\nname = 'a'\nurl = 'http://b/'";
+    let day = Duration::from_secs(86_400);
+    let cases = [
+        ("", "", 3, None),
+        ("max_retries = 2", "", 2, Some(2)),
+        ("", "retry = { max = 9 }", 3, Some(9)),
+        ("", "retry = { interval = '7ms', cap = '7ms' }", 3, None),
+        ("retry_cap = '20s'", "", 3, None),
+        ("retry_interval = '2h'\nretry_cap = '7d'", "", 3, None),
+        ("", "retry = { cap = '7d' }", 3, None),
+    ];
+    for (terms, own, short, long) in cases {
+        let settings =
+            sound(&format!("[webhook]\nurls = ['http://a/']\n{terms}\n{endpoint}\n{own}"));
+        let max = |endpoint: &Endpoint| match endpoint.retry.delays {
+            Delays::Exponential { max, .. } => max,
+            Delays::List(_) => panic!("a list"),
+        };
+        let [first, second] = settings.endpoints.as_slice() else { panic!("two endpoints") };
+        assert_eq!(max(first), short, "case: {terms} {own}");
+        match long {
+            Some(long) => assert_eq!(max(second), long, "case: {terms} {own}"),
+            None => {
+                let lasts = shortest(&second.retry);
+                assert!(lasts >= day && lasts < 4 * day, "case: {terms} {own}: {lasts:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_breaker_can_be_switched_off_for_all_and_on_for_one() {
+    let settings = sound(
+        r#"
+        [webhook]
+        urls = ["http://a/"]
+        breaker = false
+        [[endpoint]]
+        name = "on"
+        url = "http://b/"
+        breaker = true
+        [[endpoint]]
+        name = "own"
+        url = "http://c/"
+        breaker = { failures = 2 }
+        "#,
+    );
+    let failures = |endpoint: &Endpoint| endpoint.parking.breaker.map(|b| b.failures.get());
+    let failures: Vec<_> = settings.endpoints.iter().map(failures).collect();
+    assert_eq!(failures, [None, Some(5), Some(2)]);
+}
+
 #[test]
 fn webhook_sets_the_terms_of_every_endpoint_and_an_endpoint_its_own() {
     let settings = sound(
@@ -82,9 +143,9 @@ fn webhook_sets_the_terms_of_every_endpoint_and_an_endpoint_its_own() {
     assert_eq!(crm.retry.delays, Delays::Exponential { max: 7, interval: Duration::from_secs(2) });
     assert_eq!(crm.ordering, settings::Ordering::Strict);
     assert_eq!(crm.parking.after, Duration::from_secs(60));
-    let breaker = &crm.parking.breaker;
+    let breaker = crm.parking.breaker.unwrap();
     assert_eq!((breaker.failures.get(), breaker.cooldown), (7, Duration::from_secs(2)));
-    assert_eq!(short.parking.breaker.cooldown, Duration::from_secs(1));
+    assert_eq!(short.parking.breaker.unwrap().cooldown, Duration::from_secs(1));
     assert_eq!(short.headers["x-team"], "all");
     assert_eq!(crm.headers["x-team"], "crm");
     assert_eq!(crm.headers["x-zone"], "eu");

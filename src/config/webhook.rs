@@ -63,7 +63,7 @@ fn urls(field: &Field<'_>) -> Option<Vec<Secret<Url>>> {
 fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
     set(&mut terms.timeout, section.read("timeout", |f| f.duration(&terms::TIMEOUTS)));
     let retries = section.read("max_retries", |f| f.integer(&terms::MAX_RETRIES_RANGE));
-    set(&mut terms.max_retries, retries);
+    terms.max_retries = retries;
     let interval = section.read("retry_interval", |f| f.duration(&terms::RETRY_WAITS));
     set(&mut terms.retry_interval, interval);
     set(&mut terms.retry_cap, section.read("retry_cap", |f| f.duration(&terms::RETRY_WAITS)));
@@ -80,6 +80,7 @@ fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
     parking::read(section, &mut terms.parking);
     set(&mut terms.ordering, section.read("ordering", terms::ordering));
     answers::read_success(section, &mut terms.answers);
+    set(&mut terms.answers.gone, section.read("gone", answers::gone));
     set(&mut terms.answers.retry, section.read("retry_on", answers::retry_on));
     let limit = section.read("response_limit", |f| f.size(&terms::RESPONSE_LIMITS));
     set(&mut terms.response_limit, limit);

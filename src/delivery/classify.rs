@@ -7,6 +7,7 @@
 use std::error::Error;
 use std::io;
 
+use rustix::io::Errno;
 use rustls::CertificateError;
 
 use crate::delivery::connections::Trouble;
@@ -32,10 +33,16 @@ pub(crate) fn classify(trouble: &Trouble) -> Failure {
             return found(FailureClass::Refused, &refusal.to_string());
         }
         if let Some(resolve) = cause.downcast_ref::<ResolveError>() {
+            if let Some(own) = resolve.lack() {
+                return found(FailureClass::Local, own);
+            }
             return found(FailureClass::Dns, &resolve.to_string());
         }
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return found(FailureClass::Tls, &describe_tls(tls));
+        }
+        if let Some(own) = cause.downcast_ref::<io::Error>().and_then(lack) {
+            return found(FailureClass::Local, own);
         }
         // The source of an io::Error is not what it holds but the source of that.
         next = match cause.downcast_ref::<io::Error>() {
@@ -61,6 +68,17 @@ pub(crate) fn classify(trouble: &Trouble) -> Failure {
         // constants.
         (None, Some(cause)) => found(class, &cause.to_string()),
         (None, None) => found(class, "the exchange failed"),
+    }
+}
+
+/// What walhook has none left of, if the system says so. No endpoint can be blamed for it.
+pub(crate) fn lack(error: &io::Error) -> Option<&'static str> {
+    match Errno::from_io_error(error)? {
+        Errno::MFILE => Some("walhook has no file descriptor left: raise its limit (LimitNOFILE)"),
+        Errno::NFILE => Some("the system has no file descriptor left: raise fs.file-max"),
+        Errno::ADDRNOTAVAIL => Some("the system has no local port or address left for it"),
+        Errno::NOBUFS | Errno::NOMEM => Some("the system has no memory left for a socket"),
+        _ => None,
     }
 }
 

@@ -50,6 +50,7 @@ use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
+use crate::flow::verdict::Reach;
 use crate::flow::verdict::Verdict;
 
 /// Headers of a request that are kept for the books.
@@ -148,21 +149,26 @@ impl Client {
         let mut request_headers = Headers::default();
         let mut seen = Seen::default();
         let mut token = None;
+        let mut reach = Reach::Endpoint;
         let ended = match self.refusal {
             Some(refusal) => {
                 Err(Failure { class: FailureClass::Refused, detail: refusal.to_string() })
             }
             None => {
                 let begun = (started, now);
-                let exchange =
-                    pin!(self.exchange(lease, begun, &mut request_headers, &mut token, &mut seen));
+                let shown = &mut request_headers;
+                let learnt = (&mut reach, &mut token, &mut seen);
+                let exchange = pin!(self.exchange(lease, begun, shown, learnt));
                 let ended = tokio::time::timeout_at(started + self.timeout, exchange).await;
                 ended.unwrap_or_else(|_| Err(self.overdue()))
             }
         };
         let took = ended.as_ref().map_or_else(|_| Instant::now(), |at| *at) - started;
         let judged = judge(seen.reply(ended.map(drop)), &seen.body, &self.answers);
-        let (verdict, failure) = self.judge_token(token, seen.status, judged);
+        let (verdict, failure) = self.judge_token(token, seen.status, judged, &mut reach);
+        if failure.as_ref().is_some_and(|failure| failure.class == FailureClass::Local) {
+            reach = Reach::Nowhere;
+        }
         let status = seen.status.map(|status| status.as_u16());
         span.record("status", status);
         tracing::debug!(
@@ -172,6 +178,7 @@ impl Client {
         );
         Exchange {
             verdict,
+            reach,
             failure,
             status,
             took,
@@ -182,18 +189,23 @@ impl Client {
     }
 
     /// The part that the deadline may cut off at any point: what was learnt until then is in
-    /// `shown`, `token` and `seen`. Returns when it was over.
+    /// `shown`, and in how far it came, its token, and what came back. Returns when it was over.
     async fn exchange(
         &self,
         lease: &Lease,
         (started, now): (Instant, Timestamp),
         shown: &mut Headers,
-        token: &mut Option<Token>,
-        seen: &mut Seen,
+        (reach, token, seen): (&mut Reach, &mut Option<Token>, &mut Seen),
     ) -> Result<Instant, Failure> {
         if let Some(tokens) = &self.tokens {
             // Apart: it would be most of what each attempt of each endpoint takes of memory.
-            *token = Some(Box::pin(tokens.token(now)).await?);
+            *reach = Reach::Unprocessed;
+            let fetched = Box::pin(tokens.token(now)).await;
+            *token = Some(fetched.map_err(|untaken| {
+                *reach = untaken.reach;
+                untaken.failure
+            })?);
+            *reach = Reach::Endpoint;
         }
         // A batch that was gathered before the endpoint's settings changed stays one.
         let batched = self.batched || lease.events.len() > 1;
@@ -243,11 +255,15 @@ impl Client {
         token: Option<Token>,
         status: Option<StatusCode>,
         (verdict, failure): (Verdict, Option<Failure>),
+        reach: &mut Reach,
     ) -> (Verdict, Option<Failure>) {
         let (Some(tokens), Some(token)) = (&self.tokens, token) else { return (verdict, failure) };
         match status {
             Some(StatusCode::UNAUTHORIZED) => match (tokens.discard(&token), &verdict) {
-                (true, Verdict::Dead) => (Verdict::Retry { at_least: None }, failure),
+                (true, Verdict::Dead | Verdict::Retry { .. }) => {
+                    *reach = Reach::Unprocessed;
+                    (Verdict::Retry { at_least: None }, failure)
+                }
                 _ => (verdict, failure),
             },
             Some(_) => {

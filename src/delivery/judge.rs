@@ -5,9 +5,9 @@
 //! | a status of the success rule (a list, else every 2xx), and a complete response | delivered |
 //! | the same, but the response broke off or did not end in time | retry |
 //! | 408, 425, 429, 5xx, or what `retry.on` lists; a 2xx that the rule refuses | retry, heeding `Retry-After` |
-//! | 410 | gone |
+//! | 410 | gone, or dead where `gone` says so |
 //! | every other status, redirects among them | dead |
-//! | network, DNS, TLS, timeout, no HTTP | retry |
+//! | network, DNS, TLS, timeout, no HTTP; walhook's own means used up | retry |
 //! | an address that is not dialled, a request that cannot be built | dead |
 
 use std::time::Duration;
@@ -17,6 +17,7 @@ use http::StatusCode;
 
 use crate::config::settings::AnswerRule;
 use crate::config::settings::BodyRule;
+use crate::config::settings::Gone;
 use crate::config::settings::RetryOn;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Failure;
@@ -50,7 +51,7 @@ pub(crate) fn judge(reply: Reply, body: &[u8], rule: &AnswerRule) -> (Verdict, O
         Reply::Response { status, retry_after, broken: _ }
             if !is_success(status, &rule.success) =>
         {
-            (refused(status, retry_after, &rule.retry), failure(describe(status)))
+            (refused(status, retry_after, rule), failure(describe(status)))
         }
         Reply::Response { status, retry_after, broken: None } => match &rule.body {
             Some(expected) if !says(body, expected) => {
@@ -61,7 +62,7 @@ pub(crate) fn judge(reply: Reply, body: &[u8], rule: &AnswerRule) -> (Verdict, O
                     expected.pointer,
                     expected.equals
                 );
-                (refused(status, retry_after, &rule.retry), failure(detail))
+                (refused(status, retry_after, rule), failure(detail))
             }
             _ => (Verdict::Delivered, None),
         },
@@ -101,9 +102,9 @@ fn says(body: &[u8], rule: &BodyRule) -> bool {
 }
 
 /// The verdict on an answer that is no success.
-fn refused(status: StatusCode, at_least: Option<Duration>, retry: &RetryOn) -> Verdict {
+fn refused(status: StatusCode, at_least: Option<Duration>, rule: &AnswerRule) -> Verdict {
     let code = status.as_u16();
-    let again = match retry {
+    let again = match &rule.retry {
         // A 2xx outside of the list is a receiver that is up and has not taken it.
         RetryOn::Usual => matches!(code, 200..300 | 408 | 425 | 429 | 500..600),
         RetryOn::Everything => true,
@@ -113,7 +114,7 @@ fn refused(status: StatusCode, at_least: Option<Duration>, retry: &RetryOn) -> V
     };
     match code {
         _ if again => Verdict::Retry { at_least },
-        410 => Verdict::Gone,
+        410 if rule.gone == Gone::Disable => Verdict::Gone,
         _ => Verdict::Dead,
     }
 }
@@ -125,7 +126,8 @@ fn failed(class: FailureClass) -> Verdict {
         | FailureClass::Connect
         | FailureClass::Tls
         | FailureClass::Protocol
-        | FailureClass::Status => Verdict::Retry { at_least: None },
+        | FailureClass::Status
+        | FailureClass::Local => Verdict::Retry { at_least: None },
         FailureClass::Refused | FailureClass::Request => Verdict::Dead,
     }
 }

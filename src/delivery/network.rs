@@ -19,6 +19,7 @@ use rustls::sign::SingleCertAndKey;
 
 use crate::config::link::Link;
 use crate::config::settings::AddressPolicy;
+use crate::delivery::classify;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::gate::MaySend;
 use crate::delivery::guard;
@@ -33,6 +34,16 @@ pub enum ResolveError {
     Empty,
     #[error("{0}")]
     Failed(io::Error),
+}
+
+impl ResolveError {
+    /// What walhook had none left of, if that was the reason.
+    pub(crate) fn lack(&self) -> Option<&'static str> {
+        match self {
+            Self::Failed(error) => classify::lack(error),
+            Self::Empty => None,
+        }
+    }
 }
 
 /// The way out. Clones share it.

@@ -36,6 +36,7 @@ use crate::delivery::site::Site;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
+use crate::flow::verdict::Reach;
 
 /// The longest answer of an issuer.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -68,6 +69,14 @@ pub(crate) struct Token {
     until: Instant,
     /// The endpoint has taken it at least once.
     proven: Arc<AtomicBool>,
+}
+
+/// Why there is no token.
+pub(crate) struct NoToken {
+    pub(crate) failure: Failure,
+    /// An issuer that is away costs the deliveries nothing; one that refuses is misconfigured, and
+    /// counts like the endpoint's own refusal, so that somebody hears of it.
+    pub(crate) reach: Reach,
 }
 
 /// RFC 6749, 5.1; some issuers write the lifetime as a string.
@@ -118,15 +127,16 @@ impl Tokens {
     }
 
     /// A token that is good for a while yet.
-    pub(crate) async fn token(&self, now: Timestamp) -> Result<Token, Failure> {
+    pub(crate) async fn token(&self, now: Timestamp) -> Result<Token, NoToken> {
         let mut current = self.current.lock().await;
         if let Some(token) = current.as_ref().filter(|token| Instant::now() < token.until) {
             return Ok(token.clone());
         }
         *current = None;
-        let token = self.fetch(now).await.map_err(|failure| Failure {
-            detail: format!("token endpoint: {}", failure.detail),
-            ..failure
+        let token = self.fetch(now).await.map_err(|mut untaken| {
+            let failure = &mut untaken.failure;
+            failure.detail = format!("token endpoint: {}", failure.detail);
+            untaken
         })?;
         *current = Some(token.clone());
         Ok(token)
@@ -144,22 +154,31 @@ impl Tokens {
         token.proven.load(Ordering::Relaxed)
     }
 
-    async fn fetch(&self, now: Timestamp) -> Result<Token, Failure> {
+    async fn fetch(&self, now: Timestamp) -> Result<Token, NoToken> {
         if let Some(refusal) = self.refusal {
             let detail = refusal.to_string();
-            return Err(Failure { class: FailureClass::Refused, detail });
+            let failure = Failure { class: FailureClass::Refused, detail };
+            return Err(NoToken { failure, reach: Reach::Endpoint });
         }
+        let away = |failure| NoToken { failure, reach: Reach::Unprocessed };
         let asked = Instant::now();
         let mut request = Request::new(Outgoing::Whole(self.form.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();
         *request.headers_mut() = self.headers.clone();
         let sent = self.connections.send(request, asked).await;
-        let (response, mut connection) = sent.map_err(|trouble| classify(&trouble))?;
+        let (response, mut connection) = sent.map_err(|trouble| away(classify(&trouble)))?;
         let mut seen = Seen::default();
-        connection.drive(seen.read(response, ANSWER_MAX_BYTES, now)).await?;
+        connection.drive(seen.read(response, ANSWER_MAX_BYTES, now)).await.map_err(away)?;
         self.connections.keep(connection, Instant::now()).await;
-        read(seen.status, &seen.body, asked)
+        let is_away = seen.status.is_some_and(|status| {
+            status.is_server_error()
+                || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+        });
+        read(seen.status, &seen.body, asked).map_err(|failure| match is_away {
+            true => away(failure),
+            false => NoToken { failure, reach: Reach::Endpoint },
+        })
     }
 }
 

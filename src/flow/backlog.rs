@@ -38,4 +38,6 @@ pub struct Standing {
     pub rows: usize,
     /// Position of the newest row.
     pub newest: Position,
+    /// Some of it was parked because the endpoint was out of order.
+    pub is_out: bool,
 }

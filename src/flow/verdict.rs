@@ -21,6 +21,20 @@ pub enum Verdict {
     Gone,
 }
 
+/// How far an attempt came, and so whether it is one of those that the endpoint's retries allow.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Reach {
+    /// To the endpoint, or to what answers for its name and address: it counts.
+    #[default]
+    Endpoint,
+    /// The endpoint's side says that it was not processed, or nothing was there to be sent it with,
+    /// as a token that has run out: it does not count.
+    Unprocessed,
+    /// Not out of walhook, which has no means left: it does not count, and says nothing of the
+    /// endpoint.
+    Nowhere,
+}
+
 /// Why an attempt failed, in a few words that dashboards can group by.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum FailureClass {
@@ -40,6 +54,8 @@ pub enum FailureClass {
     Refused,
     /// The request could not be built.
     Request,
+    /// walhook has no means left to make it: file descriptors, or look-ups.
+    Local,
 }
 
 impl FailureClass {
@@ -53,6 +69,7 @@ impl FailureClass {
             Self::Protocol => "protocol",
             Self::Refused => "refused",
             Self::Request => "request",
+            Self::Local => "local",
         }
     }
 }
@@ -80,6 +97,8 @@ impl fmt::Display for Failure {
 #[derive(Clone, Debug)]
 pub struct Exchange {
     pub verdict: Verdict,
+    /// Of no meaning but for [`Verdict::Retry`].
+    pub reach: Reach,
     pub failure: Option<Failure>,
     /// HTTP status, if a response began.
     pub status: Option<u16>,

@@ -132,6 +132,7 @@ mod tests {
     use crate::flow::relation::TableName;
     use crate::flow::settlement::EndpointIndex;
     use crate::flow::verdict::Exchange;
+    use crate::flow::verdict::Reach;
 
     fn event(ordinal: u32, event_type: &str, table: &str) -> Arc<Event> {
         let position = Position { commit: Lsn::from_raw(1), ordinal };
@@ -154,6 +155,7 @@ mod tests {
     fn attempt(events: Vec<Arc<Event>>, verdict: Verdict) -> settlement::Attempt {
         let exchange = Exchange {
             verdict,
+            reach: Reach::Endpoint,
             failure: None,
             status: Some(200),
             took: Duration::from_micros(250),

@@ -359,7 +359,8 @@ async fn a_backlog_from_before_waits_until_the_source_has_caught_up_and_comes_fi
     }
     let mut settings = with_backlog(8);
     let newest = event(49, 0).position;
-    settings.parking.as_mut().unwrap().standing = Some(Standing { rows: 40, newest });
+    settings.parking.as_mut().unwrap().standing =
+        Some(Standing { rows: 40, newest, is_out: false });
     let running = Running::start(settings, database, Duration::from_millis(1));
     assert_eq!(running.sender.gauges().counts().outside, 0, "the task has not begun");
     running.sender.send((0..10).map(|n| event(n, n)).collect()).await.unwrap();

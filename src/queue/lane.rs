@@ -13,6 +13,7 @@
 //! - nothing is leased after its expiry, nor faster than the endpoint's rate limit, nor more than
 //!   `concurrency` at once; after an outage the number in flight starts again from one;
 //! - every event that was offered gets one final outcome, unless the lane is stopped before;
+//! - an attempt counts only if it came to the endpoint and was no probe of the circuit breaker;
 //! - nothing waits for long and holds the WAL: it is parked, which means that the ledger writes it
 //!   into the backlog. While the endpoint is out of order, all but what is in flight is parked.
 //!
@@ -63,6 +64,7 @@ use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
+use crate::flow::verdict::Reach;
 use crate::flow::verdict::Verdict;
 use crate::queue::lane::breaker::Breaker;
 use crate::queue::lane::breaker::BreakerState;
@@ -196,6 +198,12 @@ enum Phase {
 impl Lane {
     pub fn new(settings: LaneSettings) -> Self {
         let parking = settings.parking.as_ref();
+        let mut breaker = Breaker::new(parking.and_then(|parking| parking.terms.breaker));
+        let mut ramp = Ramp::new(settings.concurrency, settings.is_steady());
+        if parking.and_then(|parking| parking.standing).is_some_and(|standing| standing.is_out) {
+            breaker = breaker.unproven();
+            ramp.restart();
+        }
         Self {
             phase: Phase::Open,
             order: Order::new(settings.ordering),
@@ -204,8 +212,8 @@ impl Lane {
             in_flight: HashMap::default(),
             retries: Retries::default(),
             rate: Rate::new(settings.rate_limit),
-            ramp: Ramp::new(settings.concurrency),
-            breaker: Breaker::new(parking.map(|parking| parking.terms.breaker)),
+            ramp,
+            breaker,
             spill: parking.map(Spill::new),
             missing: 0,
             retry_turn: true,
@@ -282,6 +290,12 @@ impl Lane {
         if exchange.verdict != Verdict::Delivered {
             parcel.tries.note_failure(exchange, begun);
         }
+        let is_retry = matches!(exchange.verdict, Verdict::Retry { .. });
+        if is_retry && (exchange.reach != Reach::Endpoint || self.breaker.is_probe(id)) {
+            parcel.tries.take_back();
+        } else {
+            parcel.tries.unspent = 0;
+        }
         let has_opened = self.note_pace(id, exchange, now.instant, fraction);
         let wait = self.conclude(parcel, id, exchange, now, fraction);
         if has_opened {
@@ -311,8 +325,7 @@ impl Lane {
             }
             (Verdict::Retry { .. }, Some(doom)) => doom,
             (Verdict::Retry { at_least }, None) => {
-                let (policy, attempts) = (&self.settings.retry, parcel.tries.attempts);
-                match delays::retry_delay(policy, attempts, *at_least, fraction) {
+                match self.next_delay(&parcel.tries, exchange.reach, *at_least, now, fraction) {
                     Some(wait) => {
                         self.wait(parcel, id, wait, now);
                         return Some(wait);
@@ -325,6 +338,28 @@ impl Lane {
         };
         self.settle_all(parcel, &Outcome::Dead { reason });
         None
+    }
+
+    /// The wait before the next attempt of what has just failed; `None` if that was the last one.
+    fn next_delay(
+        &self,
+        tries: &Tries,
+        reach: Reach,
+        at_least: Option<Duration>,
+        now: Now,
+        fraction: f64,
+    ) -> Option<Duration> {
+        match (tries.unspent, reach) {
+            (0, _) => delays::retry_delay(&self.settings.retry, tries.attempts, at_least, fraction),
+            // A probe: its delivery is due already, and waits for the next one with all others.
+            (_, Reach::Endpoint) => {
+                let free = self.breaker.free_at(now.instant);
+                Some(free.map_or(Duration::ZERO, |free| free.duration_since(now.instant)))
+            }
+            (unspent, reach) => {
+                Some(delays::unspent_delay(unspent, reach == Reach::Unprocessed, fraction))
+            }
+        }
     }
 
     /// Does what time alone brings about. To be called before [`Lane::lease`].
@@ -413,6 +448,13 @@ impl Lane {
     fn note_pace(&mut self, id: LeaseId, exchange: &Exchange, now: Instant, fraction: f64) -> bool {
         let is_answered = match exchange.verdict {
             Verdict::Delivered => true,
+            Verdict::Retry { .. } if exchange.reach == Reach::Nowhere => false,
+            // It did not get through, and yet somebody answered.
+            Verdict::Retry { .. }
+                if exchange.reach == Reach::Unprocessed && exchange.status.is_some() =>
+            {
+                true
+            }
             Verdict::Retry { at_least } => {
                 let has_opened = self.breaker.failed(id, at_least, now, fraction);
                 if has_opened {

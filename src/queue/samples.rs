@@ -27,6 +27,7 @@ use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
+use crate::flow::verdict::Reach;
 use crate::flow::verdict::Verdict;
 use crate::queue::settings::LaneSettings;
 
@@ -98,6 +99,11 @@ pub(super) fn retry(at_least: Option<Duration>) -> Exchange {
     exchange(Verdict::Retry { at_least }, Some(503))
 }
 
+/// Of an attempt that does not count.
+pub(super) fn unspent(reach: Reach) -> Exchange {
+    Exchange { reach, status: None, ..retry(None) }
+}
+
 pub(super) fn rejected() -> Exchange {
     exchange(Verdict::Dead, Some(400))
 }
@@ -112,6 +118,7 @@ fn exchange(verdict: Verdict, status: Option<u16>) -> Exchange {
         (verdict != Verdict::Delivered).then_some(Failure { class: FailureClass::Status, detail });
     Exchange {
         verdict,
+        reach: Reach::Endpoint,
         failure,
         status,
         took: Duration::from_millis(7),

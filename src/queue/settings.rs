@@ -63,6 +63,11 @@ impl LaneSettings {
         }
     }
 
+    /// Whether the endpoint's schedule holds whatever it answers: it has no circuit breaker.
+    pub(super) fn is_steady(&self) -> bool {
+        self.parking.as_ref().is_some_and(|parking| parking.terms.breaker.is_none())
+    }
+
     /// The same, with no more than this share of the memory budget: an endpoint that is dead must
     /// leave the others theirs.
     pub fn within(self, share_bytes: usize) -> Self {

@@ -133,6 +133,8 @@ pub struct Size {
     pub oldest: Timestamp,
     /// The last change of which it has a row.
     pub newest: Position,
+    /// Whether a row was parked because the endpoint was out of order.
+    pub is_out: bool,
 }
 
 pub(crate) async fn park(
@@ -336,6 +338,7 @@ pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<Size>, StateError>
         .query_typed(
             "SELECT endpoint, count(*) AS rows, sum(body_bytes)::bigint AS bytes,
                     min(parked_at) AS oldest, max(commit_lsn) AS newest,
+                    bool_or(reason = 'outage') AS is_out,
                     (SELECT max(n.ordinal) FROM walhook.backlog n
                       WHERE n.slot = $1 AND n.endpoint = b.endpoint
                         AND n.commit_lsn = max(b.commit_lsn)) AS newest_ordinal
@@ -353,6 +356,7 @@ pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<Size>, StateError>
                 commit: read(row, "newest")?,
                 ordinal: unsigned(row, "newest_ordinal")?,
             },
+            is_out: read(row, "is_out")?,
         })
     };
     rows.iter().map(size).collect()

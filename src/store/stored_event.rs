@@ -224,6 +224,7 @@ pub(crate) fn failure_class(text: &str) -> Option<FailureClass> {
         FailureClass::Protocol,
         FailureClass::Refused,
         FailureClass::Request,
+        FailureClass::Local,
     ]
     .into_iter()
     .find(|class| class.as_str() == text)

@@ -310,11 +310,12 @@ struct AttemptMetrics {
     protocol: IntCounter,
     refused: IntCounter,
     request: IntCounter,
+    local: IntCounter,
 }
 
 impl AttemptMetrics {
     /// The values of label `result`.
-    const RESULTS: [&str; 9] = [
+    const RESULTS: [&str; 10] = [
         "delivered",
         "status",
         "timeout",
@@ -324,6 +325,7 @@ impl AttemptMetrics {
         "protocol",
         "refused",
         "request",
+        "local",
     ];
 
     fn new(attempts: &IntCounterVec, endpoint: &str) -> Self {
@@ -338,6 +340,7 @@ impl AttemptMetrics {
             protocol: failed(FailureClass::Protocol),
             refused: failed(FailureClass::Refused),
             request: failed(FailureClass::Request),
+            local: failed(FailureClass::Local),
         }
     }
 
@@ -352,6 +355,7 @@ impl AttemptMetrics {
             Some(FailureClass::Protocol) => &self.protocol,
             Some(FailureClass::Refused) => &self.refused,
             Some(FailureClass::Request) => &self.request,
+            Some(FailureClass::Local) => &self.local,
         }
     }
 }

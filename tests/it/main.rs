@@ -15,6 +15,7 @@ mod http_guard;
 mod http_manners;
 mod init;
 mod kills;
+mod ladder;
 mod lanes;
 mod large_transaction;
 mod letters;

@@ -63,7 +63,10 @@ pub fn render(contents: &Contents<'_>) -> String {
          events = [{types}]\n\
          # Signs every request (Standard Webhooks). To keep it elsewhere: secret = {{ env = \
          \"WALHOOK_SECRET\" }}\n\
-         secret = {secret}\n",
+         secret = {secret}\n\
+         # The usual schedule, which goes on for more than a day: from 1 s, doubling up to 5 m. Or one\n\
+         # retry for each delay: retry = {{ delays = [\"10s\", \"30s\", \"90s\"] }}\n\
+         retry = {{ interval = \"1s\", cap = \"5m\" }}\n",
         name = quoted(&endpoint_name(endpoint)),
         url = quoted(endpoint.as_str()),
         types = types.join(", "),

@@ -165,6 +165,17 @@ pub struct AnswerRule {
     /// What the body of such an answer must say as well.
     pub body: Option<BodyRule>,
     pub retry: RetryOn,
+    pub gone: Gone,
+}
+
+/// What 410 says.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Gone {
+    /// That nothing more is to be sent: everything for the endpoint is given up.
+    #[default]
+    Disable,
+    /// That this one delivery is not wanted.
+    Dead,
 }
 
 /// The answer is JSON, and what `pointer` (RFC 6901) leads to equals `equals`.
@@ -248,12 +259,38 @@ pub enum Ordering {
     None,
 }
 
+impl Retry {
+    /// Exponential delays are drawn from this share of the plain delay up to [`Retry::SPREAD_TO`]:
+    /// deliveries that failed together, because the endpoint was away, must not come back together.
+    pub const SPREAD_FROM: f64 = 0.75;
+    pub const SPREAD_TO: f64 = 1.25;
+
+    /// How many exponential retries it takes until their waits come to `span` at least.
+    pub fn lasting(span: Duration, interval: Duration, cap: Duration) -> u32 {
+        let shortest =
+            |wait: Duration| wait.min(cap.div_f64(Self::SPREAD_TO)).mul_f64(Self::SPREAD_FROM);
+        let (mut wait, mut left, mut retries) = (interval, span, 0u32);
+        while wait < cap {
+            if left.is_zero() {
+                return retries;
+            }
+            left = left.saturating_sub(shortest(wait));
+            wait = wait.saturating_mul(2);
+            retries += 1;
+        }
+        let step = shortest(cap).max(Duration::from_micros(1));
+        let rest = left.as_micros().div_ceil(step.as_micros());
+        retries.saturating_add(u32::try_from(rest).unwrap_or(u32::MAX))
+    }
+}
+
 /// When deliveries are parked in the database, and for how long.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Parking {
     /// A delivery whose next attempt is further away does not wait in memory alone.
     pub after: Duration,
-    pub breaker: Breaker,
+    /// `None`: it is sent to on its schedule whatever it answers.
+    pub breaker: Option<Breaker>,
     pub backlog: BacklogLimits,
 }
 

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::settings::AnswerRule;
+use crate::config::settings::Gone;
 use crate::config::settings::HmacScheme;
 use crate::config::settings::RetryOn;
 use crate::config::settings::SignatureEncoding;
@@ -74,7 +75,10 @@ fn idp_push_signs_retries_and_authenticates_as_its_webhooks_do() {
         let delays = [10, 30, 90].map(Duration::from_secs).to_vec();
         assert_eq!(endpoint.retry.delays, Delays::List(delays));
         let retry = RetryOn::Statuses(vec![429..=429, 500..=599]);
-        assert_eq!(endpoint.answers, AnswerRule { retry, ..AnswerRule::default() });
+        let gone = Gone::Dead;
+        assert_eq!(endpoint.answers, AnswerRule { retry, gone, ..AnswerRule::default() });
+        // The list is to be kept for many tasks at once, whatever the webhook does.
+        assert_eq!((endpoint.parking.breaker, endpoint.concurrency.get()), (None, 64));
         let (_, scheme) = scheme(endpoint);
         assert_eq!((scheme.header.as_str(), &*scheme.prefix), ("x-idp-signature", "sha256="));
         assert_eq!(scheme.timestamp_header.as_ref().unwrap().as_str(), "x-idp-timestamp");
@@ -91,7 +95,8 @@ fn wechat_messages_takes_200_alone_and_retries_all_else() {
     let settings = contract("wechat-messages.toml");
     let [bot] = settings.endpoints.as_slice() else { panic!("one endpoint") };
     assert_eq!(bot.timeout, Duration::from_secs(5));
-    let expected = AnswerRule { success: vec![200], body: None, retry: RetryOn::Everything };
+    let retry = RetryOn::Everything;
+    let expected = AnswerRule { success: vec![200], retry, ..AnswerRule::default() };
     assert_eq!(bot.answers, expected);
     let (key, scheme) = scheme(bot);
     assert_eq!(key, b"s3cret");

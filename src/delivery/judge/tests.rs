@@ -157,7 +157,12 @@ fn which_answers_are_worth_another_attempt_can_be_said() {
         (&RetryOn::Everything, 201, RETRY),
     ];
     for (retry, code, expected) in cases {
-        let rule = AnswerRule { success: vec![200], body: None, retry: retry.clone() };
-        assert_eq!(judge(status(code), b"", &rule).0, expected, "case: {code} under {retry:?}");
+        let (success, retry) = (vec![200], retry.clone());
+        let rule = AnswerRule { success, retry, ..AnswerRule::default() };
+        assert_eq!(judge(status(code), b"", &rule).0, expected, "case: {code} under {rule:?}");
+        let rule = AnswerRule { gone: Gone::Dead, ..rule };
+        let expected =
+            if code == 410 && expected == Verdict::Gone { Verdict::Dead } else { expected };
+        assert_eq!(judge(status(code), b"", &rule).0, expected, "case: {code} under {rule:?}");
     }
 }

@@ -79,6 +79,8 @@ enum Answer {
     Delivered,
     Retry,
     RetryAfter(u64),
+    /// It did not come to the endpoint.
+    Unspent(Reach),
     Rejected,
     Gone,
 }
@@ -88,6 +90,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         20 => Just(Answer::Delivered),
         30 => Just(Answer::Retry),
         5 => (0..5_000u64).prop_map(Answer::RetryAfter),
+        3 => Just(Answer::Unspent(Reach::Unprocessed)),
+        3 => Just(Answer::Unspent(Reach::Nowhere)),
         3 => Just(Answer::Rejected),
         1 => Just(Answer::Gone),
     ];
@@ -132,17 +136,19 @@ fn any_settings() -> impl Strategy<Value = LaneSettings> {
         rows: number(rows),
         age: Duration::from_secs(age),
     });
-    let parking = (1..6usize, 0..3_000u64, limits);
+    // Without failures there is no breaker.
+    let parking = (0..6usize, 0..3_000u64, limits);
     let share = prop_oneof![Just(256), Just(usize::MAX)];
     let room = (1..9usize, share);
     (1..5usize, 1..4usize, 0..100u64, ordering, 0..7u32, room, parking).prop_map(
         |(concurrency, size, linger, ordering, max, room, (failures, after, backlog))| {
             let (capacity, share_bytes) = room;
             let breaker = settings::Breaker {
-                failures: number(failures),
+                failures: number(failures.max(1)),
                 cooldown: Duration::from_secs(1),
                 cap: Duration::from_secs(4),
             };
+            let breaker = (failures > 0).then_some(breaker);
             let after = Duration::from_millis(after);
             let terms = settings::Parking { after, breaker, backlog };
             LaneSettings {

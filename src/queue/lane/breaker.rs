@@ -49,6 +49,8 @@ enum State {
     Closed {
         failures_in_row: usize,
     },
+    /// It was open before walhook started, and nothing has been sent since.
+    Unproven,
     /// Probes are allowed from `until` on; `probes` have failed so far.
     Open {
         until: Instant,
@@ -72,9 +74,24 @@ impl Breaker {
         Self { policy: policy.map(Policy::new), state: State::Closed { failures_in_row: 0 } }
     }
 
-    /// Another policy; the state stays.
-    pub(super) fn govern(&mut self, policy: settings::Breaker) {
-        self.policy = Some(Policy::new(policy));
+    /// Another policy; the state stays, unless there is none.
+    pub(super) fn govern(&mut self, policy: Option<settings::Breaker>) {
+        self.policy = policy.map(Policy::new);
+        if self.policy.is_none() {
+            self.state = State::Closed { failures_in_row: 0 };
+        }
+    }
+
+    /// Whether this request is the probe that decides. It counts for the endpoint, and not for what
+    /// is sent with it.
+    pub(super) fn is_probe(&self, id: LeaseId) -> bool {
+        matches!(self.state, State::Probing { probe, .. } if probe == id)
+    }
+
+    /// The same, when it is known to have been open when walhook ended: the first request is a probe.
+    pub(super) fn unproven(self) -> Self {
+        let state = if self.policy.is_some() { State::Unproven } else { self.state };
+        Self { state, ..self }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -85,14 +102,14 @@ impl Breaker {
         match self.state {
             State::Closed { .. } => BreakerState::Closed,
             State::Open { until, .. } if now < until => BreakerState::Open,
-            State::Open { .. } | State::Probing { .. } => BreakerState::HalfOpen,
+            State::Unproven | State::Open { .. } | State::Probing { .. } => BreakerState::HalfOpen,
         }
     }
 
     /// When the next request may start; `None` if not before the probe has ended.
     pub(super) fn free_at(&self, now: Instant) -> Option<Instant> {
         match self.state {
-            State::Closed { .. } => Some(now),
+            State::Closed { .. } | State::Unproven => Some(now),
             State::Open { until, .. } => Some(until.max(now)),
             State::Probing { .. } => None,
         }
@@ -100,8 +117,10 @@ impl Breaker {
 
     /// A request has started.
     pub(super) fn started(&mut self, id: LeaseId) {
-        if let State::Open { probes, .. } = self.state {
-            self.state = State::Probing { probe: id, probes };
+        match self.state {
+            State::Open { probes, .. } => self.state = State::Probing { probe: id, probes },
+            State::Unproven => self.state = State::Probing { probe: id, probes: 0 },
+            State::Closed { .. } | State::Probing { .. } => {}
         }
     }
 
@@ -112,7 +131,7 @@ impl Breaker {
             State::Probing { probe, .. } if probe == id => {
                 self.state = State::Closed { failures_in_row: 0 };
             }
-            State::Open { .. } | State::Probing { .. } => {}
+            State::Unproven | State::Open { .. } | State::Probing { .. } => {}
         }
     }
 
@@ -133,7 +152,7 @@ impl Breaker {
             }
             State::Closed { .. } => (true, 0),
             State::Probing { probe, probes } if probe == id => (false, probes.saturating_add(1)),
-            State::Open { .. } | State::Probing { .. } => return false,
+            State::Unproven | State::Open { .. } | State::Probing { .. } => return false,
         };
         let cooldown = retry_delay(&policy.cooldowns, probes.saturating_add(1), asked, fraction);
         let until = later(now, cooldown.unwrap_or(policy.cooldowns.cap));

@@ -5,14 +5,14 @@ use std::time::Duration;
 use crate::config::settings::Delays;
 use crate::config::settings::Retry;
 
-/// Exponential delays are drawn from this share of the plain delay up to [`SPREAD_TO`]: deliveries
-/// that failed together, because the endpoint was away, must not come back together.
-const SPREAD_FROM: f64 = 0.75;
-const SPREAD_TO: f64 = 1.25;
-
-/// What an operator listed, or a receiver asked for, is a lower bound: jitter only adds to it, up
-/// to this share.
+/// What a receiver asks for is a lower bound: jitter only adds to it, up to this share.
 const SPREAD_ADDED: f64 = 0.1;
+
+/// Between attempts that do not count: at once, then from a second on.
+const UNSPENT: Retry = Retry {
+    delays: Delays::Exponential { max: u32::MAX, interval: Duration::from_secs(1) },
+    cap: Duration::from_secs(30),
+};
 
 /// The wait after attempt number `attempt` (from 1) failed; `None` if it was the last.
 ///
@@ -33,15 +33,26 @@ pub(super) fn retry_delay(
                 return None;
             }
             let plain = 2u32.checked_pow(retry).and_then(|times| interval.checked_mul(times));
+            let (from, to) = (Retry::SPREAD_FROM, Retry::SPREAD_TO);
             // The spread ends at the cap. A clamp after the spread would collect much of it there.
-            let plain = plain.unwrap_or(Duration::MAX).min(policy.cap.div_f64(SPREAD_TO));
-            stretch(plain, SPREAD_FROM + (SPREAD_TO - SPREAD_FROM) * fraction)
+            let plain = plain.unwrap_or(Duration::MAX).min(policy.cap.div_f64(to));
+            stretch(plain, from + (to - from) * fraction)
         }
-        // The list is the operator's own word: the cap does not shorten it.
-        Delays::List(delays) => lengthened(*delays.get(usize::try_from(retry).ok()?)?),
+        // The list is the operator's own word: to the letter, and the cap does not shorten it.
+        Delays::List(delays) => *delays.get(usize::try_from(retry).ok()?)?,
     };
     let asked = asked.map_or(Duration::ZERO, |asked| lengthened(asked).min(policy.cap));
     Some(own.max(asked))
+}
+
+/// The wait after attempts that do not count, `unspent` in a row. `at_once`: the first may be made
+/// again without a wait.
+pub(super) fn unspent_delay(unspent: u32, at_once: bool, fraction: f64) -> Duration {
+    let number = if at_once { unspent.saturating_sub(1) } else { unspent };
+    if number == 0 {
+        return Duration::ZERO;
+    }
+    retry_delay(&UNSPENT, number, None, fraction).unwrap_or(UNSPENT.cap)
 }
 
 /// `wait` times `factor`; the longest duration where that does not fit.
@@ -81,7 +92,7 @@ mod tests {
             ("asked waits are spread too", exponential(), 1, asked(3), 0.5, millis(3150)),
             ("asked for a week", exponential(), 1, asked(604_800), 0.5, millis(5000)),
             ("listed", list(), 1, None, 0.0, millis(10_000)),
-            ("listed, spread", list(), 1, None, 0.5, millis(10_500)),
+            ("listed, to the letter", list(), 1, None, 0.5, millis(10_000)),
             ("listed beyond the cap", list(), 2, None, 0.0, millis(30_000)),
             ("listed, asked for more", list(), 1, asked(15), 0.0, millis(15_000)),
             ("listed, asked for more than the cap", list(), 1, asked(90), 0.0, millis(20_000)),
@@ -91,6 +102,16 @@ mod tests {
             let delay = retry_delay(&policy, attempt, asked, fraction);
             assert_eq!(delay, expected, "case: {name}");
         }
+    }
+
+    #[test]
+    fn attempts_that_do_not_count_wait_longer_and_longer_up_to_half_a_minute() {
+        let waits = |at_once| {
+            let wait = |unspent| unspent_delay(unspent, at_once, 0.5).as_secs();
+            [1, 2, 3, 6, 40].map(wait)
+        };
+        assert_eq!(waits(true), [0, 1, 2, 16, 24]);
+        assert_eq!(waits(false), [1, 2, 4, 24, 24]);
     }
 
     proptest! {

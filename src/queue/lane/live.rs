@@ -12,7 +12,7 @@ impl Lane {
     /// lane's share of memory do not change. An endpoint that said 410 gets another chance: it may be another one.
     pub fn reconfigure(&mut self, settings: LaneSettings, now: Now) {
         self.rate.limit(settings.rate_limit);
-        self.ramp.widen(settings.concurrency);
+        self.ramp.widen(settings.concurrency, settings.is_steady());
         if let (Some(parking), Some(spill)) = (&settings.parking, &mut self.spill) {
             self.breaker.govern(parking.terms.breaker);
             (spill.after, spill.limits) = (parking.terms.after, parking.terms.backlog);

@@ -62,19 +62,23 @@ impl Rate {
 /// How many requests may be in flight: one after an outage, twice as many with each success.
 #[derive(Debug)]
 pub(super) struct Ramp {
+    /// Whether it stays as it is whatever happens: the operator's schedule comes first.
+    is_steady: bool,
     full: usize,
     allowed: usize,
     failures_in_row: u32,
 }
 
 impl Ramp {
-    pub(super) fn new(concurrency: NonZeroUsize) -> Self {
-        Self { full: concurrency.get(), allowed: concurrency.get(), failures_in_row: 0 }
+    pub(super) fn new(concurrency: NonZeroUsize, is_steady: bool) -> Self {
+        let full = concurrency.get();
+        Self { is_steady, full, allowed: full, failures_in_row: 0 }
     }
 
     /// Another concurrency; an outage stays one.
-    pub(super) fn widen(&mut self, concurrency: NonZeroUsize) {
-        let was_reduced = self.is_reduced();
+    pub(super) fn widen(&mut self, concurrency: NonZeroUsize, is_steady: bool) {
+        let was_reduced = self.is_reduced() && !is_steady;
+        self.is_steady = is_steady;
         self.full = concurrency.get();
         self.allowed = if was_reduced { self.allowed.min(self.full) } else { self.full };
     }
@@ -96,14 +100,14 @@ impl Ramp {
 
     /// The endpoint is out of order: it begins with one request.
     pub(super) fn restart(&mut self) {
-        self.allowed = 1;
+        self.allowed = if self.is_steady { self.full } else { 1 };
     }
 
     /// An attempt failed in a way that may pass.
     pub(super) fn failed(&mut self) {
         self.failures_in_row = self.failures_in_row.saturating_add(1);
         if self.failures_in_row >= OUTAGE_AFTER {
-            self.allowed = 1;
+            self.restart();
         }
     }
 }
@@ -115,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_ramp_starts_from_one_after_an_outage_and_doubles() {
-        let mut ramp = Ramp::new(NonZeroUsize::new(10).unwrap());
+        let mut ramp = Ramp::new(NonZeroUsize::new(10).unwrap(), false);
         ramp.failed();
         ramp.failed();
         ramp.answered();

@@ -9,6 +9,7 @@ use crate::flow::key::Key;
 use crate::flow::key::Keys;
 use crate::flow::settlement::ParkReason;
 use crate::flow::verdict::FailureClass;
+use crate::flow::verdict::Reach;
 use crate::queue::lane::sweep::SWEEP_INTERVAL;
 use crate::queue::lane::tests::Bench;
 use crate::queue::lane::tests::numbers;
@@ -19,6 +20,7 @@ use crate::queue::samples::event_until;
 use crate::queue::samples::gone;
 use crate::queue::samples::number;
 use crate::queue::samples::retry;
+use crate::queue::samples::unspent;
 use crate::queue::settings::Parking;
 
 /// A lane with a backlog: parks waits of more than 10 s, and opens its breaker at 5 failures.
@@ -33,7 +35,8 @@ pub(super) fn bench(change: impl FnOnce(&mut LaneSettings)) -> Bench {
 pub(super) fn standing(rows: usize, newest: u64) -> impl FnOnce(&mut LaneSettings) {
     let newest = event(newest, 0).position;
     move |settings| {
-        settings.parking.as_mut().unwrap().standing = Some(Standing { rows, newest });
+        settings.parking.as_mut().unwrap().standing =
+            Some(Standing { rows, newest, is_out: false });
     }
 }
 
@@ -137,7 +140,7 @@ fn an_outage_parks_all_that_is_not_in_flight_and_then_what_comes_back() {
 }
 
 #[test]
-fn one_probe_decides_and_its_failures_alone_count_for_the_delivery() {
+fn one_probe_decides_and_its_failure_counts_for_the_endpoint_alone() {
     let mut bench = bench(|_| ());
     bench.offer((0..9).map(|n| event(n, n)));
     bench.outage();
@@ -146,7 +149,8 @@ fn one_probe_decides_and_its_failures_alone_count_for_the_delivery() {
     bench.now = wake;
     let probes = bench.leases();
     assert_eq!(probes.len(), 1, "{:?}", numbers(&probes));
-    bench.complete(&probes[0], &retry(None));
+    let wait = bench.complete(&probes[0], &retry(None));
+    assert_eq!(wait, Some(Duration::from_secs(2)), "as long as the breaker's");
     assert_eq!(bench.lane.breaker(bench.now), BreakerState::Open);
     bench.pass(1900);
     assert!(bench.leases().is_empty(), "the second cooldown is longer");
@@ -155,6 +159,141 @@ fn one_probe_decides_and_its_failures_alone_count_for_the_delivery() {
     bench.complete(&probes[0], &delivered());
     assert_eq!(bench.lane.breaker(bench.now), BreakerState::Closed);
     assert_eq!(bench.leases().len(), 2, "the ramp begins");
+}
+
+/// 4 retries, and 40 probes over which nothing is lost: who was tried before takes its turn last, and
+/// the schedule goes on where it was.
+#[test]
+fn no_outage_is_so_long_that_its_probes_spend_the_retries_of_what_waits() {
+    let mut bench = bench(|_| ());
+    bench.offer((0..9).map(|n| event(n, n)));
+    bench.outage();
+    let mut probed = Vec::new();
+    while probed.len() < 40 {
+        bench.now = bench.lane.wake_at(bench.now).unwrap();
+        for lease in bench.leases() {
+            assert!(lease.attempt <= 3, "{lease:?}");
+            probed.push(lease.events[0].sequence);
+            let wait = bench.complete(&lease, &retry(None)).unwrap();
+            assert!(wait >= Duration::from_secs(1), "not before the breaker");
+        }
+    }
+    assert!((0..9).all(|n| probed.contains(&n)), "they take turns: {probed:?}");
+    assert!(bench.settled().iter().all(|(_, outcome, _)| *outcome == "parked"));
+    bench.pass(300_000);
+    let lease = bench.leases().remove(0);
+    bench.complete(&lease, &delivered());
+    let mut spent = 0;
+    while !bench.lane.is_empty() {
+        bench.now = bench.lane.wake_at(bench.now).unwrap();
+        for lease in bench.leases() {
+            bench.complete(&lease, &delivered());
+            spent = spent.max(lease.attempt);
+        }
+    }
+    assert!(spent <= 3, "{spent}");
+}
+
+/// A restart in the middle of an outage is no reason to spend retries either.
+#[test]
+fn what_waited_for_the_breaker_before_a_restart_waits_for_a_probe_after_it() {
+    let mut bench = bench(|settings| {
+        let newest = event(9, 0).position;
+        let standing = Standing { rows: 2, newest, is_out: true };
+        settings.parking.as_mut().unwrap().standing = Some(standing);
+    });
+    bench.offer([event(10, 7)]);
+    assert_eq!(bench.parked(), [(10, ParkReason::Outage)]);
+    let tried = |n, at| Refilled { attempts: 4, ..row(event(n, n), at) };
+    bench.refill(vec![tried(1, 1), tried(2, 2)]);
+    for _ in 0..20 {
+        for lease in bench.leases() {
+            assert_eq!(lease.attempt, 5);
+            assert!(bench.complete(&lease, &retry(None)).is_some());
+        }
+        bench.now = bench.lane.wake_at(bench.now).unwrap();
+    }
+    bench.pass(60_000);
+    let leases = bench.leases();
+    assert_eq!((leases.len(), leases[0].attempt), (1, 5), "one probe");
+    bench.complete(&leases[0], &delivered());
+    assert_eq!(bench.lane.breaker(bench.now), BreakerState::Closed);
+}
+
+#[test]
+fn an_attempt_that_did_not_come_to_the_endpoint_is_not_spent() {
+    for reach in [Reach::Unprocessed, Reach::Nowhere] {
+        let mut bench = bench(|settings| settings.parking.as_mut().unwrap().terms.breaker = None);
+        bench.offer([event(0, 1)]);
+        let mut waited = Duration::ZERO;
+        for turn in 0..20 {
+            let leases = bench.leases();
+            assert_eq!((leases.len(), leases[0].attempt), (1, 1), "{reach:?}, turn {turn}");
+            let wait = bench.complete(&leases[0], &unspent(reach)).unwrap();
+            assert_eq!(wait.is_zero(), turn == 0 && reach == Reach::Unprocessed);
+            assert!(wait >= waited && wait <= Duration::from_secs(30));
+            waited = wait;
+            bench.now += wait;
+        }
+        // Only what is parked has a limit of age, so it has to be parked.
+        assert_eq!(bench.lane.counts().parked, 1);
+        for attempt in 1..=5 {
+            let lease = bench.leases().remove(0);
+            assert_eq!(lease.attempt, attempt);
+            let wait = bench.complete(&lease, &retry(None));
+            assert_eq!(wait.is_some(), attempt <= 4);
+            bench.now += wait.unwrap_or_default();
+        }
+    }
+}
+
+#[test]
+fn what_walhook_lacks_itself_says_nothing_of_the_endpoint() {
+    let mut bench = bench(|_| ());
+    bench.offer((0..40).map(|n| event(n, n)));
+    for _ in 0..10 {
+        for lease in bench.leases() {
+            bench.complete(&lease, &unspent(Reach::Nowhere));
+        }
+    }
+    assert_eq!(bench.lane.breaker(bench.now), BreakerState::Closed);
+    assert!(!bench.lane.is_slowed());
+}
+
+#[test]
+fn without_a_breaker_the_schedule_holds_and_nobody_is_slowed_down() {
+    let mut bench = bench(|settings| {
+        settings.parking.as_mut().unwrap().terms.breaker = None;
+        settings.concurrency = number(30);
+    });
+    bench.offer((0..30).map(|n| event(n, n)));
+    for turn in 0..5 {
+        let leases = bench.leases();
+        assert_eq!(leases.len(), 30, "turn {turn}");
+        bench.pass(30_000);
+        for lease in leases {
+            assert_eq!(bench.complete(&lease, &retry(None)).is_some(), turn < 4);
+        }
+        assert!(!bench.lane.is_slowed());
+        bench.pass(60_000);
+    }
+    let dead = bench.settled().iter().filter(|(_, outcome, _)| *outcome == "exhausted").count();
+    assert_eq!(dead, 30);
+}
+
+#[test]
+fn a_breaker_that_is_switched_off_lets_everything_go() {
+    let mut bench = bench(|_| ());
+    bench.offer((0..9).map(|n| event(n, n)));
+    bench.outage();
+    let mut settings = crate::queue::samples::settings();
+    let terms = settings::Parking { breaker: None, ..settings::Parking::default() };
+    settings.parking = Some(Parking { terms, standing: None });
+    let now = bench.time();
+    bench.lane.reconfigure(settings, now);
+    assert_eq!(bench.lane.breaker(bench.now), BreakerState::Closed);
+    bench.pass(60_000);
+    assert_eq!(bench.leases().len(), 4, "as many as are allowed at once");
 }
 
 #[test]

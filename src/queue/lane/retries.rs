@@ -17,8 +17,10 @@ use crate::queue::lane::order::Slot;
 /// What was tried so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tries {
-    /// Attempts made, with the one in flight.
+    /// Attempts that count, with the one in flight.
     pub(super) attempts: u32,
+    /// Attempts in a row that did not count.
+    pub(super) unspent: u32,
     pub(super) history: Option<Arc<History>>,
 }
 
@@ -46,6 +48,12 @@ impl Tries {
             status: exchange.status,
             failure: exchange.failure.clone().unwrap_or_else(unnamed_failure),
         }));
+    }
+
+    /// The attempt that has failed does not count.
+    pub(super) fn take_back(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
+        self.unspent = self.unspent.saturating_add(1);
     }
 
     /// Why the last attempt failed.

@@ -82,7 +82,7 @@ impl Lane {
         outcome: Outcome,
     ) {
         let endpoint = self.settings.endpoint;
-        let Tries { attempts, history } = tries.clone();
+        let Tries { attempts, history, .. } = tries.clone();
         self.settled.push(Settlement { event, endpoint, outcome, holding, attempts, history });
     }
 

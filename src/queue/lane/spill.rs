@@ -368,14 +368,14 @@ impl Lane {
     fn take_in(&mut self, row: Refilled, now: Now) {
         let Refilled { event, parked, attempts, due, history, .. } = row;
         self.loaded += self.settings.weight(&event);
-        let tries = Tries { attempts, history };
+        let tries = Tries { attempts, unspent: 0, history };
         if let Some(reason) = self.doom() {
             self.free(Place::Own, &event);
             self.settle(event, Holding::Backlog, &tries, Outcome::Dead { reason });
             return;
         }
         let wait = due.map_or(Duration::ZERO, |due| due.since(now.database));
-        let continues = attempts > 0 || !wait.is_zero();
+        let continues = attempts > 0 || tries.history.is_some() || !wait.is_zero();
         let resume = continues.then(|| Resume { tries, due: later(now.instant, wait) });
         self.keep(Arrived { event, holding: Holding::Backlog, parked, resume }, now);
     }

@@ -39,6 +39,7 @@ fn every_series_is_there_from_the_start_with_0() {
             r#"walhook_attempts_total{endpoint="crm",result="connect"}"#,
             r#"walhook_attempts_total{endpoint="crm",result="delivered"}"#,
             r#"walhook_attempts_total{endpoint="crm",result="dns"}"#,
+            r#"walhook_attempts_total{endpoint="crm",result="local"}"#,
             r#"walhook_attempts_total{endpoint="crm",result="protocol"}"#,
             r#"walhook_attempts_total{endpoint="crm",result="refused"}"#,
             r#"walhook_attempts_total{endpoint="crm",result="request"}"#,

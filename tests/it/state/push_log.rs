@@ -13,6 +13,7 @@ use walhook::flow::time::Timestamp;
 use walhook::flow::verdict::Exchange;
 use walhook::flow::verdict::Failure;
 use walhook::flow::verdict::FailureClass;
+use walhook::flow::verdict::Reach;
 use walhook::flow::verdict::Verdict;
 use walhook::store::flush::Flush;
 use walhook::store::partitions::drop_old;
@@ -50,6 +51,7 @@ pub(super) fn attempt(event: Event, endpoint: &str) -> Attempt {
 fn exchange(status: u16) -> Exchange {
     Exchange {
         verdict: Verdict::Delivered,
+        reach: Reach::Endpoint,
         failure: None,
         status: Some(status),
         took: Duration::from_micros(12_500),

@@ -69,6 +69,10 @@ pub(super) struct World {
     at: HashMap<u64, At>,
     holding: HashMap<u64, Holding>,
     attempts: HashMap<u64, u32>,
+    /// What has failed at least once, however much it counts.
+    failed: HashSet<u64>,
+    /// Requests that are probes of the breaker.
+    probes: HashSet<LeaseId>,
     /// Attempts that the ledger was told of, of what is parked.
     reported: HashMap<u64, u32>,
     replays: HashMap<u64, Arc<Event>>,
@@ -104,6 +108,8 @@ impl World {
             at: HashMap::new(),
             holding: HashMap::new(),
             attempts: HashMap::new(),
+            failed: HashSet::new(),
+            probes: HashSet::new(),
             reported: HashMap::new(),
             replays: HashMap::new(),
             begun_before: HashSet::new(),
@@ -153,9 +159,14 @@ impl World {
         }
         self.lane.tick(self.time());
         self.note_settled();
-        while let Some(lease) = self.lane.lease(self.time()) {
+        loop {
+            let is_probe = self.lane.breaker(self.now) == BreakerState::HalfOpen;
+            let Some(lease) = self.lane.lease(self.time()) else { break };
             self.note_settled();
             self.check_lease(&lease);
+            if is_probe {
+                self.probes.insert(lease.id);
+            }
             for event in &lease.events {
                 self.attempts.insert(event.sequence, lease.attempt);
             }
@@ -222,9 +233,24 @@ impl World {
             Answer::Delivered => samples::delivered(),
             Answer::Retry => samples::retry(None),
             Answer::RetryAfter(millis) => samples::retry(Some(Duration::from_millis(millis))),
+            Answer::Unspent(reach) => samples::unspent(reach),
             Answer::Rejected => samples::rejected(),
             Answer::Gone => samples::gone(),
         };
+        let is_probe = self.probes.remove(&lease.id);
+        let is_unspent = match answer {
+            Answer::Unspent(_) => true,
+            Answer::Retry | Answer::RetryAfter(_) => is_probe,
+            Answer::Delivered | Answer::Rejected | Answer::Gone => false,
+        };
+        for event in &lease.events {
+            if answer != Answer::Delivered {
+                self.failed.insert(event.sequence);
+            }
+            if is_unspent {
+                self.attempts.insert(event.sequence, lease.attempt - 1);
+            }
+        }
         self.lane.complete(lease.id, &exchange, self.time(), 0.5);
         self.is_gone |= answer == Answer::Gone;
         self.note_settled();
@@ -236,13 +262,7 @@ impl World {
             let number = settlement.event.sequence;
             assert_eq!(self.holding[&number], settlement.holding, "holding of {number}");
             assert_eq!(self.attempts[&number], settlement.attempts, "attempts of {number}");
-            assert_eq!(
-                settlement.history.is_some(),
-                match settlement.outcome {
-                    Outcome::Delivered { .. } => settlement.attempts > 1,
-                    _ => settlement.attempts > 0,
-                }
-            );
+            assert_eq!(settlement.history.is_some(), self.failed.contains(&number));
             match settlement.outcome {
                 Outcome::Parked { next_attempt, .. } => {
                     assert!(!matches!(settlement.holding, Holding::Replay(_)));
@@ -341,6 +361,9 @@ impl World {
             self.holding.entry(number).or_insert(Holding::Backlog);
             self.attempts.entry(number).or_insert(row.attempts);
             self.reported.entry(number).or_insert(row.attempts);
+            if row.history.is_some() {
+                self.failed.insert(number);
+            }
         }
         self.lane.refilled(page, self.time());
         self.note_settled();

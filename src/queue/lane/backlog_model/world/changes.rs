@@ -21,11 +21,15 @@ impl World {
         if settings.ordering != self.settings.ordering {
             let begun = self.attempts.iter().filter(|(_, attempts)| **attempts > 0);
             self.begun_before = begun.map(|(number, _)| *number).collect();
+            self.begun_before.extend(&self.failed);
         }
         let share_bytes = self.settings.share_bytes;
         self.settings = LaneSettings { share_bytes, ..settings.clone() };
         self.lane.reconfigure(LaneSettings { share_bytes: usize::MAX, ..settings }, self.time());
         self.is_gone = false;
+        if self.settings.parking.as_ref().unwrap().terms.breaker.is_none() {
+            self.probes.clear();
+        }
         self.note_settled();
     }
 
@@ -37,7 +41,8 @@ impl World {
 
     pub(super) fn crash(&mut self) {
         let newest = self.rows.keys().next_back().map(|at| at.position);
-        let standing = newest.map(|newest| Standing { rows: self.rows.len(), newest });
+        let is_out = self.lane.breaker(self.now) != BreakerState::Closed;
+        let standing = newest.map(|newest| Standing { rows: self.rows.len(), newest, is_out });
         let mut settings = self.settings.clone();
         settings.parking.as_mut().unwrap().standing = standing;
         let fresh = Self::new(settings.clone());

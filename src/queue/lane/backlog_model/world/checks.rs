@@ -7,7 +7,8 @@ impl World {
         assert!(self.leases.len() < self.settings.concurrency.get());
         assert!(!self.is_paused, "a request while the endpoint is disabled");
         assert!(!self.is_doomed(), "a request to an endpoint that is no more");
-        let size = if lease.attempt > 1 { self.batch_max } else { self.settings.batch.size.get() };
+        let is_again = lease.events.iter().any(|event| self.failed.contains(&event.sequence));
+        let size = if is_again { self.batch_max } else { self.settings.batch.size.get() };
         assert!(!lease.events.is_empty() && lease.events.len() <= size);
         let state = self.lane.breaker(self.now);
         assert_ne!(state, BreakerState::Open, "a request while the breaker is open");
