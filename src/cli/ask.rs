@@ -155,7 +155,10 @@ fn understand(status: StatusCode, text: &[u8], base: &Url) -> Result<Value, Comm
             "walhook at {base} wants its token: give the variable that holds it with --token-env, \
              or --config with the configuration that it runs with"
         ),
-        (_, Some(detail)) => anyhow!("{detail}{}", problems(answer.as_ref())),
+        // The API's word for it is not the command's.
+        (_, Some(detail)) => {
+            anyhow!("{}{}", detail.replace("\"all\": true", "--all"), problems(answer.as_ref()))
+        }
         (_, None) => anyhow!("what answers at {base} says {status}: is it a walhook?"),
     };
     let exit = match status {
@@ -197,6 +200,7 @@ mod tests {
             (400, problem, Exit::Usage, "unknown field"),
             (401, problem, Exit::Usage, "wants its token"),
             (404, problem, Exit::Failed, "unknown field"),
+            (400, br#"{"detail": "or all with \"all\": true"}"#, Exit::Usage, "or all with --all"),
             (502, b"<html>", Exit::Failed, "is it a walhook?"),
             (200, b"<html>", Exit::Failed, "is no walhook"),
         ];

@@ -142,7 +142,7 @@ impl DeadLetters {
             }
             Some(What::Resend(order)) => {
                 let answer = order.give(global, "resend")?;
-                order.report(&answer, "requested", "to be sent again")
+                order.report(&answer, "requested", "sent again")
             }
             Some(What::Discard(order)) => {
                 let answer = order.give(global, "discard")?;
@@ -193,6 +193,8 @@ impl Order {
             terminal::line(&format!("{count} {} would be {done}", letters(count)))?;
         } else {
             let count = number(field);
+            // What is asked for is done by and by.
+            let done = if field == "requested" { format!("to be {done}") } else { done.to_owned() };
             terminal::line(&format!("{count} {} {done}", letters(count)))?;
         }
         let bare = number("without_body");

@@ -70,8 +70,14 @@ async fn serve(
         }
     };
     tokio::select! {
-        ended = app.run() => ended,
+        ended = app.run() => {
+            if ended.is_ok() {
+                tracing::info!("walhook has stopped: what is settled is confirmed");
+            }
+            ended
+        }
         () = signals.hurry(stop, grace, reload) => {
+            tracing::warn!("ended at the second signal: what was in flight comes again");
             log.write_out();
             std::process::exit(1)
         }

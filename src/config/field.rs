@@ -14,6 +14,7 @@ use toml::de::DeValue;
 
 use crate::config::interpolate::interpolate;
 use crate::config::interpolate::is_variable_name;
+use crate::config::reader::LISTS;
 use crate::config::reader::Notes;
 use crate::config::reader::Section;
 use crate::config::reader::kind;
@@ -237,7 +238,14 @@ impl<'a> Field<'a> {
                 Some(Section::new(self.notes, self.path.clone(), Some(self.at), Some(table)))
             }
             DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
-                self.refuse(format!("is one table: write [{}]", self.path))
+                // The plural of what is a list is an easy slip.
+                let singular = self.path.strip_suffix('s').filter(|one| LISTS.contains(one));
+                let meant = singular.map(|one| format!(", or [[{one}]] for one {one}"));
+                self.refuse(format!(
+                    "is one table: write [{}]{}",
+                    self.path,
+                    meant.unwrap_or_default()
+                ))
             }
             other => self.refuse(format!("must be a table, not {}", kind(other))),
         }

@@ -104,6 +104,9 @@ impl<'a> Notes<'a> {
     }
 }
 
+/// Tables of the file of which there may be several: `[[event]]`.
+pub(super) const LISTS: [&str; 2] = ["event", "endpoint"];
+
 /// A table that is being read; a missing table reads as an empty one.
 pub(super) struct Section<'a> {
     notes: &'a Notes<'a>,
@@ -231,6 +234,9 @@ impl<'a> Section<'a> {
                 let known =
                     elsewhere.iter().find(|(there, _)| *there == name).map(|(_, here)| *here);
                 let message = match known.or_else(|| nearest(name, self.asked.iter().copied())) {
+                    Some(known) if self.path.is_empty() && LISTS.contains(&known) => {
+                        format!("unknown key: did you mean `[[{known}]]`?")
+                    }
                     Some(known) => format!("unknown key: did you mean `{known}`?"),
                     None => format!("unknown key: known here are {}", listed(&self.asked)),
                 };

@@ -47,6 +47,7 @@ use crate::delivery::site::Site;
 use crate::flow::headers::Headers;
 use crate::flow::lease::Lease;
 use crate::flow::time::Timestamp;
+use crate::flow::time::whole_millis;
 use crate::flow::verdict::Exchange;
 use crate::flow::verdict::Failure;
 use crate::flow::verdict::FailureClass;
@@ -172,7 +173,7 @@ impl Client {
         let status = seen.status.map(|status| status.as_u16());
         span.record("status", status);
         tracing::debug!(
-            took_ms = took.as_millis(),
+            took_ms = whole_millis(took),
             error = failure.as_ref().map(field::display),
             "attempt ended"
         );

@@ -8,6 +8,7 @@ use crate::flow::event::Facts;
 use crate::flow::settlement::DeathReason;
 use crate::flow::settlement::Outcome;
 use crate::flow::settlement::Settlement;
+use crate::flow::time::whole_millis;
 
 /// `endpoint` is its name, `url` its URL as it may be shown.
 pub(crate) fn settled(endpoint: &str, url: &str, settlement: &Settlement) {
@@ -21,7 +22,7 @@ pub(crate) fn settled(endpoint: &str, url: &str, settlement: &Settlement) {
             endpoint,
             status,
             attempts = settlement.attempts,
-            duration_ms = took.as_millis(),
+            duration_ms = whole_millis(*took),
             "pushed"
         ),
         Outcome::Dead { reason } => given_up(endpoint, url, settlement, reason),

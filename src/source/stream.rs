@@ -28,6 +28,7 @@ use crate::failpoint;
 use crate::flow::budget::Budget;
 use crate::flow::change::Captured;
 use crate::flow::lsn::Lsn;
+use crate::flow::time::whole_millis;
 use crate::source::assemble::Assembler;
 use crate::source::error::SourceError;
 use crate::source::hold::Hold;
@@ -178,7 +179,7 @@ impl Source {
             let wait = self.backoff.next();
             let error = anyhow::Error::new(error);
             let reason = format!("{error:#}");
-            let wait_ms = wait.as_millis();
+            let wait_ms = whole_millis(wait);
             tracing::warn!(error = %reason, wait_ms, "replication interrupted, connecting again");
             self.terms.status.waiting(reason);
             tokio::time::sleep(wait).await;

@@ -120,6 +120,11 @@ pub enum StoreError {
     UnsupportedAuthentication { method: String },
     #[error("channel_binding=require, but the server does not offer it: use TLS and SCRAM")]
     NoChannelBinding,
+    #[error(
+        "what listens at {at} is no PostgreSQL, or a pooler that speaks only a part of its protocol: check \
+         host and port of the connection URL"
+    )]
+    NotPostgres { at: String },
     #[error("the login to PostgreSQL broke off")]
     LogIn(#[source] tokio_postgres::Error),
     #[error(
@@ -151,6 +156,7 @@ impl StoreError {
             | Self::TimedOut { .. }
             | Self::TooManyConnections(_)
             | Self::NotReady(_)
+            | Self::NotPostgres { .. }
             | Self::ReadOnly { .. }
             | Self::ReadWrite { .. }
             | Self::LogIn(_)
@@ -199,6 +205,7 @@ impl StoreError {
             | Self::NotReady(_)
             | Self::LogIn(_)
             | Self::ServerNotProven(_)
+            | Self::NotPostgres { .. }
             | Self::Protocol { .. }
             | Self::Disconnected(_)
             | Self::Query(_) => 1,
@@ -215,6 +222,7 @@ impl StoreError {
             | Self::Tls { .. }
             | Self::TooManyConnections(_)
             | Self::NotReady(_)
+            | Self::NotPostgres { .. }
             | Self::ReadOnly { .. }
             | Self::ReadWrite { .. }
             | Self::Disconnected(_) => true,
@@ -253,11 +261,13 @@ impl StoreError {
     }
 
     /// What an error of tokio-postgres means while it logs in.
-    pub(crate) fn log_in(error: tokio_postgres::Error, server: &Server) -> Self {
+    pub(crate) fn log_in(error: tokio_postgres::Error, server: &Server, at: &str) -> Self {
         if let Some(cause) = error.as_db_error() {
             return Self::refused_log_in(cause.into(), server);
         }
         match into_io(error) {
+            // Bytes that are no message: another program's greeting, or its answer to ours.
+            Ok(cause) if is_misread(&cause) => Self::NotPostgres { at: at.to_owned() },
             Ok(cause) => Self::Disconnected(cause),
             // tokio-postgres has no public kinds for these: they follow from what was asked for.
             Err(_) if server.params.get_channel_binding() == ChannelBinding::Require => {
@@ -268,6 +278,17 @@ impl StoreError {
             }
             Err(error) => Self::LogIn(error),
         }
+    }
+}
+
+/// Whether these are the words of postgres-protocol for bytes that it cannot read as a message.
+fn is_misread(cause: &io::Error) -> bool {
+    match cause.kind() {
+        // `Other`: the connection ended within what looked like a long message.
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => true,
+        // A connection that ends has no text of its own.
+        io::ErrorKind::UnexpectedEof => cause.get_ref().is_some(),
+        _ => false,
     }
 }
 

@@ -100,7 +100,7 @@ async fn log_in(
     let (client, connection) = params
         .connect_raw(transport, Secured)
         .await
-        .map_err(|error| StoreError::log_in(error, server))?;
+        .map_err(|error| StoreError::log_in(error, server, &at))?;
     let mut running = JoinSet::new();
     running.spawn(async move {
         if let Err(error) = connection.await {

@@ -99,6 +99,33 @@ async fn an_unknown_host_and_a_closed_port_are_named() {
 }
 
 #[tokio::test]
+async fn a_port_of_another_program_is_named() {
+    let greetings = [
+        "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n",
+        "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n",
+        "220 mail.example.com ESMTP Postfix\r\n",
+    ];
+    for greeting in greetings {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let mut answers = tokio::task::JoinSet::new();
+        answers.spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::io::AsyncWriteExt::write_all(&mut stream, greeting.as_bytes()).await.ok();
+                // It is read before the connection ends, so that it ends without a reset.
+                let mut startup = [0; 256];
+                tokio::io::AsyncReadExt::read(&mut stream, &mut startup).await.ok();
+            }
+        });
+        let toml =
+            configuration_of(&format!("postgres://app:tell-nobody@{at}/app?sslmode=disable"));
+        assert_refused(&toml, 1, &[&at.to_string(), "is no PostgreSQL", "check host and port"])
+            .await;
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_password_or_database_is_named() {
     let mut cluster = start_cluster(Options::default()).await;
     let sql = Sql::connect(&cluster.socket_url("postgres")).await;

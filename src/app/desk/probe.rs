@@ -21,6 +21,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
+use crate::flow::time::whole_millis;
 use crate::flow::verdict::Verdict;
 
 /// Nobody waits for longer, whatever the endpoint's own timeout is.
@@ -44,7 +45,7 @@ pub(crate) async fn probe(client: Arc<Client>, body: Option<String>, now: Timest
     let Ok(exchange) = tokio::time::timeout(TIMEOUT, attempt).await else {
         let detail = format!("no complete response within {TIMEOUT:?}");
         return json!({
-            "delivered": false, "status": null, "duration_ms": TIMEOUT.as_millis(),
+            "delivered": false, "status": null, "duration_ms": whole_millis(TIMEOUT),
             "error": { "class": "timeout", "detail": detail }, "response": "",
         });
     };
@@ -56,7 +57,7 @@ pub(crate) async fn probe(client: Arc<Client>, body: Option<String>, now: Timest
     json!({
         "delivered": exchange.verdict == Verdict::Delivered,
         "status": exchange.status,
-        "duration_ms": u64::try_from(exchange.took.as_millis()).unwrap_or(u64::MAX),
+        "duration_ms": whole_millis(exchange.took),
         "error": error,
         "response": String::from_utf8_lossy(&response),
     })
