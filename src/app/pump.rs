@@ -29,12 +29,15 @@ use crate::clock::since_boot;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::event::plan::Routed;
+use crate::event::plan::Shaped;
 use crate::event::route::Router;
 use crate::failpoint;
 use crate::flow::budget::Budget;
 use crate::flow::budget::Held;
+use crate::flow::budget::Permit;
 use crate::flow::change::Captured;
 use crate::flow::change::Change;
+use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
@@ -327,6 +330,38 @@ impl Pump {
         notes.extend(refused.map(|&taker| self.note(rule, Fate::Refused(taker))));
     }
 
+    /// Those whose filters take too much get a dead letter.
+    fn set_aside_costly(&mut self, costly: Vec<Shaped>, event: &Event, why: Poison) {
+        for Shaped { body, endpoints } in costly {
+            let takers = self.ahead.owed(endpoints.into(), event.id);
+            if !takers.is_empty() {
+                self.outbox.set_aside(Box::new(event.shaped(body, None)), takers, why);
+            }
+        }
+    }
+
+    /// A share of the memory for an event in all its shapes: that of its row, or one of its own.
+    async fn hold(
+        &mut self,
+        row: Option<&Arc<Permit>>,
+        event: &Event,
+        others: &[Shaped],
+    ) -> anyhow::Result<Held> {
+        if let Some(row) = row {
+            return Ok(Held::Row(Arc::clone(row)));
+        }
+        let bodies = others.iter().map(|other| &other.body).chain([&event.body]);
+        let row = event.write_back.as_ref().map_or(0, |row| row.held_bytes());
+        let overhead = row + EVENT_OVERHEAD_BYTES;
+        let bytes = bodies.map(|body| body.held_bytes() + overhead).sum();
+        let permit = self.outbox.share(&self.budget, bytes).await?;
+        Ok(match others.is_empty() {
+            true => Held::Own(permit),
+            // One share for all of its bodies: a part of it must not wait for the rest.
+            false => Held::Row(Arc::new(permit)),
+        })
+    }
+
     async fn change(&mut self, mut change: Change) -> anyhow::Result<()> {
         let mut routed = std::mem::take(&mut self.routed);
         let convicted = self.caution.convicts(change.position);
@@ -337,6 +372,7 @@ impl Pump {
         for (rule, outcome) in routed.drain(..) {
             let rule_takers = self.router.endpoints(rule);
             let mut poison = convicted.map(|_stage| Poison::Crashes);
+            let mut costly = Vec::new();
             let (mut event, takers, others) = match outcome {
                 Routed::Filtered => {
                     self.books.filtered(rule);
@@ -354,17 +390,27 @@ impl Pump {
                     continue;
                 }
                 Routed::Event(event) => (event, Arc::clone(&rule_takers), Vec::new()),
-                Routed::Partly { event, endpoints, others } => (event, endpoints.into(), others),
+                Routed::Partly { event, endpoints, others, costly: unknown } => {
+                    costly = unknown;
+                    (event, endpoints.into(), others)
+                }
+                Routed::Costly(event) => {
+                    poison = poison.or(Some(Poison::Costly));
+                    (event, Arc::clone(&rule_takers), Vec::new())
+                }
                 Routed::Poison(event) => {
                     poison = poison.or(Some(Poison::Unrenderable));
                     (event, Arc::clone(&rule_takers), Vec::new())
                 }
             };
             self.books.raised(rule);
-            self.note_takers(rule, &takers, &rule_takers, &mut notes);
+            let unknown = costly.iter().flat_map(|shaped| &shaped.endpoints);
+            let owed: Vec<EndpointIndex> = takers.iter().chain(unknown).copied().collect();
+            self.note_takers(rule, &owed, &rule_takers, &mut notes);
             if let Some(row) = &mut event.write_back {
-                row.owed = u32::try_from(takers.len()).unwrap_or(u32::MAX);
+                row.owed = u32::try_from(owed.len()).unwrap_or(u32::MAX);
             }
+            self.set_aside_costly(costly, &event, poison.unwrap_or(Poison::Costly));
             let takers = self.ahead.owed(takers, event.id);
             if takers.is_empty() {
                 continue;
@@ -373,21 +419,7 @@ impl Pump {
                 self.outbox.set_aside(event, takers, why);
                 continue;
             }
-            event.held = Some(match &row {
-                Some(row) => Held::Row(Arc::clone(row)),
-                None => {
-                    let bodies = others.iter().map(|other| &other.body).chain([&event.body]);
-                    let row = event.write_back.as_ref().map_or(0, |row| row.held_bytes());
-                    let overhead = row + EVENT_OVERHEAD_BYTES;
-                    let bytes = bodies.map(|body| body.held_bytes() + overhead).sum();
-                    let permit = self.outbox.share(&self.budget, bytes).await?;
-                    match others.is_empty() {
-                        true => Held::Own(permit),
-                        // One share for all of its bodies: a part of it must not wait for the rest.
-                        false => Held::Row(Arc::new(permit)),
-                    }
-                }
-            });
+            event.held = Some(self.hold(row.as_ref(), &event, &others).await?);
             self.outbox.add(event, takers, others);
         }
         self.routed = routed;

@@ -21,6 +21,8 @@ use crate::flow::budget::Budget;
 use crate::flow::change::Captured;
 use crate::flow::event::Event;
 use crate::flow::lsn::Lsn;
+use crate::flow::settlement::DeathReason;
+use crate::flow::settlement::Poison;
 use crate::source::catalog;
 use crate::source::catalog::Wanted;
 use crate::source::hold::Hold;
@@ -151,7 +153,10 @@ fn each_shape(
 ) -> std::io::Result<()> {
     let (event, others) = match routed {
         Routed::Event(event) => return show(Arc::from(event)),
-        Routed::Partly { event, endpoints, others } => {
+        Routed::Partly { event, endpoints, others, costly } => {
+            if !costly.is_empty() {
+                tracing::warn!(event_id = %event.id, reason = %DeathReason::Poison(Poison::Costly), "an event is set aside");
+            }
             let event = Arc::from(event);
             let in_other: usize = others.iter().map(|other| other.endpoints.len()).sum();
             if endpoints.len() > in_other {
@@ -161,6 +166,10 @@ fn each_shape(
         }
         Routed::Poison(event) => {
             tracing::warn!(event_id = %event.id, "an event cannot be rendered");
+            return Ok(());
+        }
+        Routed::Costly(event) => {
+            tracing::warn!(event_id = %event.id, reason = %DeathReason::Poison(Poison::Costly), "an event is set aside");
             return Ok(());
         }
         Routed::Filtered | Routed::Repeat { .. } | Routed::Expired { .. } => return Ok(()),

@@ -13,12 +13,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::LazyLock;
 
+use cel::Context;
 use cel::Env;
+use cel::IdedExpr;
 use cel::Program;
 use cel::common::ast::Expr;
 use cel::common::types::CelString;
 use cel::common::value::CowVal;
+use cel::objects::ResolveResult;
 
+use crate::config::expression::meter::Exceeded;
 use crate::config::reader::nearest;
 
 /// The longest expression. A longer one belongs into a view or a generated column.
@@ -70,7 +74,11 @@ pub static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     // Each name is declared once, here, so neither can clash.
     let strings = env.add_extension(cel::extensions::strings);
     let json = env.add_overload("json", "json_string", vec![cel::common::types::STRING_TYPE], json);
-    debug_assert!(strings.is_ok() && json.is_ok(), "{strings:?} {json:?}");
+    let metered = meter::declare(&mut env);
+    debug_assert!(
+        strings.is_ok() && json.is_ok() && metered.is_ok(),
+        "{strings:?} {json:?} {metered:?}"
+    );
     Arc::new(env)
 });
 
@@ -79,6 +87,8 @@ pub static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
 pub struct Expression {
     source: Arc<str>,
     program: Arc<Program>,
+    /// The program's tree, within bounds.
+    metered: Arc<IdedExpr>,
     names: Arc<Names>,
 }
 
@@ -185,8 +195,17 @@ impl Expression {
             };
             return Err(format!("calls `{unknown}`, which is no function: {fix}"));
         }
-        let names = Arc::new(names);
-        Ok(Self { source: Arc::from(source), program: Arc::new(program), names })
+        let metered = Arc::new(meter::metered(program.expression()));
+        if syntax::constants(program.expression()).into_iter().any(is_too_much) {
+            return Err(format!(
+                "makes, from nothing, more than the {} MiB or {} steps that one evaluation may take: \
+                 simplify it",
+                meter::BYTES_MAX >> 20,
+                meter::STEPS_MAX
+            ));
+        }
+        let (source, program, names) = (Arc::from(source), Arc::new(program), Arc::new(names));
+        Ok(Self { source, program, metered, names })
     }
 
     /// The text, which stands in the configuration and holds no row data.
@@ -194,8 +213,16 @@ impl Expression {
         &self.source
     }
 
-    pub fn program(&self) -> &Program {
-        &self.program
+    /// Its value where `context` resolves what it names, for a row of so many bytes.
+    ///
+    /// # Errors
+    /// It asked for more than an evaluation may take.
+    pub fn evaluate(
+        &self,
+        context: &Context<'_, '_>,
+        row_bytes: usize,
+    ) -> Result<ResolveResult, Exceeded> {
+        meter::within(row_bytes, || meter::value(&self.metered, context))
     }
 
     pub fn names(&self) -> &Names {
@@ -265,6 +292,7 @@ fn json<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, cel::E
     let refused = |why: &str| cel::ExecutionError::function_error("json", why);
     let text = arguments.first().and_then(|text| text.downcast_ref::<CelString<'_>>());
     let text = text.ok_or_else(|| refused("no text"))?;
+    meter::parses(text.inner())?;
     let parsed: serde_json::Value =
         serde_json::from_str(text.inner()).map_err(|_| refused("not JSON"))?;
     let value: Box<dyn cel::common::value::Val> = value_of_json(&parsed).try_into()?;
@@ -293,6 +321,13 @@ pub fn value_of_json(json: &serde_json::Value) -> cel::Value {
     }
 }
 
+/// Whether a part that names nothing asks for more than an evaluation may take, whatever the row is.
+fn is_too_much(constant: &IdedExpr) -> bool {
+    let context = Context::with_env(Arc::clone(&ENVIRONMENT));
+    meter::within(0, || drop(meter::value(&meter::metered(constant), &context))).is_err()
+}
+
+pub mod meter;
 mod syntax;
 #[cfg(test)]
 mod tests;

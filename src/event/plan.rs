@@ -23,6 +23,7 @@ use crate::event::image::Image;
 use crate::event::payload;
 use crate::event::payload::Shape;
 use crate::event::row_order::RowOrder;
+use crate::event::scope::Fault;
 use crate::event::scope::Scope;
 use crate::event::target::Target;
 use crate::event::template::Faults;
@@ -52,7 +53,15 @@ pub enum Routed {
     Event(Box<Event>),
     /// Likewise, but only for these, since the filters of the rule's other endpoints are not true,
     /// or not for all of them in the same shape: those of `others` get another body than `event` has.
-    Partly { event: Box<Event>, endpoints: Vec<EndpointIndex>, others: Vec<Shaped> },
+    /// Those of `costly` get a dead letter: their filters take more than an evaluation may.
+    Partly {
+        event: Box<Event>,
+        endpoints: Vec<EndpointIndex>,
+        others: Vec<Shaped>,
+        costly: Vec<Shaped>,
+    },
+    /// The rule's filter takes more than an evaluation may: nobody knows whether this is an event.
+    Costly(Box<Event>),
     /// The rule's filter does not let it through.
     Filtered,
     /// Its values were pushed before, within the window of the rule's `dedupe`.
@@ -211,7 +220,9 @@ impl Plan {
         let expiry = self.age.as_ref().map(|age| age.of(change, row));
         let born = expiry.map_or(change.committed, |expiry| expiry.born);
         let scope = Scope { change, event_type: &rule.settings.event_type, id, now, born };
-        if !self.gate.admits(&scope, faults) {
+        let admitted = self.gate.admits(&scope, faults);
+        let is_costly = !admitted && matches!(faults.last(), Some((_, Fault::TooMuch)));
+        if !admitted && !is_costly {
             return Routed::Filtered;
         }
         // With a write-back, a lane has to say that it was too old: the row is told so.
@@ -220,6 +231,7 @@ impl Plan {
             return Routed::Expired { id, facts: self.shape.facts(row) };
         }
         if let Some((window, seen)) = sightings
+            && !is_costly
             && self.is_repeat(rule, change, window, seen)
         {
             return Routed::Repeat { id, facts: self.shape.facts(row) };
@@ -244,19 +256,40 @@ impl Plan {
                 held: None,
             })
         };
+        if is_costly {
+            return Routed::Costly(event(render(&self.shape, faults)));
+        }
         if rule.filters.is_empty() && rule.others.is_empty() && rule.chosen.is_empty() {
             return Routed::Event(event(render(&self.shape, faults)));
         }
+        self.choose(rule, &scope, faults, render, event)
+    }
+
+    /// Who gets the event, and in which shape.
+    fn choose(
+        &self,
+        rule: &Rule,
+        scope: &Scope<'_>,
+        faults: &mut Faults,
+        mut render: impl FnMut(&Shape, &mut Faults) -> Body,
+        event: impl Fn(Body) -> Box<Event>,
+    ) -> Routed {
+        let mut unknown = Vec::new();
         let mut refuses = |endpoint: &EndpointIndex| {
             let filter = rule.filters.iter().find(|(index, _)| index == endpoint);
-            filter.is_some_and(|(_, filter)| !holds(filter, &scope, faults))
+            let refused = filter.is_some_and(|(_, filter)| !holds(filter, scope, faults));
+            if refused && matches!(faults.last(), Some((_, Fault::TooMuch))) {
+                unknown.push(*endpoint);
+            }
+            refused
         };
         let mut endpoints: Vec<_> =
             rule.endpoints.iter().copied().filter(|endpoint| !refuses(endpoint)).collect();
-        let by_value = rule.chosen.iter().filter_map(|chosen| chosen.by_value(change)).flatten();
+        let by_value =
+            rule.chosen.iter().filter_map(|chosen| chosen.by_value(scope.change)).flatten();
         endpoints.extend(by_value.copied().filter(|endpoint| !refuses(endpoint)));
         let mut own = endpoints.len();
-        let mut others = Vec::new();
+        let (mut others, mut costly) = (Vec::new(), Vec::new());
         for ((_, sharing), shape) in rule.others.iter().zip(&self.others) {
             let takers: Vec<_> =
                 sharing.iter().copied().filter(|taker| endpoints.contains(taker)).collect();
@@ -264,12 +297,21 @@ impl Plan {
                 own -= takers.len();
                 others.push(Shaped { body: render(shape, faults), endpoints: takers });
             }
+            let endpoints: Vec<_> =
+                unknown.extract_if(.., |taker| sharing.contains(taker)).collect();
+            if !endpoints.is_empty() {
+                costly.push(Shaped { body: render(shape, faults), endpoints });
+            }
+        }
+        if !unknown.is_empty() {
+            costly.push(Shaped { body: render(&self.shape, faults), endpoints: unknown });
         }
         // What nobody gets is not rendered.
         let body = if own > 0 { render(&self.shape, faults) } else { Body::default() };
-        match own == rule.endpoints.len() && endpoints.len() == own {
+        let for_all = own == rule.endpoints.len() && endpoints.len() == own && costly.is_empty();
+        match for_all {
             true => Routed::Event(event(body)),
-            false => Routed::Partly { event: event(body), endpoints, others },
+            false => Routed::Partly { event: event(body), endpoints, others, costly },
         }
     }
 

@@ -37,6 +37,8 @@ use chrono::Utc;
 use crate::config::expression::BuiltIn;
 use crate::config::expression::ENVIRONMENT;
 use crate::config::expression::Expression;
+use crate::config::expression::meter;
+use crate::config::expression::meter::Exceeded;
 use crate::config::expression::value_of_json;
 use crate::event::datum;
 use crate::event::image;
@@ -78,6 +80,8 @@ pub(crate) enum Fault {
     NotBoolean,
     /// A function refused its argument.
     Function,
+    /// More steps or memory than an evaluation may take.
+    TooMuch,
 }
 
 impl Fault {
@@ -93,6 +97,10 @@ impl Fault {
             Self::DivisionByZero => "divides by zero",
             Self::OutOfBounds => "asks for an element that is not there",
             Self::NotBoolean => "is neither true nor false",
+            Self::TooMuch => {
+                "takes more steps or memory than one evaluation may: simplify it, or compute it in a \
+                 view or a generated column"
+            }
             Self::Function => "calls a function with an argument that it refuses",
         }
     }
@@ -119,7 +127,10 @@ impl Scope<'_> {
     pub(crate) fn evaluate(&self, expression: &Expression) -> Result<cel::Value, Fault> {
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         context.set_variable_resolver(self);
-        expression.program().execute(&context).map_err(|error| Fault::from(&error))
+        match expression.evaluate(&context, self.change.op.bytes()) {
+            Ok(evaluated) => evaluated.map_err(|error| Fault::from(&error)),
+            Err(Exceeded) => Err(Fault::TooMuch),
+        }
     }
 
     /// Whether a filter lets the change through.
@@ -156,7 +167,9 @@ impl Scope<'_> {
                 CowVal::owned(CelString::from(self.change.relation.table.to_string()))
             }
             BuiltIn::Metadata => {
-                let given = self.change.metadata.as_deref().map(read_json);
+                let given = self.change.metadata.as_deref();
+                let given =
+                    given.map(|text| read_json(text).filter(|_| meter::reads(text.len(), true)));
                 let empty = || cel::Value::Map(Map { map: Arc::default() });
                 owned(given.flatten().unwrap_or_else(empty))
             }
@@ -184,7 +197,7 @@ impl Scope<'_> {
             Image::In(row) => match row.value(index) {
                 Value::Null => Some(CowVal::owned(CelNull)),
                 Value::Unchanged => None,
-                Value::Text(text) => value(sql_type, text),
+                Value::Text(text) => read(sql_type, text),
             },
         }
     }
@@ -199,7 +212,7 @@ impl Scope<'_> {
                 Image::In(row) => match row.value(index) {
                     Value::Null => Some(cel::Value::Null),
                     Value::Unchanged => None,
-                    Value::Text(text) => value(&column.sql_type, text)
+                    Value::Text(text) => read(&column.sql_type, text)
                         .and_then(|value| cel::Value::try_from(value.as_ref()).ok()),
                 },
             };
@@ -263,6 +276,22 @@ fn value<'a>(sql_type: &SqlType, text: &'a [u8]) -> Option<CowVal<'a, 'a>> {
             owned(read_json(&json)?)
         }
     })
+}
+
+/// As [`value`], within what the evaluation may take.
+fn read<'a>(sql_type: &SqlType, text: &'a [u8]) -> Option<CowVal<'a, 'a>> {
+    let is_plain = matches!(
+        sql_type,
+        SqlType::Bool
+            | SqlType::Integer
+            | SqlType::Float
+            | SqlType::Numeric
+            | SqlType::Timestamp
+            | SqlType::TimestampTz
+            | SqlType::Text
+            | SqlType::Date
+    );
+    if meter::reads(text.len(), !is_plain) { value(sql_type, text) } else { None }
 }
 
 fn read_json(text: &[u8]) -> Option<cel::Value> {

@@ -15,6 +15,7 @@ use crate::config::expression::BuiltIn;
 use crate::config::expression::Expression;
 use crate::config::expression::Form;
 use crate::config::expression::Reference;
+use crate::config::expression::meter;
 use crate::config::template::Node;
 use crate::config::template::Piece;
 use crate::event::datum;
@@ -107,7 +108,12 @@ impl Template {
     }
 
     pub(crate) fn write(&self, out: &mut Writer, scope: &Scope<'_>, faults: &mut Faults) {
-        Render { out, scope, columns: &self.columns, faults }.steps(&self.steps);
+        // All of its expressions together make no more than one may: a body is one allocation.
+        let row = scope.change.op.bytes();
+        let within = meter::within(row, || {
+            Render { out, scope, columns: &self.columns, faults }.steps(&self.steps);
+        });
+        debug_assert!(within.is_ok(), "each expression has steps of its own, and tells of them");
     }
 }
 

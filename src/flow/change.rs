@@ -60,6 +60,18 @@ pub enum Old {
     Full(Tuple),
 }
 
+impl Op {
+    /// The bytes of the messages that the rows lie in.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Insert { new } | Self::Update { new, old: None } => new.raw.len(),
+            Self::Update { new, old: Some(old) } => new.raw.len() + old.tuple().raw.len(),
+            Self::Delete { old } => old.tuple().raw.len(),
+            Self::Truncate => 0,
+        }
+    }
+}
+
 impl Old {
     pub fn tuple(&self) -> &Tuple {
         match self {

@@ -136,6 +136,8 @@ pub enum Poison {
     Unrenderable,
     /// walhook has crashed over it twice in a row.
     Crashes,
+    /// A filter takes more than one evaluation may, so nobody knows whether it is to be sent.
+    Costly,
 }
 
 /// One finished attempt, whatever came of it: for the push log and the metrics.
@@ -177,6 +179,10 @@ impl fmt::Display for DeathReason {
             Self::BacklogFull => f.write_str("the endpoint's backlog is full"),
             Self::BacklogTooOld => f.write_str("too long in the endpoint's backlog"),
             Self::Poison(Poison::Unrenderable) => f.write_str("it cannot be rendered"),
+            Self::Poison(Poison::Costly) => f.write_str(
+                "its filter takes more steps or memory than one evaluation may: simplify `when`, \
+                 then send this again or discard it",
+            ),
             Self::Poison(Poison::Crashes) => f.write_str("walhook crashed over it twice in a row"),
         }
     }

@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may stop at once")]
 #![expect(clippy::panic, reason = "a test may stop at once, and then shows the whole answer")]
 
+mod filters;
 mod keys;
 mod load;
 mod refusals;

@@ -105,9 +105,11 @@ fn route(settings: &Settings, change: &Change) -> Vec<(Arc<Event>, Vec<EndpointI
     let events = routed.into_iter().filter_map(|(rule, outcome)| match outcome {
         Routed::Event(event) => Some((Arc::from(event), router.endpoints(rule).to_vec())),
         Routed::Partly { event, endpoints, .. } => Some((Arc::from(event), endpoints)),
-        Routed::Filtered | Routed::Repeat { .. } | Routed::Expired { .. } | Routed::Poison(_) => {
-            None
-        }
+        Routed::Filtered
+        | Routed::Repeat { .. }
+        | Routed::Expired { .. }
+        | Routed::Costly(_)
+        | Routed::Poison(_) => None,
     });
     events.collect()
 }

@@ -51,6 +51,6 @@ fn is_too_old(routed: &Routed, now: Timestamp) -> bool {
         Routed::Expired { .. } => true,
         // With a write-back, a lane says that it was too old.
         Routed::Event(event) | Routed::Partly { event, .. } => is_over(event),
-        Routed::Filtered | Routed::Repeat { .. } | Routed::Poison(_) => false,
+        Routed::Filtered | Routed::Repeat { .. } | Routed::Poison(_) | Routed::Costly(_) => false,
     }
 }

@@ -118,7 +118,8 @@ fn depth(root: &IdedExpr) -> usize {
     deepest
 }
 
-fn children(node: &IdedExpr) -> Vec<&IdedExpr> {
+/// What stands directly below a node.
+pub(super) fn children(node: &IdedExpr) -> Vec<&IdedExpr> {
     match &node.expr {
         Expr::Call(call) => call.target.iter().map(Box::as_ref).chain(&call.args).collect(),
         Expr::Select(select) => vec![&select.operand],
@@ -140,6 +141,37 @@ fn entry(entry: &IdedEntryExpr) -> Vec<&IdedExpr> {
     match &entry.expr {
         EntryExpr::StructField(field) => vec![&field.value],
         EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+    }
+}
+
+/// The largest parts of a tree that call something and name nothing: they have one value for all rows.
+pub(super) fn constants(root: &IdedExpr) -> Vec<&IdedExpr> {
+    let is_atom = |node: &IdedExpr| matches!(node.expr, Expr::Literal(_));
+    if names_nothing(root, &mut Vec::new()) {
+        return if is_atom(root) { Vec::new() } else { vec![root] };
+    }
+    match &root.expr {
+        // The rest of a loop is not to be had without its variable.
+        Expr::Comprehension(around) => constants(&around.iter_range),
+        _ => children(root).into_iter().flat_map(constants).collect(),
+    }
+}
+
+fn names_nothing<'a>(node: &'a IdedExpr, bound: &mut Vec<&'a str>) -> bool {
+    match &node.expr {
+        Expr::Ident(name) => bound.contains(&name.as_str()),
+        Expr::Comprehension(around) => {
+            if !names_nothing(&around.iter_range, bound) {
+                return false;
+            }
+            let before = bound.len();
+            bound.extend([around.iter_var.as_str(), &around.accu_var]);
+            bound.extend(around.iter_var2.as_deref());
+            let nothing = names_nothing(&around.loop_step, bound);
+            bound.truncate(before);
+            nothing
+        }
+        _ => children(node).into_iter().all(|child| names_nothing(child, bound)),
     }
 }
 

@@ -87,13 +87,15 @@ fn an_expression_that_is_let_through_can_be_evaluated() {
         format!("{}a{}", "(".repeat(NESTING_MAX), ")".repeat(NESTING_MAX)),
         format!("a{}", "[0]".repeat(DEPTH_MAX - 2)),
         vec!["a == 1"; 300].join("||"),
+        format!("{}a{}", "[".repeat(NESTING_MAX), "]".repeat(NESTING_MAX)),
+        format!("{}[a]{}", "[a].map(x, ".repeat(9), ")".repeat(9)),
     ];
     for case in cases {
         let expression = parsed(&case);
         let evaluate = move || {
             let mut context = cel::Context::with_env(Arc::clone(&ENVIRONMENT));
             context.add_variable_from_value("a", 1_i64);
-            expression.program().execute(&context).is_ok()
+            expression.evaluate(&context, 0).is_ok_and(|value| value.is_ok())
         };
         std::thread::spawn(evaluate).join().unwrap();
     }

@@ -36,7 +36,7 @@ fn bodies(endpoints: &[Endpoint]) -> Vec<(Option<String>, Vec<usize>)> {
     let change = change(&orders(ReplicaIdentity::Default), insert);
     router.route(&change, COMMITTED, |_, routed| match routed {
         Routed::Event(event) => seen.push((text(&event.body), Vec::new())),
-        Routed::Partly { event, endpoints, others } => {
+        Routed::Partly { event, endpoints, others, .. } => {
             seen.push((text(&event.body), numbers(&endpoints)));
             seen.extend(others.iter().map(|one| (text(&one.body), numbers(&one.endpoints))));
         }

@@ -125,6 +125,7 @@ async fn built_in(payload: &str) -> Request {
             Routed::Filtered
             | Routed::Expired { .. }
             | Routed::Repeat { .. }
+            | Routed::Costly(_)
             | Routed::Poison(_) => None,
         };
     });
