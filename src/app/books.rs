@@ -1,6 +1,7 @@
 //! What the pump counts: what becomes of changes before they reach a lane. The books of deliveries
 //! are the ledger's.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::settings::EventRule;
@@ -15,19 +16,19 @@ use crate::telemetry::metrics::Metrics;
 pub(crate) struct Books {
     rules: Vec<(Arc<str>, EventMetrics)>,
     /// Those that there are.
-    endpoints: Vec<(EndpointIndex, Arc<str>)>,
+    endpoints: HashMap<EndpointIndex, Arc<str>>,
 }
 
 impl Books {
     pub(crate) fn new(metrics: &Metrics, rules: &[EventRule]) -> Self {
         let rule =
             |rule: &EventRule| (Arc::clone(&rule.event_type), metrics.event(&rule.event_type));
-        Self { rules: rules.iter().map(rule).collect(), endpoints: Vec::new() }
+        Self { rules: rules.iter().map(rule).collect(), endpoints: HashMap::new() }
     }
 
     /// From here on these are the endpoints, taking events or not.
     pub(crate) fn keep_for(&mut self, endpoints: Vec<(EndpointIndex, Arc<str>)>) {
-        self.endpoints = endpoints;
+        self.endpoints = endpoints.into_iter().collect();
     }
 
     pub(crate) fn endpoints(&self) -> usize {
@@ -62,17 +63,16 @@ impl Books {
     }
 
     /// It did, and was too old for `takers` when it was read.
-    pub(crate) fn expired(
+    pub(crate) fn expired<'t>(
         &self,
         rule: RuleIndex,
-        takers: &[EndpointIndex],
+        takers: impl Iterator<Item = &'t EndpointIndex>,
         id: EventId,
         facts: &Facts,
     ) {
         self.raised(rule);
         let event_type = self.rules.get(rule.0).map_or("", |(event_type, _)| event_type);
-        let taking = self.endpoints.iter().filter(|(index, _)| takers.contains(index));
-        for (_, name) in taking {
+        for name in takers.filter_map(|taker| self.endpoints.get(taker)) {
             crate::ledger::outcome_log::expired(name, event_type, id, facts);
         }
     }

@@ -90,6 +90,7 @@ use crate::flow::lsn::Position;
 use crate::ledger;
 use crate::ledger::Ledger;
 use crate::ledger::writer::Writer;
+use crate::store::books::CommonCounts;
 use crate::store::books::Entry;
 use crate::store::state_error::StateError;
 use crate::task::Tasks;
@@ -273,7 +274,7 @@ impl App {
         let caution = Caution::new(&taken.writer, taken.past, taken.marks, settled);
         resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
         let written = write_backs::start(settings, handles, tasks);
-        let kept = (taken.writer, taken.books);
+        let kept = (taken.writer, taken.books, taken.common);
         let ledger = ledger(settings, handles, published, &roster, kept, written);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         let keep_books = run_ledger(ledger.run(opened, reports, edits), patience, ended_in);
@@ -341,7 +342,7 @@ fn ledger(
     handles: &Handles,
     published: Published,
     roster: &Roster,
-    (writer, books): (Writer, Vec<Entry>),
+    (writer, books, common): (Writer, Vec<Entry>, CommonCounts),
     write_backs: Option<watch::Sender<()>>,
 ) -> Ledger {
     let terms = ledger::Terms {
@@ -356,6 +357,7 @@ fn ledger(
         write_backs,
         shown: roster.0.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
         books,
+        common,
         replayed: handles.replayed.clone(),
     };
     Ledger::new(&handles.metrics, terms)

@@ -310,24 +310,19 @@ impl Pump {
         Ok(())
     }
 
-    /// Notes who does not get an event of the rule.
+    /// Notes that an event of the rule was raised, and who chose it beside `everybody`, those who take
+    /// all of its events: it counts as filtered for the others, whom nobody has to go through.
     fn note_takers(
         &self,
         rule: RuleIndex,
-        takers: &[EndpointIndex],
-        rule_takers: &[EndpointIndex],
+        (everybody, takers): (usize, &[EndpointIndex]),
         notes: &mut Vec<Note>,
     ) {
-        // Before `Raised`, which does not count for these.
-        let by_value = takers.iter().filter(|taker| !rule_takers.contains(taker));
-        let before = notes.len();
-        notes.extend(by_value.map(|&taker| self.note(rule, Fate::Chosen(taker))));
-        let some_do_not = takers.is_empty() || takers.len() < self.books.endpoints();
-        if notes.len() > before || some_do_not {
+        if takers.is_empty() || takers.len() < self.books.endpoints() {
             notes.push(self.note(rule, Fate::Raised));
+            let chosen = takers.iter().skip(everybody);
+            notes.extend(chosen.map(|&taker| self.note(rule, Fate::Chosen(taker))));
         }
-        let refused = rule_takers.iter().filter(|taker| !takers.contains(taker));
-        notes.extend(refused.map(|&taker| self.note(rule, Fate::Refused(taker))));
     }
 
     /// Those whose filters take too much get a dead letter.
@@ -370,7 +365,7 @@ impl Pump {
         let row = change.held.take().map(Arc::new);
         let mut notes = Vec::new();
         for (rule, outcome) in routed.drain(..) {
-            let rule_takers = self.router.endpoints(rule);
+            let everybody = self.router.everybody(rule);
             let mut poison = convicted.map(|_stage| Poison::Crashes);
             let mut costly = Vec::new();
             let (mut event, takers, others) = match outcome {
@@ -384,29 +379,31 @@ impl Pump {
                     notes.push(self.note(rule, Fate::Filtered));
                     continue;
                 }
-                Routed::Expired { id, facts } => {
-                    self.books.expired(rule, &rule_takers, id, &facts);
+                Routed::Expired { id, facts, chosen } => {
+                    let takers = everybody.iter().chain(&chosen);
+                    self.books.expired(rule, takers, id, &facts);
                     notes.push(self.note(rule, Fate::Expired));
+                    notes.extend(chosen.iter().map(|&taker| self.note(rule, Fate::TooLate(taker))));
                     continue;
                 }
-                Routed::Event(event) => (event, Arc::clone(&rule_takers), Vec::new()),
+                Routed::Event(event) => (event, Arc::clone(&everybody), Vec::new()),
                 Routed::Partly { event, endpoints, others, costly: unknown } => {
                     costly = unknown;
                     (event, endpoints.into(), others)
                 }
                 Routed::Costly(event) => {
                     poison = poison.or(Some(Poison::Costly));
-                    (event, Arc::clone(&rule_takers), Vec::new())
+                    (event, self.router.of_unknown(rule), Vec::new())
                 }
                 Routed::Poison(event) => {
                     poison = poison.or(Some(Poison::Unrenderable));
-                    (event, Arc::clone(&rule_takers), Vec::new())
+                    (event, self.router.of_unknown(rule), Vec::new())
                 }
             };
             self.books.raised(rule);
             let unknown = costly.iter().flat_map(|shaped| &shaped.endpoints);
             let owed: Vec<EndpointIndex> = takers.iter().chain(unknown).copied().collect();
-            self.note_takers(rule, &owed, &rule_takers, &mut notes);
+            self.note_takers(rule, (everybody.len(), &owed), &mut notes);
             if let Some(row) = &mut event.write_back {
                 row.owed = u32::try_from(owed.len()).unwrap_or(u32::MAX);
             }

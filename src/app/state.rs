@@ -27,6 +27,7 @@ use crate::store::Session;
 use crate::store::backlog;
 use crate::store::backlog::Size;
 use crate::store::books;
+use crate::store::books::CommonCounts;
 use crate::store::books::Entry;
 use crate::store::dead_letters;
 use crate::store::endpoints;
@@ -69,6 +70,8 @@ pub(crate) struct Taken {
     pub(crate) marks: Option<Session>,
     /// What became of all deliveries so far.
     pub(crate) books: Vec<Entry>,
+    /// What the books hold for all endpoints alike.
+    pub(crate) common: CommonCounts,
 }
 
 impl Taken {
@@ -167,6 +170,7 @@ pub(crate) async fn take(
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let remembered = remembered(settings, &session).await?;
     let books = books::load(&session.client, slot).await?;
+    let common = books::load_common(&session.client, slot).await?;
     let past = runs::started(&mut session.client, &holding, progress.settled).await?;
     let marks = match past {
         Past::Crashing => Some(store::connect(&settings.state).await?),
@@ -189,6 +193,7 @@ pub(crate) async fn take(
         past,
         marks,
         books,
+        common,
         remembered,
     })
 }

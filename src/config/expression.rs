@@ -327,6 +327,7 @@ fn is_too_much(constant: &IdedExpr) -> bool {
     meter::within(0, || drop(meter::value(&meter::metered(constant), &context))).is_err()
 }
 
+pub mod equality;
 pub mod meter;
 mod syntax;
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod require;
 pub mod route;
 mod row_order;
 mod scope;
+mod subscribers;
 mod target;
 mod template;
 mod value;

@@ -25,6 +25,9 @@ use crate::event::payload::Shape;
 use crate::event::row_order::RowOrder;
 use crate::event::scope::Fault;
 use crate::event::scope::Scope;
+use crate::event::subscribers::Choice;
+use crate::event::subscribers::SubscriberIndex;
+use crate::event::subscribers::Subscribers;
 use crate::event::target::Target;
 use crate::event::template::Faults;
 use crate::event::writer::Writer;
@@ -49,10 +52,11 @@ use crate::flow::time::Timestamp;
 /// What a change came to under one rule.
 #[derive(Debug)]
 pub enum Routed {
-    /// To be handed to the lanes of the rule's endpoints. `sequence` and `held` are still open.
+    /// To be handed to the lanes of everybody who takes all of the rule's events. `sequence` and
+    /// `held` are still open.
     Event(Box<Event>),
-    /// Likewise, but only for these, since the filters of the rule's other endpoints are not true,
-    /// or not for all of them in the same shape: those of `others` get another body than `event` has.
+    /// Likewise, but also for others, who choose by the row: they come behind those in `endpoints`. Or
+    /// not for all of them in the same shape: those of `others` get another body than `event` has.
     /// Those of `costly` get a dead letter: their filters take more than an evaluation may.
     Partly {
         event: Box<Event>,
@@ -66,8 +70,9 @@ pub enum Routed {
     Filtered,
     /// Its values were pushed before, within the window of the rule's `dedupe`.
     Repeat { id: EventId, facts: Facts },
-    /// Too old when it was read.
-    Expired { id: EventId, facts: Facts },
+    /// Too old when it was read: for everybody who takes all of the rule's events, and for those who
+    /// would have chosen it.
+    Expired { id: EventId, facts: Facts, chosen: Vec<EndpointIndex> },
     /// It cannot be rendered; the event has no body, and its keys and facts only if they can be told.
     Poison(Box<Event>),
 }
@@ -84,20 +89,11 @@ pub(super) struct Rule {
     pub(super) settings: EventRule,
     pub(super) origin: Origin,
     pub(super) table: Arc<TableName>,
-    pub(super) endpoints: Arc<[EndpointIndex]>,
-    /// Endpoints that take events by a value of their row, and are not among `endpoints`.
-    pub(super) chosen: Vec<Chosen>,
-    /// Of those endpoints that have one.
-    pub(super) filters: Vec<(EndpointIndex, Expression)>,
-    /// Payloads other than the event's own, each with the endpoints that ask for it.
-    pub(super) others: Vec<(Payload, Vec<EndpointIndex>)>,
-}
-
-/// Who takes events with which values of one column.
-#[derive(Debug)]
-pub(super) struct Chosen {
-    pub(super) column: String,
-    pub(super) takers: HashMap<String, Vec<EndpointIndex>>,
+    pub(super) subscribers: Subscribers,
+    /// Payloads other than the event's own.
+    pub(super) others: Vec<Payload>,
+    /// Which of them an endpoint asks for; those that are not here get the event's own.
+    pub(super) shape_of: HashMap<EndpointIndex, usize>,
 }
 
 #[derive(Debug)]
@@ -111,6 +107,7 @@ pub(super) struct Compiled {
 pub(super) struct Plan {
     pub(super) rule: RuleIndex,
     gate: Gate,
+    choosing: SubscriberIndex,
     age: Option<Age>,
     order: RowOrder,
     shape: Shape,
@@ -150,18 +147,10 @@ impl Gate {
                 None => true,
                 Some(row) => column.is_some_and(|column| !is_blank(row, column)),
             },
-            Self::When(expression) => holds(expression, scope, faults),
+            Self::When(expression) => scope.holds(expression, faults),
             Self::Both(one, other) => one.admits(scope, faults) && other.admits(scope, faults),
         }
     }
-}
-
-/// Whether an expression is true for the change. One that has no value is not.
-fn holds(expression: &Expression, scope: &Scope<'_>, faults: &mut Faults) -> bool {
-    scope.is_true(expression).unwrap_or_else(|fault| {
-        faults.push((Arc::from(expression.source()), fault));
-        false
-    })
 }
 
 /// What the rules of the relation's table come to, in the order of the settings.
@@ -175,6 +164,7 @@ pub(super) fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
                 None => Gate::Open,
                 Some(filter) => Gate::compile(filter, relation),
             },
+            choosing: rule.subscribers.compile(relation),
             age: settings.expiry.as_ref().map(|rule| Age::compile(rule, relation)),
             order: RowOrder::compile(&settings.order_by, relation),
             shape: Shape::compile(&settings.payload, &settings.event_type, relation),
@@ -188,21 +178,11 @@ pub(super) fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
             others: rule
                 .others
                 .iter()
-                .map(|(payload, _)| Shape::compile(payload, &settings.event_type, relation))
+                .map(|payload| Shape::compile(payload, &settings.event_type, relation))
                 .collect(),
         }
     };
     Compiled { relation: Arc::clone(relation), plans: mine.map(plan).collect() }
-}
-
-impl Chosen {
-    /// Who takes an event of this change.
-    fn by_value(&self, change: &Change) -> Option<&[EndpointIndex]> {
-        let column = change.relation.column(&self.column)?;
-        let Image::In(row) = image::current(change, column) else { return None };
-        let Value::Text(text) = row.value(column) else { return None };
-        self.takers.get(std::str::from_utf8(text).ok()?).map(Vec::as_slice)
-    }
 }
 
 impl Plan {
@@ -228,7 +208,9 @@ impl Plan {
         // With a write-back, a lane has to say that it was too old: the row is told so.
         let expires = self.target.is_none();
         if expires && expiry.is_some_and(|expiry: Expiry| expiry.is_over(now)) {
-            return Routed::Expired { id, facts: self.shape.facts(row) };
+            let Choice { mut takers, costly } = self.choosing.choose(&scope, faults);
+            takers.extend(costly);
+            return Routed::Expired { id, facts: self.shape.facts(row), chosen: takers };
         }
         if let Some((window, seen)) = sightings
             && !is_costly
@@ -259,60 +241,56 @@ impl Plan {
         if is_costly {
             return Routed::Costly(event(render(&self.shape, faults)));
         }
-        if rule.filters.is_empty() && rule.others.is_empty() && rule.chosen.is_empty() {
+        let choice = self.choosing.choose(&scope, faults);
+        if choice.is_empty() && rule.others.is_empty() && !rule.subscribers.is_for_nobody() {
             return Routed::Event(event(render(&self.shape, faults)));
         }
-        self.choose(rule, &scope, faults, render, event)
+        self.shaped(rule, choice, |shape| render(shape, faults), event)
     }
 
-    /// Who gets the event, and in which shape.
-    fn choose(
+    /// The event in the shapes of all who get it.
+    fn shaped(
         &self,
         rule: &Rule,
-        scope: &Scope<'_>,
-        faults: &mut Faults,
-        mut render: impl FnMut(&Shape, &mut Faults) -> Body,
+        choice: Choice,
+        mut render: impl FnMut(&Shape) -> Body,
         event: impl Fn(Body) -> Box<Event>,
     ) -> Routed {
-        let mut unknown = Vec::new();
-        let mut refuses = |endpoint: &EndpointIndex| {
-            let filter = rule.filters.iter().find(|(index, _)| index == endpoint);
-            let refused = filter.is_some_and(|(_, filter)| !holds(filter, scope, faults));
-            if refused && matches!(faults.last(), Some((_, Fault::TooMuch))) {
-                unknown.push(*endpoint);
-            }
-            refused
+        let Choice { takers, costly } = choice;
+        let endpoints: Vec<_> = rule.subscribers.everybody.iter().copied().chain(takers).collect();
+        let (own, others) = self.by_shape(rule, &endpoints);
+        let (costly_own, costly) = self.by_shape(rule, &costly);
+        let mut in_shape = |sharing: Vec<(usize, Vec<EndpointIndex>)>| {
+            let shaped = |(shape, endpoints): (usize, _)| {
+                Some(Shaped { body: render(self.others.get(shape)?), endpoints })
+            };
+            sharing.into_iter().filter_map(shaped).collect::<Vec<_>>()
         };
-        let mut endpoints: Vec<_> =
-            rule.endpoints.iter().copied().filter(|endpoint| !refuses(endpoint)).collect();
-        let by_value =
-            rule.chosen.iter().filter_map(|chosen| chosen.by_value(scope.change)).flatten();
-        endpoints.extend(by_value.copied().filter(|endpoint| !refuses(endpoint)));
-        let mut own = endpoints.len();
-        let (mut others, mut costly) = (Vec::new(), Vec::new());
-        for ((_, sharing), shape) in rule.others.iter().zip(&self.others) {
-            let takers: Vec<_> =
-                sharing.iter().copied().filter(|taker| endpoints.contains(taker)).collect();
-            if !takers.is_empty() {
-                own -= takers.len();
-                others.push(Shaped { body: render(shape, faults), endpoints: takers });
-            }
-            let endpoints: Vec<_> =
-                unknown.extract_if(.., |taker| sharing.contains(taker)).collect();
-            if !endpoints.is_empty() {
-                costly.push(Shaped { body: render(shape, faults), endpoints });
-            }
-        }
-        if !unknown.is_empty() {
-            costly.push(Shaped { body: render(&self.shape, faults), endpoints: unknown });
+        let (others, mut costly) = (in_shape(others), in_shape(costly));
+        if !costly_own.is_empty() {
+            costly.push(Shaped { body: render(&self.shape), endpoints: costly_own });
         }
         // What nobody gets is not rendered.
-        let body = if own > 0 { render(&self.shape, faults) } else { Body::default() };
-        let for_all = own == rule.endpoints.len() && endpoints.len() == own && costly.is_empty();
-        match for_all {
-            true => Routed::Event(event(body)),
-            false => Routed::Partly { event: event(body), endpoints, others, costly },
+        let body = if own.is_empty() { Body::default() } else { render(&self.shape) };
+        Routed::Partly { event: event(body), endpoints, others, costly }
+    }
+
+    /// Those of the endpoints that get the event's own shape, and those of each other one.
+    fn by_shape(
+        &self,
+        rule: &Rule,
+        endpoints: &[EndpointIndex],
+    ) -> (Vec<EndpointIndex>, Vec<(usize, Vec<EndpointIndex>)>) {
+        if rule.others.is_empty() {
+            return (endpoints.to_vec(), Vec::new());
         }
+        let (mut own, mut sharing) = (Vec::new(), vec![Vec::new(); self.others.len()]);
+        for taker in endpoints {
+            let shape = rule.shape_of.get(taker).and_then(|&shape| sharing.get_mut(shape));
+            shape.unwrap_or(&mut own).push(*taker);
+        }
+        let others = sharing.into_iter().enumerate().filter(|(_, takers)| !takers.is_empty());
+        (own, others.collect())
     }
 
     /// Whether the values of `dedupe` were pushed before; notes them if not.

@@ -19,12 +19,12 @@ use crate::config::settings::Operations;
 use crate::config::settings::Payload;
 use crate::event::dedupe::VALUES_MAX;
 use crate::event::dedupe::Window;
-use crate::event::plan::Chosen;
 use crate::event::plan::Compiled;
 use crate::event::plan::Routed;
 use crate::event::plan::Rule;
 use crate::event::plan::compile;
 use crate::event::scope::Fault;
+use crate::event::subscribers::Subscribers;
 use crate::event::template::Faults;
 use crate::event::writer::Writer;
 use crate::failpoint;
@@ -84,10 +84,9 @@ impl Router {
         let rule = |settings: &EventRule| Rule {
             origin: Origin::new(system, &settings.event_type),
             table: Arc::new(settings.table.clone()),
-            endpoints: Arc::default(),
-            chosen: Vec::new(),
-            filters: Vec::new(),
+            subscribers: Subscribers::default(),
             others: Vec::new(),
+            shape_of: HashMap::new(),
             settings: settings.clone(),
         };
         let mut router = Self {
@@ -110,19 +109,11 @@ impl Router {
     ) {
         for rule in &mut self.rules {
             let takers = endpoints.clone().filter(|(_, endpoint)| endpoint.takes(&rule.settings));
-            let filter =
-                |(index, endpoint): (_, &Endpoint)| Some((index, endpoint.filter.clone()?));
-            rule.filters = takers.clone().filter_map(filter).collect();
-            let everybody = takers.clone().filter(|(_, endpoint)| endpoint.only.is_none());
-            rule.endpoints = everybody.map(|(index, _)| index).collect();
-            rule.chosen = chosen(takers.clone());
-            let others = others(&rule.settings, takers);
-            // What is compiled for a relation has the shapes in this order.
-            if others.iter().map(|(payload, _)| payload).ne(rule.others.iter().map(|(p, _)| p)) {
-                self.compiled.clear();
-            }
-            rule.others = others;
+            rule.subscribers = Subscribers::new(takers.clone());
+            (rule.others, rule.shape_of) = others(&rule.settings, takers);
         }
+        // What is compiled for a relation has the shapes in this order, and knows who chooses.
+        self.compiled.clear();
     }
 
     /// From the next change on, events have these filters, ages and payloads. All else is as it
@@ -134,9 +125,16 @@ impl Router {
         self.compiled.clear();
     }
 
-    /// The endpoints that get the events of a rule.
-    pub fn endpoints(&self, rule: RuleIndex) -> Arc<[EndpointIndex]> {
-        self.rules.get(rule.0).map_or_else(Arc::default, |rule| Arc::clone(&rule.endpoints))
+    /// The endpoints that get every event of a rule.
+    pub fn everybody(&self, rule: RuleIndex) -> Arc<[EndpointIndex]> {
+        let everybody = |rule: &Rule| Arc::clone(&rule.subscribers.everybody);
+        self.rules.get(rule.0).map_or_else(Arc::default, everybody)
+    }
+
+    /// The endpoints that are told of an event that cannot be rendered: those that may have got it.
+    /// They begin with those that get every event.
+    pub fn of_unknown(&self, rule: RuleIndex) -> Arc<[EndpointIndex]> {
+        self.rules.get(rule.0).map_or_else(Arc::default, |rule| rule.subscribers.of_unknown())
     }
 
     /// Remembers values of an earlier run, the oldest first.
@@ -211,41 +209,23 @@ fn window(rule: &EventRule) -> Option<Window> {
     rule.dedupe.as_ref().map(|dedupe| Window::new(dedupe.window, VALUES_MAX))
 }
 
-fn chosen<'e>(takers: impl Iterator<Item = (EndpointIndex, &'e Endpoint)>) -> Vec<Chosen> {
-    let mut all: Vec<Chosen> = Vec::new();
-    for (index, endpoint) in takers {
-        let Some(only) = &endpoint.only else { continue };
-        let place = all.iter().position(|known| known.column == only.column);
-        let place = place.unwrap_or_else(|| {
-            all.push(Chosen { column: only.column.clone(), takers: HashMap::new() });
-            all.len() - 1
-        });
-        let Some(chosen) = all.get_mut(place) else { continue };
-        for value in &only.values {
-            let takers = chosen.takers.entry(value.clone()).or_default();
-            if takers.last() != Some(&index) {
-                takers.push(index);
-            }
-        }
-    }
-    all
-}
-
-/// The payloads of endpoints that want another shape than the rule's, each with who wants it.
+/// The payloads of endpoints that want another shape than the rule's, and who wants which.
 fn others<'e>(
     rule: &EventRule,
     takers: impl Iterator<Item = (EndpointIndex, &'e Endpoint)>,
-) -> Vec<(Payload, Vec<EndpointIndex>)> {
-    let mut others: Vec<(Payload, Vec<EndpointIndex>)> = Vec::new();
+) -> (Vec<Payload>, HashMap<EndpointIndex, usize>) {
+    let (mut others, mut shape_of) = (Vec::new(), HashMap::new());
     for (index, endpoint) in takers {
-        let Some(own) = &endpoint.payload else { continue };
-        match others.iter_mut().find(|(payload, _)| payload == own) {
-            Some((_, sharing)) => sharing.push(index),
-            None if *own == rule.payload => {}
-            None => others.push((own.clone(), vec![index])),
+        let Some(own) = endpoint.payload.as_ref().filter(|own| **own != rule.payload) else {
+            continue;
+        };
+        let known = others.iter().position(|payload| payload == own);
+        shape_of.insert(index, known.unwrap_or(others.len()));
+        if known.is_none() {
+            others.push(own.clone());
         }
     }
-    others
+    (others, shape_of)
 }
 
 fn concerns(on: Operations, op: &Op) -> bool {

@@ -43,6 +43,7 @@ use crate::config::expression::value_of_json;
 use crate::event::datum;
 use crate::event::image;
 use crate::event::image::Image;
+use crate::event::template::Faults;
 use crate::flow::change::Change;
 use crate::flow::change::Op;
 use crate::flow::change::Value;
@@ -53,6 +54,12 @@ use crate::flow::time::Timestamp;
 /// The first and the last second of the timestamps that CEL knows: years 1 to 9999.
 const SECONDS_MIN: i64 = -62_135_596_800;
 const SECONDS_MAX: i64 = 253_402_300_799;
+
+#[cfg(test)]
+thread_local! {
+    /// How many expressions this thread has evaluated: work that tests bound.
+    pub(crate) static EVALUATIONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
 
 /// What an expression is evaluated on.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +132,8 @@ impl From<&ExecutionError> for Fault {
 
 impl Scope<'_> {
     pub(crate) fn evaluate(&self, expression: &Expression) -> Result<cel::Value, Fault> {
+        #[cfg(test)]
+        EVALUATIONS.with(|count| count.set(count.get() + 1));
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         context.set_variable_resolver(self);
         match expression.evaluate(&context, self.change.op.bytes()) {
@@ -139,6 +148,14 @@ impl Scope<'_> {
             cel::Value::Bool(answer) => Ok(answer),
             _ => Err(Fault::NotBoolean),
         }
+    }
+
+    /// Whether an expression is true for the change. One that has no value is not.
+    pub(crate) fn holds(&self, expression: &Expression, faults: &mut Faults) -> bool {
+        self.is_true(expression).unwrap_or_else(|fault| {
+            faults.push((Arc::from(expression.source()), fault));
+            false
+        })
     }
 
     fn built_in(&self, name: BuiltIn) -> CowVal<'_, '_> {

@@ -8,6 +8,7 @@
 //! Nothing is confirmed to PostgreSQL before it is settled: what is confirmed is never sent again.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::collections::btree_map;
 use std::sync::Arc;
 
@@ -61,29 +62,17 @@ pub struct Edition(pub u32);
 pub enum Fate {
     /// The rule's filter kept it back from every endpoint.
     Filtered,
-    /// It was too old; endpoints that do not take such events count it as filtered.
+    /// It was too old; endpoints that do not take all of the rule's events count it as filtered.
     Expired,
-    /// It became an event; this counts for the endpoints that do not take it.
+    /// It became an event; this counts for the endpoints that do not take all of the rule's events.
     Raised,
-    /// It became an event, but this endpoint's own filter kept it back.
-    Refused(EndpointIndex),
-    /// It became an event for this endpoint, which takes events by their rows' values: `Raised`
-    /// does not count for it this time.
+    /// It became an event for this endpoint, which chooses by the row: `Raised` does not count for it
+    /// this time, but its own settlement.
     Chosen(EndpointIndex),
+    /// This endpoint would have chosen it: it counts as expired for it, and not as filtered.
+    TooLate(EndpointIndex),
     /// No change: the edition begins, and no note of an earlier one follows. The rule has no meaning.
     Begun,
-}
-
-impl Fate {
-    /// Whether a note of this counts for an endpoint, which `takes` the rule's events or not.
-    pub fn concerns(self, endpoint: EndpointIndex, takes: bool) -> bool {
-        match self {
-            Self::Filtered | Self::Expired => true,
-            Self::Raised => !takes, // for the others their own settlement counts
-            Self::Refused(named) | Self::Chosen(named) => named == endpoint,
-            Self::Begun => false,
-        }
-    }
 }
 
 /// Follows events from the moment they are handed to lanes until every endpoint has settled them.
@@ -102,8 +91,8 @@ pub struct Watermark {
     passed: Tally,
 }
 
-/// Notes and how many there are of each. There are only as many kinds as the settings have rules.
-pub type Tally = Vec<(Note, u64)>;
+/// Notes and how many there are of each. There are no more kinds than rules and endpoints that choose.
+pub type Tally = HashMap<Note, u64>;
 
 /// An open event, and all that is settled behind it up to the next open one.
 #[derive(Debug)]
@@ -134,8 +123,8 @@ impl Watermark {
                 self.open(event.committed, u32::try_from(takers.len()).unwrap_or(u32::MAX));
             }
             Opened::Note(note) => match self.open.last_entry() {
-                Some(mut last) => count(&mut last.get_mut().notes, note, 1),
-                None => count(&mut self.passed, note, 1),
+                Some(mut last) => *last.get_mut().notes.entry(note).or_default() += 1,
+                None => *self.passed.entry(note).or_default() += 1,
             },
             Opened::Through { position } => match self.open.last_entry() {
                 Some(mut last) => last.get_mut().through = Some(position),
@@ -197,8 +186,13 @@ impl Watermark {
                 &mut self.passed
             }
         };
-        for (note, times) in settled.notes {
-            count(notes, note, times);
+        // The fewer go to the more: a stuck event is handed those of all that are behind it.
+        let mut fewer = settled.notes;
+        if fewer.len() > notes.len() {
+            std::mem::swap(notes, &mut fewer);
+        }
+        for (note, times) in fewer {
+            *notes.entry(note).or_default() += times;
         }
     }
 
@@ -225,13 +219,6 @@ impl Watermark {
     /// Events that are not settled.
     pub fn open_events(&self) -> usize {
         self.open.len()
-    }
-}
-
-fn count(tally: &mut Tally, note: Note, times: u64) {
-    match tally.iter_mut().find(|(known, _)| *known == note) {
-        Some((_, counted)) => *counted += times,
-        None => tally.push((note, times)),
     }
 }
 
@@ -365,7 +352,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(mark.confirmable(), Lsn::from_raw(model.confirmable()));
-                passed += mark.take_passed().iter().map(|(_, times)| times).sum::<u64>();
+                passed += mark.take_passed().values().sum::<u64>();
                 prop_assert_eq!(passed, model.passed() as u64);
                 prop_assert_eq!(mark.settled().map(|at| at.commit.raw()), model.position());
                 let open = model.events.iter().filter(|&&owed| owed > 0).count();

@@ -16,12 +16,13 @@ use crate::flow::time::Timestamp;
 use crate::flow::watermark::Opened;
 use crate::ledger::Edit;
 use crate::ledger::Ledger;
+use crate::ledger::lock;
 use crate::ledger::outcome_log;
 
 impl Ledger {
     pub(super) fn open(&mut self, batch: Vec<Opened>) {
         for opened in batch {
-            self.live.opened(&self.names, &opened);
+            lock(&self.live).opened(&self.names, &opened);
             self.follow(&opened);
             if let Opened::Seen(seen) = &opened {
                 self.sightings.note(*seen);
@@ -66,7 +67,7 @@ impl Ledger {
     pub(super) fn edit(&mut self, edit: Edit) {
         for (index, account) in edit.accounts {
             self.names.enter(index, Arc::clone(&account.name));
-            self.live.enter(index, &account.name, &account.metrics);
+            lock(&self.live).enter(index, &account.name, &account.metrics);
             self.endpoints.insert(index, account);
         }
         self.names.announce(edit.edition, edit.serving);
@@ -77,7 +78,7 @@ impl Ledger {
     pub(super) fn retire(&mut self) {
         for index in self.retiring.drain(..) {
             self.endpoints.remove(&index);
-            self.live.retire(index);
+            lock(&self.live).retire(index);
             self.fronts.retire(index);
             self.names.retire(index);
         }
@@ -126,7 +127,7 @@ impl Ledger {
             self.watermark.settle(settlement.event.sequence);
             self.fronts.settle(settlement.endpoint, settlement.event.sequence);
         }
-        self.live.settled(settlement);
+        lock(&self.live).settled(settlement);
         let Some(account) = self.endpoints.get(&settlement.endpoint) else { return };
         let is_replay = matches!(settlement.holding, Holding::Replay(_));
         match &settlement.outcome {

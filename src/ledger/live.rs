@@ -8,11 +8,15 @@
 //!
 //! `captured = delivered + filtered + expired + dead + pending` is true at every scrape: only the
 //! ledger changes these numbers, a whole message at once, and it shares its thread with the HTTP
-//! surface, which can look only in between. They run ahead of `walhook.balance` by what is not
+//! surface, which can look only in between. What was noted of changes for all endpoints alike is put
+//! into their metrics when somebody looks. They run ahead of `walhook.balance` by what is not
 //! flushed; what a kill takes back is captured again.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use prometheus::IntCounter;
 
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
@@ -20,10 +24,16 @@ use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
 use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
+use crate::flow::watermark::Edition;
 use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Opened;
+use crate::flow::watermark::Tally;
 use crate::ledger::names::Names;
+use crate::ledger::names::Serving;
+use crate::ledger::postings::CommonBooks;
+use crate::ledger::postings::Posting;
+use crate::store::books::Count;
 use crate::store::books::Entry;
 use crate::telemetry::metrics::BalanceMetrics;
 use crate::telemetry::metrics::EndpointMetrics;
@@ -35,9 +45,12 @@ pub(crate) struct LiveBooks {
     metrics: Metrics,
     endpoints: BTreeMap<EndpointIndex, EndpointBooks>,
     /// What the state holds of endpoints that are not shown yet.
-    hidden: Vec<Entry>,
-    /// Endpoints for which the next `Raised` does not count.
-    chosen: Vec<EndpointIndex>,
+    hidden: HashMap<Arc<str>, Vec<Entry>>,
+    /// Who is there, and who takes what.
+    serving: Arc<Serving>,
+    /// Notes of this edition that are not in the metrics yet.
+    notes: Tally,
+    common: CommonBooks<EndpointIndex>,
 }
 
 /// The books of one endpoint.
@@ -45,17 +58,35 @@ struct EndpointBooks {
     name: Arc<str>,
     metrics: EndpointMetrics,
     lines: BTreeMap<Arc<TableName>, Line>,
+    /// What notes have added and the counters do not show yet.
+    filtered: i64,
+    expired: i64,
 }
 
 /// The books of one table and endpoint.
 struct Line {
     balance: BalanceMetrics,
     table: TableMetrics,
+    /// What it shows of the common lines.
+    common: Count,
 }
 
 impl Line {
     fn new(metrics: &Metrics, endpoint: &str, table: &TableName) -> Self {
-        Self { balance: metrics.balance(endpoint, table), table: metrics.table(table) }
+        Self {
+            balance: metrics.balance(endpoint, table),
+            table: metrics.table(table),
+            common: Count::default(),
+        }
+    }
+
+    fn add(&self, count: Count) {
+        self.balance.delivered.add(count.delivered);
+        self.balance.filtered.add(count.filtered);
+        self.balance.expired.add(count.expired);
+        self.balance.dead.add(count.dead);
+        self.balance.pending.add(count.pending());
+        self.captured(count.captured);
     }
 
     /// All endpoints capture the same, but those that came later less: the most is the table's.
@@ -73,9 +104,14 @@ impl LiveBooks {
         let mut books = Self {
             metrics: metrics.clone(),
             endpoints: BTreeMap::new(),
-            hidden: entries,
-            chosen: Vec::new(),
+            hidden: HashMap::new(),
+            serving: Arc::default(),
+            notes: Tally::new(),
+            common: CommonBooks::default(),
         };
+        for entry in entries {
+            books.hidden.entry(Arc::clone(&entry.endpoint)).or_default().push(entry);
+        }
         for name in shown {
             books.show(name, &metrics.endpoint(name));
         }
@@ -90,8 +126,18 @@ impl LiveBooks {
         endpoint: &EndpointMetrics,
     ) {
         self.show(name, endpoint);
-        let (name, metrics) = (Arc::clone(name), endpoint.clone());
-        self.endpoints.insert(index, EndpointBooks { name, metrics, lines: BTreeMap::new() });
+        if let Some(known) = self.endpoints.get_mut(&index) {
+            known.metrics = endpoint.clone(); // it is shown in another way
+            return;
+        }
+        let books = EndpointBooks {
+            name: Arc::clone(name),
+            metrics: endpoint.clone(),
+            lines: BTreeMap::new(),
+            filtered: 0,
+            expired: 0,
+        };
+        self.endpoints.insert(index, books);
     }
 
     pub(crate) fn retire(&mut self, index: EndpointIndex) {
@@ -100,11 +146,7 @@ impl LiveBooks {
 
     /// Shows what the state holds of an endpoint, if it is not shown yet.
     fn show(&mut self, name: &Arc<str>, endpoint: &EndpointMetrics) {
-        let own = self.hidden.extract_if(.., |entry| entry.endpoint == *name);
-        let own: Vec<Entry> = own.collect();
-        if own.is_empty() {
-            return;
-        }
+        let Some(own) = self.hidden.remove(name) else { return };
         let number = |count: i64| u64::try_from(count).unwrap_or(0);
         for Entry { table, count, .. } in own {
             endpoint.delivered.inc_by(number(count.delivered));
@@ -113,12 +155,7 @@ impl LiveBooks {
             endpoint.dead.inc_by(number(count.dead));
             endpoint.pending_memory.add(count.pending());
             let line = Line::new(&self.metrics, name, &table);
-            line.balance.delivered.add(count.delivered);
-            line.balance.filtered.add(count.filtered);
-            line.balance.expired.add(count.expired);
-            line.balance.dead.add(count.dead);
-            line.balance.pending.add(count.pending());
-            line.captured(count.captured);
+            line.add(count);
         }
         endpoint.pending_memory.sub(endpoint.pending_backlog.get());
     }
@@ -145,42 +182,69 @@ impl LiveBooks {
     }
 
     fn noted(&mut self, names: &Names, note: Note) {
-        let Some(serving) = names.serving(note.edition) else { return };
-        let Some((table, takers)) = serving.rule(note.rule) else { return };
-        if let Fate::Chosen(taker) = note.fate {
-            self.chosen.push(taker);
+        if note.fate == Fate::Begun {
+            self.begin(names, note.edition);
             return;
         }
-        let chosen = match note.fate {
-            Fate::Raised => std::mem::take(&mut self.chosen),
-            _ => Vec::new(),
-        };
-        if serving.endpoints.is_empty() && note.fate != Fate::Begun {
+        if self.serving.endpoints.is_empty()
+            && let Fate::Filtered | Fate::Expired | Fate::Raised = note.fate
+            && let Some((table, _)) = self.serving.rule(note.rule)
+        {
             self.metrics.table(table).captured.inc();
         }
-        for &index in &serving.endpoints {
-            let takes = takers.contains(&index);
-            if !note.fate.concerns(index, takes) || chosen.contains(&index) {
-                continue;
+        *self.notes.entry(note).or_default() += 1;
+    }
+
+    /// Another edition of the endpoints begins: what was noted before it is of the one before.
+    fn begin(&mut self, names: &Names, edition: Edition) {
+        self.refresh();
+        self.serving = names.serving(edition).map(Arc::clone).unwrap_or_default();
+        let present = self.serving.endpoints.iter().copied().collect();
+        let mut common = std::mem::take(&mut self.common);
+        common.begin(present, |posting| self.post(posting));
+        self.common = common;
+        self.show_common();
+    }
+
+    /// Brings the metrics up to date with what was noted: to be done whenever somebody looks, so that
+    /// it costs nothing while nobody does.
+    pub(crate) fn refresh(&mut self) {
+        if self.notes.is_empty() {
+            return;
+        }
+        let notes = std::mem::take(&mut self.notes);
+        let serving = Arc::clone(&self.serving);
+        let mut common = std::mem::take(&mut self.common);
+        common.post(&serving, notes.into_iter(), Some, |posting| self.post(posting));
+        self.common = common;
+        self.show_common();
+    }
+
+    fn post(&mut self, posting: Posting<EndpointIndex>) {
+        match posting {
+            Posting::All(..) | Posting::Joined(_) => {} // see `show_common`
+            Posting::One(index, table, count) => {
+                if let Some(books) = self.endpoints.get_mut(&index) {
+                    books.add(&self.metrics, &table, count);
+                }
             }
-            let is_expired = takes && note.fate == Fate::Expired;
-            if let Some(books) = self.endpoints.get_mut(&index) {
-                let endpoint = &books.metrics;
-                if is_expired {
-                    endpoint.expired.inc()
-                } else {
-                    endpoint.filtered.inc()
+            Posting::Left(index) => {
+                if let Some(books) = self.endpoints.get_mut(&index) {
+                    books.forget_common();
                 }
-                let line = books.line(&self.metrics, table);
-                let balance = &line.balance;
-                if is_expired {
-                    balance.expired.inc()
-                } else {
-                    balance.filtered.inc()
-                }
-                line.captured(1);
             }
         }
+    }
+
+    /// Shows the common lines with those of each endpoint for which they count.
+    fn show_common(&mut self) {
+        for index in &self.common.members {
+            let Some(books) = self.endpoints.get_mut(index) else { continue };
+            for (table, count) in &self.common.counts {
+                books.show_common(&self.metrics, table, *count);
+            }
+        }
+        self.endpoints.values_mut().for_each(EndpointBooks::show_outcomes);
     }
 
     /// Takes in what became of a delivery.
@@ -230,11 +294,49 @@ impl LiveBooks {
 }
 
 impl EndpointBooks {
-    fn line(&mut self, metrics: &Metrics, table: &Arc<TableName>) -> &Line {
+    fn line(&mut self, metrics: &Metrics, table: &Arc<TableName>) -> &mut Line {
         // Not `entry`, which takes a key of its own: it is asked twice for each delivery.
         if !self.lines.contains_key(table) {
             self.lines.insert(Arc::clone(table), Line::new(metrics, &self.name, table));
         }
-        self.lines.get(table).expect("it was put in if it was not there")
+        self.lines.get_mut(table).expect("it was put in if it was not there")
+    }
+
+    /// Adds what notes came to. Counters only go up, and are shown when all of it is added.
+    fn add(&mut self, metrics: &Metrics, table: &Arc<TableName>, count: Count) {
+        self.filtered += count.filtered;
+        self.expired += count.expired;
+        self.line(metrics, table).add(count);
+    }
+
+    /// The common line of a table, with what is shown of it already.
+    fn show_common(&mut self, metrics: &Metrics, table: &Arc<TableName>, common: Count) {
+        let line = self.line(metrics, table);
+        let mut more = common;
+        more += -line.common;
+        if more != Count::default() {
+            line.common = common;
+            self.add(metrics, table, more);
+        }
+    }
+
+    /// The common lines are not this endpoint's any more.
+    fn forget_common(&mut self) {
+        for line in self.lines.values_mut() {
+            let common = std::mem::take(&mut line.common);
+            self.filtered -= common.filtered;
+            line.add(-common);
+        }
+    }
+
+    fn show_outcomes(&mut self) {
+        let more = |counter: &IntCounter, sum: &mut i64| {
+            if let Ok(more @ 1..) = u64::try_from(*sum) {
+                counter.inc_by(more);
+                *sum = 0;
+            }
+        };
+        more(&self.metrics.filtered, &mut self.filtered);
+        more(&self.metrics.expired, &mut self.expired);
     }
 }

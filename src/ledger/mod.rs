@@ -18,6 +18,7 @@ mod logged;
 pub mod names;
 pub mod outcome_log;
 mod pending;
+mod postings;
 pub mod replayed;
 mod sightings;
 pub mod stats;
@@ -28,6 +29,9 @@ pub mod writer;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use prometheus::Histogram;
@@ -45,6 +49,7 @@ use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Report;
 use crate::flow::watermark::Edition;
+use crate::flow::watermark::Fate;
 use crate::flow::watermark::Opened;
 use crate::flow::watermark::Watermark;
 use crate::ledger::live::LiveBooks;
@@ -55,6 +60,7 @@ use crate::ledger::replayed::Replayed;
 use crate::ledger::sightings::Sightings;
 use crate::ledger::stats::Stats;
 use crate::ledger::writer::Writer;
+use crate::store::books::CommonCounts;
 use crate::store::books::Entry;
 use crate::store::flush::Flush;
 use crate::store::state_error::StateError;
@@ -96,6 +102,8 @@ pub struct Terms {
     pub shown: Vec<Arc<str>>,
     /// The books as the state holds them.
     pub books: Vec<Entry>,
+    /// What it holds for all endpoints alike, which is in `books`, too.
+    pub common: CommonCounts,
     pub replayed: Replayed,
 }
 
@@ -113,7 +121,7 @@ pub struct Ledger {
     housekeeping: Instant,
     /// By endpoint index.
     endpoints: HashMap<EndpointIndex, Account>,
-    live: LiveBooks,
+    live: Arc<Mutex<LiveBooks>>,
     names: Names,
     /// Endpoints whose names are needed until the next flush has begun.
     retiring: Vec<EndpointIndex>,
@@ -162,16 +170,24 @@ impl Ledger {
     /// of what is parked have to be set. Knows no endpoint by its index before its first [`Edit`].
     pub fn new(metrics: &Metrics, terms: Terms) -> Self {
         terms.stats.resume(&terms.books);
+        let live = LiveBooks::new(metrics, &terms.shown, terms.books);
+        let live = Arc::new(Mutex::new(live));
+        let looked_at = Arc::downgrade(&live);
+        metrics.before_each_look(move || {
+            if let Some(live) = looked_at.upgrade() {
+                lock(&live).refresh();
+            }
+        });
         Self {
             watermark: Watermark::default(),
             fronts: Fronts::default(),
-            pending: Pending::default(),
+            pending: Pending::new(terms.common),
             due: None,
             writer: Some(terms.writer),
             flushing: None,
             housekeeping: Instant::now(),
             endpoints: HashMap::new(),
-            live: LiveBooks::new(metrics, &terms.shown, terms.books),
+            live,
             names: Names::default(),
             retiring: Vec::new(),
             push_log: terms.push_log,
@@ -270,10 +286,13 @@ impl Ledger {
     /// Looks at what the turn has changed.
     fn after_turn(&mut self) {
         let passed = self.watermark.take_passed();
-        for (note, times) in &passed {
-            self.pending.noted(&self.names, *note, *times);
+        let begun = passed.keys().filter(|note| note.fate == Fate::Begun);
+        let begun = begun.map(|note| note.edition).max();
+        for (note, times) in passed {
+            self.pending.noted(note, times);
         }
-        if let Some(edition) = passed.iter().map(|(note, _)| note.edition).max() {
+        if let Some(edition) = begun {
+            self.pending.post(&self.names);
             self.names.forget_before(edition);
         }
         if self.pending.is_empty() {
@@ -281,17 +300,23 @@ impl Ledger {
         }
         if self.pending.is_empty() && self.flushing.is_none() {
             // Keepalives, and what concerned no rule.
-            if self.has_moved_far() && self.due.is_none() {
-                self.due = Some(Instant::now() + IDLE_FLUSH_AFTER);
+            if self.has_moved_far() {
+                self.due_within(IDLE_FLUSH_AFTER);
             }
             self.publish(self.watermark.confirmable().min(self.stored));
-        } else if !self.pending.is_empty() && self.due.is_none() {
-            self.due = Some(Instant::now() + FLUSH_AFTER);
+        } else if !self.pending.is_empty() {
+            self.due_within(FLUSH_AFTER);
         }
         self.stats.set_oldest_open(self.watermark.oldest());
         if self.settled.receiver_count() > 0 {
             self.settled.send_replace(self.watermark.settled());
         }
+    }
+
+    /// There is something to commit within this time, whatever else is to be committed later.
+    fn due_within(&mut self, wait: Duration) {
+        let at = Instant::now() + wait;
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
     /// Whether the WAL of others has to be confirmed.
@@ -367,6 +392,11 @@ impl Ledger {
             moved
         });
     }
+}
+
+/// The books as the metrics show them. A panic while they were held ends the process anyway.
+fn lock(live: &Mutex<LiveBooks>) -> MutexGuard<'_, LiveBooks> {
+    live.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for the flush under way; for ever if there is none.

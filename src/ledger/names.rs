@@ -16,7 +16,7 @@ use crate::flow::watermark::Edition;
 #[derive(Clone, Debug, Default)]
 pub struct Serving {
     pub endpoints: Vec<EndpointIndex>,
-    /// Of each event rule: its table, and who takes its events.
+    /// Of each event rule: its table, and who takes all of its events.
     pub rules: Vec<(Arc<TableName>, Vec<EndpointIndex>)>,
 }
 
@@ -33,7 +33,9 @@ pub(crate) struct Names {
     /// By endpoint index; `None` for one that is retired.
     endpoints: Vec<Option<Arc<str>>>,
     /// In order.
-    editions: VecDeque<(Edition, Serving)>,
+    editions: VecDeque<(Edition, Arc<Serving>)>,
+    /// Endpoints that are retired, but notes of editions before this one may name them.
+    retired: Vec<(Edition, EndpointIndex)>,
 }
 
 impl Names {
@@ -41,7 +43,7 @@ impl Names {
         self.endpoints.get(index.0)?.as_ref()
     }
 
-    pub(crate) fn serving(&self, edition: Edition) -> Option<&Serving> {
+    pub(crate) fn serving(&self, edition: Edition) -> Option<&Arc<Serving>> {
         let found = self.editions.iter().find(|(known, _)| *known == edition);
         found.map(|(_, serving)| serving)
     }
@@ -55,7 +57,17 @@ impl Names {
         }
     }
 
+    /// Nothing more comes of the endpoint but notes of editions that have ended.
     pub(crate) fn retire(&mut self, index: EndpointIndex) {
+        match (self.editions.front(), self.editions.back()) {
+            (Some((first, _)), Some((last, _))) if first < last => {
+                self.retired.push((*last, index));
+            }
+            _ => self.forget(index),
+        }
+    }
+
+    fn forget(&mut self, index: EndpointIndex) {
         if let Some(place) = self.endpoints.get_mut(index.0) {
             *place = None;
         }
@@ -63,12 +75,16 @@ impl Names {
 
     /// Another edition is about to begin.
     pub(crate) fn announce(&mut self, edition: Edition, serving: Serving) {
-        self.editions.push_back((edition, serving));
+        self.editions.push_back((edition, Arc::new(serving)));
     }
 
     /// Nothing of the editions before this one comes any more.
     pub(crate) fn forget_before(&mut self, edition: Edition) {
         self.editions.retain(|(known, _)| *known >= edition);
+        let gone = self.retired.extract_if(.., |(until, _)| *until <= edition);
+        for (_, index) in gone.collect::<Vec<_>>() {
+            self.forget(index);
+        }
     }
 }
 
@@ -86,6 +102,18 @@ mod tests {
         names.forget_before(Edition(2));
         assert!(names.serving(Edition(1)).is_none());
         assert_eq!(names.serving(Edition(2)).unwrap().endpoints, [EndpointIndex(3)]);
+    }
+
+    #[test]
+    fn a_retired_endpoint_has_its_name_while_notes_of_its_editions_may_come() {
+        let mut names = Names::default();
+        names.announce(Edition(1), Serving::default());
+        names.enter(EndpointIndex(0), "crm".into());
+        names.announce(Edition(2), Serving::default());
+        names.retire(EndpointIndex(0));
+        assert!(names.endpoint(EndpointIndex(0)).is_some());
+        names.forget_before(Edition(2));
+        assert!(names.endpoint(EndpointIndex(0)).is_none());
     }
 
     #[test]

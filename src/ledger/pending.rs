@@ -21,14 +21,19 @@ use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
 use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
+use crate::flow::watermark::Tally;
 use crate::flow::watermark::Watermark;
 use crate::ledger::logged;
 use crate::ledger::names::Names;
+use crate::ledger::postings::CommonBooks;
+use crate::ledger::postings::Posting;
+use crate::ledger::postings::by_edition;
 use crate::ledger::replayed::ReplayEnd;
 use crate::ledger::tallies::Tallies;
 use crate::store::backlog::Delivery;
 use crate::store::backlog::Parked;
 use crate::store::backlog::Reparked;
+use crate::store::books::CommonCounts;
 use crate::store::books::Count;
 use crate::store::books::Entry;
 use crate::store::dead_letters::DeadLetter;
@@ -66,6 +71,12 @@ pub(crate) struct Pending {
     parked: HashMap<Delivery, Parked>,
     reparked: HashMap<Delivery, Reparked>,
     books: Books,
+    /// Notes that are not in the books yet: so many of each, so that a flush goes through them once.
+    notes: Tally,
+    /// What notes and the comings and goings of endpoints add to the books.
+    posted: Posted,
+    /// As the state will hold it after the flush. It outlives the flush.
+    common: CommonBooks<Arc<str>>,
     tallies: Tallies,
     /// What the WAL is owed no more, in case the settled prefix does not reach it.
     settled: Vec<(EndpointIndex, EventId, Position)>,
@@ -73,7 +84,34 @@ pub(crate) struct Pending {
     replayed: Vec<(ReplayId, ReplayEnd)>,
 }
 
+/// What notes came to since the last flush began.
+#[derive(Debug, Default)]
+struct Posted {
+    own: BTreeMap<(Arc<str>, Arc<TableName>), Count>,
+    common: BTreeMap<Arc<TableName>, Count>,
+    /// Whether the common lines count for an endpoint from here on.
+    counted: BTreeMap<Arc<str>, bool>,
+}
+
+impl Posted {
+    fn take_in(&mut self, posting: Posting<Arc<str>>) {
+        match posting {
+            Posting::All(table, count) => *self.common.entry(table).or_default() += count,
+            Posting::One(endpoint, table, count) => {
+                *self.own.entry((endpoint, table)).or_default() += count;
+            }
+            Posting::Joined(endpoint) => drop(self.counted.insert(endpoint, true)),
+            Posting::Left(endpoint) => drop(self.counted.insert(endpoint, false)),
+        }
+    }
+}
+
 impl Pending {
+    /// Goes on from what the state holds for all endpoints alike.
+    pub(crate) fn new(common: CommonCounts) -> Self {
+        Self { common: CommonBooks::resume(common.counts, common.members), ..Self::default() }
+    }
+
     /// Rows to write, and events that rows of batches keep in memory: what bounds it.
     pub(crate) fn len(&self) -> usize {
         let in_batches: usize = self.flush.batches.iter().map(|batch| batch.events.len()).sum();
@@ -92,6 +130,10 @@ impl Pending {
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
             && self.books.0.is_empty()
+            // That other endpoints are counted goes with the next thing that is.
+            && self.notes.keys().all(|note| note.fate == Fate::Begun)
+            && self.posted.own.is_empty()
+            && self.posted.common.is_empty()
             && self.tallies.is_empty()
             && self.flush.is_empty()
     }
@@ -208,24 +250,21 @@ impl Pending {
     }
 
     /// Takes in a note that the settled prefix has passed.
-    pub(crate) fn noted(&mut self, names: &Names, note: Note, times: u64) {
-        let Some(serving) = names.serving(note.edition) else { return };
-        let Some((table, takers)) = serving.rule(note.rule) else { return };
-        let times = i64::try_from(times).unwrap_or(i64::MAX);
-        for &index in &serving.endpoints {
-            let takes = takers.contains(&index);
-            if !note.fate.concerns(index, takes) {
-                continue;
+    pub(crate) fn noted(&mut self, note: Note, times: u64) {
+        *self.notes.entry(note).or_default() += times;
+    }
+
+    /// Books the notes so far. To be done before an edition's meaning is forgotten.
+    pub(crate) fn post(&mut self, names: &Names) {
+        let (common, posted) = (&mut self.common, &mut self.posted);
+        for (edition, notes) in by_edition(std::mem::take(&mut self.notes)) {
+            let Some(serving) = names.serving(edition) else { continue };
+            let name = |index| names.endpoint(index).map(Arc::clone);
+            if notes.keys().any(|note| note.fate == Fate::Begun) {
+                let present = serving.endpoints.iter().filter_map(|&index| name(index));
+                common.begin(present.collect(), |posting| posted.take_in(posting));
             }
-            let count = self.books.line(index, table);
-            // What counted for all that do not take it is taken back: its own settlement counts.
-            let times = if matches!(note.fate, Fate::Chosen(_)) { -times } else { times };
-            count.captured += times;
-            if takes && note.fate == Fate::Expired {
-                count.expired += times;
-            } else {
-                count.filtered += times;
-            }
+            common.post(serving, notes.into_iter(), name, |posting| posted.take_in(posting));
         }
     }
 
@@ -237,16 +276,21 @@ impl Pending {
         watermark: &Watermark,
         fronts: &Fronts,
     ) -> (Flush, Vec<(ReplayId, ReplayEnd)>) {
+        self.post(names);
+        let common = std::mem::take(&mut self.common);
         let Self {
             mut flush,
             answer_bytes: _,
             parked,
             reparked,
             books,
+            notes: _,
+            posted,
+            common: _,
             tallies,
             settled,
             replayed,
-        } = std::mem::take(self);
+        } = std::mem::replace(self, Self { common, ..Self::default() });
         flush.write_backs = tallies.into_rows();
         flush.parked = parked.into_values().collect();
         flush.parked.sort_by_key(|row| row.event.position);
@@ -273,6 +317,14 @@ impl Pending {
             let Some(endpoint) = names.endpoint(index) else { continue };
             let entry = |(table, count)| Entry { endpoint: Arc::clone(endpoint), table, count };
             flush.books.extend(lines.into_iter().map(entry));
+        }
+        let own = posted.own.into_iter().filter(|(_, count)| *count != Count::default());
+        let entry = |((endpoint, table), count)| Entry { endpoint, table, count };
+        flush.books.extend(own.map(entry));
+        flush.common.counts = posted.common.into_iter().collect();
+        for (endpoint, is_counted) in posted.counted {
+            let names = &mut flush.common;
+            if is_counted { names.joined.push(endpoint) } else { names.left.push(endpoint) }
         }
         (flush, replayed)
     }

@@ -4,6 +4,10 @@
 //! is what the other numbers leave. The ledger adds to the books in the transaction of its flush, so
 //! they are true after every kill: what was not flushed was not captured either, as it comes again.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ops::AddAssign;
+use std::ops::Neg;
 use std::sync::Arc;
 
 use tokio_postgres::Client;
@@ -30,6 +34,30 @@ pub struct Count {
     pub dead: i64,
 }
 
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.captured += other.captured;
+        self.delivered += other.delivered;
+        self.filtered += other.filtered;
+        self.expired += other.expired;
+        self.dead += other.dead;
+    }
+}
+
+impl Neg for Count {
+    type Output = Self;
+
+    fn neg(self) -> Self {
+        Self {
+            captured: -self.captured,
+            delivered: -self.delivered,
+            filtered: -self.filtered,
+            expired: -self.expired,
+            dead: -self.dead,
+        }
+    }
+}
+
 impl Count {
     /// What is neither here nor there yet.
     pub fn pending(&self) -> i64 {
@@ -43,6 +71,105 @@ pub struct Entry {
     pub endpoint: Arc<str>,
     pub table: Arc<TableName>,
     pub count: Count,
+}
+
+/// What all endpoints that are counted have in common: kept once, however many they are, so that an
+/// event costs no row for an endpoint that does not take it.
+///
+/// An endpoint that is counted has its own lines, and with each table's these. When it comes, they are
+/// taken off its own lines, and when it leaves they are added.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CommonCounts {
+    pub counts: BTreeMap<Arc<TableName>, Count>,
+    /// The endpoints that are counted.
+    pub members: BTreeSet<Arc<str>>,
+}
+
+/// What is added to the common lines and to their members.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CommonChange {
+    pub counts: Vec<(Arc<TableName>, Count)>,
+    pub joined: Vec<Arc<str>>,
+    pub left: Vec<Arc<str>>,
+}
+
+impl CommonChange {
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty() && self.joined.is_empty() && self.left.is_empty()
+    }
+}
+
+pub(crate) async fn change_common(
+    tx: &Transaction<'_>,
+    holding: &Holding,
+    change: &CommonChange,
+) -> Result<(), StateError> {
+    for chunk in chunks(&change.left, |_| 0) {
+        let mut params = Params::default();
+        params.put(Type::TEXT, holding.slot.as_ref());
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|name| &**name));
+        tx.execute_typed(
+            "DELETE FROM walhook.counted WHERE slot = $1 AND endpoint = ANY ($2::text[])",
+            &params.list(),
+        )
+        .await?;
+    }
+    for chunk in chunks(&change.joined, |_| 0) {
+        let mut params = Params::default();
+        params.put(Type::TEXT, holding.slot.as_ref());
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|name| &**name));
+        tx.execute_typed(
+            "INSERT INTO walhook.counted (slot, endpoint)
+             SELECT $1, endpoint FROM unnest($2::text[]) AS r (endpoint)
+             ON CONFLICT DO NOTHING",
+            &params.list(),
+        )
+        .await?;
+    }
+    for chunk in chunks(&change.counts, |_| 0) {
+        let counts = || chunk.iter().map(|(_, count)| count);
+        let mut params = Params::default();
+        params.put(Type::TEXT, holding.slot.as_ref());
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|(table, _)| table.schema.as_str()));
+        params.column(Type::TEXT_ARRAY, chunk.iter().map(|(table, _)| table.name.as_str()));
+        params.column(Type::INT8_ARRAY, counts().map(|count| count.captured));
+        params.column(Type::INT8_ARRAY, counts().map(|count| count.filtered));
+        tx.execute_typed(
+            "INSERT INTO walhook.books_common AS b (slot, table_schema, table_name, captured,
+                    filtered)
+             SELECT $1, * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[])
+             ON CONFLICT (slot, table_schema, table_name) DO UPDATE
+                SET captured = b.captured + excluded.captured,
+                    filtered = b.filtered + excluded.filtered",
+            &params.list(),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// What the endpoints of a slot have in common.
+///
+/// # Errors
+/// That the rows could not be read.
+pub async fn load_common(client: &Client, slot: &str) -> Result<CommonCounts, StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, slot);
+    let members = "SELECT endpoint FROM walhook.counted WHERE slot = $1";
+    let members = client.query_typed(members, &params.list()).await?;
+    let counts = "SELECT table_schema, table_name, captured, filtered
+           FROM walhook.books_common WHERE slot = $1";
+    let counts = client.query_typed(counts, &params.list()).await?;
+    let member = |row: &Row| Ok(read::<&str>(row, "endpoint")?.into());
+    let count = |row: &Row| {
+        let (captured, filtered) = (read(row, "captured")?, read(row, "filtered")?);
+        let count = Count { captured, filtered, ..Count::default() };
+        Ok((Arc::new(stored_event::read_table(row)?), count))
+    };
+    Ok(CommonCounts {
+        counts: counts.iter().map(count).collect::<Result<_, StateError>>()?,
+        members: members.iter().map(member).collect::<Result<_, StateError>>()?,
+    })
 }
 
 pub(crate) async fn add(
@@ -85,7 +212,7 @@ pub(crate) async fn add(
     Ok(())
 }
 
-/// All lines of a slot, ordered by endpoint and table.
+/// All lines of a slot, ordered by endpoint and table, those in common included.
 ///
 /// # Errors
 /// That the rows could not be read.
@@ -96,7 +223,7 @@ pub async fn load(client: &Client, slot: &str) -> Result<Vec<Entry>, StateError>
         .query_typed(
             "SELECT endpoint, table_schema, table_name, captured, delivered, filtered, expired,
                     dead
-               FROM walhook.books WHERE slot = $1 ORDER BY endpoint, table_schema, table_name",
+               FROM walhook.balance WHERE slot = $1 ORDER BY endpoint, table_schema, table_name",
             &params.list(),
         )
         .await?;

@@ -26,6 +26,7 @@ use crate::store::backlog::Delivery;
 use crate::store::backlog::Parked;
 use crate::store::backlog::Reparked;
 use crate::store::books;
+use crate::store::books::CommonChange;
 use crate::store::books::Entry;
 use crate::store::dead_letters;
 use crate::store::dead_letters::DeadLetter;
@@ -74,6 +75,7 @@ pub struct Flush {
     /// Dead letters whose resend ended well, or expired. One that died again is in `dead`.
     pub resent: Vec<Resent>,
     pub books: Vec<Entry>,
+    pub common: CommonChange,
     /// Outcomes of events with a write-back.
     pub write_backs: Vec<Tally>,
     /// Values of events that `settled` passes.
@@ -103,6 +105,7 @@ impl Flush {
             && self.dead.is_empty()
             && self.resent.is_empty()
             && self.books.is_empty()
+            && self.common.is_empty()
             && self.write_backs.is_empty()
             && self.seen.is_empty()
             && self.forget.is_empty()
@@ -172,6 +175,7 @@ async fn attempt(
         seen_values::forget(&tx, holding, &flush.forget),
         pass(&tx, holding, flush.settled),
         books::add(&tx, holding, &flush.books),
+        books::change_common(&tx, holding, &flush.common),
         move_fronts(&tx, holding, &flush.fronts),
         note_ahead(&tx, holding, &flush.ahead),
         dead_letters::insert(&tx, holding, &flush.dead),

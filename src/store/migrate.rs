@@ -74,6 +74,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "push_log_batches",
         sql: include_str!("../../sql/migrations/0009_push_log_batches.sql"),
     },
+    Migration {
+        version: 10,
+        name: "books_common",
+        sql: include_str!("../../sql/migrations/0010_books_common.sql"),
+    },
 ];
 
 /// What one read says of the schema.

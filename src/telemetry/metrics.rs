@@ -12,6 +12,8 @@ mod replication;
 mod spec;
 
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use prometheus::Histogram;
@@ -42,9 +44,20 @@ pub const HTTP_REFUSALS: [&str; 5] = ["connections", "host", "origin", "slow", "
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Families>);
 
+/// See [`Metrics::before_each_look`].
+struct Refresh(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Refresh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Refresh")
+    }
+}
+
 #[derive(Debug)]
 struct Families {
     registry: Registry,
+    /// Brings numbers up to date that change more often than somebody looks.
+    before_look: Mutex<Vec<Refresh>>,
     captured: IntCounterVec,
     filtered: IntCounterVec,
     repeated: IntCounterVec,
@@ -96,6 +109,7 @@ impl Metrics {
             http_refused: counters(&registry, &spec::HTTP_REFUSED),
             replication: ReplicationMetrics::new(&registry),
             registry,
+            before_look: Mutex::default(),
         }));
         // Asking for a handle makes its series.
         HTTP_REFUSALS.iter().for_each(|reason| drop(metrics.http_refused(reason)));
@@ -213,8 +227,17 @@ impl Metrics {
         families.attempt_duration.remove_label_values(&[name]).ok();
     }
 
+    /// Has `refresh` called before the series are read, and they are read without a pause after it.
+    pub fn before_each_look(&self, refresh: impl Fn() + Send + Sync + 'static) {
+        let mut all = self.0.before_look.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Refresh(Box::new(refresh)));
+    }
+
     /// All series in Prometheus's text format.
     pub fn render(&self) -> String {
+        let refreshes = self.0.before_look.lock().unwrap_or_else(PoisonError::into_inner);
+        refreshes.iter().for_each(|Refresh(refresh)| refresh());
+        drop(refreshes);
         let mut text = String::new();
         let encoded = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text);
         // Only a family without series or name fails, and `gather` gives none.

@@ -19,6 +19,7 @@ mod ladder;
 mod lanes;
 mod large_transaction;
 mod letters;
+mod many_endpoints;
 mod memory;
 mod ocr_wallet;
 mod outage;

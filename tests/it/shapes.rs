@@ -103,7 +103,7 @@ fn route(settings: &Settings, change: &Change) -> Vec<(Arc<Event>, Vec<EndpointI
     let mut routed = Vec::new();
     router.route(change, COMMITTED, |rule, outcome| routed.push((rule, outcome)));
     let events = routed.into_iter().filter_map(|(rule, outcome)| match outcome {
-        Routed::Event(event) => Some((Arc::from(event), router.endpoints(rule).to_vec())),
+        Routed::Event(event) => Some((Arc::from(event), router.everybody(rule).to_vec())),
         Routed::Partly { event, endpoints, .. } => Some((Arc::from(event), endpoints)),
         Routed::Filtered
         | Routed::Repeat { .. }

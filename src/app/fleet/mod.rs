@@ -402,8 +402,9 @@ impl Fleet {
         };
         let accounts = listed.iter().filter_map(account).collect();
         let takers = |rule: &Rule| {
-            // Whoever takes events by value is named with each event.
-            let takes = |e: &Endpoint| e.only.is_none() && e.takes(&rule.settings);
+            // Whoever chooses is named with each event.
+            let takes_all = |e: &Endpoint| e.only.is_none() && e.filter.is_none();
+            let takes = |e: &Endpoint| takes_all(e) && e.takes(&rule.settings);
             let takers = self.takers().filter(|(_, member)| takes(&member.endpoint));
             (Arc::clone(&rule.table), takers.map(|(index, _)| index).collect())
         };

@@ -3,6 +3,7 @@
 //! The ledger is told first: a lane's report then finds the event open.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -26,6 +27,8 @@ pub(super) struct Outbox {
     pub(super) lanes: BTreeMap<EndpointIndex, LaneSender>,
     /// By endpoint index.
     batches: Vec<Vec<Arc<Event>>>,
+    /// Those of the batches that hold something, in the order in which they began.
+    filled: Vec<EndpointIndex>,
     ledger: mpsc::Sender<Vec<Opened>>,
     pub(super) opened: Vec<Opened>,
     /// Counts events as the watermark does.
@@ -37,6 +40,7 @@ impl Outbox {
         Self {
             lanes: BTreeMap::new(),
             batches: Vec::new(),
+            filled: Vec::new(),
             ledger,
             opened: Vec::new(),
             next_sequence: 0,
@@ -61,20 +65,20 @@ impl Outbox {
         self.next_sequence += 1;
         let (position, committed) = (event.position, event.committed);
         let table = Arc::clone(&event.table);
-        let others: Vec<_> = others
-            .into_iter()
-            .map(|Shaped { body, endpoints }| {
-                let held = event.held.as_ref().and_then(Held::shared);
-                (Arc::new(event.shaped(body, held)), endpoints)
-            })
-            .collect();
+        let mut shaped = HashMap::new();
+        for Shaped { body, endpoints } in others {
+            let held = event.held.as_ref().and_then(Held::shared);
+            let event = Arc::new(event.shaped(body, held));
+            shaped.extend(endpoints.into_iter().map(|taker| (taker, Arc::clone(&event))));
+        }
         let event = Arc::new(*event);
         for taker in takers.iter() {
-            let own = others.iter().find(|(_, endpoints)| endpoints.contains(taker));
-            let event = own.map_or(&event, |(event, _)| event);
-            if let Some(batch) = self.batches.get_mut(taker.0) {
-                batch.push(Arc::clone(event));
+            let event = shaped.get(taker).unwrap_or(&event);
+            let Some(batch) = self.batches.get_mut(taker.0) else { continue };
+            if batch.is_empty() {
+                self.filled.push(*taker);
             }
+            batch.push(Arc::clone(event));
         }
         self.opened.push(Opened::Event { position, committed, table, takers });
     }
@@ -115,13 +119,14 @@ impl Outbox {
             let opened = std::mem::take(&mut self.opened);
             self.ledger.send(opened).await.context("the ledger has ended")?;
         }
-        let batches = &mut self.batches;
-        let shares = self
-            .lanes
-            .iter()
-            .filter_map(|(index, lane)| Some((lane, std::mem::take(batches.get_mut(index.0)?))));
+        let (batches, lanes) = (&mut self.batches, &self.lanes);
+        let shares = self.filled.drain(..).filter_map(|index| {
+            let batch = std::mem::take(batches.get_mut(index.0)?);
+            Some((lanes.get(&index)?, batch))
+        });
         hand_over(shares).await.context("a lane has ended")
     }
+
     /// Takes a share of the budget. Hands over what is collected before it waits: the shares that it
     /// waits for may be held by just that.
     pub(super) async fn share(&mut self, budget: &Budget, bytes: usize) -> anyhow::Result<Permit> {

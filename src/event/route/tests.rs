@@ -366,8 +366,8 @@ fn an_id_depends_on_the_change_and_not_on_the_rules_around_it() {
     });
     assert_eq!(ids[1].1, event(&mine, &insert()).id);
     assert_ne!(ids[0].1, ids[1].1);
-    assert_eq!(*router.endpoints(RuleIndex(0)), []);
-    assert_eq!(*router.endpoints(RuleIndex(1)), [EndpointIndex(0)]);
+    assert_eq!(*router.everybody(RuleIndex(0)), []);
+    assert_eq!(*router.everybody(RuleIndex(1)), [EndpointIndex(0)]);
 }
 
 fn when(source: &str) -> Option<Filter> {
@@ -524,6 +524,7 @@ fn an_endpoint_gets_what_its_filter_is_true_for() {
         other => panic!("{other:?}"),
     });
     assert_eq!(to, [EndpointIndex(1), EndpointIndex(2)]);
-    let all = [EndpointIndex(0), EndpointIndex(1), EndpointIndex(2)];
-    assert_eq!(*router.endpoints(RuleIndex(0)), all);
+    assert_eq!(*router.everybody(RuleIndex(0)), [EndpointIndex(1)]);
+    let all = [EndpointIndex(1), EndpointIndex(0), EndpointIndex(2)];
+    assert_eq!(*router.of_unknown(RuleIndex(0)), all);
 }

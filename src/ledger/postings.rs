@@ -1,0 +1,131 @@
+//! What notes come to in the books.
+//!
+//! ```text
+//! Tally of one edition, who took what ─▶ [CommonBooks] ─ Posting ─▶ live, pending
+//! ```
+//!
+//! Pure. An event counts for every endpoint, and most of many do not take it: what all of them count
+//! alike is one line for each table. An endpoint's numbers are its own and, while it is counted, the
+//! common ones; when it comes they are taken off its own, and when it leaves they are added to them.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::flow::relation::TableName;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::watermark::Edition;
+use crate::flow::watermark::Fate;
+use crate::flow::watermark::Note;
+use crate::flow::watermark::Tally;
+use crate::ledger::names::Serving;
+use crate::store::books::Count;
+
+/// Up to so many endpoints have whole lines of their own, which is plain to read in `walhook.books`;
+/// with more, what all of them count alike is cheaper in common.
+const FEW: usize = 16;
+
+/// One change of the books. `K` is what endpoints are called.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Posting<K> {
+    /// Added to what all have in common.
+    All(Arc<TableName>, Count),
+    /// Added to an endpoint's own.
+    One(K, Arc<TableName>, Count),
+    /// From here on the common lines count for this endpoint.
+    Joined(K),
+    /// And for this one no more.
+    Left(K),
+}
+
+/// What all endpoints that are counted have in common, and who they are.
+#[derive(Clone, Debug)]
+pub(crate) struct CommonBooks<K> {
+    /// Up to so many endpoints, each counts for itself.
+    few: usize,
+    pub(crate) counts: BTreeMap<Arc<TableName>, Count>,
+    pub(crate) members: BTreeSet<K>,
+}
+
+impl<K> Default for CommonBooks<K> {
+    fn default() -> Self {
+        Self { few: FEW, counts: BTreeMap::new(), members: BTreeSet::new() }
+    }
+}
+
+impl<K: Clone + Ord> CommonBooks<K> {
+    /// Goes on from what the state holds.
+    pub(crate) fn resume(counts: BTreeMap<Arc<TableName>, Count>, members: BTreeSet<K>) -> Self {
+        Self { counts, members, ..Self::default() }
+    }
+
+    /// An edition begins, with these endpoints.
+    pub(crate) fn begin(&mut self, present: BTreeSet<K>, mut post: impl FnMut(Posting<K>)) {
+        for joined in present.difference(&self.members) {
+            for (table, count) in &self.counts {
+                post(Posting::One(joined.clone(), Arc::clone(table), -*count));
+            }
+            post(Posting::Joined(joined.clone()));
+        }
+        for left in self.members.difference(&present) {
+            for (table, count) in &self.counts {
+                post(Posting::One(left.clone(), Arc::clone(table), *count));
+            }
+            post(Posting::Left(left.clone()));
+        }
+        self.members = present;
+    }
+
+    /// Books notes of one edition: `serving` says who was there and took what. A name that is not
+    /// known is of an endpoint of which nothing is kept any more.
+    pub(crate) fn post(
+        &mut self,
+        serving: &Serving,
+        notes: impl Iterator<Item = (Note, u64)>,
+        name: impl Fn(EndpointIndex) -> Option<K>,
+        mut post: impl FnMut(Posting<K>),
+    ) {
+        for (note, times) in notes {
+            let Some((table, everybody)) = serving.rule(note.rule) else { continue };
+            let times = i64::try_from(times).unwrap_or(i64::MAX);
+            let filtered = Count { captured: times, filtered: times, ..Count::default() };
+            let too_late = Count { filtered: -times, expired: times, ..Count::default() };
+            let mut one = |index, count| {
+                if let Some(name) = name(index) {
+                    post(Posting::One(name, Arc::clone(table), count));
+                }
+            };
+            match note.fate {
+                Fate::Filtered => {}
+                Fate::Expired => everybody.iter().for_each(|&taker| one(taker, too_late)),
+                // For those who take it their own settlements count.
+                Fate::Raised => everybody.iter().for_each(|&taker| one(taker, -filtered)),
+                Fate::Chosen(taker) => one(taker, -filtered),
+                Fate::TooLate(taker) => one(taker, too_late),
+                Fate::Begun => {}
+            }
+            let is_for_all = matches!(note.fate, Fate::Filtered | Fate::Expired | Fate::Raised);
+            if is_for_all && self.members.len() <= self.few {
+                for member in &self.members {
+                    post(Posting::One(member.clone(), Arc::clone(table), filtered));
+                }
+            } else if is_for_all {
+                *self.counts.entry(Arc::clone(table)).or_default() += filtered;
+                post(Posting::All(Arc::clone(table), filtered));
+            }
+        }
+    }
+}
+
+/// Notes by their editions, in the order of these.
+pub(crate) fn by_edition(tally: Tally) -> BTreeMap<Edition, HashMap<Note, u64>> {
+    let mut editions: BTreeMap<Edition, HashMap<Note, u64>> = BTreeMap::new();
+    for (note, times) in tally {
+        editions.entry(note.edition).or_default().insert(note, times);
+    }
+    editions
+}
+
+#[cfg(test)]
+mod tests;
