@@ -19,7 +19,8 @@ CREATE TABLE IF NOT EXISTS public.tasks (
 ALTER TABLE public.tasks REPLICA IDENTITY FULL;
 
 CREATE TABLE IF NOT EXISTS public.webhooks (
-    id      bigint  PRIMARY KEY,
+    -- Such as WH_001: letters, digits, _, - and .
+    id      text    PRIMARY KEY,
     url     text    NOT NULL,
     enabled boolean NOT NULL DEFAULT true,
     -- {"basic": {"username": "...", "password": "..."}}, {"bearer": "..."} or
@@ -29,7 +30,7 @@ CREATE TABLE IF NOT EXISTS public.webhooks (
 
 CREATE TABLE IF NOT EXISTS public.rule_webhooks (
     rule_id    bigint NOT NULL,
-    webhook_id bigint NOT NULL REFERENCES public.webhooks ON DELETE CASCADE,
+    webhook_id text   NOT NULL REFERENCES public.webhooks ON DELETE CASCADE,
     PRIMARY KEY (rule_id, webhook_id)
 );
 

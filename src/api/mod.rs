@@ -43,13 +43,18 @@ use crate::ledger::write_back::WriteBackStatus;
 use crate::source::status::StatusHandle;
 use crate::telemetry::metrics::Metrics;
 
-/// Rows that were to be endpoints and are none: their names, and why. Clones share it.
+/// Endpoints that do not get what is meant for them: their names, and why. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Refused(Arc<Mutex<Vec<(String, String)>>>);
 
 impl Refused {
     pub fn set(&self, refused: Vec<(String, String)>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     pub(crate) fn list(&self) -> Vec<(String, String)> {
@@ -65,7 +70,10 @@ pub struct Surface {
     pub source: StatusHandle,
     pub clock: DatabaseClock,
     pub write_backs: WriteBackStatus,
+    /// Rows that were to be endpoints and are none.
     pub refused: Refused,
+    /// Endpoints that something waits for and that are not configured.
+    pub missing: Refused,
     /// Brings the gauges up to date; called before they are read.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// The endpoints as they are now.
@@ -107,7 +115,7 @@ pub struct EndpointView {
     pub name: Arc<str>,
     /// Without what could be a secret.
     pub url: String,
-    /// `enabled`, `disabled`, `gone` (it said 410) or `removing`.
+    /// `enabled`, `disabled`, `gone` (it said 410), `refused` (it cannot be used) or `removing`.
     pub state: &'static str,
     /// Where it was made.
     pub source: &'static str,

@@ -23,7 +23,16 @@ pub(crate) async fn health() -> Json<Value> {
 /// Changes flow.
 pub(crate) async fn ready(State(surface): State<Surface>) -> Response {
     match surface.source.readiness(Instant::now()) {
-        Ok(()) => Json(json!({ "status": "ready" })).into_response(),
+        Ok(()) => {
+            let mut answer = json!({ "status": "ready" });
+            // The others are served; whoever watches this is to hear of these all the same.
+            let refused = surface.refused.list().into_iter().map(|(name, _)| Value::from(name));
+            let refused: Vec<Value> = refused.collect();
+            if let (false, Value::Object(members)) = (refused.is_empty(), &mut answer) {
+                members.insert("endpoints_refused".to_owned(), refused.into());
+            }
+            Json(answer).into_response()
+        }
         Err(reason) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
     }
 }
@@ -50,16 +59,17 @@ pub(crate) async fn status(State(surface): State<Surface>) -> Json<Value> {
         })
     };
     let endpoints: Vec<Value> = (surface.endpoints)().into_iter().map(endpoint).collect();
-    let refused = surface.refused.list().into_iter();
-    let refused: Vec<Value> =
-        refused.map(|(name, error)| json!({ "name": name, "error": error })).collect();
+    let named = |list: Vec<(String, String)>| -> Vec<Value> {
+        list.into_iter().map(|(name, error)| json!({ "name": name, "error": error })).collect()
+    };
     let write_backs = surface.write_backs.view();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "clock_ahead_seconds": surface.clock.ahead_seconds(),
         "source": surface.source.view(),
         "endpoints": endpoints,
-        "endpoints_refused": refused,
+        "endpoints_refused": named(surface.refused.list()),
+        "endpoints_missing": named(surface.missing.list()),
         "write_backs": { "failing": write_backs.failing, "error": write_backs.error },
     }))
 }

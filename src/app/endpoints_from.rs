@@ -5,8 +5,9 @@
 //!   └───── waits, so that the next transaction finds the endpoints as this one left them
 //! ```
 //!
-//! A row that is no endpoint is refused, named in the log and in the status, and stops nothing; its
-//! endpoint stays as it was before, if there was one.
+//! A row that is no endpoint is refused, named in the log and in the status, and stops nothing. It
+//! counts as an endpoint that cannot be reached: what it should get becomes dead letters with the reason,
+//! and a write-back says that it failed.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ use serde_json::Map;
 use serde_json::Value as Json;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
-use tokio_postgres::Client;
+use tokio_postgres::Client as Sql;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Refused;
@@ -30,12 +31,16 @@ use crate::app::fleet::plan::FleetError;
 use crate::app::fleet::roster::Origin;
 use crate::app::old_rows;
 use crate::app::pump::Watched;
+use crate::app::reach;
 use crate::backoff::Backoff;
 use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Server;
 use crate::config::settings::Settings;
+use crate::delivery::http::Client;
+use crate::delivery::network::Network;
 use crate::source::catalog::Finding;
+use crate::source::catalog::Level;
 use crate::source::refusal::Refusal;
 use crate::store;
 use crate::store::Session;
@@ -58,6 +63,9 @@ const IS_RUNNING: &str = "
         OR EXISTS (SELECT FROM pg_snapshot_xip(snapshot) x
                     WHERE x::text::numeric % 4294967296 = $1::int8)
       FROM (SELECT s, pg_snapshot_xmax(s) FROM pg_current_snapshot() s) now (snapshot, xmax)";
+
+/// Rows whose endpoints `walhook check` tries to reach.
+const DIALED_MAX: usize = 200;
 
 /// A transaction has changed the table.
 #[derive(Debug)]
@@ -82,6 +90,13 @@ pub(crate) struct Keeper {
 
 type Row = Map<String, Json>;
 
+/// What a reading of the table asks for: endpoints by name, and what is wrong with rows.
+#[derive(Default)]
+struct Wanted {
+    endpoints: BTreeMap<Arc<str>, (Endpoint, Row)>,
+    problems: Vec<(String, String)>,
+}
+
 /// Adds the endpoints of the table, if the configuration names one, to those that are there already.
 ///
 /// # Errors
@@ -89,10 +104,11 @@ type Row = Map<String, Json>;
 pub(crate) async fn open(
     settings: &Settings,
     refused: &Refused,
+    network: &Network,
     starts: &mut Vec<Start>,
 ) -> anyhow::Result<Option<Keeper>> {
     let Some(from) = &settings.endpoints_from else { return Ok(None) };
-    let opened = Keeper::open(settings, from, refused.clone(), starts).await;
+    let opened = Keeper::open(settings, from, refused.clone(), network, starts).await;
     Ok(Some(opened.context("cannot read the table of [endpoints_from]")?))
 }
 
@@ -105,6 +121,7 @@ impl Keeper {
         settings: &Settings,
         from: &EndpointsFrom,
         refused: Refused,
+        network: &Network,
         starts: &mut Vec<Start>,
     ) -> anyhow::Result<Self> {
         let mut keeper = Self {
@@ -118,22 +135,15 @@ impl Keeper {
         let rows = keeper.read(None).await?;
         let taken: BTreeSet<Arc<str>> =
             starts.iter().map(|start| Arc::clone(&start.endpoint.name)).collect();
-        let mut problems = Vec::new();
-        for row in rows {
-            match keeper.from.endpoint(&row) {
-                Ok(endpoint)
-                    if taken.contains(&endpoint.name)
-                        || keeper.rows.contains_key(&endpoint.name) =>
-                {
-                    let name = endpoint.name.to_string();
-                    problems.push((name, "there is an endpoint of this name already".to_owned()));
-                }
-                Ok(endpoint) => {
-                    keeper.rows.insert(Arc::clone(&endpoint.name), row);
-                    starts.push(Start { endpoint, origin: Origin::Table, is_leaving: false });
-                }
-                Err(problem) => problems.push(problem),
+        let Wanted { endpoints, mut problems } = keeper.wanted(rows, &taken);
+        for (name, (mut endpoint, row)) in endpoints {
+            if let Err(error) = Client::new(&endpoint, network) {
+                let why = format!("{:#}", anyhow::Error::new(error));
+                endpoint = keeper.from.unusable(&row, false, &why).unwrap_or(endpoint);
+                problems.push((name.to_string(), why));
             }
+            keeper.rows.insert(name, row);
+            starts.push(Start { endpoint, origin: Origin::Table, is_leaving: false });
         }
         keeper.tell(problems);
         Ok(keeper)
@@ -195,21 +205,12 @@ impl Keeper {
                 }
             }
         };
-        let (mut wanted, mut problems) = (BTreeMap::new(), Vec::new());
-        for row in rows {
-            match self.from.endpoint(&row) {
-                Ok(endpoint) if wanted.contains_key(&endpoint.name) => {
-                    let name = endpoint.name.to_string();
-                    problems.push((name, "another row has this name: make them differ".to_owned()));
-                }
-                Ok(endpoint) => drop(wanted.insert(Arc::clone(&endpoint.name), (endpoint, row))),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        // What is refused now stays as it was.
-        let kept = |name: &Arc<str>| problems.iter().any(|(refused, _)| **refused == **name);
+        let roster = orders.roster();
+        let others = roster.0.iter().filter(|shown| shown.origin != Origin::Table);
+        let others = others.map(|shown| Arc::clone(&shown.endpoint.name)).collect();
+        let Wanted { endpoints: wanted, mut problems } = self.wanted(rows, &others);
         let gone: Vec<Arc<str>> = self.rows.keys().cloned().collect();
-        let gone = gone.into_iter().filter(|name| !wanted.contains_key(name) && !kept(name));
+        let gone = gone.into_iter().filter(|name| !wanted.contains_key(name));
         let mut again = false;
         for name in gone.collect::<Vec<_>>() {
             match orders.give(vec![Change::Remove(Arc::clone(&name))], None).await {
@@ -218,13 +219,23 @@ impl Keeper {
             }
         }
         for (name, (endpoint, row)) in wanted {
-            let endpoint = Box::new(endpoint);
-            let change = match self.rows.get(&name) {
+            let is_known = match self.rows.get(&name) {
                 Some(known) if *known == row => continue,
-                Some(_) => Change::Replace(endpoint),
-                None => Change::Add { endpoint, origin: Origin::Table },
+                known => known.is_some(),
             };
-            match orders.give(vec![change], None).await {
+            let change = |endpoint| match (is_known, Box::new(endpoint)) {
+                (true, endpoint) => Change::Replace(endpoint),
+                (false, endpoint) => Change::Add { endpoint, origin: Origin::Table },
+            };
+            let mut made = orders.give(vec![change(endpoint)], None).await;
+            if let Err(error @ FleetError::Unusable(_)) = &made {
+                let why = error.to_string();
+                if let Some(unusable) = self.from.unusable(&row, false, &why) {
+                    problems.push((name.to_string(), why));
+                    made = orders.give(vec![change(unusable)], None).await;
+                }
+            }
+            match made {
                 Ok(_) => drop(self.rows.insert(name, row)),
                 Err(error) => {
                     again |= matches!(error, FleetError::Leaving { .. });
@@ -234,6 +245,39 @@ impl Keeper {
         }
         self.tell(problems);
         again
+    }
+
+    /// The endpoints that the rows are to be, whose names must not be among `taken`.
+    fn wanted(&self, rows: Vec<Row>, taken: &BTreeSet<Arc<str>>) -> Wanted {
+        let mut wanted = Wanted::default();
+        for row in rows {
+            let read = self.from.endpoint(&row);
+            let is_taken = read.as_ref().is_ok_and(|endpoint| {
+                taken.contains(&endpoint.name) || wanted.endpoints.contains_key(&endpoint.name)
+            });
+            let (endpoint, problem) = match read {
+                Ok(endpoint) if is_taken => {
+                    let why = "there is an endpoint of this name already: make them differ";
+                    let problem = (endpoint.name.to_string(), why.to_owned());
+                    (self.from.unusable(&row, true, why), Some(problem))
+                }
+                Ok(endpoint) => (Some(endpoint), None),
+                Err((name, why)) => {
+                    let mut unusable = self.from.unusable(&row, false, &why);
+                    let is_taken = |endpoint: &Endpoint| {
+                        taken.contains(&endpoint.name)
+                            || wanted.endpoints.contains_key(&endpoint.name)
+                    };
+                    if unusable.as_ref().is_some_and(is_taken) {
+                        unusable = self.from.unusable(&row, true, &why);
+                    }
+                    (unusable, Some((name, why)))
+                }
+            };
+            wanted.problems.extend(problem);
+            wanted.endpoints.extend(endpoint.map(|e| (Arc::clone(&e.name), (e, row))));
+        }
+        wanted
     }
 
     /// All rows, as of a moment when transaction `xid` is visible.
@@ -268,7 +312,7 @@ impl Keeper {
 }
 
 /// All rows of the table.
-async fn rows(client: &Client, from: &EndpointsFrom) -> Result<Vec<Row>, StoreError> {
+async fn rows(client: &Sql, from: &EndpointsFrom) -> Result<Vec<Row>, StoreError> {
     let quoted = |column: &String| format!("\"{}\"", column.replace('"', "\"\""));
     let columns: Vec<String> = from.columns().iter().map(quoted).collect();
     let most = ENDPOINTS_MAX + 1;
@@ -278,9 +322,12 @@ async fn rows(client: &Client, from: &EndpointsFrom) -> Result<Vec<Row>, StoreEr
         from.table.quoted()
     );
     let rows = client.query(&query, &[]).await?;
-    let mut read = Vec::with_capacity(rows.len());
-    for row in rows {
-        match serde_json::from_str(row.try_get(0)?) {
+    let mut texts = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<&str>, _>>()?;
+    // Of two rows of one name the same one counts each time.
+    texts.sort_unstable();
+    let mut read = Vec::with_capacity(texts.len());
+    for text in texts {
+        match serde_json::from_str(text) {
             Ok(Json::Object(row)) => read.push(row),
             Ok(_) | Err(_) => {
                 return Err(StoreError::Protocol { what: "a row is no object".to_owned() });
@@ -290,13 +337,25 @@ async fn rows(client: &Client, from: &EndpointsFrom) -> Result<Vec<Row>, StoreEr
     Ok(read)
 }
 
+/// The names of all endpoints of the table, of those that cannot be used as well.
+///
+/// # Errors
+/// The table cannot be read.
+pub(super) async fn names(from: &EndpointsFrom, client: &Sql) -> Result<Vec<Arc<str>>, StoreError> {
+    let rows = rows(client, from).await?;
+    let named = rows.iter().filter_map(|row| {
+        from.endpoint(row).ok().or_else(|| from.unusable(row, false, "")).map(|one| one.name)
+    });
+    Ok(named.collect())
+}
+
 /// The endpoint of this name, if a row of the table is it, and the names of all of them.
 ///
 /// # Errors
 /// The table cannot be read.
 pub(super) async fn find(
     from: &EndpointsFrom,
-    client: &Client,
+    client: &Sql,
     name: &str,
 ) -> Result<(Option<Endpoint>, Vec<Arc<str>>), StoreError> {
     let mut endpoints: Vec<Endpoint> =
@@ -306,6 +365,29 @@ pub(super) async fn find(
     Ok((endpoints.into_iter().next(), names))
 }
 
+/// Which of the table's endpoints cannot be reached, for `walhook check`.
+///
+/// # Errors
+/// The table cannot be read.
+pub(super) async fn unreachable(
+    settings: &Settings,
+    client: &Sql,
+) -> Result<Vec<Finding>, StoreError> {
+    let Some(from) = &settings.endpoints_from else { return Ok(Vec::new()) };
+    let rows = match rows(client, from).await {
+        Ok(rows) => rows,
+        Err(StoreError::Refused(_)) => return Ok(Vec::new()), // that is said already
+        Err(other) => return Err(other),
+    };
+    let endpoints = rows.iter().filter_map(|row| from.endpoint(row).ok());
+    let endpoints: Vec<Endpoint> =
+        endpoints.filter(|endpoint| endpoint.enabled).take(DIALED_MAX).collect();
+    let mut findings = reach::findings(&endpoints).await;
+    // One that can be reached is no line of its own: there may be hundreds.
+    findings.retain(|finding| finding.level != Level::Ok);
+    Ok(findings)
+}
+
 /// What `walhook check` has to say of the table: that it cannot be read, which rows are no endpoints,
 /// or why none of them could get an event. What is wrong with the tables of a view is the catalog's to say.
 ///
@@ -313,7 +395,7 @@ pub(super) async fn find(
 /// The server cannot be asked.
 pub(super) async fn findings(
     settings: &Settings,
-    client: &Client,
+    client: &Sql,
 ) -> Result<Vec<Finding>, StoreError> {
     let Some(from) = &settings.endpoints_from else { return Ok(Vec::new()) };
     let table = from.table.to_string();
@@ -336,7 +418,8 @@ pub(super) async fn findings(
     findings.extend(old_rows::findings_from(settings, client, column, example).await?);
     findings.extend(problems.into_iter().filter_map(Result::err).map(|(name, why)| {
         let what = format!("a row of {table} is no endpoint: {name}: {why}");
-        Finding::warning(what, String::from("correct the row: nothing goes to it until then"))
+        let fix = "correct the row: until then its events become dead letters";
+        Finding::warning(what, String::from(fix))
     }));
     Ok(findings)
 }

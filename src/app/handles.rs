@@ -28,6 +28,7 @@ pub(crate) struct Handles {
     pub(crate) metrics: Metrics,
     pub(crate) write_backs: WriteBackStatus,
     pub(crate) refused: Refused,
+    pub(crate) missing: Refused,
     /// From the ledger to the resender.
     pub(crate) replayed: Replayed,
     /// From the HTTP surface to the resender: somebody has asked.
@@ -43,6 +44,7 @@ impl Handles {
             let_go: LetGo::default(),
             write_backs: WriteBackStatus::default(),
             refused: Refused::default(),
+            missing: Refused::default(),
             hold: Hold::new(settings.postgres.wal_sender_timeout),
             replayed: Replayed::default(),
             asked: Arc::new(Notify::new()),

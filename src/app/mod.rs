@@ -34,8 +34,10 @@ mod handles;
 mod lanes;
 mod observe;
 mod old_rows;
+mod orphans;
 mod prepare;
 mod pump;
+mod reach;
 mod reader;
 mod refill;
 mod resend;
@@ -246,7 +248,8 @@ impl App {
         };
         let (ways, edits, turns) = Ways::open();
         let (desk, mut starts) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
-        let keeper = endpoints_from::open(settings, &handles.refused, &mut starts).await?;
+        let network = &common.network;
+        let keeper = endpoints_from::open(settings, &handles.refused, network, &mut starts).await?;
         let keep = Keep::new(settings, taken.holding.epoch());
         // The fleet and its lanes alone hold the way to the ledger.
         let fleet = Fleet::start(common, ways, keep, settings, starts, &taken.backlog);
@@ -269,7 +272,7 @@ impl App {
             settled: settled_in,
         };
         // Without a pause between the two: a scrape has to find both.
-        taken.show(&roster);
+        taken.show(&roster, handles);
         let epoch = taken.holding.epoch();
         let caution = Caution::new(&taken.writer, taken.past, taken.marks, settled);
         resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);

@@ -6,13 +6,13 @@ use crate::app::dry_run::Example;
 use crate::app::endpoints_from;
 use crate::app::gaps;
 use crate::app::old_rows;
+use crate::app::orphans;
+use crate::app::reach;
 use crate::app::state;
 use crate::app::write_backs;
 use crate::clock::host_now;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
-use crate::config::settings::Signing;
-use crate::delivery::guard;
 use crate::source::catalog;
 use crate::source::catalog::Finding;
 use crate::source::catalog::Report;
@@ -124,6 +124,7 @@ pub async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)
     let gaps = gaps::found(settings, &session.client).await?;
     report.makes_slot &= gaps.is_empty();
     report.findings.extend(gaps.into_iter().map(Finding::from));
+    report.findings.extend(orphans::findings(settings).await?);
     report.findings.push(match state_refusal(settings).await? {
         None => Finding::ok(String::from("state in schema walhook is there, or can be made")),
         Some(refusal) => refusal.into(),
@@ -139,20 +140,7 @@ pub async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)
             Err(error) => return Err(error.into()),
         }
     }
-    for endpoint in &settings.endpoints {
-        report.findings.push(match guard::check_host(endpoint.url.reveal(), endpoint.addresses) {
-            Ok(()) => {
-                let publics = endpoint.signing.iter().flat_map(Signing::public_keys);
-                let verified = publics.map(|key| format!(", verified with {key}"));
-                let verified: String = verified.collect();
-                let url = endpoint.shown_url();
-                Finding::ok(format!("endpoint {}: {url}{verified}", endpoint.name))
-            }
-            Err(refusal) => Finding::warning(
-                format!("endpoint {}: {refusal}", endpoint.name),
-                String::from("nothing will be delivered to it: correct its URL"),
-            ),
-        });
-    }
+    report.findings.extend(reach::findings(&settings.endpoints).await);
+    report.findings.extend(endpoints_from::unreachable(settings, &session.client).await?);
     Ok((report, examples))
 }

@@ -36,6 +36,8 @@ impl Scrape {
         for Shown { metrics, gauges, .. } in &roster.0 {
             metrics.breaker_open.set(i64::from(gauges.breaker() != BreakerState::Closed));
         }
+        let refused = i64::try_from(self.handles.refused.count()).unwrap_or(i64::MAX);
+        self.handles.metrics.endpoints_refused().set(refused);
         let confirmed = *self.confirmed.borrow();
         self.handles.status.confirmed(confirmed);
         let view = self.handles.status.view();

@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::app::Handles;
 use crate::app::ahead::Ahead;
 use crate::app::fleet::roster::Roster;
 use crate::app::fleet::roster::Shown;
+use crate::app::orphans;
+use crate::app::orphans::Orphans;
 use crate::config::settings::Settings;
 use crate::event::dedupe::VALUES_MAX;
 use crate::flow::backlog::Standing;
@@ -76,7 +79,7 @@ pub(crate) struct Taken {
 
 impl Taken {
     /// Shows what is kept in the gauges.
-    pub(crate) fn show(&self, roster: &Roster) {
+    pub(crate) fn show(&self, roster: &Roster, handles: &Handles) {
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         for Shown { endpoint, metrics, .. } in &roster.0 {
             let standing = self.backlog.get(&endpoint.name);
@@ -84,15 +87,20 @@ impl Taken {
             let letters = self.letters.iter().find(|(name, _)| *name == endpoint.name);
             metrics.dead_letters.set(number(letters.map_or(0, |(_, count)| *count)));
         }
-        for (name, standing) in &self.backlog {
-            if roster.find(name).is_none() {
-                tracing::warn!(
-                    endpoint = &**name,
-                    rows = standing.rows,
-                    "parked deliveries wait for an endpoint that is not configured"
-                );
-            }
+        let rows = self.backlog.iter().map(|(name, standing)| (name, standing.rows as u64));
+        let orphans: Vec<Orphans> = orphans::of(rows, |name| roster.find(name).is_some());
+        for orphans in &orphans {
+            tracing::warn!(
+                endpoint = &*orphans.endpoint,
+                rows = orphans.rows,
+                fix = orphans.fix(),
+                "parked deliveries wait for an endpoint that is not configured"
+            );
         }
+        handles.metrics.orphaned().set(number(orphans.iter().map(|one| one.rows).sum()));
+        let named =
+            orphans.iter().map(|one| (one.endpoint.to_string(), one.what() + ": " + &one.fix()));
+        handles.missing.set(named.collect());
     }
 
     /// What was settled beyond the prefix, for the endpoints that there are.

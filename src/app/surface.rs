@@ -45,6 +45,7 @@ pub(super) fn surface(
         clock: handles.clock.clone(),
         write_backs: handles.write_backs.clone(),
         refused: handles.refused.clone(),
+        missing: handles.missing.clone(),
         refresh: Arc::new(move || scrape.refresh()),
         endpoints: Arc::new(move || match fleet.get() {
             Some(fleet) => fleet.roster().view(),

@@ -14,6 +14,8 @@ use std::time::Duration;
 use serde_json::Map;
 use serde_json::Value as Json;
 use toml::de::DeTable;
+use url::Position;
+use url::Url;
 
 use crate::config::endpoint;
 use crate::config::problem::Problems;
@@ -161,7 +163,7 @@ pub fn duration(text: &str) -> Option<Duration> {
 /// The secrets of a document by the place that each has in it (a JSON pointer).
 pub type Secrets = BTreeMap<String, String>;
 
-/// Takes the secrets out of a document; each leaves [`MASK`] behind.
+/// Takes the secrets out of a document, to be sealed; each leaves [`MASK`] behind.
 pub fn take_secrets(document: &mut Json) -> Secrets {
     let mut secrets = Secrets::new();
     visit(document, String::new(), &mut |pointer, text| {
@@ -182,11 +184,54 @@ pub fn put_secrets(document: &mut Json, secrets: &Secrets) {
     });
 }
 
+/// A document as it may be seen: with masks for its secrets, and of each URL no more than what people
+/// recognise it by.
+pub fn masked(document: &Json) -> Json {
+    let mut shown = document.clone();
+    visit(&mut shown, String::new(), &mut |pointer, text| {
+        if is_url(pointer) {
+            *text = masked_url(text);
+        }
+    });
+    take_secrets(&mut shown);
+    shown
+}
+
+/// Scheme, host and port of a URL, and [`MASK`] for the rest if there is more.
+pub fn masked_url(text: &str) -> String {
+    match Url::parse(text.trim()) {
+        Ok(url) if url.has_host() => {
+            let origin = url.origin().ascii_serialization();
+            match &url[Position::BeforePath..] {
+                "" | "/" => format!("{origin}/"),
+                _ => format!("{origin}/{MASK}"),
+            }
+        }
+        // Such a one is refused when it is written, so there is none to recognise.
+        Ok(_) | Err(_) => MASK.to_owned(),
+    }
+}
+
+/// Puts what `before` has in the place of what [`masked`] shows of it: whoever gives back what was
+/// shown changes nothing.
+pub fn unmask(document: &mut Json, before: &Json) {
+    visit(document, String::new(), &mut |pointer, text| {
+        let Some(Json::String(known)) = before.pointer(pointer) else { return };
+        let is_shown = (text == MASK && (is_url(pointer) || is_secret(pointer, known)))
+            || (is_url(pointer) && *text == masked_url(known));
+        if is_shown {
+            known.clone_into(text);
+        }
+    });
+}
+
 /// Whether a document holds [`MASK`] where no secret is known.
 pub fn is_masked(document: &Json) -> bool {
     let mut is_masked = false;
     let mut copy = document.clone();
-    visit(&mut copy, String::new(), &mut |_, text| is_masked |= text == MASK);
+    visit(&mut copy, String::new(), &mut |pointer, text| {
+        is_masked |= text == MASK || (is_url(pointer) && text.ends_with(MASK));
+    });
     is_masked
 }
 
@@ -209,14 +254,17 @@ fn visit(value: &mut Json, pointer: String, each: &mut impl FnMut(&str, &mut Str
     }
 }
 
+fn is_url(pointer: &str) -> bool {
+    matches!(pointer, "/url" | "/auth/oauth2/token_url")
+}
+
 fn is_secret(pointer: &str, text: &str) -> bool {
     let mut path = pointer.split('/').skip(1);
     let (first, second) = (path.next().unwrap_or_default(), path.next());
     let last = pointer.rsplit('/').next().unwrap_or_default();
     match (first, second) {
         ("secret", _) => true,
-        // A path can be a secret as well, but people recognise an endpoint by it.
-        ("url", None) => text.contains('?'),
+        _ if is_url(pointer) => text.contains('?'),
         ("headers", Some(name)) => is_credential(name),
         (_, Some(_)) => SECRET_KEYS.contains(&last),
         (_, None) => false,

@@ -1,6 +1,7 @@
 //! `[[endpoint]]`: one receiver, with what it takes and how it is served.
 
 use crate::config::answers;
+use crate::config::endpoint_name;
 use crate::config::event;
 use crate::config::field::Field;
 use crate::config::headers;
@@ -20,8 +21,6 @@ use crate::config::terms;
 use crate::config::terms::Terms;
 use crate::config::terms::set;
 
-const NAME_CHARS_MAX: usize = 64;
-
 /// A longer list of delays is a mistake of units.
 const DELAYS_MAX: usize = 100;
 
@@ -36,11 +35,6 @@ const NAMES_IN_WEBHOOK: [(&str, &str); 7] = [
     ("queue_capacity", "capacity"),
 ];
 
-/// The endpoints of `[webhook] urls` are `webhook-1`, `webhook-2`, ...: these names are taken.
-pub(super) fn name_of_url(index: usize) -> String {
-    format!("webhook-{}", index + 1)
-}
-
 /// Reads one endpoint. `terms` are what `[webhook]` gives it, `rules` the events that exist
 /// (`None` if not all of them could be read), `taken` the names of the endpoints before it.
 pub(super) fn read(
@@ -50,7 +44,7 @@ pub(super) fn read(
     taken: &mut Vec<String>,
 ) -> Option<Endpoint> {
     let name = section.require("name", "is missing: give the endpoint a name", |field| {
-        let name = name(field, taken)?;
+        let name = endpoint_name::read(field, taken)?;
         taken.push(name.clone());
         Some(name)
     });
@@ -100,22 +94,6 @@ pub(super) fn unbatchable(
         "cannot hold {event_type}, whose body is {what} and does not fit into a JSON array: \
          send one event per request, or change its payload"
     ))
-}
-
-fn name(field: &Field<'_>, taken: &[String]) -> Option<String> {
-    let name = field.string()?;
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-    if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.bytes().all(allowed) {
-        return field.refuse(format!(
-            "{} is not a name: give 1 to {NAME_CHARS_MAX} of a-z, 0-9, _ and -",
-            field.shown()
-        ));
-    }
-    if taken.contains(&name) {
-        return field
-            .refuse(format!("{name:?} names another endpoint already: choose another name"));
-    }
-    Some(name)
 }
 
 pub(super) fn globs(field: &Field<'_>, rules: Option<&[EventRule]>) -> Option<Vec<Glob>> {

@@ -7,6 +7,9 @@
 //! A row is read by the same readers as an `[[endpoint]]`, so that a URL or a secret means the same.
 //! Whoever writes rows is not the operator of this host: a value of a row is never more than a value,
 //! names no variable and no file, and its address has to be public unless `private` says otherwise.
+//!
+//! A row that is no endpoint still takes the events of one, so that nobody takes them for delivered:
+//! see [`EndpointsFrom::unusable`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,6 +19,7 @@ use serde_json::Value as Json;
 
 use crate::config::document;
 use crate::config::document::Defaults;
+use crate::config::endpoint_name;
 use crate::config::event;
 use crate::config::field::Field;
 use crate::config::reader::Notes;
@@ -238,22 +242,81 @@ impl EndpointsFrom {
     /// # Errors
     /// The name as far as there is one, and everything that is wrong, without secrets.
     pub fn endpoint(&self, row: &Map<String, Json>) -> Result<Endpoint, (String, String)> {
-        let document = fill(&self.template, row);
+        let document = self.filled(row);
         let name = document.get("name").and_then(Json::as_str).unwrap_or("(no name)").to_owned();
-        let notes = Notes::foreign("the row");
-        let members = document.as_object().cloned().unwrap_or_default();
-        let read = document::read_members(&notes, &members, &self.defaults, Some(&self.rules));
-        let problems = notes.problems();
-        match read {
-            Some(endpoint) if problems.is_empty() => {
-                let only = self.matching.as_ref().map(|(event, column)| Only {
-                    column: event.clone(),
-                    values: values(row.get(column).unwrap_or(&Json::Null)),
-                });
-                Ok(Endpoint { only, ..endpoint })
-            }
-            _ => Err((name, problems.join("; "))),
+        match self.read(&document) {
+            Ok(endpoint) => Ok(Endpoint { only: self.only(row), ..endpoint }),
+            Err(problems) => Err((name, problems.join("; "))),
         }
+    }
+
+    /// What stands for a row that is no endpoint, or not this one: it takes what the row's would take,
+    /// and nothing can be sent to it. `taken`: its name is another one's.
+    ///
+    /// `None` only if no row makes an endpoint.
+    pub fn unusable(&self, row: &Map<String, Json>, is_taken: bool, why: &str) -> Option<Endpoint> {
+        let filled = self.filled(row);
+        // What does not depend on the row was read when the configuration was, and is sound.
+        let mut document = self.template.as_object().cloned().unwrap_or_default();
+        let is_fixed = |value: &Json| {
+            let mut columns = BTreeSet::new();
+            collect(value, &mut columns).is_ok() && columns.is_empty()
+        };
+        document.retain(|name, value| is_fixed(value) && name != "url");
+        document.insert("url".to_owned(), "http://unusable.invalid/".into());
+        // Of the rest, what says whether it takes an event at all, if it can be understood.
+        for name in ["name", "enabled", "events"] {
+            let Some(value) = filled.get(name) else { continue };
+            let mut with = document.clone();
+            with.entry("name").or_insert_with(|| "row".into());
+            with.insert(name.to_owned(), value.clone());
+            if self.read(&with).is_ok() {
+                document.insert(name.to_owned(), value.clone());
+            }
+        }
+        let name = filled.get("name").map(text).unwrap_or_default();
+        if is_taken {
+            let whole = Json::Object(row.clone()).to_string();
+            document.insert("name".to_owned(), endpoint_name::hashed(&name, &whole).into());
+        }
+        let sound = || document.get("name").and_then(Json::as_str).map(str::to_owned);
+        let name = sound().unwrap_or_else(|| endpoint_name::hashed(&name, &name));
+        document.insert("name".to_owned(), name.as_str().into());
+        let endpoint = self.read(&document).ok()?;
+        Some(Endpoint { only: self.only(row), ..endpoint }.because_unusable(why))
+    }
+
+    /// The template with the row's values.
+    fn filled(&self, row: &Map<String, Json>) -> Map<String, Json> {
+        let mut document = fill(&self.template, row).as_object().cloned().unwrap_or_default();
+        // An id is a name, of whatever type it is.
+        if let Some(name) = document.get_mut("name").filter(|name| name.is_number()) {
+            *name = Json::String(text(name));
+        }
+        document
+    }
+
+    fn read(&self, document: &Map<String, Json>) -> Result<Endpoint, Vec<String>> {
+        let notes = Notes::foreign("the row");
+        let read = document::read_members(&notes, document, &self.defaults, Some(&self.rules));
+        let problems = notes.problems();
+        read.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+
+    /// Which events are for the endpoint of the row.
+    fn only(&self, row: &Map<String, Json>) -> Option<Only> {
+        let (event, column) = self.matching.as_ref()?;
+        let values = values(row.get(column).unwrap_or(&Json::Null));
+        Some(Only { column: event.clone(), values })
+    }
+}
+
+/// A value as a text.
+fn text(json: &Json) -> String {
+    match json {
+        Json::Null => String::new(),
+        Json::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -278,11 +341,7 @@ fn fill(template: &Json, row: &Map<String, Json>) -> Json {
                     .iter()
                     .map(|piece| match piece {
                         Piece::Text(text) => (*text).to_owned(),
-                        Piece::Column(column) => match value(column) {
-                            Json::Null => String::new(),
-                            Json::String(text) => text,
-                            other => other.to_string(),
-                        },
+                        Piece::Column(column) => self::text(&value(column)),
                     })
                     .collect(),
             ),
@@ -297,91 +356,4 @@ fn fill(template: &Json, row: &Map<String, Json>) -> Json {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::config::ocr_wallet;
-
-    fn from(template: Json) -> EndpointsFrom {
-        EndpointsFrom {
-            table: TableName::new("public", "webhooks"),
-            watch: vec![TableName::new("public", "webhooks")],
-            template,
-            matching: Some(("rule_id".to_owned(), "rules".to_owned())),
-            defaults: Defaults::new(Terms::defaults("test"), AddressPolicy::Public),
-            rules: vec![ocr_wallet::event(None)],
-        }
-    }
-
-    fn read(template: Json, row: Json) -> Result<Endpoint, (String, String)> {
-        from(template).endpoint(row.as_object().unwrap())
-    }
-
-    fn plain(more: Json) -> Json {
-        let mut template = json!({ "name": "wh-{{ id }}", "url": "{{ url }}" });
-        template.as_object_mut().unwrap().append(&mut more.as_object().unwrap().clone());
-        template
-    }
-
-    #[test]
-    fn a_row_fills_its_columns_with_their_types_and_null_is_left_out() {
-        let template = plain(json!({
-            "enabled": "{{ on }}", "timeout": "{{ seconds }}s", "user_agent": "{{ agent }}",
-            "auth": "{{ auth }}", "headers": { "X-Team": "team {{ team }}" },
-        }));
-        let row = json!({
-            "id": 7, "url": "https://example.com/a?b=${HOME}", "on": false, "seconds": 12,
-            "agent": null, "auth": { "bearer": "to\"ken" }, "team": "x", "rules": [1, "b", true],
-        });
-        let endpoint = read(template, row).unwrap();
-        assert_eq!((&*endpoint.name, endpoint.enabled), ("wh-7", false));
-        assert_eq!(endpoint.url.reveal().as_str(), "https://example.com/a?b=${HOME}");
-        assert_eq!(endpoint.timeout.as_secs(), 12);
-        assert_eq!(endpoint.user_agent, "test");
-        assert!(endpoint.auth.is_some());
-        assert_eq!(endpoint.headers.get("x-team").unwrap(), "team x");
-        assert_eq!(endpoint.addresses, AddressPolicy::Public);
-        let only = endpoint.only.unwrap();
-        assert_eq!((only.column.as_str(), only.values.join(",")), ("rule_id", "1,b,t".to_owned()));
-    }
-
-    #[test]
-    fn a_bad_row_is_refused_with_its_name_and_without_its_secrets() {
-        let cases = [
-            (json!({}), json!({ "id": 1, "url": "nonsense" }), "is not a URL"),
-            (json!({}), json!({ "id": "A B", "url": "https://h/" }), "is not a name"),
-            (json!({}), json!({ "id": 1, "url": null }), "url: is missing"),
-            (
-                json!({ "secret": "{{ s }}" }),
-                json!({ "id": 1, "url": "https://h/", "s": "opensesame" }),
-                "too short",
-            ),
-            (
-                json!({ "auth": "{{ auth }}" }),
-                json!({ "id": 1, "url": "https://h/", "auth": { "bearer": { "file": "/etc/passwd" } } }),
-                "must be a string that is the secret itself",
-            ),
-        ];
-        for (more, row, expected) in cases {
-            let (name, why) = read(plain(more), row.clone()).unwrap_err();
-            assert!(why.contains(expected), "case: {row}: {why}");
-            assert!(name.starts_with("wh-") && !why.contains("opensesame"), "{name}: {why}");
-        }
-    }
-
-    #[test]
-    fn what_is_evaluated_never_comes_from_a_row() {
-        let cases = [
-            (plain(json!({ "when": "rule_id == {{ id }}" })), "write `match`"),
-            (plain(json!({ "user_agent": "{{ a.b }}" })), "only columns"),
-            (plain(json!({ "user_agent": "{{ a" })), "without `}}`"),
-            (json!({ "name": "{{ id }}" }), "lacks `url`"),
-        ];
-        for (template, expected) in cases {
-            let problem = check(&template).unwrap();
-            assert!(problem.contains(expected), "case: {template}: {problem}");
-        }
-        assert_eq!(check(&plain(json!({ "when": "rule_id == 7" }))), None);
-    }
-}
+mod tests;

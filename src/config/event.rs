@@ -14,6 +14,7 @@ use crate::config::settings::Dedupe;
 use crate::config::settings::EventRule;
 use crate::config::settings::ExpiryRule;
 use crate::config::settings::Filter;
+use crate::config::settings::JsonForm;
 use crate::config::settings::Operations;
 use crate::config::settings::Payload;
 use crate::config::webhook::EXPIRIES;
@@ -51,6 +52,8 @@ pub(super) fn read(
     });
     let when = section.read("when", when).map(Filter::When);
     let payload = payload::read(&mut section).unwrap_or(Payload::Standard);
+    let forms = [("stored", JsonForm::Stored), ("javascript", JsonForm::Javascript)];
+    let json = section.read("json", |field| field.one_of(&forms)).unwrap_or_default();
     let write_back = section.read("write_back", write_back::read);
     let dedupe = section.read("dedupe", dedupe);
     let expiry = expiry(&mut section, &payload, data_expiry);
@@ -71,6 +74,7 @@ pub(super) fn read(
         expiry,
         order_by,
         payload,
+        json,
         write_back,
         dedupe,
     });

@@ -23,7 +23,7 @@ const PEM_START: &str = "-----BEGIN ";
 #[derive(Clone, Debug, Default)]
 pub struct Link {
     /// The only authorities that its certificate may come from; `None` means the system's.
-    pub ca: Option<Arc<RootCertStore>>,
+    pub ca: Option<Authorities>,
     /// What walhook shows when it is asked for a certificate.
     pub client: Option<Arc<CertifiedKey>>,
     /// An `http://` URL of host and port, with the credentials in it.
@@ -32,9 +32,18 @@ pub struct Link {
     pub http2: bool,
 }
 
+/// The certificates that `tls.ca` names.
+#[derive(Clone, Debug)]
+pub struct Authorities {
+    /// As those that may have signed the endpoint's.
+    pub roots: Arc<RootCertStore>,
+    /// As they are: the endpoint's own may be one of them.
+    pub certificates: Arc<[CertificateDer<'static>]>,
+}
+
 impl PartialEq for Link {
     fn eq(&self, other: &Self) -> bool {
-        let roots = |link: &Self| link.ca.as_ref().map(|store| store.roots.clone());
+        let roots = |link: &Self| link.ca.as_ref().map(|ca| Arc::clone(&ca.certificates));
         // A certificate belongs to one key.
         let shown = |link: &Self| link.client.as_ref().map(|client| client.cert.clone());
         (roots(self), shown(self)) == (roots(other), shown(other))
@@ -58,7 +67,7 @@ pub(super) fn read(section: &mut Section<'_>, url: Option<&Url>) -> Link {
     Link { ca, client, proxy, http2 }
 }
 
-type TlsParts = (Option<Arc<RootCertStore>>, Option<Arc<CertifiedKey>>);
+type TlsParts = (Option<Authorities>, Option<Arc<CertifiedKey>>);
 
 /// `{ ca, client_cert, client_key }`.
 fn tls(field: &Field<'_>) -> Option<TlsParts> {
@@ -78,7 +87,7 @@ fn tls(field: &Field<'_>) -> Option<TlsParts> {
         _ => {}
     }
     section.finish();
-    Some((ca.map(Arc::new), client))
+    Some((ca, client))
 }
 
 fn identity(
@@ -122,14 +131,15 @@ fn certificates(field: &Field<'_>) -> Option<Vec<CertificateDer<'static>>> {
     found.or_else(|| field.refuse("holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"))
 }
 
-fn authorities(field: &Field<'_>) -> Option<RootCertStore> {
+fn authorities(field: &Field<'_>) -> Option<Authorities> {
+    let certificates = certificates(field)?;
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(field)? {
-        if roots.add(certificate).is_err() {
+    for certificate in &certificates {
+        if roots.add(certificate.clone()).is_err() {
             return field.refuse("holds a certificate that cannot be read: give X.509 version 3");
         }
     }
-    Some(roots)
+    Some(Authorities { roots: Arc::new(roots), certificates: Arc::from(certificates) })
 }
 
 fn private_key(field: &Field<'_>) -> Option<PrivateKeyDer<'static>> {
@@ -187,7 +197,7 @@ mod tests {
             let tls = format!("ca = {given}, client_cert = {given}, client_key = '''{key}'''");
             let settings = read(&tls).unwrap();
             let link = &settings.endpoints.first().unwrap().link;
-            assert_eq!(link.ca.as_ref().map(|roots| roots.len()), Some(1), "case: {given}");
+            assert_eq!(link.ca.as_ref().map(|ca| ca.roots.len()), Some(1), "case: {given}");
             assert_eq!(link.client.as_ref().map(|identity| identity.cert.len()), Some(1));
         }
         let key = other.signing_key.serialize_pem();

@@ -10,6 +10,7 @@
 mod answers;
 pub mod document;
 mod endpoint;
+mod endpoint_name;
 pub mod endpoints_from;
 mod event;
 pub mod expression;
@@ -187,16 +188,14 @@ fn read_endpoints(
     }
     let mut taken = Vec::new();
     let mut endpoints = Vec::new();
-    for (index, url) in webhook.urls.into_iter().flatten().enumerate() {
-        let name = endpoint::name_of_url(index);
+    for url in webhook.urls.into_iter().flatten() {
+        let name = endpoint_name::of_url(url.reveal());
         let terms = webhook.terms.clone().short();
         endpoints.push(terms.endpoint(&name, url, everything.to_vec(), None));
         taken.push(name);
     }
     if let Some(file) = &webhook.subscriptions {
-        let read = subscriptions::read(file, &webhook.terms, rules);
-        taken.extend(read.iter().map(|endpoint| endpoint.name.to_string()));
-        endpoints.extend(read);
+        endpoints.extend(subscriptions::read(file, &webhook.terms, rules, &mut taken));
     }
     for section in root.sections("endpoint") {
         let terms = webhook.terms.clone();

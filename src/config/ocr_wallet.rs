@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::settings::EventRule;
 use crate::config::settings::ExpiryRule;
 use crate::config::settings::Filter;
+use crate::config::settings::JsonForm;
 use crate::config::settings::Operations;
 use crate::config::settings::Payload;
 use crate::flow::relation::TableName;
@@ -33,6 +34,7 @@ pub(super) fn event(data_expiry: Option<Duration>) -> EventRule {
         payload: Payload::OcrWallet,
         write_back: None,
         dedupe: None,
+        json: JsonForm::Stored,
     }
 }
 

@@ -42,6 +42,7 @@ pub use crate::config::settings::event::Dedupe;
 pub use crate::config::settings::event::EventRule;
 pub use crate::config::settings::event::ExpiryRule;
 pub use crate::config::settings::event::Filter;
+pub use crate::config::settings::event::JsonForm;
 pub use crate::config::settings::event::OCR_WALLET_COLUMNS;
 pub use crate::config::settings::event::Operations;
 pub use crate::config::settings::event::Payload;

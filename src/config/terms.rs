@@ -166,6 +166,7 @@ impl Terms {
             addresses: AddressPolicy::Operator,
             link: Link::default(),
             response_limit: self.response_limit,
+            unusable: None,
         }
     }
 }

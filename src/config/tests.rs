@@ -40,7 +40,7 @@ fn the_short_form_is_a_complete_configuration() {
     );
     assert!(settings.enabled);
     let names: Vec<&str> = settings.endpoints.iter().map(|e| e.name.as_ref()).collect();
-    assert_eq!(names, ["webhook-1", "webhook-2"]);
+    assert!(matches!(names.as_slice(), [a, b] if a.starts_with("a-") && b.starts_with("b-")));
     let [rule] = settings.events.as_slice() else { panic!("one event") };
     assert_eq!(rule.event_type.as_ref(), "ocr_wallet_data");
     assert_eq!(rule.payload, Payload::OcrWallet);

@@ -69,10 +69,10 @@ pub(crate) async fn complete(
 }
 
 fn is_large(events: &[Arc<Event>]) -> bool {
-    let escaped =
-        |event: &Arc<Event>| event.body.parts().iter().any(|part| matches!(part, Part::Escaped(_)));
+    let is_open = |part: &Part| matches!(part, Part::Escaped(_) | Part::Compacted(_));
+    let is_streamed = |event: &Arc<Event>| event.body.parts().iter().any(is_open);
     let held = |event: &Arc<Event>| event.body.held_bytes();
-    events.iter().map(held).sum::<usize>() > WHOLE_MAX_BYTES || events.iter().any(escaped)
+    events.iter().map(held).sum::<usize>() > WHOLE_MAX_BYTES || events.iter().any(is_streamed)
 }
 
 fn assemble(events: &[Arc<Event>], batched: bool, now: Timestamp) -> Bytes {

@@ -146,6 +146,11 @@ impl Connections {
         }
     }
 
+    /// Makes a connection, and closes it.
+    pub(crate) async fn reach(&self) -> Result<(), Trouble> {
+        self.dialer.dial().await.map(drop).map_err(Trouble::Connect)
+    }
+
     /// Keeps a connection for the next request, if it can carry one; `now` it carried one.
     pub(crate) async fn keep(&self, carrier: Carrier, now: Instant) {
         let Carrier::Own(mut connection) = carrier else { return };

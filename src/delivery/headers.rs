@@ -10,6 +10,7 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::header;
 
+use crate::config::document;
 use crate::config::settings::Endpoint;
 use crate::delivery::auth;
 use crate::delivery::error::DeliveryError;
@@ -52,6 +53,9 @@ const EVENT_IDS_MAX_BYTES: usize = 6 * 1024;
 /// CloudEvents 1.0, JSON format: a structured event, and an array of them.
 const CLOUDEVENT: &[u8] = b"application/cloudevents+json";
 const CLOUDEVENTS_BATCH: &str = "application/cloudevents-batch+json; charset=utf-8";
+
+/// Headers whose value is a URL.
+static ADDRESSES: [HeaderName; 3] = [header::LOCATION, header::CONTENT_LOCATION, header::REFERER];
 
 /// What stands for a secret value.
 const MASK: &str = "[secret]";
@@ -212,13 +216,17 @@ fn show<'a>(
     limit_bytes: usize,
 ) {
     for (name, value) in headers {
-        let ids;
+        let (ids, url);
         let text = if value.is_sensitive() || is_secret(name) {
             MASK.as_bytes()
         } else if *name == EVENT_IDS {
             let commas = memchr::memchr_iter(b',', value.as_bytes()).count();
             ids = format!("[{} ids]", commas + 1);
             ids.as_bytes()
+        } else if ADDRESSES.contains(name) {
+            // Of another place, or this one's with a slash behind it: its path can be a secret, too.
+            url = document::masked_url(value.to_str().unwrap_or_default());
+            url.as_bytes()
         } else {
             value.as_bytes()
         };

@@ -40,6 +40,7 @@ use crate::delivery::judge::judge;
 use crate::delivery::network::Network;
 use crate::delivery::oauth::Token;
 use crate::delivery::oauth::Tokens;
+use crate::delivery::redact::Redactor;
 use crate::delivery::reply::Seen;
 use crate::delivery::sign::Signature;
 use crate::delivery::sign::Signer;
@@ -79,8 +80,9 @@ pub struct Client {
     answers: AnswerRule,
     timeout: Duration,
     response_limit: usize,
-    /// The URL's host is an address that this endpoint may not reach.
-    refusal: Option<Refusal>,
+    /// Why no request is made: the endpoint cannot be used, or must not be reached.
+    refusal: Option<Failure>,
+    redactor: Redactor,
 }
 
 impl Client {
@@ -122,7 +124,8 @@ impl Client {
             answers: endpoint.answers.clone(),
             timeout: endpoint.timeout,
             response_limit: endpoint.response_limit,
-            refusal: site.refusal,
+            refusal: refusal(endpoint, site.refusal),
+            redactor: Redactor::new(url),
         })
     }
 
@@ -151,10 +154,8 @@ impl Client {
         let mut seen = Seen::default();
         let mut token = None;
         let mut reach = Reach::Endpoint;
-        let ended = match self.refusal {
-            Some(refusal) => {
-                Err(Failure { class: FailureClass::Refused, detail: refusal.to_string() })
-            }
+        let ended = match &self.refusal {
+            Some(refusal) => Err(refusal.clone()),
             None => {
                 let begun = (started, now);
                 let shown = &mut request_headers;
@@ -185,7 +186,7 @@ impl Client {
             took,
             request_headers,
             response_headers: std::mem::take(&mut seen.headers),
-            response_body: seen.into_body(self.response_limit),
+            response_body: self.redactor.redacted(seen.into_body(self.response_limit)),
         }
     }
 
@@ -240,6 +241,23 @@ impl Client {
         Ok(ended)
     }
 
+    /// Makes a connection and sends nothing: whether the endpoint can be reached, and TLS comes about.
+    ///
+    /// # Errors
+    /// Why not. The text names neither host nor path.
+    pub async fn reach(&self, patience: Duration) -> Result<(), Failure> {
+        if let Some(refusal) = &self.refusal {
+            return Err(refusal.clone());
+        }
+        match tokio::time::timeout(patience, self.connections.reach()).await {
+            Ok(reached) => reached.map_err(|trouble| classify(&trouble)),
+            Err(_elapsed) => {
+                let detail = format!("no connection within {patience:?}");
+                Err(Failure { class: FailureClass::Timeout, detail })
+            }
+        }
+    }
+
     /// Closes connections that are over or unused, from time to time, for ever. It belongs beside
     /// the attempts, in the task that makes them.
     pub async fn tidy(&self) -> Infallible {
@@ -279,6 +297,13 @@ impl Client {
         let detail = format!("no complete response within {:?}", self.timeout);
         Failure { class: FailureClass::Timeout, detail }
     }
+}
+
+/// Why no request is made, if so.
+fn refusal(endpoint: &Endpoint, address: Option<Refusal>) -> Option<Failure> {
+    let why = endpoint.unusable.as_ref().map(ToString::to_string);
+    let detail = why.or_else(|| address.map(|refusal| refusal.to_string()))?;
+    Some(Failure { class: FailureClass::Refused, detail })
 }
 
 impl std::fmt::Debug for Client {

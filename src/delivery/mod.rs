@@ -9,7 +9,8 @@
 //!                    ├ connections   made when needed (dial), kept, driven by the attempts;
 //!                    │               or one that all share (multiplexed)
 //!                    ├ network   guard decides which addresses are dialled; TLS trust
-//!                    └ judge     status or failure (classify) to a verdict
+//!                    ├ judge     status or failure (classify) to a verdict
+//!                    └ redact    what is kept of an answer does not repeat the URL
 //! tail ─ Event ─▶ [preview] the same, shown and not sent
 //! ```
 //!
@@ -33,7 +34,9 @@ mod multiplexed;
 pub mod network;
 mod oauth;
 pub mod preview;
+mod redact;
 mod reply;
 pub mod sign;
 mod site;
+mod trust;
 mod tunnel;

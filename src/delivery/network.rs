@@ -23,6 +23,7 @@ use crate::delivery::classify;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::gate::MaySend;
 use crate::delivery::guard;
+use crate::delivery::trust::Trust;
 
 /// HTTP/2 over TLS, by its name in ALPN (RFC 9113, 3.2).
 pub(crate) const HTTP_2: &[u8] = b"h2";
@@ -89,16 +90,18 @@ impl Network {
     /// TLS 1.2 and 1.3, HTTP/1.1 and also HTTP/2 if it is wanted, certificates always verified: by
     /// the link's own authorities where it has some, else by those of this machine.
     pub(crate) fn tls(&self, link: &Link) -> Result<ClientConfig, DeliveryError> {
-        let roots = match &link.ca {
-            Some(ca) => Arc::clone(ca),
-            None => self.roots()?,
-        };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(DeliveryError::Tls)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .map_err(DeliveryError::Tls)?;
+        let builder = match &link.ca {
+            Some(ca) => {
+                let trust = Trust::new(ca, provider).map_err(DeliveryError::Tls)?;
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(trust))
+            }
+            None => builder.with_root_certificates(self.roots()?),
+        };
+        let mut config = builder.with_no_client_auth();
         if let Some(identity) = &link.client {
             let always = SingleCertAndKey::from(Arc::clone(identity));
             config.client_auth_cert_resolver = Arc::new(always);

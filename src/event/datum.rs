@@ -6,8 +6,9 @@
 //!
 //! The JSON equals the server's own `to_jsonb(value)`, with these exceptions, each because text in
 //! the stream says more or is easier to read back: `timestamptz` is in UTC and ends with `Z`;
-//! `bytea` is base64; numbers keep exactly their digits; `json` and `jsonb` are passed through byte
-//! for byte.
+//! `bytea` is base64; numbers keep exactly their digits; of `json` and `jsonb` only the white space
+//! between tokens is left out, and numbers and strings are passed through byte for byte. What
+//! `JSON.stringify` would write instead is `javascript`'s.
 //!
 //! The text is what a session with these settings gets, which the source pins: DateStyle ISO,
 //! TimeZone UTC, bytea_output hex, extra_float_digits 1 or more.
@@ -17,9 +18,11 @@
 //! string of its text. Scalars are written without allocating.
 
 use crate::flow::body::escape_into;
+use crate::flow::compact::compact_into;
 use crate::flow::relation::SqlType;
 use crate::flow::time::Timestamp;
 
+pub(crate) mod javascript;
 mod nested;
 mod time;
 
@@ -99,7 +102,7 @@ fn write_number(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
 }
 
 fn write_raw_json(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
-    is_json(text).then(|| out.extend_from_slice(text))
+    is_json(text).then(|| compact_into(out, text))
 }
 
 /// Whether a text is a number by JSON's grammar (RFC 8259, section 6).

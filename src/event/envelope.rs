@@ -7,6 +7,7 @@ use http::header::CONTENT_TYPE;
 use crate::config::settings::CloudEventsMode;
 use crate::event::datum;
 use crate::event::payload;
+use crate::event::scope;
 use crate::event::scope::Scope;
 use crate::event::writer::NamedColumn;
 use crate::event::writer::Writer;
@@ -42,6 +43,9 @@ impl CloudEvents {
         out.string(self.event_type.as_bytes());
         out.raw(",\"time\":\"");
         out.raw(change.committed.iso_millis());
+        // An extension attribute: one type may stand for several operations.
+        out.raw("\",\"operation\":\"");
+        out.raw(scope::op(&change.op));
         out.raw("\",\"datacontenttype\":\"application/json\",\"data\":");
         payload::data(out, columns, change);
         out.raw("}");
@@ -59,6 +63,7 @@ impl CloudEvents {
             ("ce-source", self.source.clone()),
             ("ce-type", self.event_type.clone()),
             ("ce-time", scope.change.committed.iso_millis()),
+            ("ce-operation", scope::op(&scope.change.op).to_owned()),
         ];
         let header = |(name, value): (&'static str, String)| {
             // Ids and types are visible ASCII, and so is what is percent-encoded.

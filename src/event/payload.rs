@@ -13,6 +13,7 @@ use crate::event::envelope;
 use crate::event::envelope::CloudEvents;
 use crate::event::image;
 use crate::event::image::Image;
+use crate::event::scope;
 use crate::event::scope::Scope;
 use crate::event::template::Faults;
 use crate::event::template::Template;
@@ -176,11 +177,13 @@ fn shown(text: &[u8]) -> String {
     String::from_utf8_lossy(head).chars().take(FACT_CHARS_MAX).map(clean).collect()
 }
 
-/// `{"type", "timestamp", "data"}`, then `"old"`, `"unchanged"` and `"metadata"` where there are
+/// `{"type", "timestamp", "operation", "data"}`, then `"old"`, `"unchanged"` and `"metadata"` where there are
 /// any. Data is the new row; the old one for a delete; null for a truncate.
 fn standard(out: &mut Writer, opening: &[u8], columns: &[NamedColumn], change: &Change) {
     out.raw(opening);
     out.raw(change.committed.iso_millis());
+    out.raw("\",\"operation\":\"");
+    out.raw(scope::op(&change.op));
     out.raw("\",\"data\":");
     data(out, columns, change);
     if let Op::Update { old, new } = &change.op {
@@ -211,7 +214,7 @@ pub(crate) fn data(out: &mut Writer, columns: &[NamedColumn], change: &Change) {
 /// What the application attached to the transaction: what is not JSON must not break ours.
 pub(crate) fn metadata(out: &mut Writer, given: &[u8]) {
     if datum::is_json(given) {
-        out.raw(given);
+        out.json(given);
     } else {
         out.string(given);
     }

@@ -219,7 +219,7 @@ impl Plan {
             return Routed::Repeat { id, facts: self.shape.facts(row) };
         }
         let mut render = |shape: &Shape, faults: &mut Faults| {
-            shape.write(writer, &scope, faults);
+            shape.write(writer.with_form(rule.settings.json), &scope, faults);
             writer.finish().with_headers(shape.headers(&scope))
         };
         let event = |body| {

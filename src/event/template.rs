@@ -254,7 +254,7 @@ impl Render<'_> {
             separator = ",";
             self.out.raw(&member.label);
             match evaluated {
-                Some(json) => self.out.raw(json),
+                Some(json) => self.out.json(&json),
                 None => self.steps(&member.value),
             }
         }
@@ -326,7 +326,7 @@ impl Render<'_> {
                 datum::write_json(&mut json, sql_type, text);
                 match (around, json.first()) {
                     // `string(id)`: what is no string yet becomes one.
-                    (Around::Json, Some(b'"')) => self.out.raw(&json),
+                    (Around::Json, Some(b'"')) => self.out.json(&json),
                     (Around::Json, _) => self.out.string(&json),
                     (Around::String | Around::Text, _) => self.json(&json, around),
                 }
@@ -382,7 +382,7 @@ impl Render<'_> {
     /// Writes a JSON value; within a text null is nothing, and a string is what is between its quotes.
     fn json(&mut self, json: &[u8], around: Around) {
         match (around, json) {
-            (Around::Json, json) => self.out.raw(json),
+            (Around::Json, json) => self.out.json(json),
             (_, b"null") => {}
             // Its inside is escaped as it has to be.
             (Around::String, [b'"', inside @ .., b'"']) => self.out.raw(inside),

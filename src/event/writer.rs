@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::config::settings::JsonForm;
 use crate::event::datum;
+use crate::event::datum::javascript;
 use crate::flow::body::Body;
 use crate::flow::body::LARGE_TEXT_BYTES;
 use crate::flow::body::Part;
 use crate::flow::body::escape_into;
 use crate::flow::change::Tuple;
 use crate::flow::change::Value;
+use crate::flow::compact::compact_into;
 use crate::flow::relation::SqlType;
 use crate::flow::time::Timestamp;
 
@@ -29,9 +32,25 @@ pub(crate) struct Writer {
     /// Where the text that belongs to no piece yet begins.
     open: usize,
     pieces: Vec<Piece>,
+    form: JsonForm,
 }
 
 impl Writer {
+    /// Empty; what is written next has its values in this form.
+    pub(crate) fn with_form(&mut self, form: JsonForm) -> &mut Self {
+        self.form = form;
+        self
+    }
+
+    /// Appends a JSON value.
+    pub(crate) fn json(&mut self, json: &[u8]) {
+        let start = self.text.len();
+        compact_into(&mut self.text, json);
+        if self.form == JsonForm::Javascript {
+            javascript::rewrite(&mut self.text, start);
+        }
+    }
+
     /// Appends text as it is.
     pub(crate) fn raw(&mut self, text: impl AsRef<[u8]>) {
         self.text.extend_from_slice(text.as_ref());
@@ -75,8 +94,18 @@ impl Writer {
                 self.part(Part::Escaped(shared));
                 self.raw("\"");
             }
-            (Some(shared), SqlType::Json) if datum::is_json(text) => self.part(Part::Bytes(shared)),
-            _ => datum::write_json(&mut self.text, sql_type, text),
+            (Some(shared), SqlType::Json)
+                if self.form == JsonForm::Stored && datum::is_json(text) =>
+            {
+                self.part(Part::Compacted(shared));
+            }
+            _ => {
+                let start = self.text.len();
+                datum::write_json(&mut self.text, sql_type, text);
+                if self.form == JsonForm::Javascript && *sql_type != SqlType::Text {
+                    javascript::rewrite(&mut self.text, start);
+                }
+            }
         }
     }
 

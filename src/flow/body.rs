@@ -5,6 +5,7 @@ use bytes::BytesMut;
 use http::HeaderName;
 use http::HeaderValue;
 
+use crate::flow::compact::Compacting;
 use crate::flow::time::Timestamp;
 
 /// A text value longer than this is not copied into the body: it stays a slice of the message that
@@ -21,6 +22,8 @@ pub enum Part {
     Bytes(Bytes),
     /// Raw text that is JSON-escaped while it is sent, without the quotes around it.
     Escaped(Bytes),
+    /// JSON that is sent without the white space between its tokens.
+    Compacted(Bytes),
     /// The attempt's time in whole seconds since the Unix epoch.
     AttemptSeconds,
     /// The attempt's time in ISO 8601, UTC with milliseconds, without quotes around it.
@@ -60,7 +63,7 @@ impl Body {
         self.parts
             .iter()
             .map(|part| match part {
-                Part::Bytes(bytes) | Part::Escaped(bytes) => bytes.len(),
+                Part::Bytes(bytes) | Part::Escaped(bytes) | Part::Compacted(bytes) => bytes.len(),
                 Part::AttemptSeconds | Part::AttemptIso | Part::AgeSeconds { .. } => 0,
             })
             .sum()
@@ -88,6 +91,17 @@ impl Body {
                 }
                 Bytes::from(out)
             }
+            Part::Compacted(text) => {
+                let rest = text.get(cursor.offset..).unwrap_or_default();
+                let chunk = rest.get(..rest.len().min(CHUNK_BYTES)).unwrap_or_default();
+                let mut out = Vec::with_capacity(chunk.len());
+                let read = cursor.compacting.piece(&mut out, chunk);
+                if read > 0 && read < rest.len() {
+                    cursor.offset += read;
+                    return Some(Bytes::from(out));
+                }
+                Bytes::from(out)
+            }
             Part::AttemptSeconds => Bytes::from(now.seconds().to_string()),
             Part::AttemptIso => Bytes::from(now.iso_millis()),
             Part::AgeSeconds { born } => {
@@ -95,7 +109,7 @@ impl Body {
                 Bytes::from(format!("{}.{:03}", age.as_secs(), age.subsec_millis()))
             }
         };
-        *cursor = Cursor { part: cursor.part + 1, offset: 0 };
+        *cursor = Cursor { part: cursor.part + 1, ..Cursor::default() };
         Some(chunk)
     }
 
@@ -113,8 +127,9 @@ impl Body {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     part: usize,
-    /// Bytes of the part, a text that is being escaped, that are done.
+    /// Bytes of the part, a text that is being escaped or compacted, that are done.
     offset: usize,
+    compacting: Compacting,
 }
 
 /// The first chunk of `text`, which cuts no UTF-8 character in two, and whether more follows.
@@ -240,6 +255,16 @@ mod tests {
         let body = Body::new(vec![Part::Escaped(Bytes::from(text.clone()))]);
         assert_eq!(quoted(&body), serde_json::Value::String(text));
         assert!(body.chunks(Timestamp::default()).all(|c| c.len() <= CHUNK_BYTES * 6));
+    }
+
+    #[test]
+    fn a_large_json_loses_its_white_space_in_chunks_that_join_seamlessly() {
+        let value: Vec<String> = (0..20_000).map(|n| format!("a \\ \"{n}\" é張 ")).collect();
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        let body = Body::new(vec![Part::Compacted(Bytes::from(text))]);
+        let compact = serde_json::to_string(&value).unwrap();
+        assert_eq!(body.complete(Timestamp::default()), compact);
+        assert!(body.chunks(Timestamp::default()).all(|chunk| chunk.len() <= CHUNK_BYTES));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod backlog;
 pub mod body;
 pub mod budget;
 pub mod change;
+pub mod compact;
 pub mod event;
 pub mod fronts;
 pub mod headers;

@@ -362,6 +362,18 @@ pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<Size>, StateError>
     rows.iter().map(size).collect()
 }
 
+/// As [`sizes`]; none where there is no state yet.
+///
+/// # Errors
+/// That the rows could not be counted.
+pub async fn sizes_if_any(client: &Client, slot: &str) -> Result<Vec<Size>, StateError> {
+    let there = "SELECT to_regclass('walhook.backlog') IS NOT NULL AS there";
+    match read(&client.query_one(there, &[]).await?, "there")? {
+        true => sizes(client, slot).await,
+        false => Ok(Vec::new()),
+    }
+}
+
 /// Of these endpoints, those that have something in the backlog, with the number of rows.
 ///
 /// # Errors

@@ -21,6 +21,7 @@ use http::HeaderValue;
 
 use crate::flow::body::Body;
 use crate::flow::body::Part;
+use crate::flow::compact::compact_into;
 use crate::flow::time::Timestamp;
 
 const VERSION: u8 = 1;
@@ -49,10 +50,10 @@ pub enum BodyError {
     BadHeader,
 }
 
-/// Length of what [`encode`] makes of `body`.
+/// Length of what [`encode`] makes of `body`; an upper limit where JSON is still to be compacted.
 pub fn encoded_len(body: &Body) -> usize {
     let length = |part: &Part| match part {
-        Part::Bytes(bytes) | Part::Escaped(bytes) => 5 + bytes.len(),
+        Part::Bytes(bytes) | Part::Escaped(bytes) | Part::Compacted(bytes) => 5 + bytes.len(),
         Part::AttemptSeconds | Part::AttemptIso => 1,
         Part::AgeSeconds { .. } => 9,
     };
@@ -71,6 +72,12 @@ pub fn encode(body: &Body) -> Option<Vec<u8>> {
         match part {
             Part::Bytes(bytes) => put_bytes(&mut out, BYTES, bytes),
             Part::Escaped(bytes) => put_bytes(&mut out, ESCAPED, bytes),
+            // As it is sent, so that an older walhook sends it rightly, too.
+            Part::Compacted(bytes) => {
+                let mut compact = Vec::with_capacity(bytes.len());
+                compact_into(&mut compact, bytes);
+                put_bytes(&mut out, BYTES, &compact);
+            }
             Part::AttemptSeconds => out.push(ATTEMPT_SECONDS),
             Part::AttemptIso => out.push(ATTEMPT_ISO),
             Part::AgeSeconds { born } => {

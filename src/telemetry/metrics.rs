@@ -72,11 +72,18 @@ struct Families {
     replays: IntCounterVec,
     breaker_open: IntGaugeVec,
     dead_letters: IntGaugeVec,
+    endpoints_refused: IntGauge,
+    orphaned: IntGauge,
     write_backs: IntCounterVec,
     write_back_errors: IntCounterVec,
     ledger_flush: Histogram,
     http_refused: IntCounterVec,
     replication: ReplicationMetrics,
+}
+
+/// A family of one gauge.
+fn gauge(registry: &Registry, spec: &spec::Spec) -> IntGauge {
+    gauges(registry, spec).with_label_values::<&str>(&[])
 }
 
 impl Metrics {
@@ -103,6 +110,8 @@ impl Metrics {
             replays: counters(&registry, &spec::REPLAYS),
             breaker_open: gauges(&registry, &spec::BREAKER_OPEN),
             dead_letters: gauges(&registry, &spec::DEAD_LETTERS),
+            endpoints_refused: gauge(&registry, &spec::ENDPOINTS_REFUSED),
+            orphaned: gauge(&registry, &spec::ORPHANED),
             write_backs: counters(&registry, &spec::WRITE_BACKS),
             write_back_errors: counters(&registry, &spec::WRITE_BACK_ERRORS),
             ledger_flush: histograms(&registry, &spec::LEDGER_FLUSH).with_label_values::<&str>(&[]),
@@ -125,6 +134,16 @@ impl Metrics {
 
     pub fn replication(&self) -> ReplicationMetrics {
         self.0.replication.clone()
+    }
+
+    /// Rows of `[endpoints_from]` that are no endpoints.
+    pub fn endpoints_refused(&self) -> IntGauge {
+        self.0.endpoints_refused.clone()
+    }
+
+    /// Parked deliveries whose endpoint is not configured.
+    pub fn orphaned(&self) -> IntGauge {
+        self.0.orphaned.clone()
     }
 
     /// How long flushes take, in seconds.

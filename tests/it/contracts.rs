@@ -143,12 +143,14 @@ async fn webhooks(sql: &Sql, receivers: [&Receiver; 3]) {
         json!({ "bearer": SECRET }),
         json!({ "api_key": { "name": "X-Api-Key", "value": SECRET } }),
     ];
-    for (id, (receiver, auth)) in (1..).zip(receivers.iter().zip(auth)) {
+    for (id, (receiver, auth)) in
+        ["WH_001", "WH_002", "WH_003"].into_iter().zip(receivers.iter().zip(auth))
+    {
         let insert =
-            format!("INSERT INTO webhooks VALUES ({id}, '{}', true, '{auth}')", receiver.url());
+            format!("INSERT INTO webhooks VALUES ('{id}', '{}', true, '{auth}')", receiver.url());
         sql.batch_execute(&insert).await.unwrap();
     }
-    let rules = "INSERT INTO rule_webhooks VALUES (7, 1), (7, 2), (8, 1), (9, 3)";
+    let rules = "INSERT INTO rule_webhooks VALUES (7, 'WH_001'), (7, 'WH_002'), (8, 'WH_001'), (9, 'WH_003')";
     sql.batch_execute(rules).await.unwrap();
 }
 
@@ -197,12 +199,12 @@ async fn a_completed_task_is_pushed_to_the_webhooks_of_its_rule_and_told_what_be
     assert!(requests.iter().all(|request| request.json() == body));
     assert_eq!(requests[0].header("webhook-id"), requests[1].header("webhook-id"));
     assert_eq!(requests[0].header("user-agent"), "IDP-Webhook/1.0");
-    wait_for_text(&sql, &logged("wh-1"), "503 0,200 1").await;
-    wait_for_text(&sql, &logged("wh-2"), "401 0").await;
-    wait_for_text(&sql, &logged("wh-3"), "500 0,500 1,500 2,500 3").await;
+    wait_for_text(&sql, &logged("WH_001"), "503 0,200 1").await;
+    wait_for_text(&sql, &logged("WH_002"), "401 0").await;
+    wait_for_text(&sql, &logged("WH_003"), "500 0,500 1,500 2,500 3").await;
     let letters = "SELECT string_agg(concat_ws(' ', endpoint, row_key, http_status, attempts), ','
         ORDER BY endpoint) FROM walhook.dead_letters";
-    let expected = "wh-2 T_20251214_0001 401 1,wh-3 T_20251214_0002 500 4";
+    let expected = "WH_002 T_20251214_0001 401 1,WH_003 T_20251214_0002 500 4";
     wait_for_text(&sql, letters, expected).await;
     let shown =
         sql.text("SELECT string_agg(request_headers::text, '') FROM walhook.push_log").await;
@@ -213,8 +215,7 @@ async fn a_completed_task_is_pushed_to_the_webhooks_of_its_rule_and_told_what_be
     wait_for_text(&sql, statuses, "T_20251214_0001 push_failed,T_20251214_0002 push_failed").await;
 
     // Another webhook takes over rule 9, in the transaction before a task that goes to it.
-    let taken =
-        "DELETE FROM rule_webhooks WHERE rule_id = 9; INSERT INTO rule_webhooks VALUES (9, 1)";
+    let taken = "DELETE FROM rule_webhooks WHERE rule_id = 9; INSERT INTO rule_webhooks VALUES (9, 'WH_001')";
     sql.batch_execute(taken).await.unwrap();
     let third = "INSERT INTO tasks VALUES ('T_20251214_0003', 9, 'COMPLETED')";
     sql.batch_execute(third).await.unwrap();
@@ -228,7 +229,7 @@ async fn a_completed_task_is_pushed_to_the_webhooks_of_its_rule_and_told_what_be
 
     // Sent again by its task id, for one webhook, and taken: no webhook of it has failed any more.
     archive.behave(always(Answer::status(200)));
-    let again = ["dead-letters", "resend", "--key", "T_20251214_0001", "--endpoint", "wh-2"];
+    let again = ["dead-letters", "resend", "--key", "T_20251214_0001", "--endpoint", "WH_002"];
     let (code, said) = service.cli(&again).await;
     assert_eq!(code, Some(0), "{said}");
     let last = archive.wait_for(2, AMPLE).await.pop().unwrap();

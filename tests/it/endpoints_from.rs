@@ -3,6 +3,7 @@
 
 use std::pin::pin;
 
+use serde_json::json;
 use walhook::sandbox::cluster::Options;
 
 use crate::support::postgres::Database;
@@ -153,7 +154,7 @@ async fn a_row_that_is_no_endpoint_is_named_and_stops_nothing() {
     sql.batch_execute("INSERT INTO webhooks VALUES (2, '{7}', 'nonsense')").await.unwrap();
     let mut service = Service::start(&toml).await;
     task(&sql, "a", 7).await;
-    // One that was good keeps what it had; a reference to a file of this host is none.
+    // One that was good is so no more; a reference to a file of this host is none.
     sql.batch_execute(
         "UPDATE webhooks SET url = 'ftp://x' WHERE id = 1;
          INSERT INTO webhooks VALUES (3, '{7}', 'https://h/', true,
@@ -162,11 +163,24 @@ async fn a_row_that_is_no_endpoint_is_named_and_stops_nothing() {
     .await
     .unwrap();
     task(&sql, "b", 7).await;
-    receiver.wait_for(2, AMPLE).await;
+    wait_for_text(&sql, "SELECT count(*) FROM walhook.dead_letters", "4").await;
     webhook(&sql, &receiver, 4, "7").await;
     task(&sql, "c", 7).await;
-    receiver.wait_for(4, AMPLE).await;
-    assert_eq!(arrived(&receiver), ["1 a", "1 b", "1 c", "4 c"]);
+    receiver.wait_for(2, AMPLE).await;
+    // What they do not get is a dead letter that says why.
+    let letters = "SELECT string_agg(concat_ws(' ', endpoint, row_key, failure_class), ', '
+                       ORDER BY endpoint, row_key) FROM walhook.dead_letters";
+    let expected = "wh-1 b refused, wh-1 c refused, wh-2 a refused, wh-2 b refused, \
+                    wh-2 c refused, wh-3 b refused, wh-3 c refused";
+    wait_for_text(&sql, letters, expected).await;
+    assert_eq!(arrived(&receiver), ["1 a", "4 c"]);
+    assert_eq!(service.metric("walhook_endpoints_refused").await, 3.0);
+    let reason = "SELECT string_agg(DISTINCT reason, ';') FROM walhook.dead_letters
+                   WHERE endpoint = 'wh-2'";
+    assert!(sql.text(reason).await.contains("is not a URL"), "{}", sql.text(reason).await);
+    let ready = service.get("/ready").await;
+    let named = json!(["wh-1", "wh-2", "wh-3"]);
+    assert_eq!((ready.status.as_u16(), &ready.json()["endpoints_refused"]), (200, &named));
     let status = service.get("/api/v1/status").await.json();
     let refused = status["endpoints_refused"].as_array().unwrap();
     let names: Vec<&str> = refused.iter().map(|one| one["name"].as_str().unwrap()).collect();
@@ -178,8 +192,50 @@ async fn a_row_that_is_no_endpoint_is_named_and_stops_nothing() {
         .await
         .unwrap();
     task(&sql, "d", 7).await;
-    receiver.wait_for(7, AMPLE).await;
-    assert!(arrived(&receiver).contains(&"2 d".to_owned()));
+    receiver.wait_for(4, AMPLE).await;
+    assert_eq!(arrived(&receiver), ["1 a", "2 d", "4 c", "4 d"]);
+    assert_eq!(service.metric("walhook_endpoints_refused").await, 2.0);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_whose_webhook_is_refused_has_failed_and_names_it() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(
+        "CREATE TABLE tasks (id text PRIMARY KEY, rule_id bigint, status text);
+         CREATE TABLE webhooks (id text PRIMARY KEY, rule_ids bigint[], url text,
+                                on_air bool DEFAULT true, auth jsonb);",
+    )
+    .await
+    .unwrap();
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let url = receiver.url();
+    sql.batch_execute(&format!(
+        "INSERT INTO webhooks VALUES ('WH_001', '{{7,8}}', '{url}', true, null),
+             ('WH_002', '{{7}}', 'nonsense', true, null),
+             ('WH_003', '{{9}}', '{url}', true, '{{\"bearer\": 5}}'),
+             ('a name with blanks', '{{9}}', '{url}', true, null),
+             ('off', '{{8}}', 'nonsense', false, null)"
+    ))
+    .await
+    .unwrap();
+    let written = "on = [\"insert\"]\nwrite_back = { column = \"status\", \
+                   delivered = \"PUSH_SUCCESS\", failed = \"push_failed\" }";
+    let rest = rest(true)
+        .replace("wh-{{ id }}", "{{ id }}")
+        .replace("on = [\"insert\", \"update\"]", written);
+    let mut service = Service::start(&configuration(&database, &rest)).await;
+    for (id, rule) in [("a", 7), ("b", 8), ("c", 9)] {
+        task(&sql, id, rule).await;
+    }
+    let statuses =
+        "SELECT string_agg(id || ' ' || coalesce(status, ''), ', ' ORDER BY id) FROM tasks";
+    wait_for_text(&sql, statuses, "a push_failed, b PUSH_SUCCESS, c push_failed").await;
+    let letters =
+        "SELECT string_agg(regexp_replace(endpoint, '-[0-9a-f]{10}$', '-#') || ' ' || row_key,
+                       ', ' ORDER BY endpoint) FROM walhook.dead_letters";
+    wait_for_text(&sql, letters, "WH_002 a, WH_003 c, a-name-with-blanks-# c").await;
     service.stop().await;
 }
 

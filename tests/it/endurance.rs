@@ -15,6 +15,7 @@ use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
 use crate::support::receiver::always;
+use crate::support::service::name_of;
 use crate::support::surface::Surface;
 
 /// Far more than anything here takes, also on a busy machine.
@@ -72,7 +73,9 @@ async fn blocked_receivers_do_not_cost_the_connection() {
     }
     assert_eq!(sql.text(sender).await, pid, "{}", program.output().join("\n"));
     assert_eq!(surface.metric("walhook_reconnects_total").await, 0.0);
-    let delivered = "walhook_deliveries_total{endpoint=\"webhook-1\",outcome=\"delivered\"}";
+    let name = name_of(&receiver.url());
+    let delivered =
+        &format!("walhook_deliveries_total{{endpoint=\"{name}\",outcome=\"delivered\"}}");
     assert_eq!(surface.metric(delivered).await, 0.0, "nothing was blocked");
 
     receiver.behave(always(Answer::status(200)));

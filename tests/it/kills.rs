@@ -24,6 +24,7 @@ use crate::support::receiver::always;
 use crate::support::scrape::Scraper;
 use crate::support::service::Service;
 use crate::support::service::configuration;
+use crate::support::service::name_of;
 
 /// How often each of the points in [`EARLY`] kills; those in [`LATE`] kill more often.
 const ROUNDS: u32 = 5;
@@ -189,9 +190,9 @@ async fn kills_while_dead_letters_are_sent_again_lose_none_of_them() {
     let mut first = Service::start(&toml).await;
     let insert = format!("INSERT INTO item SELECT generate_series(1, {LETTERS})");
     sql.batch_execute(&insert).await.unwrap();
-    let dead = String::from(
-        "walhook_balance{endpoint=\"webhook-1\",entry=\"dead\",table=\"public.item\"}",
-    );
+    let labels =
+        format!("endpoint=\"{}\",entry=\"dead\",table=\"public.item\"", name_of(&receiver.url()));
+    let dead = format!("walhook_balance{{{labels}}}");
     first.wait_for_metric(&dead, 40.0).await;
     first.stop().await;
     receiver.behave(always(Answer::status(200)));

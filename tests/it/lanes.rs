@@ -14,6 +14,7 @@ use crate::support::receiver::flaky;
 use crate::support::service::AMPLE;
 use crate::support::service::Service;
 use crate::support::service::configuration;
+use crate::support::service::name_of;
 
 const TABLE: &str = "CREATE TABLE orders (id int PRIMARY KEY, version int NOT NULL)";
 
@@ -38,18 +39,12 @@ async fn an_endpoint_that_hangs_takes_nothing_from_the_others() {
     sql.batch_execute(insert).await.unwrap();
     healthy.wait_for(600, AMPLE).await;
     assert_eq!(hanging.count(), 3, "as many as may be in flight");
-    service
-        .wait_for_metric(
-            "walhook_deliveries_pending{endpoint=\"webhook-1\",where=\"memory\"}",
-            600.0,
-        )
-        .await;
-    service
-        .wait_for_metric(
-            "walhook_deliveries_total{endpoint=\"webhook-2\",outcome=\"delivered\"}",
-            600.0,
-        )
-        .await;
+    let (good, bad) = (name_of(&good), name_of(&bad));
+    let pending = format!("walhook_deliveries_pending{{endpoint=\"{bad}\",where=\"memory\"}}");
+    service.wait_for_metric(&pending, 600.0).await;
+    let delivered =
+        format!("walhook_deliveries_total{{endpoint=\"{good}\",outcome=\"delivered\"}}");
+    service.wait_for_metric(&delivered, 600.0).await;
     assert_eq!(service.get("/ready").await.status, 200);
     // What hangs is cut off, which is no failure of the shutdown: it comes again.
     service.stop().await;

@@ -6,6 +6,7 @@ mod crash;
 mod decode;
 mod dedupe;
 mod deploy;
+mod endpoint_names;
 mod endpoints;
 mod endpoints_from;
 mod endurance;

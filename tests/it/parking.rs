@@ -13,6 +13,7 @@ use crate::support::receiver::always;
 use crate::support::service::AMPLE;
 use crate::support::service::Service;
 use crate::support::service::configuration;
+use crate::support::service::name_of;
 use crate::support::service::slot;
 
 const TABLE: &str = "CREATE TABLE orders (id int PRIMARY KEY, version int NOT NULL)";
@@ -146,13 +147,15 @@ async fn what_is_given_up_is_a_dead_letter_and_every_attempt_is_in_the_push_log(
     sql.batch_execute("INSERT INTO orders VALUES (7, 1)").await.unwrap();
     let letter = "SELECT string_agg(concat_ws('|', endpoint, event_type, row_key, failure_class,
                       http_status, attempts, state), ' ') FROM walhook.dead_letters";
-    wait_for_text(&sql, letter, "webhook-1|order|7|status|503|3|dead").await;
+    let name = name_of(&receiver.url());
+    wait_for_text(&sql, letter, &format!("{name}|order|7|status|503|3|dead")).await;
     let log = "SELECT string_agg(concat_ws('|', retry_count, outcome, http_status, response_body),
                    ' ' ORDER BY retry_count) FROM walhook.push_log";
     wait_for_text(&sql, log, "0|retry|503|no room 1|retry|503|no room 2|dead|503|no room").await;
     let masked = "SELECT count(*) FROM walhook.push_log WHERE request_body LIKE '%\"id\":7%'";
     assert_eq!(sql.text(masked).await, "3");
-    wait_for_text(&sql, PENDING, "webhook-1 1 0 0").await;
-    assert_eq!(service.metric("walhook_dead_letters{endpoint=\"webhook-1\"}").await, 1.0);
+    wait_for_text(&sql, PENDING, &format!("{name} 1 0 0")).await;
+    let letters = format!("walhook_dead_letters{{endpoint=\"{name}\"}}");
+    assert_eq!(service.metric(&letters).await, 1.0);
     service.stop().await;
 }

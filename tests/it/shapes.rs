@@ -301,8 +301,8 @@ async fn a_completed_task_is_contract_3_byte_for_byte() {
 
     let expected = concat!(
         r#"{"task_id":"T_20251214_0001","#,
-        r#""result_json":{"total": 12.50, "items": [{"name": "发票"}]},"#,
-        r#""file_url":"https://files.example.com/1.pdf","meta_info":{"pages": 2}}"#,
+        r#""result_json":{"total":12.50,"items":[{"name":"发票"}]},"#,
+        r#""file_url":"https://files.example.com/1.pdf","meta_info":{"pages":2}}"#,
     );
     let signature = format!("sha256={}", hmac(expected.as_bytes()));
     let basic = "Basic d2FsaG9vazp5b3VyLXNlY3JldC1rZXk=";

@@ -19,21 +19,22 @@ use crate::support::service::Service;
 use crate::support::service::ask;
 use crate::support::service::configuration;
 use crate::support::service::metric;
+use crate::support::service::name_of;
 use crate::support::service::slot;
 
 const TABLE: &str = include_str!("../../sql/ocr-wallet.sql");
 
-/// The documented names.
+/// The documented names; NAME is the endpoint's.
 const METRICS: [&str; 24] = [
     "walhook_events_captured_total{table=\"public.ocr_wallet_info\"}",
     "walhook_events_filtered_total{event=\"ocr_wallet_data\"}",
     "walhook_events_total{event=\"ocr_wallet_data\"}",
-    "walhook_deliveries_total{endpoint=\"webhook-1\",outcome=\"delivered\"}",
-    "walhook_deliveries_pending{endpoint=\"webhook-1\",where=\"memory\"}",
-    "walhook_attempts_total{endpoint=\"webhook-1\",result=\"delivered\"}",
-    "walhook_attempt_duration_seconds_count{endpoint=\"webhook-1\"}",
-    "walhook_commit_to_delivery_seconds_count{endpoint=\"webhook-1\"}",
-    "walhook_retries_total{endpoint=\"webhook-1\"}",
+    "walhook_deliveries_total{endpoint=\"NAME\",outcome=\"delivered\"}",
+    "walhook_deliveries_pending{endpoint=\"NAME\",where=\"memory\"}",
+    "walhook_attempts_total{endpoint=\"NAME\",result=\"delivered\"}",
+    "walhook_attempt_duration_seconds_count{endpoint=\"NAME\"}",
+    "walhook_commit_to_delivery_seconds_count{endpoint=\"NAME\"}",
+    "walhook_retries_total{endpoint=\"NAME\"}",
     "walhook_replication_connected",
     "walhook_replication_lag_bytes",
     "walhook_replication_lag_seconds",
@@ -44,11 +45,11 @@ const METRICS: [&str; 24] = [
     "walhook_confirmed_lsn",
     "walhook_reconnects_total",
     "process_resident_memory_bytes",
-    "walhook_deliveries_pending{endpoint=\"webhook-1\",where=\"backlog\"}",
-    "walhook_breaker_open{endpoint=\"webhook-1\"}",
-    "walhook_dead_letters{endpoint=\"webhook-1\"}",
+    "walhook_deliveries_pending{endpoint=\"NAME\",where=\"backlog\"}",
+    "walhook_breaker_open{endpoint=\"NAME\"}",
+    "walhook_dead_letters{endpoint=\"NAME\"}",
     "walhook_ledger_flush_seconds_sum",
-    "walhook_balance{endpoint=\"webhook-1\",entry=\"pending\",table=\"public.ocr_wallet_info\"}",
+    "walhook_balance{endpoint=\"NAME\",entry=\"pending\",table=\"public.ocr_wallet_info\"}",
 ];
 
 async fn database() -> (Database, Sql) {
@@ -58,12 +59,12 @@ async fn database() -> (Database, Sql) {
     (database, sql)
 }
 
-fn delivered(endpoint: u32) -> String {
-    format!("walhook_deliveries_total{{endpoint=\"webhook-{endpoint}\",outcome=\"delivered\"}}")
+fn delivered(endpoint: &str) -> String {
+    format!("walhook_deliveries_total{{endpoint=\"{endpoint}\",outcome=\"delivered\"}}")
 }
 
-fn pending(endpoint: u32) -> String {
-    format!("walhook_deliveries_pending{{endpoint=\"webhook-{endpoint}\",where=\"memory\"}}")
+fn pending(endpoint: &str) -> String {
+    format!("walhook_deliveries_pending{{endpoint=\"{endpoint}\",where=\"memory\"}}")
 }
 
 /// A scrape in which no event has moved for a while.
@@ -111,7 +112,9 @@ async fn every_documented_metric_is_there_and_moves() {
     let mut service = Service::start(&configuration(&database, &webhook)).await;
     let reply = service.get("/metrics").await;
     assert!(reply.content_type.starts_with("text/plain; version=0.0.4"), "{}", reply.content_type);
-    for name in METRICS {
+    let endpoint = name_of(&receiver.url());
+    let metrics = METRICS.map(|name| name.replace("NAME", &endpoint));
+    for name in &metrics {
         let value = metric(&reply.body, name);
         let counts = name.contains("_total") || name.contains("_count");
         assert!(!counts || value == 0.0, "{name} starts with {value}");
@@ -121,19 +124,19 @@ async fn every_documented_metric_is_there_and_moves() {
     sql.batch_execute("INSERT INTO ocr_wallet_info (wallet_code) VALUES ('W1'), ('')")
         .await
         .unwrap();
-    service.wait_for_metric(&delivered(1), 1.0).await;
+    service.wait_for_metric(&delivered(&endpoint), 1.0).await;
     // The outcome is confirmed with the next flush.
     service.wait_for_metric("walhook_replication_lag_seconds", 0.0).await;
     while metric(&service.get("/metrics").await.body, "walhook_confirmed_lsn") <= before {}
     let scrape = service.get("/metrics").await.body;
-    for (name, expected) in METRICS[..8].iter().zip([2.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]) {
+    for (name, expected) in metrics[..8].iter().zip([2.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0]) {
         assert_eq!(metric(&scrape, name), expected, "{name}");
     }
     for name in ["walhook_confirmed_lsn", "walhook_received_lsn"] {
         assert!(metric(&scrape, name) > before, "{name}");
     }
     assert_eq!(metric(&scrape, "walhook_replication_lag_seconds"), 0.0);
-    assert_balanced(&scrape, "webhook-1");
+    assert_balanced(&scrape, &endpoint);
     service.stop().await;
 }
 
@@ -164,11 +167,12 @@ async fn the_books_balance_also_while_an_endpoint_is_full() {
     let captured =
         metric(&scrape, "walhook_events_captured_total{table=\"public.ocr_wallet_info\"}");
     assert!((20.0..=100.0).contains(&captured), "{captured}");
-    for endpoint in ["webhook-1", "webhook-2", "webhook-3"] {
+    let [dead, hanging, healthy] = [&dead, &hanging, &healthy].map(|one| name_of(&one.url()));
+    for endpoint in [&dead, &hanging, &healthy] {
         assert_balanced(&scrape, endpoint);
     }
-    assert_eq!(metric(&scrape, &pending(1)), metric(&scrape, &pending(3)));
-    assert!(metric(&scrape, &pending(2)) >= 20.0);
+    assert_eq!(metric(&scrape, &pending(&dead)), metric(&scrape, &pending(&healthy)));
+    assert!(metric(&scrape, &pending(&hanging)) >= 20.0);
     let lag = metric(&scrape, "walhook_replication_lag_seconds");
     assert!(lag > 0.0 && lag < 60.0, "{lag}");
     let status = service.get("/api/v1/status").await.json();
@@ -199,8 +203,8 @@ async fn the_status_tells_where_the_stream_stands() {
     assert!(source["wal"]["retained_bytes"].is_u64(), "{status}");
     assert!(status["clock_ahead_seconds"].as_f64().unwrap().abs() < 5.0, "{status}");
     let endpoint = &status["endpoints"][0];
-    assert_eq!(endpoint["name"], "webhook-1");
-    assert_eq!(endpoint["url"], "http://127.0.0.1:9/hooks");
+    assert!(endpoint["name"].as_str().unwrap().starts_with("127.0.0.1-"), "{status}");
+    assert_eq!(endpoint["url"], "http://127.0.0.1:9");
     service.stop().await;
 }
 

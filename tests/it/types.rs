@@ -150,19 +150,26 @@ async fn values_of_made_types_equal_to_jsonb() {
 }
 
 #[tokio::test]
-async fn json_is_passed_through_byte_for_byte() {
+async fn of_json_only_the_white_space_between_tokens_is_left_out() {
     let (_database, client) = connect().await;
     let long = format!("1{}", "0".repeat(130_000));
-    let documents =
-        [r#" {"b": 1e400, "a": 1, "b": "\ud800\u0000"}"#, "\"\\udc00\\ud800\"", "[1,\t2\n]", &long];
-    for document in documents {
+    let documents = [
+        (
+            r#" {"b": 1e400, "a": 1, "b": " \ud800\u0000"}"#,
+            r#"{"b":1e400,"a":1,"b":" \ud800\u0000"}"#,
+        ),
+        ("\"\\udc00\\ud800\"", "\"\\udc00\\ud800\""),
+        ("[1,\t2\n]", "[1,2]"),
+        (&long, &long),
+    ];
+    for (document, expected) in documents {
         let literal = document.replace('\'', "''");
         let json = texts(&client, &format!("SELECT '{literal}'::json")).await.remove(0).unwrap();
         assert_eq!(json, *document);
-        assert_eq!(written(&SqlType::Json, &json), *document);
+        assert_eq!(written(&SqlType::Json, &json), *expected);
     }
     let jsonb = texts(&client, "SELECT '{\"b\": 1.50, \"a\": [null]}'::jsonb").await.remove(0);
-    assert_eq!(written(&SqlType::Json, &jsonb.unwrap()), r#"{"a": [null], "b": 1.50}"#);
+    assert_eq!(written(&SqlType::Json, &jsonb.unwrap()), r#"{"a":[null],"b":1.50}"#);
 }
 
 #[tokio::test]

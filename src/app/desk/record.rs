@@ -200,16 +200,13 @@ impl Record {
 
     /// The document as it may be seen.
     pub(crate) fn masked(&self) -> Json {
-        let mut shown = self.document.clone();
-        document::take_secrets(&mut shown);
-        shown
+        document::masked(&self.document)
     }
 
     /// Puts the record's secrets in the place of masks: whoever gives back what was shown changes
     /// none of them.
     pub(crate) fn unmask(&self, document: &mut Json) {
-        let mut own = self.document.clone();
-        document::put_secrets(document, &document::take_secrets(&mut own));
+        document::unmask(document, &self.document);
     }
 
     fn secrets(&self) -> Vec<Json> {

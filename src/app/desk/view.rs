@@ -13,6 +13,7 @@ use crate::app::desk::unknown;
 use crate::app::desk::webhook_api;
 use crate::app::fleet::Orders;
 use crate::app::fleet::roster::Shown;
+use crate::config::document;
 use crate::config::settings::WebhookApi;
 
 impl Desk {
@@ -118,7 +119,9 @@ impl Desk {
         let present = self.records.iter().filter(|(_, r)| r.message.is_some() && !r.is_leaving);
         let is_meant = |name: &str, record: &Record| match which {
             Some(which) => {
-                which == name || record.document.get("url").and_then(Json::as_str) == Some(which)
+                let url = record.document.get("url").and_then(Json::as_str);
+                let is_of = |url: &str| which == url || which == document::masked_url(url);
+                which == name || url.is_some_and(is_of)
             }
             None => true,
         };

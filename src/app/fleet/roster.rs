@@ -58,6 +58,7 @@ impl Shown {
             url: self.endpoint.shown_url(),
             state: match (self.is_leaving, self.endpoint.enabled, self.gauges.is_gone()) {
                 (true, _, _) => "removing",
+                (false, true, _) if self.endpoint.unusable.is_some() => "refused",
                 (false, false, _) => "disabled",
                 (false, true, true) => "gone",
                 (false, true, false) => "enabled",

@@ -128,3 +128,34 @@ fn secrets_are_taken_out_and_put_back() {
         assert_eq!(take_secrets(&mut document).len(), 1, "case: {document}");
     }
 }
+
+#[test]
+fn what_is_shown_of_a_url_is_its_origin_and_giving_it_back_changes_nothing() {
+    let token_url = "https://id.example.com/oauth/hunter2?tenant=hunter3";
+    let whole = json!({
+        "name": "robot", "url": "https://h:8443/robot/hunter1", "secret": "hunter4",
+        "auth": { "oauth2": { "token_url": token_url, "client_id": "me", "client_secret": "hunter5" } },
+    });
+    let shown = masked(&whole);
+    assert!(!shown.to_string().contains("hunter"), "{shown}");
+    assert_eq!(shown["url"], "https://h:8443/[secret]");
+    assert_eq!(shown["auth"]["oauth2"]["token_url"], "https://id.example.com/[secret]");
+    assert!(is_masked(&shown), "it is no endpoint by itself");
+    let mut back = shown;
+    unmask(&mut back, &whole);
+    assert_eq!(back, whole);
+    let mut moved = json!({ "url": "https://h:8443/" });
+    unmask(&mut moved, &whole);
+    assert_eq!(moved["url"], "https://h:8443/", "that is another URL");
+    let mut sealed = whole.clone();
+    take_secrets(&mut sealed);
+    assert_eq!(sealed["auth"]["oauth2"]["token_url"], MASK, "a query is sealed at rest");
+    for (url, expected) in [
+        ("https://h/", "https://h/"),
+        ("https://h", "https://h/"),
+        ("https://h/?k=1", "https://h/[secret]"),
+        ("hunter2", MASK),
+    ] {
+        assert_eq!(masked_url(url), expected, "case: {url}");
+    }
+}

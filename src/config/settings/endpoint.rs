@@ -54,22 +54,29 @@ pub struct Endpoint {
     pub link: Link,
     /// How much of a response is kept.
     pub response_limit: usize,
+    /// Why nothing can be sent to it, if so: what it should get becomes dead letters that say it.
+    pub unusable: Option<Arc<str>>,
 }
 
 impl Endpoint {
+    /// The same, but nothing can be sent to it.
+    #[must_use]
+    pub fn because_unusable(self, why: &str) -> Self {
+        Self { unusable: Some(Arc::from(why)), ..self }
+    }
+
     /// Whether events of this rule are for this endpoint.
     pub fn takes(&self, rule: &EventRule) -> bool {
         self.events.iter().any(|glob| glob.matches(&rule.event_type))
     }
 
-    /// The URL without user, password, query and fragment: for people to recognise it by.
+    /// Scheme, host and port of the URL: for people to recognise it by. All the rest of it can be a
+    /// secret.
     pub fn shown_url(&self) -> String {
-        let mut url = self.url.reveal().clone();
-        url.set_query(None);
-        url.set_fragment(None);
-        let cleared = url.set_username("").and_then(|()| url.set_password(None));
-        debug_assert!(cleared.is_ok(), "every http URL has a host");
-        url.into()
+        if self.unusable.is_some() {
+            return String::from("(none)");
+        }
+        self.url.reveal().origin().ascii_serialization()
     }
 }
 

@@ -24,8 +24,20 @@ pub struct EventRule {
     /// Columns whose values order events; empty means the primary key.
     pub order_by: Vec<String>,
     pub payload: Payload,
+    /// How JSON values stand in bodies, whoever's shape they are in.
+    pub json: JsonForm,
     pub write_back: Option<WriteBack>,
     pub dedupe: Option<Dedupe>,
+}
+
+/// How numbers, and strings of json values, are written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum JsonForm {
+    /// Byte for byte as PostgreSQL has them.
+    #[default]
+    Stored,
+    /// As `JSON.stringify` writes them, where a JavaScript number has the value.
+    Javascript,
 }
 
 /// Which operations raise an event.

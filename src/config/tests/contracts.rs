@@ -49,7 +49,7 @@ fn customer_events_has_its_catalogue_and_its_subscriptions() {
     ];
     assert_eq!(types, expected);
     let [one, two] = settings.endpoints.as_slice() else { panic!("two subscriptions") };
-    assert_eq!((&*one.name, &*two.name), ("subscription-1", "subscription-2"));
+    assert!(one.name.starts_with("example.com-") && two.name.starts_with("review.example.com-"));
     assert_eq!(one.url.reveal().as_str(), "https://example.com/webhook");
     assert_eq!(one.events, [Glob::new("customer.created"), Glob::new("customer.updated")]);
     assert_eq!(one.headers["authorization"], "Bearer token");
@@ -70,7 +70,7 @@ fn idp_push_signs_retries_and_authenticates_as_its_webhooks_do() {
     let bearer = endpoint(json!({ "bearer": "t0ken" }));
     let key = endpoint(json!({ "api_key": { "name": "X-Api-Key", "value": "k3y" } }));
     for endpoint in [&basic, &bearer, &key] {
-        assert_eq!(endpoint.name.as_ref(), "wh-7");
+        assert_eq!(endpoint.name.as_ref(), "7");
         assert_eq!(endpoint.timeout, Duration::from_secs(30));
         let delays = [10, 30, 90].map(Duration::from_secs).to_vec();
         assert_eq!(endpoint.retry.delays, Delays::List(delays));

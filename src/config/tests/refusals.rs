@@ -68,7 +68,7 @@ url = \"http://h/\"
             ":7: webhook.urls: is not a URL: write it like \"https://example.com/hooks\"",
             ":9: webhook.time_out: unknown key: did you mean `timeout`?",
             ":11: endpoint.url: is missing: give an http(s) address",
-            ":15: endpoint.name: \"张三\" is not a name: give 1 to 64 of a-z, 0-9, _ and -",
+            ":15: endpoint.name: \"张三\" is not a name: give 1 to 64 letters, digits, _, - and .",
         ]
     );
 }

@@ -38,7 +38,7 @@ fn scalars_are_written_as_the_server_means_them() {
         (SqlType::Float, "-Infinity", r#""-Infinity""#),
         (SqlType::Numeric, "0.10000000000000000000000001", "0.10000000000000000000000001"),
         (SqlType::Numeric, "1.", r#""1.""#),
-        (SqlType::Json, r#" {"a":1e400,"a":"\ud800"} "#, r#" {"a":1e400,"a":"\ud800"} "#),
+        (SqlType::Json, r#" {"a": 1e400, "a":"\ud800 "} "#, r#"{"a":1e400,"a":"\ud800 "}"#),
         (SqlType::Json, "{", r#""{""#),
         (SqlType::Date, "0044-03-15 BC", r#""0044-03-15 BC""#),
         (SqlType::Timestamp, "2024-02-29 12:34:56.5", r#""2024-02-29T12:34:56.5""#),

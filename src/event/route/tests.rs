@@ -16,6 +16,7 @@ use crate::config::settings::Delays;
 use crate::config::settings::ExpiryRule;
 use crate::config::settings::Filter;
 use crate::config::settings::Glob;
+use crate::config::settings::JsonForm;
 use crate::config::settings::Ordering;
 use crate::config::settings::Parking;
 use crate::config::settings::Payload;
@@ -92,6 +93,7 @@ pub(crate) fn rule(table: &str, payload: Payload) -> EventRule {
         payload,
         write_back: None,
         dedupe: None,
+        json: JsonForm::Stored,
     }
 }
 
@@ -123,6 +125,7 @@ pub(crate) fn endpoint(events: &str) -> Endpoint {
         addresses: AddressPolicy::Operator,
         link: Link::default(),
         response_limit: 0,
+        unusable: None,
     }
 }
 
@@ -281,6 +284,8 @@ fn the_standard_body_shows_the_row_and_what_is_known_of_the_old_one() {
         let envelope = actual.as_object_mut().unwrap();
         assert_eq!(envelope.remove("type").unwrap(), "thing.changed", "case: {name}");
         assert_eq!(envelope.remove("timestamp").unwrap(), "2023-12-21T01:50:40.250Z");
+        let operation = envelope.remove("operation").unwrap();
+        assert!(operation.as_str().is_some_and(|told| name.starts_with(told)), "case: {name}");
         assert_eq!(actual, expected, "case: {name}");
     }
 }

@@ -81,9 +81,9 @@ fn a_place_that_is_one_expression_keeps_its_type() {
         ("price", "1.10"),
         ("string(price)", "\"1.10\""),
         ("price * 2.0", "2.2"),
-        ("doc", r#"{"z": 1, "a": [true, 1.50]}"#),
+        ("doc", r#"{"z":1,"a":[true,1.50]}"#),
         ("doc.a", "[true,1.5]"),
-        ("string(doc)", r#""{\"z\": 1, \"a\": [true, 1.50]}""#),
+        ("string(doc)", r#""{\"z\":1,\"a\":[true,1.50]}""#),
         ("at", "\"2023-12-21T01:50:00.25Z\""),
         ("int(at)", "1703123400"),
         ("at + duration('90s')", "\"2023-12-21T01:51:30.250Z\""),
@@ -150,7 +150,7 @@ fn a_text_holds_values_as_people_read_them() {
     let change = change(&table(), Op::Insert { new: thing() });
     let expected = concat!(
         "\"<a \"b\"\n|7654321098765432123|1.10||2023-12-21T01:50:00.25Z|",
-        r#"{"z": 1, "a": [true, 1.50]}"#,
+        r#"{"z":1,"a":[true,1.50]}"#,
         "|2023-12-21T01:50:56.750Z|1703123456|16.500|insert|",
     );
     let quoted = rendered(payload(Node::Text(pieces(&sources))), &change);
@@ -172,7 +172,7 @@ fn an_update_shows_what_it_changed() {
         ("changes", r#"{"name":"x","flag":null}"#),
         ("'name' in changes && !('price' in changes)", "true"),
         ("old.name + name", "\"xy\""),
-        ("metadata", r#"{"user_id": "admin"}"#),
+        ("metadata", r#"{"user_id":"admin"}"#),
         ("metadata.user_id", "\"admin\""),
         ("size(old)", "6"),
     ];
@@ -193,7 +193,7 @@ fn cloudevents_are_structured_or_binary() {
         format!(
             "{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/public/things\",\
              \"type\":\"thing.changed\",\"time\":\"2023-12-21T01:50:40.250Z\",\
-             \"datacontenttype\":\"application/json\",\"data\":{data}}}"
+             \"operation\":\"insert\",\"datacontenttype\":\"application/json\",\"data\":{data}}}"
         )
     );
     let headers = |payload| {
@@ -212,6 +212,7 @@ fn cloudevents_are_structured_or_binary() {
             "ce-source: /public/things".to_owned(),
             "ce-type: thing.changed".to_owned(),
             "ce-time: 2023-12-21T01:50:40.250Z".to_owned(),
+            "ce-operation: insert".to_owned(),
         ]
     );
 }

@@ -85,6 +85,16 @@ pub(super) const DEAD_LETTERS: Spec = Spec {
     help: "Deliveries that were given up and are kept: those at the start, and those since.",
     labels: &["endpoint"],
 };
+pub(super) const ENDPOINTS_REFUSED: Spec = Spec {
+    name: "walhook_endpoints_refused",
+    help: "Rows of [endpoints_from] that are no endpoints: their events become dead letters.",
+    labels: &[],
+};
+pub(super) const ORPHANED: Spec = Spec {
+    name: "walhook_deliveries_orphaned",
+    help: "Parked deliveries of endpoints that the configuration did not have at the start.",
+    labels: &[],
+};
 pub(super) const WRITE_BACKS: Spec = Spec {
     name: "walhook_write_backs_total",
     help: "Outcomes that were written into the event's row, or found it changed, by outcome.",

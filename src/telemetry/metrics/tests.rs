@@ -58,12 +58,14 @@ fn every_series_is_there_from_the_start_with_0() {
             r#"walhook_commit_to_delivery_seconds_sum{endpoint="crm"}"#,
             "walhook_confirmed_lsn",
             r#"walhook_dead_letters{endpoint="crm"}"#,
+            "walhook_deliveries_orphaned",
             r#"walhook_deliveries_pending{endpoint="crm",where="backlog"}"#,
             r#"walhook_deliveries_pending{endpoint="crm",where="memory"}"#,
             r#"walhook_deliveries_total{endpoint="crm",outcome="dead"}"#,
             r#"walhook_deliveries_total{endpoint="crm",outcome="delivered"}"#,
             r#"walhook_deliveries_total{endpoint="crm",outcome="expired"}"#,
             r#"walhook_deliveries_total{endpoint="crm",outcome="filtered"}"#,
+            "walhook_endpoints_refused",
             r#"walhook_events_captured_total{table="public.orders"}"#,
             r#"walhook_events_filtered_total{event="order.created"}"#,
             r#"walhook_events_repeated_total{event="order.created"}"#,
@@ -108,7 +110,7 @@ fn names_end_in_their_unit_and_every_metric_has_a_help() {
     for help in helps.clone() {
         assert!(help.ends_with('.') && help.split(' ').count() > 6, "{help}");
     }
-    assert_eq!((types, helps.count()), (25, 25));
+    assert_eq!((types, helps.count()), (27, 27));
 }
 
 #[test]

@@ -54,7 +54,7 @@ async fn every_request_of_contracts_2_to_4_is_as_its_file_shows() {
     let delete = change(&customers(), Op::Delete { old: Old::Full(customer("approved")) });
     assert_request(signed, &route(&customer_events, &delete)[0].0, "customer-deleted.txt").await;
 
-    let idp = settings("idp-push.toml");
+    let idp = idp_push();
     let completed = &route(&idp, &task_becomes("RUNNING", "COMPLETED", "7"))[0].0;
     for (endpoint, name) in idp.endpoints.iter().zip(["basic", "bearer", "api-key"]) {
         assert_request(endpoint, completed, &format!("task-completed-{name}.txt")).await;
