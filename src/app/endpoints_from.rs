@@ -47,6 +47,9 @@ use crate::store::Session;
 use crate::store::error::StoreError;
 use crate::task::Tasks;
 
+/// Rows that are read: enough to say how many are too many.
+const ROWS_MAX: usize = 20 * ENDPOINTS_MAX;
+
 /// Between two looks whether a transaction that is in the WAL is visible, too.
 const VISIBLE_PAUSE: Duration = Duration::from_millis(2);
 
@@ -86,6 +89,9 @@ pub(crate) struct Keeper {
     refused: Refused,
     /// What was named in the log.
     named: BTreeSet<(String, String)>,
+    /// Rows that would be endpoints, were there not too many, and how many the log was told of.
+    without_place: usize,
+    told_without_place: usize,
 }
 
 type Row = Map<String, Json>;
@@ -131,12 +137,18 @@ impl Keeper {
             rows: BTreeMap::new(),
             refused,
             named: BTreeSet::new(),
+            without_place: 0,
+            told_without_place: 0,
         };
         let rows = keeper.read(None).await?;
         let taken: BTreeSet<Arc<str>> =
             starts.iter().map(|start| Arc::clone(&start.endpoint.name)).collect();
         let Wanted { endpoints, mut problems } = keeper.wanted(rows, &taken);
         for (name, (mut endpoint, row)) in endpoints {
+            if starts.len() >= ENDPOINTS_MAX {
+                keeper.without_place += 1;
+                continue;
+            }
             if let Err(error) = Client::new(&endpoint, network) {
                 let why = format!("{:#}", anyhow::Error::new(error));
                 endpoint = keeper.from.unusable(&row, false, &why).unwrap_or(endpoint);
@@ -218,7 +230,13 @@ impl Keeper {
                 Err(error) => problems.push((name.to_string(), error.to_string())),
             }
         }
+        // In the order of their names, and who has a place keeps it.
+        self.without_place = 0;
         for (name, (endpoint, row)) in wanted {
+            if self.without_place > 0 && !self.rows.contains_key(&name) {
+                self.without_place += 1;
+                continue;
+            }
             let is_known = match self.rows.get(&name) {
                 Some(known) if *known == row => continue,
                 known => known.is_some(),
@@ -237,6 +255,7 @@ impl Keeper {
             }
             match made {
                 Ok(_) => drop(self.rows.insert(name, row)),
+                Err(FleetError::TooMany) => self.without_place += 1,
                 Err(error) => {
                     again |= matches!(error, FleetError::Leaving { .. });
                     problems.push((name.to_string(), error.to_string()));
@@ -306,8 +325,34 @@ impl Keeper {
             let table = self.from.table.to_string();
             tracing::warn!(endpoint = name, table, error = why, "a row is no endpoint");
         }
-        self.refused.set(problems.iter().cloned().collect());
+        let mut refused: Vec<_> = problems.iter().cloned().collect();
+        refused.extend(self.tell_without_place());
+        self.refused.set(refused);
         self.named = problems;
+    }
+
+    /// The rows that are too many, for the status; the log hears of their number when it changes.
+    fn tell_without_place(&mut self) -> Option<(String, String)> {
+        let (rows, table) = (self.without_place, self.from.table.to_string());
+        if rows != std::mem::replace(&mut self.told_without_place, rows) {
+            match rows {
+                0 => tracing::info!(table, "every row of the endpoints' table has a place again"),
+                _ => tracing::warn!(
+                    rows,
+                    table,
+                    most = ENDPOINTS_MAX,
+                    "rows are no endpoints because there are too many: the last ones by name get \
+                     nothing, remove others"
+                ),
+            }
+        }
+        let why = || {
+            format!(
+                "there are {ENDPOINTS_MAX} endpoints, which is the most: the last {rows} rows by name \
+                 get nothing until others are removed"
+            )
+        };
+        (rows > 0).then(|| (format!("({rows} rows)"), why()))
     }
 }
 
@@ -315,11 +360,15 @@ impl Keeper {
 async fn rows(client: &Sql, from: &EndpointsFrom) -> Result<Vec<Row>, StoreError> {
     let quoted = |column: &String| format!("\"{}\"", column.replace('"', "\"\""));
     let columns: Vec<String> = from.columns().iter().map(quoted).collect();
-    let most = ENDPOINTS_MAX + 1;
+    let mut order: Vec<String> =
+        from.name_columns().iter().map(|name| quoted(name) + "::text COLLATE \"C\"").collect();
+    // Of rows with one name it is always the same one that counts.
+    order.push(String::from("r::text COLLATE \"C\""));
     let query = format!(
-        "SELECT to_jsonb(r)::text FROM (SELECT {} FROM {} LIMIT {most}) r",
+        "SELECT to_jsonb(r)::text FROM (SELECT {} FROM {}) r ORDER BY {} LIMIT {ROWS_MAX}",
         columns.join(", "),
-        from.table.quoted()
+        from.table.quoted(),
+        order.join(", ")
     );
     let rows = client.query(&query, &[]).await?;
     let mut texts = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<&str>, _>>()?;

@@ -57,7 +57,7 @@ pub struct Cli {
 }
 
 /// What every subcommand understands.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Global {
     /// The configuration [default: $WALHOOK_CONFIG, then walhook.toml]
     #[arg(long, global = true, value_name = "FILE")]

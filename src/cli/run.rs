@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
+use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -64,10 +67,10 @@ async fn serve(
     let grace = settings.grace;
     let app = App::start(settings).await?.accepting_gap(accept_gap);
     let (stop, reloads) = (app.stop_token(), app.reloads());
+    let (wishes, wished) = mpsc::channel(1);
+    // One that waits already will find the files as they are then.
     let reload = || {
-        if let Some(settings) = read_again(global) {
-            reloads.send_replace(Some(Arc::new(settings)));
-        }
+        wishes.try_send(()).ok();
     };
     tokio::select! {
         ended = app.run() => {
@@ -76,12 +79,30 @@ async fn serve(
             }
             ended
         }
+        never = reread(global, wished, &reloads) => never,
         () = signals.hurry(stop, grace, reload) => {
             tracing::warn!("ended at the second signal: what was in flight comes again");
             log.write_out();
             std::process::exit(1)
         }
     }
+}
+
+/// Reads the configuration again at each wish, aside: its files may be long in coming, and everything else
+/// goes on meanwhile.
+async fn reread(
+    global: &Global,
+    mut wished: mpsc::Receiver<()>,
+    reloads: &watch::Sender<Option<Arc<Settings>>>,
+) -> anyhow::Result<()> {
+    while wished.recv().await.is_some() {
+        let global = global.clone();
+        let read = tokio::task::spawn_blocking(move || read_again(&global)).await;
+        if let Some(settings) = read.context("the configuration could not be read again")? {
+            reloads.send_replace(Some(Arc::new(settings)));
+        }
+    }
+    std::future::pending().await
 }
 
 /// Reads the configuration again. What is wrong with it is logged, all of it.

@@ -232,6 +232,14 @@ impl EndpointsFrom {
         columns
     }
 
+    /// The columns that the endpoints' names are made of.
+    pub fn name_columns(&self) -> BTreeSet<String> {
+        let mut columns = BTreeSet::new();
+        let checked = self.template.get("name").map(|name| collect(name, &mut columns));
+        debug_assert!(checked.is_none_or(|checked| checked.is_ok()), "the file was checked");
+        columns
+    }
+
     /// The column of the events' rows that endpoints are chosen by.
     pub fn event_column(&self) -> Option<&str> {
         self.matching.as_ref().map(|(column, _)| column.as_str())

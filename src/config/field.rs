@@ -4,14 +4,14 @@
 //! (before variables are filled in: those often hold secrets), and never for [`Field::secret`].
 
 use std::fmt::Display;
-use std::fs::File;
-use std::io::Read;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
+use crate::config::file::FileError;
+use crate::config::file::read_text;
 use crate::config::interpolate::interpolate;
 use crate::config::interpolate::is_variable_name;
 use crate::config::reader::LISTS;
@@ -311,17 +311,16 @@ impl<'a> Field<'a> {
             return self.refuse("names a file of walhook's host: only its own configuration may");
         }
         let path = self.notes.directory().join(self.string()?);
-        let mut text = String::new();
-        let read =
-            File::open(&path).and_then(|file| file.take(bytes_max + 1).read_to_string(&mut text));
-        match read {
-            Err(error) => self.refuse(format!("{} cannot be read: {error}", path.display())),
-            Ok(bytes) if bytes as u64 > bytes_max => self.refuse(format!(
+        match read_text(&path, bytes_max) {
+            Ok(text) => Some(text),
+            Err(FileError::Unreadable(error)) => {
+                self.refuse(format!("{} cannot be read: {error}", path.display()))
+            }
+            Err(FileError::TooLarge) => self.refuse(format!(
                 "{} is larger than {}: {fix}",
                 path.display(),
                 show_size(bytes_max)
             )),
-            Ok(_) => Some(text),
         }
     }
 

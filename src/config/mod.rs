@@ -15,6 +15,7 @@ pub mod endpoints_from;
 mod event;
 pub mod expression;
 mod field;
+mod file;
 mod headers;
 mod interpolate;
 pub mod link;
@@ -39,12 +40,13 @@ mod values;
 mod webhook;
 mod write_back;
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
+use crate::config::file::FileError;
+use crate::config::file::read_text;
 use crate::config::problem::Place;
 use crate::config::problem::Problems;
 use crate::config::reader::Notes;
@@ -57,21 +59,26 @@ use crate::config::settings::Server;
 use crate::config::settings::Settings;
 use crate::config::webhook::Webhook;
 
+/// The largest configuration: a hundred thousand endpoints.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
 /// Reads a configuration file. `env` looks up environment variables.
 ///
 /// # Errors
 /// Everything that is wrong with the file, or that it cannot be read.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Settings, Problems> {
     let file = path.display().to_string();
-    match fs::read_to_string(path) {
-        Ok(text) => parse(&text, &file, env),
-        Err(error) => {
-            let fix = "give its path with --config, or write one with `walhook init`";
-            let notes = Notes::new(&file, "", env);
-            notes.note(None, "", format!("cannot be read ({error}): {fix}"));
-            notes.conclude(None)
+    let fix = "give its path with --config, or write one with `walhook init`";
+    let problem = match read_text(path, FILE_BYTES_MAX) {
+        Ok(text) => return parse(&text, &file, env),
+        Err(FileError::Unreadable(error)) => format!("cannot be read ({error}): {fix}"),
+        Err(FileError::TooLarge) => {
+            format!("is no configuration, it is larger than {} MiB: {fix}", FILE_BYTES_MAX >> 20)
         }
-    }
+    };
+    let notes = Notes::new(&file, "", env);
+    notes.note(None, "", problem);
+    notes.conclude(None)
 }
 
 /// Reads a configuration from its text. `file` names it in problems, and relative paths in it

@@ -333,3 +333,52 @@ async fn check_names_a_view_that_cannot_be_read_and_rows_that_are_no_endpoints()
     assert!(said.contains("[endpoints_from]: 1 endpoint in public.on_air"), "{said}");
     assert!(said.contains("a row of public.on_air is no endpoint: wh-2"), "{said}");
 }
+
+/// The most that walhook serves, and some more.
+const PLACES: u32 = 2000;
+const ROWS: u32 = PLACES + 25;
+
+#[tokio::test]
+async fn of_too_many_rows_it_is_always_the_last_by_name_that_get_nothing() {
+    let (_database, sql, receiver, toml) = started().await;
+    let insert = format!(
+        "INSERT INTO webhooks SELECT n, '{{1}}', '{}/' || n FROM generate_series(10001, {}) n",
+        receiver.url(),
+        10_000 + ROWS
+    );
+    sql.batch_execute(&insert).await.unwrap();
+    let mut service = Service::start(&toml).await;
+    let refused = |status: &serde_json::Value| status["endpoints_refused"].clone();
+    let status = service.get("/api/v1/status").await.json();
+    let told = refused(&status).to_string();
+    assert!(told.contains("the last 25 rows by name"), "{told}");
+    let names = |status: &serde_json::Value| -> Vec<String> {
+        let endpoints = status["endpoints"].as_array().unwrap();
+        endpoints.iter().map(|endpoint| endpoint["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let before = names(&status);
+    assert_eq!(before.len(), 2000);
+    assert!(
+        before.contains(&String::from("wh-12000")) && !before.contains(&String::from("wh-12001"))
+    );
+
+    // Rows move in the table, and the same ones count.
+    sql.batch_execute("UPDATE webhooks SET on_air = true WHERE id % 100 = 1").await.unwrap();
+    sql.batch_execute("UPDATE webhooks SET url = url || '/x' WHERE id IN (10001, 12025)")
+        .await
+        .unwrap();
+    // One that would be first by name takes no place from who has one.
+    webhook(&sql, &receiver, 1000, "1").await;
+    service.program.wait_for_line("rows=26", AMPLE).await;
+    let status = service.get("/api/v1/status").await.json();
+    assert_eq!(names(&status), before);
+    let lines = service.program.output();
+    let told: Vec<_> = lines.iter().filter(|line| line.contains("rows are no endpoints")).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(!lines.iter().any(|line| line.contains("a row is no endpoint")));
+
+    // A place that comes free is taken.
+    sql.batch_execute("DELETE FROM webhooks WHERE id = 10001").await.unwrap();
+    service.program.wait_for_line("rows=25", AMPLE).await;
+    service.stop().await;
+}

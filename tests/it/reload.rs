@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
 use crate::support::receiver::always;
@@ -307,5 +308,58 @@ async fn under_load_nothing_is_lost_and_order_holds_through_reloads() {
         }
         assert!(Instant::now() < deadline, "{open} accounts are open");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A named pipe that nobody writes to.
+fn pipe(service: &Service, name: &str) {
+    let path = service.program.home().join(name);
+    let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
+#[tokio::test]
+async fn a_file_that_does_not_come_holds_up_nothing_but_the_reload() {
+    let (database, sql) = set_up().await;
+    let receiver = receiver();
+    let toml = configuration(&database, &format!("{EVENT}{}", endpoint("a", &receiver.url(), "")));
+    let mut service = Service::start(&toml).await;
+    pipe(&service, "secret");
+    let slow = toml.replace("name = \"a\"", "name = \"a\"\nsecret = { file = \"secret\" }");
+    std::fs::write(service.program.home().join("walhook.toml"), slow).unwrap();
+    let before = service.program.output().len();
+    service.program.signal(Signal::HUP);
+    service.program.signal(Signal::HUP);
+    let refused =
+        |service: &Service| service.program.output().split_off(before).join("\n").contains("pipe");
+    let (mut answers, deadline) = (0, Instant::now() + AMPLE);
+    while !refused(&service) {
+        assert_eq!(service.get("/health").await.status, 200);
+        answers += 1;
+        sql.batch_execute(&format!("INSERT INTO orders VALUES ({answers})")).await.unwrap();
+        assert!(receiver.wait_for(answers, AMPLE).await.len() >= answers);
+        assert!(Instant::now() < deadline, "{}", service.program.output().join("\n"));
+    }
+    // Far more than before the process would have come to a stop.
+    assert!(answers > 3, "{answers}");
+    service.program.signal(Signal::HUP);
+    service.stop().await;
+    assert!(!service.program.output().join("\n").contains("is reloaded"));
+}
+
+#[tokio::test]
+async fn a_configuration_that_never_ends_or_never_comes_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let pipe = home.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (path, told) in [
+        ("/dev/zero", "is larger than 64 MiB"),
+        (pipe.to_str().unwrap(), "a pipe that nobody writes to"),
+        ("/", "cannot be read"),
+    ] {
+        let mut program = Program::start(&["check", "--config", path], "", &[]);
+        assert_eq!(program.wait(AMPLE).await, Some(2), "case: {path}");
+        let said = program.output().join("\n");
+        assert!(said.contains(told) && said.contains("--config"), "case: {path}: {said}");
     }
 }
