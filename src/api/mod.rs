@@ -29,6 +29,7 @@ use std::sync::PoisonError;
 
 use axum::http::StatusCode;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::endpoints::Desk;
@@ -38,10 +39,12 @@ use crate::api::problem::Problem;
 use crate::api::refusals::Refusals;
 use crate::clock::DatabaseClock;
 use crate::config::secret::Secret;
+use crate::ledger::state_status::StateStatus;
 use crate::ledger::stats::Stats;
 use crate::ledger::write_back::WriteBackStatus;
 use crate::source::status::StatusHandle;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::obstacles::Obstacles;
 
 /// Endpoints that do not get what is meant for them: their names, and why. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +77,8 @@ pub struct Surface {
     pub refused: Refused,
     /// Endpoints that something waits for and that are not configured.
     pub missing: Refused,
+    pub state: StateStatus,
+    pub obstacles: Obstacles,
     /// Brings the gauges up to date; called before they are read.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// The endpoints as they are now.
@@ -88,6 +93,16 @@ pub struct Surface {
 }
 
 impl Surface {
+    /// What stands in the way at this moment, the gravest first: while the state cannot be written, the
+    /// stream is closed, so that is the cause and not the stream.
+    pub(crate) fn in_the_way(&self) -> Vec<String> {
+        let now = Instant::now();
+        let state = self.state.readiness(now).err();
+        let source = self.source.readiness(now).err();
+        let others = self.obstacles.list().into_iter().map(|(_, what)| what);
+        state.into_iter().chain(source).chain(others).collect()
+    }
+
     /// Whether there is such an endpoint.
     pub(crate) fn knows(&self, endpoint: &str) -> bool {
         (self.endpoints)().iter().any(|view| &*view.name == endpoint)

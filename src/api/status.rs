@@ -22,19 +22,18 @@ pub(crate) async fn health() -> Json<Value> {
 
 /// Changes flow.
 pub(crate) async fn ready(State(surface): State<Surface>) -> Response {
-    match surface.source.readiness(Instant::now()) {
-        Ok(()) => {
-            let mut answer = json!({ "status": "ready" });
-            // The others are served; whoever watches this is to hear of these all the same.
-            let refused = surface.refused.list().into_iter().map(|(name, _)| Value::from(name));
-            let refused: Vec<Value> = refused.collect();
-            if let (false, Value::Object(members)) = (refused.is_empty(), &mut answer) {
-                members.insert("endpoints_refused".to_owned(), refused.into());
-            }
-            Json(answer).into_response()
+    let in_the_way = surface.in_the_way();
+    if in_the_way.is_empty() {
+        let mut answer = json!({ "status": "ready" });
+        // The others are served; whoever watches this is to hear of these all the same.
+        let refused = surface.refused.list().into_iter().map(|(name, _)| Value::from(name));
+        let refused: Vec<Value> = refused.collect();
+        if let (false, Value::Object(members)) = (refused.is_empty(), &mut answer) {
+            members.insert("endpoints_refused".to_owned(), refused.into());
         }
-        Err(reason) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
+        return Json(answer).into_response();
     }
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, in_the_way.join("; ")).into_response()
 }
 
 /// All metrics, as Prometheus reads them.
@@ -63,13 +62,23 @@ pub(crate) async fn status(State(surface): State<Surface>) -> Json<Value> {
         list.into_iter().map(|(name, error)| json!({ "name": name, "error": error })).collect()
     };
     let write_backs = surface.write_backs.view();
+    let state = surface.state.readiness(Instant::now()).err();
+    let others = surface.obstacles.list().into_iter();
+    let obstacles: Vec<Value> =
+        others.map(|(what, error)| json!({ "what": what.name(), "error": error })).collect();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "clock_ahead_seconds": surface.clock.ahead_seconds(),
         "source": surface.source.view(),
+        "state": { "writable": state.is_none(), "reason": state },
+        "obstacles": obstacles,
         "endpoints": endpoints,
         "endpoints_refused": named(surface.refused.list()),
         "endpoints_missing": named(surface.missing.list()),
-        "write_backs": { "failing": write_backs.failing, "error": write_backs.error },
+        "write_backs": {
+            "failing": write_backs.failing,
+            "error": write_backs.error,
+            "unchanged": write_backs.unchanged,
+        },
     }))
 }

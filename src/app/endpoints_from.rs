@@ -9,6 +9,8 @@
 //! counts as an endpoint that cannot be reached: what it should get becomes dead letters with the reason,
 //! and a write-back says that it failed.
 
+mod reading;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,6 +25,9 @@ use tokio_postgres::Client as Sql;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Refused;
+use crate::app::Handles;
+use crate::app::endpoints_from::reading::question;
+use crate::app::endpoints_from::reading::unreadable;
 use crate::app::fleet::ENDPOINTS_MAX;
 use crate::app::fleet::Orders;
 use crate::app::fleet::Start;
@@ -41,14 +46,15 @@ use crate::delivery::http::Client;
 use crate::delivery::network::Network;
 use crate::source::catalog::Finding;
 use crate::source::catalog::Level;
-use crate::source::refusal::Refusal;
 use crate::store;
 use crate::store::Session;
 use crate::store::error::StoreError;
 use crate::task::Tasks;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::obstacles::Obstacle;
+use crate::telemetry::obstacles::Obstacles;
 
-/// Rows that are read: enough to say how many are too many.
-const ROWS_MAX: usize = 20 * ENDPOINTS_MAX;
+pub(super) use crate::app::endpoints_from::reading::refused;
 
 /// Between two looks whether a transaction that is in the WAL is visible, too.
 const VISIBLE_PAUSE: Duration = Duration::from_millis(2);
@@ -87,6 +93,8 @@ pub(crate) struct Keeper {
     /// The rows whose endpoints are there, by name.
     rows: BTreeMap<Arc<str>, Row>,
     refused: Refused,
+    obstacles: Obstacles,
+    metrics: Metrics,
     /// What was named in the log.
     named: BTreeSet<(String, String)>,
     /// Rows that would be endpoints, were there not too many, and how many the log was told of.
@@ -109,12 +117,12 @@ struct Wanted {
 /// The table cannot be read.
 pub(crate) async fn open(
     settings: &Settings,
-    refused: &Refused,
+    handles: &Handles,
     network: &Network,
     starts: &mut Vec<Start>,
 ) -> anyhow::Result<Option<Keeper>> {
     let Some(from) = &settings.endpoints_from else { return Ok(None) };
-    let opened = Keeper::open(settings, from, refused.clone(), network, starts).await;
+    let opened = Keeper::open(settings, from, handles, network, starts).await;
     Ok(Some(opened.context("cannot read the table of [endpoints_from]")?))
 }
 
@@ -126,7 +134,7 @@ impl Keeper {
     async fn open(
         settings: &Settings,
         from: &EndpointsFrom,
-        refused: Refused,
+        handles: &Handles,
         network: &Network,
         starts: &mut Vec<Start>,
     ) -> anyhow::Result<Self> {
@@ -135,7 +143,9 @@ impl Keeper {
             server: settings.postgres.server.clone(),
             session: None,
             rows: BTreeMap::new(),
-            refused,
+            refused: handles.refused.clone(),
+            obstacles: handles.obstacles.clone(),
+            metrics: handles.metrics.clone(),
             named: BTreeSet::new(),
             without_place: 0,
             told_without_place: 0,
@@ -212,11 +222,21 @@ impl Keeper {
                     self.session = None;
                     let error = format!("{:#}", anyhow::Error::new(error));
                     let table = self.from.table.to_string();
-                    tracing::warn!(table, error, "cannot read the endpoints' table, trying again");
+                    self.metrics.endpoints_table_errors().inc();
+                    // Who waits for it reads no further: the endpoints of before would be wrong.
+                    let what = format!("[endpoints_from]: table {table} cannot be read: {error}");
+                    if self.obstacles.set(Obstacle::EndpointsTable, Some(what)) {
+                        tracing::warn!(
+                            table,
+                            error,
+                            "cannot read the endpoints' table, trying again; endpoints stay as they were"
+                        );
+                    }
                     tokio::time::sleep(backoff.next()).await;
                 }
             }
         };
+        self.obstacles.set(Obstacle::EndpointsTable, None);
         let roster = orders.roster();
         let others = roster.0.iter().filter(|shown| shown.origin != Origin::Table);
         let others = others.map(|shown| Arc::clone(&shown.endpoint.name)).collect();
@@ -303,7 +323,7 @@ impl Keeper {
     async fn read(&mut self, xid: Option<u32>) -> Result<Vec<Row>, StoreError> {
         let session = match self.session.take() {
             Some(session) => session,
-            None => store::connect(&self.server).await?,
+            None => store::connect_within(&self.server, store::ANSWER_SOON).await?,
         };
         let client = &session.client;
         // The WAL tells of a commit a moment before other sessions see it.
@@ -358,19 +378,7 @@ impl Keeper {
 
 /// All rows of the table.
 async fn rows(client: &Sql, from: &EndpointsFrom) -> Result<Vec<Row>, StoreError> {
-    let quoted = |column: &String| format!("\"{}\"", column.replace('"', "\"\""));
-    let columns: Vec<String> = from.columns().iter().map(quoted).collect();
-    let mut order: Vec<String> =
-        from.name_columns().iter().map(|name| quoted(name) + "::text COLLATE \"C\"").collect();
-    // Of rows with one name it is always the same one that counts.
-    order.push(String::from("r::text COLLATE \"C\""));
-    let query = format!(
-        "SELECT to_jsonb(r)::text FROM (SELECT {} FROM {}) r ORDER BY {} LIMIT {ROWS_MAX}",
-        columns.join(", "),
-        from.table.quoted(),
-        order.join(", ")
-    );
-    let rows = client.query(&query, &[]).await?;
+    let rows = client.query(&question(from), &[]).await?;
     let mut texts = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<&str>, _>>()?;
     // Of two rows of one name the same one counts each time.
     texts.sort_unstable();
@@ -451,7 +459,7 @@ pub(super) async fn findings(
     let read = match rows(client, from).await {
         Ok(read) => read,
         Err(StoreError::Refused(cause)) => {
-            return Ok(vec![Refusal::EndpointsTable { table, what: cause.to_string() }.into()]);
+            return Ok(vec![unreadable(from, client, &cause).await?.into()]);
         }
         Err(other) => return Err(other),
     };

@@ -79,7 +79,13 @@ impl Fence {
         loop {
             if let Some(server_pid) = self.hold.server_pid() {
                 away_since = None;
-                self.ask(&mut session, server_pid).await;
+                let cuts = self.cuts.clone();
+                tokio::select! {
+                    biased;
+                    () = cuts.done.cancelled() => return Ok(()),
+                    () = cuts.last.cancelled() => return Ok(()),
+                    () = self.ask(&mut session, server_pid) => {}
+                }
             } else if stop.is_cancelled() {
                 let since = away_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= AWAY_MAX {
@@ -97,8 +103,13 @@ impl Fence {
     }
 
     async fn ask(&mut self, session: &mut Option<Session>, server_pid: i32) {
+        // A login over a slow network takes longer than the lease, and counts from its end.
+        let opened = self.open(session).await;
         let asked = since_boot();
-        let answer = tokio::time::timeout(self.hold.lease(), self.holder(session)).await;
+        let answer = match opened {
+            Ok(()) => tokio::time::timeout(self.hold.lease(), self.holder(session)).await,
+            Err(error) => Ok(Err(error)),
+        };
         match answer {
             Ok(Ok(Some(holder))) if self.hold.proven(holder, asked) => {
                 if self.shown.replace(holder) != Some(holder) {
@@ -142,13 +153,18 @@ impl Fence {
         }));
     }
 
-    async fn holder(&self, session: &mut Option<Session>) -> Result<Option<i32>, StoreError> {
-        let open = match session.take() {
-            Some(open) => open,
-            None => store::connect(&self.settings.server).await?,
-        };
-        let client = &session.insert(open).client;
-        holder::server_pid(client, &self.settings.slot).await
+    /// Makes sure that there is a session.
+    async fn open(&self, session: &mut Option<Session>) -> Result<(), StoreError> {
+        if session.is_none() {
+            let server = &self.settings.server;
+            *session = Some(store::connect_within(server, store::ANSWER_SOON).await?);
+        }
+        Ok(())
+    }
+
+    async fn holder(&self, session: &Option<Session>) -> Result<Option<i32>, StoreError> {
+        let Some(open) = session else { return Err(StoreError::NoHost) };
+        holder::server_pid(&open.client, &self.settings.slot).await
     }
 }
 

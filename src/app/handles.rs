@@ -8,12 +8,14 @@ use crate::api::Refused;
 use crate::clock::DatabaseClock;
 use crate::config::settings::Settings;
 use crate::ledger::replayed::Replayed;
+use crate::ledger::state_status::StateStatus;
 use crate::ledger::stats::Stats;
 use crate::ledger::write_back::WriteBackStatus;
 use crate::source::hold::Hold;
 use crate::source::status::StatusHandle;
 use crate::source::wire::feedback::LetGo;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::obstacles::Obstacles;
 
 /// What stages tell and what others read.
 #[derive(Clone)]
@@ -27,8 +29,12 @@ pub(crate) struct Handles {
     pub(crate) hold: Hold,
     pub(crate) metrics: Metrics,
     pub(crate) write_backs: WriteBackStatus,
+    /// From the ledger and the probe.
+    pub(crate) state: StateStatus,
     pub(crate) refused: Refused,
     pub(crate) missing: Refused,
+    /// What stands in the way beside the stream and the state.
+    pub(crate) obstacles: Obstacles,
     /// From the ledger to the resender.
     pub(crate) replayed: Replayed,
     /// From the HTTP surface to the resender: somebody has asked.
@@ -43,8 +49,10 @@ impl Handles {
             status: StatusHandle::default(),
             let_go: LetGo::default(),
             write_backs: WriteBackStatus::default(),
+            state: StateStatus::default(),
             refused: Refused::default(),
             missing: Refused::default(),
+            obstacles: Obstacles::default(),
             hold: Hold::new(settings.postgres.wal_sender_timeout),
             replayed: Replayed::default(),
             asked: Arc::new(Notify::new()),

@@ -41,9 +41,11 @@ mod reach;
 mod reader;
 mod refill;
 mod resend;
+mod rights;
 mod scrape;
 mod standby;
 mod state;
+mod state_probe;
 mod surface;
 pub mod tail;
 mod thread;
@@ -217,12 +219,17 @@ impl App {
         let Self { settings, handles, tasks, .. } = self;
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
-        let taken = state::take(settings, &attached.identity, self.accept_gap, writable_in).await?;
+        let writes = (writable_in, handles.state.clone());
+        let taken = state::take(settings, &attached.identity, self.accept_gap, writes).await?;
+        let probe =
+            state_probe::watch(settings.state.clone(), handles.state.clone(), tasks.stop_token());
+        tasks.spawn("the probe of the state", probe);
+        rights::start(settings, handles, tasks);
         start_observer(settings, handles, taken.publication, tasks).await?;
         let fence = Fence::new(settings, handles, cuts.clone());
         tasks.spawn("the fence", fence.keep(tasks.stop_token()));
         let waits = Waits { cuts, budget, writable };
-        self.join(attached, taken, waits).await
+        Box::pin(self.join(attached, taken, waits)).await
     }
 
     /// Starts the stages, and joins them by their channels.
@@ -249,7 +256,7 @@ impl App {
         let (ways, edits, turns) = Ways::open();
         let (desk, mut starts) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
         let network = &common.network;
-        let keeper = endpoints_from::open(settings, &handles.refused, network, &mut starts).await?;
+        let keeper = endpoints_from::open(settings, handles, network, &mut starts).await?;
         let keep = Keep::new(settings, taken.holding.epoch());
         // The fleet and its lanes alone hold the way to the ledger.
         let fleet = Fleet::start(common, ways, keep, settings, starts, &taken.backlog);

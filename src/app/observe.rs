@@ -134,7 +134,7 @@ impl Observer {
     pub(crate) async fn observe(&self, session: &mut Option<Session>) -> Result<(), StoreError> {
         let open = match session.take() {
             Some(open) => open,
-            None => store::connect(&self.settings.server).await?,
+            None => store::connect_within(&self.settings.server, store::ANSWER_SOON).await?,
         };
         let client = &session.insert(open).client;
         let asked = since_boot();

@@ -53,7 +53,7 @@ impl Backlog {
         let mut session = self.session.lock().await;
         let open = match session.take() {
             Some(open) => open,
-            None => store::connect(&self.server).await?,
+            None => store::connect_within(&self.server, store::ANSWER_SOON).await?,
         };
         // Left closed after an error: the next page is read over a new one.
         let page = backlog::page(&open.client, &self.slot, endpoint, limits).await?;

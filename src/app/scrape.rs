@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::app::Handles;
 use crate::app::fleet::Orders;
@@ -11,6 +12,7 @@ use crate::app::fleet::roster::Shown;
 use crate::flow::lsn::Lsn;
 use crate::queue::lane::breaker::BreakerState;
 use crate::telemetry::metrics::ReplicationMetrics;
+use crate::telemetry::obstacles::Obstacle;
 
 /// Where the numbers are and where they go.
 pub(crate) struct Scrape {
@@ -38,6 +40,13 @@ impl Scrape {
         }
         let refused = i64::try_from(self.handles.refused.count()).unwrap_or(i64::MAX);
         self.handles.metrics.endpoints_refused().set(refused);
+        for obstacle in Obstacle::ALL {
+            let is_there = match obstacle {
+                Obstacle::State => self.handles.state.readiness(Instant::now()).is_err(),
+                other => self.handles.obstacles.get(other).is_some(),
+            };
+            self.handles.metrics.set_obstacle(obstacle, is_there);
+        }
         let confirmed = *self.confirmed.borrow();
         self.handles.status.confirmed(confirmed);
         let view = self.handles.status.view();

@@ -54,7 +54,7 @@ pub(crate) async fn attach(reader: &Reader) -> anyhow::Result<Attached> {
         };
         let cause = error.chain().find_map(|cause| cause.downcast_ref::<SourceError>());
         let in_use = matches!(cause, Some(SourceError::Refused(Refusal::SlotInUse { .. })));
-        let may_pass = cause.is_some_and(SourceError::is_transient);
+        let may_pass = cause.is_some_and(SourceError::may_be_mended);
         if post.stood_by && may_pass {
             post.status.waiting(format!("{error:#}"));
             tokio::time::sleep(AWAY_PAUSE).await;
@@ -99,7 +99,7 @@ impl<'a> Post<'a> {
                     self.watch(&mut watched, holder).await;
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
-                Err(error) if self.stood_by && error.is_transient() => {
+                Err(error) if self.stood_by && error.may_be_mended() => {
                     self.session = None;
                     let error = anyhow::Error::new(error);
                     self.status.waiting(format!("standby: {error:#}"));
@@ -119,7 +119,9 @@ impl<'a> Post<'a> {
     async fn look(&mut self) -> Result<Option<Holder>, StoreError> {
         let session = match self.session.take() {
             Some(session) => session,
-            None => store::connect(&self.settings.postgres.server).await?,
+            None => {
+                store::connect_within(&self.settings.postgres.server, store::ANSWER_SOON).await?
+            }
         };
         let session = self.session.insert(session);
         holder::look(&session.client, &self.settings.postgres.slot).await
@@ -160,7 +162,7 @@ impl<'a> Post<'a> {
 
     /// What the state says of the holder; nothing while the state is away.
     async fn words(&self) -> Option<Progress> {
-        let session = store::connect(&self.settings.state).await.ok()?;
+        let session = store::connect_within(&self.settings.state, store::ANSWER_SOON).await.ok()?;
         progress::load(&session.client, &self.settings.postgres.slot).await.ok()?
     }
 

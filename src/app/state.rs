@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -19,6 +20,7 @@ use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::ledger::state_status::StateStatus;
 use crate::ledger::writer::Writer;
 use crate::source::catalog::facts;
 use crate::source::error::SourceError;
@@ -44,6 +46,9 @@ use crate::store::runs::Past;
 use crate::store::seen_values;
 use crate::store::seen_values::SeenValue;
 use crate::store::state_error::StateError;
+
+/// How long a statement may take that brings the schema up to date, or reads all of it.
+const UPGRADE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// What the state says when the slot is ours.
 pub(crate) struct Taken {
@@ -123,7 +128,8 @@ impl Taken {
 /// The database cannot be reached, the schema is newer than this walhook, or the role may not make
 /// it; the SQL for the administrator is in the error then.
 pub(crate) async fn open(settings: &Settings) -> Result<Session, StateError> {
-    let mut session = store::connect(&settings.state).await?;
+    // An index over a large table takes its time, and so does the wait for another walhook.
+    let mut session = store::connect_within(&settings.state, UPGRADE_MAX).await?;
     migrate::migrate(&mut session.client).await?;
     Ok(session)
 }
@@ -137,7 +143,7 @@ pub(crate) async fn take(
     settings: &Settings,
     identity: &SystemIdentity,
     accept_gap: bool,
-    writable: watch::Sender<bool>,
+    (writable, status): (watch::Sender<bool>, StateStatus),
 ) -> anyhow::Result<Taken> {
     let SystemIdentity { system, timeline, .. } = *identity;
     let mut session = open(settings).await?;
@@ -181,12 +187,13 @@ pub(crate) async fn take(
     let common = books::load_common(&session.client, slot).await?;
     let past = runs::started(&mut session.client, &holding, progress.settled).await?;
     let marks = match past {
-        Past::Crashing => Some(store::connect(&settings.state).await?),
+        Past::Crashing => Some(store::connect_within(&settings.state, store::ANSWER_SOON).await?),
         Past::Sound | Past::Convicted(_) => None,
     };
     let days = settings.push_log.retention_days;
     let confirmed = progress.confirmed.unwrap_or_default();
-    let writer = Writer::new(settings.state.clone(), session, holding.clone(), days, writable);
+    let state = settings.state.clone();
+    let writer = Writer::new(state, session, holding.clone(), days, writable, status);
     Ok(Taken {
         writer,
         confirmed,

@@ -46,6 +46,8 @@ pub(super) fn surface(
         write_backs: handles.write_backs.clone(),
         refused: handles.refused.clone(),
         missing: handles.missing.clone(),
+        state: handles.state.clone(),
+        obstacles: handles.obstacles.clone(),
         refresh: Arc::new(move || scrape.refresh()),
         endpoints: Arc::new(move || match fleet.get() {
             Some(fleet) => fleet.roster().view(),

@@ -94,10 +94,19 @@ pub(super) async fn findings(
             findings.push(Refusal::WriteBack { event, what, fix }.into());
             continue;
         }
-        match row_change::explain(client, terms, &rule.table, &table.key).await {
+        match row_change::explain(client, terms, &rule.table, &table.key, false).await {
             Ok(()) => findings.push(Finding::ok(format!("write-back of event {event}"))),
             Err(StateError::Store(StoreError::Refused(cause))) => {
-                findings.push(refused(rule, terms, &role, event, &cause));
+                // Both have one code: what may be done to the rows that are seen tells them apart.
+                let is_denied = cause.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE;
+                let seen = row_change::explain(client, terms, &rule.table, &table.key, true);
+                findings.push(if is_denied && seen.await.is_ok() {
+                    let whose = format!("the write-back of event {event}");
+                    let (what, role) = (cause.to_string(), role.clone());
+                    Refusal::RowSecurity { whose, what, role }.into()
+                } else {
+                    refused(rule, terms, &role, event, &cause)
+                });
             }
             Err(StateError::Store(other)) => return Err(other),
             Err(_) => {}

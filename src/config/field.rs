@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -282,6 +283,20 @@ impl<'a> Field<'a> {
             (None, Some(path)) => path.secret_of_file(),
             _ => self.refuse("give either { env = \"NAME\" } or { file = \"path\" }"),
         }
+    }
+
+    /// The file that [`Self::secret`] reads, if it reads one.
+    pub(super) fn secret_file(&self) -> Option<PathBuf> {
+        let DeValue::Table(table) = self.value else { return None };
+        let DeValue::String(path) = table.get("file")?.get_ref() else { return None };
+        let path = interpolate(path, self.notes.env()).ok()?;
+        // The process may change its directory, and the configuration's name may be relative.
+        std::path::absolute(self.notes.directory().join(path)).ok()
+    }
+
+    /// Looks up environment variables.
+    pub(super) fn env(&self) -> &'a dyn Fn(&str) -> Option<String> {
+        self.notes.env()
     }
 
     fn secret_of_env(&self) -> Option<String> {

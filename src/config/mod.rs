@@ -21,6 +21,7 @@ mod interpolate;
 pub mod link;
 mod ocr_wallet;
 mod parking;
+pub mod password_file;
 mod payload;
 mod postgres;
 mod postgres_url;
@@ -35,6 +36,7 @@ mod signing;
 mod subscriptions;
 pub mod template;
 mod terms;
+pub(crate) mod text_file;
 mod toml_text;
 mod values;
 mod webhook;
@@ -96,12 +98,18 @@ pub fn parse(
     notes.conclude(settings)
 }
 
-/// Reads a connection URL or a DSN of `key=value` pairs, as `[postgres] url` takes it.
+/// Reads a connection URL or a DSN of `key=value` pairs, as `[postgres] url` takes it. The process's
+/// environment fills in what it leaves open.
 ///
 /// # Errors
 /// What is wrong with it, without any secret.
 pub fn server(url: &str) -> Result<Server, String> {
-    postgres_url::parse(url)
+    postgres_url::parse(url, &|name| std::env::var(name).ok())
+}
+
+/// Whether a connection string is a URL, as opposed to `key=value`.
+pub fn is_url(text: &str) -> bool {
+    postgres_url::is_url(text)
 }
 
 fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {

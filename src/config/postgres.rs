@@ -73,22 +73,28 @@ fn key(field: &Field<'_>) -> Option<Secret<[u8; 32]>> {
 
 fn state_server(given: Option<Field<'_>>, source: Option<&Server>) -> Option<Server> {
     let Some(field) = given else { return source.cloned() };
+    server_of(&field)
+}
+
+/// The server of a connection URL. One that lies in a file is looked at again when somebody logs in.
+fn server_of(field: &Field<'_>) -> Option<Server> {
     let text = field.secret()?;
-    postgres_url::parse(text.reveal().trim()).map_err(|message| field.note(message)).ok()
+    let server = postgres_url::parse(text.reveal().trim(), field.env());
+    let server = server.map_err(|message| field.note(message)).ok()?;
+    Some(Server { url_file: field.secret_file(), ..server })
 }
 
 fn server(section: &mut Section<'_>) -> Option<Server> {
     if let Some(field) = section.field("url") {
-        let text = field.secret()?;
-        let server = postgres_url::parse(text.reveal().trim());
-        return server.map_err(|message| field.note(message)).ok();
+        return server_of(&field);
     }
-    let variable = section.notes().env()(URL_VARIABLE).filter(|text| !text.trim().is_empty());
+    let env = section.notes().env();
+    let variable = env(URL_VARIABLE).filter(|text| !text.trim().is_empty());
     let Some(text) = variable else {
         section.note("url", format!("is missing: give it, or set ${URL_VARIABLE}"));
         return None;
     };
-    let server = postgres_url::parse(text.trim());
+    let server = postgres_url::parse(text.trim(), env);
     server.map_err(|message| section.note("url", format!("${URL_VARIABLE} {message}"))).ok()
 }
 

@@ -1,46 +1,44 @@
 //! PostgreSQL connection strings, both forms that libpq reads: `postgres://...` and `key=value`.
 //!
-//! What concerns TLS is taken off and kept apart, because `tokio_postgres` does not know libpq's
-//! stricter modes; the rest is its to parse. No message here holds any part of the string: a
-//! password with an unescaped character ends up in the strangest places.
+//! ```text
+//! text ─▶ [pairs] ─ names and values ─▶ [sources] ─ what is left open ─▶ [words] ─▶ Server
+//! ```
+//!
+//! What concerns TLS is kept apart, because `tokio_postgres` does not know libpq's stricter modes;
+//! units and words are libpq's. No message here holds any part of a password: one with an unescaped
+//! character ends up in the strangest places.
 //!
 //! Format: PostgreSQL manual, "Connection Strings" and "Parameter Key Words" of libpq.
 
+mod pairs;
+mod sources;
+mod words;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::reader::nearest;
+use tokio_postgres::config::ChannelBinding;
+use tokio_postgres::config::LoadBalanceHosts;
+use tokio_postgres::config::SslNegotiation;
+
+use crate::config::postgres_url::pairs::Pairs;
+use crate::config::postgres_url::sources::given;
 use crate::config::settings::Server;
+use crate::config::settings::SessionAttrs;
 use crate::config::settings::Tls;
 use crate::config::settings::TlsMode;
 
 /// For each host, unless the string says otherwise: a wrong address is refused within five seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The parameters that `tokio_postgres` and [`Tls`] know; others are refused.
-const PARAMETERS: [&str; 22] = [
-    "application_name",
-    "channel_binding",
-    "connect_timeout",
-    "dbname",
-    "host",
-    "hostaddr",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_retries",
-    "load_balance_hosts",
-    "options",
-    "password",
-    "port",
-    "sslcert",
-    "sslkey",
-    "sslmode",
-    "sslnegotiation",
-    "sslrootcert",
-    "target_session_attrs",
-    "tcp_user_timeout",
-    "user",
-];
+/// What `connect_timeout=0`, which is "no limit", comes to: the system gives up at about that time.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(130);
+
+/// A peer that is gone without a word is noticed in 25 seconds; the system's own default is 2 hours.
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVES_COUNT: u32 = 3;
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 const TLS_MODES: [(&str, TlsMode); 6] = [
     ("disable", TlsMode::Disable),
@@ -51,77 +49,190 @@ const TLS_MODES: [(&str, TlsMode); 6] = [
     ("verify-full", TlsMode::VerifyFull),
 ];
 
-/// Reads a connection string. The error says what is wrong with it and what to do, as the rest of a
-/// sentence whose subject is the string.
+const SESSION_ATTRS: [(&str, SessionAttrs); 6] = [
+    ("any", SessionAttrs::Any),
+    ("read-write", SessionAttrs::ReadWrite),
+    ("read-only", SessionAttrs::ReadOnly),
+    ("primary", SessionAttrs::Primary),
+    ("standby", SessionAttrs::Standby),
+    ("prefer-standby", SessionAttrs::PreferStandby),
+];
+
+const CHANNEL_BINDINGS: [(&str, ChannelBinding); 3] = [
+    ("disable", ChannelBinding::Disable),
+    ("prefer", ChannelBinding::Prefer),
+    ("require", ChannelBinding::Require),
+];
+
+const NEGOTIATIONS: [(&str, SslNegotiation); 2] =
+    [("postgres", SslNegotiation::Postgres), ("direct", SslNegotiation::Direct)];
+
+const BALANCES: [(&str, LoadBalanceHosts); 2] =
+    [("disable", LoadBalanceHosts::Disable), ("random", LoadBalanceHosts::Random)];
+
+/// Reads a connection string; `env` looks up environment variables, which fill in what it leaves
+/// open. The error says what is wrong with it and what to do, as the rest of a sentence whose subject
+/// is the string.
 ///
 /// The result names at least one host, a user and a database (libpq's default: the user's name).
-pub(super) fn parse(text: &str) -> Result<Server, String> {
-    let (tls_pairs, rest) = if is_url(text) {
-        split_url(text)?
-    } else if text.contains("://") {
-        return Err("is not a PostgreSQL URL: it must start with postgres://".to_owned());
-    } else {
-        split_pairs(text)?
-    };
-    let tls = tls(&tls_pairs)?;
-    let mut params: tokio_postgres::Config = rest.parse().map_err(|error| refusal(&error))?;
-    complete(&mut params)?;
-    Ok(Server { params, tls })
+pub(super) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Server, String> {
+    let mut pairs = pairs::read(text)?;
+    sources::complete(&mut pairs, env)?;
+    words::refuse_others(&pairs)?;
+    let mut params = tokio_postgres::Config::new();
+    place(&pairs, &mut params)?;
+    session(&pairs, &mut params)?;
+    sockets(&pairs, &mut params)?;
+    let password_file = given(&pairs, "passfile").map(PathBuf::from);
+    Ok(Server {
+        params,
+        tls: tls(&pairs)?,
+        attrs: one_of(&pairs, "target_session_attrs", &SESSION_ATTRS)?.unwrap_or_default(),
+        url_file: None,
+        password_file,
+    })
 }
 
-fn is_url(text: &str) -> bool {
-    text.starts_with("postgres://") || text.starts_with("postgresql://")
+/// Whether the text is a URL, with a place for a password.
+pub(super) fn is_url(text: &str) -> bool {
+    pairs::is_url(text)
 }
 
-/// Fills in what libpq would, and refuses what could never connect.
-fn complete(params: &mut tokio_postgres::Config) -> Result<(), String> {
-    let hosts = params.get_hosts().len().max(params.get_hostaddrs().len());
-    if hosts == 0 {
-        return Err("names no host: write postgres://user@host/database".to_owned());
+/// Hosts, ports, user, database.
+fn place(pairs: &Pairs, params: &mut tokio_postgres::Config) -> Result<(), String> {
+    let list = |name| given(pairs, name).unwrap_or_default();
+    let (hosts, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
+    let count = |list: &str| if list.is_empty() { 0 } else { list.split(',').count() };
+    let (named, addressed, ported) = (count(&hosts), count(&addresses), count(&ports));
+    let places = named.max(addressed);
+    if places == 0 || hosts.split(',').any(|host| host.is_empty()) && addressed == 0 {
+        return Err("names no host: write postgres://user@host/database, a socket's folder as \
+                    postgres:///database?host=/run/postgresql, or set $PGHOST"
+            .to_owned());
     }
-    let ports = params.get_ports().len();
-    if ports > 1 && ports != hosts {
-        return Err(format!("names {hosts} hosts but {ports} ports: give one port for each host"));
+    if addressed > 0 && named > 0 && addressed != named {
+        return Err(format!(
+            "names {named} hosts but {addressed} addresses (hostaddr): give one for each host"
+        ));
     }
-    let Some(user) = params.get_user().filter(|user| !user.is_empty()).map(str::to_owned) else {
-        return Err("names no user: write postgres://user@host/database".to_owned());
+    if ported > 1 && ported != places {
+        return Err(format!("names {places} hosts but {ported} ports: give one for each host"));
+    }
+    if named > 0 {
+        for host in hosts.split(',') {
+            params.host(host);
+        }
+    }
+    for address in addresses.split(',').filter(|address| !address.is_empty()) {
+        let invalid = |_| "has an invalid hostaddr: give addresses, such as 10.0.0.5".to_owned();
+        params.hostaddr(address.trim().parse().map_err(invalid)?);
+    }
+    for port in ports.split(',').filter(|_| ported > 0) {
+        if !words::is_port(port) {
+            return Err("has an invalid port: give numbers from 1 to 65535".to_owned());
+        }
+        params.port(port.trim().parse().unwrap_or(5432));
+    }
+    let Some(user) = given(pairs, "user") else {
+        return Err("names no user: write postgres://user@host/database, or set $PGUSER".to_owned());
     };
-    if params.get_dbname().is_none_or(str::is_empty) {
-        params.dbname(user);
+    // libpq's default.
+    params.dbname(given(pairs, "dbname").unwrap_or_else(|| user.clone()));
+    params.user(user);
+    if let Some(password) = given(pairs, "password") {
+        params.password(password);
     }
-    if params.get_application_name().is_none() {
-        params.application_name("walhook");
+    if let Some(balance) = one_of(pairs, "load_balance_hosts", &BALANCES)? {
+        params.load_balance_hosts(balance);
     }
-    if params.get_connect_timeout().is_none() {
-        params.connect_timeout(CONNECT_TIMEOUT);
+    Ok(())
+}
+
+/// What is asked of the server.
+fn session(pairs: &Pairs, params: &mut tokio_postgres::Config) -> Result<(), String> {
+    let name = given(pairs, "application_name").or(given(pairs, "fallback_application_name"));
+    params.application_name(name.unwrap_or_else(|| "walhook".to_owned()));
+    if let Some(options) = given(pairs, "options") {
+        params.options(options);
+    }
+    if let Some(negotiation) = one_of(pairs, "sslnegotiation", &NEGOTIATIONS)? {
+        // libpq's rule: a server that does not know it would be talked to in plain text.
+        let mode = one_of(pairs, "sslmode", &TLS_MODES)?.unwrap_or_default();
+        let is_weak = matches!(mode, TlsMode::Disable | TlsMode::Allow | TlsMode::Prefer);
+        let verified = given(pairs, "sslrootcert").as_deref() == Some("system");
+        if negotiation == SslNegotiation::Direct && is_weak && !verified {
+            return Err("has sslnegotiation=direct with a weak sslmode: give sslmode=require, \
+                        verify-ca or verify-full"
+                .to_owned());
+        }
+        params.ssl_negotiation(negotiation);
+    }
+    if let Some(binding) = one_of(pairs, "channel_binding", &CHANNEL_BINDINGS)? {
+        params.channel_binding(binding);
+    }
+    let encoding = given(pairs, "client_encoding").unwrap_or_default().to_ascii_lowercase();
+    if !["", "auto", "utf8", "utf-8", "unicode"].contains(&encoding.as_str()) {
+        return Err("has a client_encoding that is not UTF8: remove it, the server converts".into());
+    }
+    Ok(())
+}
+
+/// Time limits: `connect_timeout` and `keepalives_*` in seconds, `tcp_user_timeout` in milliseconds.
+fn sockets(pairs: &Pairs, params: &mut tokio_postgres::Config) -> Result<(), String> {
+    let seconds = |name| Ok::<_, String>(whole(pairs, name)?.map(Duration::from_secs));
+    params.connect_timeout(match seconds("connect_timeout")? {
+        None => CONNECT_TIMEOUT,
+        Some(Duration::ZERO) => CONNECT_TIMEOUT_MAX,
+        Some(limit) => limit.min(CONNECT_TIMEOUT_MAX),
+    });
+    params.keepalives(whole(pairs, "keepalives")?.is_none_or(|on| on != 0));
+    // 0 asks for the system's own.
+    match seconds("keepalives_idle")? {
+        Some(Duration::ZERO) => {}
+        idle => {
+            params.keepalives_idle(idle.unwrap_or(KEEPALIVES_IDLE));
+        }
+    }
+    match seconds("keepalives_interval")? {
+        Some(Duration::ZERO) => {}
+        interval => {
+            params.keepalives_interval(interval.unwrap_or(KEEPALIVES_INTERVAL));
+        }
+    }
+    let count = match whole(pairs, "keepalives_count")? {
+        None => whole(pairs, "keepalives_retries")?,
+        count => count,
+    };
+    match count.map(|count| u32::try_from(count).unwrap_or(u32::MAX)) {
+        Some(0) => {}
+        count => {
+            params.keepalives_retries(count.unwrap_or(KEEPALIVES_COUNT));
+        }
+    }
+    match whole(pairs, "tcp_user_timeout")?.map(Duration::from_millis) {
+        Some(Duration::ZERO) => {}
+        limit => {
+            params.tcp_user_timeout(limit.unwrap_or(TCP_USER_TIMEOUT));
+        }
     }
     Ok(())
 }
 
 /// What TLS settings the pairs ask for. `sslrootcert=system` means the system's roots, and
 /// verification as strict as it can be, as in libpq.
-fn tls(pairs: &[(String, String)]) -> Result<Tls, String> {
-    // As in libpq, the last of several equal keywords counts.
-    let value = |name: &str| {
-        let found = pairs.iter().rev().find(|(key, value)| key == name && !value.is_empty());
-        found.map(|(_, value)| value.clone())
-    };
-    let mode = match value("sslmode") {
-        None => None,
-        Some(text) => {
-            let mode = TLS_MODES.iter().find(|(name, _)| *name == text).map(|(_, mode)| *mode);
-            let names = "disable, allow, prefer, require, verify-ca or verify-full";
-            Some(mode.ok_or_else(|| format!("has an unknown sslmode: give {names}"))?)
-        }
-    };
-    let root_cert = value("sslrootcert");
+fn tls(pairs: &Pairs) -> Result<Tls, String> {
+    let mode = one_of(pairs, "sslmode", &TLS_MODES)?;
+    let root_cert = given(pairs, "sslrootcert");
     let system_roots = root_cert.as_deref() == Some("system");
     if system_roots && mode.is_some_and(|mode| mode != TlsMode::VerifyFull) {
         return Err(
             "has sslrootcert=system with a weak sslmode: give sslmode=verify-full".to_owned()
         );
     }
-    let client = match (value("sslcert"), value("sslkey")) {
+    if given(pairs, "sslsni").is_some_and(|sni| sni != "1") {
+        return Err("has sslsni=0, which does not hold here: the host's name is sent".to_owned());
+    }
+    let client = match (given(pairs, "sslcert"), given(pairs, "sslkey")) {
         (Some(cert), Some(key)) => Some((cert, key)),
         (None, None) => None,
         _ => return Err("has only one of sslcert and sslkey: give both or none".to_owned()),
@@ -134,115 +245,29 @@ fn tls(pairs: &[(String, String)]) -> Result<Tls, String> {
     })
 }
 
-/// The TLS parameters of a string, decoded, and the string without them.
-type Split = (Vec<(String, String)>, String);
+/// One of libpq's words; none if it is not given.
+fn one_of<T: Copy>(pairs: &Pairs, name: &str, words: &[(&str, T)]) -> Result<Option<T>, String> {
+    let Some(text) = given(pairs, name) else { return Ok(None) };
+    if let Some((_, word)) = words.iter().find(|(word, _)| *word == text) {
+        return Ok(Some(*word));
+    }
+    let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    let (last, others) = names.split_last().ok_or_else(|| format!("has an unknown {name}"))?;
+    Err(format!("has an unknown {name}: give {} or {last}", others.join(", ")))
+}
 
-/// Takes the TLS parameters off a URL's query. Hosts may be a list, so this is no URL that the
-/// `url` crate reads; the query starts where `tokio_postgres` takes it to start.
-fn split_url(text: &str) -> Result<Split, String> {
-    let authority = text.find('@').map_or(0, |at| at + 1);
-    let (credentials, rest) = text.split_at(authority);
-    let Some((hosts, query)) = rest.split_once('?') else {
-        return Ok((Vec::new(), text.to_owned()));
+/// A whole number; a negative one counts as 0, as in libpq.
+fn whole(pairs: &Pairs, name: &str) -> Result<Option<u64>, String> {
+    let Some(text) = given(pairs, name) else { return Ok(None) };
+    let unit = match name {
+        "tcp_user_timeout" => " of milliseconds",
+        "connect_timeout" | "keepalives_idle" | "keepalives_interval" => " of seconds",
+        _ => "",
     };
-    let mut tls = Vec::new();
-    let mut others = Vec::new();
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        let Some((key, value)) = parameter.split_once('=') else {
-            return Err(
-                "has a parameter without a value after its \"?\": write name=value".to_owned()
-            );
-        };
-        let key = percent_decoded(key);
-        known(&key)?;
-        if is_tls(&key) {
-            tls.push((key, percent_decoded(value)));
-        } else {
-            others.push(parameter);
-        }
-    }
-    let mark = if others.is_empty() { "" } else { "?" };
-    Ok((tls, format!("{credentials}{hosts}{mark}{}", others.join("&"))))
+    let number = text.trim().parse::<i64>();
+    let number = number.map_err(|_| format!("has an invalid {name}: give a whole number{unit}"))?;
+    Ok(Some(u64::try_from(number).unwrap_or_default()))
 }
-
-/// Takes the TLS parameters off a `key=value` string: values may be quoted with `'`, and `\`
-/// escapes the character after it.
-fn split_pairs(text: &str) -> Result<Split, String> {
-    let mut tls = Vec::new();
-    let mut others = String::new();
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        let Some((key, after)) = rest.split_once('=') else {
-            return Err("is no connection string: write postgres://user@host/database".to_owned());
-        };
-        let key = key.trim_end();
-        known(key)?;
-        let (value, after) = pair_value(after.trim_start())?;
-        if is_tls(key) {
-            tls.push((key.to_owned(), value));
-        } else {
-            let escaped = value.replace('\\', r"\\").replace('\'', r"\'");
-            others.push_str(&format!("{key}='{escaped}' "));
-        }
-        rest = after.trim_start();
-    }
-    Ok((tls, others))
-}
-
-/// The value that `text` starts with, and what follows it.
-fn pair_value(text: &str) -> Result<(String, &str), String> {
-    let quoted = text.strip_prefix('\'');
-    let mut value = String::new();
-    let mut chars = quoted.unwrap_or(text).chars();
-    loop {
-        let rest = chars.as_str();
-        match chars.next() {
-            Some('\\') => value.extend(chars.next()),
-            Some('\'') if quoted.is_some() => return Ok((value, chars.as_str())),
-            Some(c) if quoted.is_none() && c.is_whitespace() => return Ok((value, rest)),
-            Some(c) => value.push(c),
-            None if quoted.is_none() => return Ok((value, "")),
-            None => return Err("has a quote that is not closed: close it with '".to_owned()),
-        }
-    }
-}
-
-fn is_tls(key: &str) -> bool {
-    matches!(key, "sslmode" | "sslrootcert" | "sslcert" | "sslkey")
-}
-
-/// Refuses unknown parameters, without naming what stands there: it may be a piece of a password.
-fn known(key: &str) -> Result<(), String> {
-    if PARAMETERS.contains(&key) {
-        return Ok(());
-    }
-    Err(match nearest(key, PARAMETERS) {
-        Some(name) => format!("has an unknown parameter: did you mean {name}?"),
-        None => format!("has an unknown parameter: known are {}", PARAMETERS.join(", ")),
-    })
-}
-
-fn percent_decoded(text: &str) -> String {
-    // The form decoder would also turn `+` into a blank, which a file's name may well contain.
-    let pair = format!("={}", text.replace('+', "%2B"));
-    let decoded = url::form_urlencoded::parse(pair.as_bytes()).next();
-    decoded.map_or_else(String::new, |(_, value)| value.into_owned())
-}
-
-/// A text for the error of `tokio_postgres`, which may quote pieces of the password.
-fn refusal(error: &tokio_postgres::Error) -> String {
-    // The parameter's name is safe to show if it is one that we know.
-    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    let blamed = PARAMETERS.iter().find(|name| cause.ends_with(&format!("`{name}`")));
-    match blamed {
-        Some(name) => format!("has an invalid {name}: correct it{ESCAPING}"),
-        None => {
-            format!("cannot be read: write postgres://user:password@host:5432/database{ESCAPING}")
-        }
-    }
-}
-
-const ESCAPING: &str = ", with special characters of the password percent-encoded (@ is %40)";
 
 #[cfg(test)]
 mod tests;

@@ -78,7 +78,7 @@ impl<'a> Notes<'a> {
         self.problems.borrow_mut().extend(other.problems.into_inner());
     }
 
-    pub(super) fn env(&self) -> &dyn Fn(&str) -> Option<String> {
+    pub(super) fn env(&self) -> &'a dyn Fn(&str) -> Option<String> {
         self.env
     }
 

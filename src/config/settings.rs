@@ -5,7 +5,10 @@ mod endpoint;
 mod event;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use tokio_postgres::config::TargetSessionAttrs;
 
 use crate::config::document::Defaults;
 use crate::config::endpoints_from::EndpointsFrom;
@@ -92,10 +95,41 @@ pub struct Postgres {
 /// Where PostgreSQL is and how to get in: a parsed connection URL.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    /// Hosts, ports, user, password, database, target_session_attrs, connect timeout. Its `Debug`
-    /// hides the password. Its own SSL mode is not used: `tls` is.
+    /// Hosts, ports, user, password, database, time limits. Its `Debug` hides the password. Its own
+    /// SSL mode and `target_session_attrs` are not used: `tls` and `attrs` are.
     pub params: tokio_postgres::Config,
     pub tls: Tls,
+    /// `target_session_attrs`.
+    pub attrs: SessionAttrs,
+    /// The file that the URL came from. User and password are read from it anew for each connection.
+    pub url_file: Option<PathBuf>,
+    /// libpq's password file, looked at for each connection when there is no password.
+    pub password_file: Option<PathBuf>,
+}
+
+impl Server {
+    /// A server with nothing but these.
+    pub fn new(params: tokio_postgres::Config, tls: Tls) -> Self {
+        let attrs = match params.get_target_session_attrs() {
+            TargetSessionAttrs::ReadWrite => SessionAttrs::ReadWrite,
+            TargetSessionAttrs::ReadOnly => SessionAttrs::ReadOnly,
+            _ => SessionAttrs::Any,
+        };
+        Self { params, tls, attrs, url_file: None, password_file: None }
+    }
+}
+
+/// libpq's target_session_attrs: which servers of the list will do.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SessionAttrs {
+    #[default]
+    Any,
+    ReadWrite,
+    ReadOnly,
+    Primary,
+    Standby,
+    /// A standby, or else any.
+    PreferStandby,
 }
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

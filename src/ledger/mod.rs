@@ -21,6 +21,7 @@ mod pending;
 mod postings;
 pub mod replayed;
 mod sightings;
+pub mod state_status;
 pub mod stats;
 mod tallies;
 pub mod write_back;

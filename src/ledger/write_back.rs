@@ -56,6 +56,9 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_CAP: Duration = Duration::from_secs(300);
 const CONNECT_CAP: Duration = Duration::from_secs(10);
 
+/// How often the log says that write-backs changed no row.
+const UNCHANGED_EVERY: Duration = Duration::from_secs(60);
+
 /// How often what nobody completes is looked for.
 const SWEEP: Duration = Duration::from_secs(3600);
 
@@ -90,6 +93,8 @@ pub struct View {
     pub failing: u64,
     /// Why the last one that failed did; `None` once nothing fails.
     pub error: Option<String>,
+    /// Write-backs since the start that changed no row.
+    pub unchanged: u64,
 }
 
 impl WriteBackStatus {
@@ -111,6 +116,7 @@ pub struct WriteBacks {
     rules: Vec<(Rule, WriteBackMetrics)>,
     status: WriteBackStatus,
     sessions: Option<Sessions>,
+    unchanged: Unchanged,
     /// The last error of each event type that was logged.
     named: HashMap<Arc<str>, String>,
     swept: Option<Instant>,
@@ -119,6 +125,13 @@ pub struct WriteBacks {
 struct Sessions {
     state: Session,
     source: Option<Session>,
+}
+
+/// Write-backs that changed no row and are not in the log yet.
+#[derive(Debug, Default)]
+struct Unchanged {
+    count: u64,
+    told: Option<Instant>,
 }
 
 /// What a round came to.
@@ -143,6 +156,7 @@ impl WriteBacks {
             rules: terms.rules.into_iter().map(rule).collect(),
             status: terms.status,
             sessions: None,
+            unchanged: Unchanged::default(),
             named: HashMap::new(),
             swept: None,
         }
@@ -209,10 +223,13 @@ impl WriteBacks {
 
     async fn connect(&self) -> Result<Sessions, StateError> {
         let source = match &self.source {
-            Some(source) => Some(store::connect(source).await?),
+            Some(source) => Some(store::connect_within(source, store::ANSWER_SOON).await?),
             None => None,
         };
-        Ok(Sessions { state: store::connect(&self.state).await?, source })
+        Ok(Sessions {
+            state: store::connect_within(&self.state, store::ANSWER_SOON).await?,
+            source,
+        })
     }
 
     async fn round(&mut self, sessions: &mut Sessions) -> Result<Round, StateError> {
@@ -243,7 +260,7 @@ impl WriteBacks {
 
     /// Writes what is due, or only one of it, in one transaction; gives how many.
     async fn write(
-        &self,
+        &mut self,
         sessions: &mut Sessions,
         only: Option<EventId>,
     ) -> Result<usize, Failure> {
@@ -282,7 +299,9 @@ impl WriteBacks {
             Err(error) if is_refused(&error) => return Err(Failure::Refused(found, error)),
             Err(error) => return Err(Failure::Lost(error)),
         }
-        found.iter().zip(rows).for_each(|(due, rows)| self.wrote(due, rows));
+        for (due, rows) in found.iter().zip(rows) {
+            self.wrote(due, rows);
+        }
         Ok(found.len())
     }
 
@@ -302,9 +321,25 @@ impl WriteBacks {
         self.rules.iter().find(|(rule, _)| is_its(rule))
     }
 
-    fn wrote(&self, due: &Due, rows: Option<u64>) {
+    fn wrote(&mut self, due: &Due, rows: Option<u64>) {
         let Some((_, metrics)) = self.rule(due) else { return };
         metrics.wrote(due.delivered, rows.unwrap_or_default());
+        if rows == Some(0) {
+            self.status.set(|view| view.unchanged += 1);
+            let silent = &mut self.unchanged;
+            silent.count += 1;
+            if silent.told.is_none_or(|at| at.elapsed() >= UNCHANGED_EVERY) {
+                // Not a mistake by itself, and never to be overlooked.
+                tracing::warn!(
+                    event = &*due.event_type,
+                    table = %due.table,
+                    event_id = %due.event,
+                    rows = std::mem::take(&mut silent.count),
+                    "a write-back changed no row: it is gone, or somebody else has changed it"
+                );
+                silent.told = Some(Instant::now());
+            }
+        }
         tracing::debug!(
             event = &*due.event_type,
             event_id = %due.event,

@@ -1,8 +1,11 @@
 //! Commits flushes, one after the other, for as long as the state's database takes.
 //!
 //! What it is given is committed or the process ends: a flush whose outcome is unknown is tried again
-//! as it is, and the store sees to it that it counts once.
+//! as it is, and the store sees to it that it counts once. Whatever an administrator or the end of a
+//! failover may put right is waited for: a state that is away, frozen, locked, read-only, full, or
+//! that does not let the role in any more.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,28 +13,41 @@ use tokio::sync::watch;
 use crate::backoff::Backoff;
 use crate::config::settings::Server;
 use crate::flow::time::Timestamp;
+use crate::ledger::state_status::StateStatus;
 use crate::store;
 use crate::store::Session;
+use crate::store::error::StoreError;
 use crate::store::flush;
 use crate::store::flush::Flush;
 use crate::store::partitions;
+use crate::store::progress;
+use crate::store::progress::Backend;
 use crate::store::progress::Holding;
 use crate::store::runs;
 use crate::store::state_error::StateError;
 
 /// First and longest wait before a failed flush is tried again.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_CAP: Duration = Duration::from_secs(5);
+const RETRY_CAP: Duration = Duration::from_secs(2);
+
+/// How long the answer to a statement of a flush may take at most: twice as long after each that did
+/// not come, so that a database that is only slow gets through.
+const ANSWER_CAP: Duration = Duration::from_secs(240);
 
 /// The right to write, and a session to do it with.
 pub struct Writer {
     server: Server,
     session: Option<Session>,
+    /// The server's process for the session, or for the one that was lost.
+    backend: Option<Backend>,
+    /// How long an answer is waited for.
+    patience: Duration,
     holding: Holding,
     backoff: Backoff,
     retention_days: u32,
     /// Tells the source whether flushes get through.
     writable: watch::Sender<bool>,
+    status: StateStatus,
 }
 
 impl Writer {
@@ -41,9 +57,20 @@ impl Writer {
         holding: Holding,
         retention_days: u32,
         writable: watch::Sender<bool>,
+        status: StateStatus,
     ) -> Self {
-        let backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
-        Self { server, session: Some(session), holding, backoff, retention_days, writable }
+        session.answer_within(store::ANSWER_SOON);
+        Self {
+            server,
+            session: Some(session),
+            backend: None,
+            patience: store::ANSWER_SOON,
+            holding,
+            backoff: Backoff::new(RETRY_FIRST, RETRY_CAP),
+            retention_days,
+            writable,
+            status,
+        }
     }
 
     /// Commits `flush`, however long the database is away.
@@ -51,40 +78,72 @@ impl Writer {
     /// # Errors
     /// [`StateError::Fenced`], or another error that waiting cannot mend.
     pub(crate) async fn commit(&mut self, flush: &Flush) -> Result<(), StateError> {
+        self.status.begun();
+        let outcome = self.commit_in_the_end(flush).await;
+        if outcome.is_ok() {
+            self.backoff.reset();
+            self.patience = store::ANSWER_SOON;
+            self.writable.send_if_modified(|writable| !std::mem::replace(writable, true));
+            self.status.ended();
+        }
+        outcome
+    }
+
+    async fn commit_in_the_end(&mut self, flush: &Flush) -> Result<(), StateError> {
         loop {
             let was_open = self.session.is_some();
-            match self.try_commit(flush).await {
-                Ok(()) => {
-                    self.backoff.reset();
-                    self.writable.send_if_modified(|writable| !std::mem::replace(writable, true));
-                    return Ok(());
-                }
-                // A session that stood idle while the server was restarted says nothing of now.
-                Err(error) if error.is_transient() && was_open => self.session = None,
-                Err(error) if error.is_transient() => {
-                    self.session = None;
-                    self.writable.send_replace(false);
-                    let wait = self.backoff.next();
-                    let error = anyhow::Error::new(error);
-                    tracing::warn!(
-                        error = %format!("{error:#}"),
-                        wait_ms = wait.as_millis(),
-                        "cannot write the state, trying again"
-                    );
-                    tokio::time::sleep(wait).await;
-                }
-                Err(error) => return Err(error),
+            let error = match self.try_commit(flush).await {
+                Ok(()) => return Ok(()),
+                Err(error) if !error.may_be_mended() => return Err(error),
+                Err(error) => error,
+            };
+            self.session = None;
+            let is_late = has_not_answered(&error);
+            if is_late {
+                self.patience = (self.patience * 2).min(ANSWER_CAP);
             }
+            // A session that stood idle while the server was restarted says nothing of now.
+            if was_open && error.is_transient() && !is_late {
+                continue;
+            }
+            self.writable.send_replace(false);
+            let wait = self.backoff.next();
+            let error = format!("{:#}", anyhow::Error::new(error));
+            tracing::warn!(
+                error,
+                wait_ms = wait.as_millis(),
+                "cannot write the state, trying again"
+            );
+            self.status.failed(error);
+            tokio::time::sleep(wait).await;
         }
     }
 
     async fn try_commit(&mut self, flush: &Flush) -> Result<(), StateError> {
-        let session = match self.session.take() {
-            Some(session) => session,
-            None => store::connect(&self.server).await?,
-        };
-        let session = self.session.insert(session);
+        self.connect().await?;
+        let patience = self.patience;
+        let Some(session) = &mut self.session else { return Ok(()) };
+        session.answer_within(patience);
+        if self.backend.is_none() {
+            self.backend = Some(progress::backend(&session.client).await?);
+        }
         flush::commit(&mut session.client, &mut self.holding, flush).await
+    }
+
+    /// Makes sure that there is a session. One that was lost may be in the middle of a flush on the
+    /// server, which has not noticed, and hold the locks that the next one needs.
+    async fn connect(&mut self) -> Result<(), StateError> {
+        if self.session.is_some() {
+            return Ok(());
+        }
+        let session = store::connect_within(&self.server, self.patience).await?;
+        if let Some(lost) = self.backend.take()
+            && progress::end_backend(&session.client, &lost).await?
+        {
+            tracing::info!(pid = lost.pid, "ended the lost session in PostgreSQL");
+        }
+        self.session = Some(session);
+        Ok(())
     }
 
     /// The slot that is written for, and the epoch.
@@ -102,13 +161,19 @@ impl Writer {
 
     /// Makes the push log's next day and drops those beyond the retention.
     pub(crate) async fn keep_house(&mut self, now: Timestamp) -> Result<(), StateError> {
-        let session = match self.session.take() {
-            Some(session) => session,
-            None => store::connect(&self.server).await?,
-        };
-        let session = self.session.insert(session);
+        self.connect().await?;
+        let Some(mut session) = self.session.take() else { return Ok(()) };
+        // Left closed after an error: the flush opens another one.
+        session.answer_within(store::ANSWER_MAX);
         partitions::ensure_ahead(&mut session.client, now).await?;
         partitions::drop_old(&session.client, now, self.retention_days).await?;
+        self.session = Some(session);
         Ok(())
     }
+}
+
+/// Whether the answer did not come in time, as opposed to an error.
+fn has_not_answered(error: &StateError) -> bool {
+    let StateError::Store(StoreError::Disconnected(cause)) = error else { return false };
+    cause.kind() == io::ErrorKind::TimedOut
 }

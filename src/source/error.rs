@@ -57,6 +57,26 @@ impl SourceError {
         }
     }
 
+    /// Whether a walhook that ran well before goes on trying; see [`StoreError::may_be_mended`]. What
+    /// concerns the slot, its position or the server's identity is judged as at a start.
+    pub fn may_be_mended(&self) -> bool {
+        match self {
+            Self::Connect(cause) => cause.may_be_mended(),
+            Self::State(cause) => cause.may_be_mended(),
+            Self::Refused(Refusal::NoReplicationRight { .. }) => true,
+            Self::Refused(_)
+            | Self::NotSetUp(_)
+            | Self::Disconnected(_)
+            | Self::Protocol { .. } => self.is_transient(),
+            // Of a stream that ran: a slot or publication that is gone has its own refusals.
+            Self::Server(cause) => {
+                is_transient_state(&cause.sqlstate)
+                    || cause.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE
+                    || cause.sqlstate.code().starts_with("28")
+            }
+        }
+    }
+
     /// What the program exits with when this ends it.
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -219,7 +219,7 @@ mod tests {
     /// Causes for a state at 100 on timeline 2 of system 7, with publication 16.
     fn found(change: impl FnOnce(&mut SystemIdentity, &mut Seen<'_>)) -> Vec<String> {
         let settings = Postgres {
-            server: Server { params: "host=db".parse().unwrap(), tls: Tls::default() },
+            server: Server::new("host=db".parse().unwrap(), Tls::default()),
             slot: String::from("walhook"),
             publication: String::from("walhook"),
             wal_sender_timeout: std::time::Duration::from_secs(6),

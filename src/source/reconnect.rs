@@ -19,6 +19,7 @@ use crate::source::stream::connect;
 use crate::source::wire::command;
 use crate::source::wire::command::SystemIdentity;
 use crate::store;
+use crate::store::Session;
 use crate::store::progress;
 use crate::store::progress::Progress;
 use crate::store::state_error::StateError;
@@ -55,11 +56,15 @@ pub(super) async fn reconnect(
         return Ok(stream);
     };
     let settings = &terms.settings;
+    // At once: over a slow network each login takes many round trips.
+    let (session, state) = tokio::try_join!(
+        store::connect_within(&settings.server, store::ANSWER_SOON),
+        store::connect_within(&claim.state, store::ANSWER_SOON),
+    )?;
     // The slot before the state: see `gap::survey`.
-    let session = store::connect(&settings.server).await?;
     let slot = facts::slot(&session.client, &settings.slot).await?;
     // Whether or not we got the slot: somebody else may have had it meanwhile, or has it now.
-    let progress = still_ours(terms, claim).await?;
+    let progress = still_ours(&state, &settings.slot, claim).await?;
     let (stream, identity) = match connected {
         Ok((stream, identity)) => (Ok(stream), identity),
         // As after the promotion of a standby. The state says what is lost.
@@ -77,15 +82,12 @@ pub(super) async fn reconnect(
 }
 
 /// Makes sure that no other walhook has taken the slot.
-async fn still_ours(terms: &Terms, claim: &Claim) -> Result<Progress, SourceError> {
-    let session = store::connect(&claim.state).await?;
-    let slot = &terms.settings.slot;
-    let progress = progress::load(&session.client, slot).await?;
-    match progress {
+async fn still_ours(state: &Session, slot: &str, claim: &Claim) -> Result<Progress, StateError> {
+    match progress::load(&state.client, slot).await? {
         Some(progress) if progress.epoch == claim.epoch => Ok(progress),
         other => {
             let holder = other.map_or_else(String::new, |progress| progress.holder);
-            Err(StateError::Fenced { slot: slot.clone(), holder }.into())
+            Err(StateError::Fenced { slot: slot.to_owned(), holder })
         }
     }
 }

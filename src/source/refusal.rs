@@ -102,6 +102,15 @@ pub enum Refusal {
         what: String,
         fix: String,
     },
+    /// Rows that walhook reads or writes beside the stream would be hidden from it, or from the owner of
+    /// a view or function that it uses.
+    RowSecurity {
+        /// What the rows are for.
+        whose: String,
+        /// The server's words; they name the table.
+        what: String,
+        role: String,
+    },
     /// walhook's own tables cannot be made.
     NoState {
         role: String,
@@ -182,6 +191,7 @@ impl Refusal {
             | Self::EndpointLacks { .. }
             | Self::EndpointsTable { .. }
             | Self::WriteBack { .. }
+            | Self::RowSecurity { .. }
             | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
             | Self::PublicationGone { .. }
@@ -221,6 +231,7 @@ impl Refusal {
             | Self::EndpointLacks { .. }
             | Self::EndpointsTable { .. }
             | Self::WriteBack { .. }
+            | Self::RowSecurity { .. }
             | Self::NotPrepared { .. }
             | Self::PublicationLacks { .. }
             | Self::WrongPlugin { .. }
@@ -279,6 +290,9 @@ impl Refusal {
             }
             Self::WriteBack { event, what, .. } => {
                 format!("the write-back of event {event} would be refused: {what}")
+            }
+            Self::RowSecurity { whose, what, role } => {
+                format!("row-level security hides rows of {whose} from role {role}: {what}")
             }
             Self::NoState { role, .. } => {
                 format!("role {role} may not make walhook's own tables (schema walhook)")
@@ -395,6 +409,11 @@ impl Refusal {
                 format!("correct [endpoints_from], or grant SELECT on {table} to walhook's role")
             }
             Self::WriteBack { fix, .. } => fix.clone(),
+            Self::RowSecurity { role, .. } => format!(
+                "run `ALTER ROLE {} BYPASSRLS;` as a superuser, or log in as the owner of the table, \
+                 where that is not under FORCE ROW LEVEL SECURITY",
+                identifier(role)
+            ),
             Self::NoState { sql, .. } => {
                 format!("run `{sql}` as an administrator, in the database of [state] url")
             }

@@ -57,7 +57,7 @@ use crate::store::transport::Transport;
 
 /// First and longest wait before a lost connection is tried again.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
-const RECONNECT_CAP: Duration = Duration::from_secs(10);
+const RECONNECT_CAP: Duration = Duration::from_secs(2);
 
 /// How long a start waits for a slot, or a walsender, that is still held: a walhook that was killed
 /// a moment ago holds them until the server has noticed. Less than the 5 s within which a start
@@ -66,6 +66,11 @@ const HELD_MAX: Duration = Duration::from_secs(3);
 
 /// Between two looks at it.
 const HELD_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the server may take for a command that it answers at once, and to begin the stream: it may
+/// have to read the slot's files first.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+const START_MAX: Duration = Duration::from_secs(30);
 
 /// How long the goodbye to the server may take.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
@@ -173,7 +178,7 @@ impl Source {
             self.terms.hold.lost();
             self.stream = None;
             self.catalog = None;
-            if !error.is_transient() {
+            if !error.may_be_mended() {
                 return Err(self.with_range(error));
             }
             let wait = self.backoff.next();
@@ -276,7 +281,7 @@ async fn connect_when_free(terms: &Terms) -> Result<(Stream, SystemIdentity), So
 pub(super) async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
     let settings = &terms.settings;
     let mut connection = command::connect(&settings.server, settings.wal_sender_timeout).await?;
-    let identity = connection.identify_system().await?;
+    let identity = within(ANSWER_MAX, connection.identify_system()).await?;
     let version = connection.version();
     if terms.slot_use == SlotUse::Temporary {
         let slot = NewSlot { name: &settings.slot, temporary: true, failover: false };
@@ -285,9 +290,13 @@ pub(super) async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), S
     let (pid, asked) = (connection.pid(), since_boot());
     let publications = [settings.publication.as_str()];
     // 0/0: the server knows where the slot stands. A higher position would lose what lies between.
-    let streaming = connection
-        .start_replication(&settings.slot, Lsn::ZERO, &publications, terms.budget.clone())
-        .await?;
+    let started = connection.start_replication(
+        &settings.slot,
+        Lsn::ZERO,
+        &publications,
+        terms.budget.clone(),
+    );
+    let streaming = within(START_MAX, started).await?;
     let stop_feedback = CancellationToken::new();
     let mut running = JoinSet::new();
     let feedback = feedback::feedback(
@@ -318,6 +327,15 @@ pub(super) async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), S
     Ok((stream, identity))
 }
 
+/// Ends a command whose answer does not come.
+async fn within<T>(
+    limit: Duration,
+    command: impl Future<Output = Result<T, SourceError>>,
+) -> Result<T, SourceError> {
+    let late = |_| SourceError::Disconnected(io::Error::from(io::ErrorKind::TimedOut));
+    tokio::time::timeout(limit, command).await.map_err(late)?
+}
+
 fn decoded(frame: &Frame) -> Result<Option<PgOutput>, SourceError> {
     match frame {
         Frame::Data { payload, .. } => {
@@ -338,7 +356,7 @@ async fn answers(
         return Ok(Answers::default());
     }
     if catalog.as_ref().is_none_or(|session| session.client.is_closed()) {
-        *catalog = Some(store::connect(&terms.settings.server).await?);
+        *catalog = Some(store::connect_within(&terms.settings.server, store::ANSWER_SOON).await?);
     }
     match catalog {
         Some(session) => Ok(types::answer(&session.client, &questions).await?),

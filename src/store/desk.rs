@@ -14,13 +14,18 @@ use tokio_postgres::Client;
 
 use crate::config::settings::Server;
 use crate::store::Session;
-use crate::store::connect;
+use crate::store::connect_within;
 use crate::store::error::StoreError;
+
+/// Beyond a statement's limit, for the way there and back.
+const SLACK: Duration = Duration::from_secs(5);
 
 /// See the module's header.
 #[derive(Debug)]
 pub struct Desk {
     server: Server,
+    /// The server ends a statement itself after its limit: this is for a server that says nothing.
+    patience: Duration,
     places: Semaphore,
     /// Sessions that nobody uses at the moment.
     idle: Mutex<Vec<Session>>,
@@ -41,7 +46,8 @@ impl Desk {
         let given = server.params.get_options().unwrap_or_default();
         let options = format!("{given} -c statement_timeout={}", limit.as_millis());
         server.params.options(options.trim_start());
-        Self { server, places: Semaphore::new(sessions), idle: Mutex::default() }
+        let patience = limit + SLACK;
+        Self { server, patience, places: Semaphore::new(sessions), idle: Mutex::default() }
     }
 
     /// A session, as soon as one is free.
@@ -53,7 +59,7 @@ impl Desk {
         let idle = std::iter::from_fn(|| self.idle().pop()).find(|s| !s.client.is_closed());
         let session = match idle {
             Some(session) => session,
-            None => connect(&self.server).await?,
+            None => connect_within(&self.server, self.patience).await?,
         };
         Ok(Lent { session: Some(session), desk: self, _place: place })
     }

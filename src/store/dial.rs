@@ -19,12 +19,13 @@ use tokio::net::UnixStream;
 use tokio_postgres::config::Host;
 use tokio_postgres::config::LoadBalanceHosts;
 use tokio_postgres::config::SslNegotiation;
-use tokio_postgres::config::TargetSessionAttrs;
 use tokio_rustls::TlsConnector;
 
 use crate::config::settings::Server;
+use crate::config::settings::SessionAttrs;
 use crate::config::settings::TlsMode;
 use crate::store::error::StoreError;
+use crate::store::login;
 use crate::store::tls;
 use crate::store::transport::Transport;
 
@@ -61,7 +62,8 @@ enum Encryption {
 }
 
 /// Tries the hosts of the list in turn and hands each connection to `open`, which logs in; the
-/// first that succeeds is the result.
+/// first that succeeds is the result. The server that `open` gets has the user and the password for
+/// this host, as files have them at this moment.
 ///
 /// # Errors
 /// The last host's error, or at once an error that no other host can mend, such as a wrong
@@ -69,16 +71,36 @@ enum Encryption {
 pub async fn dial<T, F: Future<Output = Result<T, StoreError>>>(
     server: &Server,
     // Not `AsyncFn`: the future of a call could not be shown to be `Send` then.
-    open: impl Fn(Transport) -> F,
+    open: impl Fn(Transport, Arc<Server>) -> F,
+) -> Result<T, StoreError> {
+    let server = login::current(server).await?;
+    if server.attrs != SessionAttrs::PreferStandby {
+        return dial_in_turn(&server, &open).await;
+    }
+    // As libpq: standbys first, and if there is none, whoever lets us in.
+    let standby = Server { attrs: SessionAttrs::Standby, ..server.clone() };
+    match dial_in_turn(&standby, &open).await {
+        Err(error) if error.is_about_one_host() => {
+            dial_in_turn(&Server { attrs: SessionAttrs::Any, ..server }, &open).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn dial_in_turn<T, F: Future<Output = Result<T, StoreError>>>(
+    server: &Server,
+    open: &impl Fn(Transport, Arc<Server>) -> F,
 ) -> Result<T, StoreError> {
     let limit = server.params.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
     let config = tls::client_config(&server.tls)?;
     let mut last = StoreError::NoHost;
     for target in targets(server)? {
+        let (host, port) = target.place();
+        let server = Arc::new(login::for_host(server, &host, port).await);
         for encryption in encryptions(&target, server.tls.mode) {
             let attempt = async {
-                let transport = connect(&target, encryption, config.as_ref(), server).await?;
-                open(transport).await
+                let transport = connect(&target, encryption, config.as_ref(), &server).await?;
+                open(transport, Arc::clone(&server)).await
             };
             let outcome = tokio::time::timeout(limit, attempt).await;
             let error = match outcome {
@@ -116,16 +138,26 @@ pub fn user(server: &Server) -> Result<String, StoreError> {
 ///
 /// # Errors
 /// That the session is not of the kind that was asked for.
-pub fn check_attrs(attrs: TargetSessionAttrs, read_only: bool, at: &str) -> Result<(), StoreError> {
+pub fn check_attrs(
+    attrs: SessionAttrs,
+    Kind { read_only, standby }: Kind,
+    at: &str,
+) -> Result<(), StoreError> {
+    let at = at.to_owned();
     match attrs {
-        TargetSessionAttrs::ReadWrite if read_only => {
-            Err(StoreError::ReadOnly { at: at.to_owned() })
-        }
-        TargetSessionAttrs::ReadOnly if !read_only => {
-            Err(StoreError::ReadWrite { at: at.to_owned() })
-        }
+        SessionAttrs::ReadWrite if read_only => Err(StoreError::ReadOnly { at }),
+        SessionAttrs::ReadOnly if !read_only => Err(StoreError::ReadWrite { at }),
+        SessionAttrs::Primary if standby => Err(StoreError::IsStandby { at }),
+        SessionAttrs::Standby if !standby => Err(StoreError::IsPrimary { at }),
         _ => Ok(()),
     }
+}
+
+/// What a server says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    pub read_only: bool,
+    pub standby: bool,
 }
 
 /// As libpq: with prefer, TLS that fails or is not let in is followed by an attempt without; with
@@ -181,6 +213,14 @@ fn targets(server: &Server) -> Result<Vec<Target>, StoreError> {
 }
 
 impl Target {
+    /// As a password file has it.
+    fn place(&self) -> (String, u16) {
+        match self {
+            Self::Tcp { name, port, .. } => (name.clone(), *port),
+            Self::Unix { folder, port } => (folder.display().to_string(), *port),
+        }
+    }
+
     fn shown(&self) -> String {
         match self {
             Self::Tcp { name, port, .. } => format!("{name}:{port}"),
@@ -295,7 +335,7 @@ mod tests {
     use crate::config::settings::Tls;
 
     fn server(url: &str) -> Server {
-        Server { params: url.parse().unwrap(), tls: Tls::default() }
+        Server::new(url.parse().unwrap(), Tls::default())
     }
 
     #[test]
@@ -324,7 +364,7 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_host_is_named() {
         let server = server("postgres://u@nowhere.invalid/d");
-        let error = dial(&server, async |_| Ok(())).await.unwrap_err();
+        let error = dial(&server, |_, _| async { Ok(()) }).await.unwrap_err();
         assert!(
             matches!(&error, StoreError::UnknownHost { host, .. } if host == "nowhere.invalid"),
             "{error}"
@@ -338,7 +378,9 @@ mod tests {
         let url = format!("host=nowhere.invalid,127.0.0.1 port={port} user=u");
         let server =
             Server { tls: Tls { mode: TlsMode::Disable, ..Tls::default() }, ..server(&url) };
-        let at = dial(&server, async |transport| Ok(transport.at().to_owned())).await.unwrap();
+        let at = dial(&server, |transport, _| async move { Ok(transport.at().to_owned()) })
+            .await
+            .unwrap();
         assert_eq!(at, format!("127.0.0.1:{port}"));
     }
 }

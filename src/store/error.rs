@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio_postgres::config::ChannelBinding;
 use tokio_postgres::error::SqlState;
 
+use crate::config::password_file;
+use crate::config::password_file::Login;
 use crate::config::settings::Server;
 use crate::store::dial;
 
@@ -92,8 +94,15 @@ pub enum StoreError {
         #[source]
         cause: Box<dyn Error + Send + Sync>,
     },
-    #[error("PostgreSQL asks for a password for user {user}: put one into the connection URL")]
-    PasswordMissing { user: String },
+    /// `note` says why a password file was not used, or nothing.
+    #[error(
+        "PostgreSQL asks for a password for user {user}: put one into the connection URL, or into \
+         ~/.pgpass{note}"
+    )]
+    PasswordMissing { user: String, note: String },
+    /// Nothing of the file's text is in `what`.
+    #[error("file {file} with the connection URL {what}: put it right")]
+    UrlFile { file: String, what: String },
     #[error("wrong password for user {user}: correct it in the connection URL")]
     WrongPassword {
         user: String,
@@ -136,6 +145,12 @@ pub enum StoreError {
     ReadOnly { at: String },
     #[error("PostgreSQL at {at} allows writes, but target_session_attrs asks for read-only")]
     ReadWrite { at: String },
+    #[error("the database is read-only or recovering, as during a failover")]
+    TakesNoWrites,
+    #[error("PostgreSQL at {at} is a standby, but target_session_attrs asks for the primary")]
+    IsStandby { at: String },
+    #[error("PostgreSQL at {at} is no standby, but target_session_attrs asks for one")]
+    IsPrimary { at: String },
     #[error("PostgreSQL sent what its protocol does not allow here: {what}")]
     Protocol { what: String },
     #[error("lost the connection to PostgreSQL")]
@@ -159,6 +174,9 @@ impl StoreError {
             | Self::NotPostgres { .. }
             | Self::ReadOnly { .. }
             | Self::ReadWrite { .. }
+            | Self::IsStandby { .. }
+            | Self::IsPrimary { .. }
+            | Self::TakesNoWrites
             | Self::LogIn(_)
             | Self::Disconnected(_) => true,
             Self::Refused(cause) => is_transient_state(&cause.sqlstate),
@@ -168,6 +186,7 @@ impl StoreError {
             | Self::TlsNotOffered { .. }
             | Self::Tls { .. }
             | Self::Certificate { .. }
+            | Self::UrlFile { .. }
             | Self::PasswordMissing { .. }
             | Self::WrongPassword { .. }
             | Self::NotAllowed { .. }
@@ -184,6 +203,7 @@ impl StoreError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::PasswordMissing { .. }
+            | Self::UrlFile { .. }
             | Self::WrongPassword { .. }
             | Self::NotAllowed { .. }
             | Self::NoDatabase { .. }
@@ -193,6 +213,9 @@ impl StoreError {
             | Self::TlsNotOffered { .. }
             | Self::ReadOnly { .. }
             | Self::ReadWrite { .. }
+            | Self::IsStandby { .. }
+            | Self::IsPrimary { .. }
+            | Self::TakesNoWrites
             | Self::Refused(_) => 3,
             Self::NoHost
             | Self::NoUser
@@ -212,6 +235,57 @@ impl StoreError {
         }
     }
 
+    /// Whether a walhook that ran well before goes on trying: the server may be put right under it, such
+    /// as after a failover, or an administrator may do it. At a start the same things end it, so that
+    /// they are seen.
+    pub fn may_be_mended(&self) -> bool {
+        match self {
+            Self::WrongPassword { .. }
+            | Self::PasswordMissing { .. }
+            | Self::UrlFile { .. }
+            | Self::NotAllowed { .. }
+            | Self::NoDatabase { .. }
+            | Self::TlsNotOffered { .. }
+            | Self::Tls { .. }
+            | Self::Certificate { .. }
+            | Self::UnsupportedAuthentication { .. }
+            | Self::NoChannelBinding
+            // A login that a reset has cut short looks like it.
+            | Self::NotPostgres { .. }
+            | Self::ServerNotProven(_) => true,
+            Self::Refused(cause) => may_be_mended_state(&cause.sqlstate),
+            Self::NoHost
+            | Self::NoUser
+            | Self::HostLists
+            | Self::UnknownHost { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::TooManyConnections(_)
+            | Self::NotReady(_)
+            | Self::LogIn(_)
+            | Self::ReadOnly { .. }
+            | Self::ReadWrite { .. }
+            | Self::IsStandby { .. }
+            | Self::IsPrimary { .. }
+            | Self::TakesNoWrites
+            | Self::Protocol { .. }
+            | Self::Disconnected(_)
+            | Self::Query(_) => self.is_transient(),
+        }
+    }
+
+    /// That there is no password, and why a file with some was not used.
+    pub fn password_missing(server: &Server) -> Self {
+        let user = dial::user(server).unwrap_or_default();
+        let unused = server.password_file.as_deref().and_then(|file| {
+            // Looked at again: only whoever has no password gets here.
+            let login = Login { host: "", port: 0, database: "", user: "" };
+            let why = password_file::find(file, login).err()?;
+            Some(format!(" ({} {why})", file.display()))
+        });
+        Self::PasswordMissing { user, note: unused.unwrap_or_default() }
+    }
+
     /// Whether the next host of the list may do better. As libpq: not after a refused login.
     pub(crate) fn is_about_one_host(&self) -> bool {
         match self {
@@ -225,11 +299,15 @@ impl StoreError {
             | Self::NotPostgres { .. }
             | Self::ReadOnly { .. }
             | Self::ReadWrite { .. }
+            | Self::IsStandby { .. }
+            | Self::IsPrimary { .. }
+            | Self::TakesNoWrites
             | Self::Disconnected(_) => true,
             Self::NoHost
             | Self::NoUser
             | Self::HostLists
             | Self::Certificate { .. }
+            | Self::UrlFile { .. }
             | Self::PasswordMissing { .. }
             | Self::WrongPassword { .. }
             | Self::NotAllowed { .. }
@@ -273,9 +351,7 @@ impl StoreError {
             Err(_) if server.params.get_channel_binding() == ChannelBinding::Require => {
                 Self::NoChannelBinding
             }
-            Err(_) if server.params.get_password().is_none() => {
-                Self::PasswordMissing { user: dial::user(server).unwrap_or_default() }
-            }
+            Err(_) if server.params.get_password().is_none() => Self::password_missing(server),
             Err(error) => Self::LogIn(error),
         }
     }
@@ -300,6 +376,20 @@ pub fn is_transient_state(state: &SqlState) -> bool {
     ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
         || *state == SqlState::OBJECT_IN_USE
         || *state == SqlState::LOCK_NOT_AVAILABLE
+}
+
+/// SQLSTATEs that say what an administrator, or the end of a failover, puts right: the server is short
+/// of something or on its way, takes no writes, or does not let this role do what it could before.
+pub fn may_be_mended_state(state: &SqlState) -> bool {
+    let is_refused = [
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        SqlState::INVALID_CATALOG_NAME,
+        // A database that takes no connections, such as one that is being moved.
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+    ];
+    // Class 28: invalid authorization specification.
+    is_transient_state(state) || state.code().starts_with("28") || is_refused.contains(state)
 }
 
 /// The I/O error behind an error of tokio-postgres, or the error again.

@@ -156,7 +156,9 @@ async fn find(client: &Client) -> Result<Found, StateError> {
             "SELECT coalesce(max(version), 0) AS version,
                     (SELECT pg_get_userbyid(min(relowner::bigint)::oid)::text FROM pg_class
                       WHERE relnamespace = 'walhook'::regnamespace AND relkind IN ('r', 'p')
-                        AND NOT pg_has_role(relowner, 'USAGE')) AS other_owner
+                        AND NOT pg_has_role(relowner, 'USAGE')) AS other_owner,
+                    EXISTS (SELECT FROM pg_class WHERE relnamespace = 'walhook'::regnamespace
+                        AND relrowsecurity AND row_security_active(oid)) AS hidden
                FROM walhook.schema_version",
             &[],
         )
@@ -165,6 +167,10 @@ async fn find(client: &Client) -> Result<Found, StateError> {
     match found {
         Ok(rows) => {
             let row = rows.first().ok_or(StateError::unreadable("schema_version", "no row"))?;
+            // Somebody has put them under row-level security, by force.
+            if read(row, "hidden")? {
+                return Err(surroundings(client, None).await?);
+            }
             match read::<Option<String>>(row, "other_owner")? {
                 Some(owner) => Ok(Found::OwnedBy(owner)),
                 None => Ok(Found::Version(read(row, "version")?)),
@@ -245,6 +251,10 @@ async fn surroundings(
         .query_typed_one(
             "SELECT current_user::text AS role, quote_ident(current_user) AS quoted,
                     EXISTS (SELECT FROM pg_namespace WHERE nspname = 'walhook') AS has_schema,
+                    (SELECT string_agg(format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY, '
+                            || 'NO FORCE ROW LEVEL SECURITY;', oid::regclass), ' ' ORDER BY relname)
+                       FROM pg_class WHERE relnamespace = to_regnamespace('walhook')
+                        AND relrowsecurity AND row_security_active(oid)) AS hidden,
                     (SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class
                       WHERE relnamespace = to_regnamespace('walhook')
                         AND relname = 'schema_version') AS owner",
@@ -254,6 +264,9 @@ async fn surroundings(
     let quoted: String = read(&row, "quoted")?;
     let owner: Option<String> = read(&row, "owner")?;
     let has_schema: bool = read(&row, "has_schema")?;
+    if let Some(sql) = read::<Option<String>>(&row, "hidden")? {
+        return Ok(StateError::NoPrivilege { role: read(&row, "role")?, sql, cause });
+    }
     let sql = match owner.filter(|owner| *owner != quoted) {
         Some(owner) => format!("GRANT {owner} TO {quoted};"),
         None if has_schema => format!("ALTER SCHEMA walhook OWNER TO {quoted};"),

@@ -9,12 +9,14 @@
 //! ```
 //!
 //! Both kinds of connection go through the same [`mod@dial`], so that a host list, an sslmode or a time
-//! limit means the same for each of them.
+//! limit means the same for each of them. The login is [`login`]'s, the time limit for answers
+//! [`answers`]'.
 //!
 //! The state is schema `walhook` (`sql/migrations`). Its statements are sent with their types and
 //! without a name, each in one round trip: nothing is prepared, so nothing goes stale after a
 //! reconnect, and a transaction pooler may stand in between.
 
+pub mod answers;
 pub mod backlog;
 pub mod body_codec;
 pub mod books;
@@ -24,6 +26,7 @@ pub mod dial;
 pub mod endpoints;
 pub mod error;
 pub mod flush;
+mod login;
 pub mod migrate;
 pub mod partitions;
 pub mod progress;
@@ -41,14 +44,19 @@ pub mod tls;
 pub mod transport;
 pub mod write_backs;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::config::SslNegotiation;
-use tokio_postgres::config::TargetSessionAttrs;
 
 use crate::config::settings::Server;
+use crate::config::settings::SessionAttrs;
+use crate::store::answers::Patience;
+use crate::store::dial::Kind;
 use crate::store::dial::dial;
 use crate::store::error::StoreError;
 use crate::store::transport::Secured;
@@ -57,10 +65,25 @@ use crate::store::transport::Transport;
 /// What walhook calls itself in `pg_stat_activity` unless the URL says otherwise.
 pub const APPLICATION_NAME: &str = "walhook";
 
+/// How long a session that nobody limits otherwise waits for the next byte of an answer.
+pub const ANSWER_MAX: Duration = Duration::from_secs(60);
+
+/// The same for sessions of a walhook that runs, whose questions are quick: a session that has gone dead
+/// without a word is replaced within twice that.
+pub const ANSWER_SOON: Duration = Duration::from_secs(15);
+
+/// What each plain SQL session has set, whatever the role or the database has as default.
+///
+/// Row security: a policy would hide rows in silence; without it the server says an error. The rest
+/// has the server notice that we are gone, so that a lost session does not hold locks for hours.
+const PINNED: &str = "-c TimeZone=UTC -c row_security=off -c tcp_keepalives_idle=10 \
+                      -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3";
+
 /// A plain SQL session. Its connection ends with it.
 #[derive(Debug)]
 pub struct Session {
     pub client: Client,
+    patience: Patience,
     /// The task that moves the bytes; dropped, and so aborted, together with the client.
     connection: JoinSet<()>,
 }
@@ -70,6 +93,11 @@ impl Session {
     pub async fn ended(&mut self) {
         self.connection.join_next().await;
     }
+
+    /// From here on the next byte of an answer may take so long.
+    pub fn answer_within(&self, limit: Duration) {
+        self.patience.set(limit);
+    }
 }
 
 /// Opens a plain SQL session in time zone UTC.
@@ -77,43 +105,59 @@ impl Session {
 /// # Errors
 /// Why no host of the list let us in; see [`StoreError`].
 pub async fn connect(server: &Server) -> Result<Session, StoreError> {
+    connect_within(server, ANSWER_MAX).await
+}
+
+/// The same, for a session whose answers are waited for as long as `limit`.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_within(server: &Server, limit: Duration) -> Result<Session, StoreError> {
     let user = dial::user(server)?;
-    let mut params = server.params.clone();
+    let mut server = server.clone();
+    let params = &mut server.params;
     params.user(user);
     if params.get_application_name().is_none() {
         params.application_name(APPLICATION_NAME);
     }
     let given = params.get_options().unwrap_or_default();
-    params.options(format!("{given} -c TimeZone=UTC").trim_start().to_owned());
-    // The transport is encrypted, or meant not to be, before tokio-postgres sees it. Direct
-    // negotiation makes it take the stream as it is.
-    params.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
-    dial(server, |transport| log_in(transport, &params, server)).await
+    params.options(format!("{given} {PINNED}").trim_start().to_owned());
+    dial(&server, |transport, server| log_in(transport, server, limit)).await
 }
 
 async fn log_in(
     transport: Transport,
-    params: &tokio_postgres::Config,
-    server: &Server,
+    server: Arc<Server>,
+    limit: Duration,
 ) -> Result<Session, StoreError> {
     let at = transport.at().to_owned();
+    let patience = Patience::new(limit);
+    let transport = transport.answering_within(patience.clone());
+    let mut params = server.params.clone();
+    // The transport is encrypted, or meant not to be, before tokio-postgres sees it. Direct
+    // negotiation makes it take the stream as it is.
+    params.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
     let (client, connection) = params
         .connect_raw(transport, Secured)
         .await
-        .map_err(|error| StoreError::log_in(error, server, &at))?;
+        .map_err(|error| StoreError::log_in(error, &server, &at))?;
     let mut running = JoinSet::new();
     running.spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(error = %error, "a plain SQL connection ended");
         }
     });
-    let attrs = server.params.get_target_session_attrs();
-    if attrs != TargetSessionAttrs::Any {
-        let answer = client.simple_query("SHOW transaction_read_only").await?;
-        let read_only = answer.iter().any(
-            |message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("on")),
-        );
-        dial::check_attrs(attrs, read_only, &at)?;
+    if server.attrs != SessionAttrs::Any {
+        let question = "SELECT pg_catalog.current_setting('transaction_read_only'), \
+                        pg_catalog.pg_is_in_recovery()";
+        let answer = client.simple_query(question).await?;
+        let is = |column, word| {
+            answer.iter().any(|message| {
+                matches!(message, SimpleQueryMessage::Row(row) if row.get(column) == Some(word))
+            })
+        };
+        let kind = Kind { read_only: is(0, "on"), standby: is(1, "t") };
+        dial::check_attrs(server.attrs, kind, &at)?;
     }
-    Ok(Session { client, connection: running })
+    Ok(Session { client, patience, connection: running })
 }

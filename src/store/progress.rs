@@ -177,6 +177,44 @@ async fn end_holders(client: &Client, slot: &str) -> Result<u64, StateError> {
     Ok(ended.len() as u64)
 }
 
+/// The server's process for a session, so that it can be told from a later one of the same number.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Backend {
+    pub pid: i32,
+    started: String,
+}
+
+/// The process for this session.
+///
+/// # Errors
+/// That a statement failed.
+pub async fn backend(client: &Client) -> Result<Backend, StateError> {
+    let question = "SELECT pid, coalesce(backend_start::text, '') AS started
+          FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()";
+    let row = client.query_typed_one(question, &[]).await?;
+    Ok(Backend { pid: read(&row, "pid")?, started: read(&row, "started")? })
+}
+
+/// Ends a lost session of ours, if the server still has it; a role may end its own. Returns whether
+/// there was one.
+///
+/// # Errors
+/// That a statement failed.
+pub async fn end_backend(client: &Client, lost: &Backend) -> Result<bool, StateError> {
+    let mut params = Params::default();
+    params.put(Type::INT4, lost.pid);
+    params.put(Type::TEXT, lost.started.as_str());
+    let ended = client
+        .query_typed(
+            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+              WHERE pid = $1 AND backend_start::text = $2 AND pid <> pg_catalog.pg_backend_pid()
+                AND usename = current_user",
+            &params.list(),
+        )
+        .await?;
+    Ok(!ended.is_empty())
+}
+
 /// Notes which stream the positions belong to, before the first change of it is read.
 ///
 /// # Errors

@@ -66,7 +66,8 @@ pub(crate) async fn begin(
 ) -> Result<(), StateError> {
     let (statement, lock) = (statement.as_millis(), lock.as_millis());
     tx.batch_execute(&format!(
-        "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}"
+        "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; \
+         SET LOCAL row_security = off"
     ))
     .await?;
     let mut params = Params::default();
@@ -92,7 +93,8 @@ pub(crate) async fn apply(
 }
 
 /// Asks PostgreSQL to plan both outcomes for a row with this key: finds what is missing, rights
-/// included, and changes nothing.
+/// included, and changes nothing. With `hidden`, row-level security may hide rows; without, it is an
+/// error.
 ///
 /// # Errors
 /// What would be wrong with every write-back.
@@ -101,7 +103,9 @@ pub async fn explain(
     terms: &WriteBack,
     table: &TableName,
     key: &[String],
+    hidden: bool,
 ) -> Result<(), StateError> {
+    let security = if hidden { "on" } else { "off" };
     let columns = key.iter().chain(terms.columns());
     let target = TargetRow {
         key: key.iter().map(|column| column.as_str().into()).collect(),
@@ -110,8 +114,11 @@ pub async fn explain(
     };
     for outcome in [&terms.delivered, &terms.failed] {
         let tx = client.transaction().await?;
-        tx.batch_execute("SET LOCAL statement_timeout = 2000; SET LOCAL lock_timeout = 1000")
-            .await?;
+        tx.batch_execute(&format!(
+            "SET LOCAL statement_timeout = 2000; SET LOCAL lock_timeout = 1000; \
+             SET LOCAL row_security = {security}"
+        ))
+        .await?;
         let statement = statement(terms, table, &target, outcome, "evt_");
         tx.execute_typed(&format!("EXPLAIN {}", statement.sql), &statement.params()).await?;
         tx.rollback().await?;

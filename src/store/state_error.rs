@@ -73,6 +73,19 @@ impl StateError {
         }
     }
 
+    /// Whether a walhook that ran well before goes on trying; see [`StoreError::may_be_mended`].
+    pub fn may_be_mended(&self) -> bool {
+        match self {
+            Self::Store(cause) => cause.may_be_mended(),
+            Self::NoPrivilege { .. } => true,
+            Self::NewerSchema { .. }
+            | Self::Fenced { .. }
+            | Self::OutOfOrder { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::Unreadable { .. } => false,
+        }
+    }
+
     /// 3 if PostgreSQL refuses or is not set up, 1 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -17,6 +17,8 @@ use tokio_postgres::tls::ChannelBinding;
 use tokio_postgres::tls::TlsConnect;
 use tokio_rustls::client::TlsStream;
 
+use crate::store::answers::Answers;
+use crate::store::answers::Patience;
 use crate::store::tls;
 
 /// An open connection to a PostgreSQL server, TLS negotiated, nothing said yet.
@@ -25,6 +27,8 @@ pub struct Transport {
     socket: Socket,
     /// Host and port, or the socket's folder: for messages.
     at: String,
+    /// For plain SQL. The stream of changes has limits of its own.
+    answers: Option<Answers>,
 }
 
 #[derive(Debug)]
@@ -37,15 +41,22 @@ enum Socket {
 
 impl Transport {
     pub(crate) fn tcp(socket: TcpStream, at: String) -> Self {
-        Self { socket: Socket::Tcp(socket), at }
+        Self { socket: Socket::Tcp(socket), at, answers: None }
     }
 
     pub(crate) fn unix(socket: UnixStream, at: String) -> Self {
-        Self { socket: Socket::Unix(socket), at }
+        Self { socket: Socket::Unix(socket), at, answers: None }
     }
 
     pub(crate) fn tls(socket: TlsStream<TcpStream>, at: String) -> Self {
-        Self { socket: Socket::Tls(Box::new(socket)), at }
+        Self { socket: Socket::Tls(Box::new(socket)), at, answers: None }
+    }
+
+    /// Ends with an error when the server owes an answer and says nothing for as long as this. To be
+    /// said before the start-up message is sent.
+    pub(crate) fn answering_within(mut self, patience: Patience) -> Self {
+        self.answers = Some(Answers::new(patience));
+        self
     }
 
     /// Where this leads: host and port, or the socket's folder.
@@ -71,10 +82,19 @@ impl AsyncRead for Transport {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.socket {
+        let before = buf.filled().len();
+        let read = match &mut self.socket {
             Socket::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
             Socket::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
             Socket::Tls(socket) => Pin::new(socket).poll_read(cx, buf),
+        };
+        let Some(answers) = &mut self.answers else { return read };
+        match read {
+            Poll::Pending => answers.poll_silent(cx).map(Err),
+            Poll::Ready(read) => {
+                answers.heard(buf.filled().get(before..).unwrap_or_default());
+                Poll::Ready(read)
+            }
         }
     }
 }
@@ -85,11 +105,15 @@ impl AsyncWrite for Transport {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.socket {
+        let written = match &mut self.socket {
             Socket::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
             Socket::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
             Socket::Tls(socket) => Pin::new(socket).poll_write(cx, buf),
+        };
+        if let (Poll::Ready(Ok(count)), Some(answers)) = (&written, &mut self.answers) {
+            answers.sent(buf.get(..*count).unwrap_or_default(), cx);
         }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

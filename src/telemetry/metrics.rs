@@ -31,6 +31,7 @@ use crate::flow::verdict::FailureClass;
 use crate::telemetry::metrics::spec::counters;
 use crate::telemetry::metrics::spec::gauges;
 use crate::telemetry::metrics::spec::histograms;
+use crate::telemetry::obstacles::Obstacle;
 
 pub use crate::telemetry::metrics::replication::ReplicationMetrics;
 
@@ -76,6 +77,8 @@ struct Families {
     orphaned: IntGauge,
     write_backs: IntCounterVec,
     write_back_errors: IntCounterVec,
+    endpoints_table_errors: IntCounter,
+    obstacle: IntGaugeVec,
     ledger_flush: Histogram,
     http_refused: IntCounterVec,
     replication: ReplicationMetrics,
@@ -114,6 +117,9 @@ impl Metrics {
             orphaned: gauge(&registry, &spec::ORPHANED),
             write_backs: counters(&registry, &spec::WRITE_BACKS),
             write_back_errors: counters(&registry, &spec::WRITE_BACK_ERRORS),
+            endpoints_table_errors: counters(&registry, &spec::ENDPOINTS_TABLE_ERRORS)
+                .with_label_values::<&str>(&[]),
+            obstacle: gauges(&registry, &spec::OBSTACLE),
             ledger_flush: histograms(&registry, &spec::LEDGER_FLUSH).with_label_values::<&str>(&[]),
             http_refused: counters(&registry, &spec::HTTP_REFUSED),
             replication: ReplicationMetrics::new(&registry),
@@ -125,6 +131,7 @@ impl Metrics {
         let tables: Vec<&TableName> = tables.into_iter().collect();
         tables.iter().for_each(|table| drop(metrics.table(table)));
         events.into_iter().for_each(|event| drop(metrics.event(event)));
+        Obstacle::ALL.iter().for_each(|obstacle| metrics.set_obstacle(*obstacle, false));
         for endpoint in endpoints {
             drop(metrics.endpoint(endpoint));
             tables.iter().for_each(|table| drop(metrics.balance(endpoint, table)));
@@ -144,6 +151,15 @@ impl Metrics {
     /// Parked deliveries whose endpoint is not configured.
     pub fn orphaned(&self) -> IntGauge {
         self.0.orphaned.clone()
+    }
+
+    pub fn endpoints_table_errors(&self) -> IntCounter {
+        self.0.endpoints_table_errors.clone()
+    }
+
+    pub fn set_obstacle(&self, obstacle: Obstacle, is_there: bool) {
+        let gauge = self.0.obstacle.with_label_values(&[obstacle.name()]);
+        gauge.set(i64::from(is_there));
     }
 
     /// How long flushes take, in seconds.

@@ -6,6 +6,7 @@
 mod fields;
 mod lines;
 pub mod metrics;
+pub mod obstacles;
 
 use std::fmt;
 use std::io;

@@ -25,7 +25,7 @@ use crate::support::service::Service;
 
 /// A standby of `primary`, which is stopped for a moment: its data is copied as it lies there, without its
 /// slots, as pg_basebackup does it.
-fn standby_of(primary: &mut Cluster) -> Cluster {
+pub(crate) fn standby_of(primary: &mut Cluster) -> Cluster {
     let mut standby =
         Cluster::start(primary.installation(), Options::default().with("hot_standby", "on"))
             .unwrap();

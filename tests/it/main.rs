@@ -33,6 +33,7 @@ mod reload;
 mod restart;
 mod row_order;
 mod sandbox;
+mod sessions;
 mod shapes;
 mod shutdown;
 mod standby;

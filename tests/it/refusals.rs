@@ -236,10 +236,10 @@ async fn a_slot_that_something_else_holds_is_refused_and_the_holder_named() {
     let toml = configuration(&database, WEBHOOK);
     Service::start(&toml).await.stop().await;
     let url = format!("{}?application_name=pg_recvlogical", database.url());
-    let server = walhook::config::settings::Server {
-        params: url.parse().unwrap(),
-        tls: walhook::config::settings::Tls::default(),
-    };
+    let server = walhook::config::settings::Server::new(
+        url.parse().unwrap(),
+        walhook::config::settings::Tls::default(),
+    );
     let timeout = Duration::from_secs(60);
     let connection = walhook::source::wire::command::connect(&server, timeout).await.unwrap();
     let (slot, budget) = (slot(&database), walhook::flow::budget::Budget::new(1 << 20));

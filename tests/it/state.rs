@@ -93,7 +93,7 @@ impl State {
 }
 
 async fn session(url: &str) -> Session {
-    connect(&Server { params: url.parse().unwrap(), tls: Tls::default() }).await.unwrap()
+    connect(&Server::new(url.parse().unwrap(), Tls::default())).await.unwrap()
 }
 
 fn after(seconds: i64) -> Timestamp {

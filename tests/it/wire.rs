@@ -31,7 +31,7 @@ pub(crate) fn server(url: &str) -> Server {
 }
 
 pub(crate) fn server_with(url: &str, mode: TlsMode) -> Server {
-    Server { params: url.parse().unwrap(), tls: Tls { mode, ..Tls::default() } }
+    Server::new(url.parse().unwrap(), Tls { mode, ..Tls::default() })
 }
 
 pub(crate) async fn connect(database: &Database) -> Connection {

@@ -36,7 +36,7 @@ impl Keep {
             return Ok(saved);
         }
         // A session that stood idle for long may have been closed: once more over a new one.
-        let session = store::connect(&self.server).await?;
+        let session = store::connect_within(&self.server, store::ANSWER_SOON).await?;
         let saved = endpoints::save(&session.client, &self.slot, self.epoch, row).await?;
         self.session = Some(session);
         Ok(saved)
@@ -45,7 +45,7 @@ impl Keep {
     /// # Errors
     /// It is there still.
     pub(super) async fn remove(&mut self, name: &str) -> Result<(), StateError> {
-        let session = store::connect(&self.server).await?;
+        let session = store::connect_within(&self.server, store::ANSWER_SOON).await?;
         endpoints::remove(&session.client, &self.slot, self.epoch, name).await?;
         self.session = Some(session);
         Ok(())

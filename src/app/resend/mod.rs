@@ -69,7 +69,7 @@ const ROOM_POLL: Duration = Duration::from_millis(100);
 
 /// Claims are small and quick: one session is enough for all workers.
 const SESSIONS: usize = 1;
-const STATEMENT_MAX: Duration = Duration::from_secs(60);
+const STATEMENT_MAX: Duration = Duration::from_secs(20);
 
 /// How often closed letters are purged, and how many one statement takes.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);

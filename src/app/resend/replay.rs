@@ -56,7 +56,7 @@ impl Worker<'_> {
                 replays::advance(session.client(), holding, order.id, last, self.tally, now).await
             };
             match noted.await {
-                Err(error) if error.is_transient() => {
+                Err(error) if error.may_be_mended() => {
                     let error = anyhow::Error::new(error);
                     tracing::debug!(error = %format!("{error:#}"), "cannot note a replay's progress");
                     tokio::time::sleep(away.next()).await;

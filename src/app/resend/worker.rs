@@ -85,7 +85,7 @@ impl Worker<'_> {
                 tokio::time::sleep(POLL).await;
                 Ok(ControlFlow::Break(()))
             }
-            ResendError::State(error) if error.is_transient() => {
+            ResendError::State(error) if error.may_be_mended() => {
                 let error = anyhow::Error::new(error);
                 tracing::debug!(error = %format!("{error:#}"), "cannot read what is to be sent again");
                 tokio::time::sleep(away.next()).await;

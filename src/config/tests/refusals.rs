@@ -75,10 +75,12 @@ url = \"http://h/\"
 
 #[test]
 fn the_database_of_the_environment_is_checked_like_that_of_the_file() {
-    let env = |name: &str| (name == "DATABASE_URL").then(|| "postgres://h/opensesame".to_owned());
+    let env =
+        |name: &str| (name == "DATABASE_URL").then(|| "postgres://u:opensesame@/d".to_owned());
     assert_eq!(
         told(SOUND, &env).trim(),
-        ": postgres.url: $DATABASE_URL names no user: write postgres://user@host/database"
+        ": postgres.url: $DATABASE_URL names no host: write postgres://user@host/database, a \
+         socket's folder as postgres:///database?host=/run/postgresql, or set $PGHOST"
     );
     let empty = |name: &str| (name == "DATABASE_URL").then(String::new);
     assert_eq!(

@@ -14,10 +14,10 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadHalf;
 use tokio::io::WriteHalf;
-use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::error::SqlState;
 
 use crate::config::settings::Server;
+use crate::config::settings::SessionAttrs;
 use crate::flow::budget::Budget;
 use crate::flow::lsn::Lsn;
 use crate::source::error::SourceError;
@@ -40,7 +40,9 @@ use crate::source::wire::row::number;
 use crate::source::wire::row::row;
 use crate::source::wire::row::text;
 use crate::source::wire::startup;
+use crate::store;
 use crate::store::dial;
+use crate::store::dial::Kind;
 use crate::store::error::ServerError;
 use crate::store::error::StoreError;
 use crate::store::transport::Transport;
@@ -127,13 +129,12 @@ pub async fn connect(
     server: &Server,
     wal_sender_timeout: Duration,
 ) -> Result<Connection, SourceError> {
-    let user = dial::user(server)?;
     // `dial` speaks of connections only; what is wrong beyond that goes around it.
-    let user_name = user.as_str();
-    let opened = dial::dial(server, |transport| async move {
+    let opened = dial::dial(server, |transport, server| async move {
         let at = transport.at().to_owned();
         let end_point = transport.end_point();
-        let opened = open(transport, server, user_name, end_point, wal_sender_timeout, &at).await;
+        let user = dial::user(&server)?;
+        let opened = open(transport, &server, &user, end_point, wal_sender_timeout, &at).await;
         match opened {
             Err(SourceError::Connect(error)) => Err(error),
             other => Ok(other),
@@ -142,7 +143,9 @@ pub async fn connect(
     match opened.await {
         Ok(opened) => opened,
         Err(StoreError::Refused(cause)) if cause.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE => {
-            Err(Refusal::NoReplicationRight { role: user }.into())
+            // The same code is for a database that the role may not connect to, replication or not.
+            drop(store::connect(server).await?);
+            Err(Refusal::NoReplicationRight { role: dial::user(server)? }.into())
         }
         Err(StoreError::TooManyConnections(_)) => {
             Err(Refusal::NoFreeWalSender { max: None }.into())
@@ -176,7 +179,7 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
              set_config('wal_sender_timeout', '{}', false), \
              set_config('idle_session_timeout', '0', false), \
              set_config('lock_timeout', '{}', false), \
-             pg_backend_pid()",
+             pg_backend_pid(), pg_is_in_recovery()",
             wal_sender_timeout.as_millis(),
             SLOT_PATIENCE.as_millis(),
         ))
@@ -184,9 +187,9 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     let row = settings.into_iter().next().unwrap_or_default();
     connection.version = number(&row, 0)?;
     connection.pid = number(&row, 5)?;
-    let attrs = server.params.get_target_session_attrs();
-    if attrs != TargetSessionAttrs::Any {
-        dial::check_attrs(attrs, text(&row, 1)? == "on", at)?;
+    if server.attrs != SessionAttrs::Any {
+        let kind = Kind { read_only: text(&row, 1)? == "on", standby: text(&row, 6)? == "t" };
+        dial::check_attrs(server.attrs, kind, at)?;
     }
     Ok(connection)
 }

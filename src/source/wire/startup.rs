@@ -153,8 +153,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Login<'_, S> {
     }
 
     fn password(&self) -> Result<&[u8], SourceError> {
-        let missing = StoreError::PasswordMissing { user: self.user.to_owned() };
-        Ok(self.server.params.get_password().ok_or(missing)?)
+        let missing = || StoreError::password_missing(self.server);
+        Ok(self.server.params.get_password().ok_or_else(missing)?)
     }
 
     fn without_channel_binding(&self) -> Result<(), SourceError> {

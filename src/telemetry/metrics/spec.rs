@@ -105,6 +105,16 @@ pub(super) const WRITE_BACK_ERRORS: Spec = Spec {
     help: "Tries to write an outcome back that PostgreSQL refused.",
     labels: &["event"],
 };
+pub(super) const ENDPOINTS_TABLE_ERRORS: Spec = Spec {
+    name: "walhook_endpoints_table_errors_total",
+    help: "Tries to read the table of [endpoints_from] that PostgreSQL refused or did not answer.",
+    labels: &[],
+};
+pub(super) const OBSTACLE: Spec = Spec {
+    name: "walhook_obstacle",
+    help: "1 while this stands in the way and /ready says so, else 0.",
+    labels: &["what"],
+};
 pub(super) const LEDGER_FLUSH: Spec = Spec {
     name: "walhook_ledger_flush_seconds",
     help: "Time to commit a group of outcomes to the state.",

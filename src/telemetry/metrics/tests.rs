@@ -66,6 +66,7 @@ fn every_series_is_there_from_the_start_with_0() {
             r#"walhook_deliveries_total{endpoint="crm",outcome="expired"}"#,
             r#"walhook_deliveries_total{endpoint="crm",outcome="filtered"}"#,
             "walhook_endpoints_refused",
+            "walhook_endpoints_table_errors_total",
             r#"walhook_events_captured_total{table="public.orders"}"#,
             r#"walhook_events_filtered_total{event="order.created"}"#,
             r#"walhook_events_repeated_total{event="order.created"}"#,
@@ -77,6 +78,9 @@ fn every_series_is_there_from_the_start_with_0() {
             r#"walhook_http_refused_total{reason="token"}"#,
             "walhook_ledger_flush_seconds_count",
             "walhook_ledger_flush_seconds_sum",
+            r#"walhook_obstacle{what="endpoints_table"}"#,
+            r#"walhook_obstacle{what="state"}"#,
+            r#"walhook_obstacle{what="write_backs"}"#,
             "walhook_received_lsn",
             "walhook_reconnects_total",
             r#"walhook_replays_total{endpoint="crm"}"#,
@@ -110,7 +114,7 @@ fn names_end_in_their_unit_and_every_metric_has_a_help() {
     for help in helps.clone() {
         assert!(help.ends_with('.') && help.split(' ').count() > 6, "{help}");
     }
-    assert_eq!((types, helps.count()), (27, 27));
+    assert_eq!((types, helps.count()), (29, 29));
 }
 
 #[test]

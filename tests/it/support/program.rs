@@ -19,6 +19,22 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+/// Variables that would change what a configuration means.
+const UNWANTED: [&str; 12] = [
+    "DATABASE_URL",
+    "RUST_LOG",
+    "PGHOST",
+    "PGPORT",
+    "PGDATABASE",
+    "PGUSER",
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "PGSERVICE",
+    "PGOPTIONS",
+    "PGAPPNAME",
+    "PGSSLMODE",
+];
+
 /// A program that runs in a directory of its own. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -37,7 +53,7 @@ impl Program {
         fs::write(&config, toml).unwrap();
         command.args(args).env("WALHOOK_CONFIG", config);
         // What the developer has set for himself must not reach the program under test.
-        for name in ["DATABASE_URL", "RUST_LOG", "PGHOST", "PGUSER", "PGPASSWORD", "PGSSLMODE"] {
+        for name in UNWANTED {
             command.env_remove(name);
         }
         command.envs(env.iter().copied());

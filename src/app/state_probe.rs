@@ -1,0 +1,111 @@
+//! Asks the state now and then whether it could be written, so that trouble is seen before there is
+//! something to write.
+//!
+//! Nothing is written: the lock that each flush takes on its tables is taken and given back. That
+//! finds a server that is away, frozen, read-only or recovering, tables that somebody has locked, and
+//! rights that were taken away. A full disk shows with the next flush.
+
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_postgres::SimpleQueryMessage;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::settings::Server;
+use crate::ledger::state_status::StateStatus;
+use crate::store;
+use crate::store::Session;
+use crate::store::error::StoreError;
+
+/// Between two questions.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long an answer may take, locks included: with the pause before it, trouble shows within 10 s.
+const ANSWER_MAX: Duration = Duration::from_secs(4);
+
+/// One round trip. The tables are those that a flush writes to first.
+const QUESTION: &str = "
+    BEGIN;
+    SET LOCAL lock_timeout = '3s';
+    LOCK TABLE ONLY walhook.progress, ONLY walhook.backlog, ONLY walhook.dead_letters
+        IN ROW EXCLUSIVE MODE;
+    SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only');
+    ROLLBACK";
+
+/// Asks until `stop`.
+///
+/// # Errors
+/// None.
+pub(crate) async fn watch(
+    server: Server,
+    status: StateStatus,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut session = None;
+    let mut ticks = tokio::time::interval(ASK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            silent = ask(&server, &mut session) => status.asked(silent),
+        }
+    }
+}
+
+/// Why there is no good answer; `None` if there is one.
+async fn ask(server: &Server, session: &mut Option<Session>) -> Option<String> {
+    let was_open = session.is_some();
+    let mut answer = once(server, session).await;
+    // A session that stood idle while the server was restarted says nothing of now.
+    if was_open && matches!(answer, Err(Some(_))) {
+        answer = once(server, session).await;
+    }
+    match answer {
+        Ok(()) => None,
+        Err(Some(error)) => Some(format!("{:#}", anyhow::Error::new(error))),
+        Err(None) => Some(format!("no answer within {} s", ANSWER_MAX.as_secs())),
+    }
+}
+
+/// # Errors
+/// The server's, or none if it says nothing. The session is closed then.
+async fn once(server: &Server, session: &mut Option<Session>) -> Result<(), Option<StoreError>> {
+    let asked = async {
+        let open = match session.take() {
+            Some(open) => open,
+            None => store::connect_within(server, ANSWER_MAX).await?,
+        };
+        let answer = open.client.simple_query(QUESTION).await?;
+        *session = Some(open);
+        let is = |row: &tokio_postgres::SimpleQueryRow| {
+            row.get(0) == Some("t") || row.get(1) == Some("on")
+        };
+        let read_only = answer.iter().any(|part| match part {
+            SimpleQueryMessage::Row(row) => is(row),
+            _ => false,
+        });
+        Ok(read_only)
+    };
+    match tokio::time::timeout(ANSWER_MAX, asked).await {
+        Ok(Ok(false)) => Ok(()),
+        Ok(Ok(true)) => {
+            // The next host of the list, or this one later, may be the one that takes writes.
+            *session = None;
+            Err(Some(StoreError::TakesNoWrites))
+        }
+        Ok(Err(error)) => {
+            *session = None;
+            Err(Some(error))
+        }
+        Err(_) => {
+            *session = None;
+            Err(None)
+        }
+    }
+}

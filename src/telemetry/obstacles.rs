@@ -1,0 +1,78 @@
+//! What stands in the way of the work at this moment, by name: for readiness, status and metrics.
+//!
+//! Whoever finds something says so and takes it back when it is gone. The stream of changes has its own
+//! words (`source::status`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+/// What can stand in the way; also the values of the metric's label.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Obstacle {
+    /// walhook's own tables cannot be written.
+    State,
+    /// The table of `[endpoints_from]` cannot be read.
+    EndpointsTable,
+    /// The role may not write the outcomes that it is to write.
+    WriteBacks,
+}
+
+impl Obstacle {
+    pub const ALL: [Self; 3] = [Self::State, Self::EndpointsTable, Self::WriteBacks];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::EndpointsTable => "endpoints_table",
+            Self::WriteBacks => "write_backs",
+        }
+    }
+}
+
+/// Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Obstacles(Arc<Mutex<BTreeMap<Obstacle, String>>>);
+
+impl Obstacles {
+    /// Says what is wrong, or with `None` that nothing is any more. Returns whether that is news.
+    pub fn set(&self, obstacle: Obstacle, what: Option<String>) -> bool {
+        let mut known = self.locked();
+        match what {
+            Some(what) => known.insert(obstacle, what.clone()) != Some(what),
+            None => known.remove(&obstacle).is_some(),
+        }
+    }
+
+    pub fn get(&self, obstacle: Obstacle) -> Option<String> {
+        self.locked().get(&obstacle).cloned()
+    }
+
+    /// All of them, with what is wrong.
+    pub fn list(&self) -> Vec<(Obstacle, String)> {
+        self.locked().iter().map(|(obstacle, what)| (*obstacle, what.clone())).collect()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<Obstacle, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_is_there_until_it_is_taken_back() {
+        let obstacles = Obstacles::default();
+        assert!(obstacles.set(Obstacle::WriteBacks, Some(String::from("a"))));
+        assert!(!obstacles.clone().set(Obstacle::WriteBacks, Some(String::from("a"))), "no news");
+        assert!(obstacles.set(Obstacle::WriteBacks, Some(String::from("b"))));
+        assert_eq!(obstacles.list(), [(Obstacle::WriteBacks, String::from("b"))]);
+        assert_eq!(obstacles.get(Obstacle::State), None);
+        assert!(obstacles.set(Obstacle::WriteBacks, None));
+        assert!(obstacles.list().is_empty());
+    }
+}
