@@ -58,9 +58,9 @@ ALTER TABLE public.documents REPLICA IDENTITY FULL;
 -- 3. The publication, which names what is streamed (walhook makes it where it may, as the owner of
 --    the tables with CREATE on the database):
 --
---    CREATE PUBLICATION walhook FOR TABLE public.customers, public.documents, public.products;
+--    CREATE PUBLICATION customer_events FOR TABLE public.customers, public.documents, public.products;
 --
 -- 4. The slot. walhook makes it at its first start, after the publication. Rows from before are not
 --    pushed. When walhook is removed for good, drop the slot, or the server keeps its WAL for ever:
 --
---    SELECT pg_drop_replication_slot('walhook');
+--    SELECT pg_drop_replication_slot('customer_events');

@@ -59,9 +59,9 @@ CREATE OR REPLACE VIEW public.webhooks_with_rules AS
 -- 3. The publication, which names what is streamed (walhook makes it where it may, as the owner of
 --    the tables with CREATE on the database):
 --
---    CREATE PUBLICATION walhook FOR TABLE public.tasks, public.webhooks, public.rule_webhooks;
+--    CREATE PUBLICATION idp_push FOR TABLE public.tasks, public.webhooks, public.rule_webhooks;
 --
 -- 4. The slot. walhook makes it at its first start, after the publication. Rows from before are not
 --    pushed. When walhook is removed for good, drop the slot, or the server keeps its WAL for ever:
 --
---    SELECT pg_drop_replication_slot('walhook');
+--    SELECT pg_drop_replication_slot('idp_push');

@@ -38,9 +38,9 @@ CREATE INDEX IF NOT EXISTS ocr_wallet_info_create_time_idx
 -- 3. The publication, which names what is streamed (walhook makes it where it may, as the owner of
 --    the table with CREATE on the database):
 --
---    CREATE PUBLICATION walhook FOR TABLE public.ocr_wallet_info;
+--    CREATE PUBLICATION ocr_wallet FOR TABLE public.ocr_wallet_info;
 --
 -- 4. The slot. walhook makes it at its first start, after the publication. Rows from before are not
 --    pushed. When walhook is removed for good, drop the slot, or the server keeps its WAL for ever:
 --
---    SELECT pg_drop_replication_slot('walhook');
+--    SELECT pg_drop_replication_slot('ocr_wallet');

@@ -35,9 +35,9 @@ CREATE TABLE IF NOT EXISTS public.messages (
 -- 3. The publication, which names what is streamed (walhook makes it where it may, as the owner of
 --    the table with CREATE on the database):
 --
---    CREATE PUBLICATION walhook FOR TABLE public.messages;
+--    CREATE PUBLICATION wechat_messages FOR TABLE public.messages;
 --
 -- 4. The slot. walhook makes it at its first start, after the publication. Rows from before are not
 --    pushed. When walhook is removed for good, drop the slot, or the server keeps its WAL for ever:
 --
---    SELECT pg_drop_replication_slot('walhook');
+--    SELECT pg_drop_replication_slot('wechat_messages');

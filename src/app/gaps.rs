@@ -6,13 +6,14 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::config::settings::Settings;
+use crate::flow::time::Timestamp;
 use crate::source::catalog::facts;
 use crate::source::error::EXIT_SLOT_LOST;
 use crate::source::gap;
 use crate::source::gap::Cause;
 use crate::source::gap::Gap;
-use crate::source::holder;
 use crate::source::refusal::Refusal;
+use crate::source::slot::Slot;
 use crate::source::wire::command;
 use crate::store;
 use crate::store::error::StoreError;
@@ -39,19 +40,73 @@ pub(crate) async fn found(settings: &Settings, client: &Client) -> anyhow::Resul
 
 async fn look(settings: &Settings, client: &Client) -> anyhow::Result<Vec<Refusal>> {
     let postgres = &settings.postgres;
-    if holder::server_pid(client, &postgres.slot).await?.is_some() {
+    // The slot before the state: see `gap::survey`.
+    let slot = facts::slot(client, &postgres.slot).await?;
+    let Some(progress) = known(settings).await? else {
+        let read = slot.filter(|slot| slot.was_read() && slot.defect().is_none());
+        return Ok(match read {
+            Some(slot) => vec![state_unknown(settings, client, slot).await?],
+            None => Vec::new(),
+        });
+    };
+    if slot.as_ref().is_some_and(|slot| slot.active_pid.is_some()) {
         return Ok(Vec::new());
     }
-    let slot = facts::slot(client, &postgres.slot).await?;
-    let Some(progress) = known(settings).await? else { return Ok(Vec::new()) };
     let mut connection = command::connect(&postgres.server, postgres.wal_sender_timeout).await?;
     let identity = connection.identify_system().await?;
     connection.close().await;
     Ok(gap::survey(client, postgres, &identity, false, slot, &progress).await?)
 }
 
+/// Somebody has read the slot, and it is not known what became of what was read.
+async fn state_unknown(
+    settings: &Settings,
+    client: &Client,
+    slot: Slot,
+) -> Result<Refusal, StoreError> {
+    let question = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint";
+    let now = client.query_one(question, &[]).await?.try_get(0)?;
+    let state = store::connect(&settings.state).await?;
+    let question = "SELECT pg_catalog.current_database()::text";
+    let database = state.client.query_one(question, &[]).await?.try_get(0)?;
+    Ok(Refusal::Gap(Gap {
+        cause: Cause::StateUnknown { slot: slot.name, database },
+        from: slot.confirmed.unwrap_or_default(),
+        since: None,
+        to: None,
+        found: Timestamp::from_micros(now),
+    }))
+}
+
+/// What is no gap after all is left out, and times are added where the state knows them.
+pub(crate) async fn weigh(
+    settings: &Settings,
+    problems: &mut Vec<Refusal>,
+) -> Result<(), StateError> {
+    let is_other = |problem: &Refusal| matches!(problem, Refusal::OtherPublication { .. });
+    if problems.iter().any(is_other) {
+        problems.retain(|problem| !matches!(problem, Refusal::PublicationGone { .. }));
+    }
+    let undated = |problem: &Refusal| {
+        matches!(
+            problem,
+            Refusal::SlotLost { since: None, .. } | Refusal::PublicationGone { since: None, .. }
+        )
+    };
+    if !problems.iter().any(undated) {
+        return Ok(());
+    }
+    let known = known(settings).await?.and_then(|progress| progress.confirmed_at);
+    for problem in problems {
+        if let Refusal::SlotLost { since, .. } | Refusal::PublicationGone { since, .. } = problem {
+            *since = since.or(known);
+        }
+    }
+    Ok(())
+}
+
 /// `None` if the state does not know the slot, or is not there yet.
-async fn known(settings: &Settings) -> Result<Option<Progress>, StateError> {
+pub(crate) async fn known(settings: &Settings) -> Result<Option<Progress>, StateError> {
     let session = store::connect(&settings.state).await?;
     match progress::load(&session.client, &settings.postgres.slot).await {
         Err(error) if error.sqlstate() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),

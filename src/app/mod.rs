@@ -35,6 +35,7 @@ mod lanes;
 mod observe;
 mod old_rows;
 mod orphans;
+mod ownership;
 mod prepare;
 mod pump;
 mod reach;
@@ -99,6 +100,7 @@ use crate::store::books::Entry;
 use crate::store::state_error::StateError;
 use crate::task::Tasks;
 
+pub use crate::app::ownership::Consent;
 pub use crate::app::prepare::check;
 pub use crate::app::prepare::prepare;
 
@@ -118,7 +120,7 @@ pub struct App {
     confirmed: watch::Sender<Lsn>,
     /// There when the slot is ours.
     fleet: Arc<OnceLock<Orders>>,
-    accept_gap: bool,
+    consent: Consent,
     desk: api::endpoints::Desk,
     /// The configuration as it is read again.
     reloads: (watch::Sender<Option<Arc<Settings>>>, Reloads),
@@ -147,14 +149,14 @@ impl App {
             Ok(())
         });
         tracing::info!(http = %address, "the HTTP surface is up");
-        let (reloads, accept_gap) = (watch::channel(None), false);
-        Ok(Self { settings, handles, confirmed, fleet, desk, reloads, accept_gap, tasks, address })
+        let (reloads, consent) = (watch::channel(None), Consent::default());
+        Ok(Self { settings, handles, confirmed, fleet, desk, reloads, consent, tasks, address })
     }
 
-    /// Goes on where changes are lost, if `accept`, instead of ending with an error.
+    /// Goes on where the operator has agreed to it, instead of ending with an error.
     #[must_use]
-    pub fn accepting_gap(self, accept: bool) -> Self {
-        Self { accept_gap: accept, ..self }
+    pub fn with_consent(self, consent: Consent) -> Self {
+        Self { consent, ..self }
     }
 
     /// Where the HTTP surface listens.
@@ -206,12 +208,12 @@ impl App {
             cuts: cuts.clone(),
             main: Handle::current(),
         };
-        standby::attach(&reader).await
+        standby::attach(&reader, self.consent).await
     }
 
     /// Ends when all stages run. May be dropped at any time: stages that have started then end.
     async fn begin(&mut self) -> anyhow::Result<()> {
-        prepare(&self.settings, self.accept_gap).await?;
+        prepare(&self.settings, self.consent).await?;
         let (writable_in, writable) = watch::channel(true);
         let cuts = Cuts::default();
         let budget = Budget::new(self.settings.memory.queued_bytes);
@@ -220,7 +222,7 @@ impl App {
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
         let writes = (writable_in, handles.state.clone());
-        let taken = state::take(settings, &attached.identity, self.accept_gap, writes).await?;
+        let taken = state::take(settings, &attached.identity, self.consent, writes).await?;
         let probe =
             state_probe::watch(settings.state.clone(), handles.state.clone(), tasks.stop_token());
         tasks.spawn("the probe of the state", probe);

@@ -31,7 +31,8 @@ const QUESTION: &str = "
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
            e.lsn::text,
            coalesce(pg_catalog.pg_wal_lsn_diff(e.lsn, s.confirmed_flush_lsn), 0)::bigint,
-           coalesce(pg_catalog.pg_wal_lsn_diff(e.lsn, s.restart_lsn), 0)::bigint
+           coalesce(pg_catalog.pg_wal_lsn_diff(e.lsn, s.restart_lsn), 0)::bigint,
+           s.safe_wal_size
     FROM (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
                       ELSE pg_catalog.pg_current_wal_lsn() END AS lsn) e
     LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1";
@@ -64,7 +65,7 @@ impl Observer {
         mut session: Option<Session>,
         stop: CancellationToken,
     ) -> Result<(), SourceError> {
-        let mut offset = OffsetWatch::default();
+        let (mut offset, mut is_in_danger) = (OffsetWatch::default(), false);
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -81,6 +82,7 @@ impl Observer {
                 Err(error) => Err(error),
             };
             offset.look(self.clock.ahead_seconds());
+            self.look_at_limit(&mut is_in_danger);
             if let Ok(Some(gap)) = observed {
                 self.status.waiting(gap.what());
                 return Err(Refusal::Gap(gap).into());
@@ -91,6 +93,22 @@ impl Observer {
                 tracing::debug!(error = %format!("{error:#}"), "cannot ask for the slot's state");
             }
         }
+    }
+
+    /// Says so when more WAL is kept than can still be written before the slot may be lost.
+    fn look_at_limit(&self, was_in_danger: &mut bool) {
+        let Some(wal) = self.status.view().wal else { return };
+        let is_in_danger = wal.safe_bytes.is_some_and(|safe| safe <= wal.retained_bytes);
+        if is_in_danger && !*was_in_danger {
+            tracing::warn!(
+                slot = self.settings.slot,
+                retained_bytes = wal.retained_bytes,
+                safe_bytes = wal.safe_bytes,
+                "the slot may soon be lost: see what its endpoints wait for, or raise \
+                 max_slot_wal_keep_size"
+            );
+        }
+        *was_in_danger = is_in_danger;
     }
 
     /// Asks; once more over a new session if an old one has failed.
@@ -113,7 +131,7 @@ impl Observer {
         let gap = |cause| {
             let from = view.confirmed_lsn.parse().unwrap_or_default();
             let to = view.wal.as_ref().and_then(|wal| wal.current.parse().ok());
-            Ok(Some(Gap { cause, from, to }))
+            Ok(Some(Gap { cause, from, since: None, to, found: self.clock.now() }))
         };
         if gap::publication(client, &publication).await? != self.publication {
             return gap(Cause::PublicationMadeAgain { publication });
@@ -144,8 +162,11 @@ impl Observer {
         let answered = since_boot();
         self.clock.measured(asked, Timestamp::from_micros(micros), answered);
         let (lag, retained) = (lag.unsigned_abs(), retained.unsigned_abs());
+        let safe: Option<i64> = row.try_get(4)?;
+        let safe_bytes = safe.map(|safe| u64::try_from(safe).unwrap_or(0));
         self.metrics.set_retained_wal(retained);
-        self.status.wal(Wal { current, lag_bytes: lag, retained_bytes: retained });
+        self.metrics.set_safe_wal(safe_bytes);
+        self.status.wal(Wal { current, lag_bytes: lag, retained_bytes: retained, safe_bytes });
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! Before the start: looks at the server, makes what is missing.
 
+use tokio_postgres::Client;
+
 use crate::app::clock_offset;
 use crate::app::dry_run;
 use crate::app::dry_run::Example;
@@ -7,6 +9,8 @@ use crate::app::endpoints_from;
 use crate::app::gaps;
 use crate::app::old_rows;
 use crate::app::orphans;
+use crate::app::ownership;
+use crate::app::ownership::Consent;
 use crate::app::reach;
 use crate::app::state;
 use crate::app::write_backs;
@@ -24,18 +28,20 @@ use crate::source::wire::command;
 use crate::store;
 use crate::store::error::StoreError;
 use crate::store::migrate;
+use crate::store::progress;
 use crate::store::state_error::StateError;
 
-/// Makes walhook's own tables, the publication and the slot if they are missing. `accept_gap`: goes
-/// on where changes are lost.
+/// Makes walhook's own tables, the publication and the slot if they are missing, as far as the
+/// operator's consent goes.
 ///
 /// # Errors
 /// Everything that stands in the way, at once, before anything is changed.
-pub async fn prepare(settings: &Settings, accept_gap: bool) -> anyhow::Result<()> {
+pub async fn prepare(settings: &Settings, consent: Consent) -> anyhow::Result<()> {
     let postgres = &settings.postgres;
     let mut session = store::connect(&postgres.server).await?;
     let wanted = Wanted::new(settings);
-    let mut problems = catalog::inspect(&session.client, &wanted).await?.problems();
+    let report = catalog::inspect(&session.client, &wanted).await?;
+    let mut problems = report.problems();
     // Whoever streams from it decides how long to wait for it.
     problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
     problems.extend(state_refusal(settings).await?);
@@ -44,17 +50,25 @@ pub async fn prepare(settings: &Settings, accept_gap: bool) -> anyhow::Result<()
     let rows = endpoints_from::findings(settings, &session.client).await?;
     let found = old_rows.iter().chain(&written).chain(&rows);
     problems.extend(found.filter_map(|finding| finding.refusal.clone()));
-    if problems.iter().all(|problem| problem.exit_code() == EXIT_SLOT_LOST) {
+    let changes = !report.steps.is_empty();
+    ownership::judge(settings, &session.client, changes, &mut problems).await?;
+    if consent.slot {
+        problems.retain(|problem| !matches!(problem, Refusal::SlotOfOther { .. }));
+    }
+    if problems.iter().all(may_be_gap) {
         problems.extend(gaps::found(settings, &session.client).await?);
     }
-    if accept_gap {
+    gaps::weigh(settings, &mut problems).await?;
+    if consent.gap {
         gaps::accept(settings, &session.client, &mut problems).await?;
     }
     if !problems.is_empty() {
         return Err(SourceError::NotSetUp(problems).into());
     }
     // The state first: a slot that nobody reads would keep the server's WAL.
-    drop(state::open(settings).await?);
+    let state = state::open(settings).await?;
+    progress::register(&state.client, &postgres.slot).await?;
+    drop(state);
     let prepared = catalog::prepare(&session.client, postgres, &wanted).await?;
     for step in prepared.ran {
         tracing::info!(sql = step, "made");
@@ -66,6 +80,12 @@ pub async fn prepare(settings: &Settings, accept_gap: bool) -> anyhow::Result<()
         tracing::warn!(fix, "{what}");
     }
     Ok(())
+}
+
+/// Whether it is worth asking what the state says of it.
+fn may_be_gap(problem: &Refusal) -> bool {
+    let is_gone = matches!(problem, Refusal::PublicationGone { .. });
+    is_gone || problem.exit_code() == EXIT_SLOT_LOST
 }
 
 /// What tables and publication lack for the events and endpoints of `settings`, while walhook runs.
@@ -103,6 +123,28 @@ async fn state_refusal(settings: &Settings) -> Result<Option<Refusal>, StateErro
     }
 }
 
+/// Adds what only the state knows, and corrects what was found without it.
+async fn settle(settings: &Settings, client: &Client, report: &mut Report) -> anyhow::Result<()> {
+    let mut problems = report.problems();
+    let changes = !report.steps.is_empty();
+    ownership::judge(settings, client, changes, &mut problems).await?;
+    let gaps = gaps::found(settings, client).await?;
+    report.makes_slot &= gaps.is_empty();
+    problems.extend(gaps);
+    gaps::weigh(settings, &mut problems).await?;
+    if problems.iter().any(|problem| matches!(problem, Refusal::PublicationOfOther { .. })) {
+        report.steps.clear();
+    }
+    // What stays stands where it stood.
+    report.findings.retain(|finding| {
+        let Some(refusal) = &finding.refusal else { return true };
+        let place = problems.iter().position(|problem| problem == refusal);
+        place.map(|place| problems.remove(place)).is_some()
+    });
+    report.findings.extend(problems.into_iter().map(Finding::from));
+    Ok(())
+}
+
 /// Looks at everything that [`prepare`] and the endpoints need, and tries the events on rows that
 /// are there. Changes nothing.
 ///
@@ -121,9 +163,7 @@ pub async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)
         examples = trials.examples;
     }
     report.findings.push(clock_offset::finding(&session.client).await?);
-    let gaps = gaps::found(settings, &session.client).await?;
-    report.makes_slot &= gaps.is_empty();
-    report.findings.extend(gaps.into_iter().map(Finding::from));
+    settle(settings, &session.client, &mut report).await?;
     report.findings.extend(orphans::findings(settings).await?);
     report.findings.push(match state_refusal(settings).await? {
         None => Finding::ok(String::from("state in schema walhook is there, or can be made")),

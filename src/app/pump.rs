@@ -262,16 +262,16 @@ impl Pump {
                     }
                 }
             }
-            Captured::Commit { end, xid, .. } => {
+            Captured::Commit { end, xid, committed, .. } => {
                 failpoint::reached("commit_seen");
                 self.in_transaction = false;
                 self.passed = end;
-                self.outbox.boundary(Opened::Boundary { end });
+                self.outbox.boundary(end, Some(committed));
                 self.refresh(xid).await?;
             }
             Captured::Idle { end } => {
                 self.passed = end;
-                self.outbox.boundary(Opened::Boundary { end });
+                self.outbox.boundary(end, None);
             }
         }
         Ok(())

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::app::ownership;
+use crate::app::ownership::Consent;
 use crate::app::reader::Attached;
 use crate::app::reader::Reader;
 use crate::config::settings::Settings;
@@ -23,6 +25,9 @@ use crate::store::Session;
 use crate::store::error::StoreError;
 use crate::store::progress;
 use crate::store::progress::Progress;
+use crate::store::runs;
+use crate::store::slot_owner::Kinship;
+use crate::store::state_error::StateError;
 
 /// Between two looks at the slot: a takeover within a second leaves room for the start itself.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -44,8 +49,8 @@ const REMIND_EVERY: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// Why the slot cannot be had; that something else than a walhook holds it.
-pub(crate) async fn attach(reader: &Reader) -> anyhow::Result<Attached> {
-    let mut post = Post::new(&reader.settings, reader.handles.status.clone());
+pub(crate) async fn attach(reader: &Reader, consent: Consent) -> anyhow::Result<Attached> {
+    let mut post = Post::new(&reader.settings, reader.handles.status.clone(), consent);
     loop {
         post.until_free().await?;
         let error = match reader.clone().attach().await {
@@ -68,6 +73,7 @@ pub(crate) async fn attach(reader: &Reader) -> anyhow::Result<Attached> {
 struct Post<'a> {
     settings: &'a Settings,
     status: StatusHandle,
+    consent: Consent,
     session: Option<Session>,
     /// Whether the slot was another walhook's at any time.
     stood_by: bool,
@@ -83,20 +89,32 @@ struct Watched {
 }
 
 impl<'a> Post<'a> {
-    fn new(settings: &'a Settings, status: StatusHandle) -> Self {
-        Self { settings, status, session: None, stood_by: false }
+    fn new(settings: &'a Settings, status: StatusHandle, consent: Consent) -> Self {
+        Self { settings, status, consent, session: None, stood_by: false }
     }
 
     /// Waits while a walhook has the slot.
-    async fn until_free(&mut self) -> Result<(), StoreError> {
-        let mut watched: Option<Watched> = None;
+    async fn until_free(&mut self) -> anyhow::Result<()> {
+        let (mut watched, mut kept_back): (Option<Watched>, Option<String>) = (None, None);
         loop {
             match self.look().await {
+                Ok(None) if self.stood_by => match self.heir().await? {
+                    None => break,
+                    Some(reason) => {
+                        watched = None;
+                        if kept_back.as_ref() != Some(&reason) {
+                            tracing::warn!(reason, "the slot is free and is not taken over");
+                            kept_back = Some(reason.clone());
+                        }
+                        self.status.standby(reason);
+                        tokio::time::sleep(AWAY_PAUSE).await;
+                    }
+                },
                 Ok(None) => break,
                 Ok(Some(holder)) if !self.stood_by && !self.is_walhook(&holder) => return Ok(()),
                 Ok(Some(holder)) => {
-                    self.stood_by = true;
-                    self.watch(&mut watched, holder).await;
+                    (self.stood_by, kept_back) = (true, None);
+                    self.watch(&mut watched, holder).await?;
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
                 Err(error) if self.stood_by && error.may_be_mended() => {
@@ -106,7 +124,7 @@ impl<'a> Post<'a> {
                     watched = None;
                     tokio::time::sleep(AWAY_PAUSE).await;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         if self.stood_by {
@@ -131,6 +149,53 @@ impl<'a> Post<'a> {
         Ok(self.look().await?.is_some_and(|holder| self.is_walhook(&holder)))
     }
 
+    /// Why the slot that is free is not this one's to take over; `None` if it is. The one that had it may
+    /// be about to start again, and with it the events that this one does not have.
+    async fn heir(&self) -> anyhow::Result<Option<String>> {
+        if self.consent.slot {
+            return Ok(None);
+        }
+        let slot = &self.settings.postgres.slot;
+        let read = async {
+            let session = store::connect(&self.settings.state).await?;
+            let progress = progress::load(&session.client, slot).await?;
+            Ok((progress, runs::ended_cleanly(&session.client, slot).await?))
+        };
+        let (progress, ended_cleanly) = match read.await {
+            Ok(read) => read,
+            Err(error) => {
+                let error: StateError = error;
+                if !error.is_transient() {
+                    return Err(error.into());
+                }
+                return Ok(Some(format!("standby: {:#}", anyhow::Error::new(error))));
+            }
+        };
+        let Some(progress) = progress else { return Ok(None) };
+        self.refuse_foreign(&progress)?;
+        Ok(match ownership::kinship(self.settings, &progress) {
+            Kinship::Changed { unread } if !unread.is_empty() => Some(format!(
+                "standby: slot {slot} is free, but its last holder read tables that no event of this \
+                 configuration is about ({}): start one of them again, the one that is meant",
+                unread.join(", ")
+            )),
+            Kinship::Changed { .. } if !ended_cleanly => Some(format!(
+                "standby: slot {slot} is free, but its last holder had other events and was killed: \
+                 start one of them again, the one that is meant"
+            )),
+            _ => None,
+        })
+    }
+
+    /// # Errors
+    /// The slot is another system's.
+    fn refuse_foreign(&self, progress: &Progress) -> Result<(), SourceError> {
+        match ownership::foreign(self.settings, progress) {
+            Some(refusal) if !self.consent.slot => Err(SourceError::NotSetUp(vec![refusal])),
+            _ => Ok(()),
+        }
+    }
+
     /// Two walhooks on one slot have the same configuration, and so call themselves the same.
     fn is_walhook(&self, holder: &Holder) -> bool {
         let params = &self.settings.postgres.server.params;
@@ -139,7 +204,14 @@ impl<'a> Post<'a> {
     }
 
     /// Names the holder in status and log.
-    async fn watch(&self, watched: &mut Option<Watched>, holder: Holder) {
+    ///
+    /// # Errors
+    /// It is another system's.
+    async fn watch(
+        &self,
+        watched: &mut Option<Watched>,
+        holder: Holder,
+    ) -> Result<(), SourceError> {
         let now = Instant::now();
         let pid = holder.pid;
         let known = watched.as_mut().filter(|watched| watched.pid == pid);
@@ -147,17 +219,22 @@ impl<'a> Post<'a> {
             let words_at = now + WORDS_AFTER;
             *watched = Some(Watched { pid, words_at, remind_at: words_at });
             self.show(holder, None);
-            return;
+            return Ok(());
         };
         if known.words_at > now {
-            return;
+            return Ok(());
         }
         known.words_at = now + WORDS_EVERY;
-        let reason = self.show(holder, self.words().await);
+        let words = self.words().await;
+        if let Some(progress) = &words {
+            self.refuse_foreign(progress)?;
+        }
+        let reason = self.show(holder, words);
         if known.remind_at <= now {
             known.remind_at = now + REMIND_EVERY;
             tracing::info!(reason, "standing by");
         }
+        Ok(())
     }
 
     /// What the state says of the holder; nothing while the state is away.
@@ -169,6 +246,9 @@ impl<'a> Post<'a> {
     /// Returns the reason why this process is not ready.
     fn show(&self, holder: Holder, words: Option<Progress>) -> String {
         let name = words.as_ref().map(|progress| progress.holder.clone());
+        let differs = words
+            .as_ref()
+            .is_some_and(|progress| ownership::kinship(self.settings, progress) != Kinship::Same);
         let since = words.map(|progress| progress.held_since.iso_millis()).or(holder.since);
         let slot = &self.settings.postgres.slot;
         let who = match (&name, &holder.application) {
@@ -177,7 +257,8 @@ impl<'a> Post<'a> {
             (None, None) => format!("server process {}", holder.pid),
         };
         let at = since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
-        let reason = format!("standby: slot {slot} is held by {who}{at}");
+        let differs = if differs { ", whose events are not this configuration's" } else { "" };
+        let reason = format!("standby: slot {slot} is held by {who}{at}{differs}");
         self.status.holder(Some(SlotHolder {
             is_self: false,
             name,

@@ -13,6 +13,8 @@ use crate::app::fleet::roster::Roster;
 use crate::app::fleet::roster::Shown;
 use crate::app::orphans;
 use crate::app::orphans::Orphans;
+use crate::app::ownership;
+use crate::app::ownership::Consent;
 use crate::config::settings::Settings;
 use crate::event::dedupe::VALUES_MAX;
 use crate::flow::backlog::Standing;
@@ -25,6 +27,7 @@ use crate::ledger::writer::Writer;
 use crate::source::catalog::facts;
 use crate::source::error::SourceError;
 use crate::source::gap;
+use crate::source::refusal::Refusal;
 use crate::source::wire::command::SystemIdentity;
 use crate::source::wire::feedback::LetGo;
 use crate::store;
@@ -41,10 +44,12 @@ use crate::store::migrate;
 use crate::store::progress;
 use crate::store::progress::Holding;
 use crate::store::progress::Lineage;
+use crate::store::progress::Progress;
 use crate::store::runs;
 use crate::store::runs::Past;
 use crate::store::seen_values;
 use crate::store::seen_values::SeenValue;
+use crate::store::slot_owner::SlotOwner;
 use crate::store::state_error::StateError;
 
 /// How long a statement may take that brings the schema up to date, or reads all of it.
@@ -135,14 +140,15 @@ pub(crate) async fn open(settings: &Settings) -> Result<Session, StateError> {
 }
 
 /// Takes up the state of the slot, which has to be ours: from here on a walhook that had it before
-/// can write no more. `accept_gap`: where changes are lost, it begins anew at the slot's position.
+/// can write no more. Where the operator has agreed that changes are lost, it begins anew at the
+/// slot's position.
 ///
 /// # Errors
 /// The gaps, if they are not accepted; that the state or the server cannot be asked.
 pub(crate) async fn take(
     settings: &Settings,
     identity: &SystemIdentity,
-    accept_gap: bool,
+    consent: Consent,
     (writable, status): (watch::Sender<bool>, StateStatus),
 ) -> anyhow::Result<Taken> {
     let SystemIdentity { system, timeline, .. } = *identity;
@@ -153,25 +159,17 @@ pub(crate) async fn take(
     let confirmed = found.as_ref().and_then(|slot| slot.confirmed);
     let holder = own_name();
     let (holding, mut progress) = progress::take(&mut session.client, slot, &holder).await?;
+    ownership::admit(settings, &progress, consent)?;
     let publication = gap::publication(&source.client, &settings.postgres.publication).await?;
     let publications = publication.into_iter().collect();
     let lineage = Lineage { system, timeline, publications };
     let postgres = &settings.postgres;
     let gaps = gap::survey(&source.client, postgres, identity, true, found, &progress).await?;
-    if !gaps.is_empty() && !accept_gap {
+    if !gaps.is_empty() && !consent.gap {
         return Err(SourceError::NotSetUp(gaps).into());
     }
-    let is_new = progress.confirmed.is_none() && progress.settled.is_none();
-    if is_new || !gaps.is_empty() {
-        (progress.settled, progress.confirmed) = (None, confirmed);
-        for gap in gaps {
-            let from = confirmed.unwrap_or_default();
-            tracing::warn!(gap = gap.what(), %from, "gap accepted, beginning anew");
-        }
-        progress::begin_anew(&mut session.client, &holding, &lineage, confirmed).await?;
-    } else if progress.lineage.as_ref() != Some(&lineage) {
-        progress::set_lineage(&mut session.client, &holding, &lineage).await?;
-    }
+    begin(&mut session, &holding, &mut progress, &lineage, confirmed, &gaps).await?;
+    SlotOwner::new(&settings.events).save(&session.client, &holding).await?;
     let ahead = progress::load_ahead(&session.client, slot).await?;
     let fronts = progress::load_fronts(&session.client, slot).await?;
     let standing = |size: Size| {
@@ -211,6 +209,31 @@ pub(crate) async fn take(
         common,
         remembered,
     })
+}
+
+/// Notes which stream the positions belong to; begins anew at `confirmed` where nothing is known, or
+/// where gaps were accepted.
+async fn begin(
+    session: &mut Session,
+    holding: &Holding,
+    progress: &mut Progress,
+    lineage: &Lineage,
+    confirmed: Option<Lsn>,
+    gaps: &[Refusal],
+) -> Result<(), StateError> {
+    let is_new = progress.confirmed.is_none() && progress.settled.is_none();
+    if is_new || !gaps.is_empty() {
+        (progress.settled, progress.confirmed) = (None, confirmed);
+        for gap in gaps {
+            let from = confirmed.unwrap_or_default();
+            tracing::warn!(gap = gap.what(), %from, "gap accepted, beginning anew");
+        }
+        progress::begin_anew(&mut session.client, holding, lineage, confirmed).await
+    } else if progress.lineage.as_ref() != Some(lineage) {
+        progress::set_lineage(&mut session.client, holding, lineage).await
+    } else {
+        Ok(())
+    }
 }
 
 /// What the rules with `dedupe` have to remember.

@@ -22,6 +22,7 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::app::Consent;
 use crate::app::prepare;
 use crate::cli::demo::screen::Screen;
 use crate::cli::demo::writer::Writer;
@@ -99,7 +100,7 @@ impl Demo {
         let settings = settings(&url, &receiver)?;
         let session = store::connect(&settings.postgres.server).await?;
         session.client.batch_execute(TABLE).await.context("cannot make the demo's table")?;
-        prepare(&settings, false).await?;
+        prepare(&settings, Consent::default()).await?;
 
         let (to_screen, received) = mpsc::channel(RECEIVED_MAX);
         let stop = CancellationToken::new();

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+use crate::app::Consent;
 use crate::cli::Global;
 use crate::cli::exit::CommandError;
 use crate::cli::runtime;
@@ -37,6 +38,9 @@ pub struct Run {
     /// Goes on where changes are lost, from where the server stands
     #[arg(long)]
     accept_gap: bool,
+    /// Takes a slot that was read for other tables: only if no other system reads it
+    #[arg(long)]
+    take_slot: bool,
 }
 
 impl Run {
@@ -50,7 +54,8 @@ impl Run {
         };
         let log = telemetry::init(format, &settings.log.filter, host_now)?;
         let runtime = runtime()?;
-        let ended = runtime.block_on(serve(settings, self.accept_gap, global, &log));
+        let consent = Consent { gap: self.accept_gap, slot: self.take_slot };
+        let ended = runtime.block_on(serve(settings, consent, global, &log));
         runtime.shutdown_timeout(LOOKUPS_MAX);
         drop(log);
         ended.map_err(CommandError::of_postgres)
@@ -59,13 +64,13 @@ impl Run {
 
 async fn serve(
     settings: Settings,
-    accept_gap: bool,
+    consent: Consent,
     global: &Global,
     log: &Log,
 ) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     let grace = settings.grace;
-    let app = App::start(settings).await?.accepting_gap(accept_gap);
+    let app = App::start(settings).await?.with_consent(consent);
     let (stop, reloads) = (app.stop_token(), app.reloads());
     let (wishes, wished) = mpsc::channel(1);
     // One that waits already will find the files as they are then.

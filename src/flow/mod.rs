@@ -7,6 +7,8 @@ pub mod backlog;
 pub mod body;
 pub mod budget;
 pub mod change;
+
+pub mod commit_times;
 pub mod compact;
 pub mod event;
 pub mod fronts;

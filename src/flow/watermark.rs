@@ -41,8 +41,9 @@ pub enum Opened {
     Seen(Seen),
     /// That was all about the change at this position; one change may raise several events.
     Through { position: Position },
-    /// See [`Watermark::boundary`].
-    Boundary { end: Lsn },
+    /// See [`Watermark::boundary`]. `committed`: when the last transaction before it was committed, if
+    /// there was one since the boundary before.
+    Boundary { end: Lsn, committed: Option<Timestamp> },
 }
 
 /// What became of a change before it reached any lane, under one event rule.
@@ -130,7 +131,7 @@ impl Watermark {
                 Some(mut last) => last.get_mut().through = Some(position),
                 None => self.settled = Some(position),
             },
-            Opened::Boundary { end } => self.boundary(end),
+            Opened::Boundary { end, .. } => self.boundary(end),
             // The ledger's matter: it moves nothing.
             Opened::Seen(_) => {}
         }

@@ -46,7 +46,10 @@ impl Ledger {
                 self.fronts.open(sequence, event.position, takers);
             }
             Opened::Through { position } => self.fronts.through(*position),
-            Opened::Note(_) | Opened::Seen(_) | Opened::Boundary { .. } => {}
+            Opened::Boundary { end, committed: Some(committed) } => {
+                self.commit_times.note(*end, *committed);
+            }
+            Opened::Note(_) | Opened::Seen(_) | Opened::Boundary { committed: None, .. } => {}
         }
     }
 

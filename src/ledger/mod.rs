@@ -44,6 +44,7 @@ use tokio::time::Instant;
 use crate::clock::DatabaseClock;
 use crate::config::settings::PushLog;
 use crate::failpoint;
+use crate::flow::commit_times::CommitTimes;
 use crate::flow::fronts::Fronts;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
@@ -129,6 +130,8 @@ pub struct Ledger {
     push_log: PushLog,
     stats: Arc<Stats>,
     clock: DatabaseClock,
+    /// Of what is not confirmed yet.
+    commit_times: CommitTimes,
     confirmed: watch::Sender<Lsn>,
     /// Nothing beyond is confirmed before it is written down: a slot that stands further was made
     /// by somebody else.
@@ -182,6 +185,7 @@ impl Ledger {
         Self {
             watermark: Watermark::default(),
             fronts: Fronts::default(),
+            commit_times: CommitTimes::default(),
             pending: Pending::new(terms.common),
             due: None,
             writer: Some(terms.writer),
@@ -354,6 +358,7 @@ impl Ledger {
         if flush_now {
             let passed = self.sightings.pass(flush.settled, &self.event_types);
             (flush.seen, flush.forget) = (passed.values, passed.forget);
+            flush.confirmed_at = flush.confirmed.and_then(|at| self.commit_times.before(at));
         }
         self.completes = flush.completes_write_backs();
         let resender = self.replayed.clone();

@@ -16,8 +16,10 @@ use tokio_postgres::Client;
 
 use crate::config::settings::Postgres;
 use crate::flow::lsn::Lsn;
+use crate::flow::time::Timestamp;
 use crate::source::error::SourceError;
 use crate::source::refusal::Refusal;
+use crate::source::refusal::dated;
 use crate::source::slot::Slot;
 use crate::source::wire::command;
 use crate::source::wire::command::SystemIdentity;
@@ -31,16 +33,24 @@ pub struct Gap {
     pub cause: Cause,
     /// Up to here everything is known.
     pub from: Lsn,
+    /// When the last transaction before that was committed.
+    pub since: Option<Timestamp>,
     /// From here on the server sends again; `None` if it has not come that far.
     pub to: Option<Lsn>,
+    /// When this was found, on the server's clock.
+    pub found: Timestamp,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Cause {
     /// The state knows the slot, and it does not exist.
     SlotGone { slot: String },
-    /// The slot stands beyond what was settled.
+    /// The slot stands beyond what was settled, and nobody has read from it.
     SlotMadeAgain { slot: String },
+    /// The slot stands beyond what was settled, and was read.
+    SlotMoved { slot: String },
+    /// The slot was read, and the state knows nothing of it.
+    StateUnknown { slot: String, database: String },
     /// The server has never been where the state is.
     ServerBehind { server: Lsn },
     /// The server's history does not lead through what was settled.
@@ -57,6 +67,14 @@ impl Gap {
         let cause = match &self.cause {
             Cause::SlotGone { slot } => format!("slot {slot} was dropped"),
             Cause::SlotMadeAgain { slot } => format!("slot {slot} was dropped and made again"),
+            Cause::SlotMoved { slot } => format!(
+                "slot {slot} stands beyond what this state knows: it was read with another state, \
+                 or was dropped and made again"
+            ),
+            Cause::StateUnknown { slot, database } => format!(
+                "slot {slot} was read before, and the state in database {database} knows nothing of \
+                 it: what was parked, or dead, is in another state or lost"
+            ),
             Cause::ServerBehind { server } => {
                 format!(
                     "the server's WAL ends at {server}, before what was settled: a backup was restored"
@@ -72,9 +90,15 @@ impl Gap {
                 format!("publication {publication} does not publish {tables} any more")
             }
         };
-        match self.to {
-            Some(to) => format!("{cause}: changes between {} and {to} are lost", self.from),
-            None => format!("{cause}: changes after {} may be lost", self.from),
+        let (from, found) = (dated(self.from, self.since), self.found.iso_millis());
+        match (&self.cause, self.to) {
+            (Cause::StateUnknown { .. }, _) => {
+                format!("{cause}; changes from {from} on come, some of them again (found {found})")
+            }
+            (_, Some(to)) => {
+                format!("{cause}: changes between {from} and {to} (before {found}) are lost")
+            }
+            (_, None) => format!("{cause}: changes after {from} (found {found}) may be lost"),
         }
     }
 
@@ -84,6 +108,11 @@ impl Gap {
             Cause::TablesLeft { .. } => String::from(
                 "add them again, or start walhook, which does so where it may; send from the tables \
                  what changed meanwhile",
+            ),
+            Cause::StateUnknown { .. } | Cause::SlotMoved { .. } => String::from(
+                "set [state] url to where the state of this slot is; if another system reads the \
+                 slot, choose one of your own in [postgres] slot; `walhook run --accept-gap` goes \
+                 on from where the slot stands, and nothing of another state is sent",
             ),
             _ => String::from(
                 "find out why; `walhook run --accept-gap` goes on from where the server stands, and \
@@ -111,6 +140,10 @@ pub struct Seen<'a> {
     /// Whether nobody but us can move the slot.
     pub is_still: bool,
     pub publication: Option<u32>,
+    /// A publication that the slot was read through, and that is there under another name.
+    pub known_publication: Option<String>,
+    /// The server's time.
+    pub now: Timestamp,
 }
 
 /// Asks the server and judges. `is_still`: nobody but us can move the slot.
@@ -137,10 +170,16 @@ pub async fn survey(
         history = connection.timeline_history(identity.timeline).await?;
         connection.close().await;
     }
-    let question = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
-                    ELSE pg_current_wal_flush_lsn() END)::text";
-    let row = client.query_one(question, &[]).await?;
+    let question = "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() \
+                    THEN pg_catalog.pg_last_wal_replay_lsn() \
+                    ELSE pg_catalog.pg_current_wal_flush_lsn() END)::text, \
+                    (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint, \
+                    (SELECT pubname::text FROM pg_catalog.pg_publication \
+                     WHERE oid = ANY ($1) AND pubname <> $2 ORDER BY 1 LIMIT 1)";
+    let known = &lineage.publications;
+    let row = client.query_one(question, &[known, &settings.publication]).await?;
     let wal_end: &str = row.try_get(0)?;
+    let known_publication = row.try_get(2)?;
     let seen = Seen {
         identity,
         wal_end: wal_end.parse().unwrap_or_default(),
@@ -148,6 +187,8 @@ pub async fn survey(
         slot,
         is_still,
         publication: publication(client, &settings.publication).await?,
+        known_publication,
+        now: Timestamp::from_micros(row.try_get(1)?),
     };
     Ok(judge(settings, progress, &seen))
 }
@@ -174,7 +215,10 @@ pub fn judge(settings: &Postgres, progress: &Progress, seen: &Seen<'_>) -> Vec<R
     }
     let wal_end = seen.wal_end;
     let (known, found) = (lineage.timeline, seen.identity.timeline);
-    let gap = |cause, to| Refusal::Gap(Gap { cause, from, to });
+    let gap = |cause, to| {
+        let (since, found) = (progress.confirmed_at, seen.now);
+        Refusal::Gap(Gap { cause, from, since, to, found })
+    };
     let mut gaps = Vec::new();
     let ended = seen.history.iter().find(|end| end.timeline == known);
     if known != found && ended.is_none_or(|end| end.at < from) {
@@ -190,13 +234,23 @@ pub fn judge(settings: &Postgres, progress: &Progress, seen: &Seen<'_>) -> Vec<R
         Some(slot)
             if (seen.is_still || slot.active_pid.is_none()) && slot.confirmed > Some(from) =>
         {
-            gaps.push(gap(Cause::SlotMadeAgain { slot: slot.name.clone() }, slot.confirmed));
+            let name = slot.name.clone();
+            let cause = match slot.was_read() {
+                true => Cause::SlotMoved { slot: name },
+                false => Cause::SlotMadeAgain { slot: name },
+            };
+            gaps.push(gap(cause, slot.confirmed));
         }
         Some(_) => {}
     }
     let is_known = |oid| lineage.publications.contains(&oid);
     if !lineage.publications.is_empty() && !seen.publication.is_some_and(is_known) {
         let publication = settings.publication.clone();
+        if let Some(known) = seen.known_publication.clone() {
+            let slot = settings.slot.clone();
+            gaps.push(Refusal::OtherPublication { publication, slot, known });
+            return gaps;
+        }
         let to = Some(wal_end).filter(|end| *end > from);
         gaps.push(gap(Cause::PublicationMadeAgain { publication }, to));
     }
@@ -209,7 +263,6 @@ mod tests {
     use crate::config::settings::Server;
     use crate::config::settings::Tls;
     use crate::flow::lsn::Position;
-    use crate::flow::time::Timestamp;
     use crate::store::progress::Lineage;
 
     fn lsn(raw: u64) -> Lsn {
@@ -228,6 +281,8 @@ mod tests {
             lineage: Some(Lineage { system: 7, timeline: 2, publications: vec![16] }),
             settled: Some(Position { commit: lsn(90), ordinal: 0 }),
             confirmed: Some(lsn(100)),
+            confirmed_at: Some(Timestamp::from_seconds(60)),
+            owner: None,
             epoch: 1,
             holder: String::new(),
             held_since: Timestamp::from_micros(0),
@@ -245,6 +300,8 @@ mod tests {
             slot: Some(slot),
             is_still: true,
             publication: Some(16),
+            known_publication: None,
+            now: Timestamp::from_seconds(3600),
         };
         change(&mut identity, &mut seen);
         let seen = Seen { identity: &identity, ..seen };
@@ -281,7 +338,23 @@ mod tests {
         let behind = found(|_, seen| seen.wal_end = lsn(99));
         assert!(behind.concat().contains("0/63"), "{behind:?}");
         let gone = found(|_, seen| seen.slot = None);
-        assert_eq!(gone, ["slot walhook was dropped: changes between 0/64 and 0/C8 are lost"]);
+        assert_eq!(
+            gone,
+            [
+                "slot walhook was dropped: changes between 0/64 (committed 1970-01-01T00:01:00.000Z) \
+              and 0/C8 (before 1970-01-01T01:00:00.000Z) are lost"
+            ]
+        );
+        let renamed = found(|_, seen| {
+            seen.publication = Some(17);
+            seen.known_publication = Some(String::from("before"));
+        });
+        assert!(renamed.concat().contains("read through publication before"), "{renamed:?}");
+        let moved = found(|_, seen| {
+            confirmed(seen, 101);
+            seen.slot.as_mut().unwrap().decoded = 3;
+        });
+        assert!(moved.concat().contains("read with another state"), "{moved:?}");
         assert_eq!(found(|_, seen| seen.publication = Some(17)).len(), 1);
         assert_eq!(found(|_, seen| seen.publication = None).len(), 1);
         let other = found(|identity, seen| {

@@ -6,6 +6,7 @@ use std::fmt;
 
 use crate::flow::lsn::Lsn;
 use crate::flow::relation::TableName;
+use crate::flow::time::Timestamp;
 use crate::source::error::EXIT_NOT_SET_UP;
 use crate::source::error::EXIT_SLOT_LOST;
 use crate::source::gap::Gap;
@@ -123,6 +124,9 @@ pub enum Refusal {
     },
     /// The slot stands before the publication's creation: PostgreSQL cannot decode from there.
     PublicationGone {
+        /// There is one of nearly this name.
+        nearest: Option<String>,
+        since: Option<Timestamp>,
         publication: String,
         slot: String,
         /// Where the slot stands.
@@ -147,6 +151,8 @@ pub enum Refusal {
     SlotLost {
         slot: String,
         confirmed: Lsn,
+        /// When the last transaction before that was committed.
+        since: Option<Timestamp>,
         reason: String,
     },
     /// It was there, or should be, and is not.
@@ -155,6 +161,27 @@ pub enum Refusal {
     },
     /// The state and the server do not meet.
     Gap(Gap),
+    /// The slot is another system's.
+    SlotOfOther {
+        slot: String,
+        /// Events of the one that has read it, and of this one.
+        theirs: String,
+        ours: String,
+        /// In its own words.
+        holder: String,
+    },
+    /// Another configuration reads through the publication, and this one would have to change it.
+    PublicationOfOther {
+        publication: String,
+        slot: String,
+        theirs: String,
+    },
+    /// The slot was read through another publication, which is still there.
+    OtherPublication {
+        publication: String,
+        slot: String,
+        known: String,
+    },
     /// The server at this address is not the one that we were connected to.
     OtherSystem {
         expected: u64,
@@ -200,6 +227,9 @@ impl Refusal {
             | Self::SlotLost { .. }
             | Self::SlotMissing { .. }
             | Self::Gap(_)
+            | Self::SlotOfOther { .. }
+            | Self::PublicationOfOther { .. }
+            | Self::OtherPublication { .. }
             | Self::OtherSystem { .. } => false,
         }
     }
@@ -209,10 +239,15 @@ impl Refusal {
         match self {
             Self::SlotLost { .. }
             | Self::SlotMissing { .. }
-            | Self::PublicationGone { .. }
+            | Self::PublicationGone { nearest: None, .. }
             | Self::Gap(_)
             | Self::OtherSystem { .. } => EXIT_SLOT_LOST,
-            Self::ServerTooOld { .. }
+            // Most likely a slip, which loses nothing.
+            Self::PublicationGone { nearest: Some(_), .. }
+            | Self::SlotOfOther { .. }
+            | Self::PublicationOfOther { .. }
+            | Self::OtherPublication { .. }
+            | Self::ServerTooOld { .. }
             | Self::Standby { .. }
             | Self::WalLevel { .. }
             | Self::NoReplicationRight { .. }
@@ -300,8 +335,9 @@ impl Refusal {
             Self::PublicationLacks { publication, lacks, .. } => {
                 format!("publication {publication} lacks {lacks}")
             }
-            Self::PublicationGone { publication, slot, from } => {
-                let after = from.map(|from| format!(": changes after {from} cannot be read"));
+            Self::PublicationGone { publication, slot, from, since, .. } => {
+                let after = from
+                    .map(|from| format!(": changes after {} cannot be read", dated(from, *since)));
                 format!(
                     "publication {publication} does not exist where slot {slot} stands in the \
                      WAL{}",
@@ -321,11 +357,24 @@ impl Refusal {
             Self::SlotBlocked { slot } => {
                 format!("slot {slot} cannot be made while older transactions are running")
             }
-            Self::SlotLost { slot, confirmed, reason } => {
-                format!("slot {slot} is lost ({reason}) and so are the changes after {confirmed}")
+            Self::SlotLost { slot, confirmed, since, reason } => {
+                let after = dated(*confirmed, *since);
+                format!("slot {slot} is lost ({reason}) and so are the changes after {after}")
             }
             Self::SlotMissing { slot } => format!("slot {slot} does not exist"),
             Self::Gap(gap) => gap.what(),
+            Self::SlotOfOther { slot, theirs, ours, holder } => format!(
+                "slot {slot} belongs to another system: it is read for {theirs} ({holder}), and \
+                 this configuration has {ours}"
+            ),
+            Self::PublicationOfOther { publication, slot, theirs } => format!(
+                "publication {publication} belongs to another system, which reads it through slot \
+                 {slot}{theirs}, and it lacks what this configuration needs"
+            ),
+            Self::OtherPublication { publication, slot, known } => format!(
+                "slot {slot} was read through publication {known}, which is still there, and the \
+                 configuration names {publication}: nothing is lost"
+            ),
             Self::OtherSystem { expected, found, from, to } => {
                 let after = from.map(|from| format!(": its changes after {from} may be lost"));
                 let here = to.map(|to| format!("; the slot of this one stands at {to}"));
@@ -417,6 +466,9 @@ impl Refusal {
             Self::NoState { sql, .. } => {
                 format!("run `{sql}` as an administrator, in the database of [state] url")
             }
+            Self::PublicationGone { nearest: Some(nearest), .. } => {
+                format!("did you mean {nearest}? Correct [postgres] publication")
+            }
             Self::PublicationGone { .. } => String::from(
                 "`walhook run --accept-gap` makes the slot again; what it had not delivered yet is \
                  lost, and has to be sent from the tables",
@@ -444,11 +496,31 @@ impl Refusal {
                 "start walhook, which makes it; what changed since it vanished is lost".to_owned()
             }
             Self::Gap(gap) => gap.fix(),
+            Self::SlotOfOther { .. } => String::from(
+                "give each system a slot and a publication of its own: [postgres] slot and \
+                 publication; if this is the same system with other tables, `walhook run \
+                 --take-slot` takes the slot over",
+            ),
+            Self::PublicationOfOther { .. } => {
+                String::from("give this configuration one of its own: [postgres] publication")
+            }
+            Self::OtherPublication { known, .. } => format!(
+                "set [postgres] publication = {known:?}; another publication on purpose goes with \
+                 another [postgres] slot"
+            ),
             Self::OtherSystem { .. } => {
                 "correct [postgres] url, or follow the new one with `walhook run --accept-gap`"
                     .to_owned()
             }
         }
+    }
+}
+
+/// A position, and when the last transaction before it was committed.
+pub(super) fn dated(at: Lsn, committed: Option<Timestamp>) -> String {
+    match committed {
+        Some(committed) => format!("{at} (committed {})", committed.iso_millis()),
+        None => at.to_string(),
     }
 }
 

@@ -26,6 +26,11 @@ pub struct Slot {
     pub confirmed: Option<Lsn>,
     /// Bytes of WAL that this slot keeps on the server.
     pub retained_bytes: Option<u64>,
+    /// Bytes of WAL that can be written before the slot may be lost; `None` without a limit.
+    pub safe_bytes: Option<u64>,
+    /// Transactions that the server has decoded for whoever read the slot, as far as its statistics
+    /// go back.
+    pub decoded: u64,
 }
 
 /// A query with [`Slot::from_row`]'s columns, for the simple query protocol.
@@ -35,7 +40,9 @@ pub fn query(slot: &str) -> String {
         "SELECT s.plugin, s.database, s.database = current_database(), s.active_pid, \
          a.application_name, s.wal_status, to_jsonb(s) ->> 'invalidation_reason', s.restart_lsn, \
          s.confirmed_flush_lsn, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() \
-         THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, s.restart_lsn)::bigint \
+         THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, s.restart_lsn)::bigint, \
+         s.safe_wal_size, (SELECT r.total_txns FROM pg_catalog.pg_stat_replication_slots r \
+         WHERE r.slot_name = s.slot_name) \
          FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid \
          WHERE s.slot_name = {}",
         quote::literal(slot)
@@ -59,7 +66,23 @@ impl Slot {
             restart: lsn(7),
             confirmed: lsn(8),
             retained_bytes: column(9).and_then(|bytes| bytes.parse().ok()),
+            // Negative when the limit is passed already.
+            safe_bytes: column(10)
+                .and_then(|bytes| bytes.parse().ok())
+                .map(|bytes: i64| u64::try_from(bytes).unwrap_or(0)),
+            decoded: column(11).and_then(|count| count.parse().ok()).unwrap_or(0),
         }
+    }
+
+    /// Whether somebody reads it, or has read from it. Statistics are lost in a crash of the server: then
+    /// it cannot be told.
+    pub fn was_read(&self) -> bool {
+        self.active_pid.is_some() || self.decoded > 0
+    }
+
+    /// Whether more WAL is kept than can still be written before the slot may be lost.
+    pub fn is_in_danger(&self) -> bool {
+        self.safe_bytes.is_some_and(|safe| safe <= self.retained_bytes.unwrap_or(0))
     }
 
     /// Why changes cannot be read from this slot by anybody; its being in use is not looked at.
@@ -79,7 +102,7 @@ impl Slot {
         let lost = (self.wal_status == "lost").then_some("wal_removed");
         let reason = self.invalidation_reason.as_deref().or(lost)?;
         let confirmed = self.confirmed.unwrap_or_default();
-        Some(Refusal::SlotLost { slot, confirmed, reason: reason.to_owned() })
+        Some(Refusal::SlotLost { slot, confirmed, since: None, reason: reason.to_owned() })
     }
 }
 
@@ -87,7 +110,7 @@ impl Slot {
 mod tests {
     use super::*;
 
-    fn slot(columns: [Option<&str>; 10]) -> Slot {
+    fn slot(columns: [Option<&str>; 12]) -> Slot {
         Slot::from_row("walhook", |index| columns[index])
     }
 
@@ -104,10 +127,19 @@ mod tests {
             Some("0/10"),
             Some("0/20"),
             Some("4096"),
+            Some("8192"),
+            Some("7"),
         ];
         assert_eq!(slot(sound).defect(), None);
         assert_eq!(slot(sound).active_pid, Some(77));
         assert_eq!(slot(sound).retained_bytes, Some(4096));
+        assert_eq!((slot(sound).decoded, slot(sound).is_in_danger()), (7, false));
+        let safe = |safe| {
+            let mut columns = sound;
+            columns[10] = safe;
+            slot(columns).is_in_danger()
+        };
+        assert_eq!([safe(None), safe(Some("4096")), safe(Some("-1"))], [false, true, true]);
         let with = |index: usize, value| {
             let mut columns = sound;
             columns[index] = value;

@@ -89,6 +89,8 @@ pub struct Wal {
     pub lag_bytes: u64,
     /// Bytes that the server keeps for the slot.
     pub retained_bytes: u64,
+    /// Bytes that can be written before the slot may be lost; `None` without a limit.
+    pub safe_bytes: Option<u64>,
 }
 
 /// A copy of the status at one moment.

@@ -232,9 +232,15 @@ impl Source {
     fn with_range(&self, error: SourceError) -> SourceError {
         let confirmed = *self.terms.confirmed.borrow();
         match error {
-            SourceError::Refused(Refusal::PublicationGone { publication, slot, from: None }) => {
+            SourceError::Refused(Refusal::PublicationGone {
+                publication,
+                slot,
+                from: None,
+                since,
+                nearest,
+            }) => {
                 let from = Some(confirmed).filter(|confirmed| *confirmed > Lsn::ZERO);
-                Refusal::PublicationGone { publication, slot, from }.into()
+                Refusal::PublicationGone { publication, slot, from, since, nearest }.into()
             }
             other => other,
         }

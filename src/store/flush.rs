@@ -57,6 +57,8 @@ pub struct Flush {
     /// What will be confirmed after this flush. What the state holds never goes back: before a run has seen
     /// its first transaction end it knows of no position, and the slot stands where an earlier run left it.
     pub confirmed: Option<Lsn>,
+    /// The commit time of the last transaction before that, where it is known.
+    pub confirmed_at: Option<Timestamp>,
     /// Endpoints that have come further than the prefix: all that each was owed of the changes
     /// before this one is settled.
     pub fronts: Vec<(Arc<str>, Position)>,
@@ -202,10 +204,12 @@ async fn fence(
     params.put(Type::PG_LSN, flush.settled.map(|position| position.commit));
     params.put(Type::INT8, flush.settled.map(|position| i64::from(position.ordinal)));
     params.put(Type::PG_LSN, flush.confirmed);
+    params.put(Type::TIMESTAMPTZ, flush.confirmed_at);
     let update = "UPDATE walhook.progress
             SET flush = $3, settled_lsn = coalesce($4, settled_lsn),
                 settled_ordinal = coalesce($5, settled_ordinal),
-                confirmed_lsn = greatest($6, confirmed_lsn), updated_at = now()
+                confirmed_lsn = greatest($6, confirmed_lsn),
+                confirmed_at = coalesce($7, confirmed_at), updated_at = now()
           WHERE slot = $1 AND epoch = $2 AND flush = $3 - 1";
     let list = params.list();
     let ((), updated) = tokio::try_join!(biased; lock(tx, &holding.slot), async {

@@ -79,6 +79,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "books_common",
         sql: include_str!("../../sql/migrations/0010_books_common.sql"),
     },
+    Migration {
+        version: 11,
+        name: "slot_owner",
+        sql: include_str!("../../sql/migrations/0011_slot_owner.sql"),
+    },
 ];
 
 /// What one read says of the schema.

@@ -37,6 +37,7 @@ pub mod row_change;
 pub mod runs;
 pub mod seal;
 pub mod seen_values;
+pub mod slot_owner;
 mod sql;
 pub mod state_error;
 pub mod stored_event;

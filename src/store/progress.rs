@@ -19,6 +19,7 @@ use crate::flow::key::Key;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::time::Timestamp;
+use crate::store::slot_owner::SlotOwner;
 use crate::store::sql::Params;
 use crate::store::sql::clean;
 use crate::store::sql::read;
@@ -36,9 +37,14 @@ const TAKE_TRIES: u32 = 4;
 /// once; what lies beyond would be repeated, not lost.
 const AHEAD_MAX: i64 = 1_000_000;
 
-const COLUMNS: &str = "system_identifier, timeline, publication_oids, settled_lsn, \
-                       settled_ordinal, confirmed_lsn, epoch, flush, holder, held_since, \
-                       updated_at, current_setting('server_encoding') AS encoding";
+/// `to_jsonb` reads what a state that is not brought up to date yet does not have.
+const COLUMNS: &str = "p.system_identifier, p.timeline, p.publication_oids, p.settled_lsn, \
+                       p.settled_ordinal, p.confirmed_lsn, p.epoch, p.flush, p.holder, \
+                       p.held_since, p.updated_at, \
+                       (to_jsonb(p) ->> 'confirmed_at')::timestamptz AS confirmed_at, \
+                       to_jsonb(p) ->> 'event_types' AS event_types, \
+                       to_jsonb(p) ->> 'event_tables' AS event_tables, \
+                       current_setting('server_encoding') AS encoding";
 
 /// The right to write state for a slot, until somebody else takes it. A clone is for those who claim
 /// and never flush: flushes are counted in one place.
@@ -83,6 +89,10 @@ pub struct Progress {
     pub settled: Option<Position>,
     /// What was confirmed to the server or was about to be; `None` before the first flush.
     pub confirmed: Option<Lsn>,
+    /// The commit time of the last transaction before that.
+    pub confirmed_at: Option<Timestamp>,
+    /// Whose slot it is; `None` if that was never noted.
+    pub owner: Option<SlotOwner>,
     pub epoch: i64,
     pub holder: String,
     pub held_since: Timestamp,
@@ -96,9 +106,23 @@ pub struct Progress {
 pub async fn load(client: &Client, slot: &str) -> Result<Option<Progress>, StateError> {
     let mut params = Params::default();
     params.put(Type::TEXT, slot);
-    let query = format!("SELECT {COLUMNS} FROM walhook.progress WHERE slot = $1");
+    let query = format!("SELECT {COLUMNS} FROM walhook.progress p WHERE slot = $1");
     let row = client.query_typed_opt(&query, &params.list()).await?;
     row.as_ref().map(progress).transpose()
+}
+
+/// Makes the row of a slot that is going to be read, before it is read: a slot that was read, and
+/// that the state knows nothing of, was read with another state.
+///
+/// # Errors
+/// That the statement failed.
+pub async fn register(client: &Client, slot: &str) -> Result<(), StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, slot);
+    let insert = "INSERT INTO walhook.progress (slot, epoch, holder) VALUES ($1, 0, 'nobody yet')
+                  ON CONFLICT (slot) DO NOTHING";
+    client.execute_typed(insert, &params.list()).await?;
+    Ok(())
 }
 
 /// Takes the slot: from here on every other walhook is fenced off. To be called when the
@@ -244,7 +268,8 @@ pub async fn begin_anew(
 ) -> Result<(), StateError> {
     let tx = begin(client).await?;
     guard(&tx, holding).await?;
-    let forgotten = ", settled_lsn = NULL, settled_ordinal = NULL, confirmed_lsn = NULL";
+    let forgotten = ", settled_lsn = NULL, settled_ordinal = NULL, confirmed_lsn = NULL, \
+                     confirmed_at = NULL";
     write_lineage(&tx, holding, lineage, forgotten).await?;
     let mut params = Params::default();
     params.put(Type::TEXT, holding.slot.as_ref());
@@ -391,6 +416,8 @@ fn progress(row: &Row) -> Result<Progress, StateError> {
         lineage,
         settled,
         confirmed: read(row, "confirmed_lsn")?,
+        confirmed_at: read(row, "confirmed_at")?,
+        owner: SlotOwner::read(row)?,
         epoch: read(row, "epoch")?,
         holder: read(row, "holder")?,
         held_since: read(row, "held_since")?,

@@ -158,6 +158,18 @@ pub async fn stopped(client: &Client, holding: &Holding) -> Result<(), StateErro
     Ok(())
 }
 
+/// Whether the last run of a slot has ended as it should; also if there was none.
+///
+/// # Errors
+/// That the row could not be read.
+pub async fn ended_cleanly(client: &Client, slot: &str) -> Result<bool, StateError> {
+    let mut params = Params::default();
+    params.put(Type::TEXT, slot);
+    let query = "SELECT running FROM walhook.runs WHERE slot = $1";
+    let row = client.query_typed_opt(query, &params.list()).await?;
+    Ok(!row.map(|row| read::<bool>(&row, "running")).transpose()?.unwrap_or(false))
+}
+
 /// Marks what this run is at; `None`: nothing in particular. Where another walhook has taken the
 /// slot, nothing is written.
 ///

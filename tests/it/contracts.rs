@@ -304,8 +304,9 @@ async fn a_role_with_what_the_sql_files_grant_may_run_each_contract() {
             }
         }
         let mut toml = read(&format!("config/{name}.toml"));
-        let own = format!("[postgres]\nslot = \"{}\"\n", slot(&database));
-        toml = toml.replacen("[postgres]\n", &own, 1);
+        let shipped = format!("slot = \"{}\"", name.replace('-', "_"));
+        assert!(toml.contains(&shipped), "a slot of its own");
+        toml = toml.replacen(&shipped, &format!("slot = \"{}\"", slot(&database)), 1);
         let url = database.url().replace("//postgres@", &format!("//{role}@"));
         let subscriptions =
             concat!(env!("CARGO_MANIFEST_DIR"), "/config/customer-events.subscriptions.json");

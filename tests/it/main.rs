@@ -25,6 +25,7 @@ mod memory;
 mod ocr_wallet;
 mod outage;
 mod own_shapes;
+mod ownership;
 mod parking;
 mod poison;
 mod push_logs;

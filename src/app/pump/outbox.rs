@@ -14,9 +14,11 @@ use crate::flow::budget::Budget;
 use crate::flow::budget::Held;
 use crate::flow::budget::Permit;
 use crate::flow::event::Event;
+use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Poison;
+use crate::flow::time::Timestamp;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Opened;
 use crate::queue::sender::LaneSender;
@@ -95,11 +97,13 @@ impl Outbox {
         self.opened.push(Opened::Poison { event: Arc::new(*event), takers, why });
     }
 
-    pub(super) fn boundary(&mut self, boundary: Opened) {
+    pub(super) fn boundary(&mut self, end: Lsn, committed: Option<Timestamp>) {
         // Of boundaries without an event between them only the last matters.
         match self.opened.last_mut() {
-            Some(last @ Opened::Boundary { .. }) => *last = boundary,
-            Some(_) | None => self.opened.push(boundary),
+            Some(Opened::Boundary { end: last, committed: at }) => {
+                (*last, *at) = (end, committed.or(*at));
+            }
+            Some(_) | None => self.opened.push(Opened::Boundary { end, committed }),
         }
     }
 

@@ -130,7 +130,7 @@ fn a_url_and_a_database_give_the_defaults_of_contract_1() {
 
     assert_eq!(
         (settings.postgres.slot.as_str(), settings.postgres.publication.as_str()),
-        ("walhook", "walhook")
+        ("ocr_wallet", "ocr_wallet")
     );
     assert_eq!(settings.postgres.wal_sender_timeout, Duration::from_secs(6));
     assert_eq!(settings.http.listen.to_string(), "127.0.0.1:9464");

@@ -24,6 +24,8 @@ pub struct Facts {
     /// Names of other tables, if a wanted one does not exist.
     pub neighbours: Vec<TableName>,
     pub publication: Option<PublicationFacts>,
+    /// Names of other publications, if the wanted one does not exist.
+    pub publications: Vec<String>,
     pub slot: Option<Slot>,
 }
 
@@ -132,11 +134,17 @@ pub async fn gather(
     let tables = tables(client, wanted).await?;
     let neighbours =
         if tables.iter().any(Option::is_none) { neighbours(client).await? } else { Vec::new() };
+    let publication = publication(client, &wanted.publication).await?;
+    let publications = match &publication {
+        Some(_) => Vec::new(),
+        None => publications(client).await?,
+    };
     Ok(Facts {
         server,
         tables,
         neighbours,
-        publication: publication(client, &wanted.publication).await?,
+        publication,
+        publications,
         slot: slot(client, &wanted.slot).await?,
     })
 }
@@ -255,6 +263,12 @@ async fn publication(client: &Client, name: &str) -> Result<Option<PublicationFa
         members: members.iter().map(table_name).collect::<Result<_, _>>()?,
         published: published.collect::<Result<_, StoreError>>()?,
     }))
+}
+
+async fn publications(client: &Client) -> Result<Vec<String>, StoreError> {
+    let question = "SELECT pubname::text FROM pg_catalog.pg_publication ORDER BY 1 LIMIT $1";
+    let rows = client.query(question, &[&NEIGHBOURS_MAX]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 /// From the columns schema and name, in front.

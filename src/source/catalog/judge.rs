@@ -176,7 +176,9 @@ fn missing_publication(facts: &Facts, wanted: &Wanted, report: &mut Report) {
     let name = identifier(&publication);
     if let Some(slot) = facts.slot.as_ref().filter(|slot| slot.defect().is_none()) {
         let (slot, from) = (slot.name.clone(), slot.confirmed);
-        report.add(Refusal::PublicationGone { publication, slot, from });
+        let nearest = nearest(&publication, facts.publications.iter().map(String::as_str));
+        let nearest = nearest.map(ToOwned::to_owned);
+        report.add(Refusal::PublicationGone { publication, slot, from, since: None, nearest });
         return;
     }
     if facts.tables.iter().any(Option::is_none) {
@@ -249,10 +251,21 @@ fn existing_publication(
         }
     }
     lists_and_filters(found, facts, wanted, report);
-    for extra in found.members.iter().filter(|m| wanted.tables.iter().all(|t| t.name != **m)) {
+    // A table that is misspelt is most likely one of those.
+    let all_exist = facts.tables.iter().all(Option::is_some);
+    let mut extra = found.members.iter().filter(|m| wanted.tables.iter().all(|t| t.name != **m));
+    if let Some(first) = extra.next().filter(|_| all_exist) {
+        let all: Vec<String> =
+            std::iter::once(first).chain(extra).map(ToString::to_string).collect();
         report.add(Finding::warning(
-            format!("publication {} also publishes {extra}, for nobody", wanted.publication),
-            format!("run `ALTER PUBLICATION {name} DROP TABLE {};`", extra.quoted()),
+            format!(
+                "publication {} also publishes {}, which no event of this configuration is about",
+                wanted.publication,
+                all.join(", ")
+            ),
+            "if another system reads them, give each a publication and a slot of its own; if \
+             nobody does, take them out of the publication"
+                .to_owned(),
         ));
     }
     if report.findings.len() == before {
@@ -335,6 +348,15 @@ fn slot(facts: &Facts, wanted: &Wanted, report: &mut Report) {
         "unreserved" => Finding::warning(
             format!("slot {} is about to be lost: it is {megabytes} MiB behind", found.name),
             "start walhook, or raise max_slot_wal_keep_size".to_owned(),
+        ),
+        _ if found.is_in_danger() => Finding::warning(
+            format!(
+                "slot {} retains {megabytes} MiB of WAL and may be lost after {} MiB more",
+                found.name,
+                found.safe_bytes.unwrap_or_default() / (1024 * 1024)
+            ),
+            "start walhook, see what its endpoints wait for, or raise max_slot_wal_keep_size"
+                .to_owned(),
         ),
         _ => Finding::ok(format!("slot {} retains {megabytes} MiB of WAL", found.name)),
     });

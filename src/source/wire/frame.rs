@@ -281,7 +281,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     fn publication_gone(&self) -> SourceError {
         let Limits { slot, publication, .. } = self.limits.clone();
         // Whoever follows the stream knows what is confirmed.
-        Refusal::PublicationGone { publication, slot, from: None }.into()
+        Refusal::PublicationGone { publication, slot, from: None, since: None, nearest: None }
+            .into()
     }
 
     /// Reads from the socket: to the end of a large message, or once into the shared buffer.

@@ -44,7 +44,7 @@ async fn a_client_of_the_contract_makes_lists_tests_and_updates_its_webhook() {
     let (config, _) = CONFIG.split_once("[[endpoint]]").unwrap();
     let toml = config
         .replace("${DATABASE_URL:-postgres://walhook@localhost/app}", &database.url())
-        .replace("[postgres]\n", &format!("[postgres]\nslot = \"{}\"\n", slot(&database)));
+        .replace("slot = \"wechat_messages\"", &format!("slot = \"{}\"", slot(&database)));
     let toml = format!(
         "{toml}\n[state]\nkey = \"{KEY}\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
          [endpoints]\nallow = [\"127.0.0.0/8\"]\n"

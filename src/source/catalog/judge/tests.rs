@@ -61,6 +61,8 @@ fn used_slot() -> Slot {
         restart: Some(Lsn::from_raw(1)),
         confirmed: Some(Lsn::from_raw(2)),
         retained_bytes: Some(0),
+        safe_bytes: None,
+        decoded: 0,
     }
 }
 
@@ -83,6 +85,7 @@ fn sound() -> Facts {
         },
         tables: vec![Some(table())],
         neighbours: Vec::new(),
+        publications: Vec::new(),
         publication: Some(publication()),
         slot: Some(used_slot()),
     }
@@ -163,7 +166,7 @@ type Spoil = fn(&mut Facts, &mut Wanted);
 
 #[test]
 fn each_defect_of_the_server_or_slot_is_named_with_its_fix_and_exit_code() {
-    let cases: [(&str, Spoil, &str, u8); 13] = [
+    let cases: [(&str, Spoil, &str, u8); 16] = [
         ("wal_level", |f, _| f.server.wal_level = "replica".into(), "SET wal_level = logical", 3),
         ("standby", |f, _| f.server.standby = true, "read-write", 3),
         ("role", |f, _| f.server.may_replicate = false, r#"ALTER ROLE "app" REPLICATION"#, 3),
@@ -290,7 +293,38 @@ fn each_defect_of_a_table_is_named_with_its_fix_and_exit_code() {
         (
             "a table that nobody wants",
             |f, _| f.publication.as_mut().unwrap().members.push(TableName::new("public", "x")),
-            r#"Warning: publication walhook also publishes public.x, for nobody -> run `ALTER PUBLICATION "walhook" DROP TABLE "public"."x";`"#,
+            "Warning: publication walhook also publishes public.x, which no event of this configuration \
+             is about -> if another system reads them",
+            0,
+        ),
+        (
+            "a misspelt table, and the right one in the publication",
+            |f, w| {
+                f.tables[0] = None;
+                f.neighbours = vec![table_name()];
+                w.tables[0].name = TableName::new("public", "odrers");
+            },
+            "table public.odrers does not exist: did you mean public.orders?",
+            3,
+        ),
+        (
+            "a misspelt publication",
+            |f, w| {
+                f.publication = None;
+                f.publications = vec!["other".to_owned(), "walhook".to_owned()];
+                w.publication = "walhok".to_owned();
+            },
+            "did you mean walhook?",
+            3,
+        ),
+        (
+            "a slot that may soon be lost",
+            |f, _| {
+                let slot = f.slot.as_mut().unwrap();
+                slot.retained_bytes = Some(42 << 20);
+                slot.safe_bytes = Some(6 << 20);
+            },
+            "Warning: slot walhook retains 42 MiB of WAL and may be lost after 6 MiB more",
             0,
         ),
     ];
