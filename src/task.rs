@@ -6,15 +6,25 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::task::JoinError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Tasks that live and end together.
 #[derive(Debug, Default)]
 pub struct Tasks {
-    running: JoinSet<(&'static str, anyhow::Result<()>)>,
+    running: JoinSet<Ended>,
+    /// These end after all others.
+    last: JoinSet<Ended>,
     stop: CancellationToken,
+    close: CancellationToken,
 }
+
+/// A task's name, and what it came to.
+type Ended = (&'static str, anyhow::Result<()>);
+
+/// How long the last tasks may take to end.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 impl Tasks {
     pub fn new() -> Self {
@@ -34,31 +44,41 @@ impl Tasks {
         self.running.spawn(async move { (name, task.await) });
     }
 
+    /// Cancelled when all tasks but the last have ended.
+    pub fn close_token(&self) -> CancellationToken {
+        self.close.clone()
+    }
+
+    /// Starts a task that ends when all others have ended: it answers until then.
+    pub fn spawn_last<F>(&mut self, name: &'static str, task: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.last.spawn(async move { (name, task.await) });
+    }
+
     /// Waits until one task ends or `stop` is asked for, then asks all to stop and gives them
-    /// `grace` to do so; what is left after that is aborted.
+    /// `grace` to do so; what is left after that is aborted. `ending` is called at once when it ends,
+    /// with the error that is the reason.
     ///
     /// # Errors
     /// The first error of any task, or that a task had to be aborted.
-    pub async fn run(mut self, grace: Duration) -> anyhow::Result<()> {
+    pub async fn run(
+        mut self,
+        grace: Duration,
+        ending: impl FnOnce(Option<&anyhow::Error>),
+    ) -> anyhow::Result<()> {
         let mut first_error = Ok(());
-        let mut note =
-            |ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>| {
-                let outcome = match ended {
-                    Ok((name, outcome)) => outcome.map_err(|error| error.context(name)),
-                    Err(error) => Err(anyhow::Error::new(error).context("a task panicked")),
-                };
-                if first_error.is_ok() {
-                    first_error = outcome;
-                }
-            };
         tokio::select! {
             () = self.stop.cancelled() => {}
-            Some(ended) = self.running.join_next() => note(ended),
+            Some(ended) = self.running.join_next() => keep_first(&mut first_error, ended),
+            Some(ended) = self.last.join_next() => keep_first(&mut first_error, ended),
         }
+        ending(first_error.as_ref().err());
         self.stop.cancel();
         let drain = async {
             while let Some(ended) = self.running.join_next().await {
-                note(ended);
+                keep_first(&mut first_error, ended);
             }
         };
         if tokio::time::timeout(grace, drain).await.is_err() {
@@ -71,7 +91,22 @@ impl Tasks {
                 ));
             }
         }
+        self.close.cancel();
+        let close = async { while self.last.join_next().await.is_some() {} };
+        if tokio::time::timeout(CLOSE_MAX, close).await.is_err() {
+            self.last.shutdown().await; // it has nothing of its own to lose
+        }
         first_error
+    }
+}
+
+fn keep_first(first: &mut anyhow::Result<()>, ended: Result<Ended, JoinError>) {
+    let outcome = match ended {
+        Ok((name, outcome)) => outcome.map_err(|error| error.context(name)),
+        Err(error) => Err(anyhow::Error::new(error).context("a task panicked")),
+    };
+    if first.is_ok() {
+        *first = outcome;
     }
 }
 
@@ -88,8 +123,32 @@ mod tests {
             Ok(())
         });
         tasks.spawn("fails", async { anyhow::bail!("broken") });
-        let error = tasks.run(Duration::from_secs(1)).await.unwrap_err();
+        let mut said = None;
+        let ending = |error: Option<&anyhow::Error>| said = error.map(|error| format!("{error:#}"));
+        let error = tasks.run(Duration::from_secs(1), ending).await.unwrap_err();
         assert_eq!(format!("{error:#}"), "fails: broken");
+        assert_eq!(said.as_deref(), Some("fails: broken"), "at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_task_lives_until_all_others_have_ended() {
+        let mut tasks = Tasks::new();
+        let (stop, close) = (tasks.stop_token(), tasks.close_token());
+        let is_closed = close.clone();
+        tasks.spawn("drains", async move {
+            stop.cancelled().await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            anyhow::ensure!(!is_closed.is_cancelled(), "closed too early");
+            Ok(())
+        });
+        tasks.spawn_last("answers", async move {
+            close.cancelled().await;
+            std::future::pending().await
+        });
+        tasks.stop_token().cancel();
+        let begun = tokio::time::Instant::now();
+        tasks.run(Duration::from_secs(10), |error| assert!(error.is_none())).await.unwrap();
+        assert!(begun.elapsed() <= Duration::from_millis(500) + CLOSE_MAX, "{:?}", begun.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
@@ -97,7 +156,7 @@ mod tests {
         let mut tasks = Tasks::new();
         tasks.spawn("hangs", std::future::pending());
         tasks.stop_token().cancel();
-        let error = tasks.run(Duration::from_secs(1)).await.unwrap_err();
+        let error = tasks.run(Duration::from_secs(1), |_| ()).await.unwrap_err();
         assert!(error.to_string().contains("cut off"), "{error}");
     }
 }

@@ -143,8 +143,8 @@ impl App {
         let (fleet, desk) = (Arc::default(), api::endpoints::Desk::default());
         let scrape = Arc::new(Scrape::new(Arc::clone(&fleet), &handles, confirmed_out));
         let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet), Arc::clone(&desk));
-        let serve = api::serve(listener, surface, tasks.stop_token());
-        tasks.spawn("the HTTP surface", async move {
+        let serve = api::serve(listener, surface, tasks.close_token());
+        tasks.spawn_last("the HTTP surface", async move {
             serve.await;
             Ok(())
         });
@@ -188,7 +188,16 @@ impl App {
             () = stop.cancelled() => {} // nothing was begun
             begun = self.begin() => begun?,
         }
-        given_back_during(self.tasks.run(self.settings.grace)).await
+        let status = self.handles.status.clone();
+        let ending = |error: Option<&anyhow::Error>| match error {
+            Some(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "walhook cannot go on, and stops");
+                status.ending(error);
+            }
+            None => status.ending(String::from("shutting down")),
+        };
+        given_back_during(self.tasks.run(self.settings.grace, ending)).await
     }
 
     /// Waits for the slot.
@@ -283,13 +292,15 @@ impl App {
         // Without a pause between the two: a scrape has to find both.
         taken.show(&roster, handles);
         let epoch = taken.holding.epoch();
-        let caution = Caution::new(&taken.writer, taken.past, taken.marks, settled);
+        let marks = (taken.past, taken.marks);
+        let caution = Caution::new(&taken.writer, marks, settled, handles.status.clone());
         resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
         let written = write_backs::start(settings, handles, tasks);
         let kept = (taken.writer, taken.books, taken.common);
         let ledger = ledger(settings, handles, published, &roster, kept, written);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
-        let keep_books = run_ledger(ledger.run(opened, reports, edits), patience, ended_in);
+        let done = cuts.done.clone();
+        let keep_books = run_ledger(ledger.run(opened, reports, edits), patience, ended_in, done);
         tasks.spawn("the ledger", cuts.clone().unless_failed(keep_books));
         let stages = Stages {
             turns,
@@ -306,6 +317,7 @@ impl App {
         attached.begin(stages);
         tasks.spawn("the source", cuts.clone().unless_failed(attached.ended()));
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
+        handles.status.begun();
         let version = env!("CARGO_PKG_VERSION");
         tracing::info!(http = %self.address, version, "walhook is running");
         Ok(())
@@ -380,12 +392,17 @@ async fn run_ledger(
     run: impl Future<Output = Result<(), StateError>>,
     patience: impl Future<Output = ()>,
     ended: oneshot::Sender<()>,
+    done: CancellationToken,
 ) -> anyhow::Result<()> {
-    tokio::select! {
-        ended = run => ended?,
-        () = patience => {}
+    let outcome = tokio::select! {
+        outcome = run => outcome,
+        () = patience => Ok(()),
+    };
+    if outcome.is_ok() {
+        // Nobody listens any more if the source has failed.
+        ended.send(()).ok();
     }
-    // Nobody listens any more if the source has failed.
-    ended.send(()).ok();
-    Ok(())
+    // Whatever the outcome, nothing is sent any more.
+    done.cancel();
+    Ok(outcome?)
 }

@@ -302,6 +302,11 @@ impl Pump {
     /// One of the changes among which walhook has crashed.
     async fn change_alone(&mut self, change: Change) -> anyhow::Result<()> {
         let position = change.position;
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => anyhow::bail!("it is not taken any more"),
+            () = self.caution.approach(position) => {}
+        }
         self.caution.mark(position, Stage::Rendering).await;
         self.change(change).await?;
         self.caution.mark(position, Stage::Sending).await;

@@ -7,30 +7,42 @@ use std::time::Duration;
 use crate::flow::lsn::Lsn;
 use crate::flow::time::Timestamp;
 
-/// Transactions within this time of each other count as one.
+/// Transactions within this time of each other count as one, at first.
 const GRAIN: Duration = Duration::from_secs(1);
 
-/// So many are remembered; of more, every other one is forgotten.
+/// So many are remembered. Where there are more, the grain is doubled.
 const KEPT_MAX: usize = 4096;
 
 /// Ends of transactions and their commit times, in the order of the WAL.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CommitTimes {
     known: VecDeque<(Lsn, Timestamp)>,
+    grain: Duration,
+}
+
+impl Default for CommitTimes {
+    fn default() -> Self {
+        Self { known: VecDeque::new(), grain: GRAIN }
+    }
 }
 
 impl CommitTimes {
     /// A transaction that ends at `end` was committed then.
     pub fn note(&mut self, end: Lsn, committed: Timestamp) {
-        let is_near = |at: Timestamp| committed.since(at).max(at.since(committed)) < GRAIN;
-        if self.known.back().is_some_and(|&(last, at)| end <= last || is_near(at)) {
+        let is_new =
+            |&(last, at): &(Lsn, Timestamp)| end > last && distance(committed, at) >= self.grain;
+        if !self.known.back().is_none_or(is_new) {
             return;
         }
-        if self.known.len() == KEPT_MAX {
-            let mut place = 0_usize;
-            self.known.retain(|_| {
-                place += 1;
-                place % 2 == 1
+        while self.known.len() >= KEPT_MAX {
+            self.grain *= 2;
+            let mut last = None;
+            self.known.retain(|&(_, at)| {
+                let is_kept = last.is_none_or(|last| distance(at, last) >= self.grain);
+                if is_kept {
+                    last = Some(at);
+                }
+                is_kept
             });
         }
         self.known.push_back((end, committed));
@@ -44,6 +56,10 @@ impl CommitTimes {
         }
         self.known.front().filter(|(end, _)| *end <= position).map(|(_, committed)| *committed)
     }
+}
+
+fn distance(one: Timestamp, other: Timestamp) -> Duration {
+    one.since(other).max(other.since(one))
 }
 
 #[cfg(test)]
@@ -74,6 +90,6 @@ mod tests {
         }
         assert!(times.known.len() <= KEPT_MAX, "{}", times.known.len());
         let found = times.before(Lsn::from_raw(500_000)).unwrap().seconds();
-        assert!((50_000..=100_000).contains(&found), "{found}");
+        assert!((99_000..=100_000).contains(&found), "{found}");
     }
 }

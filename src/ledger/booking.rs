@@ -81,7 +81,6 @@ impl Ledger {
     pub(super) fn retire(&mut self) {
         for index in self.retiring.drain(..) {
             self.endpoints.remove(&index);
-            lock(&self.live).retire(index);
             self.fronts.retire(index);
             self.names.retire(index);
         }
@@ -102,6 +101,10 @@ impl Ledger {
                 self.pending.tally(&settlement);
             }
             self.pending.settled(&self.names, settlement, now);
+        }
+        if let Some(index) = report.retired {
+            // Nothing more comes of it; one of the same name may come at any time.
+            lock(&self.live).retire(index);
         }
         self.retiring.extend(report.retired);
     }

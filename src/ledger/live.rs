@@ -44,8 +44,10 @@ use crate::telemetry::metrics::TableMetrics;
 pub(crate) struct LiveBooks {
     metrics: Metrics,
     endpoints: BTreeMap<EndpointIndex, EndpointBooks>,
-    /// What the state holds of endpoints that are not shown yet.
+    /// What the state holds of endpoints that are not shown yet, or not any more.
     hidden: HashMap<Arc<str>, Vec<Entry>>,
+    /// Lines of endpoints that are shown and have no index yet.
+    shown: HashMap<Arc<str>, BTreeMap<Arc<TableName>, Line>>,
     /// Who is there, and who takes what.
     serving: Arc<Serving>,
     /// Notes of this edition that are not in the metrics yet.
@@ -105,6 +107,7 @@ impl LiveBooks {
             metrics: metrics.clone(),
             endpoints: BTreeMap::new(),
             hidden: HashMap::new(),
+            shown: HashMap::new(),
             serving: Arc::default(),
             notes: Tally::new(),
             common: CommonBooks::default(),
@@ -133,15 +136,29 @@ impl LiveBooks {
         let books = EndpointBooks {
             name: Arc::clone(name),
             metrics: endpoint.clone(),
-            lines: BTreeMap::new(),
+            lines: self.shown.remove(name).unwrap_or_default(),
             filtered: 0,
             expired: 0,
         };
         self.endpoints.insert(index, books);
     }
 
+    /// An endpoint is no more. One of the same name that comes later goes on with its books.
     pub(crate) fn retire(&mut self, index: EndpointIndex) {
-        self.endpoints.remove(&index);
+        self.refresh();
+        let Some(EndpointBooks { name, lines, .. }) = self.endpoints.remove(&index) else { return };
+        let kept = self.hidden.entry(Arc::clone(&name)).or_default();
+        kept.extend(lines.into_iter().map(|(table, line)| {
+            let balance = &line.balance;
+            let count = Count {
+                captured: balance.captured.get(),
+                delivered: balance.delivered.get(),
+                filtered: balance.filtered.get(),
+                expired: balance.expired.get(),
+                dead: balance.dead.get(),
+            };
+            Entry { endpoint: Arc::clone(&name), table, count }
+        }));
     }
 
     /// Shows what the state holds of an endpoint, if it is not shown yet.
@@ -156,6 +173,7 @@ impl LiveBooks {
             endpoint.pending_memory.add(count.pending());
             let line = Line::new(&self.metrics, name, &table);
             line.add(count);
+            self.shown.entry(Arc::clone(name)).or_default().insert(table, line);
         }
         endpoint.pending_memory.sub(endpoint.pending_backlog.get());
     }

@@ -34,6 +34,12 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     connection: Connection,
+    /// Endpoints, books and calls are there, too.
+    begun: bool,
+    /// Why walhook stops.
+    ending: Option<String>,
+    /// How changes are taken, if not as usual.
+    mode: Option<String>,
     /// When the source last handed something over, a keepalive included.
     moved: Instant,
     server: Server,
@@ -96,10 +102,12 @@ pub struct Wal {
 /// A copy of the status at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {
-    /// `starting`, `standby`, `streaming` or `waiting`.
+    /// `starting`, `standby`, `streaming`, `waiting` or `stopping`.
     pub state: &'static str,
     /// Why it is not streaming.
     pub reason: Option<String>,
+    /// How changes are taken, if not as usual.
+    pub mode: Option<String>,
     pub received_lsn: String,
     pub confirmed_lsn: String,
     pub reconnects: u64,
@@ -114,6 +122,9 @@ impl Default for StatusHandle {
     fn default() -> Self {
         let state = State {
             connection: Connection::Starting,
+            begun: false,
+            ending: None,
+            mode: None,
             moved: Instant::now(),
             server: Server::default(),
             wal: None,
@@ -145,6 +156,23 @@ impl StatusHandle {
             state.moved = Instant::now();
             state.server = server;
         });
+    }
+
+    /// All of walhook runs: endpoints, books and calls are there.
+    pub fn begun(&self) {
+        self.change(|state| state.begun = true);
+    }
+
+    /// walhook stops; the first `reason` is said until the end, and holds no secret.
+    pub fn ending(&self, reason: String) {
+        self.change(|state| {
+            state.ending.get_or_insert(reason);
+        });
+    }
+
+    /// Changes are taken in another way than usual; `None`: as usual.
+    pub fn mode(&self, mode: Option<String>) {
+        self.change(|state| state.mode = mode);
     }
 
     /// The connection is lost; `reason` is the error's chain and holds no secret.
@@ -186,7 +214,14 @@ impl StatusHandle {
     pub fn readiness(&self, now: Instant) -> Result<(), String> {
         let mut answer = Ok(());
         self.change(|state| {
+            if let Some(reason) = &state.ending {
+                answer = Err(reason.clone());
+                return;
+            }
             answer = match &state.connection {
+                Connection::Streaming if !state.begun => {
+                    Err(String::from("starting: the state is being taken up"))
+                }
                 Connection::Starting => Err(String::from("not connected to PostgreSQL yet")),
                 Connection::Standby(reason) | Connection::Waiting(reason) => Err(reason.clone()),
                 Connection::Streaming => {
@@ -211,6 +246,7 @@ impl StatusHandle {
         let mut view = StatusView {
             state: "starting",
             reason: None,
+            mode: None,
             received_lsn: lsn(&self.shared.received),
             confirmed_lsn: lsn(&self.shared.confirmed),
             reconnects: self.shared.reconnects.load(Ordering::Relaxed),
@@ -225,6 +261,10 @@ impl StatusHandle {
                 Connection::Standby(reason) => ("standby", Some(reason.clone())),
                 Connection::Waiting(reason) => ("waiting", Some(reason.clone())),
             };
+            if let Some(reason) = &state.ending {
+                (view.state, view.reason) = ("stopping", Some(reason.clone()));
+            }
+            view.mode = state.mode.clone();
             view.server = state.server.clone();
             view.wal = state.wal.clone();
             view.holder = state.holder.clone();
@@ -242,6 +282,8 @@ mod tests {
         let status = StatusHandle::default();
         assert!(status.readiness(Instant::now()).is_err(), "not connected yet");
         status.streaming(Server::default());
+        assert!(status.readiness(Instant::now()).is_err(), "endpoints and books are not there yet");
+        status.begun();
         assert_eq!(status.readiness(Instant::now()), Ok(()));
         tokio::time::advance(SILENCE_MAX + Duration::from_secs(1)).await;
         assert!(status.readiness(Instant::now()).unwrap_err().contains("36 s"));
@@ -253,5 +295,10 @@ mod tests {
         assert_eq!(status.view().reconnects, 0);
         status.streaming(Server::default());
         assert_eq!(status.view().reconnects, 1, "however often it was tried");
+        status.ending(String::from("the slot is gone"));
+        status.ending(String::from("something that follows from it"));
+        status.streaming(Server::default());
+        assert_eq!(status.readiness(Instant::now()), Err(String::from("the slot is gone")));
+        assert_eq!(status.view().state, "stopping");
     }
 }

@@ -84,6 +84,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "slot_owner",
         sql: include_str!("../../sql/migrations/0011_slot_owner.sql"),
     },
+    Migration {
+        version: 12,
+        name: "crash_charges",
+        sql: include_str!("../../sql/migrations/0012_crash_charges.sql"),
+    },
 ];
 
 /// What one read says of the schema.

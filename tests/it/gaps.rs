@@ -185,3 +185,18 @@ async fn wal_of_others_that_was_confirmed_is_no_gap() {
     stage.receiver.wait_for(2, AMPLE).await;
     again.stop().await;
 }
+
+/// What ends walhook is said at once, and walhook is gone a moment later: nothing is in flight.
+#[tokio::test]
+async fn a_fatal_error_of_the_source_is_said_at_once_and_ends_soon() {
+    let stage = Stage::set().await;
+    let mut service = Service::start(&stage.toml).await;
+    stage.run("DROP PUBLICATION walhook").await;
+    stage.insert(2).await;
+    let line = service.program.wait_for_line("walhook cannot go on", AMPLE).await;
+    let said = Instant::now();
+    assert!(line.contains("publication walhook"), "{line}");
+    assert_eq!(service.program.wait(AMPLE).await, Some(4));
+    // A second on a machine that has nothing else to do; the grace period is ten.
+    assert!(said.elapsed() < Duration::from_secs(6), "{:?}", said.elapsed());
+}

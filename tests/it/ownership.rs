@@ -248,12 +248,13 @@ async fn a_schema_that_was_dropped_under_a_running_walhook_is_named_like_a_gap()
 #[tokio::test]
 async fn a_slot_that_nobody_has_read_needs_no_state() {
     let setting = Setting::new().await;
-    let make = format!(
-        "CREATE PUBLICATION walhook FOR TABLE orders WITH (publish = 'insert, update, delete');
-         SELECT pg_create_logical_replication_slot('{}', 'pgoutput')",
-        slot(&setting.database)
-    );
-    setting.sql.batch_execute(&make).await.unwrap();
+    let publication =
+        "CREATE PUBLICATION walhook FOR TABLE orders WITH (publish = 'insert, update, delete')";
+    let slot = slot(&setting.database);
+    let made = format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')");
+    for statement in [publication, &made] {
+        setting.sql.batch_execute(statement).await.unwrap();
+    }
     setting.insert("orders", 1).await;
     let mut service = Service::start(&setting.toml(&["orders"])).await;
     assert_eq!(setting.types(1).await, ["orders"]);

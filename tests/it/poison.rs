@@ -25,9 +25,9 @@ const TABLE: &str = "CREATE TABLE orders (id int PRIMARY KEY, version int NOT NU
 /// The rows; one of them is number 7.
 const ROWS: usize = 9;
 
-/// Two crashes without progress, and two at the same mark. A run that settled one of the rows before
+/// Two crashes without progress, and four at the same mark. A run that settled one of the rows before
 /// the poison is no crash in a row: on a slow machine there may be one for each of them.
-const CRASHES_MAX: u32 = 4 + 6;
+const CRASHES_MAX: u32 = 6 + 6;
 
 const LETTERS: &str = "SELECT string_agg(concat_ws('|', row_key, failure_class, attempts,
                            body IS NULL, reason), ' ' ORDER BY endpoint)
@@ -164,4 +164,62 @@ async fn an_event_whose_sending_kills_walhook_is_set_aside_after_crashes_in_a_ro
     let setting = Setting::new().await;
     let letter = "f|walhook crashed over it twice in a row";
     setting.set_aside_after_crashes("before_post~id=7", letter).await;
+}
+
+/// An operating system that is short of memory, or a scheduler that evicts, kills at any moment. No
+/// change is to blame for that, not even one that is in hand each time.
+#[tokio::test]
+async fn kills_from_outside_give_nothing_up() {
+    let setting = Setting::new().await;
+    let mut first = Service::start(&setting.toml()).await;
+    first.stop().await;
+    for receiver in &setting.receivers {
+        receiver.behave(always(Answer::status(200).after(Duration::from_secs(600))));
+    }
+    setting.insert().await;
+    for _ in 0..8 {
+        let mut program = setting.run("");
+        program.wait_for_line("walhook is running", AMPLE).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(300..1500))).await;
+        program.kill();
+        program.wait(AMPLE).await;
+    }
+    for receiver in &setting.receivers {
+        receiver.behave(always(Answer::status(200)));
+    }
+    let mut last = setting.run("");
+    setting.wait_for(BALANCE, "webhook-1 9 9 0 0, webhook-2 9 9 0 0").await;
+    last.terminate();
+    assert_eq!(last.wait(AMPLE).await, Some(0), "{}", last.output().join("\n"));
+}
+
+/// Changes that are taken one by one do not wait for a slow endpoint, and the status says what is done.
+#[tokio::test]
+async fn one_by_one_leaves_a_healthy_endpoint_its_pace() {
+    const MANY: usize = 600;
+    let setting = Setting::new().await;
+    let mut first = Service::start(&setting.toml()).await;
+    first.stop().await;
+    let [healthy, slow] = &setting.receivers;
+    for receiver in &setting.receivers {
+        receiver.behave(always(Answer::status(200).after(Duration::from_secs(600))));
+    }
+    let insert = format!("INSERT INTO orders SELECT n, 1 FROM generate_series(1, {MANY}) n");
+    setting.sql.batch_execute(&insert).await.unwrap();
+    for _ in 0..3 {
+        let mut program = setting.run("");
+        program.wait_for_line("walhook is running", AMPLE).await;
+        program.kill();
+        program.wait(AMPLE).await;
+    }
+    healthy.behave(always(Answer::status(200)));
+    slow.behave(always(Answer::status(200).after(Duration::from_secs(1))));
+    let mut service = Service::start(&setting.toml()).await;
+    let mode = service.get("/api/v1/status").await.json()["source"]["mode"].clone();
+    assert!(mode.as_str().is_some_and(|mode| mode.contains("one by one")), "{mode}");
+    setting
+        .wait_for("SELECT sum(delivered) FROM walhook.balance WHERE endpoint = 'webhook-1'", "600")
+        .await;
+    slow.behave(always(Answer::status(200)));
+    service.stop().await;
 }

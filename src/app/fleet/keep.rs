@@ -4,6 +4,7 @@ use crate::config::settings::Server;
 use crate::config::settings::Settings;
 use crate::store;
 use crate::store::Session;
+use crate::store::dead_letters;
 use crate::store::endpoints;
 use crate::store::endpoints::StoredEndpoint;
 use crate::store::state_error::StateError;
@@ -40,6 +41,26 @@ impl Keep {
         let saved = endpoints::save(&session.client, &self.slot, self.epoch, row).await?;
         self.session = Some(session);
         Ok(saved)
+    }
+
+    /// How many dead letters are kept of an endpoint; 0 if that cannot be told.
+    pub(super) async fn letters(&self, name: &str) -> i64 {
+        let counted = async {
+            let session = store::connect(&self.server).await?;
+            dead_letters::sizes(&session.client, &self.slot).await
+        };
+        match counted.await {
+            Ok(sizes) => {
+                let own = sizes.iter().find(|(endpoint, _)| **endpoint == *name);
+                own.map_or(0, |(_, count)| i64::try_from(*count).unwrap_or(i64::MAX))
+            }
+            Err(error) => {
+                let error: StateError = error;
+                let error = format!("{:#}", anyhow::Error::new(error));
+                tracing::debug!(endpoint = name, error, "cannot count dead letters");
+                0
+            }
+        }
     }
 
     /// # Errors

@@ -297,6 +297,10 @@ impl Fleet {
             match step {
                 Step::Add { endpoint, origin, client } => {
                     let is_enabled = endpoint.enabled;
+                    // One of this name that was there before may have left some.
+                    let letters = self.keep.letters(&endpoint.name).await;
+                    let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
+                    metrics.dead_letters.set(letters);
                     let (index, lane) = self.add(endpoint, origin, client, None);
                     opened.push((index, lane));
                     listed.push(index);

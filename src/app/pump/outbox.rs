@@ -92,6 +92,15 @@ impl Outbox {
         takers: Arc<[EndpointIndex]>,
         why: Poison,
     ) {
+        if why == Poison::Crashes {
+            tracing::error!(
+                event = &*event.event_type,
+                table = %event.table,
+                event_id = %event.id,
+                id = event.facts.find("id"),
+                "walhook crashed with this event in hand again and again: it becomes a dead letter"
+            );
+        }
         event.sequence = self.next_sequence;
         self.next_sequence += 1;
         self.opened.push(Opened::Poison { event: Arc::new(*event), takers, why });

@@ -14,6 +14,7 @@
 
 mod orphans;
 mod pace;
+mod recount;
 mod replay;
 mod worker;
 
@@ -32,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 use crate::app::Handles;
 use crate::app::fleet::Orders;
 use crate::app::resend::pace::Pace;
+use crate::app::resend::recount::RECOUNT;
+use crate::app::resend::recount::Recount;
 use crate::app::resend::worker::Worker;
 use crate::clock::DatabaseClock;
 use crate::config::settings::DeadLetters;
@@ -92,6 +95,7 @@ pub(crate) struct Resender {
     replayed: Replayed,
     metrics: Metrics,
     asked: Arc<Notify>,
+    recount: Recount,
     fleet: Arc<OnceLock<Orders>>,
 }
 
@@ -141,6 +145,7 @@ impl Resender {
             replayed: handles.replayed.clone(),
             metrics: handles.metrics.clone(),
             asked: Arc::clone(&handles.asked),
+            recount: Recount::default(),
             fleet,
         }
     }
@@ -166,6 +171,8 @@ impl Resender {
         let mut is_asked = false;
         let mut polls = tokio::time::interval(POLL);
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        let (mut recounts, mut counts) = (tokio::time::interval(RECOUNT), FuturesUnordered::new());
+        recounts.set_missed_tick_behavior(MissedTickBehavior::Delay);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -193,6 +200,8 @@ impl Resender {
                 }
                 _ = housekeeping.tick(), if chores.is_empty() => chores.push(self.keep_house()),
                 Some(()) = chores.next() => {}
+                _ = recounts.tick(), if counts.is_empty() => counts.push(self.count_letters()),
+                Some(()) = counts.next() => {}
                 Some(()) = orphans.next() => {}
             }
             if is_asked && looks.is_empty() && orphans.is_empty() {
@@ -235,6 +244,15 @@ impl Resender {
                 tracing::debug!(error = %format!("{error:#}"), "cannot look for letters to send");
                 Vec::new()
             }
+        }
+    }
+
+    /// Has the gauges follow the table; not while it cannot be read.
+    async fn count_letters(&self) {
+        let Some(fleet) = self.fleet.get() else { return };
+        let Ok(mut session) = self.desk.session().await else { return };
+        if let Ok(sizes) = dead_letters::sizes(session.client(), self.holding.slot()).await {
+            self.recount.compare(&fleet.roster(), &sizes);
         }
     }
 

@@ -166,7 +166,7 @@ type Spoil = fn(&mut Facts, &mut Wanted);
 
 #[test]
 fn each_defect_of_the_server_or_slot_is_named_with_its_fix_and_exit_code() {
-    let cases: [(&str, Spoil, &str, u8); 16] = [
+    let cases: [(&str, Spoil, &str, u8); 13] = [
         ("wal_level", |f, _| f.server.wal_level = "replica".into(), "SET wal_level = logical", 3),
         ("standby", |f, _| f.server.standby = true, "read-write", 3),
         ("role", |f, _| f.server.may_replicate = false, r#"ALTER ROLE "app" REPLICATION"#, 3),
@@ -297,6 +297,13 @@ fn each_defect_of_a_table_is_named_with_its_fix_and_exit_code() {
              is about -> if another system reads them",
             0,
         ),
+    ];
+    check(&cases);
+}
+
+#[test]
+fn what_may_be_a_slip_or_a_danger_is_named() {
+    let cases: [(&str, Spoil, &str, u8); 3] = [
         (
             "a misspelt table, and the right one in the publication",
             |f, w| {
@@ -304,7 +311,7 @@ fn each_defect_of_a_table_is_named_with_its_fix_and_exit_code() {
                 f.neighbours = vec![table_name()];
                 w.tables[0].name = TableName::new("public", "odrers");
             },
-            "table public.odrers does not exist: did you mean public.orders?",
+            "table public.odrers does not exist -> did you mean public.orders?",
             3,
         ),
         (
