@@ -185,7 +185,9 @@ pub(crate) async fn take(
     let common = books::load_common(&session.client, slot).await?;
     let past = runs::started(&mut session.client, &holding, progress.settled).await?;
     let marks = match past {
-        Past::Crashing(_) => Some(store::connect_within(&settings.state, store::ANSWER_SOON).await?),
+        Past::Crashing(_) => {
+            Some(store::connect_within(&settings.state, store::ANSWER_SOON).await?)
+        }
         Past::Sound | Past::Convicted(_) => None,
     };
     let days = settings.push_log.retention_days;

@@ -7,7 +7,6 @@ pub mod backlog;
 pub mod body;
 pub mod budget;
 pub mod change;
-
 pub mod commit_times;
 pub mod compact;
 pub mod event;

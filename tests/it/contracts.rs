@@ -44,8 +44,11 @@ async fn database(name: &str) -> (Database, Sql) {
 fn configuration(name: &str, database: &Database, changes: &[(&str, &str)]) -> String {
     let mut toml = read(&format!("config/{name}.toml"));
     let url = "url = \"${DATABASE_URL:-postgres://walhook@localhost/app}\"";
-    let own = format!("url = \"{}\"\nslot = \"{}\"", database.url(), slot(database));
-    for (from, to) in changes.iter().copied().chain([(url, own.as_str())]) {
+    let own_url = format!("url = \"{}\"", database.url());
+    let shipped = format!("slot = \"{}\"", name.replace('-', "_"));
+    let own_slot = format!("slot = \"{}\"", slot(database));
+    let own = [(url, own_url.as_str()), (shipped.as_str(), own_slot.as_str())];
+    for (from, to) in changes.iter().copied().chain(own) {
         assert!(toml.contains(from), "{from} is not in {name}.toml");
         toml = toml.replace(from, to);
     }
