@@ -68,6 +68,7 @@ pub(crate) fn lane(
 ) -> (LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>) {
     let settings = LaneSettings::with_backlog(index, endpoint, standing);
     let (sender, task) = queue::open(settings.within(common.share_bytes));
+    let task = task.pressed_by(common.backlog.pressure());
     let (clock, hold) = (common.handles.clock.clone(), common.handles.hold.clone());
     let (reports, bodies, cuts) = (common.reports.clone(), common.bodies, common.cuts.clone());
     let (backlog, name) = (Arc::clone(&common.backlog), Arc::clone(&endpoint.name));

@@ -121,6 +121,7 @@ pub struct App {
     /// There when the slot is ours.
     fleet: Arc<OnceLock<Orders>>,
     consent: Consent,
+    skip_transaction: Option<Lsn>,
     desk: api::endpoints::Desk,
     /// The configuration as it is read again.
     reloads: (watch::Sender<Option<Arc<Settings>>>, Reloads),
@@ -150,13 +151,31 @@ impl App {
         });
         tracing::info!(http = %address, "the HTTP surface is up");
         let (reloads, consent) = (watch::channel(None), Consent::default());
-        Ok(Self { settings, handles, confirmed, fleet, desk, reloads, consent, tasks, address })
+        let skip_transaction = None;
+        Ok(Self {
+            settings,
+            handles,
+            confirmed,
+            fleet,
+            consent,
+            skip_transaction,
+            desk,
+            reloads,
+            tasks,
+            address,
+        })
     }
 
     /// Goes on where the operator has agreed to it, instead of ending with an error.
     #[must_use]
     pub fn with_consent(self, consent: Consent) -> Self {
         Self { consent, ..self }
+    }
+
+    /// Goes on without the transaction that commits there, if PostgreSQL cannot send it.
+    #[must_use]
+    pub fn skipping(self, transaction: Option<Lsn>) -> Self {
+        Self { skip_transaction: transaction, ..self }
     }
 
     /// Where the HTTP surface listens.
@@ -213,6 +232,7 @@ impl App {
             handles: self.handles.clone(),
             confirmed: self.confirmed.subscribe(),
             writable: writable.clone(),
+            skip_transaction: self.skip_transaction,
             stop: self.tasks.stop_token(),
             cuts: cuts.clone(),
             main: Handle::current(),

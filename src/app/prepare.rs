@@ -1,6 +1,7 @@
 //! Before the start: looks at the server, makes what is missing.
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::app::clock_offset;
 use crate::app::dry_run;
@@ -24,9 +25,11 @@ use crate::source::catalog::Wanted;
 use crate::source::error::EXIT_SLOT_LOST;
 use crate::source::error::SourceError;
 use crate::source::refusal::Refusal;
+use crate::source::text_forms;
 use crate::source::wire::command;
 use crate::store;
 use crate::store::error::StoreError;
+use crate::store::gaps as gaps_booked;
 use crate::store::migrate;
 use crate::store::progress;
 use crate::store::state_error::StateError;
@@ -113,6 +116,27 @@ pub(crate) async fn lacking_for(
     old_rows::refusals(settings, &session.client, endpoint).await
 }
 
+/// Transactions that were left out on the operator's word.
+async fn skipped(settings: &Settings) -> Result<Option<Finding>, StateError> {
+    let session = store::connect(&settings.state).await?;
+    let all = match gaps_booked::load(&session.client, &settings.postgres.slot).await {
+        Err(error) if error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Vec::new(),
+        loaded => loaded?,
+    };
+    let Some(last) = all.first() else { return Ok(None) };
+    let (count, commit, sent) = (all.len(), last.commit, last.sent);
+    Ok(Some(Finding::warning(
+        format!(
+            "{count} transactions were left out, the last one committed at {commit}, after {sent} of its \
+             changes: {}",
+            last.reason
+        ),
+        String::from(
+            "send from the tables what is missing, then delete their rows from walhook.gaps",
+        ),
+    )))
+}
+
 /// What keeps walhook from having its own tables.
 async fn state_refusal(settings: &Settings) -> Result<Option<Refusal>, StateError> {
     let session = store::connect(&settings.state).await?;
@@ -153,6 +177,9 @@ async fn settle(settings: &Settings, client: &Client, report: &mut Report) -> an
 pub async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)> {
     let mut session = store::connect(&settings.postgres.server).await?;
     let mut report = catalog::inspect(&session.client, &Wanted::new(settings)).await?;
+    let tables: Vec<_> = Wanted::new(settings).tables.into_iter().map(|table| table.name).collect();
+    report.findings.extend(text_forms::findings(&session.client, &tables).await?);
+    report.findings.extend(skipped(settings).await?);
     report.findings.extend(old_rows::findings(settings, &session.client).await?);
     report.findings.extend(write_backs::findings(settings, &mut session.client).await?);
     report.findings.extend(endpoints_from::findings(settings, &session.client).await?);

@@ -270,6 +270,8 @@ impl Pump {
                 self.refresh(xid).await?;
             }
             Captured::Idle { end } => {
+                // Of a transaction that was left out, no commit comes.
+                self.in_transaction = false;
                 self.passed = end;
                 self.outbox.boundary(end, None);
             }

@@ -38,6 +38,8 @@ pub(crate) struct Reader {
     pub(crate) handles: Handles,
     pub(crate) confirmed: watch::Receiver<Lsn>,
     pub(crate) writable: watch::Receiver<bool>,
+    /// The commit of a transaction to go on without, if it cannot be sent.
+    pub(crate) skip_transaction: Option<Lsn>,
     pub(crate) stop: CancellationToken,
     pub(crate) cuts: Cuts,
     /// The runtime of all the rest.
@@ -117,13 +119,16 @@ impl Reader {
         attached: oneshot::Sender<SystemIdentity>,
         stages: oneshot::Receiver<Stages>,
     ) -> anyhow::Result<()> {
-        let Self { budget, settings, handles, confirmed, writable, stop, cuts, main } = self;
+        let skip_transaction = self.skip_transaction;
+        let Self { budget, settings, handles, confirmed, writable, stop, cuts, main, .. } = self;
         let terms = Terms {
             settings: settings.postgres.clone(),
             slot_use: SlotUse::Lasting,
             own_slot: settings.postgres.slot.clone(),
             budget: budget.clone(),
             status: handles.status.clone(),
+            start: Lsn::ZERO,
+            skip_transaction,
             confirmed,
             writable,
             let_go: handles.let_go.clone(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
+use tokio::sync::watch;
 
 use crate::config::settings::Server;
 use crate::flow::backlog::BacklogPosition;
@@ -36,6 +37,11 @@ pub(crate) struct Backlog {
 impl Backlog {
     pub(crate) fn new(server: Server, slot: String, budget: Budget) -> Self {
         Self { server, slot, budget, session: Mutex::new(None) }
+    }
+
+    /// Told when memory is wanted for something large.
+    pub(crate) fn pressure(&self) -> watch::Receiver<u64> {
+        self.budget.pressure()
     }
 
     /// The next rows of an endpoint, as many as memory has room for.

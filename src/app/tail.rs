@@ -109,6 +109,8 @@ pub async fn tail(
         own_slot,
         budget: Budget::new(settings.memory.queued_bytes),
         status: StatusHandle::default(),
+        start: Lsn::ZERO,
+        skip_transaction: None,
         confirmed,
         writable,
         let_go: LetGo::default(),

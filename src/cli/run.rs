@@ -20,6 +20,7 @@ use crate::cli::runtime;
 use crate::clock::host_now;
 use crate::config::settings::LogFormat;
 use crate::config::settings::Settings;
+use crate::flow::lsn::Lsn;
 use crate::telemetry;
 use crate::telemetry::Format;
 use crate::telemetry::Log;
@@ -41,6 +42,9 @@ pub struct Run {
     /// Takes a slot that was read for other tables: only if no other system reads it
     #[arg(long)]
     take_slot: bool,
+    /// Goes on without the transaction that commits there, if PostgreSQL cannot send it
+    #[arg(long, value_name = "LSN")]
+    skip_transaction: Option<Lsn>,
 }
 
 impl Run {
@@ -55,7 +59,7 @@ impl Run {
         let log = telemetry::init(format, &settings.log.filter, host_now)?;
         let runtime = runtime()?;
         let consent = Consent { gap: self.accept_gap, slot: self.take_slot };
-        let ended = runtime.block_on(serve(settings, consent, global, &log));
+        let ended = runtime.block_on(serve(settings, consent, self.skip_transaction, global, &log));
         runtime.shutdown_timeout(LOOKUPS_MAX);
         drop(log);
         ended.map_err(CommandError::of_postgres)
@@ -65,12 +69,14 @@ impl Run {
 async fn serve(
     settings: Settings,
     consent: Consent,
+    skip_transaction: Option<Lsn>,
     global: &Global,
     log: &Log,
 ) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     let grace = settings.grace;
-    let app = App::start(settings).await?.with_consent(consent);
+    let app = App::start(settings).await?;
+    let app = app.with_consent(consent).skipping(skip_transaction);
     let (stop, reloads) = (app.stop_token(), app.reloads());
     let (wishes, wished) = mpsc::channel(1);
     // One that waits already will find the files as they are then.

@@ -23,6 +23,7 @@ use cel::common::value::CowVal;
 use cel::objects::ResolveResult;
 
 use crate::config::expression::meter::Exceeded;
+use crate::config::json_value;
 use crate::config::reader::nearest;
 
 /// The longest expression. A longer one belongs into a view or a generated column.
@@ -293,32 +294,9 @@ fn json<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, cel::E
     let text = arguments.first().and_then(|text| text.downcast_ref::<CelString<'_>>());
     let text = text.ok_or_else(|| refused("no text"))?;
     meter::parses(text.inner())?;
-    let parsed: serde_json::Value =
-        serde_json::from_str(text.inner()).map_err(|_| refused("not JSON"))?;
-    let value: Box<dyn cel::common::value::Val> = value_of_json(&parsed).try_into()?;
+    let read = json_value::read(text.inner().as_bytes()).ok_or_else(|| refused("not JSON"))?;
+    let value: Box<dyn cel::common::value::Val> = read.try_into()?;
     Ok(CowVal::Owned(value))
-}
-
-/// JSON as a value: numbers without a fraction that fit are `int`, all others `double`.
-pub fn value_of_json(json: &serde_json::Value) -> cel::Value {
-    match json {
-        serde_json::Value::Null => cel::Value::Null,
-        serde_json::Value::Bool(bool) => cel::Value::Bool(*bool),
-        serde_json::Value::Number(number) => match number.as_i64() {
-            Some(whole) => cel::Value::Int(whole),
-            None => cel::Value::Float(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        serde_json::Value::String(text) => cel::Value::from(text.as_str()),
-        serde_json::Value::Array(items) => {
-            cel::Value::List(Arc::new(items.iter().map(value_of_json).collect()))
-        }
-        serde_json::Value::Object(members) => {
-            let members = members.iter().map(|(name, value)| {
-                (cel::objects::Key::from(name.as_str()), value_of_json(value))
-            });
-            cel::Value::Map(cel::objects::Map { map: Arc::new(members.collect()) })
-        }
-    }
 }
 
 /// Whether a part that names nothing asks for more than an evaluation may take, whatever the row is.

@@ -18,6 +18,7 @@ mod field;
 mod file;
 mod headers;
 mod interpolate;
+pub(crate) mod json_value;
 pub mod link;
 mod ocr_wallet;
 mod parking;

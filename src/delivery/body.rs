@@ -69,7 +69,8 @@ pub(crate) async fn complete(
 }
 
 fn is_large(events: &[Arc<Event>]) -> bool {
-    let is_open = |part: &Part| matches!(part, Part::Escaped(_) | Part::Compacted(_));
+    let is_open =
+        |part: &Part| matches!(part, Part::Escaped(_) | Part::Base64(_) | Part::Compacted(_));
     let is_streamed = |event: &Arc<Event>| event.body.parts().iter().any(is_open);
     let held = |event: &Arc<Event>| event.body.held_bytes();
     events.iter().map(held).sum::<usize>() > WHOLE_MAX_BYTES || events.iter().any(is_streamed)

@@ -19,6 +19,7 @@
 
 use crate::flow::body::escape_into;
 use crate::flow::compact::compact_into;
+use crate::flow::hex::hex_to_base64;
 use crate::flow::relation::SqlType;
 use crate::flow::time::Timestamp;
 
@@ -36,6 +37,7 @@ pub fn write_json(out: &mut Vec<u8>, sql_type: &SqlType, text: &[u8]) {
         SqlType::Timestamp => time::write_timestamp(out, text),
         SqlType::TimestampTz => time::write_timestamptz(out, text),
         SqlType::Bytea => write_base64(out, text),
+        SqlType::Hstore => nested::write_hstore(out, text),
         SqlType::Vector { element } => nested::write_vector(out, element, text),
         SqlType::Array { element, delimiter } => {
             nested::write_array(out, element, *delimiter, text)
@@ -102,6 +104,11 @@ fn write_number(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
 }
 
 fn write_raw_json(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
+    // Of a SQL_ASCII database; between the tokens of JSON there are no such bytes.
+    if std::str::from_utf8(text).is_err() {
+        let mended = String::from_utf8_lossy(text);
+        return is_json(mended.as_bytes()).then(|| compact_into(out, mended.as_bytes()));
+    }
     is_json(text).then(|| compact_into(out, text))
 }
 
@@ -135,38 +142,18 @@ fn is_number(text: &[u8]) -> bool {
     rest.is_empty()
 }
 
-/// Turns hexadecimal (`\x0aff`) into a base64 string, three bytes at a time.
 fn write_base64(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
-    let hex = text.strip_prefix(b"\\x")?;
-    let (bytes, []) = hex.as_chunks::<2>() else { return None };
-    out.reserve(bytes.len().div_ceil(3) * 4 + 2);
+    let hex = hex_of_bytea(text)?;
+    out.reserve(hex.len().div_ceil(6) * 4 + 2);
     out.push(b'"');
-    for group in bytes.chunks(3) {
-        let mut bits = 0;
-        for (byte, place) in group.iter().zip([16, 8, 0]) {
-            let [high, low] = *byte;
-            bits |= (hex_digit(high)? << 4 | hex_digit(low)?) << place;
-        }
-        let sextet = |place: u32| base64_digit(bits >> place);
-        let (third, fourth) = match group.len() {
-            1 => (b'=', b'='),
-            2 => (sextet(6), b'='),
-            _ => (sextet(6), sextet(0)),
-        };
-        out.extend_from_slice(&[sextet(18), sextet(12), third, fourth]);
-    }
+    hex_to_base64(out, hex)?;
     out.push(b'"');
     Some(())
 }
 
-/// The digit for the lowest six bits (RFC 4648, section 4).
-fn base64_digit(bits: u32) -> u8 {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    DIGITS.get((bits & 0x3F) as usize).copied().unwrap_or(b'=')
-}
-
-fn hex_digit(digit: u8) -> Option<u32> {
-    char::from(digit).to_digit(16)
+/// The digits of a bytea's text, which begins with `\x`.
+pub(crate) fn hex_of_bytea(text: &[u8]) -> Option<&[u8]> {
+    text.strip_prefix(b"\\x").filter(|hex| hex.len().is_multiple_of(2))
 }
 
 #[cfg(test)]

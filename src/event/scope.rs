@@ -6,7 +6,7 @@
 //! | bool, int2 to int8 | `bool`, `int` |
 //! | float4, float8, numeric | `double`; of a numeric the nearest there is |
 //! | timestamptz, timestamp (taken as UTC) | `timestamp`, cut to the years 1 to 9999 |
-//! | json, jsonb, arrays, row types | `map`, `list` and what is in them |
+//! | json, jsonb, hstore, arrays, row types | `map`, `list` and what is in them: see `json_value` |
 //! | everything else | `string`, the text that stands in JSON |
 //! | null | `null` |
 //!
@@ -39,7 +39,7 @@ use crate::config::expression::ENVIRONMENT;
 use crate::config::expression::Expression;
 use crate::config::expression::meter;
 use crate::config::expression::meter::Exceeded;
-use crate::config::expression::value_of_json;
+use crate::config::json_value;
 use crate::event::datum;
 use crate::event::image;
 use crate::event::image::Image;
@@ -185,8 +185,8 @@ impl Scope<'_> {
             }
             BuiltIn::Metadata => {
                 let given = self.change.metadata.as_deref();
-                let given =
-                    given.map(|text| read_json(text).filter(|_| meter::reads(text.len(), true)));
+                let given = given
+                    .map(|text| json_value::read(text).filter(|_| meter::reads(text.len(), true)));
                 let empty = || cel::Value::Map(Map { map: Arc::default() });
                 owned(given.flatten().unwrap_or_else(empty))
             }
@@ -283,14 +283,15 @@ fn value<'a>(sql_type: &SqlType, text: &'a [u8]) -> Option<CowVal<'a, 'a>> {
             Cow::Borrowed(text) => CowVal::owned(CelString::from(text)),
             Cow::Owned(text) => CowVal::owned(CelString::from(text)),
         },
-        SqlType::Json => owned(read_json(text)?),
+        SqlType::Json => owned(json_value::read(text)?),
         SqlType::Bytea
+        | SqlType::Hstore
         | SqlType::Vector { .. }
         | SqlType::Array { .. }
         | SqlType::Composite { .. } => {
             let mut json = Vec::new();
             datum::write_json(&mut json, sql_type, text);
-            owned(read_json(&json)?)
+            owned(json_value::read(&json)?)
         }
     })
 }
@@ -309,10 +310,6 @@ fn read<'a>(sql_type: &SqlType, text: &'a [u8]) -> Option<CowVal<'a, 'a>> {
             | SqlType::Date
     );
     if meter::reads(text.len(), !is_plain) { value(sql_type, text) } else { None }
-}
-
-fn read_json(text: &[u8]) -> Option<cel::Value> {
-    serde_json::from_slice(text).ok().map(|json| value_of_json(&json))
 }
 
 /// Everything that is made here has a counterpart; were there one without, it reads as null.

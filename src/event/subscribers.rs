@@ -278,6 +278,7 @@ fn comparable<'e>(sql_type: &SqlType, equality: &'e Equality<'_>) -> Option<Vec<
         | SqlType::Timestamp
         | SqlType::TimestampTz
         | SqlType::Bytea
+        | SqlType::Hstore
         | SqlType::Vector { .. }
         | SqlType::Array { .. }
         | SqlType::Composite { .. } => None,

@@ -15,6 +15,7 @@ use crate::flow::body::escape_into;
 use crate::flow::change::Tuple;
 use crate::flow::change::Value;
 use crate::flow::compact::compact_into;
+use crate::flow::hex::is_hex;
 use crate::flow::relation::SqlType;
 use crate::flow::time::Timestamp;
 
@@ -78,6 +79,9 @@ impl Writer {
     /// Appends a column's text as it is.
     pub(crate) fn raw_column(&mut self, row: &Tuple, column: usize) {
         let Value::Text(text) = row.value(column) else { return };
+        if std::str::from_utf8(text).is_err() {
+            return self.raw(String::from_utf8_lossy(text).as_bytes()); // of a SQL_ASCII database
+        }
         match (text.len() > LARGE_TEXT_BYTES).then(|| row.shared(column)).flatten() {
             Some(shared) => self.part(Part::Bytes(shared)),
             None => self.raw(text),
@@ -94,13 +98,22 @@ impl Writer {
                 self.part(Part::Escaped(shared));
                 self.raw("\"");
             }
+            (Some(shared), SqlType::Bytea) if is_large_bytea(text) => {
+                self.raw("\"");
+                self.part(Part::Base64(shared.slice(HEX_MARK_BYTES..)));
+                self.raw("\"");
+            }
             (Some(shared), SqlType::Json)
                 if self.form == JsonForm::Stored && datum::is_json(text) =>
             {
                 self.part(Part::Compacted(shared));
             }
-            _ => {
+            (large, _) => {
                 let start = self.text.len();
+                if large.is_some() {
+                    // An array or row: its JSON is about as long. Doubling would take up more.
+                    self.text.reserve_exact(text.len() + text.len() / 4);
+                }
                 datum::write_json(&mut self.text, sql_type, text);
                 if self.form == JsonForm::Javascript && *sql_type != SqlType::Text {
                     javascript::rewrite(&mut self.text, start);
@@ -137,8 +150,13 @@ impl Writer {
     /// The body; the writer is empty again.
     pub(crate) fn finish(&mut self) -> Body {
         self.close_text();
-        // Copied to its exact size: the scratch buffer is as large as the largest event so far.
-        let text = Bytes::copy_from_slice(&self.text);
+        let text = if self.text.len() > LARGE_TEXT_BYTES {
+            // It would be in memory twice, and the buffer would stay as large.
+            Bytes::from(std::mem::take(&mut self.text))
+        } else {
+            // Copied to its exact size: the scratch buffer is as large as the largest event so far.
+            Bytes::copy_from_slice(&self.text)
+        };
         let parts = self.pieces.drain(..).map(|piece| match piece {
             Piece::Text(range) => Part::Bytes(text.slice(range)),
             Piece::Whole(part) => part,
@@ -149,6 +167,13 @@ impl Writer {
         self.open = 0;
         body
     }
+}
+
+/// `\x`, which precedes the digits of a bytea.
+const HEX_MARK_BYTES: usize = 2;
+
+fn is_large_bytea(text: &[u8]) -> bool {
+    datum::hex_of_bytea(text).is_some_and(is_hex)
 }
 
 /// A column as payloads see it: where it stands, its type, and `"name":` ready to be written.

@@ -6,6 +6,7 @@ use http::HeaderName;
 use http::HeaderValue;
 
 use crate::flow::compact::Compacting;
+use crate::flow::hex::hex_to_base64;
 use crate::flow::time::Timestamp;
 
 /// A text value longer than this is not copied into the body: it stays a slice of the message that
@@ -14,6 +15,10 @@ pub const LARGE_TEXT_BYTES: usize = 256 * 1024;
 
 /// How many bytes of a large text are escaped at a time.
 const CHUNK_BYTES: usize = 32 * 1024;
+
+/// How many hexadecimal digits become base64 at a time: of three bytes each, so that no padding
+/// stands in between.
+const HEX_CHUNK_BYTES: usize = 6 * 8 * 1024;
 
 /// One piece of a body.
 #[derive(Clone, Debug)]
@@ -24,6 +29,8 @@ pub enum Part {
     Escaped(Bytes),
     /// JSON that is sent without the white space between its tokens.
     Compacted(Bytes),
+    /// Hexadecimal digits of whole bytes, which become base64 while they are sent.
+    Base64(Bytes),
     /// The attempt's time in whole seconds since the Unix epoch.
     AttemptSeconds,
     /// The attempt's time in ISO 8601, UTC with milliseconds, without quotes around it.
@@ -63,7 +70,10 @@ impl Body {
         self.parts
             .iter()
             .map(|part| match part {
-                Part::Bytes(bytes) | Part::Escaped(bytes) | Part::Compacted(bytes) => bytes.len(),
+                Part::Bytes(bytes)
+                | Part::Escaped(bytes)
+                | Part::Compacted(bytes)
+                | Part::Base64(bytes) => bytes.len(),
                 Part::AttemptSeconds | Part::AttemptIso | Part::AgeSeconds { .. } => 0,
             })
             .sum()
@@ -98,6 +108,18 @@ impl Body {
                 let read = cursor.compacting.piece(&mut out, chunk);
                 if read > 0 && read < rest.len() {
                     cursor.offset += read;
+                    return Some(Bytes::from(out));
+                }
+                Bytes::from(out)
+            }
+            Part::Base64(hex) => {
+                let rest = hex.get(cursor.offset..).unwrap_or_default();
+                let (chunk, more) = rest.split_at(rest.len().min(HEX_CHUNK_BYTES));
+                let mut out = Vec::with_capacity(chunk.len().div_ceil(6) * 4);
+                // What is no digit was refused when the part was made.
+                hex_to_base64(&mut out, chunk).unwrap_or_default();
+                if !more.is_empty() {
+                    cursor.offset += chunk.len();
                     return Some(Bytes::from(out));
                 }
                 Bytes::from(out)
@@ -265,6 +287,18 @@ mod tests {
         let compact = serde_json::to_string(&value).unwrap();
         assert_eq!(body.complete(Timestamp::default()), compact);
         assert!(body.chunks(Timestamp::default()).all(|chunk| chunk.len() <= CHUNK_BYTES));
+    }
+
+    #[test]
+    fn large_bytes_become_base64_in_chunks_that_join_seamlessly() {
+        for length in [0, 1, 2, 3, 100_000, 100_001, 100_002] {
+            let bytes: Vec<u8> = (0..=255).cycle().take(length).collect();
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let body = Body::new(vec![Part::Base64(Bytes::from(hex))]);
+            let expected = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &bytes);
+            assert_eq!(body.complete(Timestamp::default()), expected, "{length} bytes");
+            assert!(body.chunks(Timestamp::default()).all(|c| c.len() <= HEX_CHUNK_BYTES));
+        }
     }
 
     #[test]

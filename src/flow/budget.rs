@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
+use tokio::sync::watch;
 
 /// Shares are counted in units of this many bytes: a semaphore's permits are 32-bit per call.
 const UNIT_BYTES: usize = 256;
@@ -17,6 +18,10 @@ const UNIT_BYTES: usize = 256;
 pub struct Budget {
     free: Arc<Semaphore>,
     units: u32,
+    /// Counts how often somebody could not wait any longer.
+    pressure: watch::Sender<u64>,
+    /// For one share beyond the allowance.
+    beyond: Arc<Semaphore>,
 }
 
 /// A share of the [`Budget`], given back on drop.
@@ -55,12 +60,38 @@ impl Permit {
 impl Budget {
     pub fn new(bytes: usize) -> Self {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX >> 4).max(1);
-        Self { free: Arc::new(Semaphore::new(units as usize)), units }
+        let (pressure, _nobody) = watch::channel(0);
+        let free = Arc::new(Semaphore::new(units as usize));
+        Self { free, units, pressure, beyond: Arc::new(Semaphore::new(1)) }
     }
 
     fn units_for(&self, bytes: usize) -> u32 {
-        // What is larger than the whole budget waits until it is alone: else it could never pass.
-        u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.units)
+        // What is larger waits until it is nearly alone, else it could never pass. Not quite alone:
+        // what is in flight to an endpoint that hangs holds a little for as long as it likes.
+        let most = self.units.div_ceil(4).saturating_mul(3).min(self.units);
+        u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, most.max(1))
+    }
+
+    /// Told each time somebody waits for long: whoever holds what is safe elsewhere gives it back.
+    pub fn pressure(&self) -> watch::Receiver<u64> {
+        self.pressure.subscribe()
+    }
+
+    /// Whether several listen, so that one of them can be down while others wait.
+    pub fn is_shared(&self) -> bool {
+        self.pressure.receiver_count() > 1
+    }
+
+    /// Asks for shares to be given back.
+    pub fn press(&self) {
+        self.pressure.send_modify(|times| *times += 1);
+    }
+
+    /// A share beyond the allowance, for one that has waited too long for others to give theirs
+    /// back; only one at a time.
+    pub fn try_take_beyond(&self) -> Option<Permit> {
+        let share = Arc::clone(&self.beyond).try_acquire_owned().ok()?;
+        Some(Permit { share })
     }
 
     /// Waits until `bytes` are free and takes them.
@@ -89,14 +120,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_larger_than_the_budget_waits_until_it_is_alone() {
-        let budget = Budget::new(10_000);
-        let small = budget.try_take(1).unwrap();
+    async fn what_is_larger_than_the_budget_waits_until_it_is_nearly_alone() {
+        let budget = Budget::new(16 * 1024);
+        let (stuck, other) = (budget.try_take(3_000).unwrap(), budget.try_take(3_000).unwrap());
         assert!(budget.try_take(1_000_000).is_none());
-        drop(small);
+        drop(other);
         let large = budget.take(1_000_000).await;
-        assert!(budget.try_take(1).is_none());
-        drop(large);
+        assert!(budget.try_take(1_000_000).is_none(), "never two of them");
+        let beyond = budget.try_take_beyond().unwrap();
+        assert!(budget.try_take_beyond().is_none(), "nor more than one beyond");
+        drop((large, beyond, stuck));
         assert_eq!(budget.used_bytes(), 0);
+        assert!(budget.try_take_beyond().is_some());
+    }
+
+    #[tokio::test]
+    async fn pressure_is_told_to_whoever_listens() {
+        let budget = Budget::new(1000);
+        let mut pressure = budget.pressure();
+        assert!(!pressure.has_changed().unwrap());
+        budget.clone().press();
+        assert!(pressure.changed().await.is_ok());
     }
 }

@@ -12,6 +12,7 @@ pub mod compact;
 pub mod event;
 pub mod fronts;
 pub mod headers;
+pub mod hex;
 pub mod key;
 pub mod lease;
 pub mod lsn;

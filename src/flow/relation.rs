@@ -108,6 +108,8 @@ pub enum SqlType {
     Timestamp,
     TimestampTz,
     Bytea,
+    /// hstore: a JSON object of strings and nulls.
+    Hstore,
     /// int2vector and oidvector: numbers or oids separated by blanks.
     Vector {
         element: Arc<SqlType>,

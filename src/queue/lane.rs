@@ -25,6 +25,7 @@ pub mod breaker;
 mod cursor;
 mod delays;
 mod dispatch;
+mod evict;
 mod live;
 mod order;
 mod pace;

@@ -24,6 +24,7 @@ use futures_util::FutureExt;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -82,6 +83,8 @@ pub struct LaneTask {
     /// The places that become free when it has.
     freed: Freed,
     is_backlog_away: bool,
+    /// Told when memory is wanted for something large.
+    pressure: Option<watch::Receiver<u64>>,
 }
 
 /// For a lane without a backlog.
@@ -93,6 +96,17 @@ pub async fn no_backlog(
     _limit: usize,
 ) -> Result<Vec<Refilled>, Infallible> {
     Ok(Vec::new())
+}
+
+/// Ends when memory is wanted; never where nobody tells.
+async fn pressed(pressure: &mut Option<watch::Receiver<u64>>) {
+    if let Some(told) = pressure {
+        if told.changed().await.is_ok() {
+            return;
+        }
+        *pressure = None; // the budget is gone with everything else
+    }
+    std::future::pending().await
 }
 
 impl LaneTask {
@@ -115,7 +129,15 @@ impl LaneTask {
             report_due: None,
             freed: Freed::default(),
             is_backlog_away: false,
+            pressure: None,
         }
+    }
+
+    /// Has the lane give back what it holds in memory and the backlog has, too, when it is told.
+    #[must_use]
+    pub fn pressed_by(mut self, pressure: watch::Receiver<u64>) -> Self {
+        self.pressure = Some(pressure);
+        self
     }
 
     /// Runs the lane until `stop`, or until its input has closed and all that is owed is settled or
@@ -204,6 +226,7 @@ impl LaneTask {
                     }
                     self.take_in(&mut arrived, now);
                 }
+                () = pressed(&mut self.pressure), if !is_stopping => self.lane.evict(now()),
                 () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)),
                     if wake_at.is_some() => {}
             }

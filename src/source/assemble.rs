@@ -14,6 +14,8 @@
 //! whatever becomes of them later, so that the same change has the same position for ever; nothing
 //! is idle while a transaction is open.
 
+mod composites;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -35,6 +37,7 @@ use crate::flow::relation::SqlType;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::flow::write_back;
+use crate::source::assemble::composites::has_composite;
 use crate::source::pgoutput::Fields;
 use crate::source::pgoutput::OldFields;
 use crate::source::pgoutput::PgOutput;
@@ -69,6 +72,10 @@ pub enum AssembleError {
 #[derive(Debug, Default)]
 pub struct Assembler {
     relations: HashMap<u32, Arc<Relation>>,
+    /// How those were described that have columns of row types.
+    with_composites: HashMap<u32, RelationMessage>,
+    /// The relation that was described last, until a row follows.
+    described_last: Option<u32>,
     open: Option<Transaction>,
     /// The slot whose write-backs are not captured.
     slot: Option<Box<str>>,
@@ -83,6 +90,20 @@ struct Transaction {
     metadata: Option<Bytes>,
     /// A write-back of this slot: what follows raises nothing.
     own: bool,
+    /// Of the last change.
+    table: Option<TableName>,
+}
+
+/// The transaction that is being read, for who has to name it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OpenTransaction {
+    pub commit: Lsn,
+    /// Changes that have come so far.
+    pub changes: u32,
+    /// The table of the last of them.
+    pub last: Option<TableName>,
+    /// A table that was described since: the next row is one of it.
+    pub next: Option<TableName>,
 }
 
 impl Assembler {
@@ -109,8 +130,40 @@ impl Assembler {
         Questions { types: oids, primary_key_of }
     }
 
+    /// The transaction that is open, if one is.
+    pub fn open_transaction(&self) -> Option<OpenTransaction> {
+        let open = self.open.as_ref()?;
+        let described = self.described_last.and_then(|oid| self.relations.get(&oid));
+        Some(OpenTransaction {
+            commit: open.commit,
+            changes: open.next_ordinal,
+            last: open.table.clone(),
+            next: described.map(|relation| relation.table.clone()),
+        })
+    }
+
+    /// The id of the transaction that is open, without its epoch.
+    pub fn open_transaction_id(&self) -> Option<u32> {
+        self.open.as_ref().map(|open| open.xid)
+    }
+
     /// Takes a relation in, or replaces what was known of it.
     pub fn learn(&mut self, message: RelationMessage, answers: &Answers) {
+        self.described_last = Some(message.oid);
+        let described = Self::described(message.clone(), answers);
+        if described.columns.iter().any(|column| has_composite(&column.sql_type)) {
+            self.with_composites.insert(message.oid, message);
+        } else {
+            self.with_composites.remove(&message.oid);
+        }
+        self.keep(described);
+    }
+
+    fn keep(&mut self, relation: Relation) {
+        self.relations.insert(relation.oid, Arc::new(relation));
+    }
+
+    fn described(message: RelationMessage, answers: &Answers) -> Relation {
         let key = key_columns(&message, answers);
         let columns = message.columns.into_iter().map(|column| Column {
             sql_type: sql_type(column.type_oid, answers),
@@ -119,15 +172,14 @@ impl Assembler {
             identity: column.identity,
         });
         let columns: Vec<Column> = columns.collect();
-        let relation = Relation {
+        Relation {
             oid: message.oid,
             table: message.table,
             identity: message.identity,
             row_key: Relation::row_key(message.identity, &columns, &key),
             columns,
             key,
-        };
-        self.relations.insert(relation.oid, Arc::new(relation));
+        }
     }
 
     /// Takes a message in and appends what it completes, if anything, to `captured`.
@@ -203,6 +255,7 @@ impl Assembler {
             next_ordinal: 0,
             metadata: None,
             own: false,
+            table: None,
         });
         Ok(())
     }
@@ -244,7 +297,11 @@ impl Assembler {
         op: Op,
         held: Option<Permit>,
     ) -> Result<Option<Captured>, AssembleError> {
+        self.described_last = None;
         let open = self.transaction("a row")?;
+        if open.table.as_ref() != Some(&relation.table) {
+            open.table = Some(relation.table.clone());
+        }
         let position = Position { commit: open.commit, ordinal: open.next_ordinal };
         open.next_ordinal = open
             .next_ordinal

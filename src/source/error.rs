@@ -5,6 +5,7 @@ use std::io;
 use tokio_postgres::error::SqlState;
 
 use crate::source::refusal::Refusal;
+use crate::source::unsendable::Unsendable;
 use crate::store::error::ServerError;
 use crate::store::error::StoreError;
 use crate::store::error::is_transient_state;
@@ -37,6 +38,9 @@ pub enum SourceError {
     Protocol { what: String },
     #[error("PostgreSQL stopped or refused the replication")]
     Server(#[source] ServerError),
+    /// A change that is in the WAL and that the server fails to send, again and again.
+    #[error("{0}")]
+    Unsendable(Box<Unsendable>),
 }
 
 fn listed(refusals: &[Refusal]) -> String {
@@ -52,7 +56,7 @@ impl SourceError {
             Self::Refused(refusal) => refusal.is_transient(),
             Self::NotSetUp(refusals) => refusals.iter().all(Refusal::is_transient),
             Self::Disconnected(_) => true,
-            Self::Protocol { .. } => false,
+            Self::Protocol { .. } | Self::Unsendable(_) => false,
             Self::Server(cause) => is_transient_state(&cause.sqlstate),
         }
     }
@@ -67,7 +71,8 @@ impl SourceError {
             Self::Refused(_)
             | Self::NotSetUp(_)
             | Self::Disconnected(_)
-            | Self::Protocol { .. } => self.is_transient(),
+            | Self::Protocol { .. }
+            | Self::Unsendable(_) => self.is_transient(),
             // Of a stream that ran: a slot or publication that is gone has its own refusals.
             Self::Server(cause) => {
                 is_transient_state(&cause.sqlstate)
@@ -89,7 +94,7 @@ impl SourceError {
             }
             Self::Disconnected(_) | Self::Protocol { .. } => EXIT_FAILED,
             Self::Server(cause) if is_transient_state(&cause.sqlstate) => EXIT_FAILED,
-            Self::Server(_) => EXIT_NOT_SET_UP,
+            Self::Server(_) | Self::Unsendable(_) => EXIT_NOT_SET_UP,
         }
     }
 
@@ -99,6 +104,7 @@ impl SourceError {
             Self::Server(cause) | Self::Connect(StoreError::Refused(cause)) => {
                 Some(&cause.sqlstate)
             }
+            Self::Unsendable(unsendable) => Some(&unsendable.cause.sqlstate),
             Self::Connect(_)
             | Self::State(_)
             | Self::Refused(_)

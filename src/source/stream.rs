@@ -9,6 +9,9 @@
 //! only when waiting cannot help. After a loss PostgreSQL sends again whatever was not confirmed:
 //! who takes the changes has to know which of them it has.
 
+mod proof;
+mod skip;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -34,14 +37,14 @@ use crate::source::error::SourceError;
 use crate::source::hold::Hold;
 use crate::source::pgoutput;
 use crate::source::pgoutput::PgOutput;
-use crate::source::pgoutput::RelationMessage;
+use crate::source::positions::Positions;
+use crate::source::questions::Catalog;
 use crate::source::reader::DecodeError;
 use crate::source::reconnect::Claim;
 use crate::source::reconnect::reconnect;
 use crate::source::refusal::Refusal;
 use crate::source::status;
 use crate::source::status::StatusHandle;
-use crate::source::types;
 use crate::source::types::Answers;
 use crate::source::wire::command;
 use crate::source::wire::command::NewSlot;
@@ -51,8 +54,6 @@ use crate::source::wire::feedback::LetGo;
 use crate::source::wire::frame::Frame;
 use crate::source::wire::frame::FrameReader;
 use crate::source::wire::heard::Heard;
-use crate::store;
-use crate::store::Session;
 use crate::store::transport::Transport;
 
 /// First and longest wait before a lost connection is tried again.
@@ -93,6 +94,10 @@ pub struct Terms {
     pub own_slot: String,
     pub budget: Budget,
     pub status: StatusHandle,
+    /// Where to begin, if not where the slot stands: nothing before it comes again.
+    pub start: Lsn,
+    /// The commit of a transaction to go on without, if PostgreSQL cannot send it.
+    pub skip_transaction: Option<Lsn>,
     /// What may be confirmed to the server.
     pub confirmed: watch::Receiver<Lsn>,
     /// Whether outcomes can be written down. While not, the stream is closed.
@@ -114,8 +119,9 @@ pub struct Source {
     claim: Option<Claim>,
     stream: Option<Stream>,
     backoff: Backoff,
-    /// For questions about types; opened when there is one.
-    catalog: Option<Session>,
+    catalog: Catalog,
+    /// When the server may be asked again how far it has come.
+    proof_due: Instant,
 }
 
 /// One connection.
@@ -128,6 +134,11 @@ pub(super) struct Stream {
     pending: VecDeque<Frame>,
     read: Vec<Frame>,
     assembler: Assembler,
+    positions: Positions,
+    /// Where the last keepalive stands that is not believed yet.
+    unproven: Option<Lsn>,
+    /// Relations whose row types were looked up since the last read.
+    asked_again: Vec<u32>,
     heard: Arc<Heard>,
     feedback: JoinSet<Result<(), SourceError>>,
     stop_feedback: CancellationToken,
@@ -149,7 +160,8 @@ impl Source {
             claim: None,
             stream: Some(stream),
             backoff: Backoff::new(RECONNECT_FIRST, RECONNECT_CAP),
-            catalog: None,
+            catalog: Catalog::default(),
+            proof_due: Instant::now(),
         })
     }
 
@@ -173,11 +185,15 @@ impl Source {
             let error = match self.advance(captured).await {
                 Ok(()) if captured.is_empty() => continue,
                 Ok(()) => return Ok(()),
-                Err(error) => error,
+                Err(error) => self.with_transaction(error),
             };
             self.terms.hold.lost();
             self.stream = None;
-            self.catalog = None;
+            self.catalog.close();
+            let error = match self.skip(error, captured).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
             if !error.may_be_mended() {
                 return Err(self.with_range(error));
             }
@@ -206,25 +222,45 @@ impl Source {
             }
         };
         if stream.pending.is_empty() {
-            stream.frames.read(&mut stream.read).await?;
+            let proof = stream.unproven.map(|_| self.proof_due);
+            tokio::select! {
+                biased;
+                read = stream.frames.read(&mut stream.read) => read?,
+                () = sleep_until(proof) => {}
+            }
             stream.pending.extend(stream.read.drain(..));
+            stream.asked_again.clear();
             self.backoff.reset();
         }
+        let server = &self.terms.settings.server;
         while let Some(frame) = stream.pending.front() {
             // The question is asked while the frame is still in its place, so that nothing is
             // lost if this future is dropped while it waits.
             let message = decoded(frame)?;
+            proof::judge(&mut stream.positions, frame, message.as_ref())?;
+            let xid = stream.assembler.open_transaction_id();
             let answers = match &message {
                 Some(PgOutput::Relation(relation)) => {
-                    Some(answers(&self.terms, &mut self.catalog, relation).await?)
+                    let questions = Assembler::questions(relation);
+                    Some(self.catalog.answer(server, &questions, xid).await?)
                 }
-                _ => None,
+                Some(row) => {
+                    if let Some((oid, questions)) = stream.assembler.questions_again(row)
+                        && !stream.asked_again.contains(&oid)
+                    {
+                        let answers = self.catalog.answer(server, &questions, xid).await?;
+                        stream.assembler.learn_again(oid, &answers);
+                        stream.asked_again.push(oid);
+                    }
+                    None
+                }
+                None => None,
             };
             if let Some(frame) = stream.pending.pop_front() {
                 stream.take(frame, message, answers, captured)?;
             }
         }
-        self.terms.status.moved(stream.heard.received());
+        self.prove(captured).await?;
         Ok(())
     }
 
@@ -295,10 +331,10 @@ pub(super) async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), S
     }
     let (pid, asked) = (connection.pid(), since_boot());
     let publications = [settings.publication.as_str()];
-    // 0/0: the server knows where the slot stands. A higher position would lose what lies between.
+    // 0/0: the server knows where the slot stands. A higher position loses what lies between.
     let started = connection.start_replication(
         &settings.slot,
-        Lsn::ZERO,
+        terms.start,
         &publications,
         terms.budget.clone(),
     );
@@ -326,6 +362,9 @@ pub(super) async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), S
         pending: VecDeque::new(),
         read: Vec::new(),
         assembler: Assembler::of_slot(&terms.own_slot),
+        positions: Positions::new(identity.wal_end),
+        unproven: None,
+        asked_again: Vec::new(),
         heard: streaming.heard,
         feedback: running,
         stop_feedback,
@@ -352,21 +391,10 @@ fn decoded(frame: &Frame) -> Result<Option<PgOutput>, SourceError> {
     }
 }
 
-async fn answers(
-    terms: &Terms,
-    catalog: &mut Option<Session>,
-    relation: &RelationMessage,
-) -> Result<Answers, SourceError> {
-    let questions = Assembler::questions(relation);
-    if questions.is_empty() {
-        return Ok(Answers::default());
-    }
-    if catalog.as_ref().is_none_or(|session| session.client.is_closed()) {
-        *catalog = Some(store::connect_within(&terms.settings.server, store::ANSWER_SOON).await?);
-    }
-    match catalog {
-        Some(session) => Ok(types::answer(&session.client, &questions).await?),
-        None => Ok(Answers::default()),
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -383,12 +411,21 @@ impl Stream {
         captured: &mut Vec<Captured>,
     ) -> Result<(), SourceError> {
         match (frame, message) {
-            (Frame::Keepalive { end, .. }, _) => captured.extend(self.assembler.idle(end)),
+            (Frame::Keepalive { end, .. }, _) if self.positions.covers(end) => {
+                proof::contradict(self.unproven.take(), end)?;
+                captured.extend(self.assembler.idle(end));
+            }
+            (Frame::Keepalive { end, .. }, _) => {
+                proof::contradict(self.unproven, end)?;
+                self.unproven = self.assembler.idle(end).map(|_idle| end);
+            }
             (Frame::Data { .. }, Some(PgOutput::Relation(relation))) => {
                 self.assembler.learn(relation, &answers.unwrap_or_default());
             }
             (Frame::Data { payload, held, .. }, Some(message)) => {
-                if matches!(message, PgOutput::Begin { .. }) {
+                if let PgOutput::Begin { final_lsn, .. } = &message {
+                    // Its commit says more.
+                    proof::contradict(self.unproven.take(), *final_lsn)?;
                     failpoint::reached("begin_seen");
                 }
                 let taken = self.assembler.accept(message, &payload, held, captured);

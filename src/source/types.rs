@@ -33,7 +33,10 @@ const TYPES: &str = "
                  ORDER BY a.attnum),
            ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute a
                  WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
-                 ORDER BY a.attnum)
+                 ORDER BY a.attnum),
+           t.typname = 'hstore' AND EXISTS (
+               SELECT FROM pg_catalog.pg_cast c
+               WHERE c.castsource = t.oid AND c.casttarget = 'pg_catalog.json'::regtype)
     FROM pg_catalog.pg_type t
     LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
     WHERE t.oid = ANY($1)";
@@ -142,9 +145,18 @@ pub async fn primary_key(
 #[derive(Clone, Debug)]
 enum Shape {
     Text,
-    Domain { base: u32 },
-    Array { element: u32, delimiter: u8 },
-    Composite { fields: Vec<(String, u32)> },
+    /// Of the extension of that name, which says itself how it becomes JSON.
+    Hstore,
+    Domain {
+        base: u32,
+    },
+    Array {
+        element: u32,
+        delimiter: u8,
+    },
+    Composite {
+        fields: Vec<(String, u32)>,
+    },
 }
 
 impl Shape {
@@ -163,13 +175,14 @@ impl Shape {
                 let delimiter = delimiter.and_then(|text| text.bytes().next()).unwrap_or(b',');
                 Self::Array { element, delimiter }
             }
+            _ if row.try_get(7)? => Self::Hstore,
             _ => Self::Text,
         })
     }
 
     fn parts(&self) -> Vec<u32> {
         match self {
-            Self::Text => Vec::new(),
+            Self::Text | Self::Hstore => Vec::new(),
             Self::Domain { base: part } | Self::Array { element: part, .. } => vec![*part],
             Self::Composite { fields } => fields.iter().map(|(_, part)| *part).collect(),
         }
@@ -191,6 +204,7 @@ fn build(
         // Not remembered: less deep down, the same type may be built whole.
         (None, _) if depth == 0 => return Arc::new(SqlType::Text),
         (None, None | Some(Shape::Text)) => Arc::new(SqlType::Text),
+        (None, Some(Shape::Hstore)) => Arc::new(SqlType::Hstore),
         (None, Some(Shape::Domain { base })) => build(*base, shapes, built, depth - 1),
         (None, Some(Shape::Array { element, delimiter })) => Arc::new(SqlType::Array {
             element: build(*element, shapes, built, depth - 1),

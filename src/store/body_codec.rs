@@ -8,11 +8,12 @@
 //!   0x03                                   Part::AttemptSeconds
 //!   0x04 micros (i64, big-endian)          Part::AgeSeconds, Unix epoch
 //!   0x05                                   Part::AttemptIso
+//!   0x07 length (u32, big-endian) bytes    Part::Base64
 //!   0x06 name: length bytes, value: length bytes    a header that the shape asks for
 //! ```
 //!
-//! Pure. A new kind of part needs a new version: an older walhook must refuse what it cannot send
-//! rightly, not send half of it.
+//! Pure. A kind of part that a walhook does not know makes it refuse the body: it must not send half
+//! of it.
 
 use bytes::Buf;
 use bytes::Bytes;
@@ -32,6 +33,7 @@ const ATTEMPT_SECONDS: u8 = 3;
 const AGE_SECONDS: u8 = 4;
 const ATTEMPT_ISO: u8 = 5;
 const HEADER: u8 = 6;
+const BASE64: u8 = 7;
 
 /// The largest encoded body that is stored. PostgreSQL takes messages and fields of less than
 /// 1 GiB; the rest of the row needs some of it.
@@ -53,7 +55,10 @@ pub enum BodyError {
 /// Length of what [`encode`] makes of `body`; an upper limit where JSON is still to be compacted.
 pub fn encoded_len(body: &Body) -> usize {
     let length = |part: &Part| match part {
-        Part::Bytes(bytes) | Part::Escaped(bytes) | Part::Compacted(bytes) => 5 + bytes.len(),
+        Part::Bytes(bytes)
+        | Part::Escaped(bytes)
+        | Part::Compacted(bytes)
+        | Part::Base64(bytes) => 5 + bytes.len(),
         Part::AttemptSeconds | Part::AttemptIso => 1,
         Part::AgeSeconds { .. } => 9,
     };
@@ -78,6 +83,7 @@ pub fn encode(body: &Body) -> Option<Vec<u8>> {
                 compact_into(&mut compact, bytes);
                 put_bytes(&mut out, BYTES, &compact);
             }
+            Part::Base64(bytes) => put_bytes(&mut out, BASE64, bytes),
             Part::AttemptSeconds => out.push(ATTEMPT_SECONDS),
             Part::AttemptIso => out.push(ATTEMPT_ISO),
             Part::AgeSeconds { born } => {
@@ -108,6 +114,7 @@ pub fn decode(mut encoded: Bytes) -> Result<Body, BodyError> {
         parts.push(match kind {
             BYTES => Part::Bytes(take_bytes(&mut encoded)?),
             ESCAPED => Part::Escaped(take_bytes(&mut encoded)?),
+            BASE64 => Part::Base64(take_bytes(&mut encoded)?),
             ATTEMPT_SECONDS => Part::AttemptSeconds,
             ATTEMPT_ISO => Part::AttemptIso,
             HEADER => {
@@ -156,6 +163,7 @@ mod tests {
         prop_oneof![
             any::<Vec<u8>>().prop_map(|bytes| Part::Bytes(Bytes::from(bytes))),
             any::<Vec<u8>>().prop_map(|bytes| Part::Escaped(Bytes::from(bytes))),
+            any::<Vec<u8>>().prop_map(|bytes| Part::Base64(Bytes::from(bytes))),
             Just(Part::AttemptSeconds),
             Just(Part::AttemptIso),
             any::<i64>()

@@ -89,6 +89,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "crash_charges",
         sql: include_str!("../../sql/migrations/0012_crash_charges.sql"),
     },
+    Migration {
+        version: 13,
+        name: "gaps",
+        sql: include_str!("../../sql/migrations/0013_gaps.sql"),
+    },
 ];
 
 /// What one read says of the schema.

@@ -26,6 +26,7 @@ pub mod dial;
 pub mod endpoints;
 pub mod error;
 pub mod flush;
+pub mod gaps;
 mod login;
 pub mod migrate;
 pub mod partitions;

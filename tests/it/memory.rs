@@ -198,6 +198,40 @@ async fn a_row_of_100_megabytes_is_in_memory_once() {
     }
 }
 
+/// PostgreSQL sends two digits for a byte; the body has four characters for three.
+#[tokio::test]
+async fn large_bytes_are_in_memory_once() {
+    const BYTES: usize = 45_000_000;
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    let table = "CREATE TABLE item (id bigint PRIMARY KEY, data bytea);
+                 ALTER TABLE item ALTER data SET STORAGE EXTERNAL";
+    sql.batch_execute(table).await.unwrap();
+    let lengths = Arc::new(Mutex::new(Vec::new()));
+    let measure: Behaviour = Arc::new({
+        let lengths = Arc::clone(&lengths);
+        move |request| {
+            let encoded = memchr::memmem::find_iter(&request.body, b"q6urq6ur").count();
+            lengths.lock().unwrap().push((request.body.len(), encoded));
+            Answer::status(if lengths.lock().unwrap().len() == 1 { 503 } else { 200 })
+        }
+    });
+    let receiver = Receiver::start_forgetful(measure);
+    let webhook =
+        "secret = \"a secret of some length\"\ntimeout = \"1m\"\nretry_interval = \"1ms\"";
+    let mut program = run(&configuration(&database, &receiver, webhook, ITEM_EVENT)).await;
+    let insert = format!("INSERT INTO item SELECT 1, decode(repeat('ab', {BYTES}), 'hex')");
+    sql.batch_execute(&insert).await.unwrap();
+    receiver.wait_for(2, AMPLE).await;
+    assert_peak(&program, "a bytea");
+    for (length, encoded) in lengths.lock().unwrap().iter() {
+        assert!((BYTES / 3 * 4..BYTES / 3 * 4 + 1000).contains(length), "{length}");
+        assert_eq!(*encoded, BYTES / 6);
+    }
+    program.terminate();
+    assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));
+}
+
 /// The log of requests keeps them all, but cannot be written for a while.
 #[tokio::test]
 async fn answers_that_wait_to_be_written_do_not_pile_up() {

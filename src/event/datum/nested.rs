@@ -95,6 +95,10 @@ pub(super) fn write_composite(
     out.push(b'{');
     for (at, (name, sql_type)) in fields.iter().enumerate() {
         if at > 0 {
+            // Attributes are appended: a row that was written before has the first ones.
+            if r.rest == b")" {
+                break;
+            }
             r.expect(b',')?;
             out.push(b',');
         }
@@ -105,10 +109,39 @@ pub(super) fn write_composite(
             None => out.extend_from_slice(b"null"),
         }
     }
-    // Fields are left over if one has been added to the type after the relation was described.
+    // Fields are left over if one was dropped from the type after the row was written.
     r.expect(b')')?;
     out.push(b'}');
     r.rest.is_empty().then_some(())
+}
+
+/// Appends an object from `"a"=>"1", "b"=>NULL`, which hstore writes.
+pub(super) fn write_hstore(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
+    let mut r = Reader { rest: text };
+    out.push(b'{');
+    let mut is_first = true;
+    while !r.rest.is_empty() {
+        if !std::mem::take(&mut is_first) {
+            r.expect(b',')?;
+            r.expect(b' ')?;
+            out.push(b',');
+        }
+        r.expect(b'"')?;
+        let key = r.quoted_element()?;
+        write_string(out, &key);
+        out.push(b':');
+        r.rest = r.rest.strip_prefix(b"=>")?;
+        if let Some(rest) = r.rest.strip_prefix(b"NULL") {
+            r.rest = rest;
+            out.extend_from_slice(b"null");
+        } else {
+            r.expect(b'"')?;
+            let value = r.quoted_element()?;
+            write_string(out, &value);
+        }
+    }
+    out.push(b'}');
+    Some(())
 }
 
 /// Skips `[0:1][5:6]=`, which the server writes if a lower bound is not 1.

@@ -61,7 +61,7 @@ fn scalars_are_written_as_the_server_means_them() {
         assert_eq!(written(&sql_type, text.as_bytes()), expected, "case: {sql_type:?} {text}");
     }
     assert_eq!(written(&SqlType::Text, b"a\xffb"), "\"a\u{FFFD}b\"");
-    assert_eq!(written(&SqlType::Json, b"\"a\xffb\""), "\"\\\"a\u{FFFD}b\\\"\"");
+    assert_eq!(written(&SqlType::Json, b"\"a\xffb\""), "\"a\u{FFFD}b\"");
 }
 
 #[test]
@@ -105,6 +105,14 @@ fn values_made_of_values_become_arrays_and_objects() {
 }
 
 #[test]
+fn a_row_that_is_older_than_its_type_has_the_first_attributes() {
+    let pair = row([("n", SqlType::Integer), ("t", SqlType::Text)]);
+    assert_eq!(written(&pair, b"(1)"), r#"{"n":1}"#);
+    assert_eq!(written(&pair, b"()"), r#"{"n":null}"#);
+    assert_eq!(written(&pair, b"(1,)"), r#"{"n":1,"t":null}"#);
+}
+
+#[test]
 fn text_that_is_not_of_its_type_is_a_string() {
     let ints = array(SqlType::Integer, b',');
     let pair = row([("n", SqlType::Integer), ("t", SqlType::Text)]);
@@ -126,7 +134,7 @@ fn text_that_is_not_of_its_type_is_a_string() {
         "{{{{{{{1}}}}}}}",
         "{1\"2\"}",
     ];
-    let rows = ["", "(", "()", "(1,2", "(1,2,3)", "(1,2)x", "(1)", "(1,\"2)", "(1,2\\", "1,2"];
+    let rows = ["", "(", "(1,2", "(1,2,3)", "(1,2)x", "(1)x", "(1,\"2)", "(1,2\\", "1,2"];
     let cases =
         arrays.iter().map(|text| (&ints, text)).chain(rows.iter().map(|text| (&pair, text)));
     for (sql_type, text) in cases {

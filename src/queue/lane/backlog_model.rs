@@ -62,6 +62,8 @@ enum Step {
     },
     /// The page that was read comes in.
     Page,
+    /// Memory is wanted for something large.
+    Evict,
     /// An event with this key is sent again.
     Replay(u64),
     /// The endpoint is disabled, or enabled again.
@@ -110,6 +112,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => (0..12usize).prop_map(Step::Commit),
         12 => prop::option::weighted(0.9, 0..6usize).prop_map(|rows| Step::Read { rows }),
         12 => Just(Step::Page),
+        4 => Just(Step::Evict),
         5 => (0..5u64).prop_map(Step::Replay),
         3 => any::<bool>().prop_map(|enabled| Step::Switch { enabled }),
         2 => any_settings().prop_map(|settings| Step::Reconfigure(Box::new(settings))),

@@ -142,6 +142,11 @@ impl Spill {
         }
     }
 
+    /// Whether all that can be older than rows has arrived.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.catching_up.is_none() && self.expected.is_empty()
+    }
+
     /// Whether an event that was parked after this row's, and is older, is not there yet.
     fn is_ahead_of_expected(&self, row: &Refilled) -> bool {
         let first = self.expected.first();
@@ -223,7 +228,9 @@ impl Lane {
         }
         (spill.is_loading, spill.may_pass_through) = (true, false);
         let (after, passed) = spill.cursor.read_on();
-        Some(Wanted { after, limit: rows + passed })
+        // Of what has left memory, rows stand between others that are there still.
+        let held = if spill.cursor.is_complete() { 0 } else { self.order.len() };
+        Some(Wanted { after, limit: rows + passed + held })
     }
 
     /// Of places that have become free, keeps what it wants for deliveries of the backlog; returns
@@ -247,14 +254,18 @@ impl Lane {
             if spill.cursor.has_passed(&row.event) {
                 continue;
             }
-            if spill.outside == 0 || spill.reserved == 0 || spill.is_ahead_of_expected(&row) {
+            let has_place = spill.outside > 0 && spill.reserved > 0;
+            if !has_place
+                || spill.is_ahead_of_expected(&row)
+                || spill.cursor.is_ahead_of_evicted(&row.event)
+            {
                 break;
             }
-            spill.cursor.pass(&row.event, Some(row.at.row));
+            let resume = spill.cursor.come_in(&row.event, row.at.row);
             spill.expected.remove(&row.event.id);
             (spill.outside, spill.reserved) = (spill.outside - 1, spill.reserved - 1);
             has_new_rows = true;
-            self.take_in(row, now);
+            self.take_in(row, resume, now);
         }
         if let Some(spill) = &mut self.spill {
             spill.pace_pages(has_new_rows, now.instant);
@@ -365,18 +376,24 @@ impl Lane {
         self.freed.outside += 1;
     }
 
-    fn take_in(&mut self, row: Refilled, now: Now) {
+    /// `resume` is what the lane itself knows of the row's attempts.
+    fn take_in(&mut self, row: Refilled, resume: Option<Resume>, now: Now) {
         let Refilled { event, parked, attempts, due, history, .. } = row;
         self.loaded += self.settings.weight(&event);
-        let tries = Tries { attempts, unspent: 0, history };
+        let (tries, known_due) = match resume {
+            Some(Resume { tries, due }) => (tries, Some(due)),
+            None => (Tries { attempts, unspent: 0, history }, None),
+        };
         if let Some(reason) = self.doom() {
             self.free(Place::Own, &event);
             self.settle(event, Holding::Backlog, &tries, Outcome::Dead { reason });
             return;
         }
         let wait = due.map_or(Duration::ZERO, |due| due.since(now.database));
-        let continues = attempts > 0 || tries.history.is_some() || !wait.is_zero();
-        let resume = continues.then(|| Resume { tries, due: later(now.instant, wait) });
+        let continues =
+            tries.attempts > 0 || tries.history.is_some() || known_due.is_some() || !wait.is_zero();
+        let due = known_due.unwrap_or_else(|| later(now.instant, wait));
+        let resume = continues.then_some(Resume { tries, due });
         self.keep(Arrived { event, holding: Holding::Backlog, parked, resume }, now);
     }
 
@@ -390,6 +407,7 @@ impl Lane {
             && spill.closing.is_none()
             && spill.reserved > 0
             && spill.expected.is_empty()
+            && spill.cursor.is_complete()
             && spill.next_closing.is_none_or(|at| at <= now.instant);
         if may_close {
             spill.closing = Some(now.instant + TAIL_PATIENCE);

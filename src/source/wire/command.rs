@@ -53,6 +53,13 @@ pub const MAJOR_MIN: u32 = 14;
 /// How long a new slot may wait for transactions that are older than it.
 const SLOT_PATIENCE: Duration = Duration::from_secs(30);
 
+/// A SQL_ASCII database does not know what its bytes mean, and refuses to send what is no UTF-8 to a
+/// client that asked for UTF-8. Asked for nothing, it sends them as they are. Texts that are not
+/// UTF-8 are mended where they become JSON.
+const TAKE_BYTES_AS_THEY_ARE: &str = "\
+    CASE WHEN current_setting('server_encoding') = 'SQL_ASCII' \
+         THEN set_config('client_encoding', 'SQL_ASCII', false) END";
+
 /// How long the server may take to let go of a connection.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
@@ -179,7 +186,7 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
              set_config('wal_sender_timeout', '{}', false), \
              set_config('idle_session_timeout', '0', false), \
              set_config('lock_timeout', '{}', false), \
-             pg_backend_pid(), pg_is_in_recovery()",
+             pg_backend_pid(), pg_is_in_recovery(), {TAKE_BYTES_AS_THEY_ARE}",
             wal_sender_timeout.as_millis(),
             SLOT_PATIENCE.as_millis(),
         ))

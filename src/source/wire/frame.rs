@@ -43,11 +43,14 @@ use crate::flow::lsn::Lsn;
 use crate::flow::time::Timestamp;
 use crate::source::error::SourceError;
 use crate::source::refusal::Refusal;
+use crate::source::unsendable;
+use crate::source::unsendable::Unsendable;
 use crate::source::wire::frame::receive::receive;
 use crate::source::wire::heard::Heard;
 use crate::source::wire::message::Header;
 use crate::source::wire::message::Message;
 use crate::source::wire::message::Severity;
+use crate::source::wire::message::error_context;
 use crate::source::wire::message::parse;
 use crate::source::wire::message::server_error;
 use crate::source::wire::message::unexpected;
@@ -60,6 +63,15 @@ const READ_BYTES_MIN: usize = 64 * 1024;
 
 /// Frames beyond this size get a buffer of their own and a share of the budget.
 pub const LARGE_BYTES: usize = 64 * 1024;
+
+/// For a message of less, what an endpoint may hold leaves room enough.
+const PRESSING_BYTES: usize = 1024 * 1024;
+
+/// How long a large message waits for its share before others are asked to give theirs back.
+const PRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// And before it passes without one: less than an attempt may take.
+const LARGE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A read that brought this many frames (about four single-row transactions) shows a backlog.
 const MANY_FRAMES: usize = 16;
@@ -202,8 +214,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
             let Some(header) = Header::peek(&self.buf)? else { return Ok(()) };
             if header.total > LARGE_BYTES {
-                let budget = self.budget.clone();
-                let share = Box::pin(async move { budget.take(header.total).await });
+                let share = Box::pin(share_of_large(self.budget.clone(), header.total));
                 self.large = Some(Large::Waiting { total: header.total, share });
                 return Ok(());
             }
@@ -267,7 +278,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Err(if error.sqlstate == SqlState::UNDEFINED_OBJECT {
                     self.publication_gone()
                 } else {
-                    SourceError::Server(error)
+                    let context = error_context(body.fields());
+                    let at = context.as_deref().and_then(unsendable::position_in);
+                    let fault = SourceError::Server(error.clone());
+                    // Whoever follows the stream knows the transaction.
+                    let unsendable =
+                        || SourceError::Unsendable(Box::new(Unsendable::at(at, error)));
+                    if fault.may_be_mended() { fault } else { unsendable() }
                 })
             }
             // A server that shuts down ends the stream like this.
@@ -376,6 +393,28 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 }
             }
             self.fill_shared().await?;
+        }
+    }
+}
+
+/// The share of a large message. Whoever holds what is safe in the backlog is asked to give it back,
+/// and if that does not help, because it is in flight to an endpoint that hangs, the message passes
+/// beyond the allowance: it must not stop the other endpoints.
+async fn share_of_large(budget: Budget, total: usize) -> Permit {
+    if total < PRESSING_BYTES || !budget.is_shared() {
+        return budget.take(total).await;
+    }
+    let started = Instant::now();
+    let mut taken = pin!(budget.take(total));
+    loop {
+        match tokio::time::timeout(PRESS_EVERY, &mut taken).await {
+            Ok(share) => return share,
+            Err(_) => budget.press(),
+        }
+        if started.elapsed() >= LARGE_PATIENCE
+            && let Some(share) = budget.try_take_beyond()
+        {
+            return share;
         }
     }
 }

@@ -102,6 +102,16 @@ pub fn server_error(
     Ok((ServerError { sqlstate, message, hint }, severity))
 }
 
+/// The context of an error: where in its work the server met it.
+pub fn error_context(mut fields: backend::ErrorFields<'_>) -> Option<String> {
+    while let Ok(Some(field)) = fields.next() {
+        if field.type_() == b'W' {
+            return Some(String::from_utf8_lossy(field.value_bytes()).into_owned());
+        }
+    }
+    None
+}
+
 /// How much a notice matters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Severity {

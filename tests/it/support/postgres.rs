@@ -97,11 +97,16 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) async fn create() -> Self {
+        Self::create_with("").await
+    }
+
+    /// With options of CREATE DATABASE.
+    pub(crate) async fn create_with(options: &str) -> Self {
         static CREATED: AtomicU32 = AtomicU32::new(0);
         let cluster = spawn_blocking(shared).await.unwrap();
         let name = format!("test_{}", CREATED.fetch_add(1, Ordering::Relaxed));
         let admin = Sql::connect(&cluster.url("postgres")).await;
-        admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        admin.batch_execute(&format!("CREATE DATABASE {name} {options}")).await.unwrap();
         Self { name, cluster }
     }
 

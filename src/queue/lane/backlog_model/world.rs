@@ -140,6 +140,10 @@ impl World {
             Step::Commit(count) => self.commit(*count),
             Step::Read { rows } => self.read_page(*rows),
             Step::Page => self.take_page(),
+            Step::Evict => {
+                self.lane.evict(self.time());
+                self.note_settled();
+            }
             Step::Replay(key) => self.replay(*key),
             Step::Switch { enabled } => self.switch(*enabled),
             Step::Reconfigure(settings) => self.reconfigure((**settings).clone()),
