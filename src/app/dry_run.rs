@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Client;
 
+use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
 use crate::event::dry_run;
@@ -16,6 +17,7 @@ use crate::flow::time::Timestamp;
 use crate::source::catalog::Finding;
 use crate::source::sample;
 use crate::source::sample::Sample;
+use crate::store;
 use crate::store::error::StoreError;
 
 /// Enough to meet the usual nulls, few enough for any table.
@@ -67,6 +69,41 @@ pub(crate) async fn findings(
         }
     }
     Ok(trials)
+}
+
+/// What an endpoint would get for a row that is there, or, where there is none, for one that might be: the
+/// body of a test that has the shape of a real event. `None` if no event is for it, or none can be made.
+///
+/// # Errors
+/// The server cannot be asked.
+pub(crate) async fn example(
+    settings: &Settings,
+    endpoint: &Endpoint,
+    now: Timestamp,
+) -> Result<Option<Example>, StoreError> {
+    let session = store::connect(&settings.postgres.server).await?;
+    let mut made_up = None;
+    for rule in settings.events.iter().filter(|rule| endpoint.takes(rule)) {
+        let read = sample::read(&session.client, &rule.table, 1).await?;
+        let Sample::Rows { relation, rows } = read else { continue };
+        let is_there = !rows.is_empty();
+        if !is_there && made_up.is_some() {
+            continue;
+        }
+        let rows = match is_there {
+            true => rows,
+            false => sample::made_up(&relation).into_iter().collect(),
+        };
+        let trial = dry_run::dry_run(rule, std::slice::from_ref(endpoint), &relation, &rows, now);
+        // Behind the event's own shape that of the endpoint, if it has one.
+        let Some(sample) = trial.bodies.into_iter().next_back() else { continue };
+        let example = Example { event: Arc::clone(&rule.event_type), sample };
+        if is_there {
+            return Ok(Some(example));
+        }
+        made_up = Some(example);
+    }
+    Ok(made_up)
 }
 
 impl Trials {

@@ -1,5 +1,7 @@
 //! `[[endpoint]]`: one receiver, with what it takes and how it is served.
 
+use std::sync::Arc;
+
 use crate::config::answers;
 use crate::config::endpoint_name;
 use crate::config::event;
@@ -11,6 +13,7 @@ use crate::config::payload;
 use crate::config::reader::Section;
 use crate::config::reader::listed;
 use crate::config::reader::nearest;
+use crate::config::run_time;
 use crate::config::secret::Secret;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
@@ -56,6 +59,7 @@ pub(super) fn read(
     let enabled = section.read("enabled", Field::boolean).unwrap_or(true);
     let filter = section.read("when", event::when);
     let payload = payload::read(&mut section);
+    let test = section.read("test", run_time::test).map(Arc::from);
     let auth = section.read("auth", headers::read_auth);
     let link = link::read(&mut section, url.as_ref().map(Secret::reveal));
     read_terms(&mut section, &mut terms);
@@ -73,7 +77,7 @@ pub(super) fn read(
     }
     section.finish_knowing(&NAMES_IN_WEBHOOK);
     let endpoint = terms.endpoint(&name?, url?, events, auth);
-    Some(Endpoint { filter, enabled, payload, link, ..endpoint })
+    Some(Endpoint { filter, enabled, payload, link, test, ..endpoint })
 }
 
 /// What is wrong with batches of the events that an endpoint takes, in their own shapes or in

@@ -158,6 +158,13 @@ pub(super) fn header_name(field: &Field<'_>, text: &str) -> Option<HeaderName> {
 
 /// Marked as sensitive: `Debug` hides it, and so do HTTP/2's compression tables.
 fn header_value(field: &Field<'_>, text: &Secret<String>) -> Option<HeaderValue> {
+    // What comes from a file or the environment is the secret itself, whatever it looks like.
+    if field.is_string() && terms::is_expression(text.reveal()) {
+        return field.refuse(
+            "holds {{ }}, which is evaluated in `when` and `payload` only: write the value as it is, or \
+             put what depends on the event into the payload",
+        );
+    }
     let Ok(mut value) = HeaderValue::from_str(text.reveal()) else {
         return field.refuse(
             "holds a character that no header may carry (line break, NUL, other control, \

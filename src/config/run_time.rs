@@ -94,7 +94,7 @@ fn expression(field: &Field<'_>) -> Option<String> {
 }
 
 /// A JSON document without places to fill in.
-fn test(field: &Field<'_>) -> Option<String> {
+pub(super) fn test(field: &Field<'_>) -> Option<String> {
     let root = template::of_field(field)?;
     let text = root.fixed();
     text.or_else(|| field.refuse("has {{ expressions }}, and there is no row: write it out"))

@@ -134,9 +134,15 @@ impl StandardKey {
 }
 
 fn standard_key(secret: &Secret<String>) -> Result<StandardKey, String> {
-    let text = secret.reveal();
     let (start, end) = (KEY_BYTES.start(), KEY_BYTES.end());
-    if let Some(encoded) = text.strip_prefix(KEY_PREFIX) {
+    // Some hand out keys with the version of the signature before them.
+    let text = secret.reveal().trim();
+    let text = text.strip_prefix("v1,").or_else(|| text.strip_prefix("v1a,")).unwrap_or(text);
+    let prefixed = |prefix: &str| {
+        let (start, rest) = text.split_at_checked(prefix.len())?;
+        start.eq_ignore_ascii_case(prefix).then_some(rest)
+    };
+    if let Some(encoded) = prefixed(KEY_PREFIX) {
         let key = BASE64.decode(encoded).ok().filter(|key| KEY_BYTES.contains(&key.len()));
         return key.map(|key| StandardKey::Symmetric(Secret::new(key))).ok_or_else(|| {
             format!(
@@ -145,7 +151,7 @@ fn standard_key(secret: &Secret<String>) -> Result<StandardKey, String> {
             )
         });
     }
-    if let Some(encoded) = text.strip_prefix(ED25519_PREFIX) {
+    if let Some(encoded) = prefixed(ED25519_PREFIX) {
         return ed25519_seed(encoded).map(StandardKey::Ed25519).ok_or_else(|| {
             format!(
                 "is no {ED25519_PREFIX} key: after the prefix give the base64 of an Ed25519 seed of \
@@ -153,7 +159,7 @@ fn standard_key(secret: &Secret<String>) -> Result<StandardKey, String> {
             )
         });
     }
-    if text.starts_with(ED25519_PUBLIC_PREFIX) {
+    if prefixed(ED25519_PUBLIC_PREFIX).is_some() {
         return Err(format!(
             "is a public key, which only verifies: keep it for the receiver, and give the \
              {ED25519_PREFIX} key that it belongs to"
@@ -164,7 +170,16 @@ fn standard_key(secret: &Secret<String>) -> Result<StandardKey, String> {
             "is too short to be safe: give at least {TEXT_BYTES_MIN} bytes, or a {KEY_PREFIX} key"
         ));
     }
-    Ok(StandardKey::Symmetric(Secret::new(text.clone().into_bytes())))
+    // Every library of Standard Webhooks reads a text without a prefix as base64; taken as it stands it
+    // would make signatures that none of them accepts.
+    let is_base64 = BASE64.decode(text).is_ok_and(|key| KEY_BYTES.contains(&key.len()));
+    if is_base64 {
+        return Err(format!(
+            "is base64 without its prefix, as receivers read it: write {KEY_PREFIX} before it; if the \
+             text itself is the key, give {KEY_PREFIX} and the base64 of the text"
+        ));
+    }
+    Ok(StandardKey::Symmetric(Secret::new(text.to_owned().into_bytes())))
 }
 
 /// A seed alone, or with its public key behind it.

@@ -166,6 +166,7 @@ impl Terms {
             addresses: AddressPolicy::Operator,
             link: Link::default(),
             response_limit: self.response_limit,
+            test: None,
             unusable: None,
         }
     }
@@ -193,14 +194,30 @@ pub(super) fn endpoint_url(field: &Field<'_>) -> Option<Secret<Url>> {
              of an [[endpoint]]",
         );
     }
+    if url.port() == Some(0) {
+        return field.refuse("has port 0, where nobody can listen: correct it, or leave it out");
+    }
+    if is_expression(text.reveal()) {
+        return field.refuse(
+            "holds {{ }}, which is evaluated in `when` and `payload` only: write the address as it is",
+        );
+    }
     if url.fragment().is_some() {
         return field.refuse("has a part after `#`, which is never sent: write %23 if it is meant");
     }
     Some(Secret::new(url))
 }
 
+/// Whether a text looks as if it was to be evaluated.
+pub(super) fn is_expression(text: &str) -> bool {
+    text.split_once("{{").is_some_and(|(_, rest)| rest.contains("}}"))
+}
+
 pub(super) fn user_agent(field: &Field<'_>) -> Option<String> {
     let text = field.string()?;
+    if is_expression(&text) {
+        return field.refuse("holds {{ }}, which is evaluated in `when` and `payload` only");
+    }
     let visible = text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     if visible && !text.trim().is_empty() && HeaderValue::from_str(&text).is_ok() {
         return Some(text);

@@ -166,6 +166,20 @@ fn webhook_sets_the_terms_of_every_endpoint_and_an_endpoint_its_own() {
         }
     };
     let key: Vec<u8> = (0..32).collect();
+    for written in [
+        "v1,whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        "WHSEC_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        "v1,WhSec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
+    ] {
+        let text = format!(
+            "postgres.url = 'postgres://a@b/c'\nwebhook = {{ urls = ['http://h/'], secret = '{written}' }}"
+        );
+        assert_eq!(
+            keys(&sound(&text).endpoints[0]),
+            [(0..32).collect::<Vec<u8>>()],
+            "case: {written}"
+        );
+    }
     assert_eq!(keys(short), [b"0123456789abcdef".to_vec()]);
     assert_eq!(keys(crm), [key.clone(), key], "with and without padding, in line and by name");
 }

@@ -50,8 +50,8 @@ pub(crate) const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// The longest head of a response, and the most that is read or buffered for sending at a time.
 const BUFFER_MAX_BYTES: usize = 256 * 1024;
 
-/// The most headers of a response.
-const HEADERS_MAX: usize = 100;
+/// The most headers of a response: what is longer than [`BUFFER_MAX_BYTES`] is refused in any case.
+const HEADERS_MAX: usize = 1000;
 
 /// Why there is no response.
 #[derive(Debug)]
@@ -190,6 +190,10 @@ impl Connections {
 async fn connect(stream: Box<dyn Stream>) -> Result<Connection, Trouble> {
     let mut http = http1::Builder::new();
     http.max_buf_size(BUFFER_MAX_BYTES).max_headers(HEADERS_MAX);
+    // What curl takes as well, from servers that do not keep to the letter: `Name : value`, and a value
+    // that goes on in the next line.
+    http.allow_spaces_after_header_name_in_responses(true);
+    http.allow_obsolete_multiline_headers_in_responses(true);
     let made = http.handshake(TokioIo::new(stream)).await.map_err(Trouble::Exchange)?;
     let (sender, driver) = made;
     Ok(Connection { sender, driver: Box::pin(driver), is_over: false, used: Instant::now() })

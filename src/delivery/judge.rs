@@ -72,7 +72,7 @@ pub(crate) fn judge(reply: Reply, body: &[u8], rule: &AnswerRule) -> (Verdict, O
     }
 }
 
-/// Reads a `Retry-After` header: seconds, or an HTTP date, which is taken against `now`. `None` if
+/// Reads a `Retry-After` header: seconds, also with a fraction, or an HTTP date, which is taken against `now`. `None` if
 /// it is neither.
 pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
@@ -80,6 +80,13 @@ pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
         // Only a number beyond 64 bits fails here.
         let seconds = value.parse().unwrap_or(u64::MAX);
         return Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
+    }
+    // Not by the standard, and sent all the same.
+    if value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && let Ok(seconds) = value.parse::<f64>()
+    {
+        let seconds = Duration::try_from_secs_f64(seconds).unwrap_or(RETRY_AFTER_MAX);
+        return Some(seconds.min(RETRY_AFTER_MAX));
     }
     let date = httpdate::parse_http_date(value).ok()?;
     let since_epoch = date.duration_since(UNIX_EPOCH).ok()?;
@@ -94,11 +101,16 @@ fn is_success(status: StatusCode, success: &[u16]) -> bool {
 /// Whether an answer is JSON and says what it must. Numbers are compared by value: `0` and `0.0`
 /// are one.
 fn says(body: &[u8], rule: &BodyRule) -> bool {
-    let answer: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let answer: Option<serde_json::Value> = serde_json::from_slice(without_mark(body)).ok();
     let found = answer.as_ref().and_then(|answer| answer.pointer(&rule.pointer));
     found.is_some_and(|found| {
         *found == rule.equals || found.as_f64().is_some_and(|n| rule.equals.as_f64() == Some(n))
     })
+}
+
+/// The text without the byte order mark that some servers put before it.
+pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
 }
 
 /// The verdict on an answer that is no success.

@@ -31,6 +31,7 @@ use crate::delivery::body::Outgoing;
 use crate::delivery::classify::classify;
 use crate::delivery::connections::Connections;
 use crate::delivery::guard::Refusal;
+use crate::delivery::judge::without_mark;
 use crate::delivery::reply::Seen;
 use crate::delivery::site::Site;
 use crate::flow::time::Timestamp;
@@ -191,6 +192,7 @@ impl Token {
 
 /// Reads an issuer's answer to a request that was made at `asked`.
 fn read(status: Option<StatusCode>, body: &[u8], asked: Instant) -> Result<Token, Failure> {
+    let body = without_mark(body);
     let failure = |detail: String| Failure { class: FailureClass::Status, detail };
     let status = status.unwrap_or_default();
     if !status.is_success() {

@@ -11,6 +11,9 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
+use http::HeaderValue;
+
 use crate::config::expression::Expression;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
@@ -65,6 +68,8 @@ pub struct SampleBody {
     /// Who gets it; empty for the event's own shape.
     pub endpoints: Vec<Arc<str>>,
     pub body: String,
+    /// What the shape asks of the request.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Tries a rule, and what the endpoints that take its events add to it.
@@ -106,7 +111,8 @@ pub fn dry_run(
         for (names, shape) in &shapes {
             let mut faults = Faults::new();
             let mut writer = Writer::default();
-            shape.write(&mut writer, &scope(rule, change, now), &mut faults);
+            let scope = scope(rule, change, now);
+            shape.write(writer.with_form(rule.json), &scope, &mut faults);
             let body = writer.finish().complete(now);
             let place = match names.first() {
                 None => String::from("payload"),
@@ -115,7 +121,8 @@ pub fn dry_run(
             trial.note(&place, &mut faults, *index, key(row));
             if !trial.bodies.iter().any(|sample| sample.endpoints == *names) {
                 let body = String::from_utf8_lossy(&body).into_owned();
-                trial.bodies.push(SampleBody { endpoints: names.clone(), body });
+                let headers = shape.headers(&scope);
+                trial.bodies.push(SampleBody { endpoints: names.clone(), body, headers });
             }
         }
     }

@@ -33,6 +33,7 @@ mod parking;
 mod retries;
 mod settle;
 pub mod spill;
+mod split;
 mod sweep;
 
 #[cfg(test)]
@@ -333,6 +334,10 @@ impl Lane {
                     }
                     None => DeathReason::RetriesExhausted(parcel.tries.failure()),
                 }
+            }
+            (Verdict::Dead, None) if split::is_worth_it(&parcel, exchange) => {
+                self.split(parcel, now);
+                return Some(Duration::ZERO);
             }
             (Verdict::Dead, _) => DeathReason::Rejected(parcel.tries.failure()),
             (Verdict::Gone, _) => DeathReason::EndpointGone,

@@ -135,6 +135,32 @@ async fn relation(client: &Client, table: &TableName, oid: u32) -> Result<Relati
     Ok(Relation { oid, table: table.clone(), identity, columns, key, row_key })
 }
 
+/// A row that might be there, with a value for each column that is not made of others.
+pub fn made_up(relation: &Relation) -> Option<Tuple> {
+    let mut raw = Vec::new();
+    let fields: Vec<Field> = relation
+        .columns
+        .iter()
+        .map(|column| {
+            let text = match &*column.sql_type {
+                SqlType::Bool => "f",
+                SqlType::Integer | SqlType::Float | SqlType::Numeric => "0",
+                SqlType::Json | SqlType::Array { .. } => "{}",
+                SqlType::Timestamp => "2000-01-01 00:00:00",
+                SqlType::TimestampTz => "2000-01-01 00:00:00+00",
+                SqlType::Date => "2000-01-01",
+                SqlType::Bytea => "\\x",
+                SqlType::Text => "test",
+                _ => return Field::Null,
+            };
+            let start = raw.len();
+            raw.extend_from_slice(text.as_bytes());
+            Field::Text(start..raw.len())
+        })
+        .collect();
+    Tuple::new(Bytes::from(raw), fields.into())
+}
+
 fn tuple(row: &SimpleQueryRow) -> Option<Tuple> {
     let mut raw = Vec::new();
     let mut fields = Vec::with_capacity(row.len());

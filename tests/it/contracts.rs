@@ -3,6 +3,8 @@
 //! are, but for addresses, secrets and waits.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
+mod receivers;
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;

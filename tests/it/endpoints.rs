@@ -347,11 +347,17 @@ async fn a_test_event_reports_what_came_back() {
     assert_eq!(report["response"], "no such tenant");
     assert_eq!(report["error"]["class"], "status");
     let request = receiver.wait_for(1, AMPLE).await.remove(0);
-    assert_eq!(request.json()["type"], "walhook.test");
+    // It has the shape of a real event, also where the table has no row yet.
+    assert_eq!(request.header("webhook-test"), "true");
+    assert!(request.json()["data"]["id"].is_i64(), "{}", request.json());
     assert!(request.header("webhook-signature").starts_with("v1,"));
     receiver.behave(always(Answer::status(204)));
     let report = done(&service, "POST", "/api/v1/endpoints/crm/test", &Value::Null).await;
     assert_eq!((&report["delivered"], &report["error"]), (&json!(true), &Value::Null));
+    let own = json!({ "name": "own", "url": receiver.url(), "test": { "kind": "ping", "n": [1] } });
+    done(&service, "POST", "/api/v1/endpoints", &own).await;
+    done(&service, "POST", "/api/v1/endpoints/own/test", &Value::Null).await;
+    assert_eq!(receiver.wait_for(3, AMPLE).await[2].json(), own["test"]);
 }
 
 #[tokio::test]

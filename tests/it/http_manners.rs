@@ -96,6 +96,7 @@ fn endpoint(url: &str) -> Endpoint {
         addresses: AddressPolicy::Operator,
         link: Link::default(),
         response_limit: 64 * 1024,
+        test: None,
         unusable: None,
     }
 }

@@ -289,7 +289,9 @@ impl Desk {
             return Done::Now(Err(Refused::new(503, detail)));
         }
         let body = self.test_body(name);
-        Done::Later(Box::pin(probe::probe(shown.client.clone(), body, host_now())))
+        let (client, endpoint) = (Arc::clone(&shown.client), Arc::clone(&shown.endpoint));
+        let settings = Arc::new(self.settings.clone());
+        Done::Later(Box::pin(probe::probe(client, endpoint, settings, body, host_now())))
     }
 
     fn now(&self) -> Timestamp {

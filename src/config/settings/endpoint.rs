@@ -54,6 +54,8 @@ pub struct Endpoint {
     pub link: Link,
     /// How much of a response is kept.
     pub response_limit: usize,
+    /// Body of a test, JSON; without it a test is made of a row.
+    pub test: Option<Arc<str>>,
     /// Why nothing can be sent to it, if so: what it should get becomes dead letters that say it.
     pub unusable: Option<Arc<str>>,
 }

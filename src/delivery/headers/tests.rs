@@ -50,6 +50,7 @@ fn endpoint() -> Endpoint {
         addresses: AddressPolicy::Operator,
         link: Link::default(),
         response_limit: 1024,
+        test: None,
         unusable: None,
     }
 }

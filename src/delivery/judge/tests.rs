@@ -110,7 +110,10 @@ fn retry_after_is_read_in_both_forms() {
         ("Sun, 06 Nov 1994 08:00:00 GMT", seconds(0)),
         ("Fri, 31 Dec 9999 23:59:59 GMT", Some(RETRY_AFTER_MAX)),
         ("-1", None),
-        ("1.5", None),
+        ("1.5", Some(Duration::from_millis(1500))),
+        ("0.25", Some(Duration::from_millis(250))),
+        ("1e3", None),
+        ("1.2.3", None),
         ("", None),
         ("soon", None),
     ];

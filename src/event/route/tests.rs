@@ -125,6 +125,7 @@ pub(crate) fn endpoint(events: &str) -> Endpoint {
         addresses: AddressPolicy::Operator,
         link: Link::default(),
         response_limit: 0,
+        test: None,
         unusable: None,
     }
 }

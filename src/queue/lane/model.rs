@@ -103,6 +103,8 @@ struct Known {
     offered: Instant,
     at: At,
     attempts: u32,
+    /// It was in a batch that was refused, and is sent by itself.
+    alone: bool,
 }
 
 /// A lane, and everything that ever happened to it.
@@ -187,7 +189,16 @@ impl World {
         let table = (self.settings.ordering == Ordering::Key).then_some(sequence % 2);
         let is_barrier = event.keys.is_barrier();
         let offered = self.now;
-        self.known.push(Known { keys, table, is_barrier, expiry, offered, at, attempts: 0 });
+        self.known.push(Known {
+            keys,
+            table,
+            is_barrier,
+            expiry,
+            offered,
+            at,
+            attempts: 0,
+            alone: false,
+        });
         let expected = if self.is_gone { vec![(sequence, "gone")] } else { Vec::new() };
         self.expect_settled(&expected);
     }
@@ -223,12 +234,14 @@ impl World {
         assert!(!members.is_empty() && members.len() <= self.settings.batch.size.get());
         assert!(members.is_sorted(), "out of order within the request: {members:?}");
         match self.known[members[0]].at {
+            At::Waiting if self.known[members[0]].alone => assert_eq!(members.len(), 1),
             At::Waiting => assert_eq!(lease.attempt, 1),
             At::Retrying(_, due) => assert!(due <= self.now, "retried too early"),
             at => panic!("leased while {at:?}"),
         }
         for &member in &members {
             assert!(!self.is_expired(member), "event {member} has expired");
+            assert!(!self.known[member].alone || members.len() == 1, "{member} is not alone");
             assert_eq!(self.known[member].attempts + 1, lease.attempt);
             assert_eq!(self.known[member].at, self.known[members[0]].at);
             for ahead in self.ahead_of(member) {
@@ -271,12 +284,17 @@ impl World {
             self.allowed = (self.allowed * 2).min(self.settings.concurrency.get());
         }
         let Delays::Exponential { max, .. } = self.settings.retry.delays else { unreachable!() };
-        let again = is_retry && lease.attempt <= max && !self.is_gone;
+        let is_split = answer == Answer::Rejected && lease.events.len() > 1 && !self.is_gone;
+        let again = is_retry && lease.attempt <= max && !self.is_gone || is_split;
         let wait = self.lane.complete(lease.id, &exchange, self.time(), 0.5);
         assert_eq!(wait.is_some(), again, "attempt {} of {max} retries", lease.attempt);
         let members = lease.events.iter().map(|event| usize::try_from(event.sequence).unwrap());
         if let Some(wait) = wait {
             for member in members {
+                if is_split {
+                    (self.known[member].at, self.known[member].alone) = (At::Waiting, true);
+                    continue;
+                }
                 self.known[member].at = At::Retrying(lease.id, self.now + wait);
             }
             self.expect_settled(&[]);
@@ -352,6 +370,10 @@ impl World {
         for event in 0..self.known.len() {
             match self.known[event].at {
                 At::Retrying(_, due) => assert!(due > self.now, "event {event} is due"),
+                At::Waiting if self.known[event].alone => {
+                    let is_first = self.ahead_of(event).next().is_none();
+                    assert!(!is_first, "event {event} is held back");
+                }
                 At::Waiting if self.ahead_of(event).all(|ahead| passed.contains(&ahead)) => {
                     passed.push(event);
                     if !self.is_expired(event) {
@@ -369,10 +391,16 @@ impl World {
 
     fn check_counts(&self) {
         let count = |is: fn(At) -> bool| self.known.iter().filter(|known| is(known.at)).count();
+        // One that is sent by itself waits for its next attempt once nothing is ahead of it.
+        let alone = (0..self.known.len()).filter(|&event| {
+            let Known { at, alone, .. } = self.known[event];
+            at == At::Waiting && alone && self.ahead_of(event).next().is_none()
+        });
+        let alone = alone.count();
         let expected = Counts {
-            queued: count(|at| at == At::Waiting),
+            queued: count(|at| at == At::Waiting) - alone,
             in_flight: count(|at| matches!(at, At::InFlight(_))),
-            retrying: count(|at| matches!(at, At::Retrying(..))),
+            retrying: count(|at| matches!(at, At::Retrying(..))) + alone,
             ..Counts::default()
         };
         assert_eq!(self.lane.counts(), expected);

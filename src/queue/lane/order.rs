@@ -32,6 +32,7 @@ use crate::flow::settlement::Holding;
 use crate::flow::time::Timestamp;
 use crate::queue::lane::order::barriers::Barriers;
 use crate::queue::lane::retries::Resume;
+use crate::queue::lane::retries::Tries;
 
 /// Names an event in the lane until the event is removed.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -368,6 +369,11 @@ impl Order {
     pub(super) fn set_resume(&mut self, slot: Slot, resume: Resume) {
         let entry = self.entry_mut(slot);
         (entry.resume, entry.state) = (Some(resume), State::Waiting);
+    }
+
+    /// What was tried of an event that waits to continue.
+    pub(super) fn tries(&self, slot: Slot) -> Option<&Tries> {
+        self.entry(slot).resume.as_ref().map(|resume| &resume.tries)
     }
 
     /// Whether the slot still names the event that came at this `arrival`, and it waits.

@@ -48,6 +48,13 @@ impl Lane {
     /// Keeps a parcel until its next attempt.
     pub(super) fn wait(&mut self, parcel: Parcel, failed: LeaseId, wait: Duration, now: Now) {
         let due = later(now.instant, wait);
+        self.note_waiting(&parcel, wait, now);
+        self.retries.push(parcel, failed, due);
+    }
+
+    /// Does what the backlog needs of a delivery that waits for so long.
+    pub(super) fn note_waiting(&mut self, parcel: &Parcel, wait: Duration, now: Now) {
+        let due = later(now.instant, wait);
         if let Some(spill) = &self.spill {
             let held_off = self.held_off();
             let is_far = held_off.is_some() || wait > spill.after;
@@ -65,7 +72,6 @@ impl Lane {
                 self.park_behind(&parcel.members, now);
             }
         }
-        self.retries.push(parcel, failed, due);
     }
 
     /// Parks all that is not in flight.
@@ -132,7 +138,9 @@ impl Lane {
         reason: ParkReason,
         now: Now,
     ) {
-        self.report_parked(slot, tries, next, reason);
+        // One that waits to continue knows its own.
+        let own = self.order.tries(slot).cloned();
+        self.report_parked(slot, own.as_ref().unwrap_or(tries), next, reason);
         self.order.park(slot, now.database);
     }
 

@@ -343,6 +343,39 @@ fn one_key_can_fill_a_batch_and_then_waits_for_its_outcome() {
 }
 
 #[test]
+fn a_refused_batch_is_sent_again_event_by_event_and_loses_only_the_culprit() {
+    let mut bench = Bench::new(batches(4, 0));
+    // 1 and 3 are of one key.
+    bench.offer([event(0, 7), event(1, 8), event(2, 9), event(3, 8)]);
+    let [batch] = bench.leases().try_into().unwrap();
+    assert_eq!(batch.events.len(), 4);
+    assert_eq!(bench.complete(&batch, &rejected()), Some(Duration::ZERO));
+    assert_eq!(bench.settled(), []);
+    let of = |lease: &Lease| lease.events.iter().map(|event| event.sequence).collect::<Vec<_>>();
+    let mut alone = bench.leases();
+    alone.sort_by_key(of);
+    assert_eq!(alone.iter().map(of).collect::<Vec<_>>(), [[0], [1], [2]]);
+    bench.complete(&alone[0], &delivered());
+    bench.complete(&alone[1], &rejected());
+    bench.complete(&alone[2], &retry(None));
+    assert_eq!(bench.settled(), [(0, "delivered", 2), (1, "rejected", 2)]);
+    let [last] = bench.leases().try_into().unwrap();
+    assert_eq!((of(&last), last.attempt), (vec![3], 2));
+    bench.complete(&last, &delivered());
+    assert_eq!(bench.settled(), [(3, "delivered", 2)]);
+}
+
+#[test]
+fn what_is_said_of_the_endpoint_is_believed_of_the_whole_batch() {
+    let mut bench = Bench::new(batches(2, 0));
+    bench.offer([event(0, 7), event(1, 8)]);
+    let [batch] = bench.leases().try_into().unwrap();
+    let unauthorized = Exchange { status: Some(401), ..rejected() };
+    assert_eq!(bench.complete(&batch, &unauthorized), None);
+    assert_eq!(bench.settled(), [(0, "rejected", 1), (1, "rejected", 1)]);
+}
+
+#[test]
 fn an_event_that_expired_leaves_no_gap_in_a_batch() {
     let mut bench = Bench::new(|settings| {
         batches(2, 0)(settings);
@@ -370,8 +403,13 @@ fn a_retried_batch_loses_only_what_expired_and_still_holds_its_keys() {
     assert_eq!(numbers(&leases), [vec![0, 3], vec![5]]);
     assert_eq!((leases[0].attempt, leases[1].attempt), (2, 1));
     bench.complete(&leases[0], &rejected());
+    let leases = bench.leases();
+    assert_eq!(numbers(&leases), [[0], [3]]);
+    for lease in leases {
+        bench.complete(&lease, &rejected());
+    }
     assert_eq!(numbers(&bench.leases()), [[4]]);
-    let expected = [(1, "expired", 1), (2, "expired", 1), (0, "rejected", 2), (3, "rejected", 2)];
+    let expected = [(1, "expired", 1), (2, "expired", 1), (0, "rejected", 3), (3, "rejected", 3)];
     assert_eq!(bench.settled(), expected);
 }
 

@@ -3,6 +3,8 @@
 use super::*;
 use std::net::Ipv4Addr;
 
+use walhook::config::settings::BodyRule;
+
 use crate::support::receiver::raw::RawServer;
 use crate::support::receiver::raw::Step;
 
@@ -43,6 +45,32 @@ async fn a_peer_that_breaks_off_is_tried_again() {
         ),
     ];
     expect_protocol_failures(cases).await;
+}
+
+/// As curl does.
+#[tokio::test]
+async fn an_answer_that_does_not_keep_to_the_letter_is_taken_as_it_is_meant() {
+    let many: String = (0..250).map(|n| format!("x-{n}: {n}\r\n")).collect();
+    let cases = [
+        ("a space before the colon", "content-length : 2\r\n".to_owned()),
+        ("a folded line", "x-note: one\r\n two\r\n\tthree\r\ncontent-length: 2\r\n".to_owned()),
+        ("many headers", format!("{many}content-length: 2\r\n")),
+    ];
+    for (name, headers) in cases {
+        let text = format!("HTTP/1.1 200 OK\r\n{headers}\r\n{{}}");
+        let server = RawServer::start(answer(text));
+        let exchange = client(&endpoint(&server.url())).attempt(&lease(), NOW).await;
+        assert_eq!(exchange.verdict, Verdict::Delivered, "case: {name}: {exchange:?}");
+        assert_eq!(exchange.response_body, "{}", "case: {name}");
+    }
+    // A byte order mark before the JSON that the rule looks at.
+    let text = "HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n\u{FEFF}{\"errcode\": 0}";
+    let server = RawServer::start(answer(text));
+    let body = BodyRule { pointer: "/errcode".to_owned(), equals: 0.into() };
+    let answers = AnswerRule { body: Some(body), ..AnswerRule::default() };
+    let endpoint = Endpoint { answers, ..endpoint(&server.url()) };
+    let exchange = client(&endpoint).attempt(&lease(), NOW).await;
+    assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
 }
 
 #[tokio::test]
