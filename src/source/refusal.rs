@@ -398,7 +398,11 @@ impl Refusal {
                     .to_owned()
             }
             Self::WalLevel { .. } => {
-                "run `ALTER SYSTEM SET wal_level = logical;` and restart PostgreSQL".to_owned()
+                "run `ALTER SYSTEM SET wal_level = logical;` and restart PostgreSQL (RDS, Aurora: \
+                 rds.logical_replication = 1 in the parameter group; Cloud SQL: flag \
+                 cloudsql.logical_decoding; AlloyDB: alloydb.logical_decoding; Azure: server \
+                 parameter wal_level)"
+                    .to_owned()
             }
             Self::NoReplicationRight { role } => format!(
                 "run `ALTER ROLE {} REPLICATION;` as a superuser (on RDS: `GRANT rds_replication \

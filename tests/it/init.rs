@@ -1,8 +1,11 @@
 //! `walhook init` on tables of all kinds: what it writes is accepted by `walhook check`.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
+use walhook::sandbox::cluster::Options;
+
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::start_cluster;
 use crate::support::program::Program;
 use crate::support::service::AMPLE;
 
@@ -159,4 +162,75 @@ async fn what_is_no_table_is_skipped_with_a_word() {
             assert!(listed.said.contains(name), "{name}: {}", listed.said);
         }
     }
+}
+
+/// What `init --role ROLE` prints on standard output for one table, and its exit code.
+async fn init_for(url: &str, role: &str) -> String {
+    let args =
+        ["init", "--database-url", url, "--output", "made.toml", "--table", "t", "--role", role];
+    let mut program = Program::start(&args, "", &[]);
+    let code = program.wait(AMPLE).await;
+    let said = program.output().join("\n");
+    assert_eq!(code, Some(0), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn a_managed_service_gets_its_own_steps_and_they_are_enough() {
+    let cluster = start_cluster(Options::default()).await;
+    let sql = Sql::connect(&cluster.url("postgres")).await;
+    // As on RDS: the administrator is no superuser, and a role stands for the right to replicate.
+    sql.batch_execute(
+        "CREATE ROLE rds_superuser; CREATE ROLE rds_replication; CREATE ROLE rdsadmin;
+         CREATE ROLE boss LOGIN CREATEROLE IN ROLE rds_superuser;
+         GRANT rds_replication TO boss WITH ADMIN OPTION;
+         GRANT CREATE ON DATABASE postgres TO boss; GRANT CREATE ON SCHEMA public TO boss;
+         SET ROLE boss; CREATE TABLE t (id int PRIMARY KEY); RESET ROLE",
+    )
+    .await
+    .unwrap();
+    let url = cluster.url("postgres").replace("postgres@", "boss@");
+    let said = init_for(&url, "walhook").await;
+    assert!(said.contains("administrator of Amazon RDS"), "{said}");
+    assert!(
+        said.contains(&format!("walhook:PASSWORD@127.0.0.1:{}/postgres", cluster.port())),
+        "{said}"
+    );
+    for refused in ["ALTER SYSTEM", "LOGIN REPLICATION", "AUTHORIZATION"] {
+        assert!(!said.contains(refused), "{refused}: {said}");
+    }
+    let is_sql = |line: &&str| ["ALTER ", "CREATE ", "GRANT "].iter().any(|w| line.starts_with(w));
+    let boss = Sql::connect(&url).await;
+    for statement in said.lines().filter(is_sql) {
+        boss.batch_execute(statement).await.unwrap();
+    }
+    // What is done is not asked for again.
+    let again = init_for(&url, "walhook").await;
+    assert!(!again.lines().any(|line| is_sql(&line)), "{again}");
+    assert!(again.contains("Nothing is left"), "{again}");
+}
+
+#[tokio::test]
+async fn a_schema_that_is_there_is_used_and_not_made_again() {
+    let cluster = start_cluster(Options::default()).await;
+    let url = cluster.url("postgres");
+    let sql = Sql::connect(&url).await;
+    sql.batch_execute(
+        "CREATE TABLE t (id int PRIMARY KEY); CREATE ROLE app LOGIN REPLICATION;
+         CREATE SCHEMA walhook; GRANT SELECT ON t TO app; CREATE PUBLICATION walhook FOR TABLE t",
+    )
+    .await
+    .unwrap();
+    let said = init_for(&url, "app").await;
+    assert!(!said.contains("CREATE SCHEMA"), "{said}");
+    assert!(said.contains("GRANT USAGE, CREATE ON SCHEMA walhook TO \"app\";"), "{said}");
+    sql.batch_execute("GRANT USAGE, CREATE ON SCHEMA walhook TO app").await.unwrap();
+    assert!(init_for(&url, "app").await.contains("Nothing is left"));
+    sql.batch_execute(
+        "CREATE ROLE old; CREATE TABLE walhook.x (); ALTER TABLE walhook.x OWNER TO old",
+    )
+    .await
+    .unwrap();
+    let said = init_for(&url, "app").await;
+    assert!(said.contains("GRANT \"old\" TO \"app\";"), "{said}");
 }

@@ -8,7 +8,9 @@
 //! Standard output is a SQL script, so that it can be piped into `psql`; all else is said on
 //! standard error.
 
+mod address;
 pub mod file;
+pub mod service;
 pub mod sql;
 pub mod survey;
 
@@ -30,6 +32,7 @@ use crate::cli::Global;
 use crate::cli::exit::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::init::file::Contents;
+use crate::cli::init::service::Service;
 use crate::cli::init::survey::Kind;
 use crate::cli::init::survey::Survey;
 use crate::cli::init::survey::Table;
@@ -183,13 +186,18 @@ impl Init {
     ) -> io::Result<()> {
         if self.json {
             let tables: Vec<_> = tables.iter().map(|table| described(table)).collect();
-            let sql: Vec<&str> = statements.iter().map(|one| one.sql.as_str()).collect();
+            let (by_hand, sql): (Vec<_>, Vec<_>) =
+                statements.iter().partition(|one| one.sql.is_empty());
+            let sql: Vec<&str> = sql.iter().map(|one| one.sql.as_str()).collect();
+            let by_hand: Vec<&str> = by_hand.iter().map(|one| one.why.as_str()).collect();
             return terminal::line(&terminal::json_line(&json!({
                 "written": output.display().to_string(),
                 "database": survey.database,
                 "role": survey.role.name,
                 "tables": tables,
+                "service": survey.service.map(Service::name),
                 "sql": sql,
+                "by_hand": by_hand,
             })));
         }
         let database = visible(&survey.database).into_owned();
@@ -199,8 +207,10 @@ impl Init {
                 "-- Nothing is left for an administrator: {role} can do the rest in {database}."
             ));
         }
+        let of_service = survey.service.map(|service| format!(" of {}", service.name()));
         terminal::line(&format!(
-            "-- For an administrator, in database {database}: lets walhook run as {role}."
+            "-- For an administrator{}, in database {database}: lets walhook run as {role}.",
+            of_service.unwrap_or_default()
         ))?;
         statements.iter().try_for_each(|statement| terminal::line(&statement.to_string()))
     }
@@ -215,15 +225,18 @@ impl Init {
     ) -> io::Result<()> {
         let path = output.display().to_string();
         let mut steps = Vec::new();
+        if address::is_pooler(&database.server) {
+            steps.push(String::from(
+                "take the address of the server itself: this one seems to be a pooler's, which \
+                 carries no replication",
+            ));
+        }
         if !nothing_to_run {
             steps.push("have an administrator run the SQL above".to_owned());
         }
         if database.shown.starts_with('$') {
-            steps.push(format!(
-                "export {DATABASE_VARIABLE}=postgres://{}:PASSWORD@HOST/{}",
-                visible(&survey.role.name),
-                visible(&survey.database)
-            ));
+            let url = address::shown(&database.server, &survey.role.name, &survey.database);
+            steps.push(format!("export {DATABASE_VARIABLE}={url}"));
         }
         if self.url.as_str() == TRIAL_ENDPOINT {
             steps.push(format!("walhook receive --secret {secret}   (in another terminal)"));

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use crate::cli::init::service::Service;
+use crate::cli::init::survey::StateSchema;
 use crate::cli::init::survey::Survey;
 use crate::cli::init::survey::Table;
 use crate::cli::terminal::visible;
@@ -12,12 +14,15 @@ use crate::flow::relation::TableName;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Statement {
     pub why: String,
-    /// Without the semicolon.
+    /// Without the semicolon; empty for a step that no SQL does.
     pub sql: String,
 }
 
 impl fmt::Display for Statement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.sql.is_empty() {
+            return write!(f, "-- {}", visible(&self.why));
+        }
         // A name that holds a line break would otherwise end the comment and be run.
         write!(f, "-- {}\n{};", visible(&self.why), self.sql)
     }
@@ -28,7 +33,12 @@ impl fmt::Display for Statement {
 pub fn statements(survey: &Survey, tables: &[&Table], publication: &str) -> Vec<Statement> {
     let mut all = Vec::new();
     let mut add = |why: &str, sql: String| all.push(Statement { why: why.to_owned(), sql });
-    if survey.wal_level != "logical" {
+    if survey.wal_level != "logical"
+        && let Some(service) = survey.service
+    {
+        let what = format!("wal_level is {}: {}", survey.wal_level, service.logical_decoding());
+        add(&what, String::new());
+    } else if survey.wal_level != "logical" {
         add(
             "Logical decoding needs it. Then RESTART the server: it has no effect before",
             "ALTER SYSTEM SET wal_level = 'logical'".to_owned(),
@@ -52,13 +62,31 @@ pub fn statements(survey: &Survey, tables: &[&Table], publication: &str) -> Vec<
 fn role(survey: &Survey, add: &mut impl FnMut(&str, String)) {
     let role = &survey.role;
     let name = quoted(&role.name);
+    let replicates = role.replication || role.superuser;
+    let by_hand = survey.service.and_then(Service::role_by_hand);
+    // A role of the service stands for the attribute, which only its own superuser could give.
+    let group = survey.replication_group.as_deref().map(quoted);
+    if let Some(how) = by_hand.filter(|_| !role.exists || !replicates) {
+        add(&format!("Role {} and its right to replicate: {how}", role.name), String::new());
+        return;
+    }
     if !role.exists {
+        let attribute = if group.is_some() { "" } else { " REPLICATION" };
         add(
             "The role that walhook connects as. Give it a password with psql's \\password",
-            format!("CREATE ROLE {name} LOGIN REPLICATION"),
+            format!("CREATE ROLE {name} LOGIN{attribute}"),
         );
-    } else if !role.replication && !role.superuser {
-        add("To read the replication stream", format!("ALTER ROLE {name} REPLICATION"));
+    } else if !role.login {
+        add("To log in", format!("ALTER ROLE {name} LOGIN"));
+    }
+    match group {
+        Some(group) if !replicates => {
+            add("To read the replication stream", format!("GRANT {group} TO {name}"));
+        }
+        None if role.exists && !replicates => {
+            add("To read the replication stream", format!("ALTER ROLE {name} REPLICATION"));
+        }
+        _ => {}
     }
 }
 
@@ -72,11 +100,23 @@ fn grants(survey: &Survey, tables: &[&Table], add: &mut impl FnMut(&str, String)
         let database = quoted(&survey.database);
         add("To connect", format!("GRANT CONNECT ON DATABASE {database} TO {name}"));
     }
-    if !role.create && !role.keeps_state {
-        add(
-            "For walhook's own tables: progress, what waits, dead letters, the push log",
-            format!("CREATE SCHEMA walhook AUTHORIZATION {name}"),
-        );
+    let own = "For walhook's own tables: progress, what waits, dead letters, the push log";
+    match &survey.state {
+        StateSchema::Missing if role.create => {}
+        // Who is no superuser may not make a schema for a role that he is not a member of.
+        StateSchema::Missing if survey.service.is_some() => {
+            add(own, "CREATE SCHEMA IF NOT EXISTS walhook".to_owned());
+            add("To use it", format!("GRANT USAGE, CREATE ON SCHEMA walhook TO {name}"));
+        }
+        StateSchema::Missing => add(own, format!("CREATE SCHEMA walhook AUTHORIZATION {name}")),
+        StateSchema::There { tables_of: Some(owner) } => add(
+            "walhook's own tables are there, and another role's: they get partitions each day",
+            format!("GRANT {} TO {name}", quoted(owner)),
+        ),
+        StateSchema::There { .. } if role.keeps_state => {}
+        StateSchema::There { .. } => {
+            add(own, format!("GRANT USAGE, CREATE ON SCHEMA walhook TO {name}"));
+        }
     }
     let schemas: BTreeSet<String> = tables
         .iter()
@@ -169,6 +209,9 @@ mod tests {
             wal_level: "replica".to_owned(),
             role: Role { name: "walhook".to_owned(), ..Role::default() },
             publication: None,
+            service: None,
+            replication_group: None,
+            state: StateSchema::Missing,
             tables: Vec::new(),
             others: Vec::new(),
         }
@@ -203,11 +246,13 @@ mod tests {
         survey.wal_level = "logical".to_owned();
         survey.role = Role {
             exists: true,
+            login: true,
             replication: true,
             connect: true,
             keeps_state: true,
             ..survey.role.clone()
         };
+        survey.state = StateSchema::There { tables_of: None };
         survey.publication = Some(Publication { all_tables: false });
         assert_eq!(
             sql(&survey, &[&ready]),
@@ -218,10 +263,49 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_that_is_there_is_not_made_again() {
+        let mut survey = bare();
+        survey.state = StateSchema::There { tables_of: None };
+        let text = sql(&survey, &[]).join("\n");
+        assert!(text.contains("GRANT USAGE, CREATE ON SCHEMA walhook TO \"walhook\""), "{text}");
+        survey.state = StateSchema::There { tables_of: Some("old".to_owned()) };
+        let text = sql(&survey, &[]).join("\n");
+        assert!(
+            text.contains("GRANT \"old\" TO \"walhook\"") && !text.contains("SCHEMA"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_service_has_steps_of_its_own() {
+        let survey = Survey {
+            service: Some(Service::Rds),
+            replication_group: Some("rds_replication".to_owned()),
+            ..bare()
+        };
+        let all = statements(&survey, &[&table("orders")], "walhook");
+        let text: Vec<String> = all.iter().map(ToString::to_string).collect();
+        let text = text.join("\n");
+        for part in [
+            "-- wal_level is replica: set rds.logical_replication = 1",
+            "CREATE ROLE \"walhook\" LOGIN;",
+            "GRANT \"rds_replication\" TO \"walhook\";",
+            "CREATE SCHEMA IF NOT EXISTS walhook;",
+            "GRANT USAGE, CREATE ON SCHEMA walhook TO \"walhook\";",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("ALTER SYSTEM") && !text.contains("REPLICATION;"), "{text}");
+        let neon = Survey { service: Some(Service::Neon), ..bare() };
+        let text = sql(&neon, &[]).join("\n");
+        assert!(!text.contains("ROLE"), "{text}");
+    }
+
+    #[test]
     fn who_may_publish_is_left_to_do_so() {
         let mut survey = bare();
         survey.wal_level = "logical".to_owned();
-        survey.role = Role { exists: true, superuser: true, ..survey.role.clone() };
+        survey.role = Role { exists: true, login: true, superuser: true, ..survey.role.clone() };
         assert!(sql(&survey, &[&table("orders")]).is_empty());
     }
 

@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 use tokio_postgres::Row;
 
+use crate::cli::init::service::Service;
 use crate::flow::relation::ReplicaIdentity;
 use crate::flow::relation::TableName;
 
@@ -14,10 +15,25 @@ pub struct Survey {
     pub role: Role,
     /// `None` if there is no publication of the name asked for.
     pub publication: Option<Publication>,
+    /// `None` for a server of one's own.
+    pub service: Option<Service>,
+    /// The role of the service whose members may replicate, if there is one.
+    pub replication_group: Option<String>,
+    pub state: StateSchema,
     /// Every table that could be captured, by name.
     pub tables: Vec<Table>,
     /// What has rows, and cannot be captured.
     pub others: Vec<Other>,
+}
+
+/// Schema `walhook`, where walhook keeps its own tables.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum StateSchema {
+    Missing,
+    There {
+        /// Somebody else whose tables are in it, and whom the role is not a member of.
+        tables_of: Option<String>,
+    },
 }
 
 /// A relation that is not captured.
@@ -45,6 +61,8 @@ pub struct Role {
     pub name: String,
     pub exists: bool,
     pub superuser: bool,
+    pub login: bool,
+    /// By itself, or as a member of the service's role for it.
     pub replication: bool,
     /// May connect to this database.
     pub connect: bool,
@@ -141,10 +159,18 @@ SELECT r.rolname IS NOT NULL, coalesce(r.rolsuper, false), coalesce(r.rolreplica
        coalesce(has_database_privilege(r.oid, current_database(), 'CONNECT'), false),
        coalesce(has_database_privilege(r.oid, current_database(), 'CREATE'), false),
        p.puballtables,
-       coalesce(has_schema_privilege(r.oid, to_regnamespace('walhook'), 'CREATE'), false)
+       coalesce(has_schema_privilege(r.oid, to_regnamespace('walhook'), 'CREATE'), false),
+       coalesce(r.rolcanlogin, false), g.rolname::text,
+       coalesce(pg_has_role(r.oid, g.oid, 'MEMBER'), false), to_regnamespace('walhook') IS NOT NULL,
+       (SELECT pg_get_userbyid(min(c.relowner::bigint)::oid)::text FROM pg_class c
+         WHERE c.relnamespace = to_regnamespace('walhook') AND c.relkind IN ('r', 'p')
+           AND (r.oid IS NULL OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')))
 FROM (VALUES (1)) AS one
+LEFT JOIN pg_roles g ON g.rolname = 'rds_replication'
 LEFT JOIN pg_roles r ON r.rolname = $1::text
 LEFT JOIN pg_publication p ON p.pubname = $2::text";
+
+const MARKS: &str = "SELECT rolname::text FROM pg_roles WHERE rolname = ANY ($1::text[])";
 
 /// Partitions are left out: they are captured through their table.
 const TABLES: &str = "
@@ -205,7 +231,15 @@ impl Survey {
         let row = client.query_one(ROLE, &[&name, &publication]).await?;
         let tables = client.query(TABLES, &[&name, &publication]).await?;
         let others = client.query(OTHERS, &[]).await?;
+        let marks = client.query(MARKS, &[&Service::marks()]).await?;
+        let marks: Vec<String> =
+            marks.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         let all_tables: Option<bool> = row.try_get(5)?;
+        let (replicates, is_member): (bool, bool) = (row.try_get(2)?, row.try_get(9)?);
+        let state = match row.try_get(10)? {
+            true => StateSchema::There { tables_of: row.try_get(11)? },
+            false => StateSchema::Missing,
+        };
         Ok(Self {
             database: server.try_get(0)?,
             wal_level: server.try_get(1)?,
@@ -213,11 +247,15 @@ impl Survey {
                 name,
                 exists: row.try_get(0)?,
                 superuser: row.try_get(1)?,
-                replication: row.try_get(2)?,
+                login: row.try_get(7)?,
+                replication: replicates || is_member,
                 connect: row.try_get(3)?,
                 create: row.try_get(4)?,
                 keeps_state: row.try_get(6)?,
             },
+            service: Service::of(&marks),
+            replication_group: row.try_get(8)?,
+            state,
             publication: all_tables.map(|all_tables| Publication { all_tables }),
             tables: tables.iter().map(table).collect::<Result<_, _>>()?,
             others: others.iter().map(other).collect::<Result<_, _>>()?,
