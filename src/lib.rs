@@ -50,6 +50,7 @@ pub mod delivery;
 pub mod event;
 pub mod failpoint;
 pub mod flow;
+pub mod inbound;
 pub mod ledger;
 pub mod queue;
 pub mod sandbox;

@@ -18,7 +18,7 @@ const FLOORS: [&[&str]; 8] = [
     &["config", "failpoint"],
     &["store", "telemetry", "sandbox", "task", "backoff", "clock"],
     &["source", "event", "queue", "delivery", "ledger"],
-    &["api"],
+    &["api", "inbound"],
     &["app"],
     &["cli"],
     &["main", "lib"],

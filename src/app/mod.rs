@@ -20,6 +20,7 @@
 
 mod ahead;
 mod books;
+mod callbacks;
 mod caution;
 mod clock_offset;
 mod cuts;
@@ -150,6 +151,9 @@ impl App {
             Ok(())
         });
         tracing::info!(http = %address, "the HTTP surface is up");
+        if let Some(inbound) = &settings.inbound {
+            callbacks::start(&settings, inbound, &handles, &mut tasks).await?;
+        }
         let (reloads, consent) = (watch::channel(None), Consent::default());
         let skip_transaction = None;
         Ok(Self {

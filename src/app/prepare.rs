@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use crate::app::callbacks;
 use crate::app::clock_offset;
 use crate::app::dry_run;
 use crate::app::dry_run::Example;
@@ -51,7 +52,8 @@ pub async fn prepare(settings: &Settings, consent: Consent) -> anyhow::Result<()
     let old_rows = old_rows::findings(settings, &session.client).await?;
     let written = write_backs::findings(settings, &mut session.client).await?;
     let rows = endpoints_from::findings(settings, &session.client).await?;
-    let found = old_rows.iter().chain(&written).chain(&rows);
+    let callbacks = callbacks::findings(settings, &session.client).await?;
+    let found = callbacks.iter().chain(&old_rows).chain(&written).chain(&rows);
     problems.extend(found.filter_map(|finding| finding.refusal.clone()));
     let changes = !report.steps.is_empty();
     ownership::judge(settings, &session.client, changes, &mut problems).await?;
@@ -183,6 +185,7 @@ pub async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)
     report.findings.extend(old_rows::findings(settings, &session.client).await?);
     report.findings.extend(write_backs::findings(settings, &mut session.client).await?);
     report.findings.extend(endpoints_from::findings(settings, &session.client).await?);
+    report.findings.extend(callbacks::findings(settings, &session.client).await?);
     let mut examples = Vec::new();
     if report.problems().is_empty() {
         let trials = dry_run::findings(settings, &session.client, host_now()).await?;

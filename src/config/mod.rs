@@ -17,6 +17,7 @@ pub mod expression;
 mod field;
 mod file;
 mod headers;
+mod inbound;
 mod interpolate;
 pub(crate) mod json_value;
 pub mod link;
@@ -150,6 +151,11 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
     let memory = service::read_memory(root.section("memory"));
     let log = service::read_log(root.section("log"));
     let grace = service::read_grace(root.section("shutdown"));
+    let has_inbound = root.has("inbound");
+    let inbound = inbound::read(&mut root);
+    if let Some(inbound) = &inbound {
+        inbound::check(&root, inbound, http.listen);
+    }
     root.finish();
     Some(Settings {
         postgres: postgres?,
@@ -166,6 +172,7 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
         log,
         grace,
         run_time,
+        inbound: if has_inbound { Some(inbound?) } else { None },
     })
 }
 

@@ -48,7 +48,7 @@ pub(super) fn read(root: &mut Section<'_>, keys: Vec<Secret<[u8; 32]>>, terms: &
 }
 
 /// Blocks of addresses, such as `["10.1.0.0/16"]`.
-fn allow(field: &Field<'_>) -> Option<Blocks> {
+pub(super) fn allow(field: &Field<'_>) -> Option<Blocks> {
     let items = field.list()?;
     if items.len() > BLOCKS_MAX {
         return field.refuse(format!("has {} entries: give up to {BLOCKS_MAX}", items.len()));

@@ -86,7 +86,7 @@ fn host(field: &Field<'_>) -> Option<String> {
     ))
 }
 
-fn listen(field: &Field<'_>) -> Option<SocketAddr> {
+pub(super) fn listen(field: &Field<'_>) -> Option<SocketAddr> {
     let text = field.string()?;
     let address = text.parse().ok();
     address.or_else(|| {

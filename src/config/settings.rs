@@ -3,6 +3,7 @@
 mod addresses;
 mod endpoint;
 mod event;
+mod inbound;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,6 +53,13 @@ pub use crate::config::settings::event::Payload;
 pub use crate::config::settings::event::RowChange;
 pub use crate::config::settings::event::SqlPiece;
 pub use crate::config::settings::event::WriteBack;
+pub use crate::config::settings::inbound::CallbackKind;
+pub use crate::config::settings::inbound::HmacCallbacks;
+pub use crate::config::settings::inbound::InboundScheme;
+pub use crate::config::settings::inbound::InboundSettings;
+pub use crate::config::settings::inbound::InboundSource;
+pub use crate::config::settings::inbound::StatusFields;
+pub use crate::config::settings::inbound::WecomKeys;
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]
@@ -72,6 +80,8 @@ pub struct Settings {
     /// How long a shutdown may take before what is left is cut off.
     pub grace: Duration,
     pub run_time: RunTime,
+    /// `[inbound]`, if there is one.
+    pub inbound: Option<InboundSettings>,
 }
 
 impl Settings {

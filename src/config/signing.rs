@@ -101,7 +101,7 @@ pub(super) fn resolve(
 }
 
 /// Reads one secret, or a list of them while one replaces another.
-fn secrets(field: &Field<'_>) -> Option<Vec<Secret<String>>> {
+pub(super) fn secrets(field: &Field<'_>) -> Option<Vec<Secret<String>>> {
     if !field.is_list() {
         return Some(vec![field.secret()?]);
     }
@@ -191,7 +191,7 @@ fn ed25519_seed(encoded: &str) -> Option<Secret<[u8; ED25519_SEED_BYTES]>> {
 }
 
 /// `"standard"`, or `{ header, prefix, encoding, content, timestamp_header }`.
-fn scheme(field: &Field<'_>) -> Option<Option<HmacScheme>> {
+pub(super) fn scheme(field: &Field<'_>) -> Option<Option<HmacScheme>> {
     if field.is_string() {
         return field.one_of(&[("standard", ())]).map(|()| None);
     }

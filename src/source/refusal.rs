@@ -97,6 +97,12 @@ pub enum Refusal {
         table: String,
         what: String,
     },
+    /// A source's callbacks could not be kept.
+    CallbackTable {
+        source: String,
+        what: String,
+        fix: String,
+    },
     /// PostgreSQL would refuse what an event's `write_back` asks for.
     WriteBack {
         event: String,
@@ -217,6 +223,7 @@ impl Refusal {
             | Self::NeedsOldRow { .. }
             | Self::EndpointLacks { .. }
             | Self::EndpointsTable { .. }
+            | Self::CallbackTable { .. }
             | Self::WriteBack { .. }
             | Self::RowSecurity { .. }
             | Self::NotPrepared { .. }
@@ -265,6 +272,7 @@ impl Refusal {
             | Self::NeedsOldRow { .. }
             | Self::EndpointLacks { .. }
             | Self::EndpointsTable { .. }
+            | Self::CallbackTable { .. }
             | Self::WriteBack { .. }
             | Self::RowSecurity { .. }
             | Self::NotPrepared { .. }
@@ -322,6 +330,9 @@ impl Refusal {
             Self::EndpointLacks { whose, key, what, .. } => format!("`{key}` of {whose} {what}"),
             Self::EndpointsTable { table, what } => {
                 format!("the endpoints in {table} cannot be read: {what}")
+            }
+            Self::CallbackTable { source, what, .. } => {
+                format!("callbacks of source {source} cannot be kept: {what}")
             }
             Self::WriteBack { event, what, .. } => {
                 format!("the write-back of event {event} would be refused: {what}")
@@ -461,7 +472,7 @@ impl Refusal {
             Self::EndpointsTable { table, .. } => {
                 format!("correct [endpoints_from], or grant SELECT on {table} to walhook's role")
             }
-            Self::WriteBack { fix, .. } => fix.clone(),
+            Self::WriteBack { fix, .. } | Self::CallbackTable { fix, .. } => fix.clone(),
             Self::RowSecurity { role, .. } => format!(
                 "run `ALTER ROLE {} BYPASSRLS;` as a superuser, or log in as the owner of the table, \
                  where that is not under FORCE ROW LEVEL SECURITY",

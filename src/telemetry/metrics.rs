@@ -8,6 +8,7 @@
 //! values are tables, event types and endpoints of the configuration, never keys or ids of rows, and
 //! every series is there from the start with 0, so that `rate()` sees the first event.
 
+mod inbound;
 mod replication;
 mod spec;
 
@@ -33,6 +34,7 @@ use crate::telemetry::metrics::spec::gauges;
 use crate::telemetry::metrics::spec::histograms;
 use crate::telemetry::obstacles::Obstacle;
 
+pub use crate::telemetry::metrics::inbound::InboundMetrics;
 pub use crate::telemetry::metrics::replication::ReplicationMetrics;
 
 /// The content type of [`Metrics::render`]'s text.
@@ -81,6 +83,11 @@ struct Families {
     obstacle: IntGaugeVec,
     ledger_flush: Histogram,
     http_refused: IntCounterVec,
+    inbound_received: IntCounterVec,
+    inbound_refused: IntCounterVec,
+    inbound_kept: IntCounterVec,
+    inbound_repeats: IntCounterVec,
+    inbound_answer: HistogramVec,
     replication: ReplicationMetrics,
 }
 
@@ -122,6 +129,11 @@ impl Metrics {
             obstacle: gauges(&registry, &spec::OBSTACLE),
             ledger_flush: histograms(&registry, &spec::LEDGER_FLUSH).with_label_values::<&str>(&[]),
             http_refused: counters(&registry, &spec::HTTP_REFUSED),
+            inbound_received: counters(&registry, &spec::INBOUND_RECEIVED),
+            inbound_refused: counters(&registry, &spec::INBOUND_REFUSED),
+            inbound_kept: counters(&registry, &spec::INBOUND_KEPT),
+            inbound_repeats: counters(&registry, &spec::INBOUND_REPEATS),
+            inbound_answer: histograms(&registry, &spec::INBOUND_ANSWER),
             replication: ReplicationMetrics::new(&registry),
             registry,
             before_look: Mutex::default(),
@@ -141,6 +153,19 @@ impl Metrics {
 
     pub fn replication(&self) -> ReplicationMetrics {
         self.0.replication.clone()
+    }
+
+    /// The handles of a source of callbacks.
+    pub fn inbound(&self, source: &str) -> InboundMetrics {
+        let families = &self.0;
+        InboundMetrics {
+            source: source.to_owned(),
+            refused: families.inbound_refused.clone(),
+            received: families.inbound_received.with_label_values(&[source]),
+            kept: families.inbound_kept.with_label_values(&[source]),
+            repeats: families.inbound_repeats.with_label_values(&[source]),
+            answer: families.inbound_answer.with_label_values(&[source]),
+        }
     }
 
     /// Rows of `[endpoints_from]` that are no endpoints.

@@ -14,6 +14,7 @@ mod failover;
 mod gaps;
 mod http_guard;
 mod http_manners;
+mod inbound;
 mod init;
 mod kills;
 mod ladder;

@@ -43,6 +43,7 @@ fn whole(name: &str) -> Option<String> {
         "BILLING_URL" => Some("https://billing.example.com/".to_owned()),
         "SEARCH_CERT" => Some(IDENTITY.0.clone()),
         "SEARCH_CERT_KEY" => Some(IDENTITY.1.clone()),
+        "WECHAT_AES_KEY" => Some("A".repeat(43)),
         "WALHOOK_KEY" => Some(format!("{}=", "A".repeat(43))),
         _ if name.starts_with("PG") => None,
         _ => Some("a-value-long-enough-for-all".to_owned()),

@@ -165,6 +165,31 @@ pub(super) const HTTP_REFUSED: Spec = Spec {
     help: "Requests and connections to walhook's own HTTP surface that were refused, by reason.",
     labels: &["reason"],
 };
+pub(super) const INBOUND_RECEIVED: Spec = Spec {
+    name: "walhook_inbound_received_total",
+    help: "Requests that claimed to be callbacks of the source.",
+    labels: &["source"],
+};
+pub(super) const INBOUND_REFUSED: Spec = Spec {
+    name: "walhook_inbound_refused_total",
+    help: "Callbacks that were refused, by reason; `unavailable`: the sender is to send them again.",
+    labels: &["source", "reason"],
+};
+pub(super) const INBOUND_KEPT: Spec = Spec {
+    name: "walhook_inbound_kept_total",
+    help: "Callbacks that became a row.",
+    labels: &["source"],
+};
+pub(super) const INBOUND_REPEATS: Spec = Spec {
+    name: "walhook_inbound_repeats_total",
+    help: "Callbacks that were answered with success and had a row already.",
+    labels: &["source"],
+};
+pub(super) const INBOUND_ANSWER: Spec = Spec {
+    name: "walhook_inbound_answer_seconds",
+    help: "From the head of a callback to its answer with success.",
+    labels: &["source"],
+};
 pub(super) const RECONNECTS: Spec = Spec {
     name: "walhook_reconnects_total",
     help: "Times that the replication stream was connected again after it was lost.",

@@ -10,3 +10,4 @@ pub(crate) mod relay;
 pub(crate) mod scrape;
 pub(crate) mod service;
 pub(crate) mod surface;
+pub(crate) mod wecom;

@@ -1,0 +1,29 @@
+//! Callbacks in: whoever signs them is believed, and each becomes one row before it is answered.
+//!
+//! ```text
+//! sender ─ HTTP(S) ─▶ listener ─▶ verify ─▶ keeper ─ one transaction ─▶ the source's table
+//!   ▲                    │                                                    │
+//!   └── 200 once it is committed, 401, 403, 503                 the ordinary tail: [[event]]
+//! ```
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `listener` | connections, TLS, allow-list, the order of judging |
+//! | `request` | a callback as it came in |
+//! | `verify` | signature, time, message: pure |
+//! | `wecom/` | WeCom's signature, cipher, XML, kinds of messages |
+//! | `hmac` | Standard Webhooks, GitHub, Shopify, Stripe and their like |
+//! | `keeper` | rows and nonces, committed in groups |
+//! | `row` | a callback as it is kept |
+//! | `refusal` | why one is refused |
+//! | `source` | a source's counts |
+
+mod hmac;
+pub mod keeper;
+pub mod listener;
+pub mod refusal;
+pub mod request;
+pub mod row;
+pub mod source;
+pub mod verify;
+pub mod wecom;

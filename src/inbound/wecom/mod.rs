@@ -1,0 +1,4 @@
+pub mod cipher;
+pub mod message;
+pub mod signature;
+pub mod xml;
