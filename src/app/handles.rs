@@ -11,6 +11,7 @@ use crate::ledger::replayed::Replayed;
 use crate::ledger::state_status::StateStatus;
 use crate::ledger::stats::Stats;
 use crate::ledger::write_back::WriteBackStatus;
+use crate::queue::patience::WalHold;
 use crate::source::hold::Hold;
 use crate::source::status::StatusHandle;
 use crate::source::wire::feedback::LetGo;
@@ -39,6 +40,8 @@ pub(crate) struct Handles {
     pub(crate) replayed: Replayed,
     /// From the HTTP surface to the resender: somebody has asked.
     pub(crate) asked: Arc<Notify>,
+    /// From the observer to the pump: how much WAL waits for slow endpoints.
+    pub(crate) wal_hold: WalHold,
 }
 
 impl Handles {
@@ -56,6 +59,7 @@ impl Handles {
             hold: Hold::new(settings.postgres.wal_sender_timeout),
             replayed: Replayed::default(),
             asked: Arc::new(Notify::new()),
+            wal_hold: WalHold::new(settings.memory.hold_wal_bytes, settings.memory.hold_wal_time),
             metrics: Metrics::new(
                 settings.events.iter().map(|rule| &rule.table),
                 settings.events.iter().map(|rule| &*rule.event_type),

@@ -366,6 +366,7 @@ async fn start_observer(
         settings: settings.postgres.clone(),
         clock: handles.clock.clone(),
         status: handles.status.clone(),
+        wal_hold: handles.wal_hold.clone(),
         metrics: handles.metrics.replication(),
         publication,
         tables: settings.events.iter().map(|rule| rule.table.clone()).collect(),

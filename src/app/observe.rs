@@ -11,6 +11,7 @@ use crate::clock::since_boot;
 use crate::config::settings::Postgres;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
+use crate::queue::patience::WalHold;
 use crate::source::error::SourceError;
 use crate::source::gap;
 use crate::source::gap::Cause;
@@ -48,6 +49,7 @@ pub(crate) struct Observer {
     pub(crate) settings: Postgres,
     pub(crate) clock: DatabaseClock,
     pub(crate) status: StatusHandle,
+    pub(crate) wal_hold: WalHold,
     pub(crate) metrics: ReplicationMetrics,
     /// The publication's oid at the start, and what it has to publish.
     pub(crate) publication: Option<u32>,
@@ -166,6 +168,9 @@ impl Observer {
         let safe_bytes = safe.map(|safe| u64::try_from(safe).unwrap_or(0));
         self.metrics.set_retained_wal(retained);
         self.metrics.set_safe_wal(safe_bytes);
+        // Where the server would drop the slot's WAL one day, half of the way is far enough.
+        let is_halfway = safe_bytes.is_some_and(|safe| safe < retained);
+        self.wal_hold.note_retained(if is_halfway { u64::MAX } else { lag });
         self.status.wal(Wal { current, lag_bytes: lag, retained_bytes: retained, safe_bytes });
         Ok(())
     }

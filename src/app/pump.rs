@@ -10,7 +10,7 @@
 //! endpoints, which lanes and ledger know already.
 
 mod expiry;
-mod outbox;
+pub(crate) mod outbox;
 
 use std::sync::Arc;
 
@@ -117,9 +117,8 @@ impl Pump {
         clock: DatabaseClock,
         budget: Budget,
         turns: mpsc::Receiver<Turn>,
-        ledger: mpsc::Sender<Vec<Opened>>,
+        outbox: Outbox,
     ) -> Self {
-        let outbox = Outbox::new(ledger);
         Self {
             router,
             books,
@@ -236,6 +235,9 @@ impl Pump {
             self.take(captured).await?;
         }
         self.outbox.hand_over().await?;
+        if !self.in_transaction {
+            self.outbox.rest().await?;
+        }
         if self.parked.is_some_and(|parked| self.passed > parked.commit) {
             self.parked = None;
             for lane in self.outbox.lanes.values() {

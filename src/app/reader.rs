@@ -16,6 +16,7 @@ use crate::app::free_memory::given_back_during;
 use crate::app::pump::Pump;
 use crate::app::pump::Turn;
 use crate::app::pump::Watched;
+use crate::app::pump::outbox::Outbox;
 use crate::config::settings::Settings;
 use crate::event::route::Router;
 use crate::flow::budget::Budget;
@@ -164,7 +165,8 @@ impl Reader {
         }
         source.claim(Claim { state: settings.state.clone(), epoch });
         let Some(first) = turns.recv().await else { return Ok(()) };
-        let pump = Pump::new(router, books, handles.clock.clone(), budget, turns, opened);
+        let outbox = Outbox::new(opened, handles.wal_hold.clone());
+        let pump = Pump::new(router, books, handles.clock.clone(), budget, turns, outbox);
         let mut pump = pump.resumed(seen, ahead, parked).watching(watched).cautious(caution);
         pump.turn(first);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.

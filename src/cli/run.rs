@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use rustix::process::Resource;
+use rustix::process::Rlimit;
+use rustix::process::getrlimit;
+use rustix::process::setrlimit;
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
@@ -57,6 +61,7 @@ impl Run {
             LogFormat::Json => Format::Json,
         };
         let log = telemetry::init(format, &settings.log.filter, host_now)?;
+        raise_descriptors();
         let runtime = runtime()?;
         let consent = Consent { gap: self.accept_gap, slot: self.take_slot };
         let ended = runtime.block_on(serve(settings, consent, self.skip_transaction, global, &log));
@@ -169,5 +174,17 @@ impl Signals {
         tracing::info!(grace_s = grace.as_secs_f64(), "shutting down");
         stop.cancel();
         self.stop(|| ()).await;
+    }
+}
+
+/// Lets the process have as many file descriptors as the system allows it: shells and service managers
+/// give 1,024, and each request in flight needs one.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "cannot have more file descriptors");
     }
 }

@@ -128,7 +128,7 @@ pub(super) fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
         read_retry(retry, terms);
     }
     let concurrency = section.read("concurrency", |f| f.count(&terms::CONCURRENCIES));
-    set(&mut terms.concurrency, concurrency);
+    terms.concurrency = concurrency.or(terms.concurrency);
     if let Some(batch) = section.read("batch", Field::section) {
         read_batch(batch, terms);
     }

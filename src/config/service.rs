@@ -26,6 +26,14 @@ const QUEUED_BYTES: usize = 16 << 20;
 /// At least one ordinary row and its rendering must fit beside others.
 const QUEUED_SIZES: RangeInclusive<u64> = (1 << 20)..=(64 << 30);
 
+/// A server keeps as much at `max_wal_size` by itself.
+const HOLD_WAL_BYTES: u64 = 1 << 30;
+const HOLD_WAL_SIZES: RangeInclusive<u64> = 0..=(1 << 50);
+
+/// Long enough for lanes that have a processor in common to catch up with one another.
+const HOLD_WAL_TIME: Duration = Duration::from_secs(5);
+const HOLD_WAL_TIMES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+
 /// Enough to see what was wrong with a request.
 const BODY_LIMIT: usize = 16 << 10;
 const BODY_LIMITS: RangeInclusive<u64> = 0..=(1 << 20);
@@ -138,8 +146,15 @@ pub(super) fn read_dead_letters(mut section: Section<'_>) -> DeadLetters {
 
 pub(super) fn read_memory(mut section: Section<'_>) -> Memory {
     let queued = section.read("queued", |field| field.size(&QUEUED_SIZES));
+    let hold_wal = section.read("hold_wal", |field| field.size(&HOLD_WAL_SIZES));
+    let hold_wal = hold_wal.and_then(|bytes| u64::try_from(bytes).ok());
+    let hold_wal_time = section.read("hold_wal_time", |field| field.duration(&HOLD_WAL_TIMES));
     section.finish();
-    Memory { queued_bytes: queued.unwrap_or(QUEUED_BYTES) }
+    Memory {
+        queued_bytes: queued.unwrap_or(QUEUED_BYTES),
+        hold_wal_bytes: hold_wal.unwrap_or(HOLD_WAL_BYTES),
+        hold_wal_time: hold_wal_time.unwrap_or(HOLD_WAL_TIME),
+    }
 }
 
 pub(super) fn read_log(mut section: Section<'_>) -> Log {

@@ -214,6 +214,11 @@ impl LoggedBodies {
 pub struct Memory {
     /// Rows and events in memory at once, over all lanes.
     pub queued_bytes: usize,
+    /// WAL that may wait for endpoints that answer, but slowly, before their events go by way of the
+    /// backlog.
+    pub hold_wal_bytes: u64,
+    /// How long other endpoints may have nothing to do meanwhile.
+    pub hold_wal_time: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]

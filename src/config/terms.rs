@@ -46,9 +46,12 @@ const RETRY_CAP: Duration = Duration::from_secs(300);
 pub(super) const RETRY_WAITS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(7 * 86_400);
 
-const CONCURRENCY: usize = 3;
+/// Of the short form.
+const PUSHERS: usize = 3;
+/// Of an `[[endpoint]]`: a lane finds out how many of them the endpoint bears.
+const CONCURRENCY: usize = 128;
 /// Each request in flight holds a socket and a response buffer.
-pub(super) const CONCURRENCIES: RangeInclusive<usize> = 1..=64;
+pub(super) const CONCURRENCIES: RangeInclusive<usize> = 1..=4096;
 
 const BATCH_SIZE: usize = 1;
 /// One bad event fails its whole batch, so batches stay small.
@@ -85,7 +88,8 @@ pub(super) struct Terms {
     pub(super) retry_cap: Duration,
     /// Instead of `max_retries` and `retry_interval`.
     pub(super) retry_delays: Option<Vec<Duration>>,
-    pub(super) concurrency: NonZeroUsize,
+    /// `None`: whatever is usual for the kind of endpoint.
+    pub(super) concurrency: Option<NonZeroUsize>,
     pub(super) batch: Batch,
     pub(super) ordering: Ordering,
     pub(super) capacity: NonZeroUsize,
@@ -110,7 +114,7 @@ impl Terms {
             retry_interval: RETRY_INTERVAL,
             retry_cap: RETRY_CAP,
             retry_delays: None,
-            concurrency: count(CONCURRENCY),
+            concurrency: None,
             batch: Batch { size: count(BATCH_SIZE), linger: BATCH_LINGER },
             ordering: Ordering::Key,
             capacity: count(CAPACITY),
@@ -121,9 +125,10 @@ impl Terms {
         }
     }
 
-    /// As the short form has them where nothing else is written: few retries.
+    /// As the short form has them where nothing else is written: few retries, and few at once.
     pub(super) fn short(self) -> Self {
-        Self { max_retries: self.max_retries.or(Some(MAX_RETRIES)), ..self }
+        let max_retries = self.max_retries.or(Some(MAX_RETRIES));
+        Self { max_retries, concurrency: self.concurrency.or(NonZeroUsize::new(PUSHERS)), ..self }
     }
 
     /// The endpoint at `url` that is served on these terms.
@@ -156,7 +161,10 @@ impl Terms {
             user_agent: self.user_agent,
             timeout: self.timeout,
             retry: Retry { delays, cap: self.retry_cap },
-            concurrency: self.concurrency,
+            concurrency: self
+                .concurrency
+                .or(NonZeroUsize::new(CONCURRENCY))
+                .unwrap_or(NonZeroUsize::MIN),
             batch: self.batch,
             ordering: self.ordering,
             capacity: self.capacity,

@@ -68,7 +68,7 @@ fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
     set(&mut terms.retry_interval, interval);
     set(&mut terms.retry_cap, section.read("retry_cap", |f| f.duration(&terms::RETRY_WAITS)));
     let concurrency = section.read("concurrent_pushers", |f| f.count(&terms::CONCURRENCIES));
-    set(&mut terms.concurrency, concurrency);
+    terms.concurrency = concurrency;
     set(&mut terms.batch.size, section.read("batch_size", |f| f.count(&terms::BATCH_SIZES)));
     let linger = section.read("batch_linger", |f| f.duration(&terms::BATCH_LINGERS));
     set(&mut terms.batch.linger, linger);

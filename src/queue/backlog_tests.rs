@@ -29,7 +29,10 @@ use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
 use crate::queue::error::QueueError;
 use crate::queue::lane::breaker::BreakerState;
+use crate::queue::patience::FIRST_PATIENCE;
 use crate::queue::patience::FULL_PATIENCE;
+use crate::queue::patience::TOGETHER_MAX;
+use crate::queue::patience::WalHold;
 use crate::queue::samples::delivered;
 use crate::queue::samples::event;
 use crate::queue::samples::number;
@@ -44,6 +47,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Between two flushes of the ledger.
 const FLUSH: Duration = Duration::from_millis(100);
+
+fn generous() -> WalHold {
+    WalHold::new(1 << 30, 5 * SECOND)
+}
 
 fn with_backlog(capacity: usize) -> LaneSettings {
     let terms = settings::Parking::default();
@@ -270,12 +277,57 @@ async fn lanes_that_are_all_slow_wait_for_each_other_and_park_nothing() {
     let lanes = [slow(), slow(), slow()];
     let events = || (0..40).map(|n| event(n, n)).collect();
     let start = Instant::now();
-    hand_over(lanes.iter().map(|lane| (&lane.sender, events()))).await.unwrap();
+    let shares = lanes.iter().map(|lane| (&lane.sender, events()));
+    let is_any_idle = || lanes.iter().any(|lane| lane.sender.is_idle());
+    hand_over(shares, &generous(), &is_any_idle).await.unwrap();
     assert!(start.elapsed() > 2 * FULL_PATIENCE, "{:?}", start.elapsed());
     for lane in &lanes {
         lane.until_settled(40).await;
         assert_eq!(lane.parked(), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_answers_slowly_costs_no_rows_while_nobody_waits_for_it() {
+    let slow = Running::start(with_backlog(4), Database::default(), SECOND / 5);
+    let events: Vec<_> = (0..100).map(|n| event(n, n)).collect();
+    let start = Instant::now();
+    hand_over([(&slow.sender, events)], &generous(), &|| false).await.unwrap();
+    assert!(start.elapsed() > 4 * SECOND, "{:?}", start.elapsed());
+    slow.until_settled(100).await;
+    assert_eq!(slow.parked(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_have_nothing_to_do_for_the_sake_of_a_slow_one_for_a_time_only() {
+    let slow = Running::start(with_backlog(4), Database::default(), SECOND / 5);
+    let mut sent = 0;
+    let mut waited = Duration::ZERO;
+    // What the time is used up for in one hand-over is not there in the next.
+    for _ in 0..4 {
+        let events: Vec<_> = (sent..sent + 60).map(|n| event(n, n)).collect();
+        sent += 60;
+        let start = Instant::now();
+        hand_over([(&slow.sender, events)], &generous(), &|| true).await.unwrap();
+        waited += start.elapsed();
+    }
+    assert!(waited >= 5 * SECOND && waited < 8 * SECOND, "{waited:?}");
+    slow.until_settled(240).await;
+    assert!(slow.parked() > 20);
+    slow.check_seen(240);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_one_is_not_waited_for_when_the_wal_holds_too_much() {
+    let slow = Running::start(with_backlog(4), Database::default(), 100 * SECOND / 1000);
+    let hold = generous();
+    hold.note_retained(2 << 30);
+    let start = Instant::now();
+    let events: Vec<_> = (0..100).map(|n| event(n, n)).collect();
+    hand_over([(&slow.sender, events)], &hold, &|| false).await.unwrap();
+    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+    slow.until_settled(100).await;
+    assert!(slow.parked() > 50);
 }
 
 /// `fast` takes all of its share at once.
@@ -285,7 +337,9 @@ async fn beside_two_hanging_lanes(fast: &LaneSender, share: u64) -> Duration {
     let events = |count| (0..count).map(|n| event(n, n)).collect();
     let start = Instant::now();
     let hanging = [(&one.sender, events(40)), (&two.sender, events(40))];
-    hand_over([(fast, events(share))].into_iter().chain(hanging)).await.unwrap();
+    let is_any_idle = || [fast, &one.sender, &two.sender].iter().any(|lane| lane.is_idle());
+    let shares = [(fast, events(share))].into_iter().chain(hanging);
+    hand_over(shares, &generous(), &is_any_idle).await.unwrap();
     start.elapsed()
 }
 
@@ -293,9 +347,9 @@ async fn beside_two_hanging_lanes(fast: &LaneSender, share: u64) -> Duration {
 async fn a_lane_that_is_ready_for_more_waits_a_moment_for_one_that_hangs() {
     let fast = Running::start(with_backlog(64), Database::default(), Duration::ZERO);
     let waits = beside_two_hanging_lanes(&fast.sender, 40).await;
-    assert_eq!(waits.as_millis(), FULL_PATIENCE.as_millis());
+    assert_eq!(waits.as_millis(), FIRST_PATIENCE.as_millis());
     let waits = beside_two_hanging_lanes(&fast.sender, 0).await;
-    assert_eq!(waits.as_millis(), FULL_PATIENCE.as_millis(), "events for it may come next");
+    assert_eq!(waits.as_millis(), FIRST_PATIENCE.as_millis(), "events for it may come next");
 }
 
 #[tokio::test(start_paused = true)]
@@ -303,9 +357,9 @@ async fn nobody_is_hurried_for_a_lane_whose_events_go_by_way_of_the_backlog() {
     let disabled = Running::start(with_backlog(64), Database::default(), Duration::ZERO);
     disabled.sender.control().change(Change::Pause).await.unwrap();
     tokio::time::sleep(FLUSH).await;
-    for (share, taking) in [(0, 2), (40, 3)] {
+    for share in [0, 40] {
         let waits = beside_two_hanging_lanes(&disabled.sender, share).await;
-        assert_eq!(waits.as_millis(), (taking * FULL_PATIENCE).as_millis(), "{share} events");
+        assert_eq!(waits.as_millis(), TOGETHER_MAX.as_millis(), "{share} events");
     }
 }
 

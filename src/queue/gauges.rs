@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::queue::lane::Counts;
 use crate::queue::lane::breaker::BreakerState;
@@ -23,6 +27,14 @@ pub struct Gauges {
     is_gone: AtomicBool,
     is_slowed: AtomicBool,
     breaker: AtomicU8,
+    gathers: AtomicBool,
+    born: Instant,
+    /// When the endpoint answered last, in microseconds since `born`, counted from 1; 0: never.
+    answered: AtomicU64,
+    /// How long it takes to answer, in microseconds: the mean, the last ones most.
+    latency: AtomicU64,
+    /// How long other lanes have had nothing to do for this one's sake, in microseconds.
+    held_up: AtomicU64,
 }
 
 impl Gauges {
@@ -39,7 +51,51 @@ impl Gauges {
             is_gone: AtomicBool::default(),
             is_slowed: AtomicBool::default(),
             breaker: AtomicU8::default(),
+            gathers: AtomicBool::default(),
+            born: Instant::now(),
+            answered: AtomicU64::default(),
+            latency: AtomicU64::default(),
+            held_up: AtomicU64::default(),
         }
+    }
+
+    /// Whether the endpoint takes batches.
+    pub(super) fn set_gathers(&self, gathers: bool) {
+        self.gathers.store(gathers, Ordering::Relaxed);
+    }
+
+    pub(super) fn gathers(&self) -> bool {
+        self.gathers.load(Ordering::Relaxed)
+    }
+
+    /// The endpoint has answered, within this time.
+    pub(super) fn note_answer(&self, took: Duration) {
+        self.answered.store(micros(self.born.elapsed()) + 1, Ordering::Relaxed);
+        let (before, took) = (self.latency.load(Ordering::Relaxed), micros(took));
+        // The lane's task alone writes it.
+        let mean = if before == 0 { took } else { before - before / 8 + took / 8 };
+        self.latency.store(mean, Ordering::Relaxed);
+    }
+
+    /// When the endpoint answered last, and how long it takes.
+    pub(super) fn answers(&self) -> (Option<Instant>, Duration) {
+        let answered = self.answered.load(Ordering::Relaxed).checked_sub(1);
+        let answered = answered.map(|micros| self.born + Duration::from_micros(micros));
+        (answered, Duration::from_micros(self.latency.load(Ordering::Relaxed)))
+    }
+
+    /// Others have had nothing to do for so long, as they had to wait for this one.
+    pub(super) fn holds_up(&self, others: Duration) {
+        self.held_up.fetch_add(micros(others), Ordering::Relaxed);
+    }
+
+    /// Nobody had to wait for this lane.
+    pub(super) fn keeps_up(&self) {
+        self.held_up.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn held_up(&self) -> Duration {
+        Duration::from_micros(self.held_up.load(Ordering::Relaxed))
     }
 
     /// Events that are owed: handed over, and not yet reported to the ledger as settled.
@@ -112,6 +168,10 @@ impl Gauges {
         };
         state(self.breaker.swap(number, Ordering::Relaxed))
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// [`BreakerState`] as a number.

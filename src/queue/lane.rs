@@ -22,6 +22,7 @@
 //! and `live` changes all of it while it runs.
 
 pub mod breaker;
+mod concurrency;
 mod cursor;
 mod delays;
 mod dispatch;
@@ -70,6 +71,7 @@ use crate::flow::verdict::Reach;
 use crate::flow::verdict::Verdict;
 use crate::queue::lane::breaker::Breaker;
 use crate::queue::lane::breaker::BreakerState;
+use crate::queue::lane::concurrency::ConcurrencyLimit;
 use crate::queue::lane::order::Arrived;
 use crate::queue::lane::order::NumberHasher;
 use crate::queue::lane::order::Order;
@@ -145,6 +147,10 @@ pub struct Counts {
     pub outside: usize,
 }
 
+/// An endpoint that took something within this time, and refuses something else for want of room, is
+/// there.
+const LATELY: Duration = Duration::from_millis(500);
+
 /// See the module's header.
 #[derive(Debug)]
 pub struct Lane {
@@ -159,6 +165,11 @@ pub struct Lane {
     retries: Retries,
     rate: Rate,
     ramp: Ramp,
+    limit: ConcurrencyLimit,
+    /// When the endpoint answered last.
+    answered: Option<Instant>,
+    /// Nothing more is on its way, so that a batch that is not full waits for answers only.
+    is_resting: bool,
     breaker: Breaker,
     /// `None` where there is no backlog to park in.
     spill: Option<Spill>,
@@ -215,6 +226,9 @@ impl Lane {
             retries: Retries::default(),
             rate: Rate::new(settings.rate_limit),
             ramp,
+            limit: ConcurrencyLimit::new(settings.concurrency, settings.is_steady()),
+            answered: None,
+            is_resting: false,
             breaker,
             spill: parking.map(Spill::new),
             missing: 0,
@@ -266,6 +280,7 @@ impl Lane {
         self.last_lease += 1;
         let id = LeaseId(self.last_lease);
         self.breaker.started(id);
+        self.limit.started(id, self.in_flight.len() + 1);
         let replay = parcel.members.first().is_some_and(|&slot| self.order.is_replay(slot));
         let events = parcel.members.iter().map(|&slot| Arc::clone(self.order.event(slot)));
         let lease = Lease { id, attempt: parcel.tries.attempts, replay, events: events.collect() };
@@ -449,11 +464,44 @@ impl Lane {
         self.breaker.state(now)
     }
 
+    /// How many requests may be in flight.
+    fn allowed(&self) -> usize {
+        self.ramp.allowed().min(self.limit.allowed())
+    }
+
+    /// Whether an endpoint that refuses for want of room takes other requests at the same time.
+    fn bears_fewer(&self, now: Instant) -> bool {
+        let within = self.limit.usual().map(|usual| (usual * 2).max(LATELY));
+        let lately = |within| self.has_answered_within(within, now);
+        self.breaker.is_closed() && within.is_some_and(lately)
+    }
+
+    /// Whether the endpoint has answered within this time.
+    fn has_answered_within(&self, within: Duration, now: Instant) -> bool {
+        self.answered.is_some_and(|at| now.saturating_duration_since(at) <= within)
+    }
+
+    /// Nothing more is on its way at the moment.
+    pub fn rest(&mut self) {
+        self.is_resting = true;
+    }
+
     /// An attempt tells how the endpoint does, whatever becomes of its events. Returns whether the
     /// circuit breaker has opened.
     fn note_pace(&mut self, id: LeaseId, exchange: &Exchange, now: Instant, fraction: f64) -> bool {
+        if exchange.verdict == Verdict::Delivered {
+            self.answered = Some(now);
+            self.limit.answered(id, exchange.took);
+        }
+        let is_too_much = matches!(exchange.verdict, Verdict::Retry { .. })
+            && matches!(exchange.status, Some(429 | 503));
+        if is_too_much {
+            self.limit.refused(id);
+        }
         let is_answered = match exchange.verdict {
             Verdict::Delivered => true,
+            // It is there, and takes fewer at once.
+            Verdict::Retry { .. } if is_too_much && self.bears_fewer(now) => return false,
             Verdict::Retry { .. } if exchange.reach == Reach::Nowhere => false,
             // It did not get through, and yet somebody answered.
             Verdict::Retry { .. }

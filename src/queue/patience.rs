@@ -1,55 +1,186 @@
 //! How long a hand-over waits for room in lanes that have a backlog.
 //!
-//! To wait for an endpoint that keeps up is far cheaper than to go by way of the database. Endpoints
-//! that share a processor are all slow together, and then nobody is kept waiting; so it counts how
-//! long a lane takes after the first one that is ready for more, not how long it takes.
+//! To wait for an endpoint that answers is far cheaper than to go by way of the database, and
+//! PostgreSQL keeps the WAL meanwhile. So a lane is waited for while its endpoint answers, within the
+//! bounds of [`WalHold`]: bytes that the WAL may hold, and the time that other lanes have nothing to do
+//! for its sake. One that makes no progress is waited for a moment only.
 
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long a lane that has taken its share waits for the others.
+/// How long a lane that makes no progress is waited for while another has nothing to do.
 pub(super) const FULL_PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long a hand-over waits at most where nobody has taken a share: lanes that share a processor
-/// each get a part of it, so they have [`FULL_PATIENCE`] for each of them, up to this. PostgreSQL
-/// keeps the WAL meanwhile. A read brings up to 750 rows for each lane, so one that is alone stays
-/// out of the backlog if it makes 3,000 a second, and eight or more if each of them makes 375.
+/// How long if none of them has nothing to do: lanes that share a processor each get a part of it, so
+/// they have [`FULL_PATIENCE`] for each of them, up to this.
 pub(super) const TOGETHER_MAX: Duration = Duration::from_secs(2);
 
-/// The patience of one hand-over, with all of its lanes alike.
-#[derive(Debug)]
-pub(super) struct Patience {
-    ends: watch::Sender<Instant>,
+/// How long an endpoint may take for its first answer ever, while another has nothing to do.
+pub(super) const FIRST_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often somebody who waits looks at how it stands.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// An endpoint may take this long to answer and still counts as making progress.
+pub(super) const LATENCY_MAX: Duration = Duration::from_secs(5);
+
+/// Within which bounds the WAL may wait for endpoints that answer, but slowly. Clones share what they
+/// are told.
+#[derive(Clone, Debug)]
+pub struct WalHold {
+    bytes: u64,
+    time: Duration,
+    retained: Arc<AtomicU64>,
 }
 
-impl Patience {
+impl WalHold {
+    /// `bytes`: what the slot may retain. `time`: how long others have nothing to do for the sake of
+    /// one lane, all in all, until that lane keeps up again.
+    pub fn new(bytes: u64, time: Duration) -> Self {
+        Self { bytes, time, retained: Arc::default() }
+    }
+
+    /// The slot retains so many bytes of WAL.
+    pub fn note_retained(&self, bytes: u64) {
+        self.retained.store(bytes, Ordering::Relaxed);
+    }
+
+    fn is_full(&self) -> bool {
+        self.retained.load(Ordering::Relaxed) >= self.bytes
+    }
+}
+
+/// One hand-over, with all of its lanes alike.
+pub(super) struct Patience<'w> {
+    hold: &'w WalHold,
+    /// Whether a lane has nothing to do, of all there are.
+    is_any_idle: &'w (dyn Fn() -> bool + Sync),
+    begun: Instant,
+    together: Duration,
+    /// The last answer of `is_any_idle`, which goes through all lanes, and when it was given.
+    seen: Mutex<Option<(Instant, bool)>>,
+}
+
+/// How the lane that is waited for does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    /// When its endpoint answered last.
+    pub(super) answered: Option<Instant>,
+    /// How long its endpoint takes.
+    pub(super) latency: Duration,
+    /// How long others had nothing to do for its sake.
+    pub(super) held_up: Duration,
+}
+
+/// What follows from a look at a lane that is waited for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Look {
+    Wait,
+    /// Others have nothing to do meanwhile.
+    WaitHoldingUp,
+    Enough,
+}
+
+impl<'w> Patience<'w> {
     /// For so many lanes that have something to take.
-    pub(super) fn begin(lanes: usize) -> Self {
+    pub(super) fn begin(
+        lanes: usize,
+        hold: &'w WalHold,
+        is_any_idle: &'w (dyn Fn() -> bool + Sync),
+    ) -> Self {
         let lanes = u32::try_from(lanes).unwrap_or(u32::MAX);
         let together = FULL_PATIENCE.saturating_mul(lanes).min(TOGETHER_MAX);
-        Self { ends: watch::Sender::new(Instant::now() + together) }
+        Self { hold, is_any_idle, begun: Instant::now(), together, seen: Mutex::default() }
     }
 
-    /// A lane has all of its share and would take more.
-    pub(super) fn is_awaited(&self) {
-        self.ends.send_if_modified(|ends| {
-            let sooner = (*ends).min(Instant::now() + FULL_PATIENCE);
-            std::mem::replace(ends, sooner) != sooner
-        });
+    /// Whether to wait on for a lane that has been waited for since `since`.
+    pub(super) fn look(&self, since: Instant, progress: Progress) -> Look {
+        let now = Instant::now();
+        let is_any_idle = self.is_any_idle(now);
+        let moment = if is_any_idle { FULL_PATIENCE } else { self.together };
+        let limit = match (progress.answered, is_any_idle) {
+            (Some(_), _) => moment,
+            (None, true) => FIRST_PATIENCE,
+            (None, false) => TOGETHER_MAX,
+        };
+        let latency = progress.latency.min(LATENCY_MAX);
+        let last = progress.answered.map_or(since, |answered| answered.max(since));
+        if now.saturating_duration_since(last) >= limit + latency * 2 {
+            return Look::Enough;
+        }
+        if self.hold.is_full() && now.saturating_duration_since(self.begun) >= moment {
+            return Look::Enough;
+        }
+        match is_any_idle {
+            false => Look::Wait,
+            true if progress.held_up >= self.hold.time.max(FULL_PATIENCE) => Look::Enough,
+            true => Look::WaitHoldingUp,
+        }
     }
 
-    /// Waits until it has come to an end.
-    pub(super) async fn ended(&self) {
-        let mut ends = self.ends.subscribe();
-        loop {
-            let until = *ends.borrow_and_update();
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => return,
-                // The sender of it is here, so that it cannot be gone.
-                _ = ends.changed() => {}
+    fn is_any_idle(&self, now: Instant) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match *seen {
+            Some((at, is_any_idle)) if now.saturating_duration_since(at) < LOOK_EVERY / 2 => {
+                is_any_idle
             }
+            _ => {
+                let is_any_idle = (self.is_any_idle)();
+                *seen = Some((now, is_any_idle));
+                is_any_idle
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEVER: Progress =
+        Progress { answered: None, latency: Duration::ZERO, held_up: Duration::ZERO };
+
+    fn look(retained: u64, is_any_idle: bool, waited: Duration, progress: Progress) -> Look {
+        let hold = WalHold::new(1000, Duration::from_secs(5));
+        hold.note_retained(retained);
+        let idle = move || is_any_idle;
+        let mut patience = Patience::begin(4, &hold, &idle);
+        patience.begun = Instant::now() - waited;
+        patience.look(patience.begun, progress)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_answers_is_waited_for_within_the_bounds_and_what_does_not_a_moment_only() {
+        tokio::time::advance(Duration::from_secs(100)).await;
+        let ms = Duration::from_millis;
+        let answers = Progress { answered: Some(Instant::now() - ms(200)), ..NEVER };
+        let slow =
+            Progress { answered: Some(Instant::now() - ms(3000)), latency: ms(2000), ..NEVER };
+        let hangs = Progress { answered: Some(Instant::now() - ms(1000)), ..NEVER };
+        let long = |progress: Progress| Progress { held_up: ms(5000), ..progress };
+        let cases = [
+            ("no answer yet", 0, true, ms(499), NEVER, Look::WaitHoldingUp),
+            ("no answer at all", 0, true, ms(500), NEVER, Look::Enough),
+            ("nobody has nothing to do", 0, false, ms(1999), NEVER, Look::Wait),
+            ("and yet it ends", 0, false, ms(2000), NEVER, Look::Enough),
+            ("it answers no more", 0, true, ms(2000), hangs, Look::Enough),
+            ("a moment for each of them", 0, false, ms(2000), hangs, Look::Enough),
+            ("it answers", 0, false, ms(60_000), answers, Look::Wait),
+            ("it answers, slowly", 0, false, ms(60_000), slow, Look::Wait),
+            ("others may have to wait", 0, true, ms(60_000), slow, Look::WaitHoldingUp),
+            ("for a time", 0, true, ms(60_000), long(answers), Look::Enough),
+            ("nobody waits for it any more", 0, false, ms(60_000), long(answers), Look::Wait),
+            ("the WAL holds too much", 1000, false, ms(1000), answers, Look::Enough),
+            ("and yet a moment", 1000, false, ms(999), answers, Look::Wait),
+        ];
+        for (case, retained, is_any_idle, waited, progress, expected) in cases {
+            assert_eq!(look(retained, is_any_idle, waited, progress), expected, "{case}");
         }
     }
 }

@@ -1,16 +1,22 @@
 //! The way into a lane.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::AcquireError;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::flow::event::Event;
 use crate::flow::settlement::ReplayId;
 use crate::queue::error::QueueError;
 use crate::queue::gauges::Gauges;
+use crate::queue::patience::LOOK_EVERY;
+use crate::queue::patience::Look;
 use crate::queue::patience::Patience;
+use crate::queue::patience::Progress;
+use crate::queue::patience::WalHold;
 use crate::queue::room::Entry;
 use crate::queue::room::Room;
 use crate::queue::room::Way;
@@ -24,6 +30,8 @@ pub(super) enum Message {
     Overflow(Vec<Arc<Event>>),
     Replay(Replay),
     CaughtUp,
+    /// Nothing more is on its way.
+    Rest,
     Change(Change),
 }
 
@@ -47,29 +55,25 @@ pub struct Replay {
 }
 
 /// Hands over to each lane its events, in order, as many as there is room for each time; waits until
-/// all have taken theirs. A lane that gets none belongs here too: it would take more. If the future
-/// is dropped, the rest is not handed over.
+/// all have taken theirs. If the future is dropped, the rest is not handed over.
 ///
-/// While a lane has no room this waits: without a backlog for as long as it takes, and with one for
-/// no longer than a moment after another lane is ready for more; then the rest goes by way of the
-/// backlog, and this waits only for the ledger.
+/// While a lane has no room this waits: without a backlog for as long as it takes, and with one while
+/// its endpoint answers, within the bounds of `hold`; then the rest goes by way of the backlog, and
+/// this waits only for the ledger. `is_any_idle` tells whether any lane has nothing to do meanwhile,
+/// also one that gets none of the events.
 ///
 /// # Errors
 /// [`QueueError::LaneEnded`] if a lane takes no more events: it was stopped, or it failed.
 pub async fn hand_over<'l>(
     shares: impl IntoIterator<Item = (&'l LaneSender, Vec<Arc<Event>>)>,
+    hold: &WalHold,
+    is_any_idle: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), QueueError> {
-    let shares: Vec<_> = shares.into_iter().collect();
-    let taking = shares.iter().filter(|(_, events)| !events.is_empty()).count();
-    let patience = &Patience::begin(taking);
-    let takes = |(lane, events): (&'l LaneSender, Vec<Arc<Event>>)| {
-        if events.is_empty() {
-            lane.would_take_more(patience);
-            return None;
-        }
-        Some(lane.take(events, patience))
-    };
-    join_all(shares.into_iter().filter_map(takes)).await.into_iter().collect()
+    let shares = shares.into_iter().filter(|(_, events)| !events.is_empty());
+    let shares: Vec<_> = shares.collect();
+    let patience = &Patience::begin(shares.len(), hold, is_any_idle);
+    let takes = shares.into_iter().map(|(lane, events)| lane.take(events, patience));
+    join_all(takes).await.into_iter().collect()
 }
 
 /// Hands the source's events to a lane. When it is dropped, the lane's input is closed.
@@ -93,26 +97,30 @@ impl LaneSender {
         Self { endpoint, settings, input, room, gauges }
     }
 
-    /// Hands over all events to this lane alone, as [`hand_over`] does.
+    /// Hands over all events to this lane alone, as [`hand_over`] does, and as if the WAL could hold
+    /// no more.
     ///
     /// # Errors
     /// As [`hand_over`].
     pub async fn send(&self, events: Vec<Arc<Event>>) -> Result<(), QueueError> {
-        hand_over([(self, events)]).await
+        let hold = WalHold::new(0, Duration::ZERO);
+        hand_over([(self, events)], &hold, &|| false).await
+    }
+
+    /// Whether the lane has nothing to do, and would take events.
+    pub fn is_idle(&self) -> bool {
+        self.room.held() == 0 && self.room.way() == Way::In
     }
 
     async fn take(
         &self,
         mut events: Vec<Arc<Event>>,
-        patience: &Patience,
+        patience: &Patience<'_>,
     ) -> Result<(), QueueError> {
         while !events.is_empty() {
             let entered = self.enter(&events, patience).await;
             let Some(places) = entered.map_err(|_closed| self.ended())? else { break };
             self.pass_on(&mut events, places, Message::Events).await?;
-        }
-        if events.is_empty() {
-            self.would_take_more(patience);
         }
         while !events.is_empty() {
             let places = self.room.overflow(events.len()).await;
@@ -130,6 +138,20 @@ impl LaneSender {
     /// As [`hand_over`].
     pub async fn caught_up(&self) -> Result<(), QueueError> {
         self.input.send(Message::CaughtUp).await.map_err(|_closed| self.ended())
+    }
+
+    /// Whether the endpoint takes batches, so that [`LaneSender::rest`] matters to it.
+    pub fn gathers(&self) -> bool {
+        self.gauges.gathers()
+    }
+
+    /// Tells the lane that nothing more is on its way at the moment: what is there need not wait for
+    /// it.
+    ///
+    /// # Errors
+    /// As [`hand_over`].
+    pub async fn rest(&self) -> Result<(), QueueError> {
+        self.input.send(Message::Rest).await.map_err(|_closed| self.ended())
     }
 
     /// A way in for what is sent again. It does not keep the lane's input open.
@@ -152,27 +174,40 @@ impl LaneSender {
     async fn enter(
         &self,
         events: &[Arc<Event>],
-        patience: &Patience,
+        patience: &Patience<'_>,
     ) -> Result<Option<Entry<'_>>, AcquireError> {
         let weights: Vec<usize> = events.iter().map(|event| self.settings.weight(event)).collect();
         if !self.room.has_backlog() {
             return self.room.enter(&weights).await.map(Some);
         }
         if self.room.way() == Way::Aside {
+            self.gauges.keeps_up();
             return Ok(None);
         }
+        let since = Instant::now();
         tokio::select! {
             biased; // a place that is free is taken, whatever else
-            places = self.room.enter(&weights) => places.map(Some),
+            places = self.room.enter(&weights) => {
+                if since.elapsed() < LOOK_EVERY {
+                    self.gauges.keeps_up();
+                }
+                places.map(Some)
+            }
             () = self.room.other_way() => Ok(None),
-            () = patience.ended() => Ok(None),
+            () = self.waited_enough(since, patience) => Ok(None),
         }
     }
 
-    /// Not if it is spilling: what comes next goes by way of the backlog as well.
-    fn would_take_more(&self, patience: &Patience) {
-        if self.room.way() == Way::In {
-            patience.is_awaited();
+    async fn waited_enough(&self, since: Instant, patience: &Patience<'_>) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let (answered, latency) = self.gauges.answers();
+            let progress = Progress { answered, latency, held_up: self.gauges.held_up() };
+            match patience.look(since, progress) {
+                Look::Wait => {}
+                Look::WaitHoldingUp => self.gauges.holds_up(LOOK_EVERY),
+                Look::Enough => return,
+            }
         }
     }
 

@@ -36,6 +36,7 @@ use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Report;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::Exchange;
+use crate::flow::verdict::Verdict;
 use crate::queue::MESSAGES_MAX;
 use crate::queue::error::QueueError;
 use crate::queue::gauges::Gauges;
@@ -117,6 +118,7 @@ impl LaneTask {
         gauges: Arc<Gauges>,
     ) -> Self {
         let (endpoint, name) = (settings.endpoint, Arc::clone(&settings.name));
+        gauges.set_gathers(settings.batch.size.get() > 1);
         Self {
             lane: Lane::new(settings.clone()),
             settings,
@@ -300,8 +302,10 @@ impl LaneTask {
                 }
                 Message::Replay(Replay { id, event }) => self.lane.replay(event, id, now),
                 Message::CaughtUp => self.lane.caught_up(),
+                Message::Rest => self.lane.rest(),
                 Message::Change(Change::Settings(settings)) => {
                     self.room.resize(settings.capacity);
+                    self.gauges.set_gathers(settings.batch.size.get() > 1);
                     self.lane.reconfigure(*settings, now);
                 }
                 Message::Change(Change::Pause) => self.lane.pause(now),
@@ -319,6 +323,9 @@ impl LaneTask {
     }
 
     fn finish(&mut self, lease: Lease, exchange: Exchange, finished: Timestamp) {
+        if exchange.verdict == Verdict::Delivered {
+            self.gauges.note_answer(exchange.took);
+        }
         let now = Now { instant: Instant::now().into_std(), database: finished };
         let retry_in = self.lane.complete(lease.id, &exchange, now, fastrand::f64());
         let endpoint = self.endpoint;

@@ -3,6 +3,7 @@
 //! The ledger is told first: a lane's report then finds the event open.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -21,16 +22,20 @@ use crate::flow::settlement::Poison;
 use crate::flow::time::Timestamp;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Opened;
+use crate::queue::patience::WalHold;
 use crate::queue::sender::LaneSender;
 use crate::queue::sender::hand_over;
 
 /// Collects what one read brought, so that each lane gets it in one piece.
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     pub(super) lanes: BTreeMap<EndpointIndex, LaneSender>,
     /// By endpoint index.
     batches: Vec<Vec<Arc<Event>>>,
     /// Those of the batches that hold something, in the order in which they began.
     filled: Vec<EndpointIndex>,
+    /// Lanes that make batches and have got events, but have not been told that nothing more comes.
+    gathering: BTreeSet<EndpointIndex>,
+    hold: WalHold,
     ledger: mpsc::Sender<Vec<Opened>>,
     pub(super) opened: Vec<Opened>,
     /// Counts events as the watermark does.
@@ -38,11 +43,13 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(ledger: mpsc::Sender<Vec<Opened>>) -> Self {
+    pub(crate) fn new(ledger: mpsc::Sender<Vec<Opened>>, hold: WalHold) -> Self {
         Self {
             lanes: BTreeMap::new(),
             batches: Vec::new(),
             filled: Vec::new(),
+            gathering: BTreeSet::new(),
+            hold,
             ledger,
             opened: Vec::new(),
             next_sequence: 0,
@@ -133,11 +140,24 @@ impl Outbox {
             self.ledger.send(opened).await.context("the ledger has ended")?;
         }
         let (batches, lanes) = (&mut self.batches, &self.lanes);
+        let gathers = |index: &EndpointIndex| lanes.get(index).is_some_and(LaneSender::gathers);
+        self.gathering.extend(self.filled.iter().copied().filter(gathers));
         let shares = self.filled.drain(..).filter_map(|index| {
             let batch = std::mem::take(batches.get_mut(index.0)?);
             Some((lanes.get(&index)?, batch))
         });
-        hand_over(shares).await.context("a lane has ended")
+        let is_any_idle = || lanes.values().any(LaneSender::is_idle);
+        hand_over(shares, &self.hold, &is_any_idle).await.context("a lane has ended")
+    }
+
+    /// Nothing more is on its way: batches need not wait for it.
+    pub(super) async fn rest(&mut self) -> anyhow::Result<()> {
+        while let Some(index) = self.gathering.pop_first() {
+            if let Some(lane) = self.lanes.get(&index) {
+                lane.rest().await.context("a lane has ended")?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes a share of the budget. Hands over what is collected before it waits: the shares that it

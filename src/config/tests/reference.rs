@@ -144,8 +144,9 @@ fn a_url_and_a_database_give_the_defaults_of_contract_1() {
 fn what_the_ocr_wallet_file_shows_as_defaults_are_the_defaults() {
     let as_it_is = parse(OCR_WALLET, "ocr-wallet.toml", &env).unwrap();
     let written_out = parse(&uncommented(OCR_WALLET), "ocr-wallet.toml", &env).unwrap();
-    // Written out, the number holds for all endpoints; as a default, for those of `urls`.
-    let written_out =
-        format!("{written_out:?}").replace("max_retries: Some(3)", "max_retries: None");
+    // Written out, these numbers hold for all endpoints; as defaults, for those of `urls`.
+    let written_out = format!("{written_out:?}")
+        .replace("max_retries: Some(3)", "max_retries: None")
+        .replace("concurrency: Some(3)", "concurrency: None");
     assert_eq!(format!("{as_it_is:?}"), written_out);
 }

@@ -17,14 +17,14 @@ impl Lane {
     pub(super) fn may_start(&self, now: Instant) -> bool {
         self.phase != Phase::Stopped
             && !self.is_paused
-            && self.in_flight.len() < self.ramp.allowed()
+            && self.in_flight.len() < self.allowed()
             && self.rate.free_at(now).is_none()
             && self.breaker.free_at(now).is_some_and(|free| free <= now)
     }
 
     /// When the next request may start, as far as that is known.
     pub(super) fn next_lease_at(&self, now: Instant) -> Option<Instant> {
-        if self.is_paused || self.in_flight.len() >= self.ramp.allowed() {
+        if self.is_paused || self.in_flight.len() >= self.allowed() {
             return None;
         }
         let retry = self.retries.next_due();
@@ -117,7 +117,9 @@ impl Lane {
     /// When the batch that starts with this event is sent even if it is not full.
     fn linger_end(&self, oldest: Slot) -> Instant {
         let since = self.order.since(oldest);
-        if self.is_closed || self.settings.batch.size.get() == 1 {
+        // What comes later joins it only if it has to wait for an answer anyway.
+        let goes_alone = self.is_resting && self.in_flight.is_empty();
+        if self.is_closed || goes_alone || self.settings.batch.size.get() == 1 {
             return since;
         }
         later(since, self.settings.batch.linger)

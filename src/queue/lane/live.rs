@@ -13,6 +13,7 @@ impl Lane {
     pub fn reconfigure(&mut self, settings: LaneSettings, now: Now) {
         self.rate.limit(settings.rate_limit);
         self.ramp.widen(settings.concurrency, settings.is_steady());
+        self.limit.widen(settings.concurrency, settings.is_steady());
         if let (Some(parking), Some(spill)) = (&settings.parking, &mut self.spill) {
             self.breaker.govern(parking.terms.breaker);
             (spill.after, spill.limits) = (parking.terms.after, parking.terms.backlog);

@@ -36,6 +36,7 @@ impl Lane {
         if let Some(spill) = &mut self.spill {
             spill.cursor.pass(&event, None);
         }
+        self.is_resting = false;
         let parked = now.database;
         let slot = self.keep(Arrived { event, holding: Holding::Wal, parked, resume: None }, now);
         if let Some(reason) = self.held_off() {

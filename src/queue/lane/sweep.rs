@@ -16,6 +16,9 @@ use crate::queue::lane::breaker::BreakerState;
 use crate::queue::lane::order::Slot;
 use crate::queue::lane::retries::Resume;
 
+/// An endpoint that took a delivery within this time answers.
+const ANSWERING: Duration = Duration::from_secs(60);
+
 /// How often a lane is looked through.
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -73,6 +76,10 @@ impl Lane {
         flying.sort_unstable();
         let rows = spill.outside + self.order.parked();
         let mut excess = rows.saturating_sub(spill.limits.rows.get());
+        // What waits for an endpoint that answers is given up by nobody: it is on its way.
+        let is_answering = self.breaker.is_closed()
+            && !self.is_paused
+            && self.has_answered_within(ANSWERING, now.instant);
         let mut doomed = Vec::new();
         for slot in self.order.all() {
             if flying.binary_search(&slot).is_ok() {
@@ -81,6 +88,7 @@ impl Lane {
             let is_parked = self.order.holding(slot) == Holding::Backlog;
             let expiry = self.order.event(slot).expiry;
             let age = now.database.since(self.order.parked_at(slot));
+            let is_parked = is_parked && !is_answering;
             let outcome = if expiry.is_some_and(|expiry| expiry.is_over(now.database)) {
                 Outcome::Expired
             } else if is_parked && age > spill.limits.age {

@@ -321,6 +321,31 @@ fn a_batch_waits_for_others_until_it_is_full_or_has_lingered() {
 }
 
 #[test]
+fn a_batch_waits_for_nothing_that_is_not_on_its_way() {
+    let mut bench = Bench::new(batches(3, 50));
+    bench.offer([event(0, 1)]);
+    assert!(bench.leases().is_empty(), "more may come");
+    bench.lane.rest();
+    assert_eq!(bench.lane.wake_at(bench.now), Some(bench.now));
+    let first = bench.leases();
+    assert_eq!(numbers(&first), [[0]]);
+    // What comes while it is on its way gathers, until the answer is there or it has lingered.
+    bench.offer([event(1, 2)]);
+    bench.lane.rest();
+    assert!(bench.leases().is_empty());
+    bench.pass(20);
+    bench.offer([event(2, 3)]);
+    bench.lane.rest();
+    bench.complete(&first[0], &delivered());
+    let second = bench.leases();
+    assert_eq!(numbers(&second), [[1, 2]]);
+    bench.offer([event(3, 4)]);
+    bench.lane.rest();
+    bench.pass(50);
+    assert_eq!(numbers(&bench.leases()), [[3]]);
+}
+
+#[test]
 fn a_lane_that_gets_no_more_events_lets_no_batch_wait() {
     let mut bench = Bench::new(batches(3, 50));
     bench.offer([event(0, 1)]);

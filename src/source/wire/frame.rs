@@ -13,8 +13,9 @@
 //! read, and PostgreSQL waits.
 //!
 //! An eager reader makes the walsender slow: it flushes after every message and pays for each
-//! wake-up of the reader. So after a read that brought many frames the next one waits a moment,
-//! for bytes to gather, and after a flood of them two; after one that brought few, it does not.
+//! wake-up of the reader. So while the stream is behind the server's commits the next read waits a
+//! moment, for bytes to gather, and after a flood of frames two. How far it is behind each transaction
+//! says itself: when it was committed and when it was sent, on the server's clock.
 
 mod receive;
 
@@ -73,7 +74,11 @@ const PRESS_EVERY: Duration = Duration::from_millis(250);
 /// And before it passes without one: less than an attempt may take.
 const LARGE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// A read that brought this many frames (about four single-row transactions) shows a backlog.
+/// A transaction that is sent this long after its commit shows a backlog, on a machine of any speed: one
+/// that is sent at once is on its way for the time that the server needs to write its WAL.
+const BEHIND: Duration = Duration::from_millis(5);
+
+/// So does a read that brought this many frames, about four single-row transactions.
 const MANY_FRAMES: usize = 16;
 
 /// The wait for bytes to gather. The timer's steps are of 1 ms, so it comes to 0.5 to 1.5 ms.
@@ -100,6 +105,8 @@ pub enum Frame {
         start: Lsn,
         /// How far the server has come.
         end: Lsn,
+        /// The server's clock.
+        sent: Timestamp,
         payload: Bytes,
         /// The share of the memory budget of a large payload; keep it as long as the bytes.
         held: Option<Permit>,
@@ -135,6 +142,8 @@ pub struct FrameReader<R> {
     limits: Limits,
     /// Reading goes on then.
     gather_until: Option<Instant>,
+    /// How long after its commit the last transaction was sent.
+    lag: Duration,
     /// Time that reads have waited for the server since its last byte.
     waited: Duration,
 }
@@ -171,6 +180,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             heard,
             limits,
             gather_until: None,
+            lag: Duration::ZERO,
             waited: Duration::ZERO,
         }
     }
@@ -189,13 +199,25 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             self.take_complete(before, out)?;
             let count = out.len() - before;
             if count > 0 {
-                let backlog = count >= MANY_FRAMES && self.buf.len() < READ_BYTES_MIN;
+                let is_behind = count >= MANY_FRAMES || self.is_behind(out.get(before..));
+                let backlog = is_behind && self.buf.len() < READ_BYTES_MIN;
                 let wait = if count >= FLOOD_FRAMES { GATHER_FLOOD } else { GATHER };
                 self.gather_until = backlog.then(|| Instant::now() + wait);
                 return Ok(());
             }
             self.fill().await?;
         }
+    }
+
+    /// Whether the last transaction that these frames begin was sent long after its commit; if they
+    /// begin none, what the one before has shown.
+    fn is_behind(&mut self, frames: Option<&[Frame]>) -> bool {
+        let begun = frames.unwrap_or_default().iter().rev().find_map(|frame| match frame {
+            Frame::Data { sent, payload, .. } => Some(sent.since(committed(payload)?)),
+            Frame::Keepalive { .. } => None,
+        });
+        self.lag = begun.unwrap_or(self.lag);
+        self.lag >= BEHIND
     }
 
     /// Moves every frame that is complete from the buffer to `out`.
@@ -419,6 +441,13 @@ async fn share_of_large(budget: Budget, total: usize) -> Permit {
     }
 }
 
+/// When the transaction was committed that a message begins, if it begins one: the tag, the final
+/// position, the time.
+fn committed(payload: &[u8]) -> Option<Timestamp> {
+    let time = payload.strip_prefix(b"B")?.get(8..)?.first_chunk::<8>()?;
+    Some(Timestamp::from_postgres(i64::from_be_bytes(*time)))
+}
+
 /// Takes a whole CopyData message apart: XLogData or a keepalive.
 fn decode(mut whole: Bytes, held: Option<Permit>) -> Result<Frame, SourceError> {
     let kind = whole.get(5).copied();
@@ -427,8 +456,8 @@ fn decode(mut whole: Bytes, held: Option<Permit>) -> Result<Frame, SourceError> 
             whole.advance(6);
             let start = Lsn::from_raw(whole.get_u64());
             let end = Lsn::from_raw(whole.get_u64());
-            whole.advance(8); // the server's clock; keepalives carry it as well
-            Ok(Frame::Data { start, end, payload: whole, held })
+            let sent = Timestamp::from_postgres(whole.get_i64());
+            Ok(Frame::Data { start, end, sent, payload: whole, held })
         }
         Some(b'k') if whole.len() >= 5 + 18 => {
             whole.advance(6);

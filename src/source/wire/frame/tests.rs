@@ -109,6 +109,37 @@ async fn after_many_frames_the_reader_lets_bytes_gather_and_after_few_it_does_no
     assert_eq!(waited, [ms(0), ms(0), ms(1), ms(2), ms(0)]);
 }
 
+/// The begin of a transaction that is sent so long after its commit.
+fn begin(lag: Duration) -> Vec<u8> {
+    let mut payload = vec![b'B'];
+    payload.extend_from_slice(&9_u64.to_be_bytes());
+    payload.extend_from_slice(&1_000_000_i64.to_be_bytes());
+    payload.extend_from_slice(&7_u32.to_be_bytes());
+    let mut body = vec![b'w'];
+    body.extend_from_slice(&[0; 16]);
+    let lag = i64::try_from(lag.as_micros()).unwrap();
+    body.extend_from_slice(&(1_000_000 + lag).to_be_bytes());
+    body.extend_from_slice(&payload);
+    message(b'd', &body)
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_stream_is_behind_the_servers_commits_bytes_gather_however_few_come() {
+    let (client, mut server) = tokio::io::duplex(1 << 20);
+    let mut reader = reader(client, &Budget::new(0));
+    let (mut frames, mut waited) = (Vec::new(), Vec::new());
+    let ms = Duration::from_millis;
+    // A transaction that was sent at once, one that was late, a part of it, one in time again.
+    let reads = [begin(ms(1)), begin(ms(6)), data(1, b"Ix"), begin(ms(4)), data(1, b"Ix")];
+    for bytes in reads {
+        server.write_all(&bytes).await.unwrap();
+        let started = Instant::now();
+        reader.read(&mut frames).await.unwrap();
+        waited.push(started.elapsed());
+    }
+    assert_eq!(waited, [ms(0), ms(0), ms(1), ms(1), ms(0)]);
+}
+
 #[tokio::test]
 async fn a_large_frame_waits_for_its_share_after_the_frames_before_it_were_handed_over() {
     let (client, mut server) = tokio::io::duplex(1 << 22);
