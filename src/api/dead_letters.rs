@@ -7,8 +7,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::response::Response;
+use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::api::Surface;
 use crate::api::fields::Fields;
@@ -16,11 +18,12 @@ use crate::api::fields::bad;
 use crate::api::problem::Problem;
 use crate::api::request::Named;
 use crate::api::request::Sent;
-use crate::flow::body::Body;
+use crate::flow::raw_json::raw_json;
 use crate::flow::time::Timestamp;
 use crate::store::dead_letters;
 use crate::store::dead_letters::DISCARDABLE;
 use crate::store::dead_letters::DeadLetterId;
+use crate::store::dead_letters::DeathClass;
 use crate::store::dead_letters::Filter;
 use crate::store::dead_letters::Share;
 use crate::store::dead_letters::State as LetterState;
@@ -75,19 +78,16 @@ pub(crate) async fn show(
     Named(id): Named,
 ) -> Result<Response, Problem> {
     let letter = find(&surface, &id).await?;
-    let mut whole = shown(&letter);
     let body = if (1..=SHOWN_BYTES).contains(&letter.body_bytes) {
         let mut session = surface.office.session().await?;
         let slot = surface.office.slot();
         let read = dead_letters::whole(session.client(), slot, letter.id).await?;
         let now = surface.clock.now();
-        read.map_or(Value::Null, |letter| shown_body(&letter.event.body, now))
+        read.and_then(|letter| raw_json(&letter.event.body.complete(now)))
     } else {
-        Value::Null
+        None
     };
-    if let Value::Object(fields) = &mut whole {
-        fields.insert("body".to_owned(), body);
-    }
+    let whole = Whole { letter: shown(&letter), body };
     Ok(Json(whole).into_response())
 }
 
@@ -187,7 +187,7 @@ fn filter(fields: &Fields) -> Result<Filter, Problem> {
         ids: None,
         endpoint: fields.either("endpoint", "webhook_id")?,
         event_type: fields.text("event_type")?,
-        class: fields.text("class")?,
+        class: fields.known("class", &DeathClass::NAMES)?,
         from: fields.time("from")?,
         before: fields.time("before")?,
         row_key: fields.either("key", "task_id")?,
@@ -293,9 +293,10 @@ fn shown(letter: &Summary) -> Value {
     })
 }
 
-/// As JSON where it is some, else as text.
-fn shown_body(body: &Body, now: Timestamp) -> Value {
-    let bytes = body.complete(now);
-    serde_json::from_slice(&bytes)
-        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()))
+/// A letter with its body, which is as it would be sent.
+#[derive(Serialize)]
+struct Whole {
+    #[serde(flatten)]
+    letter: Value,
+    body: Option<Box<RawValue>>,
 }

@@ -53,9 +53,7 @@ impl Fields {
         let Some(stranger) = self.0.keys().find(|name| !known.contains(&name.as_str())) else {
             return Ok(self);
         };
-        let alike = |name: &&str| strsim::jaro_winkler(stranger, name);
-        let nearest = known.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b)));
-        Err(bad(match nearest.filter(|name| alike(name) >= ALIKE) {
+        Err(bad(match nearest(stranger, known) {
             Some(name) => format!("unknown {what} {stranger:?}: did you mean {name}?"),
             None => format!("unknown {what} {stranger:?}: known here are {}", known.join(", ")),
         }))
@@ -132,9 +130,23 @@ impl Fields {
             Some((_, value)) => Ok(Some(value.clone())),
             None => {
                 let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-                Err(bad(format!("{name} must be one of {}, not {text:?}", words.join(", "))))
+                let hint = nearest(&text, &words).map(|near| format!(": did you mean {near}?"));
+                let (words, hint) = (words.join(", "), hint.unwrap_or_default());
+                Err(bad(format!("{name} must be one of {words}, not {text:?}{hint}")))
             }
         }
+    }
+
+    /// One of these words, as it is.
+    pub(crate) fn known(&self, name: &str, words: &[&str]) -> Result<Option<String>, Problem> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        if words.contains(&text.as_str()) {
+            return Ok(Some(text));
+        }
+        Err(bad(match nearest(&text, words) {
+            Some(near) => format!("{name} {text:?} is unknown: did you mean {near}?"),
+            None => format!("{name} {text:?} is unknown: known are {}", words.join(", ")),
+        }))
     }
 
     /// A list of numbers: an array, or in a query separated by commas.
@@ -148,6 +160,13 @@ impl Fields {
         };
         ids.filter(|ids| !ids.is_empty()).map(Some).ok_or_else(wrong)
     }
+}
+
+/// The known word that a stranger is most like, if it is much like one.
+fn nearest<'w>(stranger: &str, known: &[&'w str]) -> Option<&'w str> {
+    let alike = |name: &&str| strsim::jaro_winkler(stranger, name);
+    let nearest = known.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b)));
+    nearest.filter(|name| alike(name) >= ALIKE)
 }
 
 /// A refusal of what was asked.
@@ -192,6 +211,17 @@ mod tests {
         assert!(names.is_err());
         let body = Fields::of_body(b"[1]", &KNOWN).expect_err("a list");
         assert!(body.detail().starts_with("the body must be a JSON object"));
+    }
+
+    #[test]
+    fn a_word_that_is_not_known_is_named_with_the_nearest() {
+        let words = ["timeout", "poison", "status"];
+        let of = |text: &str| query(&format!("endpoint={text}"))?.known("endpoint", &words);
+        assert_eq!(of("poison").expect("known"), Some(String::from("poison")));
+        let told = of("poisn").expect_err("misspelt");
+        assert_eq!(told.detail(), "endpoint \"poisn\" is unknown: did you mean poison?");
+        let told = of("zzz").expect_err("nothing like it");
+        assert!(told.detail().ends_with("known are timeout, poison, status"));
     }
 
     #[test]

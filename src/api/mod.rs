@@ -5,6 +5,7 @@
 //! up the flow of events. With a token set, everything but `/health`, `/ready` and `/metrics` needs
 //! `Authorization: Bearer`; without one, only the names of the loopback are answered.
 
+mod condition;
 mod connections;
 mod dead_letters;
 pub mod endpoints;

@@ -27,7 +27,6 @@ impl Problem {
         Self { more: Some((name, value)), ..self }
     }
 
-    #[cfg(test)]
     pub(crate) fn detail(&self) -> &str {
         &self.detail
     }

@@ -11,6 +11,7 @@ use crate::api::fields::Fields;
 use crate::api::fields::bad;
 use crate::api::problem::Problem;
 use crate::flow::time::Timestamp;
+use crate::flow::verdict::FailureClass;
 use crate::store::push_log;
 use crate::store::push_log::AttemptOutcome;
 use crate::store::push_log::Cursor;
@@ -50,7 +51,7 @@ pub(crate) async fn list(
         row_key: fields.either("key", "task_id")?,
         endpoint: fields.either("endpoint", "webhook_id")?,
         status: status.and_then(|status| u16::try_from(status).ok()),
-        class: fields.text("class")?,
+        class: fields.known("class", &FailureClass::NAMES)?,
         outcome: fields.one_of("outcome", &outcomes.map(|outcome| (outcome.as_str(), outcome)))?,
         from: fields.time("from")?,
         before: fields.time("before")?,

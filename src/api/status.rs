@@ -1,5 +1,7 @@
 //! `/health`, `/ready`, `/metrics` and `GET /api/v1/status`.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,11 +11,24 @@ use axum::response::Response;
 use serde_json::Value;
 use serde_json::json;
 use tokio::time::Instant;
+use tokio::time::timeout;
 
 use crate::api::EndpointView;
 use crate::api::Surface;
+use crate::api::condition::Condition;
+use crate::api::condition::Numbers;
 use crate::api::problem::Problem;
+use crate::flow::time::Timestamp;
+use crate::store::overview;
+use crate::store::overview::Letters;
+use crate::store::overview::Waiting;
 use crate::telemetry::metrics::CONTENT_TYPE;
+
+/// The status comes also while the state does not answer.
+const STATE_TIME: Duration = Duration::from_secs(2);
+
+/// Endpoints of which the state is asked: an outage of all of them is no reason for a long query.
+const ASKED_MAX: usize = 200;
 
 /// The process lives.
 pub(crate) async fn health() -> Json<Value> {
@@ -42,43 +57,156 @@ pub(crate) async fn metrics(State(surface): State<Surface>) -> impl IntoResponse
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], surface.metrics.render())
 }
 
+/// All that an operator asks first: what is not well, since when, why, and what to do.
 pub(crate) async fn status(State(surface): State<Surface>) -> Json<Value> {
     (surface.refresh)();
-    let endpoint = |EndpointView { name, url, state, source }: EndpointView| {
-        let gauges = surface.metrics.endpoint(&name);
-        json!({
-            "name": &*name,
-            "url": url,
-            "state": state,
-            "source": source,
-            "queued": gauges.pending_memory.get(),
-            "backlog": gauges.pending_backlog.get(),
-            "dead_letters": gauges.dead_letters.get(),
-            "breaker": if gauges.breaker_open.get() == 0 { "closed" } else { "open" },
-        })
+    let conditions = conditions(&surface);
+    let behind: Vec<&str> = conditions
+        .iter()
+        .filter(|(_, numbers, condition)| numbers.backlog > 0 || condition.fix.is_some())
+        .map(|(view, _, _)| &*view.name)
+        .take(ASKED_MAX)
+        .collect();
+    let (waiting, letters, unread) = match timeout(STATE_TIME, ask(&surface, &behind)).await {
+        Ok(Ok((waiting, letters))) => (waiting, letters, None),
+        Ok(Err(problem)) => (Vec::new(), Vec::new(), Some(problem.detail().to_owned())),
+        Err(_late) => (Vec::new(), Vec::new(), Some(String::from("it does not answer in time"))),
     };
-    let endpoints: Vec<Value> = (surface.endpoints)().into_iter().map(endpoint).collect();
-    let named = |list: Vec<(String, String)>| -> Vec<Value> {
-        list.into_iter().map(|(name, error)| json!({ "name": name, "error": error })).collect()
-    };
+    let endpoints = conditions.iter().map(|(view, numbers, condition)| {
+        let found = waiting.iter().find(|waiting| waiting.endpoint == view.name);
+        endpoint(&surface, view, *numbers, condition, found)
+    });
+    let endpoints: Vec<Value> = endpoints.collect();
+    let refused = surface.refused.list();
     let write_backs = surface.write_backs.view();
+    let source = surface.source.view();
     let state = surface.state.readiness(Instant::now()).err();
-    let others = surface.obstacles.list().into_iter();
-    let obstacles: Vec<Value> =
-        others.map(|(what, error)| json!({ "what": what.name(), "error": error })).collect();
+    let obstacles = surface.obstacles.list();
+    let missing = surface.missing.list();
+    let mut problems = problems(&surface, &conditions, &refused, unread);
+    problems.extend(obstacles.iter().map(
+        |(what, error)| json!({ "about": what.name(), "what": error, "do": "see `walhook check`" }),
+    ));
+    problems.extend(missing.iter().map(|(name, error)| {
+        json!({ "about": format!("endpoint {name}"), "what": error, "do": "correct it" })
+    }));
+    let letter = |group: &Letters| json!({ "endpoint": &*group.endpoint, "class": group.class, "letters": group.letters });
+    let named = |list: &[(String, String)]| -> Vec<Value> {
+        list.iter().map(|(name, error)| json!({ "name": name, "error": error })).collect()
+    };
+    let obstacles: Vec<Value> = obstacles
+        .iter()
+        .map(|(what, error)| json!({ "what": what.name(), "error": error }))
+        .collect();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "healthy": problems.is_empty(),
+        "problems": problems,
         "clock_ahead_seconds": surface.clock.ahead_seconds(),
-        "source": surface.source.view(),
+        "source": source,
         "state": { "writable": state.is_none(), "reason": state },
         "obstacles": obstacles,
         "endpoints": endpoints,
-        "endpoints_refused": named(surface.refused.list()),
-        "endpoints_missing": named(surface.missing.list()),
+        "endpoints_refused": named(&refused),
+        "endpoints_missing": named(&missing),
+        "dead_letters": letters.iter().map(letter).collect::<Vec<Value>>(),
         "write_backs": {
             "failing": write_backs.failing,
             "error": write_backs.error,
             "unchanged": write_backs.unchanged,
         },
     }))
+}
+
+/// Each endpoint, and how it does.
+fn conditions(surface: &Surface) -> Vec<(EndpointView, Numbers, Condition)> {
+    let views = (surface.endpoints)();
+    views
+        .into_iter()
+        .map(|view| {
+            let gauges = surface.metrics.endpoint(&view.name);
+            let numbers = Numbers {
+                queued: gauges.pending_memory.get(),
+                backlog: gauges.pending_backlog.get(),
+                breaker_open: gauges.breaker_open.get() != 0,
+            };
+            let condition = Condition::of(&view, numbers);
+            (view, numbers, condition)
+        })
+        .collect()
+}
+
+/// What is not well, each with what mends it.
+fn problems(
+    surface: &Surface,
+    conditions: &[(EndpointView, Numbers, Condition)],
+    refused: &[(String, String)],
+    unread: Option<String>,
+) -> Vec<Value> {
+    let mut problems = Vec::new();
+    let mut problem = |about: &str, what: String, fix: &str| {
+        problems.push(json!({ "about": about, "what": what, "do": fix }));
+    };
+    let source = surface.source.view();
+    let ready = surface.source.readiness(Instant::now());
+    // Whoever stands by does what it is there for.
+    if let (Err(reason), false) = (&ready, source.state == "standby") {
+        problem("source", reason.clone(), "see `walhook check` and the log");
+    }
+    if let Err(why) = surface.state.readiness(Instant::now()) {
+        problem("state", why, "see to the server of [state] url");
+    } else if let Some(why) = unread {
+        problem("state", format!("the state cannot be read: {why}"), "see to [state] url's server");
+    }
+    for (view, _, condition) in conditions {
+        if let Some(fix) = &condition.fix {
+            problem(&format!("endpoint {}", view.name), condition.words.clone(), fix);
+        }
+    }
+    for (name, error) in refused {
+        problem(&format!("row {name}"), error.clone(), "correct the row: nothing goes to it");
+    }
+    let write_backs = surface.write_backs.view();
+    if write_backs.failing > 0 {
+        let why = write_backs.error.clone().unwrap_or_default();
+        problem("write-backs", format!("rows cannot be written back: {why}"), "see the log");
+    }
+    problems
+}
+
+fn endpoint(
+    surface: &Surface,
+    view: &EndpointView,
+    numbers: Numbers,
+    condition: &Condition,
+    waiting: Option<&Waiting>,
+) -> Value {
+    let time = |at: Option<Timestamp>| at.map(Timestamp::iso_millis);
+    json!({
+        "name": &*view.name,
+        "url": view.url,
+        "state": view.state,
+        "condition": condition.words,
+        "source": view.source,
+        "queued": numbers.queued,
+        "backlog": numbers.backlog,
+        "dead_letters": surface.metrics.endpoint(&view.name).dead_letters.get(),
+        "breaker": if numbers.breaker_open { "open" } else { "closed" },
+        "since": time(waiting.and_then(|waiting| waiting.since)),
+        "oldest": time(waiting.and_then(|waiting| waiting.oldest)),
+        "next_attempt": time(waiting.and_then(|waiting| waiting.next_attempt)),
+        "last_failure": waiting.and_then(|waiting| waiting.failure.clone()),
+    })
+}
+
+/// What waits for these endpoints, and what was given up.
+async fn ask(
+    surface: &Surface,
+    endpoints: &[&str],
+) -> Result<(Vec<Waiting>, Vec<Letters>), Problem> {
+    let mut session = surface.office.session().await?;
+    let slot = surface.office.slot();
+    let waiting = overview::waiting(session.client(), slot, endpoints).await?;
+    let letters = overview::letters(session.client(), slot).await?;
+    Ok((waiting, letters))
 }

@@ -396,6 +396,7 @@ fn ledger(
 ) -> Ledger {
     let terms = ledger::Terms {
         push_log: settings.push_log,
+        outcomes: settings.log.outcomes,
         stats: Arc::clone(&handles.stats),
         clock: handles.clock.clone(),
         confirmed: published.confirmed,

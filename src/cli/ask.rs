@@ -61,7 +61,7 @@ impl Target {
                 })?
             }
             None => {
-                let http = global.settings()?.http;
+                let http = global.http()?;
                 token = http.token;
                 if http.listen.port() == 0 {
                     return Err(usage(String::from(
@@ -92,6 +92,14 @@ impl Asker {
         self.ask(Method::GET, url, None)
     }
 
+    /// The answer as it was written, for what a JSON value would round.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn get_text(&self, path: &str) -> Result<String, CommandError> {
+        self.ask_text(Method::GET, self.place(path)?, None)
+    }
+
     /// # Errors
     /// As [`Self::get`].
     pub fn post(&self, path: &str, body: &Value) -> Result<Value, CommandError> {
@@ -115,6 +123,15 @@ impl Asker {
     }
 
     fn ask(&self, method: Method, url: Url, body: Option<&Value>) -> Result<Value, CommandError> {
+        Ok(serde_json::from_str(&self.ask_text(method, url, body)?)?)
+    }
+
+    fn ask_text(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<&Value>,
+    ) -> Result<String, CommandError> {
         runtime()?.block_on(async {
             let client =
                 Client::builder().no_proxy().redirect(Policy::none()).timeout(PATIENCE).build()?;
@@ -137,7 +154,8 @@ impl Asker {
             let reply = request.send().await.map_err(silent)?;
             let status = reply.status();
             let text = reply.bytes().await.map_err(silent)?;
-            understand(status, &text, &self.base)
+            understand(status, &text, &self.base)?;
+            Ok(String::from_utf8_lossy(&text).into_owned())
         })
     }
 }

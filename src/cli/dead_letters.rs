@@ -2,8 +2,10 @@
 
 use clap::Args;
 use clap::Subcommand;
+use serde::Deserialize;
 use serde_json::Map;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::cli::Global;
 use crate::cli::ask::Asker;
@@ -137,7 +139,7 @@ impl DeadLetters {
                 list(&target.asker(global)?, &query, target.json)
             }
             Some(What::Show { id, target }) => {
-                let letter = target.asker(global)?.get(&format!("{PATH}/{id}"), &[])?;
+                let letter = target.asker(global)?.get_text(&format!("{PATH}/{id}"))?;
                 show(&letter, target.json)
             }
             Some(What::Resend(order)) => {
@@ -232,16 +234,30 @@ fn list(asker: &Asker, query: &[(&str, String)], json: bool) -> Result<(), Comma
     Ok(())
 }
 
-fn show(letter: &Value, json: bool) -> Result<(), CommandError> {
+/// What of a letter must not be rounded.
+#[derive(Deserialize)]
+struct Exact<'a> {
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+}
+
+fn show(letter: &str, json: bool) -> Result<(), CommandError> {
     if json {
+        let letter: &RawValue = serde_json::from_str(letter)?;
         return Ok(terminal::line(&terminal::json_line(letter))?);
     }
-    let fields = letter.as_object().into_iter().flatten();
+    let Exact { body } = serde_json::from_str(letter)?;
+    let fields: Map<String, Value> = serde_json::from_str(letter)?;
     // Their other names are for scripts.
     for (name, value) in
-        fields.filter(|(name, _)| !matches!(name.as_str(), "webhook_id" | "task_id"))
+        fields.iter().filter(|(name, _)| !matches!(name.as_str(), "webhook_id" | "task_id"))
     {
-        terminal::line(&format!("{name:<17} {}", table::cell(value)))?;
+        let shown = match body.filter(|_| name == "body") {
+            // A text without its quotes, as every other one.
+            Some(body) if !value.is_string() => terminal::json_line(body),
+            _ => table::cell(value),
+        };
+        terminal::line(&format!("{name:<17} {shown}"))?;
     }
     Ok(())
 }

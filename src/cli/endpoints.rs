@@ -21,7 +21,7 @@ use crate::cli::terminal;
 const PATH: &str = "/api/v1/endpoints";
 
 const COLUMNS: [(&str, &str); 4] =
-    [("NAME", "name"), ("STATE", "state"), ("SOURCE", "source"), ("URL", "url")];
+    [("NAME", "name"), ("STATE", "condition"), ("SOURCE", "source"), ("URL", "url")];
 
 /// Makes, changes, tests and removes endpoints of a running walhook
 #[derive(Args, Debug)]
@@ -144,11 +144,12 @@ impl Named {
 }
 
 fn list(target: &Target, global: &Global) -> Result<(), CommandError> {
-    let answer = target.asker(global)?.get(PATH, &[])?;
+    let asker = target.asker(global)?;
     if target.json {
-        show(&answer)?;
+        show(&asker.get(PATH, &[])?)?;
         return Ok(());
     }
+    let answer = asker.get("/api/v1/status", &[])?;
     let endpoints = answer.get("endpoints").and_then(Value::as_array);
     table::print(&COLUMNS, endpoints.map_or(&[], Vec::as_slice))?;
     Ok(())

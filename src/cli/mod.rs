@@ -20,6 +20,7 @@ pub mod push_log;
 pub mod receive;
 pub mod replay;
 pub mod run;
+pub mod status;
 pub mod table;
 pub mod tail;
 pub mod terminal;
@@ -35,6 +36,7 @@ use crate::cli::exit::CommandError;
 use crate::cli::exit::Exit;
 use crate::config;
 use crate::config::problem::Problems;
+use crate::config::settings::Http;
 use crate::config::settings::Settings;
 
 const CONFIG_VARIABLE: &str = "WALHOOK_CONFIG";
@@ -76,6 +78,7 @@ enum Command {
     Endpoints(endpoints::Endpoints),
     PushLog(push_log::PushLog),
     Replay(replay::Replay),
+    Status(status::Status),
 }
 
 impl Cli {
@@ -96,6 +99,7 @@ impl Cli {
             Command::Endpoints(endpoints) => endpoints.run(&global),
             Command::PushLog(log) => log.run(&global),
             Command::Replay(replay) => replay.run(&global),
+            Command::Status(status) => status.run(&global),
         }
     }
 }
@@ -117,6 +121,22 @@ impl Global {
     fn read(&self) -> Result<Settings, Problems> {
         let env = |name: &str| std::env::var(name).ok();
         config::load(&self.config_path(), &env)
+    }
+
+    /// `[http]` alone, for whoever only asks a running walhook: what the rest needs, such as the database's
+    /// URL, need not be there. Without a file, what walhook does without one.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the section, with exit code 2.
+    fn http(&self) -> Result<Http, CommandError> {
+        let path = self.config_path();
+        let env = |name: &str| std::env::var(name).ok();
+        let named = self.config.is_some() || std::env::var_os(CONFIG_VARIABLE).is_some();
+        let read = match named || path.exists() {
+            true => config::load_http(&path, &env),
+            false => config::parse_http("", CONFIG_DEFAULT, &env),
+        };
+        read.map_err(|problems| Exit::Usage.because(problems))
     }
 
     fn config_path_or(&self, variable: Option<OsString>) -> PathBuf {

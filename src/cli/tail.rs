@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use clap::Args;
+use serde::Serialize;
+use serde_json::Map;
 use serde_json::Value;
-use serde_json::json;
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::tail;
@@ -20,6 +22,7 @@ use crate::config::settings::Endpoint;
 use crate::delivery::preview::Preview;
 use crate::delivery::preview::Previewed;
 use crate::flow::event::Event;
+use crate::flow::raw_json::raw_json;
 use crate::flow::time::Timestamp;
 
 /// Prints events as JSON lines from a temporary slot, and delivers nothing
@@ -99,34 +102,37 @@ fn not_found(error: anyhow::Error) -> CommandError {
     }
 }
 
-fn line(event: Arc<Event>, addressed: Option<&Addressed>, now: Timestamp) -> String {
-    let mut line = json!({
-        "id": event.id.to_string(),
-        "type": &*event.event_type,
-        "table": event.table.to_string(),
-        "committed": event.committed.iso_millis(),
-    });
-    let mut put = |name: &str, value: Value| {
-        if let Value::Object(members) = &mut line {
-            members.insert(name.to_owned(), value);
-        }
-    };
-    match addressed {
-        None => put("body", shown_body(&event.body.complete(now))),
-        Some(Addressed { name, url, preview }) => {
-            let Previewed { headers, body } = preview.of(event, now);
-            put("endpoint", json!(&**name));
-            put("method", json!("POST"));
-            put("url", json!(url));
-            put("headers", Value::Object(headers.by_name()));
-            put("body", shown_body(&body));
-        }
-    }
-    terminal::json_line(&line)
+/// A line as it is printed; its body is as it would be sent.
+#[derive(Serialize)]
+struct Line<'a> {
+    id: String,
+    r#type: &'a str,
+    table: String,
+    committed: String,
+    #[serde(flatten)]
+    request: Option<Request<'a>>,
+    body: Option<Box<RawValue>>,
 }
 
-/// As JSON where it is some, else as text.
-fn shown_body(body: &[u8]) -> Value {
-    let as_text = |_error| Value::String(String::from_utf8_lossy(body).into_owned());
-    serde_json::from_slice(body).unwrap_or_else(as_text)
+#[derive(Serialize)]
+struct Request<'a> {
+    endpoint: &'a str,
+    method: &'static str,
+    url: &'a str,
+    headers: Map<String, Value>,
+}
+
+fn line(event: Arc<Event>, addressed: Option<&Addressed>, now: Timestamp) -> String {
+    let (event_type, table) = (Arc::clone(&event.event_type), event.table.to_string());
+    let (id, committed) = (event.id.to_string(), event.committed.iso_millis());
+    let (request, body) = match addressed {
+        None => (None, raw_json(&event.body.complete(now))),
+        Some(Addressed { name, url, preview }) => {
+            let Previewed { headers, body } = preview.of(event, now);
+            let headers = headers.by_name();
+            let request = Request { endpoint: name, method: "POST", url, headers };
+            (Some(request), raw_json(&body))
+        }
+    };
+    terminal::json_line(&Line { id, r#type: &event_type, table, committed, request, body })
 }

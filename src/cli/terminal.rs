@@ -43,15 +43,19 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 }
 
 /// `value` as one line of JSON in which the same characters are escaped as JSON escapes them.
-pub fn json_line(value: &serde_json::Value) -> String {
-    let json = value.to_string();
+///
+/// Line breaks between the tokens of a raw value become blanks.
+pub fn json_line(value: &(impl serde::Serialize + ?Sized)) -> String {
+    let json = serde_json::to_string(value).expect("what is shown has strings for names");
     if !json.contains(acts_on_terminal) {
         return json;
     }
     let mut out = String::with_capacity(json.len() + 16);
     for c in json.chars() {
-        // Such characters stand only inside of strings, so an escape is the same character there.
-        if acts_on_terminal(c) {
+        // All others stand only inside of strings, so an escape is the same character there.
+        if matches!(c, '\n' | '\r' | '\t') {
+            out.push(' ');
+        } else if acts_on_terminal(c) {
             let mut units = [0; 2];
             for unit in c.encode_utf16(&mut units) {
                 write!(out, "\\u{unit:04x}").expect("writing to a String cannot fail");

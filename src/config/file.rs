@@ -56,7 +56,7 @@ fn read_all(path: PathBuf, bytes_max: u64) -> io::Result<String> {
         // Where it is cut may be within a character.
         return Ok(String::from_utf8_lossy(&bytes).into_owned());
     }
-    let not_utf8 = |_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8");
+    let not_utf8 = |_| io::Error::new(ErrorKind::InvalidData, "it is not valid UTF-8");
     String::from_utf8(bytes).map_err(not_utf8)
 }
 
@@ -85,7 +85,7 @@ mod tests {
         for (bytes, limit, expected) in [
             (b"text".as_slice(), 4, Ok("text")),
             (b"text", 3, Err("TooLarge")),
-            (b"\xff", 4, Err("Unreadable(\"it is not UTF-8\")")),
+            (b"\xff", 4, Err("Unreadable(\"it is not valid UTF-8\")")),
             ("ä".as_bytes(), 1, Err("TooLarge")),
         ] {
             std::fs::write(&file, bytes).expect("it is written");

@@ -58,6 +58,7 @@ use crate::config::reader::Section;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Glob;
+use crate::config::settings::Http;
 use crate::config::settings::RunTime;
 use crate::config::settings::Server;
 use crate::config::settings::Settings;
@@ -72,15 +73,51 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Everything that is wrong with the file, or that it cannot be read.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Settings, Problems> {
     let file = path.display().to_string();
+    match text(path, &file, env) {
+        Ok(text) => parse(&text, &file, env),
+        Err(problems) => Err(problems),
+    }
+}
+
+/// Reads `[http]` of a configuration file and nothing else of it.
+///
+/// # Errors
+/// Everything that is wrong with the section, or that the file cannot be read.
+pub fn load_http(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Http, Problems> {
+    let file = path.display().to_string();
+    let text = text(path, &file, env)?;
+    parse_http(&text, &file, env)
+}
+
+/// As [`load_http`], from the text.
+///
+/// # Errors
+/// Everything that is wrong with the section, or with the text as TOML.
+pub fn parse_http(
+    text: &str,
+    file: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Http, Problems> {
+    let notes = Notes::new(file, text, env);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        notes.note(error.span().map(|span| span.start), "", error.message().to_owned());
+    }
+    let mut root = Section::root(&notes, document.get_ref());
+    let http = service::read_http(root.section("http"));
+    notes.conclude(Some(http))
+}
+
+fn text(path: &Path, file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, Problems> {
     let fix = "give its path with --config, or write one with `walhook init`";
     let problem = match read_text(path, FILE_BYTES_MAX) {
-        Ok(text) => return parse(&text, &file, env),
+        Ok(text) => return Ok(text),
         Err(FileError::Unreadable(error)) => format!("cannot be read ({error}): {fix}"),
         Err(FileError::TooLarge) => {
             format!("is no configuration, it is larger than {} MiB: {fix}", FILE_BYTES_MAX >> 20)
         }
     };
-    let notes = Notes::new(&file, "", env);
+    let notes = Notes::new(file, "", env);
     notes.note(None, "", problem);
     notes.conclude(None)
 }

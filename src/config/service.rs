@@ -13,7 +13,9 @@ use crate::config::settings::DeadLetters;
 use crate::config::settings::Http;
 use crate::config::settings::Log;
 use crate::config::settings::LogFormat;
+use crate::config::settings::LoggedAttempts;
 use crate::config::settings::LoggedBodies;
+use crate::config::settings::LoggedOutcomes;
 use crate::config::settings::Memory;
 use crate::config::settings::PushLog;
 
@@ -123,11 +125,24 @@ pub(super) fn read_push_log(mut section: Section<'_>) -> PushLog {
         ("failures", LoggedBodies::Failures),
         ("none", LoggedBodies::None),
     ];
+    let kept = [
+        ("all", LoggedAttempts::All),
+        ("failures", LoggedAttempts::Failures),
+        ("off", LoggedAttempts::Off),
+    ];
+    let attempts = section.read("attempts", |field| field.one_of(&kept));
+    let attempts = attempts.unwrap_or(LoggedAttempts::All);
     let bodies = section.read("bodies", |field| field.one_of(&words));
+    if bodies == Some(LoggedBodies::All) && attempts != LoggedAttempts::All {
+        let message = "wants the bodies of deliveries that succeed, and `attempts` keeps none of them: \
+                       leave `attempts` out, or set `bodies` to \"failures\"";
+        section.note("bodies", message.to_owned());
+    }
     let limit = section.read("body_limit", |field| field.size(&BODY_LIMITS));
     let days = section.read("retention_days", |field| field.integer(&RETENTIONS));
     section.finish();
     PushLog {
+        attempts,
         bodies: bodies.unwrap_or(LoggedBodies::Failures),
         body_limit: limit.unwrap_or(BODY_LIMIT),
         retention_days: days.unwrap_or(RETENTION_DAYS),
@@ -161,10 +176,13 @@ pub(super) fn read_log(mut section: Section<'_>) -> Log {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = section.read("format", |field| field.one_of(&formats));
     let filter = section.read("filter", log_filter);
+    let outcomes = [("all", LoggedOutcomes::All), ("failures", LoggedOutcomes::Failures)];
+    let outcomes = section.read("outcomes", |field| field.one_of(&outcomes));
     section.finish_knowing(&[("level", "filter")]);
     Log {
         format: format.unwrap_or(LogFormat::Text),
         filter: filter.unwrap_or_else(|| FILTER.to_owned()),
+        outcomes: outcomes.unwrap_or(LoggedOutcomes::All),
     }
 }
 

@@ -174,6 +174,7 @@ pub struct Http {
 /// `[push_log]`: what is kept of every attempt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PushLog {
+    pub attempts: LoggedAttempts,
     pub bodies: LoggedBodies,
     /// Bytes kept of each body.
     pub body_limit: usize,
@@ -188,6 +189,25 @@ pub struct DeadLetters {
     pub retention_days: u32,
     /// Deliveries sent again per second and endpoint; the endpoint's own limits hold as well.
     pub resend_rate: u32,
+}
+
+/// Which attempts are kept at all.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LoggedAttempts {
+    All,
+    Failures,
+    Off,
+}
+
+impl LoggedAttempts {
+    /// Whether an attempt is kept that ended like this.
+    pub fn keep(self, verdict: &Verdict) -> bool {
+        match self {
+            Self::All => true,
+            Self::Failures => *verdict != Verdict::Delivered,
+            Self::Off => false,
+        }
+    }
 }
 
 /// Of which attempts the request and response bodies are kept.
@@ -226,6 +246,15 @@ pub struct Log {
     pub format: LogFormat,
     /// A `tracing_subscriber` filter, such as `info` or `walhook=debug`.
     pub filter: String,
+    /// Whether each delivery has a line, or only what was given up.
+    pub outcomes: LoggedOutcomes,
+}
+
+/// Which outcomes of deliveries have a line of the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LoggedOutcomes {
+    All,
+    Failures,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -88,8 +88,11 @@ const NOT_PUBLIC_V4: &[(Ipv4Addr, u32, Kind)] = &[
     (Ipv4Addr::new(172, 16, 0, 0), 12, Kind::Private),
     (Ipv4Addr::new(192, 0, 0, 0), 24, Kind::Protocol),
     (Ipv4Addr::new(192, 0, 2, 0), 24, Kind::Documentation),
+    (Ipv4Addr::new(192, 31, 196, 0), 24, Kind::Protocol), // AS112
+    (Ipv4Addr::new(192, 52, 193, 0), 24, Kind::Relay),    // AMT
     (Ipv4Addr::new(192, 88, 99, 0), 24, Kind::Relay),
     (Ipv4Addr::new(192, 168, 0, 0), 16, Kind::Private),
+    (Ipv4Addr::new(192, 175, 48, 0), 24, Kind::Protocol), // AS112
     (Ipv4Addr::new(198, 18, 0, 0), 15, Kind::Benchmark),
     (Ipv4Addr::new(198, 51, 100, 0), 24, Kind::Documentation),
     (Ipv4Addr::new(203, 0, 113, 0), 24, Kind::Documentation),
@@ -101,9 +104,14 @@ const NOT_PUBLIC_V6: &[(Ipv6Addr, u32, Kind)] = &[
     (Ipv6Addr::UNSPECIFIED, 128, Kind::ThisNetwork),
     (Ipv6Addr::LOCALHOST, 128, Kind::Loopback),
     (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64, Kind::Reserved),
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, Kind::Relay), // Teredo
+    (Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 0), 64, Kind::Reserved), // dummy prefix, RFC 9780
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, Kind::Relay),   // Teredo
+    (Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0), 48, Kind::Benchmark),
+    // With the anycast addresses, AMT, AS112, ORCHID and drones' ids in it: none receives webhooks.
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, Kind::Protocol),
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, Kind::Documentation),
     (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, Kind::Relay), // 6to4
+    (Ipv6Addr::new(0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 0), 48, Kind::Protocol), // AS112
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, Kind::Documentation),
     (Ipv6Addr::new(0x5f00, 0, 0, 0, 0, 0, 0, 0), 16, Kind::Protocol), // segment routing
     (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, Kind::Private),
@@ -163,9 +171,20 @@ fn refused_v6(address: Ipv6Addr, policy: AddressPolicy) -> Option<Kind> {
     let metadata = METADATA_V6.iter().find(hit).map(kind);
     let own = match policy {
         AddressPolicy::Operator => metadata,
+        // Of the translators' block only two prefixes are given out; they are judged by what is inside.
+        _ if is_unknown_translator(address) => Some(Kind::Relay),
         _ => metadata.or_else(|| NOT_PUBLIC_V6.iter().find(hit).map(kind)),
     };
     own.or_else(|| inner_v4(address).into_iter().flatten().find_map(|v4| refused_v4(v4, policy)))
+}
+
+/// In 64:ff9b::/32, but neither in 64:ff9b::/96 (RFC 6052) nor in 64:ff9b:1::/48 (RFC 8215).
+fn is_unknown_translator(address: Ipv6Addr) -> bool {
+    match address.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => false,
+        [0x64, 0xff9b, ..] => true,
+        _ => false,
+    }
 }
 
 /// The IPv4 addresses that a packet to this IPv6 address may end up at.

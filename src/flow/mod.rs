@@ -16,6 +16,7 @@ pub mod hex;
 pub mod key;
 pub mod lease;
 pub mod lsn;
+pub mod raw_json;
 pub mod relation;
 pub mod seen;
 pub mod settlement;

@@ -59,6 +59,10 @@ pub enum FailureClass {
 }
 
 impl FailureClass {
+    /// What [`FailureClass::as_str`] can give.
+    pub const NAMES: [&str; 9] =
+        ["status", "timeout", "dns", "connect", "tls", "protocol", "refused", "request", "local"];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Status => "status",

@@ -81,6 +81,7 @@ impl Ledger {
     pub(super) fn retire(&mut self) {
         for index in self.retiring.drain(..) {
             self.endpoints.remove(&index);
+            self.outages.remove(&index);
             self.fronts.retire(index);
             self.names.retire(index);
         }
@@ -145,8 +146,18 @@ impl Ledger {
                 }
             }
             Outcome::Dead { .. } => self.stats.failed(now),
+            // It was tried, or is held back since others were: the endpoint is why it is too old.
+            Outcome::Expired
+                if settlement.attempts > 0 || account.metrics.breaker_open.get() != 0 =>
+            {
+                self.stats.failed(now);
+                let outage = self.outages.entry(settlement.endpoint).or_default();
+                if let Some(events) = outage.expired(now) {
+                    outcome_log::expired_in_outage(&account.name, &account.shown_url, events);
+                }
+            }
             Outcome::Expired | Outcome::Filtered | Outcome::Parked { .. } => {}
         }
-        outcome_log::settled(&account.name, &account.shown_url, settlement);
+        outcome_log::settled(&account.name, &account.shown_url, settlement, self.outcomes);
     }
 }

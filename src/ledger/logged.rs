@@ -31,6 +31,9 @@ pub(crate) fn add(
     log: &PushLog,
     attempt: settlement::Attempt,
 ) {
+    if !log.attempts.keep(&attempt.exchange.verdict) {
+        return;
+    }
     let outcome = match (&attempt.exchange.verdict, attempt.retry_in) {
         (Verdict::Delivered, _) => AttemptOutcome::Delivered,
         (_, Some(_)) => AttemptOutcome::Retry,
@@ -119,6 +122,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::settings::LoggedAttempts;
     use crate::config::settings::LoggedBodies;
     use crate::flow::event::EventId;
     use crate::flow::event::Facts;
@@ -173,7 +177,7 @@ mod tests {
     }
 
     fn log(bodies: LoggedBodies) -> PushLog {
-        PushLog { bodies, body_limit: 3, retention_days: 7 }
+        PushLog { attempts: LoggedAttempts::All, bodies, body_limit: 3, retention_days: 7 }
     }
 
     fn rows(bodies: LoggedBodies, attempt: settlement::Attempt) -> Flush {
@@ -206,6 +210,29 @@ mod tests {
             let keeps =
                 bodies == LoggedBodies::All || bodies == LoggedBodies::Failures && name == "failed";
             assert_eq!(has_body && !rows.attempts.is_empty(), keeps, "case: {name}");
+        }
+    }
+
+    #[test]
+    fn attempts_that_are_not_to_be_kept_have_no_row() {
+        let (all, failures, off) =
+            (LoggedAttempts::All, LoggedAttempts::Failures, LoggedAttempts::Off);
+        let cases = [
+            (all, Verdict::Delivered, 1),
+            (all, Verdict::Dead, 1),
+            (failures, Verdict::Delivered, 0),
+            (failures, Verdict::Dead, 1),
+            (off, Verdict::Delivered, 0),
+            (off, Verdict::Dead, 0),
+        ];
+        for (attempts, verdict, expected) in cases {
+            let log = PushLog { attempts, ..log(LoggedBodies::Failures) };
+            for events in [1, 2 * SHARED_MIN] {
+                let mut flush = Flush::default();
+                add(&mut flush, &"crm".into(), &log, attempt(many(events), verdict.clone()));
+                let rows = flush.attempts.len() + flush.batches.len();
+                assert_eq!(rows > 0, expected > 0, "case: {attempts:?}, {verdict:?}, {events}");
+            }
         }
     }
 

@@ -42,6 +42,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::DatabaseClock;
+use crate::config::settings::LoggedOutcomes;
 use crate::config::settings::PushLog;
 use crate::failpoint;
 use crate::flow::commit_times::CommitTimes;
@@ -50,6 +51,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::Report;
+use crate::flow::time::Timestamp;
 use crate::flow::watermark::Edition;
 use crate::flow::watermark::Fate;
 use crate::flow::watermark::Opened;
@@ -88,6 +90,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 /// What the ledger is told at its start.
 pub struct Terms {
     pub push_log: PushLog,
+    /// Which outcomes have a line of the log.
+    pub outcomes: LoggedOutcomes,
     pub stats: Arc<Stats>,
     pub clock: DatabaseClock,
     pub confirmed: watch::Sender<Lsn>,
@@ -109,6 +113,29 @@ pub struct Terms {
     pub replayed: Replayed,
 }
 
+/// How often an endpoint's outage is told.
+const OUTAGE_LINE_EVERY_MICROS: i64 = 60_000_000;
+
+/// Events that expire because of their endpoint.
+#[derive(Debug, Default)]
+struct Outage {
+    told: Option<Timestamp>,
+    untold: u64,
+}
+
+impl Outage {
+    /// One more; how many a line that is due is about.
+    fn expired(&mut self, now: Timestamp) -> Option<u64> {
+        self.untold += 1;
+        let is_due = self.told.is_none_or(|told| now >= told.shifted(OUTAGE_LINE_EVERY_MICROS));
+        if !is_due {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
 /// The owner of the books.
 pub struct Ledger {
     watermark: Watermark,
@@ -127,6 +154,9 @@ pub struct Ledger {
     names: Names,
     /// Endpoints whose names are needed until the next flush has begun.
     retiring: Vec<EndpointIndex>,
+    outcomes: LoggedOutcomes,
+    /// Of endpoints that let events expire.
+    outages: HashMap<EndpointIndex, Outage>,
     push_log: PushLog,
     stats: Arc<Stats>,
     clock: DatabaseClock,
@@ -196,6 +226,8 @@ impl Ledger {
             names: Names::default(),
             retiring: Vec::new(),
             push_log: terms.push_log,
+            outcomes: terms.outcomes,
+            outages: HashMap::new(),
             stats: terms.stats,
             clock: terms.clock,
             confirmed: terms.confirmed,

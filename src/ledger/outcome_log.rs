@@ -3,6 +3,7 @@
 //! Facts of the row that contract 1 asks for (`id`, `wallet_code`, `create_time`) are fields where
 //! the event has them; nothing else of the row, no body and no secret is logged.
 
+use crate::config::settings::LoggedOutcomes;
 use crate::flow::event::EventId;
 use crate::flow::event::Facts;
 use crate::flow::settlement::DeathReason;
@@ -10,10 +11,27 @@ use crate::flow::settlement::Outcome;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::whole_millis;
 
+/// An endpoint that is down lets events expire: said once a minute, whatever `outcomes` says.
+pub(crate) fn expired_in_outage(endpoint: &str, url: &str, events: u64) {
+    tracing::warn!(
+        endpoint,
+        url,
+        events,
+        "events expire while the endpoint does not take them: they will not be sent, and count as \
+         failures"
+    );
+}
+
 /// `endpoint` is its name, `url` its URL as it may be shown.
-pub(crate) fn settled(endpoint: &str, url: &str, settlement: &Settlement) {
+pub(crate) fn settled(
+    endpoint: &str,
+    url: &str,
+    settlement: &Settlement,
+    outcomes: LoggedOutcomes,
+) {
     let event = &settlement.event;
     match &settlement.outcome {
+        Outcome::Delivered { .. } if outcomes == LoggedOutcomes::Failures => {}
         Outcome::Delivered { status, took } => tracing::info!(
             id = event.facts.find("id"),
             wallet_code = event.facts.find("wallet_code"),

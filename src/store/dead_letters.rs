@@ -54,6 +54,24 @@ pub enum DeathClass {
 }
 
 impl DeathClass {
+    /// What [`DeathClass::as_str`] can give.
+    pub const NAMES: [&str; 14] = [
+        "status",
+        "timeout",
+        "dns",
+        "connect",
+        "tls",
+        "protocol",
+        "refused",
+        "request",
+        "local",
+        "gone",
+        "deleted",
+        "backlog_rows",
+        "backlog_age",
+        "poison",
+    ];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Failure(class) => class.as_str(),

@@ -29,6 +29,7 @@ pub mod flush;
 pub mod gaps;
 mod login;
 pub mod migrate;
+pub mod overview;
 pub mod partitions;
 pub mod progress;
 pub mod push_log;

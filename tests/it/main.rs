@@ -42,6 +42,7 @@ mod shutdown;
 mod source_faults;
 mod standby;
 mod state;
+mod status;
 mod support;
 mod surface;
 mod tail;
