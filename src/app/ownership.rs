@@ -9,9 +9,11 @@ use crate::app::gaps;
 use crate::config::settings::Settings;
 use crate::source::error::SourceError;
 use crate::source::gap;
+use crate::source::holder;
 use crate::source::refusal::Refusal;
 use crate::store;
 use crate::store::progress::Progress;
+use crate::store::runs;
 use crate::store::slot_owner;
 use crate::store::slot_owner::Kinship;
 use crate::store::slot_owner::SlotOwner;
@@ -36,8 +38,11 @@ pub(crate) async fn judge(
     changes_publication: bool,
     problems: &mut Vec<Refusal>,
 ) -> anyhow::Result<()> {
-    if let Some(progress) = gaps::known(settings).await? {
-        problems.extend(foreign(settings, &progress));
+    if let Some(progress) = gaps::known(settings).await?
+        && let Some(refusal) = foreign(settings, &progress)
+        && !is_given_up(settings, client).await?
+    {
+        problems.push(refusal);
     }
     let lacks = |problem: &Refusal| matches!(problem, Refusal::PublicationLacks { .. });
     if (changes_publication || problems.iter().any(lacks))
@@ -55,25 +60,45 @@ pub(crate) fn kinship(settings: &Settings, progress: &Progress) -> Kinship {
     progress.owner.as_ref().map_or(Kinship::Same, |owner| own.kinship(owner))
 }
 
+/// Nobody reads the slot, and whoever did has ended as an operator asked it to: a start with other
+/// tables is an operator's wish, too.
+async fn is_given_up(settings: &Settings, client: &Client) -> anyhow::Result<bool> {
+    let slot = &settings.postgres.slot;
+    if holder::server_pid(client, slot).await?.is_some() {
+        return Ok(false);
+    }
+    let state = store::connect(&settings.state).await?;
+    Ok(runs::ended_cleanly(&state.client, slot).await?)
+}
+
 /// Says so in the log when a slot is taken for other events than those that it was read for.
 ///
 /// # Errors
-/// It was read for other tables altogether, and nobody has agreed to that.
+/// It was read for other tables altogether by a run that did not end cleanly, and nobody has agreed to
+/// that.
 pub(crate) fn admit(
     settings: &Settings,
     progress: &Progress,
     consent: Consent,
+    ended_cleanly: bool,
 ) -> Result<(), SourceError> {
-    if let Some(refusal) = foreign(settings, progress).filter(|_| !consent.slot) {
-        return Err(SourceError::NotSetUp(vec![refusal]));
-    }
-    if let Kinship::Changed { unread } = kinship(settings, progress)
-        && !unread.is_empty()
-    {
+    let unread = match kinship(settings, progress) {
+        Kinship::Same => return Ok(()),
+        Kinship::Changed { unread } => unread.join(", "),
+        Kinship::Foreign => {
+            let refusal = foreign(settings, progress);
+            if let Some(refusal) = refusal.filter(|_| !consent.slot && !ended_cleanly) {
+                return Err(SourceError::NotSetUp(vec![refusal]));
+            }
+            progress.owner.as_ref().map(SlotOwner::shown).unwrap_or_default()
+        }
+    };
+    if !unread.is_empty() {
         tracing::warn!(
             slot = settings.postgres.slot,
-            tables = unread.join(", "),
-            "no event is about these tables any more: their changes since the last run are dropped"
+            tables = unread,
+            "no event is about these tables any more: their changes since the last run are dropped; \
+             if another system reads them, give it a slot of its own"
         );
     }
     Ok(())

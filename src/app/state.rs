@@ -159,7 +159,8 @@ pub(crate) async fn take(
     let confirmed = found.as_ref().and_then(|slot| slot.confirmed);
     let holder = own_name();
     let (holding, mut progress) = progress::take(&mut session.client, slot, &holder).await?;
-    ownership::admit(settings, &progress, consent)?;
+    let ended_cleanly = runs::ended_cleanly(&session.client, slot).await?;
+    ownership::admit(settings, &progress, consent, ended_cleanly)?;
     let publication = gap::publication(&source.client, &settings.postgres.publication).await?;
     let publications = publication.into_iter().collect();
     let lineage = Lineage { system, timeline, publications };

@@ -46,6 +46,8 @@ pub(crate) struct LiveBooks {
     endpoints: BTreeMap<EndpointIndex, EndpointBooks>,
     /// What the state holds of endpoints that are not shown yet, or not any more.
     hidden: HashMap<Arc<str>, Vec<Entry>>,
+    /// Dead letters of endpoints that are no more. Not all are in the table yet when one comes back.
+    letters: HashMap<Arc<str>, i64>,
     /// Lines of endpoints that are shown and have no index yet.
     shown: HashMap<Arc<str>, BTreeMap<Arc<TableName>, Line>>,
     /// Who is there, and who takes what.
@@ -107,6 +109,7 @@ impl LiveBooks {
             metrics: metrics.clone(),
             endpoints: BTreeMap::new(),
             hidden: HashMap::new(),
+            letters: HashMap::new(),
             shown: HashMap::new(),
             serving: Arc::default(),
             notes: Tally::new(),
@@ -133,6 +136,9 @@ impl LiveBooks {
             known.metrics = endpoint.clone(); // it is shown in another way
             return;
         }
+        if let Some(letters) = self.letters.remove(name) {
+            endpoint.dead_letters.set(letters);
+        }
         let books = EndpointBooks {
             name: Arc::clone(name),
             metrics: endpoint.clone(),
@@ -146,7 +152,9 @@ impl LiveBooks {
     /// An endpoint is no more. One of the same name that comes later goes on with its books.
     pub(crate) fn retire(&mut self, index: EndpointIndex) {
         self.refresh();
-        let Some(EndpointBooks { name, lines, .. }) = self.endpoints.remove(&index) else { return };
+        let Some(books) = self.endpoints.remove(&index) else { return };
+        let EndpointBooks { name, lines, metrics, .. } = books;
+        self.letters.insert(Arc::clone(&name), metrics.dead_letters.get());
         let kept = self.hidden.entry(Arc::clone(&name)).or_default();
         kept.extend(lines.into_iter().map(|(table, line)| {
             let balance = &line.balance;

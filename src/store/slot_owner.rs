@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | the same | [`Kinship::Same`] | at any time |
 //! | others, but of a table in common | [`Kinship::Changed`] | a start does, when the slot is free; a standby only if nothing that the holder reads goes unread, and the holder ended cleanly |
-//! | of other tables altogether | [`Kinship::Foreign`] | only if an operator says so |
+//! | of other tables altogether | [`Kinship::Foreign`] | a start does, when the slot is free and the last run ended cleanly; else only if an operator says so |
 //!
 //! Endpoints, filters and payloads do not matter: they change from day to day.
 

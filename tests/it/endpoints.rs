@@ -4,6 +4,7 @@
 #![expect(clippy::panic, reason = "a test may stop at once, and then shows the whole answer")]
 
 mod filters;
+mod gauges;
 mod keys;
 mod load;
 mod refusals;

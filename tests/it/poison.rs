@@ -188,7 +188,7 @@ async fn kills_from_outside_give_nothing_up() {
         receiver.behave(always(Answer::status(200)));
     }
     let mut last = setting.run("");
-    setting.wait_for(BALANCE, "webhook-1 9 9 0 0, webhook-2 9 9 0 0").await;
+    setting.wait_for(BALANCE, "9 9 0 0, 9 9 0 0").await;
     last.terminate();
     assert_eq!(last.wait(AMPLE).await, Some(0), "{}", last.output().join("\n"));
 }
@@ -217,9 +217,7 @@ async fn one_by_one_leaves_a_healthy_endpoint_its_pace() {
     let mut service = Service::start(&setting.toml()).await;
     let mode = service.get("/api/v1/status").await.json()["source"]["mode"].clone();
     assert!(mode.as_str().is_some_and(|mode| mode.contains("one by one")), "{mode}");
-    setting
-        .wait_for("SELECT sum(delivered) FROM walhook.balance WHERE endpoint = 'webhook-1'", "600")
-        .await;
+    setting.wait_for("SELECT max(delivered) FROM walhook.balance", "600").await;
     slow.behave(always(Answer::status(200)));
     service.stop().await;
 }
