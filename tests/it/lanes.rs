@@ -52,6 +52,37 @@ async fn an_endpoint_that_hangs_takes_nothing_from_the_others() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_takes_its_time_costs_no_rows_of_the_backlog() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(TABLE).await.unwrap();
+    let quick = Receiver::start(always(Answer::status(200)));
+    let slow = Receiver::start(always(Answer::status(200).after(Duration::from_millis(200))));
+    let endpoint = |name: &str, receiver: &Receiver| {
+        let url = receiver.url();
+        format!("[[endpoint]]\nname = \"{name}\"\nurl = \"{url}\"\nevents = [\"order\"]\n\n")
+    };
+    // More than its lane holds, and how long others have nothing to do is not what this is about.
+    let rest = format!(
+        "{EVENT}{}{}[memory]\nhold_wal_time = \"1h\"",
+        endpoint("quick", &quick),
+        endpoint("slow", &slow)
+    );
+    let mut service = Service::start(&configuration(&database, &rest)).await;
+    let insert = "INSERT INTO orders SELECT n, 0 FROM generate_series(1, 3000) n";
+    sql.batch_execute(insert).await.unwrap();
+    slow.wait_for(3000, AMPLE).await;
+    quick.wait_for(3000, AMPLE).await;
+    service.stop().await;
+    let delivered = "SELECT string_agg(endpoint || ' ' || delivered, ', ' ORDER BY endpoint) \
+                       FROM walhook.balance";
+    assert_eq!(sql.text(delivered).await, "quick 3000, slow 3000");
+    let rows = "SELECT n_tup_ins FROM pg_stat_user_tables \
+                 WHERE schemaname = 'walhook' AND relname = 'backlog'";
+    assert_eq!(sql.text(rows).await, "0");
+}
+
+#[tokio::test]
 async fn what_an_endpoint_has_settled_beyond_a_slow_one_is_remembered_through_a_kill() {
     let database = Database::create().await;
     let sql = database.sql().await;

@@ -84,7 +84,8 @@ async fn look(mut address: watch::Receiver<Option<SocketAddr>>, found: Arc<Mutex
 pub(crate) fn parse(scrape: &str) -> BTreeMap<Series, f64> {
     let books = [
         "walhook_balance",
-        "walhook_deliveries_",
+        "walhook_deliveries_pending",
+        "walhook_deliveries_total",
         "walhook_events_captured",
         "walhook_replays_total",
     ];
