@@ -65,7 +65,7 @@ mod tests {
         ];
         for (state, (queued, backlog, breaker_open), words, fix) in cases {
             let (name, url) = ("crm".into(), String::new());
-            let view = EndpointView { name, url, state, source: "file" };
+            let view = EndpointView { name, url, state, paused: None, source: "file" };
             let found = Condition::of(&view, Numbers { queued, backlog, breaker_open });
             assert!(found.words.starts_with(words), "case: {state}: {found:?}");
             assert_eq!(found.fix.is_some(), fix.is_some(), "case: {state}: {found:?}");

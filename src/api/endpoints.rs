@@ -68,6 +68,15 @@ pub enum Call {
         name: String,
         enabled: bool,
     },
+    /// Nothing is sent and nothing is lost until it is resumed.
+    Pause {
+        name: String,
+        paused: bool,
+    },
+    /// What waits is tried at once.
+    TryNow {
+        name: String,
+    },
     /// Another secret, given or made; `overlap` is how long the one before goes on signing.
     Rotate {
         name: String,
@@ -213,6 +222,18 @@ pub(crate) async fn enable(caller: Caller, Named(name): Named) -> Response {
 
 pub(crate) async fn disable(caller: Caller, Named(name): Named) -> Response {
     caller.ask(Call::Switch { name, enabled: false }).await
+}
+
+pub(crate) async fn pause(caller: Caller, Named(name): Named) -> Response {
+    caller.ask(Call::Pause { name, paused: true }).await
+}
+
+pub(crate) async fn resume(caller: Caller, Named(name): Named) -> Response {
+    caller.ask(Call::Pause { name, paused: false }).await
+}
+
+pub(crate) async fn try_now(caller: Caller, Named(name): Named) -> Response {
+    caller.ask(Call::TryNow { name }).await
 }
 
 pub(crate) async fn rotate(

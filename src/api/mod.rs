@@ -40,6 +40,7 @@ use crate::api::problem::Problem;
 use crate::api::refusals::Refusals;
 use crate::clock::DatabaseClock;
 use crate::config::secret::Secret;
+use crate::flow::time::Timestamp;
 use crate::ledger::state_status::StateStatus;
 use crate::ledger::stats::Stats;
 use crate::ledger::write_back::WriteBackStatus;
@@ -131,8 +132,11 @@ pub struct EndpointView {
     pub name: Arc<str>,
     /// Without what could be a secret.
     pub url: String,
-    /// `enabled`, `disabled`, `gone` (it said 410), `refused` (it cannot be used) or `removing`.
+    /// `enabled`, `disabled`, `paused`, `gone` (it said 410), `refused` (it cannot be used) or
+    /// `removing`.
     pub state: &'static str,
+    /// Since when and by whom it is paused.
+    pub paused: Option<(Timestamp, String)>,
     /// Where it was made.
     pub source: &'static str,
 }

@@ -188,6 +188,7 @@ fn endpoint(
         "state": view.state,
         "condition": condition.words,
         "source": view.source,
+        "paused_since": view.paused.as_ref().map(|(since, _)| since.iso_millis()),
         "queued": numbers.queued,
         "backlog": numbers.backlog,
         "dead_letters": surface.metrics.endpoint(&view.name).dead_letters.get(),

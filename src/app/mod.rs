@@ -278,11 +278,10 @@ impl App {
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
-        let slot = settings.postgres.slot.clone();
         let common = Common {
             network: Network::system().gated(handles.hold.may_send()),
             handles: handles.clone(),
-            backlog: Arc::new(Backlog::new(settings.state.clone(), slot, budget.clone())),
+            backlog: Arc::new(Backlog::of(settings, budget.clone())),
             reports: reports_in,
             bodies: settings.push_log.bodies,
             cuts: cuts.clone(),
@@ -294,8 +293,10 @@ impl App {
         let keeper = endpoints_from::open(settings, handles, network, &mut starts).await?;
         let keep = Keep::new(settings, taken.holding.epoch());
         // The fleet and its lanes alone hold the way to the ledger.
-        let fleet = Fleet::start(common, ways, keep, settings, starts, &taken.backlog);
-        let (fleet, orders) = fleet.await?;
+        let known = (&taken.backlog, taken.states.as_slice());
+        let fleet = Fleet::start(common, ways, keep, settings, starts, known);
+        // Apart: it would be a large part of what the whole start takes of memory.
+        let (fleet, orders) = Box::pin(fleet).await?;
         let roster = orders.roster();
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));

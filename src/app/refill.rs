@@ -6,6 +6,7 @@ use tokio::sync::Mutex;
 use tokio::sync::watch;
 
 use crate::config::settings::Server;
+use crate::config::settings::Settings;
 use crate::flow::backlog::BacklogPosition;
 use crate::flow::backlog::Refilled;
 use crate::flow::budget::Budget;
@@ -35,7 +36,8 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    pub(crate) fn new(server: Server, slot: String, budget: Budget) -> Self {
+    pub(crate) fn of(settings: &Settings, budget: Budget) -> Self {
+        let (server, slot) = (settings.state.clone(), settings.postgres.slot.clone());
         Self { server, slot, budget, session: Mutex::new(None) }
     }
 

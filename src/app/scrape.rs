@@ -35,7 +35,8 @@ impl Scrape {
 
     pub(crate) fn refresh(&self) {
         let roster = self.fleet.get().map(Orders::roster).unwrap_or_default();
-        for Shown { metrics, gauges, .. } in &roster.0 {
+        for Shown { metrics, gauges, paused, .. } in &roster.0 {
+            metrics.paused.set(i64::from(paused.is_some()));
             metrics.breaker_open.set(i64::from(gauges.breaker() != BreakerState::Closed));
         }
         let refused = i64::try_from(self.handles.refused.count()).unwrap_or(i64::MAX);

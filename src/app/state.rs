@@ -38,6 +38,8 @@ use crate::store::books;
 use crate::store::books::CommonCounts;
 use crate::store::books::Entry;
 use crate::store::dead_letters;
+use crate::store::endpoint_states;
+use crate::store::endpoint_states::EndpointState;
 use crate::store::endpoints;
 use crate::store::endpoints::StoredEndpoint;
 use crate::store::migrate;
@@ -74,6 +76,8 @@ pub(crate) struct Taken {
     pub(crate) letters: Vec<(Arc<str>, u64)>,
     /// Endpoints that were made at run time.
     pub(crate) stored: Vec<StoredEndpoint>,
+    /// Which endpoints are paused, and where they pointed.
+    pub(crate) states: Vec<EndpointState>,
     /// What the backlog holds, by endpoint.
     pub(crate) backlog: HashMap<Arc<str>, Standing>,
     /// Values that events were raised with, by rule, the oldest first.
@@ -180,6 +184,7 @@ pub(crate) async fn take(
     let sizes = backlog::sizes(&session.client, slot).await?;
     let backlog = sizes.into_iter().map(standing).collect();
     let stored = endpoints::load(&session.client, slot).await?;
+    let states = endpoint_states::load(&session.client, slot).await?;
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let remembered = remembered(settings, &session).await?;
     let books = books::load(&session.client, slot).await?;
@@ -205,6 +210,7 @@ pub(crate) async fn take(
         fronts,
         letters,
         stored,
+        states,
         backlog,
         past,
         marks,

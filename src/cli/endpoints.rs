@@ -71,12 +71,21 @@ enum What {
     /// Removes an endpoint; what waits for it becomes dead letters
     #[command(after_help = "Example: walhook endpoints delete crm")]
     Delete(Named),
-    /// Lets an endpoint take events again
+    /// Lets an endpoint take events again, also one of the file that said 410
     #[command(after_help = "Example: walhook endpoints enable crm")]
     Enable(Named),
-    /// Keeps events away from an endpoint; what waits for it goes on waiting
+    /// Keeps events away from an endpoint for good (`pause` loses none); what waits goes on waiting
     #[command(after_help = "Example: walhook endpoints disable crm")]
     Disable(Named),
+    /// Holds back what comes for an endpoint, of the file too, and loses none of it
+    #[command(after_help = "Example: walhook endpoints pause crm")]
+    Pause(Named),
+    /// Lets a paused endpoint go on with all that waits
+    #[command(after_help = "Example: walhook endpoints resume crm")]
+    Resume(Named),
+    /// Tries at once what waits for an endpoint; its retries begin anew
+    #[command(after_help = "Example: walhook endpoints try-now crm")]
+    TryNow(Named),
     /// Gives an endpoint another secret and prints it; the old one signs on for a while
     #[command(after_help = "Example: walhook endpoints rotate-secret crm --overlap 48h")]
     RotateSecret {
@@ -124,6 +133,9 @@ impl Endpoints {
             }
             Some(What::Enable(named)) => named.post("enable", global),
             Some(What::Disable(named)) => named.post("disable", global),
+            Some(What::Pause(named)) => named.post("pause", global),
+            Some(What::Resume(named)) => named.post("resume", global),
+            Some(What::TryNow(named)) => named.post("try-now", global),
             Some(What::RotateSecret { name, overlap, target }) => {
                 let body = overlap.map_or_else(|| json!({}), |o| json!({ "overlap": o }));
                 let asker = target.asker(global)?;

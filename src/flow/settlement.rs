@@ -94,11 +94,13 @@ pub enum ParkReason {
     Full,
     /// The endpoint is disabled.
     Disabled,
+    /// An operator has paused the endpoint.
+    Paused,
 }
 
 impl ParkReason {
-    pub const ALL: [Self; 5] =
-        [Self::Retry, Self::Behind, Self::Outage, Self::Full, Self::Disabled];
+    pub const ALL: [Self; 6] =
+        [Self::Retry, Self::Behind, Self::Outage, Self::Full, Self::Disabled, Self::Paused];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -107,6 +109,7 @@ impl ParkReason {
             Self::Outage => "outage",
             Self::Full => "full",
             Self::Disabled => "disabled",
+            Self::Paused => "paused",
         }
     }
 }

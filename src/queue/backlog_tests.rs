@@ -355,7 +355,7 @@ async fn a_lane_that_is_ready_for_more_waits_a_moment_for_one_that_hangs() {
 #[tokio::test(start_paused = true)]
 async fn nobody_is_hurried_for_a_lane_whose_events_go_by_way_of_the_backlog() {
     let disabled = Running::start(with_backlog(64), Database::default(), Duration::ZERO);
-    disabled.sender.control().change(Change::Pause).await.unwrap();
+    disabled.sender.control().change(Change::Disable).await.unwrap();
     tokio::time::sleep(FLUSH).await;
     for share in [0, 40] {
         let waits = beside_two_hanging_lanes(&disabled.sender, share).await;
@@ -366,7 +366,7 @@ async fn nobody_is_hurried_for_a_lane_whose_events_go_by_way_of_the_backlog() {
 #[tokio::test(start_paused = true)]
 async fn a_sender_does_not_wait_for_room_that_a_disabled_endpoint_cannot_give() {
     let running = Running::start(with_backlog(4), Database::default(), Duration::ZERO);
-    running.sender.control().change(Change::Pause).await.unwrap();
+    running.sender.control().change(Change::Disable).await.unwrap();
     tokio::time::sleep(FLUSH).await;
     let start = Instant::now();
     running.sender.send((0..8).map(|n| event(n, n)).collect()).await.unwrap();

@@ -188,7 +188,12 @@ pub struct Lane {
     /// Nothing more is offered, so a batch that is not full has nothing to wait for.
     is_closed: bool,
     /// The endpoint is disabled: nothing is leased, and what waits is parked.
+    is_disabled: bool,
+    /// An operator has paused it: likewise, but the limits of the backlog hold.
     is_paused: bool,
+    /// What was leased up to this one, or comes from the backlog, began before the schedule of all
+    /// that waited was begun anew.
+    anew: Option<LeaseId>,
 }
 
 #[derive(Debug)]
@@ -239,7 +244,9 @@ impl Lane {
             loaded: 0,
             in_flight_events: 0,
             is_closed: false,
+            is_disabled: false,
             is_paused: false,
+            anew: None,
             settings,
         }
     }
@@ -308,12 +315,16 @@ impl Lane {
             parcel.tries.note_failure(exchange, begun);
         }
         let is_retry = matches!(exchange.verdict, Verdict::Retry { .. });
-        if is_retry && (exchange.reach != Reach::Endpoint || self.breaker.is_probe(id)) {
+        let is_past = self.anew.is_some_and(|anew| id <= anew);
+        if is_retry && is_past {
+            parcel.tries.restart();
+        } else if is_retry && (exchange.reach != Reach::Endpoint || self.breaker.is_probe(id)) {
             parcel.tries.take_back();
         } else {
             parcel.tries.unspent = 0;
         }
-        let has_opened = self.note_pace(id, exchange, now.instant, fraction);
+        // What was sent before may have gone to another place: it tells nothing of this one.
+        let has_opened = !is_past && self.note_pace(id, exchange, now.instant, fraction);
         let wait = self.conclude(parcel, id, exchange, now, fraction);
         if has_opened {
             self.park_all(ParkReason::Outage, now);
@@ -371,6 +382,7 @@ impl Lane {
         fraction: f64,
     ) -> Option<Duration> {
         match (tries.unspent, reach) {
+            _ if tries.attempts == 0 && tries.unspent == 0 => Some(Duration::ZERO),
             (0, _) => delays::retry_delay(&self.settings.retry, tries.attempts, at_least, fraction),
             // A probe: its delivery is due already, and waits for the next one with all others.
             (_, Reach::Endpoint) => {

@@ -40,9 +40,15 @@ pub(super) enum Message {
 pub enum Change {
     Settings(Box<LaneSettings>),
     /// The endpoint is disabled: nothing is sent, and what waits is parked.
+    Disable,
+    /// The endpoint is enabled again, also one that said 410.
+    Enable,
+    /// An operator has paused it: likewise, and the limits of the backlog hold.
     Pause,
-    /// The endpoint is enabled again.
+    /// The operator lets it go on.
     Resume,
+    /// What waits is tried at once, its schedule begun anew.
+    TryNow,
     /// The endpoint is removed: what waits is given up, and then the lane ends.
     Delete,
 }

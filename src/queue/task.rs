@@ -308,8 +308,11 @@ impl LaneTask {
                     self.gauges.set_gathers(settings.batch.size.get() > 1);
                     self.lane.reconfigure(*settings, now);
                 }
+                Message::Change(Change::Disable) => self.lane.disable(now),
+                Message::Change(Change::Enable) => self.lane.enable(),
                 Message::Change(Change::Pause) => self.lane.pause(now),
                 Message::Change(Change::Resume) => self.lane.resume(),
+                Message::Change(Change::TryNow) => self.lane.try_now(now),
                 Message::Change(Change::Delete) => self.lane.delete(),
             }
         }

@@ -100,7 +100,7 @@ pub async fn remove(client: &Client, slot: &str, epoch: i64, name: &str) -> Resu
     Ok(())
 }
 
-fn fenced(slot: &str) -> StateError {
+pub(crate) fn fenced(slot: &str) -> StateError {
     StateError::Fenced { slot: slot.to_owned(), holder: "another walhook".to_owned() }
 }
 

@@ -94,6 +94,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "gaps",
         sql: include_str!("../../sql/migrations/0013_gaps.sql"),
     },
+    Migration {
+        version: 14,
+        name: "endpoint_states",
+        sql: include_str!("../../sql/migrations/0014_endpoint_states.sql"),
+    },
 ];
 
 /// What one read says of the schema.

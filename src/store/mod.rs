@@ -23,6 +23,7 @@ pub mod books;
 pub mod dead_letters;
 pub mod desk;
 pub mod dial;
+pub mod endpoint_states;
 pub mod endpoints;
 pub mod error;
 pub mod flush;

@@ -74,6 +74,7 @@ struct Families {
     retries: IntCounterVec,
     replays: IntCounterVec,
     breaker_open: IntGaugeVec,
+    paused: IntGaugeVec,
     dead_letters: IntGaugeVec,
     endpoints_refused: IntGauge,
     orphaned: IntGauge,
@@ -119,6 +120,7 @@ impl Metrics {
             retries: counters(&registry, &spec::RETRIES),
             replays: counters(&registry, &spec::REPLAYS),
             breaker_open: gauges(&registry, &spec::BREAKER_OPEN),
+            paused: gauges(&registry, &spec::PAUSED),
             dead_letters: gauges(&registry, &spec::DEAD_LETTERS),
             endpoints_refused: gauge(&registry, &spec::ENDPOINTS_REFUSED),
             orphaned: gauge(&registry, &spec::ORPHANED),
@@ -247,6 +249,7 @@ impl Metrics {
             retries: families.retries.with_label_values(&[name]),
             replays: families.replays.with_label_values(&[name]),
             breaker_open: families.breaker_open.with_label_values(&[name]),
+            paused: families.paused.with_label_values(&[name]),
             dead_letters: families.dead_letters.with_label_values(&[name]),
             commit_to_delivery: families.commit_to_delivery.with_label_values(&[name]),
             attempts: AttemptMetrics::new(&families.attempts, name),
@@ -282,6 +285,7 @@ impl Metrics {
         families.retries.remove_label_values(&[name]).ok();
         families.replays.remove_label_values(&[name]).ok();
         families.breaker_open.remove_label_values(&[name]).ok();
+        families.paused.remove_label_values(&[name]).ok();
         families.dead_letters.remove_label_values(&[name]).ok();
         families.commit_to_delivery.remove_label_values(&[name]).ok();
         families.attempt_duration.remove_label_values(&[name]).ok();
@@ -366,6 +370,7 @@ pub struct EndpointMetrics {
     /// Each of them is pending once more, and has one more of those outcomes.
     pub replays: IntCounter,
     pub breaker_open: IntGauge,
+    pub paused: IntGauge,
     pub dead_letters: IntGauge,
     /// In seconds.
     pub commit_to_delivery: Histogram,

@@ -29,6 +29,7 @@ mod outage;
 mod own_shapes;
 mod ownership;
 mod parking;
+mod pauses;
 mod poison;
 mod push_logs;
 mod refusals;

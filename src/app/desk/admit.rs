@@ -112,16 +112,18 @@ impl Desk {
     }
 
     /// Where an endpoint is changed that was not made here.
-    fn elsewhere(&self, shown: &Shown) -> String {
+    pub(super) fn elsewhere(&self, shown: &Shown) -> String {
         let name = &shown.endpoint.name;
         match (shown.origin, &self.settings.endpoints_from) {
             (Origin::Table, Some(from)) => format!(
-                "endpoint {name} is a row of {} and cannot be changed here: change the row",
+                "endpoint {name} is a row of {} and cannot be changed here: change the row (to hold \
+                 its events back without losing any, pause it)",
                 from.table
             ),
             _ => format!(
                 "endpoint {name} is written in the configuration file and cannot be changed here: \
-                 change it there, and send walhook a SIGHUP"
+                 change it there, and send walhook a SIGHUP (to hold its events back without \
+                 losing any, pause it)"
             ),
         }
     }

@@ -9,6 +9,7 @@
 
 mod address;
 mod admit;
+mod pause;
 mod probe;
 pub(crate) mod record;
 mod reload;
@@ -176,6 +177,8 @@ impl Desk {
             Call::Patch { name, patch } => self.patch(orders, &name, &patch, who).await,
             Call::Delete { name } => self.delete(orders, &name, who).await,
             Call::Switch { name, enabled } => self.switch(orders, &name, enabled, who).await,
+            Call::Pause { name, paused } => self.pause(orders, &name, paused, who).await,
+            Call::TryNow { name } => self.try_now(orders, &name, who).await,
             Call::Rotate { name, body } => self.rotate(orders, &name, &body, who).await,
             Call::Test { name } => return self.test(orders, &name, probes),
             Call::WebhookConfig { document } => self.webhook_config(orders, &document, who).await,
@@ -238,6 +241,9 @@ impl Desk {
     }
 
     async fn switch(&mut self, orders: &Orders, name: &str, enabled: bool, who: &str) -> Outcome {
+        if enabled && !self.records.contains_key(name) {
+            return self.enable(orders, name, who).await;
+        }
         let mut record = self.own(orders, name)?.clone();
         record.switch(enabled);
         self.change(orders, record, who).await?;

@@ -43,6 +43,10 @@ impl Desk {
             "waiting": { "memory": shown.gauges.in_memory(), "backlog": shown.gauges.in_backlog() },
             "in_flight": counts.in_flight,
         });
+        if let (Some((since, by)), Json::Object(members)) = (view.paused, &mut json) {
+            members.insert("paused_since".to_owned(), json!(since.iso_millis()));
+            members.insert("paused_by".to_owned(), json!(by));
+        }
         if let (Some(record), Json::Object(members)) = (record, &mut json) {
             let mut put = |name: &str, value: Json| members.insert(name.to_owned(), value);
             put("created_at", json!(record.created.0.iso_millis()));

@@ -1,10 +1,14 @@
-//! Writes down which endpoints were made at run time.
+//! Writes down which endpoints were made at run time, which are paused, and where they point.
+
+use std::sync::Arc;
 
 use crate::config::settings::Server;
 use crate::config::settings::Settings;
 use crate::store;
 use crate::store::Session;
 use crate::store::dead_letters;
+use crate::store::endpoint_states;
+use crate::store::endpoint_states::Pause;
 use crate::store::endpoints;
 use crate::store::endpoints::StoredEndpoint;
 use crate::store::state_error::StateError;
@@ -63,11 +67,48 @@ impl Keep {
         }
     }
 
+    /// Forgets an endpoint that is no more; `is_stored`: it was made at run time.
+    ///
     /// # Errors
     /// It is there still.
-    pub(super) async fn remove(&mut self, name: &str) -> Result<(), StateError> {
+    pub(super) async fn remove(&mut self, name: &str, is_stored: bool) -> Result<(), StateError> {
         let session = store::connect_within(&self.server, store::ANSWER_SOON).await?;
-        endpoints::remove(&session.client, &self.slot, self.epoch, name).await?;
+        if is_stored {
+            endpoints::remove(&session.client, &self.slot, self.epoch, name).await?;
+        }
+        endpoint_states::forget(&session.client, &self.slot, self.epoch, name).await?;
+        self.session = Some(session);
+        Ok(())
+    }
+
+    /// # Errors
+    /// It was not written down, or nobody knows whether it was.
+    pub(super) async fn pause(&mut self, name: &str, by: &str) -> Result<Pause, StateError> {
+        let session = store::connect_within(&self.server, store::ANSWER_SOON).await?;
+        let pause =
+            endpoint_states::pause(&session.client, &self.slot, self.epoch, name, by).await?;
+        self.session = Some(session);
+        Ok(pause)
+    }
+
+    /// # Errors
+    /// As [`Keep::pause`].
+    pub(super) async fn resume(&mut self, name: &str) -> Result<(), StateError> {
+        let session = store::connect_within(&self.server, store::ANSWER_SOON).await?;
+        endpoint_states::resume(&session.client, &self.slot, self.epoch, name).await?;
+        self.session = Some(session);
+        Ok(())
+    }
+
+    /// # Errors
+    /// Where the endpoints point is not written down.
+    pub(super) async fn remember(&mut self, targets: &[(Arc<str>, i32)]) -> Result<(), StateError> {
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let session = store::connect_within(&self.server, store::ANSWER_SOON).await?;
+        let client = &session.client;
+        endpoint_states::remember_targets(client, &self.slot, self.epoch, targets).await?;
         self.session = Some(session);
         Ok(())
     }

@@ -15,8 +15,10 @@
 //! failure.
 
 pub(crate) mod keep;
+mod pauses;
 pub(crate) mod plan;
 pub(crate) mod roster;
+mod target;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -59,6 +61,8 @@ use crate::queue::sender::LaneControl;
 use crate::queue::sender::LaneSender;
 use crate::queue::sender::ReplaySender;
 use crate::queue::settings::LaneSettings;
+use crate::store::endpoint_states::EndpointState;
+use crate::store::endpoint_states::Pause;
 use crate::store::endpoints::StoredEndpoint;
 use crate::telemetry::metrics::EndpointMetrics;
 
@@ -138,6 +142,7 @@ struct Member {
     origin: Origin,
     /// It was removed, and its lane has not ended yet.
     is_leaving: bool,
+    paused: Option<Pause>,
     control: LaneControl,
     clients: watch::Sender<Arc<Client>>,
     replays: ReplaySender,
@@ -187,7 +192,7 @@ impl Fleet {
         keep: Keep,
         settings: &Settings,
         starts: Vec<Start>,
-        standings: &HashMap<Arc<str>, Standing>,
+        (standings, states): (&HashMap<Arc<str>, Standing>, &[EndpointState]),
     ) -> anyhow::Result<(Self, Orders)> {
         let (orders_in, orders) = mpsc::channel(ORDERS_MAX);
         let (roster, shown) = watch::channel(Arc::default());
@@ -222,10 +227,11 @@ impl Fleet {
                 continue;
             }
             if !member.endpoint.enabled {
-                member.control.change(sender::Change::Pause).await?;
+                member.control.change(sender::Change::Disable).await?;
             }
             opened.push((index, lane));
         }
+        fleet.take_up(states).await?;
         // Neither is waited for: both begin with what they find.
         let everybody: Vec<_> = fleet.members.keys().copied().collect();
         let (edit, _known) = fleet.edit(&everybody);
@@ -279,6 +285,9 @@ impl Fleet {
             Ok(plan) => plan,
             Err(error) => return Ok(Err(error)),
         };
+        if !plan.steps.is_empty() && plan.steps.iter().all(Step::is_for_a_lane) {
+            return self.tell_lanes(plan.steps).await;
+        }
         let saved = match save {
             Some(row) => match self.keep.save(&row).await {
                 Ok(row) => Some(row),
@@ -305,23 +314,31 @@ impl Fleet {
                     opened.push((index, lane));
                     listed.push(index);
                     if !is_enabled {
-                        after.push((index, sender::Change::Pause));
+                        after.push((index, sender::Change::Disable));
                     }
                 }
                 Step::Replace { index, endpoint, client } => {
                     let Some(member) = self.members.get_mut(&index) else { continue };
-                    let was_enabled = std::mem::replace(&mut member.endpoint, endpoint).enabled;
+                    let before = std::mem::replace(&mut member.endpoint, endpoint);
                     member.clients.send_replace(client);
                     let settings = LaneSettings::with_backlog(index, &member.endpoint, None);
                     let change = sender::Change::Settings(Box::new(settings));
                     member.control.change(change).await?;
                     listed.push(index);
-                    match (was_enabled, member.endpoint.enabled) {
-                        (false, true) => member.control.change(sender::Change::Resume).await?,
-                        (true, false) => after.push((index, sender::Change::Pause)),
+                    match (before.enabled, member.endpoint.enabled) {
+                        (false, true) => member.control.change(sender::Change::Enable).await?,
+                        (true, false) => after.push((index, sender::Change::Disable)),
                         (true, true) | (false, false) => {}
                     }
+                    if target::is_other(&before, &member.endpoint) {
+                        member.control.change(sender::Change::TryNow).await?;
+                    }
                 }
+                // Such an order is made of nothing else: see `pauses`.
+                Step::Pause { .. }
+                | Step::Resume { .. }
+                | Step::Enable { .. }
+                | Step::TryNow { .. } => {}
                 Step::Events(others) => {
                     for (rule, other) in self.rules.iter_mut().zip(&*others) {
                         rule.settings = other.clone();
@@ -367,9 +384,18 @@ impl Fleet {
         self.lanes.spawn_on(async move { (index, run.await) }, self.thread.runtime());
         let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
         let (control, gauges, replays) = (lane.control(), lane.gauges(), lane.replays());
-        let is_leaving = false;
-        let member =
-            Member { endpoint, origin, is_leaving, control, clients, replays, gauges, metrics };
+        let (is_leaving, paused) = (false, None);
+        let member = Member {
+            endpoint,
+            origin,
+            is_leaving,
+            paused,
+            control,
+            clients,
+            replays,
+            gauges,
+            metrics,
+        };
         self.members.insert(index, member);
         (index, lane)
     }
@@ -382,9 +408,8 @@ impl Fleet {
         let last = Report { retired: Some(index), ..Report::default() };
         self.common.reports.send(last).await.context("the ledger has ended")?;
         self.common.handles.metrics.forget_endpoint(&member.endpoint.name);
-        if member.origin == Origin::Api
-            && let Err(error) = self.keep.remove(&member.endpoint.name).await
-        {
+        let is_stored = member.origin == Origin::Api;
+        if let Err(error) = self.keep.remove(&member.endpoint.name, is_stored).await {
             // The next start finds it empty, and tries again.
             let (endpoint, error) =
                 (&member.endpoint.name, format!("{:#}", anyhow::Error::new(error)));
@@ -457,6 +482,7 @@ impl Fleet {
             endpoint: Arc::clone(&member.endpoint),
             origin: member.origin,
             is_leaving: member.is_leaving,
+            paused: member.paused.clone(),
             client: Arc::clone(&member.clients.borrow()),
             replays: member.replays.clone(),
             gauges: Arc::clone(&member.gauges),

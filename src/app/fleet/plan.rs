@@ -24,6 +24,16 @@ pub(crate) enum Change {
     Replace(Box<Endpoint>),
     /// What waits for it becomes dead letters.
     Remove(Arc<str>),
+    /// Nothing is sent, and what comes waits in the backlog, until it is resumed.
+    Pause {
+        name: Arc<str>,
+        by: String,
+    },
+    Resume(Arc<str>),
+    /// It takes events again after it said 410.
+    Enable(Arc<str>),
+    /// What waits is tried at once, its schedule begun anew.
+    TryNow(Arc<str>),
     /// Other filters, ages and payloads of the events, which are the same otherwise.
     Events(Arc<[EventRule]>),
 }
@@ -60,6 +70,10 @@ pub(super) enum Step {
     Replace { index: EndpointIndex, endpoint: Arc<Endpoint>, client: Arc<Client> },
     Remove { index: EndpointIndex },
     Events(Arc<[EventRule]>),
+    Pause { index: EndpointIndex, by: String },
+    Resume { index: EndpointIndex },
+    Enable { index: EndpointIndex },
+    TryNow { index: EndpointIndex },
 }
 
 /// What a name stands for after the steps so far.
@@ -88,7 +102,12 @@ impl Fleet {
                 Step::Add { endpoint, .. } => {
                     names.insert(Arc::clone(&endpoint.name), Standing::Present(None));
                 }
-                Step::Replace { .. } | Step::Events(_) => {}
+                Step::Replace { .. }
+                | Step::Events(_)
+                | Step::Pause { .. }
+                | Step::Resume { .. }
+                | Step::Enable { .. }
+                | Step::TryNow { .. } => {}
                 Step::Remove { index } => {
                     let removed = self.members.get(index).map(|member| &member.endpoint.name);
                     names.extend(removed.map(|name| (Arc::clone(name), Standing::Leaving)));
@@ -125,6 +144,10 @@ impl Fleet {
             }
             Change::Remove(name) => Ok(Step::Remove { index: find(names, &name)? }),
             Change::Events(events) => Ok(Step::Events(events)),
+            Change::Pause { name, by } => Ok(Step::Pause { index: find(names, &name)?, by }),
+            Change::Resume(name) => Ok(Step::Resume { index: find(names, &name)? }),
+            Change::Enable(name) => Ok(Step::Enable { index: find(names, &name)? }),
+            Change::TryNow(name) => Ok(Step::TryNow { index: find(names, &name)? }),
         }
     }
 

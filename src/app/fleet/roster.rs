@@ -8,6 +8,7 @@ use crate::delivery::http::Client;
 use crate::flow::settlement::EndpointIndex;
 use crate::queue::gauges::Gauges;
 use crate::queue::sender::ReplaySender;
+use crate::store::endpoint_states::Pause;
 use crate::telemetry::metrics::EndpointMetrics;
 
 /// Where an endpoint was made, and so who may change it.
@@ -43,6 +44,8 @@ pub(crate) struct Shown {
     pub(crate) origin: Origin,
     /// It is removed, and something still waits for it to become a dead letter.
     pub(crate) is_leaving: bool,
+    /// Since when and by whom it is paused.
+    pub(crate) paused: Option<Pause>,
     /// Makes the requests from the next attempt on.
     pub(crate) client: Arc<Client>,
     /// What operators send again goes in here.
@@ -61,8 +64,10 @@ impl Shown {
                 (false, true, _) if self.endpoint.unusable.is_some() => "refused",
                 (false, false, _) => "disabled",
                 (false, true, true) => "gone",
+                (false, true, false) if self.paused.is_some() => "paused",
                 (false, true, false) => "enabled",
             },
+            paused: self.paused.as_ref().map(|pause| (pause.since, pause.by.clone())),
             source: self.origin.as_str(),
         }
     }
@@ -85,6 +90,7 @@ pub(crate) fn not_begun(endpoint: &Endpoint) -> EndpointView {
         name: Arc::clone(&endpoint.name),
         url: endpoint.shown_url(),
         state: if endpoint.enabled { "enabled" } else { "disabled" },
+        paused: None,
         source: Origin::File.as_str(),
     }
 }

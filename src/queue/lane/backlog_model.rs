@@ -70,6 +70,12 @@ enum Step {
     Switch {
         enabled: bool,
     },
+    /// An operator pauses it, or lets it go on.
+    Pause {
+        paused: bool,
+    },
+    /// What waits is tried at once.
+    TryNow,
     Reconfigure(Box<LaneSettings>),
     /// The endpoint is removed.
     Delete,
@@ -115,6 +121,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Step::Evict),
         5 => (0..5u64).prop_map(Step::Replay),
         3 => any::<bool>().prop_map(|enabled| Step::Switch { enabled }),
+        3 => any::<bool>().prop_map(|paused| Step::Pause { paused }),
+        2 => Just(Step::TryNow),
         2 => any_settings().prop_map(|settings| Step::Reconfigure(Box::new(settings))),
         2 => Just(Step::Crash),
     ];

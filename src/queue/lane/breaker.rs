@@ -94,6 +94,15 @@ impl Breaker {
         Self { state, ..self }
     }
 
+    /// What is known of the endpoint is of no use any more: if it is not closed, the next request is
+    /// a probe, at once.
+    pub(super) fn forget(&mut self) {
+        self.state = match self.state {
+            State::Closed { .. } => State::Closed { failures_in_row: 0 },
+            State::Unproven | State::Open { .. } | State::Probing { .. } => State::Unproven,
+        };
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed { .. })
     }

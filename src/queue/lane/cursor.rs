@@ -1,6 +1,7 @@
 //! How far the deliveries of an endpoint have come into the lane's memory.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use crate::flow::backlog::BacklogPosition;
 use crate::flow::event::Event;
@@ -33,6 +34,14 @@ impl Cursor {
         }
         self.row = row.or(self.row);
         self.passed.push(event.id);
+    }
+
+    /// What has left memory is due now, as if it had not been tried.
+    pub(super) fn restart(&mut self, now: Instant) {
+        for resume in self.evicted.values_mut().flatten() {
+            resume.due = now;
+            resume.tries.restart();
+        }
     }
 
     /// An event has left memory, and its row is to come in again.

@@ -16,7 +16,7 @@ impl Lane {
     /// Whether the endpoint may get another request.
     pub(super) fn may_start(&self, now: Instant) -> bool {
         self.phase != Phase::Stopped
-            && !self.is_paused
+            && !self.is_told_to_rest()
             && self.in_flight.len() < self.allowed()
             && self.rate.free_at(now).is_none()
             && self.breaker.free_at(now).is_some_and(|free| free <= now)
@@ -24,7 +24,7 @@ impl Lane {
 
     /// When the next request may start, as far as that is known.
     pub(super) fn next_lease_at(&self, now: Instant) -> Option<Instant> {
-        if self.is_paused || self.in_flight.len() >= self.allowed() {
+        if self.is_told_to_rest() || self.in_flight.len() >= self.allowed() {
             return None;
         }
         let retry = self.retries.next_due();

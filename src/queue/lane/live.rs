@@ -1,6 +1,8 @@
 //! What can be changed while the lane runs: its settings, whether it sends, and that it ends.
 
+use crate::flow::lease::LeaseId;
 use crate::flow::settlement::DeathReason;
+use crate::flow::settlement::Holding;
 use crate::flow::settlement::ParkReason;
 use crate::queue::lane::Lane;
 use crate::queue::lane::Now;
@@ -24,22 +26,61 @@ impl Lane {
         self.settings = LaneSettings { parking, share_bytes, ..settings };
         self.missing = 0;
         self.reopen();
-        self.rest_if_paused(now); // it did not while it was gone
+        self.rest_if_told(now); // it did not while it was gone
         if is_reordered {
             self.reorder(now);
         }
     }
 
     /// The endpoint is disabled: what is in flight ends, all else waits in the backlog.
-    pub fn pause(&mut self, now: Now) {
-        self.is_paused = true;
-        self.rest_if_paused(now);
+    pub fn disable(&mut self, now: Now) {
+        self.is_disabled = true;
+        self.rest_if_told(now);
     }
 
     /// The endpoint is enabled again, also one that said 410.
+    pub fn enable(&mut self) {
+        self.is_disabled = false;
+        self.reopen();
+    }
+
+    /// An operator has paused the endpoint: what is in flight ends, and all else waits in the
+    /// backlog, whose limits hold.
+    pub fn pause(&mut self, now: Now) {
+        self.is_paused = true;
+        self.rest_if_told(now);
+    }
+
+    /// The operator lets it go on.
     pub fn resume(&mut self) {
         self.is_paused = false;
+    }
+
+    /// What waits is tried at once, and its schedule begins anew: the endpoint may be another one,
+    /// or is said to work again. What is in flight has its outcome, and is tried at once after it.
+    pub fn try_now(&mut self, now: Now) {
         self.reopen();
+        self.rest_if_told(now); // it did not while it was gone
+        self.anew = Some(LeaseId(self.last_lease));
+        self.breaker.forget();
+        let mut restarted = self.retries.restart(now.instant);
+        restarted.sort_unstable_by_key(|(slot, _)| self.order.arrival(*slot));
+        restarted.extend(self.order.restart(now.instant));
+        let reason = self.held_off().unwrap_or(ParkReason::Retry);
+        for (slot, tries) in restarted {
+            // Its row has to know of it.
+            if self.order.holding(slot) == Holding::Backlog {
+                self.report_parked(slot, &tries, Some(now.database), reason);
+            }
+        }
+        if let Some(spill) = &mut self.spill {
+            spill.hurry(now.instant);
+        }
+    }
+
+    /// Whether nothing is sent by somebody's order.
+    pub(super) fn is_told_to_rest(&self) -> bool {
+        self.is_disabled || self.is_paused
     }
 
     /// The endpoint is removed: what waits is given up, in memory now and in the backlog page by
@@ -72,9 +113,10 @@ impl Lane {
     }
 
     /// Nothing holds the WAL, and nothing comes in from the backlog.
-    fn rest_if_paused(&mut self, now: Now) {
-        if self.is_paused && self.phase == Phase::Open && self.spill.is_some() {
-            self.park_all(ParkReason::Disabled, now);
+    fn rest_if_told(&mut self, now: Now) {
+        if self.is_told_to_rest() && self.phase == Phase::Open && self.spill.is_some() {
+            let reason = self.held_off().unwrap_or(ParkReason::Disabled);
+            self.park_all(reason, now);
             self.release_reserved(0);
         }
     }

@@ -1,7 +1,10 @@
 //! One change of a running lane at a time.
 
 use super::*;
+use crate::config::settings::Delays;
 use crate::config::settings::Ordering;
+use crate::config::settings::Retry;
+use crate::flow::backlog::Refilled;
 use crate::queue::lane::parking_tests::bench;
 use crate::queue::lane::parking_tests::row;
 use crate::queue::lane::parking_tests::standing;
@@ -9,6 +12,7 @@ use crate::queue::lane::tests::Bench;
 use crate::queue::lane::tests::numbers;
 use crate::queue::samples::delivered;
 use crate::queue::samples::event;
+use crate::queue::samples::event_until;
 use crate::queue::samples::gone;
 use crate::queue::samples::number;
 use crate::queue::samples::retry;
@@ -21,9 +25,9 @@ impl Bench {
         self.lane.reconfigure(settings, now);
     }
 
-    fn pause(&mut self) {
+    fn disable(&mut self) {
         let now = self.time();
-        self.lane.pause(now);
+        self.lane.disable(now);
     }
 }
 
@@ -33,7 +37,7 @@ fn a_disabled_endpoint_gets_nothing_and_what_waits_is_parked_until_it_is_enabled
     bench.offer([event(0, 1), event(1, 2)]);
     let leases = bench.leases();
     assert_eq!(numbers(&leases), [[0]]);
-    bench.pause();
+    bench.disable();
     assert_eq!(bench.parked(), [(1, ParkReason::Disabled)]);
     // It was on its way.
     bench.offer([event(2, 1)]);
@@ -44,7 +48,7 @@ fn a_disabled_endpoint_gets_nothing_and_what_waits_is_parked_until_it_is_enabled
     assert!(bench.leases().is_empty());
     assert_eq!(bench.lane.wake_at(bench.now), None, "nothing happens by itself");
     assert!(bench.lane.is_durable());
-    bench.lane.resume();
+    bench.lane.enable();
     let again = bench.leases();
     assert_eq!((numbers(&again), again[0].attempt), (vec![vec![0]], 2));
     bench.complete(&again[0], &delivered());
@@ -53,6 +57,104 @@ fn a_disabled_endpoint_gets_nothing_and_what_waits_is_parked_until_it_is_enabled
         bench.complete(&next[0], &delivered());
     }
     assert!(bench.lane.is_empty());
+}
+
+#[test]
+fn a_paused_endpoint_parks_what_comes_and_keeps_to_the_limits_of_its_backlog() {
+    let mut bench = bench(|settings| {
+        let terms = &mut settings.parking.as_mut().unwrap().terms;
+        terms.backlog.age = Duration::from_secs(3600);
+    });
+    bench.offer([event(0, 1), event_until(1, 2, 60)]);
+    let flying = bench.leases();
+    let now = bench.time();
+    bench.lane.pause(now);
+    bench.complete(&flying[0], &retry(None));
+    bench.complete(&flying[1], &delivered());
+    bench.offer([event_until(2, 3, 60), event(3, 4)]);
+    let parked = [(0, "parked", 1), (1, "delivered", 1), (2, "parked", 0), (3, "parked", 0)];
+    assert_eq!(bench.settled(), parked);
+    assert!(bench.lane.is_durable() && bench.leases().is_empty());
+    bench.pass(80_000);
+    assert!(bench.leases().is_empty());
+    bench.pass(20_000);
+    assert!(bench.leases().is_empty());
+    assert_eq!(bench.settled(), [(2, "expired", 0)]);
+    bench.lane.resume();
+    assert_eq!(numbers(&bench.leases()), [[0], [3]], "where they were");
+    let now = bench.time();
+    bench.lane.pause(now);
+    bench.offer([event(4, 5)]);
+    bench.pass(3_700_000);
+    assert!(bench.leases().is_empty());
+    bench.pass(20_000);
+    assert!(bench.leases().is_empty());
+    let dead: Vec<_> = bench.settled().into_iter().filter(|s| s.1 != "parked").collect();
+    assert_eq!(dead, [(4, "too old", 0)]);
+}
+
+/// For an hour nothing is due; then the URL is corrected.
+#[test]
+fn what_waits_is_tried_at_once_and_begins_anew_when_it_is_told_to() {
+    let mut bench = bench(|settings| {
+        let delays = vec![Duration::from_secs(900), Duration::from_secs(3600)];
+        settings.retry = Retry { delays: Delays::List(delays), cap: Duration::from_secs(3600) };
+        settings.ordering = Ordering::Strict;
+    });
+    bench.offer([event(0, 1), event(1, 1)]);
+    let lease = bench.leases().remove(0);
+    bench.complete(&lease, &retry(None));
+    bench.pass(900_000);
+    let lease = bench.leases().remove(0);
+    assert_eq!(lease.attempt, 2);
+    bench.complete(&lease, &retry(None));
+    assert!(bench.leases().is_empty());
+    bench.settled();
+    let now = bench.time();
+    bench.lane.try_now(now);
+    assert_eq!(bench.settled(), [(0, "parked", 0)], "its row knows of it");
+    let lease = bench.leases().remove(0);
+    assert_eq!(lease.attempt, 1);
+    assert_eq!(bench.complete(&lease, &retry(None)), Some(Duration::from_secs(900)));
+    // Also what is in flight when it is told.
+    bench.pass(900_000);
+    let lease = bench.leases().remove(0);
+    let now = bench.time();
+    bench.lane.try_now(now);
+    assert_eq!(bench.complete(&lease, &retry(None)), Some(Duration::ZERO));
+    let lease = bench.leases().remove(0);
+    assert_eq!(lease.attempt, 1);
+    bench.complete(&lease, &delivered());
+}
+
+#[test]
+fn a_try_at_once_reaches_what_waits_for_the_breaker_and_in_the_backlog() {
+    let mut bench = bench(standing(1, 3));
+    bench.offer((10..20).map(|n| event(n, n)));
+    let due = Some(Timestamp::from_seconds(86_400));
+    let late = Refilled { attempts: 4, due, ..row(event(3, 3), 1) };
+    bench.refill(vec![late]);
+    assert!(bench.leases().iter().all(|lease| lease.events[0].sequence != 3), "not for a day");
+    let mut other = parking_tests::bench(standing(1, 3));
+    other.offer([event(10, 1)]);
+    let now = other.time();
+    other.lane.try_now(now);
+    let late = Refilled { attempts: 4, due, ..row(event(3, 3), 1) };
+    other.refill(vec![late]);
+    let leases = other.leases();
+    assert!(leases.iter().any(|lease| lease.events[0].sequence == 3 && lease.attempt == 1));
+
+    let mut out = parking_tests::bench(|_| ());
+    out.offer((0..9).map(|n| event(n, n)));
+    out.outage();
+    assert!(out.leases().is_empty());
+    let now = out.time();
+    out.lane.try_now(now);
+    let probes = out.leases();
+    assert_eq!(probes.len(), 1, "a probe, before its time");
+    out.complete(&probes[0], &delivered());
+    assert_eq!(out.lane.breaker(out.now), BreakerState::Closed);
+    assert_eq!(out.leases().len(), 2);
 }
 
 #[test]
@@ -102,7 +204,7 @@ fn an_endpoint_that_was_gone_is_tried_again_when_it_is_enabled_or_changed() {
         bench.offer([event(1, 1)]);
         assert_eq!(bench.settled(), [(0, "gone", 1), (1, "gone", 0)]);
         match enable {
-            true => bench.lane.resume(),
+            true => bench.lane.enable(),
             false => bench.reconfigure(|_| ()),
         }
         bench.offer([event(2, 1)]);
@@ -155,10 +257,10 @@ fn what_comes_behind_a_replay_that_waits_for_something_parked_is_parked() {
     let now = bench.time();
     bench.lane.replay(event(2, 1), ReplayId::Letter(7), now);
     let lease = bench.leases().remove(0);
-    bench.pause();
+    bench.disable();
     bench.complete(&lease, &retry(None));
     assert_eq!(bench.parked(), [(1, ParkReason::Disabled), (0, ParkReason::Disabled)]);
-    bench.lane.resume();
+    bench.lane.enable();
     bench.offer([event(3, 1), event(4, 2)]);
     assert_eq!(bench.parked(), [(3, ParkReason::Behind)], "0 may wait for long");
 }
@@ -209,7 +311,7 @@ fn an_endpoint_that_is_gone_and_disabled_keeps_no_places_when_it_is_changed() {
     bench.offer([event(0, 0)]);
     bench.lane.offer(event(1, 1), Place::Overflow, bench.time());
     let lease = bench.leases().remove(0);
-    bench.pause();
+    bench.disable();
     bench.complete(&lease, &gone());
     bench.settled();
     assert!(bench.lane.start_refill(1, bench.now).is_some(), "what is outside is given up");
@@ -233,7 +335,7 @@ fn an_endpoint_that_was_gone_and_is_disabled_parks_what_arrives_once_it_is_chang
     bench.lane.start_refill(3, bench.now).unwrap();
     bench.lane.refilled(vec![row(event(1, 1), 1)], now);
     assert!(bench.lane.is_taking(), "the seam is closing");
-    bench.pause();
+    bench.disable();
     bench.reconfigure(|_| ());
     bench.settled();
     bench.offer([event(4, 4)]);

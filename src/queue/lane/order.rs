@@ -365,6 +365,19 @@ impl Order {
         all.into_iter().map(|(_, slot)| slot).collect()
     }
 
+    /// Lets all that wait to continue begin anew; gives them, in the order of arrival.
+    pub(super) fn restart(&mut self, now: Instant) -> Vec<(Slot, Tries)> {
+        let mut restarted = Vec::new();
+        for slot in self.waiting() {
+            if let Some(resume) = &mut self.entry_mut(slot).resume {
+                resume.due = now;
+                resume.tries.restart();
+                restarted.push((slot, resume.tries.clone()));
+            }
+        }
+        restarted
+    }
+
     /// Leaves an event what is left of its attempts; see [`Order::resume`].
     pub(super) fn set_resume(&mut self, slot: Slot, resume: Resume) {
         let entry = self.entry_mut(slot);

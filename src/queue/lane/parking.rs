@@ -1,7 +1,7 @@
 //! What is parked in memory: it stays here and keeps its turn, and the WAL need not wait for it.
 //!
 //! Parked is what waits for long, with all that has to follow it, and everything that is not in
-//! flight while the endpoint is out of order or disabled.
+//! flight while the endpoint is out of order, paused or disabled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,10 +105,11 @@ impl Lane {
     /// Why nothing is sent for now, and everything is parked, if that is so.
     pub(super) fn held_off(&self) -> Option<ParkReason> {
         self.spill.as_ref()?;
-        match (self.is_paused, self.breaker.is_closed()) {
-            (true, _) => Some(ParkReason::Disabled),
-            (false, false) => Some(ParkReason::Outage),
-            (false, true) => None,
+        match (self.is_disabled, self.is_paused, self.breaker.is_closed()) {
+            (true, _, _) => Some(ParkReason::Disabled),
+            (false, true, _) => Some(ParkReason::Paused),
+            (false, false, false) => Some(ParkReason::Outage),
+            (false, false, true) => None,
         }
     }
 
@@ -145,7 +146,7 @@ impl Lane {
         self.order.park(slot, now.database);
     }
 
-    fn report_parked(
+    pub(super) fn report_parked(
         &mut self,
         slot: Slot,
         tries: &Tries,

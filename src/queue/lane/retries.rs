@@ -56,6 +56,11 @@ impl Tries {
         self.unspent = self.unspent.saturating_add(1);
     }
 
+    /// What was tried before does not count any more.
+    pub(super) fn restart(&mut self) {
+        (self.attempts, self.unspent) = (0, 0);
+    }
+
     /// Why the last attempt failed.
     pub(super) fn failure(&self) -> Failure {
         self.history.as_ref().map_or_else(unnamed_failure, |history| history.failure.clone())
@@ -110,6 +115,19 @@ impl Retries {
     /// All parcels, each with when it is due, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Parcel, Instant)> {
         self.waiting.iter().map(|Reverse(waiting)| (&waiting.parcel, waiting.due))
+    }
+
+    /// Makes all parcels due now, as if they had not been tried; gives their events.
+    pub(super) fn restart(&mut self, now: Instant) -> Vec<(Slot, Tries)> {
+        let mut all = std::mem::take(&mut self.waiting).into_vec();
+        let mut members = Vec::new();
+        for Reverse(Waiting { due, parcel, .. }) in &mut all {
+            *due = now;
+            parcel.tries.restart();
+            members.extend(parcel.members.iter().map(|&slot| (slot, parcel.tries.clone())));
+        }
+        self.waiting = all.into();
+        members
     }
 
     /// Takes events out of their parcels, wherever they stand, and gives what was tried for each

@@ -147,6 +147,12 @@ impl Spill {
         self.catching_up.is_none() && self.expected.is_empty()
     }
 
+    /// The next page is read at once.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.cursor.restart(now);
+        (self.next_page, self.page_wait) = (None, EMPTY_PAGE_WAIT);
+    }
+
     /// Whether an event that was parked after this row's, and is older, is not there yet.
     fn is_ahead_of_expected(&self, row: &Refilled) -> bool {
         let first = self.expected.first();
@@ -341,7 +347,7 @@ impl Lane {
         if self.doom().is_some() {
             return page;
         }
-        if self.is_paused {
+        if self.is_disabled {
             return 0;
         }
         if spill.closing.is_some() {
@@ -351,6 +357,10 @@ impl Lane {
         let page = page.min(capacity.saturating_sub(held));
         // Retries wait where they are: they must not keep out what can be sent meanwhile.
         let has_room = (held - self.retries.events()) * 2 < capacity;
+        if self.is_paused {
+            // To be looked at only.
+            return if has_room && spill.may_pass_through { page } else { 0 };
+        }
         match self.breaker.state(now) {
             BreakerState::Closed if has_room => page,
             BreakerState::Open if has_room && spill.may_pass_through => page,
@@ -380,21 +390,31 @@ impl Lane {
     fn take_in(&mut self, row: Refilled, resume: Option<Resume>, now: Now) {
         let Refilled { event, parked, attempts, due, history, .. } = row;
         self.loaded += self.settings.weight(&event);
-        let (tries, known_due) = match resume {
+        let (mut tries, known_due) = match resume {
             Some(Resume { tries, due }) => (tries, Some(due)),
             None => (Tries { attempts, unspent: 0, history }, None),
         };
+        let mut wait = due.map_or(Duration::ZERO, |due| due.since(now.database));
+        let is_told = self.anew.is_some() && known_due.is_none();
+        let begins_anew = is_told && (tries.attempts > 0 || !wait.is_zero());
+        if begins_anew {
+            tries.restart();
+            wait = Duration::ZERO;
+        }
         if let Some(reason) = self.doom() {
             self.free(Place::Own, &event);
             self.settle(event, Holding::Backlog, &tries, Outcome::Dead { reason });
             return;
         }
-        let wait = due.map_or(Duration::ZERO, |due| due.since(now.database));
         let continues =
             tries.attempts > 0 || tries.history.is_some() || known_due.is_some() || !wait.is_zero();
         let due = known_due.unwrap_or_else(|| later(now.instant, wait));
-        let resume = continues.then_some(Resume { tries, due });
-        self.keep(Arrived { event, holding: Holding::Backlog, parked, resume }, now);
+        let resume = continues.then(|| Resume { tries: tries.clone(), due });
+        let slot = self.keep(Arrived { event, holding: Holding::Backlog, parked, resume }, now);
+        if begins_anew {
+            let reason = self.held_off().unwrap_or(ParkReason::Retry);
+            self.report_parked(slot, &tries, Some(now.database), reason);
+        }
     }
 
     /// If the page has left places over, only rows that are not committed yet are outside.

@@ -1,7 +1,7 @@
 //! The limits of a backlog: what is parked for too long, or too much, or has expired.
 //!
 //! Only what is in memory is looked at: the oldest. What it settles makes room for what comes next,
-//! so that a large backlog passes through a small memory, also while the endpoint is out of order.
+//! so that a large backlog passes through a small memory, also while the endpoint is out of order or paused.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Lane {
     pub(super) fn sweep_if_due(&mut self, now: Now) {
-        let is_resting = self.is_empty() || self.is_paused;
+        let is_resting = self.is_empty() || self.is_disabled;
         let Some(spill) = &mut self.spill else { return };
         let next = now.instant + SWEEP_INTERVAL;
         match spill.sweep_at {
@@ -44,7 +44,7 @@ impl Lane {
     /// Deliveries have come from the backlog. While the endpoint is out of order they came to be
     /// looked at, and if some of them go, others may come.
     pub(super) fn sweep_refilled(&mut self, now: Now) {
-        if self.breaker.state(now.instant) == BreakerState::Open {
+        if self.is_paused || self.breaker.state(now.instant) == BreakerState::Open {
             let has_settled = self.sweep(now);
             if let Some(spill) = &mut self.spill {
                 spill.may_pass_through = has_settled;

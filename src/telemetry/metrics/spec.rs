@@ -80,6 +80,11 @@ pub(super) const BREAKER_OPEN: Spec = Spec {
     help: "1 while the endpoint's circuit breaker is open or probing, else 0.",
     labels: &["endpoint"],
 };
+pub(super) const PAUSED: Spec = Spec {
+    name: "walhook_endpoint_paused",
+    help: "1 while an operator has paused the endpoint, whose events are parked, else 0.",
+    labels: &["endpoint"],
+};
 pub(super) const DEAD_LETTERS: Spec = Spec {
     name: "walhook_dead_letters",
     help: "Deliveries that were given up and are kept: those at the start, and those since.",

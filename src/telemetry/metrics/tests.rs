@@ -65,6 +65,7 @@ fn every_series_is_there_from_the_start_with_0() {
             r#"walhook_deliveries_total{endpoint="crm",outcome="delivered"}"#,
             r#"walhook_deliveries_total{endpoint="crm",outcome="expired"}"#,
             r#"walhook_deliveries_total{endpoint="crm",outcome="filtered"}"#,
+            r#"walhook_endpoint_paused{endpoint="crm"}"#,
             "walhook_endpoints_refused",
             "walhook_endpoints_table_errors_total",
             r#"walhook_events_captured_total{table="public.orders"}"#,
@@ -114,7 +115,7 @@ fn names_end_in_their_unit_and_every_metric_has_a_help() {
     for help in helps.clone() {
         assert!(help.ends_with('.') && help.split(' ').count() > 6, "{help}");
     }
-    assert_eq!((types, helps.count()), (29, 29));
+    assert_eq!((types, helps.count()), (30, 30));
 }
 
 #[test]

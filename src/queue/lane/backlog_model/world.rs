@@ -82,7 +82,11 @@ pub(super) struct World {
     batch_max: usize,
     /// What the lane has of its share of memory.
     weight: isize,
+    is_disabled: bool,
     is_paused: bool,
+    last_lease: LeaseId,
+    /// What was leased up to this one began before all was begun anew.
+    anew: Option<LeaseId>,
     is_gone: bool,
 }
 
@@ -115,7 +119,10 @@ impl World {
             begun_before: HashSet::new(),
             batch_max: settings.batch.size.get(),
             weight: 0,
+            is_disabled: false,
             is_paused: false,
+            last_lease: LeaseId(0),
+            anew: None,
             is_gone: false,
             settings,
         }
@@ -146,6 +153,8 @@ impl World {
             }
             Step::Replay(key) => self.replay(*key),
             Step::Switch { enabled } => self.switch(*enabled),
+            Step::Pause { paused } => self.pause(*paused),
+            Step::TryNow => self.try_now(),
             Step::Reconfigure(settings) => self.reconfigure((**settings).clone()),
             Step::Delete => self.delete(),
             Step::Crash => self.crash(),
@@ -168,6 +177,7 @@ impl World {
             let Some(lease) = self.lane.lease(self.time()) else { break };
             self.note_settled();
             self.check_lease(&lease);
+            self.last_lease = lease.id;
             if is_probe {
                 self.probes.insert(lease.id);
             }
@@ -251,7 +261,12 @@ impl World {
             if answer != Answer::Delivered {
                 self.failed.insert(event.sequence);
             }
-            if is_unspent {
+            let is_past = self.anew.is_some_and(|anew| lease.id <= anew);
+            if is_past
+                && matches!(answer, Answer::Unspent(_) | Answer::Retry | Answer::RetryAfter(_))
+            {
+                self.attempts.insert(event.sequence, 0);
+            } else if is_unspent {
                 self.attempts.insert(event.sequence, lease.attempt - 1);
             }
         }
@@ -363,8 +378,9 @@ impl World {
             let number = row.event.sequence;
             self.at.entry(number).or_insert(At::Owed { since: self.now });
             self.holding.entry(number).or_insert(Holding::Backlog);
-            self.attempts.entry(number).or_insert(row.attempts);
-            self.reported.entry(number).or_insert(row.attempts);
+            let attempts = if self.anew.is_some() { 0 } else { row.attempts };
+            self.attempts.entry(number).or_insert(attempts);
+            self.reported.entry(number).or_insert(attempts);
             if row.history.is_some() {
                 self.failed.insert(number);
             }
@@ -376,6 +392,7 @@ impl World {
     /// From here on all goes well: all must be settled, woken up only when the lane asks.
     pub(super) fn drain(&mut self) {
         self.switch(true);
+        self.pause(false);
         let mut turns_in_vain = 0;
         loop {
             let before = (self.lane.counts(), self.read, self.reports.len(), self.rows.len());

@@ -5,11 +5,37 @@ use super::*;
 impl World {
     pub(super) fn switch(&mut self, enabled: bool) {
         match enabled {
-            true => self.lane.resume(),
-            false => self.lane.pause(self.time()),
+            true => self.lane.enable(),
+            false => self.lane.disable(self.time()),
         }
-        self.is_paused = !enabled;
+        self.is_disabled = !enabled;
         self.is_gone &= !enabled;
+        self.note_settled();
+    }
+
+    pub(super) fn pause(&mut self, paused: bool) {
+        match paused {
+            true => self.lane.pause(self.time()),
+            false => self.lane.resume(),
+        }
+        self.is_paused = paused;
+        self.note_settled();
+    }
+
+    /// Whatever was tried of what is not in flight counts no more.
+    pub(super) fn try_now(&mut self) {
+        let flying: HashSet<u64> =
+            self.leases.iter().flat_map(|l| l.events.iter().map(|e| e.sequence)).collect();
+        for (number, attempts) in &mut self.attempts {
+            if matches!(self.at[number], At::Owed { .. }) && !flying.contains(number) {
+                *attempts = 0;
+                // That its row is told is for `live_tests`: it may not have been taken in yet.
+                self.reported.entry(*number).and_modify(|reported| *reported = 0);
+            }
+        }
+        self.anew = Some(self.last_lease);
+        self.is_gone = false;
+        self.lane.try_now(self.time());
         self.note_settled();
     }
 
@@ -49,15 +75,19 @@ impl World {
         let known = std::mem::take(&mut self.known);
         let rows = std::mem::take(&mut self.rows);
         let (start, now, last_row) = (self.start, self.now, self.last_row);
-        let (is_paused, is_deleted) = (self.is_paused, self.is_deleted);
+        let (is_disabled, is_paused) = (self.is_disabled, self.is_paused);
+        let is_deleted = self.is_deleted;
         let caught_up_at = known.len();
         *self = Self { start, now, known, rows, last_row, caught_up_at, ..fresh };
         // A page that was read before the crash never comes.
         self.settings = settings;
         if is_deleted {
             self.delete();
-        } else if is_paused {
-            self.switch(false);
+        } else {
+            if is_disabled {
+                self.switch(false);
+            }
+            self.pause(is_paused);
         }
     }
 }

@@ -5,7 +5,7 @@ use super::*;
 impl World {
     pub(super) fn check_lease(&self, lease: &Lease) {
         assert!(self.leases.len() < self.settings.concurrency.get());
-        assert!(!self.is_paused, "a request while the endpoint is disabled");
+        assert!(!self.is_disabled && !self.is_paused, "a request while nothing is to be sent");
         assert!(!self.is_doomed(), "a request to an endpoint that is no more");
         let is_again = lease.events.iter().any(|event| self.failed.contains(&event.sequence));
         let size = if is_again { self.batch_max } else { self.settings.batch.size.get() };
@@ -78,7 +78,7 @@ impl World {
         let held = in_memory + self.lane.reserved();
         let capacity = self.settings.capacity.get().cast_signed();
         assert_eq!(held.cast_signed() + self.own_free, capacity, "{counts:?}");
-        let is_resting = self.is_paused && !self.is_doomed();
+        let is_resting = self.is_disabled && !self.is_doomed();
         assert!(!is_resting || self.lane.reserved() == 0, "places for rows that do not come");
         let each = self.settings.weight(&event_of(0, Keys::NONE, None));
         assert_eq!(self.weight, ((in_memory - counts.replays) * each).cast_signed());
@@ -102,7 +102,7 @@ impl World {
         let flying: HashSet<u64> =
             self.leases.iter().flat_map(|l| l.events.iter().map(|e| e.sequence)).collect();
         let is_open = self.lane.breaker(self.now) != BreakerState::Closed;
-        let is_out = self.is_paused || self.is_doomed() || is_open;
+        let is_out = self.is_disabled || self.is_paused || self.is_doomed() || is_open;
         let mut holding = 0;
         for (number, holds) in &self.holding {
             let At::Owed { since } = self.at[number] else { continue };
