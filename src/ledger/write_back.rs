@@ -125,6 +125,14 @@ pub struct WriteBacks {
 struct Sessions {
     state: Session,
     source: Option<Session>,
+    /// For what walhook alone has to say, where `state` runs the user's code, too.
+    books: Option<Session>,
+}
+
+impl Sessions {
+    fn books(&self) -> &Client {
+        &self.books.as_ref().unwrap_or(&self.state).client
+    }
 }
 
 /// Write-backs that changed no row and are not in the log yet.
@@ -202,11 +210,11 @@ impl WriteBacks {
             None => self.connect().await?,
         };
         if self.swept.is_none_or(|at| at.elapsed() >= SWEEP) {
-            write_backs::sweep(&sessions.state.client, &self.slot).await?;
+            write_backs::sweep(sessions.books(), &self.slot).await?;
             self.swept = Some(Instant::now());
         }
         while self.round(&mut sessions).await? == Round::Wrote {}
-        let outlook = write_backs::outlook(&sessions.state.client, &self.slot).await?;
+        let outlook = write_backs::outlook(sessions.books(), &self.slot).await?;
         self.sessions = Some(sessions);
         self.status.set(|view| {
             view.failing = outlook.failing;
@@ -222,13 +230,14 @@ impl WriteBacks {
     }
 
     async fn connect(&self) -> Result<Sessions, StateError> {
-        let source = match &self.source {
-            Some(source) => Some(store::connect_within(source, store::ANSWER_SOON).await?),
-            None => None,
-        };
-        Ok(Sessions {
-            state: store::connect_within(&self.state, store::ANSWER_SOON).await?,
-            source,
+        let state = store::connect_within(&self.state, store::ANSWER_SOON).await?;
+        // Triggers of the user's tables run in the session that writes into them.
+        let source = self.source.as_ref();
+        let target = source.unwrap_or(&self.state);
+        let written = store::connect_with_own_path(target, store::ANSWER_SOON).await?;
+        Ok(match source {
+            Some(_) => Sessions { state, source: Some(written), books: None },
+            None => Sessions { state: written, source: None, books: Some(state) },
         })
     }
 
@@ -246,7 +255,7 @@ impl WriteBacks {
                 Ok(_) => wrote = true,
                 Err(Failure::Lost(error)) => return Err(error),
                 Err(Failure::Refused(_, error)) => {
-                    self.refused(&sessions.state.client, &due, &error).await?;
+                    self.refused(sessions.books(), &due, &error).await?;
                     failures += 1;
                     wrote = true; // it is not due now, so there is something new to look at
                 }
@@ -265,6 +274,10 @@ impl WriteBacks {
         only: Option<EventId>,
     ) -> Result<usize, Failure> {
         let tx = begin(&mut sessions.state.client).await?;
+        let shared = sessions.source.is_none();
+        if shared {
+            row_change::own_statements(&tx).await?;
+        }
         let found = write_backs::due(&tx, &self.slot, only, BATCH).await?;
         if found.is_empty() {
             return Ok(0);
@@ -293,7 +306,14 @@ impl WriteBacks {
             }
         }
         let events: Vec<EventId> = found.iter().map(|due| due.event).collect();
-        write_backs::written(&tx, &self.slot, &events).await?;
+        let written = write_backs::written(&tx, &self.slot, &events);
+        if shared {
+            // Sent in this order, all at once.
+            let (before, after) = (row_change::own_statements(&tx), row_change::user_code(&tx));
+            tokio::try_join!(biased; before, written, after)?;
+        } else {
+            written.await?;
+        }
         match tx.commit().await.map_err(StateError::from) {
             Ok(()) => {}
             Err(error) if is_refused(&error) => return Err(Failure::Refused(found, error)),

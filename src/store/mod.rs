@@ -76,13 +76,6 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// without a word is replaced within twice that.
 pub const ANSWER_SOON: Duration = Duration::from_secs(15);
 
-/// What each plain SQL session has set, whatever the role or the database has as default.
-///
-/// Row security: a policy would hide rows in silence; without it the server says an error. The rest
-/// has the server notice that we are gone, so that a lost session does not hold locks for hours.
-const PINNED: &str = "-c TimeZone=UTC -c row_security=off -c tcp_keepalives_idle=10 \
-                      -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3";
-
 /// A plain SQL session. Its connection ends with it.
 #[derive(Debug)]
 pub struct Session {
@@ -104,7 +97,39 @@ impl Session {
     }
 }
 
-/// Opens a plain SQL session in time zone UTC.
+/// What no default of a role or a database may change, and what the URL's own `options` may: walhook
+/// waits with limits of its own, and writes.
+const PATIENT: [(&str, &str); 5] = [
+    ("default_transaction_read_only", "off"),
+    ("default_transaction_isolation", "read\\ committed"),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+];
+
+/// What each plain SQL session has set, whatever the role or the database has as default: values are
+/// written as the replication stream writes them.
+///
+/// Row security: a policy would hide rows in silence; without it the server says an error. Keepalives
+/// have the server notice that we are gone, so that a lost session does not hold locks for hours.
+const PINNED: [(&str, &str); 10] = [
+    ("TimeZone", "UTC"),
+    ("DateStyle", "ISO"),
+    ("IntervalStyle", "postgres"),
+    ("bytea_output", "hex"),
+    ("extra_float_digits", "1"),
+    ("standard_conforming_strings", "on"),
+    ("row_security", "off"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+];
+
+/// Where names of walhook's own statements are looked for: a schema of the user's must not shadow
+/// what they mean.
+pub const SEARCH_PATH: &str = "pg_catalog,pg_temp";
+
+/// Opens a plain SQL session for walhook's own statements, in time zone UTC.
 ///
 /// # Errors
 /// Why no host of the list let us in; see [`StoreError`].
@@ -117,6 +142,26 @@ pub async fn connect(server: &Server) -> Result<Session, StoreError> {
 /// # Errors
 /// As [`connect`].
 pub async fn connect_within(server: &Server, limit: Duration) -> Result<Session, StoreError> {
+    connect_pinned(server, limit, &[("search_path", SEARCH_PATH)]).await
+}
+
+/// As [`connect_within()`], with the `search_path` that the role has: for statements that run the
+/// user's own code, such as triggers and the functions of views.
+///
+/// # Errors
+/// As [`connect()`].
+pub async fn connect_with_own_path(
+    server: &Server,
+    limit: Duration,
+) -> Result<Session, StoreError> {
+    connect_pinned(server, limit, &[]).await
+}
+
+async fn connect_pinned(
+    server: &Server,
+    limit: Duration,
+    more: &[(&str, &str)],
+) -> Result<Session, StoreError> {
     let user = dial::user(server)?;
     let mut server = server.clone();
     let params = &mut server.params;
@@ -125,7 +170,11 @@ pub async fn connect_within(server: &Server, limit: Duration) -> Result<Session,
         params.application_name(APPLICATION_NAME);
     }
     let given = params.get_options().unwrap_or_default();
-    params.options(format!("{given} {PINNED}").trim_start().to_owned());
+    let set = |(name, value): &(&str, &str)| format!("-c {name}={value}");
+    let mut options: Vec<String> = PATIENT.iter().map(set).collect();
+    options.extend((!given.is_empty()).then(|| given.to_owned()));
+    options.extend(PINNED.iter().chain(more).map(set));
+    params.options(options.join(" "));
     dial(&server, |transport, server| log_in(transport, server, limit)).await
 }
 

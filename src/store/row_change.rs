@@ -24,6 +24,7 @@ use crate::flow::event::EventId;
 use crate::flow::relation::TableName;
 use crate::flow::write_back::MARK;
 use crate::flow::write_back::TargetRow;
+use crate::store::SEARCH_PATH;
 use crate::store::sql::Params;
 use crate::store::state_error::StateError;
 
@@ -57,7 +58,8 @@ impl ToSql for AsText<'_> {
 }
 
 /// Marks the transaction as a write-back of `slot`, before anything else, and limits how long its
-/// statements may take and wait for locks.
+/// statements may take and wait for locks. What they name, and the triggers that they fire, is looked
+/// for where the role looks.
 pub(crate) async fn begin(
     tx: &Transaction<'_>,
     slot: &str,
@@ -70,11 +72,23 @@ pub(crate) async fn begin(
          SET LOCAL row_security = off"
     ))
     .await?;
+    user_code(tx).await?;
     let mut params = Params::default();
     params.put(Type::TEXT, MARK);
     params.put(Type::TEXT, slot);
-    tx.execute_typed("SELECT pg_logical_emit_message(true, $1, $2)", &params.list()).await?;
+    tx.execute_typed("SELECT pg_catalog.pg_logical_emit_message(true, $1, $2)", &params.list())
+        .await?;
     Ok(())
+}
+
+/// From here on the transaction's statements are walhook's own.
+pub(crate) async fn own_statements(tx: &Transaction<'_>) -> Result<(), StateError> {
+    Ok(tx.batch_execute(&format!("SET LOCAL search_path = {SEARCH_PATH}")).await?)
+}
+
+/// From here on the transaction's statements may run the user's code, deferred triggers too.
+pub(crate) async fn user_code(tx: &Transaction<'_>) -> Result<(), StateError> {
+    Ok(tx.batch_execute("SET LOCAL search_path TO DEFAULT").await?)
 }
 
 /// Writes one outcome; gives the number of rows that it changed.

@@ -22,11 +22,12 @@ use crate::source::wire::message::Message;
 use crate::source::wire::message::server_error;
 use crate::source::wire::message::unexpected;
 use crate::store::APPLICATION_NAME;
+use crate::store::SEARCH_PATH;
 use crate::store::error::StoreError;
 
 /// Sent with the start-up message. All of these are known to every server that can decode at all,
 /// so that one which is too old still gets as far as telling us its version.
-const PINNED: [(&str, &str); 10] = [
+const PINNED: [(&str, &str); 14] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -34,7 +35,12 @@ const PINNED: [(&str, &str); 10] = [
     ("bytea_output", "hex"),
     ("extra_float_digits", "1"),
     ("standard_conforming_strings", "on"),
+    // Names in values of type regclass and the like are told with their schemas then.
+    ("search_path", SEARCH_PATH),
+    ("default_transaction_read_only", "off"),
     ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
     // A warning can mean that rows are being skipped; see `frame`.
     ("client_min_messages", "warning"),
     ("replication", "database"),
