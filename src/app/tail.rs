@@ -53,7 +53,8 @@ pub async fn endpoint(settings: &Settings, name: &str) -> anyhow::Result<Endpoin
     let mut names: Vec<Arc<str>> =
         settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name)).collect();
     if let Some(from) = &settings.endpoints_from {
-        let session = store::connect_with_own_path(&settings.postgres.server, store::ANSWER_MAX).await?;
+        let session =
+            store::connect_with_own_path(&settings.postgres.server, store::ANSWER_MAX).await?;
         let (found, others) = endpoints_from::find(from, &session.client, name).await?;
         if let Some(found) = found {
             return Ok(found);

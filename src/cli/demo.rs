@@ -98,7 +98,8 @@ impl Demo {
         let url = cluster.url("postgres");
         let receiver = Server::bind(([127, 0, 0, 1], 0).into()).await?;
         let settings = settings(&url, &receiver)?;
-        let session = store::connect_with_own_path(&settings.postgres.server, store::ANSWER_MAX).await?;
+        let session =
+            store::connect_with_own_path(&settings.postgres.server, store::ANSWER_MAX).await?;
         session.client.batch_execute(TABLE).await.context("cannot make the demo's table")?;
         prepare(&settings, Consent::default()).await?;
 

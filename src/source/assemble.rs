@@ -45,6 +45,7 @@ use crate::source::pgoutput::RelationMessage;
 use crate::source::types;
 use crate::source::types::Answers;
 use crate::source::types::Questions;
+use crate::source::types::Wholeness;
 
 /// The prefix of the logical messages that carry a transaction's metadata.
 pub const METADATA_PREFIX: &[u8] = b"walhook";
@@ -76,6 +77,8 @@ pub struct Assembler {
     with_composites: HashMap<u32, RelationMessage>,
     /// The relation that was described last, until a row follows.
     described_last: Option<u32>,
+    /// Of which of them old rows may not be as whole as they are described.
+    wholeness: HashMap<u32, Wholeness>,
     open: Option<Transaction>,
     /// The slot whose write-backs are not captured.
     slot: Option<Box<str>>,
@@ -127,7 +130,8 @@ impl Assembler {
         oids.sort_unstable();
         oids.dedup();
         let primary_key_of = (message.identity != ReplicaIdentity::Default).then_some(message.oid);
-        Questions { types: oids, primary_key_of }
+        let partitions_of = (message.identity == ReplicaIdentity::Full).then_some(message.oid);
+        Questions { types: oids, primary_key_of, partitions_of }
     }
 
     /// The transaction that is open, if one is.
@@ -150,6 +154,7 @@ impl Assembler {
     /// Takes a relation in, or replaces what was known of it.
     pub fn learn(&mut self, message: RelationMessage, answers: &Answers) {
         self.described_last = Some(message.oid);
+        self.wholeness.insert(message.oid, answers.wholeness);
         let described = Self::described(message.clone(), answers);
         if described.columns.iter().any(|column| has_composite(&column.sql_type)) {
             self.with_composites.insert(message.oid, message);
@@ -224,13 +229,15 @@ impl Assembler {
                 captured.extend(self.change(relation, op, held)?);
             }
             PgOutput::Update { relation, old, new } => {
+                let wholeness = self.wholeness(relation);
                 let relation = self.relation(relation)?;
-                let op = update(&relation, old, new, raw)?;
+                let op = update(&relation, wholeness, old, new, raw)?;
                 captured.extend(self.change(relation, op, held)?);
             }
             PgOutput::Delete { relation, old } => {
+                let wholeness = self.wholeness(relation);
                 let relation = self.relation(relation)?;
-                let op = Op::Delete { old: old_row(&relation, old, raw)? };
+                let op = Op::Delete { old: old_row(&relation, wholeness, old, raw)? };
                 captured.extend(self.change(relation, op, held)?);
             }
             PgOutput::Truncate { relations, .. } => self.truncate(&relations, captured)?,
@@ -321,6 +328,10 @@ impl Assembler {
     fn relation(&self, oid: u32) -> Result<Arc<Relation>, AssembleError> {
         self.relations.get(&oid).map(Arc::clone).ok_or(AssembleError::UnknownRelation { oid })
     }
+
+    fn wholeness(&self, oid: u32) -> Wholeness {
+        self.wholeness.get(&oid).copied().unwrap_or_default()
+    }
 }
 
 fn sql_type(oid: u32, answers: &Answers) -> Arc<SqlType> {
@@ -357,31 +368,51 @@ fn key_columns(message: &RelationMessage, answers: &Answers) -> Vec<usize> {
 
 fn update(
     relation: &Relation,
+    wholeness: Wholeness,
     old: Option<OldFields>,
     mut new: Fields,
     raw: &Bytes,
 ) -> Result<Op, AssembleError> {
     let old = match old {
-        Some(old) => Some(match spread(relation, old) {
-            OldFields::Key(fields) => {
-                restore(&mut new, &fields);
-                Old::Key(row(relation, fields, raw)?)
-            }
-            OldFields::Full(fields) => {
-                restore(&mut new, &fields);
-                Old::Full(row(relation, fields, raw)?)
-            }
-        }),
+        Some(old) => {
+            let old = narrowed(relation, wholeness, spread(relation, old));
+            let (OldFields::Key(fields) | OldFields::Full(fields)) = &old;
+            restore(&mut new, fields);
+            Some(image(relation, old, raw)?)
+        }
         None => None,
     };
     Ok(Op::Update { old, new: row(relation, new, raw)? })
 }
 
-fn old_row(relation: &Relation, old: OldFields, raw: &Bytes) -> Result<Old, AssembleError> {
-    Ok(match spread(relation, old) {
+fn old_row(
+    relation: &Relation,
+    wholeness: Wholeness,
+    old: OldFields,
+    raw: &Bytes,
+) -> Result<Old, AssembleError> {
+    image(relation, narrowed(relation, wholeness, spread(relation, old)), raw)
+}
+
+fn image(relation: &Relation, old: OldFields, raw: &Bytes) -> Result<Old, AssembleError> {
+    Ok(match old {
         OldFields::Key(fields) => Old::Key(row(relation, fields, raw)?),
         OldFields::Full(fields) => Old::Full(row(relation, fields, raw)?),
     })
+}
+
+/// A row that is described as whole and may be a key: its nulls say nothing, as those of any key.
+fn narrowed(relation: &Relation, wholeness: Wholeness, old: OldFields) -> OldFields {
+    let OldFields::Full(fields) = old else { return old };
+    let beyond_key = |(index, _): &(usize, &Field)| !relation.key.contains(index);
+    let is_key = match wholeness {
+        Wholeness::Sure => false,
+        Wholeness::Doubtful => true,
+        Wholeness::Likely => {
+            fields.iter().enumerate().filter(beyond_key).all(|(_, field)| *field == Field::Null)
+        }
+    };
+    if is_key { OldFields::Key(fields) } else { OldFields::Full(fields) }
 }
 
 /// A value that the update did not touch is in the old row, if that was sent: PostgreSQL writes

@@ -50,6 +50,31 @@ const PRIMARY_KEY: &str = "
     WHERE i.indrelid = $1 AND i.indisprimary AND k.position <= i.indnkeyatts
     ORDER BY k.position";
 
+/// Whether relation `$1` is partitioned, and has a partition whose old rows do not come whole.
+const PARTITIONS: &str = "
+    WITH RECURSIVE tree (oid) AS (
+        SELECT $1::oid
+        UNION
+        SELECT i.inhrelid FROM tree t
+        JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid
+        JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition)
+    SELECT coalesce(bool_or(c.relkind = 'p'), false),
+           coalesce(bool_or(c.relkind = 'r' AND c.relreplident <> 'f'), false)
+    FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.oid";
+
+/// Whether old rows that are described as whole may be keys: PostgreSQL describes a partition's rows
+/// as its root's, and writes them as the partition's own replica identity says.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Wholeness {
+    /// The rows are the relation's own.
+    #[default]
+    Sure,
+    /// All partitions write whole rows at the moment; they may not have when a row was written.
+    Likely,
+    /// A partition does not.
+    Doubtful,
+}
+
 /// What has to be known about a relation beyond its message.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Questions {
@@ -57,11 +82,13 @@ pub struct Questions {
     pub types: Vec<u32>,
     /// The relation's OID if its primary key is not its replica identity.
     pub primary_key_of: Option<u32>,
+    /// The relation's OID if its old rows come whole.
+    pub partitions_of: Option<u32>,
 }
 
 impl Questions {
     pub fn is_empty(&self) -> bool {
-        self.types.is_empty() && self.primary_key_of.is_none()
+        self.types.is_empty() && self.primary_key_of.is_none() && self.partitions_of.is_none()
     }
 }
 
@@ -71,6 +98,7 @@ pub struct Answers {
     pub types: Vec<(u32, Arc<SqlType>)>,
     /// Names of the primary key's columns; `None` if that was not asked.
     pub primary_key: Option<Vec<String>>,
+    pub wholeness: Wholeness,
 }
 
 /// The type with this OID if it is built in. Unknown are also those built-in types that are made
@@ -96,7 +124,20 @@ pub async fn answer(
         Some(relation) => Some(primary_key(client, relation).await?),
         None => None,
     };
-    Ok(Answers { types, primary_key: key })
+    let wholeness = match questions.partitions_of {
+        Some(relation) => wholeness(client, relation).await?,
+        None => Wholeness::Sure,
+    };
+    Ok(Answers { types, primary_key: key, wholeness })
+}
+
+async fn wholeness(client: &Client, relation_oid: u32) -> Result<Wholeness, tokio_postgres::Error> {
+    let row = client.query_one(PARTITIONS, &[&relation_oid]).await?;
+    Ok(match (row.try_get(0)?, row.try_get(1)?) {
+        (false, _) => Wholeness::Sure,
+        (true, false) => Wholeness::Likely,
+        (true, true) => Wholeness::Doubtful,
+    })
 }
 
 /// Looks types up in the catalog, and those that they are made of: one query per level of nesting.

@@ -371,3 +371,31 @@ fn what_walhook_itself_wrote_for_its_slot_is_left_out_and_keeps_its_ordinals() {
     let messages = vec![mark("mine"), row()];
     assert_eq!(ordinals(&mut assembler(), messages), [(100, 0), (200, 0)], "no slot of ours");
 }
+
+/// A partition writes keys although its root is FULL, and PostgreSQL calls them whole rows.
+#[test]
+fn a_whole_row_that_may_be_a_key_says_nothing_by_its_nulls() {
+    let cases = [
+        (Wholeness::Sure, Field::Null, true),
+        (Wholeness::Likely, Field::Null, false),
+        (Wholeness::Likely, OLD, true),
+        (Wholeness::Doubtful, OLD, false),
+    ];
+    for (wholeness, note, expected) in cases {
+        let primary_key = Some(vec![String::from("id")]);
+        let answers = Answers { primary_key, wholeness, ..Answers::default() };
+        let message = described(ORDERS, ReplicaIdentity::Full);
+        assert_eq!(Assembler::questions(&message).partitions_of, Some(ORDERS));
+        let mut assembler = assembler();
+        assembler.learn(message, &answers);
+        let old = OldFields::Full([ID, note.clone()].into());
+        let mut captured = Vec::new();
+        for message in [begin(8), PgOutput::Delete { relation: ORDERS, old }] {
+            assembler.accept(message, &RAW, None, &mut captured).unwrap();
+        }
+        let [Captured::Change(Change { op: Op::Delete { old }, .. })] = captured.as_slice() else {
+            panic!("{captured:?}")
+        };
+        assert_eq!(matches!(old, Old::Full(_)), expected, "{wholeness:?}, {note:?}");
+    }
+}
