@@ -99,8 +99,7 @@ fn events(out: &mut String, table: &Table, stem: &str) {
                  age_column\n",
             );
         }
-        if operation == "update" && table.identity != ReplicaIdentity::Full && table.is_identified()
-        {
+        if operation == "update" && table.identity != ReplicaIdentity::Full && table.identified {
             let quoted = table.name.quoted();
             put(&format!(
                 "# Previous values come along after: ALTER TABLE {} REPLICA IDENTITY FULL;\n",
@@ -157,6 +156,9 @@ mod tests {
             name: TableName::new(schema, name),
             key: vec!["id".to_owned()],
             identity: ReplicaIdentity::Default,
+            identified: true,
+            inherited: false,
+            generated: (false, false),
             partitioned: false,
             unidentified: Vec::new(),
             rows: None,

@@ -273,7 +273,7 @@ fn described(table: &Table) -> serde_json::Value {
     json!({
         "table": table.written(),
         "key": table.key,
-        "identified": table.is_identified(),
+        "identified": table.identified,
         "rows": table.rows,
     })
 }

@@ -10,6 +10,9 @@ use crate::cli::init::survey::Table;
 use crate::cli::terminal::visible;
 use crate::flow::relation::TableName;
 
+/// The first version that publishes stored generated columns.
+const GENERATED_SINCE: i64 = 180_000;
+
 /// One statement and the reason for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Statement {
@@ -46,17 +49,27 @@ pub fn statements(survey: &Survey, tables: &[&Table], publication: &str) -> Vec<
     }
     role(survey, &mut add);
     grants(survey, tables, &mut add);
-    let bare = |table: &&&Table| !table.is_identified();
-    let names = tables.iter().filter(bare).map(|table| &table.name);
-    for name in names.chain(tables.iter().flat_map(|table| &table.unidentified)) {
+    for name in tables.iter().filter(|table| may_be_full(survey, table)).flat_map(|t| bare(t)) {
         add(
-            "Without a primary key PostgreSQL refuses updates and deletes of a published table, \
-             unless the whole old row identifies it",
+            "Without a primary key that is valid and not deferrable PostgreSQL refuses updates and \
+             deletes of a published table, unless the whole old row identifies it",
             format!("ALTER TABLE {} REPLICA IDENTITY FULL", name.quoted()),
         );
     }
     publish(survey, tables, publication, &mut add);
     all
+}
+
+/// Tables whose rows the server cannot name.
+fn bare(table: &Table) -> impl Iterator<Item = &TableName> {
+    let itself = (!table.identified).then_some(&table.name);
+    itself.into_iter().chain(&table.unidentified)
+}
+
+/// A virtual column can be in no replica identity of a published table.
+fn may_be_full(survey: &Survey, table: &Table) -> bool {
+    let (_, is_virtual) = table.generated;
+    !(is_virtual && survey.version >= GENERATED_SINCE)
 }
 
 fn role(survey: &Survey, add: &mut impl FnMut(&str, String)) {
@@ -147,20 +160,31 @@ fn publish(
         None if by_itself => {}
         None => {
             // Changes of a partition are then changes of the table that the configuration names.
-            let via_root = if tables.iter().any(|table| table.partitioned) {
-                " WITH (publish_via_partition_root = true)"
-            } else {
-                ""
+            let mut options = Vec::new();
+            if tables.iter().any(|table| table.partitioned) {
+                options.push("publish_via_partition_root = true");
+            }
+            if survey.version >= GENERATED_SINCE {
+                options.push("publish_generated_columns = stored");
+            }
+            // Updates that are not published need no identity.
+            let mut fit = tables.iter().map(|t| may_be_full(survey, t) || bare(t).next().is_none());
+            if !fit.all(|fit| fit) {
+                options.push("publish = 'insert, truncate'");
+            }
+            let options = match options.as_slice() {
+                [] => String::new(),
+                options => format!(" WITH ({})", options.join(", ")),
             };
-            let tables = list(tables.iter());
+            let tables = published(tables.iter());
             add(
                 "Only the owner of the tables can publish them",
-                format!("CREATE PUBLICATION {name} FOR TABLE {tables}{via_root}"),
+                format!("CREATE PUBLICATION {name} FOR TABLE {tables}{options}"),
             );
         }
         Some(existing) if existing.all_tables => {}
         Some(_) => {
-            let missing = list(tables.iter().filter(|table| !table.published));
+            let missing = published(tables.iter().filter(|table| !table.published));
             if !missing.is_empty() {
                 add(
                     "The publication is there and lacks some tables",
@@ -173,6 +197,16 @@ fn publish(
 
 fn list<'a>(tables: impl Iterator<Item = &'a &'a Table>) -> String {
     let names: Vec<String> = tables.map(|table| TableName::quoted(&table.name)).collect();
+    names.join(", ")
+}
+
+/// As a publication names them: without the tables that inherit from them.
+fn published<'a>(tables: impl Iterator<Item = &'a &'a Table>) -> String {
+    let one = |table: &&Table| match table.inherited {
+        true => format!("ONLY {}", table.name.quoted()),
+        false => table.name.quoted(),
+    };
+    let names: Vec<String> = tables.map(one).collect();
     names.join(", ")
 }
 
@@ -193,7 +227,10 @@ mod tests {
             name: TableName::new("public", name),
             key: vec!["id".to_owned()],
             identity: ReplicaIdentity::Default,
+            identified: true,
             partitioned: false,
+            inherited: false,
+            generated: (false, false),
             unidentified: Vec::new(),
             rows: None,
             published: false,
@@ -207,6 +244,7 @@ mod tests {
         Survey {
             database: "app".to_owned(),
             wal_level: "replica".to_owned(),
+            version: 150_000,
             role: Role { name: "walhook".to_owned(), ..Role::default() },
             publication: None,
             service: None,
@@ -223,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_bare_database_needs_everything_in_order() {
-        let keyless = Table { key: Vec::new(), ..table("log") };
+        let keyless = Table { key: Vec::new(), identified: false, ..table("log") };
         assert_eq!(
             sql(&bare(), &[&table("orders"), &keyless]),
             [
@@ -314,6 +352,21 @@ mod tests {
         let parted = Table { partitioned: true, ..table("orders") };
         let last = sql(&bare(), &[&parted]).pop().unwrap();
         assert!(last.ends_with("WITH (publish_via_partition_root = true)"), "{last}");
+    }
+
+    #[test]
+    fn nothing_is_published_that_makes_writes_fail() {
+        let inherited = Table { inherited: true, ..table("orders") };
+        let last = sql(&bare(), &[&inherited]).pop().unwrap();
+        assert!(last.ends_with("FOR TABLE ONLY \"public\".\"orders\""), "{last}");
+        let newer = Survey { version: 180_000, ..bare() };
+        let stored = Table { generated: (true, false), identified: false, ..table("log") };
+        let [.., full, publish] = &sql(&newer, &[&stored])[..] else { panic!() };
+        assert!(full.ends_with("\"log\" REPLICA IDENTITY FULL"), "{full}");
+        assert!(publish.ends_with("WITH (publish_generated_columns = stored)"), "{publish}");
+        let virtual_column = Table { generated: (false, true), ..stored };
+        let all = sql(&newer, &[&virtual_column]).join(";");
+        assert!(!all.contains("FULL") && all.contains("publish = 'insert, truncate'"), "{all}");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::flow::relation::TableName;
 pub struct Survey {
     pub database: String,
     pub wal_level: String,
+    /// `server_version_num`.
+    pub version: i64,
     pub role: Role,
     /// `None` if there is no publication of the name asked for.
     pub publication: Option<Publication>,
@@ -84,7 +86,14 @@ pub struct Table {
     /// The primary key's columns in order; empty if there is none.
     pub key: Vec<String>,
     pub identity: ReplicaIdentity,
+    /// The server can name a row of it that is updated or deleted; of a partitioned table, it is a
+    /// matter of the partitions alone.
+    pub identified: bool,
     pub partitioned: bool,
+    /// Other tables inherit from it.
+    pub inherited: bool,
+    /// Has columns that are generated: stored, virtual.
+    pub generated: (bool, bool),
     /// Partitions whose rows PostgreSQL cannot name when they are updated or deleted: it is they
     /// that count, and not the table.
     pub unidentified: Vec<TableName>,
@@ -139,20 +148,11 @@ impl Table {
         let TableName { schema, name } = &self.name;
         format!("{}.{}", written(schema), written(name))
     }
-
-    /// Whether PostgreSQL can name a row that is updated or deleted. If it cannot and the table
-    /// is published, the server refuses the application's updates and deletes.
-    pub fn is_identified(&self) -> bool {
-        match self.identity {
-            ReplicaIdentity::Default => !self.key.is_empty(),
-            ReplicaIdentity::Full | ReplicaIdentity::Index => true,
-            ReplicaIdentity::Nothing => false,
-        }
-    }
 }
 
 const SERVER: &str = "
-SELECT current_database()::text, current_setting('wal_level'), current_user::text";
+SELECT current_database()::text, current_setting('wal_level'), current_user::text,
+       current_setting('server_version_num')::int8";
 
 const ROLE: &str = "
 SELECT r.rolname IS NOT NULL, coalesce(r.rolsuper, false), coalesce(r.rolreplication, false),
@@ -172,7 +172,13 @@ LEFT JOIN pg_publication p ON p.pubname = $2::text";
 
 const MARKS: &str = "SELECT rolname::text FROM pg_roles WHERE rolname = ANY ($1::text[])";
 
-/// Partitions are left out: they are captured through their table.
+/// Whether relation `OF` has an identity that the server names rows by; as in `source::catalog`.
+const IDENTIFIED: &str = "(OF.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i
+    WHERE i.indrelid = OF.oid AND i.indislive AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
+      AND (i.indisvalid OR OF.relkind = 'p')
+      AND CASE OF.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END))";
+
+/// Partitions are left out: they are captured through their table. `[c]` is [`IDENTIFIED`] of `c`.
 const TABLES: &str = "
 SELECT n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text, c.reltuples::float8,
        ARRAY(SELECT a.attname::text
@@ -190,10 +196,14 @@ SELECT n.nspname::text, c.relname::text, c.relkind = 'p', c.relreplident::text, 
              FROM pg_partition_tree(c.oid) t
              JOIN pg_class p ON p.oid = t.relid
              JOIN pg_namespace pn ON pn.oid = p.relnamespace
-             WHERE c.relkind = 'p' AND t.isleaf AND p.relkind = 'r'
-               AND (p.relreplident = 'n' OR p.relreplident = 'd' AND NOT EXISTS
-                    (SELECT FROM pg_index i WHERE i.indrelid = p.oid AND i.indisprimary))
-             ORDER BY pn.nspname, p.relname)::text[]
+             WHERE c.relkind = 'p' AND t.isleaf AND p.relkind = 'r' AND NOT [p]
+             ORDER BY pn.nspname, p.relname)::text[],
+       [c],
+       c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid),
+       EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped
+               AND a.attgenerated = 's'),
+       EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped
+               AND a.attgenerated = 'v')
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_roles r ON r.rolname = $1::text
@@ -229,7 +239,11 @@ impl Survey {
             None => server.try_get(2)?,
         };
         let row = client.query_one(ROLE, &[&name, &publication]).await?;
-        let tables = client.query(TABLES, &[&name, &publication]).await?;
+        let identified = |query: String, of: &str| {
+            query.replace(&format!("[{of}]"), &IDENTIFIED.replace("OF.", &format!("{of}.")))
+        };
+        let query = identified(identified(TABLES.to_owned(), "c"), "p");
+        let tables = client.query(&query, &[&name, &publication]).await?;
         let others = client.query(OTHERS, &[]).await?;
         let marks = client.query(MARKS, &[&Service::marks()]).await?;
         let marks: Vec<String> =
@@ -243,6 +257,7 @@ impl Survey {
         Ok(Self {
             database: server.try_get(0)?,
             wal_level: server.try_get(1)?,
+            version: server.try_get(3)?,
             role: Role {
                 name,
                 exists: row.try_get(0)?,
@@ -314,6 +329,9 @@ fn table(row: &Row) -> Result<Table, tokio_postgres::Error> {
         name: TableName::new(schema, name),
         partitioned: row.try_get(2)?,
         unidentified: pairs(row.try_get(10)?),
+        identified: row.try_get(11)?,
+        inherited: row.try_get(12)?,
+        generated: (row.try_get(13)?, row.try_get(14)?),
         identity: match identity.as_str() {
             "f" => ReplicaIdentity::Full,
             "i" => ReplicaIdentity::Index,
