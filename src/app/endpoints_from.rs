@@ -34,6 +34,7 @@ use crate::app::fleet::Start;
 use crate::app::fleet::plan::Change;
 use crate::app::fleet::plan::FleetError;
 use crate::app::fleet::roster::Origin;
+use crate::app::inspection::Sessions;
 use crate::app::old_rows;
 use crate::app::pump::Watched;
 use crate::app::reach;
@@ -46,8 +47,7 @@ use crate::delivery::http::Client;
 use crate::delivery::network::Network;
 use crate::source::catalog::Finding;
 use crate::source::catalog::Level;
-use crate::store;
-use crate::store::Session;
+use crate::source::catalog::facts::Facts;
 use crate::store::error::StoreError;
 use crate::task::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -89,7 +89,7 @@ pub(crate) struct Refresh {
 pub(crate) struct Keeper {
     from: EndpointsFrom,
     server: Server,
-    session: Option<Session>,
+    sessions: Sessions,
     /// The rows whose endpoints are there, by name.
     rows: BTreeMap<Arc<str>, Row>,
     refused: Refused,
@@ -141,7 +141,7 @@ impl Keeper {
         let mut keeper = Self {
             from: from.clone(),
             server: settings.postgres.server.clone(),
-            session: None,
+            sessions: Sessions::default(),
             rows: BTreeMap::new(),
             refused: handles.refused.clone(),
             obstacles: handles.obstacles.clone(),
@@ -219,7 +219,6 @@ impl Keeper {
             match self.read(xid).await {
                 Ok(rows) => break rows,
                 Err(error) => {
-                    self.session = None;
                     let error = format!("{:#}", anyhow::Error::new(error));
                     let table = self.from.table.to_string();
                     self.metrics.endpoints_table_errors().inc();
@@ -321,21 +320,19 @@ impl Keeper {
 
     /// All rows, as of a moment when transaction `xid` is visible.
     async fn read(&mut self, xid: Option<u32>) -> Result<Vec<Row>, StoreError> {
-        let session = match self.session.take() {
-            Some(session) => session,
-            None => store::connect_within(&self.server, store::ANSWER_SOON).await?,
-        };
-        let client = &session.client;
+        let mut sessions = std::mem::take(&mut self.sessions);
         // The WAL tells of a commit a moment before other sessions see it.
         while let Some(xid) = xid {
+            let client = &sessions.plain(&self.server).await?.client;
             let running = client.query_one(IS_RUNNING, &[&i64::from(xid)]).await?;
             if !running.try_get::<_, bool>(0)? {
                 break;
             }
             tokio::time::sleep(VISIBLE_PAUSE).await;
         }
+        let client = &sessions.own_path(&self.server).await?.client;
         let read = rows(client, &self.from).await?;
-        self.session = Some(session);
+        self.sessions = sessions;
         Ok(read)
     }
 
@@ -452,6 +449,7 @@ pub(super) async fn unreachable(
 /// The server cannot be asked.
 pub(super) async fn findings(
     settings: &Settings,
+    facts: &Facts,
     client: &Sql,
 ) -> Result<Vec<Finding>, StoreError> {
     let Some(from) = &settings.endpoints_from else { return Ok(Vec::new()) };
@@ -472,7 +470,7 @@ pub(super) async fn findings(
     let mut findings = vec![Finding::ok(format!("[endpoints_from]: {found} in {table}"))];
     let example = endpoints.first().and_then(|read| read.as_ref().ok());
     let column = from.event_column();
-    findings.extend(old_rows::findings_from(settings, client, column, example).await?);
+    findings.extend(old_rows::findings_from(settings, facts, column, example));
     findings.extend(problems.into_iter().filter_map(Result::err).map(|(name, why)| {
         let what = format!("a row of {table} is no endpoint: {name}: {why}");
         let fix = "correct the row: until then its events become dead letters";

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::api::Refused;
 use crate::clock::DatabaseClock;
@@ -42,6 +43,8 @@ pub(crate) struct Handles {
     pub(crate) asked: Arc<Notify>,
     /// From the observer to the pump: how much WAL waits for slow endpoints.
     pub(crate) wal_hold: WalHold,
+    /// The configuration as it holds; from the desk to the observer.
+    pub(crate) current: Arc<watch::Sender<Arc<Settings>>>,
 }
 
 impl Handles {
@@ -60,6 +63,7 @@ impl Handles {
             replayed: Replayed::default(),
             asked: Arc::new(Notify::new()),
             wal_hold: WalHold::new(settings.memory.hold_wal_bytes, settings.memory.hold_wal_time),
+            current: Arc::new(watch::Sender::new(Arc::new(settings.clone()))),
             metrics: Metrics::new(
                 settings.events.iter().map(|rule| &rule.table),
                 settings.events.iter().map(|rule| &*rule.event_type),

@@ -32,6 +32,7 @@ mod fleet;
 mod free_memory;
 mod gaps;
 mod handles;
+mod inspection;
 mod lanes;
 mod observe;
 mod old_rows;
@@ -44,6 +45,7 @@ mod reader;
 mod refill;
 mod resend;
 mod rights;
+mod schema_watch;
 mod scrape;
 mod standby;
 mod state;
@@ -84,6 +86,7 @@ use crate::app::reader::Attached;
 use crate::app::reader::Reader;
 use crate::app::reader::Stages;
 use crate::app::refill::Backlog;
+use crate::app::schema_watch::SchemaWatch;
 use crate::app::scrape::Scrape;
 use crate::app::state::Taken;
 use crate::app::surface::listen;
@@ -288,7 +291,7 @@ impl App {
             share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
         };
         let (ways, edits, turns) = Ways::open();
-        let (desk, mut starts) = Desk::open(settings, handles.clock.clone(), taken.stored.clone())?;
+        let (desk, mut starts) = Desk::open(settings, handles, taken.stored.clone())?;
         let network = &common.network;
         let keeper = endpoints_from::open(settings, handles, network, &mut starts).await?;
         let keep = Keep::new(settings, taken.holding.epoch());
@@ -376,6 +379,12 @@ async fn start_observer(
     observer.observe(&mut session).await.context("cannot ask PostgreSQL for the time")?;
     let stop = tasks.stop_token();
     tasks.spawn("the observer", async move { Ok(observer.run(session, stop).await?) });
+    let watch = SchemaWatch::new(handles.status.clone(), handles.metrics.replication());
+    let watch = watch.run(handles.current.subscribe(), tasks.stop_token());
+    tasks.spawn("the watch over tables and publication", async move {
+        watch.await;
+        Ok(())
+    });
     Ok(())
 }
 

@@ -76,7 +76,8 @@ pub(crate) async fn findings(settings: &Settings) -> anyhow::Result<Vec<Finding>
     let stored: Result<_, StateError> = endpoints::load_if_any(&state.client, slot).await;
     known.extend(stored?.into_iter().map(|row| Arc::from(row.name)));
     if let Some(from) = &settings.endpoints_from {
-        let source = store::connect(&settings.postgres.server).await?;
+        let source =
+            store::connect_with_own_path(&settings.postgres.server, store::ANSWER_MAX).await?;
         match endpoints_from::names(from, &source.client).await {
             Ok(names) => known.extend(names),
             // That is said already, and whose these are cannot be told.

@@ -9,13 +9,14 @@ use crate::app::dry_run;
 use crate::app::dry_run::Example;
 use crate::app::endpoints_from;
 use crate::app::gaps;
+use crate::app::inspection::Inspection;
+use crate::app::inspection::Sessions;
 use crate::app::old_rows;
 use crate::app::orphans;
 use crate::app::ownership;
 use crate::app::ownership::Consent;
 use crate::app::reach;
 use crate::app::state;
-use crate::app::write_backs;
 use crate::clock::host_now;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
@@ -42,20 +43,17 @@ use crate::store::state_error::StateError;
 /// Everything that stands in the way, at once, before anything is changed.
 pub async fn prepare(settings: &Settings, consent: Consent) -> anyhow::Result<()> {
     let postgres = &settings.postgres;
-    let mut session = store::connect(&postgres.server).await?;
+    let mut sessions = Sessions::default();
     let wanted = Wanted::new(settings);
-    let report = catalog::inspect(&session.client, &wanted).await?;
-    let mut problems = report.problems();
+    let inspection = Inspection::take(settings, &mut sessions).await?;
+    let session = sessions.plain(&postgres.server).await?;
+    let mut problems = inspection.problems();
     // Whoever streams from it decides how long to wait for it.
     problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
     problems.extend(state_refusal(settings).await?);
-    let old_rows = old_rows::findings(settings, &session.client).await?;
-    let written = write_backs::findings(settings, &mut session.client).await?;
-    let rows = endpoints_from::findings(settings, &session.client).await?;
     let callbacks = callbacks::findings(settings, &session.client).await?;
-    let found = callbacks.iter().chain(&old_rows).chain(&written).chain(&rows);
-    problems.extend(found.filter_map(|finding| finding.refusal.clone()));
-    let changes = !report.steps.is_empty();
+    problems.extend(callbacks.iter().filter_map(|finding| finding.refusal.clone()));
+    let changes = !inspection.report.steps.is_empty();
     ownership::judge(settings, &session.client, changes, &mut problems).await?;
     if consent.slot {
         problems.retain(|problem| !matches!(problem, Refusal::SlotOfOther { .. }));
@@ -81,7 +79,7 @@ pub async fn prepare(settings: &Settings, consent: Consent) -> anyhow::Result<()
     if let Some(start) = prepared.slot_made {
         tracing::info!(slot = postgres.slot, %start, "made the slot: changes count from here");
     }
-    for Finding { what, fix, .. } in prepared.warnings.into_iter().chain(old_rows) {
+    for Finding { what, fix, .. } in prepared.warnings.into_iter().chain(inspection.old_rows) {
         tracing::warn!(fix, "{what}");
     }
     Ok(())
@@ -98,11 +96,9 @@ fn may_be_gap(problem: &Refusal) -> bool {
 /// # Errors
 /// The server cannot be asked.
 pub(crate) async fn lacking(settings: &Settings) -> anyhow::Result<Vec<String>> {
-    let session = store::connect(&settings.postgres.server).await?;
-    let mut problems = catalog::inspect(&session.client, &Wanted::new(settings)).await?.problems();
+    let mut sessions = Sessions::default();
+    let mut problems = Inspection::take(settings, &mut sessions).await?.problems();
     problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
-    let old_rows = old_rows::findings(settings, &session.client).await?;
-    problems.extend(old_rows.into_iter().filter_map(|finding| finding.refusal));
     Ok(problems.iter().map(|problem| format!("{}: {}", problem.what(), problem.fix())).collect())
 }
 
@@ -177,14 +173,14 @@ async fn settle(settings: &Settings, client: &Client, report: &mut Report) -> an
 /// # Errors
 /// The server cannot be asked at all.
 pub async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)> {
-    let mut session = store::connect(&settings.postgres.server).await?;
-    let mut report = catalog::inspect(&session.client, &Wanted::new(settings)).await?;
+    let mut sessions = Sessions::default();
+    let inspection = Inspection::take(settings, &mut sessions).await?;
+    let session = sessions.plain(&settings.postgres.server).await?;
+    let Inspection { mut report, old_rows, others, .. } = inspection;
     let tables: Vec<_> = Wanted::new(settings).tables.into_iter().map(|table| table.name).collect();
     report.findings.extend(text_forms::findings(&session.client, &tables).await?);
     report.findings.extend(skipped(settings).await?);
-    report.findings.extend(old_rows::findings(settings, &session.client).await?);
-    report.findings.extend(write_backs::findings(settings, &mut session.client).await?);
-    report.findings.extend(endpoints_from::findings(settings, &session.client).await?);
+    report.findings.extend(old_rows.into_iter().chain(others));
     report.findings.extend(callbacks::findings(settings, &session.client).await?);
     let mut examples = Vec::new();
     if report.problems().is_empty() {
@@ -211,6 +207,9 @@ pub async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)
         }
     }
     report.findings.extend(reach::findings(&settings.endpoints).await);
-    report.findings.extend(endpoints_from::unreachable(settings, &session.client).await?);
+    if settings.endpoints_from.is_some() {
+        let session = sessions.own_path(&settings.postgres.server).await?;
+        report.findings.extend(endpoints_from::unreachable(settings, &session.client).await?);
+    }
     Ok((report, examples))
 }

@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::Handles;
 use crate::app::endpoints_from;
+use crate::app::inspection::Inspection;
+use crate::app::inspection::Sessions;
 use crate::app::write_backs;
 use crate::config::settings::Settings;
 use crate::source::catalog::Finding;
 use crate::source::refusal::Refusal;
-use crate::store;
-use crate::store::Session;
 use crate::store::error::StoreError;
 use crate::task::Tasks;
 use crate::telemetry::obstacles::Obstacle;
@@ -40,7 +40,7 @@ async fn watch(
     obstacles: Obstacles,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut session = None;
+    let mut sessions = Sessions::default();
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -52,7 +52,7 @@ async fn watch(
         let looked = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            looked = look(&settings, &mut session) => looked,
+            looked = look(&settings, &mut sessions) => looked,
         };
         match looked {
             Ok((endpoints, writes)) => {
@@ -61,7 +61,7 @@ async fn watch(
             }
             Err(error) => {
                 // That the server is away is said by whoever needs it more.
-                session = None;
+                sessions = Sessions::default();
                 let error = anyhow::Error::new(error);
                 tracing::debug!(error = %format!("{error:#}"), "cannot look at rights");
             }
@@ -82,20 +82,24 @@ fn told(obstacles: &Obstacles, obstacle: Obstacle, refusal: Option<Refusal>) {
 /// What is refused to the table of endpoints, and to write-backs.
 async fn look(
     settings: &Settings,
-    session: &mut Option<Session>,
+    sessions: &mut Sessions,
 ) -> Result<(Option<Refusal>, Option<Refusal>), StoreError> {
-    let mut open = match session.take() {
-        Some(open) => open,
-        None => store::connect_within(&settings.postgres.server, store::ANSWER_SOON).await?,
+    let server = &settings.postgres.server;
+    let endpoints =
+        endpoints_from::refused(settings, &sessions.own_path(server).await?.client).await?;
+    let facts = Inspection::of_tables(settings, sessions).await?.facts;
+    let findings = match &facts {
+        Some(facts) => {
+            let client = &mut sessions.own_path(server).await?.client;
+            write_backs::findings(settings, facts, client).await?
+        }
+        None => Vec::new(),
     };
-    let endpoints = endpoints_from::refused(settings, &open.client).await?;
-    let findings = write_backs::findings(settings, &mut open.client).await?;
     // Anything else is tried again outcome by outcome, and holds up nothing.
     let is_hidden = |finding: Finding| match finding.refusal {
         Some(refusal @ Refusal::RowSecurity { .. }) => Some(refusal),
         _ => None,
     };
     let writes = findings.into_iter().find_map(is_hidden);
-    *session = Some(open);
     Ok((endpoints, writes))
 }

@@ -16,8 +16,7 @@ use crate::ledger::write_back::Terms;
 use crate::ledger::write_back::WriteBacks;
 use crate::source::catalog::Finding;
 use crate::source::catalog::Wanted;
-use crate::source::catalog::facts;
-use crate::source::catalog::judge;
+use crate::source::catalog::facts::Facts;
 use crate::source::refusal::Refusal;
 use crate::store::error::ServerError;
 use crate::store::error::StoreError;
@@ -66,19 +65,12 @@ pub(super) fn start(
 /// The server cannot be asked.
 pub(super) async fn findings(
     settings: &Settings,
+    facts: &Facts,
     client: &mut Client,
 ) -> Result<Vec<Finding>, StoreError> {
     let mut findings = Vec::new();
-    if settings.events.iter().all(|rule| rule.write_back.is_none()) {
-        return Ok(findings);
-    }
     let wanted = Wanted::new(settings);
-    let server = facts::server(client).await?;
-    if judge::too_old(&server).is_some() {
-        return Ok(findings);
-    }
-    let role = server.role.clone();
-    let facts = facts::gather(client, server, &wanted).await?;
+    let role = &facts.server.role;
     for rule in &settings.events {
         let Some(terms) = &rule.write_back else { continue };
         let place = wanted.tables.iter().position(|table| table.name == rule.table);
@@ -105,7 +97,7 @@ pub(super) async fn findings(
                     let (what, role) = (cause.to_string(), role.clone());
                     Refusal::RowSecurity { whose, what, role }.into()
                 } else {
-                    refused(rule, terms, &role, event, &cause)
+                    refused(rule, terms, role, event, &cause)
                 });
             }
             Err(StateError::Store(other)) => return Err(other),

@@ -20,6 +20,7 @@ use crate::config::settings::Postgres;
 use crate::config::settings::Settings;
 use crate::flow::lsn::Lsn;
 use crate::flow::relation::TableName;
+use crate::source::catalog::facts::Facts;
 use crate::source::error::SourceError;
 use crate::source::refusal::Refusal;
 use crate::source::wire::command;
@@ -41,6 +42,8 @@ pub struct WantedTable {
     pub name: TableName,
     /// Columns that the configuration names; the table may have others.
     pub columns: Vec<String>,
+    /// Those of them whose values have to come with the stream.
+    pub streamed: Vec<String>,
     /// Operations that raise an event.
     pub operations: Operations,
 }
@@ -54,12 +57,13 @@ impl Wanted {
             let known = tables.iter_mut().find(|table| table.name == rule.table);
             match known {
                 Some(table) => {
-                    table.columns.extend(columns);
+                    table.streamed.extend(columns);
                     table.operations = union(table.operations, rule.on);
                 }
                 None => tables.push(WantedTable {
                     name: rule.table.clone(),
-                    columns: columns.into_iter().collect(),
+                    columns: Vec::new(),
+                    streamed: columns.into_iter().collect(),
                     operations: rule.on,
                 }),
             }
@@ -78,11 +82,17 @@ impl Wanted {
                         table.columns.extend(columns);
                         table.operations = operations;
                     }
-                    None => tables.push(WantedTable { name, columns, operations }),
+                    None => {
+                        let streamed = Vec::new();
+                        tables.push(WantedTable { name, columns, streamed, operations });
+                    }
                 }
             }
         }
         for table in &mut tables {
+            table.streamed.sort();
+            table.streamed.dedup();
+            table.columns.extend_from_slice(&table.streamed);
             table.columns.sort();
             table.columns.dedup();
         }
@@ -151,6 +161,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What walhook itself would run at its start; it may.
     pub steps: Vec<String>,
+    /// What the publication lacks that those steps would mend.
+    pub mends: Vec<Refusal>,
     /// The slot is missing, and walhook would make it.
     pub makes_slot: bool,
 }
@@ -183,13 +195,22 @@ pub struct Prepared {
 /// # Errors
 /// That the server could not be asked; what it answered is in the report.
 pub async fn inspect(client: &Client, wanted: &Wanted) -> Result<Report, StoreError> {
+    Ok(look(client, wanted).await?.0)
+}
+
+/// As [`inspect`], with the facts that it was judged by; none of a server that is too old.
+///
+/// # Errors
+/// That the server could not be asked.
+pub async fn look(client: &Client, wanted: &Wanted) -> Result<(Report, Option<Facts>), StoreError> {
     let server = facts::server(client).await?;
     if let Some(refusal) = judge::too_old(&server) {
         // Its catalog lacks columns that the other questions need.
-        return Ok(Report { findings: vec![refusal.into()], ..Report::default() });
+        let findings = vec![refusal.into()];
+        return Ok((Report { findings, ..Report::default() }, None));
     }
     let facts = facts::gather(client, server, wanted).await?;
-    Ok(judge::judge(&facts, wanted))
+    Ok((judge::judge(&facts, wanted), Some(facts)))
 }
 
 /// Makes sure that everything is there, for those who only look on.

@@ -21,6 +21,7 @@ pub mod reader;
 pub mod reconnect;
 pub mod refusal;
 pub mod sample;
+pub mod schema_fault;
 pub mod slot;
 pub mod status;
 pub mod stream;

@@ -10,6 +10,7 @@ use crate::flow::time::Timestamp;
 use crate::source::error::EXIT_NOT_SET_UP;
 use crate::source::error::EXIT_SLOT_LOST;
 use crate::source::gap::Gap;
+use crate::source::schema_fault::SchemaFault;
 use crate::source::wire::quote::identifier;
 
 /// One thing about the server, the slot or the tables that does not allow the work.
@@ -64,6 +65,8 @@ pub enum Refusal {
     NoIdentity {
         table: TableName,
     },
+    /// How a table is defined, or what the publication covers.
+    Schema(Box<SchemaFault>),
     /// `sql` is for the owner of the tables or a superuser.
     NoPublication {
         publication: String,
@@ -80,6 +83,8 @@ pub enum Refusal {
         event: String,
         /// The key of the configuration that asks for them.
         key: &'static str,
+        /// The table that holds the rows: a partition, for one.
+        table: TableName,
         sql: String,
     },
     /// An endpoint's filter or payload asks, for every event that it takes, for what its row does not
@@ -218,6 +223,7 @@ impl Refusal {
             | Self::NotLogged { .. }
             | Self::MissingColumn { .. }
             | Self::NoIdentity { .. }
+            | Self::Schema(_)
             | Self::NoPublication { .. }
             | Self::NoState { .. }
             | Self::NeedsOldRow { .. }
@@ -267,6 +273,7 @@ impl Refusal {
             | Self::NotLogged { .. }
             | Self::MissingColumn { .. }
             | Self::NoIdentity { .. }
+            | Self::Schema(_)
             | Self::NoPublication { .. }
             | Self::NoState { .. }
             | Self::NeedsOldRow { .. }
@@ -318,15 +325,16 @@ impl Refusal {
                 "table {table} has no replica identity: publishing its updates and deletes would \
                  make them fail"
             ),
+            Self::Schema(fault) => fault.what(),
             Self::NoPublication { publication, role, .. } => {
                 format!("publication {publication} does not exist and role {role} may not make it")
             }
             Self::NotPrepared { publication, .. } => {
                 format!("publication {publication} is missing or does not publish all tables")
             }
-            Self::NeedsOldRow { event, key, .. } => {
-                format!("`{key}` of event {event} needs values of the old row that are not sent")
-            }
+            Self::NeedsOldRow { event, key, table, .. } => format!(
+                "`{key}` of event {event} needs values of the old row that are not sent of {table}"
+            ),
             Self::EndpointLacks { whose, key, what, .. } => format!("`{key}` of {whose} {what}"),
             Self::EndpointsTable { table, what } => {
                 format!("the endpoints in {table} cannot be read: {what}")
@@ -461,6 +469,7 @@ impl Refusal {
                 "give it a primary key, or run `ALTER TABLE {} REPLICA IDENTITY FULL;`",
                 table.quoted()
             ),
+            Self::Schema(fault) => fault.fix(),
             Self::NoPublication { sql, .. } | Self::PublicationLacks { sql, .. } => {
                 format!("run `{sql}` as a superuser or as the owner")
             }
@@ -536,6 +545,12 @@ pub(super) fn dated(at: Lsn, committed: Option<Timestamp>) -> String {
     match committed {
         Some(committed) => format!("{at} (committed {})", committed.iso_millis()),
         None => at.to_string(),
+    }
+}
+
+impl From<SchemaFault> for Refusal {
+    fn from(fault: SchemaFault) -> Self {
+        Self::Schema(Box::new(fault))
     }
 }
 

@@ -33,11 +33,13 @@ const TABLE: &str = "
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relname = $2";
 
-/// Columns that the stream brings: generated ones do not come.
+/// Columns that the stream brings: of the generated ones the stored, since PostgreSQL 18.
 const COLUMNS: &str = "
     SELECT a.attname::text, a.atttypid
     FROM pg_catalog.pg_attribute a
-    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+        AND (a.attgenerated = '' OR a.attgenerated = 's'
+            AND current_setting('server_version_num')::int8 >= 180000)
     ORDER BY a.attnum";
 
 /// What there was to read.

@@ -45,6 +45,8 @@ struct State {
     server: Server,
     wal: Option<Wal>,
     holder: Option<SlotHolder>,
+    /// What tables and publication lack; the stream goes on without it.
+    problems: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -102,12 +104,15 @@ pub struct Wal {
 /// A copy of the status at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {
-    /// `starting`, `standby`, `streaming`, `waiting` or `stopping`.
+    /// `starting`, `standby`, `streaming`, `degraded` (streaming, and some events are not raised or
+    /// lack values), `waiting` or `stopping`.
     pub state: &'static str,
-    /// Why it is not streaming.
+    /// Why it is not streaming, or what is degraded.
     pub reason: Option<String>,
     /// How changes are taken, if not as usual.
     pub mode: Option<String>,
+    /// What tables and publication lack for the configuration, each with its fix.
+    pub problems: Vec<String>,
     pub received_lsn: String,
     pub confirmed_lsn: String,
     pub reconnects: u64,
@@ -129,6 +134,7 @@ impl Default for StatusHandle {
             server: Server::default(),
             wal: None,
             holder: None,
+            problems: Vec::new(),
         };
         Self {
             shared: Arc::new(Shared {
@@ -189,6 +195,11 @@ impl StatusHandle {
         self.change(|state| state.holder = holder);
     }
 
+    /// What tables and publication lack for the configuration; nothing if all is well.
+    pub fn problems(&self, problems: Vec<String>) {
+        self.change(|state| state.problems = problems);
+    }
+
     /// Something arrived and was taken.
     pub fn moved(&self, received: Lsn) {
         self.shared.received.fetch_max(received.raw(), Ordering::Relaxed);
@@ -233,7 +244,7 @@ impl StatusHandle {
                              queue is full and does not move, or the server is silent"
                         ))
                     } else {
-                        Ok(())
+                        degraded(&state.problems).map_or(Ok(()), Err)
                     }
                 }
             }
@@ -247,6 +258,7 @@ impl StatusHandle {
             state: "starting",
             reason: None,
             mode: None,
+            problems: Vec::new(),
             received_lsn: lsn(&self.shared.received),
             confirmed_lsn: lsn(&self.shared.confirmed),
             reconnects: self.shared.reconnects.load(Ordering::Relaxed),
@@ -257,7 +269,10 @@ impl StatusHandle {
         self.change(|state| {
             (view.state, view.reason) = match &state.connection {
                 Connection::Starting => ("starting", None),
-                Connection::Streaming => ("streaming", None),
+                Connection::Streaming => match degraded(&state.problems) {
+                    None => ("streaming", None),
+                    reason => ("degraded", reason),
+                },
                 Connection::Standby(reason) => ("standby", Some(reason.clone())),
                 Connection::Waiting(reason) => ("waiting", Some(reason.clone())),
             };
@@ -265,6 +280,7 @@ impl StatusHandle {
                 (view.state, view.reason) = ("stopping", Some(reason.clone()));
             }
             view.mode = state.mode.clone();
+            view.problems.clone_from(&state.problems);
             view.server = state.server.clone();
             view.wal = state.wal.clone();
             view.holder = state.holder.clone();
@@ -273,9 +289,32 @@ impl StatusHandle {
     }
 }
 
+/// The first problem, and how many more there are.
+fn degraded(problems: &[String]) -> Option<String> {
+    let first = problems.first()?;
+    Some(match problems.len() {
+        1 => first.clone(),
+        count => format!("{first} (and {} more, see /api/v1/status)", count - 1),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_tables_lack_makes_a_stream_degraded_until_it_is_mended() {
+        let status = StatusHandle::default();
+        status.problems(vec![String::from("a"), String::from("b")]);
+        status.streaming(Server::default());
+        let reason = String::from("a (and 1 more, see /api/v1/status)");
+        assert_eq!(status.readiness(Instant::now()), Err(reason.clone()));
+        let view = status.view();
+        assert_eq!((view.state, view.reason, view.problems.len()), ("degraded", Some(reason), 2));
+        status.problems(Vec::new());
+        assert_eq!(status.readiness(Instant::now()), Ok(()));
+        assert_eq!(status.view().state, "streaming");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_ready_only_while_changes_really_flow() {

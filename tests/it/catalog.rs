@@ -27,6 +27,7 @@ fn wanted(database: &Database, tables: &[&str]) -> Wanted {
     let table = |name: &&str| WantedTable {
         name: TableName::new("public", *name),
         columns: vec!["id".to_owned()],
+        streamed: vec!["id".to_owned()],
         operations: INSERT,
     };
     Wanted {
@@ -203,7 +204,7 @@ async fn column_lists_and_row_filters_are_seen() {
     .unwrap();
     let session = session(&database).await;
     let mut wanted = wanted(&database, &["orders"]);
-    wanted.tables[0].columns = vec!["id".to_owned(), "status".to_owned()];
+    wanted.tables[0].streamed = vec!["id".to_owned(), "status".to_owned()];
     let said = said(&inspect(&session.client, &wanted).await.unwrap());
     assert!(said.contains("lacks column status of table public.orders"), "{said}");
     assert!(said.contains("filters the rows of public.orders"), "{said}");

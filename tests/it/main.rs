@@ -37,6 +37,7 @@ mod reload;
 mod restart;
 mod row_order;
 mod sandbox;
+mod schema;
 mod sessions;
 mod shapes;
 mod shutdown;

@@ -46,6 +46,7 @@ use crate::app::fleet::Start;
 use crate::app::fleet::plan::Change;
 use crate::app::fleet::plan::FleetError;
 use crate::app::fleet::roster::Origin;
+use crate::app::handles::Handles;
 use crate::clock::DatabaseClock;
 use crate::clock::host_now;
 use crate::config::settings::Settings;
@@ -70,6 +71,7 @@ pub(crate) type Reloads = watch::Receiver<Option<Arc<Settings>>>;
 /// See the module's header.
 pub(crate) struct Desk {
     settings: Settings,
+    current: Arc<watch::Sender<Arc<Settings>>>,
     clock: DatabaseClock,
     seal: Seal,
     records: BTreeMap<String, Record>,
@@ -84,10 +86,11 @@ impl Desk {
     /// A row cannot be opened or understood: without it, events for its endpoint would be skipped.
     pub(crate) fn open(
         settings: &Settings,
-        clock: DatabaseClock,
+        handles: &Handles,
         rows: Vec<StoredEndpoint>,
     ) -> anyhow::Result<(Self, Vec<Start>)> {
         let seal = Seal::new(settings);
+        let (clock, current) = (handles.clock.clone(), Arc::clone(&handles.current));
         let (mut records, mut stale) = (BTreeMap::new(), Vec::new());
         let mut starts: Vec<Start> = settings.endpoints.iter().map(Start::of_file).collect();
         let taken: HashSet<&str> = settings.endpoints.iter().map(|e| &*e.name).collect();
@@ -113,7 +116,7 @@ impl Desk {
             starts.push(Start { endpoint, origin: Origin::Api, is_leaving });
             records.insert(name, record);
         }
-        Ok((Self { settings: settings.clone(), clock, seal, records, stale }, starts))
+        Ok((Self { settings: settings.clone(), current, clock, seal, records, stale }, starts))
     }
 
     /// Answers until `stop`.

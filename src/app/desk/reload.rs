@@ -83,6 +83,7 @@ impl Desk {
             let given = orders.give(changes, None).await;
             given.map_err(|error| one(anyhow::Error::new(error)))?;
         }
+        self.current.send_replace(Arc::new(settings.clone()));
         self.settings = settings;
         Ok(done)
     }

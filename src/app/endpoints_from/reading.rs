@@ -22,7 +22,7 @@ pub(super) fn question(from: &EndpointsFrom) -> String {
     // Of rows with one name it is always the same one that counts.
     order.push(String::from("r::text COLLATE \"C\""));
     format!(
-        "SELECT to_jsonb(r)::text FROM (SELECT {} FROM {}) r ORDER BY {} LIMIT {ROWS_MAX}",
+        "SELECT pg_catalog.to_jsonb(r)::pg_catalog.text FROM (SELECT {} FROM {}) r ORDER BY {} LIMIT {ROWS_MAX}",
         columns.join(", "),
         from.table.quoted(),
         order.join(", ")

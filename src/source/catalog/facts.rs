@@ -2,18 +2,64 @@
 //!
 //! Columns that only newer versions have are read through `to_jsonb`, so that one query serves all.
 
+pub mod coverage;
+
 use tokio_postgres::Client;
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::config::settings::Operations;
 use crate::flow::relation::TableName;
 use crate::source::catalog::Wanted;
+use crate::source::catalog::facts::coverage::Covered;
+use crate::source::catalog::facts::coverage::Rows;
 use crate::source::slot;
 use crate::source::slot::Slot;
 use crate::store::error::StoreError;
 
 /// How many tables are looked through for the nearest name to one that does not exist.
 const NEIGHBOURS_MAX: i64 = 10_000;
+
+/// What is known of the wanted tables that exist.
+const TABLES: &str = "
+    SELECT w.place, c.relkind::text AS kind, c.relpersistence::text AS persistence,
+        c.relreplident::text AS identity, k.columns AS identity_columns,
+        pg_has_role(c.relowner, 'USAGE') AS owned,
+        has_schema_privilege(n.oid, 'USAGE') AS schema_usable,
+        has_table_privilege(c.oid, 'SELECT') AS readable,
+        ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid
+            AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS columns,
+        ARRAY(SELECT unnest(ARRAY[a.attname::text, a.attgenerated::text,
+                coalesce(pg_get_expr(d.adbin, d.adrelid), '')])
+            FROM pg_attribute a
+            LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                AND a.attgenerated <> '' ORDER BY a.attnum) AS generated,
+        ARRAY(SELECT a.attname::text FROM pg_index i
+            CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, place)
+            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+            WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts
+            ORDER BY k.place) AS key,
+        ARRAY(WITH RECURSIVE down (oid) AS (
+                SELECT i.inhrelid FROM pg_inherits i
+                    WHERE i.inhparent = c.oid AND c.relkind <> 'p'
+                UNION SELECT i.inhrelid FROM down
+                    JOIN pg_inherits i ON i.inhparent = down.oid)
+            SELECT unnest(ARRAY[s.nspname::text, t.relname::text]) FROM down
+            JOIN pg_class t ON t.oid = down.oid JOIN pg_namespace s ON s.oid = t.relnamespace
+            ORDER BY s.nspname, t.relname) AS children,
+        ARRAY(WITH RECURSIVE up (oid, level) AS (
+                SELECT i.inhparent, 1 FROM pg_inherits i
+                    WHERE i.inhrelid = c.oid AND c.relispartition
+                UNION SELECT i.inhparent, up.level + 1 FROM up
+                    JOIN pg_class p ON p.oid = up.oid AND p.relispartition
+                    JOIN pg_inherits i ON i.inhrelid = up.oid)
+            SELECT unnest(ARRAY[s.nspname::text, t.relname::text]) FROM up
+            JOIN pg_class t ON t.oid = up.oid JOIN pg_namespace s ON s.oid = t.relnamespace
+            ORDER BY up.level) AS ancestors
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w (schema, name, place)
+    JOIN pg_namespace n ON n.nspname = w.schema
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+[identity]";
 
 /// Everything that a judgement needs.
 #[derive(Clone, Debug)]
@@ -54,14 +100,31 @@ pub struct TableFacts {
     pub kind: char,
     pub persistence: char,
     pub identity: char,
-    /// There is an index for replica identity `i`.
-    pub identity_index: bool,
+    /// The columns of the index that identifies rows; `None` if the server takes none.
+    pub identity_columns: Option<Vec<String>>,
     pub owned: bool,
     pub schema_usable: bool,
     pub readable: bool,
     pub columns: Vec<String>,
+    pub generated: Vec<Generated>,
     /// Columns of the primary key.
     pub key: Vec<String>,
+    /// Where its rows are: itself, or its partitions of any level.
+    pub rows: Vec<Rows>,
+    /// Tables that inherit from it and are no partitions.
+    pub children: Vec<TableName>,
+    /// Tables that it is a partition of, the next one first.
+    pub ancestors: Vec<TableName>,
+}
+
+/// A column that PostgreSQL computes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Generated {
+    pub name: String,
+    /// Its value is in the row; else it is virtual.
+    pub stored: bool,
+    /// What it is computed from, as SQL.
+    pub expression: String,
 }
 
 #[derive(Clone, Debug)]
@@ -70,10 +133,14 @@ pub struct PublicationFacts {
     pub all_tables: bool,
     pub operations: Operations,
     pub via_root: bool,
+    /// Stored generated columns are published (PostgreSQL 18).
+    pub generated: bool,
     /// Tables that were added by name.
     pub members: Vec<TableName>,
     /// Tables that are published, for whatever reason.
     pub published: Vec<Published>,
+    /// Tables whose updates or deletes fail, or would fail, because they are published.
+    pub covered: Vec<Covered>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,7 +148,8 @@ pub struct Published {
     pub table: TableName,
     /// `None` before PostgreSQL 15, which has no column lists.
     pub columns: Option<Vec<String>>,
-    pub filtered: bool,
+    /// The row filter's text.
+    pub filter: Option<String>,
 }
 
 /// Asks what is true of the server as a whole. Works on servers that are too old, too.
@@ -131,10 +199,11 @@ pub async fn gather(
     server: ServerFacts,
     wanted: &Wanted,
 ) -> Result<Facts, StoreError> {
-    let tables = tables(client, wanted).await?;
+    let mut tables = tables(client, wanted).await?;
+    coverage::add_rows(client, wanted, &mut tables).await?;
     let neighbours =
         if tables.iter().any(Option::is_none) { neighbours(client).await? } else { Vec::new() };
-    let publication = publication(client, &wanted.publication).await?;
+    let publication = publication(client, &wanted.publication, server.version).await?;
     let publications = match &publication {
         Some(_) => Vec::new(),
         None => publications(client).await?,
@@ -152,27 +221,8 @@ pub async fn gather(
 async fn tables(client: &Client, wanted: &Wanted) -> Result<Vec<Option<TableFacts>>, StoreError> {
     let schemas: Vec<&str> = wanted.tables.iter().map(|t| t.name.schema.as_str()).collect();
     let names: Vec<&str> = wanted.tables.iter().map(|t| t.name.name.as_str()).collect();
-    let rows = client
-        .query(
-            "SELECT w.place, c.relkind::text AS kind, c.relpersistence::text AS persistence,
-                c.relreplident::text AS identity,
-                EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)
-                    AS identity_index,
-                pg_has_role(c.relowner, 'USAGE') AS owned,
-                has_schema_privilege(n.oid, 'USAGE') AS schema_usable,
-                has_table_privilege(c.oid, 'SELECT') AS readable,
-                ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid
-                    AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum) AS columns,
-                ARRAY(SELECT a.attname::text FROM pg_index i
-                    CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, place)
-                    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-                    WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place) AS key
-            FROM unnest($1::text[], $2::text[]) WITH ORDINALITY w (schema, name, place)
-            JOIN pg_namespace n ON n.nspname = w.schema
-            JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name",
-            &[&schemas, &names],
-        )
-        .await?;
+    let query = TABLES.replace("[identity]", coverage::IDENTITY);
+    let rows = client.query(&query, &[&schemas, &names]).await?;
     let mut tables: Vec<Option<TableFacts>> = vec![None; wanted.tables.len()];
     for row in rows {
         let letter = |column: &str| -> Result<char, StoreError> {
@@ -182,12 +232,16 @@ async fn tables(client: &Client, wanted: &Wanted) -> Result<Vec<Option<TableFact
             kind: letter("kind")?,
             persistence: letter("persistence")?,
             identity: letter("identity")?,
-            identity_index: row.try_get("identity_index")?,
+            identity_columns: row.try_get("identity_columns")?,
             owned: row.try_get("owned")?,
             schema_usable: row.try_get("schema_usable")?,
             readable: row.try_get("readable")?,
             columns: row.try_get("columns")?,
+            generated: generated(row.try_get("generated")?),
             key: row.try_get("key")?,
+            rows: Vec::new(),
+            children: pairs(row.try_get("children")?),
+            ancestors: pairs(row.try_get("ancestors")?),
         };
         let place = usize::try_from(row.try_get::<_, i64>("place")?).unwrap_or_default();
         if let Some(table) = place.checked_sub(1).and_then(|index| tables.get_mut(index)) {
@@ -211,11 +265,16 @@ async fn neighbours(client: &Client) -> Result<Vec<TableName>, StoreError> {
     rows.iter().map(table_name).collect()
 }
 
-async fn publication(client: &Client, name: &str) -> Result<Option<PublicationFacts>, StoreError> {
+async fn publication(
+    client: &Client,
+    name: &str,
+    version: u32,
+) -> Result<Option<PublicationFacts>, StoreError> {
     let found = client
         .query_opt(
             "SELECT pg_has_role(p.pubowner, 'USAGE') AS owned, p.puballtables, p.pubinsert,
-                p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot
+                p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot,
+                coalesce(to_jsonb(p) ->> 'pubgencols' = 's', false) AS generated
             FROM pg_publication p WHERE p.pubname = $1",
             &[&name],
         )
@@ -238,7 +297,7 @@ async fn publication(client: &Client, name: &str) -> Result<Option<PublicationFa
                 (SELECT array_agg(a) FROM jsonb_array_elements_text(CASE
                     WHEN jsonb_typeof(to_jsonb(t) -> 'attnames') = 'array'
                     THEN to_jsonb(t) -> 'attnames' END) a) AS columns,
-                to_jsonb(t) ->> 'rowfilter' IS NOT NULL AS filtered
+                to_jsonb(t) ->> 'rowfilter' AS filter
             FROM pg_publication_tables t WHERE t.pubname = $1",
             &[&name],
         )
@@ -247,10 +306,12 @@ async fn publication(client: &Client, name: &str) -> Result<Option<PublicationFa
         Ok(Published {
             table: table_name(row)?,
             columns: row.try_get("columns")?,
-            filtered: row.try_get("filtered")?,
+            filter: row.try_get("filter")?,
         })
     });
+    let covered = coverage::covered(client, name, version).await?;
     Ok(Some(PublicationFacts {
+        covered,
         owned: row.try_get("owned")?,
         all_tables: row.try_get("puballtables")?,
         operations: Operations {
@@ -260,6 +321,7 @@ async fn publication(client: &Client, name: &str) -> Result<Option<PublicationFa
             truncate: row.try_get("pubtruncate")?,
         },
         via_root: row.try_get("pubviaroot")?,
+        generated: row.try_get("generated")?,
         members: members.iter().map(table_name).collect::<Result<_, _>>()?,
         published: published.collect::<Result<_, StoreError>>()?,
     }))
@@ -269,6 +331,22 @@ async fn publications(client: &Client) -> Result<Vec<String>, StoreError> {
     let question = "SELECT pubname::text FROM pg_catalog.pg_publication ORDER BY 1 LIMIT $1";
     let rows = client.query(question, &[&NEIGHBOURS_MAX]).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+/// Names from schemas and tables in turn.
+fn pairs(parts: Vec<String>) -> Vec<TableName> {
+    let mut parts = parts.into_iter();
+    std::iter::from_fn(|| Some(TableName::new(parts.next()?, parts.next()?))).collect()
+}
+
+/// From names, kinds and expressions in turn.
+fn generated(parts: Vec<String>) -> Vec<Generated> {
+    let mut parts = parts.into_iter();
+    let next = || {
+        let (name, kind, expression) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Generated { name, stored: kind == "s", expression })
+    };
+    std::iter::from_fn(next).collect()
 }
 
 /// From the columns schema and name, in front.

@@ -1,5 +1,7 @@
 //! Judges the catalog's facts: what works, what does not, and what is to be done. Pure.
 
+pub mod coverage;
+
 use crate::config::settings::Operations;
 use crate::flow::relation::TableName;
 use crate::source::catalog::Finding;
@@ -10,7 +12,7 @@ use crate::source::catalog::facts::Facts;
 use crate::source::catalog::facts::PublicationFacts;
 use crate::source::catalog::facts::ServerFacts;
 use crate::source::catalog::facts::TableFacts;
-use crate::source::catalog::union;
+use crate::source::catalog::judge::coverage::Outcome;
 use crate::source::refusal::Refusal;
 use crate::source::slot::Slot;
 use crate::source::wire::command::MAJOR_MIN;
@@ -30,17 +32,18 @@ pub fn too_old(server: &ServerFacts) -> Option<Refusal> {
 pub fn judge(facts: &Facts, wanted: &Wanted) -> Report {
     let mut report = Report::default();
     server(facts, &mut report);
-    let published = published_operations(facts, wanted);
+    let outcome = Outcome::new(facts, wanted);
     for (table, found) in wanted.tables.iter().zip(&facts.tables) {
         match found {
-            Some(found) => judge_table(table, found, published, facts, &mut report),
+            Some(found) => judge_table(table, found, &outcome, facts, &mut report),
             None => {
                 let nearest = nearest_table(&table.name, &facts.neighbours);
                 report.add(Refusal::MissingTable { table: table.name.clone(), nearest });
             }
         }
     }
-    publication(facts, wanted, &mut report);
+    coverage::judge_levels(facts, wanted, &outcome, &mut report);
+    publication(facts, wanted, &outcome, &mut report);
     slot(facts, wanted, &mut report);
     report
 }
@@ -81,7 +84,7 @@ fn server(facts: &Facts, report: &mut Report) {
 fn judge_table(
     wanted: &WantedTable,
     found: &TableFacts,
-    published: Operations,
+    outcome: &Outcome,
     facts: &Facts,
     report: &mut Report,
 ) {
@@ -108,13 +111,13 @@ fn judge_table(
         let (table, column) = (table.clone(), column.clone());
         report.add(Refusal::MissingColumn { table, column, nearest });
     }
-    if (published.update || published.delete) && !has_identity(found) {
-        report.add(Refusal::NoIdentity { table: table.clone() });
-    }
+    coverage::judge_generated(wanted, found, facts, outcome, report);
+    coverage::judge_rows(wanted, found, outcome, report);
     if report.findings.len() > before {
         return;
     }
-    if found.key.is_empty() && has_identity(found) {
+    let is_identified = found.identity == 'f' || found.identity_columns.is_some();
+    if found.key.is_empty() && is_identified {
         let what = format!("table {table}: no primary key, ordered by its replica identity");
         report.add(Finding::ok(what));
     } else if found.key.is_empty() {
@@ -148,30 +151,14 @@ fn other_kind(kind: char) -> Option<&'static str> {
     }
 }
 
-fn has_identity(table: &TableFacts) -> bool {
-    match table.identity {
-        'f' => true,
-        'i' => table.identity_index,
-        'n' => false,
-        _ => !table.key.is_empty(),
-    }
-}
-
-/// What the publication publishes, for all its tables alike, once it serves `wanted`. Publishing
-/// updates of a table without an identity makes them fail, hence not more than is needed.
-fn published_operations(facts: &Facts, wanted: &Wanted) -> Operations {
-    let there = facts.publication.as_ref().map(|p| p.operations).unwrap_or_default();
-    wanted.tables.iter().fold(there, |all, table| union(all, table.operations))
-}
-
-fn publication(facts: &Facts, wanted: &Wanted, report: &mut Report) {
+fn publication(facts: &Facts, wanted: &Wanted, outcome: &Outcome, report: &mut Report) {
     match &facts.publication {
-        Some(found) => existing_publication(found, facts, wanted, report),
-        None => missing_publication(facts, wanted, report),
+        Some(found) => existing_publication(found, facts, wanted, outcome, report),
+        None => missing_publication(facts, wanted, outcome, report),
     }
 }
 
-fn missing_publication(facts: &Facts, wanted: &Wanted, report: &mut Report) {
+fn missing_publication(facts: &Facts, wanted: &Wanted, outcome: &Outcome, report: &mut Report) {
     let publication = wanted.publication.clone();
     let name = identifier(&publication);
     if let Some(slot) = facts.slot.as_ref().filter(|slot| slot.defect().is_none()) {
@@ -184,10 +171,15 @@ fn missing_publication(facts: &Facts, wanted: &Wanted, report: &mut Report) {
     if facts.tables.iter().any(Option::is_none) {
         return; // that has been said; what to run follows when they are there
     }
-    let tables: Vec<String> = wanted.tables.iter().map(|table| table.name.quoted()).collect();
-    let mut options = format!("publish = '{}'", list(published_operations(facts, wanted)));
-    if any_partitioned(facts) {
+    let both = wanted.tables.iter().zip(&facts.tables);
+    let tables: Vec<String> =
+        both.map(|(table, found)| coverage::alone(&table.name, found.as_ref())).collect();
+    let mut options = format!("publish = '{}'", list(outcome.operations));
+    if outcome.via_root {
         options.push_str(", publish_via_partition_root = true");
+    }
+    if outcome.generated {
+        options.push_str(", publish_generated_columns = stored");
     }
     let sql =
         format!("CREATE PUBLICATION {name} FOR TABLE {} WITH ({options});", tables.join(", "));
@@ -204,6 +196,7 @@ fn existing_publication(
     found: &PublicationFacts,
     facts: &Facts,
     wanted: &Wanted,
+    outcome: &Outcome,
     report: &mut Report,
 ) {
     let before = report.findings.len();
@@ -223,34 +216,54 @@ fn existing_publication(
     };
     let mut lacks = Vec::new();
     let mut sql = Vec::new();
-    let tables: Vec<&WantedTable> = wanted.tables.iter().filter(|table| missing(table)).collect();
+    let both = wanted.tables.iter().zip(&facts.tables);
+    let tables: Vec<_> = both.filter(|(table, _)| missing(table)).collect();
     if !tables.is_empty() {
-        let shown: Vec<String> = tables.iter().map(|table| table.name.to_string()).collect();
-        let quoted: Vec<String> = tables.iter().map(|table| table.name.quoted()).collect();
+        let shown: Vec<String> = tables.iter().map(|(table, _)| table.name.to_string()).collect();
+        let quoted: Vec<String> = tables
+            .iter()
+            .map(|(table, found)| coverage::alone(&table.name, found.as_ref()))
+            .collect();
         lacks.push(format!("table {}", shown.join(", ")));
         sql.push(format!("ALTER PUBLICATION {name} ADD TABLE {};", quoted.join(", ")));
     }
-    let operations = published_operations(facts, wanted);
-    if operations != found.operations {
+    let operations = outcome.operations;
+    let may_widen = coverage::may_widen(found, facts, wanted, outcome, report);
+    if operations != found.operations && may_widen {
         lacks.push(format!("operations: {} are needed", list(operations)));
         sql.push(format!("ALTER PUBLICATION {name} SET (publish = '{}');", list(operations)));
     }
-    if any_partitioned(facts) && !found.via_root {
+    if outcome.via_root && !found.via_root {
         lacks.push("publish_via_partition_root".to_owned());
         sql.push(format!("ALTER PUBLICATION {name} SET (publish_via_partition_root = true);"));
     }
+    if outcome.generated && !found.generated {
+        lacks.push("publish_generated_columns".to_owned());
+        sql.push(format!("ALTER PUBLICATION {name} SET (publish_generated_columns = stored);"));
+    }
     if !lacks.is_empty() {
         let (lacks, sql) = (lacks.join("; "), sql.join(" "));
+        let publication = wanted.publication.clone();
+        let what = format!("publication {publication} will get at the start: {lacks}");
+        let refusal = Refusal::PublicationLacks { publication, lacks, sql: sql.clone() };
         if found.owned && owns(facts, wanted, missing) {
-            let what = format!("publication {} will get at the start: {lacks}", wanted.publication);
             report.add(Finding::ok(what));
             report.steps.push(sql);
+            report.mends.push(refusal);
         } else {
-            let publication = wanted.publication.clone();
-            report.add(Refusal::PublicationLacks { publication, lacks, sql });
+            report.add(refusal);
         }
     }
     lists_and_filters(found, facts, wanted, report);
+    extra_tables(found, facts, wanted, report);
+    if report.findings.len() == before {
+        let what = format!("publication {} publishes the tables", wanted.publication);
+        report.add(Finding::ok(what));
+    }
+}
+
+/// Tables that are published and that no event is about.
+fn extra_tables(found: &PublicationFacts, facts: &Facts, wanted: &Wanted, report: &mut Report) {
     // A table that is misspelt is most likely one of those.
     let all_exist = facts.tables.iter().all(Option::is_some);
     let mut extra = found.members.iter().filter(|m| wanted.tables.iter().all(|t| t.name != **m));
@@ -268,10 +281,6 @@ fn existing_publication(
                 .to_owned(),
         ));
     }
-    if report.findings.len() == before {
-        let what = format!("publication {} publishes the tables", wanted.publication);
-        report.add(Finding::ok(what));
-    }
 }
 
 /// Column lists and row filters (PostgreSQL 15) hold back what was asked for.
@@ -281,23 +290,23 @@ fn lists_and_filters(
     wanted: &Wanted,
     report: &mut Report,
 ) {
-    let name = identifier(&wanted.publication);
     for (table, there) in wanted.tables.iter().zip(&facts.tables) {
         let Some(published) = found.published.iter().find(|p| p.table == table.name) else {
             continue;
         };
-        let quoted = table.name.quoted();
-        let again = format!(
-            "ALTER PUBLICATION {name} DROP TABLE {quoted}; ALTER PUBLICATION {name} ADD TABLE \
-             {quoted};"
-        );
+        let again = again(&wanted.publication, &table.name, there.as_ref());
         let listed = |column: &&String| {
             published.columns.as_ref().is_none_or(|columns| columns.contains(column))
         };
-        let exists =
-            |column: &&String| there.as_ref().is_some_and(|there| there.columns.contains(column));
+        // Of those that PostgreSQL computes, the coverage has said whether they are sent.
+        let exists = |column: &&String| {
+            there.as_ref().is_some_and(|there| {
+                let is_generated = there.generated.iter().any(|other| other.name == **column);
+                there.columns.contains(column) && !is_generated
+            })
+        };
         let missing: Vec<&str> = table
-            .columns
+            .streamed
             .iter()
             .filter(|column| exists(column) && !listed(column))
             .map(String::as_str)
@@ -309,7 +318,7 @@ fn lists_and_filters(
                 sql: again.clone(),
             });
         }
-        if published.filtered {
+        if published.filter.is_some() {
             report.add(Finding::warning(
                 format!("publication {} filters the rows of {}", wanted.publication, table.name),
                 format!("if that is not meant, run `{again}`"),
@@ -362,8 +371,12 @@ fn slot(facts: &Facts, wanted: &Wanted, report: &mut Report) {
     });
 }
 
-fn any_partitioned(facts: &Facts) -> bool {
-    facts.tables.iter().flatten().any(|table| table.kind == 'p')
+/// SQL that publishes a table anew: all its rows and columns.
+pub fn again(publication: &str, table: &TableName, found: Option<&TableFacts>) -> String {
+    let (name, table) = (identifier(publication), coverage::alone(table, found));
+    format!(
+        "ALTER PUBLICATION {name} DROP TABLE {table}; ALTER PUBLICATION {name} ADD TABLE {table};"
+    )
 }
 
 /// Whether we act as the owner of the chosen tables: only owners may publish.

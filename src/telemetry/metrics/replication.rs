@@ -24,6 +24,7 @@ pub struct ReplicationMetrics {
     retained_wal: IntGauge,
     safe_wal: Gauge,
     clock_ahead: Gauge,
+    problems: IntGauge,
     received: IntGauge,
     confirmed: IntGauge,
     /// Streams connected again after a loss.
@@ -43,6 +44,7 @@ impl ReplicationMetrics {
             safe_wal,
             clock_ahead: float(&spec::CLOCK_AHEAD),
             retained_wal: gauge(&spec::SLOT_RETAINED_WAL),
+            problems: gauge(&spec::SOURCE_PROBLEMS),
             received: gauge(&spec::RECEIVED_LSN),
             confirmed: gauge(&spec::CONFIRMED_LSN),
             reconnects: counters(registry, &spec::RECONNECTS).with_label_values::<&str>(&[]),
@@ -72,6 +74,11 @@ impl ReplicationMetrics {
     /// How far the database's clock is ahead of this host's.
     pub fn set_clock_ahead(&self, seconds: f64) {
         self.clock_ahead.set(seconds);
+    }
+
+    /// What tables and publication lack at the moment.
+    pub fn set_problems(&self, count: usize) {
+        self.problems.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub fn set_received(&self, lsn: Lsn) {

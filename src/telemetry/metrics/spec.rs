@@ -140,6 +140,11 @@ pub(super) const REPLICATION_LAG_SECONDS: Spec = Spec {
     help: "Age of the oldest commit that is not settled, on the server's clock; 0 if there is none.",
     labels: &[],
 };
+pub(super) const SOURCE_PROBLEMS: Spec = Spec {
+    name: "walhook_source_problems",
+    help: "What tables and publication lack for the configuration, as `walhook check` counts it.",
+    labels: &[],
+};
 pub(super) const SLOT_RETAINED_WAL: Spec = Spec {
     name: "walhook_slot_retained_wal_bytes",
     help: "WAL that the server keeps for the slot.",

@@ -91,6 +91,7 @@ fn every_series_is_there_from_the_start_with_0() {
             r#"walhook_retries_total{endpoint="crm"}"#,
             "walhook_slot_retained_wal_bytes",
             "walhook_slot_safe_wal_bytes",
+            "walhook_source_problems",
         ]
     );
     assert!(is_untouched(&series), "{series:?}");

@@ -4,6 +4,10 @@ use super::*;
 use crate::flow::lsn::Lsn;
 use crate::source::catalog::Level;
 use crate::source::catalog::facts::Published;
+use crate::source::catalog::facts::coverage::RowIdentity;
+use crate::source::catalog::facts::coverage::Rows;
+
+mod coverage;
 
 const INSERT: Operations =
     Operations { insert: true, update: false, delete: false, truncate: false };
@@ -18,7 +22,12 @@ fn wanted() -> Wanted {
     Wanted {
         slot: "walhook".to_owned(),
         publication: "walhook".to_owned(),
-        tables: vec![WantedTable { name: table_name(), columns, operations: INSERT }],
+        tables: vec![WantedTable {
+            name: table_name(),
+            streamed: columns.clone(),
+            columns,
+            operations: INSERT,
+        }],
     }
 }
 
@@ -27,13 +36,44 @@ fn table() -> TableFacts {
         kind: 'r',
         persistence: 'p',
         identity: 'd',
-        identity_index: false,
+        identity_columns: Some(vec!["id".to_owned()]),
         owned: true,
         schema_usable: true,
         readable: true,
         columns: vec!["id".to_owned(), "status".to_owned(), "note".to_owned()],
+        generated: Vec::new(),
         key: vec!["id".to_owned()],
+        rows: vec![rows("orders", keyed())],
+        children: Vec::new(),
+        ancestors: Vec::new(),
     }
+}
+
+/// A primary key.
+fn keyed() -> RowIdentity {
+    RowIdentity {
+        kind: 'd',
+        columns: Some(vec!["id".to_owned()]),
+        defect: None,
+        stored: false,
+        virtual_columns: false,
+        generated_key: false,
+    }
+}
+
+fn keyless() -> RowIdentity {
+    RowIdentity { columns: None, ..keyed() }
+}
+
+fn without_key(table: &mut TableFacts) {
+    table.key.clear();
+    table.identity_columns = None;
+    table.rows = vec![rows("orders", keyless())];
+}
+
+fn rows(name: &str, identity: RowIdentity) -> Rows {
+    let tables = vec![TableName::new("public", name)];
+    Rows { tables, kind: 'r', persistence: 'p', identity }
 }
 
 fn publication() -> PublicationFacts {
@@ -43,8 +83,10 @@ fn publication() -> PublicationFacts {
         all_tables: false,
         operations: INSERT,
         via_root: false,
+        generated: false,
+        covered: Vec::new(),
         members: vec![table_name()],
-        published: vec![Published { table: table_name(), columns, filtered: false }],
+        published: vec![Published { table: table_name(), columns, filter: None }],
     }
 }
 
@@ -272,7 +314,7 @@ fn each_defect_of_a_table_is_named_with_its_fix_and_exit_code() {
         (
             "updates without an identity",
             |f, w| {
-                f.tables[0].as_mut().unwrap().key.clear();
+                without_key(f.tables[0].as_mut().unwrap());
                 w.tables[0].operations = UPDATE;
             },
             "REPLICA IDENTITY FULL",
@@ -280,7 +322,7 @@ fn each_defect_of_a_table_is_named_with_its_fix_and_exit_code() {
         ),
         (
             "inserts without a key",
-            |f, _| f.tables[0].as_mut().unwrap().key.clear(),
+            |f, _| without_key(f.tables[0].as_mut().unwrap()),
             "Warning: table public.orders has no primary key",
             0,
         ),
