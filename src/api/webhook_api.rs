@@ -17,7 +17,7 @@ pub(crate) async fn list(caller: Caller) -> Response {
     caller.ask(Call::WebhookList).await
 }
 
-/// Sends a test message to one endpoint: by its URL or its name; without either to the only one.
+/// Sends a test message to one endpoint, by its URL or its name; without either to all of them.
 pub(crate) async fn test(caller: Caller, RawQuery(query): RawQuery) -> Response {
     let which = Fields::of_query(query.as_deref(), &["URL", "url", "Name", "name"])
         .and_then(|fields| Ok((fields.either("Name", "name")?, fields.either("URL", "url")?)));

@@ -16,6 +16,8 @@ pub(crate) struct Ahead {
     fronts: HashMap<EndpointIndex, Position>,
     /// Single deliveries.
     beyond: HashSet<(EndpointIndex, EventId)>,
+    /// Events that no endpoint took, and whose rows were told so.
+    untaken: HashSet<EventId>,
 }
 
 impl Ahead {
@@ -23,7 +25,17 @@ impl Ahead {
         fronts: impl Iterator<Item = (EndpointIndex, Position)>,
         beyond: impl Iterator<Item = (EndpointIndex, EventId)>,
     ) -> Self {
-        Self { fronts: fronts.collect(), beyond: beyond.collect() }
+        Self { fronts: fronts.collect(), beyond: beyond.collect(), untaken: HashSet::new() }
+    }
+
+    /// With the events that no endpoint took.
+    pub(crate) fn with_untaken(self, events: impl Iterator<Item = EventId>) -> Self {
+        Self { untaken: events.collect(), ..self }
+    }
+
+    /// Whether the row of an event that no endpoint takes is still to be told so.
+    pub(crate) fn is_untold(&mut self, id: EventId) -> bool {
+        self.untaken.is_empty() || !self.untaken.remove(&id)
     }
 
     /// The takers that the event is still owed to. To be asked for each event, in commit order.

@@ -32,6 +32,7 @@ use crate::event::plan::Routed;
 use crate::event::plan::Shaped;
 use crate::event::route::Router;
 use crate::failpoint;
+use crate::flow::body::Body;
 use crate::flow::budget::Budget;
 use crate::flow::budget::Held;
 use crate::flow::budget::Permit;
@@ -94,6 +95,8 @@ pub(crate) struct Pump {
     in_transaction: bool,
     routed: Vec<(RuleIndex, Routed)>,
     caution: Caution,
+    /// Not while nothing is pushed at all: then nobody taking an event says nothing.
+    tells_untaken: bool,
     turns: mpsc::Receiver<Turn>,
     edition: Edition,
     watched: Option<Watched>,
@@ -132,6 +135,7 @@ impl Pump {
             in_transaction: false,
             routed: Vec::new(),
             caution: Caution::None,
+            tells_untaken: false,
             turns,
             edition: Edition::default(),
             watched: None,
@@ -143,6 +147,12 @@ impl Pump {
     /// Has the endpoints refreshed after each transaction that changes this table.
     pub(crate) fn watching(mut self, watched: Option<Watched>) -> Self {
         self.watched = watched;
+        self
+    }
+
+    /// Whether rows are told of events that no endpoint takes.
+    pub(crate) fn telling_untaken(mut self, tells: bool) -> Self {
+        self.tells_untaken = tells;
         self
     }
 
@@ -344,6 +354,14 @@ impl Pump {
         }
     }
 
+    /// All of none have taken it, and its row is told so.
+    fn tell_untaken(&mut self, mut event: Box<Event>) {
+        event.body = Body::default();
+        if self.tells_untaken && event.write_back.is_some() && self.ahead.is_untold(event.id) {
+            self.outbox.opened.push(Opened::Untaken(Arc::from(event)));
+        }
+    }
+
     /// A share of the memory for an event in all its shapes: that of its row, or one of its own.
     async fn hold(
         &mut self,
@@ -417,6 +435,10 @@ impl Pump {
                 row.owed = u32::try_from(owed.len()).unwrap_or(u32::MAX);
             }
             self.set_aside_costly(costly, &event, poison.unwrap_or(Poison::Costly));
+            if owed.is_empty() && poison.is_none() {
+                self.tell_untaken(event);
+                continue;
+            }
             let takers = self.ahead.owed(takers, event.id);
             if takers.is_empty() {
                 continue;

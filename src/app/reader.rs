@@ -167,7 +167,8 @@ impl Reader {
         let Some(first) = turns.recv().await else { return Ok(()) };
         let outbox = Outbox::new(opened, handles.wal_hold.clone());
         let pump = Pump::new(router, books, handles.clock.clone(), budget, turns, outbox);
-        let mut pump = pump.resumed(seen, ahead, parked).watching(watched).cautious(caution);
+        let pump = pump.resumed(seen, ahead, parked).watching(watched).cautious(caution);
+        let mut pump = pump.telling_untaken(settings.enabled);
         pump.turn(first);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
         pump.run(&mut source, stop, settings.grace / 2).await?;

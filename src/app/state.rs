@@ -22,6 +22,7 @@ use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::write_back::NOBODY;
 use crate::ledger::state_status::StateStatus;
 use crate::ledger::writer::Writer;
 use crate::source::catalog::facts;
@@ -122,7 +123,8 @@ impl Taken {
         let index = |name| roster.find(name).map(|shown| shown.index);
         let fronts = self.fronts.iter().filter_map(|(name, at)| Some((index(name)?, *at)));
         let ahead = self.ahead.iter().filter_map(|(name, id)| Some((index(name)?, *id)));
-        Ahead::new(fronts, ahead)
+        let untaken = self.ahead.iter().filter(|(name, _)| &**name == NOBODY);
+        Ahead::new(fronts, ahead).with_untaken(untaken.map(|(_, id)| *id))
     }
 
     /// The newest change of which something is parked.

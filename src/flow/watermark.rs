@@ -37,6 +37,8 @@ pub enum Opened {
     /// Something about a change that no lane is going to settle. The books count it once
     /// everything before it is settled, so that a crash counts nothing twice.
     Note(Note),
+    /// An event that no endpoint takes, and whose row is told so at once. Comes before `Through`.
+    Untaken(Arc<Event>),
     /// An event was raised with these values. Comes before `Through`.
     Seen(Seen),
     /// That was all about the change at this position; one change may raise several events.
@@ -133,7 +135,7 @@ impl Watermark {
             },
             Opened::Boundary { end, .. } => self.boundary(end),
             // The ledger's matter: it moves nothing.
-            Opened::Seen(_) => {}
+            Opened::Seen(_) | Opened::Untaken(_) => {}
         }
     }
 

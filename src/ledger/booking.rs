@@ -27,6 +27,11 @@ impl Ledger {
             if let Opened::Seen(seen) = &opened {
                 self.sightings.note(*seen);
             }
+            if let Opened::Untaken(event) = &opened
+                && self.write_backs.is_some()
+            {
+                self.pending.untaken(event);
+            }
             if let Opened::Poison { event, takers, why, .. } = &opened {
                 let (event, takers, why) = (Arc::clone(event), Arc::clone(takers), *why);
                 self.watermark.note(opened);
@@ -49,7 +54,10 @@ impl Ledger {
             Opened::Boundary { end, committed: Some(committed) } => {
                 self.commit_times.note(*end, *committed);
             }
-            Opened::Note(_) | Opened::Seen(_) | Opened::Boundary { committed: None, .. } => {}
+            Opened::Note(_)
+            | Opened::Seen(_)
+            | Opened::Untaken(_)
+            | Opened::Boundary { committed: None, .. } => {}
         }
     }
 

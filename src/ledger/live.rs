@@ -192,7 +192,10 @@ impl LiveBooks {
             Opened::Event { table, takers, .. } => self.owed(table, takers),
             Opened::Poison { event, takers, .. } => self.owed(&event.table, takers),
             Opened::Note(note) => self.noted(names, *note),
-            Opened::Through { .. } | Opened::Boundary { .. } | Opened::Seen(_) => {}
+            Opened::Through { .. }
+            | Opened::Boundary { .. }
+            | Opened::Seen(_)
+            | Opened::Untaken(_) => {}
         }
     }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::settings::PushLog;
+use crate::flow::event::Event;
 use crate::flow::event::EventId;
 use crate::flow::fronts::Fronts;
 use crate::flow::lsn::Position;
@@ -23,6 +24,7 @@ use crate::flow::watermark::Fate;
 use crate::flow::watermark::Note;
 use crate::flow::watermark::Tally;
 use crate::flow::watermark::Watermark;
+use crate::flow::write_back::NOBODY;
 use crate::ledger::logged;
 use crate::ledger::names::Names;
 use crate::ledger::postings::CommonBooks;
@@ -80,6 +82,8 @@ pub(crate) struct Pending {
     tallies: Tallies,
     /// What the WAL is owed no more, in case the settled prefix does not reach it.
     settled: Vec<(EndpointIndex, EventId, Position)>,
+    /// Events that no endpoint takes, in case the settled prefix does not reach them.
+    untaken: Vec<(EventId, Position)>,
     /// For whoever sends again: told once the flush is committed.
     replayed: Vec<(ReplayId, ReplayEnd)>,
 }
@@ -119,6 +123,7 @@ impl Pending {
             + self.flush.attempts.len()
             + in_batches
             + self.reparked.len()
+            + self.untaken.len()
             + self.replayed.len()
     }
 
@@ -148,6 +153,12 @@ impl Pending {
     /// Counts an outcome for the event's write-back.
     pub(crate) fn tally(&mut self, settlement: &Settlement) {
         self.tallies.settled(settlement);
+    }
+
+    /// Takes in an event that no endpoint takes: its row is told so.
+    pub(crate) fn untaken(&mut self, event: &Event) {
+        self.tallies.untaken(event);
+        self.untaken.push((event.id, event.position));
     }
 
     /// Takes in what became of a delivery.
@@ -289,6 +300,7 @@ impl Pending {
             common: _,
             tallies,
             settled,
+            untaken,
             replayed,
         } = std::mem::replace(self, Self { common, ..Self::default() });
         flush.write_backs = tallies.into_rows();
@@ -309,6 +321,8 @@ impl Pending {
                 _ => flush.ahead.push((Arc::clone(endpoint), id)),
             }
         }
+        let told = untaken.into_iter().filter(|(_, position)| beyond(*position));
+        flush.ahead.extend(told.map(|(id, _)| (Arc::from(NOBODY), id)));
         flush.fronts = moved
             .into_iter()
             .filter_map(|(index, front)| Some((Arc::clone(names.endpoint(index)?), front)))

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use crate::flow::event::Event;
 use crate::flow::event::EventId;
 use crate::flow::settlement::Holding;
 use crate::flow::settlement::Outcome;
@@ -52,6 +53,18 @@ impl Tallies {
         tally.failed += failed;
     }
 
+    /// Takes in an event that no endpoint takes: all of none have taken it.
+    pub(crate) fn untaken(&mut self, event: &Event) {
+        self.open.entry(event.id).or_insert_with(|| Tally {
+            event: event.id,
+            event_type: event.event_type.clone(),
+            table: event.table.clone(),
+            target: event.write_back.as_deref().cloned(),
+            delivered: 0,
+            failed: 0,
+        });
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
@@ -73,7 +86,6 @@ mod tests {
 
     use super::*;
     use crate::flow::body::Body;
-    use crate::flow::event::Event;
     use crate::flow::event::Facts;
     use crate::flow::event::Origin;
     use crate::flow::key::Keys;

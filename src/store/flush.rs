@@ -89,7 +89,8 @@ pub struct Flush {
 impl Flush {
     /// Whether an outcome is among it that may have been the last of its event.
     pub fn completes_write_backs(&self) -> bool {
-        let counts = |tally: &Tally| tally.delivered + tally.failed > 0;
+        let is_untaken = |tally: &Tally| tally.target.as_ref().is_some_and(|row| row.owed == 0);
+        let counts = |tally: &Tally| tally.delivered + tally.failed > 0 || is_untaken(tally);
         self.write_backs.iter().any(counts) || !self.resent.is_empty()
     }
 

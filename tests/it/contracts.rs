@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
 mod receivers;
+mod together;
 
 use std::fs;
 use std::io::Write;
@@ -26,6 +27,9 @@ use crate::support::service::Service;
 use crate::support::service::slot;
 
 const SECRET: &str = "your-secret-key";
+
+/// 32 bytes in base64.
+const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// Contract 3's delays, and what a test can wait for.
 const DELAYS: &str = r#"["10s", "30s", "90s"]"#;
@@ -254,14 +258,15 @@ async fn messages_are_filtered_signed_with_their_time_and_sent_until_200() {
         seconds(at).abs_diff(now()) < 60 && request.header("x-webhook-signature") == hmac(&content)
     };
     let bot = receiver(signed, &[201, 404, 200]);
-    let url = format!("url = \"{}\"", bot.url());
-    let secret = format!("\"{SECRET}\"");
-    let changes = [
-        ("url = \"${WECHAT_WEBHOOK_URL:-http://127.0.0.1:8080/messages}\"", url.as_str()),
-        ("{ env = \"WECHAT_WEBHOOK_SECRET\" }", secret.as_str()),
-        ("interval = \"1s\"", "interval = \"20ms\""),
-    ];
-    let mut service = Service::start(&configuration("wechat-messages", &database, &changes)).await;
+    let key = format!("\"{KEY}\"");
+    let changes =
+        [("{ env = \"WALHOOK_KEY\" }", key.as_str()), ("interval = \"1s\"", "interval = \"20ms\"")];
+    let toml = configuration("wechat-messages", &database, &changes);
+    let mut service =
+        Service::start(&format!("{toml}\n[endpoints]\nallow = [\"127.0.0.1\"]\n")).await;
+    let config = json!({ "URL": bot.url(), "Secret": SECRET, "MessageTypes": ["1", "3", "49"] });
+    let made = service.post("/v1/webhook/Config", &config).await;
+    assert_eq!(made.status, 200, "{}", made.body);
     sql.batch_execute(
         "INSERT INTO messages (key, msg_id, from_user, to_user, msg_type, content, is_self_msg) VALUES
              ('wxid_a', 7654321098765432123, 'wxid_s', 'wxid_r', 1, '\"你好\"', false),
@@ -319,7 +324,7 @@ async fn a_role_with_what_the_sql_files_grant_may_run_each_contract() {
             ("DATABASE_URL", url.as_str()),
             ("CUSTOMER_EVENTS_SUBSCRIPTIONS", subscriptions),
             ("IDP_SIGNING_SECRET", SECRET),
-            ("WECHAT_WEBHOOK_SECRET", SECRET),
+            ("WALHOOK_KEY", KEY),
         ];
         let mut check = Program::start(&["check"], &toml, &env);
         let code = check.wait(AMPLE).await;

@@ -85,20 +85,28 @@ async fn the_row_is_told_once_what_became_of_it_and_raises_no_event() {
     let mut service = Service::start(&configuration(&database, &toml)).await;
     complete(&sql, "taken", 1).await;
     complete(&sql, "refused", 2).await;
-    complete(&sql, "unwanted", 3).await;
+    complete(&sql, "untaken", 3).await;
     wait_for_status(&sql, "taken", "PUSH_SUCCESS").await;
     wait_for_status(&sql, "refused", "push_failed").await;
-    sql.batch_execute("UPDATE tasks SET rule_id = 1 WHERE id = 'unwanted'").await.unwrap();
+    // None of no endpoints has failed.
+    wait_for_status(&sql, "untaken", "PUSH_SUCCESS").await;
+    sql.batch_execute(
+        "INSERT INTO tasks VALUES ('running', 3, 'RUNNING');
+         UPDATE tasks SET rule_id = 1 WHERE id = 'running'",
+    )
+    .await
+    .unwrap();
     // What comes after the write-backs has arrived, so they would have, too.
-    spy.wait_for(4, AMPLE).await;
+    spy.wait_for(5, AMPLE).await;
     let seen: Vec<String> = spy
         .requests()
         .iter()
         .map(|request| request.json()["data"]["status"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(seen, ["COMPLETED"; 4]);
-    assert_eq!(sql.text(AUDIT).await, "refused push_failed, taken PUSH_SUCCESS");
-    wait_for_status(&sql, "unwanted", "COMPLETED").await;
+    assert_eq!(seen, ["COMPLETED", "COMPLETED", "COMPLETED", "RUNNING", "RUNNING"]);
+    let told = "refused push_failed, taken PUSH_SUCCESS, untaken PUSH_SUCCESS";
+    assert_eq!(sql.text(AUDIT).await, told);
+    wait_for_status(&sql, "running", "RUNNING").await;
     // The one with a dead letter stays, since a resend could turn it to the better.
     let kept = "SELECT string_agg(written || ' ' || coalesce(due_at::text, 'done'), ',')
                   FROM walhook.write_backs";
@@ -106,7 +114,7 @@ async fn the_row_is_told_once_what_became_of_it_and_raises_no_event() {
     let series = |outcome: &str| {
         format!("walhook_write_backs_total{{event=\"task.completed\",outcome=\"{outcome}\"}}")
     };
-    service.wait_for_metric(&series("delivered"), 1.0).await;
+    service.wait_for_metric(&series("delivered"), 2.0).await;
     service.wait_for_metric(&series("failed"), 1.0).await;
     // It goes when the operator has dealt with the letter.
     sql.batch_execute("UPDATE walhook.dead_letters SET state = 'discarded', closed_at = now()")
@@ -116,7 +124,7 @@ async fn the_row_is_told_once_what_became_of_it_and_raises_no_event() {
     let mut again = Service::start(&configuration(&database, &toml)).await;
     wait_for_text(&sql, LEFT, "0").await;
     again.stop().await;
-    assert_eq!(sql.text(AUDIT).await, "refused push_failed, taken PUSH_SUCCESS");
+    assert_eq!(sql.text(AUDIT).await, told);
 }
 
 #[tokio::test]
@@ -148,6 +156,56 @@ async fn a_parked_delivery_is_waited_for_through_a_kill() {
     wait_for_text(&sql, told, "20 20").await;
     wait_for_text(&sql, LEFT, "0").await;
     again.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_takes_is_told_at_once_and_once_also_beside_kills_and_stuck_endpoints() {
+    let (database, sql) = database().await;
+    let stuck = Receiver::start(always(Answer::status(200).after(Duration::from_secs(600))));
+    let statement = "sql = \"INSERT INTO audit VALUES ({{ id }}, {{ outcome }})\"";
+    let toml = events(statement)
+        + "[[endpoint]]\nname = \"stuck\"\nevents = [\"task.completed\"]\nwhen = \"rule_id == 1\"\n\
+           timeout = \"1h\"\npark_after = \"1h\"\n"
+        + &format!("url = \"{}\"\n", stuck.url());
+    let toml = configuration(&database, &toml);
+    let mut service = Service::start(&toml).await;
+    // The prefix that is settled ends here.
+    complete(&sql, "held", 1).await;
+    for round in 0..3 {
+        let insert = format!(
+            "INSERT INTO tasks SELECT 'n{round}-' || n, CASE n % 2 WHEN 0 THEN 5 ELSE 6 END, 'COMPLETED'
+               FROM generate_series(1, 100) n"
+        );
+        sql.batch_execute(&insert).await.unwrap();
+        let told = "SELECT count(*) || ' ' || count(DISTINCT id) || ' ' || min(status) FROM audit";
+        let all = (round + 1) * 100;
+        wait_for_text(&sql, told, &format!("{all} {all} PUSH_SUCCESS")).await;
+        service.program.kill();
+        service.program.wait(AMPLE).await;
+        service = Service::start(&toml).await;
+    }
+    // What comes next was read after all that came again.
+    complete(&sql, "last", 7).await;
+    wait_for_text(&sql, "SELECT count(*) FROM audit WHERE id = 'last'", "1").await;
+    let twice = "SELECT count(*) - count(DISTINCT id) FROM audit";
+    assert_eq!(sql.text(twice).await, "0");
+    service.program.kill();
+}
+
+#[tokio::test]
+async fn nobody_is_told_while_nothing_is_pushed() {
+    let (database, sql) = database().await;
+    let one = taking();
+    let toml = events(COLUMN).replace("[webhook]", "[webhook]\nenabled = false")
+        + &endpoint("one", &one, "task.completed", "1");
+    let mut service = Service::start(&configuration(&database, &toml)).await;
+    complete(&sql, "unpushed", 1).await;
+    // As both events of the change.
+    let counted = "SELECT coalesce(sum(filtered), 0) FROM walhook.balance";
+    wait_for_text(&sql, counted, "2").await;
+    service.stop().await;
+    assert_eq!(sql.text("SELECT status FROM tasks").await, "COMPLETED");
+    assert_eq!((sql.text(LEFT).await, one.count()), ("0".to_owned(), 0));
 }
 
 #[tokio::test]

@@ -187,10 +187,12 @@ impl Desk {
             Call::WebhookConfig { document } => self.webhook_config(orders, &document, who).await,
             Call::WebhookList => self.webhook_list(orders),
             Call::WebhookUpdate { document } => self.webhook_update(orders, &document, who).await,
-            Call::WebhookTest { which } => match self.webhook_named(which.as_deref()) {
-                Ok(name) => return self.test(orders, &name, probes),
-                Err(refused) => Err(refused),
-            },
+            Call::WebhookTest { which } => {
+                match self.webhook_test(orders, which.as_deref(), probes) {
+                    Ok(tests) => return Done::Later(tests),
+                    Err(refused) => Err(refused),
+                }
+            }
         };
         Done::Now(outcome)
     }
@@ -289,18 +291,19 @@ impl Desk {
     }
 
     fn test(&self, orders: &Orders, name: &str, probes: usize) -> Done {
-        let roster = orders.roster();
-        let Some(shown) = roster.find(name) else {
-            return Done::Now(Err(unknown(name)));
-        };
-        if probes >= PROBES_MAX {
-            let detail = format!("{PROBES_MAX} tests are under way: try again in a moment");
-            return Done::Now(Err(Refused::new(503, detail)));
+        match room_for(probes).and_then(|()| self.probe(orders, name)) {
+            Ok(probe) => Done::Later(probe),
+            Err(refused) => Done::Now(Err(refused)),
         }
+    }
+
+    fn probe(&self, orders: &Orders, name: &str) -> Result<BoxFuture<'static, Json>, Refused> {
+        let roster = orders.roster();
+        let shown = roster.find(name).ok_or_else(|| unknown(name))?;
         let body = self.test_body(name);
         let (client, endpoint) = (Arc::clone(&shown.client), Arc::clone(&shown.endpoint));
         let settings = Arc::new(self.settings.clone());
-        Done::Later(Box::pin(probe::probe(client, endpoint, settings, body, host_now())))
+        Ok(Box::pin(probe::probe(client, endpoint, settings, body, host_now())))
     }
 
     fn now(&self) -> Timestamp {
@@ -313,6 +316,14 @@ enum Done {
     Now(Outcome),
     /// A request to the endpoint is under way.
     Later(BoxFuture<'static, Json>),
+}
+
+fn room_for(probes: usize) -> Result<(), Refused> {
+    if probes < PROBES_MAX {
+        return Ok(());
+    }
+    let detail = format!("{PROBES_MAX} tests are under way: try again in a moment");
+    Err(Refused::new(503, detail))
 }
 
 fn ok(body: Json) -> Answer {

@@ -1,20 +1,31 @@
 //! How endpoints are shown, and contract 4's calls, which show them in another way.
 
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use serde_json::Value as Json;
 use serde_json::json;
+use tokio::time::Instant;
+use url::Url;
 
 use crate::api::endpoints::Answer;
 use crate::api::endpoints::Outcome;
 use crate::api::endpoints::Refused;
 use crate::app::desk::Desk;
+use crate::app::desk::PROBES_MAX;
 use crate::app::desk::ok;
 use crate::app::desk::record::Record;
+use crate::app::desk::room_for;
 use crate::app::desk::unknown;
 use crate::app::desk::webhook_api;
 use crate::app::fleet::Orders;
 use crate::app::fleet::roster::Shown;
 use crate::config::document;
 use crate::config::settings::WebhookApi;
+
+/// Within this each webhook has its answer, when all are tested: whoever asks waits for 40 s.
+const TESTS_MAX: Duration = Duration::from_secs(32);
 
 impl Desk {
     pub(super) fn list(&self, orders: &Orders) -> Json {
@@ -72,8 +83,41 @@ impl Desk {
     ) -> Outcome {
         let record = webhook_api::record(document, self.webhook_api()?)?;
         let name = record.name();
+        if let Some(known) = self.webhook_of_url(&record)? {
+            if document.get("Name").is_some_and(|told| !told.is_null()) && name != known {
+                let detail = format!(
+                    "webhook {known} has this URL: leave Name out to change it, or give another URL"
+                );
+                return Err(Refused::new(409, detail));
+            }
+            return self.webhook_changed(orders, &known, document, who).await;
+        }
         self.add(orders, record, who).await?;
         self.webhook_shown(orders, &name)
+    }
+
+    /// The webhook that has the URL of this one already.
+    fn webhook_of_url(&self, wanted: &Record) -> Result<Option<String>, Refused> {
+        let url = |record: &Record| {
+            let text = record.document.get("url").and_then(Json::as_str).unwrap_or_default();
+            Url::parse(text.trim()).map_err(|_| text.to_owned())
+        };
+        let wanted = url(wanted);
+        let mut same = self.webhooks().filter(|(_, record)| url(record) == wanted);
+        match (same.next(), same.next()) {
+            (Some((one, _)), Some((other, _))) => {
+                let detail = format!(
+                    "several webhooks have this URL, {one} and {other} for two: change the one that is \
+                     meant by its Name, with PUT /v1/webhook/Update"
+                );
+                Err(Refused::new(409, detail))
+            }
+            (first, _) => Ok(first.map(|(name, _)| name.clone())),
+        }
+    }
+
+    fn webhooks(&self) -> impl Iterator<Item = (&String, &Record)> {
+        self.records.iter().filter(|(_, record)| record.message.is_some() && !record.is_leaving)
     }
 
     /// What is not said stays as it is.
@@ -91,7 +135,17 @@ impl Desk {
                 .webhook_named(told("URL"))
                 .or_else(|refused| self.webhook_named(None).map_err(|_| refused)),
         }?;
-        let before = self.own(orders, &name)?.clone();
+        self.webhook_changed(orders, &name, document, who).await
+    }
+
+    async fn webhook_changed(
+        &mut self,
+        orders: &Orders,
+        name: &str,
+        document: &Json,
+        who: &str,
+    ) -> Outcome {
+        let before = self.own(orders, name)?.clone();
         let now = self.now();
         let shown = before.endpoint(&self.settings, now, false).ok();
         let shown = shown.and_then(|endpoint| webhook_api::shown(&before, &endpoint));
@@ -104,7 +158,7 @@ impl Desk {
         before.unmask(&mut document);
         self.change(orders, Record { document, message, ..before }, who).await?;
         tracing::info!(endpoint = name, who, "endpoint is changed");
-        self.webhook_shown(orders, &name)
+        self.webhook_shown(orders, name)
     }
 
     pub(super) fn webhook_list(&self, orders: &Orders) -> Outcome {
@@ -120,7 +174,6 @@ impl Desk {
     /// The name of a webhook by its URL or its name; without either, of the only one.
     pub(super) fn webhook_named(&self, which: Option<&str>) -> Result<String, Refused> {
         self.webhook_api()?;
-        let present = self.records.iter().filter(|(_, r)| r.message.is_some() && !r.is_leaving);
         let is_meant = |name: &str, record: &Record| match which {
             Some(which) => {
                 let url = record.document.get("url").and_then(Json::as_str);
@@ -129,7 +182,7 @@ impl Desk {
             }
             None => true,
         };
-        let mut meant = present.filter(|(name, record)| is_meant(name, record));
+        let mut meant = self.webhooks().filter(|(name, record)| is_meant(name, record));
         match (meant.next(), meant.next()) {
             (Some((name, _)), None) => Ok(name.clone()),
             (Some(_), Some(_)) => {
@@ -137,6 +190,56 @@ impl Desk {
             }
             (None, _) => Err(Refused::new(404, "there is no such webhook: see /v1/webhook/List")),
         }
+    }
+
+    /// Tests the webhook that is meant, or all; what comes back names each.
+    pub(super) fn webhook_test(
+        &self,
+        orders: &Orders,
+        which: Option<&str>,
+        probes: usize,
+    ) -> Result<BoxFuture<'static, Json>, Refused> {
+        self.webhook_api()?;
+        room_for(probes)?;
+        let wrapped = |data: Json| json!({ "success": true, "data": data });
+        if let Some(which) = which {
+            let test = self.webhook_probe(orders, &self.webhook_named(Some(which))?)?;
+            return Ok(Box::pin(async move { wrapped(test.await) }));
+        }
+        let names: Vec<&String> = self.webhooks().map(|(name, _)| name).collect();
+        let tests: Vec<_> =
+            names.iter().filter_map(|name| self.webhook_probe(orders, name).ok()).collect();
+        Ok(Box::pin(async move {
+            let tests = futures_util::stream::iter(tests).buffered(PROBES_MAX);
+            wrapped(Json::Array(tests.collect().await))
+        }))
+    }
+
+    fn webhook_probe(
+        &self,
+        orders: &Orders,
+        name: &str,
+    ) -> Result<BoxFuture<'static, Json>, Refused> {
+        let probe = self.probe(orders, name)?;
+        let url = self.records.get(name).map(Record::masked);
+        let url = url.and_then(|shown| shown.get("url").cloned());
+        let (name, deadline) = (name.to_owned(), Instant::now() + TESTS_MAX);
+        Ok(Box::pin(async move {
+            let mut report =
+                tokio::time::timeout_at(deadline, probe).await.unwrap_or_else(|_late| {
+                    let detail =
+                        "the tests before it took too long: test it by itself, with ?Name=";
+                    json!({
+                        "delivered": false, "status": null, "duration_ms": 0,
+                        "error": { "class": "timeout", "detail": detail }, "response": "",
+                    })
+                });
+            if let Json::Object(members) = &mut report {
+                members.insert("Name".to_owned(), json!(name));
+                members.insert("URL".to_owned(), json!(url));
+            }
+            report
+        }))
     }
 
     fn webhook_shown(&self, orders: &Orders, name: &str) -> Outcome {

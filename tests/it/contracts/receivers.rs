@@ -111,19 +111,16 @@ async fn express_and_plain_node_take_the_messages_of_contract_4() {
         return;
     };
     let Some((mut node, other)) = sample("node", "receiver.js", "node").await else { return };
-    let url = format!("url = \"{url}\"");
-    let secret = format!("\"{SECRET}\"");
-    let changes = [
-        ("url = \"${WECHAT_WEBHOOK_URL:-http://127.0.0.1:8080/messages}\"", url.as_str()),
-        ("{ env = \"WECHAT_WEBHOOK_SECRET\" }", secret.as_str()),
-    ];
+    let key = format!("\"{KEY}\"");
+    let changes = [("{ env = \"WALHOOK_KEY\" }", key.as_str())];
     let toml = super::configuration("wechat-messages", &database, &changes);
-    let bot =
-        toml.split("[[endpoint]]").nth(1).and_then(|rest| rest.split("\n[http]").next()).unwrap();
-    let second =
-        bot.replace(&url, &format!("url = \"{other}\"")).replacen("name = \"", "name = \"node-", 1);
-    let toml = format!("{toml}\n[[endpoint]]{second}\n");
+    let toml = format!("{toml}\n[endpoints]\nallow = [\"127.0.0.1\"]\n");
     let mut service = Service::start(&toml).await;
+    for url in [url, other] {
+        let config = json!({ "URL": url, "Secret": SECRET, "MessageTypes": ["1", "3", "49"] });
+        let made = service.post("/v1/webhook/Config", &config).await;
+        assert_eq!(made.status, 200, "{}", made.body);
+    }
     sql.batch_execute(
         "INSERT INTO messages (key, msg_id, from_user, to_user, msg_type, content, is_self_msg) VALUES
              ('wxid_a', 7654321098765432123, 'wxid_s', 'wxid_r', 1, '\"你好 / \\\\ \\\"x\\\" \\u001f\"', false),

@@ -19,6 +19,15 @@ fn is_signed(request: &Request, secret: &str) -> bool {
     request.header("x-webhook-signature") == hex
 }
 
+/// The file as it stands, but for the database, the slot, a free port, the key and loopback.
+fn toml(database: &Database) -> String {
+    let toml = CONFIG
+        .replace("${DATABASE_URL:-postgres://walhook@localhost/app}", &database.url())
+        .replace("slot = \"wechat_messages\"", &format!("slot = \"{}\"", slot(database)))
+        .replace("{ env = \"WALHOOK_KEY\" }", &one(KEY));
+    format!("{toml}\n[http]\nlisten = \"127.0.0.1:0\"\n[endpoints]\nallow = [\"127.0.0.0/8\"]\n")
+}
+
 async fn message(sql: &Sql, id: i64, kind: i32, own: bool) {
     sql.batch_execute(&format!(
         "INSERT INTO messages (key, msg_id, from_user, to_user, msg_type, content, is_self_msg,
@@ -40,15 +49,7 @@ async fn a_client_of_the_contract_makes_lists_tests_and_updates_its_webhook() {
     let sql = database.sql().await;
     sql.batch_execute(SQL).await.unwrap();
     let receiver = receiver();
-    // Without the endpoint that an operator may write.
-    let (config, _) = CONFIG.split_once("[[endpoint]]").unwrap();
-    let toml = config
-        .replace("${DATABASE_URL:-postgres://walhook@localhost/app}", &database.url())
-        .replace("slot = \"wechat_messages\"", &format!("slot = \"{}\"", slot(&database)));
-    let toml = format!(
-        "{toml}\n[state]\nkey = \"{KEY}\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
-         [endpoints]\nallow = [\"127.0.0.0/8\"]\n"
-    );
+    let toml = toml(&database);
     let service = Service::start(&toml).await;
     let secret = "a secret of the contract";
     let config = json!({
@@ -83,7 +84,10 @@ async fn a_client_of_the_contract_makes_lists_tests_and_updates_its_webhook() {
     }
 
     let report = done(&service, "GET", "/v1/webhook/Test", &Value::Null).await;
-    assert_eq!((&report["delivered"], &report["status"]), (&json!(true), &json!(200)));
+    let [tested] = report["data"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert_eq!(report["success"], true);
+    assert_eq!((&tested["delivered"], &tested["status"]), (&json!(true), &json!(200)));
+    assert_eq!(tested["Name"], made["data"]["Name"]);
     let tested = receiver.wait_for(2, AMPLE).await;
     assert!(is_signed(&tested[1], secret));
     assert_eq!(tested[1].json()["msgType"], 1);
@@ -107,4 +111,48 @@ async fn a_client_of_the_contract_makes_lists_tests_and_updates_its_webhook() {
     let bad = json!({ "URL": "ftp://x", "RetryCount": "3" });
     let (status, answer) = call(service.http, "POST", "/v1/webhook/Config", &bad).await;
     assert_eq!((status, &answer["errors"][0]["key"]), (422, &json!("RetryCount")));
+}
+
+#[tokio::test]
+async fn the_same_url_changes_its_webhook_and_a_test_without_a_name_tests_all() {
+    let database = Database::create().await;
+    database.sql().await.batch_execute(SQL).await.unwrap();
+    let (good, bad) = (receiver(), receiver());
+    bad.behave(always(Answer::status(500)));
+    let service = Service::start(&toml(&database)).await;
+    let none = done(&service, "GET", "/v1/webhook/Test", &Value::Null).await;
+    assert_eq!(none, json!({ "success": true, "data": [] }));
+
+    let first =
+        json!({ "URL": good.url(), "Secret": "a secret", "MessageTypes": ["1"], "Timeout": 7 });
+    let first = done(&service, "POST", "/v1/webhook/Config", &first).await;
+    // What the second one does not say stays; the URL may be written in another way.
+    let other_way = good.url().replace("http://", "HTTP://");
+    let second = json!({ "URL": other_way, "MessageTypes": ["3"], "RetryCount": 1 });
+    let second = done(&service, "POST", "/v1/webhook/Config", &second).await;
+    assert_eq!(second["data"]["Name"], first["data"]["Name"]);
+    let expected = (&json!("[secret]"), &json!(7), &json!(1), &json!(["3"]));
+    let data = &second["data"];
+    let shown = (&data["Secret"], &data["Timeout"], &data["RetryCount"], &data["MessageTypes"]);
+    assert_eq!(shown, expected, "{second}");
+    let renamed = json!({ "URL": good.url(), "Name": "another" });
+    let (status, said) = call(service.http, "POST", "/v1/webhook/Config", &renamed).await;
+    let detail = said["detail"].as_str().unwrap();
+    assert!(status == 409 && detail.contains(first["data"]["Name"].as_str().unwrap()), "{said}");
+
+    let named = json!({ "URL": bad.url(), "Name": "bad" });
+    done(&service, "POST", "/v1/webhook/Config", &named).await;
+    let list = done(&service, "GET", "/v1/webhook/List", &Value::Null).await;
+    assert_eq!(list["data"].as_array().unwrap().len(), 2, "{list}");
+    let all = done(&service, "GET", "/v1/webhook/Test", &Value::Null).await;
+    let reports = all["data"].as_array().unwrap();
+    let of = |name: &Value| reports.iter().find(|report| report["Name"] == *name).unwrap();
+    assert_eq!((&all["success"], reports.len()), (&json!(true), 2), "{all}");
+    assert_eq!(of(&first["data"]["Name"])["delivered"], true, "{all}");
+    let refused = of(&json!("bad"));
+    assert_eq!((&refused["delivered"], &refused["status"]), (&json!(false), &json!(500)));
+    let one = done(&service, "GET", "/v1/webhook/Test?Name=bad", &Value::Null).await;
+    assert_eq!((&one["success"], &one["data"]["status"]), (&json!(true), &json!(500)), "{one}");
+    let (status, _) = call(service.http, "GET", "/v1/webhook/Test?Name=nobody", &Value::Null).await;
+    assert_eq!(status, 404);
 }
