@@ -38,8 +38,8 @@ const HEADER_BYTES_MAX: usize = 8 * 1024;
 const EVENTS_MAX: usize = 100;
 
 /// Keys whose strings are secrets, wherever they stand.
-const SECRET_KEYS: [&str; 7] =
-    ["password", "client_secret", "private_key", "token", "bearer", "value", "key"];
+const SECRET_KEYS: [&str; 8] =
+    ["password", "client_secret", "corp_secret", "private_key", "token", "bearer", "value", "key"];
 
 /// What holds for an endpoint that says nothing else.
 #[derive(Clone, Debug, PartialEq)]

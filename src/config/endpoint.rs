@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::config::answers;
+use crate::config::channel;
+use crate::config::channel::Beside;
 use crate::config::endpoint_name;
 use crate::config::event;
 use crate::config::field::Field;
@@ -51,7 +53,11 @@ pub(super) fn read(
         taken.push(name.clone());
         Some(name)
     });
-    let url = section.require("url", "is missing: give an http(s) address", terms::endpoint_url);
+    let channel = channel::begin(&mut section, &mut terms);
+    let url = match channel.as_ref().and_then(channel::Begun::app_url) {
+        Some(url) => url,
+        None => section.require("url", "is missing: give an http(s) address", terms::endpoint_url),
+    };
     let events = match section.field("events") {
         Some(field) => globs(&field, rules).unwrap_or_default(),
         None => vec![Glob::new("*")],
@@ -63,6 +69,11 @@ pub(super) fn read(
     let auth = section.read("auth", headers::read_auth);
     let link = link::read(&mut section, url.as_ref().map(Secret::reveal));
     read_terms(&mut section, &mut terms);
+    let channel = channel.and_then(|begun| {
+        let (events, payload, http2) = (&*events, payload.as_ref(), link.http2);
+        let beside = Beside { payload, events, rules, http2 };
+        channel::finish(&mut section, begun, &mut terms, &beside)
+    });
     signing::check_headers(&section, &terms);
     if section.has("signing") && terms.secrets.is_empty() && !section.has("secret") {
         section.note("signing", "has no secret to sign with: give `secret`");
@@ -77,7 +88,7 @@ pub(super) fn read(
     }
     section.finish_knowing(&NAMES_IN_WEBHOOK);
     let endpoint = terms.endpoint(&name?, url?, events, auth);
-    Some(Endpoint { filter, enabled, payload, link, test, ..endpoint })
+    Some(Endpoint { channel, filter, enabled, payload, link, test, ..endpoint })
 }
 
 /// What is wrong with batches of the events that an endpoint takes, in their own shapes or in

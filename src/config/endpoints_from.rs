@@ -146,7 +146,7 @@ fn check(template: &Json) -> Option<String> {
         }
     }
     for (name, value) in members {
-        if ["tls", "payload_file"].contains(&name.as_str()) {
+        if ["tls", "payload_file", "channel"].contains(&name.as_str()) {
             return Some(format!("has `{name}`, which is left to an [[endpoint]]: leave it out"));
         }
         let mut own = BTreeSet::new();

@@ -8,6 +8,7 @@
 //! all of them at once. Past this module a value of [`Settings`] is valid.
 
 mod answers;
+mod channel;
 pub mod document;
 mod endpoint;
 mod endpoint_name;

@@ -1,6 +1,7 @@
 //! Settings: what the rest of walhook sees of the configuration. Every value is valid.
 
 mod addresses;
+mod channel;
 mod endpoint;
 mod event;
 mod inbound;
@@ -20,6 +21,13 @@ pub use crate::config::settings::addresses::AddressPolicy;
 pub use crate::config::settings::addresses::BLOCKS_MAX;
 pub use crate::config::settings::addresses::Block;
 pub use crate::config::settings::addresses::Blocks;
+pub use crate::config::settings::channel::Channel;
+pub use crate::config::settings::channel::ChannelAnswer;
+pub use crate::config::settings::channel::ChannelSignature;
+pub use crate::config::settings::channel::Overflow;
+pub use crate::config::settings::channel::PRESETS;
+pub use crate::config::settings::channel::Preset;
+pub use crate::config::settings::channel::WecomApp;
 pub use crate::config::settings::endpoint::AnswerRule;
 pub use crate::config::settings::endpoint::Auth;
 pub use crate::config::settings::endpoint::BacklogLimits;

@@ -51,6 +51,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// Reads both, on top of what `[webhook]` has given.
 pub(super) fn read(section: &mut Section<'_>, terms: &mut Terms) {
     let secrets = section.read("secret", secrets);
+    if terms.is_channel {
+        return set(&mut terms.secrets, secrets);
+    }
     let scheme = section.read("signing", scheme);
     if section.has("signing") && scheme.is_none() || section.has("secret") && secrets.is_none() {
         return;

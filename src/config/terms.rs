@@ -97,6 +97,8 @@ pub(super) struct Terms {
     pub(super) parking: Parking,
     pub(super) answers: AnswerRule,
     pub(super) response_limit: usize,
+    /// `secret` is a chat system's.
+    pub(super) is_channel: bool,
 }
 
 impl Terms {
@@ -122,6 +124,7 @@ impl Terms {
             parking: Parking::default(),
             answers: AnswerRule::default(),
             response_limit: RESPONSE_LIMIT,
+            is_channel: false,
         }
     }
 
@@ -157,6 +160,7 @@ impl Terms {
             payload: None,
             signing: self.signing,
             auth,
+            channel: None,
             headers: self.headers,
             user_agent: self.user_agent,
             timeout: self.timeout,

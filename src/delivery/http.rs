@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::Method;
 use http::Request;
@@ -27,8 +28,13 @@ use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;
 use crate::config::settings::Auth;
 use crate::config::settings::Endpoint;
+use crate::delivery::access_token;
+use crate::delivery::access_token::AccessTokens;
 use crate::delivery::auth;
 use crate::delivery::body;
+use crate::delivery::body::Outgoing;
+use crate::delivery::channel::Channel;
+use crate::delivery::channel::Line;
 use crate::delivery::classify::classify;
 use crate::delivery::connections::Connections;
 use crate::delivery::connections::TIDY_EVERY;
@@ -75,6 +81,8 @@ pub struct Client {
     own_headers: HeaderMap,
     signer: Option<Signer>,
     tokens: Option<Tokens>,
+    /// The chat system that it is.
+    channel: Option<Channel>,
     /// Bodies are JSON arrays.
     batched: bool,
     answers: AnswerRule,
@@ -108,6 +116,21 @@ impl Client {
             }
             _ => None,
         };
+        let channel = match &endpoint.channel {
+            Some(channel) => {
+                let tokens = match &channel.app {
+                    Some(app) => {
+                        let url = access_token::token_url(app);
+                        let issuer = site(&url, endpoint.addresses, &endpoint.link)?;
+                        let user_agent = headers.get(header::USER_AGENT);
+                        Some(AccessTokens::new(app, issuer, network.tokens(), user_agent))
+                    }
+                    None => None,
+                };
+                Some(Channel::new(channel, tokens))
+            }
+            None => None,
+        };
         let site = site(url, endpoint.addresses, &endpoint.link)?;
         headers.extend(site.headers);
         let shown_headers = headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES);
@@ -118,6 +141,7 @@ impl Client {
             headers,
             shown_headers,
             tokens,
+            channel,
             own_headers: endpoint.headers.clone(),
             signer: endpoint.signing.as_ref().map(Signer::new),
             batched: endpoint.batch.size.get() > 1,
@@ -167,6 +191,10 @@ impl Client {
         };
         let took = ended.as_ref().map_or_else(|_| Instant::now(), |at| *at) - started;
         let judged = judge(seen.reply(ended.map(drop)), &seen.body, &self.answers);
+        let judged = match &self.channel {
+            Some(channel) => self.judge_message(channel, judged, &seen, &mut reach),
+            None => judged,
+        };
         let (verdict, failure) = self.judge_token(token, seen.status, judged, &mut reach);
         if failure.as_ref().is_some_and(|failure| failure.class == FailureClass::Local) {
             reach = Reach::Nowhere;
@@ -186,7 +214,7 @@ impl Client {
             took,
             request_headers,
             response_headers: std::mem::take(&mut seen.headers),
-            response_body: self.redactor.redacted(seen.into_body(self.response_limit)),
+            response_body: self.masked(seen.into_body(self.response_limit)),
         }
     }
 
@@ -214,7 +242,10 @@ impl Client {
         let ids = Ids::of(lease, batched);
         let timestamp = now.seconds().to_string();
         let mut signature = self.signer.as_ref().map(|signer| signer.begin(&ids.id, &timestamp));
-        let body = body::complete(&lease.events, batched, now, signature.as_mut()).await;
+        let body = match &self.channel {
+            Some(_) => Outgoing::Whole(Bytes::new()), // it makes its own
+            None => body::complete(&lease.events, batched, now, signature.as_mut()).await,
+        };
         let mut headers = self.headers.clone();
         let signed = signature.map(Signature::finish).unwrap_or_default();
         headers::shape(&mut headers, &self.own_headers, lease, batched);
@@ -224,6 +255,12 @@ impl Client {
         }
         let limit = SHOWN_HEADERS_MAX_BYTES;
         *shown = headers::shown_after(&self.headers, &self.shown_headers, &headers, limit);
+        if let Some(channel) = &self.channel {
+            let limit = self.response_limit.max(JUDGED_BODY_MAX_BYTES);
+            let line = Line { connections: &self.connections, path: &self.path, headers, limit };
+            // Apart, as what fetches tokens: few endpoints are chat systems.
+            return Box::pin(channel.exchange(line, lease, (started, now), (reach, seen))).await;
+        }
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();
@@ -290,6 +327,30 @@ impl Client {
                 (verdict, failure)
             }
             None => (verdict, failure),
+        }
+    }
+
+    fn judge_message(
+        &self,
+        channel: &Channel,
+        judged: (Verdict, Option<Failure>),
+        seen: &Seen,
+        reach: &mut Reach,
+    ) -> (Verdict, Option<Failure>) {
+        let (verdict, failure) = channel.judge(judged, seen.status, &seen.body, reach);
+        let failure = failure.map(|failure| {
+            let detail = self.masked(Bytes::from(failure.detail));
+            Failure { detail: String::from_utf8_lossy(&detail).into_owned(), ..failure }
+        });
+        (verdict, failure)
+    }
+
+    /// An answer without what it repeats of the URL, or of a token.
+    fn masked(&self, text: Bytes) -> Bytes {
+        let text = self.redactor.redacted(text);
+        match &self.channel {
+            Some(channel) => channel.masked(text),
+            None => text,
         }
     }
 

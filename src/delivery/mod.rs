@@ -19,8 +19,10 @@
 //!
 //! [`Exchange`]: crate::flow::verdict::Exchange
 
+mod access_token;
 mod auth;
 mod body;
+mod channel;
 mod classify;
 mod connections;
 mod dial;

@@ -19,6 +19,7 @@ use rustls::sign::SingleCertAndKey;
 
 use crate::config::link::Link;
 use crate::config::settings::AddressPolicy;
+use crate::delivery::access_token::TokenRegistry;
 use crate::delivery::classify;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::gate::MaySend;
@@ -54,6 +55,7 @@ pub struct Network {
     /// Filled when the first https endpoint asks: plain http needs no roots.
     roots: Arc<OnceLock<Arc<RootCertStore>>>,
     may_send: MaySend,
+    tokens: TokenRegistry,
 }
 
 impl Network {
@@ -63,19 +65,25 @@ impl Network {
             resolver: Arc::new(SystemResolver),
             roots: Arc::default(),
             may_send: Arc::new(|| true),
+            tokens: TokenRegistry::default(),
         }
     }
 
     /// Another resolver and other authorities.
     pub fn new(resolver: Arc<dyn Resolve>, roots: RootCertStore) -> Self {
         let roots = Arc::new(OnceLock::from(Arc::new(roots)));
-        Self { resolver, roots, may_send: Arc::new(|| true) }
+        Self { resolver, roots, may_send: Arc::new(|| true), tokens: TokenRegistry::default() }
     }
 
     /// The same, writing to no socket while `may_send` says no.
     #[must_use]
     pub fn gated(self, may_send: MaySend) -> Self {
         Self { may_send, ..self }
+    }
+
+    /// The access tokens of all applications that are reached by this way.
+    pub(crate) fn tokens(&self) -> &TokenRegistry {
+        &self.tokens
     }
 
     pub(crate) fn may_send(&self) -> MaySend {

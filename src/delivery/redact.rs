@@ -46,23 +46,24 @@ impl Redactor {
 
     /// The text with a mask in the place of each piece.
     pub(crate) fn redacted(&self, text: Bytes) -> Bytes {
-        let mut text = text;
-        for piece in &self.pieces {
-            let mut found = memmem::find_iter(&text, piece).peekable();
-            if found.peek().is_none() {
-                continue;
-            }
-            let (mut masked, mut from) = (Vec::with_capacity(text.len()), 0);
-            for at in found {
-                masked.extend_from_slice(text.get(from..at).unwrap_or_default());
-                masked.extend_from_slice(MASK);
-                from = at + piece.len();
-            }
-            masked.extend_from_slice(text.get(from..).unwrap_or_default());
-            text = Bytes::from(masked);
-        }
-        text
+        self.pieces.iter().fold(text, |text, piece| masked(text, piece))
     }
+}
+
+/// The text with a mask in the place of `piece`, wherever it stands.
+pub(crate) fn masked(text: Bytes, piece: &[u8]) -> Bytes {
+    let mut found = memmem::find_iter(&text, piece).peekable();
+    if piece.is_empty() || found.peek().is_none() {
+        return text;
+    }
+    let (mut masked, mut from) = (Vec::with_capacity(text.len()), 0);
+    for at in found {
+        masked.extend_from_slice(text.get(from..at).unwrap_or_default());
+        masked.extend_from_slice(MASK);
+        from = at + piece.len();
+    }
+    masked.extend_from_slice(text.get(from..).unwrap_or_default());
+    Bytes::from(masked)
 }
 
 /// Whether a piece is more than a word.

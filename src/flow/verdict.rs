@@ -27,6 +27,9 @@ pub enum Reach {
     /// To the endpoint, or to what answers for its name and address: it counts.
     #[default]
     Endpoint,
+    /// To the endpoint, which takes nothing more for as long as it says: it counts, and the endpoint
+    /// is left alone.
+    Throttled,
     /// The endpoint's side says that it was not processed, or nothing was there to be sent it with,
     /// as a token that has run out: it does not count.
     Unprocessed,

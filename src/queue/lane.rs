@@ -316,9 +316,10 @@ impl Lane {
         }
         let is_retry = matches!(exchange.verdict, Verdict::Retry { .. });
         let is_past = self.anew.is_some_and(|anew| id <= anew);
+        let counts = matches!(exchange.reach, Reach::Endpoint | Reach::Throttled);
         if is_retry && is_past {
             parcel.tries.restart();
-        } else if is_retry && (exchange.reach != Reach::Endpoint || self.breaker.is_probe(id)) {
+        } else if is_retry && (!counts || self.breaker.is_probe(id)) {
             parcel.tries.take_back();
         } else {
             parcel.tries.unspent = 0;
@@ -385,7 +386,7 @@ impl Lane {
             _ if tries.attempts == 0 && tries.unspent == 0 => Some(Duration::ZERO),
             (0, _) => delays::retry_delay(&self.settings.retry, tries.attempts, at_least, fraction),
             // A probe: its delivery is due already, and waits for the next one with all others.
-            (_, Reach::Endpoint) => {
+            (_, Reach::Endpoint | Reach::Throttled) => {
                 let free = self.breaker.free_at(now.instant);
                 Some(free.map_or(Duration::ZERO, |free| free.duration_since(now.instant)))
             }
@@ -515,6 +516,11 @@ impl Lane {
             // It is there, and takes fewer at once.
             Verdict::Retry { .. } if is_too_much && self.bears_fewer(now) => return false,
             Verdict::Retry { .. } if exchange.reach == Reach::Nowhere => false,
+            // It is there, and wants nothing for a while.
+            Verdict::Retry { at_least } if exchange.reach == Reach::Throttled => {
+                self.rate.hold(now, at_least.unwrap_or_default());
+                true
+            }
             // It did not get through, and yet somebody answered.
             Verdict::Retry { .. }
                 if exchange.reach == Reach::Unprocessed && exchange.status.is_some() =>

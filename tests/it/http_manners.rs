@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
 mod addresses;
+mod channels;
 mod hostile;
 mod links;
 mod oauth;
@@ -82,6 +83,7 @@ fn endpoint(url: &str) -> Endpoint {
         payload: None,
         signing: None,
         auth: None,
+        channel: None,
         headers: HeaderMap::new(),
         user_agent: String::from("walhook-test"),
         timeout: AMPLE,

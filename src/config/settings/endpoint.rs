@@ -13,6 +13,7 @@ use crate::config::expression::Expression;
 use crate::config::link::Link;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
+use crate::config::settings::Channel;
 use crate::config::settings::EventRule;
 use crate::config::settings::Payload;
 
@@ -34,6 +35,8 @@ pub struct Endpoint {
     pub payload: Option<Payload>,
     pub signing: Option<Signing>,
     pub auth: Option<Auth>,
+    /// The chat system behind the URL, if it is one.
+    pub channel: Option<Channel>,
     /// Fixed extra headers. Reserved names are refused when the file is read.
     pub headers: HeaderMap,
     pub user_agent: String,

@@ -80,7 +80,7 @@ fn the_reference_shows_every_key_in_use() {
     let Some(settings) = read(&notes, &text) else {
         panic!("{}", notes.conclude(None::<()>).unwrap_err())
     };
-    assert_eq!((settings.events.len(), settings.endpoints.len()), (3, 6));
+    assert_eq!((settings.events.len(), settings.endpoints.len()), (3, 9));
 
     let document = DeTable::parse(&text).unwrap();
     let mut shown = BTreeSet::new();

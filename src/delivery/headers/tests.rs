@@ -36,6 +36,7 @@ fn endpoint() -> Endpoint {
         payload: None,
         signing: None,
         auth: None,
+        channel: None,
         headers: HeaderMap::new(),
         user_agent: String::from("wx-msg-chat-webhook/1.0"),
         timeout: Duration::from_secs(10),

@@ -108,6 +108,7 @@ pub(crate) fn endpoint(events: &str) -> Endpoint {
         payload: None,
         signing: None,
         auth: None,
+        channel: None,
         headers: http::HeaderMap::new(),
         user_agent: String::from("test"),
         timeout: Duration::from_secs(1),

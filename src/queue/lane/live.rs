@@ -63,6 +63,7 @@ impl Lane {
         self.rest_if_told(now); // it did not while it was gone
         self.anew = Some(LeaseId(self.last_lease));
         self.breaker.forget();
+        self.rate.release();
         let mut restarted = self.retries.restart(now.instant);
         restarted.sort_unstable_by_key(|(slot, _)| self.order.arrival(*slot));
         restarted.extend(self.order.restart(now.instant));

@@ -29,13 +29,15 @@ pub(super) struct Rate {
     interval: Option<Duration>,
     /// When the next start is due if they are spaced evenly.
     due: Option<Instant>,
+    /// Until when the endpoint wants nothing.
+    held: Option<Instant>,
 }
 
 impl Rate {
     /// `limit` is in requests per second.
     pub(super) fn new(limit: Option<f64>) -> Self {
         let interval = |limit: f64| Duration::try_from_secs_f64(limit.recip()).unwrap_or(FAR);
-        Self { interval: limit.map(interval), due: None }
+        Self { interval: limit.map(interval), due: None, held: None }
     }
 
     /// Another limit, from the next start on.
@@ -47,8 +49,19 @@ impl Rate {
 
     /// When the next request may start; `None` means at once.
     pub(super) fn free_at(&self, now: Instant) -> Option<Instant> {
-        let due = self.due?;
-        (due > later(now, CATCH_UP)).then(|| due.checked_sub(CATCH_UP).unwrap_or(due))
+        let held = self.held.filter(|held| *held > now);
+        let due = self.due.filter(|due| *due > later(now, CATCH_UP));
+        held.max(due.map(|due| due.checked_sub(CATCH_UP).unwrap_or(due)))
+    }
+
+    /// The endpoint wants nothing for this time.
+    pub(super) fn hold(&mut self, now: Instant, wait: Duration) {
+        self.held = self.held.max(Some(later(now, wait)));
+    }
+
+    /// What it wanted holds no more.
+    pub(super) fn release(&mut self) {
+        self.held = None;
     }
 
     /// A request starts.
@@ -147,6 +160,22 @@ mod tests {
         rate.start(next);
         let free = rate.free_at(next).unwrap();
         assert_eq!(free, start + Duration::from_millis(990), "the catch-up does not add up");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_held_starts_nothing_until_then_whatever_its_limit() {
+        let start = Instant::now();
+        for limit in [None, Some(10.0)] {
+            let mut rate = Rate::new(limit);
+            rate.hold(start, Duration::from_secs(60));
+            rate.hold(start, Duration::from_secs(5));
+            rate.start(start);
+            let until = start + Duration::from_secs(60);
+            assert_eq!(rate.free_at(start), Some(until));
+            assert_eq!(rate.free_at(until), None);
+            rate.release();
+            assert!(rate.free_at(start).is_none_or(|free| free < until));
+        }
     }
 
     #[test]
