@@ -230,6 +230,16 @@ impl Expression {
         &self.names
     }
 
+    /// The syntax tree, as it was written.
+    pub fn tree(&self) -> &IdedExpr {
+        self.program.expression()
+    }
+
+    /// What a part of an expression names, if it is a name: `a`, `row.a`, `old["a b"]`.
+    pub fn reference_of(part: &Expr) -> Option<Reference<'_>> {
+        syntax::reference(part)
+    }
+
     /// What the expression names, if it does nothing else: such a one needs no evaluation.
     pub fn plain(&self) -> Option<(Reference<'_>, Form)> {
         let whole = self.program.expression();

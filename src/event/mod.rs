@@ -23,5 +23,6 @@ mod scope;
 mod subscribers;
 mod target;
 mod template;
+pub mod type_check;
 mod value;
 mod writer;
