@@ -362,9 +362,12 @@ async fn after_the_last_retry_a_row_is_given_up_with_a_warning() {
     let mut service = Service::start(&configuration(&database, &webhook)).await;
     insert(&sql, "W1").await;
     let line = service.program.wait_for_line("given up", AMPLE).await;
-    for part in ["WARN", "id=\"1\"", "wallet_code=\"W1\"", "attempts=4", &receiver.url(), "500"] {
+    // Of the URL its origin only: the path can be a secret.
+    let origin = receiver.url().trim_end_matches("/hooks").to_owned();
+    for part in ["WARN", "id=\"1\"", "wallet_code=\"W1\"", "attempts=4", &origin, "500"] {
         assert!(line.contains(part), "{part} in {line}");
     }
+    assert!(!line.contains("/hooks"), "{line}");
     let stats = service.stats().await;
     end(service).await;
     let requests = receiver.requests();
