@@ -53,7 +53,8 @@ fn settings(name: &str) -> Settings {
     let env = |name: &str| {
         let is_secret =
             ["SECRET", "PASSWORD", "TOKEN", "KEY"].iter().any(|end| name.ends_with(end));
-        is_secret.then(|| SECRET.to_owned())
+        // Those of libpq, such as PGSSLKEY, are nobody's secret here.
+        (is_secret && !name.starts_with("PG")).then(|| SECRET.to_owned())
     };
     config::load(&path, &env).unwrap()
 }
