@@ -421,6 +421,6 @@ async fn expressions_are_tried_on_rows_that_are_there() {
 
     sql.batch_execute("UPDATE orders SET total = 6").await.unwrap();
     let (_, output) = finished(&["check", "--bodies"], &toml).await;
-    let row = r#""data":{"id":7,"total":6,"paid":true,"at":"2024-12-31T23:00:00Z","mood":"calm","tags":["a","b"],"doc":{"k": 1.50},"raw":"AP8="}"#;
+    let row = r#""data":{"id":7,"total":6,"paid":true,"at":"2024-12-31T23:00:00Z","mood":"calm","tags":["a","b"],"doc":{"k":1.50},"raw":"AP8="}"#;
     assert!(output.contains(row), "{output}");
 }
