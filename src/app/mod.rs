@@ -23,6 +23,7 @@ mod books;
 mod callbacks;
 mod caution;
 mod clock_offset;
+mod column_types;
 mod cuts;
 mod desk;
 pub mod dry_run;

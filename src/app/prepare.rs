@@ -5,6 +5,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::app::callbacks;
 use crate::app::clock_offset;
+use crate::app::column_types;
 use crate::app::dry_run;
 use crate::app::dry_run::Example;
 use crate::app::endpoints_from;
@@ -57,6 +58,10 @@ pub async fn prepare(settings: &Settings, consent: Consent) -> anyhow::Result<()
     ownership::judge(settings, &session.client, changes, &mut problems).await?;
     if consent.slot {
         problems.retain(|problem| !matches!(problem, Refusal::SlotOfOther { .. }));
+    }
+    if problems.is_empty() {
+        let found = column_types::findings(settings, &session.client).await?;
+        problems.extend(found.into_iter().filter_map(|finding| finding.refusal));
     }
     if problems.iter().all(may_be_gap) {
         problems.extend(gaps::found(settings, &session.client).await?);
@@ -182,8 +187,10 @@ pub async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)
     report.findings.extend(skipped(settings).await?);
     report.findings.extend(old_rows.into_iter().chain(others));
     report.findings.extend(callbacks::findings(settings, &session.client).await?);
+    report.findings.extend(column_types::untaken(settings));
     let mut examples = Vec::new();
     if report.problems().is_empty() {
+        report.findings.extend(column_types::findings(settings, &session.client).await?);
         let trials = dry_run::findings(settings, &session.client, host_now()).await?;
         report.findings.extend(trials.findings);
         examples = trials.examples;

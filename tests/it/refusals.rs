@@ -113,9 +113,10 @@ async fn a_port_of_another_program_is_named() {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 tokio::io::AsyncWriteExt::write_all(&mut stream, greeting.as_bytes()).await.ok();
-                // It is read before the connection ends, so that it ends without a reset.
-                let mut startup = [0; 256];
-                tokio::io::AsyncReadExt::read(&mut stream, &mut startup).await.ok();
+                // All is read before the connection ends, so that it ends without a reset.
+                tokio::io::AsyncWriteExt::shutdown(&mut stream).await.ok();
+                let mut rest = Vec::new();
+                tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await.ok();
             }
         });
         let toml =
@@ -423,4 +424,41 @@ async fn expressions_are_tried_on_rows_that_are_there() {
     let (_, output) = finished(&["check", "--bodies"], &toml).await;
     let row = r#""data":{"id":7,"total":6,"paid":true,"at":"2024-12-31T23:00:00Z","mood":"calm","tags":["a","b"],"doc":{"k":1.50},"raw":"AP8="}"#;
     assert!(output.contains(row), "{output}");
+}
+
+#[tokio::test]
+async fn what_can_never_be_true_for_the_types_of_columns_is_refused() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v int, note text, born text, ms bigint, s bigint);
+         INSERT INTO t VALUES (1, 1, 'a', '2026-01-01', 1703123400000, 1703123400)",
+    )
+    .await
+    .unwrap();
+    let event = |rest: &str| {
+        let on = "on = [\"insert\"]";
+        let event = format!("[[event]]\ntype = \"t\"\ntable = \"public.t\"\n{on}\n{rest}\n");
+        configuration(&database, &format!("{event}{WEBHOOK}"))
+    };
+    let cases = [
+        ("when = \"note\"", "is a text, and neither true nor false"),
+        ("when = \"v == '1'\"", "compares column v, a number, with a constant, a text"),
+        ("when = \"v in ['1'] && note != null\"", "looks for column v, a number, in a list"),
+        ("age_column = \"born\"\nexpiry = \"5m\"", "column born, which is no point in time"),
+        ("age_column = \"ms\"\nexpiry = \"5m\"", "column ms, which counts milliseconds"),
+    ];
+    for (rest, part) in cases {
+        assert_refused(&event(rest), 3, &["event t", part]).await;
+    }
+    for sound in ["when = \"v == 1 || note == 'a'\"", "age_column = \"s\"\nexpiry = \"5m\""] {
+        let (code, output) = finished(&["check"], &event(sound)).await;
+        assert_eq!(code, Some(0), "case: {sound}: {output}");
+    }
+    let other = "[[endpoint]]\nname = \"other\"\nurl = \"http://127.0.0.1:9\"\nevents = [\"x\"]\n";
+    let two = "[[event]]\ntype = \"t\"\ntable = \"public.t\"\n[[event]]\ntype = \"x\"\ntable = \"public.t\"\n";
+    let (code, output) =
+        finished(&["check"], &configuration(&database, &format!("{two}{other}"))).await;
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("event t: no endpoint takes it"), "{output}");
 }
