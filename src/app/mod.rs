@@ -102,6 +102,7 @@ use crate::ledger::Ledger;
 use crate::ledger::writer::Writer;
 use crate::store::books::CommonCounts;
 use crate::store::books::Entry;
+use crate::store::push_totals::PushTotals;
 use crate::store::state_error::StateError;
 use crate::task::Tasks;
 
@@ -325,7 +326,7 @@ impl App {
         let caution = Caution::new(&taken.writer, marks, settled, handles.status.clone());
         resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
         let written = write_backs::start(settings, handles, tasks);
-        let kept = (taken.writer, taken.books, taken.common);
+        let kept = (taken.writer, taken.books, taken.common, taken.totals);
         let ledger = ledger(settings, handles, published, &roster, kept, written);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
         let done = cuts.done.clone();
@@ -402,7 +403,7 @@ fn ledger(
     handles: &Handles,
     published: Published,
     roster: &Roster,
-    (writer, books, common): (Writer, Vec<Entry>, CommonCounts),
+    (writer, books, common, totals): (Writer, Vec<Entry>, CommonCounts, PushTotals),
     write_backs: Option<watch::Sender<()>>,
 ) -> Ledger {
     let terms = ledger::Terms {
@@ -419,6 +420,7 @@ fn ledger(
         shown: roster.0.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
         books,
         common,
+        totals,
         replayed: handles.replayed.clone(),
     };
     Ledger::new(&handles.metrics, terms)

@@ -48,6 +48,8 @@ use crate::store::progress;
 use crate::store::progress::Holding;
 use crate::store::progress::Lineage;
 use crate::store::progress::Progress;
+use crate::store::push_totals;
+use crate::store::push_totals::PushTotals;
 use crate::store::runs;
 use crate::store::runs::Past;
 use crate::store::seen_values;
@@ -88,6 +90,7 @@ pub(crate) struct Taken {
     pub(crate) marks: Option<Session>,
     /// What became of all deliveries so far.
     pub(crate) books: Vec<Entry>,
+    pub(crate) totals: PushTotals,
     /// What the books hold for all endpoints alike.
     pub(crate) common: CommonCounts,
 }
@@ -191,6 +194,7 @@ pub(crate) async fn take(
     let remembered = remembered(settings, &session).await?;
     let books = books::load(&session.client, slot).await?;
     let common = books::load_common(&session.client, slot).await?;
+    let totals = push_totals::load(&session.client, slot).await?;
     let past = runs::started(&mut session.client, &holding, progress.settled).await?;
     let marks = match past {
         Past::Crashing(_) => {
@@ -216,6 +220,7 @@ pub(crate) async fn take(
         backlog,
         past,
         marks,
+        totals,
         books,
         common,
         remembered,

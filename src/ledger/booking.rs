@@ -99,6 +99,11 @@ impl Ledger {
         let now = self.clock.now();
         for attempt in report.attempts {
             self.attempted(&attempt);
+            if attempt.exchange.failure.is_some() {
+                self.outages.entry(attempt.endpoint).or_default().is_failing = true;
+            } else if let Some(outage) = self.outages.get_mut(&attempt.endpoint) {
+                outage.is_failing = false;
+            }
             self.pending.attempted(&self.names, &self.push_log, attempt);
         }
         for settlement in report.settlements {
@@ -148,17 +153,24 @@ impl Ledger {
         match &settlement.outcome {
             Outcome::Delivered { took, .. } => {
                 self.stats.succeeded(*took, now);
+                self.pending.totals().succeeded(*took, now);
                 if !is_replay {
                     let since_commit = now.since(settlement.event.committed);
                     account.metrics.commit_to_delivery.observe(since_commit.as_secs_f64());
                 }
             }
-            Outcome::Dead { .. } => self.stats.failed(now),
+            Outcome::Dead { .. } => {
+                self.stats.failed(now);
+                self.pending.totals().failed(now);
+            }
             // It was tried, or is held back since others were: the endpoint is why it is too old.
             Outcome::Expired
-                if settlement.attempts > 0 || account.metrics.breaker_open.get() != 0 =>
+                if settlement.attempts > 0
+                    || account.metrics.breaker_open.get() != 0
+                    || self.outages.get(&settlement.endpoint).is_some_and(|one| one.is_failing) =>
             {
                 self.stats.failed(now);
+                self.pending.totals().failed(now);
                 let outage = self.outages.entry(settlement.endpoint).or_default();
                 if let Some(events) = outage.expired(now) {
                     outcome_log::expired_in_outage(&account.name, &account.shown_url, events);

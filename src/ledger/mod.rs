@@ -67,6 +67,7 @@ use crate::ledger::writer::Writer;
 use crate::store::books::CommonCounts;
 use crate::store::books::Entry;
 use crate::store::flush::Flush;
+use crate::store::push_totals::PushTotals;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::Metrics;
@@ -110,6 +111,8 @@ pub struct Terms {
     pub books: Vec<Entry>,
     /// What it holds for all endpoints alike, which is in `books`, too.
     pub common: CommonCounts,
+    /// The sums of all pushes as it holds them.
+    pub totals: PushTotals,
     pub replayed: Replayed,
 }
 
@@ -119,6 +122,8 @@ const OUTAGE_LINE_EVERY_MICROS: i64 = 60_000_000;
 /// Events that expire because of their endpoint.
 #[derive(Debug, Default)]
 struct Outage {
+    /// The last attempt failed.
+    is_failing: bool,
     told: Option<Timestamp>,
     untold: u64,
 }
@@ -203,7 +208,7 @@ impl Ledger {
     /// Takes up the books where the state left them, so that the metrics go on from there; the gauges
     /// of what is parked have to be set. Knows no endpoint by its index before its first [`Edit`].
     pub fn new(metrics: &Metrics, terms: Terms) -> Self {
-        terms.stats.resume(&terms.books);
+        terms.stats.resume(&terms.totals);
         let live = LiveBooks::new(metrics, &terms.shown, terms.books);
         let live = Arc::new(Mutex::new(live));
         let looked_at = Arc::downgrade(&live);

@@ -41,6 +41,7 @@ use crate::store::books::Entry;
 use crate::store::dead_letters::DeadLetter;
 use crate::store::dead_letters::DeathClass;
 use crate::store::flush::Flush;
+use crate::store::push_totals::PushTotals;
 use crate::store::resend::Ended;
 use crate::store::resend::Resent;
 use crate::store::stored_event::DeadLetterId;
@@ -159,6 +160,11 @@ impl Pending {
     pub(crate) fn untaken(&mut self, event: &Event) {
         self.tallies.untaken(event);
         self.untaken.push((event.id, event.position));
+    }
+
+    /// What the flush adds to the sums of all pushes.
+    pub(crate) fn totals(&mut self) -> &mut PushTotals {
+        &mut self.flush.totals
     }
 
     /// Takes in what became of a delivery.

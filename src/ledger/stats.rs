@@ -8,14 +8,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::flow::time::Timestamp;
-use crate::store::books::Count;
-use crate::store::books::Entry;
+use crate::store::push_totals::PushTotals;
 
 /// Nothing yet: nothing is pushed or committed at the very start of 1970.
 const NEVER: i64 = 0;
 
-/// Counted per event and endpoint once the outcome is final: since the slot began. The response time
-/// is the mean since the process started.
+/// Counted per event and endpoint once the outcome is final: since the slot began.
 #[derive(Debug, Default)]
 pub struct Stats {
     succeeded: AtomicU64,
@@ -40,14 +38,18 @@ pub struct StatsView {
 }
 
 impl Stats {
-    /// Goes on from what the books hold of all endpoints.
-    pub fn resume(&self, books: &[Entry]) {
-        let sum = |of: fn(&Count) -> i64| {
-            let sum: i64 = books.iter().map(|entry| of(&entry.count)).sum();
-            u64::try_from(sum).unwrap_or(0)
-        };
-        self.succeeded.store(sum(|count| count.delivered), Ordering::Relaxed);
-        self.failed.store(sum(|count| count.dead), Ordering::Relaxed);
+    /// Goes on from what the state holds.
+    pub fn resume(&self, totals: &PushTotals) {
+        for (counter, total) in [
+            (&self.succeeded, totals.succeeded),
+            (&self.failed, totals.failed),
+            (&self.timed, totals.timed),
+            (&self.response_micros, totals.response_micros),
+        ] {
+            counter.store(u64::try_from(total).unwrap_or(0), Ordering::Relaxed);
+        }
+        let last = totals.last_push.map_or(NEVER, Timestamp::seconds);
+        self.last_push_seconds.store(last, Ordering::Relaxed);
     }
 
     /// A push was taken; `took` is its response time.
@@ -119,5 +121,18 @@ mod tests {
             average_delay_ms: 151,
         };
         assert_eq!(stats.view(), expected);
+    }
+
+    #[test]
+    fn what_is_kept_is_what_is_shown_after_a_restart() {
+        let (before, mut kept) = (Stats::default(), PushTotals::default());
+        let at = Timestamp::from_seconds(1_703_123_455);
+        before.succeeded(Duration::from_micros(100_499), at);
+        kept.succeeded(Duration::from_micros(100_499), at);
+        before.failed(at.shifted(5_000_000));
+        kept.failed(at.shifted(5_000_000));
+        let after = Stats::default();
+        after.resume(&kept);
+        assert_eq!(after.view(), before.view());
     }
 }

@@ -38,6 +38,8 @@ use crate::store::progress::lock;
 use crate::store::push_log;
 use crate::store::push_log::Attempt;
 use crate::store::push_log::Batch;
+use crate::store::push_totals;
+use crate::store::push_totals::PushTotals;
 use crate::store::resend;
 use crate::store::resend::Resent;
 use crate::store::seen_values;
@@ -78,6 +80,8 @@ pub struct Flush {
     pub resent: Vec<Resent>,
     pub books: Vec<Entry>,
     pub common: CommonChange,
+    /// What is added to the sums of all pushes.
+    pub totals: PushTotals,
     /// Outcomes of events with a write-back.
     pub write_backs: Vec<Tally>,
     /// Values of events that `settled` passes.
@@ -109,6 +113,7 @@ impl Flush {
             && self.resent.is_empty()
             && self.books.is_empty()
             && self.common.is_empty()
+            && self.totals.is_empty()
             && self.write_backs.is_empty()
             && self.seen.is_empty()
             && self.forget.is_empty()
@@ -179,6 +184,7 @@ async fn attempt(
         pass(&tx, holding, flush.settled),
         books::add(&tx, holding, &flush.books),
         books::change_common(&tx, holding, &flush.common),
+        push_totals::add(&tx, holding, &flush.totals),
         move_fronts(&tx, holding, &flush.fronts),
         note_ahead(&tx, holding, &flush.ahead),
         dead_letters::insert(&tx, holding, &flush.dead),

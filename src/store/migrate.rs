@@ -99,6 +99,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "endpoint_states",
         sql: include_str!("../../sql/migrations/0014_endpoint_states.sql"),
     },
+    Migration {
+        version: 15,
+        name: "push_totals",
+        sql: include_str!("../../sql/migrations/0015_push_totals.sql"),
+    },
 ];
 
 /// What one read says of the schema.

@@ -34,6 +34,7 @@ pub mod overview;
 pub mod partitions;
 pub mod progress;
 pub mod push_log;
+pub mod push_totals;
 pub mod replays;
 pub mod resend;
 pub mod row_change;
