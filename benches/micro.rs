@@ -36,12 +36,12 @@ use walhook::flow::verdict::Exchange;
 use walhook::flow::verdict::Reach;
 use walhook::flow::verdict::Verdict;
 use walhook::flow::watermark::Watermark;
-use walhook::queue::lane::Lane;
-use walhook::queue::lane::Now;
-use walhook::queue::lane::Place;
-use walhook::queue::settings::LaneSettings;
-use walhook::source::assemble::Assembler;
-use walhook::source::pgoutput;
+use walhook::lane::core::Lane;
+use walhook::lane::core::Now;
+use walhook::lane::core::Place;
+use walhook::lane::settings::LaneSettings;
+use walhook::replication::assemble::Assembler;
+use walhook::replication::pgoutput;
 
 /// Name, type and value of the columns of the row that stands for all.
 const COLUMNS: [(&str, u32, &str); 7] = [

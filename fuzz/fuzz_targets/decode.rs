@@ -8,8 +8,8 @@ use libfuzzer_sys::fuzz_target;
 use walhook::flow::change::Captured;
 use walhook::flow::change::Op;
 use walhook::flow::change::Tuple;
-use walhook::source::assemble::Assembler;
-use walhook::source::pgoutput::decode;
+use walhook::replication::assemble::Assembler;
+use walhook::replication::pgoutput::decode;
 
 /// The input is a sequence of messages, each after its length in one byte: only so can a relation
 /// be known when its rows come.

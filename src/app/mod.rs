@@ -18,43 +18,10 @@
 //! A shutdown runs down the pipe like the data: the pump stops and drops the lanes' senders, the
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
 
-mod ahead;
-mod books;
 mod callbacks;
-mod caution;
-mod clock_offset;
-mod column_types;
-mod cuts;
-mod desk;
-pub mod dry_run;
-mod endpoints_from;
-mod fence;
-mod fleet;
-mod free_memory;
-mod gaps;
-mod handles;
-mod inspection;
-mod lanes;
-mod observe;
-mod old_rows;
-mod orphans;
-mod ownership;
-mod prepare;
-mod pump;
-mod reach;
-mod reader;
-mod refill;
-mod resend;
-mod rights;
-mod schema_watch;
 mod scrape;
-mod standby;
-mod state;
-mod state_probe;
 mod surface;
 pub mod tail;
-mod thread;
-mod write_backs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,47 +35,54 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::app::caution::Caution;
-use crate::app::cuts::Cuts;
-use crate::app::desk::Desk;
-use crate::app::desk::ERRANDS_MAX;
-use crate::app::desk::Reloads;
-use crate::app::fence::Fence;
-use crate::app::fleet::Fleet;
-use crate::app::fleet::Orders;
-use crate::app::fleet::Ways;
-use crate::app::fleet::keep::Keep;
-use crate::app::fleet::roster::Roster;
-use crate::app::free_memory::given_back_during;
-use crate::app::handles::Handles;
-use crate::app::lanes::Common;
-use crate::app::observe::Observer;
-use crate::app::reader::Attached;
-use crate::app::reader::Reader;
-use crate::app::reader::Stages;
-use crate::app::refill::Backlog;
-use crate::app::schema_watch::SchemaWatch;
 use crate::app::scrape::Scrape;
-use crate::app::state::Taken;
 use crate::app::surface::listen;
 use crate::app::surface::surface;
 use crate::config::settings::Settings;
 use crate::delivery::network::Network;
+use crate::endpoints::admin::Desk;
+use crate::endpoints::admin::ERRANDS_MAX;
+use crate::endpoints::admin::Reloads;
+use crate::endpoints::from_table;
+use crate::endpoints::registry::Fleet;
+use crate::endpoints::registry::Orders;
+use crate::endpoints::registry::Ways;
+use crate::endpoints::registry::snapshot::Roster;
+use crate::endpoints::registry::store::Keep;
 use crate::flow::budget::Budget;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::ha::standby;
+use crate::ha::state;
+use crate::ha::state::Taken;
 use crate::ledger;
 use crate::ledger::Ledger;
 use crate::ledger::writer::Writer;
+use crate::pipeline::backlog_reader::Backlog;
+use crate::pipeline::crash_guard::Caution;
+use crate::pipeline::fence::Fence;
+use crate::pipeline::free_memory::given_back_during;
+use crate::pipeline::handles::Handles;
+use crate::pipeline::lanes;
+use crate::pipeline::lanes::Common;
+use crate::pipeline::shutdown::Cuts;
+use crate::pipeline::source_thread::Attached;
+use crate::pipeline::source_thread::Reader;
+use crate::pipeline::source_thread::Stages;
+use crate::pipeline::state_probe;
+use crate::preflight::prepare::prepare;
+use crate::preflight::rights;
+use crate::preflight::schema_watch::SchemaWatch;
+use crate::preflight::server_observer::Observer;
+use crate::preflight::write_backs;
+use crate::redelivery;
 use crate::store::books::CommonCounts;
 use crate::store::books::Entry;
 use crate::store::push_totals::PushTotals;
 use crate::store::state_error::StateError;
 use crate::task::Tasks;
 
-pub use crate::app::ownership::Consent;
-pub use crate::app::prepare::check;
-pub use crate::app::prepare::prepare;
+pub use crate::preflight::ownership::Consent;
 
 /// Messages between the pump and the ledger; each is what one read from PostgreSQL brought.
 const OPENED_MAX: usize = 64;
@@ -208,7 +182,7 @@ impl App {
     ///
     /// # Errors
     /// What does not let it start, what failed, or that the grace period was not enough. A
-    /// [`crate::source::error::SourceError`] is in the chain if PostgreSQL is the reason.
+    /// [`crate::replication::error::SourceError`] is in the chain if PostgreSQL is the reason.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let stop = self.tasks.stop_token();
         tokio::select! {
@@ -295,7 +269,7 @@ impl App {
         let (ways, edits, turns) = Ways::open();
         let (desk, mut starts) = Desk::open(settings, handles, taken.stored.clone())?;
         let network = &common.network;
-        let keeper = endpoints_from::open(settings, handles, network, &mut starts).await?;
+        let keeper = from_table::open(settings, handles, network, &mut starts).await?;
         let keep = Keep::new(settings, taken.holding.epoch());
         // The fleet and its lanes alone hold the way to the ledger.
         let known = (&taken.backlog, taken.states.as_slice());
@@ -324,7 +298,7 @@ impl App {
         let epoch = taken.holding.epoch();
         let marks = (taken.past, taken.marks);
         let caution = Caution::new(&taken.writer, marks, settled, handles.status.clone());
-        resend::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
+        redelivery::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
         let written = write_backs::start(settings, handles, tasks);
         let kept = (taken.writer, taken.books, taken.common, taken.totals);
         let ledger = ledger(settings, handles, published, &roster, kept, written);

@@ -6,11 +6,11 @@ use std::sync::OnceLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::app::Handles;
-use crate::app::fleet::Orders;
-use crate::app::fleet::roster::Shown;
+use crate::endpoints::registry::Orders;
+use crate::endpoints::registry::snapshot::Shown;
 use crate::flow::lsn::Lsn;
-use crate::queue::lane::breaker::BreakerState;
+use crate::lane::core::breaker::BreakerState;
+use crate::pipeline::handles::Handles;
 use crate::telemetry::metrics::ReplicationMetrics;
 use crate::telemetry::obstacles::Obstacle;
 

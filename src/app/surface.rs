@@ -10,13 +10,13 @@ use tokio::net::TcpListener;
 use crate::api;
 use crate::api::Surface;
 use crate::api::host::Hosts;
-use crate::api::office::Office;
 use crate::api::refusals::Refusals;
-use crate::app::fleet::Orders;
-use crate::app::fleet::roster;
-use crate::app::handles::Handles;
+use crate::api::state_queries::Office;
 use crate::app::scrape::Scrape;
 use crate::config::settings::Settings;
+use crate::endpoints::registry::Orders;
+use crate::endpoints::registry::snapshot;
+use crate::pipeline::handles::Handles;
 
 pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let taken = || format!("cannot listen on {address}: free it, or change [http] listen");
@@ -31,7 +31,7 @@ pub(super) fn surface(
     fleet: Arc<OnceLock<Orders>>,
     desk: api::endpoints::Desk,
 ) -> Surface {
-    let configured: Vec<_> = settings.endpoints.iter().map(roster::not_begun).collect();
+    let configured: Vec<_> = settings.endpoints.iter().map(snapshot::not_begun).collect();
     let office = Office::new(
         settings.state.clone(),
         settings.postgres.slot.clone(),

@@ -6,14 +6,13 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::desk::record::Record;
-use crate::app::desk::record::Seal;
-use crate::app::endpoints_from;
 use crate::clock::DatabaseClock;
 use crate::clock::host_now;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
+use crate::endpoints::admin::record::Record;
+use crate::endpoints::admin::record::Seal;
 use crate::event::plan::Routed;
 use crate::event::plan::Shaped;
 use crate::event::route::Router;
@@ -23,14 +22,15 @@ use crate::flow::event::Event;
 use crate::flow::lsn::Lsn;
 use crate::flow::settlement::DeathReason;
 use crate::flow::settlement::Poison;
-use crate::source::catalog;
-use crate::source::catalog::Wanted;
-use crate::source::hold::Hold;
-use crate::source::status::StatusHandle;
-use crate::source::stream::SlotUse;
-use crate::source::stream::Source;
-use crate::source::stream::Terms;
-use crate::source::wire::feedback::LetGo;
+use crate::preflight::endpoint_rows;
+use crate::replication::catalog;
+use crate::replication::catalog::Wanted;
+use crate::replication::slot_ownership::Hold;
+use crate::replication::status::StatusHandle;
+use crate::replication::stream::SlotUse;
+use crate::replication::stream::Source;
+use crate::replication::stream::Terms;
+use crate::replication::wire::feedback::LetGo;
 use crate::store;
 use crate::store::endpoints;
 
@@ -55,7 +55,7 @@ pub async fn endpoint(settings: &Settings, name: &str) -> anyhow::Result<Endpoin
     if let Some(from) = &settings.endpoints_from {
         let session =
             store::connect_with_own_path(&settings.postgres.server, store::ANSWER_MAX).await?;
-        let (found, others) = endpoints_from::find(from, &session.client, name).await?;
+        let (found, others) = endpoint_rows::find(from, &session.client, name).await?;
         if let Some(found) = found {
             return Ok(found);
         }

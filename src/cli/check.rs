@@ -3,16 +3,16 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::app::check;
-use crate::app::dry_run::Example;
 use crate::cli::Global;
 use crate::cli::exit::CommandError;
 use crate::cli::exit::Exit;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::cli::terminal::Colours;
-use crate::source::catalog::Finding;
-use crate::source::catalog::Level;
+use crate::preflight::dry_run::Example;
+use crate::preflight::prepare::check;
+use crate::replication::catalog::Finding;
+use crate::replication::catalog::Level;
 
 /// Reads the configuration, asks PostgreSQL, and reports everything at once
 #[derive(Args, Debug)]

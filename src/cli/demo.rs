@@ -22,8 +22,6 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::app::Consent;
-use crate::app::prepare;
 use crate::cli::demo::screen::Screen;
 use crate::cli::demo::writer::Writer;
 use crate::cli::exit::CommandError;
@@ -38,6 +36,8 @@ use crate::cli::terminal;
 use crate::clock::host_now;
 use crate::config;
 use crate::config::settings::Settings;
+use crate::preflight::ownership::Consent;
+use crate::preflight::prepare::prepare;
 use crate::sandbox::cluster::Cluster;
 use crate::sandbox::cluster::Options;
 use crate::sandbox::find;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use crate::source::error::SourceError;
+use crate::replication::error::SourceError;
 use crate::store::error::StoreError;
 use crate::store::state_error::StateError;
 

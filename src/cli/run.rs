@@ -17,7 +17,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::app::Consent;
 use crate::cli::Global;
 use crate::cli::exit::CommandError;
 use crate::cli::runtime;
@@ -25,6 +24,7 @@ use crate::clock::host_now;
 use crate::config::settings::LogFormat;
 use crate::config::settings::Settings;
 use crate::flow::lsn::Lsn;
+use crate::preflight::ownership::Consent;
 use crate::telemetry;
 use crate::telemetry::Format;
 use crate::telemetry::Log;

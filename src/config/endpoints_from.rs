@@ -31,6 +31,10 @@ use crate::config::settings::Only;
 use crate::config::terms::Terms;
 use crate::flow::relation::TableName;
 
+/// Endpoints at once. Each has a lane, a client with its connections, and some fifty series of
+/// metrics; each event is counted for each of them.
+pub const ENDPOINTS_MAX: usize = 2000;
+
 /// A table whose rows are endpoints.
 #[derive(Clone)]
 pub struct EndpointsFrom {

@@ -46,7 +46,7 @@ use crate::config::settings::LoggedOutcomes;
 use crate::config::settings::PushLog;
 use crate::failpoint;
 use crate::flow::commit_times::CommitTimes;
-use crate::flow::fronts::Fronts;
+use crate::flow::endpoint_watermarks::Fronts;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;

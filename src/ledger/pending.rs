@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::settings::PushLog;
+use crate::flow::endpoint_watermarks::Fronts;
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
-use crate::flow::fronts::Fronts;
 use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
 use crate::flow::settlement;

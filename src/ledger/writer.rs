@@ -16,6 +16,7 @@ use crate::flow::time::Timestamp;
 use crate::ledger::state_status::StateStatus;
 use crate::store;
 use crate::store::Session;
+use crate::store::crash_records;
 use crate::store::error::StoreError;
 use crate::store::flush;
 use crate::store::flush::Flush;
@@ -23,7 +24,6 @@ use crate::store::partitions;
 use crate::store::progress;
 use crate::store::progress::Backend;
 use crate::store::progress::Holding;
-use crate::store::runs;
 use crate::store::state_error::StateError;
 
 /// First and longest wait before a failed flush is tried again.
@@ -154,7 +154,7 @@ impl Writer {
     /// Notes that this run ends as it should. If it cannot, the next start is a little more careful.
     pub(crate) async fn say_stopped(&mut self) {
         let Some(session) = &self.session else { return };
-        if let Err(error) = runs::stopped(&session.client, &self.holding).await {
+        if let Err(error) = crash_records::stopped(&session.client, &self.holding).await {
             tracing::debug!(%error, "cannot note the clean end");
         }
     }

@@ -4,14 +4,14 @@
 use walhook::config::settings::Operations;
 use walhook::config::settings::Postgres;
 use walhook::flow::relation::TableName;
-use walhook::source::catalog::Level;
-use walhook::source::catalog::Report;
-use walhook::source::catalog::Wanted;
-use walhook::source::catalog::WantedTable;
-use walhook::source::catalog::inspect;
-use walhook::source::catalog::prepare;
-use walhook::source::error::SourceError;
-use walhook::source::refusal::Refusal;
+use walhook::replication::catalog::Level;
+use walhook::replication::catalog::Report;
+use walhook::replication::catalog::Wanted;
+use walhook::replication::catalog::WantedTable;
+use walhook::replication::catalog::inspect;
+use walhook::replication::catalog::prepare;
+use walhook::replication::diagnostic::Refusal;
+use walhook::replication::error::SourceError;
 use walhook::store;
 use walhook::store::Session;
 

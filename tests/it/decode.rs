@@ -15,10 +15,10 @@ use walhook::flow::change::Op;
 use walhook::flow::change::Tuple;
 use walhook::flow::change::Value;
 use walhook::flow::relation::ReplicaIdentity;
-use walhook::source::assemble::Assembler;
-use walhook::source::pgoutput::PgOutput;
-use walhook::source::pgoutput::decode;
-use walhook::source::types;
+use walhook::replication::assemble::Assembler;
+use walhook::replication::pgoutput::PgOutput;
+use walhook::replication::pgoutput::decode;
+use walhook::replication::types;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

@@ -242,7 +242,7 @@ async fn a_slot_that_something_else_holds_is_refused_and_the_holder_named() {
         walhook::config::settings::Tls::default(),
     );
     let timeout = Duration::from_secs(60);
-    let connection = walhook::source::wire::command::connect(&server, timeout).await.unwrap();
+    let connection = walhook::replication::wire::command::connect(&server, timeout).await.unwrap();
     let (slot, budget) = (slot(&database), walhook::flow::budget::Budget::new(1 << 20));
     let from = walhook::flow::lsn::Lsn::ZERO;
     let held = connection.start_replication(&slot, from, &["walhook"], budget).await.unwrap();

@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 use tokio_postgres::SimpleQueryMessage;
 use walhook::event::datum;
 use walhook::flow::relation::SqlType;
-use walhook::source::types;
+use walhook::replication::types;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use walhook::config::settings::Tls;
 use walhook::config::settings::TlsMode;
+use walhook::replication::diagnostic::Refusal;
+use walhook::replication::error::SourceError;
+use walhook::replication::wire::command;
+use walhook::replication::wire::command::NewSlot;
 use walhook::sandbox::cluster::Cluster;
 use walhook::sandbox::cluster::Options;
-use walhook::source::error::SourceError;
-use walhook::source::refusal::Refusal;
-use walhook::source::wire::command;
-use walhook::source::wire::command::NewSlot;
 use walhook::store;
 use walhook::store::error::StoreError;
 

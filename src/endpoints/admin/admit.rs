@@ -1,0 +1,136 @@
+//! Whether an endpoint can be served as its maker wrote it, and may be changed here.
+
+use anyhow::Context;
+
+use crate::api::endpoints::Refused;
+use crate::config::document;
+use crate::config::problem::Problems;
+use crate::config::settings::Endpoint;
+use crate::endpoints::admin::Desk;
+use crate::endpoints::admin::address;
+use crate::endpoints::admin::record::Record;
+use crate::endpoints::admin::unknown;
+use crate::endpoints::registry::Orders;
+use crate::endpoints::registry::snapshot::Origin;
+use crate::endpoints::registry::snapshot::Shown;
+use crate::preflight::prepare;
+use crate::replication::diagnostic::Refusal;
+use crate::store;
+use crate::store::backlog;
+
+impl Desk {
+    /// The endpoint that a record describes, if it can be served.
+    pub(super) async fn checked(&self, record: &Record) -> Result<Endpoint, Refused> {
+        if document::is_masked(&record.document) {
+            let detail = "[secret] stands for a secret that is there already: give the secret \
+                          itself";
+            return Err(Refused::new(422, detail));
+        }
+        let endpoint = record.endpoint(&self.settings, self.clock.now(), true);
+        let endpoint = endpoint.map_err(|problems| unreadable(&problems))?;
+        address::judge(&endpoint).await?;
+        let is_as_before = self.records.get(&record.name()).is_some_and(|before| {
+            let same = |key: &str| before.document.get(key) == record.document.get(key);
+            same("when") && same("events")
+        });
+        // Whatever has become of its table, it can be disabled, and its secret replaced.
+        if !is_as_before {
+            self.refuse_lacks(&endpoint).await?;
+        }
+        Ok(endpoint)
+    }
+
+    /// Refuses a filter that is true for no row.
+    async fn refuse_lacks(&self, endpoint: &Endpoint) -> Result<(), Refused> {
+        if endpoint.filter.is_none() {
+            return Ok(()); // built-in payloads take what there is
+        }
+        let lacks = prepare::lacking_for(&self.settings, endpoint).await.map_err(|error| {
+            let error = anyhow::Error::new(error).context("PostgreSQL cannot be asked: try again");
+            Refused::new(503, format!("{error:#}"))
+        })?;
+        let told = |lack| match lack {
+            Refusal::EndpointLacks { key, what, fix, .. } => {
+                (key.to_owned(), format!("{what}: {fix}"))
+            }
+            other => ("when".to_owned(), format!("{}: {}", other.what(), other.fix())),
+        };
+        let errors: Vec<_> = lacks.into_iter().map(told).collect();
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(Refused { errors, ..Refused::new(422, "the endpoint would get no event: see errors") })
+    }
+
+    /// Refuses a name under which something waits that its lane would not send.
+    pub(super) async fn refuse_leftovers(
+        &self,
+        orders: &Orders,
+        endpoint: &Endpoint,
+    ) -> Result<(), Refused> {
+        let left = self.left_of(orders, std::slice::from_ref(endpoint)).await;
+        let left = left.map_err(|error| Refused::new(503, format!("{error:#}")))?;
+        left.first().map_or(Ok(()), |(name, rows)| {
+            let detail = format!(
+                "{rows} deliveries of an endpoint {name} that is gone are in the backlog: choose \
+                 another name, or write it into the configuration file and restart walhook, and \
+                 they are sent"
+            );
+            Err(Refused::new(409, detail))
+        })
+    }
+
+    /// What is in the backlog under the names of endpoints that are to be added: the lane of one
+    /// that is added begins with nothing.
+    pub(super) async fn left_of(
+        &self,
+        orders: &Orders,
+        added: &[Endpoint],
+    ) -> anyhow::Result<Vec<(String, u64)>> {
+        let roster = orders.roster();
+        // What is there, or being removed, is the fleet's to refuse.
+        let new = added.iter().filter(|endpoint| roster.find(&endpoint.name).is_none());
+        let names: Vec<&str> = new.map(|endpoint| &*endpoint.name).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let session = store::connect(&self.settings.state).await;
+        let session = session.context("the state cannot be asked: try again")?;
+        Ok(backlog::left_of(&session.client, &self.settings.postgres.slot, &names).await?)
+    }
+
+    /// The record of an endpoint that may be changed here.
+    pub(super) fn own(&self, orders: &Orders, name: &str) -> Result<&Record, Refused> {
+        match (self.records.get(name), orders.roster().find(name)) {
+            (Some(record), _) if record.is_leaving => {
+                Err(Refused::new(409, format!("endpoint {name} is being removed")))
+            }
+            (Some(record), _) => Ok(record),
+            (None, Some(shown)) => Err(Refused::new(409, self.elsewhere(shown))),
+            (None, None) => Err(unknown(name)),
+        }
+    }
+
+    /// Where an endpoint is changed that was not made here.
+    pub(super) fn elsewhere(&self, shown: &Shown) -> String {
+        let name = &shown.endpoint.name;
+        match (shown.origin, &self.settings.endpoints_from) {
+            (Origin::Table, Some(from)) => format!(
+                "endpoint {name} is a row of {} and cannot be changed here: change the row (to hold \
+                 its events back without losing any, pause it)",
+                from.table
+            ),
+            _ => format!(
+                "endpoint {name} is written in the configuration file and cannot be changed here: \
+                 change it there, and send walhook a SIGHUP (to hold its events back without \
+                 losing any, pause it)"
+            ),
+        }
+    }
+}
+
+pub(super) fn unreadable(problems: &Problems) -> Refused {
+    let errors = problems.iter().map(|problem| (problem.key.clone(), problem.message.clone()));
+    let detail = "the endpoint cannot be served like this: see errors";
+    Refused { errors: errors.collect(), ..Refused::new(422, detail) }
+}

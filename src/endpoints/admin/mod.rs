@@ -1,0 +1,353 @@
+//! The desk: answers those who make and change endpoints while walhook runs.
+//!
+//! ```text
+//! api ─ Errand ─▶ [desk] ─ changes and a row ─▶ fleet ─▶ walhook.endpoints, then everybody else
+//! ```
+//!
+//! It knows each endpoint that was made at run time as its maker wrote it. A change is read as the
+//! configuration file is, its addresses are judged, and the fleet writes it down before it holds.
+
+mod address;
+mod admit;
+mod pause;
+mod probe;
+pub(crate) mod record;
+mod reload;
+mod rotation;
+mod view;
+mod webhook_api;
+
+use std::collections::BTreeMap;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use serde_json::Value as Json;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::endpoints::Answer;
+use crate::api::endpoints::Call;
+use crate::api::endpoints::Errand;
+use crate::api::endpoints::Outcome;
+use crate::api::endpoints::Refused;
+use crate::clock::DatabaseClock;
+use crate::clock::host_now;
+use crate::config::settings::Settings;
+use crate::endpoints::admin::record::Record;
+use crate::endpoints::admin::record::Seal;
+use crate::endpoints::admin::record::set;
+use crate::endpoints::registry::Orders;
+use crate::endpoints::registry::Start;
+use crate::endpoints::registry::plan::Change;
+use crate::endpoints::registry::plan::FleetError;
+use crate::endpoints::registry::snapshot::Origin;
+use crate::flow::time::Timestamp;
+use crate::pipeline::handles::Handles;
+use crate::store::endpoints::StoredEndpoint;
+
+/// Errands that wait for their turn.
+pub(crate) const ERRANDS_MAX: usize = 16;
+
+/// Test events under way.
+const PROBES_MAX: usize = 8;
+
+/// When a secret's time is over and that could not be written down, it is tried again after this.
+const EXPIRY_RETRY: Duration = Duration::from_secs(1);
+
+/// Who takes back secrets whose time is over.
+const OURSELVES: &str = "walhook";
+
+/// The configuration as it was read last, if it was read again.
+pub(crate) type Reloads = watch::Receiver<Option<Arc<Settings>>>;
+
+/// See the module's header.
+pub(crate) struct Desk {
+    settings: Settings,
+    current: Arc<watch::Sender<Arc<Settings>>>,
+    clock: DatabaseClock,
+    seal: Seal,
+    records: BTreeMap<String, Record>,
+    /// Rows that were sealed with a key that is not the first any more.
+    stale: Vec<String>,
+}
+
+impl Desk {
+    /// Reads what is stored; gives all endpoints that there are, those of the file first.
+    ///
+    /// # Errors
+    /// A row cannot be opened or understood: without it, events for its endpoint would be skipped.
+    pub(crate) fn open(
+        settings: &Settings,
+        handles: &Handles,
+        rows: Vec<StoredEndpoint>,
+    ) -> anyhow::Result<(Self, Vec<Start>)> {
+        let seal = Seal::new(settings);
+        let (clock, current) = (handles.clock.clone(), Arc::clone(&handles.current));
+        let (mut records, mut stale) = (BTreeMap::new(), Vec::new());
+        let mut starts: Vec<Start> = settings.endpoints.iter().map(Start::of_file).collect();
+        let taken: HashSet<&str> = settings.endpoints.iter().map(|e| &*e.name).collect();
+        for row in rows {
+            let name = row.name.clone();
+            if taken.contains(name.as_str()) {
+                anyhow::bail!(
+                    "endpoint {name} stands in the configuration, and one was made over the API \
+                     under the same name: rename the one in the configuration"
+                );
+            }
+            if row.sealed.as_ref().is_some_and(|sealed| !seal.keys.is_current(sealed)) {
+                stale.push(name.clone());
+            }
+            let record = Record::of_row(row, &seal)?;
+            let endpoint = record.endpoint(settings, clock.now(), true).or_else(|problems| {
+                let error = problems.to_string();
+                tracing::warn!(endpoint = name, error, "asks for what the configuration has not");
+                record.endpoint(settings, clock.now(), false)
+            });
+            let endpoint = endpoint.with_context(|| format!("endpoint {name} cannot be read"))?;
+            let is_leaving = record.is_leaving;
+            starts.push(Start { endpoint, origin: Origin::Api, is_leaving });
+            records.insert(name, record);
+        }
+        Ok((Self { settings: settings.clone(), current, clock, seal, records, stale }, starts))
+    }
+
+    /// Answers until `stop`.
+    ///
+    /// # Errors
+    /// None.
+    pub(crate) async fn run(
+        mut self,
+        orders: Orders,
+        mut errands: mpsc::Receiver<Errand>,
+        mut reloads: Reloads,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut probes = FuturesUnordered::new();
+        for name in std::mem::take(&mut self.stale) {
+            self.seal_anew(&orders, &name).await;
+        }
+        let mut not_before = Instant::now();
+        loop {
+            let expiry = self.next_expiry().map(|wait| (Instant::now() + wait).max(not_before));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                Some(()) = probes.next() => {}
+                () = tokio::time::sleep_until(expiry.unwrap_or(not_before)), if expiry.is_some() => {
+                    self.expire(&orders).await;
+                    not_before = Instant::now() + EXPIRY_RETRY;
+                }
+                Ok(()) = reloads.changed() => {
+                    let read = reloads.borrow_and_update().clone();
+                    tokio::select! {
+                        () = self.reload(&orders, read) => {}
+                        () = stop.cancelled() => return Ok(()),
+                    }
+                }
+                Some(Errand { call, who, outcome }) = errands.recv() => {
+                    let answer = tokio::select! {
+                        answer = self.answer(&orders, call, &who, probes.len()) => answer,
+                        () = stop.cancelled() => return Ok(()),
+                    };
+                    match answer {
+                        Done::Now(answer) => drop(outcome.send(answer)),
+                        Done::Later(probe) => probes.push(async move {
+                            drop(outcome.send(Ok(Answer { status: 200, body: probe.await })));
+                        }),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn answer(&mut self, orders: &Orders, call: Call, who: &str, probes: usize) -> Done {
+        // What has been removed entirely since the last time.
+        let roster = orders.roster();
+        self.records.retain(|name, record| !record.is_leaving || roster.find(name).is_some());
+        let outcome = match call {
+            Call::List => Ok(ok(self.list(orders))),
+            Call::Show { name } => self.show(orders, &name).map(ok),
+            Call::Create { document } => self.create(orders, document, who).await,
+            Call::Replace { name, document } => self.replace(orders, &name, document, who).await,
+            Call::Patch { name, patch } => self.patch(orders, &name, &patch, who).await,
+            Call::Delete { name } => self.delete(orders, &name, who).await,
+            Call::Switch { name, enabled } => self.switch(orders, &name, enabled, who).await,
+            Call::Pause { name, paused } => self.pause(orders, &name, paused, who).await,
+            Call::TryNow { name } => self.try_now(orders, &name, who).await,
+            Call::Rotate { name, body } => self.rotate(orders, &name, &body, who).await,
+            Call::Test { name } => return self.test(orders, &name, probes),
+            Call::WebhookConfig { document } => self.webhook_config(orders, &document, who).await,
+            Call::WebhookList => self.webhook_list(orders),
+            Call::WebhookUpdate { document } => self.webhook_update(orders, &document, who).await,
+            Call::WebhookTest { which } => {
+                match self.webhook_test(orders, which.as_deref(), probes) {
+                    Ok(tests) => return Done::Later(tests),
+                    Err(refused) => Err(refused),
+                }
+            }
+        };
+        Done::Now(outcome)
+    }
+
+    async fn create(&mut self, orders: &Orders, document: Json, who: &str) -> Outcome {
+        require_object(&document)?;
+        let record = Record::new(document, None);
+        let name = record.name();
+        self.add(orders, record, who).await?;
+        Ok(Answer { status: 201, body: self.show(orders, &name)? })
+    }
+
+    async fn add(&mut self, orders: &Orders, record: Record, who: &str) -> Result<(), Refused> {
+        let endpoint = self.checked(&record).await?;
+        let name = endpoint.name.to_string();
+        self.refuse_leftovers(orders, &endpoint).await?;
+        let change = Change::Add { endpoint: Box::new(endpoint), origin: Origin::Api };
+        self.save(orders, vec![change], record, who).await?;
+        tracing::info!(endpoint = name, who, "endpoint is made");
+        Ok(())
+    }
+
+    async fn replace(
+        &mut self,
+        orders: &Orders,
+        name: &str,
+        mut document: Json,
+        who: &str,
+    ) -> Outcome {
+        let before = self.own(orders, name)?;
+        require_object(&document)?;
+        if document.get("name").is_none() {
+            set(&mut document, "name", Json::from(name));
+        }
+        if document.get("name").and_then(Json::as_str) != Some(name) {
+            let detail = format!("an endpoint keeps its name: leave `name` out, or write {name:?}");
+            return Err(Refused::new(422, detail));
+        }
+        before.unmask(&mut document);
+        let record = Record { document, ..before.clone() };
+        self.change(orders, record, who).await?;
+        tracing::info!(endpoint = name, who, "endpoint is changed");
+        self.show(orders, name).map(ok)
+    }
+
+    async fn patch(&mut self, orders: &Orders, name: &str, patch: &Json, who: &str) -> Outcome {
+        let mut document = self.own(orders, name)?.masked();
+        require_object(patch)?;
+        view::merge(&mut document, patch);
+        self.replace(orders, name, document, who).await
+    }
+
+    async fn switch(&mut self, orders: &Orders, name: &str, enabled: bool, who: &str) -> Outcome {
+        if enabled && !self.records.contains_key(name) {
+            return self.enable(orders, name, who).await;
+        }
+        let mut record = self.own(orders, name)?.clone();
+        record.switch(enabled);
+        self.change(orders, record, who).await?;
+        tracing::info!(endpoint = name, enabled, who, "endpoint is switched");
+        self.show(orders, name).map(ok)
+    }
+
+    async fn delete(&mut self, orders: &Orders, name: &str, who: &str) -> Outcome {
+        let mut record = self.own(orders, name)?.clone();
+        record.is_leaving = true;
+        let change = Change::Remove(name.into());
+        self.save(orders, vec![change], record, who).await?;
+        tracing::info!(endpoint = name, who, "endpoint is being removed");
+        Ok(Answer { status: 202, body: json!({ "name": name, "state": "removing" }) })
+    }
+
+    /// Other settings for an endpoint that there is.
+    async fn change(&mut self, orders: &Orders, record: Record, who: &str) -> Result<(), Refused> {
+        let endpoint = self.checked(&record).await?;
+        self.save(orders, vec![Change::Replace(Box::new(endpoint))], record, who).await
+    }
+
+    /// Has the fleet make the changes and write down the record.
+    async fn save(
+        &mut self,
+        orders: &Orders,
+        changes: Vec<Change>,
+        mut record: Record,
+        who: &str,
+    ) -> Result<(), Refused> {
+        let row = record.row(who, &self.seal);
+        let row = row.map_err(|error| Refused::new(409, error.to_string()))?;
+        let saved = orders.give(changes, Some(row)).await.map_err(refused)?;
+        if let Some(row) = saved {
+            record.created = (row.created_at, row.created_by);
+            record.updated = (row.updated_at, row.updated_by);
+        }
+        self.records.insert(record.name(), record);
+        Ok(())
+    }
+
+    fn test(&self, orders: &Orders, name: &str, probes: usize) -> Done {
+        match room_for(probes).and_then(|()| self.probe(orders, name)) {
+            Ok(probe) => Done::Later(probe),
+            Err(refused) => Done::Now(Err(refused)),
+        }
+    }
+
+    fn probe(&self, orders: &Orders, name: &str) -> Result<BoxFuture<'static, Json>, Refused> {
+        let roster = orders.roster();
+        let shown = roster.find(name).ok_or_else(|| unknown(name))?;
+        let body = self.test_body(name);
+        let (client, endpoint) = (Arc::clone(&shown.client), Arc::clone(&shown.endpoint));
+        let settings = Arc::new(self.settings.clone());
+        Ok(Box::pin(probe::probe(client, endpoint, settings, body, host_now())))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+/// What an errand comes to.
+enum Done {
+    Now(Outcome),
+    /// A request to the endpoint is under way.
+    Later(BoxFuture<'static, Json>),
+}
+
+fn room_for(probes: usize) -> Result<(), Refused> {
+    if probes < PROBES_MAX {
+        return Ok(());
+    }
+    let detail = format!("{PROBES_MAX} tests are under way: try again in a moment");
+    Err(Refused::new(503, detail))
+}
+
+fn ok(body: Json) -> Answer {
+    Answer { status: 200, body }
+}
+
+fn unknown(name: &str) -> Refused {
+    Refused::new(404, format!("there is no endpoint {name}: /api/v1/endpoints lists them"))
+}
+
+fn require_object(document: &Json) -> Result<(), Refused> {
+    match document {
+        Json::Object(_) => Ok(()),
+        _ => Err(Refused::new(400, "the body must be an object with the keys of an [[endpoint]]")),
+    }
+}
+
+fn refused(error: FleetError) -> Refused {
+    let status = match &error {
+        FleetError::NameTaken { .. } | FleetError::Leaving { .. } | FleetError::TooMany => 409,
+        FleetError::Unknown { .. } => 404,
+        FleetError::Unusable(_) => 422,
+        FleetError::Unsaved(_) | FleetError::Stopping => 503,
+    };
+    let text = format!("{:#}", anyhow::Error::new(error));
+    Refused::new(status, text)
+}

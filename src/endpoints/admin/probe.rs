@@ -1,0 +1,134 @@
+//! Sends a test event to an endpoint, beside its lane and the books, and reports what came back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderName;
+use http::HeaderValue;
+use serde_json::Value as Json;
+use serde_json::json;
+
+use crate::config::settings::Endpoint;
+use crate::config::settings::Settings;
+use crate::delivery::http::Client;
+use crate::flow::body::Body;
+use crate::flow::body::Part;
+use crate::flow::event::Event;
+use crate::flow::event::EventId;
+use crate::flow::event::Facts;
+use crate::flow::event::Origin;
+use crate::flow::key::Keys;
+use crate::flow::lease::Lease;
+use crate::flow::lease::LeaseId;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::flow::relation::TableName;
+use crate::flow::time::Timestamp;
+use crate::flow::time::whole_millis;
+use crate::flow::verdict::Verdict;
+use crate::preflight::dry_run;
+use crate::preflight::dry_run::Example;
+
+/// Nobody waits for longer, whatever the endpoint's own timeout is.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a row to make a body of is looked for.
+const SAMPLE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How much of the response is shown.
+const SHOWN_BYTES: usize = 1024;
+
+const EVENT_TYPE: &str = "walhook.test";
+
+/// Tells the receiver that nothing has happened.
+const TEST_HEADER: HeaderName = HeaderName::from_static("webhook-test");
+
+/// Makes one request and tells what came of it. `body` is what to send; without one it is what the
+/// endpoint would get for a row of a table that it takes events of, or, where there is nothing like that, a
+/// small event of the standard shape.
+pub(crate) async fn probe(
+    client: Arc<Client>,
+    endpoint: Arc<Endpoint>,
+    settings: Arc<Settings>,
+    body: Option<String>,
+    now: Timestamp,
+) -> Json {
+    let body = body.or_else(|| endpoint.test.as_deref().map(str::to_owned));
+    let sample = match body {
+        Some(body) => Some((body, Vec::new())),
+        None => sample(&settings, &endpoint, now).await,
+    };
+    send(client, sample, now).await
+}
+
+/// What the endpoint would get; `None` also if the server does not say in time.
+async fn sample(settings: &Settings, endpoint: &Endpoint, now: Timestamp) -> Option<Sample> {
+    let example = dry_run::example(settings, endpoint, now);
+    let example = tokio::time::timeout(SAMPLE_PATIENCE, example).await.ok()?;
+    match example {
+        Ok(example) => example.map(|Example { sample, .. }| (sample.body, sample.headers)),
+        Err(error) => {
+            let error = format!("{:#}", anyhow::Error::new(error));
+            tracing::debug!(endpoint = %endpoint.name, error, "no row for a test");
+            None
+        }
+    }
+}
+
+/// A body, and what its shape asks of the request.
+type Sample = (String, Vec<(HeaderName, HeaderValue)>);
+
+async fn send(client: Arc<Client>, sample: Option<Sample>, now: Timestamp) -> Json {
+    let lease = Lease {
+        id: LeaseId(0),
+        attempt: 1,
+        replay: false,
+        events: vec![Arc::new(event(sample, now))],
+    };
+    let attempt = client.attempt(&lease, now);
+    let Ok(exchange) = tokio::time::timeout(TIMEOUT, attempt).await else {
+        let detail = format!("no complete response within {TIMEOUT:?}");
+        return json!({
+            "delivered": false, "status": null, "duration_ms": whole_millis(TIMEOUT),
+            "error": { "class": "timeout", "detail": detail }, "response": "",
+        });
+    };
+    let error = exchange.failure.as_ref();
+    let error =
+        error.map(|failure| json!({ "class": failure.class.as_str(), "detail": failure.detail }));
+    let response = exchange.response_body;
+    let response = response.slice(..response.len().min(SHOWN_BYTES));
+    json!({
+        "delivered": exchange.verdict == Verdict::Delivered,
+        "status": exchange.status,
+        "duration_ms": whole_millis(exchange.took),
+        "error": error,
+        "response": String::from_utf8_lossy(&response),
+    })
+}
+
+fn event(sample: Option<Sample>, now: Timestamp) -> Event {
+    let standard = || {
+        let data = json!({ "message": "a test by walhook: nothing has happened" });
+        json!({ "type": EVENT_TYPE, "timestamp": now.iso_millis(), "data": data }).to_string()
+    };
+    let (body, mut headers) = sample.unwrap_or_else(|| (standard(), Vec::new()));
+    headers.push((TEST_HEADER, HeaderValue::from_static("true")));
+    // Each test has an id of its own, below those of all changes.
+    let position = Position { commit: Lsn::ZERO, ordinal: fastrand::u32(..) };
+    Event {
+        id: EventId::new(position, Origin::new(0, EVENT_TYPE)),
+        sequence: 0,
+        position,
+        event_type: EVENT_TYPE.into(),
+        table: Arc::new(TableName::new("walhook", "test")),
+        committed: now,
+        keys: Keys::NONE,
+        expiry: None,
+        body: Body::new(vec![Part::Bytes(Bytes::from(body))]).with_headers(headers),
+        facts: Facts::default(),
+        held: None,
+        write_back: None,
+    }
+}

@@ -1,0 +1,131 @@
+//! The configuration was read again: what can hold without a restart does, all of it or nothing.
+
+use std::sync::Arc;
+
+use crate::config::reload;
+use crate::config::reload::Reload;
+use crate::config::settings::Endpoint;
+use crate::config::settings::Settings;
+use crate::endpoints::admin::Desk;
+use crate::endpoints::registry::Orders;
+use crate::endpoints::registry::plan::Change;
+use crate::endpoints::registry::snapshot::Origin;
+use crate::preflight::prepare;
+
+impl Desk {
+    /// Has the changes made, and says in the log what became of them.
+    pub(super) async fn reload(&mut self, orders: &Orders, read: Option<Arc<Settings>>) {
+        let Some(read) = read else { return };
+        let reload = reload::compare(&self.settings, Settings::clone(&read));
+        let waiting = reload.waiting.join(", ");
+        match self.take_up(orders, reload).await {
+            Ok(Done { added, changed, removed, events: false })
+                if added.is_empty() && changed.is_empty() && removed.is_empty() =>
+            {
+                tracing::info!("configuration holds already: nothing to change");
+            }
+            Ok(Done { added, changed, removed, events }) => {
+                tracing::info!(added, changed, removed, events, "configuration is reloaded");
+            }
+            Err(refused) => {
+                for error in &refused {
+                    tracing::error!(error, "configuration cannot be taken up");
+                }
+                tracing::error!(
+                    problems = refused.len(),
+                    "configuration is not reloaded: what ran before runs on"
+                );
+                return;
+            }
+        }
+        if !waiting.is_empty() {
+            tracing::warn!(waiting, "the rest of what has changed needs a restart");
+        }
+    }
+
+    async fn take_up(&mut self, orders: &Orders, reload: Reload) -> Result<Done, Vec<String>> {
+        let made = self.others_made_here(&reload.settings)?;
+        refuse_clashes(orders, &reload, &made)?;
+        let one = |error: anyhow::Error| vec![format!("{error:#}")];
+        if reload.has_other_events || !reload.added.is_empty() || !reload.changed.is_empty() {
+            let lacking = prepare::lacking(&reload.settings).await.map_err(one)?;
+            if !lacking.is_empty() {
+                return Err(lacking);
+            }
+        }
+        let left = self.left_of(orders, &reload.added).await.map_err(one)?;
+        if !left.is_empty() {
+            let told = |(name, rows): &(String, u64)| {
+                format!(
+                    "endpoint {name} had {rows} deliveries in the backlog when it was removed: \
+                     restart walhook, and they are sent"
+                )
+            };
+            return Err(left.iter().map(told).collect());
+        }
+        let Reload { settings, added, changed, removed, has_other_events, .. } = reload;
+        let listed = |names: Vec<&str>| names.join(", ");
+        let done = Done {
+            added: listed(added.iter().map(|endpoint| &*endpoint.name).collect()),
+            changed: listed(changed.iter().chain(&made).map(|endpoint| &*endpoint.name).collect()),
+            removed: listed(removed.iter().map(|name| &**name).collect()),
+            events: has_other_events,
+        };
+        let add = |endpoint| Change::Add { endpoint: Box::new(endpoint), origin: Origin::File };
+        let replace = |endpoint| Change::Replace(Box::new(endpoint));
+        let mut changes: Vec<Change> = removed.into_iter().map(Change::Remove).collect();
+        changes.extend(changed.into_iter().chain(made).map(replace));
+        changes.extend(added.into_iter().map(add));
+        if has_other_events {
+            changes.push(Change::Events(settings.events.clone().into()));
+        }
+        if !changes.is_empty() {
+            let given = orders.give(changes, None).await;
+            given.map_err(|error| one(anyhow::Error::new(error)))?;
+        }
+        self.current.send_replace(Arc::new(settings.clone()));
+        self.settings = settings;
+        Ok(done)
+    }
+
+    /// What endpoints become that were made at run time, where `[webhook]` or `[endpoints]` give
+    /// them something else.
+    fn others_made_here(&self, settings: &Settings) -> Result<Vec<Endpoint>, Vec<String>> {
+        let (mut others, mut refused) = (Vec::new(), Vec::new());
+        let now = self.now();
+        for (name, record) in self.records.iter().filter(|(_, record)| !record.is_leaving) {
+            let before = record.endpoint(&self.settings, now, false).ok();
+            match record.endpoint(settings, now, false) {
+                Ok(endpoint) if before.as_ref() == Some(&endpoint) => {}
+                Ok(endpoint) => others.push(endpoint),
+                Err(problems) => refused.extend(problems.iter().map(|problem| {
+                    let (key, message) = (&problem.key, &problem.message);
+                    format!("endpoint {name}, which was made over the API: {key}: {message}")
+                })),
+            }
+        }
+        if refused.is_empty() { Ok(others) } else { Err(refused) }
+    }
+}
+
+/// `made` are endpoints that were made at run time, as they are to be.
+fn refuse_clashes(orders: &Orders, reload: &Reload, made: &[Endpoint]) -> Result<(), Vec<String>> {
+    let roster = orders.roster();
+    let of_others = roster.0.iter().filter(|shown| shown.origin != Origin::File);
+    let as_they_were = of_others
+        .map(|shown| &*shown.endpoint)
+        .filter(|endpoint| made.iter().all(|other| other.name != endpoint.name));
+    let all = as_they_were.chain(made).chain(&reload.settings.endpoints);
+    let clashes: Vec<String> =
+        all.filter_map(|endpoint| reload::clash(endpoint, &reload.settings.events)).collect();
+    if clashes.is_empty() { Ok(()) } else { Err(clashes) }
+}
+
+/// Names of endpoints, for the log.
+struct Done {
+    added: String,
+    changed: String,
+    removed: String,
+    /// Whether filters, ages or payloads of events are others.
+    events: bool,
+}

@@ -1,0 +1,290 @@
+//! How endpoints are shown, and contract 4's calls, which show them in another way.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use serde_json::Value as Json;
+use serde_json::json;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::api::endpoints::Answer;
+use crate::api::endpoints::Outcome;
+use crate::api::endpoints::Refused;
+use crate::config::document;
+use crate::config::settings::WebhookApi;
+use crate::endpoints::admin::Desk;
+use crate::endpoints::admin::PROBES_MAX;
+use crate::endpoints::admin::ok;
+use crate::endpoints::admin::record::Record;
+use crate::endpoints::admin::room_for;
+use crate::endpoints::admin::unknown;
+use crate::endpoints::admin::webhook_api;
+use crate::endpoints::registry::Orders;
+use crate::endpoints::registry::snapshot::Shown;
+
+/// Within this each webhook has its answer, when all are tested: whoever asks waits for 40 s.
+const TESTS_MAX: Duration = Duration::from_secs(32);
+
+impl Desk {
+    pub(super) fn list(&self, orders: &Orders) -> Json {
+        let roster = orders.roster();
+        let endpoints = roster.0.iter().map(|shown| self.shown(shown));
+        json!({ "endpoints": endpoints.collect::<Vec<_>>() })
+    }
+
+    pub(super) fn show(&self, orders: &Orders, name: &str) -> Result<Json, Refused> {
+        let roster = orders.roster();
+        let shown = roster.find(name).map(|shown| self.shown(shown));
+        shown.ok_or_else(|| unknown(name))
+    }
+
+    fn shown(&self, shown: &Shown) -> Json {
+        let view = shown.view();
+        let counts = shown.gauges.counts();
+        let record = self.records.get(&*view.name);
+        let endpoint = record.map_or_else(|| summary(shown), Record::masked);
+        let mut json = json!({
+            "name": &*view.name,
+            "source": view.source,
+            "state": view.state,
+            "url": view.url,
+            "endpoint": endpoint,
+            "waiting": { "memory": shown.gauges.in_memory(), "backlog": shown.gauges.in_backlog() },
+            "in_flight": counts.in_flight,
+        });
+        if let (Some((since, by)), Json::Object(members)) = (view.paused, &mut json) {
+            members.insert("paused_since".to_owned(), json!(since.iso_millis()));
+            members.insert("paused_by".to_owned(), json!(by));
+        }
+        if let (Some(record), Json::Object(members)) = (record, &mut json) {
+            let mut put = |name: &str, value: Json| members.insert(name.to_owned(), value);
+            put("created_at", json!(record.created.0.iso_millis()));
+            put("created_by", json!(record.created.1));
+            put("updated_at", json!(record.updated.0.iso_millis()));
+            put("updated_by", json!(record.updated.1));
+            let until = record.previous.iter().map(|previous| previous.until.iso_millis());
+            put("previous_secrets_until", json!(until.collect::<Vec<_>>()));
+        }
+        json
+    }
+
+    pub(super) fn test_body(&self, name: &str) -> Option<String> {
+        self.records.get(name)?.message.as_ref()?;
+        self.settings.run_time.webhook_api.as_ref()?.test.clone()
+    }
+
+    pub(super) async fn webhook_config(
+        &mut self,
+        orders: &Orders,
+        document: &Json,
+        who: &str,
+    ) -> Outcome {
+        let record = webhook_api::record(document, self.webhook_api()?)?;
+        let name = record.name();
+        if let Some(known) = self.webhook_of_url(&record)? {
+            if document.get("Name").is_some_and(|told| !told.is_null()) && name != known {
+                let detail = format!(
+                    "webhook {known} has this URL: leave Name out to change it, or give another URL"
+                );
+                return Err(Refused::new(409, detail));
+            }
+            return self.webhook_changed(orders, &known, document, who).await;
+        }
+        self.add(orders, record, who).await?;
+        self.webhook_shown(orders, &name)
+    }
+
+    /// The webhook that has the URL of this one already.
+    fn webhook_of_url(&self, wanted: &Record) -> Result<Option<String>, Refused> {
+        let url = |record: &Record| {
+            let text = record.document.get("url").and_then(Json::as_str).unwrap_or_default();
+            Url::parse(text.trim()).map_err(|_| text.to_owned())
+        };
+        let wanted = url(wanted);
+        let mut same = self.webhooks().filter(|(_, record)| url(record) == wanted);
+        match (same.next(), same.next()) {
+            (Some((one, _)), Some((other, _))) => {
+                let detail = format!(
+                    "several webhooks have this URL, {one} and {other} for two: change the one that is \
+                     meant by its Name, with PUT /v1/webhook/Update"
+                );
+                Err(Refused::new(409, detail))
+            }
+            (first, _) => Ok(first.map(|(name, _)| name.clone())),
+        }
+    }
+
+    fn webhooks(&self) -> impl Iterator<Item = (&String, &Record)> {
+        self.records.iter().filter(|(_, record)| record.message.is_some() && !record.is_leaving)
+    }
+
+    /// What is not said stays as it is.
+    pub(super) async fn webhook_update(
+        &mut self,
+        orders: &Orders,
+        document: &Json,
+        who: &str,
+    ) -> Outcome {
+        let told = |name: &str| document.get(name).and_then(Json::as_str);
+        let name = match told("Name") {
+            Some(name) => self.webhook_named(Some(name)),
+            // A URL that is not known is the new one of the only webhook.
+            None => self
+                .webhook_named(told("URL"))
+                .or_else(|refused| self.webhook_named(None).map_err(|_| refused)),
+        }?;
+        self.webhook_changed(orders, &name, document, who).await
+    }
+
+    async fn webhook_changed(
+        &mut self,
+        orders: &Orders,
+        name: &str,
+        document: &Json,
+        who: &str,
+    ) -> Outcome {
+        let before = self.own(orders, name)?.clone();
+        let now = self.now();
+        let shown = before.endpoint(&self.settings, now, false).ok();
+        let shown = shown.and_then(|endpoint| webhook_api::shown(&before, &endpoint));
+        let mut merged = webhook_api::merged(&shown.unwrap_or_default(), document);
+        if let Json::Object(members) = &mut merged {
+            members.insert("Name".to_owned(), json!(name));
+        }
+        let record = webhook_api::record(&merged, self.webhook_api()?)?;
+        let Record { mut document, message, .. } = record;
+        before.unmask(&mut document);
+        self.change(orders, Record { document, message, ..before }, who).await?;
+        tracing::info!(endpoint = name, who, "endpoint is changed");
+        self.webhook_shown(orders, name)
+    }
+
+    pub(super) fn webhook_list(&self, orders: &Orders) -> Outcome {
+        self.webhook_api()?;
+        let roster = orders.roster();
+        let present = roster.0.iter().filter(|shown| !shown.is_leaving);
+        let shown = present.filter_map(|shown| {
+            webhook_api::shown(self.records.get(&*shown.endpoint.name)?, &shown.endpoint)
+        });
+        Ok(ok(json!({ "success": true, "data": shown.collect::<Vec<_>>() })))
+    }
+
+    /// The name of a webhook by its URL or its name; without either, of the only one.
+    pub(super) fn webhook_named(&self, which: Option<&str>) -> Result<String, Refused> {
+        self.webhook_api()?;
+        let is_meant = |name: &str, record: &Record| match which {
+            Some(which) => {
+                let url = record.document.get("url").and_then(Json::as_str);
+                let is_of = |url: &str| which == url || which == document::masked_url(url);
+                which == name || url.is_some_and(is_of)
+            }
+            None => true,
+        };
+        let mut meant = self.webhooks().filter(|(name, record)| is_meant(name, record));
+        match (meant.next(), meant.next()) {
+            (Some((name, _)), None) => Ok(name.clone()),
+            (Some(_), Some(_)) => {
+                Err(Refused::new(422, "there are several webhooks: say which, by its URL or Name"))
+            }
+            (None, _) => Err(Refused::new(404, "there is no such webhook: see /v1/webhook/List")),
+        }
+    }
+
+    /// Tests the webhook that is meant, or all; what comes back names each.
+    pub(super) fn webhook_test(
+        &self,
+        orders: &Orders,
+        which: Option<&str>,
+        probes: usize,
+    ) -> Result<BoxFuture<'static, Json>, Refused> {
+        self.webhook_api()?;
+        room_for(probes)?;
+        let wrapped = |data: Json| json!({ "success": true, "data": data });
+        if let Some(which) = which {
+            let test = self.webhook_probe(orders, &self.webhook_named(Some(which))?)?;
+            return Ok(Box::pin(async move { wrapped(test.await) }));
+        }
+        let names: Vec<&String> = self.webhooks().map(|(name, _)| name).collect();
+        let tests: Vec<_> =
+            names.iter().filter_map(|name| self.webhook_probe(orders, name).ok()).collect();
+        Ok(Box::pin(async move {
+            let tests = futures_util::stream::iter(tests).buffered(PROBES_MAX);
+            wrapped(Json::Array(tests.collect().await))
+        }))
+    }
+
+    fn webhook_probe(
+        &self,
+        orders: &Orders,
+        name: &str,
+    ) -> Result<BoxFuture<'static, Json>, Refused> {
+        let probe = self.probe(orders, name)?;
+        let url = self.records.get(name).map(Record::masked);
+        let url = url.and_then(|shown| shown.get("url").cloned());
+        let (name, deadline) = (name.to_owned(), Instant::now() + TESTS_MAX);
+        Ok(Box::pin(async move {
+            let mut report =
+                tokio::time::timeout_at(deadline, probe).await.unwrap_or_else(|_late| {
+                    let detail =
+                        "the tests before it took too long: test it by itself, with ?Name=";
+                    json!({
+                        "delivered": false, "status": null, "duration_ms": 0,
+                        "error": { "class": "timeout", "detail": detail }, "response": "",
+                    })
+                });
+            if let Json::Object(members) = &mut report {
+                members.insert("Name".to_owned(), json!(name));
+                members.insert("URL".to_owned(), json!(url));
+            }
+            report
+        }))
+    }
+
+    fn webhook_shown(&self, orders: &Orders, name: &str) -> Outcome {
+        let roster = orders.roster();
+        let shown = roster.find(name).zip(self.records.get(name));
+        let shown = shown.and_then(|(shown, record)| webhook_api::shown(record, &shown.endpoint));
+        Ok(Answer { status: 200, body: json!({ "success": true, "data": shown }) })
+    }
+
+    fn webhook_api(&self) -> Result<&WebhookApi, Refused> {
+        let api = self.settings.run_time.webhook_api.as_ref();
+        api.ok_or_else(|| {
+            Refused::new(404, "these calls are not wanted here: put [webhook_api] into the file")
+        })
+    }
+}
+
+/// What is told of an endpoint of the file, whose text is not ours to show.
+fn summary(shown: &Shown) -> Json {
+    let endpoint = &shown.endpoint;
+    json!({
+        "name": &*endpoint.name,
+        "enabled": endpoint.enabled,
+        "events": endpoint.events.iter().map(|glob| glob.as_str()).collect::<Vec<_>>(),
+        "when": endpoint.filter.as_ref().map(|filter| filter.source()),
+        "concurrency": endpoint.concurrency,
+        "timeout_seconds": endpoint.timeout.as_secs_f64(),
+    })
+}
+
+/// A JSON merge patch (RFC 7396): null takes a member away. As deep as serde_json's parser goes.
+pub(super) fn merge(target: &mut Json, patch: &Json) {
+    let Json::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let Json::Object(members) = target else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            members.remove(name);
+        } else {
+            merge(members.entry(name.clone()).or_insert(Json::Null), value);
+        }
+    }
+}

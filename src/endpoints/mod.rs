@@ -1,0 +1,11 @@
+//! Endpoints while walhook runs: which there are, who changes them, and those that are rows of a table.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `admin` | The desk |
+//! | `from_table` | Keeps the endpoints of a table current |
+//! | `registry` | The fleet |
+
+pub(crate) mod admin;
+pub(crate) mod from_table;
+pub(crate) mod registry;

@@ -1,0 +1,489 @@
+//! The fleet: the endpoints as they are now, and the only place where they change.
+//!
+//! ```text
+//! orders ─ Change ─▶ [fleet] ─ Edit ─▶ ledger      first, so that it knows whom events are for
+//!                       ├──── Change ─▶ lanes      another client, other settings, pause, delete
+//!                       ├──── Turn ───▶ pump       between two changes of the stream
+//!                       └──── Roster ─▶ api, scrape
+//! ```
+//!
+//! Changes are made one after the other; the changes of one order are made all or none. Nothing
+//! that is under way at another endpoint hears of them. An endpoint that is removed gets no more
+//! events; what waits for it becomes dead letters, and then its lane ends.
+//!
+//! The fleet owns the lanes' tasks and their thread: a lane that ends without having been told to is a
+//! failure.
+
+mod pauses;
+pub(crate) mod plan;
+pub(crate) mod snapshot;
+pub(crate) mod store;
+mod target;
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
+use crate::config::settings::Settings;
+use crate::delivery::http::Client;
+use crate::endpoints::registry::plan::Change;
+use crate::endpoints::registry::plan::FleetError;
+use crate::endpoints::registry::plan::Plan;
+use crate::endpoints::registry::plan::Step;
+use crate::endpoints::registry::snapshot::Origin;
+use crate::endpoints::registry::snapshot::Roster;
+use crate::endpoints::registry::snapshot::Shown;
+use crate::endpoints::registry::store::Keep;
+use crate::flow::backlog::Standing;
+use crate::flow::relation::TableName;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::Report;
+use crate::flow::watermark::Edition;
+use crate::lane::gauges::Gauges;
+use crate::lane::sender;
+use crate::lane::sender::LaneControl;
+use crate::lane::sender::LaneSender;
+use crate::lane::sender::ReplaySender;
+use crate::lane::settings::LaneSettings;
+use crate::ledger::Account;
+use crate::ledger::Edit;
+use crate::ledger::names::Serving;
+use crate::pipeline::endpoint_update::Turn;
+use crate::pipeline::lanes;
+use crate::pipeline::lanes::Common;
+use crate::pipeline::threads::Thread;
+use crate::store::endpoint_states::EndpointState;
+use crate::store::endpoint_states::Pause;
+use crate::store::endpoints::StoredEndpoint;
+use crate::telemetry::metrics::EndpointMetrics;
+
+/// Changes of the endpoints on their way to ledger and pump: they are made one after the other.
+const EDITS_MAX: usize = 2;
+
+/// Orders that wait for their turn. Whoever gives more waits.
+const ORDERS_MAX: usize = 16;
+
+/// An endpoint that is there when walhook starts.
+pub(crate) struct Start {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) origin: Origin,
+    /// It was removed, and some of what waited for it is still in the backlog.
+    pub(crate) is_leaving: bool,
+}
+
+impl Start {
+    /// An endpoint of the configuration file.
+    pub(crate) fn of_file(endpoint: &Endpoint) -> Self {
+        Self { endpoint: endpoint.clone(), origin: Origin::File, is_leaving: false }
+    }
+}
+
+/// What the fleet tells to whom.
+pub(crate) struct Ways {
+    pub(crate) ledger: mpsc::Sender<Edit>,
+    pub(crate) pump: mpsc::Sender<Turn>,
+}
+
+/// Gives orders to the fleet. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Orders {
+    orders: mpsc::Sender<Order>,
+    roster: watch::Receiver<Arc<Roster>>,
+}
+
+struct Order {
+    changes: Vec<Change>,
+    /// What is to be remembered of it.
+    save: Option<StoredEndpoint>,
+    made: oneshot::Sender<Made>,
+}
+
+/// The row as it was saved, if there was one to save.
+type Made = Result<Option<StoredEndpoint>, FleetError>;
+
+/// See the module's header.
+pub(crate) struct Fleet {
+    common: Common,
+    ways: Ways,
+    keep: Keep,
+    rules: Vec<Rule>,
+    /// `[webhook] enabled`: if not, nobody takes anything.
+    is_pushing: bool,
+    members: BTreeMap<EndpointIndex, Member>,
+    next: EndpointIndex,
+    edition: Edition,
+    lanes: JoinSet<(EndpointIndex, anyhow::Result<()>)>,
+    /// Of the lanes. It has to outlive them.
+    thread: Thread,
+    orders: mpsc::Receiver<Order>,
+    roster: watch::Sender<Arc<Roster>>,
+}
+
+struct Rule {
+    settings: EventRule,
+    table: Arc<TableName>,
+}
+
+struct Member {
+    endpoint: Arc<Endpoint>,
+    origin: Origin,
+    /// It was removed, and its lane has not ended yet.
+    is_leaving: bool,
+    paused: Option<Pause>,
+    control: LaneControl,
+    clients: watch::Sender<Arc<Client>>,
+    replays: ReplaySender,
+    gauges: Arc<Gauges>,
+    metrics: EndpointMetrics,
+}
+
+impl Ways {
+    /// The ways, and where they lead: to the ledger and to the pump.
+    pub(crate) fn open() -> (Self, mpsc::Receiver<Edit>, mpsc::Receiver<Turn>) {
+        let (ledger, edits) = mpsc::channel(EDITS_MAX);
+        let (pump, turns) = mpsc::channel(EDITS_MAX);
+        (Self { ledger, pump }, edits, turns)
+    }
+}
+
+impl Orders {
+    /// Makes the changes, all or none, and returns when they hold: the next change that is read
+    /// from PostgreSQL goes to the endpoints as they are then.
+    ///
+    /// `save` is written down before they are made, and given back with the times of the database.
+    ///
+    /// # Errors
+    /// Why none of them was made.
+    pub(crate) async fn give(&self, changes: Vec<Change>, save: Option<StoredEndpoint>) -> Made {
+        let (made_in, made) = oneshot::channel();
+        let order = Order { changes, save, made: made_in };
+        self.orders.send(order).await.map_err(|_ended| FleetError::Stopping)?;
+        made.await.map_err(|_ended| FleetError::Stopping)?
+    }
+
+    /// The endpoints as they are now.
+    pub(crate) fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.roster.borrow())
+    }
+}
+
+impl Fleet {
+    /// Builds the lanes of the endpoints that are there, with what the backlog holds for each, and
+    /// tells ledger and pump of them. The indexes are given out in the order of `starts`.
+    ///
+    /// # Errors
+    /// An endpoint cannot be built, or the system gives no thread.
+    pub(crate) async fn start(
+        common: Common,
+        ways: Ways,
+        keep: Keep,
+        settings: &Settings,
+        starts: Vec<Start>,
+        (standings, states): (&HashMap<Arc<str>, Standing>, &[EndpointState]),
+    ) -> anyhow::Result<(Self, Orders)> {
+        let (orders_in, orders) = mpsc::channel(ORDERS_MAX);
+        let (roster, shown) = watch::channel(Arc::default());
+        let rule = |settings: &EventRule| Rule {
+            table: Arc::new(settings.table.clone()),
+            settings: settings.clone(),
+        };
+        let mut fleet = Self {
+            common,
+            ways,
+            keep,
+            rules: settings.events.iter().map(rule).collect(),
+            is_pushing: settings.enabled,
+            members: BTreeMap::new(),
+            next: EndpointIndex(0),
+            edition: Edition::default(),
+            lanes: JoinSet::new(),
+            thread: Thread::start("delivery").context("cannot start the lanes' thread")?,
+            orders,
+            roster,
+        };
+        let mut opened = Vec::new();
+        for Start { endpoint, origin, is_leaving } in starts {
+            let client = lanes::client(&endpoint, &fleet.common)?;
+            let standing = standings.get(&endpoint.name).copied();
+            let (index, lane) = fleet.add(Arc::new(endpoint), origin, client, standing);
+            let Some(member) = fleet.members.get_mut(&index) else { continue };
+            member.is_leaving = is_leaving;
+            if is_leaving {
+                // The pump never hears of it.
+                member.control.change(sender::Change::Delete).await?;
+                continue;
+            }
+            if !member.endpoint.enabled {
+                member.control.change(sender::Change::Disable).await?;
+            }
+            opened.push((index, lane));
+        }
+        fleet.take_up(states).await?;
+        // Neither is waited for: both begin with what they find.
+        let everybody: Vec<_> = fleet.members.keys().copied().collect();
+        let (edit, _known) = fleet.edit(&everybody);
+        fleet.ways.ledger.send(edit).await.context("the ledger has ended")?;
+        let (turn, _taken) = fleet.turn(opened, Vec::new(), None);
+        fleet.ways.pump.send(turn).await.context("the source has ended")?;
+        fleet.show();
+        Ok((fleet, Orders { orders: orders_in, roster: shown }))
+    }
+
+    /// Runs until `stop`, and then until all lanes have ended.
+    ///
+    /// # Errors
+    /// A lane failed, or ended without having been told to.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(ended) = self.lanes.join_next() => {
+                    let (index, ended) = ended.context("a lane panicked")?;
+                    ended?;
+                    self.retire(index).await?;
+                }
+                Some(Order { changes, save, made }) = self.orders.recv() => {
+                    let outcome = tokio::select! {
+                        outcome = self.make(changes, save) => outcome?,
+                        // What is half done ends with the process.
+                        () = stop.cancelled() => break,
+                    };
+                    made.send(outcome).ok(); // who gave the order may not wait any more
+                }
+            }
+        }
+        // The lanes drain when nobody can tell them anything any more, and then the ledger ends.
+        let Self { mut lanes, common, members, .. } = self;
+        drop((common, members));
+        while let Some(ended) = lanes.join_next().await {
+            ended.context("a lane panicked")?.1?;
+        }
+        Ok(())
+    }
+
+    /// The outer error is the pipeline's: it cannot go on.
+    async fn make(
+        &mut self,
+        changes: Vec<Change>,
+        save: Option<StoredEndpoint>,
+    ) -> anyhow::Result<Made> {
+        let plan = match self.plan(changes) {
+            Ok(plan) => plan,
+            Err(error) => return Ok(Err(error)),
+        };
+        if !plan.steps.is_empty() && plan.steps.iter().all(Step::is_for_a_lane) {
+            return self.tell_lanes(plan.steps).await;
+        }
+        let saved = match save {
+            Some(row) => match self.keep.save(&row).await {
+                Ok(row) => Some(row),
+                Err(error) => return Ok(Err(FleetError::Unsaved(Box::new(error)))),
+            },
+            None => None,
+        };
+        self.carry_out(plan).await?;
+        Ok(Ok(saved))
+    }
+
+    async fn carry_out(&mut self, plan: Plan) -> anyhow::Result<()> {
+        let (mut opened, mut closed, mut listed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut after, mut events) = (Vec::new(), None);
+        for step in plan.steps {
+            match step {
+                Step::Add { endpoint, origin, client } => {
+                    let is_enabled = endpoint.enabled;
+                    // One of this name that was there before may have left some.
+                    let letters = self.keep.letters(&endpoint.name).await;
+                    let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
+                    metrics.dead_letters.set(letters);
+                    let (index, lane) = self.add(endpoint, origin, client, None);
+                    opened.push((index, lane));
+                    listed.push(index);
+                    if !is_enabled {
+                        after.push((index, sender::Change::Disable));
+                    }
+                }
+                Step::Replace { index, endpoint, client } => {
+                    let Some(member) = self.members.get_mut(&index) else { continue };
+                    let before = std::mem::replace(&mut member.endpoint, endpoint);
+                    member.clients.send_replace(client);
+                    let settings = LaneSettings::with_backlog(index, &member.endpoint, None);
+                    let change = sender::Change::Settings(Box::new(settings));
+                    member.control.change(change).await?;
+                    listed.push(index);
+                    match (before.enabled, member.endpoint.enabled) {
+                        (false, true) => member.control.change(sender::Change::Enable).await?,
+                        (true, false) => after.push((index, sender::Change::Disable)),
+                        (true, true) | (false, false) => {}
+                    }
+                    if target::is_other(&before, &member.endpoint) {
+                        member.control.change(sender::Change::TryNow).await?;
+                    }
+                }
+                // Such an order is made of nothing else: see `pauses`.
+                Step::Pause { .. }
+                | Step::Resume { .. }
+                | Step::Enable { .. }
+                | Step::TryNow { .. } => {}
+                Step::Events(others) => {
+                    for (rule, other) in self.rules.iter_mut().zip(&*others) {
+                        rule.settings = other.clone();
+                    }
+                    events = Some(others);
+                }
+                Step::Remove { index } => {
+                    let Some(member) = self.members.get_mut(&index) else { continue };
+                    member.is_leaving = true;
+                    closed.push(index);
+                    after.push((index, sender::Change::Delete));
+                }
+            }
+        }
+        let (edit, known) = self.edit(&listed);
+        self.ways.ledger.send(edit).await.context("the ledger has ended")?;
+        known.await.context("the ledger has ended")?;
+        let (turn, taken) = self.turn(opened, closed, events);
+        self.ways.pump.send(turn).await.context("the source has ended")?;
+        taken.await.context("the source has ended")?;
+        // Behind the last events that the pump has handed over.
+        for (index, change) in after {
+            if let Some(member) = self.members.get(&index) {
+                member.control.change(change).await?;
+            }
+        }
+        self.show();
+        Ok(())
+    }
+
+    /// Starts a lane. What the pump needs of it is to be part of the next turn.
+    fn add(
+        &mut self,
+        endpoint: Arc<Endpoint>,
+        origin: Origin,
+        client: Arc<Client>,
+        standing: Option<Standing>,
+    ) -> (EndpointIndex, LaneSender) {
+        let index = self.next;
+        self.next = EndpointIndex(index.0 + 1);
+        let (clients, current) = watch::channel(client);
+        let (lane, run) = lanes::lane(index, &endpoint, standing, current, &self.common);
+        self.lanes.spawn_on(async move { (index, run.await) }, self.thread.runtime());
+        let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
+        let (control, gauges, replays) = (lane.control(), lane.gauges(), lane.replays());
+        let (is_leaving, paused) = (false, None);
+        let member = Member {
+            endpoint,
+            origin,
+            is_leaving,
+            paused,
+            control,
+            clients,
+            replays,
+            gauges,
+            metrics,
+        };
+        self.members.insert(index, member);
+        (index, lane)
+    }
+
+    /// A lane has ended: nothing is owed to its endpoint any more.
+    async fn retire(&mut self, index: EndpointIndex) -> anyhow::Result<()> {
+        let member = self.members.remove(&index);
+        let member = member.filter(|member| member.is_leaving);
+        let member = member.context("a lane ended without having been told to")?;
+        let last = Report { retired: Some(index), ..Report::default() };
+        self.common.reports.send(last).await.context("the ledger has ended")?;
+        self.common.handles.metrics.forget_endpoint(&member.endpoint.name);
+        let is_stored = member.origin == Origin::Api;
+        if let Err(error) = self.keep.remove(&member.endpoint.name, is_stored).await {
+            // The next start finds it empty, and tries again.
+            let (endpoint, error) =
+                (&member.endpoint.name, format!("{:#}", anyhow::Error::new(error)));
+            tracing::warn!(%endpoint, error, "cannot forget a removed endpoint");
+        }
+        tracing::info!(endpoint = %member.endpoint.name, "endpoint is removed");
+        self.show();
+        Ok(())
+    }
+
+    /// What the ledger is to know of the endpoints as they are now; `listed` are new to it or are
+    /// shown in another way.
+    fn edit(&mut self, listed: &[EndpointIndex]) -> (Edit, oneshot::Receiver<()>) {
+        self.edition = Edition(self.edition.0 + 1);
+        let account = |index: &EndpointIndex| {
+            let member = self.members.get(index)?;
+            let (name, metrics) = (Arc::clone(&member.endpoint.name), member.metrics.clone());
+            Some((*index, Account { name, shown_url: member.endpoint.shown_url(), metrics }))
+        };
+        let accounts = listed.iter().filter_map(account).collect();
+        let takers = |rule: &Rule| {
+            // Whoever chooses is named with each event.
+            let takes_all = |e: &Endpoint| e.only.is_none() && e.filter.is_none();
+            let takes = |e: &Endpoint| takes_all(e) && e.takes(&rule.settings);
+            let takers = self.takers().filter(|(_, member)| takes(&member.endpoint));
+            (Arc::clone(&rule.table), takers.map(|(index, _)| index).collect())
+        };
+        let rules = self.rules.iter().map(takers).collect();
+        let endpoints = self.present().map(|(index, _)| index).collect();
+        let (known_in, known) = oneshot::channel();
+        let serving = Serving { endpoints, rules };
+        (Edit { edition: self.edition, serving, accounts, known: known_in }, known)
+    }
+
+    fn turn(
+        &self,
+        opened: Vec<(EndpointIndex, LaneSender)>,
+        closed: Vec<EndpointIndex>,
+        events: Option<Arc<[EventRule]>>,
+    ) -> (Turn, oneshot::Receiver<()>) {
+        let taker = |(index, member): (_, &Member)| (index, Arc::clone(&member.endpoint));
+        let counted = |(index, member): (_, &Member)| (index, Arc::clone(&member.endpoint.name));
+        let (taken_in, taken) = oneshot::channel();
+        let turn = Turn {
+            edition: self.edition,
+            takers: self.takers().map(taker).collect(),
+            counted: self.present().map(counted).collect(),
+            opened,
+            closed,
+            events,
+            taken: taken_in,
+        };
+        (turn, taken)
+    }
+
+    /// Those that are not being removed.
+    fn present(&self) -> impl Iterator<Item = (EndpointIndex, &Member)> {
+        let members = self.members.iter().map(|(index, member)| (*index, member));
+        members.filter(|(_, member)| !member.is_leaving)
+    }
+
+    /// Those that take events.
+    fn takers(&self) -> impl Iterator<Item = (EndpointIndex, &Member)> {
+        self.present().filter(|(_, member)| self.is_pushing && member.endpoint.enabled)
+    }
+
+    fn show(&self) {
+        let shown = |(index, member): (&EndpointIndex, &Member)| Shown {
+            index: *index,
+            endpoint: Arc::clone(&member.endpoint),
+            origin: member.origin,
+            is_leaving: member.is_leaving,
+            paused: member.paused.clone(),
+            client: Arc::clone(&member.clients.borrow()),
+            replays: member.replays.clone(),
+            gauges: Arc::clone(&member.gauges),
+            metrics: member.metrics.clone(),
+        };
+        self.roster.send_replace(Arc::new(Roster(self.members.iter().map(shown).collect())));
+    }
+}

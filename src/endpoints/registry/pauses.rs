@@ -1,0 +1,94 @@
+//! What an operator tells a lane beside its settings: to pause and to go on, to take events again
+//! after a 410, to try at once what waits. A pause is written down before it holds.
+
+use std::collections::HashMap;
+
+use crate::endpoints::registry::Fleet;
+use crate::endpoints::registry::Made;
+use crate::endpoints::registry::plan::FleetError;
+use crate::endpoints::registry::plan::Step;
+use crate::endpoints::registry::target;
+use crate::lane::sender::Change;
+use crate::store::endpoint_states::EndpointState;
+
+impl Step {
+    /// Whether only the endpoint's lane has to hear of it.
+    pub(super) fn is_for_a_lane(&self) -> bool {
+        match self {
+            Self::Pause { .. }
+            | Self::Resume { .. }
+            | Self::Enable { .. }
+            | Self::TryNow { .. } => true,
+            Self::Add { .. } | Self::Replace { .. } | Self::Remove { .. } | Self::Events(_) => {
+                false
+            }
+        }
+    }
+}
+
+impl Fleet {
+    /// Pauses those that were paused when walhook ended, and has tried at once what waits for those
+    /// that point elsewhere since.
+    pub(super) async fn take_up(&mut self, states: &[EndpointState]) -> anyhow::Result<()> {
+        let known: HashMap<&str, &EndpointState> =
+            states.iter().map(|state| (&*state.endpoint, state)).collect();
+        let mut targets = Vec::new();
+        for member in self.members.values_mut().filter(|member| !member.is_leaving) {
+            let (name, state) = (&member.endpoint.name, known.get(&*member.endpoint.name));
+            let target = target::fingerprint(&member.endpoint);
+            let before = state.and_then(|state| state.target);
+            if before != Some(target) {
+                targets.push((name.clone(), target));
+            }
+            if before.is_some_and(|before| before != target) {
+                tracing::info!(endpoint = %name, "points elsewhere: what waits is tried at once");
+                member.control.change(Change::TryNow).await?;
+            }
+            if let Some(pause) = state.and_then(|state| state.pause.clone()) {
+                let (since, by) = (pause.since.iso_millis(), &pause.by);
+                tracing::warn!(endpoint = %name, since, by, "endpoint is paused: its events are parked");
+                member.control.change(Change::Pause).await?;
+                member.paused = Some(pause);
+            }
+        }
+        if let Err(error) = self.keep.remember(&targets).await {
+            let error = format!("{:#}", anyhow::Error::new(error));
+            tracing::warn!(error, "cannot write down where the endpoints point");
+        }
+        Ok(())
+    }
+
+    /// Carries out steps of which only lanes hear.
+    pub(super) async fn tell_lanes(&mut self, steps: Vec<Step>) -> anyhow::Result<Made> {
+        for step in steps {
+            let (index, change, paused) = match step {
+                Step::Pause { index, by } => {
+                    let Some(member) = self.members.get(&index) else { continue };
+                    match self.keep.pause(&member.endpoint.name, &by).await {
+                        Ok(pause) => (index, Change::Pause, Some(Some(pause))),
+                        Err(error) => return Ok(Err(FleetError::Unsaved(Box::new(error)))),
+                    }
+                }
+                Step::Resume { index } => {
+                    let Some(member) = self.members.get(&index) else { continue };
+                    match self.keep.resume(&member.endpoint.name).await {
+                        Ok(()) => (index, Change::Resume, Some(None)),
+                        Err(error) => return Ok(Err(FleetError::Unsaved(Box::new(error)))),
+                    }
+                }
+                Step::Enable { index } => (index, Change::Enable, None),
+                Step::TryNow { index } => (index, Change::TryNow, None),
+                Step::Add { .. } | Step::Replace { .. } | Step::Remove { .. } | Step::Events(_) => {
+                    continue;
+                }
+            };
+            let Some(member) = self.members.get_mut(&index) else { continue };
+            member.control.change(change).await?;
+            if let Some(paused) = paused {
+                member.paused = paused;
+            }
+        }
+        self.show();
+        Ok(Ok(None))
+    }
+}

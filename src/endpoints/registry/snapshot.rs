@@ -1,0 +1,96 @@
+//! The endpoints as they are now, for whoever looks.
+
+use std::sync::Arc;
+
+use crate::api::EndpointView;
+use crate::config::settings::Endpoint;
+use crate::delivery::http::Client;
+use crate::flow::settlement::EndpointIndex;
+use crate::lane::gauges::Gauges;
+use crate::lane::sender::ReplaySender;
+use crate::store::endpoint_states::Pause;
+use crate::telemetry::metrics::EndpointMetrics;
+
+/// Where an endpoint was made, and so who may change it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Origin {
+    /// In the configuration file.
+    File,
+    /// Over the API.
+    Api,
+    /// A row of the table of `[endpoints_from]`.
+    Table,
+}
+
+impl Origin {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Api => "api",
+            Self::Table => "table",
+        }
+    }
+}
+
+/// All endpoints in the order in which they were added, with those that are being removed.
+#[derive(Debug, Default)]
+pub(crate) struct Roster(pub(crate) Vec<Shown>);
+
+/// One endpoint.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) index: EndpointIndex,
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) origin: Origin,
+    /// It is removed, and something still waits for it to become a dead letter.
+    pub(crate) is_leaving: bool,
+    /// Since when and by whom it is paused.
+    pub(crate) paused: Option<Pause>,
+    /// Makes the requests from the next attempt on.
+    pub(crate) client: Arc<Client>,
+    /// What operators send again goes in here.
+    pub(crate) replays: ReplaySender,
+    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) metrics: EndpointMetrics,
+}
+
+impl Shown {
+    pub(crate) fn view(&self) -> EndpointView {
+        EndpointView {
+            name: Arc::clone(&self.endpoint.name),
+            url: self.endpoint.shown_url(),
+            state: match (self.is_leaving, self.endpoint.enabled, self.gauges.is_gone()) {
+                (true, _, _) => "removing",
+                (false, true, _) if self.endpoint.unusable.is_some() => "refused",
+                (false, false, _) => "disabled",
+                (false, true, true) => "gone",
+                (false, true, false) if self.paused.is_some() => "paused",
+                (false, true, false) => "enabled",
+            },
+            paused: self.paused.as_ref().map(|pause| (pause.since, pause.by.clone())),
+            source: self.origin.as_str(),
+        }
+    }
+}
+
+impl Roster {
+    /// As the status shows them.
+    pub(crate) fn view(&self) -> Vec<EndpointView> {
+        self.0.iter().map(Shown::view).collect()
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&Shown> {
+        self.0.iter().find(|shown| &*shown.endpoint.name == name)
+    }
+}
+
+/// An endpoint of the configuration file while the slot is another walhook's.
+pub(crate) fn not_begun(endpoint: &Endpoint) -> EndpointView {
+    EndpointView {
+        name: Arc::clone(&endpoint.name),
+        url: endpoint.shown_url(),
+        state: if endpoint.enabled { "enabled" } else { "disabled" },
+        paused: None,
+        source: Origin::File.as_str(),
+    }
+}

@@ -1,0 +1,272 @@
+//! What walhook remembers, taken up at the start: the right to write it, how far it had come, and
+//! what had been settled beyond that.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::config::settings::Settings;
+use crate::endpoints::registry::snapshot::Roster;
+use crate::endpoints::registry::snapshot::Shown;
+use crate::event::dedupe::VALUES_MAX;
+use crate::flow::backlog::Standing;
+use crate::flow::event::EventId;
+use crate::flow::event::RuleIndex;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::flow::write_back::NOBODY;
+use crate::ledger::state_status::StateStatus;
+use crate::ledger::writer::Writer;
+use crate::pipeline::already_settled::Ahead;
+use crate::pipeline::handles::Handles;
+use crate::pipeline::process_name::own_name;
+use crate::preflight::orphans;
+use crate::preflight::orphans::Orphans;
+use crate::preflight::ownership;
+use crate::preflight::ownership::Consent;
+use crate::preflight::state_schema::open;
+use crate::replication::catalog::facts;
+use crate::replication::diagnostic::Refusal;
+use crate::replication::error::SourceError;
+use crate::replication::gap;
+use crate::replication::wire::command::SystemIdentity;
+use crate::replication::wire::feedback::LetGo;
+use crate::store;
+use crate::store::Session;
+use crate::store::backlog;
+use crate::store::backlog::Size;
+use crate::store::books;
+use crate::store::books::CommonCounts;
+use crate::store::books::Entry;
+use crate::store::crash_records;
+use crate::store::crash_records::Past;
+use crate::store::dead_letters;
+use crate::store::endpoint_states;
+use crate::store::endpoint_states::EndpointState;
+use crate::store::endpoints;
+use crate::store::endpoints::StoredEndpoint;
+use crate::store::progress;
+use crate::store::progress::Holding;
+use crate::store::progress::Lineage;
+use crate::store::progress::Progress;
+use crate::store::push_totals;
+use crate::store::push_totals::PushTotals;
+use crate::store::seen_values;
+use crate::store::seen_values::SeenValue;
+use crate::store::slot_owner::SlotOwner;
+use crate::store::state_error::StateError;
+
+/// What the state says when the slot is ours.
+pub(crate) struct Taken {
+    pub(crate) writer: Writer,
+    /// What may be confirmed without being written down first.
+    pub(crate) confirmed: Lsn,
+    /// The publication's oid.
+    pub(crate) publication: Option<u32>,
+    /// For who claims dead letters.
+    pub(crate) holding: Holding,
+    /// All changes up to and including this one are settled.
+    pub(crate) seen: Option<Position>,
+    /// Deliveries beyond it that are settled, too: they come again and are not made again.
+    pub(crate) ahead: Vec<(Arc<str>, EventId)>,
+    /// What each endpoint has settled: everything before this change.
+    pub(crate) fronts: Vec<(Arc<str>, Position)>,
+    /// Dead letters that are kept, by endpoint.
+    pub(crate) letters: Vec<(Arc<str>, u64)>,
+    /// Endpoints that were made at run time.
+    pub(crate) stored: Vec<StoredEndpoint>,
+    /// Which endpoints are paused, and where they pointed.
+    pub(crate) states: Vec<EndpointState>,
+    /// What the backlog holds, by endpoint.
+    pub(crate) backlog: HashMap<Arc<str>, Standing>,
+    /// Values that events were raised with, by rule, the oldest first.
+    pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
+    /// How the runs before have ended, and a session for marks if they have crashed.
+    pub(crate) past: Past,
+    pub(crate) marks: Option<Session>,
+    /// What became of all deliveries so far.
+    pub(crate) books: Vec<Entry>,
+    pub(crate) totals: PushTotals,
+    /// What the books hold for all endpoints alike.
+    pub(crate) common: CommonCounts,
+}
+
+impl Taken {
+    /// Shows what is kept in the gauges.
+    pub(crate) fn show(&self, roster: &Roster, handles: &Handles) {
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        for Shown { endpoint, metrics, .. } in &roster.0 {
+            let standing = self.backlog.get(&endpoint.name);
+            metrics.pending_backlog.set(number(standing.map_or(0, |s| s.rows as u64)));
+            let letters = self.letters.iter().find(|(name, _)| *name == endpoint.name);
+            metrics.dead_letters.set(number(letters.map_or(0, |(_, count)| *count)));
+        }
+        let rows = self.backlog.iter().map(|(name, standing)| (name, standing.rows as u64));
+        let orphans: Vec<Orphans> = orphans::of(rows, |name| roster.find(name).is_some());
+        for orphans in &orphans {
+            tracing::warn!(
+                endpoint = &*orphans.endpoint,
+                rows = orphans.rows,
+                fix = orphans.fix(),
+                "parked deliveries wait for an endpoint that is not configured"
+            );
+        }
+        handles.metrics.orphaned().set(number(orphans.iter().map(|one| one.rows).sum()));
+        let named =
+            orphans.iter().map(|one| (one.endpoint.to_string(), one.what() + ": " + &one.fix()));
+        handles.missing.set(named.collect());
+    }
+
+    /// What was settled beyond the prefix, for the endpoints that there are.
+    pub(crate) fn ahead_of(&self, roster: &Roster) -> Ahead {
+        let index = |name| roster.find(name).map(|shown| shown.index);
+        let fronts = self.fronts.iter().filter_map(|(name, at)| Some((index(name)?, *at)));
+        let ahead = self.ahead.iter().filter_map(|(name, id)| Some((index(name)?, *id)));
+        let untaken = self.ahead.iter().filter(|(name, _)| &**name == NOBODY);
+        Ahead::new(fronts, ahead).with_untaken(untaken.map(|(_, id)| *id))
+    }
+
+    /// The newest change of which something is parked.
+    pub(crate) fn parked(&self) -> Option<Position> {
+        self.backlog.values().map(|standing| standing.newest).max()
+    }
+}
+
+/// Takes up the state of the slot, which has to be ours: from here on a walhook that had it before
+/// can write no more. Where the operator has agreed that changes are lost, it begins anew at the
+/// slot's position.
+///
+/// # Errors
+/// The gaps, if they are not accepted; that the state or the server cannot be asked.
+pub(crate) async fn take(
+    settings: &Settings,
+    identity: &SystemIdentity,
+    consent: Consent,
+    (writable, status): (watch::Sender<bool>, StateStatus),
+) -> anyhow::Result<Taken> {
+    let SystemIdentity { system, timeline, .. } = *identity;
+    let mut session = open(settings).await?;
+    let slot = &settings.postgres.slot;
+    let source = store::connect(&settings.postgres.server).await?;
+    let found = facts::slot(&source.client, slot).await?;
+    let confirmed = found.as_ref().and_then(|slot| slot.confirmed);
+    let holder = own_name();
+    let (holding, mut progress) = progress::take(&mut session.client, slot, &holder).await?;
+    let ended_cleanly = crash_records::ended_cleanly(&session.client, slot).await?;
+    ownership::admit(settings, &progress, consent, ended_cleanly)?;
+    let publication = gap::publication(&source.client, &settings.postgres.publication).await?;
+    let publications = publication.into_iter().collect();
+    let lineage = Lineage { system, timeline, publications };
+    let postgres = &settings.postgres;
+    let gaps = gap::survey(&source.client, postgres, identity, true, found, &progress).await?;
+    if !gaps.is_empty() && !consent.gap {
+        return Err(SourceError::NotSetUp(gaps).into());
+    }
+    begin(&mut session, &holding, &mut progress, &lineage, confirmed, &gaps).await?;
+    SlotOwner::new(&settings.events).save(&session.client, &holding).await?;
+    let ahead = progress::load_ahead(&session.client, slot).await?;
+    let fronts = progress::load_fronts(&session.client, slot).await?;
+    let standing = |size: Size| {
+        let rows = usize::try_from(size.rows).unwrap_or(usize::MAX);
+        (size.endpoint, Standing { rows, newest: size.newest, is_out: size.is_out })
+    };
+    let sizes = backlog::sizes(&session.client, slot).await?;
+    let backlog = sizes.into_iter().map(standing).collect();
+    let stored = endpoints::load(&session.client, slot).await?;
+    let states = endpoint_states::load(&session.client, slot).await?;
+    let letters = dead_letters::sizes(&session.client, slot).await?;
+    let remembered = remembered(settings, &session).await?;
+    let books = books::load(&session.client, slot).await?;
+    let common = books::load_common(&session.client, slot).await?;
+    let totals = push_totals::load(&session.client, slot).await?;
+    let past = crash_records::started(&mut session.client, &holding, progress.settled).await?;
+    let marks = match past {
+        Past::Crashing(_) => {
+            Some(store::connect_within(&settings.state, store::ANSWER_SOON).await?)
+        }
+        Past::Sound | Past::Convicted(_) => None,
+    };
+    let days = settings.push_log.retention_days;
+    let confirmed = progress.confirmed.unwrap_or_default();
+    let state = settings.state.clone();
+    let writer = Writer::new(state, session, holding.clone(), days, writable, status);
+    Ok(Taken {
+        writer,
+        confirmed,
+        publication,
+        holding,
+        seen: progress.settled,
+        ahead,
+        fronts,
+        letters,
+        stored,
+        states,
+        backlog,
+        past,
+        marks,
+        totals,
+        books,
+        common,
+        remembered,
+    })
+}
+
+/// Notes which stream the positions belong to; begins anew at `confirmed` where nothing is known, or
+/// where gaps were accepted.
+async fn begin(
+    session: &mut Session,
+    holding: &Holding,
+    progress: &mut Progress,
+    lineage: &Lineage,
+    confirmed: Option<Lsn>,
+    gaps: &[Refusal],
+) -> Result<(), StateError> {
+    let is_new = progress.confirmed.is_none() && progress.settled.is_none();
+    if is_new || !gaps.is_empty() {
+        (progress.settled, progress.confirmed) = (None, confirmed);
+        for gap in gaps {
+            let from = confirmed.unwrap_or_default();
+            tracing::warn!(gap = gap.what(), %from, "gap accepted, beginning anew");
+        }
+        progress::begin_anew(&mut session.client, holding, lineage, confirmed).await
+    } else if progress.lineage.as_ref() != Some(lineage) {
+        progress::set_lineage(&mut session.client, holding, lineage).await
+    } else {
+        Ok(())
+    }
+}
+
+/// What the rules with `dedupe` have to remember.
+async fn remembered(
+    settings: &Settings,
+    session: &Session,
+) -> Result<Vec<(RuleIndex, SeenValue)>, StateError> {
+    let (slot, mut all) = (&settings.postgres.slot, Vec::new());
+    for (index, rule) in settings.events.iter().enumerate().filter(|(_, r)| r.dedupe.is_some()) {
+        let client = &session.client;
+        let values = seen_values::load(client, slot, &rule.event_type, VALUES_MAX).await?;
+        all.extend(values.into_iter().map(|value| (RuleIndex(index), value)));
+    }
+    Ok(all)
+}
+
+/// Closes the stream while outcomes cannot be written down. Ends with the ledger's writer.
+///
+/// A server that is shutting down would wait for our confirmation, and we for its database, for
+/// ever.
+///
+/// # Errors
+/// None.
+pub(crate) async fn watch(
+    let_go: LetGo,
+    mut writable: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    while writable.wait_for(|writable| !writable).await.is_ok() {
+        let_go.now();
+        if writable.wait_for(|writable| *writable).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

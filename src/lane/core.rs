@@ -1,0 +1,552 @@
+//! The lane of one endpoint: which request is made next, and what follows from its outcome.
+//!
+//! ```text
+//! pump ─ Event ─▶ offer ┐          ┌ lease ─ Lease ────▶ delivery
+//! backlog ──▶ refilled ─┼─▶ [Lane] ┤                        │
+//! clock ──────▶ tick ───┘          ├ complete ◀─ Exchange ──┘
+//!                                  └ take_settled ─ Settlement ─▶ ledger
+//! ```
+//!
+//! Pure: no I/O, no clock, no randomness; time and random numbers come as arguments. It promises:
+//! - events with a common key are sent in the order of arrival, and never at the same time, also
+//!   through retries and the backlog: a failing key holds back only itself;
+//! - nothing is leased after its expiry, nor faster than the endpoint's rate limit, nor more than
+//!   `concurrency` at once; after an outage the number in flight starts again from one;
+//! - every event that was offered gets one final outcome, unless the lane is stopped before;
+//! - an attempt counts only if it came to the endpoint and was no probe of the circuit breaker;
+//! - nothing waits for long and holds the WAL: it is parked, which means that the ledger writes it
+//!   into the backlog. While the endpoint is out of order, all but what is in flight is parked.
+//!
+//! `dispatch` chooses what is sent, `breaker`, `pace` and `delays` say when; `parking` decides what
+//! is parked, `spill` keeps the order between memory and backlog, `sweep` keeps the backlog's limits,
+//! and `live` changes all of it while it runs.
+
+pub mod breaker;
+mod concurrency;
+mod cursor;
+mod delays;
+mod dispatch;
+mod evict;
+mod live;
+mod order;
+mod pace;
+mod parking;
+mod retries;
+mod settle;
+pub mod spill;
+mod split;
+mod sweep;
+
+#[cfg(test)]
+mod backlog_model;
+#[cfg(test)]
+mod live_tests;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod parking_tests;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::flow::event::Event;
+use crate::flow::lease::Lease;
+use crate::flow::lease::LeaseId;
+use crate::flow::settlement::DeathReason;
+use crate::flow::settlement::Holding;
+use crate::flow::settlement::Outcome;
+use crate::flow::settlement::ParkReason;
+use crate::flow::settlement::ReplayId;
+use crate::flow::settlement::Settlement;
+use crate::flow::time::Timestamp;
+use crate::flow::verdict::Exchange;
+use crate::flow::verdict::Reach;
+use crate::flow::verdict::Verdict;
+use crate::lane::core::breaker::Breaker;
+use crate::lane::core::breaker::BreakerState;
+use crate::lane::core::concurrency::ConcurrencyLimit;
+use crate::lane::core::order::Arrived;
+use crate::lane::core::order::NumberHasher;
+use crate::lane::core::order::Order;
+use crate::lane::core::order::Slot;
+use crate::lane::core::pace::Ramp;
+use crate::lane::core::pace::Rate;
+use crate::lane::core::retries::Parcel;
+use crate::lane::core::retries::Retries;
+use crate::lane::core::retries::Tries;
+use crate::lane::core::spill::Spill;
+use crate::lane::settings::LaneSettings;
+
+/// One moment, on both clocks: ours for waits, the database's for ages.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub instant: Instant,
+    pub database: Timestamp,
+}
+
+impl Now {
+    /// What the database's clock shows at `instant`.
+    fn on_database(self, instant: Instant) -> Timestamp {
+        let ahead = instant.saturating_duration_since(self.instant);
+        self.database.shifted(i64::try_from(ahead.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+/// What an event takes up on its way into the lane.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Place {
+    /// One of the lane's places, of which there are as many as its capacity.
+    Own,
+    /// A place for what finds no room in the lane: it must not stay.
+    Overflow,
+}
+
+/// Places that have become free.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Freed {
+    pub own: usize,
+    pub overflow: usize,
+    /// Those of `own` that replays had.
+    pub replays: usize,
+    /// Those of `own` and `overflow` whose deliveries went on into the backlog.
+    pub outside: usize,
+    /// What the events of `own` weighed, but for replays, which have no part in the lane's share.
+    pub weight: usize,
+}
+
+impl std::ops::AddAssign for Freed {
+    fn add_assign(&mut self, other: Self) {
+        self.own += other.own;
+        self.overflow += other.overflow;
+        self.replays += other.replays;
+        self.outside += other.outside;
+        self.weight += other.weight;
+    }
+}
+
+/// What a lane holds, in events.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Not in flight and not tried since they came into memory.
+    pub queued: usize,
+    pub in_flight: usize,
+    /// Tried, and waiting for the next attempt.
+    pub retrying: usize,
+    /// Of the three above, those that are in the backlog as well.
+    pub parked: usize,
+    /// Of the first three, those that an operator sends again.
+    pub replays: usize,
+    /// In the backlog only.
+    pub outside: usize,
+}
+
+/// An endpoint that took something within this time, and refuses something else for want of room, is
+/// there.
+const LATELY: Duration = Duration::from_millis(500);
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct Lane {
+    settings: LaneSettings,
+    phase: Phase,
+    order: Order,
+    /// Events that nothing holds back, by arrival.
+    ready: BinaryHeap<Reverse<(u64, Slot)>>,
+    /// Events that may join the batch that is being gathered; empty between calls.
+    joining: BinaryHeap<Reverse<(u64, Slot)>>,
+    in_flight: HashMap<LeaseId, InFlight, BuildHasherDefault<NumberHasher>>,
+    retries: Retries,
+    rate: Rate,
+    ramp: Ramp,
+    limit: ConcurrencyLimit,
+    /// When the endpoint answered last.
+    answered: Option<Instant>,
+    /// Nothing more is on its way, so that a batch that is not full waits for answers only.
+    is_resting: bool,
+    breaker: Breaker,
+    /// `None` where there is no backlog to park in.
+    spill: Option<Spill>,
+    /// So many more events must come before a full batch is possible, if nothing else happens.
+    /// Keeps a lingering batch from being gathered again for each event that comes.
+    missing: usize,
+    /// Whether a due retry goes before fresh events. They take turns: neither a burst of retries
+    /// nor a stream of fresh events may starve the other.
+    retry_turn: bool,
+    last_lease: u64,
+    settled: Vec<Settlement>,
+    freed: Freed,
+    /// What has come in from the backlog since somebody asked, by weight.
+    loaded: usize,
+    in_flight_events: usize,
+    /// Nothing more is offered, so a batch that is not full has nothing to wait for.
+    is_closed: bool,
+    /// The endpoint is disabled: nothing is leased, and what waits is parked.
+    is_disabled: bool,
+    /// An operator has paused it: likewise, but the limits of the backlog hold.
+    is_paused: bool,
+    /// What was leased up to this one, or comes from the backlog, began before the schedule of all
+    /// that waited was begun anew.
+    anew: Option<LeaseId>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    parcel: Parcel,
+    begun: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Open,
+    /// The endpoint said 410: everything is settled as dead.
+    Gone,
+    /// The endpoint was removed: likewise.
+    Deleted,
+    /// Nothing is leased any more.
+    Stopped,
+}
+
+impl Lane {
+    pub fn new(settings: LaneSettings) -> Self {
+        let parking = settings.parking.as_ref();
+        let mut breaker = Breaker::new(parking.and_then(|parking| parking.terms.breaker));
+        let mut ramp = Ramp::new(settings.concurrency, settings.is_steady());
+        if parking.and_then(|parking| parking.standing).is_some_and(|standing| standing.is_out) {
+            breaker = breaker.unproven();
+            ramp.restart();
+        }
+        Self {
+            phase: Phase::Open,
+            order: Order::new(settings.ordering),
+            ready: BinaryHeap::new(),
+            joining: BinaryHeap::new(),
+            in_flight: HashMap::default(),
+            retries: Retries::default(),
+            rate: Rate::new(settings.rate_limit),
+            ramp,
+            limit: ConcurrencyLimit::new(settings.concurrency, settings.is_steady()),
+            answered: None,
+            is_resting: false,
+            breaker,
+            spill: parking.map(Spill::new),
+            missing: 0,
+            retry_turn: true,
+            last_lease: 0,
+            settled: Vec::new(),
+            freed: Freed::default(),
+            loaded: 0,
+            in_flight_events: 0,
+            is_closed: false,
+            is_disabled: false,
+            is_paused: false,
+            anew: None,
+            settings,
+        }
+    }
+
+    /// Takes an event in. Events of one key must be offered in commit order.
+    pub fn offer(&mut self, event: Arc<Event>, place: Place, now: Now) {
+        if let Some(reason) = self.doom() {
+            self.free(place, &event);
+            self.settle(event, Holding::Wal, &Tries::default(), Outcome::Dead { reason });
+        } else if place == Place::Overflow || self.is_spilling() {
+            self.offer_outside(event, place, now);
+        } else {
+            self.keep_arrival(event, now);
+        }
+    }
+
+    /// Takes in an event that an operator sends again, behind all that are in memory with one of
+    /// its keys. It has a place of its own.
+    pub fn replay(&mut self, event: Arc<Event>, id: ReplayId, now: Now) {
+        let holding = Holding::Replay(id);
+        if let Some(reason) = self.doom() {
+            self.settle(event, holding, &Tries::default(), Outcome::Dead { reason });
+            self.freed.own += 1;
+            self.freed.replays += 1;
+            return;
+        }
+        self.keep(Arrived { event, holding, parked: now.database, resume: None }, now);
+    }
+
+    /// The next request to make, if one may be made now: call it again until there is none.
+    pub fn lease(&mut self, now: Now) -> Option<Lease> {
+        if !self.may_start(now.instant) {
+            return None;
+        }
+        let mut parcel = self.take_next(now)?;
+        parcel.tries.attempts += 1;
+        self.rate.start(now.instant);
+        self.last_lease += 1;
+        let id = LeaseId(self.last_lease);
+        self.breaker.started(id);
+        self.limit.started(id, self.in_flight.len() + 1);
+        let replay = parcel.members.first().is_some_and(|&slot| self.order.is_replay(slot));
+        let events = parcel.members.iter().map(|&slot| Arc::clone(self.order.event(slot)));
+        let lease = Lease { id, attempt: parcel.tries.attempts, replay, events: events.collect() };
+        self.in_flight_events += parcel.members.len();
+        self.in_flight.insert(id, InFlight { parcel, begun: now.database });
+        Some(lease)
+    }
+
+    /// Takes the outcome of a lease. Returns the wait before its next attempt, if there is one.
+    ///
+    /// `fraction` is a random number from 0 up to but not including 1.
+    pub fn complete(
+        &mut self,
+        id: LeaseId,
+        exchange: &Exchange,
+        now: Now,
+        fraction: f64,
+    ) -> Option<Duration> {
+        let Some(InFlight { mut parcel, begun }) = self.in_flight.remove(&id) else {
+            debug_assert!(false, "{id:?} is not in flight");
+            return None;
+        };
+        self.in_flight_events -= parcel.members.len();
+        if exchange.verdict != Verdict::Delivered {
+            parcel.tries.note_failure(exchange, begun);
+        }
+        let is_retry = matches!(exchange.verdict, Verdict::Retry { .. });
+        let is_past = self.anew.is_some_and(|anew| id <= anew);
+        let counts = matches!(exchange.reach, Reach::Endpoint | Reach::Throttled);
+        if is_retry && is_past {
+            parcel.tries.restart();
+        } else if is_retry && (!counts || self.breaker.is_probe(id)) {
+            parcel.tries.take_back();
+        } else {
+            parcel.tries.unspent = 0;
+        }
+        // What was sent before may have gone to another place: it tells nothing of this one.
+        let has_opened = !is_past && self.note_pace(id, exchange, now.instant, fraction);
+        let wait = self.conclude(parcel, id, exchange, now, fraction);
+        if has_opened {
+            self.park_all(ParkReason::Outage, now);
+        }
+        // A lane that stops leaves the rest to the next start, which finds out for itself.
+        if exchange.verdict == Verdict::Gone && self.phase == Phase::Open {
+            self.close_for_good(Phase::Gone);
+        }
+        wait
+    }
+
+    /// What follows from the outcome for the parcel itself.
+    fn conclude(
+        &mut self,
+        parcel: Parcel,
+        id: LeaseId,
+        exchange: &Exchange,
+        now: Now,
+        fraction: f64,
+    ) -> Option<Duration> {
+        let reason = match (&exchange.verdict, self.doom()) {
+            (Verdict::Delivered, _) => {
+                let status = exchange.status.unwrap_or_default();
+                self.settle_all(parcel, &Outcome::Delivered { status, took: exchange.took });
+                return None;
+            }
+            (Verdict::Retry { .. }, Some(doom)) => doom,
+            (Verdict::Retry { at_least }, None) => {
+                match self.next_delay(&parcel.tries, exchange.reach, *at_least, now, fraction) {
+                    Some(wait) => {
+                        self.wait(parcel, id, wait, now);
+                        return Some(wait);
+                    }
+                    None => DeathReason::RetriesExhausted(parcel.tries.failure()),
+                }
+            }
+            (Verdict::Dead, None) if split::is_worth_it(&parcel, exchange) => {
+                self.split(parcel, now);
+                return Some(Duration::ZERO);
+            }
+            (Verdict::Dead, _) => DeathReason::Rejected(parcel.tries.failure()),
+            (Verdict::Gone, _) => DeathReason::EndpointGone,
+        };
+        self.settle_all(parcel, &Outcome::Dead { reason });
+        None
+    }
+
+    /// The wait before the next attempt of what has just failed; `None` if that was the last one.
+    fn next_delay(
+        &self,
+        tries: &Tries,
+        reach: Reach,
+        at_least: Option<Duration>,
+        now: Now,
+        fraction: f64,
+    ) -> Option<Duration> {
+        match (tries.unspent, reach) {
+            _ if tries.attempts == 0 && tries.unspent == 0 => Some(Duration::ZERO),
+            (0, _) => delays::retry_delay(&self.settings.retry, tries.attempts, at_least, fraction),
+            // A probe: its delivery is due already, and waits for the next one with all others.
+            (_, Reach::Endpoint | Reach::Throttled) => {
+                let free = self.breaker.free_at(now.instant);
+                Some(free.map_or(Duration::ZERO, |free| free.duration_since(now.instant)))
+            }
+            (unspent, reach) => {
+                Some(delays::unspent_delay(unspent, reach == Reach::Unprocessed, fraction))
+            }
+        }
+    }
+
+    /// Does what time alone brings about. To be called before [`Lane::lease`].
+    pub fn tick(&mut self, now: Now) {
+        if self.phase != Phase::Stopped {
+            self.sweep_if_due(now);
+            self.end_tail_if_due(now);
+        }
+    }
+
+    /// When to call [`Lane::tick`], [`Lane::lease`] and [`Lane::refill_room`] again if nothing else
+    /// happens before; `None` if only an offer or an outcome can help.
+    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+        if self.phase == Phase::Stopped {
+            return None;
+        }
+        self.next_lease_at(now).into_iter().chain(self.next_care_at(now)).min()
+    }
+
+    /// Nothing more will be offered: what is there is leased without waiting for full batches, and
+    /// what waits for the backlog goes there.
+    pub fn close(&mut self, now: Now) {
+        self.is_closed = true;
+        self.end_tail(now);
+    }
+
+    /// From here on nothing is leased. What is in flight can still be completed; the rest is never
+    /// settled, and comes again after the restart.
+    pub fn stop(&mut self) {
+        self.phase = Phase::Stopped;
+    }
+
+    /// Takes the settlements since the last call, in the order in which they happened.
+    pub fn take_settled(&mut self) -> Vec<Settlement> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// Takes the places that the settlements since the last call have freed.
+    pub fn take_freed(&mut self) -> Freed {
+        std::mem::take(&mut self.freed)
+    }
+
+    /// Takes the weight of what has come in from the backlog since the last call.
+    pub fn take_loaded(&mut self) -> usize {
+        std::mem::take(&mut self.loaded)
+    }
+
+    pub fn counts(&self) -> Counts {
+        let (in_flight, retrying) = (self.in_flight_events, self.retries.events());
+        Counts {
+            queued: self.order.len() + self.tail_len() - in_flight - retrying,
+            in_flight,
+            retrying,
+            parked: self.order.parked(),
+            replays: self.order.replays(),
+            outside: self.outside(),
+        }
+    }
+
+    /// Whether nothing is owed any more, neither from memory nor from the backlog.
+    pub fn is_empty(&self) -> bool {
+        self.order.len() + self.tail_len() + self.outside() == 0
+    }
+
+    /// Whether the WAL holds nothing for this lane any more: the rest is safe in the database.
+    pub fn is_durable(&self) -> bool {
+        self.order.len() == self.order.parked() + self.order.replays() && self.tail_len() == 0
+    }
+
+    /// Whether the endpoint said that it is gone for good.
+    pub fn is_gone(&self) -> bool {
+        self.phase == Phase::Gone
+    }
+
+    /// Whether fewer requests are made at once than configured, because of an outage.
+    pub fn is_slowed(&self) -> bool {
+        self.ramp.is_reduced()
+    }
+
+    pub fn breaker(&self, now: Instant) -> BreakerState {
+        self.breaker.state(now)
+    }
+
+    /// How many requests may be in flight.
+    fn allowed(&self) -> usize {
+        self.ramp.allowed().min(self.limit.allowed())
+    }
+
+    /// Whether an endpoint that refuses for want of room takes other requests at the same time.
+    fn bears_fewer(&self, now: Instant) -> bool {
+        let within = self.limit.usual().map(|usual| (usual * 2).max(LATELY));
+        let lately = |within| self.has_answered_within(within, now);
+        self.breaker.is_closed() && within.is_some_and(lately)
+    }
+
+    /// Whether the endpoint has answered within this time.
+    fn has_answered_within(&self, within: Duration, now: Instant) -> bool {
+        self.answered.is_some_and(|at| now.saturating_duration_since(at) <= within)
+    }
+
+    /// Nothing more is on its way at the moment.
+    pub fn rest(&mut self) {
+        self.is_resting = true;
+    }
+
+    /// An attempt tells how the endpoint does, whatever becomes of its events. Returns whether the
+    /// circuit breaker has opened.
+    fn note_pace(&mut self, id: LeaseId, exchange: &Exchange, now: Instant, fraction: f64) -> bool {
+        if exchange.verdict == Verdict::Delivered {
+            self.answered = Some(now);
+            self.limit.answered(id, exchange.took);
+        }
+        let is_too_much = matches!(exchange.verdict, Verdict::Retry { .. })
+            && matches!(exchange.status, Some(429 | 503));
+        if is_too_much {
+            self.limit.refused(id);
+        }
+        let is_answered = match exchange.verdict {
+            Verdict::Delivered => true,
+            // It is there, and takes fewer at once.
+            Verdict::Retry { .. } if is_too_much && self.bears_fewer(now) => return false,
+            Verdict::Retry { .. } if exchange.reach == Reach::Nowhere => false,
+            // It is there, and wants nothing for a while.
+            Verdict::Retry { at_least } if exchange.reach == Reach::Throttled => {
+                self.rate.hold(now, at_least.unwrap_or_default());
+                true
+            }
+            // It did not get through, and yet somebody answered.
+            Verdict::Retry { .. }
+                if exchange.reach == Reach::Unprocessed && exchange.status.is_some() =>
+            {
+                true
+            }
+            Verdict::Retry { at_least } => {
+                let has_opened = self.breaker.failed(id, at_least, now, fraction);
+                if has_opened {
+                    self.ramp.restart();
+                } else if self.breaker.is_closed() {
+                    self.ramp.failed();
+                }
+                return has_opened;
+            }
+            // A refusal is an answer; a request that could not be built or sent is not.
+            Verdict::Dead | Verdict::Gone => exchange.status.is_some(),
+        };
+        if is_answered {
+            self.breaker.answered(id);
+            if self.breaker.is_closed() {
+                self.ramp.answered();
+            }
+        } else {
+            self.breaker.unsent(id, now);
+        }
+        false
+    }
+}

@@ -1,0 +1,511 @@
+//! Who stands behind whom: the events of one lane, queued by key.
+//!
+//! ```text
+//! key a:   1 ── 3 ── 4        1 and 2 are first everywhere and may be sent;
+//! key b:   2 ── 3             3 has both keys and waits for both; 4 waits for 3
+//! ```
+//!
+//! Each key is a chain of its events in the order of arrival, and an event with two keys stands in
+//! two chains. All steps are O(1): an event counts the chains in which another one is ahead of it.
+//!
+//! While a batch is gathered its members count as gone for those behind them, so that later events
+//! of the same keys can join the same batch; see [`Order::join`].
+//!
+//! A barrier, such as a TRUNCATE, stands in no chain, but between all events of its table: `barriers`.
+//!
+//! An event is *detained* if it waits for longer than the WAL may: it is parked, or a replay whose
+//! next attempt is far away. What stands behind a detained event is detained, too.
+
+mod barriers;
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::hash::Hasher;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::settings::Ordering;
+use crate::flow::event::Event;
+use crate::flow::key::Key;
+use crate::flow::key::Keys;
+use crate::flow::settlement::Holding;
+use crate::flow::time::Timestamp;
+use crate::lane::core::order::barriers::Barriers;
+use crate::lane::core::retries::Resume;
+use crate::lane::core::retries::Tries;
+
+/// Names an event in the lane until the event is removed.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Slot(u32);
+
+/// Events that a step has brought to the front: up to two of the same keys, and those that a barrier
+/// held back.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    of_keys: [Option<Slot>; 2],
+    of_barriers: Vec<Slot>,
+}
+
+impl Opened {
+    pub(super) fn all(self) -> impl Iterator<Item = Option<Slot>> {
+        self.of_keys.into_iter().chain(self.of_barriers.into_iter().map(Some))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Order {
+    ordering: Ordering,
+    entries: Vec<Option<Entry>>,
+    free: Vec<Slot>,
+    /// The last event of each chain.
+    last: HashMap<Key, Link, BuildHasherDefault<NumberHasher>>,
+    barriers: Barriers,
+    arrivals: u64,
+    parked: usize,
+    replays: usize,
+}
+
+/// An event as it comes into the lane.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) event: Arc<Event>,
+    pub(super) holding: Holding,
+    /// When it was parked; without a meaning unless the backlog holds it.
+    pub(super) parked: Timestamp,
+    /// What is left of earlier attempts.
+    pub(super) resume: Option<Resume>,
+}
+
+/// An event as it leaves the lane.
+#[derive(Debug)]
+pub(super) struct Removed {
+    pub(super) event: Arc<Event>,
+    pub(super) holding: Holding,
+    pub(super) resume: Option<Resume>,
+    pub(super) opened: Opened,
+}
+
+#[derive(Debug)]
+struct Entry {
+    event: Arc<Event>,
+    holding: Holding,
+    parked: Timestamp,
+    is_detained: bool,
+    /// It continues where it was once it is first; until then it cannot join a batch of events
+    /// that were not tried.
+    resume: Option<Resume>,
+    arrival: u64,
+    since: Instant,
+    state: State,
+    /// Chains in which another event is ahead.
+    ahead: u8,
+    /// Those of them in which the event right ahead has joined the batch that is being gathered.
+    joined: u8,
+    first: Chain,
+    second: Chain,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Waiting,
+    /// In the batch that is being gathered.
+    Joined,
+    /// Leased, or waiting for a retry.
+    Taken,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Chain {
+    previous: Option<Link>,
+    next: Option<Link>,
+}
+
+/// An event's place in one of its chains.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    slot: Slot,
+    side: Side,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    First,
+    Second,
+}
+
+impl Order {
+    pub(super) fn new(ordering: Ordering) -> Self {
+        Self {
+            ordering,
+            entries: Vec::new(),
+            free: Vec::new(),
+            last: HashMap::default(),
+            barriers: Barriers::default(),
+            arrivals: 0,
+            parked: 0,
+            replays: 0,
+        }
+    }
+
+    /// Events in the lane.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Those of them that have a row in the backlog.
+    pub(super) fn parked(&self) -> usize {
+        self.parked
+    }
+
+    /// Those of them that an operator sends again.
+    pub(super) fn replays(&self) -> usize {
+        self.replays
+    }
+
+    /// Orders by another rule from here on: what waits lines up anew, in the order of arrival. Who
+    /// is first may be somebody else then.
+    pub(super) fn reorder(&mut self, ordering: Ordering) {
+        self.ordering = ordering;
+        self.last.clear();
+        self.barriers.clear();
+        let is_barrier = |order: &Self, slot| order.is_barrier(order.event(slot));
+        for slot in self.all() {
+            let keys = self.keys(self.event(slot));
+            let entry = self.entry_mut(slot);
+            (entry.ahead, entry.joined) = (0, 0);
+            (entry.first, entry.second) = (Chain::default(), Chain::default());
+            for (key, side) in keys.iter().zip([Side::First, Side::Second]) {
+                let link = Link { slot, side };
+                if let Some(before) = self.last.insert(key, link) {
+                    self.chain(before).next = Some(link);
+                    let is_detained = self.entry(before.slot).is_detained;
+                    let entry = self.entry_mut(slot);
+                    entry.chain(side).previous = Some(before);
+                    entry.ahead += 1;
+                    entry.is_detained |= is_detained;
+                }
+            }
+            if is_barrier(self, slot) || !self.barriers.is_empty() {
+                self.place_at_barriers(slot);
+            }
+        }
+    }
+
+    /// Puts an event behind all others with one of its keys.
+    pub(super) fn insert(&mut self, arrived: Arrived, now: Instant) -> Slot {
+        let Arrived { event, holding, parked, resume } = arrived;
+        self.count(holding, 1);
+        let keys = self.keys(&event);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            Slot(u32::try_from(self.entries.len() - 1).expect("2^32 events do not fit in memory"))
+        });
+        let mut entry = Entry {
+            event,
+            holding,
+            parked,
+            is_detained: holding == Holding::Backlog,
+            resume,
+            arrival: self.arrivals,
+            since: now,
+            state: State::Waiting,
+            ahead: 0,
+            joined: 0,
+            first: Chain::default(),
+            second: Chain::default(),
+        };
+        self.arrivals += 1;
+        for (key, side) in keys.iter().zip([Side::First, Side::Second]) {
+            let link = Link { slot, side };
+            if let Some(before) = self.last.insert(key, link) {
+                self.chain(before).next = Some(link);
+                entry.chain(side).previous = Some(before);
+                entry.ahead += 1;
+                entry.is_detained |= self.entry(before.slot).is_detained;
+            }
+        }
+        let place = self.entries.get_mut(slot.0 as usize);
+        let is_barrier = entry.event.keys.is_barrier();
+        *place.expect("the slot was free or has just been made") = Some(entry);
+        if is_barrier || !self.barriers.is_empty() {
+            self.place_at_barriers(slot);
+        }
+        slot
+    }
+
+    /// Takes an event out, wherever it stands, and closes the gap.
+    pub(super) fn remove(&mut self, slot: Slot) -> Removed {
+        let place = self.entries.get_mut(slot.0 as usize).and_then(Option::take);
+        let mut entry = place.expect("a slot names an event until the event is removed");
+        self.free.push(slot);
+        self.count(entry.holding, -1);
+        for (key, side) in self.keys(&entry.event).iter().zip([Side::First, Side::Second]) {
+            let Chain { previous, next } = *entry.chain(side);
+            match (previous, next) {
+                (None, None) => {
+                    self.last.remove(&key);
+                }
+                (Some(previous), None) => {
+                    self.chain(previous).next = None;
+                    self.last.insert(key, previous);
+                }
+                (None, Some(next)) => {
+                    self.chain(next).previous = None;
+                    self.entry_mut(next.slot).ahead -= 1;
+                }
+                (Some(previous), Some(next)) => {
+                    self.chain(previous).next = Some(next);
+                    self.chain(next).previous = Some(previous);
+                    if self.entry(previous.slot).state == State::Joined {
+                        self.entry_mut(next.slot).joined += 1;
+                    }
+                }
+            }
+        }
+        let of_keys = self.opened_behind(&entry);
+        let of_barriers = match self.barriers.is_empty() {
+            true => Vec::new(),
+            false => self.pass_barriers(&entry.event, entry.arrival, true),
+        };
+        let opened = Opened { of_keys, of_barriers };
+        let Entry { event, holding, resume, .. } = entry;
+        Removed { event, holding, resume, opened }
+    }
+
+    /// The event has got a row in the backlog.
+    pub(super) fn park(&mut self, slot: Slot, parked: Timestamp) {
+        let entry = self.entry_mut(slot);
+        debug_assert_eq!(entry.holding, Holding::Wal, "only what the WAL holds is parked");
+        (entry.holding, entry.parked, entry.is_detained) = (Holding::Backlog, parked, true);
+        self.count(Holding::Backlog, 1);
+    }
+
+    /// Whether the event waits for longer than the WAL may.
+    pub(super) fn is_detained(&self, slot: Slot) -> bool {
+        self.entry(slot).is_detained
+    }
+
+    /// The events that wait for longer than the WAL may, in the order of arrival.
+    pub(super) fn detained(&self) -> Vec<Slot> {
+        let mut all = self.all();
+        all.retain(|&slot| self.is_detained(slot));
+        all
+    }
+
+    /// Detains an event, and gives those right behind it.
+    pub(super) fn detain(&mut self, slot: Slot) -> Vec<Slot> {
+        let entry = self.entry_mut(slot);
+        entry.is_detained = true;
+        let links = [entry.first.next, entry.second.next].into_iter().flatten();
+        let of_keys = links.map(|link| link.slot);
+        of_keys.chain(self.behind_barriers(slot)).collect()
+    }
+
+    /// What is left of the earlier attempts of an event that has come to the front; from here on
+    /// it is taken.
+    pub(super) fn resume(&mut self, slot: Slot) -> Option<Resume> {
+        let entry = self.entry_mut(slot);
+        let resume = entry.resume.take();
+        if resume.is_some() {
+            entry.state = State::Taken;
+        }
+        resume
+    }
+
+    /// Makes an event a member of the batch that is being gathered. What follows it in its chains
+    /// may join too, unless something else is ahead of it.
+    pub(super) fn join(&mut self, slot: Slot) -> Opened {
+        self.entry_mut(slot).state = State::Joined;
+        let Entry { first, second, .. } = *self.entry(slot);
+        for next in [first.next, second.next].into_iter().flatten() {
+            self.entry_mut(next.slot).joined += 1;
+        }
+        let of_keys = self.opened_behind(self.entry(slot));
+        if self.barriers.is_empty() {
+            return Opened { of_keys, of_barriers: Vec::new() };
+        }
+        let (event, arrival) = (Arc::clone(&self.entry(slot).event), self.entry(slot).arrival);
+        let of_barriers = self.pass_barriers(&event, arrival, false);
+        Opened { of_keys, of_barriers }
+    }
+
+    /// The batch is complete: nothing joins it any more, and its members are taken.
+    pub(super) fn take(&mut self, members: &[Slot]) {
+        self.end_gathering(members, State::Taken);
+    }
+
+    /// The batch does not come about: its members wait as before.
+    pub(super) fn release(&mut self, members: &[Slot]) {
+        self.end_gathering(members, State::Waiting);
+    }
+
+    fn end_gathering(&mut self, members: &[Slot], state: State) {
+        self.barriers.end_gathering();
+        for &slot in members {
+            self.entry_mut(slot).state = state;
+            let Entry { first, second, .. } = *self.entry(slot);
+            for next in [first.next, second.next].into_iter().flatten() {
+                self.entry_mut(next.slot).joined = 0;
+            }
+        }
+    }
+
+    /// The waiting events, in the order of arrival.
+    pub(super) fn waiting(&self) -> Vec<Slot> {
+        let mut all = self.all();
+        all.retain(|&slot| self.entry(slot).state == State::Waiting);
+        all
+    }
+
+    /// All events, in the order of arrival.
+    pub(super) fn all(&self) -> Vec<Slot> {
+        let mut all: Vec<(u64, Slot)> =
+            self.slots().map(|slot| (self.arrival(slot), slot)).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, slot)| slot).collect()
+    }
+
+    /// Lets all that wait to continue begin anew; gives them, in the order of arrival.
+    pub(super) fn restart(&mut self, now: Instant) -> Vec<(Slot, Tries)> {
+        let mut restarted = Vec::new();
+        for slot in self.waiting() {
+            if let Some(resume) = &mut self.entry_mut(slot).resume {
+                resume.due = now;
+                resume.tries.restart();
+                restarted.push((slot, resume.tries.clone()));
+            }
+        }
+        restarted
+    }
+
+    /// Leaves an event what is left of its attempts; see [`Order::resume`].
+    pub(super) fn set_resume(&mut self, slot: Slot, resume: Resume) {
+        let entry = self.entry_mut(slot);
+        (entry.resume, entry.state) = (Some(resume), State::Waiting);
+    }
+
+    /// What was tried of an event that waits to continue.
+    pub(super) fn tries(&self, slot: Slot) -> Option<&Tries> {
+        self.entry(slot).resume.as_ref().map(|resume| &resume.tries)
+    }
+
+    /// Whether the slot still names the event that came at this `arrival`, and it waits.
+    pub(super) fn is_waiting(&self, slot: Slot, arrival: u64) -> bool {
+        let entry = self.entries.get(slot.0 as usize).and_then(Option::as_ref);
+        entry.is_some_and(|entry| entry.arrival == arrival && entry.state == State::Waiting)
+    }
+
+    /// Whether the event is leased, or waits for a retry.
+    pub(super) fn is_taken(&self, slot: Slot) -> bool {
+        self.entry(slot).state == State::Taken
+    }
+
+    /// Whether nothing is ahead of the event.
+    pub(super) fn is_first(&self, slot: Slot) -> bool {
+        self.entry(slot).ahead == 0 && self.barriers_ahead(slot).all == 0
+    }
+
+    /// Grows with each event that is put in.
+    pub(super) fn arrival(&self, slot: Slot) -> u64 {
+        self.entry(slot).arrival
+    }
+
+    /// When the event was put in.
+    pub(super) fn since(&self, slot: Slot) -> Instant {
+        self.entry(slot).since
+    }
+
+    pub(super) fn event(&self, slot: Slot) -> &Arc<Event> {
+        &self.entry(slot).event
+    }
+
+    pub(super) fn holding(&self, slot: Slot) -> Holding {
+        self.entry(slot).holding
+    }
+
+    /// When the event was parked; without a meaning unless the backlog holds it.
+    pub(super) fn parked_at(&self, slot: Slot) -> Timestamp {
+        self.entry(slot).parked
+    }
+
+    pub(super) fn is_replay(&self, slot: Slot) -> bool {
+        matches!(self.entry(slot).holding, Holding::Replay(_))
+    }
+
+    /// Those right behind `entry` in its chains that nothing holds back any more.
+    fn opened_behind(&self, entry: &Entry) -> [Option<Slot>; 2] {
+        let behind = |chain: &Chain| chain.next.map(|next| next.slot);
+        let is_open = |slot: &Slot| self.is_open(*slot);
+        let first = behind(&entry.first).filter(is_open);
+        // One event can be behind in both chains, and is reported once.
+        let second = behind(&entry.second).filter(|second| first != Some(*second));
+        [first, second.filter(is_open)]
+    }
+
+    /// All events, in no order.
+    fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        let entries = (0u32..).zip(&self.entries);
+        entries.filter(|(_, entry)| entry.is_some()).map(|(slot, _)| Slot(slot))
+    }
+
+    fn count(&mut self, holding: Holding, change: isize) {
+        let count = match holding {
+            Holding::Wal => return,
+            Holding::Backlog => &mut self.parked,
+            Holding::Replay(_) => &mut self.replays,
+        };
+        *count = count.saturating_add_signed(change);
+    }
+
+    fn keys(&self, event: &Event) -> Keys {
+        match self.ordering {
+            Ordering::Key => event.keys,
+            Ordering::Strict => Keys::one(Key::from_raw(0)),
+            Ordering::None => Keys::NONE,
+        }
+    }
+
+    fn entry(&self, slot: Slot) -> &Entry {
+        let entry = self.entries.get(slot.0 as usize).and_then(Option::as_ref);
+        entry.expect("a slot names an event until the event is removed")
+    }
+
+    fn entry_mut(&mut self, slot: Slot) -> &mut Entry {
+        let entry = self.entries.get_mut(slot.0 as usize).and_then(Option::as_mut);
+        entry.expect("a slot names an event until the event is removed")
+    }
+
+    fn chain(&mut self, link: Link) -> &mut Chain {
+        self.entry_mut(link.slot).chain(link.side)
+    }
+}
+
+impl Entry {
+    fn chain(&mut self, side: Side) -> &mut Chain {
+        match side {
+            Side::First => &mut self.first,
+            Side::Second => &mut self.second,
+        }
+    }
+}
+
+/// A hasher for numbers that are hashes already, or counters: one multiplication (Fibonacci
+/// hashing), where the standard hasher would take most of an event's time in the lane.
+#[derive(Debug, Default)]
+pub(super) struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,38 @@
+//! A batch that the endpoint refuses for good: it is what one of its events is, and the others are sound.
+//!
+//! Each event is sent alone then, in the order of its keys, so that only the one that is refused again is
+//! given up. A status that is about the endpoint, and not about what it was sent, says the same of each event
+//! by itself, and is believed at once.
+
+use std::time::Duration;
+
+use crate::flow::verdict::Exchange;
+use crate::lane::core::Lane;
+use crate::lane::core::Now;
+use crate::lane::core::retries::Parcel;
+use crate::lane::core::retries::Resume;
+
+/// Unauthorized, Forbidden, Method Not Allowed, Proxy Authentication Required, and redirects.
+const ABOUT_THE_ENDPOINT: [u16; 4] = [401, 403, 405, 407];
+
+/// Whether the refusal of this batch may be for the sake of one of its events.
+pub(super) fn is_worth_it(parcel: &Parcel, exchange: &Exchange) -> bool {
+    let about_events =
+        |status: u16| !(300..400).contains(&status) && !ABOUT_THE_ENDPOINT.contains(&status);
+    parcel.members.len() > 1 && exchange.status.is_some_and(about_events)
+}
+
+impl Lane {
+    /// Has each event of a refused batch sent by itself.
+    pub(super) fn split(&mut self, parcel: Parcel, now: Now) {
+        self.note_waiting(&parcel, Duration::ZERO, now);
+        let Parcel { members, tries } = parcel;
+        for &slot in &members {
+            self.order.set_resume(slot, Resume { tries: tries.clone(), due: now.instant });
+        }
+        // Those behind them come to the front when these are settled.
+        let first = members.into_iter().filter(|&slot| self.order.is_first(slot)).map(Some);
+        let first: Vec<_> = first.collect();
+        self.line_up(first);
+    }
+}

@@ -1,0 +1,188 @@
+//! What a lane holds and how it does, to be read at any time by anyone.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::lane::capacity::Room;
+use crate::lane::core::Counts;
+use crate::lane::core::breaker::BreakerState;
+
+/// See the module's header.
+#[derive(Debug)]
+pub struct Gauges {
+    room: Arc<Room>,
+    in_flight: AtomicUsize,
+    retrying: AtomicUsize,
+    parked: AtomicUsize,
+    replays: AtomicUsize,
+    outside: AtomicUsize,
+    reserved: AtomicUsize,
+    is_gone: AtomicBool,
+    is_slowed: AtomicBool,
+    breaker: AtomicU8,
+    gathers: AtomicBool,
+    born: Instant,
+    /// When the endpoint answered last, in microseconds since `born`, counted from 1; 0: never.
+    answered: AtomicU64,
+    /// How long it takes to answer, in microseconds: the mean, the last ones most.
+    latency: AtomicU64,
+    /// How long other lanes have had nothing to do for this one's sake, in microseconds.
+    held_up: AtomicU64,
+}
+
+impl Gauges {
+    pub(super) fn new(room: Arc<Room>) -> Self {
+        let number = AtomicUsize::default;
+        Self {
+            room,
+            in_flight: number(),
+            retrying: number(),
+            parked: number(),
+            replays: number(),
+            outside: number(),
+            reserved: number(),
+            is_gone: AtomicBool::default(),
+            is_slowed: AtomicBool::default(),
+            breaker: AtomicU8::default(),
+            gathers: AtomicBool::default(),
+            born: Instant::now(),
+            answered: AtomicU64::default(),
+            latency: AtomicU64::default(),
+            held_up: AtomicU64::default(),
+        }
+    }
+
+    /// Whether the endpoint takes batches.
+    pub(super) fn set_gathers(&self, gathers: bool) {
+        self.gathers.store(gathers, Ordering::Relaxed);
+    }
+
+    pub(super) fn gathers(&self) -> bool {
+        self.gathers.load(Ordering::Relaxed)
+    }
+
+    /// The endpoint has answered, within this time.
+    pub(super) fn note_answer(&self, took: Duration) {
+        self.answered.store(micros(self.born.elapsed()) + 1, Ordering::Relaxed);
+        let (before, took) = (self.latency.load(Ordering::Relaxed), micros(took));
+        // The lane's task alone writes it.
+        let mean = if before == 0 { took } else { before - before / 8 + took / 8 };
+        self.latency.store(mean, Ordering::Relaxed);
+    }
+
+    /// When the endpoint answered last, and how long it takes.
+    pub(super) fn answers(&self) -> (Option<Instant>, Duration) {
+        let answered = self.answered.load(Ordering::Relaxed).checked_sub(1);
+        let answered = answered.map(|micros| self.born + Duration::from_micros(micros));
+        (answered, Duration::from_micros(self.latency.load(Ordering::Relaxed)))
+    }
+
+    /// Others have had nothing to do for so long, as they had to wait for this one.
+    pub(super) fn holds_up(&self, others: Duration) {
+        self.held_up.fetch_add(micros(others), Ordering::Relaxed);
+    }
+
+    /// Nobody had to wait for this lane.
+    pub(super) fn keeps_up(&self) {
+        self.held_up.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn held_up(&self) -> Duration {
+        Duration::from_micros(self.held_up.load(Ordering::Relaxed))
+    }
+
+    /// Events that are owed: handed over, and not yet reported to the ledger as settled.
+    pub fn counts(&self) -> Counts {
+        let load = |number: &AtomicUsize| number.load(Ordering::Relaxed);
+        let (in_flight, retrying) = (load(&self.in_flight), load(&self.retrying));
+        let tried = in_flight + retrying;
+        Counts {
+            queued: self.room.held().saturating_sub(load(&self.reserved) + tried),
+            in_flight,
+            retrying,
+            parked: load(&self.parked),
+            replays: load(&self.replays),
+            outside: load(&self.outside),
+        }
+    }
+
+    /// Deliveries that are owed and not in the backlog; replays do not count, they are dead letters.
+    pub fn in_memory(&self) -> usize {
+        let Counts { queued, in_flight, retrying, parked, replays, .. } = self.counts();
+        (queued + in_flight + retrying).saturating_sub(parked + replays)
+    }
+
+    /// Deliveries in the backlog, with those that are in memory as well.
+    pub fn in_backlog(&self) -> usize {
+        let Counts { parked, outside, .. } = self.counts();
+        parked + outside
+    }
+
+    /// Whether the endpoint said that it is gone for good (410).
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Relaxed)
+    }
+
+    /// Whether fewer requests are made at once than configured, because of an outage.
+    pub fn is_slowed(&self) -> bool {
+        self.is_slowed.load(Ordering::Relaxed)
+    }
+
+    pub fn breaker(&self) -> BreakerState {
+        state(self.breaker.load(Ordering::Relaxed))
+    }
+
+    /// `in_report` of those outside have a place still: the ledger has not taken their report.
+    pub(super) fn set_counts(&self, counts: Counts, reserved: usize, in_report: usize) {
+        let store = |number: &AtomicUsize, value| number.store(value, Ordering::Relaxed);
+        store(&self.in_flight, counts.in_flight);
+        store(&self.retrying, counts.retrying);
+        store(&self.parked, counts.parked);
+        store(&self.replays, counts.replays);
+        store(&self.outside, counts.outside.saturating_sub(in_report));
+        store(&self.reserved, reserved);
+    }
+
+    /// Returns whether that is news, as the next one does.
+    pub(super) fn set_gone(&self, is_gone: bool) -> bool {
+        self.is_gone.swap(is_gone, Ordering::Relaxed) != is_gone
+    }
+
+    pub(super) fn set_slowed(&self, is_slowed: bool) -> bool {
+        self.is_slowed.swap(is_slowed, Ordering::Relaxed) != is_slowed
+    }
+
+    /// Returns what it was.
+    pub(super) fn set_breaker(&self, now: BreakerState) -> BreakerState {
+        let number = match now {
+            BreakerState::Closed => CLOSED,
+            BreakerState::HalfOpen => HALF_OPEN,
+            BreakerState::Open => OPEN,
+        };
+        state(self.breaker.swap(number, Ordering::Relaxed))
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// [`BreakerState`] as a number.
+const CLOSED: u8 = 0;
+const HALF_OPEN: u8 = 1;
+const OPEN: u8 = 2;
+
+fn state(number: u8) -> BreakerState {
+    match number {
+        OPEN => BreakerState::Open,
+        HALF_OPEN => BreakerState::HalfOpen,
+        _ => BreakerState::Closed,
+    }
+}

@@ -1,0 +1,56 @@
+//! One lane per endpoint: order by key, capacity, batches, retry times, parking.
+//!
+//! ```text
+//! pump ─ LaneSender ─▶ [task ─ Lane] ─ Lease ─▶ attempt ─ Exchange ─▶ [task] ─ Report ─▶ ledger
+//!          │  resend ─ ReplaySender ─▶ │             given by app               │
+//!          └── waits for a place       └◀── refill, given by app ◀── backlog ◀──┘
+//! ```
+//!
+//! `lane` decides and does no I/O; `task` does what it says and owns it. Events come in through a
+//! [`LaneSender`], which takes a place in the lane for each event first; a place becomes free when
+//! the event's settlement has been handed to the ledger. So memory is bounded by the capacity.
+//!
+//! Pressure travels back to whoever sends while the endpoint answers, within the bounds of `WalHold`. Then,
+//! and at once while the endpoint is out of order or disabled, events overflow into the backlog, where
+//! there is one. They have places of their own, so that a slow ledger still makes the sender wait.
+
+mod capacity;
+pub mod core;
+pub mod error;
+pub mod gauges;
+mod in_flight;
+pub mod overflow_delay;
+mod semaphore;
+pub mod sender;
+pub mod settings;
+pub mod task;
+
+#[cfg(test)]
+mod backlog_tests;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::lane::capacity::Room;
+use crate::lane::gauges::Gauges;
+use crate::lane::sender::LaneSender;
+use crate::lane::settings::LaneSettings;
+use crate::lane::task::LaneTask;
+
+/// Messages between a sender and its lane. The events in them have their places already: this
+/// bounds only the messages, and lets the sender go on while the lane's task is busy.
+const MESSAGES_MAX: usize = 16;
+
+/// Makes a lane: where its events go in, and the task that is to be run.
+pub fn open(settings: LaneSettings) -> (LaneSender, LaneTask) {
+    let room = Arc::new(Room::new(&settings));
+    let gauges = Arc::new(Gauges::new(Arc::clone(&room)));
+    let (input, received) = mpsc::channel(MESSAGES_MAX);
+    let sender = LaneSender::new(settings.clone(), input, Arc::clone(&room), Arc::clone(&gauges));
+    (sender, LaneTask::new(settings, received, room, gauges))
+}

@@ -1,0 +1,420 @@
+//! The task around one lane: takes events in, makes the requests that the lane asks for, and
+//! reports what came of them.
+//!
+//! Requests are polled in place, not spawned: they end with the lane, and need no hand-over to
+//! another thread. Each turn takes all that has arrived. What has ended gathers for a moment: a report
+//! wakes the ledger on its thread, and in strict order one for each delivery takes a quarter of the rate.
+//!
+//! The ledger may be slow. Until it takes a report, requests in flight go on, but from
+//! `ATTEMPTS_HELD_MAX` finished ones nothing is leased; settled events keep their places.
+//!
+//! On `stop` nothing is leased any more, what is in flight ends and is reported, and the rest comes
+//! again after the restart. When the input closes instead, the task ends once the WAL owes nothing:
+//! what is parked comes from the backlog after the restart. It also ends when its endpoint is removed
+//! and nothing is owed to it any more.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::flow::backlog::BacklogPosition;
+use crate::flow::backlog::Refilled;
+use crate::flow::lease::Lease;
+use crate::flow::settlement::Attempt;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::Report;
+use crate::flow::time::Timestamp;
+use crate::flow::verdict::Exchange;
+use crate::flow::verdict::Verdict;
+use crate::lane::MESSAGES_MAX;
+use crate::lane::capacity::Room;
+use crate::lane::capacity::Way;
+use crate::lane::core::Freed;
+use crate::lane::core::Lane;
+use crate::lane::core::Now;
+use crate::lane::core::Place;
+use crate::lane::core::breaker::BreakerState;
+use crate::lane::core::spill::Wanted;
+use crate::lane::error::QueueError;
+use crate::lane::gauges::Gauges;
+use crate::lane::in_flight::InFlight;
+use crate::lane::sender::Change;
+use crate::lane::sender::Message;
+use crate::lane::sender::Replay;
+use crate::lane::settings::LaneSettings;
+
+/// Finished attempts that wait for the ledger; each can hold a response of some 64 KiB.
+pub(super) const ATTEMPTS_HELD_MAX: usize = 64;
+
+/// A report of so many attempts or settled events is handed over at once. So is all there is when
+/// nothing is in flight: more would not come, or wait for the places that it frees.
+const REPORT_MANY: usize = 32;
+
+/// How long a smaller one waits for more.
+const REPORT_AFTER: Duration = Duration::from_millis(1);
+
+/// How often a lane that may send nothing asks whether it may.
+const FENCE_POLL: Duration = Duration::from_millis(250);
+
+/// A lane that is ready to run.
+#[derive(Debug)]
+pub struct LaneTask {
+    lane: Lane,
+    settings: LaneSettings,
+    endpoint: EndpointIndex,
+    name: Arc<str>,
+    input: mpsc::Receiver<Message>,
+    room: Arc<Room>,
+    gauges: Arc<Gauges>,
+    /// What the ledger has not taken yet.
+    report: Report,
+    /// When it is handed over at the latest.
+    report_due: Option<Instant>,
+    /// The places that become free when it has.
+    freed: Freed,
+    is_backlog_away: bool,
+    /// Told when memory is wanted for something large.
+    pressure: Option<watch::Receiver<u64>>,
+}
+
+/// For a lane without a backlog.
+///
+/// # Errors
+/// None.
+pub async fn no_backlog(
+    _after: Option<BacklogPosition>,
+    _limit: usize,
+) -> Result<Vec<Refilled>, Infallible> {
+    Ok(Vec::new())
+}
+
+/// Ends when memory is wanted; never where nobody tells.
+async fn pressed(pressure: &mut Option<watch::Receiver<u64>>) {
+    if let Some(told) = pressure {
+        if told.changed().await.is_ok() {
+            return;
+        }
+        *pressure = None; // the budget is gone with everything else
+    }
+    std::future::pending().await
+}
+
+impl LaneTask {
+    pub(super) fn new(
+        settings: LaneSettings,
+        input: mpsc::Receiver<Message>,
+        room: Arc<Room>,
+        gauges: Arc<Gauges>,
+    ) -> Self {
+        let (endpoint, name) = (settings.endpoint, Arc::clone(&settings.name));
+        gauges.set_gathers(settings.batch.size.get() > 1);
+        Self {
+            lane: Lane::new(settings.clone()),
+            settings,
+            endpoint,
+            name,
+            input,
+            room,
+            gauges,
+            report: Report::default(),
+            report_due: None,
+            freed: Freed::default(),
+            is_backlog_away: false,
+            pressure: None,
+        }
+    }
+
+    /// Has the lane give back what it holds in memory and the backlog has, too, when it is told.
+    #[must_use]
+    pub fn pressed_by(mut self, pressure: watch::Receiver<u64>) -> Self {
+        self.pressure = Some(pressure);
+        self
+    }
+
+    /// Runs the lane until `stop`, or until its input has closed and all that is owed is settled or
+    /// parked.
+    ///
+    /// `attempt` makes one request, at that time of the database's clock, and gives the lease back
+    /// with what came of it. `clock` tells the time on that clock. While `may_send` says no, no request
+    /// is made. `refill` reads the endpoint's backlog: up to so many rows in order, after the given one
+    /// or from the first. It need not show what was reported a moment ago, but if it shows what was
+    /// parked, then also what was parked before.
+    ///
+    /// # Errors
+    /// [`QueueError::LedgerEnded`] if nobody takes the reports.
+    pub async fn run<A, F, C, M, R, P, E>(
+        mut self,
+        attempt: A,
+        clock: C,
+        may_send: M,
+        refill: R,
+        reports: mpsc::Sender<Report>,
+        stop: CancellationToken,
+    ) -> Result<(), QueueError>
+    where
+        A: Fn(Lease, Timestamp) -> F,
+        F: Future<Output = (Lease, Exchange)> + Send,
+        C: Fn() -> Timestamp,
+        M: Fn() -> bool,
+        R: Fn(Option<BacklogPosition>, usize) -> P,
+        P: Future<Output = Result<Vec<Refilled>, E>>,
+        E: fmt::Display,
+    {
+        let now = || Now { instant: Instant::now().into_std(), database: clock() };
+        let mut in_flight = InFlight::new();
+        let mut pages = FuturesUnordered::new(); // one at a time
+        let mut arrived = Vec::with_capacity(MESSAGES_MAX);
+        let (mut is_stopping, mut is_closed) = (false, false);
+        let mut stopped = pin!(stop.cancelled());
+        loop {
+            let mut wake_at = None;
+            if self.report.attempts.len() < ATTEMPTS_HELD_MAX {
+                let (now, may_send) = (now(), may_send());
+                let start = |lease| in_flight.start(attempt(lease, now.database));
+                wake_at = self.take_turn(now, may_send, start).map(Instant::from_std);
+                if let Some(Wanted { after, limit }) = self.want_page(now.instant, may_send) {
+                    pages.push(refill(after, limit));
+                }
+            }
+            self.note_settled();
+            self.show();
+            let is_done = self.lane.is_deleted() && self.lane.is_empty();
+            if is_closed && self.lane.is_durable() || is_done {
+                self.lane.stop();
+                is_stopping = true;
+            }
+            if is_stopping && in_flight.is_empty() && self.report.is_empty() {
+                return Ok(());
+            }
+            let (is_due, due) = self.look_at_report(in_flight.is_empty());
+            let wake_at = wake_at.into_iter().chain(due).min();
+            tokio::select! {
+                biased; // stop first: a busy lane must not delay a shutdown
+                () = &mut stopped, if !is_stopping => {
+                    is_stopping = true;
+                    self.stop();
+                }
+                Some((lease, exchange)) = in_flight.next() => {
+                    self.finish(lease, exchange, clock());
+                    // All that have ended by now go into one report.
+                    while let Some(Some((lease, exchange))) = in_flight.next().now_or_never() {
+                        self.finish(lease, exchange, clock());
+                    }
+                }
+                Some(page) = pages.next() => self.take_page(page, now()),
+                place = reports.reserve(), if is_due => {
+                    let ended = |_closed| QueueError::LedgerEnded { endpoint: self.name.clone() };
+                    self.hand_over(place.map_err(ended)?);
+                }
+                messages = self.input.recv_many(&mut arrived, MESSAGES_MAX),
+                    if !is_closed && !is_stopping =>
+                {
+                    // The turn may have begun long ago.
+                    let now = now();
+                    if messages == 0 {
+                        is_closed = true;
+                        self.lane.close(now);
+                    }
+                    self.take_in(&mut arrived, now);
+                }
+                () = pressed(&mut self.pressure), if !is_stopping => self.lane.evict(now()),
+                () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)),
+                    if wake_at.is_some() => {}
+            }
+        }
+    }
+
+    /// Starts what may start. Returns when to look again if nothing happens.
+    fn take_turn(
+        &mut self,
+        now: Now,
+        may_send: bool,
+        mut start: impl FnMut(Lease),
+    ) -> Option<std::time::Instant> {
+        if !may_send {
+            return Some(now.instant + FENCE_POLL);
+        }
+        self.lane.tick(now);
+        while let Some(lease) = self.lane.lease(now) {
+            start(lease);
+        }
+        self.lane.wake_at(now.instant)
+    }
+
+    /// The page of the backlog that the lane can take, if there are places for it.
+    fn want_page(&mut self, now: std::time::Instant, may_send: bool) -> Option<Wanted> {
+        let room = if may_send { self.lane.refill_room(now) } else { 0 };
+        if room == 0 {
+            return None;
+        }
+        let granted = self.room.take(room.saturating_sub(self.lane.reserved()));
+        self.lane.start_refill(granted, now)
+    }
+
+    fn take_page<E: fmt::Display>(&mut self, page: Result<Vec<Refilled>, E>, now: Now) {
+        let endpoint = &self.name;
+        match page {
+            Ok(rows) => {
+                if std::mem::take(&mut self.is_backlog_away) {
+                    tracing::info!(%endpoint, "the backlog can be read again");
+                }
+                let mut taken = 0;
+                let has_room = |row: &Refilled| {
+                    let weight = self.settings.weight(&row.event);
+                    let has_room = self.room.take_weight(weight);
+                    taken += if has_room { weight } else { 0 };
+                    has_room
+                };
+                // The rest is read again when there is room.
+                let rows = rows.into_iter().take_while(has_room).collect();
+                self.lane.refilled(rows, now);
+                self.room.give_back_weight(taken - self.lane.take_loaded());
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_backlog_away, true) {
+                    tracing::warn!(%endpoint, %error, "cannot read the backlog, trying again");
+                }
+                self.lane.refill_failed(now.instant);
+            }
+        }
+    }
+
+    fn take_in(&mut self, arrived: &mut Vec<Message>, now: Now) {
+        for message in arrived.drain(..) {
+            match message {
+                Message::Events(events) => {
+                    events.into_iter().for_each(|event| self.lane.offer(event, Place::Own, now));
+                }
+                Message::Overflow(events) => {
+                    let place = Place::Overflow;
+                    events.into_iter().for_each(|event| self.lane.offer(event, place, now));
+                }
+                Message::Replay(Replay { id, event }) => self.lane.replay(event, id, now),
+                Message::CaughtUp => self.lane.caught_up(),
+                Message::Rest => self.lane.rest(),
+                Message::Change(Change::Settings(settings)) => {
+                    self.room.resize(settings.capacity);
+                    self.gauges.set_gathers(settings.batch.size.get() > 1);
+                    self.lane.reconfigure(*settings, now);
+                }
+                Message::Change(Change::Disable) => self.lane.disable(now),
+                Message::Change(Change::Enable) => self.lane.enable(),
+                Message::Change(Change::Pause) => self.lane.pause(now),
+                Message::Change(Change::Resume) => self.lane.resume(),
+                Message::Change(Change::TryNow) => self.lane.try_now(now),
+                Message::Change(Change::Delete) => self.lane.delete(),
+            }
+        }
+    }
+
+    /// Whoever is waiting for room is told at once: the shutdown may depend on it.
+    fn stop(&mut self) {
+        self.lane.stop();
+        self.input.close();
+        self.room.close();
+    }
+
+    fn finish(&mut self, lease: Lease, exchange: Exchange, finished: Timestamp) {
+        if exchange.verdict == Verdict::Delivered {
+            self.gauges.note_answer(exchange.took);
+        }
+        let now = Now { instant: Instant::now().into_std(), database: finished };
+        let retry_in = self.lane.complete(lease.id, &exchange, now, fastrand::f64());
+        let endpoint = self.endpoint;
+        self.report.attempts.push(Attempt { endpoint, lease, exchange, finished, retry_in });
+    }
+
+    fn note_settled(&mut self) {
+        self.freed += self.lane.take_freed();
+        let settled = self.lane.take_settled();
+        if self.report.settlements.is_empty() {
+            self.report.settlements = settled;
+        } else {
+            self.report.settlements.extend(settled);
+        }
+    }
+
+    /// Whether the report is to be handed over now, and if not, when.
+    fn look_at_report(&mut self, is_at_rest: bool) -> (bool, Option<Instant>) {
+        if self.report.is_empty() {
+            return (false, None);
+        }
+        let many = self.report.attempts.len().max(self.report.settlements.len()) >= REPORT_MANY;
+        if many || is_at_rest {
+            return (true, None);
+        }
+        let now = Instant::now();
+        let due = *self.report_due.get_or_insert(now + REPORT_AFTER);
+        if due <= now { (true, None) } else { (false, Some(due)) }
+    }
+
+    fn hand_over(&mut self, place: mpsc::Permit<'_, Report>) {
+        let report = std::mem::take(&mut self.report);
+        self.report_due = None;
+        let mut freed = std::mem::take(&mut self.freed);
+        freed.own = self.lane.keep_places(freed.own, Instant::now().into_std());
+        self.room.give_back(freed);
+        place.send(report);
+    }
+
+    /// Brings the gauges up to date, tells senders the way, and logs what an operator should hear.
+    fn show(&self) {
+        let (endpoint, counts) = (&self.name, self.lane.counts());
+        self.gauges.set_counts(counts, self.lane.reserved(), self.freed.outside);
+        let breaker = self.lane.breaker(Instant::now().into_std());
+        self.room.show_way(match (self.lane.is_taking(), self.lane.is_held_off()) {
+            (false, _) => Way::Aside,
+            (true, false) => Way::In,
+            (true, true) => Way::InOrAside,
+        });
+        let before = self.gauges.set_breaker(breaker);
+        if before != breaker {
+            let backlog = counts.parked + counts.outside;
+            match (before, breaker) {
+                (BreakerState::Closed, BreakerState::Open) => {
+                    tracing::warn!(%endpoint, backlog, "endpoint is out of order: deliveries are parked");
+                }
+                (_, BreakerState::Open) => tracing::debug!(%endpoint, backlog, "the try failed"),
+                (_, BreakerState::HalfOpen) => {
+                    tracing::debug!(%endpoint, "endpoint is being tried")
+                }
+                (_, BreakerState::Closed) => {
+                    tracing::info!(%endpoint, backlog, "endpoint works again");
+                }
+            }
+        }
+        let is_slowed = self.lane.is_slowed();
+        if self.gauges.set_slowed(is_slowed) && breaker == BreakerState::Closed {
+            if is_slowed {
+                tracing::warn!(%endpoint, "endpoint fails: one request at a time until it answers");
+            } else {
+                tracing::info!(%endpoint, "endpoint answers again");
+            }
+        }
+        if self.gauges.set_gone(self.lane.is_gone()) {
+            tracing::error!(
+                %endpoint,
+                "endpoint is gone (410): its events are dead letters until it is enabled again, or \
+                 walhook is started again"
+            );
+        }
+    }
+}
+
+impl Drop for LaneTask {
+    /// However the task ends, nobody may go on waiting for room.
+    fn drop(&mut self) {
+        self.room.close();
+    }
+}

@@ -1,0 +1,189 @@
+//! What the pump does about a change over which walhook has crashed; see [`runs`].
+//!
+//! A run that follows two crashes at the same place takes the next changes one by one, and marks each
+//! before it renders it and before it hands it over. It goes on when the change is settled, or was
+//! with the endpoints for a moment and nothing happened; a slow endpoint takes little of that time from
+//! the others. A change that was in hand at the last crash is alone when it is taken again: everything
+//! before it is settled, or was given time, and there is a pause with nothing in hand.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::flow::lsn::Position;
+use crate::ledger::writer::Writer;
+use crate::replication::status::StatusHandle;
+use crate::store::Session;
+use crate::store::crash_records;
+use crate::store::crash_records::Mark;
+use crate::store::crash_records::Past;
+use crate::store::crash_records::Stage;
+use crate::store::state_error::StateError;
+
+/// Changes taken one by one before a run goes on as usual: about what memory holds at once. If the
+/// guilty one lies further ahead, there is progress, and the next slice after the next crashes.
+const SLICE: u32 = 2000;
+
+/// So long a change is with the endpoints before the next one is taken, and so long that may take of a
+/// run in all.
+const PATIENCE: Duration = Duration::from_millis(25);
+const PATIENCE_TOTAL: Duration = Duration::from_secs(10);
+
+/// So long the suspect is in hand. What comes later is not laid to its charge.
+const SUSPECT_IN_HAND: Duration = Duration::from_secs(1);
+
+/// The pause before it, at least and at most: many times as long, so that a kill from outside hits the
+/// pause, and never of the same length, so that it does not hit the change time and again.
+const PAUSE_MILLIS: RangeInclusive<u64> = 3000..=8000;
+
+/// So long what was taken before it is waited for.
+const ALONE_MAX: Duration = Duration::from_secs(10);
+
+/// How this run goes about changes.
+#[derive(Debug)]
+pub(crate) enum Caution {
+    None,
+    /// This one is not to be tried again.
+    SetAside(Mark),
+    OneByOne(Box<OneByOne>),
+}
+
+/// Where a careful run stands.
+#[derive(Debug)]
+pub(crate) struct OneByOne {
+    session: Session,
+    slot: Arc<str>,
+    epoch: i64,
+    left: u32,
+    settled: watch::Receiver<Option<Position>>,
+    /// In hand at the last crash.
+    suspect: Option<Position>,
+    /// The last change that was taken.
+    last: Option<Position>,
+    /// What is left of the time for waiting.
+    patience: Duration,
+    status: StatusHandle,
+}
+
+impl Caution {
+    /// `session` is for marks, `settled` tells how far the ledger is.
+    pub(crate) fn new(
+        writer: &Writer,
+        (past, session): (Past, Option<Session>),
+        settled: watch::Receiver<Option<Position>>,
+        status: StatusHandle,
+    ) -> Self {
+        let (slot, epoch) = (Arc::clone(writer.holding().slot()), writer.holding().epoch());
+        match (past, session) {
+            (Past::Convicted(mark), _) => {
+                tracing::error!(
+                    commit = %mark.position.commit,
+                    ordinal = mark.position.ordinal,
+                    "walhook has crashed again and again with this change in hand: its events become \
+                     dead letters"
+                );
+                Self::SetAside(mark)
+            }
+            (Past::Crashing(suspect), Some(session)) => {
+                tracing::warn!(
+                    changes = SLICE,
+                    suspect = suspect.map(|at| tracing::field::display(at.commit)),
+                    "walhook has crashed twice at the same place: the next changes are taken one by one"
+                );
+                status.mode(Some(format!(
+                    "walhook has crashed at the same place again and again: up to {SLICE} changes \
+                     are taken one by one"
+                )));
+                let (last, patience) = (None, PATIENCE_TOTAL);
+                let run = OneByOne {
+                    session,
+                    slot,
+                    epoch,
+                    left: SLICE,
+                    settled,
+                    suspect,
+                    last,
+                    patience,
+                    status,
+                };
+                Self::OneByOne(Box::new(run))
+            }
+            (Past::Sound | Past::Crashing(_), _) => Self::None,
+        }
+    }
+
+    /// Whether this change is to be set aside, and what walhook was doing when it crashed.
+    pub(crate) fn convicts(&mut self, position: Position) -> Option<Stage> {
+        let Self::SetAside(mark) = self else { return None };
+        let stage = (mark.position == position).then_some(mark.stage);
+        if mark.position <= position {
+            *self = Self::None;
+        }
+        stage
+    }
+
+    pub(crate) fn is_one_by_one(&self) -> bool {
+        matches!(self, Self::OneByOne(_))
+    }
+
+    /// Has the suspect wait until it is alone, and then for the pause.
+    pub(crate) async fn approach(&mut self, position: Position) {
+        let Self::OneByOne(run) = self else { return };
+        if run.suspect != Some(position) {
+            return;
+        }
+        let before = run.last;
+        let alone = run.settled.wait_for(|settled| *settled >= before);
+        // Too late, or the ledger has ended: both end the wait.
+        drop(tokio::time::timeout(ALONE_MAX, alone).await);
+        self.mark(position, Stage::Waiting).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(PAUSE_MILLIS))).await;
+    }
+
+    /// The change is about to be dealt with.
+    pub(crate) async fn mark(&mut self, position: Position, stage: Stage) {
+        let Self::OneByOne(run) = self else { return };
+        if let Err(error) = run.mark(Some(Mark { position, stage })).await {
+            tracing::warn!(%error, "cannot mark a change, going on as usual");
+            run.status.mode(None);
+            *self = Self::None;
+        }
+    }
+
+    /// The change was handed over: waits until it is settled, or for a moment.
+    pub(crate) async fn wait(&mut self, position: Position) {
+        let Self::OneByOne(run) = self else { return };
+        let is_suspect = run.suspect == Some(position);
+        let limit = if is_suspect { SUSPECT_IN_HAND } else { PATIENCE.min(run.patience) };
+        let begun = Instant::now();
+        let settled = run.settled.wait_for(|settled| *settled >= Some(position));
+        // Too late, or the ledger has ended: both end the wait.
+        drop(tokio::time::timeout(limit, settled).await);
+        if !is_suspect {
+            run.patience = run.patience.saturating_sub(begun.elapsed());
+        }
+        run.last = Some(position);
+        run.left = run.left.saturating_sub(1);
+        if is_suspect && run.left > 0 {
+            run.suspect = None;
+            self.mark(position, Stage::Waiting).await;
+            return;
+        }
+        if run.left == 0 {
+            // A mark that stays does no harm: two crashes at it would have to follow.
+            drop(run.mark(None).await);
+            tracing::info!("no crash among the changes that were taken one by one");
+            run.status.mode(None);
+            *self = Self::None;
+        }
+    }
+}
+
+impl OneByOne {
+    async fn mark(&self, mark: Option<Mark>) -> Result<(), StateError> {
+        crash_records::mark(&self.session.client, &self.slot, self.epoch, mark).await
+    }
+}

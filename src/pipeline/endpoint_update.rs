@@ -1,0 +1,49 @@
+//! What the pump is told between two changes of the stream: other endpoints, and that a table behind them
+//! has changed.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+
+use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
+use crate::flow::relation::TableName;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::watermark::Edition;
+use crate::lane::sender::LaneSender;
+
+/// Other endpoints, from the next change on. Lanes and ledger know of them.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) edition: Edition,
+    /// Those that take events.
+    pub(crate) takers: Vec<(EndpointIndex, Arc<Endpoint>)>,
+    /// All that there are, to be counted for.
+    pub(crate) counted: Vec<(EndpointIndex, Arc<str>)>,
+    /// Lanes that are new.
+    pub(crate) opened: Vec<(EndpointIndex, LaneSender)>,
+    /// Endpoints that are no more: their lanes get nothing after what they have got.
+    pub(crate) closed: Vec<EndpointIndex>,
+    /// The events, if their filters, ages or payloads are others.
+    pub(crate) events: Option<Arc<[EventRule]>>,
+    /// Told once the pump keeps to it.
+    pub(crate) taken: oneshot::Sender<()>,
+}
+
+/// The tables behind `[endpoints_from]`.
+pub(crate) struct Watched {
+    pub(crate) tables: Vec<TableName>,
+    pub(crate) refreshes: mpsc::Sender<Refresh>,
+    /// Whether the transaction that is being read has changed one of them.
+    pub(crate) is_changed: bool,
+}
+
+/// A transaction has changed the table.
+#[derive(Debug)]
+pub(crate) struct Refresh {
+    /// Its id, as the stream has it.
+    pub(crate) xid: u32,
+    /// Told when the endpoints are as it left them.
+    pub(crate) done: oneshot::Sender<()>,
+}

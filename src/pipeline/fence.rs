@@ -1,0 +1,195 @@
+//! Keeps the right to send, and keeps requests back without it.
+//!
+//! Asks the server every so often whether our connection still holds the slot: see
+//! [`crate::replication::slot_ownership`]. The question has a session of its own, because the stream is not read
+//! while lanes are full, and they are emptied only by sending.
+//!
+//! It also notices a shutdown of the server. PostgreSQL cuts sessions off and takes no new ones, but
+//! waits, without a limit, until everything that was sent over a replication connection has been
+//! confirmed: an endpoint that hangs would hold it up. So the stream is let go of then; what was not
+//! confirmed comes again when the server is back.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::since_boot;
+use crate::config::settings::Postgres;
+use crate::config::settings::Settings;
+use crate::flow::time::Timestamp;
+use crate::pipeline::handles::Handles;
+use crate::pipeline::process_name::own_name;
+use crate::pipeline::shutdown::AWAY_MAX;
+use crate::pipeline::shutdown::Cuts;
+use crate::replication::slot_holder;
+use crate::replication::slot_ownership::Hold;
+use crate::replication::status::SlotHolder;
+use crate::replication::status::StatusHandle;
+use crate::replication::wire::feedback::LetGo;
+use crate::store;
+use crate::store::Session;
+use crate::store::error::StoreError;
+
+/// The longest time between two questions.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a request that is kept back looks whether it may go on.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Who asks, and about what.
+pub(crate) struct Fence {
+    settings: Postgres,
+    hold: Hold,
+    let_go: LetGo,
+    cuts: Cuts,
+    status: StatusHandle,
+    /// When this process took the slot.
+    since: Timestamp,
+    /// The stream that the status names.
+    shown: Option<i32>,
+}
+
+impl Fence {
+    /// For a slot that has been taken just now.
+    pub(crate) fn new(settings: &Settings, handles: &Handles, cuts: Cuts) -> Self {
+        Self {
+            settings: settings.postgres.clone(),
+            hold: handles.hold.clone(),
+            let_go: handles.let_go.clone(),
+            cuts,
+            status: handles.status.clone(),
+            since: handles.clock.now(),
+            shown: None,
+        }
+    }
+
+    /// Asks until everything has been sent and settled, or given up. During a shutdown it is given
+    /// up soon when there is no stream: nothing may be sent then.
+    ///
+    /// # Errors
+    /// None: what becomes of a slot that is lost is the source's matter.
+    pub(crate) async fn keep(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let every = (self.hold.lease() / 3).min(ASK_EVERY);
+        let mut session = None;
+        let mut away_since = None;
+        loop {
+            if let Some(server_pid) = self.hold.server_pid() {
+                away_since = None;
+                let cuts = self.cuts.clone();
+                tokio::select! {
+                    biased;
+                    () = cuts.done.cancelled() => return Ok(()),
+                    () = cuts.last.cancelled() => return Ok(()),
+                    () = self.ask(&mut session, server_pid) => {}
+                }
+            } else if stop.is_cancelled() {
+                let since = away_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= AWAY_MAX {
+                    self.cuts.requests();
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.cuts.done.cancelled() => return Ok(()),
+                () = self.cuts.last.cancelled() => return Ok(()),
+                () = ended(&mut session) => session = None,
+                () = tokio::time::sleep(every) => {}
+            }
+        }
+    }
+
+    async fn ask(&mut self, session: &mut Option<Session>, server_pid: i32) {
+        // A login over a slow network takes longer than the lease, and counts from its end.
+        let opened = self.open(session).await;
+        let asked = since_boot();
+        let answer = match opened {
+            Ok(()) => tokio::time::timeout(self.hold.lease(), self.holder(session)).await,
+            Err(error) => Ok(Err(error)),
+        };
+        match answer {
+            Ok(Ok(Some(holder))) if self.hold.proven(holder, asked) => {
+                if self.shown.replace(holder) != Some(holder) {
+                    self.show(session.as_ref()).await;
+                }
+            }
+            Ok(Ok(holder)) if self.hold.server_pid() == Some(server_pid) => {
+                tracing::warn!(?holder, "our connection has lost the slot");
+                self.hold.lost();
+                self.let_go.now();
+            }
+            Ok(Ok(_)) => {} // the stream has been made anew meanwhile
+            Ok(Err(error)) => {
+                *session = None;
+                if matches!(error, StoreError::NotReady(_)) {
+                    tracing::warn!("PostgreSQL is shutting down, letting go of the stream");
+                    self.let_go.now();
+                }
+                let error = anyhow::Error::new(error);
+                tracing::debug!(error = %format!("{error:#}"), "cannot ask who holds the slot");
+            }
+            Err(_) => *session = None,
+        }
+    }
+
+    /// Names this process in the status.
+    async fn show(&self, session: Option<&Session>) {
+        let seen = match session {
+            Some(session) => {
+                slot_holder::look(&session.client, &self.settings.slot).await.ok().flatten()
+            }
+            None => None,
+        };
+        self.status.holder(seen.map(|holder| SlotHolder {
+            is_self: true,
+            name: Some(own_name()),
+            since: Some(self.since.iso_millis()),
+            application_name: holder.application,
+            client_address: holder.address,
+            server_pid: Some(holder.pid),
+        }));
+    }
+
+    /// Makes sure that there is a session.
+    async fn open(&self, session: &mut Option<Session>) -> Result<(), StoreError> {
+        if session.is_none() {
+            let server = &self.settings.server;
+            *session = Some(store::connect_within(server, store::ANSWER_SOON).await?);
+        }
+        Ok(())
+    }
+
+    async fn holder(&self, session: &Option<Session>) -> Result<Option<i32>, StoreError> {
+        let Some(open) = session else { return Err(StoreError::NoHost) };
+        slot_holder::server_pid(&open.client, &self.settings.slot).await
+    }
+}
+
+/// Ends with the session; never if there is none.
+async fn ended(session: &mut Option<Session>) {
+    match session {
+        Some(session) => session.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Moves a request on only while it may be made. A process that was frozen in the middle of one
+/// makes no further step of it when it wakes.
+pub(crate) async fn guarded<T>(hold: &Hold, mut request: Pin<&mut impl Future<Output = T>>) -> T {
+    loop {
+        let step = poll_fn(|context| {
+            if hold.is_open() {
+                request.as_mut().poll(context).map(Some)
+            } else {
+                Poll::Ready(None)
+            }
+        });
+        match step.await {
+            Some(done) => return done,
+            None => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}

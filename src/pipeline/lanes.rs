@@ -1,0 +1,133 @@
+//! Builds the lanes: one for each endpoint, with its HTTP client.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+
+use anyhow::Context;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+
+use crate::clock::host_now;
+use crate::config::settings::Endpoint;
+use crate::config::settings::LoggedBodies;
+use crate::delivery::http::Client;
+use crate::delivery::network::Network;
+use crate::failpoint;
+use crate::flow::backlog::Standing;
+use crate::flow::lease::Lease;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::Report;
+use crate::lane;
+use crate::lane::sender::LaneSender;
+use crate::lane::settings::LaneSettings;
+use crate::pipeline::backlog_reader::Backlog;
+use crate::pipeline::fence;
+use crate::pipeline::handles::Handles;
+use crate::pipeline::shutdown::Cuts;
+
+/// What all lanes have in common.
+pub(crate) struct Common {
+    pub(crate) network: Network,
+    pub(crate) handles: Handles,
+    pub(crate) backlog: Arc<Backlog>,
+    pub(crate) reports: mpsc::Sender<Report>,
+    /// Those that the push log keeps.
+    pub(crate) bodies: LoggedBodies,
+    pub(crate) cuts: Cuts,
+    /// What each lane may hold of the memory budget.
+    pub(crate) share_bytes: usize,
+}
+
+/// The share of each of so many lanes: together they leave something for what is on its way, however
+/// many endpoints are dead, and one alone leaves most to the others. A single lane has nobody to leave
+/// anything to.
+pub(crate) fn share_bytes(queued_bytes: usize, lanes: usize) -> usize {
+    if lanes > 1 { queued_bytes / 4.max(lanes + 1) } else { queued_bytes }
+}
+
+/// The client that an endpoint's settings ask for.
+///
+/// # Errors
+/// The endpoint cannot be built.
+pub(crate) fn client(endpoint: &Endpoint, common: &Common) -> anyhow::Result<Arc<Client>> {
+    let client = Client::new(endpoint, &common.network);
+    let client = client.with_context(|| format!("cannot build endpoint {}", endpoint.name))?;
+    Ok(Arc::new(client))
+}
+
+/// Makes a lane: where its events go in, and the task that is to be run. Each attempt is made by
+/// the client that is in `clients` at the time; `standing` is what the backlog holds for it.
+pub(crate) fn lane(
+    index: EndpointIndex,
+    endpoint: &Endpoint,
+    standing: Option<Standing>,
+    clients: watch::Receiver<Arc<Client>>,
+    common: &Common,
+) -> (LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>) {
+    let settings = LaneSettings::with_backlog(index, endpoint, standing);
+    let (sender, task) = lane::open(settings.within(common.share_bytes));
+    let task = task.pressed_by(common.backlog.pressure());
+    let (clock, hold) = (common.handles.clock.clone(), common.handles.hold.clone());
+    let (reports, bodies, cuts) = (common.reports.clone(), common.bodies, common.cuts.clone());
+    let (backlog, name) = (Arc::clone(&common.backlog), Arc::clone(&endpoint.name));
+    let run = async move {
+        let attempt = |lease, _database_now| {
+            let (client, hold) = (Arc::clone(&clients.borrow()), hold.clone());
+            async move {
+                failpoint::reached_over("before_post", || about(&lease));
+                if lease.replay {
+                    failpoint::reached("replaying");
+                }
+                let mut exchange = {
+                    // The receiver compares the time with its own clock, not with the database's.
+                    let attempt = pin!(client.attempt(&lease, host_now()));
+                    let attempt = fence::guarded(&hold, attempt);
+                    failpoint::during("post_sent", attempt).await
+                };
+                if !bodies.are_kept_of(&exchange.verdict) {
+                    exchange.response_body = Bytes::new(); // many of them wait for the ledger
+                }
+                (lease, exchange)
+            }
+        };
+        let refill = |after, rows| {
+            let (backlog, name) = (Arc::clone(&backlog), Arc::clone(&name));
+            async move {
+                let page = backlog.page(&name, after, rows).await;
+                if page.as_ref().is_ok_and(|page| !page.is_empty()) {
+                    failpoint::reached("refilled");
+                }
+                page
+            }
+        };
+        let (clock, may_send) = (|| clock.now(), || hold.is_open());
+        let run = task.run(attempt, clock, may_send, refill, reports, cuts.no_more);
+        tokio::select! {
+            ended = run => Ok(ended?),
+            never = tidy(clients.clone()) => match never {},
+            // What is in flight may have arrived; it comes again after the restart all the same.
+            () = cuts.now.cancelled() => Ok(()),
+        }
+    };
+    (sender, run)
+}
+
+/// Closes the connections that are not used any more, of whichever client makes the requests.
+async fn tidy(mut clients: watch::Receiver<Arc<Client>>) -> Infallible {
+    loop {
+        let client = Arc::clone(&clients.borrow_and_update());
+        tokio::select! {
+            never = client.tidy() => match never {},
+            // Without an owner it stays as it is, until the lane ends.
+            Ok(()) = clients.changed() => {}
+        }
+    }
+}
+
+/// The facts of a request's events, `id=7`.
+fn about(lease: &Lease) -> String {
+    let facts = lease.events.iter().flat_map(|event| event.facts.iter());
+    facts.map(|(column, value)| format!("{column}={value} ")).collect()
+}

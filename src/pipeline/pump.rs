@@ -1,0 +1,436 @@
+//! The pump: reads from the source, routes, and hands events to the lanes.
+//!
+//! ```text
+//! source ─ Captured ─▶ route ─ Event ─▶ lanes
+//!                        └─ Opened ─▶ ledger (first, so that it knows what is owed)
+//! ```
+//!
+//! Runs on the source's thread. While a lane or the memory budget is full it waits, and so nothing
+//! is read from PostgreSQL; feedback goes on beside it. Between two changes it takes a [`Turn`]: other
+//! endpoints, which lanes and ledger know already.
+
+mod expiry;
+pub(crate) mod outbox;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::DatabaseClock;
+use crate::clock::since_boot;
+use crate::event::plan::Routed;
+use crate::event::plan::Shaped;
+use crate::event::route::Router;
+use crate::failpoint;
+use crate::flow::body::Body;
+use crate::flow::budget::Budget;
+use crate::flow::budget::Held;
+use crate::flow::budget::Permit;
+use crate::flow::change::Captured;
+use crate::flow::change::Change;
+use crate::flow::event::Event;
+use crate::flow::event::RuleIndex;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::Poison;
+use crate::flow::watermark::Edition;
+use crate::flow::watermark::Fate;
+use crate::flow::watermark::Note;
+use crate::flow::watermark::Opened;
+use crate::pipeline::already_settled::Ahead;
+use crate::pipeline::crash_guard::Caution;
+use crate::pipeline::endpoint_update::Refresh;
+use crate::pipeline::endpoint_update::Turn;
+use crate::pipeline::endpoint_update::Watched;
+use crate::pipeline::pump::outbox::Outbox;
+use crate::pipeline::table_counters::Books;
+use crate::replication::stream::Source;
+use crate::store::crash_records::Stage;
+
+/// What an event costs in memory beside its body: its own fields, and its place in each lane.
+const EVENT_OVERHEAD_BYTES: usize = 512;
+
+/// What the pump needs beside the source.
+pub(crate) struct Pump {
+    router: Router,
+    books: Books,
+    clock: DatabaseClock,
+    budget: Budget,
+    outbox: Outbox,
+    /// The last change that was taken: PostgreSQL sends again what was not confirmed when the
+    /// connection is made anew, and a crash of the server may move the slot back.
+    seen: Option<Position>,
+    /// Deliveries that an earlier run has settled and will see again.
+    ahead: Ahead,
+    /// The lanes are told when the stream has passed this: what is older than their backlogs, and
+    /// has to go first, has come then.
+    parked: Option<Position>,
+    /// The stream holds nothing more before this position.
+    passed: Lsn,
+    /// Whether a transaction was begun and its commit has not come yet.
+    in_transaction: bool,
+    routed: Vec<(RuleIndex, Routed)>,
+    caution: Caution,
+    /// Not while nothing is pushed at all: then nobody taking an event says nothing.
+    tells_untaken: bool,
+    turns: mpsc::Receiver<Turn>,
+    edition: Edition,
+    watched: Option<Watched>,
+    /// What is being handed on was read before this, since boot.
+    read_at: std::time::Duration,
+    stop: CancellationToken,
+}
+
+impl Pump {
+    pub(crate) fn new(
+        router: Router,
+        books: Books,
+        clock: DatabaseClock,
+        budget: Budget,
+        turns: mpsc::Receiver<Turn>,
+        outbox: Outbox,
+    ) -> Self {
+        Self {
+            router,
+            books,
+            clock,
+            budget,
+            outbox,
+            seen: None,
+            ahead: Ahead::default(),
+            parked: None,
+            passed: Lsn::ZERO,
+            in_transaction: false,
+            routed: Vec::new(),
+            caution: Caution::None,
+            tells_untaken: false,
+            turns,
+            edition: Edition::default(),
+            watched: None,
+            read_at: std::time::Duration::ZERO,
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Has the endpoints refreshed after each transaction that changes this table.
+    pub(crate) fn watching(mut self, watched: Option<Watched>) -> Self {
+        self.watched = watched;
+        self
+    }
+
+    /// Whether rows are told of events that no endpoint takes.
+    pub(crate) fn telling_untaken(mut self, tells: bool) -> Self {
+        self.tells_untaken = tells;
+        self
+    }
+
+    /// As the crashes before this run ask for.
+    pub(crate) fn cautious(mut self, caution: Caution) -> Self {
+        self.caution = caution;
+        self
+    }
+
+    /// Where an earlier run had come: changes up to `seen` are settled, and so are the deliveries
+    /// of `ahead` beyond it. Nothing newer than `parked` is in the backlog.
+    pub(crate) fn resumed(
+        mut self,
+        seen: Option<Position>,
+        ahead: Ahead,
+        parked: Option<Position>,
+    ) -> Self {
+        self.seen = seen;
+        self.ahead = ahead;
+        self.parked = parked;
+        self
+    }
+
+    /// Pumps until `stop` is cancelled; then on to the end of the transaction that is under way,
+    /// so that nothing of it has to be sent again, but for no longer than `patience`. Drops the
+    /// lanes' senders when it ends: that is what tells the lanes to drain.
+    ///
+    /// # Errors
+    /// When the source cannot go on, or a lane or the ledger has ended.
+    pub(crate) async fn run(
+        mut self,
+        source: &mut Source,
+        stop: CancellationToken,
+        patience: std::time::Duration,
+    ) -> anyhow::Result<()> {
+        let mut captured = Vec::new();
+        let mut deadline = None;
+        self.stop = stop.clone();
+        loop {
+            if stop.is_cancelled() {
+                let until = *deadline.get_or_insert_with(|| Instant::now() + patience);
+                if !self.in_transaction || Instant::now() >= until {
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if deadline.is_none() => continue,
+                () = sleep_until(deadline) => return Ok(()),
+                Some(turn) = self.turns.recv() => {
+                    self.turn(turn);
+                    continue;
+                }
+                read = source.next(&mut captured) => read?,
+            }
+            self.read_at = since_boot();
+            let fed = self.feed(&mut captured).await;
+            if fed.is_err() && stop.is_cancelled() {
+                // A lane that was full has been cut off. What it did not take comes again.
+                return Ok(());
+            }
+            fed?;
+        }
+    }
+
+    /// Everything that was read has been handed over, so the turn is between two changes.
+    pub(crate) fn turn(&mut self, turn: Turn) {
+        if let Some(events) = turn.events {
+            self.router.rewrite(&events);
+        }
+        self.router.serve(turn.takers.iter().map(|(index, endpoint)| (*index, &**endpoint)));
+        self.books.keep_for(turn.counted);
+        for (index, lane) in turn.opened {
+            self.outbox.open(index, lane);
+        }
+        for index in turn.closed {
+            self.outbox.lanes.remove(&index);
+        }
+        self.edition = turn.edition;
+        self.outbox.opened.push(Opened::Note(self.note(RuleIndex(0), Fate::Begun)));
+        turn.taken.send(()).ok(); // whoever changed the endpoints may have ended
+    }
+
+    fn note(&self, rule: RuleIndex, fate: Fate) -> Note {
+        Note { edition: self.edition, rule, fate }
+    }
+
+    async fn feed(&mut self, captured: &mut Vec<Captured>) -> anyhow::Result<()> {
+        for captured in captured.drain(..) {
+            self.take(captured).await?;
+        }
+        self.outbox.hand_over().await?;
+        if !self.in_transaction {
+            self.outbox.rest().await?;
+        }
+        if self.parked.is_some_and(|parked| self.passed > parked.commit) {
+            self.parked = None;
+            for lane in self.outbox.lanes.values() {
+                lane.caught_up().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, captured: Captured) -> anyhow::Result<()> {
+        match captured {
+            Captured::Change(change) => {
+                self.in_transaction = true;
+                failpoint::reached("in_transaction");
+                if self.seen.is_none_or(|seen| seen < change.position) {
+                    self.seen = Some(change.position);
+                    if let Some(watched) = &mut self.watched {
+                        watched.is_changed |= watched.tables.contains(&change.relation.table);
+                    }
+                    if self.caution.is_one_by_one() {
+                        self.change_alone(change).await?;
+                    } else {
+                        self.change(change).await?;
+                    }
+                }
+            }
+            Captured::Commit { end, xid, committed, .. } => {
+                failpoint::reached("commit_seen");
+                self.in_transaction = false;
+                self.passed = end;
+                self.outbox.boundary(end, Some(committed));
+                self.refresh(xid).await?;
+            }
+            Captured::Idle { end } => {
+                // Of a transaction that was left out, no commit comes.
+                self.in_transaction = false;
+                self.passed = end;
+                self.outbox.boundary(end, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the endpoints are as the transaction `xid` left them, if it changed their table.
+    async fn refresh(&mut self, xid: u32) -> anyhow::Result<()> {
+        let Some(watched) = &mut self.watched else { return Ok(()) };
+        if !std::mem::take(&mut watched.is_changed) {
+            return Ok(());
+        }
+        let (done_in, mut done) = oneshot::channel();
+        let refresh = Refresh { xid, done: done_in };
+        // What was read before is for the endpoints as they were.
+        self.outbox.hand_over().await?;
+        if watched.refreshes.send(refresh).await.is_err() {
+            return Ok(()); // it ends only with everything else
+        }
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut done => return Ok(()),
+                Some(turn) = self.turns.recv() => self.turn(turn),
+            }
+        }
+    }
+
+    /// One of the changes among which walhook has crashed.
+    async fn change_alone(&mut self, change: Change) -> anyhow::Result<()> {
+        let position = change.position;
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => anyhow::bail!("it is not taken any more"),
+            () = self.caution.approach(position) => {}
+        }
+        self.caution.mark(position, Stage::Rendering).await;
+        self.change(change).await?;
+        self.caution.mark(position, Stage::Sending).await;
+        self.outbox.hand_over().await?;
+        self.caution.wait(position).await;
+        Ok(())
+    }
+
+    /// Notes that an event of the rule was raised, and who chose it beside `everybody`, those who take
+    /// all of its events: it counts as filtered for the others, whom nobody has to go through.
+    fn note_takers(
+        &self,
+        rule: RuleIndex,
+        (everybody, takers): (usize, &[EndpointIndex]),
+        notes: &mut Vec<Note>,
+    ) {
+        if takers.is_empty() || takers.len() < self.books.endpoints() {
+            notes.push(self.note(rule, Fate::Raised));
+            let chosen = takers.iter().skip(everybody);
+            notes.extend(chosen.map(|&taker| self.note(rule, Fate::Chosen(taker))));
+        }
+    }
+
+    /// Those whose filters take too much get a dead letter.
+    fn set_aside_costly(&mut self, costly: Vec<Shaped>, event: &Event, why: Poison) {
+        for Shaped { body, endpoints } in costly {
+            let takers = self.ahead.owed(endpoints.into(), event.id);
+            if !takers.is_empty() {
+                self.outbox.set_aside(Box::new(event.shaped(body, None)), takers, why);
+            }
+        }
+    }
+
+    /// All of none have taken it, and its row is told so.
+    fn tell_untaken(&mut self, mut event: Box<Event>) {
+        event.body = Body::default();
+        if self.tells_untaken && event.write_back.is_some() && self.ahead.is_untold(event.id) {
+            self.outbox.opened.push(Opened::Untaken(Arc::from(event)));
+        }
+    }
+
+    /// A share of the memory for an event in all its shapes: that of its row, or one of its own.
+    async fn hold(
+        &mut self,
+        row: Option<&Arc<Permit>>,
+        event: &Event,
+        others: &[Shaped],
+    ) -> anyhow::Result<Held> {
+        if let Some(row) = row {
+            return Ok(Held::Row(Arc::clone(row)));
+        }
+        let bodies = others.iter().map(|other| &other.body).chain([&event.body]);
+        let row = event.write_back.as_ref().map_or(0, |row| row.held_bytes());
+        let overhead = row + EVENT_OVERHEAD_BYTES;
+        let bytes = bodies.map(|body| body.held_bytes() + overhead).sum();
+        let permit = self.outbox.share(&self.budget, bytes).await?;
+        Ok(match others.is_empty() {
+            true => Held::Own(permit),
+            // One share for all of its bodies: a part of it must not wait for the rest.
+            false => Held::Row(Arc::new(permit)),
+        })
+    }
+
+    async fn change(&mut self, mut change: Change) -> anyhow::Result<()> {
+        let mut routed = std::mem::take(&mut self.routed);
+        let convicted = self.caution.convicts(change.position);
+        self.route(&change, convicted, &mut routed).await?;
+        self.outbox.opened.extend(self.router.take_seen().map(Opened::Seen));
+        let row = change.held.take().map(Arc::new);
+        let mut notes = Vec::new();
+        for (rule, outcome) in routed.drain(..) {
+            let everybody = self.router.everybody(rule);
+            let mut poison = convicted.map(|_stage| Poison::Crashes);
+            let mut costly = Vec::new();
+            let (mut event, takers, others) = match outcome {
+                Routed::Filtered => {
+                    self.books.filtered(rule);
+                    notes.push(self.note(rule, Fate::Filtered));
+                    continue;
+                }
+                Routed::Repeat { id, facts } => {
+                    self.books.repeated(rule, id, &facts);
+                    notes.push(self.note(rule, Fate::Filtered));
+                    continue;
+                }
+                Routed::Expired { id, facts, chosen } => {
+                    let takers = everybody.iter().chain(&chosen);
+                    self.books.expired(rule, takers, id, &facts);
+                    notes.push(self.note(rule, Fate::Expired));
+                    notes.extend(chosen.iter().map(|&taker| self.note(rule, Fate::TooLate(taker))));
+                    continue;
+                }
+                Routed::Event(event) => (event, Arc::clone(&everybody), Vec::new()),
+                Routed::Partly { event, endpoints, others, costly: unknown } => {
+                    costly = unknown;
+                    (event, endpoints.into(), others)
+                }
+                Routed::Costly(event) => {
+                    poison = poison.or(Some(Poison::Costly));
+                    (event, self.router.of_unknown(rule), Vec::new())
+                }
+                Routed::Poison(event) => {
+                    poison = poison.or(Some(Poison::Unrenderable));
+                    (event, self.router.of_unknown(rule), Vec::new())
+                }
+            };
+            self.books.raised(rule);
+            let unknown = costly.iter().flat_map(|shaped| &shaped.endpoints);
+            let owed: Vec<EndpointIndex> = takers.iter().chain(unknown).copied().collect();
+            self.note_takers(rule, (everybody.len(), &owed), &mut notes);
+            if let Some(row) = &mut event.write_back {
+                row.owed = u32::try_from(owed.len()).unwrap_or(u32::MAX);
+            }
+            self.set_aside_costly(costly, &event, poison.unwrap_or(Poison::Costly));
+            if owed.is_empty() && poison.is_none() {
+                self.tell_untaken(event);
+                continue;
+            }
+            let takers = self.ahead.owed(takers, event.id);
+            if takers.is_empty() {
+                continue;
+            }
+            if let Some(why) = poison {
+                self.outbox.set_aside(event, takers, why);
+                continue;
+            }
+            event.held = Some(self.hold(row.as_ref(), &event, &others).await?);
+            self.outbox.add(event, takers, others);
+        }
+        self.routed = routed;
+        self.outbox.close(notes, change.position);
+        Ok(())
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

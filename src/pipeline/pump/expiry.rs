@@ -1,0 +1,56 @@
+//! Before a change is taken for too old, the database's clock is measured anew: whichever clock was
+//! set meanwhile, what is fresh is not dropped.
+
+use crate::event::plan::Routed;
+use crate::flow::change::Change;
+use crate::flow::event::Event;
+use crate::flow::event::RuleIndex;
+use crate::flow::time::Timestamp;
+use crate::pipeline::pump::Pump;
+use crate::store::crash_records::Stage;
+
+impl Pump {
+    /// Appends to `routed` what the change comes to. One over whose rendering walhook has crashed is
+    /// not rendered.
+    ///
+    /// # Errors
+    /// That walhook is to stop, and the server has not told the time.
+    pub(super) async fn route(
+        &mut self,
+        change: &Change,
+        convicted: Option<Stage>,
+        routed: &mut Vec<(RuleIndex, Routed)>,
+    ) -> anyhow::Result<()> {
+        if convicted == Some(Stage::Rendering) {
+            self.router.set_aside(change, |rule, outcome| routed.push((rule, outcome)));
+            return Ok(());
+        }
+        let now = self.clock.now();
+        self.router.route(change, now, |rule, outcome| routed.push((rule, outcome)));
+        if self.clock.is_renewed(self.read_at)
+            || !routed.iter().any(|(_, outcome)| is_too_old(outcome, now))
+        {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => anyhow::bail!("the time is not known"),
+            () = self.clock.renewed(self.read_at) => {}
+        }
+        // Nothing of it counts twice: values are the same at the same position.
+        routed.clear();
+        let now = self.clock.now();
+        self.router.route(change, now, |rule, outcome| routed.push((rule, outcome)));
+        Ok(())
+    }
+}
+
+fn is_too_old(routed: &Routed, now: Timestamp) -> bool {
+    let is_over = |event: &Event| event.expiry.is_some_and(|expiry| expiry.is_over(now));
+    match routed {
+        Routed::Expired { .. } => true,
+        // With a write-back, a lane says that it was too old.
+        Routed::Event(event) | Routed::Partly { event, .. } => is_over(event),
+        Routed::Filtered | Routed::Repeat { .. } | Routed::Poison(_) | Routed::Costly(_) => false,
+    }
+}

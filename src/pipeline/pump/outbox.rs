@@ -1,0 +1,172 @@
+//! What one read has brought, on its way to the lanes and the ledger.
+//!
+//! The ledger is told first: a lane's report then finds the event open.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+
+use crate::event::plan::Shaped;
+use crate::flow::budget::Budget;
+use crate::flow::budget::Held;
+use crate::flow::budget::Permit;
+use crate::flow::event::Event;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::Poison;
+use crate::flow::time::Timestamp;
+use crate::flow::watermark::Note;
+use crate::flow::watermark::Opened;
+use crate::lane::overflow_delay::WalHold;
+use crate::lane::sender::LaneSender;
+use crate::lane::sender::hand_over;
+
+/// Collects what one read brought, so that each lane gets it in one piece.
+pub(crate) struct Outbox {
+    pub(super) lanes: BTreeMap<EndpointIndex, LaneSender>,
+    /// By endpoint index.
+    batches: Vec<Vec<Arc<Event>>>,
+    /// Those of the batches that hold something, in the order in which they began.
+    filled: Vec<EndpointIndex>,
+    /// Lanes that make batches and have got events, but have not been told that nothing more comes.
+    gathering: BTreeSet<EndpointIndex>,
+    hold: WalHold,
+    ledger: mpsc::Sender<Vec<Opened>>,
+    pub(super) opened: Vec<Opened>,
+    /// Counts events as the watermark does.
+    next_sequence: u64,
+}
+
+impl Outbox {
+    pub(crate) fn new(ledger: mpsc::Sender<Vec<Opened>>, hold: WalHold) -> Self {
+        Self {
+            lanes: BTreeMap::new(),
+            batches: Vec::new(),
+            filled: Vec::new(),
+            gathering: BTreeSet::new(),
+            hold,
+            ledger,
+            opened: Vec::new(),
+            next_sequence: 0,
+        }
+    }
+
+    pub(super) fn open(&mut self, index: EndpointIndex, lane: LaneSender) {
+        self.lanes.insert(index, lane);
+        if self.batches.len() <= index.0 {
+            self.batches.resize_with(index.0 + 1, Vec::new);
+        }
+    }
+
+    /// Those of `others` among the takers get the event with their own body.
+    pub(super) fn add(
+        &mut self,
+        mut event: Box<Event>,
+        takers: Arc<[EndpointIndex]>,
+        others: Vec<Shaped>,
+    ) {
+        event.sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let (position, committed) = (event.position, event.committed);
+        let table = Arc::clone(&event.table);
+        let mut shaped = HashMap::new();
+        for Shaped { body, endpoints } in others {
+            let held = event.held.as_ref().and_then(Held::shared);
+            let event = Arc::new(event.shaped(body, held));
+            shaped.extend(endpoints.into_iter().map(|taker| (taker, Arc::clone(&event))));
+        }
+        let event = Arc::new(*event);
+        for taker in takers.iter() {
+            let event = shaped.get(taker).unwrap_or(&event);
+            let Some(batch) = self.batches.get_mut(taker.0) else { continue };
+            if batch.is_empty() {
+                self.filled.push(*taker);
+            }
+            batch.push(Arc::clone(event));
+        }
+        self.opened.push(Opened::Event { position, committed, table, takers });
+    }
+
+    /// The ledger buries it; no lane hears of it.
+    pub(super) fn set_aside(
+        &mut self,
+        mut event: Box<Event>,
+        takers: Arc<[EndpointIndex]>,
+        why: Poison,
+    ) {
+        if why == Poison::Crashes {
+            tracing::error!(
+                event = &*event.event_type,
+                table = %event.table,
+                event_id = %event.id,
+                id = event.facts.find("id"),
+                "walhook crashed with this event in hand again and again: it becomes a dead letter"
+            );
+        }
+        event.sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.opened.push(Opened::Poison { event: Arc::new(*event), takers, why });
+    }
+
+    pub(super) fn boundary(&mut self, end: Lsn, committed: Option<Timestamp>) {
+        // Of boundaries without an event between them only the last matters.
+        match self.opened.last_mut() {
+            Some(Opened::Boundary { end: last, committed: at }) => {
+                (*last, *at) = (end, committed.or(*at));
+            }
+            Some(_) | None => self.opened.push(Opened::Boundary { end, committed }),
+        }
+    }
+
+    /// Nothing more comes of the change at `position`. Its notes come last, so that they are never
+    /// committed without its position.
+    pub(super) fn close(&mut self, notes: Vec<Note>, position: Position) {
+        self.opened.extend(notes.into_iter().map(Opened::Note));
+        match self.opened.last_mut() {
+            Some(last @ Opened::Through { .. }) => *last = Opened::Through { position },
+            Some(_) | None => self.opened.push(Opened::Through { position }),
+        }
+    }
+
+    /// Waits until all lanes have taken theirs; a full one does not keep the others waiting.
+    pub(super) async fn hand_over(&mut self) -> anyhow::Result<()> {
+        if !self.opened.is_empty() {
+            let opened = std::mem::take(&mut self.opened);
+            self.ledger.send(opened).await.context("the ledger has ended")?;
+        }
+        let (batches, lanes) = (&mut self.batches, &self.lanes);
+        let gathers = |index: &EndpointIndex| lanes.get(index).is_some_and(LaneSender::gathers);
+        self.gathering.extend(self.filled.iter().copied().filter(gathers));
+        let shares = self.filled.drain(..).filter_map(|index| {
+            let batch = std::mem::take(batches.get_mut(index.0)?);
+            Some((lanes.get(&index)?, batch))
+        });
+        let is_any_idle = || lanes.values().any(LaneSender::is_idle);
+        hand_over(shares, &self.hold, &is_any_idle).await.context("a lane has ended")
+    }
+
+    /// Nothing more is on its way: batches need not wait for it.
+    pub(super) async fn rest(&mut self) -> anyhow::Result<()> {
+        while let Some(index) = self.gathering.pop_first() {
+            if let Some(lane) = self.lanes.get(&index) {
+                lane.rest().await.context("a lane has ended")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a share of the budget. Hands over what is collected before it waits: the shares that it
+    /// waits for may be held by just that.
+    pub(super) async fn share(&mut self, budget: &Budget, bytes: usize) -> anyhow::Result<Permit> {
+        if let Some(permit) = budget.try_take(bytes) {
+            return Ok(permit);
+        }
+        self.hand_over().await?;
+        Ok(budget.take(bytes).await)
+    }
+}

@@ -1,0 +1,175 @@
+//! Whether filters and ages fit the types of their columns: before a row shows it, or never does.
+//!
+//! What can never be true is a problem, for `run` as for `check`; what may be true all the same is worth
+//! a word, and so is an event that nobody takes.
+
+use tokio_postgres::Client;
+
+use crate::config::expression::Expression;
+use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
+use crate::config::settings::Filter;
+use crate::config::settings::Settings;
+use crate::event::datum;
+use crate::event::type_check;
+use crate::flow::change::Tuple;
+use crate::flow::change::Value;
+use crate::flow::relation::Relation;
+use crate::flow::relation::SqlType;
+use crate::replication::catalog::Finding;
+use crate::replication::diagnostic::Refusal;
+use crate::replication::sample;
+use crate::replication::sample::Sample;
+use crate::store::error::StoreError;
+
+/// Enough to see in which unit a number counts.
+const ROWS_MAX: usize = 20;
+
+/// Numbers of seconds beyond this are milliseconds: as seconds they lie in the year 5138.
+const SECONDS_MAX: i64 = 100_000_000_000;
+
+const FIX: &str = "compare it with a constant of its own type, or convert it: string(x), int(x)";
+
+/// Everything that does not fit. Tables that cannot be read say so elsewhere.
+///
+/// # Errors
+/// The server cannot be asked.
+pub(crate) async fn findings(
+    settings: &Settings,
+    client: &Client,
+) -> Result<Vec<Finding>, StoreError> {
+    let mut findings = Vec::new();
+    for rule in &settings.events {
+        let takers = settings.endpoints.iter().filter(|endpoint| endpoint.takes(rule));
+        let takers: Vec<&Endpoint> = takers.collect();
+        let has_filter = rule.filter.is_some() || takers.iter().any(|taker| taker.filter.is_some());
+        if has_filter || rule.expiry.as_ref().is_some_and(|expiry| expiry.column.is_some()) {
+            let sample = sample::read(client, &rule.table, ROWS_MAX).await?;
+            if let Sample::Rows { relation, rows } = sample {
+                of_event(rule, &takers, &relation, &rows, &mut findings);
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// Events that no endpoint takes, where none can be made while walhook runs.
+pub(crate) fn untaken(settings: &Settings) -> Vec<Finding> {
+    let may_come = settings.endpoints_from.is_some()
+        || settings.run_time.webhook_api.is_some()
+        || settings.endpoints.is_empty();
+    if may_come {
+        return Vec::new();
+    }
+    let is_taken = |rule: &&EventRule| settings.endpoints.iter().any(|one| one.takes(rule));
+    let untaken = settings.events.iter().filter(|rule| !is_taken(rule));
+    let finding = |rule: &EventRule| {
+        Finding::warning(
+            format!("event {}: no endpoint takes it, so it goes to nobody", rule.event_type),
+            String::from("name it in `events` of an [[endpoint]], or make one over the API"),
+        )
+    };
+    untaken.map(finding).collect()
+}
+
+fn of_event(
+    rule: &EventRule,
+    takers: &[&Endpoint],
+    relation: &Relation,
+    rows: &[Tuple],
+    findings: &mut Vec<Finding>,
+) {
+    let whose = format!("event {}", rule.event_type);
+    if let Some(Filter::When(filter)) = &rule.filter {
+        findings.extend(of_filter(&whose, filter, relation));
+    }
+    for taker in takers {
+        let filter = taker.filter.as_ref();
+        let whose = format!("endpoint {} for event {}", taker.name, rule.event_type);
+        // Others of its events may have columns of other types.
+        let found = filter.and_then(|filter| of_filter(&whose, filter, relation));
+        findings.extend(found.map(|finding| match finding.refusal {
+            Some(refusal) => Finding::warning(refusal.what(), refusal.fix()),
+            None => finding,
+        }));
+    }
+    let column = rule.expiry.as_ref().and_then(|expiry| expiry.column.as_deref());
+    let index = column.and_then(|name| relation.column(name));
+    if let Some(index) = index
+        && let Some(column) = relation.columns.get(index)
+    {
+        let values = rows.iter().map(|row| row.value(index));
+        let trouble = of_age_column(&column.sql_type, values);
+        findings.extend(trouble.map(|(what, fix)| {
+            let what = format!("names column {}, {what}", column.name);
+            problem(&whose, "age_column", what, fix)
+        }));
+    }
+}
+
+fn of_filter(whose: &str, filter: &Expression, relation: &Relation) -> Option<Finding> {
+    let report = type_check::check_filter(filter, relation);
+    let misfits = report.misfits.join(", and ");
+    match (report.is_never_true, report.misfits.is_empty()) {
+        (false, true) => None,
+        (true, true) => {
+            let fix = "correct it, or leave the event or endpoint out";
+            Some(problem(whose, "when", String::from("can never be true"), fix))
+        }
+        (true, false) => {
+            Some(problem(whose, "when", format!("can never be true: it {misfits}"), FIX))
+        }
+        (false, false) => {
+            Some(Finding::warning(format!("`when` of {whose} {misfits}"), String::from(FIX)))
+        }
+    }
+}
+
+/// What is wrong with a column that is to say when a row was born, and the fix.
+fn of_age_column<'v>(
+    sql_type: &SqlType,
+    mut values: impl Iterator<Item = Value<'v>>,
+) -> Option<(&'static str, &'static str)> {
+    match sql_type {
+        SqlType::TimestampTz | SqlType::Timestamp | SqlType::Date => None,
+        SqlType::Integer | SqlType::Numeric | SqlType::Float => {
+            let is_millis = |value: Value<'_>| match value {
+                Value::Text(text) => datum::epoch_seconds(sql_type, text)
+                    .is_some_and(|seconds| seconds.saturating_abs() > SECONDS_MAX),
+                Value::Null | Value::Unchanged => false,
+            };
+            values.any(is_millis).then_some((
+                "which counts milliseconds: taken for seconds, no row would ever be too old",
+                "name a column with seconds since 1970, or of type timestamptz; a view or generated \
+                 column can divide by 1000",
+            ))
+        }
+        _ => Some((
+            "which is no point in time and no number of seconds",
+            "name a column of type timestamptz, timestamp or date, or with seconds since 1970",
+        )),
+    }
+}
+
+fn problem(whose: &str, key: &'static str, what: String, fix: &str) -> Finding {
+    Refusal::EndpointLacks { whose: whose.to_owned(), key, what, fix: fix.to_owned() }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_points_in_time_or_seconds() {
+        let of = |sql_type: SqlType, text: &'static [u8]| {
+            of_age_column(&sql_type, [Value::Null, Value::Text(text)].into_iter())
+                .map(|(what, _)| what)
+        };
+        assert_eq!(of(SqlType::TimestampTz, b"2026-01-01 00:00:00+00"), None);
+        assert_eq!(of(SqlType::Integer, b"1703123400"), None);
+        assert!(of(SqlType::Integer, b"1703123400000").unwrap().contains("milliseconds"));
+        assert!(of(SqlType::Numeric, b"1703123400000.5").unwrap().contains("milliseconds"));
+        assert!(of(SqlType::Text, b"2026-01-01").unwrap().contains("no point in time"));
+        assert!(of(SqlType::Bool, b"t").unwrap().contains("no point in time"));
+    }
+}

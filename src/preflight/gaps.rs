@@ -1,0 +1,145 @@
+//! Gaps before the start: does the state meet the server? And the explicit way on.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::config::settings::Settings;
+use crate::flow::time::Timestamp;
+use crate::replication::catalog::facts;
+use crate::replication::diagnostic::Refusal;
+use crate::replication::error::EXIT_SLOT_LOST;
+use crate::replication::gap;
+use crate::replication::gap::Cause;
+use crate::replication::gap::Gap;
+use crate::replication::slot::Slot;
+use crate::replication::wire::command;
+use crate::store;
+use crate::store::error::StoreError;
+use crate::store::progress;
+use crate::store::progress::Progress;
+use crate::store::state_error::StateError;
+
+/// The last words of a walhook that has just ended may still be on their way to the state.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// What is missing, as far as it can be told while the slot is nobody's. A walhook that has it has
+/// looked itself.
+///
+/// # Errors
+/// The server or the state cannot be asked.
+pub(crate) async fn found(settings: &Settings, client: &Client) -> anyhow::Result<Vec<Refusal>> {
+    let found = look(settings, client).await?;
+    if found.is_empty() {
+        return Ok(found);
+    }
+    tokio::time::sleep(SETTLE).await;
+    look(settings, client).await
+}
+
+async fn look(settings: &Settings, client: &Client) -> anyhow::Result<Vec<Refusal>> {
+    let postgres = &settings.postgres;
+    // The slot before the state: see `gap::survey`.
+    let slot = facts::slot(client, &postgres.slot).await?;
+    let Some(progress) = known(settings).await? else {
+        let read = slot.filter(|slot| slot.was_read() && slot.defect().is_none());
+        return Ok(match read {
+            Some(slot) => vec![state_unknown(settings, client, slot).await?],
+            None => Vec::new(),
+        });
+    };
+    if slot.as_ref().is_some_and(|slot| slot.active_pid.is_some()) {
+        return Ok(Vec::new());
+    }
+    let mut connection = command::connect(&postgres.server, postgres.wal_sender_timeout).await?;
+    let identity = connection.identify_system().await?;
+    connection.close().await;
+    Ok(gap::survey(client, postgres, &identity, false, slot, &progress).await?)
+}
+
+/// Somebody has read the slot, and it is not known what became of what was read.
+async fn state_unknown(
+    settings: &Settings,
+    client: &Client,
+    slot: Slot,
+) -> Result<Refusal, StoreError> {
+    let question = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint";
+    let now = client.query_one(question, &[]).await?.try_get(0)?;
+    let state = store::connect(&settings.state).await?;
+    let question = "SELECT pg_catalog.current_database()::text";
+    let database = state.client.query_one(question, &[]).await?.try_get(0)?;
+    Ok(Refusal::Gap(Gap {
+        cause: Cause::StateUnknown { slot: slot.name, database },
+        from: slot.confirmed.unwrap_or_default(),
+        since: None,
+        to: None,
+        found: Timestamp::from_micros(now),
+    }))
+}
+
+/// What is no gap after all is left out, and times are added where the state knows them.
+pub(crate) async fn weigh(
+    settings: &Settings,
+    problems: &mut Vec<Refusal>,
+) -> Result<(), StateError> {
+    let is_other = |problem: &Refusal| matches!(problem, Refusal::OtherPublication { .. });
+    if problems.iter().any(is_other) {
+        problems.retain(|problem| !matches!(problem, Refusal::PublicationGone { .. }));
+    }
+    let undated = |problem: &Refusal| {
+        matches!(
+            problem,
+            Refusal::SlotLost { since: None, .. } | Refusal::PublicationGone { since: None, .. }
+        )
+    };
+    if !problems.iter().any(undated) {
+        return Ok(());
+    }
+    let known = known(settings).await?.and_then(|progress| progress.confirmed_at);
+    for problem in problems {
+        if let Refusal::SlotLost { since, .. } | Refusal::PublicationGone { since, .. } = problem {
+            *since = since.or(known);
+        }
+    }
+    Ok(())
+}
+
+/// `None` if the state does not know the slot, or is not there yet.
+pub(crate) async fn known(settings: &Settings) -> Result<Option<Progress>, StateError> {
+    let session = store::connect(&settings.state).await?;
+    match progress::load(&session.client, &settings.postgres.slot).await {
+        Err(error) if error.sqlstate() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
+        loaded => loaded,
+    }
+}
+
+/// Takes the gaps out of `problems`, since the operator accepts them. A slot that cannot be read any
+/// more, because it is lost or stands before its publication, is dropped for the next to be made.
+///
+/// # Errors
+/// The slot cannot be dropped.
+pub(crate) async fn accept(
+    settings: &Settings,
+    client: &Client,
+    problems: &mut Vec<Refusal>,
+) -> Result<(), StoreError> {
+    let is_gap = |problem: &Refusal| problem.exit_code() == EXIT_SLOT_LOST;
+    let needs_slot = |problem: &Refusal| match problem {
+        Refusal::SlotLost { .. } | Refusal::PublicationGone { .. } => true,
+        Refusal::Gap(Gap { cause, .. }) => matches!(cause, Cause::PublicationMadeAgain { .. }),
+        _ => false,
+    };
+    let gaps: Vec<Refusal> = problems.extract_if(.., |problem| is_gap(problem)).collect();
+    for gap in &gaps {
+        tracing::warn!(gap = gap.what(), "going on in spite of a gap");
+    }
+    if problems.is_empty() && gaps.iter().any(needs_slot) {
+        let slot = &settings.postgres.slot;
+        let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots \
+                    WHERE slot_name = $1 AND active_pid IS NULL AND database = current_database()";
+        client.execute(drop, &[slot]).await?;
+        tracing::warn!(slot, "dropped the slot, which could not be read any more");
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Asks PostgreSQL for everything that a configuration needs of it: for `check`, for the start, for a
+//! configuration that is read again, and every few seconds while walhook runs.
+
+use crate::config::settings::Server;
+use crate::config::settings::Settings;
+use crate::preflight::endpoint_rows;
+use crate::preflight::old_rows;
+use crate::preflight::write_backs;
+use crate::replication::catalog;
+use crate::replication::catalog::Finding;
+use crate::replication::catalog::Report;
+use crate::replication::catalog::Wanted;
+use crate::replication::catalog::facts::Facts;
+use crate::replication::diagnostic::Refusal;
+use crate::store;
+use crate::store::Session;
+use crate::store::error::StoreError;
+
+/// Sessions of an inspection, kept for the next one.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    plain: Option<Session>,
+    /// For what runs the user's own code: views, triggers, statements.
+    own_path: Option<Session>,
+}
+
+/// What there is to say.
+#[derive(Debug)]
+pub(crate) struct Inspection {
+    /// Server, tables, publication and slot.
+    pub(crate) report: Report,
+    /// What events and endpoints need of rows.
+    pub(crate) old_rows: Vec<Finding>,
+    /// Write-backs, and the table of endpoints.
+    pub(crate) others: Vec<Finding>,
+    pub(crate) facts: Option<Facts>,
+}
+
+impl Sessions {
+    /// The session for walhook's own questions.
+    ///
+    /// # Errors
+    /// The server lets nobody in.
+    pub(crate) async fn plain(&mut self, server: &Server) -> Result<&mut Session, StoreError> {
+        let open = match self.plain.take() {
+            Some(open) => open,
+            None => store::connect_within(server, store::ANSWER_SOON).await?,
+        };
+        Ok(self.plain.insert(open))
+    }
+
+    /// The session for what runs the user's own code.
+    ///
+    /// # Errors
+    /// The server lets nobody in.
+    pub(crate) async fn own_path(&mut self, server: &Server) -> Result<&mut Session, StoreError> {
+        let open = match self.own_path.take() {
+            Some(open) => open,
+            None => store::connect_with_own_path(server, store::ANSWER_SOON).await?,
+        };
+        Ok(self.own_path.insert(open))
+    }
+}
+
+impl Inspection {
+    /// Asks for all of it.
+    ///
+    /// # Errors
+    /// The server cannot be asked. The sessions are to be dropped then.
+    pub(crate) async fn take(
+        settings: &Settings,
+        sessions: &mut Sessions,
+    ) -> Result<Self, StoreError> {
+        let mut inspection = Self::of_tables(settings, sessions).await?;
+        let server = &settings.postgres.server;
+        let Some(facts) = &inspection.facts else { return Ok(inspection) };
+        let mut others = Vec::new();
+        if settings.events.iter().any(|rule| rule.write_back.is_some()) {
+            let client = &mut sessions.own_path(server).await?.client;
+            others.extend(write_backs::findings(settings, facts, client).await?);
+        }
+        if settings.endpoints_from.is_some() {
+            let client = &sessions.own_path(server).await?.client;
+            others.extend(endpoint_rows::findings(settings, facts, client).await?);
+        }
+        inspection.others = others;
+        Ok(inspection)
+    }
+
+    /// Asks for what the events need of tables and publication.
+    ///
+    /// # Errors
+    /// The server cannot be asked. The sessions are to be dropped then.
+    pub(crate) async fn of_tables(
+        settings: &Settings,
+        sessions: &mut Sessions,
+    ) -> Result<Self, StoreError> {
+        let server = &settings.postgres.server;
+        let client = &sessions.plain(server).await?.client;
+        let (report, facts) = catalog::look(client, &Wanted::new(settings)).await?;
+        let old_rows = facts.as_ref().map(|facts| old_rows::findings(settings, facts));
+        let (old_rows, others) = (old_rows.unwrap_or_default(), Vec::new());
+        Ok(Self { report, old_rows, others, facts })
+    }
+
+    /// Everything that does not allow the work.
+    pub(crate) fn problems(&self) -> Vec<Refusal> {
+        let mut problems = self.report.problems();
+        let found = self.old_rows.iter().chain(&self.others);
+        problems.extend(found.filter_map(|finding| finding.refusal.clone()));
+        problems
+    }
+}

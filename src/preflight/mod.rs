@@ -1,0 +1,39 @@
+//! What `run` and `check` look at before anything moves, and what of it is looked at again while it runs.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `callback_tables` | Whether the tables that keep callbacks are there and may be written to |
+//! | `clock_offset` | How far the database's clock is from this host's |
+//! | `column_types` | Whether filters and ages fit the types of their columns |
+//! | `dry_run` | Tries every event on rows of its table, for `walhook check` |
+//! | `endpoint_rows` | The rows of `[endpoints_from]` |
+//! | `gaps` | Gaps before the start |
+//! | `inspection` | Asks PostgreSQL for everything that a configuration needs of it |
+//! | `old_rows` | Whether PostgreSQL sends what the events need of old rows, and what their endpoints need of rows |
+//! | `orphans` | Parked deliveries of endpoints that the configuration does not have |
+//! | `ownership` | Whether slot and publication are this configuration's to read and to change |
+//! | `prepare` | Before the start |
+//! | `reach` | Whether endpoints can be reached, for `walhook check` |
+//! | `rights` | Looks every few seconds whether walhook may still do what it does beside the stream |
+//! | `schema_watch` | Compares tables and publication with the configuration while walhook runs, as `check` does before |
+//! | `server_observer` | The observer |
+//! | `state_schema` | walhook's own tables |
+//! | `write_backs` | Joins write-backs to the ledger, and looks at them before the start |
+
+pub(crate) mod callback_tables;
+pub(crate) mod clock_offset;
+pub(crate) mod column_types;
+pub(crate) mod dry_run;
+pub(crate) mod endpoint_rows;
+pub(crate) mod gaps;
+pub(crate) mod inspection;
+pub(crate) mod old_rows;
+pub(crate) mod orphans;
+pub(crate) mod ownership;
+pub(crate) mod prepare;
+pub(crate) mod reach;
+pub(crate) mod rights;
+pub(crate) mod schema_watch;
+pub(crate) mod server_observer;
+pub(crate) mod state_schema;
+pub(crate) mod write_backs;

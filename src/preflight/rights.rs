@@ -1,0 +1,105 @@
+//! Looks every few seconds whether walhook may still do what it does beside the stream: read the table
+//! of `[endpoints_from]` and write outcomes back.
+//!
+//! A right that is taken away, or row-level security that is switched on, shows otherwise only with
+//! the next change or outcome. PostgreSQL is asked for plans, which needs the same rights as the
+//! statements themselves, and changes nothing.
+
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::settings::Settings;
+use crate::pipeline::handles::Handles;
+use crate::preflight::endpoint_rows;
+use crate::preflight::inspection::Inspection;
+use crate::preflight::inspection::Sessions;
+use crate::preflight::write_backs;
+use crate::replication::catalog::Finding;
+use crate::replication::diagnostic::Refusal;
+use crate::store::error::StoreError;
+use crate::task::Tasks;
+use crate::telemetry::obstacles::Obstacle;
+use crate::telemetry::obstacles::Obstacles;
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Starts the looks, if there is something to look at.
+pub(crate) fn start(settings: &Settings, handles: &Handles, tasks: &mut Tasks) {
+    let writes = settings.events.iter().any(|rule| rule.write_back.is_some());
+    if writes || settings.endpoints_from.is_some() {
+        let watch = watch(settings.clone(), handles.obstacles.clone(), tasks.stop_token());
+        tasks.spawn("the watch over rights", watch);
+    }
+}
+
+async fn watch(
+    settings: Settings,
+    obstacles: Obstacles,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut sessions = Sessions::default();
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        let looked = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            looked = look(&settings, &mut sessions) => looked,
+        };
+        match looked {
+            Ok((endpoints, writes)) => {
+                told(&obstacles, Obstacle::EndpointsTable, endpoints);
+                told(&obstacles, Obstacle::WriteBacks, writes);
+            }
+            Err(error) => {
+                // That the server is away is said by whoever needs it more.
+                sessions = Sessions::default();
+                let error = anyhow::Error::new(error);
+                tracing::debug!(error = %format!("{error:#}"), "cannot look at rights");
+            }
+        }
+    }
+}
+
+fn told(obstacles: &Obstacles, obstacle: Obstacle, refusal: Option<Refusal>) {
+    let what = refusal.map(|refusal| refusal.to_string());
+    if obstacles.set(obstacle, what.clone()) {
+        match what {
+            Some(what) => tracing::error!(obstacle = obstacle.name(), "{what}"),
+            None => tracing::info!(obstacle = obstacle.name(), "is allowed again"),
+        }
+    }
+}
+
+/// What is refused to the table of endpoints, and to write-backs.
+async fn look(
+    settings: &Settings,
+    sessions: &mut Sessions,
+) -> Result<(Option<Refusal>, Option<Refusal>), StoreError> {
+    let server = &settings.postgres.server;
+    let endpoints =
+        endpoint_rows::refused(settings, &sessions.own_path(server).await?.client).await?;
+    let facts = Inspection::of_tables(settings, sessions).await?.facts;
+    let findings = match &facts {
+        Some(facts) => {
+            let client = &mut sessions.own_path(server).await?.client;
+            write_backs::findings(settings, facts, client).await?
+        }
+        None => Vec::new(),
+    };
+    // Anything else is tried again outcome by outcome, and holds up nothing.
+    let is_hidden = |finding: Finding| match finding.refusal {
+        Some(refusal @ Refusal::RowSecurity { .. }) => Some(refusal),
+        _ => None,
+    };
+    let writes = findings.into_iter().find_map(is_hidden);
+    Ok((endpoints, writes))
+}

@@ -1,0 +1,177 @@
+//! The observer: asks PostgreSQL now and then how far behind we are, and what time it is.
+
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::DatabaseClock;
+use crate::clock::since_boot;
+use crate::config::settings::Postgres;
+use crate::flow::relation::TableName;
+use crate::flow::time::Timestamp;
+use crate::lane::overflow_delay::WalHold;
+use crate::preflight::clock_offset::OffsetWatch;
+use crate::replication::diagnostic::Refusal;
+use crate::replication::error::SourceError;
+use crate::replication::gap;
+use crate::replication::gap::Cause;
+use crate::replication::gap::Gap;
+use crate::replication::status::StatusHandle;
+use crate::replication::status::Wal;
+use crate::store;
+use crate::store::Session;
+use crate::store::error::StoreError;
+use crate::telemetry::metrics::ReplicationMetrics;
+
+/// Often enough for a graph and for a clock that drifts; each time one read of the catalog.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// On a standby the WAL ends where it has been replayed.
+const QUESTION: &str = "
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+           e.lsn::text,
+           coalesce(pg_catalog.pg_wal_lsn_diff(e.lsn, s.confirmed_flush_lsn), 0)::bigint,
+           coalesce(pg_catalog.pg_wal_lsn_diff(e.lsn, s.restart_lsn), 0)::bigint,
+           s.safe_wal_size
+    FROM (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+                      ELSE pg_catalog.pg_current_wal_lsn() END AS lsn) e
+    LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1";
+
+const MISSING_TABLES: &str = "
+    SELECT string_agg(DISTINCT w.schema || '.' || w.name, ', ')
+    FROM unnest($2::text[], $3::text[]) w (schema, name)
+    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_publication_tables p
+        WHERE p.pubname = $1 AND p.schemaname = w.schema AND p.tablename = w.name)";
+
+/// Who asks, and whom the answers are for.
+pub(crate) struct Observer {
+    pub(crate) settings: Postgres,
+    pub(crate) clock: DatabaseClock,
+    pub(crate) status: StatusHandle,
+    pub(crate) wal_hold: WalHold,
+    pub(crate) metrics: ReplicationMetrics,
+    /// The publication's oid at the start, and what it has to publish.
+    pub(crate) publication: Option<u32>,
+    pub(crate) tables: Vec<TableName>,
+}
+
+impl Observer {
+    /// Asks until `stop`. What fails is asked again the next time: readiness is the stream's
+    /// matter, not this one's.
+    ///
+    /// # Errors
+    /// The publication is not what it was: changes are being lost.
+    pub(crate) async fn run(
+        self,
+        mut session: Option<Session>,
+        stop: CancellationToken,
+    ) -> Result<(), SourceError> {
+        let (mut offset, mut is_in_danger) = (OffsetWatch::default(), false);
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // Somebody who waits for the time waits for nothing else.
+            let is_due = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                _ = ticks.tick() => true,
+                () = self.clock.wanted() => false,
+            };
+            let observed = match self.observe_or_again(&mut session).await {
+                Ok(()) if is_due => self.publication(session.as_ref()).await,
+                Ok(()) => Ok(None),
+                Err(error) => Err(error),
+            };
+            offset.look(self.clock.ahead_seconds());
+            self.look_at_limit(&mut is_in_danger);
+            if let Ok(Some(gap)) = observed {
+                self.status.waiting(gap.what());
+                return Err(Refusal::Gap(gap).into());
+            }
+            if let Err(error) = observed {
+                session = None;
+                let error = anyhow::Error::new(error);
+                tracing::debug!(error = %format!("{error:#}"), "cannot ask for the slot's state");
+            }
+        }
+    }
+
+    /// Says so when more WAL is kept than can still be written before the slot may be lost.
+    fn look_at_limit(&self, was_in_danger: &mut bool) {
+        let Some(wal) = self.status.view().wal else { return };
+        let is_in_danger = wal.safe_bytes.is_some_and(|safe| safe <= wal.retained_bytes);
+        if is_in_danger && !*was_in_danger {
+            tracing::warn!(
+                slot = self.settings.slot,
+                retained_bytes = wal.retained_bytes,
+                safe_bytes = wal.safe_bytes,
+                "the slot may soon be lost: see what its endpoints wait for, or raise \
+                 max_slot_wal_keep_size"
+            );
+        }
+        *was_in_danger = is_in_danger;
+    }
+
+    /// Asks; once more over a new session if an old one has failed.
+    async fn observe_or_again(&self, session: &mut Option<Session>) -> Result<(), StoreError> {
+        let was_open = session.is_some();
+        match self.observe(session).await {
+            Err(_lost) if was_open => {
+                *session = None;
+                self.observe(session).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// What the publication does not send any more.
+    async fn publication(&self, session: Option<&Session>) -> Result<Option<Gap>, StoreError> {
+        let Some(Session { client, .. }) = session else { return Ok(None) };
+        let publication = self.settings.publication.clone();
+        let view = self.status.view();
+        let gap = |cause| {
+            let from = view.confirmed_lsn.parse().unwrap_or_default();
+            let to = view.wal.as_ref().and_then(|wal| wal.current.parse().ok());
+            Ok(Some(Gap { cause, from, since: None, to, found: self.clock.now() }))
+        };
+        if gap::publication(client, &publication).await? != self.publication {
+            return gap(Cause::PublicationMadeAgain { publication });
+        }
+        let schemas: Vec<&str> = self.tables.iter().map(|table| table.schema.as_str()).collect();
+        let names: Vec<&str> = self.tables.iter().map(|table| table.name.as_str()).collect();
+        let row = client.query_one(MISSING_TABLES, &[&publication, &schemas, &names]).await?;
+        match row.try_get(0)? {
+            Some(tables) => gap(Cause::TablesLeft { publication, tables }),
+            None => Ok(None),
+        }
+    }
+
+    /// Asks once, over `session` or a new one.
+    ///
+    /// # Errors
+    /// The server cannot be reached or does not answer.
+    pub(crate) async fn observe(&self, session: &mut Option<Session>) -> Result<(), StoreError> {
+        let open = match session.take() {
+            Some(open) => open,
+            None => store::connect_within(&self.settings.server, store::ANSWER_SOON).await?,
+        };
+        let client = &session.insert(open).client;
+        let asked = since_boot();
+        let row = client.query_one(QUESTION, &[&self.settings.slot]).await?;
+        let (micros, current): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
+        let (lag, retained): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+        let answered = since_boot();
+        self.clock.measured(asked, Timestamp::from_micros(micros), answered);
+        let (lag, retained) = (lag.unsigned_abs(), retained.unsigned_abs());
+        let safe: Option<i64> = row.try_get(4)?;
+        let safe_bytes = safe.map(|safe| u64::try_from(safe).unwrap_or(0));
+        self.metrics.set_retained_wal(retained);
+        self.metrics.set_safe_wal(safe_bytes);
+        // Where the server would drop the slot's WAL one day, half of the way is far enough.
+        let is_halfway = safe_bytes.is_some_and(|safe| safe < retained);
+        self.wal_hold.note_retained(if is_halfway { u64::MAX } else { lag });
+        self.status.wal(Wal { current, lag_bytes: lag, retained_bytes: retained, safe_bytes });
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! Sends dead letters again, as operators ask for it, and with [`replay`] delivered events.
+//!
+//! ```text
+//! api ─ requested ─▶ walhook.dead_letters ─ claim ─▶ [worker per endpoint] ─▶ lane's replays
+//!                            ▲                          ▲
+//!                            └── flush ── ledger ── ended
+//! ```
+//!
+//! The table is the queue: what is asked for is there, so a large resend goes on after a crash, and
+//! another process may ask. A worker lives while its endpoint has something to send, so that one that
+//! hangs keeps nobody else waiting. Its portion is small and paced, has a share of the memory budget,
+//! and goes through the lane, whose limits hold. With nothing to send, one question every few
+//! seconds is all that this costs; nothing is written.
+
+mod orphans;
+mod pace;
+mod recount;
+mod replay;
+mod worker;
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::DatabaseClock;
+use crate::config::settings::DeadLetters;
+use crate::config::settings::Settings;
+use crate::endpoints::registry::Orders;
+use crate::flow::budget::Budget;
+use crate::lane::error::QueueError;
+use crate::lane::sender::ReplaySender;
+use crate::ledger::replayed::Replayed;
+use crate::pipeline::handles::Handles;
+use crate::redelivery::pace::Pace;
+use crate::redelivery::recount::RECOUNT;
+use crate::redelivery::recount::Recount;
+use crate::redelivery::worker::Worker;
+use crate::store::dead_letters;
+use crate::store::progress::Holding;
+use crate::store::replays;
+use crate::store::replays::Tally;
+use crate::store::resend;
+use crate::store::session_pool::Desk;
+use crate::store::state_error::StateError;
+use crate::task::Tasks;
+use crate::telemetry::metrics::EndpointMetrics;
+use crate::telemetry::metrics::Metrics;
+
+/// How soon a request is seen that nobody told us of, such as one by way of another process.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Letters of one endpoint that are in memory at once, and the bytes of their bodies.
+pub(crate) const PORTION_ROWS: usize = 64;
+pub(crate) const PORTION_BYTES: usize = 1 << 20;
+
+/// What an event costs in memory beside its body.
+const EVENT_OVERHEAD_BYTES: usize = 512;
+
+/// The share of the memory budget that replays can have: they must not keep out what is new.
+const BUDGET_SHARE: usize = 4;
+
+/// How often a worker looks for room in that share.
+const ROOM_POLL: Duration = Duration::from_millis(100);
+
+/// Claims are small and quick: one session is enough for all workers.
+const SESSIONS: usize = 1;
+const STATEMENT_MAX: Duration = Duration::from_secs(20);
+
+/// How often closed letters are purged, and how many one statement takes.
+const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+const PURGE_ROWS: u64 = 1000;
+
+/// First and longest wait while the state's database is away.
+pub(crate) const AWAY_FIRST: Duration = Duration::from_millis(200);
+pub(crate) const AWAY_CAP: Duration = Duration::from_secs(5);
+
+/// What sending again needs.
+pub(crate) struct Resender {
+    pub(crate) desk: Desk,
+    pub(crate) holding: Holding,
+    pub(crate) settings: DeadLetters,
+    pub(crate) clock: DatabaseClock,
+    /// Shared with the source and the lanes.
+    budget: Budget,
+    /// Out of `budget`, what replays can have.
+    own_budget: Budget,
+    replayed: Replayed,
+    metrics: Metrics,
+    asked: Arc<Notify>,
+    recount: Recount,
+    fleet: Arc<OnceLock<Orders>>,
+}
+
+/// The way into the lane of an endpoint.
+struct Way {
+    replays: ReplaySender,
+    metrics: EndpointMetrics,
+}
+
+/// Why a worker ended before its work was done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResendError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Lane(#[from] QueueError),
+}
+
+/// Starts the sending of what operators ask for, to the endpoints of the fleet.
+pub(crate) fn start(
+    settings: &Settings,
+    handles: &Handles,
+    holding: Holding,
+    fleet: Arc<OnceLock<Orders>>,
+    budget: Budget,
+    tasks: &mut Tasks,
+) {
+    let resender = Resender::new(settings, handles, holding, fleet, budget);
+    tasks.spawn("the sending of dead letters", resender.run(tasks.stop_token()));
+}
+
+impl Resender {
+    fn new(
+        settings: &Settings,
+        handles: &Handles,
+        holding: Holding,
+        fleet: Arc<OnceLock<Orders>>,
+        budget: Budget,
+    ) -> Self {
+        Self {
+            desk: Desk::new(settings.state.clone(), SESSIONS, STATEMENT_MAX),
+            holding,
+            settings: settings.dead_letters,
+            clock: handles.clock.clone(),
+            budget,
+            own_budget: Budget::new(settings.memory.queued_bytes / BUDGET_SHARE),
+            replayed: handles.replayed.clone(),
+            metrics: handles.metrics.clone(),
+            asked: Arc::clone(&handles.asked),
+            recount: Recount::default(),
+            fleet,
+        }
+    }
+
+    /// Runs until `stop`. What is under way then is claimed again by the next walhook.
+    ///
+    /// # Errors
+    /// [`StateError::Fenced`], or another error that waiting cannot mend.
+    async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            ended = self.serve() => ended,
+        }
+    }
+
+    async fn serve(&self) -> anyhow::Result<()> {
+        let mut working: HashSet<Arc<str>> = HashSet::new();
+        let mut workers = FuturesUnordered::new();
+        // One at a time of each. Nothing is waited for outside of the select: a worker that is not
+        // polled may hold the session.
+        let (mut looks, mut chores) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let mut orphans = FuturesUnordered::new();
+        let mut is_asked = false;
+        let mut polls = tokio::time::interval(POLL);
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        let (mut recounts, mut counts) = (tokio::time::interval(RECOUNT), FuturesUnordered::new());
+        recounts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some((endpoint, ended)) = workers.next() => {
+                    working.remove(&endpoint);
+                    ended?;
+                    is_asked = true; // maybe just before it ended
+                }
+                () = self.asked.notified() => is_asked = true,
+                _ = polls.tick() => is_asked = true,
+                Some(endpoints) = looks.next() => {
+                    let endpoints: Vec<Arc<str>> = endpoints;
+                    for endpoint in endpoints {
+                        if self.is_gone(&endpoint) {
+                            orphans.push(self.take_back(endpoint));
+                            continue;
+                        }
+                        let way = self.way(&endpoint).filter(|_| !working.contains(&endpoint));
+                        if let Some(way) = way {
+                            working.insert(Arc::clone(&endpoint));
+                            workers.push(self.work(endpoint, way));
+                        }
+                    }
+                }
+                _ = housekeeping.tick(), if chores.is_empty() => chores.push(self.keep_house()),
+                Some(()) = chores.next() => {}
+                _ = recounts.tick(), if counts.is_empty() => counts.push(self.count_letters()),
+                Some(()) = counts.next() => {}
+                Some(()) = orphans.next() => {}
+            }
+            if is_asked && looks.is_empty() && orphans.is_empty() {
+                looks.push(self.waiting());
+                is_asked = false;
+            }
+        }
+    }
+
+    /// `None` if there is no such endpoint, or it is disabled or being removed.
+    fn way(&self, endpoint: &str) -> Option<Way> {
+        let roster = self.fleet.get()?.roster();
+        let shown = roster.find(endpoint)?;
+        let (replays, metrics) = (shown.replays.clone(), shown.metrics.clone());
+        (shown.endpoint.enabled && !shown.is_leaving).then_some(Way { replays, metrics })
+    }
+
+    /// Whether there is no such endpoint; one that is disabled or being removed is there.
+    fn is_gone(&self, endpoint: &str) -> bool {
+        self.fleet.get().is_some_and(|fleet| fleet.roster().find(endpoint).is_none())
+    }
+
+    async fn take_back(&self, endpoint: Arc<str>) {
+        orphans::take_back(&self.desk, &self.holding, &endpoint).await;
+    }
+
+    /// Endpoints with something to send; none while the state cannot be read.
+    async fn waiting(&self) -> Vec<Arc<str>> {
+        let asked = async {
+            let mut session = self.desk.session().await?;
+            let slot = self.holding.slot();
+            let mut endpoints = resend::waiting(session.client(), slot).await?;
+            endpoints.extend(replays::waiting(session.client(), slot).await?);
+            Ok::<_, StateError>(endpoints)
+        };
+        match asked.await {
+            Ok(endpoints) => endpoints,
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                tracing::debug!(error = %format!("{error:#}"), "cannot look for letters to send");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Has the gauges follow the table; not while it cannot be read.
+    async fn count_letters(&self) {
+        let Some(fleet) = self.fleet.get() else { return };
+        let Ok(mut session) = self.desk.session().await else { return };
+        if let Ok(sizes) = dead_letters::sizes(session.client(), self.holding.slot()).await {
+            self.recount.compare(&fleet.roster(), &sizes);
+        }
+    }
+
+    /// Purges letters that were closed long ago.
+    async fn keep_house(&self) {
+        let age = Duration::from_secs(u64::from(self.settings.retention_days) * 86_400);
+        let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+        let before = self.clock.now().shifted(-micros);
+        let purged = async {
+            let mut session = self.desk.session().await?;
+            let slot = self.holding.slot();
+            while dead_letters::purge(session.client(), slot, before, PURGE_ROWS).await?
+                == PURGE_ROWS
+            {}
+            Ok::<(), StateError>(())
+        };
+        if let Err(error) = purged.await {
+            let error = anyhow::Error::new(error);
+            tracing::warn!(error = %format!("{error:#}"), "cannot purge closed dead letters");
+        }
+    }
+
+    /// Sends what there is for one endpoint. Ends when there is nothing more.
+    async fn work(&self, endpoint: Arc<str>, way: Way) -> (Arc<str>, anyhow::Result<()>) {
+        let mut worker = Worker {
+            shared: self,
+            ended: self.replayed.watch(),
+            pace: Pace::new(self.settings.resend_rate),
+            in_memory: HashMap::new(),
+            tally: Tally::default(),
+            endpoint,
+            way,
+        };
+        let outcome = worker.run().await;
+        (worker.endpoint, outcome)
+    }
+}

@@ -1,0 +1,50 @@
+//! Turns at a steady rate.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// See the module's header.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    every: Duration,
+    next: Instant,
+}
+
+impl Pace {
+    pub(crate) fn new(per_second: u32) -> Self {
+        Self { every: Duration::from_secs(1) / per_second.max(1), next: Instant::now() }
+    }
+
+    pub(crate) fn set_rate(&mut self, per_second: u32) {
+        self.every = Duration::from_secs(1) / per_second.max(1);
+    }
+
+    /// Waits for the next turn. Turns that nobody took do not add up.
+    pub(crate) async fn turn(&mut self) {
+        tokio::time::sleep_until(self.next).await;
+        self.next = (self.next + self.every).max(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_come_at_the_rate_and_do_not_add_up() {
+        let begun = Instant::now();
+        let mut pace = Pace::new(10);
+        for _ in 0..11 {
+            pace.turn().await;
+        }
+        assert_eq!(begun.elapsed().as_millis(), 1000);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let before = Instant::now();
+        for _ in 0..3 {
+            pace.turn().await;
+        }
+        let took = before.elapsed().as_millis();
+        assert!((100..=200).contains(&took), "{took}");
+    }
+}

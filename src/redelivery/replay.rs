@@ -1,0 +1,72 @@
+//! Sends delivered events again, as operators order it: page by page along the push log.
+//!
+//! A page is done when all of it has come to its end and that is noted in the order. So an order goes
+//! on after a crash, and repeats at most one page.
+
+use crate::backoff::Backoff;
+use crate::flow::settlement::ReplayId;
+use crate::redelivery::ResendError;
+use crate::redelivery::worker::Worker;
+use crate::store::replays;
+use crate::store::replays::Cursor;
+use crate::store::replays::Order;
+use crate::store::replays::Tally;
+use crate::store::state_error::StateError;
+
+impl Worker<'_> {
+    /// Sends the next page of the endpoint's oldest order and waits for its end. Returns whether
+    /// there was an order.
+    pub(crate) async fn replay_page(&mut self) -> Result<bool, ResendError> {
+        let Some((order, page)) = self.next_page().await? else { return Ok(false) };
+        self.pace.set_rate(order.per_second);
+        self.tally = Tally::default();
+        let last = page.last().map(|logged| logged.at);
+        for logged in page {
+            match logged.event {
+                Some(event) => self.hand_over(ReplayId::Logged(logged.at.id), event).await?,
+                None => self.tally.without_body += 1,
+            }
+        }
+        while !self.in_memory.is_empty() {
+            self.some_ended().await;
+            self.settle();
+        }
+        self.note(&order, last).await?;
+        self.pace.set_rate(self.shared.settings.resend_rate);
+        Ok(true)
+    }
+
+    async fn next_page(&self) -> Result<Option<(Order, Vec<replays::Logged>)>, StateError> {
+        let (rows, bytes) = (super::PORTION_ROWS, super::PORTION_BYTES);
+        let slot = self.shared.holding.slot();
+        let mut session = self.shared.desk.session().await?;
+        let order = replays::next(session.client(), slot, &self.endpoint).await?;
+        let Some(order) = order else { return Ok(None) };
+        let page = replays::page(session.client(), slot, &order, rows, bytes).await?;
+        Ok(Some((order, page)))
+    }
+
+    /// Notes how far the order has come. Tried until it works: the page would be sent again.
+    async fn note(&self, order: &Order, last: Option<Cursor>) -> Result<(), StateError> {
+        let mut away = Backoff::new(super::AWAY_FIRST, super::AWAY_CAP);
+        loop {
+            let noted = async {
+                let mut session = self.shared.desk.session().await?;
+                let (holding, now) = (&self.shared.holding, self.shared.clock.now());
+                replays::advance(session.client(), holding, order.id, last, self.tally, now).await
+            };
+            match noted.await {
+                Err(error) if error.may_be_mended() => {
+                    let error = anyhow::Error::new(error);
+                    tracing::debug!(error = %format!("{error:#}"), "cannot note a replay's progress");
+                    tokio::time::sleep(away.next()).await;
+                }
+                outcome => break outcome?,
+            }
+        }
+        if last.is_none() {
+            tracing::info!(endpoint = %self.endpoint, replay = order.id, "replay is done");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! Sends again what one endpoint is to get: its dead letters, and what [`super::replay`] finds.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::backoff::Backoff;
+use crate::flow::budget::Held;
+use crate::flow::budget::Permit;
+use crate::flow::event::Event;
+use crate::flow::relation::TableName;
+use crate::flow::settlement::ReplayId;
+use crate::lane::error::QueueError;
+use crate::lane::sender::Replay;
+use crate::ledger::replayed::ReplayEnd;
+use crate::redelivery::AWAY_CAP;
+use crate::redelivery::AWAY_FIRST;
+use crate::redelivery::EVENT_OVERHEAD_BYTES;
+use crate::redelivery::POLL;
+use crate::redelivery::PORTION_BYTES;
+use crate::redelivery::PORTION_ROWS;
+use crate::redelivery::ROOM_POLL;
+use crate::redelivery::ResendError;
+use crate::redelivery::Resender;
+use crate::redelivery::Way;
+use crate::redelivery::pace::Pace;
+use crate::store::dead_letters::DeadLetterId;
+use crate::store::replays::Tally;
+use crate::store::resend;
+use crate::store::resend::Portion;
+use crate::store::state_error::StateError;
+
+/// See the module's header.
+pub(crate) struct Worker<'r> {
+    pub(crate) shared: &'r Resender,
+    pub(crate) endpoint: Arc<str>,
+    pub(crate) way: Way,
+    pub(crate) ended: watch::Receiver<()>,
+    pub(crate) pace: Pace,
+    /// What became of the replays of the push log.
+    pub(crate) tally: Tally,
+    /// What was handed to the lane and is not committed yet, with its share of the replays' budget.
+    pub(crate) in_memory: HashMap<ReplayId, Permit>,
+}
+
+impl Worker<'_> {
+    pub(crate) async fn run(&mut self) -> anyhow::Result<()> {
+        let mut away = Backoff::new(AWAY_FIRST, AWAY_CAP);
+        loop {
+            match self.portion().await {
+                // Letters first: they were never delivered.
+                Ok(0) if self.in_memory.is_empty() => match self.replay_page().await {
+                    Ok(true) => away.reset(),
+                    Ok(false) => return Ok(()),
+                    Err(error) => match self.after(error, &mut away).await? {
+                        ControlFlow::Continue(()) => {}
+                        ControlFlow::Break(()) => return Ok(()),
+                    },
+                },
+                Ok(0) => self.some_ended().await,
+                Ok(letters) => {
+                    away.reset();
+                    tracing::info!(endpoint = %self.endpoint, letters, "sending dead letters again");
+                }
+                Err(error) => match self.after(error, &mut away).await? {
+                    ControlFlow::Continue(()) => {}
+                    ControlFlow::Break(()) => return Ok(()),
+                },
+            }
+            self.settle();
+        }
+    }
+
+    /// Waits where waiting can help, and says whether to go on.
+    async fn after(
+        &self,
+        error: ResendError,
+        away: &mut Backoff,
+    ) -> anyhow::Result<ControlFlow<()>> {
+        match error {
+            // The lane is gone, and what it had is claimed again when there is one.
+            ResendError::Lane(_) => {
+                tokio::time::sleep(POLL).await;
+                Ok(ControlFlow::Break(()))
+            }
+            ResendError::State(error) if error.may_be_mended() => {
+                let error = anyhow::Error::new(error);
+                tracing::debug!(error = %format!("{error:#}"), "cannot read what is to be sent again");
+                tokio::time::sleep(away.next()).await;
+                Ok(ControlFlow::Continue(()))
+            }
+            ResendError::State(error) => Err(error.into()),
+        }
+    }
+
+    /// Claims as many letters as there is room for, and hands them to the lane. Returns how many.
+    async fn portion(&mut self) -> Result<usize, ResendError> {
+        let rows = PORTION_ROWS.saturating_sub(self.in_memory.len());
+        if rows == 0 {
+            return Ok(0);
+        }
+        let letter = |id: &ReplayId| match id {
+            ReplayId::Letter(id) => Some(DeadLetterId(*id)),
+            ReplayId::Logged(_) => None,
+        };
+        let in_memory: Vec<DeadLetterId> = self.in_memory.keys().filter_map(letter).collect();
+        let claimed = {
+            let mut session = self.shared.desk.session().await.map_err(StateError::from)?;
+            let endpoint = Some(&*self.endpoint);
+            let bytes = PORTION_BYTES;
+            let portion = Portion { endpoint, in_memory: &in_memory, rows, bytes };
+            resend::claim(session.client(), &self.shared.holding, portion).await?
+        };
+        let letters = claimed.len();
+        // All at once, as the state has them, whatever becomes of the lane meanwhile.
+        for claimed in claimed.iter().filter(|claimed| claimed.unbooked) {
+            self.revive(&claimed.letter.event.table);
+        }
+        for claimed in claimed {
+            let id = ReplayId::Letter(claimed.letter.id.0);
+            // It was read a moment ago, and nobody else has it.
+            if let Some(event) = Arc::into_inner(claimed.letter.event) {
+                self.hand_over(id, event).await?;
+            }
+        }
+        Ok(letters)
+    }
+
+    /// A dead letter is pending again. One that was claimed before, and got lost, is so already.
+    fn revive(&self, table: &TableName) {
+        let balance = self.shared.metrics.balance(&self.endpoint, table);
+        balance.dead.dec();
+        balance.pending.inc();
+        self.way.metrics.pending_memory.inc();
+        self.way.metrics.replays.inc();
+    }
+
+    /// Gives one event to the lane, when it is its turn and there is room for it in memory.
+    pub(crate) async fn hand_over(
+        &mut self,
+        id: ReplayId,
+        mut event: Event,
+    ) -> Result<(), QueueError> {
+        self.pace.turn().await;
+        let bytes = event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
+        let share = loop {
+            match self.shared.own_budget.try_take(bytes) {
+                Some(share) => break share,
+                None => {
+                    // The room may be our own: what has ended gives it back.
+                    self.settle();
+                    tokio::time::sleep(ROOM_POLL).await;
+                }
+            }
+        };
+        event.held = Some(Held::Own(self.shared.budget.take(bytes).await));
+        // Letters are counted when they are claimed: until they end they are pending, wherever they are.
+        let is_logged = matches!(id, ReplayId::Logged(_));
+        if is_logged {
+            self.way.metrics.pending_memory.inc();
+            self.way.metrics.replays.inc();
+        }
+        let sent = self.way.replays.send(vec![Replay { id, event: Arc::new(event) }]).await;
+        if sent.is_err() {
+            self.way.metrics.pending_memory.sub(i64::from(is_logged));
+        } else {
+            self.in_memory.insert(id, share);
+        }
+        sent
+    }
+
+    /// Waits until at least one replay of any endpoint has ended.
+    pub(crate) async fn some_ended(&mut self) {
+        // The sender is the shared handle's own, so that it cannot be gone.
+        self.ended.changed().await.ok();
+    }
+
+    /// Forgets what has ended.
+    pub(crate) fn settle(&mut self) {
+        self.ended.mark_unchanged();
+        let replayed = &self.shared.replayed;
+        let ends = self.in_memory.keys().filter_map(|id| Some((*id, replayed.take(*id)?)));
+        let ends: Vec<(ReplayId, ReplayEnd)> = ends.collect();
+        for (id, end) in ends {
+            self.in_memory.remove(&id);
+            if matches!(id, ReplayId::Logged(_)) {
+                match end {
+                    ReplayEnd::Delivered => self.tally.delivered += 1,
+                    ReplayEnd::Expired => self.tally.expired += 1,
+                    ReplayEnd::Failed => self.tally.failed += 1,
+                }
+            }
+        }
+    }
+}

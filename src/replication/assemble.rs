@@ -1,0 +1,455 @@
+//! Joins messages into changes: knows the relations and the current transaction.
+//!
+//! ```text
+//! pgoutput ─ PgOutput ─▶ [assemble] ─ Captured ─▶ event
+//!                         │      ▲
+//!                 Questions      Answers (types)
+//! ```
+//!
+//! Pure: what a Relation message does not tell (types that are not built in, a primary key that is
+//! not the replica identity) is asked from the caller, who may do I/O. One assembler serves one
+//! connection: after a reconnect the server describes every relation again.
+//!
+//! Promises: a change's ordinal counts all changes of its transaction as PostgreSQL sent them,
+//! whatever becomes of them later, so that the same change has the same position for ever; nothing
+//! is idle while a transaction is open.
+
+mod composites;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::flow::budget::Permit;
+use crate::flow::change::Captured;
+use crate::flow::change::Change;
+use crate::flow::change::Field;
+use crate::flow::change::Old;
+use crate::flow::change::Op;
+use crate::flow::change::Tuple;
+use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
+use crate::flow::relation::Column;
+use crate::flow::relation::Relation;
+use crate::flow::relation::ReplicaIdentity;
+use crate::flow::relation::SqlType;
+use crate::flow::relation::TableName;
+use crate::flow::time::Timestamp;
+use crate::flow::write_back;
+use crate::replication::assemble::composites::has_composite;
+use crate::replication::pgoutput::Fields;
+use crate::replication::pgoutput::OldFields;
+use crate::replication::pgoutput::PgOutput;
+use crate::replication::pgoutput::RelationMessage;
+use crate::replication::types;
+use crate::replication::types::Answers;
+use crate::replication::types::Questions;
+use crate::replication::types::Wholeness;
+
+/// The prefix of the logical messages that carry a transaction's metadata.
+pub const METADATA_PREFIX: &[u8] = b"walhook";
+
+/// Messages that are sound one by one but do not follow from each other.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+pub enum AssembleError {
+    #[error("relation {oid} was not described before its rows")]
+    UnknownRelation { oid: u32 },
+    #[error("{what} came outside of a transaction")]
+    OutsideTransaction { what: &'static str },
+    #[error("a transaction began within the one that commits at {open}")]
+    NestedTransaction { open: Lsn },
+    #[error("the transaction announced for {begun} was committed at {committed}")]
+    OtherCommit { begun: Lsn, committed: Lsn },
+    #[error("a row of {table} has {given} fields, but the table has {columns} columns")]
+    FieldCount { table: TableName, columns: usize, given: usize },
+    #[error("a row's fields lie outside of its message")]
+    OtherMessage,
+    #[error("the transaction that commits at {commit} has more than {} changes", u32::MAX)]
+    TooManyChanges { commit: Lsn },
+}
+
+/// The state of one connection's stream.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    relations: HashMap<u32, Arc<Relation>>,
+    /// How those were described that have columns of row types.
+    with_composites: HashMap<u32, RelationMessage>,
+    /// The relation that was described last, until a row follows.
+    described_last: Option<u32>,
+    /// Of which of them old rows may not be as whole as they are described.
+    wholeness: HashMap<u32, Wholeness>,
+    open: Option<Transaction>,
+    /// The slot whose write-backs are not captured.
+    slot: Option<Box<str>>,
+}
+
+#[derive(Debug)]
+struct Transaction {
+    commit: Lsn,
+    committed: Timestamp,
+    xid: u32,
+    next_ordinal: u32,
+    metadata: Option<Bytes>,
+    /// A write-back of this slot: what follows raises nothing.
+    own: bool,
+    /// Of the last change.
+    table: Option<TableName>,
+}
+
+/// The transaction that is being read, for who has to name it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OpenTransaction {
+    pub commit: Lsn,
+    /// Changes that have come so far.
+    pub changes: u32,
+    /// The table of the last of them.
+    pub last: Option<TableName>,
+    /// A table that was described since: the next row is one of it.
+    pub next: Option<TableName>,
+}
+
+impl Assembler {
+    /// An assembler that captures everything.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One that leaves out what walhook itself wrote for `slot`: write-backs would raise events
+    /// about events. Their changes have ordinals all the same.
+    pub fn of_slot(slot: &str) -> Self {
+        Self { slot: Some(slot.into()), ..Self::default() }
+    }
+
+    /// What [`Assembler::learn`] has to be told with this message. Types that are not built in are
+    /// asked for each time, since they may have been altered since the last: PostgreSQL describes
+    /// a relation once per connection and after changes of it, so this is rare.
+    pub fn questions(message: &RelationMessage) -> Questions {
+        let mut oids: Vec<u32> = message.columns.iter().map(|column| column.type_oid).collect();
+        oids.retain(|oid| types::builtin(*oid).is_none());
+        oids.sort_unstable();
+        oids.dedup();
+        let primary_key_of = (message.identity != ReplicaIdentity::Default).then_some(message.oid);
+        let partitions_of = (message.identity == ReplicaIdentity::Full).then_some(message.oid);
+        Questions { types: oids, primary_key_of, partitions_of }
+    }
+
+    /// The transaction that is open, if one is.
+    pub fn open_transaction(&self) -> Option<OpenTransaction> {
+        let open = self.open.as_ref()?;
+        let described = self.described_last.and_then(|oid| self.relations.get(&oid));
+        Some(OpenTransaction {
+            commit: open.commit,
+            changes: open.next_ordinal,
+            last: open.table.clone(),
+            next: described.map(|relation| relation.table.clone()),
+        })
+    }
+
+    /// The id of the transaction that is open, without its epoch.
+    pub fn open_transaction_id(&self) -> Option<u32> {
+        self.open.as_ref().map(|open| open.xid)
+    }
+
+    /// Takes a relation in, or replaces what was known of it.
+    pub fn learn(&mut self, message: RelationMessage, answers: &Answers) {
+        self.described_last = Some(message.oid);
+        self.wholeness.insert(message.oid, answers.wholeness);
+        let described = Self::described(message.clone(), answers);
+        if described.columns.iter().any(|column| has_composite(&column.sql_type)) {
+            self.with_composites.insert(message.oid, message);
+        } else {
+            self.with_composites.remove(&message.oid);
+        }
+        self.keep(described);
+    }
+
+    fn keep(&mut self, relation: Relation) {
+        self.relations.insert(relation.oid, Arc::new(relation));
+    }
+
+    fn described(message: RelationMessage, answers: &Answers) -> Relation {
+        let key = key_columns(&message, answers);
+        let columns = message.columns.into_iter().map(|column| Column {
+            sql_type: sql_type(column.type_oid, answers),
+            name: column.name,
+            type_oid: column.type_oid,
+            identity: column.identity,
+        });
+        let columns: Vec<Column> = columns.collect();
+        Relation {
+            oid: message.oid,
+            table: message.table,
+            identity: message.identity,
+            row_key: Relation::row_key(message.identity, &columns, &key),
+            columns,
+            key,
+        }
+    }
+
+    /// Takes a message in and appends what it completes, if anything, to `captured`.
+    ///
+    /// `raw` holds the bytes that `message` was decoded from, `held` the share of the memory budget
+    /// that was taken for them. A Relation message is learnt without answers; give it to
+    /// [`Assembler::learn`] where there may be questions.
+    ///
+    /// # Errors
+    /// The message does not follow from the ones before. `captured` is unchanged then.
+    pub fn accept(
+        &mut self,
+        message: PgOutput,
+        raw: &Bytes,
+        held: Option<Permit>,
+        captured: &mut Vec<Captured>,
+    ) -> Result<(), AssembleError> {
+        match message {
+            PgOutput::Begin { final_lsn, committed, xid } => {
+                self.begin(final_lsn, committed, xid)?
+            }
+            PgOutput::Message { transactional, lsn: _, prefix, content } => {
+                if transactional && prefix == METADATA_PREFIX {
+                    let open = self.transaction("a transactional message")?;
+                    open.metadata = (!content.is_empty()).then_some(content);
+                } else if transactional && prefix == write_back::MARK.as_bytes() {
+                    let ours = self.slot.as_ref().is_some_and(|slot| content == slot.as_bytes());
+                    self.transaction("a transactional message")?.own |= ours;
+                }
+            }
+            PgOutput::Commit { commit_lsn, end_lsn, committed } => {
+                let (commit, xid) = self.commit(commit_lsn)?;
+                captured.push(Captured::Commit { commit, end: end_lsn, committed, xid });
+            }
+            // Where a transaction came from first, and names of types, which `types` asks for by
+            // OID when a relation uses them, decide nothing.
+            PgOutput::Origin { .. } | PgOutput::Type { .. } => {}
+            PgOutput::Relation(message) => self.learn(message, &Answers::default()),
+            PgOutput::Insert { relation, new } => {
+                let relation = self.relation(relation)?;
+                let op = Op::Insert { new: row(&relation, new, raw)? };
+                captured.extend(self.change(relation, op, held)?);
+            }
+            PgOutput::Update { relation, old, new } => {
+                let wholeness = self.wholeness(relation);
+                let relation = self.relation(relation)?;
+                let op = update(&relation, wholeness, old, new, raw)?;
+                captured.extend(self.change(relation, op, held)?);
+            }
+            PgOutput::Delete { relation, old } => {
+                let wholeness = self.wholeness(relation);
+                let relation = self.relation(relation)?;
+                let op = Op::Delete { old: old_row(&relation, wholeness, old, raw)? };
+                captured.extend(self.change(relation, op, held)?);
+            }
+            PgOutput::Truncate { relations, .. } => self.truncate(&relations, captured)?,
+        }
+        Ok(())
+    }
+
+    /// What a keepalive's position means: with no transaction open, the server has nothing for us
+    /// before `end`. Within a transaction it says nothing, since rows before it are not complete.
+    pub fn idle(&self, end: Lsn) -> Option<Captured> {
+        self.open.is_none().then_some(Captured::Idle { end })
+    }
+
+    fn begin(&mut self, commit: Lsn, committed: Timestamp, xid: u32) -> Result<(), AssembleError> {
+        if let Some(open) = &self.open {
+            return Err(AssembleError::NestedTransaction { open: open.commit });
+        }
+        self.open = Some(Transaction {
+            commit,
+            committed,
+            xid,
+            next_ordinal: 0,
+            metadata: None,
+            own: false,
+            table: None,
+        });
+        Ok(())
+    }
+
+    fn commit(&mut self, committed: Lsn) -> Result<(Lsn, u32), AssembleError> {
+        let open = self.transaction("a commit")?;
+        let (begun, xid) = (open.commit, open.xid);
+        if begun != committed {
+            return Err(AssembleError::OtherCommit { begun, committed });
+        }
+        self.open = None;
+        Ok((committed, xid))
+    }
+
+    fn truncate(
+        &mut self,
+        oids: &[u32],
+        captured: &mut Vec<Captured>,
+    ) -> Result<(), AssembleError> {
+        let relations: Vec<_> =
+            oids.iter().map(|oid| self.relation(*oid)).collect::<Result<_, _>>()?;
+        let before = captured.len();
+        for relation in relations {
+            match self.change(relation, Op::Truncate, None) {
+                Ok(change) => captured.extend(change),
+                Err(error) => {
+                    captured.truncate(before);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `None` for a change of our own.
+    fn change(
+        &mut self,
+        relation: Arc<Relation>,
+        op: Op,
+        held: Option<Permit>,
+    ) -> Result<Option<Captured>, AssembleError> {
+        self.described_last = None;
+        let open = self.transaction("a row")?;
+        if open.table.as_ref() != Some(&relation.table) {
+            open.table = Some(relation.table.clone());
+        }
+        let position = Position { commit: open.commit, ordinal: open.next_ordinal };
+        open.next_ordinal = open
+            .next_ordinal
+            .checked_add(1)
+            .ok_or(AssembleError::TooManyChanges { commit: open.commit })?;
+        if open.own {
+            return Ok(None);
+        }
+        let (committed, metadata) = (open.committed, open.metadata.clone());
+        Ok(Some(Captured::Change(Change { position, committed, relation, op, metadata, held })))
+    }
+
+    fn transaction(&mut self, what: &'static str) -> Result<&mut Transaction, AssembleError> {
+        self.open.as_mut().ok_or(AssembleError::OutsideTransaction { what })
+    }
+
+    fn relation(&self, oid: u32) -> Result<Arc<Relation>, AssembleError> {
+        self.relations.get(&oid).map(Arc::clone).ok_or(AssembleError::UnknownRelation { oid })
+    }
+
+    fn wholeness(&self, oid: u32) -> Wholeness {
+        self.wholeness.get(&oid).copied().unwrap_or_default()
+    }
+}
+
+fn sql_type(oid: u32, answers: &Answers) -> Arc<SqlType> {
+    let answered = || answers.types.iter().find(|(known, _)| *known == oid);
+    match types::builtin(oid) {
+        Some(builtin) => Arc::new(builtin),
+        None => answered().map_or_else(|| Arc::new(SqlType::Text), |(_, found)| Arc::clone(found)),
+    }
+}
+
+/// The primary key as far as it is known, in the order of the table's columns: the same order
+/// whether the message or the catalog tells it.
+fn key_columns(message: &RelationMessage, answers: &Answers) -> Vec<usize> {
+    let place = |name: &String| message.columns.iter().position(|column| column.name == *name);
+    let identity = || {
+        let columns = message.columns.iter().enumerate();
+        columns.filter(|(_, column)| column.identity).map(|(at, _)| at).collect()
+    };
+    // The catalog may be newer than the message: a key with a column that the message does not
+    // have is a later one.
+    let asked = || {
+        let names = answers.primary_key.as_ref().filter(|names| !names.is_empty())?;
+        let mut columns = names.iter().map(place).collect::<Option<Vec<usize>>>()?;
+        columns.sort_unstable();
+        Some(columns)
+    };
+    match message.identity {
+        ReplicaIdentity::Default => identity(),
+        ReplicaIdentity::Index => asked().unwrap_or_else(identity),
+        // With identity full every column is flagged, so the flags do not tell the key.
+        ReplicaIdentity::Full | ReplicaIdentity::Nothing => asked().unwrap_or_default(),
+    }
+}
+
+fn update(
+    relation: &Relation,
+    wholeness: Wholeness,
+    old: Option<OldFields>,
+    mut new: Fields,
+    raw: &Bytes,
+) -> Result<Op, AssembleError> {
+    let old = match old {
+        Some(old) => {
+            let old = narrowed(relation, wholeness, spread(relation, old));
+            let (OldFields::Key(fields) | OldFields::Full(fields)) = &old;
+            restore(&mut new, fields);
+            Some(image(relation, old, raw)?)
+        }
+        None => None,
+    };
+    Ok(Op::Update { old, new: row(relation, new, raw)? })
+}
+
+fn old_row(
+    relation: &Relation,
+    wholeness: Wholeness,
+    old: OldFields,
+    raw: &Bytes,
+) -> Result<Old, AssembleError> {
+    image(relation, narrowed(relation, wholeness, spread(relation, old)), raw)
+}
+
+fn image(relation: &Relation, old: OldFields, raw: &Bytes) -> Result<Old, AssembleError> {
+    Ok(match old {
+        OldFields::Key(fields) => Old::Key(row(relation, fields, raw)?),
+        OldFields::Full(fields) => Old::Full(row(relation, fields, raw)?),
+    })
+}
+
+/// A row that is described as whole and may be a key: its nulls say nothing, as those of any key.
+fn narrowed(relation: &Relation, wholeness: Wholeness, old: OldFields) -> OldFields {
+    let OldFields::Full(fields) = old else { return old };
+    let beyond_key = |(index, _): &(usize, &Field)| !relation.key.contains(index);
+    let is_key = match wholeness {
+        Wholeness::Sure => false,
+        Wholeness::Doubtful => true,
+        Wholeness::Likely => {
+            fields.iter().enumerate().filter(beyond_key).all(|(_, field)| *field == Field::Null)
+        }
+    };
+    if is_key { OldFields::Key(fields) } else { OldFields::Full(fields) }
+}
+
+/// A value that the update did not touch is in the old row, if that was sent: PostgreSQL writes
+/// old rows with their large values in full. Both rows lie in the same message.
+fn restore(new: &mut Fields, old: &Fields) {
+    for (new, old) in new.iter_mut().zip(old) {
+        if *new == Field::Unchanged && matches!(old, Field::Text(_)) {
+            new.clone_from(old);
+        }
+    }
+}
+
+/// PostgreSQL sends an old key as wide as the table, with nulls in the other columns. Some forks
+/// send the key's columns alone; those are put in their places here.
+fn spread(relation: &Relation, old: OldFields) -> OldFields {
+    let OldFields::Key(fields) = old else { return old };
+    let columns = &relation.columns;
+    let identity = columns.iter().filter(|column| column.identity).count();
+    if fields.len() == columns.len() || fields.len() != identity {
+        return OldFields::Key(fields); // a wrong count is noticed by `row`
+    }
+    let mut fields = fields.into_iter();
+    let mut take = |column: &Column| match column.identity {
+        true => fields.next().unwrap_or(Field::Null),
+        false => Field::Null,
+    };
+    OldFields::Key(columns.iter().map(&mut take).collect())
+}
+
+fn row(relation: &Relation, fields: Fields, raw: &Bytes) -> Result<Tuple, AssembleError> {
+    let (columns, given) = (relation.columns.len(), fields.len());
+    if columns != given {
+        let table = relation.table.clone();
+        return Err(AssembleError::FieldCount { table, columns, given });
+    }
+    Tuple::new(raw.clone(), fields).ok_or(AssembleError::OtherMessage)
+}
+
+#[cfg(test)]
+mod tests;

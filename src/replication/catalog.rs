@@ -1,0 +1,269 @@
+//! Looks at a server, its tables, publication and slot, and makes what is missing.
+//!
+//! ```text
+//! settings ─ Wanted ─▶ [facts] queries ─▶ [judge] (pure) ─▶ Report ─▶ `walhook check`
+//!                                                              └────▶ prepare ─▶ `walhook run`
+//! ```
+//!
+//! Everything that is wrong is found in one go, each with its fix. walhook makes the publication,
+//! for exactly the wanted tables, and after it the slot: a slot cannot be read where it stands
+//! before its publication. It drops nothing. Where it lacks the privilege, the fix is the exact SQL.
+
+pub mod facts;
+pub mod judge;
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::config::settings::Operations;
+use crate::config::settings::Postgres;
+use crate::config::settings::Settings;
+use crate::flow::lsn::Lsn;
+use crate::flow::relation::TableName;
+use crate::replication::catalog::facts::Facts;
+use crate::replication::diagnostic::Refusal;
+use crate::replication::error::SourceError;
+use crate::replication::wire::command;
+use crate::replication::wire::command::Creation;
+use crate::replication::wire::command::NewSlot;
+use crate::store::error::StoreError;
+
+/// What is to be read, and through which slot and publication.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub slot: String,
+    pub publication: String,
+    /// Each table once.
+    pub tables: Vec<WantedTable>,
+}
+
+#[derive(Clone, Debug)]
+pub struct WantedTable {
+    pub name: TableName,
+    /// Columns that the configuration names; the table may have others.
+    pub columns: Vec<String>,
+    /// Those of them whose values have to come with the stream.
+    pub streamed: Vec<String>,
+    /// Operations that raise an event.
+    pub operations: Operations,
+}
+
+impl Wanted {
+    /// What the configuration's events need.
+    pub fn new(settings: &Settings) -> Self {
+        let mut tables: Vec<WantedTable> = Vec::new();
+        for rule in &settings.events {
+            let columns = rule.columns();
+            let known = tables.iter_mut().find(|table| table.name == rule.table);
+            match known {
+                Some(table) => {
+                    table.streamed.extend(columns);
+                    table.operations = union(table.operations, rule.on);
+                }
+                None => tables.push(WantedTable {
+                    name: rule.table.clone(),
+                    columns: Vec::new(),
+                    streamed: columns.into_iter().collect(),
+                    operations: rule.on,
+                }),
+            }
+        }
+        if let Some(from) = &settings.endpoints_from {
+            let operations =
+                Operations { insert: true, update: true, delete: true, truncate: true };
+            for name in from.watch.iter().cloned() {
+                // What a view reads is PostgreSQL's to know.
+                let columns: Vec<String> = match name == from.table {
+                    true => from.columns().into_iter().collect(),
+                    false => Vec::new(),
+                };
+                match tables.iter_mut().find(|table| table.name == name) {
+                    Some(table) => {
+                        table.columns.extend(columns);
+                        table.operations = operations;
+                    }
+                    None => {
+                        let streamed = Vec::new();
+                        tables.push(WantedTable { name, columns, streamed, operations });
+                    }
+                }
+            }
+        }
+        for table in &mut tables {
+            table.streamed.sort();
+            table.streamed.dedup();
+            table.columns.extend_from_slice(&table.streamed);
+            table.columns.sort();
+            table.columns.dedup();
+        }
+        Self {
+            slot: settings.postgres.slot.clone(),
+            publication: settings.postgres.publication.clone(),
+            tables,
+        }
+    }
+}
+
+fn union(a: Operations, b: Operations) -> Operations {
+    Operations {
+        insert: a.insert || b.insert,
+        update: a.update || b.update,
+        delete: a.delete || b.delete,
+        truncate: a.truncate || b.truncate,
+    }
+}
+
+/// How grave a finding is.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Level {
+    Ok,
+    /// It works, but look at it.
+    Warning,
+    /// It cannot work.
+    Problem,
+}
+
+/// One line of `walhook check`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    pub level: Level,
+    pub what: String,
+    /// Exact SQL, or a setting.
+    pub fix: Option<String>,
+    /// For problems: the same as an error.
+    pub refusal: Option<Refusal>,
+}
+
+impl Finding {
+    pub fn ok(what: String) -> Self {
+        Self { level: Level::Ok, what, fix: None, refusal: None }
+    }
+
+    pub fn warning(what: String, fix: String) -> Self {
+        Self { level: Level::Warning, what, fix: Some(fix), refusal: None }
+    }
+}
+
+impl From<Refusal> for Finding {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            level: Level::Problem,
+            what: refusal.what(),
+            fix: Some(refusal.fix()),
+            refusal: Some(refusal),
+        }
+    }
+}
+
+/// All that was found.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Report {
+    pub findings: Vec<Finding>,
+    /// What walhook itself would run at its start; it may.
+    pub steps: Vec<String>,
+    /// What the publication lacks that those steps would mend.
+    pub mends: Vec<Refusal>,
+    /// The slot is missing, and walhook would make it.
+    pub makes_slot: bool,
+}
+
+impl Report {
+    /// Everything that does not allow the work.
+    pub fn problems(&self) -> Vec<Refusal> {
+        self.findings.iter().filter_map(|finding| finding.refusal.clone()).collect()
+    }
+
+    /// 0 if there is no problem; else the gravest problem's code.
+    pub fn exit_code(&self) -> u8 {
+        self.problems().iter().map(Refusal::exit_code).max().unwrap_or(0)
+    }
+}
+
+/// What [`prepare`] has made.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Prepared {
+    /// Statements that were run: the publication's.
+    pub ran: Vec<String>,
+    /// Where the slot starts, if it is new.
+    pub slot_made: Option<Lsn>,
+    /// What works, but should be looked at.
+    pub warnings: Vec<Finding>,
+}
+
+/// Asks the server about everything that `wanted` needs. Changes nothing.
+///
+/// # Errors
+/// That the server could not be asked; what it answered is in the report.
+pub async fn inspect(client: &Client, wanted: &Wanted) -> Result<Report, StoreError> {
+    Ok(look(client, wanted).await?.0)
+}
+
+/// As [`inspect`], with the facts that it was judged by; none of a server that is too old.
+///
+/// # Errors
+/// That the server could not be asked.
+pub async fn look(client: &Client, wanted: &Wanted) -> Result<(Report, Option<Facts>), StoreError> {
+    let server = facts::server(client).await?;
+    if let Some(refusal) = judge::too_old(&server) {
+        // Its catalog lacks columns that the other questions need.
+        let findings = vec![refusal.into()];
+        return Ok((Report { findings, ..Report::default() }, None));
+    }
+    let facts = facts::gather(client, server, wanted).await?;
+    Ok((judge::judge(&facts, wanted), Some(facts)))
+}
+
+/// Makes sure that everything is there, for those who only look on.
+///
+/// # Errors
+/// [`SourceError::NotSetUp`] with everything that is missing, also what [`prepare`] would make.
+pub async fn require(client: &Client, wanted: &Wanted) -> Result<(), SourceError> {
+    let report = inspect(client, wanted).await?;
+    let mut problems = report.problems();
+    let publication = || wanted.publication.clone();
+    let missing = |sql| Refusal::NotPrepared { publication: publication(), sql };
+    problems.extend(report.steps.into_iter().map(missing));
+    if problems.is_empty() { Ok(()) } else { Err(SourceError::NotSetUp(problems)) }
+}
+
+/// Makes what is missing: the publication, then the slot. A slot that is in use does not stand in
+/// the way of that; whoever streams from it afterwards decides how long to wait for it. Only a new
+/// slot takes a replication connection: one more than it needs would refuse walhook a server with a
+/// single free walsender.
+///
+/// # Errors
+/// [`SourceError::NotSetUp`] with everything that stands in the way, before anything is changed;
+/// the server's refusal of a statement.
+pub async fn prepare(
+    client: &Client,
+    settings: &Postgres,
+    wanted: &Wanted,
+) -> Result<Prepared, SourceError> {
+    let report = inspect(client, wanted).await?;
+    let mut problems = report.problems();
+    problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
+    if !problems.is_empty() {
+        return Err(SourceError::NotSetUp(problems));
+    }
+    let mut prepared = Prepared::default();
+    for step in report.steps {
+        match client.batch_execute(&step).await {
+            Ok(()) => prepared.ran.push(step),
+            // Another walhook that starts at the same moment has been quicker.
+            Err(error) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if report.makes_slot {
+        let slot = NewSlot { name: &wanted.slot, temporary: false, failover: false };
+        let mut replication =
+            command::connect(&settings.server, settings.wal_sender_timeout).await?;
+        if let Creation::Created { consistent } = replication.create_slot(slot).await? {
+            prepared.slot_made = Some(consistent);
+        }
+        replication.close().await;
+    }
+    prepared.warnings = report.findings;
+    prepared.warnings.retain(|finding| finding.level == Level::Warning);
+    Ok(prepared)
+}

@@ -1,0 +1,366 @@
+//! Finds what is missing between what was settled and what the server is going to send.
+//!
+//! ```text
+//! walhook.progress ─┐
+//! slot, publication ├─▶ [survey] ─▶ Refusal::Gap, with the range ─▶ exit code 4, `walhook check`
+//! timeline, WAL end ┘
+//! ```
+//!
+//! Everything that is confirmed to the server was written to the state before. So a slot that stands
+//! beyond the state is another one than it was; one that stands before it has only moved back, as
+//! it does when PostgreSQL crashes, and what it sends again is known.
+
+use std::fmt;
+
+use tokio_postgres::Client;
+
+use crate::config::settings::Postgres;
+use crate::flow::lsn::Lsn;
+use crate::flow::time::Timestamp;
+use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::dated;
+use crate::replication::error::SourceError;
+use crate::replication::slot::Slot;
+use crate::replication::wire::command;
+use crate::replication::wire::command::SystemIdentity;
+use crate::replication::wire::command::TimelineEnd;
+use crate::store::error::StoreError;
+use crate::store::progress::Progress;
+
+/// Changes that nobody will ever send us, or may not.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Gap {
+    pub cause: Cause,
+    /// Up to here everything is known.
+    pub from: Lsn,
+    /// When the last transaction before that was committed.
+    pub since: Option<Timestamp>,
+    /// From here on the server sends again; `None` if it has not come that far.
+    pub to: Option<Lsn>,
+    /// When this was found, on the server's clock.
+    pub found: Timestamp,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Cause {
+    /// The state knows the slot, and it does not exist.
+    SlotGone { slot: String },
+    /// The slot stands beyond what was settled, and nobody has read from it.
+    SlotMadeAgain { slot: String },
+    /// The slot stands beyond what was settled, and was read.
+    SlotMoved { slot: String },
+    /// The slot was read, and the state knows nothing of it.
+    StateUnknown { slot: String, database: String },
+    /// The server has never been where the state is.
+    ServerBehind { server: Lsn },
+    /// The server's history does not lead through what was settled.
+    OtherHistory { known: u32, found: u32 },
+    /// Another publication of the same name, or none.
+    PublicationMadeAgain { publication: String },
+    /// Tables have been taken out while walhook ran.
+    TablesLeft { publication: String, tables: String },
+}
+
+impl Gap {
+    /// What is wrong, without the way out.
+    pub fn what(&self) -> String {
+        let cause = match &self.cause {
+            Cause::SlotGone { slot } => format!("slot {slot} was dropped"),
+            Cause::SlotMadeAgain { slot } => format!("slot {slot} was dropped and made again"),
+            Cause::SlotMoved { slot } => format!(
+                "slot {slot} stands beyond what this state knows: it was read with another state, \
+                 or was dropped and made again"
+            ),
+            Cause::StateUnknown { slot, database } => format!(
+                "slot {slot} was read before, and the state in database {database} knows nothing of \
+                 it: what was parked, or dead, is in another state or lost"
+            ),
+            Cause::ServerBehind { server } => {
+                format!(
+                    "the server's WAL ends at {server}, before what was settled: a backup was restored"
+                )
+            }
+            Cause::OtherHistory { known, found } => format!(
+                "the server is on timeline {found}, which does not lead through what was settled on timeline {known}"
+            ),
+            Cause::PublicationMadeAgain { publication } => {
+                format!("publication {publication} was dropped or made again")
+            }
+            Cause::TablesLeft { publication, tables } => {
+                format!("publication {publication} does not publish {tables} any more")
+            }
+        };
+        let (from, found) = (dated(self.from, self.since), self.found.iso_millis());
+        match (&self.cause, self.to) {
+            (Cause::StateUnknown { .. }, _) => {
+                format!("{cause}; changes from {from} on come, some of them again (found {found})")
+            }
+            (_, Some(to)) => {
+                format!("{cause}: changes between {from} and {to} (before {found}) are lost")
+            }
+            (_, None) => format!("{cause}: changes after {from} (found {found}) may be lost"),
+        }
+    }
+
+    /// What to do.
+    pub fn fix(&self) -> String {
+        match self.cause {
+            Cause::TablesLeft { .. } => String::from(
+                "add them again, or start walhook, which does so where it may; send from the tables \
+                 what changed meanwhile",
+            ),
+            Cause::StateUnknown { .. } | Cause::SlotMoved { .. } => String::from(
+                "set [state] url to where the state of this slot is; if another system reads the \
+                 slot, choose one of your own in [postgres] slot; `walhook run --accept-gap` goes \
+                 on from where the slot stands, and nothing of another state is sent",
+            ),
+            _ => String::from(
+                "find out why; `walhook run --accept-gap` goes on from where the server stands, and \
+                 what is missing has to be sent from the tables",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what())
+    }
+}
+
+/// What is true of the server.
+#[derive(Clone, Debug)]
+pub struct Seen<'a> {
+    pub identity: &'a SystemIdentity,
+    /// Up to here the WAL is safe on the server's disk.
+    pub wal_end: Lsn,
+    /// The ends of earlier timelines of the server's history.
+    pub history: Vec<TimelineEnd>,
+    pub slot: Option<Slot>,
+    /// Whether nobody but us can move the slot.
+    pub is_still: bool,
+    pub publication: Option<u32>,
+    /// A publication that the slot was read through, and that is there under another name.
+    pub known_publication: Option<String>,
+    /// The server's time.
+    pub now: Timestamp,
+}
+
+/// Asks the server and judges. `is_still`: nobody but us can move the slot.
+///
+/// `slot` has to be asked for *before* `progress`, and the rest is asked after it. While flushes go on, each
+/// position is written to the state before the slot gets it, so a slot that was behind the state at any
+/// moment is not taken for one that is ahead of it.
+///
+/// # Errors
+/// The server cannot be asked.
+pub async fn survey(
+    client: &Client,
+    settings: &Postgres,
+    identity: &SystemIdentity,
+    is_still: bool,
+    slot: Option<Slot>,
+    progress: &Progress,
+) -> Result<Vec<Refusal>, SourceError> {
+    let Some(lineage) = &progress.lineage else { return Ok(Vec::new()) };
+    let mut history = Vec::new();
+    if identity.system == lineage.system && identity.timeline > lineage.timeline {
+        let timeout = settings.wal_sender_timeout;
+        let mut connection = command::connect(&settings.server, timeout).await?;
+        history = connection.timeline_history(identity.timeline).await?;
+        connection.close().await;
+    }
+    let question = "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() \
+                    THEN pg_catalog.pg_last_wal_replay_lsn() \
+                    ELSE pg_catalog.pg_current_wal_flush_lsn() END)::text, \
+                    (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint, \
+                    (SELECT pubname::text FROM pg_catalog.pg_publication \
+                     WHERE oid = ANY ($1) AND pubname <> $2 ORDER BY 1 LIMIT 1)";
+    let known = &lineage.publications;
+    let row = client.query_one(question, &[known, &settings.publication]).await?;
+    let wal_end: &str = row.try_get(0)?;
+    let known_publication = row.try_get(2)?;
+    let seen = Seen {
+        identity,
+        wal_end: wal_end.parse().unwrap_or_default(),
+        history,
+        slot,
+        is_still,
+        publication: publication(client, &settings.publication).await?,
+        known_publication,
+        now: Timestamp::from_micros(row.try_get(1)?),
+    };
+    Ok(judge(settings, progress, &seen))
+}
+
+/// The publication's oid, which tells it from a later one of the same name.
+///
+/// # Errors
+/// The server cannot be asked.
+pub async fn publication(client: &Client, name: &str) -> Result<Option<u32>, StoreError> {
+    let question = "SELECT oid FROM pg_catalog.pg_publication WHERE pubname = $1";
+    let row = client.query_opt(question, &[&name]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// Pure; see [`survey`].
+pub fn judge(settings: &Postgres, progress: &Progress, seen: &Seen<'_>) -> Vec<Refusal> {
+    let Some(lineage) = &progress.lineage else { return Vec::new() };
+    let settled = progress.settled.map(|settled| settled.commit);
+    let Some(from) = progress.confirmed.max(settled) else { return Vec::new() };
+    let (expected, found) = (lineage.system, seen.identity.system);
+    if found != expected {
+        let to = seen.slot.as_ref().and_then(|slot| slot.confirmed);
+        return vec![Refusal::OtherSystem { expected, found, from: Some(from), to }];
+    }
+    let wal_end = seen.wal_end;
+    let (known, found) = (lineage.timeline, seen.identity.timeline);
+    let gap = |cause, to| {
+        let (since, found) = (progress.confirmed_at, seen.now);
+        Refusal::Gap(Gap { cause, from, since, to, found })
+    };
+    let mut gaps = Vec::new();
+    let ended = seen.history.iter().find(|end| end.timeline == known);
+    if known != found && ended.is_none_or(|end| end.at < from) {
+        gaps.push(gap(Cause::OtherHistory { known, found }, None));
+    } else if wal_end < from {
+        gaps.push(gap(Cause::ServerBehind { server: wal_end }, None));
+    }
+    match &seen.slot {
+        None => {
+            let slot = settings.slot.clone();
+            gaps.push(gap(Cause::SlotGone { slot }, Some(wal_end).filter(|end| *end > from)));
+        }
+        Some(slot)
+            if (seen.is_still || slot.active_pid.is_none()) && slot.confirmed > Some(from) =>
+        {
+            let name = slot.name.clone();
+            let cause = match slot.was_read() {
+                true => Cause::SlotMoved { slot: name },
+                false => Cause::SlotMadeAgain { slot: name },
+            };
+            gaps.push(gap(cause, slot.confirmed));
+        }
+        Some(_) => {}
+    }
+    let is_known = |oid| lineage.publications.contains(&oid);
+    if !lineage.publications.is_empty() && !seen.publication.is_some_and(is_known) {
+        let publication = settings.publication.clone();
+        if let Some(known) = seen.known_publication.clone() {
+            let slot = settings.slot.clone();
+            gaps.push(Refusal::OtherPublication { publication, slot, known });
+            return gaps;
+        }
+        let to = Some(wal_end).filter(|end| *end > from);
+        gaps.push(gap(Cause::PublicationMadeAgain { publication }, to));
+    }
+    gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::Server;
+    use crate::config::settings::Tls;
+    use crate::flow::lsn::Position;
+    use crate::store::progress::Lineage;
+
+    fn lsn(raw: u64) -> Lsn {
+        Lsn::from_raw(raw)
+    }
+
+    /// Causes for a state at 100 on timeline 2 of system 7, with publication 16.
+    fn found(change: impl FnOnce(&mut SystemIdentity, &mut Seen<'_>)) -> Vec<String> {
+        let settings = Postgres {
+            server: Server::new("host=db".parse().unwrap(), Tls::default()),
+            slot: String::from("walhook"),
+            publication: String::from("walhook"),
+            wal_sender_timeout: std::time::Duration::from_secs(6),
+        };
+        let progress = Progress {
+            lineage: Some(Lineage { system: 7, timeline: 2, publications: vec![16] }),
+            settled: Some(Position { commit: lsn(90), ordinal: 0 }),
+            confirmed: Some(lsn(100)),
+            confirmed_at: Some(Timestamp::from_seconds(60)),
+            owner: None,
+            epoch: 1,
+            holder: String::new(),
+            held_since: Timestamp::from_micros(0),
+            updated_at: Timestamp::from_micros(0),
+        };
+        let mut identity =
+            SystemIdentity { system: 7, timeline: 2, wal_end: lsn(200), database: String::new() };
+        let mut slot = Slot::from_row("walhook", |_| None);
+        slot.confirmed = Some(lsn(100));
+        let copy = identity.clone();
+        let mut seen = Seen {
+            identity: &copy,
+            wal_end: lsn(200),
+            history: Vec::new(),
+            slot: Some(slot),
+            is_still: true,
+            publication: Some(16),
+            known_publication: None,
+            now: Timestamp::from_seconds(3600),
+        };
+        change(&mut identity, &mut seen);
+        let seen = Seen { identity: &identity, ..seen };
+        judge(&settings, &progress, &seen).iter().map(Refusal::what).collect()
+    }
+
+    fn confirmed(seen: &mut Seen<'_>, at: u64) {
+        seen.slot.as_mut().unwrap().confirmed = Some(lsn(at));
+    }
+
+    #[test]
+    fn only_what_does_not_meet_the_state_is_a_gap() {
+        let end = |at| TimelineEnd { timeline: 2, at: lsn(at) };
+        assert!(found(|_, _| {}).is_empty());
+        assert!(found(|_, seen| confirmed(seen, 50)).is_empty(), "moved back by a crash");
+        assert_eq!(found(|_, seen| confirmed(seen, 101)).len(), 1, "made again");
+        let running = found(|_, seen| {
+            confirmed(seen, 150);
+            seen.slot.as_mut().unwrap().active_pid = Some(1);
+            seen.is_still = false;
+        });
+        assert!(running.is_empty(), "another walhook moves it");
+        let promoted = found(|identity, seen| {
+            identity.timeline = 3;
+            seen.history = vec![end(100)];
+        });
+        assert!(promoted.is_empty(), "a failover that lost nothing: {promoted:?}");
+        let forked = found(|identity, seen| {
+            identity.timeline = 3;
+            seen.history = vec![end(99)];
+        });
+        assert!(forked.concat().contains("timeline 3"), "{forked:?}");
+        assert_eq!(found(|identity, _| identity.timeline = 1).len(), 1, "an older server");
+        let behind = found(|_, seen| seen.wal_end = lsn(99));
+        assert!(behind.concat().contains("0/63"), "{behind:?}");
+        let gone = found(|_, seen| seen.slot = None);
+        assert_eq!(
+            gone,
+            [
+                "slot walhook was dropped: changes between 0/64 (committed 1970-01-01T00:01:00.000Z) \
+              and 0/C8 (before 1970-01-01T01:00:00.000Z) are lost"
+            ]
+        );
+        let renamed = found(|_, seen| {
+            seen.publication = Some(17);
+            seen.known_publication = Some(String::from("before"));
+        });
+        assert!(renamed.concat().contains("read through publication before"), "{renamed:?}");
+        let moved = found(|_, seen| {
+            confirmed(seen, 101);
+            seen.slot.as_mut().unwrap().decoded = 3;
+        });
+        assert!(moved.concat().contains("read with another state"), "{moved:?}");
+        assert_eq!(found(|_, seen| seen.publication = Some(17)).len(), 1);
+        assert_eq!(found(|_, seen| seen.publication = None).len(), 1);
+        let other = found(|identity, seen| {
+            identity.system = 8;
+            seen.slot = None;
+        });
+        assert!(matches!(other.as_slice(), [one] if one.contains("another database system")));
+    }
+}

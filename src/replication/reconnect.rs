@@ -1,0 +1,99 @@
+//! Makes a lost connection anew, for a slot that was ours a moment ago: it has to be ours still, and
+//! what comes next has to follow on what is settled.
+//!
+//! ```text
+//! stream lost ─▶ [reconnect] ─ same epoch? no gap? ─▶ stream
+//!                     └─ another walhook, another server, a promoted standby ─▶ the end, named
+//! ```
+
+use tokio::sync::watch;
+
+use crate::config::settings::Server;
+use crate::replication::catalog::facts;
+use crate::replication::diagnostic::Refusal;
+use crate::replication::error::SourceError;
+use crate::replication::gap;
+use crate::replication::stream::Stream;
+use crate::replication::stream::Terms;
+use crate::replication::stream::connect;
+use crate::replication::wire::command;
+use crate::replication::wire::command::SystemIdentity;
+use crate::store;
+use crate::store::Session;
+use crate::store::progress;
+use crate::store::progress::Progress;
+use crate::store::state_error::StateError;
+
+/// The right to the slot beyond one connection.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Where the state is.
+    pub state: Server,
+    /// Of [`crate::store::progress::Holding`]: another walhook that has taken the slot has raised it.
+    pub epoch: i64,
+}
+
+/// Connects to a slot that was ours a moment ago.
+///
+/// # Errors
+/// Why the stream cannot go on where it was; see [`SourceError::is_transient`].
+pub(super) async fn reconnect(
+    terms: &mut Terms,
+    known: &SystemIdentity,
+    claim: Option<&Claim>,
+) -> Result<Stream, SourceError> {
+    writable_again(&mut terms.writable).await;
+    let connected = match connect(terms).await {
+        Err(away @ SourceError::Connect(_)) => return Err(away),
+        connected => connected,
+    };
+    let Some(claim) = claim else {
+        let (stream, SystemIdentity { system: found, .. }) = connected?;
+        let expected = known.system;
+        if found != expected {
+            return Err(Refusal::OtherSystem { expected, found, from: None, to: None }.into());
+        }
+        return Ok(stream);
+    };
+    let settings = &terms.settings;
+    // At once: over a slow network each login takes many round trips.
+    let (session, state) = tokio::try_join!(
+        store::connect_within(&settings.server, store::ANSWER_SOON),
+        store::connect_within(&claim.state, store::ANSWER_SOON),
+    )?;
+    // The slot before the state: see `gap::survey`.
+    let slot = facts::slot(&session.client, &settings.slot).await?;
+    // Whether or not we got the slot: somebody else may have had it meanwhile, or has it now.
+    let progress = still_ours(&state, &settings.slot, claim).await?;
+    let (stream, identity) = match connected {
+        Ok((stream, identity)) => (Ok(stream), identity),
+        // As after the promotion of a standby. The state says what is lost.
+        Err(missing @ SourceError::Refused(Refusal::SlotMissing { .. })) => {
+            let mut connection =
+                command::connect(&settings.server, settings.wal_sender_timeout).await?;
+            let identity = connection.identify_system().await?;
+            connection.close().await;
+            (Err(missing), identity)
+        }
+        Err(error) => return Err(error),
+    };
+    let found = gap::survey(&session.client, settings, &identity, true, slot, &progress).await?;
+    if found.is_empty() { stream } else { Err(SourceError::NotSetUp(found)) }
+}
+
+/// Makes sure that no other walhook has taken the slot.
+async fn still_ours(state: &Session, slot: &str, claim: &Claim) -> Result<Progress, StateError> {
+    match progress::load(&state.client, slot).await? {
+        Some(progress) if progress.epoch == claim.epoch => Ok(progress),
+        other => {
+            let holder = other.map_or_else(String::new, |progress| progress.holder);
+            Err(StateError::Fenced { slot: slot.to_owned(), holder })
+        }
+    }
+}
+
+/// Waits until outcomes can be written down again.
+async fn writable_again(writable: &mut watch::Receiver<bool>) {
+    // Without a ledger nobody says otherwise.
+    drop(writable.wait_for(|writable| *writable).await);
+}

@@ -1,0 +1,180 @@
+//! A few rows of a table as it is, in the shape in which the stream would bring them: what `check`
+//! tries expressions on.
+//!
+//! Read in a transaction of its own that writes nothing and cannot take long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio_postgres::Client;
+use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::SimpleQueryRow;
+
+use crate::flow::change::Field;
+use crate::flow::change::Tuple;
+use crate::flow::relation::Column;
+use crate::flow::relation::Relation;
+use crate::flow::relation::ReplicaIdentity;
+use crate::flow::relation::SqlType;
+use crate::flow::relation::TableName;
+use crate::replication::types;
+use crate::store::error::StoreError;
+
+/// How long the server may look for rows, locks included.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Larger rows are passed over: a sample is not worth 100 MB.
+const ROW_BYTES_MAX: usize = 1024 * 1024;
+
+/// The table's OID, and whether this role may read it.
+const TABLE: &str = "
+    SELECT c.oid, has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relname = $2";
+
+/// Columns that the stream brings: of the generated ones the stored, since PostgreSQL 18.
+const COLUMNS: &str = "
+    SELECT a.attname::text, a.atttypid
+    FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+        AND (a.attgenerated = '' OR a.attgenerated = 's'
+            AND current_setting('server_version_num')::int8 >= 180000)
+    ORDER BY a.attnum";
+
+/// What there was to read.
+#[derive(Debug)]
+pub enum Sample {
+    /// The relation's identity is the whole row.
+    Rows { relation: Arc<Relation>, rows: Vec<Tuple> },
+    /// Nothing can be said, for this reason.
+    Unreadable(String),
+}
+
+/// Reads up to `rows_max` rows.
+///
+/// # Errors
+/// The catalog could not be read. That the table could not is no error.
+pub async fn read(
+    client: &Client,
+    table: &TableName,
+    rows_max: usize,
+) -> Result<Sample, StoreError> {
+    let Some(found) = client.query_opt(TABLE, &[&table.schema, &table.name]).await? else {
+        return Ok(Sample::Unreadable(String::from("there is no such table")));
+    };
+    let (oid, may_read): (u32, bool) = (found.try_get(0)?, found.try_get(1)?);
+    if !may_read {
+        return Ok(Sample::Unreadable(String::from("the role may not read it")));
+    }
+    let relation = Arc::new(relation(client, table, oid).await?);
+    client.batch_execute(&format!("BEGIN READ ONLY; {}", pinned())).await?;
+    let answer = client.simple_query(&select(&relation, rows_max)).await;
+    client.batch_execute("ROLLBACK").await?;
+    match answer {
+        Ok(messages) => {
+            let rows = messages.iter().filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => tuple(row),
+                _ => None,
+            });
+            Ok(Sample::Rows { rows: rows.collect(), relation })
+        }
+        Err(error) => match error.as_db_error() {
+            Some(said) => Ok(Sample::Unreadable(said.message().to_owned())),
+            None => Err(error.into()),
+        },
+    }
+}
+
+/// What the stream's connection is set to as well, so that texts are the same.
+fn pinned() -> String {
+    format!(
+        "SET LOCAL statement_timeout = {}; SET LOCAL DateStyle = 'ISO'; \
+         SET LOCAL IntervalStyle = 'postgres'; SET LOCAL TimeZone = 'UTC'; \
+         SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1",
+        PATIENCE.as_millis()
+    )
+}
+
+/// Over the simple protocol, values come as their types' output functions write them.
+fn select(relation: &Relation, rows_max: usize) -> String {
+    let quoted = |column: &Column| format!("s.\"{}\"", column.name.replace('"', "\"\""));
+    let columns: Vec<String> = relation.columns.iter().map(quoted).collect();
+    format!(
+        "SELECT {} FROM (SELECT * FROM {} LIMIT {rows_max}) AS s
+         WHERE octet_length(s::text) <= {ROW_BYTES_MAX}",
+        columns.join(", "),
+        relation.table.quoted()
+    )
+}
+
+async fn relation(client: &Client, table: &TableName, oid: u32) -> Result<Relation, StoreError> {
+    let found = client.query(COLUMNS, &[&oid]).await?;
+    let columns: Vec<(String, u32)> = found
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect::<Result<_, tokio_postgres::Error>>()?;
+    let oids: Vec<u32> = columns.iter().map(|(_, type_oid)| *type_oid).collect();
+    let resolved = types::resolve(client, &oids).await?;
+    let key = types::primary_key(client, oid).await?;
+    let sql_type = |type_oid: u32| {
+        let known = || types::builtin(type_oid).map(Arc::new);
+        let found = resolved.iter().find(|(oid, _)| *oid == type_oid);
+        found.map(|(_, found)| Arc::clone(found)).or_else(known).unwrap_or(Arc::new(SqlType::Text))
+    };
+    let column = |(name, type_oid): &(String, u32)| Column {
+        name: name.clone(),
+        type_oid: *type_oid,
+        identity: true,
+        sql_type: sql_type(*type_oid),
+    };
+    let in_key = |(_, (name, _)): &(usize, &(String, u32))| key.contains(name);
+    let key: Vec<usize> =
+        columns.iter().enumerate().filter(in_key).map(|(index, _)| index).collect();
+    let columns: Vec<Column> = columns.iter().map(column).collect();
+    let identity = ReplicaIdentity::Full;
+    let row_key = Relation::row_key(identity, &columns, &key);
+    Ok(Relation { oid, table: table.clone(), identity, columns, key, row_key })
+}
+
+/// A row that might be there, with a value for each column that is not made of others.
+pub fn made_up(relation: &Relation) -> Option<Tuple> {
+    let mut raw = Vec::new();
+    let fields: Vec<Field> = relation
+        .columns
+        .iter()
+        .map(|column| {
+            let text = match &*column.sql_type {
+                SqlType::Bool => "f",
+                SqlType::Integer | SqlType::Float | SqlType::Numeric => "0",
+                SqlType::Json | SqlType::Array { .. } => "{}",
+                SqlType::Timestamp => "2000-01-01 00:00:00",
+                SqlType::TimestampTz => "2000-01-01 00:00:00+00",
+                SqlType::Date => "2000-01-01",
+                SqlType::Bytea => "\\x",
+                SqlType::Text => "test",
+                _ => return Field::Null,
+            };
+            let start = raw.len();
+            raw.extend_from_slice(text.as_bytes());
+            Field::Text(start..raw.len())
+        })
+        .collect();
+    Tuple::new(Bytes::from(raw), fields.into())
+}
+
+fn tuple(row: &SimpleQueryRow) -> Option<Tuple> {
+    let mut raw = Vec::new();
+    let mut fields = Vec::with_capacity(row.len());
+    for column in 0..row.len() {
+        fields.push(match row.get(column) {
+            None => Field::Null,
+            Some(text) => {
+                let start = raw.len();
+                raw.extend_from_slice(text.as_bytes());
+                Field::Text(start..raw.len())
+            }
+        });
+    }
+    Tuple::new(Bytes::from(raw), fields.into())
+}

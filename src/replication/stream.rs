@@ -1,0 +1,438 @@
+//! The stream of changes of one slot, kept alive.
+//!
+//! ```text
+//! socket ─▶ wire ─ Frame ─▶ pgoutput ─▶ assemble ─ Captured ─▶ app::pump
+//! confirmed LSN ─▶ feedback ─▶ socket
+//! ```
+//!
+//! [`Source`] connects anew with growing, jittered waits when the connection is lost, and gives up
+//! only when waiting cannot help. After a loss PostgreSQL sends again whatever was not confirmed:
+//! who takes the changes has to know which of them it has.
+
+mod proof;
+mod skip;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::ReadHalf;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::clock::since_boot;
+use crate::config::settings::Postgres;
+use crate::failpoint;
+use crate::flow::budget::Budget;
+use crate::flow::change::Captured;
+use crate::flow::lsn::Lsn;
+use crate::flow::time::whole_millis;
+use crate::replication::assemble::Assembler;
+use crate::replication::diagnostic::Refusal;
+use crate::replication::error::SourceError;
+use crate::replication::pgoutput;
+use crate::replication::pgoutput::PgOutput;
+use crate::replication::positions::Positions;
+use crate::replication::questions::Catalog;
+use crate::replication::reader::DecodeError;
+use crate::replication::reconnect::Claim;
+use crate::replication::reconnect::reconnect;
+use crate::replication::slot_ownership::Hold;
+use crate::replication::status;
+use crate::replication::status::StatusHandle;
+use crate::replication::types::Answers;
+use crate::replication::wire::command;
+use crate::replication::wire::command::NewSlot;
+use crate::replication::wire::command::SystemIdentity;
+use crate::replication::wire::feedback;
+use crate::replication::wire::feedback::LetGo;
+use crate::replication::wire::frame::Frame;
+use crate::replication::wire::frame::FrameReader;
+use crate::replication::wire::heard::Heard;
+use crate::store::transport::Transport;
+
+/// First and longest wait before a lost connection is tried again.
+const RECONNECT_FIRST: Duration = Duration::from_millis(100);
+const RECONNECT_CAP: Duration = Duration::from_secs(2);
+
+/// How long a start waits for a slot, or a walsender, that is still held: a walhook that was killed
+/// a moment ago holds them until the server has noticed. Less than the 5 s within which a start
+/// that cannot succeed has to say so.
+const HELD_MAX: Duration = Duration::from_secs(3);
+
+/// Between two looks at it.
+const HELD_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the server may take for a command that it answers at once, and to begin the stream: it may
+/// have to read the slot's files first.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// How long the goodbye to the server may take.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
+
+/// Whose slot it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SlotUse {
+    /// The configured one, which stays: nothing committed while we are away is lost.
+    Lasting,
+    /// One for this connection alone, for looking on.
+    Temporary,
+}
+
+/// What a source needs to know and whom it tells.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub settings: Postgres,
+    pub slot_use: SlotUse,
+    /// The slot whose write-backs raise nothing; not the one to read from, when looking on.
+    pub own_slot: String,
+    pub budget: Budget,
+    pub status: StatusHandle,
+    /// Where to begin, if not where the slot stands: nothing before it comes again.
+    pub start: Lsn,
+    /// The commit of a transaction to go on without, if PostgreSQL cannot send it.
+    pub skip_transaction: Option<Lsn>,
+    /// What may be confirmed to the server.
+    pub confirmed: watch::Receiver<Lsn>,
+    /// Whether outcomes can be written down. While not, the stream is closed.
+    pub writable: watch::Receiver<bool>,
+    /// Ends the connection; a new one is made as after any other loss.
+    pub let_go: LetGo,
+    /// Told whether the slot is ours.
+    pub hold: Hold,
+    /// Where the feedback runs. Not on the runtime of whoever takes the changes: to render a large
+    /// row may take longer than the server waits for a sign of life.
+    pub feedback_on: Handle,
+}
+
+/// See the module's header.
+pub struct Source {
+    terms: Terms,
+    identity: SystemIdentity,
+    /// Without one nobody else is looked for.
+    claim: Option<Claim>,
+    stream: Option<Stream>,
+    backoff: Backoff,
+    catalog: Catalog,
+    /// When the server may be asked again how far it has come.
+    proof_due: Instant,
+}
+
+/// One connection.
+pub(super) struct Stream {
+    server_pid: i32,
+    /// When the slot was asked for, since boot.
+    asked: Duration,
+    frames: FrameReader<ReadHalf<Transport>>,
+    /// Read and not yet taken.
+    pending: VecDeque<Frame>,
+    read: Vec<Frame>,
+    assembler: Assembler,
+    positions: Positions,
+    /// Where the last keepalive stands that is not believed yet.
+    unproven: Option<Lsn>,
+    /// Relations whose row types were looked up since the last read.
+    asked_again: Vec<u32>,
+    heard: Arc<Heard>,
+    feedback: JoinSet<Result<(), SourceError>>,
+    stop_feedback: CancellationToken,
+}
+
+impl Source {
+    /// Connects and starts streaming. The publication and a lasting slot have to be there: a slot
+    /// that is missing means that changes are lost, which is not for this one to hide.
+    ///
+    /// # Errors
+    /// Whatever stands in the way, also if waiting might help: whoever starts walhook wants to
+    /// know. Only for what the process before it may hold there is a wait of 3 s.
+    pub async fn open(terms: Terms) -> Result<Self, SourceError> {
+        let (stream, identity) = connect_when_free(&terms).await?;
+        stream.grant(&terms.hold);
+        Ok(Self {
+            terms,
+            identity,
+            claim: None,
+            stream: Some(stream),
+            backoff: Backoff::new(RECONNECT_FIRST, RECONNECT_CAP),
+            catalog: Catalog::default(),
+            proof_due: Instant::now(),
+        })
+    }
+
+    /// From here on, a connection that is made anew has to find the slot still ours.
+    pub fn claim(&mut self, claim: Claim) {
+        self.claim = Some(claim);
+    }
+
+    /// Who the server was when we first connected; it is the same one still.
+    pub fn identity(&self) -> &SystemIdentity {
+        &self.identity
+    }
+
+    /// Waits for what comes next and appends all that is at hand to `captured`. Cancellation-safe:
+    /// nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// What waiting cannot mend.
+    pub async fn next(&mut self, captured: &mut Vec<Captured>) -> Result<(), SourceError> {
+        loop {
+            let error = match self.advance(captured).await {
+                Ok(()) if captured.is_empty() => continue,
+                Ok(()) => return Ok(()),
+                Err(error) => self.with_transaction(error),
+            };
+            self.terms.hold.lost();
+            self.stream = None;
+            self.catalog.close();
+            let error = match self.skip(error, captured).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if !error.may_be_mended() {
+                return Err(self.with_range(error));
+            }
+            let wait = self.backoff.next();
+            let error = anyhow::Error::new(error);
+            let reason = format!("{error:#}");
+            let wait_ms = whole_millis(wait);
+            tracing::warn!(error = %reason, wait_ms, "replication interrupted, connecting again");
+            self.terms.status.waiting(reason);
+            tokio::time::sleep(wait).await;
+            if !captured.is_empty() {
+                return Ok(()); // what came before the loss is good
+            }
+        }
+    }
+
+    async fn advance(&mut self, captured: &mut Vec<Captured>) -> Result<(), SourceError> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            none => {
+                let stream =
+                    reconnect(&mut self.terms, &self.identity, self.claim.as_ref()).await?;
+                stream.grant(&self.terms.hold);
+                tracing::info!(slot = self.terms.settings.slot, "replication resumed");
+                none.insert(stream)
+            }
+        };
+        if stream.pending.is_empty() {
+            let proof = stream.unproven.map(|_| self.proof_due);
+            tokio::select! {
+                biased;
+                read = stream.frames.read(&mut stream.read) => read?,
+                () = sleep_until(proof) => {}
+            }
+            stream.pending.extend(stream.read.drain(..));
+            stream.asked_again.clear();
+            self.backoff.reset();
+        }
+        let server = &self.terms.settings.server;
+        while let Some(frame) = stream.pending.front() {
+            // The question is asked while the frame is still in its place, so that nothing is
+            // lost if this future is dropped while it waits.
+            let message = decoded(frame)?;
+            proof::judge(&mut stream.positions, frame, message.as_ref())?;
+            let xid = stream.assembler.open_transaction_id();
+            let answers = match &message {
+                Some(PgOutput::Relation(relation)) => {
+                    let questions = Assembler::questions(relation);
+                    Some(self.catalog.answer(server, &questions, xid).await?)
+                }
+                Some(row) => {
+                    if let Some((oid, questions)) = stream.assembler.questions_again(row)
+                        && !stream.asked_again.contains(&oid)
+                    {
+                        let answers = self.catalog.answer(server, &questions, xid).await?;
+                        stream.assembler.learn_again(oid, &answers);
+                        stream.asked_again.push(oid);
+                    }
+                    None
+                }
+                None => None,
+            };
+            if let Some(frame) = stream.pending.pop_front() {
+                stream.take(frame, message, answers, captured)?;
+            }
+        }
+        self.prove(captured).await?;
+        Ok(())
+    }
+
+    /// Says from where on changes cannot be read, where the connection does not know.
+    fn with_range(&self, error: SourceError) -> SourceError {
+        let confirmed = *self.terms.confirmed.borrow();
+        match error {
+            SourceError::Refused(Refusal::PublicationGone {
+                publication,
+                slot,
+                from: None,
+                since,
+                nearest,
+            }) => {
+                let from = Some(confirmed).filter(|confirmed| *confirmed > Lsn::ZERO);
+                Refusal::PublicationGone { publication, slot, from, since, nearest }.into()
+            }
+            other => other,
+        }
+    }
+
+    /// Tells the server the last confirmed position and ends the stream, so that a restart begins
+    /// exactly there and finds the slot free.
+    pub async fn finish(mut self) {
+        let Some(mut stream) = self.stream.take() else { return };
+        stream.stop_feedback.cancel();
+        let goodbye = async {
+            while let Some(ended) = stream.feedback.join_next().await {
+                ended.map_err(io::Error::other).map_err(SourceError::Disconnected)??;
+            }
+            stream.frames.finish(GOODBYE_MAX).await
+        };
+        if let Err(error) = goodbye.await {
+            let error = anyhow::Error::new(error);
+            tracing::debug!(error = %format!("{error:#}"), "the server did not say goodbye");
+        }
+    }
+}
+
+/// Connects; waits up to `HELD_MAX` for somebody else to let go.
+async fn connect_when_free(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
+    let deadline = Instant::now() + HELD_MAX;
+    let mut told = false;
+    loop {
+        match connect(terms).await {
+            Err(SourceError::Refused(
+                held @ (Refusal::SlotInUse { .. } | Refusal::NoFreeWalSender { .. }),
+            )) if Instant::now() < deadline => {
+                if !std::mem::replace(&mut told, true) {
+                    let (held, wait_s) = (held.what(), HELD_MAX.as_secs());
+                    tracing::info!(held, wait_s, "waiting for the one before to let go");
+                }
+                tokio::time::sleep(HELD_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+pub(super) async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
+    let settings = &terms.settings;
+    let mut connection = command::connect(&settings.server, settings.wal_sender_timeout).await?;
+    let identity = within(ANSWER_MAX, connection.identify_system()).await?;
+    let version = connection.version();
+    if terms.slot_use == SlotUse::Temporary {
+        let slot = NewSlot { name: &settings.slot, temporary: true, failover: false };
+        connection.create_slot(slot).await?;
+    }
+    let (pid, asked) = (connection.pid(), since_boot());
+    let publications = [settings.publication.as_str()];
+    // 0/0: the server knows where the slot stands. A higher position loses what lies between.
+    let started = connection.start_replication(
+        &settings.slot,
+        terms.start,
+        &publications,
+        terms.budget.clone(),
+    );
+    let streaming = within(START_MAX, started).await?;
+    let stop_feedback = CancellationToken::new();
+    let mut running = JoinSet::new();
+    let feedback = feedback::feedback(
+        streaming.feedback,
+        terms.confirmed.clone(),
+        terms.let_go.clone(),
+        stop_feedback.clone(),
+    );
+    running.spawn_on(feedback, &terms.feedback_on);
+    terms.status.streaming(status::Server {
+        version: format!("{}.{}", version / 10_000, version % 10_000),
+        system: identity.system.to_string(),
+        timeline: identity.timeline,
+        slot: settings.slot.clone(),
+        publication: settings.publication.clone(),
+    });
+    let stream = Stream {
+        server_pid: pid,
+        asked,
+        frames: streaming.frames,
+        pending: VecDeque::new(),
+        read: Vec::new(),
+        assembler: Assembler::of_slot(&terms.own_slot),
+        positions: Positions::new(identity.wal_end),
+        unproven: None,
+        asked_again: Vec::new(),
+        heard: streaming.heard,
+        feedback: running,
+        stop_feedback,
+    };
+    Ok((stream, identity))
+}
+
+/// Ends a command whose answer does not come.
+async fn within<T>(
+    limit: Duration,
+    command: impl Future<Output = Result<T, SourceError>>,
+) -> Result<T, SourceError> {
+    let late = |_| SourceError::Disconnected(io::Error::from(io::ErrorKind::TimedOut));
+    tokio::time::timeout(limit, command).await.map_err(late)?
+}
+
+fn decoded(frame: &Frame) -> Result<Option<PgOutput>, SourceError> {
+    match frame {
+        Frame::Data { payload, .. } => {
+            let protocol = |error: DecodeError| SourceError::Protocol { what: error.to_string() };
+            pgoutput::decode(payload).map(Some).map_err(protocol)
+        }
+        Frame::Keepalive { .. } => Ok(None),
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Stream {
+    fn grant(&self, hold: &Hold) {
+        hold.granted(self.server_pid, self.asked);
+    }
+
+    fn take(
+        &mut self,
+        frame: Frame,
+        message: Option<PgOutput>,
+        answers: Option<Answers>,
+        captured: &mut Vec<Captured>,
+    ) -> Result<(), SourceError> {
+        match (frame, message) {
+            (Frame::Keepalive { end, .. }, _) if self.positions.covers(end) => {
+                proof::contradict(self.unproven.take(), end)?;
+                captured.extend(self.assembler.idle(end));
+            }
+            (Frame::Keepalive { end, .. }, _) => {
+                proof::contradict(self.unproven, end)?;
+                self.unproven = self.assembler.idle(end).map(|_idle| end);
+            }
+            (Frame::Data { .. }, Some(PgOutput::Relation(relation))) => {
+                self.assembler.learn(relation, &answers.unwrap_or_default());
+            }
+            (Frame::Data { payload, held, .. }, Some(message)) => {
+                if let PgOutput::Begin { final_lsn, .. } = &message {
+                    // Its commit says more.
+                    proof::contradict(self.unproven.take(), *final_lsn)?;
+                    failpoint::reached("begin_seen");
+                }
+                let taken = self.assembler.accept(message, &payload, held, captured);
+                taken.map_err(|error| SourceError::Protocol { what: error.to_string() })?;
+            }
+            (Frame::Data { .. }, None) => {}
+        }
+        Ok(())
+    }
+}

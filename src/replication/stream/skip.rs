@@ -1,0 +1,59 @@
+//! Names the transaction that PostgreSQL cannot send, and goes past it on the operator's word; see
+//! [`crate::replication::unsendable`].
+
+use crate::flow::change::Captured;
+use crate::replication::error::SourceError;
+use crate::replication::stream::Source;
+use crate::store;
+use crate::store::gaps;
+use crate::store::gaps::SkippedTransaction;
+
+impl Source {
+    /// Says which transaction it is that cannot be sent.
+    pub(super) fn with_transaction(&self, error: SourceError) -> SourceError {
+        let SourceError::Unsendable(mut unsendable) = error else { return error };
+        unsendable.slot.clone_from(&self.terms.settings.slot);
+        let open = self.stream.as_ref().and_then(|stream| stream.assembler.open_transaction());
+        if let Some(open) = open {
+            (unsendable.commit, unsendable.sent) = (Some(open.commit), open.changes);
+            (unsendable.table, unsendable.after) = (open.next, open.last);
+        } else if unsendable.at.is_none() {
+            return SourceError::Server(unsendable.cause); // it is about no change
+        }
+        SourceError::Unsendable(unsendable)
+    }
+
+    /// Goes past a transaction that cannot be sent, if that is what the operator wants. What came
+    /// before it has been read: PostgreSQL sends transactions in the order of their commits.
+    pub(super) async fn skip(
+        &mut self,
+        error: SourceError,
+        captured: &mut Vec<Captured>,
+    ) -> Result<(), SourceError> {
+        let SourceError::Unsendable(unsendable) = &error else { return Err(error) };
+        let (Some(commit), Some(beyond)) = (unsendable.commit, unsendable.beyond()) else {
+            return Err(error);
+        };
+        if self.terms.skip_transaction != Some(commit) {
+            return Err(error);
+        }
+        let gap = unsendable.missing();
+        if let Some(claim) = &self.claim {
+            let reason = unsendable.cause.to_string();
+            let sent = i64::from(unsendable.sent);
+            let skipped = SkippedTransaction { commit, sent, reason };
+            let session = store::connect(&claim.state).await?;
+            gaps::book(&session.client, &self.terms.settings.slot, &skipped).await?;
+        }
+        let cause = unsendable.cause.to_string();
+        tracing::error!(
+            gap,
+            cause,
+            "going on without a transaction, as --skip-transaction says: send from its tables what \
+             is missing"
+        );
+        self.terms.start = beyond;
+        captured.push(Captured::Idle { end: beyond });
+        Ok(())
+    }
+}

@@ -1,0 +1,485 @@
+//! The commands of a replication connection: identify the system, make a slot, start streaming.
+//!
+//! All go over the simple query protocol (PostgreSQL manual, "Streaming Replication Protocol").
+//! When a command fails, the reason is looked up in the catalog over the same connection: error
+//! texts differ between versions and languages, catalog columns do not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use postgres_protocol::message::backend;
+use postgres_protocol::message::frontend;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadHalf;
+use tokio::io::WriteHalf;
+use tokio_postgres::error::SqlState;
+
+use crate::config::settings::Server;
+use crate::config::settings::SessionAttrs;
+use crate::flow::budget::Budget;
+use crate::flow::lsn::Lsn;
+use crate::replication::diagnostic::Refusal;
+use crate::replication::error::SourceError;
+use crate::replication::slot;
+use crate::replication::slot::Slot;
+use crate::replication::wire::feedback;
+use crate::replication::wire::feedback::FeedbackWriter;
+use crate::replication::wire::frame::FrameReader;
+use crate::replication::wire::frame::Limits;
+use crate::replication::wire::heard::Heard;
+use crate::replication::wire::message::Conversation;
+use crate::replication::wire::message::Message;
+use crate::replication::wire::message::server_error;
+use crate::replication::wire::message::unexpected;
+use crate::replication::wire::quote;
+use crate::replication::wire::row::Row;
+use crate::replication::wire::row::leading_number;
+use crate::replication::wire::row::number;
+use crate::replication::wire::row::row;
+use crate::replication::wire::row::text;
+use crate::replication::wire::startup;
+use crate::store;
+use crate::store::dial;
+use crate::store::dial::Kind;
+use crate::store::error::ServerError;
+use crate::store::error::StoreError;
+use crate::store::transport::Transport;
+
+/// PostgreSQL 14: logical messages in pgoutput, `idle_session_timeout`.
+pub const MAJOR_MIN: u32 = 14;
+
+/// How long a new slot may wait for transactions that are older than it.
+const SLOT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A SQL_ASCII database does not know what its bytes mean, and refuses to send what is no UTF-8 to a
+/// client that asked for UTF-8. Asked for nothing, it sends them as they are. Texts that are not
+/// UTF-8 are mended where they become JSON.
+const TAKE_BYTES_AS_THEY_ARE: &str = "\
+    CASE WHEN current_setting('server_encoding') = 'SQL_ASCII' \
+         THEN set_config('client_encoding', 'SQL_ASCII', false) END";
+
+/// How long the server may take to let go of a connection.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// The shortest silence that counts as a lost connection: servers stall for seconds under load.
+const SILENCE_MIN: Duration = Duration::from_secs(10);
+
+/// The same if the server has no timeout of its own; PostgreSQL's default for it.
+const SILENCE_DEFAULT: Duration = Duration::from_secs(60);
+
+/// What IDENTIFY_SYSTEM answers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SystemIdentity {
+    /// Unique to a cluster and its standbys.
+    pub system: u64,
+    pub timeline: u32,
+    /// How far the WAL has been flushed.
+    pub wal_end: Lsn,
+    pub database: String,
+}
+
+/// Where a timeline of the server's history was left for the next one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TimelineEnd {
+    pub timeline: u32,
+    pub at: Lsn,
+}
+
+/// A slot that is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct NewSlot<'a> {
+    pub name: &'a str,
+    /// Ends with the connection.
+    pub temporary: bool,
+    /// Kept up on standbys; ignored before PostgreSQL 17.
+    pub failover: bool,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Creation {
+    /// Changes committed after this position will be sent.
+    Created { consistent: Lsn },
+    /// Somebody else has made one of that name.
+    Exists,
+}
+
+/// The stream of changes and the way back.
+pub struct Streaming<S> {
+    pub frames: FrameReader<ReadHalf<S>>,
+    /// For [`feedback::feedback`].
+    pub feedback: FeedbackWriter<WriteHalf<S>>,
+    pub heard: Arc<Heard>,
+}
+
+/// A replication connection on which nothing streams yet.
+#[derive(Debug)]
+pub struct Connection<S = Transport> {
+    conversation: Conversation<S>,
+    /// `server_version_num`, such as 150018.
+    version: u32,
+    /// The server's process for it.
+    pid: i32,
+    user: String,
+    wal_sender_timeout: Duration,
+}
+
+/// Connects in replication mode. `wal_sender_timeout` is what the server is asked to use for this
+/// connection: for how long it waits for us before it frees the slot; zero means for ever.
+///
+/// # Errors
+/// [`SourceError::Connect`] if we are not let in; [`Refusal::ServerTooOld`],
+/// [`Refusal::NoReplicationRight`], [`Refusal::NoFreeWalSender`].
+pub async fn connect(
+    server: &Server,
+    wal_sender_timeout: Duration,
+) -> Result<Connection, SourceError> {
+    // `dial` speaks of connections only; what is wrong beyond that goes around it.
+    let opened = dial::dial(server, |transport, server| async move {
+        let at = transport.at().to_owned();
+        let end_point = transport.end_point();
+        let user = dial::user(&server)?;
+        let opened = open(transport, &server, &user, end_point, wal_sender_timeout, &at).await;
+        match opened {
+            Err(SourceError::Connect(error)) => Err(error),
+            other => Ok(other),
+        }
+    });
+    match opened.await {
+        Ok(opened) => opened,
+        Err(StoreError::Refused(cause)) if cause.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE => {
+            // The same code is for a database that the role may not connect to, replication or not.
+            drop(store::connect(server).await?);
+            Err(Refusal::NoReplicationRight { role: dial::user(server)? }.into())
+        }
+        Err(StoreError::TooManyConnections(_)) => {
+            Err(Refusal::NoFreeWalSender { max: None }.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Logs in over an open stream and pins the session's settings.
+async fn open<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    server: &Server,
+    user: &str,
+    end_point: Option<Vec<u8>>,
+    wal_sender_timeout: Duration,
+    at: &str,
+) -> Result<Connection<S>, SourceError> {
+    let mut conversation = Conversation::new(stream);
+    let greeting = startup::log_in(&mut conversation, server, user, end_point).await?;
+    let major: Option<u32> = leading_number(&greeting.version);
+    if major.is_some_and(|major| major < MAJOR_MIN) {
+        return Err(Refusal::ServerTooOld { version: greeting.version }.into());
+    }
+    let mut connection =
+        Connection { conversation, version: 0, pid: 0, user: user.to_owned(), wal_sender_timeout };
+    // These are not known to, or not settable in, servers that are too old.
+    let settings = connection
+        .query_rows(&format!(
+            "SELECT current_setting('server_version_num'), \
+             current_setting('transaction_read_only'), \
+             set_config('wal_sender_timeout', '{}', false), \
+             set_config('idle_session_timeout', '0', false), \
+             set_config('lock_timeout', '{}', false), \
+             pg_backend_pid(), pg_is_in_recovery(), {TAKE_BYTES_AS_THEY_ARE}",
+            wal_sender_timeout.as_millis(),
+            SLOT_PATIENCE.as_millis(),
+        ))
+        .await?;
+    let row = settings.into_iter().next().unwrap_or_default();
+    connection.version = number(&row, 0)?;
+    connection.pid = number(&row, 5)?;
+    if server.attrs != SessionAttrs::Any {
+        let kind = Kind { read_only: text(&row, 1)? == "on", standby: text(&row, 6)? == "t" };
+        dial::check_attrs(server.attrs, kind, at)?;
+    }
+    Ok(connection)
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// `server_version_num`, such as 150018.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The server's process for this connection.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Who the server is and how far it has come.
+    ///
+    /// # Errors
+    /// The server's, or a broken connection.
+    pub async fn identify_system(&mut self) -> Result<SystemIdentity, SourceError> {
+        let rows = self.query_rows("IDENTIFY_SYSTEM").await?;
+        let row = rows.into_iter().next().unwrap_or_default();
+        Ok(SystemIdentity {
+            system: number(&row, 0)?,
+            timeline: number(&row, 1)?,
+            wal_end: number(&row, 2)?,
+            database: text(&row, 3)?.to_owned(),
+        })
+    }
+
+    /// The timelines that led to this one.
+    ///
+    /// # Errors
+    /// The server's, for example that it does not have the file any more.
+    pub async fn timeline_history(
+        &mut self,
+        timeline: u32,
+    ) -> Result<Vec<TimelineEnd>, SourceError> {
+        let rows = self.query_rows(&format!("TIMELINE_HISTORY {timeline}")).await?;
+        let content = text(&rows.into_iter().next().unwrap_or_default(), 1)?.to_owned();
+        // Each line: timeline, position, reason.
+        let end = |line: &str| {
+            let mut words = line.split_whitespace();
+            let (timeline, at) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            Some(TimelineEnd { timeline, at })
+        };
+        Ok(content.lines().filter_map(end).collect())
+    }
+
+    /// Makes a slot for pgoutput.
+    ///
+    /// # Errors
+    /// [`Refusal::NoFreeSlot`], [`Refusal::WalLevel`], [`Refusal::NoReplicationRight`], or
+    /// [`Refusal::SlotBlocked`] after 30 s of waiting for older transactions.
+    pub async fn create_slot(&mut self, slot: NewSlot<'_>) -> Result<Creation, SourceError> {
+        let command = create_slot_command(slot, self.version / 10_000);
+        let error = match self.query(&command).await? {
+            Ok(rows) => {
+                let row = rows.into_iter().next().unwrap_or_default();
+                return Ok(Creation::Created { consistent: number(&row, 1)? });
+            }
+            Err(error) => error,
+        };
+        let name = slot.name.to_owned();
+        Err(match &error.sqlstate {
+            state if *state == SqlState::DUPLICATE_OBJECT => return Ok(Creation::Exists),
+            state if *state == SqlState::LOCK_NOT_AVAILABLE => {
+                Refusal::SlotBlocked { slot: name }.into()
+            }
+            state if *state == SqlState::INSUFFICIENT_PRIVILEGE => {
+                Refusal::NoReplicationRight { role: self.user.clone() }.into()
+            }
+            state if *state == SqlState::CONFIGURATION_LIMIT_EXCEEDED => {
+                let max = self.setting("max_replication_slots").await?.parse().unwrap_or(0);
+                Refusal::NoFreeSlot { max }.into()
+            }
+            _ => match self.setting("wal_level").await? {
+                level if level != "logical" => Refusal::WalLevel { level }.into(),
+                _ => SourceError::Server(error),
+            },
+        })
+    }
+
+    /// Drops a slot that this connection or an earlier one of ours has made.
+    ///
+    /// # Errors
+    /// The server's, for example that the slot is in use.
+    pub async fn drop_slot(&mut self, slot: &str) -> Result<(), SourceError> {
+        let command = format!("DROP_REPLICATION_SLOT {}", quote::identifier(slot));
+        self.query_rows(&command).await.map(drop)
+    }
+
+    /// Ends the connection and waits until the server has let go of it: its walsender is then free
+    /// for the next one.
+    pub async fn close(mut self) {
+        let goodbye = async {
+            let mut out = BytesMut::new();
+            frontend::terminate(&mut out);
+            self.conversation.send(&out).await?;
+            loop {
+                self.conversation.receive().await?;
+            }
+        };
+        // It ends with the server's end of the connection, which is an error anywhere else.
+        let ended: Result<Result<(), SourceError>, _> =
+            tokio::time::timeout(CLOSE_MAX, goodbye).await;
+        drop(ended);
+    }
+
+    /// What the catalog says about a slot; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// The server's, or a broken connection.
+    pub async fn slot(&mut self, slot: &str) -> Result<Option<Slot>, SourceError> {
+        let rows = self.query_rows(&slot::query(slot)).await?;
+        Ok(rows.first().map(|row| {
+            Slot::from_row(slot, |index| row.get(index).and_then(|column| column.as_deref()))
+        }))
+    }
+
+    async fn setting(&mut self, name: &str) -> Result<String, SourceError> {
+        let command = format!("SELECT current_setting({})", quote::literal(name));
+        let rows = self.query_rows(&command).await?;
+        Ok(text(&rows.into_iter().next().unwrap_or_default(), 0)?.to_owned())
+    }
+
+    /// Starts streaming. `from` may be `0/0`: the server then starts where the slot stands, which
+    /// it also does if `from` lies before that.
+    ///
+    /// # Errors
+    /// [`Refusal::SlotInUse`] with the holder's pid, [`Refusal::SlotMissing`],
+    /// [`Refusal::SlotLost`], [`Refusal::WrongPlugin`], [`Refusal::SlotElsewhere`].
+    pub async fn start_replication(
+        mut self,
+        slot: &str,
+        from: Lsn,
+        publications: &[&str],
+        budget: Budget,
+    ) -> Result<Streaming<S>, SourceError> {
+        let command = format!(
+            "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names {}, \
+             messages 'true')",
+            quote::identifier(slot),
+            quote::publication_names(publications),
+        );
+        self.send_query(&command).await?;
+        loop {
+            match self.conversation.receive().await? {
+                Message::CopyBoth => break,
+                Message::Known(backend::Message::ErrorResponse(body)) => {
+                    let (error, _) = server_error(body.fields())?;
+                    self.until_ready().await?;
+                    return Err(self.why_not(slot, error).await?);
+                }
+                Message::Known(
+                    backend::Message::NoticeResponse(_) | backend::Message::ParameterStatus(_),
+                ) => {}
+                Message::Known(_) => return Err(unexpected("START_REPLICATION")),
+            }
+        }
+        let silence = match self.wal_sender_timeout {
+            Duration::ZERO => SILENCE_DEFAULT,
+            timeout => timeout.max(SILENCE_MIN),
+        };
+        let limits =
+            Limits { silence, slot: slot.to_owned(), publication: publications.join(", ") };
+        let heard = Arc::new(Heard::default());
+        let (stream, read) = self.conversation.into_parts();
+        let (read_half, write_half) = tokio::io::split(stream);
+        let interval = feedback::interval(self.wal_sender_timeout);
+        Ok(Streaming {
+            frames: FrameReader::new(read_half, read, budget, Arc::clone(&heard), limits),
+            feedback: FeedbackWriter::new(write_half, Arc::clone(&heard), interval),
+            heard,
+        })
+    }
+
+    /// Why a slot could not be used.
+    async fn why_not(
+        &mut self,
+        name: &str,
+        error: ServerError,
+    ) -> Result<SourceError, SourceError> {
+        let Some(slot) = self.slot(name).await? else {
+            return Ok(Refusal::SlotMissing { slot: name.to_owned() }.into());
+        };
+        if let Some(defect) = slot.defect() {
+            return Ok(defect.into());
+        }
+        Ok(match &error.sqlstate {
+            state if *state == SqlState::OBJECT_IN_USE => {
+                Refusal::SlotInUse { slot: name.to_owned(), pid: slot.active_pid }.into()
+            }
+            state if *state == SqlState::INSUFFICIENT_PRIVILEGE => {
+                Refusal::NoReplicationRight { role: self.user.clone() }.into()
+            }
+            _ => SourceError::Server(error),
+        })
+    }
+
+    /// Runs a command; a refusal is an error.
+    async fn query_rows(&mut self, command: &str) -> Result<Vec<Row>, SourceError> {
+        self.query(command).await?.map_err(SourceError::Server)
+    }
+
+    /// Runs a command; a refusal is a result.
+    async fn query(&mut self, command: &str) -> Result<Result<Vec<Row>, ServerError>, SourceError> {
+        self.send_query(command).await?;
+        let mut rows = Vec::new();
+        let mut refusal = None;
+        loop {
+            match self.conversation.receive().await? {
+                Message::Known(backend::Message::DataRow(body)) => rows.push(row(&body)?),
+                Message::Known(backend::Message::ErrorResponse(body)) => {
+                    refusal = Some(server_error(body.fields())?.0);
+                }
+                Message::Known(backend::Message::ReadyForQuery(_)) => break,
+                Message::Known(
+                    backend::Message::RowDescription(_)
+                    | backend::Message::CommandComplete(_)
+                    | backend::Message::EmptyQueryResponse
+                    | backend::Message::NoticeResponse(_)
+                    | backend::Message::ParameterStatus(_),
+                ) => {}
+                Message::CopyBoth | Message::Known(_) => return Err(unexpected("a command")),
+            }
+        }
+        Ok(refusal.map_or(Ok(rows), Err))
+    }
+
+    async fn send_query(&mut self, command: &str) -> Result<(), SourceError> {
+        let mut out = BytesMut::new();
+        frontend::query(command, &mut out).map_err(|_| SourceError::Protocol {
+            what: "a slot or publication name with a zero byte".to_owned(),
+        })?;
+        self.conversation.send(&out).await
+    }
+
+    async fn until_ready(&mut self) -> Result<(), SourceError> {
+        loop {
+            let message = self.conversation.receive().await?;
+            if matches!(message, Message::Known(backend::Message::ReadyForQuery(_))) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn create_slot_command(slot: NewSlot<'_>, major: u32) -> String {
+    let name = quote::identifier(slot.name);
+    let temporary = if slot.temporary { " TEMPORARY" } else { "" };
+    let command = format!("CREATE_REPLICATION_SLOT {name}{temporary} LOGICAL pgoutput");
+    match major {
+        ..15 => format!("{command} NOEXPORT_SNAPSHOT"),
+        17.. if slot.failover => format!("{command} (SNAPSHOT 'nothing', FAILOVER true)"),
+        _ => format!("{command} (SNAPSHOT 'nothing')"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_made_in_each_versions_own_words() {
+        let lasting = NewSlot { name: "w", temporary: false, failover: true };
+        let temporary = NewSlot { name: "w", temporary: true, failover: false };
+        let cases = [
+            (lasting, 14, r#"CREATE_REPLICATION_SLOT "w" LOGICAL pgoutput NOEXPORT_SNAPSHOT"#),
+            (lasting, 15, r#"CREATE_REPLICATION_SLOT "w" LOGICAL pgoutput (SNAPSHOT 'nothing')"#),
+            (
+                lasting,
+                17,
+                r#"CREATE_REPLICATION_SLOT "w" LOGICAL pgoutput (SNAPSHOT 'nothing', FAILOVER true)"#,
+            ),
+            (
+                temporary,
+                18,
+                r#"CREATE_REPLICATION_SLOT "w" TEMPORARY LOGICAL pgoutput (SNAPSHOT 'nothing')"#,
+            ),
+        ];
+        for (slot, major, expected) in cases {
+            assert_eq!(create_slot_command(slot, major), expected);
+        }
+    }
+}
