@@ -20,27 +20,27 @@ use criterion::criterion_group;
 use criterion::criterion_main;
 use walhook::config;
 use walhook::config::settings::Settings;
-use walhook::delivery::sign::Signer;
+use walhook::delivery::sign::RequestSigner;
 use walhook::event::datum;
-use walhook::event::plan::Routed;
-use walhook::event::route::Router;
-use walhook::flow::change::Captured;
-use walhook::flow::change::Change;
+use walhook::event::plan::RoutedEvent;
+use walhook::event::route::EventRouter;
+use walhook::flow::change::CapturedItem;
+use walhook::flow::change::CommittedChange;
 use walhook::flow::event::Event;
-use walhook::flow::headers::Headers;
+use walhook::flow::headers::HeaderLines;
 use walhook::flow::lsn::Lsn;
 use walhook::flow::relation::SqlType;
 use walhook::flow::settlement::EndpointIndex;
 use walhook::flow::time::Timestamp;
-use walhook::flow::verdict::Exchange;
-use walhook::flow::verdict::Reach;
-use walhook::flow::verdict::Verdict;
+use walhook::flow::verdict::AttemptReach;
+use walhook::flow::verdict::AttemptVerdict;
+use walhook::flow::verdict::HttpExchange;
 use walhook::flow::watermark::Watermark;
-use walhook::lane::core::Lane;
-use walhook::lane::core::Now;
-use walhook::lane::core::Place;
+use walhook::lane::core::DeliveryPlace;
+use walhook::lane::core::LaneNow;
+use walhook::lane::core::LaneState;
 use walhook::lane::settings::LaneSettings;
-use walhook::replication::assemble::Assembler;
+use walhook::replication::assemble::ChangeAssembler;
 use walhook::replication::pgoutput;
 
 /// Name, type and value of the columns of the row that stands for all.
@@ -112,8 +112,8 @@ fn insert() -> Bytes {
 }
 
 /// An assembler in the middle of a transaction that knows the relation.
-fn assembler() -> Assembler {
-    let mut assembler = Assembler::new();
+fn assembler() -> ChangeAssembler {
+    let mut assembler = ChangeAssembler::new();
     for raw in [begin(), relation()] {
         let message = pgoutput::decode(&raw).unwrap();
         assembler.accept(message, &raw, None, &mut Vec::new()).unwrap();
@@ -121,22 +121,22 @@ fn assembler() -> Assembler {
     assembler
 }
 
-fn change() -> Change {
+fn change() -> CommittedChange {
     let (raw, mut captured) = (insert(), Vec::new());
     let message = pgoutput::decode(&raw).unwrap();
     assembler().accept(message, &raw, None, &mut captured).unwrap();
     match captured.pop() {
-        Some(Captured::Change(change)) => change,
+        Some(CapturedItem::Change(change)) => change,
         other => unreachable!("an insert is a change: {other:?}"),
     }
 }
 
 fn event() -> Event {
     let settings = settings();
-    let mut router = Router::new(7, &settings.events, &settings.endpoints);
+    let mut router = EventRouter::new(7, &settings.events, &settings.endpoints);
     let mut made = None;
     router.route(&change(), Timestamp::default(), |_, routed| match routed {
-        Routed::Event(event) => made = Some(*event),
+        RoutedEvent::Event(event) => made = Some(*event),
         other => unreachable!("the row becomes an event: {other:?}"),
     });
     made.unwrap()
@@ -161,7 +161,7 @@ fn decode(c: &mut Criterion) {
 
 fn route(c: &mut Criterion) {
     let (settings, change) = (settings(), change());
-    let mut router = Router::new(7, &settings.events, &settings.endpoints);
+    let mut router = EventRouter::new(7, &settings.events, &settings.endpoints);
     c.bench_function("route and render a change", |b| {
         b.iter(|| {
             router.route(black_box(&change), Timestamp::default(), |_, routed| {
@@ -203,26 +203,26 @@ fn json(c: &mut Criterion) {
 fn lane(c: &mut Criterion) {
     const EVENTS: u64 = 1000;
     let settings = LaneSettings::of(EndpointIndex(0), settings().endpoints.first().unwrap());
-    let delivered = Exchange {
-        verdict: Verdict::Delivered,
-        reach: Reach::Endpoint,
+    let delivered = HttpExchange {
+        verdict: AttemptVerdict::Delivered,
+        reach: AttemptReach::Endpoint,
         failure: None,
         status: Some(200),
         took: Duration::from_millis(1),
-        request_headers: Headers::default(),
-        response_headers: Headers::default(),
+        request_headers: HeaderLines::default(),
+        response_headers: HeaderLines::default(),
         response_body: Bytes::new(),
     };
     let event = Arc::new(event());
-    let now = Now { instant: Instant::now(), database: Timestamp::default() };
+    let now = LaneNow { instant: Instant::now(), database: Timestamp::default() };
     let mut group = c.benchmark_group("lane");
     group.throughput(Throughput::Elements(EVENTS));
     // One key for all: the longest chain.
     group.bench_function("1,000 events of one key, offered, leased and delivered", |b| {
         b.iter_batched_ref(
-            || Lane::new(settings.clone()),
+            || LaneState::new(settings.clone()),
             |lane| {
-                (0..EVENTS).for_each(|_| lane.offer(Arc::clone(&event), Place::Own, now));
+                (0..EVENTS).for_each(|_| lane.offer(Arc::clone(&event), DeliveryPlace::Own, now));
                 while let Some(lease) = lane.lease(now) {
                     lane.complete(lease.id, &delivered, now, 0.5);
                 }
@@ -237,7 +237,7 @@ fn lane(c: &mut Criterion) {
 fn sign(c: &mut Criterion) {
     let settings = settings();
     let signing = settings.endpoints.first().unwrap().signing.as_ref().unwrap();
-    let signer = Signer::new(signing);
+    let signer = RequestSigner::new(signing);
     let mut group = c.benchmark_group("sign");
     for bytes in [200, 4096] {
         let body = vec![b'x'; bytes];

@@ -39,16 +39,16 @@ const DOUBT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A clock that shows the database's time. Clones are one.
 #[derive(Clone, Debug)]
 pub struct DatabaseClock {
-    shared: Arc<Shared>,
+    shared: Arc<ClockShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ClockShared {
     /// Microseconds that the database's clock is ahead of the time since boot, as it is believed.
     believed: AtomicI64,
     /// The same as it was measured last.
     latest: AtomicI64,
-    steps: Mutex<Steps>,
+    steps: Mutex<ClockSteps>,
     /// When the question of the last measurement was asked, since boot.
     asked: watch::Sender<Option<Duration>>,
     /// Somebody waits for a measurement.
@@ -57,14 +57,14 @@ struct Shared {
 
 /// What was measured within the time of doubt, one entry for each time the clock was set. Pure.
 #[derive(Debug)]
-struct Steps {
+struct ClockSteps {
     /// So long a clock that was set ahead is not believed.
     doubt: Duration,
     /// Offset in microseconds, and when it was seen last.
     entries: Vec<(i64, Duration)>,
 }
 
-impl Steps {
+impl ClockSteps {
     /// An answer to a question that was asked at `asked` and answered at `answered`, since boot.
     /// Returns the offset that this shows.
     fn measured(&mut self, asked: Duration, server: Timestamp, answered: Duration) -> i64 {
@@ -110,8 +110,8 @@ impl DatabaseClock {
     /// most before they expire.
     pub fn new(longest_life: Duration) -> Self {
         let agreed = host_now().micros().saturating_sub(micros(since_boot()));
-        let steps = Steps { doubt: longest_life.min(DOUBT_MAX), entries: Vec::new() };
-        let shared = Shared {
+        let steps = ClockSteps { doubt: longest_life.min(DOUBT_MAX), entries: Vec::new() };
+        let shared = ClockShared {
             believed: AtomicI64::new(agreed),
             latest: AtomicI64::new(agreed),
             steps: Mutex::new(steps),

@@ -69,7 +69,7 @@ mod armed {
     /// Less than a commit to disk takes, or a receiver that thinks for a moment.
     pub(super) const MIDDLE: Duration = Duration::from_millis(1);
 
-    struct Armed {
+    struct ArmedFailpoint {
         name: String,
         about: Option<String>,
         /// Times that it is passed before.
@@ -77,13 +77,13 @@ mod armed {
         panics: bool,
     }
 
-    fn armed() -> Option<&'static Armed> {
-        static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+    fn armed() -> Option<&'static ArmedFailpoint> {
+        static ARMED: OnceLock<Option<ArmedFailpoint>> = OnceLock::new();
         let read = || std::env::var("WALHOOK_FAILPOINT").ok().map(|text| parse(&text));
         ARMED.get_or_init(read).as_ref()
     }
 
-    fn parse(text: &str) -> Armed {
+    fn parse(text: &str) -> ArmedFailpoint {
         let (text, panics) = match text.strip_suffix('!') {
             Some(rest) => (rest, true),
             None => (text, false),
@@ -94,7 +94,12 @@ mod armed {
         };
         let (name, times) = text.split_once('@').unwrap_or((text, "1"));
         let times: u32 = times.parse().unwrap_or(1);
-        Armed { name: name.to_owned(), about, left: AtomicU32::new(times.max(1) - 1), panics }
+        ArmedFailpoint {
+            name: name.to_owned(),
+            about,
+            left: AtomicU32::new(times.max(1) - 1),
+            panics,
+        }
     }
 
     pub(super) fn is_due(name: &str, about: impl FnOnce() -> String) -> bool {
@@ -132,7 +137,7 @@ mod armed {
                 ("flushed@x", ("flushed", None, 0, false)),
             ];
             for (text, expected) in cases {
-                let Armed { name, about, left, panics } = parse(text);
+                let ArmedFailpoint { name, about, left, panics } = parse(text);
                 let found = (name.as_str(), about.as_deref(), left.into_inner(), panics);
                 assert_eq!(found, expected, "case: {text}");
             }

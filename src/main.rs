@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use walhook::cli::Cli;
-use walhook::cli::exit::Exit;
+use walhook::cli::exit::ExitStatus;
 
 /// Events are made on one thread, sent on a second and dropped on a third, for which the system's
 /// allocator takes a tenth of the CPU of a delivery more (docs/performance.md).
@@ -22,14 +22,15 @@ fn main() -> ExitCode {
         Err(help_or_misuse) => {
             // Nobody is left to tell if this cannot be printed; the exit code still says it.
             drop(help_or_misuse.print());
-            let exit = if help_or_misuse.use_stderr() { Exit::Usage } else { Exit::Done };
+            let exit =
+                if help_or_misuse.use_stderr() { ExitStatus::Usage } else { ExitStatus::Done };
             return exit.into();
         }
     };
     match cli.run() {
-        Ok(()) => Exit::Done.into(),
+        Ok(()) => ExitStatus::Done.into(),
         // `walhook tail | head -1`: the reader has all it wanted.
-        Err(stopped) if stopped.is_closed_pipe() => Exit::Done.into(),
+        Err(stopped) if stopped.is_closed_pipe() => ExitStatus::Done.into(),
         Err(stopped) => {
             drop(writeln!(std::io::stderr(), "walhook: {stopped}"));
             stopped.exit().into()

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Tasks that live and end together.
 #[derive(Debug, Default)]
-pub struct Tasks {
+pub struct TaskOwner {
     running: JoinSet<Ended>,
     /// These end after all others.
     last: JoinSet<Ended>,
@@ -26,7 +26,7 @@ type Ended = (&'static str, anyhow::Result<()>);
 /// How long the last tasks may take to end.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-impl Tasks {
+impl TaskOwner {
     pub fn new() -> Self {
         Self::default()
     }
@@ -116,7 +116,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn when_one_task_ends_all_are_asked_to_stop() {
-        let mut tasks = Tasks::new();
+        let mut tasks = TaskOwner::new();
         let stop = tasks.stop_token();
         tasks.spawn("waits", async move {
             stop.cancelled().await;
@@ -132,7 +132,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_last_task_lives_until_all_others_have_ended() {
-        let mut tasks = Tasks::new();
+        let mut tasks = TaskOwner::new();
         let (stop, close) = (tasks.stop_token(), tasks.close_token());
         let is_closed = close.clone();
         tasks.spawn("drains", async move {
@@ -153,7 +153,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_does_not_stop_is_cut_off_after_the_grace_period() {
-        let mut tasks = Tasks::new();
+        let mut tasks = TaskOwner::new();
         tasks.spawn("hangs", std::future::pending());
         tasks.stop_token().cancel();
         let error = tasks.run(Duration::from_secs(1), |_| ()).await.unwrap_err();

@@ -12,8 +12,8 @@ use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 use tokio_postgres::NoTls;
 use tokio_postgres::SimpleQueryMessage;
-use walhook::sandbox::cluster::Cluster;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
+use walhook::sandbox::cluster::SandboxCluster;
 use walhook::sandbox::find;
 
 use crate::receiver::Receiver;
@@ -60,18 +60,18 @@ pub(crate) struct Stage {
     pub(crate) keeps_push_log: Cell<bool>,
     runtime: Runtime,
     client: Client,
-    cluster: Cluster,
+    cluster: SandboxCluster,
 }
 
 impl Stage {
     pub(crate) fn set(binary: PathBuf) -> anyhow::Result<Self> {
         let installation = find::find()?;
-        let options = Options::default()
+        let options = ClusterOptions::default()
             .with("shared_buffers", "256MB")
             .with("max_wal_size", "8GB")
             .with("checkpoint_timeout", "1h")
             .with("autovacuum", "off");
-        let cluster = Cluster::start(&installation, options)?;
+        let cluster = SandboxCluster::start(&installation, options)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (client, connection) =
             runtime.block_on(tokio_postgres::connect(&cluster.url("postgres"), NoTls))?;

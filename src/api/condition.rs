@@ -4,7 +4,7 @@ use crate::api::EndpointView;
 
 /// What is known of an endpoint at one moment.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Numbers {
+pub(crate) struct ConditionNumbers {
     pub(crate) queued: i64,
     pub(crate) backlog: i64,
     /// Whether requests are held back because of failures.
@@ -13,14 +13,14 @@ pub(crate) struct Numbers {
 
 /// How an endpoint does.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Condition {
+pub(crate) struct HealthCondition {
     pub(crate) words: String,
     /// What mends it; `None` if nothing is wrong.
     pub(crate) fix: Option<String>,
 }
 
-impl Condition {
-    pub(crate) fn of(view: &EndpointView, numbers: Numbers) -> Self {
+impl HealthCondition {
+    pub(crate) fn of(view: &EndpointView, numbers: ConditionNumbers) -> Self {
         let name = &view.name;
         let wrong = |words: String, fix: String| Self { words, fix: Some(fix) };
         let well = |words: String| Self { words, fix: None };
@@ -66,7 +66,8 @@ mod tests {
         for (state, (queued, backlog, breaker_open), words, fix) in cases {
             let (name, url) = ("crm".into(), String::new());
             let view = EndpointView { name, url, state, paused: None, source: "file" };
-            let found = Condition::of(&view, Numbers { queued, backlog, breaker_open });
+            let found =
+                HealthCondition::of(&view, ConditionNumbers { queued, backlog, breaker_open });
             assert!(found.words.starts_with(words), "case: {state}: {found:?}");
             assert_eq!(found.fix.is_some(), fix.is_some(), "case: {state}: {found:?}");
             assert!(found.fix.unwrap_or_default().contains(fix.unwrap_or_default()));

@@ -38,8 +38,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::api::problem::Problem;
-use crate::api::refusals::Refusals;
+use crate::api::problem::ProblemResponse;
+use crate::api::refusals::RefusalCounter;
 
 /// Connections at a time: half of the files that a process may have open by default.
 const CONNECTIONS_MAX: usize = 512;
@@ -62,7 +62,7 @@ const ANSWERS: u8 = 2;
 
 /// The state of the connection that a request came by; an extension of the request.
 #[derive(Clone, Debug)]
-pub(crate) struct Link {
+pub(crate) struct ConnectionLink {
     state: Arc<AtomicU8>,
     /// One of the last few places.
     reserved: bool,
@@ -70,16 +70,16 @@ pub(crate) struct Link {
 
 /// A handler is at work for a connection, which is left alone until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Answering(Link);
+pub(crate) struct AnsweringGuard(ConnectionLink);
 
-impl Link {
-    pub(crate) fn answering(&self) -> Answering {
+impl ConnectionLink {
+    pub(crate) fn answering(&self) -> AnsweringGuard {
         self.state.store(ANSWERS, Ordering::Relaxed);
-        Answering(self.clone())
+        AnsweringGuard(self.clone())
     }
 }
 
-impl Drop for Answering {
+impl Drop for AnsweringGuard {
     fn drop(&mut self) {
         self.0.state.store(WAITS, Ordering::Relaxed);
     }
@@ -87,9 +87,9 @@ impl Drop for Answering {
 
 /// The open connections, in the order in which they came.
 #[derive(Debug, Default)]
-struct Open(Mutex<BTreeMap<u64, (Arc<AtomicU8>, CancellationToken)>>);
+struct OpenConnections(Mutex<BTreeMap<u64, (Arc<AtomicU8>, CancellationToken)>>);
 
-impl Open {
+impl OpenConnections {
     fn enter(&self, number: u64, state: &Arc<AtomicU8>, close: &CancellationToken) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(number, (Arc::clone(state), close.clone()));
@@ -122,10 +122,10 @@ impl Open {
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
-    refusals: Refusals,
+    refusals: RefusalCounter,
     stop: CancellationToken,
 ) {
-    let open = Arc::new(Open::default());
+    let open = Arc::new(OpenConnections::default());
     let mut tasks = JoinSet::new();
     let mut number = 0_u64;
     loop {
@@ -153,7 +153,7 @@ pub(super) async fn serve(
         if full && !made_room && open.count() >= CONNECTIONS_MAX + RESERVE {
             continue;
         }
-        let link = Link { state: Arc::default(), reserved: full && !made_room };
+        let link = ConnectionLink { state: Arc::default(), reserved: full && !made_room };
         number += 1;
         let close = CancellationToken::new();
         open.enter(number, &link.state, &close);
@@ -184,7 +184,7 @@ pub(super) async fn serve(
 async fn converse(
     stream: TcpStream,
     peer: SocketAddr,
-    link: Link,
+    link: ConnectionLink,
     router: Router,
     stop: CancellationToken,
 ) -> hyper::Result<()> {
@@ -210,12 +210,12 @@ async fn converse(
 
 /// Keeps the last few places for [`ESSENTIAL`].
 pub(crate) async fn keep_reserve(request: Request, next: Next) -> Response {
-    let link = request.extensions().get::<Link>();
+    let link = request.extensions().get::<ConnectionLink>();
     if link.is_some_and(|link| link.reserved) && !ESSENTIAL.contains(&request.uri().path()) {
         let detail =
             "too many connections are open: close those that are not needed, and ask again";
         let close = [(axum::http::header::CONNECTION, "close")];
-        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+        let problem = ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, detail);
         return (close, problem).into_response();
     }
     next.run(request).await

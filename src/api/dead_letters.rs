@@ -12,22 +12,22 @@ use serde_json::Value;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::api::Surface;
-use crate::api::fields::Fields;
+use crate::api::HttpSurface;
+use crate::api::fields::RequestFields;
 use crate::api::fields::bad;
-use crate::api::problem::Problem;
-use crate::api::request::Named;
-use crate::api::request::Sent;
+use crate::api::problem::ProblemResponse;
+use crate::api::request::NamedParts;
+use crate::api::request::SentBody;
 use crate::flow::raw_json::raw_json;
 use crate::flow::time::Timestamp;
 use crate::store::dead_letters;
 use crate::store::dead_letters::DISCARDABLE;
 use crate::store::dead_letters::DeadLetterId;
 use crate::store::dead_letters::DeathClass;
-use crate::store::dead_letters::Filter;
+use crate::store::dead_letters::LetterFilter;
+use crate::store::dead_letters::LetterState;
+use crate::store::dead_letters::LetterSummary;
 use crate::store::dead_letters::Share;
-use crate::store::dead_letters::State as LetterState;
-use crate::store::dead_letters::Summary;
 use crate::store::resend;
 
 const PAGE: u32 = 100;
@@ -50,12 +50,12 @@ const FILTER: [&str; 9] = [
 ];
 
 pub(crate) async fn list(
-    State(surface): State<Surface>,
+    State(surface): State<HttpSurface>,
     RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
+) -> Result<Response, ProblemResponse> {
     let known = [FILTER.as_slice(), &["state", "limit", "cursor"]].concat();
-    let fields = Fields::of_query(query.as_deref(), &known)?;
-    let filter = Filter { states: states(&fields)?, ..filter(&fields)? };
+    let fields = RequestFields::of_query(query.as_deref(), &known)?;
+    let filter = LetterFilter { states: states(&fields)?, ..filter(&fields)? };
     let limit = fields.number("limit", &(1..=PAGE_MAX))?.unwrap_or(PAGE);
     let below = match fields.text("cursor")? {
         Some(cursor) => Some(DeadLetterId(cursor.parse().map_err(|_| {
@@ -74,9 +74,9 @@ pub(crate) async fn list(
 
 /// One letter with its body as it would be sent now.
 pub(crate) async fn show(
-    State(surface): State<Surface>,
-    Named(id): Named,
-) -> Result<Response, Problem> {
+    State(surface): State<HttpSurface>,
+    NamedParts(id): NamedParts,
+) -> Result<Response, ProblemResponse> {
     let letter = find(&surface, &id).await?;
     let body = if (1..=SHOWN_BYTES).contains(&letter.body_bytes) {
         let mut session = surface.office.session().await?;
@@ -93,17 +93,17 @@ pub(crate) async fn show(
 
 /// Asks for letters to be sent again, all of those that the body means.
 pub(crate) async fn resend(
-    State(surface): State<Surface>,
-    Sent(body): Sent,
-) -> Result<Response, Problem> {
-    let Wish { filter, dry_run } = wish(&body, "send again")?;
+    State(surface): State<HttpSurface>,
+    SentBody(body): SentBody,
+) -> Result<Response, ProblemResponse> {
+    let ResendRequest { filter, dry_run } = wish(&body, "send again")?;
     request(&surface, &filter, dry_run).await
 }
 
 pub(crate) async fn resend_one(
-    State(surface): State<Surface>,
-    Named(id): Named,
-) -> Result<Response, Problem> {
+    State(surface): State<HttpSurface>,
+    NamedParts(id): NamedParts,
+) -> Result<Response, ProblemResponse> {
     let letter = find(&surface, &id).await?;
     let refused = match letter.state {
         LetterState::Dead if letter.body_bytes == 0 => {
@@ -115,19 +115,19 @@ pub(crate) async fn resend_one(
         LetterState::Expired => "it is too old to be sent",
         LetterState::Discarded => "it was discarded",
     };
-    Err(Problem::new(StatusCode::CONFLICT, format!("dead letter {id}: {refused}")))
+    Err(ProblemResponse::new(StatusCode::CONFLICT, format!("dead letter {id}: {refused}")))
 }
 
 /// Closes letters that nobody wants to have sent.
 pub(crate) async fn discard(
-    State(surface): State<Surface>,
-    Sent(body): Sent,
-) -> Result<Response, Problem> {
-    let Wish { filter, dry_run } = wish(&body, "discard")?;
+    State(surface): State<HttpSurface>,
+    SentBody(body): SentBody,
+) -> Result<Response, ProblemResponse> {
+    let ResendRequest { filter, dry_run } = wish(&body, "discard")?;
     let mut session = surface.office.session().await?;
     let slot = surface.office.slot();
     if dry_run {
-        let filter = Filter { states: Some(DISCARDABLE.to_vec()), ..filter };
+        let filter = LetterFilter { states: Some(DISCARDABLE.to_vec()), ..filter };
         let letters = dead_letters::count(session.client(), slot, &filter).await?;
         return Ok(Json(json!({ "dry_run": true, "letters": letters })).into_response());
     }
@@ -148,42 +148,42 @@ pub(crate) async fn discard(
 }
 
 pub(crate) async fn discard_one(
-    State(surface): State<Surface>,
-    Named(id): Named,
-) -> Result<Response, Problem> {
+    State(surface): State<HttpSurface>,
+    NamedParts(id): NamedParts,
+) -> Result<Response, ProblemResponse> {
     let letter = find(&surface, &id).await?;
     if !DISCARDABLE.contains(&letter.state) {
         let state = letter.state.as_str();
         let detail = format!("dead letter {id} is {state}: only one that is dead can be discarded");
-        return Err(Problem::new(StatusCode::CONFLICT, detail));
+        return Err(ProblemResponse::new(StatusCode::CONFLICT, detail));
     }
     let body = json!({ "ids": [letter.id.0] }).to_string();
-    discard(State(surface), Sent(Bytes::from(body))).await
+    discard(State(surface), SentBody(Bytes::from(body))).await
 }
 
 /// Which letters a body means, and whether only to count them.
-struct Wish {
-    filter: Filter,
+struct ResendRequest {
+    filter: LetterFilter,
     dry_run: bool,
 }
 
 /// Reads it; `what` is to be done to all letters only if the body says so.
-fn wish(body: &[u8], what: &str) -> Result<Wish, Problem> {
+fn wish(body: &[u8], what: &str) -> Result<ResendRequest, ProblemResponse> {
     let known = [FILTER.as_slice(), &["ids", "all", "dry_run"]].concat();
-    let fields = Fields::of_body(body, &known)?;
+    let fields = RequestFields::of_body(body, &known)?;
     let ids = fields.ids("ids")?.map(|ids| ids.into_iter().map(DeadLetterId).collect());
-    let filter = Filter { ids, ..filter(&fields)? };
-    if filter == Filter::default() && !fields.flag("all")? {
+    let filter = LetterFilter { ids, ..filter(&fields)? };
+    if filter == LetterFilter::default() && !fields.flag("all")? {
         return Err(bad(format!(
             "say which letters to {what}, by ids, key, event_id, endpoint, event_type, class, from \
              or before; or all of them with \"all\": true"
         )));
     }
-    Ok(Wish { filter, dry_run: fields.flag("dry_run")? })
+    Ok(ResendRequest { filter, dry_run: fields.flag("dry_run")? })
 }
 
-fn filter(fields: &Fields) -> Result<Filter, Problem> {
-    Ok(Filter {
+fn filter(fields: &RequestFields) -> Result<LetterFilter, ProblemResponse> {
+    Ok(LetterFilter {
         ids: None,
         endpoint: fields.either("endpoint", "webhook_id")?,
         event_type: fields.text("event_type")?,
@@ -196,31 +196,37 @@ fn filter(fields: &Fields) -> Result<Filter, Problem> {
     })
 }
 
-fn states(fields: &Fields) -> Result<Option<Vec<LetterState>>, Problem> {
+fn states(fields: &RequestFields) -> Result<Option<Vec<LetterState>>, ProblemResponse> {
     let mut words = vec![("open", LetterState::OPEN.to_vec()), ("all", LetterState::ALL.to_vec())];
     words.extend(LetterState::ALL.iter().map(|state| (state.as_str(), vec![*state])));
     fields.one_of("state", &words)
 }
 
-fn only(id: DeadLetterId) -> Filter {
-    Filter { ids: Some(vec![id]), ..Filter::default() }
+fn only(id: DeadLetterId) -> LetterFilter {
+    LetterFilter { ids: Some(vec![id]), ..LetterFilter::default() }
 }
 
 /// The letter with the id of a path, without its body.
-async fn find(surface: &Surface, id: &str) -> Result<Summary, Problem> {
+async fn find(surface: &HttpSurface, id: &str) -> Result<LetterSummary, ProblemResponse> {
     let number = id
         .parse()
         .map_err(|_| bad(format!("{id:?} is no dead letter: their ids are numbers, such as 17")))?;
-    let filter = Filter { states: Some(LetterState::ALL.to_vec()), ..only(DeadLetterId(number)) };
+    let filter =
+        LetterFilter { states: Some(LetterState::ALL.to_vec()), ..only(DeadLetterId(number)) };
     let mut session = surface.office.session().await?;
     let slot = surface.office.slot();
     let found = dead_letters::list(session.client(), slot, &filter, None, 1).await?;
-    let none = || Problem::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}"));
+    let none =
+        || ProblemResponse::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}"));
     found.into_iter().next().ok_or_else(none)
 }
 
 /// Marks letters to be sent again, for endpoints that are there.
-async fn request(surface: &Surface, filter: &Filter, dry_run: bool) -> Result<Response, Problem> {
+async fn request(
+    surface: &HttpSurface,
+    filter: &LetterFilter,
+    dry_run: bool,
+) -> Result<Response, ProblemResponse> {
     if let Some(endpoint) = &filter.endpoint {
         surface.require_endpoint(endpoint)?;
     }
@@ -253,7 +259,7 @@ async fn request(surface: &Surface, filter: &Filter, dry_run: bool) -> Result<Re
     }
     let mut requested = 0;
     for share in &here {
-        let filter = Filter { endpoint: Some(share.endpoint.to_string()), ..filter.clone() };
+        let filter = LetterFilter { endpoint: Some(share.endpoint.to_string()), ..filter.clone() };
         requested += resend::request(session.client(), slot, &filter).await?;
     }
     surface.office.asked();
@@ -266,7 +272,7 @@ async fn request(surface: &Surface, filter: &Filter, dry_run: bool) -> Result<Re
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 
-fn shown(letter: &Summary) -> Value {
+fn shown(letter: &LetterSummary) -> Value {
     let time = |time: Option<Timestamp>| time.map(Timestamp::iso_millis);
     json!({
         "id": letter.id.0,

@@ -23,28 +23,28 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
-use crate::api::Surface;
-use crate::api::problem::Problem;
-use crate::api::request::Document;
-use crate::api::request::Named;
+use crate::api::HttpSurface;
+use crate::api::problem::ProblemResponse;
+use crate::api::request::JsonDocument;
+use crate::api::request::NamedParts;
 
 /// How long a call may take. What it does is done, whether somebody waits for it or not.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The way to the desk; empty while the slot is another walhook's.
-pub type Desk = Arc<OnceLock<mpsc::Sender<Errand>>>;
+pub type AdminSender = Arc<OnceLock<mpsc::Sender<AdminRequest>>>;
 
 /// What is to be done, for whom, and where the outcome goes.
 #[derive(Debug)]
-pub struct Errand {
-    pub call: Call,
+pub struct AdminRequest {
+    pub call: AdminCall,
     /// For the log and the books: where the request came from.
     pub who: String,
-    pub outcome: oneshot::Sender<Outcome>,
+    pub outcome: oneshot::Sender<AdminOutcome>,
 }
 
 #[derive(Clone, Debug)]
-pub enum Call {
+pub enum AdminCall {
     List,
     Show {
         name: String,
@@ -98,17 +98,17 @@ pub enum Call {
     },
 }
 
-pub type Outcome = Result<Answer, Refused>;
+pub type AdminOutcome = Result<AdminAnswer, AdminRefusal>;
 
 #[derive(Debug)]
-pub struct Answer {
+pub struct AdminAnswer {
     pub status: u16,
     pub body: Value,
 }
 
 /// Why a call was not answered as it was meant.
 #[derive(Debug)]
-pub struct Refused {
+pub struct AdminRefusal {
     pub status: u16,
     /// What is wrong, then what to do.
     pub detail: String,
@@ -116,24 +116,24 @@ pub struct Refused {
     pub errors: Vec<(String, String)>,
 }
 
-impl Refused {
+impl AdminRefusal {
     pub fn new(status: u16, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), errors: Vec::new() }
     }
 }
 
 /// Who asks: the address, and whether a token was shown. The token itself is in no book.
-pub(crate) struct Caller {
-    surface: Surface,
+pub(crate) struct AdminCaller {
+    surface: HttpSurface,
     who: String,
 }
 
-impl axum::extract::FromRequestParts<Surface> for Caller {
+impl axum::extract::FromRequestParts<HttpSurface> for AdminCaller {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(
         parts: &mut axum::http::request::Parts,
-        surface: &Surface,
+        surface: &HttpSurface,
     ) -> Result<Self, Self::Rejection> {
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let address = address.map_or_else(|| "?".to_owned(), |info| info.0.ip().to_string());
@@ -145,16 +145,16 @@ impl axum::extract::FromRequestParts<Surface> for Caller {
     }
 }
 
-impl Caller {
-    pub(crate) async fn ask(self, call: Call) -> Response {
-        let unavailable = |detail: &str| Refused::new(503, detail);
+impl AdminCaller {
+    pub(crate) async fn ask(self, call: AdminCall) -> Response {
+        let unavailable = |detail: &str| AdminRefusal::new(503, detail);
         let outcome = async {
             let desk = self.surface.desk.get();
             let desk = desk.ok_or_else(|| {
                 unavailable("walhook waits for its slot: ask the one that holds it")
             })?;
             let (outcome_in, outcome) = oneshot::channel();
-            let errand = Errand { call, who: self.who, outcome: outcome_in };
+            let errand = AdminRequest { call, who: self.who, outcome: outcome_in };
             let stopping = || unavailable("walhook is shutting down: ask again when it runs");
             desk.send(errand).await.map_err(|_ended| stopping())?;
             outcome.await.map_err(|_ended| stopping())?
@@ -162,17 +162,17 @@ impl Caller {
         let late = || Err(unavailable("this takes long, and goes on: look again in a moment"));
         let outcome = tokio::time::timeout(PATIENCE, outcome).await;
         match outcome.unwrap_or_else(|_late| late()) {
-            Ok(Answer { status, body }) => (status_of(status), Json(body)).into_response(),
+            Ok(AdminAnswer { status, body }) => (status_of(status), Json(body)).into_response(),
             Err(refused) => refused.into_response(),
         }
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for AdminRefusal {
     fn into_response(self) -> Response {
         let error = |(key, detail): (String, String)| json!({ "key": key, "detail": detail });
         let errors: Vec<Value> = self.errors.into_iter().map(error).collect();
-        let problem = Problem::new(status_of(self.status), self.detail);
+        let problem = ProblemResponse::new(status_of(self.status), self.detail);
         match errors.is_empty() {
             true => problem.into_response(),
             false => problem.with("errors", Value::Array(errors)).into_response(),
@@ -184,66 +184,66 @@ fn status_of(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-pub(crate) async fn list(caller: Caller) -> Response {
-    caller.ask(Call::List).await
+pub(crate) async fn list(caller: AdminCaller) -> Response {
+    caller.ask(AdminCall::List).await
 }
 
-pub(crate) async fn show(caller: Caller, Named(name): Named) -> Response {
-    caller.ask(Call::Show { name }).await
+pub(crate) async fn show(caller: AdminCaller, NamedParts(name): NamedParts) -> Response {
+    caller.ask(AdminCall::Show { name }).await
 }
 
-pub(crate) async fn create(caller: Caller, Document(document): Document) -> Response {
-    caller.ask(Call::Create { document }).await
+pub(crate) async fn create(caller: AdminCaller, JsonDocument(document): JsonDocument) -> Response {
+    caller.ask(AdminCall::Create { document }).await
 }
 
 pub(crate) async fn replace(
-    caller: Caller,
-    Named(name): Named,
-    Document(document): Document,
+    caller: AdminCaller,
+    NamedParts(name): NamedParts,
+    JsonDocument(document): JsonDocument,
 ) -> Response {
-    caller.ask(Call::Replace { name, document }).await
+    caller.ask(AdminCall::Replace { name, document }).await
 }
 
 pub(crate) async fn patch(
-    caller: Caller,
-    Named(name): Named,
-    Document(patch): Document,
+    caller: AdminCaller,
+    NamedParts(name): NamedParts,
+    JsonDocument(patch): JsonDocument,
 ) -> Response {
-    caller.ask(Call::Patch { name, patch }).await
+    caller.ask(AdminCall::Patch { name, patch }).await
 }
 
-pub(crate) async fn delete(caller: Caller, Named(name): Named) -> Response {
-    caller.ask(Call::Delete { name }).await
+pub(crate) async fn delete(caller: AdminCaller, NamedParts(name): NamedParts) -> Response {
+    caller.ask(AdminCall::Delete { name }).await
 }
 
-pub(crate) async fn enable(caller: Caller, Named(name): Named) -> Response {
-    caller.ask(Call::Switch { name, enabled: true }).await
+pub(crate) async fn enable(caller: AdminCaller, NamedParts(name): NamedParts) -> Response {
+    caller.ask(AdminCall::Switch { name, enabled: true }).await
 }
 
-pub(crate) async fn disable(caller: Caller, Named(name): Named) -> Response {
-    caller.ask(Call::Switch { name, enabled: false }).await
+pub(crate) async fn disable(caller: AdminCaller, NamedParts(name): NamedParts) -> Response {
+    caller.ask(AdminCall::Switch { name, enabled: false }).await
 }
 
-pub(crate) async fn pause(caller: Caller, Named(name): Named) -> Response {
-    caller.ask(Call::Pause { name, paused: true }).await
+pub(crate) async fn pause(caller: AdminCaller, NamedParts(name): NamedParts) -> Response {
+    caller.ask(AdminCall::Pause { name, paused: true }).await
 }
 
-pub(crate) async fn resume(caller: Caller, Named(name): Named) -> Response {
-    caller.ask(Call::Pause { name, paused: false }).await
+pub(crate) async fn resume(caller: AdminCaller, NamedParts(name): NamedParts) -> Response {
+    caller.ask(AdminCall::Pause { name, paused: false }).await
 }
 
-pub(crate) async fn try_now(caller: Caller, Named(name): Named) -> Response {
-    caller.ask(Call::TryNow { name }).await
+pub(crate) async fn try_now(caller: AdminCaller, NamedParts(name): NamedParts) -> Response {
+    caller.ask(AdminCall::TryNow { name }).await
 }
 
 pub(crate) async fn rotate(
-    caller: Caller,
-    Named(name): Named,
-    Document(body): Document,
+    caller: AdminCaller,
+    NamedParts(name): NamedParts,
+    JsonDocument(body): JsonDocument,
 ) -> Response {
-    caller.ask(Call::Rotate { name, body }).await
+    caller.ask(AdminCall::Rotate { name, body }).await
 }
 
-pub(crate) async fn test(caller: Caller, Named(name): Named) -> Response {
-    caller.ask(Call::Test { name }).await
+pub(crate) async fn test(caller: AdminCaller, NamedParts(name): NamedParts) -> Response {
+    caller.ask(AdminCall::Test { name }).await
 }

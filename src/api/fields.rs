@@ -8,7 +8,7 @@ use chrono::NaiveDate;
 use serde_json::Map;
 use serde_json::Value;
 
-use crate::api::problem::Problem;
+use crate::api::problem::ProblemResponse;
 use crate::flow::event::EventId;
 use crate::flow::time::Timestamp;
 
@@ -17,14 +17,14 @@ const ALIKE: f64 = 0.7;
 
 /// Parameters whose names are known.
 #[derive(Debug)]
-pub(crate) struct Fields(Map<String, Value>);
+pub(crate) struct RequestFields(Map<String, Value>);
 
-impl Fields {
+impl RequestFields {
     /// Of a query string.
     ///
     /// # Errors
     /// A parameter that is not known, or is there twice.
-    pub(crate) fn of_query(query: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
+    pub(crate) fn of_query(query: Option<&str>, known: &[&str]) -> Result<Self, ProblemResponse> {
         let mut fields = Map::new();
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             if fields.insert(name.to_string(), Value::String(value.into_owned())).is_some() {
@@ -38,7 +38,7 @@ impl Fields {
     ///
     /// # Errors
     /// The body is not a JSON object, or a field is not known.
-    pub(crate) fn of_body(body: &[u8], known: &[&str]) -> Result<Self, Problem> {
+    pub(crate) fn of_body(body: &[u8], known: &[&str]) -> Result<Self, ProblemResponse> {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self(Map::new()));
         }
@@ -49,7 +49,7 @@ impl Fields {
         }
     }
 
-    fn knowing(self, known: &[&str], what: &str) -> Result<Self, Problem> {
+    fn knowing(self, known: &[&str], what: &str) -> Result<Self, ProblemResponse> {
         let Some(stranger) = self.0.keys().find(|name| !known.contains(&name.as_str())) else {
             return Ok(self);
         };
@@ -59,7 +59,7 @@ impl Fields {
         }))
     }
 
-    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, Problem> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, ProblemResponse> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -69,7 +69,11 @@ impl Fields {
     }
 
     /// A parameter that has two names.
-    pub(crate) fn either(&self, name: &str, alias: &str) -> Result<Option<String>, Problem> {
+    pub(crate) fn either(
+        &self,
+        name: &str,
+        alias: &str,
+    ) -> Result<Option<String>, ProblemResponse> {
         match (self.text(name)?, self.text(alias)?) {
             (Some(one), Some(other)) if one != other => {
                 Err(bad(format!("{name} and {alias} are one parameter: give one of them")))
@@ -82,7 +86,7 @@ impl Fields {
         &self,
         name: &str,
         range: &RangeInclusive<u32>,
-    ) -> Result<Option<u32>, Problem> {
+    ) -> Result<Option<u32>, ProblemResponse> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         match text.parse().ok().filter(|number| range.contains(number)) {
             Some(number) => Ok(Some(number)),
@@ -94,7 +98,7 @@ impl Fields {
         }
     }
 
-    pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, ProblemResponse> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
@@ -104,7 +108,7 @@ impl Fields {
         }
     }
 
-    pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+    pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, ProblemResponse> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         parse_time(&text).map(Some).ok_or_else(|| {
             bad(format!(
@@ -114,7 +118,7 @@ impl Fields {
         })
     }
 
-    pub(crate) fn event(&self, name: &str) -> Result<Option<EventId>, Problem> {
+    pub(crate) fn event(&self, name: &str) -> Result<Option<EventId>, ProblemResponse> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         text.parse().map(Some).map_err(|error| bad(format!("{name}: {error}")))
     }
@@ -124,7 +128,7 @@ impl Fields {
         &self,
         name: &str,
         words: &[(&str, T)],
-    ) -> Result<Option<T>, Problem> {
+    ) -> Result<Option<T>, ProblemResponse> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         match words.iter().find(|(word, _)| *word == text) {
             Some((_, value)) => Ok(Some(value.clone())),
@@ -138,7 +142,11 @@ impl Fields {
     }
 
     /// One of these words, as it is.
-    pub(crate) fn known(&self, name: &str, words: &[&str]) -> Result<Option<String>, Problem> {
+    pub(crate) fn known(
+        &self,
+        name: &str,
+        words: &[&str],
+    ) -> Result<Option<String>, ProblemResponse> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         if words.contains(&text.as_str()) {
             return Ok(Some(text));
@@ -150,7 +158,7 @@ impl Fields {
     }
 
     /// A list of numbers: an array, or in a query separated by commas.
-    pub(crate) fn ids(&self, name: &str) -> Result<Option<Vec<i64>>, Problem> {
+    pub(crate) fn ids(&self, name: &str) -> Result<Option<Vec<i64>>, ProblemResponse> {
         let wrong = || bad(format!("{name} must be a list of numbers, such as [17, 18]"));
         let ids: Option<Vec<i64>> = match self.0.get(name) {
             None | Some(Value::Null) => return Ok(None),
@@ -170,8 +178,8 @@ fn nearest<'w>(stranger: &str, known: &[&'w str]) -> Option<&'w str> {
 }
 
 /// A refusal of what was asked.
-pub(crate) fn bad(detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, detail)
+pub(crate) fn bad(detail: impl Into<String>) -> ProblemResponse {
+    ProblemResponse::new(StatusCode::BAD_REQUEST, detail)
 }
 
 fn parse_time(text: &str) -> Option<Timestamp> {
@@ -189,8 +197,8 @@ mod tests {
 
     const KNOWN: [&str; 4] = ["endpoint", "webhook_id", "from", "limit"];
 
-    fn query(text: &str) -> Result<Fields, Problem> {
-        Fields::of_query(Some(text), &KNOWN)
+    fn query(text: &str) -> Result<RequestFields, ProblemResponse> {
+        RequestFields::of_query(Some(text), &KNOWN)
     }
 
     #[test]
@@ -209,7 +217,7 @@ mod tests {
         let names =
             query("endpoint=a&webhook_id=b").and_then(|f| f.either("endpoint", "webhook_id"));
         assert!(names.is_err());
-        let body = Fields::of_body(b"[1]", &KNOWN).expect_err("a list");
+        let body = RequestFields::of_body(b"[1]", &KNOWN).expect_err("a list");
         assert!(body.detail().starts_with("the body must be a JSON object"));
     }
 
@@ -245,13 +253,15 @@ mod tests {
     #[test]
     fn a_body_and_a_query_say_the_same() {
         let known = ["ids", "all"];
-        let body = Fields::of_body(br#"{"ids": [1, 2], "all": true}"#, &known).expect("sound");
-        let query = Fields::of_query(Some("ids=1,2&all=true"), &known).expect("sound");
+        let body =
+            RequestFields::of_body(br#"{"ids": [1, 2], "all": true}"#, &known).expect("sound");
+        let query = RequestFields::of_query(Some("ids=1,2&all=true"), &known).expect("sound");
         for fields in [body, query] {
             assert_eq!(fields.ids("ids").expect("numbers"), Some(vec![1, 2]));
             assert!(fields.flag("all").expect("a flag"));
         }
-        let wrong = Fields::of_body(br#"{"ids": ["a"], "all": 1}"#, &known).expect("known names");
+        let wrong =
+            RequestFields::of_body(br#"{"ids": ["a"], "all": 1}"#, &known).expect("known names");
         assert!(wrong.ids("ids").is_err() && wrong.flag("all").is_err());
     }
 }

@@ -13,9 +13,9 @@ use axum::response::Response;
 use tokio::time::Instant;
 use tokio::time::sleep_until;
 
-use crate::api::Surface;
-use crate::api::connections::Link;
-use crate::api::problem::Problem;
+use crate::api::HttpSurface;
+use crate::api::connections::ConnectionLink;
+use crate::api::problem::ProblemResponse;
 use crate::config::secret::is_same;
 
 const SCHEME: &str = "Bearer ";
@@ -23,19 +23,19 @@ const SCHEME: &str = "Bearer ";
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 pub(crate) async fn require_token(
-    State(surface): State<Surface>,
+    State(surface): State<HttpSurface>,
     request: Request,
     next: Next,
 ) -> Response {
     if surface.token.as_ref().is_none_or(|token| carries(request.headers(), token.reveal())) {
-        let link = request.extensions().get::<Link>().cloned();
-        let _answering = link.as_ref().map(Link::answering);
+        let link = request.extensions().get::<ConnectionLink>().cloned();
+        let _answering = link.as_ref().map(ConnectionLink::answering);
         return next.run(request).await;
     }
     surface.refusals.note("token", request.extensions());
     // Guessing is slow, and so is filling a log. The connection may be closed to make room meanwhile.
     sleep_until(surface.refusals.answer_to_token(Instant::now())).await;
-    let problem = Problem::new(
+    let problem = ProblemResponse::new(
         StatusCode::UNAUTHORIZED,
         "this path needs the header Authorization: Bearer with the token of [http] token",
     );
@@ -53,14 +53,14 @@ fn carries(headers: &HeaderMap, token: &str) -> bool {
 
 /// A page of another site that is open in an operator's browser must not give orders.
 pub(crate) async fn refuse_other_sites(
-    State(surface): State<Surface>,
+    State(surface): State<HttpSurface>,
     request: Request,
     next: Next,
 ) -> Response {
     if is_from_elsewhere(request.headers()) {
         surface.refusals.note("origin", request.extensions());
         let detail = "a page of another site may not use this path";
-        return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+        return ProblemResponse::new(StatusCode::FORBIDDEN, detail).into_response();
     }
     next.run(request).await
 }

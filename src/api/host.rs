@@ -17,8 +17,8 @@ use axum::middleware::Next;
 use axum::response::IntoResponse;
 use axum::response::Response;
 
-use crate::api::Surface;
-use crate::api::problem::Problem;
+use crate::api::HttpSurface;
+use crate::api::problem::ProblemResponse;
 
 /// Where this host finds itself, whatever its name service says.
 const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
@@ -28,9 +28,9 @@ const SHOWN_MAX: usize = 100;
 
 /// The names that are answered without a token. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Hosts(Arc<[String]>);
+pub struct AllowedHosts(Arc<[String]>);
 
-impl Hosts {
+impl AllowedHosts {
     /// Those of the loopback, the address that is listened on, and `more`, in lower case.
     pub fn new(listen: SocketAddr, more: &[String]) -> Self {
         let own = match listen {
@@ -48,12 +48,12 @@ impl Hosts {
 
     /// # Errors
     /// 400 without exactly one `Host`, 421 for a name that is not known.
-    fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ProblemResponse> {
         let mut given = headers.get_all(header::HOST).iter();
         let (Some(host), None) = (given.next(), given.next()) else {
             let detail = "a request needs exactly one header Host: send the address that walhook \
                           listens on";
-            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+            return Err(ProblemResponse::new(StatusCode::BAD_REQUEST, detail));
         };
         let host = String::from_utf8_lossy(host.as_bytes());
         // The absolute form names a host of its own, and a proxy may have left the header as it was.
@@ -65,14 +65,14 @@ impl Hosts {
     }
 }
 
-fn unknown(stranger: &str) -> Problem {
+fn unknown(stranger: &str) -> ProblemResponse {
     let shown: String = stranger.chars().take(SHOWN_MAX).collect();
     let detail = format!(
         "host {shown:?} is not answered while there is no token, or a web page could come by a name \
          of its own: ask by 127.0.0.1 or localhost, add the name to [http] hosts, or set \
          [http] token"
     );
-    Problem::new(StatusCode::MISDIRECTED_REQUEST, detail)
+    ProblemResponse::new(StatusCode::MISDIRECTED_REQUEST, detail)
 }
 
 /// The name in `name` or `name:port`, in lower case and without a last dot. `None` for everything
@@ -94,7 +94,7 @@ fn name(authority: &str) -> Option<String> {
 
 /// Stands before every path.
 pub(crate) async fn require_known_host(
-    State(surface): State<Surface>,
+    State(surface): State<HttpSurface>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -117,7 +117,7 @@ mod tests {
 
     fn judged(target: &str, hosts: &[&str]) -> Option<u16> {
         let listen = "127.0.0.2:9464".parse().expect("an address");
-        let known = Hosts::new(listen, &[String::from("walhook.internal")]);
+        let known = AllowedHosts::new(listen, &[String::from("walhook.internal")]);
         let mut headers = HeaderMap::new();
         for host in hosts {
             headers.append(header::HOST, host.parse().expect("a value"));

@@ -33,26 +33,26 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::endpoints::Desk;
-use crate::api::host::Hosts;
-use crate::api::problem::Problem;
-use crate::api::refusals::Refusals;
-use crate::api::state_queries::Office;
+use crate::api::endpoints::AdminSender;
+use crate::api::host::AllowedHosts;
+use crate::api::problem::ProblemResponse;
+use crate::api::refusals::RefusalCounter;
+use crate::api::state_queries::StateQueries;
 use crate::clock::DatabaseClock;
 use crate::config::secret::Secret;
 use crate::flow::time::Timestamp;
 use crate::ledger::state_status::StateStatus;
-use crate::ledger::stats::Stats;
+use crate::ledger::stats::PushStats;
 use crate::ledger::write_back::WriteBackStatus;
 use crate::replication::status::StatusHandle;
-use crate::telemetry::metrics::Metrics;
-use crate::telemetry::obstacles::Obstacles;
+use crate::telemetry::metrics::WalhookMetrics;
+use crate::telemetry::obstacles::NamedObstacles;
 
 /// Endpoints that do not get what is meant for them: their names, and why. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Refused(Arc<Mutex<Vec<(String, String)>>>);
+pub struct RequestRefused(Arc<Mutex<Vec<(String, String)>>>);
 
-impl Refused {
+impl RequestRefused {
     pub fn set(&self, refused: Vec<(String, String)>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = refused;
     }
@@ -69,32 +69,32 @@ impl Refused {
 
 /// What the surface shows, by handles to those who know it.
 #[derive(Clone)]
-pub struct Surface {
-    pub metrics: Metrics,
-    pub stats: Arc<Stats>,
+pub struct HttpSurface {
+    pub metrics: WalhookMetrics,
+    pub stats: Arc<PushStats>,
     pub source: StatusHandle,
     pub clock: DatabaseClock,
     pub write_backs: WriteBackStatus,
     /// Rows that were to be endpoints and are none.
-    pub refused: Refused,
+    pub refused: RequestRefused,
     /// Endpoints that something waits for and that are not configured.
-    pub missing: Refused,
+    pub missing: RequestRefused,
     pub state: StateStatus,
-    pub obstacles: Obstacles,
+    pub obstacles: NamedObstacles,
     /// Brings the gauges up to date; called before they are read.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// The endpoints as they are now.
     pub endpoints: Arc<dyn Fn() -> Vec<EndpointView> + Send + Sync>,
     /// Makes and changes endpoints.
-    pub desk: Desk,
+    pub desk: AdminSender,
     pub token: Option<Secret<String>>,
     /// By which names it may be asked without one.
-    pub hosts: Hosts,
-    pub refusals: Refusals,
-    pub office: Arc<Office>,
+    pub hosts: AllowedHosts,
+    pub refusals: RefusalCounter,
+    pub office: Arc<StateQueries>,
 }
 
-impl Surface {
+impl HttpSurface {
     /// What stands in the way at this moment, the gravest first: while the state cannot be written, the
     /// stream is closed, so that is the cause and not the stream.
     pub(crate) fn in_the_way(&self) -> Vec<String> {
@@ -112,7 +112,7 @@ impl Surface {
 
     /// # Errors
     /// 409, if there is no such endpoint: nothing can be sent to it.
-    pub(crate) fn require_endpoint(&self, endpoint: &str) -> Result<(), Problem> {
+    pub(crate) fn require_endpoint(&self, endpoint: &str) -> Result<(), ProblemResponse> {
         if self.knows(endpoint) {
             return Ok(());
         }
@@ -122,7 +122,7 @@ impl Surface {
             "endpoint {endpoint:?} is not configured, so nothing can be sent to it; there are: {}",
             names.join(", ")
         );
-        Err(Problem::new(StatusCode::CONFLICT, detail))
+        Err(ProblemResponse::new(StatusCode::CONFLICT, detail))
     }
 }
 
@@ -142,7 +142,7 @@ pub struct EndpointView {
 }
 
 /// Serves until `stop` is cancelled.
-pub async fn serve(listener: TcpListener, surface: Surface, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, surface: HttpSurface, stop: CancellationToken) {
     let refusals = surface.refusals.clone();
     connections::serve(listener, routes::router(surface), refusals, stop).await;
 }

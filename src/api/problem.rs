@@ -10,14 +10,14 @@ use serde_json::json;
 
 /// An error answer: what is wrong, then what to do.
 #[derive(Debug)]
-pub(crate) struct Problem {
+pub(crate) struct ProblemResponse {
     status: StatusCode,
     detail: String,
     /// A member of one's own, with its name.
     more: Option<(&'static str, Value)>,
 }
 
-impl Problem {
+impl ProblemResponse {
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), more: None }
     }
@@ -32,7 +32,7 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for ProblemResponse {
     fn into_response(self) -> Response {
         let mut body = json!({
             "title": self.status.canonical_reason().unwrap_or("error"),

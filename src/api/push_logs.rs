@@ -6,17 +6,17 @@ use axum::extract::State;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::api::Surface;
-use crate::api::fields::Fields;
+use crate::api::HttpSurface;
+use crate::api::fields::RequestFields;
 use crate::api::fields::bad;
-use crate::api::problem::Problem;
+use crate::api::problem::ProblemResponse;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::FailureClass;
 use crate::store::push_log;
 use crate::store::push_log::AttemptOutcome;
-use crate::store::push_log::Cursor;
-use crate::store::push_log::Entry;
-use crate::store::push_log::Filter;
+use crate::store::push_log::PushLogCursor;
+use crate::store::push_log::PushLogEntry;
+use crate::store::push_log::PushLogFilter;
 
 const PAGE: u32 = 50;
 /// With bodies of up to 1 MiB each, an answer is made in memory.
@@ -39,13 +39,13 @@ const KNOWN: [&str; 13] = [
 ];
 
 pub(crate) async fn list(
-    State(surface): State<Surface>,
+    State(surface): State<HttpSurface>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, Problem> {
-    let fields = Fields::of_query(query.as_deref(), &KNOWN)?;
+) -> Result<Json<Value>, ProblemResponse> {
+    let fields = RequestFields::of_query(query.as_deref(), &KNOWN)?;
     let outcomes = [AttemptOutcome::Delivered, AttemptOutcome::Retry, AttemptOutcome::Dead];
     let status = fields.number("status", &(100..=999))?;
-    let filter = Filter {
+    let filter = PushLogFilter {
         event: fields.event("event_id")?,
         event_type: fields.text("event_type")?,
         row_key: fields.either("key", "task_id")?,
@@ -63,7 +63,7 @@ pub(crate) async fn list(
     let entries = push_log::list(session.client(), slot, &filter, below, limit).await?;
     let is_full = u32::try_from(entries.len()).is_ok_and(|len| len == limit);
     let next = entries.last().filter(|_| is_full).map(|entry| {
-        let Cursor { created_at, id, place } = entry.cursor();
+        let PushLogCursor { created_at, id, place } = entry.cursor();
         format!("{}-{id}-{place}", created_at.micros())
     });
     let shown: Vec<Value> = entries.iter().map(shown).collect();
@@ -71,19 +71,19 @@ pub(crate) async fn list(
 }
 
 /// A cursor as [`list`] gives it: microseconds, the number of the attempt, and the event's in it.
-fn cursor(text: &str) -> Result<Cursor, Problem> {
+fn cursor(text: &str) -> Result<PushLogCursor, ProblemResponse> {
     let parse = || {
         let (rest, place) = text.rsplit_once('-')?;
         let (micros, id) = rest.rsplit_once('-')?;
         let created_at = Timestamp::from_micros(micros.parse().ok()?);
-        Some(Cursor { created_at, id: id.parse().ok()?, place: place.parse().ok()? })
+        Some(PushLogCursor { created_at, id: id.parse().ok()?, place: place.parse().ok()? })
     };
     parse()
         .ok_or_else(|| bad(format!("{text:?} is no cursor: give next_cursor of the page before")))
 }
 
 /// The names are those of contract 3, beside walhook's own.
-fn shown(entry: &Entry) -> Value {
+fn shown(entry: &PushLogEntry) -> Value {
     json!({
         "id": entry.id,
         "created_at": entry.created_at.iso_millis(),

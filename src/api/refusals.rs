@@ -11,7 +11,7 @@ use axum::http::Extensions;
 use tokio::time::Instant;
 
 use crate::telemetry::metrics::HTTP_REFUSALS;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::WalhookMetrics;
 
 /// A line for each reason, at most so often: whoever knocks must not fill the disk.
 const LINE_EVERY: Duration = Duration::from_secs(60);
@@ -25,28 +25,28 @@ const TOKEN_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What was refused. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Refusals(Arc<Shared>);
+pub struct RefusalCounter(Arc<RefusalsShared>);
 
 #[derive(Debug)]
-struct Shared {
-    metrics: Metrics,
-    lines: Mutex<[Line; HTTP_REFUSALS.len()]>,
+struct RefusalsShared {
+    metrics: WalhookMetrics,
+    lines: Mutex<[RefusalLine; HTTP_REFUSALS.len()]>,
     /// When the answer to the next wrong token would be due, were there none at once.
     tokens: Mutex<Option<Instant>>,
 }
 
 /// The lines of one reason.
 #[derive(Clone, Copy, Debug, Default)]
-struct Line {
+struct RefusalLine {
     last: Option<Instant>,
     /// Since that line.
     unsaid: u64,
 }
 
-impl Refusals {
-    pub fn new(metrics: Metrics) -> Self {
+impl RefusalCounter {
+    pub fn new(metrics: WalhookMetrics) -> Self {
         let (lines, tokens) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { metrics, lines, tokens }))
+        Self(Arc::new(RefusalsShared { metrics, lines, tokens }))
     }
 
     /// Something was refused for one of [`HTTP_REFUSALS`].
@@ -102,8 +102,8 @@ fn told(reason: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    fn refusals() -> Refusals {
-        Refusals::new(Metrics::new([], [], []))
+    fn refusals() -> RefusalCounter {
+        RefusalCounter::new(WalhookMetrics::new([], [], []))
     }
 
     #[tokio::test(start_paused = true)]

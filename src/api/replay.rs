@@ -9,18 +9,18 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::api::Surface;
-use crate::api::fields::Fields;
+use crate::api::HttpSurface;
+use crate::api::fields::RequestFields;
 use crate::api::fields::bad;
-use crate::api::problem::Problem;
-use crate::api::request::Named;
-use crate::api::request::Sent;
+use crate::api::problem::ProblemResponse;
+use crate::api::request::NamedParts;
+use crate::api::request::SentBody;
 use crate::config::settings::LoggedBodies;
 use crate::flow::time::Timestamp;
 use crate::store::replays;
-use crate::store::replays::Filter;
-use crate::store::replays::Order;
-use crate::store::replays::Share;
+use crate::store::replays::ReplayFilter;
+use crate::store::replays::ReplayOrder;
+use crate::store::replays::ReplayShare;
 
 /// Orders that a list shows.
 const LISTED: u32 = 100;
@@ -48,10 +48,10 @@ const KNOWN: [&str; 11] = [
 
 /// Places an order for each endpoint that got some of the events.
 pub(crate) async fn order(
-    State(surface): State<Surface>,
-    Sent(body): Sent,
-) -> Result<Response, Problem> {
-    let fields = Fields::of_body(&body, &KNOWN)?;
+    State(surface): State<HttpSurface>,
+    SentBody(body): SentBody,
+) -> Result<Response, ProblemResponse> {
+    let fields = RequestFields::of_body(&body, &KNOWN)?;
     let rate = fields.number("rate", &(1..=RATE_MAX))?.unwrap_or(RATE);
     let now = surface.clock.now();
     let filter = filter(&fields, now)?;
@@ -61,9 +61,9 @@ pub(crate) async fn order(
     let mut session = surface.office.session().await?;
     let slot = surface.office.slot();
     let shares = replays::survey(session.client(), slot, &filter, now).await?;
-    let (here, gone): (Vec<Share>, Vec<Share>) =
+    let (here, gone): (Vec<ReplayShare>, Vec<ReplayShare>) =
         shares.into_iter().partition(|share| surface.knows(&share.endpoint));
-    let sum = |of: fn(&Share) -> u64| here.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&ReplayShare) -> u64| here.iter().map(of).sum::<u64>();
     let sendable = sum(sendable);
     let gone = gone.iter().map(|s| json!({ "endpoint": &*s.endpoint, "events": s.events }));
     let mut answer = Map::new();
@@ -82,11 +82,11 @@ pub(crate) async fn order(
         return Ok(Json(answer).into_response());
     }
     if sendable == 0 {
-        return Err(Problem::new(StatusCode::CONFLICT, why_nothing(&answer)));
+        return Err(ProblemResponse::new(StatusCode::CONFLICT, why_nothing(&answer)));
     }
     let mut placed = Vec::new();
     for share in here.iter().filter(|share| self::sendable(share) > 0) {
-        let filter = Filter { endpoint: Some(share.endpoint.to_string()), ..filter.clone() };
+        let filter = ReplayFilter { endpoint: Some(share.endpoint.to_string()), ..filter.clone() };
         let order = replays::order(session.client(), slot, &filter, rate, now).await?;
         tracing::info!(endpoint = %share.endpoint, replay = order.id, "replay is ordered");
         placed.push(shown(&order));
@@ -96,48 +96,50 @@ pub(crate) async fn order(
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 
-pub(crate) async fn list(State(surface): State<Surface>) -> Result<Json<Value>, Problem> {
+pub(crate) async fn list(
+    State(surface): State<HttpSurface>,
+) -> Result<Json<Value>, ProblemResponse> {
     let mut session = surface.office.session().await?;
     let orders = replays::list(session.client(), surface.office.slot(), None, LISTED).await?;
     Ok(Json(json!({ "replays": orders.iter().map(shown).collect::<Vec<_>>() })))
 }
 
 pub(crate) async fn show(
-    State(surface): State<Surface>,
-    Named(id): Named,
-) -> Result<Json<Value>, Problem> {
+    State(surface): State<HttpSurface>,
+    NamedParts(id): NamedParts,
+) -> Result<Json<Value>, ProblemResponse> {
     Ok(Json(shown(&find(&surface, &id).await?)))
 }
 
 /// Stops an order; what is in a lane already is still sent.
 pub(crate) async fn cancel(
-    State(surface): State<Surface>,
-    Named(id): Named,
-) -> Result<Json<Value>, Problem> {
+    State(surface): State<HttpSurface>,
+    NamedParts(id): NamedParts,
+) -> Result<Json<Value>, ProblemResponse> {
     let order = find(&surface, &id).await?;
     let mut session = surface.office.session().await?;
     let (slot, now) = (surface.office.slot(), surface.clock.now());
     if !replays::cancel(session.client(), slot, order.id, now).await? {
         let detail = format!("replay {id} is {} already", order.state.as_str());
-        return Err(Problem::new(StatusCode::CONFLICT, detail));
+        return Err(ProblemResponse::new(StatusCode::CONFLICT, detail));
     }
     drop(session);
-    show(State(surface), Named(id)).await
+    show(State(surface), NamedParts(id)).await
 }
 
-async fn find(surface: &Surface, id: &str) -> Result<Order, Problem> {
+async fn find(surface: &HttpSurface, id: &str) -> Result<ReplayOrder, ProblemResponse> {
     let wrong = || bad(format!("{id:?} is no replay: their ids are numbers, such as 3"));
     let number = id.parse().map_err(|_| wrong())?;
     let mut session = surface.office.session().await?;
     let slot = surface.office.slot();
     let found = replays::list(session.client(), slot, Some(number), 1).await?;
-    let none = || Problem::new(StatusCode::NOT_FOUND, format!("there is no replay {id}"));
+    let none = || ProblemResponse::new(StatusCode::NOT_FOUND, format!("there is no replay {id}"));
     found.into_iter().next().ok_or_else(none)
 }
 
-fn filter(fields: &Fields, now: Timestamp) -> Result<Filter, Problem> {
+fn filter(fields: &RequestFields, now: Timestamp) -> Result<ReplayFilter, ProblemResponse> {
     let before = fields.time("before")?;
-    let filter = Filter {
+    let filter = ReplayFilter {
         endpoint: fields.either("endpoint", "webhook_id")?,
         event: fields.event("event_id")?,
         event_type: fields.text("event_type")?,
@@ -146,7 +148,7 @@ fn filter(fields: &Fields, now: Timestamp) -> Result<Filter, Problem> {
         // What the order itself sends is not part of it.
         before: before.unwrap_or(now).min(now),
     };
-    let everything = Filter {
+    let everything = ReplayFilter {
         endpoint: None,
         event: None,
         event_type: None,
@@ -163,7 +165,7 @@ fn filter(fields: &Fields, now: Timestamp) -> Result<Filter, Problem> {
     Ok(filter)
 }
 
-fn sendable(share: &Share) -> u64 {
+fn sendable(share: &ReplayShare) -> u64 {
     share.events.saturating_sub(share.without_body + share.body_cut + share.expired)
 }
 
@@ -195,9 +197,9 @@ fn why_nothing(answer: &Map<String, Value>) -> String {
     format!("none of these events can be sent again: {}{note}", why.join(", "))
 }
 
-fn shown(order: &Order) -> Value {
+fn shown(order: &ReplayOrder) -> Value {
     let time = |time: Option<Timestamp>| time.map(Timestamp::iso_millis);
-    let Filter { endpoint, event, event_type, row_key, from, before } = &order.filter;
+    let ReplayFilter { endpoint, event, event_type, row_key, from, before } = &order.filter;
     json!({
         "id": order.id,
         "state": order.state.as_str(),

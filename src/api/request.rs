@@ -15,9 +15,9 @@ use serde_json::Value;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::api::Surface;
+use crate::api::HttpSurface;
 use crate::api::fields::bad;
-use crate::api::problem::Problem;
+use crate::api::problem::ProblemResponse;
 
 /// The largest body.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -26,12 +26,15 @@ pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// The part of the path that names something.
-pub(crate) struct Named(pub(crate) String);
+pub(crate) struct NamedParts(pub(crate) String);
 
-impl FromRequestParts<Surface> for Named {
-    type Rejection = Problem;
+impl FromRequestParts<HttpSurface> for NamedParts {
+    type Rejection = ProblemResponse;
 
-    async fn from_request_parts(parts: &mut Parts, surface: &Surface) -> Result<Self, Problem> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        surface: &HttpSurface,
+    ) -> Result<Self, ProblemResponse> {
         match Path::from_request_parts(parts, surface).await {
             Ok(Path(name)) => Ok(Self(name)),
             Err(_) => Err(bad("the path is not UTF-8: write it in percent encoding")),
@@ -40,22 +43,25 @@ impl FromRequestParts<Surface> for Named {
 }
 
 /// The body, whatever it is.
-pub(crate) struct Sent(pub(crate) Bytes);
+pub(crate) struct SentBody(pub(crate) Bytes);
 
-impl FromRequest<Surface> for Sent {
-    type Rejection = Problem;
+impl FromRequest<HttpSurface> for SentBody {
+    type Rejection = ProblemResponse;
 
-    async fn from_request(request: Request, surface: &Surface) -> Result<Self, Problem> {
+    async fn from_request(
+        request: Request,
+        surface: &HttpSurface,
+    ) -> Result<Self, ProblemResponse> {
         let Ok(read) = timeout(BODY_TIME, Bytes::from_request(request, surface)).await else {
             surface.refusals.note_of("slow", None);
             let detail = format!("the body did not come within {} s", BODY_TIME.as_secs());
-            return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
+            return Err(ProblemResponse::new(StatusCode::REQUEST_TIMEOUT, detail));
         };
         match read {
             Ok(body) => Ok(Self(body)),
             Err(refused) if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 let detail = format!("the body is larger than {BODY_BYTES_MAX} bytes: send less");
-                Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+                Err(ProblemResponse::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
             }
             Err(_) => Err(bad("the body ends early: send as much as Content-Length says")),
         }
@@ -63,20 +69,23 @@ impl FromRequest<Surface> for Sent {
 }
 
 /// A body of JSON; nothing at all is an empty object.
-pub(crate) struct Document(pub(crate) Value);
+pub(crate) struct JsonDocument(pub(crate) Value);
 
-impl FromRequest<Surface> for Document {
-    type Rejection = Problem;
+impl FromRequest<HttpSurface> for JsonDocument {
+    type Rejection = ProblemResponse;
 
-    async fn from_request(request: Request, surface: &Surface) -> Result<Self, Problem> {
+    async fn from_request(
+        request: Request,
+        surface: &HttpSurface,
+    ) -> Result<Self, ProblemResponse> {
         let is_json = is_json(request.headers());
-        let Sent(body) = Sent::from_request(request, surface).await?;
+        let SentBody(body) = SentBody::from_request(request, surface).await?;
         if body.is_empty() {
             return Ok(Self(json!({})));
         }
         if !is_json {
             let detail = "the body must be JSON: send Content-Type: application/json";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+            return Err(ProblemResponse::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
         let read = serde_json::from_slice(&body);
         read.map(Self).map_err(|error| bad(format!("the body is not JSON: {error}")))

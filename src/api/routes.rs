@@ -20,14 +20,14 @@ use axum::routing::patch;
 use axum::routing::post;
 use axum::routing::put;
 
-use crate::api::Surface;
+use crate::api::HttpSurface;
 use crate::api::connections;
 use crate::api::dead_letters;
 use crate::api::endpoints;
 use crate::api::guard;
 use crate::api::host;
 use crate::api::openapi;
-use crate::api::problem::Problem;
+use crate::api::problem::ProblemResponse;
 use crate::api::push_logs;
 use crate::api::replay;
 use crate::api::request::BODY_BYTES_MAX;
@@ -36,86 +36,87 @@ use crate::api::status;
 use crate::api::webhook_api;
 
 /// A method of a path, and who answers it.
-pub(crate) struct Operation {
+pub(crate) struct RouteOperation {
     #[cfg_attr(not(test), expect(dead_code, reason = "for the test of openapi.json"))]
     pub(crate) method: &'static str,
     pub(crate) path: &'static str,
-    answer: MethodRouter<Surface>,
+    answer: MethodRouter<HttpSurface>,
 }
 
-impl Operation {
-    fn get<H: Handler<T, Surface>, T: 'static>(path: &'static str, handler: H) -> Self {
+impl RouteOperation {
+    fn get<H: Handler<T, HttpSurface>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self { method: "get", path, answer: get(handler) }
     }
 
-    fn post<H: Handler<T, Surface>, T: 'static>(path: &'static str, handler: H) -> Self {
+    fn post<H: Handler<T, HttpSurface>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self { method: "post", path, answer: post(handler) }
     }
 
-    fn put<H: Handler<T, Surface>, T: 'static>(path: &'static str, handler: H) -> Self {
+    fn put<H: Handler<T, HttpSurface>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self { method: "put", path, answer: put(handler) }
     }
 
-    fn patch<H: Handler<T, Surface>, T: 'static>(path: &'static str, handler: H) -> Self {
+    fn patch<H: Handler<T, HttpSurface>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self { method: "patch", path, answer: patch(handler) }
     }
 
-    fn delete<H: Handler<T, Surface>, T: 'static>(path: &'static str, handler: H) -> Self {
+    fn delete<H: Handler<T, HttpSurface>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self { method: "delete", path, answer: delete(handler) }
     }
 }
 
 /// What everybody may ask.
-pub(crate) fn open() -> Vec<Operation> {
+pub(crate) fn open() -> Vec<RouteOperation> {
     vec![
-        Operation::get("/health", status::health),
-        Operation::get("/ready", status::ready),
-        Operation::get("/metrics", status::metrics),
+        RouteOperation::get("/health", status::health),
+        RouteOperation::get("/ready", status::ready),
+        RouteOperation::get("/metrics", status::metrics),
     ]
 }
 
 /// What needs the token, if there is one.
-pub(crate) fn guarded() -> Vec<Operation> {
+pub(crate) fn guarded() -> Vec<RouteOperation> {
     vec![
-        Operation::get("/api/v1/webhook/stats", stats::stats),
-        Operation::get("/api/v1/status", status::status),
-        Operation::get("/api/v1/openapi.json", openapi::document),
-        Operation::get("/api/v1/endpoints", endpoints::list),
-        Operation::post("/api/v1/endpoints", endpoints::create),
-        Operation::get("/api/v1/endpoints/{name}", endpoints::show),
-        Operation::put("/api/v1/endpoints/{name}", endpoints::replace),
-        Operation::patch("/api/v1/endpoints/{name}", endpoints::patch),
-        Operation::delete("/api/v1/endpoints/{name}", endpoints::delete),
-        Operation::post("/api/v1/endpoints/{name}/enable", endpoints::enable),
-        Operation::post("/api/v1/endpoints/{name}/disable", endpoints::disable),
-        Operation::post("/api/v1/endpoints/{name}/pause", endpoints::pause),
-        Operation::post("/api/v1/endpoints/{name}/resume", endpoints::resume),
-        Operation::post("/api/v1/endpoints/{name}/try-now", endpoints::try_now),
-        Operation::post("/api/v1/endpoints/{name}/rotate-secret", endpoints::rotate),
-        Operation::post("/api/v1/endpoints/{name}/test", endpoints::test),
-        Operation::get("/api/v1/dead-letters", dead_letters::list),
-        Operation::post("/api/v1/dead-letters/resend", dead_letters::resend),
-        Operation::post("/api/v1/dead-letters/discard", dead_letters::discard),
-        Operation::get("/api/v1/dead-letters/{id}", dead_letters::show),
-        Operation::delete("/api/v1/dead-letters/{id}", dead_letters::discard_one),
-        Operation::post("/api/v1/dead-letters/{id}/resend", dead_letters::resend_one),
-        Operation::post("/api/v1/dead-letters/{id}/discard", dead_letters::discard_one),
-        Operation::get("/api/v1/push-logs", push_logs::list),
-        Operation::get("/api/v1/replay", replay::list),
-        Operation::post("/api/v1/replay", replay::order),
-        Operation::get("/api/v1/replay/{id}", replay::show),
-        Operation::delete("/api/v1/replay/{id}", replay::cancel),
-        Operation::post("/v1/webhook/Config", webhook_api::config),
-        Operation::get("/v1/webhook/List", webhook_api::list),
-        Operation::get("/v1/webhook/Test", webhook_api::test),
-        Operation::put("/v1/webhook/Update", webhook_api::update),
+        RouteOperation::get("/api/v1/webhook/stats", stats::stats),
+        RouteOperation::get("/api/v1/status", status::status),
+        RouteOperation::get("/api/v1/openapi.json", openapi::document),
+        RouteOperation::get("/api/v1/endpoints", endpoints::list),
+        RouteOperation::post("/api/v1/endpoints", endpoints::create),
+        RouteOperation::get("/api/v1/endpoints/{name}", endpoints::show),
+        RouteOperation::put("/api/v1/endpoints/{name}", endpoints::replace),
+        RouteOperation::patch("/api/v1/endpoints/{name}", endpoints::patch),
+        RouteOperation::delete("/api/v1/endpoints/{name}", endpoints::delete),
+        RouteOperation::post("/api/v1/endpoints/{name}/enable", endpoints::enable),
+        RouteOperation::post("/api/v1/endpoints/{name}/disable", endpoints::disable),
+        RouteOperation::post("/api/v1/endpoints/{name}/pause", endpoints::pause),
+        RouteOperation::post("/api/v1/endpoints/{name}/resume", endpoints::resume),
+        RouteOperation::post("/api/v1/endpoints/{name}/try-now", endpoints::try_now),
+        RouteOperation::post("/api/v1/endpoints/{name}/rotate-secret", endpoints::rotate),
+        RouteOperation::post("/api/v1/endpoints/{name}/test", endpoints::test),
+        RouteOperation::get("/api/v1/dead-letters", dead_letters::list),
+        RouteOperation::post("/api/v1/dead-letters/resend", dead_letters::resend),
+        RouteOperation::post("/api/v1/dead-letters/discard", dead_letters::discard),
+        RouteOperation::get("/api/v1/dead-letters/{id}", dead_letters::show),
+        RouteOperation::delete("/api/v1/dead-letters/{id}", dead_letters::discard_one),
+        RouteOperation::post("/api/v1/dead-letters/{id}/resend", dead_letters::resend_one),
+        RouteOperation::post("/api/v1/dead-letters/{id}/discard", dead_letters::discard_one),
+        RouteOperation::get("/api/v1/push-logs", push_logs::list),
+        RouteOperation::get("/api/v1/replay", replay::list),
+        RouteOperation::post("/api/v1/replay", replay::order),
+        RouteOperation::get("/api/v1/replay/{id}", replay::show),
+        RouteOperation::delete("/api/v1/replay/{id}", replay::cancel),
+        RouteOperation::post("/v1/webhook/Config", webhook_api::config),
+        RouteOperation::get("/v1/webhook/List", webhook_api::list),
+        RouteOperation::get("/v1/webhook/Test", webhook_api::test),
+        RouteOperation::put("/v1/webhook/Update", webhook_api::update),
     ]
 }
 
 /// All of it.
-pub(crate) fn router(surface: Surface) -> Router {
-    let routes = |operations: Vec<Operation>| {
-        let add = |router: Router<_>, Operation { path, answer, .. }| router.route(path, answer);
+pub(crate) fn router(surface: HttpSurface) -> Router {
+    let routes = |operations: Vec<RouteOperation>| {
+        let add =
+            |router: Router<_>, RouteOperation { path, answer, .. }| router.route(path, answer);
         operations.into_iter().fold(Router::new(), add)
     };
     let guarded = routes(guarded())
@@ -132,11 +133,14 @@ pub(crate) fn router(surface: Surface) -> Router {
         .with_state(surface)
 }
 
-async fn no_such_path(request: Request) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", request.uri().path()))
+async fn no_such_path(request: Request) -> ProblemResponse {
+    ProblemResponse::new(
+        StatusCode::NOT_FOUND,
+        format!("there is nothing at {}", request.uri().path()),
+    )
 }
 
-async fn no_such_method(request: Request) -> Problem {
+async fn no_such_method(request: Request) -> ProblemResponse {
     let (method, path) = (request.method(), request.uri().path());
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take {method}"))
+    ProblemResponse::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take {method}"))
 }

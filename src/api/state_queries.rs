@@ -7,11 +7,11 @@ use axum::http::StatusCode;
 use tokio::sync::Notify;
 use tokio_postgres::error::SqlState;
 
-use crate::api::problem::Problem;
+use crate::api::problem::ProblemResponse;
 use crate::config::settings::LoggedBodies;
-use crate::config::settings::Server;
-use crate::store::session_pool::Desk;
-use crate::store::session_pool::Lent;
+use crate::config::settings::ServerSettings;
+use crate::store::session_pool::PooledSession;
+use crate::store::session_pool::SessionPool;
 use crate::store::state_error::StateError;
 
 /// People who ask at once; others wait.
@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// See the module's header.
 #[derive(Debug)]
-pub struct Office {
-    desk: Desk,
+pub struct StateQueries {
+    desk: SessionPool,
     slot: String,
     /// Wakes whoever sends again.
     asked: Arc<Notify>,
@@ -34,9 +34,14 @@ pub struct Office {
     bodies: LoggedBodies,
 }
 
-impl Office {
-    pub fn new(state: Server, slot: String, asked: Arc<Notify>, bodies: LoggedBodies) -> Self {
-        Self { desk: Desk::new(state, SESSIONS, STATEMENT_MAX), slot, asked, bodies }
+impl StateQueries {
+    pub fn new(
+        state: ServerSettings,
+        slot: String,
+        asked: Arc<Notify>,
+        bodies: LoggedBodies,
+    ) -> Self {
+        Self { desk: SessionPool::new(state, SESSIONS, STATEMENT_MAX), slot, asked, bodies }
     }
 
     pub(crate) fn slot(&self) -> &str {
@@ -49,9 +54,9 @@ impl Office {
 
     /// # Errors
     /// 503: the state cannot be reached.
-    pub(crate) async fn session(&self) -> Result<Lent<'_>, Problem> {
+    pub(crate) async fn session(&self) -> Result<PooledSession<'_>, ProblemResponse> {
         match tokio::time::timeout(PATIENCE, self.desk.session()).await {
-            Ok(session) => session.map_err(|error| Problem::from(StateError::from(error))),
+            Ok(session) => session.map_err(|error| ProblemResponse::from(StateError::from(error))),
             Err(_late) => Err(away("nobody answered in time")),
         }
     }
@@ -62,12 +67,12 @@ impl Office {
     }
 }
 
-fn away(why: &str) -> Problem {
+fn away(why: &str) -> ProblemResponse {
     let detail = format!("walhook's state cannot be read at the moment, try again: {why}");
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, detail)
 }
 
-impl From<StateError> for Problem {
+impl From<StateError> for ProblemResponse {
     fn from(error: StateError) -> Self {
         if error.sqlstate() == Some(&SqlState::QUERY_CANCELED) {
             let detail = "this is about too many rows to be answered in time: narrow it down, \

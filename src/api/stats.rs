@@ -5,8 +5,8 @@ use axum::extract::State;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::api::Surface;
+use crate::api::HttpSurface;
 
-pub(crate) async fn stats(State(surface): State<Surface>) -> Json<Value> {
+pub(crate) async fn stats(State(surface): State<HttpSurface>) -> Json<Value> {
     Json(json!({ "success": true, "data": surface.stats.view() }))
 }

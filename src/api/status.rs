@@ -14,14 +14,14 @@ use tokio::time::Instant;
 use tokio::time::timeout;
 
 use crate::api::EndpointView;
-use crate::api::Surface;
-use crate::api::condition::Condition;
-use crate::api::condition::Numbers;
-use crate::api::problem::Problem;
+use crate::api::HttpSurface;
+use crate::api::condition::ConditionNumbers;
+use crate::api::condition::HealthCondition;
+use crate::api::problem::ProblemResponse;
 use crate::flow::time::Timestamp;
 use crate::store::overview;
-use crate::store::overview::Letters;
-use crate::store::overview::Waiting;
+use crate::store::overview::LetterCounts;
+use crate::store::overview::WaitingCounts;
 use crate::telemetry::metrics::CONTENT_TYPE;
 
 /// The status comes also while the state does not answer.
@@ -36,7 +36,7 @@ pub(crate) async fn health() -> Json<Value> {
 }
 
 /// Changes flow.
-pub(crate) async fn ready(State(surface): State<Surface>) -> Response {
+pub(crate) async fn ready(State(surface): State<HttpSurface>) -> Response {
     let in_the_way = surface.in_the_way();
     if in_the_way.is_empty() {
         let mut answer = json!({ "status": "ready" });
@@ -48,17 +48,17 @@ pub(crate) async fn ready(State(surface): State<Surface>) -> Response {
         }
         return Json(answer).into_response();
     }
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, in_the_way.join("; ")).into_response()
+    ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, in_the_way.join("; ")).into_response()
 }
 
 /// All metrics, as Prometheus reads them.
-pub(crate) async fn metrics(State(surface): State<Surface>) -> impl IntoResponse {
+pub(crate) async fn metrics(State(surface): State<HttpSurface>) -> impl IntoResponse {
     (surface.refresh)();
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], surface.metrics.render())
 }
 
 /// All that an operator asks first: what is not well, since when, why, and what to do.
-pub(crate) async fn status(State(surface): State<Surface>) -> Json<Value> {
+pub(crate) async fn status(State(surface): State<HttpSurface>) -> Json<Value> {
     (surface.refresh)();
     let conditions = conditions(&surface);
     let behind: Vec<&str> = conditions
@@ -90,7 +90,7 @@ pub(crate) async fn status(State(surface): State<Surface>) -> Json<Value> {
     problems.extend(missing.iter().map(|(name, error)| {
         json!({ "about": format!("endpoint {name}"), "what": error, "do": "correct it" })
     }));
-    let letter = |group: &Letters| json!({ "endpoint": &*group.endpoint, "class": group.class, "letters": group.letters });
+    let letter = |group: &LetterCounts| json!({ "endpoint": &*group.endpoint, "class": group.class, "letters": group.letters });
     let named = |list: &[(String, String)]| -> Vec<Value> {
         list.iter().map(|(name, error)| json!({ "name": name, "error": error })).collect()
     };
@@ -119,18 +119,18 @@ pub(crate) async fn status(State(surface): State<Surface>) -> Json<Value> {
 }
 
 /// Each endpoint, and how it does.
-fn conditions(surface: &Surface) -> Vec<(EndpointView, Numbers, Condition)> {
+fn conditions(surface: &HttpSurface) -> Vec<(EndpointView, ConditionNumbers, HealthCondition)> {
     let views = (surface.endpoints)();
     views
         .into_iter()
         .map(|view| {
             let gauges = surface.metrics.endpoint(&view.name);
-            let numbers = Numbers {
+            let numbers = ConditionNumbers {
                 queued: gauges.pending_memory.get(),
                 backlog: gauges.pending_backlog.get(),
                 breaker_open: gauges.breaker_open.get() != 0,
             };
-            let condition = Condition::of(&view, numbers);
+            let condition = HealthCondition::of(&view, numbers);
             (view, numbers, condition)
         })
         .collect()
@@ -138,8 +138,8 @@ fn conditions(surface: &Surface) -> Vec<(EndpointView, Numbers, Condition)> {
 
 /// What is not well, each with what mends it.
 fn problems(
-    surface: &Surface,
-    conditions: &[(EndpointView, Numbers, Condition)],
+    surface: &HttpSurface,
+    conditions: &[(EndpointView, ConditionNumbers, HealthCondition)],
     refused: &[(String, String)],
     unread: Option<String>,
 ) -> Vec<Value> {
@@ -175,11 +175,11 @@ fn problems(
 }
 
 fn endpoint(
-    surface: &Surface,
+    surface: &HttpSurface,
     view: &EndpointView,
-    numbers: Numbers,
-    condition: &Condition,
-    waiting: Option<&Waiting>,
+    numbers: ConditionNumbers,
+    condition: &HealthCondition,
+    waiting: Option<&WaitingCounts>,
 ) -> Value {
     let time = |at: Option<Timestamp>| at.map(Timestamp::iso_millis);
     json!({
@@ -202,9 +202,9 @@ fn endpoint(
 
 /// What waits for these endpoints, and what was given up.
 async fn ask(
-    surface: &Surface,
+    surface: &HttpSurface,
     endpoints: &[&str],
-) -> Result<(Vec<Waiting>, Vec<Letters>), Problem> {
+) -> Result<(Vec<WaitingCounts>, Vec<LetterCounts>), ProblemResponse> {
     let mut session = surface.office.session().await?;
     let slot = surface.office.slot();
     let waiting = overview::waiting(session.client(), slot, endpoints).await?;

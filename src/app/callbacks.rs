@@ -11,8 +11,8 @@ use crate::config::settings::Settings;
 use crate::inbound::keeper;
 use crate::inbound::listener::InboundListener;
 use crate::inbound::source::RunningSource;
-use crate::pipeline::handles::Handles;
-use crate::task::Tasks;
+use crate::pipeline::handles::SharedHandles;
+use crate::task::TaskOwner;
 
 /// Opens the listener and starts its tasks.
 ///
@@ -21,8 +21,8 @@ use crate::task::Tasks;
 pub(super) async fn start(
     settings: &Settings,
     inbound: &InboundSettings,
-    handles: &Handles,
-    tasks: &mut Tasks,
+    handles: &SharedHandles,
+    tasks: &mut TaskOwner,
 ) -> anyhow::Result<()> {
     let (keeper, keeping) = keeper::open(settings.postgres.server.clone());
     let sources: Vec<Arc<RunningSource>> = inbound

@@ -35,40 +35,40 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::app::scrape::Scrape;
+use crate::app::scrape::MetricsScrape;
 use crate::app::surface::listen;
 use crate::app::surface::surface;
 use crate::config::settings::Settings;
-use crate::delivery::network::Network;
-use crate::endpoints::admin::Desk;
+use crate::delivery::network::DeliveryNetwork;
 use crate::endpoints::admin::ERRANDS_MAX;
-use crate::endpoints::admin::Reloads;
+use crate::endpoints::admin::EndpointAdmin;
+use crate::endpoints::admin::ReloadedSettings;
 use crate::endpoints::from_table;
-use crate::endpoints::registry::Fleet;
-use crate::endpoints::registry::Orders;
-use crate::endpoints::registry::Ways;
-use crate::endpoints::registry::snapshot::Roster;
-use crate::endpoints::registry::store::Keep;
-use crate::flow::budget::Budget;
+use crate::endpoints::registry::EndpointRegistry;
+use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::UpdateSenders;
+use crate::endpoints::registry::snapshot::EndpointSnapshot;
+use crate::endpoints::registry::store::EndpointStore;
+use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::ha::standby;
 use crate::ha::state;
-use crate::ha::state::Taken;
+use crate::ha::state::TakenState;
 use crate::ledger;
 use crate::ledger::Ledger;
-use crate::ledger::writer::Writer;
-use crate::pipeline::backlog_reader::Backlog;
-use crate::pipeline::crash_guard::Caution;
-use crate::pipeline::fence::Fence;
+use crate::ledger::writer::StateWriter;
+use crate::pipeline::backlog_reader::BacklogReader;
+use crate::pipeline::crash_guard::CrashGuard;
+use crate::pipeline::fence::SendFence;
 use crate::pipeline::free_memory::given_back_during;
-use crate::pipeline::handles::Handles;
+use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::lanes;
-use crate::pipeline::lanes::Common;
-use crate::pipeline::shutdown::Cuts;
-use crate::pipeline::source_thread::Attached;
-use crate::pipeline::source_thread::Reader;
-use crate::pipeline::source_thread::Stages;
+use crate::pipeline::lanes::LaneContext;
+use crate::pipeline::shutdown::ShutdownStages;
+use crate::pipeline::source_thread::AttachedSource;
+use crate::pipeline::source_thread::PumpParts;
+use crate::pipeline::source_thread::SourceThread;
 use crate::pipeline::state_probe;
 use crate::preflight::prepare::prepare;
 use crate::preflight::rights;
@@ -76,13 +76,13 @@ use crate::preflight::schema_watch::SchemaWatch;
 use crate::preflight::server_observer::Observer;
 use crate::preflight::write_backs;
 use crate::redelivery;
+use crate::store::books::BookEntry;
 use crate::store::books::CommonCounts;
-use crate::store::books::Entry;
 use crate::store::push_totals::PushTotals;
 use crate::store::state_error::StateError;
-use crate::task::Tasks;
+use crate::task::TaskOwner;
 
-pub use crate::preflight::ownership::Consent;
+pub use crate::preflight::ownership::StartConsent;
 
 /// Messages between the pump and the ledger; each is what one read from PostgreSQL brought.
 const OPENED_MAX: usize = 64;
@@ -95,17 +95,17 @@ const REPORTS_MAX: usize = 16;
 /// A walhook whose HTTP surface is up. The rest begins with [`App::run`].
 pub struct App {
     settings: Settings,
-    handles: Handles,
+    handles: SharedHandles,
     /// What may be confirmed: from the ledger, to the source and the surface.
     confirmed: watch::Sender<Lsn>,
     /// There when the slot is ours.
-    fleet: Arc<OnceLock<Orders>>,
-    consent: Consent,
+    fleet: Arc<OnceLock<RegistryHandle>>,
+    consent: StartConsent,
     skip_transaction: Option<Lsn>,
-    desk: api::endpoints::Desk,
+    desk: api::endpoints::AdminSender,
     /// The configuration as it is read again.
-    reloads: (watch::Sender<Option<Arc<Settings>>>, Reloads),
-    tasks: Tasks,
+    reloads: (watch::Sender<Option<Arc<Settings>>>, ReloadedSettings),
+    tasks: TaskOwner,
     address: SocketAddr,
 }
 
@@ -118,11 +118,11 @@ impl App {
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let listener = listen(settings.http.listen).await?;
         let address = listener.local_addr()?;
-        let mut tasks = Tasks::new();
-        let handles = Handles::new(&settings);
+        let mut tasks = TaskOwner::new();
+        let handles = SharedHandles::new(&settings);
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
-        let (fleet, desk) = (Arc::default(), api::endpoints::Desk::default());
-        let scrape = Arc::new(Scrape::new(Arc::clone(&fleet), &handles, confirmed_out));
+        let (fleet, desk) = (Arc::default(), api::endpoints::AdminSender::default());
+        let scrape = Arc::new(MetricsScrape::new(Arc::clone(&fleet), &handles, confirmed_out));
         let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet), Arc::clone(&desk));
         let serve = api::serve(listener, surface, tasks.close_token());
         tasks.spawn_last("the HTTP surface", async move {
@@ -133,7 +133,7 @@ impl App {
         if let Some(inbound) = &settings.inbound {
             callbacks::start(&settings, inbound, &handles, &mut tasks).await?;
         }
-        let (reloads, consent) = (watch::channel(None), Consent::default());
+        let (reloads, consent) = (watch::channel(None), StartConsent::default());
         let skip_transaction = None;
         Ok(Self {
             settings,
@@ -151,7 +151,7 @@ impl App {
 
     /// Goes on where the operator has agreed to it, instead of ending with an error.
     #[must_use]
-    pub fn with_consent(self, consent: Consent) -> Self {
+    pub fn with_consent(self, consent: StartConsent) -> Self {
         Self { consent, ..self }
     }
 
@@ -205,11 +205,11 @@ impl App {
     /// Waits for the slot.
     async fn attach(
         &self,
-        cuts: &Cuts,
-        budget: &Budget,
+        cuts: &ShutdownStages,
+        budget: &MemoryBudget,
         writable: &watch::Receiver<bool>,
-    ) -> anyhow::Result<Attached> {
-        let reader = Reader {
+    ) -> anyhow::Result<AttachedSource> {
+        let reader = SourceThread {
             budget: budget.clone(),
             settings: self.settings.clone(),
             handles: self.handles.clone(),
@@ -227,8 +227,8 @@ impl App {
     async fn begin(&mut self) -> anyhow::Result<()> {
         prepare(&self.settings, self.consent).await?;
         let (writable_in, writable) = watch::channel(true);
-        let cuts = Cuts::default();
-        let budget = Budget::new(self.settings.memory.queued_bytes);
+        let cuts = ShutdownStages::default();
+        let budget = MemoryBudget::new(self.settings.memory.queued_bytes);
         let attached = self.attach(&cuts, &budget, &writable).await?;
         let Self { settings, handles, tasks, .. } = self;
         let watch = state::watch(handles.let_go.clone(), writable.clone());
@@ -240,40 +240,40 @@ impl App {
         tasks.spawn("the probe of the state", probe);
         rights::start(settings, handles, tasks);
         start_observer(settings, handles, taken.publication, tasks).await?;
-        let fence = Fence::new(settings, handles, cuts.clone());
+        let fence = SendFence::new(settings, handles, cuts.clone());
         tasks.spawn("the fence", fence.keep(tasks.stop_token()));
-        let waits = Waits { cuts, budget, writable };
+        let waits = PipelineWaits { cuts, budget, writable };
         Box::pin(self.join(attached, taken, waits)).await
     }
 
     /// Starts the stages, and joins them by their channels.
     async fn join(
         &mut self,
-        mut attached: Attached,
-        taken: Taken,
-        Waits { cuts, budget, writable }: Waits,
+        mut attached: AttachedSource,
+        taken: TakenState,
+        PipelineWaits { cuts, budget, writable }: PipelineWaits,
     ) -> anyhow::Result<()> {
         let Self { settings, handles, tasks, .. } = self;
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
-        let common = Common {
-            network: Network::system().gated(handles.hold.may_send()),
+        let common = LaneContext {
+            network: DeliveryNetwork::system().gated(handles.hold.may_send()),
             handles: handles.clone(),
-            backlog: Arc::new(Backlog::of(settings, budget.clone())),
+            backlog: Arc::new(BacklogReader::of(settings, budget.clone())),
             reports: reports_in,
             bodies: settings.push_log.bodies,
             cuts: cuts.clone(),
             share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
         };
-        let (ways, edits, turns) = Ways::open();
-        let (desk, mut starts) = Desk::open(settings, handles, taken.stored.clone())?;
+        let (ways, edits, turns) = UpdateSenders::open();
+        let (desk, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;
         let network = &common.network;
         let keeper = from_table::open(settings, handles, network, &mut starts).await?;
-        let keep = Keep::new(settings, taken.holding.epoch());
+        let keep = EndpointStore::new(settings, taken.holding.epoch());
         // The fleet and its lanes alone hold the way to the ledger.
         let known = (&taken.backlog, taken.states.as_slice());
-        let fleet = Fleet::start(common, ways, keep, settings, starts, known);
+        let fleet = EndpointRegistry::start(common, ways, keep, settings, starts, known);
         // Apart: it would be a large part of what the whole start takes of memory.
         let (fleet, orders) = Box::pin(fleet).await?;
         let roster = orders.roster();
@@ -288,7 +288,7 @@ impl App {
         // There is one of each.
         drop((self.fleet.set(orders), self.desk.set(errands_in)));
         let (settled_in, settled) = watch::channel(None);
-        let published = Published {
+        let published = LedgerOutputs {
             confirmed: self.confirmed.clone(),
             stored: taken.confirmed,
             settled: settled_in,
@@ -297,7 +297,7 @@ impl App {
         taken.show(&roster, handles);
         let epoch = taken.holding.epoch();
         let marks = (taken.past, taken.marks);
-        let caution = Caution::new(&taken.writer, marks, settled, handles.status.clone());
+        let caution = CrashGuard::new(&taken.writer, marks, settled, handles.status.clone());
         redelivery::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
         let written = write_backs::start(settings, handles, tasks);
         let kept = (taken.writer, taken.books, taken.common, taken.totals);
@@ -306,7 +306,7 @@ impl App {
         let done = cuts.done.clone();
         let keep_books = run_ledger(ledger.run(opened, reports, edits), patience, ended_in, done);
         tasks.spawn("the ledger", cuts.clone().unless_failed(keep_books));
-        let stages = Stages {
+        let stages = PumpParts {
             turns,
             opened: opened_in,
             ledger_ended,
@@ -329,18 +329,18 @@ impl App {
 }
 
 /// What makes walhook wait, and what ends its waits.
-struct Waits {
-    cuts: Cuts,
-    budget: Budget,
+struct PipelineWaits {
+    cuts: ShutdownStages,
+    budget: MemoryBudget,
     writable: watch::Receiver<bool>,
 }
 
 /// Asks the server once, so that ages are right from the first event on, and then every so often.
 async fn start_observer(
     settings: &Settings,
-    handles: &Handles,
+    handles: &SharedHandles,
     publication: Option<u32>,
-    tasks: &mut Tasks,
+    tasks: &mut TaskOwner,
 ) -> anyhow::Result<()> {
     let observer = Observer {
         settings: settings.postgres.clone(),
@@ -365,7 +365,7 @@ async fn start_observer(
 }
 
 /// What the ledger tells the source and the pump.
-struct Published {
+struct LedgerOutputs {
     confirmed: watch::Sender<Lsn>,
     /// What the state says was confirmed.
     stored: Lsn,
@@ -374,13 +374,13 @@ struct Published {
 
 fn ledger(
     settings: &Settings,
-    handles: &Handles,
-    published: Published,
-    roster: &Roster,
-    (writer, books, common, totals): (Writer, Vec<Entry>, CommonCounts, PushTotals),
+    handles: &SharedHandles,
+    published: LedgerOutputs,
+    roster: &EndpointSnapshot,
+    (writer, books, common, totals): (StateWriter, Vec<BookEntry>, CommonCounts, PushTotals),
     write_backs: Option<watch::Sender<()>>,
 ) -> Ledger {
-    let terms = ledger::Terms {
+    let terms = ledger::LedgerParts {
         push_log: settings.push_log,
         outcomes: settings.log.outcomes,
         stats: Arc::clone(&handles.stats),

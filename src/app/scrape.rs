@@ -6,27 +6,27 @@ use std::sync::OnceLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::endpoints::registry::Orders;
-use crate::endpoints::registry::snapshot::Shown;
+use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::snapshot::ListedEndpoint;
 use crate::flow::lsn::Lsn;
 use crate::lane::core::breaker::BreakerState;
-use crate::pipeline::handles::Handles;
+use crate::pipeline::handles::SharedHandles;
 use crate::telemetry::metrics::ReplicationMetrics;
-use crate::telemetry::obstacles::Obstacle;
+use crate::telemetry::obstacles::NamedObstacle;
 
 /// Where the numbers are and where they go.
-pub(crate) struct Scrape {
-    handles: Handles,
+pub(crate) struct MetricsScrape {
+    handles: SharedHandles,
     replication: ReplicationMetrics,
     confirmed: watch::Receiver<Lsn>,
     /// There when the slot is ours.
-    fleet: Arc<OnceLock<Orders>>,
+    fleet: Arc<OnceLock<RegistryHandle>>,
 }
 
-impl Scrape {
+impl MetricsScrape {
     pub(crate) fn new(
-        fleet: Arc<OnceLock<Orders>>,
-        handles: &Handles,
+        fleet: Arc<OnceLock<RegistryHandle>>,
+        handles: &SharedHandles,
         confirmed: watch::Receiver<Lsn>,
     ) -> Self {
         let replication = handles.metrics.replication();
@@ -34,16 +34,16 @@ impl Scrape {
     }
 
     pub(crate) fn refresh(&self) {
-        let roster = self.fleet.get().map(Orders::roster).unwrap_or_default();
-        for Shown { metrics, gauges, paused, .. } in &roster.0 {
+        let roster = self.fleet.get().map(RegistryHandle::roster).unwrap_or_default();
+        for ListedEndpoint { metrics, gauges, paused, .. } in &roster.0 {
             metrics.paused.set(i64::from(paused.is_some()));
             metrics.breaker_open.set(i64::from(gauges.breaker() != BreakerState::Closed));
         }
         let refused = i64::try_from(self.handles.refused.count()).unwrap_or(i64::MAX);
         self.handles.metrics.endpoints_refused().set(refused);
-        for obstacle in Obstacle::ALL {
+        for obstacle in NamedObstacle::ALL {
             let is_there = match obstacle {
-                Obstacle::State => self.handles.state.readiness(Instant::now()).is_err(),
+                NamedObstacle::State => self.handles.state.readiness(Instant::now()).is_err(),
                 other => self.handles.obstacles.get(other).is_some(),
             };
             self.handles.metrics.set_obstacle(obstacle, is_there);

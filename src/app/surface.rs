@@ -8,15 +8,15 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 
 use crate::api;
-use crate::api::Surface;
-use crate::api::host::Hosts;
-use crate::api::refusals::Refusals;
-use crate::api::state_queries::Office;
-use crate::app::scrape::Scrape;
+use crate::api::HttpSurface;
+use crate::api::host::AllowedHosts;
+use crate::api::refusals::RefusalCounter;
+use crate::api::state_queries::StateQueries;
+use crate::app::scrape::MetricsScrape;
 use crate::config::settings::Settings;
-use crate::endpoints::registry::Orders;
+use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::snapshot;
-use crate::pipeline::handles::Handles;
+use crate::pipeline::handles::SharedHandles;
 
 pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let taken = || format!("cannot listen on {address}: free it, or change [http] listen");
@@ -26,19 +26,19 @@ pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// What is behind the HTTP surface.
 pub(super) fn surface(
     settings: &Settings,
-    handles: &Handles,
-    scrape: Arc<Scrape>,
-    fleet: Arc<OnceLock<Orders>>,
-    desk: api::endpoints::Desk,
-) -> Surface {
+    handles: &SharedHandles,
+    scrape: Arc<MetricsScrape>,
+    fleet: Arc<OnceLock<RegistryHandle>>,
+    desk: api::endpoints::AdminSender,
+) -> HttpSurface {
     let configured: Vec<_> = settings.endpoints.iter().map(snapshot::not_begun).collect();
-    let office = Office::new(
+    let office = StateQueries::new(
         settings.state.clone(),
         settings.postgres.slot.clone(),
         Arc::clone(&handles.asked),
         settings.push_log.bodies,
     );
-    Surface {
+    HttpSurface {
         metrics: handles.metrics.clone(),
         stats: Arc::clone(&handles.stats),
         source: handles.status.clone(),
@@ -55,8 +55,8 @@ pub(super) fn surface(
         }),
         desk,
         token: settings.http.token.clone(),
-        hosts: Hosts::new(settings.http.listen, &settings.http.hosts),
-        refusals: Refusals::new(handles.metrics.clone()),
+        hosts: AllowedHosts::new(settings.http.listen, &settings.http.hosts),
+        refusals: RefusalCounter::new(handles.metrics.clone()),
         office: Arc::new(office),
     }
 }

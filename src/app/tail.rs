@@ -11,26 +11,26 @@ use crate::clock::host_now;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
-use crate::endpoints::admin::record::Record;
-use crate::endpoints::admin::record::Seal;
-use crate::event::plan::Routed;
-use crate::event::plan::Shaped;
-use crate::event::route::Router;
-use crate::flow::budget::Budget;
-use crate::flow::change::Captured;
+use crate::endpoints::admin::record::EndpointRecord;
+use crate::endpoints::admin::record::RecordSeal;
+use crate::event::plan::RoutedEvent;
+use crate::event::plan::ShapedBody;
+use crate::event::route::EventRouter;
+use crate::flow::budget::MemoryBudget;
+use crate::flow::change::CapturedItem;
 use crate::flow::event::Event;
 use crate::flow::lsn::Lsn;
 use crate::flow::settlement::DeathReason;
-use crate::flow::settlement::Poison;
+use crate::flow::settlement::PoisonReason;
 use crate::preflight::endpoint_rows;
 use crate::replication::catalog;
-use crate::replication::catalog::Wanted;
-use crate::replication::slot_ownership::Hold;
+use crate::replication::catalog::WantedObjects;
+use crate::replication::slot_ownership::SlotOwnership;
 use crate::replication::status::StatusHandle;
+use crate::replication::stream::ReplicationSource;
 use crate::replication::stream::SlotUse;
-use crate::replication::stream::Source;
-use crate::replication::stream::Terms;
-use crate::replication::wire::feedback::LetGo;
+use crate::replication::stream::SourceTerms;
+use crate::replication::wire::feedback::SlotRelease;
 use crate::store;
 use crate::store::endpoints;
 
@@ -66,7 +66,7 @@ pub async fn endpoint(settings: &Settings, name: &str) -> anyhow::Result<Endpoin
     names.extend(stored.iter().map(|row| Arc::from(row.name.as_str())));
     match stored.into_iter().find(|row| row.name == name) {
         Some(row) => {
-            let read = Record::of_row(row, &Seal::new(settings))?;
+            let read = EndpointRecord::of_row(row, &RecordSeal::new(settings))?;
             Ok(read.endpoint(settings, host_now(), false)?)
         }
         None => Err(NoEndpoint { name: name.to_owned(), names }.into()),
@@ -100,26 +100,27 @@ pub async fn tail(
     settings.postgres.slot = format!("walhook_tail_{:08x}", fastrand::u32(..));
     // PostgreSQL itself speaks of a missing publication only with the first change.
     let session = store::connect(&settings.postgres.server).await?;
-    catalog::require(&session.client, &Wanted::new(&settings)).await?;
+    catalog::require(&session.client, &WantedObjects::new(&settings)).await?;
     drop(session);
     let (confirmed_in, confirmed) = watch::channel(Lsn::ZERO);
     let (_writable_in, writable) = watch::channel(true);
-    let terms = Terms {
+    let terms = SourceTerms {
         settings: settings.postgres.clone(),
         slot_use: SlotUse::Temporary,
         own_slot,
-        budget: Budget::new(settings.memory.queued_bytes),
+        budget: MemoryBudget::new(settings.memory.queued_bytes),
         status: StatusHandle::default(),
         start: Lsn::ZERO,
         skip_transaction: None,
         confirmed,
         writable,
-        let_go: LetGo::default(),
-        hold: Hold::new(settings.postgres.wal_sender_timeout),
+        let_go: SlotRelease::default(),
+        hold: SlotOwnership::new(settings.postgres.wal_sender_timeout),
         feedback_on: Handle::current(),
     };
-    let mut source = Source::open(terms).await?;
-    let mut router = Router::new(source.identity().system, &settings.events, &settings.endpoints);
+    let mut source = ReplicationSource::open(terms).await?;
+    let mut router =
+        EventRouter::new(source.identity().system, &settings.events, &settings.endpoints);
     let mut captured = Vec::new();
     let mut shown = Ok(());
     loop {
@@ -130,13 +131,15 @@ pub async fn tail(
         }
         for captured in captured.drain(..) {
             match captured {
-                Captured::Change(change) => router.route(&change, clock.now(), |rule, routed| {
-                    let is_for_nobody = is_named && matches!(routed, Routed::Event(_));
-                    if shown.is_ok() && taken.get(rule.0) == Some(&true) && !is_for_nobody {
-                        shown = each_shape(routed, &mut show);
-                    }
-                }),
-                Captured::Commit { end, .. } | Captured::Idle { end } => {
+                CapturedItem::Change(change) => {
+                    router.route(&change, clock.now(), |rule, routed| {
+                        let is_for_nobody = is_named && matches!(routed, RoutedEvent::Event(_));
+                        if shown.is_ok() && taken.get(rule.0) == Some(&true) && !is_for_nobody {
+                            shown = each_shape(routed, &mut show);
+                        }
+                    })
+                }
+                CapturedItem::Commit { end, .. } | CapturedItem::Idle { end } => {
                     confirmed_in.send_replace(end);
                 }
             }
@@ -151,14 +154,14 @@ pub async fn tail(
 
 /// Shows an event in each shape that somebody gets it in.
 fn each_shape(
-    routed: Routed,
+    routed: RoutedEvent,
     show: &mut impl FnMut(Arc<Event>) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
     let (event, others) = match routed {
-        Routed::Event(event) => return show(Arc::from(event)),
-        Routed::Partly { event, endpoints, others, costly } => {
+        RoutedEvent::Event(event) => return show(Arc::from(event)),
+        RoutedEvent::Partly { event, endpoints, others, costly } => {
             if !costly.is_empty() {
-                tracing::warn!(event_id = %event.id, reason = %DeathReason::Poison(Poison::Costly), "an event is set aside");
+                tracing::warn!(event_id = %event.id, reason = %DeathReason::Poison(PoisonReason::Costly), "an event is set aside");
             }
             let event = Arc::from(event);
             let in_other: usize = others.iter().map(|other| other.endpoints.len()).sum();
@@ -167,17 +170,19 @@ fn each_shape(
             }
             (event, others)
         }
-        Routed::Poison(event) => {
+        RoutedEvent::Poison(event) => {
             tracing::warn!(event_id = %event.id, "an event cannot be rendered");
             return Ok(());
         }
-        Routed::Costly(event) => {
-            tracing::warn!(event_id = %event.id, reason = %DeathReason::Poison(Poison::Costly), "an event is set aside");
+        RoutedEvent::Costly(event) => {
+            tracing::warn!(event_id = %event.id, reason = %DeathReason::Poison(PoisonReason::Costly), "an event is set aside");
             return Ok(());
         }
-        Routed::Filtered | Routed::Repeat { .. } | Routed::Expired { .. } => return Ok(()),
+        RoutedEvent::Filtered | RoutedEvent::Repeat { .. } | RoutedEvent::Expired { .. } => {
+            return Ok(());
+        }
     };
-    for Shaped { body, .. } in others {
+    for ShapedBody { body, .. } in others {
         show(Arc::new(event.shaped(body, None)))?;
     }
     Ok(())

@@ -15,9 +15,9 @@ use reqwest::redirect::Policy;
 use serde_json::Value;
 use url::Url;
 
-use crate::cli::Global;
+use crate::cli::GlobalOptions;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::Exit;
+use crate::cli::exit::ExitStatus;
 use crate::cli::runtime;
 use crate::config::secret::Secret;
 
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which walhook to ask.
 #[derive(Args, Debug)]
-pub struct Target {
+pub struct ApiAddress {
     /// Where walhook answers [default: [http] listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -39,16 +39,16 @@ pub struct Target {
 }
 
 /// A walhook to talk to.
-pub struct Asker {
+pub struct ApiClient {
     base: Url,
     token: Option<Secret<String>>,
 }
 
-impl Target {
+impl ApiAddress {
     /// # Errors
     /// With exit code 2: neither arguments nor configuration say where walhook is.
-    pub fn asker(&self, global: &Global) -> Result<Asker, CommandError> {
-        let usage = |text: String| Exit::Usage.because(anyhow!(text));
+    pub fn asker(&self, global: &GlobalOptions) -> Result<ApiClient, CommandError> {
+        let usage = |text: String| ExitStatus::Usage.because(anyhow!(text));
         let mut token = None;
         let base = match &self.url {
             Some(url) => {
@@ -76,11 +76,11 @@ impl Target {
             let missing = || usage(format!("--token-env: the variable {name} is not set"));
             token = Some(Secret::new(given.ok_or_else(missing)?));
         }
-        Ok(Asker { base, token })
+        Ok(ApiClient { base, token })
     }
 }
 
-impl Asker {
+impl ApiClient {
     /// # Errors
     /// That nobody answers, or what walhook answers instead; with exit code 2 if the question was
     /// wrong or the token is.
@@ -180,8 +180,8 @@ fn understand(status: StatusCode, text: &[u8], base: &Url) -> Result<Value, Comm
         (_, None) => anyhow!("what answers at {base} says {status}: is it a walhook?"),
     };
     let exit = match status {
-        StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED => Exit::Usage,
-        _ => Exit::Failed,
+        StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED => ExitStatus::Usage,
+        _ => ExitStatus::Failed,
     };
     Err(exit.because(refused))
 }
@@ -215,12 +215,17 @@ mod tests {
         let base = Url::parse("http://127.0.0.1:9464").expect("a URL");
         let problem = br#"{"title": "x", "detail": "unknown field"}"#.as_slice();
         let cases = [
-            (400, problem, Exit::Usage, "unknown field"),
-            (401, problem, Exit::Usage, "wants its token"),
-            (404, problem, Exit::Failed, "unknown field"),
-            (400, br#"{"detail": "or all with \"all\": true"}"#, Exit::Usage, "or all with --all"),
-            (502, b"<html>", Exit::Failed, "is it a walhook?"),
-            (200, b"<html>", Exit::Failed, "is no walhook"),
+            (400, problem, ExitStatus::Usage, "unknown field"),
+            (401, problem, ExitStatus::Usage, "wants its token"),
+            (404, problem, ExitStatus::Failed, "unknown field"),
+            (
+                400,
+                br#"{"detail": "or all with \"all\": true"}"#,
+                ExitStatus::Usage,
+                "or all with --all",
+            ),
+            (502, b"<html>", ExitStatus::Failed, "is it a walhook?"),
+            (200, b"<html>", ExitStatus::Failed, "is no walhook"),
         ];
         for (status, text, exit, expected) in cases {
             let status = StatusCode::from_u16(status).expect("a status");

@@ -3,16 +3,16 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::Global;
+use crate::cli::GlobalOptions;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::Exit;
+use crate::cli::exit::ExitStatus;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::cli::terminal::Colours;
-use crate::preflight::dry_run::Example;
+use crate::preflight::dry_run::EventExample;
 use crate::preflight::prepare::check;
-use crate::replication::catalog::Finding;
-use crate::replication::catalog::Level;
+use crate::replication::catalog::CheckFinding;
+use crate::replication::catalog::FindingLevel;
 
 /// Reads the configuration, asks PostgreSQL, and reports everything at once
 #[derive(Args, Debug)]
@@ -32,7 +32,7 @@ pub struct Check {
 impl Check {
     /// # Errors
     /// With the exit code of the gravest problem; the problems are printed.
-    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let settings = global.settings()?;
         let (report, mut examples) =
             runtime()?.block_on(check(&settings)).map_err(CommandError::of_postgres)?;
@@ -72,8 +72,8 @@ impl Check {
                 terminal::line(&format!("  {todo} walhook run will make the replication slot"))?;
             }
         }
-        match Exit::of_code(report.exit_code()) {
-            Exit::Done => Ok(()),
+        match ExitStatus::of_code(report.exit_code()) {
+            ExitStatus::Done => Ok(()),
             exit => {
                 let plural = if problems == 1 { "" } else { "s" };
                 Err(exit.because(anyhow::anyhow!("{problems} problem{plural} found, see above")))
@@ -82,16 +82,16 @@ impl Check {
     }
 }
 
-fn example_json(example: &Example) -> serde_json::Value {
+fn example_json(example: &EventExample) -> serde_json::Value {
     let endpoints: Vec<&str> = example.sample.endpoints.iter().map(|name| &**name).collect();
     json!({ "event": &*example.event, "endpoints": endpoints, "body": example.sample.body })
 }
 
-fn show(finding: &Finding, colours: Colours) -> std::io::Result<()> {
+fn show(finding: &CheckFinding, colours: Colours) -> std::io::Result<()> {
     let mark = match finding.level {
-        Level::Ok => colours.good("  ok"),
-        Level::Warning => colours.faint("warn"),
-        Level::Problem => colours.bad("FAIL"),
+        FindingLevel::Ok => colours.good("  ok"),
+        FindingLevel::Warning => colours.faint("warn"),
+        FindingLevel::Problem => colours.bad("FAIL"),
     };
     terminal::line(&format!("  {mark} {}", terminal::visible(&finding.what)))?;
     match &finding.fix {
@@ -100,11 +100,11 @@ fn show(finding: &Finding, colours: Colours) -> std::io::Result<()> {
     }
 }
 
-fn as_json(finding: &Finding) -> serde_json::Value {
+fn as_json(finding: &CheckFinding) -> serde_json::Value {
     let level = match finding.level {
-        Level::Ok => "ok",
-        Level::Warning => "warning",
-        Level::Problem => "problem",
+        FindingLevel::Ok => "ok",
+        FindingLevel::Warning => "warning",
+        FindingLevel::Problem => "problem",
     };
     json!({ "level": level, "what": finding.what, "fix": finding.fix })
 }

@@ -7,9 +7,9 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::cli::Global;
-use crate::cli::ask::Asker;
-use crate::cli::ask::Target;
+use crate::cli::GlobalOptions;
+use crate::cli::ask::ApiAddress;
+use crate::cli::ask::ApiClient;
 use crate::cli::exit::CommandError;
 use crate::cli::table;
 use crate::cli::terminal;
@@ -38,18 +38,18 @@ const COLUMNS: [(&str, &str); 9] = [
 )]
 pub struct DeadLetters {
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<DeadLetterAction>,
     #[command(flatten)]
-    target: Target,
+    target: ApiAddress,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum DeadLetterAction {
     /// Lists letters, the newest first
     #[command(after_help = "Example: walhook dead-letters list --endpoint crm --class status")]
     List {
         #[command(flatten)]
-        which: Which,
+        which: DeadLetterChoice,
         /// dead, requested, resending, delivered, expired, discarded, open or all
         #[arg(long, default_value = "open")]
         state: String,
@@ -60,28 +60,28 @@ enum What {
         #[arg(long)]
         cursor: Option<String>,
         #[command(flatten)]
-        target: Target,
+        target: ApiAddress,
     },
     /// Shows a letter with its body
     #[command(after_help = "Example: walhook dead-letters show 17")]
     Show {
         id: i64,
         #[command(flatten)]
-        target: Target,
+        target: ApiAddress,
     },
     /// Sends letters again, with all retries
     #[command(
         after_help = "Example: walhook dead-letters resend --key T_20251214_0001 --endpoint crm"
     )]
-    Resend(Order),
+    Resend(ListOrder),
     /// Closes letters that need not be sent any more
     #[command(after_help = "Example: walhook dead-letters discard 17 18")]
-    Discard(Order),
+    Discard(ListOrder),
 }
 
 /// Which letters are meant.
 #[derive(Args, Debug, Default)]
-struct Which {
+struct DeadLetterChoice {
     /// Of this endpoint
     #[arg(long, visible_alias = "webhook-id")]
     endpoint: Option<String>,
@@ -107,11 +107,11 @@ struct Which {
 }
 
 #[derive(Args, Debug)]
-struct Order {
+struct ListOrder {
     /// These letters
     ids: Vec<i64>,
     #[command(flatten)]
-    which: Which,
+    which: DeadLetterChoice,
     /// All letters
     #[arg(long)]
     all: bool,
@@ -119,34 +119,34 @@ struct Order {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    target: Target,
+    target: ApiAddress,
 }
 
 impl DeadLetters {
     /// # Errors
     /// That no walhook answers, or what it answers instead.
-    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         match self.what {
             None => {
                 let query = [("limit", String::from("50"))];
                 list(&self.target.asker(global)?, &query, self.target.json)
             }
-            Some(What::List { which, state, limit, cursor, target }) => {
+            Some(DeadLetterAction::List { which, state, limit, cursor, target }) => {
                 let mut query = which.fields();
                 query.push(("state", state));
                 query.push(("limit", limit.to_string()));
                 query.extend(cursor.map(|cursor| ("cursor", cursor)));
                 list(&target.asker(global)?, &query, target.json)
             }
-            Some(What::Show { id, target }) => {
+            Some(DeadLetterAction::Show { id, target }) => {
                 let letter = target.asker(global)?.get_text(&format!("{PATH}/{id}"))?;
                 show(&letter, target.json)
             }
-            Some(What::Resend(order)) => {
+            Some(DeadLetterAction::Resend(order)) => {
                 let answer = order.give(global, "resend")?;
                 order.report(&answer, "requested", "sent again")
             }
-            Some(What::Discard(order)) => {
+            Some(DeadLetterAction::Discard(order)) => {
                 let answer = order.give(global, "discard")?;
                 order.report(&answer, "discarded", "discarded")
             }
@@ -154,7 +154,7 @@ impl DeadLetters {
     }
 }
 
-impl Which {
+impl DeadLetterChoice {
     /// The parameters of the API, as far as they are given.
     fn fields(&self) -> Vec<(&'static str, String)> {
         let fields = [
@@ -170,8 +170,8 @@ impl Which {
     }
 }
 
-impl Order {
-    fn give(&self, global: &Global, order: &str) -> Result<Value, CommandError> {
+impl ListOrder {
+    fn give(&self, global: &GlobalOptions, order: &str) -> Result<Value, CommandError> {
         let mut body = Map::new();
         for (name, value) in self.which.fields() {
             body.insert(name.to_owned(), Value::String(value));
@@ -217,7 +217,7 @@ impl Order {
     }
 }
 
-fn list(asker: &Asker, query: &[(&str, String)], json: bool) -> Result<(), CommandError> {
+fn list(asker: &ApiClient, query: &[(&str, String)], json: bool) -> Result<(), CommandError> {
     let answer = asker.get(PATH, query)?;
     if json {
         return Ok(terminal::line(&terminal::json_line(&answer))?);

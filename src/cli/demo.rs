@@ -22,29 +22,29 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::cli::demo::screen::Screen;
-use crate::cli::demo::writer::Writer;
+use crate::cli::demo::screen::DemoScreen;
+use crate::cli::demo::writer::DemoWriter;
 use crate::cli::exit::CommandError;
 use crate::cli::interrupted;
-use crate::cli::receive::server::Behaviour;
 use crate::cli::receive::server::RECEIVED_MAX;
-use crate::cli::receive::server::Received;
-use crate::cli::receive::server::Server;
-use crate::cli::receive::signature::Key;
+use crate::cli::receive::server::ReceivedRequest;
+use crate::cli::receive::server::ReceiverBehaviour;
+use crate::cli::receive::server::ReceiverServer;
+use crate::cli::receive::signature::VerificationKey;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::clock::host_now;
 use crate::config;
 use crate::config::settings::Settings;
-use crate::preflight::ownership::Consent;
+use crate::preflight::ownership::StartConsent;
 use crate::preflight::prepare::prepare;
-use crate::sandbox::cluster::Cluster;
-use crate::sandbox::cluster::Options;
+use crate::sandbox::cluster::ClusterOptions;
+use crate::sandbox::cluster::SandboxCluster;
 use crate::sandbox::find;
 use crate::sandbox::surroundings::Surroundings;
 use crate::store;
 use crate::telemetry;
-use crate::telemetry::Format;
+use crate::telemetry::LogFormatter;
 
 /// How long `--check` waits for its deliveries.
 const CHECK_LIMIT: Duration = Duration::from_secs(60);
@@ -75,7 +75,7 @@ impl Demo {
     /// If there is no PostgreSQL to be had, or a check is not met.
     pub fn run(self) -> Result<(), CommandError> {
         // Deliveries are shown from what the receiver got; of the log only trouble is of interest.
-        let _log = telemetry::init(Format::Text, "warn", host_now)?;
+        let _log = telemetry::init(LogFormatter::Text, "warn", host_now)?;
         let runtime = runtime()?;
         let ended = runtime.block_on(async {
             let cluster = tokio::select! {
@@ -94,22 +94,22 @@ impl Demo {
         Ok(ended?)
     }
 
-    async fn show(&self, cluster: &Cluster) -> anyhow::Result<()> {
+    async fn show(&self, cluster: &SandboxCluster) -> anyhow::Result<()> {
         let url = cluster.url("postgres");
-        let receiver = Server::bind(([127, 0, 0, 1], 0).into()).await?;
+        let receiver = ReceiverServer::bind(([127, 0, 0, 1], 0).into()).await?;
         let settings = settings(&url, &receiver)?;
         let session =
             store::connect_with_own_path(&settings.postgres.server, store::ANSWER_MAX).await?;
         session.client.batch_execute(TABLE).await.context("cannot make the demo's table")?;
-        prepare(&settings, Consent::default()).await?;
+        prepare(&settings, StartConsent::default()).await?;
 
         let (to_screen, received) = mpsc::channel(RECEIVED_MAX);
         let stop = CancellationToken::new();
         let mut running: JoinSet<anyhow::Result<()>> = JoinSet::new();
-        let behaviour = Behaviour {
+        let behaviour = ReceiverBehaviour {
             status: StatusCode::OK,
             delay: Duration::ZERO,
-            keys: vec![Key::parse(SECRET)?],
+            keys: vec![VerificationKey::parse(SECRET)?],
             clock: host_now,
         };
         let receiver_url = format!("http://{}/", receiver.address());
@@ -117,13 +117,13 @@ impl Demo {
         running
             .spawn(async move { Ok(receiver.serve(behaviour, to_screen, stop_receiver).await?) });
         let app = App::start(settings).await?;
-        let screen = Screen::new(self.check);
+        let screen = DemoScreen::new(self.check);
         screen.greet(&url, &receiver_url, app.address())?;
         let stop_app = app.stop_token();
         running.spawn(app.run());
 
         let pace = if self.check.is_some() { CHECK_PACE } else { PACE };
-        let outcome = watch(screen, Writer::new(session, pace), received, &mut running);
+        let outcome = watch(screen, DemoWriter::new(session, pace), received, &mut running);
         let outcome = match self.check {
             Some(count) => tokio::time::timeout(CHECK_LIMIT, outcome)
                 .await
@@ -150,9 +150,9 @@ impl Demo {
 
 /// Writes rows and shows what arrives, until the check is met or a part fails.
 async fn watch(
-    mut screen: Screen,
-    mut writer: Writer,
-    mut received: mpsc::Receiver<Received>,
+    mut screen: DemoScreen,
+    mut writer: DemoWriter,
+    mut received: mpsc::Receiver<ReceivedRequest>,
     running: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     let mut written = screen.more();
@@ -175,18 +175,18 @@ async fn watch(
     }
 }
 
-fn start_postgres() -> anyhow::Result<Cluster> {
+fn start_postgres() -> anyhow::Result<SandboxCluster> {
     let tell = &mut |text: &str| {
         // Progress for whoever waits; if nobody reads it, the fetch goes on all the same.
         drop(terminal::note(text));
     };
     let installation = find::find_with(&Surroundings::read(), tell)?;
     terminal::line(&format!("PostgreSQL   {}", installation.why()))?;
-    Ok(Cluster::start(&installation, Options::default())?)
+    Ok(SandboxCluster::start(&installation, ClusterOptions::default())?)
 }
 
 /// The configuration a user would write: a database and a URL, and here a secret.
-fn settings(url: &str, receiver: &Server) -> anyhow::Result<Settings> {
+fn settings(url: &str, receiver: &ReceiverServer) -> anyhow::Result<Settings> {
     let text = format!(
         "[postgres]\nurl = \"{url}\"\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n\
          [webhook]\nurls = [\"http://{}/\"]\nsecret = \"{SECRET}\"\n",

@@ -10,11 +10,11 @@ use clap::Subcommand;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::cli::Global;
-use crate::cli::ask::Asker;
-use crate::cli::ask::Target;
+use crate::cli::GlobalOptions;
+use crate::cli::ask::ApiAddress;
+use crate::cli::ask::ApiClient;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::Exit;
+use crate::cli::exit::ExitStatus;
 use crate::cli::table;
 use crate::cli::terminal;
 
@@ -35,29 +35,29 @@ const COLUMNS: [(&str, &str); 4] =
 )]
 pub struct Endpoints {
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<EndpointAction>,
     #[command(flatten)]
-    target: Target,
+    target: ApiAddress,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum EndpointAction {
     /// Lists all endpoints
     #[command(after_help = "Example: walhook endpoints list --json")]
     List {
         #[command(flatten)]
-        target: Target,
+        target: ApiAddress,
     },
     /// Shows an endpoint, its secrets masked
     #[command(after_help = "Example: walhook endpoints show crm")]
-    Show(Named),
+    Show(NamedEndpoint),
     /// Makes an endpoint
     #[command(after_help = "Example: walhook endpoints create crm.json")]
     Create {
         /// A JSON document; - for standard input
         document: PathBuf,
         #[command(flatten)]
-        target: Target,
+        target: ApiAddress,
     },
     /// Changes what the document says; null takes a key away
     #[command(after_help = "Example: echo '{\"concurrency\": 8}' | walhook endpoints update crm -")]
@@ -66,26 +66,26 @@ enum What {
         /// A JSON merge patch; - for standard input
         document: PathBuf,
         #[command(flatten)]
-        target: Target,
+        target: ApiAddress,
     },
     /// Removes an endpoint; what waits for it becomes dead letters
     #[command(after_help = "Example: walhook endpoints delete crm")]
-    Delete(Named),
+    Delete(NamedEndpoint),
     /// Lets an endpoint take events again, also one of the file that said 410
     #[command(after_help = "Example: walhook endpoints enable crm")]
-    Enable(Named),
+    Enable(NamedEndpoint),
     /// Keeps events away from an endpoint for good (`pause` loses none); what waits goes on waiting
     #[command(after_help = "Example: walhook endpoints disable crm")]
-    Disable(Named),
+    Disable(NamedEndpoint),
     /// Holds back what comes for an endpoint, of the file too, and loses none of it
     #[command(after_help = "Example: walhook endpoints pause crm")]
-    Pause(Named),
+    Pause(NamedEndpoint),
     /// Lets a paused endpoint go on with all that waits
     #[command(after_help = "Example: walhook endpoints resume crm")]
-    Resume(Named),
+    Resume(NamedEndpoint),
     /// Tries at once what waits for an endpoint; its retries begin anew
     #[command(after_help = "Example: walhook endpoints try-now crm")]
-    TryNow(Named),
+    TryNow(NamedEndpoint),
     /// Gives an endpoint another secret and prints it; the old one signs on for a while
     #[command(after_help = "Example: walhook endpoints rotate-secret crm --overlap 48h")]
     RotateSecret {
@@ -94,68 +94,70 @@ enum What {
         #[arg(long)]
         overlap: Option<String>,
         #[command(flatten)]
-        target: Target,
+        target: ApiAddress,
     },
     /// Sends a test event now and tells what came back; exit code 1 if it was not taken
     #[command(after_help = "Example: walhook endpoints test crm")]
-    Test(Named),
+    Test(NamedEndpoint),
 }
 
 #[derive(Args, Debug)]
-struct Named {
+struct NamedEndpoint {
     name: String,
     #[command(flatten)]
-    target: Target,
+    target: ApiAddress,
 }
 
 impl Endpoints {
     /// # Errors
     /// What walhook refuses, or that it cannot be reached.
-    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         match self.what {
             None => list(&self.target, global),
-            Some(What::List { target }) => list(&target, global),
-            Some(What::Show(Named { name, target })) => {
+            Some(EndpointAction::List { target }) => list(&target, global),
+            Some(EndpointAction::Show(NamedEndpoint { name, target })) => {
                 let endpoint = target.asker(global)?.get(&path(&name)?, &[])?;
                 Ok(show(&endpoint)?)
             }
-            Some(What::Create { document, target }) => {
+            Some(EndpointAction::Create { document, target }) => {
                 let made = target.asker(global)?.post(PATH, &read(&document)?)?;
                 tell(&target, &made)
             }
-            Some(What::Update { name, document, target }) => {
+            Some(EndpointAction::Update { name, document, target }) => {
                 let changed = target.asker(global)?.patch(&path(&name)?, &read(&document)?)?;
                 tell(&target, &changed)
             }
-            Some(What::Delete(Named { name, target })) => {
+            Some(EndpointAction::Delete(NamedEndpoint { name, target })) => {
                 let removed = target.asker(global)?.delete(&path(&name)?)?;
                 tell(&target, &removed)
             }
-            Some(What::Enable(named)) => named.post("enable", global),
-            Some(What::Disable(named)) => named.post("disable", global),
-            Some(What::Pause(named)) => named.post("pause", global),
-            Some(What::Resume(named)) => named.post("resume", global),
-            Some(What::TryNow(named)) => named.post("try-now", global),
-            Some(What::RotateSecret { name, overlap, target }) => {
+            Some(EndpointAction::Enable(named)) => named.post("enable", global),
+            Some(EndpointAction::Disable(named)) => named.post("disable", global),
+            Some(EndpointAction::Pause(named)) => named.post("pause", global),
+            Some(EndpointAction::Resume(named)) => named.post("resume", global),
+            Some(EndpointAction::TryNow(named)) => named.post("try-now", global),
+            Some(EndpointAction::RotateSecret { name, overlap, target }) => {
                 let body = overlap.map_or_else(|| json!({}), |o| json!({ "overlap": o }));
                 let asker = target.asker(global)?;
                 show(&asker.post(&format!("{}/rotate-secret", path(&name)?), &body)?)?;
                 Ok(())
             }
-            Some(What::Test(Named { name, target })) => test(&target.asker(global)?, &name),
+            Some(EndpointAction::Test(NamedEndpoint { name, target })) => {
+                test(&target.asker(global)?, &name)
+            }
         }
     }
 }
 
-impl Named {
-    fn post(&self, order: &str, global: &Global) -> Result<(), CommandError> {
+impl NamedEndpoint {
+    fn post(&self, order: &str, global: &GlobalOptions) -> Result<(), CommandError> {
         let asker = self.target.asker(global)?;
         let answer = asker.post(&format!("{}/{order}", path(&self.name)?), &json!({}))?;
         tell(&self.target, &answer)
     }
 }
 
-fn list(target: &Target, global: &Global) -> Result<(), CommandError> {
+fn list(target: &ApiAddress, global: &GlobalOptions) -> Result<(), CommandError> {
     let asker = target.asker(global)?;
     if target.json {
         show(&asker.get(PATH, &[])?)?;
@@ -167,17 +169,19 @@ fn list(target: &Target, global: &Global) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn test(asker: &Asker, name: &str) -> Result<(), CommandError> {
+fn test(asker: &ApiClient, name: &str) -> Result<(), CommandError> {
     let report = asker.post(&format!("{}/test", path(name)?), &json!({}))?;
     show(&report)?;
     match report.get("delivered").and_then(Value::as_bool) {
         Some(true) => Ok(()),
-        _ => Err(Exit::Failed.because(anyhow!("endpoint {name} did not take the test event"))),
+        _ => {
+            Err(ExitStatus::Failed.because(anyhow!("endpoint {name} did not take the test event")))
+        }
     }
 }
 
 /// A line for people, all of it for scripts.
-fn tell(target: &Target, answer: &Value) -> Result<(), CommandError> {
+fn tell(target: &ApiAddress, answer: &Value) -> Result<(), CommandError> {
     if target.json {
         show(answer)?;
         return Ok(());
@@ -195,7 +199,7 @@ fn show(answer: &Value) -> std::io::Result<()> {
 fn path(name: &str) -> Result<String, CommandError> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     if name.is_empty() || !name.bytes().all(allowed) {
-        return Err(Exit::Usage.because(anyhow!("{name:?} is not the name of an endpoint")));
+        return Err(ExitStatus::Usage.because(anyhow!("{name:?} is not the name of an endpoint")));
     }
     Ok(format!("{PATH}/{name}"))
 }
@@ -208,7 +212,7 @@ fn read(file: &PathBuf) -> Result<Value, CommandError> {
         std::fs::read_to_string(file)
     };
     let shown = file.display();
-    let usage = |error: anyhow::Error| Exit::Usage.because(error);
+    let usage = |error: anyhow::Error| ExitStatus::Usage.because(error);
     let text = text.with_context(|| format!("{shown} cannot be read")).map_err(usage)?;
     serde_json::from_str(&text).with_context(|| format!("{shown} is not JSON")).map_err(usage)
 }

@@ -10,7 +10,7 @@ use crate::store::state_error::StateError;
 
 /// Exit codes. Scripts depend on them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Exit {
+pub enum ExitStatus {
     Done = 0,
     /// Anything that the other codes do not name.
     Failed = 1,
@@ -22,14 +22,14 @@ pub enum Exit {
     SlotLost = 4,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
+impl From<ExitStatus> for ExitCode {
+    fn from(exit: ExitStatus) -> Self {
         Self::from(exit as u8)
     }
 }
 
-impl Exit {
-    /// The exit with this code; what no other code names is [`Exit::Failed`].
+impl ExitStatus {
+    /// The exit with this code; what no other code names is [`ExitStatus::Failed`].
     pub fn of_code(code: u8) -> Self {
         match code {
             0 => Self::Done,
@@ -47,14 +47,14 @@ impl Exit {
 }
 
 /// Why a command did not do its job. Displayed with all of its causes, for the one place that
-/// prints it; any other error becomes one with `?` and ends with [`Exit::Failed`].
+/// prints it; any other error becomes one with `?` and ends with [`ExitStatus::Failed`].
 pub struct CommandError {
-    exit: Exit,
+    exit: ExitStatus,
     error: anyhow::Error,
 }
 
 impl CommandError {
-    pub fn exit(&self) -> Exit {
+    pub fn exit(&self) -> ExitStatus {
         self.exit
     }
 
@@ -68,7 +68,7 @@ impl CommandError {
             source.or_else(state).or_else(store)
         };
         let code = error.chain().find_map(code);
-        code.map_or(Exit::Failed, Exit::of_code).because(error)
+        code.map_or(ExitStatus::Failed, ExitStatus::of_code).because(error)
     }
 
     /// Whether the command stopped because nobody reads its output any more.
@@ -82,7 +82,7 @@ impl CommandError {
 
 impl<E: Into<anyhow::Error>> From<E> for CommandError {
     fn from(error: E) -> Self {
-        Exit::Failed.because(error)
+        ExitStatus::Failed.because(error)
     }
 }
 
@@ -106,9 +106,10 @@ mod tests {
     #[test]
     fn an_error_shows_its_causes_and_keeps_its_code() {
         let missing = io::Error::new(io::ErrorKind::NotFound, "no such file");
-        let error = Exit::Usage.because(anyhow::Error::new(missing).context("cannot read a.toml"));
+        let error =
+            ExitStatus::Usage.because(anyhow::Error::new(missing).context("cannot read a.toml"));
         assert_eq!(error.to_string(), "cannot read a.toml: no such file");
-        assert_eq!(error.exit(), Exit::Usage);
+        assert_eq!(error.exit(), ExitStatus::Usage);
         assert!(!error.is_closed_pipe());
     }
 

@@ -33,10 +33,10 @@ use clap::Parser;
 use clap::Subcommand;
 
 use crate::cli::exit::CommandError;
-use crate::cli::exit::Exit;
+use crate::cli::exit::ExitStatus;
 use crate::config;
-use crate::config::problem::Problems;
-use crate::config::settings::Http;
+use crate::config::problem::ConfigProblems;
+use crate::config::settings::HttpSettings;
 use crate::config::settings::Settings;
 
 const CONFIG_VARIABLE: &str = "WALHOOK_CONFIG";
@@ -53,14 +53,14 @@ const CONFIG_DEFAULT: &str = "walhook.toml";
 )]
 pub struct Cli {
     #[command(flatten)]
-    global: Global,
+    global: GlobalOptions,
     #[command(subcommand)]
     command: Command,
 }
 
 /// What every subcommand understands.
 #[derive(Args, Clone, Debug)]
-pub struct Global {
+pub struct GlobalOptions {
     /// The configuration [default: $WALHOOK_CONFIG, then walhook.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -78,7 +78,7 @@ enum Command {
     Endpoints(endpoints::Endpoints),
     PushLog(push_log::PushLog),
     Replay(replay::Replay),
-    Status(status::Status),
+    Status(status::StatusCommand),
 }
 
 impl Cli {
@@ -104,7 +104,7 @@ impl Cli {
     }
 }
 
-impl Global {
+impl GlobalOptions {
     /// The configuration file to read: `--config`, then `$WALHOOK_CONFIG`, then `walhook.toml`.
     pub fn config_path(&self) -> PathBuf {
         self.config_path_or(std::env::var_os(CONFIG_VARIABLE))
@@ -115,10 +115,10 @@ impl Global {
     /// # Errors
     /// Everything that is wrong with the file, with exit code 2.
     fn settings(&self) -> Result<Settings, CommandError> {
-        self.read().map_err(|problems| Exit::Usage.because(problems))
+        self.read().map_err(|problems| ExitStatus::Usage.because(problems))
     }
 
-    fn read(&self) -> Result<Settings, Problems> {
+    fn read(&self) -> Result<Settings, ConfigProblems> {
         let env = |name: &str| std::env::var(name).ok();
         config::load(&self.config_path(), &env)
     }
@@ -128,7 +128,7 @@ impl Global {
     ///
     /// # Errors
     /// Everything that is wrong with the section, with exit code 2.
-    fn http(&self) -> Result<Http, CommandError> {
+    fn http(&self) -> Result<HttpSettings, CommandError> {
         let path = self.config_path();
         let env = |name: &str| std::env::var(name).ok();
         let named = self.config.is_some() || std::env::var_os(CONFIG_VARIABLE).is_some();
@@ -136,7 +136,7 @@ impl Global {
             true => config::load_http(&path, &env),
             false => config::parse_http("", CONFIG_DEFAULT, &env),
         };
-        read.map_err(|problems| Exit::Usage.because(problems))
+        read.map_err(|problems| ExitStatus::Usage.because(problems))
     }
 
     fn config_path_or(&self, variable: Option<OsString>) -> PathBuf {
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_flag_outranks_the_variable_and_the_variable_the_default() {
-        let with = |flag: Option<&str>| Global { config: flag.map(PathBuf::from) };
+        let with = |flag: Option<&str>| GlobalOptions { config: flag.map(PathBuf::from) };
         let variable = Some(OsString::from("v.toml"));
         assert_eq!(with(Some("f.toml")).config_path_or(variable.clone()), PathBuf::from("f.toml"));
         assert_eq!(with(None).config_path_or(variable), PathBuf::from("v.toml"));

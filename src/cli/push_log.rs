@@ -3,8 +3,8 @@
 use clap::Args;
 use serde_json::Value;
 
-use crate::cli::Global;
-use crate::cli::ask::Target;
+use crate::cli::GlobalOptions;
+use crate::cli::ask::ApiAddress;
 use crate::cli::exit::CommandError;
 use crate::cli::table;
 use crate::cli::terminal;
@@ -63,13 +63,13 @@ pub struct PushLog {
     #[arg(long)]
     cursor: Option<String>,
     #[command(flatten)]
-    target: Target,
+    target: ApiAddress,
 }
 
 impl PushLog {
     /// # Errors
     /// That no walhook answers, or what it answers instead.
-    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let fields = [
             ("key", self.key),
             ("event_id", self.event_id),

@@ -5,8 +5,8 @@ use clap::Subcommand;
 use serde_json::Map;
 use serde_json::Value;
 
-use crate::cli::Global;
-use crate::cli::ask::Target;
+use crate::cli::GlobalOptions;
+use crate::cli::ask::ApiAddress;
 use crate::cli::exit::CommandError;
 use crate::cli::table;
 use crate::cli::terminal;
@@ -35,7 +35,7 @@ const COLUMNS: [(&str, &str); 9] = [
 )]
 pub struct Replay {
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<ReplayAction>,
     /// Delivered at this time or later (2026-11-22T03:00:00Z, or a day)
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
@@ -64,36 +64,36 @@ pub struct Replay {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    target: Target,
+    target: ApiAddress,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum ReplayAction {
     /// Lists orders and how far they are, the newest first
     #[command(after_help = "Example: walhook replay list")]
     List {
         #[command(flatten)]
-        target: Target,
+        target: ApiAddress,
     },
     /// Stops an order
     #[command(after_help = "Example: walhook replay cancel 3")]
     Cancel {
         id: i64,
         #[command(flatten)]
-        target: Target,
+        target: ApiAddress,
     },
 }
 
 impl Replay {
     /// # Errors
     /// That no walhook answers, or what it answers instead.
-    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         match self.what {
-            Some(What::List { target }) => {
+            Some(ReplayAction::List { target }) => {
                 let answer = target.asker(global)?.get(PATH, &[])?;
                 show_orders(&answer, target.json)
             }
-            Some(What::Cancel { id, target }) => {
+            Some(ReplayAction::Cancel { id, target }) => {
                 let answer = target.asker(global)?.delete(&format!("{PATH}/{id}"))?;
                 if target.json {
                     return Ok(terminal::line(&terminal::json_line(&answer))?);

@@ -17,17 +17,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::cli::Global;
+use crate::cli::GlobalOptions;
 use crate::cli::exit::CommandError;
 use crate::cli::runtime;
 use crate::clock::host_now;
 use crate::config::settings::LogFormat;
 use crate::config::settings::Settings;
 use crate::flow::lsn::Lsn;
-use crate::preflight::ownership::Consent;
+use crate::preflight::ownership::StartConsent;
 use crate::telemetry;
-use crate::telemetry::Format;
-use crate::telemetry::Log;
+use crate::telemetry::LogFormatter;
+use crate::telemetry::LogSetup;
 
 /// Threads that hang in a name look-up must not delay the end of the process.
 const LOOKUPS_MAX: Duration = Duration::from_millis(100);
@@ -54,16 +54,16 @@ pub struct Run {
 impl Run {
     /// # Errors
     /// With the exit code of whatever does not let it start or go on.
-    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let settings = global.settings()?;
         let format = match settings.log.format {
-            LogFormat::Text => Format::Text,
-            LogFormat::Json => Format::Json,
+            LogFormat::Text => LogFormatter::Text,
+            LogFormat::Json => LogFormatter::Json,
         };
         let log = telemetry::init(format, &settings.log.filter, host_now)?;
         raise_descriptors();
         let runtime = runtime()?;
-        let consent = Consent { gap: self.accept_gap, slot: self.take_slot };
+        let consent = StartConsent { gap: self.accept_gap, slot: self.take_slot };
         let ended = runtime.block_on(serve(settings, consent, self.skip_transaction, global, &log));
         runtime.shutdown_timeout(LOOKUPS_MAX);
         drop(log);
@@ -73,12 +73,12 @@ impl Run {
 
 async fn serve(
     settings: Settings,
-    consent: Consent,
+    consent: StartConsent,
     skip_transaction: Option<Lsn>,
-    global: &Global,
-    log: &Log,
+    global: &GlobalOptions,
+    log: &LogSetup,
 ) -> anyhow::Result<()> {
-    let signals = Signals::listen()?;
+    let signals = SignalStreams::listen()?;
     let grace = settings.grace;
     let app = App::start(settings).await?;
     let app = app.with_consent(consent).skipping(skip_transaction);
@@ -107,7 +107,7 @@ async fn serve(
 /// Reads the configuration again at each wish, aside: its files may be long in coming, and everything else
 /// goes on meanwhile.
 async fn reread(
-    global: &Global,
+    global: &GlobalOptions,
     mut wished: mpsc::Receiver<()>,
     reloads: &watch::Sender<Option<Arc<Settings>>>,
 ) -> anyhow::Result<()> {
@@ -122,7 +122,7 @@ async fn reread(
 }
 
 /// Reads the configuration again. What is wrong with it is logged, all of it.
-fn read_again(global: &Global) -> Option<Settings> {
+fn read_again(global: &GlobalOptions) -> Option<Settings> {
     match global.read() {
         Ok(settings) => {
             tracing::info!("configuration is read again");
@@ -142,13 +142,13 @@ fn read_again(global: &Global) -> Option<Settings> {
 }
 
 /// What the operator says to the process.
-struct Signals {
+struct SignalStreams {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
-impl Signals {
+impl SignalStreams {
     fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

@@ -6,11 +6,11 @@ use anyhow::anyhow;
 use clap::Args;
 use serde_json::Value;
 
-use crate::cli::Global;
-use crate::cli::ask::Asker;
-use crate::cli::ask::Target;
+use crate::cli::GlobalOptions;
+use crate::cli::ask::ApiAddress;
+use crate::cli::ask::ApiClient;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::Exit;
+use crate::cli::exit::ExitStatus;
 use crate::cli::table;
 use crate::cli::terminal;
 
@@ -27,18 +27,18 @@ const SHOWN_MAX: usize = 20;
 #[derive(Args, Debug)]
 #[command(after_help = "Exit code 1 if something is not well.\n\n\
                         Example: walhook status --watch")]
-pub struct Status {
+pub struct StatusCommand {
     /// Shows it again every two seconds, until Ctrl-C
     #[arg(long, conflicts_with = "json")]
     watch: bool,
     #[command(flatten)]
-    target: Target,
+    target: ApiAddress,
 }
 
-impl Status {
+impl StatusCommand {
     /// # Errors
     /// With exit code 1 if something is not well, or nobody answers.
-    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let asker = self.target.asker(global)?;
         if self.watch {
             return watch(&asker);
@@ -51,13 +51,13 @@ impl Status {
         }
         match answer.get("healthy").and_then(Value::as_bool) {
             Some(true) => Ok(()),
-            _ => Err(Exit::Failed.because(anyhow!("not all is well"))),
+            _ => Err(ExitStatus::Failed.because(anyhow!("not all is well"))),
         }
     }
 }
 
 /// Ends with the output, or with Ctrl-C.
-fn watch(asker: &Asker) -> Result<(), CommandError> {
+fn watch(asker: &ApiClient) -> Result<(), CommandError> {
     loop {
         let screen = match status(asker) {
             Ok(answer) => screen(&answer),
@@ -69,7 +69,7 @@ fn watch(asker: &Asker) -> Result<(), CommandError> {
     }
 }
 
-fn status(asker: &Asker) -> Result<Value, CommandError> {
+fn status(asker: &ApiClient) -> Result<Value, CommandError> {
     asker.get("/api/v1/status", &[])
 }
 

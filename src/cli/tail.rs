@@ -11,16 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::tail;
 use crate::app::tail::NoEndpoint;
-use crate::cli::Global;
+use crate::cli::GlobalOptions;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::Exit;
+use crate::cli::exit::ExitStatus;
 use crate::cli::interrupted;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::clock::DatabaseClock;
 use crate::config::settings::Endpoint;
-use crate::delivery::preview::Preview;
-use crate::delivery::preview::Previewed;
+use crate::delivery::preview::PreviewedRequest;
+use crate::delivery::preview::RequestPreview;
 use crate::flow::event::Event;
 use crate::flow::raw_json::raw_json;
 use crate::flow::time::Timestamp;
@@ -45,7 +45,7 @@ pub struct Tail {
 impl Tail {
     /// # Errors
     /// PostgreSQL's refusals, or that the output fails.
-    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let settings = global.settings()?;
         let runtime = runtime()?;
         let only = match &self.endpoint {
@@ -81,58 +81,59 @@ impl Tail {
 }
 
 /// An endpoint, and what its requests would be.
-struct Addressed {
+struct AddressedEvent {
     name: Arc<str>,
     /// Without what could be a secret.
     url: String,
-    preview: Preview,
+    preview: RequestPreview,
 }
 
 /// # Errors
 /// With exit code 2: its headers or credentials cannot be used.
-fn addressed(endpoint: &Endpoint) -> Result<Addressed, CommandError> {
-    let preview = Preview::new(endpoint).map_err(|error| Exit::Usage.because(error))?;
-    Ok(Addressed { name: Arc::clone(&endpoint.name), url: endpoint.shown_url(), preview })
+fn addressed(endpoint: &Endpoint) -> Result<AddressedEvent, CommandError> {
+    let preview =
+        RequestPreview::new(endpoint).map_err(|error| ExitStatus::Usage.because(error))?;
+    Ok(AddressedEvent { name: Arc::clone(&endpoint.name), url: endpoint.shown_url(), preview })
 }
 
 fn not_found(error: anyhow::Error) -> CommandError {
     match error.is::<NoEndpoint>() {
-        true => Exit::Usage.because(error),
+        true => ExitStatus::Usage.because(error),
         false => CommandError::of_postgres(error),
     }
 }
 
 /// A line as it is printed; its body is as it would be sent.
 #[derive(Serialize)]
-struct Line<'a> {
+struct TailLine<'a> {
     id: String,
     r#type: &'a str,
     table: String,
     committed: String,
     #[serde(flatten)]
-    request: Option<Request<'a>>,
+    request: Option<TailRequest<'a>>,
     body: Option<Box<RawValue>>,
 }
 
 #[derive(Serialize)]
-struct Request<'a> {
+struct TailRequest<'a> {
     endpoint: &'a str,
     method: &'static str,
     url: &'a str,
     headers: Map<String, Value>,
 }
 
-fn line(event: Arc<Event>, addressed: Option<&Addressed>, now: Timestamp) -> String {
+fn line(event: Arc<Event>, addressed: Option<&AddressedEvent>, now: Timestamp) -> String {
     let (event_type, table) = (Arc::clone(&event.event_type), event.table.to_string());
     let (id, committed) = (event.id.to_string(), event.committed.iso_millis());
     let (request, body) = match addressed {
         None => (None, raw_json(&event.body.complete(now))),
-        Some(Addressed { name, url, preview }) => {
-            let Previewed { headers, body } = preview.of(event, now);
+        Some(AddressedEvent { name, url, preview }) => {
+            let PreviewedRequest { headers, body } = preview.of(event, now);
             let headers = headers.by_name();
-            let request = Request { endpoint: name, method: "POST", url, headers };
+            let request = TailRequest { endpoint: name, method: "POST", url, headers };
             (Some(request), raw_json(&body))
         }
     };
-    terminal::json_line(&Line { id, r#type: &event_type, table, committed, request, body })
+    terminal::json_line(&TailLine { id, r#type: &event_type, table, committed, request, body })
 }

@@ -4,11 +4,11 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value as Json;
 
-use crate::config::field::Field;
-use crate::config::reader::Section;
+use crate::config::field::FieldReader;
+use crate::config::reader::TomlSection;
 use crate::config::settings::AnswerRule;
 use crate::config::settings::BodyRule;
-use crate::config::settings::Gone;
+use crate::config::settings::GoneMeaning;
 use crate::config::settings::RetryOn;
 use crate::config::terms::set;
 
@@ -18,7 +18,7 @@ const SUCCESS_CODES: RangeInclusive<u16> = 200..=599;
 const RETRIED_CODES: RangeInclusive<u16> = 300..=599;
 
 /// `success = [200, 202]` or `{ codes = [200], pointer = "/errcode", equals = 0 }`.
-pub(super) fn read_success(section: &mut Section<'_>, answers: &mut AnswerRule) {
+pub(super) fn read_success(section: &mut TomlSection<'_>, answers: &mut AnswerRule) {
     let Some(field) = section.field("success") else { return };
     if !field.is_table() {
         set(&mut answers.success, codes(&field));
@@ -40,7 +40,7 @@ pub(super) fn read_success(section: &mut Section<'_>, answers: &mut AnswerRule) 
 }
 
 /// `on = "all"` or `[429, "5xx"]`.
-pub(super) fn retry_on(field: &Field<'_>) -> Option<RetryOn> {
+pub(super) fn retry_on(field: &FieldReader<'_>) -> Option<RetryOn> {
     if field.is_string() {
         return field.one_of(&[("usual", 0), ("all", 1)]).map(|word| match word {
             0 => RetryOn::Usual,
@@ -48,7 +48,7 @@ pub(super) fn retry_on(field: &Field<'_>) -> Option<RetryOn> {
         });
     }
     let statuses = field.list()?;
-    let status = |item: &Field<'_>| {
+    let status = |item: &FieldReader<'_>| {
         if !item.is_string() {
             return item.integer(&RETRIED_CODES).map(|code| code..=code);
         }
@@ -58,11 +58,11 @@ pub(super) fn retry_on(field: &Field<'_>) -> Option<RetryOn> {
 }
 
 /// `gone = "disable"` or `"dead"`.
-pub(super) fn gone(field: &Field<'_>) -> Option<Gone> {
-    field.one_of(&[("disable", Gone::Disable), ("dead", Gone::Dead)])
+pub(super) fn gone(field: &FieldReader<'_>) -> Option<GoneMeaning> {
+    field.one_of(&[("disable", GoneMeaning::Disable), ("dead", GoneMeaning::Dead)])
 }
 
-fn codes(field: &Field<'_>) -> Option<Vec<u16>> {
+fn codes(field: &FieldReader<'_>) -> Option<Vec<u16>> {
     let codes = field.list()?;
     if codes.is_empty() {
         return field.refuse("is empty: list status codes, or leave it out for every 2xx");
@@ -71,7 +71,7 @@ fn codes(field: &Field<'_>) -> Option<Vec<u16>> {
 }
 
 /// RFC 6901.
-fn pointer(field: &Field<'_>) -> Option<String> {
+fn pointer(field: &FieldReader<'_>) -> Option<String> {
     let text = field.string()?;
     if text.is_empty() || text.starts_with('/') {
         return Some(text);
@@ -79,7 +79,7 @@ fn pointer(field: &Field<'_>) -> Option<String> {
     field.refuse(format!("{} is no JSON pointer: write it like \"/errcode\"", field.shown()))
 }
 
-fn scalar(field: &Field<'_>) -> Option<Json> {
+fn scalar(field: &FieldReader<'_>) -> Option<Json> {
     if field.is_string() {
         return field.string().map(Json::String);
     }

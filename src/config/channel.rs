@@ -4,21 +4,21 @@ use std::ops::RangeInclusive;
 
 use url::Url;
 
-use crate::config::field::Field;
-use crate::config::reader::Section;
+use crate::config::field::FieldReader;
+use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
 use crate::config::settings::AnswerRule;
 use crate::config::settings::Channel;
 use crate::config::settings::ChannelSignature;
+use crate::config::settings::EventGlob;
 use crate::config::settings::EventRule;
-use crate::config::settings::Glob;
 use crate::config::settings::Overflow;
 use crate::config::settings::PRESETS;
-use crate::config::settings::Payload;
+use crate::config::settings::PayloadSettings;
 use crate::config::settings::Preset;
 use crate::config::settings::WecomApp;
 use crate::config::terms;
-use crate::config::terms::Terms;
+use crate::config::terms::EndpointTerms;
 
 const WECOM_URL: &str = "https://qyapi.weixin.qq.com";
 const TOKEN_PATH: &str = "cgi-bin/gettoken";
@@ -46,14 +46,14 @@ impl Begun {
 
 /// What an endpoint has beside its channel.
 pub(super) struct Beside<'a> {
-    pub(super) payload: Option<&'a Payload>,
-    pub(super) events: &'a [Glob],
+    pub(super) payload: Option<&'a PayloadSettings>,
+    pub(super) events: &'a [EventGlob],
     pub(super) rules: Option<&'a [EventRule]>,
     pub(super) http2: bool,
 }
 
 /// Reads the channel and makes its terms the defaults of what follows.
-pub(super) fn begin(section: &mut Section<'_>, terms: &mut Terms) -> Option<Begun> {
+pub(super) fn begin(section: &mut TomlSection<'_>, terms: &mut EndpointTerms) -> Option<Begun> {
     let names: Vec<_> = PRESETS.iter().map(|preset| (preset.name, preset)).collect();
     let preset = section.read("channel", |field| field.one_of(&names))?;
     // What [webhook] gives to receivers that read walhook's own signatures and answers.
@@ -74,14 +74,14 @@ pub(super) fn begin(section: &mut Section<'_>, terms: &mut Terms) -> Option<Begu
     Some(Begun { preset, app, overflow: overflow.unwrap_or_default(), url })
 }
 
-fn read_app(section: &mut Section<'_>) -> (Option<WecomApp>, Option<Secret<Url>>) {
+fn read_app(section: &mut TomlSection<'_>) -> (Option<WecomApp>, Option<Secret<Url>>) {
     let missing = "is missing: give the id of the corporation (ww...)";
     let corp_id = section.require("corp_id", missing, |field| match field.string()?.trim() {
         "" => field.refuse("is empty: give the id of the corporation (ww...)"),
         id => Some(id.to_owned()),
     });
     let missing = "is missing: give the application's secret";
-    let corp_secret = section.require("corp_secret", missing, Field::secret);
+    let corp_secret = section.require("corp_secret", missing, FieldReader::secret);
     let agent_id = section.require("agent_id", "is missing: give the application's id", agent_id);
     let base = match section.field("base_url") {
         Some(field) => base_url(&field),
@@ -103,7 +103,7 @@ fn read_app(section: &mut Section<'_>) -> (Option<WecomApp>, Option<Secret<Url>>
     (app(), url)
 }
 
-fn base_url(field: &Field<'_>) -> Option<Url> {
+fn base_url(field: &FieldReader<'_>) -> Option<Url> {
     let mut url = terms::endpoint_url(field)?.reveal().clone();
     if url.query().is_some() {
         return field.refuse("has a query: end it before the `?`");
@@ -116,7 +116,7 @@ fn base_url(field: &Field<'_>) -> Option<Url> {
 }
 
 /// A number, also as the text that a variable gives.
-fn agent_id(field: &Field<'_>) -> Option<i64> {
+fn agent_id(field: &FieldReader<'_>) -> Option<i64> {
     if !field.is_string() {
         return field.integer(&AGENT_IDS);
     }
@@ -127,9 +127,9 @@ fn agent_id(field: &Field<'_>) -> Option<i64> {
 
 /// What all of it makes together.
 pub(super) fn finish(
-    section: &mut Section<'_>,
+    section: &mut TomlSection<'_>,
     begun: Begun,
-    terms: &mut Terms,
+    terms: &mut EndpointTerms,
     beside: &Beside<'_>,
 ) -> Option<Channel> {
     let Begun { preset, app, overflow, .. } = begun;
@@ -172,7 +172,8 @@ pub(super) fn finish(
 
 /// An event whose body is no message, if there is one.
 fn shapeless(beside: &Beside<'_>) -> Option<String> {
-    let is_message = |payload: &Payload| matches!(payload, Payload::Template { .. });
+    let is_message =
+        |payload: &PayloadSettings| matches!(payload, PayloadSettings::Template { .. });
     if let Some(payload) = beside.payload {
         let what = "what this payload makes of an event".to_owned();
         return (!is_message(payload)).then_some(what);

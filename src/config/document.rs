@@ -18,13 +18,13 @@ use url::Position;
 use url::Url;
 
 use crate::config::endpoint;
-use crate::config::problem::Problems;
-use crate::config::reader::Notes;
-use crate::config::reader::Section;
+use crate::config::problem::ConfigProblems;
+use crate::config::reader::ProblemNotes;
+use crate::config::reader::TomlSection;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::config::terms::Terms;
+use crate::config::terms::EndpointTerms;
 use crate::config::toml_text;
 use crate::config::values::parse_duration;
 
@@ -43,13 +43,13 @@ const SECRET_KEYS: [&str; 8] =
 
 /// What holds for an endpoint that says nothing else.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Defaults {
-    terms: Terms,
+pub struct EndpointDefaults {
+    terms: EndpointTerms,
     addresses: AddressPolicy,
 }
 
-impl Defaults {
-    pub(super) fn new(terms: Terms, addresses: AddressPolicy) -> Self {
+impl EndpointDefaults {
+    pub(super) fn new(terms: EndpointTerms, addresses: AddressPolicy) -> Self {
         Self { terms, addresses }
     }
 }
@@ -61,18 +61,18 @@ impl Defaults {
 /// Everything that is wrong with it, by key.
 pub fn read(
     document: &Json,
-    defaults: &Defaults,
+    defaults: &EndpointDefaults,
     rules: Option<&[EventRule]>,
-) -> Result<Endpoint, Problems> {
-    let notes = Notes::foreign("the document");
+) -> Result<Endpoint, ConfigProblems> {
+    let notes = ProblemNotes::foreign("the document");
     let endpoint = read_noting(&notes, document, defaults, rules);
     notes.conclude(endpoint)
 }
 
 fn read_noting(
-    notes: &Notes<'_>,
+    notes: &ProblemNotes<'_>,
     document: &Json,
-    defaults: &Defaults,
+    defaults: &EndpointDefaults,
     rules: Option<&[EventRule]>,
 ) -> Option<Endpoint> {
     let Json::Object(members) = document else {
@@ -95,9 +95,9 @@ fn read_noting(
 
 /// Reads the keys of an `[[endpoint]]`, whoever has written them.
 pub(super) fn read_members(
-    notes: &Notes<'_>,
+    notes: &ProblemNotes<'_>,
     members: &Map<String, Json>,
-    defaults: &Defaults,
+    defaults: &EndpointDefaults,
     rules: Option<&[EventRule]>,
 ) -> Option<Endpoint> {
     let text = toml_text::of(members);
@@ -107,14 +107,14 @@ pub(super) fn read_members(
         return None;
     }
     // Notes and tree have one lifetime, and the tree's is this function's.
-    let inner = Notes::foreign("the document");
-    let section = Section::root(&inner, table.get_ref());
+    let inner = ProblemNotes::foreign("the document");
+    let section = TomlSection::root(&inner, table.get_ref());
     let endpoint = endpoint::read(section, defaults.terms.clone(), rules, &mut Vec::new());
     notes.adopt(inner);
     Some(Endpoint { addresses: defaults.addresses, ..endpoint? })
 }
 
-fn check_bounds(notes: &Notes<'_>, members: &Map<String, Json>) {
+fn check_bounds(notes: &ProblemNotes<'_>, members: &Map<String, Json>) {
     let note = |key: &str, message: String| notes.note(None, key, message);
     let filter = members.get("when").and_then(Json::as_str).map_or(0, str::len);
     if filter > FILTER_BYTES_MAX {
@@ -161,11 +161,11 @@ pub fn duration(text: &str) -> Option<Duration> {
 }
 
 /// The secrets of a document by the place that each has in it (a JSON pointer).
-pub type Secrets = BTreeMap<String, String>;
+pub type SecretFiles = BTreeMap<String, String>;
 
 /// Takes the secrets out of a document, to be sealed; each leaves [`MASK`] behind.
-pub fn take_secrets(document: &mut Json) -> Secrets {
-    let mut secrets = Secrets::new();
+pub fn take_secrets(document: &mut Json) -> SecretFiles {
+    let mut secrets = SecretFiles::new();
     visit(document, String::new(), &mut |pointer, text| {
         if is_secret(pointer, text) {
             secrets.insert(pointer.to_owned(), std::mem::replace(text, MASK.to_owned()));
@@ -176,7 +176,7 @@ pub fn take_secrets(document: &mut Json) -> Secrets {
 
 /// Puts secrets in the place of each [`MASK`]. One that is not known stays, and is refused as too
 /// short or not sent: it is no secret of anybody.
-pub fn put_secrets(document: &mut Json, secrets: &Secrets) {
+pub fn put_secrets(document: &mut Json, secrets: &SecretFiles) {
     visit(document, String::new(), &mut |pointer, text| {
         if let (MASK, Some(secret)) = (text.as_str(), secrets.get(pointer)) {
             secret.clone_into(text);

@@ -7,23 +7,23 @@ use crate::config::channel;
 use crate::config::channel::Beside;
 use crate::config::endpoint_name;
 use crate::config::event;
-use crate::config::field::Field;
+use crate::config::field::FieldReader;
 use crate::config::headers;
 use crate::config::link;
 use crate::config::parking;
 use crate::config::payload;
-use crate::config::reader::Section;
+use crate::config::reader::TomlSection;
 use crate::config::reader::listed;
 use crate::config::reader::nearest;
 use crate::config::run_time;
 use crate::config::secret::Secret;
 use crate::config::settings::Endpoint;
+use crate::config::settings::EventGlob;
 use crate::config::settings::EventRule;
-use crate::config::settings::Glob;
-use crate::config::settings::Payload;
+use crate::config::settings::PayloadSettings;
 use crate::config::signing;
 use crate::config::terms;
-use crate::config::terms::Terms;
+use crate::config::terms::EndpointTerms;
 use crate::config::terms::set;
 
 /// A longer list of delays is a mistake of units.
@@ -43,8 +43,8 @@ const NAMES_IN_WEBHOOK: [(&str, &str); 7] = [
 /// Reads one endpoint. `terms` are what `[webhook]` gives it, `rules` the events that exist
 /// (`None` if not all of them could be read), `taken` the names of the endpoints before it.
 pub(super) fn read(
-    mut section: Section<'_>,
-    mut terms: Terms,
+    mut section: TomlSection<'_>,
+    mut terms: EndpointTerms,
     rules: Option<&[EventRule]>,
     taken: &mut Vec<String>,
 ) -> Option<Endpoint> {
@@ -60,9 +60,9 @@ pub(super) fn read(
     };
     let events = match section.field("events") {
         Some(field) => globs(&field, rules).unwrap_or_default(),
-        None => vec![Glob::new("*")],
+        None => vec![EventGlob::new("*")],
     };
-    let enabled = section.read("enabled", Field::boolean).unwrap_or(true);
+    let enabled = section.read("enabled", FieldReader::boolean).unwrap_or(true);
     let filter = section.read("when", event::when);
     let payload = payload::read(&mut section);
     let test = section.read("test", run_time::test).map(Arc::from);
@@ -94,9 +94,9 @@ pub(super) fn read(
 /// What is wrong with batches of the events that an endpoint takes, in their own shapes or in
 /// `payload`, if something is.
 pub(super) fn unbatchable(
-    terms: &Terms,
-    events: &[Glob],
-    payload: Option<&Payload>,
+    terms: &EndpointTerms,
+    events: &[EventGlob],
+    payload: Option<&PayloadSettings>,
     rules: Option<&[EventRule]>,
 ) -> Option<String> {
     let taken = |rule: &&EventRule| events.iter().any(|glob| glob.matches(&rule.event_type));
@@ -111,14 +111,17 @@ pub(super) fn unbatchable(
     ))
 }
 
-pub(super) fn globs(field: &Field<'_>, rules: Option<&[EventRule]>) -> Option<Vec<Glob>> {
+pub(super) fn globs(
+    field: &FieldReader<'_>,
+    rules: Option<&[EventRule]>,
+) -> Option<Vec<EventGlob>> {
     let items = field.list()?;
     if items.is_empty() {
         return field.refuse("is empty: list event types, or leave it out for all of them");
     }
-    let glob = |item: &Field<'_>| {
+    let glob = |item: &FieldReader<'_>| {
         let pattern = item.string()?;
-        let glob = Glob::new(pattern.as_str());
+        let glob = EventGlob::new(pattern.as_str());
         let Some(rules) = rules else { return Some(glob) };
         if rules.iter().any(|rule| glob.matches(&rule.event_type)) {
             return Some(glob);
@@ -133,14 +136,14 @@ pub(super) fn globs(field: &Field<'_>, rules: Option<&[EventRule]>) -> Option<Ve
     Some(items.iter().filter_map(glob).collect())
 }
 
-pub(super) fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
+pub(super) fn read_terms(section: &mut TomlSection<'_>, terms: &mut EndpointTerms) {
     set(&mut terms.timeout, section.read("timeout", |f| f.duration(&terms::TIMEOUTS)));
-    if let Some(retry) = section.read("retry", Field::section) {
+    if let Some(retry) = section.read("retry", FieldReader::section) {
         read_retry(retry, terms);
     }
     let concurrency = section.read("concurrency", |f| f.count(&terms::CONCURRENCIES));
     terms.concurrency = concurrency.or(terms.concurrency);
-    if let Some(batch) = section.read("batch", Field::section) {
+    if let Some(batch) = section.read("batch", FieldReader::section) {
         read_batch(batch, terms);
     }
     set(&mut terms.capacity, section.read("capacity", |f| f.count(&terms::CAPACITIES)));
@@ -164,7 +167,7 @@ pub(super) fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
 }
 
 /// `retry = { max, interval, cap }` or `{ delays, cap }`.
-fn read_retry(mut section: Section<'_>, terms: &mut Terms) {
+fn read_retry(mut section: TomlSection<'_>, terms: &mut EndpointTerms) {
     let max = section.read("max", |f| f.integer(&terms::MAX_RETRIES_RANGE));
     terms.max_retries = max.or(terms.max_retries);
     let interval = section.read("interval", |f| f.duration(&terms::RETRY_WAITS));
@@ -197,7 +200,7 @@ fn read_retry(mut section: Section<'_>, terms: &mut Terms) {
     section.finish();
 }
 
-fn read_batch(mut section: Section<'_>, terms: &mut Terms) {
+fn read_batch(mut section: TomlSection<'_>, terms: &mut EndpointTerms) {
     set(&mut terms.batch.size, section.read("size", |f| f.count(&terms::BATCH_SIZES)));
     set(&mut terms.batch.linger, section.read("linger", |f| f.duration(&terms::BATCH_LINGERS)));
     section.finish();

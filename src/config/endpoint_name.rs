@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use ring::digest;
 use url::Url;
 
-use crate::config::field::Field;
+use crate::config::field::FieldReader;
 
 const CHARS_MAX: usize = 64;
 
@@ -17,7 +17,7 @@ const CHARS_MAX: usize = 64;
 const HASH_BYTES: usize = 5;
 
 /// Reads a name; `taken` are those of the endpoints before it.
-pub(super) fn read(field: &Field<'_>, taken: &[String]) -> Option<String> {
+pub(super) fn read(field: &FieldReader<'_>, taken: &[String]) -> Option<String> {
     let name = field.string()?;
     let is_short = (1..=CHARS_MAX).contains(&name.len());
     // `.` and `..` cannot stand in the path of a URL, as that of the API.

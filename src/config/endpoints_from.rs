@@ -18,17 +18,17 @@ use serde_json::Map;
 use serde_json::Value as Json;
 
 use crate::config::document;
-use crate::config::document::Defaults;
+use crate::config::document::EndpointDefaults;
 use crate::config::endpoint_name;
 use crate::config::event;
-use crate::config::field::Field;
-use crate::config::reader::Notes;
-use crate::config::reader::Section;
+use crate::config::field::FieldReader;
+use crate::config::reader::ProblemNotes;
+use crate::config::reader::TomlSection;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::config::settings::Only;
-use crate::config::terms::Terms;
+use crate::config::settings::ValueMatch;
+use crate::config::terms::EndpointTerms;
 use crate::flow::relation::TableName;
 
 /// Endpoints at once. Each has a lane, a client with its connections, and some fifty series of
@@ -46,7 +46,7 @@ pub struct EndpointsFrom {
     template: Json,
     /// The column of an event's row, and the column with the values that an endpoint takes.
     matching: Option<(String, String)>,
-    defaults: Defaults,
+    defaults: EndpointDefaults,
     rules: Vec<EventRule>,
 }
 
@@ -68,8 +68,8 @@ impl fmt::Debug for EndpointsFrom {
 
 /// Reads the section; `terms` are those of `[webhook]`, `addresses` those that rows may name.
 pub(super) fn read(
-    mut section: Section<'_>,
-    terms: &Terms,
+    mut section: TomlSection<'_>,
+    terms: &EndpointTerms,
     addresses: AddressPolicy,
     rules: Option<&[EventRule]>,
 ) -> Option<EndpointsFrom> {
@@ -77,7 +77,7 @@ pub(super) fn read(
     let table = section.require("table", missing, event::table);
     let watch = section.read("watch", watch);
     let matching = section.read("match", matching);
-    let defaults = Defaults::new(terms.clone(), addresses);
+    let defaults = EndpointDefaults::new(terms.clone(), addresses);
     let missing = "is missing: write the keys of an [[endpoint]], such as name = \"wh-{{ id }}\"";
     let template = section.require("endpoint", missing, |field| {
         let json = json(field)?;
@@ -96,7 +96,7 @@ pub(super) fn read(
     })
 }
 
-fn watch(field: &Field<'_>) -> Option<Vec<TableName>> {
+fn watch(field: &FieldReader<'_>) -> Option<Vec<TableName>> {
     let tables: Vec<TableName> = field.list()?.iter().map(event::table).collect::<Option<_>>()?;
     if tables.is_empty() {
         return field.refuse("is empty: name the tables that the rows come from, or leave it out");
@@ -105,7 +105,7 @@ fn watch(field: &Field<'_>) -> Option<Vec<TableName>> {
 }
 
 /// `{ rule_id = "rule_id" }`: the event's column, and the endpoint's.
-fn matching(field: &Field<'_>) -> Option<(String, String)> {
+fn matching(field: &FieldReader<'_>) -> Option<(String, String)> {
     let entries = field.section()?.entries();
     match entries.as_slice() {
         [(name, value)] => Some(((*name).to_owned(), event::column(value)?)),
@@ -116,14 +116,15 @@ fn matching(field: &Field<'_>) -> Option<(String, String)> {
     }
 }
 
-fn json(field: &Field<'_>) -> Option<Json> {
+fn json(field: &FieldReader<'_>) -> Option<Json> {
     if field.is_table() {
         let entries = field.section()?.entries_as_written();
         // Secrets of this host are read here, where the operator's own words stand.
         if matches!(entries.as_slice(), [("env" | "file", _)]) {
             return Some(Json::String(field.secret()?.reveal().clone()));
         }
-        let member = |(name, field): &(&str, Field<'_>)| Some(((*name).to_owned(), json(field)?));
+        let member =
+            |(name, field): &(&str, FieldReader<'_>)| Some(((*name).to_owned(), json(field)?));
         return Some(Json::Object(entries.iter().map(member).collect::<Option<_>>()?));
     }
     if field.is_list() {
@@ -168,14 +169,18 @@ fn check(template: &Json) -> Option<String> {
 }
 
 /// What is wrong with the keys of a template, as far as that can be told before there is a row.
-fn try_keys(template: &Json, defaults: &Defaults, rules: Option<&[EventRule]>) -> Option<String> {
+fn try_keys(
+    template: &Json,
+    defaults: &EndpointDefaults,
+    rules: Option<&[EventRule]>,
+) -> Option<String> {
     let mut problems = Vec::new();
     for (name, value) in template.as_object()? {
         let mut document = Map::new();
         document.insert("name".to_owned(), "row".into());
         document.insert("url".to_owned(), "https://row.invalid/".into());
         document.insert(name.clone(), value.clone());
-        let notes = Notes::foreign("the template");
+        let notes = ProblemNotes::foreign("the template");
         document::read_members(&notes, &document, defaults, rules);
         let mut columns = BTreeSet::new();
         let is_open = collect(value, &mut columns).is_err() || !columns.is_empty();
@@ -191,7 +196,7 @@ fn collect(template: &Json, columns: &mut BTreeSet<String>) -> Result<(), String
     match template {
         Json::String(text) => {
             for piece in pieces(text)? {
-                if let Piece::Column(column) = piece {
+                if let MappingPiece::Column(column) = piece {
                     columns.insert(column.to_owned());
                 }
             }
@@ -203,12 +208,12 @@ fn collect(template: &Json, columns: &mut BTreeSet<String>) -> Result<(), String
     }
 }
 
-enum Piece<'a> {
+enum MappingPiece<'a> {
     Text(&'a str),
     Column(&'a str),
 }
 
-fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
+fn pieces(text: &str) -> Result<Vec<MappingPiece<'_>>, String> {
     let (mut pieces, mut rest) = (Vec::new(), text);
     while let Some((before, after)) = rest.split_once("{{") {
         let (name, after) =
@@ -218,11 +223,11 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
         if name.is_empty() || !name.chars().all(plain) {
             return Err(format!("has {{{{ {name} }}}}: only columns stand here"));
         }
-        pieces.extend([Piece::Text(before), Piece::Column(name)]);
+        pieces.extend([MappingPiece::Text(before), MappingPiece::Column(name)]);
         rest = after;
     }
-    pieces.push(Piece::Text(rest));
-    pieces.retain(|piece| !matches!(piece, Piece::Text("")));
+    pieces.push(MappingPiece::Text(rest));
+    pieces.retain(|piece| !matches!(piece, MappingPiece::Text("")));
     Ok(pieces)
 }
 
@@ -309,17 +314,17 @@ impl EndpointsFrom {
     }
 
     fn read(&self, document: &Map<String, Json>) -> Result<Endpoint, Vec<String>> {
-        let notes = Notes::foreign("the row");
+        let notes = ProblemNotes::foreign("the row");
         let read = document::read_members(&notes, document, &self.defaults, Some(&self.rules));
         let problems = notes.problems();
         read.filter(|_| problems.is_empty()).ok_or(problems)
     }
 
     /// Which events are for the endpoint of the row.
-    fn only(&self, row: &Map<String, Json>) -> Option<Only> {
+    fn only(&self, row: &Map<String, Json>) -> Option<ValueMatch> {
         let (event, column) = self.matching.as_ref()?;
         let values = values(row.get(column).unwrap_or(&Json::Null));
-        Some(Only { column: event.clone(), values })
+        Some(ValueMatch { column: event.clone(), values })
     }
 }
 
@@ -347,13 +352,13 @@ fn fill(template: &Json, row: &Map<String, Json>) -> Json {
     let value = |column: &str| row.get(column).cloned().unwrap_or(Json::Null);
     match template {
         Json::String(text) => match pieces(text).unwrap_or_default().as_slice() {
-            [Piece::Column(column)] => value(column),
+            [MappingPiece::Column(column)] => value(column),
             pieces => Json::String(
                 pieces
                     .iter()
                     .map(|piece| match piece {
-                        Piece::Text(text) => (*text).to_owned(),
-                        Piece::Column(column) => self::text(&value(column)),
+                        MappingPiece::Text(text) => (*text).to_owned(),
+                        MappingPiece::Column(column) => self::text(&value(column)),
                     })
                     .collect(),
             ),

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::expression::Expression;
-use crate::config::field::Field;
+use crate::config::field::FieldReader;
 use crate::config::ocr_wallet;
 use crate::config::payload;
 use crate::config::postgres::NAME_BYTES_MAX;
-use crate::config::reader::Section;
-use crate::config::settings::Dedupe;
+use crate::config::reader::TomlSection;
+use crate::config::settings::DedupeSettings;
+use crate::config::settings::EventFilter;
 use crate::config::settings::EventRule;
 use crate::config::settings::ExpiryRule;
-use crate::config::settings::Filter;
 use crate::config::settings::JsonForm;
 use crate::config::settings::Operations;
-use crate::config::settings::Payload;
+use crate::config::settings::PayloadSettings;
 use crate::config::webhook::EXPIRIES;
 use crate::config::write_back;
 use crate::flow::relation::TableName;
@@ -36,7 +36,7 @@ const DEFAULT_SCHEMA: &str = "public";
 /// Reads one rule. `data_expiry` is what `[webhook]` says for events that say nothing, `before` the
 /// rules that stand before it in the file.
 pub(super) fn read(
-    mut section: Section<'_>,
+    mut section: TomlSection<'_>,
     data_expiry: Option<Duration>,
     before: &[EventRule],
 ) -> Option<EventRule> {
@@ -50,8 +50,8 @@ pub(super) fn read(
         delete: true,
         truncate: false,
     });
-    let when = section.read("when", when).map(Filter::When);
-    let payload = payload::read(&mut section).unwrap_or(Payload::Standard);
+    let when = section.read("when", when).map(EventFilter::When);
+    let payload = payload::read(&mut section).unwrap_or(PayloadSettings::Standard);
     let forms = [("stored", JsonForm::Stored), ("javascript", JsonForm::Javascript)];
     let json = section.read("json", |field| field.one_of(&forms)).unwrap_or_default();
     let write_back = section.read("write_back", write_back::read);
@@ -59,10 +59,10 @@ pub(super) fn read(
     let expiry = expiry(&mut section, &payload, data_expiry);
     let order_by = section.read("order_by", columns).unwrap_or_default();
     // Contract 1's shape is that of a recognised row: without a wallet code there is none.
-    let filter = match (payload == Payload::OcrWallet, when) {
+    let filter = match (payload == PayloadSettings::OcrWallet, when) {
         (true, None) => Some(ocr_wallet::recognised()),
         (true, Some(when)) => {
-            Some(Filter::Both(Box::new(ocr_wallet::recognised()), Box::new(when)))
+            Some(EventFilter::Both(Box::new(ocr_wallet::recognised()), Box::new(when)))
         }
         (false, when) => when,
     };
@@ -86,7 +86,7 @@ pub(super) fn read(
 }
 
 /// An event's id is made of its change and its type: one change must not raise a type twice.
-fn check(section: &Section<'_>, rule: &EventRule, before: &[EventRule]) {
+fn check(section: &TomlSection<'_>, rule: &EventRule, before: &[EventRule]) {
     let overlap = |a: Operations, b: Operations| {
         (a.insert && b.insert)
             || (a.update && b.update)
@@ -103,7 +103,7 @@ fn check(section: &Section<'_>, rule: &EventRule, before: &[EventRule]) {
     }
 }
 
-fn event_type(field: &Field<'_>) -> Option<Arc<str>> {
+fn event_type(field: &FieldReader<'_>) -> Option<Arc<str>> {
     let name = field.string()?;
     let allowed =
         |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':' | b'/');
@@ -116,7 +116,7 @@ fn event_type(field: &Field<'_>) -> Option<Arc<str>> {
     ))
 }
 
-fn operations(field: &Field<'_>) -> Option<Operations> {
+fn operations(field: &FieldReader<'_>) -> Option<Operations> {
     let mut on = Operations::default();
     let items = field.list()?;
     if items.is_empty() {
@@ -136,14 +136,14 @@ fn operations(field: &Field<'_>) -> Option<Operations> {
 }
 
 /// Reads a filter: an expression.
-pub(super) fn when(field: &Field<'_>) -> Option<Expression> {
+pub(super) fn when(field: &FieldReader<'_>) -> Option<Expression> {
     let text = field.string()?;
     Expression::parse(&text).map_or_else(|message| field.refuse(message), Some)
 }
 
 fn expiry(
-    section: &mut Section<'_>,
-    payload: &Payload,
+    section: &mut TomlSection<'_>,
+    payload: &PayloadSettings,
     data_expiry: Option<Duration>,
 ) -> Option<ExpiryRule> {
     let own = section.read("expiry", |field| field.duration(&EXPIRIES));
@@ -152,12 +152,13 @@ fn expiry(
     if max_age.is_none() && column.is_some() && !section.has("expiry") {
         section.note("age_column", "has no use without `expiry`: give the greatest age");
     }
-    let column = column
-        .or_else(|| (*payload == Payload::OcrWallet).then(|| ocr_wallet::AGE_COLUMN.to_owned()));
+    let column = column.or_else(|| {
+        (*payload == PayloadSettings::OcrWallet).then(|| ocr_wallet::AGE_COLUMN.to_owned())
+    });
     Some(ExpiryRule { column, max_age: max_age? })
 }
 
-fn dedupe(field: &Field<'_>) -> Option<Dedupe> {
+fn dedupe(field: &FieldReader<'_>) -> Option<DedupeSettings> {
     let mut section = field.section()?;
     let missing = "is missing: list the columns that tell a repeat, such as [\"msg_id\"]";
     let by = section.require("by", missing, |field| match columns(field)? {
@@ -167,14 +168,14 @@ fn dedupe(field: &Field<'_>) -> Option<Dedupe> {
     let missing = "is missing: give the time within which a repeat is not pushed, such as \"10m\"";
     let window = section.require("window", missing, |field| field.duration(&WINDOWS));
     section.finish();
-    Some(Dedupe { by: by?, window: window? })
+    Some(DedupeSettings { by: by?, window: window? })
 }
 
-fn columns(field: &Field<'_>) -> Option<Vec<String>> {
+fn columns(field: &FieldReader<'_>) -> Option<Vec<String>> {
     Some(field.list()?.iter().filter_map(column).collect())
 }
 
-pub(super) fn column(field: &Field<'_>) -> Option<String> {
+pub(super) fn column(field: &FieldReader<'_>) -> Option<String> {
     let name = field.string()?;
     if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains('\0') {
         return Some(name);
@@ -187,7 +188,7 @@ pub(super) fn column(field: &Field<'_>) -> Option<String> {
 
 /// `table` or `schema.table`, as `\dt` shows them; a part with other characters than letters,
 /// digits, `_`, `$` and `-` stands in double quotes, as in SQL.
-pub(super) fn table(field: &Field<'_>) -> Option<TableName> {
+pub(super) fn table(field: &FieldReader<'_>) -> Option<TableName> {
     let text = field.string()?;
     let parts = identifiers(&text).filter(|parts| {
         parts.iter().all(|part| (1..=NAME_BYTES_MAX).contains(&part.len()) && !part.contains('\0'))

@@ -22,7 +22,7 @@ use cel::common::types::CelString;
 use cel::common::value::CowVal;
 use cel::objects::ResolveResult;
 
-use crate::config::expression::meter::Exceeded;
+use crate::config::expression::meter::MeterExceeded;
 use crate::config::json_value;
 use crate::config::reader::nearest;
 
@@ -90,12 +90,12 @@ pub struct Expression {
     program: Arc<Program>,
     /// The program's tree, within bounds.
     metered: Arc<IdedExpr>,
-    names: Arc<Names>,
+    names: Arc<NamedColumns>,
 }
 
 /// What an expression asks for.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Names {
+pub struct NamedColumns {
     /// Columns of the row.
     pub columns: BTreeSet<String>,
     /// Columns of the old row.
@@ -112,17 +112,17 @@ pub struct Names {
 
 /// Something that an expression can name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Reference<'a> {
+pub enum ColumnReference<'a> {
     /// `name` or `row.name`.
     Column(&'a str),
     /// `old.name`.
     Old(&'a str),
-    BuiltIn(BuiltIn),
+    BuiltIn(BuiltInName),
 }
 
 /// The names that are not columns. A column that is called like one of them is `row.name`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum BuiltIn {
+pub enum BuiltInName {
     /// All columns of the row.
     Row,
     /// All columns of the old row, as far as PostgreSQL sent it; null if there was none.
@@ -148,7 +148,7 @@ pub enum BuiltIn {
 
 /// How a plain expression shows what it names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Form {
+pub enum ExpressionForm {
     AsIs,
     /// `string(x)`
     String,
@@ -156,7 +156,7 @@ pub enum Form {
     Int,
 }
 
-impl BuiltIn {
+impl BuiltInName {
     const ALL: [(&'static str, Self); 11] = [
         ("row", Self::Row),
         ("old", Self::Old),
@@ -222,11 +222,11 @@ impl Expression {
         &self,
         context: &Context<'_, '_>,
         row_bytes: usize,
-    ) -> Result<ResolveResult, Exceeded> {
+    ) -> Result<ResolveResult, MeterExceeded> {
         meter::within(row_bytes, || meter::value(&self.metered, context))
     }
 
-    pub fn names(&self) -> &Names {
+    pub fn names(&self) -> &NamedColumns {
         &self.names
     }
 
@@ -236,20 +236,20 @@ impl Expression {
     }
 
     /// What a part of an expression names, if it is a name: `a`, `row.a`, `old["a b"]`.
-    pub fn reference_of(part: &Expr) -> Option<Reference<'_>> {
+    pub fn reference_of(part: &Expr) -> Option<ColumnReference<'_>> {
         syntax::reference(part)
     }
 
     /// What the expression names, if it does nothing else: such a one needs no evaluation.
-    pub fn plain(&self) -> Option<(Reference<'_>, Form)> {
+    pub fn plain(&self) -> Option<(ColumnReference<'_>, ExpressionForm)> {
         let whole = self.program.expression();
         if let Some(reference) = syntax::reference(&whole.expr) {
-            return Some((reference, Form::AsIs));
+            return Some((reference, ExpressionForm::AsIs));
         }
         let Expr::Call(call) = &whole.expr else { return None };
         let form = match call.func_name.as_str() {
-            "string" => Form::String,
-            "int" => Form::Int,
+            "string" => ExpressionForm::String,
+            "int" => ExpressionForm::Int,
             _ => return None,
         };
         match (&call.target, call.args.as_slice()) {
@@ -273,7 +273,7 @@ impl PartialEq for Expression {
 
 impl Eq for Expression {}
 
-impl Names {
+impl NamedColumns {
     pub fn join(&mut self, other: &Self) {
         self.columns.extend(other.columns.iter().cloned());
         self.old.extend(other.old.iter().cloned());
@@ -283,17 +283,17 @@ impl Names {
         self.loops |= other.loops;
     }
 
-    pub fn add(&mut self, reference: Reference<'_>) {
+    pub fn add(&mut self, reference: ColumnReference<'_>) {
         match reference {
-            Reference::Column(name) => drop(self.columns.insert(name.to_owned())),
-            Reference::Old(name) => drop(self.old.insert(name.to_owned())),
-            Reference::BuiltIn(BuiltIn::Row) => self.whole = true,
-            Reference::BuiltIn(BuiltIn::Old | BuiltIn::Changes) => {
+            ColumnReference::Column(name) => drop(self.columns.insert(name.to_owned())),
+            ColumnReference::Old(name) => drop(self.old.insert(name.to_owned())),
+            ColumnReference::BuiltIn(BuiltInName::Row) => self.whole = true,
+            ColumnReference::BuiltIn(BuiltInName::Old | BuiltInName::Changes) => {
                 self.whole = true;
                 self.whole_old = true;
             }
-            Reference::BuiltIn(BuiltIn::Now | BuiltIn::Age) => self.moment = true,
-            Reference::BuiltIn(_) => {}
+            ColumnReference::BuiltIn(BuiltInName::Now | BuiltInName::Age) => self.moment = true,
+            ColumnReference::BuiltIn(_) => {}
         }
     }
 }

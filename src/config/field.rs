@@ -1,7 +1,7 @@
 //! One value of the configuration file, read as what its key asks for.
 //!
 //! Each reader gives `None` after noting what is wrong, with the value as it stands in the file
-//! (before variables are filled in: those often hold secrets), and never for [`Field::secret`].
+//! (before variables are filled in: those often hold secrets), and never for [`FieldReader::secret`].
 
 use std::fmt::Display;
 use std::num::NonZeroUsize;
@@ -16,8 +16,8 @@ use crate::config::file::read_text;
 use crate::config::interpolate::interpolate;
 use crate::config::interpolate::is_variable_name;
 use crate::config::reader::LISTS;
-use crate::config::reader::Notes;
-use crate::config::reader::Section;
+use crate::config::reader::ProblemNotes;
+use crate::config::reader::TomlSection;
 use crate::config::reader::kind;
 use crate::config::reader::listed;
 use crate::config::reader::nearest;
@@ -37,16 +37,16 @@ const TEXT_FILE_BYTES_MAX: u64 = 1024 * 1024;
 const SHOWN_CHARS_MAX: usize = 60;
 
 /// A value and where it stands.
-pub(super) struct Field<'a> {
-    notes: &'a Notes<'a>,
+pub(super) struct FieldReader<'a> {
+    notes: &'a ProblemNotes<'a>,
     path: String,
     at: usize,
     value: &'a DeValue<'a>,
 }
 
-impl<'a> Field<'a> {
+impl<'a> FieldReader<'a> {
     pub(super) fn new(
-        notes: &'a Notes<'a>,
+        notes: &'a ProblemNotes<'a>,
         path: String,
         at: usize,
         value: &'a DeValue<'a>,
@@ -73,7 +73,7 @@ impl<'a> Field<'a> {
         self.value.is_str()
     }
 
-    pub(super) fn notes(&self) -> &'a Notes<'a> {
+    pub(super) fn notes(&self) -> &'a ProblemNotes<'a> {
         self.notes
     }
 
@@ -220,11 +220,16 @@ impl<'a> Field<'a> {
     }
 
     /// The items of a list.
-    pub(super) fn list(&self) -> Option<Vec<Field<'a>>> {
+    pub(super) fn list(&self) -> Option<Vec<FieldReader<'a>>> {
         match self.value {
             DeValue::Array(items) => {
                 let field = |item: &'a toml::Spanned<DeValue<'a>>| {
-                    Field::new(self.notes, self.path.clone(), item.span().start, item.get_ref())
+                    FieldReader::new(
+                        self.notes,
+                        self.path.clone(),
+                        item.span().start,
+                        item.get_ref(),
+                    )
                 };
                 Some(items.iter().map(field).collect())
             }
@@ -233,10 +238,10 @@ impl<'a> Field<'a> {
         }
     }
 
-    pub(super) fn section(&self) -> Option<Section<'a>> {
+    pub(super) fn section(&self) -> Option<TomlSection<'a>> {
         match self.value {
             DeValue::Table(table) => {
-                Some(Section::new(self.notes, self.path.clone(), Some(self.at), Some(table)))
+                Some(TomlSection::new(self.notes, self.path.clone(), Some(self.at), Some(table)))
             }
             DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
                 // The plural of what is a list is an easy slip.

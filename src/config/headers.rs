@@ -8,8 +8,8 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 
-use crate::config::field::Field;
-use crate::config::reader::Section;
+use crate::config::field::FieldReader;
+use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
 use crate::config::settings::Auth;
 use crate::config::settings::OAuth2;
@@ -36,7 +36,7 @@ const CONNECTION_HEADERS: [&str; 13] = [
 const EVENT_HEADER_PREFIX: &str = "webhook-";
 
 /// Reads `headers = { name = value, ... }`; values may be secrets.
-pub(super) fn read(field: &Field<'_>) -> Option<HeaderMap> {
+pub(super) fn read(field: &FieldReader<'_>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (text, field) in field.section()?.entries() {
         let Some(name) = header_name(&field, text) else { continue };
@@ -61,7 +61,7 @@ pub(super) fn merge(headers: &mut HeaderMap, own: HeaderMap) {
 }
 
 /// Reads `auth = { basic | bearer | api_key | oauth2 }`.
-pub(super) fn read_auth(field: &Field<'_>) -> Option<Auth> {
+pub(super) fn read_auth(field: &FieldReader<'_>) -> Option<Auth> {
     let mut section = field.section()?;
     let basic = section.field("basic");
     let bearer = section.field("bearer");
@@ -89,7 +89,7 @@ pub(super) fn name_of_auth(auth: &Auth) -> &HeaderName {
     }
 }
 
-fn read_basic(mut section: Section<'_>) -> Option<Auth> {
+fn read_basic(mut section: TomlSection<'_>) -> Option<Auth> {
     let username = section.require("username", "is missing: give the user's name", |field| {
         let name = field.string()?;
         // RFC 7617: the first colon ends the name.
@@ -98,12 +98,13 @@ fn read_basic(mut section: Section<'_>) -> Option<Auth> {
         }
         Some(name)
     });
-    let password = section.require("password", "is missing: give the password", Field::secret);
+    let password =
+        section.require("password", "is missing: give the password", FieldReader::secret);
     section.finish();
     Some(Auth::Basic { username: username?, password: password? })
 }
 
-fn read_api_key(mut section: Section<'_>) -> Option<Auth> {
+fn read_api_key(mut section: TomlSection<'_>) -> Option<Auth> {
     let header = section.require("name", "is missing: name the header", |field| {
         header_name(field, &field.string()?)
     });
@@ -116,15 +117,15 @@ fn read_api_key(mut section: Section<'_>) -> Option<Auth> {
     Some(Auth::ApiKey { header: header?, value: value? })
 }
 
-fn read_oauth2(mut section: Section<'_>) -> Option<Auth> {
+fn read_oauth2(mut section: TomlSection<'_>) -> Option<Auth> {
     let missing = "is missing: give the address that issues tokens";
     let token_url = section.require("token_url", missing, terms::endpoint_url);
     let missing = "is missing: give the id that the issuer has for walhook";
-    let client_id = section.require("client_id", missing, Field::string);
+    let client_id = section.require("client_id", missing, FieldReader::string);
     let client_secret =
-        section.require("client_secret", "is missing: give the secret", Field::secret);
-    let scope = section.read("scope", Field::string);
-    let audience = section.read("audience", Field::string);
+        section.require("client_secret", "is missing: give the secret", FieldReader::secret);
+    let scope = section.read("scope", FieldReader::string);
+    let audience = section.read("audience", FieldReader::string);
     let places = [("header", false), ("form", true)];
     let in_form = section.read("credentials", |field| field.one_of(&places)).unwrap_or_default();
     section.finish();
@@ -138,7 +139,7 @@ fn read_oauth2(mut section: Section<'_>) -> Option<Auth> {
     }))
 }
 
-pub(super) fn header_name(field: &Field<'_>, text: &str) -> Option<HeaderName> {
+pub(super) fn header_name(field: &FieldReader<'_>, text: &str) -> Option<HeaderName> {
     let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
         return field.refuse("is not the name of a header: use letters, digits and -");
     };
@@ -157,7 +158,7 @@ pub(super) fn header_name(field: &Field<'_>, text: &str) -> Option<HeaderName> {
 }
 
 /// Marked as sensitive: `Debug` hides it, and so do HTTP/2's compression tables.
-fn header_value(field: &Field<'_>, text: &Secret<String>) -> Option<HeaderValue> {
+fn header_value(field: &FieldReader<'_>, text: &Secret<String>) -> Option<HeaderValue> {
     // What comes from a file or the environment is the secret itself, whatever it looks like.
     if field.is_string() && terms::is_expression(text.reveal()) {
         return field.refuse(

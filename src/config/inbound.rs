@@ -8,9 +8,9 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::config::event;
-use crate::config::field::Field;
+use crate::config::field::FieldReader;
 use crate::config::headers;
-use crate::config::reader::Section;
+use crate::config::reader::TomlSection;
 use crate::config::run_time;
 use crate::config::secret::Secret;
 use crate::config::service;
@@ -61,7 +61,7 @@ const KINDS: [(&str, SourceKind); 7] = [
 ];
 
 /// Reads the section; `None` if the file has none, or a bad one.
-pub(super) fn read(root: &mut Section<'_>) -> Option<InboundSettings> {
+pub(super) fn read(root: &mut TomlSection<'_>) -> Option<InboundSettings> {
     let is_there = root.has("inbound");
     let mut section = root.section("inbound");
     let listen = section.read("listen", service::listen);
@@ -92,15 +92,15 @@ pub(super) fn read(root: &mut Section<'_>) -> Option<InboundSettings> {
 }
 
 /// `{ cert = { file = ... }, key = { file = ... } }`, both PEM.
-fn read_tls(field: &Field<'_>) -> Option<(Secret<String>, Secret<String>)> {
+fn read_tls(field: &FieldReader<'_>) -> Option<(Secret<String>, Secret<String>)> {
     let mut section = field.section()?;
-    let cert = section.require("cert", "is missing: { file = \"tls.crt\" }", Field::secret);
-    let key = section.require("key", "is missing: { file = \"tls.key\" }", Field::secret);
+    let cert = section.require("cert", "is missing: { file = \"tls.crt\" }", FieldReader::secret);
+    let key = section.require("key", "is missing: { file = \"tls.key\" }", FieldReader::secret);
     section.finish();
     Some((cert?, key?))
 }
 
-fn read_source(mut section: Section<'_>, others: &[InboundSource]) -> Option<InboundSource> {
+fn read_source(mut section: TomlSection<'_>, others: &[InboundSource]) -> Option<InboundSource> {
     let name = section.require("name", "is missing: give a name for logs and metrics", source_name);
     if let Some(name) = &name
         && others.iter().any(|other| other.name == *name)
@@ -144,18 +144,18 @@ fn read_source(mut section: Section<'_>, others: &[InboundSource]) -> Option<Inb
     })
 }
 
-fn read_scheme(section: &mut Section<'_>, kind: SourceKind) -> Option<InboundScheme> {
+fn read_scheme(section: &mut TomlSection<'_>, kind: SourceKind) -> Option<InboundScheme> {
     match kind {
         SourceKind::Wecom | SourceKind::WecomRobot => {
             let is_robot = matches!(kind, SourceKind::WecomRobot);
             let missing = "is missing: copy it from WeCom's administrator page";
-            let token = section.require("token", missing, Field::secret);
+            let token = section.require("token", missing, FieldReader::secret);
             let aes_key = section.require("aes_key", missing, aes_key);
             let receive_id = match is_robot {
-                true => section.read("receive_id", Field::string).or(Some(String::new())),
+                true => section.read("receive_id", FieldReader::string).or(Some(String::new())),
                 false => {
                     let missing = "is missing: it is the corp id";
-                    section.require("receive_id", missing, Field::string)
+                    section.require("receive_id", missing, FieldReader::string)
                 }
             };
             Some(InboundScheme::Wecom(WecomKeys {
@@ -181,7 +181,7 @@ fn read_scheme(section: &mut Section<'_>, kind: SourceKind) -> Option<InboundSch
         }
         SourceKind::Hmac | SourceKind::Github | SourceKind::Shopify | SourceKind::Stripe => {
             let missing = "is missing: give the secret that the sender signs with";
-            let secret = section.require("secret", missing, Field::secret);
+            let secret = section.require("secret", missing, FieldReader::secret);
             let preset = preset(kind);
             let scheme = match preset.scheme {
                 Some(scheme) => Some(scheme),
@@ -204,7 +204,7 @@ fn read_scheme(section: &mut Section<'_>, kind: SourceKind) -> Option<InboundSch
 
 /// What a vendor's callbacks look like.
 #[derive(Default)]
-struct Preset {
+struct VendorPreset {
     scheme: Option<HmacScheme>,
     is_composite: bool,
     id_header: Option<HeaderName>,
@@ -213,7 +213,7 @@ struct Preset {
 
 /// From each vendor's documentation: "Validating webhook deliveries" (GitHub), "Verify webhooks"
 /// (Shopify), "Verify webhook signatures manually" (Stripe).
-fn preset(kind: SourceKind) -> Preset {
+fn preset(kind: SourceKind) -> VendorPreset {
     let name = HeaderName::from_static;
     let scheme = |header, prefix: &str, encoding, content| {
         let prefix = prefix.to_owned();
@@ -222,13 +222,13 @@ fn preset(kind: SourceKind) -> Preset {
     let (hex, base64) = (SignatureEncoding::Hex, SignatureEncoding::Base64);
     let body = || vec![SignedPart::Body];
     match kind {
-        SourceKind::Github => Preset {
+        SourceKind::Github => VendorPreset {
             scheme: scheme(name("x-hub-signature-256"), "sha256=", hex, body()),
             is_composite: false,
             id_header: Some(name("x-github-delivery")),
             event_header: Some(name("x-github-event")),
         },
-        SourceKind::Shopify => Preset {
+        SourceKind::Shopify => VendorPreset {
             scheme: scheme(name("x-shopify-hmac-sha256"), "", base64, body()),
             is_composite: false,
             id_header: Some(name("x-shopify-webhook-id")),
@@ -237,24 +237,24 @@ fn preset(kind: SourceKind) -> Preset {
         SourceKind::Stripe => {
             let dot = SignedPart::Literal(String::from("."));
             let content = vec![SignedPart::Timestamp, dot, SignedPart::Body];
-            Preset {
+            VendorPreset {
                 scheme: scheme(name("stripe-signature"), "", hex, content),
                 is_composite: true,
-                ..Preset::default()
+                ..VendorPreset::default()
             }
         }
         SourceKind::Hmac
         | SourceKind::Wecom
         | SourceKind::WecomRobot
-        | SourceKind::StandardWebhooks => Preset::default(),
+        | SourceKind::StandardWebhooks => VendorPreset::default(),
     }
 }
 
-fn header(field: &Field<'_>) -> Option<HeaderName> {
+fn header(field: &FieldReader<'_>) -> Option<HeaderName> {
     headers::header_name(field, &field.string()?)
 }
 
-fn source_name(field: &Field<'_>) -> Option<String> {
+fn source_name(field: &FieldReader<'_>) -> Option<String> {
     let text = field.string()?;
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     if (1..=64).contains(&text.len()) && text.bytes().all(is_plain) {
@@ -263,7 +263,7 @@ fn source_name(field: &Field<'_>) -> Option<String> {
     field.refuse(format!("{} is no name: use letters, digits, `-`, `_` and `.`", field.shown()))
 }
 
-fn path(field: &Field<'_>) -> Option<String> {
+fn path(field: &FieldReader<'_>) -> Option<String> {
     let text = field.string()?;
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);
     let own = ["/health", "/api/v1/status"];
@@ -281,7 +281,7 @@ fn path(field: &Field<'_>) -> Option<String> {
     ))
 }
 
-fn aes_key(field: &Field<'_>) -> Option<Secret<String>> {
+fn aes_key(field: &FieldReader<'_>) -> Option<Secret<String>> {
     let key = field.secret()?;
     let is_base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/".contains(&b);
     if key.reveal().len() == AES_KEY_CHARS && key.reveal().bytes().all(is_base64) {
@@ -294,34 +294,34 @@ fn aes_key(field: &Field<'_>) -> Option<Secret<String>> {
 }
 
 /// `"5m"`, or `"off"` for those who must.
-fn tolerance(field: &Field<'_>) -> Option<Option<Duration>> {
+fn tolerance(field: &FieldReader<'_>) -> Option<Option<Duration>> {
     if field.literal().is_some_and(|text| text.as_deref() == Ok("off")) {
         return Some(None);
     }
     field.duration(&TOLERANCES).map(Some)
 }
 
-fn kind_map(field: &Field<'_>) -> Option<BTreeMap<String, CallbackKind>> {
+fn kind_map(field: &FieldReader<'_>) -> Option<BTreeMap<String, CallbackKind>> {
     let entries = field.section()?.entries();
-    let read = |(name, field): (&str, Field<'_>)| {
+    let read = |(name, field): (&str, FieldReader<'_>)| {
         Some((name.to_owned(), field.one_of(&CallbackKind::ALL)?))
     };
     entries.into_iter().map(read).collect()
 }
 
-fn status_fields(field: &Field<'_>) -> Option<StatusFields> {
+fn status_fields(field: &FieldReader<'_>) -> Option<StatusFields> {
     let mut section = field.section()?;
     let missing = "is missing: { event = \"my_event\", message = \"fields.MsgID\", state = \
                    \"fields.State\" }";
-    let event = section.require("event", missing, Field::string);
-    let message = section.require("message", missing, Field::string);
-    let state = section.require("state", missing, Field::string);
+    let event = section.require("event", missing, FieldReader::string);
+    let message = section.require("message", missing, FieldReader::string);
+    let state = section.require("state", missing, FieldReader::string);
     section.finish();
     Some(StatusFields { event: event?, message: message?, state: state? })
 }
 
 /// The listener's address has to be its own.
-pub(super) fn check(root: &Section<'_>, inbound: &InboundSettings, http: SocketAddr) {
+pub(super) fn check(root: &TomlSection<'_>, inbound: &InboundSettings, http: SocketAddr) {
     if inbound.listen == http && http.port() != 0 {
         root.note("inbound", format!("listens on {http}, as [http] does: give it another port"));
     }

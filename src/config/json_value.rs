@@ -21,17 +21,17 @@ const DEPTH_MAX: usize = 256;
 /// Reads one JSON value. Bytes that are not UTF-8 are read as U+FFFD.
 pub(crate) fn read(text: &[u8]) -> Option<Value> {
     let text = String::from_utf8_lossy(text);
-    let mut reader = Reader { rest: &text };
+    let mut reader = JsonReader { rest: &text };
     let value = reader.value(0)?;
     reader.skip_space();
     reader.rest.is_empty().then_some(value)
 }
 
-struct Reader<'t> {
+struct JsonReader<'t> {
     rest: &'t str,
 }
 
-impl<'t> Reader<'t> {
+impl<'t> JsonReader<'t> {
     fn value(&mut self, depth: usize) -> Option<Value> {
         self.skip_space();
         match self.rest.as_bytes().first()? {

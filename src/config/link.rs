@@ -12,8 +12,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 use url::Url;
 
-use crate::config::field::Field;
-use crate::config::reader::Section;
+use crate::config::field::FieldReader;
+use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
 
 /// How every PEM text begins.
@@ -21,9 +21,9 @@ const PEM_START: &str = "-----BEGIN ";
 
 /// The way to an endpoint.
 #[derive(Clone, Debug, Default)]
-pub struct Link {
+pub struct ConnectionLink {
     /// The only authorities that its certificate may come from; `None` means the system's.
-    pub ca: Option<Authorities>,
+    pub ca: Option<TrustedAuthorities>,
     /// What walhook shows when it is asked for a certificate.
     pub client: Option<Arc<CertifiedKey>>,
     /// An `http://` URL of host and port, with the credentials in it.
@@ -34,14 +34,14 @@ pub struct Link {
 
 /// The certificates that `tls.ca` names.
 #[derive(Clone, Debug)]
-pub struct Authorities {
+pub struct TrustedAuthorities {
     /// As those that may have signed the endpoint's.
     pub roots: Arc<RootCertStore>,
     /// As they are: the endpoint's own may be one of them.
     pub certificates: Arc<[CertificateDer<'static>]>,
 }
 
-impl PartialEq for Link {
+impl PartialEq for ConnectionLink {
     fn eq(&self, other: &Self) -> bool {
         let roots = |link: &Self| link.ca.as_ref().map(|ca| Arc::clone(&ca.certificates));
         // A certificate belongs to one key.
@@ -52,25 +52,25 @@ impl PartialEq for Link {
 }
 
 /// Reads the three keys; `url` is the endpoint's, if it is sound.
-pub(super) fn read(section: &mut Section<'_>, url: Option<&Url>) -> Link {
+pub(super) fn read(section: &mut TomlSection<'_>, url: Option<&Url>) -> ConnectionLink {
     let plain = url.is_some_and(|url| url.scheme() == "http");
     let (ca, client) = section.read("tls", tls).unwrap_or_default();
     if plain && section.has("tls") {
         section.note("tls", "has no use for an http:// address: write https://, or remove it");
     }
     let proxy = section.read("proxy", proxy);
-    let http2 = section.read("http2", Field::boolean).unwrap_or_default();
+    let http2 = section.read("http2", FieldReader::boolean).unwrap_or_default();
     if plain && http2 && proxy.is_some() {
         section
             .note("http2", "cannot go through a proxy without TLS: write https://, or remove it");
     }
-    Link { ca, client, proxy, http2 }
+    ConnectionLink { ca, client, proxy, http2 }
 }
 
-type TlsParts = (Option<Authorities>, Option<Arc<CertifiedKey>>);
+type TlsParts = (Option<TrustedAuthorities>, Option<Arc<CertifiedKey>>);
 
 /// `{ ca, client_cert, client_key }`.
-fn tls(field: &Field<'_>) -> Option<TlsParts> {
+fn tls(field: &FieldReader<'_>) -> Option<TlsParts> {
     let mut section = field.section()?;
     let ca = section.read("ca", authorities);
     let cert = section.read("client_cert", certificates);
@@ -91,7 +91,7 @@ fn tls(field: &Field<'_>) -> Option<TlsParts> {
 }
 
 fn identity(
-    section: &Section<'_>,
+    section: &TomlSection<'_>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Option<Arc<CertifiedKey>> {
@@ -116,14 +116,14 @@ fn identity(
 }
 
 /// The PEM text itself, the path of a file with it, `{ env = "NAME" }` or `{ file = "path" }`.
-fn pem(field: &Field<'_>) -> Option<Secret<String>> {
+fn pem(field: &FieldReader<'_>) -> Option<Secret<String>> {
     if field.is_string() && !field.string()?.contains(PEM_START) {
         return field.text_of_file().map(Secret::new);
     }
     field.secret()
 }
 
-fn certificates(field: &Field<'_>) -> Option<Vec<CertificateDer<'static>>> {
+fn certificates(field: &FieldReader<'_>) -> Option<Vec<CertificateDer<'static>>> {
     let text = pem(field)?;
     let found: Result<Vec<_>, _> =
         CertificateDer::pem_slice_iter(text.reveal().as_bytes()).collect();
@@ -131,7 +131,7 @@ fn certificates(field: &Field<'_>) -> Option<Vec<CertificateDer<'static>>> {
     found.or_else(|| field.refuse("holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"))
 }
 
-fn authorities(field: &Field<'_>) -> Option<Authorities> {
+fn authorities(field: &FieldReader<'_>) -> Option<TrustedAuthorities> {
     let certificates = certificates(field)?;
     let mut roots = RootCertStore::empty();
     for certificate in &certificates {
@@ -139,10 +139,10 @@ fn authorities(field: &Field<'_>) -> Option<Authorities> {
             return field.refuse("holds a certificate that cannot be read: give X.509 version 3");
         }
     }
-    Some(Authorities { roots: Arc::new(roots), certificates: Arc::from(certificates) })
+    Some(TrustedAuthorities { roots: Arc::new(roots), certificates: Arc::from(certificates) })
 }
 
-fn private_key(field: &Field<'_>) -> Option<PrivateKeyDer<'static>> {
+fn private_key(field: &FieldReader<'_>) -> Option<PrivateKeyDer<'static>> {
     let text = pem(field)?;
     let key = PrivateKeyDer::from_pem_slice(text.reveal().as_bytes()).ok();
     key.or_else(|| {
@@ -153,7 +153,7 @@ fn private_key(field: &Field<'_>) -> Option<PrivateKeyDer<'static>> {
 }
 
 /// `http://user:password@host:port`, user and password as needed.
-fn proxy(field: &Field<'_>) -> Option<Secret<Url>> {
+fn proxy(field: &FieldReader<'_>) -> Option<Secret<Url>> {
     let text = field.secret()?;
     let shape = "write it like \"http://proxy.example.com:3128\"";
     let Ok(url) = Url::parse(text.reveal().trim()) else {

@@ -52,18 +52,18 @@ use toml::de::DeTable;
 
 use crate::config::file::FileError;
 use crate::config::file::read_text;
-use crate::config::problem::Place;
-use crate::config::problem::Problems;
-use crate::config::reader::Notes;
-use crate::config::reader::Section;
+use crate::config::problem::ConfigPlace;
+use crate::config::problem::ConfigProblems;
+use crate::config::reader::ProblemNotes;
+use crate::config::reader::TomlSection;
 use crate::config::settings::Endpoint;
+use crate::config::settings::EventGlob;
 use crate::config::settings::EventRule;
-use crate::config::settings::Glob;
-use crate::config::settings::Http;
-use crate::config::settings::RunTime;
-use crate::config::settings::Server;
+use crate::config::settings::HttpSettings;
+use crate::config::settings::RunTimeSettings;
+use crate::config::settings::ServerSettings;
 use crate::config::settings::Settings;
-use crate::config::webhook::Webhook;
+use crate::config::webhook::WebhookSection;
 
 /// The largest configuration: a hundred thousand endpoints.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -72,7 +72,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 ///
 /// # Errors
 /// Everything that is wrong with the file, or that it cannot be read.
-pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Settings, Problems> {
+pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Settings, ConfigProblems> {
     let file = path.display().to_string();
     match text(path, &file, env) {
         Ok(text) => parse(&text, &file, env),
@@ -84,7 +84,10 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Setting
 ///
 /// # Errors
 /// Everything that is wrong with the section, or that the file cannot be read.
-pub fn load_http(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Http, Problems> {
+pub fn load_http(
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<HttpSettings, ConfigProblems> {
     let file = path.display().to_string();
     let text = text(path, &file, env)?;
     parse_http(&text, &file, env)
@@ -98,18 +101,22 @@ pub fn parse_http(
     text: &str,
     file: &str,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Http, Problems> {
-    let notes = Notes::new(file, text, env);
+) -> Result<HttpSettings, ConfigProblems> {
+    let notes = ProblemNotes::new(file, text, env);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         notes.note(error.span().map(|span| span.start), "", error.message().to_owned());
     }
-    let mut root = Section::root(&notes, document.get_ref());
+    let mut root = TomlSection::root(&notes, document.get_ref());
     let http = service::read_http(root.section("http"));
     notes.conclude(Some(http))
 }
 
-fn text(path: &Path, file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, Problems> {
+fn text(
+    path: &Path,
+    file: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<String, ConfigProblems> {
     let fix = "give its path with --config, or write one with `walhook init`";
     let problem = match read_text(path, FILE_BYTES_MAX) {
         Ok(text) => return Ok(text),
@@ -118,7 +125,7 @@ fn text(path: &Path, file: &str, env: &dyn Fn(&str) -> Option<String>) -> Result
             format!("is no configuration, it is larger than {} MiB: {fix}", FILE_BYTES_MAX >> 20)
         }
     };
-    let notes = Notes::new(file, "", env);
+    let notes = ProblemNotes::new(file, "", env);
     notes.note(None, "", problem);
     notes.conclude(None)
 }
@@ -132,8 +139,8 @@ pub fn parse(
     text: &str,
     file: &str,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Settings, Problems> {
-    let notes = Notes::new(file, text, env);
+) -> Result<Settings, ConfigProblems> {
+    let notes = ProblemNotes::new(file, text, env);
     let settings = read(&notes, text);
     notes.conclude(settings)
 }
@@ -143,7 +150,7 @@ pub fn parse(
 ///
 /// # Errors
 /// What is wrong with it, without any secret.
-pub fn server(url: &str) -> Result<Server, String> {
+pub fn server(url: &str) -> Result<ServerSettings, String> {
     postgres_url::parse(url, &|name| std::env::var(name).ok())
 }
 
@@ -152,7 +159,7 @@ pub fn is_url(text: &str) -> bool {
     postgres_url::is_url(text)
 }
 
-fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
+fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // What was recovered from a broken file would only raise false alarms, and so would what
@@ -160,7 +167,7 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
         let mut last_line = None;
         for error in errors {
             let at = error.span().map(|span| span.start);
-            let line = at.map(|byte| Place::of(text, byte).line);
+            let line = at.map(|byte| ConfigPlace::of(text, byte).line);
             if line.is_none() || line != last_line {
                 notes.note(at, "", error.message().to_owned());
             }
@@ -168,7 +175,7 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
         }
         return None;
     }
-    let mut root = Section::root(notes, document.get_ref());
+    let mut root = TomlSection::root(notes, document.get_ref());
     let postgres = postgres::read(root.section("postgres"));
     let source = postgres.as_ref().map(|postgres| &postgres.server);
     let (state, keys) = postgres::read_state(root.section("state"), source);
@@ -215,7 +222,10 @@ fn read(notes: &Notes<'_>, text: &str) -> Option<Settings> {
 }
 
 /// The events of the file, or contract 1's; `None` if one of them is bad.
-fn read_events(root: &mut Section<'_>, data_expiry: Option<Duration>) -> Option<Vec<EventRule>> {
+fn read_events(
+    root: &mut TomlSection<'_>,
+    data_expiry: Option<Duration>,
+) -> Option<Vec<EventRule>> {
     if !root.has("event") {
         root.sections("event");
         return Some(vec![ocr_wallet::event(data_expiry)]);
@@ -231,9 +241,9 @@ fn read_events(root: &mut Section<'_>, data_expiry: Option<Duration>) -> Option<
 
 /// First the endpoints of `[webhook] urls`, then those with a table of their own.
 fn read_endpoints(
-    root: &mut Section<'_>,
-    webhook: Webhook<'_>,
-    run_time: &RunTime,
+    root: &mut TomlSection<'_>,
+    webhook: WebhookSection<'_>,
+    run_time: &RunTimeSettings,
     rules: Option<&[EventRule]>,
 ) -> Vec<Endpoint> {
     let none_written = !root.has("endpoint")
@@ -241,7 +251,7 @@ fn read_endpoints(
         && !run_time.is_wanted()
         && webhook.subscriptions.is_none()
         && webhook.urls.as_ref().is_some_and(|urls| urls.is_empty());
-    let everything = [Glob::new("*")];
+    let everything = [EventGlob::new("*")];
     if webhook.urls.as_ref().is_some_and(|urls| !urls.is_empty())
         && let Some(clash) = endpoint::unbatchable(&webhook.terms, &everything, None, rules)
     {

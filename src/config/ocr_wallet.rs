@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::settings::EventFilter;
 use crate::config::settings::EventRule;
 use crate::config::settings::ExpiryRule;
-use crate::config::settings::Filter;
 use crate::config::settings::JsonForm;
 use crate::config::settings::Operations;
-use crate::config::settings::Payload;
+use crate::config::settings::PayloadSettings;
 use crate::flow::relation::TableName;
 
 /// How walhook names itself to the receivers of contract 1.
@@ -31,7 +31,7 @@ pub(super) fn event(data_expiry: Option<Duration>) -> EventRule {
             max_age: data_expiry.unwrap_or(DATA_EXPIRY),
         }),
         order_by: Vec::new(),
-        payload: Payload::OcrWallet,
+        payload: PayloadSettings::OcrWallet,
         write_back: None,
         dedupe: None,
         json: JsonForm::Stored,
@@ -39,6 +39,6 @@ pub(super) fn event(data_expiry: Option<Duration>) -> EventRule {
 }
 
 /// A row counts as recognised when its wallet code is neither null nor blank.
-pub(super) fn recognised() -> Filter {
-    Filter::NotBlank { column: "wallet_code".to_owned() }
+pub(super) fn recognised() -> EventFilter {
+    EventFilter::NotBlank { column: "wallet_code".to_owned() }
 }

@@ -5,11 +5,11 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::field::Field;
-use crate::config::reader::Section;
+use crate::config::field::FieldReader;
+use crate::config::reader::TomlSection;
 use crate::config::settings::BacklogLimits;
-use crate::config::settings::Breaker;
-use crate::config::settings::Parking;
+use crate::config::settings::BreakerSettings;
+use crate::config::settings::ParkingSettings;
 use crate::config::terms::set;
 
 /// Shorter waits are cheaper in memory than by way of the database.
@@ -31,7 +31,7 @@ const ROWS_RANGE: RangeInclusive<usize> = 1..=1_000_000_000;
 const AGE: Duration = Duration::from_secs(7 * 86_400);
 const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * 86_400);
 
-impl Default for Parking {
+impl Default for ParkingSettings {
     fn default() -> Self {
         Self {
             after: AFTER,
@@ -46,23 +46,23 @@ fn count(number: usize) -> NonZeroUsize {
     NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN)
 }
 
-fn default_breaker() -> Breaker {
-    Breaker { failures: count(FAILURES), cooldown: COOLDOWN, cap: CAP }
+fn default_breaker() -> BreakerSettings {
+    BreakerSettings { failures: count(FAILURES), cooldown: COOLDOWN, cap: CAP }
 }
 
 /// Reads the keys that the section has; `parking` is what holds for the others.
-pub(super) fn read(section: &mut Section<'_>, parking: &mut Parking) {
+pub(super) fn read(section: &mut TomlSection<'_>, parking: &mut ParkingSettings) {
     set(&mut parking.after, section.read("park_after", |f| f.duration(&AFTERS)));
     if let Some(field) = section.field("breaker") {
         read_switch(&field, &mut parking.breaker);
     }
-    if let Some(backlog) = section.read("backlog", Field::section) {
+    if let Some(backlog) = section.read("backlog", FieldReader::section) {
         read_backlog(backlog, &mut parking.backlog);
     }
 }
 
 /// `false`: there is none; `true`: the usual one; a table says what it is like.
-fn read_switch(field: &Field<'_>, breaker: &mut Option<Breaker>) {
+fn read_switch(field: &FieldReader<'_>, breaker: &mut Option<BreakerSettings>) {
     if field.is_table() {
         let Some(section) = field.section() else { return };
         read_breaker(section, breaker.get_or_insert_with(default_breaker));
@@ -77,7 +77,7 @@ fn read_switch(field: &Field<'_>, breaker: &mut Option<Breaker>) {
     }
 }
 
-fn read_breaker(mut section: Section<'_>, breaker: &mut Breaker) {
+fn read_breaker(mut section: TomlSection<'_>, breaker: &mut BreakerSettings) {
     set(&mut breaker.failures, section.read("failures", |f| f.count(&FAILURES_RANGE)));
     set(&mut breaker.cooldown, section.read("cooldown", |f| f.duration(&COOLDOWNS)));
     set(&mut breaker.cap, section.read("cap", |f| f.duration(&COOLDOWNS)));
@@ -87,7 +87,7 @@ fn read_breaker(mut section: Section<'_>, breaker: &mut Breaker) {
     section.finish();
 }
 
-fn read_backlog(mut section: Section<'_>, limits: &mut BacklogLimits) {
+fn read_backlog(mut section: TomlSection<'_>, limits: &mut BacklogLimits) {
     set(&mut limits.rows, section.read("rows", |f| f.count(&ROWS_RANGE)));
     set(&mut limits.age, section.read("age", |f| f.duration(&AGES)));
     section.finish();

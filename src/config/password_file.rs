@@ -16,7 +16,7 @@ const SOCKET_FOLDERS: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/t
 
 /// Whose password is looked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Login<'a> {
+pub struct PasswordLogin<'a> {
     /// A name, an address, or a socket's folder.
     pub host: &'a str,
     pub port: u16,
@@ -28,7 +28,7 @@ pub struct Login<'a> {
 ///
 /// # Errors
 /// Why the file is not used, as the rest of a sentence whose subject is the file.
-pub fn find(file: &Path, login: Login<'_>) -> Result<Option<String>, String> {
+pub fn find(file: &Path, login: PasswordLogin<'_>) -> Result<Option<String>, String> {
     let Ok(metadata) = std::fs::metadata(file) else { return Ok(None) };
     if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
         return Err("is not used, because others may read it: run chmod 600 on it".to_owned());
@@ -37,7 +37,7 @@ pub fn find(file: &Path, login: Login<'_>) -> Result<Option<String>, String> {
     Ok(text.lines().find_map(|line| fitting(line, login)))
 }
 
-fn fitting(line: &str, login: Login<'_>) -> Option<String> {
+fn fitting(line: &str, login: PasswordLogin<'_>) -> Option<String> {
     if line.starts_with('#') {
         return None;
     }
@@ -47,7 +47,7 @@ fn fitting(line: &str, login: Login<'_>) -> Option<String> {
     let mut rest = line;
     for wanted in [host, &port, login.database, login.user] {
         let (field, after) = field(rest)?;
-        if field != Field::Any && field != Field::Text(wanted.to_owned()) {
+        if field != PasswordField::Any && field != PasswordField::Text(wanted.to_owned()) {
             return None;
         }
         rest = after;
@@ -61,21 +61,21 @@ fn fitting(line: &str, login: Login<'_>) -> Option<String> {
 }
 
 #[derive(Debug, Eq, PartialEq)]
-enum Field {
+enum PasswordField {
     Any,
     Text(String),
 }
 
 /// The field that `text` starts with, and what follows its colon.
-fn field(text: &str) -> Option<(Field, &str)> {
+fn field(text: &str) -> Option<(PasswordField, &str)> {
     if let Some(rest) = text.strip_prefix("*:") {
-        return Some((Field::Any, rest));
+        return Some((PasswordField::Any, rest));
     }
     let mut value = String::new();
     let mut chars = text.chars();
     loop {
         match chars.next()? {
-            ':' => return Some((Field::Text(value), chars.as_str())),
+            ':' => return Some((PasswordField::Text(value), chars.as_str())),
             '\\' => value.push(chars.next()?),
             c => value.push(c),
         }
@@ -88,8 +88,8 @@ mod tests {
     use std::fs;
     use std::fs::Permissions;
 
-    const LOGIN: Login<'_> =
-        Login { host: "db.example.com", port: 6432, database: "app", user: "a:b" };
+    const LOGIN: PasswordLogin<'_> =
+        PasswordLogin { host: "db.example.com", port: 6432, database: "app", user: "a:b" };
 
     #[test]
     fn the_first_line_that_fits_counts() {
@@ -110,9 +110,9 @@ mod tests {
         for (line, expected) in cases {
             assert_eq!(fitting(line, LOGIN).as_deref(), expected, "case: {line}");
         }
-        let socket = Login { host: "/var/run/postgresql", ..LOGIN };
+        let socket = PasswordLogin { host: "/var/run/postgresql", ..LOGIN };
         assert_eq!(fitting("localhost:*:*:*:secret", socket).as_deref(), Some("secret"));
-        let socket = Login { host: "/srv/pg", ..LOGIN };
+        let socket = PasswordLogin { host: "/srv/pg", ..LOGIN };
         assert_eq!(fitting("localhost:*:*:*:secret", socket), None);
         assert_eq!(fitting("/srv/pg:*:*:*:secret", socket).as_deref(), Some("secret"));
     }

@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::config::field::Field;
-use crate::config::reader::Section;
+use crate::config::field::FieldReader;
+use crate::config::reader::TomlSection;
 use crate::config::reader::listed;
 use crate::config::reader::nearest;
 use crate::config::settings::CloudEventsMode;
-use crate::config::settings::Payload;
+use crate::config::settings::PayloadSettings;
 use crate::config::template;
 
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
 /// Reads the payload, where there is one.
-pub(super) fn read(section: &mut Section<'_>) -> Option<Payload> {
+pub(super) fn read(section: &mut TomlSection<'_>) -> Option<PayloadSettings> {
     let written = section.field("payload");
     let file = section.field("payload_file");
     let content_type = section.read("content_type", content_type);
@@ -26,17 +26,21 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<Payload> {
         (None, Some(file)) => of_file(&file, content_type.as_ref()),
         (None, None) => None,
     };
-    let takes_one = matches!(payload, Some(Payload::Template { .. } | Payload::Text { .. }));
+    let takes_one =
+        matches!(payload, Some(PayloadSettings::Template { .. } | PayloadSettings::Text { .. }));
     if section.has("content_type") && !takes_one {
         section.note("content_type", "belongs to a payload of your own: remove it, or write one");
     }
     payload
 }
 
-fn of_field(field: &Field<'_>, content_type: Option<&HeaderValue>) -> Option<Payload> {
+fn of_field(
+    field: &FieldReader<'_>,
+    content_type: Option<&HeaderValue>,
+) -> Option<PayloadSettings> {
     if field.is_table() || field.is_list() {
         let root = Arc::new(template::of_field(field)?);
-        return Some(Payload::Template { root, content_type: content_type.cloned() });
+        return Some(PayloadSettings::Template { root, content_type: content_type.cloned() });
     }
     if !field.is_string() {
         return field.refuse("must be the name of a payload, a table or a text");
@@ -47,18 +51,18 @@ fn of_field(field: &Field<'_>, content_type: Option<&HeaderValue>) -> Option<Pay
         let pieces = pieces.map_or_else(|message| field.refuse(message), Some)?;
         let default = || HeaderValue::from_static(TEXT_TYPE);
         let content_type = content_type.cloned().unwrap_or_else(default);
-        return Some(Payload::Text { pieces: Arc::from(pieces), content_type });
+        return Some(PayloadSettings::Text { pieces: Arc::from(pieces), content_type });
     }
     built_in(field, &text)
 }
 
-fn built_in(field: &Field<'_>, name: &str) -> Option<Payload> {
+fn built_in(field: &FieldReader<'_>, name: &str) -> Option<PayloadSettings> {
     let known = [
-        ("standard", Payload::Standard),
-        ("ocr-wallet", Payload::OcrWallet),
-        ("cloudevents", Payload::CloudEvents(CloudEventsMode::Structured)),
-        ("cloudevents-binary", Payload::CloudEvents(CloudEventsMode::Binary)),
-        ("debezium", Payload::Debezium),
+        ("standard", PayloadSettings::Standard),
+        ("ocr-wallet", PayloadSettings::OcrWallet),
+        ("cloudevents", PayloadSettings::CloudEvents(CloudEventsMode::Structured)),
+        ("cloudevents-binary", PayloadSettings::CloudEvents(CloudEventsMode::Binary)),
+        ("debezium", PayloadSettings::Debezium),
     ];
     if let Some((_, payload)) = known.iter().find(|(known, _)| *known == name) {
         return Some(payload.clone());
@@ -74,16 +78,17 @@ fn built_in(field: &Field<'_>, name: &str) -> Option<Payload> {
 }
 
 /// A JSON document, from the directory of the configuration.
-fn of_file(field: &Field<'_>, content_type: Option<&HeaderValue>) -> Option<Payload> {
+fn of_file(field: &FieldReader<'_>, content_type: Option<&HeaderValue>) -> Option<PayloadSettings> {
     let text = field.text_of_file()?;
     let document = match serde_json::from_str(&text) {
         Ok(document) => document,
         Err(error) => return field.refuse(format!("{} is not JSON: {error}", field.shown())),
     };
     match template::of_json(&document) {
-        Ok(root) => {
-            Some(Payload::Template { root: Arc::new(root), content_type: content_type.cloned() })
-        }
+        Ok(root) => Some(PayloadSettings::Template {
+            root: Arc::new(root),
+            content_type: content_type.cloned(),
+        }),
         Err(problems) => {
             for problem in problems {
                 field.note(format!("{} at {problem}", field.shown()));
@@ -93,7 +98,7 @@ fn of_file(field: &Field<'_>, content_type: Option<&HeaderValue>) -> Option<Payl
     }
 }
 
-fn content_type(field: &Field<'_>) -> Option<HeaderValue> {
+fn content_type(field: &FieldReader<'_>) -> Option<HeaderValue> {
     let text = field.string()?;
     let shape = text.split_once('/').is_some_and(|(kind, rest)| {
         !kind.is_empty() && !rest.is_empty() && !kind.contains(char::is_whitespace)

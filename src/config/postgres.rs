@@ -6,12 +6,12 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use crate::config::field::Field;
+use crate::config::field::FieldReader;
 use crate::config::postgres_url;
-use crate::config::reader::Section;
+use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
-use crate::config::settings::Postgres;
-use crate::config::settings::Server;
+use crate::config::settings::PostgresSettings;
+use crate::config::settings::ServerSettings;
 
 /// The environment variable that stands in for `url`.
 const URL_VARIABLE: &str = "DATABASE_URL";
@@ -28,7 +28,7 @@ const WAL_SENDER_TIMEOUTS: RangeInclusive<Duration> =
 /// PostgreSQL's NAMEDATALEN - 1: it would cut longer names in silence.
 pub(super) const NAME_BYTES_MAX: usize = 63;
 
-pub(super) fn read(mut section: Section<'_>) -> Option<Postgres> {
+pub(super) fn read(mut section: TomlSection<'_>) -> Option<PostgresSettings> {
     let server = server(&mut section);
     let slot = section.read("slot", slot_name).unwrap_or_else(|| SLOT.to_owned());
     let publication =
@@ -37,15 +37,15 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Postgres> {
         .read("wal_sender_timeout", |field| field.duration(&WAL_SENDER_TIMEOUTS))
         .unwrap_or(WAL_SENDER_TIMEOUT);
     section.finish();
-    Some(Postgres { server: server?, slot, publication, wal_sender_timeout })
+    Some(PostgresSettings { server: server?, slot, publication, wal_sender_timeout })
 }
 
 /// `[state]`: the source's own server unless there is a URL, `None` if that cannot be read; and the
 /// keys that seal secrets there.
 pub(super) fn read_state(
-    mut section: Section<'_>,
-    source: Option<&Server>,
-) -> (Option<Server>, Vec<Secret<[u8; 32]>>) {
+    mut section: TomlSection<'_>,
+    source: Option<&ServerSettings>,
+) -> (Option<ServerSettings>, Vec<Secret<[u8; 32]>>) {
     let given = section.field("url");
     let keys = section.read("key", keys).unwrap_or_default();
     section.finish();
@@ -53,14 +53,14 @@ pub(super) fn read_state(
 }
 
 /// One key or a list: the first seals.
-fn keys(field: &Field<'_>) -> Option<Vec<Secret<[u8; 32]>>> {
+fn keys(field: &FieldReader<'_>) -> Option<Vec<Secret<[u8; 32]>>> {
     if !field.is_list() {
         return Some(vec![key(field)?]);
     }
     Some(field.list()?.iter().filter_map(key).collect())
 }
 
-fn key(field: &Field<'_>) -> Option<Secret<[u8; 32]>> {
+fn key(field: &FieldReader<'_>) -> Option<Secret<[u8; 32]>> {
     let text = field.secret()?;
     let bytes = BASE64_STANDARD.decode(text.reveal().trim()).ok();
     match bytes.and_then(|bytes| bytes.try_into().ok()) {
@@ -71,20 +71,23 @@ fn key(field: &Field<'_>) -> Option<Secret<[u8; 32]>> {
     }
 }
 
-fn state_server(given: Option<Field<'_>>, source: Option<&Server>) -> Option<Server> {
+fn state_server(
+    given: Option<FieldReader<'_>>,
+    source: Option<&ServerSettings>,
+) -> Option<ServerSettings> {
     let Some(field) = given else { return source.cloned() };
     server_of(&field)
 }
 
 /// The server of a connection URL. One that lies in a file is looked at again when somebody logs in.
-fn server_of(field: &Field<'_>) -> Option<Server> {
+fn server_of(field: &FieldReader<'_>) -> Option<ServerSettings> {
     let text = field.secret()?;
     let server = postgres_url::parse(text.reveal().trim(), field.env());
     let server = server.map_err(|message| field.note(message)).ok()?;
-    Some(Server { url_file: field.secret_file(), ..server })
+    Some(ServerSettings { url_file: field.secret_file(), ..server })
 }
 
-fn server(section: &mut Section<'_>) -> Option<Server> {
+fn server(section: &mut TomlSection<'_>) -> Option<ServerSettings> {
     if let Some(field) = section.field("url") {
         return server_of(&field);
     }
@@ -99,7 +102,7 @@ fn server(section: &mut Section<'_>) -> Option<Server> {
 }
 
 /// PostgreSQL's own rule for replication slots.
-fn slot_name(field: &Field<'_>) -> Option<String> {
+fn slot_name(field: &FieldReader<'_>) -> Option<String> {
     let name = field.string()?;
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     if !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(allowed) {
@@ -111,7 +114,7 @@ fn slot_name(field: &Field<'_>) -> Option<String> {
     ))
 }
 
-fn publication_name(field: &Field<'_>) -> Option<String> {
+fn publication_name(field: &FieldReader<'_>) -> Option<String> {
     let name = field.string()?;
     if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains('\0') {
         return Some(name);

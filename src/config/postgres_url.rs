@@ -23,10 +23,10 @@ use tokio_postgres::config::SslNegotiation;
 
 use crate::config::postgres_url::pairs::Pairs;
 use crate::config::postgres_url::sources::given;
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::config::settings::SessionAttrs;
-use crate::config::settings::Tls;
 use crate::config::settings::TlsMode;
+use crate::config::settings::TlsSettings;
 
 /// For each host, unless the string says otherwise: a wrong address is refused within five seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -75,7 +75,10 @@ const BALANCES: [(&str, LoadBalanceHosts); 2] =
 /// is the string.
 ///
 /// The result names at least one host, a user and a database (libpq's default: the user's name).
-pub(super) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Server, String> {
+pub(super) fn parse(
+    text: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<ServerSettings, String> {
     let mut pairs = pairs::read(text)?;
     sources::complete(&mut pairs, env)?;
     words::refuse_others(&pairs)?;
@@ -84,7 +87,7 @@ pub(super) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<
     session(&pairs, &mut params)?;
     sockets(&pairs, &mut params)?;
     let password_file = given(&pairs, "passfile").map(PathBuf::from);
-    Ok(Server {
+    Ok(ServerSettings {
         params,
         tls: tls(&pairs)?,
         attrs: one_of(&pairs, "target_session_attrs", &SESSION_ATTRS)?.unwrap_or_default(),
@@ -220,7 +223,7 @@ fn sockets(pairs: &Pairs, params: &mut tokio_postgres::Config) -> Result<(), Str
 
 /// What TLS settings the pairs ask for. `sslrootcert=system` means the system's roots, and
 /// verification as strict as it can be, as in libpq.
-fn tls(pairs: &Pairs) -> Result<Tls, String> {
+fn tls(pairs: &Pairs) -> Result<TlsSettings, String> {
     let mode = one_of(pairs, "sslmode", &TLS_MODES)?;
     let root_cert = given(pairs, "sslrootcert");
     let system_roots = root_cert.as_deref() == Some("system");
@@ -238,7 +241,7 @@ fn tls(pairs: &Pairs) -> Result<Tls, String> {
         _ => return Err("has only one of sslcert and sslkey: give both or none".to_owned()),
     };
     let default = if system_roots { TlsMode::VerifyFull } else { TlsMode::default() };
-    Ok(Tls {
+    Ok(TlsSettings {
         mode: mode.unwrap_or(default),
         root_cert: root_cert.filter(|_| !system_roots),
         client,

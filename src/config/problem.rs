@@ -4,11 +4,11 @@ use std::fmt;
 
 /// One thing to put right. Its text holds no secret and no URL of an endpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// The file as it was named on the command line.
     pub file: String,
     /// Where in the file; `None` for what no line is to blame for.
-    pub place: Option<Place>,
+    pub place: Option<ConfigPlace>,
     /// The key with its tables, such as `webhook.timeout`; empty for the file as a whole.
     pub key: String,
     /// What is wrong, then what to do.
@@ -17,12 +17,12 @@ pub struct Problem {
 
 /// A place in a text file; both count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Place {
+pub struct ConfigPlace {
     pub line: usize,
     pub column: usize,
 }
 
-impl Place {
+impl ConfigPlace {
     /// The place of a byte in `text`.
     pub(super) fn of(text: &str, byte: usize) -> Self {
         let mut end = byte.min(text.len());
@@ -38,7 +38,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
         if let Some(place) = self.place {
@@ -59,20 +59,20 @@ impl fmt::Display for Problem {
 ///
 /// `Display` prints each on a line of its own: `walhook.toml:12: webhook.timeout: ...`.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Problems(Vec<Problem>);
+pub struct ConfigProblems(Vec<ConfigProblem>);
 
-impl Problems {
-    pub(super) fn new(mut problems: Vec<Problem>) -> Self {
+impl ConfigProblems {
+    pub(super) fn new(mut problems: Vec<ConfigProblem>) -> Self {
         problems.sort_by_key(|problem| problem.place);
         Self(problems)
     }
 
-    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+    pub fn iter(&self) -> std::slice::Iter<'_, ConfigProblem> {
         self.0.iter()
     }
 }
 
-impl fmt::Display for Problems {
+impl fmt::Display for ConfigProblems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.0.iter().enumerate() {
             if index > 0 {
@@ -84,7 +84,7 @@ impl fmt::Display for Problems {
     }
 }
 
-impl std::error::Error for Problems {}
+impl std::error::Error for ConfigProblems {}
 
 #[cfg(test)]
 mod tests {
@@ -101,7 +101,11 @@ mod tests {
             ("ab\n", 99, (2, 1)),
         ];
         for (text, byte, (line, column)) in cases {
-            assert_eq!(Place::of(text, byte), Place { line, column }, "case: {text:?} at {byte}");
+            assert_eq!(
+                ConfigPlace::of(text, byte),
+                ConfigPlace { line, column },
+                "case: {text:?} at {byte}"
+            );
         }
     }
 }

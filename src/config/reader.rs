@@ -1,7 +1,7 @@
 //! Walks the TOML tree, knowing where everything stands in the file.
 //!
-//! A [`Section`] is a table that is asked for its keys one by one; what nobody asked for is unknown,
-//! and [`Section::finish`] says so. Whatever is wrong is noted and reading goes on, so that one
+//! A [`TomlSection`] is a table that is asked for its keys one by one; what nobody asked for is unknown,
+//! and [`TomlSection::finish`] says so. Whatever is wrong is noted and reading goes on, so that one
 //! run shows every problem. A key that is missing or bad reads as `None` and the caller goes on
 //! with the default: nothing that is made so is used, because noted problems fail the whole.
 
@@ -13,29 +13,29 @@ use std::path::Path;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
-use crate::config::field::Field;
-use crate::config::problem::Place;
-use crate::config::problem::Problem;
-use crate::config::problem::Problems;
+use crate::config::field::FieldReader;
+use crate::config::problem::ConfigPlace;
+use crate::config::problem::ConfigProblem;
+use crate::config::problem::ConfigProblems;
 
 /// How alike two names must be (Jaro-Winkler, 0 to 1) for one to be taken for a slip of the other.
 const LIKENESS_MIN: f64 = 0.8;
 
 /// What all readers of one file share: the file, the environment, and the problems found so far.
-pub(super) struct Notes<'a> {
+pub(super) struct ProblemNotes<'a> {
     /// As named on the command line; the files of secrets are looked for beside it.
     file: &'a str,
     text: &'a str,
     env: &'a dyn Fn(&str) -> Option<String>,
     /// Whether the text comes from somebody who must not see this host's variables and files.
     is_foreign: bool,
-    problems: RefCell<Vec<Problem>>,
+    problems: RefCell<Vec<ConfigProblem>>,
     /// Every key that was asked for: the reference file must show each of them.
     #[cfg(test)]
     pub(super) asked: RefCell<BTreeSet<String>>,
 }
 
-impl<'a> Notes<'a> {
+impl<'a> ProblemNotes<'a> {
     pub(super) fn new(
         file: &'a str,
         text: &'a str,
@@ -64,17 +64,19 @@ impl<'a> Notes<'a> {
 
     /// Notes a problem at a byte of the file.
     pub(super) fn note(&self, at: Option<usize>, key: &str, message: String) {
-        self.problems.borrow_mut().push(Problem {
+        self.problems.borrow_mut().push(ConfigProblem {
             file: self.file.to_owned(),
             // What is not TOML has no places.
-            place: at.filter(|_| !self.text.is_empty()).map(|byte| Place::of(self.text, byte)),
+            place: at
+                .filter(|_| !self.text.is_empty())
+                .map(|byte| ConfigPlace::of(self.text, byte)),
             key: key.to_owned(),
             message,
         });
     }
 
     /// Takes over the problems of another file that this one refers to.
-    pub(super) fn adopt(&self, other: Notes<'_>) {
+    pub(super) fn adopt(&self, other: ProblemNotes<'_>) {
         self.problems.borrow_mut().extend(other.problems.into_inner());
     }
 
@@ -89,17 +91,17 @@ impl<'a> Notes<'a> {
 
     /// What was noted, as key and message.
     pub(super) fn problems(&self) -> Vec<String> {
-        let shown = |problem: &Problem| format!("{}: {}", problem.key, problem.message);
+        let shown = |problem: &ConfigProblem| format!("{}: {}", problem.key, problem.message);
         self.problems.borrow().iter().map(shown).collect()
     }
 
     /// The value, if nothing was noted.
-    pub(super) fn conclude<T>(self, value: Option<T>) -> Result<T, Problems> {
+    pub(super) fn conclude<T>(self, value: Option<T>) -> Result<T, ConfigProblems> {
         let problems = self.problems.into_inner();
         debug_assert!(value.is_some() || !problems.is_empty(), "a missing value needs a reason");
         match value {
             Some(value) if problems.is_empty() => Ok(value),
-            _ => Err(Problems::new(problems)),
+            _ => Err(ConfigProblems::new(problems)),
         }
     }
 }
@@ -108,8 +110,8 @@ impl<'a> Notes<'a> {
 pub(super) const LISTS: [&str; 2] = ["event", "endpoint"];
 
 /// A table that is being read; a missing table reads as an empty one.
-pub(super) struct Section<'a> {
-    notes: &'a Notes<'a>,
+pub(super) struct TomlSection<'a> {
+    notes: &'a ProblemNotes<'a>,
     /// The keys from the root to here, joined by dots; array tables have no index, since a problem
     /// has its line.
     path: String,
@@ -118,13 +120,13 @@ pub(super) struct Section<'a> {
     asked: Vec<&'static str>,
 }
 
-impl<'a> Section<'a> {
-    pub(super) fn root(notes: &'a Notes<'a>, table: &'a DeTable<'a>) -> Self {
+impl<'a> TomlSection<'a> {
+    pub(super) fn root(notes: &'a ProblemNotes<'a>, table: &'a DeTable<'a>) -> Self {
         Self::new(notes, String::new(), None, Some(table))
     }
 
     pub(super) fn new(
-        notes: &'a Notes<'a>,
+        notes: &'a ProblemNotes<'a>,
         path: String,
         at: Option<usize>,
         table: Option<&'a DeTable<'a>>,
@@ -132,7 +134,7 @@ impl<'a> Section<'a> {
         Self { notes, path, at, table, asked: Vec::new() }
     }
 
-    pub(super) fn notes(&self) -> &'a Notes<'a> {
+    pub(super) fn notes(&self) -> &'a ProblemNotes<'a> {
         self.notes
     }
 
@@ -142,31 +144,31 @@ impl<'a> Section<'a> {
     }
 
     /// Asks for a key.
-    pub(super) fn field(&mut self, name: &'static str) -> Option<Field<'a>> {
+    pub(super) fn field(&mut self, name: &'static str) -> Option<FieldReader<'a>> {
         self.asked.push(name);
         let path = self.path_of(name);
         #[cfg(test)]
         self.notes.asked.borrow_mut().insert(path.clone());
         let (key, value) = self.table?.get_key_value(name)?;
         // The key stands at the start of its line, the value of an inline list may be far below.
-        Some(Field::new(self.notes, path, key.span().start, value.get_ref()))
+        Some(FieldReader::new(self.notes, path, key.span().start, value.get_ref()))
     }
 
     /// Asks for a key and reads it; `None` if it is missing or bad.
     pub(super) fn read<T>(
         &mut self,
         name: &'static str,
-        read: impl FnOnce(&Field<'a>) -> Option<T>,
+        read: impl FnOnce(&FieldReader<'a>) -> Option<T>,
     ) -> Option<T> {
         self.field(name).and_then(|field| read(&field))
     }
 
-    /// Like [`Section::read`], and notes `message` if the key is missing.
+    /// Like [`TomlSection::read`], and notes `message` if the key is missing.
     pub(super) fn require<T>(
         &mut self,
         name: &'static str,
         message: &str,
-        read: impl FnOnce(&Field<'a>) -> Option<T>,
+        read: impl FnOnce(&FieldReader<'a>) -> Option<T>,
     ) -> Option<T> {
         match self.field(name) {
             Some(field) => read(&field),
@@ -178,7 +180,7 @@ impl<'a> Section<'a> {
     }
 
     /// Asks for a table: `[name]`.
-    pub(super) fn section(&mut self, name: &'static str) -> Section<'a> {
+    pub(super) fn section(&mut self, name: &'static str) -> TomlSection<'a> {
         let field = self.field(name);
         field.and_then(|field| field.section()).unwrap_or_else(|| {
             let path = self.path_of(name);
@@ -187,28 +189,28 @@ impl<'a> Section<'a> {
     }
 
     /// Asks for a list of tables: `[[name]]`.
-    pub(super) fn sections(&mut self, name: &'static str) -> Vec<Section<'a>> {
+    pub(super) fn sections(&mut self, name: &'static str) -> Vec<TomlSection<'a>> {
         let Some(field) = self.field(name) else { return Vec::new() };
         if field.is_table() {
             field.note(format!("is a list of tables: write [[{name}]]"));
             return Vec::new();
         }
         let items = field.list().unwrap_or_default();
-        items.iter().filter_map(Field::section).collect()
+        items.iter().filter_map(FieldReader::section).collect()
     }
 
     /// All keys of a table whose keys are the user's own, with their values.
-    pub(super) fn entries(self) -> Vec<(&'a str, Field<'a>)> {
+    pub(super) fn entries(self) -> Vec<(&'a str, FieldReader<'a>)> {
         let entries = self.table.into_iter().flatten().map(|(key, value)| {
             let path = self.path_of(key.get_ref());
-            let field = Field::new(self.notes, path, key.span().start, value.get_ref());
+            let field = FieldReader::new(self.notes, path, key.span().start, value.get_ref());
             (key.get_ref().as_ref(), field)
         });
         entries.collect()
     }
 
     /// Likewise, in the order of the file.
-    pub(super) fn entries_as_written(self) -> Vec<(&'a str, Field<'a>)> {
+    pub(super) fn entries_as_written(self) -> Vec<(&'a str, FieldReader<'a>)> {
         let mut entries = self.entries();
         entries.sort_by_key(|(_, field)| field.start());
         entries

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::config::settings::RunTime;
+use crate::config::settings::RunTimeSettings;
 use crate::config::settings::Settings;
 
 /// What differs, and what is done about it.
 #[derive(Debug)]
-pub struct Reload {
+pub struct ReloadPlan {
     /// What is to run: what was read, as far as it needs no restart.
     pub settings: Settings,
     pub added: Vec<Endpoint>,
@@ -28,7 +28,7 @@ pub struct Reload {
 }
 
 /// Compares what runs with what was read.
-pub fn compare(running: &Settings, read: Settings) -> Reload {
+pub fn compare(running: &Settings, read: Settings) -> ReloadPlan {
     let find = |endpoints: &[Endpoint], name: &str| {
         endpoints.iter().find(|endpoint| &*endpoint.name == name).cloned()
     };
@@ -49,10 +49,10 @@ pub fn compare(running: &Settings, read: Settings) -> Reload {
     let settings = Settings {
         events: if has_other_events { read.events } else { running.events.clone() },
         endpoints: read.endpoints,
-        run_time: RunTime { keys: running.run_time.keys.clone(), ..read.run_time },
+        run_time: RunTimeSettings { keys: running.run_time.keys.clone(), ..read.run_time },
         ..running.clone()
     };
-    Reload { settings, added, changed, removed, has_other_events, waiting }
+    ReloadPlan { settings, added, changed, removed, has_other_events, waiting }
 }
 
 /// What the file says otherwise of things that are made once.
@@ -134,11 +134,11 @@ mod tests {
             .pem()
     }
 
-    struct Bench {
+    struct ReloadBench {
         authorities: [String; 2],
     }
 
-    impl Bench {
+    impl ReloadBench {
         fn new() -> Self {
             Self { authorities: [authority(1), authority(2)] }
         }
@@ -165,7 +165,7 @@ mod tests {
                 .unwrap_or_else(|problems| panic!("{problems}"))
         }
 
-        fn compared(&self, changes: &[(&str, &str)]) -> Reload {
+        fn compared(&self, changes: &[(&str, &str)]) -> ReloadPlan {
             compare(&self.read(&[]), self.read(changes))
         }
     }
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_same_file_changes_nothing() {
-        let reload = Bench::new().compared(&[]);
+        let reload = ReloadBench::new().compared(&[]);
         assert_eq!((names(&reload.added), names(&reload.changed)), (vec![], vec![]));
         assert!(reload.removed.is_empty() && !reload.has_other_events);
         assert_eq!(reload.waiting, Vec::<&str>::new());
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn endpoints_are_added_changed_and_removed_by_name() {
-        let bench = Bench::new();
+        let bench = ReloadBench::new();
         let reload = bench.compared(&[("name = \"erp\"", "name = \"wms\"")]);
         assert_eq!((names(&reload.added), names(&reload.changed)), (vec!["wms"], vec![]));
         assert_eq!(reload.removed, ["erp".into()]);
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn filters_ages_and_payloads_of_events_hold_at_once_and_what_they_are_waits() {
-        let bench = Bench::new();
+        let bench = ReloadBench::new();
         let table = "table = \"public.orders\"";
         for more in ["when = \"id > 7\"", "expiry = \"1h\"", "payload = \"debezium\""] {
             let reload = bench.compared(&[(table, &format!("{table}\n{more}"))]);
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn what_is_made_once_waits_for_a_restart_and_is_named_each_time() {
-        let bench = Bench::new();
+        let bench = ReloadBench::new();
         let tables = [
             ("[postgres]", "postgres.slot = \"other\""),
             ("[state]", "state.url = \"postgres://u@h/other\""),
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_needs_events_that_wait_is_refused() {
-        let bench = Bench::new();
+        let bench = ReloadBench::new();
         let text =
             ("table = \"public.alerts\"", "table = \"public.alerts\"\npayload = \"a {{ id }}\"");
         let running = bench.read(&[text]);

@@ -1,25 +1,25 @@
 //! `[endpoints]` and `[webhook_api]`: endpoints that are made while walhook runs.
 
-use crate::config::document::Defaults;
+use crate::config::document::EndpointDefaults;
 use crate::config::endpoint;
 use crate::config::expression::Expression;
-use crate::config::field::Field;
-use crate::config::reader::Section;
+use crate::config::field::FieldReader;
+use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
+use crate::config::settings::AddressBlock;
 use crate::config::settings::AddressPolicy;
+use crate::config::settings::AllowedBlocks;
 use crate::config::settings::BLOCKS_MAX;
-use crate::config::settings::Block;
-use crate::config::settings::Blocks;
-use crate::config::settings::RunTime;
+use crate::config::settings::RunTimeSettings;
 use crate::config::settings::WebhookApi;
 use crate::config::template;
-use crate::config::terms::Terms;
+use crate::config::terms::EndpointTerms;
 
 /// Contract 4's columns, unless told otherwise.
 const MESSAGE_TYPE: &str = "string(msg_type)";
 const OWN_MESSAGE: &str = "is_self_msg";
 
-impl RunTime {
+impl RunTimeSettings {
     /// Whether somebody means to make endpoints over the API.
     pub(super) fn is_wanted(&self) -> bool {
         self.is_written || self.webhook_api.is_some()
@@ -27,7 +27,11 @@ impl RunTime {
 }
 
 /// `terms` are those of `[webhook]`.
-pub(super) fn read(root: &mut Section<'_>, keys: Vec<Secret<[u8; 32]>>, terms: &Terms) -> RunTime {
+pub(super) fn read(
+    root: &mut TomlSection<'_>,
+    keys: Vec<Secret<[u8; 32]>>,
+    terms: &EndpointTerms,
+) -> RunTimeSettings {
     let is_written = root.has("endpoints");
     let mut section = root.section("endpoints");
     let allow = section.read("allow", allow);
@@ -35,12 +39,12 @@ pub(super) fn read(root: &mut Section<'_>, keys: Vec<Secret<[u8; 32]>>, terms: &
     let addresses = allow.map_or(AddressPolicy::Public, AddressPolicy::Listed);
     let has_api = root.has("webhook_api");
     let webhook_api = read_webhook_api(root.section("webhook_api"), terms);
-    RunTime {
+    RunTimeSettings {
         keys,
         addresses,
-        defaults: Defaults::new(terms.clone(), addresses),
+        defaults: EndpointDefaults::new(terms.clone(), addresses),
         webhook_api: has_api.then(|| WebhookApi {
-            defaults: Defaults::new(webhook_api.1, addresses),
+            defaults: EndpointDefaults::new(webhook_api.1, addresses),
             ..webhook_api.0
         }),
         is_written,
@@ -48,24 +52,27 @@ pub(super) fn read(root: &mut Section<'_>, keys: Vec<Secret<[u8; 32]>>, terms: &
 }
 
 /// Blocks of addresses, such as `["10.1.0.0/16"]`.
-pub(super) fn allow(field: &Field<'_>) -> Option<Blocks> {
+pub(super) fn allow(field: &FieldReader<'_>) -> Option<AllowedBlocks> {
     let items = field.list()?;
     if items.len() > BLOCKS_MAX {
         return field.refuse(format!("has {} entries: give up to {BLOCKS_MAX}", items.len()));
     }
-    let block = |item: &Field<'_>| {
+    let block = |item: &FieldReader<'_>| {
         let text = item.string()?;
-        Block::parse(&text).or_else(|| {
+        AddressBlock::parse(&text).or_else(|| {
             let shape = "write it like \"10.1.0.0/16\", \"fd00::/8\" or \"192.168.1.7\"";
             item.refuse(format!("{} is no block of addresses: {shape}", item.shown()))
         })
     };
-    Some(Blocks::new(items.iter().filter_map(block)))
+    Some(AllowedBlocks::new(items.iter().filter_map(block)))
 }
 
-fn read_webhook_api(mut section: Section<'_>, terms: &Terms) -> (WebhookApi, Terms) {
+fn read_webhook_api(
+    mut section: TomlSection<'_>,
+    terms: &EndpointTerms,
+) -> (WebhookApi, EndpointTerms) {
     let events = section.read("events", |field| {
-        Some(field.list()?.iter().filter_map(Field::string).collect::<Vec<_>>())
+        Some(field.list()?.iter().filter_map(FieldReader::string).collect::<Vec<_>>())
     });
     let message_type = section.read("message_type", expression);
     let own_message = section.read("own_message", expression);
@@ -81,20 +88,20 @@ fn read_webhook_api(mut section: Section<'_>, terms: &Terms) -> (WebhookApi, Ter
         events: events.unwrap_or_default(),
         message_type: message_type.unwrap_or_else(|| MESSAGE_TYPE.to_owned()),
         own_message: own_message.unwrap_or_else(|| OWN_MESSAGE.to_owned()),
-        defaults: Defaults::new(terms.clone(), AddressPolicy::Public),
+        defaults: EndpointDefaults::new(terms.clone(), AddressPolicy::Public),
         test,
     };
     (api, terms)
 }
 
-fn expression(field: &Field<'_>) -> Option<String> {
+fn expression(field: &FieldReader<'_>) -> Option<String> {
     let text = field.string()?;
     let parsed = Expression::parse(&text).map_err(|message| field.note(message)).ok()?;
     Some(parsed.source().to_owned())
 }
 
 /// A JSON document without places to fill in.
-pub(super) fn test(field: &Field<'_>) -> Option<String> {
+pub(super) fn test(field: &FieldReader<'_>) -> Option<String> {
     let root = template::of_field(field)?;
     let text = root.fixed();
     text.or_else(|| field.refuse("has {{ expressions }}, and there is no row: write it out"))

@@ -6,18 +6,18 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::field::Field;
-use crate::config::reader::Section;
+use crate::config::field::FieldReader;
+use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
-use crate::config::settings::DeadLetters;
-use crate::config::settings::Http;
-use crate::config::settings::Log;
+use crate::config::settings::DeadLetterSettings;
+use crate::config::settings::HttpSettings;
 use crate::config::settings::LogFormat;
+use crate::config::settings::LogSettings;
 use crate::config::settings::LoggedAttempts;
 use crate::config::settings::LoggedBodies;
 use crate::config::settings::LoggedOutcomes;
-use crate::config::settings::Memory;
-use crate::config::settings::PushLog;
+use crate::config::settings::MemorySettings;
+use crate::config::settings::PushLogSettings;
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
@@ -55,7 +55,7 @@ const FILTER: &str = "info";
 const GRACE: Duration = Duration::from_secs(10);
 const GRACES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 
-pub(super) fn read_http(mut section: Section<'_>) -> Http {
+pub(super) fn read_http(mut section: TomlSection<'_>) -> HttpSettings {
     let token = section.read("token", token);
     let listen = section.read("listen", listen).unwrap_or(LISTEN);
     if !listen.ip().to_canonical().is_loopback() && !section.has("token") {
@@ -66,17 +66,17 @@ pub(super) fn read_http(mut section: Section<'_>) -> Http {
     }
     let hosts = section.read("hosts", hosts).unwrap_or_default();
     section.finish();
-    Http { listen, hosts, token }
+    HttpSettings { listen, hosts, token }
 }
 
-fn hosts(field: &Field<'_>) -> Option<Vec<String>> {
+fn hosts(field: &FieldReader<'_>) -> Option<Vec<String>> {
     let names = field.list()?;
     let read: Vec<Option<String>> = names.iter().map(host).collect();
     read.into_iter().collect()
 }
 
 /// A name, or an address, as it stands in a URL.
-fn host(field: &Field<'_>) -> Option<String> {
+fn host(field: &FieldReader<'_>) -> Option<String> {
     let text = field.string()?;
     let name = text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase();
     let is_name = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -96,7 +96,7 @@ fn host(field: &Field<'_>) -> Option<String> {
     ))
 }
 
-pub(super) fn listen(field: &Field<'_>) -> Option<SocketAddr> {
+pub(super) fn listen(field: &FieldReader<'_>) -> Option<SocketAddr> {
     let text = field.string()?;
     let address = text.parse().ok();
     address.or_else(|| {
@@ -107,7 +107,7 @@ pub(super) fn listen(field: &Field<'_>) -> Option<SocketAddr> {
     })
 }
 
-fn token(field: &Field<'_>) -> Option<Secret<String>> {
+fn token(field: &FieldReader<'_>) -> Option<Secret<String>> {
     let token = field.secret()?;
     let text = token.reveal();
     if text.len() < TOKEN_BYTES_MIN || !text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -119,7 +119,7 @@ fn token(field: &Field<'_>) -> Option<Secret<String>> {
     Some(token)
 }
 
-pub(super) fn read_push_log(mut section: Section<'_>) -> PushLog {
+pub(super) fn read_push_log(mut section: TomlSection<'_>) -> PushLogSettings {
     let words = [
         ("all", LoggedBodies::All),
         ("failures", LoggedBodies::Failures),
@@ -141,7 +141,7 @@ pub(super) fn read_push_log(mut section: Section<'_>) -> PushLog {
     let limit = section.read("body_limit", |field| field.size(&BODY_LIMITS));
     let days = section.read("retention_days", |field| field.integer(&RETENTIONS));
     section.finish();
-    PushLog {
+    PushLogSettings {
         attempts,
         bodies: bodies.unwrap_or(LoggedBodies::Failures),
         body_limit: limit.unwrap_or(BODY_LIMIT),
@@ -149,44 +149,44 @@ pub(super) fn read_push_log(mut section: Section<'_>) -> PushLog {
     }
 }
 
-pub(super) fn read_dead_letters(mut section: Section<'_>) -> DeadLetters {
+pub(super) fn read_dead_letters(mut section: TomlSection<'_>) -> DeadLetterSettings {
     let days = section.read("retention_days", |field| field.integer(&RETENTIONS));
     let rate = section.read("resend_rate", |field| field.integer(&RESEND_RATES));
     section.finish();
-    DeadLetters {
+    DeadLetterSettings {
         retention_days: days.unwrap_or(CLOSED_DAYS),
         resend_rate: rate.unwrap_or(RESEND_RATE),
     }
 }
 
-pub(super) fn read_memory(mut section: Section<'_>) -> Memory {
+pub(super) fn read_memory(mut section: TomlSection<'_>) -> MemorySettings {
     let queued = section.read("queued", |field| field.size(&QUEUED_SIZES));
     let hold_wal = section.read("hold_wal", |field| field.size(&HOLD_WAL_SIZES));
     let hold_wal = hold_wal.and_then(|bytes| u64::try_from(bytes).ok());
     let hold_wal_time = section.read("hold_wal_time", |field| field.duration(&HOLD_WAL_TIMES));
     section.finish();
-    Memory {
+    MemorySettings {
         queued_bytes: queued.unwrap_or(QUEUED_BYTES),
         hold_wal_bytes: hold_wal.unwrap_or(HOLD_WAL_BYTES),
         hold_wal_time: hold_wal_time.unwrap_or(HOLD_WAL_TIME),
     }
 }
 
-pub(super) fn read_log(mut section: Section<'_>) -> Log {
+pub(super) fn read_log(mut section: TomlSection<'_>) -> LogSettings {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = section.read("format", |field| field.one_of(&formats));
     let filter = section.read("filter", log_filter);
     let outcomes = [("all", LoggedOutcomes::All), ("failures", LoggedOutcomes::Failures)];
     let outcomes = section.read("outcomes", |field| field.one_of(&outcomes));
     section.finish_knowing(&[("level", "filter")]);
-    Log {
+    LogSettings {
         format: format.unwrap_or(LogFormat::Text),
         filter: filter.unwrap_or_else(|| FILTER.to_owned()),
         outcomes: outcomes.unwrap_or(LoggedOutcomes::All),
     }
 }
 
-fn log_filter(field: &Field<'_>) -> Option<String> {
+fn log_filter(field: &FieldReader<'_>) -> Option<String> {
     let text = field.string()?;
     let parsed = tracing_subscriber::EnvFilter::builder().parse(&text);
     // The parser takes a lone word that is no level for a module, and so a misspelt level for one.
@@ -206,7 +206,7 @@ fn log_filter(field: &Field<'_>) -> Option<String> {
     ))
 }
 
-pub(super) fn read_grace(mut section: Section<'_>) -> Duration {
+pub(super) fn read_grace(mut section: TomlSection<'_>) -> Duration {
     let grace = section.read("grace", |field| field.duration(&GRACES));
     section.finish();
     grace.unwrap_or(GRACE)

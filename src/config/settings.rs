@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use tokio_postgres::config::TargetSessionAttrs;
 
-use crate::config::document::Defaults;
+use crate::config::document::EndpointDefaults;
 use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::secret::Secret;
-use crate::flow::verdict::Verdict;
+use crate::flow::verdict::AttemptVerdict;
 
+pub use crate::config::settings::addresses::AddressBlock;
 pub use crate::config::settings::addresses::AddressPolicy;
+pub use crate::config::settings::addresses::AllowedBlocks;
 pub use crate::config::settings::addresses::BLOCKS_MAX;
-pub use crate::config::settings::addresses::Block;
-pub use crate::config::settings::addresses::Blocks;
 pub use crate::config::settings::channel::Channel;
 pub use crate::config::settings::channel::ChannelAnswer;
 pub use crate::config::settings::channel::ChannelSignature;
@@ -31,36 +31,36 @@ pub use crate::config::settings::channel::WecomApp;
 pub use crate::config::settings::endpoint::AnswerRule;
 pub use crate::config::settings::endpoint::Auth;
 pub use crate::config::settings::endpoint::BacklogLimits;
-pub use crate::config::settings::endpoint::Batch;
+pub use crate::config::settings::endpoint::BatchSettings;
 pub use crate::config::settings::endpoint::BodyRule;
-pub use crate::config::settings::endpoint::Breaker;
-pub use crate::config::settings::endpoint::Delays;
+pub use crate::config::settings::endpoint::BreakerSettings;
 pub use crate::config::settings::endpoint::Endpoint;
-pub use crate::config::settings::endpoint::Glob;
-pub use crate::config::settings::endpoint::Gone;
+pub use crate::config::settings::endpoint::EventGlob;
+pub use crate::config::settings::endpoint::GoneMeaning;
 pub use crate::config::settings::endpoint::HmacScheme;
+pub use crate::config::settings::endpoint::KeyOrdering;
 pub use crate::config::settings::endpoint::OAuth2;
-pub use crate::config::settings::endpoint::Only;
-pub use crate::config::settings::endpoint::Ordering;
-pub use crate::config::settings::endpoint::Parking;
-pub use crate::config::settings::endpoint::Retry;
+pub use crate::config::settings::endpoint::ParkingSettings;
+pub use crate::config::settings::endpoint::RetryDelays;
 pub use crate::config::settings::endpoint::RetryOn;
+pub use crate::config::settings::endpoint::RetrySettings;
 pub use crate::config::settings::endpoint::SignatureEncoding;
 pub use crate::config::settings::endpoint::SignedPart;
 pub use crate::config::settings::endpoint::Signing;
 pub use crate::config::settings::endpoint::StandardKey;
+pub use crate::config::settings::endpoint::ValueMatch;
 pub use crate::config::settings::event::CloudEventsMode;
-pub use crate::config::settings::event::Dedupe;
+pub use crate::config::settings::event::DedupeSettings;
+pub use crate::config::settings::event::EventFilter;
 pub use crate::config::settings::event::EventRule;
 pub use crate::config::settings::event::ExpiryRule;
-pub use crate::config::settings::event::Filter;
 pub use crate::config::settings::event::JsonForm;
 pub use crate::config::settings::event::OCR_WALLET_COLUMNS;
 pub use crate::config::settings::event::Operations;
-pub use crate::config::settings::event::Payload;
-pub use crate::config::settings::event::RowChange;
+pub use crate::config::settings::event::PayloadSettings;
+pub use crate::config::settings::event::RowChangeSql;
 pub use crate::config::settings::event::SqlPiece;
-pub use crate::config::settings::event::WriteBack;
+pub use crate::config::settings::event::WriteBackSettings;
 pub use crate::config::settings::inbound::CallbackKind;
 pub use crate::config::settings::inbound::HmacCallbacks;
 pub use crate::config::settings::inbound::InboundScheme;
@@ -72,22 +72,22 @@ pub use crate::config::settings::inbound::WecomKeys;
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub postgres: Postgres,
+    pub postgres: PostgresSettings,
     /// `[state] url`: where walhook keeps its own state; the source database unless told otherwise.
-    pub state: Server,
-    pub push_log: PushLog,
-    pub dead_letters: DeadLetters,
-    pub http: Http,
+    pub state: ServerSettings,
+    pub push_log: PushLogSettings,
+    pub dead_letters: DeadLetterSettings,
+    pub http: HttpSettings,
     /// `[webhook] enabled`: if not, tables are tailed and accounted for, and nothing is pushed.
     pub enabled: bool,
     pub events: Vec<EventRule>,
     pub endpoints: Vec<Endpoint>,
     pub endpoints_from: Option<EndpointsFrom>,
-    pub memory: Memory,
-    pub log: Log,
+    pub memory: MemorySettings,
+    pub log: LogSettings,
     /// How long a shutdown may take before what is left is cut off.
     pub grace: Duration,
-    pub run_time: RunTime,
+    pub run_time: RunTimeSettings,
     /// `[inbound]`, if there is one.
     pub inbound: Option<InboundSettings>,
 }
@@ -101,8 +101,8 @@ impl Settings {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Postgres {
-    pub server: Server,
+pub struct PostgresSettings {
+    pub server: ServerSettings,
     pub slot: String,
     pub publication: String,
     /// What walhook asks of the server for its replication connection; also how soon the server
@@ -112,11 +112,11 @@ pub struct Postgres {
 
 /// Where PostgreSQL is and how to get in: a parsed connection URL.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Server {
+pub struct ServerSettings {
     /// Hosts, ports, user, password, database, time limits. Its `Debug` hides the password. Its own
     /// SSL mode and `target_session_attrs` are not used: `tls` and `attrs` are.
     pub params: tokio_postgres::Config,
-    pub tls: Tls,
+    pub tls: TlsSettings,
     /// `target_session_attrs`.
     pub attrs: SessionAttrs,
     /// The file that the URL came from. User and password are read from it anew for each connection.
@@ -125,9 +125,9 @@ pub struct Server {
     pub password_file: Option<PathBuf>,
 }
 
-impl Server {
+impl ServerSettings {
     /// A server with nothing but these.
-    pub fn new(params: tokio_postgres::Config, tls: Tls) -> Self {
+    pub fn new(params: tokio_postgres::Config, tls: TlsSettings) -> Self {
         let attrs = match params.get_target_session_attrs() {
             TargetSessionAttrs::ReadWrite => SessionAttrs::ReadWrite,
             TargetSessionAttrs::ReadOnly => SessionAttrs::ReadOnly,
@@ -151,7 +151,7 @@ pub enum SessionAttrs {
 }
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Tls {
+pub struct TlsSettings {
     pub mode: TlsMode,
     /// `sslrootcert`: a PEM file; `None` means the system's roots.
     pub root_cert: Option<String>,
@@ -172,7 +172,7 @@ pub enum TlsMode {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Http {
+pub struct HttpSettings {
     pub listen: SocketAddr,
     /// Names that are answered without a token, besides those of the loopback; in lower case.
     pub hosts: Vec<String>,
@@ -181,7 +181,7 @@ pub struct Http {
 
 /// `[push_log]`: what is kept of every attempt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct PushLog {
+pub struct PushLogSettings {
     pub attempts: LoggedAttempts,
     pub bodies: LoggedBodies,
     /// Bytes kept of each body.
@@ -192,7 +192,7 @@ pub struct PushLog {
 
 /// `[dead_letters]`: what becomes of deliveries that were given up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct DeadLetters {
+pub struct DeadLetterSettings {
     /// Whole days; letters that were closed before are removed.
     pub retention_days: u32,
     /// Deliveries sent again per second and endpoint; the endpoint's own limits hold as well.
@@ -209,10 +209,10 @@ pub enum LoggedAttempts {
 
 impl LoggedAttempts {
     /// Whether an attempt is kept that ended like this.
-    pub fn keep(self, verdict: &Verdict) -> bool {
+    pub fn keep(self, verdict: &AttemptVerdict) -> bool {
         match self {
             Self::All => true,
-            Self::Failures => *verdict != Verdict::Delivered,
+            Self::Failures => *verdict != AttemptVerdict::Delivered,
             Self::Off => false,
         }
     }
@@ -228,10 +228,10 @@ pub enum LoggedBodies {
 
 impl LoggedBodies {
     /// Whether those of an attempt are kept that ended like this.
-    pub fn are_kept_of(self, verdict: &Verdict) -> bool {
+    pub fn are_kept_of(self, verdict: &AttemptVerdict) -> bool {
         match self {
             Self::All => true,
-            Self::Failures => *verdict != Verdict::Delivered,
+            Self::Failures => *verdict != AttemptVerdict::Delivered,
             Self::None => false,
         }
     }
@@ -239,7 +239,7 @@ impl LoggedBodies {
 
 /// `[memory]`: limits in bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Memory {
+pub struct MemorySettings {
     /// Rows and events in memory at once, over all lanes.
     pub queued_bytes: usize,
     /// WAL that may wait for endpoints that answer, but slowly, before their events go by way of the
@@ -250,7 +250,7 @@ pub struct Memory {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Log {
+pub struct LogSettings {
     pub format: LogFormat,
     /// A `tracing_subscriber` filter, such as `info` or `walhook=debug`.
     pub filter: String,
@@ -273,13 +273,13 @@ pub enum LogFormat {
 
 /// What endpoints that are made at run time need.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RunTime {
+pub struct RunTimeSettings {
     /// `[state] key`: the first seals secrets, any of them opens what it has sealed.
     pub keys: Vec<Secret<[u8; 32]>>,
     /// `[endpoints] allow`.
     pub addresses: AddressPolicy,
     /// What `[webhook]` gives every endpoint.
-    pub defaults: Defaults,
+    pub defaults: EndpointDefaults,
     /// Contract 4's calls, where they are wanted.
     pub webhook_api: Option<WebhookApi>,
     /// `[endpoints]` stands in the file.
@@ -295,7 +295,7 @@ pub struct WebhookApi {
     pub message_type: String,
     pub own_message: String,
     /// The rest of the endpoint.
-    pub defaults: Defaults,
+    pub defaults: EndpointDefaults,
     /// Body of a test message, JSON.
     pub test: Option<String>,
 }

@@ -16,16 +16,16 @@ use base64::prelude::BASE64_STANDARD;
 use ring::signature::Ed25519KeyPair;
 use ring::signature::KeyPair;
 
-use crate::config::field::Field;
+use crate::config::field::FieldReader;
 use crate::config::headers;
-use crate::config::reader::Section;
+use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
 use crate::config::settings::HmacScheme;
 use crate::config::settings::SignatureEncoding;
 use crate::config::settings::SignedPart;
 use crate::config::settings::Signing;
 use crate::config::settings::StandardKey;
-use crate::config::terms::Terms;
+use crate::config::terms::EndpointTerms;
 use crate::config::terms::set;
 
 const KEY_PREFIX: &str = "whsec_";
@@ -49,7 +49,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Reads both, on top of what `[webhook]` has given.
-pub(super) fn read(section: &mut Section<'_>, terms: &mut Terms) {
+pub(super) fn read(section: &mut TomlSection<'_>, terms: &mut EndpointTerms) {
     let secrets = section.read("secret", secrets);
     if terms.is_channel {
         return set(&mut terms.secrets, secrets);
@@ -71,7 +71,7 @@ pub(super) fn read(section: &mut Section<'_>, terms: &mut Terms) {
 }
 
 /// Refuses a header that is to carry both a signature and something else.
-pub(super) fn check_headers(section: &Section<'_>, terms: &Terms) {
+pub(super) fn check_headers(section: &TomlSection<'_>, terms: &EndpointTerms) {
     let Some(scheme) = &terms.scheme else { return };
     let own = [Some(&scheme.header), scheme.timestamp_header.as_ref()];
     if own.into_iter().flatten().any(|name| terms.headers.contains_key(name)) {
@@ -104,7 +104,7 @@ pub(super) fn resolve(
 }
 
 /// Reads one secret, or a list of them while one replaces another.
-pub(super) fn secrets(field: &Field<'_>) -> Option<Vec<Secret<String>>> {
+pub(super) fn secrets(field: &FieldReader<'_>) -> Option<Vec<Secret<String>>> {
     if !field.is_list() {
         return Some(vec![field.secret()?]);
     }
@@ -112,7 +112,7 @@ pub(super) fn secrets(field: &Field<'_>) -> Option<Vec<Secret<String>>> {
     if !(1..=KEYS_MAX).contains(&items.len()) {
         return field.refuse(format!("has {} entries: give 1 to {KEYS_MAX}", items.len()));
     }
-    Some(items.iter().filter_map(Field::secret).collect())
+    Some(items.iter().filter_map(FieldReader::secret).collect())
 }
 
 impl Signing {
@@ -194,12 +194,12 @@ fn ed25519_seed(encoded: &str) -> Option<Secret<[u8; ED25519_SEED_BYTES]>> {
 }
 
 /// `"standard"`, or `{ header, prefix, encoding, content, timestamp_header }`.
-pub(super) fn scheme(field: &Field<'_>) -> Option<Option<HmacScheme>> {
+pub(super) fn scheme(field: &FieldReader<'_>) -> Option<Option<HmacScheme>> {
     if field.is_string() {
         return field.one_of(&[("standard", ())]).map(|()| None);
     }
     let mut section = field.section()?;
-    let name = |field: &Field<'_>| headers::header_name(field, &field.string()?);
+    let name = |field: &FieldReader<'_>| headers::header_name(field, &field.string()?);
     let missing = "is missing: name the header, such as \"X-Webhook-Signature\"";
     let header = section.require("header", missing, name);
     let prefix = section.read("prefix", prefix).unwrap_or_default();
@@ -218,7 +218,7 @@ pub(super) fn scheme(field: &Field<'_>) -> Option<Option<HmacScheme>> {
     }))
 }
 
-fn prefix(field: &Field<'_>) -> Option<String> {
+fn prefix(field: &FieldReader<'_>) -> Option<String> {
     let text = field.string()?;
     if text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
         return Some(text);
@@ -227,7 +227,7 @@ fn prefix(field: &Field<'_>) -> Option<String> {
 }
 
 /// `{timestamp}:{body}`: what is signed, in this order.
-fn content(field: &Field<'_>) -> Option<Vec<SignedPart>> {
+fn content(field: &FieldReader<'_>) -> Option<Vec<SignedPart>> {
     let shape = "write {body} once, and {id} and {timestamp} where they belong";
     let text = field.string()?;
     let mut parts = Vec::new();

@@ -18,22 +18,22 @@ use toml::de::DeValue;
 
 use crate::config::endpoint;
 use crate::config::endpoint_name;
-use crate::config::field::Field;
+use crate::config::field::FieldReader;
 use crate::config::headers;
-use crate::config::reader::Notes;
-use crate::config::reader::Section;
+use crate::config::reader::ProblemNotes;
+use crate::config::reader::TomlSection;
 use crate::config::settings::Endpoint;
+use crate::config::settings::EventGlob;
 use crate::config::settings::EventRule;
-use crate::config::settings::Glob;
 use crate::config::signing;
 use crate::config::terms;
-use crate::config::terms::Terms;
+use crate::config::terms::EndpointTerms;
 
 /// Reads the file that `field` names. `terms` are what `[webhook]` gives each endpoint, `taken` the names
 /// of the endpoints before them.
 pub(super) fn read(
-    field: &Field<'_>,
-    terms: &Terms,
+    field: &FieldReader<'_>,
+    terms: &EndpointTerms,
     rules: Option<&[EventRule]>,
     taken: &mut Vec<String>,
 ) -> Vec<Endpoint> {
@@ -48,7 +48,7 @@ pub(super) fn read(
         }
     };
     let file = field.notes().directory().join(path).display().to_string();
-    let notes = Notes::new(&file, "", field.notes().env());
+    let notes = ProblemNotes::new(&file, "", field.notes().env());
     let tree = tree(&document);
     let endpoints = read_document(&notes, &tree, terms, rules, taken);
     taken.extend(endpoints.iter().map(|endpoint| endpoint.name.to_string()));
@@ -57,17 +57,17 @@ pub(super) fn read(
 }
 
 fn read_document<'a>(
-    notes: &'a Notes<'a>,
+    notes: &'a ProblemNotes<'a>,
     tree: &'a DeValue<'a>,
-    terms: &Terms,
+    terms: &EndpointTerms,
     rules: Option<&[EventRule]>,
     taken: &[String],
 ) -> Vec<Endpoint> {
-    let Some(mut root) = Field::new(notes, String::new(), 0, tree).section() else {
+    let Some(mut root) = FieldReader::new(notes, String::new(), 0, tree).section() else {
         return Vec::new();
     };
     let missing = "is missing: list the subscriptions";
-    let items = root.require("webhooks", missing, Field::list).unwrap_or_default();
+    let items = root.require("webhooks", missing, FieldReader::list).unwrap_or_default();
     root.finish();
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for (index, item) in items.into_iter().enumerate() {
@@ -99,7 +99,7 @@ fn is_like(one: &Endpoint, other: &Endpoint) -> bool {
     Endpoint { events: one.events.clone(), ..other.clone() } == *one
 }
 
-fn add_events(endpoint: &mut Endpoint, events: Vec<Glob>) {
+fn add_events(endpoint: &mut Endpoint, events: Vec<EventGlob>) {
     for glob in events {
         if !endpoint.events.contains(&glob) {
             endpoint.events.push(glob);
@@ -109,8 +109,8 @@ fn add_events(endpoint: &mut Endpoint, events: Vec<Glob>) {
 
 /// Reads one; gives with it whether it was given a name.
 fn read_one(
-    mut section: Section<'_>,
-    terms: &Terms,
+    mut section: TomlSection<'_>,
+    terms: &EndpointTerms,
     rules: Option<&[EventRule]>,
     taken: &[String],
 ) -> Option<(Endpoint, bool)> {
@@ -119,7 +119,7 @@ fn read_one(
     let url = section.require("url", "is missing: give an http(s) address", terms::endpoint_url);
     let events = match section.field("events") {
         Some(field) => endpoint::globs(&field, rules).unwrap_or_default(),
-        None => vec![Glob::new("*")],
+        None => vec![EventGlob::new("*")],
     };
     signing::read(&mut section, &mut terms);
     if let Some(own) = section.read("headers", headers::read) {

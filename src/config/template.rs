@@ -9,48 +9,48 @@
 //! values inserted. What is not a string stands in the body as it is written. A key that ends with
 //! `?` is left out when its value is null.
 
-use crate::config::expression::BuiltIn;
+use crate::config::expression::BuiltInName;
+use crate::config::expression::ColumnReference;
 use crate::config::expression::Expression;
-use crate::config::expression::Form;
-use crate::config::expression::Names;
-use crate::config::expression::Reference;
-use crate::config::field::Field;
+use crate::config::expression::ExpressionForm;
+use crate::config::expression::NamedColumns;
+use crate::config::field::FieldReader;
 
 /// Deeper than any body that a receiver reads; keeps the recursion here and in `event` bounded.
 const DEPTH_MAX: usize = 32;
 
 /// One place of a body.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Node {
+pub enum TemplateNode {
     /// JSON text that is the same in every body.
     Literal(String),
-    Object(Vec<Member>),
-    List(Vec<Node>),
+    Object(Vec<TemplateMember>),
+    List(Vec<TemplateNode>),
     /// The value of an expression, with its type.
     Value(Expression),
     /// A JSON string with values inserted.
-    Text(Vec<Piece>),
+    Text(Vec<TemplatePiece>),
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Member {
+pub struct TemplateMember {
     pub name: String,
-    /// Left out when the value, which is a [`Node::Value`], is null.
+    /// Left out when the value, which is a [`TemplateNode::Value`], is null.
     pub optional: bool,
-    pub value: Node,
+    pub value: TemplateNode,
 }
 
 /// A part of a text.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Piece {
+pub enum TemplatePiece {
     Literal(String),
     Value(Expression),
 }
 
-impl Node {
+impl TemplateNode {
     /// What all expressions of a template name.
-    pub fn names(&self) -> Names {
-        let mut names = Names::default();
+    pub fn names(&self) -> NamedColumns {
+        let mut names = NamedColumns::default();
         self.collect(&mut names);
         names
     }
@@ -60,7 +60,7 @@ impl Node {
         Some(match self {
             Self::Literal(json) => json.clone(),
             Self::Object(members) => {
-                let member = |member: &Member| {
+                let member = |member: &TemplateMember| {
                     let name = serde_json::Value::from(member.name.as_str());
                     Some(format!("{name}:{}", member.value.fixed()?))
                 };
@@ -75,7 +75,7 @@ impl Node {
         })
     }
 
-    fn collect(&self, names: &mut Names) {
+    fn collect(&self, names: &mut NamedColumns) {
         match self {
             Self::Literal(_) => {}
             Self::Object(members) => {
@@ -88,43 +88,45 @@ impl Node {
     }
 }
 
-pub(super) fn names_of_pieces(pieces: &[Piece], names: &mut Names) {
+pub(super) fn names_of_pieces(pieces: &[TemplatePiece], names: &mut NamedColumns) {
     for piece in pieces {
-        if let Piece::Value(expression) = piece {
+        if let TemplatePiece::Value(expression) = piece {
             names.join(expression.names());
         }
     }
 }
 
 /// Reads a template from TOML. Problems are noted where they stand.
-pub(super) fn of_field(field: &Field<'_>) -> Option<Node> {
+pub(super) fn of_field(field: &FieldReader<'_>) -> Option<TemplateNode> {
     of_field_at(field, 0)
 }
 
-fn of_field_at(field: &Field<'_>, depth: usize) -> Option<Node> {
+fn of_field_at(field: &FieldReader<'_>, depth: usize) -> Option<TemplateNode> {
     if depth > DEPTH_MAX {
         return field.refuse(format!("is nested deeper than {DEPTH_MAX} levels: flatten it"));
     }
     if field.is_table() {
         let entries = field.section()?.entries_as_written();
         // Not `?` within: every problem is to be noted.
-        let members: Vec<Option<Member>> = entries
+        let members: Vec<Option<TemplateMember>> = entries
             .iter()
             .map(|(name, field)| {
                 let value = of_field_at(field, depth + 1)?;
                 member(name, value).map_or_else(|message| field.refuse(message), Some)
             })
             .collect();
-        return Some(Node::Object(members.into_iter().collect::<Option<_>>()?));
+        return Some(TemplateNode::Object(members.into_iter().collect::<Option<_>>()?));
     }
     if field.is_list() {
-        let items: Vec<Option<Node>> =
+        let items: Vec<Option<TemplateNode>> =
             field.list()?.iter().map(|item| of_field_at(item, depth + 1)).collect();
-        return Some(Node::List(items.into_iter().collect::<Option<_>>()?));
+        return Some(TemplateNode::List(items.into_iter().collect::<Option<_>>()?));
     }
     if let Some(literal) = field.literal() {
-        return literal
-            .map_or_else(|message| field.refuse(message), |json| Some(Node::Literal(json)));
+        return literal.map_or_else(
+            |message| field.refuse(message),
+            |json| Some(TemplateNode::Literal(json)),
+        );
     }
     of_string(&field.string()?).map_or_else(|message| field.refuse(message), Some)
 }
@@ -133,7 +135,7 @@ fn of_field_at(field: &Field<'_>, depth: usize) -> Option<Node> {
 ///
 /// # Errors
 /// Every problem, each preceded by the place in the document.
-pub(super) fn of_json(document: &serde_json::Value) -> Result<Node, Vec<String>> {
+pub(super) fn of_json(document: &serde_json::Value) -> Result<TemplateNode, Vec<String>> {
     let mut problems = Vec::new();
     let node = of_json_at(document, "", 0, &mut problems);
     node.filter(|_| problems.is_empty()).ok_or(problems)
@@ -144,7 +146,7 @@ fn of_json_at(
     place: &str,
     depth: usize,
     problems: &mut Vec<String>,
-) -> Option<Node> {
+) -> Option<TemplateNode> {
     let mut refuse = |message: String| {
         problems.push(format!("{}: {message}", if place.is_empty() { "/" } else { place }));
         None
@@ -164,47 +166,47 @@ fn of_json_at(
                     None => {}
                 }
             }
-            Some(Node::Object(nodes))
+            Some(TemplateNode::Object(nodes))
         }
         serde_json::Value::Array(items) => {
             let mut nodes = Vec::with_capacity(items.len());
             for (index, json) in items.iter().enumerate() {
                 nodes.extend(of_json_at(json, &format!("{place}/{index}"), depth + 1, problems));
             }
-            Some(Node::List(nodes))
+            Some(TemplateNode::List(nodes))
         }
         serde_json::Value::String(text) => of_string(text).map_or_else(refuse, Some),
-        literal => Some(Node::Literal(literal.to_string())),
+        literal => Some(TemplateNode::Literal(literal.to_string())),
     }
 }
 
 /// `name?`: optional; `name??`: a key that ends with a question mark.
-fn member(name: &str, value: Node) -> Result<Member, String> {
+fn member(name: &str, value: TemplateNode) -> Result<TemplateMember, String> {
     let (name, optional) = match name.strip_suffix('?') {
         Some(literal) if literal.ends_with('?') => (literal, false),
         Some(name) => (name, true),
         None => (name, false),
     };
-    if optional && !matches!(value, Node::Value(_)) {
+    if optional && !matches!(value, TemplateNode::Value(_)) {
         return Err(String::from(
             "can never be null, so the `?` of its key has no use: remove it, or give exactly one \
              {{ expression }} (a key that ends with a question mark is written with two)",
         ));
     }
-    Ok(Member { name: name.to_owned(), optional, value })
+    Ok(TemplateMember { name: name.to_owned(), optional, value })
 }
 
-fn of_string(text: &str) -> Result<Node, String> {
+fn of_string(text: &str) -> Result<TemplateNode, String> {
     let mut pieces = pieces(text)?;
     Ok(match (pieces.pop(), pieces.is_empty()) {
-        (None, _) => Node::Literal(String::from("\"\"")),
-        (Some(Piece::Value(expression)), true) => Node::Value(expression),
-        (Some(Piece::Literal(text)), true) => {
-            Node::Literal(serde_json::Value::String(text).to_string())
+        (None, _) => TemplateNode::Literal(String::from("\"\"")),
+        (Some(TemplatePiece::Value(expression)), true) => TemplateNode::Value(expression),
+        (Some(TemplatePiece::Literal(text)), true) => {
+            TemplateNode::Literal(serde_json::Value::String(text).to_string())
         }
         (Some(last), false) => {
             pieces.push(last);
-            Node::Text(pieces)
+            TemplateNode::Text(pieces)
         }
     })
 }
@@ -213,12 +215,12 @@ fn of_string(text: &str) -> Result<Node, String> {
 ///
 /// # Errors
 /// What is wrong with one of them.
-pub(super) fn pieces(text: &str) -> Result<Vec<Piece>, String> {
+pub(super) fn pieces(text: &str) -> Result<Vec<TemplatePiece>, String> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
         if !before.is_empty() {
-            pieces.push(Piece::Literal(before.to_owned()));
+            pieces.push(TemplatePiece::Literal(before.to_owned()));
         }
         let Some((inside, after)) = split_at_close(after) else {
             return Err(
@@ -234,11 +236,11 @@ pub(super) fn pieces(text: &str) -> Result<Vec<Piece>, String> {
                 inside.trim()
             ));
         }
-        pieces.push(Piece::Value(expression));
+        pieces.push(TemplatePiece::Value(expression));
         rest = after;
     }
     if !rest.is_empty() {
-        pieces.push(Piece::Literal(rest.to_owned()));
+        pieces.push(TemplatePiece::Literal(rest.to_owned()));
     }
     Ok(pieces)
 }
@@ -248,8 +250,11 @@ fn is_filled_in(expression: &Expression) -> bool {
     matches!(
         expression.plain(),
         Some(
-            (Reference::BuiltIn(BuiltIn::Now), _)
-                | (Reference::BuiltIn(BuiltIn::Age), Form::AsIs | Form::String)
+            (ColumnReference::BuiltIn(BuiltInName::Now), _)
+                | (
+                    ColumnReference::BuiltIn(BuiltInName::Age),
+                    ExpressionForm::AsIs | ExpressionForm::String
+                )
         )
     )
 }
@@ -281,9 +286,9 @@ fn split_at_close(text: &str) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
 
-    fn source(node: &Node) -> &str {
+    fn source(node: &TemplateNode) -> &str {
         match node {
-            Node::Value(expression) => expression.source(),
+            TemplateNode::Value(expression) => expression.source(),
             other => panic!("{other:?}"),
         }
     }
@@ -292,11 +297,14 @@ mod tests {
     fn a_string_that_is_one_expression_keeps_its_type_and_any_other_is_text() {
         assert_eq!(source(&of_string("{{ id }}").unwrap()), "id");
         assert_eq!(source(&of_string("{{id}}").unwrap()), "id");
-        assert_eq!(of_string("plain \"x\"").unwrap(), Node::Literal(r#""plain \"x\"""#.into()));
-        assert_eq!(of_string("").unwrap(), Node::Literal("\"\"".into()));
+        assert_eq!(
+            of_string("plain \"x\"").unwrap(),
+            TemplateNode::Literal(r#""plain \"x\"""#.into())
+        );
+        assert_eq!(of_string("").unwrap(), TemplateNode::Literal("\"\"".into()));
         let texts = ["{{ id }} ", " {{ id }}", "{{ id }}{{ id }}", "a {{ id }} b"];
         for text in texts {
-            assert!(matches!(of_string(text), Ok(Node::Text(_))), "case: {text:?}");
+            assert!(matches!(of_string(text), Ok(TemplateNode::Text(_))), "case: {text:?}");
         }
     }
 
@@ -334,7 +342,7 @@ mod tests {
         assert!(problems[0].starts_with("/tags/1: has `{{`"), "{problems:?}");
         assert!(problems[1].starts_with("/tags/2/b?: can never be null"), "{problems:?}");
         let node = of_json(&serde_json::json!({"id?": "{{ id }}", "odd??": true})).unwrap();
-        let Node::Object(members) = node else { panic!("an object") };
+        let TemplateNode::Object(members) = node else { panic!("an object") };
         let keys: Vec<_> = members.iter().map(|m| (m.name.as_str(), m.optional)).collect();
         assert_eq!(keys, [("id", true), ("odd?", false)]);
     }

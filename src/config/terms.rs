@@ -10,20 +10,20 @@ use http::HeaderMap;
 use http::HeaderValue;
 use url::Url;
 
-use crate::config::field::Field;
-use crate::config::link::Link;
+use crate::config::field::FieldReader;
+use crate::config::link::ConnectionLink;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;
 use crate::config::settings::Auth;
-use crate::config::settings::Batch;
-use crate::config::settings::Delays;
+use crate::config::settings::BatchSettings;
 use crate::config::settings::Endpoint;
-use crate::config::settings::Glob;
+use crate::config::settings::EventGlob;
 use crate::config::settings::HmacScheme;
-use crate::config::settings::Ordering;
-use crate::config::settings::Parking;
-use crate::config::settings::Retry;
+use crate::config::settings::KeyOrdering;
+use crate::config::settings::ParkingSettings;
+use crate::config::settings::RetryDelays;
+use crate::config::settings::RetrySettings;
 use crate::config::settings::Signing;
 
 /// Who walhook says it is, unless the configuration is contract 1's.
@@ -72,7 +72,7 @@ pub(super) const RESPONSE_LIMITS: RangeInclusive<u64> = 0..=1 << 20;
 
 /// See [`Endpoint`], which this becomes.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Terms {
+pub(super) struct EndpointTerms {
     /// As written; what they must be depends on the scheme.
     pub(super) secrets: Vec<Secret<String>>,
     /// `None`: Standard Webhooks.
@@ -90,18 +90,18 @@ pub(super) struct Terms {
     pub(super) retry_delays: Option<Vec<Duration>>,
     /// `None`: whatever is usual for the kind of endpoint.
     pub(super) concurrency: Option<NonZeroUsize>,
-    pub(super) batch: Batch,
-    pub(super) ordering: Ordering,
+    pub(super) batch: BatchSettings,
+    pub(super) ordering: KeyOrdering,
     pub(super) capacity: NonZeroUsize,
     pub(super) rate_limit: Option<f64>,
-    pub(super) parking: Parking,
+    pub(super) parking: ParkingSettings,
     pub(super) answers: AnswerRule,
     pub(super) response_limit: usize,
     /// `secret` is a chat system's.
     pub(super) is_channel: bool,
 }
 
-impl Terms {
+impl EndpointTerms {
     pub(super) fn defaults(user_agent: &str) -> Self {
         // The constants above are not zero; `MIN` (1) is what a zero would become.
         let count = |number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN);
@@ -117,11 +117,11 @@ impl Terms {
             retry_cap: RETRY_CAP,
             retry_delays: None,
             concurrency: None,
-            batch: Batch { size: count(BATCH_SIZE), linger: BATCH_LINGER },
-            ordering: Ordering::Key,
+            batch: BatchSettings { size: count(BATCH_SIZE), linger: BATCH_LINGER },
+            ordering: KeyOrdering::Key,
             capacity: count(CAPACITY),
             rate_limit: None,
-            parking: Parking::default(),
+            parking: ParkingSettings::default(),
             answers: AnswerRule::default(),
             response_limit: RESPONSE_LIMIT,
             is_channel: false,
@@ -139,15 +139,17 @@ impl Terms {
         self,
         name: &str,
         url: Secret<Url>,
-        events: Vec<Glob>,
+        events: Vec<EventGlob>,
         auth: Option<Auth>,
     ) -> Endpoint {
         let delays = match self.retry_delays {
-            Some(delays) => Delays::List(delays),
+            Some(delays) => RetryDelays::List(delays),
             None => {
                 let (interval, cap) = (self.retry_interval, self.retry_cap);
-                let max = self.max_retries.unwrap_or_else(|| Retry::lasting(LADDER, interval, cap));
-                Delays::Exponential { max, interval }
+                let max = self
+                    .max_retries
+                    .unwrap_or_else(|| RetrySettings::lasting(LADDER, interval, cap));
+                RetryDelays::Exponential { max, interval }
             }
         };
         Endpoint {
@@ -164,7 +166,7 @@ impl Terms {
             headers: self.headers,
             user_agent: self.user_agent,
             timeout: self.timeout,
-            retry: Retry { delays, cap: self.retry_cap },
+            retry: RetrySettings { delays, cap: self.retry_cap },
             concurrency: self
                 .concurrency
                 .or(NonZeroUsize::new(CONCURRENCY))
@@ -176,7 +178,7 @@ impl Terms {
             parking: self.parking,
             answers: self.answers,
             addresses: AddressPolicy::Operator,
-            link: Link::default(),
+            link: ConnectionLink::default(),
             response_limit: self.response_limit,
             test: None,
             unusable: None,
@@ -192,7 +194,7 @@ pub(super) fn set<T>(place: &mut T, read: Option<T>) {
 }
 
 /// An endpoint's URL: http or https, without anything that would be dropped or leak.
-pub(super) fn endpoint_url(field: &Field<'_>) -> Option<Secret<Url>> {
+pub(super) fn endpoint_url(field: &FieldReader<'_>) -> Option<Secret<Url>> {
     let text = field.secret()?;
     let Ok(url) = Url::parse(text.reveal().trim()) else {
         return field.refuse("is not a URL: write it like \"https://example.com/hooks\"");
@@ -225,7 +227,7 @@ pub(super) fn is_expression(text: &str) -> bool {
     text.split_once("{{").is_some_and(|(_, rest)| rest.contains("}}"))
 }
 
-pub(super) fn user_agent(field: &Field<'_>) -> Option<String> {
+pub(super) fn user_agent(field: &FieldReader<'_>) -> Option<String> {
     let text = field.string()?;
     if is_expression(&text) {
         return field.refuse("holds {{ }}, which is evaluated in `when` and `payload` only");
@@ -237,6 +239,10 @@ pub(super) fn user_agent(field: &Field<'_>) -> Option<String> {
     field.refuse(format!("{} is no header value: use visible ASCII characters", field.shown()))
 }
 
-pub(super) fn ordering(field: &Field<'_>) -> Option<Ordering> {
-    field.one_of(&[("key", Ordering::Key), ("strict", Ordering::Strict), ("none", Ordering::None)])
+pub(super) fn ordering(field: &FieldReader<'_>) -> Option<KeyOrdering> {
+    field.one_of(&[
+        ("key", KeyOrdering::Key),
+        ("strict", KeyOrdering::Strict),
+        ("none", KeyOrdering::None),
+    ])
 }

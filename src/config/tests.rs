@@ -3,9 +3,9 @@
 use super::*;
 
 use crate::config::settings::Auth;
-use crate::config::settings::Delays;
 use crate::config::settings::ExpiryRule;
-use crate::config::settings::Payload;
+use crate::config::settings::PayloadSettings;
+use crate::config::settings::RetryDelays;
 use crate::config::settings::Signing;
 use crate::config::settings::StandardKey;
 
@@ -43,7 +43,7 @@ fn the_short_form_is_a_complete_configuration() {
     assert!(matches!(names.as_slice(), [a, b] if a.starts_with("a-") && b.starts_with("b-")));
     let [rule] = settings.events.as_slice() else { panic!("one event") };
     assert_eq!(rule.event_type.as_ref(), "ocr_wallet_data");
-    assert_eq!(rule.payload, Payload::OcrWallet);
+    assert_eq!(rule.payload, PayloadSettings::OcrWallet);
 }
 
 #[test]
@@ -52,8 +52,8 @@ fn a_disabled_configuration_needs_nobody_to_push_to() {
 }
 
 /// The waits of an exponential schedule come to this at least.
-fn shortest(retry: &settings::Retry) -> Duration {
-    let Delays::Exponential { max, interval } = retry.delays else { panic!("a list") };
+fn shortest(retry: &settings::RetrySettings) -> Duration {
+    let RetryDelays::Exponential { max, interval } = retry.delays else { panic!("a list") };
     let wait = |n| interval.saturating_mul(2u32.saturating_pow(n)).min(retry.cap.div_f64(1.25));
     (0..max).map(wait).sum::<Duration>().mul_f64(0.75)
 }
@@ -75,8 +75,8 @@ fn the_usual_schedule_of_an_endpoint_lasts_a_day_and_the_short_form_keeps_three_
         let settings =
             sound(&format!("[webhook]\nurls = ['http://a/']\n{terms}\n{endpoint}\n{own}"));
         let max = |endpoint: &Endpoint| match endpoint.retry.delays {
-            Delays::Exponential { max, .. } => max,
-            Delays::List(_) => panic!("a list"),
+            RetryDelays::Exponential { max, .. } => max,
+            RetryDelays::List(_) => panic!("a list"),
         };
         let [first, second] = settings.endpoints.as_slice() else { panic!("two endpoints") };
         assert_eq!(max(first), short, "case: {terms} {own}");
@@ -140,8 +140,11 @@ fn webhook_sets_the_terms_of_every_endpoint_and_an_endpoint_its_own() {
     let [short, crm] = settings.endpoints.as_slice() else { panic!("two endpoints") };
     assert_eq!(short.timeout, Duration::from_secs(3));
     assert_eq!(crm.timeout, Duration::from_secs(90));
-    assert_eq!(crm.retry.delays, Delays::Exponential { max: 7, interval: Duration::from_secs(2) });
-    assert_eq!(crm.ordering, settings::Ordering::Strict);
+    assert_eq!(
+        crm.retry.delays,
+        RetryDelays::Exponential { max: 7, interval: Duration::from_secs(2) }
+    );
+    assert_eq!(crm.ordering, settings::KeyOrdering::Strict);
     assert_eq!(crm.parking.after, Duration::from_secs(60));
     let breaker = crm.parking.breaker.unwrap();
     assert_eq!((breaker.failures.get(), breaker.cooldown), (7, Duration::from_secs(2)));
@@ -192,10 +195,10 @@ fn listed_delays_replace_the_exponential_ones_and_raise_the_cap() {
     };
     let seconds = |s: &[u64]| s.iter().copied().map(Duration::from_secs).collect::<Vec<_>>();
     let short = endpoint("{ delays = ['10s', '30s', '90s'] }");
-    assert_eq!(short.delays, Delays::List(seconds(&[10, 30, 90])));
+    assert_eq!(short.delays, RetryDelays::List(seconds(&[10, 30, 90])));
     assert_eq!(short.cap, Duration::from_secs(300));
     assert_eq!(endpoint("{ delays = ['1h'] }").cap, Duration::from_secs(3600));
-    assert_eq!(endpoint("{ delays = [] }").delays, Delays::List(Vec::new()));
+    assert_eq!(endpoint("{ delays = [] }").delays, RetryDelays::List(Vec::new()));
 }
 
 #[test]

@@ -8,47 +8,47 @@ use std::time::Duration;
 use url::Url;
 
 use crate::config::answers;
-use crate::config::field::Field;
+use crate::config::field::FieldReader;
 use crate::config::headers;
 use crate::config::parking;
-use crate::config::reader::Section;
+use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
 use crate::config::signing;
 use crate::config::terms;
-use crate::config::terms::Terms;
+use crate::config::terms::EndpointTerms;
 use crate::config::terms::set;
 
 /// How old a row may be.
 pub(super) const EXPIRIES: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(365 * 86_400);
 
-pub(super) struct Webhook<'a> {
+pub(super) struct WebhookSection<'a> {
     pub(super) enabled: bool,
     /// `None` if there are some and one of them is bad.
     pub(super) urls: Option<Vec<Secret<Url>>>,
     /// As written; what stands in for it depends on the events.
     pub(super) data_expiry: Option<Duration>,
-    pub(super) terms: Terms,
+    pub(super) terms: EndpointTerms,
     /// A file with endpoints; read when the events are known.
-    pub(super) subscriptions: Option<Field<'a>>,
+    pub(super) subscriptions: Option<FieldReader<'a>>,
 }
 
-pub(super) fn read<'a>(mut section: Section<'a>, user_agent: &str) -> Webhook<'a> {
-    let enabled = section.read("enabled", Field::boolean).unwrap_or(true);
+pub(super) fn read<'a>(mut section: TomlSection<'a>, user_agent: &str) -> WebhookSection<'a> {
+    let enabled = section.read("enabled", FieldReader::boolean).unwrap_or(true);
     let urls = match section.field("urls") {
         Some(field) => urls(&field),
         None => Some(Vec::new()),
     };
     let data_expiry = section.read("data_expiry", |field| field.duration(&EXPIRIES));
-    let mut terms = Terms::defaults(user_agent);
+    let mut terms = EndpointTerms::defaults(user_agent);
     read_terms(&mut section, &mut terms);
     check(&section, &terms);
     let subscriptions = section.field("subscriptions");
     section.finish();
-    Webhook { enabled, urls, data_expiry, terms, subscriptions }
+    WebhookSection { enabled, urls, data_expiry, terms, subscriptions }
 }
 
-fn urls(field: &Field<'_>) -> Option<Vec<Secret<Url>>> {
+fn urls(field: &FieldReader<'_>) -> Option<Vec<Secret<Url>>> {
     let mut urls = Vec::new();
     for item in field.list()? {
         let url = terms::endpoint_url(&item);
@@ -60,7 +60,7 @@ fn urls(field: &Field<'_>) -> Option<Vec<Secret<Url>>> {
     urls.into_iter().collect()
 }
 
-fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
+fn read_terms(section: &mut TomlSection<'_>, terms: &mut EndpointTerms) {
     set(&mut terms.timeout, section.read("timeout", |f| f.duration(&terms::TIMEOUTS)));
     let retries = section.read("max_retries", |f| f.integer(&terms::MAX_RETRIES_RANGE));
     terms.max_retries = retries;
@@ -87,7 +87,7 @@ fn read_terms(section: &mut Section<'_>, terms: &mut Terms) {
 }
 
 /// What must fit together.
-fn check(section: &Section<'_>, terms: &Terms) {
+fn check(section: &TomlSection<'_>, terms: &EndpointTerms) {
     if terms.retry_interval > terms.retry_cap {
         section.note("retry_interval", "is longer than `retry_cap`: raise the cap");
     }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::config::event;
-use crate::config::field::Field;
-use crate::config::settings::RowChange;
+use crate::config::field::FieldReader;
+use crate::config::settings::RowChangeSql;
 use crate::config::settings::SqlPiece;
-use crate::config::settings::WriteBack;
+use crate::config::settings::WriteBackSettings;
 
 /// A longer word is a mistake.
 const OUTCOME_CHARS_MAX: usize = 200;
@@ -15,10 +15,10 @@ const OUTCOME_CHARS_MAX: usize = 200;
 const SQL_BYTES_MAX: usize = 4096;
 
 /// Reads `{ column, delivered, failed }` or `{ sql, delivered, failed }`.
-pub(super) fn read(field: &Field<'_>) -> Option<WriteBack> {
+pub(super) fn read(field: &FieldReader<'_>) -> Option<WriteBackSettings> {
     let mut section = field.section()?;
-    let column = section.read("column", event::column).map(RowChange::Column);
-    let sql = section.read("sql", statement).map(RowChange::Statement);
+    let column = section.read("column", event::column).map(RowChangeSql::Column);
+    let sql = section.read("sql", statement).map(RowChangeSql::Statement);
     let missing = "is missing: give the word for an event that every endpoint took";
     let delivered = section.require("delivered", missing, outcome);
     let missing = "is missing: give the word for an event that an endpoint did not take";
@@ -27,10 +27,10 @@ pub(super) fn read(field: &Field<'_>) -> Option<WriteBack> {
         field.note("must hold exactly one of `column` and `sql`");
     }
     section.finish();
-    Some(WriteBack { delivered: delivered?, failed: failed?, change: column.or(sql)? })
+    Some(WriteBackSettings { delivered: delivered?, failed: failed?, change: column.or(sql)? })
 }
 
-fn outcome(field: &Field<'_>) -> Option<String> {
+fn outcome(field: &FieldReader<'_>) -> Option<String> {
     let text = field.string()?;
     if text.chars().count() <= OUTCOME_CHARS_MAX && !text.contains('\0') {
         return Some(text);
@@ -38,7 +38,7 @@ fn outcome(field: &Field<'_>) -> Option<String> {
     field.refuse(format!("is no word for a column: give up to {OUTCOME_CHARS_MAX} characters"))
 }
 
-fn statement(field: &Field<'_>) -> Option<Arc<[SqlPiece]>> {
+fn statement(field: &FieldReader<'_>) -> Option<Arc<[SqlPiece]>> {
     let text = field.string()?;
     if text.len() > SQL_BYTES_MAX {
         return field.refuse(format!(

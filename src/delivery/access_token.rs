@@ -24,18 +24,18 @@ use url::Url;
 
 use crate::config::secret::Secret;
 use crate::config::settings::WecomApp;
-use crate::delivery::body::Outgoing;
+use crate::delivery::body::OutgoingBody;
 use crate::delivery::classify::classify;
-use crate::delivery::connections::Connections;
-use crate::delivery::guard::Refusal;
+use crate::delivery::connections::ConnectionPool;
+use crate::delivery::guard::AddressRefusal;
 use crate::delivery::judge::without_mark;
 use crate::delivery::redact::masked;
-use crate::delivery::reply::Seen;
-use crate::delivery::site::Site;
+use crate::delivery::reply::SeenResponse;
+use crate::delivery::site::EndpointSite;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Failure;
+use crate::flow::verdict::AttemptFailure;
+use crate::flow::verdict::AttemptReach;
 use crate::flow::verdict::FailureClass;
-use crate::flow::verdict::Reach;
 
 /// The longest answer.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -87,18 +87,18 @@ pub(crate) struct AccessToken {
 
 /// Why there is no token.
 pub(crate) struct NoAccess {
-    pub(crate) failure: Failure,
-    pub(crate) reach: Reach,
+    pub(crate) failure: AttemptFailure,
+    pub(crate) reach: AttemptReach,
 }
 
 /// The tokens of one endpoint: those of its application, over its own connections.
 pub(crate) struct AccessTokens {
     current: Arc<Current>,
     corp_secret: Secret<String>,
-    connections: Connections,
+    connections: ConnectionPool,
     path: Uri,
     headers: HeaderMap,
-    refusal: Option<Refusal>,
+    refusal: Option<AddressRefusal>,
 }
 
 #[derive(Deserialize)]
@@ -143,11 +143,11 @@ impl AccessTokens {
     /// `site` is that of [`token_url`].
     pub(crate) fn new(
         app: &WecomApp,
-        site: Site,
+        site: EndpointSite,
         registry: &TokenRegistry,
         user_agent: Option<&HeaderValue>,
     ) -> Self {
-        let Site { connections, path, mut headers, refusal } = site;
+        let EndpointSite { connections, path, mut headers, refusal } = site;
         headers.extend(user_agent.map(|value| (header::USER_AGENT, value.clone())));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         let (current, corp_secret) = (registry.current(app), app.corp_secret.clone());
@@ -192,17 +192,18 @@ impl AccessTokens {
 
     async fn fetch(&self, now: Timestamp) -> Result<AccessToken, NoAccess> {
         if let Some(refusal) = self.refusal {
-            let failure = Failure { class: FailureClass::Refused, detail: refusal.to_string() };
-            return Err(NoAccess { failure, reach: Reach::Endpoint });
+            let failure =
+                AttemptFailure { class: FailureClass::Refused, detail: refusal.to_string() };
+            return Err(NoAccess { failure, reach: AttemptReach::Endpoint });
         }
-        let away = |failure| NoAccess { failure, reach: Reach::Unprocessed };
+        let away = |failure| NoAccess { failure, reach: AttemptReach::Unprocessed };
         let asked = Instant::now();
-        let mut request = Request::new(Outgoing::Whole(Bytes::new()));
+        let mut request = Request::new(OutgoingBody::Whole(Bytes::new()));
         *request.uri_mut() = self.path.clone();
         *request.headers_mut() = self.headers.clone();
         let sent = self.connections.send(request, asked).await;
         let (response, mut connection) = sent.map_err(|trouble| away(classify(&trouble)))?;
-        let mut seen = Seen::default();
+        let mut seen = SeenResponse::default();
         connection.drive(seen.read(response, ANSWER_MAX_BYTES, now)).await.map_err(away)?;
         self.connections.keep(connection, Instant::now()).await;
         let secret = self.corp_secret.reveal().as_bytes();
@@ -220,17 +221,20 @@ fn read(
     mask: impl Fn(String) -> Bytes,
 ) -> Result<AccessToken, NoAccess> {
     let no = |detail: String, reach| {
-        let failure = Failure { class: FailureClass::Status, detail };
+        let failure = AttemptFailure { class: FailureClass::Status, detail };
         Err(NoAccess { failure, reach })
     };
     if !status.is_success() {
         let is_away = status.is_server_error()
             || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
-        let reach = if is_away { Reach::Unprocessed } else { Reach::Endpoint };
+        let reach = if is_away { AttemptReach::Unprocessed } else { AttemptReach::Endpoint };
         return no(status.as_str().to_owned(), reach);
     }
     let Ok(issued) = serde_json::from_slice::<Issued>(without_mark(body)) else {
-        return no(String::from("its answer is not JSON with an access_token"), Reach::Endpoint);
+        return no(
+            String::from("its answer is not JSON with an access_token"),
+            AttemptReach::Endpoint,
+        );
     };
     if issued.errcode != 0 {
         let reason: String =
@@ -238,10 +242,13 @@ fn read(
         let reason = mask(reason);
         let detail = format!("errcode {}: {}", issued.errcode, String::from_utf8_lossy(&reason));
         let is_busy = BUSY.contains(&issued.errcode);
-        return no(detail, if is_busy { Reach::Unprocessed } else { Reach::Endpoint });
+        return no(
+            detail,
+            if is_busy { AttemptReach::Unprocessed } else { AttemptReach::Endpoint },
+        );
     }
     let Some(text) = issued.access_token.filter(|text| !text.is_empty()) else {
-        return no(String::from("its answer holds no access_token"), Reach::Endpoint);
+        return no(String::from("its answer holds no access_token"), AttemptReach::Endpoint);
     };
     let lifetime = issued.expires_in.map_or(LIFETIME, Duration::from_secs).min(LIFETIME_MAX);
     let until = asked + (lifetime - MARGIN.min(lifetime / 10));
@@ -290,12 +297,15 @@ mod tests {
             let Err(none) = read(status, answer.as_bytes(), Instant::now(), mask) else {
                 panic!("case: {answer}")
             };
-            assert_eq!((none.failure.detail.as_str(), none.reach), (expected, Reach::Endpoint));
+            assert_eq!(
+                (none.failure.detail.as_str(), none.reach),
+                (expected, AttemptReach::Endpoint)
+            );
         }
         for (status, answer) in [(200, r#"{"errcode":-1,"errmsg":"busy"}"#), (502, "")] {
             let status = StatusCode::from_u16(status).unwrap();
             let read = read(status, answer.as_bytes(), Instant::now(), Bytes::from);
-            assert_eq!(read.err().unwrap().reach, Reach::Unprocessed, "case: {answer}");
+            assert_eq!(read.err().unwrap().reach, AttemptReach::Unprocessed, "case: {answer}");
         }
     }
 }

@@ -15,9 +15,9 @@ use bytes::BytesMut;
 use http_body::Frame;
 use http_body::SizeHint;
 
-use crate::delivery::sign::Signature;
-use crate::flow::body::Cursor;
-use crate::flow::body::Part;
+use crate::delivery::sign::RequestSignature;
+use crate::flow::body::BodyCursor;
+use crate::flow::body::BodyPart;
 use crate::flow::event::Event;
 use crate::flow::time::Timestamp;
 
@@ -36,9 +36,9 @@ const FILLED_IN_BYTES: usize = 64;
 
 /// A body that is ready to be sent.
 #[derive(Debug)]
-pub(crate) enum Outgoing {
+pub(crate) enum OutgoingBody {
     Whole(Bytes),
-    Streamed(Stream),
+    Streamed(BodyStream),
 }
 
 /// Completes the body of `events` as of `now` and adds it to `signature`. `batched`: a JSON array,
@@ -47,17 +47,17 @@ pub(crate) async fn complete(
     events: &[Arc<Event>],
     batched: bool,
     now: Timestamp,
-    signature: Option<&mut Signature<'_>>,
-) -> Outgoing {
+    signature: Option<&mut RequestSignature<'_>>,
+) -> OutgoingBody {
     if is_large(events) {
-        let pieces = Pieces::new(events.to_vec(), batched, now);
+        let pieces = BodyPieces::new(events.to_vec(), batched, now);
         let length = measure(pieces.clone(), signature).await;
-        return Outgoing::Streamed(Stream { pieces, frame: Bytes::new(), left: length });
+        return OutgoingBody::Streamed(BodyStream { pieces, frame: Bytes::new(), left: length });
     }
     let whole = match events {
         [event] if !batched => match event.body.parts() {
             // A body with nothing to fill in is sent as it was rendered, without a copy.
-            [Part::Bytes(whole)] => whole.clone(),
+            [BodyPart::Bytes(whole)] => whole.clone(),
             _ => event.body.complete(now),
         },
         _ => assemble(events, batched, now),
@@ -65,12 +65,13 @@ pub(crate) async fn complete(
     if let Some(signature) = signature {
         signature.add(&whole);
     }
-    Outgoing::Whole(whole)
+    OutgoingBody::Whole(whole)
 }
 
 fn is_large(events: &[Arc<Event>]) -> bool {
-    let is_open =
-        |part: &Part| matches!(part, Part::Escaped(_) | Part::Base64(_) | Part::Compacted(_));
+    let is_open = |part: &BodyPart| {
+        matches!(part, BodyPart::Escaped(_) | BodyPart::Base64(_) | BodyPart::Compacted(_))
+    };
     let is_streamed = |event: &Arc<Event>| event.body.parts().iter().any(is_open);
     let held = |event: &Arc<Event>| event.body.held_bytes();
     events.iter().map(held).sum::<usize>() > WHOLE_MAX_BYTES || events.iter().any(is_streamed)
@@ -80,14 +81,14 @@ fn assemble(events: &[Arc<Event>], batched: bool, now: Timestamp) -> Bytes {
     let capacity: usize =
         events.iter().map(|event| event.body.held_bytes() + FILLED_IN_BYTES).sum();
     let mut whole = BytesMut::with_capacity(capacity);
-    for piece in Pieces::new(events.to_vec(), batched, now) {
+    for piece in BodyPieces::new(events.to_vec(), batched, now) {
         whole.extend_from_slice(&piece);
     }
     whole.freeze()
 }
 
 /// The length in bytes; every byte goes through `signature` too.
-async fn measure(pieces: Pieces, mut signature: Option<&mut Signature<'_>>) -> u64 {
+async fn measure(pieces: BodyPieces, mut signature: Option<&mut RequestSignature<'_>>) -> u64 {
     let mut length = 0;
     let mut since_yield = 0;
     for piece in pieces {
@@ -109,66 +110,66 @@ async fn measure(pieces: Pieces, mut signature: Option<&mut Signature<'_>>) -> u
 
 /// The pieces of a request's body in order, each made when it is asked for.
 #[derive(Clone, Debug)]
-struct Pieces {
+struct BodyPieces {
     events: Vec<Arc<Event>>,
     batched: bool,
     now: Timestamp,
-    at: Place,
+    at: BodyPlace,
 }
 
 /// What comes next.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum BodyPlace {
     /// What precedes this event: the bracket, a comma, or nothing.
     Before(usize),
-    Inside(usize, Cursor),
+    Inside(usize, BodyCursor),
     End,
 }
 
-impl Pieces {
+impl BodyPieces {
     fn new(events: Vec<Arc<Event>>, batched: bool, now: Timestamp) -> Self {
-        Self { events, batched, now, at: Place::Before(0) }
+        Self { events, batched, now, at: BodyPlace::Before(0) }
     }
 }
 
-impl Iterator for Pieces {
+impl Iterator for BodyPieces {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
         loop {
             match self.at {
-                Place::Before(index) => {
+                BodyPlace::Before(index) => {
                     let (piece, next) = match (index, self.events.len()) {
-                        (0, 0) => ("[]", Place::End),
-                        (0, _) => ("[", Place::Inside(0, Cursor::default())),
+                        (0, 0) => ("[]", BodyPlace::End),
+                        (0, _) => ("[", BodyPlace::Inside(0, BodyCursor::default())),
                         (_, count) if index < count => {
-                            (",", Place::Inside(index, Cursor::default()))
+                            (",", BodyPlace::Inside(index, BodyCursor::default()))
                         }
-                        _ => ("]", Place::End),
+                        _ => ("]", BodyPlace::End),
                     };
                     self.at = next;
                     if self.batched {
                         return Some(Bytes::from_static(piece.as_bytes()));
                     }
                 }
-                Place::Inside(index, mut cursor) => {
+                BodyPlace::Inside(index, mut cursor) => {
                     let event = self.events.get(index)?;
                     let piece = event.body.next_chunk(&mut cursor, self.now);
                     self.at = match piece {
-                        Some(_) => Place::Inside(index, cursor),
-                        None => Place::Before(index + 1),
+                        Some(_) => BodyPlace::Inside(index, cursor),
+                        None => BodyPlace::Before(index + 1),
                     };
                     if piece.is_some() {
                         return piece;
                     }
                 }
-                Place::End => return None,
+                BodyPlace::End => return None,
             }
         }
     }
 }
 
-impl http_body::Body for Outgoing {
+impl http_body::Body for OutgoingBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -200,15 +201,15 @@ impl http_body::Body for Outgoing {
 
 /// A large body on its way.
 #[derive(Debug)]
-pub(crate) struct Stream {
-    pieces: Pieces,
+pub(crate) struct BodyStream {
+    pieces: BodyPieces,
     /// What is left of the piece that is being handed over.
     frame: Bytes,
     /// Bytes that are still to come.
     left: u64,
 }
 
-impl http_body::Body for Stream {
+impl http_body::Body for BodyStream {
     type Data = Bytes;
     type Error = Infallible;
 

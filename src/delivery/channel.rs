@@ -34,19 +34,19 @@ use crate::config::settings::Overflow;
 use crate::config::settings::Preset;
 use crate::delivery::access_token::AccessToken;
 use crate::delivery::access_token::AccessTokens;
-use crate::delivery::body::Outgoing;
+use crate::delivery::body::OutgoingBody;
 use crate::delivery::classify::classify;
-use crate::delivery::connections::Connections;
+use crate::delivery::connections::ConnectionPool;
 use crate::delivery::judge::without_mark;
-use crate::delivery::reply::Seen;
+use crate::delivery::reply::SeenResponse;
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
 use crate::flow::lease::Lease;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Failure;
+use crate::flow::verdict::AttemptFailure;
+use crate::flow::verdict::AttemptReach;
+use crate::flow::verdict::AttemptVerdict;
 use crate::flow::verdict::FailureClass;
-use crate::flow::verdict::Reach;
-use crate::flow::verdict::Verdict;
 
 /// What ends a text that was cut.
 const ELLIPSIS: &str = "…";
@@ -70,7 +70,7 @@ pub(crate) struct Channel {
 
 /// The way to the endpoint, with what each request carries.
 pub(crate) struct Line<'a> {
-    pub(crate) connections: &'a Connections,
+    pub(crate) connections: &'a ConnectionPool,
     pub(crate) path: &'a Uri,
     pub(crate) headers: HeaderMap,
     /// How much of an answer is read.
@@ -95,8 +95,8 @@ impl Channel {
         line: Line<'_>,
         lease: &Lease,
         (started, now): (Instant, Timestamp),
-        (reach, seen): (&mut Reach, &mut Seen),
-    ) -> Result<Instant, Failure> {
+        (reach, seen): (&mut AttemptReach, &mut SeenResponse),
+    ) -> Result<Instant, AttemptFailure> {
         let [event] = lease.events.as_slice() else {
             return Err(bad(String::from("messages of a channel go one by one")));
         };
@@ -121,25 +121,25 @@ impl Channel {
         line: &Line<'_>,
         piece: &Bytes,
         (started, now): (Instant, Timestamp),
-        (reach, seen): (&mut Reach, &mut Seen),
-    ) -> Result<Instant, Failure> {
+        (reach, seen): (&mut AttemptReach, &mut SeenResponse),
+    ) -> Result<Instant, AttemptFailure> {
         let mut is_renewed = false;
         loop {
             let token = match &self.tokens {
                 Some(tokens) => {
-                    *seen = Seen::default();
-                    *reach = Reach::Unprocessed;
+                    *seen = SeenResponse::default();
+                    *reach = AttemptReach::Unprocessed;
                     let token = tokens.token(now).await.map_err(|none| {
                         *reach = none.reach;
                         none.failure
                     })?;
-                    *reach = Reach::Endpoint;
+                    *reach = AttemptReach::Endpoint;
                     Some(token)
                 }
                 None => None,
             };
-            *seen = Seen::default();
-            let mut request = Request::new(Outgoing::Whole(piece.clone()));
+            *seen = SeenResponse::default();
+            let mut request = Request::new(OutgoingBody::Whole(piece.clone()));
             *request.method_mut() = Method::POST;
             *request.uri_mut() = self.target(line.path, token.as_ref(), now)?;
             *request.headers_mut() = line.headers.clone();
@@ -164,32 +164,32 @@ impl Channel {
     /// What follows from an answer that the statuses alone judge as `judged`.
     pub(crate) fn judge(
         &self,
-        (verdict, failure): (Verdict, Option<Failure>),
+        (verdict, failure): (AttemptVerdict, Option<AttemptFailure>),
         status: Option<StatusCode>,
         body: &[u8],
-        reach: &mut Reach,
-    ) -> (Verdict, Option<Failure>) {
-        let is_ok = verdict == Verdict::Delivered;
+        reach: &mut AttemptReach,
+    ) -> (AttemptVerdict, Option<AttemptFailure>) {
+        let is_ok = verdict == AttemptVerdict::Delivered;
         // An answer that broke off is judged as any.
         if !is_ok && status.is_none_or(|status| status.is_success()) {
             return (verdict, failure);
         }
         let because = |detail| {
-            Some(Failure { class: FailureClass::Status, detail: self.masked_text(detail) })
+            Some(AttemptFailure { class: FailureClass::Status, detail: self.masked_text(detail) })
         };
         match self.said(status, body) {
-            Said::Taken if is_ok => (Verdict::Delivered, None),
+            Said::Taken if is_ok => (AttemptVerdict::Delivered, None),
             Said::Throttled(wait, detail) => {
-                *reach = Reach::Throttled;
-                (Verdict::Retry { at_least: Some(wait) }, because(detail))
+                *reach = AttemptReach::Throttled;
+                (AttemptVerdict::Retry { at_least: Some(wait) }, because(detail))
             }
             Said::Again(detail) | Said::Stale(detail) => {
-                (Verdict::Retry { at_least: None }, because(detail))
+                (AttemptVerdict::Retry { at_least: None }, because(detail))
             }
-            Said::Refused(detail) if is_ok => (Verdict::Dead, because(detail)),
+            Said::Refused(detail) if is_ok => (AttemptVerdict::Dead, because(detail)),
             Said::Refused(detail) => (verdict, because(detail)),
             Said::Unreadable(detail) if is_ok => {
-                (Verdict::Retry { at_least: None }, because(detail))
+                (AttemptVerdict::Retry { at_least: None }, because(detail))
             }
             Said::Unreadable(_) | Said::Taken => (verdict, failure),
         }
@@ -253,7 +253,7 @@ impl Channel {
         path: &Uri,
         token: Option<&AccessToken>,
         now: Timestamp,
-    ) -> Result<Uri, Failure> {
+    ) -> Result<Uri, AttemptFailure> {
         let mut query = form_urlencoded::Serializer::new(String::new());
         if let Some(token) = token {
             query.append_pair("access_token", &token.text);
@@ -273,7 +273,7 @@ impl Channel {
     }
 
     /// The bodies of the requests that an event needs.
-    fn pieces(&self, event: &Event, now: Timestamp) -> Result<Vec<Bytes>, Failure> {
+    fn pieces(&self, event: &Event, now: Timestamp) -> Result<Vec<Bytes>, AttemptFailure> {
         let too_long = |bytes: usize| {
             let Preset { name, body_max, .. } = self.preset;
             bad(format!("the message has {bytes} bytes, and {name} takes {body_max}: shorten it"))
@@ -357,8 +357,8 @@ enum Said {
     Unreadable(String),
 }
 
-fn bad(detail: String) -> Failure {
-    Failure { class: FailureClass::Request, detail }
+fn bad(detail: String) -> AttemptFailure {
+    AttemptFailure { class: FailureClass::Request, detail }
 }
 
 fn sign(key: &[u8], content: &[u8]) -> String {

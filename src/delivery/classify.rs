@@ -10,26 +10,26 @@ use std::io;
 use rustix::io::Errno;
 use rustls::CertificateError;
 
-use crate::delivery::connections::Trouble;
-use crate::delivery::guard::Refusal;
+use crate::delivery::connections::TransportTrouble;
+use crate::delivery::guard::AddressRefusal;
 use crate::delivery::network::ResolveError;
-use crate::flow::verdict::Failure;
+use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::FailureClass;
 
 /// Longer details are cut.
 const DETAIL_MAX_CHARS: usize = 120;
 
 /// Sorts what went wrong into a class.
-pub(crate) fn classify(trouble: &Trouble) -> Failure {
-    let found = |class, detail: &str| Failure { class, detail: tidy(detail) };
+pub(crate) fn classify(trouble: &TransportTrouble) -> AttemptFailure {
+    let found = |class, detail: &str| AttemptFailure { class, detail: tidy(detail) };
     let mut io_kind = None;
     let mut deepest = None;
     let mut next: Option<&(dyn Error + 'static)> = Some(match trouble {
-        Trouble::Connect(error) => error.as_ref(),
-        Trouble::Exchange(error) => error,
+        TransportTrouble::Connect(error) => error.as_ref(),
+        TransportTrouble::Exchange(error) => error,
     });
     while let Some(cause) = next {
-        if let Some(refusal) = cause.downcast_ref::<Refusal>() {
+        if let Some(refusal) = cause.downcast_ref::<AddressRefusal>() {
             return found(FailureClass::Refused, &refusal.to_string());
         }
         if let Some(resolve) = cause.downcast_ref::<ResolveError>() {
@@ -55,12 +55,12 @@ pub(crate) fn classify(trouble: &Trouble) -> Failure {
         deepest = Some(cause);
     }
     let class = match trouble {
-        Trouble::Connect(_) if io_kind == Some(io::ErrorKind::TimedOut) => {
+        TransportTrouble::Connect(_) if io_kind == Some(io::ErrorKind::TimedOut) => {
             return found(FailureClass::Timeout, "the connection could not be made in time");
         }
-        Trouble::Connect(_) => FailureClass::Connect,
-        Trouble::Exchange(error) if error.is_user() => FailureClass::Request,
-        Trouble::Exchange(_) => FailureClass::Protocol,
+        TransportTrouble::Connect(_) => FailureClass::Connect,
+        TransportTrouble::Exchange(error) if error.is_user() => FailureClass::Request,
+        TransportTrouble::Exchange(_) => FailureClass::Protocol,
     };
     match (io_kind, deepest) {
         (Some(kind), _) => found(class, &describe_io(kind)),

@@ -33,12 +33,12 @@ use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use crate::delivery::body::Outgoing;
+use crate::delivery::body::OutgoingBody;
 use crate::delivery::dial::DialError;
-use crate::delivery::dial::Dialer;
-use crate::delivery::dial::Stream;
-use crate::delivery::multiplexed::Multiplexed;
-use crate::delivery::multiplexed::Ready;
+use crate::delivery::dial::DialedStream;
+use crate::delivery::dial::EndpointDialer;
+use crate::delivery::multiplexed::Http2Connection;
+use crate::delivery::multiplexed::MultiplexedReady;
 
 /// How long an unused connection is kept: less than the 60 s after which common load balancers
 /// close theirs, so that a request seldom meets a connection that is just being closed.
@@ -55,7 +55,7 @@ const HEADERS_MAX: usize = 1000;
 
 /// Why there is no response.
 #[derive(Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum TransportTrouble {
     /// No connection could be made.
     Connect(DialError),
     /// It broke, or what came was not HTTP.
@@ -63,46 +63,46 @@ pub(crate) enum Trouble {
 }
 
 /// The connections of one endpoint.
-pub(crate) struct Connections {
-    dialer: Dialer,
+pub(crate) struct ConnectionPool {
+    dialer: EndpointDialer,
     /// The last used one last. Never longer than the number of requests in flight was. Held only to
     /// put one in or take one out, so nobody ever waits for it.
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<HttpConnection>>,
     /// Where HTTP/2 may be spoken.
-    shared: Option<Shared>,
+    shared: Option<PoolShared>,
 }
 
 /// HTTP/2 to an endpoint, and how requests name it in either version.
-pub(crate) struct Shared {
-    multiplexed: Multiplexed,
+pub(crate) struct PoolShared {
+    multiplexed: Http2Connection,
     path: Uri,
     absolute: Uri,
     host: HeaderValue,
 }
 
 /// What carries a response: it comes only while this is driven.
-pub(crate) enum Carrier {
-    Own(Connection),
+pub(crate) enum ConnectionCarrier {
+    Own(HttpConnection),
     Shared,
 }
 
 /// A connection, in use or idle.
-pub(crate) struct Connection {
-    sender: http1::SendRequest<Outgoing>,
-    driver: Pin<Box<Driver>>,
+pub(crate) struct HttpConnection {
+    sender: http1::SendRequest<OutgoingBody>,
+    driver: Pin<Box<ConnectionDriver>>,
     /// The driver has ended, and so has the connection.
     is_over: bool,
     used: Instant,
 }
 
 /// A request that got no response, and is given back if nothing of it was sent.
-type Failed = TrySendError<Request<Outgoing>>;
+type FailedRequest = TrySendError<Request<OutgoingBody>>;
 
 /// What moves the bytes.
-type Driver = http1::Connection<TokioIo<Box<dyn Stream>>, Outgoing>;
+type ConnectionDriver = http1::Connection<TokioIo<Box<dyn DialedStream>>, OutgoingBody>;
 
-impl Connections {
-    pub(crate) fn new(dialer: Dialer, shared: Option<Shared>) -> Self {
+impl ConnectionPool {
+    pub(crate) fn new(dialer: EndpointDialer, shared: Option<PoolShared>) -> Self {
         Self { dialer, idle: Mutex::default(), shared }
     }
 
@@ -110,25 +110,26 @@ impl Connections {
     /// it: the rest of the response comes only while it is driven.
     pub(crate) async fn send(
         &self,
-        mut request: Request<Outgoing>,
+        mut request: Request<OutgoingBody>,
         now: Instant,
-    ) -> Result<(Response<Incoming>, Carrier), Trouble> {
+    ) -> Result<(Response<Incoming>, ConnectionCarrier), TransportTrouble> {
         loop {
             // To make a connection is rare and takes far more memory than to use one: it is kept
             // apart, or each attempt would carry the room for it.
             let (connection, was_idle) = match (self.take_idle(now).await, &self.shared) {
                 (Some(idle), _) => (idle, true),
                 (None, None) => {
-                    let dialed = Box::pin(self.dialer.dial()).await.map_err(Trouble::Connect)?;
+                    let dialed =
+                        Box::pin(self.dialer.dial()).await.map_err(TransportTrouble::Connect)?;
                     (connect(dialed.stream).await?, false)
                 }
                 (None, Some(shared)) => {
                     match Box::pin(shared.multiplexed.ready(&self.dialer)).await? {
-                        Ready::Alone(stream) => (connect(stream).await?, false),
-                        Ready::Multiplexed { sender, is_new } => {
+                        MultiplexedReady::Alone(stream) => (connect(stream).await?, false),
+                        MultiplexedReady::Multiplexed { sender, is_new } => {
                             shared.as_version_2(&mut request);
                             match shared.send(sender, request).await {
-                                Ok(response) => return Ok((response, Carrier::Shared)),
+                                Ok(response) => return Ok((response, ConnectionCarrier::Shared)),
                                 Err(failed) => request = unsent(failed, !is_new)?,
                             }
                             continue;
@@ -140,20 +141,22 @@ impl Connections {
                 shared.as_version_1(&mut request);
             }
             match connection.send(request).await {
-                Ok((response, connection)) => return Ok((response, Carrier::Own(connection))),
+                Ok((response, connection)) => {
+                    return Ok((response, ConnectionCarrier::Own(connection)));
+                }
                 Err(failed) => request = unsent(failed, was_idle)?,
             }
         }
     }
 
     /// Makes a connection, and closes it.
-    pub(crate) async fn reach(&self) -> Result<(), Trouble> {
-        self.dialer.dial().await.map(drop).map_err(Trouble::Connect)
+    pub(crate) async fn reach(&self) -> Result<(), TransportTrouble> {
+        self.dialer.dial().await.map(drop).map_err(TransportTrouble::Connect)
     }
 
     /// Keeps a connection for the next request, if it can carry one; `now` it carried one.
-    pub(crate) async fn keep(&self, carrier: Carrier, now: Instant) {
-        let Carrier::Own(mut connection) = carrier else { return };
+    pub(crate) async fn keep(&self, carrier: ConnectionCarrier, now: Instant) {
+        let ConnectionCarrier::Own(mut connection) = carrier else { return };
         // The first turn reads the end of the response, the second makes ready for a request.
         if connection.is_usable().await || connection.is_usable().await {
             connection.used = now;
@@ -172,7 +175,7 @@ impl Connections {
     }
 
     /// The one that was used last, if it is still good.
-    async fn take_idle(&self, now: Instant) -> Option<Connection> {
+    async fn take_idle(&self, now: Instant) -> Option<HttpConnection> {
         loop {
             let mut connection = self.idle().pop()?;
             if connection.is_recent(now) && connection.is_usable().await {
@@ -181,61 +184,64 @@ impl Connections {
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<HttpConnection>> {
         // Nothing can panic while it is held; the list is whole in any case.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn connect(stream: Box<dyn Stream>) -> Result<Connection, Trouble> {
+async fn connect(stream: Box<dyn DialedStream>) -> Result<HttpConnection, TransportTrouble> {
     let mut http = http1::Builder::new();
     http.max_buf_size(BUFFER_MAX_BYTES).max_headers(HEADERS_MAX);
     // What curl takes as well, from servers that do not keep to the letter: `Name : value`, and a value
     // that goes on in the next line.
     http.allow_spaces_after_header_name_in_responses(true);
     http.allow_obsolete_multiline_headers_in_responses(true);
-    let made = http.handshake(TokioIo::new(stream)).await.map_err(Trouble::Exchange)?;
+    let made = http.handshake(TokioIo::new(stream)).await.map_err(TransportTrouble::Exchange)?;
     let (sender, driver) = made;
-    Ok(Connection { sender, driver: Box::pin(driver), is_over: false, used: Instant::now() })
+    Ok(HttpConnection { sender, driver: Box::pin(driver), is_over: false, used: Instant::now() })
 }
 
 /// The request, if nothing of it was sent and another connection may do: this one was made for an
 /// earlier request, and closed since.
-fn unsent(mut failed: Failed, was_used: bool) -> Result<Request<Outgoing>, Trouble> {
+fn unsent(
+    mut failed: FailedRequest,
+    was_used: bool,
+) -> Result<Request<OutgoingBody>, TransportTrouble> {
     match failed.take_message() {
         Some(unsent) if was_used => Ok(unsent),
-        _ => Err(Trouble::Exchange(failed.into_error())),
+        _ => Err(TransportTrouble::Exchange(failed.into_error())),
     }
 }
 
-impl Shared {
+impl PoolShared {
     pub(crate) fn new(path: Uri, absolute: Uri, host: HeaderValue) -> Self {
-        Self { multiplexed: Multiplexed::default(), path, absolute, host }
+        Self { multiplexed: Http2Connection::default(), path, absolute, host }
     }
 
     /// In HTTP/2 the target holds the host.
-    fn as_version_2(&self, request: &mut Request<Outgoing>) {
+    fn as_version_2(&self, request: &mut Request<OutgoingBody>) {
         *request.uri_mut() = self.absolute.clone();
         request.headers_mut().remove(HOST);
     }
 
-    fn as_version_1(&self, request: &mut Request<Outgoing>) {
+    fn as_version_1(&self, request: &mut Request<OutgoingBody>) {
         *request.uri_mut() = self.path.clone();
         request.headers_mut().insert(HOST, self.host.clone());
     }
 
     async fn send(
         &self,
-        mut sender: http2::SendRequest<Outgoing>,
-        request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, Failed> {
+        mut sender: http2::SendRequest<OutgoingBody>,
+        request: Request<OutgoingBody>,
+    ) -> Result<Response<Incoming>, FailedRequest> {
         // What is not ready has ended, and gives the request back.
         let _ended = sender.ready().await;
         sender.try_send_request(request).await
     }
 }
 
-impl Carrier {
+impl ConnectionCarrier {
     /// Waits for `work`, which needs this connection, and keeps it going meanwhile.
     pub(crate) async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
         match self {
@@ -245,11 +251,11 @@ impl Carrier {
     }
 }
 
-impl Connection {
+impl HttpConnection {
     async fn send(
         mut self,
-        request: Request<Outgoing>,
-    ) -> Result<(Response<Incoming>, Self), Failed> {
+        request: Request<OutgoingBody>,
+    ) -> Result<(Response<Incoming>, Self), FailedRequest> {
         let sent = self.sender.try_send_request(request);
         self.drive(sent).await.map(|response| (response, self))
     }

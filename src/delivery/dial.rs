@@ -21,9 +21,9 @@ use tokio::io::AsyncWrite;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-use crate::delivery::gate::Gated;
-use crate::delivery::gate::MaySend;
-use crate::delivery::network::Guarded;
+use crate::delivery::gate::FencedStream;
+use crate::delivery::gate::SendPermission;
+use crate::delivery::network::GuardedResolver;
 use crate::delivery::network::HTTP_2;
 use crate::delivery::tunnel;
 
@@ -36,24 +36,24 @@ const KEEPALIVE_PROBES_MAX: u32 = 3;
 pub(crate) type DialError = Box<dyn Error + Send + Sync>;
 
 /// A connection's bytes, with or without TLS.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait DialedStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> DialedStream for S {}
 
 /// Where an endpoint is, and how to get there.
-pub(crate) struct Dialer {
+pub(crate) struct EndpointDialer {
     /// Scheme, host and port of what is dialled: the endpoint, or its proxy.
     target: Uri,
-    tcp: HttpConnector<Names>,
-    tunnel: Option<Tunnel>,
-    tls: Option<Tls>,
+    tcp: HttpConnector<PeerNames>,
+    tunnel: Option<ProxyTunnel>,
+    tls: Option<TlsDialer>,
     /// Without TLS, what is spoken; with it, what is offered.
     http2: bool,
-    may_send: MaySend,
+    may_send: SendPermission,
 }
 
 /// Through a proxy.
-pub(crate) struct Tunnel {
+pub(crate) struct ProxyTunnel {
     /// Host and port of the endpoint.
     pub(crate) at: String,
     /// The credentials for the proxy.
@@ -61,30 +61,30 @@ pub(crate) struct Tunnel {
 }
 
 /// A connection, and whether it is one for HTTP/2.
-pub(crate) struct Dialed {
-    pub(crate) stream: Box<dyn Stream>,
+pub(crate) struct DialedPeer {
+    pub(crate) stream: Box<dyn DialedStream>,
     pub(crate) http2: bool,
 }
 
 /// How an endpoint proves who it is.
-pub(crate) struct Tls {
+pub(crate) struct TlsDialer {
     pub(crate) connector: TlsConnector,
     /// The name that its certificate has to bear.
     pub(crate) host: ServerName<'static>,
 }
 
-impl Dialer {
+impl EndpointDialer {
     /// To the host and port of `target`, through the tunnel and over TLS if there are any. Of several addresses, each gets
     /// its share of `timeout`.
     pub(crate) fn new(
         target: Uri,
-        names: Guarded,
-        tunnel: Option<Tunnel>,
-        tls: Option<Tls>,
+        names: GuardedResolver,
+        tunnel: Option<ProxyTunnel>,
+        tls: Option<TlsDialer>,
         http2: bool,
         timeout: Duration,
     ) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Names(Arc::new(names)));
+        let mut tcp = HttpConnector::new_with_resolver(PeerNames(Arc::new(names)));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(timeout));
@@ -95,7 +95,7 @@ impl Dialer {
     }
 
     /// The same, writing to no socket while `may_send` says no.
-    pub(crate) fn gated(self, may_send: MaySend) -> Self {
+    pub(crate) fn gated(self, may_send: SendPermission) -> Self {
         Self { may_send, ..self }
     }
 
@@ -103,28 +103,28 @@ impl Dialer {
     ///
     /// # Errors
     /// The name has no address that may be dialled, nobody answers, or TLS does not come about.
-    pub(crate) async fn dial(&self) -> Result<Dialed, DialError> {
+    pub(crate) async fn dial(&self) -> Result<DialedPeer, DialError> {
         let mut tcp = self.tcp.clone();
         poll_fn(|cx| tcp.poll_ready(cx)).await?;
         let mut tcp = tcp.call(self.target.clone()).await?.into_inner();
-        if let Some(Tunnel { at, authorization }) = &self.tunnel {
+        if let Some(ProxyTunnel { at, authorization }) = &self.tunnel {
             tunnel::open(&mut tcp, at, authorization.as_ref()).await?;
         }
-        let tcp = Gated::new(tcp, Arc::clone(&self.may_send));
+        let tcp = FencedStream::new(tcp, Arc::clone(&self.may_send));
         let Some(tls) = &self.tls else {
-            return Ok(Dialed { stream: Box::new(tcp), http2: self.http2 });
+            return Ok(DialedPeer { stream: Box::new(tcp), http2: self.http2 });
         };
         let stream = tls.connector.connect(tls.host.clone(), tcp).await?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
-        Ok(Dialed { stream: Box::new(stream), http2 })
+        Ok(DialedPeer { stream: Box::new(stream), http2 })
     }
 }
 
 /// Names become addresses as the endpoint's guard allows.
 #[derive(Clone)]
-struct Names(Arc<Guarded>);
+struct PeerNames(Arc<GuardedResolver>);
 
-impl Service<dns::Name> for Names {
+impl Service<dns::Name> for PeerNames {
     type Response = Addrs;
     type Error = DialError;
     type Future = Resolving;

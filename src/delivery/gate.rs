@@ -18,21 +18,21 @@ use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
 /// Says whether requests may be made at this moment. Asked often: it has to be cheap.
-pub type MaySend = Arc<dyn Fn() -> bool + Send + Sync>;
+pub type SendPermission = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// How often a write that is kept back looks whether it may go on.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// See the module's header.
-pub(crate) struct Gated<S> {
+pub(crate) struct FencedStream<S> {
     stream: S,
-    may_send: MaySend,
+    may_send: SendPermission,
     /// Until the next look.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Gated<S> {
-    pub(crate) fn new(stream: S, may_send: MaySend) -> Self {
+impl<S> FencedStream<S> {
+    pub(crate) fn new(stream: S, may_send: SendPermission) -> Self {
         Self { stream, may_send, pause: None }
     }
 
@@ -48,7 +48,7 @@ impl<S> Gated<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FencedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -58,7 +58,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FencedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

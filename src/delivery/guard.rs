@@ -17,20 +17,20 @@ use crate::config::settings::AddressPolicy;
 /// Why an address is not dialled. It can never succeed, so it is final.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the address is {kind}, which this endpoint may not reach")]
-pub struct Refusal {
-    kind: Kind,
+pub struct AddressRefusal {
+    kind: AddressKind,
 }
 
-impl Refusal {
+impl AddressRefusal {
     /// Whether no policy lets the address through.
     pub fn is_final(self) -> bool {
-        matches!(self.kind, Kind::Metadata | Kind::LinkLocal)
+        matches!(self.kind, AddressKind::Metadata | AddressKind::LinkLocal)
     }
 }
 
 /// What a range is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
+enum AddressKind {
     ThisNetwork,
     Private,
     CarrierGrade,
@@ -45,7 +45,7 @@ enum Kind {
     Reserved,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for AddressKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ThisNetwork => "unspecified",
@@ -66,64 +66,64 @@ impl fmt::Display for Kind {
 
 /// Never dialled, whoever wrote the endpoint: these answer anyone with credentials of the machine.
 /// AWS, Google, Azure and most others; Oracle; Alibaba; Azure's host agent.
-const METADATA_V4: &[(Ipv4Addr, u32, Kind)] = &[
-    (Ipv4Addr::new(169, 254, 0, 0), 16, Kind::Metadata),
-    (Ipv4Addr::new(100, 100, 100, 200), 32, Kind::Metadata),
-    (Ipv4Addr::new(192, 0, 0, 192), 32, Kind::Metadata),
-    (Ipv4Addr::new(168, 63, 129, 16), 32, Kind::Metadata),
+const METADATA_V4: &[(Ipv4Addr, u32, AddressKind)] = &[
+    (Ipv4Addr::new(169, 254, 0, 0), 16, AddressKind::Metadata),
+    (Ipv4Addr::new(100, 100, 100, 200), 32, AddressKind::Metadata),
+    (Ipv4Addr::new(192, 0, 0, 192), 32, AddressKind::Metadata),
+    (Ipv4Addr::new(168, 63, 129, 16), 32, AddressKind::Metadata),
 ];
 
 /// AWS (all services of the instance share this prefix), Google, and everything link-local.
-const METADATA_V6: &[(Ipv6Addr, u32, Kind)] = &[
-    (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32, Kind::Metadata),
-    (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128, Kind::Metadata),
-    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, Kind::LinkLocal),
+const METADATA_V6: &[(Ipv6Addr, u32, AddressKind)] = &[
+    (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32, AddressKind::Metadata),
+    (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128, AddressKind::Metadata),
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10, AddressKind::LinkLocal),
 ];
 
-const NOT_PUBLIC_V4: &[(Ipv4Addr, u32, Kind)] = &[
-    (Ipv4Addr::new(0, 0, 0, 0), 8, Kind::ThisNetwork),
-    (Ipv4Addr::new(10, 0, 0, 0), 8, Kind::Private),
-    (Ipv4Addr::new(100, 64, 0, 0), 10, Kind::CarrierGrade),
-    (Ipv4Addr::new(127, 0, 0, 0), 8, Kind::Loopback),
-    (Ipv4Addr::new(172, 16, 0, 0), 12, Kind::Private),
-    (Ipv4Addr::new(192, 0, 0, 0), 24, Kind::Protocol),
-    (Ipv4Addr::new(192, 0, 2, 0), 24, Kind::Documentation),
-    (Ipv4Addr::new(192, 31, 196, 0), 24, Kind::Protocol), // AS112
-    (Ipv4Addr::new(192, 52, 193, 0), 24, Kind::Relay),    // AMT
-    (Ipv4Addr::new(192, 88, 99, 0), 24, Kind::Relay),
-    (Ipv4Addr::new(192, 168, 0, 0), 16, Kind::Private),
-    (Ipv4Addr::new(192, 175, 48, 0), 24, Kind::Protocol), // AS112
-    (Ipv4Addr::new(198, 18, 0, 0), 15, Kind::Benchmark),
-    (Ipv4Addr::new(198, 51, 100, 0), 24, Kind::Documentation),
-    (Ipv4Addr::new(203, 0, 113, 0), 24, Kind::Documentation),
-    (Ipv4Addr::new(224, 0, 0, 0), 4, Kind::Multicast),
-    (Ipv4Addr::new(240, 0, 0, 0), 4, Kind::Reserved),
+const NOT_PUBLIC_V4: &[(Ipv4Addr, u32, AddressKind)] = &[
+    (Ipv4Addr::new(0, 0, 0, 0), 8, AddressKind::ThisNetwork),
+    (Ipv4Addr::new(10, 0, 0, 0), 8, AddressKind::Private),
+    (Ipv4Addr::new(100, 64, 0, 0), 10, AddressKind::CarrierGrade),
+    (Ipv4Addr::new(127, 0, 0, 0), 8, AddressKind::Loopback),
+    (Ipv4Addr::new(172, 16, 0, 0), 12, AddressKind::Private),
+    (Ipv4Addr::new(192, 0, 0, 0), 24, AddressKind::Protocol),
+    (Ipv4Addr::new(192, 0, 2, 0), 24, AddressKind::Documentation),
+    (Ipv4Addr::new(192, 31, 196, 0), 24, AddressKind::Protocol), // AS112
+    (Ipv4Addr::new(192, 52, 193, 0), 24, AddressKind::Relay),    // AMT
+    (Ipv4Addr::new(192, 88, 99, 0), 24, AddressKind::Relay),
+    (Ipv4Addr::new(192, 168, 0, 0), 16, AddressKind::Private),
+    (Ipv4Addr::new(192, 175, 48, 0), 24, AddressKind::Protocol), // AS112
+    (Ipv4Addr::new(198, 18, 0, 0), 15, AddressKind::Benchmark),
+    (Ipv4Addr::new(198, 51, 100, 0), 24, AddressKind::Documentation),
+    (Ipv4Addr::new(203, 0, 113, 0), 24, AddressKind::Documentation),
+    (Ipv4Addr::new(224, 0, 0, 0), 4, AddressKind::Multicast),
+    (Ipv4Addr::new(240, 0, 0, 0), 4, AddressKind::Reserved),
 ];
 
-const NOT_PUBLIC_V6: &[(Ipv6Addr, u32, Kind)] = &[
-    (Ipv6Addr::UNSPECIFIED, 128, Kind::ThisNetwork),
-    (Ipv6Addr::LOCALHOST, 128, Kind::Loopback),
-    (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64, Kind::Reserved),
-    (Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 0), 64, Kind::Reserved), // dummy prefix, RFC 9780
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, Kind::Relay),   // Teredo
-    (Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0), 48, Kind::Benchmark),
+const NOT_PUBLIC_V6: &[(Ipv6Addr, u32, AddressKind)] = &[
+    (Ipv6Addr::UNSPECIFIED, 128, AddressKind::ThisNetwork),
+    (Ipv6Addr::LOCALHOST, 128, AddressKind::Loopback),
+    (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64, AddressKind::Reserved),
+    (Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 0), 64, AddressKind::Reserved), // dummy prefix, RFC 9780
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, AddressKind::Relay),   // Teredo
+    (Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0), 48, AddressKind::Benchmark),
     // With the anycast addresses, AMT, AS112, ORCHID and drones' ids in it: none receives webhooks.
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, Kind::Protocol),
-    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, Kind::Documentation),
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, Kind::Relay), // 6to4
-    (Ipv6Addr::new(0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 0), 48, Kind::Protocol), // AS112
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, Kind::Documentation),
-    (Ipv6Addr::new(0x5f00, 0, 0, 0, 0, 0, 0, 0), 16, Kind::Protocol), // segment routing
-    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, Kind::Private),
-    (Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10, Kind::Private), // site-local, RFC 3879
-    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, Kind::Multicast),
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23, AddressKind::Protocol),
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, AddressKind::Documentation),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, AddressKind::Relay), // 6to4
+    (Ipv6Addr::new(0x2620, 0x4f, 0x8000, 0, 0, 0, 0, 0), 48, AddressKind::Protocol), // AS112
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, AddressKind::Documentation),
+    (Ipv6Addr::new(0x5f00, 0, 0, 0, 0, 0, 0, 0), 16, AddressKind::Protocol), // segment routing
+    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, AddressKind::Private),
+    (Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10, AddressKind::Private), // site-local, RFC 3879
+    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, AddressKind::Multicast),
 ];
 
 /// Decides about one address that is about to be dialled.
 ///
 /// # Errors
 /// The address lies in a range that `policy` excludes, itself or by the IPv4 address inside it.
-pub fn check(address: IpAddr, policy: AddressPolicy) -> Result<(), Refusal> {
+pub fn check(address: IpAddr, policy: AddressPolicy) -> Result<(), AddressRefusal> {
     let policy = match policy {
         AddressPolicy::Listed(blocks) if blocks.contain(address) => AddressPolicy::Operator,
         AddressPolicy::Listed(_) => AddressPolicy::Public,
@@ -133,7 +133,7 @@ pub fn check(address: IpAddr, policy: AddressPolicy) -> Result<(), Refusal> {
         IpAddr::V4(v4) => refused_v4(v4, policy),
         IpAddr::V6(v6) => refused_v6(v6, policy),
     };
-    refused.map_or(Ok(()), |kind| Err(Refusal { kind }))
+    refused.map_or(Ok(()), |kind| Err(AddressRefusal { kind }))
 }
 
 /// Decides about a URL whose host is an address. A name passes: its addresses are judged when it
@@ -141,7 +141,7 @@ pub fn check(address: IpAddr, policy: AddressPolicy) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// As for [`check`].
-pub fn check_host(url: &Url, policy: AddressPolicy) -> Result<(), Refusal> {
+pub fn check_host(url: &Url, policy: AddressPolicy) -> Result<(), AddressRefusal> {
     match url.host() {
         Some(Host::Ipv4(v4)) => check(IpAddr::V4(v4), policy),
         Some(Host::Ipv6(v6)) => check(IpAddr::V6(v6), policy),
@@ -149,9 +149,9 @@ pub fn check_host(url: &Url, policy: AddressPolicy) -> Result<(), Refusal> {
     }
 }
 
-fn refused_v4(address: Ipv4Addr, policy: AddressPolicy) -> Option<Kind> {
+fn refused_v4(address: Ipv4Addr, policy: AddressPolicy) -> Option<AddressKind> {
     let bits = address.to_bits();
-    let hit = |&&(network, prefix, _): &&(Ipv4Addr, u32, Kind)| {
+    let hit = |&&(network, prefix, _): &&(Ipv4Addr, u32, AddressKind)| {
         (bits ^ network.to_bits()).leading_zeros() >= prefix
     };
     let kind = |&(_, _, kind)| kind;
@@ -162,9 +162,9 @@ fn refused_v4(address: Ipv4Addr, policy: AddressPolicy) -> Option<Kind> {
     }
 }
 
-fn refused_v6(address: Ipv6Addr, policy: AddressPolicy) -> Option<Kind> {
+fn refused_v6(address: Ipv6Addr, policy: AddressPolicy) -> Option<AddressKind> {
     let bits = address.to_bits();
-    let hit = |&&(network, prefix, _): &&(Ipv6Addr, u32, Kind)| {
+    let hit = |&&(network, prefix, _): &&(Ipv6Addr, u32, AddressKind)| {
         (bits ^ network.to_bits()).leading_zeros() >= prefix
     };
     let kind = |&(_, _, kind)| kind;
@@ -172,7 +172,7 @@ fn refused_v6(address: Ipv6Addr, policy: AddressPolicy) -> Option<Kind> {
     let own = match policy {
         AddressPolicy::Operator => metadata,
         // Of the translators' block only two prefixes are given out; they are judged by what is inside.
-        _ if is_unknown_translator(address) => Some(Kind::Relay),
+        _ if is_unknown_translator(address) => Some(AddressKind::Relay),
         _ => metadata.or_else(|| NOT_PUBLIC_V6.iter().find(hit).map(kind)),
     };
     own.or_else(|| inner_v4(address).into_iter().flatten().find_map(|v4| refused_v4(v4, policy)))

@@ -15,7 +15,7 @@ use crate::config::settings::Endpoint;
 use crate::delivery::auth;
 use crate::delivery::error::DeliveryError;
 use crate::flow::event::EventId;
-use crate::flow::headers::Headers;
+use crate::flow::headers::HeaderLines;
 use crate::flow::lease::Lease;
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -62,7 +62,7 @@ const MASK: &str = "[secret]";
 
 /// The ids that a request carries.
 #[derive(Debug, Eq, PartialEq)]
-pub(crate) struct Ids {
+pub(crate) struct EventIds {
     /// `webhook-id`.
     pub(crate) id: String,
     /// `walhook-event-ids`, in the body's order.
@@ -71,7 +71,7 @@ pub(crate) struct Ids {
     replay: bool,
 }
 
-impl Ids {
+impl EventIds {
     /// The event's id; for a batch, also of one, an id that is the same for the same set of events.
     pub(crate) fn of(lease: &Lease, batched: bool) -> Self {
         if !batched {
@@ -159,7 +159,7 @@ pub(crate) fn shape(headers: &mut HeaderMap, endpoint: &HeaderMap, lease: &Lease
 /// Adds what belongs to this attempt.
 pub(crate) fn complete(
     headers: &mut HeaderMap,
-    ids: Ids,
+    ids: EventIds,
     timestamp: &str,
     signed: Vec<(HeaderName, HeaderValue)>,
 ) {
@@ -180,8 +180,8 @@ pub(crate) fn complete(
 /// Names and values for people to read, with secret values masked, up to `limit_bytes`. Of the ids
 /// of a batch only their number is shown: the push log has them beside the headers, and where it has a
 /// row for each event, all ids in each would be more than everything else.
-pub(crate) fn shown(headers: &HeaderMap, limit_bytes: usize) -> Headers {
-    let mut shown = Headers::with_capacity(room_for(headers).min(limit_bytes));
+pub(crate) fn shown(headers: &HeaderMap, limit_bytes: usize) -> HeaderLines {
+    let mut shown = HeaderLines::with_capacity(room_for(headers).min(limit_bytes));
     show(&mut shown, headers.iter(), limit_bytes);
     shown
 }
@@ -189,10 +189,10 @@ pub(crate) fn shown(headers: &HeaderMap, limit_bytes: usize) -> Headers {
 /// The same for `headers` that mostly begin with those of every request, which are `shown` already.
 pub(crate) fn shown_after(
     fixed: &HeaderMap,
-    shown_fixed: &Headers,
+    shown_fixed: &HeaderLines,
     headers: &HeaderMap,
     limit_bytes: usize,
-) -> Headers {
+) -> HeaderLines {
     let mut rest = headers.iter();
     // The body's shape may have replaced one; and what did not fit is not followed by what would.
     let is_same = fixed.iter().all(|header| rest.next() == Some(header));
@@ -211,7 +211,7 @@ fn room_for(headers: &HeaderMap) -> usize {
 }
 
 fn show<'a>(
-    shown: &mut Headers,
+    shown: &mut HeaderLines,
     headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
     limit_bytes: usize,
 ) {

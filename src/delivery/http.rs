@@ -23,7 +23,7 @@ use tracing::Span;
 use tracing::field;
 use url::Url;
 
-use crate::config::link::Link;
+use crate::config::link::ConnectionLink;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;
 use crate::config::settings::Auth;
@@ -32,34 +32,34 @@ use crate::delivery::access_token;
 use crate::delivery::access_token::AccessTokens;
 use crate::delivery::auth;
 use crate::delivery::body;
-use crate::delivery::body::Outgoing;
+use crate::delivery::body::OutgoingBody;
 use crate::delivery::channel::Channel;
 use crate::delivery::channel::Line;
 use crate::delivery::classify::classify;
-use crate::delivery::connections::Connections;
+use crate::delivery::connections::ConnectionPool;
 use crate::delivery::connections::TIDY_EVERY;
 use crate::delivery::error::DeliveryError;
-use crate::delivery::guard::Refusal;
+use crate::delivery::guard::AddressRefusal;
 use crate::delivery::headers;
-use crate::delivery::headers::Ids;
+use crate::delivery::headers::EventIds;
 use crate::delivery::judge::judge;
-use crate::delivery::network::Network;
-use crate::delivery::oauth::Token;
-use crate::delivery::oauth::Tokens;
-use crate::delivery::redact::Redactor;
-use crate::delivery::reply::Seen;
-use crate::delivery::sign::Signature;
-use crate::delivery::sign::Signer;
-use crate::delivery::site::Site;
-use crate::flow::headers::Headers;
+use crate::delivery::network::DeliveryNetwork;
+use crate::delivery::oauth::AccessToken;
+use crate::delivery::oauth::TokenCache;
+use crate::delivery::redact::TextRedactor;
+use crate::delivery::reply::SeenResponse;
+use crate::delivery::sign::RequestSignature;
+use crate::delivery::sign::RequestSigner;
+use crate::delivery::site::EndpointSite;
+use crate::flow::headers::HeaderLines;
 use crate::flow::lease::Lease;
 use crate::flow::time::Timestamp;
 use crate::flow::time::whole_millis;
-use crate::flow::verdict::Exchange;
-use crate::flow::verdict::Failure;
+use crate::flow::verdict::AttemptFailure;
+use crate::flow::verdict::AttemptReach;
+use crate::flow::verdict::AttemptVerdict;
 use crate::flow::verdict::FailureClass;
-use crate::flow::verdict::Reach;
-use crate::flow::verdict::Verdict;
+use crate::flow::verdict::HttpExchange;
 
 /// Headers of a request that are kept for the books.
 const SHOWN_HEADERS_MAX_BYTES: usize = 32 * 1024;
@@ -68,19 +68,19 @@ const SHOWN_HEADERS_MAX_BYTES: usize = 32 * 1024;
 const JUDGED_BODY_MAX_BYTES: usize = 64 * 1024;
 
 /// Sends to one endpoint. Built once; attempts run concurrently and share its connections.
-pub struct Client {
+pub struct EndpointClient {
     endpoint: Arc<str>,
-    connections: Connections,
+    connections: ConnectionPool,
     /// Path and query; the whole URL where a proxy is to read it.
     path: Uri,
     /// What every request carries, authentication included.
     headers: HeaderMap,
     /// These as the books keep them.
-    shown_headers: Headers,
+    shown_headers: HeaderLines,
     /// Those of them that the operator wrote.
     own_headers: HeaderMap,
-    signer: Option<Signer>,
-    tokens: Option<Tokens>,
+    signer: Option<RequestSigner>,
+    tokens: Option<TokenCache>,
     /// The chat system that it is.
     channel: Option<Channel>,
     /// Bodies are JSON arrays.
@@ -89,14 +89,14 @@ pub struct Client {
     timeout: Duration,
     response_limit: usize,
     /// Why no request is made: the endpoint cannot be used, or must not be reached.
-    refusal: Option<Failure>,
-    redactor: Redactor,
+    refusal: Option<AttemptFailure>,
+    redactor: TextRedactor,
 }
 
-impl Client {
+impl EndpointClient {
     /// # Errors
     /// The endpoint's URL, headers or credentials cannot be used, or TLS cannot be set up.
-    pub fn new(endpoint: &Endpoint, network: &Network) -> Result<Self, DeliveryError> {
+    pub fn new(endpoint: &Endpoint, network: &DeliveryNetwork) -> Result<Self, DeliveryError> {
         let name = || Arc::clone(&endpoint.name);
         let url = endpoint.url.reveal();
         let mut headers = headers::fixed(endpoint)?;
@@ -105,14 +105,14 @@ impl Client {
         {
             headers.extend(auth::header(&auth, &endpoint.name)?);
         }
-        let site = |url: &Url, policy: AddressPolicy, link: &Link| {
-            Site::new(url, policy, link, network, endpoint.timeout, &endpoint.name)
+        let site = |url: &Url, policy: AddressPolicy, link: &ConnectionLink| {
+            EndpointSite::new(url, policy, link, network, endpoint.timeout, &endpoint.name)
         };
         let tokens = match &endpoint.auth {
             Some(Auth::OAuth2(oauth)) => {
-                let link = Link { http2: false, ..endpoint.link.clone() };
+                let link = ConnectionLink { http2: false, ..endpoint.link.clone() };
                 let issuer = site(oauth.token_url.reveal(), endpoint.addresses, &link)?;
-                Some(Tokens::new(oauth, issuer, headers.get(header::USER_AGENT)))
+                Some(TokenCache::new(oauth, issuer, headers.get(header::USER_AGENT)))
             }
             _ => None,
         };
@@ -143,13 +143,13 @@ impl Client {
             tokens,
             channel,
             own_headers: endpoint.headers.clone(),
-            signer: endpoint.signing.as_ref().map(Signer::new),
+            signer: endpoint.signing.as_ref().map(RequestSigner::new),
             batched: endpoint.batch.size.get() > 1,
             answers: endpoint.answers.clone(),
             timeout: endpoint.timeout,
             response_limit: endpoint.response_limit,
             refusal: refusal(endpoint, site.refusal),
-            redactor: Redactor::new(url),
+            redactor: TextRedactor::new(url),
         })
     }
 
@@ -159,7 +159,7 @@ impl Client {
     ///
     /// Never fails and never takes longer than the endpoint's timeout. Dropping the future closes
     /// the connection. Log fields: never the body, the headers or the URL.
-    pub async fn attempt(&self, lease: &Lease, now: Timestamp) -> Exchange {
+    pub async fn attempt(&self, lease: &Lease, now: Timestamp) -> HttpExchange {
         let span = tracing::debug_span!(
             "attempt",
             endpoint = %self.endpoint,
@@ -172,12 +172,12 @@ impl Client {
     }
 
     /// An attempt with its deadline and its judgement.
-    async fn timed(&self, lease: &Lease, now: Timestamp, span: &Span) -> Exchange {
+    async fn timed(&self, lease: &Lease, now: Timestamp, span: &Span) -> HttpExchange {
         let started = Instant::now();
-        let mut request_headers = Headers::default();
-        let mut seen = Seen::default();
+        let mut request_headers = HeaderLines::default();
+        let mut seen = SeenResponse::default();
         let mut token = None;
-        let mut reach = Reach::Endpoint;
+        let mut reach = AttemptReach::Endpoint;
         let ended = match &self.refusal {
             Some(refusal) => Err(refusal.clone()),
             None => {
@@ -197,7 +197,7 @@ impl Client {
         };
         let (verdict, failure) = self.judge_token(token, seen.status, judged, &mut reach);
         if failure.as_ref().is_some_and(|failure| failure.class == FailureClass::Local) {
-            reach = Reach::Nowhere;
+            reach = AttemptReach::Nowhere;
         }
         let status = seen.status.map(|status| status.as_u16());
         span.record("status", status);
@@ -206,7 +206,7 @@ impl Client {
             error = failure.as_ref().map(field::display),
             "attempt ended"
         );
-        Exchange {
+        HttpExchange {
             verdict,
             reach,
             failure,
@@ -224,30 +224,30 @@ impl Client {
         &self,
         lease: &Lease,
         (started, now): (Instant, Timestamp),
-        shown: &mut Headers,
-        (reach, token, seen): (&mut Reach, &mut Option<Token>, &mut Seen),
-    ) -> Result<Instant, Failure> {
+        shown: &mut HeaderLines,
+        (reach, token, seen): (&mut AttemptReach, &mut Option<AccessToken>, &mut SeenResponse),
+    ) -> Result<Instant, AttemptFailure> {
         if let Some(tokens) = &self.tokens {
             // Apart: it would be most of what each attempt of each endpoint takes of memory.
-            *reach = Reach::Unprocessed;
+            *reach = AttemptReach::Unprocessed;
             let fetched = Box::pin(tokens.token(now)).await;
             *token = Some(fetched.map_err(|untaken| {
                 *reach = untaken.reach;
                 untaken.failure
             })?);
-            *reach = Reach::Endpoint;
+            *reach = AttemptReach::Endpoint;
         }
         // A batch that was gathered before the endpoint's settings changed stays one.
         let batched = self.batched || lease.events.len() > 1;
-        let ids = Ids::of(lease, batched);
+        let ids = EventIds::of(lease, batched);
         let timestamp = now.seconds().to_string();
         let mut signature = self.signer.as_ref().map(|signer| signer.begin(&ids.id, &timestamp));
         let body = match &self.channel {
-            Some(_) => Outgoing::Whole(Bytes::new()), // it makes its own
+            Some(_) => OutgoingBody::Whole(Bytes::new()), // it makes its own
             None => body::complete(&lease.events, batched, now, signature.as_mut()).await,
         };
         let mut headers = self.headers.clone();
-        let signed = signature.map(Signature::finish).unwrap_or_default();
+        let signed = signature.map(RequestSignature::finish).unwrap_or_default();
         headers::shape(&mut headers, &self.own_headers, lease, batched);
         headers::complete(&mut headers, ids, &timestamp, signed);
         if let Some(token) = token {
@@ -282,7 +282,7 @@ impl Client {
     ///
     /// # Errors
     /// Why not. The text names neither host nor path.
-    pub async fn reach(&self, patience: Duration) -> Result<(), Failure> {
+    pub async fn reach(&self, patience: Duration) -> Result<(), AttemptFailure> {
         if let Some(refusal) = &self.refusal {
             return Err(refusal.clone());
         }
@@ -290,7 +290,7 @@ impl Client {
             Ok(reached) => reached.map_err(|trouble| classify(&trouble)),
             Err(_elapsed) => {
                 let detail = format!("no connection within {patience:?}");
-                Err(Failure { class: FailureClass::Timeout, detail })
+                Err(AttemptFailure { class: FailureClass::Timeout, detail })
             }
         }
     }
@@ -308,17 +308,17 @@ impl Client {
     /// attempt, which gets a new one; to one that never was, it is as final as any.
     fn judge_token(
         &self,
-        token: Option<Token>,
+        token: Option<AccessToken>,
         status: Option<StatusCode>,
-        (verdict, failure): (Verdict, Option<Failure>),
-        reach: &mut Reach,
-    ) -> (Verdict, Option<Failure>) {
+        (verdict, failure): (AttemptVerdict, Option<AttemptFailure>),
+        reach: &mut AttemptReach,
+    ) -> (AttemptVerdict, Option<AttemptFailure>) {
         let (Some(tokens), Some(token)) = (&self.tokens, token) else { return (verdict, failure) };
         match status {
             Some(StatusCode::UNAUTHORIZED) => match (tokens.discard(&token), &verdict) {
-                (true, Verdict::Dead | Verdict::Retry { .. }) => {
-                    *reach = Reach::Unprocessed;
-                    (Verdict::Retry { at_least: None }, failure)
+                (true, AttemptVerdict::Dead | AttemptVerdict::Retry { .. }) => {
+                    *reach = AttemptReach::Unprocessed;
+                    (AttemptVerdict::Retry { at_least: None }, failure)
                 }
                 _ => (verdict, failure),
             },
@@ -333,14 +333,14 @@ impl Client {
     fn judge_message(
         &self,
         channel: &Channel,
-        judged: (Verdict, Option<Failure>),
-        seen: &Seen,
-        reach: &mut Reach,
-    ) -> (Verdict, Option<Failure>) {
+        judged: (AttemptVerdict, Option<AttemptFailure>),
+        seen: &SeenResponse,
+        reach: &mut AttemptReach,
+    ) -> (AttemptVerdict, Option<AttemptFailure>) {
         let (verdict, failure) = channel.judge(judged, seen.status, &seen.body, reach);
         let failure = failure.map(|failure| {
             let detail = self.masked(Bytes::from(failure.detail));
-            Failure { detail: String::from_utf8_lossy(&detail).into_owned(), ..failure }
+            AttemptFailure { detail: String::from_utf8_lossy(&detail).into_owned(), ..failure }
         });
         (verdict, failure)
     }
@@ -354,20 +354,20 @@ impl Client {
         }
     }
 
-    fn overdue(&self) -> Failure {
+    fn overdue(&self) -> AttemptFailure {
         let detail = format!("no complete response within {:?}", self.timeout);
-        Failure { class: FailureClass::Timeout, detail }
+        AttemptFailure { class: FailureClass::Timeout, detail }
     }
 }
 
 /// Why no request is made, if so.
-fn refusal(endpoint: &Endpoint, address: Option<Refusal>) -> Option<Failure> {
+fn refusal(endpoint: &Endpoint, address: Option<AddressRefusal>) -> Option<AttemptFailure> {
     let why = endpoint.unusable.as_ref().map(ToString::to_string);
     let detail = why.or_else(|| address.map(|refusal| refusal.to_string()))?;
-    Some(Failure { class: FailureClass::Refused, detail })
+    Some(AttemptFailure { class: FailureClass::Refused, detail })
 }
 
-impl std::fmt::Debug for Client {
+impl std::fmt::Debug for EndpointClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }

@@ -17,12 +17,12 @@ use http::StatusCode;
 
 use crate::config::settings::AnswerRule;
 use crate::config::settings::BodyRule;
-use crate::config::settings::Gone;
+use crate::config::settings::GoneMeaning;
 use crate::config::settings::RetryOn;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Failure;
+use crate::flow::verdict::AttemptFailure;
+use crate::flow::verdict::AttemptVerdict;
 use crate::flow::verdict::FailureClass;
-use crate::flow::verdict::Verdict;
 
 /// Whatever a receiver asks for, no wait is longer. The lane's own cap is far below; this one
 /// keeps sums of times away from overflow.
@@ -30,30 +30,34 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What came back.
 #[derive(Clone, Debug)]
-pub(crate) enum Reply {
+pub(crate) enum ResponseReply {
     Response {
         status: StatusCode,
         /// What the receiver asked for; see [`retry_after`].
         retry_after: Option<Duration>,
         /// Why the rest of the response is missing.
-        broken: Option<Failure>,
+        broken: Option<AttemptFailure>,
     },
     /// No response began.
-    Nothing(Failure),
+    Nothing(AttemptFailure),
 }
 
 /// Decides about a reply under the endpoint's rule. `body` is as much of the response's as was
 /// read; it counts only where the rule asks for it.
-pub(crate) fn judge(reply: Reply, body: &[u8], rule: &AnswerRule) -> (Verdict, Option<Failure>) {
-    let failure = |detail| Some(Failure { class: FailureClass::Status, detail });
+pub(crate) fn judge(
+    reply: ResponseReply,
+    body: &[u8],
+    rule: &AnswerRule,
+) -> (AttemptVerdict, Option<AttemptFailure>) {
+    let failure = |detail| Some(AttemptFailure { class: FailureClass::Status, detail });
     match reply {
         // A refusal stands, whether or not its text came to an end.
-        Reply::Response { status, retry_after, broken: _ }
+        ResponseReply::Response { status, retry_after, broken: _ }
             if !is_success(status, &rule.success) =>
         {
             (refused(status, retry_after, rule), failure(describe(status)))
         }
-        Reply::Response { status, retry_after, broken: None } => match &rule.body {
+        ResponseReply::Response { status, retry_after, broken: None } => match &rule.body {
             Some(expected) if !says(body, expected) => {
                 // What the body says instead is the receiver's data, and stays out of logs.
                 let detail = format!(
@@ -64,9 +68,9 @@ pub(crate) fn judge(reply: Reply, body: &[u8], rule: &AnswerRule) -> (Verdict, O
                 );
                 (refused(status, retry_after, rule), failure(detail))
             }
-            _ => (Verdict::Delivered, None),
+            _ => (AttemptVerdict::Delivered, None),
         },
-        Reply::Response { broken: Some(failure), .. } | Reply::Nothing(failure) => {
+        ResponseReply::Response { broken: Some(failure), .. } | ResponseReply::Nothing(failure) => {
             (failed(failure.class), Some(failure))
         }
     }
@@ -114,7 +118,7 @@ pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
 }
 
 /// The verdict on an answer that is no success.
-fn refused(status: StatusCode, at_least: Option<Duration>, rule: &AnswerRule) -> Verdict {
+fn refused(status: StatusCode, at_least: Option<Duration>, rule: &AnswerRule) -> AttemptVerdict {
     let code = status.as_u16();
     let again = match &rule.retry {
         // A 2xx outside of the list is a receiver that is up and has not taken it.
@@ -125,13 +129,13 @@ fn refused(status: StatusCode, at_least: Option<Duration>, rule: &AnswerRule) ->
         }
     };
     match code {
-        _ if again => Verdict::Retry { at_least },
-        410 if rule.gone == Gone::Disable => Verdict::Gone,
-        _ => Verdict::Dead,
+        _ if again => AttemptVerdict::Retry { at_least },
+        410 if rule.gone == GoneMeaning::Disable => AttemptVerdict::Gone,
+        _ => AttemptVerdict::Dead,
     }
 }
 
-fn failed(class: FailureClass) -> Verdict {
+fn failed(class: FailureClass) -> AttemptVerdict {
     match class {
         FailureClass::Timeout
         | FailureClass::Dns
@@ -139,8 +143,8 @@ fn failed(class: FailureClass) -> Verdict {
         | FailureClass::Tls
         | FailureClass::Protocol
         | FailureClass::Status
-        | FailureClass::Local => Verdict::Retry { at_least: None },
-        FailureClass::Refused | FailureClass::Request => Verdict::Dead,
+        | FailureClass::Local => AttemptVerdict::Retry { at_least: None },
+        FailureClass::Refused | FailureClass::Request => AttemptVerdict::Dead,
     }
 }
 

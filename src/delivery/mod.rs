@@ -17,7 +17,7 @@
 //! Whatever the receiver does, an attempt ends at its deadline with one [`Exchange`], in bounded
 //! memory. Nothing here waits between attempts or remembers them: that is the lane's part.
 //!
-//! [`Exchange`]: crate::flow::verdict::Exchange
+//! [`Exchange`]: crate::flow::verdict::HttpExchange
 
 mod access_token;
 mod auth;

@@ -17,10 +17,10 @@ use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use tokio::task::JoinSet;
 
-use crate::delivery::body::Outgoing;
-use crate::delivery::connections::Trouble;
-use crate::delivery::dial::Dialer;
-use crate::delivery::dial::Stream;
+use crate::delivery::body::OutgoingBody;
+use crate::delivery::connections::TransportTrouble;
+use crate::delivery::dial::DialedStream;
+use crate::delivery::dial::EndpointDialer;
 
 /// While requests are in flight, the peer is asked whether it is there, and given as long to answer:
 /// otherwise a connection that has died would be noticed by all their deadlines only.
@@ -34,29 +34,32 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 const HEADERS_MAX_BYTES: u32 = 256 * 1024;
 
 /// What a request waits for before it can be sent.
-pub(crate) enum Ready {
+pub(crate) enum MultiplexedReady {
     /// `is_new`: this request made it.
-    Multiplexed { sender: SendRequest<Outgoing>, is_new: bool },
+    Multiplexed { sender: SendRequest<OutgoingBody>, is_new: bool },
     /// The peer speaks HTTP/1.1 only.
-    Alone(Box<dyn Stream>),
+    Alone(Box<dyn DialedStream>),
 }
 
 #[derive(Default)]
-pub(crate) struct Multiplexed {
-    current: tokio::sync::Mutex<Option<SendRequest<Outgoing>>>,
+pub(crate) struct Http2Connection {
+    current: tokio::sync::Mutex<Option<SendRequest<OutgoingBody>>>,
     tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
-impl Multiplexed {
+impl Http2Connection {
     /// The connection, made if there is none.
-    pub(crate) async fn ready(&self, dialer: &Dialer) -> Result<Ready, Trouble> {
+    pub(crate) async fn ready(
+        &self,
+        dialer: &EndpointDialer,
+    ) -> Result<MultiplexedReady, TransportTrouble> {
         let mut current = self.current.lock().await;
         if let Some(sender) = current.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(Ready::Multiplexed { sender: sender.clone(), is_new: false });
+            return Ok(MultiplexedReady::Multiplexed { sender: sender.clone(), is_new: false });
         }
-        let dialed = dialer.dial().await.map_err(Trouble::Connect)?;
+        let dialed = dialer.dial().await.map_err(TransportTrouble::Connect)?;
         if !dialed.http2 {
-            return Ok(Ready::Alone(dialed.stream));
+            return Ok(MultiplexedReady::Alone(dialed.stream));
         }
         let spawner = Spawner(Arc::downgrade(&self.tasks));
         let (sender, connection) = http2::Builder::new(spawner.clone())
@@ -68,14 +71,14 @@ impl Multiplexed {
             .max_header_list_size(HEADERS_MAX_BYTES)
             .handshake(TokioIo::new(dialed.stream))
             .await
-            .map_err(Trouble::Exchange)?;
+            .map_err(TransportTrouble::Exchange)?;
         spawner.execute(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an HTTP/2 connection ended");
             }
         });
         *current = Some(sender.clone());
-        Ok(Ready::Multiplexed { sender, is_new: true })
+        Ok(MultiplexedReady::Multiplexed { sender, is_new: true })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What all endpoints share of the outside: how names become addresses, and whom TLS trusts.
 //!
-//! `Guarded` stands between every connection and name resolution, so what is judged is the very
+//! `GuardedResolver` stands between every connection and name resolution, so what is judged is the very
 //! address that is dialled: a name cannot change its answer in between.
 
 use std::fmt;
@@ -17,14 +17,14 @@ use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::sign::SingleCertAndKey;
 
-use crate::config::link::Link;
+use crate::config::link::ConnectionLink;
 use crate::config::settings::AddressPolicy;
 use crate::delivery::access_token::TokenRegistry;
 use crate::delivery::classify;
 use crate::delivery::error::DeliveryError;
-use crate::delivery::gate::MaySend;
+use crate::delivery::gate::SendPermission;
 use crate::delivery::guard;
-use crate::delivery::trust::Trust;
+use crate::delivery::trust::EndpointTrust;
 
 /// HTTP/2 over TLS, by its name in ALPN (RFC 9113, 3.2).
 pub(crate) const HTTP_2: &[u8] = b"h2";
@@ -50,15 +50,15 @@ impl ResolveError {
 
 /// The way out. Clones share it.
 #[derive(Clone)]
-pub struct Network {
+pub struct DeliveryNetwork {
     resolver: Arc<dyn Resolve>,
     /// Filled when the first https endpoint asks: plain http needs no roots.
     roots: Arc<OnceLock<Arc<RootCertStore>>>,
-    may_send: MaySend,
+    may_send: SendPermission,
     tokens: TokenRegistry,
 }
 
-impl Network {
+impl DeliveryNetwork {
     /// The machine's own resolver and the certificate authorities that it trusts.
     pub fn system() -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Network {
 
     /// The same, writing to no socket while `may_send` says no.
     #[must_use]
-    pub fn gated(self, may_send: MaySend) -> Self {
+    pub fn gated(self, may_send: SendPermission) -> Self {
         Self { may_send, ..self }
     }
 
@@ -86,25 +86,25 @@ impl Network {
         &self.tokens
     }
 
-    pub(crate) fn may_send(&self) -> MaySend {
+    pub(crate) fn may_send(&self) -> SendPermission {
         Arc::clone(&self.may_send)
     }
 
     /// The resolver as an endpoint of this policy may use it.
-    pub(crate) fn resolver(&self, policy: AddressPolicy) -> Guarded {
-        Guarded { inner: Arc::clone(&self.resolver), policy }
+    pub(crate) fn resolver(&self, policy: AddressPolicy) -> GuardedResolver {
+        GuardedResolver { inner: Arc::clone(&self.resolver), policy }
     }
 
     /// TLS 1.2 and 1.3, HTTP/1.1 and also HTTP/2 if it is wanted, certificates always verified: by
     /// the link's own authorities where it has some, else by those of this machine.
-    pub(crate) fn tls(&self, link: &Link) -> Result<ClientConfig, DeliveryError> {
+    pub(crate) fn tls(&self, link: &ConnectionLink) -> Result<ClientConfig, DeliveryError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(DeliveryError::Tls)?;
         let builder = match &link.ca {
             Some(ca) => {
-                let trust = Trust::new(ca, provider).map_err(DeliveryError::Tls)?;
+                let trust = EndpointTrust::new(ca, provider).map_err(DeliveryError::Tls)?;
                 builder.dangerous().with_custom_certificate_verifier(Arc::new(trust))
             }
             None => builder.with_root_certificates(self.roots()?),
@@ -136,7 +136,7 @@ impl Network {
     }
 }
 
-impl fmt::Debug for Network {
+impl fmt::Debug for DeliveryNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Network").finish_non_exhaustive()
     }
@@ -157,12 +157,12 @@ impl Resolve for SystemResolver {
 }
 
 /// A resolver that gives only addresses which the endpoint may dial.
-pub(crate) struct Guarded {
+pub(crate) struct GuardedResolver {
     inner: Arc<dyn Resolve>,
     policy: AddressPolicy,
 }
 
-impl Resolve for Guarded {
+impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let answers = self.inner.resolve(name);
         let policy = self.policy;
@@ -195,12 +195,12 @@ fn into_resolve_error(error: Box<dyn std::error::Error + Send + Sync>) -> Resolv
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::guard::Refusal;
+    use crate::delivery::guard::AddressRefusal;
 
     /// Answers every name with these.
-    struct Answers(&'static [&'static str]);
+    struct ResolvedAnswers(&'static [&'static str]);
 
-    impl Resolve for Answers {
+    impl Resolve for ResolvedAnswers {
         fn resolve(&self, _: Name) -> Resolving {
             let addresses = self.0.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0));
             let addresses: Addrs = Box::new(addresses);
@@ -212,7 +212,8 @@ mod tests {
         answers: &'static [&'static str],
         policy: AddressPolicy,
     ) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>> {
-        let network = Network::new(Arc::new(Answers(answers)), RootCertStore::empty());
+        let network =
+            DeliveryNetwork::new(Arc::new(ResolvedAnswers(answers)), RootCertStore::empty());
         let allowed = network.resolver(policy).resolve("hooks.test".parse()?).await?;
         Ok(allowed.map(|address| address.ip().to_string()).collect())
     }
@@ -232,7 +233,7 @@ mod tests {
     #[tokio::test]
     async fn a_name_with_refused_answers_alone_is_refused() {
         let error = resolve(&["10.0.0.1", "::1"], AddressPolicy::Public).await.unwrap_err();
-        assert!(error.is::<Refusal>(), "{error}");
+        assert!(error.is::<AddressRefusal>(), "{error}");
         let error = resolve(&[], AddressPolicy::Public).await.unwrap_err();
         assert!(matches!(error.downcast_ref(), Some(ResolveError::Empty)), "{error}");
     }

@@ -27,17 +27,17 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 
 use crate::config::settings::OAuth2;
-use crate::delivery::body::Outgoing;
+use crate::delivery::body::OutgoingBody;
 use crate::delivery::classify::classify;
-use crate::delivery::connections::Connections;
-use crate::delivery::guard::Refusal;
+use crate::delivery::connections::ConnectionPool;
+use crate::delivery::guard::AddressRefusal;
 use crate::delivery::judge::without_mark;
-use crate::delivery::reply::Seen;
-use crate::delivery::site::Site;
+use crate::delivery::reply::SeenResponse;
+use crate::delivery::site::EndpointSite;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Failure;
+use crate::flow::verdict::AttemptFailure;
+use crate::flow::verdict::AttemptReach;
 use crate::flow::verdict::FailureClass;
-use crate::flow::verdict::Reach;
 
 /// The longest answer of an issuer.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -53,18 +53,18 @@ const MARGIN: Duration = Duration::from_secs(30);
 const CODE_CHARS_MAX: usize = 40;
 
 /// The tokens of one endpoint.
-pub(crate) struct Tokens {
-    connections: Connections,
+pub(crate) struct TokenCache {
+    connections: ConnectionPool,
     path: Uri,
     headers: HeaderMap,
     form: Bytes,
-    refusal: Option<Refusal>,
-    current: Mutex<Option<Token>>,
+    refusal: Option<AddressRefusal>,
+    current: Mutex<Option<AccessToken>>,
 }
 
 /// A token in use.
 #[derive(Clone)]
-pub(crate) struct Token {
+pub(crate) struct AccessToken {
     /// `Bearer ...`, marked as sensitive.
     pub(crate) header: HeaderValue,
     until: Instant,
@@ -74,15 +74,15 @@ pub(crate) struct Token {
 
 /// Why there is no token.
 pub(crate) struct NoToken {
-    pub(crate) failure: Failure,
+    pub(crate) failure: AttemptFailure,
     /// An issuer that is away costs the deliveries nothing; one that refuses is misconfigured, and
     /// counts like the endpoint's own refusal, so that somebody hears of it.
-    pub(crate) reach: Reach,
+    pub(crate) reach: AttemptReach,
 }
 
 /// RFC 6749, 5.1; some issuers write the lifetime as a string.
 #[derive(Deserialize)]
-struct Issued {
+struct IssuedToken {
     access_token: String,
     token_type: Option<String>,
     expires_in: Option<serde_json::Value>,
@@ -90,14 +90,18 @@ struct Issued {
 
 /// RFC 6749, 5.2.
 #[derive(Deserialize)]
-struct Refused {
+struct TokenRefused {
     error: String,
 }
 
-impl Tokens {
+impl TokenCache {
     /// `issuer` is where they come from.
-    pub(crate) fn new(oauth: &OAuth2, issuer: Site, user_agent: Option<&HeaderValue>) -> Self {
-        let Site { connections, path, mut headers, refusal } = issuer;
+    pub(crate) fn new(
+        oauth: &OAuth2,
+        issuer: EndpointSite,
+        user_agent: Option<&HeaderValue>,
+    ) -> Self {
+        let EndpointSite { connections, path, mut headers, refusal } = issuer;
         headers.extend(user_agent.map(|value| (header::USER_AGENT, value.clone())));
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
@@ -128,7 +132,7 @@ impl Tokens {
     }
 
     /// A token that is good for a while yet.
-    pub(crate) async fn token(&self, now: Timestamp) -> Result<Token, NoToken> {
+    pub(crate) async fn token(&self, now: Timestamp) -> Result<AccessToken, NoToken> {
         let mut current = self.current.lock().await;
         if let Some(token) = current.as_ref().filter(|token| Instant::now() < token.until) {
             return Ok(token.clone());
@@ -145,7 +149,7 @@ impl Tokens {
 
     /// The endpoint has answered 401 to this token. Whether another one may help: it does if this
     /// one was good before; one that never was is what this issuer gives.
-    pub(crate) fn discard(&self, token: &Token) -> bool {
+    pub(crate) fn discard(&self, token: &AccessToken) -> bool {
         // Where it is locked, somebody is renewing it already.
         if let Ok(mut current) = self.current.try_lock()
             && current.as_ref().is_some_and(|kept| Arc::ptr_eq(&kept.proven, &token.proven))
@@ -155,21 +159,21 @@ impl Tokens {
         token.proven.load(Ordering::Relaxed)
     }
 
-    async fn fetch(&self, now: Timestamp) -> Result<Token, NoToken> {
+    async fn fetch(&self, now: Timestamp) -> Result<AccessToken, NoToken> {
         if let Some(refusal) = self.refusal {
             let detail = refusal.to_string();
-            let failure = Failure { class: FailureClass::Refused, detail };
-            return Err(NoToken { failure, reach: Reach::Endpoint });
+            let failure = AttemptFailure { class: FailureClass::Refused, detail };
+            return Err(NoToken { failure, reach: AttemptReach::Endpoint });
         }
-        let away = |failure| NoToken { failure, reach: Reach::Unprocessed };
+        let away = |failure| NoToken { failure, reach: AttemptReach::Unprocessed };
         let asked = Instant::now();
-        let mut request = Request::new(Outgoing::Whole(self.form.clone()));
+        let mut request = Request::new(OutgoingBody::Whole(self.form.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();
         *request.headers_mut() = self.headers.clone();
         let sent = self.connections.send(request, asked).await;
         let (response, mut connection) = sent.map_err(|trouble| away(classify(&trouble)))?;
-        let mut seen = Seen::default();
+        let mut seen = SeenResponse::default();
         connection.drive(seen.read(response, ANSWER_MAX_BYTES, now)).await.map_err(away)?;
         self.connections.keep(connection, Instant::now()).await;
         let is_away = seen.status.is_some_and(|status| {
@@ -178,12 +182,12 @@ impl Tokens {
         });
         read(seen.status, &seen.body, asked).map_err(|failure| match is_away {
             true => away(failure),
-            false => NoToken { failure, reach: Reach::Endpoint },
+            false => NoToken { failure, reach: AttemptReach::Endpoint },
         })
     }
 }
 
-impl Token {
+impl AccessToken {
     /// The endpoint has taken it.
     pub(crate) fn prove(&self) {
         self.proven.store(true, Ordering::Relaxed);
@@ -191,18 +195,22 @@ impl Token {
 }
 
 /// Reads an issuer's answer to a request that was made at `asked`.
-fn read(status: Option<StatusCode>, body: &[u8], asked: Instant) -> Result<Token, Failure> {
+fn read(
+    status: Option<StatusCode>,
+    body: &[u8],
+    asked: Instant,
+) -> Result<AccessToken, AttemptFailure> {
     let body = without_mark(body);
-    let failure = |detail: String| Failure { class: FailureClass::Status, detail };
+    let failure = |detail: String| AttemptFailure { class: FailureClass::Status, detail };
     let status = status.unwrap_or_default();
     if !status.is_success() {
-        let code = serde_json::from_slice(body).ok().map(|Refused { error }| error);
+        let code = serde_json::from_slice(body).ok().map(|TokenRefused { error }| error);
         let plain = |c: char| c.is_ascii_lowercase() || c == '_';
         let code = code.filter(|code| code.len() <= CODE_CHARS_MAX && code.chars().all(plain));
         let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
         return Err(failure(format!("{}{code}", status.as_str())));
     }
-    let issued: Issued = serde_json::from_slice(body)
+    let issued: IssuedToken = serde_json::from_slice(body)
         .map_err(|_| failure(String::from("its answer holds no access_token")))?;
     if issued.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
         return Err(failure(String::from("it issued no bearer token")));
@@ -217,7 +225,7 @@ fn read(status: Option<StatusCode>, body: &[u8], asked: Instant) -> Result<Token
     let lifetime = seconds.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok());
     let lifetime = lifetime.unwrap_or(LIFETIME).min(LIFETIME_MAX);
     let until = asked + (lifetime - MARGIN.min(lifetime / 10));
-    Ok(Token { header, until, proven: Arc::default() })
+    Ok(AccessToken { header, until, proven: Arc::default() })
 }
 
 #[cfg(test)]

@@ -13,11 +13,11 @@ use crate::config::settings::Auth;
 use crate::config::settings::Endpoint;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::headers;
-use crate::delivery::headers::Ids;
-use crate::delivery::sign::Signature;
-use crate::delivery::sign::Signer;
+use crate::delivery::headers::EventIds;
+use crate::delivery::sign::RequestSignature;
+use crate::delivery::sign::RequestSigner;
 use crate::flow::event::Event;
-use crate::flow::headers::Headers;
+use crate::flow::headers::HeaderLines;
 use crate::flow::lease::Lease;
 use crate::flow::lease::LeaseId;
 use crate::flow::time::Timestamp;
@@ -25,22 +25,22 @@ use crate::flow::time::Timestamp;
 const SHOWN_HEADERS_MAX_BYTES: usize = 32 * 1024;
 
 /// An endpoint's requests, as they would be.
-pub struct Preview {
+pub struct RequestPreview {
     headers: HeaderMap,
     own_headers: HeaderMap,
-    signer: Option<Signer>,
+    signer: Option<RequestSigner>,
     batched: bool,
 }
 
 /// A request that is not made.
 #[derive(Debug)]
-pub struct Previewed {
-    pub headers: Headers,
+pub struct PreviewedRequest {
+    pub headers: HeaderLines,
     /// Of a batch with this event alone, if the endpoint takes batches.
     pub body: Vec<u8>,
 }
 
-impl Preview {
+impl RequestPreview {
     /// # Errors
     /// The endpoint's headers or credentials cannot be used.
     pub fn new(endpoint: &Endpoint) -> Result<Self, DeliveryError> {
@@ -54,29 +54,29 @@ impl Preview {
         Ok(Self {
             headers,
             own_headers: endpoint.headers.clone(),
-            signer: endpoint.signing.as_ref().map(Signer::new),
+            signer: endpoint.signing.as_ref().map(RequestSigner::new),
             batched: endpoint.batch.size.get() > 1,
         })
     }
 
     /// The first attempt for this event, if it were made `now`, on the database's clock.
-    pub fn of(&self, event: Arc<Event>, now: Timestamp) -> Previewed {
+    pub fn of(&self, event: Arc<Event>, now: Timestamp) -> PreviewedRequest {
         let mut body = event.body.complete(now).to_vec();
         if self.batched {
             body.insert(0, b'[');
             body.push(b']');
         }
         let lease = Lease { id: LeaseId(0), attempt: 1, replay: false, events: vec![event] };
-        let ids = Ids::of(&lease, self.batched);
+        let ids = EventIds::of(&lease, self.batched);
         let timestamp = now.seconds().to_string();
         let mut signature = self.signer.as_ref().map(|signer| signer.begin(&ids.id, &timestamp));
         if let Some(signature) = &mut signature {
             signature.add(&body);
         }
-        let signed = signature.map(Signature::finish).unwrap_or_default();
+        let signed = signature.map(RequestSignature::finish).unwrap_or_default();
         let mut headers = self.headers.clone();
         headers::shape(&mut headers, &self.own_headers, &lease, self.batched);
         headers::complete(&mut headers, ids, &timestamp, signed);
-        Previewed { headers: headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES), body }
+        PreviewedRequest { headers: headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES), body }
     }
 }

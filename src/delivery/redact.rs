@@ -19,12 +19,12 @@ const LONG_BYTES: usize = 16;
 
 /// The pieces of one URL.
 #[derive(Debug)]
-pub(crate) struct Redactor {
+pub(crate) struct TextRedactor {
     /// The longest first: a shorter one may be a part of it.
     pieces: Vec<Vec<u8>>,
 }
 
-impl Redactor {
+impl TextRedactor {
     pub(crate) fn new(url: &Url) -> Self {
         let (path, query) = (url.path(), url.query().unwrap_or_default());
         let whole = &url[Position::BeforePath..Position::AfterQuery];
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn redacted(url: &str, answer: &str) -> String {
-        let redactor = Redactor::new(&url.parse().unwrap());
+        let redactor = TextRedactor::new(&url.parse().unwrap());
         String::from_utf8(redactor.redacted(Bytes::from(answer.to_owned())).to_vec()).unwrap()
     }
 

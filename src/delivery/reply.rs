@@ -16,13 +16,13 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::delivery::classify::classify;
-use crate::delivery::connections::Trouble;
+use crate::delivery::connections::TransportTrouble;
 use crate::delivery::headers;
-use crate::delivery::judge::Reply;
+use crate::delivery::judge::ResponseReply;
 use crate::delivery::judge::retry_after;
-use crate::flow::headers::Headers;
+use crate::flow::headers::HeaderLines;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Failure;
+use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::FailureClass;
 
 /// The longest body that is read to its end. Reading on costs less than a new connection up to
@@ -34,22 +34,22 @@ const HEADERS_MAX_BYTES: usize = 16 * 1024;
 
 /// As much as has arrived of a response. It outlives the reading, which the deadline may end.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct SeenResponse {
     pub(crate) status: Option<StatusCode>,
-    pub(crate) headers: Headers,
+    pub(crate) headers: HeaderLines,
     /// The first bytes, up to the endpoint's limit.
     pub(crate) body: Vec<u8>,
     retry_after: Option<Duration>,
 }
 
-impl Seen {
+impl SeenResponse {
     /// Reads a response into `self`, keeping up to `limit` bytes of its body.
     pub(crate) async fn read(
         &mut self,
         response: Response<Incoming>,
         limit: usize,
         now: Timestamp,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), AttemptFailure> {
         self.status = Some(response.status());
         self.headers = headers::shown(response.headers(), HEADERS_MAX_BYTES);
         let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
@@ -57,7 +57,7 @@ impl Seen {
         let mut read = 0;
         let mut body = response.into_body();
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            let frame = frame.map_err(|error| classify(&Trouble::Exchange(error)))?;
+            let frame = frame.map_err(|error| classify(&TransportTrouble::Exchange(error)))?;
             // What is not data are trailers, which nobody asked for.
             let Ok(chunk) = frame.into_data() else { continue };
             read += chunk.len();
@@ -71,13 +71,15 @@ impl Seen {
     }
 
     /// What came back, given how the exchange ended. The body stays behind for the books.
-    pub(crate) fn reply(&self, ended: Result<(), Failure>) -> Reply {
+    pub(crate) fn reply(&self, ended: Result<(), AttemptFailure>) -> ResponseReply {
         match (self.status, ended) {
-            (Some(status), ended) => {
-                Reply::Response { status, retry_after: self.retry_after, broken: ended.err() }
-            }
-            (None, Err(failure)) => Reply::Nothing(failure),
-            (None, Ok(())) => Reply::Nothing(Failure {
+            (Some(status), ended) => ResponseReply::Response {
+                status,
+                retry_after: self.retry_after,
+                broken: ended.err(),
+            },
+            (None, Err(failure)) => ResponseReply::Nothing(failure),
+            (None, Ok(())) => ResponseReply::Nothing(AttemptFailure {
                 class: FailureClass::Protocol,
                 detail: String::from("no response began"),
             }),

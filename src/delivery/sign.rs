@@ -26,7 +26,7 @@ const SIGNATURE_BYTES: usize = 47;
 
 /// An endpoint's keys, made ready once.
 #[derive(Debug)]
-pub struct Signer {
+pub struct RequestSigner {
     /// One, but for Standard Webhooks while a secret rotates.
     keys: Vec<hmac::Key>,
     /// Those of `v1a`.
@@ -36,7 +36,7 @@ pub struct Signer {
 }
 
 /// The signatures of one request, to which the body is still being added.
-pub struct Signature<'a> {
+pub struct RequestSignature<'a> {
     contexts: Vec<hmac::Context>,
     pairs: &'a [Ed25519KeyPair],
     /// All of the content, where there are pairs.
@@ -46,7 +46,7 @@ pub struct Signature<'a> {
     timestamp: &'a str,
 }
 
-impl Signer {
+impl RequestSigner {
     /// Makes the keys ready.
     pub fn new(signing: &Signing) -> Self {
         let ready = |key: &Vec<u8>| hmac::Key::new(hmac::HMAC_SHA256, key);
@@ -71,11 +71,12 @@ impl Signer {
         signer
     }
 
-    /// Begins to sign the request with this id and time; the body follows by [`Signature::add`].
-    pub fn begin<'a>(&'a self, id: &'a str, timestamp: &'a str) -> Signature<'a> {
+    /// Begins to sign the request with this id and time; the body follows by [`RequestSignature::add`].
+    pub fn begin<'a>(&'a self, id: &'a str, timestamp: &'a str) -> RequestSignature<'a> {
         let contexts = self.keys.iter().map(hmac::Context::with_key).collect();
         let (scheme, pairs) = (self.scheme.as_ref(), self.pairs.as_slice());
-        let mut signature = Signature { contexts, pairs, whole: Vec::new(), scheme, id, timestamp };
+        let mut signature =
+            RequestSignature { contexts, pairs, whole: Vec::new(), scheme, id, timestamp };
         match scheme {
             None => [id, ".", timestamp, "."].iter().for_each(|p| signature.add(p.as_bytes())),
             Some(scheme) => {
@@ -88,7 +89,7 @@ impl Signer {
     }
 }
 
-impl Signature<'_> {
+impl RequestSignature<'_> {
     /// Signs a piece of the body.
     pub fn add(&mut self, piece: &[u8]) {
         for context in &mut self.contexts {
@@ -158,7 +159,7 @@ impl Signature<'_> {
     }
 }
 
-impl std::fmt::Debug for Signature<'_> {
+impl std::fmt::Debug for RequestSignature<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Signature").field("id", &self.id).finish_non_exhaustive()
     }
@@ -204,7 +205,7 @@ mod tests {
     }
 
     fn headers(signing: &Signing, pieces: &[&str]) -> Vec<(HeaderName, HeaderValue)> {
-        let signer = Signer::new(signing);
+        let signer = RequestSigner::new(signing);
         let mut signature = signer.begin(ID, TIMESTAMP);
         for piece in pieces {
             signature.add(piece.as_bytes());

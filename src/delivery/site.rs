@@ -24,38 +24,38 @@ use url::Host;
 use url::Position;
 use url::Url;
 
-use crate::config::link::Link;
+use crate::config::link::ConnectionLink;
 use crate::config::settings::AddressPolicy;
 use crate::delivery::auth;
-use crate::delivery::connections::Connections;
-use crate::delivery::connections::Shared;
-use crate::delivery::dial::Dialer;
-use crate::delivery::dial::Tls;
-use crate::delivery::dial::Tunnel;
+use crate::delivery::connections::ConnectionPool;
+use crate::delivery::connections::PoolShared;
+use crate::delivery::dial::EndpointDialer;
+use crate::delivery::dial::ProxyTunnel;
+use crate::delivery::dial::TlsDialer;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::guard;
-use crate::delivery::guard::Refusal;
-use crate::delivery::network::Network;
+use crate::delivery::guard::AddressRefusal;
+use crate::delivery::network::DeliveryNetwork;
 
 /// A place to send requests to.
-pub(crate) struct Site {
-    pub(crate) connections: Connections,
+pub(crate) struct EndpointSite {
+    pub(crate) connections: ConnectionPool,
     /// The target of a request.
     pub(crate) path: Uri,
     /// What every request carries because of its way: `Host`, the proxy's credentials.
     pub(crate) headers: HeaderMap,
     /// It, or its proxy, is an address that must not be dialled.
-    pub(crate) refusal: Option<Refusal>,
+    pub(crate) refusal: Option<AddressRefusal>,
 }
 
-impl Site {
+impl EndpointSite {
     /// # Errors
     /// The URL or the proxy's cannot be used, or TLS cannot be set up.
     pub(crate) fn new(
         url: &Url,
         policy: AddressPolicy,
-        link: &Link,
-        network: &Network,
+        link: &ConnectionLink,
+        network: &DeliveryNetwork,
         timeout: Duration,
         endpoint: &Arc<str>,
     ) -> Result<Self, DeliveryError> {
@@ -63,7 +63,10 @@ impl Site {
         let tls = match (url.scheme(), url.host()) {
             ("https", Some(host)) => {
                 let host = server_name(host).ok_or_else(unusable)?;
-                Some(Tls { connector: TlsConnector::from(Arc::new(network.tls(link)?)), host })
+                Some(TlsDialer {
+                    connector: TlsConnector::from(Arc::new(network.tls(link)?)),
+                    host,
+                })
             }
             ("http", _) => None,
             _ => return Err(DeliveryError::Scheme { endpoint: Arc::clone(endpoint) }),
@@ -84,7 +87,7 @@ impl Site {
         if proxy.is_some() && tls.is_some() {
             let port = url.port_or_known_default().ok_or_else(unusable)?;
             let at = format!("{}:{port}", url.host_str().unwrap_or_default());
-            tunnel = Some(Tunnel { at, authorization });
+            tunnel = Some(ProxyTunnel { at, authorization });
         } else if let Some(value) = authorization {
             headers.insert(PROXY_AUTHORIZATION, value);
         }
@@ -95,13 +98,13 @@ impl Site {
         let target =
             format!("{}://{}", to.scheme(), &to[Position::BeforeHost..Position::AfterPort]);
         let target: Uri = target.parse().map_err(|_| unusable())?;
-        let shared = link.http2.then(|| Shared::new(path.clone(), absolute.clone(), host));
-        let dialer = Dialer::new(target, names, tunnel, tls, link.http2, timeout);
+        let shared = link.http2.then(|| PoolShared::new(path.clone(), absolute.clone(), host));
+        let dialer = EndpointDialer::new(target, names, tunnel, tls, link.http2, timeout);
         let dialer = dialer.gated(network.may_send());
         let judged = guard::check_host(url, policy)
             .and_then(|()| proxy.map_or(Ok(()), |p| guard::check_host(p, AddressPolicy::Operator)));
         Ok(Self {
-            connections: Connections::new(dialer, shared),
+            connections: ConnectionPool::new(dialer, shared),
             path: if by_proxy { absolute } else { path },
             headers,
             refusal: judged.err(),

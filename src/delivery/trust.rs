@@ -25,7 +25,7 @@ use rustls::server::ParsedCertificate;
 use x509_cert::der::Decode;
 use x509_cert::der::asn1::ObjectIdentifier;
 
-use crate::config::link::Authorities;
+use crate::config::link::TrustedAuthorities;
 
 /// `id-at-commonName` (RFC 4519) and `id-ce-subjectAltName` (RFC 5280).
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
@@ -33,16 +33,16 @@ const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.
 
 /// See the module's header.
 #[derive(Debug)]
-pub(crate) struct Trust {
+pub(crate) struct EndpointTrust {
     certificates: Arc<[CertificateDer<'static>]>,
     signed: Arc<WebPkiServerVerifier>,
 }
 
-impl Trust {
+impl EndpointTrust {
     /// # Errors
     /// There is no certificate that could be an authority.
     pub(crate) fn new(
-        authorities: &Authorities,
+        authorities: &TrustedAuthorities,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, Error> {
         let roots = Arc::clone(&authorities.roots);
@@ -52,7 +52,7 @@ impl Trust {
     }
 }
 
-impl ServerCertVerifier for Trust {
+impl ServerCertVerifier for EndpointTrust {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -1,7 +1,7 @@
 //! Keeps the endpoints of a table current: changes in the stream say when, a SELECT says what.
 //!
 //! ```text
-//! pump ─ Refresh (a transaction changed the table) ─▶ [Keeper] ─ SELECT ─▶ rows ─ Change ─▶ fleet
+//! pump ─ Refresh (a transaction changed the table) ─▶ [TableKeeper] ─ SELECT ─▶ rows ─ Change ─▶ fleet
 //!   └───── waits, so that the next transaction finds the endpoints as this one left them
 //! ```
 //!
@@ -18,31 +18,31 @@ use anyhow::Context;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Refused;
+use crate::api::RequestRefused;
 use crate::backoff::Backoff;
 use crate::config::endpoints_from::ENDPOINTS_MAX;
 use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::settings::Endpoint;
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::config::settings::Settings;
-use crate::delivery::http::Client;
-use crate::delivery::network::Network;
-use crate::endpoints::registry::Orders;
-use crate::endpoints::registry::Start;
-use crate::endpoints::registry::plan::Change;
-use crate::endpoints::registry::plan::FleetError;
-use crate::endpoints::registry::snapshot::Origin;
+use crate::delivery::http::EndpointClient;
+use crate::delivery::network::DeliveryNetwork;
+use crate::endpoints::registry::InitialEndpoint;
+use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::plan::EndpointChange;
+use crate::endpoints::registry::plan::RegistryError;
+use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::pipeline::endpoint_update::Refresh;
 use crate::pipeline::endpoint_update::Watched;
-use crate::pipeline::handles::Handles;
+use crate::pipeline::handles::SharedHandles;
 use crate::preflight::endpoint_rows::Row;
 use crate::preflight::endpoint_rows::rows;
-use crate::preflight::inspection::Sessions;
+use crate::preflight::inspection::InspectionSessions;
 use crate::store::error::StoreError;
-use crate::task::Tasks;
-use crate::telemetry::metrics::Metrics;
-use crate::telemetry::obstacles::Obstacle;
-use crate::telemetry::obstacles::Obstacles;
+use crate::task::TaskOwner;
+use crate::telemetry::metrics::WalhookMetrics;
+use crate::telemetry::obstacles::NamedObstacle;
+use crate::telemetry::obstacles::NamedObstacles;
 
 /// Between two looks whether a transaction that is in the WAL is visible, too.
 const VISIBLE_PAUSE: Duration = Duration::from_millis(2);
@@ -62,15 +62,15 @@ const IS_RUNNING: &str = "
       FROM (SELECT s, pg_snapshot_xmax(s) FROM pg_current_snapshot() s) now (snapshot, xmax)";
 
 /// See the module's header.
-pub(crate) struct Keeper {
+pub(crate) struct TableKeeper {
     from: EndpointsFrom,
-    server: Server,
-    sessions: Sessions,
+    server: ServerSettings,
+    sessions: InspectionSessions,
     /// The rows whose endpoints are there, by name.
     rows: BTreeMap<Arc<str>, Row>,
-    refused: Refused,
-    obstacles: Obstacles,
-    metrics: Metrics,
+    refused: RequestRefused,
+    obstacles: NamedObstacles,
+    metrics: WalhookMetrics,
     /// What was named in the log.
     named: BTreeSet<(String, String)>,
     /// Rows that would be endpoints, were there not too many, and how many the log was told of.
@@ -80,7 +80,7 @@ pub(crate) struct Keeper {
 
 /// What a reading of the table asks for: endpoints by name, and what is wrong with rows.
 #[derive(Default)]
-struct Wanted {
+struct WantedEndpoint {
     endpoints: BTreeMap<Arc<str>, (Endpoint, Row)>,
     problems: Vec<(String, String)>,
 }
@@ -91,16 +91,16 @@ struct Wanted {
 /// The table cannot be read.
 pub(crate) async fn open(
     settings: &Settings,
-    handles: &Handles,
-    network: &Network,
-    starts: &mut Vec<Start>,
-) -> anyhow::Result<Option<Keeper>> {
+    handles: &SharedHandles,
+    network: &DeliveryNetwork,
+    starts: &mut Vec<InitialEndpoint>,
+) -> anyhow::Result<Option<TableKeeper>> {
     let Some(from) = &settings.endpoints_from else { return Ok(None) };
-    let opened = Keeper::open(settings, from, handles, network, starts).await;
+    let opened = TableKeeper::open(settings, from, handles, network, starts).await;
     Ok(Some(opened.context("cannot read the table of [endpoints_from]")?))
 }
 
-impl Keeper {
+impl TableKeeper {
     /// Reads the table for the first time.
     ///
     /// # Errors
@@ -108,14 +108,14 @@ impl Keeper {
     async fn open(
         settings: &Settings,
         from: &EndpointsFrom,
-        handles: &Handles,
-        network: &Network,
-        starts: &mut Vec<Start>,
+        handles: &SharedHandles,
+        network: &DeliveryNetwork,
+        starts: &mut Vec<InitialEndpoint>,
     ) -> anyhow::Result<Self> {
         let mut keeper = Self {
             from: from.clone(),
             server: settings.postgres.server.clone(),
-            sessions: Sessions::default(),
+            sessions: InspectionSessions::default(),
             rows: BTreeMap::new(),
             refused: handles.refused.clone(),
             obstacles: handles.obstacles.clone(),
@@ -127,26 +127,30 @@ impl Keeper {
         let rows = keeper.read(None).await?;
         let taken: BTreeSet<Arc<str>> =
             starts.iter().map(|start| Arc::clone(&start.endpoint.name)).collect();
-        let Wanted { endpoints, mut problems } = keeper.wanted(rows, &taken);
+        let WantedEndpoint { endpoints, mut problems } = keeper.wanted(rows, &taken);
         for (name, (mut endpoint, row)) in endpoints {
             if starts.len() >= ENDPOINTS_MAX {
                 keeper.without_place += 1;
                 continue;
             }
-            if let Err(error) = Client::new(&endpoint, network) {
+            if let Err(error) = EndpointClient::new(&endpoint, network) {
                 let why = format!("{:#}", anyhow::Error::new(error));
                 endpoint = keeper.from.unusable(&row, false, &why).unwrap_or(endpoint);
                 problems.push((name.to_string(), why));
             }
             keeper.rows.insert(name, row);
-            starts.push(Start { endpoint, origin: Origin::Table, is_leaving: false });
+            starts.push(InitialEndpoint {
+                endpoint,
+                origin: EndpointOrigin::Table,
+                is_leaving: false,
+            });
         }
         keeper.tell(problems);
         Ok(keeper)
     }
 
     /// Starts the task; what it gives is for the pump.
-    pub(crate) fn watch(self, orders: &Orders, tasks: &mut Tasks) -> Watched {
+    pub(crate) fn watch(self, orders: &RegistryHandle, tasks: &mut TaskOwner) -> Watched {
         let (refreshes_in, refreshes) = mpsc::channel(1);
         let tables = self.from.watch.clone();
         let run = self.run(orders.clone(), refreshes, tasks.stop_token());
@@ -160,7 +164,7 @@ impl Keeper {
     /// Serves the pump until it or `stop` ends.
     async fn run(
         mut self,
-        orders: Orders,
+        orders: RegistryHandle,
         mut refreshes: mpsc::Receiver<Refresh>,
         stop: CancellationToken,
     ) {
@@ -187,7 +191,7 @@ impl Keeper {
     }
 
     /// Makes the endpoints what the table says; gives whether something has to be tried again.
-    async fn refresh(&mut self, orders: &Orders, xid: Option<u32>) -> bool {
+    async fn refresh(&mut self, orders: &RegistryHandle, xid: Option<u32>) -> bool {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
         let rows = loop {
             match self.read(xid).await {
@@ -198,7 +202,7 @@ impl Keeper {
                     self.metrics.endpoints_table_errors().inc();
                     // Who waits for it reads no further: the endpoints of before would be wrong.
                     let what = format!("[endpoints_from]: table {table} cannot be read: {error}");
-                    if self.obstacles.set(Obstacle::EndpointsTable, Some(what)) {
+                    if self.obstacles.set(NamedObstacle::EndpointsTable, Some(what)) {
                         tracing::warn!(
                             table,
                             error,
@@ -209,17 +213,17 @@ impl Keeper {
                 }
             }
         };
-        self.obstacles.set(Obstacle::EndpointsTable, None);
+        self.obstacles.set(NamedObstacle::EndpointsTable, None);
         let roster = orders.roster();
-        let others = roster.0.iter().filter(|shown| shown.origin != Origin::Table);
+        let others = roster.0.iter().filter(|shown| shown.origin != EndpointOrigin::Table);
         let others = others.map(|shown| Arc::clone(&shown.endpoint.name)).collect();
-        let Wanted { endpoints: wanted, mut problems } = self.wanted(rows, &others);
+        let WantedEndpoint { endpoints: wanted, mut problems } = self.wanted(rows, &others);
         let gone: Vec<Arc<str>> = self.rows.keys().cloned().collect();
         let gone = gone.into_iter().filter(|name| !wanted.contains_key(name));
         let mut again = false;
         for name in gone.collect::<Vec<_>>() {
-            match orders.give(vec![Change::Remove(Arc::clone(&name))], None).await {
-                Ok(_) | Err(FleetError::Unknown { .. }) => drop(self.rows.remove(&name)),
+            match orders.give(vec![EndpointChange::Remove(Arc::clone(&name))], None).await {
+                Ok(_) | Err(RegistryError::Unknown { .. }) => drop(self.rows.remove(&name)),
                 Err(error) => problems.push((name.to_string(), error.to_string())),
             }
         }
@@ -235,11 +239,13 @@ impl Keeper {
                 known => known.is_some(),
             };
             let change = |endpoint| match (is_known, Box::new(endpoint)) {
-                (true, endpoint) => Change::Replace(endpoint),
-                (false, endpoint) => Change::Add { endpoint, origin: Origin::Table },
+                (true, endpoint) => EndpointChange::Replace(endpoint),
+                (false, endpoint) => {
+                    EndpointChange::Add { endpoint, origin: EndpointOrigin::Table }
+                }
             };
             let mut made = orders.give(vec![change(endpoint)], None).await;
-            if let Err(error @ FleetError::Unusable(_)) = &made {
+            if let Err(error @ RegistryError::Unusable(_)) = &made {
                 let why = error.to_string();
                 if let Some(unusable) = self.from.unusable(&row, false, &why) {
                     problems.push((name.to_string(), why));
@@ -248,9 +254,9 @@ impl Keeper {
             }
             match made {
                 Ok(_) => drop(self.rows.insert(name, row)),
-                Err(FleetError::TooMany) => self.without_place += 1,
+                Err(RegistryError::TooMany) => self.without_place += 1,
                 Err(error) => {
-                    again |= matches!(error, FleetError::Leaving { .. });
+                    again |= matches!(error, RegistryError::Leaving { .. });
                     problems.push((name.to_string(), error.to_string()));
                 }
             }
@@ -260,8 +266,8 @@ impl Keeper {
     }
 
     /// The endpoints that the rows are to be, whose names must not be among `taken`.
-    fn wanted(&self, rows: Vec<Row>, taken: &BTreeSet<Arc<str>>) -> Wanted {
-        let mut wanted = Wanted::default();
+    fn wanted(&self, rows: Vec<Row>, taken: &BTreeSet<Arc<str>>) -> WantedEndpoint {
+        let mut wanted = WantedEndpoint::default();
         for row in rows {
             let read = self.from.endpoint(&row);
             let is_taken = read.as_ref().is_ok_and(|endpoint| {

@@ -79,14 +79,14 @@ pub fn timestamp(sql_type: &SqlType, text: &[u8]) -> Option<Timestamp> {
     let micros = match text {
         b"infinity" if time::is_time(sql_type) => i64::MAX,
         b"-infinity" if time::is_time(sql_type) => i64::MIN,
-        _ => time::Moment::read(sql_type, text)?.micros(),
+        _ => time::CalendarMoment::read(sql_type, text)?.micros(),
     };
     Some(Timestamp::from_micros(micros))
 }
 
 /// The same in whole seconds since the Unix epoch, rounded down; `None` also for the infinities.
 pub fn epoch_seconds(sql_type: &SqlType, text: &[u8]) -> Option<i64> {
-    time::Moment::read(sql_type, text).map(|moment| moment.seconds)
+    time::CalendarMoment::read(sql_type, text).map(|moment| moment.seconds)
 }
 
 fn write_bool(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {

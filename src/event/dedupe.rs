@@ -1,7 +1,7 @@
 //! Which events come with values that were pushed before, within a window of time. Pure.
 //!
 //! ```text
-//! fingerprint, position, commit time ─▶ [Window] ─ new ─▶ event; the ledger writes it down
+//! fingerprint, position, commit time ─▶ [DedupeWindow] ─ new ─▶ event; the ledger writes it down
 //!                                                  └ known ─▶ nobody gets it
 //! ```
 //!
@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::flow::lsn::Position;
-use crate::flow::seen::Fingerprint;
+use crate::flow::seen::ValueFingerprint;
 use crate::flow::time::Timestamp;
 
 /// Values that one event rule remembers, of about 100 bytes each. Beyond them the oldest is
@@ -23,12 +23,12 @@ pub const VALUES_MAX: usize = 100_000;
 
 /// What is remembered of one event rule.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub(crate) struct DedupeWindow {
     length: Duration,
     max: usize,
-    known: HashMap<Fingerprint, Mark>,
+    known: HashMap<ValueFingerprint, SeenMark>,
     /// In the order in which they were noted; what was noted again since is in it twice.
-    order: VecDeque<(Fingerprint, Mark)>,
+    order: VecDeque<(ValueFingerprint, SeenMark)>,
     /// Whether something was forgotten before its time.
     overflowed: bool,
     /// Whether that was said.
@@ -36,14 +36,14 @@ pub(crate) struct Window {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Mark {
+struct SeenMark {
     position: Position,
     committed: Timestamp,
 }
 
 /// What an event is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Sight {
+pub(crate) enum SeenSight {
     /// Not seen within the window; it is remembered from now on.
     New,
     /// The very event that is remembered, read again.
@@ -51,7 +51,7 @@ pub(crate) enum Sight {
     Repeat,
 }
 
-impl Window {
+impl DedupeWindow {
     pub(crate) fn new(length: Duration, max: usize) -> Self {
         let (known, order) = (HashMap::new(), VecDeque::new());
         Self { length, max: max.max(1), known, order, overflowed: false, told: false }
@@ -60,27 +60,29 @@ impl Window {
     /// Looks at an event that is to be pushed unless it is a repeat.
     pub(crate) fn see(
         &mut self,
-        fingerprint: Fingerprint,
+        fingerprint: ValueFingerprint,
         position: Position,
         committed: Timestamp,
-    ) -> Sight {
+    ) -> SeenSight {
         match self.known.get(&fingerprint) {
-            Some(mark) if mark.position == position => return Sight::Same,
-            Some(mark) if committed.since(mark.committed) <= self.length => return Sight::Repeat,
+            Some(mark) if mark.position == position => return SeenSight::Same,
+            Some(mark) if committed.since(mark.committed) <= self.length => {
+                return SeenSight::Repeat;
+            }
             Some(_) | None => {}
         }
         self.note(fingerprint, position, committed);
-        Sight::New
+        SeenSight::New
     }
 
     /// Remembers an event, as of an earlier run, too.
     pub(crate) fn note(
         &mut self,
-        fingerprint: Fingerprint,
+        fingerprint: ValueFingerprint,
         position: Position,
         committed: Timestamp,
     ) {
-        let mark = Mark { position, committed };
+        let mark = SeenMark { position, committed };
         self.known.insert(fingerprint, mark);
         self.order.push_back((fingerprint, mark));
         while let Some((first, mark)) = self.order.front() {
@@ -114,8 +116,8 @@ mod tests {
     use crate::flow::lsn::Lsn;
     use proptest::prelude::*;
 
-    fn print(value: u8) -> Fingerprint {
-        Fingerprint::of([[value].as_slice()])
+    fn print(value: u8) -> ValueFingerprint {
+        ValueFingerprint::of([[value].as_slice()])
     }
 
     fn at(number: u64) -> Position {
@@ -128,33 +130,38 @@ mod tests {
 
     #[test]
     fn the_window_runs_from_what_was_pushed_and_the_last_moment_counts() {
-        let mut window = Window::new(Duration::from_secs(10), 100);
-        let sights = [(0, Sight::New), (9, Sight::Repeat), (10, Sight::Repeat), (11, Sight::New)];
+        let mut window = DedupeWindow::new(Duration::from_secs(10), 100);
+        let sights = [
+            (0, SeenSight::New),
+            (9, SeenSight::Repeat),
+            (10, SeenSight::Repeat),
+            (11, SeenSight::New),
+        ];
         for (time, expected) in sights {
             assert_eq!(window.see(print(1), at(time), second(time)), expected, "{time}");
         }
-        assert_eq!(window.see(print(1), at(11), second(11)), Sight::Same);
-        assert_eq!(window.see(print(2), at(12), second(11)), Sight::New);
+        assert_eq!(window.see(print(1), at(11), second(11)), SeenSight::Same);
+        assert_eq!(window.see(print(2), at(12), second(11)), SeenSight::New);
     }
 
     #[test]
     fn beyond_the_limit_the_oldest_is_forgotten_and_that_is_told_once() {
-        let mut window = Window::new(Duration::from_secs(10), 2);
+        let mut window = DedupeWindow::new(Duration::from_secs(10), 2);
         for value in 1..=3 {
             window.see(print(value), at(value.into()), second(0));
         }
         assert!(window.take_overflowed() && !window.take_overflowed());
-        assert_eq!(window.see(print(3), at(9), second(1)), Sight::Repeat);
-        assert_eq!(window.see(print(1), at(10), second(1)), Sight::New);
+        assert_eq!(window.see(print(3), at(9), second(1)), SeenSight::Repeat);
+        assert_eq!(window.see(print(1), at(10), second(1)), SeenSight::New);
         assert_eq!((window.known.len(), window.order.len()), (2, 2));
     }
 
     #[test]
     fn parts_do_not_run_into_each_other_and_halves_join() {
-        let of = |parts: &[&str]| Fingerprint::of(parts.iter().map(|part| part.as_bytes()));
+        let of = |parts: &[&str]| ValueFingerprint::of(parts.iter().map(|part| part.as_bytes()));
         assert_ne!(of(&["a,b", "c"]), of(&["a", "b,c"]));
         let (high, low) = of(&["x"]).halves();
-        assert_eq!(Fingerprint::from_halves(high, low), of(&["x"]));
+        assert_eq!(ValueFingerprint::from_halves(high, low), of(&["x"]));
     }
 
     proptest! {
@@ -183,13 +190,13 @@ mod tests {
                 expected.push(!repeat);
             }
             let length = Duration::from_secs(LENGTH);
-            let mut window = Window::new(length, 1000);
+            let mut window = DedupeWindow::new(length, 1000);
             let mut decided = vec![None; events.len()];
             let mut restarts = restarts.into_iter().rev().collect::<Vec<_>>();
             let mut next = 0;
             while let Some(&(value, time)) = events.get(next) {
                 let position = at(next as u64);
-                let raised = window.see(print(value), position, second(time)) != Sight::Repeat;
+                let raised = window.see(print(value), position, second(time)) != SeenSight::Repeat;
                 prop_assert!(decided[next].is_none_or(|before| before == raised), "{next} differs");
                 decided[next] = Some(raised);
                 next += 1;
@@ -197,7 +204,7 @@ mod tests {
                     // What is settled was written down, what is not comes again.
                     let (_, back) = restarts.pop().unwrap();
                     let settled = next.saturating_sub(back);
-                    window = Window::new(length, 1000);
+                    window = DedupeWindow::new(length, 1000);
                     for (number, &(value, time)) in events.iter().enumerate().take(settled) {
                         if decided[number] == Some(true) {
                             window.note(print(value), at(number as u64), second(time));

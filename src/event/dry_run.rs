@@ -17,39 +17,39 @@ use http::HeaderValue;
 use crate::config::expression::Expression;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::event::expiry::Age;
+use crate::event::expiry::AgeSource;
 use crate::event::payload;
-use crate::event::payload::Shape;
-use crate::event::plan::Gate;
-use crate::event::scope::Fault;
-use crate::event::scope::Scope;
-use crate::event::template::Faults;
-use crate::event::writer::Writer;
-use crate::flow::change::Change;
-use crate::flow::change::Old;
-use crate::flow::change::Op;
-use crate::flow::change::Tuple;
+use crate::event::payload::PayloadShape;
+use crate::event::plan::RowFilter;
+use crate::event::scope::EvaluationFault;
+use crate::event::scope::EvaluationScope;
+use crate::event::template::RenderFaults;
+use crate::event::writer::JsonWriter;
+use crate::flow::change::ChangeOp;
+use crate::flow::change::CommittedChange;
+use crate::flow::change::OldRow;
+use crate::flow::change::RowTuple;
 use crate::flow::event::EventId;
-use crate::flow::event::Origin;
+use crate::flow::event::IdOrigin;
 use crate::flow::lsn::Position;
 use crate::flow::relation::Relation;
 use crate::flow::time::Timestamp;
 
 /// What a rule came to.
 #[derive(Debug, Default)]
-pub struct Trial {
+pub struct DryRunTrial {
     pub rows: usize,
     /// Those that the event's filter lets through, whatever happens to them.
     pub passing: usize,
     /// Each expression and kind of failure once.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<TrialFailure>,
     /// One body for each shape: of a row that passes, where there is one.
     pub bodies: Vec<SampleBody>,
 }
 
 /// An expression that has no value on some rows.
 #[derive(Debug, Eq, PartialEq)]
-pub struct Failure {
+pub struct TrialFailure {
     /// The key of the configuration: `when` or `payload`, with the endpoint whose it is.
     pub place: String,
     pub expression: Arc<str>,
@@ -77,16 +77,16 @@ pub fn dry_run(
     rule: &EventRule,
     endpoints: &[Endpoint],
     relation: &Arc<Relation>,
-    rows: &[Tuple],
+    rows: &[RowTuple],
     now: Timestamp,
-) -> Trial {
+) -> DryRunTrial {
     let takers: Vec<&Endpoint> = endpoints.iter().filter(|e| e.takes(rule)).collect();
     let gate = match &rule.filter {
-        None => Gate::Open,
-        Some(filter) => Gate::compile(filter, relation),
+        None => RowFilter::Open,
+        Some(filter) => RowFilter::compile(filter, relation),
     };
     let shapes = shapes(rule, &takers, relation);
-    let mut trial = Trial { rows: rows.len(), ..Trial::default() };
+    let mut trial = DryRunTrial { rows: rows.len(), ..DryRunTrial::default() };
     let mut passing = Vec::new();
     let mut others = Vec::new();
     let key = |row| shown_key(&shapes, row);
@@ -94,7 +94,7 @@ pub fn dry_run(
         let before = passing.len();
         for change in changes(rule, relation, row, now) {
             let scope = scope(rule, &change, now);
-            let mut faults = Faults::new();
+            let mut faults = RenderFaults::new();
             let admitted = gate.admits(&scope, &mut faults);
             trial.note("when", &mut faults, index, key(row));
             for taker in &takers {
@@ -109,8 +109,8 @@ pub fn dry_run(
     let tried = if passing.is_empty() { others } else { passing };
     for (index, row, change) in &tried {
         for (names, shape) in &shapes {
-            let mut faults = Faults::new();
-            let mut writer = Writer::default();
+            let mut faults = RenderFaults::new();
+            let mut writer = JsonWriter::default();
             let scope = scope(rule, change, now);
             shape.write(writer.with_form(rule.json), &scope, &mut faults);
             let body = writer.finish().complete(now);
@@ -129,10 +129,10 @@ pub fn dry_run(
     trial
 }
 
-type Shapes = Vec<(Vec<Arc<str>>, Shape)>;
+type PayloadShapes = Vec<(Vec<Arc<str>>, PayloadShape)>;
 
 /// The event's own shape first, then those of endpoints, each once.
-fn shapes(rule: &EventRule, takers: &[&Endpoint], relation: &Relation) -> Shapes {
+fn shapes(rule: &EventRule, takers: &[&Endpoint], relation: &Relation) -> PayloadShapes {
     let mut payloads = vec![(&rule.payload, Vec::new())];
     for taker in takers {
         let Some(own) = taker.payload.as_ref().filter(|own| **own != rule.payload) else {
@@ -143,18 +143,23 @@ fn shapes(rule: &EventRule, takers: &[&Endpoint], relation: &Relation) -> Shapes
             None => payloads.push((own, vec![Arc::clone(&taker.name)])),
         }
     }
-    let compile = |payload| Shape::compile(payload, &rule.event_type, relation);
+    let compile = |payload| PayloadShape::compile(payload, &rule.event_type, relation);
     payloads.into_iter().map(|(payload, names)| (names, compile(payload))).collect()
 }
 
-fn changes(rule: &EventRule, relation: &Arc<Relation>, row: &Tuple, now: Timestamp) -> Vec<Change> {
-    let full = || Old::Full(row.clone());
+fn changes(
+    rule: &EventRule,
+    relation: &Arc<Relation>,
+    row: &RowTuple,
+    now: Timestamp,
+) -> Vec<CommittedChange> {
+    let full = || OldRow::Full(row.clone());
     let ops = [
-        (rule.on.insert, Op::Insert { new: row.clone() }),
-        (rule.on.update, Op::Update { old: Some(full()), new: row.clone() }),
-        (rule.on.delete, Op::Delete { old: full() }),
+        (rule.on.insert, ChangeOp::Insert { new: row.clone() }),
+        (rule.on.update, ChangeOp::Update { old: Some(full()), new: row.clone() }),
+        (rule.on.delete, ChangeOp::Delete { old: full() }),
     ];
-    let change = |op| Change {
+    let change = |op| CommittedChange {
         position: Position::default(),
         committed: now,
         relation: Arc::clone(relation),
@@ -165,14 +170,18 @@ fn changes(rule: &EventRule, relation: &Arc<Relation>, row: &Tuple, now: Timesta
     ops.into_iter().filter(|(wanted, _)| *wanted).map(|(_, op)| change(op)).collect()
 }
 
-fn scope<'a>(rule: &'a EventRule, change: &'a Change, now: Timestamp) -> Scope<'a> {
-    let id = EventId::new(change.position, Origin::new(0, &rule.event_type));
-    let age = rule.expiry.as_ref().map(|expiry| Age::compile(expiry, &change.relation));
+fn scope<'a>(
+    rule: &'a EventRule,
+    change: &'a CommittedChange,
+    now: Timestamp,
+) -> EvaluationScope<'a> {
+    let id = EventId::new(change.position, IdOrigin::new(0, &rule.event_type));
+    let age = rule.expiry.as_ref().map(|expiry| AgeSource::compile(expiry, &change.relation));
     let born = age.map_or(now, |age| age.of(change, payload::row_of(&change.op)).born);
-    Scope { change, event_type: &rule.event_type, id, now, born }
+    EvaluationScope { change, event_type: &rule.event_type, id, now, born }
 }
 
-fn fault(filter: &Expression, scope: &Scope<'_>) -> Option<(Arc<str>, Fault)> {
+fn fault(filter: &Expression, scope: &EvaluationScope<'_>) -> Option<(Arc<str>, EvaluationFault)> {
     Some((Arc::from(filter.source()), scope.is_true(filter).err()?))
 }
 
@@ -180,9 +189,9 @@ fn of_endpoint(key: &str, endpoint: &str) -> String {
     format!("{key} of endpoint {endpoint}")
 }
 
-impl Trial {
+impl DryRunTrial {
     /// Takes in what failed on the row at `index`, whose key is `row`.
-    fn note(&mut self, place: &str, faults: &mut Faults, index: usize, row: String) {
+    fn note(&mut self, place: &str, faults: &mut RenderFaults, index: usize, row: String) {
         for (expression, fault) in faults.drain(..) {
             let what = fault.as_str();
             let known = self.failures.iter_mut().find(|known| {
@@ -197,7 +206,8 @@ impl Trial {
                 }
                 None => {
                     let (place, row) = (place.to_owned(), row.clone());
-                    let failure = Failure { place, expression, what, row, rows: 1, last: index };
+                    let failure =
+                        TrialFailure { place, expression, what, row, rows: 1, last: index };
                     self.failures.push(failure);
                 }
             }
@@ -206,7 +216,7 @@ impl Trial {
 }
 
 /// What logs would call the row by.
-fn shown_key(shapes: &Shapes, row: &Tuple) -> String {
+fn shown_key(shapes: &PayloadShapes, row: &RowTuple) -> String {
     let facts = shapes.first().map(|(_, shape)| shape.facts(Some(row))).unwrap_or_default();
     let parts: Vec<String> = facts.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if parts.is_empty() { String::from("without a key") } else { parts.join(" ") }
@@ -215,9 +225,9 @@ fn shown_key(shapes: &Shapes, row: &Tuple) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::Filter;
-    use crate::config::settings::Payload;
-    use crate::config::template::Node;
+    use crate::config::settings::EventFilter;
+    use crate::config::settings::PayloadSettings;
+    use crate::config::template::TemplateNode;
     use crate::event::route::tests::COMMITTED;
     use crate::event::route::tests::endpoint;
     use crate::event::route::tests::relation;
@@ -225,7 +235,7 @@ mod tests {
     use crate::event::route::tests::rule;
     use crate::flow::relation::SqlType;
 
-    fn rows() -> (Arc<Relation>, Vec<Tuple>) {
+    fn rows() -> (Arc<Relation>, Vec<RowTuple>) {
         let columns = [("id", SqlType::Integer), ("total", SqlType::Numeric)];
         let rows = [("1", Some("5")), ("2", None), ("3", Some("0")), ("4", None)];
         let relation = relation("orders", &columns);
@@ -236,7 +246,7 @@ mod tests {
         Expression::parse(source).unwrap()
     }
 
-    fn told(trial: &Trial) -> Vec<(&str, &str, &str, usize)> {
+    fn told(trial: &DryRunTrial) -> Vec<(&str, &str, &str, usize)> {
         let failures = trial.failures.iter();
         failures.map(|f| (f.place.as_str(), &*f.expression, f.row.as_str(), f.rows)).collect()
     }
@@ -244,8 +254,8 @@ mod tests {
     #[test]
     fn each_failure_is_told_once_with_its_place_and_first_row() {
         let (relation, rows) = rows();
-        let mut rule = rule("orders", Payload::Standard);
-        rule.filter = Some(Filter::When(expression("total > 1.0")));
+        let mut rule = rule("orders", PayloadSettings::Standard);
+        rule.filter = Some(EventFilter::When(expression("total > 1.0")));
         let picky = Endpoint { filter: Some(expression("10 / (id - 3) > 0")), ..endpoint("*") };
         let trial = dry_run(&rule, &[picky, endpoint("nothing")], &relation, &rows, COMMITTED);
         let expected = [
@@ -261,15 +271,15 @@ mod tests {
     #[test]
     fn payloads_are_tried_on_rows_that_pass_or_on_all_where_none_does() {
         let (relation, rows) = rows();
-        let root = Arc::new(Node::Value(expression("total + 1.0")));
-        let own = Payload::Template { root, content_type: None };
+        let root = Arc::new(TemplateNode::Value(expression("total + 1.0")));
+        let own = PayloadSettings::Template { root, content_type: None };
         let cases = [
             ("total != null", vec![]),
             ("total != old.total", vec![("payload of endpoint e", "total + 1.0", "id=2", 2)]),
         ];
         for (filter, expected) in cases {
-            let mut rule = rule("orders", Payload::Standard);
-            rule.filter = Some(Filter::When(expression(filter)));
+            let mut rule = rule("orders", PayloadSettings::Standard);
+            rule.filter = Some(EventFilter::When(expression(filter)));
             rule.on.insert = false;
             let taker = Endpoint { payload: Some(own.clone()), ..endpoint("*") };
             let trial = dry_run(&rule, &[taker], &relation, &rows, COMMITTED);

@@ -8,10 +8,10 @@ use crate::config::settings::CloudEventsMode;
 use crate::event::datum;
 use crate::event::payload;
 use crate::event::scope;
-use crate::event::scope::Scope;
+use crate::event::scope::EvaluationScope;
+use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
-use crate::event::writer::Writer;
-use crate::flow::change::Op;
+use crate::flow::change::ChangeOp;
 use crate::flow::relation::TableName;
 
 /// CloudEvents 1.0, what is the same for all events of one rule and table.
@@ -30,7 +30,12 @@ impl CloudEvents {
         Self { mode, source, event_type: event_type.to_owned() }
     }
 
-    pub(crate) fn write(&self, out: &mut Writer, columns: &[NamedColumn], scope: &Scope<'_>) {
+    pub(crate) fn write(
+        &self,
+        out: &mut JsonWriter,
+        columns: &[NamedColumn],
+        scope: &EvaluationScope<'_>,
+    ) {
         let change = scope.change;
         if self.mode == CloudEventsMode::Binary {
             return payload::data(out, columns, change);
@@ -52,7 +57,7 @@ impl CloudEvents {
     }
 
     /// CloudEvents, HTTP protocol binding 1.0: in binary mode each attribute is a header.
-    pub(crate) fn headers(&self, scope: &Scope<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    pub(crate) fn headers(&self, scope: &EvaluationScope<'_>) -> Vec<(HeaderName, HeaderValue)> {
         if self.mode == CloudEventsMode::Structured {
             let structured = "application/cloudevents+json; charset=utf-8";
             return vec![(CONTENT_TYPE, HeaderValue::from_static(structured))];
@@ -90,7 +95,7 @@ fn percent_encoded(text: &str) -> String {
 
 /// Debezium's change event, without its schema part: `before`, `after`, `source`, `op`, `ts_ms`.
 /// Values are JSON as everywhere in walhook, not Debezium's encodings.
-pub(crate) fn debezium(out: &mut Writer, columns: &[NamedColumn], scope: &Scope<'_>) {
+pub(crate) fn debezium(out: &mut JsonWriter, columns: &[NamedColumn], scope: &EvaluationScope<'_>) {
     let change = scope.change;
     out.raw("{\"before\":");
     match payload::old_of(&change.op) {
@@ -99,8 +104,8 @@ pub(crate) fn debezium(out: &mut Writer, columns: &[NamedColumn], scope: &Scope<
     }
     out.raw(",\"after\":");
     match &change.op {
-        Op::Insert { .. } | Op::Update { .. } => payload::data(out, columns, change),
-        Op::Delete { .. } | Op::Truncate => out.raw("null"),
+        ChangeOp::Insert { .. } | ChangeOp::Update { .. } => payload::data(out, columns, change),
+        ChangeOp::Delete { .. } | ChangeOp::Truncate => out.raw("null"),
     }
     let millis = |micros: i64| micros.div_euclid(1000).to_string();
     let table = &change.relation.table;
@@ -118,10 +123,10 @@ pub(crate) fn debezium(out: &mut Writer, columns: &[NamedColumn], scope: &Scope<
     out.raw(change.position.commit.raw().to_string());
     out.raw("},\"op\":\"");
     out.raw(match &change.op {
-        Op::Insert { .. } => "c",
-        Op::Update { .. } => "u",
-        Op::Delete { .. } => "d",
-        Op::Truncate => "t",
+        ChangeOp::Insert { .. } => "c",
+        ChangeOp::Update { .. } => "u",
+        ChangeOp::Delete { .. } => "d",
+        ChangeOp::Truncate => "t",
     });
     out.raw("\",\"ts_ms\":");
     out.raw(millis(scope.now.micros()));

@@ -7,24 +7,24 @@ use http::HeaderName;
 use http::HeaderValue;
 
 use crate::config::settings::OCR_WALLET_COLUMNS;
-use crate::config::settings::Payload;
+use crate::config::settings::PayloadSettings;
 use crate::event::datum;
 use crate::event::envelope;
 use crate::event::envelope::CloudEvents;
 use crate::event::image;
-use crate::event::image::Image;
+use crate::event::image::RowImage;
 use crate::event::scope;
-use crate::event::scope::Scope;
-use crate::event::template::Faults;
-use crate::event::template::Template;
+use crate::event::scope::EvaluationScope;
+use crate::event::template::CompiledTemplate;
+use crate::event::template::RenderFaults;
+use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
-use crate::event::writer::Writer;
-use crate::flow::change::Change;
-use crate::flow::change::Old;
-use crate::flow::change::Op;
-use crate::flow::change::Tuple;
-use crate::flow::change::Value;
-use crate::flow::event::Facts;
+use crate::flow::change::ChangeOp;
+use crate::flow::change::ColumnValue;
+use crate::flow::change::CommittedChange;
+use crate::flow::change::OldRow;
+use crate::flow::change::RowTuple;
+use crate::flow::event::EventFacts;
 use crate::flow::relation::Relation;
 use crate::flow::relation::ReplicaIdentity;
 use crate::flow::time::Timestamp;
@@ -32,17 +32,17 @@ use crate::flow::time::Timestamp;
 /// Longest value of a fact, in characters: enough to recognise a row in a log by.
 const FACT_CHARS_MAX: usize = 128;
 
-/// A [`Payload`] against one relation.
+/// A [`PayloadSettings`] against one relation.
 #[derive(Debug)]
-pub(crate) struct Shape {
-    kind: Kind,
+pub(crate) struct PayloadShape {
+    kind: PayloadKind,
     facts: Vec<NamedColumn>,
     /// How many of the facts are told, of those that have a value.
     facts_max: usize,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum PayloadKind {
     /// `opening` is everything before the commit time.
     Standard {
         opening: Vec<u8>,
@@ -61,13 +61,17 @@ enum Kind {
         columns: Vec<NamedColumn>,
     },
     Template {
-        template: Template,
+        template: CompiledTemplate,
         content_type: Option<HeaderValue>,
     },
 }
 
-impl Shape {
-    pub(crate) fn compile(payload: &Payload, event_type: &str, relation: &Relation) -> Self {
+impl PayloadShape {
+    pub(crate) fn compile(
+        payload: &PayloadSettings,
+        event_type: &str,
+        relation: &Relation,
+    ) -> Self {
         let quoted = envelope::quoted(event_type);
         let all = || named(relation, 0..relation.columns.len());
         let of_key = || named(relation, relation.row_key.iter().copied());
@@ -78,21 +82,21 @@ impl Shape {
             [before.as_bytes(), quoted.as_slice(), after.as_bytes()].concat()
         };
         match payload {
-            Payload::Standard => Self {
-                kind: Kind::Standard {
+            PayloadSettings::Standard => Self {
+                kind: PayloadKind::Standard {
                     opening: opening("{\"type\":", ",\"timestamp\":\""),
                     columns: all(),
                 },
                 facts: of_key(),
                 facts_max,
             },
-            Payload::OcrWallet => {
+            PayloadSettings::OcrWallet => {
                 let find = |names: &[&str]| {
                     let found: Vec<_> = names.iter().filter_map(|n| relation.column(n)).collect();
                     named(relation, found)
                 };
                 Self {
-                    kind: Kind::OcrWallet {
+                    kind: PayloadKind::OcrWallet {
                         opening: opening("{\"event_type\":", ",\"timestamp\":"),
                         columns: find(&OCR_WALLET_COLUMNS),
                     },
@@ -100,64 +104,81 @@ impl Shape {
                     facts_max: usize::MAX,
                 }
             }
-            Payload::CloudEvents(mode) => {
+            PayloadSettings::CloudEvents(mode) => {
                 let attributes = CloudEvents::new(*mode, &relation.table, event_type);
                 Self {
-                    kind: Kind::CloudEvents { attributes, columns: all() },
+                    kind: PayloadKind::CloudEvents { attributes, columns: all() },
                     facts: of_key(),
                     facts_max,
                 }
             }
-            Payload::Debezium => {
-                Self { kind: Kind::Debezium { columns: all() }, facts: of_key(), facts_max }
+            PayloadSettings::Debezium => {
+                Self { kind: PayloadKind::Debezium { columns: all() }, facts: of_key(), facts_max }
             }
-            Payload::Template { root, content_type } => {
-                let template = Template::json(root, relation, all());
+            PayloadSettings::Template { root, content_type } => {
+                let template = CompiledTemplate::json(root, relation, all());
                 let content_type = content_type.clone();
-                Self { kind: Kind::Template { template, content_type }, facts: of_key(), facts_max }
+                Self {
+                    kind: PayloadKind::Template { template, content_type },
+                    facts: of_key(),
+                    facts_max,
+                }
             }
-            Payload::Text { pieces, content_type } => {
-                let template = Template::text(pieces, relation, all());
+            PayloadSettings::Text { pieces, content_type } => {
+                let template = CompiledTemplate::text(pieces, relation, all());
                 let content_type = Some(content_type.clone());
-                Self { kind: Kind::Template { template, content_type }, facts: of_key(), facts_max }
+                Self {
+                    kind: PayloadKind::Template { template, content_type },
+                    facts: of_key(),
+                    facts_max,
+                }
             }
         }
     }
 
     /// Writes the body of the change that `scope` is about.
-    pub(crate) fn write(&self, out: &mut Writer, scope: &Scope<'_>, faults: &mut Faults) {
+    pub(crate) fn write(
+        &self,
+        out: &mut JsonWriter,
+        scope: &EvaluationScope<'_>,
+        faults: &mut RenderFaults,
+    ) {
         let change = scope.change;
         match &self.kind {
-            Kind::Standard { opening, columns } => standard(out, opening, columns, change),
-            Kind::OcrWallet { opening, columns } => {
+            PayloadKind::Standard { opening, columns } => standard(out, opening, columns, change),
+            PayloadKind::OcrWallet { opening, columns } => {
                 ocr_wallet(out, opening, columns, change, scope.born);
             }
-            Kind::CloudEvents { attributes, columns } => attributes.write(out, columns, scope),
-            Kind::Debezium { columns } => envelope::debezium(out, columns, scope),
-            Kind::Template { template, .. } => template.write(out, scope, faults),
+            PayloadKind::CloudEvents { attributes, columns } => {
+                attributes.write(out, columns, scope)
+            }
+            PayloadKind::Debezium { columns } => envelope::debezium(out, columns, scope),
+            PayloadKind::Template { template, .. } => template.write(out, scope, faults),
         }
     }
 
     /// What the body asks of the request.
-    pub(crate) fn headers(&self, scope: &Scope<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    pub(crate) fn headers(&self, scope: &EvaluationScope<'_>) -> Vec<(HeaderName, HeaderValue)> {
         match &self.kind {
-            Kind::CloudEvents { attributes, .. } => attributes.headers(scope),
-            Kind::Template { content_type: Some(value), .. } => envelope::content_type(value),
-            Kind::Standard { .. }
-            | Kind::OcrWallet { .. }
-            | Kind::Debezium { .. }
-            | Kind::Template { content_type: None, .. } => Vec::new(),
+            PayloadKind::CloudEvents { attributes, .. } => attributes.headers(scope),
+            PayloadKind::Template { content_type: Some(value), .. } => {
+                envelope::content_type(value)
+            }
+            PayloadKind::Standard { .. }
+            | PayloadKind::OcrWallet { .. }
+            | PayloadKind::Debezium { .. }
+            | PayloadKind::Template { content_type: None, .. } => Vec::new(),
         }
     }
 
     /// What logs may say of the row.
-    pub(crate) fn facts(&self, row: Option<&Tuple>) -> Facts {
-        let Some(row) = row else { return Facts::default() };
+    pub(crate) fn facts(&self, row: Option<&RowTuple>) -> EventFacts {
+        let Some(row) = row else { return EventFacts::default() };
         let fact = |column: &NamedColumn| match row.value(column.index) {
-            Value::Text(text) => Some((Arc::clone(&column.name), shown(text))),
-            Value::Null | Value::Unchanged => None,
+            ColumnValue::Text(text) => Some((Arc::clone(&column.name), shown(text))),
+            ColumnValue::Null | ColumnValue::Unchanged => None,
         };
-        Facts::new(self.facts.iter().filter_map(fact).take(self.facts_max).collect())
+        EventFacts::new(self.facts.iter().filter_map(fact).take(self.facts_max).collect())
     }
 }
 
@@ -179,14 +200,19 @@ fn shown(text: &[u8]) -> String {
 
 /// `{"type", "timestamp", "operation", "data"}`, then `"old"`, `"unchanged"` and `"metadata"` where there are
 /// any. Data is the new row; the old one for a delete; null for a truncate.
-fn standard(out: &mut Writer, opening: &[u8], columns: &[NamedColumn], change: &Change) {
+fn standard(
+    out: &mut JsonWriter,
+    opening: &[u8],
+    columns: &[NamedColumn],
+    change: &CommittedChange,
+) {
     out.raw(opening);
     out.raw(change.committed.iso_millis());
     out.raw("\",\"operation\":\"");
     out.raw(scope::op(&change.op));
     out.raw("\",\"data\":");
     data(out, columns, change);
-    if let Op::Update { old, new } = &change.op {
+    if let ChangeOp::Update { old, new } = &change.op {
         if let Some(old) = old {
             out.raw(",\"old\":");
             old_object(out, columns, old, change);
@@ -202,17 +228,17 @@ fn standard(out: &mut Writer, opening: &[u8], columns: &[NamedColumn], change: &
 
 /// The row that the change is about: the new one, what is known of the old one on a delete, null
 /// for a truncate.
-pub(crate) fn data(out: &mut Writer, columns: &[NamedColumn], change: &Change) {
+pub(crate) fn data(out: &mut JsonWriter, columns: &[NamedColumn], change: &CommittedChange) {
     match &change.op {
-        Op::Insert { new } => object(out, columns, new, change, None),
-        Op::Update { old, new } => object(out, columns, new, change, old.as_ref()),
-        Op::Delete { old } => old_object(out, columns, old, change),
-        Op::Truncate => out.raw("null"),
+        ChangeOp::Insert { new } => object(out, columns, new, change, None),
+        ChangeOp::Update { old, new } => object(out, columns, new, change, old.as_ref()),
+        ChangeOp::Delete { old } => old_object(out, columns, old, change),
+        ChangeOp::Truncate => out.raw("null"),
     }
 }
 
 /// What the application attached to the transaction: what is not JSON must not break ours.
-pub(crate) fn metadata(out: &mut Writer, given: &[u8]) {
+pub(crate) fn metadata(out: &mut JsonWriter, given: &[u8]) {
     if datum::is_json(given) {
         out.json(given);
     } else {
@@ -221,10 +247,10 @@ pub(crate) fn metadata(out: &mut Writer, given: &[u8]) {
 }
 
 /// The previous values of the columns that an update changed, as far as PostgreSQL sent them.
-pub(crate) fn changes(out: &mut Writer, columns: &[NamedColumn], change: &Change) {
+pub(crate) fn changes(out: &mut JsonWriter, columns: &[NamedColumn], change: &CommittedChange) {
     let mut separator = "{";
     for column in columns.iter().filter(|column| image::is_changed(change, column.index)) {
-        let Image::In(old) = image::previous(change, column.index) else { continue };
+        let RowImage::In(old) = image::previous(change, column.index) else { continue };
         out.raw(separator);
         separator = ",";
         out.raw(&column.label);
@@ -234,31 +260,31 @@ pub(crate) fn changes(out: &mut Writer, columns: &[NamedColumn], change: &Change
 }
 
 /// The old row, as far as there is one.
-pub(crate) fn old_of(op: &Op) -> Option<&Old> {
+pub(crate) fn old_of(op: &ChangeOp) -> Option<&OldRow> {
     match op {
-        Op::Update { old, .. } => old.as_ref(),
-        Op::Delete { old } => Some(old),
-        Op::Insert { .. } | Op::Truncate => None,
+        ChangeOp::Update { old, .. } => old.as_ref(),
+        ChangeOp::Delete { old } => Some(old),
+        ChangeOp::Insert { .. } | ChangeOp::Truncate => None,
     }
 }
 
 /// A row as a JSON object. A value that the update did not send is taken from the whole old row
 /// where there is one, and left out where there is none.
 fn object(
-    out: &mut Writer,
+    out: &mut JsonWriter,
     columns: &[NamedColumn],
-    row: &Tuple,
-    change: &Change,
-    old: Option<&Old>,
+    row: &RowTuple,
+    change: &CommittedChange,
+    old: Option<&OldRow>,
 ) {
     let mut separator = "{";
     for column in columns {
         let source = match (row.value(column.index), old) {
-            (Value::Unchanged, Some(old)) if image::carries(old, change, column.index) => {
+            (ColumnValue::Unchanged, Some(old)) if image::carries(old, change, column.index) => {
                 old.tuple()
             }
-            (Value::Unchanged, _) => continue,
-            (Value::Null | Value::Text(_), _) => row,
+            (ColumnValue::Unchanged, _) => continue,
+            (ColumnValue::Null | ColumnValue::Text(_), _) => row,
         };
         out.raw(separator);
         separator = ",";
@@ -270,7 +296,12 @@ fn object(
 
 /// The old row: the whole of it, or its identity columns alone. The others of a key image are null
 /// whatever they were, so they are left out.
-pub(crate) fn old_object(out: &mut Writer, columns: &[NamedColumn], old: &Old, change: &Change) {
+pub(crate) fn old_object(
+    out: &mut JsonWriter,
+    columns: &[NamedColumn],
+    old: &OldRow,
+    change: &CommittedChange,
+) {
     let mut separator = "{";
     for column in columns.iter().filter(|column| image::carries(old, change, column.index)) {
         out.raw(separator);
@@ -282,9 +313,10 @@ pub(crate) fn old_object(out: &mut Writer, columns: &[NamedColumn], old: &Old, c
 }
 
 /// Lists the columns that the update did not touch and PostgreSQL did not send.
-fn unchanged(out: &mut Writer, columns: &[NamedColumn], new: &Tuple, old: Option<&Old>) {
-    let full = matches!(old, Some(Old::Full(_)));
-    let missing = |column: &&NamedColumn| !full && new.value(column.index) == Value::Unchanged;
+fn unchanged(out: &mut JsonWriter, columns: &[NamedColumn], new: &RowTuple, old: Option<&OldRow>) {
+    let full = matches!(old, Some(OldRow::Full(_)));
+    let missing =
+        |column: &&NamedColumn| !full && new.value(column.index) == ColumnValue::Unchanged;
     let mut separator = ",\"unchanged\":[";
     for column in columns.iter().filter(missing) {
         out.raw(separator);
@@ -298,10 +330,10 @@ fn unchanged(out: &mut Writer, columns: &[NamedColumn], new: &Tuple, old: Option
 
 /// Contract 1, to the letter.
 fn ocr_wallet(
-    out: &mut Writer,
+    out: &mut JsonWriter,
     opening: &[u8],
     columns: &[NamedColumn],
-    change: &Change,
+    change: &CommittedChange,
     born: Timestamp,
 ) {
     out.raw(opening);
@@ -311,14 +343,14 @@ fn ocr_wallet(
     if let Some(row) = row_of(&change.op) {
         for column in columns {
             let value = row.value(column.index);
-            if &*column.name == "pic_url" && !matches!(value, Value::Text(_)) {
+            if &*column.name == "pic_url" && !matches!(value, ColumnValue::Text(_)) {
                 continue;
             }
             out.raw(separator);
             separator = ",";
             out.raw(&column.label);
             match (&*column.name, value) {
-                ("create_time", Value::Text(text)) => {
+                ("create_time", ColumnValue::Text(text)) => {
                     match datum::epoch_seconds(&column.sql_type, text) {
                         Some(seconds) => out.raw(seconds.to_string()),
                         None => out.raw("null"),
@@ -335,10 +367,10 @@ fn ocr_wallet(
 }
 
 /// The row that an event is about: the new one, or what is known of the old one on a delete.
-pub(crate) fn row_of(op: &Op) -> Option<&Tuple> {
+pub(crate) fn row_of(op: &ChangeOp) -> Option<&RowTuple> {
     match op {
-        Op::Insert { new } | Op::Update { new, .. } => Some(new),
-        Op::Delete { old } => Some(old.tuple()),
-        Op::Truncate => None,
+        ChangeOp::Insert { new } | ChangeOp::Update { new, .. } => Some(new),
+        ChangeOp::Delete { old } => Some(old.tuple()),
+        ChangeOp::Truncate => None,
     }
 }

@@ -11,47 +11,47 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use crate::config::expression::Expression;
+use crate::config::settings::EventFilter;
 use crate::config::settings::EventRule;
-use crate::config::settings::Filter;
-use crate::config::settings::Payload;
-use crate::event::dedupe::Sight;
+use crate::config::settings::PayloadSettings;
+use crate::event::dedupe::DedupeWindow;
+use crate::event::dedupe::SeenSight;
 use crate::event::dedupe::VALUES_MAX;
-use crate::event::dedupe::Window;
-use crate::event::expiry::Age;
+use crate::event::expiry::AgeSource;
 use crate::event::image;
-use crate::event::image::Image;
+use crate::event::image::RowImage;
 use crate::event::payload;
-use crate::event::payload::Shape;
+use crate::event::payload::PayloadShape;
 use crate::event::row_order::RowOrder;
-use crate::event::scope::Fault;
-use crate::event::scope::Scope;
-use crate::event::subscribers::Choice;
+use crate::event::scope::EvaluationFault;
+use crate::event::scope::EvaluationScope;
+use crate::event::subscribers::EventSubscribers;
+use crate::event::subscribers::SubscriberChoice;
 use crate::event::subscribers::SubscriberIndex;
-use crate::event::subscribers::Subscribers;
-use crate::event::target::Target;
-use crate::event::template::Faults;
-use crate::event::writer::Writer;
-use crate::flow::body::Body;
-use crate::flow::change::Change;
-use crate::flow::change::Tuple;
-use crate::flow::change::Value;
+use crate::event::target::WriteBackTarget;
+use crate::event::template::RenderFaults;
+use crate::event::writer::JsonWriter;
+use crate::flow::body::EventBody;
+use crate::flow::change::ColumnValue;
+use crate::flow::change::CommittedChange;
+use crate::flow::change::RowTuple;
 use crate::flow::event::Event;
+use crate::flow::event::EventExpiry;
+use crate::flow::event::EventFacts;
 use crate::flow::event::EventId;
-use crate::flow::event::Expiry;
-use crate::flow::event::Facts;
-use crate::flow::event::Origin;
+use crate::flow::event::IdOrigin;
 use crate::flow::event::RuleIndex;
-use crate::flow::key::Keys;
+use crate::flow::key::EventKeys;
 use crate::flow::relation::Relation;
 use crate::flow::relation::TableName;
-use crate::flow::seen::Fingerprint;
-use crate::flow::seen::Seen;
+use crate::flow::seen::SeenValues;
+use crate::flow::seen::ValueFingerprint;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::time::Timestamp;
 
 /// What a change came to under one rule.
 #[derive(Debug)]
-pub enum Routed {
+pub enum RoutedEvent {
     /// To be handed to the lanes of everybody who takes all of the rule's events. `sequence` and
     /// `held` are still open.
     Event(Box<Event>),
@@ -61,86 +61,86 @@ pub enum Routed {
     Partly {
         event: Box<Event>,
         endpoints: Vec<EndpointIndex>,
-        others: Vec<Shaped>,
-        costly: Vec<Shaped>,
+        others: Vec<ShapedBody>,
+        costly: Vec<ShapedBody>,
     },
     /// The rule's filter takes more than an evaluation may: nobody knows whether this is an event.
     Costly(Box<Event>),
     /// The rule's filter does not let it through.
     Filtered,
     /// Its values were pushed before, within the window of the rule's `dedupe`.
-    Repeat { id: EventId, facts: Facts },
+    Repeat { id: EventId, facts: EventFacts },
     /// Too old when it was read: for everybody who takes all of the rule's events, and for those who
     /// would have chosen it.
-    Expired { id: EventId, facts: Facts, chosen: Vec<EndpointIndex> },
+    Expired { id: EventId, facts: EventFacts, chosen: Vec<EndpointIndex> },
     /// It cannot be rendered; the event has no body, and its keys and facts only if they can be told.
     Poison(Box<Event>),
 }
 
 /// A body in a shape of their own for some endpoints.
 #[derive(Debug)]
-pub struct Shaped {
-    pub body: Body,
+pub struct ShapedBody {
+    pub body: EventBody,
     pub endpoints: Vec<EndpointIndex>,
 }
 
 #[derive(Debug)]
-pub(super) struct Rule {
+pub(super) struct RulePlan {
     pub(super) settings: EventRule,
-    pub(super) origin: Origin,
+    pub(super) origin: IdOrigin,
     pub(super) table: Arc<TableName>,
-    pub(super) subscribers: Subscribers,
+    pub(super) subscribers: EventSubscribers,
     /// Payloads other than the event's own.
-    pub(super) others: Vec<Payload>,
+    pub(super) others: Vec<PayloadSettings>,
     /// Which of them an endpoint asks for; those that are not here get the event's own.
     pub(super) shape_of: HashMap<EndpointIndex, usize>,
 }
 
 #[derive(Debug)]
-pub(super) struct Compiled {
+pub(super) struct CompiledRule {
     pub(super) relation: Arc<Relation>,
-    pub(super) plans: Vec<Plan>,
+    pub(super) plans: Vec<TablePlan>,
 }
 
 /// One rule against one relation.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct TablePlan {
     pub(super) rule: RuleIndex,
-    gate: Gate,
+    gate: RowFilter,
     choosing: SubscriberIndex,
-    age: Option<Age>,
+    age: Option<AgeSource>,
     order: RowOrder,
-    shape: Shape,
+    shape: PayloadShape,
     /// Of the rule's `others`, in their order.
-    pub(super) others: Vec<Shape>,
-    target: Option<Target>,
+    pub(super) others: Vec<PayloadShape>,
+    target: Option<WriteBackTarget>,
     /// The columns of the rule's `dedupe`.
     dedupe: Vec<usize>,
 }
 
-/// A [`Filter`] against one relation.
+/// A [`EventFilter`] against one relation.
 #[derive(Debug)]
-pub(crate) enum Gate {
+pub(crate) enum RowFilter {
     Open,
     /// The column's index; `None` where the relation has no such column: nothing passes.
     NotBlank(Option<usize>),
     When(Expression),
-    Both(Box<Gate>, Box<Gate>),
+    Both(Box<RowFilter>, Box<RowFilter>),
 }
 
-impl Gate {
-    pub(crate) fn compile(filter: &Filter, relation: &Relation) -> Self {
+impl RowFilter {
+    pub(crate) fn compile(filter: &EventFilter, relation: &Relation) -> Self {
         match filter {
-            Filter::NotBlank { column } => Self::NotBlank(relation.column(column)),
-            Filter::When(expression) => Self::When(expression.clone()),
-            Filter::Both(one, other) => {
+            EventFilter::NotBlank { column } => Self::NotBlank(relation.column(column)),
+            EventFilter::When(expression) => Self::When(expression.clone()),
+            EventFilter::Both(one, other) => {
                 let compile = |filter| Box::new(Self::compile(filter, relation));
                 Self::Both(compile(one), compile(other))
             }
         }
     }
 
-    pub(crate) fn admits(&self, scope: &Scope<'_>, faults: &mut Faults) -> bool {
+    pub(crate) fn admits(&self, scope: &EvaluationScope<'_>, faults: &mut RenderFaults) -> bool {
         match self {
             Self::Open => true,
             Self::NotBlank(column) => match payload::row_of(&scope.change.op) {
@@ -154,71 +154,75 @@ impl Gate {
 }
 
 /// What the rules of the relation's table come to, in the order of the settings.
-pub(super) fn compile(rules: &[Rule], relation: &Arc<Relation>) -> Compiled {
+pub(super) fn compile(rules: &[RulePlan], relation: &Arc<Relation>) -> CompiledRule {
     let mine = rules.iter().enumerate().filter(|(_, rule)| *rule.table == relation.table);
-    let plan = |(index, rule): (usize, &Rule)| {
+    let plan = |(index, rule): (usize, &RulePlan)| {
         let settings = &rule.settings;
-        Plan {
+        TablePlan {
             rule: RuleIndex(index),
             gate: match &settings.filter {
-                None => Gate::Open,
-                Some(filter) => Gate::compile(filter, relation),
+                None => RowFilter::Open,
+                Some(filter) => RowFilter::compile(filter, relation),
             },
             choosing: rule.subscribers.compile(relation),
-            age: settings.expiry.as_ref().map(|rule| Age::compile(rule, relation)),
+            age: settings.expiry.as_ref().map(|rule| AgeSource::compile(rule, relation)),
             order: RowOrder::compile(&settings.order_by, relation),
-            shape: Shape::compile(&settings.payload, &settings.event_type, relation),
+            shape: PayloadShape::compile(&settings.payload, &settings.event_type, relation),
             dedupe: settings
                 .dedupe
                 .iter()
                 .flat_map(|dedupe| &dedupe.by)
                 .filter_map(|name| relation.column(name))
                 .collect(),
-            target: settings.write_back.as_ref().and_then(|w| Target::compile(w, relation)),
+            target: settings
+                .write_back
+                .as_ref()
+                .and_then(|w| WriteBackTarget::compile(w, relation)),
             others: rule
                 .others
                 .iter()
-                .map(|payload| Shape::compile(payload, &settings.event_type, relation))
+                .map(|payload| PayloadShape::compile(payload, &settings.event_type, relation))
                 .collect(),
         }
     };
-    Compiled { relation: Arc::clone(relation), plans: mine.map(plan).collect() }
+    CompiledRule { relation: Arc::clone(relation), plans: mine.map(plan).collect() }
 }
 
-impl Plan {
+impl TablePlan {
     pub(super) fn apply(
         &self,
-        rule: &Rule,
-        change: &Change,
+        rule: &RulePlan,
+        change: &CommittedChange,
         now: Timestamp,
-        writer: &mut Writer,
-        faults: &mut Faults,
-        sightings: Option<(&mut Window, &mut Vec<Seen>)>,
-    ) -> Routed {
+        writer: &mut JsonWriter,
+        faults: &mut RenderFaults,
+        sightings: Option<(&mut DedupeWindow, &mut Vec<SeenValues>)>,
+    ) -> RoutedEvent {
         let row = payload::row_of(&change.op);
         let id = EventId::new(change.position, rule.origin);
         let expiry = self.age.as_ref().map(|age| age.of(change, row));
         let born = expiry.map_or(change.committed, |expiry| expiry.born);
-        let scope = Scope { change, event_type: &rule.settings.event_type, id, now, born };
+        let scope =
+            EvaluationScope { change, event_type: &rule.settings.event_type, id, now, born };
         let admitted = self.gate.admits(&scope, faults);
-        let is_costly = !admitted && matches!(faults.last(), Some((_, Fault::TooMuch)));
+        let is_costly = !admitted && matches!(faults.last(), Some((_, EvaluationFault::TooMuch)));
         if !admitted && !is_costly {
-            return Routed::Filtered;
+            return RoutedEvent::Filtered;
         }
         // With a write-back, a lane has to say that it was too old: the row is told so.
         let expires = self.target.is_none();
-        if expires && expiry.is_some_and(|expiry: Expiry| expiry.is_over(now)) {
-            let Choice { mut takers, costly } = self.choosing.choose(&scope, faults);
+        if expires && expiry.is_some_and(|expiry: EventExpiry| expiry.is_over(now)) {
+            let SubscriberChoice { mut takers, costly } = self.choosing.choose(&scope, faults);
             takers.extend(costly);
-            return Routed::Expired { id, facts: self.shape.facts(row), chosen: takers };
+            return RoutedEvent::Expired { id, facts: self.shape.facts(row), chosen: takers };
         }
         if let Some((window, seen)) = sightings
             && !is_costly
             && self.is_repeat(rule, change, window, seen)
         {
-            return Routed::Repeat { id, facts: self.shape.facts(row) };
+            return RoutedEvent::Repeat { id, facts: self.shape.facts(row) };
         }
-        let mut render = |shape: &Shape, faults: &mut Faults| {
+        let mut render = |shape: &PayloadShape, faults: &mut RenderFaults| {
             shape.write(writer.with_form(rule.settings.json), &scope, faults);
             writer.finish().with_headers(shape.headers(&scope))
         };
@@ -239,11 +243,11 @@ impl Plan {
             })
         };
         if is_costly {
-            return Routed::Costly(event(render(&self.shape, faults)));
+            return RoutedEvent::Costly(event(render(&self.shape, faults)));
         }
         let choice = self.choosing.choose(&scope, faults);
         if choice.is_empty() && rule.others.is_empty() && !rule.subscribers.is_for_nobody() {
-            return Routed::Event(event(render(&self.shape, faults)));
+            return RoutedEvent::Event(event(render(&self.shape, faults)));
         }
         self.shaped(rule, choice, |shape| render(shape, faults), event)
     }
@@ -251,34 +255,34 @@ impl Plan {
     /// The event in the shapes of all who get it.
     fn shaped(
         &self,
-        rule: &Rule,
-        choice: Choice,
-        mut render: impl FnMut(&Shape) -> Body,
-        event: impl Fn(Body) -> Box<Event>,
-    ) -> Routed {
-        let Choice { takers, costly } = choice;
+        rule: &RulePlan,
+        choice: SubscriberChoice,
+        mut render: impl FnMut(&PayloadShape) -> EventBody,
+        event: impl Fn(EventBody) -> Box<Event>,
+    ) -> RoutedEvent {
+        let SubscriberChoice { takers, costly } = choice;
         let endpoints: Vec<_> = rule.subscribers.everybody.iter().copied().chain(takers).collect();
         let (own, others) = self.by_shape(rule, &endpoints);
         let (costly_own, costly) = self.by_shape(rule, &costly);
         let mut in_shape = |sharing: Vec<(usize, Vec<EndpointIndex>)>| {
             let shaped = |(shape, endpoints): (usize, _)| {
-                Some(Shaped { body: render(self.others.get(shape)?), endpoints })
+                Some(ShapedBody { body: render(self.others.get(shape)?), endpoints })
             };
             sharing.into_iter().filter_map(shaped).collect::<Vec<_>>()
         };
         let (others, mut costly) = (in_shape(others), in_shape(costly));
         if !costly_own.is_empty() {
-            costly.push(Shaped { body: render(&self.shape), endpoints: costly_own });
+            costly.push(ShapedBody { body: render(&self.shape), endpoints: costly_own });
         }
         // What nobody gets is not rendered.
-        let body = if own.is_empty() { Body::default() } else { render(&self.shape) };
-        Routed::Partly { event: event(body), endpoints, others, costly }
+        let body = if own.is_empty() { EventBody::default() } else { render(&self.shape) };
+        RoutedEvent::Partly { event: event(body), endpoints, others, costly }
     }
 
     /// Those of the endpoints that get the event's own shape, and those of each other one.
     fn by_shape(
         &self,
-        rule: &Rule,
+        rule: &RulePlan,
         endpoints: &[EndpointIndex],
     ) -> (Vec<EndpointIndex>, Vec<(usize, Vec<EndpointIndex>)>) {
         if rule.others.is_empty() {
@@ -296,17 +300,17 @@ impl Plan {
     /// Whether the values of `dedupe` were pushed before; notes them if not.
     fn is_repeat(
         &self,
-        rule: &Rule,
-        change: &Change,
-        window: &mut Window,
-        seen: &mut Vec<Seen>,
+        rule: &RulePlan,
+        change: &CommittedChange,
+        window: &mut DedupeWindow,
+        seen: &mut Vec<SeenValues>,
     ) -> bool {
         let value = |&column: &usize| match image::current(change, column) {
-            Image::In(row) => match row.value(column) {
-                Value::Text(text) => Some(text),
-                Value::Null | Value::Unchanged => None,
+            RowImage::In(row) => match row.value(column) {
+                ColumnValue::Text(text) => Some(text),
+                ColumnValue::Null | ColumnValue::Unchanged => None,
             },
-            Image::None | Image::Unknown => None,
+            RowImage::None | RowImage::Unknown => None,
         };
         let Some(values) = self.dedupe.iter().map(value).collect::<Option<Vec<&[u8]>>>() else {
             return false;
@@ -315,14 +319,14 @@ impl Plan {
             return false; // the table has lost the columns
         }
         let event_type = rule.settings.event_type.as_bytes();
-        let fingerprint = Fingerprint::of([event_type].into_iter().chain(values));
+        let fingerprint = ValueFingerprint::of([event_type].into_iter().chain(values));
         let (position, committed) = (change.position, change.committed);
         match window.see(fingerprint, position, committed) {
-            Sight::Repeat => return true,
-            Sight::Same => {}
-            Sight::New => {
+            SeenSight::Repeat => return true,
+            SeenSight::Same => {}
+            SeenSight::New => {
                 let oldest = window.oldest().unwrap_or(committed);
-                seen.push(Seen { rule: self.rule, fingerprint, position, committed, oldest });
+                seen.push(SeenValues { rule: self.rule, fingerprint, position, committed, oldest });
                 if window.take_overflowed() && !std::mem::replace(&mut window.told, true) {
                     tracing::warn!(
                         event = %rule.settings.event_type,
@@ -336,16 +340,16 @@ impl Plan {
         false
     }
 
-    pub(super) fn about(&self, change: &Change) -> String {
+    pub(super) fn about(&self, change: &CommittedChange) -> String {
         let facts = self.shape.facts(payload::row_of(&change.op));
         facts.iter().map(|(column, value)| format!("{column}={value} ")).collect()
     }
 
-    pub(super) fn without_body(&self, rule: &Rule, change: &Change) -> Box<Event> {
+    pub(super) fn without_body(&self, rule: &RulePlan, change: &CommittedChange) -> Box<Event> {
         let known = catch_unwind(AssertUnwindSafe(|| {
             (self.order.keys(&rule.table, change), self.shape.facts(payload::row_of(&change.op)))
         }));
-        let (keys, facts) = known.unwrap_or_else(|_panic| (Keys::NONE, Facts::default()));
+        let (keys, facts) = known.unwrap_or_else(|_panic| (EventKeys::NONE, EventFacts::default()));
         Box::new(Event {
             id: EventId::new(change.position, rule.origin),
             sequence: 0,
@@ -355,7 +359,7 @@ impl Plan {
             committed: change.committed,
             keys,
             expiry: None,
-            body: Body::new(Vec::new()),
+            body: EventBody::new(Vec::new()),
             facts,
             write_back: self.target.as_ref().and_then(|target| target.of(change)),
             held: None,
@@ -364,10 +368,12 @@ impl Plan {
 }
 
 /// Null, or nothing but white space. A value that PostgreSQL did not send was there before.
-fn is_blank(row: &Tuple, column: usize) -> bool {
+fn is_blank(row: &RowTuple, column: usize) -> bool {
     match row.value(column) {
-        Value::Null => true,
-        Value::Unchanged => false,
-        Value::Text(text) => std::str::from_utf8(text).is_ok_and(|text| text.trim().is_empty()),
+        ColumnValue::Null => true,
+        ColumnValue::Unchanged => false,
+        ColumnValue::Text(text) => {
+            std::str::from_utf8(text).is_ok_and(|text| text.trim().is_empty())
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::expression::Names;
+use crate::config::expression::NamedColumns;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::flow::relation::Relation;
@@ -11,23 +11,23 @@ use crate::flow::relation::ReplicaIdentity;
 
 /// Something that a rule needs and the table does not give.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Lack {
+pub enum MissingInput {
     /// The table has no such column.
-    Column { used_in: Use, column: String },
+    Column { used_in: InputUse, column: String },
     /// Values of these columns come with the whole old row only. `whole`: all columns.
-    OldRow { used_in: Use, columns: BTreeSet<String>, whole: bool },
+    OldRow { used_in: InputUse, columns: BTreeSet<String>, whole: bool },
 }
 
 /// Where a rule names a column.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Use {
+pub enum InputUse {
     Filter,
     Payload,
     OrderBy,
     AgeColumn,
 }
 
-impl Use {
+impl InputUse {
     /// The key of the configuration.
     pub const fn key(self) -> &'static str {
         match self {
@@ -39,8 +39,8 @@ impl Use {
     }
 }
 
-impl Lack {
-    pub fn used_in(&self) -> Use {
+impl MissingInput {
+    pub fn used_in(&self) -> InputUse {
         match self {
             Self::Column { used_in, .. } | Self::OldRow { used_in, .. } => *used_in,
         }
@@ -50,7 +50,7 @@ impl Lack {
     pub fn is_fatal(&self) -> bool {
         match self {
             Self::Column { .. } => true,
-            Self::OldRow { used_in, .. } => *used_in == Use::Filter,
+            Self::OldRow { used_in, .. } => *used_in == InputUse::Filter,
         }
     }
 
@@ -66,15 +66,16 @@ impl Lack {
 }
 
 /// Everything that `rule` needs and `relation` does not give.
-pub fn lacks(rule: &EventRule, relation: &Relation) -> Vec<Lack> {
+pub fn lacks(rule: &EventRule, relation: &Relation) -> Vec<MissingInput> {
     let mut lacks = Vec::new();
-    named(rule, relation, Use::Filter, &rule.filter_names(), &mut lacks);
-    named(rule, relation, Use::Payload, &rule.payload_names(), &mut lacks);
+    named(rule, relation, InputUse::Filter, &rule.filter_names(), &mut lacks);
+    named(rule, relation, InputUse::Payload, &rule.payload_names(), &mut lacks);
     let age_column = rule.expiry.as_ref().and_then(|expiry| expiry.column.as_ref());
-    let order_by = rule.order_by.iter().map(|column| (Use::OrderBy, column));
-    for (used_in, column) in order_by.chain(age_column.map(|column| (Use::AgeColumn, column))) {
+    let order_by = rule.order_by.iter().map(|column| (InputUse::OrderBy, column));
+    for (used_in, column) in order_by.chain(age_column.map(|column| (InputUse::AgeColumn, column)))
+    {
         if relation.column(column).is_none() {
-            lacks.push(Lack::Column { used_in, column: column.clone() });
+            lacks.push(MissingInput::Column { used_in, column: column.clone() });
         }
     }
     lacks
@@ -82,13 +83,13 @@ pub fn lacks(rule: &EventRule, relation: &Relation) -> Vec<Lack> {
 
 /// Everything that the endpoint's own filter and payload need for the events of `rule`, which it
 /// takes, and `relation` does not give.
-pub fn lacks_of(endpoint: &Endpoint, rule: &EventRule, relation: &Relation) -> Vec<Lack> {
+pub fn lacks_of(endpoint: &Endpoint, rule: &EventRule, relation: &Relation) -> Vec<MissingInput> {
     let mut lacks = Vec::new();
     if let Some(filter) = &endpoint.filter {
-        named(rule, relation, Use::Filter, filter.names(), &mut lacks);
+        named(rule, relation, InputUse::Filter, filter.names(), &mut lacks);
     }
     if let Some(payload) = &endpoint.payload {
-        named(rule, relation, Use::Payload, &payload.names(), &mut lacks);
+        named(rule, relation, InputUse::Payload, &payload.names(), &mut lacks);
     }
     lacks
 }
@@ -96,19 +97,24 @@ pub fn lacks_of(endpoint: &Endpoint, rule: &EventRule, relation: &Relation) -> V
 fn named(
     rule: &EventRule,
     relation: &Relation,
-    used_in: Use,
-    names: &Names,
-    lacks: &mut Vec<Lack>,
+    used_in: InputUse,
+    names: &NamedColumns,
+    lacks: &mut Vec<MissingInput>,
 ) {
     let named: BTreeSet<&String> = names.columns.union(&names.old).collect();
     let missing = named.into_iter().filter(|name| relation.column(name).is_none());
-    lacks.extend(missing.map(|column| Lack::Column { used_in, column: column.clone() }));
+    lacks.extend(missing.map(|column| MissingInput::Column { used_in, column: column.clone() }));
     lacks.extend(old_row(rule, relation, used_in, names));
 }
 
 /// Values that only the whole old row carries: what the row was before an update, and all but the
 /// identity of a deleted one.
-fn old_row(rule: &EventRule, relation: &Relation, used_in: Use, names: &Names) -> Option<Lack> {
+fn old_row(
+    rule: &EventRule,
+    relation: &Relation,
+    used_in: InputUse,
+    names: &NamedColumns,
+) -> Option<MissingInput> {
     if relation.identity == ReplicaIdentity::Full {
         return None;
     }
@@ -124,9 +130,9 @@ fn old_row(rule: &EventRule, relation: &Relation, used_in: Use, names: &Names) -
     }
     if rule.on.delete {
         columns.extend(names.columns.union(&names.old).filter(unsent).cloned());
-        whole |= names.whole && used_in == Use::Filter;
+        whole |= names.whole && used_in == InputUse::Filter;
     }
-    (whole || !columns.is_empty()).then_some(Lack::OldRow { used_in, columns, whole })
+    (whole || !columns.is_empty()).then_some(MissingInput::OldRow { used_in, columns, whole })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Which changes become which events, and who gets them.
 //!
 //! ```text
-//! Change ─▶ [Router] ─▶ each rule's Plan for the relation ─▶ Routed
+//! Change ─▶ [EventRouter] ─▶ each rule's Plan for the relation ─▶ Routed
 //! ```
 //!
 //! It alone remembers something between two changes: what is compiled, who takes what, which
@@ -16,53 +16,53 @@ use std::sync::Arc;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Operations;
-use crate::config::settings::Payload;
+use crate::config::settings::PayloadSettings;
+use crate::event::dedupe::DedupeWindow;
 use crate::event::dedupe::VALUES_MAX;
-use crate::event::dedupe::Window;
-use crate::event::plan::Compiled;
-use crate::event::plan::Routed;
-use crate::event::plan::Rule;
+use crate::event::plan::CompiledRule;
+use crate::event::plan::RoutedEvent;
+use crate::event::plan::RulePlan;
 use crate::event::plan::compile;
-use crate::event::scope::Fault;
-use crate::event::subscribers::Subscribers;
-use crate::event::template::Faults;
-use crate::event::writer::Writer;
+use crate::event::scope::EvaluationFault;
+use crate::event::subscribers::EventSubscribers;
+use crate::event::template::RenderFaults;
+use crate::event::writer::JsonWriter;
 use crate::failpoint;
-use crate::flow::change::Change;
-use crate::flow::change::Op;
-use crate::flow::event::Origin;
+use crate::flow::change::ChangeOp;
+use crate::flow::change::CommittedChange;
+use crate::flow::event::IdOrigin;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Position;
-use crate::flow::seen::Fingerprint;
-use crate::flow::seen::Seen;
+use crate::flow::seen::SeenValues;
+use crate::flow::seen::ValueFingerprint;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::time::Timestamp;
 
 /// The rules, compiled for each relation as it comes by.
 #[derive(Debug)]
-pub struct Router {
-    rules: Vec<Rule>,
+pub struct EventRouter {
+    rules: Vec<RulePlan>,
     /// By relation oid; compiled again when the relation has changed.
-    compiled: HashMap<u32, Compiled>,
-    writer: Writer,
-    faults: Reporter,
+    compiled: HashMap<u32, CompiledRule>,
+    writer: JsonWriter,
+    faults: FaultReporter,
     /// By rule index; only for rules with `dedupe`.
-    windows: Vec<Option<Window>>,
+    windows: Vec<Option<DedupeWindow>>,
     /// Noted in the windows and not taken yet.
-    seen: Vec<Seen>,
+    seen: Vec<SeenValues>,
 }
 
 /// Names each way in which an expression fails once, however many rows it fails on.
 #[derive(Debug, Default)]
-struct Reporter {
+struct FaultReporter {
     /// Of the change at hand.
-    faults: Faults,
+    faults: RenderFaults,
     /// As many as there are expressions in the configuration times kinds of faults, at most.
-    named: HashSet<(RuleIndex, Arc<str>, Fault)>,
+    named: HashSet<(RuleIndex, Arc<str>, EvaluationFault)>,
 }
 
-impl Reporter {
-    fn report(&mut self, index: RuleIndex, rule: &Rule) {
+impl FaultReporter {
+    fn report(&mut self, index: RuleIndex, rule: &RulePlan) {
         for (expression, fault) in self.faults.drain(..) {
             if self.named.insert((index, Arc::clone(&expression), fault)) {
                 tracing::warn!(
@@ -78,13 +78,13 @@ impl Reporter {
     }
 }
 
-impl Router {
+impl EventRouter {
     /// `system` is the database system identifier; it goes into the event ids.
     pub fn new(system: u64, rules: &[EventRule], endpoints: &[Endpoint]) -> Self {
-        let rule = |settings: &EventRule| Rule {
-            origin: Origin::new(system, &settings.event_type),
+        let rule = |settings: &EventRule| RulePlan {
+            origin: IdOrigin::new(system, &settings.event_type),
             table: Arc::new(settings.table.clone()),
-            subscribers: Subscribers::default(),
+            subscribers: EventSubscribers::default(),
             others: Vec::new(),
             shape_of: HashMap::new(),
             settings: settings.clone(),
@@ -92,8 +92,8 @@ impl Router {
         let mut router = Self {
             rules: rules.iter().map(rule).collect(),
             compiled: HashMap::new(),
-            writer: Writer::default(),
-            faults: Reporter::default(),
+            writer: JsonWriter::default(),
+            faults: FaultReporter::default(),
             windows: rules.iter().map(window).collect(),
             seen: Vec::new(),
         };
@@ -109,7 +109,7 @@ impl Router {
     ) {
         for rule in &mut self.rules {
             let takers = endpoints.clone().filter(|(_, endpoint)| endpoint.takes(&rule.settings));
-            rule.subscribers = Subscribers::new(takers.clone());
+            rule.subscribers = EventSubscribers::new(takers.clone());
             (rule.others, rule.shape_of) = others(&rule.settings, takers);
         }
         // What is compiled for a relation has the shapes in this order, and knows who chooses.
@@ -127,7 +127,7 @@ impl Router {
 
     /// The endpoints that get every event of a rule.
     pub fn everybody(&self, rule: RuleIndex) -> Arc<[EndpointIndex]> {
-        let everybody = |rule: &Rule| Arc::clone(&rule.subscribers.everybody);
+        let everybody = |rule: &RulePlan| Arc::clone(&rule.subscribers.everybody);
         self.rules.get(rule.0).map_or_else(Arc::default, everybody)
     }
 
@@ -141,7 +141,7 @@ impl Router {
     pub fn remember(
         &mut self,
         rule: RuleIndex,
-        fingerprint: Fingerprint,
+        fingerprint: ValueFingerprint,
         position: Position,
         committed: Timestamp,
     ) {
@@ -151,7 +151,7 @@ impl Router {
     }
 
     /// What was noted since the last call, to be written down.
-    pub fn take_seen(&mut self) -> impl Iterator<Item = Seen> + '_ {
+    pub fn take_seen(&mut self) -> impl Iterator<Item = SeenValues> + '_ {
         self.seen.drain(..)
     }
 
@@ -159,9 +159,9 @@ impl Router {
     /// `now` is on the database's clock.
     pub fn route(
         &mut self,
-        change: &Change,
+        change: &CommittedChange,
         now: Timestamp,
-        mut each: impl FnMut(RuleIndex, Routed),
+        mut each: impl FnMut(RuleIndex, RoutedEvent),
     ) {
         let relation = &change.relation;
         let known = self.compiled.get(&relation.oid);
@@ -183,8 +183,8 @@ impl Router {
                 }));
                 let routed = applied.unwrap_or_else(|_panic| {
                     // Both may hold half of something.
-                    (*writer, *faults) = (Writer::default(), Faults::default());
-                    Routed::Poison(plan.without_body(rule, change))
+                    (*writer, *faults) = (JsonWriter::default(), RenderFaults::default());
+                    RoutedEvent::Poison(plan.without_body(rule, change))
                 });
                 self.faults.report(plan.rule, rule);
                 each(plan.rule, routed);
@@ -192,28 +192,32 @@ impl Router {
         }
     }
 
-    /// As [`Router::route`], for a change that must not be rendered: all of its rules' events are
+    /// As [`EventRouter::route`], for a change that must not be rendered: all of its rules' events are
     /// poison.
-    pub fn set_aside(&self, change: &Change, mut each: impl FnMut(RuleIndex, Routed)) {
+    pub fn set_aside(
+        &self,
+        change: &CommittedChange,
+        mut each: impl FnMut(RuleIndex, RoutedEvent),
+    ) {
         let compiled = compile(&self.rules, &change.relation);
         for plan in &compiled.plans {
             let Some(rule) = self.rules.get(plan.rule.0) else { continue };
             if concerns(rule.settings.on, &change.op) {
-                each(plan.rule, Routed::Poison(plan.without_body(rule, change)));
+                each(plan.rule, RoutedEvent::Poison(plan.without_body(rule, change)));
             }
         }
     }
 }
 
-fn window(rule: &EventRule) -> Option<Window> {
-    rule.dedupe.as_ref().map(|dedupe| Window::new(dedupe.window, VALUES_MAX))
+fn window(rule: &EventRule) -> Option<DedupeWindow> {
+    rule.dedupe.as_ref().map(|dedupe| DedupeWindow::new(dedupe.window, VALUES_MAX))
 }
 
 /// The payloads of endpoints that want another shape than the rule's, and who wants which.
 fn others<'e>(
     rule: &EventRule,
     takers: impl Iterator<Item = (EndpointIndex, &'e Endpoint)>,
-) -> (Vec<Payload>, HashMap<EndpointIndex, usize>) {
+) -> (Vec<PayloadSettings>, HashMap<EndpointIndex, usize>) {
     let (mut others, mut shape_of) = (Vec::new(), HashMap::new());
     for (index, endpoint) in takers {
         let Some(own) = endpoint.payload.as_ref().filter(|own| **own != rule.payload) else {
@@ -228,12 +232,12 @@ fn others<'e>(
     (others, shape_of)
 }
 
-fn concerns(on: Operations, op: &Op) -> bool {
+fn concerns(on: Operations, op: &ChangeOp) -> bool {
     match op {
-        Op::Insert { .. } => on.insert,
-        Op::Update { .. } => on.update,
-        Op::Delete { .. } => on.delete,
-        Op::Truncate => on.truncate,
+        ChangeOp::Insert { .. } => on.insert,
+        ChangeOp::Update { .. } => on.update,
+        ChangeOp::Delete { .. } => on.delete,
+        ChangeOp::Truncate => on.truncate,
     }
 }
 

@@ -12,13 +12,13 @@
 //!
 //! What cannot be told by keys is a barrier: a TRUNCATE, and a change whose values were not sent.
 
-use crate::flow::change::Change;
-use crate::flow::change::Old;
-use crate::flow::change::Op;
-use crate::flow::change::Tuple;
-use crate::flow::change::Value;
-use crate::flow::key::Key;
-use crate::flow::key::Keys;
+use crate::flow::change::ChangeOp;
+use crate::flow::change::ColumnValue;
+use crate::flow::change::CommittedChange;
+use crate::flow::change::OldRow;
+use crate::flow::change::RowTuple;
+use crate::flow::key::EventKeys;
+use crate::flow::key::KeyHash;
 use crate::flow::relation::Relation;
 use crate::flow::relation::ReplicaIdentity;
 use crate::flow::relation::TableName;
@@ -36,12 +36,12 @@ pub(super) struct RowOrder {
 }
 
 /// A key before and after the change.
-struct Step {
-    old: Key,
-    new: Key,
+struct RowOrderStep {
+    old: KeyHash,
+    new: KeyHash,
 }
 
-impl Step {
+impl RowOrderStep {
     fn is_same(&self) -> bool {
         self.old == self.new
     }
@@ -61,23 +61,29 @@ impl RowOrder {
         Self { named, row }
     }
 
-    pub(super) fn keys(&self, table: &TableName, change: &Change) -> Keys {
-        if matches!(change.op, Op::Truncate) {
-            return Keys::BARRIER;
+    pub(super) fn keys(&self, table: &TableName, change: &CommittedChange) -> EventKeys {
+        if matches!(change.op, ChangeOp::Truncate) {
+            return EventKeys::BARRIER;
         }
         let named = || step(&self.named, table, None, change);
         let row = |marker| step(&self.row, table, marker, change);
         match (self.named.is_empty(), self.row.is_empty()) {
-            (true, true) => Keys::NONE,
-            (true, false) => row(None).map_or(Keys::BARRIER, |row| Keys::both(row.old, row.new)),
-            (false, true) => named().map_or(Keys::BARRIER, |key| Keys::both(key.old, key.new)),
+            (true, true) => EventKeys::NONE,
+            (true, false) => {
+                row(None).map_or(EventKeys::BARRIER, |row| EventKeys::both(row.old, row.new))
+            }
+            (false, true) => {
+                named().map_or(EventKeys::BARRIER, |key| EventKeys::both(key.old, key.new))
+            }
             (false, false) => match (named(), row(Some(ROW))) {
                 (Some(named), Some(row)) if named.is_same() && row.is_same() => {
-                    Keys::both(row.new, named.new)
+                    EventKeys::both(row.new, named.new)
                 }
-                (None, Some(row)) if matches!(change.op, Op::Delete { .. }) => Keys::one(row.old),
+                (None, Some(row)) if matches!(change.op, ChangeOp::Delete { .. }) => {
+                    EventKeys::one(row.old)
+                }
                 // More than two keys, or one that is not known.
-                _ => Keys::BARRIER,
+                _ => EventKeys::BARRIER,
             },
         }
     }
@@ -88,60 +94,66 @@ fn step<'c>(
     columns: &[usize],
     table: &'c TableName,
     marker: Option<&'c [u8]>,
-    change: &'c Change,
-) -> Option<Step> {
-    let key = |value: &dyn Fn(usize) -> Option<Value<'c>>| {
+    change: &'c CommittedChange,
+) -> Option<RowOrderStep> {
+    let key = |value: &dyn Fn(usize) -> Option<ColumnValue<'c>>| {
         let mut parts = vec![Some(table.schema.as_bytes()), Some(table.name.as_bytes())];
         parts.extend(marker.map(Some));
         for &column in columns {
             parts.push(match value(column)? {
-                Value::Text(text) => Some(text),
-                Value::Null => None,
-                Value::Unchanged => return None,
+                ColumnValue::Text(text) => Some(text),
+                ColumnValue::Null => None,
+                ColumnValue::Unchanged => return None,
             });
         }
-        Some(Key::of(parts))
+        Some(KeyHash::of(parts))
     };
     Some(match &change.op {
-        Op::Insert { new } => {
+        ChangeOp::Insert { new } => {
             let new = key(&|column| Some(new.value(column)))?;
-            Step { old: new, new }
+            RowOrderStep { old: new, new }
         }
-        Op::Update { old, new } => Step {
+        ChangeOp::Update { old, new } => RowOrderStep {
             old: key(&|column| before(change, old.as_ref(), new, column))?,
             new: key(&|column| match new.value(column) {
-                Value::Unchanged => before(change, old.as_ref(), new, column),
+                ColumnValue::Unchanged => before(change, old.as_ref(), new, column),
                 value => Some(value),
             })?,
         },
-        Op::Delete { old } => {
+        ChangeOp::Delete { old } => {
             let old = key(&|column| carried(change, old, column))?;
-            Step { old, new: old }
+            RowOrderStep { old, new: old }
         }
-        Op::Truncate => return None,
+        ChangeOp::Truncate => return None,
     })
 }
 
 /// What an update's column was: what the old row does not carry was not changed, as far as the
 /// identity goes.
 fn before<'c>(
-    change: &Change,
-    old: Option<&'c Old>,
-    new: &'c Tuple,
+    change: &CommittedChange,
+    old: Option<&'c OldRow>,
+    new: &'c RowTuple,
     column: usize,
-) -> Option<Value<'c>> {
+) -> Option<ColumnValue<'c>> {
     let carried = old.and_then(|old| carried(change, old, column));
-    carried.or_else(|| Some(new.value(column)).filter(|value| *value != Value::Unchanged))
+    carried.or_else(|| Some(new.value(column)).filter(|value| *value != ColumnValue::Unchanged))
 }
 
 /// A column's value in an old row; `None` if the row does not say.
-fn carried<'c>(change: &Change, old: &'c Old, column: usize) -> Option<Value<'c>> {
+fn carried<'c>(
+    change: &CommittedChange,
+    old: &'c OldRow,
+    column: usize,
+) -> Option<ColumnValue<'c>> {
     match old {
-        Old::Full(row) => Some(row.value(column)).filter(|value| *value != Value::Unchanged),
-        Old::Key(row) => {
+        OldRow::Full(row) => {
+            Some(row.value(column)).filter(|value| *value != ColumnValue::Unchanged)
+        }
+        OldRow::Key(row) => {
             let of_identity = change.relation.columns.get(column).is_some_and(|c| c.identity);
             let value = row.value(column);
-            (of_identity && matches!(value, Value::Text(_))).then_some(value)
+            (of_identity && matches!(value, ColumnValue::Text(_))).then_some(value)
         }
     }
 }
@@ -169,12 +181,12 @@ mod tests {
         Arc::new(things)
     }
 
-    fn insert(values: [&str; 3]) -> Op {
-        Op::Insert { new: row(&values.map(Some)) }
+    fn insert(values: [&str; 3]) -> ChangeOp {
+        ChangeOp::Insert { new: row(&values.map(Some)) }
     }
 
     /// `_` is null, as in a key image; `=` a value that was not sent.
-    fn old(values: [&'static str; 3]) -> Tuple {
+    fn old(values: [&'static str; 3]) -> RowTuple {
         row(&values.map(|value| match value {
             "_" => None,
             "=" => Some("\0"),
@@ -182,11 +194,11 @@ mod tests {
         }))
     }
 
-    fn update(before: Option<Old>, values: [&'static str; 3]) -> Op {
-        Op::Update { old: before, new: old(values) }
+    fn update(before: Option<OldRow>, values: [&'static str; 3]) -> ChangeOp {
+        ChangeOp::Update { old: before, new: old(values) }
     }
 
-    fn shared(relation: &Arc<Relation>, order_by: &[&str], one: Op, other: Op) -> bool {
+    fn shared(relation: &Arc<Relation>, order_by: &[&str], one: ChangeOp, other: ChangeOp) -> bool {
         let order_by: Vec<String> = order_by.iter().map(ToString::to_string).collect();
         let order = RowOrder::compile(&order_by, relation);
         let keys = |op| order.keys(&relation.table, &change(relation, op));
@@ -201,8 +213,8 @@ mod tests {
         let default = things(ReplicaIdentity::Default, &[0], &[0]);
         let full = things(ReplicaIdentity::Full, &[0, 1, 2], &[0]);
         let bare = things(ReplicaIdentity::Full, &[0, 1, 2], &[]);
-        let key = |values| Op::Delete { old: Old::Key(old(values)) };
-        let whole = |values| Op::Delete { old: Old::Full(old(values)) };
+        let key = |values| ChangeOp::Delete { old: OldRow::Key(old(values)) };
+        let whole = |values| ChangeOp::Delete { old: OldRow::Full(old(values)) };
         let first = ["1", "a", "x"];
         let cases = [
             ("index: a delete carries the code", &index, &[][..], key(["_", "a", "_"])),
@@ -211,7 +223,7 @@ mod tests {
                 "index: the code is another",
                 &index,
                 &[],
-                update(Some(Old::Key(old(["_", "a", "_"]))), ["1", "b", "x"]),
+                update(Some(OldRow::Key(old(["_", "a", "_"]))), ["1", "b", "x"]),
             ),
             ("index: the primary key is another", &index, &[], update(None, ["2", "a", "x"])),
             ("full", &full, &[], whole(first)),
@@ -220,7 +232,7 @@ mod tests {
                 "full, no primary key, an update",
                 &bare,
                 &[],
-                update(Some(Old::Full(old(first))), ["1", "a", "y"]),
+                update(Some(OldRow::Full(old(first))), ["1", "a", "y"]),
             ),
             ("order_by, a delete without it", &default, &["v"], key(["1", "_", "_"])),
             ("order_by, it is another", &default, &["v"], update(None, ["1", "a", "y"])),
@@ -229,7 +241,7 @@ mod tests {
                 "order_by, the key is another",
                 &default,
                 &["v"],
-                update(Some(Old::Key(old(["1", "_", "_"]))), ["2", "a", "y"]),
+                update(Some(OldRow::Key(old(["1", "_", "_"]))), ["2", "a", "y"]),
             ),
             ("order_by beside an index", &index, &["v", "id"], key(["_", "a", "_"])),
             ("order_by, a whole row", &full, &["v"], whole(first)),
@@ -257,7 +269,10 @@ mod tests {
     fn a_truncate_is_a_barrier_also_without_keys() {
         let bare = things(ReplicaIdentity::Nothing, &[], &[]);
         let order = RowOrder::compile(&[], &bare);
-        assert_eq!(order.keys(&bare.table, &change(&bare, Op::Truncate)), Keys::BARRIER);
-        assert_eq!(order.keys(&bare.table, &change(&bare, insert(["1", "a", "x"]))), Keys::NONE);
+        assert_eq!(order.keys(&bare.table, &change(&bare, ChangeOp::Truncate)), EventKeys::BARRIER);
+        assert_eq!(
+            order.keys(&bare.table, &change(&bare, insert(["1", "a", "x"]))),
+            EventKeys::NONE
+        );
     }
 }

@@ -34,19 +34,19 @@ use chrono::DateTime;
 use chrono::FixedOffset;
 use chrono::Utc;
 
-use crate::config::expression::BuiltIn;
+use crate::config::expression::BuiltInName;
 use crate::config::expression::ENVIRONMENT;
 use crate::config::expression::Expression;
 use crate::config::expression::meter;
-use crate::config::expression::meter::Exceeded;
+use crate::config::expression::meter::MeterExceeded;
 use crate::config::json_value;
 use crate::event::datum;
 use crate::event::image;
-use crate::event::image::Image;
-use crate::event::template::Faults;
-use crate::flow::change::Change;
-use crate::flow::change::Op;
-use crate::flow::change::Value;
+use crate::event::image::RowImage;
+use crate::event::template::RenderFaults;
+use crate::flow::change::ChangeOp;
+use crate::flow::change::ColumnValue;
+use crate::flow::change::CommittedChange;
 use crate::flow::event::EventId;
 use crate::flow::relation::SqlType;
 use crate::flow::time::Timestamp;
@@ -63,8 +63,8 @@ thread_local! {
 
 /// What an expression is evaluated on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Scope<'a> {
-    pub(crate) change: &'a Change,
+pub(crate) struct EvaluationScope<'a> {
+    pub(crate) change: &'a CommittedChange,
     pub(crate) event_type: &'a str,
     pub(crate) id: EventId,
     /// On the database's clock.
@@ -74,7 +74,7 @@ pub(crate) struct Scope<'a> {
 
 /// Why an expression has no value on a row. Without the row's data: it stands in logs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum Fault {
+pub(crate) enum EvaluationFault {
     /// A column that is not there, or whose value PostgreSQL did not send.
     Unknown,
     NoSuchKey,
@@ -91,7 +91,7 @@ pub(crate) enum Fault {
     TooMuch,
 }
 
-impl Fault {
+impl EvaluationFault {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => {
@@ -113,7 +113,7 @@ impl Fault {
     }
 }
 
-impl From<&ExecutionError> for Fault {
+impl From<&ExecutionError> for EvaluationFault {
     fn from(error: &ExecutionError) -> Self {
         match error {
             ExecutionError::UndeclaredReference(_) => Self::Unknown,
@@ -130,69 +130,71 @@ impl From<&ExecutionError> for Fault {
     }
 }
 
-impl Scope<'_> {
-    pub(crate) fn evaluate(&self, expression: &Expression) -> Result<cel::Value, Fault> {
+impl EvaluationScope<'_> {
+    pub(crate) fn evaluate(&self, expression: &Expression) -> Result<cel::Value, EvaluationFault> {
         #[cfg(test)]
         EVALUATIONS.with(|count| count.set(count.get() + 1));
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         context.set_variable_resolver(self);
         match expression.evaluate(&context, self.change.op.bytes()) {
-            Ok(evaluated) => evaluated.map_err(|error| Fault::from(&error)),
-            Err(Exceeded) => Err(Fault::TooMuch),
+            Ok(evaluated) => evaluated.map_err(|error| EvaluationFault::from(&error)),
+            Err(MeterExceeded) => Err(EvaluationFault::TooMuch),
         }
     }
 
     /// Whether a filter lets the change through.
-    pub(crate) fn is_true(&self, filter: &Expression) -> Result<bool, Fault> {
+    pub(crate) fn is_true(&self, filter: &Expression) -> Result<bool, EvaluationFault> {
         match self.evaluate(filter)? {
             cel::Value::Bool(answer) => Ok(answer),
-            _ => Err(Fault::NotBoolean),
+            _ => Err(EvaluationFault::NotBoolean),
         }
     }
 
     /// Whether an expression is true for the change. One that has no value is not.
-    pub(crate) fn holds(&self, expression: &Expression, faults: &mut Faults) -> bool {
+    pub(crate) fn holds(&self, expression: &Expression, faults: &mut RenderFaults) -> bool {
         self.is_true(expression).unwrap_or_else(|fault| {
             faults.push((Arc::from(expression.source()), fault));
             false
         })
     }
 
-    fn built_in(&self, name: BuiltIn) -> CowVal<'_, '_> {
+    fn built_in(&self, name: BuiltInName) -> CowVal<'_, '_> {
         let text = |text: &'static str| CowVal::owned(CelString::from(text));
         let moment = |at: Timestamp| CowVal::owned(CelTimestamp::from(date_time(at)));
         match name {
-            BuiltIn::Row => owned(self.whole(image::current)),
-            BuiltIn::Old => match self.change.op {
-                Op::Insert { .. } | Op::Truncate => CowVal::owned(CelNull),
-                Op::Update { .. } | Op::Delete { .. } => owned(self.whole(image::previous)),
+            BuiltInName::Row => owned(self.whole(image::current)),
+            BuiltInName::Old => match self.change.op {
+                ChangeOp::Insert { .. } | ChangeOp::Truncate => CowVal::owned(CelNull),
+                ChangeOp::Update { .. } | ChangeOp::Delete { .. } => {
+                    owned(self.whole(image::previous))
+                }
             },
-            BuiltIn::Changes => {
+            BuiltInName::Changes => {
                 let changed = |change, column| match image::is_changed(change, column) {
                     true => image::previous(change, column),
-                    false => Image::Unknown,
+                    false => RowImage::Unknown,
                 };
                 match self.change.op {
-                    Op::Update { .. } => owned(self.whole(changed)),
+                    ChangeOp::Update { .. } => owned(self.whole(changed)),
                     _ => owned(cel::Value::Map(Map { map: Arc::default() })),
                 }
             }
-            BuiltIn::Op => text(op(&self.change.op)),
-            BuiltIn::Event => CowVal::owned(CelString::from(self.event_type)),
-            BuiltIn::EventId => CowVal::owned(CelString::from(self.id.to_string())),
-            BuiltIn::Table => {
+            BuiltInName::Op => text(op(&self.change.op)),
+            BuiltInName::Event => CowVal::owned(CelString::from(self.event_type)),
+            BuiltInName::EventId => CowVal::owned(CelString::from(self.id.to_string())),
+            BuiltInName::Table => {
                 CowVal::owned(CelString::from(self.change.relation.table.to_string()))
             }
-            BuiltIn::Metadata => {
+            BuiltInName::Metadata => {
                 let given = self.change.metadata.as_deref();
                 let given = given
                     .map(|text| json_value::read(text).filter(|_| meter::reads(text.len(), true)));
                 let empty = || cel::Value::Map(Map { map: Arc::default() });
                 owned(given.flatten().unwrap_or_else(empty))
             }
-            BuiltIn::Committed => moment(self.change.committed),
-            BuiltIn::Now => moment(self.now),
-            BuiltIn::Age => {
+            BuiltInName::Committed => moment(self.change.committed),
+            BuiltInName::Now => moment(self.now),
+            BuiltInName::Age => {
                 let micros = self.now.micros().saturating_sub(self.born.micros());
                 let age = chrono::Duration::microseconds(micros);
                 CowVal::owned(cel::common::types::CelDuration::from(age))
@@ -203,33 +205,36 @@ impl Scope<'_> {
     fn column<'b>(
         &'b self,
         name: &str,
-        place: fn(&'b Change, usize) -> Image<'b>,
+        place: fn(&'b CommittedChange, usize) -> RowImage<'b>,
     ) -> Option<CowVal<'b, 'b>> {
         let relation = &self.change.relation;
         let index = relation.column(name)?;
         let sql_type = &relation.columns.get(index)?.sql_type;
         match place(self.change, index) {
-            Image::None => Some(CowVal::owned(CelNull)),
-            Image::Unknown => None,
-            Image::In(row) => match row.value(index) {
-                Value::Null => Some(CowVal::owned(CelNull)),
-                Value::Unchanged => None,
-                Value::Text(text) => read(sql_type, text),
+            RowImage::None => Some(CowVal::owned(CelNull)),
+            RowImage::Unknown => None,
+            RowImage::In(row) => match row.value(index) {
+                ColumnValue::Null => Some(CowVal::owned(CelNull)),
+                ColumnValue::Unchanged => None,
+                ColumnValue::Text(text) => read(sql_type, text),
             },
         }
     }
 
     /// All columns that `place` knows, by name.
-    fn whole<'b>(&'b self, place: impl Fn(&'b Change, usize) -> Image<'b>) -> cel::Value {
+    fn whole<'b>(
+        &'b self,
+        place: impl Fn(&'b CommittedChange, usize) -> RowImage<'b>,
+    ) -> cel::Value {
         let mut map = HashMap::new();
         for (index, column) in self.change.relation.columns.iter().enumerate() {
             let value = match place(self.change, index) {
-                Image::None => Some(cel::Value::Null),
-                Image::Unknown => None,
-                Image::In(row) => match row.value(index) {
-                    Value::Null => Some(cel::Value::Null),
-                    Value::Unchanged => None,
-                    Value::Text(text) => read(&column.sql_type, text)
+                RowImage::None => Some(cel::Value::Null),
+                RowImage::Unknown => None,
+                RowImage::In(row) => match row.value(index) {
+                    ColumnValue::Null => Some(cel::Value::Null),
+                    ColumnValue::Unchanged => None,
+                    ColumnValue::Text(text) => read(&column.sql_type, text)
                         .and_then(|value| cel::Value::try_from(value.as_ref()).ok()),
                 },
             };
@@ -241,7 +246,7 @@ impl Scope<'_> {
     }
 }
 
-impl VariableResolver for Scope<'_> {
+impl VariableResolver for EvaluationScope<'_> {
     fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
         let name = name.strip_prefix('.').unwrap_or(name);
         if let Some(column) = name.strip_prefix("old.") {
@@ -250,7 +255,7 @@ impl VariableResolver for Scope<'_> {
         if let Some(column) = name.strip_prefix("row.") {
             return self.column(column, image::current);
         }
-        match BuiltIn::find(name) {
+        match BuiltInName::find(name) {
             Some(built_in) => Some(self.built_in(built_in)),
             None => self.column(name, image::current),
         }
@@ -258,12 +263,12 @@ impl VariableResolver for Scope<'_> {
 }
 
 /// What an operation is called in expressions and bodies.
-pub(crate) const fn op(op: &Op) -> &'static str {
+pub(crate) const fn op(op: &ChangeOp) -> &'static str {
     match op {
-        Op::Insert { .. } => "insert",
-        Op::Update { .. } => "update",
-        Op::Delete { .. } => "delete",
-        Op::Truncate => "truncate",
+        ChangeOp::Insert { .. } => "insert",
+        ChangeOp::Update { .. } => "update",
+        ChangeOp::Delete { .. } => "delete",
+        ChangeOp::Truncate => "truncate",
     }
 }
 

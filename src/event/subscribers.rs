@@ -11,37 +11,37 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use crate::config::expression::Expression;
-use crate::config::expression::equality::Constant;
-use crate::config::expression::equality::Equality;
+use crate::config::expression::equality::ConstantValue;
+use crate::config::expression::equality::EqualityIndex;
 use crate::config::settings::Endpoint;
-use crate::config::settings::Only;
+use crate::config::settings::ValueMatch;
 use crate::event::image;
-use crate::event::image::Image;
-use crate::event::scope::Fault;
-use crate::event::scope::Scope;
-use crate::event::template::Faults;
-use crate::flow::change::Value;
+use crate::event::image::RowImage;
+use crate::event::scope::EvaluationFault;
+use crate::event::scope::EvaluationScope;
+use crate::event::template::RenderFaults;
+use crate::flow::change::ColumnValue;
 use crate::flow::relation::Relation;
 use crate::flow::relation::SqlType;
 use crate::flow::settlement::EndpointIndex;
 
 /// The subscribers of one rule, whatever its table looks like.
 #[derive(Debug, Default)]
-pub(super) struct Subscribers {
+pub(super) struct EventSubscribers {
     /// Those that take every event.
     pub(super) everybody: Arc<[EndpointIndex]>,
-    choosing: Vec<Choosing>,
+    choosing: Vec<ChoosingStep>,
 }
 
 /// One that takes some events.
 #[derive(Debug)]
-struct Choosing {
+struct ChoosingStep {
     endpoint: EndpointIndex,
-    only: Option<Only>,
+    only: Option<ValueMatch>,
     filter: Option<Expression>,
 }
 
-impl Subscribers {
+impl EventSubscribers {
     pub(super) fn new<'e>(takers: impl Iterator<Item = (EndpointIndex, &'e Endpoint)>) -> Self {
         let (mut everybody, mut choosing) = (Vec::new(), Vec::new());
         for (endpoint, Endpoint { only, filter, .. }) in takers {
@@ -49,7 +49,7 @@ impl Subscribers {
                 everybody.push(endpoint);
             } else {
                 let (only, filter) = (only.clone(), filter.clone());
-                choosing.push(Choosing { endpoint, only, filter });
+                choosing.push(ChoosingStep { endpoint, only, filter });
             }
         }
         Self { everybody: everybody.into(), choosing }
@@ -72,8 +72,8 @@ impl Subscribers {
     }
 
     pub(super) fn compile(&self, relation: &Relation) -> SubscriberIndex {
-        let mut built = Building::default();
-        for Choosing { endpoint, only, filter } in &self.choosing {
+        let mut built = IndexBuilding::default();
+        for ChoosingStep { endpoint, only, filter } in &self.choosing {
             built.add(*endpoint, only.as_ref(), filter.as_ref(), relation);
         }
         built.index
@@ -85,20 +85,20 @@ impl Subscribers {
 pub(super) struct SubscriberIndex {
     columns: Vec<ByColumn>,
     /// Whose filters have to be evaluated for each event.
-    others: Vec<Group>,
+    others: Vec<SubscriberGroup>,
     /// Filters that cannot be true, as the table does not have their column.
-    without_column: Unknowable,
+    without_column: UnknowableValue,
 }
 
 /// Who of those who choose gets an event.
 #[derive(Debug, Default)]
-pub(super) struct Choice {
+pub(super) struct SubscriberChoice {
     pub(super) takers: Vec<EndpointIndex>,
     /// Whose filters take more than an evaluation may: nobody knows whether they want it.
     pub(super) costly: Vec<EndpointIndex>,
 }
 
-impl Choice {
+impl SubscriberChoice {
     pub(super) fn is_empty(&self) -> bool {
         self.takers.is_empty() && self.costly.is_empty()
     }
@@ -106,7 +106,7 @@ impl Choice {
 
 /// Subscribers with the same filter, or with none beside the value that has led to them.
 #[derive(Debug)]
-struct Group {
+struct SubscriberGroup {
     filter: Option<Expression>,
     endpoints: Vec<EndpointIndex>,
 }
@@ -116,28 +116,29 @@ struct Group {
 struct ByColumn {
     column: usize,
     /// By the text that PostgreSQL sends.
-    texts: HashMap<Box<[u8]>, Vec<Group>>,
-    integers: HashMap<i64, Vec<Group>>,
+    texts: HashMap<Box<[u8]>, Vec<SubscriberGroup>>,
+    integers: HashMap<i64, Vec<SubscriberGroup>>,
     /// False and true.
-    booleans: [Vec<Group>; 2],
-    nulls: Vec<Group>,
+    booleans: [Vec<SubscriberGroup>; 2],
+    nulls: Vec<SubscriberGroup>,
     /// Those filters, for when PostgreSQL does not send the value.
-    filters: Unknowable,
+    filters: UnknowableValue,
 }
 
 /// Filters that are not true for want of a value. Each is named once, and never evaluated.
 #[derive(Debug, Default)]
-struct Unknowable {
+struct UnknowableValue {
     filters: Vec<Expression>,
     are_named: AtomicBool,
 }
 
-impl Unknowable {
-    fn name(&self, faults: &mut Faults) {
+impl UnknowableValue {
+    fn name(&self, faults: &mut RenderFaults) {
         if self.filters.is_empty() || self.are_named.swap(true, Ordering::Relaxed) {
             return;
         }
-        faults.extend(self.filters.iter().map(|f| (Arc::from(f.source()), Fault::Unknown)));
+        faults
+            .extend(self.filters.iter().map(|f| (Arc::from(f.source()), EvaluationFault::Unknown)));
     }
 }
 
@@ -149,39 +150,39 @@ impl ByColumn {
             integers: HashMap::new(),
             booleans: [Vec::new(), Vec::new()],
             nulls: Vec::new(),
-            filters: Unknowable::default(),
+            filters: UnknowableValue::default(),
         }
     }
 
-    fn groups(&mut self, constant: &Constant) -> &mut Vec<Group> {
+    fn groups(&mut self, constant: &ConstantValue) -> &mut Vec<SubscriberGroup> {
         match constant {
-            Constant::Null => &mut self.nulls,
-            Constant::Bool(value) => {
+            ConstantValue::Null => &mut self.nulls,
+            ConstantValue::Bool(value) => {
                 let [no, yes] = &mut self.booleans;
                 if *value { yes } else { no }
             }
-            Constant::Int(value) => self.integers.entry(*value).or_default(),
-            Constant::Text(text) => self.texts.entry(text.as_bytes().into()).or_default(),
+            ConstantValue::Int(value) => self.integers.entry(*value).or_default(),
+            ConstantValue::Text(text) => self.texts.entry(text.as_bytes().into()).or_default(),
         }
     }
 }
 
 #[derive(Debug, Default)]
-struct Building {
+struct IndexBuilding {
     index: SubscriberIndex,
     /// Places in `index.columns`, by the column's place in the relation.
     columns: HashMap<usize, usize>,
     /// Places of groups, by column, value and filter.
-    groups: HashMap<(usize, Constant, Option<Arc<str>>), usize>,
+    groups: HashMap<(usize, ConstantValue, Option<Arc<str>>), usize>,
     /// Places in `index.others`, by filter.
     others: HashMap<Arc<str>, usize>,
 }
 
-impl Building {
+impl IndexBuilding {
     fn add(
         &mut self,
         endpoint: EndpointIndex,
-        only: Option<&Only>,
+        only: Option<&ValueMatch>,
         filter: Option<&Expression>,
         relation: &Relation,
     ) {
@@ -190,7 +191,7 @@ impl Building {
             if let Some(column) = relation.column(&only.column) {
                 let place = self.column(column);
                 for value in &only.values {
-                    self.put(place, Constant::Text(value.as_str().into()), endpoint, filter);
+                    self.put(place, ConstantValue::Text(value.as_str().into()), endpoint, filter);
                 }
             }
             return;
@@ -225,7 +226,7 @@ impl Building {
     fn put(
         &mut self,
         place: usize,
-        value: Constant,
+        value: ConstantValue,
         endpoint: EndpointIndex,
         filter: Option<&Expression>,
     ) {
@@ -245,7 +246,7 @@ impl Building {
 
 /// Puts an endpoint into the group at this place, or at the end.
 fn join(
-    groups: &mut Vec<Group>,
+    groups: &mut Vec<SubscriberGroup>,
     place: usize,
     endpoint: EndpointIndex,
     filter: Option<&Expression>,
@@ -253,20 +254,23 @@ fn join(
     match groups.get_mut(place) {
         Some(group) if group.endpoints.last() == Some(&endpoint) => {} // a value named twice
         Some(group) => group.endpoints.push(endpoint),
-        None => groups.push(Group { filter: filter.cloned(), endpoints: vec![endpoint] }),
+        None => groups.push(SubscriberGroup { filter: filter.cloned(), endpoints: vec![endpoint] }),
     }
 }
 
 /// The constants that a column of this type can equal. `None` for types of which a value can equal
 /// constants that are written in another way.
-fn comparable<'e>(sql_type: &SqlType, equality: &'e Equality<'_>) -> Option<Vec<&'e Constant>> {
-    let is_possible = |constant: &&Constant| match (sql_type, constant) {
-        (_, Constant::Null)
-        | (SqlType::Integer, Constant::Int(_))
-        | (SqlType::Bool, Constant::Bool(_))
-        | (SqlType::Text | SqlType::Date, Constant::Text(_)) => true,
+fn comparable<'e>(
+    sql_type: &SqlType,
+    equality: &'e EqualityIndex<'_>,
+) -> Option<Vec<&'e ConstantValue>> {
+    let is_possible = |constant: &&ConstantValue| match (sql_type, constant) {
+        (_, ConstantValue::Null)
+        | (SqlType::Integer, ConstantValue::Int(_))
+        | (SqlType::Bool, ConstantValue::Bool(_))
+        | (SqlType::Text | SqlType::Date, ConstantValue::Text(_)) => true,
         // Values of different types are not equal.
-        (_, Constant::Int(_) | Constant::Bool(_) | Constant::Text(_)) => false,
+        (_, ConstantValue::Int(_) | ConstantValue::Bool(_) | ConstantValue::Text(_)) => false,
     };
     match sql_type {
         SqlType::Integer | SqlType::Bool | SqlType::Text | SqlType::Date => {
@@ -287,8 +291,12 @@ fn comparable<'e>(sql_type: &SqlType, equality: &'e Equality<'_>) -> Option<Vec<
 
 impl SubscriberIndex {
     /// Who takes the event of this change.
-    pub(super) fn choose(&self, scope: &Scope<'_>, faults: &mut Faults) -> Choice {
-        let mut choice = Choice::default();
+    pub(super) fn choose(
+        &self,
+        scope: &EvaluationScope<'_>,
+        faults: &mut RenderFaults,
+    ) -> SubscriberChoice {
+        let mut choice = SubscriberChoice::default();
         self.without_column.name(faults);
         for by_column in &self.columns {
             by_column.choose(scope, faults, &mut choice);
@@ -299,17 +307,22 @@ impl SubscriberIndex {
 }
 
 impl ByColumn {
-    fn choose(&self, scope: &Scope<'_>, faults: &mut Faults, choice: &mut Choice) {
+    fn choose(
+        &self,
+        scope: &EvaluationScope<'_>,
+        faults: &mut RenderFaults,
+        choice: &mut SubscriberChoice,
+    ) {
         let image = image::current(scope.change, self.column);
         let value = match image {
-            Image::In(row) => row.value(self.column),
-            Image::None => Value::Null,
-            Image::Unknown => Value::Unchanged,
+            RowImage::In(row) => row.value(self.column),
+            RowImage::None => ColumnValue::Null,
+            RowImage::Unknown => ColumnValue::Unchanged,
         };
         let text = match value {
-            Value::Null => return choice.admit(&self.nulls, scope, faults),
-            Value::Unchanged => return self.filters.name(faults),
-            Value::Text(text) => text,
+            ColumnValue::Null => return choice.admit(&self.nulls, scope, faults),
+            ColumnValue::Unchanged => return self.filters.name(faults),
+            ColumnValue::Text(text) => text,
         };
         if let Some(groups) = self.texts.get(text) {
             choice.admit(groups, scope, faults);
@@ -327,13 +340,18 @@ impl ByColumn {
     }
 }
 
-impl Choice {
-    fn admit(&mut self, groups: &[Group], scope: &Scope<'_>, faults: &mut Faults) {
-        for Group { filter, endpoints } in groups {
+impl SubscriberChoice {
+    fn admit(
+        &mut self,
+        groups: &[SubscriberGroup],
+        scope: &EvaluationScope<'_>,
+        faults: &mut RenderFaults,
+    ) {
+        for SubscriberGroup { filter, endpoints } in groups {
             let before = faults.len();
             if filter.as_ref().is_none_or(|filter| scope.holds(filter, faults)) {
                 self.takers.extend_from_slice(endpoints);
-            } else if let Some((_, Fault::TooMuch)) = faults.get(before) {
+            } else if let Some((_, EvaluationFault::TooMuch)) = faults.get(before) {
                 self.costly.extend_from_slice(endpoints);
             }
         }

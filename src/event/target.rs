@@ -2,29 +2,29 @@
 
 use std::sync::Arc;
 
-use crate::config::settings::RowChange;
-use crate::config::settings::WriteBack;
+use crate::config::settings::RowChangeSql;
+use crate::config::settings::WriteBackSettings;
 use crate::event::image;
-use crate::event::image::Image;
-use crate::flow::change::Change;
-use crate::flow::change::Op;
-use crate::flow::change::Value;
+use crate::event::image::RowImage;
+use crate::flow::change::ChangeOp;
+use crate::flow::change::ColumnValue;
+use crate::flow::change::CommittedChange;
 use crate::flow::relation::Relation;
 use crate::flow::write_back::TargetRow;
 
-/// A [`WriteBack`] against one relation.
+/// A [`WriteBackSettings`] against one relation.
 #[derive(Debug)]
-pub(crate) struct Target {
+pub(crate) struct WriteBackTarget {
     key: Vec<Arc<str>>,
     columns: Vec<(Arc<str>, usize)>,
     /// Whether there is something to write after a delete or a truncate.
     without_row: bool,
 }
 
-impl Target {
+impl WriteBackTarget {
     /// `None` where no row could be found again: its table has no primary key.
-    pub(crate) fn compile(write_back: &WriteBack, relation: &Relation) -> Option<Self> {
-        let without_row = matches!(write_back.change, RowChange::Statement(_));
+    pub(crate) fn compile(write_back: &WriteBackSettings, relation: &Relation) -> Option<Self> {
+        let without_row = matches!(write_back.change, RowChangeSql::Statement(_));
         if relation.key.is_empty() && !without_row {
             return None;
         }
@@ -39,17 +39,17 @@ impl Target {
     }
 
     /// What is kept of a change; `None` where there is no row left to write to.
-    pub(crate) fn of(&self, change: &Change) -> Option<Box<TargetRow>> {
-        let is_gone = matches!(change.op, Op::Delete { .. } | Op::Truncate);
+    pub(crate) fn of(&self, change: &CommittedChange) -> Option<Box<TargetRow>> {
+        let is_gone = matches!(change.op, ChangeOp::Delete { .. } | ChangeOp::Truncate);
         if is_gone && !self.without_row {
             return None;
         }
         let value = |index| match image::current(change, index) {
-            Image::In(row) => match row.value(index) {
-                Value::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
-                Value::Null | Value::Unchanged => None,
+            RowImage::In(row) => match row.value(index) {
+                ColumnValue::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
+                ColumnValue::Null | ColumnValue::Unchanged => None,
             },
-            Image::None | Image::Unknown => None,
+            RowImage::None | RowImage::Unknown => None,
         };
         let values = self.columns.iter().map(|(name, index)| (Arc::clone(name), value(*index)));
         Some(Box::new(TargetRow { key: self.key.clone(), values: values.collect(), owed: 0 }))

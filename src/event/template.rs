@@ -11,50 +11,50 @@
 
 use std::sync::Arc;
 
-use crate::config::expression::BuiltIn;
+use crate::config::expression::BuiltInName;
+use crate::config::expression::ColumnReference;
 use crate::config::expression::Expression;
-use crate::config::expression::Form;
-use crate::config::expression::Reference;
+use crate::config::expression::ExpressionForm;
 use crate::config::expression::meter;
-use crate::config::template::Node;
-use crate::config::template::Piece;
+use crate::config::template::TemplateNode;
+use crate::config::template::TemplatePiece;
 use crate::event::datum;
 use crate::event::image;
-use crate::event::image::Image;
+use crate::event::image::RowImage;
 use crate::event::payload;
 use crate::event::scope;
-use crate::event::scope::Fault;
-use crate::event::scope::Scope;
+use crate::event::scope::EvaluationFault;
+use crate::event::scope::EvaluationScope;
 use crate::event::value::write_value;
+use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
-use crate::event::writer::Writer;
-use crate::flow::change::Op;
-use crate::flow::change::Tuple;
-use crate::flow::change::Value;
+use crate::flow::change::ChangeOp;
+use crate::flow::change::ColumnValue;
+use crate::flow::change::RowTuple;
 use crate::flow::relation::Relation;
 use crate::flow::relation::SqlType;
 
 /// An expression of a payload that had no value; null stands in its place.
-pub(crate) type Faults = Vec<(Arc<str>, Fault)>;
+pub(crate) type RenderFaults = Vec<(Arc<str>, EvaluationFault)>;
 
 #[derive(Debug)]
-pub(crate) struct Template {
-    steps: Vec<Step>,
+pub(crate) struct CompiledTemplate {
+    steps: Vec<RenderStep>,
     /// For `row`, `old` and `changes`.
     columns: Vec<NamedColumn>,
 }
 
 #[derive(Debug)]
-enum Step {
+enum RenderStep {
     Raw(Vec<u8>),
-    Value(Slot, Around),
+    Value(ValueSlot, AroundText),
     /// An object some of whose members may be left out.
-    Object(Vec<Member>),
+    Object(Vec<CompiledMember>),
 }
 
 /// What stands around a value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Around {
+enum AroundText {
     /// Nothing: the value is JSON.
     Json,
     /// A JSON string, of which it is a part.
@@ -64,91 +64,110 @@ enum Around {
 }
 
 #[derive(Debug)]
-struct Member {
+struct CompiledMember {
     /// `"name":`
     label: Vec<u8>,
-    value: Vec<Step>,
-    /// Left out when null; `value` is one [`Step::Value`].
+    value: Vec<RenderStep>,
+    /// Left out when null; `value` is one [`RenderStep::ColumnValue`].
     optional: bool,
 }
 
 #[derive(Debug)]
-enum Slot {
-    Column { index: usize, sql_type: Arc<SqlType>, old: bool, form: Form },
-    BuiltIn(BuiltIn, Form),
+enum ValueSlot {
+    Column { index: usize, sql_type: Arc<SqlType>, old: bool, form: ExpressionForm },
+    BuiltIn(BuiltInName, ExpressionForm),
     Evaluate(Expression),
 }
 
 /// What a body is written from and to.
-struct Render<'a> {
-    out: &'a mut Writer,
-    scope: &'a Scope<'a>,
+struct RenderState<'a> {
+    out: &'a mut JsonWriter,
+    scope: &'a EvaluationScope<'a>,
     columns: &'a [NamedColumn],
-    faults: &'a mut Faults,
+    faults: &'a mut RenderFaults,
 }
 
-impl Template {
-    pub(crate) fn json(root: &Node, relation: &Relation, columns: Vec<NamedColumn>) -> Self {
+impl CompiledTemplate {
+    pub(crate) fn json(
+        root: &TemplateNode,
+        relation: &Relation,
+        columns: Vec<NamedColumn>,
+    ) -> Self {
         let mut steps = Vec::new();
         compile(root, relation, &mut steps);
         Self { steps, columns }
     }
 
-    pub(crate) fn text(pieces: &[Piece], relation: &Relation, columns: Vec<NamedColumn>) -> Self {
+    pub(crate) fn text(
+        pieces: &[TemplatePiece],
+        relation: &Relation,
+        columns: Vec<NamedColumn>,
+    ) -> Self {
         let mut steps = Vec::new();
         for piece in pieces {
             match piece {
-                Piece::Literal(text) => raw(&mut steps, text.as_bytes()),
-                Piece::Value(expression) => {
-                    steps.push(Step::Value(Slot::compile(expression, relation), Around::Text));
+                TemplatePiece::Literal(text) => raw(&mut steps, text.as_bytes()),
+                TemplatePiece::Value(expression) => {
+                    steps.push(RenderStep::Value(
+                        ValueSlot::compile(expression, relation),
+                        AroundText::Text,
+                    ));
                 }
             }
         }
         Self { steps, columns }
     }
 
-    pub(crate) fn write(&self, out: &mut Writer, scope: &Scope<'_>, faults: &mut Faults) {
+    pub(crate) fn write(
+        &self,
+        out: &mut JsonWriter,
+        scope: &EvaluationScope<'_>,
+        faults: &mut RenderFaults,
+    ) {
         // All of its expressions together make no more than one may: a body is one allocation.
         let row = scope.change.op.bytes();
         let within = meter::within(row, || {
-            Render { out, scope, columns: &self.columns, faults }.steps(&self.steps);
+            RenderState { out, scope, columns: &self.columns, faults }.steps(&self.steps);
         });
         debug_assert!(within.is_ok(), "each expression has steps of its own, and tells of them");
     }
 }
 
 /// Appends to the last step where that is literal too, so that a body is few copies.
-fn raw(steps: &mut Vec<Step>, text: &[u8]) {
+fn raw(steps: &mut Vec<RenderStep>, text: &[u8]) {
     match steps.last_mut() {
-        Some(Step::Raw(before)) => before.extend_from_slice(text),
-        _ => steps.push(Step::Raw(text.to_vec())),
+        Some(RenderStep::Raw(before)) => before.extend_from_slice(text),
+        _ => steps.push(RenderStep::Raw(text.to_vec())),
     }
 }
 
-fn compile(node: &Node, relation: &Relation, steps: &mut Vec<Step>) {
+fn compile(node: &TemplateNode, relation: &Relation, steps: &mut Vec<RenderStep>) {
     match node {
-        Node::Literal(json) => raw(steps, json.as_bytes()),
-        Node::Value(expression) => {
-            steps.push(Step::Value(Slot::compile(expression, relation), Around::Json));
+        TemplateNode::Literal(json) => raw(steps, json.as_bytes()),
+        TemplateNode::Value(expression) => {
+            steps.push(RenderStep::Value(
+                ValueSlot::compile(expression, relation),
+                AroundText::Json,
+            ));
         }
-        Node::Text(pieces) => {
+        TemplateNode::Text(pieces) => {
             raw(steps, b"\"");
             for piece in pieces {
                 match piece {
-                    Piece::Literal(text) => {
+                    TemplatePiece::Literal(text) => {
                         let mut escaped = Vec::new();
                         crate::flow::body::escape_into(&mut escaped, text.as_bytes());
                         raw(steps, &escaped);
                     }
-                    Piece::Value(expression) => {
-                        let slot = Slot::compile(expression, relation);
-                        steps.push(Step::Value(slot, Around::String));
+                    TemplatePiece::Value(expression) => {
+                        let slot = ValueSlot::compile(expression, relation);
+                        steps.push(RenderStep::Value(slot, AroundText::String));
                     }
                 }
             }
             raw(steps, b"\"");
         }
-        Node::List(items) => {
+        TemplateNode::List(items) => {
             raw(steps, b"[");
             for (index, item) in items.iter().enumerate() {
                 if index > 0 {
@@ -158,15 +177,15 @@ fn compile(node: &Node, relation: &Relation, steps: &mut Vec<Step>) {
             }
             raw(steps, b"]");
         }
-        Node::Object(members) if members.iter().any(|member| member.optional) => {
+        TemplateNode::Object(members) if members.iter().any(|member| member.optional) => {
             let members = members.iter().map(|member| {
                 let mut value = Vec::new();
                 compile(&member.value, relation, &mut value);
-                Member { label: label(&member.name), value, optional: member.optional }
+                CompiledMember { label: label(&member.name), value, optional: member.optional }
             });
-            steps.push(Step::Object(members.collect()));
+            steps.push(RenderStep::Object(members.collect()));
         }
-        Node::Object(members) => {
+        TemplateNode::Object(members) => {
             raw(steps, b"{");
             for (index, member) in members.iter().enumerate() {
                 if index > 0 {
@@ -187,62 +206,67 @@ fn label(name: &str) -> Vec<u8> {
     label
 }
 
-impl Slot {
+impl ValueSlot {
     /// A plain name where there is one, else the expression: also for a column that the relation
     /// does not have, so that its evaluation says so.
     fn compile(expression: &Expression, relation: &Relation) -> Self {
         let evaluate = || Self::Evaluate(expression.clone());
         let Some((reference, form)) = expression.plain() else { return evaluate() };
         let (name, old) = match reference {
-            Reference::Column(name) => (name, false),
-            Reference::Old(name) => (name, true),
-            Reference::BuiltIn(name) => return Self::built_in(name, form).unwrap_or_else(evaluate),
+            ColumnReference::Column(name) => (name, false),
+            ColumnReference::Old(name) => (name, true),
+            ColumnReference::BuiltIn(name) => {
+                return Self::built_in(name, form).unwrap_or_else(evaluate);
+            }
         };
         let column =
             relation.column(name).and_then(|index| Some((index, relation.columns.get(index)?)));
         let Some((index, column)) = column else { return evaluate() };
         let sql_type = Arc::clone(&column.sql_type);
         let form = match (form, &*sql_type) {
-            (Form::Int, SqlType::Timestamp | SqlType::TimestampTz) => Form::Int,
-            (Form::Int, SqlType::Integer) => Form::AsIs,
-            (Form::Int, _) => return evaluate(),
+            (ExpressionForm::Int, SqlType::Timestamp | SqlType::TimestampTz) => ExpressionForm::Int,
+            (ExpressionForm::Int, SqlType::Integer) => ExpressionForm::AsIs,
+            (ExpressionForm::Int, _) => return evaluate(),
             (form, _) => form,
         };
         Self::Column { index, sql_type, old, form }
     }
 
-    fn built_in(name: BuiltIn, form: Form) -> Option<Self> {
+    fn built_in(name: BuiltInName, form: ExpressionForm) -> Option<Self> {
         let simple = match name {
-            BuiltIn::Now | BuiltIn::Committed => true,
-            BuiltIn::Op | BuiltIn::Event | BuiltIn::EventId | BuiltIn::Table | BuiltIn::Age => {
-                form != Form::Int
-            }
-            BuiltIn::Row | BuiltIn::Old | BuiltIn::Changes | BuiltIn::Metadata => {
-                form == Form::AsIs
+            BuiltInName::Now | BuiltInName::Committed => true,
+            BuiltInName::Op
+            | BuiltInName::Event
+            | BuiltInName::EventId
+            | BuiltInName::Table
+            | BuiltInName::Age => form != ExpressionForm::Int,
+            BuiltInName::Row | BuiltInName::Old | BuiltInName::Changes | BuiltInName::Metadata => {
+                form == ExpressionForm::AsIs
             }
         };
         simple.then_some(Self::BuiltIn(name, form))
     }
 }
 
-impl Render<'_> {
-    fn steps(&mut self, steps: &[Step]) {
+impl RenderState<'_> {
+    fn steps(&mut self, steps: &[RenderStep]) {
         for step in steps {
             match step {
-                Step::Raw(text) => self.out.raw(text),
-                Step::Value(slot, around) => self.slot(slot, *around),
-                Step::Object(members) => self.object(members),
+                RenderStep::Raw(text) => self.out.raw(text),
+                RenderStep::Value(slot, around) => self.slot(slot, *around),
+                RenderStep::Object(members) => self.object(members),
             }
         }
     }
 
-    fn object(&mut self, members: &[Member]) {
+    fn object(&mut self, members: &[CompiledMember]) {
         let mut separator = "{";
         for member in members {
             let mut evaluated = None;
-            if let (true, [Step::Value(slot, _)]) = (member.optional, member.value.as_slice()) {
+            if let (true, [RenderStep::Value(slot, _)]) = (member.optional, member.value.as_slice())
+            {
                 match slot {
-                    Slot::Evaluate(expression) => evaluated = Some(self.json_of(expression)),
+                    ValueSlot::Evaluate(expression) => evaluated = Some(self.json_of(expression)),
                     _ if self.is_null(slot) => continue,
                     _ => {}
                 }
@@ -261,108 +285,121 @@ impl Render<'_> {
         self.out.raw(if separator == "{" { "{}" } else { "}" });
     }
 
-    fn is_null(&self, slot: &Slot) -> bool {
+    fn is_null(&self, slot: &ValueSlot) -> bool {
         let change = self.scope.change;
         match slot {
-            Slot::Column { index, old, sql_type, form } => match self.value(*index, *old) {
-                Some((_, Value::Text(text))) => {
-                    *form == Form::Int && datum::epoch_seconds(sql_type, text).is_none()
+            ValueSlot::Column { index, old, sql_type, form } => match self.value(*index, *old) {
+                Some((_, ColumnValue::Text(text))) => {
+                    *form == ExpressionForm::Int && datum::epoch_seconds(sql_type, text).is_none()
                 }
                 _ => true,
             },
-            Slot::BuiltIn(BuiltIn::Metadata, _) => change.metadata.is_none(),
-            Slot::BuiltIn(BuiltIn::Row, _) => matches!(change.op, Op::Truncate),
-            Slot::BuiltIn(BuiltIn::Old, _) => payload::old_of(&change.op).is_none(),
-            Slot::BuiltIn(BuiltIn::Changes, _) => !matches!(change.op, Op::Update { .. }),
-            Slot::BuiltIn(..) | Slot::Evaluate(_) => false,
+            ValueSlot::BuiltIn(BuiltInName::Metadata, _) => change.metadata.is_none(),
+            ValueSlot::BuiltIn(BuiltInName::Row, _) => matches!(change.op, ChangeOp::Truncate),
+            ValueSlot::BuiltIn(BuiltInName::Old, _) => payload::old_of(&change.op).is_none(),
+            ValueSlot::BuiltIn(BuiltInName::Changes, _) => {
+                !matches!(change.op, ChangeOp::Update { .. })
+            }
+            ValueSlot::BuiltIn(..) | ValueSlot::Evaluate(_) => false,
         }
     }
 
     /// A column's value and the row that it is in; `None` if PostgreSQL did not send it.
-    fn value(&self, index: usize, old: bool) -> Option<(&Tuple, Value<'_>)> {
+    fn value(&self, index: usize, old: bool) -> Option<(&RowTuple, ColumnValue<'_>)> {
         let change = self.scope.change;
         let place =
             if old { image::previous(change, index) } else { image::current(change, index) };
         match place {
-            Image::In(row) => Some((row, row.value(index))),
-            Image::None | Image::Unknown => None,
+            RowImage::In(row) => Some((row, row.value(index))),
+            RowImage::None | RowImage::Unknown => None,
         }
     }
 
-    fn slot(&mut self, slot: &Slot, around: Around) {
+    fn slot(&mut self, slot: &ValueSlot, around: AroundText) {
         match slot {
-            Slot::Column { index, sql_type, old, form } => {
+            ValueSlot::Column { index, sql_type, old, form } => {
                 self.column(*index, sql_type, *old, *form, around);
             }
-            Slot::BuiltIn(name, form) => self.built_in(*name, *form, around),
-            Slot::Evaluate(expression) => {
+            ValueSlot::BuiltIn(name, form) => self.built_in(*name, *form, around),
+            ValueSlot::Evaluate(expression) => {
                 let json = self.json_of(expression);
                 self.json(&json, around);
             }
         }
     }
 
-    fn column(&mut self, index: usize, sql_type: &SqlType, old: bool, form: Form, around: Around) {
+    fn column(
+        &mut self,
+        index: usize,
+        sql_type: &SqlType,
+        old: bool,
+        form: ExpressionForm,
+        around: AroundText,
+    ) {
         let change = self.scope.change;
         let place =
             if old { image::previous(change, index) } else { image::current(change, index) };
         let row = match place {
-            Image::In(row) => row,
-            Image::None | Image::Unknown => return self.json(b"null", around),
+            RowImage::In(row) => row,
+            RowImage::None | RowImage::Unknown => return self.json(b"null", around),
         };
-        let Value::Text(text) = row.value(index) else { return self.json(b"null", around) };
+        let ColumnValue::Text(text) = row.value(index) else { return self.json(b"null", around) };
         match (form, around, sql_type) {
-            (Form::Int, _, _) => match datum::epoch_seconds(sql_type, text) {
+            (ExpressionForm::Int, _, _) => match datum::epoch_seconds(sql_type, text) {
                 Some(seconds) => self.out.raw(seconds.to_string()),
                 None => self.json(b"null", around),
             },
-            (Form::AsIs, Around::Json, _) | (Form::String, Around::Json, SqlType::Text) => {
+            (ExpressionForm::AsIs, AroundText::Json, _)
+            | (ExpressionForm::String, AroundText::Json, SqlType::Text) => {
                 self.out.column(row, index, sql_type);
             }
-            (_, Around::String, SqlType::Text) => self.out.escaped_column(row, index),
-            (_, Around::Text, SqlType::Text) => self.out.raw_column(row, index),
+            (_, AroundText::String, SqlType::Text) => self.out.escaped_column(row, index),
+            (_, AroundText::Text, SqlType::Text) => self.out.raw_column(row, index),
             (_, _, _) => {
                 let mut json = Vec::new();
                 datum::write_json(&mut json, sql_type, text);
                 match (around, json.first()) {
                     // `string(id)`: what is no string yet becomes one.
-                    (Around::Json, Some(b'"')) => self.out.json(&json),
-                    (Around::Json, _) => self.out.string(&json),
-                    (Around::String | Around::Text, _) => self.json(&json, around),
+                    (AroundText::Json, Some(b'"')) => self.out.json(&json),
+                    (AroundText::Json, _) => self.out.string(&json),
+                    (AroundText::String | AroundText::Text, _) => self.json(&json, around),
                 }
             }
         }
     }
 
-    fn built_in(&mut self, name: BuiltIn, form: Form, around: Around) {
+    fn built_in(&mut self, name: BuiltInName, form: ExpressionForm, around: AroundText) {
         let change = self.scope.change;
-        let quote = if around == Around::Json { "\"" } else { "" };
+        let quote = if around == AroundText::Json { "\"" } else { "" };
         match (name, form) {
-            (BuiltIn::Now, Form::Int) => self.out.attempt_seconds(),
-            (BuiltIn::Now, _) => {
+            (BuiltInName::Now, ExpressionForm::Int) => self.out.attempt_seconds(),
+            (BuiltInName::Now, _) => {
                 self.out.raw(quote);
                 self.out.attempt_iso();
                 self.out.raw(quote);
             }
-            (BuiltIn::Age, Form::AsIs) => self.out.age_seconds(self.scope.born),
-            (BuiltIn::Age, _) => {
+            (BuiltInName::Age, ExpressionForm::AsIs) => self.out.age_seconds(self.scope.born),
+            (BuiltInName::Age, _) => {
                 self.out.raw(quote);
                 self.out.age_seconds(self.scope.born);
                 self.out.raw(quote);
             }
-            (BuiltIn::Committed, Form::Int) => {
+            (BuiltInName::Committed, ExpressionForm::Int) => {
                 self.out.raw(change.committed.seconds().to_string());
             }
-            (BuiltIn::Committed, _) => self.text(&change.committed.iso_millis(), around),
-            (BuiltIn::Op, _) => self.text(scope::op(&change.op), around),
-            (BuiltIn::Event, _) => self.text(self.scope.event_type, around),
-            (BuiltIn::EventId, _) => self.text(&self.scope.id.to_string(), around),
-            (BuiltIn::Table, _) => self.text(&change.relation.table.to_string(), around),
-            (BuiltIn::Row | BuiltIn::Old | BuiltIn::Changes | BuiltIn::Metadata, _) => {
-                if around == Around::Json {
+            (BuiltInName::Committed, _) => self.text(&change.committed.iso_millis(), around),
+            (BuiltInName::Op, _) => self.text(scope::op(&change.op), around),
+            (BuiltInName::Event, _) => self.text(self.scope.event_type, around),
+            (BuiltInName::EventId, _) => self.text(&self.scope.id.to_string(), around),
+            (BuiltInName::Table, _) => self.text(&change.relation.table.to_string(), around),
+            (
+                BuiltInName::Row | BuiltInName::Old | BuiltInName::Changes | BuiltInName::Metadata,
+                _,
+            ) => {
+                if around == AroundText::Json {
                     return whole(self.out, name, self.columns, self.scope);
                 }
-                let mut apart = Writer::default();
+                let mut apart = JsonWriter::default();
                 whole(&mut apart, name, self.columns, self.scope);
                 let json = apart.finish().complete(self.scope.now);
                 self.json(&json, around);
@@ -371,28 +408,28 @@ impl Render<'_> {
     }
 
     /// Writes a text that is not JSON yet.
-    fn text(&mut self, text: &str, around: Around) {
+    fn text(&mut self, text: &str, around: AroundText) {
         match around {
-            Around::Json => self.out.string(text.as_bytes()),
-            Around::String => self.out.escaped(text.as_bytes()),
-            Around::Text => self.out.raw(text),
+            AroundText::Json => self.out.string(text.as_bytes()),
+            AroundText::String => self.out.escaped(text.as_bytes()),
+            AroundText::Text => self.out.raw(text),
         }
     }
 
     /// Writes a JSON value; within a text null is nothing, and a string is what is between its quotes.
-    fn json(&mut self, json: &[u8], around: Around) {
+    fn json(&mut self, json: &[u8], around: AroundText) {
         match (around, json) {
-            (Around::Json, json) => self.out.json(json),
+            (AroundText::Json, json) => self.out.json(json),
             (_, b"null") => {}
             // Its inside is escaped as it has to be.
-            (Around::String, [b'"', inside @ .., b'"']) => self.out.raw(inside),
-            (Around::String, json) => self.out.escaped(json),
-            (Around::Text, [b'"', ..]) => match serde_json::from_slice::<String>(json) {
+            (AroundText::String, [b'"', inside @ .., b'"']) => self.out.raw(inside),
+            (AroundText::String, json) => self.out.escaped(json),
+            (AroundText::Text, [b'"', ..]) => match serde_json::from_slice::<String>(json) {
                 Ok(text) => self.out.raw(text),
                 // A lone surrogate has no text.
                 Err(_) => self.out.raw(json),
             },
-            (Around::Text, json) => self.out.raw(json),
+            (AroundText::Text, json) => self.out.raw(json),
         }
     }
 
@@ -410,16 +447,21 @@ impl Render<'_> {
 }
 
 /// Writes `row`, `old`, `changes` or `metadata`.
-fn whole(out: &mut Writer, name: BuiltIn, columns: &[NamedColumn], scope: &Scope<'_>) {
+fn whole(
+    out: &mut JsonWriter,
+    name: BuiltInName,
+    columns: &[NamedColumn],
+    scope: &EvaluationScope<'_>,
+) {
     let change = scope.change;
     match name {
-        BuiltIn::Row => payload::data(out, columns, change),
-        BuiltIn::Old => match payload::old_of(&change.op) {
+        BuiltInName::Row => payload::data(out, columns, change),
+        BuiltInName::Old => match payload::old_of(&change.op) {
             Some(old) => payload::old_object(out, columns, old, change),
             None => out.raw("null"),
         },
-        BuiltIn::Changes => match &change.op {
-            Op::Update { .. } => payload::changes(out, columns, change),
+        BuiltInName::Changes => match &change.op {
+            ChangeOp::Update { .. } => payload::changes(out, columns, change),
             _ => out.raw("null"),
         },
         _ => match &change.metadata {

@@ -11,9 +11,9 @@ use cel::common::ast::IdedExpr;
 use cel::common::ast::LiteralValue;
 use cel::common::ast::operators;
 
-use crate::config::expression::BuiltIn;
+use crate::config::expression::BuiltInName;
+use crate::config::expression::ColumnReference;
 use crate::config::expression::Expression;
-use crate::config::expression::Reference;
 use crate::flow::relation::Relation;
 use crate::flow::relation::SqlType;
 
@@ -110,10 +110,10 @@ impl TypeChecker<'_> {
         }
     }
 
-    fn kind_of_reference(&self, reference: &Reference<'_>) -> ValueKind {
+    fn kind_of_reference(&self, reference: &ColumnReference<'_>) -> ValueKind {
         let column = match reference {
-            Reference::Column(name) | Reference::Old(name) => name,
-            Reference::BuiltIn(built_in) => return kind_of_built_in(*built_in),
+            ColumnReference::Column(name) | ColumnReference::Old(name) => name,
+            ColumnReference::BuiltIn(built_in) => return kind_of_built_in(*built_in),
         };
         let index = self.relation.column(column);
         let column = index.and_then(|index| self.relation.columns.get(index));
@@ -224,9 +224,9 @@ impl TypeChecker<'_> {
 
     fn named(&self, part: &IdedExpr) -> String {
         match reference(&part.expr) {
-            Some(Reference::Column(name)) => format!("column {name}"),
-            Some(Reference::Old(name)) => format!("old.{name}"),
-            Some(Reference::BuiltIn(_)) | None => match &part.expr {
+            Some(ColumnReference::Column(name)) => format!("column {name}"),
+            Some(ColumnReference::Old(name)) => format!("old.{name}"),
+            Some(ColumnReference::BuiltIn(_)) | None => match &part.expr {
                 Expr::Literal(_) => String::from("a constant"),
                 Expr::Ident(name) => name.clone(),
                 _ => String::from("a part"),
@@ -235,7 +235,7 @@ impl TypeChecker<'_> {
     }
 }
 
-fn reference(expr: &Expr) -> Option<Reference<'_>> {
+fn reference(expr: &Expr) -> Option<ColumnReference<'_>> {
     Expression::reference_of(expr)
 }
 
@@ -249,14 +249,16 @@ fn kind_of_literal(literal: &LiteralValue) -> ValueKind {
     }
 }
 
-fn kind_of_built_in(built_in: BuiltIn) -> ValueKind {
+fn kind_of_built_in(built_in: BuiltInName) -> ValueKind {
     match built_in {
-        BuiltIn::Op | BuiltIn::Event | BuiltIn::EventId | BuiltIn::Table => ValueKind::String,
-        BuiltIn::Committed | BuiltIn::Now => ValueKind::Timestamp,
-        BuiltIn::Age => ValueKind::Duration,
-        BuiltIn::Row | BuiltIn::Changes | BuiltIn::Metadata => ValueKind::Map,
+        BuiltInName::Op | BuiltInName::Event | BuiltInName::EventId | BuiltInName::Table => {
+            ValueKind::String
+        }
+        BuiltInName::Committed | BuiltInName::Now => ValueKind::Timestamp,
+        BuiltInName::Age => ValueKind::Duration,
+        BuiltInName::Row | BuiltInName::Changes | BuiltInName::Metadata => ValueKind::Map,
         // Null where there was no old row.
-        BuiltIn::Old => ValueKind::Unknown,
+        BuiltInName::Old => ValueKind::Unknown,
     }
 }
 

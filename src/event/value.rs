@@ -11,10 +11,10 @@ use chrono::SecondsFormat;
 use chrono::Utc;
 
 use crate::event::datum::write_string;
-use crate::event::scope::Fault;
+use crate::event::scope::EvaluationFault;
 
 /// Appends one JSON value.
-pub(crate) fn write_value(out: &mut Vec<u8>, value: &Value) -> Result<(), Fault> {
+pub(crate) fn write_value(out: &mut Vec<u8>, value: &Value) -> Result<(), EvaluationFault> {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(bool) => out.extend_from_slice(if *bool { b"true" } else { b"false" }),
@@ -58,7 +58,9 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: &Value) -> Result<(), Fault>
             }
             out.push(b'}');
         }
-        Value::Function(..) | Value::Opaque(_) | Value::Struct(_) => return Err(Fault::Type),
+        Value::Function(..) | Value::Opaque(_) | Value::Struct(_) => {
+            return Err(EvaluationFault::Type);
+        }
     }
     Ok(())
 }

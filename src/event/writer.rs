@@ -1,4 +1,4 @@
-//! Builds a [`Body`] with one allocation for all of its text.
+//! Builds a [`EventBody`] with one allocation for all of its text.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use bytes::Bytes;
 use crate::config::settings::JsonForm;
 use crate::event::datum;
 use crate::event::datum::javascript;
-use crate::flow::body::Body;
+use crate::flow::body::BodyPart;
+use crate::flow::body::EventBody;
 use crate::flow::body::LARGE_TEXT_BYTES;
-use crate::flow::body::Part;
 use crate::flow::body::escape_into;
-use crate::flow::change::Tuple;
-use crate::flow::change::Value;
+use crate::flow::change::ColumnValue;
+use crate::flow::change::RowTuple;
 use crate::flow::compact::compact_into;
 use crate::flow::hex::is_hex;
 use crate::flow::relation::SqlType;
@@ -21,22 +21,22 @@ use crate::flow::time::Timestamp;
 
 /// A part whose text still lies in the writer's buffer.
 #[derive(Debug)]
-enum Piece {
+enum JsonPiece {
     Text(Range<usize>),
-    Whole(Part),
+    Whole(BodyPart),
 }
 
 /// Collects a body. Reused from event to event, so that its buffers grow once.
 #[derive(Debug, Default)]
-pub(crate) struct Writer {
+pub(crate) struct JsonWriter {
     text: Vec<u8>,
     /// Where the text that belongs to no piece yet begins.
     open: usize,
-    pieces: Vec<Piece>,
+    pieces: Vec<JsonPiece>,
     form: JsonForm,
 }
 
-impl Writer {
+impl JsonWriter {
     /// Empty; what is written next has its values in this form.
     pub(crate) fn with_form(&mut self, form: JsonForm) -> &mut Self {
         self.form = form;
@@ -68,45 +68,45 @@ impl Writer {
     }
 
     /// Appends a column's text as a part of a JSON string.
-    pub(crate) fn escaped_column(&mut self, row: &Tuple, column: usize) {
-        let Value::Text(text) = row.value(column) else { return };
+    pub(crate) fn escaped_column(&mut self, row: &RowTuple, column: usize) {
+        let ColumnValue::Text(text) = row.value(column) else { return };
         match (text.len() > LARGE_TEXT_BYTES).then(|| row.shared(column)).flatten() {
-            Some(shared) => self.part(Part::Escaped(shared)),
+            Some(shared) => self.part(BodyPart::Escaped(shared)),
             None => self.escaped(text),
         }
     }
 
     /// Appends a column's text as it is.
-    pub(crate) fn raw_column(&mut self, row: &Tuple, column: usize) {
-        let Value::Text(text) = row.value(column) else { return };
+    pub(crate) fn raw_column(&mut self, row: &RowTuple, column: usize) {
+        let ColumnValue::Text(text) = row.value(column) else { return };
         if std::str::from_utf8(text).is_err() {
             return self.raw(String::from_utf8_lossy(text).as_bytes()); // of a SQL_ASCII database
         }
         match (text.len() > LARGE_TEXT_BYTES).then(|| row.shared(column)).flatten() {
-            Some(shared) => self.part(Part::Bytes(shared)),
+            Some(shared) => self.part(BodyPart::Bytes(shared)),
             None => self.raw(text),
         }
     }
 
     /// Appends a column's value; null for null and for a value that PostgreSQL did not send.
-    pub(crate) fn column(&mut self, row: &Tuple, column: usize, sql_type: &SqlType) {
-        let Value::Text(text) = row.value(column) else { return self.raw("null") };
+    pub(crate) fn column(&mut self, row: &RowTuple, column: usize, sql_type: &SqlType) {
+        let ColumnValue::Text(text) = row.value(column) else { return self.raw("null") };
         let large = (text.len() > LARGE_TEXT_BYTES).then(|| row.shared(column)).flatten();
         match (large, sql_type) {
             (Some(shared), SqlType::Text) => {
                 self.raw("\"");
-                self.part(Part::Escaped(shared));
+                self.part(BodyPart::Escaped(shared));
                 self.raw("\"");
             }
             (Some(shared), SqlType::Bytea) if is_large_bytea(text) => {
                 self.raw("\"");
-                self.part(Part::Base64(shared.slice(HEX_MARK_BYTES..)));
+                self.part(BodyPart::Base64(shared.slice(HEX_MARK_BYTES..)));
                 self.raw("\"");
             }
             (Some(shared), SqlType::Json)
                 if self.form == JsonForm::Stored && datum::is_json(text) =>
             {
-                self.part(Part::Compacted(shared));
+                self.part(BodyPart::Compacted(shared));
             }
             (large, _) => {
                 let start = self.text.len();
@@ -123,32 +123,32 @@ impl Writer {
     }
 
     pub(crate) fn attempt_seconds(&mut self) {
-        self.part(Part::AttemptSeconds);
+        self.part(BodyPart::AttemptSeconds);
     }
 
     /// Without quotes around it.
     pub(crate) fn attempt_iso(&mut self) {
-        self.part(Part::AttemptIso);
+        self.part(BodyPart::AttemptIso);
     }
 
     pub(crate) fn age_seconds(&mut self, born: Timestamp) {
-        self.part(Part::AgeSeconds { born });
+        self.part(BodyPart::AgeSeconds { born });
     }
 
-    fn part(&mut self, part: Part) {
+    fn part(&mut self, part: BodyPart) {
         self.close_text();
-        self.pieces.push(Piece::Whole(part));
+        self.pieces.push(JsonPiece::Whole(part));
     }
 
     fn close_text(&mut self) {
         if self.open < self.text.len() {
-            self.pieces.push(Piece::Text(self.open..self.text.len()));
+            self.pieces.push(JsonPiece::Text(self.open..self.text.len()));
             self.open = self.text.len();
         }
     }
 
     /// The body; the writer is empty again.
-    pub(crate) fn finish(&mut self) -> Body {
+    pub(crate) fn finish(&mut self) -> EventBody {
         self.close_text();
         let text = if self.text.len() > LARGE_TEXT_BYTES {
             // It would be in memory twice, and the buffer would stay as large.
@@ -158,10 +158,10 @@ impl Writer {
             Bytes::copy_from_slice(&self.text)
         };
         let parts = self.pieces.drain(..).map(|piece| match piece {
-            Piece::Text(range) => Part::Bytes(text.slice(range)),
-            Piece::Whole(part) => part,
+            JsonPiece::Text(range) => BodyPart::Bytes(text.slice(range)),
+            JsonPiece::Whole(part) => part,
         });
-        let body = Body::new(parts.collect());
+        let body = EventBody::new(parts.collect());
         self.text.clear();
         self.text.shrink_to(LARGE_TEXT_BYTES);
         self.open = 0;

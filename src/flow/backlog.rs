@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::flow::event::Event;
 use crate::flow::lsn::Position;
-use crate::flow::settlement::History;
+use crate::flow::settlement::AttemptHistory;
 use crate::flow::time::Timestamp;
 
 /// A delivery's place in its endpoint's backlog, which is read in this order.
@@ -20,7 +20,7 @@ pub struct BacklogPosition {
 
 /// A parked delivery as the backlog gives it back.
 #[derive(Clone, Debug)]
-pub struct Refilled {
+pub struct RefilledRow {
     pub event: Arc<Event>,
     pub at: BacklogPosition,
     /// When it was parked first.
@@ -29,12 +29,12 @@ pub struct Refilled {
     pub attempts: u32,
     /// When the next attempt is due; `None` means at once.
     pub due: Option<Timestamp>,
-    pub history: Option<Arc<History>>,
+    pub history: Option<Arc<AttemptHistory>>,
 }
 
 /// What an endpoint's backlog holds when walhook starts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Standing {
+pub struct BacklogStanding {
     pub rows: usize,
     /// Position of the newest row.
     pub newest: Position,

@@ -22,7 +22,7 @@ const HEX_CHUNK_BYTES: usize = 6 * 8 * 1024;
 
 /// One piece of a body.
 #[derive(Clone, Debug)]
-pub enum Part {
+pub enum BodyPart {
     /// Ready to be sent.
     Bytes(Bytes),
     /// Raw text that is JSON-escaped while it is sent, without the quotes around it.
@@ -41,14 +41,14 @@ pub enum Part {
 
 /// A request body whose attempt-dependent places are still open.
 #[derive(Clone, Debug, Default)]
-pub struct Body {
-    parts: Vec<Part>,
+pub struct EventBody {
+    parts: Vec<BodyPart>,
     /// What its shape asks of the request: a content type other than JSON, attributes.
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl Body {
-    pub fn new(parts: Vec<Part>) -> Self {
+impl EventBody {
+    pub fn new(parts: Vec<BodyPart>) -> Self {
         Self { parts, headers: Vec::new() }
     }
 
@@ -61,7 +61,7 @@ impl Body {
         &self.headers
     }
 
-    pub fn parts(&self) -> &[Part] {
+    pub fn parts(&self) -> &[BodyPart] {
         &self.parts
     }
 
@@ -70,11 +70,11 @@ impl Body {
         self.parts
             .iter()
             .map(|part| match part {
-                Part::Bytes(bytes)
-                | Part::Escaped(bytes)
-                | Part::Compacted(bytes)
-                | Part::Base64(bytes) => bytes.len(),
-                Part::AttemptSeconds | Part::AttemptIso | Part::AgeSeconds { .. } => 0,
+                BodyPart::Bytes(bytes)
+                | BodyPart::Escaped(bytes)
+                | BodyPart::Compacted(bytes)
+                | BodyPart::Base64(bytes) => bytes.len(),
+                BodyPart::AttemptSeconds | BodyPart::AttemptIso | BodyPart::AgeSeconds { .. } => 0,
             })
             .sum()
     }
@@ -82,16 +82,16 @@ impl Body {
     /// The pieces of this body as of `now`, each at most about `CHUNK_BYTES` x 6 long unless it
     /// was rendered whole.
     pub fn chunks(&self, now: Timestamp) -> impl Iterator<Item = Bytes> {
-        let mut cursor = Cursor::default();
+        let mut cursor = BodyCursor::default();
         std::iter::from_fn(move || self.next_chunk(&mut cursor, now))
     }
 
     /// The piece at `cursor`, which moves on; `None` at the end. For readers that cannot borrow
-    /// the body while they wait, such as a socket; see [`Body::chunks`].
-    pub fn next_chunk(&self, cursor: &mut Cursor, now: Timestamp) -> Option<Bytes> {
+    /// the body while they wait, such as a socket; see [`EventBody::chunks`].
+    pub fn next_chunk(&self, cursor: &mut BodyCursor, now: Timestamp) -> Option<Bytes> {
         let chunk = match self.parts.get(cursor.part)? {
-            Part::Bytes(bytes) => bytes.clone(),
-            Part::Escaped(text) => {
+            BodyPart::Bytes(bytes) => bytes.clone(),
+            BodyPart::Escaped(text) => {
                 let (chunk, more) = cut_text(text.get(cursor.offset..).unwrap_or_default());
                 let mut out = Vec::with_capacity(chunk.len() + 64);
                 escape_into(&mut out, chunk);
@@ -101,7 +101,7 @@ impl Body {
                 }
                 Bytes::from(out)
             }
-            Part::Compacted(text) => {
+            BodyPart::Compacted(text) => {
                 let rest = text.get(cursor.offset..).unwrap_or_default();
                 let chunk = rest.get(..rest.len().min(CHUNK_BYTES)).unwrap_or_default();
                 let mut out = Vec::with_capacity(chunk.len());
@@ -112,7 +112,7 @@ impl Body {
                 }
                 Bytes::from(out)
             }
-            Part::Base64(hex) => {
+            BodyPart::Base64(hex) => {
                 let rest = hex.get(cursor.offset..).unwrap_or_default();
                 let (chunk, more) = rest.split_at(rest.len().min(HEX_CHUNK_BYTES));
                 let mut out = Vec::with_capacity(chunk.len().div_ceil(6) * 4);
@@ -124,14 +124,14 @@ impl Body {
                 }
                 Bytes::from(out)
             }
-            Part::AttemptSeconds => Bytes::from(now.seconds().to_string()),
-            Part::AttemptIso => Bytes::from(now.iso_millis()),
-            Part::AgeSeconds { born } => {
+            BodyPart::AttemptSeconds => Bytes::from(now.seconds().to_string()),
+            BodyPart::AttemptIso => Bytes::from(now.iso_millis()),
+            BodyPart::AgeSeconds { born } => {
                 let age = now.since(*born);
                 Bytes::from(format!("{}.{:03}", age.as_secs(), age.subsec_millis()))
             }
         };
-        *cursor = Cursor { part: cursor.part + 1, ..Cursor::default() };
+        *cursor = BodyCursor { part: cursor.part + 1, ..BodyCursor::default() };
         Some(chunk)
     }
 
@@ -145,9 +145,9 @@ impl Body {
     }
 }
 
-/// How far a reading of a [`Body`] has come.
+/// How far a reading of a [`EventBody`] has come.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Cursor {
+pub struct BodyCursor {
     part: usize,
     /// Bytes of the part, a text that is being escaped or compacted, that are done.
     offset: usize,
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn quoted(body: &Body) -> serde_json::Value {
+    fn quoted(body: &EventBody) -> serde_json::Value {
         let mut json = b"\"".to_vec();
         json.extend_from_slice(&body.complete(Timestamp::default()));
         json.push(b'"');
@@ -260,12 +260,12 @@ mod tests {
 
     #[test]
     fn places_of_the_attempt_are_filled_in_at_the_attempt() {
-        let body = Body::new(vec![
-            Part::Bytes(Bytes::from_static(b"[")),
-            Part::AttemptSeconds,
-            Part::Bytes(Bytes::from_static(b",")),
-            Part::AgeSeconds { born: Timestamp::from_micros(1_500_000) },
-            Part::Bytes(Bytes::from_static(b"]")),
+        let body = EventBody::new(vec![
+            BodyPart::Bytes(Bytes::from_static(b"[")),
+            BodyPart::AttemptSeconds,
+            BodyPart::Bytes(Bytes::from_static(b",")),
+            BodyPart::AgeSeconds { born: Timestamp::from_micros(1_500_000) },
+            BodyPart::Bytes(Bytes::from_static(b"]")),
         ]);
         assert_eq!(body.complete(Timestamp::from_micros(17_020_000)), "[17,15.520]");
         assert_eq!(body.complete(Timestamp::from_micros(1_000_000)), "[1,0.000]");
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn a_large_text_is_escaped_in_chunks_that_join_seamlessly() {
         let text = "a\"é張\n🦀".repeat(20_000);
-        let body = Body::new(vec![Part::Escaped(Bytes::from(text.clone()))]);
+        let body = EventBody::new(vec![BodyPart::Escaped(Bytes::from(text.clone()))]);
         assert_eq!(quoted(&body), serde_json::Value::String(text));
         assert!(body.chunks(Timestamp::default()).all(|c| c.len() <= CHUNK_BYTES * 6));
     }
@@ -283,7 +283,7 @@ mod tests {
     fn a_large_json_loses_its_white_space_in_chunks_that_join_seamlessly() {
         let value: Vec<String> = (0..20_000).map(|n| format!("a \\ \"{n}\" é張 ")).collect();
         let text = serde_json::to_string_pretty(&value).unwrap();
-        let body = Body::new(vec![Part::Compacted(Bytes::from(text))]);
+        let body = EventBody::new(vec![BodyPart::Compacted(Bytes::from(text))]);
         let compact = serde_json::to_string(&value).unwrap();
         assert_eq!(body.complete(Timestamp::default()), compact);
         assert!(body.chunks(Timestamp::default()).all(|chunk| chunk.len() <= CHUNK_BYTES));
@@ -294,7 +294,7 @@ mod tests {
         for length in [0, 1, 2, 3, 100_000, 100_001, 100_002] {
             let bytes: Vec<u8> = (0..=255).cycle().take(length).collect();
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            let body = Body::new(vec![Part::Base64(Bytes::from(hex))]);
+            let body = EventBody::new(vec![BodyPart::Base64(Bytes::from(hex))]);
             let expected = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &bytes);
             assert_eq!(body.complete(Timestamp::default()), expected, "{length} bytes");
             assert!(body.chunks(Timestamp::default()).all(|c| c.len() <= HEX_CHUNK_BYTES));
@@ -317,14 +317,14 @@ mod tests {
     proptest! {
         #[test]
         fn escaped_text_reads_back_the_same(text: String) {
-            let body = Body::new(vec![Part::Escaped(Bytes::from(text.clone()))]);
+            let body = EventBody::new(vec![BodyPart::Escaped(Bytes::from(text.clone()))]);
             prop_assert_eq!(quoted(&body), serde_json::Value::String(text));
         }
 
         #[test]
         fn any_bytes_become_valid_json(text: Vec<u8>) {
             let lossy = String::from_utf8_lossy(&text).into_owned();
-            let body = Body::new(vec![Part::Escaped(Bytes::from(text))]);
+            let body = EventBody::new(vec![BodyPart::Escaped(Bytes::from(text))]);
             prop_assert_eq!(quoted(&body), serde_json::Value::String(lossy));
         }
     }

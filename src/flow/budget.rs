@@ -15,7 +15,7 @@ const UNIT_BYTES: usize = 256;
 
 /// The whole allowance. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Budget {
+pub struct MemoryBudget {
     free: Arc<Semaphore>,
     units: u32,
     /// Counts how often somebody could not wait any longer.
@@ -24,23 +24,23 @@ pub struct Budget {
     beyond: Arc<Semaphore>,
 }
 
-/// A share of the [`Budget`], given back on drop.
+/// A share of the [`MemoryBudget`], given back on drop.
 #[derive(Debug)]
-pub struct Permit {
+pub struct MemoryPermit {
     share: OwnedSemaphorePermit,
 }
 
 /// What an event holds of the budget.
 #[derive(Debug)]
-pub enum Held {
+pub enum HeldMemory {
     /// A share for its own rendered bytes.
-    Own(Permit),
+    Own(MemoryPermit),
     /// A share that events have in common: of a large row, whose slices their bodies are, or of
     /// all shapes of one event.
-    Row(Arc<Permit>),
+    Row(Arc<MemoryPermit>),
 }
 
-impl Held {
+impl HeldMemory {
     /// The same share for another event, where it is one that events have in common.
     pub fn shared(&self) -> Option<Self> {
         match self {
@@ -50,14 +50,14 @@ impl Held {
     }
 }
 
-impl Permit {
+impl MemoryPermit {
     /// Bytes held, rounded up to the unit.
     pub fn bytes(&self) -> usize {
         self.share.num_permits() * UNIT_BYTES
     }
 }
 
-impl Budget {
+impl MemoryBudget {
     pub fn new(bytes: usize) -> Self {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX >> 4).max(1);
         let (pressure, _nobody) = watch::channel(0);
@@ -89,24 +89,24 @@ impl Budget {
 
     /// A share beyond the allowance, for one that has waited too long for others to give theirs
     /// back; only one at a time.
-    pub fn try_take_beyond(&self) -> Option<Permit> {
+    pub fn try_take_beyond(&self) -> Option<MemoryPermit> {
         let share = Arc::clone(&self.beyond).try_acquire_owned().ok()?;
-        Some(Permit { share })
+        Some(MemoryPermit { share })
     }
 
     /// Waits until `bytes` are free and takes them.
-    pub async fn take(&self, bytes: usize) -> Permit {
+    pub async fn take(&self, bytes: usize) -> MemoryPermit {
         let share = Arc::clone(&self.free)
             .acquire_many_owned(self.units_for(bytes))
             .await
             .expect("the budget's semaphore is never closed");
-        Permit { share }
+        MemoryPermit { share }
     }
 
     /// Takes `bytes` if they are free at once.
-    pub fn try_take(&self, bytes: usize) -> Option<Permit> {
+    pub fn try_take(&self, bytes: usize) -> Option<MemoryPermit> {
         let share = Arc::clone(&self.free).try_acquire_many_owned(self.units_for(bytes)).ok()?;
-        Some(Permit { share })
+        Some(MemoryPermit { share })
     }
 
     /// Bytes taken at the moment.
@@ -121,7 +121,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_larger_than_the_budget_waits_until_it_is_nearly_alone() {
-        let budget = Budget::new(16 * 1024);
+        let budget = MemoryBudget::new(16 * 1024);
         let (stuck, other) = (budget.try_take(3_000).unwrap(), budget.try_take(3_000).unwrap());
         assert!(budget.try_take(1_000_000).is_none());
         drop(other);
@@ -136,7 +136,7 @@ mod tests {
 
     #[tokio::test]
     async fn pressure_is_told_to_whoever_listens() {
-        let budget = Budget::new(1000);
+        let budget = MemoryBudget::new(1000);
         let mut pressure = budget.pressure();
         assert!(!pressure.has_changed().unwrap());
         budget.clone().press();

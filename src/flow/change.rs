@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::flow::budget::Permit;
+use crate::flow::budget::MemoryPermit;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::Relation;
@@ -13,8 +13,8 @@ use crate::flow::time::Timestamp;
 
 /// One step of the stream.
 #[derive(Debug)]
-pub enum Captured {
-    Change(Change),
+pub enum CapturedItem {
+    Change(CommittedChange),
     /// The transaction is complete; `end` is what may be confirmed once all of it is settled.
     Commit {
         commit: Lsn,
@@ -31,36 +31,36 @@ pub enum Captured {
 
 /// One row changed (or one table truncated) by a committed transaction.
 #[derive(Debug)]
-pub struct Change {
+pub struct CommittedChange {
     pub position: Position,
     /// When the transaction was committed, on the server's clock.
     pub committed: Timestamp,
     pub relation: Arc<Relation>,
-    pub op: Op,
+    pub op: ChangeOp,
     /// Content of the transaction's `pg_logical_emit_message(true, 'walhook', ...)`, if any came
     /// before this change. Not checked to be JSON.
     pub metadata: Option<Bytes>,
     /// Holds a share of the memory budget while a large row is alive.
-    pub held: Option<Permit>,
+    pub held: Option<MemoryPermit>,
 }
 
 #[derive(Debug)]
-pub enum Op {
-    Insert { new: Tuple },
-    Update { old: Option<Old>, new: Tuple },
-    Delete { old: Old },
+pub enum ChangeOp {
+    Insert { new: RowTuple },
+    Update { old: Option<OldRow>, new: RowTuple },
+    Delete { old: OldRow },
     Truncate,
 }
 
 /// The old row, as far as the replica identity had PostgreSQL write it.
 #[derive(Debug)]
-pub enum Old {
+pub enum OldRow {
     /// Only identity columns mean something; the others are null whatever they were.
-    Key(Tuple),
-    Full(Tuple),
+    Key(RowTuple),
+    Full(RowTuple),
 }
 
-impl Op {
+impl ChangeOp {
     /// The bytes of the messages that the rows lie in.
     pub fn bytes(&self) -> usize {
         match self {
@@ -72,8 +72,8 @@ impl Op {
     }
 }
 
-impl Old {
-    pub fn tuple(&self) -> &Tuple {
+impl OldRow {
+    pub fn tuple(&self) -> &RowTuple {
         match self {
             Self::Key(tuple) | Self::Full(tuple) => tuple,
         }
@@ -82,14 +82,14 @@ impl Old {
 
 /// A row: one message's bytes, and where each column's text lies in them.
 #[derive(Clone, Debug)]
-pub struct Tuple {
+pub struct RowTuple {
     raw: Bytes,
-    fields: Box<[Field]>,
+    fields: Box<[ColumnField]>,
 }
 
-/// One column of a [`Tuple`].
+/// One column of a [`RowTuple`].
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Field {
+pub enum ColumnField {
     Null,
     /// A TOAST value that the update did not touch; PostgreSQL did not send it.
     Unchanged,
@@ -99,19 +99,19 @@ pub enum Field {
 
 /// A column's value, borrowed from its tuple.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Value<'a> {
+pub enum ColumnValue<'a> {
     Null,
     Unchanged,
     /// PostgreSQL's text form; UTF-8 except in a SQL_ASCII database.
     Text(&'a [u8]),
 }
 
-impl Tuple {
+impl RowTuple {
     /// `None` if a field lies outside of `raw`.
-    pub fn new(raw: Bytes, fields: Box<[Field]>) -> Option<Self> {
-        let inside = |field: &Field| match field {
-            Field::Text(range) => raw.get(range.clone()).is_some(),
-            Field::Null | Field::Unchanged => true,
+    pub fn new(raw: Bytes, fields: Box<[ColumnField]>) -> Option<Self> {
+        let inside = |field: &ColumnField| match field {
+            ColumnField::Text(range) => raw.get(range.clone()).is_some(),
+            ColumnField::Null | ColumnField::Unchanged => true,
         };
         fields.iter().all(inside).then_some(Self { raw, fields })
     }
@@ -126,13 +126,13 @@ impl Tuple {
     }
 
     /// The value of a column; `Null` beyond the last, as for a column added later.
-    pub fn value(&self, column: usize) -> Value<'_> {
+    pub fn value(&self, column: usize) -> ColumnValue<'_> {
         match self.fields.get(column) {
-            Some(Field::Text(range)) => {
-                Value::Text(self.raw.get(range.clone()).unwrap_or_default())
+            Some(ColumnField::Text(range)) => {
+                ColumnValue::Text(self.raw.get(range.clone()).unwrap_or_default())
             }
-            Some(Field::Unchanged) => Value::Unchanged,
-            Some(Field::Null) | None => Value::Null,
+            Some(ColumnField::Unchanged) => ColumnValue::Unchanged,
+            Some(ColumnField::Null) | None => ColumnValue::Null,
         }
     }
 
@@ -140,8 +140,8 @@ impl Tuple {
     /// not to be copied. `None` for null and unchanged.
     pub fn shared(&self, column: usize) -> Option<Bytes> {
         match self.fields.get(column) {
-            Some(Field::Text(range)) => Some(self.raw.slice(range.clone())),
-            Some(Field::Unchanged | Field::Null) | None => None,
+            Some(ColumnField::Text(range)) => Some(self.raw.slice(range.clone())),
+            Some(ColumnField::Unchanged | ColumnField::Null) | None => None,
         }
     }
 }

@@ -11,14 +11,14 @@ use crate::flow::settlement::EndpointIndex;
 
 /// Follows the deliveries of each endpoint. Memory grows with those that are not settled.
 #[derive(Debug, Default)]
-pub struct Fronts {
+pub struct EndpointWatermarks {
     /// Deliveries that are not settled, by event number.
     open: HashMap<EndpointIndex, BTreeMap<u64, Position>>,
     /// Nothing more comes of the changes before this one.
     begun: Option<Position>,
 }
 
-impl Fronts {
+impl EndpointWatermarks {
     /// An event of the change at `position` is owed to `takers`. Numbers and positions grow.
     pub fn open(&mut self, sequence: u64, position: Position, takers: &[EndpointIndex]) {
         self.begun = Some(position);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum WatermarkStep {
         /// Takers, by bit; whether it begins another change.
         Event {
             takers: u8,
@@ -78,12 +78,12 @@ mod tests {
         Settle(usize),
     }
 
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
+    fn steps() -> impl Strategy<Value = Vec<WatermarkStep>> {
         let event = (1..4u8, any::<bool>());
         let step = prop_oneof![
-            3 => event.prop_map(|(takers, is_next)| Step::Event { takers, is_next }),
-            2 => Just(Step::Through),
-            3 => any::<usize>().prop_map(Step::Settle),
+            3 => event.prop_map(|(takers, is_next)| WatermarkStep::Event { takers, is_next }),
+            2 => Just(WatermarkStep::Through),
+            3 => any::<usize>().prop_map(WatermarkStep::Settle),
         ];
         prop::collection::vec(step, 0..100)
     }
@@ -92,13 +92,13 @@ mod tests {
         /// Nothing that is before a front is open now or opened later: it may be forgotten.
         #[test]
         fn everything_before_a_front_is_settled_for_good(steps in steps()) {
-            let mut fronts = Fronts::default();
+            let mut fronts = EndpointWatermarks::default();
             let mut open: Vec<(EndpointIndex, u64, Position)> = Vec::new();
             let (mut sequence, mut change, mut is_whole) = (0, 1, false);
             let mut before = [None; 2];
             for step in steps {
                 match step {
-                    Step::Event { takers, is_next } => {
+                    WatermarkStep::Event { takers, is_next } => {
                         if is_next && !is_whole {
                             fronts.through(at(change));
                         }
@@ -114,15 +114,15 @@ mod tests {
                         }
                         sequence += 1;
                     }
-                    Step::Through => {
+                    WatermarkStep::Through => {
                         fronts.through(at(change));
                         is_whole = true;
                     }
-                    Step::Settle(choice) if !open.is_empty() => {
+                    WatermarkStep::Settle(choice) if !open.is_empty() => {
                         let (endpoint, sequence, _) = open.swap_remove(choice % open.len());
                         fronts.settle(endpoint, sequence);
                     }
-                    Step::Settle(_) => {}
+                    WatermarkStep::Settle(_) => {}
                 }
                 for (endpoint, last) in ENDPOINTS.into_iter().zip(&mut before) {
                     let front = fronts.of(endpoint);
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_has_settled_all_of_a_whole_change_stands_behind_it() {
-        let mut fronts = Fronts::default();
+        let mut fronts = EndpointWatermarks::default();
         fronts.open(0, at(5), &ENDPOINTS);
         fronts.settle(ENDPOINTS[0], 0);
         assert_eq!(fronts.of(ENDPOINTS[0]), Some(at(5)), "more may come of the change");

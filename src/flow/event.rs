@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::flow::body::Body;
-use crate::flow::budget::Held;
-use crate::flow::key::Keys;
+use crate::flow::body::EventBody;
+use crate::flow::budget::HeldMemory;
+use crate::flow::key::EventKeys;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
@@ -22,14 +22,14 @@ use crate::flow::write_back::TargetRow;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct EventId {
     position: Position,
-    origin: Origin,
+    origin: IdOrigin,
 }
 
 /// The part of an [`EventId`] that is the same for all events of one type from one database.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Origin(u64);
+pub struct IdOrigin(u64);
 
-impl Origin {
+impl IdOrigin {
     /// `system` is the database system identifier that `IDENTIFY_SYSTEM` reports.
     pub fn new(system: u64, event_type: &str) -> Self {
         let mut text = system.to_be_bytes().to_vec();
@@ -39,7 +39,7 @@ impl Origin {
 }
 
 impl EventId {
-    pub const fn new(position: Position, origin: Origin) -> Self {
+    pub const fn new(position: Position, origin: IdOrigin) -> Self {
         Self { position, origin }
     }
 
@@ -86,7 +86,7 @@ impl std::str::FromStr for EventId {
             let ordinal = u32::from_str_radix(hex.get(16..24)?, 16).ok()?;
             let origin = u64::from_str_radix(hex.get(24..)?, 16).ok()?;
             let position = Position { commit: Lsn::from_raw(commit), ordinal };
-            Some(Self::new(position, Origin(origin)))
+            Some(Self::new(position, IdOrigin(origin)))
         };
         parse(s).ok_or_else(|| ParseEventIdError { given: s.to_owned() })
     }
@@ -98,13 +98,13 @@ pub struct RuleIndex(pub usize);
 
 /// When an event is too old to be sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Expiry {
+pub struct EventExpiry {
     /// What the age is measured from, on the database's clock.
     pub born: Timestamp,
     pub max_age: Duration,
 }
 
-impl Expiry {
+impl EventExpiry {
     /// `now` is on the database's clock too.
     pub fn is_over(&self, now: Timestamp) -> bool {
         now.since(self.born) > self.max_age
@@ -121,20 +121,20 @@ pub struct Event {
     pub event_type: Arc<str>,
     pub table: Arc<TableName>,
     pub committed: Timestamp,
-    pub keys: Keys,
-    pub expiry: Option<Expiry>,
-    pub body: Body,
-    pub facts: Facts,
+    pub keys: EventKeys,
+    pub expiry: Option<EventExpiry>,
+    pub body: EventBody,
+    pub facts: EventFacts,
     /// What its write-back needs; `None` where its rule has none, and for events that were parked.
     pub write_back: Option<Box<TargetRow>>,
     /// Its share of the memory budget; `None` only where nothing is budgeted, as in tests.
-    pub held: Option<Held>,
+    pub held: Option<HeldMemory>,
 }
 
 impl Event {
     /// The same event in another shape.
     #[must_use]
-    pub fn shaped(&self, body: Body, held: Option<Held>) -> Self {
+    pub fn shaped(&self, body: EventBody, held: Option<HeldMemory>) -> Self {
         Self {
             write_back: self.write_back.clone(),
             id: self.id,
@@ -155,9 +155,9 @@ impl Event {
 /// The few short values of the row that may appear in logs and in the push log, by column: the
 /// primary key, and what the event's rule names. Values are cut and cleaned by whoever makes them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Facts(Vec<(Arc<str>, String)>);
+pub struct EventFacts(Vec<(Arc<str>, String)>);
 
-impl Facts {
+impl EventFacts {
     pub fn new(facts: Vec<(Arc<str>, String)>) -> Self {
         Self(facts)
     }
@@ -180,24 +180,25 @@ mod tests {
         #[test]
         fn an_id_reads_back_and_differs_by_every_part(commit: u64, ordinal: u32, system: u64) {
             let position = Position { commit: Lsn::from_raw(commit), ordinal };
-            let id = EventId::new(position, Origin::new(system, "a.created"));
+            let id = EventId::new(position, IdOrigin::new(system, "a.created"));
             prop_assert_eq!(id.to_string().parse::<EventId>().unwrap(), id);
             prop_assert!(!id.to_string().contains('.'));
-            prop_assert_ne!(id, EventId::new(position, Origin::new(system, "a.updated")));
-            prop_assert_ne!(id, EventId::new(position, Origin::new(system ^ 1, "a.created")));
+            prop_assert_ne!(id, EventId::new(position, IdOrigin::new(system, "a.updated")));
+            prop_assert_ne!(id, EventId::new(position, IdOrigin::new(system ^ 1, "a.created")));
         }
     }
 
     #[test]
     fn an_id_shows_its_parts_in_order() {
         let position = Position { commit: Lsn::from_raw(0x16_B374_D848), ordinal: 0xAF };
-        let id = EventId::new(position, Origin(0xFEDC_BA98_7654_3210));
+        let id = EventId::new(position, IdOrigin(0xFEDC_BA98_7654_3210));
         assert_eq!(id.to_string(), "evt_00000016b374d848000000affedcba9876543210");
     }
 
     #[test]
     fn expiry_counts_the_last_moment_in() {
-        let expiry = Expiry { born: Timestamp::from_seconds(100), max_age: Duration::from_secs(5) };
+        let expiry =
+            EventExpiry { born: Timestamp::from_seconds(100), max_age: Duration::from_secs(5) };
         assert!(!expiry.is_over(Timestamp::from_seconds(105)));
         assert!(expiry.is_over(Timestamp::from_micros(105_000_001)));
         assert!(!expiry.is_over(Timestamp::from_seconds(1)), "a clock behind is no age");

@@ -12,14 +12,14 @@ use crate::flow::body::is_plain;
 /// Names and values of headers, as the text of one JSON object: they are written down with each
 /// attempt, and read for few. Secret values are masked by whoever puts them in.
 #[derive(Clone, Default, Eq, PartialEq)]
-pub struct Headers {
+pub struct HeaderLines {
     /// The object; empty if there are none.
     text: String,
     /// Where in it the last name stands.
     last: Range<usize>,
 }
 
-impl Headers {
+impl HeaderLines {
     /// With room for this many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
         Self { text: String::with_capacity(bytes), last: 0..0 }
@@ -82,7 +82,7 @@ impl Headers {
     }
 }
 
-impl fmt::Debug for Headers {
+impl fmt::Debug for HeaderLines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.json().unwrap_or("{}"))
     }
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn headers_are_an_object_in_their_order() {
-        let mut headers = Headers::default();
+        let mut headers = HeaderLines::default();
         assert_eq!((headers.json(), headers.by_name()), (None, Map::new()));
         let given: [(&str, &[u8]); 6] = [
             ("date", b"Tue: \"today\""),
@@ -116,7 +116,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_value_breaks_the_object(values in prop::collection::vec("[^\0]*", 0..8)) {
-            let mut headers = Headers::default();
+            let mut headers = HeaderLines::default();
             let names: Vec<String> = (0..values.len()).map(|n| format!("x-{n}")).collect();
             for (name, value) in names.iter().zip(&values) {
                 headers.push(name, value.as_bytes());

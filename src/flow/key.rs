@@ -8,9 +8,9 @@ use xxhash_rust::xxh3::Xxh3;
 /// more than needed, so 64 bits are plenty. XXH3 is specified, so the number is the same on every
 /// machine and in every version, and may be stored.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Key(u64);
+pub struct KeyHash(u64);
 
-impl Key {
+impl KeyHash {
     pub const fn from_raw(raw: u64) -> Self {
         Self(raw)
     }
@@ -43,23 +43,23 @@ impl Key {
 /// A *barrier* concerns every row of its table, as a TRUNCATE does: it follows all earlier events of
 /// the table and precedes all later ones.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Keys {
-    first: Option<Key>,
-    second: Option<Key>,
+pub struct EventKeys {
+    first: Option<KeyHash>,
+    second: Option<KeyHash>,
     is_barrier: bool,
 }
 
-impl Keys {
+impl EventKeys {
     pub const NONE: Self = Self { first: None, second: None, is_barrier: false };
 
     /// Of an event that concerns every row of its table. It needs no key beside that.
     pub const BARRIER: Self = Self { first: None, second: None, is_barrier: true };
 
-    pub const fn one(key: Key) -> Self {
+    pub const fn one(key: KeyHash) -> Self {
         Self { first: Some(key), second: None, is_barrier: false }
     }
 
-    pub fn both(old: Key, new: Key) -> Self {
+    pub fn both(old: KeyHash, new: KeyHash) -> Self {
         Self { first: Some(new), second: (old != new).then_some(old), is_barrier: false }
     }
 
@@ -68,7 +68,7 @@ impl Keys {
         self.is_barrier
     }
 
-    pub fn iter(self) -> impl Iterator<Item = Key> {
+    pub fn iter(self) -> impl Iterator<Item = KeyHash> {
         self.first.into_iter().chain(self.second)
     }
 }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn parts_do_not_run_into_each_other() {
-        let key = |parts: &[Option<&str>]| Key::of(parts.iter().map(|p| p.map(str::as_bytes)));
+        let key = |parts: &[Option<&str>]| KeyHash::of(parts.iter().map(|p| p.map(str::as_bytes)));
         assert_ne!(key(&[Some("a,b"), Some("c")]), key(&[Some("a"), Some("b,c")]));
         assert_ne!(key(&[Some(""), None]), key(&[None, Some("")]));
         assert_ne!(key(&[None]), key(&[Some("null")]));
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn the_fingerprint_is_the_same_for_ever() {
         assert_eq!(
-            Key::of([Some(b"public.t".as_slice()), Some(b"1")]).raw(),
+            KeyHash::of([Some(b"public.t".as_slice()), Some(b"1")]).raw(),
             14_161_487_495_318_445_832
         );
     }

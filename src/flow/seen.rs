@@ -8,9 +8,9 @@ use crate::flow::time::Timestamp;
 ///
 /// 128 bits of XXH3, so that two values never share one by chance: a message would be lost.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Fingerprint(u128);
+pub struct ValueFingerprint(u128);
 
-impl Fingerprint {
+impl ValueFingerprint {
     /// Each part is preceded by its length, so that parts do not run into each other.
     pub fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
@@ -34,9 +34,9 @@ impl Fingerprint {
 
 /// An event was raised with these values.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Seen {
+pub struct SeenValues {
     pub rule: RuleIndex,
-    pub fingerprint: Fingerprint,
+    pub fingerprint: ValueFingerprint,
     pub position: Position,
     pub committed: Timestamp,
     /// When the oldest event was committed that the rule still remembers.

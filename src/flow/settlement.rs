@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::flow::event::Event;
 use crate::flow::lease::Lease;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Exchange;
-use crate::flow::verdict::Failure;
+use crate::flow::verdict::AttemptFailure;
+use crate::flow::verdict::HttpExchange;
 
 /// Names an endpoint while walhook runs: a dense number, given out when the endpoint is added, that
 /// is never given out again.
@@ -26,7 +26,7 @@ pub enum ReplayId {
 
 /// What keeps a delivery while it is owed, should walhook end: from there it comes again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Holding {
+pub enum DurableIn {
     /// The source's WAL, which cannot be confirmed before the delivery is settled or parked.
     Wal,
     /// Its row in the backlog.
@@ -37,25 +37,25 @@ pub enum Holding {
 
 /// For this event and endpoint the WAL is owed nothing more.
 ///
-/// All outcomes but [`Outcome::Parked`] are final, and come once. A delivery that is parked stays
+/// All outcomes but [`DeliveryOutcome::Parked`] are final, and come once. A delivery that is parked stays
 /// with its lane and is reported again: when another attempt has failed, and with its final outcome.
 #[derive(Clone, Debug)]
 pub struct Settlement {
     pub event: Arc<Event>,
     pub endpoint: EndpointIndex,
-    pub outcome: Outcome,
+    pub outcome: DeliveryOutcome,
     /// What kept the delivery until this outcome: only what was held by the WAL is a step of the
     /// watermark, and only what was in the backlog has a row there.
-    pub holding: Holding,
+    pub holding: DurableIn,
     /// Attempts that were made.
     pub attempts: u32,
     /// What failed attempts left behind; `None` if none failed.
-    pub history: Option<Arc<History>>,
+    pub history: Option<Arc<AttemptHistory>>,
 }
 
 /// The failed attempts of a delivery, on the database's clock.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct History {
+pub struct AttemptHistory {
     /// When the first attempt began.
     pub first_attempt: Timestamp,
     /// When the last failed attempt began.
@@ -63,11 +63,11 @@ pub struct History {
     /// HTTP status of the last failure, if a response began.
     pub status: Option<u16>,
     /// The last failure.
-    pub failure: Failure,
+    pub failure: AttemptFailure,
 }
 
 #[derive(Clone, Debug)]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     /// `took` is the response time of the attempt that succeeded.
     Delivered { status: u16, took: Duration },
     /// Too old to be sent.
@@ -118,9 +118,9 @@ impl ParkReason {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DeathReason {
     /// The last retry failed.
-    RetriesExhausted(Failure),
+    RetriesExhausted(AttemptFailure),
     /// The receiver refused it for good.
-    Rejected(Failure),
+    Rejected(AttemptFailure),
     /// The endpoint said 410, now or earlier, and has not been enabled or changed since.
     EndpointGone,
     /// The endpoint was removed while the delivery waited.
@@ -129,12 +129,12 @@ pub enum DeathReason {
     BacklogFull,
     /// It was in the backlog for longer than the limit.
     BacklogTooOld,
-    Poison(Poison),
+    Poison(PoisonReason),
 }
 
 /// Why an event was set aside without an attempt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Poison {
+pub enum PoisonReason {
     /// It cannot be rendered.
     Unrenderable,
     /// walhook has crashed over it twice in a row.
@@ -145,11 +145,11 @@ pub enum Poison {
 
 /// One finished attempt, whatever came of it: for the push log and the metrics.
 #[derive(Clone, Debug)]
-pub struct Attempt {
+pub struct DeliveryAttempt {
     pub endpoint: EndpointIndex,
     /// What was sent, and the number of the attempt.
     pub lease: Lease,
-    pub exchange: Exchange,
+    pub exchange: HttpExchange,
     /// When its outcome was known, on the database's clock.
     pub finished: Timestamp,
     /// The wait before the next attempt, if there is one.
@@ -159,14 +159,14 @@ pub struct Attempt {
 /// What a lane has to tell the ledger at once. The attempts come before the settlements that
 /// follow from them, both in the order in which they happened.
 #[derive(Debug, Default)]
-pub struct Report {
-    pub attempts: Vec<Attempt>,
+pub struct LaneReport {
+    pub attempts: Vec<DeliveryAttempt>,
     pub settlements: Vec<Settlement>,
     /// An endpoint that is no more: nothing is told of it after this.
     pub retired: Option<EndpointIndex>,
 }
 
-impl Report {
+impl LaneReport {
     pub fn is_empty(&self) -> bool {
         self.attempts.is_empty() && self.settlements.is_empty() && self.retired.is_none()
     }
@@ -181,12 +181,14 @@ impl fmt::Display for DeathReason {
             Self::EndpointDeleted => f.write_str("endpoint deleted"),
             Self::BacklogFull => f.write_str("the endpoint's backlog is full"),
             Self::BacklogTooOld => f.write_str("too long in the endpoint's backlog"),
-            Self::Poison(Poison::Unrenderable) => f.write_str("it cannot be rendered"),
-            Self::Poison(Poison::Costly) => f.write_str(
+            Self::Poison(PoisonReason::Unrenderable) => f.write_str("it cannot be rendered"),
+            Self::Poison(PoisonReason::Costly) => f.write_str(
                 "its filter takes more steps or memory than one evaluation may: simplify `when`, \
                  then send this again or discard it",
             ),
-            Self::Poison(Poison::Crashes) => f.write_str("walhook crashed over it twice in a row"),
+            Self::Poison(PoisonReason::Crashes) => {
+                f.write_str("walhook crashed over it twice in a row")
+            }
         }
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::flow::headers::Headers;
+use crate::flow::headers::HeaderLines;
 
 /// What follows from an attempt.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub enum AttemptVerdict {
     Delivered,
     /// Try again, not sooner than `at_least` if the receiver asked for a wait.
     Retry {
@@ -23,7 +23,7 @@ pub enum Verdict {
 
 /// How far an attempt came, and so whether it is one of those that the endpoint's retries allow.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Reach {
+pub enum AttemptReach {
     /// To the endpoint, or to what answers for its name and address: it counts.
     #[default]
     Endpoint,
@@ -89,12 +89,12 @@ impl fmt::Display for FailureClass {
 
 /// Why an attempt failed. `detail` holds no URL, secret or row data.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Failure {
+pub struct AttemptFailure {
     pub class: FailureClass,
     pub detail: String,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for AttemptFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.class, self.detail)
     }
@@ -102,18 +102,18 @@ impl fmt::Display for Failure {
 
 /// Everything worth knowing about one attempt.
 #[derive(Clone, Debug)]
-pub struct Exchange {
-    pub verdict: Verdict,
-    /// Of no meaning but for [`Verdict::Retry`].
-    pub reach: Reach,
-    pub failure: Option<Failure>,
+pub struct HttpExchange {
+    pub verdict: AttemptVerdict,
+    /// Of no meaning but for [`AttemptVerdict::Retry`].
+    pub reach: AttemptReach,
+    pub failure: Option<AttemptFailure>,
     /// HTTP status, if a response began.
     pub status: Option<u16>,
     /// From the start of the attempt to the last byte of the response.
     pub took: Duration,
     /// As sent, with secret values masked.
-    pub request_headers: Headers,
-    pub response_headers: Headers,
+    pub request_headers: HeaderLines,
+    pub response_headers: HeaderLines,
     /// The first bytes of the response, up to the endpoint's limit.
     pub response_body: Bytes,
 }

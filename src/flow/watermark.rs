@@ -17,14 +17,14 @@ use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
-use crate::flow::seen::Seen;
+use crate::flow::seen::SeenValues;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::Poison;
+use crate::flow::settlement::PoisonReason;
 use crate::flow::time::Timestamp;
 
 /// What the pump tells the watermark, in commit order, before the lanes hear of it.
 #[derive(Clone, Debug)]
-pub enum Opened {
+pub enum PumpReport {
     /// An event is about to be handed to the lanes of `takers`.
     Event {
         position: Position,
@@ -33,14 +33,14 @@ pub enum Opened {
         takers: Arc<[EndpointIndex]>,
     },
     /// An event that is set aside: owed to `takers`, and dead before any lane has seen it.
-    Poison { event: Arc<Event>, takers: Arc<[EndpointIndex]>, why: Poison },
+    Poison { event: Arc<Event>, takers: Arc<[EndpointIndex]>, why: PoisonReason },
     /// Something about a change that no lane is going to settle. The books count it once
     /// everything before it is settled, so that a crash counts nothing twice.
-    Note(Note),
+    Note(FilteredNote),
     /// An event that no endpoint takes, and whose row is told so at once. Comes before `Through`.
     Untaken(Arc<Event>),
     /// An event was raised with these values. Comes before `Through`.
-    Seen(Seen),
+    Seen(SeenValues),
     /// That was all about the change at this position; one change may raise several events.
     Through { position: Position },
     /// See [`Watermark::boundary`]. `committed`: when the last transaction before it was committed, if
@@ -50,19 +50,19 @@ pub enum Opened {
 
 /// What became of a change before it reached any lane, under one event rule.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Note {
-    pub edition: Edition,
+pub struct FilteredNote {
+    pub edition: EndpointsVersion,
     pub rule: RuleIndex,
-    pub fate: Fate,
+    pub fate: OpenFate,
 }
 
 /// Counts the sets of endpoints that there have been since walhook started: who takes what may
 /// change between two changes, and notes tell of the set that was there.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Edition(pub u32);
+pub struct EndpointsVersion(pub u32);
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Fate {
+pub enum OpenFate {
     /// The rule's filter kept it back from every endpoint.
     Filtered,
     /// It was too old; endpoints that do not take all of the rule's events count it as filtered.
@@ -87,19 +87,19 @@ pub enum Fate {
 pub struct Watermark {
     next_sequence: u64,
     /// Events that are not settled, by number.
-    open: BTreeMap<u64, Entry>,
+    open: BTreeMap<u64, OpenEntry>,
     confirmable: Lsn,
     settled: Option<Position>,
     /// Notes of the settled prefix that nobody has taken yet.
-    passed: Tally,
+    passed: EventTally,
 }
 
 /// Notes and how many there are of each. There are no more kinds than rules and endpoints that choose.
-pub type Tally = HashMap<Note, u64>;
+pub type EventTally = HashMap<FilteredNote, u64>;
 
 /// An open event, and all that is settled behind it up to the next open one.
 #[derive(Debug)]
-struct Entry {
+struct OpenEntry {
     committed: Timestamp,
     /// Endpoints that have not settled it yet.
     owed: u32,
@@ -107,7 +107,7 @@ struct Entry {
     through: Option<Position>,
     /// What may be confirmed; `ZERO` while the transaction goes on.
     boundary: Lsn,
-    notes: Tally,
+    notes: EventTally,
 }
 
 impl Watermark {
@@ -117,25 +117,25 @@ impl Watermark {
     }
 
     /// Takes in what the pump tells.
-    pub fn note(&mut self, opened: Opened) {
+    pub fn note(&mut self, opened: PumpReport) {
         match opened {
-            Opened::Event { committed, takers, .. } => {
+            PumpReport::Event { committed, takers, .. } => {
                 self.open(committed, u32::try_from(takers.len()).unwrap_or(u32::MAX));
             }
-            Opened::Poison { event, takers, .. } => {
+            PumpReport::Poison { event, takers, .. } => {
                 self.open(event.committed, u32::try_from(takers.len()).unwrap_or(u32::MAX));
             }
-            Opened::Note(note) => match self.open.last_entry() {
+            PumpReport::Note(note) => match self.open.last_entry() {
                 Some(mut last) => *last.get_mut().notes.entry(note).or_default() += 1,
                 None => *self.passed.entry(note).or_default() += 1,
             },
-            Opened::Through { position } => match self.open.last_entry() {
+            PumpReport::Through { position } => match self.open.last_entry() {
                 Some(mut last) => last.get_mut().through = Some(position),
                 None => self.settled = Some(position),
             },
-            Opened::Boundary { end, .. } => self.boundary(end),
+            PumpReport::Boundary { end, .. } => self.boundary(end),
             // The ledger's matter: it moves nothing.
-            Opened::Seen(_) | Opened::Untaken(_) => {}
+            PumpReport::Seen(_) | PumpReport::Untaken(_) => {}
         }
     }
 
@@ -145,8 +145,8 @@ impl Watermark {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         if owed > 0 {
-            let (boundary, notes) = (Lsn::ZERO, Tally::new());
-            let entry = Entry { committed, owed, through: None, boundary, notes };
+            let (boundary, notes) = (Lsn::ZERO, EventTally::new());
+            let entry = OpenEntry { committed, owed, through: None, boundary, notes };
             self.open.insert(sequence, entry);
         }
         sequence
@@ -176,7 +176,7 @@ impl Watermark {
     }
 
     /// Hands what a settled event stood for to the open one before it, or to the settled prefix.
-    fn leave(&mut self, sequence: u64, settled: Entry) {
+    fn leave(&mut self, sequence: u64, settled: OpenEntry) {
         let notes = match self.open.range_mut(..sequence).next_back() {
             Some((_, before)) => {
                 before.through = settled.through.or(before.through);
@@ -210,7 +210,7 @@ impl Watermark {
     }
 
     /// The notes that the settled prefix has passed since the last call.
-    pub fn take_passed(&mut self) -> Tally {
+    pub fn take_passed(&mut self) -> EventTally {
         std::mem::take(&mut self.passed)
     }
 
@@ -230,7 +230,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const NOTE: Note = Note { edition: Edition(0), rule: RuleIndex(0), fate: Fate::Filtered };
+    const NOTE: FilteredNote =
+        FilteredNote { edition: EndpointsVersion(0), rule: RuleIndex(0), fate: OpenFate::Filtered };
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -308,7 +309,7 @@ mod tests {
         let first = mark.open(Timestamp::default(), 1);
         mark.settle(first);
         let second = mark.open(Timestamp::default(), 1);
-        mark.note(Opened::Through { position });
+        mark.note(PumpReport::Through { position });
         assert_eq!(mark.settled(), None);
         mark.settle(second);
         assert_eq!(mark.settled(), Some(position));
@@ -331,12 +332,12 @@ mod tests {
                         model.events.push(owed);
                     }
                     Step::Note => {
-                        mark.note(Opened::Note(NOTE));
+                        mark.note(PumpReport::Note(NOTE));
                         model.notes.push(model.events.len());
                     }
                     Step::Through => {
                         let position = Position { commit: Lsn::from_raw(wal), ordinal: 0 };
-                        mark.note(Opened::Through { position });
+                        mark.note(PumpReport::Through { position });
                         model.throughs.push((model.events.len(), wal));
                     }
                     Step::Boundary => {

@@ -9,24 +9,24 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::settings::Settings;
-use crate::pipeline::source_thread::Attached;
-use crate::pipeline::source_thread::Reader;
+use crate::pipeline::source_thread::AttachedSource;
+use crate::pipeline::source_thread::SourceThread;
 use crate::preflight::ownership;
-use crate::preflight::ownership::Consent;
-use crate::replication::diagnostic::Refusal;
+use crate::preflight::ownership::StartConsent;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::slot_holder;
-use crate::replication::slot_holder::Holder;
+use crate::replication::slot_holder::SlotHolderSession;
 use crate::replication::status::SlotHolder;
 use crate::replication::status::StatusHandle;
 use crate::store;
 use crate::store::APPLICATION_NAME;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::crash_records;
 use crate::store::error::StoreError;
 use crate::store::progress;
-use crate::store::progress::Progress;
-use crate::store::slot_owner::Kinship;
+use crate::store::progress::StoredProgress;
+use crate::store::slot_owner::OwnerKinship;
 use crate::store::state_error::StateError;
 
 /// Between two looks at the slot: a takeover within a second leaves room for the start itself.
@@ -49,8 +49,11 @@ const REMIND_EVERY: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// Why the slot cannot be had; that something else than a walhook holds it.
-pub(crate) async fn attach(reader: &Reader, consent: Consent) -> anyhow::Result<Attached> {
-    let mut post = Post::new(&reader.settings, reader.handles.status.clone(), consent);
+pub(crate) async fn attach(
+    reader: &SourceThread,
+    consent: StartConsent,
+) -> anyhow::Result<AttachedSource> {
+    let mut post = SlotWaiter::new(&reader.settings, reader.handles.status.clone(), consent);
     loop {
         post.until_free().await?;
         let error = match reader.clone().attach().await {
@@ -58,7 +61,7 @@ pub(crate) async fn attach(reader: &Reader, consent: Consent) -> anyhow::Result<
             Err(error) => error,
         };
         let cause = error.chain().find_map(|cause| cause.downcast_ref::<SourceError>());
-        let in_use = matches!(cause, Some(SourceError::Refused(Refusal::SlotInUse { .. })));
+        let in_use = matches!(cause, Some(SourceError::Refused(SetupDiagnostic::SlotInUse { .. })));
         let may_pass = cause.is_some_and(SourceError::may_be_mended);
         if post.stood_by && may_pass {
             post.status.waiting(format!("{error:#}"));
@@ -70,17 +73,17 @@ pub(crate) async fn attach(reader: &Reader, consent: Consent) -> anyhow::Result<
 }
 
 /// Where a standby waits.
-struct Post<'a> {
+struct SlotWaiter<'a> {
     settings: &'a Settings,
     status: StatusHandle,
-    consent: Consent,
-    session: Option<Session>,
+    consent: StartConsent,
+    session: Option<SqlSession>,
     /// Whether the slot was another walhook's at any time.
     stood_by: bool,
 }
 
 /// The holder that was seen last.
-struct Watched {
+struct WatchedSlot {
     pid: i32,
     /// When its words are read.
     words_at: Instant,
@@ -88,14 +91,14 @@ struct Watched {
     remind_at: Instant,
 }
 
-impl<'a> Post<'a> {
-    fn new(settings: &'a Settings, status: StatusHandle, consent: Consent) -> Self {
+impl<'a> SlotWaiter<'a> {
+    fn new(settings: &'a Settings, status: StatusHandle, consent: StartConsent) -> Self {
         Self { settings, status, consent, session: None, stood_by: false }
     }
 
     /// Waits while a walhook has the slot.
     async fn until_free(&mut self) -> anyhow::Result<()> {
-        let (mut watched, mut kept_back): (Option<Watched>, Option<String>) = (None, None);
+        let (mut watched, mut kept_back): (Option<WatchedSlot>, Option<String>) = (None, None);
         loop {
             match self.look().await {
                 Ok(None) if self.stood_by => match self.heir().await? {
@@ -134,7 +137,7 @@ impl<'a> Post<'a> {
         Ok(())
     }
 
-    async fn look(&mut self) -> Result<Option<Holder>, StoreError> {
+    async fn look(&mut self) -> Result<Option<SlotHolderSession>, StoreError> {
         let session = match self.session.take() {
             Some(session) => session,
             None => {
@@ -174,12 +177,12 @@ impl<'a> Post<'a> {
         let Some(progress) = progress else { return Ok(None) };
         self.refuse_foreign(&progress)?;
         Ok(match ownership::kinship(self.settings, &progress) {
-            Kinship::Changed { unread } if !unread.is_empty() => Some(format!(
+            OwnerKinship::Changed { unread } if !unread.is_empty() => Some(format!(
                 "standby: slot {slot} is free, but its last holder read tables that no event of this \
                  configuration is about ({}): start one of them again, the one that is meant",
                 unread.join(", ")
             )),
-            Kinship::Changed { .. } if !ended_cleanly => Some(format!(
+            OwnerKinship::Changed { .. } if !ended_cleanly => Some(format!(
                 "standby: slot {slot} is free, but its last holder had other events and was killed: \
                  start one of them again, the one that is meant"
             )),
@@ -189,7 +192,7 @@ impl<'a> Post<'a> {
 
     /// # Errors
     /// The slot is another system's.
-    fn refuse_foreign(&self, progress: &Progress) -> Result<(), SourceError> {
+    fn refuse_foreign(&self, progress: &StoredProgress) -> Result<(), SourceError> {
         match ownership::foreign(self.settings, progress) {
             Some(refusal) if !self.consent.slot => Err(SourceError::NotSetUp(vec![refusal])),
             _ => Ok(()),
@@ -197,7 +200,7 @@ impl<'a> Post<'a> {
     }
 
     /// Two walhooks on one slot have the same configuration, and so call themselves the same.
-    fn is_walhook(&self, holder: &Holder) -> bool {
+    fn is_walhook(&self, holder: &SlotHolderSession) -> bool {
         let params = &self.settings.postgres.server.params;
         let own = params.get_application_name().unwrap_or(APPLICATION_NAME);
         holder.application.as_deref() == Some(own)
@@ -209,15 +212,15 @@ impl<'a> Post<'a> {
     /// It is another system's.
     async fn watch(
         &self,
-        watched: &mut Option<Watched>,
-        holder: Holder,
+        watched: &mut Option<WatchedSlot>,
+        holder: SlotHolderSession,
     ) -> Result<(), SourceError> {
         let now = Instant::now();
         let pid = holder.pid;
         let known = watched.as_mut().filter(|watched| watched.pid == pid);
         let Some(known) = known else {
             let words_at = now + WORDS_AFTER;
-            *watched = Some(Watched { pid, words_at, remind_at: words_at });
+            *watched = Some(WatchedSlot { pid, words_at, remind_at: words_at });
             self.show(holder, None);
             return Ok(());
         };
@@ -238,17 +241,17 @@ impl<'a> Post<'a> {
     }
 
     /// What the state says of the holder; nothing while the state is away.
-    async fn words(&self) -> Option<Progress> {
+    async fn words(&self) -> Option<StoredProgress> {
         let session = store::connect_within(&self.settings.state, store::ANSWER_SOON).await.ok()?;
         progress::load(&session.client, &self.settings.postgres.slot).await.ok()?
     }
 
     /// Returns the reason why this process is not ready.
-    fn show(&self, holder: Holder, words: Option<Progress>) -> String {
+    fn show(&self, holder: SlotHolderSession, words: Option<StoredProgress>) -> String {
         let name = words.as_ref().map(|progress| progress.holder.clone());
-        let differs = words
-            .as_ref()
-            .is_some_and(|progress| ownership::kinship(self.settings, progress) != Kinship::Same);
+        let differs = words.as_ref().is_some_and(|progress| {
+            ownership::kinship(self.settings, progress) != OwnerKinship::Same
+        });
         let since = words.map(|progress| progress.held_since.iso_millis()).or(holder.since);
         let slot = &self.settings.postgres.slot;
         let who = match (&name, &holder.application) {

@@ -7,49 +7,49 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::config::settings::Settings;
-use crate::endpoints::registry::snapshot::Roster;
-use crate::endpoints::registry::snapshot::Shown;
+use crate::endpoints::registry::snapshot::EndpointSnapshot;
+use crate::endpoints::registry::snapshot::ListedEndpoint;
 use crate::event::dedupe::VALUES_MAX;
-use crate::flow::backlog::Standing;
+use crate::flow::backlog::BacklogStanding;
 use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::write_back::NOBODY;
 use crate::ledger::state_status::StateStatus;
-use crate::ledger::writer::Writer;
-use crate::pipeline::already_settled::Ahead;
-use crate::pipeline::handles::Handles;
+use crate::ledger::writer::StateWriter;
+use crate::pipeline::already_settled::AlreadySettled;
+use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::process_name::own_name;
 use crate::preflight::orphans;
 use crate::preflight::orphans::Orphans;
 use crate::preflight::ownership;
-use crate::preflight::ownership::Consent;
+use crate::preflight::ownership::StartConsent;
 use crate::preflight::state_schema::open;
 use crate::replication::catalog::facts;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::gap;
 use crate::replication::wire::command::SystemIdentity;
-use crate::replication::wire::feedback::LetGo;
+use crate::replication::wire::feedback::SlotRelease;
 use crate::store;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::backlog;
-use crate::store::backlog::Size;
+use crate::store::backlog::BacklogSize;
 use crate::store::books;
+use crate::store::books::BookEntry;
 use crate::store::books::CommonCounts;
-use crate::store::books::Entry;
 use crate::store::crash_records;
-use crate::store::crash_records::Past;
+use crate::store::crash_records::PastRuns;
 use crate::store::dead_letters;
 use crate::store::endpoint_states;
 use crate::store::endpoint_states::EndpointState;
 use crate::store::endpoints;
 use crate::store::endpoints::StoredEndpoint;
 use crate::store::progress;
-use crate::store::progress::Holding;
-use crate::store::progress::Lineage;
-use crate::store::progress::Progress;
+use crate::store::progress::ServerLineage;
+use crate::store::progress::StateOwnership;
+use crate::store::progress::StoredProgress;
 use crate::store::push_totals;
 use crate::store::push_totals::PushTotals;
 use crate::store::seen_values;
@@ -58,14 +58,14 @@ use crate::store::slot_owner::SlotOwner;
 use crate::store::state_error::StateError;
 
 /// What the state says when the slot is ours.
-pub(crate) struct Taken {
-    pub(crate) writer: Writer,
+pub(crate) struct TakenState {
+    pub(crate) writer: StateWriter,
     /// What may be confirmed without being written down first.
     pub(crate) confirmed: Lsn,
     /// The publication's oid.
     pub(crate) publication: Option<u32>,
     /// For who claims dead letters.
-    pub(crate) holding: Holding,
+    pub(crate) holding: StateOwnership,
     /// All changes up to and including this one are settled.
     pub(crate) seen: Option<Position>,
     /// Deliveries beyond it that are settled, too: they come again and are not made again.
@@ -79,24 +79,24 @@ pub(crate) struct Taken {
     /// Which endpoints are paused, and where they pointed.
     pub(crate) states: Vec<EndpointState>,
     /// What the backlog holds, by endpoint.
-    pub(crate) backlog: HashMap<Arc<str>, Standing>,
+    pub(crate) backlog: HashMap<Arc<str>, BacklogStanding>,
     /// Values that events were raised with, by rule, the oldest first.
     pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
     /// How the runs before have ended, and a session for marks if they have crashed.
-    pub(crate) past: Past,
-    pub(crate) marks: Option<Session>,
+    pub(crate) past: PastRuns,
+    pub(crate) marks: Option<SqlSession>,
     /// What became of all deliveries so far.
-    pub(crate) books: Vec<Entry>,
+    pub(crate) books: Vec<BookEntry>,
     pub(crate) totals: PushTotals,
     /// What the books hold for all endpoints alike.
     pub(crate) common: CommonCounts,
 }
 
-impl Taken {
+impl TakenState {
     /// Shows what is kept in the gauges.
-    pub(crate) fn show(&self, roster: &Roster, handles: &Handles) {
+    pub(crate) fn show(&self, roster: &EndpointSnapshot, handles: &SharedHandles) {
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        for Shown { endpoint, metrics, .. } in &roster.0 {
+        for ListedEndpoint { endpoint, metrics, .. } in &roster.0 {
             let standing = self.backlog.get(&endpoint.name);
             metrics.pending_backlog.set(number(standing.map_or(0, |s| s.rows as u64)));
             let letters = self.letters.iter().find(|(name, _)| *name == endpoint.name);
@@ -119,12 +119,12 @@ impl Taken {
     }
 
     /// What was settled beyond the prefix, for the endpoints that there are.
-    pub(crate) fn ahead_of(&self, roster: &Roster) -> Ahead {
+    pub(crate) fn ahead_of(&self, roster: &EndpointSnapshot) -> AlreadySettled {
         let index = |name| roster.find(name).map(|shown| shown.index);
         let fronts = self.fronts.iter().filter_map(|(name, at)| Some((index(name)?, *at)));
         let ahead = self.ahead.iter().filter_map(|(name, id)| Some((index(name)?, *id)));
         let untaken = self.ahead.iter().filter(|(name, _)| &**name == NOBODY);
-        Ahead::new(fronts, ahead).with_untaken(untaken.map(|(_, id)| *id))
+        AlreadySettled::new(fronts, ahead).with_untaken(untaken.map(|(_, id)| *id))
     }
 
     /// The newest change of which something is parked.
@@ -142,9 +142,9 @@ impl Taken {
 pub(crate) async fn take(
     settings: &Settings,
     identity: &SystemIdentity,
-    consent: Consent,
+    consent: StartConsent,
     (writable, status): (watch::Sender<bool>, StateStatus),
-) -> anyhow::Result<Taken> {
+) -> anyhow::Result<TakenState> {
     let SystemIdentity { system, timeline, .. } = *identity;
     let mut session = open(settings).await?;
     let slot = &settings.postgres.slot;
@@ -157,7 +157,7 @@ pub(crate) async fn take(
     ownership::admit(settings, &progress, consent, ended_cleanly)?;
     let publication = gap::publication(&source.client, &settings.postgres.publication).await?;
     let publications = publication.into_iter().collect();
-    let lineage = Lineage { system, timeline, publications };
+    let lineage = ServerLineage { system, timeline, publications };
     let postgres = &settings.postgres;
     let gaps = gap::survey(&source.client, postgres, identity, true, found, &progress).await?;
     if !gaps.is_empty() && !consent.gap {
@@ -167,9 +167,9 @@ pub(crate) async fn take(
     SlotOwner::new(&settings.events).save(&session.client, &holding).await?;
     let ahead = progress::load_ahead(&session.client, slot).await?;
     let fronts = progress::load_fronts(&session.client, slot).await?;
-    let standing = |size: Size| {
+    let standing = |size: BacklogSize| {
         let rows = usize::try_from(size.rows).unwrap_or(usize::MAX);
-        (size.endpoint, Standing { rows, newest: size.newest, is_out: size.is_out })
+        (size.endpoint, BacklogStanding { rows, newest: size.newest, is_out: size.is_out })
     };
     let sizes = backlog::sizes(&session.client, slot).await?;
     let backlog = sizes.into_iter().map(standing).collect();
@@ -182,16 +182,16 @@ pub(crate) async fn take(
     let totals = push_totals::load(&session.client, slot).await?;
     let past = crash_records::started(&mut session.client, &holding, progress.settled).await?;
     let marks = match past {
-        Past::Crashing(_) => {
+        PastRuns::Crashing(_) => {
             Some(store::connect_within(&settings.state, store::ANSWER_SOON).await?)
         }
-        Past::Sound | Past::Convicted(_) => None,
+        PastRuns::Sound | PastRuns::Convicted(_) => None,
     };
     let days = settings.push_log.retention_days;
     let confirmed = progress.confirmed.unwrap_or_default();
     let state = settings.state.clone();
-    let writer = Writer::new(state, session, holding.clone(), days, writable, status);
-    Ok(Taken {
+    let writer = StateWriter::new(state, session, holding.clone(), days, writable, status);
+    Ok(TakenState {
         writer,
         confirmed,
         publication,
@@ -215,12 +215,12 @@ pub(crate) async fn take(
 /// Notes which stream the positions belong to; begins anew at `confirmed` where nothing is known, or
 /// where gaps were accepted.
 async fn begin(
-    session: &mut Session,
-    holding: &Holding,
-    progress: &mut Progress,
-    lineage: &Lineage,
+    session: &mut SqlSession,
+    holding: &StateOwnership,
+    progress: &mut StoredProgress,
+    lineage: &ServerLineage,
     confirmed: Option<Lsn>,
-    gaps: &[Refusal],
+    gaps: &[SetupDiagnostic],
 ) -> Result<(), StateError> {
     let is_new = progress.confirmed.is_none() && progress.settled.is_none();
     if is_new || !gaps.is_empty() {
@@ -240,7 +240,7 @@ async fn begin(
 /// What the rules with `dedupe` have to remember.
 async fn remembered(
     settings: &Settings,
-    session: &Session,
+    session: &SqlSession,
 ) -> Result<Vec<(RuleIndex, SeenValue)>, StateError> {
     let (slot, mut all) = (&settings.postgres.slot, Vec::new());
     for (index, rule) in settings.events.iter().enumerate().filter(|(_, r)| r.dedupe.is_some()) {
@@ -259,7 +259,7 @@ async fn remembered(
 /// # Errors
 /// None.
 pub(crate) async fn watch(
-    let_go: LetGo,
+    let_go: SlotRelease,
     mut writable: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     while writable.wait_for(|writable| !writable).await.is_ok() {

@@ -20,12 +20,12 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::flow::relation::TableName;
 use crate::inbound::row::CallbackRow;
 use crate::inbound::verify::VerifiedCallback;
 use crate::store;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::error::StoreError;
 
 /// Callbacks that wait for their transaction. More than that are told to come again.
@@ -75,11 +75,11 @@ pub struct CallbackKeeper(mpsc::Sender<KeepRequest>);
 /// The task's side.
 pub struct KeeperTask {
     requests: mpsc::Receiver<KeepRequest>,
-    server: Server,
+    server: ServerSettings,
 }
 
 /// The keeper, and the task that has to be run for it.
-pub fn open(server: Server) -> (CallbackKeeper, KeeperTask) {
+pub fn open(server: ServerSettings) -> (CallbackKeeper, KeeperTask) {
     let (sender, requests) = mpsc::channel(WAITING_MAX);
     (CallbackKeeper(sender), KeeperTask { requests, server })
 }
@@ -148,7 +148,7 @@ impl KeeperTask {
     /// has one of its own, so that one that cannot be kept keeps no other from being kept.
     async fn keep(
         &self,
-        session: &mut Option<Session>,
+        session: &mut Option<SqlSession>,
         gathered: &mut Vec<KeepRequest>,
     ) -> Result<(), StoreError> {
         let session = match session {
@@ -191,7 +191,7 @@ impl KeeperTask {
     }
 
     /// Removes nonces that no timestamp lets through any more.
-    async fn sweep(&self, session: &mut Option<Session>, tables: &BTreeSet<KeepTables>) {
+    async fn sweep(&self, session: &mut Option<SqlSession>, tables: &BTreeSet<KeepTables>) {
         for KeepTables { nonces, .. } in tables {
             let Some(session) = session.as_ref() else { return };
             let sql = format!(
@@ -216,7 +216,7 @@ fn is_of_one_row(error: &StoreError) -> bool {
 
 /// One transaction; what became of each callback, in their order.
 async fn write(
-    session: &mut Session,
+    session: &mut SqlSession,
     tables: &KeepTables,
     callbacks: &[&VerifiedCallback],
 ) -> Result<Vec<KeepOutcome>, StoreError> {

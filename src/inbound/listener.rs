@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::host_now;
 use crate::config::secret::Secret;
-use crate::config::settings::Blocks;
+use crate::config::settings::AllowedBlocks;
 use crate::config::settings::InboundSettings;
 use crate::inbound::keeper::CallbackKeeper;
 use crate::inbound::keeper::KeepOutcome;
@@ -68,10 +68,10 @@ const VERIFY: &str = "/verify";
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What all connections share.
-struct Shared {
+struct ListenerShared {
     sources: BTreeMap<String, Arc<RunningSource>>,
-    allow: Option<Blocks>,
-    trusted_proxies: Blocks,
+    allow: Option<AllowedBlocks>,
+    trusted_proxies: AllowedBlocks,
     keeper: CallbackKeeper,
     /// What `GET /api/v1/status` says, without anything secret.
     status: Box<dyn Fn() -> Value + Send + Sync>,
@@ -81,7 +81,7 @@ struct Shared {
 pub struct InboundListener {
     listener: TcpListener,
     acceptor: Option<TlsAcceptor>,
-    shared: Arc<Shared>,
+    shared: Arc<ListenerShared>,
 }
 
 impl InboundListener {
@@ -102,7 +102,7 @@ impl InboundListener {
         let acceptor = settings.tls.as_ref().map(|(cert, key)| acceptor(cert, key)).transpose()?;
         let by_path =
             sources.iter().map(|source| (source.settings.path.clone(), Arc::clone(source)));
-        let shared = Shared {
+        let shared = ListenerShared {
             sources: by_path.collect(),
             allow: settings.allow,
             trusted_proxies: settings.trusted_proxies,
@@ -187,8 +187,12 @@ fn acceptor(cert: &Secret<String>, key: &Secret<String>) -> anyhow::Result<TlsAc
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn converse<S>(stream: S, peer: SocketAddr, shared: Arc<Shared>, stop: CancellationToken)
-where
+async fn converse<S>(
+    stream: S,
+    peer: SocketAddr,
+    shared: Arc<ListenerShared>,
+    stop: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(move |request: Request<Incoming>| {
@@ -212,7 +216,7 @@ where
     }
 }
 
-impl Shared {
+impl ListenerShared {
     async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
         let path = request.uri().path();
         match path {

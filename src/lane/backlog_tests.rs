@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::settings;
 use crate::flow::backlog::BacklogPosition;
-use crate::flow::backlog::Refilled;
-use crate::flow::backlog::Standing;
+use crate::flow::backlog::BacklogStanding;
+use crate::flow::backlog::RefilledRow;
 use crate::flow::lease::Lease;
 use crate::flow::settlement::DeathReason;
-use crate::flow::settlement::Holding;
-use crate::flow::settlement::Outcome;
+use crate::flow::settlement::DeliveryOutcome;
+use crate::flow::settlement::DurableIn;
+use crate::flow::settlement::LaneReport;
 use crate::flow::settlement::ReplayId;
-use crate::flow::settlement::Report;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
 use crate::lane::core::breaker::BreakerState;
@@ -38,10 +38,10 @@ use crate::lane::samples::event;
 use crate::lane::samples::number;
 use crate::lane::samples::retry;
 use crate::lane::samples::settings;
-use crate::lane::sender::Change;
-use crate::lane::sender::Replay;
+use crate::lane::sender::LaneChange;
+use crate::lane::sender::ReplayedDelivery;
 use crate::lane::sender::hand_over;
-use crate::lane::settings::Parking;
+use crate::lane::settings::LaneParking;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -53,14 +53,14 @@ fn generous() -> WalHold {
 }
 
 fn with_backlog(capacity: usize) -> LaneSettings {
-    let terms = settings::Parking::default();
-    let parking = Some(Parking { terms, standing: None });
+    let terms = settings::ParkingSettings::default();
+    let parking = Some(LaneParking { terms, standing: None });
     LaneSettings { capacity: number(capacity), parking, ..settings() }
 }
 
 #[derive(Default)]
 struct Database {
-    rows: BTreeMap<BacklogPosition, Refilled>,
+    rows: BTreeMap<BacklogPosition, RefilledRow>,
     last_row: i64,
     /// Rows that were ever written.
     parked: usize,
@@ -74,26 +74,26 @@ impl Database {
         let same = |at: &BacklogPosition| at.position == event.position;
         let at = self.rows.keys().find(|at| same(at)).copied();
         let outcome = match outcome {
-            Outcome::Parked { next_attempt: due, .. } => {
-                assert_eq!(at.is_some(), holding == Holding::Backlog);
+            DeliveryOutcome::Parked { next_attempt: due, .. } => {
+                assert_eq!(at.is_some(), holding == DurableIn::Backlog);
                 let at = at.unwrap_or_else(|| {
                     self.last_row += 1;
                     self.parked += 1;
                     BacklogPosition { position: event.position, row: self.last_row }
                 });
                 let parked = event.committed;
-                let row = Refilled { event, at, parked, attempts, due, history };
+                let row = RefilledRow { event, at, parked, attempts, due, history };
                 self.rows.insert(at, row);
                 return;
             }
-            Outcome::Delivered { .. } => "delivered",
-            Outcome::Expired => "expired",
-            Outcome::Filtered => "filtered",
-            Outcome::Dead { reason: DeathReason::BacklogFull } => "full",
-            Outcome::Dead { .. } => "dead",
+            DeliveryOutcome::Delivered { .. } => "delivered",
+            DeliveryOutcome::Expired => "expired",
+            DeliveryOutcome::Filtered => "filtered",
+            DeliveryOutcome::Dead { reason: DeathReason::BacklogFull } => "full",
+            DeliveryOutcome::Dead { .. } => "dead",
         };
         self.settled.push((event.sequence, outcome));
-        if holding == Holding::Backlog {
+        if holding == DurableIn::Backlog {
             self.rows.remove(&at.expect("what the backlog holds has a row"));
         }
     }
@@ -115,7 +115,7 @@ impl Running {
     /// The endpoint takes `takes` for each request.
     fn start(settings: LaneSettings, database: Database, takes: Duration) -> Self {
         let (sender, task) = open(settings);
-        let (outcomes, mut reports) = mpsc::channel::<Report>(4);
+        let (outcomes, mut reports) = mpsc::channel::<LaneReport>(4);
         let start = Instant::now();
         let clock =
             move || Timestamp::from_micros(i64::try_from(start.elapsed().as_micros()).unwrap());
@@ -355,7 +355,7 @@ async fn a_lane_that_is_ready_for_more_waits_a_moment_for_one_that_hangs() {
 #[tokio::test(start_paused = true)]
 async fn nobody_is_hurried_for_a_lane_whose_events_go_by_way_of_the_backlog() {
     let disabled = Running::start(with_backlog(64), Database::default(), Duration::ZERO);
-    disabled.sender.control().change(Change::Disable).await.unwrap();
+    disabled.sender.control().change(LaneChange::Disable).await.unwrap();
     tokio::time::sleep(FLUSH).await;
     for share in [0, 40] {
         let waits = beside_two_hanging_lanes(&disabled.sender, share).await;
@@ -366,7 +366,7 @@ async fn nobody_is_hurried_for_a_lane_whose_events_go_by_way_of_the_backlog() {
 #[tokio::test(start_paused = true)]
 async fn a_sender_does_not_wait_for_room_that_a_disabled_endpoint_cannot_give() {
     let running = Running::start(with_backlog(4), Database::default(), Duration::ZERO);
-    running.sender.control().change(Change::Disable).await.unwrap();
+    running.sender.control().change(LaneChange::Disable).await.unwrap();
     tokio::time::sleep(FLUSH).await;
     let start = Instant::now();
     running.sender.send((0..8).map(|n| event(n, n)).collect()).await.unwrap();
@@ -376,7 +376,7 @@ async fn a_sender_does_not_wait_for_room_that_a_disabled_endpoint_cannot_give() 
 #[tokio::test(start_paused = true)]
 async fn what_overflows_waits_for_the_ledger() {
     let (sender, task) = open(with_backlog(4));
-    let (outcomes, reports) = mpsc::channel::<Report>(1);
+    let (outcomes, reports) = mpsc::channel::<LaneReport>(1);
     let mut tasks = JoinSet::new();
     let attempt = |lease: Lease, _now| async move {
         std::future::pending::<()>().await;
@@ -398,7 +398,7 @@ async fn what_overflows_waits_for_the_ledger() {
 async fn a_backlog_from_before_waits_until_the_source_has_caught_up_and_comes_first() {
     let mut database = Database::default();
     for n in 10..50 {
-        let parked = Outcome::Parked {
+        let parked = DeliveryOutcome::Parked {
             next_attempt: None,
             reason: crate::flow::settlement::ParkReason::Outage,
         };
@@ -406,7 +406,7 @@ async fn a_backlog_from_before_waits_until_the_source_has_caught_up_and_comes_fi
             event: event(n, n % 10),
             endpoint: crate::flow::settlement::EndpointIndex(0),
             outcome: parked,
-            holding: Holding::Wal,
+            holding: DurableIn::Wal,
             attempts: 0,
             history: None,
         });
@@ -414,7 +414,7 @@ async fn a_backlog_from_before_waits_until_the_source_has_caught_up_and_comes_fi
     let mut settings = with_backlog(8);
     let newest = event(49, 0).position;
     settings.parking.as_mut().unwrap().standing =
-        Some(Standing { rows: 40, newest, is_out: false });
+        Some(BacklogStanding { rows: 40, newest, is_out: false });
     let running = Running::start(settings, database, Duration::from_millis(1));
     assert_eq!(running.sender.gauges().counts().outside, 0, "the task has not begun");
     running.sender.send((0..10).map(|n| event(n, n)).collect()).await.unwrap();
@@ -460,8 +460,10 @@ async fn replays_are_marked_and_wait_out_an_outage_without_a_row() {
     running.sender.send((0..4).map(|n| event(n, n)).collect()).await.unwrap();
     tokio::time::sleep(5 * SECOND).await;
     let parked = running.parked();
-    let again =
-        |n: u64| Replay { id: ReplayId::Letter(i64::try_from(n).unwrap()), event: event(n, n) };
+    let again = |n: u64| ReplayedDelivery {
+        id: ReplayId::Letter(i64::try_from(n).unwrap()),
+        event: event(n, n),
+    };
     replays.send(vec![again(100), again(101)]).await.unwrap();
     let third = tokio::time::timeout(SECOND, replays.send(vec![again(102)])).await;
     assert!(third.is_err(), "replays have a share of the lane only");

@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use tokio::sync::SemaphorePermit;
 use tokio::sync::watch;
 
-use crate::lane::core::Freed;
-use crate::lane::semaphore::Places;
+use crate::lane::core::FreedDelivery;
+use crate::lane::semaphore::CountedSemaphore;
 use crate::lane::settings::LaneSettings;
 
 /// Events that overflow, on their way through the lane to the ledger.
@@ -28,7 +28,7 @@ const ROOMY: usize = 256;
 
 /// What a sender does with events, as the lane wants it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Way {
+pub(super) enum LaneAdmission {
     /// It waits a moment for places if there are none.
     In,
     /// It takes the places that there are; what finds none overflows at once.
@@ -38,31 +38,35 @@ pub(super) enum Way {
 }
 
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct LaneCapacity {
     /// As many as the lane's capacity.
-    places: Places,
+    places: CountedSemaphore,
     /// The lane's share of memory, by weight.
     share: Semaphore,
     overflow: Semaphore,
     /// The share of the places that replays can have.
-    replays: Places,
-    way: watch::Sender<Way>,
+    replays: CountedSemaphore,
+    way: watch::Sender<LaneAdmission>,
     /// Whether events may overflow.
     has_backlog: bool,
 }
 
-impl Room {
+impl LaneCapacity {
     pub(super) fn new(settings: &LaneSettings) -> Self {
         let places = settings.capacity.get();
         let has_backlog = settings.parking.is_some();
         let standing = settings.parking.as_ref().and_then(|parking| parking.standing);
         let is_spilling = standing.is_some_and(|standing| standing.rows > 0);
         Self {
-            places: Places::new(places),
+            places: CountedSemaphore::new(places),
             share: Semaphore::new(settings.share()),
             overflow: Semaphore::new(if has_backlog { OVERFLOW_MAX } else { 0 }),
-            replays: Places::new(places.div_ceil(REPLAYS_SHARE)),
-            way: watch::Sender::new(if is_spilling { Way::Aside } else { Way::In }),
+            replays: CountedSemaphore::new(places.div_ceil(REPLAYS_SHARE)),
+            way: watch::Sender::new(if is_spilling {
+                LaneAdmission::Aside
+            } else {
+                LaneAdmission::In
+            }),
             has_backlog,
         }
     }
@@ -77,32 +81,38 @@ impl Room {
         self.places.taken() + overflow.saturating_sub(self.overflow.available_permits())
     }
 
-    pub(super) fn way(&self) -> Way {
+    pub(super) fn way(&self) -> LaneAdmission {
         *self.way.borrow()
     }
 
     /// Tells senders what to do, also those that are waiting.
-    pub(super) fn show_way(&self, way: Way) {
+    pub(super) fn show_way(&self, way: LaneAdmission) {
         self.way.send_if_modified(|shown| std::mem::replace(shown, way) != way);
     }
 
-    /// Waits until the way is another than [`Way::In`].
+    /// Waits until the way is another than [`LaneAdmission::In`].
     pub(super) async fn other_way(&self) {
         let mut shown = self.way.subscribe();
         // The sender of the way is this room's own, so that it cannot be gone.
-        shown.wait_for(|way| *way != Way::In).await.ok();
+        shown.wait_for(|way| *way != LaneAdmission::In).await.ok();
     }
 
     /// Places for events of these weights, in order: for as many as there is room for, as soon as
     /// there is room for the first.
-    pub(super) async fn enter(&self, weights: &[usize]) -> Result<Entry<'_>, AcquireError> {
+    pub(super) async fn enter(
+        &self,
+        weights: &[usize],
+    ) -> Result<CapacityReservation<'_>, AcquireError> {
         let Some(first) = weights.first() else {
-            return Ok(Entry { places: self.places.free.acquire_many(0).await?, weights: None });
+            return Ok(CapacityReservation {
+                places: self.places.free.acquire_many(0).await?,
+                weights: None,
+            });
         };
         let mut places = self.gathered(weights.len()).await?;
         let all = weights.iter().take(places.num_permits()).sum();
         if let Ok(all) = self.share.try_acquire_many(permits(all)) {
-            return Ok(Entry { places, weights: Some(all) });
+            return Ok(CapacityReservation { places, weights: Some(all) });
         }
         let mut taken = self.share.acquire_many(permits(*first)).await?;
         let mut entering = 1;
@@ -113,7 +123,7 @@ impl Room {
         }
         let surplus = places.num_permits() - entering;
         drop(places.split(surplus));
-        Ok(Entry { places, weights: Some(taken) })
+        Ok(CapacityReservation { places, weights: Some(taken) })
     }
 
     /// Up to `most` places, as soon as there is one; of a large lane some more.
@@ -139,9 +149,12 @@ impl Room {
     }
 
     /// Up to `most` places for what overflows, as soon as there is one.
-    pub(super) async fn overflow(&self, most: usize) -> Result<Entry<'_>, AcquireError> {
+    pub(super) async fn overflow(
+        &self,
+        most: usize,
+    ) -> Result<CapacityReservation<'_>, AcquireError> {
         let one = self.overflow.acquire().await?;
-        Ok(Entry { places: with_others(one, &self.overflow, most), weights: None })
+        Ok(CapacityReservation { places: with_others(one, &self.overflow, most), weights: None })
     }
 
     /// A place for a replay, as soon as there is one. The share of all replays comes first: while
@@ -174,7 +187,7 @@ impl Room {
         self.replays.resize(places.get().div_ceil(REPLAYS_SHARE));
     }
 
-    pub(super) fn give_back(&self, freed: Freed) {
+    pub(super) fn give_back(&self, freed: FreedDelivery) {
         self.places.give_back(freed.own);
         self.overflow.add_permits(freed.overflow);
         self.replays.give_back(freed.replays);
@@ -192,12 +205,12 @@ impl Room {
 
 /// Places that were taken, and their weight. Given back when it is dropped, unless it is used.
 #[derive(Debug)]
-pub(super) struct Entry<'r> {
+pub(super) struct CapacityReservation<'r> {
     places: SemaphorePermit<'r>,
     weights: Option<SemaphorePermit<'r>>,
 }
 
-impl Entry<'_> {
+impl CapacityReservation<'_> {
     pub(super) fn places(&self) -> usize {
         self.places.num_permits()
     }

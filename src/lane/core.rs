@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! pump ─ Event ─▶ offer ┐          ┌ lease ─ Lease ────▶ delivery
-//! backlog ──▶ refilled ─┼─▶ [Lane] ┤                        │
+//! backlog ──▶ refilled ─┼─▶ [LaneState] ┤                        │
 //! clock ──────▶ tick ───┘          ├ complete ◀─ Exchange ──┘
 //!                                  └ take_settled ─ Settlement ─▶ ledger
 //! ```
@@ -60,38 +60,38 @@ use crate::flow::event::Event;
 use crate::flow::lease::Lease;
 use crate::flow::lease::LeaseId;
 use crate::flow::settlement::DeathReason;
-use crate::flow::settlement::Holding;
-use crate::flow::settlement::Outcome;
+use crate::flow::settlement::DeliveryOutcome;
+use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::ParkReason;
 use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Exchange;
-use crate::flow::verdict::Reach;
-use crate::flow::verdict::Verdict;
-use crate::lane::core::breaker::Breaker;
+use crate::flow::verdict::AttemptReach;
+use crate::flow::verdict::AttemptVerdict;
+use crate::flow::verdict::HttpExchange;
 use crate::lane::core::breaker::BreakerState;
+use crate::lane::core::breaker::CircuitBreaker;
 use crate::lane::core::concurrency::ConcurrencyLimit;
-use crate::lane::core::order::Arrived;
+use crate::lane::core::order::ArrivedEvent;
+use crate::lane::core::order::KeyOrder;
 use crate::lane::core::order::NumberHasher;
-use crate::lane::core::order::Order;
-use crate::lane::core::order::Slot;
-use crate::lane::core::pace::Ramp;
-use crate::lane::core::pace::Rate;
-use crate::lane::core::retries::Parcel;
-use crate::lane::core::retries::Retries;
-use crate::lane::core::retries::Tries;
-use crate::lane::core::spill::Spill;
+use crate::lane::core::order::OrderSlot;
+use crate::lane::core::pace::RateLimit;
+use crate::lane::core::pace::RecoveryRamp;
+use crate::lane::core::retries::AttemptCount;
+use crate::lane::core::retries::RetryBatch;
+use crate::lane::core::retries::RetryQueue;
+use crate::lane::core::spill::BacklogSpill;
 use crate::lane::settings::LaneSettings;
 
 /// One moment, on both clocks: ours for waits, the database's for ages.
 #[derive(Clone, Copy, Debug)]
-pub struct Now {
+pub struct LaneNow {
     pub instant: Instant,
     pub database: Timestamp,
 }
 
-impl Now {
+impl LaneNow {
     /// What the database's clock shows at `instant`.
     fn on_database(self, instant: Instant) -> Timestamp {
         let ahead = instant.saturating_duration_since(self.instant);
@@ -101,7 +101,7 @@ impl Now {
 
 /// What an event takes up on its way into the lane.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Place {
+pub enum DeliveryPlace {
     /// One of the lane's places, of which there are as many as its capacity.
     Own,
     /// A place for what finds no room in the lane: it must not stay.
@@ -110,7 +110,7 @@ pub enum Place {
 
 /// Places that have become free.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Freed {
+pub struct FreedDelivery {
     pub own: usize,
     pub overflow: usize,
     /// Those of `own` that replays had.
@@ -121,7 +121,7 @@ pub struct Freed {
     pub weight: usize,
 }
 
-impl std::ops::AddAssign for Freed {
+impl std::ops::AddAssign for FreedDelivery {
     fn add_assign(&mut self, other: Self) {
         self.own += other.own;
         self.overflow += other.overflow;
@@ -133,7 +133,7 @@ impl std::ops::AddAssign for Freed {
 
 /// What a lane holds, in events.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Counts {
+pub struct LaneCounts {
     /// Not in flight and not tried since they came into memory.
     pub queued: usize,
     pub in_flight: usize,
@@ -153,26 +153,26 @@ const LATELY: Duration = Duration::from_millis(500);
 
 /// See the module's header.
 #[derive(Debug)]
-pub struct Lane {
+pub struct LaneState {
     settings: LaneSettings,
-    phase: Phase,
-    order: Order,
+    phase: DeliveryPhase,
+    order: KeyOrder,
     /// Events that nothing holds back, by arrival.
-    ready: BinaryHeap<Reverse<(u64, Slot)>>,
+    ready: BinaryHeap<Reverse<(u64, OrderSlot)>>,
     /// Events that may join the batch that is being gathered; empty between calls.
-    joining: BinaryHeap<Reverse<(u64, Slot)>>,
-    in_flight: HashMap<LeaseId, InFlight, BuildHasherDefault<NumberHasher>>,
-    retries: Retries,
-    rate: Rate,
-    ramp: Ramp,
+    joining: BinaryHeap<Reverse<(u64, OrderSlot)>>,
+    in_flight: HashMap<LeaseId, InFlightDelivery, BuildHasherDefault<NumberHasher>>,
+    retries: RetryQueue,
+    rate: RateLimit,
+    ramp: RecoveryRamp,
     limit: ConcurrencyLimit,
     /// When the endpoint answered last.
     answered: Option<Instant>,
     /// Nothing more is on its way, so that a batch that is not full waits for answers only.
     is_resting: bool,
-    breaker: Breaker,
+    breaker: CircuitBreaker,
     /// `None` where there is no backlog to park in.
-    spill: Option<Spill>,
+    spill: Option<BacklogSpill>,
     /// So many more events must come before a full batch is possible, if nothing else happens.
     /// Keeps a lingering batch from being gathered again for each event that comes.
     missing: usize,
@@ -181,7 +181,7 @@ pub struct Lane {
     retry_turn: bool,
     last_lease: u64,
     settled: Vec<Settlement>,
-    freed: Freed,
+    freed: FreedDelivery,
     /// What has come in from the backlog since somebody asked, by weight.
     loaded: usize,
     in_flight_events: usize,
@@ -197,13 +197,13 @@ pub struct Lane {
 }
 
 #[derive(Debug)]
-struct InFlight {
-    parcel: Parcel,
+struct InFlightDelivery {
+    parcel: RetryBatch,
     begun: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Phase {
+enum DeliveryPhase {
     Open,
     /// The endpoint said 410: everything is settled as dead.
     Gone,
@@ -213,34 +213,34 @@ enum Phase {
     Stopped,
 }
 
-impl Lane {
+impl LaneState {
     pub fn new(settings: LaneSettings) -> Self {
         let parking = settings.parking.as_ref();
-        let mut breaker = Breaker::new(parking.and_then(|parking| parking.terms.breaker));
-        let mut ramp = Ramp::new(settings.concurrency, settings.is_steady());
+        let mut breaker = CircuitBreaker::new(parking.and_then(|parking| parking.terms.breaker));
+        let mut ramp = RecoveryRamp::new(settings.concurrency, settings.is_steady());
         if parking.and_then(|parking| parking.standing).is_some_and(|standing| standing.is_out) {
             breaker = breaker.unproven();
             ramp.restart();
         }
         Self {
-            phase: Phase::Open,
-            order: Order::new(settings.ordering),
+            phase: DeliveryPhase::Open,
+            order: KeyOrder::new(settings.ordering),
             ready: BinaryHeap::new(),
             joining: BinaryHeap::new(),
             in_flight: HashMap::default(),
-            retries: Retries::default(),
-            rate: Rate::new(settings.rate_limit),
+            retries: RetryQueue::default(),
+            rate: RateLimit::new(settings.rate_limit),
             ramp,
             limit: ConcurrencyLimit::new(settings.concurrency, settings.is_steady()),
             answered: None,
             is_resting: false,
             breaker,
-            spill: parking.map(Spill::new),
+            spill: parking.map(BacklogSpill::new),
             missing: 0,
             retry_turn: true,
             last_lease: 0,
             settled: Vec::new(),
-            freed: Freed::default(),
+            freed: FreedDelivery::default(),
             loaded: 0,
             in_flight_events: 0,
             is_closed: false,
@@ -252,11 +252,16 @@ impl Lane {
     }
 
     /// Takes an event in. Events of one key must be offered in commit order.
-    pub fn offer(&mut self, event: Arc<Event>, place: Place, now: Now) {
+    pub fn offer(&mut self, event: Arc<Event>, place: DeliveryPlace, now: LaneNow) {
         if let Some(reason) = self.doom() {
             self.free(place, &event);
-            self.settle(event, Holding::Wal, &Tries::default(), Outcome::Dead { reason });
-        } else if place == Place::Overflow || self.is_spilling() {
+            self.settle(
+                event,
+                DurableIn::Wal,
+                &AttemptCount::default(),
+                DeliveryOutcome::Dead { reason },
+            );
+        } else if place == DeliveryPlace::Overflow || self.is_spilling() {
             self.offer_outside(event, place, now);
         } else {
             self.keep_arrival(event, now);
@@ -265,19 +270,19 @@ impl Lane {
 
     /// Takes in an event that an operator sends again, behind all that are in memory with one of
     /// its keys. It has a place of its own.
-    pub fn replay(&mut self, event: Arc<Event>, id: ReplayId, now: Now) {
-        let holding = Holding::Replay(id);
+    pub fn replay(&mut self, event: Arc<Event>, id: ReplayId, now: LaneNow) {
+        let holding = DurableIn::Replay(id);
         if let Some(reason) = self.doom() {
-            self.settle(event, holding, &Tries::default(), Outcome::Dead { reason });
+            self.settle(event, holding, &AttemptCount::default(), DeliveryOutcome::Dead { reason });
             self.freed.own += 1;
             self.freed.replays += 1;
             return;
         }
-        self.keep(Arrived { event, holding, parked: now.database, resume: None }, now);
+        self.keep(ArrivedEvent { event, holding, parked: now.database, resume: None }, now);
     }
 
     /// The next request to make, if one may be made now: call it again until there is none.
-    pub fn lease(&mut self, now: Now) -> Option<Lease> {
+    pub fn lease(&mut self, now: LaneNow) -> Option<Lease> {
         if !self.may_start(now.instant) {
             return None;
         }
@@ -292,7 +297,7 @@ impl Lane {
         let events = parcel.members.iter().map(|&slot| Arc::clone(self.order.event(slot)));
         let lease = Lease { id, attempt: parcel.tries.attempts, replay, events: events.collect() };
         self.in_flight_events += parcel.members.len();
-        self.in_flight.insert(id, InFlight { parcel, begun: now.database });
+        self.in_flight.insert(id, InFlightDelivery { parcel, begun: now.database });
         Some(lease)
     }
 
@@ -302,21 +307,21 @@ impl Lane {
     pub fn complete(
         &mut self,
         id: LeaseId,
-        exchange: &Exchange,
-        now: Now,
+        exchange: &HttpExchange,
+        now: LaneNow,
         fraction: f64,
     ) -> Option<Duration> {
-        let Some(InFlight { mut parcel, begun }) = self.in_flight.remove(&id) else {
+        let Some(InFlightDelivery { mut parcel, begun }) = self.in_flight.remove(&id) else {
             debug_assert!(false, "{id:?} is not in flight");
             return None;
         };
         self.in_flight_events -= parcel.members.len();
-        if exchange.verdict != Verdict::Delivered {
+        if exchange.verdict != AttemptVerdict::Delivered {
             parcel.tries.note_failure(exchange, begun);
         }
-        let is_retry = matches!(exchange.verdict, Verdict::Retry { .. });
+        let is_retry = matches!(exchange.verdict, AttemptVerdict::Retry { .. });
         let is_past = self.anew.is_some_and(|anew| id <= anew);
-        let counts = matches!(exchange.reach, Reach::Endpoint | Reach::Throttled);
+        let counts = matches!(exchange.reach, AttemptReach::Endpoint | AttemptReach::Throttled);
         if is_retry && is_past {
             parcel.tries.restart();
         } else if is_retry && (!counts || self.breaker.is_probe(id)) {
@@ -331,8 +336,8 @@ impl Lane {
             self.park_all(ParkReason::Outage, now);
         }
         // A lane that stops leaves the rest to the next start, which finds out for itself.
-        if exchange.verdict == Verdict::Gone && self.phase == Phase::Open {
-            self.close_for_good(Phase::Gone);
+        if exchange.verdict == AttemptVerdict::Gone && self.phase == DeliveryPhase::Open {
+            self.close_for_good(DeliveryPhase::Gone);
         }
         wait
     }
@@ -340,20 +345,23 @@ impl Lane {
     /// What follows from the outcome for the parcel itself.
     fn conclude(
         &mut self,
-        parcel: Parcel,
+        parcel: RetryBatch,
         id: LeaseId,
-        exchange: &Exchange,
-        now: Now,
+        exchange: &HttpExchange,
+        now: LaneNow,
         fraction: f64,
     ) -> Option<Duration> {
         let reason = match (&exchange.verdict, self.doom()) {
-            (Verdict::Delivered, _) => {
+            (AttemptVerdict::Delivered, _) => {
                 let status = exchange.status.unwrap_or_default();
-                self.settle_all(parcel, &Outcome::Delivered { status, took: exchange.took });
+                self.settle_all(
+                    parcel,
+                    &DeliveryOutcome::Delivered { status, took: exchange.took },
+                );
                 return None;
             }
-            (Verdict::Retry { .. }, Some(doom)) => doom,
-            (Verdict::Retry { at_least }, None) => {
+            (AttemptVerdict::Retry { .. }, Some(doom)) => doom,
+            (AttemptVerdict::Retry { at_least }, None) => {
                 match self.next_delay(&parcel.tries, exchange.reach, *at_least, now, fraction) {
                     Some(wait) => {
                         self.wait(parcel, id, wait, now);
@@ -362,52 +370,52 @@ impl Lane {
                     None => DeathReason::RetriesExhausted(parcel.tries.failure()),
                 }
             }
-            (Verdict::Dead, None) if split::is_worth_it(&parcel, exchange) => {
+            (AttemptVerdict::Dead, None) if split::is_worth_it(&parcel, exchange) => {
                 self.split(parcel, now);
                 return Some(Duration::ZERO);
             }
-            (Verdict::Dead, _) => DeathReason::Rejected(parcel.tries.failure()),
-            (Verdict::Gone, _) => DeathReason::EndpointGone,
+            (AttemptVerdict::Dead, _) => DeathReason::Rejected(parcel.tries.failure()),
+            (AttemptVerdict::Gone, _) => DeathReason::EndpointGone,
         };
-        self.settle_all(parcel, &Outcome::Dead { reason });
+        self.settle_all(parcel, &DeliveryOutcome::Dead { reason });
         None
     }
 
     /// The wait before the next attempt of what has just failed; `None` if that was the last one.
     fn next_delay(
         &self,
-        tries: &Tries,
-        reach: Reach,
+        tries: &AttemptCount,
+        reach: AttemptReach,
         at_least: Option<Duration>,
-        now: Now,
+        now: LaneNow,
         fraction: f64,
     ) -> Option<Duration> {
         match (tries.unspent, reach) {
             _ if tries.attempts == 0 && tries.unspent == 0 => Some(Duration::ZERO),
             (0, _) => delays::retry_delay(&self.settings.retry, tries.attempts, at_least, fraction),
             // A probe: its delivery is due already, and waits for the next one with all others.
-            (_, Reach::Endpoint | Reach::Throttled) => {
+            (_, AttemptReach::Endpoint | AttemptReach::Throttled) => {
                 let free = self.breaker.free_at(now.instant);
                 Some(free.map_or(Duration::ZERO, |free| free.duration_since(now.instant)))
             }
             (unspent, reach) => {
-                Some(delays::unspent_delay(unspent, reach == Reach::Unprocessed, fraction))
+                Some(delays::unspent_delay(unspent, reach == AttemptReach::Unprocessed, fraction))
             }
         }
     }
 
-    /// Does what time alone brings about. To be called before [`Lane::lease`].
-    pub fn tick(&mut self, now: Now) {
-        if self.phase != Phase::Stopped {
+    /// Does what time alone brings about. To be called before [`LaneState::lease`].
+    pub fn tick(&mut self, now: LaneNow) {
+        if self.phase != DeliveryPhase::Stopped {
             self.sweep_if_due(now);
             self.end_tail_if_due(now);
         }
     }
 
-    /// When to call [`Lane::tick`], [`Lane::lease`] and [`Lane::refill_room`] again if nothing else
+    /// When to call [`LaneState::tick`], [`LaneState::lease`] and [`LaneState::refill_room`] again if nothing else
     /// happens before; `None` if only an offer or an outcome can help.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
-        if self.phase == Phase::Stopped {
+        if self.phase == DeliveryPhase::Stopped {
             return None;
         }
         self.next_lease_at(now).into_iter().chain(self.next_care_at(now)).min()
@@ -415,7 +423,7 @@ impl Lane {
 
     /// Nothing more will be offered: what is there is leased without waiting for full batches, and
     /// what waits for the backlog goes there.
-    pub fn close(&mut self, now: Now) {
+    pub fn close(&mut self, now: LaneNow) {
         self.is_closed = true;
         self.end_tail(now);
     }
@@ -423,7 +431,7 @@ impl Lane {
     /// From here on nothing is leased. What is in flight can still be completed; the rest is never
     /// settled, and comes again after the restart.
     pub fn stop(&mut self) {
-        self.phase = Phase::Stopped;
+        self.phase = DeliveryPhase::Stopped;
     }
 
     /// Takes the settlements since the last call, in the order in which they happened.
@@ -432,7 +440,7 @@ impl Lane {
     }
 
     /// Takes the places that the settlements since the last call have freed.
-    pub fn take_freed(&mut self) -> Freed {
+    pub fn take_freed(&mut self) -> FreedDelivery {
         std::mem::take(&mut self.freed)
     }
 
@@ -441,9 +449,9 @@ impl Lane {
         std::mem::take(&mut self.loaded)
     }
 
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> LaneCounts {
         let (in_flight, retrying) = (self.in_flight_events, self.retries.events());
-        Counts {
+        LaneCounts {
             queued: self.order.len() + self.tail_len() - in_flight - retrying,
             in_flight,
             retrying,
@@ -465,7 +473,7 @@ impl Lane {
 
     /// Whether the endpoint said that it is gone for good.
     pub fn is_gone(&self) -> bool {
-        self.phase == Phase::Gone
+        self.phase == DeliveryPhase::Gone
     }
 
     /// Whether fewer requests are made at once than configured, because of an outage.
@@ -501,33 +509,39 @@ impl Lane {
 
     /// An attempt tells how the endpoint does, whatever becomes of its events. Returns whether the
     /// circuit breaker has opened.
-    fn note_pace(&mut self, id: LeaseId, exchange: &Exchange, now: Instant, fraction: f64) -> bool {
-        if exchange.verdict == Verdict::Delivered {
+    fn note_pace(
+        &mut self,
+        id: LeaseId,
+        exchange: &HttpExchange,
+        now: Instant,
+        fraction: f64,
+    ) -> bool {
+        if exchange.verdict == AttemptVerdict::Delivered {
             self.answered = Some(now);
             self.limit.answered(id, exchange.took);
         }
-        let is_too_much = matches!(exchange.verdict, Verdict::Retry { .. })
+        let is_too_much = matches!(exchange.verdict, AttemptVerdict::Retry { .. })
             && matches!(exchange.status, Some(429 | 503));
         if is_too_much {
             self.limit.refused(id);
         }
         let is_answered = match exchange.verdict {
-            Verdict::Delivered => true,
+            AttemptVerdict::Delivered => true,
             // It is there, and takes fewer at once.
-            Verdict::Retry { .. } if is_too_much && self.bears_fewer(now) => return false,
-            Verdict::Retry { .. } if exchange.reach == Reach::Nowhere => false,
+            AttemptVerdict::Retry { .. } if is_too_much && self.bears_fewer(now) => return false,
+            AttemptVerdict::Retry { .. } if exchange.reach == AttemptReach::Nowhere => false,
             // It is there, and wants nothing for a while.
-            Verdict::Retry { at_least } if exchange.reach == Reach::Throttled => {
+            AttemptVerdict::Retry { at_least } if exchange.reach == AttemptReach::Throttled => {
                 self.rate.hold(now, at_least.unwrap_or_default());
                 true
             }
             // It did not get through, and yet somebody answered.
-            Verdict::Retry { .. }
-                if exchange.reach == Reach::Unprocessed && exchange.status.is_some() =>
+            AttemptVerdict::Retry { .. }
+                if exchange.reach == AttemptReach::Unprocessed && exchange.status.is_some() =>
             {
                 true
             }
-            Verdict::Retry { at_least } => {
+            AttemptVerdict::Retry { at_least } => {
                 let has_opened = self.breaker.failed(id, at_least, now, fraction);
                 if has_opened {
                     self.ramp.restart();
@@ -537,7 +551,7 @@ impl Lane {
                 return has_opened;
             }
             // A refusal is an answer; a request that could not be built or sent is not.
-            Verdict::Dead | Verdict::Gone => exchange.status.is_some(),
+            AttemptVerdict::Dead | AttemptVerdict::Gone => exchange.status.is_some(),
         };
         if is_answered {
             self.breaker.answered(id);

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::lane::capacity::Room;
-use crate::lane::core::Counts;
+use crate::lane::capacity::LaneCapacity;
+use crate::lane::core::LaneCounts;
 use crate::lane::core::breaker::BreakerState;
 
 /// See the module's header.
 #[derive(Debug)]
-pub struct Gauges {
-    room: Arc<Room>,
+pub struct LaneGauges {
+    room: Arc<LaneCapacity>,
     in_flight: AtomicUsize,
     retrying: AtomicUsize,
     parked: AtomicUsize,
@@ -37,8 +37,8 @@ pub struct Gauges {
     held_up: AtomicU64,
 }
 
-impl Gauges {
-    pub(super) fn new(room: Arc<Room>) -> Self {
+impl LaneGauges {
+    pub(super) fn new(room: Arc<LaneCapacity>) -> Self {
         let number = AtomicUsize::default;
         Self {
             room,
@@ -99,11 +99,11 @@ impl Gauges {
     }
 
     /// Events that are owed: handed over, and not yet reported to the ledger as settled.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> LaneCounts {
         let load = |number: &AtomicUsize| number.load(Ordering::Relaxed);
         let (in_flight, retrying) = (load(&self.in_flight), load(&self.retrying));
         let tried = in_flight + retrying;
-        Counts {
+        LaneCounts {
             queued: self.room.held().saturating_sub(load(&self.reserved) + tried),
             in_flight,
             retrying,
@@ -115,13 +115,13 @@ impl Gauges {
 
     /// Deliveries that are owed and not in the backlog; replays do not count, they are dead letters.
     pub fn in_memory(&self) -> usize {
-        let Counts { queued, in_flight, retrying, parked, replays, .. } = self.counts();
+        let LaneCounts { queued, in_flight, retrying, parked, replays, .. } = self.counts();
         (queued + in_flight + retrying).saturating_sub(parked + replays)
     }
 
     /// Deliveries in the backlog, with those that are in memory as well.
     pub fn in_backlog(&self) -> usize {
-        let Counts { parked, outside, .. } = self.counts();
+        let LaneCounts { parked, outside, .. } = self.counts();
         parked + outside
     }
 
@@ -140,7 +140,7 @@ impl Gauges {
     }
 
     /// `in_report` of those outside have a place still: the ledger has not taken their report.
-    pub(super) fn set_counts(&self, counts: Counts, reserved: usize, in_report: usize) {
+    pub(super) fn set_counts(&self, counts: LaneCounts, reserved: usize, in_report: usize) {
         let store = |number: &AtomicUsize, value| number.store(value, Ordering::Relaxed);
         store(&self.in_flight, counts.in_flight);
         store(&self.retrying, counts.retrying);

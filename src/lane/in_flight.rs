@@ -15,17 +15,17 @@ use tokio_util::sync::ReusableBoxFuture;
 
 /// See the module's header.
 #[derive(Debug)]
-pub(super) struct InFlight<'a, T> {
-    running: FuturesUnordered<Running<'a, T>>,
+pub(super) struct RequestsInFlight<'a, T> {
+    running: FuturesUnordered<RunningRequest<'a, T>>,
     /// Never more than were under way at once.
     spare: Vec<ReusableBoxFuture<'a, T>>,
 }
 
 /// One of them; gives its memory back when it has ended.
 #[derive(Debug)]
-struct Running<'a, T>(Option<ReusableBoxFuture<'a, T>>);
+struct RunningRequest<'a, T>(Option<ReusableBoxFuture<'a, T>>);
 
-impl<'a, T> Future for Running<'a, T> {
+impl<'a, T> Future for RunningRequest<'a, T> {
     type Output = (T, Option<ReusableBoxFuture<'a, T>>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -39,7 +39,7 @@ impl<'a, T> Future for Running<'a, T> {
     }
 }
 
-impl<'a, T> InFlight<'a, T> {
+impl<'a, T> RequestsInFlight<'a, T> {
     pub(super) fn new() -> Self {
         Self { running: FuturesUnordered::new(), spare: Vec::new() }
     }
@@ -57,7 +57,7 @@ impl<'a, T> InFlight<'a, T> {
             }
             None => ReusableBoxFuture::new(request),
         };
-        self.running.push(Running(Some(boxed)));
+        self.running.push(RunningRequest(Some(boxed)));
     }
 
     /// The next one that has ended; `None` if none is under way. May be dropped at any time.
@@ -80,7 +80,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn requests_end_in_their_own_time_and_memory_is_used_again() {
-        let mut in_flight = InFlight::new();
+        let mut in_flight = RequestsInFlight::new();
         let request = |number: u64| async move {
             tokio::time::sleep(std::time::Duration::from_millis(number)).await;
             number

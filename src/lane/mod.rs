@@ -36,8 +36,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::lane::capacity::Room;
-use crate::lane::gauges::Gauges;
+use crate::lane::capacity::LaneCapacity;
+use crate::lane::gauges::LaneGauges;
 use crate::lane::sender::LaneSender;
 use crate::lane::settings::LaneSettings;
 use crate::lane::task::LaneTask;
@@ -48,8 +48,8 @@ const MESSAGES_MAX: usize = 16;
 
 /// Makes a lane: where its events go in, and the task that is to be run.
 pub fn open(settings: LaneSettings) -> (LaneSender, LaneTask) {
-    let room = Arc::new(Room::new(&settings));
-    let gauges = Arc::new(Gauges::new(Arc::clone(&room)));
+    let room = Arc::new(LaneCapacity::new(&settings));
+    let gauges = Arc::new(LaneGauges::new(Arc::clone(&room)));
     let (input, received) = mpsc::channel(MESSAGES_MAX);
     let sender = LaneSender::new(settings.clone(), input, Arc::clone(&room), Arc::clone(&gauges));
     (sender, LaneTask::new(settings, received, room, gauges))

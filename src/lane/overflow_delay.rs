@@ -57,7 +57,7 @@ impl WalHold {
 }
 
 /// One hand-over, with all of its lanes alike.
-pub(super) struct Patience<'w> {
+pub(super) struct OverflowDelay<'w> {
     hold: &'w WalHold,
     /// Whether a lane has nothing to do, of all there are.
     is_any_idle: &'w (dyn Fn() -> bool + Sync),
@@ -69,7 +69,7 @@ pub(super) struct Patience<'w> {
 
 /// How the lane that is waited for does.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Progress {
+pub(super) struct LaneProgress {
     /// When its endpoint answered last.
     pub(super) answered: Option<Instant>,
     /// How long its endpoint takes.
@@ -80,14 +80,14 @@ pub(super) struct Progress {
 
 /// What follows from a look at a lane that is waited for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Look {
+pub(super) enum DelayLook {
     Wait,
     /// Others have nothing to do meanwhile.
     WaitHoldingUp,
     Enough,
 }
 
-impl<'w> Patience<'w> {
+impl<'w> OverflowDelay<'w> {
     /// For so many lanes that have something to take.
     pub(super) fn begin(
         lanes: usize,
@@ -100,7 +100,7 @@ impl<'w> Patience<'w> {
     }
 
     /// Whether to wait on for a lane that has been waited for since `since`.
-    pub(super) fn look(&self, since: Instant, progress: Progress) -> Look {
+    pub(super) fn look(&self, since: Instant, progress: LaneProgress) -> DelayLook {
         let now = Instant::now();
         let is_any_idle = self.is_any_idle(now);
         let moment = if is_any_idle { FULL_PATIENCE } else { self.together };
@@ -112,15 +112,15 @@ impl<'w> Patience<'w> {
         let latency = progress.latency.min(LATENCY_MAX);
         let last = progress.answered.map_or(since, |answered| answered.max(since));
         if now.saturating_duration_since(last) >= limit + latency * 2 {
-            return Look::Enough;
+            return DelayLook::Enough;
         }
         if self.hold.is_full() && now.saturating_duration_since(self.begun) >= moment {
-            return Look::Enough;
+            return DelayLook::Enough;
         }
         match is_any_idle {
-            false => Look::Wait,
-            true if progress.held_up >= self.hold.time.max(FULL_PATIENCE) => Look::Enough,
-            true => Look::WaitHoldingUp,
+            false => DelayLook::Wait,
+            true if progress.held_up >= self.hold.time.max(FULL_PATIENCE) => DelayLook::Enough,
+            true => DelayLook::WaitHoldingUp,
         }
     }
 
@@ -143,14 +143,19 @@ impl<'w> Patience<'w> {
 mod tests {
     use super::*;
 
-    const NEVER: Progress =
-        Progress { answered: None, latency: Duration::ZERO, held_up: Duration::ZERO };
+    const NEVER: LaneProgress =
+        LaneProgress { answered: None, latency: Duration::ZERO, held_up: Duration::ZERO };
 
-    fn look(retained: u64, is_any_idle: bool, waited: Duration, progress: Progress) -> Look {
+    fn look(
+        retained: u64,
+        is_any_idle: bool,
+        waited: Duration,
+        progress: LaneProgress,
+    ) -> DelayLook {
         let hold = WalHold::new(1000, Duration::from_secs(5));
         hold.note_retained(retained);
         let idle = move || is_any_idle;
-        let mut patience = Patience::begin(4, &hold, &idle);
+        let mut patience = OverflowDelay::begin(4, &hold, &idle);
         patience.begun = Instant::now() - waited;
         patience.look(patience.begun, progress)
     }
@@ -159,25 +164,25 @@ mod tests {
     async fn what_answers_is_waited_for_within_the_bounds_and_what_does_not_a_moment_only() {
         tokio::time::advance(Duration::from_secs(100)).await;
         let ms = Duration::from_millis;
-        let answers = Progress { answered: Some(Instant::now() - ms(200)), ..NEVER };
+        let answers = LaneProgress { answered: Some(Instant::now() - ms(200)), ..NEVER };
         let slow =
-            Progress { answered: Some(Instant::now() - ms(3000)), latency: ms(2000), ..NEVER };
-        let hangs = Progress { answered: Some(Instant::now() - ms(1000)), ..NEVER };
-        let long = |progress: Progress| Progress { held_up: ms(5000), ..progress };
+            LaneProgress { answered: Some(Instant::now() - ms(3000)), latency: ms(2000), ..NEVER };
+        let hangs = LaneProgress { answered: Some(Instant::now() - ms(1000)), ..NEVER };
+        let long = |progress: LaneProgress| LaneProgress { held_up: ms(5000), ..progress };
         let cases = [
-            ("no answer yet", 0, true, ms(499), NEVER, Look::WaitHoldingUp),
-            ("no answer at all", 0, true, ms(500), NEVER, Look::Enough),
-            ("nobody has nothing to do", 0, false, ms(1999), NEVER, Look::Wait),
-            ("and yet it ends", 0, false, ms(2000), NEVER, Look::Enough),
-            ("it answers no more", 0, true, ms(2000), hangs, Look::Enough),
-            ("a moment for each of them", 0, false, ms(2000), hangs, Look::Enough),
-            ("it answers", 0, false, ms(60_000), answers, Look::Wait),
-            ("it answers, slowly", 0, false, ms(60_000), slow, Look::Wait),
-            ("others may have to wait", 0, true, ms(60_000), slow, Look::WaitHoldingUp),
-            ("for a time", 0, true, ms(60_000), long(answers), Look::Enough),
-            ("nobody waits for it any more", 0, false, ms(60_000), long(answers), Look::Wait),
-            ("the WAL holds too much", 1000, false, ms(1000), answers, Look::Enough),
-            ("and yet a moment", 1000, false, ms(999), answers, Look::Wait),
+            ("no answer yet", 0, true, ms(499), NEVER, DelayLook::WaitHoldingUp),
+            ("no answer at all", 0, true, ms(500), NEVER, DelayLook::Enough),
+            ("nobody has nothing to do", 0, false, ms(1999), NEVER, DelayLook::Wait),
+            ("and yet it ends", 0, false, ms(2000), NEVER, DelayLook::Enough),
+            ("it answers no more", 0, true, ms(2000), hangs, DelayLook::Enough),
+            ("a moment for each of them", 0, false, ms(2000), hangs, DelayLook::Enough),
+            ("it answers", 0, false, ms(60_000), answers, DelayLook::Wait),
+            ("it answers, slowly", 0, false, ms(60_000), slow, DelayLook::Wait),
+            ("others may have to wait", 0, true, ms(60_000), slow, DelayLook::WaitHoldingUp),
+            ("for a time", 0, true, ms(60_000), long(answers), DelayLook::Enough),
+            ("nobody waits for it any more", 0, false, ms(60_000), long(answers), DelayLook::Wait),
+            ("the WAL holds too much", 1000, false, ms(1000), answers, DelayLook::Enough),
+            ("and yet a moment", 1000, false, ms(999), answers, DelayLook::Wait),
         ];
         for (case, retained, is_any_idle, waited, progress, expected) in cases {
             assert_eq!(look(retained, is_any_idle, waited, progress), expected, "{case}");

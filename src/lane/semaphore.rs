@@ -7,14 +7,14 @@ use tokio::sync::Semaphore;
 
 /// A semaphore whose size can change at any time. Only the lane's task changes it and gives back.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct CountedSemaphore {
     size: AtomicUsize,
     /// Places that are to go, of which somebody has one still.
     owed: AtomicUsize,
     pub(super) free: Semaphore,
 }
 
-impl Places {
+impl CountedSemaphore {
     pub(super) fn new(size: usize) -> Self {
         let (size, owed) = (limited(size), AtomicUsize::new(0));
         Self { size: AtomicUsize::new(size), owed, free: Semaphore::new(size) }
@@ -64,17 +64,17 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Copy, Debug)]
-    enum Step {
+    enum PermitStep {
         Take(usize),
         GiveBack(usize),
         Resize(usize),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = PermitStep> {
         prop_oneof![
-            (0..6usize).prop_map(Step::Take),
-            (0..6usize).prop_map(Step::GiveBack),
-            (1..12usize).prop_map(Step::Resize),
+            (0..6usize).prop_map(PermitStep::Take),
+            (0..6usize).prop_map(PermitStep::GiveBack),
+            (1..12usize).prop_map(PermitStep::Resize),
         ]
     }
 
@@ -84,22 +84,22 @@ mod tests {
             size in 1..12usize,
             steps in prop::collection::vec(step(), 0..60),
         ) {
-            let places = Places::new(size);
+            let places = CountedSemaphore::new(size);
             let (mut size, mut taken) = (size, 0);
             for step in steps {
                 match step {
-                    Step::Take(most) => {
+                    PermitStep::Take(most) => {
                         let most = most.min(places.free.available_permits());
                         let permits = u32::try_from(most).unwrap();
                         places.free.try_acquire_many(permits).unwrap().forget();
                         taken += most;
                         prop_assert!(most == 0 || taken <= size);
                     }
-                    Step::GiveBack(most) => {
+                    PermitStep::GiveBack(most) => {
                         places.give_back(most.min(taken));
                         taken -= most.min(taken);
                     }
-                    Step::Resize(to) => {
+                    PermitStep::Resize(to) => {
                         places.resize(to);
                         size = to;
                     }

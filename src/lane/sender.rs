@@ -10,34 +10,34 @@ use tokio::time::Instant;
 
 use crate::flow::event::Event;
 use crate::flow::settlement::ReplayId;
-use crate::lane::capacity::Entry;
-use crate::lane::capacity::Room;
-use crate::lane::capacity::Way;
+use crate::lane::capacity::CapacityReservation;
+use crate::lane::capacity::LaneAdmission;
+use crate::lane::capacity::LaneCapacity;
 use crate::lane::error::QueueError;
-use crate::lane::gauges::Gauges;
+use crate::lane::gauges::LaneGauges;
+use crate::lane::overflow_delay::DelayLook;
 use crate::lane::overflow_delay::LOOK_EVERY;
-use crate::lane::overflow_delay::Look;
-use crate::lane::overflow_delay::Patience;
-use crate::lane::overflow_delay::Progress;
+use crate::lane::overflow_delay::LaneProgress;
+use crate::lane::overflow_delay::OverflowDelay;
 use crate::lane::overflow_delay::WalHold;
 use crate::lane::settings::LaneSettings;
 
 /// What comes into a lane; each event has its place.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(super) enum LaneMessage {
     Events(Vec<Arc<Event>>),
     /// There was no room for these.
     Overflow(Vec<Arc<Event>>),
-    Replay(Replay),
+    Replay(ReplayedDelivery),
     CaughtUp,
     /// Nothing more is on its way.
     Rest,
-    Change(Change),
+    Change(LaneChange),
 }
 
 /// What is to be different in a lane from here on.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub enum LaneChange {
     Settings(Box<LaneSettings>),
     /// The endpoint is disabled: nothing is sent, and what waits is parked.
     Disable,
@@ -55,7 +55,7 @@ pub enum Change {
 
 /// A delivery that an operator sends again.
 #[derive(Clone, Debug)]
-pub struct Replay {
+pub struct ReplayedDelivery {
     pub id: ReplayId,
     pub event: Arc<Event>,
 }
@@ -77,7 +77,7 @@ pub async fn hand_over<'l>(
 ) -> Result<(), QueueError> {
     let shares = shares.into_iter().filter(|(_, events)| !events.is_empty());
     let shares: Vec<_> = shares.collect();
-    let patience = &Patience::begin(shares.len(), hold, is_any_idle);
+    let patience = &OverflowDelay::begin(shares.len(), hold, is_any_idle);
     let takes = shares.into_iter().map(|(lane, events)| lane.take(events, patience));
     join_all(takes).await.into_iter().collect()
 }
@@ -87,17 +87,17 @@ pub async fn hand_over<'l>(
 pub struct LaneSender {
     endpoint: Arc<str>,
     settings: LaneSettings,
-    input: mpsc::Sender<Message>,
-    room: Arc<Room>,
-    gauges: Arc<Gauges>,
+    input: mpsc::Sender<LaneMessage>,
+    room: Arc<LaneCapacity>,
+    gauges: Arc<LaneGauges>,
 }
 
 impl LaneSender {
     pub(super) fn new(
         settings: LaneSettings,
-        input: mpsc::Sender<Message>,
-        room: Arc<Room>,
-        gauges: Arc<Gauges>,
+        input: mpsc::Sender<LaneMessage>,
+        room: Arc<LaneCapacity>,
+        gauges: Arc<LaneGauges>,
     ) -> Self {
         let endpoint = Arc::clone(&settings.name);
         Self { endpoint, settings, input, room, gauges }
@@ -115,23 +115,23 @@ impl LaneSender {
 
     /// Whether the lane has nothing to do, and would take events.
     pub fn is_idle(&self) -> bool {
-        self.room.held() == 0 && self.room.way() == Way::In
+        self.room.held() == 0 && self.room.way() == LaneAdmission::In
     }
 
     async fn take(
         &self,
         mut events: Vec<Arc<Event>>,
-        patience: &Patience<'_>,
+        patience: &OverflowDelay<'_>,
     ) -> Result<(), QueueError> {
         while !events.is_empty() {
             let entered = self.enter(&events, patience).await;
             let Some(places) = entered.map_err(|_closed| self.ended())? else { break };
-            self.pass_on(&mut events, places, Message::Events).await?;
+            self.pass_on(&mut events, places, LaneMessage::Events).await?;
         }
         while !events.is_empty() {
             let places = self.room.overflow(events.len()).await;
             let places = places.map_err(|_closed| self.ended())?;
-            self.pass_on(&mut events, places, Message::Overflow).await?;
+            self.pass_on(&mut events, places, LaneMessage::Overflow).await?;
         }
         Ok(())
     }
@@ -143,7 +143,7 @@ impl LaneSender {
     /// # Errors
     /// As [`hand_over`].
     pub async fn caught_up(&self) -> Result<(), QueueError> {
-        self.input.send(Message::CaughtUp).await.map_err(|_closed| self.ended())
+        self.input.send(LaneMessage::CaughtUp).await.map_err(|_closed| self.ended())
     }
 
     /// Whether the endpoint takes batches, so that [`LaneSender::rest`] matters to it.
@@ -157,7 +157,7 @@ impl LaneSender {
     /// # Errors
     /// As [`hand_over`].
     pub async fn rest(&self) -> Result<(), QueueError> {
-        self.input.send(Message::Rest).await.map_err(|_closed| self.ended())
+        self.input.send(LaneMessage::Rest).await.map_err(|_closed| self.ended())
     }
 
     /// A way in for what is sent again. It does not keep the lane's input open.
@@ -172,7 +172,7 @@ impl LaneSender {
     }
 
     /// A view of the lane for metrics and status; it can outlive both.
-    pub fn gauges(&self) -> Arc<Gauges> {
+    pub fn gauges(&self) -> Arc<LaneGauges> {
         Arc::clone(&self.gauges)
     }
 
@@ -180,13 +180,13 @@ impl LaneSender {
     async fn enter(
         &self,
         events: &[Arc<Event>],
-        patience: &Patience<'_>,
-    ) -> Result<Option<Entry<'_>>, AcquireError> {
+        patience: &OverflowDelay<'_>,
+    ) -> Result<Option<CapacityReservation<'_>>, AcquireError> {
         let weights: Vec<usize> = events.iter().map(|event| self.settings.weight(event)).collect();
         if !self.room.has_backlog() {
             return self.room.enter(&weights).await.map(Some);
         }
-        if self.room.way() == Way::Aside {
+        if self.room.way() == LaneAdmission::Aside {
             self.gauges.keeps_up();
             return Ok(None);
         }
@@ -204,15 +204,15 @@ impl LaneSender {
         }
     }
 
-    async fn waited_enough(&self, since: Instant, patience: &Patience<'_>) {
+    async fn waited_enough(&self, since: Instant, patience: &OverflowDelay<'_>) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let (answered, latency) = self.gauges.answers();
-            let progress = Progress { answered, latency, held_up: self.gauges.held_up() };
+            let progress = LaneProgress { answered, latency, held_up: self.gauges.held_up() };
             match patience.look(since, progress) {
-                Look::Wait => {}
-                Look::WaitHoldingUp => self.gauges.holds_up(LOOK_EVERY),
-                Look::Enough => return,
+                DelayLook::Wait => {}
+                DelayLook::WaitHoldingUp => self.gauges.holds_up(LOOK_EVERY),
+                DelayLook::Enough => return,
             }
         }
     }
@@ -220,8 +220,8 @@ impl LaneSender {
     async fn pass_on(
         &self,
         events: &mut Vec<Arc<Event>>,
-        places: Entry<'_>,
-        message: fn(Vec<Arc<Event>>) -> Message,
+        places: CapacityReservation<'_>,
+        message: fn(Vec<Arc<Event>>) -> LaneMessage,
     ) -> Result<(), QueueError> {
         let rest = events.split_off(places.places());
         let first = std::mem::replace(events, rest);
@@ -240,7 +240,7 @@ impl LaneSender {
 #[derive(Debug)]
 pub struct LaneControl {
     endpoint: Arc<str>,
-    input: mpsc::Sender<Message>,
+    input: mpsc::Sender<LaneMessage>,
 }
 
 impl LaneControl {
@@ -248,8 +248,8 @@ impl LaneControl {
     ///
     /// # Errors
     /// [`QueueError::LaneEnded`] if the lane was stopped, or failed.
-    pub async fn change(&self, change: Change) -> Result<(), QueueError> {
-        let sent = self.input.send(Message::Change(change)).await;
+    pub async fn change(&self, change: LaneChange) -> Result<(), QueueError> {
+        let sent = self.input.send(LaneMessage::Change(change)).await;
         sent.map_err(|_closed| QueueError::LaneEnded { endpoint: Arc::clone(&self.endpoint) })
     }
 }
@@ -258,8 +258,8 @@ impl LaneControl {
 #[derive(Clone, Debug)]
 pub struct ReplaySender {
     endpoint: Arc<str>,
-    input: mpsc::WeakSender<Message>,
-    room: Arc<Room>,
+    input: mpsc::WeakSender<LaneMessage>,
+    room: Arc<LaneCapacity>,
 }
 
 impl ReplaySender {
@@ -269,12 +269,12 @@ impl ReplaySender {
     ///
     /// # Errors
     /// [`QueueError::LaneEnded`] if the lane takes no more events. What came before is taken.
-    pub async fn send(&self, replays: Vec<Replay>) -> Result<(), QueueError> {
+    pub async fn send(&self, replays: Vec<ReplayedDelivery>) -> Result<(), QueueError> {
         let ended = || QueueError::LaneEnded { endpoint: Arc::clone(&self.endpoint) };
         for replay in replays {
             self.room.replay().await.map_err(|_closed| ended())?;
             let input = self.input.upgrade().ok_or_else(ended)?;
-            input.send(Message::Replay(replay)).await.map_err(|_closed| ended())?;
+            input.send(LaneMessage::Replay(replay)).await.map_err(|_closed| ended())?;
         }
         Ok(())
     }

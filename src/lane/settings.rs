@@ -4,11 +4,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::config::settings;
-use crate::config::settings::Batch;
+use crate::config::settings::BatchSettings;
 use crate::config::settings::Endpoint;
-use crate::config::settings::Ordering;
-use crate::config::settings::Retry;
-use crate::flow::backlog::Standing;
+use crate::config::settings::KeyOrdering;
+use crate::config::settings::RetrySettings;
+use crate::flow::backlog::BacklogStanding;
 use crate::flow::event::Event;
 use crate::flow::settlement::EndpointIndex;
 
@@ -23,10 +23,10 @@ const WEIGHT_BYTES: usize = 256;
 pub struct LaneSettings {
     pub endpoint: EndpointIndex,
     pub name: Arc<str>,
-    pub retry: Retry,
+    pub retry: RetrySettings,
     pub concurrency: NonZeroUsize,
-    pub batch: Batch,
-    pub ordering: Ordering,
+    pub batch: BatchSettings,
+    pub ordering: KeyOrdering,
     /// Events in memory at once. Whoever offers events keeps to it.
     pub capacity: NonZeroUsize,
     /// What its events in memory may hold in bytes: see [`LaneSettings::weight`].
@@ -35,15 +35,15 @@ pub struct LaneSettings {
     pub rate_limit: Option<f64>,
     /// `None` where there is no backlog: everything waits in memory, and a full lane makes its
     /// sender wait.
-    pub parking: Option<Parking>,
+    pub parking: Option<LaneParking>,
 }
 
 /// A backlog to park in.
 #[derive(Clone, Debug)]
-pub struct Parking {
-    pub terms: settings::Parking,
+pub struct LaneParking {
+    pub terms: settings::ParkingSettings,
     /// What the endpoint's backlog holds at the start; `None` if nothing.
-    pub standing: Option<Standing>,
+    pub standing: Option<BacklogStanding>,
 }
 
 impl LaneSettings {
@@ -91,9 +91,9 @@ impl LaneSettings {
     pub fn with_backlog(
         index: EndpointIndex,
         endpoint: &Endpoint,
-        standing: Option<Standing>,
+        standing: Option<BacklogStanding>,
     ) -> Self {
-        let parking = Some(Parking { terms: endpoint.parking.clone(), standing });
+        let parking = Some(LaneParking { terms: endpoint.parking.clone(), standing });
         Self { parking, ..Self::of(index, endpoint) }
     }
 }

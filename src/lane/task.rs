@@ -29,29 +29,29 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::flow::backlog::BacklogPosition;
-use crate::flow::backlog::Refilled;
+use crate::flow::backlog::RefilledRow;
 use crate::flow::lease::Lease;
-use crate::flow::settlement::Attempt;
+use crate::flow::settlement::DeliveryAttempt;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::Report;
+use crate::flow::settlement::LaneReport;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Exchange;
-use crate::flow::verdict::Verdict;
+use crate::flow::verdict::AttemptVerdict;
+use crate::flow::verdict::HttpExchange;
 use crate::lane::MESSAGES_MAX;
-use crate::lane::capacity::Room;
-use crate::lane::capacity::Way;
-use crate::lane::core::Freed;
-use crate::lane::core::Lane;
-use crate::lane::core::Now;
-use crate::lane::core::Place;
+use crate::lane::capacity::LaneAdmission;
+use crate::lane::capacity::LaneCapacity;
+use crate::lane::core::DeliveryPlace;
+use crate::lane::core::FreedDelivery;
+use crate::lane::core::LaneNow;
+use crate::lane::core::LaneState;
 use crate::lane::core::breaker::BreakerState;
-use crate::lane::core::spill::Wanted;
+use crate::lane::core::spill::RefillWanted;
 use crate::lane::error::QueueError;
-use crate::lane::gauges::Gauges;
-use crate::lane::in_flight::InFlight;
-use crate::lane::sender::Change;
-use crate::lane::sender::Message;
-use crate::lane::sender::Replay;
+use crate::lane::gauges::LaneGauges;
+use crate::lane::in_flight::RequestsInFlight;
+use crate::lane::sender::LaneChange;
+use crate::lane::sender::LaneMessage;
+use crate::lane::sender::ReplayedDelivery;
 use crate::lane::settings::LaneSettings;
 
 /// Finished attempts that wait for the ledger; each can hold a response of some 64 KiB.
@@ -70,19 +70,19 @@ const FENCE_POLL: Duration = Duration::from_millis(250);
 /// A lane that is ready to run.
 #[derive(Debug)]
 pub struct LaneTask {
-    lane: Lane,
+    lane: LaneState,
     settings: LaneSettings,
     endpoint: EndpointIndex,
     name: Arc<str>,
-    input: mpsc::Receiver<Message>,
-    room: Arc<Room>,
-    gauges: Arc<Gauges>,
+    input: mpsc::Receiver<LaneMessage>,
+    room: Arc<LaneCapacity>,
+    gauges: Arc<LaneGauges>,
     /// What the ledger has not taken yet.
-    report: Report,
+    report: LaneReport,
     /// When it is handed over at the latest.
     report_due: Option<Instant>,
     /// The places that become free when it has.
-    freed: Freed,
+    freed: FreedDelivery,
     is_backlog_away: bool,
     /// Told when memory is wanted for something large.
     pressure: Option<watch::Receiver<u64>>,
@@ -95,7 +95,7 @@ pub struct LaneTask {
 pub async fn no_backlog(
     _after: Option<BacklogPosition>,
     _limit: usize,
-) -> Result<Vec<Refilled>, Infallible> {
+) -> Result<Vec<RefilledRow>, Infallible> {
     Ok(Vec::new())
 }
 
@@ -113,23 +113,23 @@ async fn pressed(pressure: &mut Option<watch::Receiver<u64>>) {
 impl LaneTask {
     pub(super) fn new(
         settings: LaneSettings,
-        input: mpsc::Receiver<Message>,
-        room: Arc<Room>,
-        gauges: Arc<Gauges>,
+        input: mpsc::Receiver<LaneMessage>,
+        room: Arc<LaneCapacity>,
+        gauges: Arc<LaneGauges>,
     ) -> Self {
         let (endpoint, name) = (settings.endpoint, Arc::clone(&settings.name));
         gauges.set_gathers(settings.batch.size.get() > 1);
         Self {
-            lane: Lane::new(settings.clone()),
+            lane: LaneState::new(settings.clone()),
             settings,
             endpoint,
             name,
             input,
             room,
             gauges,
-            report: Report::default(),
+            report: LaneReport::default(),
             report_due: None,
-            freed: Freed::default(),
+            freed: FreedDelivery::default(),
             is_backlog_away: false,
             pressure: None,
         }
@@ -159,20 +159,20 @@ impl LaneTask {
         clock: C,
         may_send: M,
         refill: R,
-        reports: mpsc::Sender<Report>,
+        reports: mpsc::Sender<LaneReport>,
         stop: CancellationToken,
     ) -> Result<(), QueueError>
     where
         A: Fn(Lease, Timestamp) -> F,
-        F: Future<Output = (Lease, Exchange)> + Send,
+        F: Future<Output = (Lease, HttpExchange)> + Send,
         C: Fn() -> Timestamp,
         M: Fn() -> bool,
         R: Fn(Option<BacklogPosition>, usize) -> P,
-        P: Future<Output = Result<Vec<Refilled>, E>>,
+        P: Future<Output = Result<Vec<RefilledRow>, E>>,
         E: fmt::Display,
     {
-        let now = || Now { instant: Instant::now().into_std(), database: clock() };
-        let mut in_flight = InFlight::new();
+        let now = || LaneNow { instant: Instant::now().into_std(), database: clock() };
+        let mut in_flight = RequestsInFlight::new();
         let mut pages = FuturesUnordered::new(); // one at a time
         let mut arrived = Vec::with_capacity(MESSAGES_MAX);
         let (mut is_stopping, mut is_closed) = (false, false);
@@ -183,7 +183,7 @@ impl LaneTask {
                 let (now, may_send) = (now(), may_send());
                 let start = |lease| in_flight.start(attempt(lease, now.database));
                 wake_at = self.take_turn(now, may_send, start).map(Instant::from_std);
-                if let Some(Wanted { after, limit }) = self.want_page(now.instant, may_send) {
+                if let Some(RefillWanted { after, limit }) = self.want_page(now.instant, may_send) {
                     pages.push(refill(after, limit));
                 }
             }
@@ -238,7 +238,7 @@ impl LaneTask {
     /// Starts what may start. Returns when to look again if nothing happens.
     fn take_turn(
         &mut self,
-        now: Now,
+        now: LaneNow,
         may_send: bool,
         mut start: impl FnMut(Lease),
     ) -> Option<std::time::Instant> {
@@ -253,7 +253,7 @@ impl LaneTask {
     }
 
     /// The page of the backlog that the lane can take, if there are places for it.
-    fn want_page(&mut self, now: std::time::Instant, may_send: bool) -> Option<Wanted> {
+    fn want_page(&mut self, now: std::time::Instant, may_send: bool) -> Option<RefillWanted> {
         let room = if may_send { self.lane.refill_room(now) } else { 0 };
         if room == 0 {
             return None;
@@ -262,7 +262,7 @@ impl LaneTask {
         self.lane.start_refill(granted, now)
     }
 
-    fn take_page<E: fmt::Display>(&mut self, page: Result<Vec<Refilled>, E>, now: Now) {
+    fn take_page<E: fmt::Display>(&mut self, page: Result<Vec<RefilledRow>, E>, now: LaneNow) {
         let endpoint = &self.name;
         match page {
             Ok(rows) => {
@@ -270,7 +270,7 @@ impl LaneTask {
                     tracing::info!(%endpoint, "the backlog can be read again");
                 }
                 let mut taken = 0;
-                let has_room = |row: &Refilled| {
+                let has_room = |row: &RefilledRow| {
                     let weight = self.settings.weight(&row.event);
                     let has_room = self.room.take_weight(weight);
                     taken += if has_room { weight } else { 0 };
@@ -290,30 +290,34 @@ impl LaneTask {
         }
     }
 
-    fn take_in(&mut self, arrived: &mut Vec<Message>, now: Now) {
+    fn take_in(&mut self, arrived: &mut Vec<LaneMessage>, now: LaneNow) {
         for message in arrived.drain(..) {
             match message {
-                Message::Events(events) => {
-                    events.into_iter().for_each(|event| self.lane.offer(event, Place::Own, now));
+                LaneMessage::Events(events) => {
+                    events
+                        .into_iter()
+                        .for_each(|event| self.lane.offer(event, DeliveryPlace::Own, now));
                 }
-                Message::Overflow(events) => {
-                    let place = Place::Overflow;
+                LaneMessage::Overflow(events) => {
+                    let place = DeliveryPlace::Overflow;
                     events.into_iter().for_each(|event| self.lane.offer(event, place, now));
                 }
-                Message::Replay(Replay { id, event }) => self.lane.replay(event, id, now),
-                Message::CaughtUp => self.lane.caught_up(),
-                Message::Rest => self.lane.rest(),
-                Message::Change(Change::Settings(settings)) => {
+                LaneMessage::Replay(ReplayedDelivery { id, event }) => {
+                    self.lane.replay(event, id, now)
+                }
+                LaneMessage::CaughtUp => self.lane.caught_up(),
+                LaneMessage::Rest => self.lane.rest(),
+                LaneMessage::Change(LaneChange::Settings(settings)) => {
                     self.room.resize(settings.capacity);
                     self.gauges.set_gathers(settings.batch.size.get() > 1);
                     self.lane.reconfigure(*settings, now);
                 }
-                Message::Change(Change::Disable) => self.lane.disable(now),
-                Message::Change(Change::Enable) => self.lane.enable(),
-                Message::Change(Change::Pause) => self.lane.pause(now),
-                Message::Change(Change::Resume) => self.lane.resume(),
-                Message::Change(Change::TryNow) => self.lane.try_now(now),
-                Message::Change(Change::Delete) => self.lane.delete(),
+                LaneMessage::Change(LaneChange::Disable) => self.lane.disable(now),
+                LaneMessage::Change(LaneChange::Enable) => self.lane.enable(),
+                LaneMessage::Change(LaneChange::Pause) => self.lane.pause(now),
+                LaneMessage::Change(LaneChange::Resume) => self.lane.resume(),
+                LaneMessage::Change(LaneChange::TryNow) => self.lane.try_now(now),
+                LaneMessage::Change(LaneChange::Delete) => self.lane.delete(),
             }
         }
     }
@@ -325,14 +329,20 @@ impl LaneTask {
         self.room.close();
     }
 
-    fn finish(&mut self, lease: Lease, exchange: Exchange, finished: Timestamp) {
-        if exchange.verdict == Verdict::Delivered {
+    fn finish(&mut self, lease: Lease, exchange: HttpExchange, finished: Timestamp) {
+        if exchange.verdict == AttemptVerdict::Delivered {
             self.gauges.note_answer(exchange.took);
         }
-        let now = Now { instant: Instant::now().into_std(), database: finished };
+        let now = LaneNow { instant: Instant::now().into_std(), database: finished };
         let retry_in = self.lane.complete(lease.id, &exchange, now, fastrand::f64());
         let endpoint = self.endpoint;
-        self.report.attempts.push(Attempt { endpoint, lease, exchange, finished, retry_in });
+        self.report.attempts.push(DeliveryAttempt {
+            endpoint,
+            lease,
+            exchange,
+            finished,
+            retry_in,
+        });
     }
 
     fn note_settled(&mut self) {
@@ -359,7 +369,7 @@ impl LaneTask {
         if due <= now { (true, None) } else { (false, Some(due)) }
     }
 
-    fn hand_over(&mut self, place: mpsc::Permit<'_, Report>) {
+    fn hand_over(&mut self, place: mpsc::Permit<'_, LaneReport>) {
         let report = std::mem::take(&mut self.report);
         self.report_due = None;
         let mut freed = std::mem::take(&mut self.freed);
@@ -374,9 +384,9 @@ impl LaneTask {
         self.gauges.set_counts(counts, self.lane.reserved(), self.freed.outside);
         let breaker = self.lane.breaker(Instant::now().into_std());
         self.room.show_way(match (self.lane.is_taking(), self.lane.is_held_off()) {
-            (false, _) => Way::Aside,
-            (true, false) => Way::In,
-            (true, true) => Way::InOrAside,
+            (false, _) => LaneAdmission::Aside,
+            (true, false) => LaneAdmission::In,
+            (true, true) => LaneAdmission::InOrAside,
         });
         let before = self.gauges.set_breaker(breaker);
         if before != breaker {

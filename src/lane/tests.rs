@@ -10,13 +10,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::settings::Batch;
+use crate::config::settings::BatchSettings;
 use crate::flow::lease::Lease;
-use crate::flow::settlement::Outcome;
-use crate::flow::settlement::Report;
+use crate::flow::settlement::DeliveryOutcome;
+use crate::flow::settlement::LaneReport;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Exchange;
-use crate::lane::core::Counts;
+use crate::flow::verdict::HttpExchange;
+use crate::lane::core::LaneCounts;
 use crate::lane::error::QueueError;
 use crate::lane::samples::delivered;
 use crate::lane::samples::event;
@@ -39,7 +39,7 @@ type Seen = Arc<Mutex<Vec<(u128, Vec<u64>)>>>;
 /// A lane that runs, a receiver that books what it gets, and a ledger's end of the channel.
 struct Running {
     sender: LaneSender,
-    reports: mpsc::Receiver<Report>,
+    reports: mpsc::Receiver<LaneReport>,
     seen: Seen,
     stop: CancellationToken,
     tasks: JoinSet<Result<(), QueueError>>,
@@ -49,7 +49,7 @@ impl Running {
     /// `reply` answers an attempt after the given time.
     fn start(
         settings: LaneSettings,
-        reply: impl Fn(&Lease) -> (Duration, Exchange) + Send + 'static,
+        reply: impl Fn(&Lease) -> (Duration, HttpExchange) + Send + 'static,
     ) -> Self {
         let (sender, task) = open(settings);
         let (outcomes, reports) = mpsc::channel(REPORTS_MAX);
@@ -122,7 +122,7 @@ async fn a_retry_comes_when_the_receiver_asked_for_it_and_is_reported() {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_goes_when_it_is_full_or_has_lingered() {
-    let batch = Batch { size: number(3), linger: Duration::from_millis(100) };
+    let batch = BatchSettings { size: number(3), linger: Duration::from_millis(100) };
     let settings = LaneSettings { batch, ..settings() };
     let mut running = Running::start(settings, |_| (Duration::ZERO, delivered()));
     tokio::time::sleep(SECOND).await;
@@ -153,7 +153,7 @@ async fn sending_waits_while_the_lane_is_full_and_then_goes_on() {
     let mut sent = std::pin::pin!(sent);
     let waited = tokio::time::timeout(Duration::from_millis(500), &mut sent).await;
     assert!(waited.is_err(), "ten events do not fit into four places");
-    assert_eq!(gauges.counts(), Counts { queued: 3, in_flight: 1, ..Counts::default() });
+    assert_eq!(gauges.counts(), LaneCounts { queued: 3, in_flight: 1, ..LaneCounts::default() });
     let mut settled = Vec::new();
     let mut is_sent = false;
     while settled.len() < 10 {
@@ -169,7 +169,7 @@ async fn sending_waits_while_the_lane_is_full_and_then_goes_on() {
                 assert!(settled.len() >= 6, "sent when only {settled:?} were settled");
             }
         }
-        let Counts { queued, in_flight, .. } = gauges.counts();
+        let LaneCounts { queued, in_flight, .. } = gauges.counts();
         assert!(queued + in_flight <= 4);
     }
     assert_eq!(settled, (0..10).collect::<Vec<u64>>());
@@ -278,7 +278,7 @@ async fn an_endpoint_that_is_gone_is_shown_and_gets_nothing_more() {
     assert_eq!(running.settled(1).await, [3]);
     assert!(running.sender.gauges().is_gone());
     assert_eq!(running.seen().len(), 1);
-    assert_eq!(running.sender.gauges().counts(), Counts::default());
+    assert_eq!(running.sender.gauges().counts(), LaneCounts::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -291,5 +291,8 @@ async fn an_event_expires_on_the_databases_clock() {
         let report = running.reports.recv().await.unwrap();
         outcomes.extend(report.settlements.into_iter().map(|settled| settled.outcome));
     }
-    assert!(matches!(outcomes[..], [Outcome::Delivered { .. }, Outcome::Expired]), "{outcomes:?}");
+    assert!(
+        matches!(outcomes[..], [DeliveryOutcome::Delivered { .. }, DeliveryOutcome::Expired]),
+        "{outcomes:?}"
+    );
 }

@@ -4,35 +4,35 @@ use std::sync::Arc;
 
 use crate::failpoint;
 use crate::flow::event::Event;
-use crate::flow::settlement::Attempt;
 use crate::flow::settlement::DeathReason;
+use crate::flow::settlement::DeliveryAttempt;
+use crate::flow::settlement::DeliveryOutcome;
+use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::Holding;
-use crate::flow::settlement::Outcome;
-use crate::flow::settlement::Poison;
-use crate::flow::settlement::Report;
+use crate::flow::settlement::LaneReport;
+use crate::flow::settlement::PoisonReason;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
-use crate::flow::watermark::Opened;
-use crate::ledger::Edit;
+use crate::flow::watermark::PumpReport;
+use crate::ledger::EndpointsEdit;
 use crate::ledger::Ledger;
 use crate::ledger::lock;
 use crate::ledger::outcome_log;
 
 impl Ledger {
-    pub(super) fn open(&mut self, batch: Vec<Opened>) {
+    pub(super) fn open(&mut self, batch: Vec<PumpReport>) {
         for opened in batch {
             lock(&self.live).opened(&self.names, &opened);
             self.follow(&opened);
-            if let Opened::Seen(seen) = &opened {
+            if let PumpReport::Seen(seen) = &opened {
                 self.sightings.note(*seen);
             }
-            if let Opened::Untaken(event) = &opened
+            if let PumpReport::Untaken(event) = &opened
                 && self.write_backs.is_some()
             {
                 self.pending.untaken(event);
             }
-            if let Opened::Poison { event, takers, why, .. } = &opened {
+            if let PumpReport::Poison { event, takers, why, .. } = &opened {
                 let (event, takers, why) = (Arc::clone(event), Arc::clone(takers), *why);
                 self.watermark.note(opened);
                 self.set_aside(&event, &takers, why);
@@ -43,39 +43,41 @@ impl Ledger {
     }
 
     /// Notes what endpoints are owed, under the number that the watermark is about to give it.
-    fn follow(&mut self, opened: &Opened) {
+    fn follow(&mut self, opened: &PumpReport) {
         let sequence = self.watermark.next_sequence();
         match opened {
-            Opened::Event { position, takers, .. } => self.fronts.open(sequence, *position, takers),
-            Opened::Poison { event, takers, .. } => {
+            PumpReport::Event { position, takers, .. } => {
+                self.fronts.open(sequence, *position, takers)
+            }
+            PumpReport::Poison { event, takers, .. } => {
                 self.fronts.open(sequence, event.position, takers);
             }
-            Opened::Through { position } => self.fronts.through(*position),
-            Opened::Boundary { end, committed: Some(committed) } => {
+            PumpReport::Through { position } => self.fronts.through(*position),
+            PumpReport::Boundary { end, committed: Some(committed) } => {
                 self.commit_times.note(*end, *committed);
             }
-            Opened::Note(_)
-            | Opened::Seen(_)
-            | Opened::Untaken(_)
-            | Opened::Boundary { committed: None, .. } => {}
+            PumpReport::Note(_)
+            | PumpReport::Seen(_)
+            | PumpReport::Untaken(_)
+            | PumpReport::Boundary { committed: None, .. } => {}
         }
     }
 
     /// Nobody but us settles an event that no lane sees.
-    fn set_aside(&mut self, event: &Arc<Event>, takers: &[EndpointIndex], why: Poison) {
+    fn set_aside(&mut self, event: &Arc<Event>, takers: &[EndpointIndex], why: PoisonReason) {
         let settlements = takers.iter().map(|&endpoint| Settlement {
             event: Arc::clone(event),
             endpoint,
-            outcome: Outcome::Dead { reason: DeathReason::Poison(why) },
-            holding: Holding::Wal,
+            outcome: DeliveryOutcome::Dead { reason: DeathReason::Poison(why) },
+            holding: DurableIn::Wal,
             attempts: 0,
             history: None,
         });
         let settlements = settlements.collect();
-        self.book(Report { settlements, ..Report::default() });
+        self.book(LaneReport { settlements, ..LaneReport::default() });
     }
 
-    pub(super) fn edit(&mut self, edit: Edit) {
+    pub(super) fn edit(&mut self, edit: EndpointsEdit) {
         for (index, account) in edit.accounts {
             self.names.enter(index, Arc::clone(&account.name));
             lock(&self.live).enter(index, &account.name, &account.metrics);
@@ -95,7 +97,7 @@ impl Ledger {
         }
     }
 
-    pub(super) fn book(&mut self, report: Report) {
+    pub(super) fn book(&mut self, report: LaneReport) {
         let now = self.clock.now();
         for attempt in report.attempts {
             self.attempted(&attempt);
@@ -107,7 +109,7 @@ impl Ledger {
             self.pending.attempted(&self.names, &self.push_log, attempt);
         }
         for settlement in report.settlements {
-            if matches!(settlement.outcome, Outcome::Delivered { .. }) {
+            if matches!(settlement.outcome, DeliveryOutcome::Delivered { .. }) {
                 failpoint::reached("answered");
             }
             self.settled(&settlement, now);
@@ -123,7 +125,7 @@ impl Ledger {
         self.retiring.extend(report.retired);
     }
 
-    fn attempted(&self, attempt: &Attempt) {
+    fn attempted(&self, attempt: &DeliveryAttempt) {
         let Some(account) = self.endpoints.get(&attempt.endpoint) else { return };
         let failure = attempt.exchange.failure.as_ref();
         account.metrics.attempted(failure.map(|failure| failure.class), attempt.exchange.took);
@@ -143,15 +145,15 @@ impl Ledger {
     }
 
     fn settled(&mut self, settlement: &Settlement, now: Timestamp) {
-        if settlement.holding == Holding::Wal {
+        if settlement.holding == DurableIn::Wal {
             self.watermark.settle(settlement.event.sequence);
             self.fronts.settle(settlement.endpoint, settlement.event.sequence);
         }
         lock(&self.live).settled(settlement);
         let Some(account) = self.endpoints.get(&settlement.endpoint) else { return };
-        let is_replay = matches!(settlement.holding, Holding::Replay(_));
+        let is_replay = matches!(settlement.holding, DurableIn::Replay(_));
         match &settlement.outcome {
-            Outcome::Delivered { took, .. } => {
+            DeliveryOutcome::Delivered { took, .. } => {
                 self.stats.succeeded(*took, now);
                 self.pending.totals().succeeded(*took, now);
                 if !is_replay {
@@ -159,12 +161,12 @@ impl Ledger {
                     account.metrics.commit_to_delivery.observe(since_commit.as_secs_f64());
                 }
             }
-            Outcome::Dead { .. } => {
+            DeliveryOutcome::Dead { .. } => {
                 self.stats.failed(now);
                 self.pending.totals().failed(now);
             }
             // It was tried, or is held back since others were: the endpoint is why it is too old.
-            Outcome::Expired
+            DeliveryOutcome::Expired
                 if settlement.attempts > 0
                     || account.metrics.breaker_open.get() != 0
                     || self.outages.get(&settlement.endpoint).is_some_and(|one| one.is_failing) =>
@@ -176,7 +178,9 @@ impl Ledger {
                     outcome_log::expired_in_outage(&account.name, &account.shown_url, events);
                 }
             }
-            Outcome::Expired | Outcome::Filtered | Outcome::Parked { .. } => {}
+            DeliveryOutcome::Expired
+            | DeliveryOutcome::Filtered
+            | DeliveryOutcome::Parked { .. } => {}
         }
         outcome_log::settled(&account.name, &account.shown_url, settlement, self.outcomes);
     }

@@ -19,41 +19,41 @@ use std::sync::Arc;
 use prometheus::IntCounter;
 
 use crate::flow::relation::TableName;
+use crate::flow::settlement::DeliveryOutcome;
+use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::Holding;
-use crate::flow::settlement::Outcome;
 use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
-use crate::flow::watermark::Edition;
-use crate::flow::watermark::Fate;
-use crate::flow::watermark::Note;
-use crate::flow::watermark::Opened;
-use crate::flow::watermark::Tally;
-use crate::ledger::names::Names;
-use crate::ledger::names::Serving;
+use crate::flow::watermark::EndpointsVersion;
+use crate::flow::watermark::EventTally;
+use crate::flow::watermark::FilteredNote;
+use crate::flow::watermark::OpenFate;
+use crate::flow::watermark::PumpReport;
+use crate::ledger::names::EndpointNames;
+use crate::ledger::names::ServingEndpoints;
+use crate::ledger::postings::BookPosting;
 use crate::ledger::postings::CommonBooks;
-use crate::ledger::postings::Posting;
-use crate::store::books::Count;
-use crate::store::books::Entry;
+use crate::store::books::BookCount;
+use crate::store::books::BookEntry;
 use crate::telemetry::metrics::BalanceMetrics;
 use crate::telemetry::metrics::EndpointMetrics;
-use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::TableMetrics;
+use crate::telemetry::metrics::WalhookMetrics;
 
 /// See the module's header.
 pub(crate) struct LiveBooks {
-    metrics: Metrics,
+    metrics: WalhookMetrics,
     endpoints: BTreeMap<EndpointIndex, EndpointBooks>,
     /// What the state holds of endpoints that are not shown yet, or not any more.
-    hidden: HashMap<Arc<str>, Vec<Entry>>,
+    hidden: HashMap<Arc<str>, Vec<BookEntry>>,
     /// Dead letters of endpoints that are no more. Not all are in the table yet when one comes back.
     letters: HashMap<Arc<str>, i64>,
     /// Lines of endpoints that are shown and have no index yet.
-    shown: HashMap<Arc<str>, BTreeMap<Arc<TableName>, Line>>,
+    shown: HashMap<Arc<str>, BTreeMap<Arc<TableName>, LiveLine>>,
     /// Who is there, and who takes what.
-    serving: Arc<Serving>,
+    serving: Arc<ServingEndpoints>,
     /// Notes of this edition that are not in the metrics yet.
-    notes: Tally,
+    notes: EventTally,
     common: CommonBooks<EndpointIndex>,
 }
 
@@ -61,30 +61,30 @@ pub(crate) struct LiveBooks {
 struct EndpointBooks {
     name: Arc<str>,
     metrics: EndpointMetrics,
-    lines: BTreeMap<Arc<TableName>, Line>,
+    lines: BTreeMap<Arc<TableName>, LiveLine>,
     /// What notes have added and the counters do not show yet.
     filtered: i64,
     expired: i64,
 }
 
 /// The books of one table and endpoint.
-struct Line {
+struct LiveLine {
     balance: BalanceMetrics,
     table: TableMetrics,
     /// What it shows of the common lines.
-    common: Count,
+    common: BookCount,
 }
 
-impl Line {
-    fn new(metrics: &Metrics, endpoint: &str, table: &TableName) -> Self {
+impl LiveLine {
+    fn new(metrics: &WalhookMetrics, endpoint: &str, table: &TableName) -> Self {
         Self {
             balance: metrics.balance(endpoint, table),
             table: metrics.table(table),
-            common: Count::default(),
+            common: BookCount::default(),
         }
     }
 
-    fn add(&self, count: Count) {
+    fn add(&self, count: BookCount) {
         self.balance.delivered.add(count.delivered);
         self.balance.filtered.add(count.filtered);
         self.balance.expired.add(count.expired);
@@ -104,7 +104,11 @@ impl Line {
 impl LiveBooks {
     /// Goes on from `entries`, and shows those of the endpoints in `shown` at once. What is parked
     /// has to be in the gauges already.
-    pub(crate) fn new(metrics: &Metrics, shown: &[Arc<str>], entries: Vec<Entry>) -> Self {
+    pub(crate) fn new(
+        metrics: &WalhookMetrics,
+        shown: &[Arc<str>],
+        entries: Vec<BookEntry>,
+    ) -> Self {
         let mut books = Self {
             metrics: metrics.clone(),
             endpoints: BTreeMap::new(),
@@ -112,7 +116,7 @@ impl LiveBooks {
             letters: HashMap::new(),
             shown: HashMap::new(),
             serving: Arc::default(),
-            notes: Tally::new(),
+            notes: EventTally::new(),
             common: CommonBooks::default(),
         };
         for entry in entries {
@@ -158,14 +162,14 @@ impl LiveBooks {
         let kept = self.hidden.entry(Arc::clone(&name)).or_default();
         kept.extend(lines.into_iter().map(|(table, line)| {
             let balance = &line.balance;
-            let count = Count {
+            let count = BookCount {
                 captured: balance.captured.get(),
                 delivered: balance.delivered.get(),
                 filtered: balance.filtered.get(),
                 expired: balance.expired.get(),
                 dead: balance.dead.get(),
             };
-            Entry { endpoint: Arc::clone(&name), table, count }
+            BookEntry { endpoint: Arc::clone(&name), table, count }
         }));
     }
 
@@ -173,13 +177,13 @@ impl LiveBooks {
     fn show(&mut self, name: &Arc<str>, endpoint: &EndpointMetrics) {
         let Some(own) = self.hidden.remove(name) else { return };
         let number = |count: i64| u64::try_from(count).unwrap_or(0);
-        for Entry { table, count, .. } in own {
+        for BookEntry { table, count, .. } in own {
             endpoint.delivered.inc_by(number(count.delivered));
             endpoint.filtered.inc_by(number(count.filtered));
             endpoint.expired.inc_by(number(count.expired));
             endpoint.dead.inc_by(number(count.dead));
             endpoint.pending_memory.add(count.pending());
-            let line = Line::new(&self.metrics, name, &table);
+            let line = LiveLine::new(&self.metrics, name, &table);
             line.add(count);
             self.shown.entry(Arc::clone(name)).or_default().insert(table, line);
         }
@@ -187,15 +191,15 @@ impl LiveBooks {
     }
 
     /// Takes in what the pump says of a change.
-    pub(crate) fn opened(&mut self, names: &Names, opened: &Opened) {
+    pub(crate) fn opened(&mut self, names: &EndpointNames, opened: &PumpReport) {
         match opened {
-            Opened::Event { table, takers, .. } => self.owed(table, takers),
-            Opened::Poison { event, takers, .. } => self.owed(&event.table, takers),
-            Opened::Note(note) => self.noted(names, *note),
-            Opened::Through { .. }
-            | Opened::Boundary { .. }
-            | Opened::Seen(_)
-            | Opened::Untaken(_) => {}
+            PumpReport::Event { table, takers, .. } => self.owed(table, takers),
+            PumpReport::Poison { event, takers, .. } => self.owed(&event.table, takers),
+            PumpReport::Note(note) => self.noted(names, *note),
+            PumpReport::Through { .. }
+            | PumpReport::Boundary { .. }
+            | PumpReport::Seen(_)
+            | PumpReport::Untaken(_) => {}
         }
     }
 
@@ -210,13 +214,13 @@ impl LiveBooks {
         }
     }
 
-    fn noted(&mut self, names: &Names, note: Note) {
-        if note.fate == Fate::Begun {
+    fn noted(&mut self, names: &EndpointNames, note: FilteredNote) {
+        if note.fate == OpenFate::Begun {
             self.begin(names, note.edition);
             return;
         }
         if self.serving.endpoints.is_empty()
-            && let Fate::Filtered | Fate::Expired | Fate::Raised = note.fate
+            && let OpenFate::Filtered | OpenFate::Expired | OpenFate::Raised = note.fate
             && let Some((table, _)) = self.serving.rule(note.rule)
         {
             self.metrics.table(table).captured.inc();
@@ -225,7 +229,7 @@ impl LiveBooks {
     }
 
     /// Another edition of the endpoints begins: what was noted before it is of the one before.
-    fn begin(&mut self, names: &Names, edition: Edition) {
+    fn begin(&mut self, names: &EndpointNames, edition: EndpointsVersion) {
         self.refresh();
         self.serving = names.serving(edition).map(Arc::clone).unwrap_or_default();
         let present = self.serving.endpoints.iter().copied().collect();
@@ -249,15 +253,15 @@ impl LiveBooks {
         self.show_common();
     }
 
-    fn post(&mut self, posting: Posting<EndpointIndex>) {
+    fn post(&mut self, posting: BookPosting<EndpointIndex>) {
         match posting {
-            Posting::All(..) | Posting::Joined(_) => {} // see `show_common`
-            Posting::One(index, table, count) => {
+            BookPosting::All(..) | BookPosting::Joined(_) => {} // see `show_common`
+            BookPosting::One(index, table, count) => {
                 if let Some(books) = self.endpoints.get_mut(&index) {
                     books.add(&self.metrics, &table, count);
                 }
             }
-            Posting::Left(index) => {
+            BookPosting::Left(index) => {
                 if let Some(books) = self.endpoints.get_mut(&index) {
                     books.forget_common();
                 }
@@ -280,70 +284,70 @@ impl LiveBooks {
     pub(crate) fn settled(&mut self, settlement: &Settlement) {
         let Some(books) = self.endpoints.get_mut(&settlement.endpoint) else { return };
         let endpoint = &books.metrics;
-        let parked = matches!(settlement.outcome, Outcome::Parked { .. });
+        let parked = matches!(settlement.outcome, DeliveryOutcome::Parked { .. });
         match settlement.holding {
-            Holding::Wal => {
+            DurableIn::Wal => {
                 endpoint.pending_memory.dec();
                 endpoint.pending_backlog.add(i64::from(parked));
             }
-            Holding::Backlog => endpoint.pending_backlog.sub(i64::from(!parked)),
-            Holding::Replay(_) => endpoint.pending_memory.sub(i64::from(!parked)),
+            DurableIn::Backlog => endpoint.pending_backlog.sub(i64::from(!parked)),
+            DurableIn::Replay(_) => endpoint.pending_memory.sub(i64::from(!parked)),
         }
-        let is_letter = matches!(settlement.holding, Holding::Replay(ReplayId::Letter(_)));
-        let is_replay = matches!(settlement.holding, Holding::Replay(_));
+        let is_letter = matches!(settlement.holding, DurableIn::Replay(ReplayId::Letter(_)));
+        let is_replay = matches!(settlement.holding, DurableIn::Replay(_));
         match &settlement.outcome {
-            Outcome::Delivered { .. } => {
+            DeliveryOutcome::Delivered { .. } => {
                 endpoint.delivered.inc();
                 endpoint.dead_letters.sub(i64::from(is_letter));
             }
-            Outcome::Dead { .. } => {
+            DeliveryOutcome::Dead { .. } => {
                 endpoint.dead.inc();
                 endpoint.dead_letters.add(i64::from(!is_replay));
             }
-            Outcome::Expired => {
+            DeliveryOutcome::Expired => {
                 endpoint.expired.inc();
                 endpoint.dead_letters.sub(i64::from(is_letter));
             }
-            Outcome::Filtered => endpoint.filtered.inc(),
-            Outcome::Parked { .. } => return,
+            DeliveryOutcome::Filtered => endpoint.filtered.inc(),
+            DeliveryOutcome::Parked { .. } => return,
         }
-        if matches!(settlement.holding, Holding::Replay(ReplayId::Logged(_))) {
+        if matches!(settlement.holding, DurableIn::Replay(ReplayId::Logged(_))) {
             return; // the books have it already, and what fails stays as delivered as it was
         }
         let line = books.line(&self.metrics, &settlement.event.table);
         line.balance.pending.dec();
         match &settlement.outcome {
-            Outcome::Delivered { .. } => line.balance.delivered.inc(),
-            Outcome::Dead { .. } => line.balance.dead.inc(),
-            Outcome::Expired => line.balance.expired.inc(),
-            Outcome::Filtered => line.balance.filtered.inc(),
-            Outcome::Parked { .. } => {}
+            DeliveryOutcome::Delivered { .. } => line.balance.delivered.inc(),
+            DeliveryOutcome::Dead { .. } => line.balance.dead.inc(),
+            DeliveryOutcome::Expired => line.balance.expired.inc(),
+            DeliveryOutcome::Filtered => line.balance.filtered.inc(),
+            DeliveryOutcome::Parked { .. } => {}
         }
     }
 }
 
 impl EndpointBooks {
-    fn line(&mut self, metrics: &Metrics, table: &Arc<TableName>) -> &mut Line {
+    fn line(&mut self, metrics: &WalhookMetrics, table: &Arc<TableName>) -> &mut LiveLine {
         // Not `entry`, which takes a key of its own: it is asked twice for each delivery.
         if !self.lines.contains_key(table) {
-            self.lines.insert(Arc::clone(table), Line::new(metrics, &self.name, table));
+            self.lines.insert(Arc::clone(table), LiveLine::new(metrics, &self.name, table));
         }
         self.lines.get_mut(table).expect("it was put in if it was not there")
     }
 
     /// Adds what notes came to. Counters only go up, and are shown when all of it is added.
-    fn add(&mut self, metrics: &Metrics, table: &Arc<TableName>, count: Count) {
+    fn add(&mut self, metrics: &WalhookMetrics, table: &Arc<TableName>, count: BookCount) {
         self.filtered += count.filtered;
         self.expired += count.expired;
         self.line(metrics, table).add(count);
     }
 
     /// The common line of a table, with what is shown of it already.
-    fn show_common(&mut self, metrics: &Metrics, table: &Arc<TableName>, common: Count) {
+    fn show_common(&mut self, metrics: &WalhookMetrics, table: &Arc<TableName>, common: BookCount) {
         let line = self.line(metrics, table);
         let mut more = common;
         more += -line.common;
-        if more != Count::default() {
+        if more != BookCount::default() {
             line.common = common;
             self.add(metrics, table, more);
         }

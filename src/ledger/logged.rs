@@ -8,17 +8,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytes::BytesMut;
 
-use crate::config::settings::PushLog;
-use crate::flow::body::Body;
-use crate::flow::body::Part;
+use crate::config::settings::PushLogSettings;
+use crate::flow::body::BodyPart;
+use crate::flow::body::EventBody;
 use crate::flow::event::Event;
 use crate::flow::settlement;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Verdict;
-use crate::store::flush::Flush;
-use crate::store::push_log::Attempt;
+use crate::flow::verdict::AttemptVerdict;
+use crate::store::flush::StateFlush;
 use crate::store::push_log::AttemptOutcome;
-use crate::store::push_log::Batch;
+use crate::store::push_log::LoggedAttempt;
+use crate::store::push_log::LoggedBatch;
 
 /// Fewer events than this have a row each: a search by event or key finds these by an index, but has
 /// to look through all the rows that are shared.
@@ -26,16 +26,16 @@ const SHARED_MIN: usize = 10;
 
 /// Adds the rows of `attempt` to `flush`, with as much of its bodies as `log` wants kept.
 pub(crate) fn add(
-    flush: &mut Flush,
+    flush: &mut StateFlush,
     endpoint: &Arc<str>,
-    log: &PushLog,
-    attempt: settlement::Attempt,
+    log: &PushLogSettings,
+    attempt: settlement::DeliveryAttempt,
 ) {
     if !log.attempts.keep(&attempt.exchange.verdict) {
         return;
     }
     let outcome = match (&attempt.exchange.verdict, attempt.retry_in) {
-        (Verdict::Delivered, _) => AttemptOutcome::Delivered,
+        (AttemptVerdict::Delivered, _) => AttemptOutcome::Delivered,
         (_, Some(_)) => AttemptOutcome::Retry,
         (_, None) => AttemptOutcome::Dead,
     };
@@ -50,7 +50,7 @@ pub(crate) fn add(
         AttemptOutcome::Delivered if !keep => by_kind(attempt.lease.events),
         _ => (Vec::new(), attempt.lease.events),
     };
-    let batch = |events| Batch {
+    let batch = |events| LoggedBatch {
         created_at,
         events,
         endpoint: Arc::clone(endpoint),
@@ -61,7 +61,7 @@ pub(crate) fn add(
     let event = |event: Arc<Event>| {
         let request = keep.then(|| beginning(&event.body, created_at, log.body_limit));
         let body_whole = request.as_ref().is_some_and(|(_, is_whole)| *is_whole);
-        Attempt {
+        LoggedAttempt {
             created_at,
             endpoint: Arc::clone(endpoint),
             retry_count,
@@ -101,8 +101,8 @@ fn by_kind(events: Vec<Arc<Event>>) -> (Vec<Vec<Arc<Event>>>, Vec<Arc<Event>>) {
 }
 
 /// The first bytes of a body as it was at `at`, and whether that is all of it.
-fn beginning(body: &Body, at: Timestamp, limit: usize) -> (Bytes, bool) {
-    if let [Part::Bytes(all)] = body.parts() {
+fn beginning(body: &EventBody, at: Timestamp, limit: usize) -> (Bytes, bool) {
+    if let [BodyPart::Bytes(all)] = body.parts() {
         return (all.slice(..all.len().min(limit)), all.len() <= limit);
     }
     let mut kept = BytesMut::new();
@@ -124,50 +124,50 @@ mod tests {
     use super::*;
     use crate::config::settings::LoggedAttempts;
     use crate::config::settings::LoggedBodies;
+    use crate::flow::event::EventFacts;
     use crate::flow::event::EventId;
-    use crate::flow::event::Facts;
-    use crate::flow::event::Origin;
-    use crate::flow::headers::Headers;
-    use crate::flow::key::Keys;
+    use crate::flow::event::IdOrigin;
+    use crate::flow::headers::HeaderLines;
+    use crate::flow::key::EventKeys;
     use crate::flow::lease::Lease;
     use crate::flow::lease::LeaseId;
     use crate::flow::lsn::Lsn;
     use crate::flow::lsn::Position;
     use crate::flow::relation::TableName;
     use crate::flow::settlement::EndpointIndex;
-    use crate::flow::verdict::Exchange;
-    use crate::flow::verdict::Reach;
+    use crate::flow::verdict::AttemptReach;
+    use crate::flow::verdict::HttpExchange;
 
     fn event(ordinal: u32, event_type: &str, table: &str) -> Arc<Event> {
         let position = Position { commit: Lsn::from_raw(1), ordinal };
         Arc::new(Event {
-            id: EventId::new(position, Origin::new(1, event_type)),
+            id: EventId::new(position, IdOrigin::new(1, event_type)),
             sequence: 0,
             position,
             event_type: event_type.into(),
             table: Arc::new(TableName::new("public", table)),
             committed: Timestamp::default(),
-            keys: Keys::NONE,
+            keys: EventKeys::NONE,
             expiry: None,
-            body: Body::new(vec![Part::Bytes(Bytes::from_static(b"body"))]),
-            facts: Facts::default(),
+            body: EventBody::new(vec![BodyPart::Bytes(Bytes::from_static(b"body"))]),
+            facts: EventFacts::default(),
             write_back: None,
             held: None,
         })
     }
 
-    fn attempt(events: Vec<Arc<Event>>, verdict: Verdict) -> settlement::Attempt {
-        let exchange = Exchange {
+    fn attempt(events: Vec<Arc<Event>>, verdict: AttemptVerdict) -> settlement::DeliveryAttempt {
+        let exchange = HttpExchange {
             verdict,
-            reach: Reach::Endpoint,
+            reach: AttemptReach::Endpoint,
             failure: None,
             status: Some(200),
             took: Duration::from_micros(250),
-            request_headers: Headers::default(),
-            response_headers: Headers::default(),
+            request_headers: HeaderLines::default(),
+            response_headers: HeaderLines::default(),
             response_body: Bytes::from_static(b"answer"),
         };
-        settlement::Attempt {
+        settlement::DeliveryAttempt {
             endpoint: EndpointIndex(0),
             lease: Lease { id: LeaseId(1), attempt: 3, replay: true, events },
             exchange,
@@ -176,12 +176,12 @@ mod tests {
         }
     }
 
-    fn log(bodies: LoggedBodies) -> PushLog {
-        PushLog { attempts: LoggedAttempts::All, bodies, body_limit: 3, retention_days: 7 }
+    fn log(bodies: LoggedBodies) -> PushLogSettings {
+        PushLogSettings { attempts: LoggedAttempts::All, bodies, body_limit: 3, retention_days: 7 }
     }
 
-    fn rows(bodies: LoggedBodies, attempt: settlement::Attempt) -> Flush {
-        let mut flush = Flush::default();
+    fn rows(bodies: LoggedBodies, attempt: settlement::DeliveryAttempt) -> StateFlush {
+        let mut flush = StateFlush::default();
         add(&mut flush, &"crm".into(), &log(bodies), attempt);
         flush
     }
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn events_share_a_row_where_nothing_is_to_be_said_of_each() {
         let all = SHARED_MIN;
-        let (delivered, failed) = (Verdict::Delivered, Verdict::Dead);
+        let (delivered, failed) = (AttemptVerdict::Delivered, AttemptVerdict::Dead);
         let cases = [
             ("a batch", all, delivered.clone(), LoggedBodies::Failures, (0, 1)),
             ("no bodies at all", all, delivered.clone(), LoggedBodies::None, (0, 1)),
@@ -218,17 +218,17 @@ mod tests {
         let (all, failures, off) =
             (LoggedAttempts::All, LoggedAttempts::Failures, LoggedAttempts::Off);
         let cases = [
-            (all, Verdict::Delivered, 1),
-            (all, Verdict::Dead, 1),
-            (failures, Verdict::Delivered, 0),
-            (failures, Verdict::Dead, 1),
-            (off, Verdict::Delivered, 0),
-            (off, Verdict::Dead, 0),
+            (all, AttemptVerdict::Delivered, 1),
+            (all, AttemptVerdict::Dead, 1),
+            (failures, AttemptVerdict::Delivered, 0),
+            (failures, AttemptVerdict::Dead, 1),
+            (off, AttemptVerdict::Delivered, 0),
+            (off, AttemptVerdict::Dead, 0),
         ];
         for (attempts, verdict, expected) in cases {
-            let log = PushLog { attempts, ..log(LoggedBodies::Failures) };
+            let log = PushLogSettings { attempts, ..log(LoggedBodies::Failures) };
             for events in [1, 2 * SHARED_MIN] {
-                let mut flush = Flush::default();
+                let mut flush = StateFlush::default();
                 add(&mut flush, &"crm".into(), &log, attempt(many(events), verdict.clone()));
                 let rows = flush.attempts.len() + flush.batches.len();
                 assert_eq!(rows > 0, expected > 0, "case: {attempts:?}, {verdict:?}, {events}");
@@ -245,7 +245,7 @@ mod tests {
             _ => ("b", "t"),
         };
         let events: Vec<_> = (0..40).map(|n| event(n, kind(n).0, kind(n).1)).collect();
-        let found = rows(LoggedBodies::Failures, attempt(events, Verdict::Delivered));
+        let found = rows(LoggedBodies::Failures, attempt(events, AttemptVerdict::Delivered));
         let ordinals = |events: &[Arc<Event>]| -> Vec<u32> {
             events.iter().map(|event| event.position.ordinal).collect()
         };

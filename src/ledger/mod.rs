@@ -43,34 +43,34 @@ use tokio::time::Instant;
 
 use crate::clock::DatabaseClock;
 use crate::config::settings::LoggedOutcomes;
-use crate::config::settings::PushLog;
+use crate::config::settings::PushLogSettings;
 use crate::failpoint;
 use crate::flow::commit_times::CommitTimes;
-use crate::flow::endpoint_watermarks::Fronts;
+use crate::flow::endpoint_watermarks::EndpointWatermarks;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::Report;
+use crate::flow::settlement::LaneReport;
 use crate::flow::time::Timestamp;
-use crate::flow::watermark::Edition;
-use crate::flow::watermark::Fate;
-use crate::flow::watermark::Opened;
+use crate::flow::watermark::EndpointsVersion;
+use crate::flow::watermark::OpenFate;
+use crate::flow::watermark::PumpReport;
 use crate::flow::watermark::Watermark;
 use crate::ledger::live::LiveBooks;
-use crate::ledger::names::Names;
-use crate::ledger::names::Serving;
-use crate::ledger::pending::Pending;
-use crate::ledger::replayed::Replayed;
-use crate::ledger::sightings::Sightings;
-use crate::ledger::stats::Stats;
-use crate::ledger::writer::Writer;
+use crate::ledger::names::EndpointNames;
+use crate::ledger::names::ServingEndpoints;
+use crate::ledger::pending::PendingFlush;
+use crate::ledger::replayed::ReplayProgress;
+use crate::ledger::sightings::SeenSightings;
+use crate::ledger::stats::PushStats;
+use crate::ledger::writer::StateWriter;
+use crate::store::books::BookEntry;
 use crate::store::books::CommonCounts;
-use crate::store::books::Entry;
-use crate::store::flush::Flush;
+use crate::store::flush::StateFlush;
 use crate::store::push_totals::PushTotals;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::EndpointMetrics;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::WalhookMetrics;
 
 /// Outcomes wait at most about this long before they are committed.
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
@@ -89,16 +89,16 @@ const IDLE_FLUSH_AFTER: Duration = Duration::from_secs(1);
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 
 /// What the ledger is told at its start.
-pub struct Terms {
-    pub push_log: PushLog,
+pub struct LedgerParts {
+    pub push_log: PushLogSettings,
     /// Which outcomes have a line of the log.
     pub outcomes: LoggedOutcomes,
-    pub stats: Arc<Stats>,
+    pub stats: Arc<PushStats>,
     pub clock: DatabaseClock,
     pub confirmed: watch::Sender<Lsn>,
     /// What the state says was confirmed.
     pub stored: Lsn,
-    pub writer: Writer,
+    pub writer: StateWriter,
     /// By rule index.
     pub event_types: Vec<Arc<str>>,
     /// Hears of flushes after which something may have to be written back. Its end is the ledger's.
@@ -108,12 +108,12 @@ pub struct Terms {
     /// Endpoints that are there from the start.
     pub shown: Vec<Arc<str>>,
     /// The books as the state holds them.
-    pub books: Vec<Entry>,
+    pub books: Vec<BookEntry>,
     /// What it holds for all endpoints alike, which is in `books`, too.
     pub common: CommonCounts,
     /// The sums of all pushes as it holds them.
     pub totals: PushTotals,
-    pub replayed: Replayed,
+    pub replayed: ReplayProgress,
 }
 
 /// How often an endpoint's outage is told.
@@ -121,14 +121,14 @@ const OUTAGE_LINE_EVERY_MICROS: i64 = 60_000_000;
 
 /// Events that expire because of their endpoint.
 #[derive(Debug, Default)]
-struct Outage {
+struct EndpointOutage {
     /// The last attempt failed.
     is_failing: bool,
     told: Option<Timestamp>,
     untold: u64,
 }
 
-impl Outage {
+impl EndpointOutage {
     /// One more; how many a line that is due is about.
     fn expired(&mut self, now: Timestamp) -> Option<u64> {
         self.untold += 1;
@@ -144,26 +144,26 @@ impl Outage {
 /// The owner of the books.
 pub struct Ledger {
     watermark: Watermark,
-    fronts: Fronts,
-    pending: Pending,
+    fronts: EndpointWatermarks,
+    pending: PendingFlush,
     /// When the oldest outcome of `pending` has to be committed.
     due: Option<Instant>,
     /// `None` while it is with `flushing`.
-    writer: Option<Writer>,
-    flushing: Option<Flushing>,
+    writer: Option<StateWriter>,
+    flushing: Option<FlushUnderway>,
     /// When the next housekeeping is due.
     housekeeping: Instant,
     /// By endpoint index.
-    endpoints: HashMap<EndpointIndex, Account>,
+    endpoints: HashMap<EndpointIndex, EndpointAccount>,
     live: Arc<Mutex<LiveBooks>>,
-    names: Names,
+    names: EndpointNames,
     /// Endpoints whose names are needed until the next flush has begun.
     retiring: Vec<EndpointIndex>,
     outcomes: LoggedOutcomes,
     /// Of endpoints that let events expire.
-    outages: HashMap<EndpointIndex, Outage>,
-    push_log: PushLog,
-    stats: Arc<Stats>,
+    outages: HashMap<EndpointIndex, EndpointOutage>,
+    push_log: PushLogSettings,
+    stats: Arc<PushStats>,
     clock: DatabaseClock,
     /// Of what is not confirmed yet.
     commit_times: CommitTimes,
@@ -172,9 +172,9 @@ pub struct Ledger {
     /// by somebody else.
     stored: Lsn,
     settled: watch::Sender<Option<Position>>,
-    replayed: Replayed,
+    replayed: ReplayProgress,
     flush_seconds: Histogram,
-    sightings: Sightings,
+    sightings: SeenSightings,
     /// By rule index.
     event_types: Vec<Arc<str>>,
     write_backs: Option<watch::Sender<()>>,
@@ -183,11 +183,11 @@ pub struct Ledger {
 }
 
 /// A flush under way: gives the writer back, and what may be confirmed.
-type Flushing = Pin<Box<dyn Future<Output = (Writer, Result<Lsn, StateError>)> + Send>>;
+type FlushUnderway = Pin<Box<dyn Future<Output = (StateWriter, Result<Lsn, StateError>)> + Send>>;
 
 /// One endpoint's name, URL as it may be shown, and counters.
 #[derive(Debug)]
-pub struct Account {
+pub struct EndpointAccount {
     pub name: Arc<str>,
     pub shown_url: String,
     pub metrics: EndpointMetrics,
@@ -195,19 +195,19 @@ pub struct Account {
 
 /// Another edition of the endpoints. The ledger hears of it before the pump does.
 #[derive(Debug)]
-pub struct Edit {
-    pub edition: Edition,
-    pub serving: Serving,
+pub struct EndpointsEdit {
+    pub edition: EndpointsVersion,
+    pub serving: ServingEndpoints,
     /// Endpoints that are new, or shown in another way.
-    pub accounts: Vec<(EndpointIndex, Account)>,
+    pub accounts: Vec<(EndpointIndex, EndpointAccount)>,
     /// Told once the ledger knows of it.
     pub known: oneshot::Sender<()>,
 }
 
 impl Ledger {
     /// Takes up the books where the state left them, so that the metrics go on from there; the gauges
-    /// of what is parked have to be set. Knows no endpoint by its index before its first [`Edit`].
-    pub fn new(metrics: &Metrics, terms: Terms) -> Self {
+    /// of what is parked have to be set. Knows no endpoint by its index before its first [`EndpointsEdit`].
+    pub fn new(metrics: &WalhookMetrics, terms: LedgerParts) -> Self {
         terms.stats.resume(&terms.totals);
         let live = LiveBooks::new(metrics, &terms.shown, terms.books);
         let live = Arc::new(Mutex::new(live));
@@ -219,16 +219,16 @@ impl Ledger {
         });
         Self {
             watermark: Watermark::default(),
-            fronts: Fronts::default(),
+            fronts: EndpointWatermarks::default(),
             commit_times: CommitTimes::default(),
-            pending: Pending::new(terms.common),
+            pending: PendingFlush::new(terms.common),
             due: None,
             writer: Some(terms.writer),
             flushing: None,
             housekeeping: Instant::now(),
             endpoints: HashMap::new(),
             live,
-            names: Names::default(),
+            names: EndpointNames::default(),
             retiring: Vec::new(),
             push_log: terms.push_log,
             outcomes: terms.outcomes,
@@ -240,7 +240,7 @@ impl Ledger {
             settled: terms.settled,
             replayed: terms.replayed,
             flush_seconds: metrics.ledger_flush(),
-            sightings: Sightings::default(),
+            sightings: SeenSightings::default(),
             event_types: terms.event_types,
             write_backs: terms.write_backs,
             completes: false,
@@ -253,9 +253,9 @@ impl Ledger {
     /// [`StateError::Fenced`], or another error that waiting cannot mend: nothing more is confirmed.
     pub async fn run(
         mut self,
-        mut opened: mpsc::Receiver<Vec<Opened>>,
-        mut reports: mpsc::Receiver<Report>,
-        mut edits: mpsc::Receiver<Edit>,
+        mut opened: mpsc::Receiver<Vec<PumpReport>>,
+        mut reports: mpsc::Receiver<LaneReport>,
+        mut edits: mpsc::Receiver<EndpointsEdit>,
     ) -> Result<(), StateError> {
         let (mut pump_lives, mut lanes_live) = (true, true);
         loop {
@@ -296,9 +296,9 @@ impl Ledger {
     /// Takes in the reports that are there, one by one: each may be of hundreds of rows.
     fn take_in(
         &mut self,
-        first: Report,
-        reports: &mut mpsc::Receiver<Report>,
-        opened: &mut mpsc::Receiver<Vec<Opened>>,
+        first: LaneReport,
+        reports: &mut mpsc::Receiver<LaneReport>,
+        opened: &mut mpsc::Receiver<Vec<PumpReport>>,
         pump_lives: bool,
     ) {
         let mut next = Some(first);
@@ -328,7 +328,7 @@ impl Ledger {
     /// Looks at what the turn has changed.
     fn after_turn(&mut self) {
         let passed = self.watermark.take_passed();
-        let begun = passed.keys().filter(|note| note.fate == Fate::Begun);
+        let begun = passed.keys().filter(|note| note.fate == OpenFate::Begun);
         let begun = begun.map(|note| note.edition).max();
         for (note, times) in passed {
             self.pending.noted(note, times);
@@ -390,7 +390,7 @@ impl Ledger {
             self.retire();
             taken
         } else {
-            (Flush::default(), Vec::new())
+            (StateFlush::default(), Vec::new())
         };
         if flush_now {
             let passed = self.sightings.pass(flush.settled, &self.event_types);
@@ -443,7 +443,7 @@ fn lock(live: &Mutex<LiveBooks>) -> MutexGuard<'_, LiveBooks> {
 }
 
 /// Waits for the flush under way; for ever if there is none.
-async fn flushed(flushing: &mut Option<Flushing>) -> (Writer, Result<Lsn, StateError>) {
+async fn flushed(flushing: &mut Option<FlushUnderway>) -> (StateWriter, Result<Lsn, StateError>) {
     match flushing {
         Some(flushing) => flushing.await,
         None => std::future::pending().await,

@@ -10,17 +10,17 @@ use std::sync::Arc;
 use crate::flow::event::RuleIndex;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::watermark::Edition;
+use crate::flow::watermark::EndpointsVersion;
 
 /// Who was there in one edition of the endpoints, and who took what.
 #[derive(Clone, Debug, Default)]
-pub struct Serving {
+pub struct ServingEndpoints {
     pub endpoints: Vec<EndpointIndex>,
     /// Of each event rule: its table, and who takes all of its events.
     pub rules: Vec<(Arc<TableName>, Vec<EndpointIndex>)>,
 }
 
-impl Serving {
+impl ServingEndpoints {
     /// A rule's table and takers.
     pub(crate) fn rule(&self, rule: RuleIndex) -> Option<&(Arc<TableName>, Vec<EndpointIndex>)> {
         self.rules.get(rule.0)
@@ -29,21 +29,21 @@ impl Serving {
 
 /// See the module's header.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
+pub(crate) struct EndpointNames {
     /// By endpoint index; `None` for one that is retired.
     endpoints: Vec<Option<Arc<str>>>,
     /// In order.
-    editions: VecDeque<(Edition, Arc<Serving>)>,
+    editions: VecDeque<(EndpointsVersion, Arc<ServingEndpoints>)>,
     /// Endpoints that are retired, but notes of editions before this one may name them.
-    retired: Vec<(Edition, EndpointIndex)>,
+    retired: Vec<(EndpointsVersion, EndpointIndex)>,
 }
 
-impl Names {
+impl EndpointNames {
     pub(crate) fn endpoint(&self, index: EndpointIndex) -> Option<&Arc<str>> {
         self.endpoints.get(index.0)?.as_ref()
     }
 
-    pub(crate) fn serving(&self, edition: Edition) -> Option<&Arc<Serving>> {
+    pub(crate) fn serving(&self, edition: EndpointsVersion) -> Option<&Arc<ServingEndpoints>> {
         let found = self.editions.iter().find(|(known, _)| *known == edition);
         found.map(|(_, serving)| serving)
     }
@@ -74,12 +74,12 @@ impl Names {
     }
 
     /// Another edition is about to begin.
-    pub(crate) fn announce(&mut self, edition: Edition, serving: Serving) {
+    pub(crate) fn announce(&mut self, edition: EndpointsVersion, serving: ServingEndpoints) {
         self.editions.push_back((edition, Arc::new(serving)));
     }
 
     /// Nothing of the editions before this one comes any more.
-    pub(crate) fn forget_before(&mut self, edition: Edition) {
+    pub(crate) fn forget_before(&mut self, edition: EndpointsVersion) {
         self.editions.retain(|(known, _)| *known >= edition);
         let gone = self.retired.extract_if(.., |(until, _)| *until <= edition);
         for (_, index) in gone.collect::<Vec<_>>() {
@@ -94,31 +94,34 @@ mod tests {
 
     #[test]
     fn an_edition_is_known_until_a_later_one_has_passed() {
-        let mut names = Names::default();
-        names.announce(Edition(1), Serving::default());
+        let mut names = EndpointNames::default();
+        names.announce(EndpointsVersion(1), ServingEndpoints::default());
         let endpoints = vec![EndpointIndex(3)];
-        names.announce(Edition(2), Serving { endpoints, ..Serving::default() });
-        assert!(names.serving(Edition(1)).is_some());
-        names.forget_before(Edition(2));
-        assert!(names.serving(Edition(1)).is_none());
-        assert_eq!(names.serving(Edition(2)).unwrap().endpoints, [EndpointIndex(3)]);
+        names.announce(
+            EndpointsVersion(2),
+            ServingEndpoints { endpoints, ..ServingEndpoints::default() },
+        );
+        assert!(names.serving(EndpointsVersion(1)).is_some());
+        names.forget_before(EndpointsVersion(2));
+        assert!(names.serving(EndpointsVersion(1)).is_none());
+        assert_eq!(names.serving(EndpointsVersion(2)).unwrap().endpoints, [EndpointIndex(3)]);
     }
 
     #[test]
     fn a_retired_endpoint_has_its_name_while_notes_of_its_editions_may_come() {
-        let mut names = Names::default();
-        names.announce(Edition(1), Serving::default());
+        let mut names = EndpointNames::default();
+        names.announce(EndpointsVersion(1), ServingEndpoints::default());
         names.enter(EndpointIndex(0), "crm".into());
-        names.announce(Edition(2), Serving::default());
+        names.announce(EndpointsVersion(2), ServingEndpoints::default());
         names.retire(EndpointIndex(0));
         assert!(names.endpoint(EndpointIndex(0)).is_some());
-        names.forget_before(Edition(2));
+        names.forget_before(EndpointsVersion(2));
         assert!(names.endpoint(EndpointIndex(0)).is_none());
     }
 
     #[test]
     fn an_index_has_its_name_until_it_is_retired() {
-        let mut names = Names::default();
+        let mut names = EndpointNames::default();
         names.enter(EndpointIndex(2), "crm".into());
         assert_eq!(names.endpoint(EndpointIndex(2)).map(|name| &**name), Some("crm"));
         assert_eq!(names.endpoint(EndpointIndex(1)), None);

@@ -4,10 +4,10 @@
 //! the event has them; nothing else of the row, no body and no secret is logged.
 
 use crate::config::settings::LoggedOutcomes;
+use crate::flow::event::EventFacts;
 use crate::flow::event::EventId;
-use crate::flow::event::Facts;
 use crate::flow::settlement::DeathReason;
-use crate::flow::settlement::Outcome;
+use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::whole_millis;
 
@@ -31,8 +31,8 @@ pub(crate) fn settled(
 ) {
     let event = &settlement.event;
     match &settlement.outcome {
-        Outcome::Delivered { .. } if outcomes == LoggedOutcomes::Failures => {}
-        Outcome::Delivered { status, took } => tracing::info!(
+        DeliveryOutcome::Delivered { .. } if outcomes == LoggedOutcomes::Failures => {}
+        DeliveryOutcome::Delivered { status, took } => tracing::info!(
             id = event.facts.find("id"),
             wallet_code = event.facts.find("wallet_code"),
             event = &*event.event_type,
@@ -43,10 +43,10 @@ pub(crate) fn settled(
             duration_ms = whole_millis(*took),
             "pushed"
         ),
-        Outcome::Dead { reason } => given_up(endpoint, url, settlement, reason),
-        Outcome::Expired => expired(endpoint, &event.event_type, event.id, &event.facts),
-        Outcome::Filtered => {}
-        Outcome::Parked { next_attempt, reason } => tracing::debug!(
+        DeliveryOutcome::Dead { reason } => given_up(endpoint, url, settlement, reason),
+        DeliveryOutcome::Expired => expired(endpoint, &event.event_type, event.id, &event.facts),
+        DeliveryOutcome::Filtered => {}
+        DeliveryOutcome::Parked { next_attempt, reason } => tracing::debug!(
             event = &*event.event_type,
             event_id = %event.id,
             endpoint,
@@ -74,7 +74,7 @@ fn given_up(endpoint: &str, url: &str, settlement: &Settlement, reason: &DeathRe
 }
 
 /// An event was too old, when it was read or when it was to be sent.
-pub fn expired(endpoint: &str, event_type: &str, id: EventId, facts: &Facts) {
+pub fn expired(endpoint: &str, event_type: &str, id: EventId, facts: &EventFacts) {
     tracing::debug!(
         id = facts.find("id"),
         wallet_code = facts.find("wallet_code"),

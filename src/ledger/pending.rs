@@ -1,4 +1,4 @@
-//! What happened since the last flush began, collected to be committed as one [`Flush`].
+//! What happened since the last flush began, collected to be committed as one [`StateFlush`].
 //!
 //! Pure: outcomes in, a flush out.
 
@@ -6,59 +6,59 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::settings::PushLog;
-use crate::flow::endpoint_watermarks::Fronts;
+use crate::config::settings::PushLogSettings;
+use crate::flow::endpoint_watermarks::EndpointWatermarks;
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
 use crate::flow::settlement;
 use crate::flow::settlement::DeathReason;
+use crate::flow::settlement::DeliveryOutcome;
+use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::Holding;
-use crate::flow::settlement::Outcome;
 use crate::flow::settlement::ReplayId;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
-use crate::flow::watermark::Fate;
-use crate::flow::watermark::Note;
-use crate::flow::watermark::Tally;
+use crate::flow::watermark::EventTally;
+use crate::flow::watermark::FilteredNote;
+use crate::flow::watermark::OpenFate;
 use crate::flow::watermark::Watermark;
 use crate::flow::write_back::NOBODY;
 use crate::ledger::logged;
-use crate::ledger::names::Names;
+use crate::ledger::names::EndpointNames;
+use crate::ledger::postings::BookPosting;
 use crate::ledger::postings::CommonBooks;
-use crate::ledger::postings::Posting;
 use crate::ledger::postings::by_edition;
 use crate::ledger::replayed::ReplayEnd;
-use crate::ledger::tallies::Tallies;
-use crate::store::backlog::Delivery;
-use crate::store::backlog::Parked;
-use crate::store::backlog::Reparked;
+use crate::ledger::tallies::OutcomeTallies;
+use crate::store::backlog::BacklogDelivery;
+use crate::store::backlog::ParkedDelivery;
+use crate::store::backlog::ReparkedDelivery;
+use crate::store::books::BookCount;
+use crate::store::books::BookEntry;
 use crate::store::books::CommonCounts;
-use crate::store::books::Count;
-use crate::store::books::Entry;
 use crate::store::dead_letters::DeadLetter;
 use crate::store::dead_letters::DeathClass;
-use crate::store::flush::Flush;
+use crate::store::flush::StateFlush;
 use crate::store::push_totals::PushTotals;
-use crate::store::resend::Ended;
-use crate::store::resend::Resent;
+use crate::store::resend::EndedLetter;
+use crate::store::resend::ResentLetter;
 use crate::store::stored_event::DeadLetterId;
-use crate::store::stored_event::History;
-use crate::store::stored_event::Replay;
+use crate::store::stored_event::ReplayRow;
+use crate::store::stored_event::StoredHistory;
 use crate::store::stored_event::row_key;
 
 /// What is to be added to the books.
 #[derive(Debug, Default)]
-struct Books(BTreeMap<EndpointIndex, BTreeMap<Arc<TableName>, Count>>);
+struct PendingBooks(BTreeMap<EndpointIndex, BTreeMap<Arc<TableName>, BookCount>>);
 
-impl Books {
-    fn line(&mut self, endpoint: EndpointIndex, table: &Arc<TableName>) -> &mut Count {
+impl PendingBooks {
+    fn line(&mut self, endpoint: EndpointIndex, table: &Arc<TableName>) -> &mut BookCount {
         let lines = self.0.entry(endpoint).or_default();
         // Not `entry`, which takes a key of its own: it is asked for each delivery.
         if !lines.contains_key(table) {
-            lines.insert(Arc::clone(table), Count::default());
+            lines.insert(Arc::clone(table), BookCount::default());
         }
         lines.get_mut(table).expect("it was put in if it was not there")
     }
@@ -66,21 +66,21 @@ impl Books {
 
 /// See the module's header.
 #[derive(Debug, Default)]
-pub(crate) struct Pending {
-    flush: Flush,
+pub(crate) struct PendingFlush {
+    flush: StateFlush,
     /// Of attempts in the flush.
     answer_bytes: usize,
     /// Not in `flush` yet: what is settled before it is written is not written at all.
-    parked: HashMap<Delivery, Parked>,
-    reparked: HashMap<Delivery, Reparked>,
-    books: Books,
+    parked: HashMap<BacklogDelivery, ParkedDelivery>,
+    reparked: HashMap<BacklogDelivery, ReparkedDelivery>,
+    books: PendingBooks,
     /// Notes that are not in the books yet: so many of each, so that a flush goes through them once.
-    notes: Tally,
+    notes: EventTally,
     /// What notes and the comings and goings of endpoints add to the books.
-    posted: Posted,
+    posted: PostedCounts,
     /// As the state will hold it after the flush. It outlives the flush.
     common: CommonBooks<Arc<str>>,
-    tallies: Tallies,
+    tallies: OutcomeTallies,
     /// What the WAL is owed no more, in case the settled prefix does not reach it.
     settled: Vec<(EndpointIndex, EventId, Position)>,
     /// Events that no endpoint takes, in case the settled prefix does not reach them.
@@ -91,27 +91,27 @@ pub(crate) struct Pending {
 
 /// What notes came to since the last flush began.
 #[derive(Debug, Default)]
-struct Posted {
-    own: BTreeMap<(Arc<str>, Arc<TableName>), Count>,
-    common: BTreeMap<Arc<TableName>, Count>,
+struct PostedCounts {
+    own: BTreeMap<(Arc<str>, Arc<TableName>), BookCount>,
+    common: BTreeMap<Arc<TableName>, BookCount>,
     /// Whether the common lines count for an endpoint from here on.
     counted: BTreeMap<Arc<str>, bool>,
 }
 
-impl Posted {
-    fn take_in(&mut self, posting: Posting<Arc<str>>) {
+impl PostedCounts {
+    fn take_in(&mut self, posting: BookPosting<Arc<str>>) {
         match posting {
-            Posting::All(table, count) => *self.common.entry(table).or_default() += count,
-            Posting::One(endpoint, table, count) => {
+            BookPosting::All(table, count) => *self.common.entry(table).or_default() += count,
+            BookPosting::One(endpoint, table, count) => {
                 *self.own.entry((endpoint, table)).or_default() += count;
             }
-            Posting::Joined(endpoint) => drop(self.counted.insert(endpoint, true)),
-            Posting::Left(endpoint) => drop(self.counted.insert(endpoint, false)),
+            BookPosting::Joined(endpoint) => drop(self.counted.insert(endpoint, true)),
+            BookPosting::Left(endpoint) => drop(self.counted.insert(endpoint, false)),
         }
     }
 }
 
-impl Pending {
+impl PendingFlush {
     /// Goes on from what the state holds for all endpoints alike.
     pub(crate) fn new(common: CommonCounts) -> Self {
         Self { common: CommonBooks::resume(common.counts, common.members), ..Self::default() }
@@ -137,7 +137,7 @@ impl Pending {
         self.len() == 0
             && self.books.0.is_empty()
             // That other endpoints are counted goes with the next thing that is.
-            && self.notes.keys().all(|note| note.fate == Fate::Begun)
+            && self.notes.keys().all(|note| note.fate == OpenFate::Begun)
             && self.posted.own.is_empty()
             && self.posted.common.is_empty()
             && self.tallies.is_empty()
@@ -145,7 +145,12 @@ impl Pending {
     }
 
     /// Takes in an attempt, for the push log.
-    pub(crate) fn attempted(&mut self, names: &Names, log: &PushLog, attempt: settlement::Attempt) {
+    pub(crate) fn attempted(
+        &mut self,
+        names: &EndpointNames,
+        log: &PushLogSettings,
+        attempt: settlement::DeliveryAttempt,
+    ) {
         let Some(endpoint) = names.endpoint(attempt.endpoint) else { return };
         self.answer_bytes += attempt.exchange.response_body.len();
         logged::add(&mut self.flush, endpoint, log, attempt);
@@ -168,52 +173,59 @@ impl Pending {
     }
 
     /// Takes in what became of a delivery.
-    pub(crate) fn settled(&mut self, names: &Names, settlement: Settlement, now: Timestamp) {
+    pub(crate) fn settled(
+        &mut self,
+        names: &EndpointNames,
+        settlement: Settlement,
+        now: Timestamp,
+    ) {
         let Some(endpoint) = names.endpoint(settlement.endpoint) else { return };
         let endpoint = Arc::clone(endpoint);
         let event = &settlement.event;
-        if let Holding::Replay(id) = settlement.holding {
+        if let DurableIn::Replay(id) = settlement.holding {
             self.replayed(id, &settlement.outcome, now);
             if matches!(id, ReplayId::Logged(_)) {
                 return; // the books have it already, and what failed stays as delivered as it was
             }
         }
         let count = self.books.line(settlement.endpoint, &event.table);
-        let delivery = Delivery { endpoint: Arc::clone(&endpoint), event: event.id };
+        let delivery = BacklogDelivery { endpoint: Arc::clone(&endpoint), event: event.id };
         match settlement.holding {
-            Holding::Wal => {
+            DurableIn::Wal => {
                 count.captured += 1;
                 self.settled.push((settlement.endpoint, event.id, event.position));
             }
-            Holding::Backlog if !matches!(settlement.outcome, Outcome::Parked { .. }) => {
+            DurableIn::Backlog if !matches!(settlement.outcome, DeliveryOutcome::Parked { .. }) => {
                 self.reparked.remove(&delivery);
                 if self.parked.remove(&delivery).is_none() {
                     self.flush.finished.push(delivery.clone());
                 }
             }
-            Holding::Backlog | Holding::Replay(_) => {}
+            DurableIn::Backlog | DurableIn::Replay(_) => {}
         }
         match &settlement.outcome {
-            Outcome::Delivered { .. } => count.delivered += 1,
-            Outcome::Expired => count.expired += 1,
-            Outcome::Filtered => count.filtered += 1,
-            Outcome::Dead { .. } => count.dead += 1,
-            Outcome::Parked { .. } => {}
+            DeliveryOutcome::Delivered { .. } => count.delivered += 1,
+            DeliveryOutcome::Expired => count.expired += 1,
+            DeliveryOutcome::Filtered => count.filtered += 1,
+            DeliveryOutcome::Dead { .. } => count.dead += 1,
+            DeliveryOutcome::Parked { .. } => {}
         }
         self.record(endpoint, delivery, settlement, now);
     }
 
     /// Notes how a replay ended, in its dead letter if it has one.
-    fn replayed(&mut self, id: ReplayId, outcome: &Outcome, at: Timestamp) {
+    fn replayed(&mut self, id: ReplayId, outcome: &DeliveryOutcome, at: Timestamp) {
         let (end, ended) = match outcome {
-            Outcome::Delivered { .. } => (ReplayEnd::Delivered, Some(Ended::Delivered)),
-            Outcome::Expired => (ReplayEnd::Expired, Some(Ended::Expired)),
-            Outcome::Filtered | Outcome::Dead { .. } => (ReplayEnd::Failed, None),
-            Outcome::Parked { .. } => return, // not the end
+            DeliveryOutcome::Delivered { .. } => {
+                (ReplayEnd::Delivered, Some(EndedLetter::Delivered))
+            }
+            DeliveryOutcome::Expired => (ReplayEnd::Expired, Some(EndedLetter::Expired)),
+            DeliveryOutcome::Filtered | DeliveryOutcome::Dead { .. } => (ReplayEnd::Failed, None),
+            DeliveryOutcome::Parked { .. } => return, // not the end
         };
         self.replayed.push((id, end));
         if let (ReplayId::Letter(letter), Some(ended)) = (id, ended) {
-            self.flush.resent.push(Resent { letter: DeadLetterId(letter), ended, at });
+            self.flush.resent.push(ResentLetter { letter: DeadLetterId(letter), ended, at });
         }
     }
 
@@ -221,24 +233,29 @@ impl Pending {
     fn record(
         &mut self,
         endpoint: Arc<str>,
-        delivery: Delivery,
+        delivery: BacklogDelivery,
         settlement: Settlement,
         now: Timestamp,
     ) {
-        if let Outcome::Delivered { .. } | Outcome::Expired | Outcome::Filtered = settlement.outcome
+        if let DeliveryOutcome::Delivered { .. }
+        | DeliveryOutcome::Expired
+        | DeliveryOutcome::Filtered = settlement.outcome
         {
             return;
         }
         let row_key = row_key(&settlement.event.facts).map(ToOwned::to_owned);
         let history = history(&settlement);
         match settlement.outcome {
-            Outcome::Parked { next_attempt, reason } if settlement.holding == Holding::Backlog => {
+            DeliveryOutcome::Parked { next_attempt, reason }
+                if settlement.holding == DurableIn::Backlog =>
+            {
                 // Written after `parked`, so it holds for a row of the same flush, too.
-                let row = Reparked { delivery: delivery.clone(), history, next_attempt, reason };
+                let row =
+                    ReparkedDelivery { delivery: delivery.clone(), history, next_attempt, reason };
                 self.reparked.insert(delivery, row);
             }
-            Outcome::Parked { next_attempt, reason } => {
-                let row = Parked {
+            DeliveryOutcome::Parked { next_attempt, reason } => {
+                let row = ParkedDelivery {
                     event: settlement.event,
                     endpoint,
                     row_key,
@@ -246,11 +263,11 @@ impl Pending {
                     next_attempt,
                     parked_at: now,
                     reason,
-                    replay: Replay::No,
+                    replay: ReplayRow::No,
                 };
                 self.parked.insert(delivery, row);
             }
-            Outcome::Dead { reason } => self.flush.dead.push(DeadLetter {
+            DeliveryOutcome::Dead { reason } => self.flush.dead.push(DeadLetter {
                 event: settlement.event,
                 endpoint,
                 row_key,
@@ -262,22 +279,24 @@ impl Pending {
                 last_attempt: history.last_attempt,
                 died_at: now,
             }),
-            Outcome::Delivered { .. } | Outcome::Expired | Outcome::Filtered => {}
+            DeliveryOutcome::Delivered { .. }
+            | DeliveryOutcome::Expired
+            | DeliveryOutcome::Filtered => {}
         }
     }
 
     /// Takes in a note that the settled prefix has passed.
-    pub(crate) fn noted(&mut self, note: Note, times: u64) {
+    pub(crate) fn noted(&mut self, note: FilteredNote, times: u64) {
         *self.notes.entry(note).or_default() += times;
     }
 
     /// Books the notes so far. To be done before an edition's meaning is forgotten.
-    pub(crate) fn post(&mut self, names: &Names) {
+    pub(crate) fn post(&mut self, names: &EndpointNames) {
         let (common, posted) = (&mut self.common, &mut self.posted);
         for (edition, notes) in by_edition(std::mem::take(&mut self.notes)) {
             let Some(serving) = names.serving(edition) else { continue };
             let name = |index| names.endpoint(index).map(Arc::clone);
-            if notes.keys().any(|note| note.fate == Fate::Begun) {
+            if notes.keys().any(|note| note.fate == OpenFate::Begun) {
                 let present = serving.endpoints.iter().filter_map(|&index| name(index));
                 common.begin(present.collect(), |posting| posted.take_in(posting));
             }
@@ -289,10 +308,10 @@ impl Pending {
     /// another.
     pub(crate) fn take(
         &mut self,
-        names: &Names,
+        names: &EndpointNames,
         watermark: &Watermark,
-        fronts: &Fronts,
-    ) -> (Flush, Vec<(ReplayId, ReplayEnd)>) {
+        fronts: &EndpointWatermarks,
+    ) -> (StateFlush, Vec<(ReplayId, ReplayEnd)>) {
         self.post(names);
         let common = std::mem::take(&mut self.common);
         let Self {
@@ -335,11 +354,11 @@ impl Pending {
             .collect();
         for (index, lines) in books.0 {
             let Some(endpoint) = names.endpoint(index) else { continue };
-            let entry = |(table, count)| Entry { endpoint: Arc::clone(endpoint), table, count };
+            let entry = |(table, count)| BookEntry { endpoint: Arc::clone(endpoint), table, count };
             flush.books.extend(lines.into_iter().map(entry));
         }
-        let own = posted.own.into_iter().filter(|(_, count)| *count != Count::default());
-        let entry = |((endpoint, table), count)| Entry { endpoint, table, count };
+        let own = posted.own.into_iter().filter(|(_, count)| *count != BookCount::default());
+        let entry = |((endpoint, table), count)| BookEntry { endpoint, table, count };
         flush.books.extend(own.map(entry));
         flush.common.counts = posted.common.into_iter().collect();
         for (endpoint, is_counted) in posted.counted {
@@ -350,9 +369,9 @@ impl Pending {
     }
 }
 
-fn history(settlement: &Settlement) -> History {
+fn history(settlement: &Settlement) -> StoredHistory {
     let failed = settlement.history.as_deref();
-    History {
+    StoredHistory {
         attempts: settlement.attempts,
         first_attempt: failed.map(|history| history.first_attempt),
         last_attempt: failed.map(|history| history.last_attempt),

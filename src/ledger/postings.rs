@@ -15,12 +15,12 @@ use std::sync::Arc;
 
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::watermark::Edition;
-use crate::flow::watermark::Fate;
-use crate::flow::watermark::Note;
-use crate::flow::watermark::Tally;
-use crate::ledger::names::Serving;
-use crate::store::books::Count;
+use crate::flow::watermark::EndpointsVersion;
+use crate::flow::watermark::EventTally;
+use crate::flow::watermark::FilteredNote;
+use crate::flow::watermark::OpenFate;
+use crate::ledger::names::ServingEndpoints;
+use crate::store::books::BookCount;
 
 /// Up to so many endpoints have whole lines of their own, which is plain to read in `walhook.books`;
 /// with more, what all of them count alike is cheaper in common.
@@ -28,11 +28,11 @@ const FEW: usize = 16;
 
 /// One change of the books. `K` is what endpoints are called.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Posting<K> {
+pub(crate) enum BookPosting<K> {
     /// Added to what all have in common.
-    All(Arc<TableName>, Count),
+    All(Arc<TableName>, BookCount),
     /// Added to an endpoint's own.
-    One(K, Arc<TableName>, Count),
+    One(K, Arc<TableName>, BookCount),
     /// From here on the common lines count for this endpoint.
     Joined(K),
     /// And for this one no more.
@@ -44,7 +44,7 @@ pub(crate) enum Posting<K> {
 pub(crate) struct CommonBooks<K> {
     /// Up to so many endpoints, each counts for itself.
     few: usize,
-    pub(crate) counts: BTreeMap<Arc<TableName>, Count>,
+    pub(crate) counts: BTreeMap<Arc<TableName>, BookCount>,
     pub(crate) members: BTreeSet<K>,
 }
 
@@ -56,23 +56,26 @@ impl<K> Default for CommonBooks<K> {
 
 impl<K: Clone + Ord> CommonBooks<K> {
     /// Goes on from what the state holds.
-    pub(crate) fn resume(counts: BTreeMap<Arc<TableName>, Count>, members: BTreeSet<K>) -> Self {
+    pub(crate) fn resume(
+        counts: BTreeMap<Arc<TableName>, BookCount>,
+        members: BTreeSet<K>,
+    ) -> Self {
         Self { counts, members, ..Self::default() }
     }
 
     /// An edition begins, with these endpoints.
-    pub(crate) fn begin(&mut self, present: BTreeSet<K>, mut post: impl FnMut(Posting<K>)) {
+    pub(crate) fn begin(&mut self, present: BTreeSet<K>, mut post: impl FnMut(BookPosting<K>)) {
         for joined in present.difference(&self.members) {
             for (table, count) in &self.counts {
-                post(Posting::One(joined.clone(), Arc::clone(table), -*count));
+                post(BookPosting::One(joined.clone(), Arc::clone(table), -*count));
             }
-            post(Posting::Joined(joined.clone()));
+            post(BookPosting::Joined(joined.clone()));
         }
         for left in self.members.difference(&present) {
             for (table, count) in &self.counts {
-                post(Posting::One(left.clone(), Arc::clone(table), *count));
+                post(BookPosting::One(left.clone(), Arc::clone(table), *count));
             }
-            post(Posting::Left(left.clone()));
+            post(BookPosting::Left(left.clone()));
         }
         self.members = present;
     }
@@ -81,46 +84,49 @@ impl<K: Clone + Ord> CommonBooks<K> {
     /// known is of an endpoint of which nothing is kept any more.
     pub(crate) fn post(
         &mut self,
-        serving: &Serving,
-        notes: impl Iterator<Item = (Note, u64)>,
+        serving: &ServingEndpoints,
+        notes: impl Iterator<Item = (FilteredNote, u64)>,
         name: impl Fn(EndpointIndex) -> Option<K>,
-        mut post: impl FnMut(Posting<K>),
+        mut post: impl FnMut(BookPosting<K>),
     ) {
         for (note, times) in notes {
             let Some((table, everybody)) = serving.rule(note.rule) else { continue };
             let times = i64::try_from(times).unwrap_or(i64::MAX);
-            let filtered = Count { captured: times, filtered: times, ..Count::default() };
-            let too_late = Count { filtered: -times, expired: times, ..Count::default() };
+            let filtered = BookCount { captured: times, filtered: times, ..BookCount::default() };
+            let too_late = BookCount { filtered: -times, expired: times, ..BookCount::default() };
             let mut one = |index, count| {
                 if let Some(name) = name(index) {
-                    post(Posting::One(name, Arc::clone(table), count));
+                    post(BookPosting::One(name, Arc::clone(table), count));
                 }
             };
             match note.fate {
-                Fate::Filtered => {}
-                Fate::Expired => everybody.iter().for_each(|&taker| one(taker, too_late)),
+                OpenFate::Filtered => {}
+                OpenFate::Expired => everybody.iter().for_each(|&taker| one(taker, too_late)),
                 // For those who take it their own settlements count.
-                Fate::Raised => everybody.iter().for_each(|&taker| one(taker, -filtered)),
-                Fate::Chosen(taker) => one(taker, -filtered),
-                Fate::TooLate(taker) => one(taker, too_late),
-                Fate::Begun => {}
+                OpenFate::Raised => everybody.iter().for_each(|&taker| one(taker, -filtered)),
+                OpenFate::Chosen(taker) => one(taker, -filtered),
+                OpenFate::TooLate(taker) => one(taker, too_late),
+                OpenFate::Begun => {}
             }
-            let is_for_all = matches!(note.fate, Fate::Filtered | Fate::Expired | Fate::Raised);
+            let is_for_all =
+                matches!(note.fate, OpenFate::Filtered | OpenFate::Expired | OpenFate::Raised);
             if is_for_all && self.members.len() <= self.few {
                 for member in &self.members {
-                    post(Posting::One(member.clone(), Arc::clone(table), filtered));
+                    post(BookPosting::One(member.clone(), Arc::clone(table), filtered));
                 }
             } else if is_for_all {
                 *self.counts.entry(Arc::clone(table)).or_default() += filtered;
-                post(Posting::All(Arc::clone(table), filtered));
+                post(BookPosting::All(Arc::clone(table), filtered));
             }
         }
     }
 }
 
 /// Notes by their editions, in the order of these.
-pub(crate) fn by_edition(tally: Tally) -> BTreeMap<Edition, HashMap<Note, u64>> {
-    let mut editions: BTreeMap<Edition, HashMap<Note, u64>> = BTreeMap::new();
+pub(crate) fn by_edition(
+    tally: EventTally,
+) -> BTreeMap<EndpointsVersion, HashMap<FilteredNote, u64>> {
+    let mut editions: BTreeMap<EndpointsVersion, HashMap<FilteredNote, u64>> = BTreeMap::new();
     for (note, times) in tally {
         editions.entry(note.edition).or_default().insert(note, times);
     }

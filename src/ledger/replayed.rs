@@ -25,18 +25,18 @@ pub enum ReplayEnd {
 
 /// The ends that nobody has taken yet: no more than there are replays in memory. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Replayed {
+pub struct ReplayProgress {
     ended: Arc<Mutex<HashMap<ReplayId, ReplayEnd>>>,
     changed: watch::Sender<()>,
 }
 
-impl Default for Replayed {
+impl Default for ReplayProgress {
     fn default() -> Self {
         Self { ended: Arc::default(), changed: watch::Sender::new(()) }
     }
 }
 
-impl Replayed {
+impl ReplayProgress {
     pub(crate) fn note(&self, ended: Vec<(ReplayId, ReplayEnd)>) {
         if !ended.is_empty() {
             self.lock().extend(ended);
@@ -65,7 +65,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_is_told_once_to_whoever_asks_for_it() {
-        let replayed = Replayed::default();
+        let replayed = ReplayProgress::default();
         let mut watch = replayed.watch();
         let (letter, logged) = (ReplayId::Letter(1), ReplayId::Logged(1));
         replayed.note(vec![(letter, ReplayEnd::Failed)]);

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::flow::lsn::Position;
-use crate::flow::seen::Seen;
+use crate::flow::seen::SeenValues;
 use crate::flow::time::Timestamp;
 use crate::store::seen_values::SeenValue;
 
@@ -21,21 +21,21 @@ const FORGET_EVERY: i64 = 5_000_000;
 
 /// See the module's header.
 #[derive(Debug, Default)]
-pub(crate) struct Sightings {
-    waiting: VecDeque<Seen>,
+pub(crate) struct SeenSightings {
+    waiting: VecDeque<SeenValues>,
     /// By rule: values before this are forgotten.
     forgotten: HashMap<usize, Timestamp>,
 }
 
 /// For one flush.
 #[derive(Debug, Default)]
-pub(crate) struct Passed {
+pub(crate) struct PassedSightings {
     pub(crate) values: Vec<SeenValue>,
     pub(crate) forget: Vec<(Arc<str>, Timestamp)>,
 }
 
-impl Sightings {
-    pub(crate) fn note(&mut self, seen: Seen) {
+impl SeenSightings {
+    pub(crate) fn note(&mut self, seen: SeenValues) {
         if self.waiting.len() >= WAITING_MAX {
             self.waiting.pop_front();
         }
@@ -43,10 +43,15 @@ impl Sightings {
     }
 
     /// What a flush that settles `settled` has to write; `types` are the rules' event types.
-    pub(crate) fn pass(&mut self, settled: Option<Position>, types: &[Arc<str>]) -> Passed {
-        let mut passed = Passed::default();
+    pub(crate) fn pass(
+        &mut self,
+        settled: Option<Position>,
+        types: &[Arc<str>],
+    ) -> PassedSightings {
+        let mut passed = PassedSightings::default();
         let (mut newest, mut oldest) = (HashMap::new(), BTreeMap::new());
-        let is_passed = |seen: &mut Seen| settled.is_some_and(|settled| seen.position <= settled);
+        let is_passed =
+            |seen: &mut SeenValues| settled.is_some_and(|settled| seen.position <= settled);
         while let Some(seen) = self.waiting.pop_front_if(is_passed) {
             newest.insert(seen.fingerprint, seen);
             oldest.insert(seen.rule.0, seen.oldest);
@@ -78,20 +83,20 @@ mod tests {
     use super::*;
     use crate::flow::event::RuleIndex;
     use crate::flow::lsn::Lsn;
-    use crate::flow::seen::Fingerprint;
+    use crate::flow::seen::ValueFingerprint;
 
     fn at(number: u64) -> Position {
         Position { commit: Lsn::from_raw(number), ordinal: 0 }
     }
 
-    fn seen(value: u64, number: u64, oldest: i64) -> Seen {
-        let fingerprint = Fingerprint::from_halves(0, value);
+    fn seen(value: u64, number: u64, oldest: i64) -> SeenValues {
+        let fingerprint = ValueFingerprint::from_halves(0, value);
         let committed = Timestamp::from_seconds(i64::try_from(number).unwrap());
         let oldest = Timestamp::from_seconds(oldest);
-        Seen { rule: RuleIndex(0), fingerprint, position: at(number), committed, oldest }
+        SeenValues { rule: RuleIndex(0), fingerprint, position: at(number), committed, oldest }
     }
 
-    fn shown(passed: &Passed) -> Vec<(u64, u64)> {
+    fn shown(passed: &PassedSightings) -> Vec<(u64, u64)> {
         let one = |value: &SeenValue| (value.fingerprint.halves().1, value.position.commit.raw());
         passed.values.iter().map(one).collect()
     }
@@ -99,7 +104,7 @@ mod tests {
     #[test]
     fn only_what_is_settled_is_written_and_of_a_value_the_newest() {
         let types = [Arc::from("message")];
-        let mut sightings = Sightings::default();
+        let mut sightings = SeenSightings::default();
         for (value, number) in [(1, 1), (2, 2), (1, 3), (3, 4)] {
             sightings.note(seen(value, number, 0));
         }
@@ -112,7 +117,7 @@ mod tests {
     #[test]
     fn tables_forget_now_and_then_what_the_rule_has_forgotten() {
         let types = [Arc::from("message")];
-        let mut sightings = Sightings::default();
+        let mut sightings = SeenSightings::default();
         let mut forgets = Vec::new();
         for (number, oldest) in [(1, 0), (2, 4), (3, 5), (4, 9), (5, 20)] {
             sightings.note(seen(number, number, oldest));

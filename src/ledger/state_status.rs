@@ -21,10 +21,10 @@ const FLUSH_LATE: Duration = Duration::from_secs(5);
 
 /// Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct StateStatus(Arc<Mutex<View>>);
+pub struct StateStatus(Arc<Mutex<StateView>>);
 
 #[derive(Debug, Default)]
-struct View {
+struct StateView {
     /// When the flush under way was begun.
     begun: Option<Instant>,
     /// Why the last try to write failed; `None` once one was committed.
@@ -70,7 +70,7 @@ impl StateStatus {
         })
     }
 
-    fn locked(&self) -> MutexGuard<'_, View> {
+    fn locked(&self) -> MutexGuard<'_, StateView> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

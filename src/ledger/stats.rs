@@ -15,7 +15,7 @@ const NEVER: i64 = 0;
 
 /// Counted per event and endpoint once the outcome is final: since the slot began.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct PushStats {
     succeeded: AtomicU64,
     failed: AtomicU64,
     /// Those of `succeeded` whose response time is known.
@@ -37,7 +37,7 @@ pub struct StatsView {
     pub average_delay_ms: u64,
 }
 
-impl Stats {
+impl PushStats {
     /// Goes on from what the state holds.
     pub fn resume(&self, totals: &PushTotals) {
         for (counter, total) in [
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn totals_are_the_sum_of_the_outcomes_and_the_mean_is_of_successes() {
-        let stats = Stats::default();
+        let stats = PushStats::default();
         let empty = stats.view();
         assert_eq!(
             (empty.total_pushed, empty.last_push_time, empty.average_delay_ms),
@@ -125,13 +125,13 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_what_is_shown_after_a_restart() {
-        let (before, mut kept) = (Stats::default(), PushTotals::default());
+        let (before, mut kept) = (PushStats::default(), PushTotals::default());
         let at = Timestamp::from_seconds(1_703_123_455);
         before.succeeded(Duration::from_micros(100_499), at);
         kept.succeeded(Duration::from_micros(100_499), at);
         before.failed(at.shifted(5_000_000));
         kept.failed(at.shifted(5_000_000));
-        let after = Stats::default();
+        let after = PushStats::default();
         after.resume(&kept);
         assert_eq!(after.view(), before.view());
     }

@@ -7,18 +7,18 @@ use std::collections::HashMap;
 
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
-use crate::flow::settlement::Holding;
-use crate::flow::settlement::Outcome;
+use crate::flow::settlement::DeliveryOutcome;
+use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::Settlement;
-use crate::store::write_backs::Tally;
+use crate::store::write_backs::OutcomeTally;
 
 /// See the module's header.
 #[derive(Debug, Default)]
-pub(crate) struct Tallies {
-    open: HashMap<EventId, Tally>,
+pub(crate) struct OutcomeTallies {
+    open: HashMap<EventId, OutcomeTally>,
 }
 
-impl Tallies {
+impl OutcomeTallies {
     /// Takes in what became of a delivery. An event that was parked does not know any more whether
     /// its rule has a write-back: it is counted, and the table does without those it does not know.
     pub(crate) fn settled(&mut self, settlement: &Settlement) {
@@ -26,19 +26,19 @@ impl Tallies {
         let target = event.write_back.as_deref();
         let (delivered, failed) = match (settlement.holding, &settlement.outcome) {
             // A resend is counted when its dead letter is closed.
-            (Holding::Replay(_), _) => return,
-            (_, Outcome::Delivered { .. }) => (1, 0),
-            (_, Outcome::Expired | Outcome::Dead { .. }) => (0, 1),
+            (DurableIn::Replay(_), _) => return,
+            (_, DeliveryOutcome::Delivered { .. }) => (1, 0),
+            (_, DeliveryOutcome::Expired | DeliveryOutcome::Dead { .. }) => (0, 1),
             // The endpoint has no say in it.
-            (_, Outcome::Filtered) => (1, 0),
+            (_, DeliveryOutcome::Filtered) => (1, 0),
             // From here on the row of the table alone knows what is owed.
-            (Holding::Wal, Outcome::Parked { .. }) => (0, 0),
-            (Holding::Backlog, Outcome::Parked { .. }) => return,
+            (DurableIn::Wal, DeliveryOutcome::Parked { .. }) => (0, 0),
+            (DurableIn::Backlog, DeliveryOutcome::Parked { .. }) => return,
         };
-        if target.is_none() && settlement.holding == Holding::Wal {
+        if target.is_none() && settlement.holding == DurableIn::Wal {
             return; // its rule has none
         }
-        let tally = self.open.entry(event.id).or_insert_with(|| Tally {
+        let tally = self.open.entry(event.id).or_insert_with(|| OutcomeTally {
             event: event.id,
             event_type: event.event_type.clone(),
             table: event.table.clone(),
@@ -55,7 +55,7 @@ impl Tallies {
 
     /// Takes in an event that no endpoint takes: all of none have taken it.
     pub(crate) fn untaken(&mut self, event: &Event) {
-        self.open.entry(event.id).or_insert_with(|| Tally {
+        self.open.entry(event.id).or_insert_with(|| OutcomeTally {
             event: event.id,
             event_type: event.event_type.clone(),
             table: event.table.clone(),
@@ -70,8 +70,8 @@ impl Tallies {
     }
 
     /// All of them, in the order of their events.
-    pub(crate) fn into_rows(self) -> Vec<Tally> {
-        let mut rows: Vec<Tally> = self.open.into_values().collect();
+    pub(crate) fn into_rows(self) -> Vec<OutcomeTally> {
+        let mut rows: Vec<OutcomeTally> = self.open.into_values().collect();
         rows.sort_unstable_by_key(|tally| tally.event);
         rows
     }
@@ -85,10 +85,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::flow::body::Body;
-    use crate::flow::event::Facts;
-    use crate::flow::event::Origin;
-    use crate::flow::key::Keys;
+    use crate::flow::body::EventBody;
+    use crate::flow::event::EventFacts;
+    use crate::flow::event::IdOrigin;
+    use crate::flow::key::EventKeys;
     use crate::flow::lsn::Lsn;
     use crate::flow::lsn::Position;
     use crate::flow::relation::TableName;
@@ -106,45 +106,45 @@ mod tests {
         let position = Position { commit: Lsn::from_raw(number + 1), ordinal: 0 };
         let target = TargetRow { key: Vec::new(), values: Vec::new(), owed: ENDPOINTS };
         Arc::new(Event {
-            id: EventId::new(position, Origin::new(1, "e")),
+            id: EventId::new(position, IdOrigin::new(1, "e")),
             sequence: number,
             position,
             event_type: "e".into(),
             table: Arc::new(TableName::new("public", "t")),
             committed: Timestamp::default(),
-            keys: Keys::NONE,
+            keys: EventKeys::NONE,
             expiry: None,
-            body: Body::default(),
-            facts: Facts::default(),
+            body: EventBody::default(),
+            facts: EventFacts::default(),
             write_back: (!refilled).then(|| Box::new(target)),
             held: None,
         })
     }
 
-    fn settlement(event: Arc<Event>, holding: Holding, outcome: Outcome) -> Settlement {
+    fn settlement(event: Arc<Event>, holding: DurableIn, outcome: DeliveryOutcome) -> Settlement {
         let endpoint = EndpointIndex(0);
         Settlement { event, endpoint, outcome, holding, attempts: 1, history: None }
     }
 
-    fn delivered() -> Outcome {
-        Outcome::Delivered { status: 200, took: Duration::ZERO }
+    fn delivered() -> DeliveryOutcome {
+        DeliveryOutcome::Delivered { status: 200, took: Duration::ZERO }
     }
 
-    fn dead() -> Outcome {
-        Outcome::Dead { reason: DeathReason::BacklogFull }
+    fn dead() -> DeliveryOutcome {
+        DeliveryOutcome::Dead { reason: DeathReason::BacklogFull }
     }
 
-    fn parked() -> Outcome {
-        Outcome::Parked { next_attempt: None, reason: ParkReason::Outage }
+    fn parked() -> DeliveryOutcome {
+        DeliveryOutcome::Parked { next_attempt: None, reason: ParkReason::Outage }
     }
 
     #[test]
     fn resends_and_events_without_a_write_back_are_not_counted() {
-        let mut tallies = Tallies::default();
-        let letter = Holding::Replay(ReplayId::Letter(1));
+        let mut tallies = OutcomeTallies::default();
+        let letter = DurableIn::Replay(ReplayId::Letter(1));
         tallies.settled(&settlement(event(1, false), letter, delivered()));
-        tallies.settled(&settlement(event(2, true), Holding::Wal, delivered()));
-        tallies.settled(&settlement(event(3, false), Holding::Backlog, parked()));
+        tallies.settled(&settlement(event(2, true), DurableIn::Wal, delivered()));
+        tallies.settled(&settlement(event(3, false), DurableIn::Backlog, parked()));
         assert!(tallies.is_empty());
     }
 
@@ -156,8 +156,8 @@ mod tests {
             steps in prop::collection::vec((0..4_u64, 0..4_u8, any::<bool>(), any::<bool>()), 0..80),
         ) {
             let (mut tallies, mut rows, mut expected) =
-                (Tallies::default(), HashMap::new(), HashMap::new());
-            let mut add = |tallies: Tallies| {
+                (OutcomeTallies::default(), HashMap::new(), HashMap::new());
+            let mut add = |tallies: OutcomeTallies| {
                 for row in tallies.into_rows() {
                     let known = row.target.is_some();
                     let sum: &mut (bool, u32, u32) = rows.entry(row.event).or_default();
@@ -170,10 +170,10 @@ mod tests {
                 let outcome = if good { delivered() } else { dead() };
                 let outcomes = match what {
                     // At once, or after it was parked: still in memory, or read back.
-                    0 => vec![(Holding::Wal, false, outcome)],
-                    1 => vec![(Holding::Wal, false, parked()), (Holding::Backlog, false, outcome)],
-                    2 => vec![(Holding::Wal, false, parked()), (Holding::Backlog, true, outcome)],
-                    _ => vec![(Holding::Wal, false, parked()), (Holding::Backlog, true, parked())],
+                    0 => vec![(DurableIn::Wal, false, outcome)],
+                    1 => vec![(DurableIn::Wal, false, parked()), (DurableIn::Backlog, false, outcome)],
+                    2 => vec![(DurableIn::Wal, false, parked()), (DurableIn::Backlog, true, outcome)],
+                    _ => vec![(DurableIn::Wal, false, parked()), (DurableIn::Backlog, true, parked())],
                 };
                 for (holding, refilled, outcome) in outcomes {
                     tallies.settled(&settlement(event(number, refilled), holding, outcome));

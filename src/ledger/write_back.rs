@@ -1,7 +1,7 @@
 //! Writes outcomes back into the source database, beside the flushes and never in their way.
 //!
 //! ```text
-//! flush ─ wake ─▶ [WriteBacks] ─ UPDATE ─▶ source database (marked: raises no event)
+//! flush ─ wake ─▶ [WriteBackRunner] ─ UPDATE ─▶ source database (marked: raises no event)
 //!                     └ done, or due again ─▶ walhook.write_backs
 //! ```
 //!
@@ -23,19 +23,19 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::backoff::Backoff;
-use crate::config::settings::Server;
-use crate::config::settings::WriteBack;
+use crate::config::settings::ServerSettings;
+use crate::config::settings::WriteBackSettings;
 use crate::flow::event::EventId;
 use crate::flow::relation::TableName;
 use crate::store;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::error::StoreError;
 use crate::store::progress::begin;
 use crate::store::row_change;
 use crate::store::state_error::StateError;
 use crate::store::write_backs;
-use crate::store::write_backs::Due;
-use crate::telemetry::metrics::Metrics;
+use crate::store::write_backs::DueWriteBack;
+use crate::telemetry::metrics::WalhookMetrics;
 use crate::telemetry::metrics::WriteBackMetrics;
 
 /// Written in one transaction at most; it holds their locks until it ends.
@@ -67,28 +67,28 @@ const LAST_MAX: Duration = Duration::from_millis(500);
 
 /// One event rule with a write-back.
 #[derive(Clone, Debug)]
-pub struct Rule {
+pub struct WriteBackRule {
     pub event_type: Arc<str>,
     pub table: TableName,
-    pub terms: WriteBack,
+    pub terms: WriteBackSettings,
 }
 
 /// What is told when the task is made.
-pub struct Terms {
+pub struct WriteBackTerms {
     pub slot: String,
-    pub source: Server,
-    pub state: Server,
-    pub rules: Vec<Rule>,
+    pub source: ServerSettings,
+    pub state: ServerSettings,
+    pub rules: Vec<WriteBackRule>,
     pub status: WriteBackStatus,
 }
 
 /// How write-backs fare, for the HTTP surface. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct WriteBackStatus(Arc<Mutex<View>>);
+pub struct WriteBackStatus(Arc<Mutex<WriteBackView>>);
 
 /// See [`WriteBackStatus`].
 #[derive(Clone, Debug, Default)]
-pub struct View {
+pub struct WriteBackView {
     /// Write-backs whose last try failed.
     pub failing: u64,
     /// Why the last one that failed did; `None` once nothing fails.
@@ -98,38 +98,38 @@ pub struct View {
 }
 
 impl WriteBackStatus {
-    pub fn view(&self) -> View {
+    pub fn view(&self) -> WriteBackView {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, change: impl FnOnce(&mut View)) {
+    fn set(&self, change: impl FnOnce(&mut WriteBackView)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
 /// The task. See the module's header.
-pub struct WriteBacks {
+pub struct WriteBackRunner {
     slot: String,
     /// `None` where the state is in the source database: one session does for both.
-    source: Option<Server>,
-    state: Server,
-    rules: Vec<(Rule, WriteBackMetrics)>,
+    source: Option<ServerSettings>,
+    state: ServerSettings,
+    rules: Vec<(WriteBackRule, WriteBackMetrics)>,
     status: WriteBackStatus,
-    sessions: Option<Sessions>,
-    unchanged: Unchanged,
+    sessions: Option<WriteBackSessions>,
+    unchanged: UnchangedRows,
     /// The last error of each event type that was logged.
     named: HashMap<Arc<str>, String>,
     swept: Option<Instant>,
 }
 
-struct Sessions {
-    state: Session,
-    source: Option<Session>,
+struct WriteBackSessions {
+    state: SqlSession,
+    source: Option<SqlSession>,
     /// For what walhook alone has to say, where `state` runs the user's code, too.
-    books: Option<Session>,
+    books: Option<SqlSession>,
 }
 
-impl Sessions {
+impl WriteBackSessions {
     fn books(&self) -> &Client {
         &self.books.as_ref().unwrap_or(&self.state).client
     }
@@ -137,23 +137,23 @@ impl Sessions {
 
 /// Write-backs that changed no row and are not in the log yet.
 #[derive(Debug, Default)]
-struct Unchanged {
+struct UnchangedRows {
     count: u64,
     told: Option<Instant>,
 }
 
 /// What a round came to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Round {
+enum WriteBackRound {
     /// Nothing was due.
     Idle,
     Wrote,
 }
 
-impl WriteBacks {
-    pub fn new(terms: Terms, metrics: &Metrics) -> Self {
+impl WriteBackRunner {
+    pub fn new(terms: WriteBackTerms, metrics: &WalhookMetrics) -> Self {
         let apart = terms.source.params != terms.state.params;
-        let rule = |rule: Rule| {
+        let rule = |rule: WriteBackRule| {
             let metrics = metrics.write_backs(&rule.event_type);
             (rule, metrics)
         };
@@ -164,7 +164,7 @@ impl WriteBacks {
             rules: terms.rules.into_iter().map(rule).collect(),
             status: terms.status,
             sessions: None,
-            unchanged: Unchanged::default(),
+            unchanged: UnchangedRows::default(),
             named: HashMap::new(),
             swept: None,
         }
@@ -213,7 +213,7 @@ impl WriteBacks {
             write_backs::sweep(sessions.books(), &self.slot).await?;
             self.swept = Some(Instant::now());
         }
-        while self.round(&mut sessions).await? == Round::Wrote {}
+        while self.round(&mut sessions).await? == WriteBackRound::Wrote {}
         let outlook = write_backs::outlook(sessions.books(), &self.slot).await?;
         self.sessions = Some(sessions);
         self.status.set(|view| {
@@ -229,50 +229,53 @@ impl WriteBacks {
         Ok(outlook.next.unwrap_or(SWEEP).clamp(RETRY_FIRST / 4, SWEEP))
     }
 
-    async fn connect(&self) -> Result<Sessions, StateError> {
+    async fn connect(&self) -> Result<WriteBackSessions, StateError> {
         let state = store::connect_within(&self.state, store::ANSWER_SOON).await?;
         // Triggers of the user's tables run in the session that writes into them.
         let source = self.source.as_ref();
         let target = source.unwrap_or(&self.state);
         let written = store::connect_with_own_path(target, store::ANSWER_SOON).await?;
         Ok(match source {
-            Some(_) => Sessions { state, source: Some(written), books: None },
-            None => Sessions { state: written, source: None, books: Some(state) },
+            Some(_) => WriteBackSessions { state, source: Some(written), books: None },
+            None => WriteBackSessions { state: written, source: None, books: Some(state) },
         })
     }
 
-    async fn round(&mut self, sessions: &mut Sessions) -> Result<Round, StateError> {
+    async fn round(
+        &mut self,
+        sessions: &mut WriteBackSessions,
+    ) -> Result<WriteBackRound, StateError> {
         let found = match self.write(sessions, None).await {
-            Ok(0) => return Ok(Round::Idle),
-            Ok(_) => return Ok(Round::Wrote),
-            Err(Failure::Lost(error)) => return Err(error),
-            Err(Failure::Refused(found, _)) => found,
+            Ok(0) => return Ok(WriteBackRound::Idle),
+            Ok(_) => return Ok(WriteBackRound::Wrote),
+            Err(WriteBackFailure::Lost(error)) => return Err(error),
+            Err(WriteBackFailure::Refused(found, _)) => found,
         };
         // One of them is in the way of the others: each on its own.
         let (mut failures, mut wrote) = (0, false);
         for due in found {
             match self.write(sessions, Some(due.event)).await {
                 Ok(_) => wrote = true,
-                Err(Failure::Lost(error)) => return Err(error),
-                Err(Failure::Refused(_, error)) => {
+                Err(WriteBackFailure::Lost(error)) => return Err(error),
+                Err(WriteBackFailure::Refused(_, error)) => {
                     self.refused(sessions.books(), &due, &error).await?;
                     failures += 1;
                     wrote = true; // it is not due now, so there is something new to look at
                 }
             }
             if failures >= FAILURES_MAX {
-                return Ok(Round::Idle);
+                return Ok(WriteBackRound::Idle);
             }
         }
-        Ok(if wrote { Round::Wrote } else { Round::Idle })
+        Ok(if wrote { WriteBackRound::Wrote } else { WriteBackRound::Idle })
     }
 
     /// Writes what is due, or only one of it, in one transaction; gives how many.
     async fn write(
         &mut self,
-        sessions: &mut Sessions,
+        sessions: &mut WriteBackSessions,
         only: Option<EventId>,
-    ) -> Result<usize, Failure> {
+    ) -> Result<usize, WriteBackFailure> {
         let tx = begin(&mut sessions.state.client).await?;
         let shared = sessions.source.is_none();
         if shared {
@@ -294,15 +297,19 @@ impl WriteBacks {
         };
         let rows = match applied.await {
             Ok(rows) => rows,
-            Err(error) if is_refused(&error) => return Err(Failure::Refused(found, error)),
-            Err(error) => return Err(Failure::Lost(error)),
+            Err(error) if is_refused(&error) => {
+                return Err(WriteBackFailure::Refused(found, error));
+            }
+            Err(error) => return Err(WriteBackFailure::Lost(error)),
         };
         if let Some(apart) = apart {
             match apart.commit().await.map_err(StateError::from) {
                 Ok(()) => {}
                 // A deferred constraint, for one.
-                Err(error) if is_refused(&error) => return Err(Failure::Refused(found, error)),
-                Err(error) => return Err(Failure::Lost(error)),
+                Err(error) if is_refused(&error) => {
+                    return Err(WriteBackFailure::Refused(found, error));
+                }
+                Err(error) => return Err(WriteBackFailure::Lost(error)),
             }
         }
         let events: Vec<EventId> = found.iter().map(|due| due.event).collect();
@@ -316,8 +323,10 @@ impl WriteBacks {
         }
         match tx.commit().await.map_err(StateError::from) {
             Ok(()) => {}
-            Err(error) if is_refused(&error) => return Err(Failure::Refused(found, error)),
-            Err(error) => return Err(Failure::Lost(error)),
+            Err(error) if is_refused(&error) => {
+                return Err(WriteBackFailure::Refused(found, error));
+            }
+            Err(error) => return Err(WriteBackFailure::Lost(error)),
         }
         for (due, rows) in found.iter().zip(rows) {
             self.wrote(due, rows);
@@ -328,20 +337,21 @@ impl WriteBacks {
     async fn apply(
         &self,
         tx: &tokio_postgres::Transaction<'_>,
-        due: &Due,
+        due: &DueWriteBack,
     ) -> Result<Option<u64>, StateError> {
         // An event of an earlier configuration has nobody to tell.
         let Some((rule, _)) = self.rule(due) else { return Ok(None) };
-        let Due { event, target, delivered, .. } = due;
+        let DueWriteBack { event, target, delivered, .. } = due;
         row_change::apply(tx, &rule.terms, &due.table, *event, target, *delivered).await.map(Some)
     }
 
-    fn rule(&self, due: &Due) -> Option<&(Rule, WriteBackMetrics)> {
-        let is_its = |rule: &Rule| rule.event_type == due.event_type && rule.table == due.table;
+    fn rule(&self, due: &DueWriteBack) -> Option<&(WriteBackRule, WriteBackMetrics)> {
+        let is_its =
+            |rule: &WriteBackRule| rule.event_type == due.event_type && rule.table == due.table;
         self.rules.iter().find(|(rule, _)| is_its(rule))
     }
 
-    fn wrote(&mut self, due: &Due, rows: Option<u64>) {
+    fn wrote(&mut self, due: &DueWriteBack, rows: Option<u64>) {
         let Some((_, metrics)) = self.rule(due) else { return };
         metrics.wrote(due.delivered, rows.unwrap_or_default());
         if rows == Some(0) {
@@ -372,7 +382,7 @@ impl WriteBacks {
     async fn refused(
         &mut self,
         client: &Client,
-        due: &Due,
+        due: &DueWriteBack,
         error: &StateError,
     ) -> Result<(), StateError> {
         let cause = match error {
@@ -400,14 +410,14 @@ impl WriteBacks {
 }
 
 /// Why a transaction was not committed.
-enum Failure {
+enum WriteBackFailure {
     /// The server refused a statement: these, or one of them, have to wait.
-    Refused(Vec<Due>, StateError),
+    Refused(Vec<DueWriteBack>, StateError),
     /// Nothing can be written at the moment.
     Lost(StateError),
 }
 
-impl<E: Into<StateError>> From<E> for Failure {
+impl<E: Into<StateError>> From<E> for WriteBackFailure {
     fn from(error: E) -> Self {
         Self::Lost(error.into())
     }

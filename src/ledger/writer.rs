@@ -11,19 +11,19 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::flow::time::Timestamp;
 use crate::ledger::state_status::StateStatus;
 use crate::store;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::crash_records;
 use crate::store::error::StoreError;
 use crate::store::flush;
-use crate::store::flush::Flush;
+use crate::store::flush::StateFlush;
 use crate::store::partitions;
 use crate::store::progress;
-use crate::store::progress::Backend;
-use crate::store::progress::Holding;
+use crate::store::progress::BackendSession;
+use crate::store::progress::StateOwnership;
 use crate::store::state_error::StateError;
 
 /// First and longest wait before a failed flush is tried again.
@@ -35,14 +35,14 @@ const RETRY_CAP: Duration = Duration::from_secs(2);
 const ANSWER_CAP: Duration = Duration::from_secs(240);
 
 /// The right to write, and a session to do it with.
-pub struct Writer {
-    server: Server,
-    session: Option<Session>,
+pub struct StateWriter {
+    server: ServerSettings,
+    session: Option<SqlSession>,
     /// The server's process for the session, or for the one that was lost.
-    backend: Option<Backend>,
+    backend: Option<BackendSession>,
     /// How long an answer is waited for.
     patience: Duration,
-    holding: Holding,
+    holding: StateOwnership,
     backoff: Backoff,
     retention_days: u32,
     /// Tells the source whether flushes get through.
@@ -50,11 +50,11 @@ pub struct Writer {
     status: StateStatus,
 }
 
-impl Writer {
+impl StateWriter {
     pub fn new(
-        server: Server,
-        session: Session,
-        holding: Holding,
+        server: ServerSettings,
+        session: SqlSession,
+        holding: StateOwnership,
         retention_days: u32,
         writable: watch::Sender<bool>,
         status: StateStatus,
@@ -77,7 +77,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`StateError::Fenced`], or another error that waiting cannot mend.
-    pub(crate) async fn commit(&mut self, flush: &Flush) -> Result<(), StateError> {
+    pub(crate) async fn commit(&mut self, flush: &StateFlush) -> Result<(), StateError> {
         self.status.begun();
         let outcome = self.commit_in_the_end(flush).await;
         if outcome.is_ok() {
@@ -89,7 +89,7 @@ impl Writer {
         outcome
     }
 
-    async fn commit_in_the_end(&mut self, flush: &Flush) -> Result<(), StateError> {
+    async fn commit_in_the_end(&mut self, flush: &StateFlush) -> Result<(), StateError> {
         loop {
             let was_open = self.session.is_some();
             let error = match self.try_commit(flush).await {
@@ -119,7 +119,7 @@ impl Writer {
         }
     }
 
-    async fn try_commit(&mut self, flush: &Flush) -> Result<(), StateError> {
+    async fn try_commit(&mut self, flush: &StateFlush) -> Result<(), StateError> {
         self.connect().await?;
         let patience = self.patience;
         let Some(session) = &mut self.session else { return Ok(()) };
@@ -147,7 +147,7 @@ impl Writer {
     }
 
     /// The slot that is written for, and the epoch.
-    pub fn holding(&self) -> &Holding {
+    pub fn holding(&self) -> &StateOwnership {
         &self.holding
     }
 

@@ -11,7 +11,7 @@ use crate::flow::settlement::EndpointIndex;
 
 /// See the module's header. It becomes less while the stream goes on.
 #[derive(Debug, Default)]
-pub(crate) struct Ahead {
+pub(crate) struct AlreadySettled {
     /// Each endpoint has settled everything before this change.
     fronts: HashMap<EndpointIndex, Position>,
     /// Single deliveries.
@@ -20,7 +20,7 @@ pub(crate) struct Ahead {
     untaken: HashSet<EventId>,
 }
 
-impl Ahead {
+impl AlreadySettled {
     pub(crate) fn new(
         fronts: impl Iterator<Item = (EndpointIndex, Position)>,
         beyond: impl Iterator<Item = (EndpointIndex, EventId)>,
@@ -59,7 +59,7 @@ impl Ahead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::event::Origin;
+    use crate::flow::event::IdOrigin;
     use crate::flow::lsn::Lsn;
 
     fn at(commit: u64) -> Position {
@@ -69,9 +69,11 @@ mod tests {
     #[test]
     fn what_was_settled_is_owed_no_more_and_what_was_not_is() {
         let [slow, quick] = [EndpointIndex(0), EndpointIndex(1)];
-        let id = |commit| EventId::new(at(commit), Origin::new(7, "task.done"));
-        let mut ahead =
-            Ahead::new([(quick, at(3))].into_iter(), [(quick, id(4)), (slow, id(2))].into_iter());
+        let id = |commit| EventId::new(at(commit), IdOrigin::new(7, "task.done"));
+        let mut ahead = AlreadySettled::new(
+            [(quick, at(3))].into_iter(),
+            [(quick, id(4)), (slow, id(2))].into_iter(),
+        );
         let takers: Arc<[EndpointIndex]> = [slow, quick].into();
         let owed: Vec<_> =
             (1..=5).map(|commit| ahead.owed(Arc::clone(&takers), id(commit)).to_vec()).collect();

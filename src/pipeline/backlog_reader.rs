@@ -5,20 +5,20 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::sync::watch;
 
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::config::settings::Settings;
 use crate::flow::backlog::BacklogPosition;
-use crate::flow::backlog::Refilled;
-use crate::flow::budget::Budget;
-use crate::flow::budget::Held;
-use crate::flow::settlement::History;
+use crate::flow::backlog::RefilledRow;
+use crate::flow::budget::HeldMemory;
+use crate::flow::budget::MemoryBudget;
+use crate::flow::settlement::AttemptHistory;
 use crate::store;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::backlog;
+use crate::store::backlog::BacklogCursor;
 use crate::store::backlog::BacklogId;
-use crate::store::backlog::Cursor;
 use crate::store::backlog::PageLimits;
-use crate::store::backlog::Waiting;
+use crate::store::backlog::WaitingRow;
 use crate::store::state_error::StateError;
 
 /// Bodies of one page; a single row comes whatever its size.
@@ -28,15 +28,15 @@ const PAGE_BYTES: usize = 2 << 20;
 const EVENT_OVERHEAD_BYTES: usize = 512;
 
 /// All lanes read over one session, one after the other: pages are small and quick.
-pub(crate) struct Backlog {
-    server: Server,
+pub(crate) struct BacklogReader {
+    server: ServerSettings,
     slot: String,
-    budget: Budget,
-    session: Mutex<Option<Session>>,
+    budget: MemoryBudget,
+    session: Mutex<Option<SqlSession>>,
 }
 
-impl Backlog {
-    pub(crate) fn of(settings: &Settings, budget: Budget) -> Self {
+impl BacklogReader {
+    pub(crate) fn of(settings: &Settings, budget: MemoryBudget) -> Self {
         let (server, slot) = (settings.state.clone(), settings.postgres.slot.clone());
         Self { server, slot, budget, session: Mutex::new(None) }
     }
@@ -55,8 +55,8 @@ impl Backlog {
         endpoint: &str,
         after: Option<BacklogPosition>,
         rows: usize,
-    ) -> Result<Vec<Refilled>, StateError> {
-        let after = after.map(|at| Cursor { position: at.position, id: BacklogId(at.row) });
+    ) -> Result<Vec<RefilledRow>, StateError> {
+        let after = after.map(|at| BacklogCursor { position: at.position, id: BacklogId(at.row) });
         let limits = PageLimits { after, rows, bytes: PAGE_BYTES };
         let mut session = self.session.lock().await;
         let open = match session.take() {
@@ -70,15 +70,15 @@ impl Backlog {
     }
 
     /// `None` when there is no room for it now; it is read again later.
-    fn refilled(&self, row: Waiting) -> Option<Refilled> {
+    fn refilled(&self, row: WaitingRow) -> Option<RefilledRow> {
         let bytes = row.event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
         let share = self.budget.try_take(bytes)?;
         let at = BacklogPosition { position: row.event.position, row: row.id.0 };
         let mut event = row.event;
-        event.held = Some(Held::Own(share));
+        event.held = Some(HeldMemory::Own(share));
         let history = row.history;
         let failed = history.failure.zip(history.first_attempt).zip(history.last_attempt);
-        Some(Refilled {
+        Some(RefilledRow {
             event: Arc::new(event),
             at,
             parked: row.parked_at,
@@ -86,7 +86,7 @@ impl Backlog {
             due: row.next_attempt,
             history: failed.map(|((failure, first_attempt), last_attempt)| {
                 let status = history.status;
-                Arc::new(History { first_attempt, last_attempt, status, failure })
+                Arc::new(AttemptHistory { first_attempt, last_attempt, status, failure })
             }),
         })
     }

@@ -14,13 +14,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::flow::lsn::Position;
-use crate::ledger::writer::Writer;
+use crate::ledger::writer::StateWriter;
 use crate::replication::status::StatusHandle;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::crash_records;
-use crate::store::crash_records::Mark;
-use crate::store::crash_records::Past;
-use crate::store::crash_records::Stage;
+use crate::store::crash_records::CrashMark;
+use crate::store::crash_records::PastRuns;
+use crate::store::crash_records::WorkStage;
 use crate::store::state_error::StateError;
 
 /// Changes taken one by one before a run goes on as usual: about what memory holds at once. If the
@@ -44,17 +44,17 @@ const ALONE_MAX: Duration = Duration::from_secs(10);
 
 /// How this run goes about changes.
 #[derive(Debug)]
-pub(crate) enum Caution {
+pub(crate) enum CrashGuard {
     None,
     /// This one is not to be tried again.
-    SetAside(Mark),
+    SetAside(CrashMark),
     OneByOne(Box<OneByOne>),
 }
 
 /// Where a careful run stands.
 #[derive(Debug)]
 pub(crate) struct OneByOne {
-    session: Session,
+    session: SqlSession,
     slot: Arc<str>,
     epoch: i64,
     left: u32,
@@ -68,17 +68,17 @@ pub(crate) struct OneByOne {
     status: StatusHandle,
 }
 
-impl Caution {
+impl CrashGuard {
     /// `session` is for marks, `settled` tells how far the ledger is.
     pub(crate) fn new(
-        writer: &Writer,
-        (past, session): (Past, Option<Session>),
+        writer: &StateWriter,
+        (past, session): (PastRuns, Option<SqlSession>),
         settled: watch::Receiver<Option<Position>>,
         status: StatusHandle,
     ) -> Self {
         let (slot, epoch) = (Arc::clone(writer.holding().slot()), writer.holding().epoch());
         match (past, session) {
-            (Past::Convicted(mark), _) => {
+            (PastRuns::Convicted(mark), _) => {
                 tracing::error!(
                     commit = %mark.position.commit,
                     ordinal = mark.position.ordinal,
@@ -87,7 +87,7 @@ impl Caution {
                 );
                 Self::SetAside(mark)
             }
-            (Past::Crashing(suspect), Some(session)) => {
+            (PastRuns::Crashing(suspect), Some(session)) => {
                 tracing::warn!(
                     changes = SLICE,
                     suspect = suspect.map(|at| tracing::field::display(at.commit)),
@@ -111,12 +111,12 @@ impl Caution {
                 };
                 Self::OneByOne(Box::new(run))
             }
-            (Past::Sound | Past::Crashing(_), _) => Self::None,
+            (PastRuns::Sound | PastRuns::Crashing(_), _) => Self::None,
         }
     }
 
     /// Whether this change is to be set aside, and what walhook was doing when it crashed.
-    pub(crate) fn convicts(&mut self, position: Position) -> Option<Stage> {
+    pub(crate) fn convicts(&mut self, position: Position) -> Option<WorkStage> {
         let Self::SetAside(mark) = self else { return None };
         let stage = (mark.position == position).then_some(mark.stage);
         if mark.position <= position {
@@ -139,14 +139,14 @@ impl Caution {
         let alone = run.settled.wait_for(|settled| *settled >= before);
         // Too late, or the ledger has ended: both end the wait.
         drop(tokio::time::timeout(ALONE_MAX, alone).await);
-        self.mark(position, Stage::Waiting).await;
+        self.mark(position, WorkStage::Waiting).await;
         tokio::time::sleep(Duration::from_millis(fastrand::u64(PAUSE_MILLIS))).await;
     }
 
     /// The change is about to be dealt with.
-    pub(crate) async fn mark(&mut self, position: Position, stage: Stage) {
+    pub(crate) async fn mark(&mut self, position: Position, stage: WorkStage) {
         let Self::OneByOne(run) = self else { return };
-        if let Err(error) = run.mark(Some(Mark { position, stage })).await {
+        if let Err(error) = run.mark(Some(CrashMark { position, stage })).await {
             tracing::warn!(%error, "cannot mark a change, going on as usual");
             run.status.mode(None);
             *self = Self::None;
@@ -169,7 +169,7 @@ impl Caution {
         run.left = run.left.saturating_sub(1);
         if is_suspect && run.left > 0 {
             run.suspect = None;
-            self.mark(position, Stage::Waiting).await;
+            self.mark(position, WorkStage::Waiting).await;
             return;
         }
         if run.left == 0 {
@@ -183,7 +183,7 @@ impl Caution {
 }
 
 impl OneByOne {
-    async fn mark(&self, mark: Option<Mark>) -> Result<(), StateError> {
+    async fn mark(&self, mark: Option<CrashMark>) -> Result<(), StateError> {
         crash_records::mark(&self.session.client, &self.slot, self.epoch, mark).await
     }
 }

@@ -10,13 +10,13 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::watermark::Edition;
+use crate::flow::watermark::EndpointsVersion;
 use crate::lane::sender::LaneSender;
 
 /// Other endpoints, from the next change on. Lanes and ledger know of them.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    pub(crate) edition: Edition,
+    pub(crate) edition: EndpointsVersion,
     /// Those that take events.
     pub(crate) takers: Vec<(EndpointIndex, Arc<Endpoint>)>,
     /// All that there are, to be counted for.

@@ -18,20 +18,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::since_boot;
-use crate::config::settings::Postgres;
+use crate::config::settings::PostgresSettings;
 use crate::config::settings::Settings;
 use crate::flow::time::Timestamp;
-use crate::pipeline::handles::Handles;
+use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::process_name::own_name;
 use crate::pipeline::shutdown::AWAY_MAX;
-use crate::pipeline::shutdown::Cuts;
+use crate::pipeline::shutdown::ShutdownStages;
 use crate::replication::slot_holder;
-use crate::replication::slot_ownership::Hold;
+use crate::replication::slot_ownership::SlotOwnership;
 use crate::replication::status::SlotHolder;
 use crate::replication::status::StatusHandle;
-use crate::replication::wire::feedback::LetGo;
+use crate::replication::wire::feedback::SlotRelease;
 use crate::store;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::error::StoreError;
 
 /// The longest time between two questions.
@@ -41,11 +41,11 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Who asks, and about what.
-pub(crate) struct Fence {
-    settings: Postgres,
-    hold: Hold,
-    let_go: LetGo,
-    cuts: Cuts,
+pub(crate) struct SendFence {
+    settings: PostgresSettings,
+    hold: SlotOwnership,
+    let_go: SlotRelease,
+    cuts: ShutdownStages,
     status: StatusHandle,
     /// When this process took the slot.
     since: Timestamp,
@@ -53,9 +53,9 @@ pub(crate) struct Fence {
     shown: Option<i32>,
 }
 
-impl Fence {
+impl SendFence {
     /// For a slot that has been taken just now.
-    pub(crate) fn new(settings: &Settings, handles: &Handles, cuts: Cuts) -> Self {
+    pub(crate) fn new(settings: &Settings, handles: &SharedHandles, cuts: ShutdownStages) -> Self {
         Self {
             settings: settings.postgres.clone(),
             hold: handles.hold.clone(),
@@ -102,7 +102,7 @@ impl Fence {
         }
     }
 
-    async fn ask(&mut self, session: &mut Option<Session>, server_pid: i32) {
+    async fn ask(&mut self, session: &mut Option<SqlSession>, server_pid: i32) {
         // A login over a slow network takes longer than the lease, and counts from its end.
         let opened = self.open(session).await;
         let asked = since_boot();
@@ -136,7 +136,7 @@ impl Fence {
     }
 
     /// Names this process in the status.
-    async fn show(&self, session: Option<&Session>) {
+    async fn show(&self, session: Option<&SqlSession>) {
         let seen = match session {
             Some(session) => {
                 slot_holder::look(&session.client, &self.settings.slot).await.ok().flatten()
@@ -154,7 +154,7 @@ impl Fence {
     }
 
     /// Makes sure that there is a session.
-    async fn open(&self, session: &mut Option<Session>) -> Result<(), StoreError> {
+    async fn open(&self, session: &mut Option<SqlSession>) -> Result<(), StoreError> {
         if session.is_none() {
             let server = &self.settings.server;
             *session = Some(store::connect_within(server, store::ANSWER_SOON).await?);
@@ -162,14 +162,14 @@ impl Fence {
         Ok(())
     }
 
-    async fn holder(&self, session: &Option<Session>) -> Result<Option<i32>, StoreError> {
+    async fn holder(&self, session: &Option<SqlSession>) -> Result<Option<i32>, StoreError> {
         let Some(open) = session else { return Err(StoreError::NoHost) };
         slot_holder::server_pid(&open.client, &self.settings.slot).await
     }
 }
 
 /// Ends with the session; never if there is none.
-async fn ended(session: &mut Option<Session>) {
+async fn ended(session: &mut Option<SqlSession>) {
     match session {
         Some(session) => session.ended().await,
         None => std::future::pending().await,
@@ -178,7 +178,10 @@ async fn ended(session: &mut Option<Session>) {
 
 /// Moves a request on only while it may be made. A process that was frozen in the middle of one
 /// makes no further step of it when it wakes.
-pub(crate) async fn guarded<T>(hold: &Hold, mut request: Pin<&mut impl Future<Output = T>>) -> T {
+pub(crate) async fn guarded<T>(
+    hold: &SlotOwnership,
+    mut request: Pin<&mut impl Future<Output = T>>,
+) -> T {
     loop {
         let step = poll_fn(|context| {
             if hold.is_open() {

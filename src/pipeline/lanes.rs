@@ -12,30 +12,30 @@ use tokio::sync::watch;
 use crate::clock::host_now;
 use crate::config::settings::Endpoint;
 use crate::config::settings::LoggedBodies;
-use crate::delivery::http::Client;
-use crate::delivery::network::Network;
+use crate::delivery::http::EndpointClient;
+use crate::delivery::network::DeliveryNetwork;
 use crate::failpoint;
-use crate::flow::backlog::Standing;
+use crate::flow::backlog::BacklogStanding;
 use crate::flow::lease::Lease;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::Report;
+use crate::flow::settlement::LaneReport;
 use crate::lane;
 use crate::lane::sender::LaneSender;
 use crate::lane::settings::LaneSettings;
-use crate::pipeline::backlog_reader::Backlog;
+use crate::pipeline::backlog_reader::BacklogReader;
 use crate::pipeline::fence;
-use crate::pipeline::handles::Handles;
-use crate::pipeline::shutdown::Cuts;
+use crate::pipeline::handles::SharedHandles;
+use crate::pipeline::shutdown::ShutdownStages;
 
 /// What all lanes have in common.
-pub(crate) struct Common {
-    pub(crate) network: Network,
-    pub(crate) handles: Handles,
-    pub(crate) backlog: Arc<Backlog>,
-    pub(crate) reports: mpsc::Sender<Report>,
+pub(crate) struct LaneContext {
+    pub(crate) network: DeliveryNetwork,
+    pub(crate) handles: SharedHandles,
+    pub(crate) backlog: Arc<BacklogReader>,
+    pub(crate) reports: mpsc::Sender<LaneReport>,
     /// Those that the push log keeps.
     pub(crate) bodies: LoggedBodies,
-    pub(crate) cuts: Cuts,
+    pub(crate) cuts: ShutdownStages,
     /// What each lane may hold of the memory budget.
     pub(crate) share_bytes: usize,
 }
@@ -51,8 +51,11 @@ pub(crate) fn share_bytes(queued_bytes: usize, lanes: usize) -> usize {
 ///
 /// # Errors
 /// The endpoint cannot be built.
-pub(crate) fn client(endpoint: &Endpoint, common: &Common) -> anyhow::Result<Arc<Client>> {
-    let client = Client::new(endpoint, &common.network);
+pub(crate) fn client(
+    endpoint: &Endpoint,
+    common: &LaneContext,
+) -> anyhow::Result<Arc<EndpointClient>> {
+    let client = EndpointClient::new(endpoint, &common.network);
     let client = client.with_context(|| format!("cannot build endpoint {}", endpoint.name))?;
     Ok(Arc::new(client))
 }
@@ -62,9 +65,9 @@ pub(crate) fn client(endpoint: &Endpoint, common: &Common) -> anyhow::Result<Arc
 pub(crate) fn lane(
     index: EndpointIndex,
     endpoint: &Endpoint,
-    standing: Option<Standing>,
-    clients: watch::Receiver<Arc<Client>>,
-    common: &Common,
+    standing: Option<BacklogStanding>,
+    clients: watch::Receiver<Arc<EndpointClient>>,
+    common: &LaneContext,
 ) -> (LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>) {
     let settings = LaneSettings::with_backlog(index, endpoint, standing);
     let (sender, task) = lane::open(settings.within(common.share_bytes));
@@ -115,7 +118,7 @@ pub(crate) fn lane(
 }
 
 /// Closes the connections that are not used any more, of whichever client makes the requests.
-async fn tidy(mut clients: watch::Receiver<Arc<Client>>) -> Infallible {
+async fn tidy(mut clients: watch::Receiver<Arc<EndpointClient>>) -> Infallible {
     loop {
         let client = Arc::clone(&clients.borrow_and_update());
         tokio::select! {

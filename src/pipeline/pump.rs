@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Runs on the source's thread. While a lane or the memory budget is full it waits, and so nothing
-//! is read from PostgreSQL; feedback goes on beside it. Between two changes it takes a [`Turn`]: other
+//! is read from PostgreSQL; feedback goes on beside it. Between two changes it takes a [`EndpointUpdate`]: other
 //! endpoints, which lanes and ledger know already.
 
 mod expiry;
@@ -21,51 +21,51 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::DatabaseClock;
 use crate::clock::since_boot;
-use crate::event::plan::Routed;
-use crate::event::plan::Shaped;
-use crate::event::route::Router;
+use crate::event::plan::RoutedEvent;
+use crate::event::plan::ShapedBody;
+use crate::event::route::EventRouter;
 use crate::failpoint;
-use crate::flow::body::Body;
-use crate::flow::budget::Budget;
-use crate::flow::budget::Held;
-use crate::flow::budget::Permit;
-use crate::flow::change::Captured;
-use crate::flow::change::Change;
+use crate::flow::body::EventBody;
+use crate::flow::budget::HeldMemory;
+use crate::flow::budget::MemoryBudget;
+use crate::flow::budget::MemoryPermit;
+use crate::flow::change::CapturedItem;
+use crate::flow::change::CommittedChange;
 use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::Poison;
-use crate::flow::watermark::Edition;
-use crate::flow::watermark::Fate;
-use crate::flow::watermark::Note;
-use crate::flow::watermark::Opened;
-use crate::pipeline::already_settled::Ahead;
-use crate::pipeline::crash_guard::Caution;
+use crate::flow::settlement::PoisonReason;
+use crate::flow::watermark::EndpointsVersion;
+use crate::flow::watermark::FilteredNote;
+use crate::flow::watermark::OpenFate;
+use crate::flow::watermark::PumpReport;
+use crate::pipeline::already_settled::AlreadySettled;
+use crate::pipeline::crash_guard::CrashGuard;
 use crate::pipeline::endpoint_update::Refresh;
 use crate::pipeline::endpoint_update::Turn;
 use crate::pipeline::endpoint_update::Watched;
-use crate::pipeline::pump::outbox::Outbox;
-use crate::pipeline::table_counters::Books;
-use crate::replication::stream::Source;
-use crate::store::crash_records::Stage;
+use crate::pipeline::pump::outbox::PumpOutbox;
+use crate::pipeline::table_counters::TableCounters;
+use crate::replication::stream::ReplicationSource;
+use crate::store::crash_records::WorkStage;
 
 /// What an event costs in memory beside its body: its own fields, and its place in each lane.
 const EVENT_OVERHEAD_BYTES: usize = 512;
 
 /// What the pump needs beside the source.
-pub(crate) struct Pump {
-    router: Router,
-    books: Books,
+pub(crate) struct EventPump {
+    router: EventRouter,
+    books: TableCounters,
     clock: DatabaseClock,
-    budget: Budget,
-    outbox: Outbox,
+    budget: MemoryBudget,
+    outbox: PumpOutbox,
     /// The last change that was taken: PostgreSQL sends again what was not confirmed when the
     /// connection is made anew, and a crash of the server may move the slot back.
     seen: Option<Position>,
     /// Deliveries that an earlier run has settled and will see again.
-    ahead: Ahead,
+    ahead: AlreadySettled,
     /// The lanes are told when the stream has passed this: what is older than their backlogs, and
     /// has to go first, has come then.
     parked: Option<Position>,
@@ -73,26 +73,26 @@ pub(crate) struct Pump {
     passed: Lsn,
     /// Whether a transaction was begun and its commit has not come yet.
     in_transaction: bool,
-    routed: Vec<(RuleIndex, Routed)>,
-    caution: Caution,
+    routed: Vec<(RuleIndex, RoutedEvent)>,
+    caution: CrashGuard,
     /// Not while nothing is pushed at all: then nobody taking an event says nothing.
     tells_untaken: bool,
     turns: mpsc::Receiver<Turn>,
-    edition: Edition,
+    edition: EndpointsVersion,
     watched: Option<Watched>,
     /// What is being handed on was read before this, since boot.
     read_at: std::time::Duration,
     stop: CancellationToken,
 }
 
-impl Pump {
+impl EventPump {
     pub(crate) fn new(
-        router: Router,
-        books: Books,
+        router: EventRouter,
+        books: TableCounters,
         clock: DatabaseClock,
-        budget: Budget,
+        budget: MemoryBudget,
         turns: mpsc::Receiver<Turn>,
-        outbox: Outbox,
+        outbox: PumpOutbox,
     ) -> Self {
         Self {
             router,
@@ -101,15 +101,15 @@ impl Pump {
             budget,
             outbox,
             seen: None,
-            ahead: Ahead::default(),
+            ahead: AlreadySettled::default(),
             parked: None,
             passed: Lsn::ZERO,
             in_transaction: false,
             routed: Vec::new(),
-            caution: Caution::None,
+            caution: CrashGuard::None,
             tells_untaken: false,
             turns,
-            edition: Edition::default(),
+            edition: EndpointsVersion::default(),
             watched: None,
             read_at: std::time::Duration::ZERO,
             stop: CancellationToken::new(),
@@ -129,7 +129,7 @@ impl Pump {
     }
 
     /// As the crashes before this run ask for.
-    pub(crate) fn cautious(mut self, caution: Caution) -> Self {
+    pub(crate) fn cautious(mut self, caution: CrashGuard) -> Self {
         self.caution = caution;
         self
     }
@@ -139,7 +139,7 @@ impl Pump {
     pub(crate) fn resumed(
         mut self,
         seen: Option<Position>,
-        ahead: Ahead,
+        ahead: AlreadySettled,
         parked: Option<Position>,
     ) -> Self {
         self.seen = seen;
@@ -156,7 +156,7 @@ impl Pump {
     /// When the source cannot go on, or a lane or the ledger has ended.
     pub(crate) async fn run(
         mut self,
-        source: &mut Source,
+        source: &mut ReplicationSource,
         stop: CancellationToken,
         patience: std::time::Duration,
     ) -> anyhow::Result<()> {
@@ -204,15 +204,15 @@ impl Pump {
             self.outbox.lanes.remove(&index);
         }
         self.edition = turn.edition;
-        self.outbox.opened.push(Opened::Note(self.note(RuleIndex(0), Fate::Begun)));
+        self.outbox.opened.push(PumpReport::Note(self.note(RuleIndex(0), OpenFate::Begun)));
         turn.taken.send(()).ok(); // whoever changed the endpoints may have ended
     }
 
-    fn note(&self, rule: RuleIndex, fate: Fate) -> Note {
-        Note { edition: self.edition, rule, fate }
+    fn note(&self, rule: RuleIndex, fate: OpenFate) -> FilteredNote {
+        FilteredNote { edition: self.edition, rule, fate }
     }
 
-    async fn feed(&mut self, captured: &mut Vec<Captured>) -> anyhow::Result<()> {
+    async fn feed(&mut self, captured: &mut Vec<CapturedItem>) -> anyhow::Result<()> {
         for captured in captured.drain(..) {
             self.take(captured).await?;
         }
@@ -229,9 +229,9 @@ impl Pump {
         Ok(())
     }
 
-    async fn take(&mut self, captured: Captured) -> anyhow::Result<()> {
+    async fn take(&mut self, captured: CapturedItem) -> anyhow::Result<()> {
         match captured {
-            Captured::Change(change) => {
+            CapturedItem::Change(change) => {
                 self.in_transaction = true;
                 failpoint::reached("in_transaction");
                 if self.seen.is_none_or(|seen| seen < change.position) {
@@ -246,14 +246,14 @@ impl Pump {
                     }
                 }
             }
-            Captured::Commit { end, xid, committed, .. } => {
+            CapturedItem::Commit { end, xid, committed, .. } => {
                 failpoint::reached("commit_seen");
                 self.in_transaction = false;
                 self.passed = end;
                 self.outbox.boundary(end, Some(committed));
                 self.refresh(xid).await?;
             }
-            Captured::Idle { end } => {
+            CapturedItem::Idle { end } => {
                 // Of a transaction that was left out, no commit comes.
                 self.in_transaction = false;
                 self.passed = end;
@@ -286,16 +286,16 @@ impl Pump {
     }
 
     /// One of the changes among which walhook has crashed.
-    async fn change_alone(&mut self, change: Change) -> anyhow::Result<()> {
+    async fn change_alone(&mut self, change: CommittedChange) -> anyhow::Result<()> {
         let position = change.position;
         tokio::select! {
             biased;
             () = self.stop.cancelled() => anyhow::bail!("it is not taken any more"),
             () = self.caution.approach(position) => {}
         }
-        self.caution.mark(position, Stage::Rendering).await;
+        self.caution.mark(position, WorkStage::Rendering).await;
         self.change(change).await?;
-        self.caution.mark(position, Stage::Sending).await;
+        self.caution.mark(position, WorkStage::Sending).await;
         self.outbox.hand_over().await?;
         self.caution.wait(position).await;
         Ok(())
@@ -307,18 +307,18 @@ impl Pump {
         &self,
         rule: RuleIndex,
         (everybody, takers): (usize, &[EndpointIndex]),
-        notes: &mut Vec<Note>,
+        notes: &mut Vec<FilteredNote>,
     ) {
         if takers.is_empty() || takers.len() < self.books.endpoints() {
-            notes.push(self.note(rule, Fate::Raised));
+            notes.push(self.note(rule, OpenFate::Raised));
             let chosen = takers.iter().skip(everybody);
-            notes.extend(chosen.map(|&taker| self.note(rule, Fate::Chosen(taker))));
+            notes.extend(chosen.map(|&taker| self.note(rule, OpenFate::Chosen(taker))));
         }
     }
 
     /// Those whose filters take too much get a dead letter.
-    fn set_aside_costly(&mut self, costly: Vec<Shaped>, event: &Event, why: Poison) {
-        for Shaped { body, endpoints } in costly {
+    fn set_aside_costly(&mut self, costly: Vec<ShapedBody>, event: &Event, why: PoisonReason) {
+        for ShapedBody { body, endpoints } in costly {
             let takers = self.ahead.owed(endpoints.into(), event.id);
             if !takers.is_empty() {
                 self.outbox.set_aside(Box::new(event.shaped(body, None)), takers, why);
@@ -328,21 +328,21 @@ impl Pump {
 
     /// All of none have taken it, and its row is told so.
     fn tell_untaken(&mut self, mut event: Box<Event>) {
-        event.body = Body::default();
+        event.body = EventBody::default();
         if self.tells_untaken && event.write_back.is_some() && self.ahead.is_untold(event.id) {
-            self.outbox.opened.push(Opened::Untaken(Arc::from(event)));
+            self.outbox.opened.push(PumpReport::Untaken(Arc::from(event)));
         }
     }
 
     /// A share of the memory for an event in all its shapes: that of its row, or one of its own.
     async fn hold(
         &mut self,
-        row: Option<&Arc<Permit>>,
+        row: Option<&Arc<MemoryPermit>>,
         event: &Event,
-        others: &[Shaped],
-    ) -> anyhow::Result<Held> {
+        others: &[ShapedBody],
+    ) -> anyhow::Result<HeldMemory> {
         if let Some(row) = row {
-            return Ok(Held::Row(Arc::clone(row)));
+            return Ok(HeldMemory::Row(Arc::clone(row)));
         }
         let bodies = others.iter().map(|other| &other.body).chain([&event.body]);
         let row = event.write_back.as_ref().map_or(0, |row| row.held_bytes());
@@ -350,52 +350,54 @@ impl Pump {
         let bytes = bodies.map(|body| body.held_bytes() + overhead).sum();
         let permit = self.outbox.share(&self.budget, bytes).await?;
         Ok(match others.is_empty() {
-            true => Held::Own(permit),
+            true => HeldMemory::Own(permit),
             // One share for all of its bodies: a part of it must not wait for the rest.
-            false => Held::Row(Arc::new(permit)),
+            false => HeldMemory::Row(Arc::new(permit)),
         })
     }
 
-    async fn change(&mut self, mut change: Change) -> anyhow::Result<()> {
+    async fn change(&mut self, mut change: CommittedChange) -> anyhow::Result<()> {
         let mut routed = std::mem::take(&mut self.routed);
         let convicted = self.caution.convicts(change.position);
         self.route(&change, convicted, &mut routed).await?;
-        self.outbox.opened.extend(self.router.take_seen().map(Opened::Seen));
+        self.outbox.opened.extend(self.router.take_seen().map(PumpReport::Seen));
         let row = change.held.take().map(Arc::new);
         let mut notes = Vec::new();
         for (rule, outcome) in routed.drain(..) {
             let everybody = self.router.everybody(rule);
-            let mut poison = convicted.map(|_stage| Poison::Crashes);
+            let mut poison = convicted.map(|_stage| PoisonReason::Crashes);
             let mut costly = Vec::new();
             let (mut event, takers, others) = match outcome {
-                Routed::Filtered => {
+                RoutedEvent::Filtered => {
                     self.books.filtered(rule);
-                    notes.push(self.note(rule, Fate::Filtered));
+                    notes.push(self.note(rule, OpenFate::Filtered));
                     continue;
                 }
-                Routed::Repeat { id, facts } => {
+                RoutedEvent::Repeat { id, facts } => {
                     self.books.repeated(rule, id, &facts);
-                    notes.push(self.note(rule, Fate::Filtered));
+                    notes.push(self.note(rule, OpenFate::Filtered));
                     continue;
                 }
-                Routed::Expired { id, facts, chosen } => {
+                RoutedEvent::Expired { id, facts, chosen } => {
                     let takers = everybody.iter().chain(&chosen);
                     self.books.expired(rule, takers, id, &facts);
-                    notes.push(self.note(rule, Fate::Expired));
-                    notes.extend(chosen.iter().map(|&taker| self.note(rule, Fate::TooLate(taker))));
+                    notes.push(self.note(rule, OpenFate::Expired));
+                    notes.extend(
+                        chosen.iter().map(|&taker| self.note(rule, OpenFate::TooLate(taker))),
+                    );
                     continue;
                 }
-                Routed::Event(event) => (event, Arc::clone(&everybody), Vec::new()),
-                Routed::Partly { event, endpoints, others, costly: unknown } => {
+                RoutedEvent::Event(event) => (event, Arc::clone(&everybody), Vec::new()),
+                RoutedEvent::Partly { event, endpoints, others, costly: unknown } => {
                     costly = unknown;
                     (event, endpoints.into(), others)
                 }
-                Routed::Costly(event) => {
-                    poison = poison.or(Some(Poison::Costly));
+                RoutedEvent::Costly(event) => {
+                    poison = poison.or(Some(PoisonReason::Costly));
                     (event, self.router.of_unknown(rule), Vec::new())
                 }
-                Routed::Poison(event) => {
-                    poison = poison.or(Some(Poison::Unrenderable));
+                RoutedEvent::Poison(event) => {
+                    poison = poison.or(Some(PoisonReason::Unrenderable));
                     (event, self.router.of_unknown(rule), Vec::new())
                 }
             };
@@ -406,7 +408,7 @@ impl Pump {
             if let Some(row) = &mut event.write_back {
                 row.owed = u32::try_from(owed.len()).unwrap_or(u32::MAX);
             }
-            self.set_aside_costly(costly, &event, poison.unwrap_or(Poison::Costly));
+            self.set_aside_costly(costly, &event, poison.unwrap_or(PoisonReason::Costly));
             if owed.is_empty() && poison.is_none() {
                 self.tell_untaken(event);
                 continue;

@@ -18,7 +18,7 @@ const LAST_FLUSH: Duration = Duration::from_millis(600);
 
 /// The end of patience during a shutdown, step by step.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Cuts {
+pub(crate) struct ShutdownStages {
     /// The lanes make no more requests.
     pub(crate) no_more: CancellationToken,
     /// Requests in flight are dropped.
@@ -29,7 +29,7 @@ pub(crate) struct Cuts {
     pub(crate) done: CancellationToken,
 }
 
-impl Cuts {
+impl ShutdownStages {
     /// Ends all requests, and lets none begin.
     pub(crate) fn requests(&self) {
         self.no_more.cancel();

@@ -8,73 +8,73 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::settings::Settings;
-use crate::event::route::Router;
-use crate::flow::budget::Budget;
+use crate::event::route::EventRouter;
+use crate::flow::budget::MemoryBudget;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
-use crate::flow::watermark::Opened;
-use crate::pipeline::already_settled::Ahead;
-use crate::pipeline::crash_guard::Caution;
+use crate::flow::watermark::PumpReport;
+use crate::pipeline::already_settled::AlreadySettled;
+use crate::pipeline::crash_guard::CrashGuard;
 use crate::pipeline::endpoint_update::Turn;
 use crate::pipeline::endpoint_update::Watched;
 use crate::pipeline::free_memory::given_back_during;
-use crate::pipeline::handles::Handles;
-use crate::pipeline::pump::Pump;
-use crate::pipeline::pump::outbox::Outbox;
-use crate::pipeline::shutdown::Cuts;
-use crate::pipeline::table_counters::Books;
-use crate::replication::reconnect::Claim;
+use crate::pipeline::handles::SharedHandles;
+use crate::pipeline::pump::EventPump;
+use crate::pipeline::pump::outbox::PumpOutbox;
+use crate::pipeline::shutdown::ShutdownStages;
+use crate::pipeline::table_counters::TableCounters;
+use crate::replication::reconnect::SlotClaim;
+use crate::replication::stream::ReplicationSource;
 use crate::replication::stream::SlotUse;
-use crate::replication::stream::Source;
-use crate::replication::stream::Terms;
+use crate::replication::stream::SourceTerms;
 use crate::replication::wire::command::SystemIdentity;
 use crate::store::seen_values::SeenValue;
 
 /// What the thread needs to begin.
 #[derive(Clone)]
-pub(crate) struct Reader {
-    pub(crate) budget: Budget,
+pub(crate) struct SourceThread {
+    pub(crate) budget: MemoryBudget,
     pub(crate) settings: Settings,
-    pub(crate) handles: Handles,
+    pub(crate) handles: SharedHandles,
     pub(crate) confirmed: watch::Receiver<Lsn>,
     pub(crate) writable: watch::Receiver<bool>,
     /// The commit of a transaction to go on without, if it cannot be sent.
     pub(crate) skip_transaction: Option<Lsn>,
     pub(crate) stop: CancellationToken,
-    pub(crate) cuts: Cuts,
+    pub(crate) cuts: ShutdownStages,
     /// The runtime of all the rest.
     pub(crate) main: Handle,
 }
 
 /// The stages behind the pump, and what was settled before. They are built when the slot is ours.
-pub(crate) struct Stages {
+pub(crate) struct PumpParts {
     pub(crate) turns: mpsc::Receiver<Turn>,
-    pub(crate) opened: mpsc::Sender<Vec<Opened>>,
+    pub(crate) opened: mpsc::Sender<Vec<PumpReport>>,
     /// The ledger has ended: all is committed.
     pub(crate) ledger_ended: oneshot::Receiver<()>,
     pub(crate) epoch: i64,
     pub(crate) seen: Option<Position>,
-    pub(crate) ahead: Ahead,
+    pub(crate) ahead: AlreadySettled,
     /// The newest change of which something is parked.
     pub(crate) parked: Option<Position>,
     /// Values that events were raised with, by rule, the oldest first.
     pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
     pub(crate) watched: Option<Watched>,
-    pub(crate) caution: Caution,
+    pub(crate) caution: CrashGuard,
 }
 
 /// A thread whose slot is ours. It reads nothing before it has its stages.
-pub(crate) struct Attached {
+pub(crate) struct AttachedSource {
     pub(crate) identity: SystemIdentity,
     /// Taken when the stages are handed over.
-    stages: Option<oneshot::Sender<Stages>>,
+    stages: Option<oneshot::Sender<PumpParts>>,
     ended: oneshot::Receiver<anyhow::Result<()>>,
 }
 
-impl Attached {
+impl AttachedSource {
     /// Lets the thread read.
-    pub(crate) fn begin(&mut self, stages: Stages) {
+    pub(crate) fn begin(&mut self, stages: PumpParts) {
         if let Some(waiting) = self.stages.take() {
             // A thread that has failed meanwhile says so when it is waited for.
             drop(waiting.send(stages));
@@ -90,12 +90,12 @@ impl Attached {
     }
 }
 
-impl Reader {
+impl SourceThread {
     /// Starts the thread and waits until it has the slot.
     ///
     /// # Errors
     /// Why it cannot have it.
-    pub(crate) async fn attach(self) -> anyhow::Result<Attached> {
+    pub(crate) async fn attach(self) -> anyhow::Result<AttachedSource> {
         let (attached_in, attached) = oneshot::channel();
         let (stages, stages_out) = oneshot::channel();
         let (ended_in, ended) = oneshot::channel();
@@ -107,7 +107,7 @@ impl Reader {
             drop(ended_in.send(runtime.block_on(given_back_during(run))));
         })?;
         match attached.await {
-            Ok(identity) => Ok(Attached { identity, stages: Some(stages), ended }),
+            Ok(identity) => Ok(AttachedSource { identity, stages: Some(stages), ended }),
             Err(_) => {
                 ended.await.context("the source's thread panicked")??;
                 anyhow::bail!("the source's thread ended before it had begun")
@@ -118,11 +118,11 @@ impl Reader {
     async fn run(
         self,
         attached: oneshot::Sender<SystemIdentity>,
-        stages: oneshot::Receiver<Stages>,
+        stages: oneshot::Receiver<PumpParts>,
     ) -> anyhow::Result<()> {
         let skip_transaction = self.skip_transaction;
         let Self { budget, settings, handles, confirmed, writable, stop, cuts, main, .. } = self;
-        let terms = Terms {
+        let terms = SourceTerms {
             settings: settings.postgres.clone(),
             slot_use: SlotUse::Lasting,
             own_slot: settings.postgres.slot.clone(),
@@ -139,16 +139,16 @@ impl Reader {
         let mut source = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            opened = Source::open(terms) => opened?,
+            opened = ReplicationSource::open(terms) => opened?,
         };
         let system = source.identity().system;
         attached.send(source.identity().clone()).ok();
         // Whoever starts us has failed if there are none.
         let Ok(stages) = stages.await else { return Ok(()) };
         // Nobody takes anything before the first turn.
-        let mut router = Router::new(system, &settings.events, &[]);
-        let books = Books::new(&handles.metrics, &settings.events);
-        let Stages {
+        let mut router = EventRouter::new(system, &settings.events, &[]);
+        let books = TableCounters::new(&handles.metrics, &settings.events);
+        let PumpParts {
             mut turns,
             opened,
             ledger_ended,
@@ -163,10 +163,10 @@ impl Reader {
         for (rule, value) in remembered {
             router.remember(rule, value.fingerprint, value.position, value.committed);
         }
-        source.claim(Claim { state: settings.state.clone(), epoch });
+        source.claim(SlotClaim { state: settings.state.clone(), epoch });
         let Some(first) = turns.recv().await else { return Ok(()) };
-        let outbox = Outbox::new(opened, handles.wal_hold.clone());
-        let pump = Pump::new(router, books, handles.clock.clone(), budget, turns, outbox);
+        let outbox = PumpOutbox::new(opened, handles.wal_hold.clone());
+        let pump = EventPump::new(router, books, handles.clock.clone(), budget, turns, outbox);
         let pump = pump.resumed(seen, ahead, parked).watching(watched).cautious(caution);
         let mut pump = pump.telling_untaken(settings.enabled);
         pump.turn(first);

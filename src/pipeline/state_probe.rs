@@ -11,10 +11,10 @@ use tokio::time::MissedTickBehavior;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::ledger::state_status::StateStatus;
 use crate::store;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::error::StoreError;
 
 /// Between two questions.
@@ -37,7 +37,7 @@ const QUESTION: &str = "
 /// # Errors
 /// None.
 pub(crate) async fn watch(
-    server: Server,
+    server: ServerSettings,
     status: StateStatus,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -59,7 +59,7 @@ pub(crate) async fn watch(
 }
 
 /// Why there is no good answer; `None` if there is one.
-async fn ask(server: &Server, session: &mut Option<Session>) -> Option<String> {
+async fn ask(server: &ServerSettings, session: &mut Option<SqlSession>) -> Option<String> {
     let was_open = session.is_some();
     let mut answer = once(server, session).await;
     // A session that stood idle while the server was restarted says nothing of now.
@@ -75,7 +75,10 @@ async fn ask(server: &Server, session: &mut Option<Session>) -> Option<String> {
 
 /// # Errors
 /// The server's, or none if it says nothing. The session is closed then.
-async fn once(server: &Server, session: &mut Option<Session>) -> Result<(), Option<StoreError>> {
+async fn once(
+    server: &ServerSettings,
+    session: &mut Option<SqlSession>,
+) -> Result<(), Option<StoreError>> {
     let asked = async {
         let open = match session.take() {
             Some(open) => open,

@@ -5,22 +5,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::settings::EventRule;
+use crate::flow::event::EventFacts;
 use crate::flow::event::EventId;
-use crate::flow::event::Facts;
 use crate::flow::event::RuleIndex;
 use crate::flow::settlement::EndpointIndex;
 use crate::telemetry::metrics::EventMetrics;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::WalhookMetrics;
 
 /// Handles to the counters, resolved once.
-pub(crate) struct Books {
+pub(crate) struct TableCounters {
     rules: Vec<(Arc<str>, EventMetrics)>,
     /// Those that there are.
     endpoints: HashMap<EndpointIndex, Arc<str>>,
 }
 
-impl Books {
-    pub(crate) fn new(metrics: &Metrics, rules: &[EventRule]) -> Self {
+impl TableCounters {
+    pub(crate) fn new(metrics: &WalhookMetrics, rules: &[EventRule]) -> Self {
         let rule =
             |rule: &EventRule| (Arc::clone(&rule.event_type), metrics.event(&rule.event_type));
         Self { rules: rules.iter().map(rule).collect(), endpoints: HashMap::new() }
@@ -43,7 +43,7 @@ impl Books {
     }
 
     /// Its values were pushed before: kept back from every endpoint.
-    pub(crate) fn repeated(&self, rule: RuleIndex, id: EventId, facts: &Facts) {
+    pub(crate) fn repeated(&self, rule: RuleIndex, id: EventId, facts: &EventFacts) {
         self.filtered(rule);
         let Some((event_type, metrics)) = self.rules.get(rule.0) else { return };
         metrics.repeated.inc();
@@ -68,7 +68,7 @@ impl Books {
         rule: RuleIndex,
         takers: impl Iterator<Item = &'t EndpointIndex>,
         id: EventId,
-        facts: &Facts,
+        facts: &EventFacts,
     ) {
         self.raised(rule);
         let event_type = self.rules.get(rule.0).map_or("", |(event_type, _)| event_type);

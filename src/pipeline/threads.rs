@@ -11,13 +11,13 @@ use crate::pipeline::free_memory::given_back_during;
 
 /// Runs the tasks that are spawned on its runtime. Dropping it ends them, wherever they wait.
 #[derive(Debug)]
-pub(crate) struct Thread {
+pub(crate) struct RuntimeThread {
     runtime: Handle,
     /// The thread waits for its end.
     _life: oneshot::Sender<Infallible>,
 }
 
-impl Thread {
+impl RuntimeThread {
     /// # Errors
     /// The system gives no thread, or nothing to wait for sockets with.
     pub(crate) fn start(name: &str) -> io::Result<Self> {
@@ -44,7 +44,7 @@ mod tests {
 
     #[tokio::test]
     async fn tasks_run_beside_and_end_with_it() {
-        let thread = Thread::start("beside").unwrap();
+        let thread = RuntimeThread::start("beside").unwrap();
         let mut tasks = JoinSet::new();
         let name = async { std::thread::current().name().map(str::to_owned) };
         tasks.spawn_on(name, thread.runtime());

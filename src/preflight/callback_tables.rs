@@ -4,8 +4,8 @@ use tokio_postgres::Client;
 
 use crate::config::settings::Settings;
 use crate::flow::relation::TableName;
-use crate::replication::catalog::Finding;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::catalog::CheckFinding;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store::error::StoreError;
 
 /// What `sql/wecom-callbacks.sql` gives a table of callbacks.
@@ -30,7 +30,7 @@ const NONCE_COLUMNS: [&str; 3] = ["source", "nonce", "seen_at"];
 pub(crate) async fn findings(
     settings: &Settings,
     client: &Client,
-) -> Result<Vec<Finding>, StoreError> {
+) -> Result<Vec<CheckFinding>, StoreError> {
     let mut findings = Vec::new();
     for source in settings.inbound.iter().flat_map(|inbound| &inbound.sources) {
         let before = findings.len();
@@ -39,11 +39,15 @@ pub(crate) async fn findings(
         for (table, columns) in tables {
             let lacks = lacking(client, table, columns).await?;
             findings.extend(lacks.into_iter().map(|(what, fix)| {
-                Finding::from(Refusal::CallbackTable { source: source.name.clone(), what, fix })
+                CheckFinding::from(SetupDiagnostic::CallbackTable {
+                    source: source.name.clone(),
+                    what,
+                    fix,
+                })
             }));
         }
         if findings.len() == before {
-            findings.push(Finding::ok(format!(
+            findings.push(CheckFinding::ok(format!(
                 "source {}: callbacks at {} are kept in {}",
                 source.name, source.path, source.table
             )));

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use crate::clock::host_now;
 use crate::flow::time::Timestamp;
-use crate::replication::catalog::Finding;
+use crate::replication::catalog::CheckFinding;
 use crate::store::error::StoreError;
 
 /// Receivers of Standard Webhooks allow five minutes, and some less.
@@ -21,7 +21,7 @@ const FIX: &str = "have both follow an NTP server: ages and expiry go by the dat
 ///
 /// # Errors
 /// The server cannot be asked.
-pub(crate) async fn finding(client: &Client) -> Result<Finding, StoreError> {
+pub(crate) async fn finding(client: &Client) -> Result<CheckFinding, StoreError> {
     let question = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint";
     let asked = host_now();
     let row = client.query_one(question, &[]).await?;
@@ -32,11 +32,11 @@ pub(crate) async fn finding(client: &Client) -> Result<Finding, StoreError> {
     Ok(judge(ahead))
 }
 
-fn judge(ahead_seconds: f64) -> Finding {
+fn judge(ahead_seconds: f64) -> CheckFinding {
     if is_far(ahead_seconds) {
-        Finding::warning(what(ahead_seconds), String::from(FIX))
+        CheckFinding::warning(what(ahead_seconds), String::from(FIX))
     } else {
-        Finding::ok(format!(
+        CheckFinding::ok(format!(
             "the database's clock agrees with this host's within {:.1} s",
             ahead_seconds.abs().max(0.1)
         ))
@@ -73,20 +73,20 @@ impl OffsetWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replication::catalog::Level;
+    use crate::replication::catalog::FindingLevel;
 
     #[test]
     fn clocks_that_are_apart_are_a_warning_with_the_direction() {
         for (ahead, level, text) in [
-            (0.003, Level::Ok, "within 0.1 s"),
-            (-9.0, Level::Ok, "within 9.0 s"),
-            (1200.0, Level::Warning, "1200 s ahead of this host's"),
-            (-1200.4, Level::Warning, "1200 s behind this host's"),
+            (0.003, FindingLevel::Ok, "within 0.1 s"),
+            (-9.0, FindingLevel::Ok, "within 9.0 s"),
+            (1200.0, FindingLevel::Warning, "1200 s ahead of this host's"),
+            (-1200.4, FindingLevel::Warning, "1200 s behind this host's"),
         ] {
             let finding = judge(ahead);
             assert_eq!(finding.level, level, "{finding:?}");
             assert!(finding.what.contains(text), "{finding:?}");
-            assert_eq!(finding.fix.is_some(), level == Level::Warning);
+            assert_eq!(finding.fix.is_some(), level == FindingLevel::Warning);
         }
     }
 }

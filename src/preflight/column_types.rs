@@ -7,19 +7,19 @@ use tokio_postgres::Client;
 
 use crate::config::expression::Expression;
 use crate::config::settings::Endpoint;
+use crate::config::settings::EventFilter;
 use crate::config::settings::EventRule;
-use crate::config::settings::Filter;
 use crate::config::settings::Settings;
 use crate::event::datum;
 use crate::event::type_check;
-use crate::flow::change::Tuple;
-use crate::flow::change::Value;
+use crate::flow::change::ColumnValue;
+use crate::flow::change::RowTuple;
 use crate::flow::relation::Relation;
 use crate::flow::relation::SqlType;
-use crate::replication::catalog::Finding;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::catalog::CheckFinding;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::sample;
-use crate::replication::sample::Sample;
+use crate::replication::sample::RowSample;
 use crate::store::error::StoreError;
 
 /// Enough to see in which unit a number counts.
@@ -37,7 +37,7 @@ const FIX: &str = "compare it with a constant of its own type, or convert it: st
 pub(crate) async fn findings(
     settings: &Settings,
     client: &Client,
-) -> Result<Vec<Finding>, StoreError> {
+) -> Result<Vec<CheckFinding>, StoreError> {
     let mut findings = Vec::new();
     for rule in &settings.events {
         let takers = settings.endpoints.iter().filter(|endpoint| endpoint.takes(rule));
@@ -45,7 +45,7 @@ pub(crate) async fn findings(
         let has_filter = rule.filter.is_some() || takers.iter().any(|taker| taker.filter.is_some());
         if has_filter || rule.expiry.as_ref().is_some_and(|expiry| expiry.column.is_some()) {
             let sample = sample::read(client, &rule.table, ROWS_MAX).await?;
-            if let Sample::Rows { relation, rows } = sample {
+            if let RowSample::Rows { relation, rows } = sample {
                 of_event(rule, &takers, &relation, &rows, &mut findings);
             }
         }
@@ -54,7 +54,7 @@ pub(crate) async fn findings(
 }
 
 /// Events that no endpoint takes, where none can be made while walhook runs.
-pub(crate) fn untaken(settings: &Settings) -> Vec<Finding> {
+pub(crate) fn untaken(settings: &Settings) -> Vec<CheckFinding> {
     let may_come = settings.endpoints_from.is_some()
         || settings.run_time.webhook_api.is_some()
         || settings.endpoints.is_empty();
@@ -64,7 +64,7 @@ pub(crate) fn untaken(settings: &Settings) -> Vec<Finding> {
     let is_taken = |rule: &&EventRule| settings.endpoints.iter().any(|one| one.takes(rule));
     let untaken = settings.events.iter().filter(|rule| !is_taken(rule));
     let finding = |rule: &EventRule| {
-        Finding::warning(
+        CheckFinding::warning(
             format!("event {}: no endpoint takes it, so it goes to nobody", rule.event_type),
             String::from("name it in `events` of an [[endpoint]], or make one over the API"),
         )
@@ -76,11 +76,11 @@ fn of_event(
     rule: &EventRule,
     takers: &[&Endpoint],
     relation: &Relation,
-    rows: &[Tuple],
-    findings: &mut Vec<Finding>,
+    rows: &[RowTuple],
+    findings: &mut Vec<CheckFinding>,
 ) {
     let whose = format!("event {}", rule.event_type);
-    if let Some(Filter::When(filter)) = &rule.filter {
+    if let Some(EventFilter::When(filter)) = &rule.filter {
         findings.extend(of_filter(&whose, filter, relation));
     }
     for taker in takers {
@@ -89,7 +89,7 @@ fn of_event(
         // Others of its events may have columns of other types.
         let found = filter.and_then(|filter| of_filter(&whose, filter, relation));
         findings.extend(found.map(|finding| match finding.refusal {
-            Some(refusal) => Finding::warning(refusal.what(), refusal.fix()),
+            Some(refusal) => CheckFinding::warning(refusal.what(), refusal.fix()),
             None => finding,
         }));
     }
@@ -107,7 +107,7 @@ fn of_event(
     }
 }
 
-fn of_filter(whose: &str, filter: &Expression, relation: &Relation) -> Option<Finding> {
+fn of_filter(whose: &str, filter: &Expression, relation: &Relation) -> Option<CheckFinding> {
     let report = type_check::check_filter(filter, relation);
     let misfits = report.misfits.join(", and ");
     match (report.is_never_true, report.misfits.is_empty()) {
@@ -120,7 +120,7 @@ fn of_filter(whose: &str, filter: &Expression, relation: &Relation) -> Option<Fi
             Some(problem(whose, "when", format!("can never be true: it {misfits}"), FIX))
         }
         (false, false) => {
-            Some(Finding::warning(format!("`when` of {whose} {misfits}"), String::from(FIX)))
+            Some(CheckFinding::warning(format!("`when` of {whose} {misfits}"), String::from(FIX)))
         }
     }
 }
@@ -128,15 +128,15 @@ fn of_filter(whose: &str, filter: &Expression, relation: &Relation) -> Option<Fi
 /// What is wrong with a column that is to say when a row was born, and the fix.
 fn of_age_column<'v>(
     sql_type: &SqlType,
-    mut values: impl Iterator<Item = Value<'v>>,
+    mut values: impl Iterator<Item = ColumnValue<'v>>,
 ) -> Option<(&'static str, &'static str)> {
     match sql_type {
         SqlType::TimestampTz | SqlType::Timestamp | SqlType::Date => None,
         SqlType::Integer | SqlType::Numeric | SqlType::Float => {
-            let is_millis = |value: Value<'_>| match value {
-                Value::Text(text) => datum::epoch_seconds(sql_type, text)
+            let is_millis = |value: ColumnValue<'_>| match value {
+                ColumnValue::Text(text) => datum::epoch_seconds(sql_type, text)
                     .is_some_and(|seconds| seconds.saturating_abs() > SECONDS_MAX),
-                Value::Null | Value::Unchanged => false,
+                ColumnValue::Null | ColumnValue::Unchanged => false,
             };
             values.any(is_millis).then_some((
                 "which counts milliseconds: taken for seconds, no row would ever be too old",
@@ -151,8 +151,9 @@ fn of_age_column<'v>(
     }
 }
 
-fn problem(whose: &str, key: &'static str, what: String, fix: &str) -> Finding {
-    Refusal::EndpointLacks { whose: whose.to_owned(), key, what, fix: fix.to_owned() }.into()
+fn problem(whose: &str, key: &'static str, what: String, fix: &str) -> CheckFinding {
+    SetupDiagnostic::EndpointLacks { whose: whose.to_owned(), key, what, fix: fix.to_owned() }
+        .into()
 }
 
 #[cfg(test)]
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn ages_are_points_in_time_or_seconds() {
         let of = |sql_type: SqlType, text: &'static [u8]| {
-            of_age_column(&sql_type, [Value::Null, Value::Text(text)].into_iter())
+            of_age_column(&sql_type, [ColumnValue::Null, ColumnValue::Text(text)].into_iter())
                 .map(|(what, _)| what)
         };
         assert_eq!(of(SqlType::TimestampTz, b"2026-01-01 00:00:00+00"), None);

@@ -9,14 +9,14 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
 use crate::event::dry_run;
-use crate::event::dry_run::Failure;
+use crate::event::dry_run::DryRunTrial;
 use crate::event::dry_run::SampleBody;
-use crate::event::dry_run::Trial;
+use crate::event::dry_run::TrialFailure;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
-use crate::replication::catalog::Finding;
+use crate::replication::catalog::CheckFinding;
 use crate::replication::sample;
-use crate::replication::sample::Sample;
+use crate::replication::sample::RowSample;
 use crate::store;
 use crate::store::error::StoreError;
 
@@ -25,14 +25,14 @@ const ROWS_MAX: usize = 20;
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub(crate) struct Trials {
-    pub(crate) findings: Vec<Finding>,
-    pub(crate) examples: Vec<Example>,
+pub(crate) struct TrialResults {
+    pub(crate) findings: Vec<CheckFinding>,
+    pub(crate) examples: Vec<EventExample>,
 }
 
 /// A body as an event would have it.
 #[derive(Debug)]
-pub(crate) struct Example {
+pub(crate) struct EventExample {
     pub event: Arc<str>,
     pub sample: SampleBody,
 }
@@ -45,23 +45,25 @@ pub(crate) async fn findings(
     settings: &Settings,
     client: &Client,
     now: Timestamp,
-) -> Result<Trials, StoreError> {
-    let mut samples: HashMap<&TableName, Sample> = HashMap::new();
-    let mut trials = Trials::default();
+) -> Result<TrialResults, StoreError> {
+    let mut samples: HashMap<&TableName, RowSample> = HashMap::new();
+    let mut trials = TrialResults::default();
     for rule in &settings.events {
         if !samples.contains_key(&rule.table) {
             samples.insert(&rule.table, sample::read(client, &rule.table, ROWS_MAX).await?);
         }
         let (event, table) = (&rule.event_type, &rule.table);
         match samples.get(table) {
-            Some(Sample::Rows { rows, .. }) if rows.is_empty() => trials.findings.push(
-                Finding::ok(format!("event {event}: not tried, {table} has no rows (up to 1 MiB)")),
-            ),
-            Some(Sample::Rows { relation, rows }) => {
+            Some(RowSample::Rows { rows, .. }) if rows.is_empty() => {
+                trials.findings.push(CheckFinding::ok(format!(
+                    "event {event}: not tried, {table} has no rows (up to 1 MiB)"
+                )))
+            }
+            Some(RowSample::Rows { relation, rows }) => {
                 let trial = dry_run::dry_run(rule, &settings.endpoints, relation, rows, now);
                 trials.add(rule, trial);
             }
-            Some(Sample::Unreadable(reason)) => trials.findings.push(Finding::warning(
+            Some(RowSample::Unreadable(reason)) => trials.findings.push(CheckFinding::warning(
                 format!("event {event}: not tried on rows of {table}: {reason}"),
                 String::from("its expressions show on the first changes whether they fit"),
             )),
@@ -80,12 +82,12 @@ pub(crate) async fn example(
     settings: &Settings,
     endpoint: &Endpoint,
     now: Timestamp,
-) -> Result<Option<Example>, StoreError> {
+) -> Result<Option<EventExample>, StoreError> {
     let session = store::connect(&settings.postgres.server).await?;
     let mut made_up = None;
     for rule in settings.events.iter().filter(|rule| endpoint.takes(rule)) {
         let read = sample::read(&session.client, &rule.table, 1).await?;
-        let Sample::Rows { relation, rows } = read else { continue };
+        let RowSample::Rows { relation, rows } = read else { continue };
         let is_there = !rows.is_empty();
         if !is_there && made_up.is_some() {
             continue;
@@ -97,7 +99,7 @@ pub(crate) async fn example(
         let trial = dry_run::dry_run(rule, std::slice::from_ref(endpoint), &relation, &rows, now);
         // Behind the event's own shape that of the endpoint, if it has one.
         let Some(sample) = trial.bodies.into_iter().next_back() else { continue };
-        let example = Example { event: Arc::clone(&rule.event_type), sample };
+        let example = EventExample { event: Arc::clone(&rule.event_type), sample };
         if is_there {
             return Ok(Some(example));
         }
@@ -106,24 +108,25 @@ pub(crate) async fn example(
     Ok(made_up)
 }
 
-impl Trials {
-    fn add(&mut self, rule: &EventRule, trial: Trial) {
+impl TrialResults {
+    fn add(&mut self, rule: &EventRule, trial: DryRunTrial) {
         let event = &rule.event_type;
         let rows = trial.rows;
         let passing = match (&rule.filter, trial.passing) {
             (None, _) => String::new(),
             (Some(_), passing) => format!(", its filter is true for {passing} as they are"),
         };
-        self.findings.push(Finding::ok(format!("event {event}: tried on {rows} rows{passing}")));
+        self.findings
+            .push(CheckFinding::ok(format!("event {event}: tried on {rows} rows{passing}")));
         self.findings.extend(trial.failures.iter().map(|failure| warning(event, failure, rows)));
-        let example = |sample| Example { event: Arc::clone(event), sample };
+        let example = |sample| EventExample { event: Arc::clone(event), sample };
         self.examples.extend(trial.bodies.into_iter().map(example));
     }
 }
 
-fn warning(event: &str, failure: &Failure, rows: usize) -> Finding {
-    let Failure { place, expression, what, row, rows: failing, .. } = failure;
-    Finding::warning(
+fn warning(event: &str, failure: &TrialFailure, rows: usize) -> CheckFinding {
+    let TrialFailure { place, expression, what, row, rows: failing, .. } = failure;
+    CheckFinding::warning(
         format!(
             "event {event}, {place}: `{expression}` has no value on {failing} of {rows} rows, such as \
              the row {row}"

@@ -14,9 +14,9 @@ use crate::config::settings::Settings;
 use crate::preflight::endpoint_rows::reading::question;
 use crate::preflight::old_rows;
 use crate::preflight::reach;
-use crate::replication::catalog::Finding;
-use crate::replication::catalog::Level;
-use crate::replication::catalog::facts::Facts;
+use crate::replication::catalog::CheckFinding;
+use crate::replication::catalog::FindingLevel;
+use crate::replication::catalog::facts::CatalogFacts;
 use crate::store::error::StoreError;
 
 pub(crate) use crate::preflight::endpoint_rows::reading::refused;
@@ -81,7 +81,7 @@ pub(crate) async fn find(
 pub(crate) async fn unreachable(
     settings: &Settings,
     client: &Sql,
-) -> Result<Vec<Finding>, StoreError> {
+) -> Result<Vec<CheckFinding>, StoreError> {
     let Some(from) = &settings.endpoints_from else { return Ok(Vec::new()) };
     let rows = match rows(client, from).await {
         Ok(rows) => rows,
@@ -93,7 +93,7 @@ pub(crate) async fn unreachable(
         endpoints.filter(|endpoint| endpoint.enabled).take(DIALED_MAX).collect();
     let mut findings = reach::findings(&endpoints).await;
     // One that can be reached is no line of its own: there may be hundreds.
-    findings.retain(|finding| finding.level != Level::Ok);
+    findings.retain(|finding| finding.level != FindingLevel::Ok);
     Ok(findings)
 }
 
@@ -104,9 +104,9 @@ pub(crate) async fn unreachable(
 /// The server cannot be asked.
 pub(crate) async fn findings(
     settings: &Settings,
-    facts: &Facts,
+    facts: &CatalogFacts,
     client: &Sql,
-) -> Result<Vec<Finding>, StoreError> {
+) -> Result<Vec<CheckFinding>, StoreError> {
     let Some(from) = &settings.endpoints_from else { return Ok(Vec::new()) };
     let table = from.table.to_string();
     let read = match rows(client, from).await {
@@ -122,14 +122,14 @@ pub(crate) async fn findings(
         1 => "1 endpoint".to_owned(),
         count => format!("{count} endpoints"),
     };
-    let mut findings = vec![Finding::ok(format!("[endpoints_from]: {found} in {table}"))];
+    let mut findings = vec![CheckFinding::ok(format!("[endpoints_from]: {found} in {table}"))];
     let example = endpoints.first().and_then(|read| read.as_ref().ok());
     let column = from.event_column();
     findings.extend(old_rows::findings_from(settings, facts, column, example));
     findings.extend(problems.into_iter().filter_map(Result::err).map(|(name, why)| {
         let what = format!("a row of {table} is no endpoint: {name}: {why}");
         let fix = "correct the row: until then its events become dead letters";
-        Finding::warning(what, String::from(fix))
+        CheckFinding::warning(what, String::from(fix))
     }));
     Ok(findings)
 }

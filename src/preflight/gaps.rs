@@ -8,17 +8,17 @@ use tokio_postgres::error::SqlState;
 use crate::config::settings::Settings;
 use crate::flow::time::Timestamp;
 use crate::replication::catalog::facts;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::EXIT_SLOT_LOST;
 use crate::replication::gap;
-use crate::replication::gap::Cause;
-use crate::replication::gap::Gap;
-use crate::replication::slot::Slot;
+use crate::replication::gap::ChangeGap;
+use crate::replication::gap::GapCause;
+use crate::replication::slot::SlotStream;
 use crate::replication::wire::command;
 use crate::store;
 use crate::store::error::StoreError;
 use crate::store::progress;
-use crate::store::progress::Progress;
+use crate::store::progress::StoredProgress;
 use crate::store::state_error::StateError;
 
 /// The last words of a walhook that has just ended may still be on their way to the state.
@@ -29,7 +29,10 @@ const SETTLE: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 /// The server or the state cannot be asked.
-pub(crate) async fn found(settings: &Settings, client: &Client) -> anyhow::Result<Vec<Refusal>> {
+pub(crate) async fn found(
+    settings: &Settings,
+    client: &Client,
+) -> anyhow::Result<Vec<SetupDiagnostic>> {
     let found = look(settings, client).await?;
     if found.is_empty() {
         return Ok(found);
@@ -38,7 +41,7 @@ pub(crate) async fn found(settings: &Settings, client: &Client) -> anyhow::Resul
     look(settings, client).await
 }
 
-async fn look(settings: &Settings, client: &Client) -> anyhow::Result<Vec<Refusal>> {
+async fn look(settings: &Settings, client: &Client) -> anyhow::Result<Vec<SetupDiagnostic>> {
     let postgres = &settings.postgres;
     // The slot before the state: see `gap::survey`.
     let slot = facts::slot(client, &postgres.slot).await?;
@@ -62,15 +65,15 @@ async fn look(settings: &Settings, client: &Client) -> anyhow::Result<Vec<Refusa
 async fn state_unknown(
     settings: &Settings,
     client: &Client,
-    slot: Slot,
-) -> Result<Refusal, StoreError> {
+    slot: SlotStream,
+) -> Result<SetupDiagnostic, StoreError> {
     let question = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint";
     let now = client.query_one(question, &[]).await?.try_get(0)?;
     let state = store::connect(&settings.state).await?;
     let question = "SELECT pg_catalog.current_database()::text";
     let database = state.client.query_one(question, &[]).await?.try_get(0)?;
-    Ok(Refusal::Gap(Gap {
-        cause: Cause::StateUnknown { slot: slot.name, database },
+    Ok(SetupDiagnostic::Gap(ChangeGap {
+        cause: GapCause::StateUnknown { slot: slot.name, database },
         from: slot.confirmed.unwrap_or_default(),
         since: None,
         to: None,
@@ -81,16 +84,18 @@ async fn state_unknown(
 /// What is no gap after all is left out, and times are added where the state knows them.
 pub(crate) async fn weigh(
     settings: &Settings,
-    problems: &mut Vec<Refusal>,
+    problems: &mut Vec<SetupDiagnostic>,
 ) -> Result<(), StateError> {
-    let is_other = |problem: &Refusal| matches!(problem, Refusal::OtherPublication { .. });
+    let is_other =
+        |problem: &SetupDiagnostic| matches!(problem, SetupDiagnostic::OtherPublication { .. });
     if problems.iter().any(is_other) {
-        problems.retain(|problem| !matches!(problem, Refusal::PublicationGone { .. }));
+        problems.retain(|problem| !matches!(problem, SetupDiagnostic::PublicationGone { .. }));
     }
-    let undated = |problem: &Refusal| {
+    let undated = |problem: &SetupDiagnostic| {
         matches!(
             problem,
-            Refusal::SlotLost { since: None, .. } | Refusal::PublicationGone { since: None, .. }
+            SetupDiagnostic::SlotLost { since: None, .. }
+                | SetupDiagnostic::PublicationGone { since: None, .. }
         )
     };
     if !problems.iter().any(undated) {
@@ -98,7 +103,9 @@ pub(crate) async fn weigh(
     }
     let known = known(settings).await?.and_then(|progress| progress.confirmed_at);
     for problem in problems {
-        if let Refusal::SlotLost { since, .. } | Refusal::PublicationGone { since, .. } = problem {
+        if let SetupDiagnostic::SlotLost { since, .. }
+        | SetupDiagnostic::PublicationGone { since, .. } = problem
+        {
             *since = since.or(known);
         }
     }
@@ -106,7 +113,7 @@ pub(crate) async fn weigh(
 }
 
 /// `None` if the state does not know the slot, or is not there yet.
-pub(crate) async fn known(settings: &Settings) -> Result<Option<Progress>, StateError> {
+pub(crate) async fn known(settings: &Settings) -> Result<Option<StoredProgress>, StateError> {
     let session = store::connect(&settings.state).await?;
     match progress::load(&session.client, &settings.postgres.slot).await {
         Err(error) if error.sqlstate() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
@@ -122,15 +129,17 @@ pub(crate) async fn known(settings: &Settings) -> Result<Option<Progress>, State
 pub(crate) async fn accept(
     settings: &Settings,
     client: &Client,
-    problems: &mut Vec<Refusal>,
+    problems: &mut Vec<SetupDiagnostic>,
 ) -> Result<(), StoreError> {
-    let is_gap = |problem: &Refusal| problem.exit_code() == EXIT_SLOT_LOST;
-    let needs_slot = |problem: &Refusal| match problem {
-        Refusal::SlotLost { .. } | Refusal::PublicationGone { .. } => true,
-        Refusal::Gap(Gap { cause, .. }) => matches!(cause, Cause::PublicationMadeAgain { .. }),
+    let is_gap = |problem: &SetupDiagnostic| problem.exit_code() == EXIT_SLOT_LOST;
+    let needs_slot = |problem: &SetupDiagnostic| match problem {
+        SetupDiagnostic::SlotLost { .. } | SetupDiagnostic::PublicationGone { .. } => true,
+        SetupDiagnostic::Gap(ChangeGap { cause, .. }) => {
+            matches!(cause, GapCause::PublicationMadeAgain { .. })
+        }
         _ => false,
     };
-    let gaps: Vec<Refusal> = problems.extract_if(.., |problem| is_gap(problem)).collect();
+    let gaps: Vec<SetupDiagnostic> = problems.extract_if(.., |problem| is_gap(problem)).collect();
     for gap in &gaps {
         tracing::warn!(gap = gap.what(), "going on in spite of a gap");
     }

@@ -1,47 +1,50 @@
 //! Asks PostgreSQL for everything that a configuration needs of it: for `check`, for the start, for a
 //! configuration that is read again, and every few seconds while walhook runs.
 
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::config::settings::Settings;
 use crate::preflight::endpoint_rows;
 use crate::preflight::old_rows;
 use crate::preflight::write_backs;
 use crate::replication::catalog;
-use crate::replication::catalog::Finding;
-use crate::replication::catalog::Report;
-use crate::replication::catalog::Wanted;
-use crate::replication::catalog::facts::Facts;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::catalog::CheckFinding;
+use crate::replication::catalog::CheckReport;
+use crate::replication::catalog::WantedObjects;
+use crate::replication::catalog::facts::CatalogFacts;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::error::StoreError;
 
 /// Sessions of an inspection, kept for the next one.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions {
-    plain: Option<Session>,
+pub(crate) struct InspectionSessions {
+    plain: Option<SqlSession>,
     /// For what runs the user's own code: views, triggers, statements.
-    own_path: Option<Session>,
+    own_path: Option<SqlSession>,
 }
 
 /// What there is to say.
 #[derive(Debug)]
-pub(crate) struct Inspection {
+pub(crate) struct SchemaInspection {
     /// Server, tables, publication and slot.
-    pub(crate) report: Report,
+    pub(crate) report: CheckReport,
     /// What events and endpoints need of rows.
-    pub(crate) old_rows: Vec<Finding>,
+    pub(crate) old_rows: Vec<CheckFinding>,
     /// Write-backs, and the table of endpoints.
-    pub(crate) others: Vec<Finding>,
-    pub(crate) facts: Option<Facts>,
+    pub(crate) others: Vec<CheckFinding>,
+    pub(crate) facts: Option<CatalogFacts>,
 }
 
-impl Sessions {
+impl InspectionSessions {
     /// The session for walhook's own questions.
     ///
     /// # Errors
     /// The server lets nobody in.
-    pub(crate) async fn plain(&mut self, server: &Server) -> Result<&mut Session, StoreError> {
+    pub(crate) async fn plain(
+        &mut self,
+        server: &ServerSettings,
+    ) -> Result<&mut SqlSession, StoreError> {
         let open = match self.plain.take() {
             Some(open) => open,
             None => store::connect_within(server, store::ANSWER_SOON).await?,
@@ -53,7 +56,10 @@ impl Sessions {
     ///
     /// # Errors
     /// The server lets nobody in.
-    pub(crate) async fn own_path(&mut self, server: &Server) -> Result<&mut Session, StoreError> {
+    pub(crate) async fn own_path(
+        &mut self,
+        server: &ServerSettings,
+    ) -> Result<&mut SqlSession, StoreError> {
         let open = match self.own_path.take() {
             Some(open) => open,
             None => store::connect_with_own_path(server, store::ANSWER_SOON).await?,
@@ -62,14 +68,14 @@ impl Sessions {
     }
 }
 
-impl Inspection {
+impl SchemaInspection {
     /// Asks for all of it.
     ///
     /// # Errors
     /// The server cannot be asked. The sessions are to be dropped then.
     pub(crate) async fn take(
         settings: &Settings,
-        sessions: &mut Sessions,
+        sessions: &mut InspectionSessions,
     ) -> Result<Self, StoreError> {
         let mut inspection = Self::of_tables(settings, sessions).await?;
         let server = &settings.postgres.server;
@@ -93,18 +99,18 @@ impl Inspection {
     /// The server cannot be asked. The sessions are to be dropped then.
     pub(crate) async fn of_tables(
         settings: &Settings,
-        sessions: &mut Sessions,
+        sessions: &mut InspectionSessions,
     ) -> Result<Self, StoreError> {
         let server = &settings.postgres.server;
         let client = &sessions.plain(server).await?.client;
-        let (report, facts) = catalog::look(client, &Wanted::new(settings)).await?;
+        let (report, facts) = catalog::look(client, &WantedObjects::new(settings)).await?;
         let old_rows = facts.as_ref().map(|facts| old_rows::findings(settings, facts));
         let (old_rows, others) = (old_rows.unwrap_or_default(), Vec::new());
         Ok(Self { report, old_rows, others, facts })
     }
 
     /// Everything that does not allow the work.
-    pub(crate) fn problems(&self) -> Vec<Refusal> {
+    pub(crate) fn problems(&self) -> Vec<SetupDiagnostic> {
         let mut problems = self.report.problems();
         let found = self.old_rows.iter().chain(&self.others);
         problems.extend(found.filter_map(|finding| finding.refusal.clone()));

@@ -10,21 +10,21 @@ use crate::config::settings::EventRule;
 use crate::config::settings::Operations;
 use crate::config::settings::Settings;
 use crate::event::require;
-use crate::event::require::Lack;
-use crate::event::require::Use;
+use crate::event::require::InputUse;
+use crate::event::require::MissingInput;
 use crate::flow::relation::Column;
 use crate::flow::relation::Relation;
 use crate::flow::relation::ReplicaIdentity;
 use crate::flow::relation::SqlType;
 use crate::flow::relation::TableName;
 use crate::replication::catalog;
-use crate::replication::catalog::Finding;
-use crate::replication::catalog::Wanted;
-use crate::replication::catalog::facts::Facts;
+use crate::replication::catalog::CheckFinding;
+use crate::replication::catalog::WantedObjects;
+use crate::replication::catalog::facts::CatalogFacts;
 use crate::replication::catalog::facts::TableFacts;
 use crate::replication::catalog::judge::coverage;
-use crate::replication::catalog::judge::coverage::Outcome;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::catalog::judge::coverage::CoverageOutcome;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store::error::StoreError;
 
 /// Statements that one fix shows.
@@ -33,19 +33,19 @@ const STATEMENTS_MAX: usize = 10;
 /// A problem for each event whose filter could never be true, a warning for each payload with
 /// places that stay empty; likewise for endpoints. What else is wrong with tables is the catalog's
 /// to say.
-pub(crate) fn findings(settings: &Settings, facts: &Facts) -> Vec<Finding> {
+pub(crate) fn findings(settings: &Settings, facts: &CatalogFacts) -> Vec<CheckFinding> {
     let known = known(settings, facts);
     let mut findings = Vec::new();
-    for Known { rule, relation, narrow, .. } in &known {
+    for KnownTable { rule, relation, narrow, .. } in &known {
         findings.extend(require::lacks(rule, relation).iter().filter_map(|lack| {
-            let Lack::OldRow { used_in, .. } = lack else { return None };
-            let refusal = Refusal::NeedsOldRow {
+            let MissingInput::OldRow { used_in, .. } = lack else { return None };
+            let refusal = SetupDiagnostic::NeedsOldRow {
                 event: rule.event_type.to_string(),
                 key: used_in.key(),
                 table: narrow.first()?.clone(),
                 sql: whole_rows(narrow),
             };
-            let warning = || Finding::warning(refusal.what(), refusal.fix());
+            let warning = || CheckFinding::warning(refusal.what(), refusal.fix());
             Some(if lack.is_fatal() { refusal.clone().into() } else { warning() })
         }));
     }
@@ -61,8 +61,8 @@ pub(crate) async fn refusals(
     settings: &Settings,
     client: &Client,
     endpoint: &Endpoint,
-) -> Result<Vec<Refusal>, StoreError> {
-    let (_, facts) = catalog::look(client, &Wanted::new(settings)).await?;
+) -> Result<Vec<SetupDiagnostic>, StoreError> {
+    let (_, facts) = catalog::look(client, &WantedObjects::new(settings)).await?;
     let Some(facts) = facts else { return Ok(Vec::new()) };
     let found = of_endpoint(endpoint, &known(settings, &facts));
     Ok(found.into_iter().filter_map(|finding| finding.refusal).collect())
@@ -72,17 +72,17 @@ pub(crate) async fn refusals(
 /// differ in values, not in what their `when` and `payload` name.
 pub(crate) fn findings_from(
     settings: &Settings,
-    facts: &Facts,
+    facts: &CatalogFacts,
     event_column: Option<&str>,
     example: Option<&Endpoint>,
-) -> Vec<Finding> {
+) -> Vec<CheckFinding> {
     let known = known(settings, facts);
     let mut findings = example.map(|example| of_endpoint(example, &known)).unwrap_or_default();
     if let Some(column) = event_column
         && !known.is_empty()
         && known.iter().all(|known| known.relation.column(column).is_none())
     {
-        let refusal = Refusal::EndpointLacks {
+        let refusal = SetupDiagnostic::EndpointLacks {
             whose: String::from("[endpoints_from]"),
             key: "match",
             what: format!(
@@ -96,7 +96,7 @@ pub(crate) fn findings_from(
 }
 
 /// An event, and what the stream tells of the rows of its table.
-struct Known<'s> {
+struct KnownTable<'s> {
     rule: &'s EventRule,
     relation: Relation,
     /// Columns that the table has and the stream does not bring.
@@ -106,16 +106,16 @@ struct Known<'s> {
 }
 
 /// The events whose tables are there.
-fn known<'s>(settings: &'s Settings, facts: &Facts) -> Vec<Known<'s>> {
-    let wanted = Wanted::new(settings);
-    let outcome = Outcome::new(facts, &wanted);
+fn known<'s>(settings: &'s Settings, facts: &CatalogFacts) -> Vec<KnownTable<'s>> {
+    let wanted = WantedObjects::new(settings);
+    let outcome = CoverageOutcome::new(facts, &wanted);
     let known = |rule: &'s EventRule| {
         let place = wanted.tables.iter().position(|table| table.name == rule.table)?;
         let found = facts.tables.get(place)?.as_ref()?;
         let is_sent =
             |column: &String| coverage::is_sent(facts, &outcome, &rule.table, found, column);
         let (sent, unsent) = found.columns.iter().cloned().partition(is_sent);
-        Some(Known {
+        Some(KnownTable {
             rule,
             relation: relation(rule, found, sent),
             unsent,
@@ -149,7 +149,7 @@ fn whole_rows(tables: &[TableName]) -> String {
 
 /// What lacks for every event that the endpoint takes is a problem: it would get none, or none whole.
 /// What lacks for some of them, or for their deletes alone, is worth a word.
-fn of_endpoint(endpoint: &Endpoint, known: &[Known<'_>]) -> Vec<Finding> {
+fn of_endpoint(endpoint: &Endpoint, known: &[KnownTable<'_>]) -> Vec<CheckFinding> {
     let mut lacks = Vec::new();
     for known in known.iter().filter(|known| endpoint.takes(known.rule)) {
         for on in with_deletes_apart(known.rule.on) {
@@ -158,7 +158,7 @@ fn of_endpoint(endpoint: &Endpoint, known: &[Known<'_>]) -> Vec<Finding> {
         }
     }
     let mut findings = Vec::new();
-    for used_in in [Use::Filter, Use::Payload] {
+    for used_in in [InputUse::Filter, InputUse::Payload] {
         let mut found = Vec::new();
         for (known, on, lacks) in &lacks {
             let mut lacks = lacks.iter().filter(|lack| lack.used_in() == used_in);
@@ -173,7 +173,7 @@ fn of_endpoint(endpoint: &Endpoint, known: &[Known<'_>]) -> Vec<Finding> {
         found.retain(|(_, table, refusal)| told.insert((*table, refusal.fix())));
         findings.extend(found.into_iter().map(|(_, _, refusal)| match is_problem {
             true => refusal.into(),
-            false => Finding::warning(refusal.what(), refusal.fix()),
+            false => CheckFinding::warning(refusal.what(), refusal.fix()),
         }));
     }
     findings
@@ -190,21 +190,26 @@ fn with_deletes_apart(on: Operations) -> Vec<Operations> {
     }
 }
 
-fn refusal(endpoint: &Endpoint, lack: &Lack, known: &Known<'_>, on: Operations) -> Refusal {
+fn refusal(
+    endpoint: &Endpoint,
+    lack: &MissingInput,
+    known: &KnownTable<'_>,
+    on: Operations,
+) -> SetupDiagnostic {
     let table = &known.rule.table;
     let (what, fix) = match lack {
-        Lack::Column { column, .. } if known.unsent.contains(column) => (
+        MissingInput::Column { column, .. } if known.unsent.contains(column) => (
             format!(
                 "names column {column} of {table}, which PostgreSQL does not send: it is generated, \
                  or left out by the publication's column list"
             ),
             String::from("write what it is computed from, or have the publication send it"),
         ),
-        Lack::Column { column, .. } => (
+        MissingInput::Column { column, .. } => (
             format!("names column {column}, which {table} does not have"),
             String::from("correct it, or let the endpoint take other `events`"),
         ),
-        Lack::OldRow { .. } => {
+        MissingInput::OldRow { .. } => {
             let rows = if on.delete { "deleted rows" } else { "the old row" };
             let holder = known.narrow.first().unwrap_or(table);
             (
@@ -214,7 +219,7 @@ fn refusal(endpoint: &Endpoint, lack: &Lack, known: &Known<'_>, on: Operations) 
         }
     };
     let whose = format!("endpoint {}", endpoint.name);
-    Refusal::EndpointLacks { whose, key: lack.used_in().key(), what, fix }
+    SetupDiagnostic::EndpointLacks { whose, key: lack.used_in().key(), what, fix }
 }
 
 /// The table as the stream would describe it, as far as old rows go: of tables that hold rows in

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::config::settings::Settings;
 use crate::preflight::endpoint_rows;
-use crate::replication::catalog::Finding;
+use crate::replication::catalog::CheckFinding;
 use crate::store;
 use crate::store::backlog;
 use crate::store::endpoints;
@@ -64,7 +64,7 @@ pub(crate) fn of<'n>(
 ///
 /// # Errors
 /// A server cannot be asked.
-pub(crate) async fn findings(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
+pub(crate) async fn findings(settings: &Settings) -> anyhow::Result<Vec<CheckFinding>> {
     let slot = &settings.postgres.slot;
     let state = store::connect(&settings.state).await?;
     let sizes = backlog::sizes_if_any(&state.client, slot).await?;
@@ -87,7 +87,7 @@ pub(crate) async fn findings(settings: &Settings) -> anyhow::Result<Vec<Finding>
     }
     let waiting = sizes.iter().map(|size| (&size.endpoint, size.rows));
     let orphans = of(waiting, |name| known.contains(name));
-    Ok(orphans.into_iter().map(|one| Finding::warning(one.what(), one.fix())).collect())
+    Ok(orphans.into_iter().map(|one| CheckFinding::warning(one.what(), one.fix())).collect())
 }
 
 /// Whether a name is one of those that lists gave by place.

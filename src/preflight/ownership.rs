@@ -7,20 +7,20 @@ use tokio_postgres::Client;
 
 use crate::config::settings::Settings;
 use crate::preflight::gaps;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::gap;
 use crate::replication::slot_holder;
 use crate::store;
 use crate::store::crash_records;
-use crate::store::progress::Progress;
+use crate::store::progress::StoredProgress;
 use crate::store::slot_owner;
-use crate::store::slot_owner::Kinship;
+use crate::store::slot_owner::OwnerKinship;
 use crate::store::slot_owner::SlotOwner;
 
 /// What an operator has agreed to beforehand.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Consent {
+pub struct StartConsent {
     /// `--accept-gap`: to go on where changes are lost.
     pub gap: bool,
     /// `--take-slot`: to read a slot that was read for other tables.
@@ -36,7 +36,7 @@ pub(crate) async fn judge(
     settings: &Settings,
     client: &Client,
     changes_publication: bool,
-    problems: &mut Vec<Refusal>,
+    problems: &mut Vec<SetupDiagnostic>,
 ) -> anyhow::Result<()> {
     if let Some(progress) = gaps::known(settings).await?
         && let Some(refusal) = foreign(settings, &progress)
@@ -44,7 +44,8 @@ pub(crate) async fn judge(
     {
         problems.push(refusal);
     }
-    let lacks = |problem: &Refusal| matches!(problem, Refusal::PublicationLacks { .. });
+    let lacks =
+        |problem: &SetupDiagnostic| matches!(problem, SetupDiagnostic::PublicationLacks { .. });
     if (changes_publication || problems.iter().any(lacks))
         && let Some(refusal) = read_by_another(settings, client).await?
     {
@@ -55,9 +56,9 @@ pub(crate) async fn judge(
 }
 
 /// What this configuration is to the one that has read the slot before.
-pub(crate) fn kinship(settings: &Settings, progress: &Progress) -> Kinship {
+pub(crate) fn kinship(settings: &Settings, progress: &StoredProgress) -> OwnerKinship {
     let own = SlotOwner::new(&settings.events);
-    progress.owner.as_ref().map_or(Kinship::Same, |owner| own.kinship(owner))
+    progress.owner.as_ref().map_or(OwnerKinship::Same, |owner| own.kinship(owner))
 }
 
 /// Nobody reads the slot, and whoever did has ended as an operator asked it to: a start with other
@@ -78,14 +79,14 @@ async fn is_given_up(settings: &Settings, client: &Client) -> anyhow::Result<boo
 /// that.
 pub(crate) fn admit(
     settings: &Settings,
-    progress: &Progress,
-    consent: Consent,
+    progress: &StoredProgress,
+    consent: StartConsent,
     ended_cleanly: bool,
 ) -> Result<(), SourceError> {
     let unread = match kinship(settings, progress) {
-        Kinship::Same => return Ok(()),
-        Kinship::Changed { unread } => unread.join(", "),
-        Kinship::Foreign => {
+        OwnerKinship::Same => return Ok(()),
+        OwnerKinship::Changed { unread } => unread.join(", "),
+        OwnerKinship::Foreign => {
             let refusal = foreign(settings, progress);
             if let Some(refusal) = refusal.filter(|_| !consent.slot && !ended_cleanly) {
                 return Err(SourceError::NotSetUp(vec![refusal]));
@@ -105,11 +106,11 @@ pub(crate) fn admit(
 }
 
 /// Why the slot must not be taken, if it was read for other tables altogether.
-pub(crate) fn foreign(settings: &Settings, progress: &Progress) -> Option<Refusal> {
-    if kinship(settings, progress) != Kinship::Foreign {
+pub(crate) fn foreign(settings: &Settings, progress: &StoredProgress) -> Option<SetupDiagnostic> {
+    if kinship(settings, progress) != OwnerKinship::Foreign {
         return None;
     }
-    Some(Refusal::SlotOfOther {
+    Some(SetupDiagnostic::SlotOfOther {
         slot: settings.postgres.slot.clone(),
         theirs: progress.owner.as_ref().map(SlotOwner::shown).unwrap_or_default(),
         ours: SlotOwner::new(&settings.events).shown(),
@@ -119,14 +120,17 @@ pub(crate) fn foreign(settings: &Settings, progress: &Progress) -> Option<Refusa
 
 /// The publication is there, and another slot of this database is read through it for another
 /// configuration.
-async fn read_by_another(settings: &Settings, client: &Client) -> anyhow::Result<Option<Refusal>> {
+async fn read_by_another(
+    settings: &Settings,
+    client: &Client,
+) -> anyhow::Result<Option<SetupDiagnostic>> {
     let publication = settings.postgres.publication.clone();
     let Some(oid) = gap::publication(client, &publication).await? else { return Ok(None) };
     let state = store::connect(&settings.state).await?;
     let own = SlotOwner::new(&settings.events);
     let readers = slot_owner::readers(&state.client, &settings.postgres.slot, oid).await?;
     for reader in readers {
-        if reader.owner.as_ref().is_some_and(|owner| own.kinship(owner) == Kinship::Same) {
+        if reader.owner.as_ref().is_some_and(|owner| own.kinship(owner) == OwnerKinship::Same) {
             continue;
         }
         let question = "SELECT FROM pg_catalog.pg_replication_slots \
@@ -134,7 +138,7 @@ async fn read_by_another(settings: &Settings, client: &Client) -> anyhow::Result
         if client.query_opt(question, &[&reader.slot]).await?.is_some() {
             let theirs = reader.owner.map(|owner| format!(" for {}", owner.shown()));
             let (slot, theirs) = (reader.slot, theirs.unwrap_or_default());
-            return Ok(Some(Refusal::PublicationOfOther { publication, slot, theirs }));
+            return Ok(Some(SetupDiagnostic::PublicationOfOther { publication, slot, theirs }));
         }
     }
     Ok(None)

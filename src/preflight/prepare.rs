@@ -10,22 +10,22 @@ use crate::preflight::callback_tables;
 use crate::preflight::clock_offset;
 use crate::preflight::column_types;
 use crate::preflight::dry_run;
-use crate::preflight::dry_run::Example;
+use crate::preflight::dry_run::EventExample;
 use crate::preflight::endpoint_rows;
 use crate::preflight::gaps;
-use crate::preflight::inspection::Inspection;
-use crate::preflight::inspection::Sessions;
+use crate::preflight::inspection::InspectionSessions;
+use crate::preflight::inspection::SchemaInspection;
 use crate::preflight::old_rows;
 use crate::preflight::orphans;
 use crate::preflight::ownership;
-use crate::preflight::ownership::Consent;
+use crate::preflight::ownership::StartConsent;
 use crate::preflight::reach;
 use crate::preflight::state_schema;
 use crate::replication::catalog;
-use crate::replication::catalog::Finding;
-use crate::replication::catalog::Report;
-use crate::replication::catalog::Wanted;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::catalog::CheckFinding;
+use crate::replication::catalog::CheckReport;
+use crate::replication::catalog::WantedObjects;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::EXIT_SLOT_LOST;
 use crate::replication::error::SourceError;
 use crate::replication::text_forms;
@@ -42,22 +42,22 @@ use crate::store::state_error::StateError;
 ///
 /// # Errors
 /// Everything that stands in the way, at once, before anything is changed.
-pub(crate) async fn prepare(settings: &Settings, consent: Consent) -> anyhow::Result<()> {
+pub(crate) async fn prepare(settings: &Settings, consent: StartConsent) -> anyhow::Result<()> {
     let postgres = &settings.postgres;
-    let mut sessions = Sessions::default();
-    let wanted = Wanted::new(settings);
-    let inspection = Inspection::take(settings, &mut sessions).await?;
+    let mut sessions = InspectionSessions::default();
+    let wanted = WantedObjects::new(settings);
+    let inspection = SchemaInspection::take(settings, &mut sessions).await?;
     let session = sessions.plain(&postgres.server).await?;
     let mut problems = inspection.problems();
     // Whoever streams from it decides how long to wait for it.
-    problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
+    problems.retain(|problem| !matches!(problem, SetupDiagnostic::SlotInUse { .. }));
     problems.extend(state_refusal(settings).await?);
     let callbacks = callback_tables::findings(settings, &session.client).await?;
     problems.extend(callbacks.iter().filter_map(|finding| finding.refusal.clone()));
     let changes = !inspection.report.steps.is_empty();
     ownership::judge(settings, &session.client, changes, &mut problems).await?;
     if consent.slot {
-        problems.retain(|problem| !matches!(problem, Refusal::SlotOfOther { .. }));
+        problems.retain(|problem| !matches!(problem, SetupDiagnostic::SlotOfOther { .. }));
     }
     if problems.is_empty() {
         let found = column_types::findings(settings, &session.client).await?;
@@ -84,15 +84,15 @@ pub(crate) async fn prepare(settings: &Settings, consent: Consent) -> anyhow::Re
     if let Some(start) = prepared.slot_made {
         tracing::info!(slot = postgres.slot, %start, "made the slot: changes count from here");
     }
-    for Finding { what, fix, .. } in prepared.warnings.into_iter().chain(inspection.old_rows) {
+    for CheckFinding { what, fix, .. } in prepared.warnings.into_iter().chain(inspection.old_rows) {
         tracing::warn!(fix, "{what}");
     }
     Ok(())
 }
 
 /// Whether it is worth asking what the state says of it.
-fn may_be_gap(problem: &Refusal) -> bool {
-    let is_gone = matches!(problem, Refusal::PublicationGone { .. });
+fn may_be_gap(problem: &SetupDiagnostic) -> bool {
+    let is_gone = matches!(problem, SetupDiagnostic::PublicationGone { .. });
     is_gone || problem.exit_code() == EXIT_SLOT_LOST
 }
 
@@ -101,9 +101,9 @@ fn may_be_gap(problem: &Refusal) -> bool {
 /// # Errors
 /// The server cannot be asked.
 pub(crate) async fn lacking(settings: &Settings) -> anyhow::Result<Vec<String>> {
-    let mut sessions = Sessions::default();
-    let mut problems = Inspection::take(settings, &mut sessions).await?.problems();
-    problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
+    let mut sessions = InspectionSessions::default();
+    let mut problems = SchemaInspection::take(settings, &mut sessions).await?.problems();
+    problems.retain(|problem| !matches!(problem, SetupDiagnostic::SlotInUse { .. }));
     Ok(problems.iter().map(|problem| format!("{}: {}", problem.what(), problem.fix())).collect())
 }
 
@@ -114,13 +114,13 @@ pub(crate) async fn lacking(settings: &Settings) -> anyhow::Result<Vec<String>> 
 pub(crate) async fn lacking_for(
     settings: &Settings,
     endpoint: &Endpoint,
-) -> Result<Vec<Refusal>, StoreError> {
+) -> Result<Vec<SetupDiagnostic>, StoreError> {
     let session = store::connect(&settings.postgres.server).await?;
     old_rows::refusals(settings, &session.client, endpoint).await
 }
 
 /// Transactions that were left out on the operator's word.
-async fn skipped(settings: &Settings) -> Result<Option<Finding>, StateError> {
+async fn skipped(settings: &Settings) -> Result<Option<CheckFinding>, StateError> {
     let session = store::connect(&settings.state).await?;
     let all = match gaps_booked::load(&session.client, &settings.postgres.slot).await {
         Err(error) if error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Vec::new(),
@@ -128,7 +128,7 @@ async fn skipped(settings: &Settings) -> Result<Option<Finding>, StateError> {
     };
     let Some(last) = all.first() else { return Ok(None) };
     let (count, commit, sent) = (all.len(), last.commit, last.sent);
-    Ok(Some(Finding::warning(
+    Ok(Some(CheckFinding::warning(
         format!(
             "{count} transactions were left out, the last one committed at {commit}, after {sent} of its \
              changes: {}",
@@ -141,17 +141,23 @@ async fn skipped(settings: &Settings) -> Result<Option<Finding>, StateError> {
 }
 
 /// What keeps walhook from having its own tables.
-async fn state_refusal(settings: &Settings) -> Result<Option<Refusal>, StateError> {
+async fn state_refusal(settings: &Settings) -> Result<Option<SetupDiagnostic>, StateError> {
     let session = store::connect(&settings.state).await?;
     match migrate::lacking(&session.client).await? {
         None => Ok(None),
-        Some(StateError::NoPrivilege { role, sql, .. }) => Ok(Some(Refusal::NoState { role, sql })),
+        Some(StateError::NoPrivilege { role, sql, .. }) => {
+            Ok(Some(SetupDiagnostic::NoState { role, sql }))
+        }
         Some(other) => Err(other),
     }
 }
 
 /// Adds what only the state knows, and corrects what was found without it.
-async fn settle(settings: &Settings, client: &Client, report: &mut Report) -> anyhow::Result<()> {
+async fn settle(
+    settings: &Settings,
+    client: &Client,
+    report: &mut CheckReport,
+) -> anyhow::Result<()> {
     let mut problems = report.problems();
     let changes = !report.steps.is_empty();
     ownership::judge(settings, client, changes, &mut problems).await?;
@@ -159,7 +165,8 @@ async fn settle(settings: &Settings, client: &Client, report: &mut Report) -> an
     report.makes_slot &= gaps.is_empty();
     problems.extend(gaps);
     gaps::weigh(settings, &mut problems).await?;
-    if problems.iter().any(|problem| matches!(problem, Refusal::PublicationOfOther { .. })) {
+    if problems.iter().any(|problem| matches!(problem, SetupDiagnostic::PublicationOfOther { .. }))
+    {
         report.steps.clear();
     }
     // What stays stands where it stood.
@@ -168,7 +175,7 @@ async fn settle(settings: &Settings, client: &Client, report: &mut Report) -> an
         let place = problems.iter().position(|problem| problem == refusal);
         place.map(|place| problems.remove(place)).is_some()
     });
-    report.findings.extend(problems.into_iter().map(Finding::from));
+    report.findings.extend(problems.into_iter().map(CheckFinding::from));
     Ok(())
 }
 
@@ -177,12 +184,13 @@ async fn settle(settings: &Settings, client: &Client, report: &mut Report) -> an
 ///
 /// # Errors
 /// The server cannot be asked at all.
-pub(crate) async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Example>)> {
-    let mut sessions = Sessions::default();
-    let inspection = Inspection::take(settings, &mut sessions).await?;
+pub(crate) async fn check(settings: &Settings) -> anyhow::Result<(CheckReport, Vec<EventExample>)> {
+    let mut sessions = InspectionSessions::default();
+    let inspection = SchemaInspection::take(settings, &mut sessions).await?;
     let session = sessions.plain(&settings.postgres.server).await?;
-    let Inspection { mut report, old_rows, others, .. } = inspection;
-    let tables: Vec<_> = Wanted::new(settings).tables.into_iter().map(|table| table.name).collect();
+    let SchemaInspection { mut report, old_rows, others, .. } = inspection;
+    let tables: Vec<_> =
+        WantedObjects::new(settings).tables.into_iter().map(|table| table.name).collect();
     report.findings.extend(text_forms::findings(&session.client, &tables).await?);
     report.findings.extend(skipped(settings).await?);
     report.findings.extend(old_rows.into_iter().chain(others));
@@ -199,7 +207,7 @@ pub(crate) async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Ex
     settle(settings, &session.client, &mut report).await?;
     report.findings.extend(orphans::findings(settings).await?);
     report.findings.push(match state_refusal(settings).await? {
-        None => Finding::ok(String::from("state in schema walhook is there, or can be made")),
+        None => CheckFinding::ok(String::from("state in schema walhook is there, or can be made")),
         Some(refusal) => refusal.into(),
     });
     if report.problems().is_empty() {
@@ -208,7 +216,9 @@ pub(crate) async fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Ex
         match command::connect(&settings.postgres.server, timeout).await {
             Ok(connection) => {
                 connection.close().await;
-                report.findings.push(Finding::ok(String::from("replication connections work")));
+                report
+                    .findings
+                    .push(CheckFinding::ok(String::from("replication connections work")));
             }
             Err(error) => return Err(error.into()),
         }

@@ -8,11 +8,11 @@ use futures_util::StreamExt;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Signing;
 use crate::delivery::guard;
-use crate::delivery::http::Client;
-use crate::delivery::network::Network;
-use crate::flow::verdict::Failure;
+use crate::delivery::http::EndpointClient;
+use crate::delivery::network::DeliveryNetwork;
+use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::FailureClass;
-use crate::replication::catalog::Finding;
+use crate::replication::catalog::CheckFinding;
 
 /// How long one connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -21,40 +21,40 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const DIALED_AT_ONCE: usize = 32;
 
 /// A finding for each endpoint, in their order.
-pub(crate) async fn findings(endpoints: &[Endpoint]) -> Vec<Finding> {
-    let network = Network::system();
+pub(crate) async fn findings(endpoints: &[Endpoint]) -> Vec<CheckFinding> {
+    let network = DeliveryNetwork::system();
     let looks = endpoints.iter().map(|endpoint| finding(endpoint, &network));
     futures_util::stream::iter(looks).buffered(DIALED_AT_ONCE).collect().await
 }
 
-async fn finding(endpoint: &Endpoint, network: &Network) -> Finding {
+async fn finding(endpoint: &Endpoint, network: &DeliveryNetwork) -> CheckFinding {
     let (name, url) = (&endpoint.name, endpoint.shown_url());
     if let Err(refusal) = guard::check_host(endpoint.url.reveal(), endpoint.addresses) {
         let fix = String::from("nothing will be delivered to it: correct its URL");
-        return Finding::warning(format!("endpoint {name}: {refusal}"), fix);
+        return CheckFinding::warning(format!("endpoint {name}: {refusal}"), fix);
     }
-    let reached = match Client::new(endpoint, network) {
+    let reached = match EndpointClient::new(endpoint, network) {
         Ok(client) => client.reach(PATIENCE).await,
         Err(error) => {
             let what = format!("{:#}", anyhow::Error::new(error));
             let fix = String::from("nothing can be delivered to it until then");
-            return Finding::warning(what, fix);
+            return CheckFinding::warning(what, fix);
         }
     };
     match reached {
         Ok(()) => {
             let publics = endpoint.signing.iter().flat_map(Signing::public_keys);
             let verified: String = publics.map(|key| format!(", verified with {key}")).collect();
-            Finding::ok(format!("endpoint {name}: {url}{verified}"))
+            CheckFinding::ok(format!("endpoint {name}: {url}{verified}"))
         }
         Err(failure) => {
             let what = format!("endpoint {name}: {url} cannot be reached: {failure}");
-            Finding::warning(what, fix(&failure).to_owned())
+            CheckFinding::warning(what, fix(&failure).to_owned())
         }
     }
 }
 
-fn fix(failure: &Failure) -> &'static str {
+fn fix(failure: &AttemptFailure) -> &'static str {
     match failure.class {
         FailureClass::Tls => {
             "nothing will be delivered to it: mend its certificate, or name that or who signed it in \

@@ -11,23 +11,23 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::settings::Settings;
-use crate::pipeline::handles::Handles;
+use crate::pipeline::handles::SharedHandles;
 use crate::preflight::endpoint_rows;
-use crate::preflight::inspection::Inspection;
-use crate::preflight::inspection::Sessions;
+use crate::preflight::inspection::InspectionSessions;
+use crate::preflight::inspection::SchemaInspection;
 use crate::preflight::write_backs;
-use crate::replication::catalog::Finding;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::catalog::CheckFinding;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store::error::StoreError;
-use crate::task::Tasks;
-use crate::telemetry::obstacles::Obstacle;
-use crate::telemetry::obstacles::Obstacles;
+use crate::task::TaskOwner;
+use crate::telemetry::obstacles::NamedObstacle;
+use crate::telemetry::obstacles::NamedObstacles;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Starts the looks, if there is something to look at.
-pub(crate) fn start(settings: &Settings, handles: &Handles, tasks: &mut Tasks) {
+pub(crate) fn start(settings: &Settings, handles: &SharedHandles, tasks: &mut TaskOwner) {
     let writes = settings.events.iter().any(|rule| rule.write_back.is_some());
     if writes || settings.endpoints_from.is_some() {
         let watch = watch(settings.clone(), handles.obstacles.clone(), tasks.stop_token());
@@ -37,10 +37,10 @@ pub(crate) fn start(settings: &Settings, handles: &Handles, tasks: &mut Tasks) {
 
 async fn watch(
     settings: Settings,
-    obstacles: Obstacles,
+    obstacles: NamedObstacles,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut sessions = Sessions::default();
+    let mut sessions = InspectionSessions::default();
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -56,12 +56,12 @@ async fn watch(
         };
         match looked {
             Ok((endpoints, writes)) => {
-                told(&obstacles, Obstacle::EndpointsTable, endpoints);
-                told(&obstacles, Obstacle::WriteBacks, writes);
+                told(&obstacles, NamedObstacle::EndpointsTable, endpoints);
+                told(&obstacles, NamedObstacle::WriteBacks, writes);
             }
             Err(error) => {
                 // That the server is away is said by whoever needs it more.
-                sessions = Sessions::default();
+                sessions = InspectionSessions::default();
                 let error = anyhow::Error::new(error);
                 tracing::debug!(error = %format!("{error:#}"), "cannot look at rights");
             }
@@ -69,7 +69,7 @@ async fn watch(
     }
 }
 
-fn told(obstacles: &Obstacles, obstacle: Obstacle, refusal: Option<Refusal>) {
+fn told(obstacles: &NamedObstacles, obstacle: NamedObstacle, refusal: Option<SetupDiagnostic>) {
     let what = refusal.map(|refusal| refusal.to_string());
     if obstacles.set(obstacle, what.clone()) {
         match what {
@@ -82,12 +82,12 @@ fn told(obstacles: &Obstacles, obstacle: Obstacle, refusal: Option<Refusal>) {
 /// What is refused to the table of endpoints, and to write-backs.
 async fn look(
     settings: &Settings,
-    sessions: &mut Sessions,
-) -> Result<(Option<Refusal>, Option<Refusal>), StoreError> {
+    sessions: &mut InspectionSessions,
+) -> Result<(Option<SetupDiagnostic>, Option<SetupDiagnostic>), StoreError> {
     let server = &settings.postgres.server;
     let endpoints =
         endpoint_rows::refused(settings, &sessions.own_path(server).await?.client).await?;
-    let facts = Inspection::of_tables(settings, sessions).await?.facts;
+    let facts = SchemaInspection::of_tables(settings, sessions).await?.facts;
     let findings = match &facts {
         Some(facts) => {
             let client = &mut sessions.own_path(server).await?.client;
@@ -96,8 +96,8 @@ async fn look(
         None => Vec::new(),
     };
     // Anything else is tried again outcome by outcome, and holds up nothing.
-    let is_hidden = |finding: Finding| match finding.refusal {
-        Some(refusal @ Refusal::RowSecurity { .. }) => Some(refusal),
+    let is_hidden = |finding: CheckFinding| match finding.refusal {
+        Some(refusal @ SetupDiagnostic::RowSecurity { .. }) => Some(refusal),
         _ => None,
     };
     let writes = findings.into_iter().find_map(is_hidden);

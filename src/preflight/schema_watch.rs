@@ -14,16 +14,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::settings::Settings;
 use crate::flow::relation::TableName;
-use crate::preflight::inspection::Inspection;
-use crate::preflight::inspection::Sessions;
-use crate::replication::catalog::Finding;
-use crate::replication::catalog::Level;
-use crate::replication::catalog::Wanted;
-use crate::replication::catalog::facts::Facts;
-use crate::replication::catalog::facts::Published;
+use crate::preflight::inspection::InspectionSessions;
+use crate::preflight::inspection::SchemaInspection;
+use crate::replication::catalog::CheckFinding;
+use crate::replication::catalog::FindingLevel;
+use crate::replication::catalog::WantedObjects;
+use crate::replication::catalog::facts::CatalogFacts;
+use crate::replication::catalog::facts::PublishedTable;
 use crate::replication::catalog::facts::TableFacts;
 use crate::replication::catalog::judge;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::schema_fault::SchemaFault;
 use crate::replication::status::StatusHandle;
 use crate::telemetry::metrics::ReplicationMetrics;
@@ -35,9 +35,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct SchemaWatch {
     status: StatusHandle,
     metrics: ReplicationMetrics,
-    sessions: Sessions,
+    sessions: InspectionSessions,
     /// What the publication sent of the tables at the first look.
-    before: Option<BTreeMap<TableName, Published>>,
+    before: Option<BTreeMap<TableName, PublishedTable>>,
     /// Named in the log, and not mended since.
     problems: BTreeSet<String>,
     warnings: BTreeSet<String>,
@@ -48,7 +48,7 @@ impl SchemaWatch {
         Self {
             status,
             metrics,
-            sessions: Sessions::default(),
+            sessions: InspectionSessions::default(),
             before: None,
             problems: BTreeSet::new(),
             warnings: BTreeSet::new(),
@@ -81,25 +81,28 @@ impl SchemaWatch {
     /// Looks once, and tells what is other than before. That the server cannot be asked is the
     /// stream's to say.
     async fn look(&mut self, settings: &Settings) {
-        match Inspection::of_tables(settings, &mut self.sessions).await {
+        match SchemaInspection::of_tables(settings, &mut self.sessions).await {
             Ok(inspection) => self.judge(settings, &inspection),
             Err(error) => {
-                self.sessions = Sessions::default();
+                self.sessions = InspectionSessions::default();
                 let error = format!("{:#}", anyhow::Error::new(error));
                 tracing::debug!(error, "cannot look at the tables and the publication");
             }
         }
     }
 
-    fn judge(&mut self, settings: &Settings, inspection: &Inspection) {
+    fn judge(&mut self, settings: &Settings, inspection: &SchemaInspection) {
         let mut problems = inspection.problems();
         // The slot and a walsender are this process's own.
         problems.retain(|problem| {
-            !matches!(problem, Refusal::SlotInUse { .. } | Refusal::NoFreeWalSender { .. })
+            !matches!(
+                problem,
+                SetupDiagnostic::SlotInUse { .. } | SetupDiagnostic::NoFreeWalSender { .. }
+            )
         });
         problems.extend(inspection.report.mends.iter().cloned());
         if let Some(facts) = &inspection.facts {
-            let wanted = Wanted::new(settings);
+            let wanted = WantedObjects::new(settings);
             let is_first = self.before.is_none();
             let before = self.before.get_or_insert_with(|| published(facts, &wanted));
             problems.extend(narrowed(before, facts, &wanted));
@@ -109,8 +112,8 @@ impl SchemaWatch {
         self.tell(&problems);
     }
 
-    fn tell(&mut self, problems: &[Refusal]) {
-        let told: BTreeSet<String> = problems.iter().map(Refusal::what).collect();
+    fn tell(&mut self, problems: &[SetupDiagnostic]) {
+        let told: BTreeSet<String> = problems.iter().map(SetupDiagnostic::what).collect();
         for problem in problems.iter().filter(|problem| !self.problems.contains(&problem.what())) {
             tracing::error!(fix = problem.fix(), "not ready: {}", problem.what());
         }
@@ -125,10 +128,10 @@ impl SchemaWatch {
     }
 
     /// The start has told those that were there at the first look.
-    fn warn<'f>(&mut self, findings: impl Iterator<Item = &'f Finding>, is_first: bool) {
-        let warnings = findings.filter(|finding| finding.level == Level::Warning);
+    fn warn<'f>(&mut self, findings: impl Iterator<Item = &'f CheckFinding>, is_first: bool) {
+        let warnings = findings.filter(|finding| finding.level == FindingLevel::Warning);
         let mut told = BTreeSet::new();
-        for Finding { what, fix, .. } in warnings {
+        for CheckFinding { what, fix, .. } in warnings {
             if !is_first && !self.warnings.contains(what) {
                 tracing::warn!(fix = fix.as_deref().unwrap_or_default(), "{what}");
             }
@@ -139,7 +142,7 @@ impl SchemaWatch {
 }
 
 /// What is published of the wanted tables.
-fn published(facts: &Facts, wanted: &Wanted) -> BTreeMap<TableName, Published> {
+fn published(facts: &CatalogFacts, wanted: &WantedObjects) -> BTreeMap<TableName, PublishedTable> {
     let all = facts.publication.iter().flat_map(|publication| &publication.published);
     let wanted = all.filter(|one| wanted.tables.iter().any(|table| table.name == one.table));
     wanted.map(|one| (one.table.clone(), one.clone())).collect()
@@ -147,10 +150,10 @@ fn published(facts: &Facts, wanted: &Wanted) -> BTreeMap<TableName, Published> {
 
 /// Row filters and column lists that were not there before.
 fn narrowed(
-    before: &BTreeMap<TableName, Published>,
-    facts: &Facts,
-    wanted: &Wanted,
-) -> Vec<Refusal> {
+    before: &BTreeMap<TableName, PublishedTable>,
+    facts: &CatalogFacts,
+    wanted: &WantedObjects,
+) -> Vec<SetupDiagnostic> {
     let mut found = Vec::new();
     let both = wanted.tables.iter().zip(&facts.tables);
     for now in published(facts, wanted).into_values() {
@@ -163,7 +166,7 @@ fn narrowed(
             .then(|| now.filter.as_ref().map(|filter| format!("rows other than `{filter}`")))
             .flatten();
         for what in rows.into_iter().chain(columns) {
-            found.push(Refusal::from(SchemaFault::Narrowed {
+            found.push(SetupDiagnostic::from(SchemaFault::Narrowed {
                 publication: wanted.publication.clone(),
                 table: now.table.clone(),
                 what,
@@ -175,7 +178,11 @@ fn narrowed(
 }
 
 /// Columns that were published, are still there, and are not published any more.
-fn columns_left(before: &Published, now: &Published, table: Option<&TableFacts>) -> Option<String> {
+fn columns_left(
+    before: &PublishedTable,
+    now: &PublishedTable,
+    table: Option<&TableFacts>,
+) -> Option<String> {
     let (before, now) = (before.columns.as_ref()?, now.columns.as_ref()?);
     let is_there = |column: &&String| table.is_some_and(|table| table.columns.contains(column));
     let left: Vec<&str> = before

@@ -7,20 +7,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::DatabaseClock;
 use crate::clock::since_boot;
-use crate::config::settings::Postgres;
+use crate::config::settings::PostgresSettings;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::lane::overflow_delay::WalHold;
 use crate::preflight::clock_offset::OffsetWatch;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::gap;
-use crate::replication::gap::Cause;
-use crate::replication::gap::Gap;
+use crate::replication::gap::ChangeGap;
+use crate::replication::gap::GapCause;
 use crate::replication::status::StatusHandle;
-use crate::replication::status::Wal;
+use crate::replication::status::WalView;
 use crate::store;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::error::StoreError;
 use crate::telemetry::metrics::ReplicationMetrics;
 
@@ -46,7 +46,7 @@ const MISSING_TABLES: &str = "
 
 /// Who asks, and whom the answers are for.
 pub(crate) struct Observer {
-    pub(crate) settings: Postgres,
+    pub(crate) settings: PostgresSettings,
     pub(crate) clock: DatabaseClock,
     pub(crate) status: StatusHandle,
     pub(crate) wal_hold: WalHold,
@@ -64,7 +64,7 @@ impl Observer {
     /// The publication is not what it was: changes are being lost.
     pub(crate) async fn run(
         self,
-        mut session: Option<Session>,
+        mut session: Option<SqlSession>,
         stop: CancellationToken,
     ) -> Result<(), SourceError> {
         let (mut offset, mut is_in_danger) = (OffsetWatch::default(), false);
@@ -87,7 +87,7 @@ impl Observer {
             self.look_at_limit(&mut is_in_danger);
             if let Ok(Some(gap)) = observed {
                 self.status.waiting(gap.what());
-                return Err(Refusal::Gap(gap).into());
+                return Err(SetupDiagnostic::Gap(gap).into());
             }
             if let Err(error) = observed {
                 session = None;
@@ -114,7 +114,7 @@ impl Observer {
     }
 
     /// Asks; once more over a new session if an old one has failed.
-    async fn observe_or_again(&self, session: &mut Option<Session>) -> Result<(), StoreError> {
+    async fn observe_or_again(&self, session: &mut Option<SqlSession>) -> Result<(), StoreError> {
         let was_open = session.is_some();
         match self.observe(session).await {
             Err(_lost) if was_open => {
@@ -126,23 +126,26 @@ impl Observer {
     }
 
     /// What the publication does not send any more.
-    async fn publication(&self, session: Option<&Session>) -> Result<Option<Gap>, StoreError> {
-        let Some(Session { client, .. }) = session else { return Ok(None) };
+    async fn publication(
+        &self,
+        session: Option<&SqlSession>,
+    ) -> Result<Option<ChangeGap>, StoreError> {
+        let Some(SqlSession { client, .. }) = session else { return Ok(None) };
         let publication = self.settings.publication.clone();
         let view = self.status.view();
         let gap = |cause| {
             let from = view.confirmed_lsn.parse().unwrap_or_default();
             let to = view.wal.as_ref().and_then(|wal| wal.current.parse().ok());
-            Ok(Some(Gap { cause, from, since: None, to, found: self.clock.now() }))
+            Ok(Some(ChangeGap { cause, from, since: None, to, found: self.clock.now() }))
         };
         if gap::publication(client, &publication).await? != self.publication {
-            return gap(Cause::PublicationMadeAgain { publication });
+            return gap(GapCause::PublicationMadeAgain { publication });
         }
         let schemas: Vec<&str> = self.tables.iter().map(|table| table.schema.as_str()).collect();
         let names: Vec<&str> = self.tables.iter().map(|table| table.name.as_str()).collect();
         let row = client.query_one(MISSING_TABLES, &[&publication, &schemas, &names]).await?;
         match row.try_get(0)? {
-            Some(tables) => gap(Cause::TablesLeft { publication, tables }),
+            Some(tables) => gap(GapCause::TablesLeft { publication, tables }),
             None => Ok(None),
         }
     }
@@ -151,7 +154,7 @@ impl Observer {
     ///
     /// # Errors
     /// The server cannot be reached or does not answer.
-    pub(crate) async fn observe(&self, session: &mut Option<Session>) -> Result<(), StoreError> {
+    pub(crate) async fn observe(&self, session: &mut Option<SqlSession>) -> Result<(), StoreError> {
         let open = match session.take() {
             Some(open) => open,
             None => store::connect_within(&self.settings.server, store::ANSWER_SOON).await?,
@@ -171,7 +174,7 @@ impl Observer {
         // Where the server would drop the slot's WAL one day, half of the way is far enough.
         let is_halfway = safe_bytes.is_some_and(|safe| safe < retained);
         self.wal_hold.note_retained(if is_halfway { u64::MAX } else { lag });
-        self.status.wal(Wal { current, lag_bytes: lag, retained_bytes: retained, safe_bytes });
+        self.status.wal(WalView { current, lag_bytes: lag, retained_bytes: retained, safe_bytes });
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::settings::Settings;
 use crate::store;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::migrate;
 use crate::store::state_error::StateError;
 
@@ -16,7 +16,7 @@ const UPGRADE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// # Errors
 /// The database cannot be reached, the schema is newer than this walhook, or the role may not make
 /// it; the SQL for the administrator is in the error then.
-pub(crate) async fn open(settings: &Settings) -> Result<Session, StateError> {
+pub(crate) async fn open(settings: &Settings) -> Result<SqlSession, StateError> {
     // An index over a large table takes its time, and so does the wait for another walhook.
     let mut session = store::connect_within(&settings.state, UPGRADE_MAX).await?;
     migrate::migrate(&mut session.client).await?;

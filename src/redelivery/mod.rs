@@ -31,28 +31,28 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::DatabaseClock;
-use crate::config::settings::DeadLetters;
+use crate::config::settings::DeadLetterSettings;
 use crate::config::settings::Settings;
-use crate::endpoints::registry::Orders;
-use crate::flow::budget::Budget;
+use crate::endpoints::registry::RegistryHandle;
+use crate::flow::budget::MemoryBudget;
 use crate::lane::error::QueueError;
 use crate::lane::sender::ReplaySender;
-use crate::ledger::replayed::Replayed;
-use crate::pipeline::handles::Handles;
-use crate::redelivery::pace::Pace;
+use crate::ledger::replayed::ReplayProgress;
+use crate::pipeline::handles::SharedHandles;
+use crate::redelivery::pace::ResendPace;
+use crate::redelivery::recount::LetterRecount;
 use crate::redelivery::recount::RECOUNT;
-use crate::redelivery::recount::Recount;
-use crate::redelivery::worker::Worker;
+use crate::redelivery::worker::ResendWorker;
 use crate::store::dead_letters;
-use crate::store::progress::Holding;
+use crate::store::progress::StateOwnership;
 use crate::store::replays;
-use crate::store::replays::Tally;
+use crate::store::replays::ReplayTally;
 use crate::store::resend;
-use crate::store::session_pool::Desk;
+use crate::store::session_pool::SessionPool;
 use crate::store::state_error::StateError;
-use crate::task::Tasks;
+use crate::task::TaskOwner;
 use crate::telemetry::metrics::EndpointMetrics;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::WalhookMetrics;
 
 /// How soon a request is seen that nobody told us of, such as one by way of another process.
 const POLL: Duration = Duration::from_secs(5);
@@ -83,24 +83,24 @@ pub(crate) const AWAY_FIRST: Duration = Duration::from_millis(200);
 pub(crate) const AWAY_CAP: Duration = Duration::from_secs(5);
 
 /// What sending again needs.
-pub(crate) struct Resender {
-    pub(crate) desk: Desk,
-    pub(crate) holding: Holding,
-    pub(crate) settings: DeadLetters,
+pub(crate) struct RedeliveryService {
+    pub(crate) desk: SessionPool,
+    pub(crate) holding: StateOwnership,
+    pub(crate) settings: DeadLetterSettings,
     pub(crate) clock: DatabaseClock,
     /// Shared with the source and the lanes.
-    budget: Budget,
+    budget: MemoryBudget,
     /// Out of `budget`, what replays can have.
-    own_budget: Budget,
-    replayed: Replayed,
-    metrics: Metrics,
+    own_budget: MemoryBudget,
+    replayed: ReplayProgress,
+    metrics: WalhookMetrics,
     asked: Arc<Notify>,
-    recount: Recount,
-    fleet: Arc<OnceLock<Orders>>,
+    recount: LetterRecount,
+    fleet: Arc<OnceLock<RegistryHandle>>,
 }
 
 /// The way into the lane of an endpoint.
-struct Way {
+struct ClaimKind {
     replays: ReplaySender,
     metrics: EndpointMetrics,
 }
@@ -117,35 +117,35 @@ pub(crate) enum ResendError {
 /// Starts the sending of what operators ask for, to the endpoints of the fleet.
 pub(crate) fn start(
     settings: &Settings,
-    handles: &Handles,
-    holding: Holding,
-    fleet: Arc<OnceLock<Orders>>,
-    budget: Budget,
-    tasks: &mut Tasks,
+    handles: &SharedHandles,
+    holding: StateOwnership,
+    fleet: Arc<OnceLock<RegistryHandle>>,
+    budget: MemoryBudget,
+    tasks: &mut TaskOwner,
 ) {
-    let resender = Resender::new(settings, handles, holding, fleet, budget);
+    let resender = RedeliveryService::new(settings, handles, holding, fleet, budget);
     tasks.spawn("the sending of dead letters", resender.run(tasks.stop_token()));
 }
 
-impl Resender {
+impl RedeliveryService {
     fn new(
         settings: &Settings,
-        handles: &Handles,
-        holding: Holding,
-        fleet: Arc<OnceLock<Orders>>,
-        budget: Budget,
+        handles: &SharedHandles,
+        holding: StateOwnership,
+        fleet: Arc<OnceLock<RegistryHandle>>,
+        budget: MemoryBudget,
     ) -> Self {
         Self {
-            desk: Desk::new(settings.state.clone(), SESSIONS, STATEMENT_MAX),
+            desk: SessionPool::new(settings.state.clone(), SESSIONS, STATEMENT_MAX),
             holding,
             settings: settings.dead_letters,
             clock: handles.clock.clone(),
             budget,
-            own_budget: Budget::new(settings.memory.queued_bytes / BUDGET_SHARE),
+            own_budget: MemoryBudget::new(settings.memory.queued_bytes / BUDGET_SHARE),
             replayed: handles.replayed.clone(),
             metrics: handles.metrics.clone(),
             asked: Arc::clone(&handles.asked),
-            recount: Recount::default(),
+            recount: LetterRecount::default(),
             fleet,
         }
     }
@@ -212,11 +212,11 @@ impl Resender {
     }
 
     /// `None` if there is no such endpoint, or it is disabled or being removed.
-    fn way(&self, endpoint: &str) -> Option<Way> {
+    fn way(&self, endpoint: &str) -> Option<ClaimKind> {
         let roster = self.fleet.get()?.roster();
         let shown = roster.find(endpoint)?;
         let (replays, metrics) = (shown.replays.clone(), shown.metrics.clone());
-        (shown.endpoint.enabled && !shown.is_leaving).then_some(Way { replays, metrics })
+        (shown.endpoint.enabled && !shown.is_leaving).then_some(ClaimKind { replays, metrics })
     }
 
     /// Whether there is no such endpoint; one that is disabled or being removed is there.
@@ -276,13 +276,13 @@ impl Resender {
     }
 
     /// Sends what there is for one endpoint. Ends when there is nothing more.
-    async fn work(&self, endpoint: Arc<str>, way: Way) -> (Arc<str>, anyhow::Result<()>) {
-        let mut worker = Worker {
+    async fn work(&self, endpoint: Arc<str>, way: ClaimKind) -> (Arc<str>, anyhow::Result<()>) {
+        let mut worker = ResendWorker {
             shared: self,
             ended: self.replayed.watch(),
-            pace: Pace::new(self.settings.resend_rate),
+            pace: ResendPace::new(self.settings.resend_rate),
             in_memory: HashMap::new(),
-            tally: Tally::default(),
+            tally: ReplayTally::default(),
             endpoint,
             way,
         };

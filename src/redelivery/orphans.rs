@@ -3,16 +3,16 @@
 //! The API takes no such wish for an endpoint that is not there. One that was there when it was asked
 //! for, and is no more, would keep its letters waiting for ever, so they are dead again and say why.
 
-use crate::store::progress::Holding;
+use crate::store::progress::StateOwnership;
 use crate::store::resend;
-use crate::store::session_pool::Desk;
+use crate::store::session_pool::SessionPool;
 use crate::store::state_error::StateError;
 
 /// Before the reason that the letter had.
 const WHY: &str = "asked for again, but the endpoint was removed before it was sent; before that: ";
 
 /// Makes the letters that wait for this endpoint dead again.
-pub(crate) async fn take_back(desk: &Desk, holding: &Holding, endpoint: &str) {
+pub(crate) async fn take_back(desk: &SessionPool, holding: &StateOwnership, endpoint: &str) {
     let taken = async {
         let mut session = desk.session().await?;
         resend::take_back(session.client(), holding, endpoint, WHY).await

@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 /// See the module's header.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct ResendPace {
     every: Duration,
     next: Instant,
 }
 
-impl Pace {
+impl ResendPace {
     pub(crate) fn new(per_second: u32) -> Self {
         Self { every: Duration::from_secs(1) / per_second.max(1), next: Instant::now() }
     }
@@ -34,7 +34,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn turns_come_at_the_rate_and_do_not_add_up() {
         let begun = Instant::now();
-        let mut pace = Pace::new(10);
+        let mut pace = ResendPace::new(10);
         for _ in 0..11 {
             pace.turn().await;
         }

@@ -7,19 +7,19 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use crate::endpoints::registry::snapshot::Roster;
+use crate::endpoints::registry::snapshot::EndpointSnapshot;
 
 /// Between two counts.
 pub(crate) const RECOUNT: Duration = Duration::from_secs(10);
 
 /// What was found to differ the last time: by endpoint, the gauge and the count.
 #[derive(Debug, Default)]
-pub(crate) struct Recount(Mutex<HashMap<Arc<str>, (i64, i64)>>);
+pub(crate) struct LetterRecount(Mutex<HashMap<Arc<str>, (i64, i64)>>);
 
-impl Recount {
+impl LetterRecount {
     /// Compares the gauges with the table. They run ahead of it by what is not committed yet; so only
     /// what differs twice, in the same way, is corrected.
-    pub(crate) fn compare(&self, roster: &Roster, sizes: &[(Arc<str>, u64)]) {
+    pub(crate) fn compare(&self, roster: &EndpointSnapshot, sizes: &[(Arc<str>, u64)]) {
         let mut differing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut *differing);
         for shown in &roster.0 {

@@ -6,20 +6,20 @@
 use crate::backoff::Backoff;
 use crate::flow::settlement::ReplayId;
 use crate::redelivery::ResendError;
-use crate::redelivery::worker::Worker;
+use crate::redelivery::worker::ResendWorker;
 use crate::store::replays;
-use crate::store::replays::Cursor;
-use crate::store::replays::Order;
-use crate::store::replays::Tally;
+use crate::store::replays::ReplayCursor;
+use crate::store::replays::ReplayOrder;
+use crate::store::replays::ReplayTally;
 use crate::store::state_error::StateError;
 
-impl Worker<'_> {
+impl ResendWorker<'_> {
     /// Sends the next page of the endpoint's oldest order and waits for its end. Returns whether
     /// there was an order.
     pub(crate) async fn replay_page(&mut self) -> Result<bool, ResendError> {
         let Some((order, page)) = self.next_page().await? else { return Ok(false) };
         self.pace.set_rate(order.per_second);
-        self.tally = Tally::default();
+        self.tally = ReplayTally::default();
         let last = page.last().map(|logged| logged.at);
         for logged in page {
             match logged.event {
@@ -36,7 +36,9 @@ impl Worker<'_> {
         Ok(true)
     }
 
-    async fn next_page(&self) -> Result<Option<(Order, Vec<replays::Logged>)>, StateError> {
+    async fn next_page(
+        &self,
+    ) -> Result<Option<(ReplayOrder, Vec<replays::LoggedDelivery>)>, StateError> {
         let (rows, bytes) = (super::PORTION_ROWS, super::PORTION_BYTES);
         let slot = self.shared.holding.slot();
         let mut session = self.shared.desk.session().await?;
@@ -47,7 +49,11 @@ impl Worker<'_> {
     }
 
     /// Notes how far the order has come. Tried until it works: the page would be sent again.
-    async fn note(&self, order: &Order, last: Option<Cursor>) -> Result<(), StateError> {
+    async fn note(
+        &self,
+        order: &ReplayOrder,
+        last: Option<ReplayCursor>,
+    ) -> Result<(), StateError> {
         let mut away = Backoff::new(super::AWAY_FIRST, super::AWAY_CAP);
         loop {
             let noted = async {

@@ -7,45 +7,45 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::backoff::Backoff;
-use crate::flow::budget::Held;
-use crate::flow::budget::Permit;
+use crate::flow::budget::HeldMemory;
+use crate::flow::budget::MemoryPermit;
 use crate::flow::event::Event;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::ReplayId;
 use crate::lane::error::QueueError;
-use crate::lane::sender::Replay;
+use crate::lane::sender::ReplayedDelivery;
 use crate::ledger::replayed::ReplayEnd;
 use crate::redelivery::AWAY_CAP;
 use crate::redelivery::AWAY_FIRST;
+use crate::redelivery::ClaimKind;
 use crate::redelivery::EVENT_OVERHEAD_BYTES;
 use crate::redelivery::POLL;
 use crate::redelivery::PORTION_BYTES;
 use crate::redelivery::PORTION_ROWS;
 use crate::redelivery::ROOM_POLL;
+use crate::redelivery::RedeliveryService;
 use crate::redelivery::ResendError;
-use crate::redelivery::Resender;
-use crate::redelivery::Way;
-use crate::redelivery::pace::Pace;
+use crate::redelivery::pace::ResendPace;
 use crate::store::dead_letters::DeadLetterId;
-use crate::store::replays::Tally;
+use crate::store::replays::ReplayTally;
 use crate::store::resend;
-use crate::store::resend::Portion;
+use crate::store::resend::ClaimPortion;
 use crate::store::state_error::StateError;
 
 /// See the module's header.
-pub(crate) struct Worker<'r> {
-    pub(crate) shared: &'r Resender,
+pub(crate) struct ResendWorker<'r> {
+    pub(crate) shared: &'r RedeliveryService,
     pub(crate) endpoint: Arc<str>,
-    pub(crate) way: Way,
+    pub(crate) way: ClaimKind,
     pub(crate) ended: watch::Receiver<()>,
-    pub(crate) pace: Pace,
+    pub(crate) pace: ResendPace,
     /// What became of the replays of the push log.
-    pub(crate) tally: Tally,
+    pub(crate) tally: ReplayTally,
     /// What was handed to the lane and is not committed yet, with its share of the replays' budget.
-    pub(crate) in_memory: HashMap<ReplayId, Permit>,
+    pub(crate) in_memory: HashMap<ReplayId, MemoryPermit>,
 }
 
-impl Worker<'_> {
+impl ResendWorker<'_> {
     pub(crate) async fn run(&mut self) -> anyhow::Result<()> {
         let mut away = Backoff::new(AWAY_FIRST, AWAY_CAP);
         loop {
@@ -110,7 +110,7 @@ impl Worker<'_> {
             let mut session = self.shared.desk.session().await.map_err(StateError::from)?;
             let endpoint = Some(&*self.endpoint);
             let bytes = PORTION_BYTES;
-            let portion = Portion { endpoint, in_memory: &in_memory, rows, bytes };
+            let portion = ClaimPortion { endpoint, in_memory: &in_memory, rows, bytes };
             resend::claim(session.client(), &self.shared.holding, portion).await?
         };
         let letters = claimed.len();
@@ -155,14 +155,15 @@ impl Worker<'_> {
                 }
             }
         };
-        event.held = Some(Held::Own(self.shared.budget.take(bytes).await));
+        event.held = Some(HeldMemory::Own(self.shared.budget.take(bytes).await));
         // Letters are counted when they are claimed: until they end they are pending, wherever they are.
         let is_logged = matches!(id, ReplayId::Logged(_));
         if is_logged {
             self.way.metrics.pending_memory.inc();
             self.way.metrics.replays.inc();
         }
-        let sent = self.way.replays.send(vec![Replay { id, event: Arc::new(event) }]).await;
+        let sent =
+            self.way.replays.send(vec![ReplayedDelivery { id, event: Arc::new(event) }]).await;
         if sent.is_err() {
             self.way.metrics.pending_memory.sub(i64::from(is_logged));
         } else {

@@ -21,13 +21,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::flow::budget::Permit;
-use crate::flow::change::Captured;
-use crate::flow::change::Change;
-use crate::flow::change::Field;
-use crate::flow::change::Old;
-use crate::flow::change::Op;
-use crate::flow::change::Tuple;
+use crate::flow::budget::MemoryPermit;
+use crate::flow::change::CapturedItem;
+use crate::flow::change::ChangeOp;
+use crate::flow::change::ColumnField;
+use crate::flow::change::CommittedChange;
+use crate::flow::change::OldRow;
+use crate::flow::change::RowTuple;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::Column;
@@ -38,14 +38,14 @@ use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::flow::write_back;
 use crate::replication::assemble::composites::has_composite;
-use crate::replication::pgoutput::Fields;
-use crate::replication::pgoutput::OldFields;
+use crate::replication::pgoutput::FieldRanges;
+use crate::replication::pgoutput::OldFieldRanges;
 use crate::replication::pgoutput::PgOutput;
 use crate::replication::pgoutput::RelationMessage;
 use crate::replication::types;
-use crate::replication::types::Answers;
-use crate::replication::types::Questions;
-use crate::replication::types::Wholeness;
+use crate::replication::types::RowWholeness;
+use crate::replication::types::TypeAnswers;
+use crate::replication::types::TypeQuestions;
 
 /// The prefix of the logical messages that carry a transaction's metadata.
 pub const METADATA_PREFIX: &[u8] = b"walhook";
@@ -71,21 +71,21 @@ pub enum AssembleError {
 
 /// The state of one connection's stream.
 #[derive(Debug, Default)]
-pub struct Assembler {
+pub struct ChangeAssembler {
     relations: HashMap<u32, Arc<Relation>>,
     /// How those were described that have columns of row types.
     with_composites: HashMap<u32, RelationMessage>,
     /// The relation that was described last, until a row follows.
     described_last: Option<u32>,
     /// Of which of them old rows may not be as whole as they are described.
-    wholeness: HashMap<u32, Wholeness>,
-    open: Option<Transaction>,
+    wholeness: HashMap<u32, RowWholeness>,
+    open: Option<ReadTransaction>,
     /// The slot whose write-backs are not captured.
     slot: Option<Box<str>>,
 }
 
 #[derive(Debug)]
-struct Transaction {
+struct ReadTransaction {
     commit: Lsn,
     committed: Timestamp,
     xid: u32,
@@ -109,7 +109,7 @@ pub struct OpenTransaction {
     pub next: Option<TableName>,
 }
 
-impl Assembler {
+impl ChangeAssembler {
     /// An assembler that captures everything.
     pub fn new() -> Self {
         Self::default()
@@ -121,17 +121,17 @@ impl Assembler {
         Self { slot: Some(slot.into()), ..Self::default() }
     }
 
-    /// What [`Assembler::learn`] has to be told with this message. Types that are not built in are
+    /// What [`ChangeAssembler::learn`] has to be told with this message. Types that are not built in are
     /// asked for each time, since they may have been altered since the last: PostgreSQL describes
     /// a relation once per connection and after changes of it, so this is rare.
-    pub fn questions(message: &RelationMessage) -> Questions {
+    pub fn questions(message: &RelationMessage) -> TypeQuestions {
         let mut oids: Vec<u32> = message.columns.iter().map(|column| column.type_oid).collect();
         oids.retain(|oid| types::builtin(*oid).is_none());
         oids.sort_unstable();
         oids.dedup();
         let primary_key_of = (message.identity != ReplicaIdentity::Default).then_some(message.oid);
         let partitions_of = (message.identity == ReplicaIdentity::Full).then_some(message.oid);
-        Questions { types: oids, primary_key_of, partitions_of }
+        TypeQuestions { types: oids, primary_key_of, partitions_of }
     }
 
     /// The transaction that is open, if one is.
@@ -152,7 +152,7 @@ impl Assembler {
     }
 
     /// Takes a relation in, or replaces what was known of it.
-    pub fn learn(&mut self, message: RelationMessage, answers: &Answers) {
+    pub fn learn(&mut self, message: RelationMessage, answers: &TypeAnswers) {
         self.described_last = Some(message.oid);
         self.wholeness.insert(message.oid, answers.wholeness);
         let described = Self::described(message.clone(), answers);
@@ -168,7 +168,7 @@ impl Assembler {
         self.relations.insert(relation.oid, Arc::new(relation));
     }
 
-    fn described(message: RelationMessage, answers: &Answers) -> Relation {
+    fn described(message: RelationMessage, answers: &TypeAnswers) -> Relation {
         let key = key_columns(&message, answers);
         let columns = message.columns.into_iter().map(|column| Column {
             sql_type: sql_type(column.type_oid, answers),
@@ -191,7 +191,7 @@ impl Assembler {
     ///
     /// `raw` holds the bytes that `message` was decoded from, `held` the share of the memory budget
     /// that was taken for them. A Relation message is learnt without answers; give it to
-    /// [`Assembler::learn`] where there may be questions.
+    /// [`ChangeAssembler::learn`] where there may be questions.
     ///
     /// # Errors
     /// The message does not follow from the ones before. `captured` is unchanged then.
@@ -199,8 +199,8 @@ impl Assembler {
         &mut self,
         message: PgOutput,
         raw: &Bytes,
-        held: Option<Permit>,
-        captured: &mut Vec<Captured>,
+        held: Option<MemoryPermit>,
+        captured: &mut Vec<CapturedItem>,
     ) -> Result<(), AssembleError> {
         match message {
             PgOutput::Begin { final_lsn, committed, xid } => {
@@ -217,15 +217,15 @@ impl Assembler {
             }
             PgOutput::Commit { commit_lsn, end_lsn, committed } => {
                 let (commit, xid) = self.commit(commit_lsn)?;
-                captured.push(Captured::Commit { commit, end: end_lsn, committed, xid });
+                captured.push(CapturedItem::Commit { commit, end: end_lsn, committed, xid });
             }
             // Where a transaction came from first, and names of types, which `types` asks for by
             // OID when a relation uses them, decide nothing.
             PgOutput::Origin { .. } | PgOutput::Type { .. } => {}
-            PgOutput::Relation(message) => self.learn(message, &Answers::default()),
+            PgOutput::Relation(message) => self.learn(message, &TypeAnswers::default()),
             PgOutput::Insert { relation, new } => {
                 let relation = self.relation(relation)?;
-                let op = Op::Insert { new: row(&relation, new, raw)? };
+                let op = ChangeOp::Insert { new: row(&relation, new, raw)? };
                 captured.extend(self.change(relation, op, held)?);
             }
             PgOutput::Update { relation, old, new } => {
@@ -237,7 +237,7 @@ impl Assembler {
             PgOutput::Delete { relation, old } => {
                 let wholeness = self.wholeness(relation);
                 let relation = self.relation(relation)?;
-                let op = Op::Delete { old: old_row(&relation, wholeness, old, raw)? };
+                let op = ChangeOp::Delete { old: old_row(&relation, wholeness, old, raw)? };
                 captured.extend(self.change(relation, op, held)?);
             }
             PgOutput::Truncate { relations, .. } => self.truncate(&relations, captured)?,
@@ -247,15 +247,15 @@ impl Assembler {
 
     /// What a keepalive's position means: with no transaction open, the server has nothing for us
     /// before `end`. Within a transaction it says nothing, since rows before it are not complete.
-    pub fn idle(&self, end: Lsn) -> Option<Captured> {
-        self.open.is_none().then_some(Captured::Idle { end })
+    pub fn idle(&self, end: Lsn) -> Option<CapturedItem> {
+        self.open.is_none().then_some(CapturedItem::Idle { end })
     }
 
     fn begin(&mut self, commit: Lsn, committed: Timestamp, xid: u32) -> Result<(), AssembleError> {
         if let Some(open) = &self.open {
             return Err(AssembleError::NestedTransaction { open: open.commit });
         }
-        self.open = Some(Transaction {
+        self.open = Some(ReadTransaction {
             commit,
             committed,
             xid,
@@ -280,13 +280,13 @@ impl Assembler {
     fn truncate(
         &mut self,
         oids: &[u32],
-        captured: &mut Vec<Captured>,
+        captured: &mut Vec<CapturedItem>,
     ) -> Result<(), AssembleError> {
         let relations: Vec<_> =
             oids.iter().map(|oid| self.relation(*oid)).collect::<Result<_, _>>()?;
         let before = captured.len();
         for relation in relations {
-            match self.change(relation, Op::Truncate, None) {
+            match self.change(relation, ChangeOp::Truncate, None) {
                 Ok(change) => captured.extend(change),
                 Err(error) => {
                     captured.truncate(before);
@@ -301,9 +301,9 @@ impl Assembler {
     fn change(
         &mut self,
         relation: Arc<Relation>,
-        op: Op,
-        held: Option<Permit>,
-    ) -> Result<Option<Captured>, AssembleError> {
+        op: ChangeOp,
+        held: Option<MemoryPermit>,
+    ) -> Result<Option<CapturedItem>, AssembleError> {
         self.described_last = None;
         let open = self.transaction("a row")?;
         if open.table.as_ref() != Some(&relation.table) {
@@ -318,10 +318,17 @@ impl Assembler {
             return Ok(None);
         }
         let (committed, metadata) = (open.committed, open.metadata.clone());
-        Ok(Some(Captured::Change(Change { position, committed, relation, op, metadata, held })))
+        Ok(Some(CapturedItem::Change(CommittedChange {
+            position,
+            committed,
+            relation,
+            op,
+            metadata,
+            held,
+        })))
     }
 
-    fn transaction(&mut self, what: &'static str) -> Result<&mut Transaction, AssembleError> {
+    fn transaction(&mut self, what: &'static str) -> Result<&mut ReadTransaction, AssembleError> {
         self.open.as_mut().ok_or(AssembleError::OutsideTransaction { what })
     }
 
@@ -329,12 +336,12 @@ impl Assembler {
         self.relations.get(&oid).map(Arc::clone).ok_or(AssembleError::UnknownRelation { oid })
     }
 
-    fn wholeness(&self, oid: u32) -> Wholeness {
+    fn wholeness(&self, oid: u32) -> RowWholeness {
         self.wholeness.get(&oid).copied().unwrap_or_default()
     }
 }
 
-fn sql_type(oid: u32, answers: &Answers) -> Arc<SqlType> {
+fn sql_type(oid: u32, answers: &TypeAnswers) -> Arc<SqlType> {
     let answered = || answers.types.iter().find(|(known, _)| *known == oid);
     match types::builtin(oid) {
         Some(builtin) => Arc::new(builtin),
@@ -344,7 +351,7 @@ fn sql_type(oid: u32, answers: &Answers) -> Arc<SqlType> {
 
 /// The primary key as far as it is known, in the order of the table's columns: the same order
 /// whether the message or the catalog tells it.
-fn key_columns(message: &RelationMessage, answers: &Answers) -> Vec<usize> {
+fn key_columns(message: &RelationMessage, answers: &TypeAnswers) -> Vec<usize> {
     let place = |name: &String| message.columns.iter().position(|column| column.name == *name);
     let identity = || {
         let columns = message.columns.iter().enumerate();
@@ -368,58 +375,60 @@ fn key_columns(message: &RelationMessage, answers: &Answers) -> Vec<usize> {
 
 fn update(
     relation: &Relation,
-    wholeness: Wholeness,
-    old: Option<OldFields>,
-    mut new: Fields,
+    wholeness: RowWholeness,
+    old: Option<OldFieldRanges>,
+    mut new: FieldRanges,
     raw: &Bytes,
-) -> Result<Op, AssembleError> {
+) -> Result<ChangeOp, AssembleError> {
     let old = match old {
         Some(old) => {
             let old = narrowed(relation, wholeness, spread(relation, old));
-            let (OldFields::Key(fields) | OldFields::Full(fields)) = &old;
+            let (OldFieldRanges::Key(fields) | OldFieldRanges::Full(fields)) = &old;
             restore(&mut new, fields);
             Some(image(relation, old, raw)?)
         }
         None => None,
     };
-    Ok(Op::Update { old, new: row(relation, new, raw)? })
+    Ok(ChangeOp::Update { old, new: row(relation, new, raw)? })
 }
 
 fn old_row(
     relation: &Relation,
-    wholeness: Wholeness,
-    old: OldFields,
+    wholeness: RowWholeness,
+    old: OldFieldRanges,
     raw: &Bytes,
-) -> Result<Old, AssembleError> {
+) -> Result<OldRow, AssembleError> {
     image(relation, narrowed(relation, wholeness, spread(relation, old)), raw)
 }
 
-fn image(relation: &Relation, old: OldFields, raw: &Bytes) -> Result<Old, AssembleError> {
+fn image(relation: &Relation, old: OldFieldRanges, raw: &Bytes) -> Result<OldRow, AssembleError> {
     Ok(match old {
-        OldFields::Key(fields) => Old::Key(row(relation, fields, raw)?),
-        OldFields::Full(fields) => Old::Full(row(relation, fields, raw)?),
+        OldFieldRanges::Key(fields) => OldRow::Key(row(relation, fields, raw)?),
+        OldFieldRanges::Full(fields) => OldRow::Full(row(relation, fields, raw)?),
     })
 }
 
 /// A row that is described as whole and may be a key: its nulls say nothing, as those of any key.
-fn narrowed(relation: &Relation, wholeness: Wholeness, old: OldFields) -> OldFields {
-    let OldFields::Full(fields) = old else { return old };
-    let beyond_key = |(index, _): &(usize, &Field)| !relation.key.contains(index);
+fn narrowed(relation: &Relation, wholeness: RowWholeness, old: OldFieldRanges) -> OldFieldRanges {
+    let OldFieldRanges::Full(fields) = old else { return old };
+    let beyond_key = |(index, _): &(usize, &ColumnField)| !relation.key.contains(index);
     let is_key = match wholeness {
-        Wholeness::Sure => false,
-        Wholeness::Doubtful => true,
-        Wholeness::Likely => {
-            fields.iter().enumerate().filter(beyond_key).all(|(_, field)| *field == Field::Null)
-        }
+        RowWholeness::Sure => false,
+        RowWholeness::Doubtful => true,
+        RowWholeness::Likely => fields
+            .iter()
+            .enumerate()
+            .filter(beyond_key)
+            .all(|(_, field)| *field == ColumnField::Null),
     };
-    if is_key { OldFields::Key(fields) } else { OldFields::Full(fields) }
+    if is_key { OldFieldRanges::Key(fields) } else { OldFieldRanges::Full(fields) }
 }
 
 /// A value that the update did not touch is in the old row, if that was sent: PostgreSQL writes
 /// old rows with their large values in full. Both rows lie in the same message.
-fn restore(new: &mut Fields, old: &Fields) {
+fn restore(new: &mut FieldRanges, old: &FieldRanges) {
     for (new, old) in new.iter_mut().zip(old) {
-        if *new == Field::Unchanged && matches!(old, Field::Text(_)) {
+        if *new == ColumnField::Unchanged && matches!(old, ColumnField::Text(_)) {
             new.clone_from(old);
         }
     }
@@ -427,28 +436,28 @@ fn restore(new: &mut Fields, old: &Fields) {
 
 /// PostgreSQL sends an old key as wide as the table, with nulls in the other columns. Some forks
 /// send the key's columns alone; those are put in their places here.
-fn spread(relation: &Relation, old: OldFields) -> OldFields {
-    let OldFields::Key(fields) = old else { return old };
+fn spread(relation: &Relation, old: OldFieldRanges) -> OldFieldRanges {
+    let OldFieldRanges::Key(fields) = old else { return old };
     let columns = &relation.columns;
     let identity = columns.iter().filter(|column| column.identity).count();
     if fields.len() == columns.len() || fields.len() != identity {
-        return OldFields::Key(fields); // a wrong count is noticed by `row`
+        return OldFieldRanges::Key(fields); // a wrong count is noticed by `row`
     }
     let mut fields = fields.into_iter();
     let mut take = |column: &Column| match column.identity {
-        true => fields.next().unwrap_or(Field::Null),
-        false => Field::Null,
+        true => fields.next().unwrap_or(ColumnField::Null),
+        false => ColumnField::Null,
     };
-    OldFields::Key(columns.iter().map(&mut take).collect())
+    OldFieldRanges::Key(columns.iter().map(&mut take).collect())
 }
 
-fn row(relation: &Relation, fields: Fields, raw: &Bytes) -> Result<Tuple, AssembleError> {
+fn row(relation: &Relation, fields: FieldRanges, raw: &Bytes) -> Result<RowTuple, AssembleError> {
     let (columns, given) = (relation.columns.len(), fields.len());
     if columns != given {
         let table = relation.table.clone();
         return Err(AssembleError::FieldCount { table, columns, given });
     }
-    Tuple::new(raw.clone(), fields).ok_or(AssembleError::OtherMessage)
+    RowTuple::new(raw.clone(), fields).ok_or(AssembleError::OtherMessage)
 }
 
 #[cfg(test)]

@@ -16,21 +16,21 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::config::settings::Operations;
-use crate::config::settings::Postgres;
+use crate::config::settings::PostgresSettings;
 use crate::config::settings::Settings;
 use crate::flow::lsn::Lsn;
 use crate::flow::relation::TableName;
-use crate::replication::catalog::facts::Facts;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::catalog::facts::CatalogFacts;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::wire::command;
-use crate::replication::wire::command::Creation;
 use crate::replication::wire::command::NewSlot;
+use crate::replication::wire::command::SlotCreation;
 use crate::store::error::StoreError;
 
 /// What is to be read, and through which slot and publication.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct WantedObjects {
     pub slot: String,
     pub publication: String,
     /// Each table once.
@@ -48,7 +48,7 @@ pub struct WantedTable {
     pub operations: Operations,
 }
 
-impl Wanted {
+impl WantedObjects {
     /// What the configuration's events need.
     pub fn new(settings: &Settings) -> Self {
         let mut tables: Vec<WantedTable> = Vec::new();
@@ -115,7 +115,7 @@ fn union(a: Operations, b: Operations) -> Operations {
 
 /// How grave a finding is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Level {
+pub enum FindingLevel {
     Ok,
     /// It works, but look at it.
     Warning,
@@ -125,29 +125,29 @@ pub enum Level {
 
 /// One line of `walhook check`.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Finding {
-    pub level: Level,
+pub struct CheckFinding {
+    pub level: FindingLevel,
     pub what: String,
     /// Exact SQL, or a setting.
     pub fix: Option<String>,
     /// For problems: the same as an error.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<SetupDiagnostic>,
 }
 
-impl Finding {
+impl CheckFinding {
     pub fn ok(what: String) -> Self {
-        Self { level: Level::Ok, what, fix: None, refusal: None }
+        Self { level: FindingLevel::Ok, what, fix: None, refusal: None }
     }
 
     pub fn warning(what: String, fix: String) -> Self {
-        Self { level: Level::Warning, what, fix: Some(fix), refusal: None }
+        Self { level: FindingLevel::Warning, what, fix: Some(fix), refusal: None }
     }
 }
 
-impl From<Refusal> for Finding {
-    fn from(refusal: Refusal) -> Self {
+impl From<SetupDiagnostic> for CheckFinding {
+    fn from(refusal: SetupDiagnostic) -> Self {
         Self {
-            level: Level::Problem,
+            level: FindingLevel::Problem,
             what: refusal.what(),
             fix: Some(refusal.fix()),
             refusal: Some(refusal),
@@ -157,44 +157,44 @@ impl From<Refusal> for Finding {
 
 /// All that was found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Report {
-    pub findings: Vec<Finding>,
+pub struct CheckReport {
+    pub findings: Vec<CheckFinding>,
     /// What walhook itself would run at its start; it may.
     pub steps: Vec<String>,
     /// What the publication lacks that those steps would mend.
-    pub mends: Vec<Refusal>,
+    pub mends: Vec<SetupDiagnostic>,
     /// The slot is missing, and walhook would make it.
     pub makes_slot: bool,
 }
 
-impl Report {
+impl CheckReport {
     /// Everything that does not allow the work.
-    pub fn problems(&self) -> Vec<Refusal> {
+    pub fn problems(&self) -> Vec<SetupDiagnostic> {
         self.findings.iter().filter_map(|finding| finding.refusal.clone()).collect()
     }
 
     /// 0 if there is no problem; else the gravest problem's code.
     pub fn exit_code(&self) -> u8 {
-        self.problems().iter().map(Refusal::exit_code).max().unwrap_or(0)
+        self.problems().iter().map(SetupDiagnostic::exit_code).max().unwrap_or(0)
     }
 }
 
 /// What [`prepare`] has made.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Prepared {
+pub struct PreparedObjects {
     /// Statements that were run: the publication's.
     pub ran: Vec<String>,
     /// Where the slot starts, if it is new.
     pub slot_made: Option<Lsn>,
     /// What works, but should be looked at.
-    pub warnings: Vec<Finding>,
+    pub warnings: Vec<CheckFinding>,
 }
 
 /// Asks the server about everything that `wanted` needs. Changes nothing.
 ///
 /// # Errors
 /// That the server could not be asked; what it answered is in the report.
-pub async fn inspect(client: &Client, wanted: &Wanted) -> Result<Report, StoreError> {
+pub async fn inspect(client: &Client, wanted: &WantedObjects) -> Result<CheckReport, StoreError> {
     Ok(look(client, wanted).await?.0)
 }
 
@@ -202,12 +202,15 @@ pub async fn inspect(client: &Client, wanted: &Wanted) -> Result<Report, StoreEr
 ///
 /// # Errors
 /// That the server could not be asked.
-pub async fn look(client: &Client, wanted: &Wanted) -> Result<(Report, Option<Facts>), StoreError> {
+pub async fn look(
+    client: &Client,
+    wanted: &WantedObjects,
+) -> Result<(CheckReport, Option<CatalogFacts>), StoreError> {
     let server = facts::server(client).await?;
     if let Some(refusal) = judge::too_old(&server) {
         // Its catalog lacks columns that the other questions need.
         let findings = vec![refusal.into()];
-        return Ok((Report { findings, ..Report::default() }, None));
+        return Ok((CheckReport { findings, ..CheckReport::default() }, None));
     }
     let facts = facts::gather(client, server, wanted).await?;
     Ok((judge::judge(&facts, wanted), Some(facts)))
@@ -217,11 +220,11 @@ pub async fn look(client: &Client, wanted: &Wanted) -> Result<(Report, Option<Fa
 ///
 /// # Errors
 /// [`SourceError::NotSetUp`] with everything that is missing, also what [`prepare`] would make.
-pub async fn require(client: &Client, wanted: &Wanted) -> Result<(), SourceError> {
+pub async fn require(client: &Client, wanted: &WantedObjects) -> Result<(), SourceError> {
     let report = inspect(client, wanted).await?;
     let mut problems = report.problems();
     let publication = || wanted.publication.clone();
-    let missing = |sql| Refusal::NotPrepared { publication: publication(), sql };
+    let missing = |sql| SetupDiagnostic::NotPrepared { publication: publication(), sql };
     problems.extend(report.steps.into_iter().map(missing));
     if problems.is_empty() { Ok(()) } else { Err(SourceError::NotSetUp(problems)) }
 }
@@ -236,16 +239,16 @@ pub async fn require(client: &Client, wanted: &Wanted) -> Result<(), SourceError
 /// the server's refusal of a statement.
 pub async fn prepare(
     client: &Client,
-    settings: &Postgres,
-    wanted: &Wanted,
-) -> Result<Prepared, SourceError> {
+    settings: &PostgresSettings,
+    wanted: &WantedObjects,
+) -> Result<PreparedObjects, SourceError> {
     let report = inspect(client, wanted).await?;
     let mut problems = report.problems();
-    problems.retain(|problem| !matches!(problem, Refusal::SlotInUse { .. }));
+    problems.retain(|problem| !matches!(problem, SetupDiagnostic::SlotInUse { .. }));
     if !problems.is_empty() {
         return Err(SourceError::NotSetUp(problems));
     }
-    let mut prepared = Prepared::default();
+    let mut prepared = PreparedObjects::default();
     for step in report.steps {
         match client.batch_execute(&step).await {
             Ok(()) => prepared.ran.push(step),
@@ -258,12 +261,12 @@ pub async fn prepare(
         let slot = NewSlot { name: &wanted.slot, temporary: false, failover: false };
         let mut replication =
             command::connect(&settings.server, settings.wal_sender_timeout).await?;
-        if let Creation::Created { consistent } = replication.create_slot(slot).await? {
+        if let SlotCreation::Created { consistent } = replication.create_slot(slot).await? {
             prepared.slot_made = Some(consistent);
         }
         replication.close().await;
     }
     prepared.warnings = report.findings;
-    prepared.warnings.retain(|finding| finding.level == Level::Warning);
+    prepared.warnings.retain(|finding| finding.level == FindingLevel::Warning);
     Ok(prepared)
 }

@@ -9,13 +9,13 @@ use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::replication::error::EXIT_NOT_SET_UP;
 use crate::replication::error::EXIT_SLOT_LOST;
-use crate::replication::gap::Gap;
+use crate::replication::gap::ChangeGap;
 use crate::replication::schema_fault::SchemaFault;
 use crate::replication::wire::quote::identifier;
 
 /// One thing about the server, the slot or the tables that does not allow the work.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Refusal {
+pub enum SetupDiagnostic {
     ServerTooOld {
         version: String,
     },
@@ -171,7 +171,7 @@ pub enum Refusal {
         slot: String,
     },
     /// The state and the server do not meet.
-    Gap(Gap),
+    Gap(ChangeGap),
     /// The slot is another system's.
     SlotOfOther {
         slot: String,
@@ -204,7 +204,7 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl SetupDiagnostic {
     /// Whether waiting can help. No `_` arm: whoever adds a variant must answer.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -548,16 +548,16 @@ pub(super) fn dated(at: Lsn, committed: Option<Timestamp>) -> String {
     }
 }
 
-impl From<SchemaFault> for Refusal {
+impl From<SchemaFault> for SetupDiagnostic {
     fn from(fault: SchemaFault) -> Self {
         Self::Schema(Box::new(fault))
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for SetupDiagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what(), self.fix())
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for SetupDiagnostic {}

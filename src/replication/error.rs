@@ -4,8 +4,8 @@ use std::io;
 
 use tokio_postgres::error::SqlState;
 
-use crate::replication::diagnostic::Refusal;
-use crate::replication::unsendable::Unsendable;
+use crate::replication::diagnostic::SetupDiagnostic;
+use crate::replication::unsendable::UnsendableRow;
 use crate::store::error::ServerError;
 use crate::store::error::StoreError;
 use crate::store::error::is_transient_state;
@@ -28,10 +28,10 @@ pub enum SourceError {
     #[error(transparent)]
     State(Box<StateError>),
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] SetupDiagnostic),
     /// Everything that stands in the way, found in one go.
     #[error("PostgreSQL is not set up for walhook:{}", listed(.0))]
-    NotSetUp(Vec<Refusal>),
+    NotSetUp(Vec<SetupDiagnostic>),
     #[error("lost the replication connection to PostgreSQL")]
     Disconnected(#[source] io::Error),
     #[error("PostgreSQL sent what the replication protocol does not allow here: {what}")]
@@ -40,10 +40,10 @@ pub enum SourceError {
     Server(#[source] ServerError),
     /// A change that is in the WAL and that the server fails to send, again and again.
     #[error("{0}")]
-    Unsendable(Box<Unsendable>),
+    Unsendable(Box<UnsendableRow>),
 }
 
-fn listed(refusals: &[Refusal]) -> String {
+fn listed(refusals: &[SetupDiagnostic]) -> String {
     refusals.iter().map(|refusal| format!("\n  - {refusal}")).collect()
 }
 
@@ -54,7 +54,7 @@ impl SourceError {
             Self::Connect(cause) => cause.is_transient(),
             Self::State(cause) => cause.is_transient(),
             Self::Refused(refusal) => refusal.is_transient(),
-            Self::NotSetUp(refusals) => refusals.iter().all(Refusal::is_transient),
+            Self::NotSetUp(refusals) => refusals.iter().all(SetupDiagnostic::is_transient),
             Self::Disconnected(_) => true,
             Self::Protocol { .. } | Self::Unsendable(_) => false,
             Self::Server(cause) => is_transient_state(&cause.sqlstate),
@@ -67,7 +67,7 @@ impl SourceError {
         match self {
             Self::Connect(cause) => cause.may_be_mended(),
             Self::State(cause) => cause.may_be_mended(),
-            Self::Refused(Refusal::NoReplicationRight { .. }) => true,
+            Self::Refused(SetupDiagnostic::NoReplicationRight { .. }) => true,
             Self::Refused(_)
             | Self::NotSetUp(_)
             | Self::Disconnected(_)
@@ -90,7 +90,7 @@ impl SourceError {
             Self::Refused(refusal) => refusal.exit_code(),
             // A gap is graver than a missing privilege.
             Self::NotSetUp(refusals) => {
-                refusals.iter().map(Refusal::exit_code).max().unwrap_or(EXIT_NOT_SET_UP)
+                refusals.iter().map(SetupDiagnostic::exit_code).max().unwrap_or(EXIT_NOT_SET_UP)
             }
             Self::Disconnected(_) | Self::Protocol { .. } => EXIT_FAILED,
             Self::Server(cause) if is_transient_state(&cause.sqlstate) => EXIT_FAILED,

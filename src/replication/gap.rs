@@ -14,23 +14,23 @@ use std::fmt;
 
 use tokio_postgres::Client;
 
-use crate::config::settings::Postgres;
+use crate::config::settings::PostgresSettings;
 use crate::flow::lsn::Lsn;
 use crate::flow::time::Timestamp;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::diagnostic::dated;
 use crate::replication::error::SourceError;
-use crate::replication::slot::Slot;
+use crate::replication::slot::SlotStream;
 use crate::replication::wire::command;
 use crate::replication::wire::command::SystemIdentity;
 use crate::replication::wire::command::TimelineEnd;
 use crate::store::error::StoreError;
-use crate::store::progress::Progress;
+use crate::store::progress::StoredProgress;
 
 /// Changes that nobody will ever send us, or may not.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Gap {
-    pub cause: Cause,
+pub struct ChangeGap {
+    pub cause: GapCause,
     /// Up to here everything is known.
     pub from: Lsn,
     /// When the last transaction before that was committed.
@@ -42,7 +42,7 @@ pub struct Gap {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Cause {
+pub enum GapCause {
     /// The state knows the slot, and it does not exist.
     SlotGone { slot: String },
     /// The slot stands beyond what was settled, and nobody has read from it.
@@ -61,38 +61,38 @@ pub enum Cause {
     TablesLeft { publication: String, tables: String },
 }
 
-impl Gap {
+impl ChangeGap {
     /// What is wrong, without the way out.
     pub fn what(&self) -> String {
         let cause = match &self.cause {
-            Cause::SlotGone { slot } => format!("slot {slot} was dropped"),
-            Cause::SlotMadeAgain { slot } => format!("slot {slot} was dropped and made again"),
-            Cause::SlotMoved { slot } => format!(
+            GapCause::SlotGone { slot } => format!("slot {slot} was dropped"),
+            GapCause::SlotMadeAgain { slot } => format!("slot {slot} was dropped and made again"),
+            GapCause::SlotMoved { slot } => format!(
                 "slot {slot} stands beyond what this state knows: it was read with another state, \
                  or was dropped and made again"
             ),
-            Cause::StateUnknown { slot, database } => format!(
+            GapCause::StateUnknown { slot, database } => format!(
                 "slot {slot} was read before, and the state in database {database} knows nothing of \
                  it: what was parked, or dead, is in another state or lost"
             ),
-            Cause::ServerBehind { server } => {
+            GapCause::ServerBehind { server } => {
                 format!(
                     "the server's WAL ends at {server}, before what was settled: a backup was restored"
                 )
             }
-            Cause::OtherHistory { known, found } => format!(
+            GapCause::OtherHistory { known, found } => format!(
                 "the server is on timeline {found}, which does not lead through what was settled on timeline {known}"
             ),
-            Cause::PublicationMadeAgain { publication } => {
+            GapCause::PublicationMadeAgain { publication } => {
                 format!("publication {publication} was dropped or made again")
             }
-            Cause::TablesLeft { publication, tables } => {
+            GapCause::TablesLeft { publication, tables } => {
                 format!("publication {publication} does not publish {tables} any more")
             }
         };
         let (from, found) = (dated(self.from, self.since), self.found.iso_millis());
         match (&self.cause, self.to) {
-            (Cause::StateUnknown { .. }, _) => {
+            (GapCause::StateUnknown { .. }, _) => {
                 format!("{cause}; changes from {from} on come, some of them again (found {found})")
             }
             (_, Some(to)) => {
@@ -105,11 +105,11 @@ impl Gap {
     /// What to do.
     pub fn fix(&self) -> String {
         match self.cause {
-            Cause::TablesLeft { .. } => String::from(
+            GapCause::TablesLeft { .. } => String::from(
                 "add them again, or start walhook, which does so where it may; send from the tables \
                  what changed meanwhile",
             ),
-            Cause::StateUnknown { .. } | Cause::SlotMoved { .. } => String::from(
+            GapCause::StateUnknown { .. } | GapCause::SlotMoved { .. } => String::from(
                 "set [state] url to where the state of this slot is; if another system reads the \
                  slot, choose one of your own in [postgres] slot; `walhook run --accept-gap` goes \
                  on from where the slot stands, and nothing of another state is sent",
@@ -122,7 +122,7 @@ impl Gap {
     }
 }
 
-impl fmt::Display for Gap {
+impl fmt::Display for ChangeGap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what())
     }
@@ -130,13 +130,13 @@ impl fmt::Display for Gap {
 
 /// What is true of the server.
 #[derive(Clone, Debug)]
-pub struct Seen<'a> {
+pub struct SeenPosition<'a> {
     pub identity: &'a SystemIdentity,
     /// Up to here the WAL is safe on the server's disk.
     pub wal_end: Lsn,
     /// The ends of earlier timelines of the server's history.
     pub history: Vec<TimelineEnd>,
-    pub slot: Option<Slot>,
+    pub slot: Option<SlotStream>,
     /// Whether nobody but us can move the slot.
     pub is_still: bool,
     pub publication: Option<u32>,
@@ -156,12 +156,12 @@ pub struct Seen<'a> {
 /// The server cannot be asked.
 pub async fn survey(
     client: &Client,
-    settings: &Postgres,
+    settings: &PostgresSettings,
     identity: &SystemIdentity,
     is_still: bool,
-    slot: Option<Slot>,
-    progress: &Progress,
-) -> Result<Vec<Refusal>, SourceError> {
+    slot: Option<SlotStream>,
+    progress: &StoredProgress,
+) -> Result<Vec<SetupDiagnostic>, SourceError> {
     let Some(lineage) = &progress.lineage else { return Ok(Vec::new()) };
     let mut history = Vec::new();
     if identity.system == lineage.system && identity.timeline > lineage.timeline {
@@ -180,7 +180,7 @@ pub async fn survey(
     let row = client.query_one(question, &[known, &settings.publication]).await?;
     let wal_end: &str = row.try_get(0)?;
     let known_publication = row.try_get(2)?;
-    let seen = Seen {
+    let seen = SeenPosition {
         identity,
         wal_end: wal_end.parse().unwrap_or_default(),
         history,
@@ -204,40 +204,44 @@ pub async fn publication(client: &Client, name: &str) -> Result<Option<u32>, Sto
 }
 
 /// Pure; see [`survey`].
-pub fn judge(settings: &Postgres, progress: &Progress, seen: &Seen<'_>) -> Vec<Refusal> {
+pub fn judge(
+    settings: &PostgresSettings,
+    progress: &StoredProgress,
+    seen: &SeenPosition<'_>,
+) -> Vec<SetupDiagnostic> {
     let Some(lineage) = &progress.lineage else { return Vec::new() };
     let settled = progress.settled.map(|settled| settled.commit);
     let Some(from) = progress.confirmed.max(settled) else { return Vec::new() };
     let (expected, found) = (lineage.system, seen.identity.system);
     if found != expected {
         let to = seen.slot.as_ref().and_then(|slot| slot.confirmed);
-        return vec![Refusal::OtherSystem { expected, found, from: Some(from), to }];
+        return vec![SetupDiagnostic::OtherSystem { expected, found, from: Some(from), to }];
     }
     let wal_end = seen.wal_end;
     let (known, found) = (lineage.timeline, seen.identity.timeline);
     let gap = |cause, to| {
         let (since, found) = (progress.confirmed_at, seen.now);
-        Refusal::Gap(Gap { cause, from, since, to, found })
+        SetupDiagnostic::Gap(ChangeGap { cause, from, since, to, found })
     };
     let mut gaps = Vec::new();
     let ended = seen.history.iter().find(|end| end.timeline == known);
     if known != found && ended.is_none_or(|end| end.at < from) {
-        gaps.push(gap(Cause::OtherHistory { known, found }, None));
+        gaps.push(gap(GapCause::OtherHistory { known, found }, None));
     } else if wal_end < from {
-        gaps.push(gap(Cause::ServerBehind { server: wal_end }, None));
+        gaps.push(gap(GapCause::ServerBehind { server: wal_end }, None));
     }
     match &seen.slot {
         None => {
             let slot = settings.slot.clone();
-            gaps.push(gap(Cause::SlotGone { slot }, Some(wal_end).filter(|end| *end > from)));
+            gaps.push(gap(GapCause::SlotGone { slot }, Some(wal_end).filter(|end| *end > from)));
         }
         Some(slot)
             if (seen.is_still || slot.active_pid.is_none()) && slot.confirmed > Some(from) =>
         {
             let name = slot.name.clone();
             let cause = match slot.was_read() {
-                true => Cause::SlotMoved { slot: name },
-                false => Cause::SlotMadeAgain { slot: name },
+                true => GapCause::SlotMoved { slot: name },
+                false => GapCause::SlotMadeAgain { slot: name },
             };
             gaps.push(gap(cause, slot.confirmed));
         }
@@ -248,11 +252,11 @@ pub fn judge(settings: &Postgres, progress: &Progress, seen: &Seen<'_>) -> Vec<R
         let publication = settings.publication.clone();
         if let Some(known) = seen.known_publication.clone() {
             let slot = settings.slot.clone();
-            gaps.push(Refusal::OtherPublication { publication, slot, known });
+            gaps.push(SetupDiagnostic::OtherPublication { publication, slot, known });
             return gaps;
         }
         let to = Some(wal_end).filter(|end| *end > from);
-        gaps.push(gap(Cause::PublicationMadeAgain { publication }, to));
+        gaps.push(gap(GapCause::PublicationMadeAgain { publication }, to));
     }
     gaps
 }
@@ -260,25 +264,25 @@ pub fn judge(settings: &Postgres, progress: &Progress, seen: &Seen<'_>) -> Vec<R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::Server;
-    use crate::config::settings::Tls;
+    use crate::config::settings::ServerSettings;
+    use crate::config::settings::TlsSettings;
     use crate::flow::lsn::Position;
-    use crate::store::progress::Lineage;
+    use crate::store::progress::ServerLineage;
 
     fn lsn(raw: u64) -> Lsn {
         Lsn::from_raw(raw)
     }
 
     /// Causes for a state at 100 on timeline 2 of system 7, with publication 16.
-    fn found(change: impl FnOnce(&mut SystemIdentity, &mut Seen<'_>)) -> Vec<String> {
-        let settings = Postgres {
-            server: Server::new("host=db".parse().unwrap(), Tls::default()),
+    fn found(change: impl FnOnce(&mut SystemIdentity, &mut SeenPosition<'_>)) -> Vec<String> {
+        let settings = PostgresSettings {
+            server: ServerSettings::new("host=db".parse().unwrap(), TlsSettings::default()),
             slot: String::from("walhook"),
             publication: String::from("walhook"),
             wal_sender_timeout: std::time::Duration::from_secs(6),
         };
-        let progress = Progress {
-            lineage: Some(Lineage { system: 7, timeline: 2, publications: vec![16] }),
+        let progress = StoredProgress {
+            lineage: Some(ServerLineage { system: 7, timeline: 2, publications: vec![16] }),
             settled: Some(Position { commit: lsn(90), ordinal: 0 }),
             confirmed: Some(lsn(100)),
             confirmed_at: Some(Timestamp::from_seconds(60)),
@@ -290,10 +294,10 @@ mod tests {
         };
         let mut identity =
             SystemIdentity { system: 7, timeline: 2, wal_end: lsn(200), database: String::new() };
-        let mut slot = Slot::from_row("walhook", |_| None);
+        let mut slot = SlotStream::from_row("walhook", |_| None);
         slot.confirmed = Some(lsn(100));
         let copy = identity.clone();
-        let mut seen = Seen {
+        let mut seen = SeenPosition {
             identity: &copy,
             wal_end: lsn(200),
             history: Vec::new(),
@@ -304,11 +308,11 @@ mod tests {
             now: Timestamp::from_seconds(3600),
         };
         change(&mut identity, &mut seen);
-        let seen = Seen { identity: &identity, ..seen };
-        judge(&settings, &progress, &seen).iter().map(Refusal::what).collect()
+        let seen = SeenPosition { identity: &identity, ..seen };
+        judge(&settings, &progress, &seen).iter().map(SetupDiagnostic::what).collect()
     }
 
-    fn confirmed(seen: &mut Seen<'_>, at: u64) {
+    fn confirmed(seen: &mut SeenPosition<'_>, at: u64) {
         seen.slot.as_mut().unwrap().confirmed = Some(lsn(at));
     }
 

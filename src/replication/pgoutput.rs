@@ -6,18 +6,18 @@
 //!
 //! Pure: one message in, one value out; what a message means depends on those before it, and that
 //! is known in `assemble`. Rows are not copied: a decoded row says where in the message its fields
-//! lie. The bytes come from a peer, so nothing here may panic: every read goes through [`Reader`].
+//! lie. The bytes come from a peer, so nothing here may panic: every read goes through [`MessageReader`].
 //! Format: PostgreSQL manual, "Logical Replication Message Formats", protocol version 1.
 
 use bytes::Bytes;
 
-use crate::flow::change::Field;
+use crate::flow::change::ColumnField;
 use crate::flow::lsn::Lsn;
 use crate::flow::relation::ReplicaIdentity;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::replication::reader::DecodeError;
-use crate::replication::reader::Reader;
+use crate::replication::reader::MessageReader;
 
 /// One message. Variants stand in the manual's order.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -54,16 +54,16 @@ pub enum PgOutput {
     },
     Insert {
         relation: u32,
-        new: Fields,
+        new: FieldRanges,
     },
     Update {
         relation: u32,
-        old: Option<OldFields>,
-        new: Fields,
+        old: Option<OldFieldRanges>,
+        new: FieldRanges,
     },
     Delete {
         relation: u32,
-        old: OldFields,
+        old: OldFieldRanges,
     },
     Truncate {
         relations: Vec<u32>,
@@ -73,13 +73,13 @@ pub enum PgOutput {
 }
 
 /// A row: its fields' places in the message that it came with.
-pub type Fields = Box<[Field]>;
+pub type FieldRanges = Box<[ColumnField]>;
 
 /// The old row of an update or delete.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum OldFields {
-    Key(Fields),
-    Full(Fields),
+pub enum OldFieldRanges {
+    Key(FieldRanges),
+    Full(FieldRanges),
 }
 
 /// Describes a table; sent before the first row of it and again whenever it may have changed.
@@ -105,7 +105,7 @@ pub struct ColumnMessage {
 /// # Errors
 /// Any deviation from the format, also bytes left over at the end.
 pub fn decode(message: &Bytes) -> Result<PgOutput, DecodeError> {
-    let mut r = Reader::new(message);
+    let mut r = MessageReader::new(message);
     let decoded = match r.u8("message type")? {
         b'B' => PgOutput::Begin {
             final_lsn: r.lsn("final LSN")?,
@@ -148,7 +148,7 @@ pub fn decode(message: &Bytes) -> Result<PgOutput, DecodeError> {
     Ok(decoded)
 }
 
-fn decode_message(r: &mut Reader<'_>, message: &Bytes) -> Result<PgOutput, DecodeError> {
+fn decode_message(r: &mut MessageReader<'_>, message: &Bytes) -> Result<PgOutput, DecodeError> {
     let flags = r.u8("flags")?;
     let lsn = r.lsn("message LSN")?;
     let prefix = message.slice(r.text("prefix")?);
@@ -157,7 +157,7 @@ fn decode_message(r: &mut Reader<'_>, message: &Bytes) -> Result<PgOutput, Decod
     Ok(PgOutput::Message { transactional: flags & 1 == 1, lsn, prefix, content })
 }
 
-fn decode_relation(r: &mut Reader<'_>) -> Result<RelationMessage, DecodeError> {
+fn decode_relation(r: &mut MessageReader<'_>) -> Result<RelationMessage, DecodeError> {
     let oid = r.u32("relation OID")?;
     let table = TableName { schema: decode_schema(r)?, name: r.name("relation name")? };
     let identity = match r.u8("replica identity")? {
@@ -169,7 +169,7 @@ fn decode_relation(r: &mut Reader<'_>) -> Result<RelationMessage, DecodeError> {
     };
     // Flags, an empty name's end mark, type and modifier: no column is shorter.
     let count = r.count16("number of columns", 10)?;
-    let column = |r: &mut Reader<'_>| {
+    let column = |r: &mut MessageReader<'_>| {
         Ok(ColumnMessage {
             identity: r.u8("column flags")? & 1 == 1,
             name: r.name("column name")?,
@@ -182,12 +182,12 @@ fn decode_relation(r: &mut Reader<'_>) -> Result<RelationMessage, DecodeError> {
 }
 
 /// PostgreSQL sends an empty text for `pg_catalog`.
-fn decode_schema(r: &mut Reader<'_>) -> Result<String, DecodeError> {
+fn decode_schema(r: &mut MessageReader<'_>) -> Result<String, DecodeError> {
     let schema = r.name("schema")?;
     Ok(if schema.is_empty() { String::from("pg_catalog") } else { schema })
 }
 
-fn decode_update(r: &mut Reader<'_>) -> Result<PgOutput, DecodeError> {
+fn decode_update(r: &mut MessageReader<'_>) -> Result<PgOutput, DecodeError> {
     let relation = r.u32("relation OID")?;
     let first = r.u8("tuple kind")?;
     let old = decode_old(r, first)?;
@@ -195,31 +195,31 @@ fn decode_update(r: &mut Reader<'_>) -> Result<PgOutput, DecodeError> {
     Ok(PgOutput::Update { relation, old, new: decode_new(r, found)? })
 }
 
-fn decode_old(r: &mut Reader<'_>, kind: u8) -> Result<Option<OldFields>, DecodeError> {
+fn decode_old(r: &mut MessageReader<'_>, kind: u8) -> Result<Option<OldFieldRanges>, DecodeError> {
     Ok(match kind {
-        b'K' => Some(OldFields::Key(decode_fields(r)?)),
-        b'O' => Some(OldFields::Full(decode_fields(r)?)),
+        b'K' => Some(OldFieldRanges::Key(decode_fields(r)?)),
+        b'O' => Some(OldFieldRanges::Full(decode_fields(r)?)),
         _ => None,
     })
 }
 
-fn decode_new(r: &mut Reader<'_>, kind: u8) -> Result<Fields, DecodeError> {
+fn decode_new(r: &mut MessageReader<'_>, kind: u8) -> Result<FieldRanges, DecodeError> {
     match kind {
         b'N' => decode_fields(r),
         found => Err(DecodeError::UnexpectedTuple { expected: "a new row", found: found.into() }),
     }
 }
 
-fn decode_fields(r: &mut Reader<'_>) -> Result<Fields, DecodeError> {
+fn decode_fields(r: &mut MessageReader<'_>) -> Result<FieldRanges, DecodeError> {
     let count = r.count16("number of fields", 1)?;
     let mut fields = Vec::with_capacity(count);
     for column in 0..count {
         fields.push(match r.u8("field kind")? {
-            b'n' => Field::Null,
-            b'u' => Field::Unchanged,
+            b'n' => ColumnField::Null,
+            b'u' => ColumnField::Unchanged,
             b't' => {
                 let len = r.count32("field length", 1)?;
-                Field::Text(r.range("field", len)?)
+                ColumnField::Text(r.range("field", len)?)
             }
             b'b' => return Err(DecodeError::BinaryField { column }),
             kind => return Err(DecodeError::UnknownField { column, kind: kind.into() }),
@@ -228,7 +228,7 @@ fn decode_fields(r: &mut Reader<'_>) -> Result<Fields, DecodeError> {
     Ok(fields.into_boxed_slice())
 }
 
-fn decode_truncate(r: &mut Reader<'_>) -> Result<PgOutput, DecodeError> {
+fn decode_truncate(r: &mut MessageReader<'_>) -> Result<PgOutput, DecodeError> {
     let count = r.count32("number of relations", 4)?;
     // The number of relations comes before the options, their OIDs after them: one byte more.
     let options = r.u8("truncate options")?;

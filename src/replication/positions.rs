@@ -11,13 +11,13 @@ use crate::replication::pgoutput::PgOutput;
 
 /// How far the server is known to have come, on one connection.
 #[derive(Debug)]
-pub(super) struct Positions {
+pub(super) struct StreamPositions {
     known: Lsn,
 }
 
 /// A position that cannot be true.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub(super) enum Implausible {
+pub(super) enum ImplausiblePosition {
     #[error("a message says that it stands at {start} and at {end}")]
     Header { start: Lsn, end: Lsn },
     #[error("a commit says that it ends at {end}, and its message stands at {at}")]
@@ -26,7 +26,7 @@ pub(super) enum Implausible {
     Beyond { end: Lsn, server: Lsn },
 }
 
-impl Positions {
+impl StreamPositions {
     /// `wal_end` is what IDENTIFY_SYSTEM reported on this connection.
     pub(super) fn new(wal_end: Lsn) -> Self {
         Self { known: wal_end }
@@ -38,16 +38,16 @@ impl Positions {
         start: Lsn,
         end: Lsn,
         message: Option<&PgOutput>,
-    ) -> Result<(), Implausible> {
+    ) -> Result<(), ImplausiblePosition> {
         // The walsender writes the same position twice, and none for descriptions of tables.
         if start != end {
-            return Err(Implausible::Header { start, end });
+            return Err(ImplausiblePosition::Header { start, end });
         }
         if let Some(PgOutput::Commit { end_lsn, .. }) = message
             && *end_lsn != end
             && end > Lsn::ZERO
         {
-            return Err(Implausible::Commit { end: *end_lsn, at: end });
+            return Err(ImplausiblePosition::Commit { end: *end_lsn, at: end });
         }
         self.known = self.known.max(end);
         Ok(())
@@ -59,9 +59,9 @@ impl Positions {
     }
 
     /// The server says where it is, later than it said `end`.
-    pub(super) fn asked(&mut self, end: Lsn, server: Lsn) -> Result<(), Implausible> {
+    pub(super) fn asked(&mut self, end: Lsn, server: Lsn) -> Result<(), ImplausiblePosition> {
         self.known = self.known.max(server);
-        if self.covers(end) { Ok(()) } else { Err(Implausible::Beyond { end, server }) }
+        if self.covers(end) { Ok(()) } else { Err(ImplausiblePosition::Beyond { end, server }) }
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn no_flipped_bit_is_believed() {
-        let mut positions = Positions::new(lsn(1000));
+        let mut positions = StreamPositions::new(lsn(1000));
         assert_eq!(positions.data(lsn(1100), lsn(1100), Some(&commit(1100))), Ok(()));
         assert!(positions.covers(lsn(1100)) && !positions.covers(lsn(1101)));
         for bit in 0..64 {
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn messages_without_a_position_say_nothing() {
-        let mut positions = Positions::new(lsn(5));
+        let mut positions = StreamPositions::new(lsn(5));
         assert_eq!(positions.data(Lsn::ZERO, Lsn::ZERO, None), Ok(()));
         assert!(positions.covers(lsn(5)) && !positions.covers(lsn(6)));
     }

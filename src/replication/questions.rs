@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::flow::lsn::Lsn;
 use crate::replication::error::SourceError;
 use crate::replication::types;
-use crate::replication::types::Answers;
-use crate::replication::types::Questions;
+use crate::replication::types::TypeAnswers;
+use crate::replication::types::TypeQuestions;
 use crate::store;
-use crate::store::Session;
+use crate::store::SqlSession;
 
 /// How far the server has come; on a standby how far it has replayed or received.
 const WAL_END: &str = "
@@ -38,11 +38,11 @@ const VISIBLE_PAUSE: Duration = Duration::from_millis(2);
 
 /// See the module's header.
 #[derive(Debug, Default)]
-pub(super) struct Catalog {
-    session: Option<Session>,
+pub(super) struct CatalogAnswers {
+    session: Option<SqlSession>,
 }
 
-impl Catalog {
+impl CatalogAnswers {
     /// The next question is asked over a new session.
     pub(super) fn close(&mut self) {
         self.session = None;
@@ -51,12 +51,12 @@ impl Catalog {
     /// What a Relation message leaves open, as the transaction `xid` has left it.
     pub(super) async fn answer(
         &mut self,
-        server: &Server,
-        questions: &Questions,
+        server: &ServerSettings,
+        questions: &TypeQuestions,
         xid: Option<u32>,
-    ) -> Result<Answers, SourceError> {
+    ) -> Result<TypeAnswers, SourceError> {
         if questions.is_empty() {
-            return Ok(Answers::default());
+            return Ok(TypeAnswers::default());
         }
         let session = self.open(server).await?;
         if let Some(xid) = xid {
@@ -72,14 +72,14 @@ impl Catalog {
     }
 
     /// How far the server has come.
-    pub(super) async fn wal_end(&mut self, server: &Server) -> Result<Lsn, SourceError> {
+    pub(super) async fn wal_end(&mut self, server: &ServerSettings) -> Result<Lsn, SourceError> {
         let session = self.open(server).await?;
         let row = session.client.query_one(WAL_END, &[]).await?;
         let text: &str = row.try_get(0)?;
         text.parse().map_err(|_| SourceError::Protocol { what: format!("a position {text:?}") })
     }
 
-    async fn open(&mut self, server: &Server) -> Result<&Session, SourceError> {
+    async fn open(&mut self, server: &ServerSettings) -> Result<&SqlSession, SourceError> {
         let open = match self.session.take() {
             Some(open) if !open.client.is_closed() => open,
             _ => store::connect_within(server, store::ANSWER_SOON).await?,

@@ -38,12 +38,12 @@ pub enum DecodeError {
 
 /// Reads a message from front to back. Names in errors (`field`) are the manual's words.
 #[derive(Clone, Debug)]
-pub struct Reader<'a> {
+pub struct MessageReader<'a> {
     message: &'a [u8],
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> MessageReader<'a> {
     pub fn new(message: &'a [u8]) -> Self {
         Self { message, at: 0 }
     }

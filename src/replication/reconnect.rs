@@ -8,28 +8,28 @@
 
 use tokio::sync::watch;
 
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::replication::catalog::facts;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::gap;
-use crate::replication::stream::Stream;
-use crate::replication::stream::Terms;
+use crate::replication::stream::ChangeStream;
+use crate::replication::stream::SourceTerms;
 use crate::replication::stream::connect;
 use crate::replication::wire::command;
 use crate::replication::wire::command::SystemIdentity;
 use crate::store;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::progress;
-use crate::store::progress::Progress;
+use crate::store::progress::StoredProgress;
 use crate::store::state_error::StateError;
 
 /// The right to the slot beyond one connection.
 #[derive(Clone, Debug)]
-pub struct Claim {
+pub struct SlotClaim {
     /// Where the state is.
-    pub state: Server,
-    /// Of [`crate::store::progress::Holding`]: another walhook that has taken the slot has raised it.
+    pub state: ServerSettings,
+    /// Of [`crate::store::progress::StateOwnership`]: another walhook that has taken the slot has raised it.
     pub epoch: i64,
 }
 
@@ -38,10 +38,10 @@ pub struct Claim {
 /// # Errors
 /// Why the stream cannot go on where it was; see [`SourceError::is_transient`].
 pub(super) async fn reconnect(
-    terms: &mut Terms,
+    terms: &mut SourceTerms,
     known: &SystemIdentity,
-    claim: Option<&Claim>,
-) -> Result<Stream, SourceError> {
+    claim: Option<&SlotClaim>,
+) -> Result<ChangeStream, SourceError> {
     writable_again(&mut terms.writable).await;
     let connected = match connect(terms).await {
         Err(away @ SourceError::Connect(_)) => return Err(away),
@@ -51,7 +51,9 @@ pub(super) async fn reconnect(
         let (stream, SystemIdentity { system: found, .. }) = connected?;
         let expected = known.system;
         if found != expected {
-            return Err(Refusal::OtherSystem { expected, found, from: None, to: None }.into());
+            return Err(
+                SetupDiagnostic::OtherSystem { expected, found, from: None, to: None }.into()
+            );
         }
         return Ok(stream);
     };
@@ -68,7 +70,7 @@ pub(super) async fn reconnect(
     let (stream, identity) = match connected {
         Ok((stream, identity)) => (Ok(stream), identity),
         // As after the promotion of a standby. The state says what is lost.
-        Err(missing @ SourceError::Refused(Refusal::SlotMissing { .. })) => {
+        Err(missing @ SourceError::Refused(SetupDiagnostic::SlotMissing { .. })) => {
             let mut connection =
                 command::connect(&settings.server, settings.wal_sender_timeout).await?;
             let identity = connection.identify_system().await?;
@@ -82,7 +84,11 @@ pub(super) async fn reconnect(
 }
 
 /// Makes sure that no other walhook has taken the slot.
-async fn still_ours(state: &Session, slot: &str, claim: &Claim) -> Result<Progress, StateError> {
+async fn still_ours(
+    state: &SqlSession,
+    slot: &str,
+    claim: &SlotClaim,
+) -> Result<StoredProgress, StateError> {
     match progress::load(&state.client, slot).await? {
         Some(progress) if progress.epoch == claim.epoch => Ok(progress),
         other => {

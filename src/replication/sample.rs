@@ -11,8 +11,8 @@ use tokio_postgres::Client;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::SimpleQueryRow;
 
-use crate::flow::change::Field;
-use crate::flow::change::Tuple;
+use crate::flow::change::ColumnField;
+use crate::flow::change::RowTuple;
 use crate::flow::relation::Column;
 use crate::flow::relation::Relation;
 use crate::flow::relation::ReplicaIdentity;
@@ -44,9 +44,9 @@ const COLUMNS: &str = "
 
 /// What there was to read.
 #[derive(Debug)]
-pub enum Sample {
+pub enum RowSample {
     /// The relation's identity is the whole row.
-    Rows { relation: Arc<Relation>, rows: Vec<Tuple> },
+    Rows { relation: Arc<Relation>, rows: Vec<RowTuple> },
     /// Nothing can be said, for this reason.
     Unreadable(String),
 }
@@ -59,13 +59,13 @@ pub async fn read(
     client: &Client,
     table: &TableName,
     rows_max: usize,
-) -> Result<Sample, StoreError> {
+) -> Result<RowSample, StoreError> {
     let Some(found) = client.query_opt(TABLE, &[&table.schema, &table.name]).await? else {
-        return Ok(Sample::Unreadable(String::from("there is no such table")));
+        return Ok(RowSample::Unreadable(String::from("there is no such table")));
     };
     let (oid, may_read): (u32, bool) = (found.try_get(0)?, found.try_get(1)?);
     if !may_read {
-        return Ok(Sample::Unreadable(String::from("the role may not read it")));
+        return Ok(RowSample::Unreadable(String::from("the role may not read it")));
     }
     let relation = Arc::new(relation(client, table, oid).await?);
     client.batch_execute(&format!("BEGIN READ ONLY; {}", pinned())).await?;
@@ -77,10 +77,10 @@ pub async fn read(
                 SimpleQueryMessage::Row(row) => tuple(row),
                 _ => None,
             });
-            Ok(Sample::Rows { rows: rows.collect(), relation })
+            Ok(RowSample::Rows { rows: rows.collect(), relation })
         }
         Err(error) => match error.as_db_error() {
-            Some(said) => Ok(Sample::Unreadable(said.message().to_owned())),
+            Some(said) => Ok(RowSample::Unreadable(said.message().to_owned())),
             None => Err(error.into()),
         },
     }
@@ -138,9 +138,9 @@ async fn relation(client: &Client, table: &TableName, oid: u32) -> Result<Relati
 }
 
 /// A row that might be there, with a value for each column that is not made of others.
-pub fn made_up(relation: &Relation) -> Option<Tuple> {
+pub fn made_up(relation: &Relation) -> Option<RowTuple> {
     let mut raw = Vec::new();
-    let fields: Vec<Field> = relation
+    let fields: Vec<ColumnField> = relation
         .columns
         .iter()
         .map(|column| {
@@ -153,28 +153,28 @@ pub fn made_up(relation: &Relation) -> Option<Tuple> {
                 SqlType::Date => "2000-01-01",
                 SqlType::Bytea => "\\x",
                 SqlType::Text => "test",
-                _ => return Field::Null,
+                _ => return ColumnField::Null,
             };
             let start = raw.len();
             raw.extend_from_slice(text.as_bytes());
-            Field::Text(start..raw.len())
+            ColumnField::Text(start..raw.len())
         })
         .collect();
-    Tuple::new(Bytes::from(raw), fields.into())
+    RowTuple::new(Bytes::from(raw), fields.into())
 }
 
-fn tuple(row: &SimpleQueryRow) -> Option<Tuple> {
+fn tuple(row: &SimpleQueryRow) -> Option<RowTuple> {
     let mut raw = Vec::new();
     let mut fields = Vec::with_capacity(row.len());
     for column in 0..row.len() {
         fields.push(match row.get(column) {
-            None => Field::Null,
+            None => ColumnField::Null,
             Some(text) => {
                 let start = raw.len();
                 raw.extend_from_slice(text.as_bytes());
-                Field::Text(start..raw.len())
+                ColumnField::Text(start..raw.len())
             }
         });
     }
-    Tuple::new(Bytes::from(raw), fields.into())
+    RowTuple::new(Bytes::from(raw), fields.into())
 }

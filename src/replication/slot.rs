@@ -4,12 +4,12 @@
 //! text of an error; the catalog's check asks in any case. Pure but for the SQL text.
 
 use crate::flow::lsn::Lsn;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::wire::quote;
 
 /// One row of `pg_replication_slots`, seen from the current database.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Slot {
+pub struct SlotStream {
     pub name: String,
     /// Empty for a physical slot.
     pub plugin: String,
@@ -33,7 +33,7 @@ pub struct Slot {
     pub decoded: u64,
 }
 
-/// A query with [`Slot::from_row`]'s columns, for the simple query protocol.
+/// A query with [`SlotStream::from_row`]'s columns, for the simple query protocol.
 pub fn query(slot: &str) -> String {
     // `to_jsonb(s) ->>` reads columns that only newer versions have.
     format!(
@@ -49,7 +49,7 @@ pub fn query(slot: &str) -> String {
     )
 }
 
-impl Slot {
+impl SlotStream {
     /// Reads a row of [`query`] as text columns.
     pub fn from_row<'a>(name: &str, column: impl Fn(usize) -> Option<&'a str>) -> Self {
         let text = |index| column(index).unwrap_or_default().to_owned();
@@ -86,7 +86,7 @@ impl Slot {
     }
 
     /// Why changes cannot be read from this slot by anybody; its being in use is not looked at.
-    pub fn defect(&self) -> Option<Refusal> {
+    pub fn defect(&self) -> Option<SetupDiagnostic> {
         let slot = self.name.clone();
         if self.plugin != "pgoutput" {
             let plugin = if self.plugin.is_empty() {
@@ -94,15 +94,15 @@ impl Slot {
             } else {
                 format!("the plugin {}", self.plugin)
             };
-            return Some(Refusal::WrongPlugin { slot, plugin });
+            return Some(SetupDiagnostic::WrongPlugin { slot, plugin });
         }
         if !self.here {
-            return Some(Refusal::SlotElsewhere { slot, database: self.database.clone() });
+            return Some(SetupDiagnostic::SlotElsewhere { slot, database: self.database.clone() });
         }
         let lost = (self.wal_status == "lost").then_some("wal_removed");
         let reason = self.invalidation_reason.as_deref().or(lost)?;
         let confirmed = self.confirmed.unwrap_or_default();
-        Some(Refusal::SlotLost { slot, confirmed, since: None, reason: reason.to_owned() })
+        Some(SetupDiagnostic::SlotLost { slot, confirmed, since: None, reason: reason.to_owned() })
     }
 }
 
@@ -110,8 +110,8 @@ impl Slot {
 mod tests {
     use super::*;
 
-    fn slot(columns: [Option<&str>; 12]) -> Slot {
-        Slot::from_row("walhook", |index| columns[index])
+    fn slot(columns: [Option<&str>; 12]) -> SlotStream {
+        SlotStream::from_row("walhook", |index| columns[index])
     }
 
     #[test]

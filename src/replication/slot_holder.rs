@@ -8,7 +8,7 @@ use crate::store::error::StoreError;
 
 /// The session that streams from a slot.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Holder {
+pub struct SlotHolderSession {
     /// Its server process.
     pub pid: i32,
     /// What it calls itself; `walhook` unless its connection URL says otherwise.
@@ -39,7 +39,7 @@ pub async fn server_pid(client: &Client, slot: &str) -> Result<Option<i32>, Stor
 ///
 /// # Errors
 /// The server cannot be asked.
-pub async fn look(client: &Client, slot: &str) -> Result<Option<Holder>, StoreError> {
+pub async fn look(client: &Client, slot: &str) -> Result<Option<SlotHolderSession>, StoreError> {
     // `pg_stat_activity` shows other roles' names to everybody, and the rest of it only to some.
     let question = format!(
         "SELECT s.active_pid, a.application_name, host(a.client_addr), \
@@ -54,7 +54,7 @@ pub async fn look(client: &Client, slot: &str) -> Result<Option<Holder>, StoreEr
         SimpleQueryMessage::Row(row) => {
             let text = |column| row.get(column).map(ToOwned::to_owned);
             let pid = row.get(0)?.parse().ok()?;
-            Some(Holder { pid, application: text(1), address: text(2), since: text(3) })
+            Some(SlotHolderSession { pid, application: text(1), address: text(2), since: text(3) })
         }
         _ => None,
     }))

@@ -1,7 +1,7 @@
 //! Whether the slot is ours, as far as we can know at this moment.
 //!
 //! ```text
-//! stream: granted, lost ─▶ [Hold] ◀─ proven, every so often ─ app::fence
+//! stream: granted, lost ─▶ [SlotOwnership] ◀─ proven, every so often ─ app::fence
 //!                            └─ is_open? ─▶ lanes, before each step of a request
 //! ```
 //!
@@ -29,12 +29,12 @@ const LEASE_MAX: Duration = Duration::from_secs(10);
 
 /// Clones are one.
 #[derive(Clone, Debug)]
-pub struct Hold {
-    shared: Arc<Shared>,
+pub struct SlotOwnership {
+    shared: Arc<OwnershipShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct OwnershipShared {
     lease: Duration,
     /// Microseconds since boot; 0 while there is no stream.
     until: AtomicU64,
@@ -42,12 +42,13 @@ struct Shared {
     server_pid: Mutex<Option<i32>>,
 }
 
-impl Hold {
+impl SlotOwnership {
     /// The server frees the slot no sooner than `wal_sender_timeout` after the last feedback, which
     /// goes out at least every third of that: half of it leaves room for a late one.
     pub fn new(wal_sender_timeout: Duration) -> Self {
         let lease = (wal_sender_timeout / 2).min(LEASE_MAX);
-        let shared = Shared { lease, until: AtomicU64::new(0), server_pid: Mutex::new(None) };
+        let shared =
+            OwnershipShared { lease, until: AtomicU64::new(0), server_pid: Mutex::new(None) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -111,7 +112,7 @@ mod tests {
 
     #[test]
     fn it_is_open_only_for_the_lease_after_an_answer_about_this_stream() {
-        let hold = Hold::new(Duration::from_secs(6));
+        let hold = SlotOwnership::new(Duration::from_secs(6));
         let now = since_boot();
         let ago = |seconds| now.saturating_sub(Duration::from_secs(seconds));
         assert!(!hold.is_open(), "no stream yet");

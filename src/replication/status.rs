@@ -20,20 +20,20 @@ const SILENCE_MAX: Duration = Duration::from_secs(35);
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct StatusHandle {
-    shared: Arc<Shared>,
+    shared: Arc<StatusShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct StatusShared {
     received: AtomicU64,
     confirmed: AtomicU64,
     reconnects: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<ReplicationState>,
 }
 
 #[derive(Debug)]
-struct State {
-    connection: Connection,
+struct ReplicationState {
+    connection: ConnectionState,
     /// Endpoints, books and calls are there, too.
     begun: bool,
     /// Why walhook stops.
@@ -42,15 +42,15 @@ struct State {
     mode: Option<String>,
     /// When the source last handed something over, a keepalive included.
     moved: Instant,
-    server: Server,
-    wal: Option<Wal>,
+    server: ServerView,
+    wal: Option<WalView>,
     holder: Option<SlotHolder>,
     /// What tables and publication lack; the stream goes on without it.
     problems: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
-enum Connection {
+enum ConnectionState {
     Starting,
     Streaming,
     /// Another walhook has the slot; the text says which.
@@ -78,7 +78,7 @@ pub struct SlotHolder {
 
 /// The server at the other end.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Server {
+pub struct ServerView {
     /// Such as `15.18`.
     pub version: String,
     /// Database system identifier.
@@ -90,7 +90,7 @@ pub struct Server {
 
 /// The slot as the server sees it.
 #[derive(Clone, Debug, Serialize)]
-pub struct Wal {
+pub struct WalView {
     /// The end of the server's WAL.
     pub current: String,
     /// Bytes from the confirmed position to the end.
@@ -117,27 +117,27 @@ pub struct StatusView {
     pub confirmed_lsn: String,
     pub reconnects: u64,
     #[serde(flatten)]
-    pub server: Server,
-    pub wal: Option<Wal>,
+    pub server: ServerView,
+    pub wal: Option<WalView>,
     /// `None` while nobody holds the slot, or nobody has looked yet.
     pub holder: Option<SlotHolder>,
 }
 
 impl Default for StatusHandle {
     fn default() -> Self {
-        let state = State {
-            connection: Connection::Starting,
+        let state = ReplicationState {
+            connection: ConnectionState::Starting,
             begun: false,
             ending: None,
             mode: None,
             moved: Instant::now(),
-            server: Server::default(),
+            server: ServerView::default(),
             wal: None,
             holder: None,
             problems: Vec::new(),
         };
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(StatusShared {
                 received: AtomicU64::new(0),
                 confirmed: AtomicU64::new(0),
                 reconnects: AtomicU64::new(0),
@@ -148,17 +148,17 @@ impl Default for StatusHandle {
 }
 
 impl StatusHandle {
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut ReplicationState)) {
         // A panic elsewhere leaves plain values behind, which are as good as before.
         change(&mut self.shared.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub fn streaming(&self, server: Server) {
+    pub fn streaming(&self, server: ServerView) {
         self.change(|state| {
-            if matches!(state.connection, Connection::Waiting(_)) {
+            if matches!(state.connection, ConnectionState::Waiting(_)) {
                 self.shared.reconnects.fetch_add(1, Ordering::Relaxed);
             }
-            state.connection = Connection::Streaming;
+            state.connection = ConnectionState::Streaming;
             state.moved = Instant::now();
             state.server = server;
         });
@@ -183,12 +183,12 @@ impl StatusHandle {
 
     /// The connection is lost; `reason` is the error's chain and holds no secret.
     pub fn waiting(&self, reason: String) {
-        self.change(|state| state.connection = Connection::Waiting(reason));
+        self.change(|state| state.connection = ConnectionState::Waiting(reason));
     }
 
     /// Another walhook has the slot; `reason` names it.
     pub fn standby(&self, reason: String) {
-        self.change(|state| state.connection = Connection::Standby(reason));
+        self.change(|state| state.connection = ConnectionState::Standby(reason));
     }
 
     pub fn holder(&self, holder: Option<SlotHolder>) {
@@ -210,13 +210,13 @@ impl StatusHandle {
         self.shared.confirmed.fetch_max(confirmed.raw(), Ordering::Relaxed);
     }
 
-    pub fn wal(&self, wal: Wal) {
+    pub fn wal(&self, wal: WalView) {
         self.change(|state| state.wal = Some(wal));
     }
 
     pub fn is_streaming(&self) -> bool {
         let mut streaming = false;
-        self.change(|state| streaming = matches!(state.connection, Connection::Streaming));
+        self.change(|state| streaming = matches!(state.connection, ConnectionState::Streaming));
         streaming
     }
 
@@ -230,12 +230,14 @@ impl StatusHandle {
                 return;
             }
             answer = match &state.connection {
-                Connection::Streaming if !state.begun => {
+                ConnectionState::Streaming if !state.begun => {
                     Err(String::from("starting: the state is being taken up"))
                 }
-                Connection::Starting => Err(String::from("not connected to PostgreSQL yet")),
-                Connection::Standby(reason) | Connection::Waiting(reason) => Err(reason.clone()),
-                Connection::Streaming => {
+                ConnectionState::Starting => Err(String::from("not connected to PostgreSQL yet")),
+                ConnectionState::Standby(reason) | ConnectionState::Waiting(reason) => {
+                    Err(reason.clone())
+                }
+                ConnectionState::Streaming => {
                     let silent = now.saturating_duration_since(state.moved);
                     if silent > SILENCE_MAX {
                         let seconds = silent.as_secs();
@@ -262,19 +264,19 @@ impl StatusHandle {
             received_lsn: lsn(&self.shared.received),
             confirmed_lsn: lsn(&self.shared.confirmed),
             reconnects: self.shared.reconnects.load(Ordering::Relaxed),
-            server: Server::default(),
+            server: ServerView::default(),
             wal: None,
             holder: None,
         };
         self.change(|state| {
             (view.state, view.reason) = match &state.connection {
-                Connection::Starting => ("starting", None),
-                Connection::Streaming => match degraded(&state.problems) {
+                ConnectionState::Starting => ("starting", None),
+                ConnectionState::Streaming => match degraded(&state.problems) {
                     None => ("streaming", None),
                     reason => ("degraded", reason),
                 },
-                Connection::Standby(reason) => ("standby", Some(reason.clone())),
-                Connection::Waiting(reason) => ("waiting", Some(reason.clone())),
+                ConnectionState::Standby(reason) => ("standby", Some(reason.clone())),
+                ConnectionState::Waiting(reason) => ("waiting", Some(reason.clone())),
             };
             if let Some(reason) = &state.ending {
                 (view.state, view.reason) = ("stopping", Some(reason.clone()));
@@ -306,7 +308,7 @@ mod tests {
     async fn what_tables_lack_makes_a_stream_degraded_until_it_is_mended() {
         let status = StatusHandle::default();
         status.problems(vec![String::from("a"), String::from("b")]);
-        status.streaming(Server::default());
+        status.streaming(ServerView::default());
         let reason = String::from("a (and 1 more, see /api/v1/status)");
         assert_eq!(status.readiness(Instant::now()), Err(reason.clone()));
         let view = status.view();
@@ -320,7 +322,7 @@ mod tests {
     async fn it_is_ready_only_while_changes_really_flow() {
         let status = StatusHandle::default();
         assert!(status.readiness(Instant::now()).is_err(), "not connected yet");
-        status.streaming(Server::default());
+        status.streaming(ServerView::default());
         assert!(status.readiness(Instant::now()).is_err(), "endpoints and books are not there yet");
         status.begun();
         assert_eq!(status.readiness(Instant::now()), Ok(()));
@@ -332,11 +334,11 @@ mod tests {
         assert_eq!(status.readiness(Instant::now()), Err(String::from("lost the connection")));
         status.waiting(String::from("still away"));
         assert_eq!(status.view().reconnects, 0);
-        status.streaming(Server::default());
+        status.streaming(ServerView::default());
         assert_eq!(status.view().reconnects, 1, "however often it was tried");
         status.ending(String::from("the slot is gone"));
         status.ending(String::from("something that follows from it"));
-        status.streaming(Server::default());
+        status.streaming(ServerView::default());
         assert_eq!(status.readiness(Instant::now()), Err(String::from("the slot is gone")));
         assert_eq!(status.view().state, "stopping");
     }

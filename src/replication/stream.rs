@@ -5,7 +5,7 @@
 //! confirmed LSN ─▶ feedback ─▶ socket
 //! ```
 //!
-//! [`Source`] connects anew with growing, jittered waits when the connection is lost, and gives up
+//! [`ReplicationSource`] connects anew with growing, jittered waits when the connection is lost, and gives up
 //! only when waiting cannot help. After a loss PostgreSQL sends again whatever was not confirmed:
 //! who takes the changes has to know which of them it has.
 
@@ -26,35 +26,35 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::clock::since_boot;
-use crate::config::settings::Postgres;
+use crate::config::settings::PostgresSettings;
 use crate::failpoint;
-use crate::flow::budget::Budget;
-use crate::flow::change::Captured;
+use crate::flow::budget::MemoryBudget;
+use crate::flow::change::CapturedItem;
 use crate::flow::lsn::Lsn;
 use crate::flow::time::whole_millis;
-use crate::replication::assemble::Assembler;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::assemble::ChangeAssembler;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::pgoutput;
 use crate::replication::pgoutput::PgOutput;
-use crate::replication::positions::Positions;
-use crate::replication::questions::Catalog;
+use crate::replication::positions::StreamPositions;
+use crate::replication::questions::CatalogAnswers;
 use crate::replication::reader::DecodeError;
-use crate::replication::reconnect::Claim;
+use crate::replication::reconnect::SlotClaim;
 use crate::replication::reconnect::reconnect;
-use crate::replication::slot_ownership::Hold;
+use crate::replication::slot_ownership::SlotOwnership;
 use crate::replication::status;
 use crate::replication::status::StatusHandle;
-use crate::replication::types::Answers;
+use crate::replication::types::TypeAnswers;
 use crate::replication::wire::command;
 use crate::replication::wire::command::NewSlot;
 use crate::replication::wire::command::SystemIdentity;
 use crate::replication::wire::feedback;
-use crate::replication::wire::feedback::LetGo;
-use crate::replication::wire::frame::Frame;
+use crate::replication::wire::feedback::SlotRelease;
 use crate::replication::wire::frame::FrameReader;
-use crate::replication::wire::heard::Heard;
-use crate::store::transport::Transport;
+use crate::replication::wire::frame::WireFrame;
+use crate::replication::wire::heard::LastHeard;
+use crate::store::transport::ServerTransport;
 
 /// First and longest wait before a lost connection is tried again.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
@@ -87,12 +87,12 @@ pub enum SlotUse {
 
 /// What a source needs to know and whom it tells.
 #[derive(Clone, Debug)]
-pub struct Terms {
-    pub settings: Postgres,
+pub struct SourceTerms {
+    pub settings: PostgresSettings,
     pub slot_use: SlotUse,
     /// The slot whose write-backs raise nothing; not the one to read from, when looking on.
     pub own_slot: String,
-    pub budget: Budget,
+    pub budget: MemoryBudget,
     pub status: StatusHandle,
     /// Where to begin, if not where the slot stands: nothing before it comes again.
     pub start: Lsn,
@@ -103,55 +103,55 @@ pub struct Terms {
     /// Whether outcomes can be written down. While not, the stream is closed.
     pub writable: watch::Receiver<bool>,
     /// Ends the connection; a new one is made as after any other loss.
-    pub let_go: LetGo,
+    pub let_go: SlotRelease,
     /// Told whether the slot is ours.
-    pub hold: Hold,
+    pub hold: SlotOwnership,
     /// Where the feedback runs. Not on the runtime of whoever takes the changes: to render a large
     /// row may take longer than the server waits for a sign of life.
     pub feedback_on: Handle,
 }
 
 /// See the module's header.
-pub struct Source {
-    terms: Terms,
+pub struct ReplicationSource {
+    terms: SourceTerms,
     identity: SystemIdentity,
     /// Without one nobody else is looked for.
-    claim: Option<Claim>,
-    stream: Option<Stream>,
+    claim: Option<SlotClaim>,
+    stream: Option<ChangeStream>,
     backoff: Backoff,
-    catalog: Catalog,
+    catalog: CatalogAnswers,
     /// When the server may be asked again how far it has come.
     proof_due: Instant,
 }
 
 /// One connection.
-pub(super) struct Stream {
+pub(super) struct ChangeStream {
     server_pid: i32,
     /// When the slot was asked for, since boot.
     asked: Duration,
-    frames: FrameReader<ReadHalf<Transport>>,
+    frames: FrameReader<ReadHalf<ServerTransport>>,
     /// Read and not yet taken.
-    pending: VecDeque<Frame>,
-    read: Vec<Frame>,
-    assembler: Assembler,
-    positions: Positions,
+    pending: VecDeque<WireFrame>,
+    read: Vec<WireFrame>,
+    assembler: ChangeAssembler,
+    positions: StreamPositions,
     /// Where the last keepalive stands that is not believed yet.
     unproven: Option<Lsn>,
     /// Relations whose row types were looked up since the last read.
     asked_again: Vec<u32>,
-    heard: Arc<Heard>,
+    heard: Arc<LastHeard>,
     feedback: JoinSet<Result<(), SourceError>>,
     stop_feedback: CancellationToken,
 }
 
-impl Source {
+impl ReplicationSource {
     /// Connects and starts streaming. The publication and a lasting slot have to be there: a slot
     /// that is missing means that changes are lost, which is not for this one to hide.
     ///
     /// # Errors
     /// Whatever stands in the way, also if waiting might help: whoever starts walhook wants to
     /// know. Only for what the process before it may hold there is a wait of 3 s.
-    pub async fn open(terms: Terms) -> Result<Self, SourceError> {
+    pub async fn open(terms: SourceTerms) -> Result<Self, SourceError> {
         let (stream, identity) = connect_when_free(&terms).await?;
         stream.grant(&terms.hold);
         Ok(Self {
@@ -160,13 +160,13 @@ impl Source {
             claim: None,
             stream: Some(stream),
             backoff: Backoff::new(RECONNECT_FIRST, RECONNECT_CAP),
-            catalog: Catalog::default(),
+            catalog: CatalogAnswers::default(),
             proof_due: Instant::now(),
         })
     }
 
     /// From here on, a connection that is made anew has to find the slot still ours.
-    pub fn claim(&mut self, claim: Claim) {
+    pub fn claim(&mut self, claim: SlotClaim) {
         self.claim = Some(claim);
     }
 
@@ -180,7 +180,7 @@ impl Source {
     ///
     /// # Errors
     /// What waiting cannot mend.
-    pub async fn next(&mut self, captured: &mut Vec<Captured>) -> Result<(), SourceError> {
+    pub async fn next(&mut self, captured: &mut Vec<CapturedItem>) -> Result<(), SourceError> {
         loop {
             let error = match self.advance(captured).await {
                 Ok(()) if captured.is_empty() => continue,
@@ -210,7 +210,7 @@ impl Source {
         }
     }
 
-    async fn advance(&mut self, captured: &mut Vec<Captured>) -> Result<(), SourceError> {
+    async fn advance(&mut self, captured: &mut Vec<CapturedItem>) -> Result<(), SourceError> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             none => {
@@ -241,7 +241,7 @@ impl Source {
             let xid = stream.assembler.open_transaction_id();
             let answers = match &message {
                 Some(PgOutput::Relation(relation)) => {
-                    let questions = Assembler::questions(relation);
+                    let questions = ChangeAssembler::questions(relation);
                     Some(self.catalog.answer(server, &questions, xid).await?)
                 }
                 Some(row) => {
@@ -268,7 +268,7 @@ impl Source {
     fn with_range(&self, error: SourceError) -> SourceError {
         let confirmed = *self.terms.confirmed.borrow();
         match error {
-            SourceError::Refused(Refusal::PublicationGone {
+            SourceError::Refused(SetupDiagnostic::PublicationGone {
                 publication,
                 slot,
                 from: None,
@@ -276,7 +276,7 @@ impl Source {
                 nearest,
             }) => {
                 let from = Some(confirmed).filter(|confirmed| *confirmed > Lsn::ZERO);
-                Refusal::PublicationGone { publication, slot, from, since, nearest }.into()
+                SetupDiagnostic::PublicationGone { publication, slot, from, since, nearest }.into()
             }
             other => other,
         }
@@ -301,13 +301,16 @@ impl Source {
 }
 
 /// Connects; waits up to `HELD_MAX` for somebody else to let go.
-async fn connect_when_free(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
+async fn connect_when_free(
+    terms: &SourceTerms,
+) -> Result<(ChangeStream, SystemIdentity), SourceError> {
     let deadline = Instant::now() + HELD_MAX;
     let mut told = false;
     loop {
         match connect(terms).await {
             Err(SourceError::Refused(
-                held @ (Refusal::SlotInUse { .. } | Refusal::NoFreeWalSender { .. }),
+                held
+                @ (SetupDiagnostic::SlotInUse { .. } | SetupDiagnostic::NoFreeWalSender { .. }),
             )) if Instant::now() < deadline => {
                 if !std::mem::replace(&mut told, true) {
                     let (held, wait_s) = (held.what(), HELD_MAX.as_secs());
@@ -320,7 +323,9 @@ async fn connect_when_free(terms: &Terms) -> Result<(Stream, SystemIdentity), So
     }
 }
 
-pub(super) async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), SourceError> {
+pub(super) async fn connect(
+    terms: &SourceTerms,
+) -> Result<(ChangeStream, SystemIdentity), SourceError> {
     let settings = &terms.settings;
     let mut connection = command::connect(&settings.server, settings.wal_sender_timeout).await?;
     let identity = within(ANSWER_MAX, connection.identify_system()).await?;
@@ -348,21 +353,21 @@ pub(super) async fn connect(terms: &Terms) -> Result<(Stream, SystemIdentity), S
         stop_feedback.clone(),
     );
     running.spawn_on(feedback, &terms.feedback_on);
-    terms.status.streaming(status::Server {
+    terms.status.streaming(status::ServerView {
         version: format!("{}.{}", version / 10_000, version % 10_000),
         system: identity.system.to_string(),
         timeline: identity.timeline,
         slot: settings.slot.clone(),
         publication: settings.publication.clone(),
     });
-    let stream = Stream {
+    let stream = ChangeStream {
         server_pid: pid,
         asked,
         frames: streaming.frames,
         pending: VecDeque::new(),
         read: Vec::new(),
-        assembler: Assembler::of_slot(&terms.own_slot),
-        positions: Positions::new(identity.wal_end),
+        assembler: ChangeAssembler::of_slot(&terms.own_slot),
+        positions: StreamPositions::new(identity.wal_end),
         unproven: None,
         asked_again: Vec::new(),
         heard: streaming.heard,
@@ -381,13 +386,13 @@ async fn within<T>(
     tokio::time::timeout(limit, command).await.map_err(late)?
 }
 
-fn decoded(frame: &Frame) -> Result<Option<PgOutput>, SourceError> {
+fn decoded(frame: &WireFrame) -> Result<Option<PgOutput>, SourceError> {
     match frame {
-        Frame::Data { payload, .. } => {
+        WireFrame::Data { payload, .. } => {
             let protocol = |error: DecodeError| SourceError::Protocol { what: error.to_string() };
             pgoutput::decode(payload).map(Some).map_err(protocol)
         }
-        Frame::Keepalive { .. } => Ok(None),
+        WireFrame::Keepalive { .. } => Ok(None),
     }
 }
 
@@ -398,31 +403,31 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-impl Stream {
-    fn grant(&self, hold: &Hold) {
+impl ChangeStream {
+    fn grant(&self, hold: &SlotOwnership) {
         hold.granted(self.server_pid, self.asked);
     }
 
     fn take(
         &mut self,
-        frame: Frame,
+        frame: WireFrame,
         message: Option<PgOutput>,
-        answers: Option<Answers>,
-        captured: &mut Vec<Captured>,
+        answers: Option<TypeAnswers>,
+        captured: &mut Vec<CapturedItem>,
     ) -> Result<(), SourceError> {
         match (frame, message) {
-            (Frame::Keepalive { end, .. }, _) if self.positions.covers(end) => {
+            (WireFrame::Keepalive { end, .. }, _) if self.positions.covers(end) => {
                 proof::contradict(self.unproven.take(), end)?;
                 captured.extend(self.assembler.idle(end));
             }
-            (Frame::Keepalive { end, .. }, _) => {
+            (WireFrame::Keepalive { end, .. }, _) => {
                 proof::contradict(self.unproven, end)?;
                 self.unproven = self.assembler.idle(end).map(|_idle| end);
             }
-            (Frame::Data { .. }, Some(PgOutput::Relation(relation))) => {
+            (WireFrame::Data { .. }, Some(PgOutput::Relation(relation))) => {
                 self.assembler.learn(relation, &answers.unwrap_or_default());
             }
-            (Frame::Data { payload, held, .. }, Some(message)) => {
+            (WireFrame::Data { payload, held, .. }, Some(message)) => {
                 if let PgOutput::Begin { final_lsn, .. } = &message {
                     // Its commit says more.
                     proof::contradict(self.unproven.take(), *final_lsn)?;
@@ -431,7 +436,7 @@ impl Stream {
                 let taken = self.assembler.accept(message, &payload, held, captured);
                 taken.map_err(|error| SourceError::Protocol { what: error.to_string() })?;
             }
-            (Frame::Data { .. }, None) => {}
+            (WireFrame::Data { .. }, None) => {}
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 
 use crate::flow::relation::TableName;
-use crate::replication::catalog::Finding;
+use crate::replication::catalog::CheckFinding;
 use crate::store::error::StoreError;
 
 /// Encodings of which every character has a form in UTF-8, and every byte is one.
@@ -44,7 +44,10 @@ const CASTS: &str = "
 ///
 /// # Errors
 /// The server cannot be asked.
-pub async fn findings(client: &Client, tables: &[TableName]) -> Result<Vec<Finding>, StoreError> {
+pub async fn findings(
+    client: &Client,
+    tables: &[TableName],
+) -> Result<Vec<CheckFinding>, StoreError> {
     let question = "SELECT pg_catalog.current_setting('server_encoding')";
     let row = client.query_one(question, &[]).await?;
     let mut findings = vec![encoding(row.try_get(0)?)];
@@ -53,7 +56,7 @@ pub async fn findings(client: &Client, tables: &[TableName]) -> Result<Vec<Findi
     for row in client.query(CASTS, &[&schemas, &names]).await? {
         let (table, column, name): (&str, &str, &str) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        findings.push(Finding::warning(
+        findings.push(CheckFinding::warning(
             format!(
                 "column {column} of {table} is sent as the text of its type {name}: the type's cast to \
                  json is the server's, and is not in the stream"
@@ -64,9 +67,9 @@ pub async fn findings(client: &Client, tables: &[TableName]) -> Result<Vec<Findi
     Ok(findings)
 }
 
-fn encoding(encoding: &str) -> Finding {
+fn encoding(encoding: &str) -> CheckFinding {
     if encoding == "SQL_ASCII" {
-        return Finding::warning(
+        return CheckFinding::warning(
             String::from(
                 "the database's encoding is SQL_ASCII: PostgreSQL does not know what its bytes mean, and \
                  what is no UTF-8 is sent as U+FFFD",
@@ -75,9 +78,9 @@ fn encoding(encoding: &str) -> Finding {
         );
     }
     if SOUND.contains(&encoding) {
-        return Finding::ok(format!("encoding {encoding}: every text can be sent"));
+        return CheckFinding::ok(format!("encoding {encoding}: every text can be sent"));
     }
-    Finding::warning(
+    CheckFinding::warning(
         format!(
             "the database's encoding is {encoding}: PostgreSQL cannot send a row with bytes in it that \
              are no character in UTF-8, and walhook stops there"
@@ -92,16 +95,16 @@ fn encoding(encoding: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replication::catalog::Level;
+    use crate::replication::catalog::FindingLevel;
 
     #[test]
     fn encodings_that_may_fail_are_named() {
         for (name, level, part) in [
-            ("UTF8", Level::Ok, "UTF8"),
-            ("LATIN1", Level::Ok, "every text"),
-            ("SQL_ASCII", Level::Warning, "U+FFFD"),
-            ("WIN1252", Level::Warning, "WIN1252"),
-            ("EUC_JP", Level::Warning, "EUC_JP"),
+            ("UTF8", FindingLevel::Ok, "UTF8"),
+            ("LATIN1", FindingLevel::Ok, "every text"),
+            ("SQL_ASCII", FindingLevel::Warning, "U+FFFD"),
+            ("WIN1252", FindingLevel::Warning, "WIN1252"),
+            ("EUC_JP", FindingLevel::Warning, "EUC_JP"),
         ] {
             let finding = encoding(name);
             assert_eq!(finding.level, level, "case: {name}");

@@ -65,7 +65,7 @@ const PARTITIONS: &str = "
 /// Whether old rows that are described as whole may be keys: PostgreSQL describes a partition's rows
 /// as its root's, and writes them as the partition's own replica identity says.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Wholeness {
+pub enum RowWholeness {
     /// The rows are the relation's own.
     #[default]
     Sure,
@@ -77,7 +77,7 @@ pub enum Wholeness {
 
 /// What has to be known about a relation beyond its message.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Questions {
+pub struct TypeQuestions {
     /// OIDs of types that are not built in.
     pub types: Vec<u32>,
     /// The relation's OID if its primary key is not its replica identity.
@@ -86,19 +86,19 @@ pub struct Questions {
     pub partitions_of: Option<u32>,
 }
 
-impl Questions {
+impl TypeQuestions {
     pub fn is_empty(&self) -> bool {
         self.types.is_empty() && self.primary_key_of.is_none() && self.partitions_of.is_none()
     }
 }
 
-/// What the catalog says to [`Questions`]. A type without an answer is text.
+/// What the catalog says to [`TypeQuestions`]. A type without an answer is text.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Answers {
+pub struct TypeAnswers {
     pub types: Vec<(u32, Arc<SqlType>)>,
     /// Names of the primary key's columns; `None` if that was not asked.
     pub primary_key: Option<Vec<String>>,
-    pub wholeness: Wholeness,
+    pub wholeness: RowWholeness,
 }
 
 /// The type with this OID if it is built in. Unknown are also those built-in types that are made
@@ -117,8 +117,8 @@ pub fn builtin(oid: u32) -> Option<SqlType> {
 /// The catalog could not be read.
 pub async fn answer(
     client: &Client,
-    questions: &Questions,
-) -> Result<Answers, tokio_postgres::Error> {
+    questions: &TypeQuestions,
+) -> Result<TypeAnswers, tokio_postgres::Error> {
     let types = resolve(client, &questions.types).await?;
     let key = match questions.primary_key_of {
         Some(relation) => Some(primary_key(client, relation).await?),
@@ -126,17 +126,20 @@ pub async fn answer(
     };
     let wholeness = match questions.partitions_of {
         Some(relation) => wholeness(client, relation).await?,
-        None => Wholeness::Sure,
+        None => RowWholeness::Sure,
     };
-    Ok(Answers { types, primary_key: key, wholeness })
+    Ok(TypeAnswers { types, primary_key: key, wholeness })
 }
 
-async fn wholeness(client: &Client, relation_oid: u32) -> Result<Wholeness, tokio_postgres::Error> {
+async fn wholeness(
+    client: &Client,
+    relation_oid: u32,
+) -> Result<RowWholeness, tokio_postgres::Error> {
     let row = client.query_one(PARTITIONS, &[&relation_oid]).await?;
     Ok(match (row.try_get(0)?, row.try_get(1)?) {
-        (false, _) => Wholeness::Sure,
-        (true, false) => Wholeness::Likely,
-        (true, true) => Wholeness::Doubtful,
+        (false, _) => RowWholeness::Sure,
+        (true, false) => RowWholeness::Likely,
+        (true, true) => RowWholeness::Doubtful,
     })
 }
 
@@ -160,7 +163,7 @@ pub async fn resolve(
         }
         let mut found = Vec::new();
         for row in client.query(TYPES, &[&open]).await? {
-            let shape = Shape::read(&row)?;
+            let shape = TypeShape::read(&row)?;
             found.extend(shape.parts());
             shapes.insert(row.try_get(0)?, shape);
         }
@@ -184,7 +187,7 @@ pub async fn primary_key(
 
 /// A row of `pg_type`: what a type is made of, by OIDs.
 #[derive(Clone, Debug)]
-enum Shape {
+enum TypeShape {
     Text,
     /// Of the extension of that name, which says itself how it becomes JSON.
     Hstore,
@@ -200,7 +203,7 @@ enum Shape {
     },
 }
 
-impl Shape {
+impl TypeShape {
     fn read(row: &tokio_postgres::Row) -> Result<Self, tokio_postgres::Error> {
         let kind: &str = row.try_get(1)?;
         let element: u32 = row.try_get(4)?;
@@ -233,7 +236,7 @@ impl Shape {
 /// Puts a type together from its parts. `built` lets a part that occurs often be built once.
 fn build(
     oid: u32,
-    shapes: &HashMap<u32, Shape>,
+    shapes: &HashMap<u32, TypeShape>,
     built: &mut HashMap<u32, Arc<SqlType>>,
     depth: usize,
 ) -> Arc<SqlType> {
@@ -244,14 +247,14 @@ fn build(
         (Some(known), _) => Arc::new(known),
         // Not remembered: less deep down, the same type may be built whole.
         (None, _) if depth == 0 => return Arc::new(SqlType::Text),
-        (None, None | Some(Shape::Text)) => Arc::new(SqlType::Text),
-        (None, Some(Shape::Hstore)) => Arc::new(SqlType::Hstore),
-        (None, Some(Shape::Domain { base })) => build(*base, shapes, built, depth - 1),
-        (None, Some(Shape::Array { element, delimiter })) => Arc::new(SqlType::Array {
+        (None, None | Some(TypeShape::Text)) => Arc::new(SqlType::Text),
+        (None, Some(TypeShape::Hstore)) => Arc::new(SqlType::Hstore),
+        (None, Some(TypeShape::Domain { base })) => build(*base, shapes, built, depth - 1),
+        (None, Some(TypeShape::Array { element, delimiter })) => Arc::new(SqlType::Array {
             element: build(*element, shapes, built, depth - 1),
             delimiter: *delimiter,
         }),
-        (None, Some(Shape::Composite { fields })) => {
+        (None, Some(TypeShape::Composite { fields })) => {
             let fields = fields
                 .iter()
                 .map(|(name, part)| (name.clone(), build(*part, shapes, built, depth - 1)));

@@ -14,7 +14,7 @@ use crate::store::error::ServerError;
 
 /// See the module's header.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Unsendable {
+pub struct UnsendableRow {
     pub slot: String,
     /// Where the transaction commits, which names it.
     pub commit: Option<Lsn>,
@@ -29,7 +29,7 @@ pub struct Unsendable {
     pub cause: ServerError,
 }
 
-impl Unsendable {
+impl UnsendableRow {
     /// What PostgreSQL said at a place of its WAL.
     pub fn at(at: Option<Lsn>, cause: ServerError) -> Self {
         let (slot, commit, table, after, sent) = (String::new(), None, None, None, 0);
@@ -70,7 +70,7 @@ impl Unsendable {
     }
 }
 
-impl fmt::Display for Unsendable {
+impl fmt::Display for UnsendableRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PostgreSQL cannot send a change")?;
         match (&self.table, &self.after) {
@@ -129,11 +129,11 @@ mod tests {
             message: String::from("character with byte sequence 0x81 has no equivalent"),
             hint: None,
         };
-        let unsendable = Unsendable {
+        let unsendable = UnsendableRow {
             commit: Some(Lsn::from_raw(0x20)),
             table: Some(TableName::new("public", "t")),
             sent: 2,
-            ..Unsendable::at(Some(Lsn::from_raw(0x10)), cause)
+            ..UnsendableRow::at(Some(Lsn::from_raw(0x10)), cause)
         };
         let text = unsendable.to_string();
         for part in

@@ -17,7 +17,7 @@ const PLAIN_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// A user under whose id the server's commands run.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Account {
+pub struct ServerAccount {
     pub name: String,
     pub uid: u32,
     pub gid: u32,
@@ -25,7 +25,7 @@ pub struct Account {
     switch: bool,
 }
 
-impl Account {
+impl ServerAccount {
     /// The users to try, best first: this one, or as root `postgres` and then `nobody`.
     ///
     /// # Errors
@@ -93,13 +93,13 @@ impl Account {
 }
 
 /// `name:password:uid:gid:...`, as in passwd(5).
-fn entry_of(passwd: &str, name: &str) -> Option<Account> {
+fn entry_of(passwd: &str, name: &str) -> Option<ServerAccount> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let found = fields.next() == Some(name);
         let uid = fields.nth(1)?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;
-        found.then(|| Account { name: name.to_owned(), uid, gid, switch: true })
+        found.then(|| ServerAccount { name: name.to_owned(), uid, gid, switch: true })
     })
 }
 
@@ -134,7 +134,8 @@ mod tests {
         let outer = tempfile::tempdir_in("/tmp").unwrap();
         let inner = outer.path().join("inner");
         fs::create_dir(&inner).unwrap();
-        let stranger = Account { name: "stranger".into(), uid: 54_321, gid: 54_321, switch: false };
+        let stranger =
+            ServerAccount { name: "stranger".into(), uid: 54_321, gid: 54_321, switch: false };
         let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
         set(&inner, 0o755).unwrap();
         for (mode, open) in [(0o755, true), (0o711, true), (0o770, false), (0o700, false)] {

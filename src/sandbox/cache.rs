@@ -21,11 +21,11 @@ use crate::sandbox::surroundings::Surroundings;
 
 /// A directory of ours that can be written.
 #[derive(Clone, Debug)]
-pub(super) struct Cache {
+pub(super) struct PackageCache {
     root: PathBuf,
 }
 
-impl Cache {
+impl PackageCache {
     /// Opens the first cache directory that can be used, and makes it if need be.
     pub(super) fn open(at: &Surroundings) -> Result<Self, SandboxError> {
         let uid = rustix::process::geteuid().as_raw();

@@ -17,17 +17,17 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::sandbox::cache::Cache;
+use crate::sandbox::cache::PackageCache;
 use crate::sandbox::command::run;
-use crate::sandbox::directory::Directory;
+use crate::sandbox::directory::SandboxDirectory;
 use crate::sandbox::directory::sweep;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::error::io_error;
-use crate::sandbox::installation::Installation;
-use crate::sandbox::server::Server;
+use crate::sandbox::installation::PostgresInstallation;
+use crate::sandbox::server::SandboxServer;
 use crate::sandbox::server::is_ready;
 use crate::sandbox::server::wait_until;
-use crate::sandbox::settings::Settings;
+use crate::sandbox::settings::SandboxSettings;
 use crate::sandbox::surroundings::Surroundings;
 use crate::sandbox::template;
 
@@ -50,13 +50,13 @@ const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 /// How many lines of the log are shown when something went wrong.
 const LOG_LINES_SHOWN: usize = 15;
 
-/// Connections on 127.0.0.1 need no password unless [`Cluster::set_hba`] says otherwise.
+/// Connections on 127.0.0.1 need no password unless [`SandboxCluster::set_hba`] says otherwise.
 const OPEN_HBA: [&str; 2] =
     ["host all all 127.0.0.1/32 trust", "host replication all 127.0.0.1/32 trust"];
 
 /// How a cluster is to be.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ClusterOptions {
     /// Server settings by name, as for `postgresql.conf` (unquoted). The last one of a name wins.
     pub settings: Vec<(String, String)>,
     /// Survive a power cut: for tests that kill the server. Slower.
@@ -67,7 +67,7 @@ pub struct Options {
     pub surroundings: Surroundings,
 }
 
-impl Default for Options {
+impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             settings: Vec::new(),
@@ -78,7 +78,7 @@ impl Default for Options {
     }
 }
 
-impl Options {
+impl ClusterOptions {
     /// With one more setting.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
@@ -89,36 +89,39 @@ impl Options {
 
 /// A running or stopped cluster. Dropping it ends the server and removes the data.
 #[derive(Debug)]
-pub struct Cluster {
+pub struct SandboxCluster {
     // Before `directory`: fields drop in this order, and the server must go before its data.
-    server: Option<Server>,
-    directory: Directory,
-    installation: Installation,
-    settings: Settings,
+    server: Option<SandboxServer>,
+    directory: SandboxDirectory,
+    installation: PostgresInstallation,
+    settings: SandboxSettings,
     port: u16,
 }
 
-impl Cluster {
+impl SandboxCluster {
     /// Makes a cluster, starts it and waits until it takes connections.
     ///
     /// # Errors
     /// There is no room for the data, initdb fails, or the server does not start (the error then
     /// shows the end of its log).
-    pub fn start(installation: &Installation, options: Options) -> Result<Self, SandboxError> {
+    pub fn start(
+        installation: &PostgresInstallation,
+        options: ClusterOptions,
+    ) -> Result<Self, SandboxError> {
         static SWEPT: Once = Once::new();
         let bases = options.surroundings.data_bases();
         SWEPT.call_once(|| {
             sweep(&bases, installation.account());
         });
-        let directory = Directory::create(&bases, installation.account())?;
-        match Cache::open(&options.surroundings) {
+        let directory = SandboxDirectory::create(&bases, installation.account())?;
+        match PackageCache::open(&options.surroundings) {
             Ok(cache) if !options.own_identifier => {
                 template::initialise_or_copy(installation, &cache, &directory.data())?;
             }
             // Without a place for templates each start takes a second longer, and that is all.
             Ok(_) | Err(_) => template::initialise(installation, &directory.data())?,
         }
-        let mut settings = Settings::new(options.durable, directory.path());
+        let mut settings = SandboxSettings::new(options.durable, directory.path());
         for (name, value) in &options.settings {
             settings.set(name, value);
         }
@@ -159,7 +162,7 @@ impl Cluster {
     }
 
     /// Ends it at once; the next start recovers from its log. The postmaster tidies up after its
-    /// children, unlike after [`Cluster::kill`].
+    /// children, unlike after [`SandboxCluster::kill`].
     pub fn stop_immediately(&mut self) {
         drop(self.server.take());
     }
@@ -182,7 +185,7 @@ impl Cluster {
     }
 
     /// The address of a database over the Unix socket; it needs no password, whatever
-    /// [`Cluster::set_hba`] says. Only the server's user and root can reach the socket.
+    /// [`SandboxCluster::set_hba`] says. Only the server's user and root can reach the socket.
     pub fn socket_url(&self, database: &str) -> String {
         let dir = encoded(&self.directory.path().to_string_lossy());
         format!("postgres://postgres@/{}?host={dir}&port={}", encoded(database), self.port)
@@ -192,7 +195,7 @@ impl Cluster {
         self.port
     }
 
-    pub fn installation(&self) -> &Installation {
+    pub fn installation(&self) -> &PostgresInstallation {
         &self.installation
     }
 
@@ -200,7 +203,7 @@ impl Cluster {
         self.directory.data()
     }
 
-    /// Sets one server setting; takes effect with [`Cluster::reload`], some only with a restart.
+    /// Sets one server setting; takes effect with [`SandboxCluster::reload`], some only with a restart.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -209,7 +212,7 @@ impl Cluster {
         self.write_settings()
     }
 
-    /// Replaces the lines of `pg_hba.conf` for TCP; takes effect with [`Cluster::reload`]. The
+    /// Replaces the lines of `pg_hba.conf` for TCP; takes effect with [`SandboxCluster::reload`]. The
     /// socket stays open to us.
     ///
     /// # Errors
@@ -276,7 +279,7 @@ impl Cluster {
             return Ok(());
         }
         let log_before = self.log_length();
-        let mut server = Server::spawn(&self.installation, &self.directory, self.port)
+        let mut server = SandboxServer::spawn(&self.installation, &self.directory, self.port)
             .map_err(io_error("start the server"))?;
         let socket = self.directory.socket(self.port);
         let mut ended = false;
@@ -324,7 +327,7 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
+impl Drop for SandboxCluster {
     fn drop(&mut self) {
         drop(self.server.take());
         // After SIGKILL the lock file is still there and names a segment of shared memory that

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::sandbox::error::CommandError;
+use crate::sandbox::error::ProcessError;
 
 /// How much of a failed program's output goes into the error, in characters from its end.
 const OUTPUT_KEPT: usize = 2_000;
@@ -20,7 +20,7 @@ const OUTPUT_KEPT: usize = 2_000;
 ///
 /// # Errors
 /// It could not be started, ran longer than `limit` (it is killed then), or failed.
-pub(super) fn run(command: &mut Command, limit: Duration) -> Result<String, CommandError> {
+pub(super) fn run(command: &mut Command, limit: Duration) -> Result<String, ProcessError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut attempt = || -> io::Result<(Option<ExitStatus>, String, String)> {
         // Files, not pipes: a grandchild that keeps them open can neither block us nor be blocked.
@@ -47,12 +47,12 @@ pub(super) fn run(command: &mut Command, limit: Duration) -> Result<String, Comm
         Ok((status, text_of(&mut stdout)?, text_of(&mut stderr)?))
     };
     match attempt() {
-        Err(source) => Err(CommandError::Spawn { program, source }),
-        Ok((None, ..)) => Err(CommandError::TooSlow { program, limit }),
+        Err(source) => Err(ProcessError::Spawn { program, source }),
+        Ok((None, ..)) => Err(ProcessError::TooSlow { program, limit }),
         Ok((Some(status), stdout, _)) if status.success() => Ok(stdout),
         Ok((Some(status), stdout, stderr)) => {
             let output = tail(&format!("{}\n{}", stdout.trim(), stderr.trim()), OUTPUT_KEPT);
-            Err(CommandError::Failed { program, status, output })
+            Err(ProcessError::Failed { program, status, output })
         }
     }
 }
@@ -96,7 +96,7 @@ mod tests {
     fn a_program_that_hangs_is_ended_at_the_limit() {
         let begun = Instant::now();
         let error = run(&mut sh("exec sleep 60"), Duration::from_millis(50)).unwrap_err();
-        assert!(matches!(error, CommandError::TooSlow { .. }), "{error}");
+        assert!(matches!(error, ProcessError::TooSlow { .. }), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(20));
     }
 
@@ -104,7 +104,7 @@ mod tests {
     fn a_missing_program_is_told_apart() {
         let mut missing = Command::new("/nowhere/at/all");
         let error = run(&mut missing, Duration::from_secs(1)).unwrap_err();
-        assert!(matches!(error, CommandError::Spawn { .. }), "{error}");
+        assert!(matches!(error, ProcessError::Spawn { .. }), "{error}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::sandbox::account::Account;
+use crate::sandbox::account::ServerAccount;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::error::io_error;
 
@@ -35,14 +35,14 @@ const BASE_MAX: usize = 70;
 
 /// A directory that is removed when this is dropped.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(super) struct SandboxDirectory {
     path: PathBuf,
     _lock: File,
 }
 
-impl Directory {
+impl SandboxDirectory {
     /// Makes one in the first of `bases` that `account` can enter.
-    pub(super) fn create(bases: &[PathBuf], account: &Account) -> Result<Self, SandboxError> {
+    pub(super) fn create(bases: &[PathBuf], account: &ServerAccount) -> Result<Self, SandboxError> {
         let base = bases
             .iter()
             .find(|base| base.as_os_str().as_bytes().len() <= BASE_MAX && account.can_enter(base))
@@ -80,7 +80,7 @@ impl Directory {
     }
 }
 
-impl Drop for Directory {
+impl Drop for SandboxDirectory {
     fn drop(&mut self) {
         // What cannot be removed is left for the next sweep; there is nobody to tell.
         fs::remove_dir_all(&self.path).unwrap_or_default();
@@ -90,7 +90,7 @@ impl Drop for Directory {
 /// Removes the directories of processes that are gone, and returns how many there were.
 ///
 /// Looks only at those that `account` or this process owns, and never at one that is in use.
-pub(super) fn sweep(bases: &[PathBuf], account: &Account) -> usize {
+pub(super) fn sweep(bases: &[PathBuf], account: &ServerAccount) -> usize {
     let own = [rustix::process::geteuid().as_raw(), account.uid];
     bases
         .iter()
@@ -132,7 +132,7 @@ mod tests {
     fn a_directory_vanishes_with_its_owner() {
         let base = tempfile::tempdir_in("/tmp").unwrap();
         let bases = [base.path().to_owned()];
-        let directory = Directory::create(&bases, &Account::current()).unwrap();
+        let directory = SandboxDirectory::create(&bases, &ServerAccount::current()).unwrap();
         assert!(directory.path().join("lock").is_file());
         assert!(!directory.path().to_string_lossy().ends_with(UNLOCKED));
         drop(directory);
@@ -143,7 +143,7 @@ mod tests {
     fn only_abandoned_directories_are_swept() {
         let base = tempfile::tempdir_in("/tmp").unwrap();
         let bases = [base.path().to_owned()];
-        let alive = Directory::create(&bases, &Account::current()).unwrap();
+        let alive = SandboxDirectory::create(&bases, &ServerAccount::current()).unwrap();
         for name in ["walhook-pg-dead", "walhook-pg-half", "walhook-pg-begun.new", "other"] {
             fs::create_dir(base.path().join(name)).unwrap();
         }
@@ -151,7 +151,7 @@ mod tests {
         fs::write(base.path().join("walhook-pg-file"), "").unwrap();
         std::os::unix::fs::symlink("other", base.path().join("walhook-pg-link")).unwrap();
 
-        assert_eq!(sweep(&bases, &Account::current()), 2);
+        assert_eq!(sweep(&bases, &ServerAccount::current()), 2);
         let mut left: Vec<String> = fs::read_dir(base.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -170,10 +170,12 @@ mod tests {
         let long = base.path().join("x".repeat(BASE_MAX));
         fs::create_dir(&long).unwrap();
         let refused =
-            Directory::create(std::slice::from_ref(&long), &Account::current()).unwrap_err();
+            SandboxDirectory::create(std::slice::from_ref(&long), &ServerAccount::current())
+                .unwrap_err();
         assert!(matches!(refused, SandboxError::NoRoom { .. }), "{refused}");
         let taken =
-            Directory::create(&[long, base.path().to_owned()], &Account::current()).unwrap();
+            SandboxDirectory::create(&[long, base.path().to_owned()], &ServerAccount::current())
+                .unwrap();
         assert_eq!(taken.path().parent(), Some(base.path()));
     }
 }

@@ -40,7 +40,7 @@ pub enum SandboxError {
     )]
     NoRoom { account: String },
     #[error("initdb failed")]
-    Initdb(#[source] CommandError),
+    Initdb(#[source] ProcessError),
     #[error("PostgreSQL ended while it started; its log ends with:\n{log}")]
     Start { log: String },
     #[error("PostgreSQL did not answer within {limit:?}; its log ends with:\n{log}")]
@@ -69,7 +69,7 @@ pub(super) fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Sa
 
 /// Why a helper program (`initdb`, `apt-get`, ...) gave no result.
 #[derive(Debug, thiserror::Error)]
-pub enum CommandError {
+pub enum ProcessError {
     #[error("{program} could not be started")]
     Spawn {
         program: String,
@@ -82,7 +82,7 @@ pub enum CommandError {
     Failed { program: String, status: ExitStatus, output: String },
 }
 
-impl CommandError {
+impl ProcessError {
     /// The text with its causes in one line, for the lists of what was tried.
     pub(super) fn in_one_line(&self) -> String {
         let text = match self {

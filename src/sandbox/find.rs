@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::sandbox::account::Account;
-use crate::sandbox::cache::Cache;
+use crate::sandbox::account::ServerAccount;
+use crate::sandbox::cache::PackageCache;
 use crate::sandbox::command::run;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::fetch::Fetcher;
-use crate::sandbox::installation::Installation;
+use crate::sandbox::installation::PostgresInstallation;
 use crate::sandbox::surroundings::Surroundings;
 
 /// Directories of binaries below the root of the file system; one `*` stands for any text.
@@ -32,7 +32,7 @@ const KNOWN_DIRS: [&str; 8] = [
 ///
 /// # Errors
 /// There is none and none could be fetched, or `WALHOOK_PG_BIN` names none.
-pub fn find() -> Result<Installation, SandboxError> {
+pub fn find() -> Result<PostgresInstallation, SandboxError> {
     find_with(&Surroundings::read(), &mut |_| {})
 }
 
@@ -43,12 +43,12 @@ pub fn find() -> Result<Installation, SandboxError> {
 pub fn find_with(
     at: &Surroundings,
     tell: &mut dyn FnMut(&str),
-) -> Result<Installation, SandboxError> {
-    let accounts = Account::candidates()?;
+) -> Result<PostgresInstallation, SandboxError> {
+    let accounts = ServerAccount::candidates()?;
     if let Some(dir) = &at.pg_bin {
         // Absolute, because the server runs in `/`.
         let bin = dir.canonicalize().unwrap_or_else(|_| dir.clone());
-        return Installation::probe(&bin, &[], "named by WALHOOK_PG_BIN", &accounts)
+        return PostgresInstallation::probe(&bin, &[], "named by WALHOOK_PG_BIN", &accounts)
             .map_err(|reason| SandboxError::PgBin { dir: dir.clone(), reason });
     }
     let mut tried = Vec::new();
@@ -57,7 +57,7 @@ pub fn find_with(
     } else if let Some(found) = best(installed(at, &accounts, &mut tried)) {
         return Ok(found);
     }
-    let cache = Cache::open(at)?;
+    let cache = PackageCache::open(at)?;
     let fetcher = Fetcher { at, cache: &cache, accounts: &accounts };
     if let Some(found) = fetcher.any(tell, &mut tried)? {
         return Ok(found);
@@ -69,9 +69,9 @@ pub fn find_with(
 ///
 /// # Errors
 /// It is neither installed nor to be fetched.
-pub fn find_version(major: u32) -> Result<Installation, SandboxError> {
+pub fn find_version(major: u32) -> Result<PostgresInstallation, SandboxError> {
     let at = Surroundings::read();
-    let accounts = Account::candidates()?;
+    let accounts = ServerAccount::candidates()?;
     let mut tried = Vec::new();
     if !at.ignore_installed {
         let all = installed(&at, &accounts, &mut tried);
@@ -79,28 +79,30 @@ pub fn find_version(major: u32) -> Result<Installation, SandboxError> {
             return Ok(found);
         }
     }
-    let cache = Cache::open(&at)?;
+    let cache = PackageCache::open(&at)?;
     let fetcher = Fetcher { at: &at, cache: &cache, accounts: &accounts };
     fetcher.version(major, &mut tried)?.ok_or(SandboxError::VersionNotFound { major, tried })
 }
 
 /// The highest version; the first one of equals.
-pub(super) fn best(found: impl IntoIterator<Item = Installation>) -> Option<Installation> {
+pub(super) fn best(
+    found: impl IntoIterator<Item = PostgresInstallation>,
+) -> Option<PostgresInstallation> {
     found.into_iter().reduce(|best, next| if next.rank() > best.rank() { next } else { best })
 }
 
 fn installed(
     at: &Surroundings,
-    accounts: &[Account],
+    accounts: &[ServerAccount],
     tried: &mut Vec<String>,
-) -> Vec<Installation> {
+) -> Vec<PostgresInstallation> {
     let mut found = Vec::new();
     let dirs = installed_dirs(at, Path::new("/"), pg_config_bindir(at));
     if dirs.is_empty() {
         tried.push("installed: no initdb on the PATH or in the known places".to_owned());
     }
     for dir in dirs {
-        match Installation::probe(&dir, &[], "installed", accounts) {
+        match PostgresInstallation::probe(&dir, &[], "installed", accounts) {
             Ok(installation) => found.push(installation),
             Err(reason) => tried.push(format!("installed: {}: {reason}", dir.display())),
         }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::sandbox::account::Account;
+use crate::sandbox::account::ServerAccount;
 use crate::sandbox::command::run;
 
 /// The oldest major version that walhook supports.
@@ -18,15 +18,15 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Binaries of a server that answered `postgres --version` under the user that will run them.
 #[derive(Clone, Debug)]
-pub struct Installation {
+pub struct PostgresInstallation {
     bin: PathBuf,
-    version: Version,
+    version: PostgresVersion,
     libraries: Vec<PathBuf>,
-    account: Account,
+    account: ServerAccount,
     why: String,
 }
 
-impl Installation {
+impl PostgresInstallation {
     /// Tries the binaries in `bin` under each of `accounts`; `origin` says where they came from.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Installation {
         bin: &Path,
         libraries: &[PathBuf],
         origin: &str,
-        accounts: &[Account],
+        accounts: &[ServerAccount],
     ) -> Result<Self, String> {
         for program in ["initdb", "postgres"] {
             if !bin.join(program).is_file() {
@@ -56,7 +56,7 @@ impl Installation {
                     continue;
                 }
             };
-            let version = Version::parse(&answer)
+            let version = PostgresVersion::parse(&answer)
                 .ok_or_else(|| format!("its version is not clear: {}", answer.trim()))?;
             if version.major < OLDEST {
                 return Err(format!("{} is too old, {OLDEST} is the oldest", version.text));
@@ -98,7 +98,7 @@ impl Installation {
     }
 
     /// The user that the server runs as.
-    pub fn account(&self) -> &Account {
+    pub fn account(&self) -> &ServerAccount {
         &self.account
     }
 
@@ -123,13 +123,13 @@ impl Installation {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Version {
+struct PostgresVersion {
     major: u32,
     minor: u32,
     text: String,
 }
 
-impl Version {
+impl PostgresVersion {
     /// Reads `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`, also `18beta1` and `19devel`.
     fn parse(answer: &str) -> Option<Self> {
         let text = answer.split_once("(PostgreSQL) ")?.1.split_whitespace().next()?;
@@ -192,12 +192,12 @@ mod tests {
             ("pg_ctl: cannot be run as root", None),
         ];
         for (answer, expected) in cases {
-            let expected = expected.map(|(major, minor, text)| Version {
+            let expected = expected.map(|(major, minor, text)| PostgresVersion {
                 major,
                 minor,
                 text: text.to_owned(),
             });
-            assert_eq!(Version::parse(answer), expected, "case: {answer}");
+            assert_eq!(PostgresVersion::parse(answer), expected, "case: {answer}");
         }
     }
 
@@ -205,7 +205,7 @@ mod tests {
     fn a_directory_without_a_server_is_refused() {
         // What `pg_config --bindir` names where only the client library is installed.
         let dir = tempfile::tempdir().unwrap();
-        let refusal = Installation::probe(dir.path(), &[], "test", &[]).unwrap_err();
+        let refusal = PostgresInstallation::probe(dir.path(), &[], "test", &[]).unwrap_err();
         assert_eq!(refusal, "there is no initdb");
     }
 

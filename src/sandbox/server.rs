@@ -30,8 +30,8 @@ use std::time::Instant;
 use rustix::process::Pid;
 use rustix::process::Signal;
 
-use crate::sandbox::directory::Directory;
-use crate::sandbox::installation::Installation;
+use crate::sandbox::directory::SandboxDirectory;
+use crate::sandbox::installation::PostgresInstallation;
 
 /// `$1` is the directory to remove when this process is gone, the rest is the server's command.
 ///
@@ -66,17 +66,17 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
 /// A server that was started. Dropping it ends it at once.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct SandboxServer {
     watcher: Child,
     _leash: ChildStdin,
     postmaster: Pid,
 }
 
-impl Server {
+impl SandboxServer {
     /// Starts postgres; it is not ready yet.
     pub(super) fn spawn(
-        installation: &Installation,
-        directory: &Directory,
+        installation: &PostgresInstallation,
+        directory: &SandboxDirectory,
         port: u16,
     ) -> io::Result<Self> {
         let log = File::options().create(true).append(true).open(directory.log())?;
@@ -146,7 +146,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for SandboxServer {
     fn drop(&mut self) {
         if !self.end(Signal::QUIT, KILL_LIMIT) {
             self.kill();

@@ -23,9 +23,9 @@ const VOLATILE: [(&str, &str); 2] = [("fsync", "off"), ("full_page_writes", "off
 
 /// Settings by name. The last one of a name wins, as in the file.
 #[derive(Clone, Debug)]
-pub(super) struct Settings(Vec<(String, String)>);
+pub(super) struct SandboxSettings(Vec<(String, String)>);
 
-impl Settings {
+impl SandboxSettings {
     /// Those of every cluster, with the socket in `socket_dir`.
     pub(super) fn new(is_durable: bool, socket_dir: &Path) -> Self {
         let mut settings = Self(Vec::new());
@@ -72,8 +72,8 @@ mod tests {
     #[test]
     fn durable_settings_turn_nothing_off_and_later_ones_come_last() {
         let dir = Path::new("/tmp/x");
-        assert!(Settings::new(false, dir).file_text().contains("fsync = 'off'"));
-        let mut settings = Settings::new(true, dir);
+        assert!(SandboxSettings::new(false, dir).file_text().contains("fsync = 'off'"));
+        let mut settings = SandboxSettings::new(true, dir);
         assert!(!settings.file_text().contains("fsync"));
         settings.set("wal_level", "replica");
         assert!(settings.file_text().ends_with("wal_level = 'replica'\n"));

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::sandbox::account::Account;
-use crate::sandbox::cache::Cache;
+use crate::sandbox::account::ServerAccount;
+use crate::sandbox::cache::PackageCache;
 use crate::sandbox::command::run;
-use crate::sandbox::error::CommandError;
+use crate::sandbox::error::ProcessError;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::error::io_error;
-use crate::sandbox::installation::Installation;
+use crate::sandbox::installation::PostgresInstallation;
 
 /// `--wal-segsize=1` makes a copy 29 MB instead of 39; `--no-sync` because the data are thrown away.
 const INITDB: [&str; 8] = [
@@ -39,10 +39,13 @@ const COPIERS: usize = 4;
 const INITDB_LIMIT: Duration = Duration::from_secs(120);
 
 /// Makes a new data directory at `data`, with a system identifier of its own.
-pub(super) fn initialise(installation: &Installation, data: &Path) -> Result<(), SandboxError> {
+pub(super) fn initialise(
+    installation: &PostgresInstallation,
+    data: &Path,
+) -> Result<(), SandboxError> {
     match run(installation.command("initdb").args(INITDB).arg(data), INITDB_LIMIT) {
         Ok(_) => Ok(()),
-        Err(CommandError::Failed { output, .. })
+        Err(ProcessError::Failed { output, .. })
             if output.contains("could not look up effective user ID") =>
         {
             Err(SandboxError::UnknownUser)
@@ -54,8 +57,8 @@ pub(super) fn initialise(installation: &Installation, data: &Path) -> Result<(),
 /// Makes a data directory at `data` from the template in the cache, which it makes first if there
 /// is none. All such directories share one system identifier.
 pub(super) fn initialise_or_copy(
-    installation: &Installation,
-    cache: &Cache,
+    installation: &PostgresInstallation,
+    cache: &PackageCache,
     data: &Path,
 ) -> Result<(), SandboxError> {
     let template = cache.templates().join(key(installation));
@@ -72,7 +75,7 @@ pub(super) fn initialise_or_copy(
 }
 
 /// Version alone is not enough: two builds of one version may differ in what initdb writes.
-fn key(installation: &Installation) -> String {
+fn key(installation: &PostgresInstallation) -> String {
     let made_by = format!("{} {}", installation.bin().display(), INITDB.join(" "));
     format!("{}-{:016x}", installation.version(), xxh3_64(made_by.as_bytes()))
 }
@@ -84,14 +87,14 @@ fn keep(data: &Path, template: &Path) -> io::Result<()> {
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)?;
     }
-    copy_tree(data, &unfinished, &Account::current())?;
+    copy_tree(data, &unfinished, &ServerAccount::current())?;
     fs::rename(&unfinished, template)
 }
 
 /// Copies directories and files with their modes, and gives them to `owner`.
 ///
 /// With several threads: most of the time goes into making the thousand files, in the kernel.
-fn copy_tree(from: &Path, to: &Path, owner: &Account) -> io::Result<()> {
+fn copy_tree(from: &Path, to: &Path, owner: &ServerAccount) -> io::Result<()> {
     let mut files = Vec::new();
     copy_directories(from, to, owner, &mut files)?;
     let share = files.len().div_ceil(COPIERS).max(1);
@@ -117,7 +120,7 @@ fn copy_tree(from: &Path, to: &Path, owner: &Account) -> io::Result<()> {
 fn copy_directories(
     from: &Path,
     to: &Path,
-    owner: &Account,
+    owner: &ServerAccount,
     files: &mut Vec<(PathBuf, PathBuf)>,
 ) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(to)?;

@@ -23,9 +23,9 @@ use tokio::time::Sleep;
 
 /// How long an answer may be owed without a byte. Clones are one.
 #[derive(Clone, Debug)]
-pub struct Patience(Arc<AtomicU64>);
+pub struct AnswerPatience(Arc<AtomicU64>);
 
-impl Patience {
+impl AnswerPatience {
     pub fn new(limit: Duration) -> Self {
         let patience = Self(Arc::default());
         patience.set(limit);
@@ -44,23 +44,23 @@ impl Patience {
 
 /// One connection's questions and answers.
 #[derive(Debug)]
-pub(crate) struct Answers {
-    patience: Patience,
-    sent: Messages,
-    heard: Messages,
+pub(crate) struct AnswerWatch {
+    patience: AnswerPatience,
+    sent: AnswerMessages,
+    heard: AnswerMessages,
     owed: u64,
     /// The last byte, in either direction.
     moved: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
-impl Answers {
-    pub(crate) fn new(patience: Patience) -> Self {
+impl AnswerWatch {
+    pub(crate) fn new(patience: AnswerPatience) -> Self {
         Self {
             patience,
             // The start-up message alone has no tag.
-            sent: Messages { tagless: true, ..Messages::default() },
-            heard: Messages::default(),
+            sent: AnswerMessages { tagless: true, ..AnswerMessages::default() },
+            heard: AnswerMessages::default(),
             owed: 0,
             moved: Instant::now(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -106,7 +106,7 @@ impl Answers {
 
 /// Finds the tags of messages in bytes that come in pieces.
 #[derive(Debug, Default)]
-struct Messages {
+struct AnswerMessages {
     header: [u8; 5],
     filled: usize,
     /// Bytes of the message that are still to come.
@@ -115,7 +115,7 @@ struct Messages {
     tagless: bool,
 }
 
-impl Messages {
+impl AnswerMessages {
     fn take(&mut self, mut bytes: &[u8], mut begins: impl FnMut(u8)) {
         while !bytes.is_empty() {
             if self.skip > 0 {
@@ -159,7 +159,7 @@ mod tests {
         [&[tag][..], &length.to_be_bytes(), body].concat()
     }
 
-    fn tags(messages: &mut Messages, pieces: &[&[u8]]) -> Vec<u8> {
+    fn tags(messages: &mut AnswerMessages, pieces: &[&[u8]]) -> Vec<u8> {
         let mut tags = Vec::new();
         pieces.iter().for_each(|piece| messages.take(piece, |tag| tags.push(tag)));
         tags
@@ -174,13 +174,13 @@ mod tests {
             let bytes: Vec<u8> = bodies.iter().flat_map(|(tag, body)| message(*tag, body)).collect();
             let pieces: Vec<&[u8]> = bytes.chunks(cut).collect();
             let expected: Vec<u8> = bodies.iter().map(|(tag, _)| *tag).collect();
-            prop_assert_eq!(tags(&mut Messages::default(), &pieces), expected);
+            prop_assert_eq!(tags(&mut AnswerMessages::default(), &pieces), expected);
         }
     }
 
     #[test]
     fn the_start_up_message_is_no_question() {
-        let mut messages = Messages { tagless: true, ..Messages::default() };
+        let mut messages = AnswerMessages { tagless: true, ..AnswerMessages::default() };
         let start_up = [&9_u32.to_be_bytes()[..], b"SQZFS"].concat();
         let query = message(b'Q', b"SELECT 1\0");
         assert_eq!(tags(&mut messages, &[&start_up[..3], &start_up[3..], &query]), [b'Q']);
@@ -188,10 +188,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_an_answer_that_is_owed_is_missed() {
-        let mut answers = Answers::new(Patience::new(Duration::from_secs(10)));
+        let mut answers = AnswerWatch::new(AnswerPatience::new(Duration::from_secs(10)));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let silent =
-            |answers: &mut Answers, cx: &mut Context<'_>| answers.poll_silent(cx).is_ready();
+            |answers: &mut AnswerWatch, cx: &mut Context<'_>| answers.poll_silent(cx).is_ready();
         answers.sent(&8_u32.to_be_bytes(), &mut cx);
         answers.sent(&[0; 4], &mut cx);
         answers.heard(&message(b'Z', b"I"));
@@ -211,7 +211,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_copy_owes_one_answer() {
-        let mut answers = Answers::new(Patience::new(Duration::from_secs(10)));
+        let mut answers = AnswerWatch::new(AnswerPatience::new(Duration::from_secs(10)));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         answers.sent(&8_u32.to_be_bytes(), &mut cx);
         answers.sent(&[0; 4], &mut cx);

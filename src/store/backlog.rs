@@ -24,10 +24,10 @@ use crate::flow::event::EventId;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::ParkReason;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Failure;
+use crate::flow::verdict::AttemptFailure;
 use crate::store::body_codec;
-use crate::store::progress::Holding;
-use crate::store::sql::Params;
+use crate::store::progress::StateOwnership;
+use crate::store::sql::SqlParams;
 use crate::store::sql::bigint;
 use crate::store::sql::chunks;
 use crate::store::sql::clean;
@@ -37,9 +37,9 @@ use crate::store::sql::unsigned;
 use crate::store::sql::unsigned_int;
 use crate::store::state_error::StateError;
 use crate::store::stored_event;
-use crate::store::stored_event::History;
-use crate::store::stored_event::Replay;
-use crate::store::stored_event::Subject;
+use crate::store::stored_event::ReplayRow;
+use crate::store::stored_event::StoredHistory;
+use crate::store::stored_event::StoredSubject;
 
 /// Names a row of the backlog.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -53,62 +53,62 @@ impl fmt::Display for BacklogId {
 
 /// A delivery to park. Parked again under the same event and endpoint, the first one stays.
 #[derive(Clone, Debug)]
-pub struct Parked {
+pub struct ParkedDelivery {
     pub event: Arc<Event>,
     pub endpoint: Arc<str>,
     pub row_key: Option<String>,
-    pub history: History,
+    pub history: StoredHistory,
     /// `None`: as soon as there is room.
     pub next_attempt: Option<Timestamp>,
     pub parked_at: Timestamp,
     pub reason: ParkReason,
-    pub replay: Replay,
+    pub replay: ReplayRow,
 }
 
 /// A delivery of the backlog, by what it is. Its row may be on its way there still, so that nobody
 /// knows its number yet.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Delivery {
+pub struct BacklogDelivery {
     pub endpoint: Arc<str>,
     pub event: EventId,
 }
 
 /// A delivery of the backlog that stays there after another attempt.
 #[derive(Clone, Debug)]
-pub struct Reparked {
-    pub delivery: Delivery,
-    pub history: History,
+pub struct ReparkedDelivery {
+    pub delivery: BacklogDelivery,
+    pub history: StoredHistory,
     pub next_attempt: Option<Timestamp>,
     pub reason: ParkReason,
 }
 
 /// A row, read back.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct WaitingRow {
     pub id: BacklogId,
     /// Its `sequence` is 0 and it holds no share of the memory budget.
     pub event: Event,
     pub endpoint: Arc<str>,
     pub row_key: Option<String>,
-    pub history: History,
+    pub history: StoredHistory,
     pub next_attempt: Option<Timestamp>,
     pub parked_at: Timestamp,
     pub reason: ParkReason,
-    pub replay: Replay,
+    pub replay: ReplayRow,
     /// Length of the stored body in bytes.
     pub body_bytes: usize,
 }
 
-impl Waiting {
+impl WaitingRow {
     /// Where to go on after this row.
-    pub fn cursor(&self) -> Cursor {
-        Cursor { position: self.event.position, id: self.id }
+    pub fn cursor(&self) -> BacklogCursor {
+        BacklogCursor { position: self.event.position, id: self.id }
     }
 }
 
 /// A place in the order of an endpoint's backlog.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Cursor {
+pub struct BacklogCursor {
     pub position: Position,
     pub id: BacklogId,
 }
@@ -117,7 +117,7 @@ pub struct Cursor {
 #[derive(Clone, Copy, Debug)]
 pub struct PageLimits {
     /// Rows after this one; `None` from the start.
-    pub after: Option<Cursor>,
+    pub after: Option<BacklogCursor>,
     pub rows: usize,
     /// Bytes of bodies; the first row comes in any case, or it never could.
     pub bytes: usize,
@@ -125,7 +125,7 @@ pub struct PageLimits {
 
 /// What one endpoint has in the backlog.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Size {
+pub struct BacklogSize {
     pub endpoint: Arc<str>,
     pub rows: u64,
     pub bytes: u64,
@@ -139,8 +139,8 @@ pub struct Size {
 
 pub(crate) async fn park(
     tx: &Transaction<'_>,
-    holding: &Holding,
-    parked: &[Parked],
+    holding: &StateOwnership,
+    parked: &[ParkedDelivery],
 ) -> Result<(), StateError> {
     let event = stored_event::COLUMNS;
     let rest = "endpoint, attempts, next_attempt_at, parked_at, reason, first_attempt_at, \
@@ -167,11 +167,11 @@ pub(crate) async fn park(
                 }),
             })
             .collect::<Result<Vec<_>, StateError>>()?;
-        let subjects: Vec<Subject<'_>> = chunk
+        let subjects: Vec<StoredSubject<'_>> = chunk
             .iter()
-            .map(|row| Subject { event: &row.event, row_key: row.row_key.as_deref() })
+            .map(|row| StoredSubject { event: &row.event, row_key: row.row_key.as_deref() })
             .collect();
-        let mut params = Params::default();
+        let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         stored_event::put_events(&mut params, &subjects, bodies, holding.unicode);
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| &*row.endpoint));
@@ -179,7 +179,7 @@ pub(crate) async fn park(
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.next_attempt));
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.parked_at));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.reason.as_str()));
-        let histories: Vec<&History> = chunk.iter().map(|row| &row.history).collect();
+        let histories: Vec<&StoredHistory> = chunk.iter().map(|row| &row.history).collect();
         put_histories(&mut params, &histories, holding.unicode);
         params.column(Type::BOOL_ARRAY, chunk.iter().map(|row| row.replay.is_replay()));
         params.column(Type::INT8_ARRAY, chunk.iter().map(|row| row.replay.dead_letter()));
@@ -189,30 +189,30 @@ pub(crate) async fn park(
 }
 
 /// Adds first and last attempt, status, class and detail of the last failure.
-fn put_histories<'a>(params: &mut Params<'a>, rows: &[&'a History], unicode: bool) {
+fn put_histories<'a>(params: &mut SqlParams<'a>, rows: &[&'a StoredHistory], unicode: bool) {
     params.column(Type::TIMESTAMPTZ_ARRAY, rows.iter().map(|row| row.first_attempt));
     params.column(Type::TIMESTAMPTZ_ARRAY, rows.iter().map(|row| row.last_attempt));
     params.column(Type::INT4_ARRAY, rows.iter().map(|row| row.status.map(i32::from)));
     let failures = || rows.iter().map(|row| row.failure.as_ref());
     params.column(Type::TEXT_ARRAY, failures().map(|failure| failure.map(|f| f.class.as_str())));
-    let detail = |failure: &'a Failure| clean(&failure.detail, unicode);
+    let detail = |failure: &'a AttemptFailure| clean(&failure.detail, unicode);
     params.column(Type::TEXT_ARRAY, failures().map(|failure| failure.map(detail)));
 }
 
 pub(crate) async fn repark(
     tx: &Transaction<'_>,
-    holding: &Holding,
-    reparked: &[Reparked],
+    holding: &StateOwnership,
+    reparked: &[ReparkedDelivery],
 ) -> Result<(), StateError> {
     for chunk in chunks(reparked, |_| 0) {
-        let mut params = Params::default();
+        let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| &*row.delivery.endpoint));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.delivery.event.to_string()));
         params.column(Type::INT4_ARRAY, chunk.iter().map(|row| int(row.history.attempts)));
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.next_attempt));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.reason.as_str()));
-        let histories: Vec<&History> = chunk.iter().map(|row| &row.history).collect();
+        let histories: Vec<&StoredHistory> = chunk.iter().map(|row| &row.history).collect();
         put_histories(&mut params, &histories, holding.unicode);
         tx.execute_typed(
             "UPDATE walhook.backlog b
@@ -237,11 +237,11 @@ pub(crate) async fn repark(
 
 pub(crate) async fn finish(
     tx: &Transaction<'_>,
-    holding: &Holding,
-    finished: &[Delivery],
+    holding: &StateOwnership,
+    finished: &[BacklogDelivery],
 ) -> Result<(), StateError> {
     for chunk in chunks(finished, |_| 0) {
-        let mut params = Params::default();
+        let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| &*row.endpoint));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.event.to_string()));
@@ -266,10 +266,10 @@ pub async fn page(
     slot: &str,
     endpoint: &str,
     limits: PageLimits,
-) -> Result<Vec<Waiting>, StateError> {
-    let Cursor { position, id } =
-        limits.after.unwrap_or(Cursor { position: Position::default(), id: BacklogId(-1) });
-    let mut params = Params::default();
+) -> Result<Vec<WaitingRow>, StateError> {
+    let BacklogCursor { position, id } =
+        limits.after.unwrap_or(BacklogCursor { position: Position::default(), id: BacklogId(-1) });
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TEXT, endpoint);
     params.put(Type::PG_LSN, position.commit);
@@ -294,9 +294,9 @@ pub async fn page(
     rows.iter().map(|row| read_waiting(row, &endpoint)).collect()
 }
 
-fn read_waiting(row: &Row, endpoint: &Arc<str>) -> Result<Waiting, StateError> {
+fn read_waiting(row: &Row, endpoint: &Arc<str>) -> Result<WaitingRow, StateError> {
     let reason: &str = read(row, "reason")?;
-    Ok(Waiting {
+    Ok(WaitingRow {
         id: BacklogId(read(row, "id")?),
         event: stored_event::read_event(row, Some(Bytes::from(read::<Vec<u8>>(row, "body")?)))?,
         endpoint: Arc::clone(endpoint),
@@ -309,20 +309,20 @@ fn read_waiting(row: &Row, endpoint: &Arc<str>) -> Result<Waiting, StateError> {
             .into_iter()
             .find(|known| known.as_str() == reason)
             .unwrap_or(ParkReason::Full),
-        replay: Replay::from_columns(read(row, "replay")?, read(row, "resend_of")?),
+        replay: ReplayRow::from_columns(read(row, "replay")?, read(row, "resend_of")?),
         body_bytes: usize::try_from(unsigned_int(row, "body_bytes")?).unwrap_or(usize::MAX),
     })
 }
 
-fn read_history(row: &Row) -> Result<History, StateError> {
+fn read_history(row: &Row) -> Result<StoredHistory, StateError> {
     let class = read::<Option<&str>>(row, "failure_class")?.and_then(stored_event::failure_class);
     let detail: Option<String> = read(row, "failure_detail")?;
-    Ok(History {
+    Ok(StoredHistory {
         attempts: unsigned_int(row, "attempts")?,
         first_attempt: read(row, "first_attempt_at")?,
         last_attempt: read(row, "last_attempt_at")?,
         status: stored_event::read_status(row)?,
-        failure: class.zip(detail).map(|(class, detail)| Failure { class, detail }),
+        failure: class.zip(detail).map(|(class, detail)| AttemptFailure { class, detail }),
     })
 }
 
@@ -331,8 +331,8 @@ fn read_history(row: &Row) -> Result<History, StateError> {
 ///
 /// # Errors
 /// That the rows could not be counted.
-pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<Size>, StateError> {
-    let mut params = Params::default();
+pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<BacklogSize>, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let rows = client
         .query_typed(
@@ -347,7 +347,7 @@ pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<Size>, StateError>
         )
         .await?;
     let size = |row: &Row| {
-        Ok(Size {
+        Ok(BacklogSize {
             endpoint: read::<&str>(row, "endpoint")?.into(),
             rows: unsigned(row, "rows")?,
             bytes: unsigned(row, "bytes")?,
@@ -366,7 +366,7 @@ pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<Size>, StateError>
 ///
 /// # Errors
 /// That the rows could not be counted.
-pub async fn sizes_if_any(client: &Client, slot: &str) -> Result<Vec<Size>, StateError> {
+pub async fn sizes_if_any(client: &Client, slot: &str) -> Result<Vec<BacklogSize>, StateError> {
     let there = "SELECT to_regclass('walhook.backlog') IS NOT NULL AS there";
     match read(&client.query_one(there, &[]).await?, "there")? {
         true => sizes(client, slot).await,
@@ -383,7 +383,7 @@ pub async fn left_of(
     slot: &str,
     endpoints: &[&str],
 ) -> Result<Vec<(String, u64)>, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TEXT_ARRAY, endpoints);
     let query = "SELECT endpoint, count(*) AS rows FROM walhook.backlog
@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_cursor_orders_by_position_first() {
-        let at = |ordinal, id| Cursor {
+        let at = |ordinal, id| BacklogCursor {
             position: Position { commit: Lsn::from_raw(7), ordinal },
             id: BacklogId(id),
         };

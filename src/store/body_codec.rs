@@ -20,8 +20,8 @@ use bytes::Bytes;
 use http::HeaderName;
 use http::HeaderValue;
 
-use crate::flow::body::Body;
-use crate::flow::body::Part;
+use crate::flow::body::BodyPart;
+use crate::flow::body::EventBody;
 use crate::flow::compact::compact_into;
 use crate::flow::time::Timestamp;
 
@@ -53,21 +53,21 @@ pub enum BodyError {
 }
 
 /// Length of what [`encode`] makes of `body`; an upper limit where JSON is still to be compacted.
-pub fn encoded_len(body: &Body) -> usize {
-    let length = |part: &Part| match part {
-        Part::Bytes(bytes)
-        | Part::Escaped(bytes)
-        | Part::Compacted(bytes)
-        | Part::Base64(bytes) => 5 + bytes.len(),
-        Part::AttemptSeconds | Part::AttemptIso => 1,
-        Part::AgeSeconds { .. } => 9,
+pub fn encoded_len(body: &EventBody) -> usize {
+    let length = |part: &BodyPart| match part {
+        BodyPart::Bytes(bytes)
+        | BodyPart::Escaped(bytes)
+        | BodyPart::Compacted(bytes)
+        | BodyPart::Base64(bytes) => 5 + bytes.len(),
+        BodyPart::AttemptSeconds | BodyPart::AttemptIso => 1,
+        BodyPart::AgeSeconds { .. } => 9,
     };
     let headers = body.headers().iter().map(|(name, value)| 9 + name.as_str().len() + value.len());
     1 + body.parts().iter().map(length).chain(headers).sum::<usize>()
 }
 
 /// The body as bytes; `None` if it is larger than [`STORED_BYTES_MAX`].
-pub fn encode(body: &Body) -> Option<Vec<u8>> {
+pub fn encode(body: &EventBody) -> Option<Vec<u8>> {
     if encoded_len(body) > STORED_BYTES_MAX {
         return None;
     }
@@ -75,18 +75,18 @@ pub fn encode(body: &Body) -> Option<Vec<u8>> {
     out.push(VERSION);
     for part in body.parts() {
         match part {
-            Part::Bytes(bytes) => put_bytes(&mut out, BYTES, bytes),
-            Part::Escaped(bytes) => put_bytes(&mut out, ESCAPED, bytes),
+            BodyPart::Bytes(bytes) => put_bytes(&mut out, BYTES, bytes),
+            BodyPart::Escaped(bytes) => put_bytes(&mut out, ESCAPED, bytes),
             // As it is sent, so that an older walhook sends it rightly, too.
-            Part::Compacted(bytes) => {
+            BodyPart::Compacted(bytes) => {
                 let mut compact = Vec::with_capacity(bytes.len());
                 compact_into(&mut compact, bytes);
                 put_bytes(&mut out, BYTES, &compact);
             }
-            Part::Base64(bytes) => put_bytes(&mut out, BASE64, bytes),
-            Part::AttemptSeconds => out.push(ATTEMPT_SECONDS),
-            Part::AttemptIso => out.push(ATTEMPT_ISO),
-            Part::AgeSeconds { born } => {
+            BodyPart::Base64(bytes) => put_bytes(&mut out, BASE64, bytes),
+            BodyPart::AttemptSeconds => out.push(ATTEMPT_SECONDS),
+            BodyPart::AttemptIso => out.push(ATTEMPT_ISO),
+            BodyPart::AgeSeconds { born } => {
                 out.push(AGE_SECONDS);
                 out.extend_from_slice(&born.micros().to_be_bytes());
             }
@@ -104,7 +104,7 @@ pub fn encode(body: &Body) -> Option<Vec<u8>> {
 ///
 /// # Errors
 /// That these bytes were not made by [`encode`], or by a newer one.
-pub fn decode(mut encoded: Bytes) -> Result<Body, BodyError> {
+pub fn decode(mut encoded: Bytes) -> Result<EventBody, BodyError> {
     let version = encoded.try_get_u8().map_err(|_| BodyError::Short)?;
     if version != VERSION {
         return Err(BodyError::UnknownVersion { version });
@@ -112,11 +112,11 @@ pub fn decode(mut encoded: Bytes) -> Result<Body, BodyError> {
     let (mut parts, mut headers) = (Vec::new(), Vec::new());
     while let Ok(kind) = encoded.try_get_u8() {
         parts.push(match kind {
-            BYTES => Part::Bytes(take_bytes(&mut encoded)?),
-            ESCAPED => Part::Escaped(take_bytes(&mut encoded)?),
-            BASE64 => Part::Base64(take_bytes(&mut encoded)?),
-            ATTEMPT_SECONDS => Part::AttemptSeconds,
-            ATTEMPT_ISO => Part::AttemptIso,
+            BYTES => BodyPart::Bytes(take_bytes(&mut encoded)?),
+            ESCAPED => BodyPart::Escaped(take_bytes(&mut encoded)?),
+            BASE64 => BodyPart::Base64(take_bytes(&mut encoded)?),
+            ATTEMPT_SECONDS => BodyPart::AttemptSeconds,
+            ATTEMPT_ISO => BodyPart::AttemptIso,
             HEADER => {
                 let name = HeaderName::from_bytes(&take_bytes(&mut encoded)?);
                 let value = HeaderValue::from_maybe_shared(take_bytes(&mut encoded)?);
@@ -126,12 +126,12 @@ pub fn decode(mut encoded: Bytes) -> Result<Body, BodyError> {
             }
             AGE_SECONDS => {
                 let micros = encoded.try_get_i64().map_err(|_| BodyError::Short)?;
-                Part::AgeSeconds { born: Timestamp::from_micros(micros) }
+                BodyPart::AgeSeconds { born: Timestamp::from_micros(micros) }
             }
             kind => return Err(BodyError::UnknownPart { kind }),
         });
     }
-    Ok(Body::new(parts).with_headers(headers))
+    Ok(EventBody::new(parts).with_headers(headers))
 }
 
 fn put_bytes(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
@@ -159,15 +159,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn part() -> impl Strategy<Value = Part> {
+    fn part() -> impl Strategy<Value = BodyPart> {
         prop_oneof![
-            any::<Vec<u8>>().prop_map(|bytes| Part::Bytes(Bytes::from(bytes))),
-            any::<Vec<u8>>().prop_map(|bytes| Part::Escaped(Bytes::from(bytes))),
-            any::<Vec<u8>>().prop_map(|bytes| Part::Base64(Bytes::from(bytes))),
-            Just(Part::AttemptSeconds),
-            Just(Part::AttemptIso),
+            any::<Vec<u8>>().prop_map(|bytes| BodyPart::Bytes(Bytes::from(bytes))),
+            any::<Vec<u8>>().prop_map(|bytes| BodyPart::Escaped(Bytes::from(bytes))),
+            any::<Vec<u8>>().prop_map(|bytes| BodyPart::Base64(Bytes::from(bytes))),
+            Just(BodyPart::AttemptSeconds),
+            Just(BodyPart::AttemptIso),
             any::<i64>()
-                .prop_map(|micros| Part::AgeSeconds { born: Timestamp::from_micros(micros) }),
+                .prop_map(|micros| BodyPart::AgeSeconds { born: Timestamp::from_micros(micros) }),
         ]
     }
 
@@ -177,7 +177,7 @@ mod tests {
             parts in prop::collection::vec(part(), 0..8)
         ) {
             let header = (HeaderName::from_static("ce-type"), HeaderValue::from_static("a b"));
-            let body = Body::new(parts).with_headers(vec![header]);
+            let body = EventBody::new(parts).with_headers(vec![header]);
             let encoded = encode(&body).unwrap();
             prop_assert_eq!(encoded.len(), encoded_len(&body));
             let read = decode(Bytes::from(encoded)).unwrap();
@@ -189,7 +189,7 @@ mod tests {
         fn a_cut_body_is_refused_or_ends_between_two_parts(
             parts in prop::collection::vec(part(), 1..4), cut in any::<prop::sample::Index>()
         ) {
-            let encoded = encode(&Body::new(parts.clone())).unwrap();
+            let encoded = encode(&EventBody::new(parts.clone())).unwrap();
             let cut = cut.index(encoded.len());
             match decode(Bytes::from(encoded[..cut].to_vec())) {
                 Err(error) => prop_assert_eq!(error, BodyError::Short),
@@ -202,7 +202,7 @@ mod tests {
 
         #[test]
         fn any_bytes_decode_or_fail_but_never_panic(encoded: Vec<u8>) {
-            let _outcome: Result<Body, BodyError> = decode(Bytes::from(encoded));
+            let _outcome: Result<EventBody, BodyError> = decode(Bytes::from(encoded));
         }
     }
 

@@ -16,8 +16,8 @@ use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
 use crate::flow::relation::TableName;
-use crate::store::progress::Holding;
-use crate::store::sql::Params;
+use crate::store::progress::StateOwnership;
+use crate::store::sql::SqlParams;
 use crate::store::sql::chunks;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
@@ -26,7 +26,7 @@ use crate::store::stored_event;
 /// One line of the books, or what is added to it. Signed: a dead letter that is sent again is dead
 /// no more.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Count {
+pub struct BookCount {
     pub captured: i64,
     pub delivered: i64,
     pub filtered: i64,
@@ -34,7 +34,7 @@ pub struct Count {
     pub dead: i64,
 }
 
-impl AddAssign for Count {
+impl AddAssign for BookCount {
     fn add_assign(&mut self, other: Self) {
         self.captured += other.captured;
         self.delivered += other.delivered;
@@ -44,7 +44,7 @@ impl AddAssign for Count {
     }
 }
 
-impl Neg for Count {
+impl Neg for BookCount {
     type Output = Self;
 
     fn neg(self) -> Self {
@@ -58,7 +58,7 @@ impl Neg for Count {
     }
 }
 
-impl Count {
+impl BookCount {
     /// What is neither here nor there yet.
     pub fn pending(&self) -> i64 {
         self.captured - self.delivered - self.filtered - self.expired - self.dead
@@ -67,10 +67,10 @@ impl Count {
 
 /// A line of the books and whose it is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Entry {
+pub struct BookEntry {
     pub endpoint: Arc<str>,
     pub table: Arc<TableName>,
-    pub count: Count,
+    pub count: BookCount,
 }
 
 /// What all endpoints that are counted have in common: kept once, however many they are, so that an
@@ -80,7 +80,7 @@ pub struct Entry {
 /// taken off its own lines, and when it leaves they are added.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct CommonCounts {
-    pub counts: BTreeMap<Arc<TableName>, Count>,
+    pub counts: BTreeMap<Arc<TableName>, BookCount>,
     /// The endpoints that are counted.
     pub members: BTreeSet<Arc<str>>,
 }
@@ -88,7 +88,7 @@ pub struct CommonCounts {
 /// What is added to the common lines and to their members.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct CommonChange {
-    pub counts: Vec<(Arc<TableName>, Count)>,
+    pub counts: Vec<(Arc<TableName>, BookCount)>,
     pub joined: Vec<Arc<str>>,
     pub left: Vec<Arc<str>>,
 }
@@ -101,11 +101,11 @@ impl CommonChange {
 
 pub(crate) async fn change_common(
     tx: &Transaction<'_>,
-    holding: &Holding,
+    holding: &StateOwnership,
     change: &CommonChange,
 ) -> Result<(), StateError> {
     for chunk in chunks(&change.left, |_| 0) {
-        let mut params = Params::default();
+        let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|name| &**name));
         tx.execute_typed(
@@ -115,7 +115,7 @@ pub(crate) async fn change_common(
         .await?;
     }
     for chunk in chunks(&change.joined, |_| 0) {
-        let mut params = Params::default();
+        let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|name| &**name));
         tx.execute_typed(
@@ -128,7 +128,7 @@ pub(crate) async fn change_common(
     }
     for chunk in chunks(&change.counts, |_| 0) {
         let counts = || chunk.iter().map(|(_, count)| count);
-        let mut params = Params::default();
+        let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(table, _)| table.schema.as_str()));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(table, _)| table.name.as_str()));
@@ -153,7 +153,7 @@ pub(crate) async fn change_common(
 /// # Errors
 /// That the rows could not be read.
 pub async fn load_common(client: &Client, slot: &str) -> Result<CommonCounts, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let members = "SELECT endpoint FROM walhook.counted WHERE slot = $1";
     let members = client.query_typed(members, &params.list()).await?;
@@ -163,7 +163,7 @@ pub async fn load_common(client: &Client, slot: &str) -> Result<CommonCounts, St
     let member = |row: &Row| Ok(read::<&str>(row, "endpoint")?.into());
     let count = |row: &Row| {
         let (captured, filtered) = (read(row, "captured")?, read(row, "filtered")?);
-        let count = Count { captured, filtered, ..Count::default() };
+        let count = BookCount { captured, filtered, ..BookCount::default() };
         Ok((Arc::new(stored_event::read_table(row)?), count))
     };
     Ok(CommonCounts {
@@ -174,12 +174,12 @@ pub async fn load_common(client: &Client, slot: &str) -> Result<CommonCounts, St
 
 pub(crate) async fn add(
     tx: &Transaction<'_>,
-    holding: &Holding,
-    entries: &[Entry],
+    holding: &StateOwnership,
+    entries: &[BookEntry],
 ) -> Result<(), StateError> {
     for chunk in chunks(entries, |_| 0) {
         let counts = || chunk.iter().map(|entry| entry.count);
-        let mut params = Params::default();
+        let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|entry| &*entry.endpoint));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|entry| entry.table.schema.as_str()));
@@ -216,8 +216,8 @@ pub(crate) async fn add(
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn load(client: &Client, slot: &str) -> Result<Vec<Entry>, StateError> {
-    let mut params = Params::default();
+pub async fn load(client: &Client, slot: &str) -> Result<Vec<BookEntry>, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let rows = client
         .query_typed(
@@ -228,10 +228,10 @@ pub async fn load(client: &Client, slot: &str) -> Result<Vec<Entry>, StateError>
         )
         .await?;
     let entry = |row: &Row| {
-        Ok(Entry {
+        Ok(BookEntry {
             endpoint: read::<&str>(row, "endpoint")?.into(),
             table: Arc::new(stored_event::read_table(row)?),
-            count: Count {
+            count: BookCount {
                 captured: read(row, "captured")?,
                 delivered: read(row, "delivered")?,
                 filtered: read(row, "filtered")?,

@@ -23,10 +23,10 @@ use tokio_postgres::types::Type;
 
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
-use crate::store::progress::Holding;
+use crate::store::progress::StateOwnership;
 use crate::store::progress::begin;
 use crate::store::progress::guard;
-use crate::store::sql::Params;
+use crate::store::sql::SqlParams;
 use crate::store::sql::read;
 use crate::store::sql::unsigned;
 use crate::store::state_error::StateError;
@@ -39,7 +39,7 @@ const CHARGES: u64 = 4;
 
 /// What walhook was doing with a change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Stage {
+pub enum WorkStage {
     /// Nothing: it comes next, or was in hand long enough.
     Waiting,
     /// Making events of it.
@@ -48,7 +48,7 @@ pub enum Stage {
     Sending,
 }
 
-impl Stage {
+impl WorkStage {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -60,53 +60,53 @@ impl Stage {
 
 /// A change, and what was being done with it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Mark {
+pub struct CrashMark {
     pub position: Position,
-    pub stage: Stage,
+    pub stage: WorkStage,
 }
 
 /// What the runs before have left to this one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Past {
+pub enum PastRuns {
     /// Nothing to be careful about.
     Sound,
     /// Crashes in a row at the same place: changes are to be taken one by one, and marked. This one was
     /// in hand at the last crash.
     Crashing(Option<Position>),
     /// This change is to be set aside.
-    Convicted(Mark),
+    Convicted(CrashMark),
 }
 
 /// The row of a slot.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Run {
+struct RunRecord {
     running: bool,
     crashes: u64,
     settled: Option<Position>,
-    marked: Option<Mark>,
-    suspect: Option<Mark>,
+    marked: Option<CrashMark>,
+    suspect: Option<CrashMark>,
     /// Times in a row that the suspect was in hand.
     charges: u64,
-    convicted: Option<Mark>,
+    convicted: Option<CrashMark>,
 }
 
-impl Run {
+impl RunRecord {
     /// The run that begins after this one, where `settled` is what progress says.
     fn next(self, settled: Option<Position>) -> Self {
         let begun = Self { running: true, settled, ..Self::default() };
         // A conviction holds until progress has passed it.
-        let lies_ahead = |mark: &Mark| settled.is_none_or(|settled| mark.position > settled);
+        let lies_ahead = |mark: &CrashMark| settled.is_none_or(|settled| mark.position > settled);
         let convicted = self.convicted.filter(lies_ahead);
         if !self.running {
             return Self { convicted, ..begun };
         }
-        if self.marked.is_some_and(|mark| mark.stage == Stage::Waiting) {
+        if self.marked.is_some_and(|mark| mark.stage == WorkStage::Waiting) {
             return Self { convicted, ..begun };
         }
         let crashes = if self.settled == settled { self.crashes + 1 } else { 1 };
         let suspect = self.marked.filter(lies_ahead);
         let same =
-            |mark: &Mark| self.suspect.is_some_and(|before| before.position == mark.position);
+            |mark: &CrashMark| self.suspect.is_some_and(|before| before.position == mark.position);
         let charges = match suspect {
             Some(mark) if same(&mark) => self.charges + 1,
             Some(_) => 1,
@@ -116,13 +116,13 @@ impl Run {
         Self { crashes, suspect, charges, convicted: convicted.or(guilty), ..begun }
     }
 
-    fn past(&self) -> Past {
+    fn past(&self) -> PastRuns {
         match self.convicted {
-            Some(mark) => Past::Convicted(mark),
+            Some(mark) => PastRuns::Convicted(mark),
             None if self.crashes >= CAREFUL_AFTER || self.suspect.is_some() => {
-                Past::Crashing(self.suspect.map(|suspect| suspect.position))
+                PastRuns::Crashing(self.suspect.map(|suspect| suspect.position))
             }
-            None => Past::Sound,
+            None => PastRuns::Sound,
         }
     }
 }
@@ -133,18 +133,18 @@ impl Run {
 /// [`StateError::Fenced`], or that a statement failed.
 pub async fn started(
     client: &mut Client,
-    holding: &Holding,
+    holding: &StateOwnership,
     settled: Option<Position>,
-) -> Result<Past, StateError> {
+) -> Result<PastRuns, StateError> {
     let tx = begin(client).await?;
     guard(&tx, holding).await?;
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     let query = "SELECT * FROM walhook.runs WHERE slot = $1";
     let before = tx.query_typed_opt(query, &params.list()).await?;
     let before = before.as_ref().map(read_run).transpose()?.unwrap_or_default();
     let run = before.next(settled);
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.put(Type::INT8, i64::try_from(run.crashes).unwrap_or(i64::MAX));
     params.put(Type::PG_LSN, run.settled.map(|at| at.commit));
@@ -175,8 +175,8 @@ pub async fn started(
 ///
 /// # Errors
 /// That the statement failed: the next start takes this run for one that crashed.
-pub async fn stopped(client: &Client, holding: &Holding) -> Result<(), StateError> {
-    let mut params = Params::default();
+pub async fn stopped(client: &Client, holding: &StateOwnership) -> Result<(), StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.put(Type::INT8, holding.epoch);
     let update = "UPDATE walhook.runs SET running = false, marked_lsn = NULL, suspect_lsn = NULL
@@ -191,7 +191,7 @@ pub async fn stopped(client: &Client, holding: &Holding) -> Result<(), StateErro
 /// # Errors
 /// That the row could not be read.
 pub async fn ended_cleanly(client: &Client, slot: &str) -> Result<bool, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = "SELECT running FROM walhook.runs WHERE slot = $1";
     let row = client.query_typed_opt(query, &params.list()).await?;
@@ -207,9 +207,9 @@ pub async fn mark(
     client: &Client,
     slot: &Arc<str>,
     epoch: i64,
-    mark: Option<Mark>,
+    mark: Option<CrashMark>,
 ) -> Result<(), StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot.as_ref());
     params.put(Type::INT8, epoch);
     params.put(Type::PG_LSN, mark.map(|mark| mark.position.commit));
@@ -223,21 +223,21 @@ pub async fn mark(
     Ok(())
 }
 
-fn read_run(row: &Row) -> Result<Run, StateError> {
+fn read_run(row: &Row) -> Result<RunRecord, StateError> {
     let position = |lsn: &str, ordinal: &'static str| -> Result<Option<Position>, StateError> {
         let Some(commit) = read::<Option<Lsn>>(row, lsn)? else { return Ok(None) };
         Ok(Some(Position { commit, ordinal: unsigned(row, ordinal)? }))
     };
     let mark =
-        |lsn: &str, ordinal: &'static str, stage: &str| -> Result<Option<Mark>, StateError> {
+        |lsn: &str, ordinal: &'static str, stage: &str| -> Result<Option<CrashMark>, StateError> {
             let Some(position) = position(lsn, ordinal)? else { return Ok(None) };
             let text = read::<Option<&str>>(row, stage)?.unwrap_or_default();
-            let known = [Stage::Waiting, Stage::Sending].into_iter();
+            let known = [WorkStage::Waiting, WorkStage::Sending].into_iter();
             let stage = known.into_iter().find(|stage| stage.as_str() == text);
-            let stage = stage.unwrap_or(Stage::Rendering);
-            Ok(Some(Mark { position, stage }))
+            let stage = stage.unwrap_or(WorkStage::Rendering);
+            Ok(Some(CrashMark { position, stage }))
         };
-    Ok(Run {
+    Ok(RunRecord {
         running: read(row, "running")?,
         crashes: u64::try_from(read::<i64>(row, "crashes")?).unwrap_or(0),
         settled: position("settled_lsn", "settled_ordinal")?,
@@ -256,50 +256,50 @@ mod tests {
         Some(Position { commit: Lsn::from_raw(commit), ordinal: 0 })
     }
 
-    fn mark(commit: u64, stage: Stage) -> Option<Mark> {
-        at(commit).map(|position| Mark { position, stage })
+    fn mark(commit: u64, stage: WorkStage) -> Option<CrashMark> {
+        at(commit).map(|position| CrashMark { position, stage })
     }
 
     /// A crash of a run at this mark, without progress.
-    fn crashed(run: Run, marked: Option<Mark>) -> Run {
-        Run { marked, ..run }.next(at(5))
+    fn crashed(run: RunRecord, marked: Option<CrashMark>) -> RunRecord {
+        RunRecord { marked, ..run }.next(at(5))
     }
 
     #[test]
     fn a_change_that_is_in_hand_at_crash_after_crash_is_convicted() {
-        let first = Run::default().next(at(5));
-        assert_eq!(first.past(), Past::Sound);
+        let first = RunRecord::default().next(at(5));
+        assert_eq!(first.past(), PastRuns::Sound);
         let second = crashed(first, None);
-        assert_eq!((second.crashes, second.past()), (1, Past::Sound));
+        assert_eq!((second.crashes, second.past()), (1, PastRuns::Sound));
         let third = crashed(second, None);
-        assert_eq!(third.past(), Past::Crashing(None));
+        assert_eq!(third.past(), PastRuns::Crashing(None));
         let mut run = third;
         for _ in 1..CHARGES {
-            run = crashed(run, mark(9, Stage::Sending));
-            assert_eq!(run.past(), Past::Crashing(at(9)), "it may have been chance");
+            run = crashed(run, mark(9, WorkStage::Sending));
+            assert_eq!(run.past(), PastRuns::Crashing(at(9)), "it may have been chance");
         }
-        let guilty = crashed(run, mark(9, Stage::Rendering));
-        assert_eq!(guilty.past(), Past::Convicted(mark(9, Stage::Rendering).unwrap()));
+        let guilty = crashed(run, mark(9, WorkStage::Rendering));
+        assert_eq!(guilty.past(), PastRuns::Convicted(mark(9, WorkStage::Rendering).unwrap()));
         assert_eq!(crashed(guilty, None).past(), guilty.past(), "until it is settled");
-        assert_eq!(guilty.next(at(9)).past(), Past::Sound);
+        assert_eq!(guilty.next(at(9)).past(), PastRuns::Sound);
         let moved_on = run.next(at(9));
-        assert_eq!(moved_on.past(), Past::Sound, "{moved_on:?}");
+        assert_eq!(moved_on.past(), PastRuns::Sound, "{moved_on:?}");
     }
 
     #[test]
     fn kills_from_outside_convict_nobody() {
-        let careful = crashed(crashed(crashed(Run::default(), None), None), None);
+        let careful = crashed(crashed(crashed(RunRecord::default(), None), None), None);
         let mut run = careful;
         for _ in 2..CHARGES {
-            run = crashed(run, mark(9, Stage::Sending));
+            run = crashed(run, mark(9, WorkStage::Sending));
         }
-        let elsewhere = crashed(run, mark(11, Stage::Sending));
-        assert_eq!((elsewhere.charges, elsewhere.past()), (1, Past::Crashing(at(11))));
+        let elsewhere = crashed(run, mark(11, WorkStage::Sending));
+        assert_eq!((elsewhere.charges, elsewhere.past()), (1, PastRuns::Crashing(at(11))));
         let before = crashed(run, None);
         assert_eq!((before.charges, before.suspect), (0, None), "it did not come that far");
-        let in_the_pause = crashed(run, mark(9, Stage::Waiting));
-        assert_eq!(in_the_pause.past(), Past::Sound);
-        assert_eq!(crashed(in_the_pause, None).past(), Past::Sound, "it begins anew");
+        let in_the_pause = crashed(run, mark(9, WorkStage::Waiting));
+        assert_eq!(in_the_pause.past(), PastRuns::Sound);
+        assert_eq!(crashed(in_the_pause, None).past(), PastRuns::Sound, "it begins anew");
     }
 
     /// Kills at any moment of runs that never get on, as with an endpoint that hangs: the pause takes
@@ -309,30 +309,30 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(4);
         let mut convicted = 0;
         for _ in 0..1000 {
-            let mut run = Run { running: true, settled: at(5), ..Run::default() };
+            let mut run = RunRecord { running: true, settled: at(5), ..RunRecord::default() };
             for _ in 0..8 {
                 let (pause, killed) = (3.0 + 5.0 * random.f64(), 12.0 * random.f64());
                 let marked = match run.past() {
-                    Past::Sound | Past::Convicted(_) => None,
-                    Past::Crashing(None) => mark(9, Stage::Sending),
-                    Past::Crashing(_) if killed < pause => mark(9, Stage::Waiting),
-                    Past::Crashing(_) if killed < pause + 1.0 => mark(9, Stage::Sending),
-                    Past::Crashing(_) => mark(9, Stage::Waiting),
+                    PastRuns::Sound | PastRuns::Convicted(_) => None,
+                    PastRuns::Crashing(None) => mark(9, WorkStage::Sending),
+                    PastRuns::Crashing(_) if killed < pause => mark(9, WorkStage::Waiting),
+                    PastRuns::Crashing(_) if killed < pause + 1.0 => mark(9, WorkStage::Sending),
+                    PastRuns::Crashing(_) => mark(9, WorkStage::Waiting),
                 };
                 run = crashed(run, marked);
             }
-            convicted += i32::from(matches!(run.past(), Past::Convicted(_)));
+            convicted += i32::from(matches!(run.past(), PastRuns::Convicted(_)));
         }
         assert!(convicted < 5, "{convicted} of 1000");
     }
 
     #[test]
     fn progress_and_a_clean_end_are_no_crashes_in_a_row() {
-        let crashed = Run::default().next(at(5)).next(at(5));
+        let crashed = RunRecord::default().next(at(5)).next(at(5));
         assert_eq!(crashed.next(at(6)).crashes, 1);
-        let ended = Run { running: false, ..crashed };
+        let ended = RunRecord { running: false, ..crashed };
         assert_eq!(ended.next(at(5)).crashes, 0);
-        let marked = Run { marked: mark(9, Stage::Rendering), ..crashed.next(at(5)) };
-        assert_eq!(Run { running: false, ..marked }.next(at(5)).suspect, None);
+        let marked = RunRecord { marked: mark(9, WorkStage::Rendering), ..crashed.next(at(5)) };
+        assert_eq!(RunRecord { running: false, ..marked }.next(at(5)).suspect, None);
     }
 }

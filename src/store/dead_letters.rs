@@ -22,8 +22,8 @@ use crate::flow::event::EventId;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::FailureClass;
 use crate::store::body_codec;
-use crate::store::progress::Holding;
-use crate::store::sql::Params;
+use crate::store::progress::StateOwnership;
+use crate::store::sql::SqlParams;
 use crate::store::sql::bigint;
 use crate::store::sql::chunks;
 use crate::store::sql::clean;
@@ -34,7 +34,7 @@ use crate::store::sql::unsigned_int;
 use crate::store::state_error::StateError;
 use crate::store::stored_event;
 pub use crate::store::stored_event::DeadLetterId;
-use crate::store::stored_event::Subject;
+use crate::store::stored_event::StoredSubject;
 
 /// Why a delivery died, in a word to filter by.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -103,7 +103,7 @@ pub struct DeadLetter {
 
 /// Where a letter stands; see the picture of the module.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum State {
+pub enum LetterState {
     Dead,
     Requested,
     Resending,
@@ -112,7 +112,7 @@ pub enum State {
     Discarded,
 }
 
-impl State {
+impl LetterState {
     pub const ALL: [Self; 6] = [
         Self::Dead,
         Self::Requested,
@@ -138,11 +138,11 @@ impl State {
 }
 
 /// What [`discard`] may close.
-pub const DISCARDABLE: [State; 2] = [State::Dead, State::Requested];
+pub const DISCARDABLE: [LetterState; 2] = [LetterState::Dead, LetterState::Requested];
 
 /// Which letters are meant; a field that is `None` does not matter.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Filter {
+pub struct LetterFilter {
     pub ids: Option<Vec<DeadLetterId>>,
     pub endpoint: Option<String>,
     pub event_type: Option<String>,
@@ -153,13 +153,13 @@ pub struct Filter {
     pub before: Option<Timestamp>,
     pub row_key: Option<String>,
     pub event: Option<EventId>,
-    /// `None` means those in the queue, [`State::OPEN`].
-    pub states: Option<Vec<State>>,
+    /// `None` means those in the queue, [`LetterState::OPEN`].
+    pub states: Option<Vec<LetterState>>,
 }
 
 /// A letter without its body, as a list shows it.
 #[derive(Clone, Debug)]
-pub struct Summary {
+pub struct LetterSummary {
     pub id: DeadLetterId,
     /// Its body is empty; see [`whole`]. Its `sequence` is 0.
     pub event: Arc<Event>,
@@ -173,7 +173,7 @@ pub struct Summary {
     pub first_attempt: Option<Timestamp>,
     pub last_attempt: Option<Timestamp>,
     pub died_at: Timestamp,
-    pub state: State,
+    pub state: LetterState,
     /// How often it was sent again.
     pub resends: u32,
     /// When it was delivered, expired or discarded.
@@ -186,15 +186,15 @@ pub struct Summary {
 /// in `allowed`.
 pub(crate) fn filter_params<'a>(
     slot: &'a str,
-    filter: &'a Filter,
-    allowed: &[State],
-) -> Params<'a> {
+    filter: &'a LetterFilter,
+    allowed: &[LetterState],
+) -> SqlParams<'a> {
     let text = |text: &'a Option<String>| text.as_deref().map(|text| clean(text, true));
-    let wanted = filter.states.as_deref().unwrap_or(&State::OPEN);
+    let wanted = filter.states.as_deref().unwrap_or(&LetterState::OPEN);
     let states = wanted.iter().filter(|state| allowed.contains(state));
     let states: Vec<&str> = states.map(|state| state.as_str()).collect();
     let ids = filter.ids.as_ref().map(|ids| ids.iter().map(|id| id.0).collect::<Vec<_>>());
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8_ARRAY, ids);
     params.put(Type::TEXT, text(&filter.endpoint));
@@ -208,7 +208,7 @@ pub(crate) fn filter_params<'a>(
     params
 }
 
-/// The rows that a [`Filter`] means. The planner sees the values and drops what is null.
+/// The rows that a [`LetterFilter`] means. The planner sees the values and drops what is null.
 pub(crate) const MATCHES: &str = "slot = $1 AND ($2::bigint[] IS NULL OR id = ANY ($2))
      AND ($3::text IS NULL OR endpoint = $3) AND ($4::text IS NULL OR event_type = $4)
      AND ($5::text IS NULL OR failure_class = $5) AND ($6::timestamptz IS NULL OR died_at >= $6)
@@ -223,7 +223,7 @@ const LISTED: &str = "id, endpoint, event_id, event_type, table_schema, table_na
 
 pub(crate) async fn insert(
     tx: &Transaction<'_>,
-    holding: &Holding,
+    holding: &StateOwnership,
     letters: &[DeadLetter],
 ) -> Result<(), StateError> {
     let rest = "endpoint, reason, failure_class, http_status, attempts, first_attempt_at, \
@@ -256,11 +256,11 @@ pub(crate) async fn insert(
             _ => body_codec::encode(&row.event.body),
         };
         let bodies = chunk.iter().map(kept).collect();
-        let subjects: Vec<Subject<'_>> = chunk
+        let subjects: Vec<StoredSubject<'_>> = chunk
             .iter()
-            .map(|row| Subject { event: &row.event, row_key: row.row_key.as_deref() })
+            .map(|row| StoredSubject { event: &row.event, row_key: row.row_key.as_deref() })
             .collect();
-        let mut params = Params::default();
+        let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         stored_event::put_events(&mut params, &subjects, bodies, holding.unicode);
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| &*row.endpoint));
@@ -284,11 +284,11 @@ pub(crate) async fn insert(
 pub async fn list(
     client: &Client,
     slot: &str,
-    filter: &Filter,
+    filter: &LetterFilter,
     below: Option<DeadLetterId>,
     limit: u32,
-) -> Result<Vec<Summary>, StateError> {
-    let mut params = filter_params(slot, filter, &State::ALL);
+) -> Result<Vec<LetterSummary>, StateError> {
+    let mut params = filter_params(slot, filter, &LetterState::ALL);
     params.put(Type::INT8, below.map(|id| id.0));
     params.put(Type::INT8, i64::from(limit));
     let query = format!(
@@ -303,8 +303,8 @@ pub async fn list(
 ///
 /// # Errors
 /// That the rows could not be counted.
-pub async fn count(client: &Client, slot: &str, filter: &Filter) -> Result<u64, StateError> {
-    let params = filter_params(slot, filter, &State::ALL);
+pub async fn count(client: &Client, slot: &str, filter: &LetterFilter) -> Result<u64, StateError> {
+    let params = filter_params(slot, filter, &LetterState::ALL);
     let query = format!("SELECT count(*) AS rows FROM walhook.dead_letters WHERE {MATCHES}");
     let row = client.query_typed_one(&query, &params.list()).await?;
     unsigned(&row, "rows")
@@ -315,7 +315,7 @@ pub async fn count(client: &Client, slot: &str, filter: &Filter) -> Result<u64, 
 /// # Errors
 /// That the rows could not be counted.
 pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<(Arc<str>, u64)>, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let rows = client
         .query_typed(
@@ -349,8 +349,8 @@ pub struct Share {
 pub async fn survey(
     client: &Client,
     slot: &str,
-    filter: &Filter,
-    allowed: &[State],
+    filter: &LetterFilter,
+    allowed: &[LetterState],
 ) -> Result<Vec<Share>, StateError> {
     let params = filter_params(slot, filter, allowed);
     let query = format!(
@@ -376,8 +376,8 @@ pub async fn whole(
     client: &Client,
     slot: &str,
     id: DeadLetterId,
-) -> Result<Option<Summary>, StateError> {
-    let mut params = Params::default();
+) -> Result<Option<LetterSummary>, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, id.0);
     let query =
@@ -394,7 +394,7 @@ pub async fn whole(
 pub async fn discard(
     client: &Client,
     slot: &str,
-    filter: &Filter,
+    filter: &LetterFilter,
     now: Timestamp,
 ) -> Result<Vec<(Arc<str>, u64)>, StateError> {
     let mut params = filter_params(slot, filter, &DISCARDABLE);
@@ -419,7 +419,7 @@ pub async fn purge(
     closed_before: Timestamp,
     limit: u64,
 ) -> Result<u64, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TIMESTAMPTZ, closed_before);
     params.put(Type::INT8, bigint(limit));
@@ -433,14 +433,14 @@ pub async fn purge(
         .await?)
 }
 
-pub(crate) fn read_whole(row: &Row) -> Result<Summary, StateError> {
+pub(crate) fn read_whole(row: &Row) -> Result<LetterSummary, StateError> {
     let body: Option<Vec<u8>> = read(row, "body")?;
     read_summary(row, body.map(Bytes::from))
 }
 
-fn read_summary(row: &Row, body: Option<Bytes>) -> Result<Summary, StateError> {
+fn read_summary(row: &Row, body: Option<Bytes>) -> Result<LetterSummary, StateError> {
     let state: &str = read(row, "state")?;
-    Ok(Summary {
+    Ok(LetterSummary {
         id: DeadLetterId(read(row, "id")?),
         event: Arc::new(stored_event::read_event(row, body)?),
         endpoint: read::<&str>(row, "endpoint")?.into(),
@@ -452,7 +452,7 @@ fn read_summary(row: &Row, body: Option<Bytes>) -> Result<Summary, StateError> {
         first_attempt: read(row, "first_attempt_at")?,
         last_attempt: read(row, "last_attempt_at")?,
         died_at: read(row, "died_at")?,
-        state: State::ALL
+        state: LetterState::ALL
             .into_iter()
             .find(|known| known.as_str() == state)
             .ok_or_else(|| StateError::unreadable("a dead letter", "its state is unknown"))?,

@@ -1,4 +1,4 @@
-//! Gets from a connection URL to an open [`Transport`]: hosts, addresses, sockets, TLS.
+//! Gets from a connection URL to an open [`ServerTransport`]: hosts, addresses, sockets, TLS.
 //!
 //! What the URL's parameters mean is libpq's definition: PostgreSQL manual, "Database Connection
 //! Control Functions".
@@ -21,13 +21,13 @@ use tokio_postgres::config::LoadBalanceHosts;
 use tokio_postgres::config::SslNegotiation;
 use tokio_rustls::TlsConnector;
 
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::config::settings::SessionAttrs;
 use crate::config::settings::TlsMode;
 use crate::store::error::StoreError;
 use crate::store::login;
 use crate::store::tls;
-use crate::store::transport::Transport;
+use crate::store::transport::ServerTransport;
 
 /// For one address, from the socket to the end of the login, unless the URL has a
 /// `connect_timeout`. A wrong address is to be reported while somebody is still looking.
@@ -38,7 +38,7 @@ const PORT: u16 = 5432;
 
 /// One address of the list.
 #[derive(Clone, Debug)]
-enum Target {
+enum DialTarget {
     /// `name` is what the certificate must show.
     Tcp {
         name: String,
@@ -69,27 +69,27 @@ enum Encryption {
 /// The last host's error, or at once an error that no other host can mend, such as a wrong
 /// password.
 pub async fn dial<T, F: Future<Output = Result<T, StoreError>>>(
-    server: &Server,
+    server: &ServerSettings,
     // Not `AsyncFn`: the future of a call could not be shown to be `Send` then.
-    open: impl Fn(Transport, Arc<Server>) -> F,
+    open: impl Fn(ServerTransport, Arc<ServerSettings>) -> F,
 ) -> Result<T, StoreError> {
     let server = login::current(server).await?;
     if server.attrs != SessionAttrs::PreferStandby {
         return dial_in_turn(&server, &open).await;
     }
     // As libpq: standbys first, and if there is none, whoever lets us in.
-    let standby = Server { attrs: SessionAttrs::Standby, ..server.clone() };
+    let standby = ServerSettings { attrs: SessionAttrs::Standby, ..server.clone() };
     match dial_in_turn(&standby, &open).await {
         Err(error) if error.is_about_one_host() => {
-            dial_in_turn(&Server { attrs: SessionAttrs::Any, ..server }, &open).await
+            dial_in_turn(&ServerSettings { attrs: SessionAttrs::Any, ..server }, &open).await
         }
         outcome => outcome,
     }
 }
 
 async fn dial_in_turn<T, F: Future<Output = Result<T, StoreError>>>(
-    server: &Server,
-    open: &impl Fn(Transport, Arc<Server>) -> F,
+    server: &ServerSettings,
+    open: &impl Fn(ServerTransport, Arc<ServerSettings>) -> F,
 ) -> Result<T, StoreError> {
     let limit = server.params.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
     let config = tls::client_config(&server.tls)?;
@@ -126,7 +126,7 @@ async fn dial_in_turn<T, F: Future<Output = Result<T, StoreError>>>(
 ///
 /// # Errors
 /// [`StoreError::NoUser`] if neither names one.
-pub fn user(server: &Server) -> Result<String, StoreError> {
+pub fn user(server: &ServerSettings) -> Result<String, StoreError> {
     let given = server.params.get_user().map(ToOwned::to_owned);
     given
         .or_else(|| std::env::var("USER").ok())
@@ -140,7 +140,7 @@ pub fn user(server: &Server) -> Result<String, StoreError> {
 /// That the session is not of the kind that was asked for.
 pub fn check_attrs(
     attrs: SessionAttrs,
-    Kind { read_only, standby }: Kind,
+    DialKind { read_only, standby }: DialKind,
     at: &str,
 ) -> Result<(), StoreError> {
     let at = at.to_owned();
@@ -155,7 +155,7 @@ pub fn check_attrs(
 
 /// What a server says of itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Kind {
+pub struct DialKind {
     pub read_only: bool,
     pub standby: bool,
 }
@@ -166,10 +166,10 @@ fn other_encryption_may_help(error: &StoreError) -> bool {
     matches!(error, StoreError::Tls { .. } | StoreError::NotAllowed { .. })
 }
 
-fn encryptions(target: &Target, mode: TlsMode) -> Vec<Encryption> {
+fn encryptions(target: &DialTarget, mode: TlsMode) -> Vec<Encryption> {
     match (target, mode) {
         // A unix socket does not leave the machine: PostgreSQL offers no TLS there.
-        (Target::Unix { .. }, _) | (_, TlsMode::Disable) => vec![Encryption::Plain],
+        (DialTarget::Unix { .. }, _) | (_, TlsMode::Disable) => vec![Encryption::Plain],
         (_, TlsMode::Allow) => vec![Encryption::Plain, Encryption::Tls { required: true }],
         (_, TlsMode::Prefer) => vec![Encryption::Tls { required: false }, Encryption::Plain],
         (_, TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull) => {
@@ -178,7 +178,7 @@ fn encryptions(target: &Target, mode: TlsMode) -> Vec<Encryption> {
     }
 }
 
-fn targets(server: &Server) -> Result<Vec<Target>, StoreError> {
+fn targets(server: &ServerSettings) -> Result<Vec<DialTarget>, StoreError> {
     let params = &server.params;
     let (hosts, addresses, ports) =
         (params.get_hosts(), params.get_hostaddrs(), params.get_ports());
@@ -191,18 +191,20 @@ fn targets(server: &Server) -> Result<Vec<Target>, StoreError> {
         let port = ports.get(index).or_else(|| ports.first()).copied().unwrap_or(PORT);
         let address: Option<&IpAddr> = addresses.get(index);
         match (hosts.get(index), address) {
-            (Some(Host::Unix(folder)), _) => Some(Target::Unix { folder: folder.clone(), port }),
+            (Some(Host::Unix(folder)), _) => {
+                Some(DialTarget::Unix { folder: folder.clone(), port })
+            }
             (Some(Host::Tcp(name)), address) => {
                 let dial = address.map_or_else(|| name.clone(), ToString::to_string);
-                Some(Target::Tcp { name: name.clone(), dial, port })
+                Some(DialTarget::Tcp { name: name.clone(), dial, port })
             }
             (None, Some(address)) => {
-                Some(Target::Tcp { name: address.to_string(), dial: address.to_string(), port })
+                Some(DialTarget::Tcp { name: address.to_string(), dial: address.to_string(), port })
             }
             (None, None) => None,
         }
     };
-    let mut targets: Vec<Target> = (0..count).filter_map(target).collect();
+    let mut targets: Vec<DialTarget> = (0..count).filter_map(target).collect();
     if targets.is_empty() {
         return Err(StoreError::NoHost);
     }
@@ -212,7 +214,7 @@ fn targets(server: &Server) -> Result<Vec<Target>, StoreError> {
     Ok(targets)
 }
 
-impl Target {
+impl DialTarget {
     /// As a password file has it.
     fn place(&self) -> (String, u16) {
         match self {
@@ -230,27 +232,27 @@ impl Target {
 }
 
 async fn connect(
-    target: &Target,
+    target: &DialTarget,
     encryption: Encryption,
     config: Option<&Arc<ClientConfig>>,
-    server: &Server,
-) -> Result<Transport, StoreError> {
+    server: &ServerSettings,
+) -> Result<ServerTransport, StoreError> {
     let at = target.shown();
     match target {
-        Target::Unix { folder, port } => {
+        DialTarget::Unix { folder, port } => {
             let path = folder.join(format!(".s.PGSQL.{port}"));
             match UnixStream::connect(path).await {
-                Ok(socket) => Ok(Transport::unix(socket, at)),
+                Ok(socket) => Ok(ServerTransport::unix(socket, at)),
                 Err(cause) => Err(StoreError::Unreachable { at, cause }),
             }
         }
-        Target::Tcp { name, dial, port } => {
+        DialTarget::Tcp { name, dial, port } => {
             let socket = connect_tcp(name, dial, *port, server).await?;
             match (encryption, config) {
                 (Encryption::Tls { required }, Some(config)) => {
                     encrypt(socket, name, at, required, config, server).await
                 }
-                (Encryption::Plain, _) | (_, None) => Ok(Transport::tcp(socket, at)),
+                (Encryption::Plain, _) | (_, None) => Ok(ServerTransport::tcp(socket, at)),
             }
         }
     }
@@ -260,7 +262,7 @@ async fn connect_tcp(
     name: &str,
     dial: &str,
     port: u16,
-    server: &Server,
+    server: &ServerSettings,
 ) -> Result<TcpStream, StoreError> {
     let addresses = tokio::net::lookup_host((dial, port))
         .await
@@ -279,7 +281,7 @@ async fn connect_tcp(
     Err(unreachable(last))
 }
 
-fn set_options(socket: &TcpStream, server: &Server) -> std::io::Result<()> {
+fn set_options(socket: &TcpStream, server: &ServerSettings) -> std::io::Result<()> {
     let params = &server.params;
     socket.set_nodelay(true)?;
     let raw = SockRef::from(socket);
@@ -306,8 +308,8 @@ async fn encrypt(
     at: String,
     required: bool,
     config: &Arc<ClientConfig>,
-    server: &Server,
-) -> Result<Transport, StoreError> {
+    server: &ServerSettings,
+) -> Result<ServerTransport, StoreError> {
     if server.params.get_ssl_negotiation() == SslNegotiation::Postgres {
         let mut request = bytes::BytesMut::with_capacity(8);
         postgres_protocol::message::frontend::ssl_request(&mut request);
@@ -318,7 +320,7 @@ async fn encrypt(
         match socket.read_u8().await.map_err(unreachable)? {
             b'S' => {}
             _ if required => return Err(StoreError::TlsNotOffered { at }),
-            _ => return Ok(Transport::tcp(socket, at)),
+            _ => return Ok(ServerTransport::tcp(socket, at)),
         }
     }
     let failed = |cause| StoreError::Tls { at: at.clone(), cause };
@@ -326,22 +328,22 @@ async fn encrypt(
         .map_err(|error| failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, error)))?;
     let stream =
         TlsConnector::from(Arc::clone(config)).connect(name, socket).await.map_err(failed)?;
-    Ok(Transport::tls(stream, at))
+    Ok(ServerTransport::tls(stream, at))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::Tls;
+    use crate::config::settings::TlsSettings;
 
-    fn server(url: &str) -> Server {
-        Server::new(url.parse().unwrap(), Tls::default())
+    fn server(url: &str) -> ServerSettings {
+        ServerSettings::new(url.parse().unwrap(), TlsSettings::default())
     }
 
     #[test]
     fn each_host_gets_its_port() {
         let shown = |url: &str| {
-            targets(&server(url)).unwrap().iter().map(Target::shown).collect::<Vec<_>>()
+            targets(&server(url)).unwrap().iter().map(DialTarget::shown).collect::<Vec<_>>()
         };
         assert_eq!(shown("postgres://u@a,b:6000/d"), ["a:5432", "b:6000"]);
         assert_eq!(shown("host=a,b port=7000 user=u"), ["a:7000", "b:7000"]);
@@ -357,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_unix_socket_is_never_encrypted() {
-        let target = Target::Unix { folder: PathBuf::from("/run"), port: 1 };
+        let target = DialTarget::Unix { folder: PathBuf::from("/run"), port: 1 };
         assert_eq!(encryptions(&target, TlsMode::VerifyFull), [Encryption::Plain]);
     }
 
@@ -376,8 +378,10 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let url = format!("host=nowhere.invalid,127.0.0.1 port={port} user=u");
-        let server =
-            Server { tls: Tls { mode: TlsMode::Disable, ..Tls::default() }, ..server(&url) };
+        let server = ServerSettings {
+            tls: TlsSettings { mode: TlsMode::Disable, ..TlsSettings::default() },
+            ..server(&url)
+        };
         let at = dial(&server, |transport, _| async move { Ok(transport.at().to_owned()) })
             .await
             .unwrap();

@@ -10,13 +10,13 @@ use tokio_postgres::types::Type;
 
 use crate::flow::time::Timestamp;
 use crate::store::endpoints::fenced;
-use crate::store::sql::Params;
+use crate::store::sql::SqlParams;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
 
 /// Since when and by whom an endpoint is paused.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Pause {
+pub struct EndpointPause {
     pub since: Timestamp,
     pub by: String,
 }
@@ -25,7 +25,7 @@ pub struct Pause {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct EndpointState {
     pub endpoint: Arc<str>,
-    pub pause: Option<Pause>,
+    pub pause: Option<EndpointPause>,
     /// A fingerprint of where its requests went, and of how they were signed.
     pub target: Option<i32>,
 }
@@ -35,7 +35,7 @@ pub struct EndpointState {
 /// # Errors
 /// That the rows could not be read.
 pub async fn load(client: &Client, slot: &str) -> Result<Vec<EndpointState>, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = "SELECT endpoint, paused_at, paused_by, target FROM walhook.endpoint_states
                   WHERE slot = $1";
@@ -44,7 +44,7 @@ pub async fn load(client: &Client, slot: &str) -> Result<Vec<EndpointState>, Sta
         .map(|row| {
             let since: Option<Timestamp> = read(row, "paused_at")?;
             let by: Option<String> = read(row, "paused_by")?;
-            let pause = since.map(|since| Pause { since, by: by.unwrap_or_default() });
+            let pause = since.map(|since| EndpointPause { since, by: by.unwrap_or_default() });
             let endpoint = read::<&str>(row, "endpoint")?.into();
             Ok(EndpointState { endpoint, pause, target: read(row, "target")? })
         })
@@ -61,8 +61,8 @@ pub async fn pause(
     epoch: i64,
     endpoint: &str,
     by: &str,
-) -> Result<Pause, StateError> {
-    let mut params = Params::default();
+) -> Result<EndpointPause, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, epoch);
     params.put(Type::TEXT, endpoint);
@@ -76,7 +76,7 @@ pub async fn pause(
          RETURNING paused_at, paused_by";
     let row = client.query_typed_opt(query, &params.list()).await?;
     let row = row.ok_or_else(|| fenced(slot))?;
-    Ok(Pause { since: read(&row, "paused_at")?, by: read(&row, "paused_by")? })
+    Ok(EndpointPause { since: read(&row, "paused_at")?, by: read(&row, "paused_by")? })
 }
 
 /// Ends a pause; one that is not paused is no error.
@@ -89,7 +89,7 @@ pub async fn resume(
     epoch: i64,
     endpoint: &str,
 ) -> Result<(), StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, epoch);
     params.put(Type::TEXT, endpoint);
@@ -118,7 +118,7 @@ pub async fn remember_targets(
     if targets.is_empty() {
         return Ok(());
     }
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, epoch);
     params.column(Type::TEXT_ARRAY, targets.iter().map(|(name, _)| &**name));
@@ -142,7 +142,7 @@ pub async fn forget(
     epoch: i64,
     endpoint: &str,
 ) -> Result<(), StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, epoch);
     params.put(Type::TEXT, endpoint);

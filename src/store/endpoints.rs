@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::flow::time::Timestamp;
-use crate::store::sql::Params;
+use crate::store::sql::SqlParams;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
 
@@ -35,7 +35,7 @@ const COLUMNS: &str = "name, settings, sealed_secrets, enabled, created_at, crea
 /// # Errors
 /// That the rows could not be read.
 pub async fn load(client: &Client, slot: &str) -> Result<Vec<StoredEndpoint>, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = format!("SELECT {COLUMNS} FROM walhook.endpoints WHERE slot = $1 ORDER BY name");
     let rows = client.query_typed(&query, &params.list()).await?;
@@ -64,7 +64,7 @@ pub async fn save(
     epoch: i64,
     endpoint: &StoredEndpoint,
 ) -> Result<StoredEndpoint, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, epoch);
     params.put(Type::TEXT, endpoint.name.as_str());
@@ -90,7 +90,7 @@ pub async fn save(
 /// # Errors
 /// That the statement failed.
 pub async fn remove(client: &Client, slot: &str, epoch: i64, name: &str) -> Result<(), StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, epoch);
     params.put(Type::TEXT, name);

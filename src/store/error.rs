@@ -9,8 +9,8 @@ use tokio_postgres::config::ChannelBinding;
 use tokio_postgres::error::SqlState;
 
 use crate::config::password_file;
-use crate::config::password_file::Login;
-use crate::config::settings::Server;
+use crate::config::password_file::PasswordLogin;
+use crate::config::settings::ServerSettings;
 use crate::store::dial;
 
 /// What PostgreSQL said when it refused something.
@@ -275,11 +275,11 @@ impl StoreError {
     }
 
     /// That there is no password, and why a file with some was not used.
-    pub fn password_missing(server: &Server) -> Self {
+    pub fn password_missing(server: &ServerSettings) -> Self {
         let user = dial::user(server).unwrap_or_default();
         let unused = server.password_file.as_deref().and_then(|file| {
             // Looked at again: only whoever has no password gets here.
-            let login = Login { host: "", port: 0, database: "", user: "" };
+            let login = PasswordLogin { host: "", port: 0, database: "", user: "" };
             let why = password_file::find(file, login).err()?;
             Some(format!(" ({} {why})", file.display()))
         });
@@ -323,7 +323,7 @@ impl StoreError {
     }
 
     /// What an error of the server means while we log in.
-    pub fn refused_log_in(cause: ServerError, server: &Server) -> Self {
+    pub fn refused_log_in(cause: ServerError, server: &ServerSettings) -> Self {
         let user = dial::user(server).unwrap_or_default();
         let database = server.params.get_dbname().unwrap_or(&user).to_owned();
         match &cause.sqlstate {
@@ -339,7 +339,7 @@ impl StoreError {
     }
 
     /// What an error of tokio-postgres means while it logs in.
-    pub(crate) fn log_in(error: tokio_postgres::Error, server: &Server, at: &str) -> Self {
+    pub(crate) fn log_in(error: tokio_postgres::Error, server: &ServerSettings, at: &str) -> Self {
         if let Some(cause) = error.as_db_error() {
             return Self::refused_log_in(cause.into(), server);
         }

@@ -22,38 +22,38 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::time::Timestamp;
 use crate::store::backlog;
-use crate::store::backlog::Delivery;
-use crate::store::backlog::Parked;
-use crate::store::backlog::Reparked;
+use crate::store::backlog::BacklogDelivery;
+use crate::store::backlog::ParkedDelivery;
+use crate::store::backlog::ReparkedDelivery;
 use crate::store::books;
+use crate::store::books::BookEntry;
 use crate::store::books::CommonChange;
-use crate::store::books::Entry;
 use crate::store::dead_letters;
 use crate::store::dead_letters::DeadLetter;
 use crate::store::partitions;
-use crate::store::progress::Holding;
+use crate::store::progress::StateOwnership;
 use crate::store::progress::begin;
 use crate::store::progress::fenced;
 use crate::store::progress::lock;
 use crate::store::push_log;
-use crate::store::push_log::Attempt;
-use crate::store::push_log::Batch;
+use crate::store::push_log::LoggedAttempt;
+use crate::store::push_log::LoggedBatch;
 use crate::store::push_totals;
 use crate::store::push_totals::PushTotals;
 use crate::store::resend;
-use crate::store::resend::Resent;
+use crate::store::resend::ResentLetter;
 use crate::store::seen_values;
 use crate::store::seen_values::SeenValue;
-use crate::store::sql::Params;
+use crate::store::sql::SqlParams;
 use crate::store::sql::chunks;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
 use crate::store::write_backs;
-use crate::store::write_backs::Tally;
+use crate::store::write_backs::OutcomeTally;
 
 /// Everything that one flush commits. What is empty costs nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Flush {
+pub struct StateFlush {
     /// The end of the settled prefix; `None` leaves it where it is.
     pub settled: Option<Position>,
     /// What will be confirmed after this flush. What the state holds never goes back: before a run has seen
@@ -68,33 +68,34 @@ pub struct Flush {
     /// that an earlier flush noted are not repeated here; they go by themselves when `settled` passes
     /// them.
     pub ahead: Vec<(Arc<str>, EventId)>,
-    pub attempts: Vec<Attempt>,
-    pub batches: Vec<Batch>,
-    pub parked: Vec<Parked>,
+    pub attempts: Vec<LoggedAttempt>,
+    pub batches: Vec<LoggedBatch>,
+    pub parked: Vec<ParkedDelivery>,
     /// Rows of the backlog that go back there after another attempt.
-    pub reparked: Vec<Reparked>,
+    pub reparked: Vec<ReparkedDelivery>,
     /// Rows of the backlog that are settled, whatever their outcome.
-    pub finished: Vec<Delivery>,
+    pub finished: Vec<BacklogDelivery>,
     pub dead: Vec<DeadLetter>,
     /// Dead letters whose resend ended well, or expired. One that died again is in `dead`.
-    pub resent: Vec<Resent>,
-    pub books: Vec<Entry>,
+    pub resent: Vec<ResentLetter>,
+    pub books: Vec<BookEntry>,
     pub common: CommonChange,
     /// What is added to the sums of all pushes.
     pub totals: PushTotals,
     /// Outcomes of events with a write-back.
-    pub write_backs: Vec<Tally>,
+    pub write_backs: Vec<OutcomeTally>,
     /// Values of events that `settled` passes.
     pub seen: Vec<SeenValue>,
     /// Values of these event types that are older are forgotten.
     pub forget: Vec<(Arc<str>, Timestamp)>,
 }
 
-impl Flush {
+impl StateFlush {
     /// Whether an outcome is among it that may have been the last of its event.
     pub fn completes_write_backs(&self) -> bool {
-        let is_untaken = |tally: &Tally| tally.target.as_ref().is_some_and(|row| row.owed == 0);
-        let counts = |tally: &Tally| tally.delivered + tally.failed > 0 || is_untaken(tally);
+        let is_untaken =
+            |tally: &OutcomeTally| tally.target.as_ref().is_some_and(|row| row.owed == 0);
+        let counts = |tally: &OutcomeTally| tally.delivered + tally.failed > 0 || is_untaken(tally);
         self.write_backs.iter().any(counts) || !self.resent.is_empty()
     }
 
@@ -122,7 +123,7 @@ impl Flush {
 
 /// What the fence said.
 #[derive(Debug, Eq, PartialEq)]
-enum Fence {
+enum EpochFence {
     Open,
     /// The transaction of an earlier try was committed after all.
     AlreadyCommitted,
@@ -139,8 +140,8 @@ enum Fence {
 /// Otherwise why it could not be committed; see [`StateError::is_transient`].
 pub async fn commit(
     client: &mut Client,
-    holding: &mut Holding,
-    flush: &Flush,
+    holding: &mut StateOwnership,
+    flush: &StateFlush,
 ) -> Result<(), StateError> {
     let number = holding.flushed + 1;
     let mut outcome = attempt(client, holding, number, flush).await;
@@ -164,12 +165,12 @@ pub async fn commit(
 
 async fn attempt(
     client: &mut Client,
-    holding: &Holding,
+    holding: &StateOwnership,
     number: i64,
-    flush: &Flush,
+    flush: &StateFlush,
 ) -> Result<(), StateError> {
     let tx = begin(client).await?;
-    if fence(&tx, holding, number, flush).await? == Fence::AlreadyCommitted {
+    if fence(&tx, holding, number, flush).await? == EpochFence::AlreadyCommitted {
         return Ok(()); // the transaction is rolled back as it is dropped
     }
     // In this order on the wire. A row may be finished and parked anew by the same flush.
@@ -200,11 +201,11 @@ async fn attempt(
 /// Counts the flush and moves progress, if the slot is ours and this is the next flush.
 async fn fence(
     tx: &Transaction<'_>,
-    holding: &Holding,
+    holding: &StateOwnership,
     number: i64,
-    flush: &Flush,
-) -> Result<Fence, StateError> {
-    let mut params = Params::default();
+    flush: &StateFlush,
+) -> Result<EpochFence, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.put(Type::INT8, holding.epoch);
     params.put(Type::INT8, number);
@@ -223,9 +224,9 @@ async fn fence(
         Ok(tx.execute_typed(update, &list).await?)
     })?;
     if updated == 1 {
-        return Ok(Fence::Open);
+        return Ok(EpochFence::Open);
     }
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     let query = "SELECT epoch, flush, holder FROM walhook.progress WHERE slot = $1";
     let row: Option<Row> = tx.query_typed_opt(query, &params.list()).await?;
@@ -234,7 +235,7 @@ async fn fence(
         return Err(fenced(holding, Some(read(&row, "holder")?)));
     }
     match read::<i64>(&row, "flush")? {
-        stored if stored == number => Ok(Fence::AlreadyCommitted),
+        stored if stored == number => Ok(EpochFence::AlreadyCommitted),
         stored => Err(StateError::OutOfOrder { slot: holding.slot.to_string(), number, stored }),
     }
 }
@@ -242,7 +243,7 @@ async fn fence(
 /// Forgets the deliveries that the settled prefix has passed.
 async fn pass(
     tx: &Transaction<'_>,
-    holding: &Holding,
+    holding: &StateOwnership,
     settled: Option<Position>,
 ) -> Result<(), StateError> {
     let Some(settled) = settled else { return Ok(()) };
@@ -250,7 +251,7 @@ async fn pass(
     let last = |Position { commit, ordinal }| {
         format!("evt_{:016x}{ordinal:08x}{:016x}", commit.raw(), u64::MAX)
     };
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.put(Type::TEXT, last(settled));
     // Nothing is left up to where the last flush passed but the index entries of its rows, and
@@ -266,11 +267,11 @@ async fn pass(
 
 async fn move_fronts(
     tx: &Transaction<'_>,
-    holding: &Holding,
+    holding: &StateOwnership,
     fronts: &[(Arc<str>, Position)],
 ) -> Result<(), StateError> {
     for chunk in chunks(fronts, |_| 0) {
-        let mut params = Params::default();
+        let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(endpoint, _)| &**endpoint));
         params.column(Type::PG_LSN_ARRAY, chunk.iter().map(|(_, front)| front.commit));
@@ -291,11 +292,11 @@ async fn move_fronts(
 
 async fn note_ahead(
     tx: &Transaction<'_>,
-    holding: &Holding,
+    holding: &StateOwnership,
     ahead: &[(Arc<str>, EventId)],
 ) -> Result<(), StateError> {
     for chunk in chunks(ahead, |_| 0) {
-        let mut params = Params::default();
+        let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(_, id)| id.to_string()));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(endpoint, _)| &**endpoint));

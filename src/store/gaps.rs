@@ -5,7 +5,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::flow::lsn::Lsn;
-use crate::store::sql::Params;
+use crate::store::sql::SqlParams;
 use crate::store::sql::clean;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
@@ -28,7 +28,7 @@ pub async fn book(
     slot: &str,
     skipped: &SkippedTransaction,
 ) -> Result<(), StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::PG_LSN, skipped.commit);
     params.put(Type::INT8, skipped.sent);
@@ -45,7 +45,7 @@ pub async fn book(
 /// # Errors
 /// The state could not be read.
 pub async fn load(client: &Client, slot: &str) -> Result<Vec<SkippedTransaction>, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = "SELECT commit_lsn, sent, reason FROM walhook.gaps WHERE slot = $1 \
                  ORDER BY commit_lsn DESC";

@@ -10,8 +10,8 @@ use tokio::task::spawn_blocking;
 
 use crate::config;
 use crate::config::password_file;
-use crate::config::password_file::Login;
-use crate::config::settings::Server;
+use crate::config::password_file::PasswordLogin;
+use crate::config::settings::ServerSettings;
 use crate::config::text_file;
 use crate::store::error::StoreError;
 
@@ -26,7 +26,7 @@ const READ_MAX: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// [`StoreError::UrlFile`].
-pub(crate) async fn current(server: &Server) -> Result<Server, StoreError> {
+pub(crate) async fn current(server: &ServerSettings) -> Result<ServerSettings, StoreError> {
     let Some(file) = server.url_file.clone() else { return Ok(server.clone()) };
     let shown = file.display().to_string();
     let read = spawn_blocking(move || read_url(&file));
@@ -46,12 +46,12 @@ pub(crate) async fn current(server: &Server) -> Result<Server, StoreError> {
     Ok(current)
 }
 
-fn read_url(file: &Path) -> Result<Server, String> {
+fn read_url(file: &Path) -> Result<ServerSettings, String> {
     config::server(text_file::read(file, FILE_BYTES_MAX)?.trim())
 }
 
 /// The server with the password that the password file has for this host, if it has none of its own.
-pub(crate) async fn for_host(server: &Server, host: &str, port: u16) -> Server {
+pub(crate) async fn for_host(server: &ServerSettings, host: &str, port: u16) -> ServerSettings {
     let mut server = server.clone();
     let Some(file) = server.password_file.clone() else { return server };
     if server.params.get_password().is_some() {
@@ -62,7 +62,7 @@ pub(crate) async fn for_host(server: &Server, host: &str, port: u16) -> Server {
     let database = params.get_dbname().unwrap_or(&user).to_owned();
     let host = host.to_owned();
     let find = spawn_blocking(move || {
-        let login = Login { host: &host, port, database: &database, user: &user };
+        let login = PasswordLogin { host: &host, port, database: &database, user: &user };
         password_file::find(&file, login)
     });
     // What is wrong with the file is said when the server asks for a password.

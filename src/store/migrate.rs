@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 
 use crate::store::error::ServerError;
 use crate::store::error::StoreError;
-use crate::store::sql::Params;
+use crate::store::sql::SqlParams;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
 
@@ -108,7 +108,7 @@ pub const MIGRATIONS: &[Migration] = &[
 
 /// What one read says of the schema.
 #[derive(Debug, Eq, PartialEq)]
-enum Found {
+enum FoundSchema {
     /// There is no version table.
     Nothing,
     Version(i32),
@@ -132,14 +132,14 @@ pub async fn migrate(client: &mut Client) -> Result<(), StateError> {
 pub async fn lacking(client: &Client) -> Result<Option<StateError>, StateError> {
     let known = MIGRATIONS.last().map_or(0, |last| last.version);
     match find(client).await {
-        Ok(Found::OwnedBy(owner)) => wrong_owner(client, &owner).await.map(Some),
-        Ok(Found::Version(version)) if version > known => {
+        Ok(FoundSchema::OwnedBy(owner)) => wrong_owner(client, &owner).await.map(Some),
+        Ok(FoundSchema::Version(version)) if version > known => {
             Ok(Some(StateError::NewerSchema { found: version, known }))
         }
-        Ok(Found::Version(_)) => Ok(None),
+        Ok(FoundSchema::Version(_)) => Ok(None),
         Err(lacks @ StateError::NoPrivilege { .. }) => Ok(Some(lacks)),
         Err(error) => Err(error),
-        Ok(Found::Nothing) => {
+        Ok(FoundSchema::Nothing) => {
             let question = "SELECT CASE WHEN to_regnamespace('walhook') IS NULL
                      THEN has_database_privilege(current_database(), 'CREATE')
                      ELSE has_schema_privilege('walhook', 'CREATE') END AS may";
@@ -157,9 +157,9 @@ pub async fn apply(client: &mut Client, migrations: &[Migration]) -> Result<(), 
     let known = migrations.last().map_or(0, |last| last.version);
     loop {
         let version = match find(client).await? {
-            Found::Nothing => 0,
-            Found::Version(version) => version,
-            Found::OwnedBy(owner) => return Err(wrong_owner(client, &owner).await?),
+            FoundSchema::Nothing => 0,
+            FoundSchema::Version(version) => version,
+            FoundSchema::OwnedBy(owner) => return Err(wrong_owner(client, &owner).await?),
         };
         if version > known {
             return Err(StateError::NewerSchema { found: version, known });
@@ -173,7 +173,7 @@ pub async fn apply(client: &mut Client, migrations: &[Migration]) -> Result<(), 
     }
 }
 
-async fn find(client: &Client) -> Result<Found, StateError> {
+async fn find(client: &Client) -> Result<FoundSchema, StateError> {
     // Owning matters, and not only the right to write: the push log gets a partition each day, and
     // the next version changes the tables.
     let found = client
@@ -197,15 +197,15 @@ async fn find(client: &Client) -> Result<Found, StateError> {
                 return Err(surroundings(client, None).await?);
             }
             match read::<Option<String>>(row, "other_owner")? {
-                Some(owner) => Ok(Found::OwnedBy(owner)),
-                None => Ok(Found::Version(read(row, "version")?)),
+                Some(owner) => Ok(FoundSchema::OwnedBy(owner)),
+                None => Ok(FoundSchema::Version(read(row, "version")?)),
             }
         }
         Err(error) => match error.sqlstate() {
             Some(state)
                 if [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME].contains(state) =>
             {
-                Ok(Found::Nothing)
+                Ok(FoundSchema::Nothing)
             }
             _ => Err(explain(client, error).await),
         },
@@ -216,7 +216,7 @@ async fn find(client: &Client) -> Result<Found, StateError> {
 async fn step(client: &mut Client, next: &Migration) -> Result<(), StateError> {
     let tx =
         client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
-    let mut lock = Params::default();
+    let mut lock = SqlParams::default();
     lock.put(Type::INT8, SCHEMA_LOCK);
     tx.execute_typed("SELECT pg_advisory_xact_lock($1)", &lock.list()).await?;
     // `CREATE SCHEMA IF NOT EXISTS` would ask for a right on the database even where the
@@ -235,7 +235,7 @@ async fn step(client: &mut Client, next: &Migration) -> Result<(), StateError> {
         )",
     )
     .await?;
-    let mut applied = Params::default();
+    let mut applied = SqlParams::default();
     applied.put(Type::INT4, next.version);
     applied.put(Type::TEXT, next.name);
     applied.put(Type::TEXT, concat!("walhook ", env!("CARGO_PKG_VERSION")));
@@ -301,7 +301,7 @@ async fn surroundings(
 }
 
 async fn wrong_owner(client: &Client, owner: &str) -> Result<StateError, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, owner);
     let row = client
         .query_typed_one(

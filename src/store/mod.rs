@@ -1,7 +1,7 @@
 //! PostgreSQL: connections to it, and walhook's own state in it.
 //!
 //! ```text
-//! settings ─▶ [dial] host list, sockets, TLS ─▶ Transport ─┬─▶ [Session] plain SQL, here
+//! settings ─▶ [dial] host list, sockets, TLS ─▶ Transport ─┬─▶ [SqlSession] plain SQL, here
 //!                                                           └─▶ source::wire, replication
 //!
 //! Session ─▶ [migrate] ─▶ [progress] take the slot ─▶ [flush] one transaction per flush
@@ -58,14 +58,14 @@ use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::config::SslNegotiation;
 
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::config::settings::SessionAttrs;
-use crate::store::answers::Patience;
-use crate::store::dial::Kind;
+use crate::store::answers::AnswerPatience;
+use crate::store::dial::DialKind;
 use crate::store::dial::dial;
 use crate::store::error::StoreError;
-use crate::store::transport::Secured;
-use crate::store::transport::Transport;
+use crate::store::transport::SecuredStream;
+use crate::store::transport::ServerTransport;
 
 /// What walhook calls itself in `pg_stat_activity` unless the URL says otherwise.
 pub const APPLICATION_NAME: &str = "walhook";
@@ -79,14 +79,14 @@ pub const ANSWER_SOON: Duration = Duration::from_secs(15);
 
 /// A plain SQL session. Its connection ends with it.
 #[derive(Debug)]
-pub struct Session {
+pub struct SqlSession {
     pub client: Client,
-    patience: Patience,
+    patience: AnswerPatience,
     /// The task that moves the bytes; dropped, and so aborted, together with the client.
     connection: JoinSet<()>,
 }
 
-impl Session {
+impl SqlSession {
     /// Waits until the connection has ended, from whichever side.
     pub async fn ended(&mut self) {
         self.connection.join_next().await;
@@ -134,7 +134,7 @@ pub const SEARCH_PATH: &str = "pg_catalog,pg_temp";
 ///
 /// # Errors
 /// Why no host of the list let us in; see [`StoreError`].
-pub async fn connect(server: &Server) -> Result<Session, StoreError> {
+pub async fn connect(server: &ServerSettings) -> Result<SqlSession, StoreError> {
     connect_within(server, ANSWER_MAX).await
 }
 
@@ -142,7 +142,10 @@ pub async fn connect(server: &Server) -> Result<Session, StoreError> {
 ///
 /// # Errors
 /// As [`connect`].
-pub async fn connect_within(server: &Server, limit: Duration) -> Result<Session, StoreError> {
+pub async fn connect_within(
+    server: &ServerSettings,
+    limit: Duration,
+) -> Result<SqlSession, StoreError> {
     connect_pinned(server, limit, &[("search_path", SEARCH_PATH)]).await
 }
 
@@ -152,17 +155,17 @@ pub async fn connect_within(server: &Server, limit: Duration) -> Result<Session,
 /// # Errors
 /// As [`connect()`].
 pub async fn connect_with_own_path(
-    server: &Server,
+    server: &ServerSettings,
     limit: Duration,
-) -> Result<Session, StoreError> {
+) -> Result<SqlSession, StoreError> {
     connect_pinned(server, limit, &[]).await
 }
 
 async fn connect_pinned(
-    server: &Server,
+    server: &ServerSettings,
     limit: Duration,
     more: &[(&str, &str)],
-) -> Result<Session, StoreError> {
+) -> Result<SqlSession, StoreError> {
     let user = dial::user(server)?;
     let mut server = server.clone();
     let params = &mut server.params;
@@ -180,19 +183,19 @@ async fn connect_pinned(
 }
 
 async fn log_in(
-    transport: Transport,
-    server: Arc<Server>,
+    transport: ServerTransport,
+    server: Arc<ServerSettings>,
     limit: Duration,
-) -> Result<Session, StoreError> {
+) -> Result<SqlSession, StoreError> {
     let at = transport.at().to_owned();
-    let patience = Patience::new(limit);
+    let patience = AnswerPatience::new(limit);
     let transport = transport.answering_within(patience.clone());
     let mut params = server.params.clone();
     // The transport is encrypted, or meant not to be, before tokio-postgres sees it. Direct
     // negotiation makes it take the stream as it is.
     params.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
     let (client, connection) = params
-        .connect_raw(transport, Secured)
+        .connect_raw(transport, SecuredStream)
         .await
         .map_err(|error| StoreError::log_in(error, &server, &at))?;
     let mut running = JoinSet::new();
@@ -210,8 +213,8 @@ async fn log_in(
                 matches!(message, SimpleQueryMessage::Row(row) if row.get(column) == Some(word))
             })
         };
-        let kind = Kind { read_only: is(0, "on"), standby: is(1, "t") };
+        let kind = DialKind { read_only: is(0, "on"), standby: is(1, "t") };
         dial::check_attrs(server.attrs, kind, &at)?;
     }
-    Ok(Session { client, patience, connection: running })
+    Ok(SqlSession { client, patience, connection: running })
 }

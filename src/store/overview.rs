@@ -7,14 +7,14 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::flow::time::Timestamp;
-use crate::store::sql::Params;
+use crate::store::sql::SqlParams;
 use crate::store::sql::read;
 use crate::store::sql::unsigned;
 use crate::store::state_error::StateError;
 
 /// What waits in the backlog of one endpoint. Each value is found by an index, however much there is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Waiting {
+pub struct WaitingCounts {
     pub endpoint: Arc<str>,
     /// When the first of it was parked.
     pub since: Option<Timestamp>,
@@ -33,8 +33,8 @@ pub async fn waiting(
     client: &Client,
     slot: &str,
     endpoints: &[&str],
-) -> Result<Vec<Waiting>, StateError> {
-    let mut params = Params::default();
+) -> Result<Vec<WaitingCounts>, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.column(Type::TEXT_ARRAY, endpoints.iter().copied());
     let rows = client
@@ -57,7 +57,7 @@ pub async fn waiting(
         .await?;
     let waiting = |row: &Row| {
         let failure = read::<&str>(row, "failure")?;
-        Ok(Waiting {
+        Ok(WaitingCounts {
             endpoint: read::<&str>(row, "endpoint")?.into(),
             since: read(row, "since")?,
             oldest: read(row, "committed")?,
@@ -70,7 +70,7 @@ pub async fn waiting(
 
 /// Dead letters that nobody has dealt with, by endpoint and class, the most first.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Letters {
+pub struct LetterCounts {
     pub endpoint: Arc<str>,
     pub class: String,
     pub letters: u64,
@@ -80,8 +80,8 @@ pub struct Letters {
 ///
 /// # Errors
 /// That the rows could not be counted.
-pub async fn letters(client: &Client, slot: &str) -> Result<Vec<Letters>, StateError> {
-    let mut params = Params::default();
+pub async fn letters(client: &Client, slot: &str) -> Result<Vec<LetterCounts>, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let rows = client
         .query_typed(
@@ -93,7 +93,7 @@ pub async fn letters(client: &Client, slot: &str) -> Result<Vec<Letters>, StateE
         )
         .await?;
     let letters = |row: &Row| {
-        Ok(Letters {
+        Ok(LetterCounts {
             endpoint: read::<&str>(row, "endpoint")?.into(),
             class: read::<&str>(row, "failure_class")?.to_owned(),
             letters: unsigned(row, "letters")?,

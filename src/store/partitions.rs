@@ -16,7 +16,7 @@ use tokio_postgres::types::Type;
 use crate::flow::time::Timestamp;
 use crate::store::migrate::SCHEMA_LOCK;
 use crate::store::progress::begin;
-use crate::store::sql::Params;
+use crate::store::sql::SqlParams;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
 
@@ -34,9 +34,9 @@ const BATCHES_STORAGE: &str = "SET (toast_tuple_target = 8160), \
 
 /// A day in UTC: days since the Unix epoch.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Day(i64);
+pub struct PartitionDay(i64);
 
-impl Day {
+impl PartitionDay {
     /// The day of `time`. A time that no calendar shows is taken for the nearest day that one does.
     pub fn of(time: Timestamp) -> Self {
         // 0001-01-01 and 9999-12-31.
@@ -53,13 +53,13 @@ impl Day {
     }
 
     /// The day's partition of `table`.
-    fn partition(self, table: &'static str) -> Partition {
-        Partition { day: self.format("%Y%m%d"), table }
+    fn partition(self, table: &'static str) -> LogPartition {
+        LogPartition { day: self.format("%Y%m%d"), table }
     }
 }
 
 /// As SQL writes a date.
-impl fmt::Display for Day {
+impl fmt::Display for PartitionDay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.format("%Y-%m-%d"))
     }
@@ -67,14 +67,14 @@ impl fmt::Display for Day {
 
 /// A partition of one of the [`TABLES`]. They sort by day.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Partition {
+struct LogPartition {
     /// As `YYYYMMDD`.
     day: String,
     table: &'static str,
 }
 
 /// Its name, without its schema.
-impl fmt::Display for Partition {
+impl fmt::Display for LogPartition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}_{}", self.table, self.day)
     }
@@ -85,8 +85,11 @@ impl fmt::Display for Partition {
 ///
 /// # Errors
 /// That a statement failed.
-pub async fn ensure_ahead(client: &mut Client, now: Timestamp) -> Result<Vec<Day>, StateError> {
-    let today = Day::of(now);
+pub async fn ensure_ahead(
+    client: &mut Client,
+    now: Timestamp,
+) -> Result<Vec<PartitionDay>, StateError> {
+    let today = PartitionDay::of(now);
     ensure(client, &BTreeSet::from([today, today.shifted(1)])).await
 }
 
@@ -94,7 +97,10 @@ pub async fn ensure_ahead(client: &mut Client, now: Timestamp) -> Result<Vec<Day
 ///
 /// # Errors
 /// That a statement failed.
-pub async fn ensure(client: &mut Client, days: &BTreeSet<Day>) -> Result<Vec<Day>, StateError> {
+pub async fn ensure(
+    client: &mut Client,
+    days: &BTreeSet<PartitionDay>,
+) -> Result<Vec<PartitionDay>, StateError> {
     let found = partitions(client).await?;
     let mut made = Vec::new();
     for &day in days {
@@ -107,14 +113,14 @@ pub async fn ensure(client: &mut Client, days: &BTreeSet<Day>) -> Result<Vec<Day
 }
 
 /// Returns whether there was anything to make.
-async fn make(client: &mut Client, day: Day) -> Result<bool, StateError> {
+async fn make(client: &mut Client, day: PartitionDay) -> Result<bool, StateError> {
     let tx = begin(client).await?;
-    let mut lock = Params::default();
+    let mut lock = SqlParams::default();
     lock.put(Type::INT8, SCHEMA_LOCK);
     tx.execute_typed("SELECT pg_advisory_xact_lock($1)", &lock.list()).await?;
     let found = partitions(tx.client()).await?; // another walhook may have been quicker
     let next = day.shifted(1);
-    let missing: Vec<Partition> = TABLES
+    let missing: Vec<LogPartition> = TABLES
         .iter()
         .map(|table| day.partition(table))
         .filter(|partition| !found.contains(partition))
@@ -151,16 +157,16 @@ pub async fn drop_old(
     now: Timestamp,
     keep: u32,
 ) -> Result<Vec<String>, StateError> {
-    let first_kept = Day::of(now).shifted(-i64::from(keep)).format("%Y%m%d");
+    let first_kept = PartitionDay::of(now).shifted(-i64::from(keep)).format("%Y%m%d");
     let mut dropped = Vec::new();
     // Days as they are written here sort as the days do.
     for partition in partitions(client).await?.into_iter().filter(|p| p.day < first_kept) {
         let table = partition.table;
         let detach = match attachment(client, &partition).await? {
-            Attachment::Attached => Some("CONCURRENTLY"),
+            PartitionAttachment::Attached => Some("CONCURRENTLY"),
             // Somebody died in the middle of it.
-            Attachment::Leaving => Some("FINALIZE"),
-            Attachment::Loose => None,
+            PartitionAttachment::Leaving => Some("FINALIZE"),
+            PartitionAttachment::Loose => None,
         };
         if let Some(how) = detach {
             let detach =
@@ -173,14 +179,17 @@ pub async fn drop_old(
     Ok(dropped)
 }
 
-enum Attachment {
+enum PartitionAttachment {
     Attached,
     Leaving,
     Loose,
 }
 
-async fn attachment(client: &Client, partition: &Partition) -> Result<Attachment, StateError> {
-    let mut params = Params::default();
+async fn attachment(
+    client: &Client,
+    partition: &LogPartition,
+) -> Result<PartitionAttachment, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, format!("walhook.{partition}"));
     params.put(Type::TEXT, format!("walhook.{}", partition.table));
     let row = client
@@ -191,14 +200,14 @@ async fn attachment(client: &Client, partition: &Partition) -> Result<Attachment
         )
         .await?;
     Ok(match row {
-        None => Attachment::Loose,
-        Some(row) if read(&row, "inhdetachpending")? => Attachment::Leaving,
-        Some(_) => Attachment::Attached,
+        None => PartitionAttachment::Loose,
+        Some(row) if read(&row, "inhdetachpending")? => PartitionAttachment::Leaving,
+        Some(_) => PartitionAttachment::Attached,
     })
 }
 
 /// The tables that are named like a day's partition, attached or not.
-async fn partitions(client: &Client) -> Result<BTreeSet<Partition>, StateError> {
+async fn partitions(client: &Client) -> Result<BTreeSet<LogPartition>, StateError> {
     let rows = client
         .query_typed(
             "SELECT relname::text AS name FROM pg_class
@@ -212,7 +221,7 @@ async fn partitions(client: &Client) -> Result<BTreeSet<Partition>, StateError> 
         let name: &str = read(row, "name")?;
         found.extend(TABLES.iter().filter_map(|table| {
             let day = name.strip_prefix(table)?.strip_prefix('_')?.to_owned();
-            Some(Partition { day, table })
+            Some(LogPartition { day, table })
         }));
     }
     Ok(found)
@@ -233,10 +242,10 @@ mod tests {
             (i64::MIN, "push_log_events_00010101", "0001-01-01"),
         ];
         for (micros, name, date) in cases {
-            let day = Day::of(Timestamp::from_micros(micros));
+            let day = PartitionDay::of(Timestamp::from_micros(micros));
             let partition = day.partition("push_log_events");
             assert_eq!((partition.to_string().as_str(), day.to_string().as_str()), (name, date));
         }
-        assert_eq!(Day::of(Timestamp::default()).shifted(31).to_string(), "1970-02-01");
+        assert_eq!(PartitionDay::of(Timestamp::default()).shifted(31).to_string(), "1970-02-01");
     }
 }

@@ -15,12 +15,12 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::flow::event::EventId;
-use crate::flow::key::Key;
+use crate::flow::key::KeyHash;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::time::Timestamp;
 use crate::store::slot_owner::SlotOwner;
-use crate::store::sql::Params;
+use crate::store::sql::SqlParams;
 use crate::store::sql::clean;
 use crate::store::sql::read;
 use crate::store::sql::unsigned;
@@ -49,7 +49,7 @@ const COLUMNS: &str = "p.system_identifier, p.timeline, p.publication_oids, p.se
 /// The right to write state for a slot, until somebody else takes it. A clone is for those who claim
 /// and never flush: flushes are counted in one place.
 #[derive(Clone, Debug)]
-pub struct Holding {
+pub struct StateOwnership {
     pub(crate) slot: Arc<str>,
     pub(crate) epoch: i64,
     /// Number of the last flush that is known to be committed.
@@ -60,7 +60,7 @@ pub struct Holding {
     pub(crate) unicode: bool,
 }
 
-impl Holding {
+impl StateOwnership {
     pub fn slot(&self) -> &Arc<str> {
         &self.slot
     }
@@ -73,7 +73,7 @@ impl Holding {
 
 /// The stream that positions belong to.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Lineage {
+pub struct ServerLineage {
     /// The database system identifier.
     pub system: u64,
     pub timeline: u32,
@@ -82,9 +82,9 @@ pub struct Lineage {
 
 /// The row of a slot.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Progress {
+pub struct StoredProgress {
     /// `None` before the first start reached the stream.
-    pub lineage: Option<Lineage>,
+    pub lineage: Option<ServerLineage>,
     /// All events up to and including this one are settled; `None` before the first.
     pub settled: Option<Position>,
     /// What was confirmed to the server or was about to be; `None` before the first flush.
@@ -103,8 +103,8 @@ pub struct Progress {
 ///
 /// # Errors
 /// That the row could not be read.
-pub async fn load(client: &Client, slot: &str) -> Result<Option<Progress>, StateError> {
-    let mut params = Params::default();
+pub async fn load(client: &Client, slot: &str) -> Result<Option<StoredProgress>, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = format!("SELECT {COLUMNS} FROM walhook.progress p WHERE slot = $1");
     let row = client.query_typed_opt(&query, &params.list()).await?;
@@ -117,7 +117,7 @@ pub async fn load(client: &Client, slot: &str) -> Result<Option<Progress>, State
 /// # Errors
 /// That the statement failed.
 pub async fn register(client: &Client, slot: &str) -> Result<(), StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let insert = "INSERT INTO walhook.progress (slot, epoch, holder) VALUES ($1, 0, 'nobody yet')
                   ON CONFLICT (slot) DO NOTHING";
@@ -137,7 +137,7 @@ pub async fn take(
     client: &mut Client,
     slot: &str,
     holder: &str,
-) -> Result<(Holding, Progress), StateError> {
+) -> Result<(StateOwnership, StoredProgress), StateError> {
     for _ in 1..TAKE_TRIES {
         match try_take(client, slot, holder).await {
             Err(error) if error.sqlstate() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
@@ -154,12 +154,12 @@ async fn try_take(
     client: &mut Client,
     slot: &str,
     holder: &str,
-) -> Result<(Holding, Progress), StateError> {
+) -> Result<(StateOwnership, StoredProgress), StateError> {
     let tx = begin(client).await?;
     let patience = HOLDER_PATIENCE.as_millis();
     tx.batch_execute(&format!("SET LOCAL lock_timeout = {patience}")).await?;
     lock(&tx, slot).await?;
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TEXT, clean(holder, false));
     let query = format!(
@@ -171,7 +171,7 @@ async fn try_take(
     let row = tx.query_typed_one(&query, &params.list()).await?;
     let progress = progress(&row)?;
     let encoding: String = read(&row, "encoding")?;
-    let holding = Holding {
+    let holding = StateOwnership {
         slot: slot.into(),
         epoch: progress.epoch,
         flushed: read(&row, "flush")?,
@@ -185,7 +185,7 @@ async fn try_take(
 
 /// Ends the sessions that are in a transaction for this slot.
 async fn end_holders(client: &Client, slot: &str) -> Result<u64, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::INT8, lock_key(slot));
     // How pg_locks shows a 64-bit advisory lock: its halves, and 1 as the third number.
     let ended = client
@@ -203,7 +203,7 @@ async fn end_holders(client: &Client, slot: &str) -> Result<u64, StateError> {
 
 /// The server's process for a session, so that it can be told from a later one of the same number.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Backend {
+pub struct BackendSession {
     pub pid: i32,
     started: String,
 }
@@ -212,11 +212,11 @@ pub struct Backend {
 ///
 /// # Errors
 /// That a statement failed.
-pub async fn backend(client: &Client) -> Result<Backend, StateError> {
+pub async fn backend(client: &Client) -> Result<BackendSession, StateError> {
     let question = "SELECT pid, coalesce(backend_start::text, '') AS started
           FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()";
     let row = client.query_typed_one(question, &[]).await?;
-    Ok(Backend { pid: read(&row, "pid")?, started: read(&row, "started")? })
+    Ok(BackendSession { pid: read(&row, "pid")?, started: read(&row, "started")? })
 }
 
 /// Ends a lost session of ours, if the server still has it; a role may end its own. Returns whether
@@ -224,8 +224,8 @@ pub async fn backend(client: &Client) -> Result<Backend, StateError> {
 ///
 /// # Errors
 /// That a statement failed.
-pub async fn end_backend(client: &Client, lost: &Backend) -> Result<bool, StateError> {
-    let mut params = Params::default();
+pub async fn end_backend(client: &Client, lost: &BackendSession) -> Result<bool, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::INT4, lost.pid);
     params.put(Type::TEXT, lost.started.as_str());
     let ended = client
@@ -245,8 +245,8 @@ pub async fn end_backend(client: &Client, lost: &Backend) -> Result<bool, StateE
 /// [`StateError::Fenced`], or that a statement failed.
 pub async fn set_lineage(
     client: &mut Client,
-    holding: &Holding,
-    lineage: &Lineage,
+    holding: &StateOwnership,
+    lineage: &ServerLineage,
 ) -> Result<(), StateError> {
     let tx = begin(client).await?;
     guard(&tx, holding).await?;
@@ -262,8 +262,8 @@ pub async fn set_lineage(
 /// [`StateError::Fenced`], or that a statement failed.
 pub async fn begin_anew(
     client: &mut Client,
-    holding: &Holding,
-    lineage: &Lineage,
+    holding: &StateOwnership,
+    lineage: &ServerLineage,
     confirmed: Option<Lsn>,
 ) -> Result<(), StateError> {
     let tx = begin(client).await?;
@@ -271,12 +271,12 @@ pub async fn begin_anew(
     let forgotten = ", settled_lsn = NULL, settled_ordinal = NULL, confirmed_lsn = NULL, \
                      confirmed_at = NULL";
     write_lineage(&tx, holding, lineage, forgotten).await?;
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.put(Type::PG_LSN, confirmed);
     let begin = "UPDATE walhook.progress SET confirmed_lsn = $2 WHERE slot = $1";
     tx.execute_typed(begin, &params.list()).await?;
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     for table in ["settled_ahead", "fronts"] {
         let delete = format!("DELETE FROM walhook.{table} WHERE slot = $1");
@@ -288,11 +288,11 @@ pub async fn begin_anew(
 
 async fn write_lineage(
     tx: &Transaction<'_>,
-    holding: &Holding,
-    lineage: &Lineage,
+    holding: &StateOwnership,
+    lineage: &ServerLineage,
     also: &str,
 ) -> Result<(), StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.put(Type::INT8, lineage.system.cast_signed());
     params.put(Type::INT4, lineage.timeline.cast_signed());
@@ -316,7 +316,7 @@ pub async fn load_ahead(
     client: &Client,
     slot: &str,
 ) -> Result<Vec<(Arc<str>, EventId)>, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, AHEAD_MAX);
     let rows = client
@@ -350,7 +350,7 @@ pub async fn load_fronts(
     client: &Client,
     slot: &str,
 ) -> Result<Vec<(Arc<str>, Position)>, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = "SELECT endpoint, before_lsn, before_ordinal FROM walhook.fronts WHERE slot = $1";
     let rows = client.query_typed(query, &params.list()).await?;
@@ -368,19 +368,22 @@ pub(crate) async fn begin(client: &mut Client) -> Result<Transaction<'_>, StateE
 
 /// The advisory lock that every transaction for a slot holds; see [`end_holders`].
 pub(crate) async fn lock(tx: &Transaction<'_>, slot: &str) -> Result<(), StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::INT8, lock_key(slot));
     tx.execute_typed("SELECT pg_advisory_xact_lock($1)", &params.list()).await?;
     Ok(())
 }
 
 fn lock_key(slot: &str) -> i64 {
-    Key::of([Some(b"walhook slot".as_slice()), Some(slot.as_bytes())]).raw().cast_signed()
+    KeyHash::of([Some(b"walhook slot".as_slice()), Some(slot.as_bytes())]).raw().cast_signed()
 }
 
 /// Locks the slot's row and checks that it is still ours.
-pub(crate) async fn guard(tx: &Transaction<'_>, holding: &Holding) -> Result<(), StateError> {
-    let mut params = Params::default();
+pub(crate) async fn guard(
+    tx: &Transaction<'_>,
+    holding: &StateOwnership,
+) -> Result<(), StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     let query = "SELECT epoch, holder FROM walhook.progress WHERE slot = $1 FOR UPDATE";
     let list = params.list();
@@ -394,16 +397,16 @@ pub(crate) async fn guard(tx: &Transaction<'_>, holding: &Holding) -> Result<(),
     Ok(())
 }
 
-pub(crate) fn fenced(holding: &Holding, holder: Option<String>) -> StateError {
+pub(crate) fn fenced(holding: &StateOwnership, holder: Option<String>) -> StateError {
     let holder = holder.unwrap_or_else(|| "nobody (its row is gone)".to_owned());
     StateError::Fenced { slot: holding.slot.to_string(), holder }
 }
 
-fn progress(row: &Row) -> Result<Progress, StateError> {
+fn progress(row: &Row) -> Result<StoredProgress, StateError> {
     let system: Option<i64> = read(row, "system_identifier")?;
     let timeline: Option<i32> = read(row, "timeline")?;
     let publications = read(row, "publication_oids")?;
-    let lineage = system.zip(timeline).map(|(system, timeline)| Lineage {
+    let lineage = system.zip(timeline).map(|(system, timeline)| ServerLineage {
         system: system.cast_unsigned(),
         timeline: timeline.cast_unsigned(),
         publications,
@@ -412,7 +415,7 @@ fn progress(row: &Row) -> Result<Progress, StateError> {
         Some(commit) => Some(Position { commit, ordinal: unsigned(row, "settled_ordinal")? }),
         None => None,
     };
-    Ok(Progress {
+    Ok(StoredProgress {
         lineage,
         settled,
         confirmed: read(row, "confirmed_lsn")?,

@@ -23,9 +23,9 @@ use crate::flow::event::Event;
 use crate::flow::event::EventId;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Exchange;
-use crate::store::partitions::Day;
-use crate::store::sql::Params;
+use crate::flow::verdict::HttpExchange;
+use crate::store::partitions::PartitionDay;
+use crate::store::sql::SqlParams;
 use crate::store::sql::clean;
 use crate::store::sql::read;
 use crate::store::sql::unsigned_int;
@@ -56,7 +56,7 @@ impl AttemptOutcome {
 
 /// One attempt for one event, to write.
 #[derive(Clone, Debug)]
-pub struct Attempt {
+pub struct LoggedAttempt {
     /// When the attempt began.
     pub created_at: Timestamp,
     pub event: Arc<Event>,
@@ -65,7 +65,7 @@ pub struct Attempt {
     pub retry_count: u32,
     pub outcome: AttemptOutcome,
     /// Status, failure, duration and headers; its response body is not looked at.
-    pub exchange: Arc<Exchange>,
+    pub exchange: Arc<HttpExchange>,
     /// What is to be kept of the bodies, cut to size by the caller.
     pub request_body: Option<Bytes>,
     pub response_body: Option<Bytes>,
@@ -76,7 +76,7 @@ pub struct Attempt {
 
 /// One request that delivered many events, to write as one row: no body of it is kept.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct LoggedBatch {
     /// When the attempt began.
     pub created_at: Timestamp,
     /// All of one type and from one table; never none.
@@ -85,25 +85,25 @@ pub struct Batch {
     /// 0 for the first attempt.
     pub retry_count: u32,
     /// Status, duration and headers.
-    pub exchange: Arc<Exchange>,
+    pub exchange: Arc<HttpExchange>,
     pub replay: bool,
 }
 
 /// A place in the push log, for paging.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Cursor {
+pub struct PushLogCursor {
     pub created_at: Timestamp,
     pub id: i64,
-    /// Which event of a [`Batch`], counted from 1; 0 for an [`Attempt`].
+    /// Which event of a [`LoggedBatch`], counted from 1; 0 for an [`LoggedAttempt`].
     pub place: i64,
 }
 
 /// One attempt, read back.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    /// All events of a [`Batch`] have the same one.
+pub struct PushLogEntry {
+    /// All events of a [`LoggedBatch`] have the same one.
     pub id: i64,
-    /// See [`Cursor::place`].
+    /// See [`PushLogCursor::place`].
     pub place: i64,
     pub created_at: Timestamp,
     pub event: EventId,
@@ -126,16 +126,16 @@ pub struct Entry {
     pub replay: bool,
 }
 
-impl Entry {
+impl PushLogEntry {
     /// Where to go on after this entry.
-    pub fn cursor(&self) -> Cursor {
-        Cursor { created_at: self.created_at, id: self.id, place: self.place }
+    pub fn cursor(&self) -> PushLogCursor {
+        PushLogCursor { created_at: self.created_at, id: self.id, place: self.place }
     }
 }
 
 /// Which attempts are meant; a field that is `None` does not matter.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Filter {
+pub struct PushLogFilter {
     pub event: Option<EventId>,
     pub event_type: Option<String>,
     pub row_key: Option<String>,
@@ -150,9 +150,9 @@ pub struct Filter {
 }
 
 /// The days that these fall on.
-pub(crate) fn days(attempts: &[Attempt], batches: &[Batch]) -> BTreeSet<Day> {
+pub(crate) fn days(attempts: &[LoggedAttempt], batches: &[LoggedBatch]) -> BTreeSet<PartitionDay> {
     let attempts = attempts.iter().map(|attempt| attempt.created_at);
-    attempts.chain(batches.iter().map(|batch| batch.created_at)).map(Day::of).collect()
+    attempts.chain(batches.iter().map(|batch| batch.created_at)).map(PartitionDay::of).collect()
 }
 
 /// Not by the view: a batch is found by what its arrays hold before it is taken apart. Each of the
@@ -203,12 +203,12 @@ const LIST: &str = "
 pub async fn list(
     client: &Client,
     slot: &str,
-    filter: &Filter,
-    below: Option<Cursor>,
+    filter: &PushLogFilter,
+    below: Option<PushLogCursor>,
     limit: u32,
-) -> Result<Vec<Entry>, StateError> {
+) -> Result<Vec<PushLogEntry>, StateError> {
     let text = |text: &Option<String>| text.as_deref().map(|t| clean(t, true).into_owned());
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TEXT, filter.event.map(|event| event.to_string()));
     params.put(Type::TEXT, text(&filter.event_type));
@@ -228,8 +228,8 @@ pub async fn list(
     rows.iter().map(read_entry).collect()
 }
 
-fn read_entry(row: &Row) -> Result<Entry, StateError> {
-    Ok(Entry {
+fn read_entry(row: &Row) -> Result<PushLogEntry, StateError> {
+    Ok(PushLogEntry {
         id: read(row, "id")?,
         place: read(row, "place")?,
         created_at: read(row, "created_at")?,

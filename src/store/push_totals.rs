@@ -10,8 +10,8 @@ use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
 use crate::flow::time::Timestamp;
-use crate::store::progress::Holding;
-use crate::store::sql::Params;
+use crate::store::progress::StateOwnership;
+use crate::store::sql::SqlParams;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
 
@@ -51,13 +51,13 @@ impl PushTotals {
 
 pub(crate) async fn add(
     tx: &Transaction<'_>,
-    holding: &Holding,
+    holding: &StateOwnership,
     more: &PushTotals,
 ) -> Result<(), StateError> {
     if more.is_empty() {
         return Ok(());
     }
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     for count in [more.succeeded, more.failed, more.timed, more.response_micros] {
         params.put(Type::INT8, count);
@@ -83,7 +83,7 @@ pub(crate) async fn add(
 /// # Errors
 /// That the row could not be read.
 pub async fn load(client: &Client, slot: &str) -> Result<PushTotals, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = "SELECT succeeded, failed, timed, response_micros, last_push_at
            FROM walhook.push_totals WHERE slot = $1";

@@ -18,10 +18,10 @@ use tokio_postgres::types::Type;
 
 use crate::flow::event::EventId;
 use crate::flow::time::Timestamp;
-use crate::store::progress::Holding;
+use crate::store::progress::StateOwnership;
 use crate::store::progress::begin;
 use crate::store::progress::guard;
-use crate::store::sql::Params;
+use crate::store::sql::SqlParams;
 use crate::store::sql::bigint;
 use crate::store::sql::clean;
 use crate::store::sql::int;
@@ -30,15 +30,15 @@ use crate::store::sql::unsigned;
 use crate::store::sql::unsigned_int;
 use crate::store::state_error::StateError;
 
-pub use deliveries::Logged;
-pub use deliveries::Share;
+pub use deliveries::LoggedDelivery;
+pub use deliveries::ReplayShare;
 pub(crate) use deliveries::kept_headers;
 pub use deliveries::page;
 pub use deliveries::survey;
 
 /// Which deliveries are meant; a field that is `None` does not matter.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Filter {
+pub struct ReplayFilter {
     pub endpoint: Option<String>,
     pub event: Option<EventId>,
     pub event_type: Option<String>,
@@ -50,13 +50,13 @@ pub struct Filter {
 
 /// How far an order may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum OrderState {
+pub enum ReplayState {
     Running,
     Done,
     Cancelled,
 }
 
-impl OrderState {
+impl ReplayState {
     const ALL: [Self; 3] = [Self::Running, Self::Done, Self::Cancelled];
 
     pub const fn as_str(self) -> &'static str {
@@ -70,7 +70,7 @@ impl OrderState {
 
 /// What became of an order's events so far.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Tally {
+pub struct ReplayTally {
     pub delivered: u64,
     pub expired: u64,
     pub failed: u64,
@@ -79,33 +79,33 @@ pub struct Tally {
 
 /// How far an order has come in the push log.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Cursor {
+pub struct ReplayCursor {
     pub created_at: Timestamp,
     pub id: i64,
 }
 
 /// An order, for one endpoint.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct ReplayOrder {
     pub id: i64,
     /// Its endpoint is always there.
-    pub filter: Filter,
+    pub filter: ReplayFilter,
     pub per_second: u32,
-    pub state: OrderState,
+    pub state: ReplayState,
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
     /// All attempts up to and including this one are dealt with.
-    pub done: Option<Cursor>,
-    pub tally: Tally,
+    pub done: Option<ReplayCursor>,
+    pub tally: ReplayTally,
 }
 
 const COLUMNS: &str = "id, endpoint, event_id, event_type, row_key, from_time, before_time, \
                        per_second, state, created_at, finished_at, done_time, done_id, delivered, \
                        expired, failed, without_body";
 
-fn filter_params<'a>(slot: &'a str, filter: &Filter) -> Params<'a> {
+fn filter_params<'a>(slot: &'a str, filter: &ReplayFilter) -> SqlParams<'a> {
     let text = |text: &Option<String>| text.as_deref().map(|text| clean(text, true).into_owned());
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TEXT, text(&filter.endpoint));
     params.put(Type::TEXT, filter.event.map(|event| event.to_string()));
@@ -123,10 +123,10 @@ fn filter_params<'a>(slot: &'a str, filter: &Filter) -> Params<'a> {
 pub async fn order(
     client: &Client,
     slot: &str,
-    filter: &Filter,
+    filter: &ReplayFilter,
     per_second: u32,
     now: Timestamp,
-) -> Result<Order, StateError> {
+) -> Result<ReplayOrder, StateError> {
     let mut params = filter_params(slot, filter);
     params.put(Type::INT4, int(per_second));
     params.put(Type::TIMESTAMPTZ, now);
@@ -147,8 +147,8 @@ pub async fn list(
     slot: &str,
     id: Option<i64>,
     limit: u32,
-) -> Result<Vec<Order>, StateError> {
-    let mut params = Params::default();
+) -> Result<Vec<ReplayOrder>, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, id);
     params.put(Type::INT8, i64::from(limit));
@@ -170,7 +170,7 @@ pub async fn cancel(
     id: i64,
     now: Timestamp,
 ) -> Result<bool, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, id);
     params.put(Type::TIMESTAMPTZ, now);
@@ -184,7 +184,7 @@ pub async fn cancel(
 /// # Errors
 /// That the rows could not be read.
 pub async fn waiting(client: &Client, slot: &str) -> Result<Vec<Arc<str>>, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = "SELECT DISTINCT endpoint FROM walhook.replays
                   WHERE slot = $1 AND state = 'running'";
@@ -200,8 +200,8 @@ pub async fn next(
     client: &Client,
     slot: &str,
     endpoint: &str,
-) -> Result<Option<Order>, StateError> {
-    let mut params = Params::default();
+) -> Result<Option<ReplayOrder>, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TEXT, endpoint);
     let query = format!(
@@ -218,13 +218,13 @@ pub async fn next(
 /// [`StateError::Fenced`], or that a statement failed.
 pub async fn advance(
     client: &mut Client,
-    holding: &Holding,
+    holding: &StateOwnership,
     id: i64,
-    done: Option<Cursor>,
-    tally: Tally,
+    done: Option<ReplayCursor>,
+    tally: ReplayTally,
     now: Timestamp,
 ) -> Result<(), StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.put(Type::INT8, id);
     params.put(Type::TIMESTAMPTZ, done.map(|done| done.created_at));
@@ -252,15 +252,15 @@ pub async fn advance(
     Ok(())
 }
 
-fn read_order(row: &Row) -> Result<Order, StateError> {
+fn read_order(row: &Row) -> Result<ReplayOrder, StateError> {
     let state: &str = read(row, "state")?;
     let event: Option<&str> = read(row, "event_id")?;
     let event = event.map(str::parse).transpose();
     let done: Option<(Timestamp, i64)> =
         read::<Option<Timestamp>>(row, "done_time")?.zip(read(row, "done_id")?);
-    Ok(Order {
+    Ok(ReplayOrder {
         id: read(row, "id")?,
-        filter: Filter {
+        filter: ReplayFilter {
             endpoint: read(row, "endpoint")?,
             event: event.map_err(|cause| StateError::unreadable("an event id", cause))?,
             event_type: read(row, "event_type")?,
@@ -269,14 +269,14 @@ fn read_order(row: &Row) -> Result<Order, StateError> {
             before: read(row, "before_time")?,
         },
         per_second: unsigned_int(row, "per_second")?,
-        state: OrderState::ALL
+        state: ReplayState::ALL
             .into_iter()
             .find(|known| known.as_str() == state)
             .ok_or_else(|| StateError::unreadable("a replay", "its state is unknown"))?,
         created_at: read(row, "created_at")?,
         finished_at: read(row, "finished_at")?,
-        done: done.map(|(created_at, id)| Cursor { created_at, id }),
-        tally: Tally {
+        done: done.map(|(created_at, id)| ReplayCursor { created_at, id }),
+        tally: ReplayTally {
             delivered: unsigned(row, "delivered")?,
             expired: unsigned(row, "expired")?,
             failed: unsigned(row, "failed")?,

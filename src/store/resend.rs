@@ -15,16 +15,16 @@ use tokio_postgres::types::Type;
 
 use crate::flow::time::Timestamp;
 use crate::store::dead_letters::DeadLetterId;
-use crate::store::dead_letters::Filter;
+use crate::store::dead_letters::LetterFilter;
+use crate::store::dead_letters::LetterState;
+use crate::store::dead_letters::LetterSummary;
 use crate::store::dead_letters::MATCHES;
-use crate::store::dead_letters::State;
-use crate::store::dead_letters::Summary;
 use crate::store::dead_letters::filter_params;
 use crate::store::dead_letters::read_whole;
-use crate::store::progress::Holding;
+use crate::store::progress::StateOwnership;
 use crate::store::progress::begin;
 use crate::store::progress::guard;
-use crate::store::sql::Params;
+use crate::store::sql::SqlParams;
 use crate::store::sql::bigint;
 use crate::store::sql::chunks;
 use crate::store::sql::read;
@@ -33,8 +33,8 @@ use crate::store::state_error::StateError;
 
 /// A letter to deliver again, with [`crate::store::stored_event::Replay::DeadLetter`].
 #[derive(Clone, Debug)]
-pub struct Claimed {
-    pub letter: Summary,
+pub struct ClaimedLetter {
+    pub letter: LetterSummary,
     /// Whether the books counted it as dead until now: `dead` was lowered by one with this claim.
     /// Not so for a letter that was claimed before and got lost.
     pub unbooked: bool,
@@ -42,16 +42,16 @@ pub struct Claimed {
 
 /// How a resend ended, other than by dying again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Ended {
+pub enum EndedLetter {
     Delivered,
     Expired,
 }
 
 /// The outcome of one resend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Resent {
+pub struct ResentLetter {
     pub letter: DeadLetterId,
-    pub ended: Ended,
+    pub ended: EndedLetter,
     pub at: Timestamp,
 }
 
@@ -61,8 +61,12 @@ pub struct Resent {
 ///
 /// # Errors
 /// That the statement failed.
-pub async fn request(client: &Client, slot: &str, filter: &Filter) -> Result<u64, StateError> {
-    let params = filter_params(slot, filter, &[State::Dead]);
+pub async fn request(
+    client: &Client,
+    slot: &str,
+    filter: &LetterFilter,
+) -> Result<u64, StateError> {
+    let params = filter_params(slot, filter, &[LetterState::Dead]);
     let update = format!(
         "UPDATE walhook.dead_letters SET state = 'requested'
           WHERE {MATCHES} AND body IS NOT NULL"
@@ -75,7 +79,7 @@ pub async fn request(client: &Client, slot: &str, filter: &Filter) -> Result<u64
 /// # Errors
 /// That the rows could not be read.
 pub async fn waiting(client: &Client, slot: &str) -> Result<Vec<Arc<str>>, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let rows = client
         .query_typed(
@@ -91,7 +95,7 @@ pub async fn waiting(client: &Client, slot: &str) -> Result<Vec<Arc<str>>, State
 
 /// What [`claim`] takes at once.
 #[derive(Clone, Copy, Debug)]
-pub struct Portion<'a> {
+pub struct ClaimPortion<'a> {
     /// `None` means letters of any endpoint.
     pub endpoint: Option<&'a str>,
     /// The letters that were claimed and whose outcome, or parking, is not committed yet.
@@ -110,10 +114,10 @@ pub struct Portion<'a> {
 /// [`StateError::Fenced`], or that a statement failed.
 pub async fn claim(
     client: &mut Client,
-    holding: &Holding,
-    portion: Portion<'_>,
-) -> Result<Vec<Claimed>, StateError> {
-    let mut params = Params::default();
+    holding: &StateOwnership,
+    portion: ClaimPortion<'_>,
+) -> Result<Vec<ClaimedLetter>, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.column(Type::INT8_ARRAY, portion.in_memory.iter().map(|id| id.0));
     params.put(Type::INT8, bigint(portion.rows as u64));
@@ -153,8 +157,9 @@ pub async fn claim(
         )
         .await?;
     tx.commit().await?;
-    let claimed =
-        |row: &Row| Ok(Claimed { letter: read_whole(row)?, unbooked: read(row, "unbooked")? });
+    let claimed = |row: &Row| {
+        Ok(ClaimedLetter { letter: read_whole(row)?, unbooked: read(row, "unbooked")? })
+    };
     found.iter().map(claimed).collect()
 }
 
@@ -167,11 +172,11 @@ pub async fn claim(
 /// That the statement failed.
 pub async fn take_back(
     client: &Client,
-    holding: &Holding,
+    holding: &StateOwnership,
     endpoint: &str,
     why: &str,
 ) -> Result<u64, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.put(Type::TEXT, endpoint);
     params.put(Type::TEXT, why);
@@ -204,16 +209,16 @@ pub async fn take_back(
 
 pub(crate) async fn close(
     tx: &Transaction<'_>,
-    holding: &Holding,
-    resent: &[Resent],
+    holding: &StateOwnership,
+    resent: &[ResentLetter],
 ) -> Result<(), StateError> {
     for chunk in chunks(resent, |_| 0) {
-        let mut params = Params::default();
+        let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         params.column(Type::INT8_ARRAY, chunk.iter().map(|row| row.letter.0));
-        let state = |row: &Resent| match row.ended {
-            Ended::Delivered => State::Delivered.as_str(),
-            Ended::Expired => State::Expired.as_str(),
+        let state = |row: &ResentLetter| match row.ended {
+            EndedLetter::Delivered => LetterState::Delivered.as_str(),
+            EndedLetter::Expired => LetterState::Expired.as_str(),
         };
         params.column(Type::TEXT_ARRAY, chunk.iter().map(state));
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.at));

@@ -17,20 +17,20 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
 use tokio_postgres::types::to_sql_checked;
 
-use crate::config::settings::RowChange;
+use crate::config::settings::RowChangeSql;
 use crate::config::settings::SqlPiece;
-use crate::config::settings::WriteBack;
+use crate::config::settings::WriteBackSettings;
 use crate::flow::event::EventId;
 use crate::flow::relation::TableName;
 use crate::flow::write_back::MARK;
 use crate::flow::write_back::TargetRow;
 use crate::store::SEARCH_PATH;
-use crate::store::sql::Params;
+use crate::store::sql::SqlParams;
 use crate::store::state_error::StateError;
 
 /// A statement with its values.
 #[derive(Debug)]
-struct Statement<'a> {
+struct ChangeStatement<'a> {
     sql: String,
     values: Vec<AsText<'a>>,
 }
@@ -73,7 +73,7 @@ pub(crate) async fn begin(
     ))
     .await?;
     user_code(tx).await?;
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, MARK);
     params.put(Type::TEXT, slot);
     tx.execute_typed("SELECT pg_catalog.pg_logical_emit_message(true, $1, $2)", &params.list())
@@ -94,7 +94,7 @@ pub(crate) async fn user_code(tx: &Transaction<'_>) -> Result<(), StateError> {
 /// Writes one outcome; gives the number of rows that it changed.
 pub(crate) async fn apply(
     tx: &Transaction<'_>,
-    terms: &WriteBack,
+    terms: &WriteBackSettings,
     table: &TableName,
     event: EventId,
     target: &TargetRow,
@@ -114,7 +114,7 @@ pub(crate) async fn apply(
 /// What would be wrong with every write-back.
 pub async fn explain(
     client: &mut Client,
-    terms: &WriteBack,
+    terms: &WriteBackSettings,
     table: &TableName,
     key: &[String],
     hidden: bool,
@@ -140,7 +140,7 @@ pub async fn explain(
     Ok(())
 }
 
-impl Statement<'_> {
+impl ChangeStatement<'_> {
     fn params(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
         let mut list: Vec<(&(dyn ToSql + Sync), Type)> = Vec::with_capacity(self.values.len());
         for value in &self.values {
@@ -151,15 +151,15 @@ impl Statement<'_> {
 }
 
 fn statement<'a>(
-    terms: &'a WriteBack,
+    terms: &'a WriteBackSettings,
     table: &TableName,
     target: &'a TargetRow,
     outcome: &'a str,
     event: &'a str,
-) -> Statement<'a> {
+) -> ChangeStatement<'a> {
     let text = |text: Option<&'a str>| AsText(text.map(Into::into));
     match &terms.change {
-        RowChange::Column(column) => {
+        RowChangeSql::Column(column) => {
             let name = quoted(column);
             let mut sql = format!("UPDATE {} SET {name} = $1 WHERE ", table.quoted());
             let mut values = vec![text(Some(outcome))];
@@ -176,9 +176,9 @@ fn statement<'a>(
                 "({name} IS NOT DISTINCT FROM ${seen} OR {name} IN (${}, ${last}))",
                 seen + 1
             );
-            Statement { sql, values }
+            ChangeStatement { sql, values }
         }
-        RowChange::Statement(pieces) => {
+        RowChangeSql::Statement(pieces) => {
             let (mut sql, mut values) = (String::new(), Vec::new());
             for piece in pieces.iter() {
                 values.push(match piece {
@@ -192,7 +192,7 @@ fn statement<'a>(
                 });
                 let _infallible = write!(sql, "${}", values.len());
             }
-            Statement { sql, values }
+            ChangeStatement { sql, values }
         }
     }
 }
@@ -214,8 +214,9 @@ mod tests {
         }
     }
 
-    fn shown(change: RowChange) -> (String, Vec<Option<String>>) {
-        let terms = WriteBack { delivered: "ok".to_owned(), failed: "bad".to_owned(), change };
+    fn shown(change: RowChangeSql) -> (String, Vec<Option<String>>) {
+        let terms =
+            WriteBackSettings { delivered: "ok".to_owned(), failed: "bad".to_owned(), change };
         let target = target();
         let table = TableName::new("s", "t");
         let statement = statement(&terms, &table, &target, "ok", "evt_1");
@@ -225,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_column_is_written_by_key_while_it_says_what_it_said() {
-        let (sql, values) = shown(RowChange::Column("status".to_owned()));
+        let (sql, values) = shown(RowChangeSql::Column("status".to_owned()));
         assert_eq!(
             sql,
             "UPDATE \"s\".\"t\" SET \"status\" = $1 WHERE \"a\"\"b\" = $2 AND \"n\" = $3 AND \
@@ -247,7 +248,7 @@ mod tests {
             SqlPiece::EventId,
             literal(")"),
         ];
-        let (sql, values) = shown(RowChange::Statement(pieces.into()));
+        let (sql, values) = shown(RowChangeSql::Statement(pieces.into()));
         assert_eq!(sql, "SELECT f($1, $2, $3)");
         assert_eq!(values, ["ok", "x", "evt_1"].map(|text| Some(text.to_owned())));
     }

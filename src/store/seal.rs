@@ -25,7 +25,7 @@ const HEAD_LEN: usize = 1 + ID_LEN + NONCE_LEN;
 type KeyId = [u8; ID_LEN];
 
 /// The keys of `[state] key`.
-pub struct Keys(Vec<(KeyId, LessSafeKey)>);
+pub struct SealingKeys(Vec<(KeyId, LessSafeKey)>);
 
 /// Why something could not be sealed or opened.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub enum SealError {
     NoRandomness,
 }
 
-impl Keys {
+impl SealingKeys {
     pub fn new(keys: &[Secret<[u8; 32]>]) -> Self {
         let ready = |key: &Secret<[u8; 32]>| {
             let unbound = UnboundKey::new(&AES_256_GCM, key.reveal()).ok()?;
@@ -121,7 +121,7 @@ impl Keys {
     }
 }
 
-impl std::fmt::Debug for Keys {
+impl std::fmt::Debug for SealingKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Keys").field(&self.shown()).finish()
     }
@@ -150,9 +150,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn keys(bytes: &[u8]) -> Keys {
+    fn keys(bytes: &[u8]) -> SealingKeys {
         let keys: Vec<_> = bytes.iter().map(|byte| Secret::new([*byte; 32])).collect();
-        Keys::new(&keys)
+        SealingKeys::new(&keys)
     }
 
     #[test]

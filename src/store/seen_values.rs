@@ -12,10 +12,10 @@ use tokio_postgres::types::Type;
 
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
-use crate::flow::seen::Fingerprint;
+use crate::flow::seen::ValueFingerprint;
 use crate::flow::time::Timestamp;
-use crate::store::progress::Holding;
-use crate::store::sql::Params;
+use crate::store::progress::StateOwnership;
+use crate::store::sql::SqlParams;
 use crate::store::sql::chunks;
 use crate::store::sql::read;
 use crate::store::sql::unsigned;
@@ -25,20 +25,20 @@ use crate::store::state_error::StateError;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SeenValue {
     pub event_type: Arc<str>,
-    pub fingerprint: Fingerprint,
+    pub fingerprint: ValueFingerprint,
     pub position: Position,
     pub committed: Timestamp,
 }
 
 pub(crate) async fn add(
     tx: &Transaction<'_>,
-    holding: &Holding,
+    holding: &StateOwnership,
     values: &[SeenValue],
 ) -> Result<(), StateError> {
     for chunk in chunks(values, |_| 0) {
         let halves = || chunk.iter().map(|value| value.fingerprint.halves());
         let positions = || chunk.iter().map(|value| value.position);
-        let mut params = Params::default();
+        let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         params.column(Type::INT8_ARRAY, halves().map(|(high, _)| high.cast_signed()));
         params.column(Type::INT8_ARRAY, halves().map(|(_, low)| low.cast_signed()));
@@ -66,13 +66,13 @@ pub(crate) async fn add(
 /// Forgets the values of each event type that are older than the time beside it.
 pub(crate) async fn forget(
     tx: &Transaction<'_>,
-    holding: &Holding,
+    holding: &StateOwnership,
     before: &[(Arc<str>, Timestamp)],
 ) -> Result<(), StateError> {
     if before.is_empty() {
         return Ok(());
     }
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.column(Type::TEXT_ARRAY, before.iter().map(|(event_type, _)| &**event_type));
     params.column(Type::TIMESTAMPTZ_ARRAY, before.iter().map(|(_, time)| *time));
@@ -96,7 +96,7 @@ pub async fn load(
     event_type: &Arc<str>,
     max: usize,
 ) -> Result<Vec<SeenValue>, StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TEXT, &**event_type);
     params.put(Type::INT8, i64::try_from(max).unwrap_or(i64::MAX));
@@ -114,7 +114,7 @@ pub async fn load(
         let commit: Lsn = read(row, "commit_lsn")?;
         Ok(SeenValue {
             event_type: Arc::clone(event_type),
-            fingerprint: Fingerprint::from_halves(half("high")?, half("low")?),
+            fingerprint: ValueFingerprint::from_halves(half("high")?, half("low")?),
             position: Position { commit, ordinal: unsigned(row, "ordinal")? },
             committed: read(row, "committed")?,
         })

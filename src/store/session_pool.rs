@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 use tokio::sync::SemaphorePermit;
 use tokio_postgres::Client;
 
-use crate::config::settings::Server;
-use crate::store::Session;
+use crate::config::settings::ServerSettings;
+use crate::store::SqlSession;
 use crate::store::connect_within;
 use crate::store::error::StoreError;
 
@@ -22,27 +22,27 @@ const SLACK: Duration = Duration::from_secs(5);
 
 /// See the module's header.
 #[derive(Debug)]
-pub struct Desk {
-    server: Server,
+pub struct SessionPool {
+    server: ServerSettings,
     /// The server ends a statement itself after its limit: this is for a server that says nothing.
     patience: Duration,
     places: Semaphore,
     /// Sessions that nobody uses at the moment.
-    idle: Mutex<Vec<Session>>,
+    idle: Mutex<Vec<SqlSession>>,
 }
 
 /// A session, for as long as it is held.
 #[derive(Debug)]
-pub struct Lent<'d> {
+pub struct PooledSession<'d> {
     /// `None` only while it is dropped.
-    session: Option<Session>,
-    desk: &'d Desk,
+    session: Option<SqlSession>,
+    desk: &'d SessionPool,
     _place: SemaphorePermit<'d>,
 }
 
-impl Desk {
+impl SessionPool {
     /// At most so many sessions, whose statements may take no longer than `limit`.
-    pub fn new(mut server: Server, sessions: usize, limit: Duration) -> Self {
+    pub fn new(mut server: ServerSettings, sessions: usize, limit: Duration) -> Self {
         let given = server.params.get_options().unwrap_or_default();
         let options = format!("{given} -c statement_timeout={}", limit.as_millis());
         server.params.options(options.trim_start());
@@ -54,29 +54,29 @@ impl Desk {
     ///
     /// # Errors
     /// The database cannot be reached.
-    pub async fn session(&self) -> Result<Lent<'_>, StoreError> {
+    pub async fn session(&self) -> Result<PooledSession<'_>, StoreError> {
         let place = self.places.acquire().await.expect("the desk never closes");
         let idle = std::iter::from_fn(|| self.idle().pop()).find(|s| !s.client.is_closed());
         let session = match idle {
             Some(session) => session,
             None => connect_within(&self.server, self.patience).await?,
         };
-        Ok(Lent { session: Some(session), desk: self, _place: place })
+        Ok(PooledSession { session: Some(session), desk: self, _place: place })
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Session>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<SqlSession>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lent<'_> {
+impl PooledSession<'_> {
     pub fn client(&mut self) -> &mut Client {
         let session = self.session.as_mut();
         &mut session.expect("it is taken only when this is dropped").client
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for PooledSession<'_> {
     fn drop(&mut self) {
         let session = self.session.take().filter(|session| !session.client.is_closed());
         self.desk.idle().extend(session);

@@ -6,9 +6,9 @@
 //!
 //! | events | kinship | may take the slot |
 //! | --- | --- | --- |
-//! | the same | [`Kinship::Same`] | at any time |
-//! | others, but of a table in common | [`Kinship::Changed`] | a start does, when the slot is free; a standby only if nothing that the holder reads goes unread, and the holder ended cleanly |
-//! | of other tables altogether | [`Kinship::Foreign`] | a start does, when the slot is free and the last run ended cleanly; else only if an operator says so |
+//! | the same | [`OwnerKinship::Same`] | at any time |
+//! | others, but of a table in common | [`OwnerKinship::Changed`] | a start does, when the slot is free; a standby only if nothing that the holder reads goes unread, and the holder ended cleanly |
+//! | of other tables altogether | [`OwnerKinship::Foreign`] | a start does, when the slot is free and the last run ended cleanly; else only if an operator says so |
 //!
 //! Endpoints, filters and payloads do not matter: they change from day to day.
 
@@ -20,8 +20,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::config::settings::EventRule;
-use crate::store::progress::Holding;
-use crate::store::sql::Params;
+use crate::store::progress::StateOwnership;
+use crate::store::sql::SqlParams;
 use crate::store::sql::clean;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
@@ -38,7 +38,7 @@ pub struct SlotOwner {
 
 /// What a configuration is to the one that has read the slot before.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Kinship {
+pub enum OwnerKinship {
     Same,
     /// Another version of it, most likely. `unread` are the tables that it does not read any more.
     Changed {
@@ -58,16 +58,16 @@ impl SlotOwner {
     }
 
     /// What this configuration is to the one that `before` is of.
-    pub fn kinship(&self, before: &Self) -> Kinship {
+    pub fn kinship(&self, before: &Self) -> OwnerKinship {
         if self == before || before.events.is_empty() {
-            return Kinship::Same;
+            return OwnerKinship::Same;
         }
         let (own, theirs) = (self.tables(), before.tables());
         if own.is_disjoint(&theirs) {
-            return Kinship::Foreign;
+            return OwnerKinship::Foreign;
         }
         let unread = theirs.difference(&own).map(|table| (*table).to_owned()).collect();
-        Kinship::Changed { unread }
+        OwnerKinship::Changed { unread }
     }
 
     fn tables(&self) -> BTreeSet<&str> {
@@ -100,8 +100,8 @@ impl SlotOwner {
     ///
     /// # Errors
     /// That the statement failed.
-    pub async fn save(&self, client: &Client, holding: &Holding) -> Result<(), StateError> {
-        let mut params = Params::default();
+    pub async fn save(&self, client: &Client, holding: &StateOwnership) -> Result<(), StateError> {
+        let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         params.put(Type::INT8, holding.epoch);
         params.column(Type::TEXT_ARRAY, self.events.iter().map(|(table, _)| table.as_str()));
@@ -119,7 +119,7 @@ impl SlotOwner {
 
 /// Another slot that is read through a publication, and the events of its configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Reader {
+pub struct OwnerReader {
     pub slot: String,
     pub owner: Option<SlotOwner>,
 }
@@ -129,8 +129,12 @@ pub struct Reader {
 ///
 /// # Errors
 /// That they could not be read.
-pub async fn readers(client: &Client, slot: &str, oid: u32) -> Result<Vec<Reader>, StateError> {
-    let mut params = Params::default();
+pub async fn readers(
+    client: &Client,
+    slot: &str,
+    oid: u32,
+) -> Result<Vec<OwnerReader>, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::OID, oid);
     let query = "SELECT p.slot, to_jsonb(p) ->> 'event_types' AS event_types,
@@ -142,7 +146,8 @@ pub async fn readers(client: &Client, slot: &str, oid: u32) -> Result<Vec<Reader
         Err(error) if error.sqlstate() == Some(&SqlState::UNDEFINED_TABLE) => return Ok(Vec::new()),
         rows => rows?,
     };
-    let reader = |row: &Row| Ok(Reader { slot: read(row, "slot")?, owner: SlotOwner::read(row)? });
+    let reader =
+        |row: &Row| Ok(OwnerReader { slot: read(row, "slot")?, owner: SlotOwner::read(row)? });
     rows.iter().map(reader).collect()
 }
 
@@ -158,14 +163,14 @@ mod tests {
     #[test]
     fn configurations_are_told_apart_by_their_tables() {
         let orders = owner(&[("public.orders", "order"), ("public.customers", "customer")]);
-        assert_eq!(orders.kinship(&orders.clone()), Kinship::Same);
-        assert_eq!(orders.kinship(&owner(&[])), Kinship::Same, "nothing was noted");
+        assert_eq!(orders.kinship(&orders.clone()), OwnerKinship::Same);
+        assert_eq!(orders.kinship(&owner(&[])), OwnerKinship::Same, "nothing was noted");
         let tasks = owner(&[("public.tasks", "order")]);
-        assert_eq!(tasks.kinship(&orders), Kinship::Foreign, "a type says nothing");
+        assert_eq!(tasks.kinship(&orders), OwnerKinship::Foreign, "a type says nothing");
         let fewer = owner(&[("public.orders", "order.created")]);
         let unread = vec![String::from("public.customers")];
-        assert_eq!(fewer.kinship(&orders), Kinship::Changed { unread });
-        assert_eq!(orders.kinship(&fewer), Kinship::Changed { unread: Vec::new() });
+        assert_eq!(fewer.kinship(&orders), OwnerKinship::Changed { unread });
+        assert_eq!(orders.kinship(&fewer), OwnerKinship::Changed { unread: Vec::new() });
     }
 
     #[test]

@@ -27,10 +27,10 @@ const CHUNK_BYTES: usize = 8 * 1024 * 1024;
 /// `IS_VALID_TIMESTAMP` in `src/include/datatype/timestamp.h`.
 const FIRST_TIMESTAMP: i64 = -211_813_488_000_000_000;
 
-type Cause = Box<dyn Error + Sync + Send>;
+type SqlCause = Box<dyn Error + Sync + Send>;
 
 impl ToSql for Lsn {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Cause> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, SqlCause> {
         out.put_u64(self.raw());
         Ok(IsNull::No)
     }
@@ -40,7 +40,7 @@ impl ToSql for Lsn {
 }
 
 impl<'a> FromSql<'a> for Lsn {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Cause> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, SqlCause> {
         Ok(Self::from_raw(u64::from_be_bytes(raw.try_into()?)))
     }
 
@@ -49,7 +49,7 @@ impl<'a> FromSql<'a> for Lsn {
 
 /// A time before PostgreSQL's calendar becomes -infinity.
 impl ToSql for Timestamp {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Cause> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, SqlCause> {
         let micros = self.to_postgres();
         out.put_i64(if micros < FIRST_TIMESTAMP { i64::MIN } else { micros });
         Ok(IsNull::No)
@@ -60,7 +60,7 @@ impl ToSql for Timestamp {
 }
 
 impl<'a> FromSql<'a> for Timestamp {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Cause> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, SqlCause> {
         Ok(Self::from_postgres(i64::from_be_bytes(raw.try_into()?)))
     }
 
@@ -69,11 +69,11 @@ impl<'a> FromSql<'a> for Timestamp {
 
 /// Parameters of one statement, with their types.
 #[derive(Default)]
-pub(crate) struct Params<'a> {
+pub(crate) struct SqlParams<'a> {
     values: Vec<(Box<dyn ToSql + Sync + Send + 'a>, Type)>,
 }
 
-impl<'a> Params<'a> {
+impl<'a> SqlParams<'a> {
     /// The next parameter.
     pub(crate) fn put(&mut self, sql_type: Type, value: impl ToSql + Sync + Send + 'a) {
         self.values.push((Box::new(value), sql_type));

@@ -10,17 +10,17 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::flow::event::Event;
+use crate::flow::event::EventExpiry;
+use crate::flow::event::EventFacts;
 use crate::flow::event::EventId;
-use crate::flow::event::Expiry;
-use crate::flow::event::Facts;
-use crate::flow::key::Key;
-use crate::flow::key::Keys;
+use crate::flow::key::EventKeys;
+use crate::flow::key::KeyHash;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Failure;
+use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::FailureClass;
 use crate::store::body_codec;
-use crate::store::sql::Params;
+use crate::store::sql::SqlParams;
 use crate::store::sql::clean;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
@@ -38,14 +38,14 @@ pub(crate) const ARRAYS: &str = "$2::text[], $3::pg_lsn[], $4::bigint[], $5::tex
 
 /// One event of a row to write, and the value by which operators find it, such as a task's id.
 #[derive(Clone, Copy)]
-pub(crate) struct Subject<'a> {
+pub(crate) struct StoredSubject<'a> {
     pub(crate) event: &'a Event,
     pub(crate) row_key: Option<&'a str>,
 }
 
 /// What the attempts came to so far.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct History {
+pub struct StoredHistory {
     /// Attempts that were made.
     pub attempts: u32,
     pub first_attempt: Option<Timestamp>,
@@ -53,13 +53,13 @@ pub struct History {
     /// HTTP status of the last attempt, if it got one.
     pub status: Option<u16>,
     /// Why the last attempt failed.
-    pub failure: Option<Failure>,
+    pub failure: Option<AttemptFailure>,
 }
 
 /// Whether a delivery is sent again on an operator's word. `Display` is not needed: it is stored as
 /// two columns.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Replay {
+pub enum ReplayRow {
     /// An ordinary delivery.
     #[default]
     No,
@@ -79,7 +79,7 @@ impl fmt::Display for DeadLetterId {
     }
 }
 
-impl Replay {
+impl ReplayRow {
     pub(crate) fn is_replay(self) -> bool {
         self != Self::No
     }
@@ -102,14 +102,14 @@ impl Replay {
 
 /// The value that names a row: that of its first fact, which is the first column of its primary
 /// key.
-pub fn row_key(facts: &Facts) -> Option<&str> {
+pub fn row_key(facts: &EventFacts) -> Option<&str> {
     facts.iter().next().map(|(_, value)| value)
 }
 
 /// Adds [`ARRAYS`] to `params`. `bodies` are the encoded bodies, row by row.
 pub(crate) fn put_events<'a>(
-    params: &mut Params<'a>,
-    rows: &[Subject<'a>],
+    params: &mut SqlParams<'a>,
+    rows: &[StoredSubject<'a>],
     bodies: Vec<Option<Vec<u8>>>,
     unicode: bool,
 ) {
@@ -135,19 +135,19 @@ pub(crate) fn put_events<'a>(
 /// What stands for a barrier: a second key without a first, which no event has otherwise.
 const BARRIER: i64 = 0;
 
-pub(crate) fn stored_key(keys: Keys, index: usize) -> Option<i64> {
+pub(crate) fn stored_key(keys: EventKeys, index: usize) -> Option<i64> {
     if keys.is_barrier() {
         return (index == 1).then_some(BARRIER);
     }
     keys.iter().nth(index).map(|key| key.raw().cast_signed())
 }
 
-pub(crate) fn expires_at(expiry: Expiry) -> Timestamp {
+pub(crate) fn expires_at(expiry: EventExpiry) -> Timestamp {
     let age = i64::try_from(expiry.max_age.as_micros()).unwrap_or(i64::MAX);
     expiry.born.shifted(age)
 }
 
-fn facts_json(facts: &Facts, unicode: bool) -> Value {
+fn facts_json(facts: &EventFacts, unicode: bool) -> Value {
     let fact = |(name, value): (&str, &str)| {
         (clean(name, unicode).into_owned(), Value::String(clean(value, unicode).into_owned()))
     };
@@ -184,25 +184,25 @@ pub(crate) fn read_table(row: &Row) -> Result<TableName, StateError> {
     Ok(TableName::new(read::<&str>(row, "table_schema")?, read::<&str>(row, "table_name")?))
 }
 
-pub(crate) fn read_keys(row: &Row) -> Result<Keys, StateError> {
-    let key = |number: i64| Key::from_raw(number.cast_unsigned());
+pub(crate) fn read_keys(row: &Row) -> Result<EventKeys, StateError> {
+    let key = |number: i64| KeyHash::from_raw(number.cast_unsigned());
     let first: Option<i64> = read(row, "first_key")?;
     let second: Option<i64> = read(row, "second_key")?;
     Ok(match (first.map(key), second.map(key)) {
-        (Some(new), Some(old)) => Keys::both(old, new),
-        (Some(key), None) => Keys::one(key),
-        (None, Some(_)) => Keys::BARRIER,
-        (None, None) => Keys::NONE,
+        (Some(new), Some(old)) => EventKeys::both(old, new),
+        (Some(key), None) => EventKeys::one(key),
+        (None, Some(_)) => EventKeys::BARRIER,
+        (None, None) => EventKeys::NONE,
     })
 }
 
-fn read_expiry(row: &Row) -> Result<Option<Expiry>, StateError> {
+fn read_expiry(row: &Row) -> Result<Option<EventExpiry>, StateError> {
     let born: Option<Timestamp> = read(row, "born")?;
     let expires: Option<Timestamp> = read(row, "expires_at")?;
-    Ok(born.zip(expires).map(|(born, expires)| Expiry { born, max_age: expires.since(born) }))
+    Ok(born.zip(expires).map(|(born, expires)| EventExpiry { born, max_age: expires.since(born) }))
 }
 
-fn read_facts(row: &Row) -> Result<Facts, StateError> {
+fn read_facts(row: &Row) -> Result<EventFacts, StateError> {
     let Value::Object(facts) = read(row, "facts")? else {
         return Err(StateError::unreadable("the facts of an event", "they are not an object"));
     };
@@ -210,7 +210,7 @@ fn read_facts(row: &Row) -> Result<Facts, StateError> {
         Value::String(text) => text,
         other => other.to_string(),
     };
-    Ok(Facts::new(facts.into_iter().map(|(name, value)| (name.into(), text(value))).collect()))
+    Ok(EventFacts::new(facts.into_iter().map(|(name, value)| (name.into(), text(value))).collect()))
 }
 
 /// The class of a stored failure; `None` for what a newer walhook may have written.

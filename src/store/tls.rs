@@ -24,8 +24,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::ParsedCertificate;
 use x509_cert::der::Decode;
 
-use crate::config::settings::Tls;
 use crate::config::settings::TlsMode;
+use crate::config::settings::TlsSettings;
 use crate::store::error::StoreError;
 
 /// `sslrootcert=system`: the system's roots, as without the parameter.
@@ -44,12 +44,12 @@ const ALPN: &[u8] = b"postgresql";
 ///
 /// # Errors
 /// [`StoreError::Certificate`] if a file cannot be used.
-pub fn client_config(tls: &Tls) -> Result<Option<Arc<ClientConfig>>, StoreError> {
+pub fn client_config(tls: &TlsSettings) -> Result<Option<Arc<ClientConfig>>, StoreError> {
     if tls.mode == TlsMode::Disable {
         return Ok(None);
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Verifier {
+    let verifier = CertificateVerifier {
         trust: trust(tls)?,
         check_name: tls.mode == TlsMode::VerifyFull
             || tls.root_cert.as_deref() == Some(SYSTEM_ROOTS),
@@ -112,7 +112,7 @@ fn read_key(file: &str) -> Result<PrivateKeyDer<'static>, StoreError> {
 
 /// Whom to believe.
 #[derive(Debug)]
-enum Trust {
+enum ServerTrust {
     Anyone,
     /// `pinned`: certificates that are trusted as they stand, signed by whomever.
     Roots {
@@ -121,7 +121,7 @@ enum Trust {
     },
 }
 
-fn trust(tls: &Tls) -> Result<Trust, StoreError> {
+fn trust(tls: &TlsSettings) -> Result<ServerTrust, StoreError> {
     let verify = matches!(tls.mode, TlsMode::VerifyCa | TlsMode::VerifyFull);
     let mut roots = RootCertStore::empty();
     match tls.root_cert.as_deref() {
@@ -129,28 +129,28 @@ fn trust(tls: &Tls) -> Result<Trust, StoreError> {
         Some(file) => {
             let pinned = read_certificates(file)?;
             roots.add_parsable_certificates(pinned.iter().cloned());
-            return Ok(Trust::Roots { roots, pinned });
+            return Ok(ServerTrust::Roots { roots, pinned });
         }
         None if verify => {}
-        None => return Ok(Trust::Anyone),
+        None => return Ok(ServerTrust::Anyone),
     }
     let system = rustls_native_certs::load_native_certs();
     let (added, _ignored) = roots.add_parsable_certificates(system.certs);
     match (added, system.errors.into_iter().next()) {
         (0, Some(error)) => Err(certificate("the system's root certificates", error)),
         (0, None) => Err(certificate("the system's root certificates", "there are none")),
-        _ => Ok(Trust::Roots { roots, pinned: Vec::new() }),
+        _ => Ok(ServerTrust::Roots { roots, pinned: Vec::new() }),
     }
 }
 
 #[derive(Debug)]
-struct Verifier {
-    trust: Trust,
+struct CertificateVerifier {
+    trust: ServerTrust,
     check_name: bool,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for CertificateVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -159,7 +159,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let Trust::Roots { roots, pinned } = &self.trust else {
+        let ServerTrust::Roots { roots, pinned } = &self.trust else {
             return Ok(ServerCertVerified::assertion());
         };
         let parsed = ParsedCertificate::try_from(end_entity)?;

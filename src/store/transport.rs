@@ -17,45 +17,45 @@ use tokio_postgres::tls::ChannelBinding;
 use tokio_postgres::tls::TlsConnect;
 use tokio_rustls::client::TlsStream;
 
-use crate::store::answers::Answers;
-use crate::store::answers::Patience;
+use crate::store::answers::AnswerPatience;
+use crate::store::answers::AnswerWatch;
 use crate::store::tls;
 
 /// An open connection to a PostgreSQL server, TLS negotiated, nothing said yet.
 #[derive(Debug)]
-pub struct Transport {
-    socket: Socket,
+pub struct ServerTransport {
+    socket: ServerSocket,
     /// Host and port, or the socket's folder: for messages.
     at: String,
     /// For plain SQL. The stream of changes has limits of its own.
-    answers: Option<Answers>,
+    answers: Option<AnswerWatch>,
 }
 
 #[derive(Debug)]
-enum Socket {
+enum ServerSocket {
     Tcp(TcpStream),
     Unix(UnixStream),
     // Boxed: a TLS session is large, and a Transport is moved around.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Transport {
+impl ServerTransport {
     pub(crate) fn tcp(socket: TcpStream, at: String) -> Self {
-        Self { socket: Socket::Tcp(socket), at, answers: None }
+        Self { socket: ServerSocket::Tcp(socket), at, answers: None }
     }
 
     pub(crate) fn unix(socket: UnixStream, at: String) -> Self {
-        Self { socket: Socket::Unix(socket), at, answers: None }
+        Self { socket: ServerSocket::Unix(socket), at, answers: None }
     }
 
     pub(crate) fn tls(socket: TlsStream<TcpStream>, at: String) -> Self {
-        Self { socket: Socket::Tls(Box::new(socket)), at, answers: None }
+        Self { socket: ServerSocket::Tls(Box::new(socket)), at, answers: None }
     }
 
     /// Ends with an error when the server owes an answer and says nothing for as long as this. To be
     /// said before the start-up message is sent.
-    pub(crate) fn answering_within(mut self, patience: Patience) -> Self {
-        self.answers = Some(Answers::new(patience));
+    pub(crate) fn answering_within(mut self, patience: AnswerPatience) -> Self {
+        self.answers = Some(AnswerWatch::new(patience));
         self
     }
 
@@ -65,18 +65,18 @@ impl Transport {
     }
 
     pub fn is_encrypted(&self) -> bool {
-        matches!(self.socket, Socket::Tls(_))
+        matches!(self.socket, ServerSocket::Tls(_))
     }
 
     /// What ties a SCRAM exchange to this TLS session (`tls-server-end-point`, RFC 5929).
     pub fn end_point(&self) -> Option<Vec<u8>> {
-        let Socket::Tls(stream) = &self.socket else { return None };
+        let ServerSocket::Tls(stream) = &self.socket else { return None };
         let (_, session) = stream.get_ref();
         session.peer_certificates()?.first().and_then(tls::end_point)
     }
 }
 
-impl AsyncRead for Transport {
+impl AsyncRead for ServerTransport {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -84,9 +84,9 @@ impl AsyncRead for Transport {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = match &mut self.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
-            Socket::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
-            Socket::Tls(socket) => Pin::new(socket).poll_read(cx, buf),
+            ServerSocket::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            ServerSocket::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
+            ServerSocket::Tls(socket) => Pin::new(socket).poll_read(cx, buf),
         };
         let Some(answers) = &mut self.answers else { return read };
         match read {
@@ -99,16 +99,16 @@ impl AsyncRead for Transport {
     }
 }
 
-impl AsyncWrite for Transport {
+impl AsyncWrite for ServerTransport {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = match &mut self.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
-            Socket::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
-            Socket::Tls(socket) => Pin::new(socket).poll_write(cx, buf),
+            ServerSocket::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            ServerSocket::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
+            ServerSocket::Tls(socket) => Pin::new(socket).poll_write(cx, buf),
         };
         if let (Poll::Ready(Ok(count)), Some(answers)) = (&written, &mut self.answers) {
             answers.sent(buf.get(..*count).unwrap_or_default(), cx);
@@ -118,22 +118,22 @@ impl AsyncWrite for Transport {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_flush(cx),
-            Socket::Unix(socket) => Pin::new(socket).poll_flush(cx),
-            Socket::Tls(socket) => Pin::new(socket).poll_flush(cx),
+            ServerSocket::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            ServerSocket::Unix(socket) => Pin::new(socket).poll_flush(cx),
+            ServerSocket::Tls(socket) => Pin::new(socket).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
-            Socket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
-            Socket::Tls(socket) => Pin::new(socket).poll_shutdown(cx),
+            ServerSocket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            ServerSocket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            ServerSocket::Tls(socket) => Pin::new(socket).poll_shutdown(cx),
         }
     }
 }
 
-impl tokio_postgres::tls::TlsStream for Transport {
+impl tokio_postgres::tls::TlsStream for ServerTransport {
     fn channel_binding(&self) -> ChannelBinding {
         self.end_point().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
@@ -141,14 +141,14 @@ impl tokio_postgres::tls::TlsStream for Transport {
 
 /// Tells tokio-postgres that TLS has been dealt with.
 #[derive(Debug)]
-pub(crate) struct Secured;
+pub(crate) struct SecuredStream;
 
-impl TlsConnect<Transport> for Secured {
-    type Stream = Transport;
+impl TlsConnect<ServerTransport> for SecuredStream {
+    type Stream = ServerTransport;
     type Error = NeverFails;
-    type Future = Ready<Result<Transport, NeverFails>>;
+    type Future = Ready<Result<ServerTransport, NeverFails>>;
 
-    fn connect(self, stream: Transport) -> Self::Future {
+    fn connect(self, stream: ServerTransport) -> Self::Future {
         ready(Ok(stream))
     }
 }

@@ -20,13 +20,13 @@ use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
 use crate::flow::event::EventId;
-use crate::flow::key::Key;
+use crate::flow::key::KeyHash;
 use crate::flow::relation::TableName;
 use crate::flow::write_back::TargetRow;
-use crate::store::progress::Holding;
-use crate::store::resend::Ended;
-use crate::store::resend::Resent;
-use crate::store::sql::Params;
+use crate::store::progress::StateOwnership;
+use crate::store::resend::EndedLetter;
+use crate::store::resend::ResentLetter;
+use crate::store::sql::SqlParams;
 use crate::store::sql::chunks;
 use crate::store::sql::int;
 use crate::store::sql::read;
@@ -40,7 +40,7 @@ const OPEN_LETTERS: &str = "EXISTS (SELECT FROM walhook.dead_letters d
 
 /// What became of an event since the last flush.
 #[derive(Clone, Debug)]
-pub struct Tally {
+pub struct OutcomeTally {
     pub event: EventId,
     pub event_type: Arc<str>,
     pub table: Arc<TableName>,
@@ -52,7 +52,7 @@ pub struct Tally {
 
 /// A write-back to do.
 #[derive(Clone, Debug)]
-pub struct Due {
+pub struct DueWriteBack {
     pub event: EventId,
     pub event_type: Arc<str>,
     pub table: TableName,
@@ -65,7 +65,7 @@ pub struct Due {
 
 /// What is left to do.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Outlook {
+pub struct WriteBackOutlook {
     /// Write-backs whose last try failed.
     pub failing: u64,
     /// Until the next one is due; `None` if there is none.
@@ -74,11 +74,11 @@ pub struct Outlook {
 
 pub(crate) async fn count(
     tx: &Transaction<'_>,
-    holding: &Holding,
-    tallies: &[Tally],
+    holding: &StateOwnership,
+    tallies: &[OutcomeTally],
 ) -> Result<(), StateError> {
     let known = tallies.iter().filter_map(|tally| Some((tally, tally.target.as_ref()?)));
-    let known: Vec<(&Tally, &TargetRow)> = known.collect();
+    let known: Vec<(&OutcomeTally, &TargetRow)> = known.collect();
     for chunk in chunks(&known, |(_, row)| row.held_bytes()) {
         let targets = || chunk.iter().copied();
         let mut params = counts(holding, targets().map(|(tally, _)| tally));
@@ -108,7 +108,8 @@ pub(crate) async fn count(
         )
         .await?;
     }
-    let parked: Vec<&Tally> = tallies.iter().filter(|tally| tally.target.is_none()).collect();
+    let parked: Vec<&OutcomeTally> =
+        tallies.iter().filter(|tally| tally.target.is_none()).collect();
     for chunk in chunks(&parked, |_| 0) {
         let params = counts(holding, chunk.iter().copied());
         tx.execute_typed(
@@ -127,10 +128,10 @@ pub(crate) async fn count(
 }
 
 fn counts<'a>(
-    holding: &'a Holding,
-    tallies: impl Iterator<Item = &'a Tally> + Clone,
-) -> Params<'a> {
-    let mut params = Params::default();
+    holding: &'a StateOwnership,
+    tallies: impl Iterator<Item = &'a OutcomeTally> + Clone,
+) -> SqlParams<'a> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.column(Type::TEXT_ARRAY, tallies.clone().map(|tally| tally.event.to_string()));
     params.column(Type::INT4_ARRAY, tallies.clone().map(|tally| int(tally.delivered)));
@@ -141,15 +142,15 @@ fn counts<'a>(
 /// Counts dead letters that were delivered after all. To be sent after they are closed.
 pub(crate) async fn resent(
     tx: &Transaction<'_>,
-    holding: &Holding,
-    resent: &[Resent],
+    holding: &StateOwnership,
+    resent: &[ResentLetter],
 ) -> Result<(), StateError> {
-    let delivered = resent.iter().filter(|row| row.ended == Ended::Delivered);
+    let delivered = resent.iter().filter(|row| row.ended == EndedLetter::Delivered);
     let letters: Vec<i64> = delivered.map(|row| row.letter.0).collect();
     if letters.is_empty() {
         return Ok(());
     }
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.put(Type::INT8_ARRAY, letters);
     tx.execute_typed(
@@ -174,8 +175,8 @@ pub(crate) async fn due(
     slot: &str,
     only: Option<EventId>,
     rows: i64,
-) -> Result<Vec<Due>, StateError> {
-    let mut params = Params::default();
+) -> Result<Vec<DueWriteBack>, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, rows);
     params.put(Type::TEXT, only.map(|id| id.to_string()));
@@ -195,12 +196,12 @@ pub(crate) async fn due(
     found.iter().map(read_due).collect()
 }
 
-fn read_due(row: &Row) -> Result<Due, StateError> {
+fn read_due(row: &Row) -> Result<DueWriteBack, StateError> {
     let event = read::<&str>(row, "event_id")?
         .parse()
         .map_err(|cause| StateError::unreadable("write_backs", cause))?;
     let target = decode(read(row, "target")?, read(row, "owed")?);
-    Ok(Due {
+    Ok(DueWriteBack {
         event,
         event_type: read::<&str>(row, "event_type")?.into(),
         table: read_table(row)?,
@@ -218,7 +219,7 @@ pub(crate) async fn written(
     slot: &str,
     events: &[EventId],
 ) -> Result<(), StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.column(Type::TEXT_ARRAY, events.iter().map(ToString::to_string));
     let gone = format!(
@@ -242,7 +243,7 @@ pub(crate) async fn failed(
     error: &str,
     wait: Duration,
 ) -> Result<(), StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TEXT, event.to_string());
     params.put(Type::TEXT, ascii(error));
@@ -259,8 +260,8 @@ pub(crate) async fn failed(
 }
 
 /// What is left to do.
-pub(crate) async fn outlook(client: &Client, slot: &str) -> Result<Outlook, StateError> {
-    let mut params = Params::default();
+pub(crate) async fn outlook(client: &Client, slot: &str) -> Result<WriteBackOutlook, StateError> {
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let row = client
         .query_typed_one(
@@ -271,7 +272,7 @@ pub(crate) async fn outlook(client: &Client, slot: &str) -> Result<Outlook, Stat
         )
         .await?;
     let next: Option<f64> = read(&row, "next")?;
-    Ok(Outlook {
+    Ok(WriteBackOutlook {
         failing: read::<i64>(&row, "failing")?.unsigned_abs(),
         next: next.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()),
     })
@@ -280,7 +281,7 @@ pub(crate) async fn outlook(client: &Client, slot: &str) -> Result<Outlook, Stat
 /// Completes what nobody owes any more although not every endpoint has an outcome: an endpoint that
 /// was removed never gets one. Forgets what can change no more.
 pub(crate) async fn sweep(client: &Client, slot: &str) -> Result<(), StateError> {
-    let mut params = Params::default();
+    let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let final_ones = format!(
         "DELETE FROM walhook.write_backs w
@@ -309,7 +310,7 @@ pub(crate) async fn sweep(client: &Client, slot: &str) -> Result<(), StateError>
 fn row_id(table: &TableName, row: &TargetRow) -> i64 {
     let table = [Some(table.schema.as_bytes()), Some(table.name.as_bytes())];
     let value = |column: &Arc<str>| row.value(column).flatten().map(str::as_bytes);
-    Key::of(table.into_iter().chain(row.key.iter().map(value))).raw().cast_signed()
+    KeyHash::of(table.into_iter().chain(row.key.iter().map(value))).raw().cast_signed()
 }
 
 fn encode(row: &TargetRow) -> String {

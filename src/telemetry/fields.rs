@@ -15,23 +15,23 @@ use tracing_subscriber::fmt::format::Writer;
 
 /// See the module's header.
 #[derive(Debug)]
-pub(super) struct Fields;
+pub(super) struct FieldText;
 
-impl<'w> FormatFields<'w> for Fields {
+impl<'w> FormatFields<'w> for FieldText {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut visitor = Visitor { writer, is_first: true, written: Ok(()) };
+        let mut visitor = FieldVisitor { writer, is_first: true, written: Ok(()) };
         fields.record(&mut visitor);
         visitor.written
     }
 }
 
-struct Visitor<'w> {
+struct FieldVisitor<'w> {
     writer: Writer<'w>,
     is_first: bool,
     written: fmt::Result,
 }
 
-impl Visitor<'_> {
+impl FieldVisitor<'_> {
     fn field(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
         if self.written.is_ok() {
             self.written = self.write(field.name(), value);
@@ -61,7 +61,7 @@ impl Visitor<'_> {
     }
 }
 
-impl Visit for Visitor<'_> {
+impl Visit for FieldVisitor<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
         if field.name() == "message" {

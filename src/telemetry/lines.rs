@@ -25,27 +25,27 @@ const FULL_BYTES: usize = 64 * 1024;
 
 /// Where lines gather. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Lines(Arc<Shared>);
+pub(super) struct LineWriter(Arc<LinesShared>);
 
-struct Shared {
-    gathered: Mutex<Gathered>,
+struct LinesShared {
+    gathered: Mutex<GatheredLines>,
     /// There is something to write.
     arrived: Condvar,
 }
 
-struct Gathered {
+struct GatheredLines {
     text: Vec<u8>,
     out: Box<dyn Write + Send>,
 }
 
-impl Lines {
+impl LineWriter {
     /// Starts the thread that writes what has gathered to `out`.
     ///
     /// # Errors
     /// The system gives no thread.
     pub(super) fn start(out: Box<dyn Write + Send>) -> io::Result<Self> {
-        let gathered = Mutex::new(Gathered { text: Vec::new(), out });
-        let lines = Self(Arc::new(Shared { gathered, arrived: Condvar::new() }));
+        let gathered = Mutex::new(GatheredLines { text: Vec::new(), out });
+        let lines = Self(Arc::new(LinesShared { gathered, arrived: Condvar::new() }));
         let thread = lines.clone();
         std::thread::Builder::new()
             .name(String::from("log"))
@@ -69,14 +69,14 @@ impl Lines {
     }
 }
 
-impl Shared {
-    fn gathered(&self) -> MutexGuard<'_, Gathered> {
+impl LinesShared {
+    fn gathered(&self) -> MutexGuard<'_, GatheredLines> {
         // Whoever panicked has left whole lines, or the beginning of one.
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Gathered {
+impl GatheredLines {
     /// As with standard error itself, nobody can be told if it is gone.
     fn write_out(&mut self) {
         drop(self.out.write_all(&self.text).and_then(|()| self.out.flush()));
@@ -84,25 +84,25 @@ impl Gathered {
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line<'a>;
+impl<'a> MakeWriter<'a> for LineWriter {
+    type Writer = LogLine<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line { lines: self, is_urgent: true }
+    fn make_writer(&'a self) -> LogLine<'a> {
+        LogLine { lines: self, is_urgent: true }
     }
 
-    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line<'a> {
-        Line { lines: self, is_urgent: *meta.level() <= Level::WARN }
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> LogLine<'a> {
+        LogLine { lines: self, is_urgent: *meta.level() <= Level::WARN }
     }
 }
 
 /// Takes one line.
-pub(super) struct Line<'a> {
-    lines: &'a Lines,
+pub(super) struct LogLine<'a> {
+    lines: &'a LineWriter,
     is_urgent: bool,
 }
 
-impl Write for Line<'_> {
+impl Write for LogLine<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut gathered = self.lines.0.gathered();
         if gathered.text.is_empty() && !self.is_urgent {
@@ -128,9 +128,9 @@ mod tests {
     use std::sync::mpsc::Sender;
 
     /// Tells of each write.
-    struct Out(Sender<String>);
+    struct LineOutput(Sender<String>);
 
-    impl Write for Out {
+    impl Write for LineOutput {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.send(String::from_utf8(bytes.to_vec()).unwrap()).unwrap();
             Ok(bytes.len())
@@ -143,14 +143,14 @@ mod tests {
 
     const AMPLE: Duration = Duration::from_secs(30);
 
-    fn log(lines: &Lines, text: &[u8], is_urgent: bool) {
-        Line { lines, is_urgent }.write_all(text).unwrap();
+    fn log(lines: &LineWriter, text: &[u8], is_urgent: bool) {
+        LogLine { lines, is_urgent }.write_all(text).unwrap();
     }
 
     #[test]
     fn lines_gather_and_come_in_their_order() {
         let (out, written) = mpsc::channel();
-        let lines = Lines::start(Box::new(Out(out))).unwrap();
+        let lines = LineWriter::start(Box::new(LineOutput(out))).unwrap();
         let mut all = String::new();
         for round in 0..3 {
             for number in 0..100 {
@@ -171,8 +171,9 @@ mod tests {
     fn an_urgent_line_goes_out_at_once_behind_those_before_it() {
         let (out, written) = mpsc::channel();
         // Nobody else writes what has gathered.
-        let gathered = Mutex::new(Gathered { text: Vec::new(), out: Box::new(Out(out)) });
-        let lines = Lines(Arc::new(Shared { gathered, arrived: Condvar::new() }));
+        let gathered =
+            Mutex::new(GatheredLines { text: Vec::new(), out: Box::new(LineOutput(out)) });
+        let lines = LineWriter(Arc::new(LinesShared { gathered, arrived: Condvar::new() }));
         log(&lines, b"pushed\n", false);
         assert_eq!(written.try_recv().ok(), None);
         log(&lines, b"given up\n", true);

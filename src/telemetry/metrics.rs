@@ -4,7 +4,7 @@
 //! stages ─ handles, resolved once ─▶ [registry] ─ Prometheus text ─▶ api (/metrics)
 //! ```
 //!
-//! There are no globals: who builds the stages makes one [`Metrics`] and hands out handles. Label
+//! There are no globals: who builds the stages makes one [`WalhookMetrics`] and hands out handles. Label
 //! values are tables, event types and endpoints of the configuration, never keys or ids of rows, and
 //! every series is there from the start with 0, so that `rate()` sees the first event.
 
@@ -32,12 +32,12 @@ use crate::flow::verdict::FailureClass;
 use crate::telemetry::metrics::spec::counters;
 use crate::telemetry::metrics::spec::gauges;
 use crate::telemetry::metrics::spec::histograms;
-use crate::telemetry::obstacles::Obstacle;
+use crate::telemetry::obstacles::NamedObstacle;
 
 pub use crate::telemetry::metrics::inbound::InboundMetrics;
 pub use crate::telemetry::metrics::replication::ReplicationMetrics;
 
-/// The content type of [`Metrics::render`]'s text.
+/// The content type of [`WalhookMetrics::render`]'s text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// Why requests to walhook itself are refused: the values of label `reason`.
@@ -45,22 +45,22 @@ pub const HTTP_REFUSALS: [&str; 5] = ["connections", "host", "origin", "slow", "
 
 /// All metrics of a process. Cheap to clone: clones share the numbers.
 #[derive(Clone, Debug)]
-pub struct Metrics(Arc<Families>);
+pub struct WalhookMetrics(Arc<MetricFamilies>);
 
-/// See [`Metrics::before_each_look`].
-struct Refresh(Box<dyn Fn() + Send + Sync>);
+/// See [`WalhookMetrics::before_each_look`].
+struct MetricsRefresh(Box<dyn Fn() + Send + Sync>);
 
-impl std::fmt::Debug for Refresh {
+impl std::fmt::Debug for MetricsRefresh {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Refresh")
     }
 }
 
 #[derive(Debug)]
-struct Families {
+struct MetricFamilies {
     registry: Registry,
     /// Brings numbers up to date that change more often than somebody looks.
-    before_look: Mutex<Vec<Refresh>>,
+    before_look: Mutex<Vec<MetricsRefresh>>,
     captured: IntCounterVec,
     filtered: IntCounterVec,
     repeated: IntCounterVec,
@@ -93,11 +93,11 @@ struct Families {
 }
 
 /// A family of one gauge.
-fn gauge(registry: &Registry, spec: &spec::Spec) -> IntGauge {
+fn gauge(registry: &Registry, spec: &spec::MetricSpec) -> IntGauge {
     gauges(registry, spec).with_label_values::<&str>(&[])
 }
 
-impl Metrics {
+impl WalhookMetrics {
     /// Makes all series of these tables, event types and endpoints.
     pub fn new<'n>(
         tables: impl IntoIterator<Item = &'n TableName>,
@@ -106,7 +106,7 @@ impl Metrics {
     ) -> Self {
         let registry = Registry::new();
         register_process(&registry);
-        let metrics = Self(Arc::new(Families {
+        let metrics = Self(Arc::new(MetricFamilies {
             captured: counters(&registry, &spec::EVENTS_CAPTURED),
             filtered: counters(&registry, &spec::EVENTS_FILTERED),
             repeated: counters(&registry, &spec::EVENTS_REPEATED),
@@ -145,7 +145,7 @@ impl Metrics {
         let tables: Vec<&TableName> = tables.into_iter().collect();
         tables.iter().for_each(|table| drop(metrics.table(table)));
         events.into_iter().for_each(|event| drop(metrics.event(event)));
-        Obstacle::ALL.iter().for_each(|obstacle| metrics.set_obstacle(*obstacle, false));
+        NamedObstacle::ALL.iter().for_each(|obstacle| metrics.set_obstacle(*obstacle, false));
         for endpoint in endpoints {
             drop(metrics.endpoint(endpoint));
             tables.iter().for_each(|table| drop(metrics.balance(endpoint, table)));
@@ -184,7 +184,7 @@ impl Metrics {
         self.0.endpoints_table_errors.clone()
     }
 
-    pub fn set_obstacle(&self, obstacle: Obstacle, is_there: bool) {
+    pub fn set_obstacle(&self, obstacle: NamedObstacle, is_there: bool) {
         let gauge = self.0.obstacle.with_label_values(&[obstacle.name()]);
         gauge.set(i64::from(is_there));
     }
@@ -294,13 +294,13 @@ impl Metrics {
     /// Has `refresh` called before the series are read, and they are read without a pause after it.
     pub fn before_each_look(&self, refresh: impl Fn() + Send + Sync + 'static) {
         let mut all = self.0.before_look.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(Refresh(Box::new(refresh)));
+        all.push(MetricsRefresh(Box::new(refresh)));
     }
 
     /// All series in Prometheus's text format.
     pub fn render(&self) -> String {
         let refreshes = self.0.before_look.lock().unwrap_or_else(PoisonError::into_inner);
-        refreshes.iter().for_each(|Refresh(refresh)| refresh());
+        refreshes.iter().for_each(|MetricsRefresh(refresh)| refresh());
         drop(refreshes);
         let mut text = String::new();
         let encoded = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text);

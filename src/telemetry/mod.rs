@@ -21,12 +21,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::flow::time::Timestamp;
-use crate::telemetry::fields::Fields;
-use crate::telemetry::lines::Lines;
+use crate::telemetry::fields::FieldText;
+use crate::telemetry::lines::LineWriter;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Format {
+pub enum LogFormatter {
     /// For people: one short line an event, coloured on a terminal.
     Text,
     /// For machines: one JSON object a line.
@@ -49,16 +49,16 @@ pub enum LogError {
 
 /// The process's log. Whoever ends the process drops it before, or the last lines are lost.
 #[must_use]
-pub struct Log(Lines);
+pub struct LogSetup(LineWriter);
 
-impl Log {
+impl LogSetup {
     /// Writes what was logged until now.
     pub fn write_out(&self) {
         self.0.write_out();
     }
 }
 
-impl Drop for Log {
+impl Drop for LogSetup {
     fn drop(&mut self) {
         self.write_out();
     }
@@ -69,19 +69,23 @@ impl Drop for Log {
 ///
 /// # Errors
 /// `filter` is not one, the process has a log already, or the system gives no thread.
-pub fn init(format: Format, filter: &str, now: fn() -> Timestamp) -> Result<Log, LogError> {
+pub fn init(
+    format: LogFormatter,
+    filter: &str,
+    now: fn() -> Timestamp,
+) -> Result<LogSetup, LogError> {
     let filter = parse_filter(filter)?;
     let coloured = io::stderr().is_terminal() && !asks_for_no_colour();
-    let lines = Lines::start(Box::new(io::stderr())).map_err(LogError::Thread)?;
-    let subscriber = subscriber(format, filter, coloured, Time(now), lines.clone());
+    let lines = LineWriter::start(Box::new(io::stderr())).map_err(LogError::Thread)?;
+    let subscriber = subscriber(format, filter, coloured, LogTime(now), lines.clone());
     subscriber.try_init().map_err(LogError::Taken)?;
-    Ok(Log(lines))
+    Ok(LogSetup(lines))
 }
 
 /// Stands at the beginning of each line. The library's own takes three times as long to write.
-struct Time(fn() -> Timestamp);
+struct LogTime(fn() -> Timestamp);
 
-impl FormatTime for Time {
+impl FormatTime for LogTime {
     fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
         writer.write_str(&self.0().iso_millis())
     }
@@ -98,10 +102,10 @@ fn asks_for_no_colour() -> bool {
 }
 
 fn subscriber<W>(
-    format: Format,
+    format: LogFormatter,
     filter: EnvFilter,
     coloured: bool,
-    time: Time,
+    time: LogTime,
     writer: W,
 ) -> Box<dyn Subscriber + Send + Sync>
 where
@@ -110,12 +114,12 @@ where
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_timer(time);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
-        Format::Text => {
-            let layer = layer.fmt_fields(Fields).compact().with_ansi(coloured);
+        LogFormatter::Text => {
+            let layer = layer.fmt_fields(FieldText).compact().with_ansi(coloured);
             Box::new(registry.with(layer))
         }
         // Fields stand beside `level` and `message`, where log collectors look for them.
-        Format::Json => {
+        LogFormatter::Json => {
             let layer = layer.json().flatten_event(true).with_span_list(false);
             Box::new(registry.with(layer))
         }
@@ -132,9 +136,9 @@ mod tests {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
-    struct Held<'w>(MutexGuard<'w, Vec<u8>>);
+    struct HeldLines<'w>(MutexGuard<'w, Vec<u8>>);
 
-    impl io::Write for Held<'_> {
+    impl io::Write for HeldLines<'_> {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.write(bytes)
         }
@@ -145,16 +149,16 @@ mod tests {
     }
 
     impl<'w> MakeWriter<'w> for Lines {
-        type Writer = Held<'w>;
+        type Writer = HeldLines<'w>;
 
-        fn make_writer(&'w self) -> Held<'w> {
-            Held(self.0.lock().unwrap())
+        fn make_writer(&'w self) -> HeldLines<'w> {
+            HeldLines(self.0.lock().unwrap())
         }
     }
 
-    const NOON: Time = Time(|| Timestamp::from_micros(1_763_812_800_000_000));
+    const NOON: LogTime = LogTime(|| Timestamp::from_micros(1_763_812_800_000_000));
 
-    fn logged(format: Format, filter: &str) -> String {
+    fn logged(format: LogFormatter, filter: &str) -> String {
         let lines = Lines::default();
         let subscriber =
             subscriber(format, parse_filter(filter).unwrap(), false, NOON, lines.clone());
@@ -168,7 +172,7 @@ mod tests {
 
     #[test]
     fn text_is_one_plain_line_an_event() {
-        let text = logged(Format::Text, "info");
+        let text = logged(LogFormatter::Text, "info");
         assert_eq!(text.lines().count(), 1, "{text}");
         for part in
             ["2025-11-22T12:00:00.000Z", "WARN", "gave up", "status=503", "endpoint=\"crm\""]
@@ -182,7 +186,7 @@ mod tests {
     fn values_are_quoted_and_control_characters_escaped() {
         let lines = Lines::default();
         let filter = parse_filter("info").unwrap();
-        let subscriber = subscriber(Format::Text, filter, false, NOON, lines.clone());
+        let subscriber = subscriber(LogFormatter::Text, filter, false, NOON, lines.clone());
         let (wild, shown) = ("a\u{1b}[31m", format_args!("not {}", "quoted"));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(plain = "x y", count = 7, wild, quote = "\"", %shown, "said {wild}");
@@ -197,7 +201,7 @@ mod tests {
 
     #[test]
     fn json_is_one_flat_object_an_event() {
-        let text = logged(Format::Json, "debug");
+        let text = logged(LogFormatter::Json, "debug");
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);

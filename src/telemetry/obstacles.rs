@@ -11,7 +11,7 @@ use std::sync::PoisonError;
 
 /// What can stand in the way; also the values of the metric's label.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Obstacle {
+pub enum NamedObstacle {
     /// walhook's own tables cannot be written.
     State,
     /// The table of `[endpoints_from]` cannot be read.
@@ -20,7 +20,7 @@ pub enum Obstacle {
     WriteBacks,
 }
 
-impl Obstacle {
+impl NamedObstacle {
     pub const ALL: [Self; 3] = [Self::State, Self::EndpointsTable, Self::WriteBacks];
 
     pub fn name(self) -> &'static str {
@@ -34,11 +34,11 @@ impl Obstacle {
 
 /// Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Obstacles(Arc<Mutex<BTreeMap<Obstacle, String>>>);
+pub struct NamedObstacles(Arc<Mutex<BTreeMap<NamedObstacle, String>>>);
 
-impl Obstacles {
+impl NamedObstacles {
     /// Says what is wrong, or with `None` that nothing is any more. Returns whether that is news.
-    pub fn set(&self, obstacle: Obstacle, what: Option<String>) -> bool {
+    pub fn set(&self, obstacle: NamedObstacle, what: Option<String>) -> bool {
         let mut known = self.locked();
         match what {
             Some(what) => known.insert(obstacle, what.clone()) != Some(what),
@@ -46,16 +46,16 @@ impl Obstacles {
         }
     }
 
-    pub fn get(&self, obstacle: Obstacle) -> Option<String> {
+    pub fn get(&self, obstacle: NamedObstacle) -> Option<String> {
         self.locked().get(&obstacle).cloned()
     }
 
     /// All of them, with what is wrong.
-    pub fn list(&self) -> Vec<(Obstacle, String)> {
+    pub fn list(&self) -> Vec<(NamedObstacle, String)> {
         self.locked().iter().map(|(obstacle, what)| (*obstacle, what.clone())).collect()
     }
 
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<Obstacle, String>> {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<NamedObstacle, String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,13 +66,16 @@ mod tests {
 
     #[test]
     fn what_is_set_is_there_until_it_is_taken_back() {
-        let obstacles = Obstacles::default();
-        assert!(obstacles.set(Obstacle::WriteBacks, Some(String::from("a"))));
-        assert!(!obstacles.clone().set(Obstacle::WriteBacks, Some(String::from("a"))), "no news");
-        assert!(obstacles.set(Obstacle::WriteBacks, Some(String::from("b"))));
-        assert_eq!(obstacles.list(), [(Obstacle::WriteBacks, String::from("b"))]);
-        assert_eq!(obstacles.get(Obstacle::State), None);
-        assert!(obstacles.set(Obstacle::WriteBacks, None));
+        let obstacles = NamedObstacles::default();
+        assert!(obstacles.set(NamedObstacle::WriteBacks, Some(String::from("a"))));
+        assert!(
+            !obstacles.clone().set(NamedObstacle::WriteBacks, Some(String::from("a"))),
+            "no news"
+        );
+        assert!(obstacles.set(NamedObstacle::WriteBacks, Some(String::from("b"))));
+        assert_eq!(obstacles.list(), [(NamedObstacle::WriteBacks, String::from("b"))]);
+        assert_eq!(obstacles.get(NamedObstacle::State), None);
+        assert!(obstacles.set(NamedObstacle::WriteBacks, None));
         assert!(obstacles.list().is_empty());
     }
 }

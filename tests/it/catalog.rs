@@ -2,18 +2,18 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
 use walhook::config::settings::Operations;
-use walhook::config::settings::Postgres;
+use walhook::config::settings::PostgresSettings;
 use walhook::flow::relation::TableName;
-use walhook::replication::catalog::Level;
-use walhook::replication::catalog::Report;
-use walhook::replication::catalog::Wanted;
+use walhook::replication::catalog::CheckReport;
+use walhook::replication::catalog::FindingLevel;
+use walhook::replication::catalog::WantedObjects;
 use walhook::replication::catalog::WantedTable;
 use walhook::replication::catalog::inspect;
 use walhook::replication::catalog::prepare;
-use walhook::replication::diagnostic::Refusal;
+use walhook::replication::diagnostic::SetupDiagnostic;
 use walhook::replication::error::SourceError;
 use walhook::store;
-use walhook::store::Session;
+use walhook::store::SqlSession;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -23,27 +23,27 @@ use crate::wire::server;
 const INSERT: Operations =
     Operations { insert: true, update: false, delete: false, truncate: false };
 
-fn wanted(database: &Database, tables: &[&str]) -> Wanted {
+fn wanted(database: &Database, tables: &[&str]) -> WantedObjects {
     let table = |name: &&str| WantedTable {
         name: TableName::new("public", *name),
         columns: vec!["id".to_owned()],
         streamed: vec!["id".to_owned()],
         operations: INSERT,
     };
-    Wanted {
+    WantedObjects {
         slot: database.name().to_owned(),
         publication: "it's \"mine\"".to_owned(),
         tables: tables.iter().map(table).collect(),
     }
 }
 
-async fn session(database: &Database) -> Session {
+async fn session(database: &Database) -> SqlSession {
     store::connect(&server(&database.url())).await.unwrap()
 }
 
 /// How [`prepare`] gets to the server; the names are [`wanted`]'s.
-fn postgres(url: &str) -> Postgres {
-    Postgres {
+fn postgres(url: &str) -> PostgresSettings {
+    PostgresSettings {
         server: server(url),
         slot: String::new(),
         publication: String::new(),
@@ -52,8 +52,8 @@ fn postgres(url: &str) -> Postgres {
 }
 
 /// What is not fine, a line each.
-fn said(report: &Report) -> String {
-    let lines = report.findings.iter().filter(|finding| finding.level > Level::Ok);
+fn said(report: &CheckReport) -> String {
+    let lines = report.findings.iter().filter(|finding| finding.level > FindingLevel::Ok);
     lines.map(|finding| format!("{}\n", finding.what)).collect()
 }
 
@@ -127,7 +127,10 @@ async fn publishing_never_makes_the_applications_updates_fail() {
     wanted.tables[1].operations.update = true;
     let error = prepare(&session.client, &postgres(&database.url()), &wanted).await.unwrap_err();
     let SourceError::NotSetUp(refusals) = &error else { panic!("{error:?}") };
-    assert_eq!(refusals[..], [Refusal::NoIdentity { table: TableName::new("public", "a") }]);
+    assert_eq!(
+        refusals[..],
+        [SetupDiagnostic::NoIdentity { table: TableName::new("public", "a") }]
+    );
 
     wanted.tables[1].operations = INSERT;
     prepare(&session.client, &postgres(&database.url()), &wanted).await.unwrap();

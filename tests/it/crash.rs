@@ -12,8 +12,8 @@ use std::time::Instant;
 use rustix::process::Signal;
 use tokio::task::spawn_blocking;
 use walhook::flow::lsn::Lsn;
-use walhook::sandbox::cluster::Cluster;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
+use walhook::sandbox::cluster::SandboxCluster;
 
 use crate::support::ledger::EVENT;
 use crate::support::ledger::TABLES;
@@ -39,8 +39,8 @@ const ADJACENT: u32 = 5;
 /// How often a request fails.
 const TROUBLE: f64 = 0.05;
 
-async fn durable() -> Cluster {
-    start_cluster(Options { durable: true, ..Options::default() }).await
+async fn durable() -> SandboxCluster {
+    start_cluster(ClusterOptions { durable: true, ..ClusterOptions::default() }).await
 }
 
 /// A configuration for the `life`-th process: the receiver can tell its requests by the path.

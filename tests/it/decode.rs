@@ -8,14 +8,14 @@
 use bytes::Bytes;
 use serde_json::Value as Json;
 use walhook::event::datum;
-use walhook::flow::change::Captured;
-use walhook::flow::change::Change;
-use walhook::flow::change::Old;
-use walhook::flow::change::Op;
-use walhook::flow::change::Tuple;
-use walhook::flow::change::Value;
+use walhook::flow::change::CapturedItem;
+use walhook::flow::change::ChangeOp;
+use walhook::flow::change::ColumnValue;
+use walhook::flow::change::CommittedChange;
+use walhook::flow::change::OldRow;
+use walhook::flow::change::RowTuple;
 use walhook::flow::relation::ReplicaIdentity;
-use walhook::replication::assemble::Assembler;
+use walhook::replication::assemble::ChangeAssembler;
 use walhook::replication::pgoutput::PgOutput;
 use walhook::replication::pgoutput::decode;
 use walhook::replication::types;
@@ -29,7 +29,7 @@ struct Stream {
     client: Sql,
     _database: Database,
     name: &'static str,
-    assembler: Assembler,
+    assembler: ChangeAssembler,
 }
 
 impl Stream {
@@ -52,11 +52,11 @@ impl Stream {
         for sql in [set_up, slot] {
             client.batch_execute(&sql).await.unwrap();
         }
-        Self { client, _database: database, name, assembler: Assembler::new() }
+        Self { client, _database: database, name, assembler: ChangeAssembler::new() }
     }
 
     /// Runs statements and returns what the stream says about them.
-    async fn after(&mut self, statements: &str) -> Vec<Captured> {
+    async fn after(&mut self, statements: &str) -> Vec<CapturedItem> {
         self.client.batch_execute(statements).await.unwrap();
         let rows = self
             .client
@@ -72,7 +72,7 @@ impl Stream {
             let message = Bytes::from(row.get::<_, Vec<u8>>(0));
             match decode(&message).unwrap() {
                 PgOutput::Relation(relation) => {
-                    let questions = Assembler::questions(&relation);
+                    let questions = ChangeAssembler::questions(&relation);
                     let answers = types::answer(&self.client, &questions).await.unwrap();
                     self.assembler.learn(relation, &answers);
                 }
@@ -84,10 +84,10 @@ impl Stream {
         captured
     }
 
-    async fn changes_after(&mut self, statements: &str) -> Vec<Change> {
+    async fn changes_after(&mut self, statements: &str) -> Vec<CommittedChange> {
         let change = |captured| match captured {
-            Captured::Change(change) => Some(change),
-            Captured::Commit { .. } | Captured::Idle { .. } => None,
+            CapturedItem::Change(change) => Some(change),
+            CapturedItem::Commit { .. } | CapturedItem::Idle { .. } => None,
         };
         self.after(statements).await.into_iter().filter_map(change).collect()
     }
@@ -103,34 +103,34 @@ impl Stream {
 }
 
 /// A row as short text: `7,new`, with `-` for null and `=` for unchanged.
-fn shown(tuple: &Tuple) -> String {
+fn shown(tuple: &RowTuple) -> String {
     let value = |column| match tuple.value(column) {
-        Value::Null => String::from("-"),
-        Value::Unchanged => String::from("="),
-        Value::Text(text) if text.len() > 20 => format!("{} bytes", text.len()),
-        Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        ColumnValue::Null => String::from("-"),
+        ColumnValue::Unchanged => String::from("="),
+        ColumnValue::Text(text) if text.len() > 20 => format!("{} bytes", text.len()),
+        ColumnValue::Text(text) => String::from_utf8_lossy(text).into_owned(),
     };
     (0..tuple.len()).map(value).collect::<Vec<_>>().join(",")
 }
 
-fn told(change: &Change) -> String {
-    let old = |old: &Old| match old {
-        Old::Key(tuple) => format!("key {}", shown(tuple)),
-        Old::Full(tuple) => format!("full {}", shown(tuple)),
+fn told(change: &CommittedChange) -> String {
+    let old = |old: &OldRow| match old {
+        OldRow::Key(tuple) => format!("key {}", shown(tuple)),
+        OldRow::Full(tuple) => format!("full {}", shown(tuple)),
     };
     let op = match &change.op {
-        Op::Insert { new } => format!("insert {}", shown(new)),
-        Op::Update { old: None, new } => format!("update to {}", shown(new)),
-        Op::Update { old: Some(before), new } => {
+        ChangeOp::Insert { new } => format!("insert {}", shown(new)),
+        ChangeOp::Update { old: None, new } => format!("update to {}", shown(new)),
+        ChangeOp::Update { old: Some(before), new } => {
             format!("update {} to {}", old(before), shown(new))
         }
-        Op::Delete { old: before } => format!("delete {}", old(before)),
-        Op::Truncate => String::from("truncate"),
+        ChangeOp::Delete { old: before } => format!("delete {}", old(before)),
+        ChangeOp::Truncate => String::from("truncate"),
     };
     format!("{} {}: {op}", change.position.ordinal, change.relation.table.name)
 }
 
-fn all_told(changes: &[Change]) -> Vec<String> {
+fn all_told(changes: &[CommittedChange]) -> Vec<String> {
     changes.iter().map(told).collect()
 }
 
@@ -156,10 +156,10 @@ async fn a_transaction_is_told_change_by_change() {
              SELECT pg_logical_emit_message(true, 'walhook', 'alone')",
         )
         .await;
-    let changes: Vec<&Change> = captured
+    let changes: Vec<&CommittedChange> = captured
         .iter()
         .filter_map(|captured| match captured {
-            Captured::Change(change) => Some(change),
+            CapturedItem::Change(change) => Some(change),
             _ => None,
         })
         .collect();
@@ -183,7 +183,9 @@ async fn a_transaction_is_told_change_by_change() {
     let commits: Vec<_> = captured
         .iter()
         .filter_map(|captured| match captured {
-            Captured::Commit { commit, end, committed, .. } => Some((*commit, *end, *committed)),
+            CapturedItem::Commit { commit, end, committed, .. } => {
+                Some((*commit, *end, *committed))
+            }
             _ => None,
         })
         .collect();
@@ -269,7 +271,7 @@ async fn rows_have_the_shape_that_their_table_had_when_they_were_written() {
              INSERT INTO \"Odd.name\" VALUES (3)",
         )
         .await;
-    let names = |change: &Change| -> Vec<String> {
+    let names = |change: &CommittedChange| -> Vec<String> {
         change.relation.columns.iter().map(|column| column.name.clone()).collect()
     };
     assert_eq!(
@@ -295,13 +297,13 @@ async fn a_row_of_made_types_equals_the_servers_own_json() {
                 '{"(,)","(2,NULL)"}', '[1,3)', '{"a": [1]}', '[0:1][2:2]={{1},{NULL}}', 9.9, NULL)"#,
         )
         .await;
-    let Op::Insert { new } = &changes[0].op else { panic!("{changes:?}") };
+    let ChangeOp::Insert { new } = &changes[0].op else { panic!("{changes:?}") };
     let mut ours = serde_json::Map::new();
     for (at, column) in changes[0].relation.columns.iter().enumerate() {
         let mut json = Vec::new();
         match new.value(at) {
-            Value::Text(text) => datum::write_json(&mut json, &column.sql_type, text),
-            Value::Null | Value::Unchanged => json.extend_from_slice(b"null"),
+            ColumnValue::Text(text) => datum::write_json(&mut json, &column.sql_type, text),
+            ColumnValue::Null | ColumnValue::Unchanged => json.extend_from_slice(b"null"),
         }
         ours.insert(column.name.clone(), serde_json::from_slice(&json).unwrap());
     }

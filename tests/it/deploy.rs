@@ -9,7 +9,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use tokio::process::Command;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -28,7 +28,7 @@ const OTHER_USER: u32 = 65_534;
 
 #[tokio::test]
 async fn the_compose_files_run_as_they_stand() {
-    let cluster = start_cluster(Options::default()).await;
+    let cluster = start_cluster(ClusterOptions::default()).await;
     let admin = Sql::connect(&cluster.url("postgres")).await;
     admin.batch_execute("CREATE DATABASE app").await.unwrap();
     let sql = Sql::connect(&cluster.url("app")).await;

@@ -4,7 +4,7 @@
 use std::pin::pin;
 
 use serde_json::json;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -113,7 +113,7 @@ async fn a_task_goes_to_the_webhooks_that_its_rule_had_when_it_was_committed() {
 #[tokio::test]
 async fn a_change_that_is_in_the_wal_but_not_visible_yet_is_waited_for() {
     // Whoever wants it waits for a standby that does not exist, between the two.
-    let options = Options::default()
+    let options = ClusterOptions::default()
         .with("synchronous_standby_names", "ghost")
         .with("synchronous_commit", "local");
     let cluster = start_cluster(options).await;

@@ -6,7 +6,7 @@ use std::env;
 use std::time::Duration;
 use std::time::Instant;
 
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -48,7 +48,7 @@ fn configuration(url: &str, receiver: &Receiver, postgres: &str, webhook: &str) 
 async fn blocked_receivers_do_not_cost_the_connection() {
     let seconds = env::var("WALHOOK_TEST_BLOCKED_S").ok().and_then(|text| text.parse().ok());
     let blocked = Duration::from_secs(seconds.unwrap_or(BLOCKED_S));
-    let cluster = start_cluster(Options::default().with("wal_sender_timeout", "1s")).await;
+    let cluster = start_cluster(ClusterOptions::default().with("wal_sender_timeout", "1s")).await;
     let url = cluster.url("postgres");
     let sql = Sql::connect(&url).await;
     sql.batch_execute(ITEM).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_row_that_takes_long_to_render_does_not_cost_the_connection() {
 /// enough to confirm.
 #[tokio::test]
 async fn an_idle_table_beside_a_busy_one_holds_no_wal() {
-    let cluster = start_cluster(Options::default()).await;
+    let cluster = start_cluster(ClusterOptions::default()).await;
     let url = cluster.url("postgres");
     let sql = Sql::connect(&url).await;
     sql.batch_execute(ITEM).await.unwrap();

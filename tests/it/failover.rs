@@ -11,8 +11,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tokio::task::spawn_blocking;
-use walhook::sandbox::cluster::Cluster;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
+use walhook::sandbox::cluster::SandboxCluster;
 
 use crate::support::postgres::Sql;
 use crate::support::postgres::start_cluster;
@@ -25,10 +25,12 @@ use crate::support::service::Service;
 
 /// A standby of `primary`, which is stopped for a moment: its data is copied as it lies there, without its
 /// slots, as pg_basebackup does it.
-pub(crate) fn standby_of(primary: &mut Cluster) -> Cluster {
-    let mut standby =
-        Cluster::start(primary.installation(), Options::default().with("hot_standby", "on"))
-            .unwrap();
+pub(crate) fn standby_of(primary: &mut SandboxCluster) -> SandboxCluster {
+    let mut standby = SandboxCluster::start(
+        primary.installation(),
+        ClusterOptions::default().with("hot_standby", "on"),
+    )
+    .unwrap();
     standby.stop().unwrap();
     primary.stop().unwrap();
     let (from, to) = (primary.data_dir(), standby.data_dir());
@@ -65,7 +67,7 @@ async fn caught_up(primary: &Sql, standby: &Sql) {
 
 #[tokio::test]
 async fn a_promotion_under_a_running_walhook_is_named_with_what_is_lost() {
-    let primary = start_cluster(Options::default()).await;
+    let primary = start_cluster(ClusterOptions::default()).await;
     let url = primary.url("postgres");
     let sql = Sql::connect(&url).await;
     sql.batch_execute("CREATE TABLE orders (id int PRIMARY KEY)").await.unwrap();

@@ -28,34 +28,34 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use url::Url;
-use walhook::config::link::Link;
+use walhook::config::link::ConnectionLink;
 use walhook::config::secret::Secret;
 use walhook::config::settings::AddressPolicy;
 use walhook::config::settings::AnswerRule;
-use walhook::config::settings::Batch;
-use walhook::config::settings::Delays;
+use walhook::config::settings::BatchSettings;
 use walhook::config::settings::Endpoint;
-use walhook::config::settings::Ordering;
-use walhook::config::settings::Parking;
-use walhook::config::settings::Retry;
-use walhook::delivery::http::Client;
-use walhook::delivery::network::Network;
-use walhook::flow::body::Body;
-use walhook::flow::body::Part;
+use walhook::config::settings::KeyOrdering;
+use walhook::config::settings::ParkingSettings;
+use walhook::config::settings::RetryDelays;
+use walhook::config::settings::RetrySettings;
+use walhook::delivery::http::EndpointClient;
+use walhook::delivery::network::DeliveryNetwork;
+use walhook::flow::body::BodyPart;
+use walhook::flow::body::EventBody;
 use walhook::flow::event::Event;
+use walhook::flow::event::EventFacts;
 use walhook::flow::event::EventId;
-use walhook::flow::event::Facts;
-use walhook::flow::event::Origin;
-use walhook::flow::key::Keys;
+use walhook::flow::event::IdOrigin;
+use walhook::flow::key::EventKeys;
 use walhook::flow::lease::Lease;
 use walhook::flow::lease::LeaseId;
 use walhook::flow::lsn::Lsn;
 use walhook::flow::lsn::Position;
 use walhook::flow::relation::TableName;
 use walhook::flow::time::Timestamp;
-use walhook::flow::verdict::Exchange;
+use walhook::flow::verdict::AttemptVerdict;
 use walhook::flow::verdict::FailureClass;
-use walhook::flow::verdict::Verdict;
+use walhook::flow::verdict::HttpExchange;
 
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
@@ -64,7 +64,7 @@ use crate::support::receiver::in_turn;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
-const RETRY: Verdict = Verdict::Retry { at_least: None };
+const RETRY: AttemptVerdict = AttemptVerdict::Retry { at_least: None };
 
 /// Far more than anything here takes on 127.0.0.1, also on a busy machine.
 const AMPLE: Duration = Duration::from_secs(20);
@@ -87,35 +87,38 @@ fn endpoint(url: &str) -> Endpoint {
         headers: HeaderMap::new(),
         user_agent: String::from("walhook-test"),
         timeout: AMPLE,
-        retry: Retry { delays: Delays::List(Vec::new()), cap: Duration::from_secs(60) },
+        retry: RetrySettings {
+            delays: RetryDelays::List(Vec::new()),
+            cap: Duration::from_secs(60),
+        },
         concurrency: NonZeroUsize::new(4).unwrap(),
-        batch: Batch { size: NonZeroUsize::MIN, linger: Duration::ZERO },
-        ordering: Ordering::Key,
+        batch: BatchSettings { size: NonZeroUsize::MIN, linger: Duration::ZERO },
+        ordering: KeyOrdering::Key,
         capacity: NonZeroUsize::MIN,
         rate_limit: None,
-        parking: Parking::default(),
+        parking: ParkingSettings::default(),
         answers: AnswerRule::default(),
         addresses: AddressPolicy::Operator,
-        link: Link::default(),
+        link: ConnectionLink::default(),
         response_limit: 64 * 1024,
         test: None,
         unusable: None,
     }
 }
 
-fn event(ordinal: u32, parts: Vec<Part>) -> Arc<Event> {
+fn event(ordinal: u32, parts: Vec<BodyPart>) -> Arc<Event> {
     let position = Position { commit: Lsn::from_raw(0x16_B374_D848), ordinal };
     Arc::new(Event {
-        id: EventId::new(position, Origin::new(7, "orders.insert")),
+        id: EventId::new(position, IdOrigin::new(7, "orders.insert")),
         sequence: 0,
         position,
         event_type: "orders.insert".into(),
         table: Arc::new(TableName::new("public", "orders")),
         committed: NOW,
-        keys: Keys::NONE,
+        keys: EventKeys::NONE,
         expiry: None,
-        body: Body::new(parts),
-        facts: Facts::default(),
+        body: EventBody::new(parts),
+        facts: EventFacts::default(),
         write_back: None,
         held: None,
     })
@@ -126,21 +129,21 @@ fn lease_of(events: Vec<Arc<Event>>) -> Lease {
 }
 
 fn lease() -> Lease {
-    lease_of(vec![event(0, vec![Part::Bytes(Bytes::from_static(br#"{"id":1}"#))])])
+    lease_of(vec![event(0, vec![BodyPart::Bytes(Bytes::from_static(br#"{"id":1}"#))])])
 }
 
-fn client(endpoint: &Endpoint) -> Client {
+fn client(endpoint: &Endpoint) -> EndpointClient {
     let roots = RootCertStore::empty();
-    Client::new(endpoint, &Network::new(Arc::new(Names::default()), roots)).unwrap()
+    EndpointClient::new(endpoint, &DeliveryNetwork::new(Arc::new(Names::default()), roots)).unwrap()
 }
 
 /// One attempt with a plain endpoint.
-async fn attempt(url: &str, timeout: Duration) -> Exchange {
+async fn attempt(url: &str, timeout: Duration) -> HttpExchange {
     let endpoint = Endpoint { timeout, ..endpoint(url) };
     client(&endpoint).attempt(&lease(), NOW).await
 }
 
-fn class(exchange: &Exchange) -> Option<FailureClass> {
+fn class(exchange: &HttpExchange) -> Option<FailureClass> {
     exchange.failure.as_ref().map(|failure| failure.class)
 }
 
@@ -161,20 +164,20 @@ impl Resolve for Names {
 
 #[tokio::test]
 async fn each_status_has_its_verdict() {
-    let gone = Verdict::Gone;
+    let gone = AttemptVerdict::Gone;
     let cases = [
-        (200, Verdict::Delivered),
-        (202, Verdict::Delivered),
-        (204, Verdict::Delivered),
-        (101, Verdict::Dead),
-        (300, Verdict::Dead),
-        (304, Verdict::Dead),
-        (400, Verdict::Dead),
-        (401, Verdict::Dead),
-        (404, Verdict::Dead),
+        (200, AttemptVerdict::Delivered),
+        (202, AttemptVerdict::Delivered),
+        (204, AttemptVerdict::Delivered),
+        (101, AttemptVerdict::Dead),
+        (300, AttemptVerdict::Dead),
+        (304, AttemptVerdict::Dead),
+        (400, AttemptVerdict::Dead),
+        (401, AttemptVerdict::Dead),
+        (404, AttemptVerdict::Dead),
         (408, RETRY),
         (410, gone),
-        (413, Verdict::Dead),
+        (413, AttemptVerdict::Dead),
         (425, RETRY),
         (429, RETRY),
         (500, RETRY),
@@ -187,7 +190,7 @@ async fn each_status_has_its_verdict() {
         let exchange = attempt(&receiver.url(), AMPLE).await;
         assert_eq!(exchange.verdict, expected, "case: {status}");
         assert_eq!(exchange.status, Some(status), "case: {status}");
-        let expected = (expected != Verdict::Delivered).then_some(FailureClass::Status);
+        let expected = (expected != AttemptVerdict::Delivered).then_some(FailureClass::Status);
         assert_eq!(class(&exchange), expected, "case: {status}");
     }
 }
@@ -199,7 +202,7 @@ async fn redirects_are_never_followed() {
         let answer = Answer::status(status).header("location", &elsewhere.url());
         let receiver = Receiver::start(always(answer));
         let exchange = attempt(&receiver.url(), AMPLE).await;
-        assert_eq!(exchange.verdict, Verdict::Dead, "case: {status}");
+        assert_eq!(exchange.verdict, AttemptVerdict::Dead, "case: {status}");
         let failure = exchange.failure.unwrap().to_string();
         assert_eq!(failure, format!("status: {status}, redirects are not followed"));
     }
@@ -208,7 +211,7 @@ async fn redirects_are_never_followed() {
 
 #[tokio::test]
 async fn a_wait_that_the_receiver_asks_for_is_reported_in_both_forms() {
-    let after = |seconds| Verdict::Retry { at_least: Some(Duration::from_secs(seconds)) };
+    let after = |seconds| AttemptVerdict::Retry { at_least: Some(Duration::from_secs(seconds)) };
     let cases = [
         ("7", after(7)),
         ("Tue, 14 Nov 2023 22:13:50 GMT", after(30)), // NOW is 22:13:20
@@ -249,7 +252,7 @@ async fn the_deadline_covers_the_response_to_its_last_byte() {
 async fn a_slow_answer_within_the_deadline_is_as_good_as_a_quick_one() {
     let receiver = Receiver::start(always(Answer::status(200).after(SHORT)));
     let exchange = attempt(&receiver.url(), AMPLE).await;
-    assert_eq!(exchange.verdict, Verdict::Delivered);
+    assert_eq!(exchange.verdict, AttemptVerdict::Delivered);
     assert!(exchange.took >= SHORT);
 }
 
@@ -259,7 +262,7 @@ async fn connections_are_kept_and_a_closed_one_costs_no_failure() {
     let address = first.address();
     let client = client(&endpoint(&first.url()));
     for _ in 0..5 {
-        assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+        assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
     }
     let requests = first.requests();
     assert!(requests.iter().all(|request| request.connection == 1), "{requests:?}");
@@ -268,7 +271,7 @@ async fn connections_are_kept_and_a_closed_one_costs_no_failure() {
     // The pool has to see that its connection was closed, which no call can wait for.
     tokio::time::sleep(Duration::from_millis(50)).await;
     let second = Receiver::start_on(address, always(Answer::status(200)));
-    assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
     assert_eq!(second.count(), 1);
 }
 
@@ -280,7 +283,7 @@ async fn a_connection_that_was_idle_for_long_is_not_used_again() {
         tokio::time::pause();
         tokio::time::advance(idle).await;
         tokio::time::resume();
-        assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+        assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
     }
     let connections: Vec<_> = receiver.requests().iter().map(|r| r.connection).collect();
     assert_eq!(connections, [1, 1, 2]);
@@ -301,7 +304,7 @@ async fn an_idle_connection_that_the_peer_has_closed_is_given_up() {
     };
     let lease = lease();
     let (exchange, mut stream) = tokio::join!(client.attempt(&lease, NOW), serve);
-    assert_eq!(exchange.verdict, Verdict::Delivered);
+    assert_eq!(exchange.verdict, AttemptVerdict::Delivered);
     stream.shutdown().await.unwrap();
     tokio::time::pause(); // and the time passes by itself while nothing else happens
     tokio::select! {
@@ -323,7 +326,7 @@ async fn attempts_run_side_by_side_and_a_hanging_one_holds_up_no_other() {
         attempts
     };
     receiver.wait_for(1, AMPLE).await;
-    assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
     assert_eq!(client.attempt(&lease(), NOW).await.verdict, RETRY);
     assert_eq!(hanging.len(), 1);
 }

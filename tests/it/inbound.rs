@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use std::time::Instant;
 
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -241,7 +241,7 @@ async fn hostile_requests_are_refused_and_tell_nothing() {
 
 #[tokio::test]
 async fn nothing_is_acknowledged_that_is_not_kept() {
-    let mut cluster = start_cluster(Options::default()).await;
+    let mut cluster = start_cluster(ClusterOptions::default()).await;
     let admin = Sql::connect(&cluster.url("postgres")).await;
     admin.batch_execute(SQL).await.unwrap();
     let business = Receiver::start(always(Answer::status(200)));

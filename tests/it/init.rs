@@ -1,7 +1,7 @@
 //! `walhook init` on tables of all kinds: what it writes is accepted by `walhook check`.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -177,7 +177,7 @@ async fn init_for(url: &str, role: &str) -> String {
 
 #[tokio::test]
 async fn a_managed_service_gets_its_own_steps_and_they_are_enough() {
-    let cluster = start_cluster(Options::default()).await;
+    let cluster = start_cluster(ClusterOptions::default()).await;
     let sql = Sql::connect(&cluster.url("postgres")).await;
     // As on RDS: the administrator is no superuser, and a role stands for the right to replicate.
     sql.batch_execute(
@@ -212,7 +212,7 @@ async fn a_managed_service_gets_its_own_steps_and_they_are_enough() {
 
 #[tokio::test]
 async fn a_schema_that_is_there_is_used_and_not_made_again() {
-    let cluster = start_cluster(Options::default()).await;
+    let cluster = start_cluster(ClusterOptions::default()).await;
     let url = cluster.url("postgres");
     let sql = Sql::connect(&url).await;
     sql.batch_execute(

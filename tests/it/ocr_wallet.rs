@@ -10,7 +10,7 @@ use std::time::Instant;
 use serde_json::Value;
 use serde_json::json;
 use walhook::clock::host_now;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -118,7 +118,7 @@ async fn end(mut service: Service) -> Vec<String> {
 
 #[tokio::test]
 async fn a_database_url_and_a_webhook_url_are_a_complete_configuration() {
-    let cluster = start_cluster(Options::default()).await;
+    let cluster = start_cluster(ClusterOptions::default()).await;
     let receiver = ok();
     let url = cluster.url("postgres");
     let sql = Sql::connect(&url).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tokio::time::MissedTickBehavior;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -130,7 +130,7 @@ fn most_within(requests: &[Request], time: Duration) -> usize {
 
 #[tokio::test]
 async fn a_dead_endpoint_under_load_holds_no_wal_and_gets_all_of_it_in_order_later() {
-    let cluster = start_cluster(Options::default()).await;
+    let cluster = start_cluster(ClusterOptions::default()).await;
     let url = cluster.url("postgres");
     let sql = Sql::connect(&url).await;
     sql.batch_execute(TABLES).await.unwrap();
@@ -216,7 +216,7 @@ async fn many_endpoints_that_hang_leave_memory_to_the_healthy_one() {
 #[ignore = "a measurement"]
 async fn what_the_healthy_endpoint_notices_of_a_dead_one() {
     const ROUNDS: usize = 6;
-    let cluster = start_cluster(Options::default()).await;
+    let cluster = start_cluster(ClusterOptions::default()).await;
     let url = cluster.url("postgres");
     let sql = Sql::connect(&url).await;
     sql.batch_execute(TABLES).await.unwrap();

@@ -7,7 +7,7 @@ mod endpoints;
 use std::time::Duration;
 
 use serde_json::Value;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -128,7 +128,7 @@ async fn a_port_of_another_program_is_named() {
 
 #[tokio::test]
 async fn a_wrong_password_or_database_is_named() {
-    let mut cluster = start_cluster(Options::default()).await;
+    let mut cluster = start_cluster(ClusterOptions::default()).await;
     let sql = Sql::connect(&cluster.socket_url("postgres")).await;
     sql.batch_execute("CREATE ROLE app LOGIN REPLICATION PASSWORD 'right'").await.unwrap();
     let lines = ["host all all 127.0.0.1/32 scram-sha-256"];
@@ -147,7 +147,7 @@ async fn a_wrong_password_or_database_is_named() {
 
 #[tokio::test]
 async fn everything_that_a_server_lacks_is_named_at_once() {
-    let cluster = start_cluster(Options::default().with("wal_level", "replica")).await;
+    let cluster = start_cluster(ClusterOptions::default().with("wal_level", "replica")).await;
     let sql = Sql::connect(&cluster.url("postgres")).await;
     sql.batch_execute(TABLE).await.unwrap();
     assert_refused(
@@ -237,13 +237,13 @@ async fn a_slot_that_something_else_holds_is_refused_and_the_holder_named() {
     let toml = configuration(&database, WEBHOOK);
     Service::start(&toml).await.stop().await;
     let url = format!("{}?application_name=pg_recvlogical", database.url());
-    let server = walhook::config::settings::Server::new(
+    let server = walhook::config::settings::ServerSettings::new(
         url.parse().unwrap(),
-        walhook::config::settings::Tls::default(),
+        walhook::config::settings::TlsSettings::default(),
     );
     let timeout = Duration::from_secs(60);
     let connection = walhook::replication::wire::command::connect(&server, timeout).await.unwrap();
-    let (slot, budget) = (slot(&database), walhook::flow::budget::Budget::new(1 << 20));
+    let (slot, budget) = (slot(&database), walhook::flow::budget::MemoryBudget::new(1 << 20));
     let from = walhook::flow::lsn::Lsn::ZERO;
     let held = connection.start_replication(&slot, from, &["walhook"], budget).await.unwrap();
     let in_use = format!("slot {slot} is in use by the server process");
@@ -253,7 +253,7 @@ async fn a_slot_that_something_else_holds_is_refused_and_the_holder_named() {
 
 #[tokio::test]
 async fn no_free_slot_is_named() {
-    let cluster = start_cluster(Options::default().with("max_replication_slots", "1")).await;
+    let cluster = start_cluster(ClusterOptions::default().with("max_replication_slots", "1")).await;
     let sql = Sql::connect(&cluster.url("postgres")).await;
     sql.batch_execute(TABLE).await.unwrap();
     sql.batch_execute("SELECT pg_create_physical_replication_slot('taken')").await.unwrap();
@@ -266,7 +266,7 @@ async fn no_free_slot_is_named() {
 
 #[tokio::test]
 async fn no_free_walsender_is_named() {
-    let cluster = start_cluster(Options::default().with("max_wal_senders", "1")).await;
+    let cluster = start_cluster(ClusterOptions::default().with("max_wal_senders", "1")).await;
     let url = cluster.url("postgres");
     Sql::connect(&url).await.batch_execute(TABLE).await.unwrap();
     let toml = configuration_of(&url);

@@ -9,8 +9,8 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::task::spawn_blocking;
-use walhook::sandbox::cluster::Cluster;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
+use walhook::sandbox::cluster::SandboxCluster;
 
 use crate::support::postgres::Sql;
 use crate::support::postgres::start_cluster;
@@ -20,7 +20,7 @@ use crate::support::receiver::always;
 use crate::support::service::AMPLE;
 use crate::support::service::Service;
 
-async fn set_up(options: Options) -> (Cluster, Receiver, Service) {
+async fn set_up(options: ClusterOptions) -> (SandboxCluster, Receiver, Service) {
     let cluster = start_cluster(options).await;
     let sql = Sql::connect(&cluster.url("postgres")).await;
     sql.batch_execute("CREATE TABLE orders (id int PRIMARY KEY, note text)").await.unwrap();
@@ -44,7 +44,7 @@ fn times(receiver: &Receiver) -> HashMap<i64, usize> {
     times
 }
 
-async fn insert(cluster: &Cluster, rows: std::ops::RangeInclusive<i64>) {
+async fn insert(cluster: &SandboxCluster, rows: std::ops::RangeInclusive<i64>) {
     let sql = Sql::connect(&cluster.url("postgres")).await;
     let (from, to) = (rows.start(), rows.end());
     let insert = format!("INSERT INTO orders SELECT n FROM generate_series({from}, {to}) n");
@@ -53,11 +53,11 @@ async fn insert(cluster: &Cluster, rows: std::ops::RangeInclusive<i64>) {
 
 #[tokio::test]
 async fn after_a_restart_of_postgresql_it_goes_on_where_it_was() {
-    let (mut cluster, receiver, mut service) = set_up(Options::default()).await;
+    let (mut cluster, receiver, mut service) = set_up(ClusterOptions::default()).await;
     insert(&cluster, 1..=10).await;
     receiver.wait_for(10, AMPLE).await;
-    let ways: [fn(&mut Cluster); 2] =
-        [|cluster| cluster.stop().unwrap(), Cluster::stop_immediately];
+    let ways: [fn(&mut SandboxCluster); 2] =
+        [|cluster| cluster.stop().unwrap(), SandboxCluster::stop_immediately];
     for (number, way) in ways.into_iter().enumerate() {
         cluster = spawn_blocking(move || {
             way(&mut cluster);
@@ -93,7 +93,7 @@ async fn after_a_restart_of_postgresql_it_goes_on_where_it_was() {
 
 #[tokio::test]
 async fn a_kill_of_postgresql_under_load_loses_and_repeats_nothing() {
-    let options = Options { durable: true, ..Options::default() };
+    let options = ClusterOptions { durable: true, ..ClusterOptions::default() };
     let (mut cluster, receiver, mut service) = set_up(options).await;
     let url = cluster.url("postgres");
     let (enough, mut stop_writing) = oneshot::channel();
@@ -147,7 +147,7 @@ async fn a_kill_of_postgresql_under_load_loses_and_repeats_nothing() {
 
 #[tokio::test]
 async fn without_postgresql_a_shutdown_still_ends_with_0() {
-    let (mut cluster, receiver, mut service) = set_up(Options::default()).await;
+    let (mut cluster, receiver, mut service) = set_up(ClusterOptions::default()).await;
     insert(&cluster, 1..=3).await;
     receiver.wait_for(3, AMPLE).await;
     let cluster = spawn_blocking(move || {

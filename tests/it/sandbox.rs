@@ -15,8 +15,8 @@ use std::time::Instant;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::task::spawn_blocking;
-use walhook::sandbox::cluster::Cluster;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
+use walhook::sandbox::cluster::SandboxCluster;
 use walhook::sandbox::error::SandboxError;
 
 use crate::support::postgres::Sql;
@@ -30,10 +30,10 @@ use crate::support::program::Program;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A base for data that other tests do not use, and that the server's user can enter.
-fn base_of_its_own() -> (TempDir, Options) {
+fn base_of_its_own() -> (TempDir, ClusterOptions) {
     let base = tempfile::tempdir_in("/tmp").unwrap();
     fs::set_permissions(base.path(), fs::Permissions::from_mode(0o1777)).unwrap();
-    let mut options = Options::default();
+    let mut options = ClusterOptions::default();
     options.surroundings.tmp = Some(base.path().to_owned());
     (base, options)
 }
@@ -85,10 +85,11 @@ async fn four_clusters_run_side_by_side() {
     let starting: Vec<_> = (0..4)
         .map(|_| {
             let options = options.clone();
-            thread::spawn(|| Cluster::start(installation(), options).unwrap())
+            thread::spawn(|| SandboxCluster::start(installation(), options).unwrap())
         })
         .collect();
-    let clusters: Vec<Cluster> = starting.into_iter().map(|one| one.join().unwrap()).collect();
+    let clusters: Vec<SandboxCluster> =
+        starting.into_iter().map(|one| one.join().unwrap()).collect();
     for (number, cluster) in clusters.iter().enumerate() {
         let sql = Sql::connect(&cluster.url("postgres")).await;
         sql.batch_execute(&format!("CREATE TABLE mine AS SELECT {number} AS number"))
@@ -105,13 +106,14 @@ async fn four_clusters_run_side_by_side() {
 
 #[tokio::test]
 async fn a_stopped_cluster_comes_back_with_its_data_on_the_same_port() {
-    let mut cluster = start_cluster(Options { durable: true, ..Options::default() }).await;
+    let mut cluster =
+        start_cluster(ClusterOptions { durable: true, ..ClusterOptions::default() }).await;
     let url = cluster.url("postgres");
     let sql = Sql::connect(&url).await;
     assert_eq!(sql.text("SHOW fsync").await, "on");
     sql.batch_execute("CREATE TABLE kept (id int)").await.unwrap();
-    let ways: [fn(&mut Cluster); 3] =
-        [|c| c.stop().unwrap(), Cluster::stop_immediately, Cluster::kill];
+    let ways: [fn(&mut SandboxCluster); 3] =
+        [|c| c.stop().unwrap(), SandboxCluster::stop_immediately, SandboxCluster::kill];
     for (number, way) in ways.into_iter().enumerate() {
         let sql = Sql::connect(&url).await;
         sql.batch_execute(&format!("INSERT INTO kept VALUES ({number})")).await.unwrap();
@@ -130,7 +132,7 @@ async fn a_stopped_cluster_comes_back_with_its_data_on_the_same_port() {
 #[tokio::test]
 async fn a_kill_takes_busy_backends_too() {
     // A backend that only computes would not notice for long that its postmaster is gone.
-    let mut cluster = start_cluster(Options::default()).await;
+    let mut cluster = start_cluster(ClusterOptions::default()).await;
     let busy = Sql::connect(&cluster.url("postgres")).await;
     let backend = busy.text("SELECT pg_backend_pid()").await;
     let mut computing = JoinSet::new();
@@ -154,7 +156,7 @@ async fn a_server_that_cannot_start_shows_its_log_at_once() {
     let (base, options) = base_of_its_own();
     let begun = Instant::now();
     let error = spawn_blocking(|| {
-        Cluster::start(installation(), options.with("no_such_setting", "1")).unwrap_err()
+        SandboxCluster::start(installation(), options.with("no_such_setting", "1")).unwrap_err()
     })
     .await
     .unwrap();
@@ -166,7 +168,7 @@ async fn a_server_that_cannot_start_shows_its_log_at_once() {
 
 #[tokio::test]
 async fn a_server_that_dies_is_noticed_and_can_be_started_again() {
-    let mut cluster = start_cluster(Options::default()).await;
+    let mut cluster = start_cluster(ClusterOptions::default()).await;
     let postmaster = postmaster_of(&cluster.data_dir());
     assert!(
         Command::new("/bin/sh")
@@ -182,7 +184,7 @@ async fn a_server_that_dies_is_noticed_and_can_be_started_again() {
 
 #[tokio::test]
 async fn passwords_can_be_demanded_after_a_reload() {
-    let mut cluster = start_cluster(Options::default()).await;
+    let mut cluster = start_cluster(ClusterOptions::default()).await;
     let open = Sql::connect(&cluster.url("postgres")).await;
     open.batch_execute("CREATE ROLE ann LOGIN PASSWORD 'right'").await.unwrap();
     cluster.set_hba(&["host all all 127.0.0.1/32 scram-sha-256"]).unwrap();
@@ -197,7 +199,7 @@ async fn passwords_can_be_demanded_after_a_reload() {
 
 #[tokio::test]
 async fn after_a_reload_the_next_connection_sees_the_new_setting() {
-    let mut cluster = start_cluster(Options::default()).await;
+    let mut cluster = start_cluster(ClusterOptions::default()).await;
     for timeout in ["1s", "2s", "3s", "4s", "5s", "6s"] {
         cluster.set("wal_sender_timeout", timeout).unwrap();
         cluster.reload().unwrap();
@@ -208,7 +210,7 @@ async fn after_a_reload_the_next_connection_sees_the_new_setting() {
 
 #[tokio::test]
 async fn files_of_the_server_are_its_own() {
-    let mut cluster = start_cluster(Options::default()).await;
+    let mut cluster = start_cluster(ClusterOptions::default()).await;
     let path = cluster.data_dir().join("server.key");
     cluster.put_file("server.key", b"secret").unwrap();
     let mode = fs::metadata(&path).unwrap().permissions().mode();
@@ -225,7 +227,7 @@ async fn files_of_the_server_are_its_own() {
 
 #[tokio::test]
 async fn a_certificate_turns_tls_on() {
-    let mut cluster = start_cluster(Options::default()).await;
+    let mut cluster = start_cluster(ClusterOptions::default()).await;
     let sql = Sql::connect(&cluster.url("postgres")).await;
     if !has_tls(&sql, "a_certificate_turns_tls_on").await {
         return;
@@ -244,7 +246,8 @@ async fn a_certificate_turns_tls_on() {
 #[tokio::test]
 async fn a_cluster_can_have_an_identifier_of_its_own() {
     let identifier = async |own_identifier| {
-        let cluster = start_cluster(Options { own_identifier, ..Options::default() }).await;
+        let cluster =
+            start_cluster(ClusterOptions { own_identifier, ..ClusterOptions::default() }).await;
         let sql = Sql::connect(&cluster.url("postgres")).await;
         sql.text("SELECT system_identifier FROM pg_control_system()").await
     };
@@ -276,9 +279,9 @@ async fn killed_with_9_a_process_takes_its_server_and_data_along() {
 
 #[expect(clippy::print_stdout, reason = "the test that started this process reads it")]
 fn hold_a_cluster_for_ever(base: PathBuf) {
-    let mut options = Options::default();
+    let mut options = ClusterOptions::default();
     options.surroundings.tmp = Some(base);
-    let cluster = Cluster::start(installation(), options).unwrap();
+    let cluster = SandboxCluster::start(installation(), options).unwrap();
     println!("data: {}", cluster.data_dir().display());
     std::io::stdout().flush().unwrap();
     loop {
@@ -290,9 +293,10 @@ fn hold_a_cluster_for_ever(base: PathBuf) {
 async fn matrix_each_version_decodes_logically() {
     for installation in spawn_blocking(versions).await.unwrap() {
         let version = installation.clone();
-        let options = Options::default();
-        let cluster =
-            spawn_blocking(move || Cluster::start(&version, options).unwrap()).await.unwrap();
+        let options = ClusterOptions::default();
+        let cluster = spawn_blocking(move || SandboxCluster::start(&version, options).unwrap())
+            .await
+            .unwrap();
         let sql = Sql::connect(&cluster.url("postgres")).await;
         let number: u32 = sql.text("SHOW server_version_num").await.parse().unwrap();
         assert_eq!(number / 10_000, installation.major());

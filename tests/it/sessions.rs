@@ -7,7 +7,7 @@ mod passwords;
 mod row_security;
 mod state;
 
-use walhook::sandbox::cluster::Cluster;
+use walhook::sandbox::cluster::SandboxCluster;
 
 use crate::support::postgres::Sql;
 use crate::support::receiver::Answer;
@@ -32,7 +32,7 @@ fn quoted(url: &str) -> String {
 }
 
 /// The same URL over another port.
-fn by_way_of(cluster: &Cluster, port: u16) -> String {
+fn by_way_of(cluster: &SandboxCluster, port: u16) -> String {
     cluster.url("postgres").replace(&format!(":{}/", cluster.port()), &format!(":{port}/"))
 }
 
@@ -40,7 +40,7 @@ fn taking() -> Receiver {
     Receiver::start(always(Answer::status(200)))
 }
 
-async fn insert(cluster: &Cluster, id: i64) {
+async fn insert(cluster: &SandboxCluster, id: i64) {
     let sql = Sql::connect(&cluster.url("postgres")).await;
     sql.batch_execute(&format!("INSERT INTO orders VALUES ({id})")).await.unwrap();
 }

@@ -14,15 +14,15 @@ use walhook::config;
 use walhook::config::settings::AddressPolicy;
 use walhook::config::settings::Endpoint;
 use walhook::config::settings::Settings;
-use walhook::delivery::http::Client;
-use walhook::delivery::network::Network;
-use walhook::event::plan::Routed;
-use walhook::event::route::Router;
-use walhook::flow::change::Change;
-use walhook::flow::change::Field;
-use walhook::flow::change::Old;
-use walhook::flow::change::Op;
-use walhook::flow::change::Tuple;
+use walhook::delivery::http::EndpointClient;
+use walhook::delivery::network::DeliveryNetwork;
+use walhook::event::plan::RoutedEvent;
+use walhook::event::route::EventRouter;
+use walhook::flow::change::ChangeOp;
+use walhook::flow::change::ColumnField;
+use walhook::flow::change::CommittedChange;
+use walhook::flow::change::OldRow;
+use walhook::flow::change::RowTuple;
 use walhook::flow::event::Event;
 use walhook::flow::lease::Lease;
 use walhook::flow::lease::LeaseId;
@@ -35,7 +35,7 @@ use walhook::flow::relation::SqlType;
 use walhook::flow::relation::TableName;
 use walhook::flow::settlement::EndpointIndex;
 use walhook::flow::time::Timestamp;
-use walhook::flow::verdict::Verdict;
+use walhook::flow::verdict::AttemptVerdict;
 
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
@@ -76,19 +76,19 @@ fn relation(name: &str, columns: &[(&str, SqlType)]) -> Arc<Relation> {
     })
 }
 
-fn row(values: &[Option<&str>]) -> Tuple {
+fn row(values: &[Option<&str>]) -> RowTuple {
     let mut raw = Vec::new();
     let mut fields = Vec::new();
     for value in values {
         let start = raw.len();
         raw.extend_from_slice(value.unwrap_or_default().as_bytes());
-        fields.push(value.map_or(Field::Null, |_| Field::Text(start..raw.len())));
+        fields.push(value.map_or(ColumnField::Null, |_| ColumnField::Text(start..raw.len())));
     }
-    Tuple::new(Bytes::from(raw), fields.into()).unwrap()
+    RowTuple::new(Bytes::from(raw), fields.into()).unwrap()
 }
 
-fn change(relation: &Arc<Relation>, op: Op) -> Change {
-    Change {
+fn change(relation: &Arc<Relation>, op: ChangeOp) -> CommittedChange {
+    CommittedChange {
         position: Position { commit: Lsn::from_raw(0x1A2B), ordinal: 0 },
         committed: COMMITTED,
         relation: Arc::clone(relation),
@@ -99,34 +99,38 @@ fn change(relation: &Arc<Relation>, op: Op) -> Change {
 }
 
 /// The events of a change, each with the endpoints that get it.
-fn route(settings: &Settings, change: &Change) -> Vec<(Arc<Event>, Vec<EndpointIndex>)> {
-    let mut router = Router::new(7, &settings.events, &settings.endpoints);
+fn route(settings: &Settings, change: &CommittedChange) -> Vec<(Arc<Event>, Vec<EndpointIndex>)> {
+    let mut router = EventRouter::new(7, &settings.events, &settings.endpoints);
     let mut routed = Vec::new();
     router.route(change, COMMITTED, |rule, outcome| routed.push((rule, outcome)));
     let events = routed.into_iter().filter_map(|(rule, outcome)| match outcome {
-        Routed::Event(event) => Some((Arc::from(event), router.everybody(rule).to_vec())),
-        Routed::Partly { event, endpoints, .. } => Some((Arc::from(event), endpoints)),
-        Routed::Filtered
-        | Routed::Repeat { .. }
-        | Routed::Expired { .. }
-        | Routed::Costly(_)
-        | Routed::Poison(_) => None,
+        RoutedEvent::Event(event) => Some((Arc::from(event), router.everybody(rule).to_vec())),
+        RoutedEvent::Partly { event, endpoints, .. } => Some((Arc::from(event), endpoints)),
+        RoutedEvent::Filtered
+        | RoutedEvent::Repeat { .. }
+        | RoutedEvent::Expired { .. }
+        | RoutedEvent::Costly(_)
+        | RoutedEvent::Poison(_) => None,
     });
     events.collect()
 }
 
-fn bodies(settings: &Settings, change: &Change) -> Vec<String> {
+fn bodies(settings: &Settings, change: &CommittedChange) -> Vec<String> {
     let body = |(event, _): &(Arc<Event>, _)| event.body.complete(SENT);
     let events = route(settings, change);
     events.iter().map(|event| String::from_utf8(body(event).to_vec()).unwrap()).collect()
 }
 
 /// The request in which an endpoint gets an event.
-async fn request(endpoint: &Endpoint, event: &Arc<Event>, answer: Answer) -> (Request, Verdict) {
+async fn request(
+    endpoint: &Endpoint,
+    event: &Arc<Event>,
+    answer: Answer,
+) -> (Request, AttemptVerdict) {
     let receiver = Receiver::start(always(answer));
     let mut endpoint = endpoint.clone();
     endpoint.url = config::secret::Secret::new(receiver.url().parse().unwrap());
-    let client = Client::new(&endpoint, &Network::system()).unwrap();
+    let client = EndpointClient::new(&endpoint, &DeliveryNetwork::system()).unwrap();
     let lease =
         Lease { id: LeaseId(1), attempt: 1, replay: false, events: vec![Arc::clone(event)] };
     let exchange = client.attempt(&lease, SENT).await;
@@ -152,7 +156,7 @@ fn customers() -> Arc<Relation> {
     relation("customers", &columns)
 }
 
-fn customer(status: &str) -> Tuple {
+fn customer(status: &str) -> RowTuple {
     let values = ["123", "C001", "张三", "13800138000", "1", status];
     row(&values.map(Some))
 }
@@ -160,7 +164,7 @@ fn customer(status: &str) -> Tuple {
 #[tokio::test]
 async fn customer_created_is_contract_2_byte_for_byte() {
     let settings = settings("customer-events.toml");
-    let mut insert = change(&customers(), Op::Insert { new: customer("collecting") });
+    let mut insert = change(&customers(), ChangeOp::Insert { new: customer("collecting") });
     insert.metadata =
         Some(Bytes::from_static(br#"{"user_id":"admin","ip_address":"192.168.1.1"}"#));
     let events = route(&settings, &insert);
@@ -186,8 +190,8 @@ async fn customer_created_is_contract_2_byte_for_byte() {
 #[test]
 fn a_change_of_status_raises_two_events_in_a_stable_order() {
     let settings = settings("customer-events.toml");
-    let old = Some(Old::Full(customer("collecting")));
-    let update = change(&customers(), Op::Update { old, new: customer("approved") });
+    let old = Some(OldRow::Full(customer("collecting")));
+    let update = change(&customers(), ChangeOp::Update { old, new: customer("approved") });
     let [updated, changed] = bodies(&settings, &update).try_into().unwrap();
     assert!(updated.starts_with(r#"{"event":"customer.updated","data":{"id":"123","#), "{updated}");
     assert_eq!(
@@ -198,10 +202,10 @@ fn a_change_of_status_raises_two_events_in_a_stable_order() {
             r#""timestamp":"2025-10-17T10:30:00.000Z"}"#,
         )
     );
-    let old = Some(Old::Full(customer("approved")));
-    let update = change(&customers(), Op::Update { old, new: customer("approved") });
+    let old = Some(OldRow::Full(customer("approved")));
+    let update = change(&customers(), ChangeOp::Update { old, new: customer("approved") });
     assert_eq!(bodies(&settings, &update).len(), 1, "the status is what it was");
-    let delete = change(&customers(), Op::Delete { old: Old::Full(customer("approved")) });
+    let delete = change(&customers(), ChangeOp::Delete { old: OldRow::Full(customer("approved")) });
     let [deleted] = bodies(&settings, &delete).try_into().unwrap();
     assert!(deleted.starts_with(r#"{"event":"customer.deleted","data":{"id":"123","#), "{deleted}");
 }
@@ -219,7 +223,7 @@ fn documents() -> Arc<Relation> {
     relation("documents", &columns)
 }
 
-fn document(status: &str, note: Option<&str>) -> Tuple {
+fn document(status: &str, note: Option<&str>) -> RowTuple {
     row(&[Some("5"), Some("123"), Some("id.pdf"), Some("pdf"), Some(status), note])
 }
 
@@ -228,8 +232,8 @@ fn a_review_of_a_document_is_told_with_its_note() {
     let settings = settings("customer-events.toml");
     let documents = documents();
     let review = |from, to, note| {
-        let old = Some(Old::Full(document(from, None)));
-        bodies(&settings, &change(&documents, Op::Update { old, new: document(to, note) }))
+        let old = Some(OldRow::Full(document(from, None)));
+        bodies(&settings, &change(&documents, ChangeOp::Update { old, new: document(to, note) }))
     };
     let expected = concat!(
         r#"{"event":"document.approved","data":{"id":"5","customer_id":"123","#,
@@ -256,7 +260,7 @@ fn tasks() -> Arc<Relation> {
     relation("tasks", &columns)
 }
 
-fn task(rule: &str, status: &str) -> Tuple {
+fn task(rule: &str, status: &str) -> RowTuple {
     row(&[
         Some("T_20251214_0001"),
         Some(rule),
@@ -267,9 +271,9 @@ fn task(rule: &str, status: &str) -> Tuple {
     ])
 }
 
-fn task_becomes(from: &str, to: &str, rule: &str) -> Change {
-    let old = Some(Old::Full(task(rule, from)));
-    change(&tasks(), Op::Update { old, new: task(rule, to) })
+fn task_becomes(from: &str, to: &str, rule: &str) -> CommittedChange {
+    let old = Some(OldRow::Full(task(rule, from)));
+    change(&tasks(), ChangeOp::Update { old, new: task(rule, to) })
 }
 
 /// The webhooks of `idp-push` as rows: two have rule 7, one rule 9.
@@ -326,7 +330,7 @@ async fn a_completed_task_is_contract_3_byte_for_byte() {
 #[test]
 fn only_becoming_completed_raises_a_push() {
     let settings = idp_push();
-    let inserted = change(&tasks(), Op::Insert { new: task("9", "COMPLETED") });
+    let inserted = change(&tasks(), ChangeOp::Insert { new: task("9", "COMPLETED") });
     let cases = [
         ("completed", task_becomes("RUNNING", "COMPLETED", "9"), 1),
         ("inserted so", inserted, 1),
@@ -345,9 +349,13 @@ fn only_becoming_completed_raises_a_push() {
 async fn the_answers_of_contract_3_are_read_as_it_says() {
     let settings = idp_push();
     let events = route(&settings, &task_becomes("RUNNING", "COMPLETED", "7"));
-    let retry = Verdict::Retry { at_least: None };
-    let cases =
-        [(204, Verdict::Delivered), (429, retry.clone()), (502, retry), (408, Verdict::Dead)];
+    let retry = AttemptVerdict::Retry { at_least: None };
+    let cases = [
+        (204, AttemptVerdict::Delivered),
+        (429, retry.clone()),
+        (502, retry),
+        (408, AttemptVerdict::Dead),
+    ];
     for (status, expected) in cases {
         let answer = Answer::status(status);
         let (_, verdict) = request(&settings.endpoints[0], &events[0].0, answer).await;
@@ -355,7 +363,7 @@ async fn the_answers_of_contract_3_are_read_as_it_says() {
     }
 }
 
-fn message(kind: &str, content: &str, own: &str) -> Change {
+fn message(kind: &str, content: &str, own: &str) -> CommittedChange {
     let columns = [
         ("id", SqlType::Integer),
         ("key", SqlType::Text),
@@ -380,7 +388,7 @@ fn message(kind: &str, content: &str, own: &str) -> Change {
         "f",
         "2021-07-01 07:10:50+00",
     ];
-    change(&relation("messages", &columns), Op::Insert { new: row(&values.map(Some)) })
+    change(&relation("messages", &columns), ChangeOp::Insert { new: row(&values.map(Some)) })
 }
 
 #[tokio::test]
@@ -400,7 +408,7 @@ async fn a_message_is_contract_4_byte_for_byte() {
     assert_eq!(request.header("x-webhook-timestamp"), "1760697002");
     let signature = hmac(format!("1760697002:{expected}").as_bytes());
     assert_eq!(request.header("x-webhook-signature"), signature);
-    assert_eq!(verdict, Verdict::Retry { at_least: None }, "only 200 counts");
+    assert_eq!(verdict, AttemptVerdict::Retry { at_least: None }, "only 200 counts");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -211,7 +211,7 @@ async fn a_second_signal_ends_it_at_once() {
 #[tokio::test]
 async fn a_signal_during_the_start_is_heard() {
     // A cluster of its own: the open transaction would keep the other tests' slots waiting, too.
-    let cluster = start_cluster(Options::default()).await;
+    let cluster = start_cluster(ClusterOptions::default()).await;
     let url = cluster.url("postgres");
     let sql = Sql::connect(&url).await;
     sql.batch_execute(TABLE).await.unwrap();

@@ -13,36 +13,36 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_postgres::Client;
-use walhook::config::settings::Server;
-use walhook::config::settings::Tls;
-use walhook::flow::body::Body;
-use walhook::flow::body::Part;
+use walhook::config::settings::ServerSettings;
+use walhook::config::settings::TlsSettings;
+use walhook::flow::body::BodyPart;
+use walhook::flow::body::EventBody;
 use walhook::flow::event::Event;
+use walhook::flow::event::EventExpiry;
+use walhook::flow::event::EventFacts;
 use walhook::flow::event::EventId;
-use walhook::flow::event::Expiry;
-use walhook::flow::event::Facts;
-use walhook::flow::event::Origin;
-use walhook::flow::key::Key;
-use walhook::flow::key::Keys;
+use walhook::flow::event::IdOrigin;
+use walhook::flow::key::EventKeys;
+use walhook::flow::key::KeyHash;
 use walhook::flow::lsn::Lsn;
 use walhook::flow::lsn::Position;
 use walhook::flow::relation::TableName;
 use walhook::flow::settlement::ParkReason;
 use walhook::flow::time::Timestamp;
-use walhook::flow::verdict::Failure;
+use walhook::flow::verdict::AttemptFailure;
 use walhook::flow::verdict::FailureClass;
-use walhook::store::Session;
-use walhook::store::backlog::Parked;
+use walhook::store::SqlSession;
+use walhook::store::backlog::ParkedDelivery;
 use walhook::store::connect;
 use walhook::store::dead_letters::DeadLetter;
 use walhook::store::dead_letters::DeathClass;
-use walhook::store::flush::Flush;
+use walhook::store::flush::StateFlush;
 use walhook::store::flush::commit;
 use walhook::store::migrate::migrate;
-use walhook::store::progress::Holding;
+use walhook::store::progress::StateOwnership;
 use walhook::store::progress::take;
-use walhook::store::stored_event::History;
-use walhook::store::stored_event::Replay;
+use walhook::store::stored_event::ReplayRow;
+use walhook::store::stored_event::StoredHistory;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -57,8 +57,8 @@ const HOSTILE: &str = "'; DROP TABLE walhook.backlog; -- \"張三\" \\ $1 {a,NUL
 
 /// A migrated database, a session in it, and the right to write.
 struct State {
-    session: Session,
-    holding: Holding,
+    session: SqlSession,
+    holding: StateOwnership,
     database: Database,
 }
 
@@ -74,7 +74,7 @@ impl State {
         Self { session, holding, database }
     }
 
-    async fn commit(&mut self, flush: &Flush) {
+    async fn commit(&mut self, flush: &StateFlush) {
         commit(&mut self.session.client, &mut self.holding, flush).await.unwrap();
     }
 
@@ -92,8 +92,8 @@ impl State {
     }
 }
 
-async fn session(url: &str) -> Session {
-    connect(&Server::new(url.parse().unwrap(), Tls::default())).await.unwrap()
+async fn session(url: &str) -> SqlSession {
+    connect(&ServerSettings::new(url.parse().unwrap(), TlsSettings::default())).await.unwrap()
 }
 
 fn after(seconds: i64) -> Timestamp {
@@ -108,52 +108,52 @@ fn position(commit: u64, ordinal: u32) -> Position {
 fn event(commit: u64, ordinal: u32, key: &str) -> Event {
     let position = position(commit, ordinal);
     Event {
-        id: EventId::new(position, Origin::new(7, "task.done")),
+        id: EventId::new(position, IdOrigin::new(7, "task.done")),
         sequence: 0,
         position,
         event_type: "task.done".into(),
         table: Arc::new(TableName::new("public", "tasks")),
         committed: NOW,
-        keys: Keys::one(Key::of([Some(key.as_bytes())])),
+        keys: EventKeys::one(KeyHash::of([Some(key.as_bytes())])),
         expiry: None,
         body: body(key),
-        facts: Facts::new(vec![("id".into(), key.to_owned())]),
+        facts: EventFacts::new(vec![("id".into(), key.to_owned())]),
         write_back: None,
         held: None,
     }
 }
 
-fn body(text: &str) -> Body {
-    Body::new(vec![
-        Part::Bytes(Bytes::from_static(b"{\"id\":\"")),
-        Part::Escaped(Bytes::from(text.to_owned())),
-        Part::Bytes(Bytes::from_static(b"\",\"at\":")),
-        Part::AttemptSeconds,
-        Part::Bytes(Bytes::from_static(b",\"age\":")),
-        Part::AgeSeconds { born: after(-15) },
-        Part::Bytes(Bytes::from_static(b"}")),
+fn body(text: &str) -> EventBody {
+    EventBody::new(vec![
+        BodyPart::Bytes(Bytes::from_static(b"{\"id\":\"")),
+        BodyPart::Escaped(Bytes::from(text.to_owned())),
+        BodyPart::Bytes(Bytes::from_static(b"\",\"at\":")),
+        BodyPart::AttemptSeconds,
+        BodyPart::Bytes(Bytes::from_static(b",\"age\":")),
+        BodyPart::AgeSeconds { born: after(-15) },
+        BodyPart::Bytes(Bytes::from_static(b"}")),
     ])
 }
 
 fn expiring(event: Event, max_age: Duration) -> Event {
-    Event { expiry: Some(Expiry { born: NOW, max_age }), ..event }
+    Event { expiry: Some(EventExpiry { born: NOW, max_age }), ..event }
 }
 
-fn parked(event: Event, endpoint: &str) -> Parked {
-    Parked {
+fn parked(event: Event, endpoint: &str) -> ParkedDelivery {
+    ParkedDelivery {
         row_key: event.facts.find("id").map(ToOwned::to_owned),
         event: Arc::new(event),
         endpoint: endpoint.into(),
-        history: History::default(),
+        history: StoredHistory::default(),
         next_attempt: None,
         parked_at: NOW,
         reason: ParkReason::Outage,
-        replay: Replay::No,
+        replay: ReplayRow::No,
     }
 }
 
-fn failure() -> Failure {
-    Failure { class: FailureClass::Status, detail: "503".to_owned() }
+fn failure() -> AttemptFailure {
+    AttemptFailure { class: FailureClass::Status, detail: "503".to_owned() }
 }
 
 fn letter(event: Event, endpoint: &str) -> DeadLetter {

@@ -7,34 +7,34 @@ mod stream;
 
 use std::time::Duration;
 
-use walhook::config::settings::Server;
-use walhook::config::settings::Tls;
+use walhook::config::settings::ServerSettings;
 use walhook::config::settings::TlsMode;
-use walhook::flow::budget::Budget;
+use walhook::config::settings::TlsSettings;
+use walhook::flow::budget::MemoryBudget;
 use walhook::flow::lsn::Lsn;
-use walhook::replication::diagnostic::Refusal;
+use walhook::replication::diagnostic::SetupDiagnostic;
 use walhook::replication::error::SourceError;
 use walhook::replication::wire::command;
-use walhook::replication::wire::command::Connection;
-use walhook::replication::wire::command::Creation;
 use walhook::replication::wire::command::NewSlot;
-use walhook::replication::wire::command::Streaming;
-use walhook::store::transport::Transport;
+use walhook::replication::wire::command::ReplicationConnection;
+use walhook::replication::wire::command::SlotCreation;
+use walhook::replication::wire::command::StreamingStart;
+use walhook::store::transport::ServerTransport;
 
 use crate::support::postgres::Database;
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(6);
 
 /// A server by its URL, without TLS.
-pub(crate) fn server(url: &str) -> Server {
+pub(crate) fn server(url: &str) -> ServerSettings {
     server_with(url, TlsMode::Disable)
 }
 
-pub(crate) fn server_with(url: &str, mode: TlsMode) -> Server {
-    Server::new(url.parse().unwrap(), Tls { mode, ..Tls::default() })
+pub(crate) fn server_with(url: &str, mode: TlsMode) -> ServerSettings {
+    ServerSettings::new(url.parse().unwrap(), TlsSettings { mode, ..TlsSettings::default() })
 }
 
-pub(crate) async fn connect(database: &Database) -> Connection {
+pub(crate) async fn connect(database: &Database) -> ReplicationConnection {
     command::connect(&server(&database.url()), TIMEOUT).await.unwrap()
 }
 
@@ -42,18 +42,18 @@ pub(crate) async fn connect(database: &Database) -> Connection {
 async fn create_slot(database: &Database) -> Lsn {
     let slot = NewSlot { name: database.name(), temporary: false, failover: false };
     match connect(database).await.create_slot(slot).await.unwrap() {
-        Creation::Created { consistent } => consistent,
-        Creation::Exists => panic!("slot {} exists", database.name()),
+        SlotCreation::Created { consistent } => consistent,
+        SlotCreation::Exists => panic!("slot {} exists", database.name()),
     }
 }
 
-async fn start(database: &Database) -> Result<Streaming<Transport>, SourceError> {
+async fn start(database: &Database) -> Result<StreamingStart<ServerTransport>, SourceError> {
     let connection = connect(database).await;
-    let budget = Budget::new(256 << 20);
+    let budget = MemoryBudget::new(256 << 20);
     connection.start_replication(database.name(), Lsn::ZERO, &["p"], budget).await
 }
 
-fn refusal(outcome: Result<Streaming<Transport>, SourceError>) -> Refusal {
+fn refusal(outcome: Result<StreamingStart<ServerTransport>, SourceError>) -> SetupDiagnostic {
     match outcome {
         Err(SourceError::Refused(refusal)) => refusal,
         Err(other) => panic!("{other:?}"),
@@ -85,7 +85,7 @@ async fn a_slot_is_made_once_and_dropped_by_name() {
     assert!(consistent > Lsn::ZERO);
     let mut connection = connect(&database).await;
     let again = NewSlot { name: database.name(), temporary: false, failover: false };
-    assert_eq!(connection.create_slot(again).await.unwrap(), Creation::Exists);
+    assert_eq!(connection.create_slot(again).await.unwrap(), SlotCreation::Exists);
     let found = connection.slot(database.name()).await.unwrap().unwrap();
     assert_eq!(found.plugin, "pgoutput");
     assert_eq!(found.confirmed, Some(consistent));
@@ -103,7 +103,7 @@ async fn a_slot_in_use_is_refused_with_its_holder() {
     let pid = database.sql().await.text(pid).await.parse().unwrap();
     let slot = database.name().to_owned();
     let refused = refusal(start(&database).await);
-    assert_eq!(refused, Refusal::SlotInUse { slot, pid: Some(pid) });
+    assert_eq!(refused, SetupDiagnostic::SlotInUse { slot, pid: Some(pid) });
     assert!(refused.is_transient());
 }
 
@@ -111,14 +111,17 @@ async fn a_slot_in_use_is_refused_with_its_holder() {
 async fn a_slot_that_cannot_serve_is_refused_by_what_the_catalog_says() {
     let database = Database::create().await;
     let slot = database.name().to_owned();
-    assert_eq!(refusal(start(&database).await), Refusal::SlotMissing { slot: slot.clone() });
+    assert_eq!(
+        refusal(start(&database).await),
+        SetupDiagnostic::SlotMissing { slot: slot.clone() }
+    );
 
     let sql = database.sql().await;
     let create =
         |plugin| format!("SELECT pg_create_logical_replication_slot('{slot}', '{plugin}')");
     sql.batch_execute(&create("test_decoding")).await.unwrap();
     let plugin = "the plugin test_decoding".to_owned();
-    let expected = Refusal::WrongPlugin { slot: slot.clone(), plugin };
+    let expected = SetupDiagnostic::WrongPlugin { slot: slot.clone(), plugin };
     assert_eq!(refusal(start(&database).await), expected);
 
     let drop = format!("SELECT pg_drop_replication_slot('{slot}')");
@@ -126,11 +129,11 @@ async fn a_slot_that_cannot_serve_is_refused_by_what_the_catalog_says() {
     let physical = format!("SELECT pg_create_physical_replication_slot('{slot}')");
     sql.batch_execute(&physical).await.unwrap();
     let refused = refusal(start(&database).await);
-    assert!(matches!(refused, Refusal::WrongPlugin { .. }), "{refused}");
+    assert!(matches!(refused, SetupDiagnostic::WrongPlugin { .. }), "{refused}");
     sql.batch_execute(&drop).await.unwrap();
 
     let other = Database::create().await;
     other.sql().await.batch_execute(&create("pgoutput")).await.unwrap();
-    let expected = Refusal::SlotElsewhere { slot, database: other.name().to_owned() };
+    let expected = SetupDiagnostic::SlotElsewhere { slot, database: other.name().to_owned() };
     assert_eq!(refusal(start(&database).await), expected);
 }

@@ -7,13 +7,13 @@ use std::time::Instant;
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::cli::demo::writer::Row;
-use crate::cli::receive::server::Received;
-use crate::cli::receive::signature::Verdict;
+use crate::cli::demo::writer::DemoRow;
+use crate::cli::receive::server::ReceivedRequest;
+use crate::cli::receive::signature::SignatureVerdict;
 use crate::cli::terminal;
 use crate::cli::terminal::Colours;
 
-pub(crate) struct Screen {
+pub(crate) struct DemoScreen {
     colours: Colours,
     /// Deliveries wanted by `--check`.
     wanted: Option<u64>,
@@ -22,10 +22,10 @@ pub(crate) struct Screen {
     /// Rows that are on their way, by id: their code and when they were sent off.
     awaited: HashMap<i64, (String, Instant)>,
     /// Deliveries that came before their INSERT was known to be committed here.
-    early: Vec<(i64, Received, Instant)>,
+    early: Vec<(i64, ReceivedRequest, Instant)>,
 }
 
-impl Screen {
+impl DemoScreen {
     pub(crate) fn new(wanted: Option<u64>) -> Self {
         Self {
             colours: Colours::detect(),
@@ -56,7 +56,7 @@ impl Screen {
     }
 
     /// A row was committed; says whether another one is wanted.
-    pub(crate) fn inserted(&mut self, row: Row) -> anyhow::Result<bool> {
+    pub(crate) fn inserted(&mut self, row: DemoRow) -> anyhow::Result<bool> {
         self.inserted += 1;
         match row.wallet_code {
             Some(code) => {
@@ -75,7 +75,7 @@ impl Screen {
     }
 
     /// A request arrived; says whether the check is met.
-    pub(crate) fn arrived(&mut self, received: &Received) -> anyhow::Result<bool> {
+    pub(crate) fn arrived(&mut self, received: &ReceivedRequest) -> anyhow::Result<bool> {
         let arrived = Instant::now();
         let body: Value = serde_json::from_slice(&received.body).context("the body is not JSON")?;
         let id = body.pointer("/data/id").and_then(Value::as_i64).context("the body has no id")?;
@@ -90,14 +90,19 @@ impl Screen {
         Ok(self.wanted.is_some_and(|wanted| self.delivered >= wanted))
     }
 
-    fn show(&mut self, id: i64, received: &Received, arrived: Instant) -> anyhow::Result<()> {
+    fn show(
+        &mut self,
+        id: i64,
+        received: &ReceivedRequest,
+        arrived: Instant,
+    ) -> anyhow::Result<()> {
         let Some((code, sent)) = self.awaited.remove(&id) else { return Ok(()) };
         let millis = arrived.saturating_duration_since(sent).as_secs_f64() * 1e3;
         let (verified, mark) = match received.signature {
-            Verdict::Ok => (true, self.colours.good("signature ok")),
-            Verdict::NotChecked | Verdict::Missing | Verdict::Wrong(_) => {
-                (false, self.colours.bad("signature WRONG"))
-            }
+            SignatureVerdict::Ok => (true, self.colours.good("signature ok")),
+            SignatureVerdict::NotChecked
+            | SignatureVerdict::Missing
+            | SignatureVerdict::Wrong(_) => (false, self.colours.bad("signature WRONG")),
         };
         let status = received.status_answered.as_u16();
         let event = received.id().unwrap_or("no id");

@@ -7,7 +7,7 @@ use tokio::time::Interval;
 use tokio::time::MissedTickBehavior;
 use tokio::time::interval;
 
-use crate::store::Session;
+use crate::store::SqlSession;
 
 /// Every so many rows nothing was recognised: such a row must not arrive.
 const UNRECOGNISED_EVERY: u64 = 5;
@@ -22,7 +22,7 @@ const INSERT: &str = "
 
 /// A row that was committed.
 #[derive(Debug)]
-pub(crate) struct Row {
+pub(crate) struct DemoRow {
     pub(crate) id: i64,
     /// `None`: nothing was recognised.
     pub(crate) wallet_code: Option<String>,
@@ -30,21 +30,21 @@ pub(crate) struct Row {
     pub(crate) sent: Instant,
 }
 
-pub(crate) struct Writer {
-    session: Session,
+pub(crate) struct DemoWriter {
+    session: SqlSession,
     ticks: Interval,
     count: u64,
 }
 
-impl Writer {
-    pub(crate) fn new(session: Session, pace: Duration) -> Self {
+impl DemoWriter {
+    pub(crate) fn new(session: SqlSession, pace: Duration) -> Self {
         let mut ticks = interval(pace);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { session, ticks, count: 0 }
     }
 
     /// Waits for the next tick and inserts a row.
-    pub(crate) async fn insert(&mut self) -> Result<Row, tokio_postgres::Error> {
+    pub(crate) async fn insert(&mut self) -> Result<DemoRow, tokio_postgres::Error> {
         self.ticks.tick().await;
         self.count += 1;
         let count = self.count;
@@ -60,6 +60,6 @@ impl Writer {
             .client
             .query_one(INSERT, &[&message, &wallet_code, &serial, &name, &picture])
             .await?;
-        Ok(Row { id: row.try_get(0)?, wallet_code, sent })
+        Ok(DemoRow { id: row.try_get(0)?, wallet_code, sent })
     }
 }

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use tokio_postgres::config::Host;
 
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::config::settings::SessionAttrs;
 use crate::config::settings::TlsMode;
 
 /// `postgres://ROLE:PASSWORD@...` with the hosts, ports and TLS of `server`, quoted for a shell.
-pub(super) fn shown(server: &Server, role: &str, database: &str) -> String {
+pub(super) fn shown(server: &ServerSettings, role: &str, database: &str) -> String {
     let params = &server.params;
     let ports = params.get_ports();
     let port = |index: usize| ports.get(index).or_else(|| ports.first());
@@ -52,7 +52,7 @@ pub(super) fn shown(server: &Server, role: &str, database: &str) -> String {
 }
 
 /// Whether the URL leads to a pooler of a service, which carries no replication.
-pub(super) fn is_pooler(server: &Server) -> bool {
+pub(super) fn is_pooler(server: &ServerSettings) -> bool {
     let by_name = |host: &Host| match host {
         Host::Tcp(name) => name.contains("-pooler.") || name.ends_with(".pooler.supabase.com"),
         Host::Unix(_) => false,

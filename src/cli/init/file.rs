@@ -5,17 +5,17 @@ use std::fmt::Write as _;
 
 use url::Url;
 
-use crate::cli::init::survey::Table;
+use crate::cli::init::survey::SurveyedTable;
 use crate::cli::terminal::visible;
 use crate::flow::relation::ReplicaIdentity;
 
 /// What goes into the file.
 #[derive(Clone, Debug)]
-pub struct Contents<'a> {
+pub struct FileContents<'a> {
     /// The database's URL as it is to stand in the file; it may name a variable.
     pub database_url: &'a str,
     pub publication: &'a str,
-    pub tables: &'a [&'a Table],
+    pub tables: &'a [&'a SurveyedTable],
     pub endpoint: &'a Url,
     /// `whsec_...`
     pub secret: &'a str,
@@ -28,8 +28,8 @@ const OPERATIONS: [(&str, &str); 3] =
 const STEM_CHARS_MAX: usize = 100;
 
 /// The file's text.
-pub fn render(contents: &Contents<'_>) -> String {
-    let Contents { database_url, publication, tables, endpoint, secret } = contents;
+pub fn render(contents: &FileContents<'_>) -> String {
+    let FileContents { database_url, publication, tables, endpoint, secret } = contents;
     let mut out = format!(
         "# walhook: pushes committed row changes to HTTP endpoints. `walhook check` checks this \
          file\n# against the database, `walhook run` runs it. All keys: \
@@ -76,7 +76,7 @@ pub fn render(contents: &Contents<'_>) -> String {
     out
 }
 
-fn events(out: &mut String, table: &Table, stem: &str) {
+fn events(out: &mut String, table: &SurveyedTable, stem: &str) {
     let mut put = |text: &str| out.push_str(text);
     let name = table.written();
     put(&format!("\n# {}: ", visible(&name)));
@@ -125,7 +125,7 @@ fn stem(name: &str, taken: &mut HashSet<String>) -> String {
 }
 
 /// Table names that occur in more than one schema.
-fn ambiguous_names<'a>(tables: &[&'a Table]) -> HashSet<&'a str> {
+fn ambiguous_names<'a>(tables: &[&'a SurveyedTable]) -> HashSet<&'a str> {
     let mut seen = HashSet::new();
     tables.iter().map(|table| table.name.name.as_str()).filter(|name| !seen.insert(*name)).collect()
 }
@@ -151,8 +151,8 @@ mod tests {
     use super::*;
     use crate::flow::relation::TableName;
 
-    fn table(schema: &str, name: &str) -> Table {
-        Table {
+    fn table(schema: &str, name: &str) -> SurveyedTable {
+        SurveyedTable {
             name: TableName::new(schema, name),
             key: vec!["id".to_owned()],
             identity: ReplicaIdentity::Default,
@@ -169,8 +169,8 @@ mod tests {
         }
     }
 
-    fn written(tables: &[&Table]) -> (String, toml::Table) {
-        let text = render(&Contents {
+    fn written(tables: &[&SurveyedTable]) -> (String, toml::Table) {
+        let text = render(&FileContents {
             database_url: "${DATABASE_URL}",
             publication: "walhook",
             tables,
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn what_cannot_stand_in_an_event_type_is_replaced_and_types_keep_apart() {
         let names = ["Order \"Lines\"", "订单", "客户", "a%", "a&", "a_", "2x"];
-        let tables: Vec<Table> = names.iter().map(|name| table("public", name)).collect();
+        let tables: Vec<SurveyedTable> = names.iter().map(|name| table("public", name)).collect();
         let (_, file) = written(&tables.iter().collect::<Vec<_>>());
         let globs = file["endpoint"][0]["events"].as_array().unwrap();
         let globs: Vec<&str> = globs.iter().filter_map(toml::Value::as_str).collect();
@@ -241,7 +241,7 @@ mod tests {
     fn any_name_leaves_the_file_valid() {
         for name in ["line\nbreak = 1", "quo\"te", "tri'''ple", "back\\slash", "\u{1b}[2J", "張三"]
         {
-            let keyless = Table { key: Vec::new(), ..table(name, name) };
+            let keyless = SurveyedTable { key: Vec::new(), ..table(name, name) };
             let (_, file) = written(&[&keyless, &table(name, "plain")]);
             assert_eq!(file["event"][0]["table"].as_str(), Some(&*keyless.written()));
             assert_eq!(file["event"].as_array().unwrap().len(), 6, "case: {name:?}");

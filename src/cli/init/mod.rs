@@ -28,19 +28,19 @@ use ring::rand::SecureRandom as _;
 use serde_json::json;
 use url::Url;
 
-use crate::cli::Global;
+use crate::cli::GlobalOptions;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::Exit;
-use crate::cli::init::file::Contents;
-use crate::cli::init::service::Service;
-use crate::cli::init::survey::Kind;
-use crate::cli::init::survey::Survey;
-use crate::cli::init::survey::Table;
+use crate::cli::exit::ExitStatus;
+use crate::cli::init::file::FileContents;
+use crate::cli::init::service::ManagedService;
+use crate::cli::init::survey::DatabaseSurvey;
+use crate::cli::init::survey::RelationKind;
+use crate::cli::init::survey::SurveyedTable;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::cli::terminal::visible;
 use crate::config;
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::store;
 
 const DATABASE_VARIABLE: &str = "DATABASE_URL";
@@ -90,8 +90,8 @@ pub struct Init {
 }
 
 /// Where the database is, and how the file may say so.
-struct Database {
-    server: Server,
+struct DatabaseAddress {
+    server: ServerSettings,
     /// Without a password, which stays in the environment.
     shown: String,
 }
@@ -100,9 +100,9 @@ impl Init {
     /// Asks the database, writes the file, prints the SQL.
     ///
     /// # Errors
-    /// [`Exit::Usage`] for arguments that do not hold, [`Exit::Postgres`] if the server cannot be
-    /// asked, [`Exit::Failed`] if the file cannot be written.
-    pub fn run(self, global: &Global) -> Result<(), CommandError> {
+    /// [`ExitStatus::Usage`] for arguments that do not hold, [`ExitStatus::Postgres`] if the server cannot be
+    /// asked, [`ExitStatus::Failed`] if the file cannot be written.
+    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let output = self.output.clone().unwrap_or_else(|| global.config_path());
         if !self.tables.is_empty() && !self.force && output.exists() {
             return Err(exists(&output));
@@ -115,7 +115,7 @@ impl Init {
         }
         let tables = chosen(&self.tables, &survey)?;
         let secret = fresh_secret()?;
-        let text = file::render(&Contents {
+        let text = file::render(&FileContents {
             database_url: &database.shown,
             publication: PUBLICATION,
             tables: &tables,
@@ -131,16 +131,16 @@ impl Init {
         Ok(())
     }
 
-    fn database(&self) -> Result<Database, CommandError> {
+    fn database(&self) -> Result<DatabaseAddress, CommandError> {
         let variable = std::env::var(DATABASE_VARIABLE).ok().filter(|url| !url.is_empty());
         let from_variable = self.database_url.is_none();
         let url = self.database_url.clone().or(variable).ok_or_else(|| {
-            Exit::Usage.because(anyhow!(
+            ExitStatus::Usage.because(anyhow!(
                 "there is no database to ask: give --database-url or set {DATABASE_VARIABLE}"
             ))
         })?;
         let server = config::server(&url)
-            .map_err(|problem| Exit::Usage.because(anyhow!("the database URL: {problem}")))?;
+            .map_err(|problem| ExitStatus::Usage.because(anyhow!("the database URL: {problem}")))?;
         let params = &server.params;
         let other_role = self.role.as_deref().is_some_and(|role| params.get_user() != Some(role));
         let secret = params.get_password().is_some();
@@ -149,10 +149,10 @@ impl Init {
         } else {
             url
         };
-        Ok(Database { server, shown })
+        Ok(DatabaseAddress { server, shown })
     }
 
-    fn list(&self, survey: &Survey) -> Result<(), CommandError> {
+    fn list(&self, survey: &DatabaseSurvey) -> Result<(), CommandError> {
         if self.json {
             let tables: Vec<_> = survey.tables.iter().map(described).collect();
             terminal::line(&terminal::json_line(&json!({ "tables": tables })))?;
@@ -180,9 +180,9 @@ impl Init {
     fn report(
         &self,
         output: &Path,
-        survey: &Survey,
-        tables: &[&Table],
-        statements: &[sql::Statement],
+        survey: &DatabaseSurvey,
+        tables: &[&SurveyedTable],
+        statements: &[sql::AdminStatement],
     ) -> io::Result<()> {
         if self.json {
             let tables: Vec<_> = tables.iter().map(|table| described(table)).collect();
@@ -195,7 +195,7 @@ impl Init {
                 "database": survey.database,
                 "role": survey.role.name,
                 "tables": tables,
-                "service": survey.service.map(Service::name),
+                "service": survey.service.map(ManagedService::name),
                 "sql": sql,
                 "by_hand": by_hand,
             })));
@@ -217,8 +217,8 @@ impl Init {
 
     fn next_steps(
         &self,
-        database: &Database,
-        survey: &Survey,
+        database: &DatabaseAddress,
+        survey: &DatabaseSurvey,
         output: &Path,
         secret: &str,
         nothing_to_run: bool,
@@ -255,8 +255,13 @@ impl Init {
 }
 
 /// Names what cannot be captured, a line for each reason. Partitions are captured with their table.
-fn left_out(survey: &Survey) -> io::Result<()> {
-    for kind in [Kind::View, Kind::MaterializedView, Kind::ForeignTable, Kind::Unlogged] {
+fn left_out(survey: &DatabaseSurvey) -> io::Result<()> {
+    for kind in [
+        RelationKind::View,
+        RelationKind::MaterializedView,
+        RelationKind::ForeignTable,
+        RelationKind::Unlogged,
+    ] {
         let of_kind = survey.others.iter().filter(|other| other.kind == kind);
         let names: Vec<String> = of_kind.map(|other| other.name.to_string()).collect();
         let shown = names.get(..NAMED_MAX).unwrap_or(&names).join(", ");
@@ -269,7 +274,7 @@ fn left_out(survey: &Survey) -> io::Result<()> {
     Ok(())
 }
 
-fn described(table: &Table) -> serde_json::Value {
+fn described(table: &SurveyedTable) -> serde_json::Value {
     json!({
         "table": table.written(),
         "key": table.key,
@@ -278,21 +283,27 @@ fn described(table: &Table) -> serde_json::Value {
     })
 }
 
-async fn survey(server: &Server, role: Option<&str>) -> Result<Survey, CommandError> {
+async fn survey(
+    server: &ServerSettings,
+    role: Option<&str>,
+) -> Result<DatabaseSurvey, CommandError> {
     let asked = async {
         let session = store::connect(server).await?;
-        anyhow::Ok(Survey::take(&session.client, role, PUBLICATION).await?)
+        anyhow::Ok(DatabaseSurvey::take(&session.client, role, PUBLICATION).await?)
     };
     match tokio::time::timeout(ANSWER_WITHIN, asked).await {
         Ok(surveyed) => surveyed.map_err(CommandError::of_postgres),
-        Err(_) => Err(Exit::Postgres
+        Err(_) => Err(ExitStatus::Postgres
             .because(anyhow!("PostgreSQL gave no answer within {ANSWER_WITHIN:?}: try again"))),
     }
 }
 
 /// The tables of that name, in the order given and each once.
-fn chosen<'a>(names: &[String], survey: &'a Survey) -> Result<Vec<&'a Table>, CommandError> {
-    let mut tables: Vec<&Table> = Vec::new();
+fn chosen<'a>(
+    names: &[String],
+    survey: &'a DatabaseSurvey,
+) -> Result<Vec<&'a SurveyedTable>, CommandError> {
+    let mut tables: Vec<&SurveyedTable> = Vec::new();
     let mut missing = Vec::new();
     for name in names {
         let full = if name.contains('.') { name.clone() } else { format!("public.{name}") };
@@ -316,17 +327,17 @@ fn chosen<'a>(names: &[String], survey: &'a Survey) -> Result<Vec<&'a Table>, Co
     }
     let missing = missing.join(", ");
     let database = visible(&survey.database).into_owned();
-    Err(Exit::Postgres.because(anyhow!(
+    Err(ExitStatus::Postgres.because(anyhow!(
         "database {database} has no such table: {missing}; `walhook init` without --table lists \
          all that can be captured"
     )))
 }
 
-fn nearest(name: &str, survey: &Survey) -> Option<String> {
+fn nearest(name: &str, survey: &DatabaseSurvey) -> Option<String> {
     survey
         .tables
         .iter()
-        .map(Table::written)
+        .map(SurveyedTable::written)
         .map(|known| (strsim::jaro_winkler(&known, name), known))
         .filter(|(score, _)| *score >= SIMILAR)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
@@ -372,7 +383,7 @@ fn write(path: &Path, text: &str, replace: bool) -> Result<(), CommandError> {
 
 fn exists(path: &Path) -> CommandError {
     let path = path.display();
-    Exit::Usage.because(anyhow!(
+    ExitStatus::Usage.because(anyhow!(
         "{path} exists and is left as it is: name another file with --output, or give --force"
     ))
 }
@@ -380,7 +391,7 @@ fn exists(path: &Path) -> CommandError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::receive::signature::Key;
+    use crate::cli::receive::signature::VerificationKey;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn init(url: &str, role: Option<&str>) -> Init {
@@ -416,7 +427,7 @@ mod tests {
     fn an_unreadable_url_is_bad_usage_and_is_not_repeated() {
         let refused = init("postgres://app:hunter2@db:port/shop", None).database();
         let error = refused.map(|_| ()).unwrap_err();
-        assert_eq!(error.exit(), Exit::Usage);
+        assert_eq!(error.exit(), ExitStatus::Usage);
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 
@@ -426,7 +437,7 @@ mod tests {
         let path = folder.path().join("walhook.toml");
         write(&path, "first", false).unwrap();
         let error = write(&path, "second", false).unwrap_err();
-        assert_eq!(error.exit(), Exit::Usage);
+        assert_eq!(error.exit(), ExitStatus::Usage);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "first");
         write(&path, "third", true).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "third");
@@ -438,7 +449,7 @@ mod tests {
     fn each_secret_is_new_and_a_valid_one() {
         let (one, other) = (fresh_secret().unwrap(), fresh_secret().unwrap());
         assert_ne!(one, other);
-        assert!(Key::parse(&one).is_ok());
+        assert!(VerificationKey::parse(&one).is_ok());
     }
 
     #[test]

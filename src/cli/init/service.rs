@@ -5,7 +5,7 @@
 
 /// Whose server it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Service {
+pub enum ManagedService {
     Rds,
     AlloyDb,
     CloudSql,
@@ -18,21 +18,21 @@ pub enum Service {
 }
 
 /// Roles that only this service makes. The first that is there counts.
-const MARKS: [(&str, Service); 10] = [
-    ("rds_superuser", Service::Rds),
-    ("rdsadmin", Service::Rds),
+const MARKS: [(&str, ManagedService); 10] = [
+    ("rds_superuser", ManagedService::Rds),
+    ("rdsadmin", ManagedService::Rds),
     // Before Cloud SQL, whose roles it may have as well.
-    ("alloydbsuperuser", Service::AlloyDb),
-    ("cloudsqlsuperuser", Service::CloudSql),
-    ("azure_pg_admin", Service::Azure),
-    ("supabase_admin", Service::Supabase),
-    ("neon_superuser", Service::Neon),
-    ("tsdbadmin", Service::Timescale),
-    ("avnadmin", Service::Aiven),
-    ("doadmin", Service::DigitalOcean),
+    ("alloydbsuperuser", ManagedService::AlloyDb),
+    ("cloudsqlsuperuser", ManagedService::CloudSql),
+    ("azure_pg_admin", ManagedService::Azure),
+    ("supabase_admin", ManagedService::Supabase),
+    ("neon_superuser", ManagedService::Neon),
+    ("tsdbadmin", ManagedService::Timescale),
+    ("avnadmin", ManagedService::Aiven),
+    ("doadmin", ManagedService::DigitalOcean),
 ];
 
-impl Service {
+impl ManagedService {
     /// The names of all marks, to be looked for.
     pub fn marks() -> Vec<&'static str> {
         MARKS.iter().map(|(role, _)| *role).collect()
@@ -104,10 +104,10 @@ mod tests {
     #[test]
     fn a_service_is_recognised_by_its_roles() {
         let of = |roles: &[&str]| {
-            Service::of(&roles.iter().map(ToString::to_string).collect::<Vec<_>>())
+            ManagedService::of(&roles.iter().map(ToString::to_string).collect::<Vec<_>>())
         };
-        assert_eq!(of(&["cloudsqlsuperuser", "alloydbsuperuser"]), Some(Service::AlloyDb));
-        assert_eq!(of(&["rds_superuser"]), Some(Service::Rds));
+        assert_eq!(of(&["cloudsqlsuperuser", "alloydbsuperuser"]), Some(ManagedService::AlloyDb));
+        assert_eq!(of(&["rds_superuser"]), Some(ManagedService::Rds));
         assert_eq!(of(&["postgres"]), None);
         for (role, service) in MARKS {
             assert_eq!(of(&[role]), Some(service));

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::cli::init::service::Service;
+use crate::cli::init::service::ManagedService;
+use crate::cli::init::survey::DatabaseSurvey;
 use crate::cli::init::survey::StateSchema;
-use crate::cli::init::survey::Survey;
-use crate::cli::init::survey::Table;
+use crate::cli::init::survey::SurveyedTable;
 use crate::cli::terminal::visible;
 use crate::flow::relation::TableName;
 
@@ -15,13 +15,13 @@ const GENERATED_SINCE: i64 = 180_000;
 
 /// One statement and the reason for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Statement {
+pub struct AdminStatement {
     pub why: String,
     /// Without the semicolon; empty for a step that no SQL does.
     pub sql: String,
 }
 
-impl fmt::Display for Statement {
+impl fmt::Display for AdminStatement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.sql.is_empty() {
             return write!(f, "-- {}", visible(&self.why));
@@ -33,9 +33,13 @@ impl fmt::Display for Statement {
 
 /// The statements that are missing for `tables`, in the order in which they have to run; none if
 /// the role can do, or has, everything.
-pub fn statements(survey: &Survey, tables: &[&Table], publication: &str) -> Vec<Statement> {
+pub fn statements(
+    survey: &DatabaseSurvey,
+    tables: &[&SurveyedTable],
+    publication: &str,
+) -> Vec<AdminStatement> {
     let mut all = Vec::new();
-    let mut add = |why: &str, sql: String| all.push(Statement { why: why.to_owned(), sql });
+    let mut add = |why: &str, sql: String| all.push(AdminStatement { why: why.to_owned(), sql });
     if survey.wal_level != "logical"
         && let Some(service) = survey.service
     {
@@ -61,22 +65,22 @@ pub fn statements(survey: &Survey, tables: &[&Table], publication: &str) -> Vec<
 }
 
 /// Tables whose rows the server cannot name.
-fn bare(table: &Table) -> impl Iterator<Item = &TableName> {
+fn bare(table: &SurveyedTable) -> impl Iterator<Item = &TableName> {
     let itself = (!table.identified).then_some(&table.name);
     itself.into_iter().chain(&table.unidentified)
 }
 
 /// A virtual column can be in no replica identity of a published table.
-fn may_be_full(survey: &Survey, table: &Table) -> bool {
+fn may_be_full(survey: &DatabaseSurvey, table: &SurveyedTable) -> bool {
     let (_, is_virtual) = table.generated;
     !(is_virtual && survey.version >= GENERATED_SINCE)
 }
 
-fn role(survey: &Survey, add: &mut impl FnMut(&str, String)) {
+fn role(survey: &DatabaseSurvey, add: &mut impl FnMut(&str, String)) {
     let role = &survey.role;
     let name = quoted(&role.name);
     let replicates = role.replication || role.superuser;
-    let by_hand = survey.service.and_then(Service::role_by_hand);
+    let by_hand = survey.service.and_then(ManagedService::role_by_hand);
     // A role of the service stands for the attribute, which only its own superuser could give.
     let group = survey.replication_group.as_deref().map(quoted);
     if let Some(how) = by_hand.filter(|_| !role.exists || !replicates) {
@@ -103,7 +107,7 @@ fn role(survey: &Survey, add: &mut impl FnMut(&str, String)) {
     }
 }
 
-fn grants(survey: &Survey, tables: &[&Table], add: &mut impl FnMut(&str, String)) {
+fn grants(survey: &DatabaseSurvey, tables: &[&SurveyedTable], add: &mut impl FnMut(&str, String)) {
     let role = &survey.role;
     let name = quoted(&role.name);
     if role.superuser {
@@ -147,8 +151,8 @@ fn grants(survey: &Survey, tables: &[&Table], add: &mut impl FnMut(&str, String)
 }
 
 fn publish(
-    survey: &Survey,
-    tables: &[&Table],
+    survey: &DatabaseSurvey,
+    tables: &[&SurveyedTable],
     publication: &str,
     add: &mut impl FnMut(&str, String),
 ) {
@@ -195,14 +199,14 @@ fn publish(
     }
 }
 
-fn list<'a>(tables: impl Iterator<Item = &'a &'a Table>) -> String {
+fn list<'a>(tables: impl Iterator<Item = &'a &'a SurveyedTable>) -> String {
     let names: Vec<String> = tables.map(|table| TableName::quoted(&table.name)).collect();
     names.join(", ")
 }
 
 /// As a publication names them: without the tables that inherit from them.
-fn published<'a>(tables: impl Iterator<Item = &'a &'a Table>) -> String {
-    let one = |table: &&Table| match table.inherited {
+fn published<'a>(tables: impl Iterator<Item = &'a &'a SurveyedTable>) -> String {
+    let one = |table: &&SurveyedTable| match table.inherited {
         true => format!("ONLY {}", table.name.quoted()),
         false => table.name.quoted(),
     };
@@ -218,12 +222,12 @@ fn quoted(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::init::survey::Publication;
-    use crate::cli::init::survey::Role;
+    use crate::cli::init::survey::SurveyedPublication;
+    use crate::cli::init::survey::SurveyedRole;
     use crate::flow::relation::ReplicaIdentity;
 
-    fn table(name: &str) -> Table {
-        Table {
+    fn table(name: &str) -> SurveyedTable {
+        SurveyedTable {
             name: TableName::new("public", name),
             key: vec!["id".to_owned()],
             identity: ReplicaIdentity::Default,
@@ -240,12 +244,12 @@ mod tests {
         }
     }
 
-    fn bare() -> Survey {
-        Survey {
+    fn bare() -> DatabaseSurvey {
+        DatabaseSurvey {
             database: "app".to_owned(),
             wal_level: "replica".to_owned(),
             version: 150_000,
-            role: Role { name: "walhook".to_owned(), ..Role::default() },
+            role: SurveyedRole { name: "walhook".to_owned(), ..SurveyedRole::default() },
             publication: None,
             service: None,
             replication_group: None,
@@ -255,13 +259,13 @@ mod tests {
         }
     }
 
-    fn sql(survey: &Survey, tables: &[&Table]) -> Vec<String> {
+    fn sql(survey: &DatabaseSurvey, tables: &[&SurveyedTable]) -> Vec<String> {
         statements(survey, tables, "walhook").into_iter().map(|one| one.sql).collect()
     }
 
     #[test]
     fn a_bare_database_needs_everything_in_order() {
-        let keyless = Table { key: Vec::new(), identified: false, ..table("log") };
+        let keyless = SurveyedTable { key: Vec::new(), identified: false, ..table("log") };
         assert_eq!(
             sql(&bare(), &[&table("orders"), &keyless]),
             [
@@ -279,10 +283,10 @@ mod tests {
 
     #[test]
     fn what_is_there_already_is_not_asked_for() {
-        let ready = Table { selectable: true, schema_usable: true, ..table("orders") };
+        let ready = SurveyedTable { selectable: true, schema_usable: true, ..table("orders") };
         let mut survey = bare();
         survey.wal_level = "logical".to_owned();
-        survey.role = Role {
+        survey.role = SurveyedRole {
             exists: true,
             login: true,
             replication: true,
@@ -291,12 +295,12 @@ mod tests {
             ..survey.role.clone()
         };
         survey.state = StateSchema::There { tables_of: None };
-        survey.publication = Some(Publication { all_tables: false });
+        survey.publication = Some(SurveyedPublication { all_tables: false });
         assert_eq!(
             sql(&survey, &[&ready]),
             ["ALTER PUBLICATION \"walhook\" ADD TABLE \"public\".\"orders\"",]
         );
-        survey.publication = Some(Publication { all_tables: true });
+        survey.publication = Some(SurveyedPublication { all_tables: true });
         assert!(sql(&survey, &[&ready]).is_empty());
     }
 
@@ -316,8 +320,8 @@ mod tests {
 
     #[test]
     fn a_service_has_steps_of_its_own() {
-        let survey = Survey {
-            service: Some(Service::Rds),
+        let survey = DatabaseSurvey {
+            service: Some(ManagedService::Rds),
             replication_group: Some("rds_replication".to_owned()),
             ..bare()
         };
@@ -334,7 +338,7 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains("ALTER SYSTEM") && !text.contains("REPLICATION;"), "{text}");
-        let neon = Survey { service: Some(Service::Neon), ..bare() };
+        let neon = DatabaseSurvey { service: Some(ManagedService::Neon), ..bare() };
         let text = sql(&neon, &[]).join("\n");
         assert!(!text.contains("ROLE"), "{text}");
     }
@@ -343,38 +347,40 @@ mod tests {
     fn who_may_publish_is_left_to_do_so() {
         let mut survey = bare();
         survey.wal_level = "logical".to_owned();
-        survey.role = Role { exists: true, login: true, superuser: true, ..survey.role.clone() };
+        survey.role =
+            SurveyedRole { exists: true, login: true, superuser: true, ..survey.role.clone() };
         assert!(sql(&survey, &[&table("orders")]).is_empty());
     }
 
     #[test]
     fn a_partitioned_table_is_published_under_its_own_name() {
-        let parted = Table { partitioned: true, ..table("orders") };
+        let parted = SurveyedTable { partitioned: true, ..table("orders") };
         let last = sql(&bare(), &[&parted]).pop().unwrap();
         assert!(last.ends_with("WITH (publish_via_partition_root = true)"), "{last}");
     }
 
     #[test]
     fn nothing_is_published_that_makes_writes_fail() {
-        let inherited = Table { inherited: true, ..table("orders") };
+        let inherited = SurveyedTable { inherited: true, ..table("orders") };
         let last = sql(&bare(), &[&inherited]).pop().unwrap();
         assert!(last.ends_with("FOR TABLE ONLY \"public\".\"orders\""), "{last}");
-        let newer = Survey { version: 180_000, ..bare() };
-        let stored = Table { generated: (true, false), identified: false, ..table("log") };
+        let newer = DatabaseSurvey { version: 180_000, ..bare() };
+        let stored = SurveyedTable { generated: (true, false), identified: false, ..table("log") };
         let [.., full, publish] = &sql(&newer, &[&stored])[..] else { panic!() };
         assert!(full.ends_with("\"log\" REPLICA IDENTITY FULL"), "{full}");
         assert!(publish.ends_with("WITH (publish_generated_columns = stored)"), "{publish}");
-        let virtual_column = Table { generated: (false, true), ..stored };
+        let virtual_column = SurveyedTable { generated: (false, true), ..stored };
         let all = sql(&newer, &[&virtual_column]).join(";");
         assert!(!all.contains("FULL") && all.contains("publish = 'insert, truncate'"), "{all}");
     }
 
     #[test]
     fn a_hostile_name_stays_inside_its_quotes_and_comments() {
-        let survey = Survey { database: "a\"; DROP TABLE x; --".to_owned(), ..bare() };
+        let survey = DatabaseSurvey { database: "a\"; DROP TABLE x; --".to_owned(), ..bare() };
         let text = sql(&survey, &[]).join("\n");
         assert!(text.contains("DATABASE \"a\"\"; DROP TABLE x; --\" TO"), "{text}");
-        let comment = Statement { why: "a\nDROP TABLE x".to_owned(), sql: "SELECT 1".to_owned() };
+        let comment =
+            AdminStatement { why: "a\nDROP TABLE x".to_owned(), sql: "SELECT 1".to_owned() };
         assert_eq!(comment.to_string().lines().count(), 2);
     }
 }

@@ -3,29 +3,29 @@
 use tokio_postgres::Client;
 use tokio_postgres::Row;
 
-use crate::cli::init::service::Service;
+use crate::cli::init::service::ManagedService;
 use crate::flow::relation::ReplicaIdentity;
 use crate::flow::relation::TableName;
 
 /// The state of a database, as far as walhook's set-up depends on it.
 #[derive(Clone, Debug)]
-pub struct Survey {
+pub struct DatabaseSurvey {
     pub database: String,
     pub wal_level: String,
     /// `server_version_num`.
     pub version: i64,
-    pub role: Role,
+    pub role: SurveyedRole,
     /// `None` if there is no publication of the name asked for.
-    pub publication: Option<Publication>,
+    pub publication: Option<SurveyedPublication>,
     /// `None` for a server of one's own.
-    pub service: Option<Service>,
+    pub service: Option<ManagedService>,
     /// The role of the service whose members may replicate, if there is one.
     pub replication_group: Option<String>,
     pub state: StateSchema,
     /// Every table that could be captured, by name.
-    pub tables: Vec<Table>,
+    pub tables: Vec<SurveyedTable>,
     /// What has rows, and cannot be captured.
-    pub others: Vec<Other>,
+    pub others: Vec<OtherRelation>,
 }
 
 /// Schema `walhook`, where walhook keeps its own tables.
@@ -40,14 +40,14 @@ pub enum StateSchema {
 
 /// A relation that is not captured.
 #[derive(Clone, Debug)]
-pub struct Other {
+pub struct OtherRelation {
     pub name: TableName,
-    pub kind: Kind,
+    pub kind: RelationKind,
 }
 
 /// What such a relation is.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Kind {
+pub enum RelationKind {
     View,
     MaterializedView,
     ForeignTable,
@@ -59,7 +59,7 @@ pub enum Kind {
 
 /// The role that walhook is to connect as.
 #[derive(Clone, Debug, Default)]
-pub struct Role {
+pub struct SurveyedRole {
     pub name: String,
     pub exists: bool,
     pub superuser: bool,
@@ -75,13 +75,13 @@ pub struct Role {
 }
 
 #[derive(Clone, Debug)]
-pub struct Publication {
+pub struct SurveyedPublication {
     pub all_tables: bool,
 }
 
 /// An ordinary or partitioned table.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub struct SurveyedTable {
     pub name: TableName,
     /// The primary key's columns in order; empty if there is none.
     pub key: Vec<String>,
@@ -106,24 +106,24 @@ pub struct Table {
     pub schema_usable: bool,
 }
 
-impl Other {
+impl OtherRelation {
     /// Why it is not captured.
     pub fn why(&self) -> String {
         match &self.kind {
-            kind @ Kind::Partition(_) => {
+            kind @ RelationKind::Partition(_) => {
                 format!("is {kind}, which is captured as a whole: give that")
             }
             kind => format!("is {kind}, which has no changes in the WAL"),
         }
     }
 
-    /// As [`Table::is_called`].
+    /// As [`SurveyedTable::is_called`].
     pub fn is_called(&self, name: &str) -> bool {
         is_called(&self.name, name)
     }
 }
 
-impl std::fmt::Display for Kind {
+impl std::fmt::Display for RelationKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::View => f.write_str("a view"),
@@ -135,7 +135,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-impl Table {
+impl SurveyedTable {
     /// Whether a command line means this table by `name`: as the configuration writes it, as SQL
     /// does, or without any quotes; a table in `public` without its schema, too.
     pub fn is_called(&self, name: &str) -> bool {
@@ -223,7 +223,7 @@ WHERE (c.relkind IN ('v', 'm', 'f')
   AND n.nspname NOT IN ('information_schema', 'walhook') AND n.nspname !~ '^pg_'
 ORDER BY 1, 2";
 
-impl Survey {
+impl DatabaseSurvey {
     /// Asks for `role`, or for the connected one if `None`, and for `publication`.
     ///
     /// # Errors
@@ -245,7 +245,7 @@ impl Survey {
         let query = identified(identified(TABLES.to_owned(), "c"), "p");
         let tables = client.query(&query, &[&name, &publication]).await?;
         let others = client.query(OTHERS, &[]).await?;
-        let marks = client.query(MARKS, &[&Service::marks()]).await?;
+        let marks = client.query(MARKS, &[&ManagedService::marks()]).await?;
         let marks: Vec<String> =
             marks.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         let all_tables: Option<bool> = row.try_get(5)?;
@@ -258,7 +258,7 @@ impl Survey {
             database: server.try_get(0)?,
             wal_level: server.try_get(1)?,
             version: server.try_get(3)?,
-            role: Role {
+            role: SurveyedRole {
                 name,
                 exists: row.try_get(0)?,
                 superuser: row.try_get(1)?,
@@ -268,10 +268,10 @@ impl Survey {
                 create: row.try_get(4)?,
                 keeps_state: row.try_get(6)?,
             },
-            service: Service::of(&marks),
+            service: ManagedService::of(&marks),
             replication_group: row.try_get(8)?,
             state,
-            publication: all_tables.map(|all_tables| Publication { all_tables }),
+            publication: all_tables.map(|all_tables| SurveyedPublication { all_tables }),
             tables: tables.iter().map(table).collect::<Result<_, _>>()?,
             others: others.iter().map(other).collect::<Result<_, _>>()?,
         })
@@ -304,28 +304,28 @@ fn pairs(parts: Vec<String>) -> Vec<TableName> {
     std::iter::from_fn(|| Some(TableName::new(parts.next()?, parts.next()?))).collect()
 }
 
-fn other(row: &Row) -> Result<Other, tokio_postgres::Error> {
+fn other(row: &Row) -> Result<OtherRelation, tokio_postgres::Error> {
     let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
     let (kind, unlogged): (String, bool) = (row.try_get(2)?, row.try_get(3)?);
     let of: (Option<String>, Option<String>) = (row.try_get(4)?, row.try_get(5)?);
     let kind = match (kind.as_str(), of) {
-        ("v", _) => Kind::View,
-        ("m", _) => Kind::MaterializedView,
+        ("v", _) => RelationKind::View,
+        ("m", _) => RelationKind::MaterializedView,
         ("r" | "p", (Some(schema), Some(table))) if !unlogged => {
-            Kind::Partition(TableName::new(schema, table))
+            RelationKind::Partition(TableName::new(schema, table))
         }
-        ("r" | "p", _) => Kind::Unlogged,
-        (_, _) => Kind::ForeignTable,
+        ("r" | "p", _) => RelationKind::Unlogged,
+        (_, _) => RelationKind::ForeignTable,
     };
-    Ok(Other { name: TableName::new(schema, name), kind })
+    Ok(OtherRelation { name: TableName::new(schema, name), kind })
 }
 
-fn table(row: &Row) -> Result<Table, tokio_postgres::Error> {
+fn table(row: &Row) -> Result<SurveyedTable, tokio_postgres::Error> {
     let schema: String = row.try_get(0)?;
     let name: String = row.try_get(1)?;
     let identity: String = row.try_get(3)?;
     let rows: f64 = row.try_get(4)?;
-    Ok(Table {
+    Ok(SurveyedTable {
         name: TableName::new(schema, name),
         partitioned: row.try_get(2)?,
         unidentified: pairs(row.try_get(10)?),

@@ -19,13 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::exit::CommandError;
 use crate::cli::interrupted;
-use crate::cli::receive::server::Behaviour;
 use crate::cli::receive::server::RECEIVED_MAX;
-use crate::cli::receive::server::Received;
-use crate::cli::receive::server::Server;
-use crate::cli::receive::show::Repeats;
-use crate::cli::receive::signature::Key;
-use crate::cli::receive::signature::Verdict;
+use crate::cli::receive::server::ReceivedRequest;
+use crate::cli::receive::server::ReceiverBehaviour;
+use crate::cli::receive::server::ReceiverServer;
+use crate::cli::receive::show::RepeatCounter;
+use crate::cli::receive::signature::SignatureVerdict;
+use crate::cli::receive::signature::VerificationKey;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::cli::terminal::Colours;
@@ -50,8 +50,8 @@ pub struct Receive {
     delay: Duration,
     /// Checks Standard Webhooks signatures with this secret, or with the public key (whpk_) of one;
     /// may be given several times
-    #[arg(long = "secret", value_name = "SECRET", value_parser = Key::parse)]
-    secrets: Vec<Key>,
+    #[arg(long = "secret", value_name = "SECRET", value_parser = VerificationKey::parse)]
+    secrets: Vec<VerificationKey>,
     /// One line per request, without its body
     #[arg(long)]
     quiet: bool,
@@ -71,18 +71,18 @@ impl Receive {
 
     async fn receive(self) -> Result<(), CommandError> {
         let listen = self.listen;
-        let server = Server::bind(listen).await.with_context(|| {
+        let server = ReceiverServer::bind(listen).await.with_context(|| {
             format!("cannot listen on {listen}: choose another address with --listen")
         })?;
         terminal::note(&self.greeting(server.address()))?;
-        let behaviour = Behaviour {
+        let behaviour = ReceiverBehaviour {
             status: self.status,
             delay: self.delay,
             keys: self.secrets.clone(),
             clock: host_now,
         };
         let (to, received) = mpsc::channel(RECEIVED_MAX);
-        let mut totals = Totals::default();
+        let mut totals = ReceiveTotals::default();
         tokio::select! {
             served = server.serve(behaviour, to, CancellationToken::new()) => served?,
             shown = self.show_all(received, &mut totals) => shown?,
@@ -105,11 +105,11 @@ impl Receive {
 
     async fn show_all(
         &self,
-        mut received: mpsc::Receiver<Received>,
-        totals: &mut Totals,
+        mut received: mpsc::Receiver<ReceivedRequest>,
+        totals: &mut ReceiveTotals,
     ) -> std::io::Result<()> {
         let colours = Colours::detect();
-        let mut repeats = Repeats::default();
+        let mut repeats = RepeatCounter::default();
         while let Some(one) = received.recv().await {
             let times = one.id().map_or(1, |id| repeats.count(&one.path, id));
             totals.add(&one, times);
@@ -130,22 +130,23 @@ impl Receive {
 
 /// What came in all.
 #[derive(Debug, Default)]
-struct Totals {
+struct ReceiveTotals {
     requests: u64,
     repeats: u64,
     refused: u64,
 }
 
-impl Totals {
-    fn add(&mut self, received: &Received, times: u32) {
+impl ReceiveTotals {
+    fn add(&mut self, received: &ReceivedRequest, times: u32) {
         self.requests += 1;
         self.repeats += u64::from(times > 1);
-        let refused = matches!(received.signature, Verdict::Missing | Verdict::Wrong(_));
+        let refused =
+            matches!(received.signature, SignatureVerdict::Missing | SignatureVerdict::Wrong(_));
         self.refused += u64::from(refused);
     }
 }
 
-impl std::fmt::Display for Totals {
+impl std::fmt::Display for ReceiveTotals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { requests, repeats, refused } = self;
         write!(f, "{requests} requests, {repeats} repeats, {refused} without a valid signature")

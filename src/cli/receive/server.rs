@@ -29,10 +29,10 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::receive::signature::Check;
 use crate::cli::receive::signature::ID_HEADER;
-use crate::cli::receive::signature::Key;
-use crate::cli::receive::signature::Verdict;
+use crate::cli::receive::signature::SignatureCheck;
+use crate::cli::receive::signature::SignatureVerdict;
+use crate::cli::receive::signature::VerificationKey;
 use crate::flow::time::Timestamp;
 
 /// Requests that wait to be looked at. Each holds up to [`BODY_KEPT_BYTES`].
@@ -43,19 +43,19 @@ pub const BODY_KEPT_BYTES: usize = 64 * 1024;
 
 /// How requests are answered and checked.
 #[derive(Clone, Debug)]
-pub struct Behaviour {
+pub struct ReceiverBehaviour {
     pub status: StatusCode,
     /// Wait between the end of a request and its answer.
     pub delay: Duration,
     /// Secrets to check signatures with; none: signatures are not checked.
-    pub keys: Vec<Key>,
-    /// The time that signatures and [`Received::at`] are judged by.
+    pub keys: Vec<VerificationKey>,
+    /// The time that signatures and [`ReceivedRequest::at`] are judged by.
     pub clock: fn() -> Timestamp,
 }
 
 /// One request, as it came.
 #[derive(Clone, Debug)]
-pub struct Received {
+pub struct ReceivedRequest {
     /// When its last byte had come.
     pub at: Timestamp,
     pub method: Method,
@@ -68,12 +68,12 @@ pub struct Received {
     pub body_bytes: u64,
     /// Whether the request came to its end; if not, the sender cut it off.
     pub complete: bool,
-    pub signature: Verdict,
+    pub signature: SignatureVerdict,
     /// What it is answered with.
     pub status_answered: StatusCode,
 }
 
-impl Received {
+impl ReceivedRequest {
     /// The event's id, if the request carries one.
     pub fn id(&self) -> Option<&str> {
         self.headers.get(ID_HEADER).and_then(|value| value.to_str().ok())
@@ -82,12 +82,12 @@ impl Received {
 
 /// A receiver that is bound and not serving yet.
 #[derive(Debug)]
-pub struct Server {
+pub struct ReceiverServer {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-impl Server {
+impl ReceiverServer {
     /// Takes the address; port 0 takes any free one.
     ///
     /// # Errors
@@ -109,11 +109,11 @@ impl Server {
     /// If the listening socket fails.
     pub async fn serve(
         self,
-        behaviour: Behaviour,
-        received: mpsc::Sender<Received>,
+        behaviour: ReceiverBehaviour,
+        received: mpsc::Sender<ReceivedRequest>,
         stop: CancellationToken,
     ) -> io::Result<()> {
-        let shared = Arc::new(Shared { behaviour, received });
+        let shared = Arc::new(ReceiverShared { behaviour, received });
         let router = Router::new().fallback(take).with_state(shared);
         // Answers are small: waiting to fill a packet would only add to what senders measure.
         let listener = self.listener.tap_io(|socket| drop(socket.set_nodelay(true)));
@@ -121,17 +121,17 @@ impl Server {
     }
 }
 
-struct Shared {
-    behaviour: Behaviour,
-    received: mpsc::Sender<Received>,
+struct ReceiverShared {
+    behaviour: ReceiverBehaviour,
+    received: mpsc::Sender<ReceivedRequest>,
 }
 
-async fn take(State(shared): State<Arc<Shared>>, request: Request) -> StatusCode {
-    let Behaviour { status, delay, ref keys, clock } = shared.behaviour;
+async fn take(State(shared): State<Arc<ReceiverShared>>, request: Request) -> StatusCode {
+    let ReceiverBehaviour { status, delay, ref keys, clock } = shared.behaviour;
     let (head, mut body) = request.into_parts();
-    let mut check = Check::begin(keys, &head.headers, clock());
+    let mut check = SignatureCheck::begin(keys, &head.headers, clock());
     let taken = read(&mut body, &mut check).await;
-    let received = Received {
+    let received = ReceivedRequest {
         at: clock(),
         method: head.method,
         path: head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
@@ -149,14 +149,14 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> StatusCode
 }
 
 #[derive(Default)]
-struct Taken {
+struct BodyTaken {
     kept: BytesMut,
     bytes: u64,
     complete: bool,
 }
 
-async fn read(body: &mut Body, check: &mut Check) -> Taken {
-    let mut taken = Taken::default();
+async fn read(body: &mut Body, check: &mut SignatureCheck) -> BodyTaken {
+    let mut taken = BodyTaken::default();
     loop {
         let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
         let data = match frame {
@@ -185,19 +185,19 @@ mod tests {
         Timestamp::from_seconds(1_700_000_000)
     }
 
-    fn behaviour(status: u16) -> Behaviour {
+    fn behaviour(status: u16) -> ReceiverBehaviour {
         let status = StatusCode::from_u16(status).unwrap();
-        Behaviour { status, delay: Duration::ZERO, keys: Vec::new(), clock: noon }
+        ReceiverBehaviour { status, delay: Duration::ZERO, keys: Vec::new(), clock: noon }
     }
 
     /// Sends `request` to a fresh server, and ends the sending if it is to be `cut_off`; gives
     /// what was handed on and the whole answer.
     async fn exchange(
-        behaviour: Behaviour,
+        behaviour: ReceiverBehaviour,
         request: &[u8],
         cut_off: bool,
-    ) -> (Option<Received>, String) {
-        let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    ) -> (Option<ReceivedRequest>, String) {
+        let server = ReceiverServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = server.address();
         let (to, mut received) = mpsc::channel(RECEIVED_MAX);
         let stop = CancellationToken::new();
@@ -231,7 +231,8 @@ mod tests {
 
     #[tokio::test]
     async fn of_a_large_body_the_start_is_kept_and_all_is_checked() {
-        let key = Key::parse("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+        let key =
+            VerificationKey::parse("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
         let raw: Vec<u8> = (0..32).collect();
         let body = vec![b'x'; BODY_KEPT_BYTES * 3 + 1];
         let content = [b"evt_1.1700000000.".as_slice(), &body].concat();
@@ -245,10 +246,10 @@ mod tests {
              webhook-signature: v1,{signature}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
             body.len()
         );
-        let checking = Behaviour { keys: vec![key], ..behaviour(200) };
+        let checking = ReceiverBehaviour { keys: vec![key], ..behaviour(200) };
         let (received, _) = exchange(checking, &[head.as_bytes(), &body].concat(), false).await;
         let received = received.unwrap();
-        assert_eq!(received.signature, Verdict::Ok);
+        assert_eq!(received.signature, SignatureVerdict::Ok);
         assert_eq!(received.body.len(), BODY_KEPT_BYTES);
         assert_eq!(received.body_bytes, body.len() as u64);
     }
@@ -264,7 +265,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_has_gone_does_not_keep_senders_waiting() {
-        let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let server = ReceiverServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = server.address();
         let (to, received) = mpsc::channel(1);
         drop(received);

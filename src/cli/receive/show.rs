@@ -8,8 +8,8 @@ use chrono::Local;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use crate::cli::receive::server::Received;
-use crate::cli::receive::signature::Verdict;
+use crate::cli::receive::server::ReceivedRequest;
+use crate::cli::receive::signature::SignatureVerdict;
 use crate::cli::terminal::Colours;
 use crate::cli::terminal::visible;
 use crate::flow::time::Timestamp;
@@ -26,12 +26,12 @@ const IDS_MAX: usize = 50_000;
 /// Recognises requests that came before, by path and id: an event that goes to two endpoints is no
 /// repeat. Forgets the oldest beyond a limit.
 #[derive(Debug, Default)]
-pub struct Repeats {
+pub struct RepeatCounter {
     times: HashMap<String, u32>,
     order: VecDeque<String>,
 }
 
-impl Repeats {
+impl RepeatCounter {
     /// How often this id has come to this path, this time included.
     pub fn count(&mut self, path: &str, id: &str) -> u32 {
         let request = format!("{path} {id}");
@@ -51,7 +51,7 @@ impl Repeats {
 }
 
 /// `12:00:00.123  POST /hook  200  evt_...  signature ok  repeat: seen 2 times`
-pub fn headline(received: &Received, times: u32, colours: Colours) -> String {
+pub fn headline(received: &ReceivedRequest, times: u32, colours: Colours) -> String {
     let mut parts = vec![
         colours.faint(&local_time(received.at)).into_owned(),
         format!("{} {}", received.method, visible(&received.path)),
@@ -63,10 +63,10 @@ pub fn headline(received: &Received, times: u32, colours: Colours) -> String {
         received.id().map_or_else(|| "no webhook-id".to_owned(), |id| visible(id).into_owned()),
     ];
     match received.signature {
-        Verdict::NotChecked => {}
-        Verdict::Ok => parts.push(format!("signature {}", colours.good("ok"))),
-        Verdict::Missing => parts.push(format!("signature {}", colours.bad("missing"))),
-        Verdict::Wrong(flaw) => {
+        SignatureVerdict::NotChecked => {}
+        SignatureVerdict::Ok => parts.push(format!("signature {}", colours.good("ok"))),
+        SignatureVerdict::Missing => parts.push(format!("signature {}", colours.bad("missing"))),
+        SignatureVerdict::Wrong(flaw) => {
             parts.push(format!("signature {}: {flaw}", colours.bad("WRONG")));
         }
     }
@@ -81,7 +81,7 @@ pub fn headline(received: &Received, times: u32, colours: Colours) -> String {
 }
 
 /// The body's lines, indented, harmless and limited in number and length.
-pub fn body_lines(received: &Received) -> Vec<String> {
+pub fn body_lines(received: &ReceivedRequest) -> Vec<String> {
     let kept = String::from_utf8_lossy(&received.body);
     let whole = received.body.len() as u64 == received.body_bytes;
     let text = if whole && serde_json::from_str::<IgnoredAny>(&kept).is_ok() {
@@ -102,7 +102,7 @@ pub fn body_lines(received: &Received) -> Vec<String> {
 }
 
 /// The same for scripts. `body` is the text as it came, since only that can be signed.
-pub fn json(received: &Received, times: u32) -> serde_json::Value {
+pub fn json(received: &ReceivedRequest, times: u32) -> serde_json::Value {
     let headers: serde_json::Map<String, serde_json::Value> = received
         .headers
         .iter()
@@ -202,9 +202,9 @@ mod tests {
     use http::StatusCode;
     use proptest::prelude::*;
 
-    fn received(body: impl Into<Bytes>) -> Received {
+    fn received(body: impl Into<Bytes>) -> ReceivedRequest {
         let body = body.into();
-        Received {
+        ReceivedRequest {
             at: Timestamp::from_seconds(1_700_000_000),
             method: Method::POST,
             path: "/hook".to_owned(),
@@ -212,7 +212,7 @@ mod tests {
             body_bytes: body.len() as u64,
             body,
             complete: true,
-            signature: Verdict::NotChecked,
+            signature: SignatureVerdict::NotChecked,
             status_answered: StatusCode::OK,
         }
     }
@@ -264,7 +264,7 @@ mod tests {
         assert!(line.ends_with("POST /hook  200  evt_1"), "{line}");
 
         one.path = "/\u{1b}[2J".to_owned();
-        one.signature = Verdict::Missing;
+        one.signature = SignatureVerdict::Missing;
         one.complete = false;
         let line = headline(&one, 3, Colours::off());
         let expected = "POST /\\u{1b}[2J  200  evt_1  signature missing  repeat: seen 3 times  \
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn repeats_are_counted_and_the_oldest_forgotten() {
-        let mut repeats = Repeats::default();
+        let mut repeats = RepeatCounter::default();
         let mut count = |id| repeats.count("/", id);
         assert_eq!((count("a"), count("b"), count("a")), (1, 1, 2));
         assert_eq!(repeats.count("/other", "a"), 1, "another endpoint's");

@@ -45,12 +45,12 @@ const COLLECTED_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// A key to check signatures with.
 #[derive(Clone)]
-pub enum Key {
+pub enum VerificationKey {
     Symmetric(hmac::Key),
     Public([u8; 32]),
 }
 
-impl Key {
+impl VerificationKey {
     pub fn new(key: &Secret<Vec<u8>>) -> Self {
         Self::Symmetric(hmac::Key::new(hmac::HMAC_SHA256, key.reveal()))
     }
@@ -80,7 +80,7 @@ impl Key {
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for VerificationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[secret]")
     }
@@ -96,18 +96,18 @@ pub struct ParseKeyError;
 
 /// What a check came to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub enum SignatureVerdict {
     /// No key was given to check with.
     NotChecked,
     Ok,
     /// There is no signature.
     Missing,
-    Wrong(Flaw),
+    Wrong(SignatureFlaw),
 }
 
 /// What is wrong with a signature.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Flaw {
+pub enum SignatureFlaw {
     /// `webhook-id` or `webhook-timestamp` is missing or not what the specification says.
     Headers,
     /// The time signed is too far from ours.
@@ -118,7 +118,7 @@ pub enum Flaw {
     Large,
 }
 
-impl Verdict {
+impl SignatureVerdict {
     /// One word for scripts.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -130,7 +130,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for SignatureFlaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Headers => f.write_str("webhook-id or webhook-timestamp is missing or malformed"),
@@ -143,19 +143,19 @@ impl fmt::Display for Flaw {
 
 /// A check that is fed the body as it arrives, so that a large one is never in memory whole.
 #[derive(Debug)]
-pub struct Check {
-    state: State,
+pub struct SignatureCheck {
+    state: CheckState,
 }
 
 #[derive(Debug)]
-enum State {
-    Decided(Verdict),
-    Reading(Reading),
+enum CheckState {
+    Decided(SignatureVerdict),
+    Reading(HeaderReading),
 }
 
 /// A body that is being read.
 #[derive(Debug)]
-struct Reading {
+struct HeaderReading {
     hashes: Vec<(hmac::Key, hmac::Context)>,
     publics: Vec<[u8; 32]>,
     /// What is signed so far; stays empty without a public key.
@@ -165,33 +165,33 @@ struct Reading {
     asymmetric: Vec<Vec<u8>>,
 }
 
-impl Check {
+impl SignatureCheck {
     /// Begins with the request's headers; `now` is the receiver's time.
-    pub fn begin(keys: &[Key], headers: &HeaderMap, now: Timestamp) -> Self {
-        let state = begin(keys, headers, now).unwrap_or_else(State::Decided);
+    pub fn begin(keys: &[VerificationKey], headers: &HeaderMap, now: Timestamp) -> Self {
+        let state = begin(keys, headers, now).unwrap_or_else(CheckState::Decided);
         Self { state }
     }
 
     pub fn update(&mut self, body: &[u8]) {
-        let State::Reading(reading) = &mut self.state else { return };
+        let CheckState::Reading(reading) = &mut self.state else { return };
         reading.update(body);
         if reading.content.len() > COLLECTED_MAX_BYTES {
-            self.state = State::Decided(Verdict::Wrong(Flaw::Large));
+            self.state = CheckState::Decided(SignatureVerdict::Wrong(SignatureFlaw::Large));
         }
     }
 
-    pub fn finish(self) -> Verdict {
+    pub fn finish(self) -> SignatureVerdict {
         match self.state {
-            State::Decided(verdict) => verdict,
-            State::Reading(reading) => match reading.fits() {
-                true => Verdict::Ok,
-                false => Verdict::Wrong(Flaw::NoMatch),
+            CheckState::Decided(verdict) => verdict,
+            CheckState::Reading(reading) => match reading.fits() {
+                true => SignatureVerdict::Ok,
+                false => SignatureVerdict::Wrong(SignatureFlaw::NoMatch),
             },
         }
     }
 }
 
-impl Reading {
+impl HeaderReading {
     fn update(&mut self, piece: &[u8]) {
         for (_, hash) in &mut self.hashes {
             hash.update(piece);
@@ -215,20 +215,24 @@ impl Reading {
     }
 }
 
-fn begin(keys: &[Key], headers: &HeaderMap, now: Timestamp) -> Result<State, Verdict> {
+fn begin(
+    keys: &[VerificationKey],
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> Result<CheckState, SignatureVerdict> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if keys.is_empty() {
-        return Err(Verdict::NotChecked);
+        return Err(SignatureVerdict::NotChecked);
     }
     if !headers.contains_key(SIGNATURE_HEADER) {
-        return Err(Verdict::Missing);
+        return Err(SignatureVerdict::Missing);
     }
-    let flawed = Verdict::Wrong(Flaw::Headers);
+    let flawed = SignatureVerdict::Wrong(SignatureFlaw::Headers);
     let id = text(ID_HEADER).filter(|id| !id.is_empty()).ok_or(flawed)?;
     let signed_at = text(TIMESTAMP_HEADER).ok_or(flawed)?;
     let seconds: i64 = signed_at.parse().map_err(|_| flawed)?;
     if seconds.abs_diff(now.seconds()) > TOLERANCE_SECONDS {
-        return Err(Verdict::Wrong(Flaw::Time));
+        return Err(SignatureVerdict::Wrong(SignatureFlaw::Time));
     }
     let given = |prefix: &'static str| {
         let values = headers.get_all(SIGNATURE_HEADER).iter();
@@ -236,7 +240,7 @@ fn begin(keys: &[Key], headers: &HeaderMap, now: Timestamp) -> Result<State, Ver
         let mine = all.filter_map(move |one| one.strip_prefix(prefix));
         mine.filter_map(|base64| STANDARD.decode(base64).ok()).collect()
     };
-    let mut reading = Reading {
+    let mut reading = HeaderReading {
         hashes: Vec::new(),
         publics: Vec::new(),
         content: Vec::new(),
@@ -245,14 +249,14 @@ fn begin(keys: &[Key], headers: &HeaderMap, now: Timestamp) -> Result<State, Ver
     };
     for key in keys {
         match key {
-            Key::Symmetric(key) => {
+            VerificationKey::Symmetric(key) => {
                 reading.hashes.push((key.clone(), hmac::Context::with_key(key)));
             }
-            Key::Public(public) => reading.publics.push(*public),
+            VerificationKey::Public(public) => reading.publics.push(*public),
         }
     }
     reading.update(format!("{id}.{signed_at}.").as_bytes());
-    Ok(State::Reading(reading))
+    Ok(CheckState::Reading(reading))
 }
 
 /// Compares in constant time, by comparing the HMACs of both: ring offers the comparison only as
@@ -295,9 +299,10 @@ mod tests {
         ])
     }
 
-    fn check(secrets: &[&str], headers: &HeaderMap, body: &str, now: i64) -> Verdict {
-        let keys: Vec<Key> = secrets.iter().map(|secret| Key::parse(secret).unwrap()).collect();
-        let mut check = Check::begin(&keys, headers, Timestamp::from_seconds(now));
+    fn check(secrets: &[&str], headers: &HeaderMap, body: &str, now: i64) -> SignatureVerdict {
+        let keys: Vec<VerificationKey> =
+            secrets.iter().map(|secret| VerificationKey::parse(secret).unwrap()).collect();
+        let mut check = SignatureCheck::begin(&keys, headers, Timestamp::from_seconds(now));
         for piece in body.as_bytes().chunks(7) {
             check.update(piece);
         }
@@ -309,31 +314,45 @@ mod tests {
         let at = "1700000000";
         let now = 1_700_000_000;
         let several = format!("v1,AAAA v1a,{GOOD} nonsense {GOOD}");
-        let no_match = Verdict::Wrong(Flaw::NoMatch);
-        let flawed = Verdict::Wrong(Flaw::Headers);
+        let no_match = SignatureVerdict::Wrong(SignatureFlaw::NoMatch);
+        let flawed = SignatureVerdict::Wrong(SignatureFlaw::Headers);
         let (none, other, both): ([&str; 0], _, _) = ([], [OTHER], [OTHER, SECRET]);
         let one = [SECRET];
         let (public, mixed) = ([PUBLIC], [OTHER, PUBLIC]);
         let many = format!("{GOOD} {GOOD_A}");
         let relabelled = GOOD_A.replace("v1a,", "v1,");
         let cases = [
-            ("sound", &one[..], signed(GOOD, at), BODY, now, Verdict::Ok),
-            ("one of several", &one[..], signed(&several, at), BODY, now, Verdict::Ok),
-            ("second secret", &both[..], signed(GOOD, at), BODY, now, Verdict::Ok),
-            ("just in time", &one[..], signed(GOOD, at), BODY, now + 300, Verdict::Ok),
-            ("late", &one[..], signed(GOOD, at), BODY, now + 301, Verdict::Wrong(Flaw::Time)),
-            ("early", &one[..], signed(GOOD, at), BODY, now - 301, Verdict::Wrong(Flaw::Time)),
+            ("sound", &one[..], signed(GOOD, at), BODY, now, SignatureVerdict::Ok),
+            ("one of several", &one[..], signed(&several, at), BODY, now, SignatureVerdict::Ok),
+            ("second secret", &both[..], signed(GOOD, at), BODY, now, SignatureVerdict::Ok),
+            ("just in time", &one[..], signed(GOOD, at), BODY, now + 300, SignatureVerdict::Ok),
+            (
+                "late",
+                &one[..],
+                signed(GOOD, at),
+                BODY,
+                now + 301,
+                SignatureVerdict::Wrong(SignatureFlaw::Time),
+            ),
+            (
+                "early",
+                &one[..],
+                signed(GOOD, at),
+                BODY,
+                now - 301,
+                SignatureVerdict::Wrong(SignatureFlaw::Time),
+            ),
             ("other secret", &other[..], signed(GOOD, at), BODY, now, no_match),
             ("other body", &one[..], signed(GOOD, at), "{}", now, no_match),
             ("cut signature", &one[..], signed("v1,F+Pl", at), BODY, now, no_match),
-            ("public key", &public[..], signed(GOOD_A, at), BODY, now, Verdict::Ok),
-            ("public key beside", &mixed[..], signed(&many, at), BODY, now, Verdict::Ok),
+            ("public key", &public[..], signed(GOOD_A, at), BODY, now, SignatureVerdict::Ok),
+            ("public key beside", &mixed[..], signed(&many, at), BODY, now, SignatureVerdict::Ok),
             ("public key, other body", &public[..], signed(GOOD_A, at), "{}", now, no_match),
             ("public key, v1", &public[..], signed(GOOD, at), BODY, now, no_match),
             ("public key, as v1", &public[..], signed(&relabelled, at), BODY, now, no_match),
             ("no time", &one[..], signed(GOOD, "soon"), BODY, now, flawed),
-            ("no signature", &one[..], HeaderMap::new(), BODY, now, Verdict::Missing),
-            ("no secret", &none[..], signed(GOOD, at), BODY, now, Verdict::NotChecked),
+            ("no signature", &one[..], HeaderMap::new(), BODY, now, SignatureVerdict::Missing),
+            ("no secret", &none[..], signed(GOOD, at), BODY, now, SignatureVerdict::NotChecked),
         ];
         for (name, secrets, headers, body, now, expected) in cases {
             assert_eq!(check(secrets, &headers, body, now), expected, "case: {name}");
@@ -344,7 +363,7 @@ mod tests {
     fn secrets_come_encoded_with_or_without_padding_or_as_plain_text() {
         let plain = "a secret of plain text";
         for good in [SECRET, SECRET.trim_end_matches('='), plain] {
-            assert!(Key::parse(good).is_ok(), "case: {good}");
+            assert!(VerificationKey::parse(good).is_ok(), "case: {good}");
         }
     }
 
@@ -353,7 +372,7 @@ mod tests {
         let short = "whsec_AAECAwQFBgc=";
         let private = "whsk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
         for bad in ["", "hunter2", "whsec_", "whsec_!!!", "whpk_AAEC", short, private] {
-            let error = Key::parse(bad).unwrap_err();
+            let error = VerificationKey::parse(bad).unwrap_err();
             assert!(bad.len() < 7 || !error.to_string().contains(bad), "case: {bad}");
         }
     }

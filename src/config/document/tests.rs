@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config;
-use crate::config::settings::Delays;
+use crate::config::settings::RetryDelays;
 use crate::config::settings::Settings;
 
 fn settings() -> Settings {
@@ -35,7 +35,7 @@ fn a_document_has_the_keys_of_an_endpoint() {
     assert_eq!(&*endpoint.name, "crm");
     assert_eq!((endpoint.rate_limit, endpoint.concurrency.get()), (Some(2.5), 2));
     assert!(!endpoint.enabled);
-    assert!(matches!(&endpoint.retry.delays, Delays::List(delays) if delays.len() == 2));
+    assert!(matches!(&endpoint.retry.delays, RetryDelays::List(delays) if delays.len() == 2));
     assert_eq!(endpoint.headers["x-note"], "a \"quoted\" \\ ");
     assert!(matches!(endpoint.addresses, AddressPolicy::Listed(_)));
     assert_eq!(endpoint.name, Arc::from("crm"));

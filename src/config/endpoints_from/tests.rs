@@ -9,7 +9,7 @@ fn from(template: Json) -> EndpointsFrom {
         watch: vec![TableName::new("public", "webhooks")],
         template,
         matching: Some(("rule_id".to_owned(), "rules".to_owned())),
-        defaults: Defaults::new(Terms::defaults("test"), AddressPolicy::Public),
+        defaults: EndpointDefaults::new(EndpointTerms::defaults("test"), AddressPolicy::Public),
         rules: vec![ocr_wallet::event(None)],
     }
 }

@@ -10,22 +10,22 @@ use cel::common::ast::IdedExpr;
 use cel::common::ast::LiteralValue;
 use cel::common::ast::operators;
 
+use crate::config::expression::ColumnReference;
 use crate::config::expression::Expression;
-use crate::config::expression::Reference;
 use crate::config::expression::syntax;
 
 /// An expression that is not true unless `column` has one of `values`.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Equality<'a> {
+pub struct EqualityIndex<'a> {
     pub column: &'a str,
-    pub values: Vec<Constant>,
+    pub values: Vec<ConstantValue>,
     /// Whether it is true then, without another condition.
     pub suffices: bool,
 }
 
 /// A value that an expression names.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum Constant {
+pub enum ConstantValue {
     Null,
     Bool(bool),
     Int(i64),
@@ -35,12 +35,12 @@ pub enum Constant {
 impl Expression {
     /// The column and values without which the expression is not true. `None` if there is none, or
     /// none that is compared with such constants.
-    pub fn equality(&self) -> Option<Equality<'_>> {
+    pub fn equality(&self) -> Option<EqualityIndex<'_>> {
         of(self.program.expression())
     }
 }
 
-fn of(node: &IdedExpr) -> Option<Equality<'_>> {
+fn of(node: &IdedExpr) -> Option<EqualityIndex<'_>> {
     let Expr::Call(call) = &node.expr else { return None };
     let (None, [left, right]) = (&call.target, call.args.as_slice()) else { return None };
     match call.func_name.as_str() {
@@ -49,7 +49,7 @@ fn of(node: &IdedExpr) -> Option<Equality<'_>> {
                 Some(column) => (column, right),
                 None => (column(right)?, left),
             };
-            Some(Equality { column, values: vec![constant(other)?], suffices: true })
+            Some(EqualityIndex { column, values: vec![constant(other)?], suffices: true })
         }
         operators::IN => {
             let Expr::List(list) = &right.expr else { return None };
@@ -57,12 +57,12 @@ fn of(node: &IdedExpr) -> Option<Equality<'_>> {
                 return None;
             }
             let values = list.elements.iter().map(constant).collect::<Option<Vec<_>>>()?;
-            Some(Equality { column: column(left)?, values, suffices: true })
+            Some(EqualityIndex { column: column(left)?, values, suffices: true })
         }
         // Whatever the other side is, also if it has no value: together they are not true.
         operators::LOGICAL_AND => {
             let found = of(left).or_else(|| of(right))?;
-            Some(Equality { suffices: false, ..found })
+            Some(EqualityIndex { suffices: false, ..found })
         }
         operators::LOGICAL_OR => {
             let (one, other) = (of(left)?, of(right)?);
@@ -71,7 +71,7 @@ fn of(node: &IdedExpr) -> Option<Equality<'_>> {
             }
             let suffices = one.suffices && other.suffices;
             let values = one.values.into_iter().chain(other.values).collect();
-            Some(Equality { column: one.column, values, suffices })
+            Some(EqualityIndex { column: one.column, values, suffices })
         }
         _ => None,
     }
@@ -79,19 +79,19 @@ fn of(node: &IdedExpr) -> Option<Equality<'_>> {
 
 fn column(node: &IdedExpr) -> Option<&str> {
     match syntax::reference(&node.expr)? {
-        Reference::Column(name) => Some(name),
-        Reference::Old(_) | Reference::BuiltIn(_) => None,
+        ColumnReference::Column(name) => Some(name),
+        ColumnReference::Old(_) | ColumnReference::BuiltIn(_) => None,
     }
 }
 
 /// `None` for what may equal values of another type, as `5.0` does `5`.
-fn constant(node: &IdedExpr) -> Option<Constant> {
+fn constant(node: &IdedExpr) -> Option<ConstantValue> {
     let Expr::Literal(literal) = &node.expr else { return None };
     match literal {
-        LiteralValue::Null => Some(Constant::Null),
-        LiteralValue::Boolean(value) => Some(Constant::Bool(*value.inner())),
-        LiteralValue::Int(value) => Some(Constant::Int(*value.inner())),
-        LiteralValue::String(text) => Some(Constant::Text(Arc::from(text.inner()))),
+        LiteralValue::Null => Some(ConstantValue::Null),
+        LiteralValue::Boolean(value) => Some(ConstantValue::Bool(*value.inner())),
+        LiteralValue::Int(value) => Some(ConstantValue::Int(*value.inner())),
+        LiteralValue::String(text) => Some(ConstantValue::Text(Arc::from(text.inner()))),
         LiteralValue::Bytes(_) | LiteralValue::Double(_) | LiteralValue::UInt(_) => None,
     }
 }
@@ -102,10 +102,10 @@ mod tests {
 
     #[test]
     fn an_expression_says_which_values_it_needs() {
-        let text = |text: &str| Constant::Text(Arc::from(text));
-        let int = Constant::Int;
-        let found = |column, values, suffices| Some(Equality { column, values, suffices });
-        let cases: [(&str, Option<Equality<'_>>); 22] = [
+        let text = |text: &str| ConstantValue::Text(Arc::from(text));
+        let int = ConstantValue::Int;
+        let found = |column, values, suffices| Some(EqualityIndex { column, values, suffices });
+        let cases: [(&str, Option<EqualityIndex<'_>>); 22] = [
             ("plan == 'pro'", found("plan", vec![text("pro")], true)),
             ("'pro' == row.plan", found("plan", vec![text("pro")], true)),
             ("row['my plan'] == 'pro'", found("my plan", vec![text("pro")], true)),
@@ -114,8 +114,8 @@ mod tests {
             ("k in []", found("k", vec![], true)),
             ("k == 1 || k == 2", found("k", vec![int(1), int(2)], true)),
             ("k == 1 || k == 2 && size(a) > 3", found("k", vec![int(1), int(2)], false)),
-            ("k == null", found("k", vec![Constant::Null], true)),
-            ("gone == true", found("gone", vec![Constant::Bool(true)], true)),
+            ("k == null", found("k", vec![ConstantValue::Null], true)),
+            ("gone == true", found("gone", vec![ConstantValue::Bool(true)], true)),
             ("k == 1 && total > 3.0", found("k", vec![int(1)], false)),
             ("total > 3.0 && op == 'insert' && k == 1", found("k", vec![int(1)], false)),
             ("total > 3.0", None),

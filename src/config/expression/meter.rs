@@ -48,49 +48,49 @@ const JSON_GROWTH: u64 = 4;
 const VALUE_BYTES: u64 = 48;
 
 thread_local! {
-    static METER: Cell<Meter> = const { Cell::new(Meter::IDLE) };
+    static METER: Cell<EvaluationMeter> = const { Cell::new(EvaluationMeter::IDLE) };
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Meter {
+struct EvaluationMeter {
     steps: u64,
     bytes: u64,
     is_over: bool,
     is_running: bool,
 }
 
-impl Meter {
+impl EvaluationMeter {
     const IDLE: Self = Self { steps: u64::MAX, bytes: u64::MAX, is_over: false, is_running: false };
 }
 
 /// An evaluation has asked for more than it may take.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Exceeded;
+pub struct MeterExceeded;
 
 /// Runs an evaluation on a row of so many bytes, within bounds. One that is run within another has steps
 /// of its own, and shares the bytes.
 ///
 /// # Errors
 /// It asked for more, whatever came of that.
-pub fn within<T>(row_bytes: usize, evaluate: impl FnOnce() -> T) -> Result<T, Exceeded> {
+pub fn within<T>(row_bytes: usize, evaluate: impl FnOnce() -> T) -> Result<T, MeterExceeded> {
     let before = METER.get();
     let row = row_bytes as u64;
     let bytes = if before.is_running { before.bytes } else { BYTES_MAX.saturating_add(row) };
     let steps = STEPS_MAX.saturating_add(row / ROW_BYTES_PER_STEP);
-    METER.set(Meter { steps, bytes, is_over: false, is_running: true });
+    METER.set(EvaluationMeter { steps, bytes, is_over: false, is_running: true });
     let value = evaluate();
     let after = METER.get();
-    METER.set(Meter { bytes: after.bytes, ..before });
+    METER.set(EvaluationMeter { bytes: after.bytes, ..before });
     if !before.is_running {
-        METER.set(Meter::IDLE);
+        METER.set(EvaluationMeter::IDLE);
     }
-    if after.is_over { Err(Exceeded) } else { Ok(value) }
+    if after.is_over { Err(MeterExceeded) } else { Ok(value) }
 }
 
 /// The value of a tree that [`metered`] has made.
 pub(super) fn value(tree: &IdedExpr, context: &Context<'_, '_>) -> ResolveResult {
     let value = Value::resolve_val(tree, context)?;
-    let size = Size::of(value.as_ref());
+    let size = ValueSize::of(value.as_ref());
     charge(size.steps(), size.bytes)?;
     value.as_ref().try_into()
 }
@@ -123,12 +123,12 @@ fn charge(steps: u64, bytes: u64) -> Result<(), ExecutionError> {
 
 /// What a value takes: bytes, and the values in it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Size {
+struct ValueSize {
     bytes: u64,
     values: u64,
 }
 
-impl Size {
+impl ValueSize {
     fn of(value: &(dyn Val + '_)) -> Self {
         let mut size = Self { bytes: VALUE_BYTES, values: 1 };
         if let Some(text) = value.downcast_ref::<CelString<'_>>() {
@@ -183,7 +183,7 @@ type Evaluated<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 /// `a + b`, which copies both.
 fn add<'b, 'v>(arguments: Arguments<'b, 'v>) -> Evaluated<'b, 'v> {
     let [one, other] = arguments.as_slice() else { return Err(wrong("two values", "others")) };
-    let size = [one, other].map(|value| Size::of(value.as_ref()));
+    let size = [one, other].map(|value| ValueSize::of(value.as_ref()));
     charge(size.iter().map(|size| size.steps()).sum(), size.iter().map(|size| size.bytes).sum())?;
     let adder = one.as_adder();
     let adder = adder.ok_or_else(|| wrong("a value with `+`", one.get_type().name()))?;
@@ -198,14 +198,14 @@ fn add<'b, 'v>(arguments: Arguments<'b, 'v>) -> Evaluated<'b, 'v> {
 /// A variable of a macro, used once more.
 fn touched<'b, 'v>(arguments: Arguments<'b, 'v>) -> Evaluated<'b, 'v> {
     let value = only(arguments)?;
-    charge(Size::of(value.as_ref()).steps(), 0)?;
+    charge(ValueSize::of(value.as_ref()).steps(), 0)?;
     Ok(value)
 }
 
 /// What a function made that makes no more than it is given, or little.
 fn made<'b, 'v>(arguments: Arguments<'b, 'v>) -> Evaluated<'b, 'v> {
     let value = only(arguments)?;
-    let size = Size::of(value.as_ref());
+    let size = ValueSize::of(value.as_ref());
     charge(size.steps(), if value.is_owned() { size.bytes } else { 0 })?;
     Ok(value)
 }
@@ -213,7 +213,7 @@ fn made<'b, 'v>(arguments: Arguments<'b, 'v>) -> Evaluated<'b, 'v> {
 /// What goes into a list or map, which takes a copy.
 fn kept<'b, 'v>(arguments: Arguments<'b, 'v>) -> Evaluated<'b, 'v> {
     let value = only(arguments)?;
-    let size = Size::of(value.as_ref());
+    let size = ValueSize::of(value.as_ref());
     charge(size.steps(), size.bytes)?;
     Ok(value)
 }
@@ -230,14 +230,14 @@ fn range<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Evaluated<'b, 'v> {
         (None, None) => 0,
     };
     let turns = (items as u64).saturating_mul(operations);
-    charge(turns.saturating_add(Size::of(range.as_ref()).steps()), 0)?;
+    charge(turns.saturating_add(ValueSize::of(range.as_ref()).steps()), 0)?;
     Ok(range)
 }
 
 fn replace<'b, 'v>(arguments: Arguments<'b, 'v>) -> Evaluated<'b, 'v> {
     let [this, from, to] = [text(&arguments, 0)?, text(&arguments, 1)?, text(&arguments, 2)?];
     let most = number(&arguments, 3).and_then(|most| usize::try_from(most).ok());
-    charge(Size::of(&CelString::from(this)).steps(), 0)?;
+    charge(ValueSize::of(&CelString::from(this)).steps(), 0)?;
     let found = this.matches(from).take(most.unwrap_or(usize::MAX)).count();
     let grown = this.len() - found * from.len();
     let grown = (found as u64).saturating_mul(to.len() as u64).saturating_add(grown as u64);
@@ -263,7 +263,7 @@ fn join<'b, 'v>(arguments: Arguments<'b, 'v>) -> Evaluated<'b, 'v> {
 fn split<'b, 'v>(arguments: Arguments<'b, 'v>) -> Evaluated<'b, 'v> {
     let (this, separator) = (text(&arguments, 0)?, text(&arguments, 1)?);
     let most = number(&arguments, 2).and_then(|most| usize::try_from(most).ok());
-    charge(Size::of(&CelString::from(this)).steps(), 0)?;
+    charge(ValueSize::of(&CelString::from(this)).steps(), 0)?;
     let all = match separator.is_empty() {
         true => this.chars().count(),
         false => this.matches(separator).count() + 1,
@@ -300,7 +300,7 @@ fn characters(text: &str, most: usize) -> Vec<&str> {
 /// The crate's own compares at each place: a search for a long text in a long one would take hours.
 fn index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> Evaluated<'b, 'v> {
     let (this, searched) = (text(&arguments, 0)?, text(&arguments, 1)?);
-    charge(Size::of(&CelString::from(this)).steps(), 0)?;
+    charge(ValueSize::of(&CelString::from(this)).steps(), 0)?;
     let from = place(this, &arguments, searched.is_empty())?.unwrap_or(0);
     let rest = this.get(from..).unwrap_or_default();
     Ok(index(this, rest.find(searched).map(|found| from + found)))
@@ -308,7 +308,7 @@ fn index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> Evaluated<'b, 'v> {
 
 fn last_index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> Evaluated<'b, 'v> {
     let (this, searched) = (text(&arguments, 0)?, text(&arguments, 1)?);
-    charge(Size::of(&CelString::from(this)).steps(), 0)?;
+    charge(ValueSize::of(&CelString::from(this)).steps(), 0)?;
     let last = place(this, &arguments, searched.is_empty())?.unwrap_or(this.len());
     // The last one that begins no later.
     let end = last.saturating_add(searched.len()).min(this.len());

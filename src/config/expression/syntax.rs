@@ -10,10 +10,10 @@ use cel::common::ast::IdedExpr;
 use cel::common::ast::LiteralValue;
 use cel::common::ast::operators;
 
-use crate::config::expression::BuiltIn;
+use crate::config::expression::BuiltInName;
+use crate::config::expression::ColumnReference;
 use crate::config::expression::ENVIRONMENT;
-use crate::config::expression::Names;
-use crate::config::expression::Reference;
+use crate::config::expression::NamedColumns;
 
 /// Levels of brackets, and of the syntax tree. The parser and the evaluation go down a level by
 /// calling themselves: without limits a text could exhaust the stack, which ends the process.
@@ -43,34 +43,34 @@ pub(super) fn parse(source: &str) -> Result<Program, String> {
 }
 
 /// What an expression names, and the functions that it calls.
-pub(super) fn names(root: &IdedExpr) -> (Names, BTreeSet<&str>) {
-    let mut walk = Walk::default();
+pub(super) fn names(root: &IdedExpr) -> (NamedColumns, BTreeSet<&str>) {
+    let mut walk = SyntaxWalk::default();
     walk.visit(root);
     (walk.names, walk.functions)
 }
 
 /// What an expression names, if it is a name: `a`, `row.a`, `old.a`, `old["a b"]`.
-pub(super) fn reference(expr: &Expr) -> Option<Reference<'_>> {
+pub(super) fn reference(expr: &Expr) -> Option<ColumnReference<'_>> {
     let field_of = |operand: &IdedExpr| match &operand.expr {
-        Expr::Ident(name) => BuiltIn::find(name),
+        Expr::Ident(name) => BuiltInName::find(name),
         _ => None,
     };
     match expr {
-        Expr::Ident(name) => Some(match BuiltIn::find(name) {
-            Some(built_in) => Reference::BuiltIn(built_in),
-            None => Reference::Column(name.trim_start_matches('.')),
+        Expr::Ident(name) => Some(match BuiltInName::find(name) {
+            Some(built_in) => ColumnReference::BuiltIn(built_in),
+            None => ColumnReference::Column(name.trim_start_matches('.')),
         }),
         Expr::Select(select) => match field_of(&select.operand)? {
-            BuiltIn::Row => Some(Reference::Column(&select.field)),
-            BuiltIn::Old => Some(Reference::Old(&select.field)),
+            BuiltInName::Row => Some(ColumnReference::Column(&select.field)),
+            BuiltInName::Old => Some(ColumnReference::Old(&select.field)),
             _ => None,
         },
         Expr::Call(call) if call.func_name == operators::INDEX => {
             let [operand, index] = call.args.as_slice() else { return None };
             let Expr::Literal(LiteralValue::String(name)) = &index.expr else { return None };
             match field_of(operand)? {
-                BuiltIn::Row => Some(Reference::Column(name.inner())),
-                BuiltIn::Old => Some(Reference::Old(name.inner())),
+                BuiltInName::Row => Some(ColumnReference::Column(name.inner())),
+                BuiltInName::Old => Some(ColumnReference::Old(name.inner())),
                 _ => None,
             }
         }
@@ -177,19 +177,20 @@ fn names_nothing<'a>(node: &'a IdedExpr, bound: &mut Vec<&'a str>) -> bool {
 
 /// Goes through a syntax tree whose depth is within bounds.
 #[derive(Default)]
-struct Walk<'a> {
-    names: Names,
+struct SyntaxWalk<'a> {
+    names: NamedColumns,
     functions: BTreeSet<&'a str>,
     /// Variables of the macros around the current place.
     bound: Vec<&'a str>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> SyntaxWalk<'a> {
     fn visit(&mut self, node: &'a IdedExpr) {
         let hidden = |name: &str| self.bound.contains(&name);
         match (&node.expr, reference(&node.expr)) {
             (Expr::Ident(name), _) if hidden(name) => {}
-            (Expr::Ident(name), Some(Reference::Column(_))) if TYPES.contains(&name.as_str()) => {}
+            (Expr::Ident(name), Some(ColumnReference::Column(_)))
+                if TYPES.contains(&name.as_str()) => {}
             (_, Some(found)) => self.names.add(found),
             (Expr::Comprehension(around), None) => {
                 self.names.loops = true;

@@ -104,13 +104,13 @@ fn an_expression_that_is_let_through_can_be_evaluated() {
 #[test]
 fn a_plain_name_needs_no_evaluation() {
     let cases = [
-        ("id", Some((Reference::Column("id"), Form::AsIs))),
-        ("string(id)", Some((Reference::Column("id"), Form::String))),
-        ("int(create_time)", Some((Reference::Column("create_time"), Form::Int))),
-        ("old.status", Some((Reference::Old("status"), Form::AsIs))),
-        ("row['a b']", Some((Reference::Column("a b"), Form::AsIs))),
-        ("int(now)", Some((Reference::BuiltIn(BuiltIn::Now), Form::Int))),
-        ("metadata", Some((Reference::BuiltIn(BuiltIn::Metadata), Form::AsIs))),
+        ("id", Some((ColumnReference::Column("id"), ExpressionForm::AsIs))),
+        ("string(id)", Some((ColumnReference::Column("id"), ExpressionForm::String))),
+        ("int(create_time)", Some((ColumnReference::Column("create_time"), ExpressionForm::Int))),
+        ("old.status", Some((ColumnReference::Old("status"), ExpressionForm::AsIs))),
+        ("row['a b']", Some((ColumnReference::Column("a b"), ExpressionForm::AsIs))),
+        ("int(now)", Some((ColumnReference::BuiltIn(BuiltInName::Now), ExpressionForm::Int))),
+        ("metadata", Some((ColumnReference::BuiltIn(BuiltInName::Metadata), ExpressionForm::AsIs))),
         ("id + 1", None),
         ("result.a", None),
         ("string(id, 2)", None),

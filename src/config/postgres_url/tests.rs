@@ -9,7 +9,7 @@ fn bare(_: &str) -> Option<String> {
     None
 }
 
-fn sound(text: &str) -> Server {
+fn sound(text: &str) -> ServerSettings {
     parse(text, &bare).unwrap_or_else(|message| panic!("{text} {message}"))
 }
 
@@ -38,7 +38,7 @@ fn what_is_left_out_has_defaults() {
     assert_eq!(server.params.get_dbname(), Some("ann"));
     assert_eq!(server.params.get_application_name(), Some("walhook"));
     assert_eq!(server.params.get_connect_timeout(), Some(&CONNECT_TIMEOUT));
-    assert_eq!(server.tls, Tls::default());
+    assert_eq!(server.tls, TlsSettings::default());
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn tls_parameters_are_kept_apart() {
         assert_eq!(sound(&format!("postgres://u@h/db?sslmode={name}")).tls.mode, mode);
         assert_eq!(sound(&format!("host=h user=u sslmode={name}")).tls.mode, mode);
     }
-    let expected = Tls {
+    let expected = TlsSettings {
         mode: TlsMode::VerifyFull,
         root_cert: Some("/etc/a b+c.pem".to_owned()),
         client: Some(("c.pem".to_owned(), "k.pem".to_owned())),

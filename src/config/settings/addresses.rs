@@ -10,26 +10,26 @@ pub enum AddressPolicy {
     /// Made over the API: public addresses only.
     Public,
     /// Likewise, and these: the operator's own word.
-    Listed(Blocks),
+    Listed(AllowedBlocks),
 }
 
 /// A few blocks of addresses.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Blocks([Option<Block>; BLOCKS_MAX]);
+pub struct AllowedBlocks([Option<AddressBlock>; BLOCKS_MAX]);
 
 /// More than this is a network of its own, and better listed by what it has in common.
 pub const BLOCKS_MAX: usize = 8;
 
 /// The addresses that begin with the same bits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Block {
+pub struct AddressBlock {
     network: IpAddr,
     prefix: u8,
 }
 
-impl Blocks {
+impl AllowedBlocks {
     /// Up to [`BLOCKS_MAX`] of them.
-    pub fn new(blocks: impl IntoIterator<Item = Block>) -> Self {
+    pub fn new(blocks: impl IntoIterator<Item = AddressBlock>) -> Self {
         let mut places = [None; BLOCKS_MAX];
         for (place, block) in places.iter_mut().zip(blocks) {
             *place = Some(block);
@@ -42,7 +42,7 @@ impl Blocks {
     }
 }
 
-impl Block {
+impl AddressBlock {
     /// Reads `10.1.0.0/16`, `fd00::/8` or a single address.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {

@@ -10,12 +10,12 @@ use http::HeaderName;
 use url::Url;
 
 use crate::config::expression::Expression;
-use crate::config::link::Link;
+use crate::config::link::ConnectionLink;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::Channel;
 use crate::config::settings::EventRule;
-use crate::config::settings::Payload;
+use crate::config::settings::PayloadSettings;
 
 /// `[[endpoint]]`, or one of `[webhook] urls`.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,13 +26,13 @@ pub struct Endpoint {
     /// If not, it takes no events, and what waits for it goes on waiting.
     pub enabled: bool,
     /// Event types, where `*` stands for any characters.
-    pub events: Vec<Glob>,
+    pub events: Vec<EventGlob>,
     /// Which of these events: those whose row has one of these values.
-    pub only: Option<Only>,
+    pub only: Option<ValueMatch>,
     /// Which of these events: those whose change the expression is true for.
     pub filter: Option<Expression>,
     /// The shape in which it gets events, whatever their own is.
-    pub payload: Option<Payload>,
+    pub payload: Option<PayloadSettings>,
     pub signing: Option<Signing>,
     pub auth: Option<Auth>,
     /// The chat system behind the URL, if it is one.
@@ -42,19 +42,19 @@ pub struct Endpoint {
     pub user_agent: String,
     /// For the whole exchange, from connecting to the last byte of the response.
     pub timeout: Duration,
-    pub retry: Retry,
+    pub retry: RetrySettings,
     /// Requests in flight at once.
     pub concurrency: NonZeroUsize,
-    pub batch: Batch,
-    pub ordering: Ordering,
+    pub batch: BatchSettings,
+    pub ordering: KeyOrdering,
     /// Events in the lane's memory.
     pub capacity: NonZeroUsize,
     /// Requests started per second.
     pub rate_limit: Option<f64>,
-    pub parking: Parking,
+    pub parking: ParkingSettings,
     pub answers: AnswerRule,
     pub addresses: AddressPolicy,
-    pub link: Link,
+    pub link: ConnectionLink,
     /// How much of a response is kept.
     pub response_limit: usize,
     /// Body of a test, JSON; without it a test is made of a row.
@@ -87,7 +87,7 @@ impl Endpoint {
 
 /// Events of certain rows: found by the value, however many endpoints there are.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Only {
+pub struct ValueMatch {
     /// A column of the event's row.
     pub column: String,
     /// As PostgreSQL writes them.
@@ -96,9 +96,9 @@ pub struct Only {
 
 /// A pattern in which `*` stands for any characters, also none.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Glob(String);
+pub struct EventGlob(String);
 
-impl Glob {
+impl EventGlob {
     pub fn new(pattern: impl Into<String>) -> Self {
         Self(pattern.into())
     }
@@ -177,12 +177,12 @@ pub struct AnswerRule {
     /// What the body of such an answer must say as well.
     pub body: Option<BodyRule>,
     pub retry: RetryOn,
-    pub gone: Gone,
+    pub gone: GoneMeaning,
 }
 
 /// What 410 says.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Gone {
+pub enum GoneMeaning {
     /// That nothing more is to be sent: everything for the endpoint is given up.
     #[default]
     Disable,
@@ -240,14 +240,14 @@ pub struct OAuth2 {
 
 /// When a failed delivery is tried again.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Retry {
-    pub delays: Delays,
+pub struct RetrySettings {
+    pub delays: RetryDelays,
     /// The longest wait, also if the receiver asks for more with `Retry-After`.
     pub cap: Duration,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Delays {
+pub enum RetryDelays {
     /// `max` retries; the n-th after about `interval` x 2^(n-1).
     Exponential { max: u32, interval: Duration },
     /// One retry per entry.
@@ -255,7 +255,7 @@ pub enum Delays {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Batch {
+pub struct BatchSettings {
     /// Events per request; 1 sends each alone, more sends JSON arrays.
     pub size: NonZeroUsize,
     /// How long the first event of a batch waits for others.
@@ -263,7 +263,7 @@ pub struct Batch {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Ordering {
+pub enum KeyOrdering {
     /// Events with the same key arrive in commit order.
     Key,
     /// The whole endpoint is in commit order.
@@ -271,8 +271,8 @@ pub enum Ordering {
     None,
 }
 
-impl Retry {
-    /// Exponential delays are drawn from this share of the plain delay up to [`Retry::SPREAD_TO`]:
+impl RetrySettings {
+    /// Exponential delays are drawn from this share of the plain delay up to [`RetrySettings::SPREAD_TO`]:
     /// deliveries that failed together, because the endpoint was away, must not come back together.
     pub const SPREAD_FROM: f64 = 0.75;
     pub const SPREAD_TO: f64 = 1.25;
@@ -298,17 +298,17 @@ impl Retry {
 
 /// When deliveries are parked in the database, and for how long.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Parking {
+pub struct ParkingSettings {
     /// A delivery whose next attempt is further away does not wait in memory alone.
     pub after: Duration,
     /// `None`: it is sent to on its schedule whatever it answers.
-    pub breaker: Option<Breaker>,
+    pub breaker: Option<BreakerSettings>,
     pub backlog: BacklogLimits,
 }
 
 /// When an endpoint counts as out of order, and is left alone but for single tries.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Breaker {
+pub struct BreakerSettings {
     /// Failed requests in a row.
     pub failures: NonZeroUsize,
     /// Until the first try; doubles from try to try.
@@ -343,7 +343,11 @@ mod tests {
             ("ab*bc", "abc", false),
         ];
         for (pattern, text, expected) in cases {
-            assert_eq!(Glob::new(pattern).matches(text), expected, "case: {pattern} on {text}");
+            assert_eq!(
+                EventGlob::new(pattern).matches(text),
+                expected,
+                "case: {pattern} on {text}"
+            );
         }
     }
 }

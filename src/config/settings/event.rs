@@ -7,10 +7,10 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::config::expression::Expression;
-use crate::config::expression::Names;
+use crate::config::expression::NamedColumns;
 use crate::config::template;
-use crate::config::template::Node;
-use crate::config::template::Piece;
+use crate::config::template::TemplateNode;
+use crate::config::template::TemplatePiece;
 use crate::flow::relation::TableName;
 
 /// `[[event]]`: which changes of a table become an event of which type.
@@ -19,15 +19,15 @@ pub struct EventRule {
     pub event_type: Arc<str>,
     pub table: TableName,
     pub on: Operations,
-    pub filter: Option<Filter>,
+    pub filter: Option<EventFilter>,
     pub expiry: Option<ExpiryRule>,
     /// Columns whose values order events; empty means the primary key.
     pub order_by: Vec<String>,
-    pub payload: Payload,
+    pub payload: PayloadSettings,
     /// How JSON values stand in bodies, whoever's shape they are in.
     pub json: JsonForm,
-    pub write_back: Option<WriteBack>,
-    pub dedupe: Option<Dedupe>,
+    pub write_back: Option<WriteBackSettings>,
+    pub dedupe: Option<DedupeSettings>,
 }
 
 /// How numbers, and strings of json values, are written.
@@ -55,40 +55,40 @@ impl EventRule {
         let mut names = self.filter_names();
         names.join(&self.payload_names());
         let age = self.expiry.iter().filter_map(|expiry| expiry.column.as_ref());
-        let written = self.write_back.iter().flat_map(WriteBack::columns);
+        let written = self.write_back.iter().flat_map(WriteBackSettings::columns);
         let written = written.chain(self.dedupe.iter().flat_map(|dedupe| &dedupe.by));
         let own = names.columns.into_iter().chain(names.old);
         own.chain(age.chain(&self.order_by).chain(written).cloned()).collect()
     }
 
     /// What the filter names.
-    pub fn filter_names(&self) -> Names {
-        self.filter.as_ref().map(Filter::names).unwrap_or_default()
+    pub fn filter_names(&self) -> NamedColumns {
+        self.filter.as_ref().map(EventFilter::names).unwrap_or_default()
     }
 
     /// What the payload names.
-    pub fn payload_names(&self) -> Names {
+    pub fn payload_names(&self) -> NamedColumns {
         self.payload.names()
     }
 }
 
 /// Which rows raise an event.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Filter {
+pub enum EventFilter {
     /// The column is neither null nor blank.
     NotBlank {
         column: String,
     },
     /// The expression is true.
     When(Expression),
-    Both(Box<Filter>, Box<Filter>),
+    Both(Box<EventFilter>, Box<EventFilter>),
 }
 
-impl Filter {
-    pub fn names(&self) -> Names {
+impl EventFilter {
+    pub fn names(&self) -> NamedColumns {
         match self {
             Self::NotBlank { column } => {
-                Names { columns: [column.clone()].into(), ..Names::default() }
+                NamedColumns { columns: [column.clone()].into(), ..NamedColumns::default() }
             }
             Self::When(expression) => expression.names().clone(),
             Self::Both(one, other) => {
@@ -110,7 +110,7 @@ pub struct ExpiryRule {
 
 /// The shape of the body.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Payload {
+pub enum PayloadSettings {
     /// `{"type", "timestamp", "data"}`, with `"old"` and `"metadata"` where there are any.
     Standard,
     /// Contract 1.
@@ -120,15 +120,15 @@ pub enum Payload {
     /// Debezium's envelope: `{"before", "after", "source", "op", "ts_ms"}`.
     Debezium,
     /// JSON in the user's own shape.
-    Template { root: Arc<Node>, content_type: Option<HeaderValue> },
+    Template { root: Arc<TemplateNode>, content_type: Option<HeaderValue> },
     /// Text with values inserted.
-    Text { pieces: Arc<[Piece]>, content_type: HeaderValue },
+    Text { pieces: Arc<[TemplatePiece]>, content_type: HeaderValue },
 }
 
-impl Payload {
+impl PayloadSettings {
     /// What it names; `standard` and the envelopes take what there is.
-    pub fn names(&self) -> Names {
-        let mut names = Names::default();
+    pub fn names(&self) -> NamedColumns {
+        let mut names = NamedColumns::default();
         match self {
             Self::Template { root, .. } => names.join(&root.names()),
             Self::Text { pieces, .. } => template::names_of_pieces(pieces, &mut names),
@@ -165,7 +165,7 @@ pub enum CloudEventsMode {
 
 /// Which events are repeats of another one, and for how long.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Dedupe {
+pub struct DedupeSettings {
     /// Columns; an event with a null among them is no repeat.
     pub by: Vec<String>,
     /// From the commit of the event that was pushed.
@@ -174,20 +174,20 @@ pub struct Dedupe {
 
 /// What is written into the source database when every endpoint that got an event has an outcome.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct WriteBack {
+pub struct WriteBackSettings {
     /// The outcome when every one of them took it.
     pub delivered: String,
     /// The outcome otherwise.
     pub failed: String,
-    pub change: RowChange,
+    pub change: RowChangeSql,
 }
 
-impl WriteBack {
+impl WriteBackSettings {
     /// Columns that it names.
     pub fn columns(&self) -> impl Iterator<Item = &String> {
         let (one, many) = match &self.change {
-            RowChange::Column(column) => (Some(column), [].as_slice()),
-            RowChange::Statement(pieces) => (None, &**pieces),
+            RowChangeSql::Column(column) => (Some(column), [].as_slice()),
+            RowChangeSql::Statement(pieces) => (None, &**pieces),
         };
         one.into_iter().chain(many.iter().filter_map(SqlPiece::column))
     }
@@ -195,7 +195,7 @@ impl WriteBack {
 
 /// How the outcome is written.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum RowChange {
+pub enum RowChangeSql {
     /// Into this column of the event's row, which its primary key names, while the column says what
     /// it said when the event was raised, or an outcome.
     Column(String),

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::settings::AnswerRule;
-use crate::config::settings::Gone;
+use crate::config::settings::GoneMeaning;
 use crate::config::settings::HmacScheme;
 use crate::config::settings::RetryOn;
 use crate::config::settings::SignatureEncoding;
@@ -54,14 +54,17 @@ fn customer_events_has_its_catalogue_and_its_subscriptions() {
     let [one, two] = settings.endpoints.as_slice() else { panic!("two subscriptions") };
     assert!(one.name.starts_with("example.com-") && two.name.starts_with("review.example.com-"));
     assert_eq!(one.url.reveal().as_str(), "https://example.com/webhook");
-    assert_eq!(one.events, [Glob::new("customer.created"), Glob::new("customer.updated")]);
+    assert_eq!(
+        one.events,
+        [EventGlob::new("customer.created"), EventGlob::new("customer.updated")]
+    );
     assert_eq!(one.headers["authorization"], "Bearer token");
     let (key, scheme) = scheme(one);
     assert_eq!(key, b"your-secret-key");
     assert_eq!((scheme.header.as_str(), &*scheme.prefix), ("x-webhook-signature", "sha256="));
     assert_eq!(scheme.content, [SignedPart::Body]);
     assert!(two.signing.is_none(), "no secret, no signature");
-    assert_eq!(two.events, [Glob::new("document.*")]);
+    assert_eq!(two.events, [EventGlob::new("document.*")]);
 }
 
 #[test]
@@ -76,9 +79,9 @@ fn idp_push_signs_retries_and_authenticates_as_its_webhooks_do() {
         assert_eq!(endpoint.name.as_ref(), "7");
         assert_eq!(endpoint.timeout, Duration::from_secs(30));
         let delays = [10, 30, 90].map(Duration::from_secs).to_vec();
-        assert_eq!(endpoint.retry.delays, Delays::List(delays));
+        assert_eq!(endpoint.retry.delays, RetryDelays::List(delays));
         let retry = RetryOn::Statuses(vec![429..=429, 500..=599]);
-        let gone = Gone::Dead;
+        let gone = GoneMeaning::Dead;
         assert_eq!(endpoint.answers, AnswerRule { retry, gone, ..AnswerRule::default() });
         // The list is to be kept for many tasks at once, whatever the webhook does.
         assert_eq!((endpoint.parking.breaker, endpoint.concurrency.get()), (None, 64));

@@ -8,14 +8,14 @@ use super::*;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;
 use crate::config::settings::BacklogLimits;
-use crate::config::settings::Batch;
-use crate::config::settings::Breaker;
-use crate::config::settings::Filter;
+use crate::config::settings::BatchSettings;
+use crate::config::settings::BreakerSettings;
+use crate::config::settings::EventFilter;
+use crate::config::settings::KeyOrdering;
 use crate::config::settings::LogFormat;
 use crate::config::settings::Operations;
-use crate::config::settings::Ordering;
-use crate::config::settings::Parking;
-use crate::config::settings::Retry;
+use crate::config::settings::ParkingSettings;
+use crate::config::settings::RetrySettings;
 use crate::flow::relation::TableName;
 use toml::de::DeValue;
 
@@ -76,7 +76,7 @@ fn the_reference_shows_the_defaults() {
 fn the_reference_shows_every_key_in_use() {
     let text = uncommented(REFERENCE);
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/walhook.example.toml");
-    let notes = Notes::new(file, &text, &whole);
+    let notes = ProblemNotes::new(file, &text, &whole);
     let Some(settings) = read(&notes, &text) else {
         panic!("{}", notes.conclude(None::<()>).unwrap_err())
     };
@@ -102,18 +102,18 @@ fn a_url_and_a_database_give_the_defaults_of_contract_1() {
     assert!(settings.enabled);
     let [endpoint] = settings.endpoints.as_slice() else { panic!("one URL") };
     assert_eq!(endpoint.timeout, Duration::from_secs(10));
-    let delays = Delays::Exponential { max: 3, interval: Duration::from_secs(1) };
-    assert_eq!(endpoint.retry, Retry { delays, cap: Duration::from_secs(300) });
+    let delays = RetryDelays::Exponential { max: 3, interval: Duration::from_secs(1) };
+    assert_eq!(endpoint.retry, RetrySettings { delays, cap: Duration::from_secs(300) });
     assert_eq!(endpoint.concurrency, count(3));
-    assert_eq!(endpoint.batch, Batch { size: count(1), linger: Duration::from_millis(20) });
+    assert_eq!(endpoint.batch, BatchSettings { size: count(1), linger: Duration::from_millis(20) });
     assert_eq!(endpoint.capacity, count(1000));
     let backlog = BacklogLimits { rows: count(1_000_000), age: Duration::from_secs(7 * 86_400) };
     let (cooldown, cap) = (Duration::from_secs(1), Duration::from_secs(60));
-    let breaker = Some(Breaker { failures: count(5), cooldown, cap });
-    let parking = Parking { after: Duration::from_secs(10), breaker, backlog };
+    let breaker = Some(BreakerSettings { failures: count(5), cooldown, cap });
+    let parking = ParkingSettings { after: Duration::from_secs(10), breaker, backlog };
     assert_eq!(endpoint.parking, parking);
     assert_eq!(endpoint.user_agent, "wx-msg-chat-webhook/1.0");
-    assert_eq!(endpoint.ordering, Ordering::Key);
+    assert_eq!(endpoint.ordering, KeyOrdering::Key);
     assert_eq!(endpoint.addresses, AddressPolicy::Operator);
     assert!(endpoint.answers == AnswerRule::default() && endpoint.headers.is_empty());
     assert!(endpoint.signing.is_none() && endpoint.auth.is_none() && endpoint.rate_limit.is_none());
@@ -123,10 +123,10 @@ fn a_url_and_a_database_give_the_defaults_of_contract_1() {
     assert!(endpoint.events.iter().all(|glob| glob.matches(&rule.event_type)));
     assert_eq!(rule.table, TableName::new("public", "ocr_wallet_info"));
     assert_eq!(rule.on, Operations { insert: true, ..Operations::default() });
-    assert_eq!(rule.filter, Some(Filter::NotBlank { column: "wallet_code".to_owned() }));
+    assert_eq!(rule.filter, Some(EventFilter::NotBlank { column: "wallet_code".to_owned() }));
     let column = Some("create_time".to_owned());
     assert_eq!(rule.expiry, Some(ExpiryRule { column, max_age: Duration::from_secs(300) }));
-    assert_eq!(rule.payload, Payload::OcrWallet);
+    assert_eq!(rule.payload, PayloadSettings::OcrWallet);
     assert!(rule.order_by.is_empty());
 
     assert_eq!(

@@ -6,43 +6,43 @@ use std::task::Waker;
 use crate::config::secret::Secret;
 use crate::config::settings::Signing;
 use crate::config::settings::StandardKey;
-use crate::delivery::sign::Signer;
-use crate::flow::body::Body;
+use crate::delivery::sign::RequestSigner;
+use crate::flow::body::EventBody;
+use crate::flow::event::EventFacts;
 use crate::flow::event::EventId;
-use crate::flow::event::Facts;
-use crate::flow::event::Origin;
-use crate::flow::key::Keys;
+use crate::flow::event::IdOrigin;
+use crate::flow::key::EventKeys;
 use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
-fn event(parts: Vec<Part>) -> Arc<Event> {
+fn event(parts: Vec<BodyPart>) -> Arc<Event> {
     Arc::new(Event {
-        id: EventId::new(Position::default(), Origin::new(1, "t")),
+        id: EventId::new(Position::default(), IdOrigin::new(1, "t")),
         sequence: 0,
         position: Position::default(),
         event_type: "t".into(),
         table: Arc::new(TableName::new("public", "t")),
         committed: NOW,
-        keys: Keys::NONE,
+        keys: EventKeys::NONE,
         expiry: None,
-        body: Body::new(parts),
-        facts: Facts::default(),
+        body: EventBody::new(parts),
+        facts: EventFacts::default(),
         write_back: None,
         held: None,
     })
 }
 
-fn text(text: &str) -> Part {
-    Part::Bytes(Bytes::copy_from_slice(text.as_bytes()))
+fn text(text: &str) -> BodyPart {
+    BodyPart::Bytes(Bytes::copy_from_slice(text.as_bytes()))
 }
 
 /// All bytes as the connection would get them, and the length promised at the start.
-fn drain(outgoing: Outgoing) -> (Vec<u8>, u64) {
+fn drain(outgoing: OutgoingBody) -> (Vec<u8>, u64) {
     match outgoing {
-        Outgoing::Whole(whole) => (whole.to_vec(), whole.len() as u64),
-        Outgoing::Streamed(mut stream) => {
+        OutgoingBody::Whole(whole) => (whole.to_vec(), whole.len() as u64),
+        OutgoingBody::Streamed(mut stream) => {
             let promised = stream.size_hint().exact().unwrap();
             let mut all = Vec::new();
             let mut context = Context::from_waker(Waker::noop());
@@ -59,13 +59,15 @@ fn drain(outgoing: Outgoing) -> (Vec<u8>, u64) {
     }
 }
 
-fn signer() -> Signer {
-    Signer::new(&Signing::Standard { keys: vec![StandardKey::Symmetric(Secret::new(vec![9; 32]))] })
+fn signer() -> RequestSigner {
+    RequestSigner::new(&Signing::Standard {
+        keys: vec![StandardKey::Symmetric(Secret::new(vec![9; 32]))],
+    })
 }
 
 #[tokio::test]
 async fn a_batch_is_the_array_of_its_events_bodies() {
-    let one = event(vec![text(r#"{"at":"#), Part::AttemptSeconds, text("}")]);
+    let one = event(vec![text(r#"{"at":"#), BodyPart::AttemptSeconds, text("}")]);
     let two = event(vec![text(r#"{"b":2}"#)]);
     let cases = [
         ("single", vec![&one], false, r#"{"at":1700000000}"#),
@@ -83,8 +85,8 @@ async fn a_batch_is_the_array_of_its_events_bodies() {
 #[tokio::test]
 async fn a_body_with_nothing_to_fill_in_is_not_copied() {
     let event = event(vec![text(r#"{"a":1}"#)]);
-    let [Part::Bytes(rendered)] = event.body.parts() else { panic!("one part was given") };
-    let Outgoing::Whole(sent) = complete(&[Arc::clone(&event)], false, NOW, None).await else {
+    let [BodyPart::Bytes(rendered)] = event.body.parts() else { panic!("one part was given") };
+    let OutgoingBody::Whole(sent) = complete(&[Arc::clone(&event)], false, NOW, None).await else {
         panic!("it is small")
     };
     assert_eq!(sent.as_ptr(), rendered.as_ptr());
@@ -93,14 +95,17 @@ async fn a_body_with_nothing_to_fill_in_is_not_copied() {
 #[tokio::test]
 async fn a_large_body_is_streamed_with_the_length_and_signature_of_the_whole() {
     let long = "\"張🦀\n".repeat(200_000);
-    let large =
-        event(vec![text(r#"{"note":""#), Part::Escaped(Bytes::from(long.clone())), text("\"}")]);
+    let large = event(vec![
+        text(r#"{"note":""#),
+        BodyPart::Escaped(Bytes::from(long.clone())),
+        text("\"}"),
+    ]);
     let rendered = event(vec![text("\""), text(&"x".repeat(3 << 20)), text("\"")]);
     for (name, events) in [("escaped", vec![large.clone()]), ("both", vec![large, rendered])] {
         let signer = signer();
         let mut streamed = signer.begin("evt_1", "1");
         let outgoing = complete(&events, true, NOW, Some(&mut streamed)).await;
-        assert!(matches!(outgoing, Outgoing::Streamed(_)), "case: {name}");
+        assert!(matches!(outgoing, OutgoingBody::Streamed(_)), "case: {name}");
         let (body, promised) = drain(outgoing);
         assert_eq!(body.len() as u64, promised, "case: {name}");
         let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
@@ -124,9 +129,9 @@ proptest! {
         let joined: Vec<String> = bodies.iter().map(|parts| parts.concat()).collect();
         let expected =
             if batched { format!("[{}]", joined.join(",")) } else { joined.concat() };
-        let pieces = Pieces::new(events.clone(), batched, NOW);
-        let stream = Stream { pieces, frame: Bytes::new(), left: expected.len() as u64 };
-        prop_assert_eq!(drain(Outgoing::Streamed(stream)).0, expected.as_bytes());
+        let pieces = BodyPieces::new(events.clone(), batched, NOW);
+        let stream = BodyStream { pieces, frame: Bytes::new(), left: expected.len() as u64 };
+        prop_assert_eq!(drain(OutgoingBody::Streamed(stream)).0, expected.as_bytes());
         prop_assert_eq!(&assemble(&events, batched, NOW), expected.as_bytes());
     }
 }

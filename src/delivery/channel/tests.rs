@@ -8,14 +8,14 @@ fn channel(name: &str, secret: Option<&str>, overflow: Overflow) -> Channel {
     Channel::new(&settings::Channel { preset, app: None, secret, overflow }, None)
 }
 
-fn judged(name: &str, status: u16, body: &str) -> (Verdict, Reach, String) {
+fn judged(name: &str, status: u16, body: &str) -> (AttemptVerdict, AttemptReach, String) {
     let status = StatusCode::from_u16(status).unwrap();
     let by_status = match status.as_u16() {
-        200 => (Verdict::Delivered, None),
-        429 | 500.. => (Verdict::Retry { at_least: None }, None),
-        _ => (Verdict::Dead, None),
+        200 => (AttemptVerdict::Delivered, None),
+        429 | 500.. => (AttemptVerdict::Retry { at_least: None }, None),
+        _ => (AttemptVerdict::Dead, None),
     };
-    let mut reach = Reach::Endpoint;
+    let mut reach = AttemptReach::Endpoint;
     let channel = channel(name, None, Overflow::Cut);
     let (verdict, failure) = channel.judge(by_status, Some(status), body.as_bytes(), &mut reach);
     (verdict, reach, failure.map(|failure| failure.detail).unwrap_or_default())
@@ -48,29 +48,29 @@ fn signatures_are_those_that_the_systems_expect() {
 
 #[test]
 fn each_code_has_its_verdict() {
-    use Reach::Endpoint;
-    use Reach::Throttled;
-    let retry = Verdict::Retry { at_least: None };
-    let wait = |seconds| Verdict::Retry { at_least: Some(Duration::from_secs(seconds)) };
+    use AttemptReach::Endpoint;
+    use AttemptReach::Throttled;
+    let retry = AttemptVerdict::Retry { at_least: None };
+    let wait = |seconds| AttemptVerdict::Retry { at_least: Some(Duration::from_secs(seconds)) };
     let cases = [
-        ("wecom-robot", "errcode", 0, Verdict::Delivered, Endpoint),
+        ("wecom-robot", "errcode", 0, AttemptVerdict::Delivered, Endpoint),
         ("wecom-robot", "errcode", -1, retry.clone(), Endpoint),
         ("wecom-robot", "errcode", 45009, wait(60), Throttled),
-        ("wecom-robot", "errcode", 93000, Verdict::Dead, Endpoint),
-        ("wecom-app", "errcode", 0, Verdict::Delivered, Endpoint),
+        ("wecom-robot", "errcode", 93000, AttemptVerdict::Dead, Endpoint),
+        ("wecom-app", "errcode", 0, AttemptVerdict::Delivered, Endpoint),
         ("wecom-app", "errcode", -1, retry.clone(), Endpoint),
         ("wecom-app", "errcode", 45033, retry.clone(), Endpoint),
         ("wecom-app", "errcode", 45009, wait(60), Throttled),
         ("wecom-app", "errcode", 42001, retry.clone(), Endpoint),
-        ("wecom-app", "errcode", 81013, Verdict::Dead, Endpoint),
-        ("wecom-app", "errcode", 60020, Verdict::Dead, Endpoint),
-        ("wecom-app", "errcode", 123_456, Verdict::Dead, Endpoint),
-        ("dingtalk-robot", "errcode", 0, Verdict::Delivered, Endpoint),
+        ("wecom-app", "errcode", 81013, AttemptVerdict::Dead, Endpoint),
+        ("wecom-app", "errcode", 60020, AttemptVerdict::Dead, Endpoint),
+        ("wecom-app", "errcode", 123_456, AttemptVerdict::Dead, Endpoint),
+        ("dingtalk-robot", "errcode", 0, AttemptVerdict::Delivered, Endpoint),
         ("dingtalk-robot", "errcode", 130_101, wait(600), Throttled),
-        ("dingtalk-robot", "errcode", 310_000, Verdict::Dead, Endpoint),
-        ("feishu-robot", "code", 0, Verdict::Delivered, Endpoint),
+        ("dingtalk-robot", "errcode", 310_000, AttemptVerdict::Dead, Endpoint),
+        ("feishu-robot", "code", 0, AttemptVerdict::Delivered, Endpoint),
         ("feishu-robot", "code", 11232, wait(60), Throttled),
-        ("feishu-robot", "code", 19021, Verdict::Dead, Endpoint),
+        ("feishu-robot", "code", 19021, AttemptVerdict::Dead, Endpoint),
     ];
     for (name, key, code, verdict, reach) in cases {
         let text = if key == "code" { "msg" } else { "errmsg" };
@@ -82,19 +82,19 @@ fn each_code_has_its_verdict() {
 
 #[test]
 fn other_answers_are_no_success() {
-    let retry = Verdict::Retry { at_least: None };
+    let retry = AttemptVerdict::Retry { at_least: None };
     let (verdict, _, detail) = judged("wecom-robot", 200, "<html>");
     assert_eq!((verdict, &*detail), (retry.clone(), "200, but its body holds no errcode"));
     let (verdict, reach, _) = judged("feishu-robot", 400, r#"{"code":11232,"msg":"slow"}"#);
-    assert_eq!((verdict != Verdict::Dead, reach), (true, Reach::Throttled));
+    assert_eq!((verdict != AttemptVerdict::Dead, reach), (true, AttemptReach::Throttled));
     let (verdict, _, detail) = judged("feishu-robot", 400, r#"{"code":19001,"msg":"token"}"#);
-    assert_eq!((verdict, &*detail), (Verdict::Dead, "code 19001: token"));
+    assert_eq!((verdict, &*detail), (AttemptVerdict::Dead, "code 19001: token"));
     let (verdict, _, detail) = judged("feishu-robot", 400, r#"{"code":0}"#);
-    assert_eq!((verdict, &*detail), (Verdict::Dead, ""));
-    assert_eq!(judged("slack", 200, "ok\n").0, Verdict::Delivered);
+    assert_eq!((verdict, &*detail), (AttemptVerdict::Dead, ""));
+    assert_eq!(judged("slack", 200, "ok\n").0, AttemptVerdict::Delivered);
     assert_eq!(judged("slack", 200, "okay").0, retry);
     let (verdict, _, detail) = judged("slack", 404, "no_service");
-    assert_eq!((verdict, &*detail), (Verdict::Dead, "404: no_service"));
+    assert_eq!((verdict, &*detail), (AttemptVerdict::Dead, "404: no_service"));
     assert_eq!(judged("slack", 503, "ok").0, retry);
 }
 

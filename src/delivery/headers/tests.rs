@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::config::link::Link;
+use crate::config::link::ConnectionLink;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;
 use crate::config::settings::Auth;
-use crate::config::settings::Batch;
-use crate::config::settings::Delays;
-use crate::config::settings::Ordering;
-use crate::config::settings::Parking;
-use crate::config::settings::Retry;
-use crate::flow::body::Body;
+use crate::config::settings::BatchSettings;
+use crate::config::settings::KeyOrdering;
+use crate::config::settings::ParkingSettings;
+use crate::config::settings::RetryDelays;
+use crate::config::settings::RetrySettings;
+use crate::flow::body::EventBody;
 use crate::flow::event::Event;
-use crate::flow::event::Facts;
-use crate::flow::event::Origin;
-use crate::flow::key::Keys;
+use crate::flow::event::EventFacts;
+use crate::flow::event::IdOrigin;
+use crate::flow::key::EventKeys;
 use crate::flow::lease::LeaseId;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
@@ -40,16 +40,19 @@ fn endpoint() -> Endpoint {
         headers: HeaderMap::new(),
         user_agent: String::from("wx-msg-chat-webhook/1.0"),
         timeout: Duration::from_secs(10),
-        retry: Retry { delays: Delays::List(Vec::new()), cap: Duration::from_secs(60) },
+        retry: RetrySettings {
+            delays: RetryDelays::List(Vec::new()),
+            cap: Duration::from_secs(60),
+        },
         concurrency: NonZeroUsize::MIN,
-        batch: Batch { size: NonZeroUsize::MIN, linger: Duration::ZERO },
-        ordering: Ordering::Key,
+        batch: BatchSettings { size: NonZeroUsize::MIN, linger: Duration::ZERO },
+        ordering: KeyOrdering::Key,
         capacity: NonZeroUsize::MIN,
         rate_limit: None,
-        parking: Parking::default(),
+        parking: ParkingSettings::default(),
         answers: AnswerRule::default(),
         addresses: AddressPolicy::Operator,
-        link: Link::default(),
+        link: ConnectionLink::default(),
         response_limit: 1024,
         test: None,
         unusable: None,
@@ -60,16 +63,16 @@ fn lease(ordinals: &[u32]) -> Lease {
     let event = |&ordinal: &u32| {
         let position = Position { commit: Lsn::from_raw(7), ordinal };
         Arc::new(Event {
-            id: EventId::new(position, Origin::new(1, "t")),
+            id: EventId::new(position, IdOrigin::new(1, "t")),
             sequence: 0,
             position,
             event_type: "t".into(),
             table: Arc::new(TableName::new("public", "t")),
             committed: Timestamp::default(),
-            keys: Keys::NONE,
+            keys: EventKeys::NONE,
             expiry: None,
-            body: Body::default(),
-            facts: Facts::default(),
+            body: EventBody::default(),
+            facts: EventFacts::default(),
             write_back: None,
             held: None,
         })
@@ -86,7 +89,7 @@ fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 fn a_request_carries_its_type_its_agent_its_id_and_its_time() {
     let mut headers = fixed(&endpoint()).unwrap();
     let lease = lease(&[3]);
-    complete(&mut headers, Ids::of(&lease, false), "1700000000", Vec::new());
+    complete(&mut headers, EventIds::of(&lease, false), "1700000000", Vec::new());
     assert_eq!(value(&headers, "content-type"), "application/json");
     assert_eq!(value(&headers, "user-agent"), "wx-msg-chat-webhook/1.0");
     assert_eq!(value(&headers, "webhook-id"), lease.events[0].id.to_string());
@@ -101,20 +104,20 @@ fn what_is_sent_again_says_so_and_keeps_its_id() {
     for batched in [false, true] {
         let mut headers = HeaderMap::new();
         let replay = Lease { replay: true, ..lease(&[3]) };
-        complete(&mut headers, Ids::of(&replay, batched), "1700000000", Vec::new());
+        complete(&mut headers, EventIds::of(&replay, batched), "1700000000", Vec::new());
         assert_eq!(value(&headers, "webhook-replay"), "true");
-        assert_eq!(value(&headers, "webhook-id"), Ids::of(&lease(&[3]), batched).id);
+        assert_eq!(value(&headers, "webhook-id"), EventIds::of(&lease(&[3]), batched).id);
     }
 }
 
 #[test]
 fn a_batchs_id_depends_on_the_set_of_its_events_alone() {
-    let ids = |ordinals: &[u32]| Ids::of(&lease(ordinals), true);
+    let ids = |ordinals: &[u32]| EventIds::of(&lease(ordinals), true);
     assert_eq!(ids(&[1, 2, 3]).id, ids(&[1, 2, 3]).id);
     assert_eq!(ids(&[1, 2, 3]).id, ids(&[3, 1, 2]).id);
     assert_ne!(ids(&[1, 2, 3]).id, ids(&[1, 2]).id);
     assert_ne!(ids(&[1]).id, ids(&[2]).id);
-    let Ids { id, elements, .. } = ids(&[2, 1]);
+    let EventIds { id, elements, .. } = ids(&[2, 1]);
     assert_eq!(id.len(), "batch_".len() + 32);
     assert!(!id.contains('.'));
     let lease = lease(&[2, 1]);
@@ -124,7 +127,7 @@ fn a_batchs_id_depends_on_the_set_of_its_events_alone() {
 
 #[test]
 fn the_list_of_ids_is_left_out_where_it_would_be_too_long_for_receivers() {
-    let ids = |count: u32| Ids::of(&lease(&(0..count).collect::<Vec<_>>()), true);
+    let ids = |count: u32| EventIds::of(&lease(&(0..count).collect::<Vec<_>>()), true);
     assert!(ids(136).elements.is_some_and(|list| list.len() <= EVENT_IDS_MAX_BYTES));
     assert_eq!(ids(137).elements, None);
 }
@@ -228,7 +231,7 @@ fn the_bodys_shape_says_its_type_unless_the_operator_does() {
         let event = Arc::get_mut(&mut lease.events[0]).unwrap();
         let name = http::header::CONTENT_TYPE;
         let headers = vec![(name, HeaderValue::from_static(value))];
-        event.body = Body::default().with_headers(headers);
+        event.body = EventBody::default().with_headers(headers);
         lease
     };
     let cases = [

@@ -1,48 +1,48 @@
 use super::*;
 
 /// With the usual rule, but for the statuses that count as delivered.
-fn judged(reply: Reply, success: &[u16]) -> (Verdict, Option<Failure>) {
+fn judged(reply: ResponseReply, success: &[u16]) -> (AttemptVerdict, Option<AttemptFailure>) {
     judge(reply, b"", &AnswerRule { success: success.to_vec(), ..AnswerRule::default() })
 }
 
-fn status(code: u16) -> Reply {
+fn status(code: u16) -> ResponseReply {
     let status = StatusCode::from_u16(code).unwrap();
-    Reply::Response { status, retry_after: None, broken: None }
+    ResponseReply::Response { status, retry_after: None, broken: None }
 }
 
-fn failure(class: FailureClass) -> Failure {
-    Failure { class, detail: String::from("it broke") }
+fn failure(class: FailureClass) -> AttemptFailure {
+    AttemptFailure { class, detail: String::from("it broke") }
 }
 
-fn broken(code: u16, class: FailureClass) -> Reply {
+fn broken(code: u16, class: FailureClass) -> ResponseReply {
     let status = StatusCode::from_u16(code).unwrap();
-    Reply::Response { status, retry_after: None, broken: Some(failure(class)) }
+    ResponseReply::Response { status, retry_after: None, broken: Some(failure(class)) }
 }
 
-const RETRY: Verdict = Verdict::Retry { at_least: None };
+const RETRY: AttemptVerdict = AttemptVerdict::Retry { at_least: None };
 
 #[test]
 fn each_status_has_one_verdict() {
     for code in 100..=999 {
         let expected = match code {
-            200..=299 => Verdict::Delivered,
+            200..=299 => AttemptVerdict::Delivered,
             408 | 425 | 429 | 500..=599 => RETRY,
-            410 => Verdict::Gone,
-            _ => Verdict::Dead,
+            410 => AttemptVerdict::Gone,
+            _ => AttemptVerdict::Dead,
         };
         let (verdict, failure) = judged(status(code), &[]);
         assert_eq!(verdict, expected, "case: {code}");
-        assert_eq!(failure.is_none(), verdict == Verdict::Delivered, "case: {code}");
+        assert_eq!(failure.is_none(), verdict == AttemptVerdict::Delivered, "case: {code}");
     }
 }
 
 #[test]
 fn a_success_list_replaces_the_rule_that_every_2xx_is_good() {
     let cases = [
-        (200, Verdict::Delivered),
+        (200, AttemptVerdict::Delivered),
         (201, RETRY),
-        (409, Verdict::Delivered),
-        (404, Verdict::Dead),
+        (409, AttemptVerdict::Delivered),
+        (404, AttemptVerdict::Dead),
         (500, RETRY),
     ];
     for (code, expected) in cases {
@@ -55,8 +55,8 @@ fn a_success_counts_only_when_complete_and_a_refusal_in_any_case() {
     let cases = [
         ("2xx cut off", broken(200, FailureClass::Protocol), RETRY, FailureClass::Protocol),
         ("2xx dripping", broken(204, FailureClass::Timeout), RETRY, FailureClass::Timeout),
-        ("404", broken(404, FailureClass::Timeout), Verdict::Dead, FailureClass::Status),
-        ("410", broken(410, FailureClass::Protocol), Verdict::Gone, FailureClass::Status),
+        ("404", broken(404, FailureClass::Timeout), AttemptVerdict::Dead, FailureClass::Status),
+        ("410", broken(410, FailureClass::Protocol), AttemptVerdict::Gone, FailureClass::Status),
         ("500", broken(500, FailureClass::Timeout), RETRY, FailureClass::Status),
     ];
     for (name, reply, expected, class) in cases {
@@ -73,11 +73,11 @@ fn each_failure_has_one_verdict() {
         (FailureClass::Connect, RETRY),
         (FailureClass::Tls, RETRY),
         (FailureClass::Protocol, RETRY),
-        (FailureClass::Refused, Verdict::Dead),
-        (FailureClass::Request, Verdict::Dead),
+        (FailureClass::Refused, AttemptVerdict::Dead),
+        (FailureClass::Request, AttemptVerdict::Dead),
     ];
     for (class, expected) in cases {
-        let (verdict, kept) = judged(Reply::Nothing(failure(class)), &[]);
+        let (verdict, kept) = judged(ResponseReply::Nothing(failure(class)), &[]);
         assert_eq!((verdict, kept), (expected, Some(failure(class))), "case: {class}");
     }
 }
@@ -87,11 +87,11 @@ fn a_wait_that_the_receiver_asks_for_is_kept_with_a_retry_only() {
     let wait = Some(Duration::from_secs(7));
     let with_wait = |code| {
         let status = StatusCode::from_u16(code).unwrap();
-        judged(Reply::Response { status, retry_after: wait, broken: None }, &[]).0
+        judged(ResponseReply::Response { status, retry_after: wait, broken: None }, &[]).0
     };
-    assert_eq!(with_wait(429), Verdict::Retry { at_least: wait });
-    assert_eq!(with_wait(503), Verdict::Retry { at_least: wait });
-    assert_eq!(with_wait(404), Verdict::Dead);
+    assert_eq!(with_wait(429), AttemptVerdict::Retry { at_least: wait });
+    assert_eq!(with_wait(503), AttemptVerdict::Retry { at_least: wait });
+    assert_eq!(with_wait(404), AttemptVerdict::Dead);
 }
 
 #[test]
@@ -125,8 +125,8 @@ fn retry_after_is_read_in_both_forms() {
 #[test]
 fn an_answer_must_say_what_the_rule_asks_for() {
     let cases = [
-        (r#"{"errcode":0,"errmsg":"ok"}"#, Verdict::Delivered),
-        (r#"{"errcode":0.0}"#, Verdict::Delivered),
+        (r#"{"errcode":0,"errmsg":"ok"}"#, AttemptVerdict::Delivered),
+        (r#"{"errcode":0.0}"#, AttemptVerdict::Delivered),
         (r#"{"errcode":45009}"#, RETRY),
         (r#"{"errcode":"0"}"#, RETRY),
         (r#"{"errmsg":"ok"}"#, RETRY),
@@ -142,7 +142,7 @@ fn an_answer_must_say_what_the_rule_asks_for() {
         let said = (expected == RETRY).then_some("200 OK, but its body does not say /errcode = 0");
         assert_eq!(detail.as_deref(), said, "case: {answer}");
     }
-    assert_eq!(judge(status(404), br#"{"errcode":0}"#, &rule).0, Verdict::Dead);
+    assert_eq!(judge(status(404), br#"{"errcode":0}"#, &rule).0, AttemptVerdict::Dead);
 }
 
 #[test]
@@ -151,9 +151,9 @@ fn which_answers_are_worth_another_attempt_can_be_said() {
     let cases = [
         (&idp, 429, RETRY),
         (&idp, 503, RETRY),
-        (&idp, 408, Verdict::Dead),
-        (&idp, 404, Verdict::Dead),
-        (&idp, 410, Verdict::Gone),
+        (&idp, 408, AttemptVerdict::Dead),
+        (&idp, 404, AttemptVerdict::Dead),
+        (&idp, 410, AttemptVerdict::Gone),
         (&RetryOn::Everything, 404, RETRY),
         (&RetryOn::Everything, 410, RETRY),
         (&RetryOn::Everything, 302, RETRY),
@@ -163,9 +163,12 @@ fn which_answers_are_worth_another_attempt_can_be_said() {
         let (success, retry) = (vec![200], retry.clone());
         let rule = AnswerRule { success, retry, ..AnswerRule::default() };
         assert_eq!(judge(status(code), b"", &rule).0, expected, "case: {code} under {rule:?}");
-        let rule = AnswerRule { gone: Gone::Dead, ..rule };
-        let expected =
-            if code == 410 && expected == Verdict::Gone { Verdict::Dead } else { expected };
+        let rule = AnswerRule { gone: GoneMeaning::Dead, ..rule };
+        let expected = if code == 410 && expected == AttemptVerdict::Gone {
+            AttemptVerdict::Dead
+        } else {
+            expected
+        };
         assert_eq!(judge(status(code), b"", &rule).0, expected, "case: {code} under {rule:?}");
     }
 }

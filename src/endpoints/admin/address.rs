@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::Host;
 use url::Url;
 
-use crate::api::endpoints::Refused;
+use crate::api::endpoints::AdminRefusal;
 use crate::config::settings::Auth;
 use crate::config::settings::Endpoint;
 use crate::delivery::guard;
@@ -15,7 +15,7 @@ const LOOKUP_MAX: Duration = Duration::from_secs(3);
 
 /// An address is judged again when it is dialled: a name may have another one by then. A name that
 /// has none now may get one.
-pub(super) async fn judge(endpoint: &Endpoint) -> Result<(), Refused> {
+pub(super) async fn judge(endpoint: &Endpoint) -> Result<(), AdminRefusal> {
     judge_url("url", endpoint.url.reveal(), endpoint).await?;
     match &endpoint.auth {
         Some(Auth::OAuth2(oauth)) => {
@@ -25,14 +25,17 @@ pub(super) async fn judge(endpoint: &Endpoint) -> Result<(), Refused> {
     }
 }
 
-async fn judge_url(key: &str, url: &Url, endpoint: &Endpoint) -> Result<(), Refused> {
-    let refused = |refusal: guard::Refusal| {
+async fn judge_url(key: &str, url: &Url, endpoint: &Endpoint) -> Result<(), AdminRefusal> {
+    let refused = |refusal: guard::AddressRefusal| {
         let message = match refusal.is_final() {
             true => format!("{refusal}: give another"),
             false => format!("{refusal}: list it in [endpoints] allow if it is meant"),
         };
         let errors = vec![(key.to_owned(), message)];
-        Refused { errors, ..Refused::new(422, "the endpoint's address may not be dialled") }
+        AdminRefusal {
+            errors,
+            ..AdminRefusal::new(422, "the endpoint's address may not be dialled")
+        }
     };
     guard::check_host(url, endpoint.addresses).map_err(refused)?;
     let Some(Host::Domain(name)) = url.host() else { return Ok(()) };

@@ -2,29 +2,29 @@
 
 use anyhow::Context;
 
-use crate::api::endpoints::Refused;
+use crate::api::endpoints::AdminRefusal;
 use crate::config::document;
-use crate::config::problem::Problems;
+use crate::config::problem::ConfigProblems;
 use crate::config::settings::Endpoint;
-use crate::endpoints::admin::Desk;
+use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::address;
-use crate::endpoints::admin::record::Record;
+use crate::endpoints::admin::record::EndpointRecord;
 use crate::endpoints::admin::unknown;
-use crate::endpoints::registry::Orders;
-use crate::endpoints::registry::snapshot::Origin;
-use crate::endpoints::registry::snapshot::Shown;
+use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::snapshot::EndpointOrigin;
+use crate::endpoints::registry::snapshot::ListedEndpoint;
 use crate::preflight::prepare;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store;
 use crate::store::backlog;
 
-impl Desk {
+impl EndpointAdmin {
     /// The endpoint that a record describes, if it can be served.
-    pub(super) async fn checked(&self, record: &Record) -> Result<Endpoint, Refused> {
+    pub(super) async fn checked(&self, record: &EndpointRecord) -> Result<Endpoint, AdminRefusal> {
         if document::is_masked(&record.document) {
             let detail = "[secret] stands for a secret that is there already: give the secret \
                           itself";
-            return Err(Refused::new(422, detail));
+            return Err(AdminRefusal::new(422, detail));
         }
         let endpoint = record.endpoint(&self.settings, self.clock.now(), true);
         let endpoint = endpoint.map_err(|problems| unreadable(&problems))?;
@@ -41,16 +41,16 @@ impl Desk {
     }
 
     /// Refuses a filter that is true for no row.
-    async fn refuse_lacks(&self, endpoint: &Endpoint) -> Result<(), Refused> {
+    async fn refuse_lacks(&self, endpoint: &Endpoint) -> Result<(), AdminRefusal> {
         if endpoint.filter.is_none() {
             return Ok(()); // built-in payloads take what there is
         }
         let lacks = prepare::lacking_for(&self.settings, endpoint).await.map_err(|error| {
             let error = anyhow::Error::new(error).context("PostgreSQL cannot be asked: try again");
-            Refused::new(503, format!("{error:#}"))
+            AdminRefusal::new(503, format!("{error:#}"))
         })?;
         let told = |lack| match lack {
-            Refusal::EndpointLacks { key, what, fix, .. } => {
+            SetupDiagnostic::EndpointLacks { key, what, fix, .. } => {
                 (key.to_owned(), format!("{what}: {fix}"))
             }
             other => ("when".to_owned(), format!("{}: {}", other.what(), other.fix())),
@@ -59,24 +59,27 @@ impl Desk {
         if errors.is_empty() {
             return Ok(());
         }
-        Err(Refused { errors, ..Refused::new(422, "the endpoint would get no event: see errors") })
+        Err(AdminRefusal {
+            errors,
+            ..AdminRefusal::new(422, "the endpoint would get no event: see errors")
+        })
     }
 
     /// Refuses a name under which something waits that its lane would not send.
     pub(super) async fn refuse_leftovers(
         &self,
-        orders: &Orders,
+        orders: &RegistryHandle,
         endpoint: &Endpoint,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), AdminRefusal> {
         let left = self.left_of(orders, std::slice::from_ref(endpoint)).await;
-        let left = left.map_err(|error| Refused::new(503, format!("{error:#}")))?;
+        let left = left.map_err(|error| AdminRefusal::new(503, format!("{error:#}")))?;
         left.first().map_or(Ok(()), |(name, rows)| {
             let detail = format!(
                 "{rows} deliveries of an endpoint {name} that is gone are in the backlog: choose \
                  another name, or write it into the configuration file and restart walhook, and \
                  they are sent"
             );
-            Err(Refused::new(409, detail))
+            Err(AdminRefusal::new(409, detail))
         })
     }
 
@@ -84,7 +87,7 @@ impl Desk {
     /// that is added begins with nothing.
     pub(super) async fn left_of(
         &self,
-        orders: &Orders,
+        orders: &RegistryHandle,
         added: &[Endpoint],
     ) -> anyhow::Result<Vec<(String, u64)>> {
         let roster = orders.roster();
@@ -100,22 +103,26 @@ impl Desk {
     }
 
     /// The record of an endpoint that may be changed here.
-    pub(super) fn own(&self, orders: &Orders, name: &str) -> Result<&Record, Refused> {
+    pub(super) fn own(
+        &self,
+        orders: &RegistryHandle,
+        name: &str,
+    ) -> Result<&EndpointRecord, AdminRefusal> {
         match (self.records.get(name), orders.roster().find(name)) {
             (Some(record), _) if record.is_leaving => {
-                Err(Refused::new(409, format!("endpoint {name} is being removed")))
+                Err(AdminRefusal::new(409, format!("endpoint {name} is being removed")))
             }
             (Some(record), _) => Ok(record),
-            (None, Some(shown)) => Err(Refused::new(409, self.elsewhere(shown))),
+            (None, Some(shown)) => Err(AdminRefusal::new(409, self.elsewhere(shown))),
             (None, None) => Err(unknown(name)),
         }
     }
 
     /// Where an endpoint is changed that was not made here.
-    pub(super) fn elsewhere(&self, shown: &Shown) -> String {
+    pub(super) fn elsewhere(&self, shown: &ListedEndpoint) -> String {
         let name = &shown.endpoint.name;
         match (shown.origin, &self.settings.endpoints_from) {
-            (Origin::Table, Some(from)) => format!(
+            (EndpointOrigin::Table, Some(from)) => format!(
                 "endpoint {name} is a row of {} and cannot be changed here: change the row (to hold \
                  its events back without losing any, pause it)",
                 from.table
@@ -129,8 +136,8 @@ impl Desk {
     }
 }
 
-pub(super) fn unreadable(problems: &Problems) -> Refused {
+pub(super) fn unreadable(problems: &ConfigProblems) -> AdminRefusal {
     let errors = problems.iter().map(|problem| (problem.key.clone(), problem.message.clone()));
     let detail = "the endpoint cannot be served like this: see errors";
-    Refused { errors: errors.collect(), ..Refused::new(422, detail) }
+    AdminRefusal { errors: errors.collect(), ..AdminRefusal::new(422, detail) }
 }

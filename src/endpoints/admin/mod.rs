@@ -33,24 +33,24 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::endpoints::Answer;
-use crate::api::endpoints::Call;
-use crate::api::endpoints::Errand;
-use crate::api::endpoints::Outcome;
-use crate::api::endpoints::Refused;
+use crate::api::endpoints::AdminAnswer;
+use crate::api::endpoints::AdminCall;
+use crate::api::endpoints::AdminOutcome;
+use crate::api::endpoints::AdminRefusal;
+use crate::api::endpoints::AdminRequest;
 use crate::clock::DatabaseClock;
 use crate::clock::host_now;
 use crate::config::settings::Settings;
-use crate::endpoints::admin::record::Record;
-use crate::endpoints::admin::record::Seal;
+use crate::endpoints::admin::record::EndpointRecord;
+use crate::endpoints::admin::record::RecordSeal;
 use crate::endpoints::admin::record::set;
-use crate::endpoints::registry::Orders;
-use crate::endpoints::registry::Start;
-use crate::endpoints::registry::plan::Change;
-use crate::endpoints::registry::plan::FleetError;
-use crate::endpoints::registry::snapshot::Origin;
+use crate::endpoints::registry::InitialEndpoint;
+use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::plan::EndpointChange;
+use crate::endpoints::registry::plan::RegistryError;
+use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::flow::time::Timestamp;
-use crate::pipeline::handles::Handles;
+use crate::pipeline::handles::SharedHandles;
 use crate::store::endpoints::StoredEndpoint;
 
 /// Errands that wait for their turn.
@@ -66,33 +66,34 @@ const EXPIRY_RETRY: Duration = Duration::from_secs(1);
 const OURSELVES: &str = "walhook";
 
 /// The configuration as it was read last, if it was read again.
-pub(crate) type Reloads = watch::Receiver<Option<Arc<Settings>>>;
+pub(crate) type ReloadedSettings = watch::Receiver<Option<Arc<Settings>>>;
 
 /// See the module's header.
-pub(crate) struct Desk {
+pub(crate) struct EndpointAdmin {
     settings: Settings,
     current: Arc<watch::Sender<Arc<Settings>>>,
     clock: DatabaseClock,
-    seal: Seal,
-    records: BTreeMap<String, Record>,
+    seal: RecordSeal,
+    records: BTreeMap<String, EndpointRecord>,
     /// Rows that were sealed with a key that is not the first any more.
     stale: Vec<String>,
 }
 
-impl Desk {
+impl EndpointAdmin {
     /// Reads what is stored; gives all endpoints that there are, those of the file first.
     ///
     /// # Errors
     /// A row cannot be opened or understood: without it, events for its endpoint would be skipped.
     pub(crate) fn open(
         settings: &Settings,
-        handles: &Handles,
+        handles: &SharedHandles,
         rows: Vec<StoredEndpoint>,
-    ) -> anyhow::Result<(Self, Vec<Start>)> {
-        let seal = Seal::new(settings);
+    ) -> anyhow::Result<(Self, Vec<InitialEndpoint>)> {
+        let seal = RecordSeal::new(settings);
         let (clock, current) = (handles.clock.clone(), Arc::clone(&handles.current));
         let (mut records, mut stale) = (BTreeMap::new(), Vec::new());
-        let mut starts: Vec<Start> = settings.endpoints.iter().map(Start::of_file).collect();
+        let mut starts: Vec<InitialEndpoint> =
+            settings.endpoints.iter().map(InitialEndpoint::of_file).collect();
         let taken: HashSet<&str> = settings.endpoints.iter().map(|e| &*e.name).collect();
         for row in rows {
             let name = row.name.clone();
@@ -105,7 +106,7 @@ impl Desk {
             if row.sealed.as_ref().is_some_and(|sealed| !seal.keys.is_current(sealed)) {
                 stale.push(name.clone());
             }
-            let record = Record::of_row(row, &seal)?;
+            let record = EndpointRecord::of_row(row, &seal)?;
             let endpoint = record.endpoint(settings, clock.now(), true).or_else(|problems| {
                 let error = problems.to_string();
                 tracing::warn!(endpoint = name, error, "asks for what the configuration has not");
@@ -113,7 +114,7 @@ impl Desk {
             });
             let endpoint = endpoint.with_context(|| format!("endpoint {name} cannot be read"))?;
             let is_leaving = record.is_leaving;
-            starts.push(Start { endpoint, origin: Origin::Api, is_leaving });
+            starts.push(InitialEndpoint { endpoint, origin: EndpointOrigin::Api, is_leaving });
             records.insert(name, record);
         }
         Ok((Self { settings: settings.clone(), current, clock, seal, records, stale }, starts))
@@ -125,9 +126,9 @@ impl Desk {
     /// None.
     pub(crate) async fn run(
         mut self,
-        orders: Orders,
-        mut errands: mpsc::Receiver<Errand>,
-        mut reloads: Reloads,
+        orders: RegistryHandle,
+        mut errands: mpsc::Receiver<AdminRequest>,
+        mut reloads: ReloadedSettings,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut probes = FuturesUnordered::new();
@@ -152,15 +153,15 @@ impl Desk {
                         () = stop.cancelled() => return Ok(()),
                     }
                 }
-                Some(Errand { call, who, outcome }) = errands.recv() => {
+                Some(AdminRequest { call, who, outcome }) = errands.recv() => {
                     let answer = tokio::select! {
                         answer = self.answer(&orders, call, &who, probes.len()) => answer,
                         () = stop.cancelled() => return Ok(()),
                     };
                     match answer {
-                        Done::Now(answer) => drop(outcome.send(answer)),
-                        Done::Later(probe) => probes.push(async move {
-                            drop(outcome.send(Ok(Answer { status: 200, body: probe.await })));
+                        AdminResult::Now(answer) => drop(outcome.send(answer)),
+                        AdminResult::Later(probe) => probes.push(async move {
+                            drop(outcome.send(Ok(AdminAnswer { status: 200, body: probe.await })));
                         }),
                     }
                 }
@@ -168,48 +169,66 @@ impl Desk {
         }
     }
 
-    async fn answer(&mut self, orders: &Orders, call: Call, who: &str, probes: usize) -> Done {
+    async fn answer(
+        &mut self,
+        orders: &RegistryHandle,
+        call: AdminCall,
+        who: &str,
+        probes: usize,
+    ) -> AdminResult {
         // What has been removed entirely since the last time.
         let roster = orders.roster();
         self.records.retain(|name, record| !record.is_leaving || roster.find(name).is_some());
         let outcome = match call {
-            Call::List => Ok(ok(self.list(orders))),
-            Call::Show { name } => self.show(orders, &name).map(ok),
-            Call::Create { document } => self.create(orders, document, who).await,
-            Call::Replace { name, document } => self.replace(orders, &name, document, who).await,
-            Call::Patch { name, patch } => self.patch(orders, &name, &patch, who).await,
-            Call::Delete { name } => self.delete(orders, &name, who).await,
-            Call::Switch { name, enabled } => self.switch(orders, &name, enabled, who).await,
-            Call::Pause { name, paused } => self.pause(orders, &name, paused, who).await,
-            Call::TryNow { name } => self.try_now(orders, &name, who).await,
-            Call::Rotate { name, body } => self.rotate(orders, &name, &body, who).await,
-            Call::Test { name } => return self.test(orders, &name, probes),
-            Call::WebhookConfig { document } => self.webhook_config(orders, &document, who).await,
-            Call::WebhookList => self.webhook_list(orders),
-            Call::WebhookUpdate { document } => self.webhook_update(orders, &document, who).await,
-            Call::WebhookTest { which } => {
+            AdminCall::List => Ok(ok(self.list(orders))),
+            AdminCall::Show { name } => self.show(orders, &name).map(ok),
+            AdminCall::Create { document } => self.create(orders, document, who).await,
+            AdminCall::Replace { name, document } => {
+                self.replace(orders, &name, document, who).await
+            }
+            AdminCall::Patch { name, patch } => self.patch(orders, &name, &patch, who).await,
+            AdminCall::Delete { name } => self.delete(orders, &name, who).await,
+            AdminCall::Switch { name, enabled } => self.switch(orders, &name, enabled, who).await,
+            AdminCall::Pause { name, paused } => self.pause(orders, &name, paused, who).await,
+            AdminCall::TryNow { name } => self.try_now(orders, &name, who).await,
+            AdminCall::Rotate { name, body } => self.rotate(orders, &name, &body, who).await,
+            AdminCall::Test { name } => return self.test(orders, &name, probes),
+            AdminCall::WebhookConfig { document } => {
+                self.webhook_config(orders, &document, who).await
+            }
+            AdminCall::WebhookList => self.webhook_list(orders),
+            AdminCall::WebhookUpdate { document } => {
+                self.webhook_update(orders, &document, who).await
+            }
+            AdminCall::WebhookTest { which } => {
                 match self.webhook_test(orders, which.as_deref(), probes) {
-                    Ok(tests) => return Done::Later(tests),
+                    Ok(tests) => return AdminResult::Later(tests),
                     Err(refused) => Err(refused),
                 }
             }
         };
-        Done::Now(outcome)
+        AdminResult::Now(outcome)
     }
 
-    async fn create(&mut self, orders: &Orders, document: Json, who: &str) -> Outcome {
+    async fn create(&mut self, orders: &RegistryHandle, document: Json, who: &str) -> AdminOutcome {
         require_object(&document)?;
-        let record = Record::new(document, None);
+        let record = EndpointRecord::new(document, None);
         let name = record.name();
         self.add(orders, record, who).await?;
-        Ok(Answer { status: 201, body: self.show(orders, &name)? })
+        Ok(AdminAnswer { status: 201, body: self.show(orders, &name)? })
     }
 
-    async fn add(&mut self, orders: &Orders, record: Record, who: &str) -> Result<(), Refused> {
+    async fn add(
+        &mut self,
+        orders: &RegistryHandle,
+        record: EndpointRecord,
+        who: &str,
+    ) -> Result<(), AdminRefusal> {
         let endpoint = self.checked(&record).await?;
         let name = endpoint.name.to_string();
         self.refuse_leftovers(orders, &endpoint).await?;
-        let change = Change::Add { endpoint: Box::new(endpoint), origin: Origin::Api };
+        let change =
+            EndpointChange::Add { endpoint: Box::new(endpoint), origin: EndpointOrigin::Api };
         self.save(orders, vec![change], record, who).await?;
         tracing::info!(endpoint = name, who, "endpoint is made");
         Ok(())
@@ -217,11 +236,11 @@ impl Desk {
 
     async fn replace(
         &mut self,
-        orders: &Orders,
+        orders: &RegistryHandle,
         name: &str,
         mut document: Json,
         who: &str,
-    ) -> Outcome {
+    ) -> AdminOutcome {
         let before = self.own(orders, name)?;
         require_object(&document)?;
         if document.get("name").is_none() {
@@ -229,23 +248,35 @@ impl Desk {
         }
         if document.get("name").and_then(Json::as_str) != Some(name) {
             let detail = format!("an endpoint keeps its name: leave `name` out, or write {name:?}");
-            return Err(Refused::new(422, detail));
+            return Err(AdminRefusal::new(422, detail));
         }
         before.unmask(&mut document);
-        let record = Record { document, ..before.clone() };
+        let record = EndpointRecord { document, ..before.clone() };
         self.change(orders, record, who).await?;
         tracing::info!(endpoint = name, who, "endpoint is changed");
         self.show(orders, name).map(ok)
     }
 
-    async fn patch(&mut self, orders: &Orders, name: &str, patch: &Json, who: &str) -> Outcome {
+    async fn patch(
+        &mut self,
+        orders: &RegistryHandle,
+        name: &str,
+        patch: &Json,
+        who: &str,
+    ) -> AdminOutcome {
         let mut document = self.own(orders, name)?.masked();
         require_object(patch)?;
         view::merge(&mut document, patch);
         self.replace(orders, name, document, who).await
     }
 
-    async fn switch(&mut self, orders: &Orders, name: &str, enabled: bool, who: &str) -> Outcome {
+    async fn switch(
+        &mut self,
+        orders: &RegistryHandle,
+        name: &str,
+        enabled: bool,
+        who: &str,
+    ) -> AdminOutcome {
         if enabled && !self.records.contains_key(name) {
             return self.enable(orders, name, who).await;
         }
@@ -256,31 +287,36 @@ impl Desk {
         self.show(orders, name).map(ok)
     }
 
-    async fn delete(&mut self, orders: &Orders, name: &str, who: &str) -> Outcome {
+    async fn delete(&mut self, orders: &RegistryHandle, name: &str, who: &str) -> AdminOutcome {
         let mut record = self.own(orders, name)?.clone();
         record.is_leaving = true;
-        let change = Change::Remove(name.into());
+        let change = EndpointChange::Remove(name.into());
         self.save(orders, vec![change], record, who).await?;
         tracing::info!(endpoint = name, who, "endpoint is being removed");
-        Ok(Answer { status: 202, body: json!({ "name": name, "state": "removing" }) })
+        Ok(AdminAnswer { status: 202, body: json!({ "name": name, "state": "removing" }) })
     }
 
     /// Other settings for an endpoint that there is.
-    async fn change(&mut self, orders: &Orders, record: Record, who: &str) -> Result<(), Refused> {
+    async fn change(
+        &mut self,
+        orders: &RegistryHandle,
+        record: EndpointRecord,
+        who: &str,
+    ) -> Result<(), AdminRefusal> {
         let endpoint = self.checked(&record).await?;
-        self.save(orders, vec![Change::Replace(Box::new(endpoint))], record, who).await
+        self.save(orders, vec![EndpointChange::Replace(Box::new(endpoint))], record, who).await
     }
 
     /// Has the fleet make the changes and write down the record.
     async fn save(
         &mut self,
-        orders: &Orders,
-        changes: Vec<Change>,
-        mut record: Record,
+        orders: &RegistryHandle,
+        changes: Vec<EndpointChange>,
+        mut record: EndpointRecord,
         who: &str,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), AdminRefusal> {
         let row = record.row(who, &self.seal);
-        let row = row.map_err(|error| Refused::new(409, error.to_string()))?;
+        let row = row.map_err(|error| AdminRefusal::new(409, error.to_string()))?;
         let saved = orders.give(changes, Some(row)).await.map_err(refused)?;
         if let Some(row) = saved {
             record.created = (row.created_at, row.created_by);
@@ -290,14 +326,18 @@ impl Desk {
         Ok(())
     }
 
-    fn test(&self, orders: &Orders, name: &str, probes: usize) -> Done {
+    fn test(&self, orders: &RegistryHandle, name: &str, probes: usize) -> AdminResult {
         match room_for(probes).and_then(|()| self.probe(orders, name)) {
-            Ok(probe) => Done::Later(probe),
-            Err(refused) => Done::Now(Err(refused)),
+            Ok(probe) => AdminResult::Later(probe),
+            Err(refused) => AdminResult::Now(Err(refused)),
         }
     }
 
-    fn probe(&self, orders: &Orders, name: &str) -> Result<BoxFuture<'static, Json>, Refused> {
+    fn probe(
+        &self,
+        orders: &RegistryHandle,
+        name: &str,
+    ) -> Result<BoxFuture<'static, Json>, AdminRefusal> {
         let roster = orders.roster();
         let shown = roster.find(name).ok_or_else(|| unknown(name))?;
         let body = self.test_body(name);
@@ -312,42 +352,47 @@ impl Desk {
 }
 
 /// What an errand comes to.
-enum Done {
-    Now(Outcome),
+enum AdminResult {
+    Now(AdminOutcome),
     /// A request to the endpoint is under way.
     Later(BoxFuture<'static, Json>),
 }
 
-fn room_for(probes: usize) -> Result<(), Refused> {
+fn room_for(probes: usize) -> Result<(), AdminRefusal> {
     if probes < PROBES_MAX {
         return Ok(());
     }
     let detail = format!("{PROBES_MAX} tests are under way: try again in a moment");
-    Err(Refused::new(503, detail))
+    Err(AdminRefusal::new(503, detail))
 }
 
-fn ok(body: Json) -> Answer {
-    Answer { status: 200, body }
+fn ok(body: Json) -> AdminAnswer {
+    AdminAnswer { status: 200, body }
 }
 
-fn unknown(name: &str) -> Refused {
-    Refused::new(404, format!("there is no endpoint {name}: /api/v1/endpoints lists them"))
+fn unknown(name: &str) -> AdminRefusal {
+    AdminRefusal::new(404, format!("there is no endpoint {name}: /api/v1/endpoints lists them"))
 }
 
-fn require_object(document: &Json) -> Result<(), Refused> {
+fn require_object(document: &Json) -> Result<(), AdminRefusal> {
     match document {
         Json::Object(_) => Ok(()),
-        _ => Err(Refused::new(400, "the body must be an object with the keys of an [[endpoint]]")),
+        _ => Err(AdminRefusal::new(
+            400,
+            "the body must be an object with the keys of an [[endpoint]]",
+        )),
     }
 }
 
-fn refused(error: FleetError) -> Refused {
+fn refused(error: RegistryError) -> AdminRefusal {
     let status = match &error {
-        FleetError::NameTaken { .. } | FleetError::Leaving { .. } | FleetError::TooMany => 409,
-        FleetError::Unknown { .. } => 404,
-        FleetError::Unusable(_) => 422,
-        FleetError::Unsaved(_) | FleetError::Stopping => 503,
+        RegistryError::NameTaken { .. }
+        | RegistryError::Leaving { .. }
+        | RegistryError::TooMany => 409,
+        RegistryError::Unknown { .. } => 404,
+        RegistryError::Unusable(_) => 422,
+        RegistryError::Unsaved(_) | RegistryError::Stopping => 503,
     };
     let text = format!("{:#}", anyhow::Error::new(error));
-    Refused::new(status, text)
+    AdminRefusal::new(status, text)
 }

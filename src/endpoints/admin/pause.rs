@@ -1,27 +1,27 @@
 //! What can be asked of every endpoint, wherever it was made: a pause, the end of a 410, a try at
 //! once.
 
-use crate::api::endpoints::Outcome;
-use crate::api::endpoints::Refused;
-use crate::endpoints::admin::Desk;
+use crate::api::endpoints::AdminOutcome;
+use crate::api::endpoints::AdminRefusal;
+use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::ok;
 use crate::endpoints::admin::refused;
 use crate::endpoints::admin::unknown;
-use crate::endpoints::registry::Orders;
-use crate::endpoints::registry::plan::Change;
+use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::plan::EndpointChange;
 
-impl Desk {
+impl EndpointAdmin {
     /// Pauses an endpoint, or lets it go on. To ask for what is so already is no error.
     pub(super) async fn pause(
         &self,
-        orders: &Orders,
+        orders: &RegistryHandle,
         name: &str,
         paused: bool,
         who: &str,
-    ) -> Outcome {
+    ) -> AdminOutcome {
         let change = match paused {
-            true => Change::Pause { name: name.into(), by: who.to_owned() },
-            false => Change::Resume(name.into()),
+            true => EndpointChange::Pause { name: name.into(), by: who.to_owned() },
+            false => EndpointChange::Resume(name.into()),
         };
         orders.give(vec![change], None).await.map_err(refused)?;
         match paused {
@@ -34,22 +34,32 @@ impl Desk {
     }
 
     /// What waits for an endpoint is tried at once.
-    pub(super) async fn try_now(&self, orders: &Orders, name: &str, who: &str) -> Outcome {
-        orders.give(vec![Change::TryNow(name.into())], None).await.map_err(refused)?;
+    pub(super) async fn try_now(
+        &self,
+        orders: &RegistryHandle,
+        name: &str,
+        who: &str,
+    ) -> AdminOutcome {
+        orders.give(vec![EndpointChange::TryNow(name.into())], None).await.map_err(refused)?;
         tracing::info!(endpoint = name, who, "what waits for the endpoint is tried now");
         self.show(orders, name).map(ok)
     }
 
     /// An endpoint that was not made over the API takes events again after a 410.
-    pub(super) async fn enable(&self, orders: &Orders, name: &str, who: &str) -> Outcome {
+    pub(super) async fn enable(
+        &self,
+        orders: &RegistryHandle,
+        name: &str,
+        who: &str,
+    ) -> AdminOutcome {
         let roster = orders.roster();
         let shown = roster.find(name).ok_or_else(|| unknown(name))?;
         if !shown.endpoint.enabled {
             let place = self.elsewhere(shown);
             let detail = format!("`enabled = false` keeps events away from it: {place}");
-            return Err(Refused::new(409, detail));
+            return Err(AdminRefusal::new(409, detail));
         }
-        orders.give(vec![Change::Enable(name.into())], None).await.map_err(refused)?;
+        orders.give(vec![EndpointChange::Enable(name.into())], None).await.map_err(refused)?;
         tracing::info!(endpoint = name, who, "endpoint is enabled");
         self.show(orders, name).map(ok)
     }

@@ -11,14 +11,14 @@ use serde_json::json;
 
 use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
-use crate::delivery::http::Client;
-use crate::flow::body::Body;
-use crate::flow::body::Part;
+use crate::delivery::http::EndpointClient;
+use crate::flow::body::BodyPart;
+use crate::flow::body::EventBody;
 use crate::flow::event::Event;
+use crate::flow::event::EventFacts;
 use crate::flow::event::EventId;
-use crate::flow::event::Facts;
-use crate::flow::event::Origin;
-use crate::flow::key::Keys;
+use crate::flow::event::IdOrigin;
+use crate::flow::key::EventKeys;
 use crate::flow::lease::Lease;
 use crate::flow::lease::LeaseId;
 use crate::flow::lsn::Lsn;
@@ -26,9 +26,9 @@ use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::flow::time::whole_millis;
-use crate::flow::verdict::Verdict;
+use crate::flow::verdict::AttemptVerdict;
 use crate::preflight::dry_run;
-use crate::preflight::dry_run::Example;
+use crate::preflight::dry_run::EventExample;
 
 /// Nobody waits for longer, whatever the endpoint's own timeout is.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ const TEST_HEADER: HeaderName = HeaderName::from_static("webhook-test");
 /// endpoint would get for a row of a table that it takes events of, or, where there is nothing like that, a
 /// small event of the standard shape.
 pub(crate) async fn probe(
-    client: Arc<Client>,
+    client: Arc<EndpointClient>,
     endpoint: Arc<Endpoint>,
     settings: Arc<Settings>,
     body: Option<String>,
@@ -67,7 +67,7 @@ async fn sample(settings: &Settings, endpoint: &Endpoint, now: Timestamp) -> Opt
     let example = dry_run::example(settings, endpoint, now);
     let example = tokio::time::timeout(SAMPLE_PATIENCE, example).await.ok()?;
     match example {
-        Ok(example) => example.map(|Example { sample, .. }| (sample.body, sample.headers)),
+        Ok(example) => example.map(|EventExample { sample, .. }| (sample.body, sample.headers)),
         Err(error) => {
             let error = format!("{:#}", anyhow::Error::new(error));
             tracing::debug!(endpoint = %endpoint.name, error, "no row for a test");
@@ -79,7 +79,7 @@ async fn sample(settings: &Settings, endpoint: &Endpoint, now: Timestamp) -> Opt
 /// A body, and what its shape asks of the request.
 type Sample = (String, Vec<(HeaderName, HeaderValue)>);
 
-async fn send(client: Arc<Client>, sample: Option<Sample>, now: Timestamp) -> Json {
+async fn send(client: Arc<EndpointClient>, sample: Option<Sample>, now: Timestamp) -> Json {
     let lease = Lease {
         id: LeaseId(0),
         attempt: 1,
@@ -100,7 +100,7 @@ async fn send(client: Arc<Client>, sample: Option<Sample>, now: Timestamp) -> Js
     let response = exchange.response_body;
     let response = response.slice(..response.len().min(SHOWN_BYTES));
     json!({
-        "delivered": exchange.verdict == Verdict::Delivered,
+        "delivered": exchange.verdict == AttemptVerdict::Delivered,
         "status": exchange.status,
         "duration_ms": whole_millis(exchange.took),
         "error": error,
@@ -118,16 +118,16 @@ fn event(sample: Option<Sample>, now: Timestamp) -> Event {
     // Each test has an id of its own, below those of all changes.
     let position = Position { commit: Lsn::ZERO, ordinal: fastrand::u32(..) };
     Event {
-        id: EventId::new(position, Origin::new(0, EVENT_TYPE)),
+        id: EventId::new(position, IdOrigin::new(0, EVENT_TYPE)),
         sequence: 0,
         position,
         event_type: EVENT_TYPE.into(),
         table: Arc::new(TableName::new("walhook", "test")),
         committed: now,
-        keys: Keys::NONE,
+        keys: EventKeys::NONE,
         expiry: None,
-        body: Body::new(vec![Part::Bytes(Bytes::from(body))]).with_headers(headers),
-        facts: Facts::default(),
+        body: EventBody::new(vec![BodyPart::Bytes(Bytes::from(body))]).with_headers(headers),
+        facts: EventFacts::default(),
         held: None,
         write_back: None,
     }

@@ -8,41 +8,41 @@ use serde_json::Value as Json;
 use serde_json::json;
 
 use crate::config::document;
-use crate::config::document::Secrets;
-use crate::config::problem::Problems;
+use crate::config::document::SecretFiles;
+use crate::config::problem::ConfigProblems;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
 use crate::flow::time::Timestamp;
 use crate::store::endpoints::StoredEndpoint;
-use crate::store::seal::Keys;
 use crate::store::seal::SealError;
+use crate::store::seal::SealingKeys;
 
 /// Keys that an endpoint signs with at once: the one that it has, and those it had.
 const PREVIOUS_MAX: usize = 4;
 
 /// What seals secrets, and for which slot.
 #[derive(Debug)]
-pub(crate) struct Seal {
-    pub(crate) keys: Keys,
+pub(crate) struct RecordSeal {
+    pub(crate) keys: SealingKeys,
     pub(crate) slot: String,
 }
 
-impl Seal {
+impl RecordSeal {
     pub(crate) fn new(settings: &Settings) -> Self {
-        let keys = Keys::new(&settings.run_time.keys);
+        let keys = SealingKeys::new(&settings.run_time.keys);
         Self { keys, slot: settings.postgres.slot.clone() }
     }
 }
 
 /// See the module's header.
 #[derive(Clone)]
-pub(crate) struct Record {
+pub(crate) struct EndpointRecord {
     /// As it was written, with its secrets.
     pub(crate) document: Json,
     /// What contract 4's calls said beyond that: `MessageTypes` and `IncludeSelfMessage`.
     pub(crate) message: Option<Json>,
     /// Secrets that it had before, the latest first.
-    pub(crate) previous: Vec<Previous>,
+    pub(crate) previous: Vec<PreviousSecret>,
     /// It is being removed.
     pub(crate) is_leaving: bool,
     pub(crate) created: (Timestamp, String),
@@ -51,7 +51,7 @@ pub(crate) struct Record {
 
 /// A secret that still signs.
 #[derive(Clone)]
-pub(crate) struct Previous {
+pub(crate) struct PreviousSecret {
     pub(crate) secret: String,
     /// Not any more from then on.
     pub(crate) until: Timestamp,
@@ -69,14 +69,14 @@ pub(crate) enum RecordError {
     Unreadable { endpoint: String },
 }
 
-impl Record {
+impl EndpointRecord {
     pub(crate) fn new(document: Json, message: Option<Json>) -> Self {
         let nobody = || (Timestamp::default(), String::new());
         let (created, updated) = (nobody(), nobody());
         Self { document, message, previous: Vec::new(), is_leaving: false, created, updated }
     }
 
-    pub(crate) fn of_row(row: StoredEndpoint, seal: &Seal) -> Result<Self, RecordError> {
+    pub(crate) fn of_row(row: StoredEndpoint, seal: &RecordSeal) -> Result<Self, RecordError> {
         let unreadable = || RecordError::Unreadable { endpoint: row.name.clone() };
         let mut document = row.settings.get("endpoint").cloned().ok_or_else(unreadable)?;
         let mut previous = Vec::new();
@@ -84,13 +84,13 @@ impl Record {
             let plain = seal.keys.open(&seal.slot, &row.name, sealed)?;
             let sealed: Json = serde_json::from_slice(&plain).map_err(|_| unreadable())?;
             let secrets = sealed.get("secrets").cloned().unwrap_or_default();
-            let secrets: Secrets = serde_json::from_value(secrets).map_err(|_| unreadable())?;
+            let secrets: SecretFiles = serde_json::from_value(secrets).map_err(|_| unreadable())?;
             document::put_secrets(&mut document, &secrets);
             for item in sealed.get("previous").and_then(Json::as_array).into_iter().flatten() {
                 let secret = item.get("secret").and_then(Json::as_str).ok_or_else(unreadable)?;
                 let until = item.get("until").and_then(Json::as_i64).ok_or_else(unreadable)?;
                 let until = Timestamp::from_micros(until);
-                previous.push(Previous { secret: secret.to_owned(), until });
+                previous.push(PreviousSecret { secret: secret.to_owned(), until });
             }
         }
         Ok(Self {
@@ -107,7 +107,7 @@ impl Record {
     ///
     /// # Errors
     /// There are secrets, and no key to seal them with.
-    pub(crate) fn row(&self, who: &str, seal: &Seal) -> Result<StoredEndpoint, SealError> {
+    pub(crate) fn row(&self, who: &str, seal: &RecordSeal) -> Result<StoredEndpoint, SealError> {
         let name = self.name();
         let mut shown = self.document.clone();
         let secrets = document::take_secrets(&mut shown);
@@ -146,7 +146,7 @@ impl Record {
         settings: &Settings,
         now: Timestamp,
         strictly: bool,
-    ) -> Result<Endpoint, Problems> {
+    ) -> Result<Endpoint, ConfigProblems> {
         let made = &settings.run_time;
         let defaults = match (&self.message, &made.webhook_api) {
             (Some(_), Some(api)) => &api.defaults,
@@ -170,8 +170,8 @@ impl Record {
         if let Some(until) = until {
             let before = self.secrets();
             let before = before.iter().filter_map(Json::as_str);
-            let mut previous: Vec<Previous> = before
-                .map(|secret| Previous { secret: secret.to_owned(), until })
+            let mut previous: Vec<PreviousSecret> = before
+                .map(|secret| PreviousSecret { secret: secret.to_owned(), until })
                 .chain(self.previous.drain(..))
                 .collect();
             previous.truncate(PREVIOUS_MAX);
@@ -229,15 +229,15 @@ mod tests {
     use super::*;
     use crate::config::secret::Secret;
 
-    fn seal(key: u8) -> Seal {
-        Seal { keys: Keys::new(&[Secret::new([key; 32])]), slot: "s".to_owned() }
+    fn seal(key: u8) -> RecordSeal {
+        RecordSeal { keys: SealingKeys::new(&[Secret::new([key; 32])]), slot: "s".to_owned() }
     }
 
     fn seconds(seconds: i64) -> Timestamp {
         Timestamp::from_seconds(seconds)
     }
 
-    fn signing(record: &Record, now: i64) -> Vec<&str> {
+    fn signing(record: &EndpointRecord, now: i64) -> Vec<&str> {
         let own = record.document["secret"].as_str();
         let previous = record.previous.iter().filter(|p| p.until > seconds(now));
         own.into_iter().chain(previous.map(|p| p.secret.as_str())).collect()
@@ -247,22 +247,22 @@ mod tests {
     fn a_row_holds_no_secret_in_the_clear_and_reads_back() {
         let document =
             json!({ "name": "crm", "url": "https://h/", "secret": "hunter2hunter2hunter2" });
-        let mut record = Record::new(document, Some(json!({ "IncludeSelfMessage": true })));
+        let mut record = EndpointRecord::new(document, Some(json!({ "IncludeSelfMessage": true })));
         record.rotate("opensesameopensesame", seconds(0), Some(seconds(9)));
         let row = record.row("me", &seal(1)).unwrap();
         let text = format!("{}{:?}", row.settings, row.sealed);
         assert!(!text.contains("hunter2") && !text.contains("opensesame"), "{text}");
-        let read = Record::of_row(row.clone(), &seal(1)).unwrap();
+        let read = EndpointRecord::of_row(row.clone(), &seal(1)).unwrap();
         assert_eq!(read.document, record.document);
         assert_eq!(read.message, record.message);
         assert_eq!(signing(&read, 0), ["opensesameopensesame", "hunter2hunter2hunter2"]);
-        let error = Record::of_row(row, &seal(2)).err().unwrap().to_string();
+        let error = EndpointRecord::of_row(row, &seal(2)).err().unwrap().to_string();
         assert!(error.contains("endpoint crm"), "{error}");
     }
 
     #[test]
     fn a_second_rotation_within_the_overlap_sends_no_expired_secret() {
-        let mut record = Record::new(json!({ "name": "crm", "secret": "first" }), None);
+        let mut record = EndpointRecord::new(json!({ "name": "crm", "secret": "first" }), None);
         record.rotate("second", seconds(0), Some(seconds(10)));
         assert_eq!(signing(&record, 5), ["second", "first"]);
         record.rotate("third", seconds(6), Some(seconds(16)));

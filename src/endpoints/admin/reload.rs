@@ -3,28 +3,28 @@
 use std::sync::Arc;
 
 use crate::config::reload;
-use crate::config::reload::Reload;
+use crate::config::reload::ReloadPlan;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
-use crate::endpoints::admin::Desk;
-use crate::endpoints::registry::Orders;
-use crate::endpoints::registry::plan::Change;
-use crate::endpoints::registry::snapshot::Origin;
+use crate::endpoints::admin::EndpointAdmin;
+use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::plan::EndpointChange;
+use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::preflight::prepare;
 
-impl Desk {
+impl EndpointAdmin {
     /// Has the changes made, and says in the log what became of them.
-    pub(super) async fn reload(&mut self, orders: &Orders, read: Option<Arc<Settings>>) {
+    pub(super) async fn reload(&mut self, orders: &RegistryHandle, read: Option<Arc<Settings>>) {
         let Some(read) = read else { return };
         let reload = reload::compare(&self.settings, Settings::clone(&read));
         let waiting = reload.waiting.join(", ");
         match self.take_up(orders, reload).await {
-            Ok(Done { added, changed, removed, events: false })
+            Ok(ReloadSummary { added, changed, removed, events: false })
                 if added.is_empty() && changed.is_empty() && removed.is_empty() =>
             {
                 tracing::info!("configuration holds already: nothing to change");
             }
-            Ok(Done { added, changed, removed, events }) => {
+            Ok(ReloadSummary { added, changed, removed, events }) => {
                 tracing::info!(added, changed, removed, events, "configuration is reloaded");
             }
             Err(refused) => {
@@ -43,7 +43,11 @@ impl Desk {
         }
     }
 
-    async fn take_up(&mut self, orders: &Orders, reload: Reload) -> Result<Done, Vec<String>> {
+    async fn take_up(
+        &mut self,
+        orders: &RegistryHandle,
+        reload: ReloadPlan,
+    ) -> Result<ReloadSummary, Vec<String>> {
         let made = self.others_made_here(&reload.settings)?;
         refuse_clashes(orders, &reload, &made)?;
         let one = |error: anyhow::Error| vec![format!("{error:#}")];
@@ -63,21 +67,25 @@ impl Desk {
             };
             return Err(left.iter().map(told).collect());
         }
-        let Reload { settings, added, changed, removed, has_other_events, .. } = reload;
+        let ReloadPlan { settings, added, changed, removed, has_other_events, .. } = reload;
         let listed = |names: Vec<&str>| names.join(", ");
-        let done = Done {
+        let done = ReloadSummary {
             added: listed(added.iter().map(|endpoint| &*endpoint.name).collect()),
             changed: listed(changed.iter().chain(&made).map(|endpoint| &*endpoint.name).collect()),
             removed: listed(removed.iter().map(|name| &**name).collect()),
             events: has_other_events,
         };
-        let add = |endpoint| Change::Add { endpoint: Box::new(endpoint), origin: Origin::File };
-        let replace = |endpoint| Change::Replace(Box::new(endpoint));
-        let mut changes: Vec<Change> = removed.into_iter().map(Change::Remove).collect();
+        let add = |endpoint| EndpointChange::Add {
+            endpoint: Box::new(endpoint),
+            origin: EndpointOrigin::File,
+        };
+        let replace = |endpoint| EndpointChange::Replace(Box::new(endpoint));
+        let mut changes: Vec<EndpointChange> =
+            removed.into_iter().map(EndpointChange::Remove).collect();
         changes.extend(changed.into_iter().chain(made).map(replace));
         changes.extend(added.into_iter().map(add));
         if has_other_events {
-            changes.push(Change::Events(settings.events.clone().into()));
+            changes.push(EndpointChange::Events(settings.events.clone().into()));
         }
         if !changes.is_empty() {
             let given = orders.give(changes, None).await;
@@ -109,9 +117,13 @@ impl Desk {
 }
 
 /// `made` are endpoints that were made at run time, as they are to be.
-fn refuse_clashes(orders: &Orders, reload: &Reload, made: &[Endpoint]) -> Result<(), Vec<String>> {
+fn refuse_clashes(
+    orders: &RegistryHandle,
+    reload: &ReloadPlan,
+    made: &[Endpoint],
+) -> Result<(), Vec<String>> {
     let roster = orders.roster();
-    let of_others = roster.0.iter().filter(|shown| shown.origin != Origin::File);
+    let of_others = roster.0.iter().filter(|shown| shown.origin != EndpointOrigin::File);
     let as_they_were = of_others
         .map(|shown| &*shown.endpoint)
         .filter(|endpoint| made.iter().all(|other| other.name != endpoint.name));
@@ -122,7 +134,7 @@ fn refuse_clashes(orders: &Orders, reload: &Reload, made: &[Endpoint]) -> Result
 }
 
 /// Names of endpoints, for the log.
-struct Done {
+struct ReloadSummary {
     added: String,
     changed: String,
     removed: String,

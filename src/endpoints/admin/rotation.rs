@@ -9,16 +9,16 @@ use ring::rand::SystemRandom;
 use serde_json::Value as Json;
 use serde_json::json;
 
-use crate::api::endpoints::Answer;
-use crate::api::endpoints::Outcome;
-use crate::api::endpoints::Refused;
+use crate::api::endpoints::AdminAnswer;
+use crate::api::endpoints::AdminOutcome;
+use crate::api::endpoints::AdminRefusal;
 use crate::config::document;
 use crate::config::settings::Signing;
-use crate::endpoints::admin::Desk;
+use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::OURSELVES;
 use crate::endpoints::admin::admit::unreadable;
-use crate::endpoints::registry::Orders;
-use crate::endpoints::registry::plan::Change;
+use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::plan::EndpointChange;
 
 /// How long the secret before goes on signing, and how long at most.
 const OVERLAP: Duration = Duration::from_secs(24 * 3600);
@@ -27,18 +27,18 @@ const OVERLAP_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Bytes of a secret that is made here.
 const SECRET_BYTES: usize = 32;
 
-impl Desk {
+impl EndpointAdmin {
     /// `{"secret": ..., "overlap": "24h"}`, both optional.
     pub(super) async fn rotate(
         &mut self,
-        orders: &Orders,
+        orders: &RegistryHandle,
         name: &str,
         body: &Json,
         who: &str,
-    ) -> Outcome {
+    ) -> AdminOutcome {
         let before = self.own(orders, name)?.clone();
         let Json::Object(members) = body else {
-            return Err(Refused::new(
+            return Err(AdminRefusal::new(
                 400,
                 "the body must be an object, such as {\"overlap\": \"24h\"}",
             ));
@@ -83,7 +83,7 @@ impl Desk {
             "secret": made,
             "previous_until": until.map(crate::flow::time::Timestamp::iso_millis),
         });
-        Ok(Answer { status: 200, body })
+        Ok(AdminAnswer { status: 200, body })
     }
 
     /// Until the next secret has signed for the last time.
@@ -93,7 +93,7 @@ impl Desk {
         Some(next.since(self.now()))
     }
 
-    pub(super) async fn expire(&mut self, orders: &Orders) {
+    pub(super) async fn expire(&mut self, orders: &RegistryHandle) {
         let now = self.now();
         let over = self.records.iter().filter(|(_, record)| {
             !record.is_leaving && record.previous.iter().any(|p| p.until <= now)
@@ -104,7 +104,7 @@ impl Desk {
             record.forget_expired(now);
             let endpoint = record.endpoint(&self.settings, now, false);
             let Ok(endpoint) = endpoint else { continue };
-            let change = Change::Replace(Box::new(endpoint));
+            let change = EndpointChange::Replace(Box::new(endpoint));
             match self.save(orders, vec![change], record, OURSELVES).await {
                 Ok(()) => tracing::info!(endpoint = name, "an old secret does not sign any more"),
                 Err(refused) => {
@@ -116,7 +116,7 @@ impl Desk {
     }
 
     /// Seals a record with the first key.
-    pub(super) async fn seal_anew(&mut self, orders: &Orders, name: &str) {
+    pub(super) async fn seal_anew(&mut self, orders: &RegistryHandle, name: &str) {
         let Some(record) = self.records.get(name).cloned() else { return };
         let who = record.updated.1.clone();
         match self.save(orders, Vec::new(), record, &who).await {
@@ -129,14 +129,14 @@ impl Desk {
     }
 }
 
-fn unchanged(key: &str, message: &str) -> Refused {
+fn unchanged(key: &str, message: &str) -> AdminRefusal {
     let errors = vec![(key.to_owned(), message.to_owned())];
-    Refused { errors, ..Refused::new(422, "the secret was not changed: see errors") }
+    AdminRefusal { errors, ..AdminRefusal::new(422, "the secret was not changed: see errors") }
 }
 
-fn new_secret() -> Result<String, Refused> {
+fn new_secret() -> Result<String, AdminRefusal> {
     let mut bytes = [0; SECRET_BYTES];
     let filled = SystemRandom::new().fill(&mut bytes);
-    filled.map_err(|_| Refused::new(500, "this host has no random numbers"))?;
+    filled.map_err(|_| AdminRefusal::new(500, "this host has no random numbers"))?;
     Ok(format!("whsec_{}", BASE64_STANDARD.encode(bytes)))
 }

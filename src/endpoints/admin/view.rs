@@ -9,42 +9,42 @@ use serde_json::json;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::api::endpoints::Answer;
-use crate::api::endpoints::Outcome;
-use crate::api::endpoints::Refused;
+use crate::api::endpoints::AdminAnswer;
+use crate::api::endpoints::AdminOutcome;
+use crate::api::endpoints::AdminRefusal;
 use crate::config::document;
 use crate::config::settings::WebhookApi;
-use crate::endpoints::admin::Desk;
+use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::PROBES_MAX;
 use crate::endpoints::admin::ok;
-use crate::endpoints::admin::record::Record;
+use crate::endpoints::admin::record::EndpointRecord;
 use crate::endpoints::admin::room_for;
 use crate::endpoints::admin::unknown;
 use crate::endpoints::admin::webhook_api;
-use crate::endpoints::registry::Orders;
-use crate::endpoints::registry::snapshot::Shown;
+use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::snapshot::ListedEndpoint;
 
 /// Within this each webhook has its answer, when all are tested: whoever asks waits for 40 s.
 const TESTS_MAX: Duration = Duration::from_secs(32);
 
-impl Desk {
-    pub(super) fn list(&self, orders: &Orders) -> Json {
+impl EndpointAdmin {
+    pub(super) fn list(&self, orders: &RegistryHandle) -> Json {
         let roster = orders.roster();
         let endpoints = roster.0.iter().map(|shown| self.shown(shown));
         json!({ "endpoints": endpoints.collect::<Vec<_>>() })
     }
 
-    pub(super) fn show(&self, orders: &Orders, name: &str) -> Result<Json, Refused> {
+    pub(super) fn show(&self, orders: &RegistryHandle, name: &str) -> Result<Json, AdminRefusal> {
         let roster = orders.roster();
         let shown = roster.find(name).map(|shown| self.shown(shown));
         shown.ok_or_else(|| unknown(name))
     }
 
-    fn shown(&self, shown: &Shown) -> Json {
+    fn shown(&self, shown: &ListedEndpoint) -> Json {
         let view = shown.view();
         let counts = shown.gauges.counts();
         let record = self.records.get(&*view.name);
-        let endpoint = record.map_or_else(|| summary(shown), Record::masked);
+        let endpoint = record.map_or_else(|| summary(shown), EndpointRecord::masked);
         let mut json = json!({
             "name": &*view.name,
             "source": view.source,
@@ -77,10 +77,10 @@ impl Desk {
 
     pub(super) async fn webhook_config(
         &mut self,
-        orders: &Orders,
+        orders: &RegistryHandle,
         document: &Json,
         who: &str,
-    ) -> Outcome {
+    ) -> AdminOutcome {
         let record = webhook_api::record(document, self.webhook_api()?)?;
         let name = record.name();
         if let Some(known) = self.webhook_of_url(&record)? {
@@ -88,7 +88,7 @@ impl Desk {
                 let detail = format!(
                     "webhook {known} has this URL: leave Name out to change it, or give another URL"
                 );
-                return Err(Refused::new(409, detail));
+                return Err(AdminRefusal::new(409, detail));
             }
             return self.webhook_changed(orders, &known, document, who).await;
         }
@@ -97,8 +97,8 @@ impl Desk {
     }
 
     /// The webhook that has the URL of this one already.
-    fn webhook_of_url(&self, wanted: &Record) -> Result<Option<String>, Refused> {
-        let url = |record: &Record| {
+    fn webhook_of_url(&self, wanted: &EndpointRecord) -> Result<Option<String>, AdminRefusal> {
+        let url = |record: &EndpointRecord| {
             let text = record.document.get("url").and_then(Json::as_str).unwrap_or_default();
             Url::parse(text.trim()).map_err(|_| text.to_owned())
         };
@@ -110,23 +110,23 @@ impl Desk {
                     "several webhooks have this URL, {one} and {other} for two: change the one that is \
                      meant by its Name, with PUT /v1/webhook/Update"
                 );
-                Err(Refused::new(409, detail))
+                Err(AdminRefusal::new(409, detail))
             }
             (first, _) => Ok(first.map(|(name, _)| name.clone())),
         }
     }
 
-    fn webhooks(&self) -> impl Iterator<Item = (&String, &Record)> {
+    fn webhooks(&self) -> impl Iterator<Item = (&String, &EndpointRecord)> {
         self.records.iter().filter(|(_, record)| record.message.is_some() && !record.is_leaving)
     }
 
     /// What is not said stays as it is.
     pub(super) async fn webhook_update(
         &mut self,
-        orders: &Orders,
+        orders: &RegistryHandle,
         document: &Json,
         who: &str,
-    ) -> Outcome {
+    ) -> AdminOutcome {
         let told = |name: &str| document.get(name).and_then(Json::as_str);
         let name = match told("Name") {
             Some(name) => self.webhook_named(Some(name)),
@@ -140,11 +140,11 @@ impl Desk {
 
     async fn webhook_changed(
         &mut self,
-        orders: &Orders,
+        orders: &RegistryHandle,
         name: &str,
         document: &Json,
         who: &str,
-    ) -> Outcome {
+    ) -> AdminOutcome {
         let before = self.own(orders, name)?.clone();
         let now = self.now();
         let shown = before.endpoint(&self.settings, now, false).ok();
@@ -154,14 +154,14 @@ impl Desk {
             members.insert("Name".to_owned(), json!(name));
         }
         let record = webhook_api::record(&merged, self.webhook_api()?)?;
-        let Record { mut document, message, .. } = record;
+        let EndpointRecord { mut document, message, .. } = record;
         before.unmask(&mut document);
-        self.change(orders, Record { document, message, ..before }, who).await?;
+        self.change(orders, EndpointRecord { document, message, ..before }, who).await?;
         tracing::info!(endpoint = name, who, "endpoint is changed");
         self.webhook_shown(orders, name)
     }
 
-    pub(super) fn webhook_list(&self, orders: &Orders) -> Outcome {
+    pub(super) fn webhook_list(&self, orders: &RegistryHandle) -> AdminOutcome {
         self.webhook_api()?;
         let roster = orders.roster();
         let present = roster.0.iter().filter(|shown| !shown.is_leaving);
@@ -172,9 +172,9 @@ impl Desk {
     }
 
     /// The name of a webhook by its URL or its name; without either, of the only one.
-    pub(super) fn webhook_named(&self, which: Option<&str>) -> Result<String, Refused> {
+    pub(super) fn webhook_named(&self, which: Option<&str>) -> Result<String, AdminRefusal> {
         self.webhook_api()?;
-        let is_meant = |name: &str, record: &Record| match which {
+        let is_meant = |name: &str, record: &EndpointRecord| match which {
             Some(which) => {
                 let url = record.document.get("url").and_then(Json::as_str);
                 let is_of = |url: &str| which == url || which == document::masked_url(url);
@@ -185,20 +185,23 @@ impl Desk {
         let mut meant = self.webhooks().filter(|(name, record)| is_meant(name, record));
         match (meant.next(), meant.next()) {
             (Some((name, _)), None) => Ok(name.clone()),
-            (Some(_), Some(_)) => {
-                Err(Refused::new(422, "there are several webhooks: say which, by its URL or Name"))
+            (Some(_), Some(_)) => Err(AdminRefusal::new(
+                422,
+                "there are several webhooks: say which, by its URL or Name",
+            )),
+            (None, _) => {
+                Err(AdminRefusal::new(404, "there is no such webhook: see /v1/webhook/List"))
             }
-            (None, _) => Err(Refused::new(404, "there is no such webhook: see /v1/webhook/List")),
         }
     }
 
     /// Tests the webhook that is meant, or all; what comes back names each.
     pub(super) fn webhook_test(
         &self,
-        orders: &Orders,
+        orders: &RegistryHandle,
         which: Option<&str>,
         probes: usize,
-    ) -> Result<BoxFuture<'static, Json>, Refused> {
+    ) -> Result<BoxFuture<'static, Json>, AdminRefusal> {
         self.webhook_api()?;
         room_for(probes)?;
         let wrapped = |data: Json| json!({ "success": true, "data": data });
@@ -217,11 +220,11 @@ impl Desk {
 
     fn webhook_probe(
         &self,
-        orders: &Orders,
+        orders: &RegistryHandle,
         name: &str,
-    ) -> Result<BoxFuture<'static, Json>, Refused> {
+    ) -> Result<BoxFuture<'static, Json>, AdminRefusal> {
         let probe = self.probe(orders, name)?;
-        let url = self.records.get(name).map(Record::masked);
+        let url = self.records.get(name).map(EndpointRecord::masked);
         let url = url.and_then(|shown| shown.get("url").cloned());
         let (name, deadline) = (name.to_owned(), Instant::now() + TESTS_MAX);
         Ok(Box::pin(async move {
@@ -242,23 +245,26 @@ impl Desk {
         }))
     }
 
-    fn webhook_shown(&self, orders: &Orders, name: &str) -> Outcome {
+    fn webhook_shown(&self, orders: &RegistryHandle, name: &str) -> AdminOutcome {
         let roster = orders.roster();
         let shown = roster.find(name).zip(self.records.get(name));
         let shown = shown.and_then(|(shown, record)| webhook_api::shown(record, &shown.endpoint));
-        Ok(Answer { status: 200, body: json!({ "success": true, "data": shown }) })
+        Ok(AdminAnswer { status: 200, body: json!({ "success": true, "data": shown }) })
     }
 
-    fn webhook_api(&self) -> Result<&WebhookApi, Refused> {
+    fn webhook_api(&self) -> Result<&WebhookApi, AdminRefusal> {
         let api = self.settings.run_time.webhook_api.as_ref();
         api.ok_or_else(|| {
-            Refused::new(404, "these calls are not wanted here: put [webhook_api] into the file")
+            AdminRefusal::new(
+                404,
+                "these calls are not wanted here: put [webhook_api] into the file",
+            )
         })
     }
 }
 
 /// What is told of an endpoint of the file, whose text is not ours to show.
-fn summary(shown: &Shown) -> Json {
+fn summary(shown: &ListedEndpoint) -> Json {
     let endpoint = &shown.endpoint;
     json!({
         "name": &*endpoint.name,

@@ -6,12 +6,12 @@ use serde_json::Map;
 use serde_json::Value as Json;
 use serde_json::json;
 
-use crate::api::endpoints::Refused;
+use crate::api::endpoints::AdminRefusal;
 use crate::config::document::MASK;
-use crate::config::settings::Delays;
 use crate::config::settings::Endpoint;
+use crate::config::settings::RetryDelays;
 use crate::config::settings::WebhookApi;
-use crate::endpoints::admin::record::Record;
+use crate::endpoints::admin::record::EndpointRecord;
 
 const FIELDS: [&str; 8] = [
     "Name",
@@ -44,9 +44,9 @@ pub(crate) fn name_of(url: &str) -> String {
 }
 
 /// Turns a document of the contract into an endpoint's.
-pub(crate) fn record(document: &Json, api: &WebhookApi) -> Result<Record, Refused> {
+pub(crate) fn record(document: &Json, api: &WebhookApi) -> Result<EndpointRecord, AdminRefusal> {
     let Json::Object(fields) = document else {
-        return Err(Refused::new(400, "the body must be an object: {\"URL\": ..., ...}"));
+        return Err(AdminRefusal::new(400, "the body must be an object: {\"URL\": ..., ...}"));
     };
     let mut errors = Vec::new();
     for name in fields.keys().filter(|name| !FIELDS.contains(&name.as_str())) {
@@ -82,23 +82,23 @@ pub(crate) fn record(document: &Json, api: &WebhookApi) -> Result<Record, Refuse
         endpoint.insert("when".to_owned(), json!(when));
     }
     if !errors.is_empty() {
-        return Err(Refused {
+        return Err(AdminRefusal {
             errors,
-            ..Refused::new(422, "the webhook cannot be served like this: see errors")
+            ..AdminRefusal::new(422, "the webhook cannot be served like this: see errors")
         });
     }
     let message = json!({ "MessageTypes": types, "IncludeSelfMessage": include_own });
-    Ok(Record::new(Json::Object(endpoint), Some(message)))
+    Ok(EndpointRecord::new(Json::Object(endpoint), Some(message)))
 }
 
 /// An endpoint as the contract shows it; `None` for one that was made in another way.
-pub(crate) fn shown(record: &Record, endpoint: &Endpoint) -> Option<Json> {
+pub(crate) fn shown(record: &EndpointRecord, endpoint: &Endpoint) -> Option<Json> {
     let message = record.message.as_ref()?;
     let masked = record.masked();
     let has_secret = record.document.get("secret").is_some();
     let retries = match &endpoint.retry.delays {
-        Delays::Exponential { max, .. } => u64::from(*max),
-        Delays::List(delays) => delays.len() as u64,
+        RetryDelays::Exponential { max, .. } => u64::from(*max),
+        RetryDelays::List(delays) => delays.len() as u64,
     };
     Some(json!({
         "Name": &*endpoint.name,
@@ -120,9 +120,9 @@ fn filter(api: &WebhookApi, types: &[String], include_own: bool) -> Option<Strin
     (!parts.is_empty()).then(|| parts.join(" && "))
 }
 
-type Errors = Vec<(String, String)>;
+type FieldErrors = Vec<(String, String)>;
 
-fn text(fields: &Map<String, Json>, name: &str, errors: &mut Errors) -> Option<String> {
+fn text(fields: &Map<String, Json>, name: &str, errors: &mut FieldErrors) -> Option<String> {
     match fields.get(name)? {
         Json::Null => None,
         Json::String(text) => Some(text.clone()),
@@ -133,7 +133,12 @@ fn text(fields: &Map<String, Json>, name: &str, errors: &mut Errors) -> Option<S
     }
 }
 
-fn boolean(fields: &Map<String, Json>, name: &str, default: bool, errors: &mut Errors) -> bool {
+fn boolean(
+    fields: &Map<String, Json>,
+    name: &str,
+    default: bool,
+    errors: &mut FieldErrors,
+) -> bool {
     match fields.get(name) {
         None | Some(Json::Null) => default,
         Some(Json::Bool(value)) => *value,
@@ -144,7 +149,7 @@ fn boolean(fields: &Map<String, Json>, name: &str, default: bool, errors: &mut E
     }
 }
 
-fn whole(fields: &Map<String, Json>, name: &str, errors: &mut Errors) -> Option<u64> {
+fn whole(fields: &Map<String, Json>, name: &str, errors: &mut FieldErrors) -> Option<u64> {
     match fields.get(name)? {
         Json::Null => None,
         value => value.as_u64().or_else(|| {
@@ -155,7 +160,7 @@ fn whole(fields: &Map<String, Json>, name: &str, errors: &mut Errors) -> Option<
 }
 
 /// Numbers are as good as the strings that the contract has.
-fn types(fields: &Map<String, Json>, errors: &mut Errors) -> Vec<String> {
+fn types(fields: &Map<String, Json>, errors: &mut FieldErrors) -> Vec<String> {
     let items = match fields.get("MessageTypes") {
         None | Some(Json::Null) => return Vec::new(),
         Some(Json::Array(items)) if items.len() <= TYPES_MAX => items,

@@ -34,35 +34,35 @@ use tokio_util::sync::CancellationToken;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
-use crate::delivery::http::Client;
-use crate::endpoints::registry::plan::Change;
-use crate::endpoints::registry::plan::FleetError;
-use crate::endpoints::registry::plan::Plan;
-use crate::endpoints::registry::plan::Step;
-use crate::endpoints::registry::snapshot::Origin;
-use crate::endpoints::registry::snapshot::Roster;
-use crate::endpoints::registry::snapshot::Shown;
-use crate::endpoints::registry::store::Keep;
-use crate::flow::backlog::Standing;
+use crate::delivery::http::EndpointClient;
+use crate::endpoints::registry::plan::ChangePlan;
+use crate::endpoints::registry::plan::EndpointChange;
+use crate::endpoints::registry::plan::PlanStep;
+use crate::endpoints::registry::plan::RegistryError;
+use crate::endpoints::registry::snapshot::EndpointOrigin;
+use crate::endpoints::registry::snapshot::EndpointSnapshot;
+use crate::endpoints::registry::snapshot::ListedEndpoint;
+use crate::endpoints::registry::store::EndpointStore;
+use crate::flow::backlog::BacklogStanding;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::Report;
-use crate::flow::watermark::Edition;
-use crate::lane::gauges::Gauges;
+use crate::flow::settlement::LaneReport;
+use crate::flow::watermark::EndpointsVersion;
+use crate::lane::gauges::LaneGauges;
 use crate::lane::sender;
 use crate::lane::sender::LaneControl;
 use crate::lane::sender::LaneSender;
 use crate::lane::sender::ReplaySender;
 use crate::lane::settings::LaneSettings;
-use crate::ledger::Account;
-use crate::ledger::Edit;
-use crate::ledger::names::Serving;
+use crate::ledger::EndpointAccount;
+use crate::ledger::EndpointsEdit;
+use crate::ledger::names::ServingEndpoints;
 use crate::pipeline::endpoint_update::Turn;
 use crate::pipeline::lanes;
-use crate::pipeline::lanes::Common;
-use crate::pipeline::threads::Thread;
+use crate::pipeline::lanes::LaneContext;
+use crate::pipeline::threads::RuntimeThread;
+use crate::store::endpoint_states::EndpointPause;
 use crate::store::endpoint_states::EndpointState;
-use crate::store::endpoint_states::Pause;
 use crate::store::endpoints::StoredEndpoint;
 use crate::telemetry::metrics::EndpointMetrics;
 
@@ -73,89 +73,89 @@ const EDITS_MAX: usize = 2;
 const ORDERS_MAX: usize = 16;
 
 /// An endpoint that is there when walhook starts.
-pub(crate) struct Start {
+pub(crate) struct InitialEndpoint {
     pub(crate) endpoint: Endpoint,
-    pub(crate) origin: Origin,
+    pub(crate) origin: EndpointOrigin,
     /// It was removed, and some of what waited for it is still in the backlog.
     pub(crate) is_leaving: bool,
 }
 
-impl Start {
+impl InitialEndpoint {
     /// An endpoint of the configuration file.
     pub(crate) fn of_file(endpoint: &Endpoint) -> Self {
-        Self { endpoint: endpoint.clone(), origin: Origin::File, is_leaving: false }
+        Self { endpoint: endpoint.clone(), origin: EndpointOrigin::File, is_leaving: false }
     }
 }
 
 /// What the fleet tells to whom.
-pub(crate) struct Ways {
-    pub(crate) ledger: mpsc::Sender<Edit>,
+pub(crate) struct UpdateSenders {
+    pub(crate) ledger: mpsc::Sender<EndpointsEdit>,
     pub(crate) pump: mpsc::Sender<Turn>,
 }
 
 /// Gives orders to the fleet. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Orders {
-    orders: mpsc::Sender<Order>,
-    roster: watch::Receiver<Arc<Roster>>,
+pub(crate) struct RegistryHandle {
+    orders: mpsc::Sender<RegistryRequest>,
+    roster: watch::Receiver<Arc<EndpointSnapshot>>,
 }
 
-struct Order {
-    changes: Vec<Change>,
+struct RegistryRequest {
+    changes: Vec<EndpointChange>,
     /// What is to be remembered of it.
     save: Option<StoredEndpoint>,
-    made: oneshot::Sender<Made>,
+    made: oneshot::Sender<RequestResult>,
 }
 
 /// The row as it was saved, if there was one to save.
-type Made = Result<Option<StoredEndpoint>, FleetError>;
+type RequestResult = Result<Option<StoredEndpoint>, RegistryError>;
 
 /// See the module's header.
-pub(crate) struct Fleet {
-    common: Common,
-    ways: Ways,
-    keep: Keep,
-    rules: Vec<Rule>,
+pub(crate) struct EndpointRegistry {
+    common: LaneContext,
+    ways: UpdateSenders,
+    keep: EndpointStore,
+    rules: Vec<RegisteredRule>,
     /// `[webhook] enabled`: if not, nobody takes anything.
     is_pushing: bool,
-    members: BTreeMap<EndpointIndex, Member>,
+    members: BTreeMap<EndpointIndex, RegisteredEndpoint>,
     next: EndpointIndex,
-    edition: Edition,
+    edition: EndpointsVersion,
     lanes: JoinSet<(EndpointIndex, anyhow::Result<()>)>,
     /// Of the lanes. It has to outlive them.
-    thread: Thread,
-    orders: mpsc::Receiver<Order>,
-    roster: watch::Sender<Arc<Roster>>,
+    thread: RuntimeThread,
+    orders: mpsc::Receiver<RegistryRequest>,
+    roster: watch::Sender<Arc<EndpointSnapshot>>,
 }
 
-struct Rule {
+struct RegisteredRule {
     settings: EventRule,
     table: Arc<TableName>,
 }
 
-struct Member {
+struct RegisteredEndpoint {
     endpoint: Arc<Endpoint>,
-    origin: Origin,
+    origin: EndpointOrigin,
     /// It was removed, and its lane has not ended yet.
     is_leaving: bool,
-    paused: Option<Pause>,
+    paused: Option<EndpointPause>,
     control: LaneControl,
-    clients: watch::Sender<Arc<Client>>,
+    clients: watch::Sender<Arc<EndpointClient>>,
     replays: ReplaySender,
-    gauges: Arc<Gauges>,
+    gauges: Arc<LaneGauges>,
     metrics: EndpointMetrics,
 }
 
-impl Ways {
+impl UpdateSenders {
     /// The ways, and where they lead: to the ledger and to the pump.
-    pub(crate) fn open() -> (Self, mpsc::Receiver<Edit>, mpsc::Receiver<Turn>) {
+    pub(crate) fn open() -> (Self, mpsc::Receiver<EndpointsEdit>, mpsc::Receiver<Turn>) {
         let (ledger, edits) = mpsc::channel(EDITS_MAX);
         let (pump, turns) = mpsc::channel(EDITS_MAX);
         (Self { ledger, pump }, edits, turns)
     }
 }
 
-impl Orders {
+impl RegistryHandle {
     /// Makes the changes, all or none, and returns when they hold: the next change that is read
     /// from PostgreSQL goes to the endpoints as they are then.
     ///
@@ -163,36 +163,40 @@ impl Orders {
     ///
     /// # Errors
     /// Why none of them was made.
-    pub(crate) async fn give(&self, changes: Vec<Change>, save: Option<StoredEndpoint>) -> Made {
+    pub(crate) async fn give(
+        &self,
+        changes: Vec<EndpointChange>,
+        save: Option<StoredEndpoint>,
+    ) -> RequestResult {
         let (made_in, made) = oneshot::channel();
-        let order = Order { changes, save, made: made_in };
-        self.orders.send(order).await.map_err(|_ended| FleetError::Stopping)?;
-        made.await.map_err(|_ended| FleetError::Stopping)?
+        let order = RegistryRequest { changes, save, made: made_in };
+        self.orders.send(order).await.map_err(|_ended| RegistryError::Stopping)?;
+        made.await.map_err(|_ended| RegistryError::Stopping)?
     }
 
     /// The endpoints as they are now.
-    pub(crate) fn roster(&self) -> Arc<Roster> {
+    pub(crate) fn roster(&self) -> Arc<EndpointSnapshot> {
         Arc::clone(&self.roster.borrow())
     }
 }
 
-impl Fleet {
+impl EndpointRegistry {
     /// Builds the lanes of the endpoints that are there, with what the backlog holds for each, and
     /// tells ledger and pump of them. The indexes are given out in the order of `starts`.
     ///
     /// # Errors
     /// An endpoint cannot be built, or the system gives no thread.
     pub(crate) async fn start(
-        common: Common,
-        ways: Ways,
-        keep: Keep,
+        common: LaneContext,
+        ways: UpdateSenders,
+        keep: EndpointStore,
         settings: &Settings,
-        starts: Vec<Start>,
-        (standings, states): (&HashMap<Arc<str>, Standing>, &[EndpointState]),
-    ) -> anyhow::Result<(Self, Orders)> {
+        starts: Vec<InitialEndpoint>,
+        (standings, states): (&HashMap<Arc<str>, BacklogStanding>, &[EndpointState]),
+    ) -> anyhow::Result<(Self, RegistryHandle)> {
         let (orders_in, orders) = mpsc::channel(ORDERS_MAX);
         let (roster, shown) = watch::channel(Arc::default());
-        let rule = |settings: &EventRule| Rule {
+        let rule = |settings: &EventRule| RegisteredRule {
             table: Arc::new(settings.table.clone()),
             settings: settings.clone(),
         };
@@ -204,14 +208,14 @@ impl Fleet {
             is_pushing: settings.enabled,
             members: BTreeMap::new(),
             next: EndpointIndex(0),
-            edition: Edition::default(),
+            edition: EndpointsVersion::default(),
             lanes: JoinSet::new(),
-            thread: Thread::start("delivery").context("cannot start the lanes' thread")?,
+            thread: RuntimeThread::start("delivery").context("cannot start the lanes' thread")?,
             orders,
             roster,
         };
         let mut opened = Vec::new();
-        for Start { endpoint, origin, is_leaving } in starts {
+        for InitialEndpoint { endpoint, origin, is_leaving } in starts {
             let client = lanes::client(&endpoint, &fleet.common)?;
             let standing = standings.get(&endpoint.name).copied();
             let (index, lane) = fleet.add(Arc::new(endpoint), origin, client, standing);
@@ -219,11 +223,11 @@ impl Fleet {
             member.is_leaving = is_leaving;
             if is_leaving {
                 // The pump never hears of it.
-                member.control.change(sender::Change::Delete).await?;
+                member.control.change(sender::LaneChange::Delete).await?;
                 continue;
             }
             if !member.endpoint.enabled {
-                member.control.change(sender::Change::Disable).await?;
+                member.control.change(sender::LaneChange::Disable).await?;
             }
             opened.push((index, lane));
         }
@@ -235,7 +239,7 @@ impl Fleet {
         let (turn, _taken) = fleet.turn(opened, Vec::new(), None);
         fleet.ways.pump.send(turn).await.context("the source has ended")?;
         fleet.show();
-        Ok((fleet, Orders { orders: orders_in, roster: shown }))
+        Ok((fleet, RegistryHandle { orders: orders_in, roster: shown }))
     }
 
     /// Runs until `stop`, and then until all lanes have ended.
@@ -252,7 +256,7 @@ impl Fleet {
                     ended?;
                     self.retire(index).await?;
                 }
-                Some(Order { changes, save, made }) = self.orders.recv() => {
+                Some(RegistryRequest { changes, save, made }) = self.orders.recv() => {
                     let outcome = tokio::select! {
                         outcome = self.make(changes, save) => outcome?,
                         // What is half done ends with the process.
@@ -274,20 +278,20 @@ impl Fleet {
     /// The outer error is the pipeline's: it cannot go on.
     async fn make(
         &mut self,
-        changes: Vec<Change>,
+        changes: Vec<EndpointChange>,
         save: Option<StoredEndpoint>,
-    ) -> anyhow::Result<Made> {
+    ) -> anyhow::Result<RequestResult> {
         let plan = match self.plan(changes) {
             Ok(plan) => plan,
             Err(error) => return Ok(Err(error)),
         };
-        if !plan.steps.is_empty() && plan.steps.iter().all(Step::is_for_a_lane) {
+        if !plan.steps.is_empty() && plan.steps.iter().all(PlanStep::is_for_a_lane) {
             return self.tell_lanes(plan.steps).await;
         }
         let saved = match save {
             Some(row) => match self.keep.save(&row).await {
                 Ok(row) => Some(row),
-                Err(error) => return Ok(Err(FleetError::Unsaved(Box::new(error)))),
+                Err(error) => return Ok(Err(RegistryError::Unsaved(Box::new(error)))),
             },
             None => None,
         };
@@ -295,12 +299,12 @@ impl Fleet {
         Ok(Ok(saved))
     }
 
-    async fn carry_out(&mut self, plan: Plan) -> anyhow::Result<()> {
+    async fn carry_out(&mut self, plan: ChangePlan) -> anyhow::Result<()> {
         let (mut opened, mut closed, mut listed) = (Vec::new(), Vec::new(), Vec::new());
         let (mut after, mut events) = (Vec::new(), None);
         for step in plan.steps {
             match step {
-                Step::Add { endpoint, origin, client } => {
+                PlanStep::Add { endpoint, origin, client } => {
                     let is_enabled = endpoint.enabled;
                     // One of this name that was there before may have left some.
                     let letters = self.keep.letters(&endpoint.name).await;
@@ -310,42 +314,42 @@ impl Fleet {
                     opened.push((index, lane));
                     listed.push(index);
                     if !is_enabled {
-                        after.push((index, sender::Change::Disable));
+                        after.push((index, sender::LaneChange::Disable));
                     }
                 }
-                Step::Replace { index, endpoint, client } => {
+                PlanStep::Replace { index, endpoint, client } => {
                     let Some(member) = self.members.get_mut(&index) else { continue };
                     let before = std::mem::replace(&mut member.endpoint, endpoint);
                     member.clients.send_replace(client);
                     let settings = LaneSettings::with_backlog(index, &member.endpoint, None);
-                    let change = sender::Change::Settings(Box::new(settings));
+                    let change = sender::LaneChange::Settings(Box::new(settings));
                     member.control.change(change).await?;
                     listed.push(index);
                     match (before.enabled, member.endpoint.enabled) {
-                        (false, true) => member.control.change(sender::Change::Enable).await?,
-                        (true, false) => after.push((index, sender::Change::Disable)),
+                        (false, true) => member.control.change(sender::LaneChange::Enable).await?,
+                        (true, false) => after.push((index, sender::LaneChange::Disable)),
                         (true, true) | (false, false) => {}
                     }
                     if target::is_other(&before, &member.endpoint) {
-                        member.control.change(sender::Change::TryNow).await?;
+                        member.control.change(sender::LaneChange::TryNow).await?;
                     }
                 }
                 // Such an order is made of nothing else: see `pauses`.
-                Step::Pause { .. }
-                | Step::Resume { .. }
-                | Step::Enable { .. }
-                | Step::TryNow { .. } => {}
-                Step::Events(others) => {
+                PlanStep::Pause { .. }
+                | PlanStep::Resume { .. }
+                | PlanStep::Enable { .. }
+                | PlanStep::TryNow { .. } => {}
+                PlanStep::Events(others) => {
                     for (rule, other) in self.rules.iter_mut().zip(&*others) {
                         rule.settings = other.clone();
                     }
                     events = Some(others);
                 }
-                Step::Remove { index } => {
+                PlanStep::Remove { index } => {
                     let Some(member) = self.members.get_mut(&index) else { continue };
                     member.is_leaving = true;
                     closed.push(index);
-                    after.push((index, sender::Change::Delete));
+                    after.push((index, sender::LaneChange::Delete));
                 }
             }
         }
@@ -369,9 +373,9 @@ impl Fleet {
     fn add(
         &mut self,
         endpoint: Arc<Endpoint>,
-        origin: Origin,
-        client: Arc<Client>,
-        standing: Option<Standing>,
+        origin: EndpointOrigin,
+        client: Arc<EndpointClient>,
+        standing: Option<BacklogStanding>,
     ) -> (EndpointIndex, LaneSender) {
         let index = self.next;
         self.next = EndpointIndex(index.0 + 1);
@@ -381,7 +385,7 @@ impl Fleet {
         let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
         let (control, gauges, replays) = (lane.control(), lane.gauges(), lane.replays());
         let (is_leaving, paused) = (false, None);
-        let member = Member {
+        let member = RegisteredEndpoint {
             endpoint,
             origin,
             is_leaving,
@@ -401,10 +405,10 @@ impl Fleet {
         let member = self.members.remove(&index);
         let member = member.filter(|member| member.is_leaving);
         let member = member.context("a lane ended without having been told to")?;
-        let last = Report { retired: Some(index), ..Report::default() };
+        let last = LaneReport { retired: Some(index), ..LaneReport::default() };
         self.common.reports.send(last).await.context("the ledger has ended")?;
         self.common.handles.metrics.forget_endpoint(&member.endpoint.name);
-        let is_stored = member.origin == Origin::Api;
+        let is_stored = member.origin == EndpointOrigin::Api;
         if let Err(error) = self.keep.remove(&member.endpoint.name, is_stored).await {
             // The next start finds it empty, and tries again.
             let (endpoint, error) =
@@ -418,15 +422,18 @@ impl Fleet {
 
     /// What the ledger is to know of the endpoints as they are now; `listed` are new to it or are
     /// shown in another way.
-    fn edit(&mut self, listed: &[EndpointIndex]) -> (Edit, oneshot::Receiver<()>) {
-        self.edition = Edition(self.edition.0 + 1);
+    fn edit(&mut self, listed: &[EndpointIndex]) -> (EndpointsEdit, oneshot::Receiver<()>) {
+        self.edition = EndpointsVersion(self.edition.0 + 1);
         let account = |index: &EndpointIndex| {
             let member = self.members.get(index)?;
             let (name, metrics) = (Arc::clone(&member.endpoint.name), member.metrics.clone());
-            Some((*index, Account { name, shown_url: member.endpoint.shown_url(), metrics }))
+            Some((
+                *index,
+                EndpointAccount { name, shown_url: member.endpoint.shown_url(), metrics },
+            ))
         };
         let accounts = listed.iter().filter_map(account).collect();
-        let takers = |rule: &Rule| {
+        let takers = |rule: &RegisteredRule| {
             // Whoever chooses is named with each event.
             let takes_all = |e: &Endpoint| e.only.is_none() && e.filter.is_none();
             let takes = |e: &Endpoint| takes_all(e) && e.takes(&rule.settings);
@@ -436,8 +443,8 @@ impl Fleet {
         let rules = self.rules.iter().map(takers).collect();
         let endpoints = self.present().map(|(index, _)| index).collect();
         let (known_in, known) = oneshot::channel();
-        let serving = Serving { endpoints, rules };
-        (Edit { edition: self.edition, serving, accounts, known: known_in }, known)
+        let serving = ServingEndpoints { endpoints, rules };
+        (EndpointsEdit { edition: self.edition, serving, accounts, known: known_in }, known)
     }
 
     fn turn(
@@ -446,8 +453,10 @@ impl Fleet {
         closed: Vec<EndpointIndex>,
         events: Option<Arc<[EventRule]>>,
     ) -> (Turn, oneshot::Receiver<()>) {
-        let taker = |(index, member): (_, &Member)| (index, Arc::clone(&member.endpoint));
-        let counted = |(index, member): (_, &Member)| (index, Arc::clone(&member.endpoint.name));
+        let taker =
+            |(index, member): (_, &RegisteredEndpoint)| (index, Arc::clone(&member.endpoint));
+        let counted =
+            |(index, member): (_, &RegisteredEndpoint)| (index, Arc::clone(&member.endpoint.name));
         let (taken_in, taken) = oneshot::channel();
         let turn = Turn {
             edition: self.edition,
@@ -462,18 +471,18 @@ impl Fleet {
     }
 
     /// Those that are not being removed.
-    fn present(&self) -> impl Iterator<Item = (EndpointIndex, &Member)> {
+    fn present(&self) -> impl Iterator<Item = (EndpointIndex, &RegisteredEndpoint)> {
         let members = self.members.iter().map(|(index, member)| (*index, member));
         members.filter(|(_, member)| !member.is_leaving)
     }
 
     /// Those that take events.
-    fn takers(&self) -> impl Iterator<Item = (EndpointIndex, &Member)> {
+    fn takers(&self) -> impl Iterator<Item = (EndpointIndex, &RegisteredEndpoint)> {
         self.present().filter(|(_, member)| self.is_pushing && member.endpoint.enabled)
     }
 
     fn show(&self) {
-        let shown = |(index, member): (&EndpointIndex, &Member)| Shown {
+        let shown = |(index, member): (&EndpointIndex, &RegisteredEndpoint)| ListedEndpoint {
             index: *index,
             endpoint: Arc::clone(&member.endpoint),
             origin: member.origin,
@@ -484,6 +493,7 @@ impl Fleet {
             gauges: Arc::clone(&member.gauges),
             metrics: member.metrics.clone(),
         };
-        self.roster.send_replace(Arc::new(Roster(self.members.iter().map(shown).collect())));
+        self.roster
+            .send_replace(Arc::new(EndpointSnapshot(self.members.iter().map(shown).collect())));
     }
 }

@@ -3,15 +3,15 @@
 
 use std::collections::HashMap;
 
-use crate::endpoints::registry::Fleet;
-use crate::endpoints::registry::Made;
-use crate::endpoints::registry::plan::FleetError;
-use crate::endpoints::registry::plan::Step;
+use crate::endpoints::registry::EndpointRegistry;
+use crate::endpoints::registry::RequestResult;
+use crate::endpoints::registry::plan::PlanStep;
+use crate::endpoints::registry::plan::RegistryError;
 use crate::endpoints::registry::target;
-use crate::lane::sender::Change;
+use crate::lane::sender::LaneChange;
 use crate::store::endpoint_states::EndpointState;
 
-impl Step {
+impl PlanStep {
     /// Whether only the endpoint's lane has to hear of it.
     pub(super) fn is_for_a_lane(&self) -> bool {
         match self {
@@ -26,7 +26,7 @@ impl Step {
     }
 }
 
-impl Fleet {
+impl EndpointRegistry {
     /// Pauses those that were paused when walhook ended, and has tried at once what waits for those
     /// that point elsewhere since.
     pub(super) async fn take_up(&mut self, states: &[EndpointState]) -> anyhow::Result<()> {
@@ -42,12 +42,12 @@ impl Fleet {
             }
             if before.is_some_and(|before| before != target) {
                 tracing::info!(endpoint = %name, "points elsewhere: what waits is tried at once");
-                member.control.change(Change::TryNow).await?;
+                member.control.change(LaneChange::TryNow).await?;
             }
             if let Some(pause) = state.and_then(|state| state.pause.clone()) {
                 let (since, by) = (pause.since.iso_millis(), &pause.by);
                 tracing::warn!(endpoint = %name, since, by, "endpoint is paused: its events are parked");
-                member.control.change(Change::Pause).await?;
+                member.control.change(LaneChange::Pause).await?;
                 member.paused = Some(pause);
             }
         }
@@ -59,26 +59,32 @@ impl Fleet {
     }
 
     /// Carries out steps of which only lanes hear.
-    pub(super) async fn tell_lanes(&mut self, steps: Vec<Step>) -> anyhow::Result<Made> {
+    pub(super) async fn tell_lanes(
+        &mut self,
+        steps: Vec<PlanStep>,
+    ) -> anyhow::Result<RequestResult> {
         for step in steps {
             let (index, change, paused) = match step {
-                Step::Pause { index, by } => {
+                PlanStep::Pause { index, by } => {
                     let Some(member) = self.members.get(&index) else { continue };
                     match self.keep.pause(&member.endpoint.name, &by).await {
-                        Ok(pause) => (index, Change::Pause, Some(Some(pause))),
-                        Err(error) => return Ok(Err(FleetError::Unsaved(Box::new(error)))),
+                        Ok(pause) => (index, LaneChange::Pause, Some(Some(pause))),
+                        Err(error) => return Ok(Err(RegistryError::Unsaved(Box::new(error)))),
                     }
                 }
-                Step::Resume { index } => {
+                PlanStep::Resume { index } => {
                     let Some(member) = self.members.get(&index) else { continue };
                     match self.keep.resume(&member.endpoint.name).await {
-                        Ok(()) => (index, Change::Resume, Some(None)),
-                        Err(error) => return Ok(Err(FleetError::Unsaved(Box::new(error)))),
+                        Ok(()) => (index, LaneChange::Resume, Some(None)),
+                        Err(error) => return Ok(Err(RegistryError::Unsaved(Box::new(error)))),
                     }
                 }
-                Step::Enable { index } => (index, Change::Enable, None),
-                Step::TryNow { index } => (index, Change::TryNow, None),
-                Step::Add { .. } | Step::Replace { .. } | Step::Remove { .. } | Step::Events(_) => {
+                PlanStep::Enable { index } => (index, LaneChange::Enable, None),
+                PlanStep::TryNow { index } => (index, LaneChange::TryNow, None),
+                PlanStep::Add { .. }
+                | PlanStep::Replace { .. }
+                | PlanStep::Remove { .. }
+                | PlanStep::Events(_) => {
                     continue;
                 }
             };

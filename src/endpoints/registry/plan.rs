@@ -6,19 +6,19 @@ use std::sync::Arc;
 use crate::config::endpoints_from::ENDPOINTS_MAX;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::delivery::http::Client;
-use crate::endpoints::registry::Fleet;
-use crate::endpoints::registry::snapshot::Origin;
+use crate::delivery::http::EndpointClient;
+use crate::endpoints::registry::EndpointRegistry;
+use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::flow::settlement::EndpointIndex;
 use crate::pipeline::lanes;
 use crate::store::state_error::StateError;
 
 /// One change of the endpoints.
 #[derive(Clone, Debug)]
-pub(crate) enum Change {
+pub(crate) enum EndpointChange {
     Add {
         endpoint: Box<Endpoint>,
-        origin: Origin,
+        origin: EndpointOrigin,
     },
     /// Other settings under the same name.
     Replace(Box<Endpoint>),
@@ -40,7 +40,7 @@ pub(crate) enum Change {
 
 /// Why changes were not made.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FleetError {
+pub(crate) enum RegistryError {
     #[error("there is an endpoint {name} already: choose another name, or change that one")]
     NameTaken { name: Arc<str> },
     #[error(
@@ -61,13 +61,13 @@ pub(crate) enum FleetError {
 }
 
 /// Changes that can be made.
-pub(super) struct Plan {
-    pub(super) steps: Vec<Step>,
+pub(super) struct ChangePlan {
+    pub(super) steps: Vec<PlanStep>,
 }
 
-pub(super) enum Step {
-    Add { endpoint: Arc<Endpoint>, origin: Origin, client: Arc<Client> },
-    Replace { index: EndpointIndex, endpoint: Arc<Endpoint>, client: Arc<Client> },
+pub(super) enum PlanStep {
+    Add { endpoint: Arc<Endpoint>, origin: EndpointOrigin, client: Arc<EndpointClient> },
+    Replace { index: EndpointIndex, endpoint: Arc<Endpoint>, client: Arc<EndpointClient> },
     Remove { index: EndpointIndex },
     Events(Arc<[EventRule]>),
     Pause { index: EndpointIndex, by: String },
@@ -78,92 +78,102 @@ pub(super) enum Step {
 
 /// What a name stands for after the steps so far.
 #[derive(Clone, Copy)]
-enum Standing {
+enum PlannedEndpoint {
     /// `None` for one that this order adds.
     Present(Option<EndpointIndex>),
     Leaving,
 }
 
-impl Fleet {
+impl EndpointRegistry {
     /// Builds the clients as well, so that carrying it out cannot fail for an endpoint's sake.
-    pub(super) fn plan(&self, changes: Vec<Change>) -> Result<Plan, FleetError> {
-        let standing = |(index, member): (&EndpointIndex, &super::Member)| {
+    pub(super) fn plan(&self, changes: Vec<EndpointChange>) -> Result<ChangePlan, RegistryError> {
+        let standing = |(index, member): (&EndpointIndex, &super::RegisteredEndpoint)| {
             let standing = match member.is_leaving {
-                true => Standing::Leaving,
-                false => Standing::Present(Some(*index)),
+                true => PlannedEndpoint::Leaving,
+                false => PlannedEndpoint::Present(Some(*index)),
             };
             (Arc::clone(&member.endpoint.name), standing)
         };
-        let mut names: HashMap<Arc<str>, Standing> = self.members.iter().map(standing).collect();
+        let mut names: HashMap<Arc<str>, PlannedEndpoint> =
+            self.members.iter().map(standing).collect();
         let mut steps = Vec::new();
         for change in changes {
             let step = self.step(change, &names)?;
             match &step {
-                Step::Add { endpoint, .. } => {
-                    names.insert(Arc::clone(&endpoint.name), Standing::Present(None));
+                PlanStep::Add { endpoint, .. } => {
+                    names.insert(Arc::clone(&endpoint.name), PlannedEndpoint::Present(None));
                 }
-                Step::Replace { .. }
-                | Step::Events(_)
-                | Step::Pause { .. }
-                | Step::Resume { .. }
-                | Step::Enable { .. }
-                | Step::TryNow { .. } => {}
-                Step::Remove { index } => {
+                PlanStep::Replace { .. }
+                | PlanStep::Events(_)
+                | PlanStep::Pause { .. }
+                | PlanStep::Resume { .. }
+                | PlanStep::Enable { .. }
+                | PlanStep::TryNow { .. } => {}
+                PlanStep::Remove { index } => {
                     let removed = self.members.get(index).map(|member| &member.endpoint.name);
-                    names.extend(removed.map(|name| (Arc::clone(name), Standing::Leaving)));
+                    names.extend(removed.map(|name| (Arc::clone(name), PlannedEndpoint::Leaving)));
                 }
             }
-            if names.len() > ENDPOINTS_MAX && matches!(step, Step::Add { .. }) {
-                return Err(FleetError::TooMany);
+            if names.len() > ENDPOINTS_MAX && matches!(step, PlanStep::Add { .. }) {
+                return Err(RegistryError::TooMany);
             }
             steps.push(step);
         }
-        Ok(Plan { steps })
+        Ok(ChangePlan { steps })
     }
 
     fn step(
         &self,
-        change: Change,
-        names: &HashMap<Arc<str>, Standing>,
-    ) -> Result<Step, FleetError> {
+        change: EndpointChange,
+        names: &HashMap<Arc<str>, PlannedEndpoint>,
+    ) -> Result<PlanStep, RegistryError> {
         match change {
-            Change::Add { endpoint, origin } => {
+            EndpointChange::Add { endpoint, origin } => {
                 let name = Arc::clone(&endpoint.name);
                 match names.get(&name) {
                     None => {}
-                    Some(Standing::Leaving) => return Err(FleetError::Leaving { name }),
-                    Some(Standing::Present(..)) => return Err(FleetError::NameTaken { name }),
+                    Some(PlannedEndpoint::Leaving) => return Err(RegistryError::Leaving { name }),
+                    Some(PlannedEndpoint::Present(..)) => {
+                        return Err(RegistryError::NameTaken { name });
+                    }
                 }
                 let client = self.client(&endpoint)?;
-                Ok(Step::Add { endpoint: Arc::from(endpoint), origin, client })
+                Ok(PlanStep::Add { endpoint: Arc::from(endpoint), origin, client })
             }
-            Change::Replace(endpoint) => {
+            EndpointChange::Replace(endpoint) => {
                 let index = find(names, &endpoint.name)?;
                 let client = self.client(&endpoint)?;
-                Ok(Step::Replace { index, endpoint: Arc::from(endpoint), client })
+                Ok(PlanStep::Replace { index, endpoint: Arc::from(endpoint), client })
             }
-            Change::Remove(name) => Ok(Step::Remove { index: find(names, &name)? }),
-            Change::Events(events) => Ok(Step::Events(events)),
-            Change::Pause { name, by } => Ok(Step::Pause { index: find(names, &name)?, by }),
-            Change::Resume(name) => Ok(Step::Resume { index: find(names, &name)? }),
-            Change::Enable(name) => Ok(Step::Enable { index: find(names, &name)? }),
-            Change::TryNow(name) => Ok(Step::TryNow { index: find(names, &name)? }),
+            EndpointChange::Remove(name) => Ok(PlanStep::Remove { index: find(names, &name)? }),
+            EndpointChange::Events(events) => Ok(PlanStep::Events(events)),
+            EndpointChange::Pause { name, by } => {
+                Ok(PlanStep::Pause { index: find(names, &name)?, by })
+            }
+            EndpointChange::Resume(name) => Ok(PlanStep::Resume { index: find(names, &name)? }),
+            EndpointChange::Enable(name) => Ok(PlanStep::Enable { index: find(names, &name)? }),
+            EndpointChange::TryNow(name) => Ok(PlanStep::TryNow { index: find(names, &name)? }),
         }
     }
 
-    fn client(&self, endpoint: &Endpoint) -> Result<Arc<Client>, FleetError> {
+    fn client(&self, endpoint: &Endpoint) -> Result<Arc<EndpointClient>, RegistryError> {
         let client = lanes::client(endpoint, &self.common);
-        client.map_err(|error| FleetError::Unusable(format!("{error:#}")))
+        client.map_err(|error| RegistryError::Unusable(format!("{error:#}")))
     }
 }
 
 /// An endpoint that is there, and was before this order.
-fn find(names: &HashMap<Arc<str>, Standing>, name: &Arc<str>) -> Result<EndpointIndex, FleetError> {
+fn find(
+    names: &HashMap<Arc<str>, PlannedEndpoint>,
+    name: &Arc<str>,
+) -> Result<EndpointIndex, RegistryError> {
     match names.get(name) {
-        Some(Standing::Present(Some(index))) => Ok(*index),
-        Some(Standing::Leaving) => Err(FleetError::Leaving { name: Arc::clone(name) }),
+        Some(PlannedEndpoint::Present(Some(index))) => Ok(*index),
+        Some(PlannedEndpoint::Leaving) => Err(RegistryError::Leaving { name: Arc::clone(name) }),
         // One order has no reason to add an endpoint and to change it.
-        Some(Standing::Present(None)) => Err(FleetError::NameTaken { name: Arc::clone(name) }),
-        None => Err(FleetError::Unknown { name: Arc::clone(name) }),
+        Some(PlannedEndpoint::Present(None)) => {
+            Err(RegistryError::NameTaken { name: Arc::clone(name) })
+        }
+        None => Err(RegistryError::Unknown { name: Arc::clone(name) }),
     }
 }

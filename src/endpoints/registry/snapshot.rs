@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use crate::api::EndpointView;
 use crate::config::settings::Endpoint;
-use crate::delivery::http::Client;
+use crate::delivery::http::EndpointClient;
 use crate::flow::settlement::EndpointIndex;
-use crate::lane::gauges::Gauges;
+use crate::lane::gauges::LaneGauges;
 use crate::lane::sender::ReplaySender;
-use crate::store::endpoint_states::Pause;
+use crate::store::endpoint_states::EndpointPause;
 use crate::telemetry::metrics::EndpointMetrics;
 
 /// Where an endpoint was made, and so who may change it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Origin {
+pub(crate) enum EndpointOrigin {
     /// In the configuration file.
     File,
     /// Over the API.
@@ -22,7 +22,7 @@ pub(crate) enum Origin {
     Table,
 }
 
-impl Origin {
+impl EndpointOrigin {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::File => "file",
@@ -34,27 +34,27 @@ impl Origin {
 
 /// All endpoints in the order in which they were added, with those that are being removed.
 #[derive(Debug, Default)]
-pub(crate) struct Roster(pub(crate) Vec<Shown>);
+pub(crate) struct EndpointSnapshot(pub(crate) Vec<ListedEndpoint>);
 
 /// One endpoint.
 #[derive(Debug)]
-pub(crate) struct Shown {
+pub(crate) struct ListedEndpoint {
     pub(crate) index: EndpointIndex,
     pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) origin: Origin,
+    pub(crate) origin: EndpointOrigin,
     /// It is removed, and something still waits for it to become a dead letter.
     pub(crate) is_leaving: bool,
     /// Since when and by whom it is paused.
-    pub(crate) paused: Option<Pause>,
+    pub(crate) paused: Option<EndpointPause>,
     /// Makes the requests from the next attempt on.
-    pub(crate) client: Arc<Client>,
+    pub(crate) client: Arc<EndpointClient>,
     /// What operators send again goes in here.
     pub(crate) replays: ReplaySender,
-    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) gauges: Arc<LaneGauges>,
     pub(crate) metrics: EndpointMetrics,
 }
 
-impl Shown {
+impl ListedEndpoint {
     pub(crate) fn view(&self) -> EndpointView {
         EndpointView {
             name: Arc::clone(&self.endpoint.name),
@@ -73,13 +73,13 @@ impl Shown {
     }
 }
 
-impl Roster {
+impl EndpointSnapshot {
     /// As the status shows them.
     pub(crate) fn view(&self) -> Vec<EndpointView> {
-        self.0.iter().map(Shown::view).collect()
+        self.0.iter().map(ListedEndpoint::view).collect()
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<&Shown> {
+    pub(crate) fn find(&self, name: &str) -> Option<&ListedEndpoint> {
         self.0.iter().find(|shown| &*shown.endpoint.name == name)
     }
 }
@@ -91,6 +91,6 @@ pub(crate) fn not_begun(endpoint: &Endpoint) -> EndpointView {
         url: endpoint.shown_url(),
         state: if endpoint.enabled { "enabled" } else { "disabled" },
         paused: None,
-        source: Origin::File.as_str(),
+        source: EndpointOrigin::File.as_str(),
     }
 }

@@ -2,26 +2,26 @@
 
 use std::sync::Arc;
 
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::config::settings::Settings;
 use crate::store;
-use crate::store::Session;
+use crate::store::SqlSession;
 use crate::store::dead_letters;
 use crate::store::endpoint_states;
-use crate::store::endpoint_states::Pause;
+use crate::store::endpoint_states::EndpointPause;
 use crate::store::endpoints;
 use crate::store::endpoints::StoredEndpoint;
 use crate::store::state_error::StateError;
 
 /// A session that is opened when it is needed, and again after an error.
-pub(crate) struct Keep {
-    server: Server,
+pub(crate) struct EndpointStore {
+    server: ServerSettings,
     slot: String,
     epoch: i64,
-    session: Option<Session>,
+    session: Option<SqlSession>,
 }
 
-impl Keep {
+impl EndpointStore {
     /// `epoch` is our right to write for the slot.
     pub(crate) fn new(settings: &Settings, epoch: i64) -> Self {
         let (server, slot) = (settings.state.clone(), settings.postgres.slot.clone());
@@ -83,7 +83,11 @@ impl Keep {
 
     /// # Errors
     /// It was not written down, or nobody knows whether it was.
-    pub(super) async fn pause(&mut self, name: &str, by: &str) -> Result<Pause, StateError> {
+    pub(super) async fn pause(
+        &mut self,
+        name: &str,
+        by: &str,
+    ) -> Result<EndpointPause, StateError> {
         let session = store::connect_within(&self.server, store::ANSWER_SOON).await?;
         let pause =
             endpoint_states::pause(&session.client, &self.slot, self.epoch, name, by).await?;
@@ -92,7 +96,7 @@ impl Keep {
     }
 
     /// # Errors
-    /// As [`Keep::pause`].
+    /// As [`EndpointStore::pause`].
     pub(super) async fn resume(&mut self, name: &str) -> Result<(), StateError> {
         let session = store::connect_within(&self.server, store::ANSWER_SOON).await?;
         endpoint_states::resume(&session.client, &self.slot, self.epoch, name).await?;

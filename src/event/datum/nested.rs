@@ -30,7 +30,7 @@ pub(super) fn write_vector(out: &mut Vec<u8>, element: &SqlType, text: &[u8]) ->
 }
 
 /// What may stand at the reader's place in an array.
-enum Expected {
+enum ExpectedToken {
     /// After an opening brace: a value, another brace, or at once the end.
     First,
     /// After a delimiter: a value or another brace.
@@ -47,38 +47,38 @@ pub(super) fn write_array(
     delimiter: u8,
     text: &[u8],
 ) -> Option<()> {
-    let mut r = Reader { rest: without_bounds(text)? };
+    let mut r = NestedReader { rest: without_bounds(text)? };
     r.expect(b'{')?;
     out.push(b'[');
     let mut depth = 1_usize;
-    let mut expected = Expected::First;
+    let mut expected = ExpectedToken::First;
     while depth > 0 {
         match (expected, *r.rest.first()?) {
-            (Expected::First | Expected::Next, b'{') if depth < DIMENSIONS_MAX => {
+            (ExpectedToken::First | ExpectedToken::Next, b'{') if depth < DIMENSIONS_MAX => {
                 r.skip(1);
                 out.push(b'[');
                 depth += 1;
-                expected = Expected::First;
+                expected = ExpectedToken::First;
             }
-            (Expected::First | Expected::After, b'}') => {
+            (ExpectedToken::First | ExpectedToken::After, b'}') => {
                 r.skip(1);
                 out.push(b']');
                 depth -= 1;
-                expected = Expected::After;
+                expected = ExpectedToken::After;
             }
-            (Expected::After, byte) if byte == delimiter => {
+            (ExpectedToken::After, byte) if byte == delimiter => {
                 r.skip(1);
                 out.push(b',');
-                expected = Expected::Next;
+                expected = ExpectedToken::Next;
             }
-            (Expected::First | Expected::Next, _) => {
+            (ExpectedToken::First | ExpectedToken::Next, _) => {
                 match r.element(delimiter)? {
                     Some(value) => write_json(out, element, &value),
                     None => out.extend_from_slice(b"null"),
                 }
-                expected = Expected::After;
+                expected = ExpectedToken::After;
             }
-            (Expected::After, _) => return None,
+            (ExpectedToken::After, _) => return None,
         }
     }
     r.rest.is_empty().then_some(())
@@ -90,7 +90,7 @@ pub(super) fn write_composite(
     fields: &[(String, Arc<SqlType>)],
     text: &[u8],
 ) -> Option<()> {
-    let mut r = Reader { rest: text };
+    let mut r = NestedReader { rest: text };
     r.expect(b'(')?;
     out.push(b'{');
     for (at, (name, sql_type)) in fields.iter().enumerate() {
@@ -117,7 +117,7 @@ pub(super) fn write_composite(
 
 /// Appends an object from `"a"=>"1", "b"=>NULL`, which hstore writes.
 pub(super) fn write_hstore(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
-    let mut r = Reader { rest: text };
+    let mut r = NestedReader { rest: text };
     out.push(b'{');
     let mut is_first = true;
     while !r.rest.is_empty() {
@@ -156,11 +156,11 @@ fn without_bounds(text: &[u8]) -> Option<&[u8]> {
     bounds.iter().all(plain).then_some(values.get(1..)?)
 }
 
-struct Reader<'a> {
+struct NestedReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> NestedReader<'a> {
     fn skip(&mut self, bytes: usize) {
         self.rest = self.rest.get(bytes..).unwrap_or_default();
     }

@@ -14,12 +14,12 @@ const YEAR_DIGITS_MAX: usize = 7;
 
 /// A point in time: seconds since the Unix epoch, UTC, and microseconds after that second.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Moment {
+pub(super) struct CalendarMoment {
     pub(super) seconds: i64,
     micros: u32,
 }
 
-impl Moment {
+impl CalendarMoment {
     /// `None` if the type is no time and no number, or the text is not of its type.
     pub(super) fn read(sql_type: &SqlType, text: &[u8]) -> Option<Self> {
         match sql_type {
@@ -88,12 +88,12 @@ fn split_at_blank(text: &[u8]) -> Option<(&[u8], &[u8])> {
     time.first()?.is_ascii_digit().then_some((date, time))
 }
 
-fn read_time(text: &[u8]) -> Option<Moment> {
+fn read_time(text: &[u8]) -> Option<CalendarMoment> {
     let (text, before_christ) = match text.strip_suffix(b" BC") {
         Some(text) => (text, true),
         None => (text, false),
     };
-    let mut r = Digits { rest: text };
+    let mut r = DigitReader { rest: text };
     let year = r.number(4..=YEAR_DIGITS_MAX)?;
     r.expect(b'-')?;
     let month = r.two_digits(1..=12)?;
@@ -102,7 +102,7 @@ fn read_time(text: &[u8]) -> Option<Moment> {
     let year = if before_christ { 1 - year } else { year };
     let midnight = days_from_civil(year, month, day) * 86_400;
     if r.rest.is_empty() {
-        return Some(Moment { seconds: midnight, micros: 0 });
+        return Some(CalendarMoment { seconds: midnight, micros: 0 });
     }
     r.expect(b' ')?;
     let hours = r.two_digits(0..=24)?;
@@ -113,7 +113,7 @@ fn read_time(text: &[u8]) -> Option<Moment> {
     let micros = r.fraction()?;
     let offset = r.offset()?;
     let seconds = midnight + hours * 3600 + minutes * 60 + seconds - offset;
-    r.rest.is_empty().then_some(Moment { seconds, micros })
+    r.rest.is_empty().then_some(CalendarMoment { seconds, micros })
 }
 
 /// Days from 1970-01-01 to a date of the proleptic Gregorian calendar, in which the year before 1
@@ -128,24 +128,24 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// Seconds as `1703123456` or `1703123456.789`.
-fn read_decimal(text: &[u8]) -> Option<Moment> {
+fn read_decimal(text: &[u8]) -> Option<CalendarMoment> {
     let (digits, negative) = match text.strip_prefix(b"-") {
         Some(digits) => (digits, true),
         None => (text, false),
     };
-    let mut r = Digits { rest: digits };
+    let mut r = DigitReader { rest: digits };
     let seconds = r.number(1..=18)?;
     let micros = r.fraction()?;
     let moment = match (negative, micros) {
-        (false, _) => Moment { seconds, micros },
-        (true, 0) => Moment { seconds: -seconds, micros: 0 },
+        (false, _) => CalendarMoment { seconds, micros },
+        (true, 0) => CalendarMoment { seconds: -seconds, micros: 0 },
         // Microseconds count forwards from the second below.
-        (true, _) => Moment { seconds: -seconds - 1, micros: 1_000_000 - micros },
+        (true, _) => CalendarMoment { seconds: -seconds - 1, micros: 1_000_000 - micros },
     };
     r.rest.is_empty().then_some(moment)
 }
 
-fn read_float(text: &[u8]) -> Option<Moment> {
+fn read_float(text: &[u8]) -> Option<CalendarMoment> {
     let given: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     let below = given.floor();
     #[expect(clippy::cast_possible_truncation, reason = "checked to be in range")]
@@ -156,14 +156,14 @@ fn read_float(text: &[u8]) -> Option<Moment> {
         reason = "a fraction of a second is less than a million microseconds"
     )]
     let micros = ((given - below) * 1e6) as u32;
-    Some(Moment { seconds, micros })
+    Some(CalendarMoment { seconds, micros })
 }
 
-struct Digits<'a> {
+struct DigitReader<'a> {
     rest: &'a [u8],
 }
 
-impl Digits<'_> {
+impl DigitReader<'_> {
     fn expect(&mut self, byte: u8) -> Option<()> {
         self.rest = self.rest.strip_prefix(&[byte])?;
         Some(())

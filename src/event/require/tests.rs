@@ -2,11 +2,11 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::expression::Expression;
+use crate::config::settings::EventFilter;
 use crate::config::settings::ExpiryRule;
-use crate::config::settings::Filter;
 use crate::config::settings::Operations;
-use crate::config::settings::Payload;
-use crate::config::template::Node;
+use crate::config::settings::PayloadSettings;
+use crate::config::template::TemplateNode;
 use crate::event::route::tests::relation;
 use crate::event::route::tests::rule;
 use crate::flow::relation::SqlType;
@@ -19,15 +19,15 @@ fn things(identity: ReplicaIdentity) -> Relation {
 }
 
 fn found(when: &str, payload: &str, on: Operations, identity: ReplicaIdentity) -> Vec<String> {
-    let root = Arc::new(Node::Value(Expression::parse(payload).unwrap()));
+    let root = Arc::new(TemplateNode::Value(Expression::parse(payload).unwrap()));
     let rule = EventRule {
         on,
-        filter: Some(Filter::When(Expression::parse(when).unwrap())),
-        ..rule("things", Payload::Template { root, content_type: None })
+        filter: Some(EventFilter::When(Expression::parse(when).unwrap())),
+        ..rule("things", PayloadSettings::Template { root, content_type: None })
     };
-    let shown = |lack: &Lack| match lack {
-        Lack::Column { used_in, column } => format!("{} lacks {column}", used_in.key()),
-        Lack::OldRow { used_in, columns, whole } => {
+    let shown = |lack: &MissingInput| match lack {
+        MissingInput::Column { used_in, column } => format!("{} lacks {column}", used_in.key()),
+        MissingInput::OldRow { used_in, columns, whole } => {
             let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
             let all = if *whole { " all" } else { "" };
             format!("{} needs old {}{all}", used_in.key(), columns.join(","))
@@ -66,24 +66,24 @@ fn each_lack_is_found() {
 
 #[test]
 fn a_filter_without_its_values_is_fatal_and_has_a_fix() {
-    let lack = |used_in| Lack::OldRow { used_in, columns: BTreeSet::new(), whole: true };
-    assert!(lack(Use::Filter).is_fatal());
-    assert!(!lack(Use::Payload).is_fatal());
+    let lack = |used_in| MissingInput::OldRow { used_in, columns: BTreeSet::new(), whole: true };
+    assert!(lack(InputUse::Filter).is_fatal());
+    assert!(!lack(InputUse::Payload).is_fatal());
     assert_eq!(
-        lack(Use::Filter).fix(&things(ReplicaIdentity::Default)).unwrap(),
+        lack(InputUse::Filter).fix(&things(ReplicaIdentity::Default)).unwrap(),
         r#"ALTER TABLE "public"."things" REPLICA IDENTITY FULL;"#
     );
 }
 
 #[test]
 fn order_and_age_columns_must_be_there_too() {
-    let mut rule = rule("things", Payload::Standard);
+    let mut rule = rule("things", PayloadSettings::Standard);
     rule.order_by = vec!["customer".to_owned()];
     let column = Some("born".to_owned());
     rule.expiry = Some(ExpiryRule { column, max_age: std::time::Duration::from_secs(1) });
     let expected = [
-        Lack::Column { used_in: Use::OrderBy, column: "customer".to_owned() },
-        Lack::Column { used_in: Use::AgeColumn, column: "born".to_owned() },
+        MissingInput::Column { used_in: InputUse::OrderBy, column: "customer".to_owned() },
+        MissingInput::Column { used_in: InputUse::AgeColumn, column: "born".to_owned() },
     ];
     assert_eq!(lacks(&rule, &things(ReplicaIdentity::Default)), expected);
 }

@@ -10,10 +10,10 @@ use super::tests::rule;
 use super::*;
 use crate::config::expression::Expression;
 use crate::config::settings::CloudEventsMode;
-use crate::flow::body::Body;
+use crate::flow::body::EventBody;
 use crate::flow::relation::ReplicaIdentity;
 
-fn in_shape(payload: &Payload) -> Endpoint {
+fn in_shape(payload: &PayloadSettings) -> Endpoint {
     Endpoint { payload: Some(payload.clone()), ..endpoint("*") }
 }
 
@@ -24,19 +24,19 @@ fn refusing(endpoint: Endpoint) -> Endpoint {
 /// What an insert into orders becomes: the endpoints of each body, the event's own first. `None`
 /// for the own body if it is not rendered.
 fn bodies(endpoints: &[Endpoint]) -> Vec<(Option<String>, Vec<usize>)> {
-    let rule = rule("orders", Payload::Standard);
-    let mut router = Router::new(7, std::slice::from_ref(&rule), endpoints);
-    let insert = Op::Insert { new: row(&ORDER) };
+    let rule = rule("orders", PayloadSettings::Standard);
+    let mut router = EventRouter::new(7, std::slice::from_ref(&rule), endpoints);
+    let insert = ChangeOp::Insert { new: row(&ORDER) };
     let mut seen = Vec::new();
-    let text = |body: &Body| {
+    let text = |body: &EventBody| {
         let text = String::from_utf8(body.complete(COMMITTED).to_vec()).unwrap();
         (!body.parts().is_empty()).then_some(text)
     };
     let numbers = |list: &[EndpointIndex]| list.iter().map(|index| index.0).collect();
     let change = change(&orders(ReplicaIdentity::Default), insert);
     router.route(&change, COMMITTED, |_, routed| match routed {
-        Routed::Event(event) => seen.push((text(&event.body), Vec::new())),
-        Routed::Partly { event, endpoints, others, .. } => {
+        RoutedEvent::Event(event) => seen.push((text(&event.body), Vec::new())),
+        RoutedEvent::Partly { event, endpoints, others, .. } => {
             seen.push((text(&event.body), numbers(&endpoints)));
             seen.extend(others.iter().map(|one| (text(&one.body), numbers(&one.endpoints))));
         }
@@ -47,8 +47,8 @@ fn bodies(endpoints: &[Endpoint]) -> Vec<(Option<String>, Vec<usize>)> {
 
 #[test]
 fn endpoints_with_one_payload_share_one_body() {
-    let cloud = in_shape(&Payload::CloudEvents(CloudEventsMode::Structured));
-    let debezium = in_shape(&Payload::Debezium);
+    let cloud = in_shape(&PayloadSettings::CloudEvents(CloudEventsMode::Structured));
+    let debezium = in_shape(&PayloadSettings::Debezium);
     let endpoints = [cloud.clone(), endpoint("*"), debezium.clone(), cloud.clone()];
     let seen = bodies(&endpoints);
     let [(own, all), (cloud_body, clouds), (debezium_body, debeziums)] = seen.as_slice() else {
@@ -62,8 +62,8 @@ fn endpoints_with_one_payload_share_one_body() {
 
 #[test]
 fn what_nobody_gets_is_not_rendered() {
-    let debezium = || in_shape(&Payload::Debezium);
-    let standard = || in_shape(&Payload::Standard);
+    let debezium = || in_shape(&PayloadSettings::Debezium);
+    let standard = || in_shape(&PayloadSettings::Standard);
     let cases = [
         ("the usual way", vec![endpoint("*"), standard()], vec![(true, vec![])]),
         ("nobody in the own shape", vec![debezium()], vec![(false, vec![0]), (true, vec![0])]),

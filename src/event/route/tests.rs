@@ -7,25 +7,25 @@ use serde_json::json;
 
 use super::*;
 use crate::config::expression::Expression;
-use crate::config::link::Link;
+use crate::config::link::ConnectionLink;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;
-use crate::config::settings::Batch;
-use crate::config::settings::Delays;
+use crate::config::settings::BatchSettings;
+use crate::config::settings::EventFilter;
+use crate::config::settings::EventGlob;
 use crate::config::settings::ExpiryRule;
-use crate::config::settings::Filter;
-use crate::config::settings::Glob;
 use crate::config::settings::JsonForm;
-use crate::config::settings::Ordering;
-use crate::config::settings::Parking;
-use crate::config::settings::Payload;
-use crate::config::settings::Retry;
-use crate::flow::change::Field;
-use crate::flow::change::Old;
-use crate::flow::change::Tuple;
+use crate::config::settings::KeyOrdering;
+use crate::config::settings::ParkingSettings;
+use crate::config::settings::PayloadSettings;
+use crate::config::settings::RetryDelays;
+use crate::config::settings::RetrySettings;
+use crate::flow::change::ColumnField;
+use crate::flow::change::OldRow;
+use crate::flow::change::RowTuple;
 use crate::flow::event::Event;
-use crate::flow::key::Key;
+use crate::flow::key::KeyHash;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::Column;
@@ -54,25 +54,25 @@ pub(crate) fn relation(name: &str, columns: &[(&str, SqlType)]) -> Arc<Relation>
 }
 
 /// `None` is null; `"\0"` stands for a value that PostgreSQL did not send.
-pub(crate) fn row(values: &[Option<&str>]) -> Tuple {
+pub(crate) fn row(values: &[Option<&str>]) -> RowTuple {
     let mut raw = Vec::new();
     let mut fields = Vec::new();
     for value in values {
         fields.push(match value {
-            None => Field::Null,
-            Some("\0") => Field::Unchanged,
+            None => ColumnField::Null,
+            Some("\0") => ColumnField::Unchanged,
             Some(text) => {
                 let start = raw.len();
                 raw.extend_from_slice(text.as_bytes());
-                Field::Text(start..raw.len())
+                ColumnField::Text(start..raw.len())
             }
         });
     }
-    Tuple::new(Bytes::from(raw), fields.into()).unwrap()
+    RowTuple::new(Bytes::from(raw), fields.into()).unwrap()
 }
 
-pub(crate) fn change(relation: &Arc<Relation>, op: Op) -> Change {
-    Change {
+pub(crate) fn change(relation: &Arc<Relation>, op: ChangeOp) -> CommittedChange {
+    CommittedChange {
         position: Position { commit: Lsn::from_raw(0x1A2B), ordinal: 3 },
         committed: COMMITTED,
         relation: Arc::clone(relation),
@@ -82,7 +82,7 @@ pub(crate) fn change(relation: &Arc<Relation>, op: Op) -> Change {
     }
 }
 
-pub(crate) fn rule(table: &str, payload: Payload) -> EventRule {
+pub(crate) fn rule(table: &str, payload: PayloadSettings) -> EventRule {
     EventRule {
         event_type: Arc::from("thing.changed"),
         table: TableName::new("public", table),
@@ -102,7 +102,7 @@ pub(crate) fn endpoint(events: &str) -> Endpoint {
         name: Arc::from("e"),
         enabled: true,
         url: Secret::new("http://127.0.0.1/".parse().unwrap()),
-        events: vec![Glob::new(events)],
+        events: vec![EventGlob::new(events)],
         only: None,
         filter: None,
         payload: None,
@@ -112,35 +112,35 @@ pub(crate) fn endpoint(events: &str) -> Endpoint {
         headers: http::HeaderMap::new(),
         user_agent: String::from("test"),
         timeout: Duration::from_secs(1),
-        retry: Retry {
-            delays: Delays::Exponential { max: 0, interval: Duration::from_secs(1) },
+        retry: RetrySettings {
+            delays: RetryDelays::Exponential { max: 0, interval: Duration::from_secs(1) },
             cap: Duration::from_secs(1),
         },
         concurrency: NonZeroUsize::MIN,
-        batch: Batch { size: NonZeroUsize::MIN, linger: Duration::ZERO },
-        ordering: Ordering::Key,
+        batch: BatchSettings { size: NonZeroUsize::MIN, linger: Duration::ZERO },
+        ordering: KeyOrdering::Key,
         capacity: NonZeroUsize::MIN,
         rate_limit: None,
-        parking: Parking::default(),
+        parking: ParkingSettings::default(),
         answers: AnswerRule::default(),
         addresses: AddressPolicy::Operator,
-        link: Link::default(),
+        link: ConnectionLink::default(),
         response_limit: 0,
         test: None,
         unusable: None,
     }
 }
 
-fn route(rule: &EventRule, change: &Change, now: Timestamp) -> Vec<Routed> {
-    let mut router = Router::new(7, std::slice::from_ref(rule), &[endpoint("*")]);
+fn route(rule: &EventRule, change: &CommittedChange, now: Timestamp) -> Vec<RoutedEvent> {
+    let mut router = EventRouter::new(7, std::slice::from_ref(rule), &[endpoint("*")]);
     let mut routed = Vec::new();
     router.route(change, now, |_, outcome| routed.push(outcome));
     routed
 }
 
-pub(crate) fn event(rule: &EventRule, change: &Change) -> Box<Event> {
+pub(crate) fn event(rule: &EventRule, change: &CommittedChange) -> Box<Event> {
     match route(rule, change, COMMITTED).pop() {
-        Some(Routed::Event(event)) => event,
+        Some(RoutedEvent::Event(event)) => event,
         other => panic!("no event but {other:?}"),
     }
 }
@@ -173,7 +173,7 @@ fn wallets() -> Arc<Relation> {
     )
 }
 
-fn wallet(code: Option<&str>, pic_url: Option<&str>) -> Change {
+fn wallet(code: Option<&str>, pic_url: Option<&str>) -> CommittedChange {
     let values = [
         Some("123"),
         Some("192.168.1.100"),
@@ -186,19 +186,19 @@ fn wallet(code: Option<&str>, pic_url: Option<&str>) -> Change {
         pic_url,
         Some("2023-12-21 01:50:00+00"),
     ];
-    change(&wallets(), Op::Insert { new: row(&values) })
+    change(&wallets(), ChangeOp::Insert { new: row(&values) })
 }
 
 fn wallet_rule() -> EventRule {
     EventRule {
         event_type: Arc::from("ocr_wallet_data"),
         on: Operations { insert: true, ..Operations::default() },
-        filter: Some(Filter::NotBlank { column: String::from("wallet_code") }),
+        filter: Some(EventFilter::NotBlank { column: String::from("wallet_code") }),
         expiry: Some(ExpiryRule {
             column: Some(String::from("create_time")),
             max_age: Duration::from_secs(300),
         }),
-        ..rule("ocr_wallet_info", Payload::OcrWallet)
+        ..rule("ocr_wallet_info", PayloadSettings::OcrWallet)
     }
 }
 
@@ -231,7 +231,7 @@ fn a_wallet_without_a_code_is_not_recognised() {
     let cases = [(None, true), (Some(""), true), (Some(" \t\u{3000}"), true), (Some("x"), false)];
     for (code, filtered) in cases {
         let routed = route(&wallet_rule(), &wallet(code, None), COMMITTED);
-        assert_eq!(matches!(routed[..], [Routed::Filtered]), filtered, "case: {code:?}");
+        assert_eq!(matches!(routed[..], [RoutedEvent::Filtered]), filtered, "case: {code:?}");
     }
 }
 
@@ -240,28 +240,31 @@ fn a_row_is_expired_by_its_own_age_column() {
     let change = wallet(Some("ABC"), None);
     let born = Timestamp::from_seconds(1_703_123_400);
     let at = |seconds: i64| born.shifted(seconds * 1_000_000);
-    assert!(matches!(route(&wallet_rule(), &change, at(300))[..], [Routed::Event(_)]));
-    assert!(matches!(route(&wallet_rule(), &change, at(301))[..], [Routed::Expired { .. }]));
+    assert!(matches!(route(&wallet_rule(), &change, at(300))[..], [RoutedEvent::Event(_)]));
+    assert!(matches!(route(&wallet_rule(), &change, at(301))[..], [RoutedEvent::Expired { .. }]));
 }
 
 #[test]
 fn a_row_that_does_not_say_when_it_was_born_counts_from_its_commit() {
     let mut values = vec![None; 10];
     values[4] = Some("ABC");
-    let change = change(&wallets(), Op::Insert { new: row(&values) });
+    let change = change(&wallets(), ChangeOp::Insert { new: row(&values) });
     let late = COMMITTED.shifted(301_000_000);
-    assert!(matches!(route(&wallet_rule(), &change, COMMITTED)[..], [Routed::Event(_)]));
-    assert!(matches!(route(&wallet_rule(), &change, late)[..], [Routed::Expired { .. }]));
+    assert!(matches!(route(&wallet_rule(), &change, COMMITTED)[..], [RoutedEvent::Event(_)]));
+    assert!(matches!(route(&wallet_rule(), &change, late)[..], [RoutedEvent::Expired { .. }]));
 }
 
 #[test]
 fn the_standard_body_shows_the_row_and_what_is_known_of_the_old_one() {
     let new = || row(&[Some("1"), Some("\0"), Some("{\"a\": 1}")]);
-    let insert = Op::Insert { new: row(&[Some("1"), Some("n"), None]) };
-    let keyed = Op::Update { old: Some(Old::Key(row(&[Some("9"), None, None]))), new: new() };
-    let full =
-        Op::Update { old: Some(Old::Full(row(&[Some("1"), Some("big"), None]))), new: new() };
-    let delete = Op::Delete { old: Old::Key(row(&[Some("1"), None, None])) };
+    let insert = ChangeOp::Insert { new: row(&[Some("1"), Some("n"), None]) };
+    let keyed =
+        ChangeOp::Update { old: Some(OldRow::Key(row(&[Some("9"), None, None]))), new: new() };
+    let full = ChangeOp::Update {
+        old: Some(OldRow::Full(row(&[Some("1"), Some("big"), None]))),
+        new: new(),
+    };
+    let delete = ChangeOp::Delete { old: OldRow::Key(row(&[Some("1"), None, None])) };
     let cases = [
         ("insert", insert, json!({"data": {"id": 1, "name": "n", "doc": null}})),
         (
@@ -278,10 +281,10 @@ fn the_standard_body_shows_the_row_and_what_is_known_of_the_old_one() {
             }),
         ),
         ("delete", delete, json!({"data": {"id": 1}})),
-        ("truncate", Op::Truncate, json!({"data": null})),
+        ("truncate", ChangeOp::Truncate, json!({"data": null})),
     ];
     for (name, op, expected) in cases {
-        let event = event(&rule("things", Payload::Standard), &change(&things(), op));
+        let event = event(&rule("things", PayloadSettings::Standard), &change(&things(), op));
         let mut actual = body(&event, COMMITTED);
         let envelope = actual.as_object_mut().unwrap();
         assert_eq!(envelope.remove("type").unwrap(), "thing.changed", "case: {name}");
@@ -299,9 +302,9 @@ fn metadata_joins_the_standard_body_and_cannot_break_it() {
         (r#"{"user_id""#, json!(r#"{"user_id""#)),
     ];
     for (given, expected) in cases {
-        let mut change = change(&things(), Op::Insert { new: row(&[Some("1"), None, None]) });
+        let mut change = change(&things(), ChangeOp::Insert { new: row(&[Some("1"), None, None]) });
         change.metadata = Some(Bytes::from_static(given.as_bytes()));
-        let event = event(&rule("things", Payload::Standard), &change);
+        let event = event(&rule("things", PayloadSettings::Standard), &change);
         assert_eq!(body(&event, COMMITTED)["metadata"], expected, "case: {given}");
     }
 }
@@ -310,9 +313,9 @@ fn metadata_joins_the_standard_body_and_cannot_break_it() {
 fn a_large_text_is_not_copied() {
     let text = "é\"".repeat(300_000);
     let new = row(&[Some("1"), Some(&text), None]);
-    let change = change(&things(), Op::Insert { new });
-    let event = event(&rule("things", Payload::Standard), &change);
-    let is_slice = |part: &crate::flow::body::Part| matches!(part, crate::flow::body::Part::Escaped(slice) if slice.len() == text.len());
+    let change = change(&things(), ChangeOp::Insert { new });
+    let event = event(&rule("things", PayloadSettings::Standard), &change);
+    let is_slice = |part: &crate::flow::body::BodyPart| matches!(part, crate::flow::body::BodyPart::Escaped(slice) if slice.len() == text.len());
     assert!(event.body.parts().iter().any(is_slice));
     assert_eq!(body(&event, COMMITTED)["data"]["name"], Json::String(text));
 }
@@ -321,14 +324,14 @@ fn a_large_text_is_not_copied() {
 fn a_changed_key_keeps_the_order_of_both() {
     let inserted = |id| {
         event(
-            &rule("things", Payload::Standard),
-            &change(&things(), Op::Insert { new: row(&[Some(id), None, None]) }),
+            &rule("things", PayloadSettings::Standard),
+            &change(&things(), ChangeOp::Insert { new: row(&[Some(id), None, None]) }),
         )
     };
-    let old = Some(Old::Key(row(&[Some("1"), None, None])));
-    let moved = Op::Update { old, new: row(&[Some("2"), None, None]) };
-    let moved = event(&rule("things", Payload::Standard), &change(&things(), moved));
-    let keys: Vec<Key> = moved.keys.iter().collect();
+    let old = Some(OldRow::Key(row(&[Some("1"), None, None])));
+    let moved = ChangeOp::Update { old, new: row(&[Some("2"), None, None]) };
+    let moved = event(&rule("things", PayloadSettings::Standard), &change(&things(), moved));
+    let keys: Vec<KeyHash> = moved.keys.iter().collect();
     let (one, two) = (inserted("1"), inserted("2"));
     assert_eq!(keys.len(), 2);
     assert!(one.keys.iter().chain(two.keys.iter()).all(|key| keys.contains(&key)));
@@ -336,16 +339,18 @@ fn a_changed_key_keeps_the_order_of_both() {
 
 #[test]
 fn order_columns_that_the_old_row_does_not_carry_count_as_unchanged() {
-    let rule =
-        EventRule { order_by: vec![String::from("name")], ..rule("things", Payload::Standard) };
-    let inserted = Op::Insert { new: row(&[Some("1"), Some("n"), None]) };
-    let updated = Op::Update { old: None, new: row(&[Some("1"), Some("n"), None]) };
+    let rule = EventRule {
+        order_by: vec![String::from("name")],
+        ..rule("things", PayloadSettings::Standard)
+    };
+    let inserted = ChangeOp::Insert { new: row(&[Some("1"), Some("n"), None]) };
+    let updated = ChangeOp::Update { old: None, new: row(&[Some("1"), Some("n"), None]) };
     let inserted = event(&rule, &change(&things(), inserted));
     let updated = event(&rule, &change(&things(), updated));
     assert_eq!(inserted.keys, updated.keys);
     // With another row as well, it would need more than two keys.
-    let old = Some(Old::Key(row(&[Some("1"), None, None])));
-    let moved = Op::Update { old, new: row(&[Some("2"), Some("n"), None]) };
+    let old = Some(OldRow::Key(row(&[Some("1"), None, None])));
+    let moved = ChangeOp::Update { old, new: row(&[Some("2"), Some("n"), None]) };
     assert!(event(&rule, &change(&things(), moved)).keys.is_barrier());
 }
 
@@ -361,13 +366,13 @@ fn facts_cannot_forge_a_log_line() {
 
 #[test]
 fn an_id_depends_on_the_change_and_not_on_the_rules_around_it() {
-    let insert = || change(&things(), Op::Insert { new: row(&[Some("1"), None, None]) });
-    let mine = rule("things", Payload::Standard);
+    let insert = || change(&things(), ChangeOp::Insert { new: row(&[Some("1"), None, None]) });
+    let mine = rule("things", PayloadSettings::Standard);
     let other = EventRule { event_type: Arc::from("other"), ..mine.clone() };
-    let mut router = Router::new(7, &[other, mine.clone()], &[endpoint("thing.*")]);
+    let mut router = EventRouter::new(7, &[other, mine.clone()], &[endpoint("thing.*")]);
     let mut ids = Vec::new();
     router.route(&insert(), COMMITTED, |rule, outcome| {
-        if let Routed::Event(event) = outcome {
+        if let RoutedEvent::Event(event) = outcome {
             ids.push((rule, event.id));
         }
     });
@@ -377,8 +382,8 @@ fn an_id_depends_on_the_change_and_not_on_the_rules_around_it() {
     assert_eq!(*router.everybody(RuleIndex(1)), [EndpointIndex(0)]);
 }
 
-fn when(source: &str) -> Option<Filter> {
-    Some(Filter::When(Expression::parse(source).unwrap()))
+fn when(source: &str) -> Option<EventFilter> {
+    Some(EventFilter::When(Expression::parse(source).unwrap()))
 }
 
 pub(crate) fn orders(identity: ReplicaIdentity) -> Arc<Relation> {
@@ -424,11 +429,11 @@ fn a_filter_sees_columns_by_their_types() {
         ("has(metadata.user_id)", false),
         ("size(row) == 7", true),
     ];
-    let change = change(&orders(ReplicaIdentity::Default), Op::Insert { new: row(&ORDER) });
+    let change = change(&orders(ReplicaIdentity::Default), ChangeOp::Insert { new: row(&ORDER) });
     for (source, expected) in cases {
-        let rule = EventRule { filter: when(source), ..rule("orders", Payload::Standard) };
+        let rule = EventRule { filter: when(source), ..rule("orders", PayloadSettings::Standard) };
         let routed = route(&rule, &change, COMMITTED);
-        assert_eq!(matches!(routed[..], [Routed::Event(_)]), expected, "case: {source}");
+        assert_eq!(matches!(routed[..], [RoutedEvent::Event(_)]), expected, "case: {source}");
     }
 }
 
@@ -448,10 +453,10 @@ fn a_filter_without_a_value_lets_nothing_through_and_stops_nothing() {
     ];
     let full = orders(ReplicaIdentity::Default);
     for source in sources {
-        let rule = EventRule { filter: when(source), ..rule("orders", Payload::Standard) };
-        let update = Op::Update { old: None, new: row(&ORDER) };
+        let rule = EventRule { filter: when(source), ..rule("orders", PayloadSettings::Standard) };
+        let update = ChangeOp::Update { old: None, new: row(&ORDER) };
         let routed = route(&rule, &change(&full, update), COMMITTED);
-        assert!(matches!(routed[..], [Routed::Filtered]), "case: {source}: {routed:?}");
+        assert!(matches!(routed[..], [RoutedEvent::Filtered]), "case: {source}: {routed:?}");
     }
 }
 
@@ -463,35 +468,36 @@ fn a_filter_sees_what_the_row_was() {
         row(&values)
     };
     let source = "status == 'paid' && old.status != 'paid'";
-    let full = |old, new| Op::Update { old: Some(Old::Full(with(old))), new: with(new) };
+    let full = |old, new| ChangeOp::Update { old: Some(OldRow::Full(with(old))), new: with(new) };
     let cases = [
         ("becomes", full(Some("new"), Some("paid")), true),
         ("was null", full(None, Some("paid")), true),
         ("stays", full(Some("paid"), Some("paid")), false),
         ("leaves", full(Some("paid"), Some("sent")), false),
-        ("inserted", Op::Insert { new: with(Some("paid")) }, true),
-        ("deleted", Op::Delete { old: Old::Full(with(Some("paid"))) }, false),
+        ("inserted", ChangeOp::Insert { new: with(Some("paid")) }, true),
+        ("deleted", ChangeOp::Delete { old: OldRow::Full(with(Some("paid"))) }, false),
     ];
-    let rule = EventRule { filter: when(source), ..rule("orders", Payload::Standard) };
+    let rule = EventRule { filter: when(source), ..rule("orders", PayloadSettings::Standard) };
     for (name, op, expected) in cases {
         let routed = route(&rule, &change(&orders(ReplicaIdentity::Full), op), COMMITTED);
-        assert_eq!(matches!(routed[..], [Routed::Event(_)]), expected, "case: {name}");
+        assert_eq!(matches!(routed[..], [RoutedEvent::Event(_)]), expected, "case: {name}");
     }
 }
 
 #[test]
 fn an_identity_column_that_came_with_no_old_row_was_what_it_is() {
-    let rule = EventRule { filter: when("id == old.id"), ..rule("orders", Payload::Standard) };
-    let moved = |old| Op::Update { old, new: row(&ORDER) };
-    let key = Old::Key(row(&[Some("1"), None, None, None, None, None, None]));
+    let rule =
+        EventRule { filter: when("id == old.id"), ..rule("orders", PayloadSettings::Standard) };
+    let moved = |old| ChangeOp::Update { old, new: row(&ORDER) };
+    let key = OldRow::Key(row(&[Some("1"), None, None, None, None, None, None]));
     let relation = orders(ReplicaIdentity::Default);
     let same = route(&rule, &change(&relation, moved(None)), COMMITTED);
     let other = route(&rule, &change(&relation, moved(Some(key))), COMMITTED);
     let missing = change(&orders(ReplicaIdentity::Full), moved(None));
-    assert!(matches!(same[..], [Routed::Event(_)]));
-    assert!(matches!(other[..], [Routed::Filtered]));
+    assert!(matches!(same[..], [RoutedEvent::Event(_)]));
+    assert!(matches!(other[..], [RoutedEvent::Filtered]));
     assert!(
-        matches!(route(&rule, &missing, COMMITTED)[..], [Routed::Filtered]),
+        matches!(route(&rule, &missing, COMMITTED)[..], [RoutedEvent::Filtered]),
         "nothing is known"
     );
 }
@@ -501,15 +507,15 @@ fn one_change_raises_several_events_in_the_order_of_the_settings() {
     let named = |name: &str, source| EventRule {
         event_type: Arc::from(name),
         filter: when(source),
-        ..rule("orders", Payload::Standard)
+        ..rule("orders", PayloadSettings::Standard)
     };
     let rules = [named("a", "true"), named("b", "total > 99"), named("c", "total > 1")];
-    let mut router = Router::new(7, &rules, &[endpoint("*")]);
+    let mut router = EventRouter::new(7, &rules, &[endpoint("*")]);
     let mut seen = Vec::new();
-    let insert = Op::Insert { new: row(&ORDER) };
+    let insert = ChangeOp::Insert { new: row(&ORDER) };
     let change = change(&orders(ReplicaIdentity::Default), insert);
     router.route(&change, COMMITTED, |rule, outcome| {
-        seen.push((rule.0, matches!(outcome, Routed::Event(_))));
+        seen.push((rule.0, matches!(outcome, RoutedEvent::Event(_))));
     });
     assert_eq!(seen, [(0, true), (1, false), (2, true)]);
 }
@@ -521,13 +527,13 @@ fn an_endpoint_gets_what_its_filter_is_true_for() {
         ..endpoint("*")
     };
     let endpoints = [filtered("total < 1"), endpoint("*"), filtered("total > 1"), endpoint("no")];
-    let rule = rule("orders", Payload::Standard);
-    let mut router = Router::new(7, std::slice::from_ref(&rule), &endpoints);
+    let rule = rule("orders", PayloadSettings::Standard);
+    let mut router = EventRouter::new(7, std::slice::from_ref(&rule), &endpoints);
     let mut to = Vec::new();
-    let insert = Op::Insert { new: row(&ORDER) };
+    let insert = ChangeOp::Insert { new: row(&ORDER) };
     let change = change(&orders(ReplicaIdentity::Default), insert);
     router.route(&change, COMMITTED, |_, outcome| match outcome {
-        Routed::Partly { endpoints, .. } => to = endpoints,
+        RoutedEvent::Partly { endpoints, .. } => to = endpoints,
         other => panic!("{other:?}"),
     });
     assert_eq!(to, [EndpointIndex(1), EndpointIndex(2)]);

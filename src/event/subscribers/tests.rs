@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::settings::EventRule;
-use crate::config::settings::Payload;
-use crate::event::plan::Routed;
-use crate::event::route::Router;
+use crate::config::settings::PayloadSettings;
+use crate::event::plan::RoutedEvent;
+use crate::event::route::EventRouter;
 use crate::event::route::tests::COMMITTED;
 use crate::event::route::tests::change;
 use crate::event::route::tests::endpoint;
@@ -14,8 +14,8 @@ use crate::event::route::tests::relation;
 use crate::event::route::tests::row;
 use crate::event::route::tests::rule;
 use crate::event::scope::EVALUATIONS;
-use crate::flow::change::Change;
-use crate::flow::change::Op;
+use crate::flow::change::ChangeOp;
+use crate::flow::change::CommittedChange;
 
 fn items() -> Arc<Relation> {
     let columns = [
@@ -34,27 +34,27 @@ fn when(source: &str) -> Endpoint {
 
 fn matching(column: &str, values: &[&str]) -> Endpoint {
     let values = values.iter().map(|value| (*value).to_owned()).collect();
-    Endpoint { only: Some(Only { column: column.to_owned(), values }), ..endpoint("*") }
+    Endpoint { only: Some(ValueMatch { column: column.to_owned(), values }), ..endpoint("*") }
 }
 
 fn items_rule() -> EventRule {
-    rule("items", Payload::Standard)
+    rule("items", PayloadSettings::Standard)
 }
 
 /// Who gets the event of this change.
-fn takers(router: &mut Router, change: &Change) -> Vec<usize> {
+fn takers(router: &mut EventRouter, change: &CommittedChange) -> Vec<usize> {
     let mut found = Vec::new();
     router.route(change, COMMITTED, |rule, routed| match routed {
-        Routed::Event(_) => {}
-        Routed::Partly { endpoints, .. } => found = endpoints.iter().map(|e| e.0).collect(),
+        RoutedEvent::Event(_) => {}
+        RoutedEvent::Partly { endpoints, .. } => found = endpoints.iter().map(|e| e.0).collect(),
         other => panic!("{other:?} of {rule:?}"),
     });
     found.sort_unstable();
     found
 }
 
-fn insert(values: &[Option<&str>]) -> Change {
-    change(&items(), Op::Insert { new: row(values) })
+fn insert(values: &[Option<&str>]) -> CommittedChange {
+    change(&items(), ChangeOp::Insert { new: row(values) })
 }
 
 /// One of each form of filter that is looked up by a value, and some that are not.
@@ -100,13 +100,13 @@ proptest! {
     ) {
         let endpoints: Vec<_> = FILTERS.iter().map(|source| when(source)).collect();
         let change = insert(&[id, k, plan, paid, total]);
-        let mut router = Router::new(7, &[items_rule()], &endpoints);
-        let scope = Scope {
+        let mut router = EventRouter::new(7, &[items_rule()], &endpoints);
+        let scope = EvaluationScope {
             change: &change,
             event_type: "thing.changed",
             id: crate::flow::event::EventId::new(
                 change.position,
-                crate::flow::event::Origin::new(7, "thing.changed"),
+                crate::flow::event::IdOrigin::new(7, "thing.changed"),
             ),
             now: COMMITTED,
             born: COMMITTED,
@@ -123,7 +123,7 @@ proptest! {
 fn an_event_evaluates_no_filter_of_those_that_do_not_take_it() {
     let mut endpoints: Vec<_> = (0..2000).map(|k| when(&format!("k == {k}"))).collect();
     endpoints.extend((0..2000).map(|k| when(&format!("k == {k} && total > 1.0"))));
-    let mut router = Router::new(7, &[items_rule()], &endpoints);
+    let mut router = EventRouter::new(7, &[items_rule()], &endpoints);
     let change = insert(&[Some("1"), Some("77"), Some("a"), Some("t"), Some("2")]);
     let before = EVALUATIONS.with(std::cell::Cell::get);
     assert_eq!(takers(&mut router, &change), [77, 2077]);
@@ -134,7 +134,7 @@ fn an_event_evaluates_no_filter_of_those_that_do_not_take_it() {
 #[test]
 fn a_filter_of_many_endpoints_is_evaluated_once() {
     let endpoints: Vec<_> = (0..500).map(|_| when("total > 1.0")).collect();
-    let mut router = Router::new(7, &[items_rule()], &endpoints);
+    let mut router = EventRouter::new(7, &[items_rule()], &endpoints);
     let change = insert(&[Some("1"), Some("7"), Some("a"), Some("t"), Some("2")]);
     let before = EVALUATIONS.with(std::cell::Cell::get);
     assert_eq!(takers(&mut router, &change).len(), 500);
@@ -152,7 +152,7 @@ fn a_match_and_a_filter_hold_both() {
         matching("plan", &["c"]),
         matching("missing", &["a"]),
     ];
-    let mut router = Router::new(7, &[items_rule()], &endpoints);
+    let mut router = EventRouter::new(7, &[items_rule()], &endpoints);
     let change = insert(&[Some("1"), Some("7"), Some("a"), Some("t"), Some("2")]);
     assert_eq!(takers(&mut router, &change), [0, 1, 3]);
 }

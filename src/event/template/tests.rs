@@ -7,37 +7,37 @@ use serde_json::Value as Json;
 use super::*;
 use crate::config::expression::Expression;
 use crate::config::settings::CloudEventsMode;
-use crate::config::settings::Payload;
+use crate::config::settings::PayloadSettings;
 use crate::event::route::tests::COMMITTED;
 use crate::event::route::tests::change;
 use crate::event::route::tests::event;
 use crate::event::route::tests::relation;
 use crate::event::route::tests::row;
 use crate::event::route::tests::rule;
-use crate::flow::change::Change;
-use crate::flow::change::Old;
-use crate::flow::change::Tuple;
+use crate::flow::change::CommittedChange;
+use crate::flow::change::OldRow;
+use crate::flow::change::RowTuple;
 use crate::flow::time::Timestamp;
 
-fn value(source: &str) -> Node {
-    Node::Value(Expression::parse(source).unwrap())
+fn value(source: &str) -> TemplateNode {
+    TemplateNode::Value(Expression::parse(source).unwrap())
 }
 
-fn piece(source: &str) -> Piece {
-    Piece::Value(Expression::parse(source).unwrap())
+fn piece(source: &str) -> TemplatePiece {
+    TemplatePiece::Value(Expression::parse(source).unwrap())
 }
 
-fn object(members: &[(&str, Node)]) -> Node {
-    let member = |(name, value): &(&str, Node)| crate::config::template::Member {
+fn object(members: &[(&str, TemplateNode)]) -> TemplateNode {
+    let member = |(name, value): &(&str, TemplateNode)| crate::config::template::TemplateMember {
         name: name.trim_end_matches('?').to_owned(),
         optional: name.ends_with('?'),
         value: value.clone(),
     };
-    Node::Object(members.iter().map(member).collect())
+    TemplateNode::Object(members.iter().map(member).collect())
 }
 
-fn payload(root: Node) -> Payload {
-    Payload::Template { root: Arc::new(root), content_type: None }
+fn payload(root: TemplateNode) -> PayloadSettings {
+    PayloadSettings::Template { root: Arc::new(root), content_type: None }
 }
 
 fn table() -> Arc<Relation> {
@@ -54,7 +54,7 @@ fn table() -> Arc<Relation> {
     )
 }
 
-fn thing() -> Tuple {
+fn thing() -> RowTuple {
     row(&[
         Some("7654321098765432123"),
         Some("a \"b\"\n"),
@@ -66,7 +66,7 @@ fn thing() -> Tuple {
 }
 
 /// The body for a change, as of 16.5 s after its commit.
-fn rendered(payload: Payload, change: &Change) -> String {
+fn rendered(payload: PayloadSettings, change: &CommittedChange) -> String {
     let event = event(&rule("things", payload), change);
     let body = event.body.complete(COMMITTED.shifted(16_500_000));
     String::from_utf8(body.to_vec()).unwrap()
@@ -108,12 +108,15 @@ fn a_place_that_is_one_expression_keeps_its_type() {
         ("doc.missing", "null"),
         ("0.0 / 0.0", "\"NaN\""),
     ];
-    let change = change(&table(), Op::Insert { new: thing() });
+    let change = change(&table(), ChangeOp::Insert { new: thing() });
     for (source, expected) in cases {
         assert_eq!(rendered(payload(value(source)), &change), expected, "case: {source}");
     }
     let id = rendered(payload(value("event_id")), &change);
-    assert_eq!(id, format!("\"{}\"", event(&rule("things", Payload::Standard), &change).id));
+    assert_eq!(
+        id,
+        format!("\"{}\"", event(&rule("things", PayloadSettings::Standard), &change).id)
+    );
 }
 
 #[test]
@@ -124,14 +127,21 @@ fn a_key_that_may_be_left_out_is_left_out_when_null() {
         ("c?", value("metadata")),
         ("d?", value("old.name")),
     ]);
-    let change = change(&table(), Op::Insert { new: thing() });
+    let change = change(&table(), ChangeOp::Insert { new: thing() });
     assert_eq!(rendered(payload(root), &change), "{}");
     let root = object(&[
         ("a?", value("flag")),
         ("b", value("flag")),
         ("c?", value("id")),
         ("d?", value("doc.a[0]")),
-        ("e", Node::List(vec![value("id"), Node::Literal("1".to_owned()), object(&[])])),
+        (
+            "e",
+            TemplateNode::List(vec![
+                value("id"),
+                TemplateNode::Literal("1".to_owned()),
+                object(&[]),
+            ]),
+        ),
     ]);
     let expected = r#"{"b":null,"c":7654321098765432123,"d":true,"e":[7654321098765432123,1,{}]}"#;
     assert_eq!(rendered(payload(root), &change), expected);
@@ -139,24 +149,24 @@ fn a_key_that_may_be_left_out_is_left_out_when_null() {
 
 #[test]
 fn a_text_holds_values_as_people_read_them() {
-    let pieces = |around: &[&str]| -> Vec<Piece> {
-        let mut pieces = vec![Piece::Literal("\"<".to_owned())];
+    let pieces = |around: &[&str]| -> Vec<TemplatePiece> {
+        let mut pieces = vec![TemplatePiece::Literal("\"<".to_owned())];
         for source in around {
-            pieces.extend([piece(source), Piece::Literal("|".to_owned())]);
+            pieces.extend([piece(source), TemplatePiece::Literal("|".to_owned())]);
         }
         pieces
     };
     let sources = ["name", "id", "price", "flag", "at", "doc", "now", "int(now)", "age", "op"];
-    let change = change(&table(), Op::Insert { new: thing() });
+    let change = change(&table(), ChangeOp::Insert { new: thing() });
     let expected = concat!(
         "\"<a \"b\"\n|7654321098765432123|1.10||2023-12-21T01:50:00.25Z|",
         r#"{"z":1,"a":[true,1.50]}"#,
         "|2023-12-21T01:50:56.750Z|1703123456|16.500|insert|",
     );
-    let quoted = rendered(payload(Node::Text(pieces(&sources))), &change);
+    let quoted = rendered(payload(TemplateNode::Text(pieces(&sources))), &change);
     assert_eq!(serde_json::from_str::<String>(&quoted).unwrap(), expected);
     let content_type = http::HeaderValue::from_static("text/markdown");
-    let text = Payload::Text { pieces: Arc::from(pieces(&sources)), content_type };
+    let text = PayloadSettings::Text { pieces: Arc::from(pieces(&sources)), content_type };
     assert_eq!(rendered(text.clone(), &change), expected);
     let event = event(&rule("things", text), &change);
     assert_eq!(event.body.headers()[0].1, "text/markdown");
@@ -166,7 +176,7 @@ fn a_text_holds_values_as_people_read_them() {
 fn an_update_shows_what_it_changed() {
     let old = row(&[Some("1"), Some("x"), Some("1.10"), None, None, None]);
     let new = row(&[Some("1"), Some("y"), Some("1.10"), Some("\0"), Some("\0"), Some("t")]);
-    let mut update = change(&table(), Op::Update { old: Some(Old::Full(old)), new });
+    let mut update = change(&table(), ChangeOp::Update { old: Some(OldRow::Full(old)), new });
     update.metadata = Some(Bytes::from_static(br#"{"user_id": "admin"}"#));
     let cases = [
         ("changes", r#"{"name":"x","flag":null}"#),
@@ -183,11 +193,13 @@ fn an_update_shows_what_it_changed() {
 
 #[test]
 fn cloudevents_are_structured_or_binary() {
-    let insert =
-        change(&table(), Op::Insert { new: row(&[Some("1"), Some("n"), None, None, None, None]) });
-    let id = event(&rule("things", Payload::Standard), &insert).id;
+    let insert = change(
+        &table(),
+        ChangeOp::Insert { new: row(&[Some("1"), Some("n"), None, None, None, None]) },
+    );
+    let id = event(&rule("things", PayloadSettings::Standard), &insert).id;
     let data = r#"{"id":1,"name":"n","price":null,"doc":null,"at":null,"flag":null}"#;
-    let structured = Payload::CloudEvents(CloudEventsMode::Structured);
+    let structured = PayloadSettings::CloudEvents(CloudEventsMode::Structured);
     assert_eq!(
         rendered(structured.clone(), &insert),
         format!(
@@ -201,7 +213,7 @@ fn cloudevents_are_structured_or_binary() {
         let shown = event.body.headers().iter();
         shown.map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect::<Vec<_>>()
     };
-    let binary = Payload::CloudEvents(CloudEventsMode::Binary);
+    let binary = PayloadSettings::CloudEvents(CloudEventsMode::Binary);
     assert_eq!(rendered(binary.clone(), &insert), data);
     assert_eq!(headers(structured), ["content-type: application/cloudevents+json; charset=utf-8"]);
     assert_eq!(
@@ -226,10 +238,15 @@ fn debezium_has_its_envelope() {
     };
     let null = "null".to_owned();
     let cases = [
-        (Op::Insert { new: new() }, null.clone(), json("y"), "c"),
-        (Op::Update { old: Some(Old::Full(old())), new: new() }, json("x"), json("y"), "u"),
-        (Op::Delete { old: Old::Full(old()) }, json("x"), null.clone(), "d"),
-        (Op::Truncate, null.clone(), null, "t"),
+        (ChangeOp::Insert { new: new() }, null.clone(), json("y"), "c"),
+        (
+            ChangeOp::Update { old: Some(OldRow::Full(old())), new: new() },
+            json("x"),
+            json("y"),
+            "u",
+        ),
+        (ChangeOp::Delete { old: OldRow::Full(old()) }, json("x"), null.clone(), "d"),
+        (ChangeOp::Truncate, null.clone(), null, "t"),
     ];
     for (op, before, after, code) in cases {
         let expected = format!(
@@ -239,7 +256,11 @@ fn debezium_has_its_envelope() {
              \"op\":\"{code}\",\"ts_ms\":1703123440250}}",
             env!("CARGO_PKG_VERSION"),
         );
-        assert_eq!(rendered(Payload::Debezium, &change(&table(), op)), expected, "case: {code}");
+        assert_eq!(
+            rendered(PayloadSettings::Debezium, &change(&table(), op)),
+            expected,
+            "case: {code}"
+        );
     }
 }
 
@@ -248,22 +269,22 @@ proptest! {
     #[test]
     fn a_value_can_never_break_the_json(name: Vec<u8>, doc: Vec<u8>, at: String, metadata: Vec<u8>) {
         let mut raw = Vec::new();
-        let mut fields = vec![crate::flow::change::Field::Null];
+        let mut fields = vec![crate::flow::change::ColumnField::Null];
         for text in [name.as_slice(), at.as_bytes(), &doc, at.as_bytes(), &name] {
-            fields.push(crate::flow::change::Field::Text(raw.len()..raw.len() + text.len()));
+            fields.push(crate::flow::change::ColumnField::Text(raw.len()..raw.len() + text.len()));
             raw.extend_from_slice(text);
         }
-        let new = Tuple::new(Bytes::from(raw), fields.into()).unwrap();
-        let mut insert = change(&table(), Op::Insert { new });
+        let new = RowTuple::new(Bytes::from(raw), fields.into()).unwrap();
+        let mut insert = change(&table(), ChangeOp::Insert { new });
         insert.metadata = Some(Bytes::from(metadata));
         let sources = [
             "name", "string(name)", "price", "string(price)", "doc", "string(doc)", "at",
             "int(at)", "flag", "string(flag)", "row", "metadata", "name + name", "doc.a",
             "{name: doc}",
         ];
-        let text = sources.iter().flat_map(|s| [Piece::Literal("\"\\".to_owned()), piece(s)]);
-        let mut members: Vec<(&str, Node)> = sources.iter().map(|s| (*s, value(s))).collect();
-        members.push(("text", Node::Text(text.collect())));
+        let text = sources.iter().flat_map(|s| [TemplatePiece::Literal("\"\\".to_owned()), piece(s)]);
+        let mut members: Vec<(&str, TemplateNode)> = sources.iter().map(|s| (*s, value(s))).collect();
+        members.push(("text", TemplateNode::Text(text.collect())));
         members.push(("optional?", value("name")));
         let body = rendered(payload(object(&members)), &insert);
         let read: Json = serde_json::from_str(&body).unwrap();
@@ -280,7 +301,7 @@ fn the_age_counts_from_the_column_of_the_rule() {
         column: Some("at".to_owned()),
         max_age: std::time::Duration::from_secs(3600),
     });
-    let event = event(&rule, &change(&table(), Op::Insert { new: thing() }));
+    let event = event(&rule, &change(&table(), ChangeOp::Insert { new: thing() }));
     let at = Timestamp::from_seconds(1_703_123_402);
     assert_eq!(event.body.complete(at), "1.750");
 }

@@ -15,24 +15,24 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::settings;
 use crate::config::settings::BacklogLimits;
-use crate::config::settings::Batch;
-use crate::config::settings::Delays;
-use crate::config::settings::Ordering;
-use crate::config::settings::Retry;
+use crate::config::settings::BatchSettings;
+use crate::config::settings::KeyOrdering;
+use crate::config::settings::RetryDelays;
+use crate::config::settings::RetrySettings;
 use crate::flow::backlog::BacklogPosition;
-use crate::flow::backlog::Refilled;
-use crate::flow::backlog::Standing;
-use crate::flow::event::Expiry;
-use crate::flow::key::Key;
-use crate::flow::key::Keys;
+use crate::flow::backlog::BacklogStanding;
+use crate::flow::backlog::RefilledRow;
+use crate::flow::event::EventExpiry;
+use crate::flow::key::EventKeys;
+use crate::flow::key::KeyHash;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::lane::core::spill::RefillWanted;
 use crate::lane::core::spill::TAIL_PATIENCE;
-use crate::lane::core::spill::Wanted;
 use crate::lane::core::sweep::SWEEP_INTERVAL;
 use crate::lane::samples;
 use crate::lane::samples::number;
-use crate::lane::settings::Parking;
+use crate::lane::settings::LaneParking;
 
 mod world;
 
@@ -88,7 +88,7 @@ enum Answer {
     Retry,
     RetryAfter(u64),
     /// It did not come to the endpoint.
-    Unspent(Reach),
+    Unspent(AttemptReach),
     Rejected,
     Gone,
 }
@@ -98,8 +98,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         20 => Just(Answer::Delivered),
         30 => Just(Answer::Retry),
         5 => (0..5_000u64).prop_map(Answer::RetryAfter),
-        3 => Just(Answer::Unspent(Reach::Unprocessed)),
-        3 => Just(Answer::Unspent(Reach::Nowhere)),
+        3 => Just(Answer::Unspent(AttemptReach::Unprocessed)),
+        3 => Just(Answer::Unspent(AttemptReach::Nowhere)),
         3 => Just(Answer::Rejected),
         1 => Just(Answer::Gone),
     ];
@@ -139,9 +139,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn any_settings() -> impl Strategy<Value = LaneSettings> {
     let ordering = prop_oneof![
-        4 => Just(Ordering::Key),
-        1 => Just(Ordering::Strict),
-        1 => Just(Ordering::None),
+        4 => Just(KeyOrdering::Key),
+        1 => Just(KeyOrdering::Strict),
+        1 => Just(KeyOrdering::None),
     ];
     let limits = (2..80usize, 3..200u64).prop_map(|(rows, age)| BacklogLimits {
         rows: number(rows),
@@ -154,27 +154,27 @@ fn any_settings() -> impl Strategy<Value = LaneSettings> {
     (1..5usize, 1..4usize, 0..100u64, ordering, 0..7u32, room, parking).prop_map(
         |(concurrency, size, linger, ordering, max, room, (failures, after, backlog))| {
             let (capacity, share_bytes) = room;
-            let breaker = settings::Breaker {
+            let breaker = settings::BreakerSettings {
                 failures: number(failures.max(1)),
                 cooldown: Duration::from_secs(1),
                 cap: Duration::from_secs(4),
             };
             let breaker = (failures > 0).then_some(breaker);
             let after = Duration::from_millis(after);
-            let terms = settings::Parking { after, breaker, backlog };
+            let terms = settings::ParkingSettings { after, breaker, backlog };
             LaneSettings {
                 concurrency: number(concurrency),
-                batch: Batch {
+                batch: BatchSettings {
                     size: number(size.min(capacity)),
                     linger: Duration::from_millis(linger),
                 },
                 ordering,
                 capacity: number(capacity),
-                retry: Retry {
-                    delays: Delays::Exponential { max, interval: Duration::from_millis(700) },
+                retry: RetrySettings {
+                    delays: RetryDelays::Exponential { max, interval: Duration::from_millis(700) },
                     cap: Duration::from_secs(3),
                 },
-                parking: Some(Parking { terms, standing: None }),
+                parking: Some(LaneParking { terms, standing: None }),
                 share_bytes,
                 ..samples::settings()
             }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::config::settings;
-use crate::config::settings::Delays;
-use crate::config::settings::Retry;
+use crate::config::settings::RetryDelays;
+use crate::config::settings::RetrySettings;
 use crate::flow::lease::LeaseId;
 use crate::lane::core::delays::retry_delay;
 use crate::lane::core::pace::later;
@@ -31,21 +31,21 @@ pub enum BreakerState {
 }
 
 #[derive(Debug)]
-pub(super) struct Breaker {
+pub(super) struct CircuitBreaker {
     /// `None`: it never opens.
-    policy: Option<Policy>,
-    state: State,
+    policy: Option<BreakerPolicy>,
+    state: BreakerPhase,
 }
 
 #[derive(Debug)]
-struct Policy {
+struct BreakerPolicy {
     failures: usize,
     /// The cooldowns, as delays before the n-th probe.
-    cooldowns: Retry,
+    cooldowns: RetrySettings,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum BreakerPhase {
     Closed {
         failures_in_row: usize,
     },
@@ -62,35 +62,40 @@ enum State {
     },
 }
 
-impl Policy {
-    fn new(settings::Breaker { failures, cooldown, cap }: settings::Breaker) -> Self {
-        let delays = Delays::Exponential { max: u32::MAX, interval: cooldown };
-        Self { failures: failures.get(), cooldowns: Retry { delays, cap } }
+impl BreakerPolicy {
+    fn new(
+        settings::BreakerSettings { failures, cooldown, cap }: settings::BreakerSettings,
+    ) -> Self {
+        let delays = RetryDelays::Exponential { max: u32::MAX, interval: cooldown };
+        Self { failures: failures.get(), cooldowns: RetrySettings { delays, cap } }
     }
 }
 
-impl Breaker {
-    pub(super) fn new(policy: Option<settings::Breaker>) -> Self {
-        Self { policy: policy.map(Policy::new), state: State::Closed { failures_in_row: 0 } }
+impl CircuitBreaker {
+    pub(super) fn new(policy: Option<settings::BreakerSettings>) -> Self {
+        Self {
+            policy: policy.map(BreakerPolicy::new),
+            state: BreakerPhase::Closed { failures_in_row: 0 },
+        }
     }
 
     /// Another policy; the state stays, unless there is none.
-    pub(super) fn govern(&mut self, policy: Option<settings::Breaker>) {
-        self.policy = policy.map(Policy::new);
+    pub(super) fn govern(&mut self, policy: Option<settings::BreakerSettings>) {
+        self.policy = policy.map(BreakerPolicy::new);
         if self.policy.is_none() {
-            self.state = State::Closed { failures_in_row: 0 };
+            self.state = BreakerPhase::Closed { failures_in_row: 0 };
         }
     }
 
     /// Whether this request is the probe that decides. It counts for the endpoint, and not for what
     /// is sent with it.
     pub(super) fn is_probe(&self, id: LeaseId) -> bool {
-        matches!(self.state, State::Probing { probe, .. } if probe == id)
+        matches!(self.state, BreakerPhase::Probing { probe, .. } if probe == id)
     }
 
     /// The same, when it is known to have been open when walhook ended: the first request is a probe.
     pub(super) fn unproven(self) -> Self {
-        let state = if self.policy.is_some() { State::Unproven } else { self.state };
+        let state = if self.policy.is_some() { BreakerPhase::Unproven } else { self.state };
         Self { state, ..self }
     }
 
@@ -98,49 +103,55 @@ impl Breaker {
     /// a probe, at once.
     pub(super) fn forget(&mut self) {
         self.state = match self.state {
-            State::Closed { .. } => State::Closed { failures_in_row: 0 },
-            State::Unproven | State::Open { .. } | State::Probing { .. } => State::Unproven,
+            BreakerPhase::Closed { .. } => BreakerPhase::Closed { failures_in_row: 0 },
+            BreakerPhase::Unproven | BreakerPhase::Open { .. } | BreakerPhase::Probing { .. } => {
+                BreakerPhase::Unproven
+            }
         };
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed { .. })
+        matches!(self.state, BreakerPhase::Closed { .. })
     }
 
     pub(super) fn state(&self, now: Instant) -> BreakerState {
         match self.state {
-            State::Closed { .. } => BreakerState::Closed,
-            State::Open { until, .. } if now < until => BreakerState::Open,
-            State::Unproven | State::Open { .. } | State::Probing { .. } => BreakerState::HalfOpen,
+            BreakerPhase::Closed { .. } => BreakerState::Closed,
+            BreakerPhase::Open { until, .. } if now < until => BreakerState::Open,
+            BreakerPhase::Unproven | BreakerPhase::Open { .. } | BreakerPhase::Probing { .. } => {
+                BreakerState::HalfOpen
+            }
         }
     }
 
     /// When the next request may start; `None` if not before the probe has ended.
     pub(super) fn free_at(&self, now: Instant) -> Option<Instant> {
         match self.state {
-            State::Closed { .. } | State::Unproven => Some(now),
-            State::Open { until, .. } => Some(until.max(now)),
-            State::Probing { .. } => None,
+            BreakerPhase::Closed { .. } | BreakerPhase::Unproven => Some(now),
+            BreakerPhase::Open { until, .. } => Some(until.max(now)),
+            BreakerPhase::Probing { .. } => None,
         }
     }
 
     /// A request has started.
     pub(super) fn started(&mut self, id: LeaseId) {
         match self.state {
-            State::Open { probes, .. } => self.state = State::Probing { probe: id, probes },
-            State::Unproven => self.state = State::Probing { probe: id, probes: 0 },
-            State::Closed { .. } | State::Probing { .. } => {}
+            BreakerPhase::Open { probes, .. } => {
+                self.state = BreakerPhase::Probing { probe: id, probes }
+            }
+            BreakerPhase::Unproven => self.state = BreakerPhase::Probing { probe: id, probes: 0 },
+            BreakerPhase::Closed { .. } | BreakerPhase::Probing { .. } => {}
         }
     }
 
     /// The endpoint took the request, or refused it for what it said.
     pub(super) fn answered(&mut self, id: LeaseId) {
         match self.state {
-            State::Closed { .. } => self.state = State::Closed { failures_in_row: 0 },
-            State::Probing { probe, .. } if probe == id => {
-                self.state = State::Closed { failures_in_row: 0 };
+            BreakerPhase::Closed { .. } => self.state = BreakerPhase::Closed { failures_in_row: 0 },
+            BreakerPhase::Probing { probe, .. } if probe == id => {
+                self.state = BreakerPhase::Closed { failures_in_row: 0 };
             }
-            State::Unproven | State::Open { .. } | State::Probing { .. } => {}
+            BreakerPhase::Unproven | BreakerPhase::Open { .. } | BreakerPhase::Probing { .. } => {}
         }
     }
 
@@ -155,26 +166,30 @@ impl Breaker {
     ) -> bool {
         let Some(policy) = &self.policy else { return false };
         let (was_closed, probes) = match self.state {
-            State::Closed { failures_in_row } if failures_in_row + 1 < policy.failures => {
-                self.state = State::Closed { failures_in_row: failures_in_row + 1 };
+            BreakerPhase::Closed { failures_in_row } if failures_in_row + 1 < policy.failures => {
+                self.state = BreakerPhase::Closed { failures_in_row: failures_in_row + 1 };
                 return false;
             }
-            State::Closed { .. } => (true, 0),
-            State::Probing { probe, probes } if probe == id => (false, probes.saturating_add(1)),
-            State::Unproven | State::Open { .. } | State::Probing { .. } => return false,
+            BreakerPhase::Closed { .. } => (true, 0),
+            BreakerPhase::Probing { probe, probes } if probe == id => {
+                (false, probes.saturating_add(1))
+            }
+            BreakerPhase::Unproven | BreakerPhase::Open { .. } | BreakerPhase::Probing { .. } => {
+                return false;
+            }
         };
         let cooldown = retry_delay(&policy.cooldowns, probes.saturating_add(1), asked, fraction);
         let until = later(now, cooldown.unwrap_or(policy.cooldowns.cap));
-        self.state = State::Open { until, probes };
+        self.state = BreakerPhase::Open { until, probes };
         was_closed
     }
 
     /// The request was no request in the end: it tells nothing of the endpoint.
     pub(super) fn unsent(&mut self, id: LeaseId, now: Instant) {
-        if let State::Probing { probe, probes } = self.state
+        if let BreakerPhase::Probing { probe, probes } = self.state
             && probe == id
         {
-            self.state = State::Open { until: now, probes };
+            self.state = BreakerPhase::Open { until: now, probes };
         }
     }
 }
@@ -186,13 +201,17 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn breaker() -> Breaker {
+    fn breaker() -> CircuitBreaker {
         let failures = NonZeroUsize::new(3).unwrap();
-        Breaker::new(Some(settings::Breaker { failures, cooldown: SECOND, cap: 5 * SECOND }))
+        CircuitBreaker::new(Some(settings::BreakerSettings {
+            failures,
+            cooldown: SECOND,
+            cap: 5 * SECOND,
+        }))
     }
 
     /// Opens the breaker by three failures, the last of which asks for a wait.
-    fn opened(asked: Option<Duration>, now: Instant) -> Breaker {
+    fn opened(asked: Option<Duration>, now: Instant) -> CircuitBreaker {
         let mut breaker = breaker();
         let opened = [None, None, asked].map(|asked| breaker.failed(LeaseId(1), asked, now, 0.5));
         assert_eq!(opened, [false, false, true]);
@@ -262,7 +281,7 @@ mod tests {
 
     #[test]
     fn without_a_policy_it_never_opens() {
-        let mut breaker = Breaker::new(None);
+        let mut breaker = CircuitBreaker::new(None);
         let now = Instant::now();
         assert!((0..1000).all(|_| !breaker.failed(LeaseId(1), None, now, 0.5)));
         assert!(breaker.is_closed());

@@ -48,12 +48,12 @@ pub(super) struct ConcurrencyLimit {
     last: LeaseId,
     /// Refusals of requests up to this one are told by the last cut already.
     cut_at: LeaseId,
-    round: Round,
+    round: LatencyRound,
 }
 
 /// About one round trip.
 #[derive(Debug)]
-struct Round {
+struct LatencyRound {
     /// It began before this request.
     first: LeaseId,
     answers: u32,
@@ -62,7 +62,7 @@ struct Round {
     was_full: bool,
 }
 
-impl Round {
+impl LatencyRound {
     fn after(last: LeaseId) -> Self {
         let first = LeaseId(last.0 + 1);
         Self { first, answers: 0, quickest: Duration::MAX, was_full: false }
@@ -84,7 +84,7 @@ impl ConcurrencyLimit {
             on_trial: None,
             last: LeaseId(0),
             cut_at: LeaseId(0),
-            round: Round::after(LeaseId(0)),
+            round: LatencyRound::after(LeaseId(0)),
         }
     }
 
@@ -93,7 +93,7 @@ impl ConcurrencyLimit {
         if concurrency.get() != self.full || is_steady != self.is_steady {
             let found = Self::new(concurrency, is_steady);
             let (last, cut_at) = (self.last, self.last);
-            *self = Self { last, cut_at, round: Round::after(last), ..found };
+            *self = Self { last, cut_at, round: LatencyRound::after(last), ..found };
         }
     }
 
@@ -125,7 +125,7 @@ impl ConcurrencyLimit {
         self.round.answers += 1;
         self.round.quickest = self.round.quickest.min(took);
         if self.round.answers >= ROUND_ANSWERS_MIN {
-            let round = std::mem::replace(&mut self.round, Round::after(self.last));
+            let round = std::mem::replace(&mut self.round, LatencyRound::after(self.last));
             self.judge(&round);
         }
     }
@@ -137,10 +137,10 @@ impl ConcurrencyLimit {
         }
         self.limit = (self.limit * CUT).max(1.0);
         (self.is_starting, self.on_trial, self.cut_at) = (false, None, self.last);
-        self.round = Round::after(self.last);
+        self.round = LatencyRound::after(self.last);
     }
 
-    fn judge(&mut self, round: &Round) {
+    fn judge(&mut self, round: &LatencyRound) {
         let quickest = round.quickest;
         if let Some((before, limit)) = self.on_trial.take()
             && quickest > before.mul_f64((1.0 + CUT) / 2.0)

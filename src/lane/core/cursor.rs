@@ -7,13 +7,13 @@ use crate::flow::backlog::BacklogPosition;
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Position;
-use crate::lane::core::retries::Resume;
+use crate::lane::core::retries::ResumedDelivery;
 
 /// The newest delivery that was in memory: what is in the backlog only comes after it.
 ///
 /// One change can raise several events, and memory may have some of them and the backlog others.
 #[derive(Debug, Default)]
-pub(super) struct Cursor {
+pub(super) struct LaneCursor {
     newest: Option<Position>,
     /// The row of the newest, if it came from the backlog.
     row: Option<i64>,
@@ -21,10 +21,10 @@ pub(super) struct Cursor {
     passed: Vec<EventId>,
     /// Older ones that have left memory again, and what is left of their attempts: their rows may not
     /// know of the last one yet.
-    evicted: BTreeMap<EventId, Option<Resume>>,
+    evicted: BTreeMap<EventId, Option<ResumedDelivery>>,
 }
 
-impl Cursor {
+impl LaneCursor {
     /// An event comes into memory, from the backlog's row with this number or from the source.
     pub(super) fn pass(&mut self, event: &Event, row: Option<i64>) {
         if self.newest != Some(event.position) {
@@ -45,12 +45,12 @@ impl Cursor {
     }
 
     /// An event has left memory, and its row is to come in again.
-    pub(super) fn evict(&mut self, event: EventId, resume: Option<Resume>) {
+    pub(super) fn evict(&mut self, event: EventId, resume: Option<ResumedDelivery>) {
         self.evicted.insert(event, resume);
     }
 
     /// A row comes in. Returns what is left of its attempts, if it was in memory before.
-    pub(super) fn come_in(&mut self, event: &Event, row: i64) -> Option<Resume> {
+    pub(super) fn come_in(&mut self, event: &Event, row: i64) -> Option<ResumedDelivery> {
         match self.evicted.remove(&event.id) {
             Some(resume) => resume,
             None => {

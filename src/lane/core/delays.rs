@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use crate::config::settings::Delays;
-use crate::config::settings::Retry;
+use crate::config::settings::RetryDelays;
+use crate::config::settings::RetrySettings;
 
 /// What a receiver asks for is a lower bound: jitter only adds to it, up to this share.
 const SPREAD_ADDED: f64 = 0.1;
 
 /// Between attempts that do not count: at once, then from a second on.
-const UNSPENT: Retry = Retry {
-    delays: Delays::Exponential { max: u32::MAX, interval: Duration::from_secs(1) },
+const UNSPENT: RetrySettings = RetrySettings {
+    delays: RetryDelays::Exponential { max: u32::MAX, interval: Duration::from_secs(1) },
     cap: Duration::from_secs(30),
 };
 
@@ -19,7 +19,7 @@ const UNSPENT: Retry = Retry {
 /// `asked` is what the receiver wants (`Retry-After`): it can make the wait longer than our own
 /// delay, up to the cap, and never shorter. `fraction` is random, from 0 up to 1.
 pub(super) fn retry_delay(
-    policy: &Retry,
+    policy: &RetrySettings,
     attempt: u32,
     asked: Option<Duration>,
     fraction: f64,
@@ -28,18 +28,18 @@ pub(super) fn retry_delay(
     let lengthened = |wait: Duration| stretch(wait, 1.0 + SPREAD_ADDED * fraction);
     let retry = attempt.saturating_sub(1);
     let own = match &policy.delays {
-        Delays::Exponential { max, interval } => {
+        RetryDelays::Exponential { max, interval } => {
             if retry >= *max {
                 return None;
             }
             let plain = 2u32.checked_pow(retry).and_then(|times| interval.checked_mul(times));
-            let (from, to) = (Retry::SPREAD_FROM, Retry::SPREAD_TO);
+            let (from, to) = (RetrySettings::SPREAD_FROM, RetrySettings::SPREAD_TO);
             // The spread ends at the cap. A clamp after the spread would collect much of it there.
             let plain = plain.unwrap_or(Duration::MAX).min(policy.cap.div_f64(to));
             stretch(plain, from + (to - from) * fraction)
         }
         // The list is the operator's own word: to the letter, and the cap does not shorten it.
-        Delays::List(delays) => *delays.get(usize::try_from(retry).ok()?)?,
+        RetryDelays::List(delays) => *delays.get(usize::try_from(retry).ok()?)?,
     };
     let asked = asked.map_or(Duration::ZERO, |asked| lengthened(asked).min(policy.cap));
     Some(own.max(asked))
@@ -67,12 +67,18 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn exponential() -> Retry {
-        Retry { delays: Delays::Exponential { max: 4, interval: SECOND }, cap: 5 * SECOND }
+    fn exponential() -> RetrySettings {
+        RetrySettings {
+            delays: RetryDelays::Exponential { max: 4, interval: SECOND },
+            cap: 5 * SECOND,
+        }
     }
 
-    fn list() -> Retry {
-        Retry { delays: Delays::List(vec![10 * SECOND, 30 * SECOND]), cap: 20 * SECOND }
+    fn list() -> RetrySettings {
+        RetrySettings {
+            delays: RetryDelays::List(vec![10 * SECOND, 30 * SECOND]),
+            cap: 20 * SECOND,
+        }
     }
 
     #[test]
@@ -125,7 +131,7 @@ mod tests {
         ) {
             let (cap, asked) = (Duration::from_millis(cap), Duration::from_millis(asked));
             let interval = Duration::from_millis(interval);
-            let policy = Retry { delays: Delays::Exponential { max: 100, interval }, cap };
+            let policy = RetrySettings { delays: RetryDelays::Exponential { max: 100, interval }, cap };
             let delay = retry_delay(&policy, attempt, Some(asked), fraction).unwrap();
             // Durations pass through floating point, which is exact to about 1 in 10^15.
             let slack = Duration::from_nanos(1) + cap / 1_000_000_000;

@@ -4,18 +4,18 @@ use std::cmp::Reverse;
 use std::time::Instant;
 
 use crate::flow::lease::LeaseId;
-use crate::lane::core::Lane;
-use crate::lane::core::Now;
-use crate::lane::core::Phase;
-use crate::lane::core::order::Slot;
+use crate::lane::core::DeliveryPhase;
+use crate::lane::core::LaneNow;
+use crate::lane::core::LaneState;
+use crate::lane::core::order::OrderSlot;
 use crate::lane::core::pace::later;
-use crate::lane::core::retries::Parcel;
-use crate::lane::core::retries::Tries;
+use crate::lane::core::retries::AttemptCount;
+use crate::lane::core::retries::RetryBatch;
 
-impl Lane {
+impl LaneState {
     /// Whether the endpoint may get another request.
     pub(super) fn may_start(&self, now: Instant) -> bool {
-        self.phase != Phase::Stopped
+        self.phase != DeliveryPhase::Stopped
             && !self.is_told_to_rest()
             && self.in_flight.len() < self.allowed()
             && self.rate.free_at(now).is_none()
@@ -39,7 +39,7 @@ impl Lane {
         Some(self.rate.free_at(now).map_or(work, |free| work.max(free)))
     }
 
-    pub(super) fn take_next(&mut self, now: Now) -> Option<Parcel> {
+    pub(super) fn take_next(&mut self, now: LaneNow) -> Option<RetryBatch> {
         // Retries that turn out to have expired can free fresh events: hence the third look. Fresh
         // ones that have expired can free deliveries that continue: hence the fourth.
         for retry in [self.retry_turn, !self.retry_turn, false, true] {
@@ -52,18 +52,18 @@ impl Lane {
         None
     }
 
-    fn take_due_retry(&mut self, now: Now) -> Option<Parcel> {
-        while let Some(Parcel { mut members, tries }) = self.retries.pop_due(now.instant) {
+    fn take_due_retry(&mut self, now: LaneNow) -> Option<RetryBatch> {
+        while let Some(RetryBatch { mut members, tries }) = self.retries.pop_due(now.instant) {
             members.retain(|&slot| !self.settle_if_expired(slot, &tries, now.database));
             if !members.is_empty() {
-                return Some(Parcel { members, tries });
+                return Some(RetryBatch { members, tries });
             }
         }
         None
     }
 
     /// A batch of events that were not tried before, if one is due.
-    fn take_fresh(&mut self, now: Now) -> Option<Parcel> {
+    fn take_fresh(&mut self, now: LaneNow) -> Option<RetryBatch> {
         let &Reverse((_, oldest)) = self.ready.peek()?;
         if self.missing > 0 && now.instant < self.linger_end(oldest) {
             return None;
@@ -80,14 +80,14 @@ impl Lane {
             return None;
         }
         self.order.take(&members);
-        Some(Parcel { members, tries: Tries::default() })
+        Some(RetryBatch { members, tries: AttemptCount::default() })
     }
 
     /// Up to `size` events in the order of arrival, such that each one's predecessors by key are
     /// among them. Expired ones are settled on the way. Replays and others are never together: the
     /// flag tells that the batch ends for that.
-    fn gather(&mut self, size: usize, now: Now) -> (Vec<Slot>, bool) {
-        let mut members: Vec<Slot> = Vec::new();
+    fn gather(&mut self, size: usize, now: LaneNow) -> (Vec<OrderSlot>, bool) {
+        let mut members: Vec<OrderSlot> = Vec::new();
         let mut is_closed = false;
         while members.len() < size {
             let from = match (self.ready.peek(), self.joining.peek()) {
@@ -104,7 +104,7 @@ impl Lane {
                 break;
             }
             from.pop();
-            if !self.settle_if_expired(slot, &Tries::default(), now.database) {
+            if !self.settle_if_expired(slot, &AttemptCount::default(), now.database) {
                 let opened = self.order.join(slot);
                 self.line_up(opened.all());
                 members.push(slot);
@@ -115,7 +115,7 @@ impl Lane {
     }
 
     /// When the batch that starts with this event is sent even if it is not full.
-    fn linger_end(&self, oldest: Slot) -> Instant {
+    fn linger_end(&self, oldest: OrderSlot) -> Instant {
         let since = self.order.since(oldest);
         // What comes later joins it only if it has to wait for an answer anyway.
         let goes_alone = self.is_resting && self.in_flight.is_empty();
@@ -126,14 +126,14 @@ impl Lane {
     }
 
     /// Puts events that have come to the front where they are found.
-    pub(super) fn line_up(&mut self, opened: impl IntoIterator<Item = Option<Slot>>) {
+    pub(super) fn line_up(&mut self, opened: impl IntoIterator<Item = Option<OrderSlot>>) {
         for slot in opened.into_iter().flatten() {
             let place = Reverse((self.order.arrival(slot), slot));
             if !self.order.is_first(slot) {
                 self.joining.push(place);
             } else if let Some(resume) = self.order.resume(slot) {
                 self.last_lease += 1;
-                let parcel = Parcel { members: vec![slot], tries: resume.tries };
+                let parcel = RetryBatch { members: vec![slot], tries: resume.tries };
                 self.retries.push(parcel, LeaseId(self.last_lease), resume.due);
             } else {
                 self.ready.push(place);

@@ -4,30 +4,30 @@
 //! has left memory is remembered by its id until then: a row that is not committed yet must not be
 //! passed over, and one that is about to be deleted must not come in again.
 
-use crate::flow::settlement::Holding;
+use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::ParkReason;
-use crate::lane::core::Lane;
-use crate::lane::core::Now;
-use crate::lane::core::Phase;
-use crate::lane::core::Place;
-use crate::lane::core::order::Slot;
-use crate::lane::core::retries::Resume;
+use crate::lane::core::DeliveryPhase;
+use crate::lane::core::DeliveryPlace;
+use crate::lane::core::LaneNow;
+use crate::lane::core::LaneState;
+use crate::lane::core::order::OrderSlot;
+use crate::lane::core::retries::ResumedDelivery;
 
-impl Lane {
+impl LaneState {
     /// Gives back all that the lane holds, but for what is in flight and what an operator sends again.
-    pub fn evict(&mut self, now: Now) {
+    pub fn evict(&mut self, now: LaneNow) {
         let is_ready = |lane: &Self| {
             let spill = lane.spill.as_ref();
-            lane.phase == Phase::Open && spill.is_some_and(|spill| spill.is_caught_up())
+            lane.phase == DeliveryPhase::Open && spill.is_some_and(|spill| spill.is_caught_up())
         };
         if !is_ready(self) {
             return;
         }
         let reason = self.held_off().unwrap_or(ParkReason::Full);
         self.park_all(reason, now);
-        let mut leaving: Vec<Slot> = self.order.waiting();
+        let mut leaving: Vec<OrderSlot> = self.order.waiting();
         leaving.extend(self.retries.iter().flat_map(|(parcel, _)| parcel.members.iter().copied()));
-        leaving.retain(|&slot| self.order.holding(slot) == Holding::Backlog);
+        leaving.retain(|&slot| self.order.holding(slot) == DurableIn::Backlog);
         leaving.sort_unstable();
         leaving.dedup();
         let dues: Vec<_> = self
@@ -38,14 +38,14 @@ impl Lane {
         for (slot, tries) in self.retries.remove(&leaving) {
             let due = dues.iter().find(|(known, _)| *known == slot);
             let due = due.map_or(now.instant, |(_, due)| *due);
-            self.order.set_resume(slot, Resume { tries, due });
+            self.order.set_resume(slot, ResumedDelivery { tries, due });
         }
         // From the last to the first, so that none of them comes to the front in between.
         leaving.sort_unstable_by_key(|&slot| std::cmp::Reverse(self.order.arrival(slot)));
         for slot in leaving {
             let removed = self.order.remove(slot);
             self.line_up(removed.opened.all());
-            self.free(Place::Own, &removed.event);
+            self.free(DeliveryPlace::Own, &removed.event);
             self.freed.outside += 1;
             if let Some(spill) = &mut self.spill {
                 spill.outside += 1;

@@ -2,17 +2,17 @@
 
 use crate::flow::lease::LeaseId;
 use crate::flow::settlement::DeathReason;
-use crate::flow::settlement::Holding;
+use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::ParkReason;
-use crate::lane::core::Lane;
-use crate::lane::core::Now;
-use crate::lane::core::Phase;
+use crate::lane::core::DeliveryPhase;
+use crate::lane::core::LaneNow;
+use crate::lane::core::LaneState;
 use crate::lane::settings::LaneSettings;
 
-impl Lane {
+impl LaneState {
     /// Keeps to other settings from here on; whether there is a backlog, what it holds, and the
     /// lane's share of memory do not change. An endpoint that said 410 gets another chance: it may be another one.
-    pub fn reconfigure(&mut self, settings: LaneSettings, now: Now) {
+    pub fn reconfigure(&mut self, settings: LaneSettings, now: LaneNow) {
         self.rate.limit(settings.rate_limit);
         self.ramp.widen(settings.concurrency, settings.is_steady());
         self.limit.widen(settings.concurrency, settings.is_steady());
@@ -33,7 +33,7 @@ impl Lane {
     }
 
     /// The endpoint is disabled: what is in flight ends, all else waits in the backlog.
-    pub fn disable(&mut self, now: Now) {
+    pub fn disable(&mut self, now: LaneNow) {
         self.is_disabled = true;
         self.rest_if_told(now);
     }
@@ -46,7 +46,7 @@ impl Lane {
 
     /// An operator has paused the endpoint: what is in flight ends, and all else waits in the
     /// backlog, whose limits hold.
-    pub fn pause(&mut self, now: Now) {
+    pub fn pause(&mut self, now: LaneNow) {
         self.is_paused = true;
         self.rest_if_told(now);
     }
@@ -58,7 +58,7 @@ impl Lane {
 
     /// What waits is tried at once, and its schedule begins anew: the endpoint may be another one,
     /// or is said to work again. What is in flight has its outcome, and is tried at once after it.
-    pub fn try_now(&mut self, now: Now) {
+    pub fn try_now(&mut self, now: LaneNow) {
         self.reopen();
         self.rest_if_told(now); // it did not while it was gone
         self.anew = Some(LeaseId(self.last_lease));
@@ -70,7 +70,7 @@ impl Lane {
         let reason = self.held_off().unwrap_or(ParkReason::Retry);
         for (slot, tries) in restarted {
             // Its row has to know of it.
-            if self.order.holding(slot) == Holding::Backlog {
+            if self.order.holding(slot) == DurableIn::Backlog {
                 self.report_parked(slot, &tries, Some(now.database), reason);
             }
         }
@@ -88,34 +88,34 @@ impl Lane {
     /// page. What is in flight has its own outcome. The lane is done when it is empty.
     pub fn delete(&mut self) {
         self.caught_up(); // it is not sent what had been taken before walhook started
-        if self.phase != Phase::Stopped {
-            self.close_for_good(Phase::Deleted);
+        if self.phase != DeliveryPhase::Stopped {
+            self.close_for_good(DeliveryPhase::Deleted);
         }
     }
 
     /// Whether the endpoint was removed.
     pub fn is_deleted(&self) -> bool {
-        self.phase == Phase::Deleted
+        self.phase == DeliveryPhase::Deleted
     }
 
     /// Why everything that comes is given up, if that is so.
     pub(super) fn doom(&self) -> Option<DeathReason> {
         match self.phase {
-            Phase::Gone => Some(DeathReason::EndpointGone),
-            Phase::Deleted => Some(DeathReason::EndpointDeleted),
-            Phase::Open | Phase::Stopped => None,
+            DeliveryPhase::Gone => Some(DeathReason::EndpointGone),
+            DeliveryPhase::Deleted => Some(DeathReason::EndpointDeleted),
+            DeliveryPhase::Open | DeliveryPhase::Stopped => None,
         }
     }
 
     fn reopen(&mut self) {
-        if self.phase == Phase::Gone {
-            self.phase = Phase::Open;
+        if self.phase == DeliveryPhase::Gone {
+            self.phase = DeliveryPhase::Open;
         }
     }
 
     /// Nothing holds the WAL, and nothing comes in from the backlog.
-    fn rest_if_told(&mut self, now: Now) {
-        if self.is_told_to_rest() && self.phase == Phase::Open && self.spill.is_some() {
+    fn rest_if_told(&mut self, now: LaneNow) {
+        if self.is_told_to_rest() && self.phase == DeliveryPhase::Open && self.spill.is_some() {
             let reason = self.held_off().unwrap_or(ParkReason::Disabled);
             self.park_all(reason, now);
             self.release_reserved(0);
@@ -124,8 +124,8 @@ impl Lane {
 
     /// What is parked may wait behind others than before, so that nothing is left to hold the WAL
     /// behind something that waits for long.
-    fn reorder(&mut self, now: Now) {
-        if self.spill.is_some() && self.phase == Phase::Open {
+    fn reorder(&mut self, now: LaneNow) {
+        if self.spill.is_some() && self.phase == DeliveryPhase::Open {
             self.park_all(ParkReason::Behind, now);
         }
         self.order.reorder(self.settings.ordering);

@@ -1,10 +1,10 @@
 //! One change of a running lane at a time.
 
 use super::*;
-use crate::config::settings::Delays;
-use crate::config::settings::Ordering;
-use crate::config::settings::Retry;
-use crate::flow::backlog::Refilled;
+use crate::config::settings::KeyOrdering;
+use crate::config::settings::RetryDelays;
+use crate::config::settings::RetrySettings;
+use crate::flow::backlog::RefilledRow;
 use crate::lane::core::parking_tests::bench;
 use crate::lane::core::parking_tests::row;
 use crate::lane::core::parking_tests::standing;
@@ -98,8 +98,9 @@ fn a_paused_endpoint_parks_what_comes_and_keeps_to_the_limits_of_its_backlog() {
 fn what_waits_is_tried_at_once_and_begins_anew_when_it_is_told_to() {
     let mut bench = bench(|settings| {
         let delays = vec![Duration::from_secs(900), Duration::from_secs(3600)];
-        settings.retry = Retry { delays: Delays::List(delays), cap: Duration::from_secs(3600) };
-        settings.ordering = Ordering::Strict;
+        settings.retry =
+            RetrySettings { delays: RetryDelays::List(delays), cap: Duration::from_secs(3600) };
+        settings.ordering = KeyOrdering::Strict;
     });
     bench.offer([event(0, 1), event(1, 1)]);
     let lease = bench.leases().remove(0);
@@ -132,14 +133,14 @@ fn a_try_at_once_reaches_what_waits_for_the_breaker_and_in_the_backlog() {
     let mut bench = bench(standing(1, 3));
     bench.offer((10..20).map(|n| event(n, n)));
     let due = Some(Timestamp::from_seconds(86_400));
-    let late = Refilled { attempts: 4, due, ..row(event(3, 3), 1) };
+    let late = RefilledRow { attempts: 4, due, ..row(event(3, 3), 1) };
     bench.refill(vec![late]);
     assert!(bench.leases().iter().all(|lease| lease.events[0].sequence != 3), "not for a day");
     let mut other = parking_tests::bench(standing(1, 3));
     other.offer([event(10, 1)]);
     let now = other.time();
     other.lane.try_now(now);
-    let late = Refilled { attempts: 4, due, ..row(event(3, 3), 1) };
+    let late = RefilledRow { attempts: 4, due, ..row(event(3, 3), 1) };
     other.refill(vec![late]);
     let leases = other.leases();
     assert!(leases.iter().any(|lease| lease.events[0].sequence == 3 && lease.attempt == 1));
@@ -222,7 +223,7 @@ fn another_concurrency_and_retry_policy_hold_from_the_next_request_on() {
     assert_eq!(numbers(&more), [[1], [2]]);
     bench.reconfigure(|settings| {
         settings.concurrency = number(1);
-        settings.retry.delays = crate::config::settings::Delays::List(Vec::new());
+        settings.retry.delays = crate::config::settings::RetryDelays::List(Vec::new());
     });
     bench.complete(&more[0], &retry(None));
     assert_eq!(bench.settled(), [(1, "exhausted", 1)]);
@@ -235,17 +236,17 @@ fn another_order_holds_for_what_waits_already() {
     bench.offer([event(0, 1), event(1, 2), event(2, 2), event(3, 4), event(4, 2)]);
     let leases = bench.leases();
     assert_eq!(numbers(&leases), [[0], [1]]);
-    bench.reconfigure(|settings| settings.ordering = Ordering::Strict);
+    bench.reconfigure(|settings| settings.ordering = KeyOrdering::Strict);
     assert_eq!(bench.parked().len(), 3, "they may wait for long");
     bench.complete(&leases[1], &delivered());
     assert!(bench.leases().is_empty(), "the first is in flight still");
     bench.complete(&leases[0], &delivered());
     let next = bench.leases();
     assert_eq!(numbers(&next), [[2]]);
-    bench.reconfigure(|settings| settings.ordering = Ordering::Key);
+    bench.reconfigure(|settings| settings.ordering = KeyOrdering::Key);
     assert_eq!(numbers(&bench.leases()), [[3]], "4 has the key of 2");
     bench.reconfigure(|settings| {
-        (settings.ordering, settings.concurrency) = (Ordering::None, number(9))
+        (settings.ordering, settings.concurrency) = (KeyOrdering::None, number(9))
     });
     assert_eq!(numbers(&bench.leases()), [[4]]);
 }
@@ -294,10 +295,10 @@ fn a_removed_endpoint_waits_for_rows_that_are_older_than_those_it_has_read() {
 
 #[test]
 fn what_is_in_flight_when_the_order_changes_is_not_parked_behind_another() {
-    let mut bench = bench(|settings| settings.ordering = Ordering::None);
+    let mut bench = bench(|settings| settings.ordering = KeyOrdering::None);
     bench.offer([event(0, 1), event(1, 1)]);
     let leases = bench.leases();
-    bench.reconfigure(|settings| settings.ordering = Ordering::Key);
+    bench.reconfigure(|settings| settings.ordering = KeyOrdering::Key);
     bench.offer([event(2, 1)]);
     bench.complete(&leases[0], &retry(Some(Duration::from_secs(30))));
     assert_eq!(bench.parked(), [(0, ParkReason::Retry), (2, ParkReason::Behind)]);
@@ -309,7 +310,7 @@ fn what_is_in_flight_when_the_order_changes_is_not_parked_behind_another() {
 fn an_endpoint_that_is_gone_and_disabled_keeps_no_places_when_it_is_changed() {
     let mut bench = bench(|settings| settings.concurrency = number(1));
     bench.offer([event(0, 0)]);
-    bench.lane.offer(event(1, 1), Place::Overflow, bench.time());
+    bench.lane.offer(event(1, 1), DeliveryPlace::Overflow, bench.time());
     let lease = bench.leases().remove(0);
     bench.disable();
     bench.complete(&lease, &gone());
@@ -327,7 +328,7 @@ fn an_endpoint_that_was_gone_and_is_disabled_parks_what_arrives_once_it_is_chang
     let mut bench = bench(|settings| settings.concurrency = number(1));
     bench.offer([event(0, 0)]);
     for n in 1..4 {
-        bench.lane.offer(event(n, n), Place::Overflow, bench.time());
+        bench.lane.offer(event(n, n), DeliveryPlace::Overflow, bench.time());
     }
     let lease = bench.leases().remove(0);
     bench.complete(&lease, &gone());

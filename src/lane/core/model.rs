@@ -7,13 +7,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::settings::Batch;
-use crate::config::settings::Delays;
-use crate::config::settings::Ordering;
-use crate::config::settings::Retry;
-use crate::flow::event::Expiry;
-use crate::flow::key::Key;
-use crate::flow::key::Keys;
+use crate::config::settings::BatchSettings;
+use crate::config::settings::KeyOrdering;
+use crate::config::settings::RetryDelays;
+use crate::config::settings::RetrySettings;
+use crate::flow::event::EventExpiry;
+use crate::flow::key::EventKeys;
+use crate::flow::key::KeyHash;
 use crate::flow::relation::TableName;
 use crate::lane::samples;
 use crate::lane::samples::event_of;
@@ -64,19 +64,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn any_settings() -> impl Strategy<Value = LaneSettings> {
     let ordering = prop_oneof![
-        3 => Just(Ordering::Key),
-        1 => Just(Ordering::Strict),
-        1 => Just(Ordering::None),
+        3 => Just(KeyOrdering::Key),
+        1 => Just(KeyOrdering::Strict),
+        1 => Just(KeyOrdering::None),
     ];
     let rate = prop_oneof![3 => Just(None), 1 => (0.5..300.0f64).prop_map(Some)];
     (1..6usize, 1..5usize, 0..200u64, ordering, rate, 0..4u32).prop_map(
         |(concurrency, size, linger, ordering, rate_limit, max)| LaneSettings {
             concurrency: number(concurrency),
-            batch: Batch { size: number(size), linger: Duration::from_millis(linger) },
+            batch: BatchSettings { size: number(size), linger: Duration::from_millis(linger) },
             ordering,
             rate_limit,
-            retry: Retry {
-                delays: Delays::Exponential { max, interval: Duration::from_millis(700) },
+            retry: RetrySettings {
+                delays: RetryDelays::Exponential { max, interval: Duration::from_millis(700) },
                 cap: Duration::from_secs(3),
             },
             ..samples::settings()
@@ -95,11 +95,11 @@ enum At {
 
 #[derive(Debug)]
 struct Known {
-    keys: Vec<Key>,
+    keys: Vec<KeyHash>,
     /// Its table, if barriers count for it.
     table: Option<usize>,
     is_barrier: bool,
-    expiry: Option<Expiry>,
+    expiry: Option<EventExpiry>,
     offered: Instant,
     at: At,
     attempts: u32,
@@ -109,7 +109,7 @@ struct Known {
 
 /// A lane, and everything that ever happened to it.
 struct World {
-    lane: Lane,
+    lane: LaneState,
     settings: LaneSettings,
     start: Instant,
     now: Instant,
@@ -125,7 +125,7 @@ impl World {
     fn new(settings: LaneSettings) -> Self {
         let start = Instant::now();
         Self {
-            lane: Lane::new(settings.clone()),
+            lane: LaneState::new(settings.clone()),
             start,
             now: start,
             known: Vec::new(),
@@ -143,8 +143,8 @@ impl World {
         Timestamp::from_micros(i64::try_from(passed).unwrap())
     }
 
-    fn time(&self) -> Now {
-        Now { instant: self.now, database: self.database_now() }
+    fn time(&self) -> LaneNow {
+        LaneNow { instant: self.now, database: self.database_now() }
     }
 
     fn is_expired(&self, event: usize) -> bool {
@@ -168,25 +168,25 @@ impl World {
 
     fn offer(&mut self, keys: &[u64], lifetime: Option<u64>) {
         let max_age = lifetime.map(Duration::from_millis);
-        let expiry = max_age.map(|max_age| Expiry { born: self.database_now(), max_age });
+        let expiry = max_age.map(|max_age| EventExpiry { born: self.database_now(), max_age });
         let keys = match *keys {
-            [] => Keys::NONE,
-            [BARRIER] => Keys::BARRIER,
-            [key] => Keys::one(Key::from_raw(key)),
-            [old, new, ..] => Keys::both(Key::from_raw(old), Key::from_raw(new)),
+            [] => EventKeys::NONE,
+            [BARRIER] => EventKeys::BARRIER,
+            [key] => EventKeys::one(KeyHash::from_raw(key)),
+            [old, new, ..] => EventKeys::both(KeyHash::from_raw(old), KeyHash::from_raw(new)),
         };
         let sequence = self.known.len();
         let mut event = Arc::into_inner(event_of(sequence as u64, keys, expiry)).unwrap();
         event.table = Arc::new(TableName::new("public", format!("table_{}", sequence % 2)));
         let event = Arc::new(event);
-        self.lane.offer(Arc::clone(&event), Place::Own, self.time());
+        self.lane.offer(Arc::clone(&event), DeliveryPlace::Own, self.time());
         let keys = match self.settings.ordering {
-            Ordering::Key => keys.iter().collect(),
-            Ordering::Strict => vec![Key::from_raw(99)],
-            Ordering::None => Vec::new(),
+            KeyOrdering::Key => keys.iter().collect(),
+            KeyOrdering::Strict => vec![KeyHash::from_raw(99)],
+            KeyOrdering::None => Vec::new(),
         };
         let at = At::Waiting;
-        let table = (self.settings.ordering == Ordering::Key).then_some(sequence % 2);
+        let table = (self.settings.ordering == KeyOrdering::Key).then_some(sequence % 2);
         let is_barrier = event.keys.is_barrier();
         let offered = self.now;
         self.known.push(Known {
@@ -283,7 +283,9 @@ impl World {
             self.failures_in_row = 0;
             self.allowed = (self.allowed * 2).min(self.settings.concurrency.get());
         }
-        let Delays::Exponential { max, .. } = self.settings.retry.delays else { unreachable!() };
+        let RetryDelays::Exponential { max, .. } = self.settings.retry.delays else {
+            unreachable!()
+        };
         let is_split = answer == Answer::Rejected && lease.events.len() > 1 && !self.is_gone;
         let again = is_retry && lease.attempt <= max && !self.is_gone || is_split;
         let wait = self.lane.complete(lease.id, &exchange, self.time(), 0.5);
@@ -342,18 +344,18 @@ impl World {
             assert_eq!(settlement.attempts, known.attempts);
             known.at = At::Settled;
             let outcome = match settlement.outcome {
-                Outcome::Delivered { .. } => "delivered",
-                Outcome::Expired => "expired",
-                Outcome::Filtered => "filtered",
-                Outcome::Dead { reason: DeathReason::RetriesExhausted(_) } => "exhausted",
-                Outcome::Dead { reason: DeathReason::Rejected(_) } => "rejected",
-                Outcome::Dead {
+                DeliveryOutcome::Delivered { .. } => "delivered",
+                DeliveryOutcome::Expired => "expired",
+                DeliveryOutcome::Filtered => "filtered",
+                DeliveryOutcome::Dead { reason: DeathReason::RetriesExhausted(_) } => "exhausted",
+                DeliveryOutcome::Dead { reason: DeathReason::Rejected(_) } => "rejected",
+                DeliveryOutcome::Dead {
                     reason: DeathReason::EndpointGone | DeathReason::EndpointDeleted,
                 } => "gone",
-                Outcome::Dead { reason: DeathReason::BacklogFull } => "full",
-                Outcome::Dead { reason: DeathReason::BacklogTooOld } => "too old",
-                Outcome::Dead { reason: DeathReason::Poison(_) } => "poison",
-                Outcome::Parked { .. } => "parked",
+                DeliveryOutcome::Dead { reason: DeathReason::BacklogFull } => "full",
+                DeliveryOutcome::Dead { reason: DeathReason::BacklogTooOld } => "too old",
+                DeliveryOutcome::Dead { reason: DeathReason::Poison(_) } => "poison",
+                DeliveryOutcome::Parked { .. } => "parked",
             };
             settled.push((event, outcome));
         }
@@ -384,7 +386,7 @@ impl World {
             }
         }
         let Some(&oldest) = batch.first() else { return };
-        let Batch { size, linger } = self.settings.batch;
+        let BatchSettings { size, linger } = self.settings.batch;
         assert!(batch.len() < size.get(), "{batch:?} make a full batch");
         assert!(self.known[oldest].offered + linger > self.now, "{batch:?} lingered enough");
     }
@@ -397,11 +399,11 @@ impl World {
             at == At::Waiting && alone && self.ahead_of(event).next().is_none()
         });
         let alone = alone.count();
-        let expected = Counts {
+        let expected = LaneCounts {
             queued: count(|at| at == At::Waiting) - alone,
             in_flight: count(|at| matches!(at, At::InFlight(_))),
             retrying: count(|at| matches!(at, At::Retrying(..))) + alone,
-            ..Counts::default()
+            ..LaneCounts::default()
         };
         assert_eq!(self.lane.counts(), expected);
     }
@@ -433,7 +435,7 @@ impl World {
             assert!(wakes_in_vain < 2, "it wakes without a reason");
         }
         assert!(self.known.iter().all(|known| known.at == At::Settled));
-        assert_eq!(self.lane.counts(), Counts::default());
+        assert_eq!(self.lane.counts(), LaneCounts::default());
     }
 }
 

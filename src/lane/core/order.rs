@@ -9,7 +9,7 @@
 //! two chains. All steps are O(1): an event counts the chains in which another one is ahead of it.
 //!
 //! While a batch is gathered its members count as gone for those behind them, so that later events
-//! of the same keys can join the same batch; see [`Order::join`].
+//! of the same keys can join the same batch; see [`KeyOrder::join`].
 //!
 //! A barrier, such as a TRUNCATE, stands in no chain, but between all events of its table: `barriers`.
 //!
@@ -24,42 +24,42 @@ use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::settings::Ordering;
+use crate::config::settings::KeyOrdering;
 use crate::flow::event::Event;
-use crate::flow::key::Key;
-use crate::flow::key::Keys;
-use crate::flow::settlement::Holding;
+use crate::flow::key::EventKeys;
+use crate::flow::key::KeyHash;
+use crate::flow::settlement::DurableIn;
 use crate::flow::time::Timestamp;
-use crate::lane::core::order::barriers::Barriers;
-use crate::lane::core::retries::Resume;
-use crate::lane::core::retries::Tries;
+use crate::lane::core::order::barriers::OrderBarriers;
+use crate::lane::core::retries::AttemptCount;
+use crate::lane::core::retries::ResumedDelivery;
 
 /// Names an event in the lane until the event is removed.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Slot(u32);
+pub(super) struct OrderSlot(u32);
 
 /// Events that a step has brought to the front: up to two of the same keys, and those that a barrier
 /// held back.
 #[derive(Debug, Default)]
-pub(super) struct Opened {
-    of_keys: [Option<Slot>; 2],
-    of_barriers: Vec<Slot>,
+pub(super) struct OpenedDelivery {
+    of_keys: [Option<OrderSlot>; 2],
+    of_barriers: Vec<OrderSlot>,
 }
 
-impl Opened {
-    pub(super) fn all(self) -> impl Iterator<Item = Option<Slot>> {
+impl OpenedDelivery {
+    pub(super) fn all(self) -> impl Iterator<Item = Option<OrderSlot>> {
         self.of_keys.into_iter().chain(self.of_barriers.into_iter().map(Some))
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Order {
-    ordering: Ordering,
-    entries: Vec<Option<Entry>>,
-    free: Vec<Slot>,
+pub(super) struct KeyOrder {
+    ordering: KeyOrdering,
+    entries: Vec<Option<OrderEntry>>,
+    free: Vec<OrderSlot>,
     /// The last event of each chain.
-    last: HashMap<Key, Link, BuildHasherDefault<NumberHasher>>,
-    barriers: Barriers,
+    last: HashMap<KeyHash, ChainLink, BuildHasherDefault<NumberHasher>>,
+    barriers: OrderBarriers,
     arrivals: u64,
     parked: usize,
     replays: usize,
@@ -67,46 +67,46 @@ pub(super) struct Order {
 
 /// An event as it comes into the lane.
 #[derive(Debug)]
-pub(super) struct Arrived {
+pub(super) struct ArrivedEvent {
     pub(super) event: Arc<Event>,
-    pub(super) holding: Holding,
+    pub(super) holding: DurableIn,
     /// When it was parked; without a meaning unless the backlog holds it.
     pub(super) parked: Timestamp,
     /// What is left of earlier attempts.
-    pub(super) resume: Option<Resume>,
+    pub(super) resume: Option<ResumedDelivery>,
 }
 
 /// An event as it leaves the lane.
 #[derive(Debug)]
-pub(super) struct Removed {
+pub(super) struct RemovedEvent {
     pub(super) event: Arc<Event>,
-    pub(super) holding: Holding,
-    pub(super) resume: Option<Resume>,
-    pub(super) opened: Opened,
+    pub(super) holding: DurableIn,
+    pub(super) resume: Option<ResumedDelivery>,
+    pub(super) opened: OpenedDelivery,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct OrderEntry {
     event: Arc<Event>,
-    holding: Holding,
+    holding: DurableIn,
     parked: Timestamp,
     is_detained: bool,
     /// It continues where it was once it is first; until then it cannot join a batch of events
     /// that were not tried.
-    resume: Option<Resume>,
+    resume: Option<ResumedDelivery>,
     arrival: u64,
     since: Instant,
-    state: State,
+    state: EntryState,
     /// Chains in which another event is ahead.
     ahead: u8,
     /// Those of them in which the event right ahead has joined the batch that is being gathered.
     joined: u8,
-    first: Chain,
-    second: Chain,
+    first: KeyChain,
+    second: KeyChain,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum State {
+enum EntryState {
     Waiting,
     /// In the batch that is being gathered.
     Joined,
@@ -115,32 +115,32 @@ enum State {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Chain {
-    previous: Option<Link>,
-    next: Option<Link>,
+struct KeyChain {
+    previous: Option<ChainLink>,
+    next: Option<ChainLink>,
 }
 
 /// An event's place in one of its chains.
 #[derive(Clone, Copy, Debug)]
-struct Link {
-    slot: Slot,
-    side: Side,
+struct ChainLink {
+    slot: OrderSlot,
+    side: ChainSide,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Side {
+enum ChainSide {
     First,
     Second,
 }
 
-impl Order {
-    pub(super) fn new(ordering: Ordering) -> Self {
+impl KeyOrder {
+    pub(super) fn new(ordering: KeyOrdering) -> Self {
         Self {
             ordering,
             entries: Vec::new(),
             free: Vec::new(),
             last: HashMap::default(),
-            barriers: Barriers::default(),
+            barriers: OrderBarriers::default(),
             arrivals: 0,
             parked: 0,
             replays: 0,
@@ -164,7 +164,7 @@ impl Order {
 
     /// Orders by another rule from here on: what waits lines up anew, in the order of arrival. Who
     /// is first may be somebody else then.
-    pub(super) fn reorder(&mut self, ordering: Ordering) {
+    pub(super) fn reorder(&mut self, ordering: KeyOrdering) {
         self.ordering = ordering;
         self.last.clear();
         self.barriers.clear();
@@ -173,9 +173,9 @@ impl Order {
             let keys = self.keys(self.event(slot));
             let entry = self.entry_mut(slot);
             (entry.ahead, entry.joined) = (0, 0);
-            (entry.first, entry.second) = (Chain::default(), Chain::default());
-            for (key, side) in keys.iter().zip([Side::First, Side::Second]) {
-                let link = Link { slot, side };
+            (entry.first, entry.second) = (KeyChain::default(), KeyChain::default());
+            for (key, side) in keys.iter().zip([ChainSide::First, ChainSide::Second]) {
+                let link = ChainLink { slot, side };
                 if let Some(before) = self.last.insert(key, link) {
                     self.chain(before).next = Some(link);
                     let is_detained = self.entry(before.slot).is_detained;
@@ -192,31 +192,33 @@ impl Order {
     }
 
     /// Puts an event behind all others with one of its keys.
-    pub(super) fn insert(&mut self, arrived: Arrived, now: Instant) -> Slot {
-        let Arrived { event, holding, parked, resume } = arrived;
+    pub(super) fn insert(&mut self, arrived: ArrivedEvent, now: Instant) -> OrderSlot {
+        let ArrivedEvent { event, holding, parked, resume } = arrived;
         self.count(holding, 1);
         let keys = self.keys(&event);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
-            Slot(u32::try_from(self.entries.len() - 1).expect("2^32 events do not fit in memory"))
+            OrderSlot(
+                u32::try_from(self.entries.len() - 1).expect("2^32 events do not fit in memory"),
+            )
         });
-        let mut entry = Entry {
+        let mut entry = OrderEntry {
             event,
             holding,
             parked,
-            is_detained: holding == Holding::Backlog,
+            is_detained: holding == DurableIn::Backlog,
             resume,
             arrival: self.arrivals,
             since: now,
-            state: State::Waiting,
+            state: EntryState::Waiting,
             ahead: 0,
             joined: 0,
-            first: Chain::default(),
-            second: Chain::default(),
+            first: KeyChain::default(),
+            second: KeyChain::default(),
         };
         self.arrivals += 1;
-        for (key, side) in keys.iter().zip([Side::First, Side::Second]) {
-            let link = Link { slot, side };
+        for (key, side) in keys.iter().zip([ChainSide::First, ChainSide::Second]) {
+            let link = ChainLink { slot, side };
             if let Some(before) = self.last.insert(key, link) {
                 self.chain(before).next = Some(link);
                 entry.chain(side).previous = Some(before);
@@ -234,13 +236,14 @@ impl Order {
     }
 
     /// Takes an event out, wherever it stands, and closes the gap.
-    pub(super) fn remove(&mut self, slot: Slot) -> Removed {
+    pub(super) fn remove(&mut self, slot: OrderSlot) -> RemovedEvent {
         let place = self.entries.get_mut(slot.0 as usize).and_then(Option::take);
         let mut entry = place.expect("a slot names an event until the event is removed");
         self.free.push(slot);
         self.count(entry.holding, -1);
-        for (key, side) in self.keys(&entry.event).iter().zip([Side::First, Side::Second]) {
-            let Chain { previous, next } = *entry.chain(side);
+        for (key, side) in self.keys(&entry.event).iter().zip([ChainSide::First, ChainSide::Second])
+        {
+            let KeyChain { previous, next } = *entry.chain(side);
             match (previous, next) {
                 (None, None) => {
                     self.last.remove(&key);
@@ -256,7 +259,7 @@ impl Order {
                 (Some(previous), Some(next)) => {
                     self.chain(previous).next = Some(next);
                     self.chain(next).previous = Some(previous);
-                    if self.entry(previous.slot).state == State::Joined {
+                    if self.entry(previous.slot).state == EntryState::Joined {
                         self.entry_mut(next.slot).joined += 1;
                     }
                 }
@@ -267,33 +270,33 @@ impl Order {
             true => Vec::new(),
             false => self.pass_barriers(&entry.event, entry.arrival, true),
         };
-        let opened = Opened { of_keys, of_barriers };
-        let Entry { event, holding, resume, .. } = entry;
-        Removed { event, holding, resume, opened }
+        let opened = OpenedDelivery { of_keys, of_barriers };
+        let OrderEntry { event, holding, resume, .. } = entry;
+        RemovedEvent { event, holding, resume, opened }
     }
 
     /// The event has got a row in the backlog.
-    pub(super) fn park(&mut self, slot: Slot, parked: Timestamp) {
+    pub(super) fn park(&mut self, slot: OrderSlot, parked: Timestamp) {
         let entry = self.entry_mut(slot);
-        debug_assert_eq!(entry.holding, Holding::Wal, "only what the WAL holds is parked");
-        (entry.holding, entry.parked, entry.is_detained) = (Holding::Backlog, parked, true);
-        self.count(Holding::Backlog, 1);
+        debug_assert_eq!(entry.holding, DurableIn::Wal, "only what the WAL holds is parked");
+        (entry.holding, entry.parked, entry.is_detained) = (DurableIn::Backlog, parked, true);
+        self.count(DurableIn::Backlog, 1);
     }
 
     /// Whether the event waits for longer than the WAL may.
-    pub(super) fn is_detained(&self, slot: Slot) -> bool {
+    pub(super) fn is_detained(&self, slot: OrderSlot) -> bool {
         self.entry(slot).is_detained
     }
 
     /// The events that wait for longer than the WAL may, in the order of arrival.
-    pub(super) fn detained(&self) -> Vec<Slot> {
+    pub(super) fn detained(&self) -> Vec<OrderSlot> {
         let mut all = self.all();
         all.retain(|&slot| self.is_detained(slot));
         all
     }
 
     /// Detains an event, and gives those right behind it.
-    pub(super) fn detain(&mut self, slot: Slot) -> Vec<Slot> {
+    pub(super) fn detain(&mut self, slot: OrderSlot) -> Vec<OrderSlot> {
         let entry = self.entry_mut(slot);
         entry.is_detained = true;
         let links = [entry.first.next, entry.second.next].into_iter().flatten();
@@ -303,47 +306,47 @@ impl Order {
 
     /// What is left of the earlier attempts of an event that has come to the front; from here on
     /// it is taken.
-    pub(super) fn resume(&mut self, slot: Slot) -> Option<Resume> {
+    pub(super) fn resume(&mut self, slot: OrderSlot) -> Option<ResumedDelivery> {
         let entry = self.entry_mut(slot);
         let resume = entry.resume.take();
         if resume.is_some() {
-            entry.state = State::Taken;
+            entry.state = EntryState::Taken;
         }
         resume
     }
 
     /// Makes an event a member of the batch that is being gathered. What follows it in its chains
     /// may join too, unless something else is ahead of it.
-    pub(super) fn join(&mut self, slot: Slot) -> Opened {
-        self.entry_mut(slot).state = State::Joined;
-        let Entry { first, second, .. } = *self.entry(slot);
+    pub(super) fn join(&mut self, slot: OrderSlot) -> OpenedDelivery {
+        self.entry_mut(slot).state = EntryState::Joined;
+        let OrderEntry { first, second, .. } = *self.entry(slot);
         for next in [first.next, second.next].into_iter().flatten() {
             self.entry_mut(next.slot).joined += 1;
         }
         let of_keys = self.opened_behind(self.entry(slot));
         if self.barriers.is_empty() {
-            return Opened { of_keys, of_barriers: Vec::new() };
+            return OpenedDelivery { of_keys, of_barriers: Vec::new() };
         }
         let (event, arrival) = (Arc::clone(&self.entry(slot).event), self.entry(slot).arrival);
         let of_barriers = self.pass_barriers(&event, arrival, false);
-        Opened { of_keys, of_barriers }
+        OpenedDelivery { of_keys, of_barriers }
     }
 
     /// The batch is complete: nothing joins it any more, and its members are taken.
-    pub(super) fn take(&mut self, members: &[Slot]) {
-        self.end_gathering(members, State::Taken);
+    pub(super) fn take(&mut self, members: &[OrderSlot]) {
+        self.end_gathering(members, EntryState::Taken);
     }
 
     /// The batch does not come about: its members wait as before.
-    pub(super) fn release(&mut self, members: &[Slot]) {
-        self.end_gathering(members, State::Waiting);
+    pub(super) fn release(&mut self, members: &[OrderSlot]) {
+        self.end_gathering(members, EntryState::Waiting);
     }
 
-    fn end_gathering(&mut self, members: &[Slot], state: State) {
+    fn end_gathering(&mut self, members: &[OrderSlot], state: EntryState) {
         self.barriers.end_gathering();
         for &slot in members {
             self.entry_mut(slot).state = state;
-            let Entry { first, second, .. } = *self.entry(slot);
+            let OrderEntry { first, second, .. } = *self.entry(slot);
             for next in [first.next, second.next].into_iter().flatten() {
                 self.entry_mut(next.slot).joined = 0;
             }
@@ -351,22 +354,22 @@ impl Order {
     }
 
     /// The waiting events, in the order of arrival.
-    pub(super) fn waiting(&self) -> Vec<Slot> {
+    pub(super) fn waiting(&self) -> Vec<OrderSlot> {
         let mut all = self.all();
-        all.retain(|&slot| self.entry(slot).state == State::Waiting);
+        all.retain(|&slot| self.entry(slot).state == EntryState::Waiting);
         all
     }
 
     /// All events, in the order of arrival.
-    pub(super) fn all(&self) -> Vec<Slot> {
-        let mut all: Vec<(u64, Slot)> =
+    pub(super) fn all(&self) -> Vec<OrderSlot> {
+        let mut all: Vec<(u64, OrderSlot)> =
             self.slots().map(|slot| (self.arrival(slot), slot)).collect();
         all.sort_unstable();
         all.into_iter().map(|(_, slot)| slot).collect()
     }
 
     /// Lets all that wait to continue begin anew; gives them, in the order of arrival.
-    pub(super) fn restart(&mut self, now: Instant) -> Vec<(Slot, Tries)> {
+    pub(super) fn restart(&mut self, now: Instant) -> Vec<(OrderSlot, AttemptCount)> {
         let mut restarted = Vec::new();
         for slot in self.waiting() {
             if let Some(resume) = &mut self.entry_mut(slot).resume {
@@ -378,64 +381,64 @@ impl Order {
         restarted
     }
 
-    /// Leaves an event what is left of its attempts; see [`Order::resume`].
-    pub(super) fn set_resume(&mut self, slot: Slot, resume: Resume) {
+    /// Leaves an event what is left of its attempts; see [`KeyOrder::resume`].
+    pub(super) fn set_resume(&mut self, slot: OrderSlot, resume: ResumedDelivery) {
         let entry = self.entry_mut(slot);
-        (entry.resume, entry.state) = (Some(resume), State::Waiting);
+        (entry.resume, entry.state) = (Some(resume), EntryState::Waiting);
     }
 
     /// What was tried of an event that waits to continue.
-    pub(super) fn tries(&self, slot: Slot) -> Option<&Tries> {
+    pub(super) fn tries(&self, slot: OrderSlot) -> Option<&AttemptCount> {
         self.entry(slot).resume.as_ref().map(|resume| &resume.tries)
     }
 
     /// Whether the slot still names the event that came at this `arrival`, and it waits.
-    pub(super) fn is_waiting(&self, slot: Slot, arrival: u64) -> bool {
+    pub(super) fn is_waiting(&self, slot: OrderSlot, arrival: u64) -> bool {
         let entry = self.entries.get(slot.0 as usize).and_then(Option::as_ref);
-        entry.is_some_and(|entry| entry.arrival == arrival && entry.state == State::Waiting)
+        entry.is_some_and(|entry| entry.arrival == arrival && entry.state == EntryState::Waiting)
     }
 
     /// Whether the event is leased, or waits for a retry.
-    pub(super) fn is_taken(&self, slot: Slot) -> bool {
-        self.entry(slot).state == State::Taken
+    pub(super) fn is_taken(&self, slot: OrderSlot) -> bool {
+        self.entry(slot).state == EntryState::Taken
     }
 
     /// Whether nothing is ahead of the event.
-    pub(super) fn is_first(&self, slot: Slot) -> bool {
+    pub(super) fn is_first(&self, slot: OrderSlot) -> bool {
         self.entry(slot).ahead == 0 && self.barriers_ahead(slot).all == 0
     }
 
     /// Grows with each event that is put in.
-    pub(super) fn arrival(&self, slot: Slot) -> u64 {
+    pub(super) fn arrival(&self, slot: OrderSlot) -> u64 {
         self.entry(slot).arrival
     }
 
     /// When the event was put in.
-    pub(super) fn since(&self, slot: Slot) -> Instant {
+    pub(super) fn since(&self, slot: OrderSlot) -> Instant {
         self.entry(slot).since
     }
 
-    pub(super) fn event(&self, slot: Slot) -> &Arc<Event> {
+    pub(super) fn event(&self, slot: OrderSlot) -> &Arc<Event> {
         &self.entry(slot).event
     }
 
-    pub(super) fn holding(&self, slot: Slot) -> Holding {
+    pub(super) fn holding(&self, slot: OrderSlot) -> DurableIn {
         self.entry(slot).holding
     }
 
     /// When the event was parked; without a meaning unless the backlog holds it.
-    pub(super) fn parked_at(&self, slot: Slot) -> Timestamp {
+    pub(super) fn parked_at(&self, slot: OrderSlot) -> Timestamp {
         self.entry(slot).parked
     }
 
-    pub(super) fn is_replay(&self, slot: Slot) -> bool {
-        matches!(self.entry(slot).holding, Holding::Replay(_))
+    pub(super) fn is_replay(&self, slot: OrderSlot) -> bool {
+        matches!(self.entry(slot).holding, DurableIn::Replay(_))
     }
 
     /// Those right behind `entry` in its chains that nothing holds back any more.
-    fn opened_behind(&self, entry: &Entry) -> [Option<Slot>; 2] {
-        let behind = |chain: &Chain| chain.next.map(|next| next.slot);
-        let is_open = |slot: &Slot| self.is_open(*slot);
+    fn opened_behind(&self, entry: &OrderEntry) -> [Option<OrderSlot>; 2] {
+        let behind = |chain: &KeyChain| chain.next.map(|next| next.slot);
+        let is_open = |slot: &OrderSlot| self.is_open(*slot);
         let first = behind(&entry.first).filter(is_open);
         // One event can be behind in both chains, and is reported once.
         let second = behind(&entry.second).filter(|second| first != Some(*second));
@@ -443,48 +446,48 @@ impl Order {
     }
 
     /// All events, in no order.
-    fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+    fn slots(&self) -> impl Iterator<Item = OrderSlot> + '_ {
         let entries = (0u32..).zip(&self.entries);
-        entries.filter(|(_, entry)| entry.is_some()).map(|(slot, _)| Slot(slot))
+        entries.filter(|(_, entry)| entry.is_some()).map(|(slot, _)| OrderSlot(slot))
     }
 
-    fn count(&mut self, holding: Holding, change: isize) {
+    fn count(&mut self, holding: DurableIn, change: isize) {
         let count = match holding {
-            Holding::Wal => return,
-            Holding::Backlog => &mut self.parked,
-            Holding::Replay(_) => &mut self.replays,
+            DurableIn::Wal => return,
+            DurableIn::Backlog => &mut self.parked,
+            DurableIn::Replay(_) => &mut self.replays,
         };
         *count = count.saturating_add_signed(change);
     }
 
-    fn keys(&self, event: &Event) -> Keys {
+    fn keys(&self, event: &Event) -> EventKeys {
         match self.ordering {
-            Ordering::Key => event.keys,
-            Ordering::Strict => Keys::one(Key::from_raw(0)),
-            Ordering::None => Keys::NONE,
+            KeyOrdering::Key => event.keys,
+            KeyOrdering::Strict => EventKeys::one(KeyHash::from_raw(0)),
+            KeyOrdering::None => EventKeys::NONE,
         }
     }
 
-    fn entry(&self, slot: Slot) -> &Entry {
+    fn entry(&self, slot: OrderSlot) -> &OrderEntry {
         let entry = self.entries.get(slot.0 as usize).and_then(Option::as_ref);
         entry.expect("a slot names an event until the event is removed")
     }
 
-    fn entry_mut(&mut self, slot: Slot) -> &mut Entry {
+    fn entry_mut(&mut self, slot: OrderSlot) -> &mut OrderEntry {
         let entry = self.entries.get_mut(slot.0 as usize).and_then(Option::as_mut);
         entry.expect("a slot names an event until the event is removed")
     }
 
-    fn chain(&mut self, link: Link) -> &mut Chain {
+    fn chain(&mut self, link: ChainLink) -> &mut KeyChain {
         self.entry_mut(link.slot).chain(link.side)
     }
 }
 
-impl Entry {
-    fn chain(&mut self, side: Side) -> &mut Chain {
+impl OrderEntry {
+    fn chain(&mut self, side: ChainSide) -> &mut KeyChain {
         match side {
-            Side::First => &mut self.first,
-            Side::Second => &mut self.second,
+            ChainSide::First => &mut self.first,
+            ChainSide::Second => &mut self.second,
         }
     }
 }

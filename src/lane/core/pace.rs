@@ -24,7 +24,7 @@ pub(super) fn later(now: Instant, wait: Duration) -> Instant {
 ///
 /// In any time `t` there are at most `(t + CATCH_UP) * limit + 1` starts.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub(super) struct RateLimit {
     /// `None` without a limit.
     interval: Option<Duration>,
     /// When the next start is due if they are spaced evenly.
@@ -33,7 +33,7 @@ pub(super) struct Rate {
     held: Option<Instant>,
 }
 
-impl Rate {
+impl RateLimit {
     /// `limit` is in requests per second.
     pub(super) fn new(limit: Option<f64>) -> Self {
         let interval = |limit: f64| Duration::try_from_secs_f64(limit.recip()).unwrap_or(FAR);
@@ -74,7 +74,7 @@ impl Rate {
 
 /// How many requests may be in flight: one after an outage, twice as many with each success.
 #[derive(Debug)]
-pub(super) struct Ramp {
+pub(super) struct RecoveryRamp {
     /// Whether it stays as it is whatever happens: the operator's schedule comes first.
     is_steady: bool,
     full: usize,
@@ -82,7 +82,7 @@ pub(super) struct Ramp {
     failures_in_row: u32,
 }
 
-impl Ramp {
+impl RecoveryRamp {
     pub(super) fn new(concurrency: NonZeroUsize, is_steady: bool) -> Self {
         let full = concurrency.get();
         Self { is_steady, full, allowed: full, failures_in_row: 0 }
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_ramp_starts_from_one_after_an_outage_and_doubles() {
-        let mut ramp = Ramp::new(NonZeroUsize::new(10).unwrap(), false);
+        let mut ramp = RecoveryRamp::new(NonZeroUsize::new(10).unwrap(), false);
         ramp.failed();
         ramp.failed();
         ramp.answered();
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_slow_rate_is_spaced_evenly_from_the_first_request() {
         let start = Instant::now();
-        let mut rate = Rate::new(Some(2.0));
+        let mut rate = RateLimit::new(Some(2.0));
         assert_eq!(rate.free_at(start), None);
         rate.start(start);
         let next = rate.free_at(start).unwrap();
@@ -166,7 +166,7 @@ mod tests {
     fn an_endpoint_that_is_held_starts_nothing_until_then_whatever_its_limit() {
         let start = Instant::now();
         for limit in [None, Some(10.0)] {
-            let mut rate = Rate::new(limit);
+            let mut rate = RateLimit::new(limit);
             rate.hold(start, Duration::from_secs(60));
             rate.hold(start, Duration::from_secs(5));
             rate.start(start);
@@ -182,7 +182,7 @@ mod tests {
     fn absurd_limits_do_not_overflow() {
         let now = Instant::now();
         for limit in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE, 1e300] {
-            let mut rate = Rate::new(Some(limit));
+            let mut rate = RateLimit::new(Some(limit));
             for _ in 0..3 {
                 rate.start(now);
                 let _free: Option<Instant> = rate.free_at(now);
@@ -197,7 +197,7 @@ mod tests {
             limit in 0.5..5_000.0f64,
             pauses in prop::collection::vec(0..30_000u64, 1..40),
         ) {
-            let mut rate = Rate::new(Some(limit));
+            let mut rate = RateLimit::new(Some(limit));
             let mut now = Instant::now();
             let mut starts = Vec::new();
             for pause in pauses {

@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use crate::flow::event::Event;
 use crate::flow::lease::LeaseId;
-use crate::flow::settlement::Holding;
-use crate::flow::settlement::Outcome;
+use crate::flow::settlement::DeliveryOutcome;
+use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::ParkReason;
 use crate::flow::time::Timestamp;
-use crate::lane::core::Lane;
-use crate::lane::core::Now;
-use crate::lane::core::order::Arrived;
-use crate::lane::core::order::Slot;
+use crate::lane::core::LaneNow;
+use crate::lane::core::LaneState;
+use crate::lane::core::order::ArrivedEvent;
+use crate::lane::core::order::OrderSlot;
 use crate::lane::core::pace::later;
-use crate::lane::core::retries::Parcel;
-use crate::lane::core::retries::Tries;
+use crate::lane::core::retries::AttemptCount;
+use crate::lane::core::retries::RetryBatch;
 
-impl Lane {
+impl LaneState {
     /// Takes an event into memory, behind all others with one of its keys.
-    pub(super) fn keep(&mut self, arrived: Arrived, now: Now) -> Slot {
+    pub(super) fn keep(&mut self, arrived: ArrivedEvent, now: LaneNow) -> OrderSlot {
         self.missing = self.missing.saturating_sub(1);
         let slot = self.order.insert(arrived, now.instant);
         if self.order.is_first(slot) {
@@ -32,29 +32,36 @@ impl Lane {
     }
 
     /// Takes an event that has just come into memory, and parks it if it would hold the WAL.
-    pub(super) fn keep_arrival(&mut self, event: Arc<Event>, now: Now) {
+    pub(super) fn keep_arrival(&mut self, event: Arc<Event>, now: LaneNow) {
         if let Some(spill) = &mut self.spill {
             spill.cursor.pass(&event, None);
         }
         self.is_resting = false;
         let parked = now.database;
-        let slot = self.keep(Arrived { event, holding: Holding::Wal, parked, resume: None }, now);
+        let slot =
+            self.keep(ArrivedEvent { event, holding: DurableIn::Wal, parked, resume: None }, now);
         if let Some(reason) = self.held_off() {
-            self.park(slot, &Tries::default(), None, reason, now);
+            self.park(slot, &AttemptCount::default(), None, reason, now);
         } else if self.spill.is_some() && self.order.is_detained(slot) {
-            self.park(slot, &Tries::default(), None, ParkReason::Behind, now);
+            self.park(slot, &AttemptCount::default(), None, ParkReason::Behind, now);
         }
     }
 
     /// Keeps a parcel until its next attempt.
-    pub(super) fn wait(&mut self, parcel: Parcel, failed: LeaseId, wait: Duration, now: Now) {
+    pub(super) fn wait(
+        &mut self,
+        parcel: RetryBatch,
+        failed: LeaseId,
+        wait: Duration,
+        now: LaneNow,
+    ) {
         let due = later(now.instant, wait);
         self.note_waiting(&parcel, wait, now);
         self.retries.push(parcel, failed, due);
     }
 
     /// Does what the backlog needs of a delivery that waits for so long.
-    pub(super) fn note_waiting(&mut self, parcel: &Parcel, wait: Duration, now: Now) {
+    pub(super) fn note_waiting(&mut self, parcel: &RetryBatch, wait: Duration, now: LaneNow) {
         let due = later(now.instant, wait);
         if let Some(spill) = &self.spill {
             let held_off = self.held_off();
@@ -63,10 +70,10 @@ impl Lane {
             let next = Some(now.on_database(due));
             for &slot in &parcel.members {
                 match self.order.holding(slot) {
-                    Holding::Wal if is_far => self.park(slot, &parcel.tries, next, reason, now),
+                    DurableIn::Wal if is_far => self.park(slot, &parcel.tries, next, reason, now),
                     // Its row has to know of the attempt.
-                    Holding::Backlog => self.report_parked(slot, &parcel.tries, next, reason),
-                    Holding::Wal | Holding::Replay(_) => {}
+                    DurableIn::Backlog => self.report_parked(slot, &parcel.tries, next, reason),
+                    DurableIn::Wal | DurableIn::Replay(_) => {}
                 }
             }
             if is_far {
@@ -76,20 +83,20 @@ impl Lane {
     }
 
     /// Parks all that is not in flight.
-    pub(super) fn park_all(&mut self, reason: ParkReason, now: Now) {
-        let mut retrying: Vec<(Slot, Tries, Timestamp)> = Vec::new();
+    pub(super) fn park_all(&mut self, reason: ParkReason, now: LaneNow) {
+        let mut retrying: Vec<(OrderSlot, AttemptCount, Timestamp)> = Vec::new();
         for (parcel, due) in self.retries.iter() {
             let next = now.on_database(due);
             retrying.extend(parcel.members.iter().map(|&slot| (slot, parcel.tries.clone(), next)));
         }
-        retrying.retain(|(slot, ..)| self.order.holding(*slot) == Holding::Wal);
+        retrying.retain(|(slot, ..)| self.order.holding(*slot) == DurableIn::Wal);
         retrying.sort_unstable_by_key(|(slot, ..)| self.order.arrival(*slot));
         for (slot, tries, next) in retrying {
             self.park(slot, &tries, Some(next), reason, now);
         }
         for slot in self.order.waiting() {
-            if self.order.holding(slot) == Holding::Wal {
-                self.park(slot, &Tries::default(), None, reason, now);
+            if self.order.holding(slot) == DurableIn::Wal {
+                self.park(slot, &AttemptCount::default(), None, reason, now);
             }
         }
         // A replay is not parked itself, but what comes behind it later has to wait as it does.
@@ -114,8 +121,8 @@ impl Lane {
     }
 
     /// The members wait for long: parks all that has to follow them.
-    fn park_behind(&mut self, members: &[Slot], now: Now) {
-        let mut next: Vec<Slot> = Vec::new();
+    fn park_behind(&mut self, members: &[OrderSlot], now: LaneNow) {
+        let mut next: Vec<OrderSlot> = Vec::new();
         for &slot in members {
             next.extend(self.order.detain(slot));
         }
@@ -125,8 +132,8 @@ impl Lane {
             }
             // After a change of the order something that was leased before can stand behind them: it
             // does not wait for them.
-            if self.order.holding(slot) == Holding::Wal && !self.order.is_taken(slot) {
-                self.park(slot, &Tries::default(), None, ParkReason::Behind, now);
+            if self.order.holding(slot) == DurableIn::Wal && !self.order.is_taken(slot) {
+                self.park(slot, &AttemptCount::default(), None, ParkReason::Behind, now);
             }
             next.extend(self.order.detain(slot));
         }
@@ -134,11 +141,11 @@ impl Lane {
 
     fn park(
         &mut self,
-        slot: Slot,
-        tries: &Tries,
+        slot: OrderSlot,
+        tries: &AttemptCount,
         next: Option<Timestamp>,
         reason: ParkReason,
-        now: Now,
+        now: LaneNow,
     ) {
         // One that waits to continue knows its own.
         let own = self.order.tries(slot).cloned();
@@ -148,12 +155,12 @@ impl Lane {
 
     pub(super) fn report_parked(
         &mut self,
-        slot: Slot,
-        tries: &Tries,
+        slot: OrderSlot,
+        tries: &AttemptCount,
         next_attempt: Option<Timestamp>,
         reason: ParkReason,
     ) {
         let (event, holding) = (Arc::clone(self.order.event(slot)), self.order.holding(slot));
-        self.settle(event, holding, tries, Outcome::Parked { next_attempt, reason });
+        self.settle(event, holding, tries, DeliveryOutcome::Parked { next_attempt, reason });
     }
 }

@@ -3,13 +3,13 @@
 use super::*;
 use crate::config::settings;
 use crate::flow::backlog::BacklogPosition;
-use crate::flow::backlog::Refilled;
-use crate::flow::backlog::Standing;
-use crate::flow::key::Key;
-use crate::flow::key::Keys;
+use crate::flow::backlog::BacklogStanding;
+use crate::flow::backlog::RefilledRow;
+use crate::flow::key::EventKeys;
+use crate::flow::key::KeyHash;
 use crate::flow::settlement::ParkReason;
+use crate::flow::verdict::AttemptReach;
 use crate::flow::verdict::FailureClass;
-use crate::flow::verdict::Reach;
 use crate::lane::core::sweep::SWEEP_INTERVAL;
 use crate::lane::core::tests::Bench;
 use crate::lane::core::tests::numbers;
@@ -21,13 +21,13 @@ use crate::lane::samples::gone;
 use crate::lane::samples::number;
 use crate::lane::samples::retry;
 use crate::lane::samples::unspent;
-use crate::lane::settings::Parking;
+use crate::lane::settings::LaneParking;
 
 /// A lane with a backlog: parks waits of more than 10 s, and opens its breaker at 5 failures.
 pub(super) fn bench(change: impl FnOnce(&mut LaneSettings)) -> Bench {
     Bench::new(|settings| {
-        let terms = settings::Parking::default();
-        settings.parking = Some(Parking { terms, standing: None });
+        let terms = settings::ParkingSettings::default();
+        settings.parking = Some(LaneParking { terms, standing: None });
         change(settings);
     })
 }
@@ -36,19 +36,19 @@ pub(super) fn standing(rows: usize, newest: u64) -> impl FnOnce(&mut LaneSetting
     let newest = event(newest, 0).position;
     move |settings| {
         settings.parking.as_mut().unwrap().standing =
-            Some(Standing { rows, newest, is_out: false });
+            Some(BacklogStanding { rows, newest, is_out: false });
     }
 }
 
-pub(super) fn row(event: Arc<Event>, row: i64) -> Refilled {
+pub(super) fn row(event: Arc<Event>, row: i64) -> RefilledRow {
     let at = BacklogPosition { position: event.position, row };
     let parked = Timestamp::default();
-    Refilled { event, at, parked, attempts: 0, due: None, history: None }
+    RefilledRow { event, at, parked, attempts: 0, due: None, history: None }
 }
 
 impl Bench {
     /// What was settled since the last call, with what kept it before.
-    pub(super) fn booked(&mut self) -> Vec<(u64, Holding, Outcome)> {
+    pub(super) fn booked(&mut self) -> Vec<(u64, DurableIn, DeliveryOutcome)> {
         let settled = self.lane.take_settled().into_iter();
         settled.map(|s| (s.event.sequence, s.holding, s.outcome)).collect()
     }
@@ -56,7 +56,7 @@ impl Bench {
     /// The numbers of what was parked since the last call; nothing else was settled.
     pub(super) fn parked(&mut self) -> Vec<(u64, ParkReason)> {
         let parked = |(n, _, outcome)| match outcome {
-            Outcome::Parked { reason, .. } => (n, reason),
+            DeliveryOutcome::Parked { reason, .. } => (n, reason),
             other => panic!("{n} is {other:?}"),
         };
         self.booked().into_iter().map(parked).collect()
@@ -72,7 +72,7 @@ impl Bench {
         }
     }
 
-    pub(super) fn refill(&mut self, rows: Vec<Refilled>) {
+    pub(super) fn refill(&mut self, rows: Vec<RefilledRow>) {
         let now = self.time();
         let places = rows.len().max(1).saturating_sub(self.lane.reserved());
         assert!(self.lane.start_refill(places, now.instant).is_some());
@@ -83,15 +83,15 @@ impl Bench {
 #[test]
 fn a_far_retry_is_parked_with_all_that_follows_it_and_nothing_else() {
     let mut bench = bench(|_| ());
-    let moved = event_of(2, Keys::both(Key::from_raw(1), Key::from_raw(2)), None);
+    let moved = event_of(2, EventKeys::both(KeyHash::from_raw(1), KeyHash::from_raw(2)), None);
     bench.offer([event(0, 1), event(1, 3), moved, event(3, 2), event(4, 3)]);
     let leases = bench.leases();
     assert_eq!(numbers(&leases), [[0], [1]]);
     bench.complete(&leases[0], &retry(Some(Duration::from_secs(30))));
     let booked = bench.booked();
     let due = Timestamp::from_micros(31_500_000);
-    let parked = Outcome::Parked { next_attempt: Some(due), reason: ParkReason::Retry };
-    assert_eq!(format!("{:?}", booked[0]), format!("{:?}", (0, Holding::Wal, parked)));
+    let parked = DeliveryOutcome::Parked { next_attempt: Some(due), reason: ParkReason::Retry };
+    assert_eq!(format!("{:?}", booked[0]), format!("{:?}", (0, DurableIn::Wal, parked)));
     assert_eq!(booked.iter().map(|(n, ..)| *n).collect::<Vec<_>>(), [0, 2, 3]);
     bench.complete(&leases[1], &retry(None));
     assert_eq!(bench.parked(), [], "a near retry waits in memory");
@@ -113,7 +113,7 @@ fn a_parked_delivery_that_fails_again_is_reported_with_its_attempts() {
     bench.complete(&lease, &retry(None));
     let settled = bench.lane.take_settled();
     let [_, again] = settled.as_slice() else { panic!("{settled:?}") };
-    assert_eq!((again.holding, again.attempts), (Holding::Backlog, 2));
+    assert_eq!((again.holding, again.attempts), (DurableIn::Backlog, 2));
     let history = again.history.as_ref().unwrap();
     assert_eq!(history.first_attempt, Timestamp::default());
     assert_eq!(history.last_attempt, Timestamp::from_micros(31_500_000));
@@ -199,12 +199,12 @@ fn no_outage_is_so_long_that_its_probes_spend_the_retries_of_what_waits() {
 fn what_waited_for_the_breaker_before_a_restart_waits_for_a_probe_after_it() {
     let mut bench = bench(|settings| {
         let newest = event(9, 0).position;
-        let standing = Standing { rows: 2, newest, is_out: true };
+        let standing = BacklogStanding { rows: 2, newest, is_out: true };
         settings.parking.as_mut().unwrap().standing = Some(standing);
     });
     bench.offer([event(10, 7)]);
     assert_eq!(bench.parked(), [(10, ParkReason::Outage)]);
-    let tried = |n, at| Refilled { attempts: 4, ..row(event(n, n), at) };
+    let tried = |n, at| RefilledRow { attempts: 4, ..row(event(n, n), at) };
     bench.refill(vec![tried(1, 1), tried(2, 2)]);
     for _ in 0..20 {
         for lease in bench.leases() {
@@ -222,7 +222,7 @@ fn what_waited_for_the_breaker_before_a_restart_waits_for_a_probe_after_it() {
 
 #[test]
 fn an_attempt_that_did_not_come_to_the_endpoint_is_not_spent() {
-    for reach in [Reach::Unprocessed, Reach::Nowhere] {
+    for reach in [AttemptReach::Unprocessed, AttemptReach::Nowhere] {
         let mut bench = bench(|settings| settings.parking.as_mut().unwrap().terms.breaker = None);
         bench.offer([event(0, 1)]);
         let mut waited = Duration::ZERO;
@@ -230,7 +230,7 @@ fn an_attempt_that_did_not_come_to_the_endpoint_is_not_spent() {
             let leases = bench.leases();
             assert_eq!((leases.len(), leases[0].attempt), (1, 1), "{reach:?}, turn {turn}");
             let wait = bench.complete(&leases[0], &unspent(reach)).unwrap();
-            assert_eq!(wait.is_zero(), turn == 0 && reach == Reach::Unprocessed);
+            assert_eq!(wait.is_zero(), turn == 0 && reach == AttemptReach::Unprocessed);
             assert!(wait >= waited && wait <= Duration::from_secs(30));
             waited = wait;
             bench.now += wait;
@@ -253,7 +253,7 @@ fn what_walhook_lacks_itself_says_nothing_of_the_endpoint() {
     bench.offer((0..40).map(|n| event(n, n)));
     for _ in 0..10 {
         for lease in bench.leases() {
-            bench.complete(&lease, &unspent(Reach::Nowhere));
+            bench.complete(&lease, &unspent(AttemptReach::Nowhere));
         }
     }
     assert_eq!(bench.lane.breaker(bench.now), BreakerState::Closed);
@@ -287,8 +287,8 @@ fn a_breaker_that_is_switched_off_lets_everything_go() {
     bench.offer((0..9).map(|n| event(n, n)));
     bench.outage();
     let mut settings = crate::lane::samples::settings();
-    let terms = settings::Parking { breaker: None, ..settings::Parking::default() };
-    settings.parking = Some(Parking { terms, standing: None });
+    let terms = settings::ParkingSettings { breaker: None, ..settings::ParkingSettings::default() };
+    settings.parking = Some(LaneParking { terms, standing: None });
     let now = bench.time();
     bench.lane.reconfigure(settings, now);
     assert_eq!(bench.lane.breaker(bench.now), BreakerState::Closed);
@@ -302,10 +302,11 @@ fn while_something_is_outside_all_that_arrives_goes_there_too() {
         (settings.concurrency, settings.capacity) = (number(1), number(4));
     });
     bench.offer([event(0, 0)]);
-    bench.lane.offer(event(1, 1), Place::Overflow, bench.time());
+    bench.lane.offer(event(1, 1), DeliveryPlace::Overflow, bench.time());
     bench.offer([event(2, 2)]);
     assert_eq!(bench.parked(), [(1, ParkReason::Full), (2, ParkReason::Behind)]);
-    let freed = Freed { own: 1, overflow: 1, outside: 2, weight: 2, ..Freed::default() };
+    let freed =
+        FreedDelivery { own: 1, overflow: 1, outside: 2, weight: 2, ..FreedDelivery::default() };
     assert_eq!(bench.lane.take_freed(), freed);
     assert_eq!((bench.lane.counts().outside, bench.lane.is_taking()), (2, false));
     assert_eq!(bench.lane.refill_room(bench.now), 2);
@@ -333,13 +334,13 @@ fn while_something_is_outside_all_that_arrives_goes_there_too() {
 fn while_the_seam_closes_half_of_the_places_are_kept_for_rows() {
     let mut bench = bench(|settings| settings.capacity = number(4));
     for n in 0..5 {
-        bench.lane.offer(event(n, n), Place::Overflow, bench.time());
+        bench.lane.offer(event(n, n), DeliveryPlace::Overflow, bench.time());
     }
     bench.lane.take_freed();
     bench.lane.start_refill(4, bench.now).unwrap();
     let now = bench.time();
     bench.lane.refilled(vec![row(event(0, 0), 1)], now);
-    let left = |lane: &mut Lane| (lane.take_freed().own, lane.reserved());
+    let left = |lane: &mut LaneState| (lane.take_freed().own, lane.reserved());
     assert_eq!(left(&mut bench.lane), (1, 2), "the tail gets the other half");
     bench.lane.start_refill(0, bench.now).unwrap();
     bench.lane.refilled(vec![row(event(1, 1), 2)], now);
@@ -350,7 +351,7 @@ fn while_the_seam_closes_half_of_the_places_are_kept_for_rows() {
 #[test]
 fn a_page_without_new_rows_is_not_asked_for_again_at_once() {
     let mut bench = bench(|_| ());
-    bench.lane.offer(event(0, 0), Place::Overflow, bench.time());
+    bench.lane.offer(event(0, 0), DeliveryPlace::Overflow, bench.time());
     let (end, mut pages) = (bench.now + Duration::from_secs(300), 0);
     while bench.now < end {
         if bench.lane.refill_room(bench.now) > 0 {
@@ -375,7 +376,7 @@ fn what_comes_from_the_backlog_continues_where_it_was() {
     let mut bench = bench(standing(2, 1));
     bench.lane.caught_up();
     let due = Some(Timestamp::from_seconds(20));
-    let tried = Refilled { attempts: 3, due, ..row(event(0, 1), 1) };
+    let tried = RefilledRow { attempts: 3, due, ..row(event(0, 1), 1) };
     bench.refill(vec![tried, row(event(1, 1), 2)]);
     assert!(bench.leases().is_empty(), "its time has not come, and 1 has to follow");
     bench.pass(20_000);
@@ -386,8 +387,8 @@ fn what_comes_from_the_backlog_continues_where_it_was() {
     let last = bench.leases().remove(0);
     bench.complete(&last, &retry(None));
     let settled = bench.lane.take_settled();
-    assert_eq!(settled.last().map(|s| (s.attempts, s.holding)), Some((5, Holding::Backlog)));
-    assert!(matches!(settled.last().unwrap().outcome, Outcome::Dead { .. }));
+    assert_eq!(settled.last().map(|s| (s.attempts, s.holding)), Some((5, DurableIn::Backlog)));
+    assert!(matches!(settled.last().unwrap().outcome, DeliveryOutcome::Dead { .. }));
     assert_eq!(numbers(&bench.leases()), [[1]]);
 }
 
@@ -413,7 +414,7 @@ fn an_event_that_arrives_again_after_a_crash_goes_before_newer_rows() {
 #[test]
 fn replays_keep_to_themselves_and_to_their_keys_turn() {
     let mut bench = bench(|settings| {
-        settings.batch = settings::Batch { size: number(4), linger: Duration::ZERO };
+        settings.batch = settings::BatchSettings { size: number(4), linger: Duration::ZERO };
     });
     bench.offer([event(0, 1), event(1, 2)]);
     let now = bench.time();
@@ -440,7 +441,7 @@ fn limits_and_expiry_hold_while_the_endpoint_is_out_of_order() {
     bench.offer((5..8).map(|n| event(n, n)));
     bench.offer([event_until(8, 8, 3), event(9, 9)]);
     for n in 10..14 {
-        bench.lane.offer(event(n, n), Place::Overflow, bench.time());
+        bench.lane.offer(event(n, n), DeliveryPlace::Overflow, bench.time());
     }
     bench.booked();
     // A long cooldown, so that nothing is tried.
@@ -453,11 +454,11 @@ fn limits_and_expiry_hold_while_the_endpoint_is_out_of_order() {
     bench.now += SWEEP_INTERVAL;
     bench.lane.tick(bench.time());
     let named = |(n, holding, outcome)| {
-        assert_eq!(holding, Holding::Backlog);
+        assert_eq!(holding, DurableIn::Backlog);
         match outcome {
-            Outcome::Expired => (n, "expired"),
-            Outcome::Dead { reason: DeathReason::BacklogFull } => (n, "full"),
-            Outcome::Dead { reason: DeathReason::BacklogTooOld } => (n, "too old"),
+            DeliveryOutcome::Expired => (n, "expired"),
+            DeliveryOutcome::Dead { reason: DeathReason::BacklogFull } => (n, "full"),
+            DeliveryOutcome::Dead { reason: DeathReason::BacklogTooOld } => (n, "too old"),
             other => panic!("{n} is {other:?}"),
         }
     };
@@ -483,7 +484,7 @@ fn an_endpoint_that_is_gone_settles_its_backlog_through_memory() {
     let mut bench = bench(|settings| settings.concurrency = number(1));
     bench.offer([event(0, 0)]);
     for n in 1..4 {
-        bench.lane.offer(event(n, n), Place::Overflow, bench.time());
+        bench.lane.offer(event(n, n), DeliveryPlace::Overflow, bench.time());
     }
     let lease = bench.leases().remove(0);
     bench.complete(&lease, &gone());

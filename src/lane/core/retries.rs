@@ -7,42 +7,42 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::flow::lease::LeaseId;
-use crate::flow::settlement::History;
+use crate::flow::settlement::AttemptHistory;
 use crate::flow::time::Timestamp;
-use crate::flow::verdict::Exchange;
-use crate::flow::verdict::Failure;
+use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::FailureClass;
-use crate::lane::core::order::Slot;
+use crate::flow::verdict::HttpExchange;
+use crate::lane::core::order::OrderSlot;
 
 /// What was tried so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tries {
+pub(super) struct AttemptCount {
     /// Attempts that count, with the one in flight.
     pub(super) attempts: u32,
     /// Attempts in a row that did not count.
     pub(super) unspent: u32,
-    pub(super) history: Option<Arc<History>>,
+    pub(super) history: Option<Arc<AttemptHistory>>,
 }
 
 /// What a delivery that comes from the backlog continues with.
 #[derive(Debug)]
-pub(super) struct Resume {
-    pub(super) tries: Tries,
+pub(super) struct ResumedDelivery {
+    pub(super) tries: AttemptCount,
     pub(super) due: Instant,
 }
 
 /// Events that are sent together, from their first attempt to their last.
 #[derive(Debug)]
-pub(super) struct Parcel {
-    pub(super) members: Vec<Slot>,
-    pub(super) tries: Tries,
+pub(super) struct RetryBatch {
+    pub(super) members: Vec<OrderSlot>,
+    pub(super) tries: AttemptCount,
 }
 
-impl Tries {
+impl AttemptCount {
     /// Another attempt, which began at `begun`, has failed.
-    pub(super) fn note_failure(&mut self, exchange: &Exchange, begun: Timestamp) {
+    pub(super) fn note_failure(&mut self, exchange: &HttpExchange, begun: Timestamp) {
         let first = self.history.as_ref().map_or(begun, |history| history.first_attempt);
-        self.history = Some(Arc::new(History {
+        self.history = Some(Arc::new(AttemptHistory {
             first_attempt: first,
             last_attempt: begun,
             status: exchange.status,
@@ -62,39 +62,39 @@ impl Tries {
     }
 
     /// Why the last attempt failed.
-    pub(super) fn failure(&self) -> Failure {
+    pub(super) fn failure(&self) -> AttemptFailure {
         self.history.as_ref().map_or_else(unnamed_failure, |history| history.failure.clone())
     }
 }
 
 /// For a failed exchange that came without its reason.
-fn unnamed_failure() -> Failure {
-    Failure { class: FailureClass::Request, detail: String::from("no reason was recorded") }
+fn unnamed_failure() -> AttemptFailure {
+    AttemptFailure { class: FailureClass::Request, detail: String::from("no reason was recorded") }
 }
 
 /// Parcels between two attempts, by when the next one is due.
 #[derive(Debug, Default)]
-pub(super) struct Retries {
-    waiting: BinaryHeap<Reverse<Waiting>>,
+pub(super) struct RetryQueue {
+    waiting: BinaryHeap<Reverse<WaitingRetry>>,
     events: usize,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingRetry {
     due: Instant,
     /// The lease that failed; breaks ties in the order of leasing.
     failed: LeaseId,
-    parcel: Parcel,
+    parcel: RetryBatch,
 }
 
-impl Retries {
-    pub(super) fn push(&mut self, parcel: Parcel, failed: LeaseId, due: Instant) {
+impl RetryQueue {
+    pub(super) fn push(&mut self, parcel: RetryBatch, failed: LeaseId, due: Instant) {
         self.events += parcel.members.len();
-        self.waiting.push(Reverse(Waiting { due, failed, parcel }));
+        self.waiting.push(Reverse(WaitingRetry { due, failed, parcel }));
     }
 
     /// The parcel that has been due for longest.
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<Parcel> {
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<RetryBatch> {
         if self.next_due()? > now {
             return None;
         }
@@ -102,8 +102,8 @@ impl Retries {
     }
 
     /// The parcel that is due first, whenever that is.
-    pub(super) fn pop(&mut self) -> Option<Parcel> {
-        let Reverse(Waiting { parcel, .. }) = self.waiting.pop()?;
+    pub(super) fn pop(&mut self) -> Option<RetryBatch> {
+        let Reverse(WaitingRetry { parcel, .. }) = self.waiting.pop()?;
         self.events -= parcel.members.len();
         Some(parcel)
     }
@@ -113,15 +113,15 @@ impl Retries {
     }
 
     /// All parcels, each with when it is due, in no order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Parcel, Instant)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&RetryBatch, Instant)> {
         self.waiting.iter().map(|Reverse(waiting)| (&waiting.parcel, waiting.due))
     }
 
     /// Makes all parcels due now, as if they had not been tried; gives their events.
-    pub(super) fn restart(&mut self, now: Instant) -> Vec<(Slot, Tries)> {
+    pub(super) fn restart(&mut self, now: Instant) -> Vec<(OrderSlot, AttemptCount)> {
         let mut all = std::mem::take(&mut self.waiting).into_vec();
         let mut members = Vec::new();
-        for Reverse(Waiting { due, parcel, .. }) in &mut all {
+        for Reverse(WaitingRetry { due, parcel, .. }) in &mut all {
             *due = now;
             parcel.tries.restart();
             members.extend(parcel.members.iter().map(|&slot| (slot, parcel.tries.clone())));
@@ -132,11 +132,11 @@ impl Retries {
 
     /// Takes events out of their parcels, wherever they stand, and gives what was tried for each
     /// that was in one. `slots` is sorted.
-    pub(super) fn remove(&mut self, slots: &[Slot]) -> Vec<(Slot, Tries)> {
+    pub(super) fn remove(&mut self, slots: &[OrderSlot]) -> Vec<(OrderSlot, AttemptCount)> {
         let mut removed = Vec::new();
         let mut left = std::mem::take(&mut self.waiting).into_vec();
-        for Reverse(Waiting { parcel, .. }) in &mut left {
-            let Parcel { members, tries } = parcel;
+        for Reverse(WaitingRetry { parcel, .. }) in &mut left {
+            let RetryBatch { members, tries } = parcel;
             members.retain(|slot| {
                 let is_meant = slots.binary_search(slot).is_ok();
                 if is_meant {
@@ -157,27 +157,27 @@ impl Retries {
     }
 }
 
-impl Waiting {
+impl WaitingRetry {
     fn place(&self) -> (Instant, LeaseId) {
         (self.due, self.failed)
     }
 }
 
-impl PartialEq for Waiting {
+impl PartialEq for WaitingRetry {
     fn eq(&self, other: &Self) -> bool {
         self.place() == other.place()
     }
 }
 
-impl Eq for Waiting {}
+impl Eq for WaitingRetry {}
 
-impl PartialOrd for Waiting {
+impl PartialOrd for WaitingRetry {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Waiting {
+impl Ord for WaitingRetry {
     fn cmp(&self, other: &Self) -> Ordering {
         self.place().cmp(&other.place())
     }

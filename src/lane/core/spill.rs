@@ -19,7 +19,7 @@
 //!
 //! Rows become visible in the order in which they were parked, but for what arrives again after a
 //! crash: an event that had not been parked then can be older than rows that are there already. It
-//! comes before walhook has caught up with [`Standing::newest`]; until then nothing is read, and
+//! comes before walhook has caught up with [`BacklogStanding::newest`]; until then nothing is read, and
 //! after that the cursor does not pass an event that is expected and not there yet. Only events of
 //! one and the same change may change their order that way: rows stand in the order of parking there.
 
@@ -31,25 +31,25 @@ use std::time::Instant;
 
 use crate::config::settings::BacklogLimits;
 use crate::flow::backlog::BacklogPosition;
-use crate::flow::backlog::Refilled;
-use crate::flow::backlog::Standing;
+use crate::flow::backlog::BacklogStanding;
+use crate::flow::backlog::RefilledRow;
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Position;
-use crate::flow::settlement::Holding;
-use crate::flow::settlement::Outcome;
+use crate::flow::settlement::DeliveryOutcome;
+use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::ParkReason;
-use crate::lane::core::Lane;
-use crate::lane::core::Now;
-use crate::lane::core::Phase;
-use crate::lane::core::Place;
+use crate::lane::core::DeliveryPhase;
+use crate::lane::core::DeliveryPlace;
+use crate::lane::core::LaneNow;
+use crate::lane::core::LaneState;
 use crate::lane::core::breaker::BreakerState;
-use crate::lane::core::cursor::Cursor;
-use crate::lane::core::order::Arrived;
+use crate::lane::core::cursor::LaneCursor;
+use crate::lane::core::order::ArrivedEvent;
 use crate::lane::core::pace::later;
-use crate::lane::core::retries::Resume;
-use crate::lane::core::retries::Tries;
-use crate::lane::settings::Parking;
+use crate::lane::core::retries::AttemptCount;
+use crate::lane::core::retries::ResumedDelivery;
+use crate::lane::settings::LaneParking;
 
 /// Rows of a page: enough to keep an endpoint busy while the next one is read.
 pub(super) const PAGE_ROWS_MAX: usize = 512;
@@ -72,20 +72,20 @@ pub(super) const TAIL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What to ask the backlog for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Wanted {
+pub struct RefillWanted {
     /// Rows after this one; `None` means from the first.
     pub after: Option<BacklogPosition>,
     pub limit: usize,
 }
 
 #[derive(Debug)]
-pub(super) struct Spill {
+pub(super) struct BacklogSpill {
     /// A longer wait for the next attempt parks the delivery.
     pub(super) after: Duration,
     pub(super) limits: BacklogLimits,
     /// Deliveries that are in the backlog only, with those whose rows are not committed yet.
     pub(super) outside: usize,
-    pub(super) cursor: Cursor,
+    pub(super) cursor: LaneCursor,
     /// Until an event beyond this position arrives, events can be older than rows.
     catching_up: Option<Position>,
     expected: BTreeSet<EventId>,
@@ -106,15 +106,15 @@ pub(super) struct Spill {
     pub(super) may_pass_through: bool,
 }
 
-impl Spill {
-    pub(super) fn new(parking: &Parking) -> Self {
+impl BacklogSpill {
+    pub(super) fn new(parking: &LaneParking) -> Self {
         let standing = parking.standing.filter(|standing| standing.rows > 0);
         Self {
             after: parking.terms.after,
             limits: parking.terms.backlog,
             outside: standing.map_or(0, |standing| standing.rows),
-            cursor: Cursor::default(),
-            catching_up: standing.map(|Standing { newest, .. }| newest),
+            cursor: LaneCursor::default(),
+            catching_up: standing.map(|BacklogStanding { newest, .. }| newest),
             expected: BTreeSet::new(),
             tail: VecDeque::new(),
             closing: None,
@@ -154,13 +154,13 @@ impl Spill {
     }
 
     /// Whether an event that was parked after this row's, and is older, is not there yet.
-    fn is_ahead_of_expected(&self, row: &Refilled) -> bool {
+    fn is_ahead_of_expected(&self, row: &RefilledRow) -> bool {
         let first = self.expected.first();
         first.is_some_and(|first| first.position() < row.at.position)
     }
 }
 
-impl Lane {
+impl LaneState {
     /// Whether something is outside, so that what arrives cannot simply be kept.
     pub fn is_spilling(&self) -> bool {
         self.outside() > 0
@@ -179,10 +179,10 @@ impl Lane {
     }
 
     /// Takes in an event that cannot be kept: because others are outside, or for want of a place.
-    pub(super) fn offer_outside(&mut self, event: Arc<Event>, place: Place, now: Now) {
+    pub(super) fn offer_outside(&mut self, event: Arc<Event>, place: DeliveryPlace, now: LaneNow) {
         // It cannot stay, so that what is in memory cannot be newer. An empty tail is no hindrance:
         // then the event was on its way already when the seam began to close.
-        if place == Place::Overflow && self.tail_len() > 0 {
+        if place == DeliveryPlace::Overflow && self.tail_len() > 0 {
             self.end_tail(now);
         }
         let held_off = self.held_off();
@@ -190,7 +190,7 @@ impl Lane {
             debug_assert!(false, "nothing overflows where nothing can be parked");
             return self.keep_arrival(event, now);
         };
-        if spill.closing.is_some() && place == Place::Own {
+        if spill.closing.is_some() && place == DeliveryPlace::Own {
             spill.tail.push_back(event);
             return;
         }
@@ -202,8 +202,8 @@ impl Lane {
         }
         let reason = match (held_off, place) {
             (Some(reason), _) => reason,
-            (None, Place::Overflow) => ParkReason::Full,
-            (None, Place::Own) => ParkReason::Behind,
+            (None, DeliveryPlace::Overflow) => ParkReason::Full,
+            (None, DeliveryPlace::Own) => ParkReason::Behind,
         };
         self.free(place, &event);
         self.put_outside(event, reason);
@@ -223,8 +223,8 @@ impl Lane {
     }
 
     /// Gives the lane more places for deliveries of the backlog, and tells which page to read into
-    /// all it has; `None` if it has none. [`Lane::refilled`] or [`Lane::refill_failed`] must follow.
-    pub fn start_refill(&mut self, granted: usize, now: Instant) -> Option<Wanted> {
+    /// all it has; `None` if it has none. [`LaneState::refilled`] or [`LaneState::refill_failed`] must follow.
+    pub fn start_refill(&mut self, granted: usize, now: Instant) -> Option<RefillWanted> {
         let room = self.refill_wish(now);
         let spill = self.spill.as_mut()?;
         spill.reserved += granted;
@@ -236,7 +236,7 @@ impl Lane {
         let (after, passed) = spill.cursor.read_on();
         // Of what has left memory, rows stand between others that are there still.
         let held = if spill.cursor.is_complete() { 0 } else { self.order.len() };
-        Some(Wanted { after, limit: rows + passed + held })
+        Some(RefillWanted { after, limit: rows + passed + held })
     }
 
     /// Of places that have become free, keeps what it wants for deliveries of the backlog; returns
@@ -250,8 +250,8 @@ impl Lane {
     }
 
     /// Takes in a page of the backlog.
-    pub fn refilled(&mut self, page: Vec<Refilled>, now: Now) {
-        if self.phase == Phase::Stopped {
+    pub fn refilled(&mut self, page: Vec<RefilledRow>, now: LaneNow) {
+        if self.phase == DeliveryPhase::Stopped {
             return;
         }
         let mut has_new_rows = false;
@@ -308,7 +308,7 @@ impl Lane {
         [page, spill.closing, spill.sweep_at].into_iter().flatten().min()
     }
 
-    pub(super) fn end_tail_if_due(&mut self, now: Now) {
+    pub(super) fn end_tail_if_due(&mut self, now: LaneNow) {
         let closing = self.spill.as_ref().and_then(|spill| spill.closing);
         if closing.is_some_and(|until| until <= now.instant) {
             self.end_tail(now);
@@ -316,14 +316,14 @@ impl Lane {
     }
 
     /// The tail does not wait any longer: it goes outside.
-    pub(super) fn end_tail(&mut self, now: Now) {
+    pub(super) fn end_tail(&mut self, now: LaneNow) {
         let Some(spill) = &mut self.spill else { return };
         if spill.closing.take().is_some() {
             spill.next_closing = Some(later(now.instant, spill.closing_wait));
             spill.closing_wait = (spill.closing_wait * 2).min(CLOSING_WAIT_MAX);
         }
         while let Some(event) = self.pop_tail() {
-            self.free(Place::Own, &event);
+            self.free(DeliveryPlace::Own, &event);
             self.put_outside(event, ParkReason::Behind);
         }
     }
@@ -339,7 +339,7 @@ impl Lane {
     /// How many places the lane wants to have for rows; never more than there are rows outside.
     fn reserve_goal(&self, now: Instant) -> usize {
         let Some(spill) = &self.spill else { return 0 };
-        if spill.catching_up.is_some() || self.phase == Phase::Stopped {
+        if spill.catching_up.is_some() || self.phase == DeliveryPhase::Stopped {
             return 0;
         }
         let capacity = self.settings.capacity.get();
@@ -378,8 +378,8 @@ impl Lane {
     }
 
     fn put_outside(&mut self, event: Arc<Event>, reason: ParkReason) {
-        let parked = Outcome::Parked { next_attempt: None, reason };
-        self.settle(event, Holding::Wal, &Tries::default(), parked);
+        let parked = DeliveryOutcome::Parked { next_attempt: None, reason };
+        self.settle(event, DurableIn::Wal, &AttemptCount::default(), parked);
         if let Some(spill) = &mut self.spill {
             spill.outside += 1;
         }
@@ -387,12 +387,12 @@ impl Lane {
     }
 
     /// `resume` is what the lane itself knows of the row's attempts.
-    fn take_in(&mut self, row: Refilled, resume: Option<Resume>, now: Now) {
-        let Refilled { event, parked, attempts, due, history, .. } = row;
+    fn take_in(&mut self, row: RefilledRow, resume: Option<ResumedDelivery>, now: LaneNow) {
+        let RefilledRow { event, parked, attempts, due, history, .. } = row;
         self.loaded += self.settings.weight(&event);
         let (mut tries, known_due) = match resume {
-            Some(Resume { tries, due }) => (tries, Some(due)),
-            None => (Tries { attempts, unspent: 0, history }, None),
+            Some(ResumedDelivery { tries, due }) => (tries, Some(due)),
+            None => (AttemptCount { attempts, unspent: 0, history }, None),
         };
         let mut wait = due.map_or(Duration::ZERO, |due| due.since(now.database));
         let is_told = self.anew.is_some() && known_due.is_none();
@@ -402,15 +402,16 @@ impl Lane {
             wait = Duration::ZERO;
         }
         if let Some(reason) = self.doom() {
-            self.free(Place::Own, &event);
-            self.settle(event, Holding::Backlog, &tries, Outcome::Dead { reason });
+            self.free(DeliveryPlace::Own, &event);
+            self.settle(event, DurableIn::Backlog, &tries, DeliveryOutcome::Dead { reason });
             return;
         }
         let continues =
             tries.attempts > 0 || tries.history.is_some() || known_due.is_some() || !wait.is_zero();
         let due = known_due.unwrap_or_else(|| later(now.instant, wait));
-        let resume = continues.then(|| Resume { tries: tries.clone(), due });
-        let slot = self.keep(Arrived { event, holding: Holding::Backlog, parked, resume }, now);
+        let resume = continues.then(|| ResumedDelivery { tries: tries.clone(), due });
+        let slot =
+            self.keep(ArrivedEvent { event, holding: DurableIn::Backlog, parked, resume }, now);
         if begins_anew {
             let reason = self.held_off().unwrap_or(ParkReason::Retry);
             self.report_parked(slot, &tries, Some(now.database), reason);
@@ -418,7 +419,7 @@ impl Lane {
     }
 
     /// If the page has left places over, only rows that are not committed yet are outside.
-    fn close_seam(&mut self, now: Now) {
+    fn close_seam(&mut self, now: LaneNow) {
         let most = self.settings.capacity.get().saturating_mul(CLOSING_MAX);
         let is_held_off = self.held_off().is_some();
         let Some(spill) = &mut self.spill else { return };
@@ -445,7 +446,7 @@ impl Lane {
         self.freed.own += excess;
     }
 
-    fn end_spilling_if_done(&mut self, now: Now) {
+    fn end_spilling_if_done(&mut self, now: LaneNow) {
         let Some(spill) = &mut self.spill else { return };
         if spill.outside > 0 {
             return;

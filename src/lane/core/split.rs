@@ -6,29 +6,29 @@
 
 use std::time::Duration;
 
-use crate::flow::verdict::Exchange;
-use crate::lane::core::Lane;
-use crate::lane::core::Now;
-use crate::lane::core::retries::Parcel;
-use crate::lane::core::retries::Resume;
+use crate::flow::verdict::HttpExchange;
+use crate::lane::core::LaneNow;
+use crate::lane::core::LaneState;
+use crate::lane::core::retries::ResumedDelivery;
+use crate::lane::core::retries::RetryBatch;
 
 /// Unauthorized, Forbidden, Method Not Allowed, Proxy Authentication Required, and redirects.
 const ABOUT_THE_ENDPOINT: [u16; 4] = [401, 403, 405, 407];
 
 /// Whether the refusal of this batch may be for the sake of one of its events.
-pub(super) fn is_worth_it(parcel: &Parcel, exchange: &Exchange) -> bool {
+pub(super) fn is_worth_it(parcel: &RetryBatch, exchange: &HttpExchange) -> bool {
     let about_events =
         |status: u16| !(300..400).contains(&status) && !ABOUT_THE_ENDPOINT.contains(&status);
     parcel.members.len() > 1 && exchange.status.is_some_and(about_events)
 }
 
-impl Lane {
+impl LaneState {
     /// Has each event of a refused batch sent by itself.
-    pub(super) fn split(&mut self, parcel: Parcel, now: Now) {
+    pub(super) fn split(&mut self, parcel: RetryBatch, now: LaneNow) {
         self.note_waiting(&parcel, Duration::ZERO, now);
-        let Parcel { members, tries } = parcel;
+        let RetryBatch { members, tries } = parcel;
         for &slot in &members {
-            self.order.set_resume(slot, Resume { tries: tries.clone(), due: now.instant });
+            self.order.set_resume(slot, ResumedDelivery { tries: tries.clone(), due: now.instant });
         }
         // Those behind them come to the front when these are settled.
         let first = members.into_iter().filter(|&slot| self.order.is_first(slot)).map(Some);

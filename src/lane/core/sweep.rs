@@ -7,14 +7,14 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::flow::settlement::DeathReason;
-use crate::flow::settlement::Holding;
-use crate::flow::settlement::Outcome;
-use crate::lane::core::Lane;
-use crate::lane::core::Now;
-use crate::lane::core::Phase;
+use crate::flow::settlement::DeliveryOutcome;
+use crate::flow::settlement::DurableIn;
+use crate::lane::core::DeliveryPhase;
+use crate::lane::core::LaneNow;
+use crate::lane::core::LaneState;
 use crate::lane::core::breaker::BreakerState;
-use crate::lane::core::order::Slot;
-use crate::lane::core::retries::Resume;
+use crate::lane::core::order::OrderSlot;
+use crate::lane::core::retries::ResumedDelivery;
 
 /// An endpoint that took a delivery within this time answers.
 const ANSWERING: Duration = Duration::from_secs(60);
@@ -22,8 +22,8 @@ const ANSWERING: Duration = Duration::from_secs(60);
 /// How often a lane is looked through.
 pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-impl Lane {
-    pub(super) fn sweep_if_due(&mut self, now: Now) {
+impl LaneState {
+    pub(super) fn sweep_if_due(&mut self, now: LaneNow) {
         let is_resting = self.is_empty() || self.is_disabled;
         let Some(spill) = &mut self.spill else { return };
         let next = now.instant + SWEEP_INTERVAL;
@@ -43,7 +43,7 @@ impl Lane {
 
     /// Deliveries have come from the backlog. While the endpoint is out of order they came to be
     /// looked at, and if some of them go, others may come.
-    pub(super) fn sweep_refilled(&mut self, now: Now) {
+    pub(super) fn sweep_refilled(&mut self, now: LaneNow) {
         if self.is_paused || self.breaker.state(now.instant) == BreakerState::Open {
             let has_settled = self.sweep(now);
             if let Some(spill) = &mut self.spill {
@@ -53,15 +53,15 @@ impl Lane {
     }
 
     /// Settles what is beyond the limits; returns whether there was something.
-    fn sweep(&mut self, now: Now) -> bool {
-        if self.phase != Phase::Open {
+    fn sweep(&mut self, now: LaneNow) -> bool {
+        if self.phase != DeliveryPhase::Open {
             return false;
         }
         let doomed = self.beyond_limits(now);
-        let mut slots: Vec<Slot> = doomed.iter().map(|(slot, _)| *slot).collect();
+        let mut slots: Vec<OrderSlot> = doomed.iter().map(|(slot, _)| *slot).collect();
         slots.sort_unstable();
         for (slot, tries) in self.retries.remove(&slots) {
-            self.order.set_resume(slot, Resume { tries, due: now.instant });
+            self.order.set_resume(slot, ResumedDelivery { tries, due: now.instant });
         }
         self.settle_waiting(doomed);
         let order = &self.order;
@@ -69,10 +69,10 @@ impl Lane {
         !slots.is_empty()
     }
 
-    fn beyond_limits(&self, now: Now) -> Vec<(Slot, Outcome)> {
+    fn beyond_limits(&self, now: LaneNow) -> Vec<(OrderSlot, DeliveryOutcome)> {
         let Some(spill) = &self.spill else { return Vec::new() };
         let flying = self.in_flight.values().flat_map(|in_flight| &in_flight.parcel.members);
-        let mut flying: Vec<Slot> = flying.copied().collect();
+        let mut flying: Vec<OrderSlot> = flying.copied().collect();
         flying.sort_unstable();
         let rows = spill.outside + self.order.parked();
         let mut excess = rows.saturating_sub(spill.limits.rows.get());
@@ -85,16 +85,16 @@ impl Lane {
             if flying.binary_search(&slot).is_ok() {
                 continue;
             }
-            let is_parked = self.order.holding(slot) == Holding::Backlog;
+            let is_parked = self.order.holding(slot) == DurableIn::Backlog;
             let expiry = self.order.event(slot).expiry;
             let age = now.database.since(self.order.parked_at(slot));
             let is_parked = is_parked && !is_answering;
             let outcome = if expiry.is_some_and(|expiry| expiry.is_over(now.database)) {
-                Outcome::Expired
+                DeliveryOutcome::Expired
             } else if is_parked && age > spill.limits.age {
-                Outcome::Dead { reason: DeathReason::BacklogTooOld }
+                DeliveryOutcome::Dead { reason: DeathReason::BacklogTooOld }
             } else if is_parked && excess > 0 {
-                Outcome::Dead { reason: DeathReason::BacklogFull }
+                DeliveryOutcome::Dead { reason: DeathReason::BacklogFull }
             } else {
                 continue;
             };

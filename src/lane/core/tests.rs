@@ -1,12 +1,12 @@
 //! One rule of the lane at a time. What must hold for all of them together is in `model`.
 
 use super::*;
-use crate::config::settings::Batch;
-use crate::config::settings::Delays;
-use crate::config::settings::Ordering;
-use crate::config::settings::Retry;
-use crate::flow::key::Key;
-use crate::flow::key::Keys;
+use crate::config::settings::BatchSettings;
+use crate::config::settings::KeyOrdering;
+use crate::config::settings::RetryDelays;
+use crate::config::settings::RetrySettings;
+use crate::flow::key::EventKeys;
+use crate::flow::key::KeyHash;
 use crate::lane::samples::delivered;
 use crate::lane::samples::event;
 use crate::lane::samples::event_of;
@@ -19,7 +19,7 @@ use crate::lane::samples::settings;
 
 /// A lane whose two clocks tick together, and whose random numbers are always in the middle.
 pub(super) struct Bench {
-    pub(super) lane: Lane,
+    pub(super) lane: LaneState,
     start: Instant,
     pub(super) now: Instant,
 }
@@ -29,12 +29,12 @@ impl Bench {
         let mut settings = settings();
         change(&mut settings);
         let start = Instant::now();
-        Self { lane: Lane::new(settings), start, now: start }
+        Self { lane: LaneState::new(settings), start, now: start }
     }
 
     pub(super) fn offer(&mut self, events: impl IntoIterator<Item = Arc<Event>>) {
         let now = self.time();
-        events.into_iter().for_each(|event| self.lane.offer(event, Place::Own, now));
+        events.into_iter().for_each(|event| self.lane.offer(event, DeliveryPlace::Own, now));
     }
 
     pub(super) fn pass(&mut self, millis: u64) {
@@ -48,13 +48,13 @@ impl Bench {
         std::iter::from_fn(|| self.lane.lease(now)).collect()
     }
 
-    pub(super) fn time(&self) -> Now {
+    pub(super) fn time(&self) -> LaneNow {
         let passed = self.now.duration_since(self.start).as_micros();
         let database = Timestamp::from_micros(i64::try_from(passed).unwrap());
-        Now { instant: self.now, database }
+        LaneNow { instant: self.now, database }
     }
 
-    pub(super) fn complete(&mut self, lease: &Lease, exchange: &Exchange) -> Option<Duration> {
+    pub(super) fn complete(&mut self, lease: &Lease, exchange: &HttpExchange) -> Option<Duration> {
         let now = self.time();
         self.lane.complete(lease.id, exchange, now, 0.5)
     }
@@ -63,17 +63,17 @@ impl Bench {
     pub(super) fn settled(&mut self) -> Vec<(u64, &'static str, u32)> {
         let named = |settlement: Settlement| {
             let outcome = match settlement.outcome {
-                Outcome::Delivered { .. } => "delivered",
-                Outcome::Expired => "expired",
-                Outcome::Filtered => "filtered",
-                Outcome::Dead { reason: DeathReason::RetriesExhausted(_) } => "exhausted",
-                Outcome::Dead { reason: DeathReason::Rejected(_) } => "rejected",
-                Outcome::Dead { reason: DeathReason::EndpointGone } => "gone",
-                Outcome::Dead { reason: DeathReason::EndpointDeleted } => "deleted",
-                Outcome::Dead { reason: DeathReason::BacklogFull } => "full",
-                Outcome::Dead { reason: DeathReason::BacklogTooOld } => "too old",
-                Outcome::Dead { reason: DeathReason::Poison(_) } => "poison",
-                Outcome::Parked { .. } => "parked",
+                DeliveryOutcome::Delivered { .. } => "delivered",
+                DeliveryOutcome::Expired => "expired",
+                DeliveryOutcome::Filtered => "filtered",
+                DeliveryOutcome::Dead { reason: DeathReason::RetriesExhausted(_) } => "exhausted",
+                DeliveryOutcome::Dead { reason: DeathReason::Rejected(_) } => "rejected",
+                DeliveryOutcome::Dead { reason: DeathReason::EndpointGone } => "gone",
+                DeliveryOutcome::Dead { reason: DeathReason::EndpointDeleted } => "deleted",
+                DeliveryOutcome::Dead { reason: DeathReason::BacklogFull } => "full",
+                DeliveryOutcome::Dead { reason: DeathReason::BacklogTooOld } => "too old",
+                DeliveryOutcome::Dead { reason: DeathReason::Poison(_) } => "poison",
+                DeliveryOutcome::Parked { .. } => "parked",
             };
             (settlement.event.sequence, outcome, settlement.attempts)
         };
@@ -87,7 +87,8 @@ pub(super) fn numbers(leases: &[Lease]) -> Vec<Vec<u64>> {
 
 fn batches(size: usize, linger_ms: u64) -> impl FnOnce(&mut LaneSettings) {
     move |settings| {
-        settings.batch = Batch { size: number(size), linger: Duration::from_millis(linger_ms) };
+        settings.batch =
+            BatchSettings { size: number(size), linger: Duration::from_millis(linger_ms) };
     }
 }
 
@@ -112,7 +113,7 @@ fn a_failing_key_holds_back_only_itself() {
 #[test]
 fn an_event_with_two_keys_follows_and_precedes_both() {
     let mut bench = Bench::new(|_| ());
-    let moved = event_of(2, Keys::both(Key::from_raw(1), Key::from_raw(2)), None);
+    let moved = event_of(2, EventKeys::both(KeyHash::from_raw(1), KeyHash::from_raw(2)), None);
     bench.offer([event(0, 1), event(1, 2), moved, event(3, 1), event(4, 2)]);
     let first = bench.leases();
     assert_eq!(numbers(&first), [[0], [1]]);
@@ -128,7 +129,7 @@ fn an_event_with_two_keys_follows_and_precedes_both() {
 #[test]
 fn a_barrier_follows_all_that_came_before_and_precedes_all_that_comes_after() {
     let mut bench = Bench::new(|settings| settings.concurrency = number(8));
-    let barrier = |sequence| event_of(sequence, Keys::BARRIER, None);
+    let barrier = |sequence| event_of(sequence, EventKeys::BARRIER, None);
     bench.offer([event(0, 1), event(1, 2), barrier(2), event(3, 1), event(4, 9), barrier(5)]);
     bench.offer([event(6, 3)]);
     let first = bench.leases();
@@ -161,9 +162,9 @@ fn a_barrier_follows_all_that_came_before_and_precedes_all_that_comes_after() {
 #[test]
 fn a_batch_holds_what_stands_on_both_sides_of_a_barrier_in_order() {
     let mut bench = Bench::new(|settings| {
-        settings.batch = Batch { size: number(5), linger: Duration::ZERO };
+        settings.batch = BatchSettings { size: number(5), linger: Duration::ZERO };
     });
-    let barrier = |sequence| event_of(sequence, Keys::BARRIER, None);
+    let barrier = |sequence| event_of(sequence, EventKeys::BARRIER, None);
     bench.offer([event(0, 1), event(1, 2), barrier(2), event(3, 1), event(4, 9), event(5, 1)]);
     let leases = bench.leases();
     assert_eq!(numbers(&leases), [vec![0, 1, 2, 3, 4]]);
@@ -174,10 +175,10 @@ fn a_batch_holds_what_stands_on_both_sides_of_a_barrier_in_order() {
 
 #[test]
 fn strict_order_is_one_key_and_no_order_is_none() {
-    let mut strict = Bench::new(|settings| settings.ordering = Ordering::Strict);
+    let mut strict = Bench::new(|settings| settings.ordering = KeyOrdering::Strict);
     strict.offer([event(0, 1), event(1, 2)]);
     assert_eq!(numbers(&strict.leases()), [[0]]);
-    let mut free = Bench::new(|settings| settings.ordering = Ordering::None);
+    let mut free = Bench::new(|settings| settings.ordering = KeyOrdering::None);
     free.offer([event(0, 1), event(1, 1)]);
     assert_eq!(numbers(&free.leases()), [[0], [1]]);
 }
@@ -211,8 +212,8 @@ fn a_retry_that_comes_too_late_is_not_made() {
 #[test]
 fn retries_end_with_the_policy_and_refusals_at_once() {
     let mut bench = Bench::new(|settings| {
-        let delays = Delays::List(vec![Duration::from_secs(10), Duration::from_secs(30)]);
-        settings.retry = Retry { delays, cap: Duration::from_secs(60) };
+        let delays = RetryDelays::List(vec![Duration::from_secs(10), Duration::from_secs(30)]);
+        settings.retry = RetrySettings { delays, cap: Duration::from_secs(60) };
     });
     bench.offer([event(0, 1)]);
     for wait in [10_000, 30_000] {
@@ -269,7 +270,7 @@ fn a_stopped_lane_starts_nothing_and_leaves_the_rest_unsettled() {
     bench.pass(60_000);
     assert!(bench.leases().is_empty());
     assert_eq!(bench.settled(), [(0, "delivered", 1), (2, "gone", 1)]);
-    let left = Counts { queued: 1, retrying: 1, ..Counts::default() };
+    let left = LaneCounts { queued: 1, retrying: 1, ..LaneCounts::default() };
     assert_eq!((bench.lane.counts(), bench.lane.wake_at(bench.now)), (left, None));
 }
 
@@ -395,7 +396,7 @@ fn what_is_said_of_the_endpoint_is_believed_of_the_whole_batch() {
     let mut bench = Bench::new(batches(2, 0));
     bench.offer([event(0, 7), event(1, 8)]);
     let [batch] = bench.leases().try_into().unwrap();
-    let unauthorized = Exchange { status: Some(401), ..rejected() };
+    let unauthorized = HttpExchange { status: Some(401), ..rejected() };
     assert_eq!(bench.complete(&batch, &unauthorized), None);
     assert_eq!(bench.settled(), [(0, "rejected", 1), (1, "rejected", 1)]);
 }

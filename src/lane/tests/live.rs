@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::flow::settlement::ReplayId;
-use crate::lane::sender::Change;
-use crate::lane::sender::Replay;
+use crate::lane::sender::LaneChange;
+use crate::lane::sender::ReplayedDelivery;
 
 impl Running {
     /// Changes the settings, and waits until the lane keeps to them.
     async fn change(&self, settings: LaneSettings) {
-        let change = Change::Settings(Box::new(settings));
+        let change = LaneChange::Settings(Box::new(settings));
         self.sender.control().change(change).await.unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -18,7 +18,7 @@ impl Running {
         let replays = self.sender.replays();
         for n in from..from + count {
             let id = ReplayId::Letter(i64::try_from(n).unwrap());
-            let sent = replays.send(vec![Replay { id, event: event(n, n) }]);
+            let sent = replays.send(vec![ReplayedDelivery { id, event: event(n, n) }]);
             if tokio::time::timeout(Duration::from_millis(5), sent).await.is_err() {
                 return n - from;
             }
@@ -36,7 +36,7 @@ async fn another_capacity_holds_at_once_when_it_grows_and_as_events_leave_when_i
     let mut running = Running::start(of(4, 1), |_| (SECOND, delivered()));
     let gauges = running.sender.gauges();
     let held = move || {
-        let Counts { queued, in_flight, .. } = gauges.counts();
+        let LaneCounts { queued, in_flight, .. } = gauges.counts();
         queued + in_flight
     };
     let control = running.sender.control();
@@ -48,7 +48,7 @@ async fn another_capacity_holds_at_once_when_it_grows_and_as_events_leave_when_i
     };
     wait(100).await;
     assert_eq!(held(), 4);
-    let change = |settings| control.change(Change::Settings(Box::new(settings)));
+    let change = |settings| control.change(LaneChange::Settings(Box::new(settings)));
     change(of(9, 1)).await.unwrap();
     wait(100).await;
     assert_eq!(held(), 9);

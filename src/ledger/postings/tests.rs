@@ -47,10 +47,10 @@ fn table() -> Arc<TableName> {
 
 /// The books that are kept by going through all endpoints for each note.
 #[derive(Default)]
-struct Model([Count; ENDPOINTS]);
+struct Model([BookCount; ENDPOINTS]);
 
 impl Model {
-    fn count(&mut self, endpoint: EndpointIndex, count: Count) {
+    fn count(&mut self, endpoint: EndpointIndex, count: BookCount) {
         self.0[endpoint.0] += count;
     }
 }
@@ -58,23 +58,23 @@ impl Model {
 #[derive(Default)]
 struct Booked {
     common: CommonBooks<EndpointIndex>,
-    own: [Count; ENDPOINTS],
+    own: [BookCount; ENDPOINTS],
     postings: usize,
 }
 
 impl Booked {
-    fn take(&mut self, posting: Posting<EndpointIndex>) {
+    fn take(&mut self, posting: BookPosting<EndpointIndex>) {
         self.postings += 1;
-        if let Posting::One(endpoint, _, count) = posting {
+        if let BookPosting::One(endpoint, _, count) = posting {
             self.own[endpoint.0] += count;
         }
     }
 
-    fn book(&mut self, editions: &BTreeMap<Edition, Serving>, tally: Tally) {
+    fn book(&mut self, editions: &BTreeMap<EndpointsVersion, ServingEndpoints>, tally: EventTally) {
         for (edition, notes) in by_edition(tally) {
             let mut common = std::mem::take(&mut self.common);
             let serving = &editions[&edition];
-            if notes.keys().any(|note| note.fate == Fate::Begun) {
+            if notes.keys().any(|note| note.fate == OpenFate::Begun) {
                 let present = serving.endpoints.iter().copied().collect();
                 common.begin(present, |posting| self.take(posting));
             }
@@ -83,7 +83,7 @@ impl Booked {
         }
     }
 
-    fn of(&self, endpoint: EndpointIndex) -> Count {
+    fn of(&self, endpoint: EndpointIndex) -> BookCount {
         let mut count = self.own[endpoint.0];
         if self.common.members.contains(&endpoint) {
             self.common.counts.values().for_each(|common| count += *common);
@@ -100,16 +100,16 @@ proptest! {
     ) {
         let (mut model, mut booked) = (Model::default(), Booked::default());
         booked.common.few = few;
-        let mut editions = BTreeMap::from([(Edition(0), Serving::default())]);
-        let (mut edition, mut tally) = (Edition(0), Tally::new());
-        let filtered = Count { captured: 1, filtered: 1, ..Count::default() };
-        let expired = Count { captured: 1, expired: 1, ..Count::default() };
+        let mut editions = BTreeMap::from([(EndpointsVersion(0), ServingEndpoints::default())]);
+        let (mut edition, mut tally) = (EndpointsVersion(0), EventTally::new());
+        let filtered = BookCount { captured: 1, filtered: 1, ..BookCount::default() };
+        let expired = BookCount { captured: 1, expired: 1, ..BookCount::default() };
         for step in steps {
             let mut note = |fate| {
-                let note = Note { edition, rule: RuleIndex(0), fate };
+                let note = FilteredNote { edition, rule: RuleIndex(0), fate };
                 *tally.entry(note).or_default() += 1;
             };
-            let Serving { endpoints, rules } = editions[&edition].clone();
+            let ServingEndpoints { endpoints, rules } = editions[&edition].clone();
             let everybody = rules.into_iter().next().map(|(_, all)| all).unwrap_or_default();
             let choosing = |chosen: u8| {
                 let all = of_bits(chosen).into_iter();
@@ -119,27 +119,27 @@ proptest! {
             match step {
                 Step::Edition { present, everybody } => {
                     let rules = vec![(table(), of_bits(present & everybody))];
-                    edition = Edition(edition.0 + 1);
-                    editions.insert(edition, Serving { endpoints: of_bits(present), rules });
-                    let note = Note { edition, rule: RuleIndex(0), fate: Fate::Begun };
+                    edition = EndpointsVersion(edition.0 + 1);
+                    editions.insert(edition, ServingEndpoints { endpoints: of_bits(present), rules });
+                    let note = FilteredNote { edition, rule: RuleIndex(0), fate: OpenFate::Begun };
                     tally.insert(note, 1);
                 }
                 Step::Filtered => {
-                    note(Fate::Filtered);
+                    note(OpenFate::Filtered);
                     endpoints.iter().for_each(|&endpoint| model.count(endpoint, filtered));
                 }
                 Step::Raised { chosen } => {
-                    note(Fate::Raised);
+                    note(OpenFate::Raised);
                     let chosen = choosing(chosen);
-                    chosen.iter().for_each(|&taker| note(Fate::Chosen(taker)));
+                    chosen.iter().for_each(|&taker| note(OpenFate::Chosen(taker)));
                     let takes = |e: &EndpointIndex| everybody.contains(e) || chosen.contains(e);
                     let others = endpoints.iter().filter(|endpoint| !takes(endpoint));
                     others.for_each(|&endpoint| model.count(endpoint, filtered));
                 }
                 Step::Expired { chosen } => {
-                    note(Fate::Expired);
+                    note(OpenFate::Expired);
                     let chosen = choosing(chosen);
-                    chosen.iter().for_each(|&taker| note(Fate::TooLate(taker)));
+                    chosen.iter().for_each(|&taker| note(OpenFate::TooLate(taker)));
                     for &endpoint in &endpoints {
                         let takes = everybody.contains(&endpoint) || chosen.contains(&endpoint);
                         model.count(endpoint, if takes { expired } else { filtered });
@@ -160,11 +160,11 @@ fn what_an_event_costs_does_not_grow_with_the_endpoints_that_do_not_take_it() {
     let postings = |endpoints: usize| {
         let endpoints: Vec<_> = (0..endpoints).map(EndpointIndex).collect();
         let rules = vec![(table(), Vec::new())];
-        let serving = Serving { endpoints, rules };
+        let serving = ServingEndpoints { endpoints, rules };
         let mut common = CommonBooks::default();
         common.begin(serving.endpoints.iter().copied().collect(), |_| {});
-        let note = |fate| Note { edition: Edition(0), rule: RuleIndex(0), fate };
-        let notes = [(note(Fate::Raised), 1), (note(Fate::Chosen(EndpointIndex(1))), 1)];
+        let note = |fate| FilteredNote { edition: EndpointsVersion(0), rule: RuleIndex(0), fate };
+        let notes = [(note(OpenFate::Raised), 1), (note(OpenFate::Chosen(EndpointIndex(1))), 1)];
         let mut postings = 0;
         common.post(&serving, notes.into_iter(), Some, |_| postings += 1);
         postings

@@ -1,15 +1,15 @@
 //! Before a change is taken for too old, the database's clock is measured anew: whichever clock was
 //! set meanwhile, what is fresh is not dropped.
 
-use crate::event::plan::Routed;
-use crate::flow::change::Change;
+use crate::event::plan::RoutedEvent;
+use crate::flow::change::CommittedChange;
 use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
 use crate::flow::time::Timestamp;
-use crate::pipeline::pump::Pump;
-use crate::store::crash_records::Stage;
+use crate::pipeline::pump::EventPump;
+use crate::store::crash_records::WorkStage;
 
-impl Pump {
+impl EventPump {
     /// Appends to `routed` what the change comes to. One over whose rendering walhook has crashed is
     /// not rendered.
     ///
@@ -17,11 +17,11 @@ impl Pump {
     /// That walhook is to stop, and the server has not told the time.
     pub(super) async fn route(
         &mut self,
-        change: &Change,
-        convicted: Option<Stage>,
-        routed: &mut Vec<(RuleIndex, Routed)>,
+        change: &CommittedChange,
+        convicted: Option<WorkStage>,
+        routed: &mut Vec<(RuleIndex, RoutedEvent)>,
     ) -> anyhow::Result<()> {
-        if convicted == Some(Stage::Rendering) {
+        if convicted == Some(WorkStage::Rendering) {
             self.router.set_aside(change, |rule, outcome| routed.push((rule, outcome)));
             return Ok(());
         }
@@ -45,12 +45,15 @@ impl Pump {
     }
 }
 
-fn is_too_old(routed: &Routed, now: Timestamp) -> bool {
+fn is_too_old(routed: &RoutedEvent, now: Timestamp) -> bool {
     let is_over = |event: &Event| event.expiry.is_some_and(|expiry| expiry.is_over(now));
     match routed {
-        Routed::Expired { .. } => true,
+        RoutedEvent::Expired { .. } => true,
         // With a write-back, a lane says that it was too old.
-        Routed::Event(event) | Routed::Partly { event, .. } => is_over(event),
-        Routed::Filtered | Routed::Repeat { .. } | Routed::Poison(_) | Routed::Costly(_) => false,
+        RoutedEvent::Event(event) | RoutedEvent::Partly { event, .. } => is_over(event),
+        RoutedEvent::Filtered
+        | RoutedEvent::Repeat { .. }
+        | RoutedEvent::Poison(_)
+        | RoutedEvent::Costly(_) => false,
     }
 }

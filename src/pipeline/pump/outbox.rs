@@ -10,24 +10,24 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::sync::mpsc;
 
-use crate::event::plan::Shaped;
-use crate::flow::budget::Budget;
-use crate::flow::budget::Held;
-use crate::flow::budget::Permit;
+use crate::event::plan::ShapedBody;
+use crate::flow::budget::HeldMemory;
+use crate::flow::budget::MemoryBudget;
+use crate::flow::budget::MemoryPermit;
 use crate::flow::event::Event;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
-use crate::flow::settlement::Poison;
+use crate::flow::settlement::PoisonReason;
 use crate::flow::time::Timestamp;
-use crate::flow::watermark::Note;
-use crate::flow::watermark::Opened;
+use crate::flow::watermark::FilteredNote;
+use crate::flow::watermark::PumpReport;
 use crate::lane::overflow_delay::WalHold;
 use crate::lane::sender::LaneSender;
 use crate::lane::sender::hand_over;
 
 /// Collects what one read brought, so that each lane gets it in one piece.
-pub(crate) struct Outbox {
+pub(crate) struct PumpOutbox {
     pub(super) lanes: BTreeMap<EndpointIndex, LaneSender>,
     /// By endpoint index.
     batches: Vec<Vec<Arc<Event>>>,
@@ -36,14 +36,14 @@ pub(crate) struct Outbox {
     /// Lanes that make batches and have got events, but have not been told that nothing more comes.
     gathering: BTreeSet<EndpointIndex>,
     hold: WalHold,
-    ledger: mpsc::Sender<Vec<Opened>>,
-    pub(super) opened: Vec<Opened>,
+    ledger: mpsc::Sender<Vec<PumpReport>>,
+    pub(super) opened: Vec<PumpReport>,
     /// Counts events as the watermark does.
     next_sequence: u64,
 }
 
-impl Outbox {
-    pub(crate) fn new(ledger: mpsc::Sender<Vec<Opened>>, hold: WalHold) -> Self {
+impl PumpOutbox {
+    pub(crate) fn new(ledger: mpsc::Sender<Vec<PumpReport>>, hold: WalHold) -> Self {
         Self {
             lanes: BTreeMap::new(),
             batches: Vec::new(),
@@ -68,15 +68,15 @@ impl Outbox {
         &mut self,
         mut event: Box<Event>,
         takers: Arc<[EndpointIndex]>,
-        others: Vec<Shaped>,
+        others: Vec<ShapedBody>,
     ) {
         event.sequence = self.next_sequence;
         self.next_sequence += 1;
         let (position, committed) = (event.position, event.committed);
         let table = Arc::clone(&event.table);
         let mut shaped = HashMap::new();
-        for Shaped { body, endpoints } in others {
-            let held = event.held.as_ref().and_then(Held::shared);
+        for ShapedBody { body, endpoints } in others {
+            let held = event.held.as_ref().and_then(HeldMemory::shared);
             let event = Arc::new(event.shaped(body, held));
             shaped.extend(endpoints.into_iter().map(|taker| (taker, Arc::clone(&event))));
         }
@@ -89,7 +89,7 @@ impl Outbox {
             }
             batch.push(Arc::clone(event));
         }
-        self.opened.push(Opened::Event { position, committed, table, takers });
+        self.opened.push(PumpReport::Event { position, committed, table, takers });
     }
 
     /// The ledger buries it; no lane hears of it.
@@ -97,9 +97,9 @@ impl Outbox {
         &mut self,
         mut event: Box<Event>,
         takers: Arc<[EndpointIndex]>,
-        why: Poison,
+        why: PoisonReason,
     ) {
-        if why == Poison::Crashes {
+        if why == PoisonReason::Crashes {
             tracing::error!(
                 event = &*event.event_type,
                 table = %event.table,
@@ -110,26 +110,26 @@ impl Outbox {
         }
         event.sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.opened.push(Opened::Poison { event: Arc::new(*event), takers, why });
+        self.opened.push(PumpReport::Poison { event: Arc::new(*event), takers, why });
     }
 
     pub(super) fn boundary(&mut self, end: Lsn, committed: Option<Timestamp>) {
         // Of boundaries without an event between them only the last matters.
         match self.opened.last_mut() {
-            Some(Opened::Boundary { end: last, committed: at }) => {
+            Some(PumpReport::Boundary { end: last, committed: at }) => {
                 (*last, *at) = (end, committed.or(*at));
             }
-            Some(_) | None => self.opened.push(Opened::Boundary { end, committed }),
+            Some(_) | None => self.opened.push(PumpReport::Boundary { end, committed }),
         }
     }
 
     /// Nothing more comes of the change at `position`. Its notes come last, so that they are never
     /// committed without its position.
-    pub(super) fn close(&mut self, notes: Vec<Note>, position: Position) {
-        self.opened.extend(notes.into_iter().map(Opened::Note));
+    pub(super) fn close(&mut self, notes: Vec<FilteredNote>, position: Position) {
+        self.opened.extend(notes.into_iter().map(PumpReport::Note));
         match self.opened.last_mut() {
-            Some(last @ Opened::Through { .. }) => *last = Opened::Through { position },
-            Some(_) | None => self.opened.push(Opened::Through { position }),
+            Some(last @ PumpReport::Through { .. }) => *last = PumpReport::Through { position },
+            Some(_) | None => self.opened.push(PumpReport::Through { position }),
         }
     }
 
@@ -162,7 +162,11 @@ impl Outbox {
 
     /// Takes a share of the budget. Hands over what is collected before it waits: the shares that it
     /// waits for may be held by just that.
-    pub(super) async fn share(&mut self, budget: &Budget, bytes: usize) -> anyhow::Result<Permit> {
+    pub(super) async fn share(
+        &mut self,
+        budget: &MemoryBudget,
+        bytes: usize,
+    ) -> anyhow::Result<MemoryPermit> {
         if let Some(permit) = budget.try_take(bytes) {
             return Ok(permit);
         }

@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use crate::config::endpoints_from::ENDPOINTS_MAX;
 use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::settings::Settings;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store::error::ServerError;
 use crate::store::error::StoreError;
 use crate::store::error::is_transient_state;
@@ -36,7 +36,7 @@ pub(super) fn question(from: &EndpointsFrom) -> String {
 pub(crate) async fn refused(
     settings: &Settings,
     client: &Client,
-) -> Result<Option<Refusal>, StoreError> {
+) -> Result<Option<SetupDiagnostic>, StoreError> {
     let Some(from) = &settings.endpoints_from else { return Ok(None) };
     let explain = format!("EXPLAIN {}", question(from));
     match client.simple_query(&explain).await.map_err(StoreError::from) {
@@ -55,7 +55,7 @@ pub(crate) async fn unreadable(
     from: &EndpointsFrom,
     client: &Client,
     cause: &ServerError,
-) -> Result<Refusal, StoreError> {
+) -> Result<SetupDiagnostic, StoreError> {
     let (table, what) = (from.table.to_string(), cause.to_string());
     if cause.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE {
         // Both have one code: whether the rows that are seen may be read tells them apart.
@@ -65,8 +65,8 @@ pub(crate) async fn unreadable(
         if is_hidden {
             let row = client.query_one("SELECT current_user::text", &[]).await?;
             let whose = format!("[endpoints_from], table {table},");
-            return Ok(Refusal::RowSecurity { whose, what, role: row.try_get(0)? });
+            return Ok(SetupDiagnostic::RowSecurity { whose, what, role: row.try_get(0)? });
         }
     }
-    Ok(Refusal::EndpointsTable { table, what })
+    Ok(SetupDiagnostic::EndpointsTable { table, what })
 }

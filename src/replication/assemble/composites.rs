@@ -5,17 +5,17 @@
 //! catalog is asked again for relations that have such columns.
 
 use crate::flow::relation::SqlType;
-use crate::replication::assemble::Assembler;
+use crate::replication::assemble::ChangeAssembler;
 use crate::replication::pgoutput::PgOutput;
-use crate::replication::types::Answers;
-use crate::replication::types::Questions;
+use crate::replication::types::TypeAnswers;
+use crate::replication::types::TypeQuestions;
 
-impl Assembler {
+impl ChangeAssembler {
     /// The relation of a row with columns of row types, at any depth, and what to ask about it.
     pub(in crate::replication) fn questions_again(
         &self,
         message: &PgOutput,
-    ) -> Option<(u32, Questions)> {
+    ) -> Option<(u32, TypeQuestions)> {
         let oid = match message {
             PgOutput::Insert { relation, .. }
             | PgOutput::Update { relation, .. }
@@ -28,7 +28,7 @@ impl Assembler {
 
     /// Takes in what the catalog says by now. A relation that is the same stays the same, so that
     /// nothing is compiled anew for it.
-    pub(in crate::replication) fn learn_again(&mut self, oid: u32, answers: &Answers) {
+    pub(in crate::replication) fn learn_again(&mut self, oid: u32, answers: &TypeAnswers) {
         let Some(message) = self.with_composites.get(&oid) else { return };
         let known = self.relations.get(&oid);
         let described = Self::described(message.clone(), answers);

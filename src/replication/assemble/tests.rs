@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::flow::change::Value;
+use crate::flow::change::ColumnValue;
 use crate::replication::pgoutput::ColumnMessage;
 
 const ORDERS: u32 = 16_384;
@@ -27,18 +27,18 @@ fn described(oid: u32, identity: ReplicaIdentity) -> RelationMessage {
     }
 }
 
-fn assembler() -> Assembler {
-    let mut assembler = Assembler::new();
+fn assembler() -> ChangeAssembler {
+    let mut assembler = ChangeAssembler::new();
     for oid in [ORDERS, ITEMS] {
-        assembler.learn(described(oid, ReplicaIdentity::Default), &Answers::default());
+        assembler.learn(described(oid, ReplicaIdentity::Default), &TypeAnswers::default());
     }
     assembler
 }
 
 const RAW: Bytes = Bytes::from_static(b"7oldnew");
-const ID: Field = Field::Text(0..1);
-const OLD: Field = Field::Text(1..4);
-const NEW: Field = Field::Text(4..7);
+const ID: ColumnField = ColumnField::Text(0..1);
+const OLD: ColumnField = ColumnField::Text(1..4);
+const NEW: ColumnField = ColumnField::Text(4..7);
 
 fn begin(commit: u64) -> PgOutput {
     let committed = Timestamp::from_seconds(1);
@@ -57,7 +57,7 @@ fn insert(relation: u32) -> PgOutput {
     PgOutput::Insert { relation, new: [ID, NEW].into() }
 }
 
-fn update(old: Option<OldFields>, new: [Field; 2]) -> PgOutput {
+fn update(old: Option<OldFieldRanges>, new: [ColumnField; 2]) -> PgOutput {
     PgOutput::Update { relation: ORDERS, old, new: new.into() }
 }
 
@@ -72,9 +72,9 @@ fn truncate(relations: &[u32]) -> PgOutput {
 }
 
 fn tell(
-    assembler: &mut Assembler,
+    assembler: &mut ChangeAssembler,
     messages: impl IntoIterator<Item = PgOutput>,
-) -> Result<Vec<Captured>, AssembleError> {
+) -> Result<Vec<CapturedItem>, AssembleError> {
     let mut captured = Vec::new();
     for message in messages {
         assembler.accept(message, &RAW, None, &mut captured)?;
@@ -83,20 +83,23 @@ fn tell(
 }
 
 /// The one change of a transaction with one message.
-fn single(assembler: &mut Assembler, message: PgOutput) -> Result<Change, AssembleError> {
+fn single(
+    assembler: &mut ChangeAssembler,
+    message: PgOutput,
+) -> Result<CommittedChange, AssembleError> {
     let mut captured = tell(assembler, [begin(100), message, commit(100)])?;
     match captured.remove(0) {
-        Captured::Change(change) => Ok(change),
+        CapturedItem::Change(change) => Ok(change),
         other => panic!("{other:?}"),
     }
 }
 
-fn values(tuple: &Tuple) -> Vec<Option<&str>> {
+fn values(tuple: &RowTuple) -> Vec<Option<&str>> {
     (0..tuple.len())
         .map(|column| match tuple.value(column) {
-            Value::Null => None,
-            Value::Unchanged => Some("(unchanged)"),
-            Value::Text(text) => Some(std::str::from_utf8(text).unwrap()),
+            ColumnValue::Null => None,
+            ColumnValue::Unchanged => Some("(unchanged)"),
+            ColumnValue::Text(text) => Some(std::str::from_utf8(text).unwrap()),
         })
         .collect()
 }
@@ -106,9 +109,9 @@ fn step() -> impl Strategy<Value = PgOutput> {
     prop_oneof![
         Just(insert(ORDERS)),
         Just(insert(ITEMS)),
-        Just(update(None, [ID, Field::Unchanged])),
-        Just(update(Some(OldFields::Key([OLD, Field::Null].into())), [ID, NEW])),
-        Just(PgOutput::Delete { relation: ITEMS, old: OldFields::Full([ID, OLD].into()) }),
+        Just(update(None, [ID, ColumnField::Unchanged])),
+        Just(update(Some(OldFieldRanges::Key([OLD, ColumnField::Null].into())), [ID, NEW])),
+        Just(PgOutput::Delete { relation: ITEMS, old: OldFieldRanges::Full([ID, OLD].into()) }),
         vec(prop::sample::select(vec![ORDERS, ITEMS]), 0..3).prop_map(|oids| truncate(&oids)),
         Just(note(true, "walhook", "{}")),
         Just(note(true, "walhook", "")),
@@ -158,14 +161,14 @@ proptest! {
             let told = tell(&mut assembler, [begin(lsn)].into_iter().chain(steps.iter().cloned()));
             prop_assert!(assembler.idle(Lsn::from_raw(lsn)).is_none(), "a transaction is open");
             for captured in told.unwrap() {
-                let Captured::Change(change) = captured else { panic!("{captured:?}") };
+                let CapturedItem::Change(change) = captured else { panic!("{captured:?}") };
                 let Position { commit, ordinal } = change.position;
                 found.push((commit.raw(), ordinal, change.relation.oid, change.metadata));
             }
             let ended = tell(&mut assembler, [commit(lsn)]).unwrap();
             let ends_here = matches!(
                 ended[..],
-                [Captured::Commit { commit, end, .. }] if (commit.raw(), end.raw()) == (lsn, lsn + 8)
+                [CapturedItem::Commit { commit, end, .. }] if (commit.raw(), end.raw()) == (lsn, lsn + 8)
             );
             prop_assert!(ends_here, "{ended:?}");
             prop_assert!(assembler.idle(Lsn::from_raw(lsn)).is_some());
@@ -178,7 +181,8 @@ proptest! {
 fn messages_that_do_not_follow_from_each_other_are_refused() {
     let outside = |what| AssembleError::OutsideTransaction { what };
     let wide = PgOutput::Insert { relation: ORDERS, new: [ID, NEW, NEW].into() };
-    let elsewhere = PgOutput::Insert { relation: ORDERS, new: [ID, Field::Text(3..9)].into() };
+    let elsewhere =
+        PgOutput::Insert { relation: ORDERS, new: [ID, ColumnField::Text(3..9)].into() };
     let field_count = AssembleError::FieldCount {
         table: TableName::new("public", "t16384"),
         columns: 2,
@@ -230,7 +234,7 @@ fn a_relation_described_again_is_how_later_rows_look() {
     let before = single(&mut assembler, insert(ORDERS)).unwrap();
     let mut renamed = described(ORDERS, ReplicaIdentity::Default);
     renamed.columns[1].name = "remark".into();
-    assembler.learn(renamed, &Answers::default());
+    assembler.learn(renamed, &TypeAnswers::default());
     let after = single(&mut assembler, insert(ORDERS)).unwrap();
     assert_eq!(before.relation.column("note"), Some(1));
     assert_eq!(after.relation.column("note"), None);
@@ -239,10 +243,10 @@ fn a_relation_described_again_is_how_later_rows_look() {
 
 #[test]
 fn old_rows_keep_their_kind_and_give_back_what_an_update_did_not_touch() {
-    let unchanged = [ID, Field::Unchanged];
-    let key = OldFields::Key([OLD, Field::Null].into());
-    let dense_key = OldFields::Key([OLD].into());
-    let full = OldFields::Full([ID, OLD].into());
+    let unchanged = [ID, ColumnField::Unchanged];
+    let key = OldFieldRanges::Key([OLD, ColumnField::Null].into());
+    let dense_key = OldFieldRanges::Key([OLD].into());
+    let full = OldFieldRanges::Full([ID, OLD].into());
     let cases = [
         ("no old row", None, unchanged.clone(), None, vec![Some("7"), Some("(unchanged)")]),
         (
@@ -255,7 +259,7 @@ fn old_rows_keep_their_kind_and_give_back_what_an_update_did_not_touch() {
         (
             "key without the other columns",
             Some(dense_key),
-            [Field::Unchanged, NEW],
+            [ColumnField::Unchanged, NEW],
             Some((false, vec![Some("old"), None])),
             vec![Some("old"), Some("new")],
         ),
@@ -269,8 +273,8 @@ fn old_rows_keep_their_kind_and_give_back_what_an_update_did_not_touch() {
     ];
     for (name, old, new, expected_old, expected_new) in cases {
         let change = single(&mut assembler(), update(old, new)).unwrap();
-        let Op::Update { old, new } = &change.op else { panic!("case: {name}: {change:?}") };
-        let old = old.as_ref().map(|old| (matches!(old, Old::Full(_)), values(old.tuple())));
+        let ChangeOp::Update { old, new } = &change.op else { panic!("case: {name}: {change:?}") };
+        let old = old.as_ref().map(|old| (matches!(old, OldRow::Full(_)), values(old.tuple())));
         assert_eq!(old, expected_old, "case: {name}");
         assert_eq!(values(new), expected_new, "case: {name}");
     }
@@ -283,7 +287,7 @@ fn only_what_the_message_leaves_open_is_asked() {
         for (column, type_oid) in message.columns.iter_mut().zip(type_oids) {
             column.type_oid = type_oid;
         }
-        Assembler::questions(&message)
+        ChangeAssembler::questions(&message)
     };
     assert!(ask(ReplicaIdentity::Default, [20, 1009]).is_empty());
     assert_eq!(ask(ReplicaIdentity::Default, [90_000, 90_000]).types, [90_000]);
@@ -309,7 +313,7 @@ fn the_key_is_the_primary_key_or_the_next_best() {
     ];
     for (name, identity, primary_key, expected) in cases {
         let mut assembler = assembler();
-        let answers = Answers { primary_key, ..Answers::default() };
+        let answers = TypeAnswers { primary_key, ..TypeAnswers::default() };
         assembler.learn(described(ORDERS, identity), &answers);
         let change = single(&mut assembler, insert(ORDERS)).unwrap();
         assert_eq!(change.relation.key, expected, "case: {name}");
@@ -329,7 +333,7 @@ fn types_are_built_in_or_answered_or_text() {
         });
     }
     let answers =
-        Answers { types: vec![(90_000, Arc::new(SqlType::Numeric))], ..Answers::default() };
+        TypeAnswers { types: vec![(90_000, Arc::new(SqlType::Numeric))], ..TypeAnswers::default() };
     let mut assembler = assembler();
     assembler.learn(message, &answers);
     let relation = assembler.relation(ORDERS).unwrap();
@@ -341,18 +345,18 @@ fn types_are_built_in_or_answered_or_text() {
 fn what_walhook_itself_wrote_for_its_slot_is_left_out_and_keeps_its_ordinals() {
     let mark = |content| note(true, "walhook.write_back", content);
     let own = || {
-        let mut assembler = Assembler::of_slot("mine");
-        assembler.learn(described(ORDERS, ReplicaIdentity::Default), &Answers::default());
+        let mut assembler = ChangeAssembler::of_slot("mine");
+        assembler.learn(described(ORDERS, ReplicaIdentity::Default), &TypeAnswers::default());
         assembler
     };
-    let ordinals = |assembler: &mut Assembler, messages: Vec<PgOutput>| {
+    let ordinals = |assembler: &mut ChangeAssembler, messages: Vec<PgOutput>| {
         let told = [vec![begin(100)], messages, vec![commit(100), begin(200), insert(ORDERS)]];
         let captured = tell(assembler, told.concat()).unwrap();
-        let position = |captured: &Captured| match captured {
-            Captured::Change(change) => {
+        let position = |captured: &CapturedItem| match captured {
+            CapturedItem::Change(change) => {
                 Some((change.position.commit.raw(), change.position.ordinal))
             }
-            Captured::Commit { .. } | Captured::Idle { .. } => None,
+            CapturedItem::Commit { .. } | CapturedItem::Idle { .. } => None,
         };
         captured.iter().filter_map(position).collect::<Vec<_>>()
     };
@@ -376,26 +380,28 @@ fn what_walhook_itself_wrote_for_its_slot_is_left_out_and_keeps_its_ordinals() {
 #[test]
 fn a_whole_row_that_may_be_a_key_says_nothing_by_its_nulls() {
     let cases = [
-        (Wholeness::Sure, Field::Null, true),
-        (Wholeness::Likely, Field::Null, false),
-        (Wholeness::Likely, OLD, true),
-        (Wholeness::Doubtful, OLD, false),
+        (RowWholeness::Sure, ColumnField::Null, true),
+        (RowWholeness::Likely, ColumnField::Null, false),
+        (RowWholeness::Likely, OLD, true),
+        (RowWholeness::Doubtful, OLD, false),
     ];
     for (wholeness, note, expected) in cases {
         let primary_key = Some(vec![String::from("id")]);
-        let answers = Answers { primary_key, wholeness, ..Answers::default() };
+        let answers = TypeAnswers { primary_key, wholeness, ..TypeAnswers::default() };
         let message = described(ORDERS, ReplicaIdentity::Full);
-        assert_eq!(Assembler::questions(&message).partitions_of, Some(ORDERS));
+        assert_eq!(ChangeAssembler::questions(&message).partitions_of, Some(ORDERS));
         let mut assembler = assembler();
         assembler.learn(message, &answers);
-        let old = OldFields::Full([ID, note.clone()].into());
+        let old = OldFieldRanges::Full([ID, note.clone()].into());
         let mut captured = Vec::new();
         for message in [begin(8), PgOutput::Delete { relation: ORDERS, old }] {
             assembler.accept(message, &RAW, None, &mut captured).unwrap();
         }
-        let [Captured::Change(Change { op: Op::Delete { old }, .. })] = captured.as_slice() else {
+        let [CapturedItem::Change(CommittedChange { op: ChangeOp::Delete { old }, .. })] =
+            captured.as_slice()
+        else {
             panic!("{captured:?}")
         };
-        assert_eq!(matches!(old, Old::Full(_)), expected, "{wholeness:?}, {note:?}");
+        assert_eq!(matches!(old, OldRow::Full(_)), expected, "{wholeness:?}, {note:?}");
     }
 }

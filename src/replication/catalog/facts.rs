@@ -9,11 +9,11 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::config::settings::Operations;
 use crate::flow::relation::TableName;
-use crate::replication::catalog::Wanted;
-use crate::replication::catalog::facts::coverage::Covered;
-use crate::replication::catalog::facts::coverage::Rows;
+use crate::replication::catalog::WantedObjects;
+use crate::replication::catalog::facts::coverage::CoverageRows;
+use crate::replication::catalog::facts::coverage::CoveredRelation;
 use crate::replication::slot;
-use crate::replication::slot::Slot;
+use crate::replication::slot::SlotStream;
 use crate::store::error::StoreError;
 
 /// How many tables are looked through for the nearest name to one that does not exist.
@@ -63,7 +63,7 @@ const TABLES: &str = "
 
 /// Everything that a judgement needs.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct CatalogFacts {
     pub server: ServerFacts,
     /// In the order of the wanted tables; `None` for one that does not exist.
     pub tables: Vec<Option<TableFacts>>,
@@ -72,7 +72,7 @@ pub struct Facts {
     pub publication: Option<PublicationFacts>,
     /// Names of other publications, if the wanted one does not exist.
     pub publications: Vec<String>,
-    pub slot: Option<Slot>,
+    pub slot: Option<SlotStream>,
 }
 
 #[derive(Clone, Debug)]
@@ -106,11 +106,11 @@ pub struct TableFacts {
     pub schema_usable: bool,
     pub readable: bool,
     pub columns: Vec<String>,
-    pub generated: Vec<Generated>,
+    pub generated: Vec<GeneratedColumns>,
     /// Columns of the primary key.
     pub key: Vec<String>,
     /// Where its rows are: itself, or its partitions of any level.
-    pub rows: Vec<Rows>,
+    pub rows: Vec<CoverageRows>,
     /// Tables that inherit from it and are no partitions.
     pub children: Vec<TableName>,
     /// Tables that it is a partition of, the next one first.
@@ -119,7 +119,7 @@ pub struct TableFacts {
 
 /// A column that PostgreSQL computes.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Generated {
+pub struct GeneratedColumns {
     pub name: String,
     /// Its value is in the row; else it is virtual.
     pub stored: bool,
@@ -138,13 +138,13 @@ pub struct PublicationFacts {
     /// Tables that were added by name.
     pub members: Vec<TableName>,
     /// Tables that are published, for whatever reason.
-    pub published: Vec<Published>,
+    pub published: Vec<PublishedTable>,
     /// Tables whose updates or deletes fail, or would fail, because they are published.
-    pub covered: Vec<Covered>,
+    pub covered: Vec<CoveredRelation>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Published {
+pub struct PublishedTable {
     pub table: TableName,
     /// `None` before PostgreSQL 15, which has no column lists.
     pub columns: Option<Vec<String>>,
@@ -197,8 +197,8 @@ pub async fn server(client: &Client) -> Result<ServerFacts, StoreError> {
 pub async fn gather(
     client: &Client,
     server: ServerFacts,
-    wanted: &Wanted,
-) -> Result<Facts, StoreError> {
+    wanted: &WantedObjects,
+) -> Result<CatalogFacts, StoreError> {
     let mut tables = tables(client, wanted).await?;
     coverage::add_rows(client, wanted, &mut tables).await?;
     let neighbours =
@@ -208,7 +208,7 @@ pub async fn gather(
         Some(_) => Vec::new(),
         None => publications(client).await?,
     };
-    Ok(Facts {
+    Ok(CatalogFacts {
         server,
         tables,
         neighbours,
@@ -218,7 +218,10 @@ pub async fn gather(
     })
 }
 
-async fn tables(client: &Client, wanted: &Wanted) -> Result<Vec<Option<TableFacts>>, StoreError> {
+async fn tables(
+    client: &Client,
+    wanted: &WantedObjects,
+) -> Result<Vec<Option<TableFacts>>, StoreError> {
     let schemas: Vec<&str> = wanted.tables.iter().map(|t| t.name.schema.as_str()).collect();
     let names: Vec<&str> = wanted.tables.iter().map(|t| t.name.name.as_str()).collect();
     let query = TABLES.replace("[identity]", coverage::IDENTITY);
@@ -303,7 +306,7 @@ async fn publication(
         )
         .await?;
     let published = published.iter().map(|row| {
-        Ok(Published {
+        Ok(PublishedTable {
             table: table_name(row)?,
             columns: row.try_get("columns")?,
             filter: row.try_get("filter")?,
@@ -340,11 +343,11 @@ fn pairs(parts: Vec<String>) -> Vec<TableName> {
 }
 
 /// From names, kinds and expressions in turn.
-fn generated(parts: Vec<String>) -> Vec<Generated> {
+fn generated(parts: Vec<String>) -> Vec<GeneratedColumns> {
     let mut parts = parts.into_iter();
     let next = || {
         let (name, kind, expression) = (parts.next()?, parts.next()?, parts.next()?);
-        Some(Generated { name, stored: kind == "s", expression })
+        Some(GeneratedColumns { name, stored: kind == "s", expression })
     };
     std::iter::from_fn(next).collect()
 }
@@ -355,10 +358,10 @@ fn table_name(row: &tokio_postgres::Row) -> Result<TableName, StoreError> {
 }
 
 /// What the catalog says about a slot; `None` if there is none of that name.
-pub async fn slot(client: &Client, name: &str) -> Result<Option<Slot>, StoreError> {
+pub async fn slot(client: &Client, name: &str) -> Result<Option<SlotStream>, StoreError> {
     let answer = client.simple_query(&slot::query(name)).await?;
     Ok(answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(Slot::from_row(name, |index| row.get(index))),
+        SimpleQueryMessage::Row(row) => Some(SlotStream::from_row(name, |index| row.get(index))),
         _ => None,
     }))
 }

@@ -4,17 +4,17 @@ pub mod coverage;
 
 use crate::config::settings::Operations;
 use crate::flow::relation::TableName;
-use crate::replication::catalog::Finding;
-use crate::replication::catalog::Report;
-use crate::replication::catalog::Wanted;
+use crate::replication::catalog::CheckFinding;
+use crate::replication::catalog::CheckReport;
+use crate::replication::catalog::WantedObjects;
 use crate::replication::catalog::WantedTable;
-use crate::replication::catalog::facts::Facts;
+use crate::replication::catalog::facts::CatalogFacts;
 use crate::replication::catalog::facts::PublicationFacts;
 use crate::replication::catalog::facts::ServerFacts;
 use crate::replication::catalog::facts::TableFacts;
-use crate::replication::catalog::judge::coverage::Outcome;
-use crate::replication::diagnostic::Refusal;
-use crate::replication::slot::Slot;
+use crate::replication::catalog::judge::coverage::CoverageOutcome;
+use crate::replication::diagnostic::SetupDiagnostic;
+use crate::replication::slot::SlotStream;
 use crate::replication::wire::command::MAJOR_MIN;
 use crate::replication::wire::quote::identifier;
 use crate::store::APPLICATION_NAME;
@@ -23,22 +23,22 @@ use crate::store::APPLICATION_NAME;
 const ALIKE: f64 = 0.8;
 
 /// Whether the server's version rules out everything else.
-pub fn too_old(server: &ServerFacts) -> Option<Refusal> {
+pub fn too_old(server: &ServerFacts) -> Option<SetupDiagnostic> {
     (server.version / 10_000 < MAJOR_MIN)
-        .then(|| Refusal::ServerTooOld { version: server.version_text.clone() })
+        .then(|| SetupDiagnostic::ServerTooOld { version: server.version_text.clone() })
 }
 
 /// Everything that there is to say.
-pub fn judge(facts: &Facts, wanted: &Wanted) -> Report {
-    let mut report = Report::default();
+pub fn judge(facts: &CatalogFacts, wanted: &WantedObjects) -> CheckReport {
+    let mut report = CheckReport::default();
     server(facts, &mut report);
-    let outcome = Outcome::new(facts, wanted);
+    let outcome = CoverageOutcome::new(facts, wanted);
     for (table, found) in wanted.tables.iter().zip(&facts.tables) {
         match found {
             Some(found) => judge_table(table, found, &outcome, facts, &mut report),
             None => {
                 let nearest = nearest_table(&table.name, &facts.neighbours);
-                report.add(Refusal::MissingTable { table: table.name.clone(), nearest });
+                report.add(SetupDiagnostic::MissingTable { table: table.name.clone(), nearest });
             }
         }
     }
@@ -48,68 +48,68 @@ pub fn judge(facts: &Facts, wanted: &Wanted) -> Report {
     report
 }
 
-impl Report {
-    fn add(&mut self, finding: impl Into<Finding>) {
+impl CheckReport {
+    fn add(&mut self, finding: impl Into<CheckFinding>) {
         self.findings.push(finding.into());
     }
 }
 
-fn server(facts: &Facts, report: &mut Report) {
+fn server(facts: &CatalogFacts, report: &mut CheckReport) {
     let server = &facts.server;
-    report.add(Finding::ok(format!("PostgreSQL {}", server.version_text)));
+    report.add(CheckFinding::ok(format!("PostgreSQL {}", server.version_text)));
     let major = server.version / 10_000;
     if server.standby && major < 16 {
-        report.add(Refusal::Standby { version: major });
+        report.add(SetupDiagnostic::Standby { version: major });
     }
     if server.wal_level == "logical" {
-        report.add(Finding::ok("wal_level is logical".to_owned()));
+        report.add(CheckFinding::ok("wal_level is logical".to_owned()));
     } else {
-        report.add(Refusal::WalLevel { level: server.wal_level.clone() });
+        report.add(SetupDiagnostic::WalLevel { level: server.wal_level.clone() });
     }
     if server.may_replicate {
-        report.add(Finding::ok(format!("role {} may replicate", server.role)));
+        report.add(CheckFinding::ok(format!("role {} may replicate", server.role)));
     } else {
-        report.add(Refusal::NoReplicationRight { role: server.role.clone() });
+        report.add(SetupDiagnostic::NoReplicationRight { role: server.role.clone() });
     }
     // A walhook that is running holds the slot and one walsender itself.
     let running = facts.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some());
     let (used, max) = (server.walsenders, server.walsenders_max);
     if used >= max && !running {
-        report.add(Refusal::NoFreeWalSender { max: Some(max) });
+        report.add(SetupDiagnostic::NoFreeWalSender { max: Some(max) });
     } else {
-        report.add(Finding::ok(format!("{used} of {max} walsenders are in use")));
+        report.add(CheckFinding::ok(format!("{used} of {max} walsenders are in use")));
     }
 }
 
 fn judge_table(
     wanted: &WantedTable,
     found: &TableFacts,
-    outcome: &Outcome,
-    facts: &Facts,
-    report: &mut Report,
+    outcome: &CoverageOutcome,
+    facts: &CatalogFacts,
+    report: &mut CheckReport,
 ) {
     let table = &wanted.name;
     let role = &facts.server.role;
     let before = report.findings.len();
     if let Some(kind) = other_kind(found.kind) {
-        report.add(Refusal::NotATable { table: table.clone(), kind });
+        report.add(SetupDiagnostic::NotATable { table: table.clone(), kind });
         return; // nothing else about it would make sense
     }
     if found.persistence != 'p' {
         let temporary = found.persistence == 't';
-        report.add(Refusal::NotLogged { table: table.clone(), temporary });
+        report.add(SetupDiagnostic::NotLogged { table: table.clone(), temporary });
     }
     if !found.schema_usable {
-        report.add(Refusal::NoUsage { schema: table.schema.clone(), role: role.clone() });
+        report.add(SetupDiagnostic::NoUsage { schema: table.schema.clone(), role: role.clone() });
     }
     if !found.readable {
-        report.add(Refusal::NoSelect { table: table.clone(), role: role.clone() });
+        report.add(SetupDiagnostic::NoSelect { table: table.clone(), role: role.clone() });
     }
     for column in wanted.columns.iter().filter(|column| !found.columns.contains(column)) {
         let nearest = nearest(column, found.columns.iter().map(String::as_str));
         let nearest = nearest.map(ToOwned::to_owned);
         let (table, column) = (table.clone(), column.clone());
-        report.add(Refusal::MissingColumn { table, column, nearest });
+        report.add(SetupDiagnostic::MissingColumn { table, column, nearest });
     }
     coverage::judge_generated(wanted, found, facts, outcome, report);
     coverage::judge_rows(wanted, found, outcome, report);
@@ -119,9 +119,9 @@ fn judge_table(
     let is_identified = found.identity == 'f' || found.identity_columns.is_some();
     if found.key.is_empty() && is_identified {
         let what = format!("table {table}: no primary key, ordered by its replica identity");
-        report.add(Finding::ok(what));
+        report.add(CheckFinding::ok(what));
     } else if found.key.is_empty() {
-        report.add(Finding::warning(
+        report.add(CheckFinding::warning(
             format!("table {table} has no primary key: its events have no key to order them by"),
             "give it a primary key, or set order_by".to_owned(),
         ));
@@ -134,7 +134,7 @@ fn judge_table(
             _ => "default",
         };
         let what = format!("table {table}: primary key ({key}), replica identity {identity}");
-        report.add(Finding::ok(what));
+        report.add(CheckFinding::ok(what));
     }
 }
 
@@ -151,21 +151,37 @@ fn other_kind(kind: char) -> Option<&'static str> {
     }
 }
 
-fn publication(facts: &Facts, wanted: &Wanted, outcome: &Outcome, report: &mut Report) {
+fn publication(
+    facts: &CatalogFacts,
+    wanted: &WantedObjects,
+    outcome: &CoverageOutcome,
+    report: &mut CheckReport,
+) {
     match &facts.publication {
         Some(found) => existing_publication(found, facts, wanted, outcome, report),
         None => missing_publication(facts, wanted, outcome, report),
     }
 }
 
-fn missing_publication(facts: &Facts, wanted: &Wanted, outcome: &Outcome, report: &mut Report) {
+fn missing_publication(
+    facts: &CatalogFacts,
+    wanted: &WantedObjects,
+    outcome: &CoverageOutcome,
+    report: &mut CheckReport,
+) {
     let publication = wanted.publication.clone();
     let name = identifier(&publication);
     if let Some(slot) = facts.slot.as_ref().filter(|slot| slot.defect().is_none()) {
         let (slot, from) = (slot.name.clone(), slot.confirmed);
         let nearest = nearest(&publication, facts.publications.iter().map(String::as_str));
         let nearest = nearest.map(ToOwned::to_owned);
-        report.add(Refusal::PublicationGone { publication, slot, from, since: None, nearest });
+        report.add(SetupDiagnostic::PublicationGone {
+            publication,
+            slot,
+            from,
+            since: None,
+            nearest,
+        });
         return;
     }
     if facts.tables.iter().any(Option::is_none) {
@@ -184,20 +200,21 @@ fn missing_publication(facts: &Facts, wanted: &Wanted, outcome: &Outcome, report
     let sql =
         format!("CREATE PUBLICATION {name} FOR TABLE {} WITH ({options});", tables.join(", "));
     if facts.server.may_create && owns(facts, wanted, |_| true) {
-        report.add(Finding::ok(format!("publication {publication} will be made at the start")));
+        report
+            .add(CheckFinding::ok(format!("publication {publication} will be made at the start")));
         report.steps.push(sql);
     } else {
         let role = facts.server.role.clone();
-        report.add(Refusal::NoPublication { publication, role, sql });
+        report.add(SetupDiagnostic::NoPublication { publication, role, sql });
     }
 }
 
 fn existing_publication(
     found: &PublicationFacts,
-    facts: &Facts,
-    wanted: &Wanted,
-    outcome: &Outcome,
-    report: &mut Report,
+    facts: &CatalogFacts,
+    wanted: &WantedObjects,
+    outcome: &CoverageOutcome,
+    report: &mut CheckReport,
 ) {
     let before = report.findings.len();
     let name = identifier(&wanted.publication);
@@ -245,9 +262,9 @@ fn existing_publication(
         let (lacks, sql) = (lacks.join("; "), sql.join(" "));
         let publication = wanted.publication.clone();
         let what = format!("publication {publication} will get at the start: {lacks}");
-        let refusal = Refusal::PublicationLacks { publication, lacks, sql: sql.clone() };
+        let refusal = SetupDiagnostic::PublicationLacks { publication, lacks, sql: sql.clone() };
         if found.owned && owns(facts, wanted, missing) {
-            report.add(Finding::ok(what));
+            report.add(CheckFinding::ok(what));
             report.steps.push(sql);
             report.mends.push(refusal);
         } else {
@@ -258,19 +275,24 @@ fn existing_publication(
     extra_tables(found, facts, wanted, report);
     if report.findings.len() == before {
         let what = format!("publication {} publishes the tables", wanted.publication);
-        report.add(Finding::ok(what));
+        report.add(CheckFinding::ok(what));
     }
 }
 
 /// Tables that are published and that no event is about.
-fn extra_tables(found: &PublicationFacts, facts: &Facts, wanted: &Wanted, report: &mut Report) {
+fn extra_tables(
+    found: &PublicationFacts,
+    facts: &CatalogFacts,
+    wanted: &WantedObjects,
+    report: &mut CheckReport,
+) {
     // A table that is misspelt is most likely one of those.
     let all_exist = facts.tables.iter().all(Option::is_some);
     let mut extra = found.members.iter().filter(|m| wanted.tables.iter().all(|t| t.name != **m));
     if let Some(first) = extra.next().filter(|_| all_exist) {
         let all: Vec<String> =
             std::iter::once(first).chain(extra).map(ToString::to_string).collect();
-        report.add(Finding::warning(
+        report.add(CheckFinding::warning(
             format!(
                 "publication {} also publishes {}, which no event of this configuration is about",
                 wanted.publication,
@@ -286,9 +308,9 @@ fn extra_tables(found: &PublicationFacts, facts: &Facts, wanted: &Wanted, report
 /// Column lists and row filters (PostgreSQL 15) hold back what was asked for.
 fn lists_and_filters(
     found: &PublicationFacts,
-    facts: &Facts,
-    wanted: &Wanted,
-    report: &mut Report,
+    facts: &CatalogFacts,
+    wanted: &WantedObjects,
+    report: &mut CheckReport,
 ) {
     for (table, there) in wanted.tables.iter().zip(&facts.tables) {
         let Some(published) = found.published.iter().find(|p| p.table == table.name) else {
@@ -312,14 +334,14 @@ fn lists_and_filters(
             .map(String::as_str)
             .collect();
         if !missing.is_empty() {
-            report.add(Refusal::PublicationLacks {
+            report.add(SetupDiagnostic::PublicationLacks {
                 publication: wanted.publication.clone(),
                 lacks: format!("column {} of table {}", missing.join(", "), table.name),
                 sql: again.clone(),
             });
         }
         if published.filter.is_some() {
-            report.add(Finding::warning(
+            report.add(CheckFinding::warning(
                 format!("publication {} filters the rows of {}", wanted.publication, table.name),
                 format!("if that is not meant, run `{again}`"),
             ));
@@ -327,13 +349,13 @@ fn lists_and_filters(
     }
 }
 
-fn slot(facts: &Facts, wanted: &Wanted, report: &mut Report) {
+fn slot(facts: &CatalogFacts, wanted: &WantedObjects, report: &mut CheckReport) {
     let Some(found) = &facts.slot else {
         let (used, max) = (facts.server.slots, facts.server.slots_max);
         if used >= max {
-            report.add(Refusal::NoFreeSlot { max });
+            report.add(SetupDiagnostic::NoFreeSlot { max });
         } else {
-            report.add(Finding::ok(format!("slot {} will be made at the start", wanted.slot)));
+            report.add(CheckFinding::ok(format!("slot {} will be made at the start", wanted.slot)));
             report.makes_slot = true;
         }
         return;
@@ -343,22 +365,27 @@ fn slot(facts: &Facts, wanted: &Wanted, report: &mut Report) {
         return;
     }
     report.add(match found {
-        Slot { active_pid: Some(pid), active_name: Some(name), .. } if name == APPLICATION_NAME => {
-            Finding::ok(format!("slot {} is in use by a walhook, server process {pid}", found.name))
+        SlotStream { active_pid: Some(pid), active_name: Some(name), .. }
+            if name == APPLICATION_NAME =>
+        {
+            CheckFinding::ok(format!(
+                "slot {} is in use by a walhook, server process {pid}",
+                found.name
+            ))
         }
-        Slot { active_pid: pid @ Some(_), .. } => {
-            Refusal::SlotInUse { slot: found.name.clone(), pid: *pid }.into()
+        SlotStream { active_pid: pid @ Some(_), .. } => {
+            SetupDiagnostic::SlotInUse { slot: found.name.clone(), pid: *pid }.into()
         }
-        _ => Finding::ok(format!("slot {} is there, not in use", found.name)),
+        _ => CheckFinding::ok(format!("slot {} is there, not in use", found.name)),
     });
     let retained = found.retained_bytes.unwrap_or_default();
     let megabytes = retained / (1024 * 1024);
     report.add(match found.wal_status.as_str() {
-        "unreserved" => Finding::warning(
+        "unreserved" => CheckFinding::warning(
             format!("slot {} is about to be lost: it is {megabytes} MiB behind", found.name),
             "start walhook, or raise max_slot_wal_keep_size".to_owned(),
         ),
-        _ if found.is_in_danger() => Finding::warning(
+        _ if found.is_in_danger() => CheckFinding::warning(
             format!(
                 "slot {} retains {megabytes} MiB of WAL and may be lost after {} MiB more",
                 found.name,
@@ -367,7 +394,7 @@ fn slot(facts: &Facts, wanted: &Wanted, report: &mut Report) {
             "start walhook, see what its endpoints wait for, or raise max_slot_wal_keep_size"
                 .to_owned(),
         ),
-        _ => Finding::ok(format!("slot {} retains {megabytes} MiB of WAL", found.name)),
+        _ => CheckFinding::ok(format!("slot {} retains {megabytes} MiB of WAL", found.name)),
     });
 }
 
@@ -380,7 +407,11 @@ pub fn again(publication: &str, table: &TableName, found: Option<&TableFacts>) -
 }
 
 /// Whether we act as the owner of the chosen tables: only owners may publish.
-fn owns(facts: &Facts, wanted: &Wanted, chosen: impl Fn(&WantedTable) -> bool) -> bool {
+fn owns(
+    facts: &CatalogFacts,
+    wanted: &WantedObjects,
+    chosen: impl Fn(&WantedTable) -> bool,
+) -> bool {
     let both = wanted.tables.iter().zip(&facts.tables);
     both.filter(|(table, _)| chosen(table))
         .all(|(_, found)| found.as_ref().is_some_and(|found| found.owned))

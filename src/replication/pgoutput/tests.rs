@@ -23,24 +23,24 @@ fn put_len(out: &mut Vec<u8>, len: usize) {
 }
 
 /// Appends a row and returns the fields that it must be decoded to.
-fn put_row(out: &mut Vec<u8>, kind: u8, row: &[Datum]) -> Fields {
+fn put_row(out: &mut Vec<u8>, kind: u8, row: &[Datum]) -> FieldRanges {
     out.push(kind);
     out.extend_from_slice(&u16::try_from(row.len()).unwrap().to_be_bytes());
     row.iter()
         .map(|datum| match datum {
             Datum::Null => {
                 out.push(b'n');
-                Field::Null
+                ColumnField::Null
             }
             Datum::Unchanged => {
                 out.push(b'u');
-                Field::Unchanged
+                ColumnField::Unchanged
             }
             Datum::Text(text) => {
                 out.push(b't');
                 put_len(out, text.len());
                 out.extend_from_slice(text);
-                Field::Text(out.len() - text.len()..out.len())
+                ColumnField::Text(out.len() - text.len()..out.len())
             }
         })
         .collect()
@@ -66,8 +66,8 @@ fn row_message() -> impl Strategy<Value = (Vec<u8>, PgOutput)> {
         let mut out = vec![b"IUD"[usize::from(what)]];
         out.extend_from_slice(&relation.to_be_bytes());
         let old = |out: &mut Vec<u8>| match kind {
-            0 => OldFields::Key(put_row(out, b'K', &old)),
-            _ => OldFields::Full(put_row(out, b'O', &old)),
+            0 => OldFieldRanges::Key(put_row(out, b'K', &old)),
+            _ => OldFieldRanges::Full(put_row(out, b'O', &old)),
         };
         let expected = match what {
             0 => PgOutput::Insert { relation, new: put_row(&mut out, b'N', &new) },

@@ -5,21 +5,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::flow::change::Captured;
+use crate::flow::change::CapturedItem;
 use crate::flow::lsn::Lsn;
 use crate::replication::error::SourceError;
 use crate::replication::pgoutput::PgOutput;
-use crate::replication::positions::Implausible;
-use crate::replication::positions::Positions;
-use crate::replication::stream::Source;
-use crate::replication::wire::frame::Frame;
+use crate::replication::positions::ImplausiblePosition;
+use crate::replication::positions::StreamPositions;
+use crate::replication::stream::ReplicationSource;
+use crate::replication::wire::frame::WireFrame;
 
 /// How often the server is asked how far it has come, at most.
 const PROOF_PAUSE: Duration = Duration::from_millis(200);
 
-impl Source {
+impl ReplicationSource {
     /// Asks the server whether it has come as far as a keepalive says, if it is time.
-    pub(super) async fn prove(&mut self, captured: &mut Vec<Captured>) -> Result<(), SourceError> {
+    pub(super) async fn prove(
+        &mut self,
+        captured: &mut Vec<CapturedItem>,
+    ) -> Result<(), SourceError> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         if let Some(end) = stream.unproven
             && self.proof_due <= Instant::now()
@@ -46,24 +49,28 @@ impl Source {
 /// Looks whether what comes now, at `end`, lies before what a keepalive said had all been sent.
 pub(super) fn contradict(unproven: Option<Lsn>, end: Lsn) -> Result<(), SourceError> {
     match unproven {
-        Some(said) if said > end => Err(damaged(Implausible::Beyond { end: said, server: end })),
+        Some(said) if said > end => {
+            Err(damaged(ImplausiblePosition::Beyond { end: said, server: end }))
+        }
         Some(_) | None => Ok(()),
     }
 }
 
 /// Looks whether a message's positions can be true.
 pub(super) fn judge(
-    positions: &mut Positions,
-    frame: &Frame,
+    positions: &mut StreamPositions,
+    frame: &WireFrame,
     message: Option<&PgOutput>,
 ) -> Result<(), SourceError> {
     match frame {
-        Frame::Data { start, end, .. } => positions.data(*start, *end, message).map_err(damaged),
-        Frame::Keepalive { .. } => Ok(()),
+        WireFrame::Data { start, end, .. } => {
+            positions.data(*start, *end, message).map_err(damaged)
+        }
+        WireFrame::Keepalive { .. } => Ok(()),
     }
 }
 
 /// A message that contradicts itself or the server: what comes over a new connection is whole again.
-fn damaged(cause: Implausible) -> SourceError {
+fn damaged(cause: ImplausiblePosition) -> SourceError {
     SourceError::Disconnected(io::Error::new(io::ErrorKind::InvalidData, cause))
 }

@@ -1,14 +1,14 @@
 //! Names the transaction that PostgreSQL cannot send, and goes past it on the operator's word; see
 //! [`crate::replication::unsendable`].
 
-use crate::flow::change::Captured;
+use crate::flow::change::CapturedItem;
 use crate::replication::error::SourceError;
-use crate::replication::stream::Source;
+use crate::replication::stream::ReplicationSource;
 use crate::store;
 use crate::store::gaps;
 use crate::store::gaps::SkippedTransaction;
 
-impl Source {
+impl ReplicationSource {
     /// Says which transaction it is that cannot be sent.
     pub(super) fn with_transaction(&self, error: SourceError) -> SourceError {
         let SourceError::Unsendable(mut unsendable) = error else { return error };
@@ -28,7 +28,7 @@ impl Source {
     pub(super) async fn skip(
         &mut self,
         error: SourceError,
-        captured: &mut Vec<Captured>,
+        captured: &mut Vec<CapturedItem>,
     ) -> Result<(), SourceError> {
         let SourceError::Unsendable(unsendable) = &error else { return Err(error) };
         let (Some(commit), Some(beyond)) = (unsendable.commit, unsendable.beyond()) else {
@@ -53,7 +53,7 @@ impl Source {
              is missing"
         );
         self.terms.start = beyond;
-        captured.push(Captured::Idle { end: beyond });
+        captured.push(CapturedItem::Idle { end: beyond });
         Ok(())
     }
 }

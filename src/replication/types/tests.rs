@@ -6,7 +6,7 @@ fn array(element: SqlType, delimiter: u8) -> SqlType {
     SqlType::Array { element: Arc::new(element), delimiter }
 }
 
-fn built(oid: u32, shapes: impl IntoIterator<Item = (u32, Shape)>) -> SqlType {
+fn built(oid: u32, shapes: impl IntoIterator<Item = (u32, TypeShape)>) -> SqlType {
     let shapes = shapes.into_iter().collect();
     build(oid, &shapes, &mut HashMap::new(), DEPTH_MAX).as_ref().clone()
 }
@@ -31,10 +31,10 @@ fn built_in_types_are_known_by_oid() {
 fn types_are_resolved_to_what_their_text_is_made_of() {
     let fields = vec![(String::from("a"), 1016), (String::from("b"), 90_002)];
     let shapes = [
-        (90_001, Shape::Array { element: 90_000, delimiter: b',' }),
-        (90_000, Shape::Composite { fields }),
-        (90_002, Shape::Domain { base: 90_003 }),
-        (90_003, Shape::Domain { base: 1700 }),
+        (90_001, TypeShape::Array { element: 90_000, delimiter: b',' }),
+        (90_000, TypeShape::Composite { fields }),
+        (90_002, TypeShape::Domain { base: 90_003 }),
+        (90_003, TypeShape::Domain { base: 1700 }),
     ];
     let row = SqlType::Composite {
         fields: vec![
@@ -48,13 +48,13 @@ fn types_are_resolved_to_what_their_text_is_made_of() {
 #[test]
 fn what_the_catalog_does_not_know_is_text() {
     assert_eq!(built(90_000, []), SqlType::Text);
-    let dropped = [(90_001, Shape::Array { element: 90_000, delimiter: b',' })];
+    let dropped = [(90_001, TypeShape::Array { element: 90_000, delimiter: b',' })];
     assert_eq!(built(90_001, dropped), array(SqlType::Text, b','));
 }
 
 #[test]
 fn a_type_that_contains_itself_ends() {
-    let itself = [(90_000, Shape::Array { element: 90_000, delimiter: b',' })];
+    let itself = [(90_000, TypeShape::Array { element: 90_000, delimiter: b',' })];
     let mut sql_type = &built(90_000, itself);
     let mut depth = 0;
     while let SqlType::Array { element, .. } = sql_type {

@@ -16,25 +16,25 @@ use tokio::io::ReadHalf;
 use tokio::io::WriteHalf;
 use tokio_postgres::error::SqlState;
 
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::config::settings::SessionAttrs;
-use crate::flow::budget::Budget;
+use crate::flow::budget::MemoryBudget;
 use crate::flow::lsn::Lsn;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::slot;
-use crate::replication::slot::Slot;
+use crate::replication::slot::SlotStream;
 use crate::replication::wire::feedback;
 use crate::replication::wire::feedback::FeedbackWriter;
+use crate::replication::wire::frame::FrameLimits;
 use crate::replication::wire::frame::FrameReader;
-use crate::replication::wire::frame::Limits;
-use crate::replication::wire::heard::Heard;
-use crate::replication::wire::message::Conversation;
-use crate::replication::wire::message::Message;
+use crate::replication::wire::heard::LastHeard;
+use crate::replication::wire::message::BackendMessage;
+use crate::replication::wire::message::ServerConversation;
 use crate::replication::wire::message::server_error;
 use crate::replication::wire::message::unexpected;
 use crate::replication::wire::quote;
-use crate::replication::wire::row::Row;
+use crate::replication::wire::row::TextRow;
 use crate::replication::wire::row::leading_number;
 use crate::replication::wire::row::number;
 use crate::replication::wire::row::row;
@@ -42,10 +42,10 @@ use crate::replication::wire::row::text;
 use crate::replication::wire::startup;
 use crate::store;
 use crate::store::dial;
-use crate::store::dial::Kind;
+use crate::store::dial::DialKind;
 use crate::store::error::ServerError;
 use crate::store::error::StoreError;
-use crate::store::transport::Transport;
+use crate::store::transport::ServerTransport;
 
 /// PostgreSQL 14: logical messages in pgoutput, `idle_session_timeout`.
 pub const MAJOR_MIN: u32 = 14;
@@ -99,7 +99,7 @@ pub struct NewSlot<'a> {
 
 /// What became of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Creation {
+pub enum SlotCreation {
     /// Changes committed after this position will be sent.
     Created { consistent: Lsn },
     /// Somebody else has made one of that name.
@@ -107,17 +107,17 @@ pub enum Creation {
 }
 
 /// The stream of changes and the way back.
-pub struct Streaming<S> {
+pub struct StreamingStart<S> {
     pub frames: FrameReader<ReadHalf<S>>,
     /// For [`feedback::feedback`].
     pub feedback: FeedbackWriter<WriteHalf<S>>,
-    pub heard: Arc<Heard>,
+    pub heard: Arc<LastHeard>,
 }
 
 /// A replication connection on which nothing streams yet.
 #[derive(Debug)]
-pub struct Connection<S = Transport> {
-    conversation: Conversation<S>,
+pub struct ReplicationConnection<S = ServerTransport> {
+    conversation: ServerConversation<S>,
     /// `server_version_num`, such as 150018.
     version: u32,
     /// The server's process for it.
@@ -130,12 +130,12 @@ pub struct Connection<S = Transport> {
 /// connection: for how long it waits for us before it frees the slot; zero means for ever.
 ///
 /// # Errors
-/// [`SourceError::Connect`] if we are not let in; [`Refusal::ServerTooOld`],
-/// [`Refusal::NoReplicationRight`], [`Refusal::NoFreeWalSender`].
+/// [`SourceError::Connect`] if we are not let in; [`SetupDiagnostic::ServerTooOld`],
+/// [`SetupDiagnostic::NoReplicationRight`], [`SetupDiagnostic::NoFreeWalSender`].
 pub async fn connect(
-    server: &Server,
+    server: &ServerSettings,
     wal_sender_timeout: Duration,
-) -> Result<Connection, SourceError> {
+) -> Result<ReplicationConnection, SourceError> {
     // `dial` speaks of connections only; what is wrong beyond that goes around it.
     let opened = dial::dial(server, |transport, server| async move {
         let at = transport.at().to_owned();
@@ -152,10 +152,10 @@ pub async fn connect(
         Err(StoreError::Refused(cause)) if cause.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE => {
             // The same code is for a database that the role may not connect to, replication or not.
             drop(store::connect(server).await?);
-            Err(Refusal::NoReplicationRight { role: dial::user(server)? }.into())
+            Err(SetupDiagnostic::NoReplicationRight { role: dial::user(server)? }.into())
         }
         Err(StoreError::TooManyConnections(_)) => {
-            Err(Refusal::NoFreeWalSender { max: None }.into())
+            Err(SetupDiagnostic::NoFreeWalSender { max: None }.into())
         }
         Err(error) => Err(error.into()),
     }
@@ -164,20 +164,25 @@ pub async fn connect(
 /// Logs in over an open stream and pins the session's settings.
 async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    server: &Server,
+    server: &ServerSettings,
     user: &str,
     end_point: Option<Vec<u8>>,
     wal_sender_timeout: Duration,
     at: &str,
-) -> Result<Connection<S>, SourceError> {
-    let mut conversation = Conversation::new(stream);
+) -> Result<ReplicationConnection<S>, SourceError> {
+    let mut conversation = ServerConversation::new(stream);
     let greeting = startup::log_in(&mut conversation, server, user, end_point).await?;
     let major: Option<u32> = leading_number(&greeting.version);
     if major.is_some_and(|major| major < MAJOR_MIN) {
-        return Err(Refusal::ServerTooOld { version: greeting.version }.into());
+        return Err(SetupDiagnostic::ServerTooOld { version: greeting.version }.into());
     }
-    let mut connection =
-        Connection { conversation, version: 0, pid: 0, user: user.to_owned(), wal_sender_timeout };
+    let mut connection = ReplicationConnection {
+        conversation,
+        version: 0,
+        pid: 0,
+        user: user.to_owned(),
+        wal_sender_timeout,
+    };
     // These are not known to, or not settable in, servers that are too old.
     let settings = connection
         .query_rows(&format!(
@@ -195,13 +200,13 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     connection.version = number(&row, 0)?;
     connection.pid = number(&row, 5)?;
     if server.attrs != SessionAttrs::Any {
-        let kind = Kind { read_only: text(&row, 1)? == "on", standby: text(&row, 6)? == "t" };
+        let kind = DialKind { read_only: text(&row, 1)? == "on", standby: text(&row, 6)? == "t" };
         dial::check_attrs(server.attrs, kind, at)?;
     }
     Ok(connection)
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
     /// `server_version_num`, such as 150018.
     pub fn version(&self) -> u32 {
         self.version
@@ -249,32 +254,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Makes a slot for pgoutput.
     ///
     /// # Errors
-    /// [`Refusal::NoFreeSlot`], [`Refusal::WalLevel`], [`Refusal::NoReplicationRight`], or
-    /// [`Refusal::SlotBlocked`] after 30 s of waiting for older transactions.
-    pub async fn create_slot(&mut self, slot: NewSlot<'_>) -> Result<Creation, SourceError> {
+    /// [`SetupDiagnostic::NoFreeSlot`], [`SetupDiagnostic::WalLevel`], [`SetupDiagnostic::NoReplicationRight`], or
+    /// [`SetupDiagnostic::SlotBlocked`] after 30 s of waiting for older transactions.
+    pub async fn create_slot(&mut self, slot: NewSlot<'_>) -> Result<SlotCreation, SourceError> {
         let command = create_slot_command(slot, self.version / 10_000);
         let error = match self.query(&command).await? {
             Ok(rows) => {
                 let row = rows.into_iter().next().unwrap_or_default();
-                return Ok(Creation::Created { consistent: number(&row, 1)? });
+                return Ok(SlotCreation::Created { consistent: number(&row, 1)? });
             }
             Err(error) => error,
         };
         let name = slot.name.to_owned();
         Err(match &error.sqlstate {
-            state if *state == SqlState::DUPLICATE_OBJECT => return Ok(Creation::Exists),
+            state if *state == SqlState::DUPLICATE_OBJECT => return Ok(SlotCreation::Exists),
             state if *state == SqlState::LOCK_NOT_AVAILABLE => {
-                Refusal::SlotBlocked { slot: name }.into()
+                SetupDiagnostic::SlotBlocked { slot: name }.into()
             }
             state if *state == SqlState::INSUFFICIENT_PRIVILEGE => {
-                Refusal::NoReplicationRight { role: self.user.clone() }.into()
+                SetupDiagnostic::NoReplicationRight { role: self.user.clone() }.into()
             }
             state if *state == SqlState::CONFIGURATION_LIMIT_EXCEEDED => {
                 let max = self.setting("max_replication_slots").await?.parse().unwrap_or(0);
-                Refusal::NoFreeSlot { max }.into()
+                SetupDiagnostic::NoFreeSlot { max }.into()
             }
             _ => match self.setting("wal_level").await? {
-                level if level != "logical" => Refusal::WalLevel { level }.into(),
+                level if level != "logical" => SetupDiagnostic::WalLevel { level }.into(),
                 _ => SourceError::Server(error),
             },
         })
@@ -310,10 +315,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ///
     /// # Errors
     /// The server's, or a broken connection.
-    pub async fn slot(&mut self, slot: &str) -> Result<Option<Slot>, SourceError> {
+    pub async fn slot(&mut self, slot: &str) -> Result<Option<SlotStream>, SourceError> {
         let rows = self.query_rows(&slot::query(slot)).await?;
         Ok(rows.first().map(|row| {
-            Slot::from_row(slot, |index| row.get(index).and_then(|column| column.as_deref()))
+            SlotStream::from_row(slot, |index| row.get(index).and_then(|column| column.as_deref()))
         }))
     }
 
@@ -327,15 +332,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// it also does if `from` lies before that.
     ///
     /// # Errors
-    /// [`Refusal::SlotInUse`] with the holder's pid, [`Refusal::SlotMissing`],
-    /// [`Refusal::SlotLost`], [`Refusal::WrongPlugin`], [`Refusal::SlotElsewhere`].
+    /// [`SetupDiagnostic::SlotInUse`] with the holder's pid, [`SetupDiagnostic::SlotMissing`],
+    /// [`SetupDiagnostic::SlotLost`], [`SetupDiagnostic::WrongPlugin`], [`SetupDiagnostic::SlotElsewhere`].
     pub async fn start_replication(
         mut self,
         slot: &str,
         from: Lsn,
         publications: &[&str],
-        budget: Budget,
-    ) -> Result<Streaming<S>, SourceError> {
+        budget: MemoryBudget,
+    ) -> Result<StreamingStart<S>, SourceError> {
         let command = format!(
             "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names {}, \
              messages 'true')",
@@ -345,16 +350,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.send_query(&command).await?;
         loop {
             match self.conversation.receive().await? {
-                Message::CopyBoth => break,
-                Message::Known(backend::Message::ErrorResponse(body)) => {
+                BackendMessage::CopyBoth => break,
+                BackendMessage::Known(backend::Message::ErrorResponse(body)) => {
                     let (error, _) = server_error(body.fields())?;
                     self.until_ready().await?;
                     return Err(self.why_not(slot, error).await?);
                 }
-                Message::Known(
+                BackendMessage::Known(
                     backend::Message::NoticeResponse(_) | backend::Message::ParameterStatus(_),
                 ) => {}
-                Message::Known(_) => return Err(unexpected("START_REPLICATION")),
+                BackendMessage::Known(_) => return Err(unexpected("START_REPLICATION")),
             }
         }
         let silence = match self.wal_sender_timeout {
@@ -362,12 +367,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             timeout => timeout.max(SILENCE_MIN),
         };
         let limits =
-            Limits { silence, slot: slot.to_owned(), publication: publications.join(", ") };
-        let heard = Arc::new(Heard::default());
+            FrameLimits { silence, slot: slot.to_owned(), publication: publications.join(", ") };
+        let heard = Arc::new(LastHeard::default());
         let (stream, read) = self.conversation.into_parts();
         let (read_half, write_half) = tokio::io::split(stream);
         let interval = feedback::interval(self.wal_sender_timeout);
-        Ok(Streaming {
+        Ok(StreamingStart {
             frames: FrameReader::new(read_half, read, budget, Arc::clone(&heard), limits),
             feedback: FeedbackWriter::new(write_half, Arc::clone(&heard), interval),
             heard,
@@ -381,47 +386,52 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         error: ServerError,
     ) -> Result<SourceError, SourceError> {
         let Some(slot) = self.slot(name).await? else {
-            return Ok(Refusal::SlotMissing { slot: name.to_owned() }.into());
+            return Ok(SetupDiagnostic::SlotMissing { slot: name.to_owned() }.into());
         };
         if let Some(defect) = slot.defect() {
             return Ok(defect.into());
         }
         Ok(match &error.sqlstate {
             state if *state == SqlState::OBJECT_IN_USE => {
-                Refusal::SlotInUse { slot: name.to_owned(), pid: slot.active_pid }.into()
+                SetupDiagnostic::SlotInUse { slot: name.to_owned(), pid: slot.active_pid }.into()
             }
             state if *state == SqlState::INSUFFICIENT_PRIVILEGE => {
-                Refusal::NoReplicationRight { role: self.user.clone() }.into()
+                SetupDiagnostic::NoReplicationRight { role: self.user.clone() }.into()
             }
             _ => SourceError::Server(error),
         })
     }
 
     /// Runs a command; a refusal is an error.
-    async fn query_rows(&mut self, command: &str) -> Result<Vec<Row>, SourceError> {
+    async fn query_rows(&mut self, command: &str) -> Result<Vec<TextRow>, SourceError> {
         self.query(command).await?.map_err(SourceError::Server)
     }
 
     /// Runs a command; a refusal is a result.
-    async fn query(&mut self, command: &str) -> Result<Result<Vec<Row>, ServerError>, SourceError> {
+    async fn query(
+        &mut self,
+        command: &str,
+    ) -> Result<Result<Vec<TextRow>, ServerError>, SourceError> {
         self.send_query(command).await?;
         let mut rows = Vec::new();
         let mut refusal = None;
         loop {
             match self.conversation.receive().await? {
-                Message::Known(backend::Message::DataRow(body)) => rows.push(row(&body)?),
-                Message::Known(backend::Message::ErrorResponse(body)) => {
+                BackendMessage::Known(backend::Message::DataRow(body)) => rows.push(row(&body)?),
+                BackendMessage::Known(backend::Message::ErrorResponse(body)) => {
                     refusal = Some(server_error(body.fields())?.0);
                 }
-                Message::Known(backend::Message::ReadyForQuery(_)) => break,
-                Message::Known(
+                BackendMessage::Known(backend::Message::ReadyForQuery(_)) => break,
+                BackendMessage::Known(
                     backend::Message::RowDescription(_)
                     | backend::Message::CommandComplete(_)
                     | backend::Message::EmptyQueryResponse
                     | backend::Message::NoticeResponse(_)
                     | backend::Message::ParameterStatus(_),
                 ) => {}
-                Message::CopyBoth | Message::Known(_) => return Err(unexpected("a command")),
+                BackendMessage::CopyBoth | BackendMessage::Known(_) => {
+                    return Err(unexpected("a command"));
+                }
             }
         }
         Ok(refusal.map_or(Ok(rows), Err))
@@ -438,7 +448,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn until_ready(&mut self) -> Result<(), SourceError> {
         loop {
             let message = self.conversation.receive().await?;
-            if matches!(message, Message::Known(backend::Message::ReadyForQuery(_))) {
+            if matches!(message, BackendMessage::Known(backend::Message::ReadyForQuery(_))) {
                 return Ok(());
             }
         }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::host_now;
 use crate::flow::lsn::Lsn;
 use crate::replication::error::SourceError;
-use crate::replication::wire::heard::Heard;
+use crate::replication::wire::heard::LastHeard;
 
 /// Updates go out at least this often, also if the server would wait longer: `pg_stat_replication`
 /// and the slot's `confirmed_flush_lsn` then say what is true.
@@ -53,11 +53,11 @@ pub fn interval(wal_sender_timeout: Duration) -> Duration {
 /// Ends whatever stream runs at the moment, from outside of the source and also while nobody reads
 /// it. Clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct LetGo {
+pub struct SlotRelease {
     waiters: Arc<Notify>,
 }
 
-impl LetGo {
+impl SlotRelease {
     /// Has the feedback of each running stream close its connection; later ones are not affected.
     pub fn now(&self) {
         self.waiters.notify_waiters();
@@ -68,14 +68,14 @@ impl LetGo {
 #[derive(Debug)]
 pub struct FeedbackWriter<W> {
     stream: W,
-    heard: Arc<Heard>,
+    heard: Arc<LastHeard>,
     interval: Duration,
     written: Lsn,
     flushed: Lsn,
 }
 
 impl<W: AsyncWrite + Unpin> FeedbackWriter<W> {
-    pub fn new(stream: W, heard: Arc<Heard>, interval: Duration) -> Self {
+    pub fn new(stream: W, heard: Arc<LastHeard>, interval: Duration) -> Self {
         Self { stream, heard, interval, written: Lsn::ZERO, flushed: Lsn::ZERO }
     }
 
@@ -128,7 +128,7 @@ impl<W: AsyncWrite + Unpin> FeedbackWriter<W> {
 pub async fn feedback<W: AsyncWrite + Unpin>(
     mut writer: FeedbackWriter<W>,
     mut confirmed: watch::Receiver<Lsn>,
-    let_go: LetGo,
+    let_go: SlotRelease,
     stop: CancellationToken,
 ) -> Result<(), SourceError> {
     let heard = Arc::clone(&writer.heard);

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Small frames are slices of the buffer that the socket was read into. A large frame first gets
-//! its share of the [`Budget`] and then a buffer of exactly its size, so that a row of 100 MB is in
+//! its share of the [`MemoryBudget`] and then a buffer of exactly its size, so that a row of 100 MB is in
 //! memory once and does not keep the shared buffer big; while the budget is used up, nothing is
 //! read, and PostgreSQL waits.
 //!
@@ -38,19 +38,19 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
-use crate::flow::budget::Budget;
-use crate::flow::budget::Permit;
+use crate::flow::budget::MemoryBudget;
+use crate::flow::budget::MemoryPermit;
 use crate::flow::lsn::Lsn;
 use crate::flow::time::Timestamp;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::unsendable;
-use crate::replication::unsendable::Unsendable;
+use crate::replication::unsendable::UnsendableRow;
 use crate::replication::wire::frame::receive::receive;
-use crate::replication::wire::heard::Heard;
-use crate::replication::wire::message::Header;
-use crate::replication::wire::message::Message;
-use crate::replication::wire::message::Severity;
+use crate::replication::wire::heard::LastHeard;
+use crate::replication::wire::message::BackendMessage;
+use crate::replication::wire::message::MessageHeader;
+use crate::replication::wire::message::NoticeSeverity;
 use crate::replication::wire::message::error_context;
 use crate::replication::wire::message::parse;
 use crate::replication::wire::message::server_error;
@@ -98,7 +98,7 @@ const DATA_HEADER_BYTES: usize = 5 + 25;
 
 /// One message of the stream.
 #[derive(Debug)]
-pub enum Frame {
+pub enum WireFrame {
     /// One pgoutput message.
     Data {
         /// Where it stands in the WAL; 0/0 for messages that have no position, such as relations.
@@ -109,7 +109,7 @@ pub enum Frame {
         sent: Timestamp,
         payload: Bytes,
         /// The share of the memory budget of a large payload; keep it as long as the bytes.
-        held: Option<Permit>,
+        held: Option<MemoryPermit>,
     },
     /// The server has sent everything before `end`.
     Keepalive {
@@ -123,7 +123,7 @@ pub enum Frame {
 
 /// How a [`FrameReader`] judges what it reads.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct FrameLimits {
     /// How long the server may be silent, although the feedback asks for signs of life, before
     /// the connection counts as lost. Only time spent reading counts.
     pub silence: Duration,
@@ -136,10 +136,10 @@ pub struct Limits {
 pub struct FrameReader<R> {
     stream: R,
     buf: BytesMut,
-    large: Option<Large>,
-    budget: Budget,
-    heard: Arc<Heard>,
-    limits: Limits,
+    large: Option<LargeFrame>,
+    budget: MemoryBudget,
+    heard: Arc<LastHeard>,
+    limits: FrameLimits,
     /// Reading goes on then.
     gather_until: Option<Instant>,
     /// How long after its commit the last transaction was sent.
@@ -149,17 +149,17 @@ pub struct FrameReader<R> {
 }
 
 /// A large message on its way.
-enum Large {
+enum LargeFrame {
     /// Waits for its share of the budget; its first bytes are still in the shared buffer. The
     /// future is kept so that a cancelled read does not lose its place in the queue.
     Waiting {
         total: usize,
-        share: Pin<Box<dyn Future<Output = Permit> + Send>>,
+        share: Pin<Box<dyn Future<Output = MemoryPermit> + Send>>,
     },
     Reading {
         total: usize,
         whole: BytesMut,
-        share: Permit,
+        share: MemoryPermit,
     },
 }
 
@@ -168,9 +168,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(
         stream: R,
         read: BytesMut,
-        budget: Budget,
-        heard: Arc<Heard>,
-        limits: Limits,
+        budget: MemoryBudget,
+        heard: Arc<LastHeard>,
+        limits: FrameLimits,
     ) -> Self {
         Self {
             stream,
@@ -193,7 +193,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// [`SourceError::Disconnected`] if the connection ended or the server fell silent, the
     /// server's error if it sent one, [`SourceError::Protocol`] if we do not understand it. The
     /// stream cannot be read any further then.
-    pub async fn read(&mut self, out: &mut Vec<Frame>) -> Result<(), SourceError> {
+    pub async fn read(&mut self, out: &mut Vec<WireFrame>) -> Result<(), SourceError> {
         let before = out.len();
         loop {
             self.take_complete(before, out)?;
@@ -211,20 +211,24 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Whether the last transaction that these frames begin was sent long after its commit; if they
     /// begin none, what the one before has shown.
-    fn is_behind(&mut self, frames: Option<&[Frame]>) -> bool {
+    fn is_behind(&mut self, frames: Option<&[WireFrame]>) -> bool {
         let begun = frames.unwrap_or_default().iter().rev().find_map(|frame| match frame {
-            Frame::Data { sent, payload, .. } => Some(sent.since(committed(payload)?)),
-            Frame::Keepalive { .. } => None,
+            WireFrame::Data { sent, payload, .. } => Some(sent.since(committed(payload)?)),
+            WireFrame::Keepalive { .. } => None,
         });
         self.lag = begun.unwrap_or(self.lag);
         self.lag >= BEHIND
     }
 
     /// Moves every frame that is complete from the buffer to `out`.
-    fn take_complete(&mut self, before: usize, out: &mut Vec<Frame>) -> Result<(), SourceError> {
+    fn take_complete(
+        &mut self,
+        before: usize,
+        out: &mut Vec<WireFrame>,
+    ) -> Result<(), SourceError> {
         loop {
             match self.large.take() {
-                Some(Large::Reading { total, whole, share }) if whole.len() == total => {
+                Some(LargeFrame::Reading { total, whole, share }) if whole.len() == total => {
                     self.accept(whole, Some(share), out)?;
                     continue;
                 }
@@ -234,10 +238,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 }
                 None => {}
             }
-            let Some(header) = Header::peek(&self.buf)? else { return Ok(()) };
+            let Some(header) = MessageHeader::peek(&self.buf)? else { return Ok(()) };
             if header.total > LARGE_BYTES {
                 let share = Box::pin(share_of_large(self.budget.clone(), header.total));
-                self.large = Some(Large::Waiting { total: header.total, share });
+                self.large = Some(LargeFrame::Waiting { total: header.total, share });
                 return Ok(());
             }
             if self.buf.len() < header.total {
@@ -255,16 +259,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     fn accept(
         &self,
         whole: BytesMut,
-        held: Option<Permit>,
-        out: &mut Vec<Frame>,
+        held: Option<MemoryPermit>,
+        out: &mut Vec<WireFrame>,
     ) -> Result<(), SourceError> {
         if whole.first() != Some(&backend::COPY_DATA_TAG) {
             return self.control(whole);
         }
         let frame = decode(whole.freeze(), held)?;
         match frame {
-            Frame::Data { end, .. } => self.heard.note_received(end),
-            Frame::Keepalive { end, reply, .. } => {
+            WireFrame::Data { end, .. } => self.heard.note_received(end),
+            WireFrame::Keepalive { end, reply, .. } => {
                 self.heard.note_received(end);
                 if reply {
                     self.heard.ask_for_reply();
@@ -277,7 +281,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// A message that is not row data.
     fn control(&self, whole: BytesMut) -> Result<(), SourceError> {
-        let Message::Known(message) = parse(whole)? else {
+        let BackendMessage::Known(message) = parse(whole)? else {
             return Err(unexpected("replication"));
         };
         match message {
@@ -286,7 +290,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 let (notice, severity) = server_error(body.fields())?;
                 // PostgreSQL 18 only warns when the publication does not exist where it is
                 // reading, and leaves the rows out: that is a loss, not a notice.
-                if severity == Severity::Warning
+                if severity == NoticeSeverity::Warning
                     && notice.sqlstate == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
                 {
                     return Err(self.publication_gone());
@@ -305,7 +309,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     let fault = SourceError::Server(error.clone());
                     // Whoever follows the stream knows the transaction.
                     let unsendable =
-                        || SourceError::Unsendable(Box::new(Unsendable::at(at, error)));
+                        || SourceError::Unsendable(Box::new(UnsendableRow::at(at, error)));
                     if fault.may_be_mended() { fault } else { unsendable() }
                 })
             }
@@ -318,24 +322,30 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     fn publication_gone(&self) -> SourceError {
-        let Limits { slot, publication, .. } = self.limits.clone();
+        let FrameLimits { slot, publication, .. } = self.limits.clone();
         // Whoever follows the stream knows what is confirmed.
-        Refusal::PublicationGone { publication, slot, from: None, since: None, nearest: None }
-            .into()
+        SetupDiagnostic::PublicationGone {
+            publication,
+            slot,
+            from: None,
+            since: None,
+            nearest: None,
+        }
+        .into()
     }
 
     /// Reads from the socket: to the end of a large message, or once into the shared buffer.
     async fn fill(&mut self) -> Result<(), SourceError> {
         if let Some(large) = &mut self.large {
             self.gather_until = None;
-            if let Large::Waiting { total, share } = large {
+            if let LargeFrame::Waiting { total, share } = large {
                 let share = share.as_mut().await;
                 let mut whole = BytesMut::with_capacity(*total);
                 let there = self.buf.len().min(*total);
                 whole.extend_from_slice(&self.buf.split_to(there));
-                *large = Large::Reading { total: *total, whole, share };
+                *large = LargeFrame::Reading { total: *total, whole, share };
             }
-            if let Large::Reading { total, whole, .. } = large {
+            if let LargeFrame::Reading { total, whole, .. } = large {
                 let heard = &self.heard;
                 while whole.len() < *total {
                     let missing = *total - whole.len();
@@ -390,15 +400,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     async fn drain(&mut self) -> Result<(), SourceError> {
         let mut skip = match self.large.take() {
-            Some(Large::Reading { total, whole, .. }) => total - whole.len(),
-            Some(Large::Waiting { .. }) | None => 0, // all of it is still in the buffer
+            Some(LargeFrame::Reading { total, whole, .. }) => total - whole.len(),
+            Some(LargeFrame::Waiting { .. }) | None => 0, // all of it is still in the buffer
         };
         loop {
             let here = skip.min(self.buf.len());
             self.buf.advance(here);
             skip -= here;
             if skip == 0
-                && let Some(header) = Header::peek(&self.buf)?
+                && let Some(header) = MessageHeader::peek(&self.buf)?
             {
                 match header.tag {
                     backend::COMMAND_COMPLETE_TAG => return Ok(()),
@@ -422,7 +432,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 /// The share of a large message. Whoever holds what is safe in the backlog is asked to give it back,
 /// and if that does not help, because it is in flight to an endpoint that hangs, the message passes
 /// beyond the allowance: it must not stop the other endpoints.
-async fn share_of_large(budget: Budget, total: usize) -> Permit {
+async fn share_of_large(budget: MemoryBudget, total: usize) -> MemoryPermit {
     if total < PRESSING_BYTES || !budget.is_shared() {
         return budget.take(total).await;
     }
@@ -449,7 +459,7 @@ fn committed(payload: &[u8]) -> Option<Timestamp> {
 }
 
 /// Takes a whole CopyData message apart: XLogData or a keepalive.
-fn decode(mut whole: Bytes, held: Option<Permit>) -> Result<Frame, SourceError> {
+fn decode(mut whole: Bytes, held: Option<MemoryPermit>) -> Result<WireFrame, SourceError> {
     let kind = whole.get(5).copied();
     match kind {
         Some(b'w') if whole.len() >= DATA_HEADER_BYTES => {
@@ -457,13 +467,13 @@ fn decode(mut whole: Bytes, held: Option<Permit>) -> Result<Frame, SourceError> 
             let start = Lsn::from_raw(whole.get_u64());
             let end = Lsn::from_raw(whole.get_u64());
             let sent = Timestamp::from_postgres(whole.get_i64());
-            Ok(Frame::Data { start, end, sent, payload: whole, held })
+            Ok(WireFrame::Data { start, end, sent, payload: whole, held })
         }
         Some(b'k') if whole.len() >= 5 + 18 => {
             whole.advance(6);
             let end = Lsn::from_raw(whole.get_u64());
             let sent = Timestamp::from_postgres(whole.get_i64());
-            Ok(Frame::Keepalive { end, reply: whole.get_u8() != 0, sent })
+            Ok(WireFrame::Keepalive { end, reply: whole.get_u8() != 0, sent })
         }
         _ => Err(SourceError::Protocol {
             what: format!("a stream message of kind {kind:?} and {} bytes", whole.len()),

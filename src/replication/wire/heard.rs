@@ -11,7 +11,7 @@ use crate::flow::lsn::Lsn;
 
 /// Shared between the reader, which writes it, and everybody else.
 #[derive(Debug)]
-pub struct Heard {
+pub struct LastHeard {
     since: Instant,
     /// Milliseconds from `since` to the last byte.
     last_ms: AtomicU64,
@@ -19,7 +19,7 @@ pub struct Heard {
     reply: Notify,
 }
 
-impl Default for Heard {
+impl Default for LastHeard {
     fn default() -> Self {
         Self {
             since: Instant::now(),
@@ -30,7 +30,7 @@ impl Default for Heard {
     }
 }
 
-impl Heard {
+impl LastHeard {
     /// Bytes have come.
     pub(crate) fn note(&self) {
         let passed = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -32,13 +32,13 @@ pub const COPY_BOTH_RESPONSE: u8 = b'W';
 
 /// Tag and length of a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Header {
+pub struct MessageHeader {
     pub tag: u8,
     /// Bytes of the whole message, header included.
     pub total: usize,
 }
 
-impl Header {
+impl MessageHeader {
     /// The header at the front of `buf`; `None` if more bytes are needed.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Header {
 }
 
 /// A message outside of the stream of changes.
-pub enum Message {
+pub enum BackendMessage {
     Known(backend::Message),
     CopyBoth,
 }
@@ -68,13 +68,13 @@ pub enum Message {
 ///
 /// # Errors
 /// [`SourceError::Protocol`] if it is none.
-pub fn parse(mut whole: BytesMut) -> Result<Message, SourceError> {
+pub fn parse(mut whole: BytesMut) -> Result<BackendMessage, SourceError> {
     if whole.first() == Some(&COPY_BOTH_RESPONSE) {
-        return Ok(Message::CopyBoth);
+        return Ok(BackendMessage::CopyBoth);
     }
     let broken = |error: io::Error| SourceError::Protocol { what: error.to_string() };
     match backend::Message::parse(&mut whole).map_err(broken)? {
-        Some(message) => Ok(Message::Known(message)),
+        Some(message) => Ok(BackendMessage::Known(message)),
         None => Err(SourceError::Protocol { what: "a message shorter than it says".to_owned() }),
     }
 }
@@ -82,11 +82,11 @@ pub fn parse(mut whole: BytesMut) -> Result<Message, SourceError> {
 /// The fields that walhook uses of an ErrorResponse or a NoticeResponse.
 pub fn server_error(
     mut fields: backend::ErrorFields<'_>,
-) -> Result<(ServerError, Severity), SourceError> {
+) -> Result<(ServerError, NoticeSeverity), SourceError> {
     let mut sqlstate = SqlState::INTERNAL_ERROR;
     let mut message = String::new();
     let mut hint = None;
-    let mut severity = Severity::Other;
+    let mut severity = NoticeSeverity::Other;
     let broken = |error: io::Error| SourceError::Protocol { what: error.to_string() };
     while let Some(field) = fields.next().map_err(broken)? {
         let text = String::from_utf8_lossy(field.value_bytes());
@@ -95,7 +95,7 @@ pub fn server_error(
             b'M' => message = text.into_owned(),
             b'H' => hint = Some(text.into_owned()),
             // `V`, unlike `S`, is never translated.
-            b'V' if text == "WARNING" => severity = Severity::Warning,
+            b'V' if text == "WARNING" => severity = NoticeSeverity::Warning,
             _ => {}
         }
     }
@@ -114,19 +114,19 @@ pub fn error_context(mut fields: backend::ErrorFields<'_>) -> Option<String> {
 
 /// How much a notice matters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Severity {
+pub enum NoticeSeverity {
     Warning,
     Other,
 }
 
 /// The connection while it takes turns: we ask, the server answers.
 #[derive(Debug)]
-pub struct Conversation<S> {
+pub struct ServerConversation<S> {
     stream: S,
     buf: BytesMut,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> ServerConversation<S> {
     pub fn new(stream: S) -> Self {
         Self { stream, buf: BytesMut::with_capacity(4096) }
     }
@@ -142,9 +142,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     }
 
     /// Waits for the next message.
-    pub async fn receive(&mut self) -> Result<Message, SourceError> {
+    pub async fn receive(&mut self) -> Result<BackendMessage, SourceError> {
         loop {
-            if let Some(header) = Header::peek(&self.buf)? {
+            if let Some(header) = MessageHeader::peek(&self.buf)? {
                 if header.total > CONTROL_BYTES_MAX {
                     return Err(SourceError::Protocol {
                         what: format!("an answer of {} bytes", header.total),
@@ -190,10 +190,10 @@ mod tests {
             (b"d\x00\x20\x00\x00", Some(0x0020_0001)),
         ];
         for (bytes, expected) in cases {
-            let total = Header::peek(bytes).ok().flatten().map(|header| header.total);
+            let total = MessageHeader::peek(bytes).ok().flatten().map(|header| header.total);
             assert_eq!(total, expected, "case: {bytes:?}");
         }
-        assert_eq!(Header::peek(b"d\x00\x00\x00").unwrap(), None);
+        assert_eq!(MessageHeader::peek(b"d\x00\x00\x00").unwrap(), None);
     }
 
     #[tokio::test]
@@ -201,7 +201,7 @@ mod tests {
         let bytes = b"Z\x00\x00\x00\x05IC\x00\x00\x00\x0bCOPY 0\x00W\x00\x00\x00\x07\x00\x00\x00";
         for split in 0..=bytes.len() {
             let (client, mut server) = tokio::io::duplex(64);
-            let mut conversation = Conversation::new(client);
+            let mut conversation = ServerConversation::new(client);
             let feed = async {
                 server.write_all(&bytes[..split]).await.unwrap();
                 tokio::task::yield_now().await;
@@ -209,10 +209,13 @@ mod tests {
             };
             let listen = async {
                 let first = conversation.receive().await.unwrap();
-                assert!(matches!(first, Message::Known(backend::Message::ReadyForQuery(_))));
+                assert!(matches!(first, BackendMessage::Known(backend::Message::ReadyForQuery(_))));
                 let second = conversation.receive().await.unwrap();
-                assert!(matches!(second, Message::Known(backend::Message::CommandComplete(_))));
-                assert!(matches!(conversation.receive().await.unwrap(), Message::CopyBoth));
+                assert!(matches!(
+                    second,
+                    BackendMessage::Known(backend::Message::CommandComplete(_))
+                ));
+                assert!(matches!(conversation.receive().await.unwrap(), BackendMessage::CopyBoth));
             };
             tokio::join!(feed, listen);
         }

@@ -5,9 +5,9 @@ use tokio_postgres::fallible_iterator::FallibleIterator;
 
 use crate::replication::error::SourceError;
 
-pub(super) type Row = Vec<Option<String>>;
+pub(super) type TextRow = Vec<Option<String>>;
 
-pub(super) fn row(body: &backend::DataRowBody) -> Result<Row, SourceError> {
+pub(super) fn row(body: &backend::DataRowBody) -> Result<TextRow, SourceError> {
     let broken = |error: std::io::Error| SourceError::Protocol { what: error.to_string() };
     let bytes = body.buffer();
     let ranges: Vec<_> = body.ranges().collect().map_err(broken)?;
@@ -17,13 +17,13 @@ pub(super) fn row(body: &backend::DataRowBody) -> Result<Row, SourceError> {
     Ok(ranges.into_iter().map(|range| range.and_then(column)).collect())
 }
 
-pub(super) fn text(row: &Row, column: usize) -> Result<&str, SourceError> {
+pub(super) fn text(row: &TextRow, column: usize) -> Result<&str, SourceError> {
     row.get(column)
         .and_then(|text| text.as_deref())
         .ok_or_else(|| SourceError::Protocol { what: format!("an answer without column {column}") })
 }
 
-pub(super) fn number<N: std::str::FromStr>(row: &Row, column: usize) -> Result<N, SourceError> {
+pub(super) fn number<N: std::str::FromStr>(row: &TextRow, column: usize) -> Result<N, SourceError> {
     let text = text(row, column)?;
     text.parse().map_err(|_| SourceError::Protocol {
         what: format!("{text:?} in column {column} of an answer"),

@@ -15,10 +15,10 @@ use tokio::io::AsyncWrite;
 use tokio_postgres::config::ChannelBinding;
 use tokio_postgres::fallible_iterator::FallibleIterator;
 
-use crate::config::settings::Server;
+use crate::config::settings::ServerSettings;
 use crate::replication::error::SourceError;
-use crate::replication::wire::message::Conversation;
-use crate::replication::wire::message::Message;
+use crate::replication::wire::message::BackendMessage;
+use crate::replication::wire::message::ServerConversation;
 use crate::replication::wire::message::server_error;
 use crate::replication::wire::message::unexpected;
 use crate::store::APPLICATION_NAME;
@@ -48,7 +48,7 @@ const PINNED: [(&str, &str); 14] = [
 
 /// What the server says of itself while we log in.
 #[derive(Debug, Default)]
-pub struct Greeting {
+pub struct ServerGreeting {
     /// `server_version`, such as `15.18 (Debian 15.18-0+deb12u1)`.
     pub version: String,
 }
@@ -58,11 +58,11 @@ pub struct Greeting {
 /// # Errors
 /// A [`StoreError`] for every way in which the server can refuse us.
 pub async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
-    conversation: &mut Conversation<S>,
-    server: &Server,
+    conversation: &mut ServerConversation<S>,
+    server: &ServerSettings,
     user: &str,
     end_point: Option<Vec<u8>>,
-) -> Result<Greeting, SourceError> {
+) -> Result<ServerGreeting, SourceError> {
     let params = &server.params;
     let mut parameters = PINNED.to_vec();
     parameters.push(("user", user));
@@ -75,18 +75,18 @@ pub async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     let mut out = BytesMut::new();
     frontend::startup_message(parameters, &mut out).map_err(|_| unsendable())?;
     conversation.send(&out).await?;
-    Login { conversation, server, user, end_point }.authenticate().await?;
+    LoginState { conversation, server, user, end_point }.authenticate().await?;
     greeting(conversation, server).await
 }
 
-struct Login<'a, S> {
-    conversation: &'a mut Conversation<S>,
-    server: &'a Server,
+struct LoginState<'a, S> {
+    conversation: &'a mut ServerConversation<S>,
+    server: &'a ServerSettings,
     user: &'a str,
     end_point: Option<Vec<u8>>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Login<'_, S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> LoginState<'_, S> {
     async fn authenticate(mut self) -> Result<(), SourceError> {
         use backend::Message as M;
         let mut out = BytesMut::new();
@@ -184,10 +184,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Login<'_, S> {
 
 /// Reads up to the first ReadyForQuery.
 async fn greeting<S: AsyncRead + AsyncWrite + Unpin>(
-    conversation: &mut Conversation<S>,
-    server: &Server,
-) -> Result<Greeting, SourceError> {
-    let mut greeting = Greeting::default();
+    conversation: &mut ServerConversation<S>,
+    server: &ServerSettings,
+) -> Result<ServerGreeting, SourceError> {
+    let mut greeting = ServerGreeting::default();
     loop {
         match receive(conversation, server).await? {
             backend::Message::ParameterStatus(body) => {
@@ -203,16 +203,16 @@ async fn greeting<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
-    conversation: &mut Conversation<S>,
-    server: &Server,
+    conversation: &mut ServerConversation<S>,
+    server: &ServerSettings,
 ) -> Result<backend::Message, SourceError> {
     match conversation.receive().await? {
-        Message::Known(backend::Message::ErrorResponse(body)) => {
+        BackendMessage::Known(backend::Message::ErrorResponse(body)) => {
             let (error, _) = server_error(body.fields())?;
             Err(StoreError::refused_log_in(error, server).into())
         }
-        Message::Known(message) => Ok(message),
-        Message::CopyBoth => Err(unexpected("the login")),
+        BackendMessage::Known(message) => Ok(message),
+        BackendMessage::CopyBoth => Err(unexpected("the login")),
     }
 }
 

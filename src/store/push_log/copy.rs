@@ -11,11 +11,11 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
 
-use crate::flow::headers::Headers;
-use crate::flow::verdict::Exchange;
-use crate::store::progress::Holding;
-use crate::store::push_log::Attempt;
-use crate::store::push_log::Batch;
+use crate::flow::headers::HeaderLines;
+use crate::flow::verdict::HttpExchange;
+use crate::store::progress::StateOwnership;
+use crate::store::push_log::LoggedAttempt;
+use crate::store::push_log::LoggedBatch;
 use crate::store::replays;
 use crate::store::sql::clean;
 use crate::store::sql::int;
@@ -80,9 +80,9 @@ const BATCH_TYPES: [Type; 15] = [
 
 pub(crate) async fn copy(
     tx: &Transaction<'_>,
-    holding: &Holding,
-    attempts: &[Attempt],
-    batches: &[Batch],
+    holding: &StateOwnership,
+    attempts: &[LoggedAttempt],
+    batches: &[LoggedBatch],
 ) -> Result<(), StateError> {
     copy_events(tx, holding, attempts).await?;
     copy_batches(tx, holding, batches).await
@@ -90,15 +90,15 @@ pub(crate) async fn copy(
 
 async fn copy_events(
     tx: &Transaction<'_>,
-    holding: &Holding,
-    attempts: &[Attempt],
+    holding: &StateOwnership,
+    attempts: &[LoggedAttempt],
 ) -> Result<(), StateError> {
     if attempts.is_empty() {
         return Ok(());
     }
     let sink = tx.copy_in::<_, Bytes>(EVENTS).await?;
     let mut writer = pin!(BinaryCopyInWriter::new(sink, &EVENT_TYPES));
-    let mut last: Option<(&Arc<Exchange>, HeaderObjects<'_>)> = None;
+    let mut last: Option<(&Arc<HttpExchange>, HeaderObjects<'_>)> = None;
     for attempt in attempts {
         // The rows of a batch come together, and have one exchange.
         let known = last.take().filter(|(exchange, _)| Arc::ptr_eq(exchange, &attempt.exchange));
@@ -115,12 +115,12 @@ async fn copy_events(
 
 async fn write_event(
     writer: Pin<&mut BinaryCopyInWriter>,
-    holding: &Holding,
-    attempt: &Attempt,
+    holding: &StateOwnership,
+    attempt: &LoggedAttempt,
     headers: &HeaderObjects<'_>,
 ) -> Result<(), StateError> {
     let unicode = holding.unicode;
-    let Attempt { event, exchange, .. } = attempt;
+    let LoggedAttempt { event, exchange, .. } = attempt;
     let failure = exchange.failure.as_ref();
     let request_body = attempt.request_body.as_ref().map(|body| shown(body, unicode));
     let response_body = attempt.response_body.as_ref().map(|body| shown(body, unicode));
@@ -160,8 +160,8 @@ async fn write_event(
 
 async fn copy_batches(
     tx: &Transaction<'_>,
-    holding: &Holding,
-    batches: &[Batch],
+    holding: &StateOwnership,
+    batches: &[LoggedBatch],
 ) -> Result<(), StateError> {
     if batches.is_empty() {
         return Ok(());
@@ -177,10 +177,10 @@ async fn copy_batches(
 
 async fn write_batch(
     writer: Pin<&mut BinaryCopyInWriter>,
-    holding: &Holding,
-    batch: &Batch,
+    holding: &StateOwnership,
+    batch: &LoggedBatch,
 ) -> Result<(), StateError> {
-    let Batch { events, exchange, .. } = batch;
+    let LoggedBatch { events, exchange, .. } = batch;
     let Some(first) = events.first() else { return Ok(()) };
     let headers = HeaderObjects::of(exchange, holding.unicode);
     let key = |facts| stored_event::row_key(facts).map(|key| clean(key, holding.unicode));
@@ -207,7 +207,7 @@ async fn write_batch(
     Ok(())
 }
 
-fn millis(exchange: &Exchange) -> f64 {
+fn millis(exchange: &HttpExchange) -> f64 {
     exchange.took.as_secs_f64() * 1000.0
 }
 
@@ -228,8 +228,8 @@ struct HeaderObjects<'a> {
 }
 
 impl<'a> HeaderObjects<'a> {
-    fn of(exchange: &'a Exchange, unicode: bool) -> Self {
-        let object = |headers: &'a Headers| Some(clean(headers.json()?, unicode));
+    fn of(exchange: &'a HttpExchange, unicode: bool) -> Self {
+        let object = |headers: &'a HeaderLines| Some(clean(headers.json()?, unicode));
         Self {
             request: object(&exchange.request_headers),
             response: object(&exchange.response_headers),

@@ -11,16 +11,16 @@ use tokio_postgres::Client;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use crate::flow::body::Body;
-use crate::flow::body::Part;
+use crate::flow::body::BodyPart;
+use crate::flow::body::EventBody;
 use crate::flow::event::Event;
+use crate::flow::event::EventExpiry;
+use crate::flow::event::EventFacts;
 use crate::flow::event::EventId;
-use crate::flow::event::Expiry;
-use crate::flow::event::Facts;
 use crate::flow::time::Timestamp;
-use crate::store::replays::Cursor;
-use crate::store::replays::Filter;
-use crate::store::replays::Order;
+use crate::store::replays::ReplayCursor;
+use crate::store::replays::ReplayFilter;
+use crate::store::replays::ReplayOrder;
 use crate::store::replays::filter_params;
 use crate::store::sql::bigint;
 use crate::store::sql::clean;
@@ -31,7 +31,7 @@ use crate::store::stored_event;
 
 /// What a filter means at one endpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Share {
+pub struct ReplayShare {
     pub endpoint: Arc<str>,
     pub events: u64,
     /// Of these, no body was kept.
@@ -44,13 +44,13 @@ pub struct Share {
 
 /// A delivery of the push log, to be made again.
 #[derive(Debug)]
-pub struct Logged {
-    pub at: Cursor,
+pub struct LoggedDelivery {
+    pub at: ReplayCursor,
     /// `None` if its body was not kept, or not all of it.
     pub event: Option<Event>,
 }
 
-/// The rows of events that a [`Filter`] means, with the parameters `$1` to `$7` of [`filter_params`]:
+/// The rows of events that a [`ReplayFilter`] means, with the parameters `$1` to `$7` of [`filter_params`]:
 /// of each event, the first delivery in the range.
 const MATCHES: &str = "l.slot = $1 AND l.outcome = 'delivered'
      AND ($2::text IS NULL OR l.endpoint = $2) AND ($3::text IS NULL OR l.event_id = $3)
@@ -82,9 +82,9 @@ const IN_BATCH: &str = "CASE WHEN $3::text IS NULL AND $5::text IS NULL THEN l.e
 pub async fn survey(
     client: &Client,
     slot: &str,
-    filter: &Filter,
+    filter: &ReplayFilter,
     now: Timestamp,
-) -> Result<Vec<Share>, StateError> {
+) -> Result<Vec<ReplayShare>, StateError> {
     let mut params = filter_params(slot, filter);
     params.put(Type::TIMESTAMPTZ, now);
     let query = format!(
@@ -101,7 +101,7 @@ pub async fn survey(
     );
     let rows = client.query_typed(&query, &params.list()).await?;
     let share = |row: &Row| {
-        Ok(Share {
+        Ok(ReplayShare {
             endpoint: read::<&str>(row, "endpoint")?.into(),
             events: unsigned(row, "events")?,
             without_body: unsigned(row, "bare")?,
@@ -120,10 +120,10 @@ pub async fn survey(
 pub async fn page(
     client: &Client,
     slot: &str,
-    order: &Order,
+    order: &ReplayOrder,
     rows: usize,
     bytes: usize,
-) -> Result<Vec<Logged>, StateError> {
+) -> Result<Vec<LoggedDelivery>, StateError> {
     let mut params = filter_params(slot, &order.filter);
     params.put(Type::TIMESTAMPTZ, order.done.map(|done| done.created_at));
     params.put(Type::INT8, order.done.map(|done| done.id));
@@ -146,16 +146,16 @@ pub async fn page(
     found.iter().map(read_logged).collect()
 }
 
-fn read_logged(row: &Row) -> Result<Logged, StateError> {
-    let at = Cursor { created_at: read(row, "created_at")?, id: read(row, "id")? };
+fn read_logged(row: &Row) -> Result<LoggedDelivery, StateError> {
+    let at = ReplayCursor { created_at: read(row, "created_at")?, id: read(row, "id")? };
     let body: Option<String> = read(row, "request_body")?;
     let is_whole: bool = read(row, "body_whole")?;
     let event = body.filter(|_| is_whole).map(|body| read_event(row, at, body)).transpose()?;
-    Ok(Logged { at, event })
+    Ok(LoggedDelivery { at, event })
 }
 
 /// The event as far as the push log knows it. It holds no share of the memory budget.
-fn read_event(row: &Row, at: Cursor, body: String) -> Result<Event, StateError> {
+fn read_event(row: &Row, at: ReplayCursor, body: String) -> Result<Event, StateError> {
     let id: EventId = read::<&str>(row, "event_id")?
         .parse()
         .map_err(|cause| StateError::unreadable("an event id", cause))?;
@@ -171,16 +171,17 @@ fn read_event(row: &Row, at: Cursor, body: String) -> Result<Event, StateError> 
         committed: at.created_at,
         keys: stored_event::read_keys(row)?,
         // When it is over is all that counts.
-        expiry: expires.map(|born| Expiry { born, max_age: std::time::Duration::ZERO }),
-        body: Body::new(vec![Part::Bytes(Bytes::from(body))]).with_headers(read_headers(headers)?),
-        facts: Facts::new(row_key.into_iter().map(|key| ("key".into(), key)).collect()),
+        expiry: expires.map(|born| EventExpiry { born, max_age: std::time::Duration::ZERO }),
+        body: EventBody::new(vec![BodyPart::Bytes(Bytes::from(body))])
+            .with_headers(read_headers(headers)?),
+        facts: EventFacts::new(row_key.into_iter().map(|key| ("key".into(), key)).collect()),
         write_back: None,
         held: None,
     })
 }
 
 /// What a body's shape asks of the request, to be kept.
-pub(crate) fn kept_headers(body: &Body, unicode: bool) -> Option<Value> {
+pub(crate) fn kept_headers(body: &EventBody, unicode: bool) -> Option<Value> {
     let header = |(name, value): &(HeaderName, HeaderValue)| {
         let value = clean(value.to_str().ok()?, unicode).into_owned();
         Some((name.as_str().to_owned(), Value::String(value)))

@@ -45,8 +45,8 @@ fn believes(
     now: UnixTime,
 ) -> bool {
     let root_cert = root.map(|file| file.path().to_str().unwrap().to_owned());
-    let tls = Tls { mode, root_cert, client: None };
-    let verifier = Verifier {
+    let tls = TlsSettings { mode, root_cert, client: None };
+    let verifier = CertificateVerifier {
         trust: trust(&tls).unwrap(),
         check_name: mode == TlsMode::VerifyFull,
         provider: Arc::new(rustls::crypto::ring::default_provider()),
@@ -97,7 +97,8 @@ fn a_file_that_is_no_certificate_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "hello").unwrap();
     let path = file.path().to_str().unwrap().to_owned();
-    let tls = Tls { mode: TlsMode::VerifyFull, root_cert: Some(path.clone()), client: None };
+    let tls =
+        TlsSettings { mode: TlsMode::VerifyFull, root_cert: Some(path.clone()), client: None };
     let error = client_config(&tls).unwrap_err();
     assert!(error.to_string().contains(&path), "{error}");
 }

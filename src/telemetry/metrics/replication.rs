@@ -9,7 +9,7 @@ use prometheus::Registry;
 
 use crate::flow::lsn::Lsn;
 use crate::telemetry::metrics::spec;
-use crate::telemetry::metrics::spec::Spec;
+use crate::telemetry::metrics::spec::MetricSpec;
 use crate::telemetry::metrics::spec::counters;
 use crate::telemetry::metrics::spec::gauges;
 use crate::telemetry::metrics::spec::options;
@@ -33,8 +33,8 @@ pub struct ReplicationMetrics {
 
 impl ReplicationMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
-        let gauge = |spec: &Spec| gauges(registry, spec).with_label_values::<&str>(&[]);
-        let float = |spec: &Spec| registered(registry, Gauge::with_opts(options(spec)));
+        let gauge = |spec: &MetricSpec| gauges(registry, spec).with_label_values::<&str>(&[]);
+        let float = |spec: &MetricSpec| registered(registry, Gauge::with_opts(options(spec)));
         let safe_wal = float(&spec::SLOT_SAFE_WAL);
         safe_wal.set(f64::INFINITY);
         Self {

@@ -9,198 +9,198 @@ use prometheus::Registry;
 use prometheus::core::Collector;
 
 /// One metric.
-pub(super) struct Spec {
+pub(super) struct MetricSpec {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
     labels: &'static [&'static str],
 }
 
-pub(super) const EVENTS_CAPTURED: Spec = Spec {
+pub(super) const EVENTS_CAPTURED: MetricSpec = MetricSpec {
     name: "walhook_events_captured_total",
     help: "Committed row changes that were read from the table.",
     labels: &["table"],
 };
-pub(super) const EVENTS_FILTERED: Spec = Spec {
+pub(super) const EVENTS_FILTERED: MetricSpec = MetricSpec {
     name: "walhook_events_filtered_total",
     help: "Changes that did not become this event because its filter refused them.",
     labels: &["event"],
 };
-pub(super) const EVENTS_REPEATED: Spec = Spec {
+pub(super) const EVENTS_REPEATED: MetricSpec = MetricSpec {
     name: "walhook_events_repeated_total",
     help: "Changes that did not become this event because their values were pushed before.",
     labels: &["event"],
 };
-pub(super) const EVENTS: Spec = Spec {
+pub(super) const EVENTS: MetricSpec = MetricSpec {
     name: "walhook_events_total",
     help: "Events that were raised, before they go to endpoints.",
     labels: &["event"],
 };
-pub(super) const DELIVERIES: Spec = Spec {
+pub(super) const DELIVERIES: MetricSpec = MetricSpec {
     name: "walhook_deliveries_total",
     help: "Events whose outcome at the endpoint is final, by outcome.",
     labels: &["endpoint", "outcome"],
 };
-pub(super) const DELIVERIES_PENDING: Spec = Spec {
+pub(super) const DELIVERIES_PENDING: MetricSpec = MetricSpec {
     name: "walhook_deliveries_pending",
     help: "Events whose outcome at the endpoint is still open, by where they wait.",
     labels: &["endpoint", "where"],
 };
-pub(super) const BALANCE: Spec = Spec {
+pub(super) const BALANCE: MetricSpec = MetricSpec {
     name: "walhook_balance",
     help: "The books since the slot began: captured = delivered + filtered + expired + dead + pending.",
     labels: &["endpoint", "table", "entry"],
 };
-pub(super) const ATTEMPTS: Spec = Spec {
+pub(super) const ATTEMPTS: MetricSpec = MetricSpec {
     name: "walhook_attempts_total",
     help: "Requests that were sent or tried: delivered, or the class of the failure.",
     labels: &["endpoint", "result"],
 };
-pub(super) const ATTEMPT_DURATION: Spec = Spec {
+pub(super) const ATTEMPT_DURATION: MetricSpec = MetricSpec {
     name: "walhook_attempt_duration_seconds",
     help: "From the start of a request to the last byte of its response.",
     labels: &["endpoint"],
 };
-pub(super) const COMMIT_TO_DELIVERY: Spec = Spec {
+pub(super) const COMMIT_TO_DELIVERY: MetricSpec = MetricSpec {
     name: "walhook_commit_to_delivery_seconds",
     help: "From the commit in PostgreSQL to the response that accepted the event.",
     labels: &["endpoint"],
 };
-pub(super) const RETRIES: Spec = Spec {
+pub(super) const RETRIES: MetricSpec = MetricSpec {
     name: "walhook_retries_total",
     help: "Requests that were not the first one for their events.",
     labels: &["endpoint"],
 };
-pub(super) const REPLAYS: Spec = Spec {
+pub(super) const REPLAYS: MetricSpec = MetricSpec {
     name: "walhook_replays_total",
     help: "Deliveries that an operator sent again: each has one more outcome.",
     labels: &["endpoint"],
 };
-pub(super) const BREAKER_OPEN: Spec = Spec {
+pub(super) const BREAKER_OPEN: MetricSpec = MetricSpec {
     name: "walhook_breaker_open",
     help: "1 while the endpoint's circuit breaker is open or probing, else 0.",
     labels: &["endpoint"],
 };
-pub(super) const PAUSED: Spec = Spec {
+pub(super) const PAUSED: MetricSpec = MetricSpec {
     name: "walhook_endpoint_paused",
     help: "1 while an operator has paused the endpoint, whose events are parked, else 0.",
     labels: &["endpoint"],
 };
-pub(super) const DEAD_LETTERS: Spec = Spec {
+pub(super) const DEAD_LETTERS: MetricSpec = MetricSpec {
     name: "walhook_dead_letters",
     help: "Deliveries that were given up and are kept: those at the start, and those since.",
     labels: &["endpoint"],
 };
-pub(super) const ENDPOINTS_REFUSED: Spec = Spec {
+pub(super) const ENDPOINTS_REFUSED: MetricSpec = MetricSpec {
     name: "walhook_endpoints_refused",
     help: "Rows of [endpoints_from] that are no endpoints: their events become dead letters.",
     labels: &[],
 };
-pub(super) const ORPHANED: Spec = Spec {
+pub(super) const ORPHANED: MetricSpec = MetricSpec {
     name: "walhook_deliveries_orphaned",
     help: "Parked deliveries of endpoints that the configuration did not have at the start.",
     labels: &[],
 };
-pub(super) const WRITE_BACKS: Spec = Spec {
+pub(super) const WRITE_BACKS: MetricSpec = MetricSpec {
     name: "walhook_write_backs_total",
     help: "Outcomes that were written into the event's row, or found it changed, by outcome.",
     labels: &["event", "outcome"],
 };
-pub(super) const WRITE_BACK_ERRORS: Spec = Spec {
+pub(super) const WRITE_BACK_ERRORS: MetricSpec = MetricSpec {
     name: "walhook_write_back_errors_total",
     help: "Tries to write an outcome back that PostgreSQL refused.",
     labels: &["event"],
 };
-pub(super) const ENDPOINTS_TABLE_ERRORS: Spec = Spec {
+pub(super) const ENDPOINTS_TABLE_ERRORS: MetricSpec = MetricSpec {
     name: "walhook_endpoints_table_errors_total",
     help: "Tries to read the table of [endpoints_from] that PostgreSQL refused or did not answer.",
     labels: &[],
 };
-pub(super) const OBSTACLE: Spec = Spec {
+pub(super) const OBSTACLE: MetricSpec = MetricSpec {
     name: "walhook_obstacle",
     help: "1 while this stands in the way and /ready says so, else 0.",
     labels: &["what"],
 };
-pub(super) const LEDGER_FLUSH: Spec = Spec {
+pub(super) const LEDGER_FLUSH: MetricSpec = MetricSpec {
     name: "walhook_ledger_flush_seconds",
     help: "Time to commit a group of outcomes to the state.",
     labels: &[],
 };
-pub(super) const REPLICATION_CONNECTED: Spec = Spec {
+pub(super) const REPLICATION_CONNECTED: MetricSpec = MetricSpec {
     name: "walhook_replication_connected",
     help: "1 while the replication stream is connected, else 0.",
     labels: &[],
 };
-pub(super) const REPLICATION_LAG_BYTES: Spec = Spec {
+pub(super) const REPLICATION_LAG_BYTES: MetricSpec = MetricSpec {
     name: "walhook_replication_lag_bytes",
     help: "WAL between the server's end and the confirmed position.",
     labels: &[],
 };
-pub(super) const REPLICATION_LAG_SECONDS: Spec = Spec {
+pub(super) const REPLICATION_LAG_SECONDS: MetricSpec = MetricSpec {
     name: "walhook_replication_lag_seconds",
     help: "Age of the oldest commit that is not settled, on the server's clock; 0 if there is none.",
     labels: &[],
 };
-pub(super) const SOURCE_PROBLEMS: Spec = Spec {
+pub(super) const SOURCE_PROBLEMS: MetricSpec = MetricSpec {
     name: "walhook_source_problems",
     help: "What tables and publication lack for the configuration, as `walhook check` counts it.",
     labels: &[],
 };
-pub(super) const SLOT_RETAINED_WAL: Spec = Spec {
+pub(super) const SLOT_RETAINED_WAL: MetricSpec = MetricSpec {
     name: "walhook_slot_retained_wal_bytes",
     help: "WAL that the server keeps for the slot.",
     labels: &[],
 };
-pub(super) const SLOT_SAFE_WAL: Spec = Spec {
+pub(super) const SLOT_SAFE_WAL: MetricSpec = MetricSpec {
     name: "walhook_slot_safe_wal_bytes",
     help: "WAL that can still be written before the slot may be lost; +Inf if there is no limit.",
     labels: &[],
 };
-pub(super) const CLOCK_AHEAD: Spec = Spec {
+pub(super) const CLOCK_AHEAD: MetricSpec = MetricSpec {
     name: "walhook_clock_ahead_seconds",
     help: "Seconds that the database's clock is ahead of this host's, as measured last.",
     labels: &[],
 };
-pub(super) const RECEIVED_LSN: Spec = Spec {
+pub(super) const RECEIVED_LSN: MetricSpec = MetricSpec {
     name: "walhook_received_lsn",
     help: "Position up to which the stream was read, as a number.",
     labels: &[],
 };
-pub(super) const CONFIRMED_LSN: Spec = Spec {
+pub(super) const CONFIRMED_LSN: MetricSpec = MetricSpec {
     name: "walhook_confirmed_lsn",
     help: "Position up to which everything is settled and confirmed to the server, as a number.",
     labels: &[],
 };
-pub(super) const HTTP_REFUSED: Spec = Spec {
+pub(super) const HTTP_REFUSED: MetricSpec = MetricSpec {
     name: "walhook_http_refused_total",
     help: "Requests and connections to walhook's own HTTP surface that were refused, by reason.",
     labels: &["reason"],
 };
-pub(super) const INBOUND_RECEIVED: Spec = Spec {
+pub(super) const INBOUND_RECEIVED: MetricSpec = MetricSpec {
     name: "walhook_inbound_received_total",
     help: "Requests that claimed to be callbacks of the source.",
     labels: &["source"],
 };
-pub(super) const INBOUND_REFUSED: Spec = Spec {
+pub(super) const INBOUND_REFUSED: MetricSpec = MetricSpec {
     name: "walhook_inbound_refused_total",
     help: "Callbacks that were refused, by reason; `unavailable`: the sender is to send them again.",
     labels: &["source", "reason"],
 };
-pub(super) const INBOUND_KEPT: Spec = Spec {
+pub(super) const INBOUND_KEPT: MetricSpec = MetricSpec {
     name: "walhook_inbound_kept_total",
     help: "Callbacks that became a row.",
     labels: &["source"],
 };
-pub(super) const INBOUND_REPEATS: Spec = Spec {
+pub(super) const INBOUND_REPEATS: MetricSpec = MetricSpec {
     name: "walhook_inbound_repeats_total",
     help: "Callbacks that were answered with success and had a row already.",
     labels: &["source"],
 };
-pub(super) const INBOUND_ANSWER: Spec = Spec {
+pub(super) const INBOUND_ANSWER: MetricSpec = MetricSpec {
     name: "walhook_inbound_answer_seconds",
     help: "From the head of a callback to its answer with success.",
     labels: &["source"],
 };
-pub(super) const RECONNECTS: Spec = Spec {
+pub(super) const RECONNECTS: MetricSpec = MetricSpec {
     name: "walhook_reconnects_total",
     help: "Times that the replication stream was connected again after it was lost.",
     labels: &[],
@@ -212,19 +212,19 @@ const TIME_BUCKETS: [f64; 20] = [
     30.0, 60.0, 120.0, 300.0, 900.0,
 ];
 
-pub(super) fn options(spec: &Spec) -> Opts {
+pub(super) fn options(spec: &MetricSpec) -> Opts {
     Opts::new(spec.name, spec.help)
 }
 
-pub(super) fn counters(registry: &Registry, spec: &Spec) -> IntCounterVec {
+pub(super) fn counters(registry: &Registry, spec: &MetricSpec) -> IntCounterVec {
     registered(registry, IntCounterVec::new(options(spec), spec.labels))
 }
 
-pub(super) fn gauges(registry: &Registry, spec: &Spec) -> IntGaugeVec {
+pub(super) fn gauges(registry: &Registry, spec: &MetricSpec) -> IntGaugeVec {
     registered(registry, IntGaugeVec::new(options(spec), spec.labels))
 }
 
-pub(super) fn histograms(registry: &Registry, spec: &Spec) -> HistogramVec {
+pub(super) fn histograms(registry: &Registry, spec: &MetricSpec) -> HistogramVec {
     let options = HistogramOpts::new(spec.name, spec.help).buckets(TIME_BUCKETS.to_vec());
     registered(registry, HistogramVec::new(options, spec.labels))
 }

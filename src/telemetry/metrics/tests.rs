@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::flow::lsn::Lsn;
 
-fn metrics() -> Metrics {
+fn metrics() -> WalhookMetrics {
     let tables = [TableName::new("public", "orders")];
-    Metrics::new(&tables, ["order.created"], ["crm"])
+    WalhookMetrics::new(&tables, ["order.created"], ["crm"])
 }
 
 /// Series and their values, without the buckets and without the process.

@@ -12,9 +12,10 @@ fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse().unwrap(), port)
 }
 
-fn resolving(endpoint: &Endpoint, addresses: Vec<SocketAddr>) -> Client {
+fn resolving(endpoint: &Endpoint, addresses: Vec<SocketAddr>) -> EndpointClient {
     let names = Names(vec![("hooks.test", addresses)]);
-    Client::new(endpoint, &Network::new(Arc::new(names), RootCertStore::empty())).unwrap()
+    EndpointClient::new(endpoint, &DeliveryNetwork::new(Arc::new(names), RootCertStore::empty()))
+        .unwrap()
 }
 
 #[tokio::test]
@@ -28,7 +29,7 @@ async fn a_guarded_endpoint_never_reaches_a_private_address() {
         let guarded = Endpoint { addresses: AddressPolicy::Public, ..endpoint(url) };
         let client = resolving(&guarded, vec![at("127.0.0.1", 0), at("::1", 0)]);
         let exchange = client.attempt(&lease(), NOW).await;
-        assert_eq!(exchange.verdict, Verdict::Dead, "case: {url}: {exchange:?}");
+        assert_eq!(exchange.verdict, AttemptVerdict::Dead, "case: {url}: {exchange:?}");
         assert_eq!(
             exchange.failure.unwrap().to_string(),
             "refused: the address is loopback, which this endpoint may not reach",
@@ -39,7 +40,7 @@ async fn a_guarded_endpoint_never_reaches_a_private_address() {
     // The same are the operator's own word in a file.
     for url in [&literal, &name] {
         let client = resolving(&endpoint(url), vec![at("127.0.0.1", 0)]);
-        assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+        assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
     }
 }
 
@@ -60,8 +61,8 @@ async fn a_name_that_does_not_resolve_is_tried_again() {
 async fn the_machines_own_resolver_knows_localhost() {
     let receiver = Receiver::start(always(Answer::status(200)));
     let endpoint = endpoint(&format!("http://localhost:{}/", receiver.address().port()));
-    let client = Client::new(&endpoint, &Network::system()).unwrap();
-    assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    let client = EndpointClient::new(&endpoint, &DeliveryNetwork::system()).unwrap();
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
 }
 
 #[tokio::test]
@@ -77,7 +78,7 @@ async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
         Endpoint { timeout: SHORT * 10, ..endpoint(&format!("http://hooks.test:{port}/")) };
     let client = resolving(&endpoint, vec![at("127.0.0.2", 0), at("127.0.0.1", 0)]);
     let exchange = client.attempt(&lease(), NOW).await;
-    assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
+    assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
     assert!(exchange.took >= SHORT * 5, "{exchange:?}");
 }
 
@@ -93,8 +94,8 @@ impl Resolve for Silent {
 #[tokio::test(start_paused = true)]
 async fn the_deadline_covers_name_resolution() {
     let endpoint = endpoint("http://hooks.test/");
-    let network = Network::new(Arc::new(Silent), RootCertStore::empty());
-    let client = Client::new(&endpoint, &network).unwrap();
+    let network = DeliveryNetwork::new(Arc::new(Silent), RootCertStore::empty());
+    let client = EndpointClient::new(&endpoint, &network).unwrap();
     let exchange = client.attempt(&lease(), NOW).await;
     assert_eq!(class(&exchange), Some(FailureClass::Timeout));
     assert_eq!(exchange.took, AMPLE);

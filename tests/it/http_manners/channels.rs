@@ -8,7 +8,7 @@ use walhook::config::settings::Channel;
 use walhook::config::settings::Overflow;
 use walhook::config::settings::PRESETS;
 use walhook::config::settings::WecomApp;
-use walhook::flow::verdict::Reach;
+use walhook::flow::verdict::AttemptReach;
 
 use super::*;
 use crate::support::receiver::Request;
@@ -85,7 +85,7 @@ fn channel(name: &str, secret: Option<&str>) -> Channel {
 }
 
 fn message(body: String) -> Lease {
-    lease_of(vec![event(0, vec![Part::Bytes(Bytes::from(body))])])
+    lease_of(vec![event(0, vec![BodyPart::Bytes(Bytes::from(body))])])
 }
 
 fn text(content: &str) -> Lease {
@@ -95,8 +95,8 @@ fn text(content: &str) -> Lease {
 #[tokio::test]
 async fn an_application_sends_with_one_token_that_is_renewed_at_once_when_it_has_ended() {
     let wecom = Wecom::start();
-    let network = Network::new(Arc::new(Names::default()), RootCertStore::empty());
-    let clients = [0; 2].map(|_| Client::new(&wecom.endpoint(), &network).unwrap());
+    let network = DeliveryNetwork::new(Arc::new(Names::default()), RootCertStore::empty());
+    let clients = [0; 2].map(|_| EndpointClient::new(&wecom.endpoint(), &network).unwrap());
     let texts = ["one", "two", "three"].map(text);
     let first = tokio::join!(
         clients[0].attempt(&texts[0], NOW),
@@ -104,32 +104,32 @@ async fn an_application_sends_with_one_token_that_is_renewed_at_once_when_it_has
         clients[0].attempt(&texts[2], NOW),
     );
     for exchange in [&first.0, &first.1, &first.2] {
-        assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
+        assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
     }
     assert_eq!(wecom.tokens.load(SeqCst), 1, "one for the corporation and its secret");
     let sent = wecom.receiver.requests().into_iter().find(|r| r.method == "POST").unwrap().json();
     assert_eq!((&sent["agentid"], &sent["msgtype"]), (&1_000_002.into(), &"text".into()));
     wecom.expire();
     let again = clients[0].attempt(&text("four"), NOW).await;
-    assert_eq!(again.verdict, Verdict::Delivered, "{again:?}");
+    assert_eq!(again.verdict, AttemptVerdict::Delivered, "{again:?}");
     assert_eq!(wecom.tokens.load(SeqCst), 3, "one that somebody else got, and ours");
-    assert_eq!(clients[1].attempt(&text("five"), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(clients[1].attempt(&text("five"), NOW).await.verdict, AttemptVerdict::Delivered);
     assert_eq!(wecom.tokens.load(SeqCst), 3, "both know the new one");
 }
 
 #[tokio::test]
 async fn what_an_application_is_told_is_kept_without_token_and_secret() {
     let wecom = Wecom::start();
-    let network = Network::new(Arc::new(Names::default()), RootCertStore::empty());
-    let client = Client::new(&wecom.endpoint(), &network).unwrap();
-    let wait = Verdict::Retry { at_least: Some(Duration::from_secs(60)) };
+    let network = DeliveryNetwork::new(Arc::new(Names::default()), RootCertStore::empty());
+    let client = EndpointClient::new(&wecom.endpoint(), &network).unwrap();
+    let wait = AttemptVerdict::Retry { at_least: Some(Duration::from_secs(60)) };
     let cases = [
-        (45009, wait, Reach::Throttled),
-        (-1, RETRY, Reach::Endpoint),
-        (45033, RETRY, Reach::Endpoint),
-        (81013, Verdict::Dead, Reach::Endpoint),
-        (60020, Verdict::Dead, Reach::Endpoint),
-        (40014, RETRY, Reach::Endpoint),
+        (45009, wait, AttemptReach::Throttled),
+        (-1, RETRY, AttemptReach::Endpoint),
+        (45033, RETRY, AttemptReach::Endpoint),
+        (81013, AttemptVerdict::Dead, AttemptReach::Endpoint),
+        (60020, AttemptVerdict::Dead, AttemptReach::Endpoint),
+        (40014, RETRY, AttemptReach::Endpoint),
     ];
     for (code, verdict, reach) in cases {
         let token = wecom.tokens.load(SeqCst).max(1);
@@ -154,11 +154,11 @@ async fn what_an_application_is_told_is_kept_without_token_and_secret() {
 #[tokio::test]
 async fn without_a_token_nothing_is_sent() {
     let answers = [
-        (Answer::status(200).body(r#"{"errcode":-1,"errmsg":"busy"}"#), Reach::Unprocessed),
-        (Answer::status(503), Reach::Unprocessed),
+        (Answer::status(200).body(r#"{"errcode":-1,"errmsg":"busy"}"#), AttemptReach::Unprocessed),
+        (Answer::status(503), AttemptReach::Unprocessed),
         (
             Answer::status(200).body(format!(r#"{{"errcode":40001,"errmsg":"bad {SECRET}"}}"#)),
-            Reach::Endpoint,
+            AttemptReach::Endpoint,
         ),
     ];
     for (answer, reach) in answers {
@@ -185,10 +185,10 @@ async fn a_long_text_is_cut_or_split() {
         Endpoint { channel: Some(channel), ..endpoint(&robot.url()) }
     };
     let cut = client(&of(Overflow::Cut));
-    assert_eq!(cut.attempt(&text(&long), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(cut.attempt(&text(&long), NOW).await.verdict, AttemptVerdict::Delivered);
     let split = client(&of(Overflow::Split));
     assert_eq!(split.attempt(&text(&long), NOW).await.verdict, RETRY, "its second half");
-    assert_eq!(split.attempt(&text(&long), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(split.attempt(&text(&long), NOW).await.verdict, AttemptVerdict::Delivered);
     let contents: Vec<String> = robot
         .requests()
         .iter()
@@ -211,7 +211,7 @@ async fn a_body_that_is_no_message_is_not_sent() {
         (text(&large), "feishu-robot takes 20480"),
     ] {
         let exchange = feishu.attempt(&lease, NOW).await;
-        assert_eq!(exchange.verdict, Verdict::Dead);
+        assert_eq!(exchange.verdict, AttemptVerdict::Dead);
         let failure = exchange.failure.unwrap();
         assert!(failure.detail.contains(expected), "{failure}");
     }

@@ -60,7 +60,7 @@ async fn an_answer_that_does_not_keep_to_the_letter_is_taken_as_it_is_meant() {
         let text = format!("HTTP/1.1 200 OK\r\n{headers}\r\n{{}}");
         let server = RawServer::start(answer(text));
         let exchange = client(&endpoint(&server.url())).attempt(&lease(), NOW).await;
-        assert_eq!(exchange.verdict, Verdict::Delivered, "case: {name}: {exchange:?}");
+        assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "case: {name}: {exchange:?}");
         assert_eq!(exchange.response_body, "{}", "case: {name}");
     }
     // A byte order mark before the JSON that the rule looks at.
@@ -70,7 +70,7 @@ async fn an_answer_that_does_not_keep_to_the_letter_is_taken_as_it_is_meant() {
     let answers = AnswerRule { body: Some(body), ..AnswerRule::default() };
     let endpoint = Endpoint { answers, ..endpoint(&server.url()) };
     let exchange = client(&endpoint).attempt(&lease(), NOW).await;
-    assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
+    assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
 }
 
 #[tokio::test]
@@ -146,13 +146,13 @@ async fn an_interim_response_or_two_do_no_harm() {
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No\r\n\r\n";
     let server = RawServer::start(answer(bytes));
     let exchange = attempt(&server.url(), AMPLE).await;
-    assert_eq!((exchange.verdict, exchange.status), (Verdict::Delivered, Some(204)));
+    assert_eq!((exchange.verdict, exchange.status), (AttemptVerdict::Delivered, Some(204)));
 }
 
 #[tokio::test]
 async fn a_body_without_end_is_cut_and_the_status_decides() {
     let head = |status: &str| send(format!("HTTP/1.1 {status} X\r\n\r\n"));
-    let cases = [("200", Verdict::Delivered), ("404", Verdict::Dead), ("500", RETRY)];
+    let cases = [("200", AttemptVerdict::Delivered), ("404", AttemptVerdict::Dead), ("500", RETRY)];
     for (status, expected) in cases {
         let flood = Step::Repeat(Bytes::from(vec![b'x'; 64 * 1024]));
         let server = RawServer::start(vec![Step::ReadRequest, head(status), flood]);
@@ -170,7 +170,7 @@ async fn a_compressed_body_is_kept_as_it_came() {
     let answer = Answer::status(200).header("content-encoding", "gzip").body(bomb);
     let receiver = Receiver::start(always(answer));
     let exchange = attempt(&receiver.url(), AMPLE).await;
-    assert_eq!(exchange.verdict, Verdict::Delivered);
+    assert_eq!(exchange.verdict, AttemptVerdict::Delivered);
     assert_eq!(exchange.response_body, vec![0x1f; 64 * 1024]);
 }
 
@@ -182,7 +182,7 @@ async fn large_headers_are_borne_and_little_of_them_is_kept() {
     }
     let server = RawServer::start(answer(head + "\r\n"));
     let exchange = attempt(&server.url(), AMPLE).await;
-    assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
+    assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
     let kept = exchange.response_headers.len();
     assert!((10_000..=16 * 1024).contains(&kept), "{kept}");
 }
@@ -193,11 +193,11 @@ async fn an_early_refusal_of_a_large_body_is_heard() {
     let early = "HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
     let server = RawServer::start(vec![Step::ReadSome, send(early), Step::Hang]);
     let text = Bytes::from(vec![b'x'; 8 << 20]);
-    let lease = lease_of(vec![event(0, vec![Part::Bytes(text)])]);
+    let lease = lease_of(vec![event(0, vec![BodyPart::Bytes(text)])]);
     let exchange = client(&endpoint(&server.url())).attempt(&lease, NOW).await;
     assert_eq!(
         (exchange.verdict.clone(), exchange.status),
-        (Verdict::Dead, Some(413)),
+        (AttemptVerdict::Dead, Some(413)),
         "{exchange:?}"
     );
 }
@@ -206,7 +206,7 @@ async fn an_early_refusal_of_a_large_body_is_heard() {
 async fn a_receiver_that_reads_nothing_ends_at_the_deadline() {
     let server = RawServer::start(vec![Step::Hang]);
     let text = Bytes::from(vec![b'x'; 32 << 20]);
-    let lease = lease_of(vec![event(0, vec![Part::Bytes(text)])]);
+    let lease = lease_of(vec![event(0, vec![BodyPart::Bytes(text)])]);
     let endpoint = Endpoint { timeout: SHORT, ..endpoint(&server.url()) };
     let exchange = client(&endpoint).attempt(&lease, NOW).await;
     assert_eq!(class(&exchange), Some(FailureClass::Timeout));

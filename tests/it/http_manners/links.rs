@@ -32,12 +32,13 @@ fn pem(text: &str) -> String {
 }
 
 /// A client that knows `hooks.test` and trusts no authority of its own accord.
-fn client_of(endpoint: &Endpoint) -> Client {
+fn client_of(endpoint: &Endpoint) -> EndpointClient {
     let names = Names(vec![("hooks.test", vec![(Ipv4Addr::LOCALHOST, 0).into()])]);
-    Client::new(endpoint, &Network::new(Arc::new(names), RootCertStore::empty())).unwrap()
+    EndpointClient::new(endpoint, &DeliveryNetwork::new(Arc::new(names), RootCertStore::empty()))
+        .unwrap()
 }
 
-async fn attempt_at(url: &str, keys: &str) -> Exchange {
+async fn attempt_at(url: &str, keys: &str) -> HttpExchange {
     client_of(&linked(url, keys)).attempt(&lease(), NOW).await
 }
 
@@ -75,7 +76,7 @@ async fn an_own_authority_is_trusted_and_no_other() {
     let url = format!("https://hooks.test:{}/", receiver.address().port());
     let trusting = |authority: &Authority| format!("tls = {{ ca = {} }}", pem(&authority.pem()));
     let exchange = attempt_at(&url, &trusting(&ours)).await;
-    assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
+    assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
     let exchange = attempt_at(&url, &trusting(&theirs)).await;
     assert_eq!(class(&exchange), Some(FailureClass::Tls), "{exchange:?}");
     let elsewhere = url.replace("hooks.test", "127.0.0.1");
@@ -93,7 +94,7 @@ async fn a_receiver_that_asks_for_a_certificate_gets_ours() {
     let ca = pem(&ours.pem());
     let with = |rest: &str| format!("tls = {{ ca = {ca}, {rest} }}");
     let exchange = attempt_at(&url, &with(&identity(&clients))).await;
-    assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
+    assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
     for keys in [format!("tls = {{ ca = {ca} }}"), with(&identity(&authority("others")))] {
         let exchange = attempt_at(&url, &keys).await;
         assert_eq!((exchange.verdict, receiver.count()), (RETRY, 1));
@@ -117,7 +118,7 @@ async fn https_goes_through_a_tunnel_that_the_proxy_cannot_look_into() {
     let client = client_of(&endpoint);
     for _ in 0..2 {
         let exchange = client.attempt(&lease(), NOW).await;
-        assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
+        assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
         assert!(!format!("{exchange:?} {endpoint:?}").contains("hunter2"));
     }
     let head = "CONNECT far.test:443 HTTP/1.1\r\nhost: far.test:443\r\n\
@@ -140,7 +141,7 @@ async fn http_is_asked_of_the_proxy_by_its_whole_url() {
     let proxy = Receiver::start(always(Answer::status(200)));
     let keys = format!("proxy = 'http://me:hunter2@{}'", proxy.address());
     let exchange = attempt_at("http://far.test:8080/in?a=b", &keys).await;
-    assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
+    assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
     let request = proxy.requests().remove(0);
     assert_eq!(request.path, "http://far.test:8080/in?a=b");
     assert_eq!(request.header("host"), "far.test:8080");
@@ -163,7 +164,7 @@ async fn the_guard_judges_an_address_behind_a_proxy_and_the_proxys_own() {
 }
 
 /// Sends `count` requests at once.
-async fn at_once(client: &Client, count: usize) -> Vec<Verdict> {
+async fn at_once(client: &EndpointClient, count: usize) -> Vec<AttemptVerdict> {
     let lease = lease();
     let attempts = (0..count).map(|_| client.attempt(&lease, NOW));
     let exchanges = futures_util::future::join_all(attempts).await;
@@ -183,7 +184,11 @@ async fn http_2_carries_all_requests_over_one_connection() {
     {
         let at = format!("hooks.test:{}", receiver.address().port());
         let client = client_of(&linked(&format!("{scheme}://{at}/in?a=b"), keys));
-        assert_eq!(at_once(&client, 20).await, vec![Verdict::Delivered; 20], "case: {scheme}");
+        assert_eq!(
+            at_once(&client, 20).await,
+            vec![AttemptVerdict::Delivered; 20],
+            "case: {scheme}"
+        );
         let exchange = client.attempt(&lease(), NOW).await;
         assert_eq!(exchange.response_body, "ok");
         let requests = receiver.requests();
@@ -205,13 +210,13 @@ async fn a_large_body_flows_over_http_2_and_a_broken_stream_is_tried_again() {
     let receiver = Receiver::start_http2(None, in_turn(answers));
     let client = client_of(&linked(&receiver.url(), "http2 = true"));
     let text = Bytes::from("\"é\n".repeat(1_000_000));
-    let large = lease_of(vec![event(9, vec![Part::Escaped(text)])]);
-    assert_eq!(client.attempt(&large, NOW).await.verdict, Verdict::Delivered);
+    let large = lease_of(vec![event(9, vec![BodyPart::Escaped(text)])]);
+    assert_eq!(client.attempt(&large, NOW).await.verdict, AttemptVerdict::Delivered);
     assert_eq!(receiver.requests()[0].body.len(), 6_000_000);
     let broken = client.attempt(&lease(), NOW).await;
     assert_eq!((class(&broken), broken.verdict), (Some(FailureClass::Protocol), RETRY));
     assert_eq!(client.attempt(&lease(), NOW).await.status, Some(503));
-    assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
 }
 
 #[tokio::test]
@@ -219,12 +224,12 @@ async fn a_lost_http_2_connection_is_replaced() {
     let receiver = Receiver::start_http2(None, always(Answer::status(200)));
     let (address, url) = (receiver.address(), receiver.url());
     let client = client_of(&linked(&url, "http2 = true"));
-    assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
     drop(receiver);
     let down = client.attempt(&lease(), NOW).await;
     assert_eq!(down.verdict, RETRY, "{down:?}");
     let receiver = Receiver::start_http2_on(address, None, always(Answer::status(200)));
-    assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
     assert_eq!(receiver.count(), 1);
 }
 
@@ -237,8 +242,8 @@ async fn a_receiver_without_http_2_is_served_as_ever() {
     let url = format!("https://hooks.test:{}/in", receiver.address().port());
     let keys = format!("http2 = true\ntls = {{ ca = {} }}", pem(&ours.pem()));
     let client = client_of(&linked(&url, &keys));
-    assert_eq!(at_once(&client, 5).await, vec![Verdict::Delivered; 5]);
-    assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(at_once(&client, 5).await, vec![AttemptVerdict::Delivered; 5]);
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
     for request in receiver.requests() {
         assert_eq!(request.path, "/in");
         assert!(request.header("host").starts_with("hooks.test:"));

@@ -36,7 +36,7 @@ fn taking(tokens: &'static [&'static str]) -> crate::support::receiver::Behaviou
     })
 }
 
-fn client_for(receiver: &Receiver, issuer: &Receiver) -> Client {
+fn client_for(receiver: &Receiver, issuer: &Receiver) -> EndpointClient {
     let auth = oauth(issuer, false);
     client(&Endpoint { auth, ..endpoint(&receiver.url()) })
 }
@@ -50,7 +50,7 @@ async fn one_token_is_fetched_for_all_and_kept() {
         let lease = lease();
         let attempts = (0..5).map(|_| client.attempt(&lease, NOW));
         for exchange in futures_util::future::join_all(attempts).await {
-            assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
+            assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
             let told = format!("{exchange:?}");
             assert!(!told.contains("Bearer t1") && !told.contains("hunter2"), "{told}");
         }
@@ -77,10 +77,10 @@ async fn one_token_is_fetched_for_all_and_kept() {
 async fn a_token_is_renewed_before_it_expires() {
     let (receiver, issuer) = (Receiver::start(taking(&["t1", "t2"])), issuer(1));
     let client = client_for(&receiver, &issuer);
-    assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
     // A second's life less its margin of a tenth.
     tokio::time::sleep(Duration::from_millis(910)).await;
-    assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
     let used: Vec<_> =
         receiver.requests().iter().map(|r| r.header("authorization").to_owned()).collect();
     assert_eq!(used, ["Bearer t1", "Bearer t2"]);
@@ -90,16 +90,20 @@ async fn a_token_is_renewed_before_it_expires() {
 async fn a_token_that_was_good_and_is_refused_is_renewed_once() {
     let (receiver, issuer) = (Receiver::start(taking(&["t1"])), issuer(3600));
     let client = client_for(&receiver, &issuer);
-    assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
     receiver.behave(taking(&["t2"]));
     let refused = client.attempt(&lease(), NOW).await;
     assert_eq!((refused.verdict, refused.status), (RETRY, Some(401)));
-    assert_eq!(client.attempt(&lease(), NOW).await.verdict, Verdict::Delivered);
+    assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
     assert_eq!(issuer.count(), 2);
     receiver.behave(taking(&[]));
     assert_eq!(client.attempt(&lease(), NOW).await.verdict, RETRY, "t2 was good");
     let refused = client.attempt(&lease(), NOW).await;
-    assert_eq!(refused.verdict, Verdict::Dead, "t3 never was: another one would be no better");
+    assert_eq!(
+        refused.verdict,
+        AttemptVerdict::Dead,
+        "t3 never was: another one would be no better"
+    );
 }
 
 #[tokio::test]

@@ -37,13 +37,13 @@ async fn a_request_is_a_signed_post_with_its_id() {
     let lease = lease_of(vec![event(
         3,
         vec![
-            Part::Bytes(Bytes::from_static(br#"{"timestamp":"#)),
-            Part::AttemptSeconds,
-            Part::Bytes(Bytes::from_static(b"}")),
+            BodyPart::Bytes(Bytes::from_static(br#"{"timestamp":"#)),
+            BodyPart::AttemptSeconds,
+            BodyPart::Bytes(Bytes::from_static(b"}")),
         ],
     )]);
     let exchange = client(&endpoint).attempt(&lease, NOW).await;
-    assert_eq!(exchange.verdict, Verdict::Delivered);
+    assert_eq!(exchange.verdict, AttemptVerdict::Delivered);
     assert_eq!(exchange.failure, None);
     assert_eq!(exchange.response_body, "ok");
 
@@ -105,7 +105,7 @@ async fn a_batch_is_one_array_with_one_id_and_the_ids_of_its_elements() {
     endpoint.signing = standard_signing();
     let client = client(&endpoint);
     let events: Vec<_> = (0..3)
-        .map(|n| event(n, vec![Part::Bytes(Bytes::from(format!(r#"{{"id":{n}}}"#)))]))
+        .map(|n| event(n, vec![BodyPart::Bytes(Bytes::from(format!(r#"{{"id":{n}}}"#)))]))
         .collect();
     for _ in 0..2 {
         let exchange = client.attempt(&lease_of(events.clone()), NOW).await;
@@ -137,15 +137,15 @@ async fn a_large_row_arrives_whole_with_its_length_and_signature() {
     endpoint.signing = standard_signing();
     let note = "\"張🦀\\\n".repeat(500_000);
     let parts = vec![
-        Part::Bytes(Bytes::from_static(br#"{"note":""#)),
-        Part::Escaped(Bytes::from(note.clone())),
-        Part::Bytes(Bytes::from_static(br#"","at":"#)),
-        Part::AttemptSeconds,
-        Part::Bytes(Bytes::from_static(b"}")),
+        BodyPart::Bytes(Bytes::from_static(br#"{"note":""#)),
+        BodyPart::Escaped(Bytes::from(note.clone())),
+        BodyPart::Bytes(Bytes::from_static(br#"","at":"#)),
+        BodyPart::AttemptSeconds,
+        BodyPart::Bytes(Bytes::from_static(b"}")),
     ];
     let lease = lease_of(vec![event(0, parts)]);
     let exchange = client(&endpoint).attempt(&lease, NOW).await;
-    assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
+    assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
 
     let request = &receiver.requests()[0];
     assert_eq!(request.json()["note"], note);
@@ -175,8 +175,8 @@ async fn an_endpoint_that_cannot_work_is_refused_when_it_is_built() {
         (endpoint("https://127.0.0.1/"), "trusts no certificate authority"),
     ];
     for (endpoint, expected) in cases {
-        let network = Network::new(Arc::new(Names::default()), RootCertStore::empty());
-        let error = Client::new(&endpoint, &network).unwrap_err().to_string();
+        let network = DeliveryNetwork::new(Arc::new(Names::default()), RootCertStore::empty());
+        let error = EndpointClient::new(&endpoint, &network).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }

@@ -28,9 +28,9 @@ fn signing(secrets: &[&str]) -> Option<Signing> {
 
 /// A body of which a part is escaped while it is sent, so that it is never whole anywhere.
 fn streamed() -> Arc<Event> {
-    let quote = || Part::Bytes(Bytes::from_static(b"\""));
+    let quote = || BodyPart::Bytes(Bytes::from_static(b"\""));
     let text = Bytes::from("\"é\n".repeat(200_000));
-    event(9, vec![quote(), Part::Escaped(text), quote()])
+    event(9, vec![quote(), BodyPart::Escaped(text), quote()])
 }
 
 /// The requests that an endpoint with these secrets makes: one event, a batch, and a large one.
@@ -39,7 +39,7 @@ async fn sent(secrets: &[&str]) -> Vec<Request> {
     let mut endpoint = endpoint(&receiver.url());
     endpoint.signing = signing(secrets);
     let text = r#"{"name":"张三 \"é\""}"#;
-    let event = |ordinal| event(ordinal, vec![Part::Bytes(Bytes::from(text))]);
+    let event = |ordinal| event(ordinal, vec![BodyPart::Bytes(Bytes::from(text))]);
     client(&endpoint).attempt(&lease_of(vec![event(1)]), host_now()).await;
     client(&endpoint).attempt(&lease_of(vec![streamed()]), host_now()).await;
     endpoint.batch.size = NonZeroUsize::new(2).unwrap();

@@ -49,12 +49,13 @@ pub(super) fn server(params: &CertificateParams, issuer: Option<&Authority>) -> 
 }
 
 /// One attempt at `https://hooks.test` on this port, trusting `trusted` alone.
-async fn attempt_tls(port: u16, trusted: &Authority) -> Exchange {
+async fn attempt_tls(port: u16, trusted: &Authority) -> HttpExchange {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.der().clone()).unwrap();
     let names = Names(vec![("hooks.test", vec![(Ipv4Addr::LOCALHOST, 0).into()])]);
     let endpoint = endpoint(&format!("https://hooks.test:{port}/"));
-    let client = Client::new(&endpoint, &Network::new(Arc::new(names), roots)).unwrap();
+    let client =
+        EndpointClient::new(&endpoint, &DeliveryNetwork::new(Arc::new(names), roots)).unwrap();
     client.attempt(&lease(), NOW).await
 }
 
@@ -64,7 +65,7 @@ async fn a_trusted_certificate_is_all_it_takes() {
     let config = server(&params("hooks.test"), Some(&ours));
     let receiver = Receiver::start_tls(config, always(Answer::status(200)));
     let exchange = attempt_tls(receiver.address().port(), &ours).await;
-    assert_eq!(exchange.verdict, Verdict::Delivered, "{exchange:?}");
+    assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
 }
 
 #[tokio::test]
@@ -103,7 +104,7 @@ async fn attempt_named(
     port: u16,
     host: &'static str,
     named: &[&CertificateDer<'static>],
-) -> Exchange {
+) -> HttpExchange {
     let pem: String = named
         .iter()
         .map(|der| {
@@ -119,8 +120,8 @@ async fn attempt_named(
     );
     let settings = walhook::config::parse(&text, "walhook.toml", &|_| None).unwrap();
     let names = Names(vec![(host, vec![(Ipv4Addr::LOCALHOST, 0).into()])]);
-    let network = Network::new(Arc::new(names), RootCertStore::empty());
-    let client = Client::new(settings.endpoints.first().unwrap(), &network).unwrap();
+    let network = DeliveryNetwork::new(Arc::new(names), RootCertStore::empty());
+    let client = EndpointClient::new(settings.endpoints.first().unwrap(), &network).unwrap();
     client.attempt(&lease(), NOW).await
 }
 

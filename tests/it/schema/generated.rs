@@ -1,7 +1,7 @@
 //! Generated columns: sent from PostgreSQL 18 on, where they are stored; refused where they are not.
 
-use walhook::sandbox::cluster::Cluster;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
+use walhook::sandbox::cluster::SandboxCluster;
 
 use super::assert_refused;
 use super::ended;
@@ -58,7 +58,7 @@ async fn postgresql_18_sends_those_that_are_stored() {
     if !has_version(&newest, 18, "generated columns") {
         return;
     }
-    let cluster = Cluster::start(&newest, Options::default());
+    let cluster = SandboxCluster::start(&newest, ClusterOptions::default());
     let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));
     let url = cluster.url("postgres");
     let sql = Sql::connect(&url).await;

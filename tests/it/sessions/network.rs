@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
 
 use super::TABLE;
 use super::by_way_of;
@@ -19,7 +19,7 @@ use crate::support::service::Service;
 
 #[tokio::test]
 async fn changes_arrive_in_every_weather_or_as_soon_as_it_is_over() {
-    let cluster = start_cluster(Options::default()).await;
+    let cluster = start_cluster(ClusterOptions::default()).await;
     Sql::connect(&cluster.url("postgres")).await.batch_execute(TABLE).await.unwrap();
     let relay = Relay::start(cluster.port()).await;
     let receiver = taking();

@@ -6,8 +6,8 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use walhook::sandbox::cluster::Cluster;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
+use walhook::sandbox::cluster::SandboxCluster;
 
 use super::TABLE;
 use super::taking;
@@ -20,8 +20,8 @@ use crate::support::service::AMPLE;
 use crate::support::service::Service;
 
 /// A server that asks role `app` for a password, and everybody else for nothing.
-async fn guarded() -> (Cluster, Sql) {
-    let mut cluster = start_cluster(Options::default()).await;
+async fn guarded() -> (SandboxCluster, Sql) {
+    let mut cluster = start_cluster(ClusterOptions::default()).await;
     let sql = Sql::connect(&cluster.url("postgres")).await;
     sql.batch_execute(&format!(
         "CREATE ROLE app LOGIN REPLICATION PASSWORD 'first';
@@ -41,7 +41,7 @@ async fn guarded() -> (Cluster, Sql) {
     (cluster, sql)
 }
 
-fn url(cluster: &Cluster, password: &str) -> String {
+fn url(cluster: &SandboxCluster, password: &str) -> String {
     cluster.url("postgres").replace("postgres@", &format!("app{password}@"))
 }
 

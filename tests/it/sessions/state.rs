@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use tokio::task::spawn_blocking;
-use walhook::sandbox::cluster::Cluster;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
+use walhook::sandbox::cluster::SandboxCluster;
 
 use super::TABLE;
 use super::by_way_of;
@@ -27,16 +27,18 @@ const STATE: &str = "schema walhook";
 
 /// The source, a state in a server of its own behind a relay, and a walhook that runs.
 struct Course {
-    source: Cluster,
-    state: Cluster,
+    source: SandboxCluster,
+    state: SandboxCluster,
     relay: Relay,
     receiver: Receiver,
     service: Service,
 }
 
 async fn started() -> Course {
-    let (source, state) =
-        tokio::join!(start_cluster(Options::default()), start_cluster(Options::default()));
+    let (source, state) = tokio::join!(
+        start_cluster(ClusterOptions::default()),
+        start_cluster(ClusterOptions::default())
+    );
     Sql::connect(&source.url("postgres")).await.batch_execute(TABLE).await.unwrap();
     let relay = Relay::start(state.port()).await;
     let receiver = taking();
@@ -49,7 +51,7 @@ async fn started() -> Course {
 }
 
 /// Waits until so many deliveries are in the state's books.
-async fn wait_for_booked(state: &Cluster, count: u32) {
+async fn wait_for_booked(state: &SandboxCluster, count: u32) {
     let sql = Sql::connect(&state.url("postgres")).await;
     let booked = "SELECT coalesce(sum(delivered), 0)::text FROM walhook.balance";
     wait_for_text(&sql, booked, &count.to_string()).await;

@@ -39,19 +39,19 @@ async fn assert_request(endpoint: &Endpoint, event: &Arc<Event>, file: &str) -> 
 #[tokio::test]
 async fn every_request_of_contracts_2_to_4_is_as_its_file_shows() {
     let customer_events = settings("customer-events.toml");
-    let mut insert = change(&customers(), Op::Insert { new: customer("collecting") });
+    let mut insert = change(&customers(), ChangeOp::Insert { new: customer("collecting") });
     insert.metadata =
         Some(Bytes::from_static(br#"{"user_id":"admin","ip_address":"192.168.1.1"}"#));
     let [signed, unsigned] = customer_events.endpoints.as_slice() else { panic!("two") };
     let created = &route(&customer_events, &insert)[0].0;
     assert_request(signed, created, "customer-created.txt").await;
     assert_request(unsigned, created, "customer-created-unsigned.txt").await;
-    let old = Some(Old::Full(customer("collecting")));
-    let update = change(&customers(), Op::Update { old, new: customer("approved") });
+    let old = Some(OldRow::Full(customer("collecting")));
+    let update = change(&customers(), ChangeOp::Update { old, new: customer("approved") });
     let events = route(&customer_events, &update);
     assert_request(signed, &events[0].0, "customer-updated.txt").await;
     assert_request(signed, &events[1].0, "customer-status-changed.txt").await;
-    let delete = change(&customers(), Op::Delete { old: Old::Full(customer("approved")) });
+    let delete = change(&customers(), ChangeOp::Delete { old: OldRow::Full(customer("approved")) });
     assert_request(signed, &route(&customer_events, &delete)[0].0, "customer-deleted.txt").await;
 
     let idp = idp_push();
@@ -77,9 +77,10 @@ async fn every_event_of_documents_and_products_is_as_its_file_shows() {
         [("id", SqlType::Integer), ("name", text()), ("description", text()), ("status", text())];
     let (documents, products) = (documents(), relation("products", &columns));
     let product = |name| row(&[Some("1"), Some(name), None, Some("active")]);
-    let insert = |table, new| change(table, Op::Insert { new });
-    let update = |table, old, new| change(table, Op::Update { old: Some(Old::Full(old)), new });
-    let delete = |table, old| change(table, Op::Delete { old: Old::Full(old) });
+    let insert = |table, new| change(table, ChangeOp::Insert { new });
+    let update =
+        |table, old, new| change(table, ChangeOp::Update { old: Some(OldRow::Full(old)), new });
+    let delete = |table, old| change(table, ChangeOp::Delete { old: OldRow::Full(old) });
     let pending = || document("pending", None);
     let changes = [
         insert(&documents, pending()),
@@ -113,20 +114,20 @@ async fn built_in(payload: &str) -> Request {
          secret = 'whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8='\n"
     );
     let settings = config::parse(&text, "walhook.toml", &|_| None).unwrap();
-    let insert = change(&customers(), Op::Insert { new: customer("collecting") });
-    let mut router = Router::new(7, &settings.events, &settings.endpoints);
+    let insert = change(&customers(), ChangeOp::Insert { new: customer("collecting") });
+    let mut router = EventRouter::new(7, &settings.events, &settings.endpoints);
     let mut event = None;
     router.route(&insert, COMMITTED, |_, routed| {
         event = match routed {
-            Routed::Event(event) => Some(Arc::from(event)),
-            Routed::Partly { event, mut others, .. } => {
+            RoutedEvent::Event(event) => Some(Arc::from(event)),
+            RoutedEvent::Partly { event, mut others, .. } => {
                 Some(Arc::new(event.shaped(others.remove(0).body, None)))
             }
-            Routed::Filtered
-            | Routed::Expired { .. }
-            | Routed::Repeat { .. }
-            | Routed::Costly(_)
-            | Routed::Poison(_) => None,
+            RoutedEvent::Filtered
+            | RoutedEvent::Expired { .. }
+            | RoutedEvent::Repeat { .. }
+            | RoutedEvent::Costly(_)
+            | RoutedEvent::Poison(_) => None,
         };
     });
     assert_request(

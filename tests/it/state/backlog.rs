@@ -3,27 +3,27 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use walhook::flow::body::Body;
-use walhook::flow::body::Part;
+use walhook::flow::body::BodyPart;
+use walhook::flow::body::EventBody;
 use walhook::flow::event::Event;
+use walhook::flow::event::EventFacts;
 use walhook::flow::event::EventId;
-use walhook::flow::event::Facts;
-use walhook::flow::event::Origin;
-use walhook::flow::key::Key;
-use walhook::flow::key::Keys;
+use walhook::flow::event::IdOrigin;
+use walhook::flow::key::EventKeys;
+use walhook::flow::key::KeyHash;
 use walhook::flow::relation::TableName;
 use walhook::flow::settlement::ParkReason;
 use walhook::flow::time::Timestamp;
-use walhook::store::backlog::Delivery;
+use walhook::store::backlog::BacklogDelivery;
 use walhook::store::backlog::PageLimits;
-use walhook::store::backlog::Parked;
-use walhook::store::backlog::Reparked;
-use walhook::store::backlog::Waiting;
+use walhook::store::backlog::ParkedDelivery;
+use walhook::store::backlog::ReparkedDelivery;
+use walhook::store::backlog::WaitingRow;
 use walhook::store::backlog::page;
 use walhook::store::backlog::sizes;
-use walhook::store::flush::Flush;
-use walhook::store::stored_event::History;
-use walhook::store::stored_event::Replay;
+use walhook::store::flush::StateFlush;
+use walhook::store::stored_event::ReplayRow;
+use walhook::store::stored_event::StoredHistory;
 
 use super::HOSTILE;
 use super::NOW;
@@ -39,46 +39,49 @@ use super::sent;
 
 const ALL: PageLimits = PageLimits { after: None, rows: 10_000, bytes: usize::MAX };
 
-async fn park(state: &mut State, parked: Vec<Parked>) {
-    state.commit(&Flush { parked, ..Flush::default() }).await;
+async fn park(state: &mut State, parked: Vec<ParkedDelivery>) {
+    state.commit(&StateFlush { parked, ..StateFlush::default() }).await;
 }
 
-async fn read(state: &mut State, limits: PageLimits) -> Vec<Waiting> {
+async fn read(state: &mut State, limits: PageLimits) -> Vec<WaitingRow> {
     page(state.client(), SLOT, "crm", limits).await.unwrap()
 }
 
 /// Commit LSN and ordinal of each row, short.
-fn places(rows: &[Waiting]) -> Vec<String> {
+fn places(rows: &[WaitingRow]) -> Vec<String> {
     rows.iter().map(|row| row.event.position.to_string().replace("0/", "")).collect()
 }
 
 #[tokio::test]
 async fn a_parked_delivery_comes_back_as_it_went() {
     let mut state = State::create().await;
-    let key = |text: &str| Key::of([Some(text.as_bytes())]);
+    let key = |text: &str| KeyHash::of([Some(text.as_bytes())]);
     let hostile = Event {
-        id: EventId::new(super::position(u64::MAX, u32::MAX), Origin::new(7, HOSTILE)),
+        id: EventId::new(super::position(u64::MAX, u32::MAX), IdOrigin::new(7, HOSTILE)),
         position: super::position(u64::MAX, u32::MAX),
         event_type: HOSTILE.into(),
         table: TableName::new(HOSTILE, "na.me").into(),
-        keys: Keys::both(key("old"), key("new")),
-        facts: Facts::new(vec![("id".into(), HOSTILE.to_owned()), ("b".into(), String::new())]),
+        keys: EventKeys::both(key("old"), key("new")),
+        facts: EventFacts::new(vec![
+            ("id".into(), HOSTILE.to_owned()),
+            ("b".into(), String::new()),
+        ]),
         body: super::body(HOSTILE),
         ..expiring(event(1, 0, "x"), Duration::from_micros(1))
     };
-    let history = History {
+    let history = StoredHistory {
         attempts: 3,
         first_attempt: Some(after(-9)),
         last_attempt: Some(after(-1)),
         status: Some(503),
         failure: Some(failure()),
     };
-    let row = Parked {
+    let row = ParkedDelivery {
         row_key: Some(HOSTILE.to_owned()),
         history: history.clone(),
         next_attempt: Some(after(30)),
         reason: ParkReason::Retry,
-        replay: Replay::Event,
+        replay: ReplayRow::Event,
         ..parked(hostile, HOSTILE)
     };
     park(&mut state, vec![row.clone()]).await;
@@ -88,7 +91,7 @@ async fn a_parked_delivery_comes_back_as_it_went() {
     assert_eq!(sent(&read.event), sent(&row.event));
     assert_eq!((&*read.endpoint, &read.row_key, &read.history), (HOSTILE, &row.row_key, &history));
     assert_eq!((read.next_attempt, read.parked_at), (Some(after(30)), NOW));
-    assert_eq!((read.reason, read.replay), (ParkReason::Retry, Replay::Event));
+    assert_eq!((read.reason, read.replay), (ParkReason::Retry, ReplayRow::Event));
     // The tables are still there, and another slot sees nothing.
     assert!(page(state.client(), "other", HOSTILE, ALL).await.unwrap().is_empty());
 }
@@ -99,7 +102,7 @@ async fn an_endless_expiry_and_an_absurd_birth_can_be_parked() {
     let mut one = expiring(event(1, 0, "a"), Duration::MAX);
     park(&mut state, vec![parked(event(2, 0, "b"), "crm"), parked(one, "crm")]).await;
     one = event(3, 0, "c");
-    one.expiry = Some(walhook::flow::event::Expiry {
+    one.expiry = Some(walhook::flow::event::EventExpiry {
         born: Timestamp::from_micros(i64::MIN),
         max_age: Duration::from_secs(1),
     });
@@ -116,10 +119,10 @@ async fn a_body_of_five_megabytes_fits_and_several_go_in_several_statements() {
     let mut state = State::create().await;
     let large = |commit| {
         let text = HOSTILE.repeat(5 * 1024 * 1024 / HOSTILE.len() + 1);
-        let body = Body::new(vec![Part::Escaped(Bytes::from(text))]);
+        let body = EventBody::new(vec![BodyPart::Escaped(Bytes::from(text))]);
         Event { body, ..event(commit, 0, "a") }
     };
-    let rows: Vec<Parked> = (1..=4).map(|commit| parked(large(commit), "crm")).collect();
+    let rows: Vec<ParkedDelivery> = (1..=4).map(|commit| parked(large(commit), "crm")).collect();
     let expected = sent(&rows[0].event);
     park(&mut state, rows).await;
     let found = read(&mut state, ALL).await;
@@ -140,7 +143,7 @@ async fn the_order_is_that_of_the_changes_however_late_they_were_parked() {
     park(&mut state, vec![row(9, 7), row(0x1_0000_0000, 0)]).await;
     // Two events of one change keep the order in which they were raised.
     let twin = |event_type: &str| Event {
-        id: EventId::new(super::position(30, 0), Origin::new(7, event_type)),
+        id: EventId::new(super::position(30, 0), IdOrigin::new(7, event_type)),
         event_type: event_type.into(),
         ..event(30, 0, "a")
     };
@@ -148,7 +151,7 @@ async fn the_order_is_that_of_the_changes_however_late_they_were_parked() {
         park(&mut state, vec![parked(twin(event_type), "crm")]).await;
     }
     // Parked again: it stays where and what it is.
-    let again = Parked { parked_at: after(99), ..row(20, 0) };
+    let again = ParkedDelivery { parked_at: after(99), ..row(20, 0) };
     park(&mut state, vec![again, parked(event(1, 0, "a"), "erp")]).await;
     let found = read(&mut state, ALL).await;
     let expected = ["9+7", "14+0", "14+1", "1E+0", "1E+0", "1E+0", "1E+0", "1/0+0"];
@@ -172,32 +175,32 @@ async fn the_order_is_that_of_the_changes_however_late_they_were_parked() {
 async fn a_row_goes_back_with_its_history_and_leaves_when_it_is_finished() {
     let mut state = State::create().await;
     park(&mut state, (1..=3).map(|n| parked(event(n, 0, "a"), "crm")).collect()).await;
-    let delivery = |n| Delivery { endpoint: "crm".into(), event: event(n, 0, "a").id };
-    let history = History {
+    let delivery = |n| BacklogDelivery { endpoint: "crm".into(), event: event(n, 0, "a").id };
+    let history = StoredHistory {
         attempts: 2,
         first_attempt: Some(after(1)),
         last_attempt: Some(after(2)),
         status: None,
         failure: Some(failure()),
     };
-    let reparked = Reparked {
+    let reparked = ReparkedDelivery {
         delivery: delivery(2),
         history: history.clone(),
         next_attempt: Some(after(10)),
         reason: ParkReason::Retry,
     };
     let finished = vec![delivery(1)];
-    let flush = Flush { finished, reparked: vec![reparked], ..Flush::default() };
+    let flush = StateFlush { finished, reparked: vec![reparked], ..StateFlush::default() };
     state.commit(&flush).await;
     let left = read(&mut state, ALL).await;
     assert_eq!(places(&left), ["2+0", "3+0"]);
     assert_eq!((&left[0].history, left[0].next_attempt), (&history, Some(after(10))));
-    assert_eq!((&left[1].history, left[1].next_attempt), (&History::default(), None));
+    assert_eq!((&left[1].history, left[1].next_attempt), (&StoredHistory::default(), None));
     // Finished and parked anew by one flush: it is there.
-    let flush = Flush {
+    let flush = StateFlush {
         finished: vec![delivery(3)],
         parked: vec![parked(event(3, 0, "a"), "crm")],
-        ..Flush::default()
+        ..StateFlush::default()
     };
     state.commit(&flush).await;
     assert_eq!(places(&read(&mut state, ALL).await), ["2+0", "3+0"]);
@@ -206,7 +209,7 @@ async fn a_row_goes_back_with_its_history_and_leaves_when_it_is_finished() {
 #[tokio::test]
 async fn the_size_of_a_backlog_is_counted_by_endpoint() {
     let mut state = State::create().await;
-    let old = Parked { parked_at: after(-50), ..parked(event(1, 0, "a"), "crm") };
+    let old = ParkedDelivery { parked_at: after(-50), ..parked(event(1, 0, "a"), "crm") };
     park(&mut state, vec![old, parked(event(2, 0, "a"), "crm"), parked(event(2, 0, "a"), "erp")])
         .await;
     let found = sizes(state.client(), SLOT).await.unwrap();

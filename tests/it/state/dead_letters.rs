@@ -5,14 +5,14 @@ use std::sync::Arc;
 use walhook::flow::event::EventId;
 use walhook::flow::verdict::FailureClass;
 use walhook::store::books;
-use walhook::store::books::Count;
-use walhook::store::books::Entry;
+use walhook::store::books::BookCount;
+use walhook::store::books::BookEntry;
 use walhook::store::dead_letters::DeadLetter;
 use walhook::store::dead_letters::DeadLetterId;
 use walhook::store::dead_letters::DeathClass;
-use walhook::store::dead_letters::Filter;
+use walhook::store::dead_letters::LetterFilter;
+use walhook::store::dead_letters::LetterState;
 use walhook::store::dead_letters::Share;
-use walhook::store::dead_letters::State as LetterState;
 use walhook::store::dead_letters::count;
 use walhook::store::dead_letters::discard;
 use walhook::store::dead_letters::list;
@@ -20,16 +20,16 @@ use walhook::store::dead_letters::purge;
 use walhook::store::dead_letters::sizes;
 use walhook::store::dead_letters::survey;
 use walhook::store::dead_letters::whole;
-use walhook::store::flush::Flush;
+use walhook::store::flush::StateFlush;
 use walhook::store::progress::take;
-use walhook::store::resend::Claimed;
-use walhook::store::resend::Ended;
-use walhook::store::resend::Portion;
-use walhook::store::resend::Resent;
+use walhook::store::resend::ClaimPortion;
+use walhook::store::resend::ClaimedLetter;
+use walhook::store::resend::EndedLetter;
+use walhook::store::resend::ResentLetter;
 use walhook::store::resend::claim;
 use walhook::store::resend::request;
 use walhook::store::resend::waiting;
-use walhook::store::stored_event::Replay;
+use walhook::store::stored_event::ReplayRow;
 
 use super::HOSTILE;
 use super::SLOT;
@@ -43,22 +43,22 @@ use super::sent;
 use super::session;
 
 async fn bury(state: &mut State, dead: Vec<DeadLetter>) {
-    let lines = dead.iter().map(|letter| Entry {
+    let lines = dead.iter().map(|letter| BookEntry {
         endpoint: Arc::clone(&letter.endpoint),
         table: Arc::clone(&letter.event.table),
-        count: Count { captured: 1, dead: 1, ..Count::default() },
+        count: BookCount { captured: 1, dead: 1, ..BookCount::default() },
     });
     let books = lines.collect();
-    state.commit(&Flush { dead, books, ..Flush::default() }).await;
+    state.commit(&StateFlush { dead, books, ..StateFlush::default() }).await;
 }
 
-async fn portion(state: &mut State, in_memory: &[DeadLetterId], rows: usize) -> Vec<Claimed> {
+async fn portion(state: &mut State, in_memory: &[DeadLetterId], rows: usize) -> Vec<ClaimedLetter> {
     let State { session, holding, .. } = state;
-    let portion = Portion { endpoint: None, in_memory, rows, bytes: 1 << 20 };
+    let portion = ClaimPortion { endpoint: None, in_memory, rows, bytes: 1 << 20 };
     claim(&mut session.client, holding, portion).await.unwrap()
 }
 
-fn ids(claimed: &[Claimed]) -> Vec<i64> {
+fn ids(claimed: &[ClaimedLetter]) -> Vec<i64> {
     claimed.iter().map(|claimed| claimed.letter.id.0).collect()
 }
 
@@ -84,7 +84,7 @@ async fn a_letter_is_kept_whole() {
         ..letter(event(7, 2, HOSTILE), HOSTILE)
     };
     bury(&mut state, vec![written.clone()]).await;
-    let listed = list(state.client(), SLOT, &Filter::default(), None, 10).await.unwrap();
+    let listed = list(state.client(), SLOT, &LetterFilter::default(), None, 10).await.unwrap();
     let read = whole(state.client(), SLOT, listed[0].id).await.unwrap().unwrap();
     assert_eq!(fields(&listed[0].event), fields(&written.event));
     assert_eq!(fields(&read.event), fields(&written.event));
@@ -110,22 +110,26 @@ async fn letters_are_found_by_what_people_know_of_them() {
         DeadLetter { class: timeout, died_at: after(500), ..letter(event(3, 0, "T_3"), "crm") };
     bury(&mut state, vec![letter(event(1, 0, "T_1"), "crm"), gone, late]).await;
     let text = |text: &str| Some(text.to_owned());
-    let plain = Filter::default;
+    let plain = LetterFilter::default;
     let some = |ids: &[i64]| Some(ids.iter().map(|&id| DeadLetterId(id)).collect());
     let second: EventId = event(2, 0, "").id;
     let cases = [
         ("all", plain(), vec!["T_3", "T_2", "T_1"]),
-        ("ids", Filter { ids: some(&[1, 3, 77]), ..plain() }, vec!["T_3", "T_1"]),
-        ("endpoint", Filter { endpoint: text("crm"), ..plain() }, vec!["T_3", "T_1"]),
-        ("type", Filter { event_type: text("task.done"), ..plain() }, vec!["T_3", "T_2", "T_1"]),
-        ("class", Filter { class: text("gone"), ..plain() }, vec!["T_2"]),
-        ("from", Filter { from: Some(after(500)), ..plain() }, vec!["T_3"]),
-        ("before", Filter { before: Some(after(500)), ..plain() }, vec!["T_2", "T_1"]),
-        ("key", Filter { row_key: text("T_1"), ..plain() }, vec!["T_1"]),
-        ("event", Filter { event: Some(second), ..plain() }, vec!["T_2"]),
-        ("state", Filter { states: Some(vec![LetterState::Discarded]), ..plain() }, vec![]),
-        ("nul", Filter { row_key: text("\0"), ..plain() }, vec![]),
-        ("both", Filter { row_key: text("T_1"), endpoint: text("erp"), ..plain() }, vec![]),
+        ("ids", LetterFilter { ids: some(&[1, 3, 77]), ..plain() }, vec!["T_3", "T_1"]),
+        ("endpoint", LetterFilter { endpoint: text("crm"), ..plain() }, vec!["T_3", "T_1"]),
+        (
+            "type",
+            LetterFilter { event_type: text("task.done"), ..plain() },
+            vec!["T_3", "T_2", "T_1"],
+        ),
+        ("class", LetterFilter { class: text("gone"), ..plain() }, vec!["T_2"]),
+        ("from", LetterFilter { from: Some(after(500)), ..plain() }, vec!["T_3"]),
+        ("before", LetterFilter { before: Some(after(500)), ..plain() }, vec!["T_2", "T_1"]),
+        ("key", LetterFilter { row_key: text("T_1"), ..plain() }, vec!["T_1"]),
+        ("event", LetterFilter { event: Some(second), ..plain() }, vec!["T_2"]),
+        ("state", LetterFilter { states: Some(vec![LetterState::Discarded]), ..plain() }, vec![]),
+        ("nul", LetterFilter { row_key: text("\0"), ..plain() }, vec![]),
+        ("both", LetterFilter { row_key: text("T_1"), endpoint: text("erp"), ..plain() }, vec![]),
     ];
     for (name, filter, expected) in cases {
         let found = list(state.client(), SLOT, &filter, None, 10).await.unwrap();
@@ -146,8 +150,8 @@ async fn letters_are_found_by_what_people_know_of_them() {
 async fn a_resend_goes_out_once_in_portions_and_is_closed_by_its_outcome() {
     let mut state = State::create().await;
     bury(&mut state, (1..=5).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
-    let first_four = Filter { before: None, ids: None, ..Filter::default() };
-    let four = Filter { ids: Some((1..=4).map(DeadLetterId).collect()), ..first_four };
+    let first_four = LetterFilter { before: None, ids: None, ..LetterFilter::default() };
+    let four = LetterFilter { ids: Some((1..=4).map(DeadLetterId).collect()), ..first_four };
     assert_eq!(request(state.client(), SLOT, &four).await.unwrap(), 4);
     assert_eq!(request(state.client(), SLOT, &four).await.unwrap(), 0, "asked twice, sent once");
     let claimed = portion(&mut state, &[], 3).await;
@@ -155,15 +159,19 @@ async fn a_resend_goes_out_once_in_portions_and_is_closed_by_its_outcome() {
     assert!(claimed.iter().all(|claimed| claimed.unbooked && claimed.letter.resends == 1));
     assert_eq!(sent(&claimed[2].letter.event), sent(&event(3, 0, "a")));
     assert_eq!(in_books(&mut state).await, (2, 3), "what is being sent is pending again");
-    let flush = Flush {
-        resent: vec![Resent { letter: DeadLetterId(1), ended: Ended::Delivered, at: after(9) }],
+    let flush = StateFlush {
+        resent: vec![ResentLetter {
+            letter: DeadLetterId(1),
+            ended: EndedLetter::Delivered,
+            at: after(9),
+        }],
         dead: vec![DeadLetter {
             attempts: 3,
             reason: "rejected, status: 400".to_owned(),
             died_at: after(900),
             ..letter(event(2, 0, "a"), "crm")
         }],
-        ..Flush::default()
+        ..StateFlush::default()
     };
     state.commit(&flush).await;
     assert_eq!(states(&state).await, "delivered dead resending requested dead");
@@ -172,7 +180,7 @@ async fn a_resend_goes_out_once_in_portions_and_is_closed_by_its_outcome() {
     assert_eq!((second.reason.as_str(), second.died_at), ("rejected, status: 400", after(900)));
     assert_eq!(waiting(state.client(), SLOT).await.unwrap(), ["crm".into()]);
     assert_eq!(ids(&portion(&mut state, &[DeadLetterId(3)], 10).await), [4]);
-    assert_eq!(count(state.client(), SLOT, &Filter::default()).await.unwrap(), 4);
+    assert_eq!(count(state.client(), SLOT, &LetterFilter::default()).await.unwrap(), 4);
 }
 
 #[tokio::test]
@@ -181,13 +189,13 @@ async fn a_resend_that_got_lost_with_its_holder_comes_again_unless_it_is_parked(
     bury(&mut state, (1..=3).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
     let all = [Share { endpoint: "crm".into(), letters: 3, without_body: 0 }];
     let dead = [LetterState::Dead];
-    assert_eq!(survey(state.client(), SLOT, &Filter::default(), &dead).await.unwrap(), all);
-    request(state.client(), SLOT, &Filter::default()).await.unwrap();
-    assert_eq!(survey(state.client(), SLOT, &Filter::default(), &dead).await.unwrap(), []);
+    assert_eq!(survey(state.client(), SLOT, &LetterFilter::default(), &dead).await.unwrap(), all);
+    request(state.client(), SLOT, &LetterFilter::default()).await.unwrap();
+    assert_eq!(survey(state.client(), SLOT, &LetterFilter::default(), &dead).await.unwrap(), []);
     assert_eq!(ids(&portion(&mut state, &[], 2).await), [1, 2]);
     let mut row = parked(event(2, 0, "a"), "crm");
-    row.replay = Replay::DeadLetter(DeadLetterId(2));
-    state.commit(&Flush { parked: vec![row], ..Flush::default() }).await;
+    row.replay = ReplayRow::DeadLetter(DeadLetterId(2));
+    state.commit(&StateFlush { parked: vec![row], ..StateFlush::default() }).await;
     // The holder dies; its heir asks.
     state.session = session(&state.database.url()).await;
     let (heir, _) = take(&mut state.session.client, SLOT, "the heir").await.unwrap();
@@ -204,10 +212,10 @@ async fn a_resend_that_got_lost_with_its_holder_comes_again_unless_it_is_parked(
 async fn a_portion_is_bounded_in_bytes_but_never_empty() {
     let mut state = State::create().await;
     bury(&mut state, (1..=3).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
-    request(state.client(), SLOT, &Filter::default()).await.unwrap();
+    request(state.client(), SLOT, &LetterFilter::default()).await.unwrap();
     let State { session, holding, .. } = &mut state;
-    let one = Portion { endpoint: Some("crm"), in_memory: &[], rows: 10, bytes: 1 };
-    let none = Portion { endpoint: Some("erp"), ..one };
+    let one = ClaimPortion { endpoint: Some("crm"), in_memory: &[], rows: 10, bytes: 1 };
+    let none = ClaimPortion { endpoint: Some("erp"), ..one };
     assert!(claim(&mut session.client, holding, none).await.unwrap().is_empty());
     let claimed = claim(&mut session.client, holding, one).await.unwrap();
     assert_eq!(ids(&claimed), [1]);
@@ -217,12 +225,13 @@ async fn a_portion_is_bounded_in_bytes_but_never_empty() {
 async fn discarded_letters_are_not_sent_and_are_purged_when_their_time_is_over() {
     let mut state = State::create().await;
     bury(&mut state, (1..=4).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
-    let only = |id| Filter { ids: Some(vec![DeadLetterId(id)]), ..Filter::default() };
+    let only = |id| LetterFilter { ids: Some(vec![DeadLetterId(id)]), ..LetterFilter::default() };
     request(state.client(), SLOT, &only(1)).await.unwrap();
     portion(&mut state, &[], 10).await;
     request(state.client(), SLOT, &only(2)).await.unwrap();
     // Asked for or not: only what is under way is left alone.
-    let of_all = Filter { states: Some(LetterState::ALL.to_vec()), ..Filter::default() };
+    let of_all =
+        LetterFilter { states: Some(LetterState::ALL.to_vec()), ..LetterFilter::default() };
     assert_eq!(
         discard(state.client(), SLOT, &of_all, after(50)).await.unwrap(),
         [("crm".into(), 3)]
@@ -241,8 +250,8 @@ async fn a_letter_twice_in_one_flush_is_one_letter() {
     let mut state = State::create().await;
     let second = DeadLetter { reason: "the later".to_owned(), ..letter(event(1, 0, "a"), "crm") };
     let dead = vec![letter(event(1, 0, "a"), "crm"), second, letter(event(1, 0, "a"), "erp")];
-    state.commit(&Flush { dead, ..Flush::default() }).await;
-    let listed = list(state.client(), SLOT, &Filter::default(), None, 10).await.unwrap();
+    state.commit(&StateFlush { dead, ..StateFlush::default() }).await;
+    let listed = list(state.client(), SLOT, &LetterFilter::default(), None, 10).await.unwrap();
     let reasons: Vec<&str> = listed.iter().map(|letter| letter.reason.as_str()).collect();
     assert_eq!(reasons, ["retries exhausted, last status: 503", "the later"]);
 }

@@ -7,14 +7,14 @@ use std::time::Instant;
 use tokio::task::JoinSet;
 use walhook::flow::lsn::Lsn;
 use walhook::flow::relation::TableName;
-use walhook::store::backlog::Delivery;
+use walhook::store::backlog::BacklogDelivery;
 use walhook::store::books;
-use walhook::store::books::Count;
-use walhook::store::books::Entry;
-use walhook::store::flush::Flush;
+use walhook::store::books::BookCount;
+use walhook::store::books::BookEntry;
+use walhook::store::flush::StateFlush;
 use walhook::store::flush::commit;
 use walhook::store::partitions::ensure_ahead;
-use walhook::store::progress::Lineage;
+use walhook::store::progress::ServerLineage;
 use walhook::store::progress::begin_anew;
 use walhook::store::progress::load;
 use walhook::store::progress::load_ahead;
@@ -38,13 +38,17 @@ const LEFT_ROWS: &str = "SELECT (SELECT count(*) FROM walhook.backlog) || ' ' ||
                          (SELECT count(*) FROM walhook.push_log) || ' ' || \
                          (SELECT coalesce(sum(captured), 0) FROM walhook.books)";
 
-fn count(endpoint: &str, count: Count) -> Entry {
-    Entry { endpoint: endpoint.into(), table: Arc::new(TableName::new("public", "tasks")), count }
+fn count(endpoint: &str, count: BookCount) -> BookEntry {
+    BookEntry {
+        endpoint: endpoint.into(),
+        table: Arc::new(TableName::new("public", "tasks")),
+        count,
+    }
 }
 
 /// One of everything.
-fn everything() -> Flush {
-    Flush {
+fn everything() -> StateFlush {
+    StateFlush {
         settled: Some(position(100, 3)),
         confirmed: Some(Lsn::from_raw(90)),
         fronts: vec![("erp".into(), position(101, 7))],
@@ -52,8 +56,11 @@ fn everything() -> Flush {
         attempts: vec![attempt(event(100, 0, "a"), "crm")],
         parked: vec![parked(event(102, 0, "b"), "crm")],
         dead: vec![letter(event(103, 0, "c"), "crm")],
-        books: vec![count("crm", Count { captured: 3, delivered: 1, dead: 1, ..Count::default() })],
-        ..Flush::default()
+        books: vec![count(
+            "crm",
+            BookCount { captured: 3, delivered: 1, dead: 1, ..BookCount::default() },
+        )],
+        ..StateFlush::default()
     }
 }
 
@@ -73,8 +80,8 @@ async fn a_flush_is_read_back_as_it_was_written() {
     assert_eq!(state.text(LEFT_ROWS).await, "1 1 1 3");
     // An empty field leaves things where they are.
     let parked = &everything().parked[0];
-    let finished = Delivery { endpoint: parked.endpoint.clone(), event: parked.event.id };
-    state.commit(&Flush { finished: vec![finished], ..Flush::default() }).await;
+    let finished = BacklogDelivery { endpoint: parked.endpoint.clone(), event: parked.event.id };
+    state.commit(&StateFlush { finished: vec![finished], ..StateFlush::default() }).await;
     let again = load(state.client(), SLOT).await.unwrap().unwrap();
     assert_eq!((again.settled, again.confirmed), (progress.settled, progress.confirmed));
     assert_eq!(state.text(LEFT_ROWS).await, "0 1 1 3");
@@ -88,7 +95,7 @@ async fn what_was_confirmed_never_goes_back() {
     let mut state = State::create().await;
     for (confirmed, stored) in [(90, 90), (0, 90), (80, 90), (100, 100)] {
         let confirmed = Some(Lsn::from_raw(confirmed));
-        state.commit(&Flush { confirmed, ..Flush::default() }).await;
+        state.commit(&StateFlush { confirmed, ..StateFlush::default() }).await;
         let progress = load(state.client(), SLOT).await.unwrap().unwrap();
         assert_eq!(progress.confirmed, Some(Lsn::from_raw(stored)), "after {confirmed:?}");
     }
@@ -114,9 +121,9 @@ async fn a_flush_whose_answer_got_lost_is_committed_once() {
 
 /// The same right again, as a process has it that does not know what the server committed.
 async fn clone_of(
-    holding: &walhook::store::progress::Holding,
+    holding: &walhook::store::progress::StateOwnership,
     client: &mut tokio_postgres::Client,
-) -> walhook::store::progress::Holding {
+) -> walhook::store::progress::StateOwnership {
     client
         .batch_execute(&format!(
             "UPDATE walhook.progress SET epoch = epoch - 1 WHERE slot = '{}'",
@@ -163,7 +170,7 @@ async fn a_connection_cut_in_the_middle_leaves_nothing_behind() {
 async fn who_lost_the_slot_writes_nothing() {
     let mut state = State::create().await;
     ensure_ahead(state.client(), NOW).await.unwrap();
-    state.commit(&Flush { settled: Some(position(5, 0)), ..Flush::default() }).await;
+    state.commit(&StateFlush { settled: Some(position(5, 0)), ..StateFlush::default() }).await;
     let mut session = session(&state.database.url()).await;
     let (mut heir, found) = take(&mut session.client, SLOT, "the heir").await.unwrap();
     assert_eq!(found.settled, Some(position(5, 0)), "the heir goes on where the first stopped");
@@ -173,7 +180,7 @@ async fn who_lost_the_slot_writes_nothing() {
     assert_eq!((slot.as_str(), holder.as_str()), (SLOT, "the heir"));
     assert!(!error.is_transient());
     assert_eq!(state.text(LEFT_ROWS).await, "0 0 0 0");
-    let lineage = Lineage { system: u64::MAX, timeline: 1, publications: vec![] };
+    let lineage = ServerLineage { system: u64::MAX, timeline: 1, publications: vec![] };
     let State { session: old, holding, .. } = &mut state;
     let error = set_lineage(&mut old.client, holding, &lineage).await.unwrap_err();
     assert!(matches!(error, StateError::Fenced { .. }), "{error:?}");
@@ -182,7 +189,7 @@ async fn who_lost_the_slot_writes_nothing() {
     // Other slots are other people's.
     let (mut other, _) = take(&mut session.client, "other", "another").await.unwrap();
     commit(&mut session.client, &mut other, &everything()).await.unwrap();
-    commit(&mut session.client, &mut heir, &Flush::default()).await.unwrap();
+    commit(&mut session.client, &mut heir, &StateFlush::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -199,7 +206,8 @@ async fn a_holder_that_froze_in_the_middle_of_a_flush_does_not_keep_the_slot() {
         .unwrap();
     frozen_task.spawn(async move {
         let mut frozen = frozen;
-        let flush = Flush { books: vec![count("crm", Count::default())], ..Flush::default() };
+        let flush =
+            StateFlush { books: vec![count("crm", BookCount::default())], ..StateFlush::default() };
         commit(&mut frozen.client, &mut clone, &flush).await
     });
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
@@ -219,7 +227,7 @@ async fn flushes_that_do_not_follow_one_another_are_refused() {
     let mut state = State::create().await;
     let mut stale = clone_of(&state.holding, &mut state.session.client).await;
     for _ in 0..2 {
-        state.commit(&Flush::default()).await;
+        state.commit(&StateFlush::default()).await;
     }
     let flush = everything_but_attempts();
     let error = commit(state.client(), &mut stale, &flush).await.unwrap_err();
@@ -234,13 +242,13 @@ async fn what_was_settled_ahead_is_forgotten_once_it_is_passed() {
         .iter()
         .map(|&(commit, ordinal)| ("crm".into(), event(commit, ordinal, "a").id))
         .collect();
-    state.commit(&Flush { ahead: ids.clone(), ..Flush::default() }).await;
-    state.commit(&Flush { ahead: ids.clone(), ..Flush::default() }).await;
+    state.commit(&StateFlush { ahead: ids.clone(), ..StateFlush::default() }).await;
+    state.commit(&StateFlush { ahead: ids.clone(), ..StateFlush::default() }).await;
     assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), ids);
-    state.commit(&Flush { settled: Some(position(10, 1)), ..Flush::default() }).await;
+    state.commit(&StateFlush { settled: Some(position(10, 1)), ..StateFlush::default() }).await;
     assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), ids[2..]);
     assert_eq!(load_ahead(state.client(), "other").await.unwrap(), []);
-    state.commit(&Flush { settled: Some(position(11, 0)), ..Flush::default() }).await;
+    state.commit(&StateFlush { settled: Some(position(11, 0)), ..StateFlush::default() }).await;
     assert_eq!(load_ahead(state.client(), SLOT).await.unwrap(), []);
 }
 
@@ -249,7 +257,7 @@ async fn a_front_has_one_row_and_moves() {
     let mut state = State::create().await;
     for front in [position(10, 1), position(12, 0)] {
         let fronts = vec![("crm".into(), front), ("erp".into(), position(9, 0))];
-        state.commit(&Flush { fronts, ..Flush::default() }).await;
+        state.commit(&StateFlush { fronts, ..StateFlush::default() }).await;
     }
     let mut fronts = load_fronts(state.client(), SLOT).await.unwrap();
     fronts.sort();
@@ -260,15 +268,15 @@ async fn a_front_has_one_row_and_moves() {
 #[tokio::test]
 async fn the_books_add_up_and_come_back() {
     let mut state = State::create().await;
-    let one = Count { captured: 5, delivered: 2, filtered: 1, expired: 1, dead: 1 };
+    let one = BookCount { captured: 5, delivered: 2, filtered: 1, expired: 1, dead: 1 };
     // Twice the same line in one flush, more lines than one statement takes, and one taken back.
     let mut lines = vec![count("crm", one), count("crm", one)];
     lines.extend((0..1100).map(|n| count(&format!("endpoint {n:04}"), one)));
-    lines.push(count("crm", Count { dead: -1, ..Count::default() }));
-    state.commit(&Flush { books: lines, ..Flush::default() }).await;
+    lines.push(count("crm", BookCount { dead: -1, ..BookCount::default() }));
+    state.commit(&StateFlush { books: lines, ..StateFlush::default() }).await;
     let loaded = books::load(state.client(), SLOT).await.unwrap();
     assert_eq!(loaded.len(), 1101);
-    let total = Count { captured: 10, delivered: 4, filtered: 2, expired: 2, dead: 1 };
+    let total = BookCount { captured: 10, delivered: 4, filtered: 2, expired: 2, dead: 1 };
     assert_eq!(loaded[0], count("crm", total));
     assert_eq!(total.pending(), 1);
     let pending = "SELECT pending FROM walhook.balance WHERE endpoint = 'crm'";
@@ -279,13 +287,13 @@ async fn the_books_add_up_and_come_back() {
 async fn the_stream_is_remembered_until_a_gap_is_accepted() {
     let mut state = State::create().await;
     let lineage =
-        Lineage { system: u64::MAX - 1, timeline: 3, publications: vec![16_384, u32::MAX] };
+        ServerLineage { system: u64::MAX - 1, timeline: 3, publications: vec![16_384, u32::MAX] };
     let State { session, holding, .. } = &mut state;
     set_lineage(&mut session.client, holding, &lineage).await.unwrap();
     state.commit(&everything_but_attempts()).await;
     let stored = load(state.client(), SLOT).await.unwrap().unwrap();
     assert_eq!((stored.lineage.as_ref(), stored.settled.is_some()), (Some(&lineage), true));
-    let other = Lineage { system: 1, timeline: 1, publications: vec![] };
+    let other = ServerLineage { system: 1, timeline: 1, publications: vec![] };
     let State { session, holding, .. } = &mut state;
     begin_anew(&mut session.client, holding, &other, None).await.unwrap();
     let stored = load(state.client(), SLOT).await.unwrap().unwrap();
@@ -295,6 +303,6 @@ async fn the_stream_is_remembered_until_a_gap_is_accepted() {
     assert_eq!(state.text("SELECT count(*) FROM walhook.backlog").await, "1");
 }
 
-fn everything_but_attempts() -> Flush {
-    Flush { attempts: Vec::new(), ..everything() }
+fn everything_but_attempts() -> StateFlush {
+    StateFlush { attempts: Vec::new(), ..everything() }
 }

@@ -203,7 +203,7 @@ async fn the_administrators_script_is_enough_for_everything() {
     walhook::store::partitions::ensure_ahead(&mut session.client, now).await.unwrap();
     let (mut holding, _) =
         walhook::store::progress::take(&mut session.client, "s", "me").await.unwrap();
-    let flush = walhook::store::flush::Flush {
+    let flush = walhook::store::flush::StateFlush {
         parked: vec![super::parked(super::event(1, 0, "a"), "crm")],
         dead: vec![super::letter(super::event(2, 0, "b"), "crm")],
         ..Default::default()

@@ -6,22 +6,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 use walhook::flow::event::Event;
+use walhook::flow::event::EventFacts;
 use walhook::flow::event::EventId;
-use walhook::flow::event::Facts;
-use walhook::flow::headers::Headers;
+use walhook::flow::headers::HeaderLines;
 use walhook::flow::time::Timestamp;
-use walhook::flow::verdict::Exchange;
-use walhook::flow::verdict::Failure;
+use walhook::flow::verdict::AttemptFailure;
+use walhook::flow::verdict::AttemptReach;
+use walhook::flow::verdict::AttemptVerdict;
 use walhook::flow::verdict::FailureClass;
-use walhook::flow::verdict::Reach;
-use walhook::flow::verdict::Verdict;
-use walhook::store::flush::Flush;
+use walhook::flow::verdict::HttpExchange;
+use walhook::store::flush::StateFlush;
 use walhook::store::partitions::drop_old;
 use walhook::store::partitions::ensure_ahead;
-use walhook::store::push_log::Attempt;
 use walhook::store::push_log::AttemptOutcome;
-use walhook::store::push_log::Batch;
-use walhook::store::push_log::Filter;
+use walhook::store::push_log::LoggedAttempt;
+use walhook::store::push_log::LoggedBatch;
+use walhook::store::push_log::PushLogFilter;
 use walhook::store::push_log::list;
 
 use super::HOSTILE;
@@ -33,8 +33,8 @@ use super::event;
 use super::letter;
 use super::parked;
 
-pub(super) fn attempt(event: Event, endpoint: &str) -> Attempt {
-    Attempt {
+pub(super) fn attempt(event: Event, endpoint: &str) -> LoggedAttempt {
+    LoggedAttempt {
         created_at: NOW,
         event: Arc::new(event),
         endpoint: endpoint.into(),
@@ -48,23 +48,23 @@ pub(super) fn attempt(event: Event, endpoint: &str) -> Attempt {
     }
 }
 
-fn exchange(status: u16) -> Exchange {
-    Exchange {
-        verdict: Verdict::Delivered,
-        reach: Reach::Endpoint,
+fn exchange(status: u16) -> HttpExchange {
+    HttpExchange {
+        verdict: AttemptVerdict::Delivered,
+        reach: AttemptReach::Endpoint,
         failure: None,
         status: Some(status),
         took: Duration::from_micros(12_500),
-        request_headers: Headers::default(),
-        response_headers: Headers::default(),
+        request_headers: HeaderLines::default(),
+        response_headers: HeaderLines::default(),
         response_body: Bytes::new(),
     }
 }
 
 /// One event for each key.
-pub(super) fn batch(commit: u64, keys: &[&str]) -> Batch {
+pub(super) fn batch(commit: u64, keys: &[&str]) -> LoggedBatch {
     let events = keys.iter().zip(0..).map(|(key, ordinal)| Arc::new(event(commit, ordinal, key)));
-    Batch {
+    LoggedBatch {
         created_at: NOW,
         events: events.collect(),
         endpoint: "crm".into(),
@@ -74,10 +74,11 @@ pub(super) fn batch(commit: u64, keys: &[&str]) -> Batch {
     }
 }
 
-fn failed(attempt: Attempt, retry_count: u32, outcome: AttemptOutcome) -> Attempt {
-    let failure = Failure { class: FailureClass::Timeout, detail: "no answer in 10s".to_owned() };
-    let exchange = Exchange { failure: Some(failure), status: None, ..exchange(0) };
-    Attempt { retry_count, outcome, exchange: Arc::new(exchange), ..attempt }
+fn failed(attempt: LoggedAttempt, retry_count: u32, outcome: AttemptOutcome) -> LoggedAttempt {
+    let failure =
+        AttemptFailure { class: FailureClass::Timeout, detail: "no answer in 10s".to_owned() };
+    let exchange = HttpExchange { failure: Some(failure), status: None, ..exchange(0) };
+    LoggedAttempt { retry_count, outcome, exchange: Arc::new(exchange), ..attempt }
 }
 
 async fn partitions(state: &State) -> String {
@@ -91,19 +92,20 @@ async fn partitions(state: &State) -> String {
 async fn an_attempt_is_kept_with_every_field() {
     let mut state = State::create().await;
     let pairs = |pairs: &[(&str, &str)]| {
-        let mut headers = Headers::default();
+        let mut headers = HeaderLines::default();
         pairs.iter().for_each(|(name, value)| headers.push(name, value.as_bytes()));
         headers
     };
-    let failure = Failure { class: FailureClass::Status, detail: HOSTILE.to_owned() };
-    let exchange = Exchange {
+    let failure = AttemptFailure { class: FailureClass::Status, detail: HOSTILE.to_owned() };
+    let exchange = HttpExchange {
         failure: Some(failure),
         request_headers: pairs(&[("authorization", "***"), ("x-hostile", HOSTILE)]),
         response_headers: pairs(&[("set-cookie", "a=1"), ("set-cookie", "b=2")]),
         ..exchange(503)
     };
-    let facts = Facts::new(vec![("id".into(), HOSTILE.to_owned()), ("b".into(), String::new())]);
-    let written = Attempt {
+    let facts =
+        EventFacts::new(vec![("id".into(), HOSTILE.to_owned()), ("b".into(), String::new())]);
+    let written = LoggedAttempt {
         retry_count: 2,
         outcome: AttemptOutcome::Retry,
         exchange: Arc::new(exchange),
@@ -113,9 +115,9 @@ async fn an_attempt_is_kept_with_every_field() {
         ..attempt(Event { facts, ..event(9, 4, "a") }, HOSTILE)
     };
     // No partition was made ahead: the flush makes the day that it needs.
-    state.commit(&Flush { attempts: vec![written.clone()], ..Flush::default() }).await;
+    state.commit(&StateFlush { attempts: vec![written.clone()], ..StateFlush::default() }).await;
     assert_eq!(partitions(&state).await, "push_log_batches_20251122 push_log_events_20251122");
-    let found = list(state.client(), SLOT, &Filter::default(), None, 10).await.unwrap();
+    let found = list(state.client(), SLOT, &PushLogFilter::default(), None, 10).await.unwrap();
     let [entry] = found.as_slice() else { panic!("{found:?}") };
     assert_eq!((entry.created_at, entry.event), (NOW, written.event.id));
     assert_eq!((entry.event_type.as_str(), entry.endpoint.as_str()), ("task.done", HOSTILE));
@@ -137,27 +139,31 @@ async fn attempts_are_found_by_what_people_know_of_them() {
     let attempts = vec![
         attempt(event(1, 0, "T_1"), "crm"),
         failed(attempt(event(2, 0, "T_2"), "crm"), 0, AttemptOutcome::Retry),
-        Attempt { created_at: after(60), ..attempt(event(2, 0, "T_2"), "erp") },
-        Attempt { created_at: after(86_400), ..attempt(event(3, 0, "T_3"), "erp") },
+        LoggedAttempt { created_at: after(60), ..attempt(event(2, 0, "T_2"), "erp") },
+        LoggedAttempt { created_at: after(86_400), ..attempt(event(3, 0, "T_3"), "erp") },
     ];
-    state.commit(&Flush { attempts, ..Flush::default() }).await;
+    state.commit(&StateFlush { attempts, ..StateFlush::default() }).await;
     let made = "push_log_batches_20251122 push_log_batches_20251123 \
                 push_log_events_20251122 push_log_events_20251123";
     assert_eq!(partitions(&state).await, made);
     let text = |text: &str| Some(text.to_owned());
-    let plain = Filter::default;
+    let plain = PushLogFilter::default;
     let cases = [
         ("all", plain(), vec!["T_3", "T_2", "T_2", "T_1"]),
-        ("event", Filter { event: Some(event(2, 0, "T_2").id), ..plain() }, vec!["T_2", "T_2"]),
-        ("key", Filter { row_key: text("T_1"), ..plain() }, vec!["T_1"]),
-        ("endpoint", Filter { endpoint: text("erp"), ..plain() }, vec!["T_3", "T_2"]),
-        ("status", Filter { status: Some(200), ..plain() }, vec!["T_3", "T_2", "T_1"]),
-        ("class", Filter { class: text("timeout"), ..plain() }, vec!["T_2"]),
-        ("type", Filter { event_type: text("other"), ..plain() }, vec![]),
-        ("nul", Filter { endpoint: text("\0"), ..plain() }, vec![]),
-        ("outcome", Filter { outcome: Some(AttemptOutcome::Retry), ..plain() }, vec!["T_2"]),
-        ("from", Filter { from: Some(after(60)), ..plain() }, vec!["T_3", "T_2"]),
-        ("before", Filter { before: Some(after(60)), ..plain() }, vec!["T_2", "T_1"]),
+        (
+            "event",
+            PushLogFilter { event: Some(event(2, 0, "T_2").id), ..plain() },
+            vec!["T_2", "T_2"],
+        ),
+        ("key", PushLogFilter { row_key: text("T_1"), ..plain() }, vec!["T_1"]),
+        ("endpoint", PushLogFilter { endpoint: text("erp"), ..plain() }, vec!["T_3", "T_2"]),
+        ("status", PushLogFilter { status: Some(200), ..plain() }, vec!["T_3", "T_2", "T_1"]),
+        ("class", PushLogFilter { class: text("timeout"), ..plain() }, vec!["T_2"]),
+        ("type", PushLogFilter { event_type: text("other"), ..plain() }, vec![]),
+        ("nul", PushLogFilter { endpoint: text("\0"), ..plain() }, vec![]),
+        ("outcome", PushLogFilter { outcome: Some(AttemptOutcome::Retry), ..plain() }, vec!["T_2"]),
+        ("from", PushLogFilter { from: Some(after(60)), ..plain() }, vec!["T_3", "T_2"]),
+        ("before", PushLogFilter { before: Some(after(60)), ..plain() }, vec!["T_2", "T_1"]),
     ];
     for (name, filter, expected) in cases {
         let found = list(state.client(), SLOT, &filter, None, 10).await.unwrap();
@@ -178,19 +184,19 @@ async fn attempts_are_found_by_what_people_know_of_them() {
 #[tokio::test]
 async fn a_batch_is_one_row_and_shows_each_of_its_events() {
     let mut state = State::create().await;
-    let mut headers = Headers::default();
+    let mut headers = HeaderLines::default();
     headers.push("webhook-id", b"evt_1");
-    let keyless = Event { facts: Facts::new(Vec::new()), ..event(2, 3, "keyless") };
+    let keyless = Event { facts: EventFacts::new(Vec::new()), ..event(2, 3, "keyless") };
     let mut batch = batch(2, &["T_1", HOSTILE, "nul \0"]);
     batch.events.push(Arc::new(keyless));
-    let exchange = Exchange { request_headers: headers, ..exchange(202) };
-    let batch = Batch { exchange: Arc::new(exchange), retry_count: 3, replay: true, ..batch };
+    let exchange = HttpExchange { request_headers: headers, ..exchange(202) };
+    let batch = LoggedBatch { exchange: Arc::new(exchange), retry_count: 3, replay: true, ..batch };
     let ids: Vec<EventId> = batch.events.iter().map(|event| event.id).collect();
-    state.commit(&Flush { batches: vec![batch], ..Flush::default() }).await;
+    state.commit(&StateFlush { batches: vec![batch], ..StateFlush::default() }).await;
     let rows = "SELECT count(*) || ' ' || sum(events) FROM walhook.push_log_batches";
     assert_eq!(state.text(rows).await, "1 4");
     // The newest first: the last of the batch.
-    let mut found = list(state.client(), SLOT, &Filter::default(), None, 10).await.unwrap();
+    let mut found = list(state.client(), SLOT, &PushLogFilter::default(), None, 10).await.unwrap();
     found.reverse();
     let keys: Vec<Option<&str>> = found.iter().map(|entry| entry.row_key.as_deref()).collect();
     assert_eq!(keys, [Some("T_1"), Some(HOSTILE), Some("nul \u{FFFD}"), None]);
@@ -229,28 +235,28 @@ async fn what_went_out_in_a_batch_is_found_like_what_went_out_alone() {
         failed(attempt(event(3, 1, "B_1"), "crm"), 0, AttemptOutcome::Retry),
     ];
     let other =
-        Batch { created_at: after(60), endpoint: "erp".into(), ..batch(4, &["B_1", "C_1"]) };
+        LoggedBatch { created_at: after(60), endpoint: "erp".into(), ..batch(4, &["B_1", "C_1"]) };
     let batches = vec![batch(3, &["A_1", "B_1", "C_1"]), other];
-    let flush = Flush { attempts, batches, ..Flush::default() };
+    let flush = StateFlush { attempts, batches, ..StateFlush::default() };
     state.commit(&flush).await;
     let text = |text: &str| Some(text.to_owned());
-    let plain = Filter::default;
+    let plain = PushLogFilter::default;
     let all = ["C_1", "B_1", "C_1", "B_1", "A_1", "B_1", "T_1"];
     let cases = [
         ("all", plain(), all.to_vec()),
-        ("event", Filter { event: Some(event(3, 1, "").id), ..plain() }, vec!["B_1", "B_1"]),
-        ("key", Filter { row_key: text("C_1"), ..plain() }, vec!["C_1", "C_1"]),
-        ("endpoint", Filter { endpoint: text("erp"), ..plain() }, vec!["C_1", "B_1"]),
+        ("event", PushLogFilter { event: Some(event(3, 1, "").id), ..plain() }, vec!["B_1", "B_1"]),
+        ("key", PushLogFilter { row_key: text("C_1"), ..plain() }, vec!["C_1", "C_1"]),
+        ("endpoint", PushLogFilter { endpoint: text("erp"), ..plain() }, vec!["C_1", "B_1"]),
         (
             "status",
-            Filter { status: Some(200), ..plain() },
+            PushLogFilter { status: Some(200), ..plain() },
             vec!["C_1", "B_1", "C_1", "B_1", "A_1", "T_1"],
         ),
-        ("class", Filter { class: text("timeout"), ..plain() }, vec!["B_1"]),
-        ("type", Filter { event_type: text("other"), ..plain() }, vec![]),
-        ("outcome", Filter { outcome: Some(AttemptOutcome::Retry), ..plain() }, vec!["B_1"]),
-        ("from", Filter { from: Some(after(60)), ..plain() }, vec!["C_1", "B_1"]),
-        ("before", Filter { before: Some(NOW), ..plain() }, vec![]),
+        ("class", PushLogFilter { class: text("timeout"), ..plain() }, vec!["B_1"]),
+        ("type", PushLogFilter { event_type: text("other"), ..plain() }, vec![]),
+        ("outcome", PushLogFilter { outcome: Some(AttemptOutcome::Retry), ..plain() }, vec!["B_1"]),
+        ("from", PushLogFilter { from: Some(after(60)), ..plain() }, vec!["C_1", "B_1"]),
+        ("before", PushLogFilter { before: Some(NOW), ..plain() }, vec![]),
     ];
     for (name, filter, expected) in cases {
         let found = list(state.client(), SLOT, &filter, None, 10).await.unwrap();
@@ -281,7 +287,7 @@ async fn days_are_made_ahead_and_dropped_when_their_time_is_over() {
                push_log_events_20251122 push_log_events_20251123 push_log_events_20251124";
     assert_eq!(partitions(&state).await, all);
     let (attempts, batches) = (vec![attempt(event(1, 0, "a"), "crm")], vec![batch(2, &["b", "c"])]);
-    state.commit(&Flush { attempts, batches, ..Flush::default() }).await;
+    state.commit(&StateFlush { attempts, batches, ..StateFlush::default() }).await;
     // With seven days kept, the 29th is the last on which the 22nd is there.
     let kept = drop_old(state.client(), after(7 * 86_400), 7).await.unwrap();
     assert_eq!(kept, Vec::<String>::new());
@@ -304,7 +310,7 @@ async fn days_are_made_ahead_and_dropped_when_their_time_is_over() {
     assert_eq!(dropped, gone);
     let rest = "push_log_batches_20251124 push_log_events_20000101_backup push_log_events_20251124";
     assert_eq!(partitions(&state).await, rest);
-    let left = list(state.client(), SLOT, &Filter::default(), None, 10).await.unwrap();
+    let left = list(state.client(), SLOT, &PushLogFilter::default(), None, 10).await.unwrap();
     assert_eq!(left, []);
 }
 
@@ -326,28 +332,28 @@ async fn the_operators_questions_have_answers_in_sql() {
     // The views look at the last 24 hours of the server's clock.
     let micros = state.text("SELECT (extract(epoch FROM now()) * 1000000)::bigint").await;
     let now = Timestamp::from_micros(micros.parse().unwrap()).shifted(-60_000_000);
-    let at = |attempt: Attempt| Attempt { created_at: now, ..attempt };
+    let at = |attempt: LoggedAttempt| LoggedAttempt { created_at: now, ..attempt };
     let crm = |commit| at(attempt(event(commit, 0, "a"), "crm"));
-    let slow = Exchange { took: Duration::from_micros(37_500), ..exchange(200) };
+    let slow = HttpExchange { took: Duration::from_micros(37_500), ..exchange(200) };
     let attempts = vec![
         crm(1),
         crm(2),
         failed(crm(3), 0, AttemptOutcome::Retry),
-        Attempt { retry_count: 1, exchange: Arc::new(slow), ..crm(3) },
+        LoggedAttempt { retry_count: 1, exchange: Arc::new(slow), ..crm(3) },
         failed(crm(4), 0, AttemptOutcome::Retry),
         failed(crm(4), 1, AttemptOutcome::Retry),
         failed(crm(4), 2, AttemptOutcome::Dead),
         at(attempt(event(1, 0, "a"), "erp")),
-        Attempt { created_at: now.shifted(-2 * 86_400_000_000), ..crm(5) },
+        LoggedAttempt { created_at: now.shifted(-2 * 86_400_000_000), ..crm(5) },
     ];
     let old = now.shifted(-2 * 86_400_000_000);
     let batches = vec![
-        Batch { created_at: now, endpoint: "batched".into(), ..batch(8, &["a", "b", "c"]) },
-        Batch { created_at: old, endpoint: "batched".into(), ..batch(9, &["a", "b"]) },
+        LoggedBatch { created_at: now, endpoint: "batched".into(), ..batch(8, &["a", "b", "c"]) },
+        LoggedBatch { created_at: old, endpoint: "batched".into(), ..batch(9, &["a", "b"]) },
     ];
     let dead = vec![letter(event(4, 0, "a"), "crm"), letter(event(4, 1, "a"), "erp")];
     let parked = vec![parked(event(6, 0, "a"), "crm"), parked(event(7, 0, "a"), "crm")];
-    state.commit(&Flush { attempts, batches, dead, parked, ..Flush::default() }).await;
+    state.commit(&StateFlush { attempts, batches, dead, parked, ..StateFlush::default() }).await;
     let cases = [
         ("success_last_day", "success_rate::text", "crm", "0.75"),
         ("success_last_day", "success_rate::text", "*", "0.875"),

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use walhook::flow::relation::TableName;
 use walhook::flow::write_back::TargetRow;
 use walhook::store::dead_letters::DeadLetterId;
-use walhook::store::flush::Flush;
-use walhook::store::resend::Ended;
-use walhook::store::resend::Resent;
-use walhook::store::write_backs::Tally;
+use walhook::store::flush::StateFlush;
+use walhook::store::resend::EndedLetter;
+use walhook::store::resend::ResentLetter;
+use walhook::store::write_backs::OutcomeTally;
 
 use super::HOSTILE;
 use super::NOW;
@@ -16,7 +16,7 @@ use super::State;
 use super::event;
 use super::letter;
 
-fn tally(key: &str, owed: Option<u32>, delivered: u32, failed: u32) -> Tally {
+fn tally(key: &str, owed: Option<u32>, delivered: u32, failed: u32) -> OutcomeTally {
     let event = event(200, 0, key);
     let value = |text: &str| Some(text.to_owned());
     let target = owed.map(|owed| TargetRow {
@@ -24,7 +24,7 @@ fn tally(key: &str, owed: Option<u32>, delivered: u32, failed: u32) -> Tally {
         values: vec![("id".into(), value(HOSTILE)), ("status".into(), None)],
         owed,
     });
-    Tally {
+    OutcomeTally {
         event: event.id,
         event_type: event.event_type,
         table: Arc::new(TableName::new("public", "tasks")),
@@ -34,8 +34,8 @@ fn tally(key: &str, owed: Option<u32>, delivered: u32, failed: u32) -> Tally {
     }
 }
 
-fn flush(tally: Tally) -> Flush {
-    Flush { write_backs: vec![tally], ..Flush::default() }
+fn flush(tally: OutcomeTally) -> StateFlush {
+    StateFlush { write_backs: vec![tally], ..StateFlush::default() }
 }
 
 const ROW: &str = "SELECT concat_ws(' ', owed, delivered, failed,
@@ -74,7 +74,7 @@ async fn a_dead_letter_that_is_delivered_after_all_makes_the_event_due_again() {
     let mut state = State::create().await;
     let letters = ["crm", "erp"].map(|endpoint| letter(event(200, 0, "a"), endpoint));
     let dead = letters.to_vec();
-    state.commit(&Flush { dead, ..flush(tally("a", Some(3), 1, 2)) }).await;
+    state.commit(&StateFlush { dead, ..flush(tally("a", Some(3), 1, 2)) }).await;
     let sql = state.sql().await;
     sql.batch_execute("UPDATE walhook.write_backs SET written = 'failed', due_at = NULL")
         .await
@@ -85,12 +85,13 @@ async fn a_dead_letter_that_is_delivered_after_all_makes_the_event_due_again() {
                            WHERE endpoint = '{endpoint}' RETURNING id"
         );
         let id: i64 = sql.query_one(&id, &[]).await.unwrap().get(0);
-        let resent = Resent { letter: DeadLetterId(id), ended: Ended::Delivered, at: NOW };
-        state.commit(&Flush { resent: vec![resent], ..Flush::default() }).await;
+        let resent =
+            ResentLetter { letter: DeadLetterId(id), ended: EndedLetter::Delivered, at: NOW };
+        state.commit(&StateFlush { resent: vec![resent], ..StateFlush::default() }).await;
         assert_eq!(state.text(ROW).await, expected, "{endpoint}");
         // The same news twice changes nothing.
-        let expired = Resent { ended: Ended::Expired, ..resent };
-        state.commit(&Flush { resent: vec![expired], ..Flush::default() }).await;
+        let expired = ResentLetter { ended: EndedLetter::Expired, ..resent };
+        state.commit(&StateFlush { resent: vec![expired], ..StateFlush::default() }).await;
         assert_eq!(state.text(ROW).await, expected, "{endpoint}");
     }
 }

@@ -11,8 +11,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use walhook::sandbox::cluster::Cluster;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
+use walhook::sandbox::cluster::SandboxCluster;
 
 use super::course;
 use super::course::Course;
@@ -61,7 +61,7 @@ const FLUSH_ROWS: usize = 3 * 1024;
 
 /// See the module's header.
 pub(crate) struct Fleet {
-    pub(crate) cluster: Option<Cluster>,
+    pub(crate) cluster: Option<SandboxCluster>,
     pub(crate) url: String,
     members: Vec<Member>,
     writers: Option<Writers>,
@@ -86,7 +86,8 @@ impl Fleet {
     /// everything counts. `seed` decides what the flaky receiver does.
     pub(crate) async fn start(seed: u64) -> Self {
         println!("seed {seed}");
-        let cluster = start_cluster(Options { durable: true, ..Options::default() }).await;
+        let cluster =
+            start_cluster(ClusterOptions { durable: true, ..ClusterOptions::default() }).await;
         let url = cluster.url("postgres");
         Sql::connect(&url).await.batch_execute(TABLES).await.unwrap();
         let member = |name| {

@@ -18,11 +18,11 @@ use std::time::Instant;
 use tokio::task::JoinSet;
 use tokio::task::spawn_blocking;
 use tokio_postgres::NoTls;
-use walhook::sandbox::cluster::Cluster;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
+use walhook::sandbox::cluster::SandboxCluster;
 use walhook::sandbox::find::find;
 use walhook::sandbox::find::find_version;
-use walhook::sandbox::installation::Installation;
+use walhook::sandbox::installation::PostgresInstallation;
 
 use super::service::AMPLE;
 
@@ -30,13 +30,13 @@ use super::service::AMPLE;
 const LET_GO_LIMIT: Duration = Duration::from_secs(5);
 
 /// The PostgreSQL that all tests use, found or fetched once.
-pub(crate) fn installation() -> &'static Installation {
-    static FOUND: OnceLock<Installation> = OnceLock::new();
+pub(crate) fn installation() -> &'static PostgresInstallation {
+    static FOUND: OnceLock<PostgresInstallation> = OnceLock::new();
     FOUND.get_or_init(|| find().unwrap_or_else(|error| panic!("{error}")))
 }
 
 /// The versions of `WALHOOK_TEST_PG=15,17,18`, or else the one that all tests use.
-pub(crate) fn versions() -> Vec<Installation> {
+pub(crate) fn versions() -> Vec<PostgresInstallation> {
     match env::var("WALHOOK_TEST_PG") {
         Err(_) => vec![installation().clone()],
         Ok(list) => list
@@ -49,7 +49,7 @@ pub(crate) fn versions() -> Vec<Installation> {
 
 /// Whether this PostgreSQL is new enough; says so if a part of `test` is skipped.
 #[expect(clippy::print_stdout, reason = "a skipped test must not look like a passed one")]
-pub(crate) fn has_version(installation: &Installation, major: u32, test: &str) -> bool {
+pub(crate) fn has_version(installation: &PostgresInstallation, major: u32, test: &str) -> bool {
     let is_enough = installation.major() >= major;
     if !is_enough {
         println!("SKIP {test}: needs PostgreSQL {major}");
@@ -68,19 +68,19 @@ pub(crate) async fn has_tls(sql: &Sql, test: &str) -> bool {
 }
 
 /// A cluster for one test alone, to stop, kill and reconfigure.
-pub(crate) async fn start_cluster(options: Options) -> Cluster {
+pub(crate) async fn start_cluster(options: ClusterOptions) -> SandboxCluster {
     spawn_blocking(|| start(options)).await.unwrap()
 }
 
-fn start(options: Options) -> Cluster {
-    Cluster::start(installation(), options).unwrap_or_else(|error| panic!("{error}"))
+fn start(options: ClusterOptions) -> SandboxCluster {
+    SandboxCluster::start(installation(), options).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The cluster of all tests. Its clients, slots and senders are limited; drop what you make.
-fn shared() -> &'static Cluster {
-    static SHARED: OnceLock<Cluster> = OnceLock::new();
+fn shared() -> &'static SandboxCluster {
+    static SHARED: OnceLock<SandboxCluster> = OnceLock::new();
     SHARED.get_or_init(|| {
-        let options = Options::default()
+        let options = ClusterOptions::default()
             .with("max_connections", "300")
             .with("max_wal_senders", "100")
             .with("max_replication_slots", "100");
@@ -92,7 +92,7 @@ fn shared() -> &'static Cluster {
 #[derive(Debug)]
 pub(crate) struct Database {
     name: String,
-    cluster: &'static Cluster,
+    cluster: &'static SandboxCluster,
 }
 
 impl Database {

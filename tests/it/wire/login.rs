@@ -5,14 +5,14 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use walhook::config::settings::Tls;
 use walhook::config::settings::TlsMode;
-use walhook::replication::diagnostic::Refusal;
+use walhook::config::settings::TlsSettings;
+use walhook::replication::diagnostic::SetupDiagnostic;
 use walhook::replication::error::SourceError;
 use walhook::replication::wire::command;
 use walhook::replication::wire::command::NewSlot;
-use walhook::sandbox::cluster::Cluster;
-use walhook::sandbox::cluster::Options;
+use walhook::sandbox::cluster::ClusterOptions;
+use walhook::sandbox::cluster::SandboxCluster;
 use walhook::store;
 use walhook::store::error::StoreError;
 
@@ -33,19 +33,19 @@ const ROLES: &str = "
 
 const PASSWORD: &str = "p%C3%A4%22ss";
 
-async fn cluster_with_roles() -> (Cluster, Sql) {
-    let cluster = start_cluster(Options::default()).await;
+async fn cluster_with_roles() -> (SandboxCluster, Sql) {
+    let cluster = start_cluster(ClusterOptions::default()).await;
     let sql = Sql::connect(&cluster.socket_url("postgres")).await;
     sql.batch_execute(ROLES).await.unwrap();
     (cluster, sql)
 }
 
-fn url(cluster: &Cluster, user: &str, password: &str) -> String {
+fn url(cluster: &SandboxCluster, user: &str, password: &str) -> String {
     format!("postgres://{user}:{password}@127.0.0.1:{}/postgres", cluster.port())
 }
 
 /// Both kinds of connection, one after the other.
-async fn both(server: &walhook::config::settings::Server) -> Result<(), StoreError> {
+async fn both(server: &walhook::config::settings::ServerSettings) -> Result<(), StoreError> {
     let plain = store::connect(server).await?;
     let one = plain.client.query_one("SELECT 1, current_setting('TimeZone')", &[]).await?;
     assert_eq!((one.get::<_, i32>(0), one.get::<_, &str>(1)), (1, "UTC"));
@@ -139,7 +139,7 @@ fn certificates() -> Certificates {
 }
 
 #[expect(clippy::print_stdout, reason = "a skipped test must not look like a passed one")]
-async fn cluster_with_tls(certificates: &Certificates) -> Option<(Cluster, Sql)> {
+async fn cluster_with_tls(certificates: &Certificates) -> Option<(SandboxCluster, Sql)> {
     let (mut cluster, sql) = cluster_with_roles().await;
     if sql.text("SHOW ssl_library").await.is_empty() {
         println!("SKIP TLS: needs a PostgreSQL with OpenSSL");
@@ -179,8 +179,8 @@ async fn every_sslmode_keeps_its_promise() {
         ("channel binding", &bound, TlsMode::VerifyFull, ours, ""),
     ];
     for (name, url, mode, root_cert, expected) in cases {
-        let tls = Tls { mode, root_cert, client: None };
-        let server = walhook::config::settings::Server { tls, ..server(url) };
+        let tls = TlsSettings { mode, root_cert, client: None };
+        let server = walhook::config::settings::ServerSettings { tls, ..server(url) };
         match both(&server).await {
             Ok(()) => assert_eq!(expected, "", "case: {name}"),
             Err(error) => {
@@ -222,17 +222,20 @@ async fn a_client_certificate_lets_in() {
     cluster.reload().unwrap();
     let client = Some((path(&certificates.client.0), path(&certificates.client.1)));
     let root_cert = Some(path(&certificates.ca));
-    let tls = Tls { mode: TlsMode::VerifyCa, root_cert, client };
+    let tls = TlsSettings { mode: TlsMode::VerifyCa, root_cert, client };
     let server = server(&url(&cluster, "scram", "none"));
-    let with = walhook::config::settings::Server { tls: tls.clone(), ..server.clone() };
+    let with = walhook::config::settings::ServerSettings { tls: tls.clone(), ..server.clone() };
     both(&with).await.unwrap();
-    let without = walhook::config::settings::Server { tls: Tls { client: None, ..tls }, ..server };
+    let without = walhook::config::settings::ServerSettings {
+        tls: TlsSettings { client: None, ..tls },
+        ..server
+    };
     assert!(both(&without).await.is_err());
 }
 
 #[tokio::test]
 async fn a_unix_socket_works_with_every_sslmode() {
-    let cluster = start_cluster(Options::default()).await;
+    let cluster = start_cluster(ClusterOptions::default()).await;
     for mode in [TlsMode::Disable, TlsMode::Prefer, TlsMode::VerifyFull] {
         both(&server_with(&cluster.socket_url("postgres"), mode)).await.unwrap();
     }
@@ -240,10 +243,10 @@ async fn a_unix_socket_works_with_every_sslmode() {
 
 #[tokio::test]
 async fn a_host_list_finds_the_server_that_allows_writes() {
-    let mut standby = start_cluster(Options::default()).await;
+    let mut standby = start_cluster(ClusterOptions::default()).await;
     standby.set("default_transaction_read_only", "on").unwrap();
     standby.reload().unwrap();
-    let primary = start_cluster(Options::default()).await;
+    let primary = start_cluster(ClusterOptions::default()).await;
     let attrs = |attrs| {
         format!(
             "host=127.0.0.1,127.0.0.1 port={},{} user=postgres dbname=postgres \
@@ -273,7 +276,7 @@ async fn refusals_come_quickly_and_say_why() {
     let url = database.url();
     let error = connect(&url.replace("postgres@", &format!("{role}@"))).await;
     assert!(
-        matches!(&error, SourceError::Refused(Refusal::NoReplicationRight { role: r }) if *r == role),
+        matches!(&error, SourceError::Refused(SetupDiagnostic::NoReplicationRight { role: r }) if *r == role),
         "{error:?}"
     );
     let error = connect(&url.replace(database.name(), "nowhere")).await;
@@ -298,16 +301,22 @@ async fn refusals_come_quickly_and_say_why() {
 #[tokio::test]
 async fn a_server_that_is_short_of_something_says_of_what() {
     let options =
-        Options::default().with("max_wal_senders", "1").with("max_replication_slots", "1");
+        ClusterOptions::default().with("max_wal_senders", "1").with("max_replication_slots", "1");
     let mut cluster = start_cluster(options).await;
     let server = server(&cluster.url("postgres"));
     let slot = |name| NewSlot { name, temporary: false, failover: false };
     let mut first = command::connect(&server, TIMEOUT).await.unwrap();
     let error = command::connect(&server, TIMEOUT).await.unwrap_err();
-    assert!(matches!(error, SourceError::Refused(Refusal::NoFreeWalSender { .. })), "{error:?}");
+    assert!(
+        matches!(error, SourceError::Refused(SetupDiagnostic::NoFreeWalSender { .. })),
+        "{error:?}"
+    );
     first.create_slot(slot("one")).await.unwrap();
     let error = first.create_slot(slot("two")).await.unwrap_err();
-    assert!(matches!(error, SourceError::Refused(Refusal::NoFreeSlot { max: 1 })), "{error:?}");
+    assert!(
+        matches!(error, SourceError::Refused(SetupDiagnostic::NoFreeSlot { max: 1 })),
+        "{error:?}"
+    );
     first.drop_slot("one").await.unwrap();
     drop(first);
 
@@ -316,6 +325,6 @@ async fn a_server_that_is_short_of_something_says_of_what() {
     cluster.start_again().unwrap();
     let mut connection = command::connect(&server, TIMEOUT).await.unwrap();
     let error = connection.create_slot(slot("one")).await.unwrap_err();
-    let expected = Refusal::WalLevel { level: "replica".to_owned() };
+    let expected = SetupDiagnostic::WalLevel { level: "replica".to_owned() };
     assert!(matches!(&error, SourceError::Refused(r) if *r == expected), "{error:?}");
 }

@@ -8,13 +8,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use walhook::flow::lsn::Lsn;
-use walhook::replication::diagnostic::Refusal;
+use walhook::replication::diagnostic::SetupDiagnostic;
 use walhook::replication::error::SourceError;
 use walhook::replication::wire::command;
-use walhook::replication::wire::feedback::LetGo;
+use walhook::replication::wire::feedback::SlotRelease;
 use walhook::replication::wire::feedback::feedback;
-use walhook::replication::wire::frame::Frame;
 use walhook::replication::wire::frame::FrameReader;
+use walhook::replication::wire::frame::WireFrame;
 
 use super::connect;
 use super::create_slot;
@@ -23,13 +23,13 @@ use super::start;
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
 
-type Reader = FrameReader<tokio::io::ReadHalf<walhook::store::transport::Transport>>;
+type Reader = FrameReader<tokio::io::ReadHalf<walhook::store::transport::ServerTransport>>;
 
 /// A stream with its feedback running.
 struct Tail {
     frames: Reader,
     /// Read and not looked at yet: one read may bring several transactions.
-    read: Vec<Frame>,
+    read: Vec<WireFrame>,
     confirm: watch::Sender<Lsn>,
     stop: CancellationToken,
     running: JoinSet<Result<(), SourceError>>,
@@ -40,11 +40,16 @@ impl Tail {
         Self::of(start(database).await.unwrap())
     }
 
-    fn of(streaming: command::Streaming<walhook::store::transport::Transport>) -> Self {
+    fn of(streaming: command::StreamingStart<walhook::store::transport::ServerTransport>) -> Self {
         let (confirm, confirmed) = watch::channel(Lsn::ZERO);
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
-        running.spawn(feedback(streaming.feedback, confirmed, LetGo::default(), stop.clone()));
+        running.spawn(feedback(
+            streaming.feedback,
+            confirmed,
+            SlotRelease::default(),
+            stop.clone(),
+        ));
         Self { frames: streaming.frames, read: Vec::new(), confirm, stop, running }
     }
 
@@ -58,7 +63,7 @@ impl Tail {
             }
             while !self.read.is_empty() {
                 let frame = self.read.remove(0);
-                let Frame::Data { payload, .. } = frame else { continue };
+                let WireFrame::Data { payload, .. } = frame else { continue };
                 if payload.first() == Some(&b'C') && payloads.len() == 1 {
                     payloads.clear();
                     continue;
@@ -155,7 +160,7 @@ async fn a_reader_that_does_not_read_keeps_its_connection() {
     let sql = publish(&database, "(id int, filler text)").await;
     let connection =
         command::connect(&server(&database.url()), Duration::from_secs(1)).await.unwrap();
-    let budget = walhook::flow::budget::Budget::new(64 << 20);
+    let budget = walhook::flow::budget::MemoryBudget::new(64 << 20);
     let streaming =
         connection.start_replication(database.name(), Lsn::ZERO, &["p"], budget).await.unwrap();
     let mut tail = Tail::of(streaming);
@@ -177,7 +182,7 @@ async fn an_idle_stream_keeps_its_connection_and_moves_on() {
     publish(&database, "(id int)").await;
     let connection =
         command::connect(&server(&database.url()), Duration::from_secs(1)).await.unwrap();
-    let budget = walhook::flow::budget::Budget::new(1 << 20);
+    let budget = walhook::flow::budget::MemoryBudget::new(1 << 20);
     let streaming =
         connection.start_replication(database.name(), Lsn::ZERO, &["p"], budget).await.unwrap();
     let mut tail = Tail::of(streaming);
@@ -191,7 +196,7 @@ async fn an_idle_stream_keeps_its_connection_and_moves_on() {
             outcome.unwrap();
         }
         for frame in frames.drain(..) {
-            let Frame::Keepalive { end, .. } = frame else { panic!("{frame:?}") };
+            let WireFrame::Keepalive { end, .. } = frame else { panic!("{frame:?}") };
             last = last.max(end);
             tail.confirm.send(end).unwrap();
         }
@@ -215,11 +220,11 @@ async fn a_row_of_100_mb_arrives_as_one_frame_with_its_share() {
         tail.frames.read(&mut frames).await.unwrap();
         for frame in frames.drain(..) {
             match frame {
-                Frame::Data { payload, held: Some(held), .. } => {
+                WireFrame::Data { payload, held: Some(held), .. } => {
                     assert!(payload.len() > 100 << 20 && held.bytes() >= payload.len());
                     large += 1;
                 }
-                Frame::Data { payload, .. } if contains(&payload, "y") => small = large,
+                WireFrame::Data { payload, .. } if contains(&payload, "y") => small = large,
                 _ => {}
             }
         }
@@ -260,6 +265,9 @@ async fn a_publication_made_after_the_slot_is_named_as_the_reason() {
             break error;
         }
     };
-    assert!(matches!(&error, SourceError::Refused(Refusal::PublicationGone { .. })), "{error:?}");
+    assert!(
+        matches!(&error, SourceError::Refused(SetupDiagnostic::PublicationGone { .. })),
+        "{error:?}"
+    );
     assert_eq!(error.exit_code(), 4);
 }

@@ -27,16 +27,16 @@ const MAKING: [&str; 8] =
 
 /// The tree to be evaluated instead of this one.
 pub(in crate::config::expression) fn metered(root: &IdedExpr) -> IdedExpr {
-    Rewrite::default().node(root)
+    MeterRewrite::default().node(root)
 }
 
 #[derive(Default)]
-struct Rewrite {
+struct MeterRewrite {
     /// The variables of the macros around the current place.
     bound: Vec<String>,
 }
 
-impl Rewrite {
+impl MeterRewrite {
     fn node(&mut self, node: &IdedExpr) -> IdedExpr {
         let expr = match &node.expr {
             Expr::Call(call) => self.call(call, node.id),

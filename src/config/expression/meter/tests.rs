@@ -32,7 +32,7 @@ impl VariableResolver for Row {
     }
 }
 
-fn evaluate(source: &str, row: &Row) -> Result<ResolveResult, Exceeded> {
+fn evaluate(source: &str, row: &Row) -> Result<ResolveResult, MeterExceeded> {
     let expression = Expression::parse(source).expect(source);
     let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
     context.set_variable_resolver(row);
@@ -72,7 +72,7 @@ fn what_grows_without_end_is_an_error_and_takes_no_time() {
             continue; // nested deeper than expressions may be
         }
         let began = Instant::now();
-        assert_eq!(evaluate(&source, &row()).map(drop), Err(Exceeded), "case: {source}");
+        assert_eq!(evaluate(&source, &row()).map(drop), Err(MeterExceeded), "case: {source}");
         // Milliseconds; the limit is for machines that are busy.
         assert!(began.elapsed() < Duration::from_secs(20), "case: {source}: {:?}", began.elapsed());
     }

@@ -1,7 +1,7 @@
 //! The source, the database and the endpoint around the lane, and what is checked.
 
 use super::*;
-use crate::flow::settlement::History;
+use crate::flow::settlement::AttemptHistory;
 
 mod changes;
 mod checks;
@@ -40,7 +40,7 @@ struct Row {
     attempts: u32,
     due: Option<Timestamp>,
     parked: Timestamp,
-    history: Option<Arc<History>>,
+    history: Option<Arc<AttemptHistory>>,
 }
 
 pub(super) struct World {
@@ -53,7 +53,7 @@ pub(super) struct World {
     last_row: i64,
     is_deleted: bool,
     // All that follows ends with a crash.
-    lane: Lane,
+    lane: LaneState,
     /// The next event of the WAL that the source reads.
     read: usize,
     /// The source has caught up from here on.
@@ -64,10 +64,10 @@ pub(super) struct World {
     replays_free: usize,
     /// Reported and not committed.
     reports: VecDeque<Settlement>,
-    page: Option<Vec<Refilled>>,
+    page: Option<Vec<RefilledRow>>,
     leases: Vec<Lease>,
     at: HashMap<u64, At>,
-    holding: HashMap<u64, Holding>,
+    holding: HashMap<u64, DurableIn>,
     attempts: HashMap<u64, u32>,
     /// What has failed at least once, however much it counts.
     failed: HashSet<u64>,
@@ -94,7 +94,7 @@ impl World {
     pub(super) fn new(settings: LaneSettings) -> Self {
         let start = Instant::now();
         Self {
-            lane: Lane::new(settings.clone()),
+            lane: LaneState::new(settings.clone()),
             start,
             now: start,
             known: Vec::new(),
@@ -128,10 +128,10 @@ impl World {
         }
     }
 
-    fn time(&self) -> Now {
+    fn time(&self) -> LaneNow {
         let passed = self.now.duration_since(self.start).as_micros();
         let database = Timestamp::from_micros(i64::try_from(passed).unwrap());
-        Now { instant: self.now, database }
+        LaneNow { instant: self.now, database }
     }
 
     pub(super) fn apply(&mut self, step: &Step) {
@@ -193,7 +193,7 @@ impl World {
 
     fn arrive(&mut self, keys: &[u64], lifetime: Option<u64>) {
         let max_age = lifetime.map(Duration::from_millis);
-        let expiry = max_age.map(|max_age| Expiry { born: self.time().database, max_age });
+        let expiry = max_age.map(|max_age| EventExpiry { born: self.time().database, max_age });
         let number = self.known.len() as u64;
         let event = event_of(number, keys_of(keys), expiry);
         self.known.push(Known { event, is_confirmed: false, is_final: false });
@@ -210,16 +210,16 @@ impl World {
         let place = if self.own_free > 0 && self.lane.is_taking() {
             self.own_free -= 1;
             self.weight += self.settings.weight(&known.event).cast_signed();
-            Place::Own
+            DeliveryPlace::Own
         } else if !is_waiting && self.overflow_free > 0 {
             self.overflow_free -= 1;
-            Place::Overflow
+            DeliveryPlace::Overflow
         } else {
             return;
         };
         let event = Arc::clone(&known.event);
         self.at.insert(event.sequence, At::Owed { since: self.now });
-        self.holding.insert(event.sequence, Holding::Wal);
+        self.holding.insert(event.sequence, DurableIn::Wal);
         self.attempts.insert(event.sequence, 0);
         self.read += 1;
         self.lane.offer(event, place, self.time());
@@ -238,7 +238,7 @@ impl World {
         self.at.insert(number, At::Owed { since: self.now });
         self.attempts.insert(number, 0);
         let id = ReplayId::Letter(i64::try_from(number).unwrap());
-        self.holding.insert(number, Holding::Replay(id));
+        self.holding.insert(number, DurableIn::Replay(id));
         self.lane.replay(event, id, self.time());
     }
 
@@ -283,10 +283,10 @@ impl World {
             assert_eq!(self.attempts[&number], settlement.attempts, "attempts of {number}");
             assert_eq!(settlement.history.is_some(), self.failed.contains(&number));
             match settlement.outcome {
-                Outcome::Parked { next_attempt, .. } => {
-                    assert!(!matches!(settlement.holding, Holding::Replay(_)));
+                DeliveryOutcome::Parked { next_attempt, .. } => {
+                    assert!(!matches!(settlement.holding, DurableIn::Replay(_)));
                     assert!(next_attempt.is_none_or(|at| at >= self.time().database));
-                    self.holding.insert(number, Holding::Backlog);
+                    self.holding.insert(number, DurableIn::Backlog);
                     self.reported.insert(number, settlement.attempts);
                 }
                 _ => {
@@ -310,8 +310,8 @@ impl World {
             let row = self.rows.iter().find(|(_, row)| row.number == event.sequence);
             let at = row.map(|(at, _)| *at);
             match (outcome, holding, at) {
-                (_, Holding::Replay(_), None) => {}
-                (Outcome::Parked { next_attempt: due, .. }, Holding::Wal, None) => {
+                (_, DurableIn::Replay(_), None) => {}
+                (DeliveryOutcome::Parked { next_attempt: due, .. }, DurableIn::Wal, None) => {
                     self.last_row += 1;
                     let at = BacklogPosition { position: event.position, row: self.last_row };
                     let parked = self.time().database;
@@ -319,15 +319,15 @@ impl World {
                     self.rows.insert(at, Row { number, attempts, due, parked, history });
                     self.confirm(event.sequence);
                 }
-                (Outcome::Parked { next_attempt, .. }, Holding::Backlog, Some(at)) => {
+                (DeliveryOutcome::Parked { next_attempt, .. }, DurableIn::Backlog, Some(at)) => {
                     let row = self.rows.get_mut(&at).unwrap();
                     (row.attempts, row.due, row.history) = (attempts, next_attempt, history);
                 }
-                (_, Holding::Wal, None) => {
+                (_, DurableIn::Wal, None) => {
                     self.confirm(event.sequence);
                     self.finish(event.sequence);
                 }
-                (_, Holding::Backlog, Some(at)) => {
+                (_, DurableIn::Backlog, Some(at)) => {
                     self.rows.remove(&at);
                     self.finish(event.sequence);
                 }
@@ -356,11 +356,11 @@ impl World {
         let free = usize::try_from(self.own_free).unwrap_or(0);
         let granted = room.saturating_sub(self.lane.reserved()).min(free);
         self.own_free -= granted.cast_signed();
-        let Some(Wanted { after, limit }) = self.lane.start_refill(granted, self.now) else {
+        let Some(RefillWanted { after, limit }) = self.lane.start_refill(granted, self.now) else {
             return;
         };
         let Some(rows) = rows else { return self.lane.refill_failed(self.now) };
-        let refilled = |(at, row): (&BacklogPosition, &Row)| Refilled {
+        let refilled = |(at, row): (&BacklogPosition, &Row)| RefilledRow {
             event: Arc::clone(&self.known[usize::try_from(row.number).unwrap()].event),
             at: *at,
             parked: row.parked,
@@ -377,7 +377,7 @@ impl World {
         for row in &page {
             let number = row.event.sequence;
             self.at.entry(number).or_insert(At::Owed { since: self.now });
-            self.holding.entry(number).or_insert(Holding::Backlog);
+            self.holding.entry(number).or_insert(DurableIn::Backlog);
             let attempts = if self.anew.is_some() { 0 } else { row.attempts };
             self.attempts.entry(number).or_insert(attempts);
             self.reported.entry(number).or_insert(attempts);
@@ -422,22 +422,22 @@ impl World {
         }
         assert!(self.known.iter().all(|known| known.is_final && known.is_confirmed));
         assert!(self.rows.is_empty());
-        assert_eq!(self.lane.counts(), Counts::default());
+        assert_eq!(self.lane.counts(), LaneCounts::default());
         assert_eq!(self.own_free, self.settings.capacity.get().cast_signed());
     }
 }
 
-fn keys_of(keys: &[u64]) -> Keys {
+fn keys_of(keys: &[u64]) -> EventKeys {
     match *keys {
-        [] => Keys::NONE,
-        [BARRIER] => Keys::BARRIER,
-        [key] => Keys::one(Key::from_raw(key)),
-        [old, new, ..] => Keys::both(Key::from_raw(old), Key::from_raw(new)),
+        [] => EventKeys::NONE,
+        [BARRIER] => EventKeys::BARRIER,
+        [key] => EventKeys::one(KeyHash::from_raw(key)),
+        [old, new, ..] => EventKeys::both(KeyHash::from_raw(old), KeyHash::from_raw(new)),
     }
 }
 
 /// Two events each come from one change.
-fn event_of(number: u64, keys: Keys, expiry: Option<Expiry>) -> Arc<Event> {
+fn event_of(number: u64, keys: EventKeys, expiry: Option<EventExpiry>) -> Arc<Event> {
     let position = Position { commit: Lsn::from_raw(number / 2 + 1), ordinal: 0 };
     let event_type = if number.is_multiple_of(2) { "order.created" } else { "order.moved" };
     samples::event_at(number, position, event_type, keys, expiry)

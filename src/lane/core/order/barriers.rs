@@ -13,22 +13,22 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::config::settings::Ordering;
+use crate::config::settings::KeyOrdering;
 use crate::flow::event::Event;
 use crate::flow::relation::TableName;
-use crate::lane::core::order::Order;
-use crate::lane::core::order::Slot;
-use crate::lane::core::order::State;
+use crate::lane::core::order::EntryState;
+use crate::lane::core::order::KeyOrder;
+use crate::lane::core::order::OrderSlot;
 
 /// The barriers of a lane, by table, each list in the order of arrival.
 #[derive(Debug, Default)]
-pub(super) struct Barriers {
-    tables: HashMap<Arc<TableName>, Vec<Barrier>>,
+pub(super) struct OrderBarriers {
+    tables: HashMap<Arc<TableName>, Vec<OrderBarrier>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Barrier {
-    slot: Slot,
+struct OrderBarrier {
+    slot: OrderSlot,
     arrival: u64,
     /// Events that it waits for: those since the barrier before it.
     ahead: usize,
@@ -39,19 +39,19 @@ struct Barrier {
 
 /// What keeps an event back.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Ahead {
+pub(super) struct AheadOfBarrier {
     pub(super) all: usize,
     /// Those that have joined the batch that is being gathered.
     pub(super) joined: usize,
 }
 
 /// What stands right behind a barrier.
-struct Behind {
+struct BehindBarrier {
     arrivals: Range<u64>,
-    barrier: Option<Slot>,
+    barrier: Option<OrderSlot>,
 }
 
-impl Barriers {
+impl OrderBarriers {
     pub(super) fn is_empty(&self) -> bool {
         self.tables.is_empty()
     }
@@ -68,8 +68,8 @@ impl Barriers {
     }
 
     /// What keeps back the event of this arrival, be it a barrier or not.
-    fn ahead_of(&self, table: &TableName, arrival: u64) -> Ahead {
-        let mut ahead = Ahead::default();
+    fn ahead_of(&self, table: &TableName, arrival: u64) -> AheadOfBarrier {
+        let mut ahead = AheadOfBarrier::default();
         for barrier in self.of(table) {
             if barrier.arrival < arrival {
                 ahead.all += 1;
@@ -82,27 +82,27 @@ impl Barriers {
         ahead
     }
 
-    fn of(&self, table: &TableName) -> &[Barrier] {
+    fn of(&self, table: &TableName) -> &[OrderBarrier] {
         self.tables.get(table).map_or(&[], Vec::as_slice)
     }
 
-    fn last_before(&self, table: &TableName, arrival: u64) -> Option<Barrier> {
+    fn last_before(&self, table: &TableName, arrival: u64) -> Option<OrderBarrier> {
         self.of(table).iter().rev().find(|barrier| barrier.arrival < arrival).copied()
     }
 
-    fn first_after(&mut self, table: &TableName, arrival: u64) -> Option<&mut Barrier> {
+    fn first_after(&mut self, table: &TableName, arrival: u64) -> Option<&mut OrderBarrier> {
         let mut all = self.tables.get_mut(table)?.iter_mut();
         all.find(|barrier| barrier.arrival > arrival)
     }
 
-    fn behind(&mut self, table: &TableName, arrival: u64) -> Behind {
+    fn behind(&mut self, table: &TableName, arrival: u64) -> BehindBarrier {
         let next = self.first_after(table, arrival).copied();
         let end = next.map_or(u64::MAX, |next| next.arrival);
-        Behind { arrivals: arrival..end, barrier: next.map(|next| next.slot) }
+        BehindBarrier { arrivals: arrival..end, barrier: next.map(|next| next.slot) }
     }
 
     /// Takes a barrier out; what it waited for, the next one waits for.
-    fn remove(&mut self, table: &TableName, arrival: u64) -> Behind {
+    fn remove(&mut self, table: &TableName, arrival: u64) -> BehindBarrier {
         let behind = self.behind(table, arrival);
         if let Some(all) = self.tables.get_mut(table) {
             if let Some(at) = all.iter().position(|barrier| barrier.arrival == arrival) {
@@ -120,22 +120,22 @@ impl Barriers {
     }
 }
 
-impl Order {
+impl KeyOrder {
     pub(super) fn is_barrier(&self, event: &Event) -> bool {
-        self.ordering == Ordering::Key && event.keys.is_barrier()
+        self.ordering == KeyOrdering::Key && event.keys.is_barrier()
     }
 
     /// What of its table keeps an event back.
-    pub(super) fn barriers_ahead(&self, slot: Slot) -> Ahead {
+    pub(super) fn barriers_ahead(&self, slot: OrderSlot) -> AheadOfBarrier {
         if self.barriers.is_empty() {
-            return Ahead::default();
+            return AheadOfBarrier::default();
         }
         let entry = self.entry(slot);
         self.barriers.ahead_of(&entry.event.table, entry.arrival)
     }
 
     /// An event has come in behind all others: it is a barrier, or stands behind one.
-    pub(super) fn place_at_barriers(&mut self, slot: Slot) {
+    pub(super) fn place_at_barriers(&mut self, slot: OrderSlot) {
         let (event, arrival) = (Arc::clone(&self.entry(slot).event), self.entry(slot).arrival);
         let before = self.barriers.last_before(&event.table, arrival);
         let mut is_detained = before.is_some_and(|barrier| self.entry(barrier.slot).is_detained);
@@ -144,18 +144,23 @@ impl Order {
             let ahead = self.of_table(&event.table, since..arrival);
             is_detained |= ahead.iter().any(|&slot| self.entry(slot).is_detained);
             let ahead = ahead.len();
-            let barrier = Barrier { slot, arrival, ahead, joined: 0, has_joined: false };
+            let barrier = OrderBarrier { slot, arrival, ahead, joined: 0, has_joined: false };
             self.barriers.tables.entry(Arc::clone(&event.table)).or_default().push(barrier);
         }
         self.entry_mut(slot).is_detained |= is_detained;
     }
 
     /// An event has left, or has joined the batch. Returns those that nothing holds back any more.
-    pub(super) fn pass_barriers(&mut self, event: &Event, arrival: u64, left: bool) -> Vec<Slot> {
+    pub(super) fn pass_barriers(
+        &mut self,
+        event: &Event,
+        arrival: u64,
+        left: bool,
+    ) -> Vec<OrderSlot> {
         let table = &event.table;
         let mut candidates = Vec::new();
         if self.is_barrier(event) {
-            let Behind { arrivals, barrier } = if left {
+            let BehindBarrier { arrivals, barrier } = if left {
                 self.barriers.remove(table, arrival)
             } else {
                 self.mark_joined(table, arrival);
@@ -183,12 +188,12 @@ impl Order {
     }
 
     /// What stands right behind an event for a barrier's sake.
-    pub(super) fn behind_barriers(&mut self, slot: Slot) -> Vec<Slot> {
+    pub(super) fn behind_barriers(&mut self, slot: OrderSlot) -> Vec<OrderSlot> {
         if self.barriers.is_empty() {
             return Vec::new();
         }
         let (event, arrival) = (Arc::clone(&self.entry(slot).event), self.entry(slot).arrival);
-        let Behind { arrivals, barrier } = self.barriers.behind(&event.table, arrival);
+        let BehindBarrier { arrivals, barrier } = self.barriers.behind(&event.table, arrival);
         let mut behind = match self.is_barrier(&event) {
             true => self.of_table(&event.table, arrivals),
             false => Vec::new(),
@@ -198,18 +203,18 @@ impl Order {
     }
 
     /// Whether the event waits, and nothing but members of the batch is ahead of it.
-    pub(super) fn is_open(&self, slot: Slot) -> bool {
+    pub(super) fn is_open(&self, slot: OrderSlot) -> bool {
         let entry = self.entry(slot);
         let barriers = self.barriers_ahead(slot);
         let all = usize::from(entry.ahead) + barriers.all;
         let joined = usize::from(entry.joined) + barriers.joined;
         // What continues after earlier attempts joins no batch of others.
-        entry.state == State::Waiting && joined == all && (entry.resume.is_none() || all == 0)
+        entry.state == EntryState::Waiting && joined == all && (entry.resume.is_none() || all == 0)
     }
 
     /// The table's events of these arrivals that are no barriers.
-    fn of_table(&self, table: &TableName, arrivals: Range<u64>) -> Vec<Slot> {
-        let is_meant = |slot: &Slot| {
+    fn of_table(&self, table: &TableName, arrivals: Range<u64>) -> Vec<OrderSlot> {
+        let is_meant = |slot: &OrderSlot| {
             let entry = self.entry(*slot);
             arrivals.contains(&entry.arrival)
                 && *entry.event.table == *table

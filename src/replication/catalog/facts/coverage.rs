@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use tokio_postgres::Row;
 
 use crate::flow::relation::TableName;
-use crate::replication::catalog::Wanted;
+use crate::replication::catalog::WantedObjects;
 use crate::replication::catalog::facts::TableFacts;
 use crate::store::error::StoreError;
 
@@ -41,7 +41,7 @@ const DEFECT: &str = "
 
 /// Tables of one kind that hold rows of a wanted table.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Rows {
+pub struct CoverageRows {
     pub tables: Vec<TableName>,
     /// `relkind` and `relpersistence` of `pg_class`.
     pub kind: char,
@@ -74,7 +74,7 @@ impl RowIdentity {
 
 /// An ordinary table that a publication covers, and whose updates or deletes depend on how.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Covered {
+pub struct CoveredRelation {
     pub table: TableName,
     pub identity: RowIdentity,
     /// Columns of the row filter that holds for it.
@@ -86,7 +86,7 @@ pub struct Covered {
 /// Fills in where the rows of the wanted tables are.
 pub(super) async fn add_rows(
     client: &Client,
-    wanted: &Wanted,
+    wanted: &WantedObjects,
     tables: &mut [Option<TableFacts>],
 ) -> Result<(), StoreError> {
     let schemas: Vec<&str> = wanted.tables.iter().map(|t| t.name.schema.as_str()).collect();
@@ -116,7 +116,7 @@ pub(super) async fn add_rows(
     for row in client.query(&query, &[&schemas, &names]).await? {
         let (schemas, names): (Vec<String>, Vec<String>) =
             (row.try_get("schemas")?, row.try_get("names")?);
-        let rows = Rows {
+        let rows = CoverageRows {
             tables: schemas.into_iter().zip(names).map(|(s, n)| TableName::new(s, n)).collect(),
             kind: letter(&row, "kind")?,
             persistence: letter(&row, "persistence")?,
@@ -135,7 +135,7 @@ pub(super) async fn covered(
     client: &Client,
     publication: &str,
     version: u32,
-) -> Result<Vec<Covered>, StoreError> {
+) -> Result<Vec<CoveredRelation>, StoreError> {
     // Schemas can be published since PostgreSQL 15.
     let of_schemas = match version {
         150_000.. => {
@@ -188,7 +188,7 @@ pub(super) async fn covered(
     let rows = client.query(&query, &[&publication]).await?;
     rows.iter()
         .map(|row| {
-            Ok(Covered {
+            Ok(CoveredRelation {
                 table: TableName::new(
                     row.try_get::<_, String>("schema")?,
                     row.try_get::<_, String>("name")?,

@@ -4,18 +4,18 @@
 
 use crate::config::settings::Operations;
 use crate::flow::relation::TableName;
-use crate::replication::catalog::Finding;
-use crate::replication::catalog::Report;
-use crate::replication::catalog::Wanted;
+use crate::replication::catalog::CheckFinding;
+use crate::replication::catalog::CheckReport;
+use crate::replication::catalog::WantedObjects;
 use crate::replication::catalog::WantedTable;
-use crate::replication::catalog::facts::Facts;
+use crate::replication::catalog::facts::CatalogFacts;
 use crate::replication::catalog::facts::PublicationFacts;
 use crate::replication::catalog::facts::TableFacts;
-use crate::replication::catalog::facts::coverage::Covered;
+use crate::replication::catalog::facts::coverage::CoverageRows;
+use crate::replication::catalog::facts::coverage::CoveredRelation;
 use crate::replication::catalog::facts::coverage::RowIdentity;
-use crate::replication::catalog::facts::coverage::Rows;
 use crate::replication::catalog::union;
-use crate::replication::diagnostic::Refusal;
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::schema_fault::SchemaFault;
 use crate::replication::schema_fault::own_publication;
 use crate::replication::wire::quote::identifier;
@@ -28,7 +28,7 @@ const NAMES_MAX: usize = 5;
 
 /// What the publication is to be once it serves the configuration.
 #[derive(Clone, Copy, Debug)]
-pub struct Outcome {
+pub struct CoverageOutcome {
     /// For all its tables alike.
     pub operations: Operations,
     pub via_root: bool,
@@ -37,9 +37,9 @@ pub struct Outcome {
     knows_generated: bool,
 }
 
-impl Outcome {
+impl CoverageOutcome {
     /// Not more than is there and what is needed.
-    pub fn new(facts: &Facts, wanted: &Wanted) -> Self {
+    pub fn new(facts: &CatalogFacts, wanted: &WantedObjects) -> Self {
         let there = facts.publication.as_ref();
         let before = there.map(|p| p.operations).unwrap_or_default();
         let operations =
@@ -155,15 +155,15 @@ fn cure(table: &TableName, identity: &RowIdentity, knows_generated: bool) -> Str
 pub(super) fn judge_rows(
     wanted: &WantedTable,
     found: &TableFacts,
-    outcome: &Outcome,
-    report: &mut Report,
+    outcome: &CoverageOutcome,
+    report: &mut CheckReport,
 ) {
     let table = &wanted.name;
     for rows in &found.rows {
         let Some(first) = rows.tables.first() else { continue };
         if rows.kind == 'f' {
             let names = shown(&rows.tables);
-            report.add(Finding::warning(
+            report.add(CheckFinding::warning(
                 format!("{names} of {table}: foreign tables, whose changes are not in the WAL"),
                 String::from("their rows raise nothing: keep rows that matter in other partitions"),
             ));
@@ -173,7 +173,7 @@ pub(super) fn judge_rows(
             let temporary = rows.persistence == 't';
             let of_rows = rows.tables.iter().filter(|leaf| *leaf != table);
             of_rows.for_each(|leaf| {
-                report.add(Refusal::NotLogged { table: leaf.clone(), temporary });
+                report.add(SetupDiagnostic::NotLogged { table: leaf.clone(), temporary });
             });
             continue;
         }
@@ -188,7 +188,7 @@ pub(super) fn judge_rows(
                 }
                 let more = rows.tables.len().saturating_sub(NAMES_MAX);
                 if more > 0 {
-                    report.add(Finding::warning(
+                    report.add(CheckFinding::warning(
                         format!("{more} more tables like {first} have the same fault"),
                         String::from("the same for each of them"),
                     ));
@@ -198,7 +198,7 @@ pub(super) fn judge_rows(
     }
     let silent: Vec<TableName> = found.children.clone();
     if !silent.is_empty() {
-        report.add(Finding::warning(
+        report.add(CheckFinding::warning(
             format!(
                 "{} inherits from {table}: changes of its rows are no changes of {table} and raise \
                  nothing, unless it has an [[event]] of its own",
@@ -214,14 +214,14 @@ fn unidentified(
     table: &TableName,
     identity: &RowIdentity,
     why: &str,
-    outcome: &Outcome,
-) -> Refusal {
+    outcome: &CoverageOutcome,
+) -> SetupDiagnostic {
     let itself = leaf == table;
     let plain = identity.columns.is_none() && identity.defect.is_none() && identity.kind == 'd';
     if itself && plain && !(outcome.knows_generated && identity.virtual_columns) {
-        return Refusal::NoIdentity { table: table.clone() };
+        return SetupDiagnostic::NoIdentity { table: table.clone() };
     }
-    Refusal::from(SchemaFault::Unidentified {
+    SetupDiagnostic::from(SchemaFault::Unidentified {
         table: leaf.clone(),
         of: (!itself).then(|| table.clone()),
         why: why.to_owned(),
@@ -230,7 +230,12 @@ fn unidentified(
 }
 
 /// A partition's old rows have to tell what names a row of its table.
-fn key_of_partitions(wanted: &WantedTable, found: &TableFacts, rows: &Rows, report: &mut Report) {
+fn key_of_partitions(
+    wanted: &WantedTable,
+    found: &TableFacts,
+    rows: &CoverageRows,
+    report: &mut CheckReport,
+) {
     let is_read = wanted.operations.update || wanted.operations.delete;
     if found.kind != 'p' || !is_read || rows.identity.is_full() {
         return;
@@ -248,7 +253,7 @@ fn key_of_partitions(wanted: &WantedTable, found: &TableFacts, rows: &Rows, repo
     for leaf in rows.tables.iter().take(NAMES_MAX) {
         let (table, of) = (leaf.clone(), wanted.name.clone());
         let columns = lacks.join(", ");
-        report.add(Refusal::from(SchemaFault::PartitionKey { table, of, columns }));
+        report.add(SetupDiagnostic::from(SchemaFault::PartitionKey { table, of, columns }));
     }
 }
 
@@ -256,9 +261,9 @@ fn key_of_partitions(wanted: &WantedTable, found: &TableFacts, rows: &Rows, repo
 pub(super) fn judge_generated(
     wanted: &WantedTable,
     found: &TableFacts,
-    facts: &Facts,
-    outcome: &Outcome,
-    report: &mut Report,
+    facts: &CatalogFacts,
+    outcome: &CoverageOutcome,
+    report: &mut CheckReport,
 ) {
     let there = facts.publication.as_ref();
     let named = found.generated.iter().filter(|column| wanted.streamed.contains(&column.name));
@@ -281,7 +286,7 @@ pub(super) fn judge_generated(
             ),
         };
         let (table, column) = (wanted.name.clone(), column.name.clone());
-        report.add(Refusal::from(SchemaFault::Unsent { table, column, why, fix }));
+        report.add(SetupDiagnostic::from(SchemaFault::Unsent { table, column, why, fix }));
     }
 }
 
@@ -293,8 +298,8 @@ fn is_listed(there: Option<&PublicationFacts>, table: &TableName, column: &str) 
 
 /// Whether the stream brings this column of a wanted table.
 pub fn is_sent(
-    facts: &Facts,
-    outcome: &Outcome,
+    facts: &CatalogFacts,
+    outcome: &CoverageOutcome,
     table: &TableName,
     found: &TableFacts,
     column: &str,
@@ -312,7 +317,12 @@ pub fn is_sent(
 }
 
 /// Events on a table and on a partition of it.
-pub(super) fn judge_levels(facts: &Facts, wanted: &Wanted, outcome: &Outcome, report: &mut Report) {
+pub(super) fn judge_levels(
+    facts: &CatalogFacts,
+    wanted: &WantedObjects,
+    outcome: &CoverageOutcome,
+    report: &mut CheckReport,
+) {
     if !outcome.via_root {
         return;
     }
@@ -328,7 +338,7 @@ pub(super) fn judge_levels(facts: &Facts, wanted: &Wanted, outcome: &Outcome, re
         // Rows come as those of the topmost one.
         if let Some(of) = ancestors.rev().find(|ancestor| is_covered(ancestor)) {
             let (table, of) = (table.name.clone(), of.clone());
-            report.add(Refusal::from(SchemaFault::TwoLevels { table, of }));
+            report.add(SetupDiagnostic::from(SchemaFault::TwoLevels { table, of }));
         }
     }
 }
@@ -337,10 +347,10 @@ pub(super) fn judge_levels(facts: &Facts, wanted: &Wanted, outcome: &Outcome, re
 /// filters and column lists of all of them, are judged. Says what is wrong.
 pub(super) fn may_widen(
     found: &PublicationFacts,
-    facts: &Facts,
-    wanted: &Wanted,
-    outcome: &Outcome,
-    report: &mut Report,
+    facts: &CatalogFacts,
+    wanted: &WantedObjects,
+    outcome: &CoverageOutcome,
+    report: &mut CheckReport,
 ) -> bool {
     let widens = outcome.operations.update && !found.operations.update
         || outcome.operations.delete && !found.operations.delete;
@@ -351,7 +361,7 @@ pub(super) fn may_widen(
         let rows = facts.tables.iter().flatten().flat_map(|table| &table.rows);
         rows.flat_map(|rows| &rows.tables).any(|other| other == table)
     };
-    let failing: Vec<(&Covered, String)> = found
+    let failing: Vec<(&CoveredRelation, String)> = found
         .covered
         .iter()
         .filter(|c| c.filter.is_some() || c.list.is_some() || !is_wanted(&c.table))
@@ -381,9 +391,14 @@ pub(super) fn may_widen(
     };
     let tables = shown(&tables);
     if widens {
-        report.add(Refusal::from(SchemaFault::BreaksWrites { publication, tables, why, fix }));
+        report.add(SetupDiagnostic::from(SchemaFault::BreaksWrites {
+            publication,
+            tables,
+            why,
+            fix,
+        }));
     } else {
-        report.add(Finding::warning(
+        report.add(CheckFinding::warning(
             format!("publication {publication} makes updates or deletes of {tables} fail: {why}"),
             fix,
         ));

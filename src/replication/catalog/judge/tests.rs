@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::flow::lsn::Lsn;
-use crate::replication::catalog::Level;
-use crate::replication::catalog::facts::Published;
+use crate::replication::catalog::FindingLevel;
+use crate::replication::catalog::facts::PublishedTable;
+use crate::replication::catalog::facts::coverage::CoverageRows;
 use crate::replication::catalog::facts::coverage::RowIdentity;
-use crate::replication::catalog::facts::coverage::Rows;
 
 mod coverage;
 
@@ -17,9 +17,9 @@ fn table_name() -> TableName {
     TableName::new("public", "orders")
 }
 
-fn wanted() -> Wanted {
+fn wanted() -> WantedObjects {
     let columns = vec!["id".to_owned(), "status".to_owned()];
-    Wanted {
+    WantedObjects {
         slot: "walhook".to_owned(),
         publication: "walhook".to_owned(),
         tables: vec![WantedTable {
@@ -71,9 +71,9 @@ fn without_key(table: &mut TableFacts) {
     table.rows = vec![rows("orders", keyless())];
 }
 
-fn rows(name: &str, identity: RowIdentity) -> Rows {
+fn rows(name: &str, identity: RowIdentity) -> CoverageRows {
     let tables = vec![TableName::new("public", name)];
-    Rows { tables, kind: 'r', persistence: 'p', identity }
+    CoverageRows { tables, kind: 'r', persistence: 'p', identity }
 }
 
 fn publication() -> PublicationFacts {
@@ -86,12 +86,12 @@ fn publication() -> PublicationFacts {
         generated: false,
         covered: Vec::new(),
         members: vec![table_name()],
-        published: vec![Published { table: table_name(), columns, filter: None }],
+        published: vec![PublishedTable { table: table_name(), columns, filter: None }],
     }
 }
 
-fn used_slot() -> Slot {
-    Slot {
+fn used_slot() -> SlotStream {
+    SlotStream {
         name: "walhook".to_owned(),
         plugin: "pgoutput".to_owned(),
         database: "app".to_owned(),
@@ -109,8 +109,8 @@ fn used_slot() -> Slot {
 }
 
 /// A sound set-up in use.
-fn sound() -> Facts {
-    Facts {
+fn sound() -> CatalogFacts {
+    CatalogFacts {
         server: ServerFacts {
             version: 150_018,
             version_text: "15.18".to_owned(),
@@ -134,13 +134,13 @@ fn sound() -> Facts {
 }
 
 /// Nothing has been made yet.
-fn fresh() -> Facts {
-    Facts { publication: None, slot: None, ..sound() }
+fn fresh() -> CatalogFacts {
+    CatalogFacts { publication: None, slot: None, ..sound() }
 }
 
 /// All that is not fine, in one text.
-fn said(report: &Report) -> String {
-    let lines = report.findings.iter().filter(|finding| finding.level > Level::Ok);
+fn said(report: &CheckReport) -> String {
+    let lines = report.findings.iter().filter(|finding| finding.level > FindingLevel::Ok);
     lines
         .map(|finding| {
             let fix = finding.fix.as_deref().unwrap_or_default();
@@ -164,7 +164,7 @@ fn a_sound_set_up_is_green() {
 fn a_walhook_that_is_running_does_not_make_the_check_red() {
     let mut facts = sound();
     facts.server.walsenders = 10;
-    facts.slot = Some(Slot {
+    facts.slot = Some(SlotStream {
         active_pid: Some(7),
         active_name: Some(APPLICATION_NAME.to_owned()),
         ..used_slot()
@@ -204,7 +204,7 @@ fn a_publication_that_lacks_something_is_mended_by_its_owner_only() {
 }
 
 /// Changes a sound set-up.
-type Spoil = fn(&mut Facts, &mut Wanted);
+type Spoil = fn(&mut CatalogFacts, &mut WantedObjects);
 
 #[test]
 fn each_defect_of_the_server_or_slot_is_named_with_its_fix_and_exit_code() {
@@ -406,5 +406,8 @@ fn a_server_that_is_too_old_is_refused_before_anything_else_is_asked() {
     let mut server = sound().server;
     assert_eq!(too_old(&server), None);
     (server.version, server.version_text) = (130_011, "13.11".to_owned());
-    assert_eq!(too_old(&server), Some(Refusal::ServerTooOld { version: "13.11".to_owned() }));
+    assert_eq!(
+        too_old(&server),
+        Some(SetupDiagnostic::ServerTooOld { version: "13.11".to_owned() })
+    );
 }

@@ -45,18 +45,18 @@ impl Server {
 
 struct Set {
     server: Server,
-    heard: Arc<Heard>,
+    heard: Arc<LastHeard>,
     confirm: watch::Sender<Lsn>,
-    let_go: LetGo,
+    let_go: SlotRelease,
     stop: CancellationToken,
     running: tokio::task::JoinSet<Result<(), SourceError>>,
 }
 
 fn start() -> Set {
     let (client, stream) = tokio::io::duplex(1024);
-    let heard = Arc::new(Heard::default());
+    let heard = Arc::new(LastHeard::default());
     let (confirm, confirmed) = watch::channel(Lsn::ZERO);
-    let (stop, let_go) = (CancellationToken::new(), LetGo::default());
+    let (stop, let_go) = (CancellationToken::new(), SlotRelease::default());
     let writer = FeedbackWriter::new(client, Arc::clone(&heard), INTERVAL);
     let mut running = tokio::task::JoinSet::new();
     running.spawn(feedback(writer, confirmed, let_go.clone(), stop.clone()));

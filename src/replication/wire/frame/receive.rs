@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use crate::replication::error::SourceError;
-use crate::replication::wire::heard::Heard;
+use crate::replication::wire::heard::LastHeard;
 
 /// Reads once. What a cancelled call has waited counts for the next.
 pub(super) async fn receive<R: AsyncRead + Unpin, B: BufMut>(
@@ -17,11 +17,11 @@ pub(super) async fn receive<R: AsyncRead + Unpin, B: BufMut>(
     into: &mut B,
     waited: &mut Duration,
     silence: Duration,
-    heard: &Heard,
+    heard: &LastHeard,
 ) -> Result<(), SourceError> {
     let left = silence.saturating_sub(*waited);
     let outcome = {
-        let _clock = Waiting { total: waited, since: Instant::now() };
+        let _clock = WaitingRead { total: waited, since: Instant::now() };
         // Looks at the stream before it looks at the time, so bytes that are there count.
         tokio::time::timeout(left, stream.read_buf(into)).await
     };
@@ -39,12 +39,12 @@ pub(super) async fn receive<R: AsyncRead + Unpin, B: BufMut>(
 }
 
 /// Adds up the time of one wait, also if it is cancelled.
-struct Waiting<'a> {
+struct WaitingRead<'a> {
     total: &'a mut Duration,
     since: Instant,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingRead<'_> {
     fn drop(&mut self) {
         *self.total += self.since.elapsed();
     }

@@ -7,9 +7,9 @@ use super::*;
 
 const SILENCE: Duration = Duration::from_secs(10);
 
-fn reader(stream: DuplexStream, budget: &Budget) -> FrameReader<DuplexStream> {
+fn reader(stream: DuplexStream, budget: &MemoryBudget) -> FrameReader<DuplexStream> {
     let limits =
-        Limits { silence: SILENCE, slot: "walhook".to_owned(), publication: "pub".to_owned() };
+        FrameLimits { silence: SILENCE, slot: "walhook".to_owned(), publication: "pub".to_owned() };
     FrameReader::new(stream, BytesMut::new(), budget.clone(), Arc::default(), limits)
 }
 
@@ -42,12 +42,12 @@ fn report(tag: u8, severity: &str, sqlstate: &str) -> Vec<u8> {
 }
 
 /// Frames in short: `d<end>:<payload length>` and `k<end>`.
-fn shown(frames: &[Frame]) -> Vec<String> {
-    let show = |frame: &Frame| match frame {
-        Frame::Data { end, payload, held, .. } => {
+fn shown(frames: &[WireFrame]) -> Vec<String> {
+    let show = |frame: &WireFrame| match frame {
+        WireFrame::Data { end, payload, held, .. } => {
             format!("d{}:{}{}", end.raw(), payload.len(), if held.is_some() { " held" } else { "" })
         }
-        Frame::Keepalive { end, reply, .. } => format!("k{} {reply}", end.raw()),
+        WireFrame::Keepalive { end, reply, .. } => format!("k{} {reply}", end.raw()),
     };
     frames.iter().map(show).collect()
 }
@@ -60,7 +60,7 @@ async fn frames_are_found_at_every_split() {
     bytes.extend(data(3, b""));
     for split in 0..=bytes.len() {
         let (client, mut server) = tokio::io::duplex(1024);
-        let mut reader = reader(client, &Budget::new(0));
+        let mut reader = reader(client, &MemoryBudget::new(0));
         let mut frames = Vec::new();
         server.write_all(&bytes[..split]).await.unwrap();
         let feed = async {
@@ -81,7 +81,7 @@ async fn frames_are_found_at_every_split() {
 #[tokio::test]
 async fn a_read_takes_all_that_is_there() {
     let (client, mut server) = tokio::io::duplex(1 << 20);
-    let mut reader = reader(client, &Budget::new(0));
+    let mut reader = reader(client, &MemoryBudget::new(0));
     for end in 1..=1000 {
         server.write_all(&data(end, &[b'x'; 100])).await.unwrap();
     }
@@ -93,7 +93,7 @@ async fn a_read_takes_all_that_is_there() {
 #[tokio::test(start_paused = true)]
 async fn after_many_frames_the_reader_lets_bytes_gather_and_after_few_it_does_not() {
     let (client, mut server) = tokio::io::duplex(1 << 20);
-    let mut reader = reader(client, &Budget::new(0));
+    let mut reader = reader(client, &MemoryBudget::new(0));
     let mut frames = Vec::new();
     let mut waited = Vec::new();
     for count in [3, MANY_FRAMES, FLOOD_FRAMES, 1, 1] {
@@ -126,7 +126,7 @@ fn begin(lag: Duration) -> Vec<u8> {
 #[tokio::test(start_paused = true)]
 async fn while_the_stream_is_behind_the_servers_commits_bytes_gather_however_few_come() {
     let (client, mut server) = tokio::io::duplex(1 << 20);
-    let mut reader = reader(client, &Budget::new(0));
+    let mut reader = reader(client, &MemoryBudget::new(0));
     let (mut frames, mut waited) = (Vec::new(), Vec::new());
     let ms = Duration::from_millis;
     // A transaction that was sent at once, one that was late, a part of it, one in time again.
@@ -143,7 +143,7 @@ async fn while_the_stream_is_behind_the_servers_commits_bytes_gather_however_few
 #[tokio::test]
 async fn a_large_frame_waits_for_its_share_after_the_frames_before_it_were_handed_over() {
     let (client, mut server) = tokio::io::duplex(1 << 22);
-    let budget = Budget::new(1 << 20);
+    let budget = MemoryBudget::new(1 << 20);
     let mut reader = reader(client, &budget);
     let taken = budget.try_take(1 << 19).unwrap();
     let large = vec![b'x'; 700_000];
@@ -166,7 +166,7 @@ async fn a_large_frame_waits_for_its_share_after_the_frames_before_it_were_hande
         tokio::time::timeout(Duration::from_secs(5), read).await.unwrap().unwrap();
     }
     assert_eq!(shown(&frames), ["d1:5", "d2:700000 held", "d3:5"]);
-    let Frame::Data { payload, held: Some(held), .. } = &frames[1] else { panic!("no data") };
+    let WireFrame::Data { payload, held: Some(held), .. } = &frames[1] else { panic!("no data") };
     assert!(payload.iter().all(|&byte| byte == b'x'));
     assert!(held.bytes() >= payload.len());
     drop(frames);
@@ -177,7 +177,7 @@ async fn a_large_frame_waits_for_its_share_after_the_frames_before_it_were_hande
 #[tokio::test]
 async fn large_frames_leave_the_shared_buffer_as_it_was() {
     let (client, mut server) = tokio::io::duplex(64 * 1024);
-    let mut reader = reader(client, &Budget::new(100 << 20));
+    let mut reader = reader(client, &MemoryBudget::new(100 << 20));
     let feed = async {
         for end in 1..=20 {
             server.write_all(&data(end, &vec![b'x'; 3_000_000])).await.unwrap();
@@ -200,7 +200,7 @@ async fn large_frames_leave_the_shared_buffer_as_it_was() {
 #[tokio::test(start_paused = true)]
 async fn a_silent_server_is_noticed_but_only_time_spent_reading_counts() {
     let (client, mut server) = tokio::io::duplex(1024);
-    let mut reader = reader(client, &Budget::new(0));
+    let mut reader = reader(client, &MemoryBudget::new(0));
     let mut frames = Vec::new();
     // Reads that are cancelled add up ...
     for _ in 0..3 {
@@ -233,7 +233,7 @@ async fn the_end_is_reported_after_what_came_before_it() {
     ];
     for (name, end, expected) in cases {
         let (client, mut server) = tokio::io::duplex(1024);
-        let mut reader = reader(client, &Budget::new(0));
+        let mut reader = reader(client, &MemoryBudget::new(0));
         server.write_all(&data(1, b"abc")).await.unwrap();
         server.write_all(&end).await.unwrap();
         drop(server);
@@ -253,7 +253,7 @@ async fn the_end_is_reported_after_what_came_before_it() {
 #[tokio::test]
 async fn finishing_skips_everything_up_to_the_end_of_the_command() {
     let (client, mut server) = tokio::io::duplex(1024);
-    let budget = Budget::new(1);
+    let budget = MemoryBudget::new(1);
     let _all = budget.try_take(1).unwrap(); // what is skipped needs no share
     let mut reader = reader(client, &budget);
     let feed = async {
@@ -277,7 +277,7 @@ proptest::proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (client, mut server) = tokio::io::duplex(1 << 16);
-            let mut reader = reader(client, &Budget::new(1 << 20));
+            let mut reader = reader(client, &MemoryBudget::new(1 << 20));
             server.write_all(&bytes).await.unwrap();
             drop(server);
             let mut frames = Vec::new();

@@ -68,7 +68,8 @@ impl World {
     pub(super) fn crash(&mut self) {
         let newest = self.rows.keys().next_back().map(|at| at.position);
         let is_out = self.lane.breaker(self.now) != BreakerState::Closed;
-        let standing = newest.map(|newest| Standing { rows: self.rows.len(), newest, is_out });
+        let standing =
+            newest.map(|newest| BacklogStanding { rows: self.rows.len(), newest, is_out });
         let mut settings = self.settings.clone();
         settings.parking.as_mut().unwrap().standing = standing;
         let fresh = Self::new(settings.clone());

@@ -39,11 +39,11 @@ impl World {
         self.is_gone || self.is_deleted
     }
 
-    fn keys(&self, event: &Event) -> Vec<Key> {
+    fn keys(&self, event: &Event) -> Vec<KeyHash> {
         match self.settings.ordering {
-            Ordering::Key => event.keys.iter().collect(),
-            Ordering::Strict => vec![Key::from_raw(99)],
-            Ordering::None => Vec::new(),
+            KeyOrdering::Key => event.keys.iter().collect(),
+            KeyOrdering::Strict => vec![KeyHash::from_raw(99)],
+            KeyOrdering::None => Vec::new(),
         }
     }
 
@@ -51,7 +51,7 @@ impl World {
     fn are_ordered(&self, one: &Event, other: &Event) -> bool {
         let has_barrier = one.keys.is_barrier() || other.keys.is_barrier();
         let keys = self.keys(one);
-        self.settings.ordering == Ordering::Key && has_barrier
+        self.settings.ordering == KeyOrdering::Key && has_barrier
             || self.keys(other).iter().any(|key| keys.contains(key))
     }
 
@@ -80,7 +80,7 @@ impl World {
         assert_eq!(held.cast_signed() + self.own_free, capacity, "{counts:?}");
         let is_resting = self.is_disabled && !self.is_doomed();
         assert!(!is_resting || self.lane.reserved() == 0, "places for rows that do not come");
-        let each = self.settings.weight(&event_of(0, Keys::NONE, None));
+        let each = self.settings.weight(&event_of(0, EventKeys::NONE, None));
         assert_eq!(self.weight, ((in_memory - counts.replays) * each).cast_signed());
         assert_eq!(self.overflow_free, OVERFLOW);
         assert_eq!(counts.replays + self.replays_free, REPLAYS);
@@ -107,9 +107,9 @@ impl World {
         for (number, holds) in &self.holding {
             let At::Owed { since } = self.at[number] else { continue };
             let is_told = self.reported.get(number) == self.attempts.get(number);
-            let is_parked = *holds == Holding::Backlog && !flying.contains(number);
+            let is_parked = *holds == DurableIn::Backlog && !flying.contains(number);
             assert!(is_told || !is_parked, "the row of {number} does not know of its attempts");
-            if *holds != Holding::Wal {
+            if *holds != DurableIn::Wal {
                 continue;
             }
             holding += 1;
@@ -121,7 +121,7 @@ impl World {
                 && self.lane.spill.as_ref().unwrap().tail.iter().any(|e| e.sequence == *number);
             assert!(!is_in_tail || self.now < since + TAIL_PATIENCE, "{number} is stuck");
             for ahead in self.ahead_of(*number) {
-                let is_parked = self.holding.get(&ahead) == Some(&Holding::Backlog);
+                let is_parked = self.holding.get(&ahead) == Some(&DurableIn::Backlog);
                 assert!(!is_parked || is_in_tail, "{number} waits for {ahead}, which is parked");
             }
         }

@@ -1,16 +1,16 @@
 //! What the publication will cover, and the writes that depend on it.
 
 use super::*;
-use crate::replication::catalog::facts::Generated;
-use crate::replication::catalog::facts::coverage::Covered;
+use crate::replication::catalog::facts::GeneratedColumns;
+use crate::replication::catalog::facts::coverage::CoveredRelation;
 
 /// The first table of a set-up.
-fn first(facts: &mut Facts) -> &mut TableFacts {
+fn first(facts: &mut CatalogFacts) -> &mut TableFacts {
     facts.tables[0].as_mut().unwrap()
 }
 
-fn covered(name: &str, identity: RowIdentity) -> Covered {
-    Covered { table: TableName::new("public", name), identity, filter: None, list: None }
+fn covered(name: &str, identity: RowIdentity) -> CoveredRelation {
+    CoveredRelation { table: TableName::new("public", name), identity, filter: None, list: None }
 }
 
 const CASES: [(&str, Spoil, &str); 11] = [
@@ -52,7 +52,7 @@ const CASES: [(&str, Spoil, &str); 11] = [
         "an unlogged partition",
         |f, _| {
             first(f).kind = 'p';
-            first(f).rows = vec![Rows { persistence: 'u', ..rows("orders_1", keyed()) }];
+            first(f).rows = vec![CoverageRows { persistence: 'u', ..rows("orders_1", keyed()) }];
             f.publication.as_mut().unwrap().via_root = true;
         },
         "public.orders_1 is unlogged",
@@ -66,7 +66,7 @@ const CASES: [(&str, Spoil, &str); 11] = [
         "a row filter beyond the identity",
         |f, _| {
             let filter = Some(vec![String::from("status")]);
-            let covered = Covered { filter, ..covered("orders", keyed()) };
+            let covered = CoveredRelation { filter, ..covered("orders", keyed()) };
             f.publication.as_mut().unwrap().covered = vec![covered];
         },
         "its row filter asks for status",
@@ -75,7 +75,7 @@ const CASES: [(&str, Spoil, &str); 11] = [
         "a column list without the identity",
         |f, _| {
             let list = Some(vec![String::from("status")]);
-            let covered = Covered { list, ..covered("orders", keyed()) };
+            let covered = CoveredRelation { list, ..covered("orders", keyed()) };
             f.publication.as_mut().unwrap().covered = vec![covered];
         },
         "its column list lacks id",
@@ -84,7 +84,8 @@ const CASES: [(&str, Spoil, &str); 11] = [
         "a column list, and whole rows",
         |f, _| {
             let list = Some(vec![String::from("id")]);
-            let covered = Covered { list, ..covered("x", RowIdentity { kind: 'f', ..keyless() }) };
+            let covered =
+                CoveredRelation { list, ..covered("x", RowIdentity { kind: 'f', ..keyless() }) };
             f.publication.as_mut().unwrap().covered = vec![covered];
         },
         "it has a column list, and its replica identity is FULL",
@@ -155,7 +156,7 @@ fn tables_that_inherit_are_left_out_and_named() {
 
 #[test]
 fn generated_columns_are_sent_or_refused() {
-    let column = |stored| Generated {
+    let column = |stored| GeneratedColumns {
         name: String::from("status"),
         stored,
         expression: String::from("upper(note)"),
