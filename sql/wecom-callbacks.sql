@@ -38,6 +38,12 @@ CREATE TABLE IF NOT EXISTS public.wecom_messages (
     content    text        NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now()
 );
+ALTER TABLE public.wecom_messages
+    -- Who sends it: the application (app) or the group robot (robot), to whom to_user says nothing.
+    ADD COLUMN IF NOT EXISTS channel text NOT NULL DEFAULT 'app' CHECK (channel IN ('app', 'robot')),
+    -- WeCom's own id, once it has taken the message.
+    ADD COLUMN IF NOT EXISTS msgid text;
+CREATE INDEX IF NOT EXISTS wecom_messages_msgid ON public.wecom_messages (msgid) WHERE msgid IS NOT NULL;
 
 -- What became of a message, a row a step: pending, sent, delivered, read, failed.
 CREATE TABLE IF NOT EXISTS public.wecom_message_history (
@@ -60,11 +66,37 @@ END $$;
 CREATE OR REPLACE TRIGGER wecom_message_begins AFTER INSERT ON public.wecom_messages
     FOR EACH ROW EXECUTE FUNCTION public.wecom_message_begins();
 
--- A callback of kind `status` is a step of its message.
+-- WeCom has taken a message, or has not: the write_back of config/wecom-callbacks.toml says so. Safe to
+-- repeat. Users that were not reached have `failed` steps of their own, and the message is `sent`.
+CREATE OR REPLACE FUNCTION public.wecom_message_ended(
+    which text, outcome text, wecom_id text, code text, unreached text, reason text
+) RETURNS integer LANGUAGE plpgsql AS $$
+BEGIN
+    IF wecom_id IS NOT NULL THEN
+        UPDATE public.wecom_messages SET msgid = wecom_id WHERE message_id = which;
+        -- Callbacks that were quicker than this.
+        UPDATE public.wecom_message_history SET message_id = which WHERE message_id = wecom_id;
+    END IF;
+    INSERT INTO public.wecom_message_history (message_id, state, user_id, detail)
+    SELECT which, step.state, step.user_id, step.detail
+      FROM (SELECT outcome AS state, NULL AS user_id, jsonb_strip_nulls(jsonb_build_object(
+                       'msgid', wecom_id, 'errcode', code, 'error', reason)) AS detail
+            UNION ALL
+            SELECT 'failed', one.user_id, '{"unreached": true}'
+              FROM regexp_split_to_table(unreached, '[|]') AS one (user_id)
+             WHERE outcome = 'sent' AND one.user_id <> '') AS step
+     WHERE NOT EXISTS (SELECT FROM public.wecom_message_history AS known
+                        WHERE known.message_id = which AND known.state = step.state
+                          AND known.user_id IS NOT DISTINCT FROM step.user_id);
+    RETURN 1;
+END $$;
+
+-- A callback of kind `status` is a step of its message, which it names by WeCom's id or the application's.
 CREATE OR REPLACE FUNCTION public.wecom_status_steps() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO public.wecom_message_history (message_id, state, user_id, at, detail)
-    VALUES (NEW.message_id,
+    VALUES (coalesce((SELECT m.message_id FROM public.wecom_messages m
+                       WHERE m.msgid = NEW.message_id LIMIT 1), NEW.message_id),
             CASE WHEN NEW.content = 'success' THEN 'delivered'
                  WHEN NEW.content LIKE 'failed%' THEN 'failed'
                  ELSE lower(NEW.content) END,
@@ -79,6 +111,7 @@ CREATE OR REPLACE TRIGGER wecom_status_steps AFTER INSERT ON public.wecom_callba
 CREATE OR REPLACE VIEW public.wecom_message_status AS
 SELECT DISTINCT ON (message_id) message_id, state AS status, at AS updated_at
 FROM public.wecom_message_history
+WHERE state <> 'failed' OR NOT coalesce(detail ? 'unreached', false)
 ORDER BY message_id,
          array_position(ARRAY['pending', 'sent', 'failed', 'delivered', 'read'], state) DESC NULLS LAST,
          id DESC;
@@ -96,8 +129,8 @@ ORDER BY message_id,
 --    GRANT USAGE ON SCHEMA public TO walhook;
 --    GRANT SELECT, INSERT ON public.wecom_callbacks TO walhook;
 --    GRANT SELECT, INSERT, DELETE ON public.inbound_nonces TO walhook;
---    GRANT SELECT ON public.wecom_messages TO walhook;
---    GRANT SELECT, INSERT ON public.wecom_message_history TO walhook;
+--    GRANT SELECT, UPDATE (msgid) ON public.wecom_messages TO walhook;
+--    GRANT SELECT, INSERT, UPDATE (message_id) ON public.wecom_message_history TO walhook;
 --    CREATE SCHEMA walhook AUTHORIZATION walhook;
 --
 -- 3. The publication:

@@ -12,6 +12,7 @@ pub mod endpoints;
 mod fields;
 mod guard;
 pub mod host;
+pub mod message_queries;
 mod openapi;
 mod problem;
 mod push_logs;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::endpoints::AdminSender;
 use crate::api::host::AllowedHosts;
+use crate::api::message_queries::MessageQueries;
 use crate::api::problem::ProblemResponse;
 use crate::api::refusals::RefusalCounter;
 use crate::api::state_queries::StateQueries;
@@ -92,6 +94,7 @@ pub struct HttpSurface {
     pub hosts: AllowedHosts,
     pub refusals: RefusalCounter,
     pub office: Arc<StateQueries>,
+    pub messages: MessageQueries,
 }
 
 impl HttpSurface {

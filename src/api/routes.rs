@@ -26,6 +26,7 @@ use crate::api::dead_letters;
 use crate::api::endpoints;
 use crate::api::guard;
 use crate::api::host;
+use crate::api::message_queries;
 use crate::api::openapi;
 use crate::api::problem::ProblemResponse;
 use crate::api::push_logs;
@@ -101,6 +102,8 @@ pub(crate) fn guarded() -> Vec<RouteOperation> {
         RouteOperation::post("/api/v1/dead-letters/{id}/resend", dead_letters::resend_one),
         RouteOperation::post("/api/v1/dead-letters/{id}/discard", dead_letters::discard_one),
         RouteOperation::get("/api/v1/push-logs", push_logs::list),
+        RouteOperation::get("/api/v1/messages/{message_id}/status", message_queries::status),
+        RouteOperation::get("/api/v1/messages/{message_id}/history", message_queries::history),
         RouteOperation::get("/api/v1/replay", replay::list),
         RouteOperation::post("/api/v1/replay", replay::order),
         RouteOperation::get("/api/v1/replay/{id}", replay::show),

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use crate::api;
 use crate::api::HttpSurface;
 use crate::api::host::AllowedHosts;
+use crate::api::message_queries::MessageQueries;
 use crate::api::refusals::RefusalCounter;
 use crate::api::state_queries::StateQueries;
 use crate::app::scrape::MetricsScrape;
@@ -58,5 +59,6 @@ pub(super) fn surface(
         hosts: AllowedHosts::new(settings.http.listen, &settings.http.hosts),
         refusals: RefusalCounter::new(handles.metrics.clone()),
         office: Arc::new(office),
+        messages: MessageQueries::new(&settings.postgres.server, settings.messages.as_ref()),
     }
 }

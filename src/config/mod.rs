@@ -22,6 +22,7 @@ mod inbound;
 mod interpolate;
 pub(crate) mod json_value;
 pub mod link;
+mod messages;
 mod ocr_wallet;
 mod parking;
 pub mod password_file;
@@ -201,6 +202,12 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
     if let Some(inbound) = &inbound {
         inbound::check(&root, inbound, http.listen);
     }
+    for rule in events.iter().flatten() {
+        if let Some(message) = write_back::unkept(rule, push_log) {
+            root.note("push_log", message);
+        }
+    }
+    let messages = messages::read(&mut root);
     root.finish();
     Some(Settings {
         postgres: postgres?,
@@ -217,6 +224,7 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
         log,
         grace,
         run_time,
+        messages,
         inbound: if has_inbound { Some(inbound?) } else { None },
     })
 }

@@ -68,6 +68,7 @@ fn waiting(running: &Settings, read: &Settings) -> Vec<&'static str> {
         ("[endpoints_from]", running.endpoints_from != read.endpoints_from),
         ("[memory]", running.memory != read.memory),
         ("[log]", running.log != read.log),
+        ("[messages]", running.messages != read.messages),
         ("[shutdown]", running.grace != read.grace),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
@@ -243,6 +244,7 @@ mod tests {
             ("[webhook] enabled", "webhook.enabled = false"),
             ("[memory]", "memory.queued = \"1MiB\""),
             ("[log]", "log.filter = \"debug\""),
+            ("[messages]", "messages.table = \"public.sent\""),
             ("[shutdown]", "shutdown.grace = \"1s\""),
         ];
         let url = "postgres.url = \"postgres://u@h/d\"";

@@ -5,6 +5,7 @@ mod channel;
 mod endpoint;
 mod event;
 mod inbound;
+mod messages;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -68,6 +69,7 @@ pub use crate::config::settings::inbound::InboundSettings;
 pub use crate::config::settings::inbound::InboundSource;
 pub use crate::config::settings::inbound::StatusFields;
 pub use crate::config::settings::inbound::WecomKeys;
+pub use crate::config::settings::messages::MessageTables;
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]
@@ -88,6 +90,8 @@ pub struct Settings {
     /// How long a shutdown may take before what is left is cut off.
     pub grace: Duration,
     pub run_time: RunTimeSettings,
+    /// `[messages]`, if there is one.
+    pub messages: Option<MessageTables>,
     /// `[inbound]`, if there is one.
     pub inbound: Option<InboundSettings>,
 }

@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use crate::config::event;
 use crate::config::field::FieldReader;
+use crate::config::settings::EventRule;
+use crate::config::settings::LoggedAttempts;
+use crate::config::settings::LoggedBodies;
+use crate::config::settings::PushLogSettings;
 use crate::config::settings::RowChangeSql;
 use crate::config::settings::SqlPiece;
 use crate::config::settings::WriteBackSettings;
@@ -28,6 +32,22 @@ pub(super) fn read(field: &FieldReader<'_>) -> Option<WriteBackSettings> {
     }
     section.finish();
     Some(WriteBackSettings { delivered: delivered?, failed: failed?, change: column.or(sql)? })
+}
+
+/// What the push log would have to keep for it, if it does not.
+pub(super) fn unkept(rule: &EventRule, push_log: PushLogSettings) -> Option<String> {
+    let terms = rule.write_back.as_ref()?;
+    let has_bodies = push_log.bodies == LoggedBodies::All;
+    let has_errors = push_log.attempts != LoggedAttempts::Off;
+    let is_kept = (has_bodies || !terms.says_bodies()) && (has_errors || !terms.says_answers());
+    (!is_kept).then(|| {
+        let bodies = if terms.says_bodies() { " and `bodies = \"all\"`" } else { "" };
+        format!(
+            "does not keep what endpoints answer, which the write_back of {} says: set \
+             `attempts = \"all\"`{bodies}",
+            rule.event_type
+        )
+    })
 }
 
 fn outcome(field: &FieldReader<'_>) -> Option<String> {
@@ -87,18 +107,31 @@ fn place(name: &str) -> Result<SqlPiece, String> {
     match (name, column) {
         ("outcome", _) => Ok(SqlPiece::Outcome),
         ("event_id", _) => Ok(SqlPiece::EventId),
+        ("error", _) => Ok(SqlPiece::Error),
+        (_, None) if name.starts_with("response.") => response(name),
         (_, column) => {
             let column = column.unwrap_or(name);
             let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
             if column.is_empty() || !column.chars().all(plain) {
                 return Err(format!(
-                    "has {{{{ {name} }}}}: only outcome, event_id and columns stand here, \
+                    "has {{{{ {name} }}}}: only outcome, event_id, error, response.NAME and columns stand here, \
                      without any computation"
                 ));
             }
             Ok(SqlPiece::Column(column.to_owned()))
         }
     }
+}
+
+/// `response.msgid`: a place in the JSON of an answer.
+fn response(name: &str) -> Result<SqlPiece, String> {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '-');
+    let is_plain = |part: &str| !part.is_empty() && part.chars().all(plain);
+    let parts: Vec<&str> = name.split('.').skip(1).collect();
+    if parts.iter().all(|part| is_plain(part)) {
+        return Ok(SqlPiece::Response(format!("/{}", parts.join("/"))));
+    }
+    Err(format!("has {{{{ {name} }}}}: write names of the answer's JSON, such as response.msgid"))
 }
 
 #[cfg(test)]
@@ -119,7 +152,44 @@ mod tests {
             column("outcome"),
         ];
         assert_eq!(pieces(sql).unwrap(), expected);
+        let of = |sql: &str| pieces(sql).unwrap().get(1).cloned().unwrap();
+        let response = |pointer: &str| SqlPiece::Response(pointer.to_owned());
+        assert_eq!(of("CALL f({{ response.msgid }})"), response("/msgid"));
+        assert_eq!(of("CALL f({{ response.data.0.id }})"), response("/data/0/id"));
+        assert_eq!(of("CALL f({{ error }})"), SqlPiece::Error);
+        assert_eq!(of("CALL f({{ row.error }})"), column("error"));
         assert_eq!(pieces("CALL f({{ event_id }})").unwrap().get(1), Some(&SqlPiece::EventId));
+    }
+
+    #[test]
+    fn what_it_says_must_be_kept() {
+        let said = |place: &str, log: &str| {
+            let text = format!(
+                "[postgres]\nurl = 'postgres://u@db/app'\n[push_log]\n{log}\n\
+                 [[event]]\ntype = 'm'\ntable = 'public.m'\n\
+                 write_back = {{ sql = 'SELECT f({{{{ id }}}}, {{{{ {place} }}}})', delivered = 'y', \
+                 failed = 'n' }}\n\
+                 [[endpoint]]\nname = 'e'\nurl = 'http://h.test/'\n"
+            );
+            let read = crate::config::parse(&text, "walhook.toml", &|_| None);
+            read.map_or_else(|problems| problems.to_string(), |_| String::new())
+        };
+        for (place, log) in [
+            ("response.msgid", ""),
+            ("response.msgid", "bodies = 'failures'"),
+            ("error", "attempts = 'off'"),
+        ] {
+            let told = said(place, log);
+            assert!(told.contains("does not keep what endpoints answer"), "{place} {log}: {told}");
+        }
+        for (place, log) in [
+            ("response.msgid", "bodies = 'all'"),
+            ("error", ""),
+            ("error", "attempts = 'failures'"),
+            ("outcome", "attempts = 'off'"),
+        ] {
+            assert_eq!(said(place, log), "", "{place} {log}");
+        }
     }
 
     #[test]
@@ -131,6 +201,8 @@ mod tests {
             ("SELECT {{ id", "without `}}`"),
             ("SELECT {{ id + 1 }}", "{{ id + 1 }}"),
             ("SELECT {{ }}", "without any computation"),
+            ("SELECT {{ response. }}", "response.msgid"),
+            ("SELECT {{ response.a b }}", "response.msgid"),
         ];
         for (sql, expected) in cases {
             let message = pieces(sql).unwrap_err();

@@ -29,6 +29,8 @@ use crate::flow::event::EventId;
 use crate::flow::relation::TableName;
 use crate::store;
 use crate::store::SqlSession;
+use crate::store::answered;
+use crate::store::answered::Answered;
 use crate::store::error::StoreError;
 use crate::store::progress::begin;
 use crate::store::row_change;
@@ -291,9 +293,10 @@ impl WriteBackRunner {
             None => None,
         };
         let target = apart.as_ref().unwrap_or(&tx);
+        let answered = self.answered(&tx, &found).await?;
         let applied = async {
             row_change::begin(target, &self.slot, STATEMENT_MAX, lock).await?;
-            try_join_all(found.iter().map(|due| self.apply(target, due))).await
+            try_join_all(found.iter().map(|due| self.apply(target, due, &answered))).await
         };
         let rows = match applied.await {
             Ok(rows) => rows,
@@ -334,15 +337,34 @@ impl WriteBackRunner {
         Ok(found.len())
     }
 
+    /// What endpoints answered to those of them whose rule says it.
+    async fn answered(
+        &self,
+        tx: &tokio_postgres::Transaction<'_>,
+        found: &[DueWriteBack],
+    ) -> Result<HashMap<EventId, Answered>, StateError> {
+        let says =
+            |due: &&DueWriteBack| self.rule(due).is_some_and(|(rule, _)| rule.terms.says_answers());
+        let said = found.iter().filter(says).map(|due| (due.event, due.delivered));
+        let said: Vec<(EventId, bool)> = said.collect();
+        if said.is_empty() {
+            return Ok(HashMap::new());
+        }
+        answered::of_events(tx, &self.slot, &said).await
+    }
+
     async fn apply(
         &self,
         tx: &tokio_postgres::Transaction<'_>,
         due: &DueWriteBack,
+        answered: &HashMap<EventId, Answered>,
     ) -> Result<Option<u64>, StateError> {
         // An event of an earlier configuration has nobody to tell.
         let Some((rule, _)) = self.rule(due) else { return Ok(None) };
         let DueWriteBack { event, target, delivered, .. } = due;
-        row_change::apply(tx, &rule.terms, &due.table, *event, target, *delivered).await.map(Some)
+        let none = Answered::default();
+        let said = (*delivered, answered.get(event).unwrap_or(&none));
+        row_change::apply(tx, &rule.terms, &due.table, *event, target, said).await.map(Some)
     }
 
     fn rule(&self, due: &DueWriteBack) -> Option<&(WriteBackRule, WriteBackMetrics)> {

@@ -4,6 +4,7 @@ use tokio_postgres::Client;
 
 use crate::config::settings::Settings;
 use crate::flow::relation::TableName;
+use crate::preflight::message_tables;
 use crate::replication::catalog::CheckFinding;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store::error::StoreError;
@@ -53,6 +54,7 @@ pub(crate) async fn findings(
             )));
         }
     }
+    findings.extend(message_tables::findings(settings, client).await?);
     Ok(findings)
 }
 

@@ -9,6 +9,7 @@
 //! | `endpoint_rows` | The rows of `[endpoints_from]` |
 //! | `gaps` | Gaps before the start |
 //! | `inspection` | Asks PostgreSQL for everything that a configuration needs of it |
+//! | `message_tables` | Looks beforehand at the tables that say what became of messages |
 //! | `old_rows` | Whether PostgreSQL sends what the events need of old rows, and what their endpoints need of rows |
 //! | `orphans` | Parked deliveries of endpoints that the configuration does not have |
 //! | `ownership` | Whether slot and publication are this configuration's to read and to change |
@@ -27,6 +28,7 @@ pub(crate) mod dry_run;
 pub(crate) mod endpoint_rows;
 pub(crate) mod gaps;
 pub(crate) mod inspection;
+pub(crate) mod message_tables;
 pub(crate) mod old_rows;
 pub(crate) mod orphans;
 pub(crate) mod ownership;

@@ -16,6 +16,7 @@
 //! without a name, each in one round trip: nothing is prepared, so nothing goes stale after a
 //! reconnect, and a transaction pooler may stand in between.
 
+pub mod answered;
 pub mod answers;
 pub mod backlog;
 pub mod body_codec;
@@ -29,6 +30,7 @@ pub mod error;
 pub mod flush;
 pub mod gaps;
 mod login;
+pub mod messages;
 pub mod migrate;
 pub mod overview;
 pub mod partitions;

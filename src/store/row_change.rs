@@ -25,6 +25,7 @@ use crate::flow::relation::TableName;
 use crate::flow::write_back::MARK;
 use crate::flow::write_back::TargetRow;
 use crate::store::SEARCH_PATH;
+use crate::store::answered::Answered;
 use crate::store::sql::SqlParams;
 use crate::store::state_error::StateError;
 
@@ -98,11 +99,11 @@ pub(crate) async fn apply(
     table: &TableName,
     event: EventId,
     target: &TargetRow,
-    delivered: bool,
+    (delivered, answered): (bool, &Answered),
 ) -> Result<u64, StateError> {
     let outcome = if delivered { &terms.delivered } else { &terms.failed };
     let id = event.to_string();
-    let statement = statement(terms, table, target, outcome, &id);
+    let statement = statement(terms, table, target, (outcome, answered), &id);
     Ok(tx.execute_typed(&statement.sql, &statement.params()).await?)
 }
 
@@ -133,7 +134,8 @@ pub async fn explain(
              SET LOCAL row_security = {security}"
         ))
         .await?;
-        let statement = statement(terms, table, &target, outcome, "evt_");
+        let said = (outcome.as_str(), &Answered::default());
+        let statement = statement(terms, table, &target, said, "evt_");
         tx.execute_typed(&format!("EXPLAIN {}", statement.sql), &statement.params()).await?;
         tx.rollback().await?;
     }
@@ -154,7 +156,7 @@ fn statement<'a>(
     terms: &'a WriteBackSettings,
     table: &TableName,
     target: &'a TargetRow,
-    outcome: &'a str,
+    (outcome, answered): (&'a str, &'a Answered),
     event: &'a str,
 ) -> ChangeStatement<'a> {
     let text = |text: Option<&'a str>| AsText(text.map(Into::into));
@@ -189,6 +191,8 @@ fn statement<'a>(
                     SqlPiece::Outcome => text(Some(outcome)),
                     SqlPiece::EventId => text(Some(event)),
                     SqlPiece::Column(column) => text(target.value(column).flatten()),
+                    SqlPiece::Response(pointer) => AsText(answered.at(pointer).map(Into::into)),
+                    SqlPiece::Error => text(answered.error.as_deref()),
                 });
                 let _infallible = write!(sql, "${}", values.len());
             }
@@ -219,7 +223,9 @@ mod tests {
             WriteBackSettings { delivered: "ok".to_owned(), failed: "bad".to_owned(), change };
         let target = target();
         let table = TableName::new("s", "t");
-        let statement = statement(&terms, &table, &target, "ok", "evt_1");
+        let response = Some(serde_json::json!({ "msgid": "m1" }));
+        let answered = Answered { response, error: Some("no".to_owned()) };
+        let statement = statement(&terms, &table, &target, ("ok", &answered), "evt_1");
         let values = statement.values.iter().map(|v| v.0.as_ref().map(ToString::to_string));
         (statement.sql.clone(), values.collect())
     }
@@ -246,10 +252,14 @@ mod tests {
             SqlPiece::Column("n".to_owned()),
             literal(", "),
             SqlPiece::EventId,
+            literal(", "),
+            SqlPiece::Response("/msgid".to_owned()),
+            literal(", "),
+            SqlPiece::Error,
             literal(")"),
         ];
         let (sql, values) = shown(RowChangeSql::Statement(pieces.into()));
-        assert_eq!(sql, "SELECT f($1, $2, $3)");
-        assert_eq!(values, ["ok", "x", "evt_1"].map(|text| Some(text.to_owned())));
+        assert_eq!(sql, "SELECT f($1, $2, $3, $4, $5)");
+        assert_eq!(values, ["ok", "x", "evt_1", "m1", "no"].map(|text| Some(text.to_owned())));
     }
 }

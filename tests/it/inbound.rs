@@ -28,16 +28,26 @@ use crate::support::wecom::post;
 use crate::support::wecom::send;
 
 const CONFIG: &str = include_str!("../../config/wecom-callbacks.toml");
-const SQL: &str = include_str!("../../sql/wecom-callbacks.sql");
+pub(crate) const SQL: &str = include_str!("../../sql/wecom-callbacks.sql");
+
+pub(crate) const CORP_SECRET: &str = "secret-of-the-application";
 
 /// The shipped file, with the slot of the test's own database and free ports.
 fn toml(url: &str, slot: &str, business: &str, robot: &str) -> String {
+    shipped(url, slot, business, robot, "http://127.0.0.1:9/")
+}
+
+/// The same, with a WeCom at `wecom`.
+pub(crate) fn shipped(url: &str, slot: &str, business: &str, robot: &str, wecom: &str) -> String {
     let values = [
         ("${DATABASE_URL:-postgres://walhook@localhost/app}", url),
         ("${WALHOOK_INBOUND_LISTEN:-0.0.0.0:8080}", "127.0.0.1:0"),
         ("${WECHAT_TOKEN}", TOKEN),
         ("${WECHAT_AES_KEY}", AES_KEY),
         ("${WECHAT_CORP_ID}", CORP),
+        ("${WECHAT_CORP_SECRET}", CORP_SECRET),
+        ("${WECHAT_AGENT_ID}", "1000002"),
+        ("${WECHAT_BASE_URL:-https://qyapi.weixin.qq.com}", wecom),
         ("${WECHAT_BOT_TOKEN}", TOKEN),
         ("${WECHAT_BOT_AES_KEY}", AES_KEY),
         ("${WECHAT_BOT_WEBHOOK_URL}", robot),
@@ -58,7 +68,7 @@ fn of_database(database: &Database, business: &str, robot: &str) -> String {
 }
 
 /// Where callbacks are answered.
-async fn inbound(program: &mut Program) -> SocketAddr {
+pub(crate) async fn inbound(program: &mut Program) -> SocketAddr {
     let line = program.wait_for_line("callbacks are answered", AMPLE).await;
     let (_, rest) = line.split_once("inbound=").unwrap();
     rest.split(' ').next().unwrap().parse().unwrap()
@@ -116,7 +126,8 @@ async fn callbacks_become_rows_and_rows_become_pushes() {
     assert_eq!((&second["user_id"], &second["content"]), (&"li".into(), &"hi".into()));
 
     sql.batch_execute(
-        "INSERT INTO wecom_messages (message_id, to_user, content) VALUES ('m1', 'zhang', 'tea?')",
+        "INSERT INTO wecom_messages (message_id, channel, to_user, content) \
+         VALUES ('m1', 'robot', 'zhang', 'tea?')",
     )
     .await
     .unwrap();
@@ -302,7 +313,13 @@ async fn missing_variables_are_named() {
     let mut program = Program::start(&["check"], CONFIG, &[]);
     assert_eq!(program.wait(AMPLE).await, Some(2));
     let said = program.output().join("\n");
-    for name in ["WECHAT_TOKEN", "WECHAT_AES_KEY", "WECHAT_CORP_ID", "WECHAT_BOT_WEBHOOK_URL"] {
+    for name in [
+        "WECHAT_TOKEN",
+        "WECHAT_AES_KEY",
+        "WECHAT_CORP_ID",
+        "WECHAT_BOT_WEBHOOK_URL",
+        "WECHAT_CORP_SECRET",
+    ] {
         assert!(said.contains(name), "{name}: {said}");
     }
 }

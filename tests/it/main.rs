@@ -24,6 +24,7 @@ mod large_transaction;
 mod letters;
 mod many_endpoints;
 mod memory;
+mod messages;
 mod ocr_wallet;
 mod outage;
 mod own_shapes;

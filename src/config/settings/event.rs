@@ -183,6 +183,18 @@ pub struct WriteBackSettings {
 }
 
 impl WriteBackSettings {
+    /// Whether it says what endpoints answered, which the push log has.
+    pub fn says_answers(&self) -> bool {
+        let is_answer = |piece: &SqlPiece| matches!(piece, SqlPiece::Response(_) | SqlPiece::Error);
+        matches!(&self.change, RowChangeSql::Statement(pieces) if pieces.iter().any(is_answer))
+    }
+
+    /// Whether it says what stands in the body of an answer.
+    pub fn says_bodies(&self) -> bool {
+        let is_body = |piece: &SqlPiece| matches!(piece, SqlPiece::Response(_));
+        matches!(&self.change, RowChangeSql::Statement(pieces) if pieces.iter().any(is_body))
+    }
+
     /// Columns that it names.
     pub fn columns(&self) -> impl Iterator<Item = &String> {
         let (one, many) = match &self.change {
@@ -211,13 +223,19 @@ pub enum SqlPiece {
     EventId,
     /// The column of the event's row, as it was when the event was raised.
     Column(String),
+    /// What a JSON pointer leads to in the last answer of an endpoint.
+    Response(String),
+    /// Why an endpoint did not take the event.
+    Error,
 }
 
 impl SqlPiece {
     fn column(&self) -> Option<&String> {
         match self {
             Self::Column(column) => Some(column),
-            Self::Literal(_) | Self::Outcome | Self::EventId => None,
+            Self::Literal(_) | Self::Outcome | Self::EventId | Self::Response(_) | Self::Error => {
+                None
+            }
         }
     }
 }

@@ -1,0 +1,109 @@
+//! `GET /api/v1/messages/{message_id}/status` and `/history`: what became of a message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::api::HttpSurface;
+use crate::api::problem::ProblemResponse;
+use crate::api::request::NamedParts;
+use crate::config::settings::MessageTables;
+use crate::config::settings::ServerSettings;
+use crate::store::error::StoreError;
+use crate::store::messages;
+use crate::store::messages::Message;
+use crate::store::session_pool::SessionPool;
+use crate::store::state_error::StateError;
+
+/// People who ask at once; others wait.
+const SESSIONS: usize = 2;
+
+/// A question is about one message.
+const STATEMENT_MAX: Duration = Duration::from_secs(5);
+
+/// How long somebody waits for a session.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where messages are looked up, if `[messages]` says so. Clones share it.
+#[derive(Clone, Debug)]
+pub struct MessageQueries(Option<Arc<(SessionPool, MessageTables)>>);
+
+impl MessageQueries {
+    pub fn new(source: &ServerSettings, tables: Option<&MessageTables>) -> Self {
+        let desk = || SessionPool::new(source.clone(), SESSIONS, STATEMENT_MAX);
+        Self(tables.map(|tables| Arc::new((desk(), tables.clone()))))
+    }
+
+    async fn find(&self, id: &str) -> Result<Message, ProblemResponse> {
+        let Some(inner) = &self.0 else {
+            let detail = "there is no [messages] in the configuration: add it to be told";
+            return Err(ProblemResponse::new(StatusCode::NOT_FOUND, detail));
+        };
+        let (desk, tables) = &**inner;
+        let asked = tokio::time::timeout(PATIENCE, async {
+            let mut session = desk.session().await.map_err(StateError::from)?;
+            messages::find(session.client(), tables, id).await
+        });
+        match asked.await {
+            Ok(Ok(Some(message))) => Ok(message),
+            Ok(Ok(None)) => Err(ProblemResponse::new(
+                StatusCode::NOT_FOUND,
+                format!("message {id:?} is not known"),
+            )),
+            Ok(Err(StateError::Store(StoreError::Refused(cause)))) => Err(away(&cause.to_string())),
+            Ok(Err(_)) => Err(away("the database is away")),
+            Err(_late) => Err(away("nobody answered in time")),
+        }
+    }
+}
+
+fn away(why: &str) -> ProblemResponse {
+    let detail = format!(
+        "what [messages] names cannot be read, try again, or see what `walhook check` says: {why}"
+    );
+    ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+}
+
+/// Where it stands, and where with each of its users.
+pub(crate) async fn status(
+    State(surface): State<HttpSurface>,
+    NamedParts(id): NamedParts,
+) -> Result<Json<Value>, ProblemResponse> {
+    let message = surface.messages.find(&id).await?;
+    let users = message.users().into_iter().map(|(user, step)| {
+        json!({ "user": user, "status": step.state, "updated_at": step.at.iso_millis() })
+    });
+    let status = message.status();
+    Ok(Json(json!({
+        "success": true,
+        "data": {
+            "message_id": message.message_id,
+            "msgid": message.msgid,
+            "status": status.map(|step| &step.state),
+            "updated_at": status.map(|step| step.at.iso_millis()),
+            "users": users.collect::<Vec<_>>(),
+        },
+    })))
+}
+
+/// Its steps, in their order.
+pub(crate) async fn history(
+    State(surface): State<HttpSurface>,
+    NamedParts(id): NamedParts,
+) -> Result<Json<Value>, ProblemResponse> {
+    let message = surface.messages.find(&id).await?;
+    let steps = message.steps.iter().map(|step| {
+        json!({
+            "state": step.state,
+            "user": step.user,
+            "at": step.at.iso_millis(),
+            "detail": step.detail,
+        })
+    });
+    Ok(Json(json!({ "success": true, "data": steps.collect::<Vec<_>>() })))
+}
