@@ -1,7 +1,7 @@
 //! walhook pushes committed PostgreSQL row changes to HTTP endpoints.
 //!
 //! ```text
-//!  Postgres ──► source ──► event ──► queue ──► delivery ──► ledger
+//!  Postgres ──► source ──► event ──► lane  ──► delivery ──► ledger
 //!     ▲         pgoutput   route,    one lane   sign, send,   counters,
 //!     │         decode     filter,   per        judge         log lines,
 //!     │                    expiry,   endpoint,                watermark
@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Data goes left to right, handed over by value, one plain type of [`flow`] per hand-over:
-//! [`Captured`](flow::change::Captured), [`Event`](flow::event::Event),
-//! [`Lease`](flow::lease::Lease), [`Exchange`](flow::verdict::Exchange),
+//! [`CapturedItem`](flow::change::CapturedItem), [`Event`](flow::event::Event),
+//! [`Lease`](flow::lease::Lease), [`HttpExchange`](flow::verdict::HttpExchange),
 //! [`Settlement`](flow::settlement::Settlement). One thing comes back: what may be confirmed.
 //!
 //! # Floors
@@ -21,11 +21,17 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 5 | [`cli`]: one file per subcommand; the only printing |
-//! | 4 | [`app`]: builds the stages, joins their channels, starts and stops them; the pump |
-//! | 3 | [`api`]: the HTTP surface |
-//! | 2 | the stages: [`source`], [`event`], [`queue`], [`delivery`], [`ledger`] |
-//! | 1 | [`config`], [`failpoint`]; [`store`], [`telemetry`], [`sandbox`], [`task`], [`backoff`], [`clock`] |
+//! | 11 | [`cli`]: one file per subcommand; the only printing |
+//! | 10 | [`app`]: assembly: builds each stage, joins them, starts and stops them |
+//! | 9 | [`ha`]: standing by for the slot, taking up the state |
+//! | 8 | [`redelivery`]: dead letters sent again, replays, retention |
+//! | 7 | [`endpoints`]: their registry, their administration, those that are rows of a table |
+//! | 6 | [`preflight`]: what is looked at before anything moves |
+//! | 5 | [`pipeline`]: source thread, pump, lanes, backlog reader, fence, shutdown |
+//! | 4 | [`api`]: the HTTP surface; [`inbound`]: callbacks that become rows |
+//! | 3 | the stages: [`replication`], [`event`], [`lane`], [`delivery`], [`ledger`] |
+//! | 2 | [`store`], [`telemetry`], [`sandbox`], [`task`], [`backoff`], [`clock`] |
+//! | 1 | [`config`], [`failpoint`] |
 //! | 0 | [`flow`]: the words that all share; no I/O, no clock, no randomness |
 //!
 //! # What stays true

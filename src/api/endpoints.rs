@@ -1,7 +1,7 @@
 //! `/api/v1/endpoints`: endpoints that are made, changed and removed while walhook runs.
 //!
 //! ```text
-//! request ─▶ [endpoints] ─ Call ─▶ the desk, given by app ─▶ fleet
+//! request ─▶ [endpoints] ─ Call ─▶ the administration, given by app ─▶ registry
 //!     answer ◀────────────── Outcome ◀──┘
 //! ```
 //!
@@ -31,7 +31,7 @@ use crate::api::request::NamedParts;
 /// How long a call may take. What it does is done, whether somebody waits for it or not.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// The way to the desk; empty while the slot is another walhook's.
+/// The way to the administration; empty while the slot is another walhook's.
 pub type AdminSender = Arc<OnceLock<mpsc::Sender<AdminRequest>>>;
 
 /// What is to be done, for whom, and where the outcome goes.

@@ -4,6 +4,28 @@
 //! Reads copies through handles, and hands what changes something to those who may; it never holds
 //! up the flow of events. With a token set, everything but `/health`, `/ready` and `/metrics` needs
 //! `Authorization: Bearer`; without one, only the names of the loopback are answered.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `condition` | How an endpoint does, in words, and what is to be done about it |
+//! | `connections` | The connections of the HTTP surface |
+//! | `dead_letters` | `/api/v1/dead-letters` |
+//! | `endpoints` | `/api/v1/endpoints` |
+//! | `fields` | Parameters of a request, from its query or its JSON body |
+//! | `guard` | Who may ask |
+//! | `host` | By which names walhook may be asked while there is no token |
+//! | `message_queries` | `GET /api/v1/messages/{message_id}/status` and `/history` |
+//! | `openapi` | `GET /api/v1/openapi.json` |
+//! | `problem` | Errors as `application/problem+json` (RFC 9457) |
+//! | `push_logs` | `GET /api/v1/push-logs` |
+//! | `refusals` | What the surface refuses, seen |
+//! | `replay` | `/api/v1/replay` |
+//! | `request` | What a request brings |
+//! | `routes` | Every path of the surface |
+//! | `state_queries` | What the surface can look up and ask for in the state, beside the deliveries |
+//! | `stats` | `GET /api/v1/webhook/stats`, contract 1 |
+//! | `status` | `/health`, `/ready`, `/metrics` and `GET /api/v1/status` |
+//! | `webhook_api` | Contract 4's calls, at the paths and with the field names that its clients have |
 
 mod condition;
 mod connections;

@@ -6,7 +6,7 @@
 //!    ▲         │                └─── reports ──────▶ ledger        api, observer
 //!    │         └─────── opened ────────────────────▶  │
 //!    └───────── confirmed LSN ────────────────────────┘
-//!              pump, lanes, ledger ◀─────────────── fleet: which endpoints there are
+//!              pump, lanes, ledger ◀─────────────── registry: which endpoints there are
 //! ```
 //!
 //! The source has a thread of its own: decoding and rendering would delay the requests in flight,
@@ -73,7 +73,7 @@ use crate::pipeline::state_probe;
 use crate::preflight::prepare::prepare;
 use crate::preflight::rights;
 use crate::preflight::schema_watch::SchemaWatch;
-use crate::preflight::server_observer::Observer;
+use crate::preflight::server_observer::ServerObserver;
 use crate::preflight::write_backs;
 use crate::redelivery;
 use crate::store::books::BookEntry;
@@ -271,7 +271,7 @@ impl App {
         let network = &common.network;
         let keeper = from_table::open(settings, handles, network, &mut starts).await?;
         let keep = EndpointStore::new(settings, taken.holding.epoch());
-        // The fleet and its lanes alone hold the way to the ledger.
+        // The registry and its lanes alone hold the way to the ledger.
         let known = (&taken.backlog, taken.states.as_slice());
         let fleet = EndpointRegistry::start(common, ways, keep, settings, starts, known);
         // Apart: it would be a large part of what the whole start takes of memory.
@@ -282,7 +282,7 @@ impl App {
         let watched = keeper.map(|keeper| keeper.watch(&orders, tasks));
         let (errands_in, errands) = mpsc::channel(ERRANDS_MAX);
         tasks.spawn(
-            "the desk",
+            "the administration of endpoints",
             desk.run(orders.clone(), errands, self.reloads.1.clone(), tasks.stop_token()),
         );
         // There is one of each.
@@ -342,7 +342,7 @@ async fn start_observer(
     publication: Option<u32>,
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<()> {
-    let observer = Observer {
+    let observer = ServerObserver {
         settings: settings.postgres.clone(),
         clock: handles.clock.clone(),
         status: handles.status.clone(),

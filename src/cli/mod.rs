@@ -8,6 +8,24 @@
 //! A subcommand is a `clap` argument struct with a `run`, in its own file, and one line each in
 //! [`Command`] and its `run`. It prints through [`terminal`] and ends with a [`CommandError`], whose
 //! text `main` prints once.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `ask` | Asks a running walhook over its API, for the subcommands that look at it or give it orders |
+//! | `check` | `walhook check` |
+//! | `dead_letters` | `walhook dead-letters` |
+//! | `demo` | `walhook demo` |
+//! | `endpoints` | `walhook endpoints` |
+//! | `exit` | How a command ends |
+//! | `init` | `walhook init` |
+//! | `push_log` | `walhook push-log` |
+//! | `receive` | `walhook receive` |
+//! | `replay` | `walhook replay` |
+//! | `run` | `walhook run` |
+//! | `status` | `walhook status` |
+//! | `table` | Tables for people |
+//! | `tail` | `walhook tail` |
+//! | `terminal` | What goes to the terminal |
 
 pub mod ask;
 pub mod check;

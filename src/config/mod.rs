@@ -6,6 +6,47 @@
 //!
 //! Every problem is noted with its line and key, and reading goes on: whoever starts walhook sees
 //! all of them at once. Past this module a value of [`Settings`] is valid.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `answers` | `success`, `retry.on` and `gone` |
+//! | `channel` | `channel` of an `[[endpoint]]`, and the keys that stand beside it |
+//! | `document` | Endpoints that come over the API |
+//! | `endpoint` | `[[endpoint]]` |
+//! | `endpoint_name` | Names of endpoints |
+//! | `endpoints_from` | `[endpoints_from]` |
+//! | `event` | `[[event]]` |
+//! | `expression` | Expressions |
+//! | `field` | One value of the configuration file, read as what its key asks for |
+//! | `file` | Files that the configuration consists of, read with a limit and a deadline |
+//! | `headers` | Headers that the configuration adds to requests, and the credentials in them |
+//! | `inbound` | `[inbound]` and `[[inbound.source]]` |
+//! | `interpolate` | `${NAME}` and `${NAME:-default}` in strings of the configuration |
+//! | `json_value` | JSON as an expression sees it |
+//! | `link` | `tls`, `proxy` and `http2` of an `[[endpoint]]` |
+//! | `messages` | `[messages]` |
+//! | `ocr_wallet` | Contract 1, `ocr-wallet` |
+//! | `parking` | `park_after`, `breaker` and `backlog` |
+//! | `password_file` | libpq's password file |
+//! | `payload` | `payload`, `payload_file` and `content_type` |
+//! | `postgres` | `[postgres]` |
+//! | `postgres_url` | PostgreSQL connection strings, both forms that libpq reads |
+//! | `problem` | What is wrong with a configuration |
+//! | `reader` | Walks the TOML tree, knowing where everything stands in the file |
+//! | `reload` | What of a configuration that was read again can hold without a restart |
+//! | `run_time` | `[endpoints]` and `[webhook_api]` |
+//! | `secret` | Values that must not be seen |
+//! | `service` | `[http]`, `[push_log]`, `[dead_letters]`, `[memory]`, `[log]` and `[shutdown]` |
+//! | `settings` | Settings |
+//! | `signing` | `secret` and `signing` |
+//! | `subscriptions` | An existing file of subscriptions, contract 2's |
+//! | `template` | Templates |
+//! | `terms` | The terms on which an endpoint is served |
+//! | `text_file` | Reads a small text file, and nothing that only looks like one |
+//! | `toml_text` | Writes JSON as TOML |
+//! | `values` | Durations and sizes as people write them |
+//! | `webhook` | `[webhook]` |
+//! | `write_back` | `write_back` of an `[[event]]` |
 
 mod answers;
 mod channel;

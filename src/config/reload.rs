@@ -1,7 +1,7 @@
 //! What of a configuration that was read again can hold without a restart. Pure.
 //!
 //! ```text
-//! running, read ─▶ [reload] ─▶ changes of endpoints and events ─▶ the desk, which has them made
+//! running, read ─▶ [reload] ─▶ changes of endpoints and events ─▶ the administration, which has them made
 //!                         └──▶ what waits for a restart
 //! ```
 

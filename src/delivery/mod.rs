@@ -18,6 +18,32 @@
 //! memory. Nothing here waits between attempts or remembers them: that is the lane's part.
 //!
 //! [`Exchange`]: crate::flow::verdict::HttpExchange
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `access_token` | Access tokens of WeCom applications |
+//! | `auth` | How walhook identifies itself |
+//! | `body` | The body of one request, as of one attempt |
+//! | `channel` | Messages to chat systems |
+//! | `classify` | What kind of failure a transport error is |
+//! | `connections` | The connections to one endpoint |
+//! | `dial` | Makes connections to one endpoint |
+//! | `error` | Why an endpoint's client cannot be built |
+//! | `gate` | A socket that writes only while requests may be made |
+//! | `guard` | Which addresses may be dialled |
+//! | `headers` | The headers of a request |
+//! | `http` | One exchange with an endpoint |
+//! | `judge` | What follows from a reply |
+//! | `multiplexed` | The HTTP/2 connection to one endpoint |
+//! | `network` | What all endpoints share of the outside |
+//! | `oauth` | Bearer tokens by OAuth 2.0 client credentials (RFC 6749, 4.4) |
+//! | `preview` | What a request would look like, for people |
+//! | `redact` | What a receiver says of the URL that it was called at |
+//! | `reply` | What is read of a response, within limits whatever the receiver sends |
+//! | `sign` | Signatures |
+//! | `site` | Where a URL leads, and by which way |
+//! | `trust` | Whom an endpoint's TLS trusts that has authorities of its own (`tls.ca`) |
+//! | `tunnel` | A way through an HTTP proxy |
 
 mod access_token;
 mod auth;

@@ -1,7 +1,7 @@
 //! Keeps the endpoints of a table current: changes in the stream say when, a SELECT says what.
 //!
 //! ```text
-//! pump ─ Refresh (a transaction changed the table) ─▶ [TableKeeper] ─ SELECT ─▶ rows ─ Change ─▶ fleet
+//! pump ─ Refresh (a transaction changed the table) ─▶ [TableKeeper] ─ SELECT ─▶ rows ─ Change ─▶ registry
 //!   └───── waits, so that the next transaction finds the endpoints as this one left them
 //! ```
 //!
@@ -32,8 +32,8 @@ use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::plan::EndpointChange;
 use crate::endpoints::registry::plan::RegistryError;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
-use crate::pipeline::endpoint_update::Refresh;
-use crate::pipeline::endpoint_update::Watched;
+use crate::pipeline::endpoint_update::RefreshRequest;
+use crate::pipeline::endpoint_update::WatchedTables;
 use crate::pipeline::handles::SharedHandles;
 use crate::preflight::endpoint_rows::Row;
 use crate::preflight::endpoint_rows::rows;
@@ -150,7 +150,7 @@ impl TableKeeper {
     }
 
     /// Starts the task; what it gives is for the pump.
-    pub(crate) fn watch(self, orders: &RegistryHandle, tasks: &mut TaskOwner) -> Watched {
+    pub(crate) fn watch(self, orders: &RegistryHandle, tasks: &mut TaskOwner) -> WatchedTables {
         let (refreshes_in, refreshes) = mpsc::channel(1);
         let tables = self.from.watch.clone();
         let run = self.run(orders.clone(), refreshes, tasks.stop_token());
@@ -158,14 +158,14 @@ impl TableKeeper {
             run.await;
             Ok(())
         });
-        Watched { tables, refreshes: refreshes_in, is_changed: false }
+        WatchedTables { tables, refreshes: refreshes_in, is_changed: false }
     }
 
     /// Serves the pump until it or `stop` ends.
     async fn run(
         mut self,
         orders: RegistryHandle,
-        mut refreshes: mpsc::Receiver<Refresh>,
+        mut refreshes: mpsc::Receiver<RefreshRequest>,
         stop: CancellationToken,
     ) {
         let mut again = false;

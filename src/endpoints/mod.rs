@@ -2,9 +2,9 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `admin` | The desk |
+//! | `admin` | The administration |
 //! | `from_table` | Keeps the endpoints of a table current |
-//! | `registry` | The fleet |
+//! | `registry` | The registry |
 
 pub(crate) mod admin;
 pub(crate) mod from_table;

@@ -7,6 +7,27 @@
 //! Pure, but for one warning for each expression that fails: a change, the rules and the time in;
 //! events out. Rules are compiled once per relation, so that a row costs no look-up by name, unless
 //! an expression asks for one.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `datum` | PostgreSQL's text of a value, as JSON |
+//! | `dedupe` | Which events come with values that were pushed before, within a window of time |
+//! | `dry_run` | Tries a rule on rows that are there, before one of them changes |
+//! | `envelope` | Envelopes that others have specified |
+//! | `expiry` | When a row was born, and whether it is too old |
+//! | `image` | What a change says about a column, before and after |
+//! | `payload` | Payloads, compiled once per relation into labels and column references; the two built-in ones that are walhook's own |
+//! | `plan` | A rule against one relation |
+//! | `require` | What an event, and an endpoint that takes it, need of the event's table, for `check` and for the start |
+//! | `route` | Which changes become which events, and who gets them |
+//! | `row_order` | Order keys |
+//! | `scope` | A change as expressions see it |
+//! | `subscribers` | Who takes the events of a rule |
+//! | `target` | The row that an event's write-back is to find, taken from its change |
+//! | `template` | A payload of the user's own against one relation |
+//! | `type_check` | Whether an expression's types fit a table's columns, before any row shows it |
+//! | `value` | An expression's value as JSON |
+//! | `writer` | Builds a `EventBody` with one allocation for all of its text |
 
 pub mod datum;
 pub mod dedupe;

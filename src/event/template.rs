@@ -68,7 +68,7 @@ struct CompiledMember {
     /// `"name":`
     label: Vec<u8>,
     value: Vec<RenderStep>,
-    /// Left out when null; `value` is one [`RenderStep::ColumnValue`].
+    /// Left out when null; `value` is one [`RenderStep::Value`].
     optional: bool,
 }
 

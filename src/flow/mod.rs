@@ -2,6 +2,30 @@
 //!
 //! Floor 0: nothing here does I/O, reads a clock or draws a random number, so that every rule about
 //! positions, keys, verdicts and settlement can be tested with values alone.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `backlog` | Parked deliveries |
+//! | `body` | Bodies |
+//! | `budget` | A limit in bytes on the rows that are in memory at once, over all lanes |
+//! | `change` | What the source hands over |
+//! | `commit_times` | When the transactions were committed that positions of the WAL lie behind |
+//! | `compact` | JSON text without the white space between its tokens |
+//! | `endpoint_watermarks` | How far each endpoint has come by itself |
+//! | `event` | Events |
+//! | `headers` | Headers as they are kept for people to read |
+//! | `hex` | Hexadecimal digits, PostgreSQL's text of a bytea, as base64 |
+//! | `key` | Keys |
+//! | `lease` | One request to make |
+//! | `lsn` | Positions in PostgreSQL's write-ahead log |
+//! | `raw_json` | A body within a JSON document, as it is |
+//! | `relation` | What a table looked like when a row of it was written |
+//! | `seen` | Values that were seen |
+//! | `settlement` | What became of an event at an endpoint |
+//! | `time` | Points in time as walhook carries them |
+//! | `verdict` | What one attempt came to |
+//! | `watermark` | Up to where everything is settled |
+//! | `write_back` | Write-backs |
 
 pub mod backlog;
 pub mod body;

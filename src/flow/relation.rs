@@ -87,7 +87,7 @@ impl Relation {
 pub struct Column {
     pub name: String,
     pub type_oid: u32,
-    /// Part of the replica identity: present in old rows of kind [`crate::flow::change::Old::Key`].
+    /// Part of the replica identity: present in old rows of kind [`crate::flow::change::OldRow::Key`].
     pub identity: bool,
     pub sql_type: Arc<SqlType>,
 }

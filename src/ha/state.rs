@@ -22,7 +22,7 @@ use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::process_name::own_name;
 use crate::preflight::orphans;
-use crate::preflight::orphans::Orphans;
+use crate::preflight::orphans::OrphanedDeliveries;
 use crate::preflight::ownership;
 use crate::preflight::ownership::StartConsent;
 use crate::preflight::state_schema::open;
@@ -103,7 +103,8 @@ impl TakenState {
             metrics.dead_letters.set(number(letters.map_or(0, |(_, count)| *count)));
         }
         let rows = self.backlog.iter().map(|(name, standing)| (name, standing.rows as u64));
-        let orphans: Vec<Orphans> = orphans::of(rows, |name| roster.find(name).is_some());
+        let orphans: Vec<OrphanedDeliveries> =
+            orphans::of(rows, |name| roster.find(name).is_some());
         for orphans in &orphans {
             tracing::warn!(
                 endpoint = &*orphans.endpoint,

@@ -3,7 +3,7 @@
 //! ```text
 //! pump ─ Opened ─▶ [ledger] ─ Flush ─▶ schema walhook
 //! lanes ─ Report ─▶    │
-//! fleet ─ Edit ───▶    │
+//! registry ─ Edit ───▶    │
 //!                      └ once committed: confirmed LSN ─▶ source
 //! ```
 //!
@@ -11,6 +11,23 @@
 //! their way; only then is anything confirmed to PostgreSQL. A quiet system writes nothing. The
 //! ledger ends when the pump and all lanes have dropped their senders, and what it has published by
 //! then is final.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `booking` | What is opened, reported and changed, as entries of the books |
+//! | `live` | The books at this moment, in the metrics |
+//! | `logged` | What the push log gets to know of an attempt |
+//! | `names` | What events and notes mean by their numbers |
+//! | `outcome_log` | One log line per final outcome |
+//! | `pending` | What happened since the last flush began, collected to be committed as one `StateFlush` |
+//! | `postings` | What notes come to in the books |
+//! | `replayed` | Tells whoever sends deliveries again which of them have come to their end |
+//! | `sightings` | Values that events were raised with, until the settled prefix has passed them |
+//! | `state_status` | Whether the state can be written, for readiness, status and metrics |
+//! | `stats` | The counters behind `GET /api/v1/webhook/stats`, and how far behind we are |
+//! | `tallies` | Counts outcomes of events with a write-back between two flushes |
+//! | `write_back` | Writes outcomes back into the source database, beside the flushes and never in their way |
+//! | `writer` | Commits flushes, one after the other, for as long as the state's database takes |
 
 mod booking;
 mod live;

@@ -1,4 +1,4 @@
-//! What the pump does about a change over which walhook has crashed; see [`runs`].
+//! What the pump does about a change over which walhook has crashed; see `store::crash_records`.
 //!
 //! A run that follows two crashes at the same place takes the next changes one by one, and marks each
 //! before it renders it and before it hands it over. It goes on when the change is settled, or was

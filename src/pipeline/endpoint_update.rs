@@ -15,7 +15,7 @@ use crate::lane::sender::LaneSender;
 
 /// Other endpoints, from the next change on. Lanes and ledger know of them.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct EndpointUpdate {
     pub(crate) edition: EndpointsVersion,
     /// Those that take events.
     pub(crate) takers: Vec<(EndpointIndex, Arc<Endpoint>)>,
@@ -32,16 +32,16 @@ pub(crate) struct Turn {
 }
 
 /// The tables behind `[endpoints_from]`.
-pub(crate) struct Watched {
+pub(crate) struct WatchedTables {
     pub(crate) tables: Vec<TableName>,
-    pub(crate) refreshes: mpsc::Sender<Refresh>,
+    pub(crate) refreshes: mpsc::Sender<RefreshRequest>,
     /// Whether the transaction that is being read has changed one of them.
     pub(crate) is_changed: bool,
 }
 
 /// A transaction has changed the table.
 #[derive(Debug)]
-pub(crate) struct Refresh {
+pub(crate) struct RefreshRequest {
     /// Its id, as the stream has it.
     pub(crate) xid: u32,
     /// Told when the endpoints are as it left them.

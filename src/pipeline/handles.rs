@@ -43,7 +43,7 @@ pub(crate) struct SharedHandles {
     pub(crate) asked: Arc<Notify>,
     /// From the observer to the pump: how much WAL waits for slow endpoints.
     pub(crate) wal_hold: WalHold,
-    /// The configuration as it holds; from the desk to the observer.
+    /// The configuration as it holds; from the administration to the observer.
     pub(crate) current: Arc<watch::Sender<Arc<Settings>>>,
 }
 

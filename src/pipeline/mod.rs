@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | `already_settled` | What an earlier run has settled beyond the settled prefix |
 //! | `backlog_reader` | Reads the backlog for the lanes |
-//! | `crash_guard` | What the pump does about a change over which walhook has crashed; see [`runs`] |
+//! | `crash_guard` | What the pump does about a change over which walhook has crashed; see `runs` |
 //! | `endpoint_update` | What the pump is told between two changes of the stream |
 //! | `fence` | Keeps the right to send, and keeps requests back without it |
 //! | `free_memory` | Gives memory that is free back to the operating system, also when there is nothing to do |

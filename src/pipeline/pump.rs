@@ -43,9 +43,9 @@ use crate::flow::watermark::OpenFate;
 use crate::flow::watermark::PumpReport;
 use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::crash_guard::CrashGuard;
-use crate::pipeline::endpoint_update::Refresh;
-use crate::pipeline::endpoint_update::Turn;
-use crate::pipeline::endpoint_update::Watched;
+use crate::pipeline::endpoint_update::EndpointUpdate;
+use crate::pipeline::endpoint_update::RefreshRequest;
+use crate::pipeline::endpoint_update::WatchedTables;
 use crate::pipeline::pump::outbox::PumpOutbox;
 use crate::pipeline::table_counters::TableCounters;
 use crate::replication::stream::ReplicationSource;
@@ -77,9 +77,9 @@ pub(crate) struct EventPump {
     caution: CrashGuard,
     /// Not while nothing is pushed at all: then nobody taking an event says nothing.
     tells_untaken: bool,
-    turns: mpsc::Receiver<Turn>,
+    turns: mpsc::Receiver<EndpointUpdate>,
     edition: EndpointsVersion,
-    watched: Option<Watched>,
+    watched: Option<WatchedTables>,
     /// What is being handed on was read before this, since boot.
     read_at: std::time::Duration,
     stop: CancellationToken,
@@ -91,7 +91,7 @@ impl EventPump {
         books: TableCounters,
         clock: DatabaseClock,
         budget: MemoryBudget,
-        turns: mpsc::Receiver<Turn>,
+        turns: mpsc::Receiver<EndpointUpdate>,
         outbox: PumpOutbox,
     ) -> Self {
         Self {
@@ -117,7 +117,7 @@ impl EventPump {
     }
 
     /// Has the endpoints refreshed after each transaction that changes this table.
-    pub(crate) fn watching(mut self, watched: Option<Watched>) -> Self {
+    pub(crate) fn watching(mut self, watched: Option<WatchedTables>) -> Self {
         self.watched = watched;
         self
     }
@@ -191,7 +191,7 @@ impl EventPump {
     }
 
     /// Everything that was read has been handed over, so the turn is between two changes.
-    pub(crate) fn turn(&mut self, turn: Turn) {
+    pub(crate) fn turn(&mut self, turn: EndpointUpdate) {
         if let Some(events) = turn.events {
             self.router.rewrite(&events);
         }
@@ -270,7 +270,7 @@ impl EventPump {
             return Ok(());
         }
         let (done_in, mut done) = oneshot::channel();
-        let refresh = Refresh { xid, done: done_in };
+        let refresh = RefreshRequest { xid, done: done_in };
         // What was read before is for the endpoints as they were.
         self.outbox.hand_over().await?;
         if watched.refreshes.send(refresh).await.is_err() {

@@ -16,8 +16,8 @@ use crate::flow::lsn::Position;
 use crate::flow::watermark::PumpReport;
 use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::crash_guard::CrashGuard;
-use crate::pipeline::endpoint_update::Turn;
-use crate::pipeline::endpoint_update::Watched;
+use crate::pipeline::endpoint_update::EndpointUpdate;
+use crate::pipeline::endpoint_update::WatchedTables;
 use crate::pipeline::free_memory::given_back_during;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::pump::EventPump;
@@ -49,7 +49,7 @@ pub(crate) struct SourceThread {
 
 /// The stages behind the pump, and what was settled before. They are built when the slot is ours.
 pub(crate) struct PumpParts {
-    pub(crate) turns: mpsc::Receiver<Turn>,
+    pub(crate) turns: mpsc::Receiver<EndpointUpdate>,
     pub(crate) opened: mpsc::Sender<Vec<PumpReport>>,
     /// The ledger has ended: all is committed.
     pub(crate) ledger_ended: oneshot::Receiver<()>,
@@ -60,7 +60,7 @@ pub(crate) struct PumpParts {
     pub(crate) parked: Option<Position>,
     /// Values that events were raised with, by rule, the oldest first.
     pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
-    pub(crate) watched: Option<Watched>,
+    pub(crate) watched: Option<WatchedTables>,
     pub(crate) caution: CrashGuard,
 }
 

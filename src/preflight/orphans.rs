@@ -19,12 +19,12 @@ use crate::store::state_error::StateError;
 
 /// Those of one endpoint.
 #[derive(Debug, Eq, PartialEq)]
-pub(crate) struct Orphans {
+pub(crate) struct OrphanedDeliveries {
     pub(crate) endpoint: Arc<str>,
     pub(crate) rows: u64,
 }
 
-impl Orphans {
+impl OrphanedDeliveries {
     pub(crate) fn what(&self) -> String {
         let Self { endpoint, rows } = self;
         let deliveries =
@@ -52,10 +52,11 @@ impl Orphans {
 pub(crate) fn of<'n>(
     waiting: impl IntoIterator<Item = (&'n Arc<str>, u64)>,
     is_known: impl Fn(&str) -> bool,
-) -> Vec<Orphans> {
+) -> Vec<OrphanedDeliveries> {
     let unknown = waiting.into_iter().filter(|(name, rows)| *rows > 0 && !is_known(name));
-    let mut orphans: Vec<Orphans> =
-        unknown.map(|(name, rows)| Orphans { endpoint: Arc::clone(name), rows }).collect();
+    let mut orphans: Vec<OrphanedDeliveries> = unknown
+        .map(|(name, rows)| OrphanedDeliveries { endpoint: Arc::clone(name), rows })
+        .collect();
     orphans.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
     orphans
 }

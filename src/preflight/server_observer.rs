@@ -45,7 +45,7 @@ const MISSING_TABLES: &str = "
         WHERE p.pubname = $1 AND p.schemaname = w.schema AND p.tablename = w.name)";
 
 /// Who asks, and whom the answers are for.
-pub(crate) struct Observer {
+pub(crate) struct ServerObserver {
     pub(crate) settings: PostgresSettings,
     pub(crate) clock: DatabaseClock,
     pub(crate) status: StatusHandle,
@@ -56,7 +56,7 @@ pub(crate) struct Observer {
     pub(crate) tables: Vec<TableName>,
 }
 
-impl Observer {
+impl ServerObserver {
     /// Asks until `stop`. What fails is asked again the next time: readiness is the stream's
     /// matter, not this one's.
     ///

@@ -114,7 +114,7 @@ pub(crate) enum ResendError {
     Lane(#[from] QueueError),
 }
 
-/// Starts the sending of what operators ask for, to the endpoints of the fleet.
+/// Starts the sending of what operators ask for, to the endpoints of the registry.
 pub(crate) fn start(
     settings: &Settings,
     handles: &SharedHandles,

@@ -7,6 +7,30 @@
 //!
 //! `stream` puts these together and keeps them alive; `catalog` says beforehand whether the server
 //! is set up for it, and `refusal` names what is not.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `assemble` | Joins messages into changes |
+//! | `catalog` | Looks at a server, its tables, publication and slot, and makes what is missing |
+//! | `diagnostic` | What about a server, a slot or a table does not allow the work, and the way out |
+//! | `error` | Why the source cannot start or had to stop |
+//! | `gap` | Finds what is missing between what was settled and what the server is going to send |
+//! | `pgoutput` | Decodes pgoutput, PostgreSQL's logical-replication message format |
+//! | `positions` | Which positions of the stream are believed |
+//! | `questions` | What the stream does not tell, asked over a session of plain SQL |
+//! | `reader` | A checked cursor over one message of the replication stream |
+//! | `reconnect` | Makes a lost connection anew, for a slot that was ours a moment ago |
+//! | `sample` | A few rows of a table as it is, in the shape in which the stream would bring them |
+//! | `schema_fault` | What about the definition of a table, or about what a publication covers, does not allow the work |
+//! | `slot` | What PostgreSQL's catalog says about one replication slot |
+//! | `slot_holder` | Who holds a replication slot, as PostgreSQL shows it |
+//! | `slot_ownership` | Whether the slot is ours, as far as we can know at this moment |
+//! | `status` | What the source is doing, for readiness, status and metrics |
+//! | `stream` | The stream of changes of one slot, kept alive |
+//! | `text_forms` | What of a database's texts does not arrive as the server shows it |
+//! | `types` | What PostgreSQL's types are made of |
+//! | `unsendable` | A transaction that is in the WAL and that PostgreSQL cannot send |
+//! | `wire` | The replication connection |
 
 pub mod assemble;
 pub mod catalog;

@@ -309,6 +309,7 @@ mod tests {
         let status = StatusHandle::default();
         status.problems(vec![String::from("a"), String::from("b")]);
         status.streaming(ServerView::default());
+        status.begun();
         let reason = String::from("a (and 1 more, see /api/v1/status)");
         assert_eq!(status.readiness(Instant::now()), Err(reason.clone()));
         let view = status.view();

@@ -8,6 +8,22 @@
 //! Promises: nothing is installed, no system cluster and no port of one is touched, and nothing is
 //! left behind: neither a process nor a directory, also when this process is killed with -9.
 //! Everything here blocks; async callers go through `spawn_blocking`.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `account` | The user that runs the server |
+//! | `cache` | Where fetched servers and cluster templates outlive a run |
+//! | `cluster` | A private PostgreSQL cluster |
+//! | `command` | Runs a helper program to its end, within a limit of time |
+//! | `directory` | The directory of one cluster, and how it vanishes |
+//! | `error` | Why there is no private PostgreSQL |
+//! | `fetch` | Fetches a PostgreSQL into the cache |
+//! | `find` | Finds a PostgreSQL to run, or fetches one |
+//! | `installation` | A PostgreSQL that was tried and can be run |
+//! | `server` | The running server |
+//! | `settings` | The settings of a cluster, as the text of a configuration file |
+//! | `surroundings` | What the environment says about where to look, where to keep and where to run |
+//! | `template` | Makes data directories |
 
 pub mod account;
 mod cache;

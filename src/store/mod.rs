@@ -15,6 +15,43 @@
 //! The state is schema `walhook` (`sql/migrations`). Its statements are sent with their types and
 //! without a name, each in one round trip: nothing is prepared, so nothing goes stale after a
 //! reconnect, and a transaction pooler may stand in between.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `answered` | What endpoints answered to events, as the push log has it |
+//! | `answers` | Ends a session whose server owes an answer and says nothing |
+//! | `backlog` | The backlog |
+//! | `body_codec` | Bodies as bytes |
+//! | `books` | The books |
+//! | `crash_records` | How the runs of a slot ended |
+//! | `dead_letters` | Dead letters |
+//! | `dial` | Gets from a connection URL to an open `ServerTransport` |
+//! | `endpoint_states` | What is known of endpoints beside their settings, wherever they were made |
+//! | `endpoints` | Endpoints that were made at run time |
+//! | `error` | Why PostgreSQL could not be reached, or did not do what it was asked |
+//! | `flush` | One flush of the ledger |
+//! | `gaps` | `walhook.gaps` |
+//! | `login` | Who logs in, and with which password, at this moment |
+//! | `messages` | What became of messages |
+//! | `migrate` | Schema `walhook` |
+//! | `overview` | What the state says of endpoints that are not well, and of what was given up |
+//! | `partitions` | The push log's days |
+//! | `progress` | Where a slot stands, and who may write for it |
+//! | `push_log` | The push log |
+//! | `push_totals` | The sums of all pushes of a slot, kept through restarts |
+//! | `replays` | Delivered events on their way out again |
+//! | `resend` | Dead letters on their way out again |
+//! | `row_change` | The statement of a write-back, and its transaction in the source database |
+//! | `seal` | Seals what must not be readable in the database |
+//! | `seen_values` | Values that events were raised with, for as long as their `dedupe` remembers them |
+//! | `session_pool` | A few sessions for questions that people ask, beside those of the deliveries |
+//! | `slot_owner` | Which configuration a slot belongs to, as far as it can be told from its events |
+//! | `sql` | How walhook's words become SQL values and back, and what a statement takes as parameters |
+//! | `state_error` | Why walhook's own state could not be read or written |
+//! | `stored_event` | Events in columns |
+//! | `tls` | TLS to PostgreSQL |
+//! | `transport` | The bytes of a connection |
+//! | `write_backs` | The table of write-backs |
 
 pub mod answered;
 pub mod answers;

@@ -31,7 +31,7 @@ use crate::store::sql::read;
 use crate::store::sql::unsigned;
 use crate::store::state_error::StateError;
 
-/// A letter to deliver again, with [`crate::store::stored_event::Replay::DeadLetter`].
+/// A letter to deliver again, with [`crate::store::stored_event::ReplayRow::DeadLetter`].
 #[derive(Clone, Debug)]
 pub struct ClaimedLetter {
     pub letter: LetterSummary,

@@ -100,7 +100,7 @@ fn a_file_that_cannot_be_read_is_a_problem_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("latin1.toml");
     std::fs::write(&file, b"# caf\xE9").unwrap();
-    assert!(load(&file, &env).unwrap_err().to_string().contains("not UTF-8"));
+    assert!(load(&file, &env).unwrap_err().to_string().contains("valid UTF-8"));
 }
 
 proptest! {

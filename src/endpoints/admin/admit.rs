@@ -91,7 +91,7 @@ impl EndpointAdmin {
         added: &[Endpoint],
     ) -> anyhow::Result<Vec<(String, u64)>> {
         let roster = orders.roster();
-        // What is there, or being removed, is the fleet's to refuse.
+        // What is there, or being removed, is the registry's to refuse.
         let new = added.iter().filter(|endpoint| roster.find(&endpoint.name).is_none());
         let names: Vec<&str> = new.map(|endpoint| &*endpoint.name).collect();
         if names.is_empty() {

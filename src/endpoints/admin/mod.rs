@@ -1,11 +1,11 @@
-//! The desk: answers those who make and change endpoints while walhook runs.
+//! The administration: answers those who make and change endpoints while walhook runs.
 //!
 //! ```text
-//! api ─ Errand ─▶ [desk] ─ changes and a row ─▶ fleet ─▶ walhook.endpoints, then everybody else
+//! api ─ Errand ─▶ [desk] ─ changes and a row ─▶ registry ─▶ walhook.endpoints, then everybody else
 //! ```
 //!
 //! It knows each endpoint that was made at run time as its maker wrote it. A change is read as the
-//! configuration file is, its addresses are judged, and the fleet writes it down before it holds.
+//! configuration file is, its addresses are judged, and the registry writes it down before it holds.
 
 mod address;
 mod admit;
@@ -307,7 +307,7 @@ impl EndpointAdmin {
         self.save(orders, vec![EndpointChange::Replace(Box::new(endpoint))], record, who).await
     }
 
-    /// Has the fleet make the changes and write down the record.
+    /// Has the registry make the changes and write down the record.
     async fn save(
         &mut self,
         orders: &RegistryHandle,
@@ -351,7 +351,7 @@ impl EndpointAdmin {
     }
 }
 
-/// What an errand comes to.
+/// What an request comes to.
 enum AdminResult {
     Now(AdminOutcome),
     /// A request to the endpoint is under way.

@@ -1,17 +1,17 @@
-//! The fleet: the endpoints as they are now, and the only place where they change.
+//! The registry: the endpoints as they are now, and the only place where they change.
 //!
 //! ```text
-//! orders ─ Change ─▶ [fleet] ─ Edit ─▶ ledger      first, so that it knows whom events are for
+//! orders ─ Change ─▶ [registry] ─ Edit ─▶ ledger      first, so that it knows whom events are for
 //!                       ├──── Change ─▶ lanes      another client, other settings, pause, delete
 //!                       ├──── Turn ───▶ pump       between two changes of the stream
-//!                       └──── Roster ─▶ api, scrape
+//!                       └──── EndpointSnapshot ─▶ api, scrape
 //! ```
 //!
 //! Changes are made one after the other; the changes of one order are made all or none. Nothing
 //! that is under way at another endpoint hears of them. An endpoint that is removed gets no more
 //! events; what waits for it becomes dead letters, and then its lane ends.
 //!
-//! The fleet owns the lanes' tasks and their thread: a lane that ends without having been told to is a
+//! The registry owns the lanes' tasks and their thread: a lane that ends without having been told to is a
 //! failure.
 
 mod pauses;
@@ -57,7 +57,7 @@ use crate::lane::settings::LaneSettings;
 use crate::ledger::EndpointAccount;
 use crate::ledger::EndpointsEdit;
 use crate::ledger::names::ServingEndpoints;
-use crate::pipeline::endpoint_update::Turn;
+use crate::pipeline::endpoint_update::EndpointUpdate;
 use crate::pipeline::lanes;
 use crate::pipeline::lanes::LaneContext;
 use crate::pipeline::threads::RuntimeThread;
@@ -87,13 +87,13 @@ impl InitialEndpoint {
     }
 }
 
-/// What the fleet tells to whom.
+/// What the registry tells to whom.
 pub(crate) struct UpdateSenders {
     pub(crate) ledger: mpsc::Sender<EndpointsEdit>,
-    pub(crate) pump: mpsc::Sender<Turn>,
+    pub(crate) pump: mpsc::Sender<EndpointUpdate>,
 }
 
-/// Gives orders to the fleet. Cheap to clone.
+/// Gives orders to the registry. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct RegistryHandle {
     orders: mpsc::Sender<RegistryRequest>,
@@ -148,7 +148,7 @@ struct RegisteredEndpoint {
 
 impl UpdateSenders {
     /// The ways, and where they lead: to the ledger and to the pump.
-    pub(crate) fn open() -> (Self, mpsc::Receiver<EndpointsEdit>, mpsc::Receiver<Turn>) {
+    pub(crate) fn open() -> (Self, mpsc::Receiver<EndpointsEdit>, mpsc::Receiver<EndpointUpdate>) {
         let (ledger, edits) = mpsc::channel(EDITS_MAX);
         let (pump, turns) = mpsc::channel(EDITS_MAX);
         (Self { ledger, pump }, edits, turns)
@@ -452,13 +452,13 @@ impl EndpointRegistry {
         opened: Vec<(EndpointIndex, LaneSender)>,
         closed: Vec<EndpointIndex>,
         events: Option<Arc<[EventRule]>>,
-    ) -> (Turn, oneshot::Receiver<()>) {
+    ) -> (EndpointUpdate, oneshot::Receiver<()>) {
         let taker =
             |(index, member): (_, &RegisteredEndpoint)| (index, Arc::clone(&member.endpoint));
         let counted =
             |(index, member): (_, &RegisteredEndpoint)| (index, Arc::clone(&member.endpoint.name));
         let (taken_in, taken) = oneshot::channel();
-        let turn = Turn {
+        let turn = EndpointUpdate {
             edition: self.edition,
             takers: self.takers().map(taker).collect(),
             counted: self.present().map(counted).collect(),
