@@ -75,7 +75,7 @@ fn receiver(
 ) -> Receiver {
     Receiver::start(Arc::new(move |request: &Request| {
         let answer = answers.get(request.number - 1).or(answers.last()).copied().unwrap_or(200);
-        Answer::status(if knows(request) { answer } else { 401 })
+        Answer::status(if knows(request) { answer } else { 401 }).body("taken")
     }))
 }
 
@@ -215,6 +215,10 @@ async fn a_completed_task_is_pushed_to_the_webhooks_of_its_rule_and_told_what_be
         ORDER BY endpoint) FROM walhook.dead_letters";
     let expected = "WH_002 T_20251214_0001 401 1,WH_003 T_20251214_0002 500 4";
     wait_for_text(&sql, letters, expected).await;
+    // The log keeps what was sent and what came back, of what was taken as well.
+    let kept = "SELECT count(*) FROM walhook.push_log WHERE http_status = 200
+        AND request_body LIKE '%T_20251214_0001%' AND response_body = 'taken'";
+    wait_for_text(&sql, kept, "1").await;
     let shown =
         sql.text("SELECT string_agg(request_headers::text, '') FROM walhook.push_log").await;
     assert!(shown.contains("[secret]") && !shown.contains(SECRET), "{shown}");
