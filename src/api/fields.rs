@@ -17,7 +17,11 @@ const ALIKE: f64 = 0.7;
 
 /// Parameters whose names are known.
 #[derive(Debug)]
-pub(crate) struct RequestFields(Map<String, Value>);
+pub(crate) struct RequestFields {
+    fields: Map<String, Value>,
+    /// Of a body, which has types; a query has texts only.
+    is_body: bool,
+}
 
 impl RequestFields {
     /// Of a query string.
@@ -31,7 +35,7 @@ impl RequestFields {
                 return Err(bad(format!("parameter {name} is there twice: give it once")));
             }
         }
-        Self(fields).knowing(known, "parameter")
+        Self { fields, is_body: false }.knowing(known, "parameter")
     }
 
     /// Of a body, which may be empty.
@@ -40,17 +44,17 @@ impl RequestFields {
     /// The body is not a JSON object, or a field is not known.
     pub(crate) fn of_body(body: &[u8], known: &[&str]) -> Result<Self, ProblemResponse> {
         if body.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Self(Map::new()));
+            return Ok(Self { fields: Map::new(), is_body: true });
         }
         match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => Self(fields).knowing(known, "field"),
+            Ok(Value::Object(fields)) => Self { fields, is_body: true }.knowing(known, "field"),
             Ok(_) => Err(bad("the body must be a JSON object, such as {\"dry_run\": true}")),
             Err(error) => Err(bad(format!("the body is not JSON: {error}"))),
         }
     }
 
     fn knowing(self, known: &[&str], what: &str) -> Result<Self, ProblemResponse> {
-        let Some(stranger) = self.0.keys().find(|name| !known.contains(&name.as_str())) else {
+        let Some(stranger) = self.fields.keys().find(|name| !known.contains(&name.as_str())) else {
             return Ok(self);
         };
         Err(bad(match nearest(stranger, known) {
@@ -60,11 +64,10 @@ impl RequestFields {
     }
 
     pub(crate) fn text(&self, name: &str) -> Result<Option<String>, ProblemResponse> {
-        match self.0.get(name) {
+        match self.fields.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(Value::Number(number)) => Ok(Some(number.to_string())),
-            Some(_) => Err(bad(format!("{name} must be a text"))),
+            Some(other) => Err(bad(format!("{name} must be a text in quotes, not {other}"))),
         }
     }
 
@@ -87,7 +90,12 @@ impl RequestFields {
         name: &str,
         range: &RangeInclusive<u32>,
     ) -> Result<Option<u32>, ProblemResponse> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
+        let text = match (self.fields.get(name), self.is_body) {
+            (None | Some(Value::Null), _) => return Ok(None),
+            (Some(Value::String(text)), false) => text.clone(),
+            // What is no number is not read as one: with its quotes a text is none.
+            (Some(other), _) => other.to_string(),
+        };
         match text.parse().ok().filter(|number| range.contains(number)) {
             Some(number) => Ok(Some(number)),
             None => Err(bad(format!(
@@ -99,11 +107,11 @@ impl RequestFields {
     }
 
     pub(crate) fn flag(&self, name: &str) -> Result<bool, ProblemResponse> {
-        match self.0.get(name) {
+        match self.fields.get(name) {
             None | Some(Value::Null) => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
-            Some(Value::String(text)) if text == "true" => Ok(true),
-            Some(Value::String(text)) if text == "false" => Ok(false),
+            Some(Value::String(text)) if text == "true" && !self.is_body => Ok(true),
+            Some(Value::String(text)) if text == "false" && !self.is_body => Ok(false),
             Some(_) => Err(bad(format!("{name} must be true or false"))),
         }
     }
@@ -160,10 +168,12 @@ impl RequestFields {
     /// A list of numbers: an array, or in a query separated by commas.
     pub(crate) fn ids(&self, name: &str) -> Result<Option<Vec<i64>>, ProblemResponse> {
         let wrong = || bad(format!("{name} must be a list of numbers, such as [17, 18]"));
-        let ids: Option<Vec<i64>> = match self.0.get(name) {
+        let ids: Option<Vec<i64>> = match self.fields.get(name) {
             None | Some(Value::Null) => return Ok(None),
             Some(Value::Array(items)) => items.iter().map(Value::as_i64).collect(),
-            Some(Value::String(text)) => text.split(',').map(|id| id.trim().parse().ok()).collect(),
+            Some(Value::String(text)) if !self.is_body => {
+                text.split(',').map(|id| id.trim().parse().ok()).collect()
+            }
             Some(_) => None,
         };
         ids.filter(|ids| !ids.is_empty()).map(Some).ok_or_else(wrong)

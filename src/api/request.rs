@@ -11,6 +11,9 @@ use axum::http::HeaderMap;
 use axum::http::StatusCode;
 use axum::http::header;
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::IntoResponse;
+use axum::response::Response;
 use serde_json::Value;
 use serde_json::json;
 use tokio::time::timeout;
@@ -24,6 +27,18 @@ pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// For a body to come. It holds one of a few connections.
 const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// For a call without parameters in the query.
+pub(crate) async fn refuse_query(request: Request, next: Next) -> Response {
+    match request.uri().query() {
+        None | Some("") => next.run(request).await,
+        Some(_) => {
+            let detail = "this call has no parameters in the query: put them into the body, or leave \
+                          them out";
+            bad(detail).into_response()
+        }
+    }
+}
 
 /// The part of the path that names something.
 pub(crate) struct NamedParts(pub(crate) String);

@@ -31,6 +31,7 @@ use crate::api::openapi;
 use crate::api::problem::ProblemResponse;
 use crate::api::push_logs;
 use crate::api::replay;
+use crate::api::request;
 use crate::api::request::BODY_BYTES_MAX;
 use crate::api::stats;
 use crate::api::status;
@@ -74,6 +75,10 @@ pub(crate) fn open() -> Vec<RouteOperation> {
         RouteOperation::get("/metrics", status::metrics),
     ]
 }
+
+/// Paths whose calls have parameters in the query. The others refuse one, so that a parameter in the wrong
+/// place is not taken for one that was heard.
+const WITH_QUERY: [&str; 3] = ["/api/v1/dead-letters", "/api/v1/push-logs", "/v1/webhook/Test"];
 
 /// What needs the token, if there is one.
 pub(crate) fn guarded() -> Vec<RouteOperation> {
@@ -122,7 +127,11 @@ pub(crate) fn router(surface: HttpSurface) -> Router {
             |router: Router<_>, RouteOperation { path, answer, .. }| router.route(path, answer);
         operations.into_iter().fold(Router::new(), add)
     };
-    let guarded = routes(guarded())
+    let is_asked = |operation: &RouteOperation| WITH_QUERY.contains(&operation.path);
+    let (asked, plain) = guarded().into_iter().partition(is_asked);
+    let plain = routes(plain).layer(middleware::from_fn(request::refuse_query));
+    let guarded = routes(asked)
+        .merge(plain)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(surface.clone(), guard::require_token))
         .layer(middleware::from_fn_with_state(surface.clone(), guard::refuse_other_sites));

@@ -26,6 +26,7 @@ mod many_endpoints;
 mod memory;
 mod messages;
 mod ocr_wallet;
+mod openapi;
 mod outage;
 mod own_shapes;
 mod ownership;

@@ -149,7 +149,16 @@ impl EndpointAdmin {
         let now = self.now();
         let shown = before.endpoint(&self.settings, now, false).ok();
         let shown = shown.and_then(|endpoint| webhook_api::shown(&before, &endpoint));
-        let mut merged = webhook_api::merged(&shown.unwrap_or_default(), document);
+        let mut shown = shown.unwrap_or_default();
+        if let Json::Object(members) = &mut shown {
+            // What [webhook_api.endpoint] says goes on saying it, and may be what no webhook can.
+            for (field, key) in [("Timeout", "timeout"), ("RetryCount", "retry")] {
+                if before.document.get(key).is_none() {
+                    members.remove(field);
+                }
+            }
+        }
+        let mut merged = webhook_api::merged(&shown, document);
         if let Json::Object(members) = &mut merged {
             members.insert("Name".to_owned(), json!(name));
         }

@@ -7,6 +7,7 @@ pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod receiver;
 pub(crate) mod relay;
+pub(crate) mod schema;
 pub(crate) mod scrape;
 pub(crate) mod service;
 pub(crate) mod surface;

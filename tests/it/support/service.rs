@@ -159,7 +159,7 @@ pub(crate) async fn ask(
     exchange(address, method, path, token, "").await
 }
 
-async fn exchange(
+pub(crate) async fn exchange(
     address: SocketAddr,
     method: &str,
     path: &str,

@@ -1,0 +1,282 @@
+//! `openapi.json` and the server agree: every operation of the document is called, well and wrongly, and what
+//! comes back has a status, a content type and a body that the document describes.
+#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a missing member is null, and fails the test as it should"
+)]
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::support::postgres::Database;
+use crate::support::postgres::wait_for_text;
+use crate::support::receiver::Answer;
+use crate::support::receiver::Receiver;
+use crate::support::receiver::Request;
+use crate::support::receiver::always;
+use crate::support::schema::differences;
+use crate::support::schema::resolved;
+use crate::support::service::AMPLE;
+use crate::support::service::Reply;
+use crate::support::service::Service;
+use crate::support::service::ask;
+use crate::support::service::configuration;
+use crate::support::service::exchange;
+
+const TOKEN: &str = "a-token-that-is-long-enough";
+
+/// 32 bytes in base64.
+const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+const DOCUMENT: &str = include_str!("../../src/api/openapi.json");
+
+struct Checker {
+    document: Value,
+    service: Service,
+    /// Operations that were answered well.
+    well: BTreeSet<(String, String)>,
+    differences: Vec<String>,
+}
+
+impl Checker {
+    /// Calls an operation: `path` as it stands in the document, with what takes the place of `{...}`.
+    async fn call(
+        &mut self,
+        method: &str,
+        (path, part): (&str, &str),
+        query: &str,
+        body: &str,
+    ) -> Reply {
+        let start = path.split('{').next().unwrap();
+        let end = path.split('}').nth(1).unwrap_or_default();
+        let asked = match path.contains('{') {
+            true => format!("{start}{part}{end}{query}"),
+            false => format!("{path}{query}"),
+        };
+        let (http, verb) = (self.service.http, method.to_uppercase());
+        let reply = exchange(http, &verb, &asked, Some(TOKEN), body).await.unwrap();
+        let about = format!("{method} {asked} {body}: {}", reply.status.as_u16());
+        self.judge(&about, method, path, &reply);
+        reply
+    }
+
+    /// One that has to go well.
+    async fn done(&mut self, method: &str, path: &str, part: &str, body: Value) -> Value {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let reply = self.call(method, (path, part), "", &body).await;
+        assert!(reply.status.is_success(), "{method} {path}: {} {}", reply.status, reply.body);
+        self.well.insert((method.to_owned(), path.to_owned()));
+        serde_json::from_str(&reply.body).unwrap_or_default()
+    }
+
+    /// One that has to be refused.
+    async fn refused(&mut self, method: &str, at: (&str, &str), query: &str, body: &str) {
+        let reply = self.call(method, at, query, body).await;
+        if !reply.status.is_client_error() {
+            let (path, status) = (at.0, reply.status);
+            self.differences.push(format!("{method} {path}{query} {body}: accepted with {status}"));
+        }
+    }
+
+    fn judge(&mut self, about: &str, method: &str, path: &str, reply: &Reply) {
+        let operation = &self.document["paths"][path][method];
+        let answer = &operation["responses"][reply.status.as_str()];
+        if answer.is_null() {
+            self.differences.push(format!("{about}: the status is not described: {}", reply.body));
+            return;
+        }
+        let content = resolved(&self.document, answer)["content"].as_object().cloned();
+        let kind = reply.content_type.split(';').next().unwrap_or_default();
+        let Some(schema) = content.and_then(|content| content.get(kind).cloned()) else {
+            self.differences.push(format!("{about}: {kind} is not described"));
+            return;
+        };
+        let body = match kind {
+            "text/plain" => Value::String(reply.body.clone()),
+            _ => serde_json::from_str(&reply.body).unwrap(),
+        };
+        let found = differences(&self.document, &schema["schema"], &body);
+        self.differences.extend(found.into_iter().map(|one| format!("{about}: {one}")));
+    }
+}
+
+/// Everything that is switched on, with a delivery that went well, one that was given up, and one that waits.
+async fn checker() -> (Database, [Receiver; 2], Checker) {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute("CREATE TABLE orders (id int PRIMARY KEY, note text)").await.unwrap();
+    let good = Receiver::start(always(Answer::status(200)));
+    let bad = Receiver::start(std::sync::Arc::new(|_: &Request| Answer::status(400)));
+    let toml = configuration(
+        &database,
+        &format!(
+            "[state]\nkey = \"{KEY}\"\n[endpoints]\nallow = [\"127.0.0.1\"]\n[push_log]\nbodies = \"all\"\n\
+             [webhook_api]\nevents = [\"order\"]\nmessage_type = \"note\"\nown_message = \"note == 'own'\"\n\
+             [[event]]\ntype = \"order\"\ntable = \"public.orders\"\n\
+             [[endpoint]]\nname = \"file\"\nurl = \"{}\"\n\
+             [[endpoint]]\nname = \"bad\"\nurl = \"{}\"\n",
+            good.url(),
+            bad.url()
+        ),
+    );
+    let toml = toml.replace("[http]", &format!("[http]\ntoken = \"{TOKEN}\""));
+    let service = Service::start(&toml).await;
+    sql.batch_execute("INSERT INTO orders VALUES (1, 'x'), (2, 'y'), (3, 'z')").await.unwrap();
+    good.wait_for(3, AMPLE).await;
+    wait_for_text(&sql, "SELECT count(*) FROM walhook.dead_letters", "3").await;
+    let logged = "SELECT count(*) FROM walhook.push_log WHERE outcome = 'delivered'";
+    wait_for_text(&sql, logged, "3").await;
+    let document = serde_json::from_str(DOCUMENT).unwrap();
+    let checker = Checker { document, service, well: BTreeSet::new(), differences: Vec::new() };
+    (database, [good, bad], checker)
+}
+
+#[tokio::test]
+async fn every_operation_answers_as_the_document_says() {
+    let (_database, [good, _bad], mut checker) = checker().await;
+    let url = good.url();
+    let none = || Value::Null;
+    for path in [
+        "/health",
+        "/ready",
+        "/metrics",
+        "/api/v1/webhook/stats",
+        "/api/v1/status",
+        "/api/v1/openapi.json",
+        "/api/v1/endpoints",
+        "/api/v1/push-logs",
+    ] {
+        checker.done("get", path, "", none()).await;
+    }
+    let all = "/api/v1/endpoints";
+    let one = "/api/v1/endpoints/{name}";
+    let made = json!({ "name": "api", "url": url, "secret": "a secret of sixteen bytes" });
+    checker.done("post", all, "", made.clone()).await;
+    checker.done("get", one, "api", none()).await;
+    checker.done("get", one, "file", none()).await;
+    checker.done("put", one, "api", made).await;
+    checker.done("patch", one, "api", json!({ "timeout": "7s" })).await;
+    for act in ["pause", "resume", "try-now", "disable", "enable", "test"] {
+        checker.done("post", &format!("{one}/{act}"), "api", none()).await;
+    }
+    checker.done("post", &format!("{one}/pause"), "file", none()).await;
+    checker.done("get", all, "", none()).await;
+    checker.done("get", "/api/v1/status", "", none()).await;
+    checker.done("post", &format!("{one}/resume"), "file", none()).await;
+    checker.done("post", &format!("{one}/rotate-secret"), "api", json!({})).await;
+
+    let letters = checker.done("get", "/api/v1/dead-letters", "", none()).await;
+    let ids: Vec<String> =
+        letters["dead_letters"].as_array().unwrap().iter().map(|l| l["id"].to_string()).collect();
+    let [first, second, third] = ids.as_slice() else { unreachable!("{letters}") };
+    let letter = "/api/v1/dead-letters/{id}";
+    checker.done("get", letter, first, none()).await;
+    checker
+        .done("post", "/api/v1/dead-letters/resend", "", json!({ "all": true, "dry_run": true }))
+        .await;
+    checker.done("post", &format!("{letter}/resend"), first, none()).await;
+    checker.done("post", &format!("{letter}/discard"), second, none()).await;
+    checker.done("delete", letter, third, none()).await;
+    checker.done("post", "/api/v1/dead-letters/resend", "", json!({ "endpoint": "bad" })).await;
+    checker.done("post", "/api/v1/dead-letters/discard", "", json!({ "endpoint": "bad" })).await;
+
+    let dry = json!({ "endpoint": "file", "dry_run": true });
+    checker.done("post", "/api/v1/replay", "", dry).await;
+    let ordered = json!({ "endpoint": "file", "from": "2020-01-01", "rate": 1 });
+    let ordered = checker.done("post", "/api/v1/replay", "", ordered).await;
+    let replay = ordered["replays"][0]["id"].to_string();
+    checker.done("get", "/api/v1/replay", "", none()).await;
+    checker.done("get", "/api/v1/replay/{id}", &replay, none()).await;
+    checker.call("delete", ("/api/v1/replay/{id}", &replay), "", "").await;
+    checker.well.insert(("delete".to_owned(), "/api/v1/replay/{id}".to_owned()));
+
+    let config =
+        json!({ "URL": url, "Secret": "a secret of sixteen bytes", "MessageTypes": ["1"] });
+    checker.done("post", "/v1/webhook/Config", "", config).await;
+    checker.done("get", "/v1/webhook/List", "", none()).await;
+    checker.done("get", "/v1/webhook/Test", "", none()).await;
+    checker.call("get", ("/v1/webhook/Test", ""), &format!("?URL={url}"), "").await;
+    checker.done("put", "/v1/webhook/Update", "", json!({ "URL": url, "Timeout": 3 })).await;
+    checker.done("delete", one, "api", none()).await;
+
+    let paths = checker.document["paths"].as_object().unwrap();
+    let described = paths.iter().flat_map(|(path, methods)| {
+        methods.as_object().unwrap().keys().map(move |method| (method.clone(), path.clone()))
+    });
+    let described: BTreeSet<_> = described.collect();
+    assert_eq!(checker.well, described, "each was called");
+    assert!(checker.differences.is_empty(), "{}", checker.differences.join("\n"));
+}
+
+#[tokio::test]
+async fn what_the_document_does_not_allow_is_refused_as_it_says() {
+    let (_database, _receivers, mut checker) = checker().await;
+    let document = checker.document.clone();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            if operation["security"] == json!([]) {
+                continue;
+            }
+            let at = (path.as_str(), if path.contains("{id}") { "1" } else { "file" });
+            checker.refused(method, at, "?nonsense=1", "").await;
+            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+            for parameter in &parameters {
+                let is_number = parameter["schema"]["type"] == "integer";
+                let name = parameter["name"].as_str().unwrap();
+                if is_number && parameter["in"] == "query" {
+                    checker.refused(method, at, &format!("?{name}=x"), "").await;
+                }
+                if is_number && parameter["in"] == "path" {
+                    checker.refused(method, (path, "x"), "", "").await;
+                }
+            }
+            let Some(contents) = operation["requestBody"]["content"].as_object() else { continue };
+            checker.refused(method, at, "", r#"{"nonsense": 1}"#).await;
+            checker.refused(method, at, "", "[]").await;
+            checker.refused(method, at, "", "{").await;
+            let schema = resolved(&document, &contents.values().next().unwrap()["schema"]);
+            for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+                // What is neither of the simple types nor a list of them.
+                if schema["type"].is_string() {
+                    let wrong =
+                        if schema["type"] == "object" { json!(1) } else { json!({ "x": 1 }) };
+                    checker.refused(method, at, "", &json!({ name: wrong }).to_string()).await;
+                }
+                if schema["type"] == "string" || schema["type"] == "boolean" {
+                    checker.refused(method, at, "", &json!({ name: 17 }).to_string()).await;
+                }
+                if schema["type"] == "integer" || schema["type"] == "boolean" {
+                    checker.refused(method, at, "", &json!({ name: "true" }).to_string()).await;
+                }
+            }
+        }
+    }
+    assert!(checker.differences.is_empty(), "{}", checker.differences.join("\n"));
+}
+
+#[tokio::test]
+async fn what_needs_the_token_says_so_without_it() {
+    let (_database, _receivers, mut checker) = checker().await;
+    let document = checker.document.clone();
+    let all = document["paths"].as_object().unwrap().iter().flat_map(|(path, methods)| {
+        methods
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(move |(method, operation)| (path, method, operation))
+    });
+    let http = checker.service.http;
+    let asked = all.map(|(path, method, operation)| async move {
+        let asked = path.replace("{name}", "file").replace("{id}", "1");
+        (path, method, operation, ask(http, &method.to_uppercase(), &asked, None).await.unwrap())
+    });
+    for (path, method, operation, reply) in futures_util::future::join_all(asked).await {
+        let is_open = operation["security"] == json!([]);
+        assert_eq!(reply.status == 401, !is_open, "{method} {path}: {}", reply.status);
+        checker.judge(&format!("{method} {path}"), method, path, &reply);
+    }
+    assert!(checker.differences.is_empty(), "{}", checker.differences.join("\n"));
+}
