@@ -64,6 +64,7 @@ use crate::api::refusals::RefusalCounter;
 use crate::api::state_queries::StateQueries;
 use crate::clock::DatabaseClock;
 use crate::config::secret::Secret;
+use crate::delivery::sockets::Sockets;
 use crate::flow::time::Timestamp;
 use crate::ledger::state_status::StateStatus;
 use crate::ledger::stats::PushStats;
@@ -97,6 +98,8 @@ pub struct HttpSurface {
     pub metrics: WalhookMetrics,
     pub stats: Arc<PushStats>,
     pub source: StatusHandle,
+    /// Of all deliveries.
+    pub sockets: Sockets,
     pub clock: DatabaseClock,
     pub write_backs: WriteBackStatus,
     /// Rows that were to be endpoints and are none.
@@ -127,7 +130,8 @@ impl HttpSurface {
         let state = self.state.readiness(now).err();
         let source = self.source.readiness(now).err();
         let others = self.obstacles.list().into_iter().map(|(_, what)| what);
-        state.into_iter().chain(source).chain(others).collect()
+        let lack = self.sockets.lack(now).map(|why| format!("deliveries wait: {why}"));
+        state.into_iter().chain(source).chain(others).chain(lack).collect()
     }
 
     /// Whether there is such an endpoint.

@@ -39,7 +39,6 @@ use crate::app::scrape::MetricsScrape;
 use crate::app::surface::listen;
 use crate::app::surface::surface;
 use crate::config::settings::Settings;
-use crate::delivery::network::DeliveryNetwork;
 use crate::endpoints::admin::ERRANDS_MAX;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::ReloadedSettings;
@@ -258,7 +257,7 @@ impl App {
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
         let common = LaneContext {
-            network: DeliveryNetwork::system().gated(handles.hold.may_send()),
+            network: handles.network(),
             handles: handles.clone(),
             backlog: Arc::new(BacklogReader::of(settings, budget.clone())),
             reports: reports_in,

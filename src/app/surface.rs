@@ -43,6 +43,7 @@ pub(super) fn surface(
         metrics: handles.metrics.clone(),
         stats: Arc::clone(&handles.stats),
         source: handles.status.clone(),
+        sockets: handles.sockets.clone(),
         clock: handles.clock.clone(),
         write_backs: handles.write_backs.clone(),
         refused: handles.refused.clone(),

@@ -5,10 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use rustix::process::Resource;
-use rustix::process::Rlimit;
-use rustix::process::getrlimit;
-use rustix::process::setrlimit;
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
@@ -23,6 +19,7 @@ use crate::cli::runtime;
 use crate::clock::host_now;
 use crate::config::settings::LogFormat;
 use crate::config::settings::Settings;
+use crate::delivery::sockets;
 use crate::flow::lsn::Lsn;
 use crate::preflight::ownership::StartConsent;
 use crate::telemetry;
@@ -61,7 +58,8 @@ impl Run {
             LogFormat::Json => LogFormatter::Json,
         };
         let log = telemetry::init(format, &settings.log.filter, host_now)?;
-        raise_descriptors();
+        // Each request in flight and each kept connection is a descriptor.
+        sockets::raise_limit();
         let runtime = runtime()?;
         let consent = StartConsent { gap: self.accept_gap, slot: self.take_slot };
         let ended = runtime.block_on(serve(settings, consent, self.skip_transaction, global, &log));
@@ -174,17 +172,5 @@ impl SignalStreams {
         tracing::info!(grace_s = grace.as_secs_f64(), "shutting down");
         stop.cancel();
         self.stop(|| ()).await;
-    }
-}
-
-/// Lets the process have as many file descriptors as the system allows it: shells and service managers
-/// give 1,024, and each request in flight needs one.
-fn raise_descriptors() {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current == limit.maximum {
-        return;
-    }
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::debug!(%error, "cannot have more file descriptors");
     }
 }

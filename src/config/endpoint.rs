@@ -67,8 +67,9 @@ pub(super) fn read(
     let payload = payload::read(&mut section);
     let test = section.read("test", run_time::test).map(Arc::from);
     let auth = section.read("auth", headers::read_auth);
-    let link = link::read(&mut section, url.as_ref().map(Secret::reveal));
     read_terms(&mut section, &mut terms);
+    let address = url.as_ref().map(Secret::reveal);
+    let link = link::read(&mut section, address, terms.max_connection_age);
     let channel = channel.and_then(|begun| {
         let (events, payload, http2) = (&*events, payload.as_ref(), link.http2);
         let beside = Beside { payload, events, rules, http2 };
@@ -159,6 +160,8 @@ pub(super) fn read_terms(section: &mut TomlSection<'_>, terms: &mut EndpointTerm
         terms.rate_limit = Some(limit);
     }
     parking::read(section, &mut terms.parking);
+    let age = section.read("max_connection_age", |f| f.duration(&link::MAX_AGES));
+    set(&mut terms.max_connection_age, age);
     set(&mut terms.ordering, section.read("ordering", terms::ordering));
     answers::read_success(section, &mut terms.answers);
     set(&mut terms.answers.gone, section.read("gone", answers::gone));

@@ -3,7 +3,9 @@
 //! There is no key that turns verification off: a receiver with a certificate of its own is trusted
 //! by naming it, or whoever signed it, in `tls.ca`.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -16,11 +18,16 @@ use crate::config::field::FieldReader;
 use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
 
+/// A host name that moves is followed after this at the latest.
+const MAX_AGE: Duration = Duration::from_secs(300);
+pub(super) const MAX_AGES: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(86_400);
+
 /// How every PEM text begins.
 const PEM_START: &str = "-----BEGIN ";
 
 /// The way to an endpoint.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ConnectionLink {
     /// The only authorities that its certificate may come from; `None` means the system's.
     pub ca: Option<TrustedAuthorities>,
@@ -30,6 +37,14 @@ pub struct ConnectionLink {
     pub proxy: Option<Secret<Url>>,
     /// Over TLS HTTP/2 is offered, beside HTTP/1.1; without TLS it is spoken.
     pub http2: bool,
+    /// No connection is used for longer.
+    pub max_age: Duration,
+}
+
+impl Default for ConnectionLink {
+    fn default() -> Self {
+        Self { ca: None, client: None, proxy: None, http2: false, max_age: MAX_AGE }
+    }
 }
 
 /// The certificates that `tls.ca` names.
@@ -48,11 +63,16 @@ impl PartialEq for ConnectionLink {
         let shown = |link: &Self| link.client.as_ref().map(|client| client.cert.clone());
         (roots(self), shown(self)) == (roots(other), shown(other))
             && (&self.proxy, self.http2) == (&other.proxy, other.http2)
+            && self.max_age == other.max_age
     }
 }
 
 /// Reads the three keys; `url` is the endpoint's, if it is sound.
-pub(super) fn read(section: &mut TomlSection<'_>, url: Option<&Url>) -> ConnectionLink {
+pub(super) fn read(
+    section: &mut TomlSection<'_>,
+    url: Option<&Url>,
+    max_age: Duration,
+) -> ConnectionLink {
     let plain = url.is_some_and(|url| url.scheme() == "http");
     let (ca, client) = section.read("tls", tls).unwrap_or_default();
     if plain && section.has("tls") {
@@ -64,7 +84,7 @@ pub(super) fn read(section: &mut TomlSection<'_>, url: Option<&Url>) -> Connecti
         section
             .note("http2", "cannot go through a proxy without TLS: write https://, or remove it");
     }
-    ConnectionLink { ca, client, proxy, http2 }
+    ConnectionLink { ca, client, proxy, http2, max_age }
 }
 
 type TlsParts = (Option<TrustedAuthorities>, Option<Arc<CertifiedKey>>);

@@ -99,6 +99,7 @@ pub(super) struct EndpointTerms {
     pub(super) response_limit: usize,
     /// `secret` is a chat system's.
     pub(super) is_channel: bool,
+    pub(super) max_connection_age: Duration,
 }
 
 impl EndpointTerms {
@@ -125,6 +126,7 @@ impl EndpointTerms {
             answers: AnswerRule::default(),
             response_limit: RESPONSE_LIMIT,
             is_channel: false,
+            max_connection_age: ConnectionLink::default().max_age,
         }
     }
 
@@ -178,7 +180,7 @@ impl EndpointTerms {
             parking: self.parking,
             answers: self.answers,
             addresses: AddressPolicy::Operator,
-            link: ConnectionLink::default(),
+            link: ConnectionLink { max_age: self.max_connection_age, ..ConnectionLink::default() },
             response_limit: self.response_limit,
             test: None,
             unusable: None,

@@ -10,6 +10,7 @@ use url::Url;
 use crate::config::answers;
 use crate::config::field::FieldReader;
 use crate::config::headers;
+use crate::config::link;
 use crate::config::parking;
 use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
@@ -78,6 +79,8 @@ fn read_terms(section: &mut TomlSection<'_>, terms: &mut EndpointTerms) {
     set(&mut terms.headers, section.read("headers", headers::read));
     terms.rate_limit = section.read("rate_limit", |f| f.number(&terms::RATE_LIMITS));
     parking::read(section, &mut terms.parking);
+    let age = section.read("max_connection_age", |f| f.duration(&link::MAX_AGES));
+    set(&mut terms.max_connection_age, age);
     set(&mut terms.ordering, section.read("ordering", terms::ordering));
     answers::read_success(section, &mut terms.answers);
     set(&mut terms.answers.gone, section.read("gone", answers::gone));

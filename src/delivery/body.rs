@@ -35,7 +35,7 @@ const YIELD_BYTES: usize = 512 * 1024;
 const FILLED_IN_BYTES: usize = 64;
 
 /// A body that is ready to be sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum OutgoingBody {
     Whole(Bytes),
     Streamed(BodyStream),
@@ -200,7 +200,7 @@ impl http_body::Body for OutgoingBody {
 }
 
 /// A large body on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct BodyStream {
     pieces: BodyPieces,
     /// What is left of the piece that is being handed over.

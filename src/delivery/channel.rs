@@ -143,7 +143,7 @@ impl Channel {
             *request.method_mut() = Method::POST;
             *request.uri_mut() = self.target(line.path, token.as_ref(), now)?;
             *request.headers_mut() = line.headers.clone();
-            let sent = line.connections.send(request, started).await;
+            let sent = line.connections.send(request, started, reach).await;
             let (response, mut connection) = sent.map_err(|trouble| classify(&trouble))?;
             connection.drive(seen.read(response, line.limit, now)).await?;
             let ended = Instant::now();

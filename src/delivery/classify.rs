@@ -13,6 +13,7 @@ use rustls::CertificateError;
 use crate::delivery::connections::TransportTrouble;
 use crate::delivery::guard::AddressRefusal;
 use crate::delivery::network::ResolveError;
+use crate::delivery::sockets::NoSocket;
 use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::FailureClass;
 
@@ -26,11 +27,15 @@ pub(crate) fn classify(trouble: &TransportTrouble) -> AttemptFailure {
     let mut deepest = None;
     let mut next: Option<&(dyn Error + 'static)> = Some(match trouble {
         TransportTrouble::Connect(error) => error.as_ref(),
-        TransportTrouble::Exchange(error) => error,
+        TransportTrouble::Exchange(error) | TransportTrouble::Unprocessed(error) => error,
     });
     while let Some(cause) = next {
         if let Some(refusal) = cause.downcast_ref::<AddressRefusal>() {
             return found(FailureClass::Refused, &refusal.to_string());
+        }
+        if let Some(none) = cause.downcast_ref::<NoSocket>() {
+            let detail = none.to_string();
+            return AttemptFailure { class: FailureClass::Local, detail };
         }
         if let Some(resolve) = cause.downcast_ref::<ResolveError>() {
             if let Some(own) = resolve.lack() {
@@ -44,14 +49,8 @@ pub(crate) fn classify(trouble: &TransportTrouble) -> AttemptFailure {
         if let Some(own) = cause.downcast_ref::<io::Error>().and_then(lack) {
             return found(FailureClass::Local, own);
         }
-        // The source of an io::Error is not what it holds but the source of that.
-        next = match cause.downcast_ref::<io::Error>() {
-            Some(io) => {
-                io_kind = io_kind.or(Some(io.kind()));
-                io.get_ref().map(|inner| inner as &(dyn Error + 'static))
-            }
-            None => cause.source(),
-        };
+        io_kind = io_kind.or(cause.downcast_ref().map(io::Error::kind));
+        next = cause_of(cause);
         deepest = Some(cause);
     }
     let class = match trouble {
@@ -59,6 +58,10 @@ pub(crate) fn classify(trouble: &TransportTrouble) -> AttemptFailure {
             return found(FailureClass::Timeout, "the connection could not be made in time");
         }
         TransportTrouble::Connect(_) => FailureClass::Connect,
+        TransportTrouble::Unprocessed(_) => {
+            let detail = "the peer says that it did not process the request (HTTP/2)";
+            return found(FailureClass::Protocol, detail);
+        }
         TransportTrouble::Exchange(error) if error.is_user() => FailureClass::Request,
         TransportTrouble::Exchange(_) => FailureClass::Protocol,
     };
@@ -68,6 +71,35 @@ pub(crate) fn classify(trouble: &TransportTrouble) -> AttemptFailure {
         // constants.
         (None, Some(cause)) => found(class, &cause.to_string()),
         (None, None) => found(class, "the exchange failed"),
+    }
+}
+
+/// Says so if there was no descriptor for a connection.
+pub(crate) fn descriptor_lack(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(none) = cause.downcast_ref::<NoSocket>() {
+            return Some(none.to_string());
+        }
+        let io = match cause.downcast_ref() {
+            Some(ResolveError::Failed(io)) => Some(io),
+            _ => cause.downcast_ref(),
+        };
+        let errno = io.and_then(Errno::from_io_error);
+        if matches!(errno, Some(Errno::MFILE | Errno::NFILE)) {
+            return io.and_then(lack).map(str::to_owned);
+        }
+        next = cause_of(cause);
+    }
+    None
+}
+
+/// What caused an error.
+fn cause_of<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>() {
+        // Its source is not what it holds but the source of that.
+        Some(io) => io.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+        None => error.source(),
     }
 }
 

@@ -11,6 +11,7 @@
 //! it. An idle one is not polled, so whether it was closed meanwhile is looked at before it is used, and
 //! from time to time.
 
+use std::error::Error;
 use std::future::Future;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -39,10 +40,18 @@ use crate::delivery::dial::DialedStream;
 use crate::delivery::dial::EndpointDialer;
 use crate::delivery::multiplexed::Http2Connection;
 use crate::delivery::multiplexed::MultiplexedReady;
+use crate::delivery::streams::Turn;
+use crate::flow::verdict::AttemptReach;
 
 /// How long an unused connection is kept: less than the 60 s after which common load balancers
 /// close theirs, so that a request seldom meets a connection that is just being closed.
 const IDLE_MAX: Duration = Duration::from_secs(50);
+
+/// By up to this share a connection's age falls short of the maximum.
+const AGE_SPREAD: f64 = 0.25;
+
+/// How often a request is sent again at once that the peer did not process; after that it waits.
+const RESENDS_MAX: usize = 3;
 
 /// How often to look for connections that are over, so that a closed one holds no socket for long.
 pub(crate) const TIDY_EVERY: Duration = Duration::from_secs(5);
@@ -60,6 +69,8 @@ pub(crate) enum TransportTrouble {
     Connect(DialError),
     /// It broke, or what came was not HTTP.
     Exchange(hyper::Error),
+    /// The peer says that it did not process the request.
+    Unprocessed(hyper::Error),
 }
 
 /// The connections of one endpoint.
@@ -70,6 +81,8 @@ pub(crate) struct ConnectionPool {
     idle: Mutex<Vec<HttpConnection>>,
     /// Where HTTP/2 may be spoken.
     shared: Option<PoolShared>,
+    /// No connection is used for longer: a host name may lead elsewhere by then.
+    max_age: Duration,
 }
 
 /// HTTP/2 to an endpoint, and how requests name it in either version.
@@ -83,7 +96,10 @@ pub(crate) struct PoolShared {
 /// What carries a response: it comes only while this is driven.
 pub(crate) enum ConnectionCarrier {
     Own(HttpConnection),
-    Shared,
+    /// With a turn on the connection, which others may have after this.
+    Shared {
+        _turn: Turn,
+    },
 }
 
 /// A connection, in use or idle.
@@ -93,6 +109,8 @@ pub(crate) struct HttpConnection {
     /// The driver has ended, and so has the connection.
     is_over: bool,
     used: Instant,
+    /// It carries no further request from then on.
+    until: Instant,
 }
 
 /// A request that got no response, and is given back if nothing of it was sent.
@@ -102,17 +120,24 @@ type FailedRequest = TrySendError<Request<OutgoingBody>>;
 type ConnectionDriver = http1::Connection<TokioIo<Box<dyn DialedStream>>, OutgoingBody>;
 
 impl ConnectionPool {
-    pub(crate) fn new(dialer: EndpointDialer, shared: Option<PoolShared>) -> Self {
-        Self { dialer, idle: Mutex::default(), shared }
+    pub(crate) fn new(
+        dialer: EndpointDialer,
+        shared: Option<PoolShared>,
+        max_age: Duration,
+    ) -> Self {
+        Self { dialer, idle: Mutex::default(), shared, max_age }
     }
 
     /// Sends a request, `now`, and waits for its response to begin. The connection is given back with
-    /// it: the rest of the response comes only while it is driven.
+    /// it: the rest of the response comes only while it is driven. `reach` says when it was not sent,
+    /// or not processed.
     pub(crate) async fn send(
         &self,
         mut request: Request<OutgoingBody>,
         now: Instant,
+        reach: &mut AttemptReach,
     ) -> Result<(Response<Incoming>, ConnectionCarrier), TransportTrouble> {
+        let mut resends = 0;
         loop {
             // To make a connection is rare and takes far more memory than to use one: it is kept
             // apart, or each attempt would carry the room for it.
@@ -121,17 +146,44 @@ impl ConnectionPool {
                 (None, None) => {
                     let dialed =
                         Box::pin(self.dialer.dial()).await.map_err(TransportTrouble::Connect)?;
-                    (connect(dialed.stream).await?, false)
+                    (connect(dialed.stream, self.age()).await?, false)
                 }
                 (None, Some(shared)) => {
-                    match Box::pin(shared.multiplexed.ready(&self.dialer)).await? {
-                        MultiplexedReady::Alone(stream) => (connect(stream).await?, false),
-                        MultiplexedReady::Multiplexed { sender, is_new } => {
+                    let ready = shared.multiplexed.ready(&self.dialer, self.age(), reach);
+                    match Box::pin(ready).await? {
+                        MultiplexedReady::Alone(stream) => {
+                            (connect(stream, self.age()).await?, false)
+                        }
+                        MultiplexedReady::Multiplexed { sender, turn, number, is_new } => {
                             shared.as_version_2(&mut request);
-                            match shared.send(sender, request).await {
-                                Ok(response) => return Ok((response, ConnectionCarrier::Shared)),
-                                Err(failed) => request = unsent(failed, !is_new)?,
-                            }
+                            let again = (resends < RESENDS_MAX).then(|| copy(&request));
+                            let failed = match shared.send(sender, request).await {
+                                Ok(response) => {
+                                    return Ok((
+                                        response,
+                                        ConnectionCarrier::Shared { _turn: turn },
+                                    ));
+                                }
+                                Err(failed) => failed,
+                            };
+                            request = match (refusal(failed.error()), again) {
+                                // A new connection may be one that is being closed already.
+                                (None, again) => {
+                                    resends += usize::from(is_new);
+                                    unsent(failed, !is_new || again.is_some())?
+                                }
+                                (Some(refusal), Some(again)) => {
+                                    if refusal == Refusal::OfAll {
+                                        shared.multiplexed.discard(number).await;
+                                    }
+                                    resends += 1;
+                                    again
+                                }
+                                (Some(_), None) => {
+                                    *reach = AttemptReach::Unprocessed;
+                                    return Err(TransportTrouble::Unprocessed(failed.into_error()));
+                                }
+                            };
                             continue;
                         }
                     }
@@ -157,6 +209,9 @@ impl ConnectionPool {
     /// Keeps a connection for the next request, if it can carry one; `now` it carried one.
     pub(crate) async fn keep(&self, carrier: ConnectionCarrier, now: Instant) {
         let ConnectionCarrier::Own(mut connection) = carrier else { return };
+        if !connection.is_recent(now) || self.dialer.is_scarce() {
+            return;
+        }
         // The first turn reads the end of the response, the second makes ready for a request.
         if connection.is_usable().await || connection.is_usable().await {
             connection.used = now;
@@ -164,11 +219,16 @@ impl ConnectionPool {
         }
     }
 
-    /// Closes connections that the peer has closed or that have not been used for [`IDLE_MAX`].
+    /// Closes connections that the peer has closed, that are too old, or that have not been used for
+    /// [`IDLE_MAX`].
     pub(crate) async fn tidy(&self) {
+        if let Some(shared) = &self.shared {
+            shared.multiplexed.tidy(self.dialer.is_scarce());
+        }
         let (all, now) = (std::mem::take(&mut *self.idle()), Instant::now());
         for mut connection in all {
-            if connection.is_recent(now) && connection.is_usable().await {
+            let is_kept = connection.is_recent(now) && !self.dialer.is_scarce();
+            if is_kept && connection.is_usable().await {
                 self.idle().push(connection);
             }
         }
@@ -184,13 +244,21 @@ impl ConnectionPool {
         }
     }
 
+    /// How old the next connection may become: endpoints that began together do not dial together.
+    fn age(&self) -> Duration {
+        self.max_age.mul_f64(1.0 - AGE_SPREAD * fastrand::f64())
+    }
+
     fn idle(&self) -> MutexGuard<'_, Vec<HttpConnection>> {
         // Nothing can panic while it is held; the list is whole in any case.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn connect(stream: Box<dyn DialedStream>) -> Result<HttpConnection, TransportTrouble> {
+async fn connect(
+    stream: Box<dyn DialedStream>,
+    age: Duration,
+) -> Result<HttpConnection, TransportTrouble> {
     let mut http = http1::Builder::new();
     http.max_buf_size(BUFFER_MAX_BYTES).max_headers(HEADERS_MAX);
     // What curl takes as well, from servers that do not keep to the letter: `Name : value`, and a value
@@ -199,17 +267,51 @@ async fn connect(stream: Box<dyn DialedStream>) -> Result<HttpConnection, Transp
     http.allow_obsolete_multiline_headers_in_responses(true);
     let made = http.handshake(TokioIo::new(stream)).await.map_err(TransportTrouble::Exchange)?;
     let (sender, driver) = made;
-    Ok(HttpConnection { sender, driver: Box::pin(driver), is_over: false, used: Instant::now() })
+    let (used, driver) = (Instant::now(), Box::pin(driver));
+    Ok(HttpConnection { sender, driver, is_over: false, used, until: used + age })
+}
+
+/// What the peer says that it did not process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Refusal {
+    /// This request.
+    OfOne,
+    /// All that comes: the connection is being closed.
+    OfAll,
+}
+
+/// Whether the peer says that it did not process a request (RFC 9113, 8.7), or nobody can say.
+fn refusal(error: &hyper::Error) -> Option<Refusal> {
+    let said = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    match said {
+        // Streams that it has processed, or still does, do not fail by this.
+        Some(said) if said.is_remote() && said.is_go_away() => Some(Refusal::OfAll),
+        Some(said) if said.is_remote() && said.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+            Some(Refusal::OfOne)
+        }
+        // The connection went while the request was on its way to it.
+        None if error.is_user() => Some(Refusal::OfAll),
+        _ => None,
+    }
+}
+
+/// The same request once more. A body is shared, not copied.
+fn copy(request: &Request<OutgoingBody>) -> Request<OutgoingBody> {
+    let mut copy = Request::new(request.body().clone());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
 }
 
 /// The request, if nothing of it was sent and another connection may do: this one was made for an
 /// earlier request, and closed since.
 fn unsent(
     mut failed: FailedRequest,
-    was_used: bool,
+    may_repeat: bool,
 ) -> Result<Request<OutgoingBody>, TransportTrouble> {
     match failed.take_message() {
-        Some(unsent) if was_used => Ok(unsent),
+        Some(unsent) if may_repeat => Ok(unsent),
         _ => Err(TransportTrouble::Exchange(failed.into_error())),
     }
 }
@@ -246,7 +348,7 @@ impl ConnectionCarrier {
     pub(crate) async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
         match self {
             Self::Own(connection) => connection.drive(work).await,
-            Self::Shared => work.await,
+            Self::Shared { .. } => work.await,
         }
     }
 }
@@ -282,6 +384,6 @@ impl HttpConnection {
     }
 
     fn is_recent(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.used) < IDLE_MAX
+        now < self.until && now.saturating_duration_since(self.used) < IDLE_MAX
     }
 }

@@ -18,13 +18,16 @@ use reqwest::dns::Resolving;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
+use crate::delivery::classify;
 use crate::delivery::gate::FencedStream;
 use crate::delivery::gate::SendPermission;
 use crate::delivery::network::GuardedResolver;
 use crate::delivery::network::HTTP_2;
+use crate::delivery::sockets::Sockets;
 use crate::delivery::tunnel;
 
 /// Probes of a connection on which nothing moves, so that an idle one whose peer is gone is noticed
@@ -50,6 +53,8 @@ pub(crate) struct EndpointDialer {
     /// Without TLS, what is spoken; with it, what is offered.
     http2: bool,
     may_send: SendPermission,
+    sockets: Sockets,
+    timeout: Duration,
 }
 
 /// Through a proxy.
@@ -91,7 +96,9 @@ impl EndpointDialer {
         tcp.set_keepalive(Some(KEEPALIVE));
         tcp.set_keepalive_interval(Some(KEEPALIVE));
         tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES_MAX));
-        Self { target, tcp, tunnel, tls, http2, may_send: Arc::new(|| true) }
+        let (may_send, sockets): (SendPermission, _) =
+            (Arc::new(|| true), Sockets::of_this_process());
+        Self { target, tcp, tunnel, tls, http2, may_send, sockets, timeout }
     }
 
     /// The same, writing to no socket while `may_send` says no.
@@ -99,18 +106,39 @@ impl EndpointDialer {
         Self { may_send, ..self }
     }
 
+    /// The same, with no more than these sockets.
+    pub(crate) fn within(self, sockets: Sockets) -> Self {
+        Self { sockets, ..self }
+    }
+
+    /// Whether connections that are not in use should be given up for others.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.sockets.is_scarce()
+    }
+
     /// Makes a connection.
     ///
     /// # Errors
     /// The name has no address that may be dialled, nobody answers, or TLS does not come about.
     pub(crate) async fn dial(&self) -> Result<DialedPeer, DialError> {
+        let dialed = self.connect().await;
+        if let Err(error) = &dialed
+            && let Some(lack) = classify::descriptor_lack(error.as_ref())
+        {
+            self.sockets.note_lack(Instant::now(), &lack);
+        }
+        dialed
+    }
+
+    async fn connect(&self) -> Result<DialedPeer, DialError> {
+        let socket = self.sockets.take(self.timeout).await?;
         let mut tcp = self.tcp.clone();
         poll_fn(|cx| tcp.poll_ready(cx)).await?;
         let mut tcp = tcp.call(self.target.clone()).await?.into_inner();
         if let Some(ProxyTunnel { at, authorization }) = &self.tunnel {
             tunnel::open(&mut tcp, at, authorization.as_ref()).await?;
         }
-        let tcp = FencedStream::new(tcp, Arc::clone(&self.may_send));
+        let tcp = FencedStream::new(tcp, Arc::clone(&self.may_send), socket);
         let Some(tls) = &self.tls else {
             return Ok(DialedPeer { stream: Box::new(tcp), http2: self.http2 });
         };

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 /// Says whether requests may be made at this moment. Asked often: it has to be cheap.
@@ -29,11 +30,13 @@ pub(crate) struct FencedStream<S> {
     may_send: SendPermission,
     /// Until the next look.
     pause: Option<Pin<Box<Sleep>>>,
+    /// Given back with the socket.
+    _socket: OwnedSemaphorePermit,
 }
 
 impl<S> FencedStream<S> {
-    pub(crate) fn new(stream: S, may_send: SendPermission) -> Self {
-        Self { stream, may_send, pause: None }
+    pub(crate) fn new(stream: S, may_send: SendPermission, socket: OwnedSemaphorePermit) -> Self {
+        Self { stream, may_send, pause: None, _socket: socket }
     }
 
     fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<()> {

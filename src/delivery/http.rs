@@ -265,7 +265,7 @@ impl EndpointClient {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();
         *request.headers_mut() = headers;
-        let sent = self.connections.send(request, started).await;
+        let sent = self.connections.send(request, started, reach).await;
         let (response, mut connection) = sent.map_err(|trouble| classify(&trouble))?;
         // The rule on the body needs one, whatever the books keep.
         let limit = match self.answers.body {

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
@@ -24,10 +23,15 @@ use crate::delivery::classify;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::gate::SendPermission;
 use crate::delivery::guard;
+use crate::delivery::lookup::Lookups;
+use crate::delivery::sockets::Sockets;
 use crate::delivery::trust::EndpointTrust;
 
 /// HTTP/2 over TLS, by its name in ALPN (RFC 9113, 3.2).
 pub(crate) const HTTP_2: &[u8] = b"h2";
+
+const LOOKUPS_BUSY: &str =
+    "walhook looks up as many names as it can: those of others do not answer";
 
 /// A name did not resolve. The text does not hold the name: it is part of the URL.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +40,11 @@ pub enum ResolveError {
     Empty,
     #[error("{0}")]
     Failed(io::Error),
+    #[error("no name server has answered in time")]
+    Late,
+    /// Not of the name: too many others are being looked up.
+    #[error("{LOOKUPS_BUSY}")]
+    Busy,
 }
 
 impl ResolveError {
@@ -43,7 +52,8 @@ impl ResolveError {
     pub(crate) fn lack(&self) -> Option<&'static str> {
         match self {
             Self::Failed(error) => classify::lack(error),
-            Self::Empty => None,
+            Self::Busy => Some(LOOKUPS_BUSY),
+            Self::Empty | Self::Late => None,
         }
     }
 }
@@ -56,23 +66,26 @@ pub struct DeliveryNetwork {
     roots: Arc<OnceLock<Arc<RootCertStore>>>,
     may_send: SendPermission,
     tokens: TokenRegistry,
+    sockets: Sockets,
 }
 
 impl DeliveryNetwork {
     /// The machine's own resolver and the certificate authorities that it trusts.
     pub fn system() -> Self {
         Self {
-            resolver: Arc::new(SystemResolver),
+            resolver: Arc::new(Lookups::system()),
             roots: Arc::default(),
             may_send: Arc::new(|| true),
             tokens: TokenRegistry::default(),
+            sockets: Sockets::of_this_process(),
         }
     }
 
     /// Another resolver and other authorities.
     pub fn new(resolver: Arc<dyn Resolve>, roots: RootCertStore) -> Self {
         let roots = Arc::new(OnceLock::from(Arc::new(roots)));
-        Self { resolver, roots, may_send: Arc::new(|| true), tokens: TokenRegistry::default() }
+        let (tokens, sockets) = (TokenRegistry::default(), Sockets::of_this_process());
+        Self { resolver, roots, may_send: Arc::new(|| true), tokens, sockets }
     }
 
     /// The same, writing to no socket while `may_send` says no.
@@ -84,6 +97,16 @@ impl DeliveryNetwork {
     /// The access tokens of all applications that are reached by this way.
     pub(crate) fn tokens(&self) -> &TokenRegistry {
         &self.tokens
+    }
+
+    /// The same, with no more than these sockets.
+    #[must_use]
+    pub fn within(self, sockets: Sockets) -> Self {
+        Self { sockets, ..self }
+    }
+
+    pub(crate) fn sockets(&self) -> Sockets {
+        self.sockets.clone()
     }
 
     pub(crate) fn may_send(&self) -> SendPermission {
@@ -142,20 +165,6 @@ impl fmt::Debug for DeliveryNetwork {
     }
 }
 
-/// `getaddrinfo`, with the machine's hosts file and search domains.
-#[derive(Debug)]
-struct SystemResolver;
-
-impl Resolve for SystemResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let addresses = tokio::net::lookup_host((name.as_str(), 0)).await;
-            let addresses: Vec<SocketAddr> = addresses.map_err(ResolveError::Failed)?.collect();
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
-}
-
 /// A resolver that gives only addresses which the endpoint may dial.
 pub(crate) struct GuardedResolver {
     inner: Arc<dyn Resolve>,
@@ -196,6 +205,7 @@ fn into_resolve_error(error: Box<dyn std::error::Error + Send + Sync>) -> Resolv
 mod tests {
     use super::*;
     use crate::delivery::guard::AddressRefusal;
+    use std::net::SocketAddr;
 
     /// Answers every name with these.
     struct ResolvedAnswers(&'static [&'static str]);

@@ -171,7 +171,7 @@ impl TokenCache {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();
         *request.headers_mut() = self.headers.clone();
-        let sent = self.connections.send(request, asked).await;
+        let sent = self.connections.send(request, asked, &mut AttemptReach::default()).await;
         let (response, mut connection) = sent.map_err(|trouble| away(classify(&trouble)))?;
         let mut seen = SeenResponse::default();
         connection.drive(seen.read(response, ANSWER_MAX_BYTES, now)).await.map_err(away)?;

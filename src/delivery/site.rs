@@ -100,11 +100,11 @@ impl EndpointSite {
         let target: Uri = target.parse().map_err(|_| unusable())?;
         let shared = link.http2.then(|| PoolShared::new(path.clone(), absolute.clone(), host));
         let dialer = EndpointDialer::new(target, names, tunnel, tls, link.http2, timeout);
-        let dialer = dialer.gated(network.may_send());
+        let dialer = dialer.gated(network.may_send()).within(network.sockets());
         let judged = guard::check_host(url, policy)
             .and_then(|()| proxy.map_or(Ok(()), |p| guard::check_host(p, AddressPolicy::Operator)));
         Ok(Self {
-            connections: ConnectionPool::new(dialer, shared),
+            connections: ConnectionPool::new(dialer, shared, link.max_age),
             path: if by_proxy { absolute } else { path },
             headers,
             refusal: judged.err(),

@@ -8,6 +8,8 @@ use tokio::sync::watch;
 use crate::api::RequestRefused;
 use crate::clock::DatabaseClock;
 use crate::config::settings::Settings;
+use crate::delivery::network::DeliveryNetwork;
+use crate::delivery::sockets::Sockets;
 use crate::lane::overflow_delay::WalHold;
 use crate::ledger::replayed::ReplayProgress;
 use crate::ledger::state_status::StateStatus;
@@ -29,6 +31,8 @@ pub(crate) struct SharedHandles {
     pub(crate) let_go: SlotRelease,
     /// From the source and the fence to the lanes.
     pub(crate) hold: SlotOwnership,
+    /// Of all deliveries.
+    pub(crate) sockets: Sockets,
     pub(crate) metrics: WalhookMetrics,
     pub(crate) write_backs: WriteBackStatus,
     /// From the ledger and the probe.
@@ -48,6 +52,11 @@ pub(crate) struct SharedHandles {
 }
 
 impl SharedHandles {
+    /// The way out of all deliveries.
+    pub(crate) fn network(&self) -> DeliveryNetwork {
+        DeliveryNetwork::system().gated(self.hold.may_send()).within(self.sockets.clone())
+    }
+
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             clock: DatabaseClock::new(settings.longest_life()),
@@ -60,6 +69,7 @@ impl SharedHandles {
             missing: RequestRefused::default(),
             obstacles: NamedObstacles::default(),
             hold: SlotOwnership::new(settings.postgres.wal_sender_timeout),
+            sockets: Sockets::of_this_process(),
             replayed: ReplayProgress::default(),
             asked: Arc::new(Notify::new()),
             wal_hold: WalHold::new(settings.memory.hold_wal_bytes, settings.memory.hold_wal_time),

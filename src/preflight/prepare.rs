@@ -6,6 +6,7 @@ use tokio_postgres::error::SqlState;
 use crate::clock::host_now;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
+use crate::delivery::sockets;
 use crate::preflight::callback_tables;
 use crate::preflight::clock_offset;
 use crate::preflight::column_types;
@@ -140,6 +141,24 @@ async fn skipped(settings: &Settings) -> Result<Option<CheckFinding>, StateError
     )))
 }
 
+/// Whether this process may have as many sockets as the endpoints of the file may ask for at once.
+fn sockets_finding(settings: &Settings) -> Option<CheckFinding> {
+    let limit = sockets::raise_limit();
+    let (room, endpoints) = (sockets::within(limit), settings.endpoints.len());
+    let wanted: usize = settings.endpoints.iter().map(|each| each.concurrency.get()).sum();
+    (wanted > room).then(|| {
+        CheckFinding::warning(
+            format!(
+                "{endpoints} endpoints may have {wanted} requests in flight, and the limit of \
+                 {limit} file descriptors leaves {room} for them"
+            ),
+            String::from(
+                "raise it (`ulimit -Hn`, LimitNOFILE of the unit), or lower `concurrency`",
+            ),
+        )
+    })
+}
+
 /// What keeps walhook from having its own tables.
 async fn state_refusal(settings: &Settings) -> Result<Option<SetupDiagnostic>, StateError> {
     let session = store::connect(&settings.state).await?;
@@ -223,6 +242,7 @@ pub(crate) async fn check(settings: &Settings) -> anyhow::Result<(CheckReport, V
             Err(error) => return Err(error.into()),
         }
     }
+    report.findings.extend(sockets_finding(settings));
     report.findings.extend(reach::findings(&settings.endpoints).await);
     if settings.endpoints_from.is_some() {
         let session = sessions.own_path(&settings.postgres.server).await?;

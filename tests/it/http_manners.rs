@@ -8,6 +8,7 @@ mod links;
 mod oauth;
 mod requests;
 mod signatures;
+mod streams;
 mod tls;
 
 use std::net::Ipv4Addr;

@@ -17,7 +17,7 @@ use crate::support::receiver::Request;
 use crate::support::receiver::proxy::Proxy;
 
 /// The endpoint of a configuration that has these keys, with names of this machine.
-fn linked(url: &str, keys: &str) -> Endpoint {
+pub(super) fn linked(url: &str, keys: &str) -> Endpoint {
     let text = format!(
         "postgres.url = 'postgres://a@b/c'\n[[endpoint]]\nname = 'crm'\nurl = '{url}'\n{keys}\n"
     );
@@ -32,7 +32,7 @@ fn pem(text: &str) -> String {
 }
 
 /// A client that knows `hooks.test` and trusts no authority of its own accord.
-fn client_of(endpoint: &Endpoint) -> EndpointClient {
+pub(super) fn client_of(endpoint: &Endpoint) -> EndpointClient {
     let names = Names(vec![("hooks.test", vec![(Ipv4Addr::LOCALHOST, 0).into()])]);
     EndpointClient::new(endpoint, &DeliveryNetwork::new(Arc::new(names), RootCertStore::empty()))
         .unwrap()
