@@ -18,7 +18,6 @@ fn every(name: &str) -> Option<String> {
         "WALHOOK_KEY" => Some("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_owned()),
         _ if name.starts_with("PG") => None,
         _ if name.ends_with("SECRET") || name.ends_with("PASSWORD") => Some("s3cret".to_owned()),
-        "WALHOOK_KEY" => Some(format!("{}=", "A".repeat(43))),
         _ if name.ends_with("TOKEN") || name.ends_with("KEY") => Some("t0ken".to_owned()),
         _ => None,
     }
