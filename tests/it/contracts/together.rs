@@ -28,6 +28,9 @@ async fn the_five_configurations_run_beside_each_other_on_one_database() {
         ("WECHAT_TOKEN", "token"),
         ("WECHAT_AES_KEY", aes_key),
         ("WECHAT_CORP_ID", "ww0123456789abcdef"),
+        ("WECHAT_CORP_SECRET", "corp-secret"),
+        ("WECHAT_AGENT_ID", "1000002"),
+        ("WECHAT_BASE_URL", "http://127.0.0.1:9"),
         ("WECHAT_BOT_TOKEN", "token"),
         ("WECHAT_BOT_AES_KEY", aes_key),
         ("WECHAT_BOT_WEBHOOK_URL", robot_url.as_str()),
@@ -47,7 +50,8 @@ async fn the_five_configurations_run_beside_each_other_on_one_database() {
     }
     sql.batch_execute(
         "INSERT INTO ocr_wallet_info (wallet_code) VALUES ('A1');
-         INSERT INTO wecom_messages (message_id, to_user, content) VALUES ('m1', 'u', 'hello');
+         INSERT INTO wecom_messages (message_id, channel, to_user, content)
+             VALUES ('m1', 'robot', 'u', 'hello');
          INSERT INTO tasks (id, rule_id, status) VALUES ('T_1', 7, 'COMPLETED');
          INSERT INTO messages (key, msg_id, from_user, to_user, msg_type, content)
              VALUES ('k', 1, 'a', 'b', 1, '\"x\"');
