@@ -108,12 +108,17 @@ async fn checker() -> (Database, [Receiver; 2], Checker) {
     let database = Database::create().await;
     let sql = database.sql().await;
     sql.batch_execute("CREATE TABLE orders (id int PRIMARY KEY, note text)").await.unwrap();
+    sql.batch_execute(include_str!("../../sql/wecom-callbacks.sql")).await.unwrap();
+    let message =
+        "INSERT INTO wecom_messages (message_id, to_user, content) VALUES ('m1', 'u', 'x')";
+    sql.batch_execute(message).await.unwrap();
     let good = Receiver::start(always(Answer::status(200)));
     let bad = Receiver::start(std::sync::Arc::new(|_: &Request| Answer::status(400)));
     let toml = configuration(
         &database,
         &format!(
             "[state]\nkey = \"{KEY}\"\n[endpoints]\nallow = [\"127.0.0.1\"]\n[push_log]\nbodies = \"all\"\n\
+             [messages]\ntable = \"public.wecom_messages\"\nhistory = \"public.wecom_message_history\"\n\
              [webhook_api]\nevents = [\"order\"]\nmessage_type = \"note\"\nown_message = \"note == 'own'\"\n\
              [[event]]\ntype = \"order\"\ntable = \"public.orders\"\n\
              [[endpoint]]\nname = \"file\"\nurl = \"{}\"\n\
@@ -167,6 +172,12 @@ async fn every_operation_answers_as_the_document_says() {
     checker.done("get", "/api/v1/status", "", none()).await;
     checker.done("post", &format!("{one}/resume"), "file", none()).await;
     checker.done("post", &format!("{one}/rotate-secret"), "api", json!({})).await;
+
+    for what in ["status", "history"] {
+        let path = format!("/api/v1/messages/{{message_id}}/{what}");
+        checker.done("get", &path, "m1", none()).await;
+        checker.refused("get", (&path, "unknown"), "", "").await;
+    }
 
     let letters = checker.done("get", "/api/v1/dead-letters", "", none()).await;
     let ids: Vec<String> =
