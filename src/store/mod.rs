@@ -139,13 +139,16 @@ impl SqlSession {
 
 /// What no default of a role or a database may change, and what the URL's own `options` may: walhook
 /// waits with limits of its own, and writes.
-const PATIENT: [(&str, &str); 5] = [
-    ("default_transaction_read_only", "off"),
+const PATIENT: [(&str, &str); 4] = [
     ("default_transaction_isolation", "read\\ committed"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
 ];
+
+/// Set from the start, unless `target_session_attrs` asks for the server's own default: then once that is
+/// known.
+pub const WRITABLE: (&str, &str) = ("default_transaction_read_only", "off");
 
 /// What each plain SQL session has set, whatever the role or the database has as default: values are
 /// written as the replication stream writes them.
@@ -207,6 +210,7 @@ async fn connect_pinned(
 ) -> Result<SqlSession, StoreError> {
     let user = dial::user(server)?;
     let mut server = server.clone();
+    let is_any = server.attrs == SessionAttrs::Any;
     let params = &mut server.params;
     params.user(user);
     if params.get_application_name().is_none() {
@@ -215,6 +219,7 @@ async fn connect_pinned(
     let given = params.get_options().unwrap_or_default();
     let set = |(name, value): &(&str, &str)| format!("-c {name}={value}");
     let mut options: Vec<String> = PATIENT.iter().map(set).collect();
+    options.extend(is_any.then(|| set(&WRITABLE)));
     options.extend((!given.is_empty()).then(|| given.to_owned()));
     options.extend(PINNED.iter().chain(more).map(set));
     params.options(options.join(" "));
@@ -254,6 +259,8 @@ async fn log_in(
         };
         let kind = DialKind { read_only: is(0, "on"), standby: is(1, "t") };
         dial::check_attrs(server.attrs, kind, &at)?;
+        let (name, value) = WRITABLE;
+        client.batch_execute(&format!("SET {name} = {value}")).await?;
     }
     Ok(SqlSession { client, patience, connection: running })
 }

@@ -41,6 +41,7 @@ use crate::replication::wire::row::row;
 use crate::replication::wire::row::text;
 use crate::replication::wire::startup;
 use crate::store;
+use crate::store::WRITABLE;
 use crate::store::dial;
 use crate::store::dial::DialKind;
 use crate::store::error::ServerError;
@@ -202,6 +203,8 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     if server.attrs != SessionAttrs::Any {
         let kind = DialKind { read_only: text(&row, 1)? == "on", standby: text(&row, 6)? == "t" };
         dial::check_attrs(server.attrs, kind, at)?;
+        let (name, value) = WRITABLE;
+        connection.query_rows(&format!("SELECT set_config('{name}', '{value}', false)")).await?;
     }
     Ok(connection)
 }

@@ -16,6 +16,7 @@ use tokio_postgres::config::ChannelBinding;
 use tokio_postgres::fallible_iterator::FallibleIterator;
 
 use crate::config::settings::ServerSettings;
+use crate::config::settings::SessionAttrs;
 use crate::replication::error::SourceError;
 use crate::replication::wire::message::BackendMessage;
 use crate::replication::wire::message::ServerConversation;
@@ -23,11 +24,12 @@ use crate::replication::wire::message::server_error;
 use crate::replication::wire::message::unexpected;
 use crate::store::APPLICATION_NAME;
 use crate::store::SEARCH_PATH;
+use crate::store::WRITABLE;
 use crate::store::error::StoreError;
 
 /// Sent with the start-up message. All of these are known to every server that can decode at all,
 /// so that one which is too old still gets as far as telling us its version.
-const PINNED: [(&str, &str); 14] = [
+const PINNED: [(&str, &str); 13] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -37,7 +39,6 @@ const PINNED: [(&str, &str); 14] = [
     ("standard_conforming_strings", "on"),
     // Names in values of type regclass and the like are told with their schemas then.
     ("search_path", SEARCH_PATH),
-    ("default_transaction_read_only", "off"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
@@ -65,6 +66,7 @@ pub async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<ServerGreeting, SourceError> {
     let params = &server.params;
     let mut parameters = PINNED.to_vec();
+    parameters.extend((server.attrs == SessionAttrs::Any).then_some(WRITABLE));
     parameters.push(("user", user));
     parameters.push(("database", params.get_dbname().unwrap_or(user)));
     parameters
