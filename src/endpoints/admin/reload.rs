@@ -18,7 +18,7 @@ impl EndpointAdmin {
         let Some(read) = read else { return };
         let reload = reload::compare(&self.settings, Settings::clone(&read));
         let waiting = reload.waiting.join(", ");
-        match self.take_up(orders, reload).await {
+        match Box::pin(self.take_up(orders, reload)).await {
             Ok(ReloadSummary { added, changed, removed, events: false })
                 if added.is_empty() && changed.is_empty() && removed.is_empty() =>
             {
