@@ -291,6 +291,51 @@ async fn nothing_is_acknowledged_that_is_not_kept() {
 }
 
 #[tokio::test]
+async fn the_listener_speaks_tls() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(SQL).await.unwrap();
+    let made = rcgen::generate_simple_self_signed(vec![String::from("localhost")]).unwrap();
+    let tls = format!(
+        "allow = [\"127.0.0.1\"]\ntls = {{ cert = '''{}''', key = '''{}''' }}",
+        made.cert.pem(),
+        made.signing_key.serialize_pem()
+    );
+    let config = of_database(&database, "http://127.0.0.1:9/", "http://127.0.0.1:9/");
+    let config = config.replace("# allow = [\"203.0.113.0/24\"]", &tls);
+    let mut service = Service::start(&config).await;
+    let at = inbound(&mut service.program).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(client));
+    let call = APPLICATION.callback(&text(1), "tls");
+    let stream = tokio::net::TcpStream::connect(at).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    let head = format!(
+        "POST {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{}",
+        call.target,
+        call.body.len(),
+        call.body
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // Whether TLS ends with a word is the peer's manners, and not what is tried here.
+    tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await.ok();
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(count(&sql).await, 1);
+    // Who speaks no TLS is not answered.
+    assert!(post(at, &APPLICATION.callback(&text(2), "plain")).await.is_err());
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_table_that_cannot_keep_callbacks_is_named_before_the_start() {
     let database = Database::create().await;
     let sql = database.sql().await;
