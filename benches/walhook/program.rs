@@ -121,7 +121,7 @@ impl Walhook {
 
     fn ask(&self, path: &str) -> anyhow::Result<String> {
         let mut stream = TcpStream::connect(self.http)?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: walhook\r\nConnection: close\r\n\r\n")?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
