@@ -17,7 +17,10 @@ const PACE_MAX: u64 = 1000;
 const FLAT_OUT_CLIENTS: usize = 4;
 
 const INSERT: &str = "INSERT INTO orders (customer_id, status, total, note, sent_at) \
-                      VALUES (7, 'paid', 12.34, 'gift wrap, please ring twice', $1)";
+                      VALUES ($2, 'paid', 12.34, 'gift wrap, please ring twice', $1)";
+
+/// The customer of all rows, where it does not matter.
+const ONE_CUSTOMER: i64 = 7;
 
 /// What the inserting side has seen.
 #[derive(Clone, Copy, Debug)]
@@ -27,12 +30,22 @@ pub(crate) struct Inserted {
     pub(crate) latency: Duration,
 }
 
-/// Starts to insert `rate` rows per second, evenly, for `window`. Each client sleeps until its next
-/// row is due and never catches up by more than what a slow statement has cost.
+/// Starts to insert `rate` rows per second, evenly, for `window`, all of one customer.
 pub(crate) fn paced(
     stage: &Stage,
     rate: u64,
     window: Duration,
+) -> JoinHandle<anyhow::Result<Inserted>> {
+    paced_for(stage, rate, window, None)
+}
+
+/// The same for so many customers, one after the other. Each client sleeps until its next
+/// row is due and never catches up by more than what a slow statement has cost.
+pub(crate) fn paced_for(
+    stage: &Stage,
+    rate: u64,
+    window: Duration,
+    customers: Option<u64>,
 ) -> JoinHandle<anyhow::Result<Inserted>> {
     let clients = rate.div_ceil(PACE_MAX);
     let interval = Duration::from_secs_f64(clients as f64 / rate as f64);
@@ -46,11 +59,15 @@ pub(crate) fn paced(
             let insert = runtime.block_on(sql.prepare(INSERT))?;
             let begun = Instant::now();
             let mut due = begun + interval.mul_f64(client as f64 / clients as f64);
-            let (mut rows, mut spent) = (0, Duration::ZERO);
+            let (mut rows, mut spent) = (0u64, Duration::ZERO);
+            let customer = |nth: u64| match customers {
+                Some(customers) => ((nth * clients + client) % customers).cast_signed(),
+                None => ONE_CUSTOMER,
+            };
             while due < begun + window {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 let statement = Instant::now();
-                runtime.block_on(sql.execute(&insert, &[&receiver.clock()]))?;
+                runtime.block_on(sql.execute(&insert, &[&receiver.clock(), &customer(rows)]))?;
                 spent += statement.elapsed();
                 rows += 1;
                 due += interval;
@@ -85,7 +102,7 @@ pub(crate) fn flat_out(stage: &Stage, window: Duration) -> anyhow::Result<Insert
                     let insert = sql.prepare(INSERT).await?;
                     let mut rows = 0u64;
                     while begun.elapsed() < window {
-                        sql.execute(&insert, &[&receiver.clock()]).await?;
+                        sql.execute(&insert, &[&receiver.clock(), &ONE_CUSTOMER]).await?;
                         rows += 1;
                     }
                     anyhow::Ok(rows)

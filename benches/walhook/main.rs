@@ -12,6 +12,7 @@
 #![expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 
 mod client;
+mod identity;
 mod load;
 mod measure;
 mod plan;

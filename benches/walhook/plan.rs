@@ -10,16 +10,30 @@ usage: cargo bench --bench walhook -- [--runs N] [--only PART]... [--out DIR]
                                      [--binary FILE] [--small]
 
   --runs N       the median of N runs is shown (default 5)
-  --only PART    of throughput, decode, latency, endpoints, memory,
-                 push-log, plots
+  --only PART    of throughput, decode, latency, slow, endpoints, many,
+                 shapes, restarts, memory, push-log, plots
   --out DIR      where walhook.json and the plots go (default target/bench)
   --binary FILE  another build of walhook to measure
   --small        once, with little of everything, to see that it works; its figures mean nothing
 ";
 
 /// The parts in the order in which they run.
-pub(crate) const PARTS: [&str; 7] =
-    ["throughput", "decode", "latency", "endpoints", "memory", "push-log", "plots"];
+pub(crate) const PARTS: [&str; 11] = [
+    "throughput",
+    "decode",
+    "latency",
+    "slow",
+    "endpoints",
+    "many",
+    "shapes",
+    "restarts",
+    "memory",
+    "push-log",
+    "plots",
+];
+
+/// What takes long is run so often at most.
+const LONG_RUNS_MAX: usize = 3;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -40,6 +54,18 @@ pub(crate) struct Plan {
     pub(crate) glance: Duration,
     /// How long the steady load of 5,000 rows per second lasts.
     pub(crate) steady: Duration,
+    /// How long a receiver that takes its time is let find its number of requests in flight.
+    pub(crate) ramp: Duration,
+    /// Numbers of endpoints of which one takes each event.
+    pub(crate) crowds: [u64; 3],
+    /// Endpoints that all take the same rows, and how many of these.
+    pub(crate) everybody: (u64, u64),
+    /// Rows per second of many endpoints' live load, and how long it lasts.
+    pub(crate) live: (u64, Duration),
+    /// Rows that wait for an endpoint which is down.
+    pub(crate) parked: u64,
+    /// Rows of 50 kB.
+    pub(crate) large_rows: u64,
     /// Rows of the backlog after which memory is looked at.
     pub(crate) flood: u64,
     /// When it is looked at.
@@ -76,6 +102,11 @@ impl Plan {
         self.parts.is_empty() || self.parts.iter().any(|chosen| chosen == part)
     }
 
+    /// How often a long measurement is run.
+    pub(crate) fn long_runs(&self) -> usize {
+        self.runs.min(LONG_RUNS_MAX)
+    }
+
     fn whole() -> Self {
         Self {
             runs: 5,
@@ -88,7 +119,13 @@ impl Plan {
             warm_up: Duration::from_millis(200),
             window: Duration::from_secs(2),
             glance: Duration::from_secs(1),
-            steady: Duration::from_secs(60),
+            steady: Duration::from_secs(30),
+            ramp: Duration::from_millis(1500),
+            crowds: [10, 200, 2000],
+            everybody: (200, 3000),
+            live: (10_000, Duration::from_secs(5)),
+            parked: 60_000,
+            large_rows: 4_000,
             flood: 1_000_000,
             rest: Duration::from_secs(10),
             logged: 10_000_000,
@@ -105,6 +142,12 @@ impl Plan {
             window: Duration::from_millis(200),
             glance: Duration::from_millis(100),
             steady: Duration::from_millis(500),
+            ramp: Duration::from_millis(100),
+            crowds: [2, 5, 20],
+            everybody: (10, 50),
+            live: (500, Duration::from_millis(400)),
+            parked: 300,
+            large_rows: 20,
             flood: 5_000,
             rest: Duration::from_millis(100),
             logged: 10_000,

@@ -1,5 +1,6 @@
 //! What the kernel says about a process: processor time and memory.
 
+use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
@@ -11,6 +12,21 @@ pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).context("the process has ended")?;
     let times = threads.flatten().filter_map(|thread| schedstat(&thread.path().join("schedstat")));
     Ok(times.sum())
+}
+
+/// Processor time that the children of a process have used by now, by their ids.
+pub(crate) fn children_cpu(parent: u32) -> anyhow::Result<HashMap<u32, Duration>> {
+    let processes = fs::read_dir("/proc")?.flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok());
+    let children = pids.filter(|&pid| parent_of(pid) == Some(parent));
+    Ok(children.filter_map(|pid| Some((pid, cpu(pid).ok()?))).collect())
+}
+
+/// The process that has started this one.
+pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 /// Processor time of the thread that asks.

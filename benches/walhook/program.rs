@@ -1,14 +1,14 @@
 //! The real `walhook run` as a child process.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::fs::File;
 use std::io::Read;
-use std::io::Write as _;
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
@@ -22,20 +22,65 @@ use tempfile::TempDir;
 use crate::process;
 use crate::stage::Stage;
 
-const READY_LIMIT: Duration = Duration::from_secs(20);
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// What an `[[event]]` may ask for beside, and bodies in the push log.
+const EVERYTHING: &str = r#"
+when = "total > 0"
+expiry = "1h"
+payload = { id = "{{ string(id) }}", sent_at = "{{ sent_at }}", total = "{{ total }}", note = "{{ note }}" }
+dedupe = { by = ["id"], window = "1m" }
+write_back = { column = "status", delivered = "sent", failed = "not_sent" }
+
+[push_log]
+bodies = "all"
+"#;
+
+const BY_ROW: &str = r#"
+[endpoints]
+allow = ["127.0.0.1"]
+
+[endpoints_from]
+table = "public.hooks"
+match = { customer_id = "customer_id" }
+
+[endpoints_from.endpoint]
+name = "{{ customer_id }}"
+url = "{{ url }}"
+concurrency = 32
+"#;
 
 /// One `[[endpoint]]`; everything else has its default.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     pub(crate) url: String,
-    pub(crate) in_flight: usize,
+    /// `None`: walhook's default.
+    pub(crate) in_flight: Option<usize>,
     pub(crate) batch: usize,
     pub(crate) strict: bool,
+    /// Which events it takes.
+    pub(crate) when: Option<String>,
+    /// The certificate that it trusts.
+    pub(crate) trusted: Option<PathBuf>,
 }
 
 impl Endpoint {
     pub(crate) fn new(url: String) -> Self {
-        Self { url, in_flight: 32, batch: 1, strict: false }
+        Self { url, in_flight: Some(32), batch: 1, strict: false, when: None, trusted: None }
+    }
+
+    fn toml(&self, number: usize) -> String {
+        let Self { url, in_flight, batch, strict, when, trusted } = self;
+        let mut keys = vec![
+            format!("name = \"e{number}\""),
+            format!("url = \"{url}\""),
+            format!("batch = {{ size = {batch}, linger = \"20ms\" }}"),
+            format!("ordering = \"{}\"", if *strict { "strict" } else { "key" }),
+        ];
+        keys.extend(in_flight.map(|in_flight| format!("concurrency = {in_flight}")));
+        keys.extend(when.as_ref().map(|when| format!("when = \"{when}\"")));
+        keys.extend(trusted.as_ref().map(|file| format!("tls = {{ ca = {file:?} }}")));
+        format!("\n[[endpoint]]\n{}\n", keys.join("\n"))
     }
 }
 
@@ -44,6 +89,10 @@ impl Endpoint {
 pub(crate) enum Job {
     /// Signs and delivers, with all that is on by default.
     Deliver(Vec<Endpoint>),
+    /// The same, and with all else that can be asked of an event.
+    Everything(Endpoint),
+    /// Delivers to endpoints that are rows, each of which takes its customer's events.
+    ByRow,
     /// Reads, decodes and renders, and has nobody to push to.
     ReadOnly,
 }
@@ -111,6 +160,11 @@ impl Walhook {
         }
     }
 
+    /// Kills it, and leaves slot and state to another.
+    pub(crate) fn kill(self) {
+        drop(self);
+    }
+
     /// Kills it and drops its slot and its state.
     pub(crate) fn end(self, stage: &Stage) -> anyhow::Result<()> {
         let slot = self.slot.clone();
@@ -159,11 +213,8 @@ fn leash(pid: u32) -> anyhow::Result<Child> {
 }
 
 fn toml(stage: &Stage, slot: &str, http: SocketAddr, job: &Job) -> anyhow::Result<String> {
-    let (is_enabled, endpoints) = match job {
-        Job::Deliver(endpoints) => (true, endpoints.as_slice()),
-        Job::ReadOnly => (false, &[Endpoint::new(stage.receiver.url("/in/0"))][..]),
-    };
-    let mut toml = format!(
+    let is_enabled = !matches!(job, Job::ReadOnly);
+    let toml = format!(
         "[postgres]\nurl = \"{}\"\nslot = \"{slot}\"\npublication = \"bench\"\n\n\
          [http]\nlisten = \"{http}\"\n\n\
          [webhook]\nenabled = {is_enabled}\n\
@@ -171,14 +222,20 @@ fn toml(stage: &Stage, slot: &str, http: SocketAddr, job: &Job) -> anyhow::Resul
          [[event]]\ntype = \"orders.created\"\ntable = \"public.orders\"\non = [\"insert\"]\n",
         stage.url()
     );
-    for (number, endpoint) in (0..).zip(endpoints) {
-        let Endpoint { url, in_flight, batch, strict } = endpoint;
-        let ordering = if *strict { "strict" } else { "key" };
-        write!(
-            toml,
-            "\n[[endpoint]]\nname = \"e{number}\"\nurl = \"{url}\"\nconcurrency = {in_flight}\n\
-             batch = {{ size = {batch}, linger = \"20ms\" }}\nordering = \"{ordering}\"\n"
-        )?;
-    }
-    Ok(toml)
+    let others = "\n[[event]]\ntype = \"wide.created\"\ntable = \"public.wide\"\non = [\"insert\"]\n\
+                  \n[[event]]\ntype = \"large.created\"\ntable = \"public.large\"\non = [\"insert\"]\n";
+    Ok(toml
+        + &match job {
+            Job::Deliver(endpoints) => {
+                let endpoints = endpoints.iter().enumerate();
+                endpoints.fold(others.to_owned(), |toml, (number, endpoint)| {
+                    toml + &endpoint.toml(number)
+                })
+            }
+            Job::Everything(endpoint) => EVERYTHING.to_owned() + &endpoint.toml(0),
+            Job::ByRow => BY_ROW.to_owned(),
+            Job::ReadOnly => {
+                others.to_owned() + &Endpoint::new(stage.receiver.url("/in/0")).toml(0)
+            }
+        })
 }

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -17,9 +18,11 @@ use std::time::Instant;
 
 use anyhow::Context;
 use bytes::Bytes;
+use futures_util::future;
 use http::HeaderMap;
 use http::Request;
 use http::Response;
+use http::StatusCode;
 use http_body_util::BodyExt;
 use http_body_util::Empty;
 use hyper::body::Incoming;
@@ -28,9 +31,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::identity::Identity;
 
 /// Endpoints that are counted apart: `/in/0` to `/in/15`.
 pub(crate) const PATHS_MAX: usize = 16;
+
+/// `/slow/N` answers after N milliseconds, and counts like `/in/0`.
+pub(crate) const SLOW: &str = "/slow/";
+
+/// Counts like `/in/0` while [`Receiver::open_gate`] says so, and refuses with 503 otherwise.
+pub(crate) const GATE: &str = "/gate";
 
 /// Takes requests but never answers them.
 pub(crate) const HANG: &str = "/hang";
@@ -45,12 +57,16 @@ const SENT_AT: &[u8] = b"\"sent_at\":";
 #[derive(Clone)]
 pub(crate) struct Receiver {
     address: SocketAddr,
+    tls_address: SocketAddr,
     books: Arc<Books>,
 }
 
 struct Books {
+    /// The next request is kept as a sample.
+    wants_sample: AtomicBool,
     /// The zero of `sent_at`.
     epoch: Instant,
+    is_gate_open: AtomicBool,
     events: AtomicU64,
     by_path: [AtomicU64; PATHS_MAX],
     latencies: Mutex<Vec<Duration>>,
@@ -65,12 +81,17 @@ pub(crate) struct Sample {
 }
 
 impl Receiver {
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    /// Over TLS it shows the certificate of `identity`.
+    pub(crate) fn start(identity: &Identity) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
-        let address = listener.local_addr()?;
+        let tls_listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        let (address, tls_address) = (listener.local_addr()?, tls_listener.local_addr()?);
+        let acceptor = identity.acceptor()?;
         let books = Arc::new(Books {
+            wants_sample: AtomicBool::new(false),
             epoch: Instant::now(),
+            is_gate_open: AtomicBool::new(false),
             events: AtomicU64::new(0),
             by_path: Default::default(),
             latencies: Mutex::default(),
@@ -78,8 +99,26 @@ impl Receiver {
         });
         let kept = Arc::clone(&books);
         let thread = thread::Builder::new().name(String::from("receiver"));
-        thread.spawn(move || runtime.block_on(serve(&listener, &books)))?;
-        Ok(Self { address, books: kept })
+        thread.spawn(move || {
+            let plain = serve(&listener, None, &books);
+            let tls = serve(&tls_listener, Some(acceptor), &books);
+            runtime.block_on(future::join(plain, tls))
+        })?;
+        Ok(Self { address, tls_address, books: kept })
+    }
+
+    pub(crate) fn https(&self, path: &str) -> String {
+        format!("https://{}{path}", self.tls_address)
+    }
+
+    /// From now on, [`GATE`] takes everything, or nothing.
+    pub(crate) fn open_gate(&self, is_open: bool) {
+        self.books.is_gate_open.store(is_open, Ordering::Relaxed);
+    }
+
+    /// The next request is what [`Self::sample`] gives.
+    pub(crate) fn sample_anew(&self) {
+        self.books.wants_sample.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -114,7 +153,7 @@ impl Receiver {
         latencies
     }
 
-    /// The first request that ever came.
+    /// The request that was kept last.
     pub(crate) fn sample(&self) -> anyhow::Result<Sample> {
         lock(&self.books.sample).clone().context("no request has come yet")
     }
@@ -133,17 +172,24 @@ impl Receiver {
     }
 }
 
-async fn serve(listener: &TcpListener, books: &Arc<Books>) {
+async fn serve(listener: &TcpListener, acceptor: Option<TlsAcceptor>, books: &Arc<Books>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
         while connections.try_join_next().is_some() {}
         drop(stream.set_nodelay(true));
-        let books = Arc::clone(books);
+        let (books, acceptor) = (Arc::clone(books), acceptor.clone());
         connections.spawn(async move {
             let answer = service_fn(|request| answer(request, &books));
+            let http = http1::Builder::new();
             // A client that is killed in the middle of a request is part of the measurements.
-            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
+            match acceptor {
+                None => drop(http.serve_connection(TokioIo::new(stream), answer).await),
+                Some(acceptor) => {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    drop(http.serve_connection(TokioIo::new(stream), answer).await);
+                }
+            }
         });
     }
 }
@@ -159,17 +205,25 @@ async fn answer(
     }
     let events = head.headers.get("walhook-event-ids");
     let events = events.map_or(1, |ids| memchr::memchr_iter(b',', ids.as_bytes()).count() + 1);
-    if path == TIMED {
+    let is_sample = books.wants_sample.load(Ordering::Relaxed);
+    if path == TIMED || is_sample {
         let now = books.epoch.elapsed();
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         books.time(&body, now);
-        let mut sample = lock(&books.sample);
-        if sample.is_none() {
-            *sample = Some(Sample { headers: head.headers.clone(), body });
+        if books.wants_sample.swap(false, Ordering::Relaxed) {
+            *lock(&books.sample) = Some(Sample { headers: head.headers.clone(), body });
         }
     } else {
         let mut body = pin!(body);
         while let Some(Ok(_)) = body.frame().await {}
+    }
+    if path == GATE && !books.is_gate_open.load(Ordering::Relaxed) {
+        let mut refused = Response::new(Empty::new());
+        *refused.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        return Ok(refused);
+    }
+    if let Some(millis) = path.strip_prefix(SLOW).and_then(|millis| millis.parse().ok()) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
     }
     let number = path.strip_prefix("/in/").and_then(|number| number.parse::<usize>().ok());
     let events = events as u64;

@@ -24,8 +24,16 @@ pub(crate) struct Row {
 /// What the value has to reach, and what it aims at.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Goal {
-    AtLeast { must: f64, aim: f64 },
-    AtMost { must: f64, aim: f64 },
+    AtLeast {
+        must: f64,
+        aim: f64,
+    },
+    AtMost {
+        must: f64,
+        aim: f64,
+    },
+    /// It is there to be seen, or compared with.
+    Open,
 }
 
 /// Everything that was measured.
@@ -49,6 +57,7 @@ impl Row {
         let (reaches_must, reaches_aim) = match self.goal {
             Goal::AtLeast { must, aim } => (value >= must, value >= aim),
             Goal::AtMost { must, aim } => (value <= must, value <= aim),
+            Goal::Open => return "",
         };
         match (reaches_must, reaches_aim) {
             (_, true) => "aim",
@@ -57,10 +66,12 @@ impl Row {
         }
     }
 
-    fn bounds(&self) -> (&'static str, f64, f64) {
+    /// How the value compares with what it must be, that, and what it aims at.
+    fn bounds(&self) -> Option<(&'static str, f64, f64)> {
         match self.goal {
-            Goal::AtLeast { must, aim } => (">=", must, aim),
-            Goal::AtMost { must, aim } => ("<=", must, aim),
+            Goal::AtLeast { must, aim } => Some((">=", must, aim)),
+            Goal::AtMost { must, aim } => Some(("<=", must, aim)),
+            Goal::Open => None,
         }
     }
 }
@@ -74,11 +85,13 @@ impl Report {
             self.machine, self.postgres, self.client, "measured", ""
         );
         for row in &self.rows {
-            let (sign, must, aim) = row.bounds();
+            let bounds = row.bounds();
+            let must = bounds.map_or_else(String::new, |(sign, must, _)| format!("{sign} {must}"));
+            let aim = bounds.map_or_else(String::new, |(_, _, aim)| aim.to_string());
             let value = row.median().map_or_else(|| String::from("-"), shown);
             let (unit, verdict) = (row.unit, row.verdict());
             let line = format!(
-                "| {:width$} | {value}{unit} | {sign} {must} | {aim} | {verdict} | {} |\n",
+                "| {:width$} | {value}{unit} | {must} | {aim} | {verdict} | {} |\n",
                 row.what, row.detail
             );
             text.push_str(&line);
@@ -107,7 +120,7 @@ impl Report {
 }
 
 fn json_of(row: &Row) -> Value {
-    let (_, must, aim) = row.bounds();
+    let (must, aim) = row.bounds().map(|(_, must, aim)| (must, aim)).unzip();
     json!({
         "measured": row.what, "unit": row.unit.trim(), "median": row.median(), "values": row.values,
         "must": must, "aim": aim, "verdict": row.verdict(), "detail": row.detail,

@@ -1,6 +1,7 @@
 //! What stands for the whole run: a private PostgreSQL with one table, and the receiver.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::thread;
@@ -16,10 +17,15 @@ use walhook::sandbox::cluster::ClusterOptions;
 use walhook::sandbox::cluster::SandboxCluster;
 use walhook::sandbox::find;
 
+use crate::identity::Identity;
+use crate::process;
 use crate::receiver::Receiver;
 
 /// How long a slot's last reader may take to let go of it.
 const LET_GO_LIMIT: Duration = Duration::from_secs(10);
+
+/// Of a fill, where it does not matter.
+const CUSTOMERS: u64 = 1000;
 
 /// A row of about 120 bytes: a number, a reference, a decimal, a text, two times.
 const TABLE: &str = "
@@ -32,14 +38,44 @@ const TABLE: &str = "
         sent_at bigint NOT NULL,
         created_at timestamptz NOT NULL DEFAULT now()
     );
-    CREATE PUBLICATION bench FOR TABLE orders;
+    -- 100 columns of four types.
+    CREATE TABLE wide (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+    DO $$ BEGIN
+        FOR n IN 1..99 LOOP
+            EXECUTE format('ALTER TABLE wide ADD c%s %s', n, (ARRAY[
+                'int DEFAULT 4711', 'text DEFAULT ''a dozen words''',
+                'numeric(12,2) DEFAULT 12.34', 'timestamptz DEFAULT now()'])[1 + n % 4]);
+        END LOOP;
+    END $$;
+    -- 50 kB in one column.
+    CREATE TABLE large (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text);
+    ALTER TABLE large ALTER body SET STORAGE EXTERNAL;
+    -- Endpoints that are rows.
+    CREATE TABLE hooks (customer_id bigint PRIMARY KEY, url text NOT NULL);
+    CREATE PUBLICATION bench FOR TABLE orders, wide, large, hooks;
     -- Transactions of one row each.
-    CREATE PROCEDURE fill(count int) LANGUAGE plpgsql AS $$
+    CREATE PROCEDURE fill(count int, customers int) LANGUAGE plpgsql AS $$
     BEGIN
         SET synchronous_commit = off;
         FOR n IN 1..count LOOP
             INSERT INTO orders (customer_id, status, total, note, sent_at)
-            VALUES (n % 1000, 'paid', n * 0.37, 'gift wrap, please ring twice', 0);
+            VALUES (n % customers, 'paid', n * 0.37, 'gift wrap, please ring twice', 0);
+            COMMIT;
+        END LOOP;
+    END $$;
+    CREATE PROCEDURE fill_wide(count int) LANGUAGE plpgsql AS $$
+    BEGIN
+        SET synchronous_commit = off;
+        FOR n IN 1..count LOOP
+            INSERT INTO wide DEFAULT VALUES;
+            COMMIT;
+        END LOOP;
+    END $$;
+    CREATE PROCEDURE fill_large(count int) LANGUAGE plpgsql AS $$
+    BEGIN
+        SET synchronous_commit = off;
+        FOR n IN 1..count LOOP
+            INSERT INTO large (body) VALUES (repeat('0123456789', 5000));
             COMMIT;
         END LOOP;
     END $$;
@@ -56,12 +92,19 @@ pub(crate) struct Stage {
     pub(crate) receiver: Receiver,
     /// The walhook that is measured.
     pub(crate) binary: PathBuf,
+    /// The receiver's over TLS.
+    pub(crate) identity: Identity,
     /// Whether [`Self::forget`] leaves the push log as it is.
     pub(crate) keeps_push_log: Cell<bool>,
     runtime: Runtime,
     client: Client,
     cluster: SandboxCluster,
+    /// The server's first process.
+    postmaster: u32,
 }
+
+/// Processor time of the server's processes, by their ids.
+pub(crate) type ServerCpu = HashMap<u32, Duration>;
 
 impl Stage {
     pub(crate) fn set(binary: PathBuf) -> anyhow::Result<Self> {
@@ -76,10 +119,36 @@ impl Stage {
         let (client, connection) =
             runtime.block_on(tokio_postgres::connect(&cluster.url("postgres"), NoTls))?;
         drop(runtime.spawn(connection));
-        let (receiver, keeps_push_log) = (Receiver::start()?, Cell::new(false));
-        let stage = Self { receiver, binary, keeps_push_log, runtime, client, cluster };
+        let identity = Identity::make()?;
+        let (receiver, keeps_push_log) = (Receiver::start(&identity)?, Cell::new(false));
+        let mut stage = Self {
+            receiver,
+            binary,
+            identity,
+            keeps_push_log,
+            runtime,
+            client,
+            cluster,
+            postmaster: 0,
+        };
         stage.run(TABLE)?;
+        let own = stage.ask("SELECT pg_backend_pid()")?.and_then(|pid| pid.parse().ok());
+        stage.postmaster = own.and_then(process::parent_of).context("the server has no parent")?;
         Ok(stage)
+    }
+
+    /// Processor time that the whole server has used by now.
+    pub(crate) fn server_cpu(&self) -> anyhow::Result<ServerCpu> {
+        process::children_cpu(self.postmaster)
+    }
+
+    /// What it has used since then. What processes used that have ended meanwhile is not in it.
+    pub(crate) fn server_cpu_since(&self, before: &ServerCpu) -> anyhow::Result<Duration> {
+        let now = self.server_cpu()?;
+        let used = |(pid, &cpu): (&u32, &Duration)| {
+            cpu.saturating_sub(before.get(pid).copied().unwrap_or_default())
+        };
+        Ok(now.iter().map(used).sum())
     }
 
     /// Which PostgreSQL it is.
@@ -142,7 +211,7 @@ impl Stage {
             // Also that runs were killed: after two in a row walhook takes changes one by one.
             return self.run(
                 "TRUNCATE walhook.progress, walhook.runs, walhook.fronts, walhook.settled_ahead,
-                          walhook.backlog, walhook.books",
+                          walhook.backlog, walhook.books, walhook.books_common, walhook.counted",
             );
         }
         self.run("DROP SCHEMA IF EXISTS walhook CASCADE")
@@ -156,8 +225,37 @@ impl Stage {
 
     /// Fills the table with transactions of one row.
     pub(crate) fn fill(&self, rows: impl Display) -> anyhow::Result<()> {
+        self.fill_for(rows, CUSTOMERS)
+    }
+
+    /// The same for so many customers, one after the other.
+    pub(crate) fn fill_for(&self, rows: impl Display, customers: u64) -> anyhow::Result<()> {
         self.run("TRUNCATE orders")?;
-        self.run(&format!("CALL fill({rows})"))?;
+        self.call(&format!("fill({rows}, {customers})"))
+    }
+
+    /// Rows of 100 columns.
+    pub(crate) fn fill_wide(&self, rows: u64) -> anyhow::Result<()> {
+        self.run("TRUNCATE wide")?;
+        self.call(&format!("fill_wide({rows})"))
+    }
+
+    /// Rows of 50 kB.
+    pub(crate) fn fill_large(&self, rows: u64) -> anyhow::Result<()> {
+        self.run("TRUNCATE large")?;
+        self.call(&format!("fill_large({rows})"))
+    }
+
+    /// As many endpoints as rows, one for each customer.
+    pub(crate) fn fill_hooks(&self, hooks: u64, url: &str) -> anyhow::Result<()> {
+        self.run(&format!(
+            "TRUNCATE hooks;
+             INSERT INTO hooks SELECT n, '{url}' FROM generate_series(0, {hooks} - 1) n"
+        ))
+    }
+
+    fn call(&self, fill: &str) -> anyhow::Result<()> {
+        self.run(&format!("CALL {fill}"))?;
         // A commit that waits flushes what came before it: only then can it be replicated.
         self.run("RESET synchronous_commit; CREATE TABLE flushed (); DROP TABLE flushed")
     }

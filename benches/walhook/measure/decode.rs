@@ -35,7 +35,7 @@ impl Bench {
         self.backlog(rows)?;
         let (walhook, theirs) = self.readings(rows)?;
         self.end_backlog()?;
-        let goal = Goal::AtLeast { must: 1.5, aim: 2.2 };
+        let goal = Goal::AtLeast { must: 2.0, aim: 3.0 };
         self.decode_row(
             "decode and render, single-row transactions, over pg_recvlogical",
             &walhook,

@@ -2,6 +2,7 @@
 
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use crate::measure::Bench;
 use crate::measure::LIMIT;
@@ -11,6 +12,7 @@ use crate::program::Job;
 use crate::program::Walhook;
 use crate::receiver::HANG;
 use crate::report::Goal;
+use crate::report::median;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -35,33 +37,51 @@ impl Bench {
             queued.push(walhook.resident()? as f64 / MIB);
             walhook.end(&self.stage)?;
         }
-        let goal = Goal::AtMost { must: 20.0, aim: 10.0 };
+        let goal = Goal::AtMost { must: 12.0, aim: 8.0 };
         self.row("resident memory idle", " MiB", idle.clone(), goal, String::new());
         let goal = Goal::AtMost { must: 22.0, aim: 11.0 };
         self.row("resident memory with 1,000 queued", " MiB", queued, goal, String::new());
-        let what = "resident memory after a drained flood, over idle";
-        self.after_a_flood(what, self.endpoint(0))?;
-        let what = "the same, in batches of 100";
-        self.after_a_flood(what, Endpoint { batch: 100, ..self.endpoint(0) })
+        self.floods(median(&idle).unwrap_or_default())
     }
 
-    fn after_a_flood(&mut self, what: &str, endpoint: Endpoint) -> anyhow::Result<()> {
+    /// A long backlog: how fast it goes, and what it leaves in memory that had `idle` MiB.
+    fn floods(&mut self, idle: f64) -> anyhow::Result<()> {
         let flood = self.plan.flood;
-        // Idle is measured in the same process, before the flood.
-        self.stage.mark(SLOT)?;
-        let mut walhook = Walhook::start(&self.stage, SLOT, &Job::Deliver(vec![endpoint]))?;
-        walhook.wait_until_ready()?;
-        thread::sleep(Duration::from_millis(300));
-        let idle = walhook.resident()? as f64;
-        let before = self.stage.receiver.events();
-        self.stage.fill(flood)?;
-        self.stage.receiver.wait_for(before + flood, LIMIT)?;
-        thread::sleep(self.plan.rest);
-        let after = walhook.resident()? as f64;
-        walhook.end(&self.stage)?;
-        let detail = format!("{:.1} MiB of {:.1} MiB; {flood} rows", after / MIB, idle / MIB);
-        let goal = Goal::AtMost { must: 2.0, aim: 1.5 };
-        self.row(what, "", vec![after / idle], goal, detail);
+        self.backlog(self.plan.backlog)?;
+        let short = self.drain(&self.one(), self.plan.backlog)?.per_second;
+        self.end_backlog()?;
+        self.backlog(flood)?;
+        let (one, after) = self.flood(self.endpoint(0))?;
+        let (_, after_batches) = self.flood(Endpoint { batch: 100, ..self.endpoint(0) })?;
+        self.end_backlog()?;
+        let what =
+            format!("delivered/s of a backlog of {flood}, over one of {}", self.plan.backlog);
+        let goal = Goal::AtLeast { must: 0.9, aim: 1.0 };
+        let detail = format!("{one:.0}/s of {short:.0}/s");
+        self.row(&what, "", vec![one / short], goal, detail);
+        for (what, after) in [
+            ("resident memory after a drained flood, over idle", after),
+            ("the same, in batches of 100", after_batches),
+        ] {
+            let detail = format!("{after:.1} MiB of {idle:.1} MiB; {flood} rows");
+            let goal = Goal::AtMost { must: 2.0, aim: 1.5 };
+            self.row(what, "", vec![after / idle], goal, detail);
+        }
         Ok(())
+    }
+
+    /// Events per second, and MiB when all has been quiet for a while.
+    fn flood(&self, endpoint: Endpoint) -> anyhow::Result<(f64, f64)> {
+        let receiver = &self.stage.receiver;
+        let before = receiver.events();
+        let walhook = self.start(&Job::Deliver(vec![endpoint]))?;
+        receiver.wait_for(before + 1, LIMIT)?;
+        let (begun, first) = (Instant::now(), receiver.events() - before);
+        receiver.wait_for(before + self.plan.flood, LIMIT)?;
+        let per_second = (self.plan.flood - first) as f64 / begun.elapsed().as_secs_f64();
+        thread::sleep(self.plan.rest);
+        let after = walhook.resident()? as f64 / MIB;
+        walhook.end(&self.stage)?;
+        Ok((per_second, after))
     }
 }

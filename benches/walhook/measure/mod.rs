@@ -3,8 +3,12 @@
 mod decode;
 mod endpoints;
 mod latency;
+mod many;
 mod memory;
 mod push_log;
+mod restarts;
+mod shapes;
+mod slow;
 mod throughput;
 
 use std::thread;
@@ -77,7 +81,11 @@ impl Bench {
                 "throughput" => self.throughput()?,
                 "decode" => self.decode()?,
                 "latency" => self.latency()?,
+                "slow" => self.slow()?,
                 "endpoints" => self.endpoints()?,
+                "many" => self.many()?,
+                "shapes" => self.shapes()?,
+                "restarts" => self.restarts()?,
                 "memory" => self.memory()?,
                 "push-log" => self.push_log()?,
                 _ => self.plots()?,
@@ -118,10 +126,10 @@ impl Bench {
     }
 
     /// Delivers a whole backlog; measured from its first delivery to its last.
-    fn drain(&self, endpoint: Endpoint, events: u64) -> anyhow::Result<Drain> {
+    fn drain(&self, job: &Job, events: u64) -> anyhow::Result<Drain> {
         let receiver = &self.stage.receiver;
         let before = receiver.events();
-        let mut walhook = self.start(&Job::Deliver(vec![endpoint]))?;
+        let mut walhook = self.start(job)?;
         receiver.wait_for(before + 1, LIMIT)?;
         let (begun, cpu, first) = (Instant::now(), walhook.cpu()?, receiver.events() - before);
         let mut resident_max = 0;
@@ -171,6 +179,29 @@ impl Bench {
         Ok(self.rates(vec![endpoint], 1, window)?.iter().sum())
     }
 
+    /// Waits until the sum of a metric's series is as wanted.
+    fn wait_for_metric(
+        walhook: &mut Walhook,
+        name: &str,
+        is_reached: impl Fn(f64) -> bool,
+    ) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let value = walhook.metric(name)?;
+            if is_reached(value) {
+                return Ok(());
+            }
+            walhook.check_alive()?;
+            anyhow::ensure!(begun.elapsed() < LIMIT, "{name} stays at {value}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// One endpoint that takes everything.
+    fn one(&self) -> Job {
+        Job::Deliver(vec![self.endpoint(0)])
+    }
+
     /// An endpoint at `/in/N` of the receiver.
     fn endpoint(&self, number: usize) -> Endpoint {
         Endpoint::new(self.stage.receiver.url(&format!("/in/{number}")))
@@ -180,6 +211,7 @@ impl Bench {
 /// Has walhook deliver a row and keeps the request.
 fn take_sample(stage: &Stage) -> anyhow::Result<Sample> {
     stage.mark(SLOT)?;
+    stage.receiver.sample_anew();
     let endpoint = Endpoint::new(stage.receiver.url(TIMED));
     let mut walhook = Walhook::start(stage, SLOT, &Job::Deliver(vec![endpoint]))?;
     walhook.wait_until_ready()?;

@@ -61,7 +61,7 @@ impl Bench {
         let events = self.plan.backlog;
         let drain = |_run| {
             self.backlog(events)?;
-            let drain = self.drain(self.endpoint(0), events)?;
+            let drain = self.drain(&self.one(), events)?;
             self.end_backlog()?;
             Ok(drain.per_second)
         };
