@@ -10,6 +10,8 @@
 //! comes first. What is in memory already is the lane's to know; it names those rows where they
 //! must be left alone.
 
+mod copy;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use bytes::Bytes;
 use tokio_postgres::Client;
 use tokio_postgres::Row;
 use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::flow::event::Event;
@@ -32,6 +35,7 @@ use crate::store::sql::bigint;
 use crate::store::sql::chunks;
 use crate::store::sql::clean;
 use crate::store::sql::int;
+use crate::store::sql::looked_up;
 use crate::store::sql::read;
 use crate::store::sql::unsigned;
 use crate::store::sql::unsigned_int;
@@ -137,14 +141,37 @@ pub struct BacklogSize {
     pub is_out: bool,
 }
 
+/// The columns beside slot and event.
+const OWN_COLUMNS: &str = "endpoint, attempts, next_attempt_at, parked_at, reason, first_attempt_at, last_attempt_at, \
+     http_status, failure_class, failure_detail, replay, resend_of";
+
 pub(crate) async fn park(
+    tx: &mut Transaction<'_>,
+    holding: &StateOwnership,
+    parked: &[ParkedDelivery],
+) -> Result<(), StateError> {
+    if parked.is_empty() {
+        return Ok(());
+    }
+    let attempt = tx.savepoint("park").await?;
+    match copy::copy(&attempt, holding, parked).await {
+        Ok(()) => Ok(attempt.commit().await?),
+        // COPY has no ON CONFLICT, and next to never a conflict.
+        Err(error) if error.sqlstate() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            attempt.rollback().await?;
+            insert(tx, holding, parked).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Rows of which some are there already: those stay as they are.
+async fn insert(
     tx: &Transaction<'_>,
     holding: &StateOwnership,
     parked: &[ParkedDelivery],
 ) -> Result<(), StateError> {
-    let event = stored_event::COLUMNS;
-    let rest = "endpoint, attempts, next_attempt_at, parked_at, reason, first_attempt_at, \
-                last_attempt_at, http_status, failure_class, failure_detail, replay, resend_of";
+    let (event, rest) = (stored_event::COLUMNS, OWN_COLUMNS);
     let insert = format!(
         "INSERT INTO walhook.backlog (slot, {event}, {rest})
          SELECT $1, {event}, {rest}
@@ -204,6 +231,30 @@ pub(crate) async fn repark(
     holding: &StateOwnership,
     reparked: &[ReparkedDelivery],
 ) -> Result<(), StateError> {
+    let update = format!(
+        "UPDATE walhook.backlog b
+            SET attempts = r.attempts, next_attempt_at = r.next_attempt_at, reason = r.reason,
+                first_attempt_at = r.first_attempt_at, last_attempt_at = r.last_attempt_at,
+                http_status = r.http_status, failure_class = r.failure_class,
+                failure_detail = r.failure_detail
+           FROM {rows} AS r (endpoint, event_id, attempts, next_attempt_at, reason,
+                             first_attempt_at, last_attempt_at, http_status, failure_class,
+                             failure_detail)
+          WHERE b.slot = $1 AND b.endpoint = r.endpoint AND b.event_id = r.event_id
+            AND NOT b.replay",
+        rows = looked_up(&[
+            "text",
+            "text",
+            "int",
+            "timestamptz",
+            "text",
+            "timestamptz",
+            "timestamptz",
+            "int",
+            "text",
+            "text",
+        ]),
+    );
     for chunk in chunks(reparked, |_| 0) {
         let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
@@ -214,23 +265,7 @@ pub(crate) async fn repark(
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.reason.as_str()));
         let histories: Vec<&StoredHistory> = chunk.iter().map(|row| &row.history).collect();
         put_histories(&mut params, &histories, holding.unicode);
-        tx.execute_typed(
-            "UPDATE walhook.backlog b
-                SET attempts = r.attempts, next_attempt_at = r.next_attempt_at, reason = r.reason,
-                    first_attempt_at = r.first_attempt_at, last_attempt_at = r.last_attempt_at,
-                    http_status = r.http_status, failure_class = r.failure_class,
-                    failure_detail = r.failure_detail
-               FROM unnest($2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::text[],
-                           $7::timestamptz[], $8::timestamptz[], $9::int[], $10::text[],
-                           $11::text[])
-                    AS r (endpoint, event_id, attempts, next_attempt_at, reason,
-                          first_attempt_at, last_attempt_at, http_status, failure_class,
-                          failure_detail)
-              WHERE b.slot = $1 AND b.endpoint = r.endpoint AND b.event_id = r.event_id
-                AND NOT b.replay",
-            &params.list(),
-        )
-        .await?;
+        tx.execute_typed(&update, &params.list()).await?;
     }
     Ok(())
 }
@@ -240,19 +275,19 @@ pub(crate) async fn finish(
     holding: &StateOwnership,
     finished: &[BacklogDelivery],
 ) -> Result<(), StateError> {
+    let delete = format!(
+        "DELETE FROM walhook.backlog b
+          USING {rows} AS r (endpoint, event_id)
+          WHERE b.slot = $1 AND b.endpoint = r.endpoint AND b.event_id = r.event_id
+            AND NOT b.replay",
+        rows = looked_up(&["text", "text"]),
+    );
     for chunk in chunks(finished, |_| 0) {
         let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| &*row.endpoint));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|row| row.event.to_string()));
-        tx.execute_typed(
-            "DELETE FROM walhook.backlog b
-              USING unnest($2::text[], $3::text[]) AS r (endpoint, event_id)
-              WHERE b.slot = $1 AND b.endpoint = r.endpoint AND b.event_id = r.event_id
-                AND NOT b.replay",
-            &params.list(),
-        )
-        .await?;
+        tx.execute_typed(&delete, &params.list()).await?;
     }
     Ok(())
 }

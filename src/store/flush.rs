@@ -1,7 +1,7 @@
 //! One flush of the ledger: everything that happened since the last one, in one transaction.
 //!
 //! ```text
-//! ledger ─ Flush ─▶ [commit] fence ─▶ backlog, dead letters, books ─▶ push log by COPY ─▶ COMMIT
+//! ledger ─ Flush ─▶ [commit] fence ─▶ books, dead letters ─▶ backlog and push log by COPY ─▶ COMMIT
 //! ```
 //!
 //! Either all of it is in the tables or nothing: the books balance and progress never runs ahead of
@@ -169,7 +169,7 @@ async fn attempt(
     number: i64,
     flush: &StateFlush,
 ) -> Result<(), StateError> {
-    let tx = begin(client).await?;
+    let mut tx = begin(client).await?;
     if fence(&tx, holding, number, flush).await? == EpochFence::AlreadyCommitted {
         return Ok(()); // the transaction is rolled back as it is dropped
     }
@@ -189,9 +189,9 @@ async fn attempt(
         move_fronts(&tx, holding, &flush.fronts),
         note_ahead(&tx, holding, &flush.ahead),
         dead_letters::insert(&tx, holding, &flush.dead),
-        backlog::park(&tx, holding, &flush.parked),
-        backlog::repark(&tx, holding, &flush.reparked),
     )?;
+    backlog::park(&mut tx, holding, &flush.parked).await?;
+    backlog::repark(&tx, holding, &flush.reparked).await?;
     push_log::copy(&tx, holding, &flush.attempts, &flush.batches).await?;
     failpoint::reached("before_commit");
     failpoint::during("commit_sent", tx.commit()).await?;

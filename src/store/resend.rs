@@ -27,6 +27,7 @@ use crate::store::progress::guard;
 use crate::store::sql::SqlParams;
 use crate::store::sql::bigint;
 use crate::store::sql::chunks;
+use crate::store::sql::looked_up;
 use crate::store::sql::read;
 use crate::store::sql::unsigned;
 use crate::store::state_error::StateError;
@@ -212,6 +213,13 @@ pub(crate) async fn close(
     holding: &StateOwnership,
     resent: &[ResentLetter],
 ) -> Result<(), StateError> {
+    let update = format!(
+        "UPDATE walhook.dead_letters d
+            SET state = r.state, closed_at = r.closed_at
+           FROM {rows} AS r (id, state, closed_at)
+          WHERE d.id = r.id AND d.slot = $1 AND d.state = 'resending'",
+        rows = looked_up(&["bigint", "text", "timestamptz"]),
+    );
     for chunk in chunks(resent, |_| 0) {
         let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
@@ -222,15 +230,7 @@ pub(crate) async fn close(
         };
         params.column(Type::TEXT_ARRAY, chunk.iter().map(state));
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.at));
-        tx.execute_typed(
-            "UPDATE walhook.dead_letters d
-                SET state = r.state, closed_at = r.closed_at
-               FROM unnest($2::bigint[], $3::text[], $4::timestamptz[])
-                    AS r (id, state, closed_at)
-              WHERE d.id = r.id AND d.slot = $1 AND d.state = 'resending'",
-            &params.list(),
-        )
-        .await?;
+        tx.execute_typed(&update, &params.list()).await?;
     }
     Ok(())
 }

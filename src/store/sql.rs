@@ -116,6 +116,14 @@ pub(crate) fn chunks<T>(rows: &[T], bytes: impl Fn(&T) -> usize) -> Vec<&[T]> {
     chunks
 }
 
+/// Array parameters from `$2` on, as rows that are looked up in a table by its index. How many they
+/// are is hidden from the planner: to find a thousand it would rather read the whole of a large table.
+pub(crate) fn looked_up(element_types: &[&str]) -> String {
+    let array = |(at, name): (usize, &&str)| format!("(SELECT ${}::{name}[])", at + 2);
+    let arrays: Vec<String> = element_types.iter().enumerate().map(array).collect();
+    format!("unnest({})", arrays.join(", "))
+}
+
 /// Text that the server takes: NUL is in no SQL text, and a database that is not UTF-8 may have no
 /// place for what is not ASCII.
 pub(crate) fn clean(text: &str, unicode: bool) -> Cow<'_, str> {
@@ -189,6 +197,12 @@ mod tests {
             let lengths: Vec<usize> = chunks(&rows, |&row| row).iter().map(|c| c.len()).collect();
             assert_eq!(lengths, expected, "case: {name}");
         }
+    }
+
+    #[test]
+    fn the_planner_does_not_see_how_many_rows_are_looked_up() {
+        let expected = "unnest((SELECT $2::text[]), (SELECT $3::int[]))";
+        assert_eq!(looked_up(&["text", "int"]), expected);
     }
 
     #[test]

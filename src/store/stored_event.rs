@@ -147,7 +147,7 @@ pub(crate) fn expires_at(expiry: EventExpiry) -> Timestamp {
     expiry.born.shifted(age)
 }
 
-fn facts_json(facts: &EventFacts, unicode: bool) -> Value {
+pub(crate) fn facts_json(facts: &EventFacts, unicode: bool) -> Value {
     let fact = |(name, value): (&str, &str)| {
         (clean(name, unicode).into_owned(), Value::String(clean(value, unicode).into_owned()))
     };

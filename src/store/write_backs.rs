@@ -29,6 +29,7 @@ use crate::store::resend::ResentLetter;
 use crate::store::sql::SqlParams;
 use crate::store::sql::chunks;
 use crate::store::sql::int;
+use crate::store::sql::looked_up;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
 use crate::store::stored_event::read_table;
@@ -110,19 +111,18 @@ pub(crate) async fn count(
     }
     let parked: Vec<&OutcomeTally> =
         tallies.iter().filter(|tally| tally.target.is_none()).collect();
+    let update = format!(
+        "UPDATE walhook.write_backs w
+            SET delivered = w.delivered + r.delivered, failed = w.failed + r.failed,
+                due_at = CASE WHEN w.delivered + w.failed + r.delivered + r.failed >= w.owed
+                    THEN coalesce(w.due_at, now()) END
+           FROM {rows} AS r (event_id, delivered, failed)
+          WHERE w.slot = $1 AND w.event_id = r.event_id",
+        rows = looked_up(&["text", "integer", "integer"]),
+    );
     for chunk in chunks(&parked, |_| 0) {
         let params = counts(holding, chunk.iter().copied());
-        tx.execute_typed(
-            "UPDATE walhook.write_backs w
-                SET delivered = w.delivered + r.delivered, failed = w.failed + r.failed,
-                    due_at = CASE WHEN w.delivered + w.failed + r.delivered + r.failed >= w.owed
-                        THEN coalesce(w.due_at, now()) END
-               FROM unnest($2::text[], $3::integer[], $4::integer[])
-                    AS r (event_id, delivered, failed)
-              WHERE w.slot = $1 AND w.event_id = r.event_id",
-            &params.list(),
-        )
-        .await?;
+        tx.execute_typed(&update, &params.list()).await?;
     }
     Ok(())
 }
