@@ -33,7 +33,7 @@ const HOLD_WAL_BYTES: u64 = 1 << 30;
 const HOLD_WAL_SIZES: RangeInclusive<u64> = 0..=(1 << 50);
 
 /// Long enough for lanes that have a processor in common to catch up with one another.
-const HOLD_WAL_TIME: Duration = Duration::from_secs(5);
+const HOLD_WAL_TIME: Duration = Duration::from_secs(1);
 const HOLD_WAL_TIMES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 
 /// Enough to see what was wrong with a request.

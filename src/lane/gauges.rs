@@ -33,9 +33,15 @@ pub struct LaneGauges {
     answered: AtomicU64,
     /// How long it takes to answer, in microseconds: the mean, the last ones most.
     latency: AtomicU64,
-    /// How long other lanes have had nothing to do for this one's sake, in microseconds.
+    /// How long other lanes have had nothing to do for this one's sake, in microseconds, as it was at
+    /// `held_up_at`, in microseconds since `born`.
     held_up: AtomicU64,
+    held_up_at: AtomicU64,
 }
+
+/// A lane gets back so much of the time that others had nothing to do for its sake: a slow one may
+/// hold them up for a twentieth of the time in the long run, and what it has saved at once.
+const HELD_UP_SHARE: u64 = 20;
 
 impl LaneGauges {
     pub(super) fn new(room: Arc<LaneCapacity>) -> Self {
@@ -56,6 +62,7 @@ impl LaneGauges {
             answered: AtomicU64::default(),
             latency: AtomicU64::default(),
             held_up: AtomicU64::default(),
+            held_up_at: AtomicU64::default(),
         }
     }
 
@@ -86,16 +93,18 @@ impl LaneGauges {
 
     /// Others have had nothing to do for so long, as they had to wait for this one.
     pub(super) fn holds_up(&self, others: Duration) {
-        self.held_up.fetch_add(micros(others), Ordering::Relaxed);
+        // The pump alone writes it.
+        let held_up = micros(self.held_up() + others);
+        self.held_up.store(held_up, Ordering::Relaxed);
+        self.held_up_at.store(micros(self.born.elapsed()), Ordering::Relaxed);
     }
 
-    /// Nobody had to wait for this lane.
-    pub(super) fn keeps_up(&self) {
-        self.held_up.store(0, Ordering::Relaxed);
-    }
-
+    /// How long they have had, less what the lane has got back since.
     pub(super) fn held_up(&self) -> Duration {
-        Duration::from_micros(self.held_up.load(Ordering::Relaxed))
+        let since = micros(self.born.elapsed());
+        let since = since.saturating_sub(self.held_up_at.load(Ordering::Relaxed));
+        let held_up = self.held_up.load(Ordering::Relaxed);
+        Duration::from_micros(held_up.saturating_sub(since / HELD_UP_SHARE))
     }
 
     /// Events that are owed: handed over, and not yet reported to the ledger as settled.
@@ -184,5 +193,31 @@ fn state(number: u8) -> BreakerState {
         OPEN => BreakerState::Open,
         HALF_OPEN => BreakerState::HalfOpen,
         _ => BreakerState::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::flow::settlement::EndpointIndex;
+    use crate::lane::settings::LaneSettings;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_lane_holds_others_up_for_a_small_part_of_the_time_only() {
+        let text = "postgres.url = 'postgres://u@h/d'\nwebhook.urls = ['http://127.0.0.1:9/']";
+        let settings = config::parse(text, "walhook.toml", &|_| None).unwrap();
+        let settings = LaneSettings::of(EndpointIndex(0), &settings.endpoints[0]);
+        let gauges = LaneGauges::new(Arc::new(LaneCapacity::new(&settings)));
+        let second = Duration::from_secs(1);
+        tokio::time::advance(100 * second).await;
+        gauges.holds_up(second);
+        gauges.holds_up(second);
+        assert_eq!(gauges.held_up(), 2 * second);
+        tokio::time::advance(20 * second).await;
+        assert_eq!(gauges.held_up(), second, "also while it goes by way of the backlog");
+        gauges.holds_up(second);
+        tokio::time::advance(100 * second).await;
+        assert_eq!(gauges.held_up(), Duration::ZERO);
     }
 }

@@ -41,7 +41,7 @@ pub struct WalHold {
 
 impl WalHold {
     /// `bytes`: what the slot may retain. `time`: how long others have nothing to do for the sake of
-    /// one lane, all in all, until that lane keeps up again.
+    /// one lane, all in all; it gets back a twentieth of the time that passes.
     pub fn new(bytes: u64, time: Duration) -> Self {
         Self { bytes, time, retained: Arc::default() }
     }
@@ -74,7 +74,7 @@ pub(super) struct LaneProgress {
     pub(super) answered: Option<Instant>,
     /// How long its endpoint takes.
     pub(super) latency: Duration,
-    /// How long others had nothing to do for its sake.
+    /// How long others had nothing to do for its sake, lately.
     pub(super) held_up: Duration,
 }
 

@@ -187,18 +187,12 @@ impl LaneSender {
             return self.room.enter(&weights).await.map(Some);
         }
         if self.room.way() == LaneAdmission::Aside {
-            self.gauges.keeps_up();
             return Ok(None);
         }
         let since = Instant::now();
         tokio::select! {
             biased; // a place that is free is taken, whatever else
-            places = self.room.enter(&weights) => {
-                if since.elapsed() < LOOK_EVERY {
-                    self.gauges.keeps_up();
-                }
-                places.map(Some)
-            }
+            places = self.room.enter(&weights) => places.map(Some),
             () = self.room.other_way() => Ok(None),
             () = self.waited_enough(since, patience) => Ok(None),
         }
