@@ -5,6 +5,8 @@
 #![expect(clippy::panic, reason = "a test may stop at once, and then shows what the program said")]
 #![expect(clippy::print_stdout, reason = "the figures are worth seeing")]
 
+mod crowds;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::time::Duration;
