@@ -227,6 +227,7 @@ impl TableKeeper {
                 Err(error) => problems.push((name.to_string(), error.to_string())),
             }
         }
+        let wanted = self.change_at_once(orders, wanted).await;
         // In the order of their names, and who has a place keeps it.
         self.without_place = 0;
         for (name, (endpoint, row)) in wanted {
@@ -263,6 +264,32 @@ impl TableKeeper {
         }
         self.tell(problems);
         again
+    }
+
+    /// Makes all changes as one order, which tells ledger and pump of all endpoints once instead of for
+    /// each row. What is left is to be changed one by one: one of them cannot be made, or there is only
+    /// one.
+    async fn change_at_once(
+        &mut self,
+        orders: &RegistryHandle,
+        mut wanted: BTreeMap<Arc<str>, (Endpoint, Row)>,
+    ) -> BTreeMap<Arc<str>, (Endpoint, Row)> {
+        wanted.retain(|name, (_, row)| self.rows.get(name).is_none_or(|known| known != row));
+        if wanted.len() < 2 {
+            return wanted;
+        }
+        let change = |(name, (endpoint, _)): (&Arc<str>, &(Endpoint, Row))| {
+            let endpoint = Box::new(endpoint.clone());
+            match self.rows.contains_key(name) {
+                true => EndpointChange::Replace(endpoint),
+                false => EndpointChange::Add { endpoint, origin: EndpointOrigin::Table },
+            }
+        };
+        if orders.give(wanted.iter().map(change).collect(), None).await.is_err() {
+            return wanted;
+        }
+        self.rows.extend(wanted.into_iter().map(|(name, (_, row))| (name, row)));
+        BTreeMap::new()
     }
 
     /// The endpoints that the rows are to be, whose names must not be among `taken`.
