@@ -80,10 +80,8 @@ impl Bench {
         self.backlog(self.plan.backlog)?;
         let mut groups = Vec::new();
         for in_flight in [1, 2, 4, 8, 16, 32, 64] {
-            let in_flight = Some(in_flight);
-            let endpoint = Endpoint { in_flight, ..self.endpoint(0) };
-            let label = in_flight.unwrap_or_default().to_string();
-            groups.push((label, vec![self.rate(endpoint, self.plan.glance)?]));
+            let endpoint = Endpoint { in_flight: Some(in_flight), ..self.endpoint(0) };
+            groups.push((in_flight.to_string(), vec![self.rate(endpoint, self.plan.glance)?]));
         }
         self.report.charts.push(Chart {
             name: "in-flight",
