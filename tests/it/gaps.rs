@@ -13,6 +13,7 @@ use crate::support::receiver::Receiver;
 use crate::support::receiver::always;
 use crate::support::service::AMPLE;
 use crate::support::service::Service;
+use crate::support::service::ask;
 use crate::support::service::configuration;
 use crate::support::service::slot;
 
@@ -198,5 +199,33 @@ async fn a_fatal_error_of_the_source_is_said_at_once_and_ends_soon() {
     assert!(line.contains("publication walhook"), "{line}");
     assert_eq!(service.program.wait(AMPLE).await, Some(4));
     // A second on a machine that has nothing else to do; the grace period is ten.
+    assert!(said.elapsed() < Duration::from_secs(6), "{:?}", said.elapsed());
+}
+
+/// The same for a slot that is dropped, which takes two steps: its holder is ended first.
+#[tokio::test]
+async fn a_slot_that_is_dropped_under_a_running_walhook_is_said_at_once() {
+    let stage = Stage::set().await;
+    let mut service = Service::start(&stage.toml).await;
+    let name = slot(&stage.database);
+    let end = format!(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{name}'"
+    );
+    let drop = format!("SELECT pg_drop_replication_slot('{name}')");
+    let deadline = Instant::now() + AMPLE;
+    // walhook may have it again in between.
+    while stage.sql.batch_execute(&end).await.is_err()
+        || stage.sql.batch_execute(&drop).await.is_err()
+    {
+        assert!(Instant::now() < deadline);
+    }
+    let line = service.program.wait_for_line("walhook cannot go on", AMPLE).await;
+    let said = Instant::now();
+    assert!(line.contains(&format!("slot {name}")), "{line}");
+    // As long as it answers at all, it does not say that all is well.
+    while let Ok(reply) = ask(service.http, "GET", "/ready", None).await {
+        assert_eq!(reply.status, 503, "{reply:?}");
+    }
+    assert_eq!(service.program.wait(AMPLE).await, Some(4));
     assert!(said.elapsed() < Duration::from_secs(6), "{:?}", said.elapsed());
 }

@@ -1,11 +1,13 @@
 //! The tests that drive the real program against a real PostgreSQL and real receivers.
 
 mod catalog;
+mod clocks;
 mod contracts;
 mod crash;
 mod decode;
 mod dedupe;
 mod deploy;
+mod descriptors;
 mod endpoint_names;
 mod endpoints;
 mod endpoints_from;

@@ -331,6 +331,42 @@ async fn receive_checks_what_run_sends_and_answers_as_told() {
     }
 }
 
+/// Asked from its first moment on: endpoints, the contracts' calls and the totals of before are there
+/// with the first 200 of `/ready`.
+#[tokio::test]
+async fn ready_means_all_of_it() {
+    let (database, sql) = database().await;
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let url = receiver.url();
+    let rest = format!("[webhook]\nurls = [\"{url}\"]\n\n[endpoints]\n\n[webhook_api]\n");
+    let toml = configuration(&database, &rest).replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let toml = format!("{toml}[state]\nkey = \"{}\"\n", "A".repeat(43) + "=");
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    for pushed in 0..3 {
+        let mut program = Program::start(&["run"], &toml, &[]);
+        let deadline = Instant::now() + AMPLE;
+        while !ask(address, "GET", "/ready", None).await.is_ok_and(|reply| reply.status == 200) {
+            assert!(Instant::now() < deadline, "{}", program.output().join("\n"));
+        }
+        for path in ["/api/v1/endpoints", "/v1/webhook/List", "/api/v1/dead-letters"] {
+            let reply = ask(address, "GET", path, None).await.unwrap();
+            assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        }
+        let stats = ask(address, "GET", "/api/v1/webhook/stats", None).await.unwrap().json();
+        assert_eq!(stats["data"]["total_pushed"], pushed, "{stats}");
+        sql.batch_execute("INSERT INTO ocr_wallet_info (wallet_code) VALUES ('W')").await.unwrap();
+        receiver.wait_for(pushed + 1, AMPLE).await;
+        let booked = "SELECT sum(delivered)::text FROM walhook.balance";
+        wait_for_text(&sql, booked, &(pushed + 1).to_string()).await;
+        program.terminate();
+        assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));
+    }
+}
+
 #[tokio::test]
 async fn the_surface_is_closed_once_the_program_ends() {
     let (database, _sql) = database().await;

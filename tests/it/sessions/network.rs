@@ -1,6 +1,9 @@
 //! A network that is late, dribbles, resets, or forgets connections, between walhook and its database.
 
+#![expect(clippy::print_stdout, reason = "the figures are worth seeing")]
+
 use std::time::Duration;
+use std::time::Instant;
 
 use walhook::sandbox::cluster::ClusterOptions;
 
@@ -43,17 +46,22 @@ async fn changes_arrive_in_every_weather_or_as_soon_as_it_is_over() {
         service.wait_for_status("/ready", 200).await;
     }
 
-    relay.weather(Weather::ResetAfter(700));
-    relay.cut();
-    rows += 1;
-    insert(&cluster, rows).await;
-    let before = relay.accepted();
-    while relay.accepted() < before + 20 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    // In the middle of each message of a login, of the start of the stream, of a row.
+    for limit in [1, 9, 60, 200, 500, 700, 1200, 2500, 5000] {
+        relay.weather(Weather::ResetAfter(limit));
+        relay.cut();
+        rows += 1;
+        insert(&cluster, rows).await;
+        let before = relay.accepted();
+        while relay.accepted() < before + 5 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        relay.weather(Weather::Fair);
+        let healed = Instant::now();
+        receiver.wait_for(usize::try_from(rows).unwrap_or_default(), AMPLE).await;
+        service.wait_for_status("/ready", 200).await;
+        println!("after resets at {limit} bytes: well after {:?}", healed.elapsed());
     }
-    relay.weather(Weather::Fair);
-    receiver.wait_for(usize::try_from(rows).unwrap_or_default(), AMPLE).await;
-    service.wait_for_status("/ready", 200).await;
 
     // All of them at once: the stream, the fence, the state, the questions.
     relay.swallow();

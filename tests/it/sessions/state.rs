@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use rustix::process::Pid;
+use rustix::process::Signal;
 use tokio::task::spawn_blocking;
 use walhook::sandbox::cluster::ClusterOptions;
 use walhook::sandbox::cluster::SandboxCluster;
@@ -154,4 +156,87 @@ async fn a_state_that_is_locked_or_away_is_named_although_nothing_is_to_be_writt
     insert(&source, 3).await;
     wait_for_booked(&state, 3).await;
     service.stop().await;
+}
+
+/// A flush writes more tables than those that are asked now and then.
+#[tokio::test]
+async fn a_lock_on_any_table_that_is_written_is_named() {
+    let Course { source, state, relay: _relay, receiver, mut service } = started().await;
+    wait_for_booked(&state, 1).await;
+    let mut rows = 1;
+    for table in ["books", "push_log_events"] {
+        let sql = Sql::connect(&state.url("postgres")).await;
+        sql.batch_execute(&format!("BEGIN; LOCK TABLE walhook.{table}")).await.unwrap();
+        rows += 1;
+        insert(&source, rows.into()).await;
+        let named = wait_until_named(&service, STATE).await;
+        assert!(!named.contains("replication"), "{table}: {named}");
+        sql.batch_execute("ROLLBACK").await.unwrap();
+        wait_for_booked(&state, rows).await;
+        service.wait_for_status("/ready", 200).await;
+    }
+    receiver.wait_for(rows as usize, AMPLE).await;
+    service.stop().await;
+}
+
+/// What PostgreSQL says when its disk is full.
+#[tokio::test]
+async fn a_state_whose_disk_is_full_is_named_until_there_is_room() {
+    let Course { source, state, relay: _relay, receiver, mut service } = started().await;
+    wait_for_booked(&state, 1).await;
+    let sql = Sql::connect(&state.url("postgres")).await;
+    sql.batch_execute(
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RAISE EXCEPTION 'could not extend file: No space left on device'
+                   USING ERRCODE = '53100';
+         END $$;
+         CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON walhook.books
+             EXECUTE FUNCTION full_disk()",
+    )
+    .await
+    .unwrap();
+    insert(&source, 2).await;
+    let named = wait_until_named(&service, STATE).await;
+    assert!(named.contains("No space left"), "{named}");
+    let status = service.get("/api/v1/status").await.json();
+    assert_eq!(status.pointer("/state/writable"), Some(&false.into()), "{status}");
+    sql.batch_execute("DROP FUNCTION full_disk CASCADE").await.unwrap();
+    wait_for_booked(&state, 2).await;
+    service.wait_for_status("/ready", 200).await;
+    receiver.wait_for(2, AMPLE).await;
+    service.stop().await;
+}
+
+/// All of its processes stand still: it takes connections, since the kernel does, and says nothing.
+#[tokio::test]
+async fn a_frozen_state_is_named_and_taken_up_again() {
+    let Course { source, state, relay: _relay, receiver, mut service } = started().await;
+    wait_for_booked(&state, 1).await;
+    let processes = processes_of(&state).await;
+    send(&processes, Signal::STOP);
+    insert(&source, 2).await;
+    let named = wait_until_named(&service, STATE).await;
+    send(&processes, Signal::CONT);
+    assert!(!named.contains("replication"), "{named}");
+    wait_for_booked(&state, 2).await;
+    service.wait_for_status("/ready", 200).await;
+    receiver.wait_for(2, AMPLE).await;
+    service.stop().await;
+}
+
+/// The postmaster, which forks no more when it stands still, and its children.
+async fn processes_of(cluster: &SandboxCluster) -> Vec<Pid> {
+    let sql = Sql::connect(&cluster.url("postgres")).await;
+    let pids = "SELECT split_part(pg_read_file('postmaster.pid'), chr(10), 1)
+                       || coalesce(string_agg(' ' || pid, ''), '')
+                  FROM pg_stat_activity WHERE pid <> pg_backend_pid()";
+    let pids = sql.text(pids).await;
+    pids.split(' ').map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect()
+}
+
+fn send(processes: &[Pid], signal: Signal) {
+    for process in processes {
+        // One may have ended meanwhile.
+        rustix::process::kill_process(*process, signal).unwrap_or_default();
+    }
 }

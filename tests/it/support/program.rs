@@ -60,6 +60,22 @@ impl Program {
         Self::spawn(command, home)
     }
 
+    /// The same within limits of the process, such as `-Sn 1024` of the shell's `ulimit`.
+    pub(crate) fn start_within(limits: &[&str], args: &[&str], toml: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let config = home.path().join("walhook.toml");
+        fs::write(&config, toml).unwrap();
+        let limits: String = limits.iter().map(|limit| format!("ulimit {limit} && ")).collect();
+        let mut command = Command::new("/bin/sh");
+        let program = env!("CARGO_BIN_EXE_walhook");
+        command.args(["-c", &format!("{limits} exec {program} {}", args.join(" "))]);
+        command.env("WALHOOK_CONFIG", config);
+        for name in UNWANTED {
+            command.env_remove(name);
+        }
+        Self::spawn(command, home)
+    }
+
     /// Starts any other program.
     pub(crate) fn spawn(mut command: Command, home: TempDir) -> Self {
         let mut child = command

@@ -56,6 +56,13 @@ impl Service {
         Self { http: http_address(&line), program }
     }
 
+    /// Within limits of the process: see [`Program::start_within`].
+    pub(crate) async fn start_within(limits: &[&str], toml: &str) -> Self {
+        let mut program = Program::start_within(limits, &["run"], toml);
+        let line = program.wait_for_line("walhook is running", AMPLE).await;
+        Self { http: http_address(&line), program }
+    }
+
     /// Starts it and waits for the HTTP surface only: it may have to stand by.
     pub(crate) async fn open(toml: &str) -> Self {
         let mut program = Program::start(&["run"], toml, &[]);
