@@ -31,6 +31,7 @@ use crate::failpoint;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::change::CapturedItem;
 use crate::flow::lsn::Lsn;
+use crate::flow::relation::TableName;
 use crate::flow::time::whole_millis;
 use crate::replication::assemble::ChangeAssembler;
 use crate::replication::diagnostic::SetupDiagnostic;
@@ -98,6 +99,8 @@ pub struct SourceTerms {
     pub start: Lsn,
     /// The commit of a transaction to go on without, if PostgreSQL cannot send it.
     pub skip_transaction: Option<Lsn>,
+    /// Of which tables changes are expected.
+    pub tables: Vec<TableName>,
     /// What may be confirmed to the server.
     pub confirmed: watch::Receiver<Lsn>,
     /// Whether outcomes can be written down. While not, the stream is closed.

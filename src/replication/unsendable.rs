@@ -12,6 +12,9 @@ use crate::flow::lsn::Lsn;
 use crate::flow::relation::TableName;
 use crate::store::error::ServerError;
 
+/// More tables are counted and not named.
+const CANDIDATES_MAX: usize = 4;
+
 /// See the module's header.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UnsendableRow {
@@ -24,6 +27,8 @@ pub struct UnsendableRow {
     pub table: Option<TableName>,
     /// The table of the change before it, where its own is not known.
     pub after: Option<TableName>,
+    /// The tables that it can be of, where nothing says more.
+    pub candidates: Vec<TableName>,
     /// Changes of the transaction that were sent before it.
     pub sent: u32,
     pub cause: ServerError,
@@ -33,7 +38,7 @@ impl UnsendableRow {
     /// What PostgreSQL said at a place of its WAL.
     pub fn at(at: Option<Lsn>, cause: ServerError) -> Self {
         let (slot, commit, table, after, sent) = (String::new(), None, None, None, 0);
-        Self { slot, commit, at, table, after, sent, cause }
+        Self { slot, commit, at, table, after, candidates: Vec::new(), sent, cause }
     }
 
     /// Where the server goes on without the transaction: it sends what commits there or later.
@@ -76,7 +81,14 @@ impl fmt::Display for UnsendableRow {
         match (&self.table, &self.after) {
             (Some(table), _) => write!(f, " of table {table}")?,
             (None, Some(after)) => write!(f, ", the next after one of table {after}")?,
-            (None, None) => {}
+            (None, None) if self.candidates.len() > CANDIDATES_MAX => {
+                write!(f, " of one of {} tables", self.candidates.len())?;
+            }
+            (None, None) if self.candidates.is_empty() => {}
+            (None, None) => {
+                let names: Vec<String> = self.candidates.iter().map(ToString::to_string).collect();
+                write!(f, " of table {}", names.join(" or "))?;
+            }
         }
         if let Some(at) = self.at {
             write!(f, " at {at}")?;
@@ -91,6 +103,14 @@ impl fmt::Display for UnsendableRow {
                 "It is in the WAL and stays as it is: correct the row for the future, then start once \
                  with `walhook run --skip-transaction {commit}`, which goes on without this one \
                  transaction and books it in walhook.gaps; send from the table what is missing"
+            ),
+            None if self.at.is_some() => write!(
+                f,
+                "It is in the WAL and stays as it is. Find the commit of its transaction with \
+                 pg_walinspect (docs/operations.md, \"When PostgreSQL cannot send a transaction\"), then \
+                 start once with `walhook run --skip-transaction COMMIT`, which goes on without this \
+                 one transaction and books it in walhook.gaps; correct the row or the publication's row \
+                 filter for the future, and send from the table what is missing"
             ),
             None => write!(
                 f,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use ring::digest;
-use rustls::CertificateError;
 use rustls::ClientConfig;
 use rustls::DigitallySignedStruct;
 use rustls::RootCertStore;
@@ -12,7 +11,6 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::danger::ServerCertVerified;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::verify_tls12_signature;
 use rustls::crypto::verify_tls13_signature;
@@ -26,6 +24,8 @@ use x509_cert::der::Decode;
 
 use crate::config::settings::TlsMode;
 use crate::config::settings::TlsSettings;
+use crate::store::certificate::check_name;
+use crate::store::certificate::check_validity;
 use crate::store::error::StoreError;
 
 /// `sslrootcert=system`: the system's roots, as without the parameter.
@@ -39,8 +39,7 @@ const ALPN: &[u8] = b"postgresql";
 ///
 /// As in libpq, a given `sslrootcert` makes every mode check the certificate's chain, `verify-full`
 /// also checks the name, and the modes below `verify-ca` check nothing without `sslrootcert`.
-/// Unlike libpq, the `verify` modes use the system's roots if there is no `sslrootcert`, and names
-/// are taken from the certificate's subject alternative names only.
+/// Unlike libpq, the `verify` modes use the system's roots if there is no `sslrootcert`.
 ///
 /// # Errors
 /// [`StoreError::Certificate`] if a file cannot be used.
@@ -178,7 +177,7 @@ impl ServerCertVerifier for CertificateVerifier {
             )?;
         }
         if self.check_name {
-            verify_server_name(&parsed, server_name)?;
+            check_name(end_entity, server_name)?;
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -206,20 +205,6 @@ impl ServerCertVerifier for CertificateVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
-}
-
-fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
-    let parsed = x509_cert::Certificate::from_der(certificate)
-        .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
-    let validity = parsed.tbs_certificate.validity;
-    let problem = if now.as_secs() < validity.not_before.to_unix_duration().as_secs() {
-        CertificateError::NotValidYet
-    } else if now.as_secs() > validity.not_after.to_unix_duration().as_secs() {
-        CertificateError::Expired
-    } else {
-        return Ok(());
-    };
-    Err(rustls::Error::InvalidCertificate(problem))
 }
 
 #[cfg(test)]

@@ -233,6 +233,9 @@ fn describe(source: &str, errors: &cel::ParseErrors) -> String {
     let message = match message.strip_prefix("token recognition error at: '") {
         Some(at) if at.starts_with('=') => "a single `=` is no operator (write `==`)",
         Some(at) if at.starts_with(['\'', '"']) => "a string is not closed",
+        Some(at) if at.starts_with(|c: char| !c.is_ascii()) => {
+            "a column with letters beyond a to z is written row[\"...\"]"
+        }
         _ if message.contains("'<EOF>'") => "it ends too early",
         _ => message,
     };

@@ -47,6 +47,7 @@ fn what_is_no_expression_is_told_why() {
         ("starts_with(a, 'b')", "calls `starts_with`, which is no function: did you mean"),
         ("a.matches('b')", "calls `matches`, which is no function"),
         ("a.?b", "is not an expression: "),
+        ("n\u{e4}me == 'x'", "is written row[\"...\"] at column 2"),
     ];
     for (source, expected) in cases {
         let message = Expression::parse(source).unwrap_err();

@@ -2,6 +2,7 @@
 //! [`crate::replication::unsendable`].
 
 use crate::flow::change::CapturedItem;
+use crate::flow::lsn::Lsn;
 use crate::replication::error::SourceError;
 use crate::replication::stream::ReplicationSource;
 use crate::store;
@@ -17,8 +18,16 @@ impl ReplicationSource {
         if let Some(open) = open {
             (unsendable.commit, unsendable.sent) = (Some(open.commit), open.changes);
             (unsendable.table, unsendable.after) = (open.next, open.last);
+            unsendable.candidates.clone_from(&self.terms.tables);
         } else if unsendable.at.is_none() {
             return SourceError::Server(unsendable.cause); // it is about no change
+        } else {
+            // The begin of a transaction comes with its first change: a row filter of the publication has
+            // failed before. The operator has looked up where it commits; once, or it was not that.
+            let given = self.terms.skip_transaction;
+            let is_later = |commit: &Lsn| unsendable.at.is_some_and(|at| *commit > at);
+            unsendable.commit = given.filter(is_later).filter(|commit| self.terms.start < *commit);
+            unsendable.candidates.clone_from(&self.terms.tables);
         }
         SourceError::Unsendable(unsendable)
     }

@@ -92,6 +92,38 @@ fn a_self_signed_server_certificate_can_be_its_own_root_while_it_is_valid() {
     assert!(!believes(TlsMode::VerifyFull, Some(&pem(&renamed)), renamed.der(), UnixTime::now()));
 }
 
+/// `openssl req -x509 -subj /CN=...`, as PostgreSQL's manual has it, and one that an authority signed.
+#[test]
+fn the_common_name_counts_where_there_is_no_other() {
+    let with = |common: &str, names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, common);
+        params
+    };
+    let cases = [
+        ("its common name", "DB.example.com", vec![], true),
+        ("another common name", "other.example.com", vec![], false),
+        ("another name beside it", "db.example.com", vec!["other.example.com"], false),
+    ];
+    for (name, common, names, expected) in cases {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut own = with(common, &names);
+        own.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let own = own.self_signed(&key).unwrap();
+        let (der, now) = (own.der(), UnixTime::now());
+        let believed = believes(TlsMode::VerifyFull, Some(&pem(&own)), der, now);
+        assert_eq!(believed, expected, "case: {name}, self-signed");
+        assert!(believes(TlsMode::VerifyCa, Some(&pem(&own)), der, now), "case: {name}");
+
+        let ca = Ca::new();
+        let signed = with(common, &names).signed_by(&key, &ca.issuer).unwrap();
+        let root = pem(&ca.certificate);
+        let believed = believes(TlsMode::VerifyFull, Some(&root), signed.der(), now);
+        assert_eq!(believed, expected, "case: {name}, signed");
+    }
+}
+
 #[test]
 fn a_file_that_is_no_certificate_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
