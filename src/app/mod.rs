@@ -257,7 +257,7 @@ impl App {
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
         let common = LaneContext {
-            network: handles.network(),
+            network: handles.network().yielding(budget.wanted()),
             handles: handles.clone(),
             backlog: Arc::new(BacklogReader::of(settings, budget.clone())),
             reports: reports_in,

@@ -13,6 +13,7 @@ use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
 use crate::endpoints::admin::record::EndpointRecord;
 use crate::endpoints::admin::record::RecordSeal;
+use crate::event::plan::AsideBody;
 use crate::event::plan::RoutedEvent;
 use crate::event::plan::ShapedBody;
 use crate::event::route::EventRouter;
@@ -112,6 +113,7 @@ pub async fn tail(
         status: StatusHandle::default(),
         start: Lsn::ZERO,
         skip_transaction: None,
+        tables: settings.events.iter().map(|event| event.table.clone()).collect(),
         confirmed,
         writable,
         let_go: SlotRelease::default(),
@@ -159,9 +161,9 @@ fn each_shape(
 ) -> std::io::Result<()> {
     let (event, others) = match routed {
         RoutedEvent::Event(event) => return show(Arc::from(event)),
-        RoutedEvent::Partly { event, endpoints, others, costly } => {
-            if !costly.is_empty() {
-                tracing::warn!(event_id = %event.id, reason = %DeathReason::Poison(PoisonReason::Costly), "an event is set aside");
+        RoutedEvent::Partly { event, endpoints, others, aside } => {
+            for AsideBody { why, .. } in aside {
+                tracing::warn!(event_id = %event.id, reason = %DeathReason::Poison(why), "an event is set aside");
             }
             let event = Arc::from(event);
             let in_other: usize = others.iter().map(|other| other.endpoints.len()).sum();

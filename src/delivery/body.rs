@@ -7,6 +7,8 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 
@@ -42,17 +44,18 @@ pub(crate) enum OutgoingBody {
 }
 
 /// Completes the body of `events` as of `now` and adds it to `signature`. `batched`: a JSON array,
-/// also of a single event.
+/// also of a single event. `sent` counts what the connection takes of a large one.
 pub(crate) async fn complete(
     events: &[Arc<Event>],
     batched: bool,
     now: Timestamp,
     signature: Option<&mut RequestSignature<'_>>,
+    sent: Option<Arc<AtomicU64>>,
 ) -> OutgoingBody {
     if is_large(events) {
         let pieces = BodyPieces::new(events.to_vec(), batched, now);
-        let length = measure(pieces.clone(), signature).await;
-        return OutgoingBody::Streamed(BodyStream { pieces, frame: Bytes::new(), left: length });
+        let left = measure(pieces.clone(), signature).await;
+        return OutgoingBody::Streamed(BodyStream { pieces, frame: Bytes::new(), left, sent });
     }
     let whole = match events {
         [event] if !batched => match event.body.parts() {
@@ -207,6 +210,8 @@ pub(crate) struct BodyStream {
     frame: Bytes,
     /// Bytes that are still to come.
     left: u64,
+    /// Counts those that have gone.
+    sent: Option<Arc<AtomicU64>>,
 }
 
 impl http_body::Body for BodyStream {
@@ -226,6 +231,9 @@ impl http_body::Body for BodyStream {
         let length = self.frame.len().min(FRAME_MAX_BYTES);
         let frame = self.frame.split_to(length);
         self.left = self.left.saturating_sub(length as u64);
+        if let Some(sent) = &self.sent {
+            sent.fetch_add(length as u64, Ordering::Relaxed);
+        }
         Poll::Ready(Some(Ok(Frame::data(frame))))
     }
 

@@ -8,6 +8,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use http::StatusCode;
 use http::Uri;
 use http::header;
 use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 use tracing::Instrument;
 use tracing::Span;
 use tracing::field;
@@ -51,6 +53,8 @@ use crate::delivery::reply::SeenResponse;
 use crate::delivery::sign::RequestSignature;
 use crate::delivery::sign::RequestSigner;
 use crate::delivery::site::EndpointSite;
+use crate::delivery::stalled::LargeAttempt;
+use crate::delivery::stalled::StallRule;
 use crate::flow::headers::HeaderLines;
 use crate::flow::lease::Lease;
 use crate::flow::time::Timestamp;
@@ -91,6 +95,8 @@ pub struct EndpointClient {
     /// Why no request is made: the endpoint cannot be used, or must not be reached.
     refusal: Option<AttemptFailure>,
     redactor: TextRedactor,
+    /// `None` where memory has no limit.
+    stall_rule: Option<StallRule>,
 }
 
 impl EndpointClient {
@@ -150,6 +156,7 @@ impl EndpointClient {
             response_limit: endpoint.response_limit,
             refusal: refusal(endpoint, site.refusal),
             redactor: TextRedactor::new(url),
+            stall_rule: network.stall_rule(),
         })
     }
 
@@ -184,11 +191,20 @@ impl EndpointClient {
                 let begun = (started, now);
                 let shown = &mut request_headers;
                 let learnt = (&mut reach, &mut token, &mut seen);
-                let exchange = pin!(self.exchange(lease, begun, shown, learnt));
-                let ended = tokio::time::timeout_at(started + self.timeout, exchange).await;
+                let large = self.stall_rule.as_ref().and_then(|rule| rule.attempt(lease));
+                let sent = large.as_ref().map(LargeAttempt::counter);
+                let exchange = pin!(self.exchange(lease, begun, shown, learnt, sent));
+                let ended = tokio::time::timeout_at(started + self.timeout, exchange);
+                let ended = match large {
+                    None => ended.await,
+                    Some(large) => self.unless_stalled(large, ended).await,
+                };
                 ended.unwrap_or_else(|_| Err(self.overdue()))
             }
         };
+        if let (Ok(_), Some(rule)) = (&ended, &self.stall_rule) {
+            rule.note_delivered();
+        }
         let took = ended.as_ref().map_or_else(|_| Instant::now(), |at| *at) - started;
         let judged = judge(seen.reply(ended.map(drop)), &seen.body, &self.answers);
         let judged = match &self.channel {
@@ -218,6 +234,24 @@ impl EndpointClient {
         }
     }
 
+    /// A large body that does not move is given up while its memory is wanted.
+    async fn unless_stalled<T>(
+        &self,
+        large: LargeAttempt,
+        ended: impl Future<Output = Result<Result<T, AttemptFailure>, Elapsed>>,
+    ) -> Result<Result<T, AttemptFailure>, Elapsed> {
+        tokio::select! {
+            biased;
+            ended = ended => ended,
+            failure = Box::pin(large.given_up()) => {
+                if let Some(rule) = &self.stall_rule {
+                    rule.note_given_up();
+                }
+                Ok(Err(failure))
+            }
+        }
+    }
+
     /// The part that the deadline may cut off at any point: what was learnt until then is in
     /// `shown`, and in how far it came, its token, and what came back. Returns when it was over.
     async fn exchange(
@@ -226,6 +260,7 @@ impl EndpointClient {
         (started, now): (Instant, Timestamp),
         shown: &mut HeaderLines,
         (reach, token, seen): (&mut AttemptReach, &mut Option<AccessToken>, &mut SeenResponse),
+        sent: Option<Arc<AtomicU64>>,
     ) -> Result<Instant, AttemptFailure> {
         if let Some(tokens) = &self.tokens {
             // Apart: it would be most of what each attempt of each endpoint takes of memory.
@@ -244,7 +279,7 @@ impl EndpointClient {
         let mut signature = self.signer.as_ref().map(|signer| signer.begin(&ids.id, &timestamp));
         let body = match &self.channel {
             Some(_) => OutgoingBody::Whole(Bytes::new()), // it makes its own
-            None => body::complete(&lease.events, batched, now, signature.as_mut()).await,
+            None => body::complete(&lease.events, batched, now, signature.as_mut(), sent).await,
         };
         let mut headers = self.headers.clone();
         let signed = signature.map(RequestSignature::finish).unwrap_or_default();

@@ -42,6 +42,7 @@
 //! | `reply` | What is read of a response, within limits whatever the receiver sends |
 //! | `sign` | Signatures |
 //! | `site` | Where a URL leads, and by which way |
+//! | `stalled` | Large bodies that hang while their memory is wanted |
 //! | `trust` | Whom an endpoint's TLS trusts that has authorities of its own (`tls.ca`) |
 //! | `tunnel` | A way through an HTTP proxy |
 
@@ -68,6 +69,7 @@ mod reply;
 pub mod sign;
 mod site;
 pub mod sockets;
+mod stalled;
 mod streams;
 mod trust;
 mod tunnel;

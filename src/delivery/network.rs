@@ -15,6 +15,7 @@ use reqwest::dns::Resolving;
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::sign::SingleCertAndKey;
+use tokio::sync::watch;
 
 use crate::config::link::ConnectionLink;
 use crate::config::settings::AddressPolicy;
@@ -25,6 +26,7 @@ use crate::delivery::gate::SendPermission;
 use crate::delivery::guard;
 use crate::delivery::lookup::Lookups;
 use crate::delivery::sockets::Sockets;
+use crate::delivery::stalled::StallRule;
 use crate::delivery::trust::EndpointTrust;
 
 /// HTTP/2 over TLS, by its name in ALPN (RFC 9113, 3.2).
@@ -67,6 +69,8 @@ pub struct DeliveryNetwork {
     may_send: SendPermission,
     tokens: TokenRegistry,
     sockets: Sockets,
+    /// Told while a large row waits for memory that is in flight.
+    memory_wanted: Option<watch::Receiver<u64>>,
 }
 
 impl DeliveryNetwork {
@@ -78,6 +82,7 @@ impl DeliveryNetwork {
             may_send: Arc::new(|| true),
             tokens: TokenRegistry::default(),
             sockets: Sockets::of_this_process(),
+            memory_wanted: None,
         }
     }
 
@@ -85,7 +90,8 @@ impl DeliveryNetwork {
     pub fn new(resolver: Arc<dyn Resolve>, roots: RootCertStore) -> Self {
         let roots = Arc::new(OnceLock::from(Arc::new(roots)));
         let (tokens, sockets) = (TokenRegistry::default(), Sockets::of_this_process());
-        Self { resolver, roots, may_send: Arc::new(|| true), tokens, sockets }
+        let (may_send, memory_wanted): (SendPermission, _) = (Arc::new(|| true), None);
+        Self { resolver, roots, may_send, tokens, sockets, memory_wanted }
     }
 
     /// The same, writing to no socket while `may_send` says no.
@@ -103,6 +109,16 @@ impl DeliveryNetwork {
     #[must_use]
     pub fn within(self, sockets: Sockets) -> Self {
         Self { sockets, ..self }
+    }
+
+    /// The same, giving up large bodies that do not move while their memory is wanted.
+    #[must_use]
+    pub fn yielding(self, memory_wanted: watch::Receiver<u64>) -> Self {
+        Self { memory_wanted: Some(memory_wanted), ..self }
+    }
+
+    pub(crate) fn stall_rule(&self) -> Option<StallRule> {
+        self.memory_wanted.clone().map(StallRule::new)
     }
 
     pub(crate) fn sockets(&self) -> Sockets {

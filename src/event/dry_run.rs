@@ -112,13 +112,15 @@ pub fn dry_run(
             let mut faults = RenderFaults::new();
             let mut writer = JsonWriter::default();
             let scope = scope(rule, change, now);
-            shape.write(writer.with_form(rule.json), &scope, &mut faults);
-            let body = writer.finish().complete(now);
-            let place = match names.first() {
-                None => String::from("payload"),
-                Some(name) => of_endpoint("payload", name),
-            };
-            trial.note(&place, &mut faults, *index, key(row));
+            let fits = shape.write(writer.with_form(rule.json), &scope, &mut faults);
+            let body = writer.finish();
+            if !fits {
+                faults.push((Arc::from("all of it together"), EvaluationFault::Oversize));
+                trial.note(&of_payload(names), &mut faults, *index, key(row));
+                continue;
+            }
+            let body = body.complete(now);
+            trial.note(&of_payload(names), &mut faults, *index, key(row));
             if !trial.bodies.iter().any(|sample| sample.endpoints == *names) {
                 let body = String::from_utf8_lossy(&body).into_owned();
                 let headers = shape.headers(&scope);
@@ -183,6 +185,13 @@ fn scope<'a>(
 
 fn fault(filter: &Expression, scope: &EvaluationScope<'_>) -> Option<(Arc<str>, EvaluationFault)> {
     Some((Arc::from(filter.source()), scope.is_true(filter).err()?))
+}
+
+fn of_payload(endpoints: &[Arc<str>]) -> String {
+    match endpoints.first() {
+        None => String::from("payload"),
+        Some(name) => of_endpoint("payload", name),
+    }
 }
 
 fn of_endpoint(key: &str, endpoint: &str) -> String {

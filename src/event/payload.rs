@@ -136,13 +136,14 @@ impl PayloadShape {
         }
     }
 
-    /// Writes the body of the change that `scope` is about.
+    /// Writes the body of the change that `scope` is about; `false` if it would be longer than one may
+    /// be, so that what was written is no body.
     pub(crate) fn write(
         &self,
         out: &mut JsonWriter,
         scope: &EvaluationScope<'_>,
         faults: &mut RenderFaults,
-    ) {
+    ) -> bool {
         let change = scope.change;
         match &self.kind {
             PayloadKind::Standard { opening, columns } => standard(out, opening, columns, change),
@@ -153,8 +154,9 @@ impl PayloadShape {
                 attributes.write(out, columns, scope)
             }
             PayloadKind::Debezium { columns } => envelope::debezium(out, columns, scope),
-            PayloadKind::Template { template, .. } => template.write(out, scope, faults),
+            PayloadKind::Template { template, .. } => return template.write(out, scope, faults),
         }
+        true
     }
 
     /// What the body asks of the request.

@@ -47,6 +47,7 @@ use crate::flow::relation::TableName;
 use crate::flow::seen::SeenValues;
 use crate::flow::seen::ValueFingerprint;
 use crate::flow::settlement::EndpointIndex;
+use crate::flow::settlement::PoisonReason;
 use crate::flow::time::Timestamp;
 
 /// What a change came to under one rule.
@@ -57,12 +58,12 @@ pub enum RoutedEvent {
     Event(Box<Event>),
     /// Likewise, but also for others, who choose by the row: they come behind those in `endpoints`. Or
     /// not for all of them in the same shape: those of `others` get another body than `event` has.
-    /// Those of `costly` get a dead letter: their filters take more than an evaluation may.
+    /// Those of `aside` get a dead letter: their filters or payloads take too much.
     Partly {
         event: Box<Event>,
         endpoints: Vec<EndpointIndex>,
         others: Vec<ShapedBody>,
-        costly: Vec<ShapedBody>,
+        aside: Vec<AsideBody>,
     },
     /// The rule's filter takes more than an evaluation may: nobody knows whether this is an event.
     Costly(Box<Event>),
@@ -82,6 +83,13 @@ pub enum RoutedEvent {
 pub struct ShapedBody {
     pub body: EventBody,
     pub endpoints: Vec<EndpointIndex>,
+}
+
+/// What is not sent to some endpoints, and why not.
+#[derive(Debug)]
+pub struct AsideBody {
+    pub why: PoisonReason,
+    pub shaped: ShapedBody,
 }
 
 #[derive(Debug)]
@@ -223,8 +231,9 @@ impl TablePlan {
             return RoutedEvent::Repeat { id, facts: self.shape.facts(row) };
         }
         let mut render = |shape: &PayloadShape, faults: &mut RenderFaults| {
-            shape.write(writer.with_form(rule.settings.json), &scope, faults);
-            writer.finish().with_headers(shape.headers(&scope))
+            let fits = shape.write(writer.with_form(rule.settings.json), &scope, faults);
+            let body = writer.finish();
+            fits.then(|| body.with_headers(shape.headers(&scope)))
         };
         let event = |body| {
             Box::new(Event {
@@ -243,11 +252,16 @@ impl TablePlan {
             })
         };
         if is_costly {
-            return RoutedEvent::Costly(event(render(&self.shape, faults)));
+            // A letter without a body says as much.
+            return RoutedEvent::Costly(event(render(&self.shape, faults).unwrap_or_default()));
         }
         let choice = self.choosing.choose(&scope, faults);
-        if choice.is_empty() && rule.others.is_empty() && !rule.subscribers.is_for_nobody() {
-            return RoutedEvent::Event(event(render(&self.shape, faults)));
+        if choice.is_empty()
+            && rule.others.is_empty()
+            && !rule.subscribers.is_for_nobody()
+            && let Some(body) = render(&self.shape, faults)
+        {
+            return RoutedEvent::Event(event(body));
         }
         self.shaped(rule, choice, |shape| render(shape, faults), event)
     }
@@ -257,26 +271,43 @@ impl TablePlan {
         &self,
         rule: &RulePlan,
         choice: SubscriberChoice,
-        mut render: impl FnMut(&PayloadShape) -> EventBody,
+        mut render: impl FnMut(&PayloadShape) -> Option<EventBody>,
         event: impl Fn(EventBody) -> Box<Event>,
     ) -> RoutedEvent {
         let SubscriberChoice { takers, costly } = choice;
-        let endpoints: Vec<_> = rule.subscribers.everybody.iter().copied().chain(takers).collect();
+        let everybody = rule.subscribers.everybody.iter().copied();
+        let mut endpoints: Vec<_> = everybody.chain(takers).collect();
         let (own, others) = self.by_shape(rule, &endpoints);
         let (costly_own, costly) = self.by_shape(rule, &costly);
-        let mut in_shape = |sharing: Vec<(usize, Vec<EndpointIndex>)>| {
-            let shaped = |(shape, endpoints): (usize, _)| {
-                Some(ShapedBody { body: render(self.others.get(shape)?), endpoints })
-            };
-            sharing.into_iter().filter_map(shaped).collect::<Vec<_>>()
-        };
-        let (others, mut costly) = (in_shape(others), in_shape(costly));
-        if !costly_own.is_empty() {
-            costly.push(ShapedBody { body: render(&self.shape), endpoints: costly_own });
+        let shape_of = |shape: usize| self.others.get(shape).unwrap_or(&self.shape);
+        let mut oversize = Vec::new();
+        let mut shaped = Vec::new();
+        for (shape, takers) in others {
+            match render(shape_of(shape)) {
+                Some(body) => shaped.push(ShapedBody { body, endpoints: takers }),
+                None => oversize.extend(takers),
+            }
         }
+        let costly = costly.into_iter().map(|(shape, takers)| (shape_of(shape), takers));
+        let costly = costly.chain((!costly_own.is_empty()).then_some((&self.shape, costly_own)));
+        let mut aside: Vec<AsideBody> = costly
+            .map(|(shape, endpoints)| {
+                let body = render(shape).unwrap_or_default();
+                AsideBody { why: PoisonReason::Costly, shaped: ShapedBody { body, endpoints } }
+            })
+            .collect();
         // What nobody gets is not rendered.
-        let body = if own.is_empty() { EventBody::default() } else { render(&self.shape) };
-        RoutedEvent::Partly { event: event(body), endpoints, others, costly }
+        let body = if own.is_empty() { Some(EventBody::default()) } else { render(&self.shape) };
+        if body.is_none() {
+            oversize.extend(own);
+        }
+        if !oversize.is_empty() {
+            endpoints.retain(|taker| !oversize.contains(taker));
+            let shaped = ShapedBody { body: EventBody::default(), endpoints: oversize };
+            aside.push(AsideBody { why: PoisonReason::Oversize, shaped });
+        }
+        let event = event(body.unwrap_or_default());
+        RoutedEvent::Partly { event, endpoints, others: shaped, aside }
     }
 
     /// Those of the endpoints that get the event's own shape, and those of each other one.

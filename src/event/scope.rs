@@ -89,6 +89,8 @@ pub(crate) enum EvaluationFault {
     Function,
     /// More steps or memory than an evaluation may take.
     TooMuch,
+    /// A payload that makes more of the row than a body may have.
+    Oversize,
 }
 
 impl EvaluationFault {
@@ -107,6 +109,10 @@ impl EvaluationFault {
             Self::TooMuch => {
                 "takes more steps or memory than one evaluation may: simplify it, or compute it in a \
                  view or a generated column"
+            }
+            Self::Oversize => {
+                "makes more of a row than a body may have, 16 MiB and four times the row: the event \
+                 would be a dead letter; name fewer columns, or each fewer times"
             }
             Self::Function => "calls a function with an argument that it refuses",
         }

@@ -28,6 +28,7 @@ use crate::event::scope::EvaluationScope;
 use crate::event::value::write_value;
 use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
+use crate::flow::body::BODY_BYTES_MAX;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::RowTuple;
@@ -85,6 +86,18 @@ struct RenderState<'a> {
     scope: &'a EvaluationScope<'a>,
     columns: &'a [NamedColumn],
     faults: &'a mut RenderFaults,
+    /// Bytes at which the body is given up.
+    most: usize,
+}
+
+/// A body may have the row so many times, in copies or slices, beside what an evaluation may make.
+const ROWS_MAX: usize = 4;
+
+/// The longest body that a template may make of a row of so many bytes. A payload of some kilobytes that
+/// names a column a thousand times would else make gigabytes of one row.
+fn longest_body(row_bytes: usize) -> usize {
+    let made = usize::try_from(meter::BYTES_MAX).unwrap_or(usize::MAX);
+    row_bytes.saturating_mul(ROWS_MAX).saturating_add(made).min(BODY_BYTES_MAX)
 }
 
 impl CompiledTemplate {
@@ -118,18 +131,20 @@ impl CompiledTemplate {
         Self { steps, columns }
     }
 
+    /// `false` if the body would be longer than one may be.
     pub(crate) fn write(
         &self,
         out: &mut JsonWriter,
         scope: &EvaluationScope<'_>,
         faults: &mut RenderFaults,
-    ) {
+    ) -> bool {
         // All of its expressions together make no more than one may: a body is one allocation.
         let row = scope.change.op.bytes();
-        let within = meter::within(row, || {
-            RenderState { out, scope, columns: &self.columns, faults }.steps(&self.steps);
-        });
+        let mut state =
+            RenderState { out, scope, columns: &self.columns, faults, most: longest_body(row) };
+        let within = meter::within(row, || state.steps(&self.steps));
         debug_assert!(within.is_ok(), "each expression has steps of its own, and tells of them");
+        !state.is_over()
     }
 }
 
@@ -249,8 +264,15 @@ impl ValueSlot {
 }
 
 impl RenderState<'_> {
+    fn is_over(&self) -> bool {
+        self.out.written() > self.most
+    }
+
     fn steps(&mut self, steps: &[RenderStep]) {
         for step in steps {
+            if self.is_over() {
+                return;
+            }
             match step {
                 RenderStep::Raw(text) => self.out.raw(text),
                 RenderStep::Value(slot, around) => self.slot(slot, *around),

@@ -33,6 +33,8 @@ pub(crate) struct JsonWriter {
     /// Where the text that belongs to no piece yet begins.
     open: usize,
     pieces: Vec<JsonPiece>,
+    /// Bytes of the pieces that are slices of the row.
+    shared: usize,
     form: JsonForm,
 }
 
@@ -135,8 +137,14 @@ impl JsonWriter {
         self.part(BodyPart::AgeSeconds { born });
     }
 
+    /// Bytes of the body so far.
+    pub(crate) fn written(&self) -> usize {
+        self.text.len() + self.shared
+    }
+
     fn part(&mut self, part: BodyPart) {
         self.close_text();
+        self.shared += part.held_bytes();
         self.pieces.push(JsonPiece::Whole(part));
     }
 
@@ -164,7 +172,7 @@ impl JsonWriter {
         let body = EventBody::new(parts.collect());
         self.text.clear();
         self.text.shrink_to(LARGE_TEXT_BYTES);
-        self.open = 0;
+        (self.open, self.shared) = (0, 0);
         body
     }
 }

@@ -13,6 +13,10 @@ use crate::flow::time::Timestamp;
 /// PostgreSQL sent and is escaped while it is sent, so that a row of 100 MB is in memory once.
 pub const LARGE_TEXT_BYTES: usize = 256 * 1024;
 
+/// The longest body that can be kept in the state: PostgreSQL takes messages and fields of less than
+/// 1 GiB, and the rest of the row needs some of it.
+pub const BODY_BYTES_MAX: usize = 900 * 1024 * 1024;
+
 /// How many bytes of a large text are escaped at a time.
 const CHUNK_BYTES: usize = 32 * 1024;
 
@@ -37,6 +41,19 @@ pub enum BodyPart {
     AttemptIso,
     /// Seconds from `born` to the attempt, a decimal number with milliseconds; never negative.
     AgeSeconds { born: Timestamp },
+}
+
+impl BodyPart {
+    /// Bytes that this part keeps in memory.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Self::Bytes(bytes)
+            | Self::Escaped(bytes)
+            | Self::Compacted(bytes)
+            | Self::Base64(bytes) => bytes.len(),
+            Self::AttemptSeconds | Self::AttemptIso | Self::AgeSeconds { .. } => 0,
+        }
+    }
 }
 
 /// A request body whose attempt-dependent places are still open.
@@ -67,16 +84,13 @@ impl EventBody {
 
     /// Bytes that this body keeps in memory.
     pub fn held_bytes(&self) -> usize {
-        self.parts
-            .iter()
-            .map(|part| match part {
-                BodyPart::Bytes(bytes)
-                | BodyPart::Escaped(bytes)
-                | BodyPart::Compacted(bytes)
-                | BodyPart::Base64(bytes) => bytes.len(),
-                BodyPart::AttemptSeconds | BodyPart::AttemptIso | BodyPart::AgeSeconds { .. } => 0,
-            })
-            .sum()
+        self.parts.iter().map(BodyPart::held_bytes).sum()
+    }
+
+    /// Of these, those that may be its own and not slices of the row.
+    pub fn own_bytes(&self) -> usize {
+        let own = self.parts.iter().filter(|part| matches!(part, BodyPart::Bytes(_)));
+        own.map(BodyPart::held_bytes).sum()
     }
 
     /// The pieces of this body as of `now`, each at most about `CHUNK_BYTES` x 6 long unless it

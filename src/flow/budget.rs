@@ -4,7 +4,9 @@
 //! event, and is given back when the event is settled at every endpoint. While nothing is left the
 //! source does not read, so that memory stays bounded however slow the endpoints are.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
@@ -12,6 +14,15 @@ use tokio::sync::watch;
 
 /// Shares are counted in units of this many bytes: a semaphore's permits are 32-bit per call.
 const UNIT_BYTES: usize = 256;
+
+/// For less, what an endpoint may hold leaves room enough.
+const PRESSING_BYTES: usize = 1024 * 1024;
+
+/// How long something large waits for its share before others are asked to give theirs back.
+const PRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// And how often, before it passes beyond the allowance: they cannot.
+const PRESSED_MAX: u32 = 12;
 
 /// The whole allowance. Clones share it.
 #[derive(Clone, Debug)]
@@ -22,12 +33,15 @@ pub struct MemoryBudget {
     pressure: watch::Sender<u64>,
     /// For one share beyond the allowance.
     beyond: Arc<Semaphore>,
+    /// Counts how often somebody found that one taken, too.
+    wanted: watch::Sender<u64>,
 }
 
 /// A share of the [`MemoryBudget`], given back on drop.
 #[derive(Debug)]
 pub struct MemoryPermit {
     share: OwnedSemaphorePermit,
+    is_beyond: bool,
 }
 
 /// What an event holds of the budget.
@@ -38,6 +52,8 @@ pub enum HeldMemory {
     /// A share that events have in common: of a large row, whose slices their bodies are, or of
     /// all shapes of one event.
     Row(Arc<MemoryPermit>),
+    /// The same of a large row, and one of what is made of it beside its slices.
+    RowAndMore(Arc<MemoryPermit>, Arc<MemoryPermit>),
 }
 
 impl HeldMemory {
@@ -46,6 +62,9 @@ impl HeldMemory {
         match self {
             Self::Own(_) => None,
             Self::Row(permit) => Some(Self::Row(Arc::clone(permit))),
+            Self::RowAndMore(row, more) => {
+                Some(Self::RowAndMore(Arc::clone(row), Arc::clone(more)))
+            }
         }
     }
 }
@@ -62,19 +81,28 @@ impl MemoryBudget {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX >> 4).max(1);
         let (pressure, _nobody) = watch::channel(0);
         let free = Arc::new(Semaphore::new(units as usize));
-        Self { free, units, pressure, beyond: Arc::new(Semaphore::new(1)) }
+        let (wanted, _nobody) = watch::channel(0);
+        Self { free, units, pressure, beyond: Arc::new(Semaphore::new(1)), wanted }
     }
 
     fn units_for(&self, bytes: usize) -> u32 {
-        // What is larger waits until it is nearly alone, else it could never pass. Not quite alone:
-        // what is in flight to an endpoint that hangs holds a little for as long as it likes.
-        let most = self.units.div_ceil(4).saturating_mul(3).min(self.units);
-        u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, most.max(1))
+        u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.units_max())
+    }
+
+    /// What is larger waits until it is nearly alone, else it could never pass. Not quite alone: what
+    /// is in flight to an endpoint that hangs holds a little for as long as it likes.
+    fn units_max(&self) -> u32 {
+        self.units.div_ceil(4).saturating_mul(3).min(self.units).max(1)
     }
 
     /// Told each time somebody waits for long: whoever holds what is safe elsewhere gives it back.
     pub fn pressure(&self) -> watch::Receiver<u64> {
         self.pressure.subscribe()
+    }
+
+    /// Told again and again while something large waits for what is in flight: nothing else is left.
+    pub fn wanted(&self) -> watch::Receiver<u64> {
+        self.wanted.subscribe()
     }
 
     /// Whether several listen, so that one of them can be down while others wait.
@@ -91,7 +119,47 @@ impl MemoryBudget {
     /// back; only one at a time.
     pub fn try_take_beyond(&self) -> Option<MemoryPermit> {
         let share = Arc::clone(&self.beyond).try_acquire_owned().ok()?;
-        Some(MemoryPermit { share })
+        Some(MemoryPermit { share, is_beyond: true })
+    }
+
+    /// Waits until `bytes` are free and takes them. Whoever holds what is safe in the backlog is asked to
+    /// give it back, and if that does not help, because it is in flight to an endpoint that hangs, the
+    /// share is one beyond the allowance: it must not stop the other endpoints. Where that one is taken,
+    /// too, whoever sends something large that does not move gives it up.
+    pub async fn take_large(&self, bytes: usize) -> MemoryPermit {
+        match bytes < PRESSING_BYTES {
+            true => self.take(bytes).await,
+            false => self.take_pressing(bytes).await,
+        }
+    }
+
+    /// The same, however little it is: for whoever keeps another share meanwhile.
+    pub async fn take_pressing(&self, bytes: usize) -> MemoryPermit {
+        if !self.is_shared() {
+            return self.take(bytes).await;
+        }
+        let mut taken = pin!(self.take(bytes));
+        let mut pressed = 0_u32;
+        loop {
+            match tokio::time::timeout(PRESS_EVERY, &mut taken).await {
+                Ok(share) => return share,
+                Err(_) => self.press(),
+            }
+            pressed = pressed.saturating_add(1);
+            if pressed >= PRESSED_MAX {
+                match self.try_take_beyond() {
+                    Some(share) => return share,
+                    None => self.wanted.send_modify(|times| *times += 1),
+                }
+            }
+        }
+    }
+
+    /// How much of `bytes` can be had beside a share that is kept meanwhile: together they are no more
+    /// than one alone may be, else they would wait for each other.
+    pub fn beside(&self, kept: &MemoryPermit, bytes: usize) -> usize {
+        let most = if kept.is_beyond { 0 } else { self.units_max() as usize * UNIT_BYTES };
+        bytes.min(most.saturating_sub(kept.bytes()))
     }
 
     /// Waits until `bytes` are free and takes them.
@@ -100,13 +168,13 @@ impl MemoryBudget {
             .acquire_many_owned(self.units_for(bytes))
             .await
             .expect("the budget's semaphore is never closed");
-        MemoryPermit { share }
+        MemoryPermit { share, is_beyond: false }
     }
 
     /// Takes `bytes` if they are free at once.
     pub fn try_take(&self, bytes: usize) -> Option<MemoryPermit> {
         let share = Arc::clone(&self.free).try_acquire_many_owned(self.units_for(bytes)).ok()?;
-        Some(MemoryPermit { share })
+        Some(MemoryPermit { share, is_beyond: false })
     }
 
     /// Bytes taken at the moment.

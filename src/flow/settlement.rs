@@ -141,6 +141,8 @@ pub enum PoisonReason {
     Crashes,
     /// A filter takes more than one evaluation may, so nobody knows whether it is to be sent.
     Costly,
+    /// A payload makes more of the row than a body may have.
+    Oversize,
 }
 
 /// One finished attempt, whatever came of it: for the push log and the metrics.
@@ -185,6 +187,10 @@ impl fmt::Display for DeathReason {
             Self::Poison(PoisonReason::Costly) => f.write_str(
                 "its filter takes more steps or memory than one evaluation may: simplify `when`, \
                  then send this again or discard it",
+            ),
+            Self::Poison(PoisonReason::Oversize) => f.write_str(
+                "its payload makes more of this row than a body may have, 16 MiB and four times the \
+                 row: name fewer columns, or each fewer times, in `payload`",
             ),
             Self::Poison(PoisonReason::Crashes) => {
                 f.write_str("walhook crashed over it twice in a row")

@@ -1,9 +1,13 @@
 //! Reads the backlog for the lanes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::config::settings::ServerSettings;
 use crate::config::settings::Settings;
@@ -11,6 +15,7 @@ use crate::flow::backlog::BacklogPosition;
 use crate::flow::backlog::RefilledRow;
 use crate::flow::budget::HeldMemory;
 use crate::flow::budget::MemoryBudget;
+use crate::flow::budget::MemoryPermit;
 use crate::flow::settlement::AttemptHistory;
 use crate::store;
 use crate::store::SqlSession;
@@ -27,18 +32,25 @@ const PAGE_BYTES: usize = 2 << 20;
 /// What an event costs in memory beside its body.
 const EVENT_OVERHEAD_BYTES: usize = 512;
 
+/// A row of so much that finds no room for so long passes beyond the allowance.
+const LARGE_BYTES: usize = 1024 * 1024;
+const STARVING: Duration = Duration::from_secs(5);
+
 /// All lanes read over one session, one after the other: pages are small and quick.
 pub(crate) struct BacklogReader {
     server: ServerSettings,
     slot: String,
     budget: MemoryBudget,
     session: Mutex<Option<SqlSession>>,
+    /// Since when endpoints have found no room for their next row.
+    starving: std::sync::Mutex<HashMap<Arc<str>, Instant>>,
 }
 
 impl BacklogReader {
     pub(crate) fn of(settings: &Settings, budget: MemoryBudget) -> Self {
         let (server, slot) = (settings.state.clone(), settings.postgres.slot.clone());
-        Self { server, slot, budget, session: Mutex::new(None) }
+        let (session, starving) = (Mutex::new(None), std::sync::Mutex::default());
+        Self { server, slot, budget, session, starving }
     }
 
     /// Told when memory is wanted for something large.
@@ -65,29 +77,54 @@ impl BacklogReader {
         };
         // Left closed after an error: the next page is read over a new one.
         let page = backlog::page(&open.client, &self.slot, endpoint, limits).await?;
+        let mut rows = Vec::with_capacity(page.len());
+        for mut row in page {
+            let is_large = row.is_large();
+            let bytes = if is_large { row.body_bytes } else { row.event.body.held_bytes() };
+            // None when there is no room for it now; it is read again later.
+            let Some(share) = self.share(endpoint, bytes + EVENT_OVERHEAD_BYTES) else { break };
+            if is_large && !row.fetch_body(&open.client).await? {
+                break;
+            }
+            rows.push(refilled(row, share));
+        }
         *session = Some(open);
-        Ok(page.into_iter().map_while(|row| self.refilled(row)).collect())
+        Ok(rows)
     }
 
-    /// `None` when there is no room for it now; it is read again later.
-    fn refilled(&self, row: WaitingRow) -> Option<RefilledRow> {
-        let bytes = row.event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
-        let share = self.budget.try_take(bytes)?;
-        let at = BacklogPosition { position: row.event.position, row: row.id.0 };
-        let mut event = row.event;
-        event.held = Some(HeldMemory::Own(share));
-        let history = row.history;
-        let failed = history.failure.zip(history.first_attempt).zip(history.last_attempt);
-        Some(RefilledRow {
-            event: Arc::new(event),
-            at,
-            parked: row.parked_at,
-            attempts: history.attempts,
-            due: row.next_attempt,
-            history: failed.map(|((failure, first_attempt), last_attempt)| {
-                let status = history.status;
-                Arc::new(AttemptHistory { first_attempt, last_attempt, status, failure })
-            }),
-        })
+    /// A share of the memory, if there is one. What is large may never find so much free at once while
+    /// others are busy: it comes in beyond the allowance then, one at a time.
+    fn share(&self, endpoint: &str, bytes: usize) -> Option<MemoryPermit> {
+        let mut starving = self.starving.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = self.budget.try_take(bytes) {
+            starving.remove(endpoint);
+            return Some(share);
+        }
+        let since = starving.entry(endpoint.into()).or_insert_with(Instant::now);
+        if bytes < LARGE_BYTES || since.elapsed() < STARVING {
+            return None;
+        }
+        let share = self.budget.try_take_beyond()?;
+        starving.remove(endpoint);
+        Some(share)
+    }
+}
+
+fn refilled(row: WaitingRow, share: MemoryPermit) -> RefilledRow {
+    let at = BacklogPosition { position: row.event.position, row: row.id.0 };
+    let mut event = row.event;
+    event.held = Some(HeldMemory::Own(share));
+    let history = row.history;
+    let failed = history.failure.zip(history.first_attempt).zip(history.last_attempt);
+    RefilledRow {
+        event: Arc::new(event),
+        at,
+        parked: row.parked_at,
+        attempts: history.attempts,
+        due: row.next_attempt,
+        history: failed.map(|((failure, first_attempt), last_attempt)| {
+            let status = history.status;
+            Arc::new(AttemptHistory { first_attempt, last_attempt, status, failure })
+        }),
     }
 }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::DatabaseClock;
 use crate::clock::since_boot;
+use crate::event::plan::AsideBody;
 use crate::event::plan::RoutedEvent;
 use crate::event::plan::ShapedBody;
 use crate::event::route::EventRouter;
@@ -53,6 +54,10 @@ use crate::store::crash_records::WorkStage;
 
 /// What an event costs in memory beside its body: its own fields, and its place in each lane.
 const EVENT_OVERHEAD_BYTES: usize = 512;
+
+/// What an event makes of a large row beside it, for which it takes a share of its own. Names of columns
+/// come to less.
+const MORE_BYTES_MIN: usize = 64 * 1024;
 
 /// What the pump needs beside the source.
 pub(crate) struct EventPump {
@@ -316,9 +321,10 @@ impl EventPump {
         }
     }
 
-    /// Those whose filters take too much get a dead letter.
-    fn set_aside_costly(&mut self, costly: Vec<ShapedBody>, event: &Event, why: PoisonReason) {
-        for ShapedBody { body, endpoints } in costly {
+    /// Those whose filters or payloads take too much get a dead letter.
+    fn set_aside(&mut self, aside: Vec<AsideBody>, event: &Event, poison: Option<PoisonReason>) {
+        for AsideBody { why, shaped: ShapedBody { body, endpoints } } in aside {
+            let why = poison.unwrap_or(why);
             let takers = self.ahead.owed(endpoints.into(), event.id);
             if !takers.is_empty() {
                 self.outbox.set_aside(Box::new(event.shaped(body, None)), takers, why);
@@ -334,17 +340,30 @@ impl EventPump {
         }
     }
 
-    /// A share of the memory for an event in all its shapes: that of its row, or one of its own.
+    /// A share of the memory for an event in all its shapes: that of its row, with more for what they
+    /// make of it, or one of its own.
     async fn hold(
         &mut self,
         row: Option<&Arc<MemoryPermit>>,
         event: &Event,
         others: &[ShapedBody],
     ) -> anyhow::Result<HeldMemory> {
-        if let Some(row) = row {
-            return Ok(HeldMemory::Row(Arc::clone(row)));
-        }
         let bodies = others.iter().map(|other| &other.body).chain([&event.body]);
+        if let Some(row) = row {
+            let own: usize = bodies.map(EventBody::own_bytes).sum();
+            let more = self.budget.beside(row, own.saturating_sub(row.bytes()));
+            if more < MORE_BYTES_MIN {
+                return Ok(HeldMemory::Row(Arc::clone(row)));
+            }
+            let more = match self.budget.try_take(more) {
+                Some(more) => more,
+                None => {
+                    self.outbox.hand_over().await?;
+                    self.budget.take_pressing(more).await
+                }
+            };
+            return Ok(HeldMemory::RowAndMore(Arc::clone(row), Arc::new(more)));
+        }
         let row = event.write_back.as_ref().map_or(0, |row| row.held_bytes());
         let overhead = row + EVENT_OVERHEAD_BYTES;
         let bytes = bodies.map(|body| body.held_bytes() + overhead).sum();
@@ -366,7 +385,7 @@ impl EventPump {
         for (rule, outcome) in routed.drain(..) {
             let everybody = self.router.everybody(rule);
             let mut poison = convicted.map(|_stage| PoisonReason::Crashes);
-            let mut costly = Vec::new();
+            let mut aside = Vec::new();
             let (mut event, takers, others) = match outcome {
                 RoutedEvent::Filtered => {
                     self.books.filtered(rule);
@@ -388,8 +407,8 @@ impl EventPump {
                     continue;
                 }
                 RoutedEvent::Event(event) => (event, Arc::clone(&everybody), Vec::new()),
-                RoutedEvent::Partly { event, endpoints, others, costly: unknown } => {
-                    costly = unknown;
+                RoutedEvent::Partly { event, endpoints, others, aside: unsent } => {
+                    aside = unsent;
                     (event, endpoints.into(), others)
                 }
                 RoutedEvent::Costly(event) => {
@@ -402,13 +421,12 @@ impl EventPump {
                 }
             };
             self.books.raised(rule);
-            let unknown = costly.iter().flat_map(|shaped| &shaped.endpoints);
-            let owed: Vec<EndpointIndex> = takers.iter().chain(unknown).copied().collect();
+            let owed = owed(&everybody, &takers, &aside);
             self.note_takers(rule, (everybody.len(), &owed), &mut notes);
             if let Some(row) = &mut event.write_back {
                 row.owed = u32::try_from(owed.len()).unwrap_or(u32::MAX);
             }
-            self.set_aside_costly(costly, &event, poison.unwrap_or(PoisonReason::Costly));
+            self.set_aside(aside, &event, poison);
             if owed.is_empty() && poison.is_none() {
                 self.tell_untaken(event);
                 continue;
@@ -428,6 +446,20 @@ impl EventPump {
         self.outbox.close(notes, change.position);
         Ok(())
     }
+}
+
+/// Everybody whom the event is for, those first that get every event of its rule.
+fn owed(
+    everybody: &[EndpointIndex],
+    takers: &[EndpointIndex],
+    aside: &[AsideBody],
+) -> Vec<EndpointIndex> {
+    let unsent = aside.iter().flat_map(|aside| &aside.shaped.endpoints);
+    let mut owed: Vec<EndpointIndex> = takers.iter().chain(unsent).copied().collect();
+    if aside.iter().any(|aside| aside.why == PoisonReason::Oversize) {
+        owed.sort_by_key(|taker| !everybody.contains(taker));
+    }
+    owed
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -130,6 +130,7 @@ impl SourceThread {
             status: handles.status.clone(),
             start: Lsn::ZERO,
             skip_transaction,
+            tables: settings.events.iter().map(|event| event.table.clone()).collect(),
             confirmed,
             writable,
             let_go: handles.let_go.clone(),

@@ -119,10 +119,22 @@ impl ResendWorker<'_> {
             self.revive(&claimed.letter.event.table);
         }
         for claimed in claimed {
-            let id = ReplayId::Letter(claimed.letter.id.0);
+            let mut letter = claimed.letter;
+            let id = ReplayId::Letter(letter.id.0);
+            self.pace.turn().await;
+            let stored = if letter.is_large() { letter.body_bytes } else { 0 };
+            let stored = usize::try_from(stored).unwrap_or(usize::MAX);
+            let room = self.room(stored.max(letter.event.body.held_bytes())).await;
+            if letter.is_large() {
+                // Not before there is room for it.
+                let mut session = self.shared.desk.session().await.map_err(StateError::from)?;
+                if !letter.fetch_body(session.client()).await? {
+                    continue;
+                }
+            }
             // It was read a moment ago, and nobody else has it.
-            if let Some(event) = Arc::into_inner(claimed.letter.event) {
-                self.hand_over(id, event).await?;
+            if let Some(event) = Arc::into_inner(letter.event) {
+                self.send(id, event, room).await?;
             }
         }
         Ok(letters)
@@ -138,13 +150,15 @@ impl ResendWorker<'_> {
     }
 
     /// Gives one event to the lane, when it is its turn and there is room for it in memory.
-    pub(crate) async fn hand_over(
-        &mut self,
-        id: ReplayId,
-        mut event: Event,
-    ) -> Result<(), QueueError> {
+    pub(crate) async fn hand_over(&mut self, id: ReplayId, event: Event) -> Result<(), QueueError> {
         self.pace.turn().await;
-        let bytes = event.body.held_bytes() + EVENT_OVERHEAD_BYTES;
+        let room = self.room(event.body.held_bytes()).await;
+        self.send(id, event, room).await
+    }
+
+    /// Waits for shares of the replays' budget and of the whole, for a body of so many bytes.
+    async fn room(&mut self, body_bytes: usize) -> (MemoryPermit, MemoryPermit) {
+        let bytes = body_bytes + EVENT_OVERHEAD_BYTES;
         let share = loop {
             match self.shared.own_budget.try_take(bytes) {
                 Some(share) => break share,
@@ -155,7 +169,16 @@ impl ResendWorker<'_> {
                 }
             }
         };
-        event.held = Some(HeldMemory::Own(self.shared.budget.take(bytes).await));
+        (share, self.shared.budget.take_large(bytes).await)
+    }
+
+    async fn send(
+        &mut self,
+        id: ReplayId,
+        mut event: Event,
+        (share, held): (MemoryPermit, MemoryPermit),
+    ) -> Result<(), QueueError> {
+        event.held = Some(HeldMemory::Own(held));
         // Letters are counted when they are claimed: until they end they are pending, wherever they are.
         let is_logged = matches!(id, ReplayId::Logged(_));
         if is_logged {

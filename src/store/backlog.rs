@@ -29,6 +29,8 @@ use crate::flow::settlement::ParkReason;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::AttemptFailure;
 use crate::store::body_codec;
+use crate::store::body_codec::STORED_BYTES_MAX;
+use crate::store::large_body;
 use crate::store::progress::StateOwnership;
 use crate::store::sql::SqlParams;
 use crate::store::sql::bigint;
@@ -90,7 +92,8 @@ pub struct ReparkedDelivery {
 #[derive(Debug)]
 pub struct WaitingRow {
     pub id: BacklogId,
-    /// Its `sequence` is 0 and it holds no share of the memory budget.
+    /// Its `sequence` is 0 and it holds no share of the memory budget. A large body is left out: see
+    /// [`WaitingRow::fetch_body`].
     pub event: Event,
     pub endpoint: Arc<str>,
     pub row_key: Option<String>,
@@ -104,6 +107,23 @@ pub struct WaitingRow {
 }
 
 impl WaitingRow {
+    /// Whether its body is still to be fetched.
+    pub fn is_large(&self) -> bool {
+        large_body::is_large(self.body_bytes) && self.event.body.parts().is_empty()
+    }
+
+    /// Fetches a body that a page leaves out; `false` if the row is gone.
+    ///
+    /// # Errors
+    /// That it could not be read, or not be understood.
+    pub async fn fetch_body(&mut self, client: &Client) -> Result<bool, StateError> {
+        let table = "walhook.backlog";
+        let body = large_body::fetch(client, table, self.id.0, self.body_bytes).await?;
+        let is_there = body.is_some();
+        self.event.body = body.unwrap_or_default();
+        Ok(is_there)
+    }
+
     /// Where to go on after this row.
     pub fn cursor(&self) -> BacklogCursor {
         BacklogCursor { position: self.event.position, id: self.id }
@@ -153,6 +173,11 @@ pub(crate) async fn park(
     if parked.is_empty() {
         return Ok(());
     }
+    let is_large =
+        |row: &ParkedDelivery| large_body::is_large(body_codec::encoded_len(&row.event.body));
+    if parked.iter().any(is_large) {
+        return insert(tx, holding, parked).await; // COPY takes a row in one piece
+    }
     let attempt = tx.savepoint("park").await?;
     match copy::copy(&attempt, holding, parked).await {
         Ok(()) => Ok(attempt.commit().await?),
@@ -172,28 +197,33 @@ async fn insert(
     parked: &[ParkedDelivery],
 ) -> Result<(), StateError> {
     let (event, rest) = (stored_event::COLUMNS, OWN_COLUMNS);
-    let insert = format!(
-        "INSERT INTO walhook.backlog (slot, {event}, {rest})
-         SELECT $1, {event}, {rest}
+    let insert = |selected: &str| {
+        format!(
+            "INSERT INTO walhook.backlog (slot, {event}, {rest})
+         SELECT $1, {selected}, {rest}
            FROM unnest({arrays}, $16::text[], $17::int[], $18::timestamptz[], $19::timestamptz[],
                        $20::text[], $21::timestamptz[], $22::timestamptz[], $23::int[],
                        $24::text[], $25::text[], $26::bool[], $27::bigint[])
                 WITH ORDINALITY AS rows ({event}, {rest}, number)
           ORDER BY number
          ON CONFLICT DO NOTHING",
-        arrays = stored_event::ARRAYS,
-    );
+            arrays = stored_event::ARRAYS,
+        )
+    };
     for chunk in chunks(parked, |row| body_codec::encoded_len(&row.event.body)) {
-        let bodies = chunk
-            .iter()
-            .map(|row| match body_codec::encode(&row.event.body) {
-                Some(body) => Ok(Some(body)),
-                None => Err(StateError::BodyTooLarge {
-                    event: row.event.id.to_string(),
-                    bytes: body_codec::encoded_len(&row.event.body),
-                }),
-            })
-            .collect::<Result<Vec<_>, StateError>>()?;
+        let body = |row: &ParkedDelivery| {
+            let bytes = body_codec::encoded_len(&row.event.body);
+            match bytes > STORED_BYTES_MAX {
+                false if large_body::is_large(bytes) => Ok(None),
+                false => Ok(body_codec::encode(&row.event.body)),
+                true => Err(StateError::BodyTooLarge { event: row.event.id.to_string(), bytes }),
+            }
+        };
+        let bodies = chunk.iter().map(body).collect::<Result<Vec<_>, StateError>>()?;
+        let large = match (chunk, bodies.as_slice()) {
+            ([row], [None]) => Some(&row.event.body),
+            _ => None,
+        };
         let subjects: Vec<StoredSubject<'_>> = chunk
             .iter()
             .map(|row| StoredSubject { event: &row.event, row_key: row.row_key.as_deref() })
@@ -210,7 +240,14 @@ async fn insert(
         put_histories(&mut params, &histories, holding.unicode);
         params.column(Type::BOOL_ARRAY, chunk.iter().map(|row| row.replay.is_replay()));
         params.column(Type::INT8_ARRAY, chunk.iter().map(|row| row.replay.dead_letter()));
+        if let Some(body) = large {
+            large_body::gather(tx, &holding.slot, body).await?;
+        }
+        let insert = insert(&large_body::selected(large.is_some()));
         tx.execute_typed(&insert, &params.list()).await?;
+        if large.is_some() {
+            large_body::clear(tx, &holding.slot).await?;
+        }
     }
     Ok(())
 }
@@ -313,7 +350,13 @@ pub async fn page(
     params.put(Type::INT8, bigint(limits.rows as u64));
     params.put(Type::INT8, bigint(limits.bytes as u64));
     // The window's sum reads no body: the bytes of each are a column.
-    let query = "SELECT * FROM (
+    params.put(Type::INT8, bigint(large_body::LARGE_BYTES as u64));
+    let query = "SELECT id, event_id, event_type, table_schema, table_name, row_key, first_key,
+                second_key, committed, born, expires_at, facts, attempts, next_attempt_at, parked_at,
+                reason, first_attempt_at, last_attempt_at, http_status, failure_class,
+                failure_detail, replay, resend_of, body_bytes,
+                CASE WHEN body_bytes <= $8 THEN body END AS body
+           FROM (
              SELECT *, sum(body_bytes::bigint) OVER orderly AS total,
                     row_number() OVER orderly AS number
                FROM (SELECT b.* FROM walhook.backlog b
@@ -333,7 +376,10 @@ fn read_waiting(row: &Row, endpoint: &Arc<str>) -> Result<WaitingRow, StateError
     let reason: &str = read(row, "reason")?;
     Ok(WaitingRow {
         id: BacklogId(read(row, "id")?),
-        event: stored_event::read_event(row, Some(Bytes::from(read::<Vec<u8>>(row, "body")?)))?,
+        event: stored_event::read_event(
+            row,
+            read::<Option<Vec<u8>>>(row, "body")?.map(Bytes::from),
+        )?,
         endpoint: Arc::clone(endpoint),
         row_key: read(row, "row_key")?,
         history: read_history(row)?,

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use http::HeaderName;
 use http::HeaderValue;
 
+use crate::flow::body::BodyCursor;
 use crate::flow::body::BodyPart;
 use crate::flow::body::EventBody;
 use crate::flow::compact::compact_into;
@@ -84,20 +85,94 @@ pub fn encode(body: &EventBody) -> Option<Vec<u8>> {
                 put_bytes(&mut out, BYTES, &compact);
             }
             BodyPart::Base64(bytes) => put_bytes(&mut out, BASE64, bytes),
-            BodyPart::AttemptSeconds => out.push(ATTEMPT_SECONDS),
-            BodyPart::AttemptIso => out.push(ATTEMPT_ISO),
-            BodyPart::AgeSeconds { born } => {
-                out.push(AGE_SECONDS);
-                out.extend_from_slice(&born.micros().to_be_bytes());
+            BodyPart::AttemptSeconds | BodyPart::AttemptIso | BodyPart::AgeSeconds { .. } => {
+                put_place(&mut out, part);
             }
         }
     }
+    put_headers(&mut out, body);
+    Some(out)
+}
+
+/// A place for the attempt's time.
+fn put_place(out: &mut Vec<u8>, part: &BodyPart) {
+    match part {
+        BodyPart::AttemptSeconds => out.push(ATTEMPT_SECONDS),
+        BodyPart::AttemptIso => out.push(ATTEMPT_ISO),
+        BodyPart::AgeSeconds { born } => {
+            out.push(AGE_SECONDS);
+            out.extend_from_slice(&born.micros().to_be_bytes());
+        }
+        BodyPart::Bytes(_)
+        | BodyPart::Escaped(_)
+        | BodyPart::Compacted(_)
+        | BodyPart::Base64(_) => {}
+    }
+}
+
+fn put_headers(out: &mut Vec<u8>, body: &EventBody) {
     for (name, value) in body.headers() {
-        put_bytes(&mut out, HEADER, name.as_str().as_bytes());
-        put_length(&mut out, value.len());
+        put_bytes(out, HEADER, name.as_str().as_bytes());
+        put_length(out, value.len());
         out.extend_from_slice(value.as_bytes());
     }
-    Some(out)
+}
+
+/// Bytes of a piece of a body, at most.
+const PIECE_BYTES: usize = 2 * 1024 * 1024;
+
+/// The same bytes as [`encode`] makes, in pieces, of a body that is no larger than it may be.
+pub fn pieces(body: &EventBody) -> impl Iterator<Item = Vec<u8>> {
+    let none = Timestamp::default();
+    let parts = body.parts().iter().flat_map(move |part| {
+        let (kind, bytes, length) = match part {
+            BodyPart::Bytes(bytes) => (BYTES, Some(bytes), bytes.len()),
+            BodyPart::Escaped(bytes) => (ESCAPED, Some(bytes), bytes.len()),
+            BodyPart::Base64(bytes) => (BASE64, Some(bytes), bytes.len()),
+            BodyPart::Compacted(_) => {
+                let length = EventBody::new(vec![part.clone()]).chunks(none).map(|c| c.len()).sum();
+                (BYTES, None, length)
+            }
+            BodyPart::AttemptSeconds | BodyPart::AttemptIso | BodyPart::AgeSeconds { .. } => {
+                let mut small = Vec::new();
+                put_place(&mut small, part);
+                return Box::new(std::iter::once(Bytes::from(small)))
+                    as Box<dyn Iterator<Item = Bytes> + Send>;
+            }
+        };
+        let mut head = vec![kind];
+        put_length(&mut head, length);
+        let content: Box<dyn Iterator<Item = Bytes> + Send> = match bytes {
+            Some(bytes) => {
+                let bytes = bytes.clone();
+                let starts = (0..bytes.len()).step_by(CUT_BYTES);
+                Box::new(starts.map(move |at| bytes.slice(at..bytes.len().min(at + CUT_BYTES))))
+            }
+            None => Box::new(owned_chunks(EventBody::new(vec![part.clone()]))),
+        };
+        Box::new(std::iter::once(Bytes::from(head)).chain(content))
+    });
+    let mut tail = Vec::new();
+    put_headers(&mut tail, body);
+    let first = std::iter::once(Bytes::from_static(&[VERSION]));
+    let mut all = first.chain(parts).chain(std::iter::once(Bytes::from(tail)));
+    std::iter::from_fn(move || {
+        let mut piece = Vec::new();
+        while piece.len() < PIECE_BYTES - CUT_BYTES
+            && let Some(bytes) = all.next()
+        {
+            piece.extend_from_slice(&bytes);
+        }
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// What a piece is made of.
+const CUT_BYTES: usize = 256 * 1024;
+
+fn owned_chunks(body: EventBody) -> impl Iterator<Item = Bytes> {
+    let mut cursor = BodyCursor::default();
+    std::iter::from_fn(move || body.next_chunk(&mut cursor, Timestamp::default()))
 }
 
 /// The body again; its parts are slices of `encoded`.
@@ -171,6 +246,21 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn a_large_body_in_pieces_is_the_same_bytes() {
+        let json = Bytes::from(format!("[{}1]", "1, ".repeat(3_000_000)));
+        let text = Bytes::from("a\n".repeat(3_000_000));
+        let body = EventBody::new(vec![
+            BodyPart::Bytes(Bytes::from_static(b"{")),
+            BodyPart::Compacted(json),
+            BodyPart::AttemptIso,
+            BodyPart::Escaped(text),
+        ]);
+        let pieces: Vec<Vec<u8>> = pieces(&body).collect();
+        assert!(pieces.iter().all(|piece| piece.len() <= PIECE_BYTES));
+        assert_eq!(pieces.concat(), encode(&body).unwrap());
+    }
+
     proptest! {
         #[test]
         fn a_body_reads_back_with_its_places_still_open(
@@ -180,6 +270,7 @@ mod tests {
             let body = EventBody::new(parts).with_headers(vec![header]);
             let encoded = encode(&body).unwrap();
             prop_assert_eq!(encoded.len(), encoded_len(&body));
+            prop_assert_eq!(&pieces(&body).collect::<Vec<_>>().concat(), &encoded);
             let read = decode(Bytes::from(encoded)).unwrap();
             prop_assert_eq!(format!("{:?}", read.parts()), format!("{:?}", body.parts()));
             prop_assert_eq!(read.headers(), body.headers());

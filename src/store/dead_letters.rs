@@ -22,6 +22,8 @@ use crate::flow::event::EventId;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::FailureClass;
 use crate::store::body_codec;
+use crate::store::body_codec::STORED_BYTES_MAX;
+use crate::store::large_body;
 use crate::store::progress::StateOwnership;
 use crate::store::sql::SqlParams;
 use crate::store::sql::bigint;
@@ -216,10 +218,36 @@ pub(crate) const MATCHES: &str = "slot = $1 AND ($2::bigint[] IS NULL OR id = AN
      AND ($9::text IS NULL OR event_id = $9) AND state = ANY ($10)";
 
 /// All columns but the body.
-const LISTED: &str = "id, endpoint, event_id, event_type, table_schema, table_name, row_key, \
+pub(crate) const LISTED: &str = "id, endpoint, event_id, event_type, table_schema, table_name, row_key, \
                       first_key, second_key, committed, born, expires_at, facts, reason, \
                       failure_class, http_status, attempts, first_attempt_at, last_attempt_at, \
                       died_at, state, resends, closed_at, body_bytes";
+
+/// The body, unless it is a large one: see [`LetterSummary::fetch_body`].
+pub(crate) const SMALL_BODY: &str = "CASE WHEN body_bytes <= 8388608 THEN body END AS body";
+
+impl LetterSummary {
+    /// Fetches a large body, which claims leave out; others are there. `false` if the letter is gone.
+    ///
+    /// # Errors
+    /// That it could not be read, or not be understood.
+    pub async fn fetch_body(&mut self, client: &Client) -> Result<bool, StateError> {
+        let bytes = usize::try_from(self.body_bytes).unwrap_or(usize::MAX);
+        if !self.is_large() {
+            return Ok(true);
+        }
+        let body = large_body::fetch(client, "walhook.dead_letters", self.id.0, bytes).await?;
+        let is_there = body.is_some();
+        self.event = Arc::new(self.event.shaped(body.unwrap_or_default(), None));
+        Ok(is_there)
+    }
+
+    /// Whether its body is still to be fetched.
+    pub fn is_large(&self) -> bool {
+        let bytes = usize::try_from(self.body_bytes).unwrap_or(usize::MAX);
+        large_body::is_large(bytes) && self.event.body.parts().is_empty()
+    }
+}
 
 pub(crate) async fn insert(
     tx: &Transaction<'_>,
@@ -231,9 +259,10 @@ pub(crate) async fn insert(
     let event = stored_event::COLUMNS;
     // A letter twice in one statement: the last one counts, and one statement may not change a row
     // twice. Then in the order in which they died.
-    let insert = format!(
-        "INSERT INTO walhook.dead_letters AS d (slot, {event}, {rest})
-         SELECT $1, {event}, {rest} FROM (
+    let insert = |selected: &str| {
+        format!(
+            "INSERT INTO walhook.dead_letters AS d (slot, {event}, {rest})
+         SELECT $1, {selected}, {rest} FROM (
              SELECT DISTINCT ON (event_id, endpoint) *
                FROM unnest({arrays}, $16::text[], $17::text[], $18::text[], $19::int[],
                            $20::int[], $21::timestamptz[], $22::timestamptz[],
@@ -247,15 +276,24 @@ pub(crate) async fn insert(
                 first_attempt_at = least(d.first_attempt_at, excluded.first_attempt_at),
                 last_attempt_at = coalesce(excluded.last_attempt_at, d.last_attempt_at),
                 died_at = excluded.died_at, state = 'dead', closed_at = NULL",
-        arrays = stored_event::ARRAYS,
-    );
+            arrays = stored_event::ARRAYS,
+        )
+    };
     for chunk in chunks(letters, |row| body_codec::encoded_len(&row.event.body)) {
         // One that could not be rendered has no body to send again.
         let kept = |row: &DeadLetter| match row.event.body.parts() {
             [] => None,
+            _ if large_body::is_large(body_codec::encoded_len(&row.event.body)) => None,
             _ => body_codec::encode(&row.event.body),
         };
         let bodies = chunk.iter().map(kept).collect();
+        let length = |row: &DeadLetter| body_codec::encoded_len(&row.event.body);
+        let large = match chunk {
+            [row] if large_body::is_large(length(row)) && length(row) <= STORED_BYTES_MAX => {
+                Some(&row.event.body)
+            }
+            _ => None,
+        };
         let subjects: Vec<StoredSubject<'_>> = chunk
             .iter()
             .map(|row| StoredSubject { event: &row.event, row_key: row.row_key.as_deref() })
@@ -272,7 +310,14 @@ pub(crate) async fn insert(
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.first_attempt));
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.last_attempt));
         params.column(Type::TIMESTAMPTZ_ARRAY, chunk.iter().map(|row| row.died_at));
+        if let Some(body) = large {
+            large_body::gather(tx, &holding.slot, body).await?;
+        }
+        let insert = insert(&large_body::selected(large.is_some()));
         tx.execute_typed(&insert, &params.list()).await?;
+        if large.is_some() {
+            large_body::clear(tx, &holding.slot).await?;
+        }
     }
     Ok(())
 }
@@ -380,10 +425,12 @@ pub async fn whole(
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, id.0);
-    let query =
-        format!("SELECT {LISTED}, body FROM walhook.dead_letters WHERE slot = $1 AND id = $2");
+    let query = format!(
+        "SELECT {LISTED}, {SMALL_BODY} FROM walhook.dead_letters WHERE slot = $1 AND id = $2"
+    );
     let row = client.query_typed_opt(&query, &params.list()).await?;
-    row.as_ref().map(read_whole).transpose()
+    let Some(mut letter) = row.as_ref().map(read_whole).transpose()? else { return Ok(None) };
+    Ok(letter.fetch_body(client).await?.then_some(letter))
 }
 
 /// Closes letters as not worth sending, and says how many of each endpoint. Letters that are being

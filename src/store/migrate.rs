@@ -104,6 +104,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "push_totals",
         sql: include_str!("../../sql/migrations/0015_push_totals.sql"),
     },
+    Migration {
+        version: 16,
+        name: "body_pieces",
+        sql: include_str!("../../sql/migrations/0016_body_pieces.sql"),
+    },
 ];
 
 /// What one read says of the schema.

@@ -15,10 +15,12 @@ use tokio_postgres::types::Type;
 
 use crate::flow::time::Timestamp;
 use crate::store::dead_letters::DeadLetterId;
+use crate::store::dead_letters::LISTED;
 use crate::store::dead_letters::LetterFilter;
 use crate::store::dead_letters::LetterState;
 use crate::store::dead_letters::LetterSummary;
 use crate::store::dead_letters::MATCHES;
+use crate::store::dead_letters::SMALL_BODY;
 use crate::store::dead_letters::filter_params;
 use crate::store::dead_letters::read_whole;
 use crate::store::progress::StateOwnership;
@@ -106,7 +108,7 @@ pub struct ClaimPortion<'a> {
     pub bytes: usize,
 }
 
-/// Takes requested letters, the oldest first, as many as the portion allows.
+/// Takes requested letters, the oldest first, as many as the portion allows. Large bodies are left out.
 ///
 /// A letter that is being sent and is not in memory got lost, with a holder that died or with a claim
 /// whose answer did not arrive, and comes again, unless it waits in the backlog.
@@ -128,7 +130,8 @@ pub async fn claim(
     guard(&tx, holding).await?;
     let found = tx
         .query_typed(
-            "WITH next AS MATERIALIZED (
+            &format!(
+                "WITH next AS MATERIALIZED (
                  SELECT id, state, body_bytes FROM walhook.dead_letters d
                   WHERE slot = $1 AND ($5::text IS NULL OR endpoint = $5) AND (state = 'requested'
                      OR (state = 'resending' AND id <> ALL ($2) AND NOT EXISTS
@@ -153,7 +156,8 @@ pub async fn claim(
                  ON CONFLICT (slot, endpoint, table_schema, table_name)
                     DO UPDATE SET dead = b.dead + excluded.dead
              )
-             SELECT * FROM claimed ORDER BY id",
+             SELECT {LISTED}, unbooked, {SMALL_BODY} FROM claimed ORDER BY id"
+            ),
             &params.list(),
         )
         .await?;

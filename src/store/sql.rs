@@ -20,7 +20,7 @@ use crate::store::state_error::StateError;
 /// Rows that one statement takes at most, and the bytes of their bodies (but always one row):
 /// bounds the memory of a flush. What is larger goes in several statements of one transaction.
 const CHUNK_ROWS: usize = 1000;
-const CHUNK_BYTES: usize = 8 * 1024 * 1024;
+pub(crate) const CHUNK_BYTES: usize = 8 * 1024 * 1024;
 
 /// PostgreSQL's first finite timestamp, in its microseconds; below it is only -infinity, the end of
 /// the 64-bit range. Its last one is later than a [`Timestamp`] can be. Source:

@@ -71,6 +71,46 @@ async fn large_rows_pass_beside_an_endpoint_that_hangs() {
     large_rows_pass_beside("hanging", always(Answer::Hang), false).await;
 }
 
+/// Each with a large row of its own on its way: together they have all that large rows may have.
+#[tokio::test]
+async fn large_rows_pass_beside_endpoints_that_hang_with_one_each() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t ALTER v SET STORAGE EXTERNAL",
+    )
+    .await
+    .unwrap();
+    let healthy = Receiver::start_forgetful(always(Answer::status(200)));
+    let hanging = Receiver::start_forgetful(always(Answer::Hang));
+    let endpoint = |name: &str, receiver: &Receiver, rest: &str| {
+        let url = receiver.url();
+        format!("[[endpoint]]\nname = \"{name}\"\nurl = \"{url}\"\nevents = [\"t\"]\n{rest}\n")
+    };
+    let hang = |n: usize| {
+        endpoint(
+            &format!("bad{n}"),
+            &hanging,
+            &format!("when = \"id % 3 == {n}\"\ntimeout = \"1h\""),
+        )
+    };
+    let rest = format!(
+        "[[event]]\ntype = \"t\"\ntable = \"public.t\"\n\n[shutdown]\ngrace = \"1s\"\n\n{}{}",
+        endpoint("good", &healthy, ""),
+        (0..3).map(hang).collect::<String>()
+    );
+    let mut service = Service::start(&configuration(&database, &rest)).await;
+    for id in 1..=4 {
+        let insert = format!("INSERT INTO t SELECT {id}, repeat('0123456789', 1300000)");
+        sql.batch_execute(&insert).await.unwrap();
+    }
+    sql.batch_execute("INSERT INTO t VALUES (5, 'small')").await.unwrap();
+    healthy.wait_for(5, AMPLE).await;
+    let charged = "SELECT count(*) FROM walhook.push_log WHERE failure_class <> 'local'";
+    assert_eq!(sql.text(charged).await, "0", "no retry is spent");
+    service.stop().await;
+}
+
 #[tokio::test]
 async fn large_rows_pass_beside_an_endpoint_that_is_slow() {
     let slow = Answer::status(200).after(Duration::from_secs(5));

@@ -1,5 +1,6 @@
 //! The tests that drive the real program against a real PostgreSQL and real receivers.
 
+mod amplification;
 mod catalog;
 mod clocks;
 mod contracts;

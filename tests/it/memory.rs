@@ -18,11 +18,13 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::support::postgres::Database;
+use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Behaviour;
 use crate::support::receiver::Receiver;
 use crate::support::receiver::always;
+use crate::support::service::Service;
 
 /// What walhook may take at its highest, also in a debug build: the row once, and what it takes anyway.
 /// Pages of the program itself do not count; a debug build has three times as many as a release.
@@ -75,10 +77,14 @@ fn memory_kib(program: &Program, name: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// What it has taken at its highest, without the pages of the program itself.
+pub(crate) fn peak_kib(program: &Program) -> u64 {
+    memory_kib(program, "VmHWM:").saturating_sub(memory_kib(program, "RssFile:"))
+}
+
 fn assert_peak(program: &Program, what: &str) {
-    let own_pages = memory_kib(program, "RssFile:");
-    let (peak, now) = (memory_kib(program, "VmHWM:"), memory_kib(program, "VmRSS:"));
-    let (peak, now) = (peak.saturating_sub(own_pages), now.saturating_sub(own_pages));
+    let now = memory_kib(program, "VmRSS:").saturating_sub(memory_kib(program, "RssFile:"));
+    let peak = peak_kib(program);
     println!("{what}: at most {} MiB, in the end {} MiB", peak / 1024, now / 1024);
     assert!(peak < PEAK_MAX_KIB, "{what} took {} MiB", peak / 1024);
 }
@@ -233,6 +239,62 @@ async fn large_bytes_are_in_memory_once() {
     }
     program.terminate();
     assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));
+}
+
+/// It goes into the backlog and out of it, becomes a dead letter and is sent again, for each of three
+/// endpoints: in pieces, and not for all of them at once.
+#[tokio::test]
+async fn a_large_row_that_waits_is_in_memory_twice_at_most() {
+    const BYTES: usize = 60_000_000;
+    /// The row in the budget, once more beyond it, and what walhook takes anyway.
+    const PEAK_MAX: u64 = (2 * BYTES as u64) / 1024 + 64 * 1024;
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(ITEM).await.unwrap();
+    sql.batch_execute("ALTER TABLE item ALTER text SET STORAGE EXTERNAL").await.unwrap();
+    let lengths = Arc::new(Mutex::new(Vec::new()));
+    let answers = |status: u16| -> Behaviour {
+        let lengths = Arc::clone(&lengths);
+        Arc::new(move |request| {
+            if status == 200 {
+                lengths.lock().unwrap().push(request.body.len());
+            }
+            Answer::status(status)
+        })
+    };
+    let receiver = Receiver::start_forgetful(answers(503));
+    let url = receiver.url();
+    let endpoint = |name: &str| {
+        format!("[[endpoint]]\nname = \"{name}\"\nurl = \"{url}\"\nevents = [\"item.created\"]\n")
+    };
+    let endpoints: String = ["a", "b", "c"].iter().map(|name| endpoint(name)).collect();
+    let rest = format!(
+        "{ITEM_EVENT}\n[webhook]\ntimeout = \"1m\"\nmax_retries = 100\nretry_interval = \"1s\"\n\
+         breaker = {{ failures = 1, cooldown = \"100ms\", cap = \"500ms\" }}\n{endpoints}"
+    );
+    let toml = crate::support::service::configuration(&database, &rest);
+    let mut service = Service::start(&toml).await;
+    let insert = format!("INSERT INTO item SELECT 1, repeat('0123456789', {BYTES} / 10)");
+    sql.batch_execute(&insert).await.unwrap();
+    wait_for_text(&sql, "SELECT count(*) FROM walhook.backlog", "3").await;
+    receiver.wait_for(6, AMPLE).await;
+    receiver.behave(answers(400));
+    wait_for_text(&sql, "SELECT count(*) FROM walhook.dead_letters WHERE body_bytes > 0", "3")
+        .await;
+    receiver.behave(answers(200));
+    let resend =
+        service.post("/api/v1/dead-letters/resend", &serde_json::json!({"all": true})).await;
+    assert_eq!(resend.status, 202, "{resend:?}");
+    let delivered = "SELECT sum(delivered) || ' ' || sum(dead) FROM walhook.balance";
+    wait_for_text(&sql, delivered, "3 0").await;
+    assert_eq!(sql.text("SELECT count(*) FROM walhook.body_pieces").await, "0");
+    let lengths = lengths.lock().unwrap().clone();
+    assert_eq!(lengths.len(), 3);
+    assert!(lengths.iter().all(|length| *length == lengths[0] && *length > BYTES), "{lengths:?}");
+    let peak = peak_kib(&service.program);
+    println!("a row that waits: at most {} MiB", peak / 1024);
+    assert!(peak < PEAK_MAX, "{} MiB", peak / 1024);
+    service.stop().await;
 }
 
 /// The log of requests keeps them all, but cannot be written for a while.

@@ -77,7 +77,7 @@ async fn a_batch_is_the_array_of_its_events_bodies() {
     ];
     for (name, events, batched, expected) in cases {
         let events: Vec<_> = events.into_iter().cloned().collect();
-        let (body, _) = drain(complete(&events, batched, NOW, None).await);
+        let (body, _) = drain(complete(&events, batched, NOW, None, None).await);
         assert_eq!(String::from_utf8(body).unwrap(), expected, "case: {name}");
     }
 }
@@ -86,7 +86,8 @@ async fn a_batch_is_the_array_of_its_events_bodies() {
 async fn a_body_with_nothing_to_fill_in_is_not_copied() {
     let event = event(vec![text(r#"{"a":1}"#)]);
     let [BodyPart::Bytes(rendered)] = event.body.parts() else { panic!("one part was given") };
-    let OutgoingBody::Whole(sent) = complete(&[Arc::clone(&event)], false, NOW, None).await else {
+    let OutgoingBody::Whole(sent) = complete(&[Arc::clone(&event)], false, NOW, None, None).await
+    else {
         panic!("it is small")
     };
     assert_eq!(sent.as_ptr(), rendered.as_ptr());
@@ -104,7 +105,7 @@ async fn a_large_body_is_streamed_with_the_length_and_signature_of_the_whole() {
     for (name, events) in [("escaped", vec![large.clone()]), ("both", vec![large, rendered])] {
         let signer = signer();
         let mut streamed = signer.begin("evt_1", "1");
-        let outgoing = complete(&events, true, NOW, Some(&mut streamed)).await;
+        let outgoing = complete(&events, true, NOW, Some(&mut streamed), None).await;
         assert!(matches!(outgoing, OutgoingBody::Streamed(_)), "case: {name}");
         let (body, promised) = drain(outgoing);
         assert_eq!(body.len() as u64, promised, "case: {name}");
@@ -130,7 +131,8 @@ proptest! {
         let expected =
             if batched { format!("[{}]", joined.join(",")) } else { joined.concat() };
         let pieces = BodyPieces::new(events.clone(), batched, NOW);
-        let stream = BodyStream { pieces, frame: Bytes::new(), left: expected.len() as u64 };
+        let left = expected.len() as u64;
+        let stream = BodyStream { pieces, frame: Bytes::new(), left, sent: None };
         prop_assert_eq!(drain(OutgoingBody::Streamed(stream)).0, expected.as_bytes());
         prop_assert_eq!(&assemble(&events, batched, NOW), expected.as_bytes());
     }

@@ -171,6 +171,6 @@ impl PumpOutbox {
             return Ok(permit);
         }
         self.hand_over().await?;
-        Ok(budget.take(bytes).await)
+        Ok(budget.take_large(bytes).await)
     }
 }

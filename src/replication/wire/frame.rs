@@ -65,15 +65,6 @@ const READ_BYTES_MIN: usize = 64 * 1024;
 /// Frames beyond this size get a buffer of their own and a share of the budget.
 pub const LARGE_BYTES: usize = 64 * 1024;
 
-/// For a message of less, what an endpoint may hold leaves room enough.
-const PRESSING_BYTES: usize = 1024 * 1024;
-
-/// How long a large message waits for its share before others are asked to give theirs back.
-const PRESS_EVERY: Duration = Duration::from_millis(250);
-
-/// And before it passes without one: less than an attempt may take.
-const LARGE_PATIENCE: Duration = Duration::from_secs(3);
-
 /// A transaction that is sent this long after its commit shows a backlog, on a machine of any speed: one
 /// that is sent at once is on its way for the time that the server needs to write its WAL.
 const BEHIND: Duration = Duration::from_millis(5);
@@ -429,26 +420,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
-/// The share of a large message. Whoever holds what is safe in the backlog is asked to give it back,
-/// and if that does not help, because it is in flight to an endpoint that hangs, the message passes
-/// beyond the allowance: it must not stop the other endpoints.
+/// The share of a large message.
 async fn share_of_large(budget: MemoryBudget, total: usize) -> MemoryPermit {
-    if total < PRESSING_BYTES || !budget.is_shared() {
-        return budget.take(total).await;
-    }
-    let started = Instant::now();
-    let mut taken = pin!(budget.take(total));
-    loop {
-        match tokio::time::timeout(PRESS_EVERY, &mut taken).await {
-            Ok(share) => return share,
-            Err(_) => budget.press(),
-        }
-        if started.elapsed() >= LARGE_PATIENCE
-            && let Some(share) = budget.try_take_beyond()
-        {
-            return share;
-        }
-    }
+    budget.take_large(total).await
 }
 
 /// When the transaction was committed that a message begins, if it begins one: the tag, the final
