@@ -28,16 +28,21 @@ use crate::store::dead_letters::LetterFilter;
 use crate::store::dead_letters::LetterState;
 use crate::store::dead_letters::LetterSummary;
 use crate::store::dead_letters::Share;
+use crate::store::letter_groups;
+use crate::store::letter_groups::CopiedLetters;
 use crate::store::resend;
 
 const PAGE: u32 = 100;
 const PAGE_MAX: u32 = 1000;
 
+/// Letters a second that one resend may ask for.
+const RATE_MAX: u32 = 100_000;
+
 /// A larger body is not shown: an answer is made in memory.
 const SHOWN_BYTES: u32 = 4 << 20;
 
 /// What says which letters are meant.
-const FILTER: [&str; 9] = [
+pub(crate) const FILTER: [&str; 9] = [
     "endpoint",
     "webhook_id",
     "event_type",
@@ -96,8 +101,11 @@ pub(crate) async fn resend(
     State(surface): State<HttpSurface>,
     SentBody(body): SentBody,
 ) -> Result<Response, ProblemResponse> {
-    let ResendRequest { filter, dry_run } = wish(&body, "send again")?;
-    request(&surface, &filter, dry_run).await
+    let wish = wish(&body, "send again", &["rate", "to"])?;
+    match &wish.to {
+        Some(to) => copy(&surface, &wish, to).await,
+        None => request(&surface, &wish).await,
+    }
 }
 
 pub(crate) async fn resend_one(
@@ -109,7 +117,11 @@ pub(crate) async fn resend_one(
         LetterState::Dead if letter.body_bytes == 0 => {
             "its body was too large to be kept, so it cannot be sent again"
         }
-        LetterState::Dead => return request(&surface, &only(letter.id), false).await,
+        LetterState::Dead => {
+            let filter = only(letter.id);
+            let wish = ResendRequest { filter, dry_run: false, rate: None, to: None };
+            return request(&surface, &wish).await;
+        }
         LetterState::Requested | LetterState::Resending => "it is being sent again already",
         LetterState::Delivered => "it has been delivered; `walhook replay` sends such events again",
         LetterState::Expired => "it is too old to be sent",
@@ -123,7 +135,7 @@ pub(crate) async fn discard(
     State(surface): State<HttpSurface>,
     SentBody(body): SentBody,
 ) -> Result<Response, ProblemResponse> {
-    let ResendRequest { filter, dry_run } = wish(&body, "discard")?;
+    let ResendRequest { filter, dry_run, .. } = wish(&body, "discard", &[])?;
     let mut session = surface.office.session().await?;
     let slot = surface.office.slot();
     if dry_run {
@@ -161,15 +173,24 @@ pub(crate) async fn discard_one(
     discard(State(surface), SentBody(Bytes::from(body))).await
 }
 
-/// Which letters a body means, and whether only to count them.
-struct ResendRequest {
-    filter: LetterFilter,
-    dry_run: bool,
+/// Which letters a body means, whether only to count them, and how they are to be sent.
+pub(crate) struct ResendRequest {
+    pub(crate) filter: LetterFilter,
+    pub(crate) dry_run: bool,
+    /// A second.
+    rate: Option<u32>,
+    /// Another endpoint than their own.
+    to: Option<String>,
 }
 
-/// Reads it; `what` is to be done to all letters only if the body says so.
-fn wish(body: &[u8], what: &str) -> Result<ResendRequest, ProblemResponse> {
-    let known = [FILTER.as_slice(), &["ids", "all", "dry_run"]].concat();
+/// Reads it; `what` is to be done to all letters only if the body says so. `more` are fields beside those
+/// that say which letters.
+pub(crate) fn wish(
+    body: &[u8],
+    what: &str,
+    more: &[&str],
+) -> Result<ResendRequest, ProblemResponse> {
+    let known = [FILTER.as_slice(), &["ids", "all", "dry_run"], more].concat();
     let fields = RequestFields::of_body(body, &known)?;
     let ids = fields.ids("ids")?.map(|ids| ids.into_iter().map(DeadLetterId).collect());
     let filter = LetterFilter { ids, ..filter(&fields)? };
@@ -179,10 +200,11 @@ fn wish(body: &[u8], what: &str) -> Result<ResendRequest, ProblemResponse> {
              or before; or all of them with \"all\": true"
         )));
     }
-    Ok(ResendRequest { filter, dry_run: fields.flag("dry_run")? })
+    let (rate, to) = (fields.number("rate", &(1..=RATE_MAX))?, fields.text("to")?);
+    Ok(ResendRequest { filter, dry_run: fields.flag("dry_run")?, rate, to })
 }
 
-fn filter(fields: &RequestFields) -> Result<LetterFilter, ProblemResponse> {
+pub(crate) fn filter(fields: &RequestFields) -> Result<LetterFilter, ProblemResponse> {
     Ok(LetterFilter {
         ids: None,
         endpoint: fields.either("endpoint", "webhook_id")?,
@@ -196,7 +218,7 @@ fn filter(fields: &RequestFields) -> Result<LetterFilter, ProblemResponse> {
     })
 }
 
-fn states(fields: &RequestFields) -> Result<Option<Vec<LetterState>>, ProblemResponse> {
+pub(crate) fn states(fields: &RequestFields) -> Result<Option<Vec<LetterState>>, ProblemResponse> {
     let mut words = vec![("open", LetterState::OPEN.to_vec()), ("all", LetterState::ALL.to_vec())];
     words.extend(LetterState::ALL.iter().map(|state| (state.as_str(), vec![*state])));
     fields.one_of("state", &words)
@@ -221,11 +243,47 @@ async fn find(surface: &HttpSurface, id: &str) -> Result<LetterSummary, ProblemR
     found.into_iter().next().ok_or_else(none)
 }
 
+/// Has copies of letters sent to another endpoint than their own.
+async fn copy(
+    surface: &HttpSurface,
+    ResendRequest { filter, dry_run, rate, .. }: &ResendRequest,
+    to: &str,
+) -> Result<Response, ProblemResponse> {
+    surface.require_endpoint(to)?;
+    let mut session = surface.office.session().await?;
+    let slot = surface.office.slot();
+    let dead = [LetterState::Dead];
+    let shares = dead_letters::survey(session.client(), slot, filter, &dead).await?;
+    let others = shares.iter().filter(|share| &*share.endpoint != to);
+    let (letters, bare) = others.fold((0, 0), |(letters, bare), share| {
+        (letters + share.letters - share.without_body, bare + share.without_body)
+    });
+    if *dry_run {
+        let answer = json!({
+            "dry_run": true, "letters": letters, "without_body": bare, "not_configured": [],
+        });
+        return Ok(Json(answer).into_response());
+    }
+    let copied = letter_groups::copy_to(session.client(), slot, filter, to, *rate).await?;
+    let mut sum = 0;
+    for CopiedLetters { table, letters } in &copied {
+        sum += letters;
+        let count = i64::try_from(*letters).unwrap_or(i64::MAX);
+        let balance = surface.metrics.balance(to, table);
+        balance.filtered.sub(count);
+        balance.dead.add(count);
+        surface.metrics.endpoint(to).dead_letters.add(count);
+    }
+    surface.office.asked();
+    tracing::info!(letters = sum, to, "dead letters are to be sent to another endpoint");
+    let answer = json!({ "requested": sum, "without_body": bare, "not_configured": [] });
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+}
+
 /// Marks letters to be sent again, for endpoints that are there.
 async fn request(
     surface: &HttpSurface,
-    filter: &LetterFilter,
-    dry_run: bool,
+    ResendRequest { filter, dry_run, rate, .. }: &ResendRequest,
 ) -> Result<Response, ProblemResponse> {
     if let Some(endpoint) = &filter.endpoint {
         surface.require_endpoint(endpoint)?;
@@ -248,7 +306,7 @@ async fn request(
         .iter()
         .map(|share| json!({ "endpoint": &*share.endpoint, "letters": share.letters }))
         .collect();
-    if dry_run {
+    if *dry_run {
         let answer = json!({
             "dry_run": true,
             "letters": sendable,
@@ -260,7 +318,7 @@ async fn request(
     let mut requested = 0;
     for share in &here {
         let filter = LetterFilter { endpoint: Some(share.endpoint.to_string()), ..filter.clone() };
-        requested += resend::request(session.client(), slot, &filter).await?;
+        requested += resend::request(session.client(), slot, &filter, *rate).await?;
     }
     surface.office.asked();
     tracing::info!(letters = requested, "dead letters are to be sent again");
@@ -272,7 +330,7 @@ async fn request(
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 
-fn shown(letter: &LetterSummary) -> Value {
+pub(crate) fn shown(letter: &LetterSummary) -> Value {
     let time = |time: Option<Timestamp>| time.map(Timestamp::iso_millis);
     json!({
         "id": letter.id.0,

@@ -24,9 +24,11 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
 use crate::api::HttpSurface;
+use crate::api::fields::RequestFields;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::JsonDocument;
 use crate::api::request::NamedParts;
+use crate::api::request::SentBody;
 
 /// How long a call may take. What it does is done, whether somebody waits for it or not.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -84,6 +86,15 @@ pub enum AdminCall {
     },
     Test {
         name: String,
+        wish: TestWish,
+    },
+    /// What `walhook check` finds, while walhook runs.
+    Check,
+    /// Each event type with the schema of its bodies.
+    EventTypes,
+    /// What events a row would raise, and what each endpoint would get.
+    Try {
+        trial: RowTrial,
     },
     /// Contract 4.
     WebhookConfig {
@@ -96,6 +107,30 @@ pub enum AdminCall {
     WebhookUpdate {
         document: Value,
     },
+}
+
+/// Of which event a test is; without a type, of any that the endpoint takes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TestWish {
+    pub event_type: Option<String>,
+    /// Of the row with this value in the first column of its primary key.
+    pub key: Option<String>,
+}
+
+/// A row to try events on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RowTrial {
+    /// The table, such as `public.orders`; without it that of the event type.
+    pub table: Option<String>,
+    pub event_type: Option<String>,
+    /// Of the table's rows, the one with this value in the first column of its primary key.
+    pub key: Option<String>,
+    /// A row that need not be there.
+    pub row: Option<Value>,
+    /// What it was before, for an update.
+    pub old: Option<Value>,
+    /// `insert`, `update` or `delete`; without it, all that the events ask for.
+    pub op: Option<String>,
 }
 
 pub type AdminOutcome = Result<AdminAnswer, AdminRefusal>;
@@ -244,6 +279,12 @@ pub(crate) async fn rotate(
     caller.ask(AdminCall::Rotate { name, body }).await
 }
 
-pub(crate) async fn test(caller: AdminCaller, NamedParts(name): NamedParts) -> Response {
-    caller.ask(AdminCall::Test { name }).await
+pub(crate) async fn test(
+    caller: AdminCaller,
+    NamedParts(name): NamedParts,
+    SentBody(body): SentBody,
+) -> Result<Response, ProblemResponse> {
+    let fields = RequestFields::of_body(&body, &["event_type", "key"])?;
+    let wish = TestWish { event_type: fields.text("event_type")?, key: fields.text("key")? };
+    Ok(caller.ask(AdminCall::Test { name, wish }).await)
 }

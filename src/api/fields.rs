@@ -71,6 +71,15 @@ impl RequestFields {
         }
     }
 
+    /// An object, of a body.
+    pub(crate) fn object(&self, name: &str) -> Result<Option<Value>, ProblemResponse> {
+        match self.fields.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Object(members)) => Ok(Some(Value::Object(members.clone()))),
+            Some(other) => Err(bad(format!("{name} must be an object, not {other}"))),
+        }
+    }
+
     /// A parameter that has two names.
     pub(crate) fn either(
         &self,

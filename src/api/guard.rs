@@ -15,6 +15,7 @@ use tokio::time::sleep_until;
 
 use crate::api::HttpSurface;
 use crate::api::connections::ConnectionLink;
+use crate::api::page;
 use crate::api::problem::ProblemResponse;
 use crate::config::secret::is_same;
 
@@ -27,7 +28,16 @@ pub(crate) async fn require_token(
     request: Request,
     next: Next,
 ) -> Response {
-    if surface.token.as_ref().is_none_or(|token| carries(request.headers(), token.reveal())) {
+    let headers = request.headers();
+    let token = surface.token.as_ref().map(|token| token.reveal());
+    let is_bearer = token.is_none_or(|token| carries(headers, token));
+    let is_page = !is_bearer && token.is_some_and(|token| page::has_cookie(headers, token));
+    // A cookie goes along with whatever the browser is made to send; a header of ours does not.
+    if is_page && !request.method().is_safe() && !page::is_of_page(headers) {
+        surface.refusals.note("origin", request.extensions());
+        return page::without_header().into_response();
+    }
+    if is_bearer || is_page {
         let link = request.extensions().get::<ConnectionLink>().cloned();
         let _answering = link.as_ref().map(ConnectionLink::answering);
         return next.run(request).await;

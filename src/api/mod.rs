@@ -11,17 +11,23 @@
 //! | `connections` | The connections of the HTTP surface |
 //! | `dead_letters` | `/api/v1/dead-letters` |
 //! | `endpoints` | `/api/v1/endpoints` |
+//! | `events` | `GET /api/v1/events/{event_id}` |
 //! | `fields` | Parameters of a request, from its query or its JSON body |
 //! | `guard` | Who may ask |
 //! | `host` | By which names walhook may be asked while there is no token |
+//! | `letter_bulk` | Dead letters by the filter rather than by the page |
+//! | `live` | `GET /api/v1/live`, server-sent events |
 //! | `message_queries` | `GET /api/v1/messages/{message_id}/status` and `/history` |
 //! | `openapi` | `GET /api/v1/openapi.json` |
+//! | `overview` | The last hour and day in numbers |
+//! | `page` | The page that an operator looks at, and how it gets in |
 //! | `problem` | Errors as `application/problem+json` (RFC 9457) |
 //! | `push_logs` | `GET /api/v1/push-logs` |
 //! | `refusals` | What the surface refuses, seen |
 //! | `replay` | `/api/v1/replay` |
 //! | `request` | What a request brings |
 //! | `routes` | Every path of the surface |
+//! | `source` | The database behind the events: its slot, tables, findings; a row to try |
 //! | `state_queries` | What the surface can look up and ask for in the state, beside the deliveries |
 //! | `stats` | `GET /api/v1/webhook/stats`, contract 1 |
 //! | `status` | `/health`, `/ready`, `/metrics` and `GET /api/v1/status` |
@@ -31,17 +37,23 @@ mod condition;
 mod connections;
 mod dead_letters;
 pub mod endpoints;
+mod events;
 mod fields;
 mod guard;
 pub mod host;
+mod letter_bulk;
+pub mod live;
 pub mod message_queries;
 mod openapi;
+mod overview;
+mod page;
 mod problem;
 mod push_logs;
 pub mod refusals;
 mod replay;
 mod request;
 mod routes;
+mod source;
 pub mod state_queries;
 mod stats;
 mod status;
@@ -53,25 +65,30 @@ use std::sync::PoisonError;
 
 use axum::http::StatusCode;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::endpoints::AdminSender;
 use crate::api::host::AllowedHosts;
+use crate::api::live::LiveReaders;
 use crate::api::message_queries::MessageQueries;
 use crate::api::problem::ProblemResponse;
 use crate::api::refusals::RefusalCounter;
 use crate::api::state_queries::StateQueries;
 use crate::clock::DatabaseClock;
 use crate::config::secret::Secret;
+use crate::config::settings::Settings;
 use crate::delivery::sockets::Sockets;
 use crate::flow::time::Timestamp;
+use crate::ledger::live_feed::AttemptFeed;
 use crate::ledger::state_status::StateStatus;
 use crate::ledger::stats::PushStats;
 use crate::ledger::write_back::WriteBackStatus;
 use crate::replication::status::StatusHandle;
 use crate::telemetry::metrics::WalhookMetrics;
 use crate::telemetry::obstacles::NamedObstacles;
+use crate::telemetry::samples::SampleHistory;
 
 /// Endpoints that do not get what is meant for them: their names, and why. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -120,6 +137,13 @@ pub struct HttpSurface {
     pub refusals: RefusalCounter,
     pub office: Arc<StateQueries>,
     pub messages: MessageQueries,
+    /// Attempts as they are made.
+    pub feed: AttemptFeed,
+    pub samples: SampleHistory,
+    /// Who reads `/api/v1/live`.
+    pub live: LiveReaders,
+    /// The configuration as it holds.
+    pub current: watch::Receiver<Arc<Settings>>,
 }
 
 impl HttpSurface {

@@ -60,14 +60,14 @@ pub(crate) async fn list(
     let below = fields.text("cursor")?.map(|text| cursor(&text)).transpose()?;
     let mut session = surface.office.session().await?;
     let slot = surface.office.slot();
-    let entries = push_log::list(session.client(), slot, &filter, below, limit).await?;
-    let is_full = u32::try_from(entries.len()).is_ok_and(|len| len == limit);
-    let next = entries.last().filter(|_| is_full).map(|entry| {
-        let PushLogCursor { created_at, id, place } = entry.cursor();
+    let now = surface.clock.now();
+    let found = push_log::search(session.client(), slot, &filter, below, limit, now).await?;
+    let next = found.next.map(|PushLogCursor { created_at, id, place }| {
         format!("{}-{id}-{place}", created_at.micros())
     });
-    let shown: Vec<Value> = entries.iter().map(shown).collect();
-    Ok(Json(json!({ "push_logs": shown, "next_cursor": next })))
+    let shown: Vec<Value> = found.entries.iter().map(shown).collect();
+    let searched_from = found.searched_from.map(Timestamp::iso_millis);
+    Ok(Json(json!({ "push_logs": shown, "next_cursor": next, "searched_from": searched_from })))
 }
 
 /// A cursor as [`list`] gives it: microseconds, the number of the attempt, and the event's in it.
@@ -83,7 +83,7 @@ fn cursor(text: &str) -> Result<PushLogCursor, ProblemResponse> {
 }
 
 /// The names are those of contract 3, beside walhook's own.
-fn shown(entry: &PushLogEntry) -> Value {
+pub(crate) fn shown(entry: &PushLogEntry) -> Value {
     json!({
         "id": entry.id,
         "created_at": entry.created_at.iso_millis(),

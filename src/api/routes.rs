@@ -24,15 +24,21 @@ use crate::api::HttpSurface;
 use crate::api::connections;
 use crate::api::dead_letters;
 use crate::api::endpoints;
+use crate::api::events;
 use crate::api::guard;
 use crate::api::host;
+use crate::api::letter_bulk;
+use crate::api::live;
 use crate::api::message_queries;
 use crate::api::openapi;
+use crate::api::overview;
+use crate::api::page;
 use crate::api::problem::ProblemResponse;
 use crate::api::push_logs;
 use crate::api::replay;
 use crate::api::request;
 use crate::api::request::BODY_BYTES_MAX;
+use crate::api::source;
 use crate::api::stats;
 use crate::api::status;
 use crate::api::webhook_api;
@@ -73,12 +79,22 @@ pub(crate) fn open() -> Vec<RouteOperation> {
         RouteOperation::get("/health", status::health),
         RouteOperation::get("/ready", status::ready),
         RouteOperation::get("/metrics", status::metrics),
+        RouteOperation::get("/", page::index),
+        RouteOperation::get("/ui/{file}", page::file),
+        RouteOperation::post("/login", page::login),
+        RouteOperation::post("/logout", page::logout),
     ]
 }
 
 /// Paths whose calls have parameters in the query. The others refuse one, so that a parameter in the wrong
 /// place is not taken for one that was heard.
-const WITH_QUERY: [&str; 3] = ["/api/v1/dead-letters", "/api/v1/push-logs", "/v1/webhook/Test"];
+const WITH_QUERY: [&str; 5] = [
+    "/api/v1/dead-letters",
+    "/api/v1/dead-letters/groups",
+    "/api/v1/live",
+    "/api/v1/push-logs",
+    "/v1/webhook/Test",
+];
 
 /// What needs the token, if there is one.
 pub(crate) fn guarded() -> Vec<RouteOperation> {
@@ -86,12 +102,20 @@ pub(crate) fn guarded() -> Vec<RouteOperation> {
         RouteOperation::get("/api/v1/webhook/stats", stats::stats),
         RouteOperation::get("/api/v1/status", status::status),
         RouteOperation::get("/api/v1/openapi.json", openapi::document),
+        RouteOperation::get("/api/v1/overview", overview::overview),
+        RouteOperation::get("/api/v1/live", live::live),
+        RouteOperation::get("/api/v1/source", source::source),
+        RouteOperation::get("/api/v1/source/findings", source::findings),
+        RouteOperation::get("/api/v1/event-types", source::event_types),
+        RouteOperation::post("/api/v1/try", source::try_row),
+        RouteOperation::get("/api/v1/events/{event_id}", events::show),
         RouteOperation::get("/api/v1/endpoints", endpoints::list),
         RouteOperation::post("/api/v1/endpoints", endpoints::create),
         RouteOperation::get("/api/v1/endpoints/{name}", endpoints::show),
         RouteOperation::put("/api/v1/endpoints/{name}", endpoints::replace),
         RouteOperation::patch("/api/v1/endpoints/{name}", endpoints::patch),
         RouteOperation::delete("/api/v1/endpoints/{name}", endpoints::delete),
+        RouteOperation::get("/api/v1/endpoints/{name}/samples", overview::of_endpoint),
         RouteOperation::post("/api/v1/endpoints/{name}/enable", endpoints::enable),
         RouteOperation::post("/api/v1/endpoints/{name}/disable", endpoints::disable),
         RouteOperation::post("/api/v1/endpoints/{name}/pause", endpoints::pause),
@@ -102,6 +126,8 @@ pub(crate) fn guarded() -> Vec<RouteOperation> {
         RouteOperation::get("/api/v1/dead-letters", dead_letters::list),
         RouteOperation::post("/api/v1/dead-letters/resend", dead_letters::resend),
         RouteOperation::post("/api/v1/dead-letters/discard", dead_letters::discard),
+        RouteOperation::get("/api/v1/dead-letters/groups", letter_bulk::groups),
+        RouteOperation::post("/api/v1/dead-letters/cancel", letter_bulk::cancel),
         RouteOperation::get("/api/v1/dead-letters/{id}", dead_letters::show),
         RouteOperation::delete("/api/v1/dead-letters/{id}", dead_letters::discard_one),
         RouteOperation::post("/api/v1/dead-letters/{id}/resend", dead_letters::resend_one),
@@ -137,6 +163,7 @@ pub(crate) fn router(surface: HttpSurface) -> Router {
         .layer(middleware::from_fn_with_state(surface.clone(), guard::refuse_other_sites));
     let known_host = middleware::from_fn_with_state(surface.clone(), host::require_known_host);
     routes(open())
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .merge(guarded)
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)

@@ -19,6 +19,7 @@
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
 
 mod callbacks;
+mod sampling;
 mod scrape;
 mod surface;
 pub mod tail;
@@ -38,6 +39,7 @@ use crate::api;
 use crate::app::scrape::MetricsScrape;
 use crate::app::surface::listen;
 use crate::app::surface::surface;
+use crate::clock::host_now;
 use crate::config::settings::Settings;
 use crate::endpoints::admin::ERRANDS_MAX;
 use crate::endpoints::admin::EndpointAdmin;
@@ -69,6 +71,7 @@ use crate::pipeline::source_thread::AttachedSource;
 use crate::pipeline::source_thread::PumpParts;
 use crate::pipeline::source_thread::SourceThread;
 use crate::pipeline::state_probe;
+use crate::preflight::event_schemas;
 use crate::preflight::prepare::prepare;
 use crate::preflight::rights;
 use crate::preflight::schema_watch::SchemaWatch;
@@ -80,6 +83,7 @@ use crate::store::books::CommonCounts;
 use crate::store::push_totals::PushTotals;
 use crate::store::state_error::StateError;
 use crate::task::TaskOwner;
+use crate::telemetry::metrics::WalhookMetrics;
 
 pub use crate::preflight::ownership::StartConsent;
 
@@ -119,10 +123,21 @@ impl App {
         let address = listener.local_addr()?;
         let mut tasks = TaskOwner::new();
         let handles = SharedHandles::new(&settings);
+        handles.metrics.reloaded(true, host_now());
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
         let (fleet, desk) = (Arc::default(), api::endpoints::AdminSender::default());
         let scrape = Arc::new(MetricsScrape::new(Arc::clone(&fleet), &handles, confirmed_out));
-        let surface = surface(&settings, &handles, scrape, Arc::clone(&fleet), Arc::clone(&desk));
+        let shown = (Arc::clone(&scrape), Arc::clone(&fleet));
+        let (desk_of, close) = (Arc::clone(&desk), tasks.close_token());
+        let surface = surface(&settings, &handles, shown.0, shown.1, desk_of, close);
+        let names = Arc::clone(&surface.endpoints);
+        let names: Arc<sampling::EndpointNames> =
+            Arc::new(move || names().into_iter().map(|view| view.name).collect());
+        let sampling = sampling::run(handles.clone(), scrape, names, tasks.stop_token());
+        tasks.spawn("the samples", async move {
+            sampling.await;
+            Ok(())
+        });
         let serve = api::serve(listener, surface, tasks.close_token());
         tasks.spawn_last("the HTTP surface", async move {
             serve.await;
@@ -169,6 +184,11 @@ impl App {
     /// the slot is ours, all of it or nothing; the log says what became of it.
     pub fn reloads(&self) -> watch::Sender<Option<Arc<Settings>>> {
         self.reloads.0.clone()
+    }
+
+    /// What `/metrics` shows.
+    pub fn metrics(&self) -> WalhookMetrics {
+        self.handles.metrics.clone()
     }
 
     /// Cancel it to shut down.
@@ -354,6 +374,11 @@ async fn start_observer(
     observer.observe(&mut session).await.context("cannot ask PostgreSQL for the time")?;
     let stop = tasks.stop_token();
     tasks.spawn("the observer", async move { Ok(observer.run(session, stop).await?) });
+    let schemas = event_schemas::watch(handles.current.subscribe(), tasks.stop_token());
+    tasks.spawn("the watch over the events' schemas", async move {
+        schemas.await;
+        Ok(())
+    });
     let watch = SchemaWatch::new(handles.status.clone(), handles.metrics.replication());
     let watch = watch.run(handles.current.subscribe(), tasks.stop_token());
     tasks.spawn("the watch over tables and publication", async move {
@@ -395,6 +420,7 @@ fn ledger(
         common,
         totals,
         replayed: handles.replayed.clone(),
+        feed: handles.feed.clone(),
     };
     Ledger::new(&handles.metrics, terms)
 }

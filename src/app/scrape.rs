@@ -52,6 +52,11 @@ impl MetricsScrape {
         self.handles.status.confirmed(confirmed);
         let view = self.handles.status.view();
         self.replication.set_connected(view.state == "streaming");
+        self.handles.metrics.set_role(match view.state {
+            "standby" => Some("standby"),
+            "starting" | "stopping" => None,
+            _ => Some("active"),
+        });
         self.replication.set_received(view.received_lsn.parse().unwrap_or_default());
         self.replication.set_confirmed(confirmed);
         self.replication.set_clock_ahead(self.handles.clock.ahead_seconds());

@@ -6,10 +6,12 @@ use std::sync::OnceLock;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::api::HttpSurface;
 use crate::api::host::AllowedHosts;
+use crate::api::live::LiveReaders;
 use crate::api::message_queries::MessageQueries;
 use crate::api::refusals::RefusalCounter;
 use crate::api::state_queries::StateQueries;
@@ -31,6 +33,7 @@ pub(super) fn surface(
     scrape: Arc<MetricsScrape>,
     fleet: Arc<OnceLock<RegistryHandle>>,
     desk: api::endpoints::AdminSender,
+    stop: CancellationToken,
 ) -> HttpSurface {
     let configured: Vec<_> = settings.endpoints.iter().map(snapshot::not_begun).collect();
     let office = StateQueries::new(
@@ -60,6 +63,10 @@ pub(super) fn surface(
         hosts: AllowedHosts::new(settings.http.listen, &settings.http.hosts),
         refusals: RefusalCounter::new(handles.metrics.clone()),
         office: Arc::new(office),
+        feed: handles.feed.clone(),
+        samples: handles.samples.clone(),
+        live: LiveReaders::new(stop),
+        current: handles.current.subscribe(),
         messages: MessageQueries::new(&settings.postgres.server, settings.messages.as_ref()),
     }
 }

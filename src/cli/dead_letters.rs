@@ -28,6 +28,15 @@ const COLUMNS: [(&str, &str); 9] = [
     ("REASON", "reason"),
 ];
 
+const GROUP_COLUMNS: [(&str, &str); 6] = [
+    ("LETTERS", "letters"),
+    ("ENDPOINT", "endpoint"),
+    ("CLASS", "class"),
+    ("STATE", "state"),
+    ("FIRST", "first_died_at"),
+    ("LAST", "last_died_at"),
+];
+
 /// Looks at deliveries that were given up, sends them again, discards them
 #[derive(Args, Debug)]
 #[command(
@@ -73,7 +82,21 @@ enum DeadLetterAction {
     #[command(
         after_help = "Example: walhook dead-letters resend --key T_20251214_0001 --endpoint crm"
     )]
-    Resend(ListOrder),
+    Resend(ResendOrder),
+    /// Takes back what was asked to be sent again and is not on its way yet
+    #[command(after_help = "Example: walhook dead-letters cancel --endpoint crm")]
+    Cancel(ListOrder),
+    /// Counts letters by endpoint, reason and state
+    #[command(after_help = "Example: walhook dead-letters groups --state all")]
+    Groups {
+        #[command(flatten)]
+        which: DeadLetterChoice,
+        /// dead, requested, resending, delivered, expired, discarded, open or all
+        #[arg(long, default_value = "open")]
+        state: String,
+        #[command(flatten)]
+        target: ApiAddress,
+    },
     /// Closes letters that need not be sent any more
     #[command(after_help = "Example: walhook dead-letters discard 17 18")]
     Discard(ListOrder),
@@ -122,6 +145,18 @@ struct ListOrder {
     target: ApiAddress,
 }
 
+#[derive(Args, Debug)]
+struct ResendOrder {
+    #[command(flatten)]
+    order: ListOrder,
+    /// So many a second, instead of [dead_letters] resend_rate
+    #[arg(long, value_name = "PER_SECOND")]
+    rate: Option<u32>,
+    /// To this endpoint instead of their own; the letters themselves stay as they are
+    #[arg(long, value_name = "ENDPOINT")]
+    to: Option<String>,
+}
+
 impl DeadLetters {
     /// # Errors
     /// That no walhook answers, or what it answers instead.
@@ -142,12 +177,25 @@ impl DeadLetters {
                 let letter = target.asker(global)?.get_text(&format!("{PATH}/{id}"))?;
                 show(&letter, target.json)
             }
-            Some(DeadLetterAction::Resend(order)) => {
-                let answer = order.give(global, "resend")?;
+            Some(DeadLetterAction::Resend(ResendOrder { order, rate, to })) => {
+                let more = [
+                    rate.map(|rate| ("rate", Value::from(rate))),
+                    to.map(|to| ("to", Value::from(to))),
+                ];
+                let answer = order.give(global, "resend", more.into_iter().flatten())?;
                 order.report(&answer, "requested", "sent again")
             }
+            Some(DeadLetterAction::Cancel(order)) => {
+                let answer = order.give(global, "cancel", [])?;
+                order.report(&answer, "cancelled", "taken back")
+            }
+            Some(DeadLetterAction::Groups { which, state, target }) => {
+                let mut query = which.fields();
+                query.push(("state", state));
+                groups(&target.asker(global)?, &query, target.json)
+            }
             Some(DeadLetterAction::Discard(order)) => {
-                let answer = order.give(global, "discard")?;
+                let answer = order.give(global, "discard", [])?;
                 order.report(&answer, "discarded", "discarded")
             }
         }
@@ -171,7 +219,12 @@ impl DeadLetterChoice {
 }
 
 impl ListOrder {
-    fn give(&self, global: &GlobalOptions, order: &str) -> Result<Value, CommandError> {
+    fn give(
+        &self,
+        global: &GlobalOptions,
+        order: &str,
+        more: impl IntoIterator<Item = (&'static str, Value)>,
+    ) -> Result<Value, CommandError> {
         let mut body = Map::new();
         for (name, value) in self.which.fields() {
             body.insert(name.to_owned(), Value::String(value));
@@ -181,6 +234,7 @@ impl ListOrder {
         }
         body.insert("all".to_owned(), self.all.into());
         body.insert("dry_run".to_owned(), self.dry_run.into());
+        body.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
         self.target.asker(global)?.post(&format!("{PATH}/{order}"), &Value::Object(body))
     }
 
@@ -232,6 +286,19 @@ fn list(asker: &ApiClient, query: &[(&str, String)], json: bool) -> Result<(), C
         terminal::note(&format!("more: walhook dead-letters list --cursor {cursor} ..."))?;
     }
     Ok(())
+}
+
+fn groups(asker: &ApiClient, query: &[(&str, String)], json: bool) -> Result<(), CommandError> {
+    let answer = asker.get(&format!("{PATH}/groups"), query)?;
+    if json {
+        return Ok(terminal::line(&terminal::json_line(&answer))?);
+    }
+    let groups = answer.get("groups").and_then(Value::as_array);
+    let groups = groups.map(Vec::as_slice).unwrap_or_default();
+    if groups.is_empty() {
+        return Ok(terminal::note("no dead letters")?);
+    }
+    Ok(table::print(&GROUP_COLUMNS, groups)?)
 }
 
 /// What of a letter must not be rounded.

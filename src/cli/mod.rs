@@ -22,10 +22,12 @@
 //! | `receive` | `walhook receive` |
 //! | `replay` | `walhook replay` |
 //! | `run` | `walhook run` |
+//! | `schema` | `walhook schema` |
 //! | `status` | `walhook status` |
 //! | `table` | Tables for people |
 //! | `tail` | `walhook tail` |
 //! | `terminal` | What goes to the terminal |
+//! | `trigger` | `walhook trigger` |
 
 pub mod ask;
 pub mod check;
@@ -38,10 +40,12 @@ pub mod push_log;
 pub mod receive;
 pub mod replay;
 pub mod run;
+pub mod schema;
 pub mod status;
 pub mod table;
 pub mod tail;
 pub mod terminal;
+pub mod trigger;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -96,7 +100,9 @@ enum Command {
     Endpoints(endpoints::Endpoints),
     PushLog(push_log::PushLog),
     Replay(replay::Replay),
+    Schema(schema::SchemaCommand),
     Status(status::StatusCommand),
+    Trigger(trigger::TriggerCommand),
 }
 
 impl Cli {
@@ -117,7 +123,9 @@ impl Cli {
             Command::Endpoints(endpoints) => endpoints.run(&global),
             Command::PushLog(log) => log.run(&global),
             Command::Replay(replay) => replay.run(&global),
+            Command::Schema(schema) => schema.run(&global),
             Command::Status(status) => status.run(&global),
+            Command::Trigger(trigger) => trigger.run(&global),
         }
     }
 }

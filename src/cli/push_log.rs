@@ -85,7 +85,16 @@ impl PushLog {
         ];
         let query: Vec<(&str, String)> =
             fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-        let answer = self.target.asker(global)?.get("/api/v1/push-logs", &query)?;
+        let asker = self.target.asker(global)?;
+        let mut query = query;
+        let mut answer = asker.get("/api/v1/push-logs", &query)?;
+        // Where there are many attempts, a page without any may have only looked so far.
+        while is_to_be_continued(&answer) {
+            query.retain(|(name, _)| *name != "cursor");
+            let cursor = answer.get("next_cursor").and_then(Value::as_str).unwrap_or_default();
+            query.push(("cursor", cursor.to_owned()));
+            answer = asker.get("/api/v1/push-logs", &query)?;
+        }
         if self.target.json {
             return Ok(terminal::line(&terminal::json_line(&answer))?);
         }
@@ -100,4 +109,10 @@ impl PushLog {
         }
         Ok(())
     }
+}
+
+/// Whether nothing was found yet, and not all was looked through.
+fn is_to_be_continued(answer: &Value) -> bool {
+    let entries = answer.get("push_logs").and_then(Value::as_array);
+    entries.is_some_and(Vec::is_empty) && answer.get("next_cursor").is_some_and(Value::is_string)
 }

@@ -25,6 +25,7 @@ use crate::preflight::ownership::StartConsent;
 use crate::telemetry;
 use crate::telemetry::LogFormatter;
 use crate::telemetry::LogSetup;
+use crate::telemetry::metrics::WalhookMetrics;
 
 /// Threads that hang in a name look-up must not delay the end of the process.
 const LOOKUPS_MAX: Duration = Duration::from_millis(100);
@@ -80,7 +81,7 @@ async fn serve(
     let grace = settings.grace;
     let app = App::start(settings).await?;
     let app = app.with_consent(consent).skipping(skip_transaction);
-    let (stop, reloads) = (app.stop_token(), app.reloads());
+    let (stop, reloads, metrics) = (app.stop_token(), app.reloads(), app.metrics());
     let (wishes, wished) = mpsc::channel(1);
     // One that waits already will find the files as they are then.
     let reload = || {
@@ -93,7 +94,7 @@ async fn serve(
             }
             ended
         }
-        never = reread(global, wished, &reloads) => never,
+        never = reread(global, wished, &reloads, &metrics) => never,
         () = signals.hurry(stop, grace, reload) => {
             tracing::warn!("ended at the second signal: what was in flight comes again");
             log.write_out();
@@ -108,12 +109,14 @@ async fn reread(
     global: &GlobalOptions,
     mut wished: mpsc::Receiver<()>,
     reloads: &watch::Sender<Option<Arc<Settings>>>,
+    metrics: &WalhookMetrics,
 ) -> anyhow::Result<()> {
     while wished.recv().await.is_some() {
         let global = global.clone();
         let read = tokio::task::spawn_blocking(move || read_again(&global)).await;
-        if let Some(settings) = read.context("the configuration could not be read again")? {
-            reloads.send_replace(Some(Arc::new(settings)));
+        match read.context("the configuration could not be read again")? {
+            Some(settings) => drop(reloads.send_replace(Some(Arc::new(settings)))),
+            None => metrics.reloaded(false, host_now()),
         }
     }
     std::future::pending().await

@@ -18,6 +18,7 @@ use crate::config::settings::SignatureEncoding;
 use crate::config::settings::SignedPart;
 use crate::config::settings::Signing;
 use crate::config::settings::StandardKey;
+use crate::flow::hex::hex_of;
 
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
@@ -118,7 +119,7 @@ impl RequestSignature<'_> {
             let mut text = scheme.prefix.clone();
             let tag = context.sign();
             match scheme.encoding {
-                SignatureEncoding::Hex => text.push_str(&hex(tag.as_ref())),
+                SignatureEncoding::Hex => text.push_str(&hex_of(tag.as_ref())),
                 SignatureEncoding::Base64 => BASE64_STANDARD.encode_string(tag, &mut text),
             }
             headers.push((scheme.header.clone(), sensitive(text)));
@@ -170,14 +171,6 @@ fn sensitive(text: String) -> HeaderValue {
     let mut value = HeaderValue::try_from(text).expect("a signature can stand in a header");
     value.set_sensitive(true);
     value
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 0xF])
-        .filter_map(|nibble| char::from_digit(u32::from(nibble), 16))
-        .collect()
 }
 
 #[cfg(test)]

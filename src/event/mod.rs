@@ -21,10 +21,12 @@
 //! | `require` | What an event, and an endpoint that takes it, need of the event's table, for `check` and for the start |
 //! | `route` | Which changes become which events, and who gets them |
 //! | `row_order` | Order keys |
+//! | `schema` | The JSON Schema of an event's body |
 //! | `scope` | A change as expressions see it |
 //! | `subscribers` | Who takes the events of a rule |
 //! | `target` | The row that an event's write-back is to find, taken from its change |
 //! | `template` | A payload of the user's own against one relation |
+//! | `trial` | What one change would come to, without anything being sent |
 //! | `type_check` | Whether an expression's types fit a table's columns, before any row shows it |
 //! | `value` | An expression's value as JSON |
 //! | `writer` | Builds a `EventBody` with one allocation for all of its text |
@@ -40,10 +42,12 @@ pub mod plan;
 pub mod require;
 pub mod route;
 mod row_order;
+pub mod schema;
 mod scope;
 mod subscribers;
 mod target;
 mod template;
+pub mod trial;
 pub mod type_check;
 mod value;
 mod writer;

@@ -77,6 +77,19 @@ pub fn check_filter(filter: &Expression, relation: &Relation) -> TypeReport {
     TypeReport { misfits: checker.misfits, is_never_true }
 }
 
+/// The JSON type that an expression's value has on rows of `relation`, if the types tell.
+pub(crate) fn json_type(expression: &Expression, relation: &Relation) -> Option<&'static str> {
+    let mut checker = TypeChecker { relation, misfits: Vec::new() };
+    match checker.kind(expression.tree()) {
+        ValueKind::Bool => Some("boolean"),
+        ValueKind::Number => Some("number"),
+        ValueKind::String | ValueKind::Timestamp | ValueKind::Duration => Some("string"),
+        ValueKind::List => Some("array"),
+        ValueKind::Map => Some("object"),
+        ValueKind::Null | ValueKind::Unknown => None,
+    }
+}
+
 struct TypeChecker<'a> {
     relation: &'a Relation,
     misfits: Vec<String>,

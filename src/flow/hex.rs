@@ -21,6 +21,12 @@ pub fn hex_to_base64(out: &mut Vec<u8>, hex: &[u8]) -> Option<()> {
     Some(())
 }
 
+/// Two digits for each byte, in lower case.
+pub fn hex_of(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
+    digits.filter_map(|nibble| char::from_digit(u32::from(nibble), 16)).collect()
+}
+
 /// Whether these are hexadecimal digits of whole bytes.
 pub fn is_hex(text: &[u8]) -> bool {
     text.len().is_multiple_of(2) && text.iter().all(u8::is_ascii_hexdigit)

@@ -55,6 +55,7 @@ impl Ledger {
             PumpReport::Through { position } => self.fronts.through(*position),
             PumpReport::Boundary { end, committed: Some(committed) } => {
                 self.commit_times.note(*end, *committed);
+                self.stats.committed(*committed);
             }
             PumpReport::Note(_)
             | PumpReport::Seen(_)
@@ -127,8 +128,16 @@ impl Ledger {
 
     fn attempted(&self, attempt: &DeliveryAttempt) {
         let Some(account) = self.endpoints.get(&attempt.endpoint) else { return };
+        self.feed.note(&account.name, attempt);
         let failure = attempt.exchange.failure.as_ref();
         account.metrics.attempted(failure.map(|failure| failure.class), attempt.exchange.took);
+        if attempt.lease.attempt == 1 && !attempt.lease.replay {
+            for event in &attempt.lease.events {
+                let waited = attempt.finished.since(event.committed);
+                let waited = waited.saturating_sub(attempt.exchange.took);
+                account.metrics.queue.observe(waited.as_secs_f64());
+            }
+        }
         if attempt.lease.attempt > 1 {
             account.metrics.retries.inc();
         }

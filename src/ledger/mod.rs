@@ -16,6 +16,7 @@
 //! | --- | --- |
 //! | `booking` | What is opened, reported and changed, as entries of the books |
 //! | `live` | The books at this moment, in the metrics |
+//! | `live_feed` | Attempts as they are made, for whoever looks on |
 //! | `logged` | What the push log gets to know of an attempt |
 //! | `names` | What events and notes mean by their numbers |
 //! | `outcome_log` | One log line per final outcome |
@@ -31,6 +32,7 @@
 
 mod booking;
 mod live;
+pub mod live_feed;
 mod logged;
 pub mod names;
 pub mod outcome_log;
@@ -74,6 +76,7 @@ use crate::flow::watermark::OpenFate;
 use crate::flow::watermark::PumpReport;
 use crate::flow::watermark::Watermark;
 use crate::ledger::live::LiveBooks;
+use crate::ledger::live_feed::AttemptFeed;
 use crate::ledger::names::EndpointNames;
 use crate::ledger::names::ServingEndpoints;
 use crate::ledger::pending::PendingFlush;
@@ -131,6 +134,8 @@ pub struct LedgerParts {
     /// The sums of all pushes as it holds them.
     pub totals: PushTotals,
     pub replayed: ReplayProgress,
+    /// Told of each attempt, for whoever looks on.
+    pub feed: AttemptFeed,
 }
 
 /// How often an endpoint's outage is told.
@@ -190,6 +195,7 @@ pub struct Ledger {
     stored: Lsn,
     settled: watch::Sender<Option<Position>>,
     replayed: ReplayProgress,
+    feed: AttemptFeed,
     flush_seconds: Histogram,
     sightings: SeenSightings,
     /// By rule index.
@@ -256,6 +262,7 @@ impl Ledger {
             stored: terms.stored,
             settled: terms.settled,
             replayed: terms.replayed,
+            feed: terms.feed,
             flush_seconds: metrics.ledger_flush(),
             sightings: SeenSightings::default(),
             event_types: terms.event_types,

@@ -23,6 +23,7 @@ pub struct PushStats {
     response_micros: AtomicU64,
     last_push_seconds: AtomicI64,
     oldest_open_micros: AtomicI64,
+    last_commit_micros: AtomicI64,
 }
 
 /// The counters at one moment, with the field names of contract 1.
@@ -65,6 +66,19 @@ impl PushStats {
     pub fn failed(&self, now: Timestamp) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         self.last_push_seconds.store(now.seconds(), Ordering::Relaxed);
+    }
+
+    /// A commit was seen.
+    pub(crate) fn committed(&self, committed: Timestamp) {
+        self.last_commit_micros.fetch_max(committed.micros(), Ordering::Relaxed);
+    }
+
+    /// When the last commit that was seen was made; `None` before the first.
+    pub fn last_commit(&self) -> Option<Timestamp> {
+        match self.last_commit_micros.load(Ordering::Relaxed) {
+            NEVER => None,
+            micros => Some(Timestamp::from_micros(micros)),
+        }
     }
 
     /// When the oldest event that is still open was committed.

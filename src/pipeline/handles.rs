@@ -11,6 +11,7 @@ use crate::config::settings::Settings;
 use crate::delivery::network::DeliveryNetwork;
 use crate::delivery::sockets::Sockets;
 use crate::lane::overflow_delay::WalHold;
+use crate::ledger::live_feed::AttemptFeed;
 use crate::ledger::replayed::ReplayProgress;
 use crate::ledger::state_status::StateStatus;
 use crate::ledger::stats::PushStats;
@@ -20,6 +21,7 @@ use crate::replication::status::StatusHandle;
 use crate::replication::wire::feedback::SlotRelease;
 use crate::telemetry::metrics::WalhookMetrics;
 use crate::telemetry::obstacles::NamedObstacles;
+use crate::telemetry::samples::SampleHistory;
 
 /// What stages tell and what others read.
 #[derive(Clone)]
@@ -43,6 +45,10 @@ pub(crate) struct SharedHandles {
     pub(crate) obstacles: NamedObstacles,
     /// From the ledger to the resender.
     pub(crate) replayed: ReplayProgress,
+    /// From the ledger to whoever looks on.
+    pub(crate) feed: AttemptFeed,
+    /// The last hour and day in numbers.
+    pub(crate) samples: SampleHistory,
     /// From the HTTP surface to the resender: somebody has asked.
     pub(crate) asked: Arc<Notify>,
     /// From the observer to the pump: how much WAL waits for slow endpoints.
@@ -71,6 +77,8 @@ impl SharedHandles {
             hold: SlotOwnership::new(settings.postgres.wal_sender_timeout),
             sockets: Sockets::of_this_process(),
             replayed: ReplayProgress::default(),
+            feed: AttemptFeed::default(),
+            samples: SampleHistory::default(),
             asked: Arc::new(Notify::new()),
             wal_hold: WalHold::new(settings.memory.hold_wal_bytes, settings.memory.hold_wal_time),
             current: Arc::new(watch::Sender::new(Arc::new(settings.clone()))),

@@ -17,6 +17,7 @@ use crate::flow::time::Timestamp;
 use crate::replication::catalog::CheckFinding;
 use crate::replication::sample;
 use crate::replication::sample::RowSample;
+use crate::replication::sample::SampleSource;
 use crate::store;
 use crate::store::error::StoreError;
 
@@ -83,13 +84,27 @@ pub(crate) async fn example(
     endpoint: &Endpoint,
     now: Timestamp,
 ) -> Result<Option<EventExample>, StoreError> {
+    example_of(settings, endpoint, None, now).await
+}
+
+/// As [`example`], of the row with this value in the first column of its primary key, if one is named.
+///
+/// # Errors
+/// The server cannot be asked.
+pub(crate) async fn example_of(
+    settings: &Settings,
+    endpoint: &Endpoint,
+    key: Option<&str>,
+    now: Timestamp,
+) -> Result<Option<EventExample>, StoreError> {
+    let source = key.map_or(SampleSource::First(1), SampleSource::Key);
     let session = store::connect(&settings.postgres.server).await?;
     let mut made_up = None;
     for rule in settings.events.iter().filter(|rule| endpoint.takes(rule)) {
-        let read = sample::read(&session.client, &rule.table, 1).await?;
+        let read = sample::read_from(&session.client, &rule.table, source).await?;
         let RowSample::Rows { relation, rows } = read else { continue };
         let is_there = !rows.is_empty();
-        if !is_there && made_up.is_some() {
+        if !is_there && (made_up.is_some() || key.is_some()) {
             continue;
         }
         let rows = match is_there {

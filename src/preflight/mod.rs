@@ -7,6 +7,7 @@
 //! | `column_types` | Whether filters and ages fit the types of their columns |
 //! | `dry_run` | Tries every event on rows of its table, for `walhook check` |
 //! | `endpoint_rows` | The rows of `[endpoints_from]` |
+//! | `event_schemas` | The catalogue of events |
 //! | `gaps` | Gaps before the start |
 //! | `inspection` | Asks PostgreSQL for everything that a configuration needs of it |
 //! | `message_tables` | Looks beforehand at the tables that say what became of messages |
@@ -26,6 +27,7 @@ pub(crate) mod clock_offset;
 pub(crate) mod column_types;
 pub(crate) mod dry_run;
 pub(crate) mod endpoint_rows;
+pub(crate) mod event_schemas;
 pub(crate) mod gaps;
 pub(crate) mod inspection;
 pub(crate) mod message_tables;

@@ -28,12 +28,14 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::DatabaseClock;
 use crate::config::settings::DeadLetterSettings;
 use crate::config::settings::Settings;
 use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::flow::budget::MemoryBudget;
 use crate::lane::error::QueueError;
 use crate::lane::sender::ReplaySender;
@@ -44,6 +46,7 @@ use crate::redelivery::recount::LetterRecount;
 use crate::redelivery::recount::RECOUNT;
 use crate::redelivery::worker::ResendWorker;
 use crate::store::dead_letters;
+use crate::store::overview;
 use crate::store::progress::StateOwnership;
 use crate::store::replays;
 use crate::store::replays::ReplayTally;
@@ -81,6 +84,9 @@ const PURGE_ROWS: u64 = 1000;
 /// First and longest wait while the state's database is away.
 pub(crate) const AWAY_FIRST: Duration = Duration::from_millis(200);
 pub(crate) const AWAY_CAP: Duration = Duration::from_secs(5);
+
+/// Endpoints whose backlog's age is asked for at once.
+const AGED_MAX: usize = 1000;
 
 /// What sending again needs.
 pub(crate) struct RedeliveryService {
@@ -254,6 +260,28 @@ impl RedeliveryService {
         if let Ok(sizes) = dead_letters::sizes(session.client(), self.holding.slot()).await {
             self.recount.compare(&fleet.roster(), &sizes);
         }
+        self.age_backlogs(&fleet.roster(), session.client()).await;
+    }
+
+    /// Says how old the oldest event of each backlog is; of a thousand of them at most.
+    async fn age_backlogs(&self, roster: &EndpointSnapshot, client: &Client) {
+        let parked = roster.0.iter().filter(|shown| shown.metrics.pending_backlog.get() > 0);
+        let names: Vec<&str> = parked.map(|shown| &*shown.endpoint.name).take(AGED_MAX).collect();
+        let slot = self.holding.slot();
+        let waiting = match names.is_empty() {
+            true => Vec::new(),
+            false => match overview::waiting(client, slot, &names).await {
+                Ok(waiting) => waiting,
+                Err(_away) => return,
+            },
+        };
+        let now = self.clock.now();
+        for shown in &roster.0 {
+            let found = waiting.iter().find(|waiting| waiting.endpoint == shown.endpoint.name);
+            let oldest = found.and_then(|waiting| waiting.oldest);
+            let age = oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
+            shown.metrics.oldest_pending.set(age.as_secs_f64());
+        }
     }
 
     /// Purges letters that were closed long ago.
@@ -281,6 +309,8 @@ impl RedeliveryService {
             shared: self,
             ended: self.replayed.watch(),
             pace: ResendPace::new(self.settings.resend_rate),
+            // The first one says how quickly the others may go.
+            portion_rows: 1,
             in_memory: HashMap::new(),
             tally: ReplayTally::default(),
             endpoint,

@@ -39,6 +39,8 @@ pub(crate) struct ResendWorker<'r> {
     pub(crate) way: ClaimKind,
     pub(crate) ended: watch::Receiver<()>,
     pub(crate) pace: ResendPace,
+    /// How many letters may be in memory at once: as many as go out in a second. The rest can be taken back.
+    pub(crate) portion_rows: usize,
     /// What became of the replays of the push log.
     pub(crate) tally: ReplayTally,
     /// What was handed to the lane and is not committed yet, with its share of the replays' budget.
@@ -97,7 +99,7 @@ impl ResendWorker<'_> {
 
     /// Claims as many letters as there is room for, and hands them to the lane. Returns how many.
     async fn portion(&mut self) -> Result<usize, ResendError> {
-        let rows = PORTION_ROWS.saturating_sub(self.in_memory.len());
+        let rows = self.portion_rows.saturating_sub(self.in_memory.len());
         if rows == 0 {
             return Ok(0);
         }
@@ -119,6 +121,9 @@ impl ResendWorker<'_> {
             self.revive(&claimed.letter.event.table);
         }
         for claimed in claimed {
+            let rate = claimed.rate.unwrap_or(self.shared.settings.resend_rate);
+            self.pace.set_rate(rate);
+            self.portion_rows = (rate as usize).clamp(1, PORTION_ROWS);
             let mut letter = claimed.letter;
             let id = ReplayId::Letter(letter.id.0);
             self.pace.turn().await;

@@ -51,6 +51,17 @@ pub enum RowSample {
     Unreadable(String),
 }
 
+/// Which rows are wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum SampleSource<'a> {
+    /// Up to so many, whichever PostgreSQL finds first.
+    First(usize),
+    /// Those with this value, as text, in the first column of the primary key.
+    Key(&'a str),
+    /// A row that need not be there: a JSON object by column, of which PostgreSQL makes one.
+    Json(&'a str),
+}
+
 /// Reads up to `rows_max` rows.
 ///
 /// # Errors
@@ -59,6 +70,19 @@ pub async fn read(
     client: &Client,
     table: &TableName,
     rows_max: usize,
+) -> Result<RowSample, StoreError> {
+    read_from(client, table, SampleSource::First(rows_max)).await
+}
+
+/// Reads the rows that `source` means.
+///
+/// # Errors
+/// The catalog could not be read. That the table could not, or a value is none of its column's type, is
+/// no error.
+pub async fn read_from(
+    client: &Client,
+    table: &TableName,
+    source: SampleSource<'_>,
 ) -> Result<RowSample, StoreError> {
     let Some(found) = client.query_opt(TABLE, &[&table.schema, &table.name]).await? else {
         return Ok(RowSample::Unreadable(String::from("there is no such table")));
@@ -69,7 +93,7 @@ pub async fn read(
     }
     let relation = Arc::new(relation(client, table, oid).await?);
     client.batch_execute(&format!("BEGIN READ ONLY; {}", pinned())).await?;
-    let answer = client.simple_query(&select(&relation, rows_max)).await;
+    let answer = client.simple_query(&select(&relation, source)).await;
     client.batch_execute("ROLLBACK").await?;
     match answer {
         Ok(messages) => {
@@ -86,25 +110,55 @@ pub async fn read(
     }
 }
 
+/// A table as it is; `None` if there is none, or this role may not read it.
+///
+/// # Errors
+/// The catalog could not be read.
+pub async fn described(client: &Client, table: &TableName) -> Result<Option<Relation>, StoreError> {
+    let Some(found) = client.query_opt(TABLE, &[&table.schema, &table.name]).await? else {
+        return Ok(None);
+    };
+    Ok(Some(relation(client, table, found.try_get(0)?).await?))
+}
+
 /// What the stream's connection is set to as well, so that texts are the same.
 fn pinned() -> String {
     format!(
         "SET LOCAL statement_timeout = {}; SET LOCAL DateStyle = 'ISO'; \
          SET LOCAL IntervalStyle = 'postgres'; SET LOCAL TimeZone = 'UTC'; \
-         SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1",
+         SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; \
+         SET LOCAL standard_conforming_strings = on",
         PATIENCE.as_millis()
     )
 }
 
 /// Over the simple protocol, values come as their types' output functions write them.
-fn select(relation: &Relation, rows_max: usize) -> String {
+fn select(relation: &Relation, source: SampleSource<'_>) -> String {
+    let literal = |text: &str| format!("'{}'", text.replace('\'', "''").replace('\0', ""));
+    let table = relation.table.quoted();
+    let from = match source {
+        SampleSource::First(rows) => format!("SELECT * FROM {table} LIMIT {rows}"),
+        SampleSource::Key(key) => {
+            let column = relation.key.first().and_then(|place| relation.columns.get(*place));
+            let is_it = column.map(|column| {
+                let name = column.name.replace('"', "\"\"");
+                format!("t.\"{name}\"::text = {}", literal(key))
+            });
+            let is_it = is_it.unwrap_or_else(|| String::from("false"));
+            format!("SELECT * FROM {table} AS t WHERE {is_it} LIMIT 1")
+        }
+        SampleSource::Json(row) => {
+            format!(
+                "SELECT * FROM pg_catalog.jsonb_populate_record(NULL::{table}, {})",
+                literal(row)
+            )
+        }
+    };
     let quoted = |column: &Column| format!("s.\"{}\"", column.name.replace('"', "\"\""));
     let columns: Vec<String> = relation.columns.iter().map(quoted).collect();
     format!(
-        "SELECT {} FROM (SELECT * FROM {} LIMIT {rows_max}) AS s
-         WHERE octet_length(s::text) <= {ROW_BYTES_MAX}",
+        "SELECT {} FROM ({from}) AS s WHERE octet_length(s::text) <= {ROW_BYTES_MAX}",
         columns.join(", "),
-        relation.table.quoted()
     )
 }
 

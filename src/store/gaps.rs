@@ -5,6 +5,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::flow::lsn::Lsn;
+use crate::flow::time::Timestamp;
 use crate::store::sql::SqlParams;
 use crate::store::sql::clean;
 use crate::store::sql::read;
@@ -17,6 +18,8 @@ pub struct SkippedTransaction {
     /// Changes of it that were sent.
     pub sent: i64,
     pub reason: String,
+    /// When it was booked; `None` before it is.
+    pub skipped_at: Option<Timestamp>,
 }
 
 /// Books a transaction. Booked again, it is the same one.
@@ -47,7 +50,7 @@ pub async fn book(
 pub async fn load(client: &Client, slot: &str) -> Result<Vec<SkippedTransaction>, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
-    let query = "SELECT commit_lsn, sent, reason FROM walhook.gaps WHERE slot = $1 \
+    let query = "SELECT commit_lsn, sent, reason, skipped_at FROM walhook.gaps WHERE slot = $1 \
                  ORDER BY commit_lsn DESC";
     let rows = match client.query_typed(query, &params.list()).await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => return Ok(Vec::new()),
@@ -58,6 +61,7 @@ pub async fn load(client: &Client, slot: &str) -> Result<Vec<SkippedTransaction>
             commit: read(row, "commit_lsn")?,
             sent: read(row, "sent")?,
             reason: read(row, "reason")?,
+            skipped_at: read(row, "skipped_at")?,
         })
     };
     rows.iter().map(skipped).collect()

@@ -109,6 +109,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "body_pieces",
         sql: include_str!("../../sql/migrations/0016_body_pieces.sql"),
     },
+    Migration {
+        version: 17,
+        name: "resend_rates",
+        sql: include_str!("../../sql/migrations/0017_resend_rates.sql"),
+    },
 ];
 
 /// What one read says of the schema.

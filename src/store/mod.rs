@@ -29,8 +29,10 @@
 //! | `endpoint_states` | What is known of endpoints beside their settings, wherever they were made |
 //! | `endpoints` | Endpoints that were made at run time |
 //! | `error` | Why PostgreSQL could not be reached, or did not do what it was asked |
+//! | `event_history` | One event wherever it is |
 //! | `flush` | One flush of the ledger |
 //! | `gaps` | `walhook.gaps` |
+//! | `letter_groups` | Dead letters by the filter rather than by the page |
 //! | `login` | Who logs in, and with which password, at this moment |
 //! | `messages` | What became of messages |
 //! | `migrate` | Schema `walhook` |
@@ -65,9 +67,11 @@ pub mod dial;
 pub mod endpoint_states;
 pub mod endpoints;
 pub mod error;
+pub mod event_history;
 pub mod flush;
 pub mod gaps;
 mod large_body;
+pub mod letter_groups;
 mod login;
 pub mod messages;
 pub mod migrate;

@@ -9,6 +9,7 @@
 //! and time. Its partitions are in [`crate::store::partitions`].
 
 mod copy;
+mod search;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ use crate::store::state_error::StateError;
 use crate::store::stored_event;
 
 pub(crate) use copy::copy;
+pub use search::FoundAttempts;
+pub use search::search;
 
 /// What an attempt meant for its delivery.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

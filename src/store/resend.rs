@@ -29,6 +29,7 @@ use crate::store::progress::guard;
 use crate::store::sql::SqlParams;
 use crate::store::sql::bigint;
 use crate::store::sql::chunks;
+use crate::store::sql::int;
 use crate::store::sql::looked_up;
 use crate::store::sql::read;
 use crate::store::sql::unsigned;
@@ -41,6 +42,8 @@ pub struct ClaimedLetter {
     /// Whether the books counted it as dead until now: `dead` was lowered by one with this claim.
     /// Not so for a letter that was claimed before and got lost.
     pub unbooked: bool,
+    /// How many a second whoever asked wants sent; `None`: as the configuration says.
+    pub rate: Option<u32>,
 }
 
 /// How a resend ended, other than by dying again.
@@ -60,7 +63,7 @@ pub struct ResentLetter {
 
 /// Asks for dead letters to be sent again, and says how many. Letters that wait for it already, or
 /// are being sent, are left alone: asking twice sends once. A letter whose body was too large to be
-/// kept stays dead.
+/// kept stays dead. They go at `rate` a second, if that is said.
 ///
 /// # Errors
 /// That the statement failed.
@@ -68,10 +71,12 @@ pub async fn request(
     client: &Client,
     slot: &str,
     filter: &LetterFilter,
+    rate: Option<u32>,
 ) -> Result<u64, StateError> {
-    let params = filter_params(slot, filter, &[LetterState::Dead]);
+    let mut params = filter_params(slot, filter, &[LetterState::Dead]);
+    params.put(Type::INT4, rate.map(int));
     let update = format!(
-        "UPDATE walhook.dead_letters SET state = 'requested'
+        "UPDATE walhook.dead_letters SET state = 'requested', resend_rate = $11
           WHERE {MATCHES} AND body IS NOT NULL"
     );
     Ok(client.execute_typed(&update, &params.list()).await?)
@@ -156,14 +161,19 @@ pub async fn claim(
                  ON CONFLICT (slot, endpoint, table_schema, table_name)
                     DO UPDATE SET dead = b.dead + excluded.dead
              )
-             SELECT {LISTED}, unbooked, {SMALL_BODY} FROM claimed ORDER BY id"
+             SELECT {LISTED}, resend_rate, unbooked, {SMALL_BODY} FROM claimed ORDER BY id"
             ),
             &params.list(),
         )
         .await?;
     tx.commit().await?;
     let claimed = |row: &Row| {
-        Ok(ClaimedLetter { letter: read_whole(row)?, unbooked: read(row, "unbooked")? })
+        let rate: Option<i32> = read(row, "resend_rate")?;
+        Ok(ClaimedLetter {
+            letter: read_whole(row)?,
+            unbooked: read(row, "unbooked")?,
+            rate: rate.and_then(|rate| u32::try_from(rate).ok()),
+        })
     };
     found.iter().map(claimed).collect()
 }

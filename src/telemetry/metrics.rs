@@ -11,12 +11,15 @@
 mod inbound;
 mod replication;
 mod spec;
+mod totals;
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use prometheus::Gauge;
+use prometheus::GaugeVec;
 use prometheus::Histogram;
 use prometheus::HistogramVec;
 use prometheus::IntCounter;
@@ -28,8 +31,10 @@ use prometheus::TextEncoder;
 use prometheus::core::Collector;
 
 use crate::flow::relation::TableName;
+use crate::flow::time::Timestamp;
 use crate::flow::verdict::FailureClass;
 use crate::telemetry::metrics::spec::counters;
+use crate::telemetry::metrics::spec::float_gauges;
 use crate::telemetry::metrics::spec::gauges;
 use crate::telemetry::metrics::spec::histograms;
 use crate::telemetry::obstacles::NamedObstacle;
@@ -42,6 +47,9 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// Why requests to walhook itself are refused: the values of label `reason`.
 pub const HTTP_REFUSALS: [&str; 5] = ["connections", "host", "origin", "slow", "token"];
+
+/// What a process can be: the values of label `role`.
+pub const ROLES: [&str; 2] = ["active", "standby"];
 
 /// All metrics of a process. Cheap to clone: clones share the numbers.
 #[derive(Clone, Debug)]
@@ -71,6 +79,11 @@ struct MetricFamilies {
     attempts: IntCounterVec,
     attempt_duration: HistogramVec,
     commit_to_delivery: HistogramVec,
+    queue: HistogramVec,
+    oldest_pending: GaugeVec,
+    role: IntGaugeVec,
+    last_reload: IntGauge,
+    last_reload_time: IntGauge,
     retries: IntCounterVec,
     replays: IntCounterVec,
     breaker_open: IntGaugeVec,
@@ -117,6 +130,11 @@ impl WalhookMetrics {
             attempts: counters(&registry, &spec::ATTEMPTS),
             attempt_duration: histograms(&registry, &spec::ATTEMPT_DURATION),
             commit_to_delivery: histograms(&registry, &spec::COMMIT_TO_DELIVERY),
+            queue: histograms(&registry, &spec::QUEUE),
+            oldest_pending: float_gauges(&registry, &spec::OLDEST_PENDING),
+            role: gauges(&registry, &spec::ROLE),
+            last_reload: gauge(&registry, &spec::LAST_RELOAD),
+            last_reload_time: gauge(&registry, &spec::LAST_RELOAD_TIME),
             retries: counters(&registry, &spec::RETRIES),
             replays: counters(&registry, &spec::REPLAYS),
             breaker_open: gauges(&registry, &spec::BREAKER_OPEN),
@@ -140,6 +158,9 @@ impl WalhookMetrics {
             registry,
             before_look: Mutex::default(),
         }));
+        let build = gauges(&metrics.0.registry, &spec::BUILD_INFO);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.set_role(None);
         // Asking for a handle makes its series.
         HTTP_REFUSALS.iter().for_each(|reason| drop(metrics.http_refused(reason)));
         let tables: Vec<&TableName> = tables.into_iter().collect();
@@ -187,6 +208,21 @@ impl WalhookMetrics {
     pub fn set_obstacle(&self, obstacle: NamedObstacle, is_there: bool) {
         let gauge = self.0.obstacle.with_label_values(&[obstacle.name()]);
         gauge.set(i64::from(is_there));
+    }
+
+    /// What this process is, one of [`ROLES`]; `None` while that is not known.
+    pub fn set_role(&self, role: Option<&str>) {
+        for known in ROLES {
+            self.0.role.with_label_values(&[known]).set(i64::from(role == Some(known)));
+        }
+    }
+
+    /// The configuration was read, and taken up or not.
+    pub fn reloaded(&self, is_taken_up: bool, now: Timestamp) {
+        self.0.last_reload.set(i64::from(is_taken_up));
+        if is_taken_up {
+            self.0.last_reload_time.set(now.seconds());
+        }
     }
 
     /// How long flushes take, in seconds.
@@ -252,6 +288,8 @@ impl WalhookMetrics {
             paused: families.paused.with_label_values(&[name]),
             dead_letters: families.dead_letters.with_label_values(&[name]),
             commit_to_delivery: families.commit_to_delivery.with_label_values(&[name]),
+            queue: families.queue.with_label_values(&[name]),
+            oldest_pending: families.oldest_pending.with_label_values(&[name]),
             attempts: AttemptMetrics::new(&families.attempts, name),
             attempt_duration: families.attempt_duration.with_label_values(&[name]),
         }
@@ -289,6 +327,8 @@ impl WalhookMetrics {
         families.dead_letters.remove_label_values(&[name]).ok();
         families.commit_to_delivery.remove_label_values(&[name]).ok();
         families.attempt_duration.remove_label_values(&[name]).ok();
+        families.queue.remove_label_values(&[name]).ok();
+        families.oldest_pending.remove_label_values(&[name]).ok();
     }
 
     /// Has `refresh` called before the series are read, and they are read without a pause after it.
@@ -297,11 +337,16 @@ impl WalhookMetrics {
         all.push(MetricsRefresh(Box::new(refresh)));
     }
 
-    /// All series in Prometheus's text format.
-    pub fn render(&self) -> String {
+    /// Brings the series up to date, for whoever reads them in another way than by
+    /// [`WalhookMetrics::render`].
+    pub fn look(&self) {
         let refreshes = self.0.before_look.lock().unwrap_or_else(PoisonError::into_inner);
         refreshes.iter().for_each(|MetricsRefresh(refresh)| refresh());
-        drop(refreshes);
+    }
+
+    /// All series in Prometheus's text format.
+    pub fn render(&self) -> String {
+        self.look();
         let mut text = String::new();
         let encoded = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text);
         // Only a family without series or name fails, and `gather` gives none.
@@ -372,8 +417,10 @@ pub struct EndpointMetrics {
     pub breaker_open: IntGauge,
     pub paused: IntGauge,
     pub dead_letters: IntGauge,
-    /// In seconds.
+    /// In seconds, as the next two.
     pub commit_to_delivery: Histogram,
+    pub queue: Histogram,
+    pub oldest_pending: Gauge,
     attempts: AttemptMetrics,
     attempt_duration: Histogram,
 }
@@ -430,6 +477,22 @@ impl AttemptMetrics {
             request: failed(FailureClass::Request),
             local: failed(FailureClass::Local),
         }
+    }
+
+    /// All requests, whatever they came to.
+    fn all(&self) -> u64 {
+        let failed = [
+            &self.status,
+            &self.timeout,
+            &self.dns,
+            &self.connect,
+            &self.tls,
+            &self.protocol,
+            &self.refused,
+            &self.request,
+            &self.local,
+        ];
+        self.delivered.get() + failed.into_iter().map(IntCounter::get).sum::<u64>()
     }
 
     fn of(&self, failure: Option<FailureClass>) -> &IntCounter {

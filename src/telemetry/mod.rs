@@ -7,6 +7,7 @@ mod fields;
 mod lines;
 pub mod metrics;
 pub mod obstacles;
+pub mod samples;
 
 use std::fmt;
 use std::io;

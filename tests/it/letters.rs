@@ -376,3 +376,61 @@ async fn letters_that_were_asked_for_are_dead_again_when_their_endpoint_was_remo
     assert!(refused.body.contains("is not configured"), "{refused:?}");
     after.stop().await;
 }
+
+/// Each line of the books, as far as it does not add up.
+const UNBALANCED: &str = "SELECT count(*) FROM walhook.balance WHERE captured <> \
+                          delivered + filtered + expired + dead + pending";
+
+#[tokio::test]
+async fn letters_go_to_another_endpoint_as_letters_of_its_own() {
+    let (database, sql) = database().await;
+    let (bad, other) = (refusing(), Receiver::start(always(Answer::status(200))));
+    let toml = toml(&database, "", &[("bad", &bad), ("other", &other)]);
+    // Whoever takes them over did not take them before.
+    let toml = toml.replace("name = \"other\"", "name = \"other\"\nwhen = \"id == 'nobody'\"");
+    let service = Service::start(&toml).await;
+    insert(&sql, &["a", "b", "c"]).await;
+    wait_for_text(&sql, STATES, "dead 3").await;
+    let args = ["dead-letters", "resend", "--endpoint", "bad", "--to", "other"];
+    let (code, said) = service.cli(&[&args[..], &["--dry-run"]].concat()).await;
+    assert!(code == Some(0) && said.contains("3 letters would be"), "{said}");
+    let (code, said) = service.cli(&args).await;
+    assert!(code == Some(0) && said.contains("3 letters to be sent again"), "{said}");
+    let mut got: Vec<String> = other
+        .wait_for(3, AMPLE)
+        .await
+        .iter()
+        .map(|request| request.json()["data"]["id"].as_str().unwrap().to_owned())
+        .collect();
+    got.sort();
+    assert_eq!(got, ["a", "b", "c"]);
+    wait_for_text(&sql, STATES, "dead 3, delivered 3").await;
+    assert_eq!(sql.text(UNBALANCED).await, "0", "{}", sql.text(BALANCE).await);
+    service.wait_for_metric("walhook_dead_letters{endpoint=\"other\"}", 0.0).await;
+    let (_, said) = service.cli(&args).await;
+    assert!(said.contains("0 letters"), "they are there already: {said}");
+    let (code, said) = service.cli(&["dead-letters", "resend", "--all", "--to", "nobody"]).await;
+    assert!(code == Some(1) && said.contains("not configured"), "{said}");
+    assert_metrics_balance(&service, "other").await;
+}
+
+#[tokio::test]
+async fn what_is_not_on_its_way_yet_is_taken_back() {
+    let (database, sql) = database().await;
+    let bad = refusing();
+    let service = Service::start(&toml(&database, "", &[("bad", &bad)])).await;
+    insert(&sql, &["a", "b", "c", "d", "e"]).await;
+    wait_for_text(&sql, STATES, "dead 5").await;
+    // The first one is never answered, so at one a second the others do not get their turn.
+    bad.behave(always(Answer::Hang));
+    let args = ["dead-letters", "resend", "--endpoint", "bad", "--rate", "1"];
+    let (code, said) = service.cli(&args).await;
+    assert!(code == Some(0) && said.contains("5 letters"), "{said}");
+    wait_for_text(&sql, STATES, "requested 4, resending 1").await;
+    let (_, said) = service.cli(&["dead-letters", "groups"]).await;
+    assert!(said.contains("requested") && said.contains("resending"), "{said}");
+    let (code, said) = service.cli(&["dead-letters", "cancel", "--all"]).await;
+    assert!(code == Some(0) && said.contains("4 letters taken back"), "{said}");
+    assert_eq!(sql.text(STATES).await, "dead 4, resending 1");
+    assert_eq!(sql.text(UNBALANCED).await, "0", "{}", sql.text(BALANCE).await);
+}

@@ -1,5 +1,6 @@
 //! The tests that drive the real program against a real PostgreSQL and real receivers.
 
+mod alerts;
 mod amplification;
 mod catalog;
 mod clocks;
@@ -13,6 +14,7 @@ mod endpoint_names;
 mod endpoints;
 mod endpoints_from;
 mod endurance;
+mod event_types;
 mod failover;
 mod gaps;
 mod http_guard;
@@ -33,6 +35,7 @@ mod openapi;
 mod outage;
 mod own_shapes;
 mod ownership;
+mod page;
 mod parking;
 mod pauses;
 mod poison;

@@ -10,6 +10,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::wait_for_text;
@@ -25,6 +28,7 @@ use crate::support::service::Service;
 use crate::support::service::ask;
 use crate::support::service::configuration;
 use crate::support::service::exchange;
+use crate::support::service::sent;
 
 const TOKEN: &str = "a-token-that-is-long-enough";
 
@@ -81,6 +85,40 @@ impl Checker {
         }
     }
 
+    /// The page's way in: with its header, and not without.
+    async fn logged_in(&mut self) {
+        let (http, token) = (self.service.http, json!({ "token": TOKEN }).to_string());
+        for (header, status) in [("", 403), ("x-walhook: page\r\n", 204)] {
+            let head = format!(
+                "POST /login HTTP/1.1\r\nhost: {http}\r\nconnection: close\r\n{header}\
+                 content-length: {}\r\n\r\n{token}",
+                token.len()
+            );
+            let reply = sent(http, &head).await.unwrap();
+            assert_eq!(reply.status, status, "{reply:?}");
+            self.judge("post /login", "post", "/login", &reply);
+        }
+        self.well.insert(("post".to_owned(), "/login".to_owned()));
+    }
+
+    /// The stream of events begins with the numbers; it has no end.
+    async fn looked_on(&mut self) {
+        let (http, path) = (self.service.http, "/api/v1/live");
+        let mut stream = TcpStream::connect(http).await.unwrap();
+        let head =
+            format!("GET {path} HTTP/1.1\r\nhost: {http}\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        while !answer.contains("event: numbers\ndata: {") {
+            let mut part = [0; 1024];
+            let read = stream.read(&mut part).await.unwrap();
+            assert_ne!(read, 0, "{answer}");
+            answer.push_str(&String::from_utf8_lossy(&part[..read]));
+        }
+        assert!(answer.contains("content-type: text/event-stream"), "{answer}");
+        self.well.insert(("get".to_owned(), path.to_owned()));
+    }
+
     fn judge(&mut self, about: &str, method: &str, path: &str, reply: &Reply) {
         let operation = &self.document["paths"][path][method];
         let answer = &operation["responses"][reply.status.as_str()];
@@ -89,13 +127,16 @@ impl Checker {
             return;
         }
         let content = resolved(&self.document, answer)["content"].as_object().cloned();
+        if content.is_none() && reply.body.is_empty() {
+            return;
+        }
         let kind = reply.content_type.split(';').next().unwrap_or_default();
         let Some(schema) = content.and_then(|content| content.get(kind).cloned()) else {
             self.differences.push(format!("{about}: {kind} is not described"));
             return;
         };
         let body = match kind {
-            "text/plain" => Value::String(reply.body.clone()),
+            "text/plain" | "text/html" | "text/javascript" => Value::String(reply.body.clone()),
             _ => serde_json::from_str(&reply.body).unwrap(),
         };
         let found = differences(&self.document, &schema["schema"], &body);
@@ -139,10 +180,8 @@ async fn checker() -> (Database, [Receiver; 2], Checker) {
     (database, [good, bad], checker)
 }
 
-#[tokio::test]
-async fn every_operation_answers_as_the_document_says() {
-    let (_database, [good, _bad], mut checker) = checker().await;
-    let url = good.url();
+/// What looks and changes nothing.
+async fn looks(checker: &mut Checker) {
     let none = || Value::Null;
     for path in [
         "/health",
@@ -151,11 +190,33 @@ async fn every_operation_answers_as_the_document_says() {
         "/api/v1/webhook/stats",
         "/api/v1/status",
         "/api/v1/openapi.json",
+        "/api/v1/overview",
+        "/api/v1/source",
+        "/api/v1/source/findings",
+        "/api/v1/event-types",
+        "/api/v1/dead-letters/groups",
+        "/",
         "/api/v1/endpoints",
         "/api/v1/push-logs",
     ] {
         checker.done("get", path, "", none()).await;
     }
+    checker.done("get", "/ui/{file}", "app.js", none()).await;
+    checker.done("post", "/logout", "", none()).await;
+    checker.logged_in().await;
+    checker.looked_on().await;
+    checker.done("post", "/api/v1/try", "", json!({ "event_type": "order" })).await;
+    let row = json!({ "row": { "id": 7, "note": "own" }, "old": { "id": 7 }, "op": "update" });
+    checker.done("post", "/api/v1/try", "", row).await;
+    checker.call("post", ("/api/v1/try", ""), "", r#"{"row": {"nothing": 1}}"#).await;
+}
+
+#[tokio::test]
+async fn every_operation_answers_as_the_document_says() {
+    let (_database, [good, _bad], mut checker) = checker().await;
+    let url = good.url();
+    let none = || Value::Null;
+    looks(&mut checker).await;
     let all = "/api/v1/endpoints";
     let one = "/api/v1/endpoints/{name}";
     let made = json!({ "name": "api", "url": url, "secret": "a secret of sixteen bytes" });
@@ -164,6 +225,7 @@ async fn every_operation_answers_as_the_document_says() {
     checker.done("get", one, "file", none()).await;
     checker.done("put", one, "api", made).await;
     checker.done("patch", one, "api", json!({ "timeout": "7s" })).await;
+    checker.done("get", &format!("{one}/samples"), "file", none()).await;
     for act in ["pause", "resume", "try-now", "disable", "enable", "test"] {
         checker.done("post", &format!("{one}/{act}"), "api", none()).await;
     }
@@ -182,6 +244,10 @@ async fn every_operation_answers_as_the_document_says() {
     let letters = checker.done("get", "/api/v1/dead-letters", "", none()).await;
     let ids: Vec<String> =
         letters["dead_letters"].as_array().unwrap().iter().map(|l| l["id"].to_string()).collect();
+    let event = letters["dead_letters"][0]["event_id"].as_str().unwrap();
+    checker.done("get", "/api/v1/events/{event_id}", event, none()).await;
+    let other = "evt_0000000000000001000000010000000000000001";
+    checker.refused("get", ("/api/v1/events/{event_id}", other), "", "").await;
     let [first, second, third] = ids.as_slice() else { unreachable!("{letters}") };
     let letter = "/api/v1/dead-letters/{id}";
     checker.done("get", letter, first, none()).await;
@@ -192,6 +258,11 @@ async fn every_operation_answers_as_the_document_says() {
     checker.done("post", &format!("{letter}/discard"), second, none()).await;
     checker.done("delete", letter, third, none()).await;
     checker.done("post", "/api/v1/dead-letters/resend", "", json!({ "endpoint": "bad" })).await;
+    let cancel = json!({ "endpoint": "bad", "dry_run": true });
+    checker.done("post", "/api/v1/dead-letters/cancel", "", cancel).await;
+    checker.done("post", "/api/v1/dead-letters/cancel", "", json!({ "all": true })).await;
+    let other = json!({ "all": true, "to": "file", "rate": 5, "dry_run": true });
+    checker.done("post", "/api/v1/dead-letters/resend", "", other).await;
     checker.done("post", "/api/v1/dead-letters/discard", "", json!({ "endpoint": "bad" })).await;
 
     let dry = json!({ "endpoint": "file", "dry_run": true });

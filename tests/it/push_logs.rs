@@ -320,14 +320,17 @@ async fn the_document_describes_what_is_there_and_the_token_guards_it() {
         for (method, operation) in operations.as_object().unwrap() {
             let (method, path) =
                 (method.to_uppercase(), path.replace("{id}", "999").replace("{name}", "nobody"));
+            let without = service.ask(&method, &path, None).await;
+            let is_open = operation.get("security").is_some();
+            assert_eq!(without.status == 401, !is_open, "{method} {path}");
+            if path == "/api/v1/live" {
+                continue; // whoever may ask is answered without end
+            }
             let reply = service.ask(&method, &path, Some(token)).await;
             assert_ne!(reply.status, 405, "{method} {path}");
             assert!(!reply.body.contains("there is nothing at"), "{method} {path}");
             let status = reply.status.as_u16().to_string();
             assert!(operation["responses"].get(&status).is_some(), "{method} {path}: {reply:?}");
-            let without = service.ask(&method, &path, None).await;
-            let is_open = operation.get("security").is_some();
-            assert_eq!(without.status == 401, !is_open, "{method} {path}");
         }
     }
     let (code, said) = service.cli(&["push-log"]).await;

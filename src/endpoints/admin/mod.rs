@@ -9,6 +9,7 @@
 
 mod address;
 mod admit;
+mod examine;
 mod pause;
 mod probe;
 pub(crate) mod record;
@@ -38,6 +39,7 @@ use crate::api::endpoints::AdminCall;
 use crate::api::endpoints::AdminOutcome;
 use crate::api::endpoints::AdminRefusal;
 use crate::api::endpoints::AdminRequest;
+use crate::api::endpoints::TestWish;
 use crate::clock::DatabaseClock;
 use crate::clock::host_now;
 use crate::config::settings::Settings;
@@ -52,6 +54,7 @@ use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::flow::time::Timestamp;
 use crate::pipeline::handles::SharedHandles;
 use crate::store::endpoints::StoredEndpoint;
+use crate::telemetry::metrics::WalhookMetrics;
 
 /// Errands that wait for their turn.
 pub(crate) const ERRANDS_MAX: usize = 16;
@@ -73,6 +76,7 @@ pub(crate) struct EndpointAdmin {
     settings: Settings,
     current: Arc<watch::Sender<Arc<Settings>>>,
     clock: DatabaseClock,
+    metrics: WalhookMetrics,
     seal: RecordSeal,
     records: BTreeMap<String, EndpointRecord>,
     /// Rows that were sealed with a key that is not the first any more.
@@ -117,7 +121,11 @@ impl EndpointAdmin {
             starts.push(InitialEndpoint { endpoint, origin: EndpointOrigin::Api, is_leaving });
             records.insert(name, record);
         }
-        Ok((Self { settings: settings.clone(), current, clock, seal, records, stale }, starts))
+        let metrics = handles.metrics.clone();
+        Ok((
+            Self { settings: settings.clone(), current, clock, metrics, seal, records, stale },
+            starts,
+        ))
     }
 
     /// Answers until `stop`.
@@ -131,7 +139,7 @@ impl EndpointAdmin {
         mut reloads: ReloadedSettings,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let mut probes = FuturesUnordered::new();
+        let mut probes: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
         for name in std::mem::take(&mut self.stale) {
             self.seal_anew(&orders, &name).await;
         }
@@ -160,9 +168,15 @@ impl EndpointAdmin {
                     };
                     match answer {
                         AdminResult::Now(answer) => drop(outcome.send(answer)),
-                        AdminResult::Later(probe) => probes.push(async move {
+                        AdminResult::Later(probe) => probes.push(Box::pin(async move {
                             drop(outcome.send(Ok(AdminAnswer { status: 200, body: probe.await })));
-                        }),
+                        })),
+                        AdminResult::Answer(_) if probes.len() >= PROBES_MAX => {
+                            drop(outcome.send(room_for(probes.len()).map(|()| ok(Json::Null))));
+                        }
+                        AdminResult::Answer(answer) => probes.push(Box::pin(async move {
+                            drop(outcome.send(answer.await));
+                        })),
                     }
                 }
             }
@@ -192,7 +206,12 @@ impl EndpointAdmin {
             AdminCall::Pause { name, paused } => self.pause(orders, &name, paused, who).await,
             AdminCall::TryNow { name } => self.try_now(orders, &name, who).await,
             AdminCall::Rotate { name, body } => self.rotate(orders, &name, &body, who).await,
-            AdminCall::Test { name } => return self.test(orders, &name, probes),
+            AdminCall::Test { name, wish } => return self.test(orders, &name, wish, probes),
+            AdminCall::EventTypes => return AdminResult::Answer(self.event_types(orders)),
+            AdminCall::Check => return AdminResult::Answer(self.check()),
+            AdminCall::Try { trial } => {
+                return AdminResult::Answer(self.try_row(orders, trial));
+            }
             AdminCall::WebhookConfig { document } => {
                 self.webhook_config(orders, &document, who).await
             }
@@ -326,7 +345,19 @@ impl EndpointAdmin {
         Ok(())
     }
 
-    fn test(&self, orders: &RegistryHandle, name: &str, probes: usize) -> AdminResult {
+    fn test(
+        &self,
+        orders: &RegistryHandle,
+        name: &str,
+        wish: TestWish,
+        probes: usize,
+    ) -> AdminResult {
+        if wish != TestWish::default() {
+            return match room_for(probes) {
+                Ok(()) => AdminResult::Answer(self.trigger(orders, name, wish)),
+                Err(refused) => AdminResult::Now(Err(refused)),
+            };
+        }
         match room_for(probes).and_then(|()| self.probe(orders, name)) {
             Ok(probe) => AdminResult::Later(probe),
             Err(refused) => AdminResult::Now(Err(refused)),
@@ -356,6 +387,8 @@ enum AdminResult {
     Now(AdminOutcome),
     /// A request to the endpoint is under way.
     Later(BoxFuture<'static, Json>),
+    /// The database is being asked.
+    Answer(BoxFuture<'static, AdminOutcome>),
 }
 
 fn room_for(probes: usize) -> Result<(), AdminRefusal> {

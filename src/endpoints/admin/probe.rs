@@ -59,7 +59,17 @@ pub(crate) async fn probe(
         Some(body) => Some((body, Vec::new())),
         None => sample(&settings, &endpoint, now).await,
     };
-    send(client, sample, now).await
+    send(client, event(EVENT_TYPE, sample, now), now).await
+}
+
+/// Makes one request that is an event of this type.
+pub(crate) async fn send_of(
+    client: Arc<EndpointClient>,
+    event_type: Arc<str>,
+    sample: Sample,
+    now: Timestamp,
+) -> Json {
+    send(client, event(&event_type, Some(sample), now), now).await
 }
 
 /// What the endpoint would get; `None` also if the server does not say in time.
@@ -77,15 +87,10 @@ async fn sample(settings: &Settings, endpoint: &Endpoint, now: Timestamp) -> Opt
 }
 
 /// A body, and what its shape asks of the request.
-type Sample = (String, Vec<(HeaderName, HeaderValue)>);
+pub(crate) type Sample = (String, Vec<(HeaderName, HeaderValue)>);
 
-async fn send(client: Arc<EndpointClient>, sample: Option<Sample>, now: Timestamp) -> Json {
-    let lease = Lease {
-        id: LeaseId(0),
-        attempt: 1,
-        replay: false,
-        events: vec![Arc::new(event(sample, now))],
-    };
+async fn send(client: Arc<EndpointClient>, event: Event, now: Timestamp) -> Json {
+    let lease = Lease { id: LeaseId(0), attempt: 1, replay: false, events: vec![Arc::new(event)] };
     let attempt = client.attempt(&lease, now);
     let Ok(exchange) = tokio::time::timeout(TIMEOUT, attempt).await else {
         let detail = format!("no complete response within {TIMEOUT:?}");
@@ -108,7 +113,7 @@ async fn send(client: Arc<EndpointClient>, sample: Option<Sample>, now: Timestam
     })
 }
 
-fn event(sample: Option<Sample>, now: Timestamp) -> Event {
+fn event(event_type: &str, sample: Option<Sample>, now: Timestamp) -> Event {
     let standard = || {
         let data = json!({ "message": "a test by walhook: nothing has happened" });
         json!({ "type": EVENT_TYPE, "timestamp": now.iso_millis(), "data": data }).to_string()
@@ -121,7 +126,7 @@ fn event(sample: Option<Sample>, now: Timestamp) -> Event {
         id: EventId::new(position, IdOrigin::new(0, EVENT_TYPE)),
         sequence: 0,
         position,
-        event_type: EVENT_TYPE.into(),
+        event_type: event_type.into(),
         table: Arc::new(TableName::new("walhook", "test")),
         committed: now,
         keys: EventKeys::NONE,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::clock::host_now;
 use crate::config::reload;
 use crate::config::reload::ReloadPlan;
 use crate::config::settings::Endpoint;
@@ -18,7 +19,9 @@ impl EndpointAdmin {
         let Some(read) = read else { return };
         let reload = reload::compare(&self.settings, Settings::clone(&read));
         let waiting = reload.waiting.join(", ");
-        match Box::pin(self.take_up(orders, reload)).await {
+        let taken_up = Box::pin(self.take_up(orders, reload)).await;
+        self.metrics.reloaded(taken_up.is_ok(), host_now());
+        match taken_up {
             Ok(ReloadSummary { added, changed, removed, events: false })
                 if added.is_empty() && changed.is_empty() && removed.is_empty() =>
             {

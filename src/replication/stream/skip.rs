@@ -50,7 +50,7 @@ impl ReplicationSource {
         if let Some(claim) = &self.claim {
             let reason = unsendable.cause.to_string();
             let sent = i64::from(unsendable.sent);
-            let skipped = SkippedTransaction { commit, sent, reason };
+            let skipped = SkippedTransaction { commit, sent, reason, skipped_at: None };
             let session = store::connect(&claim.state).await?;
             gaps::book(&session.client, &self.terms.settings.slot, &skipped).await?;
         }

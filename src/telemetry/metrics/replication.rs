@@ -71,6 +71,18 @@ impl ReplicationMetrics {
         self.safe_wal.set(bytes.map_or(f64::INFINITY, |bytes| bytes as f64));
     }
 
+    /// WAL that is kept, and how much more can be written, if there is a limit.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "bytes that were put in as a whole number"
+    )]
+    pub(super) fn wal(&self) -> (u64, Option<u64>) {
+        let retained = u64::try_from(self.retained_wal.get()).unwrap_or(0);
+        let safe = Some(self.safe_wal.get()).filter(|safe| safe.is_finite());
+        (retained, safe.map(|safe| safe as u64))
+    }
+
     /// How far the database's clock is ahead of this host's.
     pub fn set_clock_ahead(&self, seconds: f64) {
         self.clock_ahead.set(seconds);

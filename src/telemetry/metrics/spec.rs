@@ -1,5 +1,6 @@
 //! Every metric's name, help and labels, and how it is registered.
 
+use prometheus::GaugeVec;
 use prometheus::HistogramOpts;
 use prometheus::HistogramVec;
 use prometheus::IntCounterVec;
@@ -64,6 +65,36 @@ pub(super) const COMMIT_TO_DELIVERY: MetricSpec = MetricSpec {
     name: "walhook_commit_to_delivery_seconds",
     help: "From the commit in PostgreSQL to the response that accepted the event.",
     labels: &["endpoint"],
+};
+pub(super) const QUEUE: MetricSpec = MetricSpec {
+    name: "walhook_queue_seconds",
+    help: "From the commit in PostgreSQL to the start of the event's first attempt.",
+    labels: &["endpoint"],
+};
+pub(super) const OLDEST_PENDING: MetricSpec = MetricSpec {
+    name: "walhook_oldest_pending_seconds",
+    help: "Age of the oldest event in the endpoint's backlog, by its commit; 0 if it is empty.",
+    labels: &["endpoint"],
+};
+pub(super) const ROLE: MetricSpec = MetricSpec {
+    name: "walhook_role",
+    help: "1 for what this process is: active has the slot, standby waits for it; else 0.",
+    labels: &["role"],
+};
+pub(super) const BUILD_INFO: MetricSpec = MetricSpec {
+    name: "walhook_build_info",
+    help: "Always 1: the version of this process is in the label.",
+    labels: &["version"],
+};
+pub(super) const LAST_RELOAD: MetricSpec = MetricSpec {
+    name: "walhook_last_reload_successful",
+    help: "1 if the configuration was taken up when it was read last, else 0.",
+    labels: &[],
+};
+pub(super) const LAST_RELOAD_TIME: MetricSpec = MetricSpec {
+    name: "walhook_last_reload_timestamp_seconds",
+    help: "Unix time at which the configuration was last taken up, at the start or by a reload.",
+    labels: &[],
 };
 pub(super) const RETRIES: MetricSpec = MetricSpec {
     name: "walhook_retries_total",
@@ -222,6 +253,10 @@ pub(super) fn counters(registry: &Registry, spec: &MetricSpec) -> IntCounterVec 
 
 pub(super) fn gauges(registry: &Registry, spec: &MetricSpec) -> IntGaugeVec {
     registered(registry, IntGaugeVec::new(options(spec), spec.labels))
+}
+
+pub(super) fn float_gauges(registry: &Registry, spec: &MetricSpec) -> GaugeVec {
+    registered(registry, GaugeVec::new(options(spec), spec.labels))
 }
 
 pub(super) fn histograms(registry: &Registry, spec: &MetricSpec) -> HistogramVec {

@@ -21,9 +21,80 @@ fn series(text: &str) -> BTreeMap<&str, f64> {
 fn is_untouched(series: &BTreeMap<&str, f64>) -> bool {
     series.iter().all(|(name, value)| match *name {
         "walhook_slot_safe_wal_bytes" => *value == f64::INFINITY,
+        name if name.starts_with("walhook_build_info") => *value == 1.0,
         _ => *value == 0.0,
     })
 }
+
+/// With the names and values of labels, in the order of the alphabet.
+const SERIES: &[&str] = &[
+    r#"walhook_attempt_duration_seconds_count{endpoint="crm"}"#,
+    r#"walhook_attempt_duration_seconds_sum{endpoint="crm"}"#,
+    r#"walhook_attempts_total{endpoint="crm",result="connect"}"#,
+    r#"walhook_attempts_total{endpoint="crm",result="delivered"}"#,
+    r#"walhook_attempts_total{endpoint="crm",result="dns"}"#,
+    r#"walhook_attempts_total{endpoint="crm",result="local"}"#,
+    r#"walhook_attempts_total{endpoint="crm",result="protocol"}"#,
+    r#"walhook_attempts_total{endpoint="crm",result="refused"}"#,
+    r#"walhook_attempts_total{endpoint="crm",result="request"}"#,
+    r#"walhook_attempts_total{endpoint="crm",result="status"}"#,
+    r#"walhook_attempts_total{endpoint="crm",result="timeout"}"#,
+    r#"walhook_attempts_total{endpoint="crm",result="tls"}"#,
+    r#"walhook_balance{endpoint="crm",entry="captured",table="public.orders"}"#,
+    r#"walhook_balance{endpoint="crm",entry="dead",table="public.orders"}"#,
+    r#"walhook_balance{endpoint="crm",entry="delivered",table="public.orders"}"#,
+    r#"walhook_balance{endpoint="crm",entry="expired",table="public.orders"}"#,
+    r#"walhook_balance{endpoint="crm",entry="filtered",table="public.orders"}"#,
+    r#"walhook_balance{endpoint="crm",entry="pending",table="public.orders"}"#,
+    r#"walhook_breaker_open{endpoint="crm"}"#,
+    concat!("walhook_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"),
+    "walhook_clock_ahead_seconds",
+    r#"walhook_commit_to_delivery_seconds_count{endpoint="crm"}"#,
+    r#"walhook_commit_to_delivery_seconds_sum{endpoint="crm"}"#,
+    "walhook_confirmed_lsn",
+    r#"walhook_dead_letters{endpoint="crm"}"#,
+    "walhook_deliveries_orphaned",
+    r#"walhook_deliveries_pending{endpoint="crm",where="backlog"}"#,
+    r#"walhook_deliveries_pending{endpoint="crm",where="memory"}"#,
+    r#"walhook_deliveries_total{endpoint="crm",outcome="dead"}"#,
+    r#"walhook_deliveries_total{endpoint="crm",outcome="delivered"}"#,
+    r#"walhook_deliveries_total{endpoint="crm",outcome="expired"}"#,
+    r#"walhook_deliveries_total{endpoint="crm",outcome="filtered"}"#,
+    r#"walhook_endpoint_paused{endpoint="crm"}"#,
+    "walhook_endpoints_refused",
+    "walhook_endpoints_table_errors_total",
+    r#"walhook_events_captured_total{table="public.orders"}"#,
+    r#"walhook_events_filtered_total{event="order.created"}"#,
+    r#"walhook_events_repeated_total{event="order.created"}"#,
+    r#"walhook_events_total{event="order.created"}"#,
+    r#"walhook_http_refused_total{reason="connections"}"#,
+    r#"walhook_http_refused_total{reason="host"}"#,
+    r#"walhook_http_refused_total{reason="origin"}"#,
+    r#"walhook_http_refused_total{reason="slow"}"#,
+    r#"walhook_http_refused_total{reason="token"}"#,
+    "walhook_last_reload_successful",
+    "walhook_last_reload_timestamp_seconds",
+    "walhook_ledger_flush_seconds_count",
+    "walhook_ledger_flush_seconds_sum",
+    r#"walhook_obstacle{what="endpoints_table"}"#,
+    r#"walhook_obstacle{what="state"}"#,
+    r#"walhook_obstacle{what="write_backs"}"#,
+    r#"walhook_oldest_pending_seconds{endpoint="crm"}"#,
+    r#"walhook_queue_seconds_count{endpoint="crm"}"#,
+    r#"walhook_queue_seconds_sum{endpoint="crm"}"#,
+    "walhook_received_lsn",
+    "walhook_reconnects_total",
+    r#"walhook_replays_total{endpoint="crm"}"#,
+    "walhook_replication_connected",
+    "walhook_replication_lag_bytes",
+    "walhook_replication_lag_seconds",
+    r#"walhook_retries_total{endpoint="crm"}"#,
+    r#"walhook_role{role="active"}"#,
+    r#"walhook_role{role="standby"}"#,
+    "walhook_slot_retained_wal_bytes",
+    "walhook_slot_safe_wal_bytes",
+    "walhook_source_problems",
+];
 
 #[test]
 fn every_series_is_there_from_the_start_with_0() {
@@ -31,69 +102,7 @@ fn every_series_is_there_from_the_start_with_0() {
     let text = metrics.render();
     let series = series(&text);
     let names: Vec<&str> = series.keys().copied().collect();
-    assert_eq!(
-        names,
-        [
-            r#"walhook_attempt_duration_seconds_count{endpoint="crm"}"#,
-            r#"walhook_attempt_duration_seconds_sum{endpoint="crm"}"#,
-            r#"walhook_attempts_total{endpoint="crm",result="connect"}"#,
-            r#"walhook_attempts_total{endpoint="crm",result="delivered"}"#,
-            r#"walhook_attempts_total{endpoint="crm",result="dns"}"#,
-            r#"walhook_attempts_total{endpoint="crm",result="local"}"#,
-            r#"walhook_attempts_total{endpoint="crm",result="protocol"}"#,
-            r#"walhook_attempts_total{endpoint="crm",result="refused"}"#,
-            r#"walhook_attempts_total{endpoint="crm",result="request"}"#,
-            r#"walhook_attempts_total{endpoint="crm",result="status"}"#,
-            r#"walhook_attempts_total{endpoint="crm",result="timeout"}"#,
-            r#"walhook_attempts_total{endpoint="crm",result="tls"}"#,
-            r#"walhook_balance{endpoint="crm",entry="captured",table="public.orders"}"#,
-            r#"walhook_balance{endpoint="crm",entry="dead",table="public.orders"}"#,
-            r#"walhook_balance{endpoint="crm",entry="delivered",table="public.orders"}"#,
-            r#"walhook_balance{endpoint="crm",entry="expired",table="public.orders"}"#,
-            r#"walhook_balance{endpoint="crm",entry="filtered",table="public.orders"}"#,
-            r#"walhook_balance{endpoint="crm",entry="pending",table="public.orders"}"#,
-            r#"walhook_breaker_open{endpoint="crm"}"#,
-            "walhook_clock_ahead_seconds",
-            r#"walhook_commit_to_delivery_seconds_count{endpoint="crm"}"#,
-            r#"walhook_commit_to_delivery_seconds_sum{endpoint="crm"}"#,
-            "walhook_confirmed_lsn",
-            r#"walhook_dead_letters{endpoint="crm"}"#,
-            "walhook_deliveries_orphaned",
-            r#"walhook_deliveries_pending{endpoint="crm",where="backlog"}"#,
-            r#"walhook_deliveries_pending{endpoint="crm",where="memory"}"#,
-            r#"walhook_deliveries_total{endpoint="crm",outcome="dead"}"#,
-            r#"walhook_deliveries_total{endpoint="crm",outcome="delivered"}"#,
-            r#"walhook_deliveries_total{endpoint="crm",outcome="expired"}"#,
-            r#"walhook_deliveries_total{endpoint="crm",outcome="filtered"}"#,
-            r#"walhook_endpoint_paused{endpoint="crm"}"#,
-            "walhook_endpoints_refused",
-            "walhook_endpoints_table_errors_total",
-            r#"walhook_events_captured_total{table="public.orders"}"#,
-            r#"walhook_events_filtered_total{event="order.created"}"#,
-            r#"walhook_events_repeated_total{event="order.created"}"#,
-            r#"walhook_events_total{event="order.created"}"#,
-            r#"walhook_http_refused_total{reason="connections"}"#,
-            r#"walhook_http_refused_total{reason="host"}"#,
-            r#"walhook_http_refused_total{reason="origin"}"#,
-            r#"walhook_http_refused_total{reason="slow"}"#,
-            r#"walhook_http_refused_total{reason="token"}"#,
-            "walhook_ledger_flush_seconds_count",
-            "walhook_ledger_flush_seconds_sum",
-            r#"walhook_obstacle{what="endpoints_table"}"#,
-            r#"walhook_obstacle{what="state"}"#,
-            r#"walhook_obstacle{what="write_backs"}"#,
-            "walhook_received_lsn",
-            "walhook_reconnects_total",
-            r#"walhook_replays_total{endpoint="crm"}"#,
-            "walhook_replication_connected",
-            "walhook_replication_lag_bytes",
-            "walhook_replication_lag_seconds",
-            r#"walhook_retries_total{endpoint="crm"}"#,
-            "walhook_slot_retained_wal_bytes",
-            "walhook_slot_safe_wal_bytes",
-            "walhook_source_problems",
-        ]
-    );
+    assert_eq!(names, SERIES);
     assert!(is_untouched(&series), "{series:?}");
 }
 
@@ -116,7 +125,7 @@ fn names_end_in_their_unit_and_every_metric_has_a_help() {
     for help in helps.clone() {
         assert!(help.ends_with('.') && help.split(' ').count() > 6, "{help}");
     }
-    assert_eq!((types, helps.count()), (31, 31));
+    assert_eq!((types, helps.count()), (37, 37));
 }
 
 #[test]
@@ -188,4 +197,79 @@ fn an_endpoint_that_is_no_more_has_no_series() {
     handles.delivered.inc();
     let text = metrics.render();
     assert!(!text.contains("shop") && text.contains("crm"), "{text}");
+}
+
+/// Every family, also those that have no series before there is something to count.
+fn families() -> BTreeMap<String, (String, String)> {
+    let metrics = metrics();
+    let inbound = metrics.inbound("erp");
+    inbound.refused("signature");
+    metrics.write_backs("order.created").wrote(true, 1);
+    let text = metrics.render();
+    let of = |start: &str| -> BTreeMap<String, String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(start)?.split_once(' '));
+        lines.map(|(name, rest)| (name.to_owned(), rest.to_owned())).collect()
+    };
+    let (kinds, helps) = (of("# TYPE "), of("# HELP "));
+    let ours = kinds.into_iter().filter(|(name, _)| name.starts_with("walhook_"));
+    ours.map(|(name, kind)| (name.clone(), (kind, helps[&name].clone()))).collect()
+}
+
+/// The names of series in a text that is about them, without what histograms add.
+fn named(text: &str, families: &BTreeMap<String, (String, String)>) -> Vec<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let ours = words.filter(|word| word.starts_with("walhook_"));
+    let plain = |word: &str| {
+        let ends = ["_bucket", "_count", "_sum"].iter().find_map(|end| word.strip_suffix(end));
+        ends.filter(|name| families.contains_key(*name)).unwrap_or(word).to_owned()
+    };
+    ours.map(plain).collect()
+}
+
+#[test]
+fn the_page_about_metrics_has_every_series_as_it_is_and_no_other() {
+    let families = families();
+    let page = include_str!("../../../docs/metrics.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `walhook_"));
+    let described: BTreeMap<String, (String, String)> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.trim_end_matches(" |").split(" | ").collect();
+            let name = format!("walhook_{}", cells[0].trim_end_matches('`'));
+            (name, (cells[1].to_owned(), cells[3].to_owned()))
+        })
+        .collect();
+    assert_eq!(described, families);
+}
+
+#[test]
+fn alerts_and_the_dashboard_ask_for_series_that_there_are() {
+    let families = families();
+    for (file, text) in [
+        ("alerts.yml", include_str!("../../../deploy/prometheus/alerts.yml")),
+        ("alerts.test.yml", include_str!("../../../deploy/prometheus/alerts.test.yml")),
+        ("walhook.json", include_str!("../../../deploy/grafana/walhook.json")),
+    ] {
+        let named = named(text, &families);
+        assert!(named.len() > 15, "{file}: {named:?}");
+        for name in named {
+            assert!(families.contains_key(&name), "{file}: there is no {name}");
+        }
+    }
+}
+
+#[test]
+fn each_alert_names_the_screen_and_the_command_that_say_more() {
+    let text = include_str!("../../../deploy/prometheus/alerts.yml");
+    let alerts: Vec<&str> = text.split("- alert: ").skip(1).collect();
+    assert!(alerts.len() > 10, "{}", alerts.len());
+    for alert in alerts {
+        let name = alert.lines().next().unwrap_or_default();
+        for field in ["summary: ", "description: ", "page: ", "command: "] {
+            assert!(alert.contains(field), "{name} has no {field}");
+        }
+        let page = alert.lines().find_map(|line| line.trim().strip_prefix("page: ")).unwrap();
+        let screens = ["overview", "events", "endpoints", "letters", "replays", "source", "try"];
+        let is_screen = screens.iter().any(|screen| page.contains(&format!("#/{screen}")));
+        assert!(is_screen || page.contains("none"), "{name}: {page}");
+    }
 }

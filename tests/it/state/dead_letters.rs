@@ -152,8 +152,12 @@ async fn a_resend_goes_out_once_in_portions_and_is_closed_by_its_outcome() {
     bury(&mut state, (1..=5).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
     let first_four = LetterFilter { before: None, ids: None, ..LetterFilter::default() };
     let four = LetterFilter { ids: Some((1..=4).map(DeadLetterId).collect()), ..first_four };
-    assert_eq!(request(state.client(), SLOT, &four).await.unwrap(), 4);
-    assert_eq!(request(state.client(), SLOT, &four).await.unwrap(), 0, "asked twice, sent once");
+    assert_eq!(request(state.client(), SLOT, &four, None).await.unwrap(), 4);
+    assert_eq!(
+        request(state.client(), SLOT, &four, None).await.unwrap(),
+        0,
+        "asked twice, sent once"
+    );
     let claimed = portion(&mut state, &[], 3).await;
     assert_eq!(ids(&claimed), [1, 2, 3]);
     assert!(claimed.iter().all(|claimed| claimed.unbooked && claimed.letter.resends == 1));
@@ -190,7 +194,7 @@ async fn a_resend_that_got_lost_with_its_holder_comes_again_unless_it_is_parked(
     let all = [Share { endpoint: "crm".into(), letters: 3, without_body: 0 }];
     let dead = [LetterState::Dead];
     assert_eq!(survey(state.client(), SLOT, &LetterFilter::default(), &dead).await.unwrap(), all);
-    request(state.client(), SLOT, &LetterFilter::default()).await.unwrap();
+    request(state.client(), SLOT, &LetterFilter::default(), None).await.unwrap();
     assert_eq!(survey(state.client(), SLOT, &LetterFilter::default(), &dead).await.unwrap(), []);
     assert_eq!(ids(&portion(&mut state, &[], 2).await), [1, 2]);
     let mut row = parked(event(2, 0, "a"), "crm");
@@ -212,7 +216,7 @@ async fn a_resend_that_got_lost_with_its_holder_comes_again_unless_it_is_parked(
 async fn a_portion_is_bounded_in_bytes_but_never_empty() {
     let mut state = State::create().await;
     bury(&mut state, (1..=3).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
-    request(state.client(), SLOT, &LetterFilter::default()).await.unwrap();
+    request(state.client(), SLOT, &LetterFilter::default(), None).await.unwrap();
     let State { session, holding, .. } = &mut state;
     let one = ClaimPortion { endpoint: Some("crm"), in_memory: &[], rows: 10, bytes: 1 };
     let none = ClaimPortion { endpoint: Some("erp"), ..one };
@@ -226,9 +230,9 @@ async fn discarded_letters_are_not_sent_and_are_purged_when_their_time_is_over()
     let mut state = State::create().await;
     bury(&mut state, (1..=4).map(|n| letter(event(n, 0, "a"), "crm")).collect()).await;
     let only = |id| LetterFilter { ids: Some(vec![DeadLetterId(id)]), ..LetterFilter::default() };
-    request(state.client(), SLOT, &only(1)).await.unwrap();
+    request(state.client(), SLOT, &only(1), None).await.unwrap();
     portion(&mut state, &[], 10).await;
-    request(state.client(), SLOT, &only(2)).await.unwrap();
+    request(state.client(), SLOT, &only(2), None).await.unwrap();
     // Asked for or not: only what is under way is left alone.
     let of_all =
         LetterFilter { states: Some(LetterState::ALL.to_vec()), ..LetterFilter::default() };
@@ -237,7 +241,7 @@ async fn discarded_letters_are_not_sent_and_are_purged_when_their_time_is_over()
         [("crm".into(), 3)]
     );
     assert_eq!(states(&state).await, "resending discarded discarded discarded");
-    assert_eq!(request(state.client(), SLOT, &of_all).await.unwrap(), 0);
+    assert_eq!(request(state.client(), SLOT, &of_all, None).await.unwrap(), 0);
     assert_eq!(portion(&mut state, &[DeadLetterId(1)], 10).await.len(), 0);
     assert_eq!(purge(state.client(), SLOT, after(50), 100).await.unwrap(), 0);
     assert_eq!(purge(state.client(), SLOT, after(51), 2).await.unwrap(), 2);

@@ -173,7 +173,6 @@ pub(crate) async fn exchange(
     token: Option<&str>,
     body: &str,
 ) -> std::io::Result<Reply> {
-    let mut stream = TcpStream::connect(address).await?;
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n"));
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
@@ -181,7 +180,13 @@ pub(crate) async fn exchange(
         body.len(),
         token.unwrap_or_default()
     );
-    stream.write_all(head.as_bytes()).await?;
+    sent(address, &head).await
+}
+
+/// Sends a request as it is, which has to ask for the connection to be closed.
+pub(crate) async fn sent(address: SocketAddr, request: &str) -> std::io::Result<Reply> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     // It may have been killed in the middle of it.

@@ -1,0 +1,378 @@
+//! Looks without touching: what `walhook check` finds, and what events a row would raise.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde_json::Map;
+use serde_json::Value as Json;
+use serde_json::json;
+use tokio::runtime::Handle;
+use tokio_postgres::Client;
+
+use crate::api::endpoints::AdminOutcome;
+use crate::api::endpoints::AdminRefusal;
+use crate::api::endpoints::RowTrial;
+use crate::api::endpoints::TestWish;
+use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
+use crate::config::settings::Settings;
+use crate::delivery::preview::RequestPreview;
+use crate::endpoints::admin::EndpointAdmin;
+use crate::endpoints::admin::ok;
+use crate::endpoints::admin::probe;
+use crate::endpoints::admin::unknown;
+use crate::endpoints::registry::RegistryHandle;
+use crate::event::dry_run;
+use crate::event::trial;
+use crate::event::trial::TriedRule;
+use crate::flow::change::ChangeOp;
+use crate::flow::change::ColumnValue;
+use crate::flow::change::CommittedChange;
+use crate::flow::change::OldRow;
+use crate::flow::change::RowTuple;
+use crate::flow::lsn::Position;
+use crate::flow::relation::Relation;
+use crate::flow::relation::TableName;
+use crate::flow::time::Timestamp;
+use crate::preflight::dry_run::example_of as dry_run_example;
+use crate::preflight::event_schemas;
+use crate::preflight::event_schemas::CataloguedEvent;
+use crate::preflight::prepare;
+use crate::replication::catalog::CheckFinding;
+use crate::replication::catalog::FindingLevel;
+use crate::replication::diagnostic::SetupDiagnostic;
+use crate::replication::sample;
+use crate::replication::sample::RowSample;
+use crate::replication::sample::SampleSource;
+use crate::store;
+use crate::store::error::StoreError;
+
+/// Whoever asks waits for 40 s.
+const CHECK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Rows to pick one of.
+const ROWS_MAX: usize = 20;
+
+/// Endpoints whose requests are shown for one event.
+const TAKERS_MAX: usize = 20;
+
+/// How much of a value is shown where a row is to be picked.
+const SHOWN_CHARS_MAX: usize = 200;
+
+impl EndpointAdmin {
+    /// What `walhook check` finds while walhook runs. That its own slot is in use is no finding.
+    pub(super) fn check(&self) -> BoxFuture<'static, AdminOutcome> {
+        let settings = self.settings.clone();
+        Box::pin(async move {
+            // It goes from one question to the next on a thread of its own: it is made for `walhook check`,
+            // which has nothing else to do.
+            let checked = tokio::task::spawn_blocking(move || {
+                let check =
+                    async { tokio::time::timeout(CHECK_PATIENCE, prepare::check(&settings)).await };
+                Handle::current().block_on(check)
+            });
+            let checked =
+                checked.await.map_err(|error| AdminRefusal::new(503, error.to_string()))?;
+            let (report, _) = match checked {
+                Ok(Ok(checked)) => checked,
+                Ok(Err(error)) => return Err(AdminRefusal::new(503, format!("{error:#}"))),
+                Err(_late) => {
+                    let detail = "the databases did not answer in time: see `walhook check`";
+                    return Err(AdminRefusal::new(503, detail));
+                }
+            };
+            let is_other = |finding: &&CheckFinding| !is_own_use(finding);
+            let findings: Vec<Json> =
+                report.findings.iter().filter(is_other).map(shown_finding).collect();
+            Ok(ok(json!({ "findings": findings })))
+        })
+    }
+
+    /// Each event type with the schema of its bodies, of the tables as they are.
+    pub(super) fn event_types(&self, orders: &RegistryHandle) -> BoxFuture<'static, AdminOutcome> {
+        let (settings, endpoints) = (self.settings.clone(), enabled(orders));
+        Box::pin(async move {
+            let read = Box::pin(event_schemas::read(&settings, &endpoints)).await;
+            let read = read.map_err(away)?;
+            let types: Vec<Json> = read.iter().map(CataloguedEvent::json).collect();
+            Ok(ok(json!({ "event_types": types })))
+        })
+    }
+
+    /// Sends a test that is an event of a certain type, made of a row that is there or might be.
+    pub(super) fn trigger(
+        &self,
+        orders: &RegistryHandle,
+        name: &str,
+        wish: TestWish,
+    ) -> BoxFuture<'static, AdminOutcome> {
+        let (settings, now, name) = (self.settings.clone(), self.now(), name.to_owned());
+        let roster = orders.roster();
+        let shown = roster.find(&name);
+        let shown = shown.map(|shown| (Arc::clone(&shown.client), Arc::clone(&shown.endpoint)));
+        Box::pin(async move {
+            let (client, endpoint) = shown.ok_or_else(|| unknown(&name))?;
+            let mut settings = settings;
+            if let Some(wanted) = &wish.event_type {
+                settings.events.retain(|rule| *rule.event_type == **wanted);
+            }
+            settings.events.retain(|rule| endpoint.takes(rule));
+            if settings.events.is_empty() {
+                let detail = match &wish.event_type {
+                    Some(wanted) => format!("endpoint {name} takes no event {wanted:?}"),
+                    None => format!("endpoint {name} takes no events"),
+                };
+                return Err(AdminRefusal::new(422, detail));
+            }
+            let key = wish.key.as_deref();
+            let example = Box::pin(dry_run_example(&settings, &endpoint, key, now)).await;
+            let Some(example) = example.map_err(away)? else {
+                let what =
+                    key.map_or_else(|| String::from("no row"), |key| format!("no row {key:?}"));
+                return Err(AdminRefusal::new(422, format!("{what} can be had to make it of")));
+            };
+            let sample = (example.sample.body, example.sample.headers);
+            Ok(ok(probe::send_of(client, example.event, sample, now).await))
+        })
+    }
+
+    /// Tries a row on the events of its table.
+    pub(super) fn try_row(
+        &self,
+        orders: &RegistryHandle,
+        trial: RowTrial,
+    ) -> BoxFuture<'static, AdminOutcome> {
+        let settings = self.settings.clone();
+        let (endpoints, now) = (enabled(orders), self.now());
+        Box::pin(async move {
+            let tried = Box::pin(try_on_server(&settings, &endpoints, &trial, now)).await;
+            tried.map(ok)
+        })
+    }
+}
+
+/// The endpoints that take events.
+fn enabled(orders: &RegistryHandle) -> Vec<Endpoint> {
+    let roster = orders.roster();
+    let takes = roster.0.iter().filter(|shown| !shown.is_leaving && shown.endpoint.enabled);
+    takes.map(|shown| (*shown.endpoint).clone()).collect()
+}
+
+fn away(error: StoreError) -> AdminRefusal {
+    AdminRefusal::new(503, format!("{:#}", anyhow::Error::new(error)))
+}
+
+/// While walhook runs, somebody has its slot, and that is itself.
+fn is_own_use(finding: &CheckFinding) -> bool {
+    matches!(
+        finding.refusal,
+        Some(SetupDiagnostic::SlotInUse { .. } | SetupDiagnostic::NoFreeWalSender { .. })
+    )
+}
+
+fn shown_finding(finding: &CheckFinding) -> Json {
+    let level = match finding.level {
+        FindingLevel::Ok => "ok",
+        FindingLevel::Warning => "warning",
+        FindingLevel::Problem => "problem",
+    };
+    json!({ "level": level, "what": finding.what, "fix": finding.fix })
+}
+
+/// The table that a trial is about.
+fn table(settings: &Settings, trial: &RowTrial) -> Result<TableName, AdminRefusal> {
+    let known = |rule: &&EventRule| match (&trial.table, &trial.event_type) {
+        (Some(table), _) => rule.table.to_string() == *table,
+        (None, Some(event)) => *rule.event_type == **event,
+        (None, None) => true,
+    };
+    let found = settings.events.iter().find(known).map(|rule| rule.table.clone());
+    found.ok_or_else(|| {
+        let mut types: Vec<&str> = settings.events.iter().map(|rule| &*rule.event_type).collect();
+        types.truncate(ROWS_MAX);
+        let detail = format!("no event is about that: there are {}", types.join(", "));
+        AdminRefusal::new(422, detail)
+    })
+}
+
+async fn try_on_server(
+    settings: &Settings,
+    endpoints: &[Endpoint],
+    trial: &RowTrial,
+    now: Timestamp,
+) -> Result<Json, AdminRefusal> {
+    let table = table(settings, trial)?;
+    let session = store::connect_within(&settings.postgres.server, store::ANSWER_SOON);
+    let session = session.await.map_err(away)?;
+    let client = &session.client;
+    let given = |row: &Json| row.to_string();
+    let (relation, rows) = match (&trial.row, &trial.key) {
+        (Some(row), _) => rows_of(client, &table, SampleSource::Json(&given(row))).await?,
+        (None, Some(key)) => rows_of(client, &table, SampleSource::Key(key)).await?,
+        (None, None) => rows_of(client, &table, SampleSource::First(ROWS_MAX)).await?,
+    };
+    if let Some(row) = &trial.row {
+        refuse_strangers(row, &relation)?;
+    }
+    let old = match &trial.old {
+        Some(old) => {
+            refuse_strangers(old, &relation)?;
+            rows_of(client, &table, SampleSource::Json(&given(old))).await?.1.into_iter().next()
+        }
+        None => None,
+    };
+    let mut results = Vec::new();
+    if let Some(row) = rows.first() {
+        for (op, name) in operations(trial, row, old.as_ref())? {
+            let change = change(&relation, op, now);
+            results.extend(tried(settings, endpoints, &change, name, now));
+        }
+        let faults = faults(settings, endpoints, &relation, row, now);
+        if let (false, Some(Json::Object(first))) = (faults.is_empty(), results.first_mut()) {
+            first.insert(String::from("faults"), Json::Array(faults));
+        }
+    }
+    Ok(json!({
+        "table": table.to_string(),
+        "key": relation.key.iter().filter_map(|place| relation.columns.get(*place))
+            .map(|column| &column.name).collect::<Vec<_>>(),
+        "rows": rows.iter().map(|row| shown_row(&relation, row)).collect::<Vec<Json>>(),
+        "results": results,
+    }))
+}
+
+async fn rows_of(
+    client: &Client,
+    table: &TableName,
+    source: SampleSource<'_>,
+) -> Result<(Arc<Relation>, Vec<RowTuple>), AdminRefusal> {
+    match sample::read_from(client, table, source).await.map_err(away)? {
+        RowSample::Rows { relation, rows } => Ok((relation, rows)),
+        RowSample::Unreadable(why) => {
+            Err(AdminRefusal::new(422, format!("no row can be had of {table}: {why}")))
+        }
+    }
+}
+
+/// A column that the table has not is a mistake, which PostgreSQL would pass over.
+fn refuse_strangers(row: &Json, relation: &Relation) -> Result<(), AdminRefusal> {
+    let Json::Object(members) = row else {
+        return Err(AdminRefusal::new(422, "a row is an object with the table's columns"));
+    };
+    let stranger = members.keys().find(|name| relation.column(name).is_none());
+    stranger.map_or(Ok(()), |name| {
+        let columns: Vec<&str> = relation.columns.iter().map(|c| c.name.as_str()).collect();
+        let (table, columns) = (&relation.table, columns.join(", "));
+        let detail = format!("{table} has no column {name:?}: its columns are {columns}");
+        Err(AdminRefusal::new(422, detail))
+    })
+}
+
+/// The operations to try, each with its name. Without an old row, an update is of the row as it is.
+fn operations(
+    trial: &RowTrial,
+    row: &RowTuple,
+    old: Option<&RowTuple>,
+) -> Result<Vec<(ChangeOp, &'static str)>, AdminRefusal> {
+    let before = || OldRow::Full(old.unwrap_or(row).clone());
+    let all = [
+        (ChangeOp::Insert { new: row.clone() }, "insert"),
+        (ChangeOp::Update { old: Some(before()), new: row.clone() }, "update"),
+        (ChangeOp::Delete { old: OldRow::Full(row.clone()) }, "delete"),
+    ];
+    let Some(wanted) = &trial.op else { return Ok(all.into()) };
+    let found: Vec<_> = all.into_iter().filter(|(_, name)| name == wanted).collect();
+    match found.is_empty() {
+        false => Ok(found),
+        true => Err(AdminRefusal::new(422, "op is one of insert, update, delete")),
+    }
+}
+
+fn change(relation: &Arc<Relation>, op: ChangeOp, now: Timestamp) -> CommittedChange {
+    CommittedChange {
+        position: Position::default(),
+        committed: now,
+        relation: Arc::clone(relation),
+        op,
+        metadata: None,
+        held: None,
+    }
+}
+
+/// What each event type of the table comes to.
+fn tried(
+    settings: &Settings,
+    endpoints: &[Endpoint],
+    change: &CommittedChange,
+    op: &str,
+    now: Timestamp,
+) -> Vec<Json> {
+    let tried = trial::try_change(0, &settings.events, endpoints, change, now);
+    let shown = |TriedRule { rule, verdict, takers }: TriedRule| {
+        let rule = settings.events.get(rule.0)?;
+        let requests = takers.iter().take(TAKERS_MAX).filter_map(|(taker, event)| {
+            let endpoint = endpoints.get(taker.0)?;
+            let name = &*endpoint.name;
+            let request = match RequestPreview::new(endpoint) {
+                Ok(preview) => preview.of(Arc::clone(event), now),
+                Err(error) => return Some(json!({ "endpoint": name, "error": error.to_string() })),
+            };
+            let headers: Map<String, Json> = request.headers.by_name();
+            let body = String::from_utf8_lossy(&request.body);
+            Some(json!({ "endpoint": name, "headers": headers, "body": body }))
+        });
+        let requests: Vec<Json> = requests.collect();
+        Some(json!({
+            "op": op,
+            "event_type": &*rule.event_type,
+            "verdict": verdict,
+            "endpoints": requests,
+            "more": takers.len().saturating_sub(TAKERS_MAX),
+        }))
+    };
+    tried.into_iter().filter_map(shown).collect()
+}
+
+/// Expressions that have no value on the row, each once.
+fn faults(
+    settings: &Settings,
+    endpoints: &[Endpoint],
+    relation: &Arc<Relation>,
+    row: &RowTuple,
+    now: Timestamp,
+) -> Vec<Json> {
+    let rules = settings.events.iter().filter(|rule| rule.table == relation.table);
+    let mut told = HashSet::new();
+    let mut found = Vec::new();
+    for rule in rules {
+        let trial = dry_run::dry_run(rule, endpoints, relation, std::slice::from_ref(row), now);
+        for failure in trial.failures {
+            if told.insert((failure.place.clone(), Arc::clone(&failure.expression))) {
+                found.push(json!({
+                    "event_type": &*rule.event_type,
+                    "place": failure.place,
+                    "expression": &*failure.expression,
+                    "what": failure.what,
+                }));
+            }
+        }
+    }
+    found
+}
+
+/// The row's values as texts, long ones cut.
+fn shown_row(relation: &Relation, row: &RowTuple) -> Json {
+    let values = relation.columns.iter().enumerate().map(|(place, column)| {
+        let value = match row.value(place) {
+            ColumnValue::Null | ColumnValue::Unchanged => Json::Null,
+            ColumnValue::Text(text) => {
+                let text = String::from_utf8_lossy(text);
+                Json::from(text.chars().take(SHOWN_CHARS_MAX).collect::<String>())
+            }
+        };
+        (column.name.clone(), value)
+    });
+    Json::Object(values.collect())
+}

@@ -1,0 +1,141 @@
+//! Looks through the push log for attempts that no index finds, backwards in slices of time, for as long as
+//! somebody waits.
+//!
+//! By event, key, or the failures of an endpoint an index finds them at once. Of ten million rows within an
+//! hour, those of an endpoint that is seldom called are found only by looking at all: so it looks at the
+//! newest minute, then at as much more as there is time for, and says how far back it has come. Whoever
+//! wants more goes on from there.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use crate::flow::time::Timestamp;
+use crate::store::push_log::AttemptOutcome;
+use crate::store::push_log::PushLogCursor;
+use crate::store::push_log::PushLogEntry;
+use crate::store::push_log::PushLogFilter;
+use crate::store::push_log::list;
+use crate::store::state_error::StateError;
+
+/// How long a page may take in all, as far as that can be foreseen.
+const BUDGET: Duration = Duration::from_millis(300);
+
+/// The first slice.
+const FIRST: Duration = Duration::from_secs(60);
+/// How much longer a slice may be than the one before.
+const GROWTH_MAX: f64 = 8.0;
+/// Of the time that is left, how much is planned for: a slice may hold more rows than the one before.
+const CAUTION: f64 = 0.7;
+/// A slice that would be less than this part of the one before is not worth it.
+const WORTH_IT: f64 = 0.2;
+/// From this on the slice is all that there is.
+const ALL: Duration = Duration::from_secs(400 * 86_400);
+
+/// A page of what was found.
+#[derive(Clone, Debug, Default)]
+pub struct FoundAttempts {
+    /// The newest first.
+    pub entries: Vec<PushLogEntry>,
+    /// Where to go on; `None` if that is all.
+    pub next: Option<PushLogCursor>,
+    /// How far back it has looked, if not to the end.
+    pub searched_from: Option<Timestamp>,
+}
+
+/// Whether an index leads to what the filter means.
+fn is_indexed(filter: &PushLogFilter) -> bool {
+    let is_failure = filter.class.is_some()
+        || matches!(filter.outcome, Some(AttemptOutcome::Retry | AttemptOutcome::Dead));
+    let is_any = filter.event_type.is_none()
+        && filter.endpoint.is_none()
+        && filter.status.is_none()
+        && filter.class.is_none()
+        && filter.outcome.is_none();
+    filter.event.is_some()
+        || filter.row_key.is_some()
+        || is_any
+        || (is_failure && filter.outcome.is_some() && filter.endpoint.is_some())
+}
+
+/// A page of attempts, the newest first, at most `limit`; `below` is where the page before ended.
+///
+/// # Errors
+/// That the rows could not be read.
+pub async fn search(
+    client: &Client,
+    slot: &str,
+    filter: &PushLogFilter,
+    below: Option<PushLogCursor>,
+    limit: u32,
+    now: Timestamp,
+) -> Result<FoundAttempts, StateError> {
+    let mut found = FoundAttempts::default();
+    let mut below = below;
+    let newest = [below.map(|cursor| cursor.created_at), filter.before];
+    let mut top = newest.into_iter().flatten().fold(now, Timestamp::min);
+    let mut length = if is_indexed(filter) { ALL } else { FIRST };
+    let begun = Instant::now();
+    loop {
+        let micros = i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
+        let from = top.shifted(-micros);
+        let is_last = length >= ALL || filter.from.is_some_and(|wanted| wanted >= from);
+        let slice = match is_last {
+            true => filter.clone(),
+            false => PushLogFilter { from: Some(from), ..filter.clone() },
+        };
+        let left = limit - u32::try_from(found.entries.len()).unwrap_or(limit).min(limit);
+        let started = Instant::now();
+        found.entries.extend(list(client, slot, &slice, below, left).await?);
+        if found.entries.len() >= limit as usize {
+            found.next = found.entries.last().map(PushLogEntry::cursor);
+            return Ok(found);
+        }
+        if is_last {
+            return Ok(found);
+        }
+        // All that is older than the slice, and nothing of it.
+        below = Some(PushLogCursor { created_at: from, id: 0, place: 0 });
+        top = from;
+        let took = started.elapsed().max(Duration::from_micros(100));
+        let Some(next) = next_length(length, took, BUDGET.saturating_sub(begun.elapsed())) else {
+            (found.next, found.searched_from) = (below, Some(from));
+            return Ok(found);
+        };
+        length = next;
+    }
+}
+
+/// How long the next slice may be, if it is worth it.
+fn next_length(length: Duration, took: Duration, left: Duration) -> Option<Duration> {
+    let fits = left.as_secs_f64() / took.as_secs_f64() * CAUTION;
+    (fits >= WORTH_IT).then(|| length.mul_f64(fits.min(GROWTH_MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_grow_while_they_are_quick_and_end_when_time_is_over() {
+        let millis = Duration::from_millis;
+        let quick = next_length(FIRST, millis(1), millis(299));
+        assert_eq!(quick, Some(FIRST * 8), "a quiet log is looked through in a few steps");
+        let slow = next_length(FIRST, millis(150), millis(150));
+        assert_eq!(slow, Some(FIRST.mul_f64(0.7)));
+        assert_eq!(next_length(FIRST, millis(280), millis(20)), None);
+        assert_eq!(next_length(FIRST, millis(500), Duration::ZERO), None);
+    }
+
+    #[test]
+    fn what_an_index_finds_is_not_sliced() {
+        let endpoint = || PushLogFilter { endpoint: Some("a".into()), ..PushLogFilter::default() };
+        let dead = Some(AttemptOutcome::Dead);
+        assert!(is_indexed(&PushLogFilter::default()), "the newest of all");
+        assert!(is_indexed(&PushLogFilter { row_key: Some("7".into()), ..endpoint() }));
+        assert!(is_indexed(&PushLogFilter { outcome: dead, ..endpoint() }));
+        assert!(!is_indexed(&endpoint()));
+        assert!(!is_indexed(&PushLogFilter { outcome: dead, ..PushLogFilter::default() }));
+    }
+}

@@ -1,0 +1,286 @@
+//! The last hour and the last day in numbers, in memory: what charts are drawn of.
+//!
+//! ```text
+//! metrics ─ MetricTotals, every 10 s ─▶ [SampleHistory] ─ rates and quantiles ─▶ GET /api/v1/overview
+//! ```
+//!
+//! Counters become rates, and histograms quantiles, between one look and the next. No other store is
+//! needed, and a restart begins anew: Prometheus is for what is older.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::flow::time::Timestamp;
+
+/// Between two looks.
+pub const SAMPLE_EVERY: Duration = Duration::from_secs(10);
+
+/// An hour of looks.
+const HOUR: SeriesShape = SeriesShape { looks: 1, kept: 360 };
+/// A day, in steps of five minutes.
+const DAY: SeriesShape = SeriesShape { looks: 30, kept: 288 };
+/// An hour of one endpoint, in steps of half a minute.
+const ENDPOINT_HOUR: SeriesShape = SeriesShape { looks: 3, kept: 120 };
+
+/// Endpoints with a chart of their own: each takes some 10 KB.
+const ENDPOINTS_MAX: usize = 200;
+
+/// What is counted since the process began, and what there is at the moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MetricTotals {
+    pub captured: u64,
+    pub delivered: u64,
+    /// Attempts that did not deliver.
+    pub failed: u64,
+    /// Of commit to delivery, by bucket: its upper bound in seconds, and how many up to there.
+    pub latency: Vec<(f64, u64)>,
+    pub waiting_memory: i64,
+    pub waiting_backlog: i64,
+    pub dead_letters: i64,
+    /// `None` where it is not known, as for an endpoint.
+    pub retained_wal_bytes: Option<u64>,
+    /// `None` also where there is no limit.
+    pub safe_wal_bytes: Option<u64>,
+}
+
+/// The books of all endpoints and tables together.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct BookSums {
+    pub captured: i64,
+    pub delivered: i64,
+    pub filtered: i64,
+    pub expired: i64,
+    pub dead: i64,
+    pub pending: i64,
+}
+
+impl BookSums {
+    /// Whether everything that was captured has come to something, or waits.
+    pub fn are_balanced(&self) -> bool {
+        self.captured == self.delivered + self.filtered + self.expired + self.dead + self.pending
+    }
+}
+
+/// One point of a chart: what happened since the one before, and what there is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MetricSample {
+    /// Milliseconds of Unix time.
+    pub at: i64,
+    /// A second.
+    pub captured_rate: f64,
+    pub delivered_rate: f64,
+    pub failed_rate: f64,
+    /// Seconds from commit to delivery; `None` where nothing was delivered.
+    pub p50: Option<f64>,
+    pub p99: Option<f64>,
+    pub waiting_memory: i64,
+    pub waiting_backlog: i64,
+    pub dead_letters: i64,
+    pub retained_wal_bytes: Option<u64>,
+    pub safe_wal_bytes: Option<u64>,
+}
+
+/// How many looks make a sample, and how many samples are kept.
+#[derive(Clone, Copy, Debug)]
+struct SeriesShape {
+    looks: u32,
+    kept: usize,
+}
+
+/// Samples of one shape, the oldest first.
+#[derive(Debug, Default)]
+struct SampleSeries {
+    last: Option<(Timestamp, MetricTotals)>,
+    looks: u32,
+    samples: VecDeque<MetricSample>,
+}
+
+impl SampleSeries {
+    fn look(&mut self, shape: SeriesShape, totals: &MetricTotals, now: Timestamp) {
+        let Some((before, last)) = &self.last else {
+            self.last = Some((now, totals.clone()));
+            return;
+        };
+        self.looks += 1;
+        if self.looks < shape.looks {
+            return;
+        }
+        self.looks = 0;
+        let sample = sample(last, totals, now, now.since(*before));
+        self.last = Some((now, totals.clone()));
+        while self.samples.len() >= shape.kept {
+            self.samples.pop_front();
+        }
+        self.samples.push_back(sample);
+    }
+
+    fn view(&self) -> Vec<MetricSample> {
+        self.samples.iter().cloned().collect()
+    }
+}
+
+#[derive(Debug, Default)]
+struct SampleStore {
+    hour: SampleSeries,
+    day: SampleSeries,
+    endpoints: HashMap<Arc<str>, SampleSeries>,
+}
+
+/// See the module's header. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct SampleHistory(Arc<Mutex<SampleStore>>);
+
+impl SampleHistory {
+    /// Takes in what there is `now`: of all, and of each endpoint. Endpoints that are not among them
+    /// are forgotten.
+    pub fn look(
+        &self,
+        totals: &MetricTotals,
+        endpoints: impl IntoIterator<Item = (Arc<str>, MetricTotals)>,
+        now: Timestamp,
+    ) {
+        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        store.hour.look(HOUR, totals, now);
+        store.day.look(DAY, totals, now);
+        let mut before = std::mem::take(&mut store.endpoints);
+        for (name, totals) in endpoints.into_iter().take(ENDPOINTS_MAX) {
+            let mut series = before.remove(&name).unwrap_or_default();
+            series.look(ENDPOINT_HOUR, &totals, now);
+            store.endpoints.insert(name, series);
+        }
+    }
+
+    /// The last hour, the oldest first.
+    pub fn hour(&self) -> Vec<MetricSample> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).hour.view()
+    }
+
+    /// The last day.
+    pub fn day(&self) -> Vec<MetricSample> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).day.view()
+    }
+
+    /// The last hour of one endpoint; nothing for one without a chart.
+    pub fn endpoint(&self, name: &str) -> Vec<MetricSample> {
+        let store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        store.endpoints.get(name).map(SampleSeries::view).unwrap_or_default()
+    }
+}
+
+fn sample(
+    before: &MetricTotals,
+    totals: &MetricTotals,
+    now: Timestamp,
+    passed: Duration,
+) -> MetricSample {
+    #[expect(clippy::cast_precision_loss, reason = "a rate on a chart")]
+    let rate = |before: u64, now: u64| match passed.as_secs_f64() {
+        seconds if seconds > 0.0 => now.saturating_sub(before) as f64 / seconds,
+        _ => 0.0,
+    };
+    let latency = since(&before.latency, &totals.latency);
+    MetricSample {
+        at: now.micros().div_euclid(1000),
+        captured_rate: rate(before.captured, totals.captured),
+        delivered_rate: rate(before.delivered, totals.delivered),
+        failed_rate: rate(before.failed, totals.failed),
+        p50: quantile(&latency, 0.5),
+        p99: quantile(&latency, 0.99),
+        waiting_memory: totals.waiting_memory,
+        waiting_backlog: totals.waiting_backlog,
+        dead_letters: totals.dead_letters,
+        retained_wal_bytes: totals.retained_wal_bytes,
+        safe_wal_bytes: totals.safe_wal_bytes,
+    }
+}
+
+/// What a histogram has got since. Without the same buckets before, as at the start, all of it.
+fn since(before: &[(f64, u64)], now: &[(f64, u64)]) -> Vec<(f64, u64)> {
+    let earlier = |place: usize| before.get(place).map_or(0, |(_, count)| *count);
+    let buckets = now.iter().enumerate();
+    buckets.map(|(place, (to, count))| (*to, count.saturating_sub(earlier(place)))).collect()
+}
+
+/// The value below which this share lies, as Prometheus reckons it: in a straight line through a
+/// bucket, and no further than the last bound.
+fn quantile(cumulative: &[(f64, u64)], share: f64) -> Option<f64> {
+    let all = cumulative.last().map(|(_, count)| *count).filter(|count| *count > 0)?;
+    #[expect(clippy::cast_precision_loss, reason = "a quantile is an estimate")]
+    let (number, all) = (|count: u64| count as f64, all as f64);
+    let wanted = share * all;
+    let (mut from, mut below) = (0.0, 0);
+    for (to, count) in cumulative {
+        if number(*count) >= wanted {
+            if !to.is_finite() || *count == below {
+                return Some(from);
+            }
+            let part = (wanted - number(below)) / number(count - below);
+            return Some(from + (to - from) * part);
+        }
+        (from, below) = (*to, *count);
+    }
+    Some(from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn totals(captured: u64, buckets: [u64; 3]) -> MetricTotals {
+        let bounds = [0.01, 0.1, f64::INFINITY];
+        MetricTotals {
+            captured,
+            delivered: captured,
+            latency: bounds.into_iter().zip(buckets).collect(),
+            ..MetricTotals::default()
+        }
+    }
+
+    #[test]
+    fn counters_become_rates_and_histograms_quantiles_of_what_came_since() {
+        let history = SampleHistory::default();
+        history.look(&totals(1000, [1000, 1000, 1000]), [], Timestamp::from_seconds(100));
+        assert!(history.hour().is_empty(), "of one look nothing follows");
+        let slower = totals(1500, [1000, 1500, 1500]);
+        history.look(&slower, [], Timestamp::from_seconds(110));
+        let MetricSample { at, captured_rate, p50, p99, .. } = history.hour().remove(0);
+        assert_eq!((at, captured_rate), (110_000, 50.0));
+        assert!((p50.unwrap() - 0.055).abs() < 1e-9, "in the middle of its bucket: {p50:?}");
+        assert!(p99.unwrap() > 0.09 && p99.unwrap() < 0.1, "{p99:?}");
+        history.look(&slower, [], Timestamp::from_seconds(120));
+        let last = history.hour().pop().unwrap();
+        assert_eq!((last.captured_rate, last.p50), (0.0, None), "nothing came");
+    }
+
+    #[test]
+    fn an_hour_and_a_day_are_kept_and_no_more() {
+        let history = SampleHistory::default();
+        let crm: Arc<str> = "crm".into();
+        for look in 0..=(360 * 24 + 30) {
+            let one = (Arc::clone(&crm), totals(0, [0; 3]));
+            history.look(&totals(0, [0; 3]), [one], Timestamp::from_seconds(look * 10));
+        }
+        let of = |samples: Vec<MetricSample>| {
+            let first = samples.first().unwrap().at;
+            (samples.len(), samples.last().unwrap().at - first)
+        };
+        assert_eq!(of(history.hour()), (360, 3590 * 1000));
+        assert_eq!(of(history.day()), (288, 287 * 300 * 1000));
+        assert_eq!(of(history.endpoint("crm")), (120, 119 * 30 * 1000));
+        history.look(&totals(0, [0; 3]), [], Timestamp::from_seconds(0));
+        assert!(history.endpoint("crm").is_empty(), "it is no more");
+    }
+
+    #[test]
+    fn what_lies_beyond_the_last_bound_is_told_as_that_bound() {
+        let buckets = [(0.01, 0), (0.1, 1), (f64::INFINITY, 100)];
+        assert_eq!(quantile(&buckets, 0.99), Some(0.1));
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+}
