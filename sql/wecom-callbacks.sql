@@ -97,8 +97,10 @@ BEGIN
     INSERT INTO public.wecom_message_history (message_id, state, user_id, at, detail)
     VALUES (coalesce((SELECT m.message_id FROM public.wecom_messages m
                        WHERE m.msgid = NEW.message_id LIMIT 1), NEW.message_id),
-            CASE WHEN NEW.content = 'success' THEN 'delivered'
-                 WHEN NEW.content LIKE 'failed%' THEN 'failed'
+            -- In WeCom's words: success, failed: user block, failed: system failed; of many at once
+            -- sendsuccess, sendfail, err(10001).
+            CASE WHEN replace(lower(NEW.content), ' ', '') IN ('success', 'sendsuccess') THEN 'delivered'
+                 WHEN replace(lower(NEW.content), ' ', '') ~ '^(failed|sendfail|err[(])' THEN 'failed'
                  ELSE lower(NEW.content) END,
             NEW.user_id, coalesce(NEW.occurred_at, NEW.received_at), NEW.fields);
     RETURN NULL;

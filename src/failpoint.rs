@@ -23,6 +23,9 @@ pub const POINTS: &[&str] = &[
     "draining",
 ];
 
+/// Between the commit of a callback's row and the answer to whoever called. No event comes by here.
+pub const CALLBACK_KEPT: &str = "callback_kept";
+
 /// The process gets no further if this place is armed.
 #[inline]
 pub fn reached(name: &'static str) {

@@ -144,9 +144,6 @@ impl App {
             Ok(())
         });
         tracing::info!(http = %address, "the HTTP surface is up");
-        if let Some(inbound) = &settings.inbound {
-            callbacks::start(&settings, inbound, &handles, &mut tasks).await?;
-        }
         let (reloads, consent) = (watch::channel(None), StartConsent::default());
         let skip_transaction = None;
         Ok(Self {
@@ -245,6 +242,10 @@ impl App {
     /// Ends when all stages run. May be dropped at any time: stages that have started then end.
     async fn begin(&mut self) -> anyhow::Result<()> {
         prepare(&self.settings, self.consent).await?;
+        if let Some(inbound) = &self.settings.inbound {
+            // Not before there is a slot: what was kept without one would never be pushed on.
+            callbacks::start(&self.settings, inbound, &self.handles, &mut self.tasks).await?;
+        }
         let (writable_in, writable) = watch::channel(true);
         let cuts = ShutdownStages::default();
         let budget = MemoryBudget::new(self.settings.memory.queued_bytes);

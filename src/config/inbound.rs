@@ -14,6 +14,7 @@ use crate::config::reader::TomlSection;
 use crate::config::run_time;
 use crate::config::secret::Secret;
 use crate::config::service;
+use crate::config::settings::AddressList;
 use crate::config::settings::CallbackKind;
 use crate::config::settings::HmacCallbacks;
 use crate::config::settings::HmacScheme;
@@ -34,6 +35,9 @@ const TOLERANCES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::
 
 /// What WeCom's administrator page makes.
 const AES_KEY_CHARS: usize = 43;
+
+/// WeCom's `getcallbackip` lists some dozens.
+const ADDRESSES_MAX: usize = 256;
 
 /// Beside the callbacks, since both are written by one transaction.
 const NONCES: &str = "inbound_nonces";
@@ -69,8 +73,8 @@ pub(super) fn read(root: &mut TomlSection<'_>) -> Option<InboundSettings> {
         section.note("listen", "is missing: give an address, such as \"0.0.0.0:8080\"");
     }
     let tls = section.field("tls").map(|field| read_tls(&field));
-    let allow = section.read("allow", run_time::allow);
-    let trusted_proxies = section.read("trusted_proxies", run_time::allow).unwrap_or_default();
+    let allow = section.read("allow", addresses);
+    let trusted_proxies = section.read("trusted_proxies", addresses).unwrap_or_default();
     let mut sources: Vec<InboundSource> = Vec::new();
     let written = section.sections("source");
     if is_there && written.is_empty() && !section.has("source") {
@@ -89,6 +93,11 @@ pub(super) fn read(root: &mut TomlSection<'_>) -> Option<InboundSettings> {
         None => None,
     };
     Some(InboundSettings { listen: listen?, tls, allow, trusted_proxies, sources })
+}
+
+/// Addresses and blocks of them, as many as a service calls from.
+fn addresses(field: &FieldReader<'_>) -> Option<AddressList> {
+    run_time::blocks(field, ADDRESSES_MAX).map(AddressList::new)
 }
 
 /// `{ cert = { file = ... }, key = { file = ... } }`, both PEM.

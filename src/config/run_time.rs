@@ -52,10 +52,15 @@ pub(super) fn read(
 }
 
 /// Blocks of addresses, such as `["10.1.0.0/16"]`.
-pub(super) fn allow(field: &FieldReader<'_>) -> Option<AllowedBlocks> {
+fn allow(field: &FieldReader<'_>) -> Option<AllowedBlocks> {
+    Some(AllowedBlocks::new(blocks(field, BLOCKS_MAX)?))
+}
+
+/// Up to so many addresses and blocks of them.
+pub(super) fn blocks(field: &FieldReader<'_>, max: usize) -> Option<Vec<AddressBlock>> {
     let items = field.list()?;
-    if items.len() > BLOCKS_MAX {
-        return field.refuse(format!("has {} entries: give up to {BLOCKS_MAX}", items.len()));
+    if items.len() > max {
+        return field.refuse(format!("has {} entries: give up to {max}", items.len()));
     }
     let block = |item: &FieldReader<'_>| {
         let text = item.string()?;
@@ -64,7 +69,7 @@ pub(super) fn allow(field: &FieldReader<'_>) -> Option<AllowedBlocks> {
             item.refuse(format!("{} is no block of addresses: {shape}", item.shown()))
         })
     };
-    Some(AllowedBlocks::new(items.iter().filter_map(block)))
+    Some(items.iter().filter_map(block).collect())
 }
 
 fn read_webhook_api(

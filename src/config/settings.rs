@@ -19,6 +19,7 @@ use crate::config::secret::Secret;
 use crate::flow::verdict::AttemptVerdict;
 
 pub use crate::config::settings::addresses::AddressBlock;
+pub use crate::config::settings::addresses::AddressList;
 pub use crate::config::settings::addresses::AddressPolicy;
 pub use crate::config::settings::addresses::AllowedBlocks;
 pub use crate::config::settings::addresses::BLOCKS_MAX;

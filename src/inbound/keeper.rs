@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::settings::ServerSettings;
+use crate::failpoint;
 use crate::flow::relation::TableName;
 use crate::inbound::row::CallbackRow;
 use crate::inbound::verify::VerifiedCallback;
@@ -262,6 +263,7 @@ async fn write(
         kept = insert(&transaction, &tables.callbacks, &rows).await?;
     }
     transaction.commit().await?;
+    failpoint::reached(failpoint::CALLBACK_KEPT);
     let outcome = |(callback, admitted): (&&VerifiedCallback, bool)| match admitted {
         false => KeepOutcome::NonceSeen,
         true if kept.remove(&callback.row.dedupe_key) => KeepOutcome::Kept,

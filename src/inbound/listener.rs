@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::body::Body;
-use axum::http::HeaderName;
+use axum::http::HeaderMap;
 use axum::http::HeaderValue;
 use axum::http::Method;
 use axum::http::Request;
@@ -42,19 +42,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::host_now;
 use crate::config::secret::Secret;
-use crate::config::settings::AllowedBlocks;
+use crate::config::settings::AddressList;
 use crate::config::settings::InboundSettings;
+use crate::inbound::caller::caller;
 use crate::inbound::keeper::CallbackKeeper;
 use crate::inbound::keeper::KeepOutcome;
 use crate::inbound::refusal::InboundRefusal;
 use crate::inbound::request::CallbackRequest;
+use crate::inbound::request_body::BodyBudget;
 use crate::inbound::source::RunningSource;
 use crate::inbound::verify;
 
-/// The largest callback. WeCom's have a few KiB.
-const BODY_MAX_BYTES: usize = 256 << 10;
-/// From the head to the last byte of the body.
-const BODY_TIME: Duration = Duration::from_secs(5);
 const HEAD_TIME: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// Connections at once; further ones wait in the system's queue.
@@ -65,13 +63,13 @@ const END_TIME: Duration = Duration::from_secs(4);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const VERIFY: &str = "/verify";
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What all connections share.
 struct ListenerShared {
     sources: BTreeMap<String, Arc<RunningSource>>,
-    allow: Option<AllowedBlocks>,
-    trusted_proxies: AllowedBlocks,
+    allow: Option<AddressList>,
+    trusted_proxies: AddressList,
+    bodies: BodyBudget,
     keeper: CallbackKeeper,
     /// What `GET /api/v1/status` says, without anything secret.
     status: Box<dyn Fn() -> Value + Send + Sync>,
@@ -104,8 +102,9 @@ impl InboundListener {
             sources.iter().map(|source| (source.settings.path.clone(), Arc::clone(source)));
         let shared = ListenerShared {
             sources: by_path.collect(),
-            allow: settings.allow,
-            trusted_proxies: settings.trusted_proxies,
+            allow: settings.allow.clone(),
+            trusted_proxies: settings.trusted_proxies.clone(),
+            bodies: BodyBudget::default(),
             keeper,
             status: Box::new(status),
         };
@@ -270,16 +269,12 @@ impl ListenerShared {
         if is_callback {
             source.received(host_now());
         }
-        if !self.is_allowed(peer, &request) {
+        if !self.is_allowed(peer, request.headers()) {
             return Err(InboundRefusal::Address);
         }
         let (head, body) = request.into_parts();
         let body = match is_callback {
-            true => {
-                let body = axum::body::to_bytes(Body::new(body), BODY_MAX_BYTES);
-                let read = timeout(BODY_TIME, body).await;
-                read.ok().and_then(Result::ok).ok_or(InboundRefusal::Size)?
-            }
+            true => self.bodies.read(body).await?,
             false => bytes::Bytes::new(),
         };
         let request = CallbackRequest {
@@ -301,24 +296,10 @@ impl ListenerShared {
         Ok(None)
     }
 
-    /// Judged on the peer, or on whom trusted proxies say that they speak for: the last address of
-    /// `X-Forwarded-For` that is none of theirs.
-    fn is_allowed(&self, peer: IpAddr, request: &Request<Incoming>) -> bool {
-        let Some(allow) = self.allow else { return true };
-        let mut caller = peer;
-        if self.trusted_proxies.contain(peer) {
-            let forwarded = request.headers().get_all(FORWARDED_FOR).iter();
-            let forwarded: Vec<&str> = forwarded.filter_map(|one| one.to_str().ok()).collect();
-            let joined = forwarded.join(",");
-            for text in joined.rsplit(',').map(str::trim).filter(|text| !text.is_empty()) {
-                let Ok(address) = text.parse::<IpAddr>() else { return false };
-                caller = address;
-                if !self.trusted_proxies.contain(address) {
-                    break;
-                }
-            }
-        }
-        allow.contain(caller)
+    fn is_allowed(&self, peer: IpAddr, headers: &HeaderMap) -> bool {
+        let Some(allow) = &self.allow else { return true };
+        let caller = caller(peer, headers, &self.trusted_proxies);
+        caller.is_some_and(|caller| allow.contains(caller))
     }
 }
 

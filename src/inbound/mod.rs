@@ -9,6 +9,8 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `listener` | connections, TLS, allow-list, the order of judging |
+//! | `caller` | whose address the allow-list judges |
+//! | `request_body` | bodies, bounded in bytes and time |
 //! | `request` | a callback as it came in |
 //! | `verify` | signature, time, message: pure |
 //! | `wecom/` | WeCom's signature, cipher, XML, kinds of messages |
@@ -18,11 +20,13 @@
 //! | `refusal` | why one is refused |
 //! | `source` | a source's counts |
 
+mod caller;
 mod hmac;
 pub mod keeper;
 pub mod listener;
 pub mod refusal;
 pub mod request;
+mod request_body;
 pub mod row;
 pub mod source;
 pub mod verify;

@@ -10,6 +10,8 @@ use crate::inbound::wecom::xml::XmlError;
 pub enum InboundRefusal {
     /// The body is larger than a callback can be.
     Size,
+    /// The body broke off, or did not come in time.
+    Incomplete,
     /// The caller's address is not on the list.
     Address,
     /// A parameter or header is missing.
@@ -30,8 +32,9 @@ pub enum InboundRefusal {
 }
 
 impl InboundRefusal {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Size,
+        Self::Incomplete,
         Self::Address,
         Self::Parameters,
         Self::Signature,
@@ -47,6 +50,7 @@ impl InboundRefusal {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Size => "size",
+            Self::Incomplete => "incomplete",
             Self::Address => "address",
             Self::Parameters => "parameters",
             Self::Signature => "signature",
@@ -63,6 +67,7 @@ impl InboundRefusal {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::Size => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
             Self::Address => StatusCode::FORBIDDEN,
             Self::Parameters
             | Self::Signature
@@ -79,6 +84,7 @@ impl InboundRefusal {
     pub const fn hint(self) -> &'static str {
         match self {
             Self::Size => "a callback has at most 256 KiB: who sends this?",
+            Self::Incomplete => "the body broke off or dripped: a slow network, or an attack",
             Self::Address => "add the address to [inbound] allow, or the proxy to trusted_proxies",
             Self::Parameters => "the caller does not speak the source's protocol: check its kind",
             Self::Signature => "compare token or secret with those of the sender",

@@ -20,6 +20,9 @@ pub struct AllowedBlocks([Option<AddressBlock>; BLOCKS_MAX]);
 /// More than this is a network of its own, and better listed by what it has in common.
 pub const BLOCKS_MAX: usize = 8;
 
+/// Of an IPv6 address, also of one that stands for an IPv4 address (RFC 4291, 2.5.5.2).
+const MAPPED_BITS: u8 = 128;
+
 /// The addresses that begin with the same bits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct AddressBlock {
@@ -38,7 +41,21 @@ impl AllowedBlocks {
     }
 
     pub fn contain(&self, address: IpAddr) -> bool {
-        self.0.iter().flatten().any(|block| block.contains(address.to_canonical()))
+        self.0.iter().flatten().any(|block| block.contains(address))
+    }
+}
+
+/// Any number of blocks of addresses, such as those that a service calls from.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct AddressList(Vec<AddressBlock>);
+
+impl AddressList {
+    pub fn new(blocks: Vec<AddressBlock>) -> Self {
+        Self(blocks)
+    }
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|block| block.contains(address))
     }
 }
 
@@ -52,11 +69,19 @@ impl AddressBlock {
         let network: IpAddr = address.parse().ok()?;
         let bits = if network.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.map_or(Some(bits), |prefix| prefix.parse().ok())?;
-        (prefix <= bits).then_some(Self { network, prefix })
+        match network.to_canonical() {
+            // `::ffff:10.0.0.0/104` is 10.0.0.0/8.
+            mapped @ IpAddr::V4(_) if bits == MAPPED_BITS => {
+                let prefix = prefix.checked_sub(MAPPED_BITS - 32)?;
+                (prefix <= 32).then_some(Self { network: mapped, prefix })
+            }
+            network => (prefix <= bits).then_some(Self { network, prefix }),
+        }
     }
 
+    /// An IPv4 address may come as an IPv6 one that stands for it.
     fn contains(&self, address: IpAddr) -> bool {
-        let same = match (self.network, address) {
+        let same = match (self.network, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
                 (network.to_bits() ^ address.to_bits()).leading_zeros()
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::config::secret::Secret;
-use crate::config::settings::AllowedBlocks;
+use crate::config::settings::AddressList;
 use crate::config::settings::HmacScheme;
 use crate::config::settings::StandardKey;
 use crate::flow::relation::TableName;
@@ -19,9 +19,9 @@ pub struct InboundSettings {
     /// PEM texts of the certificate chain and of its key.
     pub tls: Option<(Secret<String>, Secret<String>)>,
     /// Who may call; `None`: everybody who signs.
-    pub allow: Option<AllowedBlocks>,
+    pub allow: Option<AddressList>,
     /// Whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: AllowedBlocks,
+    pub trusted_proxies: AddressList,
     pub sources: Vec<InboundSource>,
 }
 

@@ -19,7 +19,7 @@ const MESSAGES: [&str; 12] = [
     "card", "markdown",
 ];
 
-const INTERACTIONS: [&str; 15] = [
+const INTERACTIONS: [&str; 17] = [
     "template_card_event",
     "template_card_menu_event",
     "taskcard_click",
@@ -35,6 +35,9 @@ const INTERACTIONS: [&str; 15] = [
     "LOCATION",
     "enter_chat",
     "feedback_event",
+    // Of gateways in front of WeCom.
+    "reply",
+    "forward",
 ];
 
 const STATUSES: [&str; 2] = ["TEMPLATESENDJOBFINISH", "MASSSENDJOBFINISH"];
@@ -93,11 +96,13 @@ pub fn row(
 }
 
 fn kind(message_type: &str, event: &str) -> CallbackKind {
+    // WeCom writes `click` where its elder sister writes `CLICK`.
+    let is_one_of = |name: &str, all: &[&str]| all.iter().any(|one| one.eq_ignore_ascii_case(name));
     if MESSAGES.contains(&message_type) {
         CallbackKind::Message
-    } else if INTERACTIONS.contains(&event) {
+    } else if is_one_of(event, &INTERACTIONS) {
         CallbackKind::Interaction
-    } else if STATUSES.contains(&event) {
+    } else if is_one_of(event, &STATUSES) {
         CallbackKind::Status
     } else {
         CallbackKind::System
@@ -156,6 +161,8 @@ mod tests {
             (json!({"MsgType": "text"}), CallbackKind::Message, "text"),
             (json!({"MsgType": "location"}), CallbackKind::Message, "location"),
             (json!({"MsgType": "event", "Event": "click"}), CallbackKind::Interaction, "click"),
+            (json!({"MsgType": "event", "Event": "CLICK"}), CallbackKind::Interaction, "CLICK"),
+            (json!({"MsgType": "event", "Event": "forward"}), CallbackKind::Interaction, "forward"),
             (
                 json!({"MsgType": "event", "Event": "LOCATION"}),
                 CallbackKind::Interaction,

@@ -10,8 +10,10 @@ use aes::cipher::KeyIvInit;
 use aes::cipher::block_padding::NoPadding;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use tokio::io::AsyncBufReadExt;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 
 pub(crate) const TOKEN: &str = "walhookTok3n";
@@ -45,14 +47,30 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn encrypt(message: &str, receive_id: &str) -> String {
-    let key = BASE64_STANDARD_LENIENT.decode(format!("{AES_KEY}=")).unwrap();
+/// The envelope of a message, which says that it has `length` bytes.
+pub(crate) fn envelope(message: &[u8], length: u32, receive_id: &str) -> Vec<u8> {
     let mut plain = b"0123456789abcdef".to_vec();
-    plain.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
-    plain.extend_from_slice(message.as_bytes());
+    plain.extend_from_slice(&length.to_be_bytes());
+    plain.extend_from_slice(message);
     plain.extend_from_slice(receive_id.as_bytes());
+    plain
+}
+
+/// PKCS#7 to 32 bytes.
+pub(crate) fn padded(mut plain: Vec<u8>) -> Vec<u8> {
     let count = 32 - plain.len() % 32;
     plain.extend(std::iter::repeat_n(u8::try_from(count).unwrap(), count));
+    plain
+}
+
+fn encrypt(message: &[u8], receive_id: &str) -> String {
+    let length = u32::try_from(message.len()).unwrap();
+    sealed(padded(envelope(message, length, receive_id)))
+}
+
+/// Whole blocks, under the key.
+pub(crate) fn sealed(mut plain: Vec<u8>) -> String {
+    let key = BASE64_STANDARD_LENIENT.decode(format!("{AES_KEY}=")).unwrap();
     let cipher = cbc::Encryptor::<Aes256>::new_from_slices(&key, key.get(..16).unwrap()).unwrap();
     let length = plain.len();
     let sealed = cipher.encrypt_padded::<NoPadding>(&mut plain, length).unwrap();
@@ -64,9 +82,8 @@ const BASE64_STANDARD_LENIENT: base64::engine::GeneralPurpose = base64::engine::
     base64::engine::GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
-fn signature(timestamp: u64, nonce: &str, encrypted: &str) -> String {
-    let timestamp = timestamp.to_string();
-    let mut parts = [TOKEN, &timestamp, nonce, encrypted];
+fn signature(timestamp: &str, nonce: &str, encrypted: &str) -> String {
+    let mut parts = [TOKEN, timestamp, nonce, encrypted];
     parts.sort_unstable();
     let digest =
         ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, parts.concat().as_bytes());
@@ -76,8 +93,13 @@ fn signature(timestamp: u64, nonce: &str, encrypted: &str) -> String {
 impl Caller {
     /// A callback with this message, signed at `timestamp`.
     pub(crate) fn callback_at(&self, message: &str, nonce: &str, timestamp: u64) -> Call {
-        let encrypted = encrypt(message, self.receive_id);
-        let signature = signature(timestamp, nonce, &encrypted);
+        let encrypted = encrypt(message.as_bytes(), self.receive_id);
+        self.carrying(&encrypted, nonce, &timestamp.to_string())
+    }
+
+    /// The same with any text in the place of a ciphertext, signed as it stands.
+    pub(crate) fn carrying(&self, encrypted: &str, nonce: &str, timestamp: &str) -> Call {
+        let signature = signature(timestamp, nonce, encrypted);
         let body = match self.is_robot {
             true => format!("{{\"encrypt\":\"{encrypted}\"}}"),
             false => format!(
@@ -97,8 +119,8 @@ impl Caller {
 
     /// The check of the URL, at the path with `suffix`.
     pub(crate) fn verification(&self, echo: &str, suffix: &str) -> String {
-        let (encrypted, timestamp) = (encrypt(echo, self.receive_id), now());
-        let signature = signature(timestamp, "v", &encrypted);
+        let (encrypted, timestamp) = (encrypt(echo.as_bytes(), self.receive_id), now());
+        let signature = signature(&timestamp.to_string(), "v", &encrypted);
         let encoded = encrypted.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
         let path = self.path;
         format!(
@@ -133,4 +155,62 @@ pub(crate) async fn send(
 /// A callback; its status.
 pub(crate) async fn post(address: SocketAddr, call: &Call) -> std::io::Result<u16> {
     Ok(send(address, "POST", &call.target, &call.body, "").await?.0)
+}
+
+/// A connection that is kept, as a proxy does, and made anew when the other side has closed it.
+#[derive(Debug)]
+pub(crate) struct KeptConnection {
+    address: SocketAddr,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+impl KeptConnection {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self { address, stream: None }
+    }
+
+    /// One request; the status and the body of its answer.
+    pub(crate) async fn send(
+        &mut self,
+        method: &str,
+        target: &str,
+        body: &[u8],
+    ) -> std::io::Result<(u16, Vec<u8>)> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => BufReader::new(TcpStream::connect(self.address).await?),
+        };
+        let length = body.len();
+        let mut request =
+            format!("{method} {target} HTTP/1.1\r\nhost: w\r\ncontent-length: {length}\r\n\r\n")
+                .into_bytes();
+        request.extend_from_slice(body);
+        stream.write_all(&request).await?;
+        let mut line = String::new();
+        stream.read_line(&mut line).await?;
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        let (mut is_kept, mut length) = (true, 0);
+        loop {
+            line.clear();
+            stream.read_line(&mut line).await?;
+            let header = line.trim().to_ascii_lowercase();
+            is_kept &= header != "connection: close";
+            if let Some(text) = header.strip_prefix("content-length: ") {
+                length = text.parse().unwrap();
+            }
+            if header.is_empty() {
+                break;
+            }
+        }
+        let mut answer = vec![0; length];
+        stream.read_exact(&mut answer).await?;
+        self.stream = is_kept.then_some(stream);
+        Ok((status, answer))
+    }
+
+    /// A callback; its status.
+    pub(crate) async fn post(&mut self, call: &Call) -> std::io::Result<u16> {
+        Ok(self.send("POST", &call.target, call.body.as_bytes()).await?.0)
+    }
 }
