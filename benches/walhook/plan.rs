@@ -11,14 +11,14 @@ usage: cargo bench --bench walhook -- [--runs N] [--only PART]... [--out DIR]
 
   --runs N       the median of N runs is shown (default 5)
   --only PART    of throughput, decode, latency, slow, endpoints, many,
-                 shapes, restarts, memory, push-log, plots
+                 shapes, restarts, memory, inbound, push-log, plots
   --out DIR      where walhook.json and the plots go (default target/bench)
   --binary FILE  another build of walhook to measure
   --small        once, with little of everything, to see that it works; its figures mean nothing
 ";
 
 /// The parts in the order in which they run.
-pub(crate) const PARTS: [&str; 11] = [
+pub(crate) const PARTS: [&str; 12] = [
     "throughput",
     "decode",
     "latency",
@@ -28,6 +28,7 @@ pub(crate) const PARTS: [&str; 11] = [
     "shapes",
     "restarts",
     "memory",
+    "inbound",
     "push-log",
     "plots",
 ];
@@ -72,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) rest: Duration,
     /// Rows of a long push log.
     pub(crate) logged: u64,
+    /// How long callbacks come in.
+    pub(crate) callbacks: Duration,
 }
 
 impl Plan {
@@ -129,6 +132,7 @@ impl Plan {
             flood: 1_000_000,
             rest: Duration::from_secs(10),
             logged: 10_000_000,
+            callbacks: Duration::from_secs(10),
         }
     }
 
@@ -151,6 +155,7 @@ impl Plan {
             flood: 5_000,
             rest: Duration::from_millis(100),
             logged: 10_000,
+            callbacks: Duration::from_millis(200),
             ..Self::whole()
         }
     }

@@ -95,7 +95,15 @@ pub(crate) enum Job {
     ByRow,
     /// Reads, decodes and renders, and has nobody to push to.
     ReadOnly,
+    /// Keeps callbacks that come in there, and may push them on.
+    Keep { listen: SocketAddr, pushes: bool },
 }
+
+/// How callbacks are signed.
+pub(crate) const CALLBACK_TOKEN: &str = "walhookTok3n";
+pub(crate) const CALLBACK_AES_KEY: &str = "zYm4VO3jFrAqnhktBa9Kvy25k1sdreiZCuQ6ynGjPPf";
+pub(crate) const CALLBACK_CORP: &str = "ww0123456789abcdef";
+pub(crate) const CALLBACK_PATH: &str = "/api/v1/webhooks/wechat/api";
 
 /// A running walhook. Dropping it kills it.
 pub(crate) struct Walhook {
@@ -213,7 +221,7 @@ fn leash(pid: u32) -> anyhow::Result<Child> {
 }
 
 fn toml(stage: &Stage, slot: &str, http: SocketAddr, job: &Job) -> anyhow::Result<String> {
-    let is_enabled = !matches!(job, Job::ReadOnly);
+    let is_enabled = !matches!(job, Job::ReadOnly | Job::Keep { pushes: false, .. });
     let toml = format!(
         "[postgres]\nurl = \"{}\"\nslot = \"{slot}\"\npublication = \"bench\"\n\n\
          [http]\nlisten = \"{http}\"\n\n\
@@ -237,5 +245,19 @@ fn toml(stage: &Stage, slot: &str, http: SocketAddr, job: &Job) -> anyhow::Resul
             Job::ReadOnly => {
                 others.to_owned() + &Endpoint::new(stage.receiver.url("/in/0")).toml(0)
             }
+            Job::Keep { listen, .. } => {
+                callbacks(*listen) + &Endpoint::new(stage.receiver.url("/in/0")).toml(0)
+            }
         })
+}
+
+/// What takes callbacks in there, and an event of each.
+fn callbacks(listen: SocketAddr) -> String {
+    format!(
+        "\n[[event]]\ntype = \"callback\"\ntable = \"public.wecom_callbacks\"\non = [\"insert\"]\n\
+         [inbound]\nlisten = \"{listen}\"\n\
+         [[inbound.source]]\nname = \"api\"\nkind = \"wecom\"\npath = \"{CALLBACK_PATH}\"\n\
+         token = \"{CALLBACK_TOKEN}\"\naes_key = \"{CALLBACK_AES_KEY}\"\n\
+         receive_id = \"{CALLBACK_CORP}\"\ntable = \"public.wecom_callbacks\"\n"
+    )
 }

@@ -2,6 +2,7 @@
 
 mod decode;
 mod endpoints;
+mod inbound;
 mod latency;
 mod many;
 mod memory;
@@ -87,6 +88,7 @@ impl Bench {
                 "shapes" => self.shapes()?,
                 "restarts" => self.restarts()?,
                 "memory" => self.memory()?,
+                "inbound" => self.inbound()?,
                 "push-log" => self.push_log()?,
                 _ => self.plots()?,
             }
