@@ -206,6 +206,7 @@ fn lane(c: &mut Criterion) {
     let delivered = HttpExchange {
         verdict: AttemptVerdict::Delivered,
         reach: AttemptReach::Endpoint,
+        requests: 1,
         failure: None,
         status: Some(200),
         took: Duration::from_millis(1),

@@ -9,6 +9,7 @@ use crate::cli::exit::ExitStatus;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::cli::terminal::Colours;
+use crate::preflight::channels;
 use crate::preflight::dry_run::EventExample;
 use crate::preflight::prepare::check;
 use crate::replication::catalog::CheckFinding;
@@ -27,6 +28,9 @@ pub struct Check {
     /// Shows a body of each event and payload, rendered from a row of its table
     #[arg(long)]
     bodies: bool,
+    /// Asks chat systems for an access token, which sends no message
+    #[arg(long)]
+    channels: bool,
 }
 
 impl Check {
@@ -34,9 +38,21 @@ impl Check {
     /// With the exit code of the gravest problem; the problems are printed.
     pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let settings = global.settings()?;
-        let (report, mut examples) =
-            runtime()?.block_on(check(&settings)).map_err(CommandError::of_postgres)?;
-        let problems = report.problems().len();
+        let runtime = runtime()?;
+        // PostgreSQL has no part in it: it is told even where that cannot be asked.
+        let tried = match self.channels {
+            true => runtime.block_on(channels::findings(&settings.endpoints)),
+            false => Vec::new(),
+        };
+        let checked = runtime.block_on(check(&settings));
+        if checked.is_err() && !self.json {
+            tried.iter().try_for_each(|finding| show(finding, Colours::detect()))?;
+        }
+        let (mut report, mut examples) = checked.map_err(CommandError::of_postgres)?;
+        let is_problem = |finding: &&CheckFinding| finding.level == FindingLevel::Problem;
+        let refused = tried.iter().filter(is_problem).count();
+        report.findings.extend(tried);
+        let problems = report.problems().len() + refused;
         if !self.bodies {
             examples.clear();
         }
@@ -72,7 +88,8 @@ impl Check {
                 terminal::line(&format!("  {todo} walhook run will make the replication slot"))?;
             }
         }
-        match ExitStatus::of_code(report.exit_code()) {
+        let refused = if refused > 0 { ExitStatus::Usage as u8 } else { 0 };
+        match ExitStatus::of_code(report.exit_code().max(refused)) {
             ExitStatus::Done => Ok(()),
             exit => {
                 let plural = if problems == 1 { "" } else { "s" };

@@ -89,6 +89,8 @@ pub(crate) struct AccessToken {
 pub(crate) struct NoAccess {
     pub(crate) failure: AttemptFailure,
     pub(crate) reach: AttemptReach,
+    /// What the system has answered, if it was that.
+    pub(crate) code: Option<i64>,
 }
 
 /// The tokens of one endpoint: those of its application, over its own connections.
@@ -194,9 +196,9 @@ impl AccessTokens {
         if let Some(refusal) = self.refusal {
             let failure =
                 AttemptFailure { class: FailureClass::Refused, detail: refusal.to_string() };
-            return Err(NoAccess { failure, reach: AttemptReach::Endpoint });
+            return Err(NoAccess { failure, reach: AttemptReach::Endpoint, code: None });
         }
-        let away = |failure| NoAccess { failure, reach: AttemptReach::Unprocessed };
+        let away = |failure| NoAccess { failure, reach: AttemptReach::Unprocessed, code: None };
         let asked = Instant::now();
         let mut request = Request::new(OutgoingBody::Whole(Bytes::new()));
         *request.uri_mut() = self.path.clone();
@@ -222,7 +224,7 @@ fn read(
 ) -> Result<AccessToken, NoAccess> {
     let no = |detail: String, reach| {
         let failure = AttemptFailure { class: FailureClass::Status, detail };
-        Err(NoAccess { failure, reach })
+        Err(NoAccess { failure, reach, code: None })
     };
     if !status.is_success() {
         let is_away = status.is_server_error()
@@ -242,10 +244,9 @@ fn read(
         let reason = mask(reason);
         let detail = format!("errcode {}: {}", issued.errcode, String::from_utf8_lossy(&reason));
         let is_busy = BUSY.contains(&issued.errcode);
-        return no(
-            detail,
-            if is_busy { AttemptReach::Unprocessed } else { AttemptReach::Endpoint },
-        );
+        let reach = if is_busy { AttemptReach::Unprocessed } else { AttemptReach::Endpoint };
+        return no(detail, reach)
+            .map_err(|none: NoAccess| NoAccess { code: Some(issued.errcode), ..none });
     }
     let Some(text) = issued.access_token.filter(|text| !text.is_empty()) else {
         return no(String::from("its answer holds no access_token"), AttemptReach::Endpoint);

@@ -7,11 +7,10 @@
 //! All that differs between the systems is in their [`Preset`]. An answer that says that the access
 //! token is none any more costs no attempt: the message is sent again at once, once, with another.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::time::Duration;
+mod answer;
+mod pieces;
+
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -28,44 +27,42 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 
 use crate::config::settings;
-use crate::config::settings::ChannelAnswer;
 use crate::config::settings::ChannelSignature;
 use crate::config::settings::Overflow;
 use crate::config::settings::Preset;
 use crate::delivery::access_token::AccessToken;
 use crate::delivery::access_token::AccessTokens;
+use crate::delivery::begun::BegunMessages;
 use crate::delivery::body::OutgoingBody;
+use crate::delivery::channel::answer::ChannelReply;
+use crate::delivery::channel::answer::Said;
 use crate::delivery::classify::classify;
 use crate::delivery::connections::ConnectionPool;
-use crate::delivery::judge::without_mark;
+use crate::delivery::network::DeliveryNetwork;
 use crate::delivery::reply::SeenResponse;
 use crate::flow::event::Event;
-use crate::flow::event::EventId;
 use crate::flow::lease::Lease;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::AttemptReach;
 use crate::flow::verdict::AttemptVerdict;
 use crate::flow::verdict::FailureClass;
+use crate::telemetry::metrics::ChannelErrorMetrics;
 
-/// What ends a text that was cut.
-const ELLIPSIS: &str = "…";
-
-/// How many messages are remembered of which a part was taken.
-const BEGUN_MAX: usize = 1000;
-
-/// The longest reason of a system that is shown.
-const REASON_CHARS_MAX: usize = 200;
+/// Of an application: where messages go, and where it can be asked for (WeCom, "获取指定的应用详情").
+const SEND: &str = "message/send";
+const INQUIRE: &str = "agent/get";
 
 /// One endpoint's chat system.
 pub(crate) struct Channel {
+    endpoint: Arc<str>,
     preset: &'static Preset,
     tokens: Option<AccessTokens>,
     secret: Option<Vec<u8>>,
     agent_id: Option<i64>,
     overflow: Overflow,
-    /// Of messages in several pieces: how many were taken.
-    begun: Mutex<HashMap<EventId, usize>>,
+    begun: BegunMessages,
+    errors: Option<ChannelErrorMetrics>,
 }
 
 /// The way to the endpoint, with what each request carries.
@@ -77,16 +74,58 @@ pub(crate) struct Line<'a> {
     pub(crate) limit: usize,
 }
 
+impl Line<'_> {
+    /// One request and its answer.
+    async fn carry(
+        &self,
+        request: Request<OutgoingBody>,
+        (started, now): (Instant, Timestamp),
+        told: &mut Told<'_>,
+    ) -> Result<Instant, AttemptFailure> {
+        let sent = self.connections.send(request, started, told.reach).await;
+        let (response, mut connection) = sent.map_err(|trouble| classify(&trouble))?;
+        connection.drive(told.seen.read(response, self.limit, now)).await?;
+        let ended = Instant::now();
+        self.connections.keep(connection, ended).await;
+        Ok(ended)
+    }
+}
+
+/// What an attempt learns, also of one that is cut off.
+pub(crate) struct Told<'a> {
+    pub(crate) reach: &'a mut AttemptReach,
+    pub(crate) seen: &'a mut SeenResponse,
+    /// Requests that were begun.
+    pub(crate) requests: &'a mut u32,
+}
+
 impl Channel {
-    pub(crate) fn new(channel: &settings::Channel, tokens: Option<AccessTokens>) -> Self {
+    pub(crate) fn new(
+        endpoint: Arc<str>,
+        channel: &settings::Channel,
+        tokens: Option<AccessTokens>,
+        network: &DeliveryNetwork,
+    ) -> Self {
+        let errors = network.channel_errors();
+        if let Some(errors) = &errors {
+            for code in channel.preset.passing_codes() {
+                errors.expect(&endpoint, &code.to_string());
+            }
+        }
         Self {
+            endpoint,
             preset: channel.preset,
             tokens,
             secret: channel.secret.as_ref().map(|secret| secret.reveal().clone().into_bytes()),
             agent_id: channel.app.as_ref().map(|app| app.agent_id),
             overflow: channel.overflow,
-            begun: Mutex::default(),
+            begun: network.begun(),
+            errors,
         }
+    }
+
+    pub(crate) fn has_token(&self) -> bool {
+        self.tokens.is_some()
     }
 
     /// Sends the lease's message, in as many pieces as it needs, until one of them is not taken.
@@ -95,21 +134,25 @@ impl Channel {
         line: Line<'_>,
         lease: &Lease,
         (started, now): (Instant, Timestamp),
-        (reach, seen): (&mut AttemptReach, &mut SeenResponse),
+        told: &mut Told<'_>,
     ) -> Result<Instant, AttemptFailure> {
         let [event] = lease.events.as_slice() else {
             return Err(bad(String::from("messages of a channel go one by one")));
         };
         let pieces = self.pieces(event, now)?;
-        let done = if pieces.len() > 1 { self.done(event.id) } else { 0 };
+        let last = pieces.len() - 1;
+        let taken = if last > 0 { self.begun.taken(&self.endpoint, event.id) } else { 0 };
         let mut ended = started;
-        for (index, piece) in pieces.iter().enumerate().skip(done.min(pieces.len() - 1)) {
-            ended = self.send(&line, piece, (started, now), (reach, seen)).await?;
-            if !matches!(self.said(seen.status, &seen.body), Said::Taken) {
+        for (index, piece) in pieces.iter().enumerate().skip(taken.min(last)) {
+            ended = self.send(&line, piece, (started, now), told).await?;
+            let is_ok = told.seen.status.is_some_and(|status| status.is_success());
+            if !is_ok || self.read(told.seen).said != Said::Taken {
                 break;
             }
-            if pieces.len() > 1 {
-                self.note(event.id, (index + 1 < pieces.len()).then_some(index + 1));
+            if index < last {
+                self.begun.note(&self.endpoint, event.id, index + 1);
+            } else if last > 0 {
+                self.begun.forget(&self.endpoint, event.id);
             }
         }
         Ok(ended)
@@ -121,35 +164,24 @@ impl Channel {
         line: &Line<'_>,
         piece: &Bytes,
         (started, now): (Instant, Timestamp),
-        (reach, seen): (&mut AttemptReach, &mut SeenResponse),
+        told: &mut Told<'_>,
     ) -> Result<Instant, AttemptFailure> {
         let mut is_renewed = false;
         loop {
             let token = match &self.tokens {
-                Some(tokens) => {
-                    *seen = SeenResponse::default();
-                    *reach = AttemptReach::Unprocessed;
-                    let token = tokens.token(now).await.map_err(|none| {
-                        *reach = none.reach;
-                        none.failure
-                    })?;
-                    *reach = AttemptReach::Endpoint;
-                    Some(token)
-                }
+                Some(_) => Some(self.token(now, told).await?),
                 None => None,
             };
-            *seen = SeenResponse::default();
+            *told.seen = SeenResponse::default();
             let mut request = Request::new(OutgoingBody::Whole(piece.clone()));
             *request.method_mut() = Method::POST;
             *request.uri_mut() = self.target(line.path, token.as_ref(), now)?;
             *request.headers_mut() = line.headers.clone();
-            let sent = line.connections.send(request, started, reach).await;
-            let (response, mut connection) = sent.map_err(|trouble| classify(&trouble))?;
-            connection.drive(seen.read(response, line.limit, now)).await?;
-            let ended = Instant::now();
-            line.connections.keep(connection, ended).await;
-            if let (Some(tokens), Some(token)) = (&self.tokens, &token)
-                && matches!(self.said(seen.status, &seen.body), Said::Stale(_))
+            *told.requests += 1;
+            let ended = line.carry(request, (started, now), told).await?;
+            let reply = self.read(told.seen);
+            self.count(reply.code.as_deref());
+            if let (Some(tokens), Some(token), Said::Stale(_)) = (&self.tokens, &token, reply.said)
             {
                 tokens.discard(token).await;
                 if !is_renewed {
@@ -158,6 +190,79 @@ impl Channel {
                 }
             }
             return Ok(ended);
+        }
+    }
+
+    /// A token, of which the attempt learns nothing but why there is none.
+    async fn token(
+        &self,
+        now: Timestamp,
+        told: &mut Told<'_>,
+    ) -> Result<AccessToken, AttemptFailure> {
+        let Some(tokens) = &self.tokens else { return Err(bad(String::from("it has no token"))) };
+        *told.seen = SeenResponse::default();
+        *told.reach = AttemptReach::Unprocessed;
+        let token = tokens.token(now).await.map_err(|none| {
+            *told.reach = none.reach;
+            self.count(none.code.map(|code| code.to_string()).as_deref());
+            none.failure
+        })?;
+        *told.reach = AttemptReach::Endpoint;
+        Ok(token)
+    }
+
+    /// Fetches a token and asks for the application with it. No message is sent.
+    ///
+    /// # Errors
+    /// Why not, and the system's code if it has said one.
+    pub(crate) async fn try_access(
+        &self,
+        line: &Line<'_>,
+        now: Timestamp,
+    ) -> Result<(), (AttemptFailure, Option<i64>)> {
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        let token = tokens.token(now).await.map_err(|none| (none.failure, none.code))?;
+        let (mut reach, mut seen, mut requests) =
+            (AttemptReach::Endpoint, SeenResponse::default(), 0);
+        let mut told = Told { reach: &mut reach, seen: &mut seen, requests: &mut requests };
+        let plain = |failure| (failure, None);
+        let mut request = Request::new(OutgoingBody::Whole(Bytes::new()));
+        *request.uri_mut() = self.inquiry(line.path, &token).map_err(plain)?;
+        *request.headers_mut() = line.headers.clone();
+        line.carry(request, (Instant::now(), now), &mut told).await.map_err(plain)?;
+        let ChannelReply { said, code } = self.read(&seen);
+        match said {
+            // What stands in front of WeCom may know of nothing but messages.
+            Said::Taken | Said::Unreadable(_) => Ok(()),
+            Said::Throttled(_, detail)
+            | Said::Again(detail)
+            | Said::Stale(detail)
+            | Said::Refused(detail) => {
+                let detail = self.masked_text(detail);
+                let failure = AttemptFailure { class: FailureClass::Status, detail };
+                Err((failure, code.and_then(|code| code.parse().ok())))
+            }
+        }
+    }
+
+    /// Where the application itself is asked for, beside where its messages go.
+    fn inquiry(&self, path: &Uri, token: &AccessToken) -> Result<Uri, AttemptFailure> {
+        let path = path.to_string();
+        let base = path.strip_suffix(SEND).unwrap_or(&path);
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("access_token", &token.text);
+        query.append_pair("agentid", &self.agent_id.unwrap_or_default().to_string());
+        let target = format!("{base}{INQUIRE}?{}", query.finish()).parse();
+        target.map_err(|_| bad(String::from("the token cannot stand in a URL")))
+    }
+
+    fn read(&self, seen: &SeenResponse) -> ChannelReply {
+        ChannelReply::read(self.preset, seen.status, &seen.body)
+    }
+
+    fn count(&self, code: Option<&str>) {
+        if let (Some(errors), Some(code)) = (&self.errors, code) {
+            errors.answered(&self.endpoint, code);
         }
     }
 
@@ -174,10 +279,16 @@ impl Channel {
         if !is_ok && status.is_none_or(|status| status.is_success()) {
             return (verdict, failure);
         }
+        // It may be asked for at all again when it says so, and not only this message.
+        if status == Some(StatusCode::TOO_MANY_REQUESTS)
+            && matches!(verdict, AttemptVerdict::Retry { at_least: Some(_) })
+        {
+            *reach = AttemptReach::Throttled;
+        }
         let because = |detail| {
             Some(AttemptFailure { class: FailureClass::Status, detail: self.masked_text(detail) })
         };
-        match self.said(status, body) {
+        match ChannelReply::read(self.preset, status, body).said {
             Said::Taken if is_ok => (AttemptVerdict::Delivered, None),
             Said::Throttled(wait, detail) => {
                 *reach = AttemptReach::Throttled;
@@ -205,46 +316,6 @@ impl Channel {
 
     fn masked_text(&self, text: String) -> String {
         String::from_utf8_lossy(&self.masked(Bytes::from(text))).into_owned()
-    }
-
-    /// What an answer says.
-    fn said(&self, status: Option<StatusCode>, body: &[u8]) -> Said {
-        let shown = status.unwrap_or_default();
-        let shown = shown.as_str();
-        let (code_name, text_name) = match self.preset.answer {
-            ChannelAnswer::Word(word) => {
-                let is_it = body.trim_ascii() == word.as_bytes();
-                let text = String::from_utf8_lossy(body.get(..80).unwrap_or(body)).into_owned();
-                return match (is_it, status.is_some_and(|status| status.is_success())) {
-                    (true, _) => Said::Taken,
-                    (false, true) => {
-                        Said::Unreadable(format!("{shown}, but its body is not `{word}`"))
-                    }
-                    (false, false) => Said::Refused(format!("{shown}: {}", plain(&text))),
-                };
-            }
-            ChannelAnswer::Code { code, text } => (code, text),
-        };
-        let answer: Option<Json> = serde_json::from_slice(without_mark(body)).ok();
-        let number = |value: &Json| value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
-        let Some(code) = answer.as_ref().and_then(|answer| number(answer.get(code_name)?)) else {
-            return Said::Unreadable(format!("{shown}, but its body holds no {code_name}"));
-        };
-        if code == 0 {
-            return Said::Taken;
-        }
-        let text = answer.as_ref().and_then(|answer| answer.get(text_name)?.as_str());
-        let detail = format!("{code_name} {code}: {}", plain(text.unwrap_or_default()));
-        if let Some((_, seconds)) = self.preset.waits.iter().find(|(known, _)| *known == code) {
-            return Said::Throttled(Duration::from_secs(*seconds), detail);
-        }
-        if self.preset.stale.contains(&code) {
-            return Said::Stale(detail);
-        }
-        if self.preset.again.contains(&code) {
-            return Said::Again(detail);
-        }
-        Said::Refused(detail)
     }
 
     /// Path and query, with token or signature.
@@ -288,11 +359,9 @@ impl Channel {
             bad(String::from("its body is no JSON object: give the endpoint a `payload`"))
         })?;
         let added = self.add_members(&mut message, now);
-        let pieces = match self.texts(&message) {
-            Some((name, texts)) => {
-                texts.into_iter().map(|text| with(&message, name, text)).collect()
-            }
-            None if added => vec![bytes_of(&message)],
+        let pieces = match pieces::of(self.preset, self.overflow, &message) {
+            Some(pieces) => pieces,
+            None if added => vec![pieces::bytes_of(&message)],
             None => vec![whole],
         };
         match pieces.iter().find(|piece| piece.len() > self.preset.body_max) {
@@ -315,46 +384,6 @@ impl Channel {
         }
         message.len() > before
     }
-
-    /// The texts in the place of one that is too long, and the member whose `content` they are.
-    fn texts(&self, message: &Map<String, Json>) -> Option<(&'static str, Vec<String>)> {
-        self.preset.texts.iter().find_map(|&(name, max)| {
-            let text = message.get(name)?.get("content")?.as_str()?;
-            (text.len() > max).then(|| (name, shortened(text, max, self.overflow)))
-        })
-    }
-
-    fn done(&self, event: EventId) -> usize {
-        self.begun().get(&event).copied().unwrap_or_default()
-    }
-
-    fn note(&self, event: EventId, done: Option<usize>) {
-        let mut begun = self.begun();
-        if begun.len() >= BEGUN_MAX {
-            begun.clear();
-        }
-        match done {
-            Some(done) => begun.insert(event, done),
-            None => begun.remove(&event),
-        };
-    }
-
-    fn begun(&self) -> MutexGuard<'_, HashMap<EventId, usize>> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What an answer says, each with its reason.
-enum Said {
-    Taken,
-    /// Not before this time, and nothing else either.
-    Throttled(Duration, String),
-    Again(String),
-    /// The token is none any more.
-    Stale(String),
-    Refused(String),
-    /// It is no answer of this system.
-    Unreadable(String),
 }
 
 fn bad(detail: String) -> AttemptFailure {
@@ -363,42 +392,6 @@ fn bad(detail: String) -> AttemptFailure {
 
 fn sign(key: &[u8], content: &[u8]) -> String {
     BASE64_STANDARD.encode(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), content))
-}
-
-fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
-}
-
-fn bytes_of(message: &Map<String, Json>) -> Bytes {
-    Bytes::from(serde_json::to_vec(message).unwrap_or_default())
-}
-
-/// The message with another `content` in this member.
-fn with(message: &Map<String, Json>, name: &str, text: String) -> Bytes {
-    let mut message = message.clone();
-    if let Some(content) = message.get_mut(name).and_then(|member| member.get_mut("content")) {
-        *content = Json::String(text);
-    }
-    bytes_of(&message)
-}
-
-/// A text in pieces of at most `max` bytes, cut between characters.
-fn shortened(text: &str, max: usize, overflow: Overflow) -> Vec<String> {
-    if overflow == Overflow::Cut {
-        let end = text.floor_char_boundary(max - ELLIPSIS.len());
-        let (start, _) = text.split_at_checked(end).unwrap_or((text, ""));
-        return vec![format!("{start}{ELLIPSIS}")];
-    }
-    let (mut pieces, mut rest) = (Vec::new(), text);
-    while rest.len() > max {
-        let Some((piece, after)) = rest.split_at_checked(rest.floor_char_boundary(max)) else {
-            break;
-        };
-        pieces.push(piece.to_owned());
-        rest = after;
-    }
-    pieces.push(rest.to_owned());
-    pieces
 }
 
 #[cfg(test)]

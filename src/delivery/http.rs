@@ -37,6 +37,7 @@ use crate::delivery::body;
 use crate::delivery::body::OutgoingBody;
 use crate::delivery::channel::Channel;
 use crate::delivery::channel::Line;
+use crate::delivery::channel::Told;
 use crate::delivery::classify::classify;
 use crate::delivery::connections::ConnectionPool;
 use crate::delivery::connections::TIDY_EVERY;
@@ -133,7 +134,7 @@ impl EndpointClient {
                     }
                     None => None,
                 };
-                Some(Channel::new(channel, tokens))
+                Some(Channel::new(name(), channel, tokens, network))
             }
             None => None,
         };
@@ -184,13 +185,14 @@ impl EndpointClient {
         let mut request_headers = HeaderLines::default();
         let mut seen = SeenResponse::default();
         let mut token = None;
-        let mut reach = AttemptReach::Endpoint;
+        let (mut reach, mut requests) = (AttemptReach::Endpoint, 0);
         let ended = match &self.refusal {
             Some(refusal) => Err(refusal.clone()),
             None => {
                 let begun = (started, now);
                 let shown = &mut request_headers;
-                let learnt = (&mut reach, &mut token, &mut seen);
+                let told = Told { reach: &mut reach, seen: &mut seen, requests: &mut requests };
+                let learnt = (told, &mut token);
                 let large = self.stall_rule.as_ref().and_then(|rule| rule.attempt(lease));
                 let sent = large.as_ref().map(LargeAttempt::counter);
                 let exchange = pin!(self.exchange(lease, begun, shown, learnt, sent));
@@ -225,6 +227,7 @@ impl EndpointClient {
         HttpExchange {
             verdict,
             reach,
+            requests: requests.max(1),
             failure,
             status,
             took,
@@ -259,18 +262,18 @@ impl EndpointClient {
         lease: &Lease,
         (started, now): (Instant, Timestamp),
         shown: &mut HeaderLines,
-        (reach, token, seen): (&mut AttemptReach, &mut Option<AccessToken>, &mut SeenResponse),
+        (mut told, token): (Told<'_>, &mut Option<AccessToken>),
         sent: Option<Arc<AtomicU64>>,
     ) -> Result<Instant, AttemptFailure> {
         if let Some(tokens) = &self.tokens {
             // Apart: it would be most of what each attempt of each endpoint takes of memory.
-            *reach = AttemptReach::Unprocessed;
+            *told.reach = AttemptReach::Unprocessed;
             let fetched = Box::pin(tokens.token(now)).await;
             *token = Some(fetched.map_err(|untaken| {
-                *reach = untaken.reach;
+                *told.reach = untaken.reach;
                 untaken.failure
             })?);
-            *reach = AttemptReach::Endpoint;
+            *told.reach = AttemptReach::Endpoint;
         }
         // A batch that was gathered before the endpoint's settings changed stays one.
         let batched = self.batched || lease.events.len() > 1;
@@ -291,23 +294,22 @@ impl EndpointClient {
         let limit = SHOWN_HEADERS_MAX_BYTES;
         *shown = headers::shown_after(&self.headers, &self.shown_headers, &headers, limit);
         if let Some(channel) = &self.channel {
-            let limit = self.response_limit.max(JUDGED_BODY_MAX_BYTES);
-            let line = Line { connections: &self.connections, path: &self.path, headers, limit };
+            let line = self.line(headers);
             // Apart, as what fetches tokens: few endpoints are chat systems.
-            return Box::pin(channel.exchange(line, lease, (started, now), (reach, seen))).await;
+            return Box::pin(channel.exchange(line, lease, (started, now), &mut told)).await;
         }
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();
         *request.headers_mut() = headers;
-        let sent = self.connections.send(request, started, reach).await;
+        let sent = self.connections.send(request, started, told.reach).await;
         let (response, mut connection) = sent.map_err(|trouble| classify(&trouble))?;
         // The rule on the body needs one, whatever the books keep.
         let limit = match self.answers.body {
             Some(_) => self.response_limit.max(JUDGED_BODY_MAX_BYTES),
             None => self.response_limit,
         };
-        connection.drive(seen.read(response, limit, now)).await?;
+        connection.drive(told.seen.read(response, limit, now)).await?;
         let ended = Instant::now();
         self.connections.keep(connection, ended).await;
         Ok(ended)
@@ -328,6 +330,31 @@ impl EndpointClient {
                 Err(AttemptFailure { class: FailureClass::Timeout, detail })
             }
         }
+    }
+
+    /// Whether a chat system lets its application in; `None` if it has no access token.
+    pub async fn try_access(
+        &self,
+        patience: Duration,
+        now: Timestamp,
+    ) -> Option<Result<(), (AttemptFailure, Option<i64>)>> {
+        let channel = self.channel.as_ref().filter(|channel| channel.has_token())?;
+        if let Some(refusal) = &self.refusal {
+            return Some(Err((refusal.clone(), None)));
+        }
+        let line = self.line(self.headers.clone());
+        let tried = tokio::time::timeout(patience, Box::pin(channel.try_access(&line, now))).await;
+        let tried = tried.unwrap_or_else(|_elapsed| {
+            let detail = format!("no answer within {patience:?}");
+            Err((AttemptFailure { class: FailureClass::Timeout, detail }, None))
+        });
+        Some(tried.map_err(|(failure, code)| (self.without_secrets(failure), code)))
+    }
+
+    /// What carries a channel's requests.
+    fn line(&self, headers: HeaderMap) -> Line<'_> {
+        let limit = self.response_limit.max(JUDGED_BODY_MAX_BYTES);
+        Line { connections: &self.connections, path: &self.path, headers, limit }
     }
 
     /// Closes connections that are over or unused, from time to time, for ever. It belongs beside
@@ -373,11 +400,12 @@ impl EndpointClient {
         reach: &mut AttemptReach,
     ) -> (AttemptVerdict, Option<AttemptFailure>) {
         let (verdict, failure) = channel.judge(judged, seen.status, &seen.body, reach);
-        let failure = failure.map(|failure| {
-            let detail = self.masked(Bytes::from(failure.detail));
-            AttemptFailure { detail: String::from_utf8_lossy(&detail).into_owned(), ..failure }
-        });
-        (verdict, failure)
+        (verdict, failure.map(|failure| self.without_secrets(failure)))
+    }
+
+    fn without_secrets(&self, failure: AttemptFailure) -> AttemptFailure {
+        let detail = self.masked(Bytes::from(failure.detail));
+        AttemptFailure { detail: String::from_utf8_lossy(&detail).into_owned(), ..failure }
     }
 
     /// An answer without what it repeats of the URL, or of a token.

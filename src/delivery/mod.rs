@@ -23,6 +23,7 @@
 //! | --- | --- |
 //! | `access_token` | Access tokens of WeCom applications |
 //! | `auth` | How walhook identifies itself |
+//! | `begun` | Messages of which a part was taken |
 //! | `body` | The body of one request, as of one attempt |
 //! | `channel` | Messages to chat systems |
 //! | `classify` | What kind of failure a transport error is |
@@ -48,6 +49,7 @@
 
 mod access_token;
 mod auth;
+mod begun;
 mod body;
 mod channel;
 mod classify;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::config::link::ConnectionLink;
 use crate::config::settings::AddressPolicy;
 use crate::delivery::access_token::TokenRegistry;
+use crate::delivery::begun::BegunMessages;
 use crate::delivery::classify;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::gate::SendPermission;
@@ -28,6 +29,7 @@ use crate::delivery::lookup::Lookups;
 use crate::delivery::sockets::Sockets;
 use crate::delivery::stalled::StallRule;
 use crate::delivery::trust::EndpointTrust;
+use crate::telemetry::metrics::ChannelErrorMetrics;
 
 /// HTTP/2 over TLS, by its name in ALPN (RFC 9113, 3.2).
 pub(crate) const HTTP_2: &[u8] = b"h2";
@@ -68,6 +70,8 @@ pub struct DeliveryNetwork {
     roots: Arc<OnceLock<Arc<RootCertStore>>>,
     may_send: SendPermission,
     tokens: TokenRegistry,
+    begun: BegunMessages,
+    channel_errors: Option<ChannelErrorMetrics>,
     sockets: Sockets,
     /// Told while a large row waits for memory that is in flight.
     memory_wanted: Option<watch::Receiver<u64>>,
@@ -81,6 +85,8 @@ impl DeliveryNetwork {
             roots: Arc::default(),
             may_send: Arc::new(|| true),
             tokens: TokenRegistry::default(),
+            begun: BegunMessages::default(),
+            channel_errors: None,
             sockets: Sockets::of_this_process(),
             memory_wanted: None,
         }
@@ -89,15 +95,37 @@ impl DeliveryNetwork {
     /// Another resolver and other authorities.
     pub fn new(resolver: Arc<dyn Resolve>, roots: RootCertStore) -> Self {
         let roots = Arc::new(OnceLock::from(Arc::new(roots)));
-        let (tokens, sockets) = (TokenRegistry::default(), Sockets::of_this_process());
-        let (may_send, memory_wanted): (SendPermission, _) = (Arc::new(|| true), None);
-        Self { resolver, roots, may_send, tokens, sockets, memory_wanted }
+        Self {
+            resolver,
+            roots,
+            may_send: Arc::new(|| true),
+            tokens: TokenRegistry::default(),
+            begun: BegunMessages::default(),
+            channel_errors: None,
+            sockets: Sockets::of_this_process(),
+            memory_wanted: None,
+        }
     }
 
     /// The same, writing to no socket while `may_send` says no.
     #[must_use]
     pub fn gated(self, may_send: SendPermission) -> Self {
         Self { may_send, ..self }
+    }
+
+    /// The same, counting what chat systems answer.
+    #[must_use]
+    pub fn counting(self, channel_errors: ChannelErrorMetrics) -> Self {
+        Self { channel_errors: Some(channel_errors), ..self }
+    }
+
+    pub(crate) fn channel_errors(&self) -> Option<ChannelErrorMetrics> {
+        self.channel_errors.clone()
+    }
+
+    /// Messages of which a part was taken, by whichever client of an endpoint.
+    pub(crate) fn begun(&self) -> BegunMessages {
+        self.begun.clone()
     }
 
     /// The access tokens of all applications that are reached by this way.

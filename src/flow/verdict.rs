@@ -106,6 +106,8 @@ pub struct HttpExchange {
     pub verdict: AttemptVerdict,
     /// Of no meaning but for [`AttemptVerdict::Retry`].
     pub reach: AttemptReach,
+    /// How many requests were made: a message of a channel may go in several pieces.
+    pub requests: u32,
     pub failure: Option<AttemptFailure>,
     /// HTTP status, if a response began.
     pub status: Option<u16>,

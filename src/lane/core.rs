@@ -520,6 +520,8 @@ impl LaneState {
             self.answered = Some(now);
             self.limit.answered(id, exchange.took);
         }
+        // The first was counted when it started.
+        (1..exchange.requests).for_each(|_further| self.rate.start(now));
         let is_too_much = matches!(exchange.verdict, AttemptVerdict::Retry { .. })
             && matches!(exchange.status, Some(429 | 503));
         if is_too_much {
@@ -527,14 +529,14 @@ impl LaneState {
         }
         let is_answered = match exchange.verdict {
             AttemptVerdict::Delivered => true,
-            // It is there, and takes fewer at once.
-            AttemptVerdict::Retry { .. } if is_too_much && self.bears_fewer(now) => return false,
-            AttemptVerdict::Retry { .. } if exchange.reach == AttemptReach::Nowhere => false,
             // It is there, and wants nothing for a while.
             AttemptVerdict::Retry { at_least } if exchange.reach == AttemptReach::Throttled => {
                 self.rate.hold(now, at_least.unwrap_or_default());
                 true
             }
+            // It is there, and takes fewer at once.
+            AttemptVerdict::Retry { .. } if is_too_much && self.bears_fewer(now) => return false,
+            AttemptVerdict::Retry { .. } if exchange.reach == AttemptReach::Nowhere => false,
             // It did not get through, and yet somebody answered.
             AttemptVerdict::Retry { .. }
                 if exchange.reach == AttemptReach::Unprocessed && exchange.status.is_some() =>

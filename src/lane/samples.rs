@@ -120,6 +120,7 @@ fn exchange(verdict: AttemptVerdict, status: Option<u16>) -> HttpExchange {
     HttpExchange {
         verdict,
         reach: AttemptReach::Endpoint,
+        requests: 1,
         failure,
         status,
         took: Duration::from_millis(7),

@@ -160,6 +160,7 @@ mod tests {
         let exchange = HttpExchange {
             verdict,
             reach: AttemptReach::Endpoint,
+            requests: 1,
             failure: None,
             status: Some(200),
             took: Duration::from_micros(250),

@@ -60,7 +60,10 @@ pub(crate) struct SharedHandles {
 impl SharedHandles {
     /// The way out of all deliveries.
     pub(crate) fn network(&self) -> DeliveryNetwork {
-        DeliveryNetwork::system().gated(self.hold.may_send()).within(self.sockets.clone())
+        DeliveryNetwork::system()
+            .gated(self.hold.may_send())
+            .within(self.sockets.clone())
+            .counting(self.metrics.channel_errors())
     }
 
     pub(crate) fn new(settings: &Settings) -> Self {

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `callback_tables` | Whether the tables that keep callbacks are there and may be written to |
+//! | `channels` | Whether chat systems let their applications in, for `walhook check --channels` |
 //! | `clock_offset` | How far the database's clock is from this host's |
 //! | `column_types` | Whether filters and ages fit the types of their columns |
 //! | `dry_run` | Tries every event on rows of its table, for `walhook check` |
@@ -23,6 +24,7 @@
 //! | `write_backs` | Joins write-backs to the ledger, and looks at them before the start |
 
 pub(crate) mod callback_tables;
+pub(crate) mod channels;
 pub(crate) mod clock_offset;
 pub(crate) mod column_types;
 pub(crate) mod dry_run;

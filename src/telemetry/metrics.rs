@@ -8,6 +8,7 @@
 //! values are tables, event types and endpoints of the configuration, never keys or ids of rows, and
 //! every series is there from the start with 0, so that `rate()` sees the first event.
 
+mod channels;
 mod inbound;
 mod replication;
 mod spec;
@@ -39,6 +40,7 @@ use crate::telemetry::metrics::spec::gauges;
 use crate::telemetry::metrics::spec::histograms;
 use crate::telemetry::obstacles::NamedObstacle;
 
+pub use crate::telemetry::metrics::channels::ChannelErrorMetrics;
 pub use crate::telemetry::metrics::inbound::InboundMetrics;
 pub use crate::telemetry::metrics::replication::ReplicationMetrics;
 
@@ -97,6 +99,7 @@ struct MetricFamilies {
     obstacle: IntGaugeVec,
     ledger_flush: Histogram,
     http_refused: IntCounterVec,
+    channel_errors: ChannelErrorMetrics,
     inbound_received: IntCounterVec,
     inbound_refused: IntCounterVec,
     inbound_kept: IntCounterVec,
@@ -149,6 +152,7 @@ impl WalhookMetrics {
             obstacle: gauges(&registry, &spec::OBSTACLE),
             ledger_flush: histograms(&registry, &spec::LEDGER_FLUSH).with_label_values::<&str>(&[]),
             http_refused: counters(&registry, &spec::HTTP_REFUSED),
+            channel_errors: ChannelErrorMetrics::new(counters(&registry, &spec::CHANNEL_ERRORS)),
             inbound_received: counters(&registry, &spec::INBOUND_RECEIVED),
             inbound_refused: counters(&registry, &spec::INBOUND_REFUSED),
             inbound_kept: counters(&registry, &spec::INBOUND_KEPT),
@@ -189,6 +193,11 @@ impl WalhookMetrics {
             repeats: families.inbound_repeats.with_label_values(&[source]),
             answer: families.inbound_answer.with_label_values(&[source]),
         }
+    }
+
+    /// What chat systems answer instead of success.
+    pub fn channel_errors(&self) -> ChannelErrorMetrics {
+        self.0.channel_errors.clone()
     }
 
     /// Rows of `[endpoints_from]` that are no endpoints.
@@ -320,6 +329,7 @@ impl WalhookMetrics {
                 }
             }
         }
+        families.channel_errors.forget(name);
         families.retries.remove_label_values(&[name]).ok();
         families.replays.remove_label_values(&[name]).ok();
         families.breaker_open.remove_label_values(&[name]).ok();

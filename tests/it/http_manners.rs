@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
 mod addresses;
+mod channel_limits;
 mod channels;
 mod hostile;
 mod links;
@@ -111,7 +112,7 @@ fn event(ordinal: u32, parts: Vec<BodyPart>) -> Arc<Event> {
     let position = Position { commit: Lsn::from_raw(0x16_B374_D848), ordinal };
     Arc::new(Event {
         id: EventId::new(position, IdOrigin::new(7, "orders.insert")),
-        sequence: 0,
+        sequence: u64::from(ordinal),
         position,
         event_type: "orders.insert".into(),
         table: Arc::new(TableName::new("public", "orders")),

@@ -3,6 +3,7 @@
 mod alerts;
 mod amplification;
 mod catalog;
+mod channels;
 mod clocks;
 mod contracts;
 mod crash;

@@ -119,6 +119,12 @@ pub static PRESETS: [Preset; 5] = [
 ];
 
 impl Preset {
+    /// Codes after which a message is sent again.
+    pub fn passing_codes(&self) -> impl Iterator<Item = i64> + '_ {
+        let waits = self.waits.iter().map(|(code, _)| *code);
+        waits.chain(self.again.iter().copied()).chain(self.stale.iter().copied())
+    }
+
     /// The longest wait that one of its answers asks for.
     pub fn longest_wait(&self) -> Duration {
         let longest = self.waits.iter().map(|(_, seconds)| *seconds).max();

@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use super::pieces::shortened;
 use super::*;
 use crate::config::secret::Secret;
 use crate::config::settings::PRESETS;
@@ -5,7 +8,8 @@ use crate::config::settings::PRESETS;
 fn channel(name: &str, secret: Option<&str>, overflow: Overflow) -> Channel {
     let preset = PRESETS.iter().find(|preset| preset.name == name).unwrap();
     let secret = secret.map(|secret| Secret::new(secret.to_owned()));
-    Channel::new(&settings::Channel { preset, app: None, secret, overflow }, None)
+    let channel = settings::Channel { preset, app: None, secret, overflow };
+    Channel::new("e".into(), &channel, None, &DeliveryNetwork::system())
 }
 
 fn judged(name: &str, status: u16, body: &str) -> (AttemptVerdict, AttemptReach, String) {

@@ -206,6 +206,11 @@ pub(super) const HTTP_REFUSED: MetricSpec = MetricSpec {
     help: "Requests and connections to walhook's own HTTP surface that were refused, by reason.",
     labels: &["reason"],
 };
+pub(super) const CHANNEL_ERRORS: MetricSpec = MetricSpec {
+    name: "walhook_channel_errors_total",
+    help: "Answers of a chat system that were no success, by its code; 32 codes an endpoint, then `other`.",
+    labels: &["endpoint", "errcode"],
+};
 pub(super) const INBOUND_RECEIVED: MetricSpec = MetricSpec {
     name: "walhook_inbound_received_total",
     help: "Requests that claimed to be callbacks of the source.",

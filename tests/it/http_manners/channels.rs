@@ -196,6 +196,25 @@ async fn a_long_text_is_cut_or_split() {
         .collect();
     let (head, tail) = long.split_at(2046);
     assert_eq!(contents, [&format!("{}…", "你".repeat(681)), head, tail, tail]);
+    // The next one begins with its first piece, also where another client sends it, and has a limit of its own.
+    let busy =
+        |times| in_turn([ok, busy, ok].map(|body| Answer::status(200).body(body))[..times].into());
+    robot.behave(busy(3));
+    let long = "🦀".repeat(1500);
+    let markdown = serde_json::json!({ "msgtype": "markdown", "markdown": { "content": long } });
+    let markdown = message(markdown.to_string());
+    let network = DeliveryNetwork::new(Arc::new(Names::default()), RootCertStore::empty());
+    let clients = [0; 2].map(|_| EndpointClient::new(&of(Overflow::Split), &network).unwrap());
+    let before = robot.count();
+    assert_eq!(clients[0].attempt(&markdown, NOW).await.verdict, RETRY);
+    let exchange = clients[1].attempt(&markdown, NOW).await;
+    assert_eq!((&exchange.verdict, exchange.requests), (&AttemptVerdict::Delivered, 1));
+    let contents: Vec<String> = robot.requests()[before..]
+        .iter()
+        .map(|request| request.json()["markdown"]["content"].as_str().unwrap().to_owned())
+        .collect();
+    let (head, tail) = long.split_at(4096);
+    assert_eq!(contents, [head, tail, tail]);
 }
 
 #[tokio::test]

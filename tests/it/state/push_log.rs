@@ -52,6 +52,7 @@ fn exchange(status: u16) -> HttpExchange {
     HttpExchange {
         verdict: AttemptVerdict::Delivered,
         reach: AttemptReach::Endpoint,
+        requests: 1,
         failure: None,
         status: Some(status),
         took: Duration::from_micros(12_500),
