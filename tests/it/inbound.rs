@@ -289,8 +289,12 @@ async fn missing_variables_are_named() {
         "WECHAT_TOKEN",
         "WECHAT_AES_KEY",
         "WECHAT_CORP_ID",
-        "WECHAT_BOT_WEBHOOK_URL",
         "WECHAT_CORP_SECRET",
+        "WECHAT_AGENT_ID",
+        "WECHAT_BOT_TOKEN",
+        "WECHAT_BOT_AES_KEY",
+        "WECHAT_BOT_WEBHOOK_URL",
+        "BUSINESS_SECRET",
     ] {
         assert!(said.contains(name), "{name}: {said}");
     }
