@@ -189,6 +189,7 @@ mod tests {
         let exchange = HttpExchange {
             verdict: AttemptVerdict::Delivered,
             reach: AttemptReach::Endpoint,
+            requests: 1,
             failure: None,
             status: Some(200),
             took: Duration::from_millis(2),
