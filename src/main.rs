@@ -32,7 +32,12 @@ fn main() -> ExitCode {
         // `walhook tail | head -1`: the reader has all it wanted.
         Err(stopped) if stopped.is_closed_pipe() => ExitStatus::Done.into(),
         Err(stopped) => {
-            drop(writeln!(std::io::stderr(), "walhook: {stopped}"));
+            let mut stderr = std::io::stderr();
+            drop(writeln!(stderr, "walhook: {stopped}"));
+            let ids = stopped.ids();
+            if !ids.is_empty() {
+                drop(writeln!(stderr, "explained in docs/errors.md: {}", ids.join(", ")));
+            }
             stopped.exit().into()
         }
     }

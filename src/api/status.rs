@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::RawQuery;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header;
@@ -17,6 +18,7 @@ use crate::api::EndpointView;
 use crate::api::HttpSurface;
 use crate::api::condition::ConditionNumbers;
 use crate::api::condition::HealthCondition;
+use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;
 use crate::flow::time::Timestamp;
 use crate::store::overview;
@@ -35,8 +37,21 @@ pub(crate) async fn health() -> Json<Value> {
     Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
 }
 
-/// Changes flow.
-pub(crate) async fn ready(State(surface): State<HttpSurface>) -> Response {
+/// Changes flow; with `?standby=ok` also: this one stands by for the one that has them flow. For whoever
+/// replaces one walhook after the other and waits until the next one is ready: it cannot be, before the
+/// one that has the slot is gone.
+pub(crate) async fn ready(
+    State(surface): State<HttpSurface>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let standby_will_do = match query.as_deref() {
+        None | Some("") => false,
+        Some("standby=ok") => true,
+        Some(_) => return bad("/ready takes no parameter but standby=ok").into_response(),
+    };
+    if standby_will_do && surface.source.is_standby() {
+        return Json(json!({ "status": "standby" })).into_response();
+    }
     let in_the_way = surface.in_the_way();
     if in_the_way.is_empty() {
         let mut answer = json!({ "status": "ready" });

@@ -42,45 +42,63 @@ pub struct ApiAddress {
 pub struct ApiClient {
     base: Url,
     token: Option<Secret<String>>,
+    patience: Duration,
 }
 
 impl ApiAddress {
     /// # Errors
     /// With exit code 2: neither arguments nor configuration say where walhook is.
     pub fn asker(&self, global: &GlobalOptions) -> Result<ApiClient, CommandError> {
-        let usage = |text: String| ExitStatus::Usage.because(anyhow!(text));
-        let mut token = None;
-        let base = match &self.url {
-            Some(url) => {
-                let parsed = Url::parse(url).ok();
-                let is_http = |url: &Url| matches!(url.scheme(), "http" | "https");
-                parsed.filter(is_http).ok_or_else(|| {
-                    usage(format!(
-                        "--url {url:?} is no address: write it like http://127.0.0.1:9464"
-                    ))
-                })?
-            }
-            None => {
-                let http = global.http()?;
-                token = http.token;
-                if http.listen.port() == 0 {
-                    return Err(usage(String::from(
-                        "[http] listen leaves the port to the system: give the address with --url",
-                    )));
-                }
-                Url::parse(&format!("http://{}", reachable(http.listen)))?
-            }
-        };
+        let mut asker = ApiClient::at(self.url.as_deref(), global)?;
         if let Some(name) = &self.token_env {
             let given = std::env::var(name).ok().filter(|value| !value.is_empty());
             let missing = || usage(format!("--token-env: the variable {name} is not set"));
-            token = Some(Secret::new(given.ok_or_else(missing)?));
+            asker.token = Some(Secret::new(given.ok_or_else(missing)?));
         }
-        Ok(ApiClient { base, token })
+        Ok(asker)
     }
 }
 
+fn usage(text: String) -> CommandError {
+    ExitStatus::Usage.because(anyhow!(text))
+}
+
 impl ApiClient {
+    /// The walhook at `url`, or else where the configuration has it listen, with its token.
+    fn at(url: Option<&str>, global: &GlobalOptions) -> Result<Self, CommandError> {
+        let (base, token) = match url {
+            Some(url) => {
+                let parsed = Url::parse(url).ok();
+                let is_http = |url: &Url| matches!(url.scheme(), "http" | "https");
+                let base = parsed.filter(is_http).ok_or_else(|| {
+                    usage(format!(
+                        "--url {url:?} is no address: write it like http://127.0.0.1:9464"
+                    ))
+                })?;
+                (base, None)
+            }
+            None => {
+                let http = global.http()?;
+                (address_of(http.listen)?, http.token)
+            }
+        };
+        Ok(Self { base, token, patience: PATIENCE })
+    }
+
+    /// For what everybody may ask: the token stays here.
+    ///
+    /// # Errors
+    /// With exit code 2: neither `url` nor configuration say where walhook is.
+    pub fn without_token(url: Option<&str>, global: &GlobalOptions) -> Result<Self, CommandError> {
+        Ok(Self { token: None, ..Self::at(url, global)? })
+    }
+
+    /// Waits for an answer for so long.
+    #[must_use]
+    pub fn within(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     /// # Errors
     /// That nobody answers, or what walhook answers instead; with exit code 2 if the question was
     /// wrong or the token is.
@@ -133,8 +151,11 @@ impl ApiClient {
         body: Option<&Value>,
     ) -> Result<String, CommandError> {
         runtime()?.block_on(async {
-            let client =
-                Client::builder().no_proxy().redirect(Policy::none()).timeout(PATIENCE).build()?;
+            let client = Client::builder()
+                .no_proxy()
+                .redirect(Policy::none())
+                .timeout(self.patience)
+                .build()?;
             let mut request = client.request(method, url);
             if let Some(token) = &self.token {
                 request = request.bearer_auth(token.reveal());
@@ -194,6 +215,15 @@ fn problems(answer: Option<&Value>) -> String {
         format!("\n  {}: {}", text("key"), text("detail"))
     };
     errors.into_iter().flatten().map(line).collect()
+}
+
+fn address_of(listen: SocketAddr) -> Result<Url, CommandError> {
+    if listen.port() == 0 {
+        return Err(usage(String::from(
+            "[http] listen leaves the port to the system: give the address with --url",
+        )));
+    }
+    Ok(Url::parse(&format!("http://{}", reachable(listen)))?)
 }
 
 /// An address to dial for one that is listened on.

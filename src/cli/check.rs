@@ -14,6 +14,7 @@ use crate::preflight::dry_run::EventExample;
 use crate::preflight::prepare::check;
 use crate::replication::catalog::CheckFinding;
 use crate::replication::catalog::FindingLevel;
+use crate::replication::diagnostic::SetupDiagnostic;
 
 /// Reads the configuration, asks PostgreSQL, and reports everything at once
 #[derive(Args, Debug)]
@@ -110,7 +111,9 @@ fn show(finding: &CheckFinding, colours: Colours) -> std::io::Result<()> {
         FindingLevel::Warning => colours.faint("warn"),
         FindingLevel::Problem => colours.bad("FAIL"),
     };
-    terminal::line(&format!("  {mark} {}", terminal::visible(&finding.what)))?;
+    let id = finding.refusal.as_ref().map(|refusal| format!(" [{}]", refusal.id()));
+    let id = id.map(|id| colours.faint(&id).to_string()).unwrap_or_default();
+    terminal::line(&format!("  {mark} {}{id}", terminal::visible(&finding.what)))?;
     match &finding.fix {
         Some(fix) => terminal::line(&format!("         {}", terminal::visible(fix))),
         None => Ok(()),
@@ -123,5 +126,6 @@ fn as_json(finding: &CheckFinding) -> serde_json::Value {
         FindingLevel::Warning => "warning",
         FindingLevel::Problem => "problem",
     };
-    json!({ "level": level, "what": finding.what, "fix": finding.fix })
+    let id = finding.refusal.as_ref().map(SetupDiagnostic::id);
+    json!({ "level": level, "id": id, "what": finding.what, "fix": finding.fix })
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::store::error::StoreError;
 use crate::store::state_error::StateError;
@@ -69,6 +70,25 @@ impl CommandError {
         };
         let code = error.chain().find_map(code);
         code.map_or(ExitStatus::Failed, ExitStatus::of_code).because(error)
+    }
+
+    /// The names under which docs/errors.md explains it; none if it is not one of the errors there.
+    pub fn ids(&self) -> Vec<&'static str> {
+        let ids = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref() {
+            Some(SourceError::Connect(cause)) => vec![cause.id()],
+            Some(SourceError::State(cause)) => vec![cause.id()],
+            Some(SourceError::Refused(refusal)) => vec![refusal.id()],
+            Some(SourceError::NotSetUp(refusals)) => {
+                refusals.iter().map(SetupDiagnostic::id).collect()
+            }
+            Some(_) => Vec::new(),
+            None => {
+                let state = cause.downcast_ref::<StateError>().map(StateError::id);
+                let store = || cause.downcast_ref::<StoreError>().map(StoreError::id);
+                state.or_else(store).into_iter().collect()
+            }
+        };
+        self.error.chain().map(ids).find(|ids| !ids.is_empty()).unwrap_or_default()
     }
 
     /// Whether the command stopped because nobody reads its output any more.

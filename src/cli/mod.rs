@@ -13,11 +13,15 @@
 //! | --- | --- |
 //! | `ask` | Asks a running walhook over its API, for the subcommands that look at it or give it orders |
 //! | `check` | `walhook check` |
+//! | `completions` | `walhook completions` |
 //! | `dead_letters` | `walhook dead-letters` |
 //! | `demo` | `walhook demo` |
 //! | `endpoints` | `walhook endpoints` |
 //! | `exit` | How a command ends |
+//! | `health` | `walhook health` |
+//! | `import` | `walhook import` |
 //! | `init` | `walhook init` |
+//! | `man` | `walhook man` |
 //! | `push_log` | `walhook push-log` |
 //! | `receive` | `walhook receive` |
 //! | `replay` | `walhook replay` |
@@ -31,11 +35,15 @@
 
 pub mod ask;
 pub mod check;
+pub mod completions;
 pub mod dead_letters;
 pub mod demo;
 pub mod endpoints;
 pub mod exit;
+pub mod health;
+pub mod import;
 pub mod init;
+pub mod man;
 pub mod push_log;
 pub mod receive;
 pub mod replay;
@@ -103,6 +111,10 @@ enum Command {
     Schema(schema::SchemaCommand),
     Status(status::StatusCommand),
     Trigger(trigger::TriggerCommand),
+    Health(health::HealthCommand),
+    Import(import::ImportCommand),
+    Completions(completions::Completions),
+    Man(man::ManPages),
 }
 
 impl Cli {
@@ -126,6 +138,10 @@ impl Cli {
             Command::Schema(schema) => schema.run(&global),
             Command::Status(status) => status.run(&global),
             Command::Trigger(trigger) => trigger.run(&global),
+            Command::Health(health) => health.run(&global),
+            Command::Import(import) => import.run(),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
         }
     }
 }

@@ -44,6 +44,10 @@ pub struct Run {
     /// Takes a slot that was read for other tables: only if no other system reads it
     #[arg(long)]
     take_slot: bool,
+    /// As a standby, takes a slot that has been free for so many seconds also where its last holder had other
+    /// events, as a start would: for rolling updates, after which nobody of before comes back
+    #[arg(long, value_name = "SECONDS")]
+    take_over_after: Option<u64>,
     /// Goes on without the transaction that commits there, if PostgreSQL cannot send it
     #[arg(long, value_name = "LSN")]
     skip_transaction: Option<Lsn>,
@@ -62,7 +66,11 @@ impl Run {
         // Each request in flight and each kept connection is a descriptor.
         sockets::raise_limit();
         let runtime = runtime()?;
-        let consent = StartConsent { gap: self.accept_gap, slot: self.take_slot };
+        let consent = StartConsent {
+            gap: self.accept_gap,
+            slot: self.take_slot,
+            free_for: self.take_over_after.map(Duration::from_secs),
+        };
         let ended = runtime.block_on(serve(settings, consent, self.skip_transaction, global, &log));
         runtime.shutdown_timeout(LOOKUPS_MAX);
         drop(log);

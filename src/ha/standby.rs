@@ -99,12 +99,23 @@ impl<'a> SlotWaiter<'a> {
     /// Waits while a walhook has the slot.
     async fn until_free(&mut self) -> anyhow::Result<()> {
         let (mut watched, mut kept_back): (Option<WatchedSlot>, Option<String>) = (None, None);
+        let mut free_since: Option<Instant> = None;
         loop {
             match self.look().await {
                 Ok(None) if self.stood_by => match self.heir().await? {
                     None => break,
+                    Some(_)
+                        if self.has_waited_enough(*free_since.get_or_insert_with(Instant::now)) =>
+                    {
+                        tracing::warn!(
+                            "the slot of a holder that had other events is taken over: nobody came back \
+                             for it within --take-over-after"
+                        );
+                        break;
+                    }
                     Some(reason) => {
                         watched = None;
+                        self.status.holder(None);
                         if kept_back.as_ref() != Some(&reason) {
                             tracing::warn!(reason, "the slot is free and is not taken over");
                             kept_back = Some(reason.clone());
@@ -116,7 +127,7 @@ impl<'a> SlotWaiter<'a> {
                 Ok(None) => break,
                 Ok(Some(holder)) if !self.stood_by && !self.is_walhook(&holder) => return Ok(()),
                 Ok(Some(holder)) => {
-                    (self.stood_by, kept_back) = (true, None);
+                    (self.stood_by, kept_back, free_since) = (true, None, None);
                     self.watch(&mut watched, holder).await?;
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
@@ -135,6 +146,10 @@ impl<'a> SlotWaiter<'a> {
             self.status.holder(None);
         }
         Ok(())
+    }
+
+    fn has_waited_enough(&self, free_since: Instant) -> bool {
+        self.consent.free_for.is_some_and(|limit| free_since.elapsed() >= limit)
     }
 
     async fn look(&mut self) -> Result<Option<SlotHolderSession>, StoreError> {

@@ -3,6 +3,8 @@
 //! Two systems on one server may both have the default names in their configurations. Neither takes
 //! the other's slot, changes its publication, or is told to: see [`slot_owner`].
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 
 use crate::config::settings::Settings;
@@ -25,6 +27,9 @@ pub struct StartConsent {
     pub gap: bool,
     /// `--take-slot`: to read a slot that was read for other tables.
     pub slot: bool,
+    /// `--take-over-after`: as a standby, to take a slot that has been free for so long, whichever events
+    /// of the same system its last holder had.
+    pub free_for: Option<Duration>,
 }
 
 /// Looks at slot and publication; nothing is changed. What `problems` say of a publication that is

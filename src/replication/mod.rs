@@ -13,6 +13,7 @@
 //! | `assemble` | Joins messages into changes |
 //! | `catalog` | Looks at a server, its tables, publication and slot, and makes what is missing |
 //! | `diagnostic` | What about a server, a slot or a table does not allow the work, and the way out |
+//! | `diagnostic_id` | The names under which docs/errors.md explains what does not allow the work |
 //! | `error` | Why the source cannot start or had to stop |
 //! | `gap` | Finds what is missing between what was settled and what the server is going to send |
 //! | `pgoutput` | Decodes pgoutput, PostgreSQL's logical-replication message format |
@@ -35,6 +36,7 @@
 pub mod assemble;
 pub mod catalog;
 pub mod diagnostic;
+mod diagnostic_id;
 pub mod error;
 pub mod gap;
 pub mod pgoutput;

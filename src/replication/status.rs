@@ -220,6 +220,18 @@ impl StatusHandle {
         streaming
     }
 
+    /// Whether this one stands by for another walhook that has the slot. One that is kept from a slot that
+    /// nobody has is no standby for anybody.
+    pub fn is_standby(&self) -> bool {
+        let mut standby = false;
+        self.change(|state| {
+            let waits = matches!(state.connection, ConnectionState::Standby(_));
+            let for_other = state.holder.as_ref().is_some_and(|holder| !holder.is_self);
+            standby = waits && for_other && state.ending.is_none();
+        });
+        standby
+    }
+
     /// # Errors
     /// Why changes do not flow at the moment.
     pub fn readiness(&self, now: Instant) -> Result<(), String> {
@@ -317,6 +329,25 @@ mod tests {
         status.problems(Vec::new());
         assert_eq!(status.readiness(Instant::now()), Ok(()));
         assert_eq!(status.view().state, "streaming");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_stands_by_only_while_another_one_has_the_slot() {
+        let status = StatusHandle::default();
+        assert!(!status.is_standby(), "it has not looked yet");
+        status.standby(String::from("standby: held by another"));
+        assert!(!status.is_standby(), "it does not know by whom");
+        status.holder(Some(SlotHolder::default()));
+        assert!(status.is_standby());
+        status.holder(None);
+        assert!(!status.is_standby(), "the slot is free, and it may not take it");
+        status.holder(Some(SlotHolder { is_self: true, ..SlotHolder::default() }));
+        status.streaming(ServerView::default());
+        assert!(!status.is_standby(), "it has taken over");
+        status.standby(String::from("standby"));
+        status.holder(Some(SlotHolder::default()));
+        status.ending(String::from("SIGTERM"));
+        assert!(!status.is_standby(), "it ends");
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,6 +29,7 @@
 //! | `endpoint_states` | What is known of endpoints beside their settings, wherever they were made |
 //! | `endpoints` | Endpoints that were made at run time |
 //! | `error` | Why PostgreSQL could not be reached, or did not do what it was asked |
+//! | `error_id` | The names under which docs/errors.md explains connections and the state |
 //! | `event_history` | One event wherever it is |
 //! | `flush` | One flush of the ledger |
 //! | `gaps` | `walhook.gaps` |
@@ -67,6 +68,7 @@ pub mod dial;
 pub mod endpoint_states;
 pub mod endpoints;
 pub mod error;
+mod error_id;
 pub mod event_history;
 pub mod flush;
 pub mod gaps;

@@ -145,6 +145,9 @@ async fn another_version_of_the_same_system_takes_over_what_it_reads_whole() {
     assert!(line.contains("public.tasks"), "{line}");
     let ready = fewer.wait_for_status("/ready", 503).await;
     assert!(ready.body.contains("public.tasks"), "{}", ready.body);
+    // It stands by for nobody, so a rollout must not take it for ready.
+    let ready = fewer.wait_for_status("/ready?standby=ok", 503).await;
+    assert!(ready.body.contains("public.tasks"), "{}", ready.body);
     // It is what its operator wants if he starts it when the slot is free.
     fewer.stop().await;
     let mut fewer = Service::start(&older).await;
@@ -166,6 +169,25 @@ async fn a_standby_with_other_events_does_not_take_over_from_a_crash() {
     more.stop().await;
     let mut more = Service::start(&toml).await;
     more.stop().await;
+}
+
+/// A rolling update that takes an event away: nobody with the events of before comes back, and nobody is
+/// there to start the new ones once more.
+#[tokio::test]
+async fn a_standby_takes_over_a_slot_that_stays_free_where_it_is_told_to() {
+    let setting = Setting::new().await;
+    let mut before = Service::start(&setting.toml(&["orders", "tasks"])).await;
+    let fewer = setting.toml(&["orders"]);
+    let mut after = Program::start(&["run", "--take-over-after", "1"], &fewer, &[]);
+    after.wait_for_line("standing by", AMPLE).await;
+    before.stop().await;
+    after.wait_for_line("is not taken over", AMPLE).await;
+    after.wait_for_line("nobody came back", AMPLE).await;
+    after.wait_for_line("walhook is running", AMPLE).await;
+    setting.insert("orders", 1).await;
+    assert_eq!(setting.types(1).await, ["orders"]);
+    after.terminate();
+    assert_eq!(after.wait(AMPLE).await, Some(0));
 }
 
 #[tokio::test]

@@ -60,6 +60,14 @@ async fn a_second_walhook_stands_by_and_takes_over_within_a_second_of_the_firsts
     let expected = format!("standby: slot {} is held by walhook 0", slot(&database));
     assert!(reason.starts_with(&expected), "{reason}");
     assert!(reason.contains(&format!("pid {} since 2", first.program.id())), "{reason}");
+    // Whoever rolls out one after the other waits for the next one to stand by, and for no more.
+    let reply = second.get("/ready?standby=ok").await;
+    assert_eq!((reply.status.as_u16(), &reply.json()["status"]), (200, &"standby".into()));
+    let (code, said) = second.cli(&["health", "--ready"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let reply = first.get("/ready?standby=ok").await;
+    assert_eq!((reply.status.as_u16(), &reply.json()["status"]), (200, &"ready".into()));
+    assert_eq!(second.get("/ready?standby=perhaps").await.status, 400);
     assert!(second.get("/metrics").await.body.contains("walhook_replication_connected 0"));
     let status = second.get("/api/v1/status").await.json();
     assert_eq!(status["source"]["state"], "standby");

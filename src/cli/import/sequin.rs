@@ -1,0 +1,382 @@
+//! Sequin's YAML: sinks that go to webhooks.
+
+use serde_json::Value;
+
+use crate::cli::import::draft::ImportDraft;
+use crate::cli::import::draft::ImportedSection;
+use crate::cli::import::draft::column;
+use crate::cli::import::draft::list;
+use crate::cli::import::draft::literal;
+use crate::cli::import::draft::quoted;
+use crate::cli::import::items;
+use crate::cli::import::text;
+
+/// Keys of the document that have no meaning here, or are read beside the sinks.
+const READ: [&str; 5] = ["databases", "http_endpoints", "sinks", "transforms", "functions"];
+
+/// Keys of a sink that are read.
+const SINK_READ: [&str; 13] = [
+    "name",
+    "database",
+    "table",
+    "tables",
+    "source",
+    "batch_size",
+    "status",
+    "group_column_names",
+    "transform",
+    "actions",
+    "filters",
+    "destination",
+    "annotations",
+];
+
+pub(super) fn convert(document: &Value) -> ImportDraft {
+    let mut draft = ImportDraft::default();
+    let sinks = items(document, "sinks");
+    let of_webhooks = |sink: &&Value| kind(sink) == "webhook";
+    postgres(&mut draft, document, sinks.iter().find(of_webhooks));
+    for sink in sinks {
+        let name = text(sink, "name").unwrap_or("sink");
+        if kind(sink) == "webhook" {
+            webhook(&mut draft, document, sink, name);
+        } else {
+            draft.lose(format!(
+                "sink {name}: walhook sends to HTTP endpoints, not to {}",
+                kind(sink)
+            ));
+        }
+    }
+    if let Some(members) = document.as_object() {
+        for (key, _) in members.iter().filter(|(key, _)| !READ.contains(&key.as_str())) {
+            draft.lose(format!("`{key}`: walhook has nothing of the kind"));
+        }
+    }
+    draft
+}
+
+fn kind(sink: &Value) -> &str {
+    sink.get("destination").and_then(|destination| text(destination, "type")).unwrap_or("nothing")
+}
+
+/// The database of the first sink that goes to a webhook.
+fn postgres(draft: &mut ImportDraft, document: &Value, sink: Option<&Value>) {
+    let named = sink.and_then(|sink| text(sink, "database"));
+    let databases = items(document, "databases");
+    let is_named = |database: &&Value| text(database, "name") == named;
+    let Some(database) = databases.iter().find(is_named).or(databases.first()) else {
+        let name =
+            draft.secret("DATABASE_URL", "the database, as postgres://user:password@host/database");
+        draft.postgres.push(format!("url = \"${{{name}}}\""));
+        return;
+    };
+    for other in databases.iter().filter(|other| *other != database) {
+        let name = text(other, "name").unwrap_or("without a name");
+        draft.lose(format!("database {name}: a walhook reads one; run another one for it"));
+    }
+    let url = match text(database, "url") {
+        Some(url) => without_password(draft, url),
+        None => {
+            let or = |name, default| text(database, name).unwrap_or(default);
+            let port = database.get("port").map_or_else(|| String::from("5432"), plain);
+            let (user, host, name) = (
+                or("username", "postgres"),
+                or("hostname", "localhost"),
+                or("database", "postgres"),
+            );
+            let password =
+                draft.secret("DATABASE_PASSWORD", "the password of the role, percent-encoded");
+            let ssl = match database.get("ssl").and_then(Value::as_bool) {
+                Some(true) => "?sslmode=require",
+                _ => "",
+            };
+            format!("postgres://{user}:${{{password}}}@{host}:{port}/{name}{ssl}")
+        }
+    };
+    draft.postgres.push(format!("url = {}", quoted(&url)));
+    for key in ["slot_name", "publication_name"] {
+        if let Some(name) = text(database, key) {
+            draft.lose(format!(
+                "{key} {name}: walhook makes its own; drop Sequin's when it is not used any more"
+            ));
+        }
+    }
+}
+
+/// The URL with its password as a variable.
+pub(super) fn without_password(draft: &mut ImportDraft, url: &str) -> String {
+    let parts = url.split_once("://").and_then(|(scheme, rest)| {
+        let (login, host) = rest.rsplit_once('@')?;
+        let (user, password) = login.split_once(':')?;
+        (!password.starts_with("${")).then_some((scheme, user, host))
+    });
+    match parts {
+        Some((scheme, user, host)) => {
+            let name =
+                draft.secret("DATABASE_PASSWORD", "the password of the role, percent-encoded");
+            format!("{scheme}://{user}:${{{name}}}@{host}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+fn webhook(draft: &mut ImportDraft, document: &Value, sink: &Value, name: &str) {
+    for (key, _) in sink.as_object().into_iter().flatten() {
+        if !SINK_READ.contains(&key.as_str()) {
+            draft.lose(format!("`{key}` of sink {name}"));
+        }
+    }
+    let tables = tables(draft, sink, name);
+    if tables.is_empty() {
+        draft.lose(format!(
+            "sink {name}: it names no table; write an [[event]] for each that is meant"
+        ));
+        return;
+    }
+    let mut batch = sink.get("batch_size").and_then(Value::as_u64).unwrap_or(1);
+    let transform = text(sink, "transform").and_then(|wished| path(document, wished));
+    if batch > 1 && transform.is_some() {
+        draft.lose(format!("batch_size {batch} of sink {name}: a part of the message goes alone, in a request of its own"));
+        batch = 1;
+    }
+    let endpoint_name = draft.name(name);
+    for table in &tables {
+        let mut event = ImportedSection::new("[[event]]");
+        event.set("type", quoted(&format!("{endpoint_name}.{}", table.name)));
+        event.set("table", quoted(&table.name));
+        let actions: Vec<&str> = items(sink, "actions").iter().filter_map(Value::as_str).collect();
+        if !actions.is_empty() {
+            event.set("on", list(actions.iter().copied().filter(|action| *action != "read")));
+        }
+        if let Some(when) = filters(draft, sink, name) {
+            event.set("when", quoted(&when));
+        }
+        if !table.order_by.is_empty() {
+            event.set("order_by", list(table.order_by.iter().map(String::as_str)));
+        }
+        event
+            .set("payload", payload(draft, (sink, name), transform.as_deref(), &table.name, batch));
+        draft.event(event);
+    }
+    endpoint(draft, document, sink, &endpoint_name, batch);
+}
+
+struct SinkTable {
+    name: String,
+    order_by: Vec<String>,
+}
+
+/// `table`, `tables` and `source.include_tables`: over the versions they have all been there.
+fn tables(draft: &mut ImportDraft, sink: &Value, name: &str) -> Vec<SinkTable> {
+    let columns = |value: &Value| -> Vec<String> {
+        items(value, "group_column_names")
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect()
+    };
+    let qualified = |name: &str| match name.contains('.') {
+        true => name.to_owned(),
+        false => format!("public.{name}"),
+    };
+    let mut found: Vec<SinkTable> = Vec::new();
+    let mut add = |table: &str, order_by: Vec<String>| {
+        let name = qualified(table);
+        if !found.iter().any(|known| known.name == name) {
+            found.push(SinkTable { name, order_by });
+        }
+    };
+    if let Some(table) = text(sink, "table") {
+        add(table, columns(sink));
+    }
+    for table in items(sink, "tables") {
+        match table.as_str() {
+            Some(table) => add(table, columns(sink)),
+            None => {
+                if let Some(name) = text(table, "name") {
+                    let own = columns(table);
+                    add(name, if own.is_empty() { columns(sink) } else { own });
+                }
+            }
+        }
+    }
+    let source = sink.get("source").unwrap_or(&Value::Null);
+    for table in items(source, "include_tables").iter().filter_map(Value::as_str) {
+        add(table, columns(sink));
+    }
+    for (key, _) in source.as_object().into_iter().flatten() {
+        if key != "include_tables" {
+            draft.lose(format!("`source.{key}` of sink {name}: an [[event]] names each table"));
+        }
+    }
+    found
+}
+
+/// All filters of the sink as one expression.
+fn filters(draft: &mut ImportDraft, sink: &Value, name: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for filter in items(sink, "filters") {
+        match filter_of(filter) {
+            Some(part) => parts.push(part),
+            None => draft.lose(format!("a filter of sink {name}: {filter}")),
+        }
+    }
+    (!parts.is_empty()).then(|| parts.join(" && "))
+}
+
+fn filter_of(filter: &Value) -> Option<String> {
+    let mut left = column(text(filter, "column_name")?);
+    if let Some(path) = text(filter, "field_path") {
+        // Inside of a document a name is looked up as a text, whatever it is called.
+        path.split('.').for_each(|part| left.push_str(&format!("[{}]", literal(part))));
+    }
+    let value = filter.get("comparison_value");
+    Some(match text(filter, "operator")?.to_ascii_lowercase().as_str() {
+        "=" | "==" => format!("{left} == {}", constant(value?)?),
+        "!=" => format!("{left} != {}", constant(value?)?),
+        operator @ (">" | ">=" | "<" | "<=") => format!("{left} {operator} {}", constant(value?)?),
+        "in" => format!("{left} in {}", constant(value?)?),
+        "not in" => format!("!({left} in {})", constant(value?)?),
+        "is null" => format!("{left} == null"),
+        "is not null" => format!("{left} != null"),
+        _ => return None,
+    })
+}
+
+/// A value as an expression has it.
+fn constant(value: &Value) -> Option<String> {
+    Some(match value {
+        Value::String(text) => literal(text),
+        Value::Number(_) | Value::Bool(_) | Value::Null => value.to_string(),
+        Value::Array(items) => {
+            let items: Option<Vec<String>> = items.iter().map(constant).collect();
+            format!("[{}]", items?.join(", "))
+        }
+        Value::Object(_) => return None,
+    })
+}
+
+/// Sequin's message, in the envelope of a request where that holds one.
+fn payload(
+    draft: &mut ImportDraft,
+    (sink, name): (&Value, &str),
+    transform: Option<&str>,
+    table: &str,
+    batch: u64,
+) -> String {
+    let (schema, bare) = table.split_once('.').unwrap_or(("public", table));
+    let whole = format!(
+        "{{ record = \"{{{{ row }}}}\", changes = \"{{{{ changes }}}}\", action = \"{{{{ op }}}}\", metadata = {{ \
+         table_schema = {}, table_name = {}, commit_timestamp = \"{{{{ committed }}}}\" }} }}",
+        quoted(schema),
+        quoted(bare)
+    );
+    let wished = text(sink, "transform").filter(|name| *name != "none");
+    let message = match (transform, wished) {
+        (Some(part), _) => part.to_owned(),
+        (None, None) => whole,
+        (None, Some(wished)) => {
+            draft.lose(format!("transform {wished} of sink {name}: write it as a `payload`"));
+            whole
+        }
+    };
+    if batch > 1 {
+        draft.lose(format!(
+            "the envelope {{\"data\": [...]}} of sink {name}: a batch is the array alone"
+        ));
+        return message;
+    }
+    // Alone, a text would be a body that is no JSON.
+    format!("{{ data = [{message}] }}")
+}
+
+/// A transform that takes a part of the message.
+fn path(document: &Value, wished: &str) -> Option<String> {
+    let named = |list: &'static str| {
+        items(document, list).iter().find(|one| text(one, "name") == Some(wished))
+    };
+    let transform = named("transforms").or(named("functions"))?;
+    let inner = transform.get("transform").or(transform.get("function")).unwrap_or(transform);
+    if text(inner, "type") != Some("path") {
+        return None;
+    }
+    let mut parts = text(inner, "path")?.split('.');
+    let root = parts.next()?;
+    let rest: Vec<&str> = parts.collect();
+    let expression = match (root, rest.as_slice()) {
+        ("record", []) => String::from("row"),
+        ("changes", []) => String::from("changes"),
+        ("action", []) => String::from("op"),
+        ("record", [name]) => column(name),
+        ("changes", [name]) => format!("changes[{}]", literal(name)),
+        ("metadata", ["commit_timestamp"]) => String::from("committed"),
+        ("metadata", ["transaction_annotations", rest @ ..]) => rest
+            .iter()
+            .fold(String::from("metadata"), |all, part| format!("{all}[{}]", literal(part))),
+        _ => return None,
+    };
+    Some(quoted(&format!("{{{{ {expression} }}}}")))
+}
+
+fn endpoint(draft: &mut ImportDraft, document: &Value, sink: &Value, name: &str, batch: u64) {
+    let destination = sink.get("destination").unwrap_or(&Value::Null);
+    let wished = text(destination, "http_endpoint").unwrap_or_default();
+    let target =
+        items(document, "http_endpoints").iter().find(|one| text(one, "name") == Some(wished));
+    let mut section = ImportedSection::new("[[endpoint]]");
+    section.set("name", quoted(name));
+    let path = text(destination, "http_endpoint_path").unwrap_or_default();
+    let url = match target.and_then(|target| text(target, "url")) {
+        Some(url) => quoted(&joined(url, path)),
+        None => {
+            draft.lose(format!(
+                "http_endpoint {wished:?} has no URL here (a tunnel, webhook.site, or not in this file)"
+            ));
+            let variable = draft.secret(&format!("{name}_URL"), &format!("where {name} listens"));
+            format!("{{ env = {} }}", quoted(&variable))
+        }
+    };
+    section.set("url", url);
+    section.set("events", list([format!("{name}.*").as_str()]));
+    if text(sink, "status") == Some("disabled") {
+        section.set("enabled", "false");
+    }
+    let mut headers = Vec::new();
+    for header in target.into_iter().flat_map(|target| items(target, "headers")) {
+        if let (Some(key), Some(value)) = (text(header, "key"), text(header, "value")) {
+            if !key.eq_ignore_ascii_case("content-type") {
+                headers.push(format!("{} = {}", quoted(key), quoted(value)));
+            }
+        }
+    }
+    for header in target.into_iter().flat_map(|target| items(target, "encrypted_headers")) {
+        if let Some(key) = text(header, "key") {
+            let variable = draft
+                .secret(&format!("{name}_{key}"), &format!("the header {key} of endpoint {name}"));
+            headers.push(format!("{} = {{ env = {} }}", quoted(key), quoted(&variable)));
+        }
+    }
+    if !headers.is_empty() {
+        section.set("headers", format!("{{ {} }}", headers.join(", ")));
+    }
+    if batch > 1 {
+        let size = batch.min(100);
+        if batch > size {
+            draft.lose(format!("batch_size {batch} of {name}: 100 is the most"));
+        }
+        section.set("batch", format!("{{ size = {size} }}"));
+    }
+    draft.endpoint(section);
+}
+
+fn joined(url: &str, path: &str) -> String {
+    match path {
+        "" => url.to_owned(),
+        path => format!("{}/{}", url.trim_end_matches('/'), path.trim_start_matches('/')),
+    }
+}
+
+/// A number or a text, as it is.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
