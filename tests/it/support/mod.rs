@@ -13,3 +13,4 @@ pub(crate) mod scrape;
 pub(crate) mod service;
 pub(crate) mod surface;
 pub(crate) mod wecom;
+pub(crate) mod yaml;
