@@ -37,7 +37,8 @@ const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const PROGRAMS: [(&str, &str, &[&str]); 5] = [
     ("receiver.py", "python3", &["FILE"]),
     ("receiver.mjs", "node", &["FILE"]),
-    ("receiver.go", "go", &["run", "FILE"]),
+    // Built and then run: what `go run` starts would outlive it.
+    ("receiver.go", "go", &["build", "-o", "OUT", "FILE"]),
     ("receiver.php", "php", &["-S", "127.0.0.1:PORT", "FILE"]),
     ("Receiver.java", "java", &["FILE"]),
 ];
@@ -74,15 +75,21 @@ async fn started(
     let file = folder.path().join(name);
     fs::write(&file, code).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let out = folder.path().join("receiver");
     let mut command = Command::new(language);
     for arg in args {
-        let arg = arg.replace("FILE", file.to_str().unwrap());
+        let arg = arg.replace("FILE", file.to_str().unwrap()).replace("OUT", out.to_str().unwrap());
         command.arg(arg.replace("PORT", &port.to_string()));
     }
-    // Go builds where it may, and PHP marks what it has seen.
-    let cache = cache().join("go");
-    command.env("SECRET", SECRET).env("PORT", port.to_string());
-    command.env("TMPDIR", folder.path()).env("GOCACHE", cache).env("GO111MODULE", "off");
+    if args.first() == Some(&"build") {
+        // Where it may, and for the next time as well.
+        command.env("GOCACHE", cache().join("go")).env("GO111MODULE", "off");
+        let built = command.output().await.unwrap();
+        assert!(built.status.success(), "{name}: {}", String::from_utf8_lossy(&built.stderr));
+        command = Command::new(out);
+    }
+    // PHP marks what it has seen in a file.
+    command.env("SECRET", SECRET).env("PORT", port.to_string()).env("TMPDIR", folder.path());
     listening(name, command, port, folder).await
 }
 
