@@ -27,7 +27,7 @@ async fn subcommands() -> Vec<String> {
     assert_eq!(code, Some(0), "{help}");
     let names = help.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1);
     let names = names.take_while(|line| line.starts_with(' '));
-    let names = names.filter_map(|line| line.split_whitespace().next().map(str::to_owned));
+    let names = names.map(|line| line.split_whitespace().next().unwrap().to_owned());
     let names: Vec<String> = names.filter(|name| name != "help").collect();
     assert!(names.len() > 10 && names.contains(&String::from("push-log")), "{names:?}");
     names

@@ -148,7 +148,7 @@ fn the_chinese_guide_shows_the_same_programs() {
             let mark =
                 |line: &str| line.find("// ").or_else(|| line.find("# ")).unwrap_or(line.len());
             let text = block(guide, name);
-            let lines = text.lines().map(|line| line[..mark(line)].trim_end().to_owned());
+            let lines = text.lines().map(|line| line.split_at(mark(line)).0.trim_end().to_owned());
             lines.filter(|line| !line.is_empty()).collect()
         };
         assert_eq!(code(GUIDE), code(GUIDE_ZH), "{name}");

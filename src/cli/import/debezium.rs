@@ -58,12 +58,12 @@ pub(super) fn convert(text: &str) -> ImportDraft {
         properties.left.remove(key);
     }
     for (key, value) in properties.left {
-        match key.as_str() {
-            _ if key.starts_with("quarkus.") => {
-                draft.lose(format!("{key}: of Debezium's own process"))
-            }
-            _ if key.contains("password") || key.contains("secret") => draft.lose(key),
-            _ => draft.lose(format!("{key} = {value}")),
+        if key.starts_with("quarkus.") {
+            draft.lose(format!("{key}: of Debezium's own process"));
+        } else if key.contains("password") || key.contains("secret") {
+            draft.lose(key);
+        } else {
+            draft.lose(format!("{key} = {value}"));
         }
     }
     draft
@@ -225,6 +225,16 @@ fn endpoint(draft: &mut ImportDraft, properties: &mut ServerProperties) {
         }
         section.set("retry", format!("{{ max = {max}, interval = {interval}, cap = {interval} }}"));
     }
+    set_headers(draft, properties, &mut section);
+    authentication(draft, properties, &mut section);
+    draft.endpoint(section);
+}
+
+fn set_headers(
+    draft: &mut ImportDraft,
+    properties: &mut ServerProperties,
+    section: &mut ImportedSection,
+) {
     let prefix = format!("{SINK}headers.");
     let (mut headers, keys): (Vec<String>, Vec<String>) = (
         Vec::new(),
@@ -249,8 +259,6 @@ fn endpoint(draft: &mut ImportDraft, properties: &mut ServerProperties) {
     if !headers.is_empty() {
         section.set("headers", format!("{{ {} }}", headers.join(", ")));
     }
-    authentication(draft, properties, &mut section);
-    draft.endpoint(section);
 }
 
 fn authentication(

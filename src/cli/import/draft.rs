@@ -114,8 +114,9 @@ impl ImportDraft {
         let name: String = wished.chars().map(kept).collect();
         let name = name.trim_matches('-');
         let name = if name.is_empty() { "endpoint" } else { name };
-        let free = (1..).map(|n| if n == 1 { name.to_owned() } else { format!("{name}-{n}") });
-        let name = free.into_iter().find(|name| !self.names.contains(name)).unwrap_or_default();
+        let mut wished =
+            (1..).map(|n| if n == 1 { name.to_owned() } else { format!("{name}-{n}") });
+        let name = wished.find(|name| !self.names.contains(name)).unwrap_or_default();
         self.names.insert(name.clone());
         name
     }

@@ -343,10 +343,10 @@ fn endpoint(draft: &mut ImportDraft, document: &Value, sink: &Value, name: &str,
     }
     let mut headers = Vec::new();
     for header in target.into_iter().flat_map(|target| items(target, "headers")) {
-        if let (Some(key), Some(value)) = (text(header, "key"), text(header, "value")) {
-            if !key.eq_ignore_ascii_case("content-type") {
-                headers.push(format!("{} = {}", quoted(key), quoted(value)));
-            }
+        if let (Some(key), Some(value)) = (text(header, "key"), text(header, "value"))
+            && !key.eq_ignore_ascii_case("content-type")
+        {
+            headers.push(format!("{} = {}", quoted(key), quoted(value)));
         }
     }
     for header in target.into_iter().flat_map(|target| items(target, "encrypted_headers")) {

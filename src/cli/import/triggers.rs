@@ -57,12 +57,12 @@ fn posting_functions(statements: &[Vec<SqlWord>]) -> BTreeMap<String, String> {
             continue;
         }
         let (name, _) = qualified(words.get(at + 1..).unwrap_or_default());
-        let bodies = words.iter().filter_map(|word| match word {
+        let mut bodies = words.iter().filter_map(|word| match word {
             SqlWord::Text(text) => Some(text),
             _ => None,
         });
         let posts = |body: &&String| body.contains("net.http_post");
-        if let (Some((_, name)), Some(body)) = (name, bodies.into_iter().find(posts)) {
+        if let (Some((_, name)), Some(body)) = (name, bodies.find(posts)) {
             let url = ["'https://", "'http://"].iter().find_map(|start| {
                 let (_, rest) = body.split_once(start)?;
                 let (url, _) = rest.split_once('\'')?;
@@ -136,7 +136,7 @@ fn trigger(words: &[SqlWord]) -> Option<CallingTrigger> {
 }
 
 fn convert_trigger(draft: &mut ImportDraft, trigger: &CallingTrigger, own_url: Option<&str>) {
-    let CallingTrigger { name, table, .. } = trigger;
+    let CallingTrigger { name, .. } = trigger;
     for condition in &trigger.conditions {
         draft.lose(format!("{condition} of trigger {name}: write it as `when`"));
     }
@@ -163,7 +163,34 @@ fn convert_trigger(draft: &mut ImportDraft, trigger: &CallingTrigger, own_url: O
             (argument(0).unwrap_or_default().to_owned(), argument(2), argument(4))
         }
     };
-    let (schema, bare) = table.split_once('.').unwrap_or(("public", table));
+    let mut endpoint = ImportedSection::new("[[endpoint]]");
+    endpoint.set("name", quoted(&endpoint_name));
+    if url.is_empty() {
+        draft.lose(format!("the URL of trigger {name} is made up at run time"));
+        let variable =
+            draft.secret(&format!("{endpoint_name}_URL"), &format!("where {name} posts to"));
+        endpoint.set("url", format!("{{ env = {} }}", quoted(&variable)));
+    } else {
+        endpoint.set("url", quoted(&url));
+    }
+    let types = add_events(draft, trigger, &endpoint_name);
+    endpoint.set("events", list(types.iter().map(String::as_str)));
+    let millis =
+        timeout.and_then(|timeout| timeout.parse::<u64>().ok()).filter(|millis| *millis > 0);
+    if let Some(millis) = millis {
+        endpoint.set("timeout", format!("\"{millis}ms\""));
+    }
+    set_headers(draft, &mut endpoint, &endpoint_name, headers);
+    draft.endpoint(endpoint);
+}
+
+/// The trigger's changes as events; their types.
+fn add_events(
+    draft: &mut ImportDraft,
+    trigger: &CallingTrigger,
+    endpoint_name: &str,
+) -> Vec<String> {
+    let (schema, bare) = trigger.table.split_once('.').unwrap_or(("public", &trigger.table));
     let (changed, deleted): (Vec<&str>, Vec<&str>) =
         trigger.on.iter().map(String::as_str).partition(|on| *on != "delete");
     let mut types = Vec::new();
@@ -177,7 +204,7 @@ fn convert_trigger(draft: &mut ImportDraft, trigger: &CallingTrigger, own_url: O
         types.push(suffix);
         let mut event = ImportedSection::new("[[event]]");
         event.set("type", quoted(&format!("{endpoint_name}{suffix}")));
-        event.set("table", quoted(table));
+        event.set("table", quoted(&trigger.table));
         event.set("on", list(on.iter().copied()));
         event.set(
             "payload",
@@ -189,26 +216,7 @@ fn convert_trigger(draft: &mut ImportDraft, trigger: &CallingTrigger, own_url: O
         );
         draft.event(event);
     }
-    let mut endpoint = ImportedSection::new("[[endpoint]]");
-    endpoint.set("name", quoted(&endpoint_name));
-    if url.is_empty() {
-        draft.lose(format!("the URL of trigger {name} is made up at run time"));
-        let variable =
-            draft.secret(&format!("{endpoint_name}_URL"), &format!("where {name} posts to"));
-        endpoint.set("url", format!("{{ env = {} }}", quoted(&variable)));
-    } else {
-        endpoint.set("url", quoted(&url));
-    }
-    let types: Vec<String> =
-        types.into_iter().map(|suffix| format!("{endpoint_name}{suffix}")).collect();
-    endpoint.set("events", list(types.iter().map(String::as_str)));
-    let millis =
-        timeout.and_then(|timeout| timeout.parse::<u64>().ok()).filter(|millis| *millis > 0);
-    if let Some(millis) = millis {
-        endpoint.set("timeout", format!("\"{millis}ms\""));
-    }
-    set_headers(draft, &mut endpoint, &endpoint_name, headers);
-    draft.endpoint(endpoint);
+    types.into_iter().map(|suffix| format!("{endpoint_name}{suffix}")).collect()
 }
 
 /// Headers are secrets more often than not.
