@@ -194,10 +194,9 @@ fn sections(reference: &str) -> (Vec<String>, Vec<Section>) {
             None => (line, true),
         };
         if line.is_empty() {
-            match found.last_mut() {
-                None => head.append(&mut said),
-                // A paragraph of its own, which is about what follows.
-                Some(_) => {}
+            // Later a blank line is between paragraphs about what follows.
+            if found.is_empty() {
+                head.append(&mut said);
             }
         } else if line.starts_with('[') {
             found.push(Section {
