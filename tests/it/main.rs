@@ -6,6 +6,7 @@ mod catalog;
 mod channels;
 mod clocks;
 mod chart;
+mod clocks;
 mod commands;
 mod contracts;
 mod crash;
