@@ -174,6 +174,15 @@ fn hold(path: &str, expected: &str) {
     assert!(is_same, "{path} is behind: WALHOOK_WRITE_DOCS=1 cargo test --test docs");
 }
 
+#[test]
+fn each_alert_is_in_the_guide_and_the_chart_has_the_same() {
+    let (alerts, guide) = (read("deploy/prometheus/alerts.yml"), read("docs/troubleshooting.md"));
+    let names = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let lacking: Vec<&str> = names.filter(|name| !guide.contains(&format!("`{name}`"))).collect();
+    assert!(lacking.is_empty(), "docs/troubleshooting.md lacks {lacking:?}");
+    hold("deploy/helm/walhook/alerts.yml", &alerts);
+}
+
 /// A section of the configuration: its header, what stands before it, and its keys.
 struct Section {
     title: String,
