@@ -4,7 +4,6 @@ mod alerts;
 mod amplification;
 mod catalog;
 mod channels;
-mod clocks;
 mod chart;
 mod clocks;
 mod commands;
