@@ -96,6 +96,25 @@ enum EndpointAction {
         #[command(flatten)]
         target: ApiAddress,
     },
+    /// Sends an endpoint again all since a time: its dead letters, and what was delivered as far as the push
+    /// log has its bodies
+    #[command(
+        after_help = "Example: walhook endpoints resend crm --since 2026-11-22T03:00:00Z --dry-run"
+    )]
+    Resend {
+        name: String,
+        /// Died, or was delivered, at this time or later (or a day)
+        #[arg(long, value_name = "TIME")]
+        since: String,
+        /// So many a second [default: as [dead_letters] resend_rate says, and 100 for the others]
+        #[arg(long, value_name = "PER_SECOND")]
+        rate: Option<u32>,
+        /// Only counts
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        target: ApiAddress,
+    },
     /// Sends a test event now and tells what came back; exit code 1 if it was not taken
     #[command(after_help = "Example: walhook endpoints test crm")]
     Test(NamedEndpoint),
@@ -142,6 +161,13 @@ impl Endpoints {
                 show(&asker.post(&format!("{}/rotate-secret", path(&name)?), &body)?)?;
                 Ok(())
             }
+            Some(EndpointAction::Resend { name, since, rate, dry_run, target }) => {
+                let mut wish = json!({ "endpoint": name, "from": since, "dry_run": dry_run });
+                if let (Some(rate), Some(members)) = (rate, wish.as_object_mut()) {
+                    members.insert(String::from("rate"), json!(rate));
+                }
+                resend(&target, &target.asker(global)?, &wish)
+            }
             Some(EndpointAction::Test(NamedEndpoint { name, target })) => {
                 test(&target.asker(global)?, &name)
             }
@@ -166,6 +192,34 @@ fn list(target: &ApiAddress, global: &GlobalOptions) -> Result<(), CommandError>
     let answer = asker.get("/api/v1/status", &[])?;
     let endpoints = answer.get("endpoints").and_then(Value::as_array);
     table::print(&COLUMNS, endpoints.map_or(&[], Vec::as_slice))?;
+    Ok(())
+}
+
+/// Letters first: they were never delivered.
+fn resend(target: &ApiAddress, asker: &ApiClient, wish: &Value) -> Result<(), CommandError> {
+    let count = |answer: &Value, name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let letters = asker.post("/api/v1/dead-letters/resend", wish)?;
+    let is_dry = wish.get("dry_run") == Some(&Value::Bool(true));
+    // An order for nothing is refused, so it is counted first.
+    let mut counted = wish.clone();
+    if let Some(members) = counted.as_object_mut() {
+        members.insert(String::from("dry_run"), json!(true));
+    }
+    let mut delivered = asker.post("/api/v1/replay", &counted)?;
+    if !is_dry && count(&delivered, "events") > 0 {
+        delivered = asker.post("/api/v1/replay", wish)?;
+    }
+    if target.json {
+        return Ok(show(&json!({ "dead_letters": letters, "delivered": delivered }))?);
+    }
+    let (dead, done) = if is_dry { ("letters", "would be") } else { ("requested", "are to be") };
+    terminal::line(&format!("{} dead letters {done} sent again", count(&letters, dead)))?;
+    let events = count(&delivered, "events");
+    terminal::line(&format!("{events} delivered events {done} sent again"))?;
+    let bare = count(&delivered, "without_body");
+    if bare > 0 {
+        terminal::note(&format!("{bare} delivered events have no body in the push log"))?;
+    }
     Ok(())
 }
 
@@ -196,7 +250,7 @@ fn show(answer: &Value) -> std::io::Result<()> {
 }
 
 /// Names have no character that a path would have to escape; what has one is no name.
-fn path(name: &str) -> Result<String, CommandError> {
+pub(crate) fn path(name: &str) -> Result<String, CommandError> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     if name.is_empty() || !name.bytes().all(allowed) {
         return Err(ExitStatus::Usage.because(anyhow!("{name:?} is not the name of an endpoint")));

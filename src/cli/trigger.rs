@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::cli::GlobalOptions;
 use crate::cli::ask::ApiAddress;
+use crate::cli::endpoints::path;
 use crate::cli::exit::CommandError;
 use crate::cli::exit::ExitStatus;
 use crate::cli::table;
@@ -52,7 +53,8 @@ impl TriggerCommand {
         }
         let (mut asked, mut taken, mut last) = (0, 0, None);
         for name in &names {
-            let report = match asker.post(&format!("/api/v1/endpoints/{name}/test"), &wish) {
+            let answer = path(name).and_then(|path| asker.post(&format!("{path}/test"), &wish));
+            let report = match answer {
                 Ok(report) => report,
                 // Of all of them, some take other events.
                 Err(error) if self.endpoint.is_none() => {

@@ -434,3 +434,29 @@ async fn what_is_not_on_its_way_yet_is_taken_back() {
     assert_eq!(sql.text(STATES).await, "dead 4, resending 1");
     assert_eq!(sql.text(UNBALANCED).await, "0", "{}", sql.text(BALANCE).await);
 }
+
+#[tokio::test]
+async fn all_since_a_time_is_sent_again_dead_or_delivered() {
+    let (database, sql) = database().await;
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let toml = toml(&database, "[push_log]\nbodies = \"all\"\n", &[("crm", &receiver)]);
+    let service = Service::start(&toml).await;
+    insert(&sql, &["a", "b"]).await;
+    receiver.wait_for(2, AMPLE).await;
+    receiver.behave(always(Answer::status(400)));
+    insert(&sql, &["c"]).await;
+    wait_for_text(&sql, STATES, "dead 1").await;
+    wait_for_text(&sql, "SELECT count(*) FROM walhook.push_log", "3").await;
+    receiver.behave(always(Answer::status(200)));
+    let args = ["endpoints", "resend", "crm", "--since", "2020-01-01"];
+    let (code, said) = service.cli(&[&args[..], &["--dry-run"]].concat()).await;
+    assert!(code == Some(0) && said.contains("1 dead letters would be"), "{said}");
+    assert!(said.contains("2 delivered events would be"), "{said}");
+    let (code, said) = service.cli(&args).await;
+    assert!(code == Some(0) && said.contains("2 delivered events are to be"), "{said}");
+    receiver.wait_for(6, AMPLE).await;
+    wait_for_text(&sql, STATES, "delivered 1").await;
+    let (code, said) =
+        service.cli(&["endpoints", "resend", "nobody", "--since", "2020-01-01"]).await;
+    assert!(code == Some(1) && said.contains("not configured"), "{said}");
+}

@@ -145,6 +145,9 @@ impl Browser {
             let folders =
                 ["usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "lib/x86_64-linux-gnu"];
             let folders = folders.map(|folder| home.join("root").join(folder));
+            // Some are in a folder of their own.
+            let own = folders.iter().map(|folder| folder.join("pulseaudio"));
+            let folders: Vec<PathBuf> = folders.iter().cloned().chain(own).collect();
             command.env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap());
             command.env("FONTCONFIG_FILE", home.join("fonts.conf"));
         }
