@@ -71,6 +71,9 @@ pub(crate) async fn list(
     let mut session = surface.office.session().await?;
     let slot = surface.office.slot();
     let letters = dead_letters::list(session.client(), slot, &filter, below, limit).await?;
+    if letters.is_empty() {
+        refuse_strangers(&surface, &filter)?;
+    }
     let is_full = u32::try_from(letters.len()).is_ok_and(|len| len == limit);
     let next = letters.last().filter(|_| is_full).map(|letter| letter.id.to_string());
     let shown: Vec<Value> = letters.iter().map(shown).collect();
@@ -139,11 +142,16 @@ pub(crate) async fn discard(
     let mut session = surface.office.session().await?;
     let slot = surface.office.slot();
     if dry_run {
-        let filter = LetterFilter { states: Some(DISCARDABLE.to_vec()), ..filter };
-        let letters = dead_letters::count(session.client(), slot, &filter).await?;
+        let letters = dead_letters::count(session.client(), slot, &discardable(&filter)).await?;
+        if letters == 0 {
+            refuse_strangers(&surface, &filter)?;
+        }
         return Ok(Json(json!({ "dry_run": true, "letters": letters })).into_response());
     }
     let now = surface.clock.now();
+    if dead_letters::count(session.client(), slot, &discardable(&filter)).await? == 0 {
+        refuse_strangers(&surface, &filter)?;
+    }
     let discarded = dead_letters::discard(session.client(), slot, &filter, now).await?;
     let mut sum = 0;
     for (endpoint, letters) in discarded {
@@ -224,6 +232,14 @@ pub(crate) fn states(fields: &RequestFields) -> Result<Option<Vec<LetterState>>,
     fields.one_of("state", &words)
 }
 
+fn discardable(filter: &LetterFilter) -> LetterFilter {
+    LetterFilter { states: Some(DISCARDABLE.to_vec()), ..filter.clone() }
+}
+
+fn refuse_strangers(surface: &HttpSurface, filter: &LetterFilter) -> Result<(), ProblemResponse> {
+    surface.refuse_strangers(filter.endpoint.as_deref(), filter.event_type.as_deref())
+}
+
 fn only(id: DeadLetterId) -> LetterFilter {
     LetterFilter { ids: Some(vec![id]), ..LetterFilter::default() }
 }
@@ -292,6 +308,9 @@ async fn request(
     let slot = surface.office.slot();
     let dead = [LetterState::Dead];
     let shares = dead_letters::survey(session.client(), slot, filter, &dead).await?;
+    if shares.is_empty() {
+        refuse_strangers(surface, filter)?;
+    }
     let (here, gone): (Vec<Share>, Vec<Share>) =
         shares.into_iter().partition(|share| surface.knows(&share.endpoint));
     let sum = |of: fn(&Share) -> u64| here.iter().map(of).sum::<u64>();

@@ -12,6 +12,9 @@ use crate::api::problem::ProblemResponse;
 use crate::flow::event::EventId;
 use crate::flow::time::Timestamp;
 
+/// Names that a refusal lists.
+const SHOWN_MAX: usize = 20;
+
 /// Names at least this much alike are offered for a misspelt one.
 const ALIKE: f64 = 0.7;
 
@@ -168,10 +171,7 @@ impl RequestFields {
         if words.contains(&text.as_str()) {
             return Ok(Some(text));
         }
-        Err(bad(match nearest(&text, words) {
-            Some(near) => format!("{name} {text:?} is unknown: did you mean {near}?"),
-            None => format!("{name} {text:?} is unknown: known are {}", words.join(", ")),
-        }))
+        Err(unknown(name, &text, words))
     }
 
     /// A list of numbers: an array, or in a query separated by commas.
@@ -194,6 +194,20 @@ fn nearest<'w>(stranger: &str, known: &[&'w str]) -> Option<&'w str> {
     let alike = |name: &&str| strsim::jaro_winkler(stranger, name);
     let nearest = known.iter().copied().max_by(|a, b| alike(a).total_cmp(&alike(b)));
     nearest.filter(|name| alike(name) >= ALIKE)
+}
+
+/// A refusal of a word that is none of those that there are.
+pub(crate) fn unknown(name: &str, text: &str, words: &[&str]) -> ProblemResponse {
+    let shown = words.get(..words.len().min(SHOWN_MAX)).unwrap_or_default().join(", ");
+    let more = words.len().saturating_sub(SHOWN_MAX);
+    bad(match nearest(text, words) {
+        Some(near) => format!("{name} {text:?} is unknown: did you mean {near}?"),
+        None if words.is_empty() => format!("{name} {text:?} is unknown: there is none"),
+        None if more > 0 => {
+            format!("{name} {text:?} is unknown: known are {shown} and {more} more")
+        }
+        None => format!("{name} {text:?} is unknown: known are {shown}"),
+    })
 }
 
 /// A refusal of what was asked.

@@ -127,6 +127,8 @@ pub struct HttpSurface {
     pub obstacles: NamedObstacles,
     /// Brings the gauges up to date; called before they are read.
     pub refresh: Arc<dyn Fn() + Send + Sync>,
+    /// The event types of the configuration.
+    pub events: Arc<[Arc<str>]>,
     /// The endpoints as they are now.
     pub endpoints: Arc<dyn Fn() -> Vec<EndpointView> + Send + Sync>,
     /// Makes and changes endpoints.
@@ -176,6 +178,28 @@ impl HttpSurface {
             names.join(", ")
         );
         Err(ProblemResponse::new(StatusCode::CONFLICT, detail))
+    }
+
+    /// Where nothing was found: whether the names that were asked for are names of something at all.
+    ///
+    /// # Errors
+    /// 400, if one of them is not.
+    pub(crate) fn refuse_strangers(
+        &self,
+        endpoint: Option<&str>,
+        event_type: Option<&str>,
+    ) -> Result<(), ProblemResponse> {
+        let endpoints = (self.endpoints)();
+        let endpoints: Vec<&str> = endpoints.iter().map(|view| &*view.name).collect();
+        let events: Vec<&str> = self.events.iter().map(|event| &**event).collect();
+        for (what, name, known) in
+            [("endpoint", endpoint, endpoints), ("event_type", event_type, events)]
+        {
+            if let Some(name) = name.filter(|name| !known.contains(name)) {
+                return Err(fields::unknown(what, name, &known));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -62,6 +62,9 @@ pub(crate) async fn list(
     let slot = surface.office.slot();
     let now = surface.clock.now();
     let found = push_log::search(session.client(), slot, &filter, below, limit, now).await?;
+    if found.entries.is_empty() && found.next.is_none() {
+        surface.refuse_strangers(filter.endpoint.as_deref(), filter.event_type.as_deref())?;
+    }
     let next = found.next.map(|PushLogCursor { created_at, id, place }| {
         format!("{}-{id}-{place}", created_at.micros())
     });

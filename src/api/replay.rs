@@ -61,6 +61,9 @@ pub(crate) async fn order(
     let mut session = surface.office.session().await?;
     let slot = surface.office.slot();
     let shares = replays::survey(session.client(), slot, &filter, now).await?;
+    if shares.is_empty() {
+        surface.refuse_strangers(filter.endpoint.as_deref(), filter.event_type.as_deref())?;
+    }
     let (here, gone): (Vec<ReplayShare>, Vec<ReplayShare>) =
         shares.into_iter().partition(|share| surface.knows(&share.endpoint));
     let sum = |of: fn(&ReplayShare) -> u64| here.iter().map(of).sum::<u64>();

@@ -72,6 +72,7 @@ use crate::pipeline::source_thread::PumpParts;
 use crate::pipeline::source_thread::SourceThread;
 use crate::pipeline::state_probe;
 use crate::preflight::event_schemas;
+use crate::preflight::gaps;
 use crate::preflight::prepare::prepare;
 use crate::preflight::rights;
 use crate::preflight::schema_watch::SchemaWatch;
@@ -339,7 +340,9 @@ impl App {
             caution,
         };
         attached.begin(stages);
-        tasks.spawn("the source", cuts.clone().unless_failed(attached.ended()));
+        let source = settings.clone();
+        let source = async move { gaps::dated(&source, attached.ended()).await };
+        tasks.spawn("the source", cuts.clone().unless_failed(source));
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
         handles.status.begun();
         let version = env!("CARGO_PKG_VERSION");
@@ -364,6 +367,7 @@ async fn start_observer(
 ) -> anyhow::Result<()> {
     let observer = ServerObserver {
         settings: settings.postgres.clone(),
+        state: settings.state.clone(),
         clock: handles.clock.clone(),
         status: handles.status.clone(),
         wal_hold: handles.wal_hold.clone(),

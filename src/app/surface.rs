@@ -54,6 +54,7 @@ pub(super) fn surface(
         state: handles.state.clone(),
         obstacles: handles.obstacles.clone(),
         refresh: Arc::new(move || scrape.refresh()),
+        events: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
         endpoints: Arc::new(move || match fleet.get() {
             Some(fleet) => fleet.roster().view(),
             None => configured.clone(),

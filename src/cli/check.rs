@@ -1,6 +1,8 @@
 //! `walhook check`: everything that stands in the way, at once, each with its fix.
 
 use clap::Args;
+use serde_json::Map;
+use serde_json::Value;
 use serde_json::json;
 
 use crate::cli::GlobalOptions;
@@ -9,6 +11,7 @@ use crate::cli::exit::ExitStatus;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::cli::terminal::Colours;
+use crate::flow::body::RequestValue;
 use crate::preflight::channels;
 use crate::preflight::dry_run::EventExample;
 use crate::preflight::prepare::check;
@@ -77,6 +80,10 @@ impl Check {
                 let head = format!("{}{to}", example.event);
                 terminal::line(&format!("  {} {head}", colours.faint("body")))?;
                 terminal::line(&format!("         {}", terminal::visible(&example.sample.body)))?;
+                for (expression, value) in &example.sample.values {
+                    let line = format!("{{{{ {expression} }}}} = {}", shown(value));
+                    terminal::line(&format!("         {}", terminal::visible(&line)))?;
+                }
             }
             for step in &report.steps {
                 terminal::line(&format!(
@@ -100,9 +107,26 @@ impl Check {
     }
 }
 
-fn example_json(example: &EventExample) -> serde_json::Value {
+fn example_json(example: &EventExample) -> Value {
     let endpoints: Vec<&str> = example.sample.endpoints.iter().map(|name| &**name).collect();
-    json!({ "event": &*example.event, "endpoints": endpoints, "body": example.sample.body })
+    let mut whole =
+        json!({ "event": &*example.event, "endpoints": endpoints, "body": example.sample.body });
+    let values = example.sample.values.iter();
+    let values: Map<String, Value> =
+        values.map(|(expression, value)| (expression.to_string(), shown(value))).collect();
+    if let (false, Some(members)) = (values.is_empty(), whole.as_object_mut()) {
+        members.insert(String::from("values"), Value::Object(values));
+    }
+    whole
+}
+
+/// What an expression of a URL or a header comes to.
+fn shown(value: &RequestValue) -> Value {
+    match value {
+        RequestValue::Null => Value::Null,
+        RequestValue::Text(text) => Value::String(text.to_string()),
+        RequestValue::Failed(why) => Value::String(format!("(none: it {why})")),
+    }
 }
 
 fn show(finding: &CheckFinding, colours: Colours) -> std::io::Result<()> {

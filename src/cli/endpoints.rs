@@ -251,8 +251,9 @@ fn show(answer: &Value) -> std::io::Result<()> {
 
 /// Names have no character that a path would have to escape; what has one is no name.
 pub(crate) fn path(name: &str) -> Result<String, CommandError> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    if name.is_empty() || !name.bytes().all(allowed) {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    // `.` and `..` are no names, and would lead elsewhere.
+    if name.bytes().all(|b| b == b'.') || !name.bytes().all(allowed) {
         return Err(ExitStatus::Usage.because(anyhow!("{name:?} is not the name of an endpoint")));
     }
     Ok(format!("{PATH}/{name}"))
@@ -269,4 +270,19 @@ fn read(file: &PathBuf) -> Result<Value, CommandError> {
     let usage = |error: anyhow::Error| ExitStatus::Usage.because(error);
     let text = text.with_context(|| format!("{shown} cannot be read")).map_err(usage)?;
     serde_json::from_str(&text).with_context(|| format!("{shown} is not JSON")).map_err(usage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_that_an_endpoint_may_have_has_a_path() {
+        for name in ["crm", "WH_001", "hooks.example.com-99e22cebda", "a.B-c", "..a"] {
+            assert_eq!(path(name).ok(), Some(format!("{PATH}/{name}")), "case: {name}");
+        }
+        for name in ["", ".", "..", "a/b", "a?b", "a b", "张三"] {
+            assert!(path(name).is_err(), "case: {name}");
+        }
+    }
 }

@@ -80,10 +80,11 @@ fn screen(status: &Value) -> Vec<String> {
     let wal = source.get("wal").unwrap_or(&Value::Null);
     if let (Some(lag), Some(retained)) = (number(wal, "lag_bytes"), number(wal, "retained_bytes")) {
         lines.push(format!(
-            "slot {}: {} behind, {} of WAL kept, confirmed {}",
+            "slot {}: {} behind, {} of WAL kept{}, confirmed {}",
             text(source, "slot"),
             size(lag),
             size(retained),
+            limit(wal),
             text(source, "confirmed_lsn")
         ));
     }
@@ -131,6 +132,17 @@ fn screen(status: &Value) -> Vec<String> {
         lines.push(String::from("  -> `walhook dead-letters list` shows them"));
     }
     lines
+}
+
+/// What the server keeps at most, and how much can be written until then.
+fn limit(wal: &Value) -> String {
+    let limit = number(wal, "limit_bytes").map(|limit| format!(" of at most {}", size(limit)));
+    let safe = number(wal, "safe_bytes")
+        .map(|safe| format!(" ({} more can be written before the slot may be lost)", size(safe)));
+    match limit.is_some() || safe.is_some() {
+        true => limit.unwrap_or_default() + &safe.unwrap_or_default(),
+        false => String::from(" (without a limit)"),
+    }
 }
 
 fn headline(status: &Value) -> String {
@@ -194,7 +206,10 @@ mod tests {
                 "state": "streaming",
                 "slot": "walhook",
                 "confirmed_lsn": "0/1",
-                "wal": { "lag_bytes": 1536, "retained_bytes": 16_777_216 },
+                "wal": {
+                    "lag_bytes": 1536, "retained_bytes": 16_777_216,
+                    "limit_bytes": 67_108_864, "safe_bytes": 50_331_648,
+                },
             },
             "endpoints": [
                 { "name": "erp", "condition": "delivering" },
@@ -212,7 +227,7 @@ mod tests {
         let screen = screen(&status).join("\n");
         for expected in [
             "walhook 1.0 is NOT WELL: active",
-            "1.5 KiB behind, 16.0 MiB of WAL kept",
+            "1.5 KiB behind, 16.0 MiB of WAL kept of at most 64.0 MiB (48.0 MiB more can be written",
             "endpoint crm: out of order, 7 waiting\n    -> look",
             "1 delivering, 1 not",
             "since T1, oldest event T0, next attempt T2, last failure status: 503\\u{1b}[2J",

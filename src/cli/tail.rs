@@ -121,6 +121,9 @@ struct TailRequest<'a> {
     method: &'static str,
     url: &'a str,
     headers: Map<String, Value>,
+    /// Why it would be a dead letter instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
 }
 
 fn line(event: Arc<Event>, addressed: Option<&AddressedEvent>, now: Timestamp) -> String {
@@ -129,9 +132,10 @@ fn line(event: Arc<Event>, addressed: Option<&AddressedEvent>, now: Timestamp) -
     let (request, body) = match addressed {
         None => (None, raw_json(&event.body.complete(now))),
         Some(AddressedEvent { name, url, preview }) => {
-            let PreviewedRequest { headers, body } = preview.of(event, now);
+            let PreviewedRequest { headers, body, failure } = preview.of(event, now);
             let headers = headers.by_name();
-            let request = TailRequest { endpoint: name, method: "POST", url, headers };
+            let refused = failure.map(|failure| failure.detail);
+            let request = TailRequest { endpoint: name, method: "POST", url, headers, refused };
             (Some(request), raw_json(&body))
         }
     };

@@ -17,8 +17,8 @@ use crate::config::settings::PRESETS;
 use crate::config::settings::PayloadSettings;
 use crate::config::settings::Preset;
 use crate::config::settings::WecomApp;
-use crate::config::terms;
 use crate::config::terms::EndpointTerms;
+use crate::config::url_template;
 
 const WECOM_URL: &str = "https://qyapi.weixin.qq.com";
 const TOKEN_PATH: &str = "cgi-bin/gettoken";
@@ -81,7 +81,7 @@ fn read_app(section: &mut TomlSection<'_>) -> (Option<WecomApp>, Option<Secret<U
         id => Some(id.to_owned()),
     });
     let missing = "is missing: give the application's secret";
-    let corp_secret = section.require("corp_secret", missing, FieldReader::secret);
+    let corp_secret = section.require("corp_secret", missing, FieldReader::fixed_secret);
     let agent_id = section.require("agent_id", "is missing: give the application's id", agent_id);
     let base = match section.field("base_url") {
         Some(field) => base_url(&field),
@@ -104,7 +104,7 @@ fn read_app(section: &mut TomlSection<'_>) -> (Option<WecomApp>, Option<Secret<U
 }
 
 fn base_url(field: &FieldReader<'_>) -> Option<Url> {
-    let mut url = terms::endpoint_url(field)?.reveal().clone();
+    let mut url = url_template::fixed(field)?.reveal().clone();
     if url.query().is_some() {
         return field.refuse("has a query: end it before the `?`");
     }

@@ -81,14 +81,12 @@ fn read_noting(
     };
     check_bounds(notes, members);
     let endpoint = read_members(notes, members, defaults, rules)?;
-    if endpoint.filter.as_ref().is_some_and(|filter| filter.names().loops) {
-        notes.note(
-            None,
-            "when",
-            "goes through a list, which is left to the configuration file: \
-                                  compare values instead"
-                .to_owned(),
-        );
+    let filter = endpoint.filter.iter().map(|filter| ("when", filter));
+    for (key, expression) in filter.chain(endpoint.request.expressions()) {
+        if expression.names().loops {
+            let what = "goes through a list, which is left to the configuration file: compare values instead";
+            notes.note(None, key, what.to_owned());
+        }
     }
     Some(endpoint)
 }

@@ -16,21 +16,23 @@ use crate::config::reader::TomlSection;
 use crate::config::reader::listed;
 use crate::config::reader::nearest;
 use crate::config::run_time;
-use crate::config::secret::Secret;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventGlob;
 use crate::config::settings::EventRule;
 use crate::config::settings::PayloadSettings;
+use crate::config::settings::SourcePlaces;
 use crate::config::signing;
 use crate::config::terms;
 use crate::config::terms::EndpointTerms;
 use crate::config::terms::set;
+use crate::config::url_template;
+use crate::config::url_template::UrlTemplate;
 
 /// A longer list of delays is a mistake of units.
 const DELAYS_MAX: usize = 100;
 
-/// What `[webhook]` calls the same things.
-const NAMES_IN_WEBHOOK: [(&str, &str); 7] = [
+/// What `[webhook]` or others call the same things.
+const OTHER_NAMES: [(&str, &str); 25] = [
     ("max_retries", "retry.max"),
     ("retry_interval", "retry.interval"),
     ("retry_cap", "retry.cap"),
@@ -38,6 +40,24 @@ const NAMES_IN_WEBHOOK: [(&str, &str); 7] = [
     ("batch_size", "batch.size"),
     ("batch_linger", "batch.linger"),
     ("queue_capacity", "capacity"),
+    ("retries", "retry.max"),
+    ("max_attempts", "retry.max"),
+    ("delays", "retry.delays"),
+    ("bearer", "auth = { bearer = ... }"),
+    ("token", "auth = { bearer = ... }"),
+    ("basic", "auth = { basic = ... }"),
+    ("username", "auth = { basic = ... }"),
+    ("password", "auth = { basic = ... }"),
+    ("api_key", "auth = { api_key = ... }"),
+    ("oauth2", "auth = { oauth2 = ... }"),
+    ("signature", "signing"),
+    ("hmac", "signing"),
+    ("filter", "when"),
+    ("where", "when"),
+    ("id", "name"),
+    ("uri", "url"),
+    ("address", "url"),
+    ("types", "events"),
 ];
 
 /// Reads one endpoint. `terms` are what `[webhook]` gives it, `rules` the events that exist
@@ -55,8 +75,8 @@ pub(super) fn read(
     });
     let channel = channel::begin(&mut section, &mut terms);
     let url = match channel.as_ref().and_then(channel::Begun::app_url) {
-        Some(url) => url,
-        None => section.require("url", "is missing: give an http(s) address", terms::endpoint_url),
+        Some(url) => url.map(UrlTemplate::fixed),
+        None => section.require("url", "is missing: give an http(s) address", url_template::read),
     };
     let events = match section.field("events") {
         Some(field) => globs(&field, rules).unwrap_or_default(),
@@ -68,7 +88,7 @@ pub(super) fn read(
     let test = section.read("test", run_time::test).map(Arc::from);
     let auth = section.read("auth", headers::read_auth);
     read_terms(&mut section, &mut terms);
-    let address = url.as_ref().map(Secret::reveal);
+    let address = url.as_ref().map(|url| url.url.reveal());
     let link = link::read(&mut section, address, terms.max_connection_age);
     let channel = channel.and_then(|begun| {
         let (events, payload, http2) = (&*events, payload.as_ref(), link.http2);
@@ -86,10 +106,13 @@ pub(super) fn read(
     }
     if let Some(clash) = unbatchable(&terms, &events, payload.as_ref(), rules) {
         section.note("batch", clash);
+    } else if let Some(clash) = url.as_ref().and_then(|url| varying(&terms, url)) {
+        section.note("batch", clash);
     }
-    section.finish_knowing(&NAMES_IN_WEBHOOK);
+    let places = SourcePlaces::new(section.places(&["when", "payload", "url", "headers"]));
+    section.finish_knowing(&OTHER_NAMES);
     let endpoint = terms.endpoint(&name?, url?, events, auth);
-    Some(Endpoint { channel, filter, enabled, payload, link, test, ..endpoint })
+    Some(Endpoint { channel, filter, enabled, payload, link, test, places, ..endpoint })
 }
 
 /// What is wrong with batches of the events that an endpoint takes, in their own shapes or in
@@ -109,6 +132,17 @@ pub(super) fn unbatchable(
     Some(format!(
         "cannot hold {event_type}, whose body is {what} and does not fit into a JSON array: \
          send one event per request, or change its payload"
+    ))
+}
+
+/// What is wrong with batches of requests whose URL or headers differ from event to event, if they do.
+pub(super) fn varying(terms: &EndpointTerms, url: &UrlTemplate) -> Option<String> {
+    let request = terms.request(url);
+    let (key, expression) = request.varying().filter(|_| terms.batch.size.get() > 1)?;
+    Some(format!(
+        "cannot hold several events: `{key}` has {{{{ {} }}}}, which each event has its own value of: send one \
+         event per request, or put it into the payload",
+        expression.source()
     ))
 }
 
@@ -154,7 +188,7 @@ pub(super) fn read_terms(section: &mut TomlSection<'_>, terms: &mut EndpointTerm
     set(&mut terms.user_agent, section.read("user_agent", terms::user_agent));
     signing::read(section, terms);
     if let Some(own) = section.read("headers", headers::read) {
-        headers::merge(&mut terms.headers, own);
+        headers::merge(terms, own);
     }
     if let Some(limit) = section.read("rate_limit", |f| f.number(&terms::RATE_LIMITS)) {
         terms.rate_limit = Some(limit);

@@ -28,8 +28,12 @@ use crate::config::settings::AddressPolicy;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::ValueMatch;
+use crate::config::template;
 use crate::config::terms::EndpointTerms;
 use crate::flow::relation::TableName;
+
+/// The event's own name in `url` and `headers`, whatever columns the endpoints' table has.
+const EVENT_ID: &str = "event_id";
 
 /// Endpoints at once. Each has a lane, a client with its connections, and some fifty series of
 /// metrics; each event is counted for each of them.
@@ -155,7 +159,7 @@ fn check(template: &Json) -> Option<String> {
             return Some(format!("has `{name}`, which is left to an [[endpoint]]: leave it out"));
         }
         let mut own = BTreeSet::new();
-        if let Err(problem) = collect(value, &mut own) {
+        if let Err(problem) = collect_in(name, value, &mut own) {
             return Some(problem);
         }
         // What is evaluated, or goes around the judgement of addresses, must not come from a row.
@@ -183,7 +187,7 @@ fn try_keys(
         let notes = ProblemNotes::foreign("the template");
         document::read_members(&notes, &document, defaults, rules);
         let mut columns = BTreeSet::new();
-        let is_open = collect(value, &mut columns).is_err() || !columns.is_empty();
+        let is_open = collect_in(name, value, &mut columns).is_err() || !columns.is_empty();
         let unknown = format!("{name}: unknown key");
         problems
             .extend(notes.problems().into_iter().filter(|p| !is_open || p.starts_with(&unknown)));
@@ -191,19 +195,26 @@ fn try_keys(
     (!problems.is_empty()).then(|| problems.join("; "))
 }
 
-/// The columns that a template names.
-fn collect(template: &Json, columns: &mut BTreeSet<String>) -> Result<(), String> {
-    match template {
+/// Whether the values of a key are evaluated for each event, beside the columns that a row fills in.
+fn is_evaluated(key: &str) -> bool {
+    matches!(key, "url" | "headers")
+}
+
+/// The columns of the endpoints' table that the value of a key names.
+fn collect_in(key: &str, value: &Json, columns: &mut BTreeSet<String>) -> Result<(), String> {
+    match value {
         Json::String(text) => {
-            for piece in pieces(text)? {
+            for piece in pieces(text, is_evaluated(key))? {
                 if let MappingPiece::Column(column) = piece {
                     columns.insert(column.to_owned());
                 }
             }
             Ok(())
         }
-        Json::Array(items) => items.iter().try_for_each(|item| collect(item, columns)),
-        Json::Object(members) => members.values().try_for_each(|value| collect(value, columns)),
+        Json::Array(items) => items.iter().try_for_each(|item| collect_in(key, item, columns)),
+        Json::Object(members) => {
+            members.values().try_for_each(|value| collect_in(key, value, columns))
+        }
         Json::Null | Json::Bool(_) | Json::Number(_) => Ok(()),
     }
 }
@@ -213,17 +224,29 @@ enum MappingPiece<'a> {
     Column(&'a str),
 }
 
-fn pieces(text: &str) -> Result<Vec<MappingPiece<'_>>, String> {
+/// Splits a text at its `{{ }}`. A name alone is a column of the endpoints' table. Where the text is evaluated,
+/// whatever else is between the braces, and `event_id`, is left in it, as an expression over the event.
+fn pieces(text: &str, is_evaluated: bool) -> Result<Vec<MappingPiece<'_>>, String> {
     let (mut pieces, mut rest) = (Vec::new(), text);
-    while let Some((before, after)) = rest.split_once("{{") {
-        let (name, after) =
-            after.split_once("}}").ok_or("has `{{` without `}}`: close it".to_owned())?;
-        let name = name.trim();
+    while let Some((before, from)) = rest.split_once("{{") {
+        let (inside, after) =
+            template::split_at_close(from).ok_or("has `{{` without `}}`: close it".to_owned())?;
+        let name = inside.trim();
         let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
-        if name.is_empty() || !name.chars().all(plain) {
-            return Err(format!("has {{{{ {name} }}}}: only columns stand here"));
+        let is_column = !name.is_empty() && name.chars().all(plain);
+        if is_evaluated && (!is_column || name == EVENT_ID) {
+            let end = rest.len() - after.len();
+            let (with_expression, _) = rest.split_at_checked(end).unwrap_or((rest, ""));
+            template::pieces(with_expression)?;
+            pieces.push(MappingPiece::Text(with_expression));
+        } else if is_column {
+            pieces.extend([MappingPiece::Text(before), MappingPiece::Column(name)]);
+        } else {
+            return Err(format!(
+                "has {{{{ {name} }}}}: only columns stand here (an expression over the event in `url` and \
+                 `headers`)"
+            ));
         }
-        pieces.extend([MappingPiece::Text(before), MappingPiece::Column(name)]);
         rest = after;
     }
     pieces.push(MappingPiece::Text(rest));
@@ -235,8 +258,10 @@ impl EndpointsFrom {
     /// Columns of the table that are read.
     pub fn columns(&self) -> BTreeSet<String> {
         let mut columns = BTreeSet::new();
-        let checked = collect(&self.template, &mut columns);
-        debug_assert!(checked.is_ok(), "the file was checked");
+        for (key, value) in self.template.as_object().into_iter().flatten() {
+            let checked = collect_in(key, value, &mut columns);
+            debug_assert!(checked.is_ok(), "the file was checked");
+        }
         columns.extend(self.matching.iter().map(|(_, column)| column.clone()));
         columns
     }
@@ -244,7 +269,7 @@ impl EndpointsFrom {
     /// The columns that the endpoints' names are made of.
     pub fn name_columns(&self) -> BTreeSet<String> {
         let mut columns = BTreeSet::new();
-        let checked = self.template.get("name").map(|name| collect(name, &mut columns));
+        let checked = self.template.get("name").map(|name| collect_in("name", name, &mut columns));
         debug_assert!(checked.is_none_or(|checked| checked.is_ok()), "the file was checked");
         columns
     }
@@ -261,6 +286,9 @@ impl EndpointsFrom {
     pub fn endpoint(&self, row: &Map<String, Json>) -> Result<Endpoint, (String, String)> {
         let document = self.filled(row);
         let name = document.get("name").and_then(Json::as_str).unwrap_or("(no name)").to_owned();
+        if let Some(problem) = self.evaluated_from(row) {
+            return Err((name, problem));
+        }
         match self.read(&document) {
             Ok(endpoint) => Ok(Endpoint { only: self.only(row), ..endpoint }),
             Err(problems) => Err((name, problems.join("; "))),
@@ -275,11 +303,11 @@ impl EndpointsFrom {
         let filled = self.filled(row);
         // What does not depend on the row was read when the configuration was, and is sound.
         let mut document = self.template.as_object().cloned().unwrap_or_default();
-        let is_fixed = |value: &Json| {
+        let is_fixed = |name: &str, value: &Json| {
             let mut columns = BTreeSet::new();
-            collect(value, &mut columns).is_ok() && columns.is_empty()
+            collect_in(name, value, &mut columns).is_ok() && columns.is_empty()
         };
-        document.retain(|name, value| is_fixed(value) && name != "url");
+        document.retain(|name, value| is_fixed(name, value) && name != "url");
         document.insert("url".to_owned(), "http://unusable.invalid/".into());
         // Of the rest, what says whether it takes an event at all, if it can be understood.
         for name in ["name", "enabled", "events"] {
@@ -303,9 +331,29 @@ impl EndpointsFrom {
         Some(Endpoint { only: self.only(row), ..endpoint }.because_unusable(why))
     }
 
+    /// What is wrong with a row that brings expressions of its own: whoever may write rows chooses where events
+    /// go, not what of them.
+    fn evaluated_from(&self, row: &Map<String, Json>) -> Option<String> {
+        let members = self.template.as_object()?.iter();
+        members.filter(|(key, _)| is_evaluated(key)).find_map(|(key, value)| {
+            let mut columns = BTreeSet::new();
+            collect_in(key, value, &mut columns).ok()?;
+            let holds = |column: &&String| {
+                row.get(*column).is_some_and(|value| value.to_string().contains("{{"))
+            };
+            let column = columns.iter().find(holds)?;
+            Some(format!(
+                "{key}: column {column} of the row holds {{{{, and expressions are written in the configuration \
+                 file only: take it out of the row"
+            ))
+        })
+    }
+
     /// The template with the row's values.
     fn filled(&self, row: &Map<String, Json>) -> Map<String, Json> {
-        let mut document = fill(&self.template, row).as_object().cloned().unwrap_or_default();
+        let members = self.template.as_object().into_iter().flatten();
+        let mut document: Map<String, Json> =
+            members.map(|(key, value)| (key.clone(), fill(key, value, row))).collect();
         // An id is a name, of whatever type it is.
         if let Some(name) = document.get_mut("name").filter(|name| name.is_number()) {
             *name = Json::String(text(name));
@@ -348,24 +396,27 @@ fn values(json: &Json) -> Vec<String> {
     }
 }
 
-fn fill(template: &Json, row: &Map<String, Json>) -> Json {
+/// The value of a key, with the row's values.
+fn fill(key: &str, template: &Json, row: &Map<String, Json>) -> Json {
     let value = |column: &str| row.get(column).cloned().unwrap_or(Json::Null);
     match template {
-        Json::String(text) => match pieces(text).unwrap_or_default().as_slice() {
-            [MappingPiece::Column(column)] => value(column),
-            pieces => Json::String(
-                pieces
-                    .iter()
-                    .map(|piece| match piece {
-                        MappingPiece::Text(text) => (*text).to_owned(),
-                        MappingPiece::Column(column) => self::text(&value(column)),
-                    })
-                    .collect(),
-            ),
-        },
-        Json::Array(items) => Json::Array(items.iter().map(|item| fill(item, row)).collect()),
+        Json::String(text) => {
+            match pieces(text, is_evaluated(key)).unwrap_or_default().as_slice() {
+                [MappingPiece::Column(column)] => value(column),
+                pieces => Json::String(
+                    pieces
+                        .iter()
+                        .map(|piece| match piece {
+                            MappingPiece::Text(text) => (*text).to_owned(),
+                            MappingPiece::Column(column) => self::text(&value(column)),
+                        })
+                        .collect(),
+                ),
+            }
+        }
+        Json::Array(items) => Json::Array(items.iter().map(|item| fill(key, item, row)).collect()),
         Json::Object(members) => {
-            let member = |(name, value): (&String, &Json)| (name.clone(), fill(value, row));
+            let member = |(name, value): (&String, &Json)| (name.clone(), fill(key, value, row));
             Json::Object(members.iter().map(member).collect())
         }
         other => other.clone(),

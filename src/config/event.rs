@@ -17,9 +17,29 @@ use crate::config::settings::ExpiryRule;
 use crate::config::settings::JsonForm;
 use crate::config::settings::Operations;
 use crate::config::settings::PayloadSettings;
+use crate::config::settings::SourcePlaces;
 use crate::config::webhook::EXPIRIES;
 use crate::config::write_back;
 use crate::flow::relation::TableName;
+
+/// Keys that say what the table has to have.
+const PLACED: [&str; 7] =
+    ["table", "when", "payload", "order_by", "age_column", "write_back", "dedupe"];
+
+/// What others call the same things.
+const OTHER_NAMES: [(&str, &str); 11] = [
+    ("name", "type"),
+    ("event", "type"),
+    ("event_type", "type"),
+    ("where", "when"),
+    ("filter", "when"),
+    ("condition", "when"),
+    ("operations", "on"),
+    ("ops", "on"),
+    ("actions", "on"),
+    ("body", "payload"),
+    ("template", "payload"),
+];
 
 const TYPE_CHARS_MAX: usize = 128;
 
@@ -77,11 +97,12 @@ pub(super) fn read(
         json,
         write_back,
         dedupe,
+        places: SourcePlaces::new(section.places(&PLACED)),
     });
     if let Some(rule) = &rule {
         check(&section, rule, before);
     }
-    section.finish();
+    section.finish_knowing(&OTHER_NAMES);
     rule
 }
 

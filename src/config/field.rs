@@ -36,6 +36,22 @@ const TEXT_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// How much of a bad value a message shows.
 const SHOWN_CHARS_MAX: usize = 60;
 
+/// What tables look like that are often taken for something else.
+const EXAMPLES: [(&str, &str); 8] = [
+    ("retry", "{ delays = [\"10s\", \"30s\"] }"),
+    ("headers", "{ X-Tenant = \"acme\" }"),
+    ("auth", "{ bearer = { env = \"TOKEN\" } }"),
+    ("basic", "{ username = \"walhook\", password = { env = \"PASSWORD\" } }"),
+    ("api_key", "{ name = \"X-Api-Key\", value = { env = \"KEY\" } }"),
+    ("batch", "{ size = 50 }"),
+    ("backlog", "{ rows = 50000, age = \"1d\" }"),
+    ("dedupe", "{ by = [\"id\"], window = \"10m\" }"),
+];
+
+/// Why an expression is refused where a value is the same for every event.
+const NOT_EVALUATED: &str = "holds {{ }}, which is not evaluated here: expressions stand in `when`, in `payload`, in \
+                             values of `headers`, and in path and query of an endpoint's `url`. Write the value as it is";
+
 /// A value and where it stands.
 pub(super) struct FieldReader<'a> {
     notes: &'a ProblemNotes<'a>,
@@ -244,6 +260,7 @@ impl<'a> FieldReader<'a> {
                 Some(TomlSection::new(self.notes, self.path.clone(), Some(self.at), Some(table)))
             }
             DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
+                self.notes.note_broken(&self.path);
                 // The plural of what is a list is an easy slip.
                 let singular = self.path.strip_suffix('s').filter(|one| LISTS.contains(one));
                 let meant = singular.map(|one| format!(", or [[{one}]] for one {one}"));
@@ -253,7 +270,17 @@ impl<'a> FieldReader<'a> {
                     meant.unwrap_or_default()
                 ))
             }
-            other => self.refuse(format!("must be a table, not {}", kind(other))),
+            other => {
+                self.notes.note_broken(&self.path);
+                let last = self.path.rsplit('.').next().unwrap_or_default();
+                let example = EXAMPLES.iter().find(|(key, _)| *key == last);
+                let example = example.map(|(_, example)| format!(": write it like {example}"));
+                self.refuse(format!(
+                    "must be a table, not {}{}",
+                    kind(other),
+                    example.unwrap_or_default()
+                ))
+            }
         }
     }
 
@@ -276,6 +303,25 @@ impl<'a> FieldReader<'a> {
             return self.refuse("is empty: give a value");
         }
         Some(Secret::new(value))
+    }
+
+    /// A secret that is the same for every event. What comes from a file or the environment is the secret
+    /// itself, whatever it looks like.
+    pub(super) fn fixed_secret(&self) -> Option<Secret<String>> {
+        let text = self.secret()?;
+        if self.is_string() && is_expression(text.reveal()) {
+            return self.refuse(NOT_EVALUATED);
+        }
+        Some(text)
+    }
+
+    /// A string that is the same for every event.
+    pub(super) fn fixed_string(&self) -> Option<String> {
+        let text = self.string()?;
+        if is_expression(&text) {
+            return self.refuse(NOT_EVALUATED);
+        }
+        Some(text)
     }
 
     fn referred_secret(&self) -> Option<String> {
@@ -363,4 +409,16 @@ impl<'a> FieldReader<'a> {
         self.note(message);
         None
     }
+
+    /// The same for a table that has none of `keys`: not where one of them was misspelt.
+    pub(super) fn refuse_missing<T>(&self, message: &str, keys: &[&str]) -> Option<T> {
+        let keys = keys.iter().map(|key| format!("{}.{key}", self.path)).collect();
+        self.notes.note_missing(Some(self.at), &self.path, message.to_owned(), keys);
+        None
+    }
+}
+
+/// Whether a text looks as if it was to be evaluated.
+fn is_expression(text: &str) -> bool {
+    text.split_once("{{").is_some_and(|(_, rest)| rest.contains("}}"))
 }

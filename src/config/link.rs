@@ -137,7 +137,7 @@ fn identity(
 
 /// The PEM text itself, the path of a file with it, `{ env = "NAME" }` or `{ file = "path" }`.
 fn pem(field: &FieldReader<'_>) -> Option<Secret<String>> {
-    if field.is_string() && !field.string()?.contains(PEM_START) {
+    if field.is_string() && !field.fixed_string()?.contains(PEM_START) {
         return field.text_of_file().map(Secret::new);
     }
     field.secret()
@@ -174,7 +174,7 @@ fn private_key(field: &FieldReader<'_>) -> Option<PrivateKeyDer<'static>> {
 
 /// `http://user:password@host:port`, user and password as needed.
 fn proxy(field: &FieldReader<'_>) -> Option<Secret<Url>> {
-    let text = field.secret()?;
+    let text = field.fixed_secret()?;
     let shape = "write it like \"http://proxy.example.com:3128\"";
     let Ok(url) = Url::parse(text.reveal().trim()) else {
         return field.refuse(format!("is not a URL: {shape}"));

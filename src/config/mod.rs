@@ -83,10 +83,12 @@ pub mod template;
 mod terms;
 pub(crate) mod text_file;
 mod toml_text;
+mod url_template;
 mod values;
 mod webhook;
 mod write_back;
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -147,7 +149,8 @@ pub fn parse_http(
     let notes = ProblemNotes::new(file, text, env);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
-        notes.note(error.span().map(|span| span.start), "", error.message().to_owned());
+        let at = error.span().map(|span| span.start);
+        notes.note(at, "", of_toml(text, error.span(), error.message()));
     }
     let mut root = TomlSection::root(&notes, document.get_ref());
     let http = service::read_http(root.section("http"));
@@ -211,7 +214,7 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
             let at = error.span().map(|span| span.start);
             let line = at.map(|byte| ConfigPlace::of(text, byte).line);
             if line.is_none() || line != last_line {
-                notes.note(at, "", error.message().to_owned());
+                notes.note(at, "", of_toml(text, error.span(), error.message()));
             }
             last_line = line;
         }
@@ -270,6 +273,17 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
     })
 }
 
+/// What the parser says of a broken file, with the key where it only points to it.
+fn of_toml(text: &str, span: Option<Range<usize>>, message: &str) -> String {
+    let named = span.and_then(|span| text.get(span)).map(str::trim).filter(|key| !key.is_empty());
+    match (message, named) {
+        ("duplicate key", Some(key)) if !key.contains('\n') => {
+            format!("key `{key}` is given twice in one table: remove one of the two")
+        }
+        _ => message.to_owned(),
+    }
+}
+
 /// The events of the file, or contract 1's; `None` if one of them is bad.
 fn read_events(
     root: &mut TomlSection<'_>,
@@ -288,6 +302,17 @@ fn read_events(
     (events.len() == written).then_some(events)
 }
 
+/// Each says who gets events.
+const RECEIVERS: [&str; 7] = [
+    "webhook",
+    "webhook.urls",
+    "webhook.subscriptions",
+    "webhook.enabled",
+    "endpoint",
+    "endpoints",
+    "endpoints_from",
+];
+
 /// First the endpoints of `[webhook] urls`, then those with a table of their own.
 fn read_endpoints(
     root: &mut TomlSection<'_>,
@@ -301,15 +326,18 @@ fn read_endpoints(
         && webhook.subscriptions.is_none()
         && webhook.urls.as_ref().is_some_and(|urls| urls.is_empty());
     let everything = [EventGlob::new("*")];
-    if webhook.urls.as_ref().is_some_and(|urls| !urls.is_empty())
-        && let Some(clash) = endpoint::unbatchable(&webhook.terms, &everything, None, rules)
-    {
-        root.note("webhook", format!("`batch_size` {clash}"));
+    if webhook.urls.as_ref().is_some_and(|urls| !urls.is_empty()) {
+        let mut urls = webhook.urls.iter().flatten();
+        let varying = urls.find_map(|url| endpoint::varying(&webhook.terms, url));
+        let clash = endpoint::unbatchable(&webhook.terms, &everything, None, rules);
+        if let Some(clash) = clash.or(varying) {
+            root.note("webhook", format!("`batch_size` {clash}"));
+        }
     }
     let mut taken = Vec::new();
     let mut endpoints = Vec::new();
     for url in webhook.urls.into_iter().flatten() {
-        let name = endpoint_name::of_url(url.reveal());
+        let name = endpoint_name::of_url(url.url.reveal());
         let terms = webhook.terms.clone().short();
         endpoints.push(terms.endpoint(&name, url, everything.to_vec(), None));
         taken.push(name);
@@ -322,10 +350,11 @@ fn read_endpoints(
         endpoints.extend(endpoint::read(section, terms, rules, &mut taken));
     }
     if none_written && webhook.enabled {
-        root.note(
+        root.note_missing(
             "webhook",
             "has nobody to push to: give `urls`, or an [[endpoint]], or `enabled = false`; or \
              [endpoints], if they are to be made over the API",
+            &RECEIVERS,
         );
     }
     endpoints

@@ -9,6 +9,7 @@ use crate::config::settings::ExpiryRule;
 use crate::config::settings::JsonForm;
 use crate::config::settings::Operations;
 use crate::config::settings::PayloadSettings;
+use crate::config::settings::SourcePlaces;
 use crate::flow::relation::TableName;
 
 /// How walhook names itself to the receivers of contract 1.
@@ -35,6 +36,7 @@ pub(super) fn event(data_expiry: Option<Duration>) -> EventRule {
         write_back: None,
         dedupe: None,
         json: JsonForm::Stored,
+        places: SourcePlaces::default(),
     }
 }
 

@@ -16,6 +16,20 @@ use crate::config::settings::ServerSettings;
 /// The environment variable that stands in for `url`.
 const URL_VARIABLE: &str = "DATABASE_URL";
 
+/// What others write in keys of their own.
+const PARTS_OF_URL: [(&str, &str); 10] = [
+    ("host", "url"),
+    ("port", "url"),
+    ("user", "url"),
+    ("username", "url"),
+    ("password", "url"),
+    ("database", "url"),
+    ("dbname", "url"),
+    ("dsn", "url"),
+    ("slot_name", "slot"),
+    ("publication_name", "publication"),
+];
+
 const SLOT: &str = "walhook";
 const PUBLICATION: &str = "walhook";
 
@@ -36,7 +50,7 @@ pub(super) fn read(mut section: TomlSection<'_>) -> Option<PostgresSettings> {
     let wal_sender_timeout = section
         .read("wal_sender_timeout", |field| field.duration(&WAL_SENDER_TIMEOUTS))
         .unwrap_or(WAL_SENDER_TIMEOUT);
-    section.finish();
+    section.finish_knowing(&PARTS_OF_URL);
     Some(PostgresSettings { server: server?, slot, publication, wal_sender_timeout })
 }
 
@@ -94,7 +108,8 @@ fn server(section: &mut TomlSection<'_>) -> Option<ServerSettings> {
     let env = section.notes().env();
     let variable = env(URL_VARIABLE).filter(|text| !text.trim().is_empty());
     let Some(text) = variable else {
-        section.note("url", format!("is missing: give it, or set ${URL_VARIABLE}"));
+        let message = format!("is missing: give it, or set ${URL_VARIABLE}");
+        section.note_missing("url", message, &["url"]);
         return None;
     };
     let server = postgres_url::parse(text.trim(), env);

@@ -30,6 +30,7 @@ pub(super) struct ProblemNotes<'a> {
     /// Whether the text comes from somebody who must not see this host's variables and files.
     is_foreign: bool,
     problems: RefCell<Vec<ConfigProblem>>,
+    consequences: RefCell<ConsequenceNotes>,
     /// Every key that was asked for: the reference file must show each of them.
     #[cfg(test)]
     pub(super) asked: RefCell<BTreeSet<String>>,
@@ -47,6 +48,7 @@ impl<'a> ProblemNotes<'a> {
             env,
             is_foreign: false,
             problems: RefCell::default(),
+            consequences: RefCell::default(),
             #[cfg(test)]
             asked: RefCell::default(),
         }
@@ -77,7 +79,46 @@ impl<'a> ProblemNotes<'a> {
 
     /// Takes over the problems of another file that this one refers to.
     pub(super) fn adopt(&self, other: ProblemNotes<'_>) {
-        self.problems.borrow_mut().extend(other.problems.into_inner());
+        self.problems.borrow_mut().extend(other.causes());
+    }
+
+    /// As [`ProblemNotes::note`], for what is no problem of its own where one of `keys` was misspelt or
+    /// could not be read.
+    pub(super) fn note_missing(
+        &self,
+        at: Option<usize>,
+        key: &str,
+        message: String,
+        keys: Vec<String>,
+    ) {
+        let problem = self.problems.borrow().len();
+        self.note(at, key, message);
+        self.consequences.borrow_mut().missing.push(MissingKey { problem, at, keys });
+    }
+
+    /// Notes that what stands at this key is no table, so that nothing in it is missing.
+    pub(super) fn note_broken(&self, key: &str) {
+        self.consequences.borrow_mut().meant.push((None, key.to_owned()));
+    }
+
+    /// What was noted, without what follows from another problem.
+    fn causes(self) -> Vec<ConfigProblem> {
+        let problems = self.problems.into_inner();
+        let ConsequenceNotes { missing, meant } = self.consequences.into_inner();
+        let follows = |missing: &MissingKey| {
+            missing.keys.iter().any(|key| {
+                let is_above =
+                    |other: &str| key.strip_prefix(other).is_some_and(|rest| rest.starts_with('.'));
+                let is_meant = |(at, name): &(Option<usize>, String)| {
+                    (name == key && (*at == missing.at || missing.keys.len() > 1)) || is_above(name)
+                };
+                meant.iter().any(is_meant)
+            })
+        };
+        let dropped: Vec<usize> =
+            missing.iter().filter(|missing| follows(missing)).map(|m| m.problem).collect();
+        let kept = problems.into_iter().enumerate().filter(|(index, _)| !dropped.contains(index));
+        kept.map(|(_, problem)| problem).collect()
     }
 
     pub(super) fn env(&self) -> &'a dyn Fn(&str) -> Option<String> {
@@ -97,13 +138,31 @@ impl<'a> ProblemNotes<'a> {
 
     /// The value, if nothing was noted.
     pub(super) fn conclude<T>(self, value: Option<T>) -> Result<T, ConfigProblems> {
-        let problems = self.problems.into_inner();
+        let problems = self.causes();
         debug_assert!(value.is_some() || !problems.is_empty(), "a missing value needs a reason");
         match value {
             Some(value) if problems.is_empty() => Ok(value),
             _ => Err(ConfigProblems::new(problems)),
         }
     }
+}
+
+/// What tells problems from those that only follow from them: a key that is missing because it was
+/// misspelt is one slip, and told once.
+#[derive(Default)]
+struct ConsequenceNotes {
+    missing: Vec<MissingKey>,
+    /// Keys that unknown ones were taken for, each with the place of its table; and those of what is no table.
+    meant: Vec<(Option<usize>, String)>,
+}
+
+struct MissingKey {
+    /// Its place among the problems.
+    problem: usize,
+    /// That of the table that lacks it.
+    at: Option<usize>,
+    /// Any of these would do. One alone has to be of the same table; of several, each is anywhere.
+    keys: Vec<String>,
 }
 
 /// Tables of the file of which there may be several: `[[event]]`.
@@ -173,10 +232,33 @@ impl<'a> TomlSection<'a> {
         match self.field(name) {
             Some(field) => read(&field),
             None => {
-                self.note(name, message);
+                self.note_missing(name, message, &[name]);
                 None
             }
         }
+    }
+
+    /// Notes that none of `keys` is there: not where one of them was misspelt.
+    pub(super) fn note_missing(&self, name: &str, message: impl Into<String>, keys: &[&str]) {
+        let key = self.table.and_then(|table| table.get_key_value(name));
+        let at = key.map(|(key, _)| key.span().start).or(self.at);
+        let keys = keys.iter().map(|key| match key.contains('.') {
+            true => (*key).to_owned(),
+            false => self.path_of(key),
+        });
+        self.notes.note_missing(at, &self.path_of(name), message.into(), keys.collect());
+    }
+
+    /// Where these keys stand, or else the table.
+    pub(super) fn places(&self, names: &[&'static str]) -> Vec<(&'static str, String)> {
+        let place = |name: &&'static str| {
+            let key = self.table.and_then(|table| table.get_key_value(*name));
+            let at = key.map(|(key, _)| key.span().start).or(self.at)?;
+            let line = ConfigPlace::of(self.notes.text, at).line;
+            Some((*name, format!("{}:{line}", self.notes.file)))
+        };
+        let is_file = !self.notes.text.is_empty(); // what is no TOML has no places
+        names.iter().filter_map(place).filter(|_| is_file).collect()
     }
 
     /// Asks for a table: `[name]`.
@@ -192,6 +274,7 @@ impl<'a> TomlSection<'a> {
     pub(super) fn sections(&mut self, name: &'static str) -> Vec<TomlSection<'a>> {
         let Some(field) = self.field(name) else { return Vec::new() };
         if field.is_table() {
+            self.notes.note_broken(name);
             field.note(format!("is a list of tables: write [[{name}]]"));
             return Vec::new();
         }
@@ -235,7 +318,13 @@ impl<'a> TomlSection<'a> {
             if !self.asked.contains(&name) {
                 let known =
                     elsewhere.iter().find(|(there, _)| *there == name).map(|(_, here)| *here);
-                let message = match known.or_else(|| nearest(name, self.asked.iter().copied())) {
+                let known = known.or_else(|| nearest(name, self.asked.iter().copied()));
+                if let Some(known) = known {
+                    let meant = known.split([' ', '.']).next().unwrap_or(known);
+                    let mut notes = self.notes.consequences.borrow_mut();
+                    notes.meant.push((self.at, self.path_of(meant)));
+                }
+                let message = match known {
                     Some(known) if self.path.is_empty() && LISTS.contains(&known) => {
                         format!("unknown key: did you mean `[[{known}]]`?")
                     }

@@ -55,6 +55,15 @@ const FILTER: &str = "info";
 const GRACE: Duration = Duration::from_secs(10);
 const GRACES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 
+/// What others call an address to listen on.
+const NAMES_OF_LISTEN: [(&str, &str); 5] = [
+    ("port", "listen"),
+    ("host", "listen"),
+    ("address", "listen"),
+    ("addr", "listen"),
+    ("bind", "listen"),
+];
+
 pub(super) fn read_http(mut section: TomlSection<'_>) -> HttpSettings {
     let token = section.read("token", token);
     let listen = section.read("listen", listen).unwrap_or(LISTEN);
@@ -65,7 +74,7 @@ pub(super) fn read_http(mut section: TomlSection<'_>) -> HttpSettings {
         section.note("listen", message);
     }
     let hosts = section.read("hosts", hosts).unwrap_or_default();
-    section.finish();
+    section.finish_knowing(&NAMES_OF_LISTEN);
     HttpSettings { listen, hosts, token }
 }
 

@@ -6,6 +6,8 @@ mod endpoint;
 mod event;
 mod inbound;
 mod messages;
+mod places;
+mod request_template;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -71,6 +73,10 @@ pub use crate::config::settings::inbound::InboundSource;
 pub use crate::config::settings::inbound::StatusFields;
 pub use crate::config::settings::inbound::WecomKeys;
 pub use crate::config::settings::messages::MessageTables;
+pub use crate::config::settings::places::SourcePlaces;
+pub use crate::config::settings::request_template::HeaderTemplate;
+pub use crate::config::settings::request_template::RequestTemplate;
+pub use crate::config::settings::request_template::TargetPiece;
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]

@@ -106,13 +106,13 @@ pub(super) fn resolve(
 /// Reads one secret, or a list of them while one replaces another.
 pub(super) fn secrets(field: &FieldReader<'_>) -> Option<Vec<Secret<String>>> {
     if !field.is_list() {
-        return Some(vec![field.secret()?]);
+        return Some(vec![field.fixed_secret()?]);
     }
     let items = field.list()?;
     if !(1..=KEYS_MAX).contains(&items.len()) {
         return field.refuse(format!("has {} entries: give 1 to {KEYS_MAX}", items.len()));
     }
-    Some(items.iter().filter_map(FieldReader::secret).collect())
+    Some(items.iter().filter_map(FieldReader::fixed_secret).collect())
 }
 
 impl Signing {

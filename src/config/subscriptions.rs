@@ -26,8 +26,8 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::EventGlob;
 use crate::config::settings::EventRule;
 use crate::config::signing;
-use crate::config::terms;
 use crate::config::terms::EndpointTerms;
+use crate::config::url_template;
 
 /// Reads the file that `field` names. `terms` are what `[webhook]` gives each endpoint, `taken` the names
 /// of the endpoints before them.
@@ -116,23 +116,26 @@ fn read_one(
 ) -> Option<(Endpoint, bool)> {
     let mut terms = terms.clone();
     let named = section.read("name", |field| endpoint_name::read(field, taken));
-    let url = section.require("url", "is missing: give an http(s) address", terms::endpoint_url);
+    let url = section.require("url", "is missing: give an http(s) address", url_template::read);
     let events = match section.field("events") {
         Some(field) => endpoint::globs(&field, rules).unwrap_or_default(),
         None => vec![EventGlob::new("*")],
     };
     signing::read(&mut section, &mut terms);
     if let Some(own) = section.read("headers", headers::read) {
-        headers::merge(&mut terms.headers, own);
+        headers::merge(&mut terms, own);
     }
     signing::check_headers(&section, &terms);
     if let Some(clash) = endpoint::unbatchable(&terms, &events, None, rules) {
         section.note("events", format!("with `batch_size` above 1 the request {clash}"));
     }
+    if let Some(clash) = url.as_ref().and_then(|url| endpoint::varying(&terms, url)) {
+        section.note("url", format!("with `batch_size` above 1 the request {clash}"));
+    }
     section.finish();
     let url = url?;
     let is_named = named.is_some();
-    let name = named.unwrap_or_else(|| endpoint_name::of_url(url.reveal()));
+    let name = named.unwrap_or_else(|| endpoint_name::of_url(url.url.reveal()));
     Some((terms.endpoint(&name, url, events, None), is_named))
 }
 

@@ -260,7 +260,7 @@ fn is_filled_in(expression: &Expression) -> bool {
 }
 
 /// Splits at the `}}` that closes an expression: one that stands in no string and in no map.
-fn split_at_close(text: &str) -> Option<(&str, &str)> {
+pub(super) fn split_at_close(text: &str) -> Option<(&str, &str)> {
     let mut depth = 0_usize;
     let mut quote = None;
     let mut characters = text.char_indices().peekable();

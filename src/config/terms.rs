@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::HeaderValue;
-use url::Url;
 
 use crate::config::field::FieldReader;
 use crate::config::link::ConnectionLink;
@@ -19,12 +18,16 @@ use crate::config::settings::Auth;
 use crate::config::settings::BatchSettings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventGlob;
+use crate::config::settings::HeaderTemplate;
 use crate::config::settings::HmacScheme;
 use crate::config::settings::KeyOrdering;
 use crate::config::settings::ParkingSettings;
+use crate::config::settings::RequestTemplate;
 use crate::config::settings::RetryDelays;
 use crate::config::settings::RetrySettings;
 use crate::config::settings::Signing;
+use crate::config::settings::SourcePlaces;
+use crate::config::url_template::UrlTemplate;
 
 /// Who walhook says it is, unless the configuration is contract 1's.
 pub(super) const USER_AGENT: &str = concat!("walhook/", env!("CARGO_PKG_VERSION"));
@@ -80,6 +83,8 @@ pub(super) struct EndpointTerms {
     /// What these two make together.
     pub(super) signing: Option<Signing>,
     pub(super) headers: HeaderMap,
+    /// Those of them that are evaluated for each event.
+    pub(super) evaluated: Vec<HeaderTemplate>,
     pub(super) user_agent: String,
     pub(super) timeout: Duration,
     /// `None`: whatever is usual for the kind of endpoint.
@@ -111,6 +116,7 @@ impl EndpointTerms {
             scheme: None,
             signing: None,
             headers: HeaderMap::new(),
+            evaluated: Vec::new(),
             user_agent: user_agent.to_owned(),
             timeout: TIMEOUT,
             max_retries: None,
@@ -136,14 +142,21 @@ impl EndpointTerms {
         Self { max_retries, concurrency: self.concurrency.or(NonZeroUsize::new(PUSHERS)), ..self }
     }
 
+    /// What of requests to `url` is evaluated.
+    pub(super) fn request(&self, url: &UrlTemplate) -> RequestTemplate {
+        let target = url.target.reveal().clone();
+        RequestTemplate { target, headers: self.evaluated.clone() }
+    }
+
     /// The endpoint at `url` that is served on these terms.
     pub(super) fn endpoint(
         self,
         name: &str,
-        url: Secret<Url>,
+        url: UrlTemplate,
         events: Vec<EventGlob>,
         auth: Option<Auth>,
     ) -> Endpoint {
+        let request = self.request(&url);
         let delays = match self.retry_delays {
             Some(delays) => RetryDelays::List(delays),
             None => {
@@ -156,7 +169,8 @@ impl EndpointTerms {
         };
         Endpoint {
             name: Arc::from(name),
-            url,
+            url: url.url,
+            request,
             enabled: true,
             events,
             only: None,
@@ -184,6 +198,7 @@ impl EndpointTerms {
             response_limit: self.response_limit,
             test: None,
             unusable: None,
+            places: SourcePlaces::default(),
         }
     }
 }
@@ -195,45 +210,8 @@ pub(super) fn set<T>(place: &mut T, read: Option<T>) {
     }
 }
 
-/// An endpoint's URL: http or https, without anything that would be dropped or leak.
-pub(super) fn endpoint_url(field: &FieldReader<'_>) -> Option<Secret<Url>> {
-    let text = field.secret()?;
-    let Ok(url) = Url::parse(text.reveal().trim()) else {
-        return field.refuse("is not a URL: write it like \"https://example.com/hooks\"");
-    };
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return field.refuse("is not a web address: start it with http:// or https://");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return field.refuse(
-            "holds a user or password: give them as `auth = { basic = { username, password } }` \
-             of an [[endpoint]]",
-        );
-    }
-    if url.port() == Some(0) {
-        return field.refuse("has port 0, where nobody can listen: correct it, or leave it out");
-    }
-    if is_expression(text.reveal()) {
-        return field.refuse(
-            "holds {{ }}, which is evaluated in `when` and `payload` only: write the address as it is",
-        );
-    }
-    if url.fragment().is_some() {
-        return field.refuse("has a part after `#`, which is never sent: write %23 if it is meant");
-    }
-    Some(Secret::new(url))
-}
-
-/// Whether a text looks as if it was to be evaluated.
-pub(super) fn is_expression(text: &str) -> bool {
-    text.split_once("{{").is_some_and(|(_, rest)| rest.contains("}}"))
-}
-
 pub(super) fn user_agent(field: &FieldReader<'_>) -> Option<String> {
-    let text = field.string()?;
-    if is_expression(&text) {
-        return field.refuse("holds {{ }}, which is evaluated in `when` and `payload` only");
-    }
+    let text = field.fixed_string()?;
     let visible = text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     if visible && !text.trim().is_empty() && HeaderValue::from_str(&text).is_ok() {
         return Some(text);

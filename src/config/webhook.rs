@@ -5,19 +5,18 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use url::Url;
-
 use crate::config::answers;
 use crate::config::field::FieldReader;
 use crate::config::headers;
 use crate::config::link;
 use crate::config::parking;
 use crate::config::reader::TomlSection;
-use crate::config::secret::Secret;
 use crate::config::signing;
 use crate::config::terms;
 use crate::config::terms::EndpointTerms;
 use crate::config::terms::set;
+use crate::config::url_template;
+use crate::config::url_template::UrlTemplate;
 
 /// How old a row may be.
 pub(super) const EXPIRIES: RangeInclusive<Duration> =
@@ -26,7 +25,7 @@ pub(super) const EXPIRIES: RangeInclusive<Duration> =
 pub(super) struct WebhookSection<'a> {
     pub(super) enabled: bool,
     /// `None` if there are some and one of them is bad.
-    pub(super) urls: Option<Vec<Secret<Url>>>,
+    pub(super) urls: Option<Vec<UrlTemplate>>,
     /// As written; what stands in for it depends on the events.
     pub(super) data_expiry: Option<Duration>,
     pub(super) terms: EndpointTerms,
@@ -45,14 +44,14 @@ pub(super) fn read<'a>(mut section: TomlSection<'a>, user_agent: &str) -> Webhoo
     read_terms(&mut section, &mut terms);
     check(&section, &terms);
     let subscriptions = section.field("subscriptions");
-    section.finish();
+    section.finish_knowing(&[("url", "urls"), ("retries", "max_retries"), ("endpoints", "urls")]);
     WebhookSection { enabled, urls, data_expiry, terms, subscriptions }
 }
 
-fn urls(field: &FieldReader<'_>) -> Option<Vec<Secret<Url>>> {
+fn urls(field: &FieldReader<'_>) -> Option<Vec<UrlTemplate>> {
     let mut urls = Vec::new();
     for item in field.list()? {
-        let url = terms::endpoint_url(&item);
+        let url = url_template::read(&item);
         if url.is_some() && urls.contains(&url) {
             item.note("is the same URL again, which would get every event twice: remove one");
         }
@@ -76,7 +75,9 @@ fn read_terms(section: &mut TomlSection<'_>, terms: &mut EndpointTerms) {
     set(&mut terms.capacity, section.read("queue_capacity", |f| f.count(&terms::CAPACITIES)));
     set(&mut terms.user_agent, section.read("user_agent", terms::user_agent));
     signing::read(section, terms);
-    set(&mut terms.headers, section.read("headers", headers::read));
+    if let Some(own) = section.read("headers", headers::read) {
+        headers::merge(terms, own);
+    }
     terms.rate_limit = section.read("rate_limit", |f| f.number(&terms::RATE_LIMITS));
     parking::read(section, &mut terms.parking);
     let age = section.read("max_connection_age", |f| f.duration(&link::MAX_AGES));

@@ -88,7 +88,6 @@ pub(crate) struct ConnectionPool {
 /// HTTP/2 to an endpoint, and how requests name it in either version.
 pub(crate) struct PoolShared {
     multiplexed: Http2Connection,
-    path: Uri,
     absolute: Uri,
     host: HeaderValue,
 }
@@ -317,18 +316,23 @@ fn unsent(
 }
 
 impl PoolShared {
-    pub(crate) fn new(path: Uri, absolute: Uri, host: HeaderValue) -> Self {
-        Self { multiplexed: Http2Connection::default(), path, absolute, host }
+    pub(crate) fn new(absolute: Uri, host: HeaderValue) -> Self {
+        Self { multiplexed: Http2Connection::default(), absolute, host }
     }
 
     /// In HTTP/2 the target holds the host.
     fn as_version_2(&self, request: &mut Request<OutgoingBody>) {
-        *request.uri_mut() = self.absolute.clone();
+        let mut parts = self.absolute.clone().into_parts();
+        parts.path_and_query = request.uri().path_and_query().cloned().or(parts.path_and_query);
+        // Scheme and authority are there, so it is one.
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_else(|_| self.absolute.clone());
         request.headers_mut().remove(HOST);
     }
 
     fn as_version_1(&self, request: &mut Request<OutgoingBody>) {
-        *request.uri_mut() = self.path.clone();
+        if let Some(path) = request.uri().path_and_query().cloned() {
+            *request.uri_mut() = Uri::from(path);
+        }
         request.headers_mut().insert(HOST, self.host.clone());
     }
 

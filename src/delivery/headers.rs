@@ -14,6 +14,7 @@ use crate::config::document;
 use crate::config::settings::Endpoint;
 use crate::delivery::auth;
 use crate::delivery::error::DeliveryError;
+use crate::delivery::request_template::FilledRequest;
 use crate::flow::event::EventId;
 use crate::flow::headers::HeaderLines;
 use crate::flow::lease::Lease;
@@ -202,6 +203,17 @@ pub(crate) fn shown_after(
     let mut shown = shown_fixed.with_room(room_for(headers).min(limit_bytes));
     show(&mut shown, rest, limit_bytes);
     shown
+}
+
+/// As [`shown`], with what was evaluated for an event.
+pub(crate) fn shown_filled(
+    headers: &HeaderMap,
+    filled: &FilledRequest,
+    limit_bytes: usize,
+) -> HeaderLines {
+    let mut headers = headers.clone();
+    filled.put_shown(&mut headers);
+    shown(&headers, limit_bytes)
 }
 
 /// Bytes of all names and values, and of what JSON needs around them.

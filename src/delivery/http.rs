@@ -51,6 +51,7 @@ use crate::delivery::oauth::AccessToken;
 use crate::delivery::oauth::TokenCache;
 use crate::delivery::redact::TextRedactor;
 use crate::delivery::reply::SeenResponse;
+use crate::delivery::request_template::TemplateFiller;
 use crate::delivery::sign::RequestSignature;
 use crate::delivery::sign::RequestSigner;
 use crate::delivery::site::EndpointSite;
@@ -84,6 +85,8 @@ pub struct EndpointClient {
     shown_headers: HeaderLines,
     /// Those of them that the operator wrote.
     own_headers: HeaderMap,
+    /// What differs from event to event.
+    filler: Option<TemplateFiller>,
     signer: Option<RequestSigner>,
     tokens: Option<TokenCache>,
     /// The chat system that it is.
@@ -141,6 +144,8 @@ impl EndpointClient {
         let site = site(url, endpoint.addresses, &endpoint.link)?;
         headers.extend(site.headers);
         let shown_headers = headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES);
+        let filler = TemplateFiller::new(&endpoint.request, &site.path);
+        let target = &endpoint.request.target;
         Ok(Self {
             endpoint: name(),
             connections: site.connections,
@@ -150,13 +155,14 @@ impl EndpointClient {
             tokens,
             channel,
             own_headers: endpoint.headers.clone(),
+            filler,
             signer: endpoint.signing.as_ref().map(RequestSigner::new),
             batched: endpoint.batch.size.get() > 1,
             answers: endpoint.answers.clone(),
             timeout: endpoint.timeout,
             response_limit: endpoint.response_limit,
             refusal: refusal(endpoint, site.refusal),
-            redactor: TextRedactor::new(url),
+            redactor: TextRedactor::new(url, target),
             stall_rule: network.stall_rule(),
         })
     }
@@ -265,6 +271,8 @@ impl EndpointClient {
         (mut told, token): (Told<'_>, &mut Option<AccessToken>),
         sent: Option<Arc<AtomicU64>>,
     ) -> Result<Instant, AttemptFailure> {
+        let filler = self.filler.as_ref();
+        let filled = filler.map(|filler| filler.fill(&lease.events, now)).transpose()?;
         if let Some(tokens) = &self.tokens {
             // Apart: it would be most of what each attempt of each endpoint takes of memory.
             *told.reach = AttemptReach::Unprocessed;
@@ -292,15 +300,23 @@ impl EndpointClient {
             headers.insert(header::AUTHORIZATION, token.header.clone());
         }
         let limit = SHOWN_HEADERS_MAX_BYTES;
-        *shown = headers::shown_after(&self.headers, &self.shown_headers, &headers, limit);
+        *shown = match &filled {
+            Some(filled) => headers::shown_filled(&headers, filled, limit),
+            None => headers::shown_after(&self.headers, &self.shown_headers, &headers, limit),
+        };
+        if let Some(filled) = &filled {
+            filled.put(&mut headers);
+        }
+        let target = filled.and_then(|filled| filled.target);
+        let path = target.as_ref().unwrap_or(&self.path);
         if let Some(channel) = &self.channel {
-            let line = self.line(headers);
+            let line = self.line(path, headers);
             // Apart, as what fetches tokens: few endpoints are chat systems.
             return Box::pin(channel.exchange(line, lease, (started, now), &mut told)).await;
         }
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.path.clone();
+        *request.uri_mut() = path.clone();
         *request.headers_mut() = headers;
         let sent = self.connections.send(request, started, told.reach).await;
         let (response, mut connection) = sent.map_err(|trouble| classify(&trouble))?;
@@ -342,7 +358,7 @@ impl EndpointClient {
         if let Some(refusal) = &self.refusal {
             return Some(Err((refusal.clone(), None)));
         }
-        let line = self.line(self.headers.clone());
+        let line = self.line(&self.path, self.headers.clone());
         let tried = tokio::time::timeout(patience, Box::pin(channel.try_access(&line, now))).await;
         let tried = tried.unwrap_or_else(|_elapsed| {
             let detail = format!("no answer within {patience:?}");
@@ -352,9 +368,9 @@ impl EndpointClient {
     }
 
     /// What carries a channel's requests.
-    fn line(&self, headers: HeaderMap) -> Line<'_> {
+    fn line<'a>(&'a self, path: &'a Uri, headers: HeaderMap) -> Line<'a> {
         let limit = self.response_limit.max(JUDGED_BODY_MAX_BYTES);
-        Line { connections: &self.connections, path: &self.path, headers, limit }
+        Line { connections: &self.connections, path, headers, limit }
     }
 
     /// Closes connections that are over or unused, from time to time, for ever. It belongs beside

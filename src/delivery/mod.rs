@@ -5,6 +5,7 @@
 //!                    ├ body      the events' bodies as of this attempt, whole or streamed
 //!                    ├ gate      no socket is written to while another walhook may have the slot
 //!                    ├ headers   fixed ones, auth, ids, sign; a token (oauth)
+//!                    ├ request_template   path, query and headers that differ from event to event
 //!                    ├ site      where the URL leads, also through a proxy (tunnel)
 //!                    ├ connections   made when needed (dial), kept, driven by the attempts;
 //!                    │               or one that all share (multiplexed)
@@ -40,6 +41,7 @@
 //! | `oauth` | Bearer tokens by OAuth 2.0 client credentials (RFC 6749, 4.4) |
 //! | `preview` | What a request would look like, for people |
 //! | `redact` | What a receiver says of the URL that it was called at |
+//! | `request_template` | Path, query and headers that differ from event to event |
 //! | `reply` | What is read of a response, within limits whatever the receiver sends |
 //! | `sign` | Signatures |
 //! | `site` | Where a URL leads, and by which way |
@@ -68,6 +70,7 @@ mod oauth;
 pub mod preview;
 mod redact;
 mod reply;
+mod request_template;
 pub mod sign;
 mod site;
 pub mod sockets;

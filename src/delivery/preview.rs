@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::HeaderValue;
+use http::Uri;
 use http::header;
 
 use crate::config::settings::Auth;
@@ -14,6 +15,7 @@ use crate::config::settings::Endpoint;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::headers;
 use crate::delivery::headers::EventIds;
+use crate::delivery::request_template::TemplateFiller;
 use crate::delivery::sign::RequestSignature;
 use crate::delivery::sign::RequestSigner;
 use crate::flow::event::Event;
@@ -21,6 +23,7 @@ use crate::flow::headers::HeaderLines;
 use crate::flow::lease::Lease;
 use crate::flow::lease::LeaseId;
 use crate::flow::time::Timestamp;
+use crate::flow::verdict::AttemptFailure;
 
 const SHOWN_HEADERS_MAX_BYTES: usize = 32 * 1024;
 
@@ -30,6 +33,7 @@ pub struct RequestPreview {
     own_headers: HeaderMap,
     signer: Option<RequestSigner>,
     batched: bool,
+    filler: Option<TemplateFiller>,
 }
 
 /// A request that is not made.
@@ -38,6 +42,8 @@ pub struct PreviewedRequest {
     pub headers: HeaderLines,
     /// Of a batch with this event alone, if the endpoint takes batches.
     pub body: Vec<u8>,
+    /// Why it would not be made, if so.
+    pub failure: Option<AttemptFailure>,
 }
 
 impl RequestPreview {
@@ -56,6 +62,7 @@ impl RequestPreview {
             own_headers: endpoint.headers.clone(),
             signer: endpoint.signing.as_ref().map(RequestSigner::new),
             batched: endpoint.batch.size.get() > 1,
+            filler: TemplateFiller::new(&endpoint.request, &Uri::default()),
         })
     }
 
@@ -67,6 +74,8 @@ impl RequestPreview {
             body.push(b']');
         }
         let lease = Lease { id: LeaseId(0), attempt: 1, replay: false, events: vec![event] };
+        let filler = self.filler.as_ref();
+        let filled = filler.map(|filler| filler.fill(&lease.events, now)).transpose();
         let ids = EventIds::of(&lease, self.batched);
         let timestamp = now.seconds().to_string();
         let mut signature = self.signer.as_ref().map(|signer| signer.begin(&ids.id, &timestamp));
@@ -77,6 +86,12 @@ impl RequestPreview {
         let mut headers = self.headers.clone();
         headers::shape(&mut headers, &self.own_headers, &lease, self.batched);
         headers::complete(&mut headers, ids, &timestamp, signed);
-        PreviewedRequest { headers: headers::shown(&headers, SHOWN_HEADERS_MAX_BYTES), body }
+        let limit = SHOWN_HEADERS_MAX_BYTES;
+        let (headers, failure) = match filled {
+            Ok(Some(filled)) => (headers::shown_filled(&headers, &filled, limit), None),
+            Ok(None) => (headers::shown(&headers, limit), None),
+            Err(failure) => (headers::shown(&headers, limit), Some(failure)),
+        };
+        PreviewedRequest { headers, body, failure }
     }
 }

@@ -8,6 +8,8 @@ use memchr::memmem;
 use url::Position;
 use url::Url;
 
+use crate::config::settings::TargetPiece;
+
 /// What stands for a piece of the URL.
 const MASK: &[u8] = b"[secret]";
 
@@ -25,10 +27,18 @@ pub(crate) struct TextRedactor {
 }
 
 impl TextRedactor {
-    pub(crate) fn new(url: &Url) -> Self {
+    /// `target` is what of its path and query differs from event to event, if something does: of that, what is
+    /// the same for all.
+    pub(crate) fn new(url: &Url, target: &[TargetPiece]) -> Self {
+        let literals = target.iter().filter_map(|piece| match piece {
+            TargetPiece::Literal(text) => Some(text.as_str()),
+            TargetPiece::InPath(_) | TargetPiece::InQuery(_) => None,
+        });
         let (path, query) = (url.path(), url.query().unwrap_or_default());
         let whole = &url[Position::BeforePath..Position::AfterQuery];
-        let words = whole.split(['/', '?', '&', '=', ';']).filter(|piece| is_telling(piece));
+        let words = std::iter::once(whole).chain(literals);
+        let words = words.flat_map(|text| text.split(['/', '?', '&', '=', ';']));
+        let words = words.filter(|piece| is_telling(piece));
         let mut pieces: Vec<Vec<u8>> = [whole, path, query]
             .into_iter()
             .filter(|piece| piece.len() >= PIECE_BYTES_MIN)
@@ -77,7 +87,7 @@ mod tests {
     use super::*;
 
     fn redacted(url: &str, answer: &str) -> String {
-        let redactor = TextRedactor::new(&url.parse().unwrap());
+        let redactor = TextRedactor::new(&url.parse().unwrap(), &[]);
         String::from_utf8(redactor.redacted(Bytes::from(answer.to_owned())).to_vec()).unwrap()
     }
 

@@ -98,7 +98,7 @@ impl EndpointSite {
         let target =
             format!("{}://{}", to.scheme(), &to[Position::BeforeHost..Position::AfterPort]);
         let target: Uri = target.parse().map_err(|_| unusable())?;
-        let shared = link.http2.then(|| PoolShared::new(path.clone(), absolute.clone(), host));
+        let shared = link.http2.then(|| PoolShared::new(absolute.clone(), host));
         let dialer = EndpointDialer::new(target, names, tunnel, tls, link.http2, timeout);
         let dialer = dialer.gated(network.may_send()).within(network.sockets());
         let judged = guard::check_host(url, policy)

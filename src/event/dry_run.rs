@@ -19,12 +19,14 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::event::expiry::AgeSource;
 use crate::event::payload;
+use crate::event::payload::EndpointShape;
 use crate::event::payload::PayloadShape;
 use crate::event::plan::RowFilter;
 use crate::event::scope::EvaluationFault;
 use crate::event::scope::EvaluationScope;
 use crate::event::template::RenderFaults;
 use crate::event::writer::JsonWriter;
+use crate::flow::body::RequestValue;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::CommittedChange;
 use crate::flow::change::OldRow;
@@ -70,6 +72,8 @@ pub struct SampleBody {
     pub body: String,
     /// What the shape asks of the request.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What URL and headers need.
+    pub values: Vec<(Arc<str>, RequestValue)>,
 }
 
 /// Tries a rule, and what the endpoints that take its events add to it.
@@ -121,10 +125,15 @@ pub fn dry_run(
             }
             let body = body.complete(now);
             trial.note(&of_payload(names), &mut faults, *index, key(row));
+            let values = shape.values(&scope, &mut faults);
+            if let Some(name) = names.first() {
+                let place = of_endpoint("url or headers", name);
+                trial.note(&place, &mut faults, *index, key(row));
+            }
             if !trial.bodies.iter().any(|sample| sample.endpoints == *names) {
                 let body = String::from_utf8_lossy(&body).into_owned();
                 let headers = shape.headers(&scope);
-                trial.bodies.push(SampleBody { endpoints: names.clone(), body, headers });
+                trial.bodies.push(SampleBody { endpoints: names.clone(), body, headers, values });
             }
         }
     }
@@ -135,18 +144,16 @@ type PayloadShapes = Vec<(Vec<Arc<str>>, PayloadShape)>;
 
 /// The event's own shape first, then those of endpoints, each once.
 fn shapes(rule: &EventRule, takers: &[&Endpoint], relation: &Relation) -> PayloadShapes {
-    let mut payloads = vec![(&rule.payload, Vec::new())];
+    let mut wanted = vec![(EndpointShape::of_rule(rule), Vec::new())];
     for taker in takers {
-        let Some(own) = taker.payload.as_ref().filter(|own| **own != rule.payload) else {
-            continue;
-        };
-        match payloads.iter_mut().find(|(payload, _)| *payload == own) {
+        let Some(own) = EndpointShape::other(rule, taker) else { continue };
+        match wanted.iter_mut().find(|(shape, _)| *shape == own) {
             Some((_, names)) => names.push(Arc::clone(&taker.name)),
-            None => payloads.push((own, vec![Arc::clone(&taker.name)])),
+            None => wanted.push((own, vec![Arc::clone(&taker.name)])),
         }
     }
-    let compile = |payload| PayloadShape::compile(payload, &rule.event_type, relation);
-    payloads.into_iter().map(|(payload, names)| (names, compile(payload))).collect()
+    let compile = |shape| PayloadShape::compile(shape, &rule.event_type, relation);
+    wanted.iter().map(|(shape, names)| (names.clone(), compile(shape))).collect()
 }
 
 fn changes(

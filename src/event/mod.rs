@@ -18,6 +18,7 @@
 //! | `image` | What a change says about a column, before and after |
 //! | `payload` | Payloads, compiled once per relation into labels and column references; the two built-in ones that are walhook's own |
 //! | `plan` | A rule against one relation |
+//! | `request_values` | What the expressions of an endpoint's URL and headers come to on a change |
 //! | `require` | What an event, and an endpoint that takes it, need of the event's table, for `check` and for the start |
 //! | `route` | Which changes become which events, and who gets them |
 //! | `row_order` | Order keys |
@@ -39,6 +40,7 @@ pub(crate) mod expiry;
 mod image;
 pub(crate) mod payload;
 pub mod plan;
+mod request_values;
 pub mod require;
 pub mod route;
 mod row_order;

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::HeaderValue;
 
+use crate::config::expression::Expression;
+use crate::config::settings::Endpoint;
+use crate::config::settings::EventRule;
 use crate::config::settings::OCR_WALLET_COLUMNS;
 use crate::config::settings::PayloadSettings;
 use crate::event::datum;
@@ -13,12 +16,14 @@ use crate::event::envelope;
 use crate::event::envelope::CloudEvents;
 use crate::event::image;
 use crate::event::image::RowImage;
+use crate::event::request_values::RequestValues;
 use crate::event::scope;
 use crate::event::scope::EvaluationScope;
 use crate::event::template::CompiledTemplate;
 use crate::event::template::RenderFaults;
 use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
+use crate::flow::body::RequestValue;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::CommittedChange;
@@ -32,10 +37,35 @@ use crate::flow::time::Timestamp;
 /// Longest value of a fact, in characters: enough to recognise a row in a log by.
 const FACT_CHARS_MAX: usize = 128;
 
-/// A [`PayloadSettings`] against one relation.
+/// What is made of a change for some endpoints.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct EndpointShape {
+    pub(crate) payload: PayloadSettings,
+    /// What their URLs and headers need of the change.
+    pub(crate) values: Vec<Expression>,
+}
+
+impl EndpointShape {
+    /// That of an event, for all who ask for nothing else.
+    pub(crate) fn of_rule(rule: &EventRule) -> Self {
+        Self { payload: rule.payload.clone(), values: Vec::new() }
+    }
+
+    /// That of an endpoint, if it is another one than the event's.
+    pub(crate) fn other(rule: &EventRule, endpoint: &Endpoint) -> Option<Self> {
+        let payload = endpoint.payload.as_ref().unwrap_or(&rule.payload);
+        let values = endpoint.request.of_change();
+        let is_other = *payload != rule.payload || !values.is_empty();
+        is_other.then(|| Self { payload: payload.clone(), values })
+    }
+}
+
+/// An [`EndpointShape`] against one relation.
 #[derive(Debug)]
 pub(crate) struct PayloadShape {
     kind: PayloadKind,
+    /// Beside the body, for an endpoint whose URL or headers differ from event to event.
+    values: RequestValues,
     facts: Vec<NamedColumn>,
     /// How many of the facts are told, of those that have a value.
     facts_max: usize,
@@ -68,12 +98,13 @@ enum PayloadKind {
 
 impl PayloadShape {
     pub(crate) fn compile(
-        payload: &PayloadSettings,
+        EndpointShape { payload, values }: &EndpointShape,
         event_type: &str,
         relation: &Relation,
     ) -> Self {
         let quoted = envelope::quoted(event_type);
         let all = || named(relation, 0..relation.columns.len());
+        let values = RequestValues::compile(values, relation, all);
         let of_key = || named(relation, relation.row_key.iter().copied());
         // Where all columns together tell a row from others, one is enough to find it by.
         let is_whole_row = relation.identity == ReplicaIdentity::Full && relation.key.is_empty();
@@ -87,6 +118,7 @@ impl PayloadShape {
                     opening: opening("{\"type\":", ",\"timestamp\":\""),
                     columns: all(),
                 },
+                values,
                 facts: of_key(),
                 facts_max,
             },
@@ -100,6 +132,7 @@ impl PayloadShape {
                         opening: opening("{\"event_type\":", ",\"timestamp\":"),
                         columns: find(&OCR_WALLET_COLUMNS),
                     },
+                    values,
                     facts: find(&["id", "wallet_code", "create_time"]),
                     facts_max: usize::MAX,
                 }
@@ -108,18 +141,23 @@ impl PayloadShape {
                 let attributes = CloudEvents::new(*mode, &relation.table, event_type);
                 Self {
                     kind: PayloadKind::CloudEvents { attributes, columns: all() },
+                    values,
                     facts: of_key(),
                     facts_max,
                 }
             }
-            PayloadSettings::Debezium => {
-                Self { kind: PayloadKind::Debezium { columns: all() }, facts: of_key(), facts_max }
-            }
+            PayloadSettings::Debezium => Self {
+                kind: PayloadKind::Debezium { columns: all() },
+                values,
+                facts: of_key(),
+                facts_max,
+            },
             PayloadSettings::Template { root, content_type } => {
                 let template = CompiledTemplate::json(root, relation, all());
                 let content_type = content_type.clone();
                 Self {
                     kind: PayloadKind::Template { template, content_type },
+                    values,
                     facts: of_key(),
                     facts_max,
                 }
@@ -129,6 +167,7 @@ impl PayloadShape {
                 let content_type = Some(content_type.clone());
                 Self {
                     kind: PayloadKind::Template { template, content_type },
+                    values,
                     facts: of_key(),
                     facts_max,
                 }
@@ -171,6 +210,15 @@ impl PayloadShape {
             | PayloadKind::Debezium { .. }
             | PayloadKind::Template { content_type: None, .. } => Vec::new(),
         }
+    }
+
+    /// What the URL and the headers of its endpoint need.
+    pub(crate) fn values(
+        &self,
+        scope: &EvaluationScope<'_>,
+        faults: &mut RenderFaults,
+    ) -> Vec<(Arc<str>, RequestValue)> {
+        self.values.of(scope, faults)
     }
 
     /// What logs may say of the row.

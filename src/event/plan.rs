@@ -21,6 +21,7 @@ use crate::event::expiry::AgeSource;
 use crate::event::image;
 use crate::event::image::RowImage;
 use crate::event::payload;
+use crate::event::payload::EndpointShape;
 use crate::event::payload::PayloadShape;
 use crate::event::row_order::RowOrder;
 use crate::event::scope::EvaluationFault;
@@ -74,7 +75,8 @@ pub enum RoutedEvent {
     /// Too old when it was read: for everybody who takes all of the rule's events, and for those who
     /// would have chosen it.
     Expired { id: EventId, facts: EventFacts, chosen: Vec<EndpointIndex> },
-    /// It cannot be rendered; the event has no body, and its keys and facts only if they can be told.
+    /// It cannot be rendered; the event has the row in the standard shape for a body, or none, and its keys and facts
+    /// only if they can be told.
     Poison(Box<Event>),
 }
 
@@ -98,8 +100,8 @@ pub(super) struct RulePlan {
     pub(super) origin: IdOrigin,
     pub(super) table: Arc<TableName>,
     pub(super) subscribers: EventSubscribers,
-    /// Payloads other than the event's own.
-    pub(super) others: Vec<PayloadSettings>,
+    /// Shapes other than the event's own.
+    pub(super) others: Vec<EndpointShape>,
     /// Which of them an endpoint asks for; those that are not here get the event's own.
     pub(super) shape_of: HashMap<EndpointIndex, usize>,
 }
@@ -175,7 +177,11 @@ pub(super) fn compile(rules: &[RulePlan], relation: &Arc<Relation>) -> CompiledR
             choosing: rule.subscribers.compile(relation),
             age: settings.expiry.as_ref().map(|rule| AgeSource::compile(rule, relation)),
             order: RowOrder::compile(&settings.order_by, relation),
-            shape: PayloadShape::compile(&settings.payload, &settings.event_type, relation),
+            shape: PayloadShape::compile(
+                &EndpointShape::of_rule(settings),
+                &settings.event_type,
+                relation,
+            ),
             dedupe: settings
                 .dedupe
                 .iter()
@@ -189,7 +195,7 @@ pub(super) fn compile(rules: &[RulePlan], relation: &Arc<Relation>) -> CompiledR
             others: rule
                 .others
                 .iter()
-                .map(|payload| PayloadShape::compile(payload, &settings.event_type, relation))
+                .map(|shape| PayloadShape::compile(shape, &settings.event_type, relation))
                 .collect(),
         }
     };
@@ -233,7 +239,10 @@ impl TablePlan {
         let mut render = |shape: &PayloadShape, faults: &mut RenderFaults| {
             let fits = shape.write(writer.with_form(rule.settings.json), &scope, faults);
             let body = writer.finish();
-            fits.then(|| body.with_headers(shape.headers(&scope)))
+            fits.then(|| {
+                let body = body.with_headers(shape.headers(&scope));
+                body.with_values(shape.values(&scope, faults))
+            })
         };
         let event = |body| {
             Box::new(Event {
@@ -376,7 +385,19 @@ impl TablePlan {
         facts.iter().map(|(column, value)| format!("{column}={value} ")).collect()
     }
 
-    pub(super) fn without_body(&self, rule: &RulePlan, change: &CommittedChange) -> Box<Event> {
+    /// The event of a change that cannot be rendered. `keeps_row`: with the row in the standard shape, which
+    /// evaluates nothing of the user's, so that it can be sent again.
+    pub(super) fn set_aside(
+        &self,
+        rule: &RulePlan,
+        change: &CommittedChange,
+        keeps_row: bool,
+    ) -> Box<Event> {
+        let body = match keeps_row {
+            true => catch_unwind(AssertUnwindSafe(|| self.in_standard_shape(rule, change))),
+            false => Ok(EventBody::default()),
+        };
+        let body = body.unwrap_or_default();
         let known = catch_unwind(AssertUnwindSafe(|| {
             (self.order.keys(&rule.table, change), self.shape.facts(payload::row_of(&change.op)))
         }));
@@ -390,11 +411,25 @@ impl TablePlan {
             committed: change.committed,
             keys,
             expiry: None,
-            body: EventBody::new(Vec::new()),
+            body,
             facts,
             write_back: self.target.as_ref().and_then(|target| target.of(change)),
             held: None,
         })
+    }
+}
+
+impl TablePlan {
+    fn in_standard_shape(&self, rule: &RulePlan, change: &CommittedChange) -> EventBody {
+        let shape = EndpointShape { payload: PayloadSettings::Standard, values: Vec::new() };
+        let event_type = &rule.settings.event_type;
+        let shape = PayloadShape::compile(&shape, event_type, &change.relation);
+        let id = EventId::new(change.position, rule.origin);
+        let (now, born) = (change.committed, change.committed);
+        let scope = EvaluationScope { change, event_type, id, now, born };
+        let mut writer = JsonWriter::default();
+        shape.write(writer.with_form(rule.settings.json), &scope, &mut RenderFaults::new());
+        writer.finish()
     }
 }
 

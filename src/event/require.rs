@@ -23,6 +23,8 @@ pub enum MissingInput {
 pub enum InputUse {
     Filter,
     Payload,
+    Url,
+    Headers,
     OrderBy,
     AgeColumn,
 }
@@ -33,6 +35,8 @@ impl InputUse {
         match self {
             Self::Filter => "when",
             Self::Payload => "payload",
+            Self::Url => "url",
+            Self::Headers => "headers",
             Self::OrderBy => "order_by",
             Self::AgeColumn => "age_column",
         }
@@ -81,7 +85,7 @@ pub fn lacks(rule: &EventRule, relation: &Relation) -> Vec<MissingInput> {
     lacks
 }
 
-/// Everything that the endpoint's own filter and payload need for the events of `rule`, which it
+/// Everything that the endpoint's own filter, payload, URL and headers need for the events of `rule`, which it
 /// takes, and `relation` does not give.
 pub fn lacks_of(endpoint: &Endpoint, rule: &EventRule, relation: &Relation) -> Vec<MissingInput> {
     let mut lacks = Vec::new();
@@ -90,6 +94,10 @@ pub fn lacks_of(endpoint: &Endpoint, rule: &EventRule, relation: &Relation) -> V
     }
     if let Some(payload) = &endpoint.payload {
         named(rule, relation, InputUse::Payload, &payload.names(), &mut lacks);
+    }
+    for used_in in [InputUse::Url, InputUse::Headers] {
+        let names = endpoint.request.names_in(used_in.key());
+        named(rule, relation, used_in, &names, &mut lacks);
     }
     lacks
 }

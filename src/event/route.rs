@@ -16,9 +16,9 @@ use std::sync::Arc;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Operations;
-use crate::config::settings::PayloadSettings;
 use crate::event::dedupe::DedupeWindow;
 use crate::event::dedupe::VALUES_MAX;
+use crate::event::payload::EndpointShape;
 use crate::event::plan::CompiledRule;
 use crate::event::plan::RoutedEvent;
 use crate::event::plan::RulePlan;
@@ -71,7 +71,8 @@ impl FaultReporter {
                     %expression,
                     error = fault.as_str(),
                     "expression has no value on a row; a filter counts as false, a place of a \
-                     payload as null; further rows are not named"
+                     payload as null, and what needs it for a URL or a header becomes a dead letter; \
+                     further rows are not named"
                 );
             }
         }
@@ -184,7 +185,7 @@ impl EventRouter {
                 let routed = applied.unwrap_or_else(|_panic| {
                     // Both may hold half of something.
                     (*writer, *faults) = (JsonWriter::default(), RenderFaults::default());
-                    RoutedEvent::Poison(plan.without_body(rule, change))
+                    RoutedEvent::Poison(plan.set_aside(rule, change, true))
                 });
                 self.faults.report(plan.rule, rule);
                 each(plan.rule, routed);
@@ -193,17 +194,18 @@ impl EventRouter {
     }
 
     /// As [`EventRouter::route`], for a change that must not be rendered: all of its rules' events are
-    /// poison.
+    /// poison. `keeps_row`: with the row in the standard shape.
     pub fn set_aside(
         &self,
         change: &CommittedChange,
+        keeps_row: bool,
         mut each: impl FnMut(RuleIndex, RoutedEvent),
     ) {
         let compiled = compile(&self.rules, &change.relation);
         for plan in &compiled.plans {
             let Some(rule) = self.rules.get(plan.rule.0) else { continue };
             if concerns(rule.settings.on, &change.op) {
-                each(plan.rule, RoutedEvent::Poison(plan.without_body(rule, change)));
+                each(plan.rule, RoutedEvent::Poison(plan.set_aside(rule, change, keeps_row)));
             }
         }
     }
@@ -213,20 +215,18 @@ fn window(rule: &EventRule) -> Option<DedupeWindow> {
     rule.dedupe.as_ref().map(|dedupe| DedupeWindow::new(dedupe.window, VALUES_MAX))
 }
 
-/// The payloads of endpoints that want another shape than the rule's, and who wants which.
+/// The shapes of endpoints that want another one than the rule's, and who wants which.
 fn others<'e>(
     rule: &EventRule,
     takers: impl Iterator<Item = (EndpointIndex, &'e Endpoint)>,
-) -> (Vec<PayloadSettings>, HashMap<EndpointIndex, usize>) {
+) -> (Vec<EndpointShape>, HashMap<EndpointIndex, usize>) {
     let (mut others, mut shape_of) = (Vec::new(), HashMap::new());
     for (index, endpoint) in takers {
-        let Some(own) = endpoint.payload.as_ref().filter(|own| **own != rule.payload) else {
-            continue;
-        };
-        let known = others.iter().position(|payload| payload == own);
+        let Some(own) = EndpointShape::other(rule, endpoint) else { continue };
+        let known = others.iter().position(|shape| *shape == own);
         shape_of.insert(index, known.unwrap_or(others.len()));
         if known.is_none() {
-            others.push(own.clone());
+            others.push(own);
         }
     }
     (others, shape_of)

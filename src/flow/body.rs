@@ -1,5 +1,7 @@
 //! Bodies: rendered once per event, completed at each attempt.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use bytes::BytesMut;
 use http::HeaderName;
@@ -62,16 +64,50 @@ pub struct EventBody {
     parts: Vec<BodyPart>,
     /// What its shape asks of the request: a content type other than JSON, attributes.
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// What expressions of the endpoint's URL and headers came to, by their source.
+    values: Vec<(Arc<str>, RequestValue)>,
+}
+
+/// What an expression of a URL or a header came to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RequestValue {
+    Null,
+    Text(Box<str>),
+    /// It has no value: what it does instead, such as `divides by zero`.
+    Failed(Box<str>),
+}
+
+impl RequestValue {
+    fn len(&self) -> usize {
+        match self {
+            Self::Null => 0,
+            Self::Text(text) | Self::Failed(text) => text.len(),
+        }
+    }
 }
 
 impl EventBody {
     pub fn new(parts: Vec<BodyPart>) -> Self {
-        Self { parts, headers: Vec::new() }
+        Self { parts, headers: Vec::new(), values: Vec::new() }
     }
 
     #[must_use]
     pub fn with_headers(self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
         Self { headers, ..self }
+    }
+
+    #[must_use]
+    pub fn with_values(self, values: Vec<(Arc<str>, RequestValue)>) -> Self {
+        Self { values, ..self }
+    }
+
+    pub fn values(&self) -> &[(Arc<str>, RequestValue)] {
+        &self.values
+    }
+
+    /// What the expression of this source came to; `None` if it was not evaluated for this body.
+    pub fn value(&self, source: &str) -> Option<&RequestValue> {
+        self.values.iter().find(|(of, _)| **of == *source).map(|(_, value)| value)
     }
 
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
@@ -84,7 +120,8 @@ impl EventBody {
 
     /// Bytes that this body keeps in memory.
     pub fn held_bytes(&self) -> usize {
-        self.parts.iter().map(BodyPart::held_bytes).sum()
+        let values = self.values.iter().map(|(source, value)| source.len() + value.len());
+        self.parts.iter().map(BodyPart::held_bytes).chain(values).sum()
     }
 
     /// Of these, those that may be its own and not slices of the row.

@@ -132,13 +132,18 @@ pub enum DeathReason {
     Poison(PoisonReason),
 }
 
+/// What is kept of an event whose body cannot be made.
+const KEPT: &str = " in its own shape: what is kept, and sent if you send it again, is the row in the standard shape";
+
 /// Why an event was set aside without an attempt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PoisonReason {
     /// It cannot be rendered.
     Unrenderable,
-    /// walhook has crashed over it twice in a row.
+    /// walhook has crashed over it again and again.
     Crashes,
+    /// The same, while its body was made.
+    CrashesInRendering,
     /// A filter takes more than one evaluation may, so nobody knows whether it is to be sent.
     Costly,
     /// A payload makes more of the row than a body may have.
@@ -183,7 +188,7 @@ impl fmt::Display for DeathReason {
             Self::EndpointDeleted => f.write_str("endpoint deleted"),
             Self::BacklogFull => f.write_str("the endpoint's backlog is full"),
             Self::BacklogTooOld => f.write_str("too long in the endpoint's backlog"),
-            Self::Poison(PoisonReason::Unrenderable) => f.write_str("it cannot be rendered"),
+            Self::Poison(PoisonReason::Unrenderable) => write!(f, "it cannot be rendered{KEPT}"),
             Self::Poison(PoisonReason::Costly) => f.write_str(
                 "its filter takes more steps or memory than one evaluation may: simplify `when`, \
                  then send this again or discard it",
@@ -193,7 +198,10 @@ impl fmt::Display for DeathReason {
                  row: name fewer columns, or each fewer times, in `payload`",
             ),
             Self::Poison(PoisonReason::Crashes) => {
-                f.write_str("walhook crashed over it twice in a row")
+                f.write_str("walhook crashed over it again and again")
+            }
+            Self::Poison(PoisonReason::CrashesInRendering) => {
+                write!(f, "walhook crashed again and again when it was rendered{KEPT}")
             }
         }
     }

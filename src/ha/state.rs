@@ -186,7 +186,7 @@ pub(crate) async fn take(
         PastRuns::Crashing(_) => {
             Some(store::connect_within(&settings.state, store::ANSWER_SOON).await?)
         }
-        PastRuns::Sound | PastRuns::Convicted(_) => None,
+        PastRuns::Sound | PastRuns::Convicted { .. } => None,
     };
     let days = settings.push_log.retention_days;
     let confirmed = progress.confirmed.unwrap_or_default();

@@ -13,6 +13,7 @@ use crate::flow::settlement::LaneReport;
 use crate::flow::settlement::PoisonReason;
 use crate::flow::settlement::Settlement;
 use crate::flow::time::Timestamp;
+use crate::flow::time::whole_millis;
 use crate::flow::watermark::PumpReport;
 use crate::ledger::EndpointsEdit;
 use crate::ledger::Ledger;
@@ -147,7 +148,7 @@ impl Ledger {
                 attempt = attempt.lease.attempt,
                 events = attempt.lease.events.len(),
                 failure = %failure,
-                wait_ms = wait.as_millis(),
+                wait_ms = whole_millis(wait),
                 "attempt failed, trying again"
             );
         }

@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use prometheus::IntCounter;
+use prometheus::IntGauge;
 
 use crate::flow::relation::TableName;
 use crate::flow::settlement::DeliveryOutcome;
@@ -298,7 +299,7 @@ impl LiveBooks {
         match &settlement.outcome {
             DeliveryOutcome::Delivered { .. } => {
                 endpoint.delivered.inc();
-                endpoint.dead_letters.sub(i64::from(is_letter));
+                one_less(&endpoint.dead_letters, is_letter);
             }
             DeliveryOutcome::Dead { .. } => {
                 endpoint.dead.inc();
@@ -306,7 +307,7 @@ impl LiveBooks {
             }
             DeliveryOutcome::Expired => {
                 endpoint.expired.inc();
-                endpoint.dead_letters.sub(i64::from(is_letter));
+                one_less(&endpoint.dead_letters, is_letter);
             }
             DeliveryOutcome::Filtered => endpoint.filtered.inc(),
             DeliveryOutcome::Parked { .. } => return,
@@ -371,5 +372,12 @@ impl EndpointBooks {
         };
         more(&self.metrics.filtered, &mut self.filtered);
         more(&self.metrics.expired, &mut self.expired);
+    }
+}
+
+/// A letter is no more. One that somebody has deleted in SQL meanwhile is not counted already.
+fn one_less(letters: &IntGauge, is_letter: bool) {
+    if is_letter && letters.get() > 0 {
+        letters.dec();
     }
 }

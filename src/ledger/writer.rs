@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::backoff::Backoff;
 use crate::config::settings::ServerSettings;
 use crate::flow::time::Timestamp;
+use crate::flow::time::whole_millis;
 use crate::ledger::state_status::StateStatus;
 use crate::store;
 use crate::store::SqlSession;
@@ -111,7 +112,7 @@ impl StateWriter {
             let error = format!("{:#}", anyhow::Error::new(error));
             tracing::warn!(
                 error,
-                wait_ms = wait.as_millis(),
+                wait_ms = whole_millis(wait),
                 "cannot write the state, trying again"
             );
             self.status.failed(error);

@@ -42,12 +42,26 @@ const PAUSE_MILLIS: RangeInclusive<u64> = 3000..=8000;
 /// So long what was taken before it is waited for.
 const ALONE_MAX: Duration = Duration::from_secs(10);
 
+/// What is kept of a change that is set aside, so that it can be sent again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum KeptBody {
+    /// What its endpoints would have got: walhook crashed when it was sent.
+    Own,
+    /// The row in the standard shape: walhook crashed when its own was made.
+    Standard,
+    /// Nothing: walhook crashed over that, too.
+    None,
+}
+
 /// How this run goes about changes.
 #[derive(Debug)]
 pub(crate) enum CrashGuard {
     None,
-    /// This one is not to be tried again.
-    SetAside(CrashMark),
+    /// This one is not to be tried again. `again`: walhook has crashed when it was to be set aside.
+    SetAside {
+        mark: CrashMark,
+        again: bool,
+    },
     OneByOne(Box<OneByOne>),
 }
 
@@ -78,14 +92,14 @@ impl CrashGuard {
     ) -> Self {
         let (slot, epoch) = (Arc::clone(writer.holding().slot()), writer.holding().epoch());
         match (past, session) {
-            (PastRuns::Convicted(mark), _) => {
+            (PastRuns::Convicted { mark, again }, _) => {
                 tracing::error!(
                     commit = %mark.position.commit,
                     ordinal = mark.position.ordinal,
                     "walhook has crashed again and again with this change in hand: its events become \
                      dead letters"
                 );
-                Self::SetAside(mark)
+                Self::SetAside { mark, again }
             }
             (PastRuns::Crashing(suspect), Some(session)) => {
                 tracing::warn!(
@@ -115,14 +129,18 @@ impl CrashGuard {
         }
     }
 
-    /// Whether this change is to be set aside, and what walhook was doing when it crashed.
-    pub(crate) fn convicts(&mut self, position: Position) -> Option<WorkStage> {
-        let Self::SetAside(mark) = self else { return None };
-        let stage = (mark.position == position).then_some(mark.stage);
+    /// Whether this change is to be set aside, and what is kept of it.
+    pub(crate) fn convicts(&mut self, position: Position) -> Option<KeptBody> {
+        let Self::SetAside { mark, again } = self else { return None };
+        let kept = (mark.position == position).then_some(match (mark.stage, again) {
+            (WorkStage::Sending, false) => KeptBody::Own,
+            (WorkStage::Rendering | WorkStage::Waiting, false) => KeptBody::Standard,
+            (_, true) => KeptBody::None,
+        });
         if mark.position <= position {
             *self = Self::None;
         }
-        stage
+        kept
     }
 
     pub(crate) fn is_one_by_one(&self) -> bool {

@@ -44,6 +44,7 @@ use crate::flow::watermark::OpenFate;
 use crate::flow::watermark::PumpReport;
 use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::crash_guard::CrashGuard;
+use crate::pipeline::crash_guard::KeptBody;
 use crate::pipeline::endpoint_update::EndpointUpdate;
 use crate::pipeline::endpoint_update::RefreshRequest;
 use crate::pipeline::endpoint_update::WatchedTables;
@@ -384,7 +385,10 @@ impl EventPump {
         let mut notes = Vec::new();
         for (rule, outcome) in routed.drain(..) {
             let everybody = self.router.everybody(rule);
-            let mut poison = convicted.map(|_stage| PoisonReason::Crashes);
+            let mut poison = convicted.map(|kept| match kept {
+                KeptBody::Standard => PoisonReason::CrashesInRendering,
+                KeptBody::Own | KeptBody::None => PoisonReason::Crashes,
+            });
             let mut aside = Vec::new();
             let (mut event, takers, others) = match outcome {
                 RoutedEvent::Filtered => {
@@ -436,7 +440,7 @@ impl EventPump {
                 continue;
             }
             if let Some(why) = poison {
-                self.outbox.set_aside(event, takers, why);
+                self.outbox.set_aside_shaped(event, &takers, others, why);
                 continue;
             }
             event.held = Some(self.hold(row.as_ref(), &event, &others).await?);

@@ -5,11 +5,13 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use crate::config::settings::ServerSettings;
 use crate::config::settings::Settings;
 use crate::flow::time::Timestamp;
 use crate::replication::catalog::facts;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::EXIT_SLOT_LOST;
+use crate::replication::error::SourceError;
 use crate::replication::gap;
 use crate::replication::gap::ChangeGap;
 use crate::replication::gap::GapCause;
@@ -20,6 +22,9 @@ use crate::store::error::StoreError;
 use crate::store::progress;
 use crate::store::progress::StoredProgress;
 use crate::store::state_error::StateError;
+
+/// How long a time is asked for that only makes a message clearer.
+const DATE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The last words of a walhook that has just ended may still be on their way to the state.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -91,25 +96,54 @@ pub(crate) async fn weigh(
     if problems.iter().any(is_other) {
         problems.retain(|problem| !matches!(problem, SetupDiagnostic::PublicationGone { .. }));
     }
-    let undated = |problem: &SetupDiagnostic| {
-        matches!(
-            problem,
-            SetupDiagnostic::SlotLost { since: None, .. }
-                | SetupDiagnostic::PublicationGone { since: None, .. }
-        )
-    };
-    if !problems.iter().any(undated) {
-        return Ok(());
-    }
-    let known = known(settings).await?.and_then(|progress| progress.confirmed_at);
-    for problem in problems {
-        if let SetupDiagnostic::SlotLost { since, .. }
-        | SetupDiagnostic::PublicationGone { since, .. } = problem
-        {
-            *since = since.or(known);
+    if problems.iter_mut().any(|problem| undated(problem).is_some()) {
+        let known = known(settings).await?.and_then(|progress| progress.confirmed_at);
+        for since in problems.iter_mut().filter_map(undated) {
+            *since = known;
         }
     }
     Ok(())
+}
+
+/// The place for the time from which on changes are lost, where that is not known yet.
+fn undated(problem: &mut SetupDiagnostic) -> Option<&mut Option<Timestamp>> {
+    let since = match problem {
+        SetupDiagnostic::SlotLost { since, .. }
+        | SetupDiagnostic::PublicationGone { since, .. }
+        | SetupDiagnostic::Gap(ChangeGap { since, .. }) => since,
+        _ => return None,
+    };
+    since.is_none().then_some(since)
+}
+
+/// When the last transaction was committed that the state knows of as confirmed; `None` also if the state
+/// does not say it soon: nothing waits for it.
+pub(crate) async fn confirmed_at(state: &ServerSettings, slot: &str) -> Option<Timestamp> {
+    let asked = async {
+        let session = store::connect_within(state, DATE_PATIENCE).await.ok()?;
+        progress::load(&session.client, slot).await.ok()??.confirmed_at
+    };
+    tokio::time::timeout(DATE_PATIENCE, asked).await.ok()?
+}
+
+/// What has ended a walhook that ran, with the time from which on changes are lost, if they are.
+///
+/// # Errors
+/// Those of `ended`.
+pub(crate) async fn dated(
+    settings: &Settings,
+    ended: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let mut error = match ended.await {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    if let Some(SourceError::Refused(problem)) = error.downcast_mut::<SourceError>()
+        && let Some(since) = undated(problem)
+    {
+        *since = Box::pin(confirmed_at(&settings.state, &settings.postgres.slot)).await;
+    }
+    Err(error)
 }
 
 /// `None` if the state does not know the slot, or is not there yet.

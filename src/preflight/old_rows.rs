@@ -158,7 +158,7 @@ fn of_endpoint(endpoint: &Endpoint, known: &[KnownTable<'_>]) -> Vec<CheckFindin
         }
     }
     let mut findings = Vec::new();
-    for used_in in [InputUse::Filter, InputUse::Payload] {
+    for used_in in [InputUse::Filter, InputUse::Payload, InputUse::Url, InputUse::Headers] {
         let mut found = Vec::new();
         for (known, on, lacks) in &lacks {
             let mut lacks = lacks.iter().filter(|lack| lack.used_in() == used_in);
@@ -218,6 +218,7 @@ fn refusal(
             )
         }
     };
+    let what = what + &endpoint.places.shown(lack.used_in().key());
     let whose = format!("endpoint {}", endpoint.name);
     SetupDiagnostic::EndpointLacks { whose, key: lack.used_in().key(), what, fix }
 }

@@ -8,10 +8,12 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::DatabaseClock;
 use crate::clock::since_boot;
 use crate::config::settings::PostgresSettings;
+use crate::config::settings::ServerSettings;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::lane::overflow_delay::WalHold;
 use crate::preflight::clock_offset::OffsetWatch;
+use crate::preflight::gaps;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::gap;
@@ -33,7 +35,8 @@ const QUESTION: &str = "
            e.lsn::text,
            coalesce(pg_catalog.pg_wal_lsn_diff(e.lsn, s.confirmed_flush_lsn), 0)::bigint,
            coalesce(pg_catalog.pg_wal_lsn_diff(e.lsn, s.restart_lsn), 0)::bigint,
-           s.safe_wal_size
+           s.safe_wal_size,
+           nullif(pg_catalog.pg_size_bytes(pg_catalog.current_setting('max_slot_wal_keep_size')), -1)
     FROM (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
                       ELSE pg_catalog.pg_current_wal_lsn() END AS lsn) e
     LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1";
@@ -47,6 +50,8 @@ const MISSING_TABLES: &str = "
 /// Who asks, and whom the answers are for.
 pub(crate) struct ServerObserver {
     pub(crate) settings: PostgresSettings,
+    /// What says when the last confirmed transaction was committed.
+    pub(crate) state: ServerSettings,
     pub(crate) clock: DatabaseClock,
     pub(crate) status: StatusHandle,
     pub(crate) wal_hold: WalHold,
@@ -133,19 +138,20 @@ impl ServerObserver {
         let Some(SqlSession { client, .. }) = session else { return Ok(None) };
         let publication = self.settings.publication.clone();
         let view = self.status.view();
-        let gap = |cause| {
+        let gap = async |cause| {
             let from = view.confirmed_lsn.parse().unwrap_or_default();
             let to = view.wal.as_ref().and_then(|wal| wal.current.parse().ok());
-            Ok(Some(ChangeGap { cause, from, since: None, to, found: self.clock.now() }))
+            let since = Box::pin(gaps::confirmed_at(&self.state, &self.settings.slot)).await;
+            Ok(Some(ChangeGap { cause, from, since, to, found: self.clock.now() }))
         };
         if gap::publication(client, &publication).await? != self.publication {
-            return gap(GapCause::PublicationMadeAgain { publication });
+            return gap(GapCause::PublicationMadeAgain { publication }).await;
         }
         let schemas: Vec<&str> = self.tables.iter().map(|table| table.schema.as_str()).collect();
         let names: Vec<&str> = self.tables.iter().map(|table| table.name.as_str()).collect();
         let row = client.query_one(MISSING_TABLES, &[&publication, &schemas, &names]).await?;
         match row.try_get(0)? {
-            Some(tables) => gap(GapCause::TablesLeft { publication, tables }),
+            Some(tables) => gap(GapCause::TablesLeft { publication, tables }).await,
             None => Ok(None),
         }
     }
@@ -174,7 +180,15 @@ impl ServerObserver {
         // Where the server would drop the slot's WAL one day, half of the way is far enough.
         let is_halfway = safe_bytes.is_some_and(|safe| safe < retained);
         self.wal_hold.note_retained(if is_halfway { u64::MAX } else { lag });
-        self.status.wal(WalView { current, lag_bytes: lag, retained_bytes: retained, safe_bytes });
+        let limit: Option<i64> = row.try_get(5)?;
+        let limit_bytes = limit.and_then(|limit| u64::try_from(limit).ok());
+        self.status.wal(WalView {
+            current,
+            lag_bytes: lag,
+            retained_bytes: retained,
+            safe_bytes,
+            limit_bytes,
+        });
         Ok(())
     }
 }

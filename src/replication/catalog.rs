@@ -12,9 +12,12 @@
 pub mod facts;
 pub mod judge;
 
+use std::collections::BTreeSet;
+
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use crate::config::settings::EventRule;
 use crate::config::settings::Operations;
 use crate::config::settings::PostgresSettings;
 use crate::config::settings::Settings;
@@ -46,6 +49,8 @@ pub struct WantedTable {
     pub streamed: Vec<String>,
     /// Operations that raise an event.
     pub operations: Operations,
+    /// Which keys of the configuration name the table, and each column.
+    pub named_in: Vec<(Option<String>, String)>,
 }
 
 impl WantedObjects {
@@ -54,17 +59,20 @@ impl WantedObjects {
         let mut tables: Vec<WantedTable> = Vec::new();
         for rule in &settings.events {
             let columns = rule.columns();
+            let named_in = named_in(rule, &columns);
             let known = tables.iter_mut().find(|table| table.name == rule.table);
             match known {
                 Some(table) => {
                     table.streamed.extend(columns);
                     table.operations = union(table.operations, rule.on);
+                    table.named_in.extend(named_in);
                 }
                 None => tables.push(WantedTable {
                     name: rule.table.clone(),
                     columns: Vec::new(),
                     streamed: columns.into_iter().collect(),
                     operations: rule.on,
+                    named_in,
                 }),
             }
         }
@@ -83,8 +91,8 @@ impl WantedObjects {
                         table.operations = operations;
                     }
                     None => {
-                        let streamed = Vec::new();
-                        tables.push(WantedTable { name, columns, streamed, operations });
+                        let (streamed, named_in) = (Vec::new(), Vec::new());
+                        tables.push(WantedTable { name, columns, streamed, operations, named_in });
                     }
                 }
             }
@@ -102,6 +110,24 @@ impl WantedObjects {
             tables,
         }
     }
+}
+
+impl WantedTable {
+    /// What names a column, or the table itself.
+    pub(crate) fn named_in(&self, column: Option<&str>) -> Box<str> {
+        let found = self.named_in.iter().find(|(named, _)| named.as_deref() == column);
+        found.map_or("[endpoints_from]", |(_, place)| place).into()
+    }
+}
+
+fn named_in(rule: &EventRule, columns: &BTreeSet<String>) -> Vec<(Option<String>, String)> {
+    let (event, places) = (&rule.event_type, &rule.places);
+    let table = format!("`table` of event {event}{}", places.shown("table"));
+    let column = |column: &String| {
+        let key = rule.keys_naming(column).into_iter().next().unwrap_or("table");
+        (Some(column.clone()), format!("`{key}` of event {event}{}", places.shown(key)))
+    };
+    [(None, table)].into_iter().chain(columns.iter().map(column)).collect()
 }
 
 fn union(a: Operations, b: Operations) -> Operations {

@@ -46,6 +46,8 @@ pub enum SetupDiagnostic {
     },
     MissingTable {
         table: TableName,
+        /// Which key of the configuration names it, and where.
+        named_in: Box<str>,
         nearest: Option<TableName>,
     },
     NotATable {
@@ -59,6 +61,8 @@ pub enum SetupDiagnostic {
     MissingColumn {
         table: TableName,
         column: String,
+        /// Which key of the configuration names it, and where.
+        named_in: Box<str>,
         nearest: Option<String>,
     },
     /// Publishing its updates or deletes would make them fail for the application.
@@ -452,18 +456,18 @@ impl SetupDiagnostic {
             Self::NoSelect { table, role } => {
                 format!("run `GRANT SELECT ON {} TO {};`", table.quoted(), identifier(role))
             }
-            Self::MissingTable { nearest, .. } => match nearest {
-                Some(nearest) => format!("did you mean {nearest}?"),
-                None => "create it, or correct the configuration".to_owned(),
+            Self::MissingTable { nearest, named_in, .. } => match nearest {
+                Some(nearest) => format!("did you mean {nearest}? {named_in} names it"),
+                None => format!("create it, or correct {named_in}, which names it"),
             },
             Self::NotATable { .. } => "name an ordinary or a partitioned table".to_owned(),
             Self::NotLogged { table, temporary: false } => {
                 format!("run `ALTER TABLE {} SET LOGGED;`", table.quoted())
             }
             Self::NotLogged { temporary: true, .. } => "name a permanent table".to_owned(),
-            Self::MissingColumn { nearest, .. } => match nearest {
-                Some(nearest) => format!("did you mean {nearest}?"),
-                None => "add it, or correct the configuration".to_owned(),
+            Self::MissingColumn { nearest, named_in, .. } => match nearest {
+                Some(nearest) => format!("did you mean {nearest}? {named_in} names it"),
+                None => format!("add it, or correct {named_in}, which names it"),
             },
             Self::NoIdentity { table } => format!(
                 "give it a primary key, or run `ALTER TABLE {} REPLICA IDENTITY FULL;`",

@@ -99,6 +99,8 @@ pub struct WalView {
     pub retained_bytes: u64,
     /// Bytes that can be written before the slot may be lost; `None` without a limit.
     pub safe_bytes: Option<u64>,
+    /// What the server keeps for a slot at most (`max_slot_wal_keep_size`).
+    pub limit_bytes: Option<u64>,
 }
 
 /// A copy of the status at one moment.

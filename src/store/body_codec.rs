@@ -10,10 +10,14 @@
 //!   0x05                                   Part::AttemptIso
 //!   0x07 length (u32, big-endian) bytes    Part::Base64
 //!   0x06 name: length bytes, value: length bytes    a header that the shape asks for
+//!   0x08 kind (1 byte), source: length bytes, text: length bytes    what an expression of the endpoint's
+//!        URL or headers came to: null (0), the text (1), or why it has no value (2)
 //! ```
 //!
 //! Pure. A kind of part that a walhook does not know makes it refuse the body: it must not send half
 //! of it.
+
+use std::sync::Arc;
 
 use bytes::Buf;
 use bytes::Bytes;
@@ -23,6 +27,7 @@ use http::HeaderValue;
 use crate::flow::body::BodyCursor;
 use crate::flow::body::BodyPart;
 use crate::flow::body::EventBody;
+use crate::flow::body::RequestValue;
 use crate::flow::compact::compact_into;
 use crate::flow::time::Timestamp;
 
@@ -35,6 +40,11 @@ const AGE_SECONDS: u8 = 4;
 const ATTEMPT_ISO: u8 = 5;
 const HEADER: u8 = 6;
 const BASE64: u8 = 7;
+const VALUE: u8 = 8;
+
+const VALUE_NULL: u8 = 0;
+const VALUE_TEXT: u8 = 1;
+const VALUE_FAILED: u8 = 2;
 
 /// The largest encoded body that is stored. PostgreSQL takes messages and fields of less than
 /// 1 GiB; the rest of the row needs some of it.
@@ -51,6 +61,8 @@ pub enum BodyError {
     Short,
     #[error("the body asks for a header that is none")]
     BadHeader,
+    #[error("the body has a value for the request that is none")]
+    BadValue,
 }
 
 /// Length of what [`encode`] makes of `body`; an upper limit where JSON is still to be compacted.
@@ -64,7 +76,11 @@ pub fn encoded_len(body: &EventBody) -> usize {
         BodyPart::AgeSeconds { .. } => 9,
     };
     let headers = body.headers().iter().map(|(name, value)| 9 + name.as_str().len() + value.len());
-    1 + body.parts().iter().map(length).chain(headers).sum::<usize>()
+    let values = body.values().iter().map(|(source, value)| {
+        let (_, text) = tagged(value);
+        10 + source.len() + text.len()
+    });
+    1 + body.parts().iter().map(length).chain(headers).chain(values).sum::<usize>()
 }
 
 /// The body as bytes; `None` if it is larger than [`STORED_BYTES_MAX`].
@@ -115,6 +131,14 @@ fn put_headers(out: &mut Vec<u8>, body: &EventBody) {
         put_bytes(out, HEADER, name.as_str().as_bytes());
         put_length(out, value.len());
         out.extend_from_slice(value.as_bytes());
+    }
+    for (source, value) in body.values() {
+        let (kind, text) = tagged(value);
+        out.extend_from_slice(&[VALUE, kind]);
+        put_length(out, source.len());
+        out.extend_from_slice(source.as_bytes());
+        put_length(out, text.len());
+        out.extend_from_slice(text.as_bytes());
     }
 }
 
@@ -175,6 +199,30 @@ fn owned_chunks(body: EventBody) -> impl Iterator<Item = Bytes> {
     std::iter::from_fn(move || body.next_chunk(&mut cursor, Timestamp::default()))
 }
 
+fn tagged(value: &RequestValue) -> (u8, &str) {
+    match value {
+        RequestValue::Null => (VALUE_NULL, ""),
+        RequestValue::Text(text) => (VALUE_TEXT, text),
+        RequestValue::Failed(why) => (VALUE_FAILED, why),
+    }
+}
+
+fn take_value(encoded: &mut Bytes) -> Result<(Arc<str>, RequestValue), BodyError> {
+    let kind = encoded.try_get_u8().map_err(|_| BodyError::Short)?;
+    let mut text = || {
+        let bytes = take_bytes(encoded)?;
+        std::str::from_utf8(&bytes).map(Box::<str>::from).map_err(|_| BodyError::BadValue)
+    };
+    let (source, text) = (text()?, text()?);
+    let value = match kind {
+        VALUE_NULL => RequestValue::Null,
+        VALUE_TEXT => RequestValue::Text(text),
+        VALUE_FAILED => RequestValue::Failed(text),
+        _ => return Err(BodyError::BadValue),
+    };
+    Ok((Arc::from(source), value))
+}
+
 /// The body again; its parts are slices of `encoded`.
 ///
 /// # Errors
@@ -184,7 +232,7 @@ pub fn decode(mut encoded: Bytes) -> Result<EventBody, BodyError> {
     if version != VERSION {
         return Err(BodyError::UnknownVersion { version });
     }
-    let (mut parts, mut headers) = (Vec::new(), Vec::new());
+    let (mut parts, mut headers, mut values) = (Vec::new(), Vec::new(), Vec::new());
     while let Ok(kind) = encoded.try_get_u8() {
         parts.push(match kind {
             BYTES => BodyPart::Bytes(take_bytes(&mut encoded)?),
@@ -199,6 +247,10 @@ pub fn decode(mut encoded: Bytes) -> Result<EventBody, BodyError> {
                 headers.push(header);
                 continue;
             }
+            VALUE => {
+                values.push(take_value(&mut encoded)?);
+                continue;
+            }
             AGE_SECONDS => {
                 let micros = encoded.try_get_i64().map_err(|_| BodyError::Short)?;
                 BodyPart::AgeSeconds { born: Timestamp::from_micros(micros) }
@@ -206,7 +258,7 @@ pub fn decode(mut encoded: Bytes) -> Result<EventBody, BodyError> {
             kind => return Err(BodyError::UnknownPart { kind }),
         });
     }
-    Ok(EventBody::new(parts).with_headers(headers))
+    Ok(EventBody::new(parts).with_headers(headers).with_values(values))
 }
 
 fn put_bytes(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
@@ -267,13 +319,21 @@ mod tests {
             parts in prop::collection::vec(part(), 0..8)
         ) {
             let header = (HeaderName::from_static("ce-type"), HeaderValue::from_static("a b"));
-            let body = EventBody::new(parts).with_headers(vec![header]);
+            let values = [
+                ("id", RequestValue::Text("4 2".into())),
+                ("note", RequestValue::Null),
+                ("1 / n", RequestValue::Failed("divides by zero".into())),
+            ];
+            let values = values.map(|(source, value)| (Arc::from(source), value));
+            let body =
+                EventBody::new(parts).with_headers(vec![header]).with_values(values.to_vec());
             let encoded = encode(&body).unwrap();
             prop_assert_eq!(encoded.len(), encoded_len(&body));
             prop_assert_eq!(&pieces(&body).collect::<Vec<_>>().concat(), &encoded);
             let read = decode(Bytes::from(encoded)).unwrap();
             prop_assert_eq!(format!("{:?}", read.parts()), format!("{:?}", body.parts()));
             prop_assert_eq!(read.headers(), body.headers());
+            prop_assert_eq!(read.values(), body.values());
         }
 
         #[test]

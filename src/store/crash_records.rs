@@ -73,8 +73,8 @@ pub enum PastRuns {
     /// Crashes in a row at the same place: changes are to be taken one by one, and marked. This one was
     /// in hand at the last crash.
     Crashing(Option<Position>),
-    /// This change is to be set aside.
-    Convicted(CrashMark),
+    /// This change is to be set aside. `again`: walhook has crashed when it was to be, and keeps less of it.
+    Convicted { mark: CrashMark, again: bool },
 }
 
 /// The row of a slot.
@@ -118,7 +118,8 @@ impl RunRecord {
 
     fn past(&self) -> PastRuns {
         match self.convicted {
-            Some(mark) => PastRuns::Convicted(mark),
+            // Only the run in which it is convicted has charges left.
+            Some(mark) => PastRuns::Convicted { mark, again: self.charges < CHARGES },
             None if self.crashes >= CAREFUL_AFTER || self.suspect.is_some() => {
                 PastRuns::Crashing(self.suspect.map(|suspect| suspect.position))
             }
@@ -279,8 +280,14 @@ mod tests {
             assert_eq!(run.past(), PastRuns::Crashing(at(9)), "it may have been chance");
         }
         let guilty = crashed(run, mark(9, WorkStage::Rendering));
-        assert_eq!(guilty.past(), PastRuns::Convicted(mark(9, WorkStage::Rendering).unwrap()));
-        assert_eq!(crashed(guilty, None).past(), guilty.past(), "until it is settled");
+        let convicted = |again| {
+            let mark = mark(9, WorkStage::Rendering).unwrap();
+            PastRuns::Convicted { mark, again }
+        };
+        assert_eq!(guilty.past(), convicted(false));
+        let once_more = crashed(guilty, None);
+        assert_eq!(once_more.past(), convicted(true), "until it is settled");
+        assert_eq!(crashed(once_more, None).past(), convicted(true));
         assert_eq!(guilty.next(at(9)).past(), PastRuns::Sound);
         let moved_on = run.next(at(9));
         assert_eq!(moved_on.past(), PastRuns::Sound, "{moved_on:?}");
@@ -313,7 +320,7 @@ mod tests {
             for _ in 0..8 {
                 let (pause, killed) = (3.0 + 5.0 * random.f64(), 12.0 * random.f64());
                 let marked = match run.past() {
-                    PastRuns::Sound | PastRuns::Convicted(_) => None,
+                    PastRuns::Sound | PastRuns::Convicted { .. } => None,
                     PastRuns::Crashing(None) => mark(9, WorkStage::Sending),
                     PastRuns::Crashing(_) if killed < pause => mark(9, WorkStage::Waiting),
                     PastRuns::Crashing(_) if killed < pause + 1.0 => mark(9, WorkStage::Sending),
@@ -321,7 +328,7 @@ mod tests {
                 };
                 run = crashed(run, marked);
             }
-            convicted += i32::from(matches!(run.past(), PastRuns::Convicted(_)));
+            convicted += i32::from(matches!(run.past(), PastRuns::Convicted { .. }));
         }
         assert!(convicted < 5, "{convicted} of 1000");
     }

@@ -319,8 +319,10 @@ async fn encrypt(
         // the TLS handshake, not in our buffer (CVE-2021-23222).
         match socket.read_u8().await.map_err(unreachable)? {
             b'S' => {}
-            _ if required => return Err(StoreError::TlsNotOffered { at }),
-            _ => return Ok(ServerTransport::tcp(socket, at)),
+            b'N' if required => return Err(StoreError::TlsNotOffered { at }),
+            b'N' => return Ok(ServerTransport::tcp(socket, at)),
+            // Another program's greeting, or its answer to what it does not understand.
+            _ => return Err(StoreError::NotPostgres { at }),
         }
     }
     let failed = |cause| StoreError::Tls { at: at.clone(), cause };

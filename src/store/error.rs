@@ -134,6 +134,10 @@ pub enum StoreError {
          host and port of the connection URL"
     )]
     NotPostgres { at: String },
+    #[error(
+        "PostgreSQL is older than 14, which walhook needs: upgrade it, or point the URL to a newer one"
+    )]
+    TooOld(#[source] ServerError),
     #[error("the login to PostgreSQL broke off")]
     LogIn(#[source] tokio_postgres::Error),
     #[error(
@@ -191,6 +195,7 @@ impl StoreError {
             | Self::WrongPassword { .. }
             | Self::NotAllowed { .. }
             | Self::NoDatabase { .. }
+            | Self::TooOld(_)
             | Self::UnsupportedAuthentication { .. }
             | Self::NoChannelBinding
             | Self::ServerNotProven(_)
@@ -207,6 +212,7 @@ impl StoreError {
             | Self::WrongPassword { .. }
             | Self::NotAllowed { .. }
             | Self::NoDatabase { .. }
+            | Self::TooOld(_)
             | Self::TooManyConnections(_)
             | Self::UnsupportedAuthentication { .. }
             | Self::NoChannelBinding
@@ -262,6 +268,7 @@ impl StoreError {
             | Self::TimedOut { .. }
             | Self::TooManyConnections(_)
             | Self::NotReady(_)
+            | Self::TooOld(_)
             | Self::LogIn(_)
             | Self::ReadOnly { .. }
             | Self::ReadWrite { .. }
@@ -312,6 +319,7 @@ impl StoreError {
             | Self::WrongPassword { .. }
             | Self::NotAllowed { .. }
             | Self::NoDatabase { .. }
+            | Self::TooOld(_)
             | Self::UnsupportedAuthentication { .. }
             | Self::NoChannelBinding
             | Self::LogIn(_)
@@ -334,6 +342,12 @@ impl StoreError {
             state if *state == SqlState::INVALID_CATALOG_NAME => Self::NoDatabase { database },
             state if *state == SqlState::TOO_MANY_CONNECTIONS => Self::TooManyConnections(cause),
             state if *state == SqlState::CANNOT_CONNECT_NOW => Self::NotReady(cause),
+            state
+                if *state == SqlState::UNDEFINED_OBJECT
+                    && cause.to_string().contains("idle_session_timeout") =>
+            {
+                Self::TooOld(cause)
+            }
             _ => Self::Refused(cause),
         }
     }

@@ -23,6 +23,7 @@ impl StoreError {
             Self::NoDatabase { .. } => "no-database",
             Self::TooManyConnections(_) => "too-many-connections",
             Self::NotReady(_) => "server-not-ready",
+            Self::TooOld(_) => "server-too-old",
             Self::UnsupportedAuthentication { .. } => "unsupported-authentication",
             Self::NoChannelBinding => "no-channel-binding",
             Self::NotPostgres { .. } => "not-postgres",

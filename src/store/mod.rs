@@ -147,12 +147,16 @@ impl SqlSession {
 
 /// What no default of a role or a database may change, and what the URL's own `options` may: walhook
 /// waits with limits of its own, and writes.
-const PATIENT: [(&str, &str); 4] = [
+const PATIENT: [(&str, &str); 5] = [
     ("default_transaction_isolation", "read\\ committed"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
 ];
+
+/// The same, where the server knows it; a start-up option that it does not know would be refused.
+const TRANSACTION_TIMEOUT: (&str, u32) = ("transaction_timeout", 17);
 
 /// Set from the start, unless `target_session_attrs` asks for the server's own default: then once that is
 /// known.
@@ -250,12 +254,18 @@ async fn log_in(
         .connect_raw(transport, SecuredStream)
         .await
         .map_err(|error| StoreError::log_in(error, &server, &at))?;
+    let (timeout, since) = TRANSACTION_TIMEOUT;
+    let version = connection.parameter("server_version").and_then(major);
+    let is_given = params.get_options().is_some_and(|options| options.contains(timeout));
     let mut running = JoinSet::new();
     running.spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(error = %error, "a plain SQL connection ended");
         }
     });
+    if version.is_some_and(|version| version >= since) && !is_given {
+        client.batch_execute(&format!("SET {timeout} = 0")).await?;
+    }
     if server.attrs != SessionAttrs::Any {
         let question = "SELECT pg_catalog.current_setting('transaction_read_only'), \
                         pg_catalog.pg_is_in_recovery()";
@@ -271,4 +281,9 @@ async fn log_in(
         client.batch_execute(&format!("SET {name} = {value}")).await?;
     }
     Ok(SqlSession { client, patience, connection: running })
+}
+
+/// The first number of a version such as `17.2 (Debian 17.2-1)`.
+fn major(version: &str) -> Option<u32> {
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }

@@ -105,6 +105,8 @@ fn endpoint(url: &str) -> Endpoint {
         response_limit: 64 * 1024,
         test: None,
         unusable: None,
+        request: walhook::config::settings::RequestTemplate::default(),
+        places: walhook::config::settings::SourcePlaces::default(),
     }
 }
 

@@ -234,3 +234,19 @@ async fn a_schema_that_is_there_is_used_and_not_made_again() {
     let said = init_for(&url, "app").await;
     assert!(said.contains("GRANT \"old\" TO \"app\";"), "{said}");
 }
+
+#[tokio::test]
+async fn whoever_has_set_the_variable_is_not_told_to_set_it() {
+    let database = Database::create().await;
+    database.sql().await.batch_execute("CREATE TABLE o (id int PRIMARY KEY)").await.unwrap();
+    let url = database.url();
+    for (role, is_told) in [(None, false), (Some("another_one"), true)] {
+        let mut args = vec!["init", "--output", "made.toml", "--table", "o"];
+        args.extend(role.into_iter().flat_map(|role| ["--role", role]));
+        let mut program = Program::start(&args, "", &[("DATABASE_URL", &url)]);
+        assert_eq!(program.wait(AMPLE).await, Some(0), "{:?}", program.output());
+        let said = program.output().join("\n");
+        assert!(said.contains("walhook check"), "{said}");
+        assert_eq!(said.contains("export DATABASE_URL"), is_told, "{role:?}: {said}");
+    }
+}

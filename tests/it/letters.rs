@@ -167,7 +167,6 @@ async fn only_what_is_meant_is_sent_again_and_a_dry_run_counts_it() {
         (json!({ "class": "connect" }), 0),
         (json!({ "from": now }), 2),
         (json!({ "from": early, "before": now }), 2),
-        (json!({ "event_type": "other" }), 0),
         (json!({ "ids": [1, 2, 99] }), 2),
     ];
     for (filter, expected) in cases {

@@ -46,6 +46,7 @@ mod poison;
 mod push_logs;
 mod refusals;
 mod reload;
+mod request_templates;
 mod restart;
 mod row_order;
 mod sandbox;

@@ -90,7 +90,6 @@ async fn assert_found_by_what_people_know(service: &Service, last: &Value, first
         (String::from("?status=503"), 2),
         (String::from("?outcome=delivered&endpoint=idp"), 1),
         (String::from("?class=status"), 2),
-        (String::from("?webhook_id=other"), 0),
         (format!("?before={time}&outcome=delivered"), 0),
         (String::from("?from=2020-01-01"), 3),
     ];

@@ -186,6 +186,19 @@ async fn a_missing_table_is_named_with_the_nearest_one() {
     assert_refused(&toml, 3, &["table public.ocr_wallet_info does not exist", "create it"]).await;
     sql.batch_execute(&TABLE.replace("ocr_wallet_info", "ocr_wallet_infos")).await.unwrap();
     assert_refused(&toml, 3, &["does not exist", "did you mean public.ocr_wallet_infos?"]).await;
+    // Whoever reads it finds the line.
+    let event = "[[event]]\ntype = \"o\"\ntable = \"ocr_wallet_infos\"\nwhen = \"idd > 1\"\n";
+    let toml = configuration(&database, &format!("{event}{WEBHOOK}"));
+    let line = 1 + toml.lines().position(|line| line.starts_with("when")).unwrap();
+    let named = format!("walhook.toml:{line}) names it");
+    let column = "has no column idd: did you mean id?";
+    for command in ["check", "run"] {
+        let (code, said) = finished(&[command], &toml).await;
+        assert_eq!(code, Some(3), "{said}");
+        let said = said.replace("\n         ", ": "); // as `check` shows it
+        let is_named = said.contains("`when` of event o (") && said.contains(&named);
+        assert!(said.contains(column) && is_named, "{said}");
+    }
     let none = "SELECT (SELECT count(*) FROM pg_publication)
         + (SELECT count(*) FROM pg_replication_slots WHERE database = current_database())";
     assert_eq!(sql.text(none).await, "0", "nothing is made before all is in order");

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
@@ -362,4 +363,48 @@ async fn a_configuration_that_never_ends_or_never_comes_is_told() {
         let said = program.output().join("\n");
         assert!(said.contains(told) && said.contains("--config"), "case: {path}: {said}");
     }
+}
+
+/// Whatever is changed of an endpoint, or of the shape and the filter of what it takes: what waits for a later
+/// try is tried at once, since it may be taken now.
+#[tokio::test]
+async fn what_waits_is_tried_at_once_when_its_endpoint_is_changed() {
+    let (database, sql) = set_up().await;
+    let receiver = Receiver::start(always(Answer::status(503)));
+    let toml = |event: &str, path: &str, rest: &str| {
+        let retry = "retry = { delays = [\"15m\", \"15m\", \"15m\", \"15m\"] }\n";
+        let url = format!("http://{}/{path}", receiver.address());
+        let crm = endpoint("crm", &url, &format!("{retry}{rest}"));
+        configuration(&database, &format!("{EVENT}{event}{crm}"))
+    };
+    let mut service = Service::start(&toml("", "a", "")).await;
+    insert(&sql, 1).await;
+    receiver.wait_for(1, AMPLE).await;
+    let changes = [
+        ("", "b", ""),
+        ("", "b/{{ id }}", ""),
+        ("", "b", "headers = { X-A = \"1\" }\n"),
+        ("", "b", "headers = { X-A = \"{{ id }}\" }\n"),
+        ("", "b", "secret = \"0123456789abcdef\"\n"),
+        ("", "b", "payload = { id = \"{{ id }}\" }\n"),
+        ("", "b", "payload = { nr = \"{{ id }}\" }\n"),
+        ("", "b", "when = \"id > 0\"\n"),
+        ("payload = { n = \"{{ id }}\" }\n", "b", ""),
+        ("when = \"id > 0\"\n", "b", ""),
+    ];
+    for (index, (event, path, rest)) in changes.into_iter().enumerate() {
+        let waiting = "SELECT count(*)::text FROM walhook.backlog WHERE attempts > 0 \
+                       AND next_attempt_at > now() + interval '10 minutes'";
+        wait_for_text(&sql, waiting, "1").await;
+        reload(&service, &toml(event, path, rest)).await;
+        receiver.wait_for(index + 2, AMPLE).await;
+    }
+    // An event from before the setting is known by its key.
+    assert_eq!(receiver.requests()[2].path, "/b/1");
+    assert_eq!(receiver.requests()[4].header("x-a"), "1");
+    let before = receiver.count();
+    let same = toml("when = \"id > 0\"\n", "b", "capacity = 5000\n");
+    reload(&service, &same).await;
+    assert_eq!(receiver.count(), before, "a longer queue is no reason");
+    service.stop().await;
 }

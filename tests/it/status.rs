@@ -81,6 +81,13 @@ async fn whoever_asks_needs_the_address_alone_and_is_told_of_a_slip() {
         assert_eq!(code, Some(0), "case: {command}: {}", program.output().join("\n"));
     }
     let slips = [
+        (["dead-letters", "list", "--endpoint", "crn"], "did you mean crm?"),
+        (["dead-letters", "discard", "--endpoint", "nobody"], "known are crm"),
+        (["dead-letters", "resend", "--type", "order"], "known are t"),
+        (["dead-letters", "list", "--type", "order"], "known are t"),
+        (["push-log", "--limit", "3", "--endpoint=crn"], "did you mean crm?"),
+        (["push-log", "--limit", "3", "--type=order"], "known are t"),
+        (["replay", "--dry-run", "--type", "order"], "known are t"),
         (["dead-letters", "list", "--class", "poisn"], "did you mean poison?"),
         (["dead-letters", "list", "--state", "ded"], "did you mean dead?"),
         (["push-log", "--limit", "3", "--class=timout"], "did you mean timeout?"),

@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use tokio_postgres::config::Host;
 
+use crate::config;
 use crate::config::settings::ServerSettings;
 use crate::config::settings::SessionAttrs;
 use crate::config::settings::TlsMode;
+use crate::store::dial;
 
 /// `postgres://ROLE:PASSWORD@...` with the hosts, ports and TLS of `server`, quoted for a shell.
 pub(super) fn shown(server: &ServerSettings, role: &str, database: &str) -> String {
@@ -49,6 +51,14 @@ pub(super) fn shown(server: &ServerSettings, role: &str, database: &str) -> Stri
         query.join("&")
     );
     if query.is_empty() { url } else { format!("'{url}'") }
+}
+
+/// What [`shown`] would be for the server, role and database of a connection string.
+pub(super) fn of_variable(url: &str) -> Option<String> {
+    let server = config::server(url).ok()?;
+    let user = dial::user(&server).ok()?;
+    let database = server.params.get_dbname().unwrap_or(&user).to_owned();
+    Some(shown(&server, &user, &database))
 }
 
 /// Whether the URL leads to a pooler of a service, which carries no replication.

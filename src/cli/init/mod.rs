@@ -132,7 +132,7 @@ impl Init {
     }
 
     fn database(&self) -> Result<DatabaseAddress, CommandError> {
-        let variable = std::env::var(DATABASE_VARIABLE).ok().filter(|url| !url.is_empty());
+        let variable = variable();
         let from_variable = self.database_url.is_none();
         let url = self.database_url.clone().or(variable).ok_or_else(|| {
             ExitStatus::Usage.because(anyhow!(
@@ -236,7 +236,10 @@ impl Init {
         }
         if database.shown.starts_with('$') {
             let url = address::shown(&database.server, &survey.role.name, &survey.database);
-            steps.push(format!("export {DATABASE_VARIABLE}={url}"));
+            // Whoever has set it is not told to do so again.
+            if variable().as_deref().and_then(address::of_variable).as_ref() != Some(&url) {
+                steps.push(format!("export {DATABASE_VARIABLE}={url}"));
+            }
         }
         if self.url.as_str() == TRIAL_ENDPOINT {
             steps.push(format!("walhook receive --secret {secret}   (in another terminal)"));
@@ -252,6 +255,11 @@ impl Init {
         }
         Ok(())
     }
+}
+
+/// What `$DATABASE_URL` says, if it is set.
+fn variable() -> Option<String> {
+    std::env::var(DATABASE_VARIABLE).ok().filter(|url| !url.is_empty())
 }
 
 /// Names what cannot be captured, a line for each reason. Partitions are captured with their table.

@@ -113,6 +113,28 @@ fn an_id_is_a_name_of_whatever_type_it_is() {
 }
 
 #[test]
+fn url_and_headers_may_have_expressions_over_the_event_and_a_row_none() {
+    let template = json!({
+        "name": "wh-{{ id }}", "url": "{{ url }}/{{ row.id }}?{{ 'a' }}={{ id }}",
+        "headers": { "X-Event": "{{ event_id }}", "X-Token": "{{ token }}" },
+    });
+    let from = from(template.clone());
+    assert_eq!(from.columns().into_iter().collect::<Vec<_>>(), ["id", "rules", "token", "url"]);
+    let row = |url: &str| json!({ "id": 7, "url": url, "token": "t", "rules": [1] });
+    let endpoint = read(template.clone(), row("https://h/x")).unwrap();
+    let found: Vec<_> = endpoint
+        .request
+        .expressions()
+        .map(|(key, one)| format!("{key} {}", one.source()))
+        .collect();
+    assert_eq!(found, ["url row.id", "url 'a'", "headers event_id"]);
+    let (_, why) = read(template, row("https://h/{{ wallet_code }}")).unwrap_err();
+    assert!(why.contains("url: column url of the row holds {{"), "{why}");
+    let broken = json!({ "name": "a", "url": "{{ url }}/{{ row.id + }}" });
+    assert!(check(&broken).unwrap().contains("is not an expression"));
+}
+
+#[test]
 fn what_is_evaluated_never_comes_from_a_row() {
     let cases = [
         (plain(json!({ "when": "rule_id == {{ id }}" })), "write `match`"),

@@ -218,6 +218,16 @@ impl<'a> SyntaxWalk<'a> {
     }
 }
 
+/// Words that others have for operators, and what stands for them.
+const OTHER_WORDS: [(&str, &str); 6] = [
+    ("and", "`&&`"),
+    ("or", "`||`"),
+    ("not", "`!`"),
+    ("is", "`== null` or `!= null`"),
+    ("like", "contains(), startsWith() or endsWith()"),
+    ("between", "`a <= x && x <= b`"),
+];
+
 /// The first error of the parser, on one line.
 fn describe(source: &str, errors: &cel::ParseErrors) -> String {
     let Some(first) = errors.errors.first() else {
@@ -237,8 +247,16 @@ fn describe(source: &str, errors: &cel::ParseErrors) -> String {
             "a column with letters beyond a to z is written row[\"...\"]"
         }
         _ if message.contains("'<EOF>'") => "it ends too early",
+        _ if source.contains("<>") => "`<>` is no operator (write `!=`)",
         _ => message,
     };
+    // What SQL and Python would have there.
+    let other = OTHER_WORDS.iter().find(|(word, _)| {
+        let mut words = message.split('\'');
+        words.any(|part| part.eq_ignore_ascii_case(word))
+    });
+    let other = other.map(|(word, here)| format!("`{word}` is no operator (write {here})"));
+    let message = other.as_deref().unwrap_or(message);
     let (line, column) = first.pos;
     let place =
         if line > 1 { format!("line {line}, column {column}") } else { format!("column {column}") };

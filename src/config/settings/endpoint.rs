@@ -16,6 +16,8 @@ use crate::config::settings::AddressPolicy;
 use crate::config::settings::Channel;
 use crate::config::settings::EventRule;
 use crate::config::settings::PayloadSettings;
+use crate::config::settings::RequestTemplate;
+use crate::config::settings::SourcePlaces;
 
 /// `[[endpoint]]`, or one of `[webhook] urls`.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +39,11 @@ pub struct Endpoint {
     pub auth: Option<Auth>,
     /// The chat system behind the URL, if it is one.
     pub channel: Option<Channel>,
-    /// Fixed extra headers. Reserved names are refused when the file is read.
+    /// Extra headers. Reserved names are refused when the file is read. Those that are evaluated have a
+    /// value here that is never sent.
     pub headers: HeaderMap,
+    /// What of URL and headers is evaluated for each event.
+    pub request: RequestTemplate,
     pub user_agent: String,
     /// For the whole exchange, from connecting to the last byte of the response.
     pub timeout: Duration,
@@ -61,6 +66,7 @@ pub struct Endpoint {
     pub test: Option<Arc<str>>,
     /// Why nothing can be sent to it, if so: what it should get becomes dead letters that say it.
     pub unusable: Option<Arc<str>>,
+    pub places: SourcePlaces,
 }
 
 impl Endpoint {

@@ -8,6 +8,7 @@ use http::HeaderValue;
 
 use crate::config::expression::Expression;
 use crate::config::expression::NamedColumns;
+use crate::config::settings::SourcePlaces;
 use crate::config::template;
 use crate::config::template::TemplateNode;
 use crate::config::template::TemplatePiece;
@@ -28,6 +29,7 @@ pub struct EventRule {
     pub json: JsonForm,
     pub write_back: Option<WriteBackSettings>,
     pub dedupe: Option<DedupeSettings>,
+    pub places: SourcePlaces,
 }
 
 /// How numbers, and strings of json values, are written.
@@ -59,6 +61,24 @@ impl EventRule {
         let written = written.chain(self.dedupe.iter().flat_map(|dedupe| &dedupe.by));
         let own = names.columns.into_iter().chain(names.old);
         own.chain(age.chain(&self.order_by).chain(written).cloned()).collect()
+    }
+
+    /// The keys that name a column of the table, each with its place in the file.
+    pub fn keys_naming(&self, column: &str) -> Vec<&'static str> {
+        let is_in =
+            |names: NamedColumns| names.columns.contains(column) || names.old.contains(column);
+        let age = self.expiry.as_ref().and_then(|expiry| expiry.column.as_deref());
+        let mut written = self.write_back.iter().flat_map(WriteBackSettings::columns);
+        let mut dedupe = self.dedupe.iter().flat_map(|dedupe| &dedupe.by);
+        let keys = [
+            ("when", is_in(self.filter_names())),
+            ("payload", is_in(self.payload_names())),
+            ("order_by", self.order_by.iter().any(|name| name == column)),
+            ("age_column", age == Some(column)),
+            ("write_back", written.any(|name| name == column)),
+            ("dedupe", dedupe.any(|name| name == column)),
+        ];
+        keys.into_iter().filter(|(_, names)| *names).map(|(key, _)| key).collect()
     }
 
     /// What the filter names.

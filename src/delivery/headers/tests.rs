@@ -12,8 +12,10 @@ use crate::config::settings::Auth;
 use crate::config::settings::BatchSettings;
 use crate::config::settings::KeyOrdering;
 use crate::config::settings::ParkingSettings;
+use crate::config::settings::RequestTemplate;
 use crate::config::settings::RetryDelays;
 use crate::config::settings::RetrySettings;
+use crate::config::settings::SourcePlaces;
 use crate::flow::body::EventBody;
 use crate::flow::event::Event;
 use crate::flow::event::EventFacts;
@@ -56,6 +58,8 @@ fn endpoint() -> Endpoint {
         response_limit: 1024,
         test: None,
         unusable: None,
+        request: RequestTemplate::default(),
+        places: SourcePlaces::default(),
     }
 }
 

@@ -31,7 +31,7 @@ impl EndpointAdmin {
         address::judge(&endpoint).await?;
         let is_as_before = self.records.get(&record.name()).is_some_and(|before| {
             let same = |key: &str| before.document.get(key) == record.document.get(key);
-            same("when") && same("events")
+            ["when", "events", "url", "headers"].into_iter().all(same)
         });
         // Whatever has become of its table, it can be disabled, and its secret replaced.
         if !is_as_before {
@@ -40,9 +40,9 @@ impl EndpointAdmin {
         Ok(endpoint)
     }
 
-    /// Refuses a filter that is true for no row.
+    /// Refuses what no row can give: a filter that is true for none, a URL or header that has no value.
     async fn refuse_lacks(&self, endpoint: &Endpoint) -> Result<(), AdminRefusal> {
-        if endpoint.filter.is_none() {
+        if endpoint.filter.is_none() && endpoint.request.is_empty() {
             return Ok(()); // built-in payloads take what there is
         }
         let lacks = prepare::lacking_for(&self.settings, endpoint).await.map_err(|error| {

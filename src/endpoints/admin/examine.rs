@@ -133,7 +133,7 @@ impl EndpointAdmin {
                     key.map_or_else(|| String::from("no row"), |key| format!("no row {key:?}"));
                 return Err(AdminRefusal::new(422, format!("{what} can be had to make it of")));
             };
-            let sample = (example.sample.body, example.sample.headers);
+            let sample = (example.sample.body, example.sample.headers, example.sample.values);
             Ok(ok(probe::send_of(client, example.event, sample, now).await))
         })
     }
@@ -319,6 +319,9 @@ fn tried(
                 Ok(preview) => preview.of(Arc::clone(event), now),
                 Err(error) => return Some(json!({ "endpoint": name, "error": error.to_string() })),
             };
+            if let Some(failure) = request.failure {
+                return Some(json!({ "endpoint": name, "error": failure.detail }));
+            }
             let headers: Map<String, Json> = request.headers.by_name();
             let body = String::from_utf8_lossy(&request.body);
             Some(json!({ "endpoint": name, "headers": headers, "body": body }))

@@ -14,6 +14,7 @@ use crate::config::settings::Settings;
 use crate::delivery::http::EndpointClient;
 use crate::flow::body::BodyPart;
 use crate::flow::body::EventBody;
+use crate::flow::body::RequestValue;
 use crate::flow::event::Event;
 use crate::flow::event::EventFacts;
 use crate::flow::event::EventId;
@@ -56,7 +57,14 @@ pub(crate) async fn probe(
 ) -> Json {
     let body = body.or_else(|| endpoint.test.as_deref().map(str::to_owned));
     let sample = match body {
-        Some(body) => Some((body, Vec::new())),
+        // Its URL or headers may need a row all the same.
+        Some(body) if endpoint.request.of_change().is_empty() => {
+            Some((body, Vec::new(), Vec::new()))
+        }
+        Some(body) => {
+            let sample = sample(&settings, &endpoint, now).await;
+            Some((body, Vec::new(), sample.map(|(_, _, values)| values).unwrap_or_default()))
+        }
         None => sample(&settings, &endpoint, now).await,
     };
     send(client, event(EVENT_TYPE, sample, now), now).await
@@ -77,7 +85,9 @@ async fn sample(settings: &Settings, endpoint: &Endpoint, now: Timestamp) -> Opt
     let example = dry_run::example(settings, endpoint, now);
     let example = tokio::time::timeout(SAMPLE_PATIENCE, example).await.ok()?;
     match example {
-        Ok(example) => example.map(|EventExample { sample, .. }| (sample.body, sample.headers)),
+        Ok(example) => {
+            example.map(|EventExample { sample, .. }| (sample.body, sample.headers, sample.values))
+        }
         Err(error) => {
             let error = format!("{:#}", anyhow::Error::new(error));
             tracing::debug!(endpoint = %endpoint.name, error, "no row for a test");
@@ -86,8 +96,8 @@ async fn sample(settings: &Settings, endpoint: &Endpoint, now: Timestamp) -> Opt
     }
 }
 
-/// A body, and what its shape asks of the request.
-pub(crate) type Sample = (String, Vec<(HeaderName, HeaderValue)>);
+/// A body, what its shape asks of the request, and what URL and headers need.
+pub(crate) type Sample = (String, Vec<(HeaderName, HeaderValue)>, Vec<(Arc<str>, RequestValue)>);
 
 async fn send(client: Arc<EndpointClient>, event: Event, now: Timestamp) -> Json {
     let lease = Lease { id: LeaseId(0), attempt: 1, replay: false, events: vec![Arc::new(event)] };
@@ -118,7 +128,8 @@ fn event(event_type: &str, sample: Option<Sample>, now: Timestamp) -> Event {
         let data = json!({ "message": "a test by walhook: nothing has happened" });
         json!({ "type": EVENT_TYPE, "timestamp": now.iso_millis(), "data": data }).to_string()
     };
-    let (body, mut headers) = sample.unwrap_or_else(|| (standard(), Vec::new()));
+    let (body, mut headers, values) =
+        sample.unwrap_or_else(|| (standard(), Vec::new(), Vec::new()));
     headers.push((TEST_HEADER, HeaderValue::from_static("true")));
     // Each test has an id of its own, below those of all changes.
     let position = Position { commit: Lsn::ZERO, ordinal: fastrand::u32(..) };
@@ -131,7 +142,9 @@ fn event(event_type: &str, sample: Option<Sample>, now: Timestamp) -> Event {
         committed: now,
         keys: EventKeys::NONE,
         expiry: None,
-        body: EventBody::new(vec![BodyPart::Bytes(Bytes::from(body))]).with_headers(headers),
+        body: EventBody::new(vec![BodyPart::Bytes(Bytes::from(body))])
+            .with_headers(headers)
+            .with_values(values),
         facts: EventFacts::default(),
         held: None,
         write_back: None,

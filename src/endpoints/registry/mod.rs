@@ -340,6 +340,7 @@ impl EndpointRegistry {
                 | PlanStep::Enable { .. }
                 | PlanStep::TryNow { .. } => {}
                 PlanStep::Events(others) => {
+                    self.try_now_what_takes(&others).await?;
                     for (rule, other) in self.rules.iter_mut().zip(&*others) {
                         rule.settings = other.clone();
                     }
@@ -366,6 +367,21 @@ impl EndpointRegistry {
             }
         }
         self.show();
+        Ok(())
+    }
+
+    /// Has what waits tried where an event's payload or filter changes: what failed before may be taken now.
+    async fn try_now_what_takes(&mut self, others: &[EventRule]) -> anyhow::Result<()> {
+        let is_other = |(rule, other): &(&RegisteredRule, &EventRule)| {
+            rule.settings.payload != other.payload || rule.settings.filter != other.filter
+        };
+        let changed = self.rules.iter().zip(others).filter(is_other);
+        let changed: Vec<&EventRule> = changed.map(|(_, other)| other).collect();
+        for member in self.members.values() {
+            if changed.iter().any(|rule| member.endpoint.takes(rule)) {
+                member.control.change(sender::LaneChange::TryNow).await?;
+            }
+        }
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use crate::config::settings::Auth;
 use crate::config::settings::Endpoint;
 use crate::config::settings::Signing;
 use crate::config::settings::StandardKey;
+use crate::config::template::TemplatePiece;
 
 /// Whether requests go to another place, prove themselves in another way, or are judged by another
 /// rule: what failed before may be taken now.
@@ -16,6 +17,10 @@ pub(super) fn is_other(before: &Endpoint, after: &Endpoint) -> bool {
         || before.signing != after.signing
         || before.auth != after.auth
         || before.headers != after.headers
+        || before.request != after.request
+        || before.payload != after.payload
+        || before.filter != after.filter
+        || before.only != after.only
         || before.link != after.link
         || before.answers != after.answers
         || before.timeout != after.timeout
@@ -30,6 +35,15 @@ pub(super) fn fingerprint(endpoint: &Endpoint) -> i32 {
         hash.write(part);
     };
     put(endpoint.url.reveal().as_str().as_bytes());
+    for header in &endpoint.request.headers {
+        put(header.name.as_str().as_bytes());
+        for piece in header.pieces.iter() {
+            match piece {
+                TemplatePiece::Literal(text) => put(text.as_bytes()),
+                TemplatePiece::Value(expression) => put(expression.source().as_bytes()),
+            }
+        }
+    }
     for (name, value) in &endpoint.headers {
         put(name.as_str().as_bytes());
         put(value.as_bytes());
@@ -87,6 +101,8 @@ mod tests {
             "url = 'https://a.example/x'\nsecret = '0123456789abcdef'",
             "url = 'https://a.example/x'\nauth = { bearer = 't' }",
             "url = 'https://a.example/x'\nheaders = { X-Key = 'a' }",
+            "url = 'https://a.example/x'\nheaders = { X-Key = '{{ id }}' }",
+            "url = 'https://a.example/{{ id }}'",
         ];
         for other in others.map(endpoint) {
             assert!(is_other(&plain, &other), "{other:?}");

@@ -10,6 +10,7 @@ use super::tests::rule;
 use super::*;
 use crate::config::expression::Expression;
 use crate::config::settings::CloudEventsMode;
+use crate::config::settings::PayloadSettings;
 use crate::flow::body::EventBody;
 use crate::flow::relation::ReplicaIdentity;
 

@@ -19,8 +19,10 @@ use crate::config::settings::JsonForm;
 use crate::config::settings::KeyOrdering;
 use crate::config::settings::ParkingSettings;
 use crate::config::settings::PayloadSettings;
+use crate::config::settings::RequestTemplate;
 use crate::config::settings::RetryDelays;
 use crate::config::settings::RetrySettings;
+use crate::config::settings::SourcePlaces;
 use crate::flow::change::ColumnField;
 use crate::flow::change::OldRow;
 use crate::flow::change::RowTuple;
@@ -94,6 +96,7 @@ pub(crate) fn rule(table: &str, payload: PayloadSettings) -> EventRule {
         write_back: None,
         dedupe: None,
         json: JsonForm::Stored,
+        places: SourcePlaces::default(),
     }
 }
 
@@ -128,6 +131,8 @@ pub(crate) fn endpoint(events: &str) -> Endpoint {
         response_limit: 0,
         test: None,
         unusable: None,
+        request: RequestTemplate::default(),
+        places: SourcePlaces::default(),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::flow::verdict::FailureClass;
 use crate::flow::verdict::HttpExchange;
 use crate::lane::core::LaneNow;
 use crate::lane::core::LaneState;
@@ -19,7 +20,9 @@ const ABOUT_THE_ENDPOINT: [u16; 4] = [401, 403, 405, 407];
 pub(super) fn is_worth_it(parcel: &RetryBatch, exchange: &HttpExchange) -> bool {
     let about_events =
         |status: u16| !(300..400).contains(&status) && !ABOUT_THE_ENDPOINT.contains(&status);
-    parcel.members.len() > 1 && exchange.status.is_some_and(about_events)
+    // A request that could not be made: each event has a URL or headers of its own.
+    let is_unmade = exchange.failure.as_ref().is_some_and(|f| f.class == FailureClass::Request);
+    parcel.members.len() > 1 && (is_unmade || exchange.status.is_some_and(about_events))
 }
 
 impl LaneState {

@@ -6,8 +6,8 @@ use crate::flow::change::CommittedChange;
 use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
 use crate::flow::time::Timestamp;
+use crate::pipeline::crash_guard::KeptBody;
 use crate::pipeline::pump::EventPump;
-use crate::store::crash_records::WorkStage;
 
 impl EventPump {
     /// Appends to `routed` what the change comes to. One over whose rendering walhook has crashed is
@@ -18,11 +18,12 @@ impl EventPump {
     pub(super) async fn route(
         &mut self,
         change: &CommittedChange,
-        convicted: Option<WorkStage>,
+        convicted: Option<KeptBody>,
         routed: &mut Vec<(RuleIndex, RoutedEvent)>,
     ) -> anyhow::Result<()> {
-        if convicted == Some(WorkStage::Rendering) {
-            self.router.set_aside(change, |rule, outcome| routed.push((rule, outcome)));
+        if let Some(kept @ (KeptBody::Standard | KeptBody::None)) = convicted {
+            let keeps_row = kept == KeptBody::Standard;
+            self.router.set_aside(change, keeps_row, |rule, outcome| routed.push((rule, outcome)));
             return Ok(());
         }
         let now = self.clock.now();

@@ -92,6 +92,26 @@ impl PumpOutbox {
         self.opened.push(PumpReport::Event { position, committed, table, takers });
     }
 
+    /// The same in all of its shapes, each for those of the takers that get it.
+    pub(super) fn set_aside_shaped(
+        &mut self,
+        event: Box<Event>,
+        takers: &[EndpointIndex],
+        others: Vec<ShapedBody>,
+        why: PoisonReason,
+    ) {
+        let mut own: Vec<EndpointIndex> = takers.to_vec();
+        for ShapedBody { body, endpoints } in others {
+            let theirs: Vec<_> = own.extract_if(.., |taker| endpoints.contains(taker)).collect();
+            if !theirs.is_empty() {
+                self.set_aside(Box::new(event.shaped(body, None)), theirs.into(), why);
+            }
+        }
+        if !own.is_empty() {
+            self.set_aside(event, own.into(), why);
+        }
+    }
+
     /// The ledger buries it; no lane hears of it.
     pub(super) fn set_aside(
         &mut self,
@@ -99,7 +119,7 @@ impl PumpOutbox {
         takers: Arc<[EndpointIndex]>,
         why: PoisonReason,
     ) {
-        if why == PoisonReason::Crashes {
+        if matches!(why, PoisonReason::Crashes | PoisonReason::CrashesInRendering) {
             tracing::error!(
                 event = &*event.event_type,
                 table = %event.table,

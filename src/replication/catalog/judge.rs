@@ -38,7 +38,9 @@ pub fn judge(facts: &CatalogFacts, wanted: &WantedObjects) -> CheckReport {
             Some(found) => judge_table(table, found, &outcome, facts, &mut report),
             None => {
                 let nearest = nearest_table(&table.name, &facts.neighbours);
-                report.add(SetupDiagnostic::MissingTable { table: table.name.clone(), nearest });
+                let named_in = table.named_in(None);
+                let table = table.name.clone();
+                report.add(SetupDiagnostic::MissingTable { table, named_in, nearest });
             }
         }
     }
@@ -108,8 +110,9 @@ fn judge_table(
     for column in wanted.columns.iter().filter(|column| !found.columns.contains(column)) {
         let nearest = nearest(column, found.columns.iter().map(String::as_str));
         let nearest = nearest.map(ToOwned::to_owned);
+        let named_in = wanted.named_in(Some(column));
         let (table, column) = (table.clone(), column.clone());
-        report.add(SetupDiagnostic::MissingColumn { table, column, nearest });
+        report.add(SetupDiagnostic::MissingColumn { table, column, named_in, nearest });
     }
     coverage::judge_generated(wanted, found, facts, outcome, report);
     coverage::judge_rows(wanted, found, outcome, report);

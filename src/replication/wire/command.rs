@@ -191,6 +191,8 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
              current_setting('transaction_read_only'), \
              set_config('wal_sender_timeout', '{}', false), \
              set_config('idle_session_timeout', '0', false), \
+             (SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings \
+               WHERE name = 'transaction_timeout' AND source <> 'client'), \
              set_config('lock_timeout', '{}', false), \
              pg_backend_pid(), pg_is_in_recovery(), {TAKE_BYTES_AS_THEY_ARE}",
             wal_sender_timeout.as_millis(),
@@ -199,9 +201,9 @@ async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         .await?;
     let row = settings.into_iter().next().unwrap_or_default();
     connection.version = number(&row, 0)?;
-    connection.pid = number(&row, 5)?;
+    connection.pid = number(&row, 6)?;
     if server.attrs != SessionAttrs::Any {
-        let kind = DialKind { read_only: text(&row, 1)? == "on", standby: text(&row, 6)? == "t" };
+        let kind = DialKind { read_only: text(&row, 1)? == "on", standby: text(&row, 7)? == "t" };
         dial::check_attrs(server.attrs, kind, at)?;
         let (name, value) = WRITABLE;
         connection.query_rows(&format!("SELECT set_config('{name}', '{value}', false)")).await?;

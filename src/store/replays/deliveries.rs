@@ -13,6 +13,7 @@ use tokio_postgres::types::Type;
 
 use crate::flow::body::BodyPart;
 use crate::flow::body::EventBody;
+use crate::flow::body::RequestValue;
 use crate::flow::event::Event;
 use crate::flow::event::EventExpiry;
 use crate::flow::event::EventFacts;
@@ -28,6 +29,10 @@ use crate::store::sql::read;
 use crate::store::sql::unsigned;
 use crate::store::state_error::StateError;
 use crate::store::stored_event;
+
+/// Around an expression whose value is kept.
+const VALUE_OPEN: &str = "{{";
+const VALUE_CLOSE: &str = "}}";
 
 /// What a filter means at one endpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -173,24 +178,36 @@ fn read_event(row: &Row, at: ReplayCursor, body: String) -> Result<Event, StateE
         // When it is over is all that counts.
         expiry: expires.map(|born| EventExpiry { born, max_age: std::time::Duration::ZERO }),
         body: EventBody::new(vec![BodyPart::Bytes(Bytes::from(body))])
-            .with_headers(read_headers(headers)?),
+            .with_headers(read_headers(headers.as_ref())?)
+            .with_values(read_values(headers.as_ref())),
         facts: EventFacts::new(row_key.into_iter().map(|key| ("key".into(), key)).collect()),
         write_back: None,
         held: None,
     })
 }
 
-/// What a body's shape asks of the request, to be kept.
+/// What a body's shape, and its endpoint's URL and headers, ask of the request, to be kept: names and values
+/// of headers, and values by their expression in braces, which no header's name holds.
 pub(crate) fn kept_headers(body: &EventBody, unicode: bool) -> Option<Value> {
     let header = |(name, value): &(HeaderName, HeaderValue)| {
         let value = clean(value.to_str().ok()?, unicode).into_owned();
         Some((name.as_str().to_owned(), Value::String(value)))
     };
-    let headers: Map<String, Value> = body.headers().iter().filter_map(header).collect();
+    let value = |(source, value): &(Arc<str>, RequestValue)| {
+        let value = match value {
+            RequestValue::Text(text) => Value::String(clean(text, unicode).into_owned()),
+            RequestValue::Null => Value::Null,
+            RequestValue::Failed(_) => return None, // nothing was delivered with it
+        };
+        Some((format!("{VALUE_OPEN}{source}{VALUE_CLOSE}"), value))
+    };
+    let values = body.values().iter().filter_map(value);
+    let headers: Map<String, Value> =
+        body.headers().iter().filter_map(header).chain(values).collect();
     (!headers.is_empty()).then_some(Value::Object(headers))
 }
 
-fn read_headers(kept: Option<Value>) -> Result<Vec<(HeaderName, HeaderValue)>, StateError> {
+fn read_headers(kept: Option<&Value>) -> Result<Vec<(HeaderName, HeaderValue)>, StateError> {
     let wrong = || StateError::unreadable("the headers of an event", "they are no headers");
     let Some(kept) = kept else { return Ok(Vec::new()) };
     let header = |(name, value): (&String, &Value)| {
@@ -198,5 +215,16 @@ fn read_headers(kept: Option<Value>) -> Result<Vec<(HeaderName, HeaderValue)>, S
         Some((name, HeaderValue::from_str(value.as_str()?).ok()?))
     };
     let headers = kept.as_object().ok_or_else(wrong)?.iter();
+    let headers = headers.filter(|(name, _)| !name.starts_with(VALUE_OPEN));
     headers.map(|pair| header(pair).ok_or_else(wrong)).collect()
+}
+
+fn read_values(kept: Option<&Value>) -> Vec<(Arc<str>, RequestValue)> {
+    let value = |(name, value): (&String, &Value)| {
+        let source = name.strip_prefix(VALUE_OPEN)?.strip_suffix(VALUE_CLOSE)?;
+        let value =
+            value.as_str().map_or(RequestValue::Null, |text| RequestValue::Text(text.into()));
+        Some((Arc::from(source), value))
+    };
+    kept.and_then(Value::as_object).into_iter().flatten().filter_map(value).collect()
 }

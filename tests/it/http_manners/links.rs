@@ -249,3 +249,36 @@ async fn a_receiver_without_http_2_is_served_as_ever() {
         assert!(request.header("host").starts_with("hooks.test:"));
     }
 }
+
+#[tokio::test]
+async fn a_path_and_headers_of_the_events_own_go_by_every_way() {
+    let plain = Receiver::start(always(Answer::status(200)));
+    let multiplexed = Receiver::start_http2(None, always(Answer::status(200)));
+    let proxy = Receiver::start(always(Answer::status(200)));
+    let by_proxy = format!("proxy = 'http://{}'", proxy.address());
+    let ways = [
+        (&plain, plain.url(), "", ""),
+        (&multiplexed, multiplexed.url(), "http2 = true", ""),
+        (
+            &proxy,
+            String::from("http://far.test:8080/hooks"),
+            by_proxy.as_str(),
+            "http://far.test:8080",
+        ),
+    ];
+    for (receiver, url, keys, before) in ways {
+        let keys = format!("{keys}\nheaders = {{ X-Event = '{{{{ event_id }}}}' }}");
+        let client =
+            client_of(&linked(&format!("{url}/{{{{ event }}}}?n={{{{ event_id }}}}"), &keys));
+        for ordinal in [1, 2] {
+            let event = event(ordinal, vec![BodyPart::Bytes(Bytes::from_static(b"{}"))]);
+            let id = event.id.to_string();
+            let exchange = client.attempt(&lease_of(vec![event]), NOW).await;
+            assert_eq!(exchange.verdict, AttemptVerdict::Delivered, "{exchange:?}");
+            assert_eq!(exchange.request_headers.by_name()["x-event"], id);
+            let request = receiver.requests().pop().unwrap();
+            assert_eq!(request.path, format!("{before}/hooks/orders.insert?n={id}"));
+            assert_eq!(request.header("x-event"), id);
+        }
+    }
+}

@@ -160,6 +160,38 @@ async fn policies_that_come_while_it_runs_are_named_and_hide_nothing() {
     drop_role(&sql, &role).await;
 }
 
+/// A right that is taken away is seen before the next outcome needs it, and says what to grant.
+#[tokio::test]
+async fn rights_that_are_taken_away_while_it_runs_are_named() {
+    let (database, sql, role) = set_up().await;
+    let receiver = taking();
+    webhook(&sql, &receiver).await;
+    let mut service = Service::start(&toml(&database, &role, "webhooks")).await;
+    service.wait_for_status("/ready", 200).await;
+    for (take, give, said, series) in [
+        (
+            format!("REVOKE UPDATE ON tasks FROM {role}"),
+            format!("GRANT UPDATE ON tasks TO {role}"),
+            "run `GRANT UPDATE (",
+            "write_backs",
+        ),
+        (
+            format!("REVOKE SELECT ON webhooks FROM {role}"),
+            format!("GRANT SELECT ON webhooks TO {role}"),
+            "permission denied for table webhooks",
+            "endpoints_table",
+        ),
+    ] {
+        sql.batch_execute(&take).await.unwrap();
+        wait_until_named(&service, said).await;
+        service.wait_for_metric(&format!("walhook_obstacle{{what=\"{series}\"}}"), 1.0).await;
+        sql.batch_execute(&give).await.unwrap();
+        service.wait_for_status("/ready", 200).await;
+    }
+    service.stop().await;
+    drop_role(&sql, &role).await;
+}
+
 #[tokio::test]
 async fn a_write_back_that_changes_no_row_is_named() {
     let (database, sql, _role) = set_up().await;

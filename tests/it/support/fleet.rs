@@ -52,10 +52,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Lines of the log that are shown, when something does not arrive.
 const LOG_SHOWN: usize = 100;
 
-/// After so many kills the next process may find that two in a row came at the same place: then it
-/// takes changes one by one.
-const CAREFUL_EVERY: u32 = 10;
-
 /// What a flush takes at most, and what may wait for the next one meanwhile: the ledger's limits.
 const FLUSH_ROWS: usize = 3 * 1024;
 
@@ -178,19 +174,6 @@ impl Fleet {
             member.unflushed += unflushed;
             member.most_unflushed = member.most_unflushed.max(unflushed);
         }
-        self.forgive().await;
-    }
-
-    /// A change over which walhook seems to crash again and again is set aside, as it should be, and
-    /// [`crate::poison`] sees to that. Here it is no change's fault: most processes are told that the one
-    /// before ended well, and the others forget at which change that was.
-    async fn forgive(&self) {
-        let forgotten = match self.kills % CAREFUL_EVERY == CAREFUL_EVERY / 2 {
-            true => "marked_lsn = NULL, suspect_lsn = NULL",
-            false => "running = false",
-        };
-        let update = format!("UPDATE walhook.runs SET {forgotten}");
-        Sql::connect(&self.url).await.batch_execute(&update).await.unwrap();
     }
 
     /// What the books of the state say was delivered, by endpoint.

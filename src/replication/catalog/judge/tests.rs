@@ -27,6 +27,7 @@ fn wanted() -> WantedObjects {
             streamed: columns.clone(),
             columns,
             operations: INSERT,
+            named_in: vec![(Some("status".into()), "`when` of event order (w.toml:7)".into())],
         }],
     }
 }
