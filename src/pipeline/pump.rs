@@ -187,7 +187,7 @@ impl EventPump {
                 read = source.next(&mut captured) => read?,
             }
             self.read_at = since_boot();
-            let fed = self.feed(&mut captured).await;
+            let fed = self.feed(&mut captured, source.expects_more()).await;
             if fed.is_err() && stop.is_cancelled() {
                 // A lane that was full has been cut off. What it did not take comes again.
                 return Ok(());
@@ -218,12 +218,17 @@ impl EventPump {
         FilteredNote { edition: self.edition, rule, fate }
     }
 
-    async fn feed(&mut self, captured: &mut Vec<CapturedItem>) -> anyhow::Result<()> {
+    /// `expects_more`: the source knows of more than this.
+    async fn feed(
+        &mut self,
+        captured: &mut Vec<CapturedItem>,
+        expects_more: bool,
+    ) -> anyhow::Result<()> {
         for captured in captured.drain(..) {
             self.take(captured).await?;
         }
         self.outbox.hand_over().await?;
-        if !self.in_transaction {
+        if !self.in_transaction && !expects_more {
             self.outbox.rest().await?;
         }
         if self.parked.is_some_and(|parked| self.passed > parked.commit) {

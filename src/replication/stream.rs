@@ -178,6 +178,13 @@ impl ReplicationSource {
         &self.identity
     }
 
+    /// Whether more is on its way already, as far as the stream itself tells.
+    pub fn expects_more(&self) -> bool {
+        let expects =
+            |stream: &ChangeStream| !stream.pending.is_empty() || stream.frames.expects_more();
+        self.stream.as_ref().is_some_and(expects)
+    }
+
     /// Waits for what comes next and appends all that is at hand to `captured`. Cancellation-safe:
     /// nothing is lost if the future is dropped.
     ///

@@ -190,7 +190,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             self.take_complete(before, out)?;
             let count = out.len() - before;
             if count > 0 {
-                let is_behind = count >= MANY_FRAMES || self.is_behind(out.get(before..));
+                self.note_lag(out.get(before..));
+                let is_behind = count >= MANY_FRAMES || self.is_behind();
                 let backlog = is_behind && self.buf.len() < READ_BYTES_MIN;
                 let wait = if count >= FLOOD_FRAMES { GATHER_FLOOD } else { GATHER };
                 self.gather_until = backlog.then(|| Instant::now() + wait);
@@ -200,14 +201,23 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Whether the last transaction that these frames begin was sent long after its commit; if they
-    /// begin none, what the one before has shown.
-    fn is_behind(&mut self, frames: Option<&[WireFrame]>) -> bool {
+    /// Whether more is on its way already, as far as the stream itself tells: it is behind, or a message
+    /// has come in part.
+    pub fn expects_more(&self) -> bool {
+        self.is_behind() || self.large.is_some() || !self.buf.is_empty()
+    }
+
+    /// How long after its commit the last transaction was sent that these frames begin; if they begin none,
+    /// what the one before has shown.
+    fn note_lag(&mut self, frames: Option<&[WireFrame]>) {
         let begun = frames.unwrap_or_default().iter().rev().find_map(|frame| match frame {
             WireFrame::Data { sent, payload, .. } => Some(sent.since(committed(payload)?)),
             WireFrame::Keepalive { .. } => None,
         });
         self.lag = begun.unwrap_or(self.lag);
+    }
+
+    fn is_behind(&self) -> bool {
         self.lag >= BEHIND
     }
 

@@ -127,7 +127,7 @@ fn begin(lag: Duration) -> Vec<u8> {
 async fn while_the_stream_is_behind_the_servers_commits_bytes_gather_however_few_come() {
     let (client, mut server) = tokio::io::duplex(1 << 20);
     let mut reader = reader(client, &MemoryBudget::new(0));
-    let (mut frames, mut waited) = (Vec::new(), Vec::new());
+    let (mut frames, mut waited, mut expecting) = (Vec::new(), Vec::new(), Vec::new());
     let ms = Duration::from_millis;
     // A transaction that was sent at once, one that was late, a part of it, one in time again.
     let reads = [begin(ms(1)), begin(ms(6)), data(1, b"Ix"), begin(ms(4)), data(1, b"Ix")];
@@ -136,8 +136,14 @@ async fn while_the_stream_is_behind_the_servers_commits_bytes_gather_however_few
         let started = Instant::now();
         reader.read(&mut frames).await.unwrap();
         waited.push(started.elapsed());
+        expecting.push(reader.expects_more());
     }
     assert_eq!(waited, [ms(0), ms(0), ms(1), ms(1), ms(0)]);
+    assert_eq!(
+        expecting,
+        [false, true, true, false, false],
+        "a batch that is not full waits for more"
+    );
 }
 
 #[tokio::test]
