@@ -56,6 +56,7 @@ use crate::flow::lsn::Position;
 use crate::ha::standby;
 use crate::ha::state;
 use crate::ha::state::TakenState;
+use crate::lane::in_flight_total::InFlightTotal;
 use crate::ledger;
 use crate::ledger::Ledger;
 use crate::ledger::writer::StateWriter;
@@ -286,6 +287,7 @@ impl App {
             bodies: settings.push_log.bodies,
             cuts: cuts.clone(),
             share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
+            in_flight: InFlightTotal::default(),
         };
         let (ways, edits, turns) = UpdateSenders::open();
         let (desk, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;

@@ -166,6 +166,8 @@ pub struct LaneState {
     rate: RateLimit,
     ramp: RecoveryRamp,
     limit: ConcurrencyLimit,
+    /// How many requests there may be for the sake of other lanes.
+    bound: usize,
     /// When the endpoint answered last.
     answered: Option<Instant>,
     /// Nothing more is on its way, so that a batch that is not full waits for answers only.
@@ -232,6 +234,7 @@ impl LaneState {
             rate: RateLimit::new(settings.rate_limit),
             ramp,
             limit: ConcurrencyLimit::new(settings.concurrency, settings.is_steady()),
+            bound: usize::MAX,
             answered: None,
             is_resting: false,
             breaker,
@@ -487,7 +490,18 @@ impl LaneState {
 
     /// How many requests may be in flight.
     fn allowed(&self) -> usize {
-        self.ramp.allowed().min(self.limit.allowed())
+        self.ramp.allowed().min(self.limit.allowed()).min(self.bound)
+    }
+
+    /// Requests in flight.
+    pub fn requests(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// No more requests than these are to be in flight, but one in any case. Not for an endpoint whose
+    /// schedule holds to the letter.
+    pub fn bound(&mut self, requests: usize) {
+        self.bound = if self.settings.is_steady() { usize::MAX } else { requests.max(1) };
     }
 
     /// Whether an endpoint that refuses for want of room takes other requests at the same time.

@@ -19,6 +19,7 @@ pub mod core;
 pub mod error;
 pub mod gauges;
 mod in_flight;
+pub mod in_flight_total;
 pub mod overflow_delay;
 mod semaphore;
 pub mod sender;

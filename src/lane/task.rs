@@ -49,6 +49,8 @@ use crate::lane::core::spill::RefillWanted;
 use crate::lane::error::QueueError;
 use crate::lane::gauges::LaneGauges;
 use crate::lane::in_flight::RequestsInFlight;
+use crate::lane::in_flight_total::InFlightPart;
+use crate::lane::in_flight_total::InFlightTotal;
 use crate::lane::sender::LaneChange;
 use crate::lane::sender::LaneMessage;
 use crate::lane::sender::ReplayedDelivery;
@@ -86,6 +88,8 @@ pub struct LaneTask {
     is_backlog_away: bool,
     /// Told when memory is wanted for something large.
     pressure: Option<watch::Receiver<u64>>,
+    /// What it has of the requests that all lanes have in flight.
+    part: InFlightPart,
 }
 
 /// For a lane without a backlog.
@@ -132,7 +136,15 @@ impl LaneTask {
             freed: FreedDelivery::default(),
             is_backlog_away: false,
             pressure: None,
+            part: InFlightTotal::default().part(),
         }
+    }
+
+    /// Has the lane share its number of requests in flight with others.
+    #[must_use]
+    pub fn counted_in(mut self, total: &InFlightTotal) -> Self {
+        self.part = total.part();
+        self
     }
 
     /// Has the lane give back what it holds in memory and the backlog has, too, when it is told.
@@ -246,9 +258,11 @@ impl LaneTask {
             return Some(now.instant + FENCE_POLL);
         }
         self.lane.tick(now);
+        self.lane.bound(self.part.note(self.lane.requests()));
         while let Some(lease) = self.lane.lease(now) {
             start(lease);
         }
+        self.part.note(self.lane.requests());
         self.lane.wake_at(now.instant)
     }
 

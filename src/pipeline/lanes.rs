@@ -20,6 +20,7 @@ use crate::flow::lease::Lease;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::LaneReport;
 use crate::lane;
+use crate::lane::in_flight_total::InFlightTotal;
 use crate::lane::sender::LaneSender;
 use crate::lane::settings::LaneSettings;
 use crate::pipeline::backlog_reader::BacklogReader;
@@ -36,6 +37,7 @@ pub(crate) struct LaneContext {
     /// Those that the push log keeps.
     pub(crate) bodies: LoggedBodies,
     pub(crate) cuts: ShutdownStages,
+    pub(crate) in_flight: InFlightTotal,
     /// What each lane may hold of the memory budget.
     pub(crate) share_bytes: usize,
 }
@@ -71,7 +73,7 @@ pub(crate) fn lane(
 ) -> (LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>) {
     let settings = LaneSettings::with_backlog(index, endpoint, standing);
     let (sender, task) = lane::open(settings.within(common.share_bytes));
-    let task = task.pressed_by(common.backlog.pressure());
+    let task = task.pressed_by(common.backlog.pressure()).counted_in(&common.in_flight);
     let (clock, hold) = (common.handles.clock.clone(), common.handles.hold.clone());
     let (reports, bodies, cuts) = (common.reports.clone(), common.bodies, common.cuts.clone());
     let (backlog, name) = (Arc::clone(&common.backlog), Arc::clone(&endpoint.name));
