@@ -182,3 +182,27 @@ async fn changes_of_one_key_arrive_in_commit_order_also_through_failures() {
     let attempts = receiver.count();
     assert!(f64::from(u32::try_from(attempts).unwrap()) > events * 1.2, "only {attempts} attempts");
 }
+
+#[tokio::test]
+async fn batches_of_a_backlog_are_full() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(TABLE).await.unwrap();
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let rest = format!(
+        "{EVENT}[[endpoint]]\nname = \"batches\"\nurl = \"{}\"\nevents = [\"order\"]\n\
+         batch = {{ size = 100, linger = \"1m\" }}\n",
+        receiver.url()
+    );
+    let toml = configuration(&database, &rest);
+    // So that the slot is there.
+    Service::start(&toml).await.stop().await;
+    let each = "DO $$ BEGIN FOR n IN 1..2000 LOOP INSERT INTO orders VALUES (n, 0); COMMIT; END LOOP; END $$";
+    sql.batch_execute(each).await.unwrap();
+    let mut service = Service::start(&toml).await;
+    receiver.wait_for(20, AMPLE).await;
+    let delivered = "walhook_deliveries_total{endpoint=\"batches\",outcome=\"delivered\"}";
+    service.wait_for_metric(delivered, 2000.0).await;
+    assert_eq!(receiver.count(), 20, "what a read brings is not all that is on its way");
+    service.stop().await;
+}
