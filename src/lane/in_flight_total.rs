@@ -85,7 +85,7 @@ fn judged(shared: usize, in_flight: usize, is_busy: bool) -> usize {
     let judged = match is_busy {
         true => shared - shared / 8,
         // What is not used says nothing of what could be.
-        false if in_flight < shared - shared / 8 => shared,
+        false if in_flight < shared / 8 * 5 => shared,
         false => shared + shared / 8,
     };
     judged.clamp(SHARED_MIN, SHARED_MAX)
