@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 const FILE: &str = "receiver.pem";
 
-/// See the module's header.
+/// A certificate that the receiver shows, with the file of whoever is to trust it.
 pub(crate) struct Identity {
     certificate: CertificateDer<'static>,
     key: Vec<u8>,

@@ -87,7 +87,7 @@ const TABLE: &str = "
     $$;
 ";
 
-/// Postgres and receiver; see the module's header.
+/// A private PostgreSQL with its table, the receiver, and the build that is measured.
 pub(crate) struct Stage {
     pub(crate) receiver: Receiver,
     /// The walhook that is measured.

@@ -23,7 +23,7 @@ const STATEMENT_MAX: Duration = Duration::from_secs(15);
 /// How long somebody waits for a session before being told that the state is away.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// See the module's header.
+/// Answers the questions of the HTTP surface from the state's database.
 #[derive(Debug)]
 pub struct StateQueries {
     desk: SessionPool,

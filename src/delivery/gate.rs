@@ -24,7 +24,7 @@ pub type SendPermission = Arc<dyn Fn() -> bool + Send + Sync>;
 /// How often a write that is kept back looks whether it may go on.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// See the module's header.
+/// A connection that writes nothing while another walhook may own the slot.
 pub(crate) struct FencedStream<S> {
     stream: S,
     may_send: SendPermission,

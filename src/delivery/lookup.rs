@@ -49,7 +49,7 @@ type Ask = Arc<dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
 
 type Found = Option<Result<Vec<SocketAddr>, Arc<io::Error>>>;
 
-/// See the module's header.
+/// Name resolution for all endpoints: one look-up for each name at a time.
 #[derive(Clone)]
 pub(crate) struct Lookups {
     ask: Ask,

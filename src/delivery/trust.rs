@@ -23,7 +23,7 @@ use crate::config::link::TrustedAuthorities;
 use crate::store::certificate::check_name;
 use crate::store::certificate::check_validity;
 
-/// See the module's header.
+/// Verifies certificates by the authorities of `tls.ca` alone.
 #[derive(Debug)]
 pub(crate) struct EndpointTrust {
     certificates: Arc<[CertificateDer<'static>]>,

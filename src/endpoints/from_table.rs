@@ -61,7 +61,7 @@ const IS_RUNNING: &str = "
                     WHERE x::text::numeric % 4294967296 = $1::int8)
       FROM (SELECT s, pg_snapshot_xmax(s) FROM pg_current_snapshot() s) now (snapshot, xmax)";
 
-/// See the module's header.
+/// Follows the table of `[endpoints_from]` and keeps its endpoints current.
 pub(crate) struct TableKeeper {
     from: EndpointsFrom,
     server: ServerSettings,

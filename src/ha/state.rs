@@ -256,9 +256,7 @@ async fn remembered(
 ///
 /// A server that is shutting down would wait for our confirmation, and we for its database, for
 /// ever.
-///
-/// # Errors
-/// None.
+/// It cannot fail: the signature is that of a task.
 pub(crate) async fn watch(
     let_go: SlotRelease,
     mut writable: watch::Receiver<bool>,

@@ -151,7 +151,7 @@ pub struct LaneCounts {
 /// there.
 const LATELY: Duration = Duration::from_millis(500);
 
-/// See the module's header.
+/// Decides what one endpoint is sent next. Pure: time and chance are arguments.
 #[derive(Debug)]
 pub struct LaneState {
     settings: LaneSettings,

@@ -14,7 +14,7 @@ use crate::lane::capacity::LaneCapacity;
 use crate::lane::core::LaneCounts;
 use crate::lane::core::breaker::BreakerState;
 
-/// See the module's header.
+/// Counts of a lane, shared with whoever shows them.
 #[derive(Debug)]
 pub struct LaneGauges {
     room: Arc<LaneCapacity>,

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::ReusableBoxFuture;
 
-/// See the module's header.
+/// Polls the requests that a lane has started, and gives out those that have ended.
 #[derive(Debug)]
 pub(super) struct RequestsInFlight<'a, T> {
     running: FuturesUnordered<RunningRequest<'a, T>>,

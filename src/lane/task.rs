@@ -92,10 +92,7 @@ pub struct LaneTask {
     part: InFlightPart,
 }
 
-/// For a lane without a backlog.
-///
-/// # Errors
-/// None.
+/// The empty page of a lane without a backlog.
 pub async fn no_backlog(
     _after: Option<BacklogPosition>,
     _limit: usize,

@@ -41,7 +41,7 @@ use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::TableMetrics;
 use crate::telemetry::metrics::WalhookMetrics;
 
-/// See the module's header.
+/// Keeps `walhook_balance` and the other counts of deliveries current between flushes.
 pub(crate) struct LiveBooks {
     metrics: WalhookMetrics,
     endpoints: BTreeMap<EndpointIndex, EndpointBooks>,

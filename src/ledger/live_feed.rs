@@ -58,7 +58,7 @@ struct FeedShared {
     queue: Mutex<FeedQueue>,
 }
 
-/// See the module's header. Clones share it.
+/// Hands attempts to those who watch them. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct AttemptFeed(Arc<FeedShared>);
 

@@ -27,7 +27,7 @@ impl ServingEndpoints {
     }
 }
 
-/// See the module's header.
+/// Endpoints by their numbers, as long as something of them may be booked.
 #[derive(Debug, Default)]
 pub(crate) struct EndpointNames {
     /// By endpoint index; `None` for one that is retired.

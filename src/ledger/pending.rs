@@ -64,7 +64,7 @@ impl PendingBooks {
     }
 }
 
-/// See the module's header.
+/// Collects what the next flush commits.
 #[derive(Debug, Default)]
 pub(crate) struct PendingFlush {
     flush: StateFlush,

@@ -19,7 +19,7 @@ const WAITING_MAX: usize = 200_000;
 /// How far the tables are behind in forgetting, in commit time: microseconds.
 const FORGET_EVERY: i64 = 5_000_000;
 
-/// See the module's header.
+/// The values of `dedupe` that are not stored yet.
 #[derive(Debug, Default)]
 pub(crate) struct SeenSightings {
     waiting: VecDeque<SeenValues>,

@@ -12,7 +12,7 @@ use crate::flow::settlement::DurableIn;
 use crate::flow::settlement::Settlement;
 use crate::store::write_backs::OutcomeTally;
 
-/// See the module's header.
+/// Outcomes of events that have a write-back, until all of their endpoints have one.
 #[derive(Debug, Default)]
 pub(crate) struct OutcomeTallies {
     open: HashMap<EventId, OutcomeTally>,

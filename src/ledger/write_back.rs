@@ -109,7 +109,7 @@ impl WriteBackStatus {
     }
 }
 
-/// The task. See the module's header.
+/// The task that writes outcomes into the rows of events.
 pub struct WriteBackRunner {
     slot: String,
     /// `None` where the state is in the source database: one session does for both.

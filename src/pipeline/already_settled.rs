@@ -9,7 +9,7 @@ use crate::flow::event::EventId;
 use crate::flow::lsn::Position;
 use crate::flow::settlement::EndpointIndex;
 
-/// See the module's header. It becomes less while the stream goes on.
+/// What the stream brings again and must not be sent again. It becomes less while the stream goes on.
 #[derive(Debug, Default)]
 pub(crate) struct AlreadySettled {
     /// Each endpoint has settled everything before this change.

@@ -33,9 +33,7 @@ const QUESTION: &str = "
     ROLLBACK";
 
 /// Asks until `stop`.
-///
-/// # Errors
-/// None.
+/// It cannot fail: the signature is that of a task.
 pub(crate) async fn watch(
     server: ServerSettings,
     status: StateStatus,

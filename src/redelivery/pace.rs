@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// See the module's header.
+/// Spaces what is sent again evenly.
 #[derive(Debug)]
 pub(crate) struct ResendPace {
     every: Duration,

@@ -32,7 +32,7 @@ use crate::store::resend;
 use crate::store::resend::ClaimPortion;
 use crate::store::state_error::StateError;
 
-/// See the module's header.
+/// Sends dead letters and replays to one endpoint, as long as it has some.
 pub(crate) struct ResendWorker<'r> {
     pub(crate) shared: &'r RedeliveryService,
     pub(crate) endpoint: Arc<str>,

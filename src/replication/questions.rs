@@ -36,7 +36,7 @@ const IS_RUNNING: &str = "
 const VISIBLE_TRIES: u32 = 250;
 const VISIBLE_PAUSE: Duration = Duration::from_millis(2);
 
-/// See the module's header.
+/// Asks the catalog what the stream does not tell, and remembers the answers.
 #[derive(Debug, Default)]
 pub(super) struct CatalogAnswers {
     session: Option<SqlSession>,

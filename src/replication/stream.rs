@@ -114,7 +114,7 @@ pub struct SourceTerms {
     pub feedback_on: Handle,
 }
 
-/// See the module's header.
+/// Reads the changes of one slot, and connects again when the connection is lost.
 pub struct ReplicationSource {
     terms: SourceTerms,
     identity: SystemIdentity,

@@ -15,7 +15,7 @@ use crate::store::error::ServerError;
 /// More tables are counted and not named.
 const CANDIDATES_MAX: usize = 4;
 
-/// See the module's header.
+/// The row that PostgreSQL cannot send, and why.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UnsendableRow {
     pub slot: String,

@@ -20,7 +20,7 @@ use crate::store::error::StoreError;
 /// Beyond a statement's limit, for the way there and back.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// See the module's header.
+/// SQL sessions for questions of operators, opened when needed and given back.
 #[derive(Debug)]
 pub struct SessionPool {
     server: ServerSettings,

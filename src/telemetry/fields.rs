@@ -13,7 +13,7 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
-/// See the module's header.
+/// Formats the fields of a log line.
 #[derive(Debug)]
 pub(super) struct FieldText;
 

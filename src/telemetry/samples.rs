@@ -132,7 +132,7 @@ struct SampleStore {
     endpoints: HashMap<Arc<str>, SampleSeries>,
 }
 
-/// See the module's header. Clones share it.
+/// What charts are drawn of. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct SampleHistory(Arc<Mutex<SampleStore>>);
 

@@ -71,7 +71,7 @@ const OURSELVES: &str = "walhook";
 /// The configuration as it was read last, if it was read again.
 pub(crate) type ReloadedSettings = watch::Receiver<Option<Arc<Settings>>>;
 
-/// See the module's header.
+/// Makes, changes and removes endpoints as the API asks for it.
 pub(crate) struct EndpointAdmin {
     settings: Settings,
     current: Arc<watch::Sender<Arc<Settings>>>,
@@ -128,10 +128,7 @@ impl EndpointAdmin {
         ))
     }
 
-    /// Answers until `stop`.
-    ///
-    /// # Errors
-    /// None.
+    /// Answers until `stop`. It cannot fail: the signature is that of a task.
     pub(crate) async fn run(
         mut self,
         orders: RegistryHandle,

@@ -34,7 +34,7 @@ impl RecordSeal {
     }
 }
 
-/// See the module's header.
+/// An endpoint of the API, as it is stored and shown.
 #[derive(Clone)]
 pub(crate) struct EndpointRecord {
     /// As it was written, with its secrets.

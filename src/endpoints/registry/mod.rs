@@ -110,7 +110,7 @@ struct RegistryRequest {
 /// The row as it was saved, if there was one to save.
 type RequestResult = Result<Option<StoredEndpoint>, RegistryError>;
 
-/// See the module's header.
+/// All endpoints with their lanes; the only one who adds, changes or removes one.
 pub(crate) struct EndpointRegistry {
     common: LaneContext,
     ways: UpdateSenders,

@@ -265,7 +265,7 @@ fn debezium_has_its_envelope() {
 }
 
 proptest! {
-    /// The promise of the module's header.
+    /// Whatever a column holds, what is rendered stays one JSON document.
     #[test]
     fn a_value_can_never_break_the_json(name: Vec<u8>, doc: Vec<u8>, at: String, metadata: Vec<u8>) {
         let mut raw = Vec::new();

@@ -32,7 +32,7 @@ const CUT: f64 = 0.7;
 /// than this comes from the machines' other work.
 const SLOWER_BY: Duration = Duration::from_millis(25);
 
-/// See the module's header.
+/// Adapts the number of requests in flight to what the endpoint bears.
 #[derive(Debug)]
 pub(super) struct ConcurrencyLimit {
     full: usize,

@@ -26,7 +26,7 @@ const SHOWN: usize = 20;
 const SERIES: [&str; 3] =
     ["walhook_deliveries_pending{", "walhook_breaker_open{", "walhook_attempts_total{"];
 
-/// See the module's header.
+/// Notes when events arrive, to be shown when some do not.
 #[derive(Debug)]
 pub(crate) struct Course {
     started: Instant,

@@ -55,7 +55,7 @@ const LOG_SHOWN: usize = 100;
 /// What a flush takes at most, and what may wait for the next one meanwhile: the ledger's limits.
 const FLUSH_ROWS: usize = 3 * 1024;
 
-/// See the module's header.
+/// A walhook, its cluster, its writers and its receivers.
 pub(crate) struct Fleet {
     pub(crate) cluster: Option<SandboxCluster>,
     pub(crate) url: String,
