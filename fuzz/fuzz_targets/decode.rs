@@ -5,10 +5,10 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use walhook::flow::change::Captured;
-use walhook::flow::change::Op;
-use walhook::flow::change::Tuple;
-use walhook::replication::assemble::Assembler;
+use walhook::flow::change::CapturedItem;
+use walhook::flow::change::ChangeOp;
+use walhook::flow::change::RowTuple;
+use walhook::replication::assemble::ChangeAssembler;
 use walhook::replication::pgoutput::decode;
 
 /// The input is a sequence of messages, each after its length in one byte: only so can a relation
@@ -23,29 +23,29 @@ fn messages(input: &[u8]) -> impl Iterator<Item = Bytes> {
     })
 }
 
-fn touch(tuple: &Tuple) {
+fn touch(tuple: &RowTuple) {
     for column in 0..=tuple.len() {
         std::hint::black_box((tuple.value(column), tuple.shared(column)));
     }
 }
 
 fuzz_target!(|input: &[u8]| {
-    let mut assembler = Assembler::new();
+    let mut assembler = ChangeAssembler::new();
     let mut captured = Vec::new();
     for message in messages(input) {
         let Ok(decoded) = decode(&message) else { continue };
         let _refused = assembler.accept(decoded, &message, None, &mut captured);
     }
     for step in &captured {
-        let Captured::Change(change) = step else { continue };
+        let CapturedItem::Change(change) = step else { continue };
         match &change.op {
-            Op::Insert { new } => touch(new),
-            Op::Update { old, new } => {
+            ChangeOp::Insert { new } => touch(new),
+            ChangeOp::Update { old, new } => {
                 old.iter().for_each(|old| touch(old.tuple()));
                 touch(new);
             }
-            Op::Delete { old } => touch(old.tuple()),
-            Op::Truncate => {}
+            ChangeOp::Delete { old } => touch(old.tuple()),
+            ChangeOp::Truncate => {}
         }
     }
 });

@@ -149,7 +149,7 @@ struct ListOrder {
 struct ResendOrder {
     #[command(flatten)]
     order: ListOrder,
-    /// So many a second, instead of [dead_letters] resend_rate
+    /// So many a second, instead of dead_letters.resend_rate
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<u32>,
     /// To this endpoint instead of their own; the letters themselves stay as they are

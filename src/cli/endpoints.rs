@@ -106,7 +106,7 @@ enum EndpointAction {
         /// Died, or was delivered, at this time or later (or a day)
         #[arg(long, value_name = "TIME")]
         since: String,
-        /// So many a second [default: as [dead_letters] resend_rate says, and 100 for the others]
+        /// So many a second [default: as dead_letters.resend_rate says, and 100 for the others]
         #[arg(long, value_name = "PER_SECOND")]
         rate: Option<u32>,
         /// Only counts

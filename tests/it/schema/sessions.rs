@@ -33,7 +33,7 @@ async fn defaults_of_the_role_and_schemas_that_shadow_change_nothing() {
          ALTER ROLE {role} SET statement_timeout = 1;
          ALTER ROLE {role} SET lock_timeout = 1;
          ALTER ROLE {role} SET idle_in_transaction_session_timeout = 1;
-         ALTER ROLE {role} SET idle_session_timeout = 1;
+         ALTER ROLE {role} SET idle_session_timeout = 1000;
          DO $$ BEGIN IF current_setting('server_version_num')::int >= 170000 THEN
              EXECUTE 'ALTER ROLE {role} SET transaction_timeout = 50'; END IF; END $$;
          ALTER ROLE {role} SET default_transaction_isolation = serializable;
