@@ -1,4 +1,4 @@
-// Replays of delivered events, and backfills of tables where this walhook has them.
+// Replays of delivered events.
 import { html, useState } from "./preact.js";
 import * as api from "./api.js";
 import { Act, Badge, Data, Dialog, Loaded, Rows, Time, announce, moment, useLoad } from "./parts.js";
@@ -36,14 +36,7 @@ function NewReplay({ close, query }) {
 
 export function Replays({ query }) {
   const [isNew, setNew] = useState(query.new === "1");
-  const load = useLoad(async () => {
-    const [replays, backfills] = await Promise.all([
-      api.get("/api/v1/replay"),
-      // Not every walhook has them.
-      api.get("/api/v1/backfills").catch((error) => (error.status === 404 ? null : Promise.reject(error))),
-    ]);
-    return { replays: replays.replays, backfills: backfills?.backfills ?? null };
-  }, [], 2);
+  const load = useLoad(async () => (await api.get("/api/v1/replay")).replays, [], 2);
   const stop = (path) => async () => {
     await api.remove(path);
     load.again();
@@ -72,27 +65,7 @@ export function Replays({ query }) {
   };
   return html`<div><h1>${t("Replays")}</h1>
     <div class="buttons"><button type="button" class="primary" onClick=${() => setNew(true)}>${t("New replay …")}</button></div>
-    <${Loaded} of=${load}>${({ replays, backfills }) => html`
-      <${Rows} head=${[t("Number"), t("State"), t("Endpoint"), t("Which"), t("Delivered"), t("Rate"), t("To go"), ""]} rows=${replays.map(rowOf)} label=${t("Replays")} empty=${t("Nothing was sent again yet")} />
-      ${backfills !== null && html`<h2>${t("Backfills")}</h2><${Backfills} of=${backfills} again=${load.again} />`}`}<//>
+    <${Loaded} of=${load}>${(replays) => html`
+      <${Rows} head=${[t("Number"), t("State"), t("Endpoint"), t("Which"), t("Delivered"), t("Rate"), t("To go"), ""]} rows=${replays.map(rowOf)} label=${t("Replays")} empty=${t("Nothing was sent again yet")} />`}<//>
     ${isNew && html`<${NewReplay} query=${query} close=${() => { setNew(false); load.again(); }} />`}</div>`;
-}
-
-function Backfills({ of, again }) {
-  const act = (one, what) => async () => {
-    await api.bare(`/api/v1/backfills/${api.part(String(one.id))}/${what}`);
-    again();
-  };
-  const rowOf = (one) => ({
-    key: one.id,
-    cells: [
-      one.id, html`<${Badge} of=${one.state} />`, html`<${Data} of=${one.table ?? (one.tables ?? []).join(", ")} />`,
-      html`${number(one.sent ?? one.rows_done ?? one.rows)}`,
-      html`<${Time} at=${one.created_at} />`,
-      html`<span class="buttons">${one.state === "running" && html`<${Act} small label=${t("Pause")} run=${act(one, "pause")} />`}
-        ${one.state === "paused" && html`<${Act} small label=${t("Resume")} run=${act(one, "resume")} />`}
-        ${["running", "paused"].includes(one.state) && html`<${Act} small label=${t("Cancel")} run=${act(one, "cancel")} />`}</span>`,
-    ],
-  });
-  return html`<${Rows} head=${[t("Number"), t("State"), t("Table"), t("Rows"), t("Begun"), ""]} rows=${of.map(rowOf)} label=${t("Backfills")} empty=${t("No table was sent yet: walhook backfill begins one")} />`;
 }

@@ -16,6 +16,9 @@ use crate::store::dead_letters::LetterFilter;
 use crate::store::letter_groups;
 use crate::store::letter_groups::LetterGroup;
 
+/// Groups that are shown, the largest; the sums are of all.
+const GROUPS_MAX: usize = 10_000;
+
 /// How many there are of what the filter means, by endpoint, class and state: what a bulk action would
 /// touch, and how far one has come.
 pub(crate) async fn groups(
@@ -34,7 +37,8 @@ pub(crate) async fn groups(
         "without_body": sum(&|group| group.without_body),
         "not_configured":
             sum(&|group| if surface.knows(&group.endpoint) { 0 } else { group.letters }),
-        "groups": groups.iter().map(shown).collect::<Vec<Value>>(),
+        "groups": groups.iter().take(GROUPS_MAX).map(shown).collect::<Vec<Value>>(),
+        "groups_left_out": groups.len().saturating_sub(GROUPS_MAX),
     })))
 }
 

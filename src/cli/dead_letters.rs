@@ -298,7 +298,13 @@ fn groups(asker: &ApiClient, query: &[(&str, String)], json: bool) -> Result<(),
     if groups.is_empty() {
         return Ok(terminal::note("no dead letters")?);
     }
-    Ok(table::print(&GROUP_COLUMNS, groups)?)
+    table::print(&GROUP_COLUMNS, groups)?;
+    match answer.get("groups_left_out").and_then(Value::as_u64) {
+        None | Some(0) => Ok(()),
+        Some(more) => {
+            Ok(terminal::note(&format!("and {more} smaller groups: ask for an endpoint"))?)
+        }
+    }
 }
 
 /// What of a letter must not be rounded.

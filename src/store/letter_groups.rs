@@ -20,9 +20,6 @@ use crate::store::sql::unsigned;
 use crate::store::state_error::StateError;
 use crate::store::stored_event;
 
-/// Groups that are told; beyond them the least are left out.
-const GROUPS_MAX: i64 = 1000;
-
 /// Letters that have all of this in common.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LetterGroup {
@@ -46,14 +43,13 @@ pub async fn groups(
     slot: &str,
     filter: &LetterFilter,
 ) -> Result<Vec<LetterGroup>, StateError> {
-    let mut params = filter_params(slot, filter, &LetterState::ALL);
-    params.put(Type::INT8, GROUPS_MAX);
+    let params = filter_params(slot, filter, &LetterState::ALL);
     let query = format!(
         "SELECT endpoint, failure_class, state, count(*) AS letters,
                 count(*) FILTER (WHERE body IS NULL) AS bare, min(died_at) AS first,
                 max(died_at) AS last
            FROM walhook.dead_letters WHERE {MATCHES} GROUP BY endpoint, failure_class, state
-          ORDER BY count(*) DESC, endpoint, failure_class, state LIMIT $11"
+          ORDER BY count(*) DESC, endpoint, failure_class, state"
     );
     let rows = client.query_typed(&query, &params.list()).await?;
     let group = |row: &Row| {
@@ -90,8 +86,8 @@ pub struct CopiedLetters {
 }
 
 /// Asks for dead letters to be sent to the endpoint `to`, as letters of its own: in its books they are
-/// dead, and no more among what was not for it. The letters that were copied stay as they are. One that `to` has already, or whose
-/// body was too large to be kept, is left out.
+/// dead, and no more among what was not for it. The letters that were copied stay as they are. One that
+/// `to` has already, or whose body was too large to be kept, is left out.
 ///
 /// # Errors
 /// That the statement failed: nothing is copied then.
