@@ -158,8 +158,10 @@ async fn watch(
     let mut written = screen.more();
     loop {
         tokio::select! {
-            row = writer.insert(), if written => {
-                let row = row.context("cannot insert the demo's rows")?;
+            // The statement itself is not given up when something arrives meanwhile: its row would be
+            // committed, or its number skipped, unseen.
+            () = writer.tick(), if written => {
+                let row = writer.insert().await.context("cannot insert the demo's rows")?;
                 written = screen.inserted(row)?;
             }
             Some(received) = received.recv() => {

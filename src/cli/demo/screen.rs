@@ -40,6 +40,7 @@ impl DemoScreen {
     pub(crate) fn greet(&self, url: &str, receiver: &str, api: SocketAddr) -> std::io::Result<()> {
         terminal::line(&format!("database     {url}"))?;
         terminal::line(&format!("receiver     {receiver} (checks signatures, answers 200)"))?;
+        terminal::line(&format!("page         http://{api}/"))?;
         terminal::line(&format!("stats        http://{api}/api/v1/webhook/stats"))?;
         terminal::line(&format!("metrics      http://{api}/metrics"))?;
         terminal::line("")?;

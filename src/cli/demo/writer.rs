@@ -43,9 +43,13 @@ impl DemoWriter {
         Self { session, ticks, count: 0 }
     }
 
-    /// Waits for the next tick and inserts a row.
-    pub(crate) async fn insert(&mut self) -> Result<DemoRow, tokio_postgres::Error> {
+    /// Waits until the next row is due; may be given up without a trace.
+    pub(crate) async fn tick(&mut self) {
         self.ticks.tick().await;
+    }
+
+    /// Inserts a row.
+    pub(crate) async fn insert(&mut self) -> Result<DemoRow, tokio_postgres::Error> {
         self.count += 1;
         let count = self.count;
         let recognised = !count.is_multiple_of(UNRECOGNISED_EVERY);
