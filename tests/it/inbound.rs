@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
@@ -150,10 +151,19 @@ async fn callbacks_become_rows_and_rows_become_pushes() {
     assert_eq!(handlers["data"][0]["kept"], 1);
     assert_eq!(handlers["data"][0]["refused"]["parameters"], 1);
     assert_eq!(send(at, "GET", "/health", "", "").await.unwrap().0, 200);
+    let (code, status) = send(at, "GET", "/api/v1/status", "", "").await.unwrap();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!((code, &status["success"]), (200, &true.into()), "{status}");
+    assert_eq!(status["data"]["streaming"], true, "{status}");
+    // Their way out is in the push log like that of any event.
+    let logged = "SELECT count(*) >= 2 FROM walhook.push_log
+                   WHERE outcome = 'delivered' AND table_name = 'wecom_callbacks' AND http_status = 200";
+    wait_for_text(&sql, logged, "t").await;
     assert_eq!(send(at, "GET", "/nothing", "", "").await.unwrap().0, 404);
     let log = service.program.output().join("\n");
     for secret in [TOKEN, AES_KEY] {
-        assert!(!log.contains(secret) && !handlers.to_string().contains(secret));
+        let shown = format!("{log}{handlers}{status}");
+        assert!(!shown.contains(secret), "{shown}");
     }
     service.stop().await;
 }
