@@ -9,9 +9,11 @@ use walhook::clock::host_now;
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
 use crate::support::postgres::wait_for_text;
+use crate::support::preload::Preload;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
+use crate::support::receiver::Request;
 use crate::support::receiver::always;
 use crate::support::service::AMPLE;
 use crate::support::service::Service;
@@ -80,6 +82,55 @@ async fn no_fresh_event_expires_while_the_clock_is_set() {
         receiver.wait_for(rows * 2, AMPLE).await;
     }
     wait_for_text(&sql, books, &format!("{} 1", rows * 2)).await;
+    service.stop().await;
+}
+
+/// The host's own clock, three hours ahead and back, and behind and back: what is fresh is sent, a
+/// retry comes when it is due, and signatures follow the clock that receivers compare them with.
+#[tokio::test]
+async fn nothing_expires_or_waits_while_the_hosts_clock_is_set() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(
+        "CREATE TABLE born (id int PRIMARY KEY, create_time timestamptz NOT NULL DEFAULT now());
+         CREATE TABLE plain (id int PRIMARY KEY)",
+    )
+    .await
+    .unwrap();
+    // Each event is refused once.
+    let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let receiver = Receiver::start(std::sync::Arc::new(move |request: &Request| {
+        let is_new = seen.lock().unwrap().insert(request.header("webhook-id").to_owned());
+        Answer::status(if is_new { 503 } else { 200 })
+    }));
+    let rest = format!(
+        "[[endpoint]]\nname = \"crm\"\nurl = \"{}\"\nsecret = \"a secret of some length\"\nbreaker = false\n\
+         retry = {{ delays = [\"1s\", \"1s\", \"1s\"] }}\n{EVENTS}",
+        receiver.url()
+    );
+    let preload = Preload::build();
+    let environment = preload.environment();
+    let environment: Vec<(&str, &str)> =
+        environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let toml = configuration(&database, &rest);
+    let mut service = Service::start_with(&toml, &environment).await;
+    let mut rows = 0;
+    for ahead in [0, 3, 3, 0, 0, -3, -3, 0] {
+        for _ in 0..5 {
+            rows += 1;
+            let insert =
+                format!("INSERT INTO born VALUES ({rows}); INSERT INTO plain VALUES ({rows})");
+            sql.batch_execute(&insert).await.unwrap();
+        }
+        // While they are on their way, and wait for their second attempt.
+        preload.set_clock(ahead * 3_600);
+        let sent = receiver.wait_for(rows * 4, AMPLE).await;
+        let at: i64 = sent.last().unwrap().header("webhook-timestamp").parse().unwrap();
+        let apart = host_now().seconds() + ahead * 3_600 - at;
+        assert!((-5..120).contains(&apart), "{ahead} h: {apart} s from the host's clock");
+    }
+    let books = "SELECT sum(delivered) || ' ' || sum(expired) FROM walhook.balance";
+    wait_for_text(&sql, books, &format!("{} 0", rows * 2)).await;
     service.stop().await;
 }
 

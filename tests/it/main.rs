@@ -31,6 +31,7 @@ mod lanes;
 mod large_rows;
 mod large_transaction;
 mod letters;
+mod lookups;
 mod many_endpoints;
 mod memory;
 mod messages;

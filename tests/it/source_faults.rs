@@ -1,7 +1,9 @@
 //! What the source sends that is not as it should be: bytes without an encoding, rows that cannot be
 //! sent at all, types that change, and damaged messages.
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may stop at once")]
+#![expect(clippy::print_stdout, reason = "what is skipped is said")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -144,6 +146,60 @@ async fn a_transaction_that_cannot_be_sent_is_named_and_can_be_left_out() {
     assert!(!rows.iter().any(|row| row["id"] == 2), "{rows:?}");
     let said = check(&toml).await;
     assert!(said.contains("1 transactions were left out") && said.contains(&commit), "{said}");
+}
+
+/// The statement of `docs/operations.md` that finds the commit, for this position.
+fn finding_the_commit(position: &str) -> String {
+    let page = include_str!("../../docs/operations.md");
+    let mut statements = page.split("\n```").flat_map(|block| block.split(";\n"));
+    let statement = statements.find(|text| text.contains("SELECT c.start_lsn AS commit")).unwrap();
+    let statement = statement.split(';').find(|text| text.contains("'0/1A2B3C4'")).unwrap();
+    let lines = statement.lines().map(|line| line.split("--").next().unwrap());
+    lines.collect::<Vec<_>>().join(" ").replace("0/1A2B3C4", position)
+}
+
+#[tokio::test]
+async fn a_row_filter_that_fails_is_named_and_the_way_past_it_works() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v int);
+         CREATE PUBLICATION walhook FOR TABLE t WHERE (10 / (id - 2) > -100)
+           WITH (publish = 'insert, update, delete')",
+    )
+    .await
+    .unwrap();
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let toml = configuration(&database, &event("t", &receiver.url()));
+    let mut service = Service::start(&toml).await;
+    sql.batch_execute("INSERT INTO t VALUES (1, 1)").await.unwrap();
+    receiver.wait_for(1, AMPLE).await;
+    sql.batch_execute("INSERT INTO t VALUES (2, 2)").await.unwrap();
+    sql.batch_execute("INSERT INTO t VALUES (3, 3)").await.unwrap();
+    assert_eq!(service.program.wait(AMPLE).await, Some(3));
+    let said = service.program.output().join("\n");
+    for part in ["division by zero", "public.t", "docs/operations.md"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let (_, after) = said.split_once("public.t at ").unwrap();
+    let position: String =
+        after.chars().take_while(|c| c.is_ascii_hexdigit() || *c == '/').collect();
+
+    if sql.batch_execute("CREATE EXTENSION pg_walinspect").await.is_err() {
+        println!("SKIP the way past it: this PostgreSQL has no pg_walinspect");
+        return;
+    }
+    let commit = sql.text(&finding_the_commit(&position)).await;
+    let mut skipping = Program::start(&["run", "--skip-transaction", &commit], &toml, &[]);
+    skipping.wait_for_line("going on without a transaction", AMPLE).await;
+    // The first may be there twice: nobody knew yet that it was delivered.
+    wait_for_text(&sql, "SELECT sum(delivered) FROM walhook.balance", "2").await;
+    skipping.terminate();
+    assert_eq!(skipping.wait(AMPLE).await, Some(0), "{}", skipping.output().join("\n"));
+    let rows = data(&receiver);
+    let ids: BTreeSet<i64> = rows.iter().filter_map(|row| row["id"].as_i64()).collect();
+    assert_eq!(ids, BTreeSet::from([1, 3]));
+    wait_for_text(&sql, "SELECT commit_lsn::text FROM walhook.gaps", &commit).await;
 }
 
 #[tokio::test]

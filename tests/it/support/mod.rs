@@ -5,6 +5,7 @@ pub(crate) mod course;
 pub(crate) mod fleet;
 pub(crate) mod ledger;
 pub(crate) mod postgres;
+pub(crate) mod preload;
 pub(crate) mod program;
 pub(crate) mod receiver;
 pub(crate) mod relay;

@@ -51,7 +51,12 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start(toml: &str) -> Self {
-        let mut program = Program::start(&["run"], toml, &[]);
+        Self::start_with(toml, &[]).await
+    }
+
+    /// With these variables in its environment.
+    pub(crate) async fn start_with(toml: &str, env: &[(&str, &str)]) -> Self {
+        let mut program = Program::start(&["run"], toml, env);
         let line = program.wait_for_line("walhook is running", AMPLE).await;
         Self { http: http_address(&line), program }
     }
