@@ -4,8 +4,8 @@
 //   receiver.js express-wechat     contract 4: the signature over `${timestamp}:${JSON.stringify(req.body)}`
 //   receiver.js node               contract 4 without a framework: over `${timestamp}:${body}`
 //
-// With Express where it is installed; else express.json() is a JSON.parse of the body. Prints `port N` and a line
-// for each request. The secret is in $SECRET.
+// With Express where it is installed; else express.json() is a JSON.parse of the body. Prints the framework,
+// `port N`, and a line for each request. The secret is in $SECRET.
 'use strict';
 
 const crypto = require('crypto');
@@ -63,6 +63,7 @@ try {
   express = undefined;
 }
 if (express) {
+  console.log('on Express');
   const app = express();
   app.use(express.json());
   app.post('/webhook', (req, res) => {

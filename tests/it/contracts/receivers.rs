@@ -11,6 +11,13 @@ async fn sample(program: &str, file: &str, variant: &str) -> Option<(Program, St
     let mut command = Command::new(program);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/receivers").join(file);
     command.arg(script).arg(variant).env("SECRET", SECRET);
+    // What `.ci/tools frameworks` has fetched; else what is installed, or the language's own library.
+    let fetched = std::env::var("WALHOOK_FRAMEWORKS").unwrap_or_default();
+    let is_fetched = !fetched.is_empty();
+    if is_fetched {
+        command.env("PYTHONPATH", format!("{fetched}/python"));
+        command.env("NODE_PATH", format!("{fetched}/node_modules"));
+    }
     if std::process::Command::new(program).arg("--version").output().is_err() {
         println!("SKIP {variant}: needs {program}");
         return None;
@@ -18,6 +25,10 @@ async fn sample(program: &str, file: &str, variant: &str) -> Option<(Program, St
     let mut program = Program::spawn(command, tempfile::tempdir().unwrap());
     let line = program.wait_for_line("port ", AMPLE).await;
     let port = line.trim_start_matches("port ").to_owned();
+    let said = program.output();
+    println!("{variant}: {said:?}");
+    let is_framework = said.iter().any(|line| line.starts_with("on ") && line != "on http.server");
+    assert!(!is_fetched || is_framework || variant == "node", "{variant}: {said:?}");
     Some((program, format!("http://127.0.0.1:{port}/webhook")))
 }
 
