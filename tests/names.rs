@@ -23,22 +23,11 @@ const SHARED_MAX: f64 = 0.10;
 const KNOWN_CIRCLES: &[&str] = &[
     "api",
     "config::answers",
-    "config::expression",
-    "config::field",
-    "config::postgres_url::pairs",
     "delivery::access_token",
     "endpoints::registry",
     "event::envelope",
-    "inbound::hmac",
     "lane::core::order",
-    "redelivery",
-    "replication::assemble",
-    "replication::catalog",
-    "replication::diagnostic",
     "replication::reconnect",
-    "sandbox::fetch",
-    "store::dial",
-    "store::progress",
 ];
 
 #[test]

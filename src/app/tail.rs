@@ -25,7 +25,7 @@ use crate::flow::settlement::DeathReason;
 use crate::flow::settlement::PoisonReason;
 use crate::preflight::endpoint_rows;
 use crate::replication::catalog;
-use crate::replication::catalog::WantedObjects;
+use crate::replication::catalog::wanted::WantedObjects;
 use crate::replication::slot_ownership::SlotOwnership;
 use crate::replication::status::StatusHandle;
 use crate::replication::stream::ReplicationSource;

@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::config::endpoint;
 use crate::config::problem::ConfigProblems;
-use crate::config::reader::ProblemNotes;
+use crate::config::problem_notes::ProblemNotes;
 use crate::config::reader::TomlSection;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::Endpoint;

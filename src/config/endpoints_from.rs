@@ -22,7 +22,7 @@ use crate::config::document::EndpointDefaults;
 use crate::config::endpoint_name;
 use crate::config::event;
 use crate::config::field::FieldReader;
-use crate::config::reader::ProblemNotes;
+use crate::config::problem_notes::ProblemNotes;
 use crate::config::reader::TomlSection;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::Endpoint;

@@ -15,12 +15,9 @@ use crate::config::file::FileError;
 use crate::config::file::read_text;
 use crate::config::interpolate::interpolate;
 use crate::config::interpolate::is_variable_name;
-use crate::config::reader::LISTS;
-use crate::config::reader::ProblemNotes;
-use crate::config::reader::TomlSection;
-use crate::config::reader::kind;
-use crate::config::reader::listed;
-use crate::config::reader::nearest;
+use crate::config::naming::listed;
+use crate::config::naming::nearest;
+use crate::config::problem_notes::ProblemNotes;
 use crate::config::secret::Secret;
 use crate::config::values::parse_duration;
 use crate::config::values::parse_size;
@@ -36,28 +33,19 @@ const TEXT_FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// How much of a bad value a message shows.
 const SHOWN_CHARS_MAX: usize = 60;
 
-/// What tables look like that are often taken for something else.
-const EXAMPLES: [(&str, &str); 8] = [
-    ("retry", "{ delays = [\"10s\", \"30s\"] }"),
-    ("headers", "{ X-Tenant = \"acme\" }"),
-    ("auth", "{ bearer = { env = \"TOKEN\" } }"),
-    ("basic", "{ username = \"walhook\", password = { env = \"PASSWORD\" } }"),
-    ("api_key", "{ name = \"X-Api-Key\", value = { env = \"KEY\" } }"),
-    ("batch", "{ size = 50 }"),
-    ("backlog", "{ rows = 50000, age = \"1d\" }"),
-    ("dedupe", "{ by = [\"id\"], window = \"10m\" }"),
-];
-
 /// Why an expression is refused where a value is the same for every event.
 const NOT_EVALUATED: &str = "holds {{ }}, which is not evaluated here: expressions stand in `when`, in `payload`, in \
                              values of `headers`, and in path and query of an endpoint's `url`. Write the value as it is";
 
+/// Tables of the file of which there may be several: `[[event]]`.
+pub(super) const LISTS: [&str; 2] = ["event", "endpoint"];
+
 /// A value and where it stands.
 pub(super) struct FieldReader<'a> {
-    notes: &'a ProblemNotes<'a>,
-    path: String,
-    at: usize,
-    value: &'a DeValue<'a>,
+    pub(super) notes: &'a ProblemNotes<'a>,
+    pub(super) path: String,
+    pub(super) at: usize,
+    pub(super) value: &'a DeValue<'a>,
 }
 
 impl<'a> FieldReader<'a> {
@@ -254,36 +242,6 @@ impl<'a> FieldReader<'a> {
         }
     }
 
-    pub(super) fn section(&self) -> Option<TomlSection<'a>> {
-        match self.value {
-            DeValue::Table(table) => {
-                Some(TomlSection::new(self.notes, self.path.clone(), Some(self.at), Some(table)))
-            }
-            DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
-                self.notes.note_broken(&self.path);
-                // The plural of what is a list is an easy slip.
-                let singular = self.path.strip_suffix('s').filter(|one| LISTS.contains(one));
-                let meant = singular.map(|one| format!(", or [[{one}]] for one {one}"));
-                self.refuse(format!(
-                    "is one table: write [{}]{}",
-                    self.path,
-                    meant.unwrap_or_default()
-                ))
-            }
-            other => {
-                self.notes.note_broken(&self.path);
-                let last = self.path.rsplit('.').next().unwrap_or_default();
-                let example = EXAMPLES.iter().find(|(key, _)| *key == last);
-                let example = example.map(|(_, example)| format!(": write it like {example}"));
-                self.refuse(format!(
-                    "must be a table, not {}{}",
-                    kind(other),
-                    example.unwrap_or_default()
-                ))
-            }
-        }
-    }
-
     /// A secret: a string, `{ env = "NAME" }` or `{ file = "path" }`; never empty.
     pub(super) fn secret(&self) -> Option<Secret<String>> {
         let value = match self.value {
@@ -421,4 +379,17 @@ impl<'a> FieldReader<'a> {
 /// Whether a text looks as if it was to be evaluated.
 fn is_expression(text: &str) -> bool {
     text.split_once("{{").is_some_and(|(_, rest)| rest.contains("}}"))
+}
+
+/// What TOML calls a value, with its article.
+pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a decimal number",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
 }

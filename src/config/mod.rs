@@ -31,7 +31,9 @@
 //! | `payload` | `payload`, `payload_file` and `content_type` |
 //! | `postgres` | `[postgres]` |
 //! | `postgres_url` | PostgreSQL connection strings, both forms that libpq reads |
+//! | `naming` | Names in messages |
 //! | `problem` | What is wrong with a configuration |
+//! | `problem_notes` | What is wrong with one file, noted while it is read |
 //! | `reader` | Walks the TOML tree, knowing where everything stands in the file |
 //! | `reload` | What of a configuration that was read again can hold without a restart |
 //! | `run_time` | `[endpoints]` and `[webhook_api]` |
@@ -64,6 +66,7 @@ mod interpolate;
 pub(crate) mod json_value;
 pub mod link;
 mod messages;
+mod naming;
 mod ocr_wallet;
 mod parking;
 pub mod password_file;
@@ -71,6 +74,7 @@ mod payload;
 mod postgres;
 mod postgres_url;
 pub mod problem;
+mod problem_notes;
 mod reader;
 pub mod reload;
 mod run_time;
@@ -98,7 +102,7 @@ use crate::config::file::FileError;
 use crate::config::file::read_text;
 use crate::config::problem::ConfigPlace;
 use crate::config::problem::ConfigProblems;
-use crate::config::reader::ProblemNotes;
+use crate::config::problem_notes::ProblemNotes;
 use crate::config::reader::TomlSection;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventGlob;

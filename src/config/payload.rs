@@ -6,9 +6,9 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::config::field::FieldReader;
+use crate::config::naming::listed;
+use crate::config::naming::nearest;
 use crate::config::reader::TomlSection;
-use crate::config::reader::listed;
-use crate::config::reader::nearest;
 use crate::config::settings::CloudEventsMode;
 use crate::config::settings::PayloadSettings;
 use crate::config::template;

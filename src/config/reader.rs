@@ -5,168 +5,28 @@
 //! run shows every problem. A key that is missing or bad reads as `None` and the caller goes on
 //! with the default: nothing that is made so is used, because noted problems fail the whole.
 
-use std::cell::RefCell;
-#[cfg(test)]
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use toml::de::DeTable;
 use toml::de::DeValue;
 
 use crate::config::field::FieldReader;
+use crate::config::field::LISTS;
+use crate::config::field::kind;
+use crate::config::naming::listed;
+use crate::config::naming::nearest;
 use crate::config::problem::ConfigPlace;
-use crate::config::problem::ConfigProblem;
-use crate::config::problem::ConfigProblems;
+use crate::config::problem_notes::ProblemNotes;
 
-/// How alike two names must be (Jaro-Winkler, 0 to 1) for one to be taken for a slip of the other.
-const LIKENESS_MIN: f64 = 0.8;
-
-/// What all readers of one file share: the file, the environment, and the problems found so far.
-pub(super) struct ProblemNotes<'a> {
-    /// As named on the command line; the files of secrets are looked for beside it.
-    file: &'a str,
-    text: &'a str,
-    env: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether the text comes from somebody who must not see this host's variables and files.
-    is_foreign: bool,
-    problems: RefCell<Vec<ConfigProblem>>,
-    consequences: RefCell<ConsequenceNotes>,
-    /// Every key that was asked for: the reference file must show each of them.
-    #[cfg(test)]
-    pub(super) asked: RefCell<BTreeSet<String>>,
-}
-
-impl<'a> ProblemNotes<'a> {
-    pub(super) fn new(
-        file: &'a str,
-        text: &'a str,
-        env: &'a dyn Fn(&str) -> Option<String>,
-    ) -> Self {
-        Self {
-            file,
-            text,
-            env,
-            is_foreign: false,
-            problems: RefCell::default(),
-            consequences: RefCell::default(),
-            #[cfg(test)]
-            asked: RefCell::default(),
-        }
-    }
-
-    /// For a text from outside: strings are taken as they are, and secrets stand in it themselves.
-    /// Its problems have keys and no lines.
-    pub(super) fn foreign(name: &'a str) -> Self {
-        Self { is_foreign: true, ..Self::new(name, "", &|_| None) }
-    }
-
-    pub(super) fn is_foreign(&self) -> bool {
-        self.is_foreign
-    }
-
-    /// Notes a problem at a byte of the file.
-    pub(super) fn note(&self, at: Option<usize>, key: &str, message: String) {
-        self.problems.borrow_mut().push(ConfigProblem {
-            file: self.file.to_owned(),
-            // What is not TOML has no places.
-            place: at
-                .filter(|_| !self.text.is_empty())
-                .map(|byte| ConfigPlace::of(self.text, byte)),
-            key: key.to_owned(),
-            message,
-        });
-    }
-
-    /// Takes over the problems of another file that this one refers to.
-    pub(super) fn adopt(&self, other: ProblemNotes<'_>) {
-        self.problems.borrow_mut().extend(other.causes());
-    }
-
-    /// As [`ProblemNotes::note`], for what is no problem of its own where one of `keys` was misspelt or
-    /// could not be read.
-    pub(super) fn note_missing(
-        &self,
-        at: Option<usize>,
-        key: &str,
-        message: String,
-        keys: Vec<String>,
-    ) {
-        let problem = self.problems.borrow().len();
-        self.note(at, key, message);
-        self.consequences.borrow_mut().missing.push(MissingKey { problem, at, keys });
-    }
-
-    /// Notes that what stands at this key is no table, so that nothing in it is missing.
-    pub(super) fn note_broken(&self, key: &str) {
-        self.consequences.borrow_mut().meant.push((None, key.to_owned()));
-    }
-
-    /// What was noted, without what follows from another problem.
-    fn causes(self) -> Vec<ConfigProblem> {
-        let problems = self.problems.into_inner();
-        let ConsequenceNotes { missing, meant } = self.consequences.into_inner();
-        let follows = |missing: &MissingKey| {
-            missing.keys.iter().any(|key| {
-                let is_above =
-                    |other: &str| key.strip_prefix(other).is_some_and(|rest| rest.starts_with('.'));
-                let is_meant = |(at, name): &(Option<usize>, String)| {
-                    (name == key && (*at == missing.at || missing.keys.len() > 1)) || is_above(name)
-                };
-                meant.iter().any(is_meant)
-            })
-        };
-        let dropped: Vec<usize> =
-            missing.iter().filter(|missing| follows(missing)).map(|m| m.problem).collect();
-        let kept = problems.into_iter().enumerate().filter(|(index, _)| !dropped.contains(index));
-        kept.map(|(_, problem)| problem).collect()
-    }
-
-    pub(super) fn env(&self) -> &'a dyn Fn(&str) -> Option<String> {
-        self.env
-    }
-
-    /// The directory that relative paths start from.
-    pub(super) fn directory(&self) -> &Path {
-        Path::new(self.file).parent().unwrap_or(Path::new(""))
-    }
-
-    /// What was noted, as key and message.
-    pub(super) fn problems(&self) -> Vec<String> {
-        let shown = |problem: &ConfigProblem| format!("{}: {}", problem.key, problem.message);
-        self.problems.borrow().iter().map(shown).collect()
-    }
-
-    /// The value, if nothing was noted.
-    pub(super) fn conclude<T>(self, value: Option<T>) -> Result<T, ConfigProblems> {
-        let problems = self.causes();
-        debug_assert!(value.is_some() || !problems.is_empty(), "a missing value needs a reason");
-        match value {
-            Some(value) if problems.is_empty() => Ok(value),
-            _ => Err(ConfigProblems::new(problems)),
-        }
-    }
-}
-
-/// What tells problems from those that only follow from them: a key that is missing because it was
-/// misspelt is one slip, and told once.
-#[derive(Default)]
-struct ConsequenceNotes {
-    missing: Vec<MissingKey>,
-    /// Keys that unknown ones were taken for, each with the place of its table; and those of what is no table.
-    meant: Vec<(Option<usize>, String)>,
-}
-
-struct MissingKey {
-    /// Its place among the problems.
-    problem: usize,
-    /// That of the table that lacks it.
-    at: Option<usize>,
-    /// Any of these would do. One alone has to be of the same table; of several, each is anywhere.
-    keys: Vec<String>,
-}
-
-/// Tables of the file of which there may be several: `[[event]]`.
-pub(super) const LISTS: [&str; 2] = ["event", "endpoint"];
+/// What tables look like that are often taken for something else.
+const EXAMPLES: [(&str, &str); 8] = [
+    ("retry", "{ delays = [\"10s\", \"30s\"] }"),
+    ("headers", "{ X-Tenant = \"acme\" }"),
+    ("auth", "{ bearer = { env = \"TOKEN\" } }"),
+    ("basic", "{ username = \"walhook\", password = { env = \"PASSWORD\" } }"),
+    ("api_key", "{ name = \"X-Api-Key\", value = { env = \"KEY\" } }"),
+    ("batch", "{ size = 50 }"),
+    ("backlog", "{ rows = 50000, age = \"1d\" }"),
+    ("dedupe", "{ by = [\"id\"], window = \"10m\" }"),
+];
 
 /// A table that is being read; a missing table reads as an empty one.
 pub(super) struct TomlSection<'a> {
@@ -177,6 +37,38 @@ pub(super) struct TomlSection<'a> {
     at: Option<usize>,
     table: Option<&'a DeTable<'a>>,
     asked: Vec<&'static str>,
+}
+
+impl<'a> FieldReader<'a> {
+    pub(super) fn section(&self) -> Option<TomlSection<'a>> {
+        match self.value {
+            DeValue::Table(table) => {
+                Some(TomlSection::new(self.notes, self.path.clone(), Some(self.at), Some(table)))
+            }
+            DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
+                self.notes.note_broken(&self.path);
+                // The plural of what is a list is an easy slip.
+                let singular = self.path.strip_suffix('s').filter(|one| LISTS.contains(one));
+                let meant = singular.map(|one| format!(", or [[{one}]] for one {one}"));
+                self.refuse(format!(
+                    "is one table: write [{}]{}",
+                    self.path,
+                    meant.unwrap_or_default()
+                ))
+            }
+            other => {
+                self.notes.note_broken(&self.path);
+                let last = self.path.rsplit('.').next().unwrap_or_default();
+                let example = EXAMPLES.iter().find(|(key, _)| *key == last);
+                let example = example.map(|(_, example)| format!(": write it like {example}"));
+                self.refuse(format!(
+                    "must be a table, not {}{}",
+                    kind(other),
+                    example.unwrap_or_default()
+                ))
+            }
+        }
+    }
 }
 
 impl<'a> TomlSection<'a> {
@@ -343,37 +235,5 @@ impl<'a> TomlSection<'a> {
             false => format!("{name:?}"),
         };
         if self.path.is_empty() { name } else { format!("{}.{name}", self.path) }
-    }
-}
-
-/// The name that `given` is most likely a slip of.
-pub(super) fn nearest<'n>(
-    given: &str,
-    known: impl IntoIterator<Item = &'n str>,
-) -> Option<&'n str> {
-    known
-        .into_iter()
-        .map(|name| (strsim::jaro_winkler(given, name), name))
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, name)| name)
-}
-
-/// Names in a sentence: "`a`, `b`".
-pub(super) fn listed(names: &[&str]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    quoted.join(", ")
-}
-
-/// What TOML calls a value, with its article.
-pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "a whole number",
-        DeValue::Float(_) => "a decimal number",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
     }
 }

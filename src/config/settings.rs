@@ -137,6 +137,13 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
+    /// The user to log in as: the URL's, else the environment's, as libpq would take the system's.
+    /// `None` if neither names one.
+    pub fn user(&self) -> Option<String> {
+        let given = self.params.get_user().map(ToOwned::to_owned);
+        given.or_else(|| std::env::var("USER").ok()).filter(|user| !user.is_empty())
+    }
+
     /// A server with nothing but these.
     pub fn new(params: tokio_postgres::Config, tls: TlsSettings) -> Self {
         let attrs = match params.get_target_session_attrs() {

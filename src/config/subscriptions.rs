@@ -20,7 +20,7 @@ use crate::config::endpoint;
 use crate::config::endpoint_name;
 use crate::config::field::FieldReader;
 use crate::config::headers;
-use crate::config::reader::ProblemNotes;
+use crate::config::problem_notes::ProblemNotes;
 use crate::config::reader::TomlSection;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventGlob;

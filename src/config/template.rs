@@ -9,11 +9,11 @@
 //! values inserted. What is not a string stands in the body as it is written. A key that ends with
 //! `?` is left out when its value is null.
 
-use crate::config::expression::BuiltInName;
-use crate::config::expression::ColumnReference;
 use crate::config::expression::Expression;
-use crate::config::expression::ExpressionForm;
-use crate::config::expression::NamedColumns;
+use crate::config::expression::names::BuiltInName;
+use crate::config::expression::names::ColumnReference;
+use crate::config::expression::names::ExpressionForm;
+use crate::config::expression::names::NamedColumns;
 use crate::config::field::FieldReader;
 
 /// Deeper than any body that a receiver reads; keeps the recursion here and in `event` bounded.

@@ -20,10 +20,10 @@ use percent_encoding::AsciiSet;
 use percent_encoding::NON_ALPHANUMERIC;
 use percent_encoding::utf8_percent_encode;
 
-use crate::config::expression::BuiltInName;
-use crate::config::expression::ColumnReference;
 use crate::config::expression::Expression;
-use crate::config::expression::ExpressionForm;
+use crate::config::expression::names::BuiltInName;
+use crate::config::expression::names::ColumnReference;
+use crate::config::expression::names::ExpressionForm;
 use crate::config::settings::HeaderTemplate;
 use crate::config::settings::RequestTemplate;
 use crate::config::settings::TargetPiece;

@@ -8,10 +8,10 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::config::expression::BuiltInName;
-use crate::config::expression::ColumnReference;
 use crate::config::expression::Expression;
-use crate::config::expression::ExpressionForm;
+use crate::config::expression::names::BuiltInName;
+use crate::config::expression::names::ColumnReference;
+use crate::config::expression::names::ExpressionForm;
 use crate::config::settings::CloudEventsMode;
 use crate::config::settings::EventRule;
 use crate::config::settings::OCR_WALLET_COLUMNS;

@@ -34,11 +34,11 @@ use chrono::DateTime;
 use chrono::FixedOffset;
 use chrono::Utc;
 
-use crate::config::expression::BuiltInName;
-use crate::config::expression::ENVIRONMENT;
 use crate::config::expression::Expression;
+use crate::config::expression::environment::ENVIRONMENT;
 use crate::config::expression::meter;
 use crate::config::expression::meter::MeterExceeded;
+use crate::config::expression::names::BuiltInName;
 use crate::config::json_value;
 use crate::event::datum;
 use crate::event::image;

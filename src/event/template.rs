@@ -11,11 +11,11 @@
 
 use std::sync::Arc;
 
-use crate::config::expression::BuiltInName;
-use crate::config::expression::ColumnReference;
 use crate::config::expression::Expression;
-use crate::config::expression::ExpressionForm;
 use crate::config::expression::meter;
+use crate::config::expression::names::BuiltInName;
+use crate::config::expression::names::ColumnReference;
+use crate::config::expression::names::ExpressionForm;
 use crate::config::template::TemplateNode;
 use crate::config::template::TemplatePiece;
 use crate::event::datum;

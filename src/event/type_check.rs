@@ -11,9 +11,9 @@ use cel::common::ast::IdedExpr;
 use cel::common::ast::LiteralValue;
 use cel::common::ast::operators;
 
-use crate::config::expression::BuiltInName;
-use crate::config::expression::ColumnReference;
 use crate::config::expression::Expression;
+use crate::config::expression::names::BuiltInName;
+use crate::config::expression::names::ColumnReference;
 use crate::flow::relation::Relation;
 use crate::flow::relation::SqlType;
 

@@ -126,3 +126,14 @@ pub enum SqlType {
     /// Everything else (enum, range, uuid, interval, inet, unknown types, ...): its text.
     Text,
 }
+
+impl SqlType {
+    /// Whether it is made of a row type, at any depth.
+    pub fn has_composite(&self) -> bool {
+        match self {
+            Self::Composite { .. } => true,
+            Self::Array { element, .. } | Self::Vector { element } => element.has_composite(),
+            _ => false,
+        }
+    }
+}

@@ -29,7 +29,7 @@ use crate::preflight::state_schema::open;
 use crate::replication::catalog::facts;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
-use crate::replication::gap;
+use crate::replication::gap_survey;
 use crate::replication::wire::command::SystemIdentity;
 use crate::replication::wire::feedback::SlotRelease;
 use crate::store;
@@ -46,9 +46,9 @@ use crate::store::endpoint_states;
 use crate::store::endpoint_states::EndpointState;
 use crate::store::endpoints;
 use crate::store::endpoints::StoredEndpoint;
+use crate::store::ownership::StateOwnership;
 use crate::store::progress;
 use crate::store::progress::ServerLineage;
-use crate::store::progress::StateOwnership;
 use crate::store::progress::StoredProgress;
 use crate::store::push_totals;
 use crate::store::push_totals::PushTotals;
@@ -156,11 +156,13 @@ pub(crate) async fn take(
     let (holding, mut progress) = progress::take(&mut session.client, slot, &holder).await?;
     let ended_cleanly = crash_records::ended_cleanly(&session.client, slot).await?;
     ownership::admit(settings, &progress, consent, ended_cleanly)?;
-    let publication = gap::publication(&source.client, &settings.postgres.publication).await?;
+    let publication =
+        gap_survey::publication(&source.client, &settings.postgres.publication).await?;
     let publications = publication.into_iter().collect();
     let lineage = ServerLineage { system, timeline, publications };
     let postgres = &settings.postgres;
-    let gaps = gap::survey(&source.client, postgres, identity, true, found, &progress).await?;
+    let gaps =
+        gap_survey::survey(&source.client, postgres, identity, true, found, &progress).await?;
     if !gaps.is_empty() && !consent.gap {
         return Err(SourceError::NotSetUp(gaps).into());
     }

@@ -19,9 +19,9 @@ use crate::config::settings::StandardKey;
 use crate::inbound::refusal::InboundRefusal;
 use crate::inbound::request::CallbackRequest;
 use crate::inbound::row::CallbackRow;
-use crate::inbound::verify::VerifiedCallback;
-use crate::inbound::verify::is_fresh;
-use crate::inbound::verify::json_members;
+use crate::inbound::verified::VerifiedCallback;
+use crate::inbound::verified::is_fresh;
+use crate::inbound::verified::json_members;
 
 const ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");

@@ -24,7 +24,7 @@ use crate::config::settings::ServerSettings;
 use crate::failpoint;
 use crate::flow::relation::TableName;
 use crate::inbound::row::CallbackRow;
-use crate::inbound::verify::VerifiedCallback;
+use crate::inbound::verified::VerifiedCallback;
 use crate::store;
 use crate::store::SqlSession;
 use crate::store::error::StoreError;

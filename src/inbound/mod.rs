@@ -13,6 +13,7 @@
 //! | `request_body` | bodies, bounded in bytes and time |
 //! | `request` | a callback as it came in |
 //! | `verify` | signature, time, message: pure |
+//! | `verified` | a callback that is what it says |
 //! | `wecom/` | WeCom's signature, cipher, XML, kinds of messages |
 //! | `hmac` | Standard Webhooks, GitHub, Shopify, Stripe and their like |
 //! | `keeper` | rows and nonces, committed in groups |
@@ -29,5 +30,6 @@ pub mod request;
 mod request_body;
 pub mod row;
 pub mod source;
+pub mod verified;
 pub mod verify;
 pub mod wecom;

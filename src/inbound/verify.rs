@@ -7,30 +7,19 @@
 //! Pure: time comes with the request. Nothing is parsed before it is verified. Whether a nonce was seen
 //! before is the keeper's to say, which asks PostgreSQL.
 
-use std::time::Duration;
-
-use serde_json::Map;
-use serde_json::Value;
-
 use crate::config::settings::InboundScheme;
 use crate::config::settings::InboundSource;
 use crate::config::settings::WecomKeys;
 use crate::inbound::hmac;
 use crate::inbound::refusal::InboundRefusal;
 use crate::inbound::request::CallbackRequest;
-use crate::inbound::row::CallbackRow;
+use crate::inbound::verified::VerifiedCallback;
+use crate::inbound::verified::is_fresh;
+use crate::inbound::verified::json_members;
 use crate::inbound::wecom::cipher::CallbackKey;
 use crate::inbound::wecom::message;
 use crate::inbound::wecom::signature;
 use crate::inbound::wecom::xml;
-
-/// A callback that is what it says.
-#[derive(Clone, Debug, PartialEq)]
-pub struct VerifiedCallback {
-    pub row: CallbackRow,
-    /// What must not come a second time; `None`: the scheme has no such thing.
-    pub nonce: Option<String>,
-}
 
 /// Judges a callback.
 ///
@@ -103,19 +92,6 @@ fn signed<'r>(
     Ok(nonce)
 }
 
-/// # Errors
-/// [`InboundRefusal::Timestamp`] if the time is no number, or too far from `now`.
-pub(super) fn is_fresh(
-    timestamp: &str,
-    now: i64,
-    tolerance: Option<Duration>,
-) -> Result<(), InboundRefusal> {
-    let Some(tolerance) = tolerance else { return Ok(()) };
-    let signed: i64 = timestamp.parse().map_err(|_| InboundRefusal::Timestamp)?;
-    let apart = now.abs_diff(signed);
-    if apart <= tolerance.as_secs() { Ok(()) } else { Err(InboundRefusal::Timestamp) }
-}
-
 fn decrypted(keys: &WecomKeys, encrypted: &str) -> Result<Vec<u8>, InboundRefusal> {
     // The configuration has taken the key for one.
     let key = CallbackKey::parse(keys.aes_key.reveal()).ok_or(InboundRefusal::Cipher)?;
@@ -143,17 +119,6 @@ fn encrypted_of_json(body: &str) -> Option<&str> {
 fn is_base64(text: &str) -> bool {
     let letter = |b: u8| b.is_ascii_alphanumeric() || b"+/=".contains(&b);
     !text.is_empty() && text.bytes().all(letter)
-}
-
-/// The members of a JSON object.
-///
-/// # Errors
-/// It is none.
-pub(super) fn json_members(text: &str) -> Result<Map<String, Value>, InboundRefusal> {
-    match serde_json::from_str(text) {
-        Ok(Value::Object(members)) => Ok(members),
-        Ok(_) | Err(_) => Err(InboundRefusal::Content),
-    }
 }
 
 #[cfg(test)]

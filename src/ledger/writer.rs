@@ -21,10 +21,10 @@ use crate::store::crash_records;
 use crate::store::error::StoreError;
 use crate::store::flush;
 use crate::store::flush::StateFlush;
+use crate::store::ownership::StateOwnership;
 use crate::store::partitions;
 use crate::store::progress;
 use crate::store::progress::BackendSession;
-use crate::store::progress::StateOwnership;
 use crate::store::state_error::StateError;
 
 /// First and longest wait before a failed flush is tried again.

@@ -10,11 +10,11 @@ use crate::config::settings::Settings;
 use crate::flow::time::Timestamp;
 use crate::replication::catalog::facts;
 use crate::replication::diagnostic::SetupDiagnostic;
-use crate::replication::error::EXIT_SLOT_LOST;
 use crate::replication::error::SourceError;
-use crate::replication::gap;
+use crate::replication::exit_code::EXIT_SLOT_LOST;
 use crate::replication::gap::ChangeGap;
 use crate::replication::gap::GapCause;
+use crate::replication::gap_survey;
 use crate::replication::slot::SlotStream;
 use crate::replication::wire::command;
 use crate::store;
@@ -48,7 +48,7 @@ pub(crate) async fn found(
 
 async fn look(settings: &Settings, client: &Client) -> anyhow::Result<Vec<SetupDiagnostic>> {
     let postgres = &settings.postgres;
-    // The slot before the state: see `gap::survey`.
+    // The slot before the state: see `gap_survey::survey`.
     let slot = facts::slot(client, &postgres.slot).await?;
     let Some(progress) = known(settings).await? else {
         let read = slot.filter(|slot| slot.was_read() && slot.defect().is_none());
@@ -63,7 +63,7 @@ async fn look(settings: &Settings, client: &Client) -> anyhow::Result<Vec<SetupD
     let mut connection = command::connect(&postgres.server, postgres.wal_sender_timeout).await?;
     let identity = connection.identify_system().await?;
     connection.close().await;
-    Ok(gap::survey(client, postgres, &identity, false, slot, &progress).await?)
+    Ok(gap_survey::survey(client, postgres, &identity, false, slot, &progress).await?)
 }
 
 /// Somebody has read the slot, and it is not known what became of what was read.

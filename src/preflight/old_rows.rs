@@ -19,11 +19,11 @@ use crate::flow::relation::SqlType;
 use crate::flow::relation::TableName;
 use crate::replication::catalog;
 use crate::replication::catalog::CheckFinding;
-use crate::replication::catalog::WantedObjects;
 use crate::replication::catalog::facts::CatalogFacts;
 use crate::replication::catalog::facts::TableFacts;
 use crate::replication::catalog::judge::coverage;
 use crate::replication::catalog::judge::coverage::CoverageOutcome;
+use crate::replication::catalog::wanted::WantedObjects;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store::error::StoreError;
 

@@ -11,7 +11,7 @@ use crate::config::settings::Settings;
 use crate::preflight::gaps;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
-use crate::replication::gap;
+use crate::replication::gap_survey;
 use crate::replication::slot_holder;
 use crate::store;
 use crate::store::crash_records;
@@ -130,7 +130,7 @@ async fn read_by_another(
     client: &Client,
 ) -> anyhow::Result<Option<SetupDiagnostic>> {
     let publication = settings.postgres.publication.clone();
-    let Some(oid) = gap::publication(client, &publication).await? else { return Ok(None) };
+    let Some(oid) = gap_survey::publication(client, &publication).await? else { return Ok(None) };
     let state = store::connect(&settings.state).await?;
     let own = SlotOwner::new(&settings.events);
     let readers = slot_owner::readers(&state.client, &settings.postgres.slot, oid).await?;

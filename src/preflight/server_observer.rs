@@ -16,9 +16,9 @@ use crate::preflight::clock_offset::OffsetWatch;
 use crate::preflight::gaps;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
-use crate::replication::gap;
 use crate::replication::gap::ChangeGap;
 use crate::replication::gap::GapCause;
+use crate::replication::gap_survey;
 use crate::replication::status::StatusHandle;
 use crate::replication::status::WalView;
 use crate::store;
@@ -144,7 +144,7 @@ impl ServerObserver {
             let since = Box::pin(gaps::confirmed_at(&self.state, &self.settings.slot)).await;
             Ok(Some(ChangeGap { cause, from, since, to, found: self.clock.now() }))
         };
-        if gap::publication(client, &publication).await? != self.publication {
+        if gap_survey::publication(client, &publication).await? != self.publication {
             return gap(GapCause::PublicationMadeAgain { publication }).await;
         }
         let schemas: Vec<&str> = self.tables.iter().map(|table| table.schema.as_str()).collect();

@@ -16,6 +16,7 @@ mod orphans;
 mod pace;
 mod recount;
 mod replay;
+mod service;
 mod worker;
 
 use std::collections::HashMap;
@@ -26,52 +27,34 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::DatabaseClock;
-use crate::config::settings::DeadLetterSettings;
 use crate::config::settings::Settings;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::flow::budget::MemoryBudget;
-use crate::lane::error::QueueError;
-use crate::lane::sender::ReplaySender;
-use crate::ledger::replayed::ReplayProgress;
 use crate::pipeline::handles::SharedHandles;
 use crate::redelivery::pace::ResendPace;
 use crate::redelivery::recount::LetterRecount;
 use crate::redelivery::recount::RECOUNT;
+use crate::redelivery::service::ClaimKind;
+use crate::redelivery::service::POLL;
+use crate::redelivery::service::RedeliveryService;
 use crate::redelivery::worker::ResendWorker;
 use crate::store::dead_letters;
 use crate::store::overview;
-use crate::store::progress::StateOwnership;
+use crate::store::ownership::StateOwnership;
 use crate::store::replays;
 use crate::store::replays::ReplayTally;
 use crate::store::resend;
 use crate::store::session_pool::SessionPool;
 use crate::store::state_error::StateError;
 use crate::task::TaskOwner;
-use crate::telemetry::metrics::EndpointMetrics;
-use crate::telemetry::metrics::WalhookMetrics;
-
-/// How soon a request is seen that nobody told us of, such as one by way of another process.
-const POLL: Duration = Duration::from_secs(5);
-
-/// Letters of one endpoint that are in memory at once, and the bytes of their bodies.
-pub(crate) const PORTION_ROWS: usize = 64;
-pub(crate) const PORTION_BYTES: usize = 1 << 20;
-
-/// What an event costs in memory beside its body.
-const EVENT_OVERHEAD_BYTES: usize = 512;
 
 /// The share of the memory budget that replays can have: they must not keep out what is new.
 const BUDGET_SHARE: usize = 4;
-
-/// How often a worker looks for room in that share.
-const ROOM_POLL: Duration = Duration::from_millis(100);
 
 /// Claims are small and quick: one session is enough for all workers.
 const SESSIONS: usize = 1;
@@ -81,44 +64,8 @@ const STATEMENT_MAX: Duration = Duration::from_secs(20);
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 const PURGE_ROWS: u64 = 1000;
 
-/// First and longest wait while the state's database is away.
-pub(crate) const AWAY_FIRST: Duration = Duration::from_millis(200);
-pub(crate) const AWAY_CAP: Duration = Duration::from_secs(5);
-
 /// Endpoints whose backlog's age is asked for at once.
 const AGED_MAX: usize = 1000;
-
-/// What sending again needs.
-pub(crate) struct RedeliveryService {
-    pub(crate) desk: SessionPool,
-    pub(crate) holding: StateOwnership,
-    pub(crate) settings: DeadLetterSettings,
-    pub(crate) clock: DatabaseClock,
-    /// Shared with the source and the lanes.
-    budget: MemoryBudget,
-    /// Out of `budget`, what replays can have.
-    own_budget: MemoryBudget,
-    replayed: ReplayProgress,
-    metrics: WalhookMetrics,
-    asked: Arc<Notify>,
-    recount: LetterRecount,
-    fleet: Arc<OnceLock<RegistryHandle>>,
-}
-
-/// The way into the lane of an endpoint.
-struct ClaimKind {
-    replays: ReplaySender,
-    metrics: EndpointMetrics,
-}
-
-/// Why a worker ended before its work was done.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ResendError {
-    #[error(transparent)]
-    State(#[from] StateError),
-    #[error(transparent)]
-    Lane(#[from] QueueError),
-}
 
 /// Starts the sending of what operators ask for, to the endpoints of the registry.
 pub(crate) fn start(

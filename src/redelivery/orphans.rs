@@ -3,7 +3,7 @@
 //! The API takes no such wish for an endpoint that is not there. One that was there when it was asked
 //! for, and is no more, would keep its letters waiting for ever, so they are dead again and say why.
 
-use crate::store::progress::StateOwnership;
+use crate::store::ownership::StateOwnership;
 use crate::store::resend;
 use crate::store::session_pool::SessionPool;
 use crate::store::state_error::StateError;

@@ -5,7 +5,11 @@
 
 use crate::backoff::Backoff;
 use crate::flow::settlement::ReplayId;
-use crate::redelivery::ResendError;
+use crate::redelivery::service::AWAY_CAP;
+use crate::redelivery::service::AWAY_FIRST;
+use crate::redelivery::service::PORTION_BYTES;
+use crate::redelivery::service::PORTION_ROWS;
+use crate::redelivery::service::ResendError;
 use crate::redelivery::worker::ResendWorker;
 use crate::store::replays;
 use crate::store::replays::ReplayCursor;
@@ -39,7 +43,7 @@ impl ResendWorker<'_> {
     async fn next_page(
         &self,
     ) -> Result<Option<(ReplayOrder, Vec<replays::LoggedDelivery>)>, StateError> {
-        let (rows, bytes) = (super::PORTION_ROWS, super::PORTION_BYTES);
+        let (rows, bytes) = (PORTION_ROWS, PORTION_BYTES);
         let slot = self.shared.holding.slot();
         let mut session = self.shared.desk.session().await?;
         let order = replays::next(session.client(), slot, &self.endpoint).await?;
@@ -54,7 +58,7 @@ impl ResendWorker<'_> {
         order: &ReplayOrder,
         last: Option<ReplayCursor>,
     ) -> Result<(), StateError> {
-        let mut away = Backoff::new(super::AWAY_FIRST, super::AWAY_CAP);
+        let mut away = Backoff::new(AWAY_FIRST, AWAY_CAP);
         loop {
             let noted = async {
                 let mut session = self.shared.desk.session().await?;

@@ -37,7 +37,6 @@ use crate::flow::relation::SqlType;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::flow::write_back;
-use crate::replication::assemble::composites::has_composite;
 use crate::replication::pgoutput::FieldRanges;
 use crate::replication::pgoutput::OldFieldRanges;
 use crate::replication::pgoutput::PgOutput;
@@ -156,7 +155,7 @@ impl ChangeAssembler {
         self.described_last = Some(message.oid);
         self.wholeness.insert(message.oid, answers.wholeness);
         let described = Self::described(message.clone(), answers);
-        if described.columns.iter().any(|column| has_composite(&column.sql_type)) {
+        if described.columns.iter().any(|column| column.sql_type.has_composite()) {
             self.with_composites.insert(message.oid, message);
         } else {
             self.with_composites.remove(&message.oid);

@@ -7,9 +7,10 @@ use std::fmt;
 use crate::flow::lsn::Lsn;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
-use crate::replication::error::EXIT_NOT_SET_UP;
-use crate::replication::error::EXIT_SLOT_LOST;
+use crate::replication::exit_code::EXIT_NOT_SET_UP;
+use crate::replication::exit_code::EXIT_SLOT_LOST;
 use crate::replication::gap::ChangeGap;
+use crate::replication::gap::dated;
 use crate::replication::schema_fault::SchemaFault;
 use crate::replication::wire::quote::identifier;
 
@@ -541,14 +542,6 @@ impl SetupDiagnostic {
                     .to_owned()
             }
         }
-    }
-}
-
-/// A position, and when the last transaction before it was committed.
-pub(super) fn dated(at: Lsn, committed: Option<Timestamp>) -> String {
-    match committed {
-        Some(committed) => format!("{at} (committed {})", committed.iso_millis()),
-        None => at.to_string(),
     }
 }
 

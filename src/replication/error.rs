@@ -5,18 +5,13 @@ use std::io;
 use tokio_postgres::error::SqlState;
 
 use crate::replication::diagnostic::SetupDiagnostic;
+use crate::replication::exit_code::EXIT_FAILED;
+use crate::replication::exit_code::EXIT_NOT_SET_UP;
 use crate::replication::unsendable::UnsendableRow;
 use crate::store::error::ServerError;
 use crate::store::error::StoreError;
 use crate::store::error::is_transient_state;
 use crate::store::state_error::StateError;
-
-/// What `walhook` exits with when PostgreSQL refuses or is not set up.
-pub const EXIT_NOT_SET_UP: u8 = 3;
-/// What `walhook` exits with when changes are lost.
-pub const EXIT_SLOT_LOST: u8 = 4;
-/// Everything else.
-pub const EXIT_FAILED: u8 = 1;
 
 /// Why the source stopped. The text is for the operator: what is wrong, then what to do.
 #[derive(Debug, thiserror::Error)]

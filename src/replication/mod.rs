@@ -1,12 +1,12 @@
 //! Reads committed changes from PostgreSQL by logical replication.
 //!
 //! ```text
-//! socket ─▶ wire ─ Frame ─▶ pgoutput ─▶ assemble ─ Captured ─▶ app::pump
+//! socket ─▶ wire ─ frames ─▶ pgoutput ─▶ assemble ─ captured items ─▶ pipeline::pump
 //! confirmed LSN ─▶ feedback ─▶ socket
 //! ```
 //!
 //! `stream` puts these together and keeps them alive; `catalog` says beforehand whether the server
-//! is set up for it, and `refusal` names what is not.
+//! is set up for it, and `diagnostic` names what is not.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -15,7 +15,9 @@
 //! | `diagnostic` | What about a server, a slot or a table does not allow the work, and the way out |
 //! | `diagnostic_id` | The names under which docs/errors.md explains what does not allow the work |
 //! | `error` | Why the source cannot start or had to stop |
-//! | `gap` | Finds what is missing between what was settled and what the server is going to send |
+//! | `exit_code` | What `walhook` exits with when its source stops |
+//! | `gap` | Changes that are lost, or may be: why, from where to where, and what to do |
+//! | `gap_survey` | Finds what is missing between what was settled and what the server is going to send |
 //! | `pgoutput` | Decodes pgoutput, PostgreSQL's logical-replication message format |
 //! | `positions` | Which positions of the stream are believed |
 //! | `questions` | What the stream does not tell, asked over a session of plain SQL |
@@ -38,7 +40,9 @@ pub mod catalog;
 pub mod diagnostic;
 mod diagnostic_id;
 pub mod error;
+pub mod exit_code;
 pub mod gap;
+pub mod gap_survey;
 pub mod pgoutput;
 mod positions;
 mod questions;

@@ -12,7 +12,7 @@ use crate::config::settings::ServerSettings;
 use crate::replication::catalog::facts;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
-use crate::replication::gap;
+use crate::replication::gap_survey;
 use crate::replication::stream::ChangeStream;
 use crate::replication::stream::SourceTerms;
 use crate::replication::stream::connect;
@@ -29,7 +29,7 @@ use crate::store::state_error::StateError;
 pub struct SlotClaim {
     /// Where the state is.
     pub state: ServerSettings,
-    /// Of [`crate::store::progress::StateOwnership`]: another walhook that has taken the slot has raised it.
+    /// Of [`crate::store::ownership::StateOwnership`]: another walhook that has taken the slot has raised it.
     pub epoch: i64,
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn reconnect(
         store::connect_within(&settings.server, store::ANSWER_SOON),
         store::connect_within(&claim.state, store::ANSWER_SOON),
     )?;
-    // The slot before the state: see `gap::survey`.
+    // The slot before the state: see `gap_survey::survey`.
     let slot = facts::slot(&session.client, &settings.slot).await?;
     // Whether or not we got the slot: somebody else may have had it meanwhile, or has it now.
     let progress = still_ours(&state, &settings.slot, claim).await?;
@@ -79,7 +79,8 @@ pub(super) async fn reconnect(
         }
         Err(error) => return Err(error),
     };
-    let found = gap::survey(&session.client, settings, &identity, true, slot, &progress).await?;
+    let found =
+        gap_survey::survey(&session.client, settings, &identity, true, slot, &progress).await?;
     if found.is_empty() { stream } else { Err(SourceError::NotSetUp(found)) }
 }
 

@@ -54,7 +54,7 @@ pub fn find_with(
     let mut tried = Vec::new();
     if at.ignore_installed {
         tried.push("installed: not looked at, WALHOOK_IGNORE_INSTALLED is set".to_owned());
-    } else if let Some(found) = best(installed(at, &accounts, &mut tried)) {
+    } else if let Some(found) = PostgresInstallation::best(installed(at, &accounts, &mut tried)) {
         return Ok(found);
     }
     let cache = PackageCache::open(at)?;
@@ -75,20 +75,15 @@ pub fn find_version(major: u32) -> Result<PostgresInstallation, SandboxError> {
     let mut tried = Vec::new();
     if !at.ignore_installed {
         let all = installed(&at, &accounts, &mut tried);
-        if let Some(found) = best(all.into_iter().filter(|found| found.major() == major)) {
+        if let Some(found) =
+            PostgresInstallation::best(all.into_iter().filter(|found| found.major() == major))
+        {
             return Ok(found);
         }
     }
     let cache = PackageCache::open(&at)?;
     let fetcher = Fetcher { at: &at, cache: &cache, accounts: &accounts };
     fetcher.version(major, &mut tried)?.ok_or(SandboxError::VersionNotFound { major, tried })
-}
-
-/// The highest version; the first one of equals.
-pub(super) fn best(
-    found: impl IntoIterator<Item = PostgresInstallation>,
-) -> Option<PostgresInstallation> {
-    found.into_iter().reduce(|best, next| if next.rank() > best.rank() { next } else { best })
 }
 
 fn installed(

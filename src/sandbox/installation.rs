@@ -27,6 +27,11 @@ pub struct PostgresInstallation {
 }
 
 impl PostgresInstallation {
+    /// The highest version; the first one of equals.
+    pub(super) fn best(found: impl IntoIterator<Item = Self>) -> Option<Self> {
+        found.into_iter().reduce(|best, next| if next.rank() > best.rank() { next } else { best })
+    }
+
     /// Tries the binaries in `bin` under each of `accounts`; `origin` says where they came from.
     ///
     /// # Errors

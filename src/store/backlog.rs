@@ -31,7 +31,7 @@ use crate::flow::verdict::AttemptFailure;
 use crate::store::body_codec;
 use crate::store::body_codec::STORED_BYTES_MAX;
 use crate::store::large_body;
-use crate::store::progress::StateOwnership;
+use crate::store::ownership::StateOwnership;
 use crate::store::sql::SqlParams;
 use crate::store::sql::bigint;
 use crate::store::sql::chunks;

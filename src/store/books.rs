@@ -16,7 +16,7 @@ use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
 use crate::flow::relation::TableName;
-use crate::store::progress::StateOwnership;
+use crate::store::ownership::StateOwnership;
 use crate::store::sql::SqlParams;
 use crate::store::sql::chunks;
 use crate::store::sql::read;

@@ -23,7 +23,7 @@ use tokio_postgres::types::Type;
 
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
-use crate::store::progress::StateOwnership;
+use crate::store::ownership::StateOwnership;
 use crate::store::progress::begin;
 use crate::store::progress::guard;
 use crate::store::sql::SqlParams;

@@ -122,16 +122,12 @@ async fn dial_in_turn<T, F: Future<Output = Result<T, StoreError>>>(
     Err(last)
 }
 
-/// The user to log in as: the URL's, else the environment's, as libpq would take the system's.
+/// The user to log in as.
 ///
 /// # Errors
 /// [`StoreError::NoUser`] if neither names one.
 pub fn user(server: &ServerSettings) -> Result<String, StoreError> {
-    let given = server.params.get_user().map(ToOwned::to_owned);
-    given
-        .or_else(|| std::env::var("USER").ok())
-        .filter(|user| !user.is_empty())
-        .ok_or(StoreError::NoUser)
+    server.user().ok_or(StoreError::NoUser)
 }
 
 /// Compares `target_session_attrs` with what the server says of itself.

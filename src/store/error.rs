@@ -11,7 +11,6 @@ use tokio_postgres::error::SqlState;
 use crate::config::password_file;
 use crate::config::password_file::PasswordLogin;
 use crate::config::settings::ServerSettings;
-use crate::store::dial;
 
 /// What PostgreSQL said when it refused something.
 ///
@@ -283,7 +282,7 @@ impl StoreError {
 
     /// That there is no password, and why a file with some was not used.
     pub fn password_missing(server: &ServerSettings) -> Self {
-        let user = dial::user(server).unwrap_or_default();
+        let user = server.user().unwrap_or_default();
         let unused = server.password_file.as_deref().and_then(|file| {
             // Looked at again: only whoever has no password gets here.
             let login = PasswordLogin { host: "", port: 0, database: "", user: "" };
@@ -332,7 +331,7 @@ impl StoreError {
 
     /// What an error of the server means while we log in.
     pub fn refused_log_in(cause: ServerError, server: &ServerSettings) -> Self {
-        let user = dial::user(server).unwrap_or_default();
+        let user = server.user().unwrap_or_default();
         let database = server.params.get_dbname().unwrap_or(&user).to_owned();
         match &cause.sqlstate {
             state if *state == SqlState::INVALID_PASSWORD => Self::WrongPassword { user, cause },

@@ -38,8 +38,9 @@
 //! | `messages` | What became of messages |
 //! | `migrate` | Schema `walhook` |
 //! | `overview` | What the state says of endpoints that are not well, and of what was given up |
+//! | `ownership` | The right to write a slot's state |
 //! | `partitions` | The push log's days |
-//! | `progress` | Where a slot stands, and who may write for it |
+//! | `progress` | Where a slot stands, and the taking of the right to write for it |
 //! | `push_log` | The push log |
 //! | `push_totals` | The sums of all pushes of a slot, kept through restarts |
 //! | `replays` | Delivered events on their way out again |
@@ -78,6 +79,7 @@ mod login;
 pub mod messages;
 pub mod migrate;
 pub mod overview;
+pub mod ownership;
 pub mod partitions;
 pub mod progress;
 pub mod push_log;

@@ -19,6 +19,7 @@ use crate::flow::key::KeyHash;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::time::Timestamp;
+use crate::store::ownership::StateOwnership;
 use crate::store::slot_owner::SlotOwner;
 use crate::store::sql::SqlParams;
 use crate::store::sql::clean;
@@ -45,31 +46,6 @@ const COLUMNS: &str = "p.system_identifier, p.timeline, p.publication_oids, p.se
                        to_jsonb(p) ->> 'event_types' AS event_types, \
                        to_jsonb(p) ->> 'event_tables' AS event_tables, \
                        current_setting('server_encoding') AS encoding";
-
-/// The right to write state for a slot, until somebody else takes it. A clone is for those who claim
-/// and never flush: flushes are counted in one place.
-#[derive(Clone, Debug)]
-pub struct StateOwnership {
-    pub(crate) slot: Arc<str>,
-    pub(crate) epoch: i64,
-    /// Number of the last flush that is known to be committed.
-    pub(crate) flushed: i64,
-    /// The settled prefix as of that flush; `None` if this process has not flushed one.
-    pub(crate) passed: Option<Position>,
-    /// Whether the database can store every character.
-    pub(crate) unicode: bool,
-}
-
-impl StateOwnership {
-    pub fn slot(&self) -> &Arc<str> {
-        &self.slot
-    }
-
-    /// Grows by one with each walhook that takes the slot.
-    pub fn epoch(&self) -> i64 {
-        self.epoch
-    }
-}
 
 /// The stream that positions belong to.
 #[derive(Clone, Debug, Eq, PartialEq)]

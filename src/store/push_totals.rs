@@ -10,7 +10,7 @@ use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
 use crate::flow::time::Timestamp;
-use crate::store::progress::StateOwnership;
+use crate::store::ownership::StateOwnership;
 use crate::store::sql::SqlParams;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;

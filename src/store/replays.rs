@@ -18,7 +18,7 @@ use tokio_postgres::types::Type;
 
 use crate::flow::event::EventId;
 use crate::flow::time::Timestamp;
-use crate::store::progress::StateOwnership;
+use crate::store::ownership::StateOwnership;
 use crate::store::progress::begin;
 use crate::store::progress::guard;
 use crate::store::sql::SqlParams;

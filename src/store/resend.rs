@@ -23,7 +23,7 @@ use crate::store::dead_letters::MATCHES;
 use crate::store::dead_letters::SMALL_BODY;
 use crate::store::dead_letters::filter_params;
 use crate::store::dead_letters::read_whole;
-use crate::store::progress::StateOwnership;
+use crate::store::ownership::StateOwnership;
 use crate::store::progress::begin;
 use crate::store::progress::guard;
 use crate::store::sql::SqlParams;

@@ -14,7 +14,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::seen::ValueFingerprint;
 use crate::flow::time::Timestamp;
-use crate::store::progress::StateOwnership;
+use crate::store::ownership::StateOwnership;
 use crate::store::sql::SqlParams;
 use crate::store::sql::chunks;
 use crate::store::sql::read;

@@ -20,7 +20,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::config::settings::EventRule;
-use crate::store::progress::StateOwnership;
+use crate::store::ownership::StateOwnership;
 use crate::store::sql::SqlParams;
 use crate::store::sql::clean;
 use crate::store::sql::read;

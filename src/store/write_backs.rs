@@ -23,7 +23,7 @@ use crate::flow::event::EventId;
 use crate::flow::key::KeyHash;
 use crate::flow::relation::TableName;
 use crate::flow::write_back::TargetRow;
-use crate::store::progress::StateOwnership;
+use crate::store::ownership::StateOwnership;
 use crate::store::resend::EndedLetter;
 use crate::store::resend::ResentLetter;
 use crate::store::sql::SqlParams;

@@ -39,7 +39,7 @@ use walhook::store::dead_letters::DeathClass;
 use walhook::store::flush::StateFlush;
 use walhook::store::flush::commit;
 use walhook::store::migrate::migrate;
-use walhook::store::progress::StateOwnership;
+use walhook::store::ownership::StateOwnership;
 use walhook::store::progress::take;
 use walhook::store::stored_event::ReplayRow;
 use walhook::store::stored_event::StoredHistory;

@@ -10,8 +10,8 @@ use cel::common::ast::IdedExpr;
 use cel::common::ast::LiteralValue;
 use cel::common::ast::operators;
 
-use crate::config::expression::ColumnReference;
 use crate::config::expression::Expression;
+use crate::config::expression::names::ColumnReference;
 use crate::config::expression::syntax;
 
 /// An expression that is not true unless `column` has one of `values`.

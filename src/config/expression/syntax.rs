@@ -3,17 +3,16 @@
 use std::collections::BTreeSet;
 
 use cel::Program;
-use cel::common::ast::EntryExpr;
 use cel::common::ast::Expr;
-use cel::common::ast::IdedEntryExpr;
 use cel::common::ast::IdedExpr;
 use cel::common::ast::LiteralValue;
 use cel::common::ast::operators;
 
-use crate::config::expression::BuiltInName;
-use crate::config::expression::ColumnReference;
-use crate::config::expression::ENVIRONMENT;
-use crate::config::expression::NamedColumns;
+use crate::config::expression::environment::ENVIRONMENT;
+use crate::config::expression::names::BuiltInName;
+use crate::config::expression::names::ColumnReference;
+use crate::config::expression::names::NamedColumns;
+use crate::config::expression::tree::children;
 
 /// Levels of brackets, and of the syntax tree. The parser and the evaluation go down a level by
 /// calling themselves: without limits a text could exhaust the stack, which ends the process.
@@ -116,32 +115,6 @@ fn depth(root: &IdedExpr) -> usize {
         }
     }
     deepest
-}
-
-/// What stands directly below a node.
-pub(super) fn children(node: &IdedExpr) -> Vec<&IdedExpr> {
-    match &node.expr {
-        Expr::Call(call) => call.target.iter().map(Box::as_ref).chain(&call.args).collect(),
-        Expr::Select(select) => vec![&select.operand],
-        Expr::List(list) => list.elements.iter().collect(),
-        Expr::Map(map) => map.entries.iter().flat_map(entry).collect(),
-        Expr::Struct(object) => object.entries.iter().flat_map(entry).collect(),
-        Expr::Comprehension(around) => vec![
-            &around.iter_range,
-            &around.accu_init,
-            &around.loop_cond,
-            &around.loop_step,
-            &around.result,
-        ],
-        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => Vec::new(),
-    }
-}
-
-fn entry(entry: &IdedEntryExpr) -> Vec<&IdedExpr> {
-    match &entry.expr {
-        EntryExpr::StructField(field) => vec![&field.value],
-        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
-    }
 }
 
 /// The largest parts of a tree that call something and name nothing: they have one value for all rows.

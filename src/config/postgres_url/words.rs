@@ -3,8 +3,7 @@
 //! A parameter that libpq has is never passed over: either it means what it means there, or asking
 //! for more than its default is refused by name.
 
-use crate::config::postgres_url::pairs::Pairs;
-use crate::config::reader::nearest;
+use crate::config::naming::nearest;
 
 /// Parameters that mean what libpq says.
 const HOLD: [&str; 30] = [
@@ -98,7 +97,7 @@ pub(super) fn known(name: &str, hides: bool) -> Result<(), String> {
 }
 
 /// Refuses values that would be passed over.
-pub(super) fn refuse_others(pairs: &Pairs) -> Result<(), String> {
+pub(super) fn refuse_others(pairs: &[(String, String)]) -> Result<(), String> {
     for (name, values, instead) in PARTLY {
         let given = pairs.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value);
         if given.is_some_and(|value| !value.is_empty() && !values.contains(&value.as_str())) {

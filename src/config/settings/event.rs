@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::config::expression::Expression;
-use crate::config::expression::NamedColumns;
+use crate::config::expression::names::NamedColumns;
 use crate::config::settings::SourcePlaces;
 use crate::config::template;
 use crate::config::template::TemplateNode;

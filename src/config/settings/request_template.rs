@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use crate::config::expression::BuiltInName;
-use crate::config::expression::ColumnReference;
 use crate::config::expression::Expression;
-use crate::config::expression::ExpressionForm;
-use crate::config::expression::NamedColumns;
+use crate::config::expression::names::BuiltInName;
+use crate::config::expression::names::ColumnReference;
+use crate::config::expression::names::ExpressionForm;
+use crate::config::expression::names::NamedColumns;
 use crate::config::template::TemplatePiece;
 
 /// Places in the path and query of a URL, and in the values of headers.

@@ -6,6 +6,8 @@ use axum::http::HeaderValue;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use std::time::Duration;
+
 use super::*;
 use crate::config::secret::Secret;
 use crate::config::settings::CallbackKind;

@@ -4,7 +4,6 @@
 //! PostgreSQL says nothing of it: no Relation message follows, since the table is as it was. So the
 //! catalog is asked again for relations that have such columns.
 
-use crate::flow::relation::SqlType;
 use crate::replication::assemble::ChangeAssembler;
 use crate::replication::pgoutput::PgOutput;
 use crate::replication::types::TypeAnswers;
@@ -35,14 +34,5 @@ impl ChangeAssembler {
         if known.is_none_or(|known| **known != described) {
             self.keep(described);
         }
-    }
-}
-
-/// Whether a type is made of a row type.
-pub(super) fn has_composite(sql_type: &SqlType) -> bool {
-    match sql_type {
-        SqlType::Composite { .. } => true,
-        SqlType::Array { element, .. } | SqlType::Vector { element } => has_composite(element),
-        _ => false,
     }
 }

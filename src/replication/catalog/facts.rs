@@ -9,9 +9,9 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::config::settings::Operations;
 use crate::flow::relation::TableName;
-use crate::replication::catalog::WantedObjects;
 use crate::replication::catalog::facts::coverage::CoverageRows;
 use crate::replication::catalog::facts::coverage::CoveredRelation;
+use crate::replication::catalog::wanted::WantedObjects;
 use crate::replication::slot;
 use crate::replication::slot::SlotStream;
 use crate::store::error::StoreError;
@@ -200,7 +200,11 @@ pub async fn gather(
     wanted: &WantedObjects,
 ) -> Result<CatalogFacts, StoreError> {
     let mut tables = tables(client, wanted).await?;
-    coverage::add_rows(client, wanted, &mut tables).await?;
+    for (index, rows) in coverage::rows(client, wanted).await? {
+        if let Some(Some(table)) = tables.get_mut(index) {
+            table.rows.push(rows);
+        }
+    }
     let neighbours =
         if tables.iter().any(Option::is_none) { neighbours(client).await? } else { Vec::new() };
     let publication = publication(client, &wanted.publication, server.version).await?;

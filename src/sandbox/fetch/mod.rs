@@ -19,7 +19,6 @@ use crate::sandbox::account::ServerAccount;
 use crate::sandbox::cache::PackageCache;
 use crate::sandbox::error::SandboxError;
 use crate::sandbox::error::io_error;
-use crate::sandbox::find::best;
 use crate::sandbox::installation::PostgresInstallation;
 use crate::sandbox::surroundings::Surroundings;
 
@@ -62,7 +61,7 @@ impl Fetcher<'_> {
         tell: &mut dyn FnMut(&str),
         tried: &mut Vec<String>,
     ) -> Result<Option<PostgresInstallation>, SandboxError> {
-        if let Some(found) = best(self.cached()) {
+        if let Some(found) = PostgresInstallation::best(self.cached()) {
             return Ok(Some(found));
         }
         if !self.may_fetch(tried) {
@@ -70,7 +69,7 @@ impl Fetcher<'_> {
         }
         let _one_at_a_time = self.cache.lock("fetch")?;
         // Another process may have fetched one while this one waited.
-        if let Some(found) = best(self.cached()) {
+        if let Some(found) = PostgresInstallation::best(self.cached()) {
             return Ok(Some(found));
         }
         self.remove_unfinished();
@@ -97,14 +96,14 @@ impl Fetcher<'_> {
         tried: &mut Vec<String>,
     ) -> Result<Option<PostgresInstallation>, SandboxError> {
         let fits = |found: &PostgresInstallation| found.major() == major;
-        if let Some(found) = best(self.cached().into_iter().filter(fits)) {
+        if let Some(found) = PostgresInstallation::best(self.cached().into_iter().filter(fits)) {
             return Ok(Some(found));
         }
         if !self.may_fetch(tried) {
             return Ok(None);
         }
         let _one_at_a_time = self.cache.lock("fetch")?;
-        if let Some(found) = best(self.cached().into_iter().filter(fits)) {
+        if let Some(found) = PostgresInstallation::best(self.cached().into_iter().filter(fits)) {
             return Ok(Some(found));
         }
         self.remove_unfinished();

@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 
 use crate::store::backlog::ParkedDelivery;
 use crate::store::body_codec;
-use crate::store::progress::StateOwnership;
+use crate::store::ownership::StateOwnership;
 use crate::store::sql::clean;
 use crate::store::sql::int;
 use crate::store::state_error::StateError;

@@ -13,7 +13,7 @@ use tokio_postgres::types::Type;
 
 use crate::flow::headers::HeaderLines;
 use crate::flow::verdict::HttpExchange;
-use crate::store::progress::StateOwnership;
+use crate::store::ownership::StateOwnership;
 use crate::store::push_log::LoggedAttempt;
 use crate::store::push_log::LoggedBatch;
 use crate::store::replays;

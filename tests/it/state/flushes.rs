@@ -121,9 +121,9 @@ async fn a_flush_whose_answer_got_lost_is_committed_once() {
 
 /// The same right again, as a process has it that does not know what the server committed.
 async fn clone_of(
-    holding: &walhook::store::progress::StateOwnership,
+    holding: &walhook::store::ownership::StateOwnership,
     client: &mut tokio_postgres::Client,
-) -> walhook::store::progress::StateOwnership {
+) -> walhook::store::ownership::StateOwnership {
     client
         .batch_execute(&format!(
             "UPDATE walhook.progress SET epoch = epoch - 1 WHERE slot = '{}'",

@@ -26,7 +26,7 @@ const MAKING: [&str; 8] =
     ["format", "json", "lowerAscii", "reverse", "string", "substring", "trim", "upperAscii"];
 
 /// The tree to be evaluated instead of this one.
-pub(in crate::config::expression) fn metered(root: &IdedExpr) -> IdedExpr {
+pub(crate) fn metered(root: &IdedExpr) -> IdedExpr {
     MeterRewrite::default().node(root)
 }
 
@@ -184,6 +184,6 @@ fn call(name: &str, args: Vec<IdedExpr>) -> Expr {
 
 /// The operations of a tree.
 fn nodes(node: &IdedExpr) -> usize {
-    let children = crate::config::expression::syntax::children(node);
+    let children = crate::config::expression::tree::children(node);
     1 + children.into_iter().map(nodes).sum::<usize>()
 }

@@ -10,8 +10,8 @@ use cel::context::VariableResolver;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::expression::ENVIRONMENT;
 use crate::config::expression::Expression;
+use crate::config::expression::environment::ENVIRONMENT;
 
 /// A column `text` and a column `list`.
 struct Row {

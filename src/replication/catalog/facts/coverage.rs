@@ -9,8 +9,7 @@ use tokio_postgres::Client;
 use tokio_postgres::Row;
 
 use crate::flow::relation::TableName;
-use crate::replication::catalog::WantedObjects;
-use crate::replication::catalog::facts::TableFacts;
+use crate::replication::catalog::wanted::WantedObjects;
 use crate::store::error::StoreError;
 
 /// Names of other tables in danger that are read at most.
@@ -83,12 +82,11 @@ pub struct CoveredRelation {
     pub list: Option<Vec<String>>,
 }
 
-/// Fills in where the rows of the wanted tables are.
-pub(super) async fn add_rows(
+/// Where the rows of the wanted tables are, each with the place of its table among these.
+pub(super) async fn rows(
     client: &Client,
     wanted: &WantedObjects,
-    tables: &mut [Option<TableFacts>],
-) -> Result<(), StoreError> {
+) -> Result<Vec<(usize, CoverageRows)>, StoreError> {
     let schemas: Vec<&str> = wanted.tables.iter().map(|t| t.name.schema.as_str()).collect();
     let names: Vec<&str> = wanted.tables.iter().map(|t| t.name.name.as_str()).collect();
     let query = format!(
@@ -113,6 +111,7 @@ pub(super) async fn add_rows(
         ORDER BY 1, min(l.schema), min(l.name)",
         FIELDS = fields()
     );
+    let mut found = Vec::new();
     for row in client.query(&query, &[&schemas, &names]).await? {
         let (schemas, names): (Vec<String>, Vec<String>) =
             (row.try_get("schemas")?, row.try_get("names")?);
@@ -123,11 +122,9 @@ pub(super) async fn add_rows(
             identity: identity(&row)?,
         };
         let place = usize::try_from(row.try_get::<_, i64>("place")?).unwrap_or_default();
-        if let Some(Some(table)) = place.checked_sub(1).and_then(|index| tables.get_mut(index)) {
-            table.rows.push(rows);
-        }
+        found.extend(place.checked_sub(1).map(|index| (index, rows)));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The tables that the publication covers and whose updates or deletes may fail for that.

@@ -1,0 +1,30 @@
+//! The right to write a slot's state.
+
+use std::sync::Arc;
+
+use crate::flow::lsn::Position;
+
+/// The right to write state for a slot, until somebody else takes it. A clone is for those who claim
+/// and never flush: flushes are counted in one place.
+#[derive(Clone, Debug)]
+pub struct StateOwnership {
+    pub(crate) slot: Arc<str>,
+    pub(crate) epoch: i64,
+    /// Number of the last flush that is known to be committed.
+    pub(crate) flushed: i64,
+    /// The settled prefix as of that flush; `None` if this process has not flushed one.
+    pub(crate) passed: Option<Position>,
+    /// Whether the database can store every character.
+    pub(crate) unicode: bool,
+}
+
+impl StateOwnership {
+    pub fn slot(&self) -> &Arc<str> {
+        &self.slot
+    }
+
+    /// Grows by one with each walhook that takes the slot.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+}
