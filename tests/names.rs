@@ -26,7 +26,6 @@ const KNOWN_CIRCLES: &[&str] = &[
     "delivery::access_token",
     "endpoints::registry",
     "event::envelope",
-    "lane::core::order",
     "replication::reconnect",
 ];
 

@@ -75,7 +75,7 @@ use crate::lane::core::concurrency::ConcurrencyLimit;
 use crate::lane::core::order::ArrivedEvent;
 use crate::lane::core::order::KeyOrder;
 use crate::lane::core::order::NumberHasher;
-use crate::lane::core::order::OrderSlot;
+use crate::lane::core::order::slot::OrderSlot;
 use crate::lane::core::pace::RateLimit;
 use crate::lane::core::pace::RecoveryRamp;
 use crate::lane::core::retries::AttemptCount;

@@ -7,7 +7,7 @@ use crate::flow::lease::LeaseId;
 use crate::lane::core::DeliveryPhase;
 use crate::lane::core::LaneNow;
 use crate::lane::core::LaneState;
-use crate::lane::core::order::OrderSlot;
+use crate::lane::core::order::slot::OrderSlot;
 use crate::lane::core::pace::later;
 use crate::lane::core::retries::AttemptCount;
 use crate::lane::core::retries::RetryBatch;

@@ -10,7 +10,7 @@ use crate::lane::core::DeliveryPhase;
 use crate::lane::core::DeliveryPlace;
 use crate::lane::core::LaneNow;
 use crate::lane::core::LaneState;
-use crate::lane::core::order::OrderSlot;
+use crate::lane::core::order::slot::OrderSlot;
 use crate::lane::core::retries::ResumedDelivery;
 
 impl LaneState {

@@ -17,6 +17,8 @@
 //! next attempt is far away. What stands behind a detained event is detained, too.
 
 mod barriers;
+mod passing;
+pub(super) mod slot;
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -31,12 +33,9 @@ use crate::flow::key::KeyHash;
 use crate::flow::settlement::DurableIn;
 use crate::flow::time::Timestamp;
 use crate::lane::core::order::barriers::OrderBarriers;
+use crate::lane::core::order::slot::OrderSlot;
 use crate::lane::core::retries::AttemptCount;
 use crate::lane::core::retries::ResumedDelivery;
-
-/// Names an event in the lane until the event is removed.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct OrderSlot(u32);
 
 /// Events that a step has brought to the front: up to two of the same keys, and those that a barrier
 /// held back.

@@ -15,7 +15,7 @@ use crate::flow::time::Timestamp;
 use crate::lane::core::LaneNow;
 use crate::lane::core::LaneState;
 use crate::lane::core::order::ArrivedEvent;
-use crate::lane::core::order::OrderSlot;
+use crate::lane::core::order::slot::OrderSlot;
 use crate::lane::core::pace::later;
 use crate::lane::core::retries::AttemptCount;
 use crate::lane::core::retries::RetryBatch;

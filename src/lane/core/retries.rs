@@ -12,7 +12,7 @@ use crate::flow::time::Timestamp;
 use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::FailureClass;
 use crate::flow::verdict::HttpExchange;
-use crate::lane::core::order::OrderSlot;
+use crate::lane::core::order::slot::OrderSlot;
 
 /// What was tried so far.
 #[derive(Clone, Debug, Default)]

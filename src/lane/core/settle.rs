@@ -10,7 +10,7 @@ use crate::flow::time::Timestamp;
 use crate::lane::core::DeliveryPhase;
 use crate::lane::core::DeliveryPlace;
 use crate::lane::core::LaneState;
-use crate::lane::core::order::OrderSlot;
+use crate::lane::core::order::slot::OrderSlot;
 use crate::lane::core::retries::AttemptCount;
 use crate::lane::core::retries::RetryBatch;
 

@@ -13,7 +13,7 @@ use crate::lane::core::DeliveryPhase;
 use crate::lane::core::LaneNow;
 use crate::lane::core::LaneState;
 use crate::lane::core::breaker::BreakerState;
-use crate::lane::core::order::OrderSlot;
+use crate::lane::core::order::slot::OrderSlot;
 use crate::lane::core::retries::ResumedDelivery;
 
 /// An endpoint that took a delivery within this time answers.
