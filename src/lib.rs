@@ -65,6 +65,7 @@ pub mod pipeline;
 pub mod preflight;
 pub mod redelivery;
 pub mod replication;
+#[cfg(feature = "demo")]
 pub mod sandbox;
 pub mod store;
 pub mod task;

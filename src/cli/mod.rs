@@ -37,6 +37,7 @@ pub mod ask;
 pub mod check;
 pub mod completions;
 pub mod dead_letters;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod endpoints;
 pub mod exit;
@@ -99,6 +100,7 @@ pub struct GlobalOptions {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    #[cfg(feature = "demo")]
     Demo(demo::Demo),
     Check(check::Check),
     Init(init::Init),
@@ -126,6 +128,7 @@ impl Cli {
         let Self { global, command } = self;
         match command {
             Command::Run(run) => run.run(&global),
+            #[cfg(feature = "demo")]
             Command::Demo(demo) => demo.run(),
             Command::Check(check) => check.run(&global),
             Command::Init(init) => init.run(&global),
