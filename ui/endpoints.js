@@ -123,6 +123,22 @@ function NewAddress({ name, close }) {
   <//>`;
 }
 
+function Rename({ name, close }) {
+  const [to, setTo] = useState("");
+  const rename = async () => {
+    await api.post(`/api/v1/endpoints/${api.part(name)}/rename`, { name: to });
+    close();
+    announce(t("It is called {0}", to));
+    dispatchEvent(new CustomEvent("walhook:reload"));
+    go("endpoints", to);
+  };
+  return html`<${Dialog} title=${t("Another name for {0}", name)} onClose=${close}>
+    <label><span>${t("Name")}</span><input name="rename" value=${to} required maxlength="64" autocomplete="off" spellcheck=${false} onInput=${(e) => setTo(e.target.value.trim())} /></label>
+    <p class="quiet">${t("What waits, is dead or paused goes along. The push log keeps the old name for what was")}.</p>
+    <div class="buttons"><${Act} label=${t("Rename")} tone="primary" disabled=${!to} run=${rename} /><button type="button" onClick=${close}>${t("Leave")}</button></div>
+  <//>`;
+}
+
 const fetchPatch = (name, patch) => api.patch(`/api/v1/endpoints/${api.part(name)}`, patch);
 
 export function Endpoint({ name, health }) {
@@ -161,7 +177,8 @@ export function Endpoint({ name, health }) {
           <button type="button" onClick=${() => setDialog("resend")}>${t("Send again since …")}</button>
           ${shown.source === "api" && html`
             <button type="button" onClick=${() => setDialog("rotate")}>${t("Rotate the secret")}</button>
-            <button type="button" onClick=${() => setDialog("url")}>${t("Change the address")}</button>`}
+            <button type="button" onClick=${() => setDialog("url")}>${t("Change the address")}</button>
+            <button type="button" onClick=${() => setDialog("rename")}>${t("Rename")}</button>`}
           ${(shown.state === "gone" || shown.state === "disabled") && html`<${Act} label=${t("Enable")} tone="primary" run=${act("enable")} />`}
         </div>
         ${report && html`<${Test} report=${report} />`}
@@ -193,5 +210,6 @@ export function Endpoint({ name, health }) {
     }}<//>
     ${dialog === "rotate" && html`<${Rotate} name=${name} close=${close} />`}
     ${dialog === "resend" && html`<${ResendSince} name=${name} close=${() => setDialog(null)} />`}
+    ${dialog === "rename" && html`<${Rename} name=${name} close=${() => setDialog(null)} />`}
     ${dialog === "url" && html`<${NewAddress} name=${name} close=${close} />`}</div>`;
 }

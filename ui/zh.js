@@ -4,6 +4,8 @@ export const zh = {
   "A new secret is made. Until the end of the overlap both sign, so that the receiver can change over": "将生成新密钥。重叠期内新旧密钥同时签名,便于接收方切换",
   "A row as JSON (else one of the table)": "JSON 格式的一行(留空则取表中的行)", "A second": "每秒", "Address": "地址",
   "All dead letters": "全部死信", "All is well": "一切正常", "All that fit this filter": "符合此筛选条件的全部", "All": "全部",
+  "Another name for {0}": "更改 {0} 的名称", "It is called {0}": "名称已改为 {0}", "Rename": "重命名",
+  "What waits, is dead or paused goes along. The push log keeps the old name for what was": "等待中的事件、死信和暂停状态会随之转移;推送日志保留旧名称",
   "Another address for {0}": "更改 {0} 的地址", "Answer": "响应", "Any": "任意", "Attempts a second": "每秒投递次数",
   "Attempts as they are made": "实时投递记录", "Attempts": "投递次数", "Before": "早于", "Behind": "落后",
   "Being sent again": "正在重新发送", "Bodies of delivered events are kept with [push_log] bodies = \"all\"": "设置 [push_log] bodies = \"all\" 才会保留已送达事件的正文",

@@ -75,6 +75,11 @@ pub enum AdminCall {
         name: String,
         paused: bool,
     },
+    /// Another name; what waits goes along.
+    Rename {
+        name: String,
+        to: String,
+    },
     /// What waits is tried at once.
     TryNow {
         name: String,
@@ -269,6 +274,18 @@ pub(crate) async fn resume(caller: AdminCaller, NamedParts(name): NamedParts) ->
 
 pub(crate) async fn try_now(caller: AdminCaller, NamedParts(name): NamedParts) -> Response {
     caller.ask(AdminCall::TryNow { name }).await
+}
+
+pub(crate) async fn rename(
+    caller: AdminCaller,
+    NamedParts(name): NamedParts,
+    SentBody(body): SentBody,
+) -> Result<Response, ProblemResponse> {
+    let fields = RequestFields::of_body(&body, &["name"])?;
+    let to = fields.text("name")?.ok_or_else(|| {
+        ProblemResponse::new(StatusCode::BAD_REQUEST, "name is missing: give the new name")
+    })?;
+    Ok(caller.ask(AdminCall::Rename { name, to }).await)
 }
 
 pub(crate) async fn rotate(

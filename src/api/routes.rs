@@ -121,6 +121,7 @@ pub(crate) fn guarded() -> Vec<RouteOperation> {
         RouteOperation::post("/api/v1/endpoints/{name}/pause", endpoints::pause),
         RouteOperation::post("/api/v1/endpoints/{name}/resume", endpoints::resume),
         RouteOperation::post("/api/v1/endpoints/{name}/try-now", endpoints::try_now),
+        RouteOperation::post("/api/v1/endpoints/{name}/rename", endpoints::rename),
         RouteOperation::post("/api/v1/endpoints/{name}/rotate-secret", endpoints::rotate),
         RouteOperation::post("/api/v1/endpoints/{name}/test", endpoints::test),
         RouteOperation::get("/api/v1/dead-letters", dead_letters::list),

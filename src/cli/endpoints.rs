@@ -86,6 +86,14 @@ enum EndpointAction {
     /// Tries at once what waits for an endpoint; its retries begin anew
     #[command(after_help = "Example: walhook endpoints try-now crm")]
     TryNow(NamedEndpoint),
+    /// Gives an endpoint of the API another name; what waits, is dead or paused goes along
+    #[command(after_help = "Example: walhook endpoints rename crm crm-eu")]
+    Rename {
+        name: String,
+        new_name: String,
+        #[command(flatten)]
+        target: ApiAddress,
+    },
     /// Gives an endpoint another secret and prints it; the old one signs on for a while
     #[command(after_help = "Example: walhook endpoints rotate-secret crm --overlap 48h")]
     RotateSecret {
@@ -155,6 +163,11 @@ impl Endpoints {
             Some(EndpointAction::Pause(named)) => named.post("pause", global),
             Some(EndpointAction::Resume(named)) => named.post("resume", global),
             Some(EndpointAction::TryNow(named)) => named.post("try-now", global),
+            Some(EndpointAction::Rename { name, new_name, target }) => {
+                let asker = target.asker(global)?;
+                let wish = json!({ "name": new_name });
+                tell(&target, &asker.post(&format!("{}/rename", path(&name)?), &wish)?)
+            }
             Some(EndpointAction::RotateSecret { name, overlap, target }) => {
                 let body = overlap.map_or_else(|| json!({}), |o| json!({ "overlap": o }));
                 let asker = target.asker(global)?;

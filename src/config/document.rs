@@ -81,6 +81,10 @@ fn read_noting(
     };
     check_bounds(notes, members);
     let endpoint = read_members(notes, members, defaults, rules)?;
+    if endpoint.renamed_from.is_some() {
+        let what = "is for the configuration file: POST /api/v1/endpoints/{name}/rename";
+        notes.note(None, "renamed_from", what.to_owned());
+    }
     let filter = endpoint.filter.iter().map(|filter| ("when", filter));
     for (key, expression) in filter.chain(endpoint.request.expressions()) {
         if expression.names().loops {

@@ -73,6 +73,10 @@ pub(super) fn read(
         taken.push(name.clone());
         Some(name)
     });
+    let renamed_from = section.read("renamed_from", |field| endpoint_name::read(field, &[]));
+    if renamed_from.is_some() && renamed_from == name {
+        section.note("renamed_from", "is the name that it has: give the one that it had");
+    }
     let channel = channel::begin(&mut section, &mut terms);
     let url = match channel.as_ref().and_then(channel::Begun::app_url) {
         Some(url) => url.map(UrlTemplate::fixed),
@@ -112,7 +116,9 @@ pub(super) fn read(
     let places = SourcePlaces::new(section.places(&["when", "payload", "url", "headers"]));
     section.finish_knowing(&OTHER_NAMES);
     let endpoint = terms.endpoint(&name?, url?, events, auth);
-    Some(Endpoint { channel, filter, enabled, payload, link, test, places, ..endpoint })
+    let renamed_from = renamed_from.map(Arc::from);
+    let endpoint = Endpoint { renamed_from, channel, filter, enabled, payload, ..endpoint };
+    Some(Endpoint { link, test, places, ..endpoint })
 }
 
 /// What is wrong with batches of the events that an endpoint takes, in their own shapes or in

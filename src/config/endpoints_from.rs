@@ -155,7 +155,7 @@ fn check(template: &Json) -> Option<String> {
         }
     }
     for (name, value) in members {
-        if ["tls", "payload_file", "channel"].contains(&name.as_str()) {
+        if ["tls", "payload_file", "channel", "renamed_from"].contains(&name.as_str()) {
             return Some(format!("has `{name}`, which is left to an [[endpoint]]: leave it out"));
         }
         let mut own = BTreeSet::new();

@@ -353,6 +353,7 @@ fn read_endpoints(
         let terms = webhook.terms.clone();
         endpoints.extend(endpoint::read(section, terms, rules, &mut taken));
     }
+    refuse_unclear_renames(root, &endpoints, &taken);
     if none_written && webhook.enabled {
         root.note_missing(
             "webhook",
@@ -362,6 +363,24 @@ fn read_endpoints(
         );
     }
     endpoints
+}
+
+/// A name that somebody has is not free to be one that another had.
+fn refuse_unclear_renames(root: &TomlSection<'_>, endpoints: &[Endpoint], taken: &[String]) {
+    let mut had = Vec::new();
+    for endpoint in endpoints {
+        let Some(from) = &endpoint.renamed_from else { continue };
+        let is_taken = taken.iter().any(|name| **name == **from) && *from != endpoint.name;
+        if is_taken || had.contains(&from) {
+            let name = &endpoint.name;
+            let note = format!(
+                "{name} cannot be renamed_from {from:?}, which another endpoint is or was: say it of \
+                 one, and remove the other"
+            );
+            root.note("endpoint", note);
+        }
+        had.push(from);
+    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub struct ReloadPlan {
     /// Other settings under the same name.
     pub changed: Vec<Endpoint>,
     pub removed: Vec<Arc<str>>,
+    /// Another name, and maybe other settings, with the name that it had.
+    pub renamed: Vec<(Arc<str>, Endpoint)>,
     /// Whether filters, ages or payloads of events are others.
     pub has_other_events: bool,
     /// Tables and keys of the file that need a restart.
@@ -42,7 +44,14 @@ pub fn compare(running: &Settings, read: Settings) -> ReloadPlan {
     }
     let gone = |endpoint: &&Endpoint| find(&read.endpoints, &endpoint.name).is_none();
     let names = running.endpoints.iter().filter(gone).map(|endpoint| Arc::clone(&endpoint.name));
-    let removed = names.collect();
+    let mut removed: Vec<Arc<str>> = names.collect();
+    let mut renamed = Vec::new();
+    added.retain(|endpoint: &Endpoint| {
+        let had = endpoint.renamed_from.as_ref();
+        let Some(place) = removed.iter().position(|name| Some(name) == had) else { return true };
+        renamed.push((removed.remove(place), endpoint.clone()));
+        false
+    });
     let waiting = waiting(running, &read);
     let has_other_events =
         read.events != running.events && are_alike(&running.events, &read.events);
@@ -52,7 +61,7 @@ pub fn compare(running: &Settings, read: Settings) -> ReloadPlan {
         run_time: RunTimeSettings { keys: running.run_time.keys.clone(), ..read.run_time },
         ..running.clone()
     };
-    ReloadPlan { settings, added, changed, removed, has_other_events, waiting }
+    ReloadPlan { settings, added, changed, removed, renamed, has_other_events, waiting }
 }
 
 /// What the file says otherwise of things that are made once.

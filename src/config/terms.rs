@@ -169,6 +169,7 @@ impl EndpointTerms {
         };
         Endpoint {
             name: Arc::from(name),
+            renamed_from: None,
             url: url.url,
             request,
             enabled: true,

@@ -32,6 +32,7 @@ use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::plan::EndpointChange;
 use crate::endpoints::registry::plan::RegistryError;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
+use crate::endpoints::renamed_rows::renamed;
 use crate::pipeline::endpoint_update::RefreshRequest;
 use crate::pipeline::endpoint_update::WatchedTables;
 use crate::pipeline::handles::SharedHandles;
@@ -39,6 +40,7 @@ use crate::preflight::endpoint_rows::Row;
 use crate::preflight::endpoint_rows::rows;
 use crate::preflight::inspection::InspectionSessions;
 use crate::store::error::StoreError;
+use crate::store::renames::EndpointRename;
 use crate::task::TaskOwner;
 use crate::telemetry::metrics::WalhookMetrics;
 use crate::telemetry::obstacles::NamedObstacle;
@@ -218,9 +220,9 @@ impl TableKeeper {
         let others = roster.0.iter().filter(|shown| shown.origin != EndpointOrigin::Table);
         let others = others.map(|shown| Arc::clone(&shown.endpoint.name)).collect();
         let WantedEndpoint { endpoints: wanted, mut problems } = self.wanted(rows, &others);
+        let (wanted, mut again) = self.rename(orders, wanted, &mut problems).await;
         let gone: Vec<Arc<str>> = self.rows.keys().cloned().collect();
         let gone = gone.into_iter().filter(|name| !wanted.contains_key(name));
-        let mut again = false;
         for name in gone.collect::<Vec<_>>() {
             match orders.give(vec![EndpointChange::Remove(Arc::clone(&name))], None).await {
                 Ok(_) | Err(RegistryError::Unknown { .. }) => drop(self.rows.remove(&name)),
@@ -264,6 +266,46 @@ impl TableKeeper {
         }
         self.tell(problems);
         again
+    }
+
+    /// Gives endpoints the names that their rows have by now: of those that are gone and those that are
+    /// new, each that is the same but for its name, and has no double. Tells whether one is to be tried again.
+    async fn rename(
+        &mut self,
+        orders: &RegistryHandle,
+        mut wanted: BTreeMap<Arc<str>, (Endpoint, Row)>,
+        problems: &mut Vec<(String, String)>,
+    ) -> (BTreeMap<Arc<str>, (Endpoint, Row)>, bool) {
+        let mut again = false;
+        let roster = orders.roster();
+        let gone = self.rows.keys().filter(|name| !wanted.contains_key(*name));
+        let gone: Vec<Arc<Endpoint>> =
+            gone.filter_map(|name| Some(Arc::clone(&roster.find(name)?.endpoint))).collect();
+        for (from, to) in renamed(&gone, &wanted, &self.rows) {
+            let Some((endpoint, row)) = wanted.get(&to).cloned() else { continue };
+            let by = format!("table {}", self.from.table);
+            let (from, to) = (Arc::clone(&from), Arc::clone(&to));
+            let rename =
+                EndpointRename { from: Arc::clone(&from), to: Arc::clone(&to), by, row: None };
+            let change = EndpointChange::Rename { rename, endpoint: Box::new(endpoint) };
+            match orders.give(vec![change], None).await {
+                Ok(_) => {
+                    self.rows.remove(&from);
+                    self.rows.insert(to, row);
+                }
+                // It stays what it is, and is tried again.
+                Err(error) => {
+                    again = true;
+                    problems.push((from.to_string(), error.to_string()));
+                    wanted.remove(&to);
+                    let Some(known) = self.rows.get(&from).cloned() else { continue };
+                    if let Some(shown) = roster.find(&from) {
+                        wanted.insert(from, (Endpoint::clone(&shown.endpoint), known));
+                    }
+                }
+            }
+        }
+        (wanted, again)
     }
 
     /// Makes all changes as one order, which tells ledger and pump of all endpoints once instead of for

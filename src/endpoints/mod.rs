@@ -5,7 +5,9 @@
 //! | `admin` | The administration |
 //! | `from_table` | Keeps the endpoints of a table current |
 //! | `registry` | The registry |
+//! | `renamed_rows` | Which rows of the table are those of before under another name |
 
 pub(crate) mod admin;
 pub(crate) mod from_table;
 pub(crate) mod registry;
+mod renamed_rows;

@@ -52,6 +52,8 @@ use crate::store::progress::ServerLineage;
 use crate::store::progress::StoredProgress;
 use crate::store::push_totals;
 use crate::store::push_totals::PushTotals;
+use crate::store::renames;
+use crate::store::renames::EndpointRename;
 use crate::store::seen_values;
 use crate::store::seen_values::SeenValue;
 use crate::store::slot_owner::SlotOwner;
@@ -168,6 +170,7 @@ pub(crate) async fn take(
     }
     begin(&mut session, &holding, &mut progress, &lineage, confirmed, &gaps).await?;
     SlotOwner::new(&settings.events).save(&session.client, &holding).await?;
+    rename(settings, &mut session, &holding).await?;
     let ahead = progress::load_ahead(&session.client, slot).await?;
     let fronts = progress::load_fronts(&session.client, slot).await?;
     let standing = |size: BacklogSize| {
@@ -213,6 +216,25 @@ pub(crate) async fn take(
         common,
         remembered,
     })
+}
+
+/// Gives what the state holds of endpoints the names that they have in the file by now.
+async fn rename(
+    settings: &Settings,
+    session: &mut SqlSession,
+    holding: &StateOwnership,
+) -> Result<(), StateError> {
+    for endpoint in &settings.endpoints {
+        let Some(from) = &endpoint.renamed_from else { continue };
+        let (from, to) = (Arc::clone(from), Arc::clone(&endpoint.name));
+        let by = "renamed_from".to_owned();
+        let rename = EndpointRename { from, to, by, row: None };
+        if renames::at_start(&mut session.client, holding, &rename).await? {
+            let EndpointRename { from, to, .. } = &rename;
+            tracing::warn!(%from, endpoint = %to, "endpoint is renamed, and what waits goes along");
+        }
+    }
+    Ok(())
 }
 
 /// Notes which stream the positions belong to; begins anew at `confirmed` where nothing is known, or

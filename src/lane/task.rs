@@ -321,6 +321,7 @@ impl LaneTask {
                 LaneMessage::Change(LaneChange::Settings(settings)) => {
                     self.room.resize(settings.capacity);
                     self.gauges.set_gathers(settings.batch.size.get() > 1);
+                    self.name = Arc::clone(&settings.name);
                     self.lane.reconfigure(*settings, now);
                 }
                 LaneMessage::Change(LaneChange::Disable) => self.lane.disable(now),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use crate::failpoint;
 use crate::flow::event::Event;
 use crate::flow::settlement::DeathReason;
@@ -19,6 +21,7 @@ use crate::ledger::EndpointsEdit;
 use crate::ledger::Ledger;
 use crate::ledger::lock;
 use crate::ledger::outcome_log;
+use crate::store::renames::EndpointRename;
 
 impl Ledger {
     pub(super) fn open(&mut self, batch: Vec<PumpReport>) {
@@ -79,14 +82,38 @@ impl Ledger {
         self.book(LaneReport { settlements, ..LaneReport::default() });
     }
 
+    /// Takes up another edition of the endpoints. One that renames some waits for the next flush:
+    /// all that is pending has the old names, and what comes next has the new ones.
     pub(super) fn edit(&mut self, edit: EndpointsEdit) {
+        match edit.renamed.is_empty() {
+            true => {
+                let known = self.take_up(edit);
+                known.send(()).ok(); // who made the edit may have ended
+            }
+            false => self.renaming = Some(edit),
+        }
+    }
+
+    /// Carries out what waits for a flush, which has just been taken: from here on the endpoints have
+    /// their new names.
+    pub(super) fn rename(&mut self) -> Vec<EndpointRename> {
+        let Some(mut edit) = self.renaming.take() else { return Vec::new() };
+        let renames = std::mem::take(&mut edit.renamed);
+        for rename in &renames {
+            self.pending.renamed(&rename.from, &rename.to);
+        }
+        self.renamed = Some(self.take_up(edit));
+        renames
+    }
+
+    fn take_up(&mut self, edit: EndpointsEdit) -> oneshot::Sender<()> {
         for (index, account) in edit.accounts {
             self.names.enter(index, Arc::clone(&account.name));
             lock(&self.live).enter(index, &account.name, &account.metrics);
             self.endpoints.insert(index, account);
         }
         self.names.announce(edit.edition, edit.serving);
-        edit.known.send(()).ok(); // who made the edit may have ended
+        edit.known
     }
 
     /// Forgets the endpoints of which nothing comes any more.

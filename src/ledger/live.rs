@@ -94,6 +94,17 @@ impl LiveLine {
         self.captured(count.captured);
     }
 
+    fn count(&self) -> BookCount {
+        let balance = &self.balance;
+        BookCount {
+            captured: balance.captured.get(),
+            delivered: balance.delivered.get(),
+            filtered: balance.filtered.get(),
+            expired: balance.expired.get(),
+            dead: balance.dead.get(),
+        }
+    }
+
     /// All endpoints capture the same, but those that came later less: the most is the table's.
     fn captured(&self, times: i64) {
         self.balance.captured.add(times);
@@ -138,7 +149,11 @@ impl LiveBooks {
     ) {
         self.show(name, endpoint);
         if let Some(known) = self.endpoints.get_mut(&index) {
-            known.metrics = endpoint.clone(); // it is shown in another way
+            if known.name == *name {
+                known.metrics = endpoint.clone(); // it is shown in another way
+            } else {
+                self.rename(index, name, endpoint);
+            }
             return;
         }
         if let Some(letters) = self.letters.remove(name) {
@@ -162,16 +177,31 @@ impl LiveBooks {
         self.letters.insert(Arc::clone(&name), metrics.dead_letters.get());
         let kept = self.hidden.entry(Arc::clone(&name)).or_default();
         kept.extend(lines.into_iter().map(|(table, line)| {
-            let balance = &line.balance;
-            let count = BookCount {
-                captured: balance.captured.get(),
-                delivered: balance.delivered.get(),
-                filtered: balance.filtered.get(),
-                expired: balance.expired.get(),
-                dead: balance.dead.get(),
-            };
+            let count = line.count();
             BookEntry { endpoint: Arc::clone(&name), table, count }
         }));
+    }
+
+    /// What is shown under the old name is shown under the new one, with what was kept under that.
+    fn rename(&mut self, index: EndpointIndex, name: &Arc<str>, endpoint: &EndpointMetrics) {
+        self.refresh();
+        let Some(books) = self.endpoints.remove(&index) else { return };
+        let EndpointBooks { name: before, metrics, lines, filtered, expired } = books;
+        self.letters.remove(name);
+        endpoint.go_on_from(&metrics);
+        let mut own = self.shown.remove(name).unwrap_or_default();
+        for (table, line) in lines {
+            let (count, common) = (line.count(), line.common);
+            let line = own
+                .entry(Arc::clone(&table))
+                .or_insert_with(|| LiveLine::new(&self.metrics, name, &table));
+            line.add(count);
+            line.common = common;
+        }
+        let (name, metrics) = (Arc::clone(name), endpoint.clone());
+        let books = EndpointBooks { name, metrics, lines: own, filtered, expired };
+        self.endpoints.insert(index, books);
+        self.metrics.forget_endpoint(&before);
     }
 
     /// Shows what the state holds of an endpoint, if it is not shown yet.

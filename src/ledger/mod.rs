@@ -88,6 +88,7 @@ use crate::store::books::BookEntry;
 use crate::store::books::CommonCounts;
 use crate::store::flush::StateFlush;
 use crate::store::push_totals::PushTotals;
+use crate::store::renames::EndpointRename;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::WalhookMetrics;
@@ -203,6 +204,10 @@ pub struct Ledger {
     write_backs: Option<watch::Sender<()>>,
     /// Whether the flush under way may have completed a write-back.
     completes: bool,
+    /// An edit that renames endpoints: it holds from the next flush on, which carries it out.
+    renaming: Option<EndpointsEdit>,
+    /// Told when that flush is committed.
+    renamed: Option<oneshot::Sender<()>>,
 }
 
 /// A flush under way: gives the writer back, and what may be confirmed.
@@ -223,7 +228,9 @@ pub struct EndpointsEdit {
     pub serving: ServingEndpoints,
     /// Endpoints that are new, or shown in another way.
     pub accounts: Vec<(EndpointIndex, EndpointAccount)>,
-    /// Told once the ledger knows of it.
+    /// Endpoints of `accounts` that had another name.
+    pub renamed: Vec<EndpointRename>,
+    /// Told once the ledger knows of it, and the state has the new names.
     pub known: oneshot::Sender<()>,
 }
 
@@ -268,6 +275,8 @@ impl Ledger {
             event_types: terms.event_types,
             write_backs: terms.write_backs,
             completes: false,
+            renaming: None,
+            renamed: None,
         }
     }
 
@@ -306,6 +315,9 @@ impl Ledger {
                     self.stored = self.stored.max(flushed?);
                     self.publish(self.stored);
                     self.wake_write_backs();
+                    if let Some(renamed) = self.renamed.take() {
+                        renamed.send(()).ok(); // who made the edit may have ended
+                    }
                 }
                 report = reports.recv(), if lanes_live && self.has_room() => match report {
                     Some(report) => self.take_in(report, &mut reports, &mut opened, pump_lives),
@@ -391,6 +403,9 @@ impl Ledger {
     }
 
     fn next_deadline(&self) -> Instant {
+        if self.renaming.is_some() {
+            return Instant::now();
+        }
         self.due.unwrap_or(self.housekeeping).min(self.housekeeping)
     }
 
@@ -400,7 +415,7 @@ impl Ledger {
         let due = self.due.is_some_and(|due| due <= now) || self.fills(1);
         let keep_house = self.housekeeping <= now && !ending;
         let has_work = !self.pending.is_empty() || self.has_moved_far();
-        let flush_now = has_work && (due || ending || keep_house);
+        let flush_now = has_work && (due || ending || keep_house) || self.renaming.is_some();
         if !flush_now && !keep_house {
             return;
         }
@@ -420,6 +435,7 @@ impl Ledger {
             let passed = self.sightings.pass(flush.settled, &self.event_types);
             (flush.seen, flush.forget) = (passed.values, passed.forget);
             flush.confirmed_at = flush.confirmed.and_then(|at| self.commit_times.before(at));
+            flush.renames = self.rename();
         }
         self.completes = flush.completes_write_backs();
         let resender = self.replayed.clone();

@@ -117,6 +117,11 @@ impl PendingFlush {
         Self { common: CommonBooks::resume(common.counts, common.members), ..Self::default() }
     }
 
+    /// An endpoint has another name from here on. To be told right after [`PendingFlush::take`].
+    pub(crate) fn renamed(&mut self, from: &Arc<str>, to: &Arc<str>) {
+        self.common.rename(from, to);
+    }
+
     /// Rows to write, and events that rows of batches keep in memory: what bounds it.
     pub(crate) fn len(&self) -> usize {
         let in_batches: usize = self.flush.batches.iter().map(|batch| batch.events.len()).sum();

@@ -63,6 +63,13 @@ impl<K: Clone + Ord> CommonBooks<K> {
         Self { counts, members, ..Self::default() }
     }
 
+    /// A member is called otherwise.
+    pub(crate) fn rename(&mut self, from: &K, to: &K) {
+        if self.members.remove(from) {
+            self.members.insert(to.clone());
+        }
+    }
+
     /// An edition begins, with these endpoints.
     pub(crate) fn begin(&mut self, present: BTreeSet<K>, mut post: impl FnMut(BookPosting<K>)) {
         for joined in present.difference(&self.members) {

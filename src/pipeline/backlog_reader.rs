@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::sync::MutexGuard;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -58,19 +59,26 @@ impl BacklogReader {
         self.budget.pressure()
     }
 
-    /// The next rows of an endpoint, as many as memory has room for.
+    /// Keeps the lanes from reading until it is dropped: what they ask for has another name then.
+    pub(crate) async fn hold(&self) -> BacklogHold<'_> {
+        BacklogHold { _session: self.session.lock().await }
+    }
+
+    /// The next rows of an endpoint, as many as memory has room for. What it is called is looked up when
+    /// it is its turn.
     ///
     /// # Errors
     /// The state cannot be read at the moment.
     pub(crate) async fn page(
         &self,
-        endpoint: &str,
+        endpoint: &watch::Receiver<Arc<str>>,
         after: Option<BacklogPosition>,
         rows: usize,
     ) -> Result<Vec<RefilledRow>, StateError> {
         let after = after.map(|at| BacklogCursor { position: at.position, id: BacklogId(at.row) });
         let limits = PageLimits { after, rows, bytes: PAGE_BYTES };
         let mut session = self.session.lock().await;
+        let endpoint = &*Arc::clone(&endpoint.borrow());
         let open = match session.take() {
             Some(open) => open,
             None => store::connect_within(&self.server, store::ANSWER_SOON).await?,
@@ -108,6 +116,11 @@ impl BacklogReader {
         starving.remove(endpoint);
         Some(share)
     }
+}
+
+/// While it is there, no lane reads the backlog.
+pub(crate) struct BacklogHold<'r> {
+    _session: MutexGuard<'r, Option<SqlSession>>,
 }
 
 fn refilled(row: WaitingRow, share: MemoryPermit) -> RefilledRow {

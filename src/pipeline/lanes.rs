@@ -63,12 +63,13 @@ pub(crate) fn client(
 }
 
 /// Makes a lane: where its events go in, and the task that is to be run. Each attempt is made by
-/// the client that is in `clients` at the time; `standing` is what the backlog holds for it.
+/// the client that is in `clients` at the time, and the backlog is read under the name that is in
+/// `names`; `standing` is what it holds for the endpoint.
 pub(crate) fn lane(
     index: EndpointIndex,
     endpoint: &Endpoint,
     standing: Option<BacklogStanding>,
-    clients: watch::Receiver<Arc<EndpointClient>>,
+    (clients, names): (watch::Receiver<Arc<EndpointClient>>, watch::Receiver<Arc<str>>),
     common: &LaneContext,
 ) -> (LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>) {
     let settings = LaneSettings::with_backlog(index, endpoint, standing);
@@ -76,7 +77,7 @@ pub(crate) fn lane(
     let task = task.pressed_by(common.backlog.pressure()).counted_in(&common.in_flight);
     let (clock, hold) = (common.handles.clock.clone(), common.handles.hold.clone());
     let (reports, bodies, cuts) = (common.reports.clone(), common.bodies, common.cuts.clone());
-    let (backlog, name) = (Arc::clone(&common.backlog), Arc::clone(&endpoint.name));
+    let backlog = Arc::clone(&common.backlog);
     let run = async move {
         let attempt = |lease, _database_now| {
             let (client, hold) = (Arc::clone(&clients.borrow()), hold.clone());
@@ -98,9 +99,9 @@ pub(crate) fn lane(
             }
         };
         let refill = |after, rows| {
-            let (backlog, name) = (Arc::clone(&backlog), Arc::clone(&name));
+            let (backlog, names) = (Arc::clone(&backlog), names.clone());
             async move {
-                let page = backlog.page(&name, after, rows).await;
+                let page = backlog.page(&names, after, rows).await;
                 if page.as_ref().is_ok_and(|page| !page.is_empty()) {
                     failpoint::reached("refilled");
                 }

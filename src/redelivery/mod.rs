@@ -174,7 +174,7 @@ impl RedeliveryService {
 
     /// Whether there is no such endpoint; one that is disabled or being removed is there.
     fn is_gone(&self, endpoint: &str) -> bool {
-        self.fleet.get().is_some_and(|fleet| fleet.roster().find(endpoint).is_none())
+        self.fleet.get().is_some_and(|fleet| !fleet.roster().knows(endpoint))
     }
 
     async fn take_back(&self, endpoint: Arc<str>) {

@@ -40,6 +40,8 @@ use crate::store::push_log::LoggedAttempt;
 use crate::store::push_log::LoggedBatch;
 use crate::store::push_totals;
 use crate::store::push_totals::PushTotals;
+use crate::store::renames;
+use crate::store::renames::EndpointRename;
 use crate::store::resend;
 use crate::store::resend::ResentLetter;
 use crate::store::seen_values;
@@ -88,6 +90,8 @@ pub struct StateFlush {
     pub seen: Vec<SeenValue>,
     /// Values of these event types that are older are forgotten.
     pub forget: Vec<(Arc<str>, Timestamp)>,
+    /// Endpoints that have another name after this flush, whose rows have the old one.
+    pub renames: Vec<EndpointRename>,
 }
 
 impl StateFlush {
@@ -118,6 +122,7 @@ impl StateFlush {
             && self.write_backs.is_empty()
             && self.seen.is_empty()
             && self.forget.is_empty()
+            && self.renames.is_empty()
     }
 }
 
@@ -193,6 +198,9 @@ async fn attempt(
     backlog::park(&mut tx, holding, &flush.parked).await?;
     backlog::repark(&tx, holding, &flush.reparked).await?;
     push_log::copy(&tx, holding, &flush.attempts, &flush.batches).await?;
+    for rename in &flush.renames {
+        renames::carry_over(&tx, holding, rename).await?;
+    }
     failpoint::reached("before_commit");
     failpoint::during("commit_sent", tx.commit()).await?;
     Ok(())

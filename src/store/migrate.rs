@@ -114,6 +114,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "resend_rates",
         sql: include_str!("../../sql/migrations/0017_resend_rates.sql"),
     },
+    Migration {
+        version: 18,
+        name: "renames",
+        sql: include_str!("../../sql/migrations/0018_renames.sql"),
+    },
 ];
 
 /// What one read says of the schema.

@@ -43,6 +43,7 @@
 //! | `progress` | Where a slot stands, and the taking of the right to write for it |
 //! | `push_log` | The push log |
 //! | `push_totals` | The sums of all pushes of a slot, kept through restarts |
+//! | `renames` | Another name for an endpoint: all that the state holds of it goes along |
 //! | `replays` | Delivered events on their way out again |
 //! | `resend` | Dead letters on their way out again |
 //! | `row_change` | The statement of a write-back, and its transaction in the source database |
@@ -84,6 +85,7 @@ pub mod partitions;
 pub mod progress;
 pub mod push_log;
 pub mod push_totals;
+pub mod renames;
 pub mod replays;
 pub mod resend;
 pub mod row_change;

@@ -156,6 +156,14 @@ impl SampleHistory {
         }
     }
 
+    /// An endpoint is called otherwise: its chart goes on.
+    pub fn rename(&self, from: &str, to: &Arc<str>) {
+        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(series) = store.endpoints.remove(from) {
+            store.endpoints.insert(Arc::clone(to), series);
+        }
+    }
+
     /// The last hour, the oldest first.
     pub fn hour(&self) -> Vec<MetricSample> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).hour.view()

@@ -104,6 +104,7 @@ fn endpoint(url: &str) -> Endpoint {
         link: ConnectionLink::default(),
         response_limit: 64 * 1024,
         test: None,
+        renamed_from: None,
         unusable: None,
         request: walhook::config::settings::RequestTemplate::default(),
         places: walhook::config::settings::SourcePlaces::default(),

@@ -47,6 +47,7 @@ mod poison;
 mod push_logs;
 mod refusals;
 mod reload;
+mod renames;
 mod request_templates;
 mod restart;
 mod row_order;

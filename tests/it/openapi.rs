@@ -211,6 +211,13 @@ async fn looks(checker: &mut Checker) {
     checker.call("post", ("/api/v1/try", ""), "", r#"{"row": {"nothing": 1}}"#).await;
 }
 
+async fn renames(checker: &mut Checker) {
+    for (from, to) in [("api", "api-2"), ("api-2", "api")] {
+        let path = "/api/v1/endpoints/{name}/rename";
+        checker.done("post", path, from, json!({ "name": to })).await;
+    }
+}
+
 #[tokio::test]
 async fn every_operation_answers_as_the_document_says() {
     let (_database, [good, _bad], mut checker) = checker().await;
@@ -234,6 +241,7 @@ async fn every_operation_answers_as_the_document_says() {
     checker.done("get", "/api/v1/status", "", none()).await;
     checker.done("post", &format!("{one}/resume"), "file", none()).await;
     checker.done("post", &format!("{one}/rotate-secret"), "api", json!({})).await;
+    renames(&mut checker).await;
 
     for what in ["status", "history"] {
         let path = format!("/api/v1/messages/{{message_id}}/{what}");

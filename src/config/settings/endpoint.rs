@@ -23,6 +23,8 @@ use crate::config::settings::SourcePlaces;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
     pub name: Arc<str>,
+    /// The name that it had: what is kept of that becomes its own.
+    pub renamed_from: Option<Arc<str>>,
     /// A URL can be a credential: log the name, or [`Endpoint::shown_url`].
     pub url: Secret<Url>,
     /// If not, it takes no events, and what waits for it goes on waiting.

@@ -57,6 +57,7 @@ fn endpoint() -> Endpoint {
         link: ConnectionLink::default(),
         response_limit: 1024,
         test: None,
+        renamed_from: None,
         unusable: None,
         request: RequestTemplate::default(),
         places: SourcePlaces::default(),

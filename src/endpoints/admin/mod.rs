@@ -14,6 +14,7 @@ mod pause;
 mod probe;
 pub(crate) mod record;
 mod reload;
+mod rename;
 mod rotation;
 mod view;
 mod webhook_api;
@@ -201,6 +202,7 @@ impl EndpointAdmin {
             AdminCall::Delete { name } => self.delete(orders, &name, who).await,
             AdminCall::Switch { name, enabled } => self.switch(orders, &name, enabled, who).await,
             AdminCall::Pause { name, paused } => self.pause(orders, &name, paused, who).await,
+            AdminCall::Rename { name, to } => self.rename(orders, &name, &to, who).await,
             AdminCall::TryNow { name } => self.try_now(orders, &name, who).await,
             AdminCall::Rotate { name, body } => self.rotate(orders, &name, &body, who).await,
             AdminCall::Test { name, wish } => return self.test(orders, &name, wish, probes),
@@ -263,7 +265,10 @@ impl EndpointAdmin {
             set(&mut document, "name", Json::from(name));
         }
         if document.get("name").and_then(Json::as_str) != Some(name) {
-            let detail = format!("an endpoint keeps its name: leave `name` out, or write {name:?}");
+            let detail = format!(
+                "here an endpoint keeps its name: leave `name` out, or write {name:?}; to give it \
+                 another one, POST /api/v1/endpoints/{name}/rename"
+            );
             return Err(AdminRefusal::new(422, detail));
         }
         before.unmask(&mut document);
@@ -417,6 +422,7 @@ fn require_object(document: &Json) -> Result<(), AdminRefusal> {
 fn refused(error: RegistryError) -> AdminRefusal {
     let status = match &error {
         RegistryError::NameTaken { .. }
+        | RegistryError::NotRenamed { .. }
         | RegistryError::Leaving { .. }
         | RegistryError::TooMany => 409,
         RegistryError::Unknown { .. } => 404,

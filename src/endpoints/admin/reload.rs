@@ -12,6 +12,7 @@ use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::plan::EndpointChange;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::preflight::prepare;
+use crate::store::renames::EndpointRename;
 
 impl EndpointAdmin {
     /// Has the changes made, and says in the log what became of them.
@@ -22,13 +23,19 @@ impl EndpointAdmin {
         let taken_up = Box::pin(self.take_up(orders, reload)).await;
         self.metrics.reloaded(taken_up.is_ok(), host_now());
         match taken_up {
-            Ok(ReloadSummary { added, changed, removed, events: false })
-                if added.is_empty() && changed.is_empty() && removed.is_empty() =>
-            {
+            Ok(summary) if summary == ReloadSummary::default() => {
                 tracing::info!("configuration holds already: nothing to change");
             }
-            Ok(ReloadSummary { added, changed, removed, events }) => {
-                tracing::info!(added, changed, removed, events, "configuration is reloaded");
+            Ok(ReloadSummary { added, changed, removed, renamed, events }) => {
+                let renamed = renamed.join(", ");
+                tracing::info!(
+                    added,
+                    changed,
+                    removed,
+                    renamed,
+                    events,
+                    "configuration is reloaded"
+                );
             }
             Err(refused) => {
                 for error in &refused {
@@ -54,7 +61,8 @@ impl EndpointAdmin {
         let made = self.others_made_here(&reload.settings)?;
         refuse_clashes(orders, &reload, &made)?;
         let one = |error: anyhow::Error| vec![format!("{error:#}")];
-        if reload.has_other_events || !reload.added.is_empty() || !reload.changed.is_empty() {
+        let is_same = reload.added.is_empty() && reload.changed.is_empty();
+        if reload.has_other_events || !is_same || !reload.renamed.is_empty() {
             let lacking = prepare::lacking(&reload.settings).await.map_err(one)?;
             if !lacking.is_empty() {
                 return Err(lacking);
@@ -70,11 +78,13 @@ impl EndpointAdmin {
             };
             return Err(left.iter().map(told).collect());
         }
-        let ReloadPlan { settings, added, changed, removed, has_other_events, .. } = reload;
+        let ReloadPlan { settings, added, changed, removed, renamed, has_other_events, .. } =
+            reload;
         let listed = |names: Vec<&str>| names.join(", ");
         let done = ReloadSummary {
             added: listed(added.iter().map(|endpoint| &*endpoint.name).collect()),
             changed: listed(changed.iter().chain(&made).map(|endpoint| &*endpoint.name).collect()),
+            renamed: renamed.iter().map(|(from, to)| format!("{from} to {}", to.name)).collect(),
             removed: listed(removed.iter().map(|name| &**name).collect()),
             events: has_other_events,
         };
@@ -85,6 +95,15 @@ impl EndpointAdmin {
         let replace = |endpoint| EndpointChange::Replace(Box::new(endpoint));
         let mut changes: Vec<EndpointChange> =
             removed.into_iter().map(EndpointChange::Remove).collect();
+        changes.extend(renamed.into_iter().map(|(from, endpoint)| EndpointChange::Rename {
+            rename: EndpointRename {
+                from,
+                to: Arc::clone(&endpoint.name),
+                by: "renamed_from".to_owned(),
+                row: None,
+            },
+            endpoint: Box::new(endpoint),
+        }));
         changes.extend(changed.into_iter().chain(made).map(replace));
         changes.extend(added.into_iter().map(add));
         if has_other_events {
@@ -137,10 +156,12 @@ fn refuse_clashes(
 }
 
 /// Names of endpoints, for the log.
+#[derive(Default, PartialEq)]
 struct ReloadSummary {
     added: String,
     changed: String,
     removed: String,
+    renamed: Vec<String>,
     /// Whether filters, ages or payloads of events are others.
     events: bool,
 }

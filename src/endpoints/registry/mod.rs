@@ -16,6 +16,7 @@
 
 mod pauses;
 pub(crate) mod plan;
+mod renames;
 pub(crate) mod snapshot;
 pub(crate) mod store;
 mod target;
@@ -138,8 +139,11 @@ struct RegisteredEndpoint {
     origin: EndpointOrigin,
     /// It was removed, and its lane has not ended yet.
     is_leaving: bool,
+    /// The name that it has until the state has the other one.
+    renaming: Option<Arc<str>>,
     paused: Option<EndpointPause>,
     control: LaneControl,
+    names: watch::Sender<Arc<str>>,
     clients: watch::Sender<Arc<EndpointClient>>,
     replays: ReplaySender,
     gauges: Arc<LaneGauges>,
@@ -288,6 +292,9 @@ impl EndpointRegistry {
         if !plan.steps.is_empty() && plan.steps.iter().all(PlanStep::is_for_a_lane) {
             return self.tell_lanes(plan.steps).await;
         }
+        if let Err(error) = self.look_at_renames(&plan).await {
+            return Ok(Err(error));
+        }
         let saved = match save {
             Some(row) => match self.keep.save(&row).await {
                 Ok(row) => Some(row),
@@ -301,7 +308,7 @@ impl EndpointRegistry {
 
     async fn carry_out(&mut self, plan: ChangePlan) -> anyhow::Result<()> {
         let (mut opened, mut closed, mut listed) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut after, mut events) = (Vec::new(), None);
+        let (mut after, mut events, mut renamed) = (Vec::new(), None, Vec::new());
         for step in plan.steps {
             match step {
                 PlanStep::Add { endpoint, origin, client } => {
@@ -317,22 +324,14 @@ impl EndpointRegistry {
                         after.push((index, sender::LaneChange::Disable));
                     }
                 }
-                PlanStep::Replace { index, endpoint, client } => {
-                    let Some(member) = self.members.get_mut(&index) else { continue };
-                    let before = std::mem::replace(&mut member.endpoint, endpoint);
-                    member.clients.send_replace(client);
-                    let settings = LaneSettings::with_backlog(index, &member.endpoint, None);
-                    let change = sender::LaneChange::Settings(Box::new(settings));
-                    member.control.change(change).await?;
+                PlanStep::Rename { index, rename, endpoint, client } => {
+                    self.settle_in(index, endpoint, client, &mut after).await?;
+                    renamed.push((index, rename));
                     listed.push(index);
-                    match (before.enabled, member.endpoint.enabled) {
-                        (false, true) => member.control.change(sender::LaneChange::Enable).await?,
-                        (true, false) => after.push((index, sender::LaneChange::Disable)),
-                        (true, true) | (false, false) => {}
-                    }
-                    if target::is_other(&before, &member.endpoint) {
-                        member.control.change(sender::LaneChange::TryNow).await?;
-                    }
+                }
+                PlanStep::Replace { index, endpoint, client } => {
+                    self.settle_in(index, endpoint, client, &mut after).await?;
+                    listed.push(index);
                 }
                 // Such an order is made of nothing else: see `pauses`.
                 PlanStep::Pause { .. }
@@ -355,8 +354,13 @@ impl EndpointRegistry {
             }
         }
         let (edit, known) = self.edit(&listed);
-        self.ways.ledger.send(edit).await.context("the ledger has ended")?;
-        known.await.context("the ledger has ended")?;
+        match renamed.is_empty() {
+            true => {
+                self.ways.ledger.send(edit).await.context("the ledger has ended")?;
+                known.await.context("the ledger has ended")?;
+            }
+            false => self.rename(edit, known, renamed).await?,
+        }
         let (turn, taken) = self.turn(opened, closed, events);
         self.ways.pump.send(turn).await.context("the source has ended")?;
         taken.await.context("the source has ended")?;
@@ -367,6 +371,34 @@ impl EndpointRegistry {
             }
         }
         self.show();
+        Ok(())
+    }
+
+    /// Gives an endpoint that there is other settings.
+    async fn settle_in(
+        &mut self,
+        index: EndpointIndex,
+        endpoint: Arc<Endpoint>,
+        client: Arc<EndpointClient>,
+        after: &mut Vec<(EndpointIndex, sender::LaneChange)>,
+    ) -> anyhow::Result<()> {
+        let Some(member) = self.members.get_mut(&index) else { return Ok(()) };
+        let before = std::mem::replace(&mut member.endpoint, endpoint);
+        if before.name != member.endpoint.name {
+            member.metrics = self.common.handles.metrics.endpoint(&member.endpoint.name);
+        }
+        member.clients.send_replace(client);
+        let settings = LaneSettings::with_backlog(index, &member.endpoint, None);
+        let change = sender::LaneChange::Settings(Box::new(settings));
+        member.control.change(change).await?;
+        match (before.enabled, member.endpoint.enabled) {
+            (false, true) => member.control.change(sender::LaneChange::Enable).await?,
+            (true, false) => after.push((index, sender::LaneChange::Disable)),
+            (true, true) | (false, false) => {}
+        }
+        if target::is_other(&before, &member.endpoint) {
+            member.control.change(sender::LaneChange::TryNow).await?;
+        }
         Ok(())
     }
 
@@ -396,7 +428,8 @@ impl EndpointRegistry {
         let index = self.next;
         self.next = EndpointIndex(index.0 + 1);
         let (clients, current) = watch::channel(client);
-        let (lane, run) = lanes::lane(index, &endpoint, standing, current, &self.common);
+        let (names, name) = watch::channel(Arc::clone(&endpoint.name));
+        let (lane, run) = lanes::lane(index, &endpoint, standing, (current, name), &self.common);
         self.lanes.spawn_on(async move { (index, run.await) }, self.thread.runtime());
         let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
         let (control, gauges, replays) = (lane.control(), lane.gauges(), lane.replays());
@@ -405,8 +438,10 @@ impl EndpointRegistry {
             endpoint,
             origin,
             is_leaving,
+            renaming: None,
             paused,
             control,
+            names,
             clients,
             replays,
             gauges,
@@ -460,7 +495,8 @@ impl EndpointRegistry {
         let endpoints = self.present().map(|(index, _)| index).collect();
         let (known_in, known) = oneshot::channel();
         let serving = ServingEndpoints { endpoints, rules };
-        (EndpointsEdit { edition: self.edition, serving, accounts, known: known_in }, known)
+        let (edition, renamed) = (self.edition, Vec::new());
+        (EndpointsEdit { edition, serving, accounts, renamed, known: known_in }, known)
     }
 
     fn turn(
@@ -503,6 +539,7 @@ impl EndpointRegistry {
             endpoint: Arc::clone(&member.endpoint),
             origin: member.origin,
             is_leaving: member.is_leaving,
+            renaming: member.renaming.clone(),
             paused: member.paused.clone(),
             client: Arc::clone(&member.clients.borrow()),
             replays: member.replays.clone(),

@@ -19,9 +19,11 @@ impl PlanStep {
             | Self::Resume { .. }
             | Self::Enable { .. }
             | Self::TryNow { .. } => true,
-            Self::Add { .. } | Self::Replace { .. } | Self::Remove { .. } | Self::Events(_) => {
-                false
-            }
+            Self::Add { .. }
+            | Self::Replace { .. }
+            | Self::Rename { .. }
+            | Self::Remove { .. }
+            | Self::Events(_) => false,
         }
     }
 }
@@ -83,6 +85,7 @@ impl EndpointRegistry {
                 PlanStep::TryNow { index } => (index, LaneChange::TryNow, None),
                 PlanStep::Add { .. }
                 | PlanStep::Replace { .. }
+                | PlanStep::Rename { .. }
                 | PlanStep::Remove { .. }
                 | PlanStep::Events(_) => {
                     continue;

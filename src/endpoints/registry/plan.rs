@@ -11,6 +11,7 @@ use crate::endpoints::registry::EndpointRegistry;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::flow::settlement::EndpointIndex;
 use crate::pipeline::lanes;
+use crate::store::renames::EndpointRename;
 use crate::store::state_error::StateError;
 
 /// One change of the endpoints.
@@ -22,6 +23,11 @@ pub(crate) enum EndpointChange {
     },
     /// Other settings under the same name.
     Replace(Box<Endpoint>),
+    /// Another name, and maybe other settings: all that is known of it goes along.
+    Rename {
+        rename: EndpointRename,
+        endpoint: Box<Endpoint>,
+    },
     /// What waits for it becomes dead letters.
     Remove(Arc<str>),
     /// Nothing is sent, and what comes waits in the backlog, until it is resumed.
@@ -54,6 +60,8 @@ pub(crate) enum RegistryError {
     TooMany,
     #[error("{0}")]
     Unusable(String),
+    #[error("endpoint {from} cannot be called {to}: {why}")]
+    NotRenamed { from: Arc<str>, to: Arc<str>, why: String },
     #[error("it could not be written down, and so nothing was changed: try again")]
     Unsaved(#[source] Box<StateError>),
     #[error("walhook is shutting down: try again when it runs")]
@@ -66,14 +74,39 @@ pub(super) struct ChangePlan {
 }
 
 pub(super) enum PlanStep {
-    Add { endpoint: Arc<Endpoint>, origin: EndpointOrigin, client: Arc<EndpointClient> },
-    Replace { index: EndpointIndex, endpoint: Arc<Endpoint>, client: Arc<EndpointClient> },
-    Remove { index: EndpointIndex },
+    Add {
+        endpoint: Arc<Endpoint>,
+        origin: EndpointOrigin,
+        client: Arc<EndpointClient>,
+    },
+    Replace {
+        index: EndpointIndex,
+        endpoint: Arc<Endpoint>,
+        client: Arc<EndpointClient>,
+    },
+    Rename {
+        index: EndpointIndex,
+        rename: EndpointRename,
+        endpoint: Arc<Endpoint>,
+        client: Arc<EndpointClient>,
+    },
+    Remove {
+        index: EndpointIndex,
+    },
     Events(Arc<[EventRule]>),
-    Pause { index: EndpointIndex, by: String },
-    Resume { index: EndpointIndex },
-    Enable { index: EndpointIndex },
-    TryNow { index: EndpointIndex },
+    Pause {
+        index: EndpointIndex,
+        by: String,
+    },
+    Resume {
+        index: EndpointIndex,
+    },
+    Enable {
+        index: EndpointIndex,
+    },
+    TryNow {
+        index: EndpointIndex,
+    },
 }
 
 /// What a name stands for after the steps so far.
@@ -109,6 +142,11 @@ impl EndpointRegistry {
                 | PlanStep::Resume { .. }
                 | PlanStep::Enable { .. }
                 | PlanStep::TryNow { .. } => {}
+                PlanStep::Rename { index, rename, .. } => {
+                    names.remove(&rename.from);
+                    let renamed = PlannedEndpoint::Present(Some(*index));
+                    names.insert(Arc::clone(&rename.to), renamed);
+                }
                 PlanStep::Remove { index } => {
                     let removed = self.members.get(index).map(|member| &member.endpoint.name);
                     names.extend(removed.map(|name| (Arc::clone(name), PlannedEndpoint::Leaving)));
@@ -129,14 +167,7 @@ impl EndpointRegistry {
     ) -> Result<PlanStep, RegistryError> {
         match change {
             EndpointChange::Add { endpoint, origin } => {
-                let name = Arc::clone(&endpoint.name);
-                match names.get(&name) {
-                    None => {}
-                    Some(PlannedEndpoint::Leaving) => return Err(RegistryError::Leaving { name }),
-                    Some(PlannedEndpoint::Present(..)) => {
-                        return Err(RegistryError::NameTaken { name });
-                    }
-                }
+                require_free(names, &endpoint.name)?;
                 let client = self.client(&endpoint)?;
                 Ok(PlanStep::Add { endpoint: Arc::from(endpoint), origin, client })
             }
@@ -144,6 +175,12 @@ impl EndpointRegistry {
                 let index = find(names, &endpoint.name)?;
                 let client = self.client(&endpoint)?;
                 Ok(PlanStep::Replace { index, endpoint: Arc::from(endpoint), client })
+            }
+            EndpointChange::Rename { rename, endpoint } => {
+                let index = find(names, &rename.from)?;
+                require_free(names, &rename.to)?;
+                let client = self.client(&endpoint)?;
+                Ok(PlanStep::Rename { index, rename, endpoint: Arc::from(endpoint), client })
             }
             EndpointChange::Remove(name) => Ok(PlanStep::Remove { index: find(names, &name)? }),
             EndpointChange::Events(events) => Ok(PlanStep::Events(events)),
@@ -159,6 +196,19 @@ impl EndpointRegistry {
     fn client(&self, endpoint: &Endpoint) -> Result<Arc<EndpointClient>, RegistryError> {
         let client = lanes::client(endpoint, &self.common);
         client.map_err(|error| RegistryError::Unusable(format!("{error:#}")))
+    }
+}
+
+/// Nobody has the name, and nobody is about to lose it.
+fn require_free(
+    names: &HashMap<Arc<str>, PlannedEndpoint>,
+    name: &Arc<str>,
+) -> Result<(), RegistryError> {
+    let name = Arc::clone(name);
+    match names.get(&name) {
+        None => Ok(()),
+        Some(PlannedEndpoint::Leaving) => Err(RegistryError::Leaving { name }),
+        Some(PlannedEndpoint::Present(..)) => Err(RegistryError::NameTaken { name }),
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct ListedEndpoint {
     pub(crate) origin: EndpointOrigin,
     /// It is removed, and something still waits for it to become a dead letter.
     pub(crate) is_leaving: bool,
+    /// The name that it has until the state has the other one.
+    pub(crate) renaming: Option<Arc<str>>,
     /// Since when and by whom it is paused.
     pub(crate) paused: Option<EndpointPause>,
     /// Makes the requests from the next attempt on.
@@ -77,6 +79,12 @@ impl EndpointSnapshot {
     /// As the status shows them.
     pub(crate) fn view(&self) -> Vec<EndpointView> {
         self.0.iter().map(ListedEndpoint::view).collect()
+    }
+
+    /// Whether an endpoint has this name, or is about to lose it.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        let is_losing = |shown: &ListedEndpoint| shown.renaming.as_deref() == Some(name);
+        self.find(name).is_some() || self.0.iter().any(is_losing)
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&ListedEndpoint> {

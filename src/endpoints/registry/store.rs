@@ -11,6 +11,8 @@ use crate::store::endpoint_states;
 use crate::store::endpoint_states::EndpointPause;
 use crate::store::endpoints;
 use crate::store::endpoints::StoredEndpoint;
+use crate::store::renames;
+use crate::store::renames::RenameObstacles;
 use crate::store::state_error::StateError;
 
 /// A session that is opened when it is needed, and again after an error.
@@ -102,6 +104,21 @@ impl EndpointStore {
         endpoint_states::resume(&session.client, &self.slot, self.epoch, name).await?;
         self.session = Some(session);
         Ok(())
+    }
+
+    /// What stands in the way of another name.
+    ///
+    /// # Errors
+    /// The state cannot be asked.
+    pub(super) async fn rename_obstacles(
+        &mut self,
+        from: &str,
+        to: &str,
+    ) -> Result<RenameObstacles, StateError> {
+        let session = store::connect_within(&self.server, store::ANSWER_SOON).await?;
+        let found = renames::obstacles(&session.client, &self.slot, from, to).await?;
+        self.session = Some(session);
+        Ok(found)
     }
 
     /// # Errors

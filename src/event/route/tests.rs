@@ -130,6 +130,7 @@ pub(crate) fn endpoint(events: &str) -> Endpoint {
         link: ConnectionLink::default(),
         response_limit: 0,
         test: None,
+        renamed_from: None,
         unusable: None,
         request: RequestTemplate::default(),
         places: SourcePlaces::default(),

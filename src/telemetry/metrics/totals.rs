@@ -7,6 +7,7 @@ use prometheus::core::Collector;
 use prometheus::proto::Metric;
 use prometheus::proto::MetricFamily;
 
+use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::WalhookMetrics;
 use crate::telemetry::samples::BookSums;
 use crate::telemetry::samples::MetricTotals;
@@ -59,6 +60,24 @@ impl WalhookMetrics {
             dead: of("dead"),
             pending: of("pending"),
         }
+    }
+}
+
+impl EndpointMetrics {
+    /// Adds what an endpoint has counted under another name. How long things took begins anew.
+    pub fn go_on_from(&self, before: &Self) {
+        self.delivered.inc_by(before.delivered.get());
+        self.expired.inc_by(before.expired.get());
+        self.dead.inc_by(before.dead.get());
+        self.filtered.inc_by(before.filtered.get());
+        self.retries.inc_by(before.retries.get());
+        self.replays.inc_by(before.replays.get());
+        self.pending_memory.add(before.pending_memory.get());
+        self.pending_backlog.add(before.pending_backlog.get());
+        self.dead_letters.set(before.dead_letters.get());
+        self.breaker_open.set(before.breaker_open.get());
+        self.paused.set(before.paused.get());
+        self.oldest_pending.set(before.oldest_pending.get());
     }
 }
 

@@ -1,0 +1,76 @@
+//! Another name for an endpoint of the API. One of the file or of a table has its name there.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::api::endpoints::AdminOutcome;
+use crate::api::endpoints::AdminRefusal;
+use crate::endpoints::admin::EndpointAdmin;
+use crate::endpoints::admin::ok;
+use crate::endpoints::admin::record::set;
+use crate::endpoints::admin::refused;
+use crate::endpoints::admin::unknown;
+use crate::endpoints::registry::RegistryHandle;
+use crate::endpoints::registry::plan::EndpointChange;
+use crate::endpoints::registry::snapshot::EndpointOrigin;
+use crate::store::renames::EndpointRename;
+
+impl EndpointAdmin {
+    /// Renames an endpoint; what waits for it, is dead or paused goes along.
+    pub(super) async fn rename(
+        &mut self,
+        orders: &RegistryHandle,
+        name: &str,
+        to: &str,
+        who: &str,
+    ) -> AdminOutcome {
+        self.require_own_name(orders, name, to)?;
+        let mut record = self.own(orders, name)?.clone();
+        set(&mut record.document, "name", Json::from(to));
+        let endpoint = self.checked(&record).await?;
+        let row = record.row(who, &self.seal);
+        let row = row.map_err(|error| AdminRefusal::new(409, error.to_string()))?;
+        let rename = EndpointRename {
+            from: Arc::from(name),
+            to: Arc::clone(&endpoint.name),
+            by: who.to_owned(),
+            row: Some(Box::new(row)),
+        };
+        let change = EndpointChange::Rename { rename, endpoint: Box::new(endpoint) };
+        orders.give(vec![change], None).await.map_err(refused)?;
+        record.updated = (self.now(), who.to_owned());
+        self.records.remove(name);
+        self.records.insert(to.to_owned(), record);
+        self.show(orders, to).map(ok)
+    }
+
+    /// Says where the name stands if that is elsewhere.
+    fn require_own_name(
+        &self,
+        orders: &RegistryHandle,
+        name: &str,
+        to: &str,
+    ) -> Result<(), AdminRefusal> {
+        let roster = orders.roster();
+        let shown = roster.find(name).ok_or_else(|| unknown(name))?;
+        if roster.find(to).is_some() {
+            let detail = format!("there is an endpoint {to} already: choose another name");
+            return Err(AdminRefusal::new(409, detail));
+        }
+        let detail = match (shown.origin, &self.settings.endpoints_from) {
+            (EndpointOrigin::Api, _) => return Ok(()),
+            (EndpointOrigin::Table, Some(from)) => format!(
+                "endpoint {name} is a row of {}: change what its name is made of there, and nothing \
+                 else of the row in the same transaction, while walhook runs: what waits goes along",
+                from.table
+            ),
+            _ => format!(
+                "endpoint {name} is written in the configuration file: write name = \"{to}\" and \
+                 renamed_from = \"{name}\" there, and send walhook a SIGHUP or restart it: what \
+                 waits goes along"
+            ),
+        };
+        Err(AdminRefusal::new(409, detail))
+    }
+}
