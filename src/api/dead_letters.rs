@@ -282,11 +282,13 @@ async fn copy(
     }
     let copied = letter_groups::copy_to(session.client(), slot, filter, to, *rate).await?;
     let mut sum = 0;
-    for CopiedLetters { table, letters } in &copied {
+    for CopiedLetters { table, letters, spared } in &copied {
         sum += letters;
         let count = i64::try_from(*letters).unwrap_or(i64::MAX);
+        let spared = i64::try_from(*spared).unwrap_or(i64::MAX);
         let balance = surface.metrics.balance(to, table);
-        balance.filtered.sub(count);
+        balance.filtered.sub(spared);
+        balance.captured.add(count - spared);
         balance.dead.add(count);
         surface.metrics.endpoint(to).dead_letters.add(count);
     }

@@ -74,6 +74,9 @@ struct LiveLine {
     table: TableMetrics,
     /// What it shows of the common lines.
     common: BookCount,
+    /// What was captured of the table itself. What is sent to an endpoint on an operator's word counts as
+    /// captured for it as well.
+    changes: i64,
 }
 
 impl LiveLine {
@@ -82,10 +85,23 @@ impl LiveLine {
             balance: metrics.balance(endpoint, table),
             table: metrics.table(table),
             common: BookCount::default(),
+            changes: 0,
         }
     }
 
-    fn add(&self, count: BookCount) {
+    /// Goes on with what another one shows.
+    fn take_over(&mut self, before: &Self) {
+        let BookCount { captured, delivered, filtered, expired, dead } = before.count();
+        self.balance.captured.add(captured);
+        self.balance.delivered.add(delivered);
+        self.balance.filtered.add(filtered);
+        self.balance.expired.add(expired);
+        self.balance.dead.add(dead);
+        self.balance.pending.add(before.count().pending());
+        (self.common, self.changes) = (before.common, self.changes + before.changes);
+    }
+
+    fn add(&mut self, count: BookCount) {
         self.balance.delivered.add(count.delivered);
         self.balance.filtered.add(count.filtered);
         self.balance.expired.add(count.expired);
@@ -106,9 +122,10 @@ impl LiveLine {
     }
 
     /// All endpoints capture the same, but those that came later less: the most is the table's.
-    fn captured(&self, times: i64) {
+    fn captured(&mut self, times: i64) {
         self.balance.captured.add(times);
-        let most = u64::try_from(self.balance.captured.get()).unwrap_or(0);
+        self.changes += times;
+        let most = u64::try_from(self.changes).unwrap_or(0);
         self.table.captured.inc_by(most.saturating_sub(self.table.captured.get()));
     }
 }
@@ -191,12 +208,8 @@ impl LiveBooks {
         endpoint.go_on_from(&metrics);
         let mut own = self.shown.remove(name).unwrap_or_default();
         for (table, line) in lines {
-            let (count, common) = (line.count(), line.common);
-            let line = own
-                .entry(Arc::clone(&table))
-                .or_insert_with(|| LiveLine::new(&self.metrics, name, &table));
-            line.add(count);
-            line.common = common;
+            let new = || LiveLine::new(&self.metrics, name, &table);
+            own.entry(Arc::clone(&table)).or_insert_with(new).take_over(&line);
         }
         let (name, metrics) = (Arc::clone(name), endpoint.clone());
         let books = EndpointBooks { name, metrics, lines: own, filtered, expired };
@@ -214,7 +227,7 @@ impl LiveBooks {
             endpoint.expired.inc_by(number(count.expired));
             endpoint.dead.inc_by(number(count.dead));
             endpoint.pending_memory.add(count.pending());
-            let line = LiveLine::new(&self.metrics, name, &table);
+            let mut line = LiveLine::new(&self.metrics, name, &table);
             line.add(count);
             self.shown.entry(Arc::clone(name)).or_default().insert(table, line);
         }

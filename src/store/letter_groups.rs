@@ -83,10 +83,13 @@ pub async fn cancel(client: &Client, slot: &str, filter: &LetterFilter) -> Resul
 pub struct CopiedLetters {
     pub table: TableName,
     pub letters: u64,
+    /// So many of them count no more as filtered for that endpoint. It had the others itself, or came
+    /// later: they count as captured once more.
+    pub spared: u64,
 }
 
 /// Asks for dead letters to be sent to the endpoint `to`, as letters of its own: in its books they are
-/// dead, and no more among what was not for it. The letters that were copied stay as they are. One that
+/// dead, and no more among what was not for it, as far as anything was. The letters that were copied stay as they are. One that
 /// `to` has already, or whose body was too large to be kept, is left out.
 ///
 /// # Errors
@@ -114,21 +117,37 @@ pub async fn copy_to(
               ORDER BY id
              ON CONFLICT (slot, endpoint, event_id) DO NOTHING
              RETURNING table_schema, table_name
-         ), counted AS (
+         ), sums AS (
              SELECT table_schema, table_name, count(*) AS letters FROM copied GROUP BY 1, 2
+         ), own AS (
+             SELECT table_schema, table_name, filtered FROM walhook.books
+              WHERE slot = $1 AND endpoint = $11 FOR UPDATE
+         ), common AS (
+             SELECT table_schema, table_name, filtered FROM walhook.books_common
+              WHERE slot = $1
+                AND EXISTS (SELECT FROM walhook.counted WHERE slot = $1 AND endpoint = $11)
+         ), shares AS MATERIALIZED (
+             SELECT table_schema, table_name, letters,
+                    least(letters, greatest(0, coalesce(own.filtered, 0)
+                                               + coalesce(common.filtered, 0))) AS spared
+               FROM sums LEFT JOIN own USING (table_schema, table_name)
+                    LEFT JOIN common USING (table_schema, table_name)
          ), books AS (
-             INSERT INTO walhook.books AS b (slot, endpoint, table_schema, table_name, filtered, dead)
-             SELECT $1, $11, table_schema, table_name, -letters, letters FROM counted
+             INSERT INTO walhook.books AS b (slot, endpoint, table_schema, table_name, captured,
+                                             filtered, dead)
+             SELECT $1, $11, table_schema, table_name, letters - spared, -spared, letters FROM shares
              ON CONFLICT (slot, endpoint, table_schema, table_name) DO UPDATE
-                SET filtered = b.filtered + excluded.filtered, dead = b.dead + excluded.dead
+                SET captured = b.captured + excluded.captured,
+                    filtered = b.filtered + excluded.filtered, dead = b.dead + excluded.dead
          )
-         SELECT table_schema, table_name, letters FROM counted ORDER BY 1, 2"
+         SELECT table_schema, table_name, letters, spared FROM shares ORDER BY 1, 2"
     );
     let rows = client.query_typed(&copy, &params.list()).await?;
     let copied = |row: &Row| {
         Ok(CopiedLetters {
             table: stored_event::read_table(row)?,
             letters: unsigned(row, "letters")?,
+            spared: unsigned(row, "spared")?,
         })
     };
     rows.iter().map(copied).collect()

@@ -414,6 +414,42 @@ async fn letters_go_to_another_endpoint_as_letters_of_its_own() {
 }
 
 #[tokio::test]
+async fn letters_for_an_endpoint_that_had_the_events_itself_or_came_later_leave_no_debt() {
+    let (database, sql) = database().await;
+    let (bad, other) = (refusing(), Receiver::start(always(Answer::status(200))));
+    let toml = toml(&database, "", &[("bad", &bad), ("other", &other)]);
+    let toml = format!("{toml}\n[endpoints]\nallow = [\"127.0.0.0/8\"]\n");
+    let service = Service::start(&toml).await;
+    insert(&sql, &["a", "b", "c"]).await;
+    wait_for_text(&sql, STATES, "dead 3").await;
+    other.wait_for(3, AMPLE).await;
+    let made = json!({ "name": "late", "url": other.url() });
+    assert_eq!(service.post("/api/v1/endpoints", &made).await.status, 201);
+    for (to, sent) in [("other", 6), ("late", 9)] {
+        let args = ["dead-letters", "resend", "--endpoint", "bad", "--to", to];
+        let (code, said) = service.cli(&args).await;
+        assert!(code == Some(0) && said.contains("3 letters to be sent again"), "{said}");
+        other.wait_for(sent, AMPLE).await;
+    }
+    wait_for_text(&sql, STATES, "dead 3, delivered 6").await;
+    let books =
+        "SELECT string_agg(concat_ws(' ', endpoint, captured, delivered, filtered, dead, pending),
+                        ', ' ORDER BY endpoint) FROM walhook.balance";
+    wait_for_text(&sql, books, "bad 3 0 0 3 0, late 3 3 0 0 0, other 6 6 0 0 0").await;
+    for endpoint in ["other", "late"] {
+        let series = format!("walhook_balance{{endpoint=\"{endpoint}\",entry=\"filtered\",table=");
+        let metrics = service.get("/metrics").await.body;
+        let line = metrics.lines().find(|line| line.starts_with(&series)).unwrap();
+        assert!(line.ends_with(" 0"), "{line}");
+    }
+    insert(&sql, &["d"]).await;
+    other.wait_for(11, AMPLE).await;
+    wait_for_text(&sql, books, "bad 4 0 0 4 0, late 4 4 0 0 0, other 7 7 0 0 0").await;
+    // Of the table four changes were read, whatever was sent of them once more.
+    assert_metrics_balance(&service, "other").await;
+}
+
+#[tokio::test]
 async fn what_is_not_on_its_way_yet_is_taken_back() {
     let (database, sql) = database().await;
     let bad = refusing();

@@ -150,6 +150,13 @@ async fn events_that_come_while_an_endpoint_is_renamed_are_delivered_once_and_in
         assert_eq!(renamed.status, 200, "{renamed:?}");
     }
     wait_for_text(&sql, BOOKS, "a12 600 600 0 0").await;
+    // What is nowhere but in the backlog is read from it under the new name.
+    assert_eq!(service.cli(&["endpoints", "pause", "a12"]).await.0, Some(0));
+    insert(&sql, 601, 700).await;
+    wait_for_text(&sql, "SELECT count(*) FROM walhook.backlog", "100").await;
+    assert_eq!(service.cli(&["endpoints", "rename", "a12", "a13"]).await.0, Some(0));
+    assert_eq!(service.cli(&["endpoints", "resume", "a13"]).await.0, Some(0));
+    wait_for_text(&sql, BOOKS, "a13 700 700 0 0").await;
     let mut by_key = vec![Vec::new(); 3];
     for request in receiver.requests() {
         let id = request.json()["data"]["id"].as_i64().unwrap();
@@ -157,7 +164,7 @@ async fn events_that_come_while_an_endpoint_is_renamed_are_delivered_once_and_in
     }
     for (rest, ids) in by_key.iter().enumerate() {
         let rest = i64::try_from(rest).unwrap();
-        let wanted: Vec<i64> = (1..=600).filter(|id| id % 3 == rest).collect();
+        let wanted: Vec<i64> = (1..=700).filter(|id| id % 3 == rest).collect();
         assert_eq!(*ids, wanted, "key {rest}");
     }
     service.stop().await;
