@@ -140,7 +140,7 @@ async fn events_that_come_while_an_endpoint_is_renamed_are_delivered_once_and_in
     let receiver = Receiver::start(always(Answer::status(200)));
     let rest = format!("{EVENT}[endpoints]\nallow = [\"127.0.0.0/8\"]\n");
     let mut service = Service::start(&configuration(&database, &rest)).await;
-    let made = json!({ "name": "a0", "url": receiver.url(), "concurrency": 4 });
+    let made = json!({ "name": "a0", "url": receiver.url(), "concurrency": 4, "capacity": 20 });
     assert_eq!(service.post("/api/v1/endpoints", &made).await.status, 201);
     for round in 0..12 {
         insert(&sql, round * 50 + 1, round * 50 + 50).await;
