@@ -19,6 +19,7 @@
 //! lanes drain and drop the ledger's, the ledger confirms, the source tells PostgreSQL and ends.
 
 mod callbacks;
+mod otlp;
 mod sampling;
 mod scrape;
 mod surface;
@@ -41,6 +42,7 @@ use crate::app::surface::listen;
 use crate::app::surface::surface;
 use crate::clock::host_now;
 use crate::config::settings::Settings;
+use crate::delivery::trace::RequestTracing;
 use crate::endpoints::admin::ERRANDS_MAX;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::ReloadedSettings;
@@ -119,12 +121,13 @@ impl App {
     /// walhook's.
     ///
     /// # Errors
-    /// The address is in use.
+    /// The address is in use, or TLS to a collector cannot be set up.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let listener = listen(settings.http.listen).await?;
         let address = listener.local_addr()?;
         let mut tasks = TaskOwner::new();
-        let handles = SharedHandles::new(&settings);
+        let mut handles = SharedHandles::new(&settings);
+        otlp::start(&settings, &mut handles, &mut tasks)?;
         handles.metrics.reloaded(true, host_now());
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
         let (fleet, desk) = (Arc::default(), api::endpoints::AdminSender::default());
@@ -279,8 +282,9 @@ impl App {
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         let (ended_in, ledger_ended) = oneshot::channel();
+        let tracing = RequestTracing::of(&settings.telemetry, handles.tracer.clone());
         let common = LaneContext {
-            network: handles.network().yielding(budget.wanted()),
+            network: handles.network().yielding(budget.wanted()).tracing(tracing),
             handles: handles.clone(),
             backlog: Arc::new(BacklogReader::of(settings, budget.clone())),
             reports: reports_in,

@@ -18,13 +18,14 @@ use crate::config::settings::JsonForm;
 use crate::config::settings::Operations;
 use crate::config::settings::PayloadSettings;
 use crate::config::settings::SourcePlaces;
+use crate::config::settings::TraceSource;
 use crate::config::webhook::EXPIRIES;
 use crate::config::write_back;
 use crate::flow::relation::TableName;
 
 /// Keys that say what the table has to have.
-const PLACED: [&str; 7] =
-    ["table", "when", "payload", "order_by", "age_column", "write_back", "dedupe"];
+const PLACED: [&str; 8] =
+    ["table", "when", "payload", "order_by", "age_column", "write_back", "dedupe", "traceparent"];
 
 /// What others call the same things.
 const OTHER_NAMES: [(&str, &str); 11] = [
@@ -76,6 +77,7 @@ pub(super) fn read(
     let json = section.read("json", |field| field.one_of(&forms)).unwrap_or_default();
     let write_back = section.read("write_back", write_back::read);
     let dedupe = section.read("dedupe", dedupe);
+    let trace = TraceSource { column: section.read("traceparent", column), is_wanted: false };
     let expiry = expiry(&mut section, &payload, data_expiry);
     let order_by = section.read("order_by", columns).unwrap_or_default();
     // Contract 1's shape is that of a recognised row: without a wallet code there is none.
@@ -97,6 +99,7 @@ pub(super) fn read(
         json,
         write_back,
         dedupe,
+        trace,
         places: SourcePlaces::new(section.places(&PLACED)),
     });
     if let Some(rule) = &rule {

@@ -73,6 +73,19 @@ pub(super) fn read(field: &FieldReader<'_>) -> Option<WrittenHeaders> {
     Some(headers)
 }
 
+/// Reads headers that are the same in every request.
+pub(super) fn read_fixed(field: &FieldReader<'_>) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (text, field) in field.section()?.entries() {
+        let Some(name) = header_name(&field, text) else { continue };
+        let Some(text) = field.fixed_secret() else { continue };
+        if let Some(value) = header_value(&field, &text) {
+            headers.insert(name, value);
+        }
+    }
+    Some(headers)
+}
+
 /// A value with expressions in it.
 fn evaluated(field: &FieldReader<'_>, text: &str) -> Option<Arc<[TemplatePiece]>> {
     let pieces = match template::pieces(text.trim()) {

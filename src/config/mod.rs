@@ -42,6 +42,7 @@
 //! | `settings` | Settings |
 //! | `signing` | `secret` and `signing` |
 //! | `subscriptions` | An existing file of subscriptions, contract 2's |
+//! | `telemetry` | `[telemetry]`, and OpenTelemetry's own variables |
 //! | `template` | Templates |
 //! | `terms` | The terms on which an endpoint is served |
 //! | `text_file` | Reads a small text file, and nothing that only looks like one |
@@ -83,6 +84,7 @@ mod service;
 pub mod settings;
 mod signing;
 mod subscriptions;
+mod telemetry;
 pub mod template;
 mod terms;
 pub(crate) mod text_file;
@@ -111,6 +113,7 @@ use crate::config::settings::HttpSettings;
 use crate::config::settings::RunTimeSettings;
 use crate::config::settings::ServerSettings;
 use crate::config::settings::Settings;
+use crate::config::settings::TelemetrySettings;
 use crate::config::webhook::WebhookSection;
 
 /// The largest configuration: a hundred thousand endpoints.
@@ -234,7 +237,8 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
     let user_agent = if root.has("event") { terms::USER_AGENT } else { ocr_wallet::USER_AGENT };
     let webhook = webhook::read(root.section("webhook"), user_agent);
     let enabled = webhook.enabled;
-    let events = read_events(&mut root, webhook.data_expiry);
+    let telemetry = telemetry::read(&mut root);
+    let events = read_events(&mut root, webhook.data_expiry, &telemetry);
     let run_time = run_time::read(&mut root, keys, &webhook.terms);
     let has_table = root.has("endpoints_from");
     let section = root.section("endpoints_from");
@@ -273,6 +277,7 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
         grace,
         run_time,
         messages,
+        telemetry,
         inbound: if has_inbound { Some(inbound?) } else { None },
     })
 }
@@ -292,16 +297,30 @@ fn of_toml(text: &str, span: Option<Range<usize>>, message: &str) -> String {
 fn read_events(
     root: &mut TomlSection<'_>,
     data_expiry: Option<Duration>,
+    telemetry: &TelemetrySettings,
 ) -> Option<Vec<EventRule>> {
+    let is_wanted = telemetry.wants_traces();
     if !root.has("event") {
         root.sections("event");
-        return Some(vec![ocr_wallet::event(data_expiry)]);
+        let mut event = ocr_wallet::event(data_expiry);
+        event.trace.is_wanted = is_wanted;
+        return Some(vec![event]);
     }
     let mut events = Vec::new();
     let sections = root.sections("event");
     let written = sections.len();
     for section in sections {
         events.extend(event::read(section, data_expiry, &events));
+    }
+    for rule in &mut events {
+        rule.trace.is_wanted = is_wanted;
+        if rule.trace.column.is_some() && !is_wanted {
+            let message = format!(
+                "`traceparent` of event {} has no use: set `traceparent = true`, or an `endpoint` for traces",
+                rule.event_type
+            );
+            root.note("telemetry", message);
+        }
     }
     (events.len() == written).then_some(events)
 }

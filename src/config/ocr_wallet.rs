@@ -10,6 +10,7 @@ use crate::config::settings::JsonForm;
 use crate::config::settings::Operations;
 use crate::config::settings::PayloadSettings;
 use crate::config::settings::SourcePlaces;
+use crate::config::settings::TraceSource;
 use crate::flow::relation::TableName;
 
 /// How walhook names itself to the receivers of contract 1.
@@ -36,6 +37,7 @@ pub(super) fn event(data_expiry: Option<Duration>) -> EventRule {
         write_back: None,
         dedupe: None,
         json: JsonForm::Stored,
+        trace: TraceSource::default(),
         places: SourcePlaces::default(),
     }
 }

@@ -77,6 +77,7 @@ fn waiting(running: &Settings, read: &Settings) -> Vec<&'static str> {
         ("[endpoints_from]", running.endpoints_from != read.endpoints_from),
         ("[memory]", running.memory != read.memory),
         ("[log]", running.log != read.log),
+        ("[telemetry]", running.telemetry != read.telemetry),
         ("[messages]", running.messages != read.messages),
         ("[shutdown]", running.grace != read.grace),
     ];
@@ -253,6 +254,7 @@ mod tests {
             ("[webhook] enabled", "webhook.enabled = false"),
             ("[memory]", "memory.queued = \"1MiB\""),
             ("[log]", "log.filter = \"debug\""),
+            ("[telemetry]", "telemetry.endpoint = \"http://127.0.0.1:4318\"\ntelemetry.sample = 1"),
             ("[messages]", "messages.table = \"public.sent\""),
             ("[shutdown]", "shutdown.grace = \"1s\""),
         ];

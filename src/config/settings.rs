@@ -8,6 +8,7 @@ mod inbound;
 mod messages;
 mod places;
 mod request_template;
+mod telemetry;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -64,6 +65,7 @@ pub use crate::config::settings::event::Operations;
 pub use crate::config::settings::event::PayloadSettings;
 pub use crate::config::settings::event::RowChangeSql;
 pub use crate::config::settings::event::SqlPiece;
+pub use crate::config::settings::event::TraceSource;
 pub use crate::config::settings::event::WriteBackSettings;
 pub use crate::config::settings::inbound::CallbackKind;
 pub use crate::config::settings::inbound::HmacCallbacks;
@@ -77,6 +79,10 @@ pub use crate::config::settings::places::SourcePlaces;
 pub use crate::config::settings::request_template::HeaderTemplate;
 pub use crate::config::settings::request_template::RequestTemplate;
 pub use crate::config::settings::request_template::TargetPiece;
+
+pub use crate::config::settings::telemetry::CollectorSettings;
+pub use crate::config::settings::telemetry::TelemetrySettings;
+pub use crate::config::settings::telemetry::TraceSampling;
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug)]
@@ -94,6 +100,8 @@ pub struct Settings {
     pub endpoints_from: Option<EndpointsFrom>,
     pub memory: MemorySettings,
     pub log: LogSettings,
+    /// `[telemetry]`.
+    pub telemetry: TelemetrySettings,
     /// How long a shutdown may take before what is left is cut off.
     pub grace: Duration,
     pub run_time: RunTimeSettings,

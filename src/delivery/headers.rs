@@ -18,6 +18,7 @@ use crate::delivery::request_template::FilledRequest;
 use crate::flow::event::EventId;
 use crate::flow::headers::HeaderLines;
 use crate::flow::lease::Lease;
+use crate::flow::trace::TRACEPARENT;
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -144,7 +145,8 @@ pub(crate) fn fixed(endpoint: &Endpoint) -> Result<HeaderMap, DeliveryError> {
 pub(crate) fn shape(headers: &mut HeaderMap, endpoint: &HeaderMap, lease: &Lease, batched: bool) {
     let Some(first) = lease.events.first() else { return };
     for (name, value) in first.body.headers() {
-        if endpoint.contains_key(name) {
+        // What a writer gave as its trace is no attribute of the body: `trace` decides about it.
+        if endpoint.contains_key(name) || *name == TRACEPARENT {
             continue;
         }
         match (batched, value.as_bytes()) {

@@ -57,6 +57,7 @@ use crate::delivery::sign::RequestSigner;
 use crate::delivery::site::EndpointSite;
 use crate::delivery::stalled::LargeAttempt;
 use crate::delivery::stalled::StallRule;
+use crate::delivery::trace::EndpointTracing;
 use crate::flow::headers::HeaderLines;
 use crate::flow::lease::Lease;
 use crate::flow::time::Timestamp;
@@ -101,6 +102,8 @@ pub struct EndpointClient {
     redactor: TextRedactor,
     /// `None` where memory has no limit.
     stall_rule: Option<StallRule>,
+    /// `None` where nobody is told of traces.
+    tracing: Option<EndpointTracing>,
 }
 
 impl EndpointClient {
@@ -164,6 +167,7 @@ impl EndpointClient {
             refusal: refusal(endpoint, site.refusal),
             redactor: TextRedactor::new(url, target),
             stall_rule: network.stall_rule(),
+            tracing: network.tracing_of(endpoint),
         })
     }
 
@@ -182,7 +186,11 @@ impl EndpointClient {
             status = field::Empty,
         );
         // Pinned where it stands: to move it, as an attribute would, is to copy 3 KiB.
-        pin!(self.timed(lease, now, &span)).instrument(span.clone()).await
+        let exchange = pin!(self.timed(lease, now, &span)).instrument(span.clone()).await;
+        if let Some(tracing) = &self.tracing {
+            tracing.record(lease, now, &exchange);
+        }
+        exchange
     }
 
     /// An attempt with its deadline and its judgement.
@@ -296,6 +304,9 @@ impl EndpointClient {
         let signed = signature.map(RequestSignature::finish).unwrap_or_default();
         headers::shape(&mut headers, &self.own_headers, lease, batched);
         headers::complete(&mut headers, ids, &timestamp, signed);
+        if let Some(tracing) = &self.tracing {
+            tracing.tell(&mut headers, &self.own_headers, lease, now);
+        }
         if let Some(token) = token {
             headers.insert(header::AUTHORIZATION, token.header.clone());
         }

@@ -46,6 +46,7 @@
 //! | `sign` | Signatures |
 //! | `site` | Where a URL leads, and by which way |
 //! | `stalled` | Large bodies that hang while their memory is wanted |
+//! | `trace` | To which trace a request belongs |
 //! | `trust` | Whom an endpoint's TLS trusts that has authorities of its own (`tls.ca`) |
 //! | `tunnel` | A way through an HTTP proxy |
 
@@ -76,5 +77,6 @@ mod site;
 pub mod sockets;
 mod stalled;
 mod streams;
+pub mod trace;
 mod trust;
 mod tunnel;

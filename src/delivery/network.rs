@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::config::link::ConnectionLink;
 use crate::config::settings::AddressPolicy;
+use crate::config::settings::Endpoint;
 use crate::delivery::access_token::TokenRegistry;
 use crate::delivery::begun::BegunMessages;
 use crate::delivery::classify;
@@ -28,6 +29,8 @@ use crate::delivery::guard;
 use crate::delivery::lookup::Lookups;
 use crate::delivery::sockets::Sockets;
 use crate::delivery::stalled::StallRule;
+use crate::delivery::trace::EndpointTracing;
+use crate::delivery::trace::RequestTracing;
 use crate::delivery::trust::EndpointTrust;
 use crate::telemetry::metrics::ChannelErrorMetrics;
 
@@ -75,6 +78,7 @@ pub struct DeliveryNetwork {
     sockets: Sockets,
     /// Told while a large row waits for memory that is in flight.
     memory_wanted: Option<watch::Receiver<u64>>,
+    tracing: Option<RequestTracing>,
 }
 
 impl DeliveryNetwork {
@@ -89,6 +93,7 @@ impl DeliveryNetwork {
             channel_errors: None,
             sockets: Sockets::of_this_process(),
             memory_wanted: None,
+            tracing: None,
         }
     }
 
@@ -104,6 +109,7 @@ impl DeliveryNetwork {
             channel_errors: None,
             sockets: Sockets::of_this_process(),
             memory_wanted: None,
+            tracing: None,
         }
     }
 
@@ -143,6 +149,16 @@ impl DeliveryNetwork {
     #[must_use]
     pub fn yielding(self, memory_wanted: watch::Receiver<u64>) -> Self {
         Self { memory_wanted: Some(memory_wanted), ..self }
+    }
+
+    /// The same, telling receivers or a collector of traces.
+    #[must_use]
+    pub fn tracing(self, tracing: Option<RequestTracing>) -> Self {
+        Self { tracing, ..self }
+    }
+
+    pub(crate) fn tracing_of(&self, endpoint: &Endpoint) -> Option<EndpointTracing> {
+        self.tracing.clone().map(|tracing| EndpointTracing::new(tracing, endpoint))
     }
 
     pub(crate) fn stall_rule(&self) -> Option<StallRule> {

@@ -174,6 +174,7 @@ fn changes(
         relation: Arc::clone(relation),
         op,
         metadata: None,
+        trace: None,
         held: None,
     };
     ops.into_iter().filter(|(wanted, _)| *wanted).map(|(_, op)| change(op)).collect()

@@ -31,6 +31,7 @@
 //! | `type_check` | Whether an expression's types fit a table's columns, before any row shows it |
 //! | `value` | An expression's value as JSON |
 //! | `writer` | Builds a `EventBody` with one allocation for all of its text |
+//! | `writer_trace` | The trace that a change's writer gave |
 
 pub mod datum;
 pub mod dedupe;
@@ -53,3 +54,4 @@ pub mod trial;
 pub mod type_check;
 mod value;
 mod writer;
+mod writer_trace;

@@ -32,6 +32,7 @@ use crate::event::subscribers::SubscriberIndex;
 use crate::event::target::WriteBackTarget;
 use crate::event::template::RenderFaults;
 use crate::event::writer::JsonWriter;
+use crate::event::writer_trace::WriterTrace;
 use crate::flow::body::EventBody;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::CommittedChange;
@@ -126,6 +127,7 @@ pub(super) struct TablePlan {
     target: Option<WriteBackTarget>,
     /// The columns of the rule's `dedupe`.
     dedupe: Vec<usize>,
+    trace: WriterTrace,
 }
 
 /// A [`EventFilter`] against one relation.
@@ -192,6 +194,7 @@ pub(super) fn compile(rules: &[RulePlan], relation: &Arc<Relation>) -> CompiledR
                 .write_back
                 .as_ref()
                 .and_then(|w| WriteBackTarget::compile(w, relation)),
+            trace: WriterTrace::compile(&settings.trace, relation),
             others: rule
                 .others
                 .iter()
@@ -236,11 +239,14 @@ impl TablePlan {
         {
             return RoutedEvent::Repeat { id, facts: self.shape.facts(row) };
         }
+        let trace = self.trace.of(change);
         let mut render = |shape: &PayloadShape, faults: &mut RenderFaults| {
             let fits = shape.write(writer.with_form(rule.settings.json), &scope, faults);
             let body = writer.finish();
             fits.then(|| {
-                let body = body.with_headers(shape.headers(&scope));
+                let mut headers = shape.headers(&scope);
+                headers.extend(trace.clone());
+                let body = body.with_headers(headers);
                 body.with_values(shape.values(&scope, faults))
             })
         };

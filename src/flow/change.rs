@@ -10,6 +10,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::Relation;
 use crate::flow::time::Timestamp;
+use crate::flow::trace::TraceContext;
 
 /// One step of the stream.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct CommittedChange {
     /// Content of the transaction's `pg_logical_emit_message(true, 'walhook', ...)`, if any came
     /// before this change. Not checked to be JSON.
     pub metadata: Option<Bytes>,
+    /// That of the transaction's `pg_logical_emit_message(true, 'walhook.traceparent', ...)`, likewise.
+    pub trace: Option<TraceContext>,
     /// Holds a share of the memory budget while a large row is alive.
     pub held: Option<MemoryPermit>,
 }

@@ -23,6 +23,7 @@
 //! | `seen` | Values that were seen |
 //! | `settlement` | What became of an event at an endpoint |
 //! | `time` | Points in time as walhook carries them |
+//! | `trace` | Trace contexts, as W3C's Trace Context writes them |
 //! | `verdict` | What one attempt came to |
 //! | `watermark` | Up to where everything is settled |
 //! | `write_back` | Write-backs |
@@ -45,6 +46,7 @@ pub mod relation;
 pub mod seen;
 pub mod settlement;
 pub mod time;
+pub mod trace;
 pub mod verdict;
 pub mod watermark;
 pub mod write_back;

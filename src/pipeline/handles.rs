@@ -21,6 +21,7 @@ use crate::replication::status::StatusHandle;
 use crate::replication::wire::feedback::SlotRelease;
 use crate::telemetry::metrics::WalhookMetrics;
 use crate::telemetry::obstacles::NamedObstacles;
+use crate::telemetry::otlp::tracer::EventTracer;
 use crate::telemetry::samples::SampleHistory;
 
 /// What stages tell and what others read.
@@ -36,6 +37,8 @@ pub(crate) struct SharedHandles {
     /// Of all deliveries.
     pub(crate) sockets: Sockets,
     pub(crate) metrics: WalhookMetrics,
+    /// `None` where no collector is to have traces.
+    pub(crate) tracer: Option<EventTracer>,
     pub(crate) write_backs: WriteBackStatus,
     /// From the ledger and the probe.
     pub(crate) state: StateStatus,
@@ -82,6 +85,7 @@ impl SharedHandles {
             replayed: ReplayProgress::default(),
             feed: AttemptFeed::default(),
             samples: SampleHistory::default(),
+            tracer: None,
             asked: Arc::new(Notify::new()),
             wal_hold: WalHold::new(settings.memory.hold_wal_bytes, settings.memory.hold_wal_time),
             current: Arc::new(watch::Sender::new(Arc::new(settings.clone()))),

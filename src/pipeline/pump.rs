@@ -11,6 +11,7 @@
 
 mod expiry;
 pub(crate) mod outbox;
+pub(crate) mod spans;
 
 use std::sync::Arc;
 
@@ -49,6 +50,7 @@ use crate::pipeline::endpoint_update::EndpointUpdate;
 use crate::pipeline::endpoint_update::RefreshRequest;
 use crate::pipeline::endpoint_update::WatchedTables;
 use crate::pipeline::pump::outbox::PumpOutbox;
+use crate::pipeline::pump::spans::ChangeSpans;
 use crate::pipeline::table_counters::TableCounters;
 use crate::replication::stream::ReplicationSource;
 use crate::store::crash_records::WorkStage;
@@ -86,6 +88,8 @@ pub(crate) struct EventPump {
     turns: mpsc::Receiver<EndpointUpdate>,
     edition: EndpointsVersion,
     watched: Option<WatchedTables>,
+    /// `None` where nothing is traced.
+    spans: Option<ChangeSpans>,
     /// What is being handed on was read before this, since boot.
     read_at: std::time::Duration,
     stop: CancellationToken,
@@ -117,6 +121,7 @@ impl EventPump {
             turns,
             edition: EndpointsVersion::default(),
             watched: None,
+            spans: None,
             read_at: std::time::Duration::ZERO,
             stop: CancellationToken::new(),
         }
@@ -125,6 +130,12 @@ impl EventPump {
     /// Has the endpoints refreshed after each transaction that changes this table.
     pub(crate) fn watching(mut self, watched: Option<WatchedTables>) -> Self {
         self.watched = watched;
+        self
+    }
+
+    /// Records events that are traced.
+    pub(crate) fn recording(mut self, spans: Option<ChangeSpans>) -> Self {
+        self.spans = spans;
         self
     }
 
@@ -381,6 +392,12 @@ impl EventPump {
         })
     }
 
+    fn record(&self, change: &CommittedChange, event: &Event, takers: &[EndpointIndex]) {
+        if let Some(spans) = &self.spans {
+            spans.record(change, event, takers.len(), self.read_at);
+        }
+    }
+
     async fn change(&mut self, mut change: CommittedChange) -> anyhow::Result<()> {
         let mut routed = std::mem::take(&mut self.routed);
         let convicted = self.caution.convicts(change.position);
@@ -449,6 +466,7 @@ impl EventPump {
                 continue;
             }
             event.held = Some(self.hold(row.as_ref(), &event, &others).await?);
+            self.record(&change, &event, &takers);
             self.outbox.add(event, takers, others);
         }
         self.routed = routed;

@@ -22,6 +22,7 @@ use crate::pipeline::free_memory::given_back_during;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::pump::EventPump;
 use crate::pipeline::pump::outbox::PumpOutbox;
+use crate::pipeline::pump::spans::ChangeSpans;
 use crate::pipeline::shutdown::ShutdownStages;
 use crate::pipeline::table_counters::TableCounters;
 use crate::replication::reconnect::SlotClaim;
@@ -169,7 +170,9 @@ impl SourceThread {
         let outbox = PumpOutbox::new(opened, handles.wal_hold.clone());
         let pump = EventPump::new(router, books, handles.clock.clone(), budget, turns, outbox);
         let pump = pump.resumed(seen, ahead, parked).watching(watched).cautious(caution);
-        let mut pump = pump.telling_untaken(settings.enabled);
+        let spans = handles.tracer.clone();
+        let spans = spans.map(|tracer| ChangeSpans::new(tracer, handles.clock.clone()));
+        let mut pump = pump.telling_untaken(settings.enabled).recording(spans);
         pump.turn(first);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
         pump.run(&mut source, stop, settings.grace / 2).await?;

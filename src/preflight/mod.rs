@@ -5,6 +5,7 @@
 //! | `callback_tables` | Whether the tables that keep callbacks are there and may be written to |
 //! | `channels` | Whether chat systems let their applications in, for `walhook check --channels` |
 //! | `clock_offset` | How far the database's clock is from this host's |
+//! | `collector` | Whether the collector of `[telemetry]` takes what it is sent, for `walhook check` |
 //! | `column_types` | Whether filters and ages fit the types of their columns |
 //! | `dry_run` | Tries every event on rows of its table, for `walhook check` |
 //! | `endpoint_rows` | The rows of `[endpoints_from]` |
@@ -26,6 +27,7 @@
 pub(crate) mod callback_tables;
 pub(crate) mod channels;
 pub(crate) mod clock_offset;
+pub(crate) mod collector;
 pub(crate) mod column_types;
 pub(crate) mod dry_run;
 pub(crate) mod endpoint_rows;

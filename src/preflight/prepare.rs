@@ -9,6 +9,7 @@ use crate::config::settings::Settings;
 use crate::delivery::sockets;
 use crate::preflight::callback_tables;
 use crate::preflight::clock_offset;
+use crate::preflight::collector;
 use crate::preflight::column_types;
 use crate::preflight::dry_run;
 use crate::preflight::dry_run::EventExample;
@@ -244,6 +245,7 @@ pub(crate) async fn check(settings: &Settings) -> anyhow::Result<(CheckReport, V
     }
     report.findings.extend(sockets_finding(settings));
     report.findings.extend(reach::findings(&settings.endpoints).await);
+    report.findings.extend(collector::findings(&settings.telemetry).await);
     if settings.endpoints_from.is_some() {
         let session = sessions.own_path(&settings.postgres.server).await?;
         report.findings.extend(endpoint_rows::unreachable(settings, &session.client).await?);

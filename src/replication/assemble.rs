@@ -36,6 +36,7 @@ use crate::flow::relation::ReplicaIdentity;
 use crate::flow::relation::SqlType;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
+use crate::flow::trace::TraceContext;
 use crate::flow::write_back;
 use crate::replication::pgoutput::FieldRanges;
 use crate::replication::pgoutput::OldFieldRanges;
@@ -48,6 +49,9 @@ use crate::replication::types::TypeQuestions;
 
 /// The prefix of the logical messages that carry a transaction's metadata.
 pub const METADATA_PREFIX: &[u8] = b"walhook";
+
+/// The prefix of those that say to which trace the transaction belongs.
+pub const TRACE_PREFIX: &[u8] = b"walhook.traceparent";
 
 /// Messages that are sound one by one but do not follow from each other.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
@@ -90,6 +94,7 @@ struct ReadTransaction {
     xid: u32,
     next_ordinal: u32,
     metadata: Option<Bytes>,
+    trace: Option<TraceContext>,
     /// A write-back of this slot: what follows raises nothing.
     own: bool,
     /// Of the last change.
@@ -209,6 +214,9 @@ impl ChangeAssembler {
                 if transactional && prefix == METADATA_PREFIX {
                     let open = self.transaction("a transactional message")?;
                     open.metadata = (!content.is_empty()).then_some(content);
+                } else if transactional && prefix == TRACE_PREFIX {
+                    let open = self.transaction("a transactional message")?;
+                    open.trace = TraceContext::parse(&content);
                 } else if transactional && prefix == write_back::MARK.as_bytes() {
                     let ours = self.slot.as_ref().is_some_and(|slot| content == slot.as_bytes());
                     self.transaction("a transactional message")?.own |= ours;
@@ -260,6 +268,7 @@ impl ChangeAssembler {
             xid,
             next_ordinal: 0,
             metadata: None,
+            trace: None,
             own: false,
             table: None,
         });
@@ -316,13 +325,14 @@ impl ChangeAssembler {
         if open.own {
             return Ok(None);
         }
-        let (committed, metadata) = (open.committed, open.metadata.clone());
+        let (committed, metadata, trace) = (open.committed, open.metadata.clone(), open.trace);
         Ok(Some(CapturedItem::Change(CommittedChange {
             position,
             committed,
             relation,
             op,
             metadata,
+            trace,
             held,
         })))
     }

@@ -10,6 +10,7 @@
 
 mod channels;
 mod inbound;
+mod otlp;
 mod replication;
 mod spec;
 mod totals;
@@ -30,6 +31,7 @@ use prometheus::IntGaugeVec;
 use prometheus::Registry;
 use prometheus::TextEncoder;
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
@@ -42,6 +44,7 @@ use crate::telemetry::obstacles::NamedObstacle;
 
 pub use crate::telemetry::metrics::channels::ChannelErrorMetrics;
 pub use crate::telemetry::metrics::inbound::InboundMetrics;
+pub use crate::telemetry::metrics::otlp::OtlpMetrics;
 pub use crate::telemetry::metrics::replication::ReplicationMetrics;
 
 /// The content type of [`WalhookMetrics::render`]'s text.
@@ -105,6 +108,7 @@ struct MetricFamilies {
     inbound_kept: IntCounterVec,
     inbound_repeats: IntCounterVec,
     inbound_answer: HistogramVec,
+    otlp: OtlpMetrics,
     replication: ReplicationMetrics,
 }
 
@@ -158,6 +162,10 @@ impl WalhookMetrics {
             inbound_kept: counters(&registry, &spec::INBOUND_KEPT),
             inbound_repeats: counters(&registry, &spec::INBOUND_REPEATS),
             inbound_answer: histograms(&registry, &spec::INBOUND_ANSWER),
+            otlp: OtlpMetrics::new(
+                &counters(&registry, &spec::OTLP_SPANS),
+                counters(&registry, &spec::OTLP_REQUESTS),
+            ),
             replication: ReplicationMetrics::new(&registry),
             registry,
             before_look: Mutex::default(),
@@ -193,6 +201,11 @@ impl WalhookMetrics {
             repeats: families.inbound_repeats.with_label_values(&[source]),
             answer: families.inbound_answer.with_label_values(&[source]),
         }
+    }
+
+    /// What became of telemetry for a collector.
+    pub fn otlp(&self) -> OtlpMetrics {
+        self.0.otlp.clone()
     }
 
     /// What chat systems answer instead of success.
@@ -354,11 +367,16 @@ impl WalhookMetrics {
         refreshes.iter().for_each(|MetricsRefresh(refresh)| refresh());
     }
 
+    /// All series, up to date.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.look();
+        self.0.registry.gather()
+    }
+
     /// All series in Prometheus's text format.
     pub fn render(&self) -> String {
-        self.look();
         let mut text = String::new();
-        let encoded = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text);
+        let encoded = TextEncoder::new().encode_utf8(&self.gather(), &mut text);
         // Only a family without series or name fails, and `gather` gives none.
         debug_assert!(encoded.is_ok(), "{encoded:?}");
         text

@@ -1,4 +1,4 @@
-//! What walhook says about itself: log lines and metrics.
+//! What walhook says about itself: log lines, metrics and traces.
 //!
 //! Neither ever holds row data, secrets or URLs of endpoints: fields and labels are names from the
 //! configuration, positions, counts and times.
@@ -7,6 +7,7 @@ mod fields;
 mod lines;
 pub mod metrics;
 pub mod obstacles;
+pub mod otlp;
 pub mod samples;
 
 use std::fmt;

@@ -63,6 +63,7 @@ mod status;
 mod support;
 mod surface;
 mod tail;
+mod telemetry;
 mod types;
 mod wire;
 mod write_back;

@@ -105,6 +105,7 @@ fn change(relation: &Arc<Relation>, op: ChangeOp) -> CommittedChange {
         relation: Arc::clone(relation),
         op,
         metadata: None,
+        trace: None,
         held: None,
     }
 }

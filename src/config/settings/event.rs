@@ -29,7 +29,17 @@ pub struct EventRule {
     pub json: JsonForm,
     pub write_back: Option<WriteBackSettings>,
     pub dedupe: Option<DedupeSettings>,
+    pub trace: TraceSource,
     pub places: SourcePlaces,
+}
+
+/// Where events get the trace of their writer from.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TraceSource {
+    /// Whether somebody is told of traces: a collector, or receivers.
+    pub is_wanted: bool,
+    /// A column that holds it; where it does not, the transaction's message.
+    pub column: Option<String>,
 }
 
 /// How numbers, and strings of json values, are written.
@@ -59,6 +69,7 @@ impl EventRule {
         let age = self.expiry.iter().filter_map(|expiry| expiry.column.as_ref());
         let written = self.write_back.iter().flat_map(WriteBackSettings::columns);
         let written = written.chain(self.dedupe.iter().flat_map(|dedupe| &dedupe.by));
+        let written = written.chain(&self.trace.column);
         let own = names.columns.into_iter().chain(names.old);
         own.chain(age.chain(&self.order_by).chain(written).cloned()).collect()
     }
@@ -77,6 +88,7 @@ impl EventRule {
             ("age_column", age == Some(column)),
             ("write_back", written.any(|name| name == column)),
             ("dedupe", dedupe.any(|name| name == column)),
+            ("traceparent", self.trace.column.as_deref() == Some(column)),
         ];
         keys.into_iter().filter(|(_, names)| *names).map(|(key, _)| key).collect()
     }

@@ -297,6 +297,7 @@ fn change(relation: &Arc<Relation>, op: ChangeOp, now: Timestamp) -> CommittedCh
         relation: Arc::clone(relation),
         op,
         metadata: None,
+        trace: None,
         held: None,
     }
 }

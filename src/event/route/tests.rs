@@ -23,6 +23,7 @@ use crate::config::settings::RequestTemplate;
 use crate::config::settings::RetryDelays;
 use crate::config::settings::RetrySettings;
 use crate::config::settings::SourcePlaces;
+use crate::config::settings::TraceSource;
 use crate::flow::change::ColumnField;
 use crate::flow::change::OldRow;
 use crate::flow::change::RowTuple;
@@ -80,6 +81,7 @@ pub(crate) fn change(relation: &Arc<Relation>, op: ChangeOp) -> CommittedChange 
         relation: Arc::clone(relation),
         op,
         metadata: None,
+        trace: None,
         held: None,
     }
 }
@@ -96,6 +98,7 @@ pub(crate) fn rule(table: &str, payload: PayloadSettings) -> EventRule {
         write_back: None,
         dedupe: None,
         json: JsonForm::Stored,
+        trace: TraceSource::default(),
         places: SourcePlaces::default(),
     }
 }

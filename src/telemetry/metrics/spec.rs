@@ -76,6 +76,16 @@ pub(super) const OLDEST_PENDING: MetricSpec = MetricSpec {
     help: "Age of the oldest event in the endpoint's backlog, by its commit; 0 if it is empty.",
     labels: &["endpoint"],
 };
+pub(super) const OTLP_SPANS: MetricSpec = MetricSpec {
+    name: "walhook_otlp_spans_total",
+    help: "Spans for the collector: exported, or dropped because it did not take them.",
+    labels: &["result"],
+};
+pub(super) const OTLP_REQUESTS: MetricSpec = MetricSpec {
+    name: "walhook_otlp_requests_total",
+    help: "Requests to the collector of OpenTelemetry, by signal: taken, or failed.",
+    labels: &["signal", "result"],
+};
 pub(super) const ROLE: MetricSpec = MetricSpec {
     name: "walhook_role",
     help: "1 for what this process is: active has the slot, standby waits for it; else 0.",

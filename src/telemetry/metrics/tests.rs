@@ -80,6 +80,12 @@ const SERIES: &[&str] = &[
     r#"walhook_obstacle{what="state"}"#,
     r#"walhook_obstacle{what="write_backs"}"#,
     r#"walhook_oldest_pending_seconds{endpoint="crm"}"#,
+    r#"walhook_otlp_requests_total{result="failed",signal="metrics"}"#,
+    r#"walhook_otlp_requests_total{result="failed",signal="traces"}"#,
+    r#"walhook_otlp_requests_total{result="taken",signal="metrics"}"#,
+    r#"walhook_otlp_requests_total{result="taken",signal="traces"}"#,
+    r#"walhook_otlp_spans_total{result="dropped"}"#,
+    r#"walhook_otlp_spans_total{result="exported"}"#,
     r#"walhook_queue_seconds_count{endpoint="crm"}"#,
     r#"walhook_queue_seconds_sum{endpoint="crm"}"#,
     "walhook_received_lsn",
@@ -125,7 +131,7 @@ fn names_end_in_their_unit_and_every_metric_has_a_help() {
     for help in helps.clone() {
         assert!(help.ends_with('.') && help.split(' ').count() > 6, "{help}");
     }
-    assert_eq!((types, helps.count()), (37, 37));
+    assert_eq!((types, helps.count()), (39, 39));
 }
 
 #[test]
