@@ -71,6 +71,12 @@ fn links(text: &str) -> Vec<String> {
     targets.map(str::to_owned).collect()
 }
 
+/// Whether a path, with `..` in it, leads into a folder.
+fn is_below(path: &Path, folder: &Path) -> bool {
+    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| folder.join("missing"));
+    whole(path).starts_with(whole(folder))
+}
+
 #[test]
 fn each_link_leads_to_a_file_and_a_heading_that_there_are() {
     let mut wrong = Vec::new();
@@ -88,7 +94,10 @@ fn each_link_leads_to_a_file_and_a_heading_that_there_are() {
                 "" => page.clone(),
                 path => page.parent().unwrap().join(path),
             };
-            if !target.exists() {
+            let docs = root().join("docs");
+            if page.starts_with(&docs) && !is_below(&target, &docs) {
+                wrong.push(format!("{shown}: {link}: it is not on the site"));
+            } else if !target.exists() {
                 wrong.push(format!("{shown}: {link}: there is no such file"));
             } else if !heading.is_empty() {
                 let headings = anchors(&fs::read_to_string(&target).unwrap());
@@ -221,6 +230,14 @@ fn sections(reference: &str) -> (Vec<String>, Vec<Section>) {
     (head, found)
 }
 
+/// Prose of a comment, in which `<` begins no HTML outside of code.
+fn plain(text: &str) -> String {
+    let parts = text.split('`').enumerate();
+    let parts = parts
+        .map(|(at, part)| if at % 2 == 0 { part.replace('<', "\\<") } else { part.to_owned() });
+    parts.collect::<Vec<_>>().join("`")
+}
+
 #[test]
 fn the_configuration_reference_says_what_the_example_says() {
     let (head, sections) = sections(&read("config/walhook.example.toml"));
@@ -240,9 +257,10 @@ fn the_configuration_reference_says_what_the_example_says() {
         titles.push(section.title.clone());
         page.push_str(&format!("\n## {title}\n\n"));
         if !section.intro.is_empty() {
-            page.push_str(&format!("{}\n\n", section.intro.join(" ")));
+            page.push_str(&format!("{}\n\n", plain(&section.intro.join(" "))));
         }
         for (key, is_default, text) in section.keys {
+            let text = plain(&text);
             let default = if is_default { " *(default)*" } else { "" };
             let colon = if text.is_empty() { "" } else { ": " };
             page.push_str(&format!("- `{key}`{default}{colon}{text}\n"));
