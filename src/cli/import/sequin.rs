@@ -341,21 +341,7 @@ fn endpoint(draft: &mut ImportDraft, document: &Value, sink: &Value, name: &str,
     if text(sink, "status") == Some("disabled") {
         section.set("enabled", "false");
     }
-    let mut headers = Vec::new();
-    for header in target.into_iter().flat_map(|target| items(target, "headers")) {
-        if let (Some(key), Some(value)) = (text(header, "key"), text(header, "value"))
-            && !key.eq_ignore_ascii_case("content-type")
-        {
-            headers.push(format!("{} = {}", quoted(key), quoted(value)));
-        }
-    }
-    for header in target.into_iter().flat_map(|target| items(target, "encrypted_headers")) {
-        if let Some(key) = text(header, "key") {
-            let variable = draft
-                .secret(&format!("{name}_{key}"), &format!("the header {key} of endpoint {name}"));
-            headers.push(format!("{} = {{ env = {} }}", quoted(key), quoted(&variable)));
-        }
-    }
+    let headers = target.map(|target| headers(draft, target, name)).unwrap_or_default();
     if !headers.is_empty() {
         section.set("headers", format!("{{ {} }}", headers.join(", ")));
     }
@@ -367,6 +353,47 @@ fn endpoint(draft: &mut ImportDraft, document: &Value, sink: &Value, name: &str,
         section.set("batch", format!("{{ size = {size} }}"));
     }
     draft.endpoint(section);
+}
+
+/// The headers of an HTTP endpoint as TOML, those that are secrets by a variable each.
+fn headers(draft: &mut ImportDraft, target: &Value, name: &str) -> Vec<String> {
+    let mut headers = Vec::new();
+    for (key, value) in pairs(draft, target, "headers", name) {
+        if !key.eq_ignore_ascii_case("content-type") {
+            headers.push(format!("{} = {}", quoted(&key), quoted(&value)));
+        }
+    }
+    for (key, _) in pairs(draft, target, "encrypted_headers", name) {
+        let what = format!("the header {key} of endpoint {name}");
+        let variable = draft.secret(&format!("{name}_{key}"), &what);
+        headers.push(format!("{} = {{ env = {} }}", quoted(&key), quoted(&variable)));
+    }
+    headers
+}
+
+/// Names and values: a list of `key` and `value`, as the documentation has it, or a table of them.
+fn pairs(draft: &mut ImportDraft, target: &Value, list: &str, name: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    match target.get(list) {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(table)) => {
+            found.extend(table.iter().map(|(key, value)| (key.clone(), plain(value))));
+        }
+        Some(Value::Array(items)) => {
+            for item in items {
+                match (text(item, "key"), item.get("value")) {
+                    (Some(key), Some(value)) => found.push((key.to_owned(), plain(value))),
+                    _ => draft.lose(format!(
+                        "one of `{list}` of endpoint {name}: it has no key and value"
+                    )),
+                }
+            }
+        }
+        Some(_) => {
+            draft.lose(format!("`{list}` of endpoint {name}: they are no list of key and value"))
+        }
+    }
+    found
 }
 
 fn joined(url: &str, path: &str) -> String {

@@ -89,6 +89,38 @@ fn sequins_webhook_sinks_become_events_and_endpoints() {
 }
 
 #[test]
+fn sequins_headers_come_along_in_either_form_and_others_are_named() {
+    let file = |headers: &str| {
+        let sink = "sinks:\n  - {name: a, table: public.t, destination: {type: webhook, http_endpoint: crm}}\n";
+        let postgres = "databases:\n  - {name: app, username: u, hostname: h, database: d}\n";
+        format!("{postgres}http_endpoints:\n  - name: crm\n    url: https://h/\n{headers}{sink}")
+    };
+    let cases = [
+        (
+            "    headers: [{key: X-Tenant, value: 7}]\n    encrypted_headers: {Authorization: s3cret}\n",
+            &[][..],
+        ),
+        (
+            "    headers: {X-Tenant: 7}\n    encrypted_headers: [{key: Authorization, value: s3cret}]\n",
+            &[],
+        ),
+        (
+            "    headers: [{X-Tenant: 7}]\n    encrypted_headers: s3cret\n",
+            &["`headers` of endpoint a", "`encrypted_headers` of endpoint a"],
+        ),
+    ];
+    for (headers, lost) in cases {
+        let draft = converted("sequin.yaml", &file(headers), &[]);
+        assert_lost(&draft, lost);
+        let toml = draft.toml("sequin.yaml");
+        assert!(!toml.contains("s3cret"), "{toml}");
+        let settings = parsed(&draft);
+        let expected = if lost.is_empty() { 2 } else { 0 };
+        assert_eq!(settings.endpoints[0].headers.len(), expected, "{toml}");
+    }
+}
+
+#[test]
 fn debeziums_http_sink_becomes_an_endpoint_with_its_envelope() {
     let draft = converted("application.properties", DEBEZIUM, &[]);
     let settings = parsed(&draft);
