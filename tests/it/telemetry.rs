@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::metrics::v1::Metric;
@@ -333,6 +335,12 @@ async fn a_collector_that_is_down_hurts_no_delivery_and_what_is_dropped_is_count
     service.wait_for_metric("walhook_otlp_spans_total{result=\"exported\"}", 3.0).await;
     let series = "walhook_deliveries_total{endpoint=\"crm\",outcome=\"delivered\"}";
     service.wait_for_metric(series, f64::from(u32::try_from(ROWS + 1).unwrap())).await;
+    // And leaves all of the next out, in however many requests they come.
+    let partial = ExportTracePartialSuccess { rejected_spans: 7, ..Default::default() };
+    let partial = ExportTraceServiceResponse { partial_success: Some(partial) };
+    collector.behave(always(Answer::status(200).body(partial.encode_to_vec())));
+    sql.batch_execute(&insert(ROWS + 2, None)).await.unwrap();
+    service.wait_for_metric("walhook_otlp_spans_total{result=\"dropped\"}", spans + 3.0).await;
     collector.behave(always(Answer::Hang));
     let begun = Instant::now();
     service.stop().await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use opentelemetry_proto::tonic::metrics::v1::ScopeMetrics;
@@ -146,10 +147,10 @@ impl OtlpExporter {
             let resource_spans =
                 vec![ResourceSpans { resource, scope_spans, ..Default::default() }];
             let request = ExportTraceServiceRequest { resource_spans };
-            match self.send(url, &request, signal, stop).await {
-                true => counts.exported.inc_by(count),
-                false => counts.dropped.inc_by(count),
-            }
+            let said = self.send(url, &request, signal, stop).await;
+            let left_out = said.map_or(count, |said| rejected(&said).min(count));
+            counts.exported.inc_by(count - left_out);
+            counts.dropped.inc_by(left_out);
         }
     }
 
@@ -183,34 +184,41 @@ impl OtlpExporter {
         ExportMetricsServiceRequest { resource_metrics }
     }
 
-    /// Whether the collector took it, within a few tries; without `stop`, at once.
+    /// What the collector says once it took it, within a few tries; without `stop`, at once.
     async fn send(
         &self,
         url: &Secret<Url>,
         request: &impl Message,
         signal: &mut SignalReport,
         stop: Option<&CancellationToken>,
-    ) -> bool {
+    ) -> Option<Vec<u8>> {
         let mut waits = RETRY_WAITS.into_iter();
         loop {
             let error = match self.client.send(url, request).await {
-                Ok(()) => {
+                Ok(said) => {
                     signal.sent();
-                    return true;
+                    return Some(said);
                 }
                 Err(error) => error,
             };
             signal.failed(&error);
             let wait = waits.next().filter(|_| error.is_transient());
-            let (Some(wait), Some(stop)) = (wait, stop) else { return false };
+            let (Some(wait), Some(stop)) = (wait, stop) else { return None };
             let wait = error.wait().unwrap_or(wait).min(RETRY_WAIT_MAX);
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return false,
+                () = stop.cancelled() => return None,
                 () = tokio::time::sleep(wait) => {}
             }
         }
     }
+}
+
+/// Spans that the collector took and left out (OTLP, "Partial Success"). What is no such answer says nothing.
+fn rejected(said: &[u8]) -> u64 {
+    let answer = ExportTraceServiceResponse::decode(said).unwrap_or_default();
+    let rejected = answer.partial_success.map(|partial| partial.rejected_spans);
+    u64::try_from(rejected.unwrap_or_default()).unwrap_or_default()
 }
 
 /// Waits until a batch is full, or its first span is old enough; `false` when nobody makes spans any more.

@@ -6,6 +6,7 @@ use http::HeaderMap;
 use http::header;
 use prost::Message;
 use reqwest::Client;
+use reqwest::Response;
 use reqwest::StatusCode;
 use reqwest::redirect::Policy;
 use url::Url;
@@ -13,8 +14,8 @@ use url::Url;
 use crate::config::secret::Secret;
 use crate::config::settings::CollectorSettings;
 
-/// How much of a refusal is read: its text is for people.
-const REFUSAL_BYTES_MAX: usize = 4 * 1024;
+/// How much of an answer is read: counts, and a text for people.
+const ANSWER_BYTES_MAX: usize = 4 * 1024;
 
 const PROTOBUF: &str = "application/x-protobuf";
 
@@ -67,35 +68,43 @@ impl CollectorClient {
         Ok(Self { client, headers: settings.headers.clone() })
     }
 
+    /// Returns what the collector says of it, which may be that it has left something out.
+    ///
     /// # Errors
     /// Why the collector did not take it.
     pub(super) async fn send(
         &self,
         url: &Secret<Url>,
         message: &impl Message,
-    ) -> Result<(), UploadError> {
+    ) -> Result<Vec<u8>, UploadError> {
         let request = self.client.post(url.reveal().clone()).headers(self.headers.clone());
         let request = request.header(header::CONTENT_TYPE, PROTOBUF).body(message.encode_to_vec());
         let answer = request.send().await;
-        let mut answer = answer.map_err(|error| UploadError::Unreached(without_url(error)))?;
+        let answer = answer.map_err(|error| UploadError::Unreached(without_url(error)))?;
         let status = answer.status();
-        if status.is_success() {
-            return Ok(());
-        }
         if matches!(status.as_u16(), 429 | 502 | 503 | 504) {
             let wait = answer.headers().get(header::RETRY_AFTER);
             let wait = wait.and_then(|wait| wait.to_str().ok()?.trim().parse().ok());
             return Err(UploadError::Busy { status, wait: wait.map(Duration::from_secs) });
         }
-        let mut said = Vec::new();
-        while said.len() < REFUSAL_BYTES_MAX
-            && let Ok(Some(chunk)) = answer.chunk().await
-        {
-            said.extend_from_slice(&chunk);
+        let said = said(answer).await;
+        match status.is_success() {
+            true => Ok(said),
+            false => Err(UploadError::Refused { status, said: reason(&said) }),
         }
-        said.truncate(REFUSAL_BYTES_MAX);
-        Err(UploadError::Refused { status, said: reason(&said) })
     }
+}
+
+/// The beginning of an answer.
+async fn said(mut answer: Response) -> Vec<u8> {
+    let mut said = Vec::new();
+    while said.len() < ANSWER_BYTES_MAX
+        && let Ok(Some(chunk)) = answer.chunk().await
+    {
+        said.extend_from_slice(&chunk);
+    }
+    said.truncate(ANSWER_BYTES_MAX);
+    said
 }
 
 /// The text of a refusal: a `google.rpc.Status`, whose second field it is, or plain text.
