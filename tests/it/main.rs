@@ -56,6 +56,7 @@ mod schema;
 mod sessions;
 mod shapes;
 mod shutdown;
+mod snippets;
 mod source_faults;
 mod standby;
 mod state;

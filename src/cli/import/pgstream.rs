@@ -58,7 +58,10 @@ pub(super) fn convert(document: &Value, tables: &[String]) -> anyhow::Result<Imp
         }
     }
     for (name, _) in document.as_object().into_iter().flatten() {
-        if !["source", "target", "modifiers"].contains(&name.as_str()) {
+        if name == "instrumentation" {
+            let what = "[telemetry] sends traces and metrics by OTLP over HTTP, not by gRPC";
+            draft.lose(format!("`{name}`: {what}"));
+        } else if !["source", "target", "modifiers"].contains(&name.as_str()) {
             draft.lose(format!("`{name}`: walhook has [log], /metrics and its own names for it"));
         }
     }
