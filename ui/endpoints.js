@@ -194,7 +194,7 @@ export function Endpoint({ name, health }) {
           ${(shown.previous_secrets_until ?? []).length > 0 && html`<dt>${t("The secret before signs until")}</dt><dd>${shown.previous_secrets_until.join(", ")}</dd>`}
         </dl>
         <p><a href=${link("events", "", { endpoint: name })}>${t("Its attempts")}</a></p>
-        ${samples.length === 0 && html`<p class="quiet">${t("There are no numbers of it yet. They are kept of 200 endpoints at most.")}</p>`}
+        ${samples.length === 0 && html`<p class="quiet">${t("There are no numbers of it yet: the first come within a minute. They are kept of the 200 busiest endpoints and of those that are looked at.")}</p>`}
         <div class="charts">
           <${Chart} title=${t("Attempts a second")} times=${times} series=${[
             { label: t("Delivered"), values: samples.map((each) => each.delivered_rate), said: rate, colour: "green" },

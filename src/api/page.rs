@@ -4,6 +4,7 @@
 //! secret and needs no token; whatever it shows comes by `/api/v1`, which does. A browser shows the
 //! token once, and has a cookie afterwards that no script can read.
 
+use std::io::Write;
 use std::sync::LazyLock;
 
 use axum::extract::State;
@@ -14,6 +15,9 @@ use axum::http::StatusCode;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::response::Response;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use ring::hmac;
 use tokio::time::Instant;
 use tokio::time::sleep_until;
@@ -79,10 +83,36 @@ const FILES: &[PageFile] = &[
     page_file!(STYLE, "uplot.css", "vendor/uPlot.min.css"),
 ];
 
-/// The files' tags, in their order.
-static TAGS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    FILES.iter().map(|file| format!("\"{:032x}\"", xxh3_128(file.text.as_bytes()))).collect()
-});
+/// The files as they are sent, in their order.
+static SENT: LazyLock<Vec<SentFile>> = LazyLock::new(|| FILES.iter().map(SentFile::of).collect());
+
+/// One file of the page, plain and compressed.
+struct SentFile {
+    /// The first half of its tag.
+    hash: u128,
+    /// `None` if it could not be compressed, which takes no more than memory.
+    compressed: Option<Bytes>,
+}
+
+impl SentFile {
+    fn of(file: &PageFile) -> Self {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        let written = encoder.write_all(file.text.as_bytes()).and_then(|()| encoder.finish());
+        Self { hash: xxh3_128(file.text.as_bytes()), compressed: written.ok().map(Bytes::from) }
+    }
+}
+
+/// Whether the caller takes gzip: it names it, and not with a weight of nothing.
+fn takes_gzip(asked: &HeaderMap) -> bool {
+    let values = asked.get_all(header::ACCEPT_ENCODING).iter();
+    let mut codings = values.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    codings.any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let weight = parts.find_map(|part| part.strip_prefix("q="));
+        is_gzip && weight.is_none_or(|weight| weight.parse::<f32>().is_ok_and(|q| q > 0.0))
+    })
+}
 
 /// The page.
 pub(crate) async fn index(headers: HeaderMap) -> Response {
@@ -95,12 +125,17 @@ pub(crate) async fn file(headers: HeaderMap, NamedParts(name): NamedParts) -> Re
 }
 
 fn serve(name: &str, asked: &HeaderMap) -> Response {
-    let found = FILES.iter().zip(TAGS.iter()).find(|(file, _)| file.name == name);
-    let Some((file, tag)) = found else {
+    let found = FILES.iter().zip(SENT.iter()).find(|(file, _)| file.name == name);
+    let Some((file, sent)) = found else {
         let detail = format!("the page has no file {name:?}");
         return ProblemResponse::new(StatusCode::NOT_FOUND, detail).into_response();
     };
+    let compressed = sent.compressed.as_ref().filter(|_| takes_gzip(asked));
+    // Another tag for other bytes.
+    let coding = if compressed.is_some() { "-gzip" } else { "" };
+    let tag = &format!("\"{:032x}{coding}\"", sent.hash);
     let headers = [
+        (header::VARY, "accept-encoding"),
         (header::CONTENT_TYPE, file.kind),
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -112,7 +147,12 @@ fn serve(name: &str, asked: &HeaderMap) -> Response {
     let is_known = known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag));
     match is_known {
         true => (StatusCode::NOT_MODIFIED, headers).into_response(),
-        false => (headers, file.text).into_response(),
+        false => match compressed {
+            Some(bytes) => {
+                (headers, [(header::CONTENT_ENCODING, "gzip")], bytes.clone()).into_response()
+            }
+            None => (headers, file.text).into_response(),
+        },
     }
 }
 
@@ -176,11 +216,10 @@ pub(crate) fn is_of_page(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::io::Write;
+    use std::io::Read;
     use std::path::Path;
-    use std::process::Command;
-    use std::process::Stdio;
 
+    use flate2::read::GzDecoder;
     use ring::digest;
 
     use super::*;
@@ -228,22 +267,42 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_page_is_small() {
-        let mut gzip = Command::new("gzip")
-            .args(["-9", "-c"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("every system has gzip");
-        let mut into = gzip.stdin.take().unwrap();
-        let writing = std::thread::spawn(move || {
-            for file in FILES {
-                into.write_all(file.text.as_bytes()).unwrap();
-            }
-        });
-        let packed = gzip.wait_with_output().unwrap().stdout.len();
-        writing.join().unwrap();
-        assert!(packed > 10_000 && packed <= 150 * 1024, "{packed} bytes");
+    fn the_whole_page_is_small_as_it_is_sent() {
+        let mut sum = 0;
+        for (file, sent) in FILES.iter().zip(SENT.iter()) {
+            let packed = sent.compressed.as_ref().unwrap();
+            sum += packed.len();
+            let mut text = String::new();
+            GzDecoder::new(&packed[..]).read_to_string(&mut text).unwrap();
+            assert_eq!(text, file.text, "{}", file.name);
+        }
+        assert!(sum > 10_000 && sum <= 150 * 1024, "{sum} bytes");
+    }
+
+    #[test]
+    fn who_takes_gzip_gets_it_under_a_tag_of_its_own() {
+        let cases = [
+            ("gzip, deflate, br", true),
+            ("br;q=1.0, GZIP ; q=0.5", true),
+            ("gzip;q=0", false),
+            ("gzip;q=0.000", false),
+            ("deflate, xgzip", false),
+            ("", false),
+        ];
+        for (accepted, expected) in cases {
+            let value = HeaderValue::from_str(accepted).unwrap();
+            let asked = HeaderMap::from_iter([(header::ACCEPT_ENCODING, value)]);
+            assert_eq!(takes_gzip(&asked), expected, "case: {accepted}");
+            let answer = serve("app.js", &asked);
+            let coding = answer.headers().get(header::CONTENT_ENCODING);
+            assert_eq!(coding.is_some(), expected, "case: {accepted}");
+            let tag = answer.headers()[header::ETAG].to_str().unwrap();
+            assert_eq!(tag.ends_with("-gzip\""), expected, "case: {accepted}");
+            let known = HeaderMap::from_iter([(header::IF_NONE_MATCH, tag.parse().unwrap())]);
+            let again = serve("app.js", &known).status();
+            let status = if expected { StatusCode::OK } else { StatusCode::NOT_MODIFIED };
+            assert_eq!(again, status, "without gzip, case: {accepted}");
+        }
     }
 
     #[test]

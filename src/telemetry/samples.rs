@@ -28,8 +28,12 @@ const DAY: SeriesShape = SeriesShape { looks: 30, kept: 288 };
 /// An hour of one endpoint, in steps of half a minute.
 const ENDPOINT_HOUR: SeriesShape = SeriesShape { looks: 3, kept: 120 };
 
-/// Endpoints with a chart of their own: each takes some 10 KB.
-const ENDPOINTS_MAX: usize = 200;
+/// Endpoints with a chart of their own: each takes some 10 KB. With more endpoints they are those that
+/// somebody looked at within the hour, and then the busiest.
+const CHARTS_MAX: usize = 200;
+
+/// How much of what an endpoint was asked to do before counts at each look, beside what came since.
+const MEMORY: (u64, u64) = (63, 64);
 
 /// What is counted since the process began, and what there is at the moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -125,8 +129,35 @@ impl SampleSeries {
     }
 }
 
+/// How busy an endpoint is, and when somebody looked at it.
+#[derive(Debug, Default)]
+struct EndpointActivity {
+    /// Attempts at the last look.
+    attempts: u64,
+    /// What came lately, in thousandths.
+    busy: u64,
+    /// The number of the look.
+    looked_at: Option<u64>,
+}
+
+impl EndpointActivity {
+    fn note(&mut self, totals: &MetricTotals) {
+        let attempts = totals.delivered.saturating_add(totals.failed);
+        let came = attempts.saturating_sub(self.attempts).saturating_mul(1000);
+        self.busy = (self.busy / MEMORY.1 * MEMORY.0).saturating_add(came);
+        self.attempts = attempts;
+    }
+
+    fn is_looked_at(&self, look: u64) -> bool {
+        self.looked_at.is_some_and(|at| look.saturating_sub(at) <= HOUR.kept as u64)
+    }
+}
+
 #[derive(Debug, Default)]
 struct SampleStore {
+    /// How many there were.
+    looks: u64,
+    activity: HashMap<Arc<str>, EndpointActivity>,
     hour: SampleSeries,
     day: SampleSeries,
     endpoints: HashMap<Arc<str>, SampleSeries>,
@@ -148,8 +179,23 @@ impl SampleHistory {
         let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         store.hour.look(HOUR, totals, now);
         store.day.look(DAY, totals, now);
+        store.looks += 1;
+        let (look, mut known) = (store.looks, std::mem::take(&mut store.activity));
         let mut before = std::mem::take(&mut store.endpoints);
-        for (name, totals) in endpoints.into_iter().take(ENDPOINTS_MAX) {
+        let mut ranked = Vec::new();
+        for (name, totals) in endpoints {
+            let mut activity = known.remove(&name).unwrap_or_default();
+            activity.note(&totals);
+            // Who has a chart keeps it until another one is twice as busy.
+            let worth = activity.busy.saturating_mul(1 + u64::from(before.contains_key(&name)));
+            ranked.push((activity.is_looked_at(look), worth, Arc::clone(&name), totals));
+            store.activity.insert(name, activity);
+        }
+        if ranked.len() > CHARTS_MAX {
+            ranked.sort_by(|a, b| (b.0, b.1, &a.2).cmp(&(a.0, a.1, &b.2)));
+            ranked.truncate(CHARTS_MAX);
+        }
+        for (_, _, name, totals) in ranked {
             let mut series = before.remove(&name).unwrap_or_default();
             series.look(ENDPOINT_HOUR, &totals, now);
             store.endpoints.insert(name, series);
@@ -161,6 +207,9 @@ impl SampleHistory {
         let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(series) = store.endpoints.remove(from) {
             store.endpoints.insert(Arc::clone(to), series);
+        }
+        if let Some(activity) = store.activity.remove(from) {
+            store.activity.insert(Arc::clone(to), activity);
         }
     }
 
@@ -174,9 +223,13 @@ impl SampleHistory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).day.view()
     }
 
-    /// The last hour of one endpoint; nothing for one without a chart.
+    /// The last hour of one endpoint; nothing for one without a chart. From here on it has one.
     pub fn endpoint(&self, name: &str) -> Vec<MetricSample> {
-        let store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let look = store.looks;
+        if let Some(activity) = store.activity.get_mut(name) {
+            activity.looked_at = Some(look);
+        }
         store.endpoints.get(name).map(SampleSeries::view).unwrap_or_default()
     }
 }
@@ -283,6 +336,29 @@ mod tests {
         assert_eq!(of(history.endpoint("crm")), (120, 119 * 30 * 1000));
         history.look(&totals(0, [0; 3]), [], Timestamp::from_seconds(0));
         assert!(history.endpoint("crm").is_empty(), "it is no more");
+    }
+
+    #[test]
+    fn of_many_endpoints_the_busiest_and_those_that_are_looked_at_have_charts() {
+        let history = SampleHistory::default();
+        let look = |number: u64| {
+            let all = (0..CHARTS_MAX as u64 * 2).map(|place| {
+                // The later its name, the busier it is.
+                let totals = MetricTotals { delivered: place * number, ..MetricTotals::default() };
+                (Arc::from(format!("e{place:03}")), totals)
+            });
+            let now = Timestamp::from_seconds(i64::try_from(number).unwrap() * 10);
+            history.look(&MetricTotals::default(), all, now);
+        };
+        (1..=8).for_each(look);
+        let charted = |name: &str| !history.endpoint(name).is_empty();
+        assert!(charted("e399") && charted("e200"), "the busiest");
+        assert!(!charted("e010") && !charted("e199"));
+        (9..=16).for_each(look);
+        assert!(charted("e010"), "somebody looked at it");
+        assert!(charted("e399"));
+        let kept = history.0.lock().unwrap().endpoints.len();
+        assert_eq!(kept, CHARTS_MAX);
     }
 
     #[test]
