@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { Chart } from "./chart.js";
 import { Act, Badge, Copy, Data, Dialog, Filters, Loaded, Rows, Time, announce, moment, useLoad } from "./parts.js";
 import { go, link } from "./route.js";
-import { number, span, t } from "./words.js";
+import { condition, number, span, t } from "./words.js";
 
 const STATES = ["enabled", "paused", "disabled", "gone", "refused", "removing"];
 const PER_PAGE = 100;
@@ -12,7 +12,7 @@ const PER_PAGE = 100;
 // How it does in one word, for its colour.
 const toneOf = (one) => {
   if (one.breaker === "open" || ["gone", "refused"].includes(one.state)) return "bad";
-  if (one.state === "paused" || one.backlog > 0) return "warn";
+  if (one.state === "paused" || one.backlog > 0 || one.condition.startsWith("slow")) return "warn";
   return one.state === "enabled" ? "good" : "quiet";
 };
 
@@ -21,7 +21,7 @@ const rowOf = (one) => ({
   href: link("endpoints", one.name),
   cells: [
     html`<a href=${link("endpoints", one.name)}><${Data} of=${one.name} /></a>`,
-    html`<span class="badge ${toneOf(one)}">${one.condition}</span>`,
+    html`<span class="badge ${toneOf(one)}">${condition(one.condition)}</span>`,
     number(one.queued + one.backlog),
     html`<${Time} at=${one.oldest} />`,
     one.next_attempt ? html`<${Time} at=${one.next_attempt} ahead />` : html`<span class="quiet">–</span>`,
@@ -166,7 +166,7 @@ export function Endpoint({ name, health }) {
       const rate = (value) => `${value.toFixed(1)}/s`;
       const isPaused = shown.state === "paused";
       return html`
-        <p class="state">${one ? html`<span class="badge ${toneOf(one)}">${one.condition}</span>` : html`<${Badge} of=${shown.state} />`}
+        <p class="state">${one ? html`<span class="badge ${toneOf(one)}">${condition(one.condition)}</span>` : html`<${Badge} of=${shown.state} />`}
           ${one?.since && html` ${t("since")} <${Time} at=${one.since} />`}
           ${one?.next_attempt && html`, ${t("next attempt")} <${Time} at=${one.next_attempt} ahead />`}
           ${isPaused && shown.paused_by && html` <span class="quiet">${t("paused by {0}", shown.paused_by)}, <${Time} at=${shown.paused_since} /></span>`}</p>

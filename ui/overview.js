@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { Chart } from "./chart.js";
 import { Count, Loaded, Tile, Time, useLoad, Data } from "./parts.js";
 import { link } from "./route.js";
-import { bytes, number, span, t } from "./words.js";
+import { condition, bytes, number, span, t } from "./words.js";
 
 const rate = (value) => (value == null ? "–" : `${value >= 100 ? value.toFixed(0) : value.toFixed(1)}/s`);
 
@@ -65,7 +65,7 @@ export function Overview({ health, query }) {
           <${Tile} label=${t("In")}>${rate(now?.in ?? last?.captured_rate)}<//>
           <${Tile} label=${t("Out")}>${rate(now?.out ?? last?.delivered_rate)}<//>
           <${Tile} label=${t("Commit to delivered, p50 / p99")}>${span(last?.p50)} / ${span(last?.p99)}<//>
-          <${Tile} label=${t("Waiting")} note=${t("{0} in memory, {1} parked, {2} of it paused", number(at.waiting_memory), number(at.waiting_backlog), number(parked))} href=${link("endpoints")}>${number(at.waiting_memory + at.waiting_backlog)}<//>
+          <${Tile} label=${t("Waiting")} note=${parked > 0 ? t("{0} in memory, {1} parked, {2} of it paused", number(at.waiting_memory), number(at.waiting_backlog), number(parked)) : t("{0} in memory, {1} parked", number(at.waiting_memory), number(at.waiting_backlog))} href=${link("endpoints")}>${number(at.waiting_memory + at.waiting_backlog)}<//>
           <${Tile} label=${t("Dead letters")} tone=${at.dead_letters > 0 ? "bad" : ""} href=${link("letters")}>${number(at.dead_letters)}<//>
           <${Tile} label=${t("WAL kept for the slot")} href=${link("source")} tone=${safe != null && safe <= at.retained_wal_bytes ? "bad" : ""}
             note=${safe == null ? t("no limit is set") : t("{0} more before the slot may be lost", bytes(safe))}>${bytes(at.retained_wal_bytes)}<//>
@@ -97,7 +97,7 @@ export function Overview({ health, query }) {
     }}<//>
     ${status && status.endpoints.some((one) => one.condition !== "delivering") && html`<h2>${t("Endpoints that are not well")}</h2>
       <ul class="plain">${status.endpoints.filter((one) => one.condition !== "delivering").slice(0, 20).map((one) => html`<li>
-        <a href=${link("endpoints", one.name)}><${Data} of=${one.name} /></a>: ${one.condition}
+        <a href=${link("endpoints", one.name)}><${Data} of=${one.name} /></a>: ${condition(one.condition)}
         ${one.since && html`, ${t("since")} <${Time} at=${one.since} />`}
         ${one.next_attempt && html`, ${t("next attempt")} <${Time} at=${one.next_attempt} ahead />`}
         ${one.last_failure && html`, <${Data} of=${one.last_failure} />`}

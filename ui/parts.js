@@ -95,6 +95,7 @@ export const Copy = ({ text, label }) => {
 export function Body({ text, name }) {
   const [raw, setRaw] = useState(false);
   if (text == null) return html`<p class="quiet">${t("Not kept")}. ${t("Bodies of delivered events are kept with [push_log] bodies = \"all\"")}.</p>`;
+  if (text === "") return html`<p class="quiet">${t("Empty")}</p>`;
   let pretty = null;
   try {
     pretty = JSON.stringify(JSON.parse(text), null, 2);

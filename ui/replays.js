@@ -41,6 +41,10 @@ export function Replays({ query }) {
     await api.remove(path);
     load.again();
   };
+  const hold = (path) => async () => {
+    await api.bare(path);
+    load.again();
+  };
   const rateOf = (one, done) => {
     const seconds = ((one.finished_at ? new Date(one.finished_at) : Date.now()) - new Date(one.created_at)) / 1000;
     return seconds > 0 ? `${(done / seconds).toFixed(1)}/s` : "–";
@@ -59,7 +63,9 @@ export function Replays({ query }) {
         html`${number(one.delivered)} <span class="quiet">${t("{0} failed, {1} expired, {2} without a body", number(one.failed), number(one.expired), number(one.without_body))}</span>`,
         rateOf(one, done),
         one.state === "running" && through > 0 ? html`<progress max="1" value=${Math.min(1, through)}></progress> ${span((spent * (1 - through)) / through)}` : html`<${Time} at=${one.finished_at} />`,
-        one.state === "running" ? html`<${Act} small label=${t("Cancel")} run=${stop(`/api/v1/replay/${one.id}`)} />` : "",
+        html`${one.state === "running" && html`<${Act} small label=${t("Pause")} run=${hold(`/api/v1/replay/${one.id}/pause`)} />`}
+          ${one.state === "paused" && html`<${Act} small label=${t("Resume")} run=${hold(`/api/v1/replay/${one.id}/resume`)} />`}
+          ${["running", "paused"].includes(one.state) && html` <${Act} small label=${t("Cancel")} run=${stop(`/api/v1/replay/${one.id}`)} />`}`,
       ],
     };
   };

@@ -21,6 +21,13 @@ export function t(text, ...values) {
   return said.replace(/\{(\d)\}/g, (_, place) => String(values[Number(place)] ?? ""));
 }
 
+// How an endpoint does comes in words, with a number in some of them.
+export function condition(words) {
+  const [, before, count, after] = /^(.*?)(\d+)(.*)$/.exec(words ?? "") ?? [];
+  const key = `${before}{0}${after}`;
+  return zh[key] ? t(key, count) : t(words);
+}
+
 export function switchLanguage() {
   try {
     localStorage.setItem(KEPT, language === "zh" ? "en" : "zh");

@@ -14,7 +14,7 @@ export const zh = {
   "Clear filters": "清除筛选", "Close": "关闭", "Commit to delivered": "从提交到送达", "Commit to delivered, p50 / p99": "从提交到送达,p50 / p99", "Committed at": "提交位置", "Committed": "提交时间",
   "Confirmed": "已确认", "Connected again": "重新连接", "Copied": "已复制", "Copy as curl": "复制为 curl", "Copy": "复制", "Count": "计数", "Counting": "正在计数",
   "Dead letter {0}": "死信 {0}", "Dead letters": "死信", "Delivered": "已送达", "Died": "死亡时间", "Discard dead letters": "丢弃死信", "Discard {0}": "丢弃 {0} 条", "Discard …": "丢弃…", "Discard": "丢弃", "Done": "完成",
-  "Earlier": "更早", "Enable": "启用", "End of the WAL": "WAL 末端", "Endpoint": "端点", "Endpoints that are not well": "异常的端点", "Endpoints": "端点", "Enter": "进入", "Event id": "事件编号", "Event type": "事件类型", "Event": "事件",
+  "Earlier": "更早", "Empty": "空", "Enable": "启用", "End of the WAL": "WAL 末端", "Endpoint": "端点", "Endpoints that are not well": "异常的端点", "Endpoints": "端点", "Enter": "进入", "Event id": "事件编号", "Event type": "事件类型", "Event": "事件",
   "Events a second": "每秒事件数", "Events": "事件", "Failed attempts": "失败次数", "Failed": "失败", "From": "起始", "Gaps": "缺口", "Groups": "分组", "HTTP status": "HTTP 状态码", "Holder": "持有者", "How it does": "状况", "In flight": "在途请求", "In": "流入",
   "It is being sent again": "正在重新发送", "It is discarded": "已丢弃", "It is tried again in a moment": "稍后会自动重试", "Its attempts": "它的投递记录", "Kept": "保留量", "Key": "键", "Keys": "快捷键",
   "Last 15 minutes": "最近 15 分钟", "Last 6 hours": "最近 6 小时", "Last 7 days": "最近 7 天", "Last commit seen": "最近一次提交", "Last day": "最近一天", "Last failure": "最近失败", "Last hour": "最近一小时", "Last": "最近", "Later": "更晚", "Leave": "离开", "Left out": "跳过时间", "Letters": "死信数",
@@ -44,6 +44,8 @@ export const zh = {
   "There are no numbers of it yet: the first come within a minute. They are kept of the 200 busiest endpoints and of those that are looked at.": "暂无数据,一分钟内会出现。只为最繁忙的 200 个端点和正在查看的端点保留统计。", "In the shape of its own, for": "专用格式,用于",
   "What receivers get, derived from the tables as they are. The same is written by: walhook schema": "接收方会收到的内容,由当前的表结构推导。命令行可用 walhook schema 导出",
   "Connecting": "正在连接", "None so far": "暂未找到", "There are many attempts: looked back to {0}": "投递记录很多,已查到 {0}", "Look further back": "继续向前查找",
+  // How an endpoint does.
+  "delivering": "正常投递", "out of order, {0} waiting": "故障,{0} 条等待中", "slow, {0} waiting": "响应异常,逐个尝试,{0} 条等待中", "behind, {0} parked": "积压 {0} 条", "disabled, takes no events": "已停用,不接收事件", "being removed": "删除中", "gone, it answered {0}": "已失效(响应 {0})", "refused, it cannot be reached as it is configured": "被拒绝:按当前配置无法访问",
   // States, outcomes and reasons.
   "delivered": "已送达", "dead": "已放弃", "retry": "将重试", "requested": "已请求", "resending": "重发中", "expired": "已过期", "discarded": "已丢弃", "open": "未处理", "running": "进行中", "done": "已完成", "cancelled": "已取消",
   "enabled": "已启用", "paused": "已暂停", "disabled": "已停用", "gone": "已失效", "refused": "被拒绝", "removing": "删除中", "raised": "触发", "filtered": "被过滤", "unrenderable": "无法渲染", "costly": "过于复杂", "ok": "正常", "warning": "警告", "problem": "问题",

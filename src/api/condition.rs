@@ -30,6 +30,7 @@ impl HealthCondition {
                 format!("out of order, {waiting} waiting"),
                 format!("see why with `walhook push-log --endpoint {name}`; it is tried by itself"),
             ),
+            "enabled" if view.is_slowed => well(format!("slow, {waiting} waiting")),
             "enabled" if numbers.backlog > 0 => well(format!("behind, {} parked", numbers.backlog)),
             "enabled" => well(String::from("delivering")),
             "disabled" => well(String::from("disabled, takes no events")),
@@ -57,6 +58,7 @@ mod tests {
             ("enabled", (0, 0, false), "delivering", None),
             ("enabled", (9, 0, false), "delivering", None),
             ("enabled", (1, 41, false), "behind, 41 parked", None),
+            ("enabled", (1, 41, false), "slow, 42 waiting", None),
             ("enabled", (1, 41, true), "out of order, 42 waiting", Some("--endpoint crm")),
             ("disabled", (0, 5, true), "disabled, takes no events", None),
             ("gone", (0, 0, false), "gone, it answered 410", Some("endpoints enable crm")),
@@ -65,7 +67,8 @@ mod tests {
         ];
         for (state, (queued, backlog, breaker_open), words, fix) in cases {
             let (name, url) = ("crm".into(), String::new());
-            let view = EndpointView { name, url, state, paused: None, source: "file" };
+            let is_slowed = words.starts_with("slow");
+            let view = EndpointView { name, url, state, paused: None, is_slowed, source: "file" };
             let found =
                 HealthCondition::of(&view, ConditionNumbers { queued, backlog, breaker_open });
             assert!(found.words.starts_with(words), "case: {state}: {found:?}");

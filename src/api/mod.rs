@@ -214,6 +214,8 @@ pub struct EndpointView {
     pub state: &'static str,
     /// Since when and by whom it is paused.
     pub paused: Option<(Timestamp, String)>,
+    /// It failed of late, and is asked with one request at a time.
+    pub is_slowed: bool,
     /// Where it was made.
     pub source: &'static str,
 }

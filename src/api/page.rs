@@ -294,6 +294,8 @@ mod tests {
             let asked = HeaderMap::from_iter([(header::ACCEPT_ENCODING, value)]);
             assert_eq!(takes_gzip(&asked), expected, "case: {accepted}");
             let answer = serve("app.js", &asked);
+            assert_eq!(answer.headers()[header::CONTENT_SECURITY_POLICY], POLICY);
+            assert!(POLICY.starts_with("default-src 'self';") && !POLICY.contains("unsafe"));
             let coding = answer.headers().get(header::CONTENT_ENCODING);
             assert_eq!(coding.is_some(), expected, "case: {accepted}");
             let tag = answer.headers()[header::ETAG].to_str().unwrap();

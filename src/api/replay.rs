@@ -130,6 +130,43 @@ pub(crate) async fn cancel(
     show(State(surface), NamedParts(id)).await
 }
 
+/// Holds an order back; what is in a lane already is still sent.
+pub(crate) async fn pause(
+    State(surface): State<HttpSurface>,
+    NamedParts(id): NamedParts,
+) -> Result<Json<Value>, ProblemResponse> {
+    hold(surface, id, true).await
+}
+
+/// Lets an order go on that was held back.
+pub(crate) async fn resume(
+    State(surface): State<HttpSurface>,
+    NamedParts(id): NamedParts,
+) -> Result<Json<Value>, ProblemResponse> {
+    hold(surface, id, false).await
+}
+
+async fn hold(
+    surface: HttpSurface,
+    id: String,
+    paused: bool,
+) -> Result<Json<Value>, ProblemResponse> {
+    let order = find(&surface, &id).await?;
+    let mut session = surface.office.session().await?;
+    if !replays::hold(session.client(), surface.office.slot(), order.id, paused).await? {
+        let state = order.state.as_str();
+        let detail = match paused {
+            true => format!("replay {id} is {state}: only one that is running can be paused"),
+            false => format!("replay {id} is {state}: only one that is paused can be resumed"),
+        };
+        return Err(ProblemResponse::new(StatusCode::CONFLICT, detail));
+    }
+    drop(session);
+    tracing::info!(replay = order.id, paused, "replay is paused, or goes on");
+    surface.office.asked();
+    show(State(surface), NamedParts(id)).await
+}
+
 async fn find(surface: &HttpSurface, id: &str) -> Result<ReplayOrder, ProblemResponse> {
     let wrong = || bad(format!("{id:?} is no replay: their ids are numbers, such as 3"));
     let number = id.parse().map_err(|_| wrong())?;

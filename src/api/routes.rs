@@ -140,6 +140,8 @@ pub(crate) fn guarded() -> Vec<RouteOperation> {
         RouteOperation::post("/api/v1/replay", replay::order),
         RouteOperation::get("/api/v1/replay/{id}", replay::show),
         RouteOperation::delete("/api/v1/replay/{id}", replay::cancel),
+        RouteOperation::post("/api/v1/replay/{id}/pause", replay::pause),
+        RouteOperation::post("/api/v1/replay/{id}/resume", replay::resume),
         RouteOperation::post("/v1/webhook/Config", webhook_api::config),
         RouteOperation::get("/v1/webhook/List", webhook_api::list),
         RouteOperation::get("/v1/webhook/Test", webhook_api::test),

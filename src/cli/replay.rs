@@ -4,6 +4,7 @@ use clap::Args;
 use clap::Subcommand;
 use serde_json::Map;
 use serde_json::Value;
+use serde_json::json;
 
 use crate::cli::GlobalOptions;
 use crate::cli::ask::ApiAddress;
@@ -75,6 +76,20 @@ enum ReplayAction {
         #[command(flatten)]
         target: ApiAddress,
     },
+    /// Holds an order back
+    #[command(after_help = "Example: walhook replay pause 3")]
+    Pause {
+        id: i64,
+        #[command(flatten)]
+        target: ApiAddress,
+    },
+    /// Lets an order go on that is held back
+    #[command(after_help = "Example: walhook replay resume 3")]
+    Resume {
+        id: i64,
+        #[command(flatten)]
+        target: ApiAddress,
+    },
     /// Stops an order
     #[command(after_help = "Example: walhook replay cancel 3")]
     Cancel {
@@ -95,10 +110,15 @@ impl Replay {
             }
             Some(ReplayAction::Cancel { id, target }) => {
                 let answer = target.asker(global)?.delete(&format!("{PATH}/{id}"))?;
-                if target.json {
-                    return Ok(terminal::line(&terminal::json_line(&answer))?);
-                }
-                Ok(table::print(&COLUMNS, &[answer])?)
+                show_order(answer, target.json)
+            }
+            Some(ReplayAction::Pause { id, target }) => {
+                let asker = target.asker(global)?;
+                show_order(asker.post(&format!("{PATH}/{id}/pause"), &json!({}))?, target.json)
+            }
+            Some(ReplayAction::Resume { id, target }) => {
+                let asker = target.asker(global)?;
+                show_order(asker.post(&format!("{PATH}/{id}/resume"), &json!({}))?, target.json)
             }
             None => {
                 let json = self.target.json;
@@ -155,6 +175,13 @@ fn report(answer: &Value, json: bool) -> Result<(), CommandError> {
         terminal::note(note)?;
     }
     if is_dry { Ok(()) } else { show_orders(answer, false) }
+}
+
+fn show_order(order: Value, json: bool) -> Result<(), CommandError> {
+    if json {
+        return Ok(terminal::line(&terminal::json_line(&order))?);
+    }
+    Ok(table::print(&COLUMNS, &[order])?)
 }
 
 fn show_orders(answer: &Value, json: bool) -> Result<(), CommandError> {

@@ -119,6 +119,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "renames",
         sql: include_str!("../../sql/migrations/0018_renames.sql"),
     },
+    Migration {
+        version: 19,
+        name: "replay_pauses",
+        sql: include_str!("../../sql/migrations/0019_replay_pauses.sql"),
+    },
 ];
 
 /// What one read says of the schema.

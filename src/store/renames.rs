@@ -36,7 +36,7 @@ pub struct RenameObstacles {
     pub taken: i64,
     /// Dead letters of the endpoint that are being sent again.
     pub resending: i64,
-    /// Replays of the endpoint that run.
+    /// Replays of the endpoint that run, or are held back.
     pub replays: i64,
     /// Rows that would get the new name.
     pub rows: i64,
@@ -203,7 +203,7 @@ pub async fn obstacles(
            (SELECT count(*) FROM walhook.dead_letters WHERE slot = $1 AND endpoint = $2
                AND state IN ('requested', 'resending')) AS resending,
            (SELECT count(*) FROM walhook.replays WHERE slot = $1 AND endpoint = $2
-               AND state = 'running') AS replays,
+               AND state IN ('running', 'paused')) AS replays,
            (SELECT count(*) FROM walhook.backlog WHERE slot = $1 AND endpoint = $2)
          + (SELECT count(*) FROM walhook.dead_letters WHERE slot = $1 AND endpoint = $2) AS rows";
     let rows = client.query_typed(query, &params.list()).await?;

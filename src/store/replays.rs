@@ -52,16 +52,19 @@ pub struct ReplayFilter {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ReplayState {
     Running,
+    /// Held back; it goes on where it is.
+    Paused,
     Done,
     Cancelled,
 }
 
 impl ReplayState {
-    const ALL: [Self; 3] = [Self::Running, Self::Done, Self::Cancelled];
+    const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Done, Self::Cancelled];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Done => "done",
             Self::Cancelled => "cancelled",
         }
@@ -160,7 +163,26 @@ pub async fn list(
     rows.iter().map(read_order).collect()
 }
 
-/// Stops an order that is running, and says whether it was. What is in a lane is still sent.
+/// Holds back an order that is running, or lets one go on that is held back; says whether it was so. What
+/// is in a lane is still sent.
+///
+/// # Errors
+/// That the statement failed.
+pub async fn hold(client: &Client, slot: &str, id: i64, paused: bool) -> Result<bool, StateError> {
+    let (before, after) = match paused {
+        true => (ReplayState::Running, ReplayState::Paused),
+        false => (ReplayState::Paused, ReplayState::Running),
+    };
+    let mut params = SqlParams::default();
+    params.put(Type::TEXT, slot);
+    params.put(Type::INT8, id);
+    params.put(Type::TEXT, before.as_str());
+    params.put(Type::TEXT, after.as_str());
+    let update = "UPDATE walhook.replays SET state = $4 WHERE slot = $1 AND id = $2 AND state = $3";
+    Ok(client.execute_typed(update, &params.list()).await? == 1)
+}
+
+/// Stops an order that is running or held back, and says whether it was. What is in a lane is still sent.
 ///
 /// # Errors
 /// That the statement failed.
@@ -175,7 +197,7 @@ pub async fn cancel(
     params.put(Type::INT8, id);
     params.put(Type::TIMESTAMPTZ, now);
     let update = "UPDATE walhook.replays SET state = 'cancelled', finished_at = $3
-                   WHERE slot = $1 AND id = $2 AND state = 'running'";
+                   WHERE slot = $1 AND id = $2 AND state IN ('running', 'paused')";
     Ok(client.execute_typed(update, &params.list()).await? == 1)
 }
 

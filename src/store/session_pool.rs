@@ -44,7 +44,8 @@ impl SessionPool {
     /// At most so many sessions, whose statements may take no longer than `limit`.
     pub fn new(mut server: ServerSettings, sessions: usize, limit: Duration) -> Self {
         let given = server.params.get_options().unwrap_or_default();
-        let options = format!("{given} -c statement_timeout={}", limit.as_millis());
+        // To compile a question takes longer than most of them.
+        let options = format!("{given} -c jit=off -c statement_timeout={}", limit.as_millis());
         server.params.options(options.trim_start());
         let patience = limit + SLACK;
         Self { server, patience, places: Semaphore::new(sessions), idle: Mutex::default() }

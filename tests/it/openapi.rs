@@ -211,6 +211,15 @@ async fn looks(checker: &mut Checker) {
     checker.call("post", ("/api/v1/try", ""), "", r#"{"row": {"nothing": 1}}"#).await;
 }
 
+/// It may be done before it can be held back.
+async fn replay_holds(checker: &mut Checker, replay: &str) {
+    for act in ["pause", "resume"] {
+        let path = format!("/api/v1/replay/{{id}}/{act}");
+        checker.call("post", (&path, replay), "", "").await;
+        checker.well.insert(("post".to_owned(), path));
+    }
+}
+
 async fn renames(checker: &mut Checker) {
     for (from, to) in [("api", "api-2"), ("api-2", "api")] {
         let path = "/api/v1/endpoints/{name}/rename";
@@ -280,6 +289,7 @@ async fn every_operation_answers_as_the_document_says() {
     let replay = ordered["replays"][0]["id"].to_string();
     checker.done("get", "/api/v1/replay", "", none()).await;
     checker.done("get", "/api/v1/replay/{id}", &replay, none()).await;
+    replay_holds(&mut checker, &replay).await;
     checker.call("delete", ("/api/v1/replay/{id}", &replay), "", "").await;
     checker.well.insert(("delete".to_owned(), "/api/v1/replay/{id}".to_owned()));
 

@@ -171,9 +171,17 @@ async fn each_screen_shows_an_empty_a_normal_and_a_hostile_data_set() {
         page.picture(&format!("{set}-letter")).await;
         assert_sound(&page, &format!("{set}: letter")).await;
         page.dark(true).await;
-        page.open(&stage.url("overview")).await;
-        is_loaded(&page, "Overview").await;
-        page.picture(&format!("{set}-dark")).await;
+        for (screen, title) in SCREENS {
+            page.open(&stage.url(screen)).await;
+            is_loaded(&page, title).await;
+            page.picture(&format!("{set}-{screen}-dark")).await;
+        }
+        page.open(&stage.url(&format!("event/{event}"))).await;
+        page.shows("The same row before and after").await;
+        page.picture(&format!("{set}-event-dark")).await;
+        page.size(400, 800).await;
+        page.wait_for("document.documentElement.scrollWidth <= 400").await;
+        page.picture(&format!("{set}-event-narrow")).await;
     }
 }
 
@@ -188,9 +196,24 @@ async fn the_page_speaks_the_language_of_the_browser_and_can_be_switched() {
     is_loaded(&page, "死信").await;
     page.shows("条符合条件").await;
     page.picture("chinese-letters").await;
+    for (screen, title) in [
+        ("events", "事件"),
+        ("endpoints", "端点"),
+        ("replays", "重放"),
+        ("source", "数据源"),
+        ("try", "试运行"),
+        ("types", "事件类型"),
+        ("overview", "总览"),
+    ] {
+        page.open(&stage.url(screen)).await;
+        is_loaded(&page, title).await;
+        page.picture(&format!("chinese-{screen}")).await;
+    }
+    page.open(&stage.url("endpoints/away")).await;
+    page.shows("配置位置").await;
+    page.picture("chinese-endpoint").await;
     page.open(&stage.url("overview")).await;
     is_loaded(&page, "总览").await;
-    page.picture("chinese-overview").await;
     page.press("English").await;
     is_loaded(&page, "Overview").await;
     assert_eq!(page.eval("document.documentElement.lang").await, "en");
@@ -224,6 +247,13 @@ async fn an_operator_pauses_resends_rotates_and_looks_on_by_clicking() {
     // All dead letters of a filter, counted first, then sent again.
     let dead = "SELECT count(*) FROM walhook.dead_letters WHERE state = 'dead'";
     wait_for_text(&stage.sql, dead, "5").await;
+    // Without a filter it is all of them, and that is said and counted before anything is done.
+    page.open(&stage.url("letters")).await;
+    is_loaded(&page, "Dead letters").await;
+    page.press("Discard …").await;
+    page.shows("All dead letters").await;
+    page.wait_for("document.querySelector('#count')?.textContent === '5'").await;
+    page.press("Leave").await;
     stage.receivers[1].behave(always(Answer::status(200)));
     page.open(&stage.url("letters?endpoint=bad&class=status")).await;
     is_loaded(&page, "Dead letters").await;
@@ -251,6 +281,17 @@ async fn an_operator_pauses_resends_rotates_and_looks_on_by_clicking() {
     page.shows("The secret before signs until").await;
     let hidden = page.eval(&format!("document.body.innerText.includes({shown})")).await;
     assert_eq!(hidden, false, "the secret is shown once");
+
+    // Another name: one that is taken is refused with the reason, and then another one is given.
+    page.press("Rename").await;
+    page.fill("input[name=rename]", "good").await;
+    page.press("Rename").await;
+    page.shows("there is an endpoint good already").await;
+    page.fill("input[name=rename]", "api-2").await;
+    page.picture("click-rename").await;
+    page.press("Rename").await;
+    page.wait_for("location.hash === '#/endpoints/api-2'").await;
+    page.shows("The secret before signs until").await;
 
     // What happens, as it happens.
     page.open(&stage.url("events?endpoint=good")).await;

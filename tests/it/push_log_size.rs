@@ -1,5 +1,6 @@
 //! How long the first page of Events takes over 10,000,000 rows of the push log, by each filter. A measurement
 //! for docs/performance.md: `cargo test --test it -- --ignored --nocapture push_log_size`.
+#![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 #![expect(clippy::print_stdout, reason = "a measurement is printed")]
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use walhook::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Sql;
 use crate::support::postgres::start_cluster;
+use crate::support::postgres::wait_for_text;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
 use crate::support::receiver::always;
@@ -37,6 +39,27 @@ const FILL: &str = "
            '{\"server\":\"x\"}', 3.5
       FROM generate_series($from, $to) AS n";
 
+async fn fill(sql: &Sql) {
+    let start = "greatest(now() - interval '55 minutes', date_trunc('day', now(), 'UTC'))";
+    let start = format!("'{}'::timestamptz", sql.text(&format!("SELECT {start}")).await);
+    let days = "SELECT (count(*) >= 2)::text FROM pg_inherits
+                 WHERE inhparent = 'walhook.push_log_events'::regclass";
+    wait_for_text(sql, days, "true").await;
+    let begun = Instant::now();
+    for from in (1..=ROWS).step_by(usize::try_from(PART).unwrap()) {
+        let fill = FILL
+            .replace("$start", &start)
+            .replace("$rows", &ROWS.to_string())
+            .replace("$from", &from.to_string())
+            .replace("$to", &(from + PART - 1).to_string());
+        sql.batch_execute(&fill).await.unwrap();
+    }
+    sql.batch_execute("VACUUM ANALYZE walhook.push_log_events").await.unwrap();
+    let size = "SELECT pg_size_pretty(sum(pg_total_relation_size(relid)))
+                  FROM pg_partition_tree('walhook.push_log_events')";
+    println!("{ROWS} rows, {}, filled in {:?}", sql.text(size).await, begun.elapsed());
+}
+
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn the_first_page_of_events_over_ten_million_rows() {
@@ -54,21 +77,7 @@ async fn the_first_page_of_events_over_ten_million_rows() {
         cluster.url("postgres")
     );
     let service = Service::start(&toml).await;
-    let start = "greatest(now() - interval '55 minutes', date_trunc('day', now(), 'UTC'))";
-    let start = format!("'{}'::timestamptz", sql.text(&format!("SELECT {start}")).await);
-    let begun = Instant::now();
-    for from in (1..=ROWS).step_by(usize::try_from(PART).unwrap()) {
-        let fill = FILL
-            .replace("$start", &start)
-            .replace("$rows", &ROWS.to_string())
-            .replace("$from", &from.to_string())
-            .replace("$to", &(from + PART - 1).to_string());
-        sql.batch_execute(&fill).await.unwrap();
-    }
-    sql.batch_execute("VACUUM ANALYZE walhook.push_log_events").await.unwrap();
-    let size = "SELECT pg_size_pretty(sum(pg_total_relation_size(relid)))
-                  FROM pg_partition_tree('walhook.push_log_events')";
-    println!("{ROWS} rows, {}, filled in {:?}", sql.text(size).await, begun.elapsed());
+    fill(&sql).await;
     let key = "SELECT row_key FROM walhook.push_log_events WHERE outcome = 'delivered' LIMIT 1";
     let key = sql.text(key).await;
     let event = format!("SELECT event_id FROM walhook.push_log_events WHERE row_key = '{key}'");

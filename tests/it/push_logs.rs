@@ -304,6 +304,34 @@ async fn a_replay_goes_on_after_a_kill_and_can_be_cancelled() {
 }
 
 #[tokio::test]
+async fn a_paused_replay_waits_through_a_restart_and_goes_on_where_it_was() {
+    const TASKS: usize = 200;
+    let (_database, mut service, [crm, _erp], toml) = delivered("all", TASKS).await;
+    let order = json!({ "endpoint": "crm", "all": true, "rate": 100 });
+    let reply = service.post("/api/v1/replay", &order).await;
+    let id = reply.json()["replays"][0]["id"].to_string();
+    crm.wait_for(TASKS + 1, AMPLE).await;
+    let (code, said) = service.cli(&["replay", "pause", &id]).await;
+    assert!(code == Some(0) && said.contains("paused"), "{said}");
+    let (code, said) = service.cli(&["replay", "pause", &id]).await;
+    assert!(code == Some(1) && said.contains("is paused: only one that is running"), "{said}");
+    // A clean end waits for what was on its way.
+    service.stop().await;
+    let sent = crm.count() - TASKS;
+    assert!(sent < TASKS, "{sent}");
+    let mut heir = Service::start(&toml).await;
+    let path = format!("/api/v1/replay/{id}");
+    assert_eq!(heir.get(&path).await.json()["state"], "paused");
+    let (code, said) = heir.cli(&["replay", "resume", &id]).await;
+    assert!(code == Some(0) && said.contains("running"), "{said}");
+    let order = done(&heir, &json!(id.parse::<i64>().unwrap())).await;
+    assert_eq!((&order["state"], &order["delivered"]), (&json!("done"), &json!(TASKS)), "{order}");
+    let again = heir.post(&format!("{path}/resume"), &json!({})).await;
+    assert_eq!(again.status, 409);
+    heir.stop().await;
+}
+
+#[tokio::test]
 async fn the_document_describes_what_is_there_and_the_token_guards_it() {
     let database = Database::create().await;
     let sql = database.sql().await;

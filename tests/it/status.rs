@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use rustix::process::Signal;
+
 use crate::support::postgres::Database;
 use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
@@ -64,6 +66,23 @@ async fn the_status_says_what_is_not_well_since_when_why_and_what_to_do() {
     assert_eq!(code, Some(0), "{listed}");
     assert!(listed.contains("out of order, 2 waiting"), "{listed}");
     service.stop().await;
+}
+
+#[tokio::test]
+async fn a_status_that_is_watched_is_shown_again_until_it_is_left() {
+    let receiver = Receiver::start(always(Answer::status(503)));
+    let (database, mut service) = service(&receiver.url(), "").await;
+    let url = format!("http://{}", service.http);
+    let mut watched = Program::start(&["status", "--watch", "--url", &url], "", &[]);
+    watched.wait_for_line("is well: active", AMPLE).await;
+    let sql = database.sql().await;
+    sql.batch_execute("INSERT INTO t VALUES (1), (2)").await.unwrap();
+    watched.wait_for_line("NOT WELL", AMPLE).await;
+    service.stop().await;
+    // It goes on when nobody answers, and says so.
+    watched.wait_for_line("no walhook answers", AMPLE).await;
+    watched.signal(Signal::INT);
+    assert_ne!(watched.wait(AMPLE).await, Some(0));
 }
 
 #[tokio::test]

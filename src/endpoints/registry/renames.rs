@@ -43,7 +43,7 @@ impl EndpointRegistry {
                     found.resending
                 )
             } else if found.replays > 0 {
-                "a replay to it runs: wait until it is done, or cancel it".to_owned()
+                "a replay to it runs or is paused: wait until it is done, or cancel it".to_owned()
             } else if found.rows > ROWS_MAX {
                 format!(
                     "{} of its deliveries are parked or dead, and while that many get another name \

@@ -70,6 +70,7 @@ impl ListedEndpoint {
                 (false, true, false) => "enabled",
             },
             paused: self.paused.as_ref().map(|pause| (pause.since, pause.by.clone())),
+            is_slowed: self.gauges.is_slowed(),
             source: self.origin.as_str(),
         }
     }
@@ -99,6 +100,7 @@ pub(crate) fn not_begun(endpoint: &Endpoint) -> EndpointView {
         url: endpoint.shown_url(),
         state: if endpoint.enabled { "enabled" } else { "disabled" },
         paused: None,
+        is_slowed: false,
         source: EndpointOrigin::File.as_str(),
     }
 }

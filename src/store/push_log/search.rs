@@ -20,14 +20,15 @@ use crate::store::push_log::list;
 use crate::store::state_error::StateError;
 
 /// How long a page may take in all, as far as that can be foreseen.
-const BUDGET: Duration = Duration::from_millis(300);
+const BUDGET: Duration = Duration::from_millis(250);
 
 /// The first slice.
 const FIRST: Duration = Duration::from_secs(60);
 /// How much longer a slice may be than the one before.
-const GROWTH_MAX: f64 = 8.0;
-/// Of the time that is left, how much is planned for: a slice may hold more rows than the one before.
-const CAUTION: f64 = 0.7;
+const GROWTH_MAX: f64 = 4.0;
+/// Of the time that is left, how much is planned for: a slice may hold more rows than the one before, and
+/// what is older is in fewer caches.
+const CAUTION: f64 = 0.5;
 /// A slice that would be less than this part of the one before is not worth it.
 const WORTH_IT: f64 = 0.2;
 /// From this on the slice is all that there is.
@@ -121,9 +122,9 @@ mod tests {
     fn slices_grow_while_they_are_quick_and_end_when_time_is_over() {
         let millis = Duration::from_millis;
         let quick = next_length(FIRST, millis(1), millis(299));
-        assert_eq!(quick, Some(FIRST * 8), "a quiet log is looked through in a few steps");
+        assert_eq!(quick, Some(FIRST * 4), "a quiet log is looked through in a few steps");
         let slow = next_length(FIRST, millis(150), millis(150));
-        assert_eq!(slow, Some(FIRST.mul_f64(0.7)));
+        assert_eq!(slow, Some(FIRST.mul_f64(0.5)));
         assert_eq!(next_length(FIRST, millis(280), millis(20)), None);
         assert_eq!(next_length(FIRST, millis(500), Duration::ZERO), None);
     }

@@ -1,4 +1,4 @@
-# Unpacks Debian's chromium, its libraries and a font below $1, for any user; nothing is installed.
+# Unpacks Debian's chromium, its libraries and fonts (Chinese too) below $1, for any user; nothing is installed.
 set -eu
 home=$1
 mkdir -p "$home/lists/partial" "$home/cache/archives/partial" "$home/packages" "$home/root"
@@ -7,7 +7,7 @@ set -- -o "Dir::State::Lists=$home/lists" -o "Dir::Cache=$home/cache" -o "Dir::S
     -o Debug::NoLocking=1 -o "APT::Sandbox::User=$(id -un)" -qq
 apt-get "$@" update
 # What every such system has is left out: the C library, and what login and the system need.
-names=$(apt-get "$@" install -s --no-install-recommends chromium fonts-dejavu-core |
+names=$(apt-get "$@" install -s --no-install-recommends chromium fonts-dejavu-core fonts-droid-fallback |
     awk '/^Inst/ { print $2 }' | grep -E '^(lib|chromium|fonts-)' |
     grep -vE '^lib(c6|c-bin|c-l10n|llvm|z3|perl|gdbm|db5|pam|semanage|sepol|audit|cap-ng|acl|md0)')
 cd "$home/packages"
