@@ -2,13 +2,15 @@
 //! something to write.
 //!
 //! Nothing is written: the lock that each flush takes on its tables is taken and given back. That
-//! finds a server that is away, frozen, read-only or recovering, tables that somebody has locked, and
-//! rights that were taken away. A full disk shows with the next flush.
+//! finds a server that is away, frozen, read-only or recovering, and tables that somebody has locked. What
+//! a start would be refused for is asked as well: rights that were taken away, tables that were dropped
+//! or put under row-level security. A full disk shows with the next flush.
 
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::settings::ServerSettings;
@@ -16,6 +18,8 @@ use crate::ledger::state_status::StateStatus;
 use crate::store;
 use crate::store::SqlSession;
 use crate::store::error::StoreError;
+use crate::store::migrate;
+use crate::store::state_error::StateError;
 
 /// Between two questions.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -76,13 +80,22 @@ async fn ask(server: &ServerSettings, session: &mut Option<SqlSession>) -> Optio
 async fn once(
     server: &ServerSettings,
     session: &mut Option<SqlSession>,
-) -> Result<(), Option<StoreError>> {
+) -> Result<(), Option<StateError>> {
     let asked = async {
         let open = match session.take() {
             Some(open) => open,
             None => store::connect_within(server, ANSWER_MAX).await?,
         };
-        let answer = open.client.simple_query(QUESTION).await?;
+        let answer = open.client.simple_query(QUESTION).await;
+        let lacks_one =
+            |error: &tokio_postgres::Error| error.code() == Some(&SqlState::UNDEFINED_TABLE);
+        if answer.as_ref().err().is_none_or(lacks_one) {
+            open.client.batch_execute("ROLLBACK").await?;
+            if let Some(lacks) = migrate::lacking(&open.client).await? {
+                return Err(lacks);
+            }
+        }
+        let answer = answer?;
         *session = Some(open);
         let is = |row: &tokio_postgres::SimpleQueryRow| {
             row.get(0) == Some("t") || row.get(1) == Some("on")
@@ -98,7 +111,7 @@ async fn once(
         Ok(Ok(true)) => {
             // The next host of the list, or this one later, may be the one that takes writes.
             *session = None;
-            Err(Some(StoreError::TakesNoWrites))
+            Err(Some(StoreError::TakesNoWrites.into()))
         }
         Ok(Err(error)) => {
             *session = None;

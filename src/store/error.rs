@@ -34,12 +34,21 @@ impl fmt::Display for ServerError {
 
 impl Error for ServerError {}
 
+/// What the server leaves to guess.
+fn own_hint(code: &SqlState) -> Option<String> {
+    // Data comes as the bytes that it is; names of the catalog do not.
+    let names = "a name is meant, as of a column, a publication or a table that inherits from one of the \
+                 events': the database's encoding does not say what its bytes mean; rename what has others than \
+                 UTF-8 in it";
+    (*code == SqlState::CHARACTER_NOT_IN_REPERTOIRE).then(|| names.to_owned())
+}
+
 impl From<&tokio_postgres::error::DbError> for ServerError {
     fn from(error: &tokio_postgres::error::DbError) -> Self {
         Self {
             sqlstate: error.code().clone(),
             message: error.message().to_owned(),
-            hint: error.hint().map(ToOwned::to_owned),
+            hint: error.hint().map(ToOwned::to_owned).or_else(|| own_hint(error.code())),
         }
     }
 }

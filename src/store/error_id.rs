@@ -48,6 +48,7 @@ impl StateError {
         match self {
             Self::Store(cause) => cause.id(),
             Self::NewerSchema { .. } => "state-newer",
+            Self::LacksTables { .. } => "state-lacks-tables",
             Self::NoPrivilege { .. } => "state-no-privilege",
             Self::Fenced { .. } => "state-fenced",
             Self::OutOfOrder { .. } => "state-out-of-order",

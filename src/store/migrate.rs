@@ -126,6 +126,36 @@ pub const MIGRATIONS: &[Migration] = &[
     },
 ];
 
+/// The tables and views of the newest version, which somebody may have dropped.
+pub const RELATIONS: &[&str] = &[
+    "backlog",
+    "backlog_size",
+    "balance",
+    "body_pieces",
+    "books",
+    "books_common",
+    "counted",
+    "dead_letter_queue",
+    "dead_letters",
+    "duration_last_day",
+    "endpoint_states",
+    "endpoints",
+    "fronts",
+    "gaps",
+    "progress",
+    "push_log",
+    "push_log_batches",
+    "push_log_events",
+    "push_totals",
+    "replays",
+    "retries_last_day",
+    "runs",
+    "seen_values",
+    "settled_ahead",
+    "success_last_day",
+    "write_backs",
+];
+
 /// What one read says of the schema.
 #[derive(Debug, Eq, PartialEq)]
 enum FoundSchema {
@@ -157,7 +187,9 @@ pub async fn lacking(client: &Client) -> Result<Option<StateError>, StateError> 
             Ok(Some(StateError::NewerSchema { found: version, known }))
         }
         Ok(FoundSchema::Version(_)) => Ok(None),
-        Err(lacks @ StateError::NoPrivilege { .. }) => Ok(Some(lacks)),
+        Err(lacks @ (StateError::NoPrivilege { .. } | StateError::LacksTables { .. })) => {
+            Ok(Some(lacks))
+        }
         Err(error) => Err(error),
         Ok(FoundSchema::Nothing) => {
             let question = "SELECT CASE WHEN to_regnamespace('walhook') IS NULL
@@ -196,6 +228,8 @@ pub async fn apply(client: &mut Client, migrations: &[Migration]) -> Result<(), 
 async fn find(client: &Client) -> Result<FoundSchema, StateError> {
     // Owning matters, and not only the right to write: the push log gets a partition each day, and
     // the next version changes the tables.
+    let mut relations = SqlParams::default();
+    relations.put(Type::TEXT_ARRAY, RELATIONS);
     let found = client
         .query_typed(
             "SELECT coalesce(max(version), 0) AS version,
@@ -203,9 +237,11 @@ async fn find(client: &Client) -> Result<FoundSchema, StateError> {
                       WHERE relnamespace = 'walhook'::regnamespace AND relkind IN ('r', 'p')
                         AND NOT pg_has_role(relowner, 'USAGE')) AS other_owner,
                     EXISTS (SELECT FROM pg_class WHERE relnamespace = 'walhook'::regnamespace
-                        AND relrowsecurity AND row_security_active(oid)) AS hidden
+                        AND relrowsecurity AND row_security_active(oid)) AS hidden,
+                    (SELECT string_agg(name, ', ' ORDER BY name) FROM unnest($1) name
+                      WHERE to_regclass('walhook.' || name) IS NULL) AS missing
                FROM walhook.schema_version",
-            &[],
+            &relations.list(),
         )
         .await
         .map_err(StateError::from);
@@ -216,9 +252,16 @@ async fn find(client: &Client) -> Result<FoundSchema, StateError> {
             if read(row, "hidden")? {
                 return Err(surroundings(client, None).await?);
             }
+            let version: i32 = read(row, "version")?;
+            let newest = MIGRATIONS.last().map_or(0, |last| last.version);
+            if let Some(tables) =
+                read::<Option<String>>(row, "missing")?.filter(|_| version == newest)
+            {
+                return Err(StateError::LacksTables { tables });
+            }
             match read::<Option<String>>(row, "other_owner")? {
                 Some(owner) => Ok(FoundSchema::OwnedBy(owner)),
-                None => Ok(FoundSchema::Version(read(row, "version")?)),
+                None => Ok(FoundSchema::Version(version)),
             }
         }
         Err(error) => match error.sqlstate() {

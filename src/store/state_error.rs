@@ -15,6 +15,13 @@ pub enum StateError {
          version {known}: run a walhook that is at least as new as the one that wrote it"
     )]
     NewerSchema { found: i32, known: i32 },
+    /// Somebody has dropped or renamed them.
+    #[error(
+        "schema walhook lacks {tables}, which walhook had made there: what stood in them is lost; restore \
+         them from a backup, or, if nothing of it is needed any more, run `DROP SCHEMA walhook CASCADE;` \
+         and `walhook run --accept-gap`"
+    )]
+    LacksTables { tables: String },
     /// `sql` is complete: an administrator runs it as it is.
     #[error(
         "role {role} may not keep walhook's state here: have an administrator run, in the same \
@@ -65,6 +72,7 @@ impl StateError {
         match self {
             Self::Store(cause) => cause.is_transient(),
             Self::NewerSchema { .. }
+            | Self::LacksTables { .. }
             | Self::NoPrivilege { .. }
             | Self::Fenced { .. }
             | Self::OutOfOrder { .. }
@@ -77,7 +85,7 @@ impl StateError {
     pub fn may_be_mended(&self) -> bool {
         match self {
             Self::Store(cause) => cause.may_be_mended(),
-            Self::NoPrivilege { .. } => true,
+            Self::NoPrivilege { .. } | Self::LacksTables { .. } => true,
             Self::NewerSchema { .. }
             | Self::Fenced { .. }
             | Self::OutOfOrder { .. }
@@ -90,7 +98,7 @@ impl StateError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Store(cause) => cause.exit_code(),
-            Self::NewerSchema { .. } | Self::NoPrivilege { .. } => 3,
+            Self::NewerSchema { .. } | Self::LacksTables { .. } | Self::NoPrivilege { .. } => 3,
             Self::Fenced { .. }
             | Self::OutOfOrder { .. }
             | Self::BodyTooLarge { .. }

@@ -109,6 +109,36 @@ async fn hidden_rows_are_refused_at_the_start_and_by_check() {
     drop_role(&sql, &role).await;
 }
 
+/// Nothing is to be written meanwhile: it shows all the same, and is gone when it is put right.
+#[tokio::test]
+async fn what_becomes_of_walhooks_own_tables_while_it_runs_is_named() {
+    let (database, sql, role) = set_up().await;
+    let receiver = taking();
+    webhook(&sql, &receiver).await;
+    let service = Service::start(&toml(&database, &role, "webhooks")).await;
+    for (harm, says, mend) in [
+        (
+            "ALTER TABLE walhook.fronts RENAME TO fronts_of_old",
+            "schema walhook lacks fronts, which walhook had made there",
+            "ALTER TABLE walhook.fronts_of_old RENAME TO fronts",
+        ),
+        (
+            "ALTER TABLE walhook.fronts ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+            "ALTER TABLE walhook.fronts DISABLE ROW LEVEL SECURITY",
+            "ALTER TABLE walhook.fronts DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
+        ),
+    ] {
+        sql.batch_execute(harm).await.unwrap();
+        wait_until_named(&service, says).await;
+        let (code, said) = ended("check", &toml(&database, &role, "webhooks")).await;
+        assert!(code == Some(3) && said.contains(says), "{said}");
+        sql.batch_execute(mend).await.unwrap();
+        service.wait_for_status("/ready", 200).await;
+    }
+    drop(service);
+    drop_role(&sql, &role).await;
+}
+
 #[tokio::test]
 async fn policies_that_come_while_it_runs_are_named_and_hide_nothing() {
     let (database, sql, role) = set_up().await;

@@ -3,7 +3,9 @@
 use tokio::task::JoinSet;
 use walhook::store::migrate::MIGRATIONS;
 use walhook::store::migrate::Migration;
+use walhook::store::migrate::RELATIONS;
 use walhook::store::migrate::apply;
+use walhook::store::migrate::lacking;
 use walhook::store::migrate::migrate;
 use walhook::store::partitions;
 use walhook::store::state_error::StateError;
@@ -187,6 +189,25 @@ async fn a_missing_privilege_comes_with_the_sql_that_grants_it() {
     sql.batch_execute(&format!("REASSIGN OWNED BY {quoted} TO postgres; DROP ROLE {quoted}"))
         .await
         .unwrap();
+}
+
+/// A start would go on with what is left, and fail at the first row that needs it.
+#[tokio::test]
+async fn a_table_that_was_dropped_is_named_before_anything_else() {
+    let database = Database::create().await;
+    let mut session = session(&database.url()).await;
+    migrate(&mut session.client).await.unwrap();
+    let sql = database.sql().await;
+    let made = "SELECT string_agg(relname, ' ' ORDER BY relname COLLATE \"C\") FROM pg_class \
+                WHERE relnamespace = 'walhook'::regnamespace AND relkind IN ('r', 'p', 'v') \
+                AND NOT relispartition AND relname <> 'schema_version'";
+    assert_eq!(sql.text(made).await, RELATIONS.join(" "), "the list is what the migrations make");
+    sql.batch_execute("DROP TABLE walhook.fronts, walhook.runs CASCADE").await.unwrap();
+    let error = migrate(&mut session.client).await.unwrap_err();
+    let StateError::LacksTables { tables } = &error else { panic!("{error:?}") };
+    assert_eq!((tables.as_str(), error.exit_code()), ("fronts, runs", 3));
+    let lacking = lacking(&session.client).await.unwrap().unwrap();
+    assert_eq!(lacking.to_string(), error.to_string());
 }
 
 #[tokio::test]
