@@ -109,7 +109,7 @@ fn judge_table(
     }
     for column in wanted.columns.iter().filter(|column| !found.columns.contains(column)) {
         let nearest = nearest(column, found.columns.iter().map(String::as_str));
-        let nearest = nearest.map(ToOwned::to_owned);
+        let nearest = word(column).or(nearest).map(ToOwned::to_owned);
         let named_in = wanted.named_in(Some(column));
         let (table, column) = (table.clone(), column.clone());
         report.add(SetupDiagnostic::MissingColumn { table, column, named_in, nearest });
@@ -441,6 +441,14 @@ fn nearest_table(table: &TableName, all: &[TableName]) -> Option<TableName> {
         all.iter().find(|other| other.to_string() == nearest)
     };
     same_name.or_else(alike).cloned()
+}
+
+/// The word of the language that is written like this in SQL, and is no column.
+fn word(name: &str) -> Option<&'static str> {
+    let words = [("null", "null"), ("true", "true"), ("false", "false"), ("old", "old")];
+    let row = ("new", "the column alone, without `new.`");
+    let lower = name.to_ascii_lowercase();
+    words.into_iter().chain([row]).find(|(spelt, _)| *spelt == lower).map(|(_, meant)| meant)
 }
 
 fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {

@@ -288,6 +288,42 @@ pub(super) fn judge_generated(
         let (table, column) = (wanted.name.clone(), column.name.clone());
         report.add(SetupDiagnostic::from(SchemaFault::Unsent { table, column, why, fix }));
     }
+    identity_is_sent(wanted, found, facts, outcome, report);
+}
+
+/// An update or delete of which PostgreSQL leaves out what names its row says nothing.
+fn identity_is_sent(
+    wanted: &WantedTable,
+    found: &TableFacts,
+    facts: &CatalogFacts,
+    outcome: &CoverageOutcome,
+    report: &mut CheckReport,
+) {
+    let is_read = wanted.operations.update || wanted.operations.delete;
+    if found.identity == 'f' || !is_read {
+        return;
+    }
+    for name in found.identity_columns.iter().flatten() {
+        let generated = found.generated.iter().any(|column| column.name == *name);
+        if !generated
+            || wanted.streamed.contains(name)
+            || is_sent(facts, outcome, &wanted.name, found, name)
+        {
+            continue;
+        }
+        let (table, column) = (wanted.name.clone(), name.clone());
+        let version = facts.server.version / 10_000;
+        let why = format!(
+            "it is generated, which PostgreSQL {version} does not send, and it is what tells which row \
+             was updated or deleted"
+        );
+        let fix = format!(
+            "run `ALTER TABLE {} REPLICA IDENTITY FULL;`, or name a unique index of other columns \
+             (REPLICA IDENTITY USING INDEX)",
+            table.quoted()
+        );
+        report.add(SetupDiagnostic::from(SchemaFault::Unsent { table, column, why, fix }));
+    }
 }
 
 fn is_listed(there: Option<&PublicationFacts>, table: &TableName, column: &str) -> bool {

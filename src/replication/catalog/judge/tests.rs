@@ -3,6 +3,7 @@
 use super::*;
 use crate::flow::lsn::Lsn;
 use crate::replication::catalog::FindingLevel;
+use crate::replication::catalog::facts::GeneratedColumns;
 use crate::replication::catalog::facts::PublishedTable;
 use crate::replication::catalog::facts::coverage::CoverageRows;
 use crate::replication::catalog::facts::coverage::RowIdentity;
@@ -159,6 +160,26 @@ fn a_sound_set_up_is_green() {
     }
     let report = judge(&sound(), &wanted());
     assert!(report.steps.is_empty() && !report.makes_slot);
+}
+
+/// Its updates and deletes would not say which row they are of.
+#[test]
+fn a_generated_identity_that_is_not_sent_is_refused() {
+    let mut wanted = wanted();
+    wanted.tables[0].streamed = vec!["status".to_owned()];
+    let mut facts = fresh();
+    let mut table = table();
+    let expression = "length(note)".to_owned();
+    table.generated = vec![GeneratedColumns { name: "id".to_owned(), stored: true, expression }];
+    facts.tables = vec![Some(table.clone())];
+    assert_eq!(said(&judge(&facts, &wanted)), "", "inserts are whole");
+    wanted.tables[0].operations = UPDATE;
+    let told = said(&judge(&facts, &wanted));
+    assert!(told.contains("column id of table public.orders is not sent"), "{told}");
+    assert!(told.contains("REPLICA IDENTITY FULL;"), "{told}");
+    table.identity = 'f';
+    facts.tables = vec![Some(table)];
+    assert_eq!(said(&judge(&facts, &wanted)), "");
 }
 
 #[test]
