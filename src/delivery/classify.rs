@@ -66,10 +66,23 @@ pub(crate) fn classify(trouble: &TransportTrouble) -> AttemptFailure {
         TransportTrouble::Exchange(_) => FailureClass::Protocol,
     };
     match (io_kind, deepest) {
+        // Of what arrives, only the sizes of chunks are read like this.
+        (Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData), _)
+            if class == FailureClass::Protocol =>
+        {
+            found(class, "the answer's chunked body breaks the rules of HTTP (RFC 9112, 7.1)")
+        }
         (Some(kind), _) => found(class, &describe_io(kind)),
         // Causes that are neither of the system nor of TLS are the HTTP parser's, whose texts are
         // constants.
-        (None, Some(cause)) => found(class, &cause.to_string()),
+        (None, Some(cause)) => match &*cause.to_string() {
+            // Every other line that is no header is passed over.
+            "invalid HTTP header parsed" => found(
+                class,
+                "a header of the answer holds NUL, or a carriage return without its line feed",
+            ),
+            text => found(class, text),
+        },
         (None, None) => found(class, "the exchange failed"),
     }
 }

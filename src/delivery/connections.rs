@@ -260,10 +260,12 @@ async fn connect(
 ) -> Result<HttpConnection, TransportTrouble> {
     let mut http = http1::Builder::new();
     http.max_buf_size(BUFFER_MAX_BYTES).max_headers(HEADERS_MAX);
-    // What curl takes as well, from servers that do not keep to the letter: `Name : value`, and a value
+    // What curl takes as well, from servers that do not keep to the letter: `Name : value`, a value
     // that goes on in the next line.
     http.allow_spaces_after_header_name_in_responses(true);
     http.allow_obsolete_multiline_headers_in_responses(true);
+    // A line that is no header says nothing: it is passed over.
+    http.ignore_invalid_headers_in_responses(true);
     let made = http.handshake(TokioIo::new(stream)).await.map_err(TransportTrouble::Exchange)?;
     let (sender, driver) = made;
     let (used, driver) = (Instant::now(), Box::pin(driver));

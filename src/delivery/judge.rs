@@ -13,6 +13,7 @@
 use std::time::Duration;
 use std::time::UNIX_EPOCH;
 
+use chrono::DateTime;
 use http::StatusCode;
 
 use crate::config::settings::AnswerRule;
@@ -92,10 +93,17 @@ pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
         let seconds = Duration::try_from_secs_f64(seconds).unwrap_or(RETRY_AFTER_MAX);
         return Some(seconds.min(RETRY_AFTER_MAX));
     }
-    let date = httpdate::parse_http_date(value).ok()?;
-    let since_epoch = date.duration_since(UNIX_EPOCH).ok()?;
-    let at = Timestamp::from_seconds(i64::try_from(since_epoch.as_secs()).ok()?);
-    Some(at.since(now).min(RETRY_AFTER_MAX))
+    Some(date(value)?.since(now).min(RETRY_AFTER_MAX))
+}
+
+/// A date as HTTP writes it, as mail does (`-0000` for `GMT`, which libraries make of a date), or ISO 8601.
+fn date(value: &str) -> Option<Timestamp> {
+    if let Ok(date) = httpdate::parse_http_date(value) {
+        let since_epoch = date.duration_since(UNIX_EPOCH).ok()?;
+        return Some(Timestamp::from_seconds(i64::try_from(since_epoch.as_secs()).ok()?));
+    }
+    let date = DateTime::parse_from_rfc2822(value).or_else(|_| DateTime::parse_from_rfc3339(value));
+    Some(Timestamp::from_micros(date.ok()?.timestamp_micros()))
 }
 
 fn is_success(status: StatusCode, success: &[u16]) -> bool {

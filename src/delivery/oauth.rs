@@ -210,8 +210,9 @@ fn read(
         let code = code.map(|code| format!(" ({code})")).unwrap_or_default();
         return Err(failure(format!("{}{code}", status.as_str())));
     }
-    let issued: IssuedToken = serde_json::from_slice(body)
-        .map_err(|_| failure(String::from("its answer holds no access_token")))?;
+    let issued = serde_json::from_slice(body).ok();
+    let issued = issued.filter(|issued: &IssuedToken| !issued.access_token.trim().is_empty());
+    let issued = issued.ok_or_else(|| failure(String::from("its answer holds no access_token")))?;
     if issued.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
         return Err(failure(String::from("it issued no bearer token")));
     }
@@ -260,6 +261,7 @@ mod tests {
             (503, "hunter2", "503"),
             (200, r#"{"token":"hunter2"}"#, "its answer holds no access_token"),
             (200, "hunter2", "its answer holds no access_token"),
+            (200, r#"{"access_token":" "}"#, "its answer holds no access_token"),
             (200, r#"{"access_token":"hunter2\n"}"#, "its token cannot stand in a header"),
             (200, r#"{"access_token":"hunter2","token_type":"mac"}"#, "it issued no bearer token"),
         ];

@@ -55,6 +55,10 @@ async fn an_answer_that_does_not_keep_to_the_letter_is_taken_as_it_is_meant() {
         ("a space before the colon", "content-length : 2\r\n".to_owned()),
         ("a folded line", "x-note: one\r\n two\r\n\tthree\r\ncontent-length: 2\r\n".to_owned()),
         ("many headers", format!("{many}content-length: 2\r\n")),
+        ("a line without a colon", "Set by proxy\r\ncontent-length: 2\r\n".to_owned()),
+        ("a name with a space in it", "x note: one\r\ncontent-length: 2\r\n".to_owned()),
+        ("a header without a name", ": one\r\ncontent-length: 2\r\n".to_owned()),
+        ("a folded line before all", " one\r\ncontent-length: 2\r\n".to_owned()),
     ];
     for (name, headers) in cases {
         let text = format!("HTTP/1.1 200 OK\r\n{headers}\r\n{{}}");
@@ -85,6 +89,7 @@ async fn a_peer_that_talks_nonsense_is_tried_again() {
             answer("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab"),
             None,
         ),
+        ("a NUL in a header", answer("HTTP/1.1 200 OK\r\nx-note: a\0b\r\n\r\n"), None),
         (
             "endless head",
             vec![
@@ -127,6 +132,8 @@ async fn expect_protocol_failures(cases: Vec<(&str, Vec<Step>, Option<u16>)>) {
         assert_eq!(exchange.status, status, "case: {name}");
         let detail = exchange.failure.unwrap().detail;
         assert!(!detail.contains("127.0.0.1") && !detail.contains("hooks"), "{name}: {detail}");
+        assert_eq!(name.contains("chunk"), detail.contains("chunked body"), "{name}: {detail}");
+        assert_eq!(name.contains("NUL"), detail.contains("NUL"), "{name}: {detail}");
         assert!(exchange.took < AMPLE, "case: {name}");
     }
 }
