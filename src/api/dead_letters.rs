@@ -41,6 +41,9 @@ const RATE_MAX: u32 = 100_000;
 /// A larger body is not shown: an answer is made in memory.
 const SHOWN_BYTES: u32 = 4 << 20;
 
+/// Ids that a message names.
+const SHOWN_IDS_MAX: usize = 10;
+
 /// What says which letters are meant.
 pub(crate) const FILTER: [&str; 9] = [
     "endpoint",
@@ -240,6 +243,19 @@ fn refuse_strangers(surface: &HttpSurface, filter: &LetterFilter) -> Result<(), 
     surface.refuse_strangers(filter.endpoint.as_deref(), filter.event_type.as_deref())
 }
 
+/// What is said where none of the letters with these ids is there, whatever its state.
+fn no_letters(ids: &[DeadLetterId]) -> ProblemResponse {
+    let named: Vec<String> = ids.iter().take(SHOWN_IDS_MAX).map(|id| id.0.to_string()).collect();
+    let named = named.join(", ");
+    ProblemResponse::new(
+        StatusCode::CONFLICT,
+        format!(
+            "there is no dead letter {named}: `walhook dead-letters list --state all` shows those that \
+             there are"
+        ),
+    )
+}
+
 fn only(id: DeadLetterId) -> LetterFilter {
     LetterFilter { ids: Some(vec![id]), ..LetterFilter::default() }
 }
@@ -312,6 +328,13 @@ async fn request(
     let shares = dead_letters::survey(session.client(), slot, filter, &dead).await?;
     if shares.is_empty() {
         refuse_strangers(surface, filter)?;
+        if let Some(ids) = &filter.ids {
+            let states = Some(LetterState::ALL.to_vec());
+            let any = LetterFilter { ids: Some(ids.clone()), states, ..LetterFilter::default() };
+            if dead_letters::list(session.client(), slot, &any, None, 1).await?.is_empty() {
+                return Err(no_letters(ids));
+            }
+        }
     }
     let (here, gone): (Vec<Share>, Vec<Share>) =
         shares.into_iter().partition(|share| surface.knows(&share.endpoint));

@@ -59,7 +59,9 @@ pub(crate) async fn of_endpoint(
     NamedParts(name): NamedParts,
 ) -> Result<Json<Value>, ProblemResponse> {
     if !surface.knows(&name) {
-        let detail = format!("there is no endpoint {name}: /api/v1/endpoints lists them");
+        let detail = format!(
+            "there is no endpoint {name}: `walhook endpoints list` and /api/v1/endpoints show those that there are"
+        );
         return Err(ProblemResponse::new(axum::http::StatusCode::NOT_FOUND, detail));
     }
     Ok(Json(json!({ "name": name, "hour": surface.samples.endpoint(&name) })))

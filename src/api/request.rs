@@ -109,5 +109,7 @@ impl FromRequest<HttpSurface> for JsonDocument {
 
 fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    // Types have no case (RFC 9110, 8.3.1).
+    let kind = kind.map(str::to_ascii_lowercase);
     kind.is_some_and(|kind| kind.starts_with("application/") && kind.contains("json"))
 }

@@ -1,5 +1,6 @@
 //! How a command ends: exit codes, and errors that carry one.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
@@ -88,7 +89,9 @@ impl CommandError {
                 state.or_else(store).into_iter().collect()
             }
         };
-        self.error.chain().map(ids).find(|ids| !ids.is_empty()).unwrap_or_default()
+        let found = self.error.chain().map(ids).find(|ids| !ids.is_empty()).unwrap_or_default();
+        let mut seen = BTreeSet::new();
+        found.into_iter().filter(|id| seen.insert(*id)).collect()
     }
 
     /// Whether the command stopped because nobody reads its output any more.

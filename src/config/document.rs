@@ -37,6 +37,9 @@ const HEADERS_MAX: usize = 32;
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 const EVENTS_MAX: usize = 100;
 
+/// Deeper than what anybody needs, and less than what the reader of TOML bears.
+const DEPTH_MAX: usize = 32;
+
 /// Keys whose strings are secrets, wherever they stand.
 const SECRET_KEYS: [&str; 8] =
     ["password", "client_secret", "corp_secret", "private_key", "token", "bearer", "value", "key"];
@@ -80,6 +83,12 @@ fn read_noting(
         return None;
     };
     check_bounds(notes, members);
+    for (key, value) in members {
+        if let Some(what) = unkeepable(value, DEPTH_MAX) {
+            notes.note(None, key, what);
+            return None;
+        }
+    }
     let endpoint = read_members(notes, members, defaults, rules)?;
     if endpoint.renamed_from.is_some() {
         let what = "is for the configuration file: POST /api/v1/endpoints/{name}/rename";
@@ -114,6 +123,27 @@ pub(super) fn read_members(
     let endpoint = endpoint::read(section, defaults.terms.clone(), rules, &mut Vec::new());
     notes.adopt(inner);
     Some(Endpoint { addresses: defaults.addresses, ..endpoint? })
+}
+
+/// Why a value cannot be kept in a column of type jsonb, or read as a table.
+fn unkeepable(value: &Json, depth: usize) -> Option<String> {
+    let inside: Vec<&Json> = match value {
+        Json::String(text) if text.contains('\0') => {
+            return Some(
+                "holds the character U+0000, which PostgreSQL cannot keep: remove it".to_owned(),
+            );
+        }
+        Json::Array(items) => items.iter().collect(),
+        Json::Object(members) if members.keys().any(|key| key.contains('\0')) => {
+            return Some("has U+0000 in a key, which PostgreSQL cannot keep: remove it".to_owned());
+        }
+        Json::Object(members) => members.values().collect(),
+        _ => return None,
+    };
+    if depth == 0 {
+        return Some(format!("is nested deeper than {DEPTH_MAX} levels: give something flatter"));
+    }
+    inside.into_iter().find_map(|value| unkeepable(value, depth - 1))
 }
 
 fn check_bounds(notes: &ProblemNotes<'_>, members: &Map<String, Json>) {

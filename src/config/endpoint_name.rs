@@ -46,8 +46,12 @@ pub(super) fn hashed(shown: &str, whole: &str) -> String {
     let hash = digest::digest(&digest::SHA256, whole.as_bytes());
     let allowed = |c: char| u8::try_from(c).is_ok_and(is_allowed);
     let shown = shown.chars().map(|c| if allowed(c) { c } else { '-' });
+    // Nothing begins with a hyphen: on a command line that would be an option.
+    let shown = shown.skip_while(|c| *c == '-');
     let mut name: String = shown.take(CHARS_MAX - 1 - 2 * HASH_BYTES).collect();
-    name.push('-');
+    if !name.is_empty() {
+        name.push('-');
+    }
     for byte in hash.as_ref().iter().take(HASH_BYTES) {
         // A String takes whatever is written to it.
         let _written = write!(name, "{byte:02x}");
@@ -95,6 +99,7 @@ mod tests {
         let long = format!("https://{}.example.com/", "a".repeat(60));
         for (url, start) in [
             ("http://[2001:db8::1]:8080/x", "2001-db8--1-"),
+            ("http://[::1]:8080/x", "1-"),
             ("http://127.0.0.1:9/", "127.0.0.1-"),
             ("https://bücher.example/", "xn--bcher-kva.example-"),
             (long.as_str(), "aaaa"),
@@ -103,5 +108,7 @@ mod tests {
             assert!(name.starts_with(start) && name.len() <= CHARS_MAX, "case: {url}: {name}");
             assert!(name.bytes().all(is_allowed), "case: {url}: {name}");
         }
+        let name = hashed("表", "表");
+        assert!(name.len() == 2 * HASH_BYTES && name.bytes().all(is_allowed), "{name}");
     }
 }

@@ -168,6 +168,14 @@ fn standard_key(secret: &Secret<String>) -> Result<StandardKey, String> {
              {ED25519_PREFIX} key that it belongs to"
         ));
     }
+    // In quotes, behind a word, or with another sign for `_`: what was meant is a key, not its letters.
+    let lower = text.to_ascii_lowercase();
+    if let Some(kind) = ["whsec", "whsk", "whpk"].into_iter().find(|kind| lower.contains(kind)) {
+        return Err(format!(
+            "has `{kind}` in it and is no key like that: write the key alone, as {kind}_ and base64; if \
+             the text itself is the key, give {KEY_PREFIX} and the base64 of the text"
+        ));
+    }
     if text.len() < TEXT_BYTES_MIN {
         return Err(format!(
             "is too short to be safe: give at least {TEXT_BYTES_MIN} bytes, or a {KEY_PREFIX} key"

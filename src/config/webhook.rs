@@ -52,8 +52,13 @@ fn urls(field: &FieldReader<'_>) -> Option<Vec<UrlTemplate>> {
     let mut urls = Vec::new();
     for item in field.list()? {
         let url = url_template::read(&item);
-        if url.is_some() && urls.contains(&url) {
-            item.note("is the same URL again, which would get every event twice: remove one");
+        let same = urls.iter().position(|other| url.is_some() && *other == url);
+        if let Some(same) = same {
+            item.note(format!(
+                "number {} is the same URL as number {}, which would get every event twice: remove one",
+                urls.len() + 1,
+                same + 1
+            ));
         }
         urls.push(url);
     }

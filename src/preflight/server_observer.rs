@@ -41,6 +41,9 @@ const QUESTION: &str = "
                       ELSE pg_catalog.pg_current_wal_lsn() END AS lsn) e
     LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1";
 
+const CONFIRMED: &str = "
+    SELECT confirmed_flush_lsn::text FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+
 const MISSING_TABLES: &str = "
     SELECT string_agg(DISTINCT w.schema || '.' || w.name, ', ')
     FROM unnest($2::text[], $3::text[]) w (schema, name)
@@ -139,7 +142,11 @@ impl ServerObserver {
         let publication = self.settings.publication.clone();
         let view = self.status.view();
         let gap = async |cause| {
-            let from = view.confirmed_lsn.parse().unwrap_or_default();
+            // What this process has confirmed is nothing yet, or less than one before it has.
+            let own = view.confirmed_lsn.parse().unwrap_or_default();
+            let slot = client.query_opt(CONFIRMED, &[&self.settings.slot]).await?;
+            let stored: Option<String> = slot.map(|row| row.try_get(0)).transpose()?.flatten();
+            let from = stored.and_then(|lsn| lsn.parse().ok()).max(Some(own)).unwrap_or(own);
             let to = view.wal.as_ref().and_then(|wal| wal.current.parse().ok());
             let since = Box::pin(gaps::confirmed_at(&self.state, &self.settings.slot)).await;
             Ok(Some(ChangeGap { cause, from, since, to, found: self.clock.now() }))

@@ -104,9 +104,15 @@ async fn a_test_event_of_a_type_is_made_of_the_row_that_is_named() {
     receiver.behave(always(Answer::status(500)));
     let (code, said) = service.cli(&["trigger", "order", "--endpoint", "all"]).await;
     assert!(code == Some(1) && said.contains("all did not take it: status 500"), "{said}");
-    for args in [["order", "--endpoint", "rich"], ["order.lost", "--endpoint", "all"]] {
+    for (args, says) in [
+        (["order", "--endpoint", "rich"], "takes no event"),
+        (
+            ["order.lost", "--endpoint", "all"],
+            "event type \"order.lost\" is unknown: known are order",
+        ),
+    ] {
         let (code, said) = service.cli(&[&["trigger"], &args[..]].concat()).await;
-        assert!(code == Some(1) && said.contains("takes no event"), "{said}");
+        assert!(code == Some(1) && said.contains(says), "{said}");
     }
     let (code, said) = service.cli(&["trigger", "order", "--endpoint", "all", "--key", "7"]).await;
     assert!(code == Some(1) && said.contains("no row \"7\""), "{said}");

@@ -142,6 +142,23 @@ async fn a_publication_that_changes_under_a_running_walhook_ends_it() {
     }
 }
 
+/// Of a walhook that has settled nothing yet: from where its slot stands.
+#[tokio::test]
+async fn a_table_that_goes_before_the_first_row_is_a_gap_from_the_slot_on() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(TABLE).await.unwrap();
+    let rest = "[[event]]\ntype = \"order\"\ntable = \"public.orders\"\n\n[webhook]\n\
+                urls = [\"http://127.0.0.1:9/\"]\n";
+    let toml = configuration(&database, rest);
+    let mut service = Service::start(&toml).await;
+    sql.batch_execute("ALTER PUBLICATION walhook DROP TABLE orders").await.unwrap();
+    assert_eq!(service.program.wait(AMPLE).await, Some(4));
+    let said = service.program.output().join("\n");
+    assert!(said.contains("does not publish public.orders any more"), "{said}");
+    assert!(!said.contains("between 0/0"), "{said}");
+}
+
 #[tokio::test]
 async fn a_server_that_never_was_where_the_state_is_is_refused() {
     let stage = Stage::set().await;

@@ -295,6 +295,7 @@ async fn letters_are_discarded_and_what_cannot_be_done_is_said() {
         ("/api/v1/dead-letters/resend", json!({}), 400, "say which letters to send again"),
         ("/api/v1/dead-letters/discard", json!({ "dry_run": true }), 400, "say which letters"),
         ("/api/v1/dead-letters/resend", json!({ "endpont": "x" }), 400, "did you mean endpoint?"),
+        ("/api/v1/dead-letters/resend", json!({ "ids": [98, 99] }), 409, "no dead letter 98, 99"),
         ("/api/v1/dead-letters/resend", json!({ "from": "noon" }), 400, "ISO 8601"),
         ("/api/v1/dead-letters/resend", json!({ "endpoint": "erp" }), 409, "there are: crm"),
         ("/api/v1/dead-letters/99/resend", json!({}), 404, "there is no dead letter 99"),

@@ -199,6 +199,17 @@ async fn a_missing_table_is_named_with_the_nearest_one() {
         let is_named = said.contains("`when` of event o (") && said.contains(&named);
         assert!(said.contains(column) && is_named, "{said}");
     }
+    // SQL's words for what the language writes otherwise.
+    for (when, column, meant) in [
+        ("id != NULL", "no column NULL", "did you mean null?"),
+        ("OLD.id > 1", "no column OLD", "did you mean old?"),
+        ("new.id > 1", "no column new", "did you mean the column alone, without `new.`?"),
+    ] {
+        let event =
+            format!("[[event]]\ntype = \"o\"\ntable = \"ocr_wallet_infos\"\nwhen = \"{when}\"\n");
+        let toml = configuration(&database, &format!("{event}{WEBHOOK}"));
+        assert_refused(&toml, 3, &[column, meant]).await;
+    }
     let none = "SELECT (SELECT count(*) FROM pg_publication)
         + (SELECT count(*) FROM pg_replication_slots WHERE database = current_database())";
     assert_eq!(sql.text(none).await, "0", "nothing is made before all is in order");

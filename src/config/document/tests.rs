@@ -44,6 +44,7 @@ fn a_document_has_the_keys_of_an_endpoint() {
 #[test]
 fn every_problem_is_told_at_once_with_its_key() {
     let long = "a".repeat(1025);
+    let deep = (0..40).fold(json!(1), |inner, _| json!({ "a": inner }));
     let headers: Map<String, Json> = (0..33).map(|n| (format!("x-{n}"), json!("v"))).collect();
     let url = "https://h/";
     let cases = [
@@ -55,6 +56,16 @@ fn every_problem_is_told_at_once_with_its_key() {
         (json!({"name": "a", "url": url, "events": ["x.*"]}), vec!["events: \"x.*\" matches no"]),
         (json!({"name": "a", "url": url, "timeout": 5}), vec!["timeout: 5 has no unit"]),
         (json!({"name": "a", "url": url, "when": long}), vec!["when: is longer than 1024"]),
+        (
+            json!({"name": "a", "url": url, "when": "v == '\0'"}),
+            vec!["when: holds the character U+0000"],
+        ),
+        (
+            json!({"name": "a", "url": url, "test": {"a": ["\0"]}}),
+            vec!["test: holds the character"],
+        ),
+        (json!({"name": "a", "url": url, "test": {"\0": 1}}), vec!["test: has U+0000 in a key"]),
+        (json!({"name": "a", "url": url, "test": deep}), vec!["test: is nested deeper than 32"]),
         (
             json!({"name": "a", "url": url, "when": "[1].exists(x, x == 1)"}),
             vec!["when: goes through a list"],

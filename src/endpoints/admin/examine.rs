@@ -115,6 +115,13 @@ impl EndpointAdmin {
         Box::pin(async move {
             let (client, endpoint) = shown.ok_or_else(|| unknown(&name))?;
             let mut settings = settings;
+            let types: Vec<&str> = settings.events.iter().map(|rule| &*rule.event_type).collect();
+            let stranger = wish.event_type.as_deref().filter(|wanted| !types.contains(wanted));
+            if let Some(stranger) = stranger {
+                let detail =
+                    format!("event type {stranger:?} is unknown: known are {}", types.join(", "));
+                return Err(AdminRefusal::new(422, detail));
+            }
             if let Some(wanted) = &wish.event_type {
                 settings.events.retain(|rule| *rule.event_type == **wanted);
             }

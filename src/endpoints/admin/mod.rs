@@ -406,7 +406,12 @@ fn ok(body: Json) -> AdminAnswer {
 }
 
 fn unknown(name: &str) -> AdminRefusal {
-    AdminRefusal::new(404, format!("there is no endpoint {name}: /api/v1/endpoints lists them"))
+    AdminRefusal::new(
+        404,
+        format!(
+            "there is no endpoint {name}: `walhook endpoints list` and /api/v1/endpoints show those that there are"
+        ),
+    )
 }
 
 fn require_object(document: &Json) -> Result<(), AdminRefusal> {

@@ -54,7 +54,9 @@ pub(crate) enum RegistryError {
          again in a moment, or choose another name"
     )]
     Leaving { name: Arc<str> },
-    #[error("there is no endpoint {name}")]
+    #[error(
+        "there is no endpoint {name}: `walhook endpoints list` and /api/v1/endpoints show those that there are"
+    )]
     Unknown { name: Arc<str> },
     #[error("there are {ENDPOINTS_MAX} endpoints, which is the most: remove some")]
     TooMany,
