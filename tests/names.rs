@@ -24,7 +24,6 @@ const KNOWN_CIRCLES: &[&str] = &[
     "api",
     "config::answers",
     "delivery::access_token",
-    "endpoints::registry",
     "event::envelope",
     "replication::reconnect",
 ];

@@ -8,7 +8,7 @@ use crate::endpoints::admin::ok;
 use crate::endpoints::admin::refused;
 use crate::endpoints::admin::unknown;
 use crate::endpoints::registry::RegistryHandle;
-use crate::endpoints::registry::plan::EndpointChange;
+use crate::endpoints::registry::change::EndpointChange;
 
 impl EndpointAdmin {
     /// Pauses an endpoint, or lets it go on. To ask for what is so already is no error.

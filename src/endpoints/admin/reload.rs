@@ -9,7 +9,7 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::Settings;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::registry::RegistryHandle;
-use crate::endpoints::registry::plan::EndpointChange;
+use crate::endpoints::registry::change::EndpointChange;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::preflight::prepare;
 use crate::store::renames::EndpointRename;

@@ -12,7 +12,7 @@ use crate::endpoints::admin::record::set;
 use crate::endpoints::admin::refused;
 use crate::endpoints::admin::unknown;
 use crate::endpoints::registry::RegistryHandle;
-use crate::endpoints::registry::plan::EndpointChange;
+use crate::endpoints::registry::change::EndpointChange;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::store::renames::EndpointRename;
 

@@ -18,7 +18,7 @@ use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::OURSELVES;
 use crate::endpoints::admin::admit::unreadable;
 use crate::endpoints::registry::RegistryHandle;
-use crate::endpoints::registry::plan::EndpointChange;
+use crate::endpoints::registry::change::EndpointChange;
 
 /// How long the secret before goes on signing, and how long at most.
 const OVERLAP: Duration = Duration::from_secs(24 * 3600);

@@ -14,8 +14,9 @@
 //! The registry owns the lanes' tasks and their thread: a lane that ends without having been told to is a
 //! failure.
 
+pub(crate) mod change;
 mod pauses;
-pub(crate) mod plan;
+mod plan;
 mod renames;
 pub(crate) mod snapshot;
 pub(crate) mod store;
@@ -36,10 +37,10 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Settings;
 use crate::delivery::http::EndpointClient;
-use crate::endpoints::registry::plan::ChangePlan;
-use crate::endpoints::registry::plan::EndpointChange;
-use crate::endpoints::registry::plan::PlanStep;
-use crate::endpoints::registry::plan::RegistryError;
+use crate::endpoints::registry::change::ChangePlan;
+use crate::endpoints::registry::change::EndpointChange;
+use crate::endpoints::registry::change::PlanStep;
+use crate::endpoints::registry::change::RegistryError;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::endpoints::registry::snapshot::ListedEndpoint;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use crate::endpoints::registry::EndpointRegistry;
 use crate::endpoints::registry::RequestResult;
-use crate::endpoints::registry::plan::PlanStep;
-use crate::endpoints::registry::plan::RegistryError;
+use crate::endpoints::registry::change::PlanStep;
+use crate::endpoints::registry::change::RegistryError;
 use crate::endpoints::registry::target;
 use crate::lane::sender::LaneChange;
 use crate::store::endpoint_states::EndpointState;

@@ -5,111 +5,15 @@ use std::sync::Arc;
 
 use crate::config::endpoints_from::ENDPOINTS_MAX;
 use crate::config::settings::Endpoint;
-use crate::config::settings::EventRule;
 use crate::delivery::http::EndpointClient;
 use crate::endpoints::registry::EndpointRegistry;
-use crate::endpoints::registry::snapshot::EndpointOrigin;
+use crate::endpoints::registry::change::ChangePlan;
+use crate::endpoints::registry::change::EndpointChange;
+use crate::endpoints::registry::change::PlanStep;
+use crate::endpoints::registry::change::RegistryError;
+
 use crate::flow::settlement::EndpointIndex;
 use crate::pipeline::lanes;
-use crate::store::renames::EndpointRename;
-use crate::store::state_error::StateError;
-
-/// One change of the endpoints.
-#[derive(Clone, Debug)]
-pub(crate) enum EndpointChange {
-    Add {
-        endpoint: Box<Endpoint>,
-        origin: EndpointOrigin,
-    },
-    /// Other settings under the same name.
-    Replace(Box<Endpoint>),
-    /// Another name, and maybe other settings: all that is known of it goes along.
-    Rename {
-        rename: EndpointRename,
-        endpoint: Box<Endpoint>,
-    },
-    /// What waits for it becomes dead letters.
-    Remove(Arc<str>),
-    /// Nothing is sent, and what comes waits in the backlog, until it is resumed.
-    Pause {
-        name: Arc<str>,
-        by: String,
-    },
-    Resume(Arc<str>),
-    /// It takes events again after it said 410.
-    Enable(Arc<str>),
-    /// What waits is tried at once, its schedule begun anew.
-    TryNow(Arc<str>),
-    /// Other filters, ages and payloads of the events, which are the same otherwise.
-    Events(Arc<[EventRule]>),
-}
-
-/// Why changes were not made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RegistryError {
-    #[error("there is an endpoint {name} already: choose another name, or change that one")]
-    NameTaken { name: Arc<str> },
-    #[error(
-        "endpoint {name} is being removed, and what waited for it is becoming dead letters: try \
-         again in a moment, or choose another name"
-    )]
-    Leaving { name: Arc<str> },
-    #[error(
-        "there is no endpoint {name}: `walhook endpoints list` and /api/v1/endpoints show those that there are"
-    )]
-    Unknown { name: Arc<str> },
-    #[error("there are {ENDPOINTS_MAX} endpoints, which is the most: remove some")]
-    TooMany,
-    #[error("{0}")]
-    Unusable(String),
-    #[error("endpoint {from} cannot be called {to}: {why}")]
-    NotRenamed { from: Arc<str>, to: Arc<str>, why: String },
-    #[error("it could not be written down, and so nothing was changed: try again")]
-    Unsaved(#[source] Box<StateError>),
-    #[error("walhook is shutting down: try again when it runs")]
-    Stopping,
-}
-
-/// Changes that can be made.
-pub(super) struct ChangePlan {
-    pub(super) steps: Vec<PlanStep>,
-}
-
-pub(super) enum PlanStep {
-    Add {
-        endpoint: Arc<Endpoint>,
-        origin: EndpointOrigin,
-        client: Arc<EndpointClient>,
-    },
-    Replace {
-        index: EndpointIndex,
-        endpoint: Arc<Endpoint>,
-        client: Arc<EndpointClient>,
-    },
-    Rename {
-        index: EndpointIndex,
-        rename: EndpointRename,
-        endpoint: Arc<Endpoint>,
-        client: Arc<EndpointClient>,
-    },
-    Remove {
-        index: EndpointIndex,
-    },
-    Events(Arc<[EventRule]>),
-    Pause {
-        index: EndpointIndex,
-        by: String,
-    },
-    Resume {
-        index: EndpointIndex,
-    },
-    Enable {
-        index: EndpointIndex,
-    },
-    TryNow {
-        index: EndpointIndex,
-    },
-}
 
 /// What a name stands for after the steps so far.
 #[derive(Clone, Copy)]

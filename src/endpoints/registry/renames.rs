@@ -13,9 +13,9 @@ use anyhow::Context;
 use tokio::sync::oneshot;
 
 use crate::endpoints::registry::EndpointRegistry;
-use crate::endpoints::registry::plan::ChangePlan;
-use crate::endpoints::registry::plan::PlanStep;
-use crate::endpoints::registry::plan::RegistryError;
+use crate::endpoints::registry::change::ChangePlan;
+use crate::endpoints::registry::change::PlanStep;
+use crate::endpoints::registry::change::RegistryError;
 use crate::flow::settlement::EndpointIndex;
 use crate::ledger::EndpointsEdit;
 use crate::store::renames::EndpointRename;
