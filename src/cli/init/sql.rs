@@ -55,8 +55,9 @@ pub fn statements(
     grants(survey, tables, &mut add);
     for name in tables.iter().filter(|table| may_be_full(survey, table)).flat_map(|t| bare(t)) {
         add(
-            "Without a primary key that is valid and not deferrable PostgreSQL refuses updates and \
-             deletes of a published table, unless the whole old row identifies it",
+            "Without a primary key that is valid, not deferrable and, before PostgreSQL 18, not generated, \
+             updates and deletes of a published table are refused or do not say which row they are of, \
+             unless the whole old row identifies it",
             format!("ALTER TABLE {} REPLICA IDENTITY FULL", name.quoted()),
         );
     }

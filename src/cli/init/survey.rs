@@ -172,10 +172,13 @@ LEFT JOIN pg_publication p ON p.pubname = $2::text";
 
 const MARKS: &str = "SELECT rolname::text FROM pg_roles WHERE rolname = ANY ($1::text[])";
 
-/// Whether relation `OF` has an identity that the server names rows by; as in `source::catalog`.
+/// Whether relation `OF` has an identity that the server names rows by, as in `replication::catalog`, and
+/// that it sends: generated columns since PostgreSQL 18.
 const IDENTIFIED: &str = "(OF.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i
     WHERE i.indrelid = OF.oid AND i.indislive AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
       AND (i.indisvalid OR OF.relkind = 'p')
+      AND (current_setting('server_version_num')::int >= 180000 OR NOT EXISTS (SELECT FROM pg_attribute a
+           WHERE a.attrelid = OF.oid AND a.attnum = ANY (i.indkey::int2[]) AND a.attgenerated <> ''))
       AND CASE OF.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END))";
 
 /// Partitions are left out: they are captured through their table. `[c]` is [`IDENTIFIED`] of `c`.
