@@ -2,6 +2,7 @@
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may stop at once")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -16,6 +17,8 @@ use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::wait_for_text;
@@ -364,4 +367,37 @@ async fn check_says_whether_the_collector_takes_what_it_is_sent() {
         format!("telemetry: metrics cannot be sent to {origin}: the collector answers 404");
     assert!(output.contains(&refused), "{output}");
     assert_eq!(collector.count(), 2);
+}
+
+#[tokio::test]
+async fn a_collector_behind_tls_is_trusted_as_the_environment_says_and_not_otherwise() {
+    let database = Database::create().await;
+    database.sql().await.batch_execute(TABLE).await.unwrap();
+    let made = rcgen::generate_simple_self_signed(vec![String::from("localhost")]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let collector = Receiver::start_tls(config, always(Answer::status(200)));
+    let port = collector.address().port();
+    let more = format!("endpoint = \"https://localhost:{port}\"\nsignals = [\"traces\"]\n");
+    let toml = one_endpoint(&database, &receiver, &more);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("authority.pem");
+    std::fs::write(&file, made.cert.pem()).unwrap();
+    let trusted = file.display().to_string();
+    for (env, expected) in [
+        (&[("SSL_CERT_FILE", trusted.as_str())][..], "takes traces"),
+        (&[], "the collector cannot be reached: invalid peer certificate"),
+    ] {
+        let mut check = Program::start(&["check"], &toml, env);
+        check.wait(AMPLE).await;
+        let output = check.output().join("\n");
+        assert!(output.contains(expected), "{output}");
+    }
 }
