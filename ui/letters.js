@@ -7,6 +7,8 @@ import { number, t } from "./words.js";
 
 const CLASSES = ["status", "timeout", "dns", "connect", "tls", "protocol", "refused", "request", "local", "gone", "deleted", "backlog_rows", "backlog_age", "poison"];
 const STATES = ["open", "dead", "requested", "resending", "delivered", "expired", "discarded", "all"];
+// Groups that are listed, the largest first.
+const GROUPS = 50;
 const PAGE = 50;
 
 const fields = () => [
@@ -159,9 +161,10 @@ export function Letters({ query }) {
       const next = all.at(-1).next_cursor;
       return html`<p class="count"><strong>${number(groups.letters)}</strong> ${t("fit this filter")}</p>
         ${groups.groups.length > 1 && html`<${Rows} head=${[t("Letters"), t("Reason"), t("Endpoint"), t("State"), t("Last")]} label=${t("Groups")}
-          rows=${groups.groups.slice(0, 50).map((one) => ({ key: `${one.endpoint}/${one.class}/${one.state}`, href: link("letters", "", { ...query, endpoint: one.endpoint, class: one.class, state: one.state }), cells: [
+          rows=${groups.groups.slice(0, GROUPS).map((one) => ({ key: `${one.endpoint}/${one.class}/${one.state}`, href: link("letters", "", { ...query, endpoint: one.endpoint, class: one.class, state: one.state }), cells: [
             number(one.letters), html`<a href=${link("letters", "", { ...query, endpoint: one.endpoint, class: one.class, state: one.state })}>${t(one.class)}</a>`,
-            html`<${Data} of=${one.endpoint} />`, html`<${Badge} of=${one.state} />`, html`<${Time} at=${one.last_died_at} />`] }))} />`}
+            html`<${Data} of=${one.endpoint} />`, html`<${Badge} of=${one.state} />`, html`<${Time} at=${one.last_died_at} />`] }))} />
+          ${groups.groups.length > GROUPS && html`<p class="quiet">${t("and {0} more groups, of fewer letters: a filter shows them", number(groups.groups.length - GROUPS + groups.groups_left_out))}</p>`}`}
         <${Rows} head=${head} rows=${all.flatMap((page) => page.dead_letters).map(rowOf)} label=${t("Dead letters")} empty=${t("No dead letter fits this filter")} />
         ${next && html`<div class="buttons"><button type="button" onClick=${() => more(next)}>${t("Show older ones")}</button></div>`}`;
     }}<//>

@@ -40,11 +40,22 @@ const FILL: &str = "
       FROM generate_series($from, $to) AS n";
 
 async fn fill(sql: &Sql) {
-    let start = "greatest(now() - interval '55 minutes', date_trunc('day', now(), 'UTC'))";
+    let start = "now() - interval '55 minutes'";
     let start = format!("'{}'::timestamptz", sql.text(&format!("SELECT {start}")).await);
+    // Those of today and tomorrow are made by walhook; an hour ago it may have been yesterday.
     let days = "SELECT (count(*) >= 2)::text FROM pg_inherits
                  WHERE inhparent = 'walhook.push_log_events'::regclass";
     wait_for_text(sql, days, "true").await;
+    let yesterday = "DO $$
+        DECLARE day timestamptz := date_trunc('day', now(), 'UTC') - interval '1 day';
+        BEGIN
+            EXECUTE format('CREATE TABLE walhook.%I PARTITION OF walhook.push_log_events
+                            FOR VALUES FROM (%L) TO (%L)',
+                'push_log_events_' || to_char(day AT TIME ZONE 'UTC', 'YYYYMMDD'), day,
+                day + interval '1 day');
+        EXCEPTION WHEN duplicate_table THEN NULL;
+        END $$";
+    sql.batch_execute(yesterday).await.unwrap();
     let begun = Instant::now();
     for from in (1..=ROWS).step_by(usize::try_from(PART).unwrap()) {
         let fill = FILL

@@ -20,8 +20,9 @@ use crate::flow::settlement::EndpointIndex;
 use crate::ledger::EndpointsEdit;
 use crate::store::renames::EndpointRename;
 
-/// Rows of the state that one flush can give another name while deliveries wait for it: some ten seconds.
-const ROWS_MAX: i64 = 500_000;
+/// Rows of the state that one flush can give another name while deliveries wait for it: 7 s on a busy machine,
+/// which is well within what an answer is waited for.
+const ROWS_MAX: i64 = 250_000;
 
 impl EndpointRegistry {
     /// Whether the state lets these endpoints have other names.

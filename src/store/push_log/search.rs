@@ -3,7 +3,7 @@
 //!
 //! By event, key, or the failures of an endpoint an index finds them at once. Of ten million rows within an
 //! hour, those of an endpoint that is seldom called are found only by looking at all: so it looks at the
-//! newest minute, then at as much more as there is time for, and says how far back it has come. Whoever
+//! newest ten seconds, then at as much more as there is time for, and says how far back it has come. Whoever
 //! wants more goes on from there.
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::store::state_error::StateError;
 const BUDGET: Duration = Duration::from_millis(250);
 
 /// The first slice.
-const FIRST: Duration = Duration::from_secs(60);
+const FIRST: Duration = Duration::from_secs(10);
 /// How much longer a slice may be than the one before.
 const GROWTH_MAX: f64 = 4.0;
 /// Of the time that is left, how much is planned for: a slice may hold more rows than the one before, and
