@@ -30,7 +30,7 @@ export function Source() {
           <dt>PostgreSQL</dt><dd><${Data} of=${source.version} />, ${t("system {0}, timeline {1}", source.system, source.timeline)}</dd>
           <dt>${t("Received")}</dt><dd><code>${source.received_lsn}</code></dd>
           <dt>${t("Confirmed")}</dt><dd><code>${source.confirmed_lsn}</code></dd>
-          <dt>${t("End of the WAL")}</dt><dd><code>${wal?.current ?? "–"}</code></dd>
+          <dt>${t("End of the WAL at the last look")}</dt><dd><code>${wal?.current ?? "–"}</code></dd>
           <dt>${t("Connected again")}</dt><dd>${t("{0} times", number(source.reconnects))}</dd>
         </dl>
         <h2>${t("Who holds the slot")}</h2>

@@ -14,7 +14,7 @@ export const zh = {
   "Clear filters": "清除筛选", "Close": "关闭", "Commit to delivered": "从提交到送达", "Commit to delivered, p50 / p99": "从提交到送达,p50 / p99", "Committed at": "提交位置", "Committed": "提交时间",
   "Confirmed": "已确认", "Connected again": "重新连接", "Copied": "已复制", "Copy as curl": "复制为 curl", "Copy": "复制", "Count": "计数", "Counting": "正在计数",
   "Dead letter {0}": "死信 {0}", "Dead letters": "死信", "Delivered": "已送达", "Died": "死亡时间", "Discard dead letters": "丢弃死信", "Discard {0}": "丢弃 {0} 条", "Discard …": "丢弃…", "Discard": "丢弃", "Done": "完成",
-  "Earlier": "更早", "Empty": "空", "Enable": "启用", "End of the WAL": "WAL 末端", "Endpoint": "端点", "Endpoints that are not well": "异常的端点", "Endpoints": "端点", "Enter": "进入", "Event id": "事件编号", "Event type": "事件类型", "Event": "事件",
+  "Earlier": "更早", "Empty": "空", "Enable": "启用", "End of the WAL at the last look": "WAL 末端(上次查看时)", "Endpoint": "端点", "Endpoints that are not well": "异常的端点", "Endpoints": "端点", "Enter": "进入", "Event id": "事件编号", "Event type": "事件类型", "Event": "事件",
   "Events a second": "每秒事件数", "Events": "事件", "Failed attempts": "失败次数", "Failed": "失败", "From": "起始", "Gaps": "缺口", "Groups": "分组", "HTTP status": "HTTP 状态码", "Holder": "持有者", "How it does": "状况", "In flight": "在途请求", "In": "流入",
   "It is being sent again": "正在重新发送", "It is discarded": "已丢弃", "It is tried again in a moment": "稍后会自动重试", "Its attempts": "它的投递记录", "Kept": "保留量", "Key": "键", "Keys": "快捷键",
   "Last 15 minutes": "最近 15 分钟", "Last 6 hours": "最近 6 小时", "Last 7 days": "最近 7 天", "Last commit seen": "最近一次提交", "Last day": "最近一天", "Last failure": "最近失败", "Last hour": "最近一小时", "Last": "最近", "Later": "更晚", "Leave": "离开", "Left out": "跳过时间", "Letters": "死信数",
