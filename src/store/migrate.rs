@@ -4,6 +4,8 @@
 //! for one another. A schema that is up to date costs one read. Tables that are newer than this
 //! walhook are refused: it could write what the newer one does not expect.
 
+use std::collections::BTreeSet;
+
 use tokio_postgres::Client;
 use tokio_postgres::IsolationLevel;
 use tokio_postgres::error::SqlState;
@@ -126,35 +128,29 @@ pub const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// The tables and views of the newest version, which somebody may have dropped.
-pub const RELATIONS: &[&str] = &[
-    "backlog",
-    "backlog_size",
-    "balance",
-    "body_pieces",
-    "books",
-    "books_common",
-    "counted",
-    "dead_letter_queue",
-    "dead_letters",
-    "duration_last_day",
-    "endpoint_states",
-    "endpoints",
-    "fronts",
-    "gaps",
-    "progress",
-    "push_log",
-    "push_log_batches",
-    "push_log_events",
-    "push_totals",
-    "replays",
-    "retries_last_day",
-    "runs",
-    "seen_values",
-    "settled_ahead",
-    "success_last_day",
-    "write_backs",
-];
+/// The tables that the migrations make, which somebody may have dropped. Of a view nothing is lost.
+pub fn tables() -> BTreeSet<&'static str> {
+    let mut tables = BTreeSet::new();
+    for line in MIGRATIONS.iter().flat_map(|step| step.sql.lines()) {
+        let Some((verb, rest)) = line.split_once(" TABLE walhook.") else { continue };
+        let mut words = rest.split([' ', ';']);
+        let name = words.next().unwrap_or_default();
+        match (verb, words.next(), words.next(), words.next()) {
+            ("CREATE" | "CREATE UNLOGGED", ..) => {
+                tables.insert(name);
+            }
+            ("DROP", ..) => {
+                tables.remove(name);
+            }
+            ("ALTER", Some("RENAME"), Some("TO"), Some(new)) => {
+                tables.remove(name);
+                tables.insert(new);
+            }
+            _ => {}
+        }
+    }
+    tables
+}
 
 /// What one read says of the schema.
 #[derive(Debug, Eq, PartialEq)]
@@ -228,8 +224,8 @@ pub async fn apply(client: &mut Client, migrations: &[Migration]) -> Result<(), 
 async fn find(client: &Client) -> Result<FoundSchema, StateError> {
     // Owning matters, and not only the right to write: the push log gets a partition each day, and
     // the next version changes the tables.
-    let mut relations = SqlParams::default();
-    relations.put(Type::TEXT_ARRAY, RELATIONS);
+    let mut params = SqlParams::default();
+    params.put(Type::TEXT_ARRAY, Vec::from_iter(tables()));
     let found = client
         .query_typed(
             "SELECT coalesce(max(version), 0) AS version,
@@ -241,7 +237,7 @@ async fn find(client: &Client) -> Result<FoundSchema, StateError> {
                     (SELECT string_agg(name, ', ' ORDER BY name) FROM unnest($1) name
                       WHERE to_regclass('walhook.' || name) IS NULL) AS missing
                FROM walhook.schema_version",
-            &relations.list(),
+            &params.list(),
         )
         .await
         .map_err(StateError::from);

@@ -3,10 +3,10 @@
 use tokio::task::JoinSet;
 use walhook::store::migrate::MIGRATIONS;
 use walhook::store::migrate::Migration;
-use walhook::store::migrate::RELATIONS;
 use walhook::store::migrate::apply;
 use walhook::store::migrate::lacking;
 use walhook::store::migrate::migrate;
+use walhook::store::migrate::tables;
 use walhook::store::partitions;
 use walhook::store::state_error::StateError;
 
@@ -199,13 +199,14 @@ async fn a_table_that_was_dropped_is_named_before_anything_else() {
     migrate(&mut session.client).await.unwrap();
     let sql = database.sql().await;
     let made = "SELECT string_agg(relname, ' ' ORDER BY relname COLLATE \"C\") FROM pg_class \
-                WHERE relnamespace = 'walhook'::regnamespace AND relkind IN ('r', 'p', 'v') \
+                WHERE relnamespace = 'walhook'::regnamespace AND relkind IN ('r', 'p') \
                 AND NOT relispartition AND relname <> 'schema_version'";
-    assert_eq!(sql.text(made).await, RELATIONS.join(" "), "the list is what the migrations make");
+    let listed = Vec::from_iter(tables()).join(" ");
+    assert_eq!(sql.text(made).await, listed, "what the migrations make is found in their text");
     sql.batch_execute("DROP TABLE walhook.fronts, walhook.runs CASCADE").await.unwrap();
     let error = migrate(&mut session.client).await.unwrap_err();
-    let StateError::LacksTables { tables } = &error else { panic!("{error:?}") };
-    assert_eq!((tables.as_str(), error.exit_code()), ("fronts, runs", 3));
+    let StateError::LacksTables { tables: lost } = &error else { panic!("{error:?}") };
+    assert_eq!((lost.as_str(), error.exit_code()), ("fronts, runs", 3));
     let lacking = lacking(&session.client).await.unwrap().unwrap();
     assert_eq!(lacking.to_string(), error.to_string());
 }
