@@ -13,6 +13,8 @@ use std::borrow::Cow;
 use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::DeArray;
+use toml::de::DeFloat;
+use toml::de::DeInteger;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
@@ -152,10 +154,10 @@ fn tree(json: &Json) -> DeValue<'_> {
             };
             DeValue::Table(there.map(member).collect::<DeTable<'_>>())
         }
-        // No key of the file takes one of these, so any value that is refused will do.
-        Json::Bool(_) | Json::Number(_) | Json::Null => {
-            DeValue::Boolean(json.as_bool().unwrap_or_default())
-        }
+        // No key of the file takes one of these, so any value of the kind will do, to be refused as one.
+        Json::Number(number) if number.is_f64() => DeValue::Float(DeFloat::default()),
+        Json::Number(_) => DeValue::Integer(DeInteger::default()),
+        Json::Bool(_) | Json::Null => DeValue::Boolean(json.as_bool().unwrap_or_default()),
     }
 }
 
@@ -211,5 +213,15 @@ mod tests {
         assert_eq!(named(&[CRM, &named_one].join(","))[1].0, "CRM_2");
         let told = read(CRM, "'https://crm.example.com/a'").unwrap_err();
         assert!(told.contains("is one of `[webhook] urls` as well"), "{told}");
+        for (secret, kind) in
+            [("5", "a whole number"), ("1.5", "a decimal number"), ("true", "a boolean")]
+        {
+            let wrong = format!(r#"{{"url": "https://h/", "secret": {secret}}}"#);
+            let told = read(&wrong, "").unwrap_err();
+            assert!(
+                told.contains("webhooks[0].secret: must be a string") && told.contains(kind),
+                "{told}"
+            );
+        }
     }
 }

@@ -150,7 +150,14 @@ pub(crate) async fn dated(
 pub(crate) async fn known(settings: &Settings) -> Result<Option<StoredProgress>, StateError> {
     let session = store::connect(&settings.state).await?;
     match progress::load(&session.client, &settings.postgres.slot).await {
-        Err(error) if error.sqlstate() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
+        // That it may not be read is told by name, with what an administrator has to run.
+        Err(error)
+            if error.sqlstate().is_some_and(|state| {
+                [SqlState::UNDEFINED_TABLE, SqlState::INSUFFICIENT_PRIVILEGE].contains(state)
+            }) =>
+        {
+            Ok(None)
+        }
         loaded => loaded,
     }
 }

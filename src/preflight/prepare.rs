@@ -33,10 +33,12 @@ use crate::replication::exit_code::EXIT_SLOT_LOST;
 use crate::replication::text_forms;
 use crate::replication::wire::command;
 use crate::store;
+use crate::store::endpoints;
 use crate::store::error::StoreError;
 use crate::store::gaps as gaps_booked;
 use crate::store::migrate;
 use crate::store::progress;
+use crate::store::seal::SealingKeys;
 use crate::store::state_error::StateError;
 
 /// Makes walhook's own tables, the publication and the slot if they are missing, as far as the
@@ -160,6 +162,18 @@ fn sockets_finding(settings: &Settings) -> Option<CheckFinding> {
     })
 }
 
+/// Opens what is secret of the endpoints of the API, as a start will.
+async fn open_secrets(settings: &Settings) -> anyhow::Result<()> {
+    let (keys, slot) = (SealingKeys::new(&settings.run_time.keys), &settings.postgres.slot);
+    let state = store::connect(&settings.state).await?;
+    for row in endpoints::load_if_any(&state.client, slot).await? {
+        if let Some(sealed) = &row.sealed {
+            keys.open(slot, &row.name, sealed)?;
+        }
+    }
+    Ok(())
+}
+
 /// What keeps walhook from having its own tables.
 async fn state_refusal(settings: &Settings) -> Result<Option<SetupDiagnostic>, StateError> {
     let session = store::connect(&settings.state).await?;
@@ -224,12 +238,17 @@ pub(crate) async fn check(settings: &Settings) -> anyhow::Result<(CheckReport, V
         examples = trials.examples;
     }
     report.findings.push(clock_offset::finding(&session.client).await?);
-    settle(settings, &session.client, &mut report).await?;
-    report.findings.extend(orphans::findings(settings).await?);
-    report.findings.push(match state_refusal(settings).await? {
-        None => CheckFinding::ok(String::from("state in schema walhook is there, or can be made")),
-        Some(refusal) => refusal.into(),
-    });
+    match state_refusal(settings).await? {
+        None => {
+            settle(settings, &session.client, &mut report).await?;
+            report.findings.extend(orphans::findings(settings).await?);
+            open_secrets(settings).await?;
+            let what = String::from("state in schema walhook is there, or can be made");
+            report.findings.push(CheckFinding::ok(what));
+        }
+        // What it would say cannot be asked for.
+        Some(refusal) => report.findings.push(refusal.into()),
+    }
     if report.problems().is_empty() {
         // The catalog can be right and the door closed all the same: pg_hba.conf, for one.
         let timeout = settings.postgres.wal_sender_timeout;

@@ -119,7 +119,7 @@ pub enum StoreError {
     },
     #[error(
         "PostgreSQL does not let user {user} into database {database}: check that the role exists \
-         and may log in, and that pg_hba.conf has a line for it"
+         and may log in, that pg_hba.conf has a line for it, and that it has CONNECT on the database"
     )]
     NotAllowed {
         user: String,
@@ -363,7 +363,16 @@ impl StoreError {
     /// What an error of tokio-postgres means while it logs in.
     pub(crate) fn log_in(error: tokio_postgres::Error, server: &ServerSettings, at: &str) -> Self {
         if let Some(cause) = error.as_db_error() {
-            return Self::refused_log_in(cause.into(), server);
+            let refused = Self::refused_log_in(cause.into(), server);
+            return match refused {
+                // Of these sessions, none asks for replication.
+                Self::Refused(cause) if cause.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE => {
+                    let user = server.user().unwrap_or_default();
+                    let database = server.params.get_dbname().unwrap_or(&user).to_owned();
+                    Self::NotAllowed { user, database, cause }
+                }
+                refused => refused,
+            };
         }
         match into_io(error) {
             // Bytes that are no message: another program's greeting, or its answer to ours.

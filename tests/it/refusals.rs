@@ -239,6 +239,32 @@ async fn a_slot_of_another_plugin_or_database_is_left_alone() {
     assert_refused(&toml, 3, &[&belongs, "choose another slot name"]).await;
 }
 
+/// What an administrator has to run is said whatever the role may not do.
+#[tokio::test]
+async fn a_state_or_database_that_the_role_may_not_use_is_named_with_the_way_out() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    let (name, role) = (database.name(), format!("{}_low", database.name()));
+    sql.batch_execute(TABLE).await.unwrap();
+    sql.batch_execute(&format!(
+        "CREATE ROLE {role} LOGIN REPLICATION; GRANT SELECT ON ocr_wallet_info TO {role}; \
+         CREATE PUBLICATION walhook FOR TABLE ocr_wallet_info; CREATE SCHEMA walhook;"
+    ))
+    .await
+    .unwrap();
+    let url = database.url().replace("postgres@", &format!("{role}@"));
+    let toml = configuration(&database, WEBHOOK).replace(&database.url(), &url);
+    let owner = format!("ALTER SCHEMA walhook OWNER TO {role};");
+    assert_refused(&toml, 3, &["may not make walhook's own tables", &owner]).await;
+    sql.batch_execute(&owner).await.unwrap();
+    let (code, said) = finished(&["check"], &toml).await;
+    assert_eq!(code, Some(0), "{said}");
+    let revoke = format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC");
+    sql.batch_execute(&revoke).await.unwrap();
+    assert_refused(&toml, 3, &["does not let user", "that it has CONNECT on the database"]).await;
+    sql.batch_execute(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}")).await.unwrap();
+}
+
 #[tokio::test]
 async fn beside_a_walhook_that_works_there_is_nothing_to_mend() {
     let database = Database::create().await;

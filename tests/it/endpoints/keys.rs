@@ -24,10 +24,14 @@ async fn another_key_is_refused_at_the_start_and_the_old_one_beside_it_seals_ane
     done(&service, "POST", "/api/v1/endpoints", &document).await;
     service.stop().await;
 
-    let mut refused = Program::start(&["run"], &toml(&database, &one(OTHER_KEY), ""), &[]);
-    assert_ne!(refused.wait(AMPLE).await, Some(0));
-    let output = refused.output().join("\n");
-    assert!(output.contains("secrets of endpoint crm were sealed with key"), "{output}");
+    for command in ["check", "run"] {
+        let other = toml(&database, &one(OTHER_KEY), "");
+        let mut refused = Program::start(&[command], &other, &[]);
+        assert_eq!(refused.wait(AMPLE).await, Some(1), "{command}");
+        let output = refused.output().join("\n");
+        let says = "secrets of endpoint crm were sealed with key";
+        assert!(output.contains(says), "{command}: {output}");
+    }
 
     let sealed = "SELECT encode(sealed_secrets, 'hex') FROM walhook.endpoints";
     let before = sql.text(sealed).await;

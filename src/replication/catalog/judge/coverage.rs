@@ -207,6 +207,15 @@ pub(super) fn judge_rows(
             String::from("name it in an [[event]] of its own if its rows are meant, too"),
         ));
     }
+    if wanted.operations.truncate && found.kind == 'p' {
+        report.add(CheckFinding::warning(
+            format!(
+                "PostgreSQL does not send TRUNCATE of a partition of {table}: only that of {table} itself \
+                 is told"
+            ),
+            String::from("empty a partition with DELETE where others have to learn of it"),
+        ));
+    }
 }
 
 fn unidentified(

@@ -183,6 +183,17 @@ fn a_generated_identity_that_is_not_sent_is_refused() {
 }
 
 #[test]
+fn that_a_partition_may_be_emptied_in_silence_is_said() {
+    let mut facts = fresh();
+    let mut wanted = wanted();
+    wanted.tables[0].operations = Operations { truncate: true, ..INSERT };
+    assert_eq!(said(&judge(&facts, &wanted)), "");
+    facts.tables = vec![Some(TableFacts { kind: 'p', ..table() })];
+    let told = said(&judge(&facts, &wanted));
+    assert!(told.contains("does not send TRUNCATE of a partition of public.orders"), "{told}");
+}
+
+#[test]
 fn a_walhook_that_is_running_does_not_make_the_check_red() {
     let mut facts = sound();
     facts.server.walsenders = 10;
