@@ -98,7 +98,7 @@ pub(crate) async fn status(State(surface): State<HttpSurface>) -> Json<Value> {
     let state = surface.state.readiness(Instant::now()).err();
     let obstacles = surface.obstacles.list();
     let missing = surface.missing.list();
-    let mut problems = problems(&surface, &conditions, &refused, unread);
+    let mut problems = problems(&surface, &conditions, &waiting, &refused, unread);
     problems.extend(obstacles.iter().map(
         |(what, error)| json!({ "about": what.name(), "what": error, "do": "see `walhook check`" }),
     ));
@@ -155,6 +155,7 @@ fn conditions(surface: &HttpSurface) -> Vec<(EndpointView, ConditionNumbers, Hea
 fn problems(
     surface: &HttpSurface,
     conditions: &[(EndpointView, ConditionNumbers, HealthCondition)],
+    waiting: &[WaitingCounts],
     refused: &[(String, String)],
     unread: Option<String>,
 ) -> Vec<Value> {
@@ -175,7 +176,13 @@ fn problems(
     }
     for (view, _, condition) in conditions {
         if let Some(fix) = &condition.fix {
-            problem(&format!("endpoint {}", view.name), condition.words.clone(), fix);
+            let found = waiting.iter().find(|waiting| waiting.endpoint == view.name);
+            let why = found.and_then(|waiting| waiting.failure.as_deref());
+            let what = match why {
+                Some(why) => format!("{}; last failure: {why}", condition.words),
+                None => condition.words.clone(),
+            };
+            problem(&format!("endpoint {}", view.name), what, fix);
         }
     }
     for (name, error) in refused {
