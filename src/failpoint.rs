@@ -20,6 +20,7 @@ pub const POINTS: &[&str] = &[
     "flushed",
     "refilled",
     "replaying",
+    "backfilling",
     "draining",
 ];
 

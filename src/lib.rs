@@ -21,13 +21,14 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 11 | [`cli`]: one file per subcommand; the only printing |
-//! | 10 | [`app`]: assembly: builds each stage, joins them, starts and stops them |
-//! | 9 | [`ha`]: standing by for the slot, taking up the state |
-//! | 8 | [`redelivery`]: dead letters sent again, replays, retention |
-//! | 7 | [`endpoints`]: their registry, their administration, those that are rows of a table |
-//! | 6 | [`preflight`]: what is looked at before anything moves |
-//! | 5 | [`pipeline`]: source thread, pump, lanes, backlog reader, fence, shutdown |
+//! | 12 | [`cli`]: one file per subcommand; the only printing |
+//! | 11 | [`app`]: assembly: builds each stage, joins them, starts and stops them |
+//! | 10 | [`ha`]: standing by for the slot, taking up the state |
+//! | 9 | [`redelivery`]: dead letters sent again, replays, retention |
+//! | 8 | [`endpoints`]: their registry, their administration, those that are rows of a table |
+//! | 7 | [`preflight`]: what is looked at before anything moves |
+//! | 6 | [`pipeline`]: source thread, pump, lanes, backlog reader, fence, shutdown |
+//! | 5 | [`backfill`]: rows that were there before, merged with what streams by |
 //! | 4 | [`api`]: the HTTP surface; [`inbound`]: callbacks that become rows |
 //! | 3 | the stages: [`replication`], [`event`], [`lane`], [`delivery`], [`ledger`] |
 //! | 2 | [`store`], [`telemetry`], [`sandbox`], [`task`], [`backoff`], [`clock`] |
@@ -48,6 +49,7 @@
 
 pub mod api;
 pub mod app;
+pub mod backfill;
 pub mod backoff;
 pub mod cli;
 pub mod clock;

@@ -1,4 +1,4 @@
-// Replays of delivered events.
+// Replays of delivered events, and backfills: rows that were there before.
 import { html, useState } from "./preact.js";
 import * as api from "./api.js";
 import { Act, Badge, Data, Dialog, Loaded, Rows, Time, announce, moment, useLoad } from "./parts.js";
@@ -32,6 +32,33 @@ function NewReplay({ close, query }) {
         : html`<${Act} label=${t("Send {0} again", number(count.events))} tone="primary" disabled=${count.events === 0} run=${send} />`}
       <button type="button" onClick=${close}>${t("Leave")}</button></div>
   <//>`;
+}
+
+function Backfills() {
+  const load = useLoad(async () => (await api.get("/api/v1/backfills")).backfills, [], 2);
+  const act = (one, what) => async () => {
+    await api.post(`/api/v1/backfills/${one.id}/${what}`);
+    load.again();
+  };
+  const buttons = (one) => html`
+    ${one.state === "running" && html`<${Act} small label=${t("Pause")} run=${act(one, "pause")} />`}
+    ${["paused", "failed"].includes(one.state) && html`<${Act} small label=${t("Resume")} run=${act(one, "resume")} />`}
+    ${["running", "paused", "failed"].includes(one.state) && html`<${Act} small label=${t("Cancel")} run=${act(one, "cancel")} />`}`;
+  const rowOf = (one) => ({
+    key: one.id,
+    cells: [
+      one.id, html`<${Badge} of=${one.state} />${one.reason && html` <span class="quiet"><${Data} of=${one.reason} /></span>`}`,
+      html`<${Data} of=${one.table} />${one.where && html` <span class="quiet"><${Data} of=${one.where} /></span>`}`,
+      html`<${Data} of=${one.endpoints.length > 0 ? one.endpoints.join(", ") : t("all")} />`,
+      html`${number(one.rows_sent)} <span class="quiet">${t("{0} read, of about {1}", number(one.rows_read), number(one.estimated_rows ?? 0))}</span>`,
+      one.state === "running" ? html`<progress max="1" value=${one.progress}></progress>` : html`<${Time} at=${one.finished_at} />`,
+      buttons(one),
+    ],
+  });
+  return html`<section><h2>${t("Backfills")}</h2>
+    <p class="quiet">${t("Rows that were there before, sent by: walhook backfill TABLE")}</p>
+    <${Loaded} of=${load}>${(backfills) => html`
+      <${Rows} head=${[t("Number"), t("State"), t("Table"), t("Endpoint"), t("Rows sent"), t("To go"), ""]} rows=${backfills.map(rowOf)} label=${t("Backfills")} empty=${t("No rows were sent from tables yet")} />`}<//></section>`;
 }
 
 export function Replays({ query }) {
@@ -73,5 +100,6 @@ export function Replays({ query }) {
     <div class="buttons"><button type="button" class="primary" onClick=${() => setNew(true)}>${t("New replay …")}</button></div>
     <${Loaded} of=${load}>${(replays) => html`
       <${Rows} head=${[t("Number"), t("State"), t("Endpoint"), t("Which"), t("Delivered"), t("Rate"), t("To go"), ""]} rows=${replays.map(rowOf)} label=${t("Replays")} empty=${t("Nothing was sent again yet")} />`}<//>
+    <${Backfills} />
     ${isNew && html`<${NewReplay} query=${query} close=${() => { setNew(false); load.again(); }} />`}</div>`;
 }

@@ -39,7 +39,7 @@ fuzz_target!(|input: &[u8]| {
     for step in &captured {
         let CapturedItem::Change(change) = step else { continue };
         match &change.op {
-            ChangeOp::Insert { new } => touch(new),
+            ChangeOp::Insert { new } | ChangeOp::Read { new, .. } => touch(new),
             ChangeOp::Update { old, new } => {
                 old.iter().for_each(|old| touch(old.tuple()));
                 touch(new);

@@ -174,6 +174,22 @@ impl RequestFields {
         Err(unknown(name, &text, words))
     }
 
+    /// A list of texts; empty where there is none.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub(crate) fn texts(&self, name: &str) -> Result<Vec<String>, ProblemResponse> {
+        let wrong = || bad(format!("{name} must be a list of texts, such as [\"a\", \"b\"]"));
+        match self.fields.get(name) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Array(items)) => {
+                let text = |item: &Value| item.as_str().map(ToOwned::to_owned);
+                items.iter().map(text).collect::<Option<_>>().ok_or_else(wrong)
+            }
+            Some(_) => Err(wrong()),
+        }
+    }
+
     /// A list of numbers: an array, or in a query separated by commas.
     pub(crate) fn ids(&self, name: &str) -> Result<Option<Vec<i64>>, ProblemResponse> {
         let wrong = || bad(format!("{name} must be a list of numbers, such as [17, 18]"));

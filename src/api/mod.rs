@@ -7,6 +7,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `backfills` | `/api/v1/backfills` |
 //! | `condition` | How an endpoint does, in words, and what is to be done about it |
 //! | `connections` | The connections of the HTTP surface |
 //! | `dead_letters` | `/api/v1/dead-letters` |
@@ -33,6 +34,7 @@
 //! | `status` | `/health`, `/ready`, `/metrics` and `GET /api/v1/status` |
 //! | `webhook_api` | Contract 4's calls, at the paths and with the field names that its clients have |
 
+pub mod backfills;
 mod condition;
 mod connections;
 mod dead_letters;
@@ -69,6 +71,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::backfills::BackfillDesk;
 use crate::api::endpoints::AdminSender;
 use crate::api::host::AllowedHosts;
 use crate::api::live::LiveReaders;
@@ -133,6 +136,8 @@ pub struct HttpSurface {
     pub endpoints: Arc<dyn Fn() -> Vec<EndpointView> + Send + Sync>,
     /// Makes and changes endpoints.
     pub desk: AdminSender,
+    /// Reads rows that were there before.
+    pub backfills: BackfillDesk,
     pub token: Option<Secret<String>>,
     /// By which names it may be asked without one.
     pub hosts: AllowedHosts,

@@ -21,6 +21,7 @@ use axum::routing::post;
 use axum::routing::put;
 
 use crate::api::HttpSurface;
+use crate::api::backfills;
 use crate::api::connections;
 use crate::api::dead_letters;
 use crate::api::endpoints;
@@ -142,6 +143,13 @@ pub(crate) fn guarded() -> Vec<RouteOperation> {
         RouteOperation::delete("/api/v1/replay/{id}", replay::cancel),
         RouteOperation::post("/api/v1/replay/{id}/pause", replay::pause),
         RouteOperation::post("/api/v1/replay/{id}/resume", replay::resume),
+        RouteOperation::get("/api/v1/backfills", backfills::list),
+        RouteOperation::post("/api/v1/backfills", backfills::order),
+        RouteOperation::get("/api/v1/backfills/{id}", backfills::show),
+        RouteOperation::delete("/api/v1/backfills/{id}", backfills::cancel),
+        RouteOperation::post("/api/v1/backfills/{id}/pause", backfills::pause),
+        RouteOperation::post("/api/v1/backfills/{id}/resume", backfills::resume),
+        RouteOperation::post("/api/v1/backfills/{id}/cancel", backfills::cancel),
         RouteOperation::post("/v1/webhook/Config", webhook_api::config),
         RouteOperation::get("/v1/webhook/List", webhook_api::list),
         RouteOperation::get("/v1/webhook/Test", webhook_api::test),

@@ -35,6 +35,7 @@ pub(crate) async fn source(
             ("update", rule.on.update),
             ("delete", rule.on.delete),
             ("truncate", rule.on.truncate),
+            ("read", rule.on.read),
         ];
         let on = operations.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name);
         tables.push(json!({

@@ -40,6 +40,10 @@ use crate::api;
 use crate::app::scrape::MetricsScrape;
 use crate::app::surface::listen;
 use crate::app::surface::surface;
+use crate::backfill::context::BackfillContext;
+use crate::backfill::orders::BackfillOrder;
+use crate::backfill::orders::ORDERS_MAX;
+use crate::backfill::service::BackfillService;
 use crate::clock::host_now;
 use crate::config::settings::Settings;
 use crate::delivery::trace::RequestTracing;
@@ -84,6 +88,7 @@ use crate::preflight::write_backs;
 use crate::redelivery;
 use crate::store::books::BookEntry;
 use crate::store::books::CommonCounts;
+use crate::store::ownership::StateOwnership;
 use crate::store::push_totals::PushTotals;
 use crate::store::state_error::StateError;
 use crate::task::TaskOwner;
@@ -110,6 +115,7 @@ pub struct App {
     consent: StartConsent,
     skip_transaction: Option<Lsn>,
     desk: api::endpoints::AdminSender,
+    backfills: api::backfills::BackfillDesk,
     /// The configuration as it is read again.
     reloads: (watch::Sender<Option<Arc<Settings>>>, ReloadedSettings),
     tasks: TaskOwner,
@@ -133,8 +139,10 @@ impl App {
         let (fleet, desk) = (Arc::default(), api::endpoints::AdminSender::default());
         let scrape = Arc::new(MetricsScrape::new(Arc::clone(&fleet), &handles, confirmed_out));
         let shown = (Arc::clone(&scrape), Arc::clone(&fleet));
-        let (desk_of, close) = (Arc::clone(&desk), tasks.close_token());
-        let surface = surface(&settings, &handles, shown.0, shown.1, desk_of, close);
+        let backfills = api::backfills::BackfillDesk::default();
+        let desks = (Arc::clone(&desk), Arc::clone(&backfills));
+        let close = tasks.close_token();
+        let surface = surface(&settings, &handles, shown.0, shown.1, desks, close);
         let names = Arc::clone(&surface.endpoints);
         let names: Arc<sampling::EndpointNames> =
             Arc::new(move || names().into_iter().map(|view| view.name).collect());
@@ -159,6 +167,7 @@ impl App {
             consent,
             skip_transaction,
             desk,
+            backfills,
             reloads,
             tasks,
             address,
@@ -322,7 +331,7 @@ impl App {
         };
         // Without a pause between the two: a scrape has to find both.
         taken.show(&roster, handles);
-        let epoch = taken.holding.epoch();
+        let (epoch, holding) = (taken.holding.epoch(), taken.holding.clone());
         let marks = (taken.past, taken.marks);
         let caution = CrashGuard::new(&taken.writer, marks, settled, handles.status.clone());
         redelivery::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
@@ -344,6 +353,7 @@ impl App {
             remembered: taken.remembered,
             watched,
             caution,
+            backfills: start_backfills(settings, handles, holding, &self.backfills, tasks),
         };
         attached.begin(stages);
         let source = settings.clone();
@@ -399,6 +409,27 @@ async fn start_observer(
     Ok(())
 }
 
+/// Starts the backfills. Returns the pump's end of their way to it.
+fn start_backfills(
+    settings: &Settings,
+    handles: &SharedHandles,
+    holding: StateOwnership,
+    desk: &api::backfills::BackfillDesk,
+    tasks: &mut TaskOwner,
+) -> mpsc::Receiver<BackfillOrder> {
+    let (orders_in, orders) = mpsc::channel(ORDERS_MAX);
+    let (requests_in, requests) = mpsc::channel(ERRANDS_MAX);
+    let (progress, clock) = (handles.backfills.clone(), handles.clock.clone());
+    let current = handles.current.subscribe();
+    let metrics = handles.metrics.clone();
+    let context =
+        BackfillContext::new(settings, (holding, orders_in), progress, clock, metrics, current);
+    let service = BackfillService::new(context);
+    tasks.spawn("the backfills", service.run(requests, tasks.stop_token()));
+    drop(desk.set(requests_in)); // there is one
+    orders
+}
+
 /// What the ledger tells the source and the pump.
 struct LedgerOutputs {
     confirmed: watch::Sender<Lsn>,
@@ -431,6 +462,7 @@ fn ledger(
         common,
         totals,
         replayed: handles.replayed.clone(),
+        backfills: handles.backfills.clone(),
         feed: handles.feed.clone(),
     };
     Ledger::new(&handles.metrics, terms)

@@ -32,7 +32,7 @@ pub(super) fn surface(
     handles: &SharedHandles,
     scrape: Arc<MetricsScrape>,
     fleet: Arc<OnceLock<RegistryHandle>>,
-    desk: api::endpoints::AdminSender,
+    (desk, backfills): (api::endpoints::AdminSender, api::backfills::BackfillDesk),
     stop: CancellationToken,
 ) -> HttpSurface {
     let configured: Vec<_> = settings.endpoints.iter().map(snapshot::not_begun).collect();
@@ -60,6 +60,7 @@ pub(super) fn surface(
             None => configured.clone(),
         }),
         desk,
+        backfills,
         token: settings.http.token.clone(),
         hosts: AllowedHosts::new(settings.http.listen, &settings.http.hosts),
         refusals: RefusalCounter::new(handles.metrics.clone()),

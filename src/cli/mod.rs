@@ -12,6 +12,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `ask` | Asks a running walhook over its API, for the subcommands that look at it or give it orders |
+//! | `backfill` | `walhook backfill` |
 //! | `check` | `walhook check` |
 //! | `completions` | `walhook completions` |
 //! | `dead_letters` | `walhook dead-letters` |
@@ -34,6 +35,7 @@
 //! | `trigger` | `walhook trigger` |
 
 pub mod ask;
+pub mod backfill;
 pub mod check;
 pub mod completions;
 pub mod dead_letters;
@@ -109,6 +111,7 @@ enum Command {
     DeadLetters(dead_letters::DeadLetters),
     Endpoints(endpoints::Endpoints),
     PushLog(push_log::PushLog),
+    Backfill(backfill::Backfill),
     Replay(replay::Replay),
     Schema(schema::SchemaCommand),
     Status(status::StatusCommand),
@@ -137,6 +140,7 @@ impl Cli {
             Command::DeadLetters(letters) => letters.run(&global),
             Command::Endpoints(endpoints) => endpoints.run(&global),
             Command::PushLog(log) => log.run(&global),
+            Command::Backfill(backfill) => backfill.run(&global),
             Command::Replay(replay) => replay.run(&global),
             Command::Schema(schema) => schema.run(&global),
             Command::Status(status) => status.run(&global),

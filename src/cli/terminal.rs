@@ -25,6 +25,16 @@ pub fn note(text: &str) -> io::Result<()> {
     writeln!(io::stderr().lock(), "{text}")
 }
 
+/// Writes over the line that was drawn before, and stays on it.
+///
+/// # Errors
+/// As the output.
+pub fn redraw(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    write!(out, "\r{text}\x1b[K")?;
+    out.flush()
+}
+
 /// `text` with every character written out that a terminal would act on instead of showing:
 /// controls (also the 8-bit ones) and marks that turn the direction of writing.
 pub fn visible(text: &str) -> Cow<'_, str> {

@@ -70,6 +70,7 @@ pub(super) fn read(
         update: true,
         delete: true,
         truncate: false,
+        read: false,
     });
     let when = section.read("when", when).map(EventFilter::When);
     let payload = payload::read(&mut section).unwrap_or(PayloadSettings::Standard);
@@ -116,6 +117,7 @@ fn check(section: &TomlSection<'_>, rule: &EventRule, before: &[EventRule]) {
             || (a.update && b.update)
             || (a.delete && b.delete)
             || (a.truncate && b.truncate)
+            || (a.read && b.read)
     };
     let twice = before.iter().any(|other| {
         other.event_type == rule.event_type
@@ -144,15 +146,16 @@ fn operations(field: &FieldReader<'_>) -> Option<Operations> {
     let mut on = Operations::default();
     let items = field.list()?;
     if items.is_empty() {
-        return field.refuse("is empty: list some of insert, update, delete, truncate");
+        return field.refuse("is empty: list some of insert, update, delete, truncate, read");
     }
     for item in items {
-        let words = [("insert", 0), ("update", 1), ("delete", 2), ("truncate", 3)];
+        let words = [("insert", 0), ("update", 1), ("delete", 2), ("truncate", 3), ("read", 4)];
         match item.one_of(&words) {
             Some(0) => on.insert = true,
             Some(1) => on.update = true,
             Some(2) => on.delete = true,
-            Some(_) => on.truncate = true,
+            Some(3) => on.truncate = true,
+            Some(_) => on.read = true,
             None => {}
         }
     }
@@ -210,29 +213,33 @@ pub(super) fn column(field: &FieldReader<'_>) -> Option<String> {
     ))
 }
 
-/// `table` or `schema.table`, as `\dt` shows them; a part with other characters than letters,
-/// digits, `_`, `$` and `-` stands in double quotes, as in SQL.
 pub(super) fn table(field: &FieldReader<'_>) -> Option<TableName> {
     let text = field.string()?;
-    let parts = identifiers(&text).filter(|parts| {
-        parts.iter().all(|part| (1..=NAME_BYTES_MAX).contains(&part.len()) && !part.contains('\0'))
-    });
-    let table = match parts.as_deref() {
-        Some([name]) => TableName::new(DEFAULT_SCHEMA, name),
-        Some([schema, name]) => TableName::new(schema, name),
-        _ => {
-            return field.refuse(format!(
-                "{} is not the name of a table: write \"table\" or \"schema.table\", \
-                 and quote a part with other characters: '\"my.schema\".\"my table\"'",
-                field.shown()
-            ));
-        }
+    let Some(table) = table_name(&text) else {
+        return field.refuse(format!(
+            "{} is not the name of a table: write \"table\" or \"schema.table\", \
+             and quote a part with other characters: '\"my.schema\".\"my table\"'",
+            field.shown()
+        ));
     };
     if CLOSED_SCHEMAS.contains(&table.schema.as_str()) {
         return field
             .refuse(format!("schema {} is never captured: remove the event", table.schema));
     }
     Some(table)
+}
+
+/// `table` or `schema.table`, as `\dt` shows them; a part with other characters than letters,
+/// digits, `_`, `$` and `-` stands in double quotes, as in SQL.
+pub(crate) fn table_name(text: &str) -> Option<TableName> {
+    let parts = identifiers(text).filter(|parts| {
+        parts.iter().all(|part| (1..=NAME_BYTES_MAX).contains(&part.len()) && !part.contains('\0'))
+    });
+    match parts.as_deref() {
+        Some([name]) => Some(TableName::new(DEFAULT_SCHEMA, name)),
+        Some([schema, name]) => Some(TableName::new(schema, name)),
+        _ => None,
+    }
 }
 
 /// The parts between dots, without quotes; `None` if the quoting or a character is wrong.

@@ -57,7 +57,7 @@ pub mod document;
 mod endpoint;
 mod endpoint_name;
 pub mod endpoints_from;
-mod event;
+pub(crate) mod event;
 pub mod expression;
 mod field;
 mod file;

@@ -26,6 +26,7 @@ use crate::event::scope::EvaluationFault;
 use crate::event::scope::EvaluationScope;
 use crate::event::template::RenderFaults;
 use crate::event::writer::JsonWriter;
+use crate::flow::backfill::ReadRow;
 use crate::flow::body::RequestValue;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::CommittedChange;
@@ -167,12 +168,14 @@ fn changes(
         (rule.on.insert, ChangeOp::Insert { new: row.clone() }),
         (rule.on.update, ChangeOp::Update { old: Some(full()), new: row.clone() }),
         (rule.on.delete, ChangeOp::Delete { old: full() }),
+        (rule.on.read, ChangeOp::Read { new: row.clone(), read: ReadRow::of_nobody() }),
     ];
     let change = |op| CommittedChange {
         position: Position::default(),
         committed: now,
         relation: Arc::clone(relation),
         op,
+        xid: 0,
         metadata: None,
         trace: None,
         held: None,

@@ -104,7 +104,9 @@ pub(crate) fn debezium(out: &mut JsonWriter, columns: &[NamedColumn], scope: &Ev
     }
     out.raw(",\"after\":");
     match &change.op {
-        ChangeOp::Insert { .. } | ChangeOp::Update { .. } => payload::data(out, columns, change),
+        ChangeOp::Insert { .. } | ChangeOp::Update { .. } | ChangeOp::Read { .. } => {
+            payload::data(out, columns, change);
+        }
         ChangeOp::Delete { .. } | ChangeOp::Truncate => out.raw("null"),
     }
     let millis = |micros: i64| micros.div_euclid(1000).to_string();
@@ -112,8 +114,12 @@ pub(crate) fn debezium(out: &mut JsonWriter, columns: &[NamedColumn], scope: &Ev
     out.raw(concat!(
         ",\"source\":{\"version\":\"",
         env!("CARGO_PKG_VERSION"),
-        "\",\"connector\":\"postgresql\",\"name\":\"walhook\",\"snapshot\":\"false\",\"ts_ms\":"
+        "\",\"connector\":\"postgresql\",\"name\":\"walhook\",\"snapshot\":"
     ));
+    out.raw(match &change.op {
+        ChangeOp::Read { .. } => "\"true\",\"ts_ms\":",
+        _ => "\"false\",\"ts_ms\":",
+    });
     out.raw(millis(change.committed.micros()));
     out.raw(",\"schema\":");
     out.string(table.schema.as_bytes());
@@ -127,6 +133,7 @@ pub(crate) fn debezium(out: &mut JsonWriter, columns: &[NamedColumn], scope: &Ev
         ChangeOp::Update { .. } => "u",
         ChangeOp::Delete { .. } => "d",
         ChangeOp::Truncate => "t",
+        ChangeOp::Read { .. } => "r",
     });
     out.raw("\",\"ts_ms\":");
     out.raw(millis(scope.now.micros()));

@@ -25,7 +25,7 @@ pub(crate) enum RowImage<'a> {
 /// A column of the row as the change left it; of the row that was, for a delete.
 pub(crate) fn current(change: &CommittedChange, column: usize) -> RowImage<'_> {
     match &change.op {
-        ChangeOp::Insert { new } => RowImage::In(new),
+        ChangeOp::Insert { new } | ChangeOp::Read { new, .. } => RowImage::In(new),
         ChangeOp::Update { new, .. } => match new.value(column) {
             // Not touched: what it was is what it is.
             ColumnValue::Unchanged => previous(change, column),
@@ -39,7 +39,9 @@ pub(crate) fn current(change: &CommittedChange, column: usize) -> RowImage<'_> {
 /// A column of the row as it was before.
 pub(crate) fn previous(change: &CommittedChange, column: usize) -> RowImage<'_> {
     let (old, new) = match &change.op {
-        ChangeOp::Insert { .. } | ChangeOp::Truncate => return RowImage::None,
+        ChangeOp::Insert { .. } | ChangeOp::Read { .. } | ChangeOp::Truncate => {
+            return RowImage::None;
+        }
         ChangeOp::Update { old, new } => (old.as_ref(), Some(new)),
         ChangeOp::Delete { old } => (Some(old), None),
     };

@@ -280,7 +280,9 @@ fn standard(
 /// for a truncate.
 pub(crate) fn data(out: &mut JsonWriter, columns: &[NamedColumn], change: &CommittedChange) {
     match &change.op {
-        ChangeOp::Insert { new } => object(out, columns, new, change, None),
+        ChangeOp::Insert { new } | ChangeOp::Read { new, .. } => {
+            object(out, columns, new, change, None);
+        }
         ChangeOp::Update { old, new } => object(out, columns, new, change, old.as_ref()),
         ChangeOp::Delete { old } => old_object(out, columns, old, change),
         ChangeOp::Truncate => out.raw("null"),
@@ -314,7 +316,7 @@ pub(crate) fn old_of(op: &ChangeOp) -> Option<&OldRow> {
     match op {
         ChangeOp::Update { old, .. } => old.as_ref(),
         ChangeOp::Delete { old } => Some(old),
-        ChangeOp::Insert { .. } | ChangeOp::Truncate => None,
+        ChangeOp::Insert { .. } | ChangeOp::Read { .. } | ChangeOp::Truncate => None,
     }
 }
 
@@ -419,7 +421,9 @@ fn ocr_wallet(
 /// The row that an event is about: the new one, or what is known of the old one on a delete.
 pub(crate) fn row_of(op: &ChangeOp) -> Option<&RowTuple> {
     match op {
-        ChangeOp::Insert { new } | ChangeOp::Update { new, .. } => Some(new),
+        ChangeOp::Insert { new } | ChangeOp::Update { new, .. } | ChangeOp::Read { new, .. } => {
+            Some(new)
+        }
         ChangeOp::Delete { old } => Some(old.tuple()),
         ChangeOp::Truncate => None,
     }

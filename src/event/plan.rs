@@ -34,6 +34,7 @@ use crate::event::template::RenderFaults;
 use crate::event::writer::JsonWriter;
 use crate::event::writer_trace::WriterTrace;
 use crate::flow::body::EventBody;
+use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::CommittedChange;
 use crate::flow::change::RowTuple;
@@ -216,7 +217,7 @@ impl TablePlan {
         sightings: Option<(&mut DedupeWindow, &mut Vec<SeenValues>)>,
     ) -> RoutedEvent {
         let row = payload::row_of(&change.op);
-        let id = EventId::new(change.position, rule.origin);
+        let id = change.event_id(rule.origin);
         let expiry = self.age.as_ref().map(|age| age.of(change, row));
         let born = expiry.map_or(change.committed, |expiry| expiry.born);
         let scope =
@@ -235,6 +236,8 @@ impl TablePlan {
         }
         if let Some((window, seen)) = sightings
             && !is_costly
+            // A row that is read tells nothing of what was pushed, and comes again after a crash.
+            && !matches!(change.op, ChangeOp::Read { .. })
             && self.is_repeat(rule, change, window, seen)
         {
             return RoutedEvent::Repeat { id, facts: self.shape.facts(row) };
@@ -409,7 +412,7 @@ impl TablePlan {
         }));
         let (keys, facts) = known.unwrap_or_else(|_panic| (EventKeys::NONE, EventFacts::default()));
         Box::new(Event {
-            id: EventId::new(change.position, rule.origin),
+            id: change.event_id(rule.origin),
             sequence: 0,
             position: change.position,
             event_type: Arc::clone(&rule.settings.event_type),
@@ -430,7 +433,7 @@ impl TablePlan {
         let shape = EndpointShape { payload: PayloadSettings::Standard, values: Vec::new() };
         let event_type = &rule.settings.event_type;
         let shape = PayloadShape::compile(&shape, event_type, &change.relation);
-        let id = EventId::new(change.position, rule.origin);
+        let id = change.event_id(rule.origin);
         let (now, born) = (change.committed, change.committed);
         let scope = EvaluationScope { change, event_type, id, now, born };
         let mut writer = JsonWriter::default();

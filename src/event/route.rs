@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::config::settings::Operations;
 use crate::event::dedupe::DedupeWindow;
 use crate::event::dedupe::VALUES_MAX;
 use crate::event::payload::EndpointShape;
@@ -173,7 +172,7 @@ impl EventRouter {
         let Some(compiled) = self.compiled.get(&relation.oid) else { return };
         for plan in &compiled.plans {
             let Some(rule) = self.rules.get(plan.rule.0) else { continue };
-            if concerns(rule.settings.on, &change.op) {
+            if concerns(&rule.settings, &change.op) {
                 let faults = &mut self.faults.faults;
                 let window = self.windows.get_mut(plan.rule.0).and_then(Option::as_mut);
                 let sightings = window.map(|window| (window, &mut self.seen));
@@ -204,7 +203,7 @@ impl EventRouter {
         let compiled = compile(&self.rules, &change.relation);
         for plan in &compiled.plans {
             let Some(rule) = self.rules.get(plan.rule.0) else { continue };
-            if concerns(rule.settings.on, &change.op) {
+            if concerns(&rule.settings, &change.op) {
                 each(plan.rule, RoutedEvent::Poison(plan.set_aside(rule, change, keeps_row)));
             }
         }
@@ -232,12 +231,17 @@ fn others<'e>(
     (others, shape_of)
 }
 
-fn concerns(on: Operations, op: &ChangeOp) -> bool {
+fn concerns(rule: &EventRule, op: &ChangeOp) -> bool {
+    let on = rule.on;
     match op {
         ChangeOp::Insert { .. } => on.insert,
         ChangeOp::Update { .. } => on.update,
         ChangeOp::Delete { .. } => on.delete,
         ChangeOp::Truncate => on.truncate,
+        ChangeOp::Read { read, .. } => match &read.target.event_type {
+            Some(event_type) => *event_type == rule.event_type,
+            None => on.read,
+        },
     }
 }
 

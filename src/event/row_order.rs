@@ -109,7 +109,7 @@ fn step<'c>(
         Some(KeyHash::of(parts))
     };
     Some(match &change.op {
-        ChangeOp::Insert { new } => {
+        ChangeOp::Insert { new } | ChangeOp::Read { new, .. } => {
             let new = key(&|column| Some(new.value(column)))?;
             RowOrderStep { old: new, new }
         }

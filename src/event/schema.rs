@@ -55,7 +55,7 @@ fn moment() -> Value {
 }
 
 fn operation() -> Value {
-    json!({ "enum": ["insert", "update", "delete", "truncate"] })
+    json!({ "enum": ["insert", "update", "delete", "truncate", "read"] })
 }
 
 fn standard(rule: &EventRule, relation: &Relation) -> Value {

@@ -170,7 +170,9 @@ impl EvaluationScope<'_> {
         match name {
             BuiltInName::Row => owned(self.whole(image::current)),
             BuiltInName::Old => match self.change.op {
-                ChangeOp::Insert { .. } | ChangeOp::Truncate => CowVal::owned(CelNull),
+                ChangeOp::Insert { .. } | ChangeOp::Read { .. } | ChangeOp::Truncate => {
+                    CowVal::owned(CelNull)
+                }
                 ChangeOp::Update { .. } | ChangeOp::Delete { .. } => {
                     owned(self.whole(image::previous))
                 }
@@ -275,6 +277,7 @@ pub(crate) const fn op(op: &ChangeOp) -> &'static str {
         ChangeOp::Update { .. } => "update",
         ChangeOp::Delete { .. } => "delete",
         ChangeOp::Truncate => "truncate",
+        ChangeOp::Read { .. } => "read",
     }
 }
 

@@ -40,6 +40,9 @@ impl WriteBackTarget {
 
     /// What is kept of a change; `None` where there is no row left to write to.
     pub(crate) fn of(&self, change: &CommittedChange) -> Option<Box<TargetRow>> {
+        if matches!(change.op, ChangeOp::Read { .. }) {
+            return None; // a backfill writes nothing to the source
+        }
         let is_gone = matches!(change.op, ChangeOp::Delete { .. } | ChangeOp::Truncate);
         if is_gone && !self.without_row {
             return None;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::flow::backfill::ReadRow;
 use crate::flow::budget::MemoryPermit;
+use crate::flow::event::EventId;
+use crate::flow::event::IdOrigin;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::relation::Relation;
@@ -38,6 +41,8 @@ pub struct CommittedChange {
     pub committed: Timestamp,
     pub relation: Arc<Relation>,
     pub op: ChangeOp,
+    /// The transaction's id, without its epoch; 0 where there was none.
+    pub xid: u32,
     /// Content of the transaction's `pg_logical_emit_message(true, 'walhook', ...)`, if any came
     /// before this change. Not checked to be JSON.
     pub metadata: Option<Bytes>,
@@ -47,12 +52,34 @@ pub struct CommittedChange {
     pub held: Option<MemoryPermit>,
 }
 
+impl CommittedChange {
+    /// The id of the event that the change becomes, under the rule of this origin.
+    pub fn event_id(&self, origin: IdOrigin) -> EventId {
+        match &self.op {
+            ChangeOp::Read { read, .. } => EventId::of_read(read.id, origin),
+            _ => EventId::new(self.position, origin),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub enum ChangeOp {
-    Insert { new: RowTuple },
-    Update { old: Option<OldRow>, new: RowTuple },
-    Delete { old: OldRow },
+    Insert {
+        new: RowTuple,
+    },
+    Update {
+        old: Option<OldRow>,
+        new: RowTuple,
+    },
+    Delete {
+        old: OldRow,
+    },
     Truncate,
+    /// No change: a backfill has found the row in the table.
+    Read {
+        new: RowTuple,
+        read: ReadRow,
+    },
 }
 
 /// The old row, as far as the replica identity had PostgreSQL write it.
@@ -67,7 +94,9 @@ impl ChangeOp {
     /// The bytes of the messages that the rows lie in.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Insert { new } | Self::Update { new, old: None } => new.raw.len(),
+            Self::Insert { new } | Self::Update { new, old: None } | Self::Read { new, .. } => {
+                new.raw.len()
+            }
             Self::Update { new, old: Some(old) } => new.raw.len() + old.tuple().raw.len(),
             Self::Delete { old } => old.tuple().raw.len(),
             Self::Truncate => 0,
@@ -126,6 +155,27 @@ impl RowTuple {
 
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
+    }
+
+    /// The bytes that the columns' texts lie in.
+    pub fn bytes(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// The row of these values, in bytes of its own.
+    pub fn of_values<'a>(values: impl Iterator<Item = ColumnValue<'a>>) -> Self {
+        let mut raw = Vec::new();
+        let field = |value| match value {
+            ColumnValue::Null => ColumnField::Null,
+            ColumnValue::Unchanged => ColumnField::Unchanged,
+            ColumnValue::Text(text) => {
+                let start = raw.len();
+                raw.extend_from_slice(text);
+                ColumnField::Text(start..raw.len())
+            }
+        };
+        let fields = values.map(field).collect();
+        Self { raw: Bytes::from(raw), fields }
     }
 
     /// The value of a column; `Null` beyond the last, as for a column added later.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::flow::backfill::BackfillId;
+use crate::flow::backfill::ReadId;
 use crate::flow::body::EventBody;
 use crate::flow::budget::HeldMemory;
 use crate::flow::key::EventKeys;
@@ -19,6 +21,9 @@ use crate::flow::write_back::TargetRow;
 /// `evt_`, then the commit LSN (16 hex digits), the ordinal of the change in its transaction
 /// (8) and a fingerprint of the database system and the event type (16). Sorting ids sorts events
 /// by commit. There is no dot in it: Standard Webhooks signs `id.timestamp.body`.
+///
+/// The event of a row that a backfill has read has the row's [`ReadId`] in the place of the position:
+/// the same whenever that row is read by that backfill. Such ids come after all others.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct EventId {
     position: Position,
@@ -43,9 +48,23 @@ impl EventId {
         Self { position, origin }
     }
 
-    /// Where the change stands that raised the event.
-    pub const fn position(self) -> Position {
-        self.position
+    /// Of the event of a row that a backfill has read.
+    pub const fn of_read(read: ReadId, origin: IdOrigin) -> Self {
+        Self { position: read.in_place(), origin }
+    }
+
+    /// Where the change stands that raised the event; `None` if a backfill did.
+    pub const fn position(self) -> Option<Position> {
+        match ReadId::is_one(self.position) {
+            true => None,
+            false => Some(self.position),
+        }
+    }
+
+    /// Whether a backfill has raised the event, and this one, as far as ids tell backfills apart.
+    pub fn is_of_backfill(self, backfill: BackfillId) -> bool {
+        let (first, last) = ReadId::range(backfill);
+        (first..=last).contains(&self.position)
     }
 }
 

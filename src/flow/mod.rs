@@ -28,6 +28,7 @@
 //! | `watermark` | Up to where everything is settled |
 //! | `write_back` | Write-backs |
 
+pub mod backfill;
 pub mod backlog;
 pub mod body;
 pub mod budget;

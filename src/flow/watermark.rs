@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::collections::btree_map;
 use std::sync::Arc;
 
+use crate::flow::backfill::BackfillStep;
 use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
@@ -41,6 +42,8 @@ pub enum PumpReport {
     Untaken(Arc<Event>),
     /// An event was raised with these values. Comes before `Through`.
     Seen(SeenValues),
+    /// All rows of a chunk of a backfill have gone out.
+    Backfilled(BackfillStep),
     /// That was all about the change at this position; one change may raise several events.
     Through { position: Position },
     /// See [`Watermark::boundary`]. `committed`: when the last transaction before it was committed, if
@@ -90,8 +93,9 @@ pub struct Watermark {
     open: BTreeMap<u64, OpenEntry>,
     confirmable: Lsn,
     settled: Option<Position>,
-    /// Notes of the settled prefix that nobody has taken yet.
+    /// Notes of the settled prefix that nobody has taken yet, and steps of backfills.
     passed: EventTally,
+    backfilled: Vec<BackfillStep>,
 }
 
 /// Notes and how many there are of each. There are no more kinds than rules and endpoints that choose.
@@ -108,6 +112,8 @@ struct OpenEntry {
     /// What may be confirmed; `ZERO` while the transaction goes on.
     boundary: Lsn,
     notes: EventTally,
+    /// There are no more of them than backfills under way.
+    backfilled: Vec<BackfillStep>,
 }
 
 impl Watermark {
@@ -129,6 +135,10 @@ impl Watermark {
                 Some(mut last) => *last.get_mut().notes.entry(note).or_default() += 1,
                 None => *self.passed.entry(note).or_default() += 1,
             },
+            PumpReport::Backfilled(step) => match self.open.last_entry() {
+                Some(mut last) => last.get_mut().backfilled.push(step),
+                None => self.backfilled.push(step),
+            },
             PumpReport::Through { position } => match self.open.last_entry() {
                 Some(mut last) => last.get_mut().through = Some(position),
                 None => self.settled = Some(position),
@@ -146,7 +156,8 @@ impl Watermark {
         self.next_sequence += 1;
         if owed > 0 {
             let (boundary, notes) = (Lsn::ZERO, EventTally::new());
-            let entry = OpenEntry { committed, owed, through: None, boundary, notes };
+            let backfilled = Vec::new();
+            let entry = OpenEntry { committed, owed, through: None, boundary, notes, backfilled };
             self.open.insert(sequence, entry);
         }
         sequence
@@ -179,11 +190,13 @@ impl Watermark {
     fn leave(&mut self, sequence: u64, settled: OpenEntry) {
         let notes = match self.open.range_mut(..sequence).next_back() {
             Some((_, before)) => {
+                before.backfilled.extend(settled.backfilled);
                 before.through = settled.through.or(before.through);
                 before.boundary = before.boundary.max(settled.boundary);
                 &mut before.notes
             }
             None => {
+                self.backfilled.extend(settled.backfilled);
                 self.settled = settled.through.or(self.settled);
                 self.confirmable = self.confirmable.max(settled.boundary);
                 &mut self.passed
@@ -212,6 +225,11 @@ impl Watermark {
     /// The notes that the settled prefix has passed since the last call.
     pub fn take_passed(&mut self) -> EventTally {
         std::mem::take(&mut self.passed)
+    }
+
+    /// The steps of backfills that the settled prefix has passed since the last call.
+    pub fn take_backfilled(&mut self) -> Vec<BackfillStep> {
+        std::mem::take(&mut self.backfilled)
     }
 
     /// When the oldest event that is not settled was committed; `None` if all are.

@@ -64,6 +64,7 @@ impl Ledger {
             PumpReport::Note(_)
             | PumpReport::Seen(_)
             | PumpReport::Untaken(_)
+            | PumpReport::Backfilled(_)
             | PumpReport::Boundary { committed: None, .. } => {}
         }
     }

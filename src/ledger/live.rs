@@ -243,7 +243,8 @@ impl LiveBooks {
             PumpReport::Through { .. }
             | PumpReport::Boundary { .. }
             | PumpReport::Seen(_)
-            | PumpReport::Untaken(_) => {}
+            | PumpReport::Untaken(_)
+            | PumpReport::Backfilled(_) => {}
         }
     }
 

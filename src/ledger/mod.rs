@@ -14,6 +14,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `backfilled` | Tells the backfills which of their chunks are settled or parked |
 //! | `booking` | What is opened, reported and changed, as entries of the books |
 //! | `live` | The books at this moment, in the metrics |
 //! | `live_feed` | Attempts as they are made, for whoever looks on |
@@ -30,6 +31,7 @@
 //! | `write_back` | Writes outcomes back into the source database, beside the flushes and never in their way |
 //! | `writer` | Commits flushes, one after the other, for as long as the state's database takes |
 
+pub mod backfilled;
 mod booking;
 mod live;
 pub mod live_feed;
@@ -75,6 +77,7 @@ use crate::flow::watermark::EndpointsVersion;
 use crate::flow::watermark::OpenFate;
 use crate::flow::watermark::PumpReport;
 use crate::flow::watermark::Watermark;
+use crate::ledger::backfilled::BackfillProgress;
 use crate::ledger::live::LiveBooks;
 use crate::ledger::live_feed::AttemptFeed;
 use crate::ledger::names::EndpointNames;
@@ -135,6 +138,8 @@ pub struct LedgerParts {
     /// The sums of all pushes as it holds them.
     pub totals: PushTotals,
     pub replayed: ReplayProgress,
+    /// Told which chunks of backfills are done.
+    pub backfills: BackfillProgress,
     /// Told of each attempt, for whoever looks on.
     pub feed: AttemptFeed,
 }
@@ -196,6 +201,7 @@ pub struct Ledger {
     stored: Lsn,
     settled: watch::Sender<Option<Position>>,
     replayed: ReplayProgress,
+    backfills: BackfillProgress,
     feed: AttemptFeed,
     flush_seconds: Histogram,
     sightings: SeenSightings,
@@ -269,6 +275,7 @@ impl Ledger {
             stored: terms.stored,
             settled: terms.settled,
             replayed: terms.replayed,
+            backfills: terms.backfills,
             feed: terms.feed,
             flush_seconds: metrics.ledger_flush(),
             sightings: SeenSightings::default(),
@@ -364,6 +371,9 @@ impl Ledger {
     /// Looks at what the turn has changed.
     fn after_turn(&mut self) {
         let passed = self.watermark.take_passed();
+        for step in self.watermark.take_backfilled() {
+            self.pending.backfilled(step);
+        }
         let begun = passed.keys().filter(|note| note.fate == OpenFate::Begun);
         let begun = begun.map(|note| note.edition).max();
         for (note, times) in passed {
@@ -438,7 +448,7 @@ impl Ledger {
             flush.renames = self.rename();
         }
         self.completes = flush.completes_write_backs();
-        let resender = self.replayed.clone();
+        let (resender, backfills) = (self.replayed.clone(), self.backfills.clone());
         // Without a flush nothing more is written down, and so nothing more may be confirmed.
         let confirmable = if flush_now { self.watermark.confirmable() } else { self.stored };
         let today = self.clock.now();
@@ -456,6 +466,7 @@ impl Ledger {
             }
             if flushed.is_ok() {
                 resender.note(replayed);
+                backfills.note(&flush.backfilled);
             }
             (writer, flushed.map(|()| confirmable))
         }));

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::settings::PushLogSettings;
+use crate::flow::backfill::BackfillStep;
 use crate::flow::endpoint_watermarks::EndpointWatermarks;
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
@@ -295,6 +296,11 @@ impl PendingFlush {
         *self.notes.entry(note).or_default() += times;
     }
 
+    /// Takes in a step of a backfill that the settled prefix has passed.
+    pub(crate) fn backfilled(&mut self, step: BackfillStep) {
+        self.flush.backfilled.push(step);
+    }
+
     /// Books the notes so far. To be done before an edition's meaning is forgotten.
     pub(crate) fn post(&mut self, names: &EndpointNames) {
         let (common, posted) = (&mut self.common, &mut self.posted);
@@ -343,11 +349,15 @@ impl PendingFlush {
         // Few endpoints, many deliveries.
         let mut moved: BTreeMap<EndpointIndex, Position> = BTreeMap::new();
         for (index, id, position) in settled {
-            let Some(endpoint) = names.endpoint(index).filter(|_| beyond(position)) else {
-                continue;
+            // What a backfill has read comes again, wherever the stream stands, until its chunk is done.
+            let is_read = id.position().is_none();
+            let is_done = match is_read {
+                true => flush.backfilled.iter().any(|step| id.is_of_backfill(step.id)),
+                false => !beyond(position),
             };
+            let Some(endpoint) = names.endpoint(index).filter(|_| !is_done) else { continue };
             match fronts.of(index) {
-                Some(front) if position < front => drop(moved.insert(index, front)),
+                Some(front) if position < front && !is_read => drop(moved.insert(index, front)),
                 _ => flush.ahead.push((Arc::clone(endpoint), id)),
             }
         }

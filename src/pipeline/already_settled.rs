@@ -47,9 +47,11 @@ impl AlreadySettled {
         if self.fronts.is_empty() && self.beyond.is_empty() {
             return takers;
         }
-        self.fronts.retain(|_, front| id.position() < *front);
+        // A row that a backfill reads again stands further back than it did: its place tells nothing.
+        let is_read = id.position().is_none();
+        self.fronts.retain(|_, front| id.position().is_none_or(|position| position < *front));
         let is_settled = |taker: EndpointIndex, beyond: &mut HashSet<_>| {
-            self.fronts.contains_key(&taker) || beyond.remove(&(taker, id))
+            !is_read && self.fronts.contains_key(&taker) || beyond.remove(&(taker, id))
         };
         let takers = takers.iter().copied();
         takers.filter(|&taker| !is_settled(taker, &mut self.beyond)).collect()

@@ -11,6 +11,7 @@ use crate::config::settings::Settings;
 use crate::delivery::network::DeliveryNetwork;
 use crate::delivery::sockets::Sockets;
 use crate::lane::overflow_delay::WalHold;
+use crate::ledger::backfilled::BackfillProgress;
 use crate::ledger::live_feed::AttemptFeed;
 use crate::ledger::replayed::ReplayProgress;
 use crate::ledger::state_status::StateStatus;
@@ -48,6 +49,8 @@ pub(crate) struct SharedHandles {
     pub(crate) obstacles: NamedObstacles,
     /// From the ledger to the resender.
     pub(crate) replayed: ReplayProgress,
+    /// From the ledger to the backfills.
+    pub(crate) backfills: BackfillProgress,
     /// From the ledger to whoever looks on.
     pub(crate) feed: AttemptFeed,
     /// The last hour and day in numbers.
@@ -83,6 +86,7 @@ impl SharedHandles {
             hold: SlotOwnership::new(settings.postgres.wal_sender_timeout),
             sockets: Sockets::of_this_process(),
             replayed: ReplayProgress::default(),
+            backfills: BackfillProgress::default(),
             feed: AttemptFeed::default(),
             samples: SampleHistory::default(),
             tracer: None,

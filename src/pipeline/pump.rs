@@ -9,9 +9,11 @@
 //! is read from PostgreSQL; feedback goes on beside it. Between two changes it takes a [`EndpointUpdate`]: other
 //! endpoints, which lanes and ledger know already.
 
+mod backfill;
 mod expiry;
 pub(crate) mod outbox;
 pub(crate) mod spans;
+mod waiting_rows;
 
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::backfill::orders::BackfillOrder;
 use crate::clock::DatabaseClock;
 use crate::clock::since_boot;
 use crate::event::plan::AsideBody;
@@ -51,6 +54,9 @@ use crate::pipeline::endpoint_update::RefreshRequest;
 use crate::pipeline::endpoint_update::WatchedTables;
 use crate::pipeline::pump::outbox::PumpOutbox;
 use crate::pipeline::pump::spans::ChangeSpans;
+use crate::pipeline::pump::waiting_rows::PumpBackfills;
+use crate::pipeline::pump::waiting_rows::narrow;
+use crate::pipeline::pump::waiting_rows::narrowed;
 use crate::pipeline::table_counters::TableCounters;
 use crate::replication::stream::ReplicationSource;
 use crate::store::crash_records::WorkStage;
@@ -90,6 +96,7 @@ pub(crate) struct EventPump {
     watched: Option<WatchedTables>,
     /// `None` where nothing is traced.
     spans: Option<ChangeSpans>,
+    backfills: PumpBackfills,
     /// What is being handed on was read before this, since boot.
     read_at: std::time::Duration,
     stop: CancellationToken,
@@ -122,6 +129,7 @@ impl EventPump {
             edition: EndpointsVersion::default(),
             watched: None,
             spans: None,
+            backfills: PumpBackfills::default(),
             read_at: std::time::Duration::ZERO,
             stop: CancellationToken::new(),
         }
@@ -136,6 +144,12 @@ impl EventPump {
     /// Records events that are traced.
     pub(crate) fn recording(mut self, spans: Option<ChangeSpans>) -> Self {
         self.spans = spans;
+        self
+    }
+
+    /// Sends rows that backfills have read between the changes.
+    pub(crate) fn backfilling(mut self, orders: mpsc::Receiver<BackfillOrder>) -> Self {
+        self.backfills.listen(orders);
         self
     }
 
@@ -193,6 +207,14 @@ impl EventPump {
                 () = sleep_until(deadline) => return Ok(()),
                 Some(turn) = self.turns.recv() => {
                     self.turn(turn);
+                    continue;
+                }
+                order = self.backfills.next() => {
+                    let taken = self.take_order(order).await;
+                    if taken.is_err() && stop.is_cancelled() {
+                        return Ok(());
+                    }
+                    taken?;
                     continue;
                 }
                 read = source.next(&mut captured) => read?,
@@ -254,6 +276,9 @@ impl EventPump {
     async fn take(&mut self, captured: CapturedItem) -> anyhow::Result<()> {
         match captured {
             CapturedItem::Change(change) => {
+                if !self.in_transaction {
+                    self.send_rows_before(change.position.commit).await?;
+                }
                 self.in_transaction = true;
                 failpoint::reached("in_transaction");
                 if self.seen.is_none_or(|seen| seen < change.position) {
@@ -261,6 +286,7 @@ impl EventPump {
                     if let Some(watched) = &mut self.watched {
                         watched.is_changed |= watched.tables.contains(&change.relation.table);
                     }
+                    self.backfills.observe(&change);
                     if self.caution.is_one_by_one() {
                         self.change_alone(change).await?;
                     } else {
@@ -274,12 +300,14 @@ impl EventPump {
                 self.passed = end;
                 self.outbox.boundary(end, Some(committed));
                 self.refresh(xid).await?;
+                self.send_rows().await?;
             }
             CapturedItem::Idle { end } => {
                 // Of a transaction that was left out, no commit comes.
                 self.in_transaction = false;
                 self.passed = end;
                 self.outbox.boundary(end, None);
+                self.send_rows().await?;
             }
         }
         Ok(())
@@ -401,6 +429,7 @@ impl EventPump {
     async fn change(&mut self, mut change: CommittedChange) -> anyhow::Result<()> {
         let mut routed = std::mem::take(&mut self.routed);
         let convicted = self.caution.convicts(change.position);
+        let chosen = self.chosen(&change);
         self.route(&change, convicted, &mut routed).await?;
         self.outbox.opened.extend(self.router.take_seen().map(PumpReport::Seen));
         let row = change.held.take().map(Arc::new);
@@ -423,13 +452,9 @@ impl EventPump {
                     notes.push(self.note(rule, OpenFate::Filtered));
                     continue;
                 }
-                RoutedEvent::Expired { id, facts, chosen } => {
-                    let takers = everybody.iter().chain(&chosen);
-                    self.books.expired(rule, takers, id, &facts);
-                    notes.push(self.note(rule, OpenFate::Expired));
-                    notes.extend(
-                        chosen.iter().map(|&taker| self.note(rule, OpenFate::TooLate(taker))),
-                    );
+                RoutedEvent::Expired { id, facts, chosen: late } => {
+                    let late = (&*everybody, late);
+                    self.note_late(rule, (id, &facts), late, chosen.as_ref(), &mut notes);
                     continue;
                 }
                 RoutedEvent::Event(event) => (event, Arc::clone(&everybody), Vec::new()),
@@ -447,8 +472,11 @@ impl EventPump {
                 }
             };
             self.books.raised(rule);
+            let takers = narrowed(takers, chosen.as_ref());
+            narrow(&mut aside, chosen.as_ref());
             let owed = owed(&everybody, &takers, &aside);
-            self.note_takers(rule, (everybody.len(), &owed), &mut notes);
+            let all = chosen.is_none().then_some(everybody.len());
+            self.note_owed(rule, (all, &owed), &mut notes);
             if let Some(row) = &mut event.write_back {
                 row.owed = u32::try_from(owed.len()).unwrap_or(u32::MAX);
             }

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::backfill::orders::BackfillOrder;
 use crate::config::settings::Settings;
 use crate::event::route::EventRouter;
 use crate::flow::budget::MemoryBudget;
@@ -63,6 +64,7 @@ pub(crate) struct PumpParts {
     pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
     pub(crate) watched: Option<WatchedTables>,
     pub(crate) caution: CrashGuard,
+    pub(crate) backfills: mpsc::Receiver<BackfillOrder>,
 }
 
 /// A thread whose slot is ours. It reads nothing before it has its stages.
@@ -161,6 +163,7 @@ impl SourceThread {
             remembered,
             watched,
             caution,
+            backfills,
         } = stages;
         for (rule, value) in remembered {
             router.remember(rule, value.fingerprint, value.position, value.committed);
@@ -172,7 +175,8 @@ impl SourceThread {
         let pump = pump.resumed(seen, ahead, parked).watching(watched).cautious(caution);
         let spans = handles.tracer.clone();
         let spans = spans.map(|tracer| ChangeSpans::new(tracer, handles.clock.clone()));
-        let mut pump = pump.telling_untaken(settings.enabled).recording(spans);
+        let mut pump =
+            pump.telling_untaken(settings.enabled).recording(spans).backfilling(backfills);
         pump.turn(first);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
         pump.run(&mut source, stop, settings.grace / 2).await?;

@@ -1,6 +1,7 @@
 //! What the pump counts: what becomes of changes before they reach a lane. The books of deliveries
 //! are the ledger's.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -29,6 +30,12 @@ impl TableCounters {
     /// From here on these are the endpoints, taking events or not.
     pub(crate) fn keep_for(&mut self, endpoints: Vec<(EndpointIndex, Arc<str>)>) {
         self.endpoints = endpoints.into_iter().collect();
+    }
+
+    /// Those of these names that there are.
+    pub(crate) fn indexes(&self, names: &[Arc<str>]) -> BTreeSet<EndpointIndex> {
+        let named = self.endpoints.iter().filter(|(_, name)| names.contains(name));
+        named.map(|(index, _)| *index).collect()
     }
 
     pub(crate) fn endpoints(&self) -> usize {

@@ -112,6 +112,7 @@ fn operations(rule: &EventRule) -> Vec<&'static str> {
         ("update", rule.on.update),
         ("delete", rule.on.delete),
         ("truncate", rule.on.truncate),
+        ("read", rule.on.read),
     ];
     all.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name).collect()
 }

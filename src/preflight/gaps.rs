@@ -162,6 +162,15 @@ pub(crate) async fn known(settings: &Settings) -> Result<Option<StoredProgress>,
     }
 }
 
+/// The command that sends what the tables hold; deleted rows are in none.
+fn backfill(settings: &Settings) -> String {
+    let mut tables: Vec<String> =
+        settings.events.iter().map(|rule| rule.table.to_string()).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    format!("walhook backfill {}", tables.join(" "))
+}
+
 /// Takes the gaps out of `problems`, since the operator accepts them. A slot that cannot be read any
 /// more, because it is lost or stands before its publication, is dropped for the next to be made.
 ///
@@ -182,7 +191,8 @@ pub(crate) async fn accept(
     };
     let gaps: Vec<SetupDiagnostic> = problems.extract_if(.., |problem| is_gap(problem)).collect();
     for gap in &gaps {
-        tracing::warn!(gap = gap.what(), "going on in spite of a gap");
+        let fill = backfill(settings);
+        tracing::warn!(gap = gap.what(), fill, "going on in spite of a gap");
     }
     if problems.is_empty() && gaps.iter().any(needs_slot) {
         let slot = &settings.postgres.slot;

@@ -326,11 +326,13 @@ impl ChangeAssembler {
             return Ok(None);
         }
         let (committed, metadata, trace) = (open.committed, open.metadata.clone(), open.trace);
+        let xid = open.xid;
         Ok(Some(CapturedItem::Change(CommittedChange {
             position,
             committed,
             relation,
             op,
+            xid,
             metadata,
             trace,
             held,

@@ -500,7 +500,7 @@ impl SetupDiagnostic {
             }
             Self::PublicationGone { .. } => String::from(
                 "`walhook run --accept-gap` makes the slot again; what it had not delivered yet is \
-                 lost, and has to be sent from the tables",
+                 lost, and has to be sent from the tables: `walhook backfill TABLE`",
             ),
             Self::WrongPlugin { .. } | Self::SlotElsewhere { .. } => {
                 "choose another slot name in [postgres] slot".to_owned()
@@ -518,8 +518,8 @@ impl SetupDiagnostic {
                     .to_owned()
             }
             Self::SlotLost { .. } => String::from(
-                "`walhook run --accept-gap` makes the slot again; what is missing has to be sent \
-                 from the tables; a larger max_slot_wal_keep_size prevents it",
+                "`walhook run --accept-gap` makes the slot again; `walhook backfill TABLE` sends what \
+                 the tables hold; a larger max_slot_wal_keep_size prevents it",
             ),
             Self::SlotMissing { .. } => {
                 "start walhook, which makes it; what changed since it vanished is lost".to_owned()

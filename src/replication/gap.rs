@@ -84,8 +84,8 @@ impl ChangeGap {
     pub fn fix(&self) -> String {
         match self.cause {
             GapCause::TablesLeft { .. } => String::from(
-                "add them again, or start walhook, which does so where it may; send from the tables \
-                 what changed meanwhile",
+                "add them again, or start walhook, which does so where it may; `walhook backfill TABLE` \
+                 sends what the tables hold",
             ),
             GapCause::StateUnknown { .. } | GapCause::SlotMoved { .. } => String::from(
                 "set [state] url to where the state of this slot is; if another system reads the \
@@ -94,7 +94,7 @@ impl ChangeGap {
             ),
             _ => String::from(
                 "find out why; `walhook run --accept-gap` goes on from where the server stands, and \
-                 what is missing has to be sent from the tables",
+                 what is missing has to be sent from the tables: `walhook backfill TABLE`",
             ),
         }
     }

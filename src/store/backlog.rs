@@ -351,7 +351,7 @@ pub async fn page(
     params.put(Type::INT8, bigint(limits.bytes as u64));
     // The window's sum reads no body: the bytes of each are a column.
     params.put(Type::INT8, bigint(large_body::LARGE_BYTES as u64));
-    let query = "SELECT id, event_id, event_type, table_schema, table_name, row_key, first_key,
+    let query = "SELECT id, event_id, commit_lsn, ordinal, event_type, table_schema, table_name, row_key, first_key,
                 second_key, committed, born, expires_at, facts, attempts, next_attempt_at, parked_at,
                 reason, first_attempt_at, last_attempt_at, http_status, failure_class,
                 failure_detail, replay, resend_of, body_bytes,

@@ -218,8 +218,8 @@ pub(crate) const MATCHES: &str = "slot = $1 AND ($2::bigint[] IS NULL OR id = AN
      AND ($9::text IS NULL OR event_id = $9) AND state = ANY ($10)";
 
 /// All columns but the body.
-pub(crate) const LISTED: &str = "id, endpoint, event_id, event_type, table_schema, table_name, row_key, \
-                      first_key, second_key, committed, born, expires_at, facts, reason, \
+pub(crate) const LISTED: &str = "id, endpoint, event_id, commit_lsn, ordinal, event_type, table_schema, table_name, \
+                      row_key, first_key, second_key, committed, born, expires_at, facts, reason, \
                       failure_class, http_status, attempts, first_attempt_at, last_attempt_at, \
                       died_at, state, resends, closed_at, body_bytes";
 

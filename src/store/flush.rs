@@ -17,10 +17,12 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::failpoint;
+use crate::flow::backfill::BackfillStep;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::time::Timestamp;
+use crate::store::backfills;
 use crate::store::backlog;
 use crate::store::backlog::BacklogDelivery;
 use crate::store::backlog::ParkedDelivery;
@@ -92,6 +94,8 @@ pub struct StateFlush {
     pub forget: Vec<(Arc<str>, Timestamp)>,
     /// Endpoints that have another name after this flush, whose rows have the old one.
     pub renames: Vec<EndpointRename>,
+    /// How far backfills have come.
+    pub backfilled: Vec<BackfillStep>,
 }
 
 impl StateFlush {
@@ -123,6 +127,7 @@ impl StateFlush {
             && self.seen.is_empty()
             && self.forget.is_empty()
             && self.renames.is_empty()
+            && self.backfilled.is_empty()
     }
 }
 
@@ -188,6 +193,7 @@ async fn attempt(
         seen_values::add(&tx, holding, &flush.seen),
         seen_values::forget(&tx, holding, &flush.forget),
         pass(&tx, holding, flush.settled),
+        backfills::step(&tx, holding, &flush.backfilled),
         books::add(&tx, holding, &flush.books),
         books::change_common(&tx, holding, &flush.common),
         push_totals::add(&tx, holding, &flush.totals),

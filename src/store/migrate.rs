@@ -126,6 +126,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "replay_pauses",
         sql: include_str!("../../sql/migrations/0019_replay_pauses.sql"),
     },
+    Migration {
+        version: 20,
+        name: "backfills",
+        sql: include_str!("../../sql/migrations/0020_backfills.sql"),
+    },
 ];
 
 /// The tables that the migrations make, which somebody may have dropped. Of a view nothing is lost.

@@ -20,6 +20,7 @@
 //! | --- | --- |
 //! | `answered` | What endpoints answered to events, as the push log has it |
 //! | `answers` | Ends a session whose server owes an answer and says nothing |
+//! | `backfills` | `walhook.backfills` |
 //! | `backlog` | The backlog |
 //! | `body_codec` | Bodies as bytes |
 //! | `books` | The books |
@@ -60,6 +61,7 @@
 
 pub mod answered;
 pub mod answers;
+pub mod backfills;
 pub mod backlog;
 pub mod body_codec;
 pub mod books;

@@ -14,6 +14,7 @@ use tokio_postgres::Transaction;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
+use crate::flow::backfill::FIRST_READ_ID;
 use crate::flow::event::EventId;
 use crate::flow::key::KeyHash;
 use crate::flow::lsn::Lsn;
@@ -254,8 +255,14 @@ pub async fn begin_anew(
     tx.execute_typed(begin, &params.list()).await?;
     let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
+    // What a backfill has read belongs to no stream.
     for table in ["settled_ahead", "fronts"] {
-        let delete = format!("DELETE FROM walhook.{table} WHERE slot = $1");
+        let delete = match table {
+            "settled_ahead" => format!(
+                "DELETE FROM walhook.settled_ahead WHERE slot = $1 AND event_id < '{FIRST_READ_ID}'"
+            ),
+            _ => format!("DELETE FROM walhook.{table} WHERE slot = $1"),
+        };
         tx.execute_typed(&delete, &params.list()).await?;
     }
     tx.commit().await?;

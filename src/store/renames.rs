@@ -44,7 +44,7 @@ pub struct RenameObstacles {
 
 /// Before a row of the old name is given the new one, what the new one has of the same event. Each
 /// statement has the slot as $1, the old name as $2 and the new one as $3.
-const CARRY_OVER: [&str; 14] = [
+const CARRY_OVER: [&str; 15] = [
     "UPDATE walhook.books b SET captured = b.captured - twice.rows
        FROM (SELECT o.table_schema, o.table_name, count(*) AS rows
                FROM walhook.backlog o JOIN walhook.backlog n
@@ -91,6 +91,8 @@ const CARRY_OVER: [&str; 14] = [
     "WITH gone AS (DELETE FROM walhook.counted WHERE slot = $1 AND endpoint = $2 RETURNING slot)
      INSERT INTO walhook.counted (slot, endpoint) SELECT slot, $3 FROM gone ON CONFLICT DO NOTHING",
     "UPDATE walhook.replays SET endpoint = $3 WHERE slot = $1 AND endpoint = $2",
+    "UPDATE walhook.backfills SET endpoints = array_replace(endpoints, $2::text, $3::text)
+      WHERE slot = $1 AND endpoints @> ARRAY[$2::text]",
     // A pause stays; where it points is looked at anew.
     "INSERT INTO walhook.endpoint_states AS e (slot, endpoint, paused_at, paused_by, target)
      SELECT slot, $3, paused_at, paused_by, target FROM walhook.endpoint_states

@@ -15,6 +15,7 @@ use crate::flow::event::EventFacts;
 use crate::flow::event::EventId;
 use crate::flow::key::EventKeys;
 use crate::flow::key::KeyHash;
+use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::AttemptFailure;
@@ -23,6 +24,7 @@ use crate::store::body_codec;
 use crate::store::sql::SqlParams;
 use crate::store::sql::clean;
 use crate::store::sql::read;
+use crate::store::sql::unsigned;
 use crate::store::state_error::StateError;
 
 /// The columns that [`put_events`] fills, in its order.
@@ -165,7 +167,12 @@ pub(crate) fn read_event(row: &Row, body: Option<Bytes>) -> Result<Event, StateE
     Ok(Event {
         id,
         sequence: 0,
-        position: id.position(),
+        position: match id.position() {
+            Some(position) => position,
+            None => {
+                Position { commit: read(row, "commit_lsn")?, ordinal: unsigned(row, "ordinal")? }
+            }
+        },
         event_type: read::<&str>(row, "event_type")?.into(),
         table: Arc::new(read_table(row)?),
         committed: read(row, "committed")?,

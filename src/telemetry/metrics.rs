@@ -8,6 +8,7 @@
 //! values are tables, event types and endpoints of the configuration, never keys or ids of rows, and
 //! every series is there from the start with 0, so that `rate()` sees the first event.
 
+mod backfill;
 mod channels;
 mod inbound;
 mod otlp;
@@ -42,6 +43,7 @@ use crate::telemetry::metrics::spec::gauges;
 use crate::telemetry::metrics::spec::histograms;
 use crate::telemetry::obstacles::NamedObstacle;
 
+pub use crate::telemetry::metrics::backfill::BackfillMetrics;
 pub use crate::telemetry::metrics::channels::ChannelErrorMetrics;
 pub use crate::telemetry::metrics::inbound::InboundMetrics;
 pub use crate::telemetry::metrics::otlp::OtlpMetrics;
@@ -103,6 +105,7 @@ struct MetricFamilies {
     ledger_flush: Histogram,
     http_refused: IntCounterVec,
     channel_errors: ChannelErrorMetrics,
+    backfill: BackfillMetrics,
     inbound_received: IntCounterVec,
     inbound_refused: IntCounterVec,
     inbound_kept: IntCounterVec,
@@ -157,6 +160,10 @@ impl WalhookMetrics {
             ledger_flush: histograms(&registry, &spec::LEDGER_FLUSH).with_label_values::<&str>(&[]),
             http_refused: counters(&registry, &spec::HTTP_REFUSED),
             channel_errors: ChannelErrorMetrics::new(counters(&registry, &spec::CHANNEL_ERRORS)),
+            backfill: BackfillMetrics::new(
+                counters(&registry, &spec::BACKFILL_ROWS),
+                float_gauges(&registry, &spec::BACKFILL_PROGRESS),
+            ),
             inbound_received: counters(&registry, &spec::INBOUND_RECEIVED),
             inbound_refused: counters(&registry, &spec::INBOUND_REFUSED),
             inbound_kept: counters(&registry, &spec::INBOUND_KEPT),
@@ -211,6 +218,11 @@ impl WalhookMetrics {
     /// What chat systems answer instead of success.
     pub fn channel_errors(&self) -> ChannelErrorMetrics {
         self.0.channel_errors.clone()
+    }
+
+    /// What backfills have read and sent.
+    pub fn backfill(&self) -> BackfillMetrics {
+        self.0.backfill.clone()
     }
 
     /// Rows of `[endpoints_from]` that are no endpoints.

@@ -21,7 +21,7 @@ use crate::wire::TIMEOUT;
 use crate::wire::server;
 
 const INSERT: Operations =
-    Operations { insert: true, update: false, delete: false, truncate: false };
+    Operations { insert: true, update: false, delete: false, truncate: false, read: false };
 
 fn wanted(database: &Database, tables: &[&str]) -> WantedObjects {
     let table = |name: &&str| WantedTable {

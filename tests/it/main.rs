@@ -2,6 +2,7 @@
 
 mod alerts;
 mod amplification;
+mod backfill;
 mod catalog;
 mod channels;
 mod chart;

@@ -161,7 +161,7 @@ async fn checker() -> (Database, [Receiver; 2], Checker) {
             "[state]\nkey = \"{KEY}\"\n[endpoints]\nallow = [\"127.0.0.1\"]\n[push_log]\nbodies = \"all\"\n\
              [messages]\ntable = \"public.wecom_messages\"\nhistory = \"public.wecom_message_history\"\n\
              [webhook_api]\nevents = [\"order\"]\nmessage_type = \"note\"\nown_message = \"note == 'own'\"\n\
-             [[event]]\ntype = \"order\"\ntable = \"public.orders\"\n\
+             [[event]]\ntype = \"order\"\ntable = \"public.orders\"\non = [\"insert\", \"read\"]\n\
              [[endpoint]]\nname = \"file\"\nurl = \"{}\"\n\
              [[endpoint]]\nname = \"bad\"\nurl = \"{}\"\n",
             good.url(),
@@ -225,6 +225,28 @@ async fn renames(checker: &mut Checker) {
         let path = "/api/v1/endpoints/{name}/rename";
         checker.done("post", path, from, json!({ "name": to })).await;
     }
+}
+
+/// Rows that were there before; what is done to the backfill meets it in any state.
+async fn backfills(checker: &mut Checker) {
+    let none = || Value::Null;
+    let dry =
+        json!({ "tables": ["public.orders"], "where": "id > 1", "dry_run": true, "count": true });
+    checker.done("post", "/api/v1/backfills", "", dry).await;
+    let ordered = json!({ "tables": ["public.orders"], "endpoints": ["file"], "rate": 1 });
+    let ordered = checker.done("post", "/api/v1/backfills", "", ordered).await;
+    let backfill = ordered["backfills"][0]["id"].to_string();
+    checker.done("get", "/api/v1/backfills", "", none()).await;
+    checker.done("get", "/api/v1/backfills/{id}", &backfill, none()).await;
+    for (method, act) in
+        [("post", "/pause"), ("post", "/resume"), ("post", "/cancel"), ("delete", "")]
+    {
+        let path = format!("/api/v1/backfills/{{id}}{act}");
+        checker.call(method, (&path, &backfill), "", "").await;
+        checker.well.insert((method.to_owned(), path));
+    }
+    let other = r#"{"tables": ["public.nothing"]}"#;
+    checker.refused("post", ("/api/v1/backfills", ""), "", other).await;
 }
 
 #[tokio::test]
@@ -292,6 +314,8 @@ async fn every_operation_answers_as_the_document_says() {
     replay_holds(&mut checker, &replay).await;
     checker.call("delete", ("/api/v1/replay/{id}", &replay), "", "").await;
     checker.well.insert(("delete".to_owned(), "/api/v1/replay/{id}".to_owned()));
+
+    backfills(&mut checker).await;
 
     let config =
         json!({ "URL": url, "Secret": "a secret of sixteen bytes", "MessageTypes": ["1"] });

@@ -104,6 +104,7 @@ fn change(relation: &Arc<Relation>, op: ChangeOp) -> CommittedChange {
         committed: COMMITTED,
         relation: Arc::clone(relation),
         op,
+        xid: 0,
         metadata: None,
         trace: None,
         held: None,

@@ -59,6 +59,8 @@ pub struct Operations {
     pub update: bool,
     pub delete: bool,
     pub truncate: bool,
+    /// Rows that a backfill finds in the table.
+    pub read: bool,
 }
 
 impl EventRule {

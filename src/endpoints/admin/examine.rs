@@ -27,6 +27,7 @@ use crate::endpoints::registry::RegistryHandle;
 use crate::event::dry_run;
 use crate::event::trial;
 use crate::event::trial::TriedRule;
+use crate::flow::backfill::ReadRow;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::CommittedChange;
@@ -288,12 +289,13 @@ fn operations(
         (ChangeOp::Insert { new: row.clone() }, "insert"),
         (ChangeOp::Update { old: Some(before()), new: row.clone() }, "update"),
         (ChangeOp::Delete { old: OldRow::Full(row.clone()) }, "delete"),
+        (ChangeOp::Read { new: row.clone(), read: ReadRow::of_nobody() }, "read"),
     ];
     let Some(wanted) = &trial.op else { return Ok(all.into()) };
     let found: Vec<_> = all.into_iter().filter(|(_, name)| name == wanted).collect();
     match found.is_empty() {
         false => Ok(found),
-        true => Err(AdminRefusal::new(422, "op is one of insert, update, delete")),
+        true => Err(AdminRefusal::new(422, "op is one of insert, update, delete, read")),
     }
 }
 
@@ -303,6 +305,7 @@ fn change(relation: &Arc<Relation>, op: ChangeOp, now: Timestamp) -> CommittedCh
         committed: now,
         relation: Arc::clone(relation),
         op,
+        xid: 0,
         metadata: None,
         trace: None,
         held: None,

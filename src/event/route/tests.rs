@@ -17,6 +17,7 @@ use crate::config::settings::EventGlob;
 use crate::config::settings::ExpiryRule;
 use crate::config::settings::JsonForm;
 use crate::config::settings::KeyOrdering;
+use crate::config::settings::Operations;
 use crate::config::settings::ParkingSettings;
 use crate::config::settings::PayloadSettings;
 use crate::config::settings::RequestTemplate;
@@ -80,6 +81,7 @@ pub(crate) fn change(relation: &Arc<Relation>, op: ChangeOp) -> CommittedChange 
         committed: COMMITTED,
         relation: Arc::clone(relation),
         op,
+        xid: 0,
         metadata: None,
         trace: None,
         held: None,
@@ -90,7 +92,7 @@ pub(crate) fn rule(table: &str, payload: PayloadSettings) -> EventRule {
     EventRule {
         event_type: Arc::from("thing.changed"),
         table: TableName::new("public", table),
-        on: Operations { insert: true, update: true, delete: true, truncate: true },
+        on: Operations { insert: true, update: true, delete: true, truncate: true, read: false },
         filter: None,
         expiry: None,
         order_by: Vec::new(),

@@ -21,7 +21,7 @@ pub(super) struct LaneCursor {
     passed: Vec<EventId>,
     /// Older ones that have left memory again, and what is left of their attempts: their rows may not
     /// know of the last one yet.
-    evicted: BTreeMap<EventId, Option<ResumedDelivery>>,
+    evicted: BTreeMap<(Position, EventId), Option<ResumedDelivery>>,
 }
 
 impl LaneCursor {
@@ -45,13 +45,13 @@ impl LaneCursor {
     }
 
     /// An event has left memory, and its row is to come in again.
-    pub(super) fn evict(&mut self, event: EventId, resume: Option<ResumedDelivery>) {
-        self.evicted.insert(event, resume);
+    pub(super) fn evict(&mut self, event: &Event, resume: Option<ResumedDelivery>) {
+        self.evicted.insert((event.position, event.id), resume);
     }
 
     /// A row comes in. Returns what is left of its attempts, if it was in memory before.
     pub(super) fn come_in(&mut self, event: &Event, row: i64) -> Option<ResumedDelivery> {
-        match self.evicted.remove(&event.id) {
+        match self.evicted.remove(&(event.position, event.id)) {
             Some(resume) => resume,
             None => {
                 self.pass(event, Some(row));
@@ -68,12 +68,12 @@ impl LaneCursor {
     /// Whether an event that comes before this one has to come in again, and is not there yet.
     pub(super) fn is_ahead_of_evicted(&self, event: &Event) -> bool {
         let first = self.evicted.first_key_value();
-        first.is_some_and(|(first, _)| first.position() < event.position)
+        first.is_some_and(|((first, _), _)| *first < event.position)
     }
 
     /// Whether the event has been in memory, and has not left it unsettled.
     pub(super) fn has_passed(&self, event: &Event) -> bool {
-        if self.evicted.contains_key(&event.id) {
+        if self.evicted.contains_key(&(event.position, event.id)) {
             return false;
         }
         self.newest.is_some_and(|newest| event.position < newest)
@@ -82,8 +82,8 @@ impl LaneCursor {
 
     /// Where to read on in the backlog, and how many rows from there on may have been in memory.
     pub(super) fn read_on(&self) -> (Option<BacklogPosition>, usize) {
-        if let Some((first, _)) = self.evicted.first_key_value() {
-            let after = BacklogPosition { position: first.position(), row: 0 };
+        if let Some(((first, _), _)) = self.evicted.first_key_value() {
+            let after = BacklogPosition { position: *first, row: 0 };
             return (Some(after), self.passed.len());
         }
         let after = |position| BacklogPosition { position, row: self.row.unwrap_or(0) };

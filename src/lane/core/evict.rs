@@ -49,7 +49,7 @@ impl LaneState {
             self.freed.outside += 1;
             if let Some(spill) = &mut self.spill {
                 spill.outside += 1;
-                spill.cursor.evict(removed.event.id, removed.resume);
+                spill.cursor.evict(&removed.event, removed.resume);
             }
         }
         self.missing = 0;

@@ -88,7 +88,7 @@ pub(super) struct BacklogSpill {
     pub(super) cursor: LaneCursor,
     /// Until an event beyond this position arrives, events can be older than rows.
     catching_up: Option<Position>,
-    expected: BTreeSet<EventId>,
+    expected: BTreeSet<(Position, EventId)>,
     pub(super) tail: VecDeque<Arc<Event>>,
     /// Until then the seam is closing: what arrives goes into the tail.
     closing: Option<Instant>,
@@ -156,7 +156,7 @@ impl BacklogSpill {
     /// Whether an event that was parked after this row's, and is older, is not there yet.
     fn is_ahead_of_expected(&self, row: &RefilledRow) -> bool {
         let first = self.expected.first();
-        first.is_some_and(|first| first.position() < row.at.position)
+        first.is_some_and(|(first, _)| *first < row.at.position)
     }
 }
 
@@ -196,7 +196,7 @@ impl LaneState {
         }
         match spill.catching_up {
             Some(newest) if event.position <= newest => {
-                spill.expected.insert(event.id);
+                spill.expected.insert((event.position, event.id));
             }
             _ => spill.catching_up = None,
         }
@@ -268,7 +268,7 @@ impl LaneState {
                 break;
             }
             let resume = spill.cursor.come_in(&row.event, row.at.row);
-            spill.expected.remove(&row.event.id);
+            spill.expected.remove(&(row.event.position, row.event.id));
             (spill.outside, spill.reserved) = (spill.outside - 1, spill.reserved - 1);
             has_new_rows = true;
             self.take_in(row, resume, now);

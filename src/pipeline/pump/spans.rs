@@ -74,5 +74,6 @@ fn operation(op: &ChangeOp) -> &'static str {
         ChangeOp::Update { .. } => "UPDATE",
         ChangeOp::Delete { .. } => "DELETE",
         ChangeOp::Truncate => "TRUNCATE",
+        ChangeOp::Read { .. } => "SELECT",
     }
 }

@@ -40,21 +40,26 @@ impl WantedObjects {
             match known {
                 Some(table) => {
                     table.streamed.extend(columns);
-                    table.operations = union(table.operations, rule.on);
+                    table.operations = union(table.operations, published(rule.on));
                     table.named_in.extend(named_in);
                 }
                 None => tables.push(WantedTable {
                     name: rule.table.clone(),
                     columns: Vec::new(),
                     streamed: columns.into_iter().collect(),
-                    operations: rule.on,
+                    operations: published(rule.on),
                     named_in,
                 }),
             }
         }
         if let Some(from) = &settings.endpoints_from {
-            let operations =
-                Operations { insert: true, update: true, delete: true, truncate: true };
+            let operations = Operations {
+                insert: true,
+                update: true,
+                delete: true,
+                truncate: true,
+                read: false,
+            };
             for name in from.watch.iter().cloned() {
                 // What a view reads is PostgreSQL's to know.
                 let columns: Vec<String> = match name == from.table {
@@ -106,11 +111,17 @@ fn named_in(rule: &EventRule, columns: &BTreeSet<String>) -> Vec<(Option<String>
     [(None, table)].into_iter().chain(columns.iter().map(column)).collect()
 }
 
+/// What a publication has to publish for it: a backfill reads the table itself.
+fn published(on: Operations) -> Operations {
+    Operations { read: false, ..on }
+}
+
 pub(super) fn union(a: Operations, b: Operations) -> Operations {
     Operations {
         insert: a.insert || b.insert,
         update: a.update || b.update,
         delete: a.delete || b.delete,
         truncate: a.truncate || b.truncate,
+        read: a.read || b.read,
     }
 }

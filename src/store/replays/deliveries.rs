@@ -170,7 +170,8 @@ fn read_event(row: &Row, at: ReplayCursor, body: String) -> Result<Event, StateE
     Ok(Event {
         id,
         sequence: 0,
-        position: id.position(),
+        // A row that was read: the push log does not say where it stood. It is the past in any case.
+        position: id.position().unwrap_or_default(),
         event_type: read::<&str>(row, "event_type")?.into(),
         table: Arc::new(stored_event::read_table(row)?),
         committed: at.created_at,

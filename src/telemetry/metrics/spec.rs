@@ -221,6 +221,16 @@ pub(super) const CHANNEL_ERRORS: MetricSpec = MetricSpec {
     help: "Answers of a chat system that were no success, by its code; 32 codes an endpoint, then `other`.",
     labels: &["endpoint", "errcode"],
 };
+pub(super) const BACKFILL_ROWS: MetricSpec = MetricSpec {
+    name: "walhook_backfill_rows_total",
+    help: "Rows of backfills, by state: read from the table, sent as events.",
+    labels: &["table", "state"],
+};
+pub(super) const BACKFILL_PROGRESS: MetricSpec = MetricSpec {
+    name: "walhook_backfill_progress_ratio",
+    help: "How much of the table's backfill is done, from 0 to 1, as far as the planner's guess is right.",
+    labels: &["table"],
+};
 pub(super) const INBOUND_RECEIVED: MetricSpec = MetricSpec {
     name: "walhook_inbound_received_total",
     help: "Requests that claimed to be callbacks of the source.",

@@ -1,0 +1,42 @@
+//! Rows that were there before, sent as events between the changes of the stream.
+//!
+//! ```text
+//! table ─ chunk, snapshot, LSN ─▶ [reader] ─▶ pump's [window]: merged with what streams by ─▶ events
+//!   ▲                                                                                          │
+//!   └────── cursor in walhook.backfills ◀── flush ◀── settled or parked ◀── lanes ◀────────────┘
+//! ```
+//!
+//! One transaction a chunk, read-only and short: first its snapshot, then the WAL's position, then the rows.
+//! The rows wait until the stream has passed that position, and take up meanwhile what the snapshot does not
+//! see. So a row is never older than an event of its key that went before it. What the chunk is worth is
+//! decided without I/O (`snapshot`, `row_buffer`, `window`); see `docs/backfill.md`.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `admit` | What is looked at before a backfill is ordered |
+//! | `context` | What every backfill needs |
+//! | `cursor` | Where a backfill reads on |
+//! | `orders` | What the reader tells the pump, and what the pump answers |
+//! | `pace` | How much a chunk may be, and when the next is due |
+//! | `query` | The statements that read rows |
+//! | `reader` | Reads chunks of a table |
+//! | `row_buffer` | The rows of a chunk, and what is merged into them |
+//! | `run` | One backfill, chunk by chunk |
+//! | `service` | All backfills of this walhook |
+//! | `snapshot` | What a snapshot sees |
+//! | `table` | What the catalog says of a table |
+//! | `window` | What the pump remembers, and when rows may go |
+
+pub(crate) mod admit;
+pub(crate) mod context;
+pub mod cursor;
+pub mod orders;
+pub mod pace;
+pub mod query;
+pub mod reader;
+pub mod row_buffer;
+pub(crate) mod run;
+pub(crate) mod service;
+pub mod snapshot;
+pub mod table;
+pub mod window;

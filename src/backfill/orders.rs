@@ -1,0 +1,35 @@
+//! What the reader of a backfill tells the pump, and what the pump answers.
+
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+
+use crate::backfill::window::ReadChunk;
+use crate::flow::backfill::BackfillId;
+use crate::flow::relation::TableName;
+
+/// Orders that wait for the pump. Each of them may hold a chunk.
+pub const ORDERS_MAX: usize = 2;
+
+/// The way to the pump.
+pub type BackfillSender = mpsc::Sender<BackfillOrder>;
+
+#[derive(Debug)]
+pub enum BackfillOrder {
+    /// Changes of the table are to be remembered; told once they are.
+    Track { id: BackfillId, table: TableName, tracked: oneshot::Sender<()> },
+    /// Rows to be sent when the stream has come to them.
+    Chunk { chunk: Box<ReadChunk>, fate: oneshot::Sender<ChunkFate> },
+    /// Nothing more is read.
+    Forget { id: BackfillId },
+}
+
+/// What became of a chunk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ChunkFate {
+    /// Its rows are with the lanes. The ledger says when they are settled or parked.
+    Released { sent: u64 },
+    /// It has to be read again: too little is known of a change that its snapshot does not see.
+    ReadAgain,
+    /// An endpoint that it is for is not there any more.
+    EndpointGone,
+}

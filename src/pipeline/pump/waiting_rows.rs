@@ -1,0 +1,89 @@
+//! The rows of backfills that wait for the stream, and whom to tell what becomes of them.
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+
+use crate::backfill::orders::BackfillOrder;
+use crate::backfill::orders::ChunkFate;
+use crate::backfill::window::BackfillWindow;
+use crate::backfill::window::ReadChunk;
+use crate::event::plan::AsideBody;
+use crate::flow::backfill::BackfillId;
+use crate::flow::change::CommittedChange;
+use crate::flow::lsn::Position;
+use crate::flow::settlement::EndpointIndex;
+
+/// What the pump has to do with backfills.
+#[derive(Default)]
+pub(super) struct PumpBackfills {
+    orders: Option<mpsc::Receiver<BackfillOrder>>,
+    pub(super) window: BackfillWindow,
+    /// Whom to tell what becomes of the chunk that waits.
+    pub(super) fates: HashMap<BackfillId, oneshot::Sender<ChunkFate>>,
+    /// The last row that was sent.
+    pub(super) last: Option<Position>,
+}
+
+impl PumpBackfills {
+    pub(super) fn listen(&mut self, orders: mpsc::Receiver<BackfillOrder>) {
+        self.orders = Some(orders);
+    }
+
+    /// The next order; never comes once nobody gives any.
+    pub(super) async fn next(&mut self) -> BackfillOrder {
+        if let Some(orders) = &mut self.orders
+            && let Some(order) = orders.recv().await
+        {
+            return order;
+        }
+        self.orders = None;
+        std::future::pending().await
+    }
+
+    /// Takes in a change that is handed on.
+    pub(super) fn observe(&mut self, change: &CommittedChange) {
+        if self.window.is_empty() {
+            return;
+        }
+        for id in self.window.observe(change) {
+            self.tell(id, ChunkFate::ReadAgain);
+        }
+    }
+
+    pub(super) fn accept(&mut self, chunk: ReadChunk, fate: oneshot::Sender<ChunkFate>) {
+        let id = chunk.step.id;
+        self.fates.insert(id, fate);
+        if self.window.accept(chunk).is_err() {
+            self.tell(id, ChunkFate::ReadAgain);
+        }
+    }
+
+    pub(super) fn tell(&mut self, id: BackfillId, fate: ChunkFate) {
+        if let Some(told) = self.fates.remove(&id) {
+            told.send(fate).ok(); // it may have been stopped
+        }
+    }
+}
+
+/// Those of the takers that are chosen; all, if none are named.
+pub(super) fn narrowed(
+    takers: Arc<[EndpointIndex]>,
+    chosen: Option<&BTreeSet<EndpointIndex>>,
+) -> Arc<[EndpointIndex]> {
+    match chosen {
+        None => takers,
+        Some(chosen) => takers.iter().copied().filter(|taker| chosen.contains(taker)).collect(),
+    }
+}
+
+/// The same for what is not sent.
+pub(super) fn narrow(aside: &mut [AsideBody], chosen: Option<&BTreeSet<EndpointIndex>>) {
+    let Some(chosen) = chosen else { return };
+    for one in aside {
+        one.shaped.endpoints.retain(|taker| chosen.contains(taker));
+    }
+}

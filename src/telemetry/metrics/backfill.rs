@@ -1,0 +1,31 @@
+//! What backfills have read and sent, and how far they are.
+
+use prometheus::GaugeVec;
+use prometheus::IntCounterVec;
+
+use crate::flow::relation::TableName;
+
+/// The series of all backfills, by table. Clones share them.
+#[derive(Clone, Debug)]
+pub struct BackfillMetrics {
+    rows: IntCounterVec,
+    progress: GaugeVec,
+}
+
+impl BackfillMetrics {
+    pub(super) fn new(rows: IntCounterVec, progress: GaugeVec) -> Self {
+        Self { rows, progress }
+    }
+
+    /// A chunk of so many rows is settled or parked; of these so many went out.
+    pub fn rows(&self, table: &TableName, read: u64, sent: u64) {
+        let table = table.to_string();
+        self.rows.with_label_values(&[table.as_str(), "read"]).inc_by(read);
+        self.rows.with_label_values(&[table.as_str(), "sent"]).inc_by(sent);
+    }
+
+    /// How much of the table's latest backfill is done, from 0 to 1.
+    pub fn progress(&self, table: &TableName, ratio: f64) {
+        self.progress.with_label_values(&[table.to_string()]).set(ratio);
+    }
+}

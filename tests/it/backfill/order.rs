@@ -1,0 +1,196 @@
+//! What a snapshot does not see, and where rows wait.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use serde_json::json;
+use tokio::task::JoinSet;
+use walhook::sandbox::cluster::ClusterOptions;
+
+use super::Bench;
+use super::ITEMS;
+use super::Kept;
+use super::RULE;
+use super::ids;
+use super::reads;
+use crate::support::postgres::Database;
+use crate::support::postgres::Sql;
+use crate::support::postgres::start_cluster;
+use crate::support::postgres::wait_for_text;
+use crate::support::receiver::Answer;
+use crate::support::receiver::Receiver;
+use crate::support::receiver::Request;
+use crate::support::receiver::always;
+use crate::support::service::AMPLE;
+use crate::support::service::Service;
+
+/// Without a standby that answers, a commit is streamed and nobody sees it.
+#[tokio::test]
+async fn a_commit_that_is_streamed_and_not_visible_is_not_undone_by_a_row() {
+    let cluster = start_cluster(ClusterOptions::default()).await;
+    let url = cluster.url("postgres");
+    let sql = Sql::connect(&url).await;
+    sql.batch_execute(ITEMS).await.unwrap();
+    let fill = "INSERT INTO items (id, large) SELECT n, repeat(n::text, 3000) FROM generate_series(1, 60) n";
+    sql.batch_execute(fill).await.unwrap();
+    // Only who asks for it waits for the standby.
+    sql.batch_execute("ALTER DATABASE postgres SET synchronous_commit = local").await.unwrap();
+    sql.batch_execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
+    sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    wait_for_text(&sql, "SHOW synchronous_standby_names", "nobody").await;
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let toml = format!(
+        "[postgres]\nurl = \"{url}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nfilter = \"walhook=debug\"\n\
+         {RULE}[[endpoint]]\nname = \"all\"\nurl = \"{}\"\n",
+        receiver.url()
+    );
+    let service = Service::start(&toml).await;
+    let ordered = json!({ "tables": ["public.items"], "rate": 10 });
+    let ordered = service.post("/api/v1/backfills", &ordered).await.json();
+    let id = ordered["backfills"][0]["id"].as_i64().unwrap();
+    let path = format!("/api/v1/backfills/{id}");
+    receiver.wait_for(1, AMPLE).await;
+    let writer = Sql::connect(&url).await;
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move {
+        writer
+            .batch_execute(
+                "SET synchronous_commit = on; UPDATE items SET version = 2 WHERE id = 60",
+            )
+            .await
+    });
+    let is_updated = |request: &Request| request.json()["operation"] == "update";
+    let deadline = Instant::now() + AMPLE;
+    while !receiver.requests().iter().any(is_updated) {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(sql.text("SELECT version FROM items WHERE id = 60").await, "1", "nobody sees it");
+    while service.get(&path).await.json()["state"] == "running" {
+        assert!(Instant::now() < deadline, "{}", service.get(&path).await.body);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(
+        sql.text("SELECT version FROM items WHERE id = 60").await,
+        "1",
+        "nobody sees it yet"
+    );
+    let found = reads(&receiver.requests());
+    let last = found.iter().find(|body| body["data"]["id"] == 60).unwrap();
+    assert_eq!(last["data"]["version"], 2, "the row is as the stream left it");
+    assert_eq!(last["data"]["large"], "60".repeat(3000), "what the update did not bring is there");
+    // What was streamed before a backfill began is waited for.
+    let again =
+        service.post("/api/v1/backfills", &json!({ "tables": ["public.items"] })).await.json();
+    let id = again["backfills"][0]["id"].as_i64().unwrap();
+    let path = format!("/api/v1/backfills/{id}");
+    while !service.get(&path).await.json()["reason"]
+        .as_str()
+        .unwrap_or_default()
+        .contains("waits for 1 ")
+    {
+        assert!(Instant::now() < deadline, "{}", service.get(&path).await.body);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    sql.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
+    sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    waiting.join_next().await.unwrap().unwrap().unwrap();
+    while service.get(&path).await.json()["state"] != "done" {
+        assert!(Instant::now() < deadline, "{}", service.get(&path).await.body);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    Kept::of(&receiver.requests()).must_be(&sql).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_down_gets_the_rows_later_and_in_order() {
+    let bench = Bench::start(40).await;
+    let is_up = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&is_up);
+    bench.receiver.behave(Arc::new(move |_: &Request| {
+        Answer::status(if asked.load(Ordering::Relaxed) { 200 } else { 503 })
+    }));
+    let id = bench.items().await;
+    // Settled or parked, the backfill goes on; what it has not sent waits in the backlog.
+    assert_eq!(bench.done(id).await["state"], "done");
+    bench
+        .sql
+        .batch_execute(
+            "UPDATE items SET version = 2 WHERE id <= 20; DELETE FROM items WHERE id = 30",
+        )
+        .await
+        .unwrap();
+    bench.balanced().await;
+    let before = bench.receiver.count();
+    is_up.store(true, Ordering::Relaxed);
+    bench.service.post("/api/v1/endpoints/all/try-now", &serde_json::Value::Null).await;
+    let open = "SELECT sum(pending) || ' ' || sum(dead) FROM walhook.balance";
+    wait_for_text(&bench.sql, open, "0 0").await;
+    let requests = bench.receiver.requests();
+    let accepted = &requests[before..];
+    let found: std::collections::BTreeSet<i64> = ids(&reads(accepted)).into_iter().collect();
+    assert!(found.len() >= 39, "{found:?}");
+    Kept::of(accepted).must_be(&bench.sql).await;
+    bench.balanced().await;
+}
+
+/// A transaction that is prepared is no part of what others see; its commit is.
+#[tokio::test]
+async fn prepared_transactions_are_put_in_order() {
+    let options = ClusterOptions {
+        settings: vec![("max_prepared_transactions".into(), "5".into())],
+        ..ClusterOptions::default()
+    };
+    let cluster = start_cluster(options).await;
+    let url = cluster.url("postgres");
+    let sql = Sql::connect(&url).await;
+    sql.batch_execute(ITEMS).await.unwrap();
+    sql.batch_execute("INSERT INTO items (id, large) SELECT n, 'x' FROM generate_series(1, 40) n")
+        .await
+        .unwrap();
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let toml = format!(
+        "[postgres]\nurl = \"{url}\"\n[http]\nlisten = \"127.0.0.1:0\"\n{RULE}\
+         [[endpoint]]\nname = \"all\"\nurl = \"{}\"\n",
+        receiver.url()
+    );
+    let service = Service::start(&toml).await;
+    let ordered = json!({ "tables": ["public.items"], "rate": 10 });
+    let ordered = service.post("/api/v1/backfills", &ordered).await.json();
+    let id = ordered["backfills"][0]["id"].as_i64().unwrap();
+    receiver.wait_for(1, AMPLE).await;
+    sql.batch_execute(
+        "BEGIN; UPDATE items SET version = 2 WHERE id IN (1, 40); PREPARE TRANSACTION 'p'",
+    )
+    .await
+    .unwrap();
+    receiver.wait_for(15, AMPLE).await;
+    sql.batch_execute("COMMIT PREPARED 'p'").await.unwrap();
+    let path = format!("/api/v1/backfills/{id}");
+    let deadline = Instant::now() + AMPLE;
+    while service.get(&path).await.json()["state"] != "done" {
+        assert!(Instant::now() < deadline, "{}", service.get(&path).await.body);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let count = 42;
+    receiver.wait_for(count, AMPLE).await;
+    Kept::of(&receiver.requests()).must_be(&sql).await;
+}
+
+#[tokio::test]
+async fn where_nothing_else_happens_keepalives_let_rows_go() {
+    // The state is in another database, and nobody writes to this one.
+    let state = Database::create().await;
+    let bench = Bench::start(5).await;
+    let Bench { database, sql, receiver, toml, mut service } = bench;
+    service.stop().await;
+    let toml = toml.replace("[http]", &format!("[state]\nurl = \"{}\"\n\n[http]", state.url()));
+    let toml = toml.replace("slot = \"", "slot = \"other_");
+    let service = Service::start(&toml).await;
+    let bench = Bench { database, sql, receiver, toml, service };
+    let id = bench.items().await;
+    assert_eq!(bench.done(id).await["state"], "done");
+    assert_eq!(ids(&reads(&bench.receiver.requests())).len(), 5);
+}
