@@ -211,6 +211,8 @@ fn families() -> BTreeMap<String, (String, String)> {
     let inbound = metrics.inbound("erp");
     inbound.refused("signature");
     metrics.write_backs("order.created").wrote(true, 1);
+    metrics.backfill().rows(&TableName::new("public", "t"), 1, 1);
+    metrics.backfill().progress(&TableName::new("public", "t"), 1.0);
     let text = metrics.render();
     let of = |start: &str| -> BTreeMap<String, String> {
         let lines = text.lines().filter_map(|line| line.strip_prefix(start)?.split_once(' '));
