@@ -37,7 +37,7 @@ function NewReplay({ close, query }) {
 function Backfills() {
   const load = useLoad(async () => (await api.get("/api/v1/backfills")).backfills, [], 2);
   const act = (one, what) => async () => {
-    await api.post(`/api/v1/backfills/${one.id}/${what}`);
+    await api.bare(`/api/v1/backfills/${one.id}/${what}`);
     load.again();
   };
   const buttons = (one) => html`
