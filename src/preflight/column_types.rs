@@ -5,6 +5,7 @@
 
 use tokio_postgres::Client;
 
+use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::expression::Expression;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventFilter;
@@ -30,6 +31,9 @@ const SECONDS_MAX: i64 = 100_000_000_000;
 
 const FIX: &str = "compare it with a constant of its own type, or convert it: string(x), int(x)";
 
+const MATCH_FIX: &str =
+    "match by a column that is a whole number, a text, a uuid, a boolean or a date";
+
 /// Everything that does not fit. Tables that cannot be read say so elsewhere.
 ///
 /// # Errors
@@ -43,10 +47,15 @@ pub(crate) async fn findings(
         let takers = settings.endpoints.iter().filter(|endpoint| endpoint.takes(rule));
         let takers: Vec<&Endpoint> = takers.collect();
         let has_filter = rule.filter.is_some() || takers.iter().any(|taker| taker.filter.is_some());
-        if has_filter || rule.expiry.as_ref().is_some_and(|expiry| expiry.column.is_some()) {
+        let matched = settings.endpoints_from.as_ref().and_then(EndpointsFrom::event_column);
+        if has_filter
+            || matched.is_some()
+            || rule.expiry.as_ref().is_some_and(|expiry| expiry.column.is_some())
+        {
             let sample = sample::read(client, &rule.table, ROWS_MAX).await?;
             if let RowSample::Rows { relation, rows } = sample {
                 of_event(rule, &takers, &relation, &rows, &mut findings);
+                findings.extend(matched.and_then(|column| of_match(rule, column, &relation)));
             }
         }
     }
@@ -105,6 +114,28 @@ fn of_event(
             problem(&whose, "age_column", what, fix)
         }));
     }
+}
+
+/// What `match` of `[endpoints_from]` compares as text though it is written in another way there.
+fn of_match(rule: &EventRule, name: &str, relation: &Relation) -> Option<CheckFinding> {
+    let column = relation.columns.get(relation.column(name)?)?;
+    let trouble = match &*column.sql_type {
+        SqlType::Timestamp | SqlType::TimestampTz => "never matches: it is a point in time",
+        SqlType::Json | SqlType::Hstore => "never matches: it is JSON",
+        SqlType::Composite { .. } => "never matches: it is a row",
+        SqlType::Array { .. } | SqlType::Vector { .. } => "never matches: it is an array",
+        SqlType::Float => "may not match: one number of its type can be written in several ways",
+        SqlType::Bool
+        | SqlType::Integer
+        | SqlType::Numeric
+        | SqlType::Date
+        | SqlType::Bytea
+        | SqlType::Text => return None,
+    };
+    // Others of the events may have a column of another type under this name.
+    let what =
+        format!("`match` of [endpoints_from]: {name} of event {} {trouble}", rule.event_type);
+    Some(CheckFinding::warning(what, String::from(MATCH_FIX)))
 }
 
 fn of_filter(whose: &str, filter: &Expression, relation: &Relation) -> Option<CheckFinding> {

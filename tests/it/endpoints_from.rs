@@ -334,6 +334,31 @@ async fn check_names_a_view_that_cannot_be_read_and_rows_that_are_no_endpoints()
     assert!(said.contains("a row of public.on_air is no endpoint: wh-2"), "{said}");
 }
 
+/// Values are compared as they are written, which two tables do not do alike for every type.
+#[tokio::test]
+async fn check_names_a_match_over_a_type_that_is_written_in_other_ways() {
+    let (_database, sql, receiver, toml) = started().await;
+    webhook(&sql, &receiver, 1, "7").await;
+    for (sql_type, says) in [
+        ("timestamptz", "rule_id of event task never matches: it is a point in time"),
+        ("jsonb", "rule_id of event task never matches: it is JSON"),
+        ("int[]", "rule_id of event task never matches: it is an array"),
+        ("float8", "rule_id of event task may not match"),
+        ("bigint", ""),
+        ("text", ""),
+    ] {
+        let alter = format!(
+            "ALTER TABLE tasks DROP COLUMN rule_id; ALTER TABLE tasks ADD COLUMN rule_id {sql_type}"
+        );
+        sql.batch_execute(&alter).await.unwrap();
+        let mut check = Program::start(&["check"], &toml, &[]);
+        assert_eq!(check.wait(AMPLE).await, Some(0), "{:?}", check.output());
+        let said = check.output().join("\n");
+        assert!(said.contains(says), "{sql_type}: {said}");
+        assert_eq!(said.contains("match by a column"), !says.is_empty(), "{sql_type}: {said}");
+    }
+}
+
 /// The most that walhook serves, and some more.
 const PLACES: u32 = 2000;
 const ROWS: u32 = PLACES + 25;
