@@ -282,17 +282,13 @@ async fn relation(
 ) -> Result<Arc<Relation>, TableError> {
     let oids: Vec<u32> = columns.iter().map(|(_, type_oid)| *type_oid).collect();
     let resolved = types::resolve(client, &oids).await?;
-    let sql_type = |type_oid: u32| {
-        let known = || types::builtin(type_oid).map(Arc::new);
-        let found = resolved.iter().find(|(oid, _)| *oid == type_oid);
-        found.map(|(_, found)| Arc::clone(found)).or_else(known).unwrap_or(Arc::new(SqlType::Text))
-    };
-    let column = |(name, type_oid): &(String, u32)| Column {
-        name: name.clone(),
-        type_oid: *type_oid,
-        identity: flagged.contains(name),
-        sql_type: sql_type(*type_oid),
-    };
+    let column =
+        |((name, type_oid), (_, sql_type)): (&(String, u32), (u32, Arc<SqlType>))| Column {
+            name: name.clone(),
+            type_oid: *type_oid,
+            identity: flagged.contains(name),
+            sql_type,
+        };
     let places = |names: &[String]| -> Vec<usize> {
         let named = columns.iter().enumerate().filter(|(_, (name, _))| names.contains(name));
         named.map(|(place, _)| place).collect()
@@ -302,7 +298,7 @@ async fn relation(
         (ReplicaIdentity::Index, true) => places(flagged),
         _ => primary_key.clone(),
     };
-    let columns: Vec<Column> = columns.iter().map(column).collect();
+    let columns: Vec<Column> = columns.iter().zip(resolved).map(column).collect();
     let row_key = Relation::row_key(identity, &columns, &primary_key);
     Ok(Arc::new(Relation { oid, table: table.clone(), identity, columns, key, row_key }))
 }

@@ -171,21 +171,13 @@ async fn relation(client: &Client, table: &TableName, oid: u32) -> Result<Relati
     let oids: Vec<u32> = columns.iter().map(|(_, type_oid)| *type_oid).collect();
     let resolved = types::resolve(client, &oids).await?;
     let key = types::primary_key(client, oid).await?;
-    let sql_type = |type_oid: u32| {
-        let known = || types::builtin(type_oid).map(Arc::new);
-        let found = resolved.iter().find(|(oid, _)| *oid == type_oid);
-        found.map(|(_, found)| Arc::clone(found)).or_else(known).unwrap_or(Arc::new(SqlType::Text))
-    };
-    let column = |(name, type_oid): &(String, u32)| Column {
-        name: name.clone(),
-        type_oid: *type_oid,
-        identity: true,
-        sql_type: sql_type(*type_oid),
+    let column = |((name, type_oid), (_, sql_type)): (&(String, u32), (u32, Arc<SqlType>))| {
+        Column { name: name.clone(), type_oid: *type_oid, identity: true, sql_type }
     };
     let in_key = |(_, (name, _)): &(usize, &(String, u32))| key.contains(name);
     let key: Vec<usize> =
         columns.iter().enumerate().filter(in_key).map(|(index, _)| index).collect();
-    let columns: Vec<Column> = columns.iter().map(column).collect();
+    let columns: Vec<Column> = columns.iter().zip(resolved).map(column).collect();
     let identity = ReplicaIdentity::Full;
     let row_key = Relation::row_key(identity, &columns, &key);
     Ok(Relation { oid, table: table.clone(), identity, columns, key, row_key })

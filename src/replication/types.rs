@@ -144,7 +144,8 @@ async fn wholeness(
 }
 
 /// Looks types up in the catalog, and those that they are made of: one query per level of nesting.
-/// Every OID asked for is answered; what the catalog does not know is text.
+/// Every OID asked for is answered, in the order in which they stand, built-in ones too; what the catalog
+/// does not know is text.
 ///
 /// # Errors
 /// The catalog could not be read.
