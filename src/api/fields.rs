@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::api::problem::ProblemResponse;
 use crate::flow::event::EventId;
 use crate::flow::time::Timestamp;
+use crate::flow::unique_json;
 
 /// Names that a refusal lists.
 const SHOWN_MAX: usize = 20;
@@ -49,10 +50,10 @@ impl RequestFields {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self { fields: Map::new(), is_body: true });
         }
-        match serde_json::from_slice(body) {
+        match unique_json::parse(body) {
             Ok(Value::Object(fields)) => Self { fields, is_body: true }.knowing(known, "field"),
             Ok(_) => Err(bad("the body must be a JSON object, such as {\"dry_run\": true}")),
-            Err(error) => Err(bad(format!("the body is not JSON: {error}"))),
+            Err(error) => Err(bad(format!("the body {error}"))),
         }
     }
 

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use crate::api::HttpSurface;
 use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;
+use crate::flow::unique_json;
 
 /// The largest body.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -102,8 +103,8 @@ impl FromRequest<HttpSurface> for JsonDocument {
             let detail = "the body must be JSON: send Content-Type: application/json";
             return Err(ProblemResponse::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
-        let read = serde_json::from_slice(&body);
-        read.map(Self).map_err(|error| bad(format!("the body is not JSON: {error}")))
+        let read = unique_json::parse(&body);
+        read.map(Self).map_err(|error| bad(format!("the body {error}")))
     }
 }
 

@@ -46,7 +46,6 @@ use crate::api::webhook_api;
 
 /// A method of a path, and who answers it.
 pub(crate) struct RouteOperation {
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the test of openapi.json"))]
     pub(crate) method: &'static str,
     pub(crate) path: &'static str,
     answer: MethodRouter<HttpSurface>,
@@ -172,8 +171,13 @@ pub(crate) fn router(surface: HttpSurface) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(surface.clone(), guard::require_token))
         .layer(middleware::from_fn_with_state(surface.clone(), guard::refuse_other_sites));
+    // A page of another site may look at what is open, and change nothing.
+    let (changing, open) = open().into_iter().partition(|operation| operation.method == "post");
+    let changing = routes(changing)
+        .layer(middleware::from_fn_with_state(surface.clone(), guard::refuse_other_sites));
     let known_host = middleware::from_fn_with_state(surface.clone(), host::require_known_host);
-    routes(open())
+    routes(open)
+        .merge(changing)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .merge(guarded)
         .fallback(no_such_path)

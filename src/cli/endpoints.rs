@@ -17,6 +17,7 @@ use crate::cli::exit::CommandError;
 use crate::cli::exit::ExitStatus;
 use crate::cli::table;
 use crate::cli::terminal;
+use crate::flow::unique_json;
 
 const PATH: &str = "/api/v1/endpoints";
 
@@ -282,7 +283,7 @@ fn read(file: &PathBuf) -> Result<Value, CommandError> {
     let shown = file.display();
     let usage = |error: anyhow::Error| ExitStatus::Usage.because(error);
     let text = text.with_context(|| format!("{shown} cannot be read")).map_err(usage)?;
-    serde_json::from_str(&text).with_context(|| format!("{shown} is not JSON")).map_err(usage)
+    unique_json::parse(text.as_bytes()).map_err(|error| usage(anyhow!("{shown} {error}")))
 }
 
 #[cfg(test)]

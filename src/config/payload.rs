@@ -12,6 +12,7 @@ use crate::config::reader::TomlSection;
 use crate::config::settings::CloudEventsMode;
 use crate::config::settings::PayloadSettings;
 use crate::config::template;
+use crate::flow::unique_json;
 
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
@@ -80,9 +81,9 @@ fn built_in(field: &FieldReader<'_>, name: &str) -> Option<PayloadSettings> {
 /// A JSON document, from the directory of the configuration.
 fn of_file(field: &FieldReader<'_>, content_type: Option<&HeaderValue>) -> Option<PayloadSettings> {
     let text = field.text_of_file()?;
-    let document = match serde_json::from_str(&text) {
+    let document = match unique_json::parse(text.as_bytes()) {
         Ok(document) => document,
-        Err(error) => return field.refuse(format!("{} is not JSON: {error}", field.shown())),
+        Err(error) => return field.refuse(format!("{} {error}", field.shown())),
     };
     match template::of_json(&document) {
         Ok(root) => Some(PayloadSettings::Template {

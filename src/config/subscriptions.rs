@@ -30,6 +30,7 @@ use crate::config::settings::EventRule;
 use crate::config::signing;
 use crate::config::terms::EndpointTerms;
 use crate::config::url_template;
+use crate::flow::unique_json;
 
 /// Reads the file that `field` names. `terms` are what `[webhook]` gives each endpoint, `taken` the names
 /// of the endpoints before them.
@@ -41,11 +42,12 @@ pub(super) fn read(
 ) -> Vec<Endpoint> {
     let Some(text) = field.text_of_file() else { return Vec::new() };
     let path = field.string().unwrap_or_default();
-    let document: Json = match serde_json::from_str(&text) {
+    let document = match unique_json::parse(text.as_bytes()) {
         Ok(document) => document,
         Err(error) => {
-            // The text around the error may be a secret: the error itself holds only its place.
-            field.note(format!("{} is not JSON: {error}", field.shown()));
+            // The text around the error may be a secret: the error itself holds only its place, and a key that
+            // is there twice.
+            field.note(format!("{} {error}", field.shown()));
             return Vec::new();
         }
     };

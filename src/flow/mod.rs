@@ -24,6 +24,7 @@
 //! | `settlement` | What became of an event at an endpoint |
 //! | `time` | Points in time as walhook carries them |
 //! | `trace` | Trace contexts, as W3C's Trace Context writes them |
+//! | `unique_json` | JSON whose objects have each key once |
 //! | `verdict` | What one attempt came to |
 //! | `watermark` | Up to where everything is settled |
 //! | `write_back` | Write-backs |
@@ -48,6 +49,7 @@ pub mod seen;
 pub mod settlement;
 pub mod time;
 pub mod trace;
+pub mod unique_json;
 pub mod verdict;
 pub mod watermark;
 pub mod write_back;

@@ -98,6 +98,65 @@ async fn without_a_token_nothing_is_answered_by_a_name_that_a_page_can_have() {
     service.stop().await;
 }
 
+/// The calls of the document, with something in the place of what a path names.
+fn calls() -> Vec<(String, String, bool)> {
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/openapi.json"));
+    let document: serde_json::Value = serde_json::from_str(&text.unwrap()).unwrap();
+    let mut calls = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let path: Vec<&str> =
+            path.split('/').map(|part| if part.starts_with('{') { "1" } else { part }).collect();
+        for (method, call) in methods.as_object().unwrap() {
+            let has_body = call["requestBody"].is_object();
+            calls.push((method.to_uppercase(), path.join("/"), has_body));
+        }
+    }
+    assert!(calls.len() > 40, "{}", calls.len());
+    calls
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_changes_nothing_at_all() {
+    let (_database, mut service) = service(&format!("token = \"{TOKEN}\"")).await;
+    let own =
+        format!("host: {0}\r\nx-walhook: page\r\nauthorization: Bearer {TOKEN}\r\n", service.http);
+    for (method, path, _) in calls().iter().filter(|(method, ..)| method != "GET") {
+        let line = format!("{method} {path} HTTP/1.1");
+        for foreign in
+            ["origin: https://evil.example.com", "origin: null", "sec-fetch-site: same-site"]
+        {
+            let headers = format!("{own}{foreign}\r\n");
+            assert_eq!(asked(service.http, &line, &headers).await, 403, "{line} {foreign}");
+        }
+    }
+    let near = format!("{own}origin: http://{}\r\nsec-fetch-site: same-origin\r\n", service.http);
+    for headers in [&own, &near] {
+        assert_eq!(asked(service.http, "POST /logout HTTP/1.1", headers).await, 204, "{headers}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_with_a_key_twice_is_refused_by_every_call_that_takes_one() {
+    let (_database, mut service) = service(&format!("token = \"{TOKEN}\"")).await;
+    let body = r#"{"any": [{"timeout": 1, "timeout": 2}]}"#;
+    let with_body: Vec<_> = calls().into_iter().filter(|(.., has_body)| *has_body).collect();
+    assert!(with_body.len() > 10, "{with_body:?}");
+    for (method, path, _) in with_body {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nx-walhook: page\r\n\
+             authorization: Bearer {TOKEN}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            service.http,
+            body.len()
+        );
+        let answer = raw(service.http, &request).await;
+        assert_eq!(status(&answer), 400, "{method} {path}: {answer}");
+        assert!(answer.contains("key \\\"timeout\\\" twice"), "{method} {path}: {answer}");
+    }
+    service.stop().await;
+}
+
 #[tokio::test]
 async fn whoever_has_the_token_may_come_by_any_name_and_guessing_is_slow_and_seen() {
     let (_database, mut service) = service(&format!("token = \"{TOKEN}\"")).await;

@@ -152,6 +152,10 @@ fn what_is_wrong_with_a_subscription_is_said_with_its_number() {
         problems.replace(&format!("{}/", directory.path().display()), "")
     };
     let cases = [
+        (
+            r#"{"webhooks": [{"url": "https://a/", "url": "https://b/"}]}"#,
+            "walhook.toml:1: webhook.subscriptions: \"subs.json\" has key \"url\" twice",
+        ),
         ("[1", "walhook.toml:1: webhook.subscriptions: \"subs.json\" is not JSON: "),
         ("[]", "subs.json: must be a table, not a list"),
         ("{}", "subs.json: webhooks: is missing: list the subscriptions"),
