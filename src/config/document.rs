@@ -44,6 +44,9 @@ const DEPTH_MAX: usize = 32;
 const SECRET_KEYS: [&str; 8] =
     ["password", "client_secret", "corp_secret", "private_key", "token", "bearer", "value", "key"];
 
+/// Where the address stands from which access tokens are fetched.
+const TOKEN_URL: &str = "/auth/oauth2/token_url";
+
 /// What holds for an endpoint that says nothing else.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointDefaults {
@@ -257,6 +260,33 @@ pub fn unmask(document: &mut Json, before: &Json) {
     });
 }
 
+/// The credentials that a document with masks keeps of `before` though its URL, or the one that tokens are
+/// fetched from, leads to another origin: by key, each once. They would be shown to whoever is there. What
+/// signs is none of them, since it is never sent.
+pub fn carried_off(document: &Json, before: &Json) -> Vec<String> {
+    let is_moved = |pointer: &str| {
+        let text = |document: &Json| document.pointer(pointer)?.as_str().map(ToOwned::to_owned);
+        let (Some(new), Some(known)) = (text(document), text(before)) else { return false };
+        let origin = |text: &str| Url::parse(text.trim()).ok().map(|url| url.origin());
+        new != MASK && origin(&new) != origin(&known)
+    };
+    let (url, token_url) = (is_moved("/url"), is_moved(TOKEN_URL));
+    let mut kept = Vec::new();
+    visit(&mut document.clone(), String::new(), &mut |pointer, text| {
+        let Some(Json::String(known)) = before.pointer(pointer) else { return };
+        let goes_along = url || (token_url && pointer.starts_with("/auth/oauth2/"));
+        let is_sent = is_secret(pointer, known) && !is_url(pointer) && !is_signing(pointer);
+        if goes_along && is_sent && text == MASK {
+            kept.push(pointer.trim_start_matches('/').replace('/', "."));
+        }
+    });
+    kept
+}
+
+fn is_signing(pointer: &str) -> bool {
+    pointer == "/secret" || pointer.starts_with("/secret/")
+}
+
 /// Whether a document holds [`MASK`] where no secret is known.
 pub fn is_masked(document: &Json) -> bool {
     let mut is_masked = false;
@@ -287,7 +317,7 @@ fn visit(value: &mut Json, pointer: String, each: &mut impl FnMut(&str, &mut Str
 }
 
 fn is_url(pointer: &str) -> bool {
-    matches!(pointer, "/url" | "/auth/oauth2/token_url")
+    matches!(pointer, "/url" | TOKEN_URL)
 }
 
 fn is_secret(pointer: &str, text: &str) -> bool {

@@ -7,6 +7,7 @@ mod filters;
 mod gauges;
 mod keys;
 mod load;
+mod moves;
 mod refusals;
 mod webhook_api;
 

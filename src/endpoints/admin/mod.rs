@@ -43,6 +43,7 @@ use crate::api::endpoints::AdminRequest;
 use crate::api::endpoints::TestWish;
 use crate::clock::DatabaseClock;
 use crate::clock::host_now;
+use crate::config::document;
 use crate::config::settings::Settings;
 use crate::endpoints::admin::record::EndpointRecord;
 use crate::endpoints::admin::record::RecordSeal;
@@ -271,6 +272,7 @@ impl EndpointAdmin {
             );
             return Err(AdminRefusal::new(422, detail));
         }
+        refuse_carrying_off(&document, before)?;
         before.unmask(&mut document);
         let record = EndpointRecord { document, ..before.clone() };
         self.change(orders, record, who).await?;
@@ -412,6 +414,22 @@ fn unknown(name: &str) -> AdminRefusal {
             "there is no endpoint {name}: `walhook endpoints list` and /api/v1/endpoints show those that there are"
         ),
     )
+}
+
+/// Credentials of one host are not sent to another because somebody has corrected a URL.
+fn refuse_carrying_off(document: &Json, before: &EndpointRecord) -> Result<(), AdminRefusal> {
+    let kept = document::carried_off(document, &before.document);
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let detail = format!(
+        "the URL leads to another host, and {} would be sent there: give each anew, or take it away with \
+         null; what signs (secret) is kept",
+        kept.join(", ")
+    );
+    let what = "is kept for another host: give it anew, or null";
+    let errors = kept.into_iter().map(|key| (key, what.to_owned())).collect();
+    Err(AdminRefusal { errors, ..AdminRefusal::new(422, detail) })
 }
 
 fn require_object(document: &Json) -> Result<(), AdminRefusal> {
