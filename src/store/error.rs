@@ -129,6 +129,17 @@ pub enum StoreError {
     },
     #[error("database {database} does not exist: correct its name in the connection URL")]
     NoDatabase { database: String },
+    #[error(
+        "database {database} has an encoding that PostgreSQL cannot convert to UTF8, in which walhook reads it: \
+         move it into a database with ENCODING 'UTF8': `createdb -T template0 -E UTF8 new`, then `pg_dump -E EUC_JP \
+         {database} | psql new`, with the encoding that its texts are in (EUC_JP, EUC_KR, EUC_CN, BIG5, LATIN1, KOI8R, \
+         ...) in the place of EUC_JP"
+    )]
+    NotInUtf8 {
+        database: String,
+        #[source]
+        cause: ServerError,
+    },
     #[error("PostgreSQL has no free connection: raise max_connections, or close some")]
     TooManyConnections(#[source] ServerError),
     #[error("PostgreSQL is starting up, shutting down or recovering: wait until it is up")]
@@ -203,6 +214,7 @@ impl StoreError {
             | Self::WrongPassword { .. }
             | Self::NotAllowed { .. }
             | Self::NoDatabase { .. }
+            | Self::NotInUtf8 { .. }
             | Self::TooOld(_)
             | Self::UnsupportedAuthentication { .. }
             | Self::NoChannelBinding
@@ -220,6 +232,7 @@ impl StoreError {
             | Self::WrongPassword { .. }
             | Self::NotAllowed { .. }
             | Self::NoDatabase { .. }
+            | Self::NotInUtf8 { .. }
             | Self::TooOld(_)
             | Self::TooManyConnections(_)
             | Self::UnsupportedAuthentication { .. }
@@ -259,6 +272,7 @@ impl StoreError {
             | Self::UrlFile { .. }
             | Self::NotAllowed { .. }
             | Self::NoDatabase { .. }
+            | Self::NotInUtf8 { .. }
             | Self::TlsNotOffered { .. }
             | Self::Tls { .. }
             | Self::Certificate { .. }
@@ -327,6 +341,7 @@ impl StoreError {
             | Self::WrongPassword { .. }
             | Self::NotAllowed { .. }
             | Self::NoDatabase { .. }
+            | Self::NotInUtf8 { .. }
             | Self::TooOld(_)
             | Self::UnsupportedAuthentication { .. }
             | Self::NoChannelBinding
@@ -348,6 +363,12 @@ impl StoreError {
                 Self::NotAllowed { user, database, cause }
             }
             state if *state == SqlState::INVALID_CATALOG_NAME => Self::NoDatabase { database },
+            // The message is in the server's language, the name of the encoding is not.
+            state
+                if *state == SqlState::FEATURE_NOT_SUPPORTED && cause.message.contains("UTF8") =>
+            {
+                Self::NotInUtf8 { database, cause }
+            }
             state if *state == SqlState::TOO_MANY_CONNECTIONS => Self::TooManyConnections(cause),
             state if *state == SqlState::CANNOT_CONNECT_NOW => Self::NotReady(cause),
             state

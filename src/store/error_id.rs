@@ -21,6 +21,7 @@ impl StoreError {
             Self::WrongPassword { .. } => "wrong-password",
             Self::NotAllowed { .. } => "not-allowed",
             Self::NoDatabase { .. } => "no-database",
+            Self::NotInUtf8 { .. } => "not-in-utf8",
             Self::TooManyConnections(_) => "too-many-connections",
             Self::NotReady(_) => "server-not-ready",
             Self::TooOld(_) => "server-too-old",

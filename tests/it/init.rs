@@ -8,6 +8,7 @@ use crate::support::postgres::Sql;
 use crate::support::postgres::start_cluster;
 use crate::support::program::Program;
 use crate::support::service::AMPLE;
+use crate::support::service::configuration;
 
 /// What it said on both streams, its exit code, and the file that it wrote.
 struct Made {
@@ -248,5 +249,32 @@ async fn whoever_has_set_the_variable_is_not_told_to_set_it() {
         let said = program.output().join("\n");
         assert!(said.contains("walhook check"), "{said}");
         assert_eq!(said.contains("export DATABASE_URL"), is_told, "{role:?}: {said}");
+    }
+}
+
+/// What the server says at the door is told with the place and the way out, by whoever knocks.
+#[tokio::test]
+async fn an_encoding_that_is_not_converted_is_named_by_init_check_and_run() {
+    let options = "ENCODING 'MULE_INTERNAL' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'";
+    let odd = Database::create_with(options).await;
+    let plain = Database::create().await;
+    let rest = "[[event]]\ntype = \"t\"\ntable = \"public.t\"\n\n[webhook]\nurls = [\"http://127.0.0.1:9/\"]\n";
+    let toml = configuration(&odd, rest);
+    // The state has a database of its own, perhaps.
+    let state = configuration(&plain, rest) + &format!("\n[state]\nurl = \"{}\"\n", odd.url());
+    plain.sql().await.batch_execute("CREATE TABLE t (id int PRIMARY KEY)").await.unwrap();
+    let made = init(&odd, &["t"]).await;
+    let mut said = vec![(made.code, made.said)];
+    for (command, toml) in [("check", &toml), ("run", &toml), ("check", &state), ("run", &state)] {
+        let mut program = Program::start(&[command], toml, &[]);
+        said.push((program.wait(AMPLE).await, program.output().join("\n")));
+    }
+    for (code, said) in said {
+        assert_eq!(code, Some(3), "{said}");
+        let place =
+            format!("database {} has an encoding that PostgreSQL cannot convert", odd.name());
+        for part in [place.as_str(), "MULE_INTERNAL", "pg_dump -E", "not-in-utf8"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
     }
 }
