@@ -29,8 +29,28 @@ mod time;
 
 /// Appends the JSON of a value that is not null.
 pub fn write_json(out: &mut Vec<u8>, sql_type: &SqlType, text: &[u8]) {
+    let _fits = write_value(out, sql_type, text);
+}
+
+/// The same; false where a row type in it, at any depth, does not fit and so is a string of its text.
+pub(crate) fn write_value(out: &mut Vec<u8>, sql_type: &SqlType, text: &[u8]) -> bool {
     let start = out.len();
-    let written = match sql_type {
+    let nested = match sql_type {
+        SqlType::Array { element, delimiter } => {
+            nested::write_array(out, element, *delimiter, text)
+        }
+        SqlType::Composite { fields } => nested::write_composite(out, fields, text),
+        other => write_scalar(out, other, text).map(|()| true),
+    };
+    nested.unwrap_or_else(|| {
+        out.truncate(start);
+        write_string(out, text);
+        !sql_type.has_composite()
+    })
+}
+
+fn write_scalar(out: &mut Vec<u8>, sql_type: &SqlType, text: &[u8]) -> Option<()> {
+    match sql_type {
         SqlType::Bool => write_bool(out, text),
         SqlType::Integer | SqlType::Float | SqlType::Numeric => write_number(out, text),
         SqlType::Json => write_raw_json(out, text),
@@ -39,18 +59,12 @@ pub fn write_json(out: &mut Vec<u8>, sql_type: &SqlType, text: &[u8]) {
         SqlType::Bytea => write_base64(out, text),
         SqlType::Hstore => nested::write_hstore(out, text),
         SqlType::Vector { element } => nested::write_vector(out, element, text),
-        SqlType::Array { element, delimiter } => {
-            nested::write_array(out, element, *delimiter, text)
-        }
-        SqlType::Composite { fields } => nested::write_composite(out, fields, text),
         SqlType::Date | SqlType::Text => {
             write_string(out, text);
             Some(())
         }
-    };
-    if written.is_none() {
-        out.truncate(start);
-        write_string(out, text);
+        // Made of others.
+        SqlType::Array { .. } | SqlType::Composite { .. } => None,
     }
 }
 

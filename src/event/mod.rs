@@ -30,6 +30,7 @@
 //! | `trial` | What one change would come to, without anything being sent |
 //! | `type_check` | Whether an expression's types fit a table's columns, before any row shows it |
 //! | `value` | An expression's value as JSON |
+//! | `unfit` | Values that do not fit their row type any more |
 //! | `writer` | Builds a `EventBody` with one allocation for all of its text |
 //! | `writer_trace` | The trace that a change's writer gave |
 
@@ -54,4 +55,5 @@ pub mod trial;
 pub mod type_check;
 mod value;
 mod writer;
+mod unfit;
 mod writer_trace;

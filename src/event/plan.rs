@@ -31,6 +31,7 @@ use crate::event::subscribers::SubscriberChoice;
 use crate::event::subscribers::SubscriberIndex;
 use crate::event::target::WriteBackTarget;
 use crate::event::template::RenderFaults;
+use crate::event::unfit;
 use crate::event::writer::JsonWriter;
 use crate::event::writer_trace::WriterTrace;
 use crate::flow::body::EventBody;
@@ -112,6 +113,8 @@ pub(super) struct RulePlan {
 pub(super) struct CompiledRule {
     pub(super) relation: Arc<Relation>,
     pub(super) plans: Vec<TablePlan>,
+    /// Columns of row types.
+    pub(super) composites: Vec<usize>,
 }
 
 /// One rule against one relation.
@@ -203,7 +206,11 @@ pub(super) fn compile(rules: &[RulePlan], relation: &Arc<Relation>) -> CompiledR
                 .collect(),
         }
     };
-    CompiledRule { relation: Arc::clone(relation), plans: mine.map(plan).collect() }
+    CompiledRule {
+        relation: Arc::clone(relation),
+        plans: mine.map(plan).collect(),
+        composites: unfit::columns(relation),
+    }
 }
 
 impl TablePlan {

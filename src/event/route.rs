@@ -25,6 +25,7 @@ use crate::event::plan::compile;
 use crate::event::scope::EvaluationFault;
 use crate::event::subscribers::EventSubscribers;
 use crate::event::template::RenderFaults;
+use crate::event::unfit::UnfitValues;
 use crate::event::writer::JsonWriter;
 use crate::failpoint;
 use crate::flow::change::ChangeOp;
@@ -45,6 +46,7 @@ pub struct EventRouter {
     compiled: HashMap<u32, CompiledRule>,
     writer: JsonWriter,
     faults: FaultReporter,
+    unfit: UnfitValues,
     /// By rule index; only for rules with `dedupe`.
     windows: Vec<Option<DedupeWindow>>,
     /// Noted in the windows and not taken yet.
@@ -94,6 +96,7 @@ impl EventRouter {
             compiled: HashMap::new(),
             writer: JsonWriter::default(),
             faults: FaultReporter::default(),
+            unfit: UnfitValues::default(),
             windows: rules.iter().map(window).collect(),
             seen: Vec::new(),
         };
@@ -190,6 +193,16 @@ impl EventRouter {
                 each(plan.rule, routed);
             }
         }
+    }
+
+    /// How many values of a change that was routed are sent as their text, since their row type was altered
+    /// after they had been written. The first of each column is named in the log.
+    pub fn unfit(&mut self, change: &CommittedChange) -> u64 {
+        let Some(compiled) = self.compiled.get(&change.relation.oid) else { return 0 };
+        if compiled.composites.is_empty() || compiled.plans.is_empty() {
+            return 0;
+        }
+        self.unfit.count(change, &compiled.composites)
     }
 
     /// As [`EventRouter::route`], for a change that must not be rendered: all of its rules' events are

@@ -9,6 +9,7 @@ use crate::config::settings::EventRule;
 use crate::flow::event::EventFacts;
 use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
+use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::telemetry::metrics::EventMetrics;
 use crate::telemetry::metrics::WalhookMetrics;
@@ -16,6 +17,7 @@ use crate::telemetry::metrics::WalhookMetrics;
 /// Handles to the counters, resolved once.
 pub(crate) struct TableCounters {
     rules: Vec<(Arc<str>, EventMetrics)>,
+    metrics: WalhookMetrics,
     /// Those that there are.
     endpoints: HashMap<EndpointIndex, Arc<str>>,
 }
@@ -24,7 +26,8 @@ impl TableCounters {
     pub(crate) fn new(metrics: &WalhookMetrics, rules: &[EventRule]) -> Self {
         let rule =
             |rule: &EventRule| (Arc::clone(&rule.event_type), metrics.event(&rule.event_type));
-        Self { rules: rules.iter().map(rule).collect(), endpoints: HashMap::new() }
+        let rules = rules.iter().map(rule).collect();
+        Self { rules, metrics: metrics.clone(), endpoints: HashMap::new() }
     }
 
     /// From here on these are the endpoints, taking events or not.
@@ -60,6 +63,13 @@ impl TableCounters {
             id = facts.find("id"),
             "not pushed: its values were pushed before"
         );
+    }
+
+    /// So many values of a row were none of their type any more.
+    pub(crate) fn sent_as_text(&self, table: &TableName, values: u64) {
+        if values > 0 {
+            self.metrics.values_as_text(table).inc_by(values);
+        }
     }
 
     /// A change became an event.

@@ -79,6 +79,7 @@ struct MetricFamilies {
     captured: IntCounterVec,
     filtered: IntCounterVec,
     repeated: IntCounterVec,
+    values_as_text: IntCounterVec,
     events: IntCounterVec,
     deliveries: IntCounterVec,
     pending: IntGaugeVec,
@@ -134,6 +135,7 @@ impl WalhookMetrics {
             filtered: counters(&registry, &spec::EVENTS_FILTERED),
             repeated: counters(&registry, &spec::EVENTS_REPEATED),
             events: counters(&registry, &spec::EVENTS),
+            values_as_text: counters(&registry, &spec::VALUES_AS_TEXT),
             deliveries: counters(&registry, &spec::DELIVERIES),
             pending: gauges(&registry, &spec::DELIVERIES_PENDING),
             balance: gauges(&registry, &spec::BALANCE),
@@ -280,6 +282,11 @@ impl WalhookMetrics {
             repeated: self.0.repeated.with_label_values(&[event_type]),
         }
     }
+    /// Values of a table's rows that are sent as their text, since their type was altered.
+    pub fn values_as_text(&self, table: &TableName) -> IntCounter {
+        self.0.values_as_text.with_label_values(&[&table.to_string()])
+    }
+
 
     pub fn write_backs(&self, event_type: &str) -> WriteBackMetrics {
         let outcome = |outcome| self.0.write_backs.with_label_values(&[event_type, outcome]);

@@ -240,6 +240,46 @@ async fn attributes_of_a_row_type_change_under_a_running_walhook() {
     assert_eq!(rows[3]["a"], json!({"road": "Main", "city": "Rome"}));
 }
 
+/// What the WAL holds was written before; the catalog is as it is now.
+#[tokio::test]
+async fn a_value_that_was_written_before_its_type_lost_an_attribute_is_named_as_text() {
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    sql.batch_execute(
+        "CREATE TYPE addr AS (street text, number int, city text);
+         CREATE TABLE t (id int PRIMARY KEY, a addr, many addr[], note text)",
+    )
+    .await
+    .unwrap();
+    let receiver = Receiver::start(always(Answer::status(200)));
+    let toml = configuration(&database, &event("t", &receiver.url()));
+    Service::start(&toml).await.stop().await;
+    sql.batch_execute(
+        "INSERT INTO t VALUES (1, '(Main,2,Rome)', ARRAY['(Main,2,Rome)'::addr], 'x');
+         ALTER TYPE addr RENAME ATTRIBUTE street TO road;
+         INSERT INTO t VALUES (2, '(Main,2,Rome)', NULL, 'x');
+         ALTER TYPE addr DROP ATTRIBUTE number;
+         INSERT INTO t VALUES (3, '(Main,Rome)', '{}', 'x')",
+    )
+    .await
+    .unwrap();
+    let mut service = Service::start(&toml).await;
+    receiver.wait_for(3, AMPLE).await;
+    service.wait_for_metric("walhook_values_as_text_total{table=\"public.t\"}", 3.0).await;
+    let lines = service.program.output();
+    let named: Vec<_> = lines.iter().filter(|line| line.contains("fewer attributes")).collect();
+    assert_eq!(named.len(), 2, "once for each column: {named:?}");
+    service.stop().await;
+    let mut rows = data(&receiver);
+    rows.sort_by_key(|row| row["id"].as_i64());
+    assert_eq!(
+        (&rows[0]["a"], &rows[0]["many"]),
+        (&json!("(Main,2,Rome)"), &json!(["(Main,2,Rome)"]))
+    );
+    assert_eq!(rows[1]["a"], json!("(Main,2,Rome)"));
+    assert_eq!(rows[2]["a"], json!({"road": "Main", "city": "Rome"}));
+}
+
 #[tokio::test]
 async fn hstore_is_the_object_that_the_server_makes_of_it() {
     let database = Database::create().await;

@@ -1,7 +1,8 @@
 //! Values made of values: arrays, row types and vectors, in any nesting.
 //!
 //! What is read here is what `array_out` and `record_out` of the server write; whatever else is
-//! `None`, and the caller takes the text as it is. Depth is bounded: by [`DIMENSIONS_MAX`] for the
+//! `None`, and the caller takes the text as it is. Arrays and row types also say whether all row types in
+//! them fit. Depth is bounded: by [`DIMENSIONS_MAX`] for the
 //! braces of one array, and by the type for arrays in rows in arrays.
 
 use std::borrow::Cow;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use crate::event::datum::write_json;
 use crate::event::datum::write_string;
+use crate::event::datum::write_value;
 use crate::flow::relation::SqlType;
 
 /// PostgreSQL's MAXDIM.
@@ -46,7 +48,8 @@ pub(super) fn write_array(
     element: &SqlType,
     delimiter: u8,
     text: &[u8],
-) -> Option<()> {
+) -> Option<bool> {
+    let mut fits = true;
     let mut r = NestedReader { rest: without_bounds(text)? };
     r.expect(b'{')?;
     out.push(b'[');
@@ -73,7 +76,7 @@ pub(super) fn write_array(
             }
             (ExpectedToken::First | ExpectedToken::Next, _) => {
                 match r.element(delimiter)? {
-                    Some(value) => write_json(out, element, &value),
+                    Some(value) => fits &= write_value(out, element, &value),
                     None => out.extend_from_slice(b"null"),
                 }
                 expected = ExpectedToken::After;
@@ -81,7 +84,7 @@ pub(super) fn write_array(
             (ExpectedToken::After, _) => return None,
         }
     }
-    r.rest.is_empty().then_some(())
+    r.rest.is_empty().then_some(fits)
 }
 
 /// Appends an object from `(1,"a ""b""",)`: a field's value, or nothing for null.
@@ -89,7 +92,8 @@ pub(super) fn write_composite(
     out: &mut Vec<u8>,
     fields: &[(String, Arc<SqlType>)],
     text: &[u8],
-) -> Option<()> {
+) -> Option<bool> {
+    let mut fits = true;
     let mut r = NestedReader { rest: text };
     r.expect(b'(')?;
     out.push(b'{');
@@ -105,14 +109,14 @@ pub(super) fn write_composite(
         write_string(out, name.as_bytes());
         out.push(b':');
         match r.field()? {
-            Some(value) => write_json(out, sql_type, &value),
+            Some(value) => fits &= write_value(out, sql_type, &value),
             None => out.extend_from_slice(b"null"),
         }
     }
     // Fields are left over if one was dropped from the type after the row was written.
     r.expect(b')')?;
     out.push(b'}');
-    r.rest.is_empty().then_some(())
+    r.rest.is_empty().then_some(fits)
 }
 
 /// Appends an object from `"a"=>"1", "b"=>NULL`, which hstore writes.

@@ -31,6 +31,11 @@ pub(super) const EVENTS_REPEATED: MetricSpec = MetricSpec {
     help: "Changes that did not become this event because their values were pushed before.",
     labels: &["event"],
 };
+pub(super) const VALUES_AS_TEXT: MetricSpec = MetricSpec {
+    name: "walhook_values_as_text_total",
+    help: "Values of row types that were written before the type was altered, and were sent as their text.",
+    labels: &["table"],
+};
 pub(super) const EVENTS: MetricSpec = MetricSpec {
     name: "walhook_events_total",
     help: "Events that were raised, before they go to endpoints.",

@@ -212,6 +212,7 @@ fn families() -> BTreeMap<String, (String, String)> {
     inbound.refused("signature");
     metrics.write_backs("order.created").wrote(true, 1);
     metrics.backfill().rows(&TableName::new("public", "t"), 1, 1);
+    metrics.values_as_text(&TableName::new("public", "t")).inc();
     metrics.backfill().progress(&TableName::new("public", "t"), 1.0);
     let text = metrics.render();
     let of = |start: &str| -> BTreeMap<String, String> {
