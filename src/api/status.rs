@@ -32,6 +32,9 @@ const STATE_TIME: Duration = Duration::from_secs(2);
 /// Endpoints of which the state is asked: an outage of all of them is no reason for a long query.
 const ASKED_MAX: usize = 200;
 
+const WRITE_BACK_FIX: &str = "`walhook check` and the log say what is in the way; how to see these rows and \
+                              to give one up: docs/troubleshooting.md, \"Rows are not told\"";
+
 /// The process lives.
 pub(crate) async fn health() -> Json<Value> {
     Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
@@ -191,7 +194,7 @@ fn problems(
     let write_backs = surface.write_backs.view();
     if write_backs.failing > 0 {
         let why = write_backs.error.clone().unwrap_or_default();
-        problem("write-backs", format!("rows cannot be written back: {why}"), "see the log");
+        problem("write-backs", format!("rows cannot be written back: {why}"), WRITE_BACK_FIX);
     }
     problems
 }

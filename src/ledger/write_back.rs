@@ -18,6 +18,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use prometheus::IntGauge;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -57,6 +58,9 @@ const FAILURES_MAX: usize = 8;
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_CAP: Duration = Duration::from_secs(300);
 const CONNECT_CAP: Duration = Duration::from_secs(10);
+
+/// How often the log says again that rows cannot be written, for the same reason.
+const NAMED_EVERY: Duration = Duration::from_secs(3600);
 
 /// How often the log says that write-backs changed no row.
 const UNCHANGED_EVERY: Duration = Duration::from_secs(60);
@@ -119,8 +123,9 @@ pub struct WriteBackRunner {
     status: WriteBackStatus,
     sessions: Option<WriteBackSessions>,
     unchanged: UnchangedRows,
-    /// The last error of each event type that was logged.
-    named: HashMap<Arc<str>, String>,
+    failing: IntGauge,
+    /// The last error of each event type that was logged, and when.
+    named: HashMap<Arc<str>, (String, Instant)>,
     swept: Option<Instant>,
 }
 
@@ -167,6 +172,7 @@ impl WriteBackRunner {
             status: terms.status,
             sessions: None,
             unchanged: UnchangedRows::default(),
+            failing: metrics.write_backs_failing(),
             named: HashMap::new(),
             swept: None,
         }
@@ -218,6 +224,7 @@ impl WriteBackRunner {
         while self.round(&mut sessions).await? == WriteBackRound::Wrote {}
         let outlook = write_backs::outlook(sessions.books(), &self.slot).await?;
         self.sessions = Some(sessions);
+        self.failing.set(i64::try_from(outlook.failing).unwrap_or(i64::MAX));
         self.status.set(|view| {
             view.failing = outlook.failing;
             if outlook.failing == 0 {
@@ -414,14 +421,17 @@ impl WriteBackRunner {
         let wait = RETRY_FIRST.saturating_mul(1 << due.tries.min(16)).min(RETRY_CAP);
         let wait = wait.mul_f64(0.75 + fastrand::f64() / 2.0);
         write_backs::failed(client, &self.slot, due.event, &cause, wait).await?;
-        if self.named.get(&due.event_type) != Some(&cause) {
+        let named = self.named.get(&due.event_type);
+        let is_told = named.is_some_and(|(told, at)| *told == cause && at.elapsed() < NAMED_EVERY);
+        if !is_told {
             tracing::warn!(
                 event = &*due.event_type,
                 table = %due.table,
                 error = cause,
+                tries = due.tries + 1,
                 "cannot write an outcome back, trying again; deliveries go on; see `walhook check`"
             );
-            self.named.insert(Arc::clone(&due.event_type), cause.clone());
+            self.named.insert(Arc::clone(&due.event_type), (cause.clone(), Instant::now()));
         }
         self.status.set(|view| view.error = Some(cause));
         if let Some((_, metrics)) = self.rule(due) {

@@ -10,7 +10,9 @@
 //! | `dry_run` | Tries every event on rows of its table, for `walhook check` |
 //! | `endpoint_rows` | The rows of `[endpoints_from]` |
 //! | `event_schemas` | The catalogue of events |
+//! | `function_tables` | Functions of write-backs that name tables whose rows are hidden from them |
 //! | `gaps` | Gaps before the start |
+//! | `grants` | The statements that give a role what a statement or a view of the user's needs |
 //! | `inspection` | Asks PostgreSQL for everything that a configuration needs of it |
 //! | `message_tables` | Looks beforehand at the tables that say what became of messages |
 //! | `old_rows` | Whether PostgreSQL sends what the events need of old rows, and what their endpoints need of rows |
@@ -22,6 +24,7 @@
 //! | `schema_watch` | Compares tables and publication with the configuration while walhook runs, as `check` does before |
 //! | `server_observer` | The observer |
 //! | `state_schema` | walhook's own tables |
+//! | `write_back_trial` | Tries write-backs on rows that are there, for `walhook check` |
 //! | `write_backs` | Joins write-backs to the ledger, and looks at them before the start |
 
 pub(crate) mod callback_tables;
@@ -32,7 +35,9 @@ pub(crate) mod column_types;
 pub(crate) mod dry_run;
 pub(crate) mod endpoint_rows;
 pub(crate) mod event_schemas;
+pub(crate) mod function_tables;
 pub(crate) mod gaps;
+pub(crate) mod grants;
 pub(crate) mod inspection;
 pub(crate) mod message_tables;
 pub(crate) mod old_rows;
@@ -44,4 +49,5 @@ pub(crate) mod rights;
 pub(crate) mod schema_watch;
 pub(crate) mod server_observer;
 pub(crate) mod state_schema;
+pub(crate) mod write_back_trial;
 pub(crate) mod write_backs;

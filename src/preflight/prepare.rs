@@ -23,6 +23,7 @@ use crate::preflight::ownership;
 use crate::preflight::ownership::StartConsent;
 use crate::preflight::reach;
 use crate::preflight::state_schema;
+use crate::preflight::write_back_trial;
 use crate::replication::catalog;
 use crate::replication::catalog::CheckFinding;
 use crate::replication::catalog::CheckReport;
@@ -236,7 +237,9 @@ pub(crate) async fn check(settings: &Settings) -> anyhow::Result<(CheckReport, V
         let trials = dry_run::findings(settings, &session.client, host_now()).await?;
         report.findings.extend(trials.findings);
         examples = trials.examples;
+        report.findings.extend(write_back_trial::findings(settings, &mut sessions).await?);
     }
+    let session = sessions.plain(&settings.postgres.server).await?;
     report.findings.push(clock_offset::finding(&session.client).await?);
     match state_refusal(settings).await? {
         None => {

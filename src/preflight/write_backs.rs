@@ -14,6 +14,7 @@ use crate::ledger::write_back::WriteBackRule;
 use crate::ledger::write_back::WriteBackRunner;
 use crate::ledger::write_back::WriteBackTerms;
 use crate::pipeline::handles::SharedHandles;
+use crate::preflight::grants;
 use crate::replication::catalog::CheckFinding;
 use crate::replication::catalog::facts::CatalogFacts;
 use crate::replication::catalog::wanted::WantedObjects;
@@ -86,18 +87,41 @@ pub(crate) async fn findings(
             findings.push(SetupDiagnostic::WriteBack { event, what, fix }.into());
             continue;
         }
-        match row_change::explain(client, terms, &rule.table, &table.key, false).await {
-            Ok(()) => findings.push(CheckFinding::ok(format!("write-back of event {event}"))),
+        let row = row_change::any_row(terms, &table.key);
+        match row_change::explain(client, terms, &rule.table, &row, false).await {
+            Ok(()) => match row_change::untyped_place(client, terms, &rule.table, &row).await {
+                Ok(Some(place)) => {
+                    let what = format!(
+                        "{{{{ {place} }}}} stands where a row of any type may, so no value can be put there"
+                    );
+                    let fix = format!("cast it: {{{{ {place} }}}}::the_type_of_the_row");
+                    findings.push(SetupDiagnostic::WriteBack { event, what, fix }.into());
+                }
+                Ok(None) => findings.push(match call_lacks(client, terms).await?.as_slice() {
+                    [] => CheckFinding::ok(format!("write-back of event {event}")),
+                    lacks => {
+                        let what = String::from("the procedure may not be called");
+                        let fix = grants::fix(lacks, String::new);
+                        SetupDiagnostic::WriteBack { event, what, fix }.into()
+                    }
+                }),
+                Err(StateError::Store(StoreError::Refused(cause))) => {
+                    findings.push(refused(client, rule, terms, role, event, &cause).await?);
+                }
+                Err(StateError::Store(other)) => return Err(other),
+                Err(_) => {}
+            },
             Err(StateError::Store(StoreError::Refused(cause))) => {
                 // Both have one code: what may be done to the rows that are seen tells them apart.
                 let is_denied = cause.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE;
-                let seen = row_change::explain(client, terms, &rule.table, &table.key, true);
-                findings.push(if is_denied && seen.await.is_ok() {
+                let is_hidden = is_denied
+                    && row_change::explain(client, terms, &rule.table, &row, true).await.is_ok();
+                findings.push(if is_hidden {
                     let whose = format!("the write-back of event {event}");
                     let (what, role) = (cause.to_string(), role.clone());
                     SetupDiagnostic::RowSecurity { whose, what, role }.into()
                 } else {
-                    refused(rule, terms, role, event, &cause)
+                    refused(client, rule, terms, role, event, &cause).await?
                 });
             }
             Err(StateError::Store(other)) => return Err(other),
@@ -107,17 +131,28 @@ pub(crate) async fn findings(
     Ok(findings)
 }
 
-fn refused(
+/// What it takes to call a procedure, which PostgreSQL does not plan.
+async fn call_lacks(client: &Client, terms: &WriteBackSettings) -> Result<Vec<String>, StoreError> {
+    match &terms.change {
+        RowChangeSql::Statement(pieces) if row_change::is_call(terms) => {
+            grants::for_statement(client, &row_change::text(pieces)).await
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+async fn refused(
+    client: &Client,
     rule: &EventRule,
     terms: &WriteBackSettings,
     role: &str,
     event: String,
     cause: &ServerError,
-) -> CheckFinding {
+) -> Result<CheckFinding, StoreError> {
     let what = cause.to_string();
     if is_transient_state(&cause.sqlstate) {
         let what = format!("the write-back of event {event} could not be looked at: {what}");
-        return CheckFinding::warning(what, String::from("run `walhook check` again"));
+        return Ok(CheckFinding::warning(what, String::from("run `walhook check` again")));
     }
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let denied = cause.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE;
@@ -128,10 +163,14 @@ fn refused(
             rule.table.quoted(),
             quoted(role)
         ),
-        RowChangeSql::Statement(_) if denied => {
-            format!("grant role {} what the statement needs", quoted(role))
+        RowChangeSql::Statement(pieces) if denied => {
+            let lacks = grants::for_statement(client, &row_change::text(pieces)).await?;
+            grants::fix(&lacks, || format!("grant role {} what the statement needs", quoted(role)))
+        }
+        _ if cause.sqlstate == SqlState::INDETERMINATE_DATATYPE => {
+            String::from("cast the place in `sql`, as {{ id }}::bigint")
         }
         _ => String::from("correct `write_back`, or the table"),
     };
-    SetupDiagnostic::WriteBack { event, what, fix }.into()
+    Ok(SetupDiagnostic::WriteBack { event, what, fix }.into())
 }

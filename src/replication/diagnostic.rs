@@ -106,6 +106,7 @@ pub enum SetupDiagnostic {
     EndpointsTable {
         table: String,
         what: String,
+        fix: String,
     },
     /// A source's callbacks could not be kept.
     CallbackTable {
@@ -341,7 +342,7 @@ impl SetupDiagnostic {
                 "`{key}` of event {event} needs values of the old row that are not sent of {table}"
             ),
             Self::EndpointLacks { whose, key, what, .. } => format!("`{key}` of {whose} {what}"),
-            Self::EndpointsTable { table, what } => {
+            Self::EndpointsTable { table, what, .. } => {
                 format!("the endpoints in {table} cannot be read: {what}")
             }
             Self::CallbackTable { source, what, .. } => {
@@ -483,10 +484,9 @@ impl SetupDiagnostic {
             }
             Self::NeedsOldRow { sql, .. } => format!("run `{sql}` as the owner of the table"),
             Self::EndpointLacks { fix, .. } => fix.clone(),
-            Self::EndpointsTable { table, .. } => {
-                format!("correct [endpoints_from], or grant SELECT on {table} to walhook's role")
-            }
-            Self::WriteBack { fix, .. } | Self::CallbackTable { fix, .. } => fix.clone(),
+            Self::EndpointsTable { fix, .. }
+            | Self::WriteBack { fix, .. }
+            | Self::CallbackTable { fix, .. } => fix.clone(),
             Self::RowSecurity { role, .. } => format!(
                 "run `ALTER ROLE {} BYPASSRLS;` as a superuser, or log in as the owner of the table, \
                  where that is not under FORCE ROW LEVEL SECURITY",

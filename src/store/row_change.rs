@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::Format;
 use tokio_postgres::types::IsNull;
+use tokio_postgres::types::Kind;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
 use tokio_postgres::types::to_sql_checked;
@@ -107,26 +108,66 @@ pub(crate) async fn apply(
     Ok(tx.execute_typed(&statement.sql, &statement.params()).await?)
 }
 
-/// Asks PostgreSQL to plan both outcomes for a row with this key: finds what is missing, rights
-/// included, and changes nothing. With `hidden`, row-level security may hide rows; without, it is an
-/// error.
+/// A row of which nothing is known but the columns that a write-back needs of it.
+pub fn any_row(terms: &WriteBackSettings, key: &[String]) -> TargetRow {
+    let columns = key.iter().chain(terms.columns());
+    TargetRow {
+        key: key.iter().map(|column| column.as_str().into()).collect(),
+        values: columns.map(|column| (column.as_str().into(), None)).collect(),
+        owed: 1,
+    }
+}
+
+/// A statement with nothing in its places: what it names.
+pub fn text(pieces: &[SqlPiece]) -> String {
+    let literals = pieces.iter().map(|piece| match piece {
+        SqlPiece::Literal(text) => text.as_str(),
+        _ => " ",
+    });
+    literals.collect()
+}
+
+/// Whether it calls a procedure, of which PostgreSQL says beforehand only that it is there.
+pub fn is_call(terms: &WriteBackSettings) -> bool {
+    let RowChangeSql::Statement(pieces) = &terms.change else { return false };
+    let first = text(pieces);
+    first.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case("call"))
+}
+
+/// The first place of the statement that has no type of its own, so that no value can be put there: where
+/// a row of any type may stand.
 ///
 /// # Errors
-/// What would be wrong with every write-back.
+/// PostgreSQL does not understand the statement.
+pub async fn untyped_place(
+    client: &Client,
+    terms: &WriteBackSettings,
+    table: &TableName,
+    row: &TargetRow,
+) -> Result<Option<String>, StateError> {
+    let RowChangeSql::Statement(pieces) = &terms.change else { return Ok(None) };
+    let answered = Answered::default();
+    let statement = statement(terms, table, row, ("", &answered), "evt_");
+    let unknown = vec![Type::UNKNOWN; statement.values.len()];
+    let prepared = client.prepare_typed(&statement.sql, &unknown).await?;
+    let places = pieces.iter().filter_map(SqlPiece::place).zip(prepared.params());
+    let mut untyped = places.filter(|(_, sql_type)| *sql_type.kind() == Kind::Pseudo);
+    Ok(untyped.next().map(|(place, _)| place))
+}
+
+/// Asks PostgreSQL to plan both outcomes for this row: finds what is missing, rights included, and
+/// changes nothing. With `hidden`, row-level security may hide rows; without, it is an error.
+///
+/// # Errors
+/// What would be wrong with the write-back: of [`any_row`], with every one.
 pub async fn explain(
     client: &mut Client,
     terms: &WriteBackSettings,
     table: &TableName,
-    key: &[String],
+    row: &TargetRow,
     hidden: bool,
 ) -> Result<(), StateError> {
     let security = if hidden { "on" } else { "off" };
-    let columns = key.iter().chain(terms.columns());
-    let target = TargetRow {
-        key: key.iter().map(|column| column.as_str().into()).collect(),
-        values: columns.map(|column| (column.as_str().into(), None)).collect(),
-        owed: 1,
-    };
     for outcome in [&terms.delivered, &terms.failed] {
         let tx = client.transaction().await?;
         tx.batch_execute(&format!(
@@ -135,8 +176,13 @@ pub async fn explain(
         ))
         .await?;
         let said = (outcome.as_str(), &Answered::default());
-        let statement = statement(terms, table, &target, said, "evt_");
-        tx.execute_typed(&format!("EXPLAIN {}", statement.sql), &statement.params()).await?;
+        let statement = statement(terms, table, row, said, "evt_");
+        if is_call(terms) {
+            // Which has no plan.
+            tx.prepare_typed(&statement.sql, &vec![Type::UNKNOWN; statement.values.len()]).await?;
+        } else {
+            tx.execute_typed(&format!("EXPLAIN {}", statement.sql), &statement.params()).await?;
+        }
         tx.rollback().await?;
     }
     Ok(())
@@ -168,15 +214,18 @@ fn statement<'a>(
             for key in &target.key {
                 values.push(text(target.value(key).flatten()));
                 // A String takes everything.
-                let _infallible = write!(sql, "{} = ${} AND ", quoted(key), values.len());
+                let key = quoted(key);
+                let _infallible = write!(sql, "{key} = {} AND ", typed(&key, values.len()));
             }
             values.push(text(target.value(column).flatten()));
             values.extend([text(Some(&terms.delivered)), text(Some(&terms.failed))]);
             let (seen, last) = (values.len() - 2, values.len());
             let _infallible = write!(
                 sql,
-                "({name} IS NOT DISTINCT FROM ${seen} OR {name} IN (${}, ${last}))",
-                seen + 1
+                "({name} IS NOT DISTINCT FROM {} OR {name} IN ({}, {}))",
+                typed(&name, seen),
+                typed(&name, seen + 1),
+                typed(&name, last)
             );
             ChangeStatement { sql, values }
         }
@@ -199,6 +248,13 @@ fn statement<'a>(
             ChangeStatement { sql, values }
         }
     }
+}
+
+/// A parameter of the column's own type. Beside an operator alone it would get the type that the operator
+/// has: `record` for a row type, whose values cannot be read, and a number for `regclass`. The branches of a
+/// CASE have one type, and it is gone before the statement is planned.
+fn typed(column: &str, place: usize) -> String {
+    format!("CASE WHEN false THEN {column} ELSE ${place} END")
 }
 
 fn quoted(column: &str) -> String {
@@ -235,8 +291,11 @@ mod tests {
         let (sql, values) = shown(RowChangeSql::Column("status".to_owned()));
         assert_eq!(
             sql,
-            "UPDATE \"s\".\"t\" SET \"status\" = $1 WHERE \"a\"\"b\" = $2 AND \"n\" = $3 AND \
-             (\"status\" IS NOT DISTINCT FROM $4 OR \"status\" IN ($5, $6))"
+            "UPDATE \"s\".\"t\" SET \"status\" = $1 WHERE \
+             \"a\"\"b\" = CASE WHEN false THEN \"a\"\"b\" ELSE $2 END AND \
+             \"n\" = CASE WHEN false THEN \"n\" ELSE $3 END AND \
+             (\"status\" IS NOT DISTINCT FROM CASE WHEN false THEN \"status\" ELSE $4 END OR \"status\" IN \
+             (CASE WHEN false THEN \"status\" ELSE $5 END, CASE WHEN false THEN \"status\" ELSE $6 END))"
         );
         let texts = [Some("ok"), Some("1"), Some("x"), None, Some("ok"), Some("bad")];
         assert_eq!(values, texts.map(|text| text.map(ToOwned::to_owned)));

@@ -101,6 +101,7 @@ struct MetricFamilies {
     orphaned: IntGauge,
     write_backs: IntCounterVec,
     write_back_errors: IntCounterVec,
+    write_backs_failing: IntGauge,
     endpoints_table_errors: IntCounter,
     obstacle: IntGaugeVec,
     ledger_flush: Histogram,
@@ -134,8 +135,8 @@ impl WalhookMetrics {
             captured: counters(&registry, &spec::EVENTS_CAPTURED),
             filtered: counters(&registry, &spec::EVENTS_FILTERED),
             repeated: counters(&registry, &spec::EVENTS_REPEATED),
-            events: counters(&registry, &spec::EVENTS),
             values_as_text: counters(&registry, &spec::VALUES_AS_TEXT),
+            events: counters(&registry, &spec::EVENTS),
             deliveries: counters(&registry, &spec::DELIVERIES),
             pending: gauges(&registry, &spec::DELIVERIES_PENDING),
             balance: gauges(&registry, &spec::BALANCE),
@@ -156,6 +157,7 @@ impl WalhookMetrics {
             orphaned: gauge(&registry, &spec::ORPHANED),
             write_backs: counters(&registry, &spec::WRITE_BACKS),
             write_back_errors: counters(&registry, &spec::WRITE_BACK_ERRORS),
+            write_backs_failing: gauge(&registry, &spec::WRITE_BACKS_FAILING),
             endpoints_table_errors: counters(&registry, &spec::ENDPOINTS_TABLE_ERRORS)
                 .with_label_values::<&str>(&[]),
             obstacle: gauges(&registry, &spec::OBSTACLE),
@@ -237,6 +239,11 @@ impl WalhookMetrics {
         self.0.orphaned.clone()
     }
 
+    /// Write-backs whose last try was refused.
+    pub fn write_backs_failing(&self) -> IntGauge {
+        self.0.write_backs_failing.clone()
+    }
+
     pub fn endpoints_table_errors(&self) -> IntCounter {
         self.0.endpoints_table_errors.clone()
     }
@@ -275,6 +282,11 @@ impl WalhookMetrics {
         TableMetrics { captured: self.0.captured.with_label_values(&[&table.to_string()]) }
     }
 
+    /// Values of a table's rows that are sent as their text, since their type was altered.
+    pub fn values_as_text(&self, table: &TableName) -> IntCounter {
+        self.0.values_as_text.with_label_values(&[&table.to_string()])
+    }
+
     pub fn event(&self, event_type: &str) -> EventMetrics {
         EventMetrics {
             raised: self.0.events.with_label_values(&[event_type]),
@@ -282,11 +294,6 @@ impl WalhookMetrics {
             repeated: self.0.repeated.with_label_values(&[event_type]),
         }
     }
-    /// Values of a table's rows that are sent as their text, since their type was altered.
-    pub fn values_as_text(&self, table: &TableName) -> IntCounter {
-        self.0.values_as_text.with_label_values(&[&table.to_string()])
-    }
-
 
     pub fn write_backs(&self, event_type: &str) -> WriteBackMetrics {
         let outcome = |outcome| self.0.write_backs.with_label_values(&[event_type, outcome]);

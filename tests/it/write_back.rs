@@ -1,6 +1,8 @@
 //! Write-backs: when every endpoint has an outcome, the row is told, once, and raises no event.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
+mod statements;
+
 use std::time::Duration;
 use std::time::Instant;
 

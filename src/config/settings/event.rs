@@ -264,6 +264,18 @@ pub enum SqlPiece {
 }
 
 impl SqlPiece {
+    /// What stands between the braces; `None` for the text around them.
+    pub fn place(&self) -> Option<String> {
+        match self {
+            Self::Literal(_) => None,
+            Self::Outcome => Some(String::from("outcome")),
+            Self::EventId => Some(String::from("event_id")),
+            Self::Error => Some(String::from("error")),
+            Self::Column(column) => Some(column.clone()),
+            Self::Response(pointer) => Some(format!("response{}", pointer.replace('/', "."))),
+        }
+    }
+
     fn column(&self) -> Option<&String> {
         match self {
             Self::Column(column) => Some(column),

@@ -8,6 +8,7 @@ use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::settings::Settings;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store::error::ServerError;
+use crate::preflight::grants;
 use crate::store::error::StoreError;
 use crate::store::error::is_transient_state;
 
@@ -68,5 +69,9 @@ pub(crate) async fn unreadable(
             return Ok(SetupDiagnostic::RowSecurity { whose, what, role: row.try_get(0)? });
         }
     }
-    Ok(SetupDiagnostic::EndpointsTable { table, what })
+    let lacks = grants::for_rows(client, &from.table).await?;
+    let fix = grants::fix(&lacks, || {
+        format!("correct [endpoints_from], or grant SELECT on {table} to walhook's role")
+    });
+    Ok(SetupDiagnostic::EndpointsTable { table, what, fix })
 }

@@ -156,6 +156,11 @@ pub(super) const WRITE_BACK_ERRORS: MetricSpec = MetricSpec {
     help: "Tries to write an outcome back that PostgreSQL refused.",
     labels: &["event"],
 };
+pub(super) const WRITE_BACKS_FAILING: MetricSpec = MetricSpec {
+    name: "walhook_write_backs_failing",
+    help: "Outcomes whose last try to be written back PostgreSQL refused; they are tried again.",
+    labels: &[],
+};
 pub(super) const ENDPOINTS_TABLE_ERRORS: MetricSpec = MetricSpec {
     name: "walhook_endpoints_table_errors_total",
     help: "Tries to read the table of [endpoints_from] that PostgreSQL refused or did not answer.",

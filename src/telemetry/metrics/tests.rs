@@ -100,6 +100,7 @@ const SERIES: &[&str] = &[
     "walhook_slot_retained_wal_bytes",
     "walhook_slot_safe_wal_bytes",
     "walhook_source_problems",
+    "walhook_write_backs_failing",
 ];
 
 #[test]
@@ -131,7 +132,7 @@ fn names_end_in_their_unit_and_every_metric_has_a_help() {
     for help in helps.clone() {
         assert!(help.ends_with('.') && help.split(' ').count() > 6, "{help}");
     }
-    assert_eq!((types, helps.count()), (39, 39));
+    assert_eq!((types, helps.count()), (40, 40));
 }
 
 #[test]
@@ -211,8 +212,8 @@ fn families() -> BTreeMap<String, (String, String)> {
     let inbound = metrics.inbound("erp");
     inbound.refused("signature");
     metrics.write_backs("order.created").wrote(true, 1);
-    metrics.backfill().rows(&TableName::new("public", "t"), 1, 1);
     metrics.values_as_text(&TableName::new("public", "t")).inc();
+    metrics.backfill().rows(&TableName::new("public", "t"), 1, 1);
     metrics.backfill().progress(&TableName::new("public", "t"), 1.0);
     let text = metrics.render();
     let of = |start: &str| -> BTreeMap<String, String> {
