@@ -279,6 +279,11 @@ impl EndpointsFrom {
         self.matching.as_ref().map(|(column, _)| column.as_str())
     }
 
+    /// The column of the table that has the values which an endpoint takes.
+    pub fn values_column(&self) -> Option<&str> {
+        self.matching.as_ref().map(|(_, column)| column.as_str())
+    }
+
     /// The endpoint of a row, which has all of [`EndpointsFrom::columns`].
     ///
     /// # Errors

@@ -16,6 +16,7 @@
 //! | `envelope` | Envelopes that others have specified |
 //! | `expiry` | When a row was born, and whether it is too old |
 //! | `image` | What a change says about a column, before and after |
+//! | `match_form` | How values of a column are compared with those of `match` |
 //! | `payload` | Payloads, compiled once per relation into labels and column references; the two built-in ones that are walhook's own |
 //! | `plan` | A rule against one relation |
 //! | `request_values` | What the expressions of an endpoint's URL and headers come to on a change |
@@ -29,8 +30,8 @@
 //! | `template` | A payload of the user's own against one relation |
 //! | `trial` | What one change would come to, without anything being sent |
 //! | `type_check` | Whether an expression's types fit a table's columns, before any row shows it |
-//! | `value` | An expression's value as JSON |
 //! | `unfit` | Values that do not fit their row type any more |
+//! | `value` | An expression's value as JSON |
 //! | `writer` | Builds a `EventBody` with one allocation for all of its text |
 //! | `writer_trace` | The trace that a change's writer gave |
 
@@ -40,6 +41,7 @@ pub mod dry_run;
 mod envelope;
 pub(crate) mod expiry;
 mod image;
+mod match_form;
 pub(crate) mod payload;
 pub mod plan;
 mod request_values;
@@ -53,7 +55,7 @@ mod target;
 mod template;
 pub mod trial;
 pub mod type_check;
+mod unfit;
 mod value;
 mod writer;
-mod unfit;
 mod writer_trace;

@@ -17,6 +17,7 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::ValueMatch;
 use crate::event::image;
 use crate::event::image::RowImage;
+use crate::event::match_form::MatchForm;
 use crate::event::scope::EvaluationFault;
 use crate::event::scope::EvaluationScope;
 use crate::event::template::RenderFaults;
@@ -115,6 +116,9 @@ struct SubscriberGroup {
 #[derive(Debug)]
 struct ByColumn {
     column: usize,
+    /// Of those who choose by `match`: by what counts of a value.
+    matched: HashMap<Box<[u8]>, Vec<SubscriberGroup>>,
+    form: MatchForm,
     /// By the text that PostgreSQL sends.
     texts: HashMap<Box<[u8]>, Vec<SubscriberGroup>>,
     integers: HashMap<i64, Vec<SubscriberGroup>>,
@@ -146,6 +150,8 @@ impl ByColumn {
     fn new(column: usize) -> Self {
         Self {
             column,
+            matched: HashMap::new(),
+            form: MatchForm::default(),
             texts: HashMap::new(),
             integers: HashMap::new(),
             booleans: [Vec::new(), Vec::new()],
@@ -174,6 +180,8 @@ struct IndexBuilding {
     columns: HashMap<usize, usize>,
     /// Places of groups, by column, value and filter.
     groups: HashMap<(usize, ConstantValue, Option<Arc<str>>), usize>,
+    /// The same of `matched`.
+    matched: HashMap<(usize, Box<[u8]>, Option<Arc<str>>), usize>,
     /// Places in `index.others`, by filter.
     others: HashMap<Arc<str>, usize>,
 }
@@ -188,10 +196,12 @@ impl IndexBuilding {
     ) {
         if let Some(only) = only {
             // Who names a column that is not there takes nothing.
-            if let Some(column) = relation.column(&only.column) {
-                let place = self.column(column);
+            if let Some(index) = relation.column(&only.column)
+                && let Some(column) = relation.columns.get(index)
+            {
+                let (place, form) = (self.column(index), MatchForm::of(column));
                 for value in &only.values {
-                    self.put(place, ConstantValue::Text(value.as_str().into()), endpoint, filter);
+                    self.put_matched((place, form), form.wanted(value), endpoint, filter);
                 }
             }
             return;
@@ -234,6 +244,21 @@ impl IndexBuilding {
         let groups = column.groups(&value);
         let key = (place, value, filter.map(|filter| Arc::from(filter.source())));
         let group = *self.groups.entry(key).or_insert(groups.len());
+        join(groups, group, endpoint, filter);
+    }
+
+    fn put_matched(
+        &mut self,
+        (place, form): (usize, MatchForm),
+        value: Box<[u8]>,
+        endpoint: EndpointIndex,
+        filter: Option<&Expression>,
+    ) {
+        let Some(column) = self.index.columns.get_mut(place) else { return };
+        column.form = form;
+        let groups = column.matched.entry(value.clone()).or_default();
+        let key = (place, value, filter.map(|filter| Arc::from(filter.source())));
+        let group = *self.matched.entry(key).or_insert(groups.len());
         join(groups, group, endpoint, filter);
     }
 
@@ -324,6 +349,11 @@ impl ByColumn {
             ColumnValue::Unchanged => return self.filters.name(faults),
             ColumnValue::Text(text) => text,
         };
+        if !self.matched.is_empty()
+            && let Some(groups) = self.matched.get(&*self.form.of_row(text))
+        {
+            choice.admit(groups, scope, faults);
+        }
         if let Some(groups) = self.texts.get(text) {
             choice.admit(groups, scope, faults);
         }

@@ -4,6 +4,7 @@
 //! a word, and so is an event that nobody takes.
 
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 
 use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::expression::Expression;
@@ -31,6 +32,26 @@ const SECONDS_MAX: i64 = 100_000_000_000;
 
 const FIX: &str = "compare it with a constant of its own type, or convert it: string(x), int(x)";
 
+/// The type of a column if its `=` is not that of its texts, and whether that is for its collation: built-in
+/// types with several texts of one value, domains over `char(n)`, and whatever an extension brings.
+const ODD_EQUALITY: &str = "
+    WITH RECURSIVE base (oid, is_domain, is_odd_collation) AS (
+        SELECT a.atttypid, false, EXISTS (SELECT FROM pg_catalog.pg_collation l
+                   WHERE l.oid = a.attcollation AND NOT l.collisdeterministic)
+          FROM pg_catalog.pg_attribute a
+          JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = $1 AND c.relname = $2 AND a.attname = $3 AND NOT a.attisdropped
+        UNION ALL
+        SELECT t.typbasetype, true, b.is_odd_collation
+          FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.oid WHERE t.typtype = 'd')
+    SELECT pg_catalog.format_type(t.oid, NULL), b.is_odd_collation
+      FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.oid
+     WHERE t.typtype <> 'd'
+       AND (b.is_odd_collation OR (t.typtype = 'b' AND t.oid >= 16384) OR t.typtype IN ('r', 'm')
+            OR (b.is_domain AND t.typname = 'bpchar')
+            OR (t.oid < 16384 AND t.typname IN ('interval', 'inet', 'cidr', 'timetz', 'jsonpath', 'xml')))";
+
 const MATCH_FIX: &str =
     "match by a column that is a whole number, a text, a uuid, a boolean or a date";
 
@@ -55,11 +76,35 @@ pub(crate) async fn findings(
             let sample = sample::read(client, &rule.table, ROWS_MAX).await?;
             if let RowSample::Rows { relation, rows } = sample {
                 of_event(rule, &takers, &relation, &rows, &mut findings);
-                findings.extend(matched.and_then(|column| of_match(rule, column, &relation)));
+                if let Some(column) = matched {
+                    findings.extend(match of_match(rule, column, &relation) {
+                        None => odd_match(client, rule, column).await?,
+                        found => found,
+                    });
+                }
             }
         }
     }
     Ok(findings)
+}
+
+/// What can never be true of the types that columns have by now, without a look at rows: for a walhook that
+/// runs.
+///
+/// # Errors
+/// The server cannot be asked.
+pub(crate) async fn refusals(
+    settings: &Settings,
+    client: &Client,
+) -> Result<Vec<SetupDiagnostic>, StoreError> {
+    let mut findings = Vec::new();
+    for rule in settings.events.iter().filter(|rule| rule.filter.is_some() || rule.expiry.is_some())
+    {
+        if let Some(relation) = sample::described(client, &rule.table).await? {
+            of_event(rule, &[], &relation, &[], &mut findings);
+        }
+    }
+    Ok(findings.into_iter().filter_map(|finding| finding.refusal).collect())
 }
 
 /// Events that no endpoint takes, where none can be made while walhook runs.
@@ -124,8 +169,8 @@ fn of_match(rule: &EventRule, name: &str, relation: &Relation) -> Option<CheckFi
         SqlType::Json | SqlType::Hstore => "never matches: it is JSON",
         SqlType::Composite { .. } => "never matches: it is a row",
         SqlType::Array { .. } | SqlType::Vector { .. } => "never matches: it is an array",
-        SqlType::Float => "may not match: one number of its type can be written in several ways",
         SqlType::Bool
+        | SqlType::Float
         | SqlType::Integer
         | SqlType::Numeric
         | SqlType::Date
@@ -136,6 +181,24 @@ fn of_match(rule: &EventRule, name: &str, relation: &Relation) -> Option<CheckFi
     let what =
         format!("`match` of [endpoints_from]: {name} of event {} {trouble}", rule.event_type);
     Some(CheckFinding::warning(what, String::from(MATCH_FIX)))
+}
+
+/// A column of texts of which two can be equal for PostgreSQL and different for us.
+async fn odd_match(
+    client: &Client,
+    rule: &EventRule,
+    name: &str,
+) -> Result<Option<CheckFinding>, StoreError> {
+    let of = [&rule.table.schema as &(dyn ToSql + Sync), &rule.table.name, &name];
+    let Some(row) = client.query_opt(ODD_EQUALITY, &of).await? else { return Ok(None) };
+    let (sql_type, is_collation): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let why = match is_collation {
+        true => String::from("its collation takes different texts for equal"),
+        false => format!("equal values of type {sql_type} can be written in several ways"),
+    };
+    let event = &rule.event_type;
+    let what = format!("`match` of [endpoints_from]: {name} of event {event} may not match: {why}");
+    Ok(Some(CheckFinding::warning(what, String::from(MATCH_FIX))))
 }
 
 fn of_filter(whose: &str, filter: &Expression, relation: &Relation) -> Option<CheckFinding> {

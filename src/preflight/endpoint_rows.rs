@@ -30,7 +30,7 @@ const DIALED_MAX: usize = 200;
 
 /// All rows of the table.
 pub(crate) async fn rows(client: &Sql, from: &EndpointsFrom) -> Result<Vec<Row>, StoreError> {
-    let rows = client.query(&question(from), &[]).await?;
+    let rows = client.query(&question(client, from).await?, &[]).await?;
     let mut texts = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<&str>, _>>()?;
     // Of two rows of one name the same one counts each time.
     texts.sort_unstable();

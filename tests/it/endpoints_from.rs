@@ -339,14 +339,30 @@ async fn check_names_a_view_that_cannot_be_read_and_rows_that_are_no_endpoints()
 async fn check_names_a_match_over_a_type_that_is_written_in_other_ways() {
     let (_database, sql, receiver, toml) = started().await;
     webhook(&sql, &receiver, 1, "7").await;
+    sql.batch_execute("CREATE DOMAIN filled AS char(5); CREATE TYPE mood AS ENUM ('a')")
+        .await
+        .unwrap();
+    let icu = "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+    let has_icu = sql.batch_execute(icu).await.is_ok();
     for (sql_type, says) in [
         ("timestamptz", "rule_id of event task never matches: it is a point in time"),
         ("jsonb", "rule_id of event task never matches: it is JSON"),
         ("int[]", "rule_id of event task never matches: it is an array"),
-        ("float8", "rule_id of event task may not match"),
+        ("interval", "rule_id of event task may not match: equal values of type interval"),
+        ("cidr", "rule_id of event task may not match: equal values of type cidr"),
+        ("numrange", "rule_id of event task may not match: equal values of type numrange"),
+        ("filled", "rule_id of event task may not match: equal values of type character"),
+        ("text COLLATE loose", "rule_id of event task may not match: its collation"),
+        ("float8", ""),
+        ("numeric", ""),
+        ("char(5)", ""),
+        ("mood", ""),
         ("bigint", ""),
         ("text", ""),
     ] {
+        if sql_type.contains("loose") && !has_icu {
+            continue;
+        }
         let alter = format!(
             "ALTER TABLE tasks DROP COLUMN rule_id; ALTER TABLE tasks ADD COLUMN rule_id {sql_type}"
         );
@@ -356,6 +372,58 @@ async fn check_names_a_match_over_a_type_that_is_written_in_other_ways() {
         let said = check.output().join("\n");
         assert!(said.contains(says), "{sql_type}: {said}");
         assert_eq!(said.contains("match by a column"), !says.is_empty(), "{sql_type}: {said}");
+    }
+}
+
+/// What is equal for PostgreSQL is, however each table writes it.
+#[tokio::test]
+async fn a_match_compares_numbers_and_padded_texts_as_the_server_does() {
+    let (_database, sql, receiver, toml) = started().await;
+    for (events, wanted, value, same, other) in [
+        ("char(8)", "char(12)[]", "ab", "ab", "abc"),
+        ("text", "char(12)", "ab", "ab", "ab "),
+        ("varchar(9)", "char(12)[]", "ab", "ab", "b"),
+        ("char(8)", "text", "ab", "ab", " ab"),
+        ("float8", "float8", "-0", "0", "1"),
+        ("float8", "numeric", "1500.00", "1.5e3", "1.5"),
+        ("numeric(30,2)", "int[]", "{7}", "7.00", "70"),
+        (
+            "numeric",
+            "numeric[]",
+            "{12345678901234567890123.10}",
+            "12345678901234567890123.1",
+            "12345678901234567890124",
+        ),
+        ("int", "numeric(9,3)", "7", "7", "8"),
+    ] {
+        let value = if wanted.ends_with("[]") && !value.starts_with('{') {
+            format!("{{{value}}}")
+        } else {
+            value.to_owned()
+        };
+        sql.batch_execute(&format!(
+            "DELETE FROM tasks; DELETE FROM webhooks;
+             ALTER TABLE tasks DROP COLUMN rule_id; ALTER TABLE tasks ADD COLUMN rule_id {events};
+             ALTER TABLE webhooks DROP COLUMN rule_ids; ALTER TABLE webhooks ADD COLUMN rule_ids {wanted};
+             INSERT INTO webhooks (id, url, rule_ids) VALUES (1, '{}', '{value}')",
+            receiver.url()
+        ))
+        .await
+        .unwrap();
+        let before = receiver.count();
+        let mut service = Service::start(&toml).await;
+        let insert =
+            format!("INSERT INTO tasks (id, rule_id) VALUES (1, '{other}'), (2, '{same}')");
+        sql.batch_execute(&insert).await.unwrap();
+        receiver.wait_for(before + 1, AMPLE).await;
+        service.stop().await;
+        assert_eq!(receiver.count(), before + 1, "{events} = {wanted}");
+        let last = receiver.requests().pop().unwrap().json();
+        assert_eq!(
+            last["data"]["id"].to_string().trim_matches('"'),
+            "2",
+            "{events} = {wanted}: {last}"
+        );
     }
 }
 

@@ -2,22 +2,71 @@
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::types::Type;
 
 use crate::config::endpoints_from::ENDPOINTS_MAX;
 use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::settings::Settings;
+use crate::preflight::grants;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store::error::ServerError;
-use crate::preflight::grants;
 use crate::store::error::StoreError;
 use crate::store::error::is_transient_state;
 
 /// Rows that are read: enough to say how many are too many.
 const ROWS_MAX: usize = 20 * ENDPOINTS_MAX;
 
-pub(super) fn question(from: &EndpointsFrom) -> String {
+/// The type of the column $3 of $1.$2, under its domains.
+const BASE_TYPE: &str = "
+    WITH RECURSIVE base (oid) AS (
+        SELECT a.atttypid FROM pg_catalog.pg_attribute a
+          JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = $1 AND c.relname = $2 AND a.attname = $3 AND NOT a.attisdropped
+        UNION
+        SELECT t.typbasetype FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.oid
+         WHERE t.typtype = 'd')
+    SELECT t.oid FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.oid WHERE t.typtype <> 'd'";
+
+/// Asks for the rows as JSON.
+///
+/// # Errors
+/// The server cannot be asked.
+pub(super) async fn question(client: &Client, from: &EndpointsFrom) -> Result<String, StoreError> {
+    let matched = match from.values_column() {
+        Some(column) => {
+            let of = [&from.table.schema as &(dyn ToSql + Sync), &from.table.name, &column];
+            let found = client.query_opt(BASE_TYPE, &of).await?;
+            let oid: Option<u32> = found.map(|row| row.try_get(0)).transpose()?;
+            oid.and_then(as_text).map(|cast| (column, cast))
+        }
+        None => None,
+    };
+    Ok(question_of(from, matched))
+}
+
+/// What a type is to be cast to so that its text is all that counts of a value: `char(n)` without its
+/// blanks, and numbers with all digits, which JSON would not keep. Of arrays of them each element.
+fn as_text(oid: u32) -> Option<&'static str> {
+    match Type::from_oid(oid)? {
+        Type::BPCHAR | Type::NUMERIC | Type::FLOAT4 | Type::FLOAT8 => Some("text"),
+        Type::BPCHAR_ARRAY | Type::NUMERIC_ARRAY | Type::FLOAT4_ARRAY | Type::FLOAT8_ARRAY => {
+            Some("text[]")
+        }
+        _ => None,
+    }
+}
+
+fn question_of(from: &EndpointsFrom, matched: Option<(&str, &str)>) -> String {
     let quoted = |column: &String| format!("\"{}\"", column.replace('"', "\"\""));
-    let columns: Vec<String> = from.columns().iter().map(quoted).collect();
+    let selected = |column: &String| match matched {
+        Some((name, cast)) if column == name => {
+            format!("{0}::pg_catalog.{cast} AS {0}", quoted(column))
+        }
+        _ => quoted(column),
+    };
+    let columns: Vec<String> = from.columns().iter().map(selected).collect();
     let mut order: Vec<String> =
         from.name_columns().iter().map(|name| quoted(name) + "::text COLLATE \"C\"").collect();
     // Of rows with one name it is always the same one that counts.
@@ -39,7 +88,7 @@ pub(crate) async fn refused(
     client: &Client,
 ) -> Result<Option<SetupDiagnostic>, StoreError> {
     let Some(from) = &settings.endpoints_from else { return Ok(None) };
-    let explain = format!("EXPLAIN {}", question(from));
+    let explain = format!("EXPLAIN {}", question(client, from).await?);
     match client.simple_query(&explain).await.map_err(StoreError::from) {
         Ok(_) => Ok(None),
         Err(StoreError::Refused(cause)) if is_transient_state(&cause.sqlstate) => Ok(None),
@@ -60,7 +109,8 @@ pub(crate) async fn unreadable(
     let (table, what) = (from.table.to_string(), cause.to_string());
     if cause.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE {
         // Both have one code: whether the rows that are seen may be read tells them apart.
-        let seen = format!("BEGIN; SET LOCAL row_security = on; EXPLAIN {}", question(from));
+        let seen =
+            format!("BEGIN; SET LOCAL row_security = on; EXPLAIN {}", question_of(from, None));
         let is_hidden = client.simple_query(&seen).await.is_ok();
         client.simple_query("ROLLBACK").await?;
         if is_hidden {
