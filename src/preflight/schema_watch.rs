@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::settings::Settings;
 use crate::flow::relation::TableName;
+use crate::preflight::column_types;
 use crate::preflight::inspection::InspectionSessions;
 use crate::preflight::inspection::SchemaInspection;
 use crate::replication::catalog::CheckFinding;
@@ -26,6 +27,7 @@ use crate::replication::catalog::wanted::WantedObjects;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::schema_fault::SchemaFault;
 use crate::replication::status::StatusHandle;
+use crate::store::error::StoreError;
 use crate::telemetry::metrics::ReplicationMetrics;
 
 /// Soon enough for whoever has just altered something.
@@ -81,8 +83,13 @@ impl SchemaWatch {
     /// Looks once, and tells what is other than before. That the server cannot be asked is the
     /// stream's to say.
     async fn look(&mut self, settings: &Settings) {
-        match SchemaInspection::of_tables(settings, &mut self.sessions).await {
-            Ok(inspection) => self.judge(settings, &inspection),
+        let looked = async {
+            let inspection = SchemaInspection::of_tables(settings, &mut self.sessions).await?;
+            let client = &self.sessions.plain(&settings.postgres.server).await?.client;
+            Ok::<_, StoreError>((inspection, column_types::refusals(settings, client).await?))
+        };
+        match looked.await {
+            Ok((inspection, types)) => self.judge(settings, &inspection, types),
             Err(error) => {
                 self.sessions = InspectionSessions::default();
                 let error = format!("{:#}", anyhow::Error::new(error));
@@ -91,8 +98,14 @@ impl SchemaWatch {
         }
     }
 
-    fn judge(&mut self, settings: &Settings, inspection: &SchemaInspection) {
+    fn judge(
+        &mut self,
+        settings: &Settings,
+        inspection: &SchemaInspection,
+        types: Vec<SetupDiagnostic>,
+    ) {
         let mut problems = inspection.problems();
+        problems.extend(types);
         // The slot and a walsender are this process's own.
         problems.retain(|problem| {
             !matches!(

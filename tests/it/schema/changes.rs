@@ -51,12 +51,16 @@ async fn what_is_altered_under_a_running_walhook_is_named_until_it_is_mended() {
         "CREATE TABLE o (id int PRIMARY KEY, status text, note text);
          ALTER TABLE o REPLICA IDENTITY FULL;
          CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
-         CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10)",
+         CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+         CREATE TABLE q (id int PRIMARY KEY, kind text);
+         ALTER TABLE q REPLICA IDENTITY FULL",
     )
     .await
     .unwrap();
     let receiver = Receiver::start(always(Answer::status(200)));
-    let events = event("o", "when = \"status != old.status\"") + &event("p", "");
+    let events = event("o", "when = \"status != old.status\"")
+        + &event("p", "")
+        + &event("q", "when = \"kind == 'b2b'\"");
     let toml = configuration(&database, &format!("{events}{}", webhook(&receiver.url())));
     let mut service = Service::start(&toml).await;
     service.wait_for_status("/ready", 200).await;
@@ -73,23 +77,28 @@ async fn what_is_altered_under_a_running_walhook_is_named_until_it_is_mended() {
             String::from("ALTER TABLE o RENAME state TO status"),
         ),
         (
+            String::from("ALTER TABLE q ALTER kind TYPE int USING 7"),
+            "`when` of event q can never be true",
+            String::from("ALTER TABLE q ALTER kind TYPE text"),
+        ),
+        (
             String::from("ALTER PUBLICATION walhook SET (publish = 'insert')"),
             "lacks operations",
             format!("ALTER PUBLICATION walhook SET ({all})"),
         ),
         (
-            String::from("ALTER PUBLICATION walhook SET TABLE o WHERE (id > 7), p"),
+            String::from("ALTER PUBLICATION walhook SET TABLE o WHERE (id > 7), p, q"),
             "holds back rows other than",
-            String::from("ALTER PUBLICATION walhook SET TABLE o, p"),
+            String::from("ALTER PUBLICATION walhook SET TABLE o, p, q"),
         ),
         (
             String::from(
                 "ALTER TABLE o REPLICA IDENTITY DEFAULT;
-                 ALTER PUBLICATION walhook SET TABLE o (id, status), p",
+                 ALTER PUBLICATION walhook SET TABLE o (id, status), p, q",
             ),
             "holds back column note",
             String::from(
-                "ALTER PUBLICATION walhook SET TABLE o, p; ALTER TABLE o REPLICA IDENTITY FULL",
+                "ALTER PUBLICATION walhook SET TABLE o, p, q; ALTER TABLE o REPLICA IDENTITY FULL",
             ),
         ),
         (
