@@ -1,7 +1,7 @@
 // Dead letters: a filter, the count of all that it means, and then what is to be done with them.
 import { html, useEffect, useState } from "./preact.js";
 import * as api from "./api.js";
-import { Act, Badge, Body, Data, Dialog, Filters, Loaded, Rows, SINCE, Time, announce, range, useLoad } from "./parts.js";
+import { Act, Badge, Body, Data, Dialog, Filters, Loaded, Rows, SINCE, Time, announce, range, useLoad, visible } from "./parts.js";
 import { link } from "./route.js";
 import { number, t } from "./words.js";
 
@@ -56,7 +56,7 @@ function Bulk({ what, frozen, close, begun }) {
   return html`<${Dialog} title=${isSend ? t("Send dead letters again") : t("Discard dead letters")} onClose=${close}>
     <p>${said.length === 0 ? t("All dead letters") : t("All that fit this filter")}:</p>
     ${said.length > 0 && html`<dl class="facts">${said.map(([name, value]) => html`<dt>${t(name)}</dt><dd><${Data} of=${value} /></dd>`)}</dl>`}
-    ${error && html`<p class="problem" role="alert">${error.message}</p>`}
+    ${error && html`<p class="problem" role="alert">${visible(error.message)}</p>`}
     <p class="count" aria-live="polite">${count === null ? `${t("Counting")} …` : html`<strong id="count">${number(count.letters)}</strong> ${t("dead letters")}`}
       ${count?.without_body > 0 && html`<br /><span class="quiet">${t("{0} more have no body and cannot be sent", number(count.without_body))}</span>`}
       ${(count?.not_configured ?? []).length > 0 && html`<br /><span class="quiet">${t("{0} more are for endpoints that are not configured", number(count.not_configured.reduce((sum, one) => sum + one.letters, 0)))}</span>`}</p>

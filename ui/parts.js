@@ -41,9 +41,9 @@ export function useLoad(load, what, every) {
 // What a screen shows of a load: the words of an error, and that it is on its way.
 export function Loaded({ of, children }) {
   const { data, error } = of;
-  if (error && !data) return html`<p class="problem" role="alert">${error.message}</p>`;
+  if (error && !data) return html`<p class="problem" role="alert">${visible(error.message)}</p>`;
   if (!data) return html`<p class="quiet" aria-busy="true">${t("Loading")} …</p>`;
-  const stale = error && html`<p class="problem" role="alert">${error.message}. ${t("What is shown may be old")}.</p>`;
+  const stale = error && html`<p class="problem" role="alert">${visible(error.message)}. ${t("What is shown may be old")}.</p>`;
   // One element, whatever it holds: what comes later is put in its place.
   return html`<div>${stale}${children(data)}</div>`;
 }
@@ -64,7 +64,7 @@ export const clock = (at) => {
 };
 
 const TONES = {
-  delivered: "good", dead: "bad", retry: "warn", ok: "good", warning: "warn", problem: "bad", running: "warn", done: "good",
+  delivered: "good", dead: "bad", failed: "bad", retry: "warn", ok: "good", warning: "warn", problem: "bad", running: "warn", done: "good",
   enabled: "good", delivering: "good", paused: "warn", disabled: "quiet", gone: "bad", refused: "bad", removing: "warn",
   requested: "warn", resending: "warn", expired: "quiet", discarded: "quiet", cancelled: "quiet", raised: "good",
   filtered: "quiet", unrenderable: "bad", costly: "bad", "out of order": "bad", behind: "warn",
@@ -177,7 +177,7 @@ export function Act({ label, tone, run, done, disabled, small }) {
     }
   };
   return html`<span class="act"><button type="button" class="${tone ?? ""} ${small ? "small" : ""}" disabled=${disabled || state?.busy} onClick=${act}>${label}</button>
-    ${state?.error && html`<span class="problem" role="alert">${state.error.message}</span>`}</span>`;
+    ${state?.error && html`<span class="problem" role="alert">${visible(state.error.message)}</span>`}</span>`;
 }
 
 export function announce(text) {
@@ -192,6 +192,13 @@ export function Rows({ head, rows, empty, label }) {
     <tbody>${rows.map(({ key, cells, href, tone }) => html`<tr key=${key} tabindex="-1" class="row ${tone ?? ""}" data-href=${href ?? null}>
       ${cells.map((cell, place) => html`<td data-label=${head[place]}>${cell}</td>`)}</tr>`)}</tbody>
   </table></div>`;
+}
+
+// How far something is: a part of it and the time that is left while it runs, and when it ended.
+export function Filled({ state, part, left, ended }) {
+  if (!["running", "paused"].includes(state)) return html`${t("ended")} <${Time} at=${ended} />`;
+  const share = Math.max(0, Math.min(1, part ?? 0));
+  return html`<progress max="1" value=${share} aria-label=${t("How far")}></progress> ${(100 * share).toFixed(0)} %${state === "running" && left != null && html`, ${t("{0} to go", span(left))}`}`;
 }
 
 export const Tile = ({ label, children, note, tone, href }) => html`<div class="tile ${tone ?? ""}">

@@ -1,9 +1,10 @@
-// Replays of delivered events, and backfills: rows that were there before.
+// Replays of delivered events; backfills stand below them.
 import { html, useState } from "./preact.js";
 import * as api from "./api.js";
-import { Act, Badge, Data, Dialog, Loaded, Rows, Time, announce, moment, useLoad } from "./parts.js";
+import { Backfills } from "./backfills.js";
+import { Act, Badge, Data, Dialog, Filled, Loaded, Rows, announce, moment, useLoad } from "./parts.js";
 import { link } from "./route.js";
-import { number, span, t } from "./words.js";
+import { number, t } from "./words.js";
 
 function NewReplay({ close, query }) {
   const [filter, setFilter] = useState({ endpoint: query.endpoint ?? "", event_type: "", key: "", from: "", before: "" });
@@ -34,33 +35,6 @@ function NewReplay({ close, query }) {
   <//>`;
 }
 
-function Backfills() {
-  const load = useLoad(async () => (await api.get("/api/v1/backfills")).backfills, [], 2);
-  const act = (one, what) => async () => {
-    await api.bare(`/api/v1/backfills/${one.id}/${what}`);
-    load.again();
-  };
-  const buttons = (one) => html`
-    ${one.state === "running" && html`<${Act} small label=${t("Pause")} run=${act(one, "pause")} />`}
-    ${["paused", "failed"].includes(one.state) && html`<${Act} small label=${t("Resume")} run=${act(one, "resume")} />`}
-    ${["running", "paused", "failed"].includes(one.state) && html`<${Act} small label=${t("Cancel")} run=${act(one, "cancel")} />`}`;
-  const rowOf = (one) => ({
-    key: one.id,
-    cells: [
-      one.id, html`<${Badge} of=${one.state} />${one.reason && html` <span class="quiet"><${Data} of=${one.reason} /></span>`}`,
-      html`<${Data} of=${one.table} />${one.where && html` <span class="quiet"><${Data} of=${one.where} /></span>`}`,
-      html`<${Data} of=${one.endpoints.length > 0 ? one.endpoints.join(", ") : t("all")} />`,
-      html`${number(one.rows_sent)} <span class="quiet">${t("{0} read, of about {1}", number(one.rows_read), number(one.estimated_rows ?? 0))}</span>`,
-      one.state === "running" ? html`<progress max="1" value=${one.progress}></progress>` : html`<${Time} at=${one.finished_at} />`,
-      buttons(one),
-    ],
-  });
-  return html`<section><h2>${t("Backfills")}</h2>
-    <p class="quiet">${t("Rows that were there before, sent by: walhook backfill TABLE")}</p>
-    <${Loaded} of=${load}>${(backfills) => html`
-      <${Rows} head=${[t("Number"), t("State"), t("Table"), t("Endpoint"), t("Rows sent"), t("To go"), ""]} rows=${backfills.map(rowOf)} label=${t("Backfills")} empty=${t("No rows were sent from tables yet")} />`}<//></section>`;
-}
-
 export function Replays({ query }) {
   const [isNew, setNew] = useState(query.new === "1");
   const load = useLoad(async () => (await api.get("/api/v1/replay")).replays, [], 2);
@@ -88,8 +62,8 @@ export function Replays({ query }) {
         html`<a href=${link("endpoints", one.endpoint)}><${Data} of=${one.endpoint} /></a>`,
         html`<${Data} of=${one.event_id ?? one.event_type ?? one.key ?? t("all")} />`,
         html`${number(one.delivered)} <span class="quiet">${t("{0} failed, {1} expired, {2} without a body", number(one.failed), number(one.expired), number(one.without_body))}</span>`,
-        rateOf(one, done),
-        one.state === "running" && through > 0 ? html`<progress max="1" value=${Math.min(1, through)}></progress> ${span((spent * (1 - through)) / through)}` : html`<${Time} at=${one.finished_at} />`,
+        one.state === "paused" ? "–" : rateOf(one, done),
+        html`<${Filled} state=${one.state} part=${through} left=${through > 0 ? (spent * (1 - through)) / through : null} ended=${one.finished_at} />`,
         html`${one.state === "running" && html`<${Act} small label=${t("Pause")} run=${hold(`/api/v1/replay/${one.id}/pause`)} />`}
           ${one.state === "paused" && html`<${Act} small label=${t("Resume")} run=${hold(`/api/v1/replay/${one.id}/resume`)} />`}
           ${["running", "paused"].includes(one.state) && html` <${Act} small label=${t("Cancel")} run=${stop(`/api/v1/replay/${one.id}`)} />`}`,
@@ -99,7 +73,7 @@ export function Replays({ query }) {
   return html`<div><h1>${t("Replays")}</h1>
     <div class="buttons"><button type="button" class="primary" onClick=${() => setNew(true)}>${t("New replay …")}</button></div>
     <${Loaded} of=${load}>${(replays) => html`
-      <${Rows} head=${[t("Number"), t("State"), t("Endpoint"), t("Which"), t("Delivered"), t("Rate"), t("To go"), ""]} rows=${replays.map(rowOf)} label=${t("Replays")} empty=${t("Nothing was sent again yet")} />`}<//>
-    <${Backfills} />
+      <${Rows} head=${[t("Number"), t("State"), t("Endpoint"), t("Which"), t("Delivered"), t("Rate"), t("How far"), ""]} rows=${replays.map(rowOf)} label=${t("Replays")} empty=${t("Nothing was sent again yet")} />`}<//>
+    <${Backfills} query=${query} />
     ${isNew && html`<${NewReplay} query=${query} close=${() => { setNew(false); load.again(); }} />`}</div>`;
 }

@@ -2,6 +2,7 @@
 import { html, useState } from "./preact.js";
 import * as api from "./api.js";
 import { Act, Badge, Data, Loaded, Rows, Tile, Time, useLoad } from "./parts.js";
+import { link } from "./route.js";
 import { bytes, number, span, t } from "./words.js";
 
 const ROLE = { streaming: "active", degraded: "active, and something is lacking", standby: "standby" };
@@ -41,8 +42,8 @@ export function Source() {
           <dt>${t("Server process")}</dt><dd>${holder.server_pid ?? "–"}</dd></dl>`
           : html`<p class="quiet">${t("Nobody, or nobody has looked yet")}</p>`}
         <h2>${t("Tables")}</h2>
-        <${Rows} head=${[t("Table"), t("Event type"), t("Raised by"), t("Changes read")]} label=${t("Tables")}
-          rows=${tables.map((one) => ({ key: `${one.table}/${one.event_type}`, cells: [html`<${Data} of=${one.table} />`, html`<${Data} of=${one.event_type} />`, one.on.map((op) => t(op)).join(", "), number(one.captured)] }))} />
+        <${Rows} head=${[t("Table"), t("Event type"), t("Raised by"), t("Changes read"), ""]} label=${t("Tables")}
+          rows=${tables.map((one) => ({ key: `${one.table}/${one.event_type}`, cells: [html`<${Data} of=${one.table} />`, html`<${Data} of=${one.event_type} />`, one.on.map((op) => t(op)).join(", "), number(one.captured), html`<a href=${link("replays", "", { backfill: one.quoted })}>${t("Send its rows")}</a>`] }))} />
         <h2>${t("Gaps")}</h2>
         ${skipped.length === 0 ? html`<p class="well">${t("No transaction was left out")}.</p>` : html`
           <p class="problem">${t("These transactions could not be sent and were left out on an operator's word. Send what is missing from the tables, then delete their rows from walhook.gaps")}.</p>

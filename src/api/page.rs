@@ -75,6 +75,7 @@ const FILES: &[PageFile] = &[
     page_file!(SCRIPT, "endpoints.js", "endpoints.js"),
     page_file!(SCRIPT, "letters.js", "letters.js"),
     page_file!(SCRIPT, "replays.js", "replays.js"),
+    page_file!(SCRIPT, "backfills.js", "backfills.js"),
     page_file!(SCRIPT, "source.js", "source.js"),
     page_file!(SCRIPT, "trial.js", "trial.js"),
     page_file!(SCRIPT, "types.js", "types.js"),

@@ -40,6 +40,7 @@ pub(crate) async fn source(
         let on = operations.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name);
         tables.push(json!({
             "table": rule.table.to_string(),
+            "quoted": rule.table.quoted(),
             "event_type": &*rule.event_type,
             "on": on.collect::<Vec<&str>>(),
             "captured": surface.metrics.table(&rule.table).captured.get(),

@@ -2,6 +2,8 @@
 //! does by clicking; and what happens without the token and without a network.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
+mod backfills;
+
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -317,7 +319,7 @@ async fn keys_go_through_rows_and_filters_stand_in_the_address() {
     page.wait_for("document.querySelectorAll('main tbody tr').length >= 8").await;
     page.key("/").await;
     assert_eq!(page.eval("document.activeElement.name").await, "endpoint");
-    page.call("Input.insertText", json!({ "text": "bad" })).await;
+    page.write("bad").await;
     page.key("Tab").await;
     page.wait_for("location.hash === '#/events?endpoint=bad'").await;
     page.wait_for("document.querySelectorAll('main tbody tr').length === 4").await;

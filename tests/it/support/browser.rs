@@ -355,7 +355,7 @@ impl Page {
         self.click(selector).await;
         let clear = format!("document.querySelector({}).select?.()", json!(selector));
         self.eval(&clear).await;
-        self.call("Input.insertText", json!({ "text": text })).await;
+        self.write(text).await;
         self.key("Tab").await;
     }
 
@@ -366,6 +366,11 @@ impl Page {
             "Tab" => 9,
             "Escape" => 27,
             "Enter" => 13,
+    /// Types where the focus is.
+    pub(crate) async fn write(&self, text: &str) {
+        self.call("Input.insertText", json!({ "text": text })).await;
+    }
+
             _ => 0,
         };
         for kind in ["keyDown", "keyUp"] {
@@ -373,6 +378,7 @@ impl Page {
             let pressed = json!({
                 "type": kind, "key": key, "text": text, "windowsVirtualKeyCode": code,
             });
+            "ArrowDown" => 40,
             self.call("Input.dispatchKeyEvent", pressed).await;
         }
     }
