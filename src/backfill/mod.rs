@@ -22,6 +22,7 @@
 //! | `reader` | Reads chunks of a table |
 //! | `row_buffer` | The rows of a chunk, and what is merged into them |
 //! | `run` | One backfill, chunk by chunk |
+//! | `run_error` | Why one does not go on |
 //! | `service` | All backfills of this walhook |
 //! | `snapshot` | What a snapshot sees |
 //! | `table` | What the catalog says of a table |
@@ -36,6 +37,7 @@ pub mod query;
 pub mod reader;
 pub mod row_buffer;
 pub(crate) mod run;
+pub(crate) mod run_error;
 pub(crate) mod service;
 pub mod snapshot;
 pub mod table;

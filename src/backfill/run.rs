@@ -19,7 +19,7 @@ use crate::backfill::reader;
 use crate::backfill::reader::ChunkRead;
 use crate::backfill::reader::ChunkRows;
 use crate::backfill::reader::ChunkWish;
-use crate::backfill::reader::ReadError;
+use crate::backfill::run_error::RunError;
 use crate::backfill::table;
 use crate::backfill::table::TableError;
 use crate::backfill::table::TableFacts;
@@ -32,8 +32,6 @@ use crate::store::backfills;
 use crate::store::backfills::BackfillState;
 use crate::store::backfills::ReadOrder;
 use crate::store::backfills::StoredBackfill;
-use crate::store::error::StoreError;
-use crate::store::state_error::StateError;
 
 /// How often a backfill that waits looks whether somebody has paused or cancelled it.
 const LOOK: Duration = Duration::from_secs(1);
@@ -53,42 +51,6 @@ pub(crate) enum RunEnd {
     Stopped,
     /// walhook ends.
     Closed,
-}
-
-/// Why a run ended before its time.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RunError {
-    #[error(
-        "waits for endpoints that are not there any more, of {names}: make them again, or cancel it and order another"
-    )]
-    EndpointGone { names: String },
-    #[error("{0}")]
-    NoEvent(String),
-    #[error(transparent)]
-    Table(#[from] TableError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    State(#[from] StateError),
-}
-
-impl RunError {
-    /// Whether it is tried again by itself.
-    pub(crate) fn may_be_mended(&self) -> bool {
-        match self {
-            Self::Table(TableError::Store(error))
-            | Self::Read(ReadError::Store(error))
-            | Self::Store(error) => error.is_transient() || error.may_be_mended(),
-            Self::State(error) => error.may_be_mended(),
-            // It may have another name, with which the row in the state is read anew.
-            Self::EndpointGone { .. } => true,
-            Self::NoEvent(_)
-            | Self::Table(_)
-            | Self::Read(ReadError::Answer { .. } | ReadError::Encoding) => false,
-        }
-    }
 }
 
 pub(crate) struct BackfillRun<'s> {

@@ -14,7 +14,7 @@ use crate::backfill::admit;
 use crate::backfill::context::BackfillContext;
 use crate::backfill::run::BackfillRun;
 use crate::backfill::run::RunEnd;
-use crate::backfill::run::RunError;
+use crate::backfill::run_error::RunError;
 use crate::flow::backfill::BackfillId;
 use crate::flow::relation::TableName;
 use crate::store::backfills;
@@ -158,8 +158,10 @@ impl BackfillService {
             Err(RunError::State(error)) if !error.may_be_mended() => Err(error.into()),
             Err(error) => {
                 let is_waiting = error.may_be_mended();
+                let logged = error.without_data();
                 let error = format!("{:#}", anyhow::Error::new(error));
-                tracing::warn!(backfill = %id, error, is_waiting, "a backfill cannot go on");
+                let logged = logged.as_ref().unwrap_or(&error);
+                tracing::warn!(backfill = %id, error = logged, is_waiting, "a backfill cannot go on");
                 if is_waiting {
                     let explained = async {
                         let mut session =

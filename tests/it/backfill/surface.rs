@@ -130,6 +130,19 @@ async fn what_cannot_be_is_refused_in_words() {
 }
 
 #[tokio::test]
+async fn words_of_postgresql_that_hold_a_value_are_in_the_reason_and_not_in_the_log() {
+    let mut bench = Bench::start(3).await;
+    let wish =
+        json!({ "tables": ["public.items"], "where": "('a secret of row ' || id)::int = 1" });
+    let id = bench.order(wish).await;
+    let failed = bench.done(id).await;
+    assert_eq!(failed["state"], "failed");
+    assert!(failed["reason"].as_str().unwrap().contains("a secret of row 1"), "{failed}");
+    let line = bench.service.program.wait_for_line("a backfill cannot go on", AMPLE).await;
+    assert!(line.contains("22P02") && !line.contains("secret of row 1"), "{line}");
+}
+
+#[tokio::test]
 async fn it_can_be_paused_resumed_and_cancelled() {
     let bench = Bench::start(60).await;
     let id = bench.order(json!({ "tables": ["public.items"], "rate": 20 })).await;
