@@ -16,6 +16,8 @@ const toneOf = (one) => {
   return one.state === "enabled" ? "good" : "quiet";
 };
 
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
 const rowOf = (one) => ({
   key: one.name,
   href: link("endpoints", one.name),
@@ -26,6 +28,7 @@ const rowOf = (one) => ({
     html`<${Time} at=${one.oldest} />`,
     one.next_attempt ? html`<${Time} at=${one.next_attempt} ahead />` : html`<span class="quiet">–</span>`,
     number(one.dead_letters),
+    one.success_last_hour == null ? html`<span class="quiet">–</span>` : html`<span class="word">${percent(one.success_last_hour)}, p99 ${span(one.p99_seconds)}</span>`,
     html`<${Data} of=${one.last_failure} />`,
     html`<${Data} of=${one.url} />`,
   ],
@@ -40,7 +43,7 @@ export function Endpoints({ query, health }) {
   const meant = (one) =>
     (!query.name || one.name.toLowerCase().includes(query.name.toLowerCase())) &&
     (!query.state || (query.state === "unwell" ? one.condition !== "delivering" : one.state === query.state));
-  const head = [t("Name"), t("How it does"), t("Waiting"), t("Oldest"), t("Next attempt"), t("Dead letters"), t("Last failure"), t("Address")];
+  const head = [t("Name"), t("How it does"), t("Waiting"), t("Oldest"), t("Next attempt"), t("Dead letters"), t("Last hour"), t("Last failure"), t("Address")];
   const shown = Number(query.shown ?? PER_PAGE);
   const all = (status?.endpoints ?? []).filter(meant);
   return html`<div><h1>${t("Endpoints")}</h1>
@@ -185,7 +188,7 @@ export function Endpoint({ name, health }) {
         <dl class="facts">
           <dt>${t("Waiting")}</dt><dd>${t("{0} in memory, {1} parked", number(shown.waiting.memory), number(shown.waiting.backlog))}${one?.oldest && html`, ${t("the oldest")} <${Time} at=${one.oldest} />`}</dd>
           <dt>${t("In flight")}</dt><dd>${number(shown.in_flight)}</dd>
-          <dt>${t("Success in the last hour")}</dt><dd>${sent + failed > 0 ? `${((100 * sent) / (sent + failed)).toFixed(1)} %` : "–"}</dd>
+          <dt>${t("Success in the last hour")}</dt><dd>${sent + failed > 0 ? percent(sent / (sent + failed)) : "–"}</dd>
           <dt>p99</dt><dd>${span(samples.at(-1)?.p99)}</dd>
           <dt>${t("Dead letters")}</dt><dd><a href=${link("letters", "", { endpoint: name })}>${number(one?.dead_letters)}</a></dd>
           <dt>${t("Last failure")}</dt><dd>${last ? html`<a href=${link("event", last.event_id)}><${Data} of=${last.error_message ?? last.failure_class} /></a> <${Time} at=${last.created_at} />` : html`<${Data} of=${one?.last_failure} />`}</dd>

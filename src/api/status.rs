@@ -25,6 +25,7 @@ use crate::store::overview;
 use crate::store::overview::LetterCounts;
 use crate::store::overview::WaitingCounts;
 use crate::telemetry::metrics::CONTENT_TYPE;
+use crate::telemetry::samples::EndpointHour;
 
 /// The status comes also while the state does not answer.
 const STATE_TIME: Duration = Duration::from_secs(2);
@@ -90,9 +91,11 @@ pub(crate) async fn status(State(surface): State<HttpSurface>) -> Json<Value> {
         Ok(Err(problem)) => (Vec::new(), Vec::new(), Some(problem.detail().to_owned())),
         Err(_late) => (Vec::new(), Vec::new(), Some(String::from("it does not answer in time"))),
     };
+    let hours = surface.samples.endpoint_hours();
     let endpoints = conditions.iter().map(|(view, numbers, condition)| {
         let found = waiting.iter().find(|waiting| waiting.endpoint == view.name);
-        endpoint(&surface, view, *numbers, condition, found)
+        let hour = hours.get(&view.name).copied().unwrap_or_default();
+        endpoint(&surface, view, (*numbers, hour), condition, found)
     });
     let endpoints: Vec<Value> = endpoints.collect();
     let refused = surface.refused.list();
@@ -202,7 +205,7 @@ fn problems(
 fn endpoint(
     surface: &HttpSurface,
     view: &EndpointView,
-    numbers: ConditionNumbers,
+    (numbers, hour): (ConditionNumbers, EndpointHour),
     condition: &HealthCondition,
     waiting: Option<&WaitingCounts>,
 ) -> Value {
@@ -221,6 +224,8 @@ fn endpoint(
         "since": time(waiting.and_then(|waiting| waiting.since)),
         "oldest": time(waiting.and_then(|waiting| waiting.oldest)),
         "next_attempt": time(waiting.and_then(|waiting| waiting.next_attempt)),
+        "success_last_hour": hour.success,
+        "p99_seconds": hour.p99,
         "last_failure": waiting.and_then(|waiting| waiting.failure.clone()),
     })
 }

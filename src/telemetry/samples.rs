@@ -90,6 +90,28 @@ pub struct MetricSample {
     pub safe_wal_bytes: Option<u64>,
 }
 
+/// How an endpoint did in the last hour.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EndpointHour {
+    /// Attempts that delivered, of all, from 0 to 1; `None` where there were none.
+    pub success: Option<f64>,
+    /// Seconds from commit to delivery, when something was delivered last.
+    pub p99: Option<f64>,
+}
+
+impl EndpointHour {
+    fn of(samples: &VecDeque<MetricSample>) -> Self {
+        // Each sample is of as long a time as any other.
+        let sum = |rate: fn(&MetricSample) -> f64| samples.iter().map(rate).sum::<f64>();
+        let (delivered, failed) = (sum(|one| one.delivered_rate), sum(|one| one.failed_rate));
+        let all = delivered + failed;
+        Self {
+            success: (all > 0.0).then(|| delivered / all),
+            p99: samples.iter().rev().find_map(|one| one.p99),
+        }
+    }
+}
+
 /// How many looks make a sample, and how many samples are kept.
 #[derive(Clone, Copy, Debug)]
 struct SeriesShape {
@@ -223,6 +245,13 @@ impl SampleHistory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).day.view()
     }
 
+    /// The last hour of each endpoint that has a chart, in two numbers.
+    pub fn endpoint_hours(&self) -> HashMap<Arc<str>, EndpointHour> {
+        let store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let each = store.endpoints.iter();
+        each.map(|(name, series)| (Arc::clone(name), EndpointHour::of(&series.samples))).collect()
+    }
+
     /// The last hour of one endpoint; nothing for one without a chart. From here on it has one.
     pub fn endpoint(&self, name: &str) -> Vec<MetricSample> {
         let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -317,6 +346,24 @@ mod tests {
         history.look(&slower, [], Timestamp::from_seconds(120));
         let last = history.hour().pop().unwrap();
         assert_eq!((last.captured_rate, last.p50), (0.0, None), "nothing came");
+    }
+
+    #[test]
+    fn of_an_endpoints_hour_it_tells_how_much_was_delivered_and_how_fast() {
+        let (history, crm) = (SampleHistory::default(), Arc::from("crm"));
+        assert!(history.endpoint_hours().is_empty());
+        let looks = [(0, 0), (300, 0), (300, 100), (300, 100)];
+        for (look, (delivered, failed)) in (0..).zip(looks) {
+            let buckets = [delivered, delivered, delivered];
+            let totals = MetricTotals { failed, ..totals(delivered, buckets) };
+            for part in 0..3 {
+                let now = Timestamp::from_seconds(look * 30 + part * 10);
+                history.look(&totals, [(Arc::clone(&crm), totals.clone())], now);
+            }
+        }
+        let EndpointHour { success, p99 } = history.endpoint_hours()[&crm];
+        assert!((success.unwrap() - 0.75).abs() < 1e-9, "300 of 400: {success:?}");
+        assert!(p99.unwrap() < 0.01, "nothing was delivered since: {p99:?}");
     }
 
     #[test]
