@@ -234,6 +234,10 @@ impl<'a> SlotWaiter<'a> {
         let pid = holder.pid;
         let known = watched.as_mut().filter(|watched| watched.pid == pid);
         let Some(known) = known else {
+            if let Some(session) = &self.session {
+                // Only for whoever looks: who waits, waits without it, too.
+                slot_holder::stand_by(&session.client, &self.settings.postgres.slot).await.ok();
+            }
             let words_at = now + WORDS_AFTER;
             *watched = Some(WatchedSlot { pid, words_at, remind_at: words_at });
             self.show(holder, None);

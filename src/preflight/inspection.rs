@@ -1,6 +1,8 @@
 //! Asks PostgreSQL for everything that a configuration needs of it: for `check`, for the start, for a
 //! configuration that is read again, and every few seconds while walhook runs.
 
+use tokio_postgres::Client;
+
 use crate::config::settings::ServerSettings;
 use crate::config::settings::Settings;
 use crate::preflight::endpoint_rows;
@@ -12,7 +14,10 @@ use crate::replication::catalog::CheckReport;
 use crate::replication::catalog::facts::CatalogFacts;
 use crate::replication::catalog::wanted::WantedObjects;
 use crate::replication::diagnostic::SetupDiagnostic;
+use crate::replication::slot_holder;
+use crate::replication::slot_holder::SlotHolderSession;
 use crate::store;
+use crate::store::APPLICATION_NAME;
 use crate::store::SqlSession;
 use crate::store::error::StoreError;
 
@@ -68,6 +73,22 @@ impl InspectionSessions {
     }
 }
 
+/// Who would take over.
+async fn standbys(settings: &Settings, client: &Client) -> Result<Vec<CheckFinding>, StoreError> {
+    let slot = &settings.postgres.slot;
+    let waiting = slot_holder::standbys(client, slot).await?;
+    let finding = |one: SlotHolderSession| {
+        let name = one.application.unwrap_or_else(|| APPLICATION_NAME.to_owned());
+        let from = one.address.map(|address| format!(" at {address}")).unwrap_or_default();
+        let since = one.since.map(|since| format!(", since {since}")).unwrap_or_default();
+        CheckFinding::ok(format!(
+            "standby: {name}{from} waits for slot {slot} (server process {}{since})",
+            one.pid
+        ))
+    };
+    Ok(waiting.into_iter().map(finding).collect())
+}
+
 impl SchemaInspection {
     /// Asks for all of it.
     ///
@@ -80,7 +101,7 @@ impl SchemaInspection {
         let mut inspection = Self::of_tables(settings, sessions).await?;
         let server = &settings.postgres.server;
         let Some(facts) = &inspection.facts else { return Ok(inspection) };
-        let mut others = Vec::new();
+        let mut others = standbys(settings, &sessions.plain(server).await?.client).await?;
         if settings.events.iter().any(|rule| rule.write_back.is_some()) {
             let client = &mut sessions.own_path(server).await?.client;
             others.extend(write_backs::findings(settings, facts, client).await?);

@@ -59,3 +59,47 @@ pub async fn look(client: &Client, slot: &str) -> Result<Option<SlotHolderSessio
         _ => None,
     }))
 }
+
+/// The first half of the key of the lock that those who stand by have: "walh".
+const STANDS_BY: i32 = 0x7761_6c68;
+
+/// Says to whoever asks [`standbys`] that this session waits for `slot`, until it ends. Nothing depends on it:
+/// all of them have the lock at once.
+///
+/// # Errors
+/// The server cannot be asked.
+pub async fn stand_by(client: &Client, slot: &str) -> Result<(), StoreError> {
+    let slot = quote::literal(slot);
+    let lock = format!(
+        "SELECT pg_catalog.pg_try_advisory_lock_shared({STANDS_BY}, pg_catalog.hashtext({slot}))"
+    );
+    client.simple_query(&lock).await?;
+    Ok(())
+}
+
+/// Who waits for `slot`, the oldest first.
+///
+/// # Errors
+/// The server cannot be asked.
+pub async fn standbys(client: &Client, slot: &str) -> Result<Vec<SlotHolderSession>, StoreError> {
+    let question = format!(
+        "SELECT l.pid, a.application_name, host(a.client_addr), \
+         to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') \
+         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = {STANDS_BY} \
+         AND l.objid::bigint = pg_catalog.hashtext({})::bigint & 4294967295 \
+         AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) \
+         ORDER BY a.backend_start, l.pid",
+        quote::literal(slot)
+    );
+    let answer = client.simple_query(&question).await?;
+    let seen = answer.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            let text = |column| row.get(column).map(ToOwned::to_owned);
+            let pid = row.get(0)?.parse().ok()?;
+            Some(SlotHolderSession { pid, application: text(1), address: text(2), since: text(3) })
+        }
+        _ => None,
+    });
+    Ok(seen.collect())
+}

@@ -81,6 +81,12 @@ async fn a_second_walhook_stands_by_and_takes_over_within_a_second_of_the_firsts
     );
     assert_eq!(holder["server_pid"].to_string(), sql.text(&pid).await);
 
+    // Whoever looks at the one that has the slot sees who waits for it.
+    let found = first.get("/api/v1/source/findings").await.json();
+    let waits = format!("standby: walhook at 127.0.0.1 waits for slot {} (", slot(&database));
+    let is_seen = |one: &serde_json::Value| one["what"].as_str().unwrap().starts_with(&waits);
+    assert!(found["findings"].as_array().unwrap().iter().any(is_seen), "{found:#}");
+
     let active = &first.get("/api/v1/status").await.json()["source"]["holder"];
     assert_eq!(active["self"], true);
     assert_eq!((&active["server_pid"], &active["name"]), (&holder["server_pid"], &holder["name"]));
