@@ -21,6 +21,7 @@ use crate::store::crash_records;
 use crate::store::error::StoreError;
 use crate::store::flush;
 use crate::store::flush::StateFlush;
+use crate::store::migrate;
 use crate::store::ownership::StateOwnership;
 use crate::store::partitions;
 use crate::store::progress;
@@ -128,7 +129,15 @@ impl StateWriter {
         if self.backend.is_none() {
             self.backend = Some(progress::backend(&session.client).await?);
         }
-        flush::commit(&mut session.client, &mut self.holding, flush).await
+        let error = match flush::commit(&mut session.client, &mut self.holding, flush).await {
+            Err(error) if migrate::is_of_tables(&error) => error,
+            outcome => return outcome,
+        };
+        // What the session is in the middle of does not matter: it is given up.
+        match store::connect_within(&self.server, patience).await {
+            Ok(fresh) => Err(migrate::named(&fresh.client, error).await),
+            Err(_away) => Err(error),
+        }
     }
 
     /// Makes sure that there is a session. One that was lost may be in the middle of a flush on the
@@ -177,4 +186,32 @@ impl StateWriter {
 fn has_not_answered(error: &StateError) -> bool {
     let StateError::Store(StoreError::Disconnected(cause)) = error else { return false };
     cause.kind() == io::ErrorKind::TimedOut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::dial::CONNECT_TIMEOUT;
+
+    /// What is promised of sessions that go dead without a word while new ones are let in.
+    const REPLACED_MAX: Duration = Duration::from_secs(30);
+
+    /// The silence is noticed (`store::answers` asserts when, on a paused clock), the first wait is over, and
+    /// the new session is there, whatever is drawn.
+    #[test]
+    fn a_session_that_goes_dead_is_replaced_within_thirty_seconds() {
+        let first_wait = Backoff::new(RETRY_FIRST, RETRY_CAP).next_at(1.0);
+        let replaced = store::ANSWER_SOON + first_wait + CONNECT_TIMEOUT;
+        assert!(replaced <= REPLACED_MAX, "{replaced:?}");
+        // One whose first new session is lost as well, before it is used.
+        assert!(replaced + RETRY_FIRST * 2 + CONNECT_TIMEOUT <= REPLACED_MAX);
+    }
+
+    #[test]
+    fn only_a_late_answer_makes_the_next_one_be_waited_for_longer() {
+        let lost = |kind| StateError::from(StoreError::Disconnected(io::Error::from(kind)));
+        assert!(has_not_answered(&lost(io::ErrorKind::TimedOut)));
+        assert!(!has_not_answered(&lost(io::ErrorKind::UnexpectedEof)));
+        assert!(lost(io::ErrorKind::TimedOut).may_be_mended());
+    }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::SimpleQueryMessage;
-use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::settings::ServerSettings;
@@ -87,15 +86,19 @@ async fn once(
             None => store::connect_within(server, ANSWER_MAX).await?,
         };
         let answer = open.client.simple_query(QUESTION).await;
-        let lacks_one =
-            |error: &tokio_postgres::Error| error.code() == Some(&SqlState::UNDEFINED_TABLE);
-        if answer.as_ref().err().is_none_or(lacks_one) {
-            open.client.batch_execute("ROLLBACK").await?;
-            if let Some(lacks) = migrate::lacking(&open.client).await? {
-                return Err(lacks);
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                let error = StateError::from(error);
+                return Err(match open.client.batch_execute("ROLLBACK").await {
+                    Ok(()) => migrate::named(&open.client, error).await,
+                    Err(_closed) => error,
+                });
             }
+        };
+        if let Some(lacks) = migrate::lacking(&open.client).await? {
+            return Err(lacks);
         }
-        let answer = answer?;
         *session = Some(open);
         let is = |row: &tokio_postgres::SimpleQueryRow| {
             row.get(0) == Some("t") || row.get(1) == Some("on")
@@ -121,5 +124,19 @@ async fn once(
             *session = None;
             Err(None)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Trouble of the state is named within this, also while there is nothing to write.
+    const NAMED_MAX: Duration = Duration::from_secs(10);
+
+    /// The pause, and the question over the session that there is and over a new one.
+    #[test]
+    fn trouble_is_named_within_ten_seconds() {
+        assert!(ASK_EVERY + ANSWER_MAX * 2 <= NAMED_MAX);
     }
 }

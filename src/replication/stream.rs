@@ -451,3 +451,23 @@ impl ChangeStream {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::dial::CONNECT_TIMEOUT;
+
+    /// What is promised once a network that was late, dribbled or reset is well again.
+    const HEALED_MAX: Duration = Duration::from_secs(10);
+
+    /// The attempt that was under way when it healed, and hangs; the longest wait; the one that gets through.
+    #[test]
+    fn a_network_that_is_well_again_has_the_stream_back_within_ten_seconds() {
+        let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_CAP);
+        for _ in 0..100 {
+            assert!(CONNECT_TIMEOUT + backoff.next_at(1.0) < HEALED_MAX);
+        }
+        // However long it was ill: the wait does not grow beyond that.
+        assert_eq!(backoff.next_at(1.0), RECONNECT_CAP);
+    }
+}

@@ -209,6 +209,26 @@ mod tests {
         assert!(!silent(&mut answers, &mut cx), "it has come after all");
     }
 
+    /// A dead session of a walhook that runs, on a clock that only this test moves.
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_session_ends_exactly_when_its_patience_does() {
+        for dead in [crate::store::ANSWER_SOON, crate::store::ANSWER_MAX] {
+            let mut answers = AnswerWatch::new(AnswerPatience::new(dead));
+            let start_up = [&8_u32.to_be_bytes()[..], &[0; 4]].concat();
+            let began = Instant::now();
+            let ended = std::future::poll_fn(|cx| {
+                if answers.owed == 0 {
+                    answers.sent(&start_up, cx);
+                    answers.sent(&message(b'Q', b"COMMIT\0"), cx);
+                }
+                answers.poll_silent(cx)
+            });
+            let error = ended.await;
+            assert_eq!(began.elapsed().as_secs(), dead.as_secs());
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_copy_owes_one_answer() {
         let mut answers = AnswerWatch::new(AnswerPatience::new(Duration::from_secs(10)));

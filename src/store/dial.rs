@@ -3,6 +3,7 @@
 //! What the URL's parameters mean is libpq's definition: PostgreSQL manual, "Database Connection
 //! Control Functions".
 
+use std::error::Error;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::store::transport::ServerTransport;
 
 /// For one address, from the socket to the end of the login, unless the URL has a
 /// `connect_timeout`. A wrong address is to be reported while somebody is still looking.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// PostgreSQL's own default.
 const PORT: u16 = 5432;
@@ -92,7 +93,7 @@ async fn dial_in_turn<T, F: Future<Output = Result<T, StoreError>>>(
     open: &impl Fn(ServerTransport, Arc<ServerSettings>) -> F,
 ) -> Result<T, StoreError> {
     let limit = server.params.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
-    let config = tls::client_config(&server.tls)?;
+    let config = tls_config(server).await?;
     let mut last = StoreError::NoHost;
     for target in targets(server)? {
         let (host, port) = target.place();
@@ -120,6 +121,21 @@ async fn dial_in_turn<T, F: Future<Output = Result<T, StoreError>>>(
         }
     }
     Err(last)
+}
+
+/// What certificates there are, as their files have them: read aside, since a disk may hang.
+async fn tls_config(server: &ServerSettings) -> Result<Option<Arc<ClientConfig>>, StoreError> {
+    let tls = server.tls.clone();
+    let read = tokio::task::spawn_blocking(move || tls::client_config(&tls));
+    let trouble = |cause: Box<dyn Error + Send + Sync>| StoreError::Certificate {
+        what: String::from("the files of sslrootcert, sslcert and sslkey"),
+        cause,
+    };
+    match tokio::time::timeout(login::READ_MAX, read).await {
+        Ok(Ok(config)) => config,
+        Ok(Err(panicked)) => Err(trouble(panicked.into())),
+        Err(_) => Err(trouble(format!("not read within {:?}", login::READ_MAX).into())),
+    }
 }
 
 /// The user to log in as.

@@ -19,7 +19,7 @@ use crate::store::error::StoreError;
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// A file on a disk that hangs must not hold up the connection to a server that is well.
-const READ_MAX: Duration = Duration::from_secs(3);
+pub(crate) const READ_MAX: Duration = Duration::from_secs(3);
 
 /// The server with the user and password that its file has at this moment. All else is as it was at
 /// the start.

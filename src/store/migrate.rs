@@ -16,6 +16,7 @@ use crate::store::error::StoreError;
 use crate::store::sql::SqlParams;
 use crate::store::sql::read;
 use crate::store::state_error::StateError;
+use crate::store::state_error::is_gone;
 
 /// Held while the schema is changed: also by the makers of partitions. An arbitrary number.
 pub(crate) const SCHEMA_LOCK: i64 = 0x7761_6c68_6f6f_6b01;
@@ -131,6 +132,14 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "backfills",
         sql: include_str!("../../sql/migrations/0020_backfills.sql"),
     },
+];
+
+/// What PostgreSQL says where a table is other than the migrations have made it.
+const ALTERED: [SqlState; 4] = [
+    SqlState::UNDEFINED_COLUMN,
+    SqlState::UNDEFINED_FUNCTION,
+    SqlState::DATATYPE_MISMATCH,
+    SqlState::WRONG_OBJECT_TYPE,
 ];
 
 /// The tables that the migrations make, which somebody may have dropped. Of a view nothing is lost.
@@ -266,13 +275,40 @@ async fn find(client: &Client) -> Result<FoundSchema, StateError> {
             }
         }
         Err(error) => match error.sqlstate() {
-            Some(state)
-                if [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME].contains(state) =>
-            {
+            Some(state) if is_gone(state) => {
+                let mut params = SqlParams::default();
+                params.put(Type::TEXT_ARRAY, Vec::from_iter(tables()));
+                let question = "SELECT EXISTS (SELECT FROM unnest($1) name
+                     WHERE to_regclass('walhook.' || name) IS NOT NULL) AS others";
+                let row = client.query_typed_one(question, &params.list()).await?;
+                if read(&row, "others")? {
+                    return Err(StateError::LacksTables { tables: String::from("schema_version") });
+                }
                 Ok(FoundSchema::Nothing)
             }
             _ => Err(explain(client, error).await),
         },
+    }
+}
+
+/// Whether an error may be about tables that somebody has dropped or altered.
+pub(crate) fn is_of_tables(error: &StateError) -> bool {
+    error.sqlstate().is_some_and(|state| is_gone(state) || ALTERED.contains(state))
+}
+
+/// What an error of a running walhook's statement over its own tables means: that somebody has dropped or
+/// altered them, in the words of a start. Other errors stay what they are.
+pub async fn named(client: &Client, error: StateError) -> StateError {
+    match error.sqlstate() {
+        Some(state) if is_gone(state) => match find(client).await {
+            Ok(FoundSchema::Nothing) => {
+                StateError::LacksTables { tables: String::from("all of its tables") }
+            }
+            Err(lacks @ StateError::LacksTables { .. }) => lacks,
+            Ok(_) | Err(_) => error,
+        },
+        Some(state) if ALTERED.contains(state) => StateError::unreadable("the tables", error),
+        _ => error,
     }
 }
 

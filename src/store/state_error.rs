@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use tokio_postgres::error::SqlState;
+
 use crate::store::error::ServerError;
 use crate::store::error::StoreError;
 
@@ -84,6 +86,8 @@ impl StateError {
     /// Whether a walhook that ran well before goes on trying; see [`StoreError::may_be_mended`].
     pub fn may_be_mended(&self) -> bool {
         match self {
+            // Somebody has dropped or renamed one, which whoever writes or asks the state names.
+            Self::Store(StoreError::Refused(cause)) if is_gone(&cause.sqlstate) => true,
             Self::Store(cause) => cause.may_be_mended(),
             Self::NoPrivilege { .. } | Self::LacksTables { .. } => true,
             Self::NewerSchema { .. }
@@ -107,12 +111,17 @@ impl StateError {
     }
 
     /// The SQLSTATE, if the server refused a statement.
-    pub(crate) fn sqlstate(&self) -> Option<&tokio_postgres::error::SqlState> {
+    pub(crate) fn sqlstate(&self) -> Option<&SqlState> {
         match self {
             Self::Store(StoreError::Refused(cause)) => Some(&cause.sqlstate),
             _ => None,
         }
     }
+}
+
+/// Whether a table or the schema is not there.
+pub(crate) fn is_gone(state: &SqlState) -> bool {
+    [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME].contains(state)
 }
 
 impl From<tokio_postgres::Error> for StateError {

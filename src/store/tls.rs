@@ -1,5 +1,6 @@
 //! TLS to PostgreSQL: libpq's sslmodes on rustls.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use ring::digest;
@@ -24,12 +25,16 @@ use x509_cert::der::Decode;
 
 use crate::config::settings::TlsMode;
 use crate::config::settings::TlsSettings;
+use crate::config::text_file;
 use crate::store::certificate::check_name;
 use crate::store::certificate::check_validity;
 use crate::store::error::StoreError;
 
 /// `sslrootcert=system`: the system's roots, as without the parameter.
 const SYSTEM_ROOTS: &str = "system";
+
+/// A larger file is no bundle of certificates: those of systems have some 200 KiB.
+const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// The protocol name that PostgreSQL 17 and later want to see when TLS starts without being asked
 /// for (`sslnegotiation=direct`). Others ignore it.
@@ -99,14 +104,21 @@ fn certificate(
 
 fn read_certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, StoreError> {
     let what = format!("certificate file {file}");
-    let read: Vec<_> = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
-        .map_err(|error| certificate(&what, error))?;
+    let bytes = read_bytes(file, &what)?;
+    let read = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    let read = read.map_err(|error| certificate(&what, error))?;
     if read.is_empty() { Err(certificate(&what, "it holds no certificate")) } else { Ok(read) }
 }
 
 fn read_key(file: &str) -> Result<PrivateKeyDer<'static>, StoreError> {
-    PrivateKeyDer::from_pem_file(file).map_err(|error| certificate(&format!("key {file}"), error))
+    let what = format!("key {file}");
+    let bytes = read_bytes(file, &what)?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| certificate(&what, error))
+}
+
+fn read_bytes(file: &str, what: &str) -> Result<Vec<u8>, StoreError> {
+    let read = text_file::read_bytes(Path::new(file), FILE_BYTES_MAX);
+    read.map_err(|error| certificate(what, error))
 }
 
 /// Whom to believe.

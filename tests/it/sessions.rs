@@ -2,6 +2,7 @@
 //! wrong, and goes on when it is right again.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
+mod dropped;
 mod network;
 mod passwords;
 mod row_security;

@@ -142,3 +142,22 @@ fn the_end_point_is_the_certificates_hash_by_its_signatures_function() {
     assert_eq!(end_point(&der).as_deref(), Some(expected.as_ref()));
     assert_eq!(end_point(&CertificateDer::from(vec![1, 2, 3])), None);
 }
+
+/// It would be waited for, or read until memory ends, by every new session.
+#[test]
+fn what_is_no_file_is_refused_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let pipe = home.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.to_str().unwrap();
+    for file in ["/dev/zero", pipe, "/"] {
+        let of = |root_cert, client| TlsSettings { mode: TlsMode::Require, root_cert, client };
+        for tls in
+            [of(Some(file.to_owned()), None), of(None, Some((file.to_owned(), file.to_owned())))]
+        {
+            let error = client_config(&tls).unwrap_err();
+            let told = format!("{:#}", anyhow::Error::new(error));
+            assert!(told.contains(file) && told.contains("is no regular file"), "{told}");
+        }
+    }
+}
