@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio_postgres::Client;
+use tokio_postgres::GenericClient;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -170,7 +170,8 @@ const LIST: &str = "
           WHERE slot = $1 AND ($2::text IS NULL OR event_id = $2)
             AND ($3::text IS NULL OR event_type = $3) AND ($4::text IS NULL OR row_key = $4)
             AND ($5::text IS NULL OR endpoint = $5) AND ($6::int IS NULL OR http_status = $6)
-            AND ($7::text IS NULL OR failure_class = $7) AND ($8::text IS NULL OR outcome = $8)
+            AND ($7::text IS NULL OR (failure_class = $7 AND outcome <> 'delivered'))
+            AND ($8::text IS NULL OR outcome = $8)
             AND ($9::timestamptz IS NULL OR created_at >= $9)
             AND ($10::timestamptz IS NULL OR created_at < $10)
             AND ($11::timestamptz IS NULL OR created_at <= $11)
@@ -204,7 +205,7 @@ const LIST: &str = "
 /// # Errors
 /// That the rows could not be read.
 pub async fn list(
-    client: &Client,
+    client: &(impl GenericClient + Sync),
     slot: &str,
     filter: &PushLogFilter,
     below: Option<PushLogCursor>,

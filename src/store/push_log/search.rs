@@ -1,18 +1,19 @@
 //! Looks through the push log for attempts that no index finds, backwards in slices of time, for as long as
 //! somebody waits.
 //!
-//! By event, key, or the failures of an endpoint an index finds them at once. Of ten million rows within an
-//! hour, those of an endpoint that is seldom called are found only by looking at all: so it looks at the
-//! newest ten seconds, then at as much more as there is time for, and says how far back it has come. Whoever
-//! wants more goes on from there.
+//! By event or key an index finds them at once. Of ten million rows within an hour, those of an endpoint that
+//! is seldom called are found only by looking at all, and those of its failures that were given up by looking
+//! at all that failed there: so it looks at the newest two seconds, then at as much more as there is time for,
+//! and says how far back it has come. Whoever wants more goes on from there. A slice that takes longer than was
+//! foreseen, since what is older is in no cache, is given up when time is over: the next page looks at it.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::flow::time::Timestamp;
-use crate::store::push_log::AttemptOutcome;
 use crate::store::push_log::PushLogCursor;
 use crate::store::push_log::PushLogEntry;
 use crate::store::push_log::PushLogFilter;
@@ -21,9 +22,11 @@ use crate::store::state_error::StateError;
 
 /// How long a page may take in all, as far as that can be foreseen.
 const BUDGET: Duration = Duration::from_millis(250);
+/// When a slice is given up that was not foreseen to take so long; the first is looked at in any case.
+const DEADLINE: Duration = Duration::from_millis(400);
 
 /// The first slice.
-const FIRST: Duration = Duration::from_secs(10);
+const FIRST: Duration = Duration::from_secs(2);
 /// How much longer a slice may be than the one before.
 const GROWTH_MAX: f64 = 4.0;
 /// Of the time that is left, how much is planned for: a slice may hold more rows than the one before, and
@@ -31,6 +34,11 @@ const GROWTH_MAX: f64 = 4.0;
 const CAUTION: f64 = 0.5;
 /// A slice that would be less than this part of the one before is not worth it.
 const WORTH_IT: f64 = 0.2;
+/// A slice is read by the index of times. From a tenth of a day's rows on the planner would rather read all of
+/// the day at once, by several workers: no slice of that would end in time.
+const BY_TIME: &str =
+    "SET LOCAL enable_seqscan = off; SET LOCAL max_parallel_workers_per_gather = 0";
+
 /// From this on the slice is all that there is.
 const ALL: Duration = Duration::from_secs(400 * 86_400);
 
@@ -45,19 +53,14 @@ pub struct FoundAttempts {
     pub searched_from: Option<Timestamp>,
 }
 
-/// Whether an index leads to what the filter means.
+/// Whether an index leads to what the filter means, and to nothing else.
 fn is_indexed(filter: &PushLogFilter) -> bool {
-    let is_failure = filter.class.is_some()
-        || matches!(filter.outcome, Some(AttemptOutcome::Retry | AttemptOutcome::Dead));
     let is_any = filter.event_type.is_none()
         && filter.endpoint.is_none()
         && filter.status.is_none()
         && filter.class.is_none()
         && filter.outcome.is_none();
-    filter.event.is_some()
-        || filter.row_key.is_some()
-        || is_any
-        || (is_failure && filter.outcome.is_some() && filter.endpoint.is_some())
+    filter.event.is_some() || filter.row_key.is_some() || is_any
 }
 
 /// A page of attempts, the newest first, at most `limit`; `below` is where the page before ended.
@@ -65,7 +68,7 @@ fn is_indexed(filter: &PushLogFilter) -> bool {
 /// # Errors
 /// That the rows could not be read.
 pub async fn search(
-    client: &Client,
+    client: &mut Client,
     slot: &str,
     filter: &PushLogFilter,
     below: Option<PushLogCursor>,
@@ -78,6 +81,12 @@ pub async fn search(
     let mut top = newest.into_iter().flatten().fold(now, Timestamp::min);
     let mut length = if is_indexed(filter) { ALL } else { FIRST };
     let begun = Instant::now();
+    // For the limit of each statement, which ends with it.
+    let tx = client.build_transaction().read_only(true).start().await?;
+    if length < ALL {
+        tx.batch_execute(BY_TIME).await?;
+    }
+    let mut is_first = true;
     loop {
         let micros = i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
         let from = top.shifted(-micros);
@@ -88,7 +97,19 @@ pub async fn search(
         };
         let left = limit - u32::try_from(found.entries.len()).unwrap_or(limit).min(limit);
         let started = Instant::now();
-        found.entries.extend(list(client, slot, &slice, below, left).await?);
+        if !is_first {
+            let limit = DEADLINE.saturating_sub(begun.elapsed()).as_millis().max(1);
+            tx.batch_execute(&format!("SET LOCAL statement_timeout = {limit}")).await?;
+        }
+        match list(&tx, slot, &slice, below, left).await {
+            Ok(entries) => found.entries.extend(entries),
+            Err(error) if !is_first && error.sqlstate() == Some(&SqlState::QUERY_CANCELED) => {
+                (found.next, found.searched_from) = (below, Some(top));
+                return Ok(found);
+            }
+            Err(error) => return Err(error),
+        }
+        is_first = false;
         if found.entries.len() >= limit as usize {
             found.next = found.entries.last().map(PushLogEntry::cursor);
             return Ok(found);
@@ -117,6 +138,7 @@ fn next_length(length: Duration, took: Duration, left: Duration) -> Option<Durat
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::push_log::AttemptOutcome;
 
     #[test]
     fn slices_grow_while_they_are_quick_and_end_when_time_is_over() {
@@ -135,7 +157,7 @@ mod tests {
         let dead = Some(AttemptOutcome::Dead);
         assert!(is_indexed(&PushLogFilter::default()), "the newest of all");
         assert!(is_indexed(&PushLogFilter { row_key: Some("7".into()), ..endpoint() }));
-        assert!(is_indexed(&PushLogFilter { outcome: dead, ..endpoint() }));
+        assert!(!is_indexed(&PushLogFilter { outcome: dead, ..endpoint() }), "others failed there");
         assert!(!is_indexed(&endpoint()));
         assert!(!is_indexed(&PushLogFilter { outcome: dead, ..PushLogFilter::default() }));
     }
