@@ -5,9 +5,7 @@
 //! nothing leaves here that was not masked.
 
 use std::sync::Arc;
-use std::sync::Mutex as Lock;
 use std::sync::PoisonError;
-use std::sync::Weak;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +16,6 @@ use http::StatusCode;
 use http::Uri;
 use http::header;
 use serde::Deserialize;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
@@ -32,6 +29,9 @@ use crate::delivery::judge::without_mark;
 use crate::delivery::redact::masked;
 use crate::delivery::reply::SeenResponse;
 use crate::delivery::site::EndpointSite;
+use crate::delivery::token_registry::AccessToken;
+use crate::delivery::token_registry::IssuedTokens;
+use crate::delivery::token_registry::TokenRegistry;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::AttemptReach;
@@ -53,38 +53,6 @@ const BUSY: [i64; 3] = [-1, 45009, 45033];
 /// The longest reason that is shown.
 const REASON_CHARS_MAX: usize = 200;
 
-/// The tokens of a process, by whom they are for. Clones share them.
-#[derive(Clone, Default)]
-pub(crate) struct TokenRegistry(Arc<Lock<Vec<Known>>>);
-
-/// A token, as long as an endpoint needs it.
-struct Known {
-    holder: Holder,
-    current: Weak<Current>,
-}
-
-/// Who has a token.
-#[derive(Clone, Eq, PartialEq)]
-struct Holder {
-    token_url: Url,
-    corp_id: String,
-    corp_secret: Secret<String>,
-}
-
-#[derive(Default)]
-struct Current {
-    token: Mutex<Option<AccessToken>>,
-    /// The last texts that were handed out, to be masked.
-    known: Lock<Vec<Arc<str>>>,
-}
-
-/// A token in use.
-#[derive(Clone)]
-pub(crate) struct AccessToken {
-    pub(crate) text: Arc<str>,
-    until: Instant,
-}
-
 /// Why there is no token.
 pub(crate) struct NoAccess {
     pub(crate) failure: AttemptFailure,
@@ -95,7 +63,7 @@ pub(crate) struct NoAccess {
 
 /// The tokens of one endpoint: those of its application, over its own connections.
 pub(crate) struct AccessTokens {
-    current: Arc<Current>,
+    current: Arc<IssuedTokens>,
     corp_secret: Secret<String>,
     connections: ConnectionPool,
     path: Uri,
@@ -111,25 +79,6 @@ struct Issued {
     errmsg: String,
     access_token: Option<String>,
     expires_in: Option<u64>,
-}
-
-impl TokenRegistry {
-    fn current(&self, app: &WecomApp) -> Arc<Current> {
-        let holder = Holder {
-            token_url: app.token_url.reveal().clone(),
-            corp_id: app.corp_id.clone(),
-            corp_secret: app.corp_secret.clone(),
-        };
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|known| known.current.strong_count() > 0);
-        let found = known.iter().find(|known| known.holder == holder);
-        if let Some(current) = found.and_then(|known| known.current.upgrade()) {
-            return current;
-        }
-        let current = Arc::<Current>::default();
-        known.push(Known { holder, current: Arc::downgrade(&current) });
-        current
-    }
 }
 
 /// Where an application's tokens come from.

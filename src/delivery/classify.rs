@@ -7,13 +7,14 @@
 use std::error::Error;
 use std::io;
 
-use rustix::io::Errno;
 use rustls::CertificateError;
 
-use crate::delivery::connections::TransportTrouble;
 use crate::delivery::guard::AddressRefusal;
-use crate::delivery::network::ResolveError;
+use crate::delivery::resolve_error::ResolveError;
+use crate::delivery::shortage;
+use crate::delivery::shortage::cause_of;
 use crate::delivery::sockets::NoSocket;
+use crate::delivery::transport_trouble::TransportTrouble;
 use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::FailureClass;
 
@@ -38,7 +39,7 @@ pub(crate) fn classify(trouble: &TransportTrouble) -> AttemptFailure {
             return AttemptFailure { class: FailureClass::Local, detail };
         }
         if let Some(resolve) = cause.downcast_ref::<ResolveError>() {
-            if let Some(own) = resolve.lack() {
+            if let Some(own) = shortage::of_lookup(resolve) {
                 return found(FailureClass::Local, own);
             }
             return found(FailureClass::Dns, &resolve.to_string());
@@ -46,7 +47,7 @@ pub(crate) fn classify(trouble: &TransportTrouble) -> AttemptFailure {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return found(FailureClass::Tls, &describe_tls(tls));
         }
-        if let Some(own) = cause.downcast_ref::<io::Error>().and_then(lack) {
+        if let Some(own) = cause.downcast_ref::<io::Error>().and_then(shortage::of_system) {
             return found(FailureClass::Local, own);
         }
         io_kind = io_kind.or(cause.downcast_ref().map(io::Error::kind));
@@ -84,46 +85,6 @@ pub(crate) fn classify(trouble: &TransportTrouble) -> AttemptFailure {
             text => found(class, text),
         },
         (None, None) => found(class, "the exchange failed"),
-    }
-}
-
-/// Says so if there was no descriptor for a connection.
-pub(crate) fn descriptor_lack(error: &(dyn Error + 'static)) -> Option<String> {
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        if let Some(none) = cause.downcast_ref::<NoSocket>() {
-            return Some(none.to_string());
-        }
-        let io = match cause.downcast_ref() {
-            Some(ResolveError::Failed(io)) => Some(io),
-            _ => cause.downcast_ref(),
-        };
-        let errno = io.and_then(Errno::from_io_error);
-        if matches!(errno, Some(Errno::MFILE | Errno::NFILE)) {
-            return io.and_then(lack).map(str::to_owned);
-        }
-        next = cause_of(cause);
-    }
-    None
-}
-
-/// What caused an error.
-fn cause_of<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
-    match error.downcast_ref::<io::Error>() {
-        // Its source is not what it holds but the source of that.
-        Some(io) => io.get_ref().map(|inner| inner as &(dyn Error + 'static)),
-        None => error.source(),
-    }
-}
-
-/// What walhook has none left of, if the system says so. No endpoint can be blamed for it.
-pub(crate) fn lack(error: &io::Error) -> Option<&'static str> {
-    match Errno::from_io_error(error)? {
-        Errno::MFILE => Some("walhook has no file descriptor left: raise its limit (LimitNOFILE)"),
-        Errno::NFILE => Some("the system has no file descriptor left: raise fs.file-max"),
-        Errno::ADDRNOTAVAIL => Some("the system has no local port or address left for it"),
-        Errno::NOBUFS | Errno::NOMEM => Some("the system has no memory left for a socket"),
-        _ => None,
     }
 }
 

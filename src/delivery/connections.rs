@@ -35,12 +35,12 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use crate::delivery::body::OutgoingBody;
-use crate::delivery::dial::DialError;
 use crate::delivery::dial::DialedStream;
 use crate::delivery::dial::EndpointDialer;
 use crate::delivery::multiplexed::Http2Connection;
 use crate::delivery::multiplexed::MultiplexedReady;
 use crate::delivery::streams::Turn;
+use crate::delivery::transport_trouble::TransportTrouble;
 use crate::flow::verdict::AttemptReach;
 
 /// How long an unused connection is kept: less than the 60 s after which common load balancers
@@ -61,17 +61,6 @@ const BUFFER_MAX_BYTES: usize = 256 * 1024;
 
 /// The most headers of a response: what is longer than [`BUFFER_MAX_BYTES`] is refused in any case.
 const HEADERS_MAX: usize = 1000;
-
-/// Why there is no response.
-#[derive(Debug)]
-pub(crate) enum TransportTrouble {
-    /// No connection could be made.
-    Connect(DialError),
-    /// It broke, or what came was not HTTP.
-    Exchange(hyper::Error),
-    /// The peer says that it did not process the request.
-    Unprocessed(hyper::Error),
-}
 
 /// The connections of one endpoint.
 pub(crate) struct ConnectionPool {

@@ -22,11 +22,11 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-use crate::delivery::classify;
 use crate::delivery::gate::FencedStream;
 use crate::delivery::gate::SendPermission;
 use crate::delivery::network::GuardedResolver;
 use crate::delivery::network::HTTP_2;
+use crate::delivery::shortage;
 use crate::delivery::sockets::Sockets;
 use crate::delivery::tunnel;
 
@@ -123,7 +123,7 @@ impl EndpointDialer {
     pub(crate) async fn dial(&self) -> Result<DialedPeer, DialError> {
         let dialed = self.connect().await;
         if let Err(error) = &dialed
-            && let Some(lack) = classify::descriptor_lack(error.as_ref())
+            && let Some(lack) = shortage::of_descriptors(error.as_ref())
         {
             self.sockets.note_lack(Instant::now(), &lack);
         }

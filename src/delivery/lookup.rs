@@ -22,7 +22,7 @@ use reqwest::dns::Resolving;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::delivery::network::ResolveError;
+use crate::delivery::resolve_error::ResolveError;
 
 /// A look-up that takes longer has failed for all who wait; its thread goes on.
 const LOOKUP_MAX: Duration = Duration::from_secs(5);

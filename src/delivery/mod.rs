@@ -43,10 +43,14 @@
 //! | `redact` | What a receiver says of the URL that it was called at |
 //! | `request_template` | Path, query and headers that differ from event to event |
 //! | `reply` | What is read of a response, within limits whatever the receiver sends |
+//! | `resolve_error` | Why a name did not resolve |
+//! | `shortage` | What walhook or its system has none left of |
 //! | `sign` | Signatures |
 //! | `site` | Where a URL leads, and by which way |
 //! | `stalled` | Large bodies that hang while their memory is wanted |
+//! | `token_registry` | The access tokens that a process has |
 //! | `trace` | To which trace a request belongs |
+//! | `transport_trouble` | Why a request has no response |
 //! | `trust` | Whom an endpoint's TLS trusts that has authorities of its own (`tls.ca`) |
 //! | `tunnel` | A way through an HTTP proxy |
 
@@ -72,11 +76,15 @@ pub mod preview;
 mod redact;
 mod reply;
 mod request_template;
+mod resolve_error;
+mod shortage;
 pub mod sign;
 mod site;
 pub mod sockets;
 mod stalled;
 mod streams;
+mod token_registry;
 pub mod trace;
+mod transport_trouble;
 mod trust;
 mod tunnel;

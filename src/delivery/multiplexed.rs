@@ -23,12 +23,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::delivery::body::OutgoingBody;
-use crate::delivery::connections::TransportTrouble;
 use crate::delivery::dial::DialedStream;
 use crate::delivery::dial::EndpointDialer;
 use crate::delivery::streams::STREAMS_AT_FIRST;
 use crate::delivery::streams::Streams;
 use crate::delivery::streams::Turn;
+use crate::delivery::transport_trouble::TransportTrouble;
 use crate::flow::verdict::AttemptReach;
 
 /// While requests are in flight, the peer is asked whether it is there, and given as long to answer:

@@ -20,15 +20,15 @@ use tokio::sync::watch;
 use crate::config::link::ConnectionLink;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::Endpoint;
-use crate::delivery::access_token::TokenRegistry;
 use crate::delivery::begun::BegunMessages;
-use crate::delivery::classify;
 use crate::delivery::error::DeliveryError;
 use crate::delivery::gate::SendPermission;
 use crate::delivery::guard;
 use crate::delivery::lookup::Lookups;
+use crate::delivery::resolve_error::ResolveError;
 use crate::delivery::sockets::Sockets;
 use crate::delivery::stalled::StallRule;
+use crate::delivery::token_registry::TokenRegistry;
 use crate::delivery::trace::EndpointTracing;
 use crate::delivery::trace::RequestTracing;
 use crate::delivery::trust::EndpointTrust;
@@ -36,34 +36,6 @@ use crate::telemetry::metrics::ChannelErrorMetrics;
 
 /// HTTP/2 over TLS, by its name in ALPN (RFC 9113, 3.2).
 pub(crate) const HTTP_2: &[u8] = b"h2";
-
-const LOOKUPS_BUSY: &str =
-    "walhook looks up as many names as it can: those of others do not answer";
-
-/// A name did not resolve. The text does not hold the name: it is part of the URL.
-#[derive(Debug, thiserror::Error)]
-pub enum ResolveError {
-    #[error("the name has no address")]
-    Empty,
-    #[error("{0}")]
-    Failed(io::Error),
-    #[error("no name server has answered in time")]
-    Late,
-    /// Not of the name: too many others are being looked up.
-    #[error("{LOOKUPS_BUSY}")]
-    Busy,
-}
-
-impl ResolveError {
-    /// What walhook had none left of, if that was the reason.
-    pub(crate) fn lack(&self) -> Option<&'static str> {
-        match self {
-            Self::Failed(error) => classify::lack(error),
-            Self::Busy => Some(LOOKUPS_BUSY),
-            Self::Empty | Self::Late => None,
-        }
-    }
-}
 
 /// The way out. Clones share it.
 #[derive(Clone)]

@@ -16,10 +16,10 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::delivery::classify::classify;
-use crate::delivery::connections::TransportTrouble;
 use crate::delivery::headers;
 use crate::delivery::judge::ResponseReply;
 use crate::delivery::judge::retry_after;
+use crate::delivery::transport_trouble::TransportTrouble;
 use crate::flow::headers::HeaderLines;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::AttemptFailure;
