@@ -2,10 +2,11 @@
 //!
 //! While the thread that makes them has time to spare, every endpoint gets what it bears. Once it is busy
 //! all the time, more requests do not make anything quicker: they wait for one another, each with a
-//! connection and its buffers. So then the lanes share a number of them, which is cut again and
+//! connection and its buffers. So then the lanes share a number of them equally, which is cut again and
 //! again while there is no time, and grows while there is some.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -37,6 +38,8 @@ struct SharedRequests {
     lanes: AtomicUsize,
     /// How many there may be before lanes have to share them.
     shared: AtomicUsize,
+    /// The thread had no time to spare when it was looked at last.
+    is_busy: AtomicBool,
     born: Instant,
     /// When the number was looked at last, and how long the thread had been busy until then, both in
     /// microseconds.
@@ -50,6 +53,7 @@ impl Default for InFlightTotal {
             in_flight: AtomicUsize::new(0),
             lanes: AtomicUsize::new(0),
             shared: AtomicUsize::new(SHARED_MIN),
+            is_busy: AtomicBool::new(false),
             born: Instant::now(),
             looked: AtomicU64::new(0),
             busy: AtomicU64::new(0),
@@ -76,7 +80,9 @@ impl InFlightTotal {
         let percent = u128::from(busy.saturating_sub(busy_before)) * 100 / u128::from(now - looked);
         let (shared, in_flight) =
             (all.shared.load(Ordering::Relaxed), all.in_flight.load(Ordering::Relaxed));
-        all.shared.store(judged(shared, in_flight, percent > BUSY_PERCENT), Ordering::Relaxed);
+        let is_busy = percent > BUSY_PERCENT;
+        all.is_busy.store(is_busy, Ordering::Relaxed);
+        all.shared.store(judged(shared, in_flight, is_busy), Ordering::Relaxed);
     }
 }
 
@@ -107,8 +113,14 @@ impl InFlightPart {
         let shared = all.shared.load(Ordering::Relaxed);
         let equal = (shared / all.lanes.load(Ordering::Relaxed).max(1)).max(1);
         let free = shared.saturating_sub(all.in_flight.load(Ordering::Relaxed));
-        // Of the last quarter nobody takes more than its part: who comes next would find nothing.
-        if free <= shared / 4 { equal } else { equal.max(own + free / 8) }
+        // Of the last quarter nobody takes more than its part: who comes next would find nothing. Nor
+        // does anybody while there is no time: a burst for one of many endpoints would leave it with
+        // connections that it does not need again.
+        if free <= shared / 4 || all.is_busy.load(Ordering::Relaxed) {
+            equal
+        } else {
+            equal.max(own + free / 8)
+        }
     }
 
     /// The lanes' tasks alone write the numbers, and all of them are on one thread.
@@ -165,6 +177,15 @@ mod tests {
         assert_eq!(others[0].note(6), SHARED_MIN / 5);
         drop(first);
         assert_eq!(others[0].note(6), SHARED_MIN / 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_there_is_no_time_nobody_takes_more_than_its_part() {
+        let total = InFlightTotal::default();
+        let mut lanes: Vec<_> = (0..256).map(|_| total.part()).collect();
+        assert!(lanes.iter_mut().all(|lane| lane.note(1) > SHARED_MIN / 256));
+        total.0.is_busy.store(true, Ordering::Relaxed);
+        assert!(lanes.iter_mut().all(|lane| lane.note(1) == SHARED_MIN / 256));
     }
 
     #[tokio::test(start_paused = true)]
