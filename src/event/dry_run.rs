@@ -18,13 +18,13 @@ use crate::config::expression::Expression;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::event::expiry::AgeSource;
-use crate::event::payload;
+use crate::event::fault::EvaluationFault;
+use crate::event::fault::RenderFaults;
 use crate::event::payload::EndpointShape;
 use crate::event::payload::PayloadShape;
 use crate::event::plan::RowFilter;
-use crate::event::scope::EvaluationFault;
+use crate::event::row_object;
 use crate::event::scope::EvaluationScope;
-use crate::event::template::RenderFaults;
 use crate::event::writer::JsonWriter;
 use crate::flow::backfill::ReadRow;
 use crate::flow::body::RequestValue;
@@ -190,7 +190,7 @@ fn scope<'a>(
 ) -> EvaluationScope<'a> {
     let id = EventId::new(change.position, IdOrigin::new(0, &rule.event_type));
     let age = rule.expiry.as_ref().map(|expiry| AgeSource::compile(expiry, &change.relation));
-    let born = age.map_or(now, |age| age.of(change, payload::row_of(&change.op)).born);
+    let born = age.map_or(now, |age| age.of(change, row_object::row_of(&change.op)).born);
     EvaluationScope { change, event_type: &rule.event_type, id, now, born }
 }
 

@@ -6,8 +6,7 @@ use http::header::CONTENT_TYPE;
 
 use crate::config::settings::CloudEventsMode;
 use crate::event::datum;
-use crate::event::payload;
-use crate::event::scope;
+use crate::event::row_object;
 use crate::event::scope::EvaluationScope;
 use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
@@ -38,7 +37,7 @@ impl CloudEvents {
     ) {
         let change = scope.change;
         if self.mode == CloudEventsMode::Binary {
-            return payload::data(out, columns, change);
+            return row_object::data(out, columns, change);
         }
         out.raw("{\"specversion\":\"1.0\",\"id\":\"");
         out.raw(scope.id.to_string());
@@ -50,9 +49,9 @@ impl CloudEvents {
         out.raw(change.committed.iso_millis());
         // An extension attribute: one type may stand for several operations.
         out.raw("\",\"operation\":\"");
-        out.raw(scope::op(&change.op));
+        out.raw(row_object::op(&change.op));
         out.raw("\",\"datacontenttype\":\"application/json\",\"data\":");
-        payload::data(out, columns, change);
+        row_object::data(out, columns, change);
         out.raw("}");
     }
 
@@ -68,7 +67,7 @@ impl CloudEvents {
             ("ce-source", self.source.clone()),
             ("ce-type", self.event_type.clone()),
             ("ce-time", scope.change.committed.iso_millis()),
-            ("ce-operation", scope::op(&scope.change.op).to_owned()),
+            ("ce-operation", row_object::op(&scope.change.op).to_owned()),
         ];
         let header = |(name, value): (&'static str, String)| {
             // Ids and types are visible ASCII, and so is what is percent-encoded.
@@ -98,14 +97,14 @@ fn percent_encoded(text: &str) -> String {
 pub(crate) fn debezium(out: &mut JsonWriter, columns: &[NamedColumn], scope: &EvaluationScope<'_>) {
     let change = scope.change;
     out.raw("{\"before\":");
-    match payload::old_of(&change.op) {
-        Some(old) => payload::old_object(out, columns, old, change),
+    match row_object::old_of(&change.op) {
+        Some(old) => row_object::old_object(out, columns, old, change),
         None => out.raw("null"),
     }
     out.raw(",\"after\":");
     match &change.op {
         ChangeOp::Insert { .. } | ChangeOp::Update { .. } | ChangeOp::Read { .. } => {
-            payload::data(out, columns, change);
+            row_object::data(out, columns, change);
         }
         ChangeOp::Delete { .. } | ChangeOp::Truncate => out.raw("null"),
     }

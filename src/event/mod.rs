@@ -15,6 +15,7 @@
 //! | `dry_run` | Tries a rule on rows that are there, before one of them changes |
 //! | `envelope` | Envelopes that others have specified |
 //! | `expiry` | When a row was born, and whether it is too old |
+//! | `fault` | Why an expression has no value on a row |
 //! | `image` | What a change says about a column, before and after |
 //! | `match_form` | How values of a column are compared with those of `match` |
 //! | `payload` | Payloads, compiled once per relation into labels and column references; the two built-in ones that are walhook's own |
@@ -22,6 +23,7 @@
 //! | `request_values` | What the expressions of an endpoint's URL and headers come to on a change |
 //! | `require` | What an event, and an endpoint that takes it, need of the event's table, for `check` and for the start |
 //! | `route` | Which changes become which events, and who gets them |
+//! | `row_object` | Rows and what belongs to them as JSON |
 //! | `row_order` | Order keys |
 //! | `schema` | The JSON Schema of an event's body |
 //! | `scope` | A change as expressions see it |
@@ -40,6 +42,7 @@ pub mod dedupe;
 pub mod dry_run;
 mod envelope;
 pub(crate) mod expiry;
+mod fault;
 mod image;
 mod match_form;
 pub(crate) mod payload;
@@ -47,6 +50,7 @@ pub mod plan;
 mod request_values;
 pub mod require;
 pub mod route;
+mod row_object;
 mod row_order;
 pub mod schema;
 mod scope;

@@ -14,13 +14,11 @@ use crate::config::settings::PayloadSettings;
 use crate::event::datum;
 use crate::event::envelope;
 use crate::event::envelope::CloudEvents;
-use crate::event::image;
-use crate::event::image::RowImage;
+use crate::event::fault::RenderFaults;
 use crate::event::request_values::RequestValues;
-use crate::event::scope;
+use crate::event::row_object;
 use crate::event::scope::EvaluationScope;
 use crate::event::template::CompiledTemplate;
-use crate::event::template::RenderFaults;
 use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
 use crate::flow::body::RequestValue;
@@ -259,109 +257,21 @@ fn standard(
     out.raw(opening);
     out.raw(change.committed.iso_millis());
     out.raw("\",\"operation\":\"");
-    out.raw(scope::op(&change.op));
+    out.raw(row_object::op(&change.op));
     out.raw("\",\"data\":");
-    data(out, columns, change);
+    row_object::data(out, columns, change);
     if let ChangeOp::Update { old, new } = &change.op {
         if let Some(old) = old {
             out.raw(",\"old\":");
-            old_object(out, columns, old, change);
+            row_object::old_object(out, columns, old, change);
         }
         unchanged(out, columns, new, old.as_ref());
     }
     if let Some(given) = &change.metadata {
         out.raw(",\"metadata\":");
-        metadata(out, given);
+        row_object::metadata(out, given);
     }
     out.raw("}");
-}
-
-/// The row that the change is about: the new one, what is known of the old one on a delete, null
-/// for a truncate.
-pub(crate) fn data(out: &mut JsonWriter, columns: &[NamedColumn], change: &CommittedChange) {
-    match &change.op {
-        ChangeOp::Insert { new } | ChangeOp::Read { new, .. } => {
-            object(out, columns, new, change, None);
-        }
-        ChangeOp::Update { old, new } => object(out, columns, new, change, old.as_ref()),
-        ChangeOp::Delete { old } => old_object(out, columns, old, change),
-        ChangeOp::Truncate => out.raw("null"),
-    }
-}
-
-/// What the application attached to the transaction: what is not JSON must not break ours.
-pub(crate) fn metadata(out: &mut JsonWriter, given: &[u8]) {
-    if datum::is_json(given) {
-        out.json(given);
-    } else {
-        out.string(given);
-    }
-}
-
-/// The previous values of the columns that an update changed, as far as PostgreSQL sent them.
-pub(crate) fn changes(out: &mut JsonWriter, columns: &[NamedColumn], change: &CommittedChange) {
-    let mut separator = "{";
-    for column in columns.iter().filter(|column| image::is_changed(change, column.index)) {
-        let RowImage::In(old) = image::previous(change, column.index) else { continue };
-        out.raw(separator);
-        separator = ",";
-        out.raw(&column.label);
-        out.column(old, column.index, &column.sql_type);
-    }
-    out.raw(if separator == "{" { "{}" } else { "}" });
-}
-
-/// The old row, as far as there is one.
-pub(crate) fn old_of(op: &ChangeOp) -> Option<&OldRow> {
-    match op {
-        ChangeOp::Update { old, .. } => old.as_ref(),
-        ChangeOp::Delete { old } => Some(old),
-        ChangeOp::Insert { .. } | ChangeOp::Read { .. } | ChangeOp::Truncate => None,
-    }
-}
-
-/// A row as a JSON object. A value that the update did not send is taken from the whole old row
-/// where there is one, and left out where there is none.
-fn object(
-    out: &mut JsonWriter,
-    columns: &[NamedColumn],
-    row: &RowTuple,
-    change: &CommittedChange,
-    old: Option<&OldRow>,
-) {
-    let mut separator = "{";
-    for column in columns {
-        let source = match (row.value(column.index), old) {
-            (ColumnValue::Unchanged, Some(old)) if image::carries(old, change, column.index) => {
-                old.tuple()
-            }
-            (ColumnValue::Unchanged, _) => continue,
-            (ColumnValue::Null | ColumnValue::Text(_), _) => row,
-        };
-        out.raw(separator);
-        separator = ",";
-        out.raw(&column.label);
-        out.column(source, column.index, &column.sql_type);
-    }
-    out.raw(if separator == "{" { "{}" } else { "}" });
-}
-
-/// The old row: the whole of it, or its identity columns alone. The others of a key image are null
-/// whatever they were, so they are left out.
-pub(crate) fn old_object(
-    out: &mut JsonWriter,
-    columns: &[NamedColumn],
-    old: &OldRow,
-    change: &CommittedChange,
-) {
-    let mut separator = "{";
-    for column in columns.iter().filter(|column| image::carries(old, change, column.index)) {
-        out.raw(separator);
-        separator = ",";
-        out.raw(&column.label);
-        out.column(old.tuple(), column.index, &column.sql_type);
-    }
-    out.raw(if separator == "{" { "{}" } else { "}" });
 }
 
 /// Lists the columns that the update did not touch and PostgreSQL did not send.
@@ -392,7 +302,7 @@ fn ocr_wallet(
     out.attempt_seconds();
     out.raw(",\"version\":\"1.0\",\"source\":\"ocr_wallet_service\",\"data\":");
     let mut separator = "{";
-    if let Some(row) = row_of(&change.op) {
+    if let Some(row) = row_object::row_of(&change.op) {
         for column in columns {
             let value = row.value(column.index);
             if &*column.name == "pic_url" && !matches!(value, ColumnValue::Text(_)) {
@@ -416,15 +326,4 @@ fn ocr_wallet(
     out.raw(",\"metadata\":{\"data_age_seconds\":");
     out.age_seconds(born);
     out.raw(",\"push_source\":\"wx-msg-chat\"}}");
-}
-
-/// The row that an event is about: the new one, or what is known of the old one on a delete.
-pub(crate) fn row_of(op: &ChangeOp) -> Option<&RowTuple> {
-    match op {
-        ChangeOp::Insert { new } | ChangeOp::Update { new, .. } | ChangeOp::Read { new, .. } => {
-            Some(new)
-        }
-        ChangeOp::Delete { old } => Some(old.tuple()),
-        ChangeOp::Truncate => None,
-    }
 }

@@ -18,19 +18,19 @@ use crate::event::dedupe::DedupeWindow;
 use crate::event::dedupe::SeenSight;
 use crate::event::dedupe::VALUES_MAX;
 use crate::event::expiry::AgeSource;
+use crate::event::fault::EvaluationFault;
+use crate::event::fault::RenderFaults;
 use crate::event::image;
 use crate::event::image::RowImage;
-use crate::event::payload;
 use crate::event::payload::EndpointShape;
 use crate::event::payload::PayloadShape;
+use crate::event::row_object;
 use crate::event::row_order::RowOrder;
-use crate::event::scope::EvaluationFault;
 use crate::event::scope::EvaluationScope;
 use crate::event::subscribers::EventSubscribers;
 use crate::event::subscribers::SubscriberChoice;
 use crate::event::subscribers::SubscriberIndex;
 use crate::event::target::WriteBackTarget;
-use crate::event::template::RenderFaults;
 use crate::event::unfit;
 use crate::event::writer::JsonWriter;
 use crate::event::writer_trace::WriterTrace;
@@ -159,7 +159,7 @@ impl RowFilter {
     pub(crate) fn admits(&self, scope: &EvaluationScope<'_>, faults: &mut RenderFaults) -> bool {
         match self {
             Self::Open => true,
-            Self::NotBlank(column) => match payload::row_of(&scope.change.op) {
+            Self::NotBlank(column) => match row_object::row_of(&scope.change.op) {
                 None => true,
                 Some(row) => column.is_some_and(|column| !is_blank(row, column)),
             },
@@ -223,7 +223,7 @@ impl TablePlan {
         faults: &mut RenderFaults,
         sightings: Option<(&mut DedupeWindow, &mut Vec<SeenValues>)>,
     ) -> RoutedEvent {
-        let row = payload::row_of(&change.op);
+        let row = row_object::row_of(&change.op);
         let id = change.event_id(rule.origin);
         let expiry = self.age.as_ref().map(|age| age.of(change, row));
         let born = expiry.map_or(change.committed, |expiry| expiry.born);
@@ -397,7 +397,7 @@ impl TablePlan {
     }
 
     pub(super) fn about(&self, change: &CommittedChange) -> String {
-        let facts = self.shape.facts(payload::row_of(&change.op));
+        let facts = self.shape.facts(row_object::row_of(&change.op));
         facts.iter().map(|(column, value)| format!("{column}={value} ")).collect()
     }
 
@@ -415,7 +415,7 @@ impl TablePlan {
         };
         let body = body.unwrap_or_default();
         let known = catch_unwind(AssertUnwindSafe(|| {
-            (self.order.keys(&rule.table, change), self.shape.facts(payload::row_of(&change.op)))
+            (self.order.keys(&rule.table, change), self.shape.facts(row_object::row_of(&change.op)))
         }));
         let (keys, facts) = known.unwrap_or_else(|_panic| (EventKeys::NONE, EventFacts::default()));
         Box::new(Event {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::config::expression::Expression;
 use crate::config::template::TemplateNode;
-use crate::event::scope::EvaluationFault;
+use crate::event::fault::EvaluationFault;
+use crate::event::fault::RenderFaults;
 use crate::event::scope::EvaluationScope;
 use crate::event::template::CompiledTemplate;
-use crate::event::template::RenderFaults;
 use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
 use crate::flow::body::RequestValue;

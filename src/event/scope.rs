@@ -18,7 +18,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cel::Context;
-use cel::ExecutionError;
 use cel::common::types::CelBool;
 use cel::common::types::CelDouble;
 use cel::common::types::CelInt;
@@ -41,9 +40,11 @@ use crate::config::expression::meter::MeterExceeded;
 use crate::config::expression::names::BuiltInName;
 use crate::config::json_value;
 use crate::event::datum;
+use crate::event::fault::EvaluationFault;
+use crate::event::fault::RenderFaults;
 use crate::event::image;
 use crate::event::image::RowImage;
-use crate::event::template::RenderFaults;
+use crate::event::row_object;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::CommittedChange;
@@ -70,70 +71,6 @@ pub(crate) struct EvaluationScope<'a> {
     /// On the database's clock.
     pub(crate) now: Timestamp,
     pub(crate) born: Timestamp,
-}
-
-/// Why an expression has no value on a row. Without the row's data: it stands in logs.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum EvaluationFault {
-    /// A column that is not there, or whose value PostgreSQL did not send.
-    Unknown,
-    NoSuchKey,
-    /// Null or another type where the operator or function takes none such.
-    Type,
-    Overflow,
-    DivisionByZero,
-    OutOfBounds,
-    /// A filter that is neither true nor false.
-    NotBoolean,
-    /// A function refused its argument.
-    Function,
-    /// More steps or memory than an evaluation may take.
-    TooMuch,
-    /// A payload that makes more of the row than a body may have.
-    Oversize,
-}
-
-impl EvaluationFault {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => {
-                "names a column that the table does not have, or whose value PostgreSQL did not \
-                 send: see `walhook check`"
-            }
-            Self::NoSuchKey => "asks for a key that is not there: guard it with has()",
-            Self::Type => "meets null or a type that does not fit: guard it with `x != null &&`",
-            Self::Overflow => "exceeds the range of its type",
-            Self::DivisionByZero => "divides by zero",
-            Self::OutOfBounds => "asks for an element that is not there",
-            Self::NotBoolean => "is neither true nor false",
-            Self::TooMuch => {
-                "takes more steps or memory than one evaluation may: simplify it, or compute it in a \
-                 view or a generated column"
-            }
-            Self::Oversize => {
-                "makes more of a row than a body may have, 16 MiB and four times the row: the event \
-                 would be a dead letter; name fewer columns, or each fewer times"
-            }
-            Self::Function => "calls a function with an argument that it refuses",
-        }
-    }
-}
-
-impl From<&ExecutionError> for EvaluationFault {
-    fn from(error: &ExecutionError) -> Self {
-        match error {
-            ExecutionError::UndeclaredReference(_) => Self::Unknown,
-            ExecutionError::NoSuchKey(_) => Self::NoSuchKey,
-            ExecutionError::Overflow(..) => Self::Overflow,
-            ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
-                Self::DivisionByZero
-            }
-            ExecutionError::IndexOutOfBounds(_) => Self::OutOfBounds,
-            ExecutionError::FunctionError { .. } => Self::Function,
-            // The crate may add kinds; what is left today all comes from types that do not fit.
-            _ => Self::Type,
-        }
-    }
 }
 
 impl EvaluationScope<'_> {
@@ -187,7 +124,7 @@ impl EvaluationScope<'_> {
                     _ => owned(cel::Value::Map(Map { map: Arc::default() })),
                 }
             }
-            BuiltInName::Op => text(op(&self.change.op)),
+            BuiltInName::Op => text(row_object::op(&self.change.op)),
             BuiltInName::Event => CowVal::owned(CelString::from(self.event_type)),
             BuiltInName::EventId => CowVal::owned(CelString::from(self.id.to_string())),
             BuiltInName::Table => {
@@ -267,17 +204,6 @@ impl VariableResolver for EvaluationScope<'_> {
             Some(built_in) => Some(self.built_in(built_in)),
             None => self.column(name, image::current),
         }
-    }
-}
-
-/// What an operation is called in expressions and bodies.
-pub(crate) const fn op(op: &ChangeOp) -> &'static str {
-    match op {
-        ChangeOp::Insert { .. } => "insert",
-        ChangeOp::Update { .. } => "update",
-        ChangeOp::Delete { .. } => "delete",
-        ChangeOp::Truncate => "truncate",
-        ChangeOp::Read { .. } => "read",
     }
 }
 

@@ -19,11 +19,10 @@ use crate::config::expression::names::ExpressionForm;
 use crate::config::template::TemplateNode;
 use crate::config::template::TemplatePiece;
 use crate::event::datum;
+use crate::event::fault::RenderFaults;
 use crate::event::image;
 use crate::event::image::RowImage;
-use crate::event::payload;
-use crate::event::scope;
-use crate::event::scope::EvaluationFault;
+use crate::event::row_object;
 use crate::event::scope::EvaluationScope;
 use crate::event::value::write_value;
 use crate::event::writer::JsonWriter;
@@ -34,9 +33,6 @@ use crate::flow::change::ColumnValue;
 use crate::flow::change::RowTuple;
 use crate::flow::relation::Relation;
 use crate::flow::relation::SqlType;
-
-/// An expression of a payload that had no value; null stands in its place.
-pub(crate) type RenderFaults = Vec<(Arc<str>, EvaluationFault)>;
 
 #[derive(Debug)]
 pub(crate) struct CompiledTemplate {
@@ -318,7 +314,7 @@ impl RenderState<'_> {
             },
             ValueSlot::BuiltIn(BuiltInName::Metadata, _) => change.metadata.is_none(),
             ValueSlot::BuiltIn(BuiltInName::Row, _) => matches!(change.op, ChangeOp::Truncate),
-            ValueSlot::BuiltIn(BuiltInName::Old, _) => payload::old_of(&change.op).is_none(),
+            ValueSlot::BuiltIn(BuiltInName::Old, _) => row_object::old_of(&change.op).is_none(),
             ValueSlot::BuiltIn(BuiltInName::Changes, _) => {
                 !matches!(change.op, ChangeOp::Update { .. })
             }
@@ -410,7 +406,7 @@ impl RenderState<'_> {
                 self.out.raw(change.committed.seconds().to_string());
             }
             (BuiltInName::Committed, _) => self.text(&change.committed.iso_millis(), around),
-            (BuiltInName::Op, _) => self.text(scope::op(&change.op), around),
+            (BuiltInName::Op, _) => self.text(row_object::op(&change.op), around),
             (BuiltInName::Event, _) => self.text(self.scope.event_type, around),
             (BuiltInName::EventId, _) => self.text(&self.scope.id.to_string(), around),
             (BuiltInName::Table, _) => self.text(&change.relation.table.to_string(), around),
@@ -477,17 +473,17 @@ fn whole(
 ) {
     let change = scope.change;
     match name {
-        BuiltInName::Row => payload::data(out, columns, change),
-        BuiltInName::Old => match payload::old_of(&change.op) {
-            Some(old) => payload::old_object(out, columns, old, change),
+        BuiltInName::Row => row_object::data(out, columns, change),
+        BuiltInName::Old => match row_object::old_of(&change.op) {
+            Some(old) => row_object::old_object(out, columns, old, change),
             None => out.raw("null"),
         },
         BuiltInName::Changes => match &change.op {
-            ChangeOp::Update { .. } => payload::changes(out, columns, change),
+            ChangeOp::Update { .. } => row_object::changes(out, columns, change),
             _ => out.raw("null"),
         },
         _ => match &change.metadata {
-            Some(metadata) => payload::metadata(out, metadata),
+            Some(metadata) => row_object::metadata(out, metadata),
             None => out.raw("null"),
         },
     }
