@@ -19,7 +19,7 @@ use criterion::Throughput;
 use criterion::criterion_group;
 use criterion::criterion_main;
 use walhook::config;
-use walhook::config::settings::Settings;
+use walhook::config::configuration::Settings;
 use walhook::delivery::sign::RequestSigner;
 use walhook::event::datum;
 use walhook::event::plan::RoutedEvent;

@@ -27,7 +27,7 @@ use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;
 use crate::api::request::SentBody;
-use crate::config::event::table_name;
+use crate::config::identifiers::table_name;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::store::backfills;

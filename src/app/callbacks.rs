@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::config::configuration::Settings;
 use crate::config::settings::InboundSettings;
-use crate::config::settings::Settings;
 use crate::inbound::keeper;
 use crate::inbound::listener::InboundListener;
 use crate::inbound::source::RunningSource;

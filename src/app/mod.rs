@@ -45,7 +45,7 @@ use crate::backfill::orders::BackfillOrder;
 use crate::backfill::orders::ORDERS_MAX;
 use crate::backfill::service::BackfillService;
 use crate::clock::host_now;
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::delivery::trace::RequestTracing;
 use crate::endpoints::admin::ERRANDS_MAX;
 use crate::endpoints::admin::EndpointAdmin;

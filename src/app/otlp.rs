@@ -3,7 +3,7 @@
 use anyhow::Context;
 
 use crate::clock::host_now;
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::pipeline::handles::SharedHandles;
 use crate::task::TaskOwner;
 use crate::telemetry::otlp::exporter::OtlpExporter;

@@ -16,7 +16,7 @@ use crate::api::message_queries::MessageQueries;
 use crate::api::refusals::RefusalCounter;
 use crate::api::state_queries::StateQueries;
 use crate::app::scrape::MetricsScrape;
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::snapshot;
 use crate::pipeline::handles::SharedHandles;

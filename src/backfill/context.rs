@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use crate::backfill::orders::BackfillSender;
 use crate::clock::DatabaseClock;
+use crate::config::configuration::Settings;
 use crate::config::settings::ServerSettings;
-use crate::config::settings::Settings;
 use crate::ledger::backfilled::BackfillProgress;
 use crate::store::ownership::StateOwnership;
 use crate::store::session_pool::SessionPool;

@@ -35,7 +35,7 @@ use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::clock::host_now;
 use crate::config;
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::preflight::ownership::StartConsent;
 use crate::preflight::prepare::prepare;
 use crate::sandbox::cluster::ClusterOptions;

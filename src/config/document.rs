@@ -21,10 +21,9 @@ use crate::config::endpoint;
 use crate::config::problem::ConfigProblems;
 use crate::config::problem_notes::ProblemNotes;
 use crate::config::reader::TomlSection;
-use crate::config::settings::AddressPolicy;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::config::terms::EndpointTerms;
+use crate::config::terms::EndpointDefaults;
 use crate::config::toml_text;
 use crate::config::values::parse_duration;
 
@@ -46,19 +45,6 @@ const SECRET_KEYS: [&str; 8] =
 
 /// Where the address stands from which access tokens are fetched.
 const TOKEN_URL: &str = "/auth/oauth2/token_url";
-
-/// What holds for an endpoint that says nothing else.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EndpointDefaults {
-    terms: EndpointTerms,
-    addresses: AddressPolicy,
-}
-
-impl EndpointDefaults {
-    pub(super) fn new(terms: EndpointTerms, addresses: AddressPolicy) -> Self {
-        Self { terms, addresses }
-    }
-}
 
 /// Reads a document. `rules` are the events that exist; without them what the endpoint asks for is
 /// not held against them, as for one that was saved when they were others.

@@ -18,10 +18,9 @@ use serde_json::Map;
 use serde_json::Value as Json;
 
 use crate::config::document;
-use crate::config::document::EndpointDefaults;
 use crate::config::endpoint_name;
-use crate::config::event;
 use crate::config::field::FieldReader;
+use crate::config::identifiers;
 use crate::config::problem_notes::ProblemNotes;
 use crate::config::reader::TomlSection;
 use crate::config::settings::AddressPolicy;
@@ -29,6 +28,7 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::ValueMatch;
 use crate::config::template;
+use crate::config::terms::EndpointDefaults;
 use crate::config::terms::EndpointTerms;
 use crate::flow::relation::TableName;
 
@@ -78,7 +78,7 @@ pub(super) fn read(
     rules: Option<&[EventRule]>,
 ) -> Option<EndpointsFrom> {
     let missing = "is missing: name the table, such as \"public.webhooks\"";
-    let table = section.require("table", missing, event::table);
+    let table = section.require("table", missing, identifiers::table);
     let watch = section.read("watch", watch);
     let matching = section.read("match", matching);
     let defaults = EndpointDefaults::new(terms.clone(), addresses);
@@ -101,7 +101,8 @@ pub(super) fn read(
 }
 
 fn watch(field: &FieldReader<'_>) -> Option<Vec<TableName>> {
-    let tables: Vec<TableName> = field.list()?.iter().map(event::table).collect::<Option<_>>()?;
+    let tables: Vec<TableName> =
+        field.list()?.iter().map(identifiers::table).collect::<Option<_>>()?;
     if tables.is_empty() {
         return field.refuse("is empty: name the tables that the rows come from, or leave it out");
     }
@@ -112,7 +113,7 @@ fn watch(field: &FieldReader<'_>) -> Option<Vec<TableName>> {
 fn matching(field: &FieldReader<'_>) -> Option<(String, String)> {
     let entries = field.section()?.entries();
     match entries.as_slice() {
-        [(name, value)] => Some(((*name).to_owned(), event::column(value)?)),
+        [(name, value)] => Some(((*name).to_owned(), identifiers::column(value)?)),
         _ => field.refuse(
             "must name one column of the events and the column of the table that has its values, \
              such as { rule_id = \"rule_id\" }",

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::config::expression::Expression;
 use crate::config::field::FieldReader;
+use crate::config::identifiers::column;
+use crate::config::identifiers::table;
 use crate::config::ocr_wallet;
 use crate::config::payload;
-use crate::config::postgres::NAME_BYTES_MAX;
 use crate::config::reader::TomlSection;
 use crate::config::settings::DedupeSettings;
 use crate::config::settings::EventFilter;
@@ -21,7 +22,6 @@ use crate::config::settings::SourcePlaces;
 use crate::config::settings::TraceSource;
 use crate::config::webhook::EXPIRIES;
 use crate::config::write_back;
-use crate::flow::relation::TableName;
 
 /// Keys that say what the table has to have.
 const PLACED: [&str; 8] =
@@ -44,15 +44,8 @@ const OTHER_NAMES: [(&str, &str); 11] = [
 
 const TYPE_CHARS_MAX: usize = 128;
 
-/// Schemas that are never captured: PostgreSQL's own, and walhook's, whose writes would raise
-/// events about events.
-const CLOSED_SCHEMAS: [&str; 3] = ["information_schema", "pg_catalog", "walhook"];
-
 /// How long a value can be remembered.
 const WINDOWS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
-
-/// Where a table without a schema is.
-const DEFAULT_SCHEMA: &str = "public";
 
 /// Reads one rule. `data_expiry` is what `[webhook]` says for events that say nothing, `before` the
 /// rules that stand before it in the file.
@@ -200,111 +193,4 @@ fn dedupe(field: &FieldReader<'_>) -> Option<DedupeSettings> {
 
 fn columns(field: &FieldReader<'_>) -> Option<Vec<String>> {
     Some(field.list()?.iter().filter_map(column).collect())
-}
-
-pub(super) fn column(field: &FieldReader<'_>) -> Option<String> {
-    let name = field.string()?;
-    if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains('\0') {
-        return Some(name);
-    }
-    field.refuse(format!(
-        "{} is not the name of a column: give 1 to {NAME_BYTES_MAX} bytes",
-        field.shown()
-    ))
-}
-
-pub(super) fn table(field: &FieldReader<'_>) -> Option<TableName> {
-    let text = field.string()?;
-    let Some(table) = table_name(&text) else {
-        return field.refuse(format!(
-            "{} is not the name of a table: write \"table\" or \"schema.table\", \
-             and quote a part with other characters: '\"my.schema\".\"my table\"'",
-            field.shown()
-        ));
-    };
-    if CLOSED_SCHEMAS.contains(&table.schema.as_str()) {
-        return field
-            .refuse(format!("schema {} is never captured: remove the event", table.schema));
-    }
-    Some(table)
-}
-
-/// `table` or `schema.table`, as `\dt` shows them; a part with other characters than letters,
-/// digits, `_`, `$` and `-` stands in double quotes, as in SQL.
-pub(crate) fn table_name(text: &str) -> Option<TableName> {
-    let parts = identifiers(text).filter(|parts| {
-        parts.iter().all(|part| (1..=NAME_BYTES_MAX).contains(&part.len()) && !part.contains('\0'))
-    });
-    match parts.as_deref() {
-        Some([name]) => Some(TableName::new(DEFAULT_SCHEMA, name)),
-        Some([schema, name]) => Some(TableName::new(schema, name)),
-        _ => None,
-    }
-}
-
-/// The parts between dots, without quotes; `None` if the quoting or a character is wrong.
-fn identifiers(text: &str) -> Option<Vec<String>> {
-    let mut parts = Vec::new();
-    let mut rest = text;
-    loop {
-        let (part, after) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted_identifier(quoted)?,
-            None => {
-                let (part, after) = rest.split_at(rest.find('.').unwrap_or(rest.len()));
-                let allowed = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '-');
-                part.chars().all(allowed).then(|| (part.to_owned(), after))?
-            }
-        };
-        parts.push(part);
-        if after.is_empty() {
-            return Some(parts);
-        }
-        rest = after.strip_prefix('.')?;
-    }
-}
-
-/// A part up to its closing quote, and what follows; `""` stands for one quote.
-fn quoted_identifier(text: &str) -> Option<(String, &str)> {
-    let mut part = String::new();
-    let mut rest = text;
-    loop {
-        let (before, after) = rest.split_once('"')?;
-        part.push_str(before);
-        match after.strip_prefix('"') {
-            Some(after) => {
-                part.push('"');
-                rest = after;
-            }
-            None => return Some((part, after)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn table_names_are_split_at_dots_outside_of_quotes() {
-        let cases: [(&str, Option<&[&str]>); 12] = [
-            ("orders", Some(&["orders"])),
-            ("public.orders", Some(&["public", "orders"])),
-            ("Orders", Some(&["Orders"])),
-            ("订单", Some(&["订单"])),
-            (r#""a.b""#, Some(&["a.b"])),
-            (r#""my schema"."a""b""#, Some(&["my schema", "a\"b"])),
-            (r#"public."a b""#, Some(&["public", "a b"])),
-            (r#""a"#, None),
-            (r#""a"b"#, None),
-            (r#"a"b"#, None),
-            ("a b", None),
-            ("a.b.c", Some(&["a", "b", "c"])),
-        ];
-        for (text, expected) in cases {
-            let parts = identifiers(text);
-            let parts: Option<Vec<&str>> =
-                parts.as_ref().map(|parts| parts.iter().map(String::as_str).collect());
-            assert_eq!(parts.as_deref(), expected, "case: {text}");
-        }
-    }
 }

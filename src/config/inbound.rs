@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::config::event;
 use crate::config::field::FieldReader;
 use crate::config::headers;
+use crate::config::identifiers;
 use crate::config::reader::TomlSection;
 use crate::config::run_time;
 use crate::config::secret::Secret;
@@ -131,8 +131,8 @@ fn read_source(mut section: TomlSection<'_>, others: &[InboundSource]) -> Option
     let tolerance = section.read("tolerance", tolerance).unwrap_or(Some(TOLERANCE));
     let missing = "is missing: name the table that keeps its callbacks, as \
                    sql/wecom-callbacks.sql makes it";
-    let table = section.require("table", missing, event::table);
-    let nonces = section.read("nonces", event::table);
+    let table = section.require("table", missing, identifiers::table);
+    let nonces = section.read("nonces", identifiers::table);
     let kinds =
         section.field("kinds").map(|field| kind_map(&field)).unwrap_or(Some(BTreeMap::new()));
     let has_status = section.has("status");

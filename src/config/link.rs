@@ -193,7 +193,7 @@ mod tests {
     use rcgen::generate_simple_self_signed;
 
     use crate::config;
-    use crate::config::settings::Settings;
+    use crate::config::configuration::Settings;
 
     fn read(tls: &str) -> Result<Settings, String> {
         let text = format!(

@@ -1,6 +1,6 @@
 //! `[messages]`: the tables that the management API answers from what became of a message.
 
-use crate::config::event;
+use crate::config::identifiers;
 use crate::config::reader::TomlSection;
 use crate::config::settings::MessageTables;
 use crate::flow::relation::TableName;
@@ -9,8 +9,8 @@ use crate::flow::relation::TableName;
 pub(super) fn read(root: &mut TomlSection<'_>) -> Option<MessageTables> {
     let is_there = root.has("messages");
     let mut section = root.section("messages");
-    let table = section.read("table", event::table);
-    let history = section.read("history", event::table);
+    let table = section.read("table", identifiers::table);
+    let history = section.read("history", identifiers::table);
     section.finish();
     is_there.then(|| MessageTables {
         table: table.unwrap_or_else(|| TableName::new("public", "wecom_messages")),

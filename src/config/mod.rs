@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | `answers` | `success`, `retry.on` and `gone` |
 //! | `channel` | `channel` of an `[[endpoint]]`, and the keys that stand beside it |
+//! | `configuration` | The whole configuration, read and checked |
 //! | `document` | Endpoints that come over the API |
 //! | `endpoint` | `[[endpoint]]` |
 //! | `endpoint_name` | Names of endpoints |
@@ -20,6 +21,7 @@
 //! | `field` | One value of the configuration file, read as what its key asks for |
 //! | `file` | Files that the configuration consists of, read with a limit and a deadline |
 //! | `headers` | Headers that the configuration adds to requests, and the credentials in them |
+//! | `identifiers` | Names of tables and columns in the configuration |
 //! | `inbound` | `[inbound]` and `[[inbound.source]]` |
 //! | `interpolate` | `${NAME}` and `${NAME:-default}` in strings of the configuration |
 //! | `json_value` | JSON as an expression sees it |
@@ -39,7 +41,7 @@
 //! | `run_time` | `[endpoints]` and `[webhook_api]` |
 //! | `secret` | Values that must not be seen |
 //! | `service` | `[http]`, `[push_log]`, `[dead_letters]`, `[memory]`, `[log]` and `[shutdown]` |
-//! | `settings` | Settings |
+//! | `settings` | The sections of the configuration, as values |
 //! | `signing` | `secret` and `signing` |
 //! | `subscriptions` | An existing file of subscriptions, contract 2's |
 //! | `telemetry` | `[telemetry]`, and OpenTelemetry's own variables |
@@ -53,15 +55,17 @@
 
 mod answers;
 mod channel;
+pub mod configuration;
 pub mod document;
 mod endpoint;
 mod endpoint_name;
 pub mod endpoints_from;
-pub(crate) mod event;
+mod event;
 pub mod expression;
 mod field;
 mod file;
 mod headers;
+pub(crate) mod identifiers;
 mod inbound;
 mod interpolate;
 pub(crate) mod json_value;
@@ -78,7 +82,7 @@ pub mod problem;
 mod problem_notes;
 mod reader;
 pub mod reload;
-mod run_time;
+pub mod run_time;
 pub mod secret;
 mod service;
 pub mod settings;
@@ -86,7 +90,7 @@ mod signing;
 mod subscriptions;
 mod telemetry;
 pub mod template;
-mod terms;
+pub mod terms;
 pub(crate) mod text_file;
 mod toml_text;
 mod url_template;
@@ -100,19 +104,19 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use crate::config::configuration::Settings;
 use crate::config::file::FileError;
 use crate::config::file::read_text;
 use crate::config::problem::ConfigPlace;
 use crate::config::problem::ConfigProblems;
 use crate::config::problem_notes::ProblemNotes;
 use crate::config::reader::TomlSection;
+use crate::config::run_time::RunTimeSettings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventGlob;
 use crate::config::settings::EventRule;
 use crate::config::settings::HttpSettings;
-use crate::config::settings::RunTimeSettings;
 use crate::config::settings::ServerSettings;
-use crate::config::settings::Settings;
 use crate::config::settings::TelemetrySettings;
 use crate::config::webhook::WebhookSection;
 

@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
+use crate::config::configuration::Settings;
+use crate::config::run_time::RunTimeSettings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::config::settings::RunTimeSettings;
-use crate::config::settings::Settings;
 
 /// What differs, and what is done about it.
 #[derive(Debug)]

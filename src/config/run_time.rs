@@ -1,6 +1,5 @@
 //! `[endpoints]` and `[webhook_api]`: endpoints that are made while walhook runs.
 
-use crate::config::document::EndpointDefaults;
 use crate::config::endpoint;
 use crate::config::expression::Expression;
 use crate::config::field::FieldReader;
@@ -10,14 +9,42 @@ use crate::config::settings::AddressBlock;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AllowedBlocks;
 use crate::config::settings::BLOCKS_MAX;
-use crate::config::settings::RunTimeSettings;
-use crate::config::settings::WebhookApi;
 use crate::config::template;
+use crate::config::terms::EndpointDefaults;
 use crate::config::terms::EndpointTerms;
 
 /// Contract 4's columns, unless told otherwise.
 const MESSAGE_TYPE: &str = "string(msg_type)";
 const OWN_MESSAGE: &str = "is_self_msg";
+
+/// What endpoints that are made at run time need.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunTimeSettings {
+    /// `[state] key`: the first seals secrets, any of them opens what it has sealed.
+    pub keys: Vec<Secret<[u8; 32]>>,
+    /// `[endpoints] allow`.
+    pub addresses: AddressPolicy,
+    /// What `[webhook]` gives every endpoint.
+    pub defaults: EndpointDefaults,
+    /// Contract 4's calls, where they are wanted.
+    pub webhook_api: Option<WebhookApi>,
+    /// `[endpoints]` stands in the file.
+    pub(super) is_written: bool,
+}
+
+/// `[webhook_api]`: what an endpoint is that is made by contract 4's calls.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WebhookApi {
+    /// Event types that are messages; all if empty.
+    pub events: Vec<String>,
+    /// Expressions for a message's type, as a string, and for whether it is one's own.
+    pub message_type: String,
+    pub own_message: String,
+    /// The rest of the endpoint.
+    pub defaults: EndpointDefaults,
+    /// Body of a test message, JSON.
+    pub test: Option<String>,
+}
 
 impl RunTimeSettings {
     /// Whether somebody means to make endpoints over the API.
@@ -81,7 +108,7 @@ fn read_webhook_api(
     });
     let message_type = section.read("message_type", expression);
     let own_message = section.read("own_message", expression);
-    let test = section.read("test", test);
+    let test = section.read("test", template::fixed_json);
     let mut terms = terms.clone();
     let inner = section.field("endpoint").map(|field| field.renamed("endpoint".to_owned()));
     if let Some(mut inner) = inner.and_then(|field| field.section()) {
@@ -103,11 +130,4 @@ fn expression(field: &FieldReader<'_>) -> Option<String> {
     let text = field.string()?;
     let parsed = Expression::parse(&text).map_err(|message| field.note(message)).ok()?;
     Some(parsed.source().to_owned())
-}
-
-/// A JSON document without places to fill in.
-pub(super) fn test(field: &FieldReader<'_>) -> Option<String> {
-    let root = template::of_field(field)?;
-    let text = root.fixed();
-    text.or_else(|| field.refuse("has {{ expressions }}, and there is no row: write it out"))
 }

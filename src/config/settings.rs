@@ -1,4 +1,4 @@
-//! Settings: what the rest of walhook sees of the configuration. Every value is valid.
+//! Settings: the sections of the configuration as the rest of walhook sees them. Every value is valid.
 
 mod addresses;
 mod channel;
@@ -16,8 +16,6 @@ use std::time::Duration;
 
 use tokio_postgres::config::TargetSessionAttrs;
 
-use crate::config::document::EndpointDefaults;
-use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::secret::Secret;
 use crate::flow::verdict::AttemptVerdict;
 
@@ -83,41 +81,6 @@ pub use crate::config::settings::request_template::TargetPiece;
 pub use crate::config::settings::telemetry::CollectorSettings;
 pub use crate::config::settings::telemetry::TelemetrySettings;
 pub use crate::config::settings::telemetry::TraceSampling;
-
-/// A whole, checked configuration.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub postgres: PostgresSettings,
-    /// `[state] url`: where walhook keeps its own state; the source database unless told otherwise.
-    pub state: ServerSettings,
-    pub push_log: PushLogSettings,
-    pub dead_letters: DeadLetterSettings,
-    pub http: HttpSettings,
-    /// `[webhook] enabled`: if not, tables are tailed and accounted for, and nothing is pushed.
-    pub enabled: bool,
-    pub events: Vec<EventRule>,
-    pub endpoints: Vec<Endpoint>,
-    pub endpoints_from: Option<EndpointsFrom>,
-    pub memory: MemorySettings,
-    pub log: LogSettings,
-    /// `[telemetry]`.
-    pub telemetry: TelemetrySettings,
-    /// How long a shutdown may take before what is left is cut off.
-    pub grace: Duration,
-    pub run_time: RunTimeSettings,
-    /// `[messages]`, if there is one.
-    pub messages: Option<MessageTables>,
-    /// `[inbound]`, if there is one.
-    pub inbound: Option<InboundSettings>,
-}
-
-impl Settings {
-    /// The longest time after which an event is too old to be sent; zero if none ever is.
-    pub fn longest_life(&self) -> Duration {
-        let lives = self.events.iter().filter_map(|rule| Some(rule.expiry.as_ref()?.max_age));
-        lives.max().unwrap_or_default()
-    }
-}
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct PostgresSettings {
@@ -295,33 +258,4 @@ pub enum LoggedOutcomes {
 pub enum LogFormat {
     Text,
     Json,
-}
-
-/// What endpoints that are made at run time need.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RunTimeSettings {
-    /// `[state] key`: the first seals secrets, any of them opens what it has sealed.
-    pub keys: Vec<Secret<[u8; 32]>>,
-    /// `[endpoints] allow`.
-    pub addresses: AddressPolicy,
-    /// What `[webhook]` gives every endpoint.
-    pub defaults: EndpointDefaults,
-    /// Contract 4's calls, where they are wanted.
-    pub webhook_api: Option<WebhookApi>,
-    /// `[endpoints]` stands in the file.
-    pub(super) is_written: bool,
-}
-
-/// `[webhook_api]`: what an endpoint is that is made by contract 4's calls.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WebhookApi {
-    /// Event types that are messages; all if empty.
-    pub events: Vec<String>,
-    /// Expressions for a message's type, as a string, and for whether it is one's own.
-    pub message_type: String,
-    pub own_message: String,
-    /// The rest of the endpoint.
-    pub defaults: EndpointDefaults,
-    /// Body of a test message, JSON.
-    pub test: Option<String>,
 }

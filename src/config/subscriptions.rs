@@ -166,7 +166,7 @@ fn tree(json: &Json) -> DeValue<'_> {
 #[cfg(test)]
 mod tests {
     use crate::config;
-    use crate::config::settings::Settings;
+    use crate::config::configuration::Settings;
 
     /// What is read with this list of subscriptions, and these `[webhook] urls`.
     fn read(webhooks: &str, urls: &str) -> Result<Settings, String> {

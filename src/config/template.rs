@@ -131,6 +131,13 @@ fn of_field_at(field: &FieldReader<'_>, depth: usize) -> Option<TemplateNode> {
     of_string(&field.string()?).map_or_else(|message| field.refuse(message), Some)
 }
 
+/// A JSON document without places to fill in.
+pub(super) fn fixed_json(field: &FieldReader<'_>) -> Option<String> {
+    let root = of_field(field)?;
+    let text = root.fixed();
+    text.or_else(|| field.refuse("has {{ expressions }}, and there is no row: write it out"))
+}
+
 /// Reads a template from a JSON document.
 ///
 /// # Errors

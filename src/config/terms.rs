@@ -227,3 +227,16 @@ pub(super) fn ordering(field: &FieldReader<'_>) -> Option<KeyOrdering> {
         ("none", KeyOrdering::None),
     ])
 }
+
+/// What holds for an endpoint that says nothing else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointDefaults {
+    pub(super) terms: EndpointTerms,
+    pub(super) addresses: AddressPolicy,
+}
+
+impl EndpointDefaults {
+    pub(super) fn new(terms: EndpointTerms, addresses: AddressPolicy) -> Self {
+        Self { terms, addresses }
+    }
+}

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::event;
 use crate::config::field::FieldReader;
+use crate::config::identifiers;
 use crate::config::settings::EventRule;
 use crate::config::settings::LoggedAttempts;
 use crate::config::settings::LoggedBodies;
@@ -21,7 +21,7 @@ const SQL_BYTES_MAX: usize = 4096;
 /// Reads `{ column, delivered, failed }` or `{ sql, delivered, failed }`.
 pub(super) fn read(field: &FieldReader<'_>) -> Option<WriteBackSettings> {
     let mut section = field.section()?;
-    let column = section.read("column", event::column).map(RowChangeSql::Column);
+    let column = section.read("column", identifiers::column).map(RowChangeSql::Column);
     let sql = section.read("sql", statement).map(RowChangeSql::Statement);
     let missing = "is missing: give the word for an event that every endpoint took";
     let delivered = section.require("delivered", missing, outcome);

@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::RequestRefused;
 use crate::backoff::Backoff;
+use crate::config::configuration::Settings;
 use crate::config::endpoints_from::ENDPOINTS_MAX;
 use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::settings::Endpoint;
 use crate::config::settings::ServerSettings;
-use crate::config::settings::Settings;
 use crate::delivery::http::EndpointClient;
 use crate::delivery::network::DeliveryNetwork;
 use crate::endpoints::registry::InitialEndpoint;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::pipeline::source_thread::AttachedSource;
 use crate::pipeline::source_thread::SourceThread;
 use crate::preflight::ownership;

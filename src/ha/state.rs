@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::endpoints::registry::snapshot::ListedEndpoint;
 use crate::event::dedupe::VALUES_MAX;

@@ -10,8 +10,8 @@ use tokio::sync::MutexGuard;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::config::configuration::Settings;
 use crate::config::settings::ServerSettings;
-use crate::config::settings::Settings;
 use crate::flow::backlog::BacklogPosition;
 use crate::flow::backlog::RefilledRow;
 use crate::flow::budget::HeldMemory;

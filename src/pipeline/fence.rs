@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::since_boot;
+use crate::config::configuration::Settings;
 use crate::config::settings::PostgresSettings;
-use crate::config::settings::Settings;
 use crate::flow::time::Timestamp;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::process_name::own_name;

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::api::RequestRefused;
 use crate::clock::DatabaseClock;
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::delivery::network::DeliveryNetwork;
 use crate::delivery::sockets::Sockets;
 use crate::lane::overflow_delay::WalHold;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::backfill::orders::BackfillOrder;
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::event::route::EventRouter;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::event::RuleIndex;

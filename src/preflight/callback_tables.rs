@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::flow::relation::TableName;
 use crate::preflight::message_tables;
 use crate::replication::catalog::CheckFinding;

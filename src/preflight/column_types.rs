@@ -6,12 +6,12 @@
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
+use crate::config::configuration::Settings;
 use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::expression::Expression;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventFilter;
 use crate::config::settings::EventRule;
-use crate::config::settings::Settings;
 use crate::event::datum;
 use crate::event::type_check;
 use crate::flow::change::ColumnValue;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tokio_postgres::Client;
 
+use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::config::settings::Settings;
 use crate::event::dry_run;
 use crate::event::dry_run::DryRunTrial;
 use crate::event::dry_run::SampleBody;

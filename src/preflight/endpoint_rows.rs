@@ -8,9 +8,9 @@ use serde_json::Map;
 use serde_json::Value as Json;
 use tokio_postgres::Client as Sql;
 
+use crate::config::configuration::Settings;
 use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::settings::Endpoint;
-use crate::config::settings::Settings;
 use crate::preflight::endpoint_rows::reading::question;
 use crate::preflight::old_rows;
 use crate::preflight::reach;

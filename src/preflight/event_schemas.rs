@@ -14,10 +14,10 @@ use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::PayloadSettings;
-use crate::config::settings::Settings;
 use crate::event::schema;
 use crate::flow::relation::Relation;
 use crate::flow::relation::TableName;

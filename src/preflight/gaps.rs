@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use crate::config::configuration::Settings;
 use crate::config::settings::ServerSettings;
-use crate::config::settings::Settings;
 use crate::flow::time::Timestamp;
 use crate::replication::catalog::facts;
 use crate::replication::diagnostic::SetupDiagnostic;

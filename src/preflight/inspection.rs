@@ -3,8 +3,8 @@
 
 use tokio_postgres::Client;
 
+use crate::config::configuration::Settings;
 use crate::config::settings::ServerSettings;
-use crate::config::settings::Settings;
 use crate::preflight::endpoint_rows;
 use crate::preflight::old_rows;
 use crate::preflight::write_backs;

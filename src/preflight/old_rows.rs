@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio_postgres::Client;
 
+use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::Operations;
-use crate::config::settings::Settings;
 use crate::event::require;
 use crate::event::require::InputUse;
 use crate::event::require::MissingInput;

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::preflight::endpoint_rows;
 use crate::replication::catalog::CheckFinding;
 use crate::store;

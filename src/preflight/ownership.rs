@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::preflight::gaps;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;

@@ -4,8 +4,8 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::clock::host_now;
+use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
-use crate::config::settings::Settings;
 use crate::delivery::sockets;
 use crate::preflight::callback_tables;
 use crate::preflight::clock_offset;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::pipeline::handles::SharedHandles;
 use crate::preflight::endpoint_rows;
 use crate::preflight::inspection::InspectionSessions;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::flow::relation::TableName;
 use crate::preflight::column_types;
 use crate::preflight::inspection::InspectionSessions;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::store;
 use crate::store::SqlSession;
 use crate::store::migrate;

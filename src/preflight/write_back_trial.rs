@@ -1,6 +1,6 @@
 //! Tries write-backs on rows that are there, for `walhook check`.
 
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::config::settings::WriteBackSettings;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::RowTuple;

@@ -6,9 +6,9 @@ use tokio::sync::watch;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use crate::config::configuration::Settings;
 use crate::config::settings::EventRule;
 use crate::config::settings::RowChangeSql;
-use crate::config::settings::Settings;
 use crate::config::settings::WriteBackSettings;
 use crate::ledger::write_back::WriteBackRule;
 use crate::ledger::write_back::WriteBackRunner;

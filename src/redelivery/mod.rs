@@ -31,7 +31,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::flow::budget::MemoryBudget;

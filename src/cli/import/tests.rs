@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config;
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 
 const SEQUIN: &str = include_str!("../../../tests/it/data/import/sequin.yaml");
 const DEBEZIUM: &str = include_str!("../../../tests/it/data/import/application.properties");

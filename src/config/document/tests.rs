@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::*;
 use crate::config;
+use crate::config::configuration::Settings;
 use crate::config::settings::RetryDelays;
-use crate::config::settings::Settings;
 
 fn settings() -> Settings {
     let text = "[postgres]\nurl = \"postgres://u@h/d\"\n[endpoints]\nallow = [\"10.1.0.0/16\"]\n\

@@ -12,12 +12,12 @@ use url::Url;
 use crate::config::expression::Expression;
 use crate::config::link::ConnectionLink;
 use crate::config::secret::Secret;
-use crate::config::settings::AddressPolicy;
-use crate::config::settings::Channel;
-use crate::config::settings::EventRule;
-use crate::config::settings::PayloadSettings;
-use crate::config::settings::RequestTemplate;
-use crate::config::settings::SourcePlaces;
+use crate::config::settings::addresses::AddressPolicy;
+use crate::config::settings::channel::Channel;
+use crate::config::settings::event::EventRule;
+use crate::config::settings::event::PayloadSettings;
+use crate::config::settings::places::SourcePlaces;
+use crate::config::settings::request_template::RequestTemplate;
 
 /// `[[endpoint]]`, or one of `[webhook] urls`.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,7 +8,7 @@ use http::HeaderValue;
 
 use crate::config::expression::Expression;
 use crate::config::expression::names::NamedColumns;
-use crate::config::settings::SourcePlaces;
+use crate::config::settings::places::SourcePlaces;
 use crate::config::template;
 use crate::config::template::TemplateNode;
 use crate::config::template::TemplatePiece;

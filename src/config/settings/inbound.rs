@@ -7,9 +7,9 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::config::secret::Secret;
-use crate::config::settings::AddressList;
-use crate::config::settings::HmacScheme;
-use crate::config::settings::StandardKey;
+use crate::config::settings::addresses::AddressList;
+use crate::config::settings::endpoint::HmacScheme;
+use crate::config::settings::endpoint::StandardKey;
 use crate::flow::relation::TableName;
 
 /// A listener of its own: the management API need not be public for callbacks to come in.

@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::config;
+use crate::config::configuration::Settings;
 use crate::config::problem::ConfigProblems;
-use crate::config::settings::Settings;
 
 const SOUND: &str = "postgres.url = 'postgres://u@h/d'\nwebhook.urls = ['https://h/']\n";
 

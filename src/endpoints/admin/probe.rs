@@ -9,8 +9,8 @@ use http::HeaderValue;
 use serde_json::Value as Json;
 use serde_json::json;
 
+use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
-use crate::config::settings::Settings;
 use crate::delivery::http::EndpointClient;
 use crate::flow::body::BodyPart;
 use crate::flow::body::EventBody;

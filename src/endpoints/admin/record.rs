@@ -7,11 +7,11 @@
 use serde_json::Value as Json;
 use serde_json::json;
 
+use crate::config::configuration::Settings;
 use crate::config::document;
 use crate::config::document::SecretFiles;
 use crate::config::problem::ConfigProblems;
 use crate::config::settings::Endpoint;
-use crate::config::settings::Settings;
 use crate::flow::time::Timestamp;
 use crate::store::endpoints::StoredEndpoint;
 use crate::store::seal::SealError;

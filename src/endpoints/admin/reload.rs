@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::clock::host_now;
+use crate::config::configuration::Settings;
 use crate::config::reload;
 use crate::config::reload::ReloadPlan;
 use crate::config::settings::Endpoint;
-use crate::config::settings::Settings;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::change::EndpointChange;

@@ -13,7 +13,7 @@ use crate::api::endpoints::AdminAnswer;
 use crate::api::endpoints::AdminOutcome;
 use crate::api::endpoints::AdminRefusal;
 use crate::config::document;
-use crate::config::settings::WebhookApi;
+use crate::config::run_time::WebhookApi;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::PROBES_MAX;
 use crate::endpoints::admin::ok;

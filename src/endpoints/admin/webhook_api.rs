@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::api::endpoints::AdminRefusal;
 use crate::config::document::MASK;
+use crate::config::run_time::WebhookApi;
 use crate::config::settings::Endpoint;
 use crate::config::settings::RetryDelays;
-use crate::config::settings::WebhookApi;
 use crate::endpoints::admin::record::EndpointRecord;
 
 const FIELDS: [&str; 8] = [

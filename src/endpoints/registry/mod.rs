@@ -33,9 +33,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::config::settings::Settings;
 use crate::delivery::http::EndpointClient;
 use crate::endpoints::registry::change::ChangePlan;
 use crate::endpoints::registry::change::EndpointChange;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::config::configuration::Settings;
 use crate::config::settings::ServerSettings;
-use crate::config::settings::Settings;
 use crate::store;
 use crate::store::SqlSession;
 use crate::store::dead_letters;

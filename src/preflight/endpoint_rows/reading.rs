@@ -5,9 +5,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
 
+use crate::config::configuration::Settings;
 use crate::config::endpoints_from::ENDPOINTS_MAX;
 use crate::config::endpoints_from::EndpointsFrom;
-use crate::config::settings::Settings;
 use crate::preflight::grants;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store::error::ServerError;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::config::configuration::Settings;
 use crate::config::settings::EventRule;
 use crate::config::settings::Operations;
-use crate::config::settings::Settings;
 use crate::flow::relation::TableName;
 
 /// What is to be read, and through which slot and publication.

@@ -11,7 +11,7 @@ use rcgen::KeyPair;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
-use walhook::config::settings::Settings;
+use walhook::config::configuration::Settings;
 
 use crate::support::receiver::Request;
 use crate::support::receiver::proxy::Proxy;
