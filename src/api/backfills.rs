@@ -8,7 +8,6 @@
 //! at before each chunk.
 
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::Json;
@@ -18,15 +17,17 @@ use axum::response::IntoResponse;
 use axum::response::Response;
 use serde_json::Value;
 use serde_json::json;
-use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
-use crate::api::HttpSurface;
+use crate::api::backfill_calls::BackfillOffer;
+use crate::api::backfill_calls::BackfillRequest;
+use crate::api::backfill_calls::TableWish;
 use crate::api::fields::RequestFields;
 use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;
 use crate::api::request::SentBody;
+use crate::api::surface::HttpSurface;
 use crate::config::identifiers::table_name;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
@@ -52,66 +53,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const FILTER_CHARS_MAX: usize = 10_000;
 
 const KNOWN: [&str; 8] = ["tables", "where", "endpoints", "rate", "by", "as", "dry_run", "count"];
-
-/// The way to the service; empty while the slot is another walhook's.
-pub type BackfillDesk = Arc<OnceLock<mpsc::Sender<BackfillRequest>>>;
-
-#[derive(Debug)]
-pub enum BackfillRequest {
-    /// A row of the state has changed.
-    Look,
-    Order {
-        wishes: Vec<TableWish>,
-        /// Only looks at it.
-        dry_run: bool,
-        /// Counts the rows.
-        count: bool,
-        outcome: oneshot::Sender<Result<Vec<BackfillOffer>, BackfillRefusal>>,
-    },
-}
-
-/// A table of an order.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TableWish {
-    pub table: TableName,
-    pub filter: Option<String>,
-    pub endpoints: Vec<Arc<str>>,
-    pub event_type: Option<Arc<str>>,
-    pub per_second: Option<u32>,
-    /// `None`: along its key, if it has one.
-    pub read_by: Option<ReadOrder>,
-}
-
-/// What a backfill of a table comes to.
-#[derive(Clone, Debug)]
-pub struct BackfillOffer {
-    pub wish: BackfillWish,
-    pub event_types: Vec<Arc<str>>,
-    pub estimate: Option<u64>,
-    pub counted: Option<u64>,
-    /// As it was ordered.
-    pub stored: Option<StoredBackfill>,
-}
-
-/// Why it is not ordered.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct BackfillRefusal {
-    status: u16,
-    detail: String,
-}
-
-impl BackfillRefusal {
-    pub fn new(status: u16, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
-    }
-}
-
-impl From<BackfillRefusal> for ProblemResponse {
-    fn from(refusal: BackfillRefusal) -> Self {
-        let status = StatusCode::from_u16(refusal.status);
-        Self::new(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), refusal.detail)
-    }
-}
 
 pub(crate) async fn order(
     State(surface): State<HttpSurface>,

@@ -1,6 +1,6 @@
 //! How an endpoint does, in words, and what is to be done about it.
 
-use crate::api::EndpointView;
+use crate::api::surface::EndpointView;
 
 /// What is known of an endpoint at one moment.
 #[derive(Clone, Copy, Debug)]

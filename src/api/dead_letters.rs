@@ -12,12 +12,12 @@ use serde_json::Value;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::api::HttpSurface;
 use crate::api::fields::RequestFields;
 use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;
 use crate::api::request::SentBody;
+use crate::api::surface::HttpSurface;
 use crate::flow::raw_json::raw_json;
 use crate::flow::time::Timestamp;
 use crate::store::dead_letters;

@@ -9,8 +9,6 @@
 //! read; only tests of endpoints run beside them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::Json;
@@ -20,147 +18,22 @@ use axum::response::IntoResponse;
 use axum::response::Response;
 use serde_json::Value;
 use serde_json::json;
-use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
-use crate::api::HttpSurface;
+use crate::api::endpoint_calls::AdminAnswer;
+use crate::api::endpoint_calls::AdminCall;
+use crate::api::endpoint_calls::AdminRefusal;
+use crate::api::endpoint_calls::AdminRequest;
+use crate::api::endpoint_calls::TestWish;
 use crate::api::fields::RequestFields;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::JsonDocument;
 use crate::api::request::NamedParts;
 use crate::api::request::SentBody;
+use crate::api::surface::HttpSurface;
 
 /// How long a call may take. What it does is done, whether somebody waits for it or not.
 const PATIENCE: Duration = Duration::from_secs(40);
-
-/// The way to the administration; empty while the slot is another walhook's.
-pub type AdminSender = Arc<OnceLock<mpsc::Sender<AdminRequest>>>;
-
-/// What is to be done, for whom, and where the outcome goes.
-#[derive(Debug)]
-pub struct AdminRequest {
-    pub call: AdminCall,
-    /// For the log and the books: where the request came from.
-    pub who: String,
-    pub outcome: oneshot::Sender<AdminOutcome>,
-}
-
-#[derive(Clone, Debug)]
-pub enum AdminCall {
-    List,
-    Show {
-        name: String,
-    },
-    Create {
-        document: Value,
-    },
-    Replace {
-        name: String,
-        document: Value,
-    },
-    /// A JSON merge patch (RFC 7396).
-    Patch {
-        name: String,
-        patch: Value,
-    },
-    Delete {
-        name: String,
-    },
-    Switch {
-        name: String,
-        enabled: bool,
-    },
-    /// Nothing is sent and nothing is lost until it is resumed.
-    Pause {
-        name: String,
-        paused: bool,
-    },
-    /// Another name; what waits goes along.
-    Rename {
-        name: String,
-        to: String,
-    },
-    /// What waits is tried at once.
-    TryNow {
-        name: String,
-    },
-    /// Another secret, given or made; `overlap` is how long the one before goes on signing.
-    Rotate {
-        name: String,
-        body: Value,
-    },
-    Test {
-        name: String,
-        wish: TestWish,
-    },
-    /// What `walhook check` finds, while walhook runs.
-    Check,
-    /// Each event type with the schema of its bodies.
-    EventTypes,
-    /// What events a row would raise, and what each endpoint would get.
-    Try {
-        trial: RowTrial,
-    },
-    /// Contract 4.
-    WebhookConfig {
-        document: Value,
-    },
-    WebhookList,
-    WebhookTest {
-        which: Option<String>,
-    },
-    WebhookUpdate {
-        document: Value,
-    },
-}
-
-/// Of which event a test is; without a type, of any that the endpoint takes.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct TestWish {
-    pub event_type: Option<String>,
-    /// Of the row with this value in the first column of its primary key.
-    pub key: Option<String>,
-}
-
-/// A row to try events on.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RowTrial {
-    /// The table, such as `public.orders`; without it that of the event type.
-    pub table: Option<String>,
-    pub event_type: Option<String>,
-    /// Of the table's rows, the one with this value in the first column of its primary key.
-    pub key: Option<String>,
-    /// A row that need not be there.
-    pub row: Option<Value>,
-    /// What it was before, for an update.
-    pub old: Option<Value>,
-    /// `insert`, `update` or `delete`; without it, all that the events ask for.
-    pub op: Option<String>,
-}
-
-pub type AdminOutcome = Result<AdminAnswer, AdminRefusal>;
-
-#[derive(Debug)]
-pub struct AdminAnswer {
-    pub status: u16,
-    pub body: Value,
-}
-
-/// Why a call was not answered as it was meant.
-#[derive(Debug)]
-pub struct AdminRefusal {
-    pub status: u16,
-    /// What is wrong, then what to do.
-    pub detail: String,
-    /// Each key that is wrong, with what is.
-    pub errors: Vec<(String, String)>,
-}
-
-impl AdminRefusal {
-    pub fn new(status: u16, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), errors: Vec::new() }
-    }
-}
 
 /// Who asks: the address, and whether a token was shown. The token itself is in no book.
 pub(crate) struct AdminCaller {

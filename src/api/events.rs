@@ -7,12 +7,12 @@ use axum::http::StatusCode;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::api::HttpSurface;
 use crate::api::dead_letters;
 use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;
 use crate::api::push_logs;
 use crate::api::request::NamedParts;
+use crate::api::surface::HttpSurface;
 use crate::flow::event::EventId;
 use crate::flow::time::Timestamp;
 use crate::store::dead_letters as letters;

@@ -13,10 +13,10 @@ use axum::response::Response;
 use tokio::time::Instant;
 use tokio::time::sleep_until;
 
-use crate::api::HttpSurface;
 use crate::api::connections::ConnectionLink;
 use crate::api::page;
 use crate::api::problem::ProblemResponse;
+use crate::api::surface::HttpSurface;
 use crate::config::secret::is_same;
 
 const SCHEME: &str = "Bearer ";
@@ -86,6 +86,25 @@ fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     };
     let is_near = |site: &str| matches!(site, "same-origin" | "none");
     !all(header::ORIGIN).all(is_own) || !all(SEC_FETCH_SITE).all(is_near)
+}
+
+/// Stands before every path.
+pub(crate) async fn require_known_host(
+    State(surface): State<HttpSurface>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // Whoever has the token is no page that came by chance.
+    if surface.token.is_some() {
+        return next.run(request).await;
+    }
+    match surface.hosts.judge(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => {
+            surface.refusals.note("host", request.extensions());
+            problem.into_response()
+        }
+    }
 }
 
 #[cfg(test)]

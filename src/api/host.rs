@@ -7,17 +7,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::Request;
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::StatusCode;
 use axum::http::Uri;
 use axum::http::header;
-use axum::middleware::Next;
-use axum::response::IntoResponse;
-use axum::response::Response;
 
-use crate::api::HttpSurface;
 use crate::api::problem::ProblemResponse;
 
 /// Where this host finds itself, whatever its name service says.
@@ -48,7 +42,7 @@ impl AllowedHosts {
 
     /// # Errors
     /// 400 without exactly one `Host`, 421 for a name that is not known.
-    fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ProblemResponse> {
+    pub(super) fn judge(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ProblemResponse> {
         let mut given = headers.get_all(header::HOST).iter();
         let (Some(host), None) = (given.next(), given.next()) else {
             let detail = "a request needs exactly one header Host: send the address that walhook \
@@ -92,27 +86,10 @@ fn name(authority: &str) -> Option<String> {
     (sound && !name.is_empty()).then(|| name.to_ascii_lowercase())
 }
 
-/// Stands before every path.
-pub(crate) async fn require_known_host(
-    State(surface): State<HttpSurface>,
-    request: Request,
-    next: Next,
-) -> Response {
-    // Whoever has the token is no page that came by chance.
-    if surface.token.is_some() {
-        return next.run(request).await;
-    }
-    match surface.hosts.judge(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => {
-            surface.refusals.note("host", request.extensions());
-            problem.into_response()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use axum::response::IntoResponse;
+
     use super::*;
 
     fn judged(target: &str, hosts: &[&str]) -> Option<u16> {

@@ -6,11 +6,11 @@ use axum::extract::State;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::api::HttpSurface;
 use crate::api::dead_letters;
 use crate::api::fields::RequestFields;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::SentBody;
+use crate::api::surface::HttpSurface;
 use crate::flow::time::Timestamp;
 use crate::store::dead_letters::LetterFilter;
 use crate::store::letter_groups;

@@ -10,9 +10,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use axum::extract::RawQuery;
@@ -27,18 +24,17 @@ use serde_json::Value;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio::time::sleep_until;
-use tokio_util::sync::CancellationToken;
 
-use crate::api::HttpSurface;
 use crate::api::fields::RequestFields;
+use crate::api::live_readers::READERS_MAX;
+use crate::api::live_readers::ReaderPlace;
+use crate::api::live_readers::SLOW;
 use crate::api::overview;
 use crate::api::problem::ProblemResponse;
+use crate::api::surface::HttpSurface;
 use crate::ledger::live_feed::FeedWatch;
 use crate::ledger::live_feed::SeenAttempt;
 use crate::store::push_log::AttemptOutcome;
-
-/// Readers at a time. One costs a look at the newest attempts twice a second.
-const READERS_MAX: usize = 16;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -46,73 +42,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const NUMBERS_EVERY: u32 = 4;
 /// Attempts that one look shows: more than an eye can follow.
 const SHOWN_MAX: usize = 50;
-/// Nobody who reads leaves an event lying for so long.
-const SLOW: Duration = Duration::from_secs(20);
 /// A comment, so that what stands in between does not take the connection for a dead one.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 const KNOWN: [&str; 7] =
     ["endpoint", "event_type", "key", "event_id", "status", "class", "outcome"];
-
-/// Who reads, and when each took something last. Clones share it.
-#[derive(Clone, Debug)]
-pub struct LiveReaders {
-    taken: Arc<Mutex<Vec<Arc<ReaderPlace>>>>,
-    stop: CancellationToken,
-}
-
-/// One reader's place. It is given up when the reader has gone, or is too slow.
-#[derive(Debug)]
-struct ReaderPlace {
-    last: Mutex<Instant>,
-    lost: CancellationToken,
-}
-
-impl LiveReaders {
-    /// Nobody reads any more once `stop` is cancelled.
-    pub fn new(stop: CancellationToken) -> Self {
-        Self { taken: Arc::default(), stop }
-    }
-
-    fn taken(&self) -> MutexGuard<'_, Vec<Arc<ReaderPlace>>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A place, if there is one: those of readers that take nothing are given up first.
-    fn enter(&self, now: Instant) -> Option<Arc<ReaderPlace>> {
-        let mut taken = self.taken();
-        if taken.len() >= READERS_MAX {
-            taken.retain(|place| {
-                let is_slow = now.saturating_duration_since(place.last()) > SLOW;
-                if is_slow {
-                    place.lost.cancel();
-                }
-                !is_slow
-            });
-        }
-        if taken.len() >= READERS_MAX {
-            return None;
-        }
-        let place = ReaderPlace { last: Mutex::new(now), lost: CancellationToken::new() };
-        let place = Arc::new(place);
-        taken.push(Arc::clone(&place));
-        Some(place)
-    }
-
-    fn leave(&self, place: &Arc<ReaderPlace>) {
-        self.taken().retain(|other| !Arc::ptr_eq(other, place));
-    }
-}
-
-impl ReaderPlace {
-    fn last(&self) -> Instant {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn took(&self, now: Instant) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = now;
-    }
-}
 
 /// Which attempts a reader wants; a field that is `None` does not matter.
 #[derive(Debug)]
@@ -253,26 +187,4 @@ fn shown(seen: &SeenAttempt) -> Value {
         "duration_ms": seen.duration_ms,
         "replay": seen.replay,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn places_are_few_and_go_first_from_those_who_take_nothing() {
-        let readers = LiveReaders::new(CancellationToken::new());
-        let begun = Instant::now();
-        let first = readers.enter(begun).expect("a place");
-        let others: Vec<_> = (1..READERS_MAX).map(|_| readers.enter(begun)).collect();
-        assert!(readers.enter(begun).is_none(), "there are no more");
-        readers.leave(&first);
-        assert!(readers.enter(begun).is_some(), "one has gone");
-        let later = begun + SLOW + Duration::from_secs(1);
-        others.iter().flatten().take(2).for_each(|place| place.took(later));
-        assert!(readers.enter(later).is_some());
-        assert_eq!(readers.taken().len(), 3, "those that take something, and the new one");
-        let lost = others.iter().flatten().filter(|place| place.lost.is_cancelled()).count();
-        assert_eq!(lost, READERS_MAX - 3);
-    }
 }

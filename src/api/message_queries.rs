@@ -1,17 +1,11 @@
-//! `GET /api/v1/messages/{message_id}/status` and `/history`: what became of a message.
+//! Where messages are looked up, if `[messages]` says so.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::Value;
-use serde_json::json;
 
-use crate::api::HttpSurface;
 use crate::api::problem::ProblemResponse;
-use crate::api::request::NamedParts;
 use crate::config::settings::MessageTables;
 use crate::config::settings::ServerSettings;
 use crate::store::error::StoreError;
@@ -39,7 +33,7 @@ impl MessageQueries {
         Self(tables.map(|tables| Arc::new((desk(), tables.clone()))))
     }
 
-    async fn find(&self, id: &str) -> Result<Message, ProblemResponse> {
+    pub(super) async fn find(&self, id: &str) -> Result<Message, ProblemResponse> {
         let Some(inner) = &self.0 else {
             let detail = "there is no [messages] in the configuration: add it to be told";
             return Err(ProblemResponse::new(StatusCode::NOT_FOUND, detail));
@@ -67,43 +61,4 @@ fn away(why: &str) -> ProblemResponse {
         "what [messages] names cannot be read, try again, or see what `walhook check` says: {why}"
     );
     ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-}
-
-/// Where it stands, and where with each of its users.
-pub(crate) async fn status(
-    State(surface): State<HttpSurface>,
-    NamedParts(id): NamedParts,
-) -> Result<Json<Value>, ProblemResponse> {
-    let message = surface.messages.find(&id).await?;
-    let users = message.users().into_iter().map(|(user, step)| {
-        json!({ "user": user, "status": step.state, "updated_at": step.at.iso_millis() })
-    });
-    let status = message.status();
-    Ok(Json(json!({
-        "success": true,
-        "data": {
-            "message_id": message.message_id,
-            "msgid": message.msgid,
-            "status": status.map(|step| &step.state),
-            "updated_at": status.map(|step| step.at.iso_millis()),
-            "users": users.collect::<Vec<_>>(),
-        },
-    })))
-}
-
-/// Its steps, in their order.
-pub(crate) async fn history(
-    State(surface): State<HttpSurface>,
-    NamedParts(id): NamedParts,
-) -> Result<Json<Value>, ProblemResponse> {
-    let message = surface.messages.find(&id).await?;
-    let steps = message.steps.iter().map(|step| {
-        json!({
-            "state": step.state,
-            "user": step.user,
-            "at": step.at.iso_millis(),
-            "detail": step.detail,
-        })
-    });
-    Ok(Json(json!({ "success": true, "data": steps.collect::<Vec<_>>() })))
 }

@@ -5,9 +5,9 @@ use axum::extract::State;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::api::HttpSurface;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;
+use crate::api::surface::HttpSurface;
 use crate::flow::time::Timestamp;
 
 /// What there is now, whether the books are balanced, and samples for charts.

@@ -23,11 +23,11 @@ use tokio::time::Instant;
 use tokio::time::sleep_until;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::api::HttpSurface;
 use crate::api::fields::RequestFields;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;
 use crate::api::request::SentBody;
+use crate::api::surface::HttpSurface;
 use crate::config::secret::is_same;
 use crate::flow::hex::hex_of;
 

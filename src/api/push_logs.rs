@@ -6,10 +6,10 @@ use axum::extract::State;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::api::HttpSurface;
 use crate::api::fields::RequestFields;
 use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;
+use crate::api::surface::HttpSurface;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::FailureClass;
 use crate::store::push_log;

@@ -9,12 +9,12 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::api::HttpSurface;
 use crate::api::fields::RequestFields;
 use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;
 use crate::api::request::SentBody;
+use crate::api::surface::HttpSurface;
 use crate::config::settings::LoggedBodies;
 use crate::flow::time::Timestamp;
 use crate::store::replays;

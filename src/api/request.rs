@@ -18,9 +18,9 @@ use serde_json::Value;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::api::HttpSurface;
 use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;
+use crate::api::surface::HttpSurface;
 use crate::flow::unique_json;
 
 /// The largest body.

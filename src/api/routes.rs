@@ -20,17 +20,15 @@ use axum::routing::patch;
 use axum::routing::post;
 use axum::routing::put;
 
-use crate::api::HttpSurface;
 use crate::api::backfills;
 use crate::api::connections;
 use crate::api::dead_letters;
 use crate::api::endpoints;
 use crate::api::events;
 use crate::api::guard;
-use crate::api::host;
 use crate::api::letter_bulk;
 use crate::api::live;
-use crate::api::message_queries;
+use crate::api::message_history;
 use crate::api::openapi;
 use crate::api::overview;
 use crate::api::page;
@@ -42,6 +40,7 @@ use crate::api::request::BODY_BYTES_MAX;
 use crate::api::source;
 use crate::api::stats;
 use crate::api::status;
+use crate::api::surface::HttpSurface;
 use crate::api::webhook_api;
 
 /// A method of a path, and who answers it.
@@ -134,8 +133,8 @@ pub(crate) fn guarded() -> Vec<RouteOperation> {
         RouteOperation::post("/api/v1/dead-letters/{id}/resend", dead_letters::resend_one),
         RouteOperation::post("/api/v1/dead-letters/{id}/discard", dead_letters::discard_one),
         RouteOperation::get("/api/v1/push-logs", push_logs::list),
-        RouteOperation::get("/api/v1/messages/{message_id}/status", message_queries::status),
-        RouteOperation::get("/api/v1/messages/{message_id}/history", message_queries::history),
+        RouteOperation::get("/api/v1/messages/{message_id}/status", message_history::status),
+        RouteOperation::get("/api/v1/messages/{message_id}/history", message_history::history),
         RouteOperation::get("/api/v1/replay", replay::list),
         RouteOperation::post("/api/v1/replay", replay::order),
         RouteOperation::get("/api/v1/replay/{id}", replay::show),
@@ -175,7 +174,7 @@ pub(crate) fn router(surface: HttpSurface) -> Router {
     let (changing, open) = open().into_iter().partition(|operation| operation.method == "post");
     let changing = routes(changing)
         .layer(middleware::from_fn_with_state(surface.clone(), guard::refuse_other_sites));
-    let known_host = middleware::from_fn_with_state(surface.clone(), host::require_known_host);
+    let known_host = middleware::from_fn_with_state(surface.clone(), guard::require_known_host);
     routes(open)
         .merge(changing)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

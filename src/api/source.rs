@@ -6,14 +6,14 @@ use axum::response::Response;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::api::HttpSurface;
-use crate::api::endpoints::AdminCall;
+use crate::api::endpoint_calls::AdminCall;
+use crate::api::endpoint_calls::RowTrial;
 use crate::api::endpoints::AdminCaller;
-use crate::api::endpoints::RowTrial;
 use crate::api::fields::RequestFields;
 use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::SentBody;
+use crate::api::surface::HttpSurface;
 use crate::flow::time::Timestamp;
 use crate::store::gaps;
 use crate::store::gaps::SkippedTransaction;

@@ -14,12 +14,12 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio::time::timeout;
 
-use crate::api::EndpointView;
-use crate::api::HttpSurface;
 use crate::api::condition::ConditionNumbers;
 use crate::api::condition::HealthCondition;
 use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;
+use crate::api::surface::EndpointView;
+use crate::api::surface::HttpSurface;
 use crate::flow::time::Timestamp;
 use crate::store::overview;
 use crate::store::overview::LetterCounts;

@@ -4,7 +4,7 @@ use axum::extract::RawQuery;
 use axum::response::IntoResponse;
 use axum::response::Response;
 
-use crate::api::endpoints::AdminCall;
+use crate::api::endpoint_calls::AdminCall;
 use crate::api::endpoints::AdminCaller;
 use crate::api::fields::RequestFields;
 use crate::api::request::JsonDocument;

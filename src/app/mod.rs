@@ -114,8 +114,8 @@ pub struct App {
     fleet: Arc<OnceLock<RegistryHandle>>,
     consent: StartConsent,
     skip_transaction: Option<Lsn>,
-    desk: api::endpoints::AdminSender,
-    backfills: api::backfills::BackfillDesk,
+    desk: api::endpoint_calls::AdminSender,
+    backfills: api::backfill_calls::BackfillSender,
     /// The configuration as it is read again.
     reloads: (watch::Sender<Option<Arc<Settings>>>, ReloadedSettings),
     tasks: TaskOwner,
@@ -136,10 +136,10 @@ impl App {
         otlp::start(&settings, &mut handles, &mut tasks)?;
         handles.metrics.reloaded(true, host_now());
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
-        let (fleet, desk) = (Arc::default(), api::endpoints::AdminSender::default());
+        let (fleet, desk) = (Arc::default(), api::endpoint_calls::AdminSender::default());
         let scrape = Arc::new(MetricsScrape::new(Arc::clone(&fleet), &handles, confirmed_out));
         let shown = (Arc::clone(&scrape), Arc::clone(&fleet));
-        let backfills = api::backfills::BackfillDesk::default();
+        let backfills = api::backfill_calls::BackfillSender::default();
         let desks = (Arc::clone(&desk), Arc::clone(&backfills));
         let close = tasks.close_token();
         let surface = surface(&settings, &handles, shown.0, shown.1, desks, close);
@@ -414,7 +414,7 @@ fn start_backfills(
     settings: &Settings,
     handles: &SharedHandles,
     holding: StateOwnership,
-    desk: &api::backfills::BackfillDesk,
+    desk: &api::backfill_calls::BackfillSender,
     tasks: &mut TaskOwner,
 ) -> mpsc::Receiver<BackfillOrder> {
     let (orders_in, orders) = mpsc::channel(ORDERS_MAX);

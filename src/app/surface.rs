@@ -9,12 +9,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::api::HttpSurface;
 use crate::api::host::AllowedHosts;
-use crate::api::live::LiveReaders;
+use crate::api::live_readers::LiveReaders;
 use crate::api::message_queries::MessageQueries;
 use crate::api::refusals::RefusalCounter;
 use crate::api::state_queries::StateQueries;
+use crate::api::surface::HttpSurface;
 use crate::app::scrape::MetricsScrape;
 use crate::config::configuration::Settings;
 use crate::endpoints::registry::RegistryHandle;
@@ -32,7 +32,7 @@ pub(super) fn surface(
     handles: &SharedHandles,
     scrape: Arc<MetricsScrape>,
     fleet: Arc<OnceLock<RegistryHandle>>,
-    (desk, backfills): (api::endpoints::AdminSender, api::backfills::BackfillDesk),
+    (desk, backfills): (api::endpoint_calls::AdminSender, api::backfill_calls::BackfillSender),
     stop: CancellationToken,
 ) -> HttpSurface {
     let configured: Vec<_> = settings.endpoints.iter().map(snapshot::not_begun).collect();

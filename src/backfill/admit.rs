@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use crate::api::backfills::BackfillOffer;
-use crate::api::backfills::BackfillRefusal;
-use crate::api::backfills::BackfillRequest;
-use crate::api::backfills::TableWish;
+use crate::api::backfill_calls::BackfillOffer;
+use crate::api::backfill_calls::BackfillRefusal;
+use crate::api::backfill_calls::BackfillRequest;
+use crate::api::backfill_calls::TableWish;
 use crate::backfill::context::BackfillContext;
 use crate::backfill::table;
 use crate::backfill::table::TableError;

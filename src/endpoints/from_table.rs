@@ -18,7 +18,7 @@ use anyhow::Context;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::RequestRefused;
+use crate::api::surface::RequestRefused;
 use crate::backoff::Backoff;
 use crate::config::configuration::Settings;
 use crate::config::endpoints_from::ENDPOINTS_MAX;

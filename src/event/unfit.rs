@@ -7,7 +7,6 @@
 use std::collections::HashSet;
 
 use crate::event::datum;
-use crate::event::row_object;
 use crate::event::row_object::row_of;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::sync::watch;
 
-use crate::api::RequestRefused;
+use crate::api::surface::RequestRefused;
 use crate::clock::DatabaseClock;
 use crate::config::configuration::Settings;
 use crate::delivery::network::DeliveryNetwork;

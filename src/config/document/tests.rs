@@ -1,3 +1,4 @@
+use crate::config::settings::AddressPolicy;
 use std::sync::Arc;
 
 use serde_json::json;

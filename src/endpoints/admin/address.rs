@@ -5,7 +5,7 @@ use std::time::Duration;
 use url::Host;
 use url::Url;
 
-use crate::api::endpoints::AdminRefusal;
+use crate::api::endpoint_calls::AdminRefusal;
 use crate::config::settings::Auth;
 use crate::config::settings::Endpoint;
 use crate::delivery::guard;

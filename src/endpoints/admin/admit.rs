@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use crate::api::endpoints::AdminRefusal;
+use crate::api::endpoint_calls::AdminRefusal;
 use crate::config::document;
 use crate::config::problem::ConfigProblems;
 use crate::config::settings::Endpoint;

@@ -11,10 +11,10 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
 
-use crate::api::endpoints::AdminOutcome;
-use crate::api::endpoints::AdminRefusal;
-use crate::api::endpoints::RowTrial;
-use crate::api::endpoints::TestWish;
+use crate::api::endpoint_calls::AdminOutcome;
+use crate::api::endpoint_calls::AdminRefusal;
+use crate::api::endpoint_calls::RowTrial;
+use crate::api::endpoint_calls::TestWish;
 use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;

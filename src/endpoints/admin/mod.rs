@@ -35,12 +35,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::endpoints::AdminAnswer;
-use crate::api::endpoints::AdminCall;
-use crate::api::endpoints::AdminOutcome;
-use crate::api::endpoints::AdminRefusal;
-use crate::api::endpoints::AdminRequest;
-use crate::api::endpoints::TestWish;
+use crate::api::endpoint_calls::AdminAnswer;
+use crate::api::endpoint_calls::AdminCall;
+use crate::api::endpoint_calls::AdminOutcome;
+use crate::api::endpoint_calls::AdminRefusal;
+use crate::api::endpoint_calls::AdminRequest;
+use crate::api::endpoint_calls::TestWish;
 use crate::clock::DatabaseClock;
 use crate::clock::host_now;
 use crate::config::configuration::Settings;

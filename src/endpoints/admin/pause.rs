@@ -1,8 +1,8 @@
 //! What can be asked of every endpoint, wherever it was made: a pause, the end of a 410, a try at
 //! once.
 
-use crate::api::endpoints::AdminOutcome;
-use crate::api::endpoints::AdminRefusal;
+use crate::api::endpoint_calls::AdminOutcome;
+use crate::api::endpoint_calls::AdminRefusal;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::ok;
 use crate::endpoints::admin::refused;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use crate::api::endpoints::AdminOutcome;
-use crate::api::endpoints::AdminRefusal;
+use crate::api::endpoint_calls::AdminOutcome;
+use crate::api::endpoint_calls::AdminRefusal;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::ok;
 use crate::endpoints::admin::record::set;

@@ -9,9 +9,9 @@ use ring::rand::SystemRandom;
 use serde_json::Value as Json;
 use serde_json::json;
 
-use crate::api::endpoints::AdminAnswer;
-use crate::api::endpoints::AdminOutcome;
-use crate::api::endpoints::AdminRefusal;
+use crate::api::endpoint_calls::AdminAnswer;
+use crate::api::endpoint_calls::AdminOutcome;
+use crate::api::endpoint_calls::AdminRefusal;
 use crate::config::document;
 use crate::config::settings::Signing;
 use crate::endpoints::admin::EndpointAdmin;

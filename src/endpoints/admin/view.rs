@@ -9,9 +9,9 @@ use serde_json::json;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::api::endpoints::AdminAnswer;
-use crate::api::endpoints::AdminOutcome;
-use crate::api::endpoints::AdminRefusal;
+use crate::api::endpoint_calls::AdminAnswer;
+use crate::api::endpoint_calls::AdminOutcome;
+use crate::api::endpoint_calls::AdminRefusal;
 use crate::config::document;
 use crate::config::run_time::WebhookApi;
 use crate::endpoints::admin::EndpointAdmin;

@@ -6,7 +6,7 @@ use serde_json::Map;
 use serde_json::Value as Json;
 use serde_json::json;
 
-use crate::api::endpoints::AdminRefusal;
+use crate::api::endpoint_calls::AdminRefusal;
 use crate::config::document::MASK;
 use crate::config::run_time::WebhookApi;
 use crate::config::settings::Endpoint;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::api::EndpointView;
+use crate::api::surface::EndpointView;
 use crate::config::settings::Endpoint;
 use crate::delivery::http::EndpointClient;
 use crate::flow::settlement::EndpointIndex;
