@@ -27,6 +27,12 @@ pub const POINTS: &[&str] = &[
 /// Between the commit of a callback's row and the answer to whoever called. No event comes by here.
 pub const CALLBACK_KEPT: &str = "callback_kept";
 
+/// The slot is there, and the state knows of nothing yet.
+pub const SLOT_MADE: &str = "slot_made";
+
+/// The state has begun: from here on no start is the first one.
+pub const STATE_BEGUN: &str = "state_begun";
+
 /// The process gets no further if this place is armed.
 #[inline]
 pub fn reached(name: &'static str) {

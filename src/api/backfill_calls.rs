@@ -1,5 +1,6 @@
 //! What the surface asks of whoever reads rows that were there before, and what comes of it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
@@ -64,6 +65,12 @@ pub struct BackfillRefusal {
 impl BackfillRefusal {
     pub fn new(status: u16, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into() }
+    }
+}
+
+impl fmt::Display for BackfillRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
     }
 }
 

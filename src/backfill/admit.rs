@@ -14,6 +14,7 @@ use crate::backfill::context::BackfillContext;
 use crate::backfill::table;
 use crate::backfill::table::TableError;
 use crate::backfill::table::TableFacts;
+use crate::config::configuration::Settings;
 use crate::flow::relation::TableName;
 use crate::store;
 use crate::store::backfills;
@@ -40,8 +41,9 @@ async fn order(
 ) -> Result<Vec<BackfillOffer>, BackfillRefusal> {
     let session = store::connect(&service.source).await.map_err(|error| away(&error))?;
     let mut offers = Vec::new();
+    let settings = service.current.borrow().clone();
     for wish in wishes {
-        offers.push(offer(service, &session.client, wish, count).await?);
+        offers.push(offer(&settings, &session.client, wish, count).await?);
     }
     if dry_run {
         return Ok(offers);
@@ -63,16 +65,17 @@ async fn order(
     Ok(offers)
 }
 
-async fn offer(
-    service: &BackfillContext,
+pub(super) async fn offer(
+    settings: &Settings,
     client: &Client,
     wish: &TableWish,
     count: bool,
 ) -> Result<BackfillOffer, BackfillRefusal> {
     let table = &wish.table;
-    let event_types = takers(service, table, wish.event_type.as_ref());
+    let event_types = takers(settings, table, wish.event_type.as_ref());
     let event_types = event_types.map_err(|detail| BackfillRefusal::new(422, detail))?;
-    let facts = table::describe(client, table, &service.publication).await.map_err(refused)?;
+    let publication = &settings.postgres.publication;
+    let facts = table::describe(client, table, publication).await.map_err(refused)?;
     let read_by = match wish.read_by {
         Some(ReadOrder::Key) if facts.key.is_empty() => {
             return Err(refused(TableError::NoKey { table: table.clone() }));
@@ -113,11 +116,10 @@ async fn offer(
 
 /// The event types that the rows become.
 pub(super) fn takers(
-    service: &BackfillContext,
+    settings: &Settings,
     table: &TableName,
     wanted: Option<&Arc<str>>,
 ) -> Result<Vec<Arc<str>>, String> {
-    let settings = service.current.borrow().clone();
     let rules = settings.events.iter().filter(|rule| rule.table == *table);
     let types: Vec<Arc<str>> = rules.clone().map(|rule| Arc::clone(&rule.event_type)).collect();
     let chosen: Vec<Arc<str>> = match wanted {

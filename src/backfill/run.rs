@@ -74,7 +74,8 @@ impl<'s> BackfillRun<'s> {
     ) -> Result<RunEnd, RunError> {
         let table = &stored.wish.table;
         let event_type = stored.wish.event_type.as_ref();
-        admit::takers(service, table, event_type).map_err(RunError::NoEvent)?;
+        let settings = service.current.borrow().clone();
+        admit::takers(&settings, table, event_type).map_err(RunError::NoEvent)?;
         let session = store::connect(&service.source).await?;
         let facts = table::describe(&session.client, table, &service.publication).await?;
         if stored.wish.read_by == ReadOrder::Key && facts.key.is_empty() {

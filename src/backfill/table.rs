@@ -148,6 +148,18 @@ pub async fn describe(
     Ok(TableFacts { relation, identity, key, row_filter, leaves })
 }
 
+/// About how many rows the table has, if the role may read it, whatever is published of it.
+///
+/// # Errors
+/// What does not let it be read, or that the catalog could not be.
+pub async fn readable(client: &Client, table: &TableName) -> Result<u64, TableError> {
+    let entry = entry(client, table).await?;
+    let keys = keys(client, entry.oid).await?;
+    columns(client, table, &entry, None, &keys).await?;
+    let leaves = leaves(client, &entry).await?;
+    Ok(leaves.iter().map(|leaf| leaf.rows).sum())
+}
+
 /// The catalog's entry of a table that can be read.
 struct TableEntry {
     oid: u32,

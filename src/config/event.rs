@@ -65,6 +65,7 @@ pub(super) fn read(
         truncate: false,
         read: false,
     });
+    let backfill = section.read("backfill", FieldReader::boolean).unwrap_or(false);
     let when = section.read("when", when).map(EventFilter::When);
     let payload = payload::read(&mut section).unwrap_or(PayloadSettings::Standard);
     let forms = [("stored", JsonForm::Stored), ("javascript", JsonForm::Javascript)];
@@ -86,6 +87,7 @@ pub(super) fn read(
         event_type,
         table,
         on,
+        backfill,
         filter,
         expiry,
         order_by,
@@ -119,6 +121,13 @@ fn check(section: &TomlSection<'_>, rule: &EventRule, before: &[EventRule]) {
     });
     if twice {
         section.note("type", "is raised by another [[event]] for the same changes: rename one");
+    }
+    // A row that is read asks for a type, and gets all that is raised under it.
+    let is_sibling =
+        |other: &&EventRule| (&other.event_type, &other.table) == (&rule.event_type, &rule.table);
+    if before.iter().filter(is_sibling).any(|other| other.backfill || rule.backfill) {
+        let message = "asks for rows of a type that two [[event]] of this table raise: rename one";
+        section.note("backfill", message);
     }
 }
 

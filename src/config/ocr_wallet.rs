@@ -27,6 +27,7 @@ pub(super) fn event(data_expiry: Option<Duration>) -> EventRule {
         event_type: Arc::from("ocr_wallet_data"),
         table: TableName::new("public", "ocr_wallet_info"),
         on: Operations { insert: true, ..Operations::default() },
+        backfill: false,
         filter: Some(recognised()),
         expiry: Some(ExpiryRule {
             column: Some(AGE_COLUMN.to_owned()),

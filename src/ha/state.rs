@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::backfill::first;
+use crate::clock::host_now;
 use crate::config::configuration::Settings;
 use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::endpoints::registry::snapshot::ListedEndpoint;
 use crate::event::dedupe::VALUES_MAX;
+use crate::failpoint;
 use crate::flow::backlog::BacklogStanding;
 use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
@@ -34,6 +37,7 @@ use crate::replication::wire::command::SystemIdentity;
 use crate::replication::wire::feedback::SlotRelease;
 use crate::store;
 use crate::store::SqlSession;
+use crate::store::backfills;
 use crate::store::backlog;
 use crate::store::backlog::BacklogSize;
 use crate::store::books;
@@ -168,7 +172,9 @@ pub(crate) async fn take(
     if !gaps.is_empty() && !consent.gap {
         return Err(SourceError::NotSetUp(gaps).into());
     }
-    begin(&mut session, &holding, &mut progress, &lineage, confirmed, &gaps).await?;
+    let books = SlotBooks { settings, source: &source, consent, lineage: &lineage, confirmed };
+    books.begin(&mut session, &holding, &mut progress, &gaps).await?;
+    failpoint::reached(failpoint::STATE_BEGUN);
     SlotOwner::new(&settings.events).save(&session.client, &holding).await?;
     rename(settings, &mut session, &holding).await?;
     let ahead = progress::load_ahead(&session.client, slot).await?;
@@ -237,27 +243,68 @@ async fn rename(
     Ok(())
 }
 
-/// Notes which stream the positions belong to; begins anew at `confirmed` where nothing is known, or
-/// where gaps were accepted.
-async fn begin(
-    session: &mut SqlSession,
-    holding: &StateOwnership,
-    progress: &mut StoredProgress,
-    lineage: &ServerLineage,
+/// What the beginning of a slot's books depends on.
+struct SlotBooks<'s> {
+    settings: &'s Settings,
+    source: &'s SqlSession,
+    consent: StartConsent,
+    lineage: &'s ServerLineage,
     confirmed: Option<Lsn>,
-    gaps: &[SetupDiagnostic],
-) -> Result<(), StateError> {
-    let is_new = progress.confirmed.is_none() && progress.settled.is_none();
-    if is_new || !gaps.is_empty() {
-        (progress.settled, progress.confirmed) = (None, confirmed);
-        for gap in gaps {
-            let from = confirmed.unwrap_or_default();
-            tracing::warn!(gap = gap.what(), %from, "gap accepted, beginning anew");
+}
+
+impl SlotBooks<'_> {
+    /// Notes which stream the positions belong to; begins anew at `confirmed` where nothing is known, or
+    /// where gaps were accepted.
+    async fn begin(
+        &self,
+        session: &mut SqlSession,
+        holding: &StateOwnership,
+        progress: &mut StoredProgress,
+        gaps: &[SetupDiagnostic],
+    ) -> anyhow::Result<()> {
+        let (lineage, confirmed) = (self.lineage, self.confirmed);
+        let is_new = progress.is_new();
+        if is_new && gaps.is_empty() {
+            progress.confirmed = confirmed;
+            return self.begin_first(session, holding).await;
         }
-        progress::begin_anew(&mut session.client, holding, lineage, confirmed).await
-    } else if progress.lineage.as_ref() != Some(lineage) {
-        progress::set_lineage(&mut session.client, holding, lineage).await
-    } else {
+        if is_new || !gaps.is_empty() {
+            (progress.settled, progress.confirmed) = (None, confirmed);
+            for gap in gaps {
+                let from = confirmed.unwrap_or_default();
+                tracing::warn!(gap = gap.what(), %from, "gap accepted, beginning anew");
+            }
+            progress::begin_anew(&mut session.client, holding, lineage, confirmed).await?;
+        } else if progress.lineage.as_ref() != Some(lineage) {
+            progress::set_lineage(&mut session.client, holding, lineage).await?;
+        }
+        Ok(())
+    }
+
+    /// The first start of the slot: what the configuration asks of the tables is ordered with it. Not where
+    /// the operator speaks of gaps: then it is theirs to say what is sent.
+    async fn begin_first(
+        &self,
+        session: &mut SqlSession,
+        holding: &StateOwnership,
+    ) -> anyhow::Result<()> {
+        let wishes = match self.consent.gap {
+            true => Vec::new(),
+            false => first::wishes(self.settings, &self.source.client).await?,
+        };
+        if self.consent.gap {
+            for rule in first::rules(self.settings) {
+                let (table, fill) = (&rule.table, first::by_hand(rule));
+                tracing::warn!(%table, fill, "--accept-gap: no rows are sent by themselves");
+            }
+        }
+        let at = (self.lineage, self.confirmed);
+        let now = host_now();
+        let client = &mut session.client;
+        for one in backfills::begin_slot(client, holding, at, &wishes, now).await? {
+            let (table, rows) = (&one.wish.table, one.wish.estimate);
+            tracing::info!(backfill = %one.id, %table, rows, "a backfill is ordered: the slot is new");
+        }
         Ok(())
     }
 }

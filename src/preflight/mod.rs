@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `backfills` | What a first start will send of the tables, and whether it can be read |
 //! | `callback_tables` | Whether the tables that keep callbacks are there and may be written to |
 //! | `channels` | Whether chat systems let their applications in, for `walhook check --channels` |
 //! | `clock_offset` | How far the database's clock is from this host's |
@@ -27,6 +28,7 @@
 //! | `write_back_trial` | Tries write-backs on rows that are there, for `walhook check` |
 //! | `write_backs` | Joins write-backs to the ledger, and looks at them before the start |
 
+pub(crate) mod backfills;
 pub(crate) mod callback_tables;
 pub(crate) mod channels;
 pub(crate) mod clock_offset;

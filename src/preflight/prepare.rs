@@ -7,6 +7,8 @@ use crate::clock::host_now;
 use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
 use crate::delivery::sockets;
+use crate::failpoint;
+use crate::preflight::backfills;
 use crate::preflight::callback_tables;
 use crate::preflight::clock_offset;
 use crate::preflight::collector;
@@ -67,6 +69,7 @@ pub(crate) async fn prepare(settings: &Settings, consent: StartConsent) -> anyho
     if problems.is_empty() {
         let found = column_types::findings(settings, &session.client).await?;
         problems.extend(found.into_iter().filter_map(|finding| finding.refusal));
+        problems.extend(backfills::refusals(settings, &session.client).await?);
     }
     if problems.iter().all(may_be_gap) {
         problems.extend(gaps::found(settings, &session.client).await?);
@@ -83,6 +86,7 @@ pub(crate) async fn prepare(settings: &Settings, consent: StartConsent) -> anyho
     progress::register(&state.client, &postgres.slot).await?;
     drop(state);
     let prepared = catalog::prepare(&session.client, postgres, &wanted).await?;
+    failpoint::reached(failpoint::SLOT_MADE);
     for step in prepared.ran {
         tracing::info!(sql = step, "made");
     }
@@ -246,6 +250,7 @@ pub(crate) async fn check(settings: &Settings) -> anyhow::Result<(CheckReport, V
             settle(settings, &session.client, &mut report).await?;
             report.findings.extend(orphans::findings(settings).await?);
             open_secrets(settings).await?;
+            report.findings.extend(backfills::findings(settings, &session.client).await?);
             let what = String::from("state in schema walhook is there, or can be made");
             report.findings.push(CheckFinding::ok(what));
         }

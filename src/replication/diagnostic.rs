@@ -114,6 +114,13 @@ pub enum SetupDiagnostic {
         what: String,
         fix: String,
     },
+    /// Rows that a backfill is to send cannot be read.
+    Backfill {
+        /// `event TYPE`, or the section that says where rows are read.
+        whose: String,
+        what: String,
+        fix: String,
+    },
     /// PostgreSQL would refuse what an event's `write_back` asks for.
     WriteBack {
         event: String,
@@ -236,6 +243,7 @@ impl SetupDiagnostic {
             | Self::EndpointLacks { .. }
             | Self::EndpointsTable { .. }
             | Self::CallbackTable { .. }
+            | Self::Backfill { .. }
             | Self::WriteBack { .. }
             | Self::RowSecurity { .. }
             | Self::NotPrepared { .. }
@@ -286,6 +294,7 @@ impl SetupDiagnostic {
             | Self::EndpointLacks { .. }
             | Self::EndpointsTable { .. }
             | Self::CallbackTable { .. }
+            | Self::Backfill { .. }
             | Self::WriteBack { .. }
             | Self::RowSecurity { .. }
             | Self::NotPrepared { .. }
@@ -347,6 +356,9 @@ impl SetupDiagnostic {
             }
             Self::CallbackTable { source, what, .. } => {
                 format!("callbacks of source {source} cannot be kept: {what}")
+            }
+            Self::Backfill { whose, what, .. } => {
+                format!("rows for a backfill of {whose} cannot be read: {what}")
             }
             Self::WriteBack { event, what, .. } => {
                 format!("the write-back of event {event} would be refused: {what}")
@@ -486,7 +498,8 @@ impl SetupDiagnostic {
             Self::EndpointLacks { fix, .. } => fix.clone(),
             Self::EndpointsTable { fix, .. }
             | Self::WriteBack { fix, .. }
-            | Self::CallbackTable { fix, .. } => fix.clone(),
+            | Self::CallbackTable { fix, .. }
+            | Self::Backfill { fix, .. } => fix.clone(),
             Self::RowSecurity { role, .. } => format!(
                 "run `ALTER ROLE {} BYPASSRLS;` as a superuser, or log in as the owner of the table, \
                  where that is not under FORCE ROW LEVEL SECURITY",

@@ -28,6 +28,7 @@ impl SetupDiagnostic {
             Self::EndpointLacks { .. } => "endpoint-lacks",
             Self::EndpointsTable { .. } => "endpoints-table",
             Self::CallbackTable { .. } => "callback-table",
+            Self::Backfill { .. } => "backfill",
             Self::WriteBack { .. } => "write-back",
             Self::RowSecurity { .. } => "row-security",
             Self::NoState { .. } => "no-state",

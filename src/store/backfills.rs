@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use tokio_postgres::Client;
+use tokio_postgres::GenericClient;
 use tokio_postgres::Row;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
@@ -13,10 +14,13 @@ use tokio_postgres::types::Type;
 use crate::flow::backfill::BackfillId;
 use crate::flow::backfill::BackfillStep;
 use crate::flow::backfill::ReadId;
+use crate::flow::lsn::Lsn;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::store::ownership::StateOwnership;
+use crate::store::progress::ServerLineage;
 use crate::store::progress::begin;
+use crate::store::progress::forget;
 use crate::store::progress::guard;
 use crate::store::sql::SqlParams;
 use crate::store::sql::bigint;
@@ -115,10 +119,33 @@ const COLUMNS: &str = "id, table_schema, table_name, filter, endpoints, event_ty
                        read_by, state, reason, created_at, started_at, finished_at, cursor, \
                        estimate, rows_read, rows_sent, tries";
 
+/// The first start of a slot: begins its books at `confirmed`, and orders what is to be sent of the tables.
+/// Both or neither, so that it is ordered once, whatever ends walhook in between.
+///
+/// # Errors
+/// [`StateError::Fenced`], or that a statement failed.
+pub async fn begin_slot(
+    client: &mut Client,
+    holding: &StateOwnership,
+    (lineage, confirmed): (&ServerLineage, Option<Lsn>),
+    wishes: &[BackfillWish],
+    now: Timestamp,
+) -> Result<Vec<StoredBackfill>, StateError> {
+    let tx = begin(client).await?;
+    guard(&tx, holding).await?;
+    forget(&tx, holding, lineage, confirmed).await?;
+    let mut ordered = Vec::new();
+    for wish in wishes {
+        ordered.push(order(&tx, &holding.slot, wish, now).await?);
+    }
+    tx.commit().await?;
+    Ok(ordered)
+}
+
 /// # Errors
 /// That the statement failed.
 pub async fn order(
-    client: &Client,
+    client: &(impl GenericClient + Sync),
     slot: &str,
     wish: &BackfillWish,
     now: Timestamp,

@@ -76,6 +76,13 @@ pub struct StoredProgress {
     pub updated_at: Timestamp,
 }
 
+impl StoredProgress {
+    /// Whether no walhook has come so far as to begin.
+    pub fn is_new(&self) -> bool {
+        self.confirmed.is_none() && self.settled.is_none()
+    }
+}
+
 /// Reads where a slot stands, without taking it. `None` if no walhook ever took it.
 ///
 /// # Errors
@@ -245,9 +252,21 @@ pub async fn begin_anew(
 ) -> Result<(), StateError> {
     let tx = begin(client).await?;
     guard(&tx, holding).await?;
+    forget(&tx, holding, lineage, confirmed).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// What [`begin_anew`] does, in a transaction that is the holder's.
+pub(crate) async fn forget(
+    tx: &Transaction<'_>,
+    holding: &StateOwnership,
+    lineage: &ServerLineage,
+    confirmed: Option<Lsn>,
+) -> Result<(), StateError> {
     let forgotten = ", settled_lsn = NULL, settled_ordinal = NULL, confirmed_lsn = NULL, \
                      confirmed_at = NULL";
-    write_lineage(&tx, holding, lineage, forgotten).await?;
+    write_lineage(tx, holding, lineage, forgotten).await?;
     let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.put(Type::PG_LSN, confirmed);
@@ -265,7 +284,6 @@ pub async fn begin_anew(
         };
         tx.execute_typed(&delete, &params.list()).await?;
     }
-    tx.commit().await?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
 
 mod crashes;
+mod first;
 mod order;
 mod surface;
 mod tables;

@@ -19,6 +19,8 @@ pub struct FileContents<'a> {
     pub endpoint: &'a Url,
     /// `whsec_...`
     pub secret: &'a str,
+    /// Whether rows that are there are sent, too.
+    pub backfill: bool,
 }
 
 const OPERATIONS: [(&str, &str); 3] =
@@ -29,7 +31,7 @@ const STEM_CHARS_MAX: usize = 100;
 
 /// The file's text.
 pub fn render(contents: &FileContents<'_>) -> String {
-    let FileContents { database_url, publication, tables, endpoint, secret } = contents;
+    let FileContents { database_url, publication, tables, endpoint, secret, backfill } = contents;
     let mut out = format!(
         "# walhook: pushes committed row changes to HTTP endpoints. `walhook check` checks this \
          file\n# against the database, `walhook run` runs it. All keys: \
@@ -52,7 +54,7 @@ pub fn render(contents: &FileContents<'_>) -> String {
         let full = table.name.to_string();
         let name = if ambiguous.contains(short.as_str()) { &full } else { short };
         let stem = stem(name, &mut taken);
-        events(&mut out, table, &stem);
+        events(&mut out, table, &stem, *backfill);
         types.push(quoted(&format!("{stem}.*")));
     }
     write!(
@@ -76,7 +78,7 @@ pub fn render(contents: &FileContents<'_>) -> String {
     out
 }
 
-fn events(out: &mut String, table: &SurveyedTable, stem: &str) {
+fn events(out: &mut String, table: &SurveyedTable, stem: &str, backfill: bool) {
     let mut put = |text: &str| out.push_str(text);
     let name = table.written();
     put(&format!("\n# {}: ", visible(&name)));
@@ -94,6 +96,8 @@ fn events(out: &mut String, table: &SurveyedTable, stem: &str) {
             put("# order_by = [\"...\"]\n");
         }
         if operation == "insert" {
+            put(if backfill { "backfill = true" } else { "# backfill = true" });
+            put("   # rows that are there already are sent as well, once, when the slot is made\n");
             put(
                 "# expiry = \"5m\"   # older events are not sent; counted from the commit, or from \
                  age_column\n",
@@ -176,6 +180,7 @@ mod tests {
             tables,
             endpoint: &Url::parse("https://crm.example.com/hooks").unwrap(),
             secret: "whsec_AAAA",
+            backfill: false,
         });
         let parsed = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
         (text, parsed)

@@ -78,6 +78,9 @@ pub struct Init {
     /// The role that walhook will connect as [default: the database URL's]
     #[arg(long, value_name = "NAME")]
     role: Option<String>,
+    /// Has the rows that are there sent as well, once, when the slot is made
+    #[arg(long)]
+    backfill: bool,
     /// The file to write [default: as --config]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -121,6 +124,7 @@ impl Init {
             tables: &tables,
             endpoint: &self.url,
             secret: &secret,
+            backfill: self.backfill,
         });
         write(&output, &text, self.force)?;
         let statements = sql::statements(&survey, &tables, PUBLICATION);
@@ -408,6 +412,7 @@ mod tests {
             tables: Vec::new(),
             url: Url::parse(TRIAL_ENDPOINT).unwrap(),
             role: role.map(str::to_owned),
+            backfill: false,
             output: None,
             force: false,
             json: false,

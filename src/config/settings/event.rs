@@ -20,6 +20,8 @@ pub struct EventRule {
     pub event_type: Arc<str>,
     pub table: TableName,
     pub on: Operations,
+    /// Whether the rows that are there are sent as events of this type, once, when the slot is made.
+    pub backfill: bool,
     pub filter: Option<EventFilter>,
     pub expiry: Option<ExpiryRule>,
     /// Columns whose values order events; empty means the primary key.

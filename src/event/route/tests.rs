@@ -93,6 +93,7 @@ pub(crate) fn rule(table: &str, payload: PayloadSettings) -> EventRule {
         event_type: Arc::from("thing.changed"),
         table: TableName::new("public", table),
         on: Operations { insert: true, update: true, delete: true, truncate: true, read: false },
+        backfill: false,
         filter: None,
         expiry: None,
         order_by: Vec::new(),
