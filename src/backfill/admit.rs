@@ -42,8 +42,15 @@ async fn order(
     let session = store::connect(&service.source).await.map_err(|error| away(&error))?;
     let mut offers = Vec::new();
     let settings = service.current.borrow().clone();
+    let standby = match &service.standby {
+        Some(server) if count => Some(store::connect(server).await.map_err(|error| away(&error))?),
+        _ => None,
+    };
+    // Where the rows will be read.
+    let counter = &standby.as_ref().unwrap_or(&session).client;
     for wish in wishes {
-        offers.push(offer(&settings, &session.client, wish, count).await?);
+        let counter = count.then_some(counter);
+        offers.push(offer(&settings, &session.client, wish, counter).await?);
     }
     if dry_run {
         return Ok(offers);
@@ -69,7 +76,7 @@ pub(super) async fn offer(
     settings: &Settings,
     client: &Client,
     wish: &TableWish,
-    count: bool,
+    counter: Option<&Client>,
 ) -> Result<BackfillOffer, BackfillRefusal> {
     let table = &wish.table;
     let event_types = takers(settings, table, wish.event_type.as_ref());
@@ -89,13 +96,13 @@ pub(super) async fn offer(
     let estimate = estimate.pointer("/0/Plan/Plan Rows").and_then(Value::as_f64);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a guess")]
     let estimate = estimate.map(|rows| rows.max(0.0) as u64);
-    let counted = match count {
-        true => {
+    let counted = match counter {
+        Some(counter) => {
             let question = select(&facts, wish, "to_json(count(*))");
-            let rows = read_only(client, &question).await.map_err(|error| wrong(wish, error))?;
+            let rows = read_only(counter, &question).await.map_err(|error| wrong(wish, error))?;
             rows.as_u64()
         }
-        false => None,
+        None => None,
     };
     Ok(BackfillOffer {
         wish: BackfillWish {

@@ -22,8 +22,9 @@ const STATEMENT_MAX: Duration = Duration::from_secs(20);
 
 /// Handles to the source, the state, the pump and the ledger.
 pub(crate) struct BackfillContext {
-    /// Where rows are read.
     pub(super) source: ServerSettings,
+    /// Where rows are read, if not there.
+    pub(super) standby: Option<ServerSettings>,
     pub(super) publication: String,
     pub(super) holding: StateOwnership,
     pub(super) desk: SessionPool,
@@ -47,6 +48,7 @@ impl BackfillContext {
     ) -> Self {
         Self {
             source: settings.postgres.server.clone(),
+            standby: settings.backfill_standby.clone(),
             publication: settings.postgres.publication.clone(),
             holding,
             desk: SessionPool::new(settings.state.clone(), SESSIONS, STATEMENT_MAX),

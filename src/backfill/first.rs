@@ -35,7 +35,7 @@ pub(crate) async fn wishes(
             per_second: None,
             read_by: None,
         };
-        let offer = admit::offer(settings, client, &wish, false).await;
+        let offer = admit::offer(settings, client, &wish, None).await;
         let offer = offer.map_err(|refusal| {
             anyhow!("cannot order the rows for event {}: {refusal}", rule.event_type)
         })?;

@@ -26,6 +26,7 @@
 //! | `run_error` | Why one does not go on |
 //! | `service` | All backfills of this walhook |
 //! | `snapshot` | What a snapshot sees |
+//! | `source` | Where rows are read: on the source, or on a standby of it |
 //! | `table` | What the catalog says of a table |
 //! | `window` | What the pump remembers, and when rows may go |
 
@@ -42,5 +43,6 @@ pub(crate) mod run;
 pub(crate) mod run_error;
 pub(crate) mod service;
 pub mod snapshot;
+pub mod source;
 pub mod table;
 pub mod window;

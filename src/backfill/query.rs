@@ -15,10 +15,21 @@ pub const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
      SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \
      SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text";
 
-/// Where the WAL ends, and the time in microseconds since 1970. On a standby: how far it is replayed.
+/// The same on a standby, between two positions of its replay, of which the first is told in a transaction of
+/// its own: within this one it could not be older than the snapshot.
+pub const BEGIN_ON_STANDBY: &str = "BEGIN; SELECT pg_catalog.pg_last_wal_replay_lsn(); COMMIT; \
+     BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+     SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \
+     SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text; \
+     SELECT pg_catalog.pg_last_wal_replay_lsn()";
+
+/// Where the WAL ends; on a standby: how far it is replayed. With what tells the end of a record from the
+/// place of the next one, and whether it is a standby.
 pub const POSITION: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
         THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END,
-    (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::pg_catalog.int8";
+    pg_catalog.current_setting('wal_block_size')::pg_catalog.int8,
+    pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')),
+    pg_catalog.pg_is_in_recovery()";
 
 /// One that reads a part of a leaf.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +45,7 @@ impl LeafQuery<'_> {
     /// What tells where a row stands: columns that are selected before the others.
     pub fn places(&self) -> Vec<String> {
         match self.order {
-            ReadOrder::Key => self.facts.key.iter().map(|name| quoted(name)).collect(),
+            ReadOrder::Key => self.facts.key.iter().map(|column| quoted(&column.name)).collect(),
             ReadOrder::Ctid => vec![String::from("ctid")],
         }
     }
@@ -98,7 +109,15 @@ impl LeafQuery<'_> {
             [one] => one.clone(),
             _ => format!("({})", parts.join(", ")),
         };
-        let values = row(place.iter().map(|value| literal(value)).collect());
+        let row_type = |column: usize| match self.order {
+            ReadOrder::Key => self.facts.key.get(column)?.row_type.as_deref(),
+            ReadOrder::Ctid => None,
+        };
+        let value = |(column, value): (usize, &String)| match row_type(column) {
+            Some(row_type) => format!("{}::{row_type}", literal(value)),
+            None => literal(value),
+        };
+        let values = row(place.iter().enumerate().map(value).collect());
         format!("{} {operator} {values}", row(self.places()))
     }
 }
@@ -147,6 +166,7 @@ mod tests {
 
     use super::*;
     use crate::backfill::row_buffer::RowIdentity;
+    use crate::backfill::table::KeyColumn;
     use crate::flow::relation::Column;
     use crate::flow::relation::Relation;
     use crate::flow::relation::ReplicaIdentity;
@@ -174,7 +194,10 @@ mod tests {
         TableFacts {
             relation: Arc::new(relation),
             identity: RowIdentity::Unique,
-            key: key.iter().map(|name| (*name).to_owned()).collect(),
+            key: key
+                .iter()
+                .map(|name| KeyColumn { name: (*name).to_owned(), row_type: None })
+                .collect(),
             row_filter: Some("b <> 'x'".to_owned()),
             leaves: vec![leaf],
         }

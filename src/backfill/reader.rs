@@ -37,6 +37,10 @@ pub struct ChunkWish<'w> {
     pub filenode: u32,
     pub pass: u32,
     pub after: &'w LeafPlace,
+    /// Whether the session is on a standby.
+    pub is_on_standby: bool,
+    /// When it is, on the source's clock.
+    pub now: Timestamp,
     /// Keys, or blocks.
     pub reach: u32,
     pub rows_max: usize,
@@ -46,6 +50,8 @@ pub struct ChunkWish<'w> {
 #[derive(Debug)]
 pub enum ChunkRead {
     Rows(Box<ChunkRows>),
+    /// The standby has cancelled it: replay needed what its snapshot held.
+    Cancelled,
     /// The rows lie in another file: by key that does not matter, by place all have to be read again.
     Moved {
         filenode: u32,
@@ -72,6 +78,8 @@ pub enum ReadError {
     Answer { what: &'static str },
     #[error("a value is not in UTF-8: walhook cannot read it over plain SQL")]
     Encoding,
+    #[error("the standby that rows are read from was promoted")]
+    Promoted,
     #[error("cannot read the rows")]
     Store(#[from] StoreError),
 }
@@ -89,13 +97,28 @@ impl From<tokio_postgres::Error> for ReadError {
 pub async fn read(client: &Client, wish: ChunkWish<'_>) -> Result<ChunkRead, ReadError> {
     let outcome = in_transaction(client, wish).await;
     // Also where something failed: a transaction that is left open holds back vacuum.
-    client.batch_execute("ROLLBACK").await?;
+    let ended = client.batch_execute("ROLLBACK").await;
     match outcome {
         Err(ReadError::Store(StoreError::Refused(said))) if is_about_shape(&said.sqlstate) => {
+            ended?;
             Ok(ChunkRead::Altered)
         }
-        outcome => outcome,
+        // It may have ended the session, too: the next question finds that.
+        Err(ReadError::Store(StoreError::Refused(said)))
+            if wish.is_on_standby && is_of_recovery(&said.sqlstate) =>
+        {
+            Ok(ChunkRead::Cancelled)
+        }
+        outcome => {
+            ended?;
+            outcome
+        }
     }
+}
+
+/// What a conflict with recovery is called. Reading alone meets neither anywhere else.
+fn is_of_recovery(state: &SqlState) -> bool {
+    [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(state)
 }
 
 fn is_about_shape(state: &SqlState) -> bool {
@@ -104,14 +127,9 @@ fn is_about_shape(state: &SqlState) -> bool {
 
 async fn in_transaction(client: &Client, wish: ChunkWish<'_>) -> Result<ChunkRead, ReadError> {
     let began = Instant::now();
-    let snapshot = one(client, query::BEGIN).await?;
-    let snapshot = text(&snapshot, 0)?.unwrap_or_default();
-    let snapshot = snapshot.parse().map_err(|_| ReadError::Answer { what: "no snapshot" })?;
-    let position = one(client, query::POSITION).await?;
-    let lsn = text(&position, 0)?.unwrap_or_default().parse();
-    let lsn = lsn.map_err(|_| ReadError::Answer { what: "no position" })?;
-    let micros = text(&position, 1)?.unwrap_or_default().parse();
-    let micros = micros.map_err(|_| ReadError::Answer { what: "no time" })?;
+    let snapshot = snapshot(client, wish.is_on_standby).await?;
+    // After the snapshot: whatever it sees is before.
+    let mut end = position(client).await?;
     let after: &[String] = match wish.after {
         LeafPlace::Start => &[],
         LeafPlace::After(place) => place,
@@ -136,6 +154,16 @@ async fn in_transaction(client: &Client, wish: ChunkWish<'_>) -> Result<ChunkRea
             break false;
         }
     };
+    if end.is_standby != wish.is_on_standby {
+        return Err(ReadError::Promoted);
+    }
+    if wish.is_on_standby {
+        // The last record that the snapshot sees may have been in hand still.
+        end = position(client).await?;
+        if !end.is_standby {
+            return Err(ReadError::Promoted);
+        }
+    }
     // The table is locked since its first row was asked for, so that this holds for all of them.
     let found = one(client, &query::filenode(&wish.query.leaf.table)).await?;
     let filenode = text(&found, 0)?.and_then(|text| text.parse().ok()).unwrap_or_default();
@@ -149,12 +177,75 @@ async fn in_transaction(client: &Client, wish: ChunkWish<'_>) -> Result<ChunkRea
     };
     Ok(ChunkRead::Rows(Box::new(ChunkRows {
         snapshot,
-        lsn,
-        read_at: Timestamp::from_micros(micros),
+        lsn: end.lsn,
+        read_at: wish.now,
         rows: chunk.rows,
         read: chunk.read as u64,
         next,
     })))
+}
+
+/// Begins the transaction, and takes its snapshot.
+async fn snapshot(client: &Client, is_on_standby: bool) -> Result<SnapshotView, ReadError> {
+    let parsed = |row: &SimpleQueryRow| -> Result<SnapshotView, ReadError> {
+        let parsed = text(row, 0)?.unwrap_or_default().parse();
+        parsed.map_err(|_| ReadError::Answer { what: "no snapshot" })
+    };
+    if !is_on_standby {
+        return parsed(&one(client, query::BEGIN).await?);
+    }
+    let answer = client.simple_query(query::BEGIN_ON_STANDBY).await?;
+    let rows: Vec<SimpleQueryRow> = answer.into_iter().filter_map(row_of).collect();
+    let [before, snapshot, after] = rows.as_slice() else {
+        return Err(ReadError::Answer { what: "no snapshot between two positions" });
+    };
+    Ok(parsed(snapshot)?.on_standby(lsn(before)?, lsn(after)?))
+}
+
+/// Where the WAL of a server ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct WalEnd {
+    /// The end of its last record; on a standby of the last that was replayed.
+    pub lsn: Lsn,
+    pub is_standby: bool,
+}
+
+/// Asks where the WAL ends.
+///
+/// # Errors
+/// That the server could not be asked.
+pub async fn position(client: &Client) -> Result<WalEnd, ReadError> {
+    let row = one(client, query::POSITION).await?;
+    let number = |column| -> Result<u64, ReadError> {
+        let number = text(&row, column)?.and_then(|text| text.parse().ok());
+        number.ok_or(ReadError::Answer { what: "no size of the WAL's pages" })
+    };
+    let (page, segment) = (number(1)?, number(2)?);
+    Ok(WalEnd {
+        lsn: record_end(lsn(&row)?, page, segment),
+        is_standby: text(&row, 3)? == Some("t"),
+    })
+}
+
+fn lsn(row: &SimpleQueryRow) -> Result<Lsn, ReadError> {
+    let parsed = text(row, 0)?.unwrap_or_default().parse();
+    parsed.map_err(|_| ReadError::Answer { what: "no position" })
+}
+
+/// Headers of a page, and of the first one of a segment.
+const PAGE_HEADER: u64 = 24;
+const SEGMENT_HEADER: u64 = 40;
+
+/// The end of the last record, from the place where the next one would be. At the end of a page the two
+/// differ by its header, and the stream of an idle server never comes to the latter.
+fn record_end(insert: Lsn, page: u64, segment: u64) -> Lsn {
+    let (Some(in_page), Some(in_segment)) =
+        (insert.raw().checked_rem(page), insert.raw().checked_rem(segment))
+    else {
+        return insert;
+    };
+    let header = if in_segment == in_page { SEGMENT_HEADER } else { PAGE_HEADER };
+    if in_page == header { Lsn::from_raw(insert.raw() - header) } else { insert }
 }
 
 /// Up to which place the chunk goes, and whether it is the leaf's last.
@@ -166,12 +257,8 @@ async fn bound(
     match wish.query.order {
         ReadOrder::Key => {
             let found = client.simple_query(&wish.query.bound(after, wish.reach)).await?;
-            let row = found.iter().find_map(|message| match message {
-                SimpleQueryMessage::Row(row) => Some(row),
-                _ => None,
-            });
-            let Some(row) = row else { return Ok((None, true)) };
-            Ok((Some(place(row, wish.query.places().len())?), false))
+            let Some(row) = found.into_iter().find_map(row_of) else { return Ok((None, true)) };
+            Ok((Some(place(&row, wish.query.places().len())?), false))
         }
         ReadOrder::Ctid => {
             let row = one(client, &query::blocks(&wish.query.leaf.table)).await?;
@@ -247,11 +334,14 @@ fn text(row: &SimpleQueryRow, column: usize) -> Result<Option<&str>, ReadError> 
 /// The last row of an answer that has one.
 async fn one(client: &Client, question: &str) -> Result<SimpleQueryRow, ReadError> {
     let answer = client.simple_query(question).await?;
-    let row = answer.into_iter().rev().find_map(|message| match message {
+    answer.into_iter().rev().find_map(row_of).ok_or(ReadError::Answer { what: "no row" })
+}
+
+fn row_of(message: SimpleQueryMessage) -> Option<SimpleQueryRow> {
+    match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
-    });
-    row.ok_or(ReadError::Answer { what: "no row" })
+    }
 }
 
 /// The transactions that may have changed rows of the leaves and are not over, by their locks.
@@ -273,6 +363,23 @@ pub const WRITERS_POLL: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_record_is_not_behind_a_header() {
+        let (page, segment) = (8192, 16 << 20);
+        let cases = [
+            (8192 + 24, 8192),
+            (8192 + 32, 8192 + 32),
+            (8192 + 40, 8192 + 40),
+            (8192 + 8184, 8192 + 8184),
+            ((16 << 20) + 40, 16 << 20),
+            ((16 << 20) + 24, (16 << 20) + 24),
+        ];
+        for (insert, end) in cases {
+            let found = record_end(Lsn::from_raw(insert), page, segment);
+            assert_eq!(found, Lsn::from_raw(end), "case: {insert}");
+        }
+    }
 
     #[test]
     fn a_place_tells_the_block_to_go_on_with() {

@@ -1,5 +1,8 @@
 //! One backfill, chunk by chunk: read, wait for the stream, wait for the ledger, read on.
 
+mod sending;
+mod waiting;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,24 +15,21 @@ use crate::backfill::cursor::BackfillCursor;
 use crate::backfill::cursor::LeafCursor;
 use crate::backfill::cursor::LeafPlace;
 use crate::backfill::orders::BackfillOrder;
-use crate::backfill::orders::ChunkFate;
+use crate::backfill::pace::AIM;
 use crate::backfill::pace::ChunkReach;
 use crate::backfill::query::LeafQuery;
 use crate::backfill::reader;
 use crate::backfill::reader::ChunkRead;
 use crate::backfill::reader::ChunkRows;
 use crate::backfill::reader::ChunkWish;
+use crate::backfill::reader::ReadError;
 use crate::backfill::run_error::RunError;
+use crate::backfill::source::RowSource;
+use crate::backfill::source::StandbyError;
 use crate::backfill::table;
 use crate::backfill::table::TableError;
 use crate::backfill::table::TableFacts;
-use crate::backfill::window::ReadChunk;
-use crate::flow::backfill::BackfillStep;
 use crate::flow::backfill::BackfillTarget;
-use crate::store;
-use crate::store::SqlSession;
-use crate::store::backfills;
-use crate::store::backfills::BackfillState;
 use crate::store::backfills::ReadOrder;
 use crate::store::backfills::StoredBackfill;
 
@@ -56,14 +56,17 @@ pub(crate) enum RunEnd {
 pub(crate) struct BackfillRun<'s> {
     service: &'s BackfillContext,
     stored: StoredBackfill,
-    session: SqlSession,
+    source: RowSource,
     facts: TableFacts,
-    described: Instant,
+    /// When it was, where the rows are read.
+    described: Option<Instant>,
     cursor: BackfillCursor,
     reach: ChunkReach,
     target: Arc<BackfillTarget>,
     /// What the row in the state says that it waits for.
     said: Option<String>,
+    /// How often the standby has cancelled the chunk in hand.
+    cancelled: u32,
 }
 
 impl<'s> BackfillRun<'s> {
@@ -76,8 +79,9 @@ impl<'s> BackfillRun<'s> {
         let event_type = stored.wish.event_type.as_ref();
         let settings = service.current.borrow().clone();
         admit::takers(&settings, table, event_type).map_err(RunError::NoEvent)?;
-        let session = store::connect(&service.source).await?;
-        let facts = table::describe(&session.client, table, &service.publication).await?;
+        let source = RowSource::open(service).await?;
+        // A standby may not know of the publication yet.
+        let facts = table::describe(source.source(), table, &service.publication).await?;
         if stored.wish.read_by == ReadOrder::Key && facts.key.is_empty() {
             return Err(TableError::NoKey { table: table.clone() }.into());
         }
@@ -89,13 +93,14 @@ impl<'s> BackfillRun<'s> {
             (BackfillCursor::parse(&stored.cursor), ChunkReach::new(stored.wish.per_second));
         let mut run = Self {
             service,
-            session,
+            source,
             facts,
-            described: Instant::now(),
+            described: None,
             cursor,
             reach,
             target: Arc::new(target),
             said: stored.reason.clone(),
+            cancelled: 0,
             stored,
         };
         let id = run.stored.id;
@@ -111,43 +116,53 @@ impl<'s> BackfillRun<'s> {
         if self.service.orders.send(order).await.is_err() || tracked.await.is_err() {
             return Ok(RunEnd::Closed);
         }
-        if !self.wait_for_writers().await? {
+        let may_begin = match self.source.is_standby() {
+            true => self.wait_for_replay().await?,
+            false => self.wait_for_writers().await?,
+        };
+        if !may_begin {
             return Ok(RunEnd::Stopped);
         }
         let mut again = AGAIN_FIRST;
         let mut due = Instant::now();
+        let mut ahead = None;
         loop {
-            while let Some(wait) =
-                due.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero())
-            {
-                tokio::time::sleep(wait.min(LOOK)).await;
-                if !self.is_running().await? {
-                    return Ok(RunEnd::Stopped);
-                }
-            }
-            if !self.is_running().await? {
+            if !self.rest_until(due).await? {
                 return Ok(RunEnd::Stopped);
             }
-            self.describe_again().await?;
-            let Some(leaf) = self.next_leaf() else { return Ok(RunEnd::Done) };
-            let began = Instant::now();
-            let Some(chunk) = self.read(&leaf).await? else { continue };
-            let (read, cursor) = (chunk.read, self.cursor_after(&leaf, &chunk));
-            match self.send(*chunk, &cursor).await? {
-                SendEnd::Settled => {
+            let next = match ahead.take() {
+                Some(next) => next,
+                None => self.next_chunk().await?,
+            };
+            let chunk = match next {
+                NextChunk::Read(chunk) => chunk,
+                NextChunk::End => return Ok(RunEnd::Done),
+                NextChunk::Cancelled => {
+                    self.say_cancelled().await?;
+                    // Fewer rows hold their snapshot for a shorter time.
+                    self.reach = self.reach.after(AIM * 3);
+                    due = Instant::now() + again;
+                    again = (again * 2).min(AGAIN_MAX);
+                    continue;
+                }
+            };
+            let ChunkAhead { leaf, rows, began, took } = chunk;
+            let (read, cursor, sending) =
+                (rows.read, self.cursor_after(&leaf, &rows), Instant::now());
+            match self.send(*rows, &cursor).await? {
+                SendEnd::Released { number, sent } => {
                     self.cursor = cursor;
-                    self.say(None).await?;
-                    self.reach = self.reach.after(began.elapsed());
+                    self.cancelled = 0;
                     again = AGAIN_FIRST;
-                    let rows = usize::try_from(read).unwrap_or(usize::MAX);
-                    due = began + self.reach.wait(rows);
+                    ahead = self.settle(number).await?;
+                    let metrics = self.service.metrics.backfill();
+                    metrics.rows(&self.stored.wish.table, read, sent);
+                    self.say(None).await?;
+                    self.reach = self.reach.after(took + sending.elapsed());
+                    due = began + self.reach.wait(usize::try_from(read).unwrap_or(usize::MAX));
                 }
                 SendEnd::ReadAgain => {
-                    self.say(Some(
-                        "waits for transactions that are committed and not visible yet, as while \
-                         a synchronous standby does not answer",
-                    ))
-                    .await?;
+                    self.say_behind().await?;
                     due = Instant::now() + again;
                     again = (again * 2).min(AGAIN_MAX);
                 }
@@ -157,47 +172,48 @@ impl<'s> BackfillRun<'s> {
         }
     }
 
-    /// Waits until the transactions are over that may have changed the table before its changes were
-    /// remembered: what they did is visible then. `false`: somebody has stopped it.
-    async fn wait_for_writers(&mut self) -> Result<bool, RunError> {
-        let mut waited = Instant::now();
-        let before = reader::writers(&self.session.client, &self.facts).await?;
-        let mut left = before.len();
+    /// Waits until the rows of a chunk are settled or parked, however long that takes, and reads the next one
+    /// meanwhile, unless a rate makes it wait.
+    async fn settle(&mut self, number: u64) -> Result<Option<NextChunk>, RunError> {
+        let (service, id) = (self.service, self.stored.id);
+        let settled = service.progress.is_done(id, number);
+        if self.stored.wish.per_second.is_some() {
+            settled.await;
+            return Ok(None);
+        }
+        let ((), next) = tokio::join!(settled, self.next_chunk());
+        next.map(Some)
+    }
+
+    async fn next_chunk(&mut self) -> Result<NextChunk, RunError> {
         loop {
-            if left == 0 {
-                self.say(None).await?;
-                return Ok(true);
-            }
-            tokio::time::sleep(reader::WRITERS_POLL).await;
-            if waited.elapsed() > LOOK {
-                waited = Instant::now();
-                if !self.is_running().await? {
-                    return Ok(false);
+            self.describe_again().await?;
+            let Some(leaf) = self.next_leaf() else { return Ok(NextChunk::End) };
+            let began = Instant::now();
+            match self.read(&leaf).await? {
+                ReadEnd::Rows(rows) => {
+                    let took = began.elapsed();
+                    return Ok(NextChunk::Read(ChunkAhead { leaf, rows, began, took }));
                 }
-                let reason = format!(
-                    "waits for {left} transactions that may have written to the table before it began \
-                     and are not over"
-                );
-                self.say(Some(&reason)).await?;
+                ReadEnd::LookAnew => {}
+                ReadEnd::Cancelled => return Ok(NextChunk::Cancelled),
             }
-            let now = reader::writers(&self.session.client, &self.facts).await?;
-            left = before.iter().filter(|writer| now.contains(writer)).count();
         }
     }
 
     async fn describe_again(&mut self) -> Result<(), RunError> {
-        if self.described.elapsed() < FACTS_MAX_AGE {
+        if self.described.is_some_and(|described| described.elapsed() < FACTS_MAX_AGE) {
             return Ok(());
         }
         let (table, publication) = (&self.stored.wish.table, &self.service.publication);
-        let facts = table::describe(&self.session.client, table, publication).await?;
+        let facts = table::describe(self.source.rows(), table, publication).await?;
         // The router compiles anew for another relation: the same one stays.
         let relation = match *facts.relation == *self.facts.relation {
             true => Arc::clone(&self.facts.relation),
             false => Arc::clone(&facts.relation),
         };
         self.facts = TableFacts { relation, ..facts };
-        self.described = Instant::now();
+        self.described = Some(Instant::now());
         Ok(())
     }
 
@@ -216,10 +232,10 @@ impl<'s> BackfillRun<'s> {
         Some(LeafCursor { oid, filenode, pass: 0, at: LeafPlace::Start })
     }
 
-    /// Reads a chunk; `None` if it has to be looked anew what there is to read.
-    async fn read(&mut self, cursor: &LeafCursor) -> Result<Option<Box<ChunkRows>>, RunError> {
+    /// Reads a chunk.
+    async fn read(&mut self, cursor: &LeafCursor) -> Result<ReadEnd, RunError> {
         let leaf = self.facts.leaves.iter().find(|known| known.oid == cursor.oid);
-        let Some(leaf) = leaf else { return Ok(None) };
+        let Some(leaf) = leaf else { return Ok(ReadEnd::LookAnew) };
         let wish = &self.stored.wish;
         let filter = wish.filter.as_deref();
         let read = ChunkWish {
@@ -228,11 +244,14 @@ impl<'s> BackfillRun<'s> {
             filenode: cursor.filenode,
             pass: cursor.pass,
             after: &cursor.at,
+            is_on_standby: self.source.is_standby(),
+            now: self.service.clock.now(),
             reach: self.reach.get(),
             rows_max: self.reach.rows(),
         };
-        match reader::read(&self.session.client, read).await? {
-            ChunkRead::Rows(rows) => Ok(Some(rows)),
+        match reader::read(self.source.rows(), read).await? {
+            ChunkRead::Rows(rows) => Ok(ReadEnd::Rows(rows)),
+            ChunkRead::Cancelled => Ok(ReadEnd::Cancelled),
             ChunkRead::Moved { filenode } => {
                 let leaf = match wish.read_by {
                     ReadOrder::Key => LeafCursor { filenode, ..cursor.clone() },
@@ -248,13 +267,12 @@ impl<'s> BackfillRun<'s> {
                     "the table was written anew: its rows lie elsewhere"
                 );
                 self.cursor.leaf = Some(leaf);
-                Ok(None)
+                Ok(ReadEnd::LookAnew)
             }
             ChunkRead::Altered => {
-                self.described =
-                    self.described.checked_sub(FACTS_MAX_AGE).unwrap_or(self.described);
+                self.described = None;
                 tokio::time::sleep(AGAIN_FIRST).await;
-                Ok(None)
+                Ok(ReadEnd::LookAnew)
             }
         }
     }
@@ -270,111 +288,42 @@ impl<'s> BackfillRun<'s> {
         }
         cursor
     }
+}
 
-    /// Hands the rows to the pump, and waits until they are settled or parked.
-    async fn send(
-        &mut self,
-        chunk: ChunkRows,
-        cursor: &BackfillCursor,
-    ) -> Result<SendEnd, RunError> {
-        let (number, read) = (self.service.next_chunk(), chunk.read);
-        let step = BackfillStep {
-            id: self.stored.id,
-            chunk: number,
-            cursor: cursor.text(),
-            read: chunk.read,
-            sent: 0,
-        };
-        let chunk = ReadChunk {
-            step,
-            target: Arc::clone(&self.target),
-            snapshot: chunk.snapshot,
-            lsn: chunk.lsn,
-            read_at: chunk.read_at,
-            rows: chunk.rows,
-        };
-        let (fate_in, mut fate) = oneshot::channel();
-        let order = BackfillOrder::Chunk { chunk: Box::new(chunk), fate: fate_in };
-        if self.service.orders.send(order).await.is_err() {
-            return Ok(SendEnd::Closed);
-        }
-        let sent = match self.fate(&mut fate).await {
-            Ok(FateSeen::Told(ChunkFate::Released { sent })) => sent,
-            Ok(FateSeen::Told(ChunkFate::ReadAgain)) => return Ok(SendEnd::ReadAgain),
-            Ok(FateSeen::Told(ChunkFate::EndpointGone)) => {
-                let names = self.target.endpoints.join(", ");
-                return Err(RunError::EndpointGone { names });
-            }
-            Ok(FateSeen::Closed) => return Ok(SendEnd::Closed),
-            stopped => {
-                self.take_back(fate, number).await;
-                return stopped.map(|_| SendEnd::Stopped);
-            }
-        };
-        // However long it takes: what was released is settled or parked, or walhook ends.
-        self.service.progress.is_done(self.stored.id, number).await;
-        self.service.metrics.backfill().rows(&self.stored.wish.table, read, sent);
-        Ok(SendEnd::Settled)
-    }
+/// A chunk that is read and not sent yet.
+struct ChunkAhead {
+    leaf: LeafCursor,
+    rows: Box<ChunkRows>,
+    began: Instant,
+    took: Duration,
+}
 
-    /// Waits for what becomes of the chunk, and looks meanwhile whether somebody has stopped it.
-    async fn fate(&self, fate: &mut oneshot::Receiver<ChunkFate>) -> Result<FateSeen, RunError> {
-        loop {
-            tokio::select! {
-                biased;
-                fate = &mut *fate => return Ok(fate.map_or(FateSeen::Closed, FateSeen::Told)),
-                () = tokio::time::sleep(LOOK) => {
-                    if !self.is_running().await? {
-                        return Ok(FateSeen::Stopped);
-                    }
-                }
-            }
-        }
-    }
+/// What there is to send next.
+enum NextChunk {
+    Read(ChunkAhead),
+    /// The standby has cancelled it.
+    Cancelled,
+    /// Nothing more.
+    End,
+}
 
-    /// Takes back a chunk that nobody wants any more. Should it have been released just now, its rows are
-    /// waited for: they must not be read again while they are on their way.
-    async fn take_back(&self, fate: oneshot::Receiver<ChunkFate>, number: u64) {
-        let id = self.stored.id;
-        self.service.orders.send(BackfillOrder::Forget { id }).await.ok(); // or the pump has ended
-        if let Ok(ChunkFate::Released { .. }) = fate.await {
-            self.service.progress.is_done(id, number).await;
-        }
-    }
-
-    async fn is_running(&self) -> Result<bool, RunError> {
-        let mut session = self.service.desk.session().await?;
-        let (slot, id) = (self.service.slot(), self.stored.id);
-        let found = backfills::list(session.client(), slot, Some(id.0), 1).await?;
-        Ok(found.first().is_some_and(|found| found.state == BackfillState::Running))
-    }
-
-    /// Has the status say what it waits for.
-    async fn say(&mut self, reason: Option<&str>) -> Result<(), RunError> {
-        if self.said.as_deref() == reason {
-            return Ok(());
-        }
-        let mut session = self.service.desk.session().await?;
-        let (slot, id) = (self.service.slot(), self.stored.id);
-        backfills::explain(session.client(), slot, id, reason).await?;
-        self.said = reason.map(ToOwned::to_owned);
-        Ok(())
-    }
+/// What came of reading a chunk.
+enum ReadEnd {
+    Rows(Box<ChunkRows>),
+    /// It has to be looked anew what there is to read.
+    LookAnew,
+    /// The standby has cancelled it.
+    Cancelled,
 }
 
 /// What became of a chunk that was sent.
 enum SendEnd {
-    Settled,
+    /// Its rows are with the lanes; what comes of them is told under its number.
+    Released {
+        number: u64,
+        sent: u64,
+    },
     ReadAgain,
     Stopped,
-    Closed,
-}
-
-/// What is known of a chunk's fate.
-enum FateSeen {
-    Told(ChunkFate),
-    /// Somebody has paused or cancelled the backfill.
-    Stopped,
-    /// walhook ends.
     Closed,
 }

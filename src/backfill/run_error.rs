@@ -1,6 +1,7 @@
 //! Why a backfill does not go on.
 
 use crate::backfill::reader::ReadError;
+use crate::backfill::source::StandbyError;
 use crate::backfill::table::TableError;
 use crate::store::error::StoreError;
 use crate::store::state_error::StateError;
@@ -19,12 +20,23 @@ pub(crate) enum RunError {
     NoEvent(String),
     #[error(transparent)]
     Table(#[from] TableError),
+    #[error("rows cannot be read at [backfill] url")]
+    Standby(#[source] StandbyError),
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+impl From<StandbyError> for RunError {
+    fn from(error: StandbyError) -> Self {
+        match error {
+            StandbyError::Store(error) => error.into(),
+            error => Self::Standby(error),
+        }
+    }
 }
 
 impl RunError {
@@ -37,6 +49,8 @@ impl RunError {
             Self::State(error) => error.may_be_mended(),
             // It may have another name, with which the row in the state is read anew.
             Self::EndpointGone { .. } => true,
+            // The standby is made anew, or the address leads to another one.
+            Self::Standby(_) | Self::Read(ReadError::Promoted) => true,
             Self::NoEvent(_)
             | Self::Table(_)
             | Self::Read(ReadError::Answer { .. } | ReadError::Encoding) => false,

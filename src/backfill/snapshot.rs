@@ -2,17 +2,45 @@
 //!
 //! LSNs do not tell it: a commit is in the WAL, and may be streamed, before other sessions see it, for
 //! as long as a synchronous standby does not answer.
+//!
+//! On a standby it is the other way round. Its snapshots do not name the transactions that run (`pg_snapshot`
+//! leaves out what a standby only assumes to run), but commits become visible there as their records are
+//! replayed, one after the other: so what was replayed before the snapshot is visible, and what was not
+//! replayed after it is not. Only of a commit in between nothing is known.
 
 use std::str::FromStr;
+
+use crate::flow::lsn::Lsn;
 
 /// A value of `pg_snapshot`: `xmin:xmax:xip_list`, in 64 bits.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SnapshotView {
     xmin: u64,
     xmax: u64,
-    /// Transactions between the two that were not over, without their epochs, in order.
+    /// Transactions between the two that were not over, without their epochs, in order. Unknown on a standby.
     running: Vec<u32>,
+    replayed: Option<ReplayBounds>,
 }
+
+/// How far a standby had replayed the WAL right before it took a snapshot, and right after.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct ReplayBounds {
+    before: Lsn,
+    after: Lsn,
+}
+
+/// Whether what a committed transaction did is in the rows that a snapshot shows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ChangeVisibility {
+    Seen,
+    Unseen,
+    /// It was replayed at the moment at which the snapshot was taken.
+    Unknown,
+}
+
+/// A record takes effect before a standby's position says so: the one that begins there may be in hand. The
+/// header of a page can stand in between.
+const HEADER_BYTES: u64 = 40;
 
 /// The text is not a snapshot.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
@@ -22,13 +50,38 @@ pub struct ParseSnapshotError {
 }
 
 impl SnapshotView {
-    /// Whether what the transaction did is visible. To be asked of transactions that are known to be
-    /// committed.
+    /// As a standby took it, between two positions of its replay.
+    #[must_use]
+    pub fn on_standby(self, before: Lsn, after: Lsn) -> Self {
+        Self { replayed: Some(ReplayBounds { before, after }), ..self }
+    }
+
+    /// Whether it is a standby's.
+    pub fn is_of_standby(&self) -> bool {
+        self.replayed.is_some()
+    }
+
+    /// Whether what the transaction did is visible; its commit's record begins at `commit`. To be asked of
+    /// transactions that are known to be committed.
     ///
     /// The stream names a transaction by the lower 32 bits of its id. No two that matter at once are further
     /// apart than 2^31, since PostgreSQL itself compares them so.
-    pub fn sees(&self, xid: u32) -> bool {
-        precedes(xid, low(self.xmax)) && self.running.binary_search(&xid).is_err()
+    pub fn visibility(&self, xid: u32, commit: Lsn) -> ChangeVisibility {
+        let is_seen = match self.replayed {
+            _ if !precedes(xid, low(self.xmax)) => false,
+            None => self.running.binary_search(&xid).is_err(),
+            Some(ReplayBounds { before, .. }) if commit < before || self.sees_all_up_to(xid) => {
+                true
+            }
+            Some(ReplayBounds { after, .. }) if commit.bytes_since(after) > HEADER_BYTES => false,
+            Some(_) => return ChangeVisibility::Unknown,
+        };
+        if is_seen { ChangeVisibility::Seen } else { ChangeVisibility::Unseen }
+    }
+
+    /// Whether it is known to see it.
+    pub fn sees(&self, xid: u32, commit: Lsn) -> bool {
+        self.visibility(xid, commit) == ChangeVisibility::Seen
     }
 
     /// Whether it sees this transaction and all that began before it, if they are committed.
@@ -52,7 +105,7 @@ impl FromStr for SnapshotView {
                 false => list.split(',').map(xid).collect::<Option<Vec<u32>>>()?,
             };
             running.sort_unstable();
-            Some(Self { xmin, xmax, running })
+            Some(Self { xmin, xmax, running, replayed: None })
         };
         parse().ok_or_else(|| ParseSnapshotError { given: s.to_owned() })
     }
@@ -83,9 +136,27 @@ mod tests {
         for (xid, seen) in
             [(9, true), (10, false), (11, true), (14, false), (19, true), (20, false)]
         {
-            assert_eq!(view.sees(xid), seen, "case: {xid}");
+            assert_eq!(view.sees(xid, Lsn::ZERO), seen, "case: {xid}");
         }
         assert!(view.sees_all_up_to(9) && !view.sees_all_up_to(10));
+    }
+
+    #[test]
+    fn on_a_standby_the_replay_tells_what_is_visible() {
+        let at = Lsn::from_raw;
+        let view = view("10:20:").on_standby(at(1000), at(1040));
+        let cases = [
+            ("over before all that run", 9, 5000, ChangeVisibility::Seen),
+            ("begun after it", 20, 500, ChangeVisibility::Unseen),
+            ("replayed before it", 15, 999, ChangeVisibility::Seen),
+            ("replayed next", 15, 1000, ChangeVisibility::Unknown),
+            ("replayed as it was taken", 15, 1016, ChangeVisibility::Unknown),
+            ("in hand, behind a page's header", 15, 1080, ChangeVisibility::Unknown),
+            ("not replayed yet", 15, 1088, ChangeVisibility::Unseen),
+        ];
+        for (case, xid, commit, expected) in cases {
+            assert_eq!(view.visibility(xid, at(commit)), expected, "case: {case}");
+        }
     }
 
     #[test]
@@ -102,7 +173,7 @@ mod tests {
             (5, false),
         ];
         for (xid, seen) in cases {
-            assert_eq!(view.sees(xid), seen, "case: {xid}");
+            assert_eq!(view.sees(xid, Lsn::ZERO), seen, "case: {xid}");
         }
     }
 
@@ -128,7 +199,7 @@ mod tests {
             let list: Vec<String> = running.iter().map(u64::to_string).collect();
             let view = view(&format!("{xmin}:{xmax}:{}", list.join(",")));
             let xid = (xmax + 500).saturating_add_signed(-back);
-            prop_assert_eq!(view.sees(low(xid)), xid < xmax && !running.contains(&xid));
+            prop_assert_eq!(view.sees(low(xid), Lsn::ZERO), xid < xmax && !running.contains(&xid));
         }
     }
 }

@@ -28,8 +28,13 @@ const COLUMNS: &str = "
     FROM pg_catalog.pg_attribute a
     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
+/// A text is compared with a row type only where it says so: its name comes along, through all domains.
 const KEYS: &str = "
-    SELECT i.indisprimary, i.indisreplident, a.attname::text
+    SELECT i.indisprimary, i.indisreplident, a.attname::text,
+        (WITH RECURSIVE base (oid) AS (SELECT a.atttypid UNION ALL
+            SELECT t.typbasetype FROM base JOIN pg_catalog.pg_type t USING (oid) WHERE t.typtype = 'd')
+         SELECT format_type(oid, NULL) FROM base JOIN pg_catalog.pg_type t USING (oid)
+          WHERE t.typtype = 'c')
     FROM pg_catalog.pg_index i,
         unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place), pg_catalog.pg_attribute a
     WHERE i.indrelid = $1 AND (i.indisprimary OR i.indisreplident) AND k.place <= i.indnkeyatts
@@ -94,10 +99,18 @@ pub struct TableFacts {
     pub relation: Arc<Relation>,
     pub identity: RowIdentity,
     /// The columns of the index along which it can be read, in its order; empty if there is none.
-    pub key: Vec<String>,
+    pub key: Vec<KeyColumn>,
     /// The publication's own condition on rows.
     pub row_filter: Option<String>,
     pub leaves: Vec<TableLeaf>,
+}
+
+/// A column of the index along which a table is read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KeyColumn {
+    pub name: String,
+    /// The row type that a text has to be cast to, as SQL writes it.
+    pub row_type: Option<String>,
 }
 
 /// A table that has rows of its own: the table itself, or a partition.
@@ -131,13 +144,14 @@ pub async fn describe(
     let keys = keys(client, entry.oid).await?;
     let columns = columns(client, table, &entry, names.as_deref(), &keys).await?;
     let flagged = match entry.identity {
-        ReplicaIdentity::Default => keys.primary.clone(),
-        ReplicaIdentity::Index => keys.identifying.clone(),
+        ReplicaIdentity::Default => names_of(&keys.primary),
+        ReplicaIdentity::Index => names_of(&keys.identifying),
         ReplicaIdentity::Full => columns.iter().map(|(name, _)| name.clone()).collect(),
         ReplicaIdentity::Nothing => Vec::new(),
     };
     let identity = (entry.identity, columns.as_slice());
-    let relation = relation(client, entry.oid, table, identity, (&flagged, &keys.primary)).await?;
+    let primary = names_of(&keys.primary);
+    let relation = relation(client, entry.oid, table, identity, (&flagged, &primary)).await?;
     let identity = match (relation.row_key.is_empty(), entry.identity, keys.primary.is_empty()) {
         (true, ..) => RowIdentity::None,
         (false, ReplicaIdentity::Full, true) => RowIdentity::Whole,
@@ -212,14 +226,24 @@ async fn entry(client: &Client, table: &TableName) -> Result<TableEntry, TableEr
 
 /// Columns of the primary key and of the replica identity's index, each in the order of its index.
 struct TableKeys {
-    primary: Vec<String>,
-    identifying: Vec<String>,
+    primary: Vec<KeyColumn>,
+    identifying: Vec<KeyColumn>,
+}
+
+impl TableKeys {
+    fn has(&self, column: &str) -> bool {
+        self.primary.iter().chain(&self.identifying).any(|known| known.name == column)
+    }
+}
+
+fn names_of(columns: &[KeyColumn]) -> Vec<String> {
+    columns.iter().map(|column| column.name.clone()).collect()
 }
 
 async fn keys(client: &Client, oid: u32) -> Result<TableKeys, TableError> {
     let mut keys = TableKeys { primary: Vec::new(), identifying: Vec::new() };
     for row in client.query(KEYS, &[&oid]).await? {
-        let column: String = row.try_get(2)?;
+        let column = KeyColumn { name: row.try_get(2)?, row_type: row.try_get(3)? };
         if row.try_get(1)? {
             keys.identifying.push(column.clone());
         }
@@ -249,7 +273,7 @@ async fn columns(
             }
             None => generated.is_empty(),
         };
-        let is_key = keys.primary.contains(&name) || keys.identifying.contains(&name);
+        let is_key = keys.has(&name);
         if (is_sent || is_key) && !row.try_get::<_, bool>(3)? {
             return Err(entry.may_not(format!("column {name} of {table}"), table));
         }

@@ -11,12 +11,12 @@
 //! known, and a chunk whose snapshot does not see it is read again.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::backfill::row_buffer::AmbiguousRow;
 use crate::backfill::row_buffer::RowBuffer;
+use crate::backfill::snapshot::ChangeVisibility;
 use crate::backfill::snapshot::SnapshotView;
 use crate::backfill::snapshot::precedes;
 use crate::flow::backfill::BackfillId;
@@ -52,6 +52,22 @@ pub struct ReadChunk {
     pub rows: RowBuffer,
 }
 
+impl ReadChunk {
+    /// Takes in a change of a transaction, unless its snapshot has seen it.
+    fn merge(
+        &mut self,
+        (xid, commit): (u32, Lsn),
+        relation: &Arc<Relation>,
+        op: &ChangeOp,
+    ) -> Result<(), AmbiguousRow> {
+        match self.snapshot.visibility(xid, commit) {
+            ChangeVisibility::Seen => Ok(()),
+            ChangeVisibility::Unseen => self.rows.merge(relation, op),
+            ChangeVisibility::Unknown => Err(AmbiguousRow),
+        }
+    }
+}
+
 /// The backfills that are under way.
 #[derive(Debug, Default)]
 pub struct BackfillWindow {
@@ -72,8 +88,8 @@ struct ChangeMemory {
     changes: VecDeque<RememberedChange>,
     bytes: usize,
     bytes_max: usize,
-    /// Transactions of which changes were forgotten.
-    lost: BTreeSet<u32>,
+    /// Transactions of which changes were forgotten, with their commits.
+    lost: BTreeMap<u32, Lsn>,
     /// All up to this one may have lost some.
     lost_up_to: Option<u32>,
 }
@@ -81,6 +97,7 @@ struct ChangeMemory {
 #[derive(Debug)]
 struct RememberedChange {
     xid: u32,
+    commit: Lsn,
     relation: Arc<Relation>,
     op: ChangeOp,
     bytes: usize,
@@ -111,8 +128,8 @@ impl BackfillWindow {
                 continue;
             }
             if let Some(chunk) = &mut backfill.chunk
-                && !chunk.snapshot.sees(change.xid)
-                && chunk.rows.merge(&change.relation, &change.op) == Err(AmbiguousRow)
+                && chunk.merge((change.xid, change.position.commit), &change.relation, &change.op)
+                    == Err(AmbiguousRow)
             {
                 backfill.chunk = None;
                 again.push(*id);
@@ -135,8 +152,8 @@ impl BackfillWindow {
         if remembered.has_lost(&chunk.snapshot) {
             return Err(AmbiguousRow);
         }
-        for change in &remembered.changes {
-            chunk.rows.merge(&change.relation, &change.op)?;
+        for RememberedChange { xid, commit, relation, op, .. } in &remembered.changes {
+            chunk.merge((*xid, *commit), relation, op)?;
         }
         backfill.chunk = Some(chunk);
         Ok(())
@@ -157,7 +174,7 @@ impl ChangeMemory {
             changes: VecDeque::new(),
             bytes: 0,
             bytes_max,
-            lost: BTreeSet::new(),
+            lost: BTreeMap::new(),
             lost_up_to: None,
         }
     }
@@ -165,39 +182,41 @@ impl ChangeMemory {
     fn add(&mut self, change: &CommittedChange) {
         let bytes = change.op.bytes() + CHANGE_BYTES;
         if bytes > self.bytes_max {
-            return self.lose(change.xid);
+            return self.lose(change.xid, change.position.commit);
         }
         // What is read from the stream lies in buffers that are larger, and that others wait for.
         let op = copied(&change.op);
         let relation = Arc::clone(&change.relation);
-        self.changes.push_back(RememberedChange { xid: change.xid, relation, op, bytes });
+        let (xid, commit) = (change.xid, change.position.commit);
+        self.changes.push_back(RememberedChange { xid, commit, relation, op, bytes });
         self.bytes += bytes;
         while self.bytes > self.bytes_max
             && let Some(oldest) = self.changes.pop_front()
         {
             self.bytes -= oldest.bytes;
-            self.lose(oldest.xid);
+            self.lose(oldest.xid, oldest.commit);
         }
     }
 
-    fn lose(&mut self, xid: u32) {
-        self.lost.insert(xid);
+    fn lose(&mut self, xid: u32, commit: Lsn) {
+        self.lost.insert(xid, commit);
         if self.lost.len() > LOST_MAX {
             let latest = |a: u32, b: u32| if precedes(a, b) { b } else { a };
             let all = std::mem::take(&mut self.lost);
-            self.lost_up_to = all.into_iter().chain(self.lost_up_to).reduce(latest);
+            self.lost_up_to = all.into_keys().chain(self.lost_up_to).reduce(latest);
         }
     }
 
     fn forget_seen(&mut self, snapshot: &SnapshotView) {
-        self.changes.retain(|change| !snapshot.sees(change.xid));
+        self.changes.retain(|change| !snapshot.sees(change.xid, change.commit));
         self.bytes = self.changes.iter().map(|change| change.bytes).sum();
-        self.lost.retain(|xid| !snapshot.sees(*xid));
+        self.lost.retain(|xid, commit| !snapshot.sees(*xid, *commit));
         self.lost_up_to = self.lost_up_to.filter(|xid| !snapshot.sees_all_up_to(*xid));
     }
 
     fn has_lost(&self, snapshot: &SnapshotView) -> bool {
-        self.lost.iter().any(|xid| !snapshot.sees(*xid)) || self.lost_up_to.is_some()
+        !self.lost.iter().all(|(xid, commit)| snapshot.sees(*xid, *commit))
+            || self.lost_up_to.is_some()
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Settings {
     pub postgres: PostgresSettings,
     /// `[state] url`: where walhook keeps its own state; the source database unless told otherwise.
     pub state: ServerSettings,
+    /// `[backfill] url`: a standby on which backfills read their rows; `None`: on the source.
+    pub backfill_standby: Option<ServerSettings>,
     pub push_log: PushLogSettings,
     pub dead_letters: DeadLetterSettings,
     pub http: HttpSettings,

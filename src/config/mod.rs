@@ -31,7 +31,7 @@
 //! | `parking` | `park_after`, `breaker` and `backlog` |
 //! | `password_file` | libpq's password file |
 //! | `payload` | `payload`, `payload_file` and `content_type` |
-//! | `postgres` | `[postgres]` |
+//! | `postgres` | `[postgres]`, `[state]` and `[backfill]`: the servers |
 //! | `postgres_url` | PostgreSQL connection strings, both forms that libpq reads |
 //! | `naming` | Names in messages |
 //! | `problem` | What is wrong with a configuration |
@@ -235,6 +235,7 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
     let postgres = postgres::read(root.section("postgres"));
     let source = postgres.as_ref().map(|postgres| &postgres.server);
     let (state, keys) = postgres::read_state(root.section("state"), source);
+    let backfill_standby = postgres::read_standby(root.section("backfill"));
     let push_log = service::read_push_log(root.section("push_log"));
     let dead_letters = service::read_dead_letters(root.section("dead_letters"));
     let http = service::read_http(root.section("http"));
@@ -268,6 +269,7 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
     Some(Settings {
         postgres: postgres?,
         state: state?,
+        backfill_standby,
         push_log,
         dead_letters,
         http,

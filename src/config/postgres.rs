@@ -66,6 +66,13 @@ pub(super) fn read_state(
     (state_server(given, source), keys)
 }
 
+/// `[backfill]`: a standby to read rows on, if there is one.
+pub(super) fn read_standby(mut section: TomlSection<'_>) -> Option<ServerSettings> {
+    let server = section.field("url").and_then(|field| server_of(&field));
+    section.finish_knowing(&PARTS_OF_URL);
+    server
+}
+
 /// One key or a list: the first seals.
 fn keys(field: &FieldReader<'_>) -> Option<Vec<Secret<[u8; 32]>>> {
     if !field.is_list() {

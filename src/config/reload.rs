@@ -69,6 +69,7 @@ fn waiting(running: &Settings, read: &Settings) -> Vec<&'static str> {
     let differs = [
         ("[postgres]", running.postgres != read.postgres),
         ("[state]", running.state != read.state || running.run_time.keys != read.run_time.keys),
+        ("[backfill]", running.backfill_standby != read.backfill_standby),
         ("[push_log]", running.push_log != read.push_log),
         ("[dead_letters]", running.dead_letters != read.dead_letters),
         ("[http]", running.http != read.http),

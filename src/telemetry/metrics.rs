@@ -44,6 +44,7 @@ use crate::telemetry::metrics::spec::histograms;
 use crate::telemetry::obstacles::NamedObstacle;
 
 pub use crate::telemetry::metrics::backfill::BackfillMetrics;
+pub use crate::telemetry::metrics::backfill::RereadReason;
 pub use crate::telemetry::metrics::channels::ChannelErrorMetrics;
 pub use crate::telemetry::metrics::inbound::InboundMetrics;
 pub use crate::telemetry::metrics::otlp::OtlpMetrics;
@@ -167,6 +168,7 @@ impl WalhookMetrics {
             backfill: BackfillMetrics::new(
                 counters(&registry, &spec::BACKFILL_ROWS),
                 float_gauges(&registry, &spec::BACKFILL_PROGRESS),
+                counters(&registry, &spec::BACKFILL_REREADS),
             ),
             inbound_received: counters(&registry, &spec::INBOUND_RECEIVED),
             inbound_refused: counters(&registry, &spec::INBOUND_REFUSED),

@@ -6,6 +6,7 @@
 mod crashes;
 mod first;
 mod order;
+mod standby;
 mod surface;
 mod tables;
 mod writers;
@@ -16,6 +17,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 use serde_json::json;
+use walhook::sandbox::cluster::SandboxCluster;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -35,9 +37,25 @@ const ITEMS: &str =
 const RULE: &str = "[[event]]\ntype = \"item\"\ntable = \"public.items\"\n\
                     on = [\"insert\", \"update\", \"delete\", \"truncate\", \"read\"]\n";
 
+/// The database of a bench.
+enum Place {
+    Shared(Database),
+    /// In a cluster of its own.
+    Private(Box<SandboxCluster>),
+}
+
+impl Place {
+    fn url(&self) -> String {
+        match self {
+            Self::Shared(database) => database.url(),
+            Self::Private(cluster) => cluster.url("postgres"),
+        }
+    }
+}
+
 /// A walhook over a table of so many rows.
 struct Bench {
-    database: Database,
+    database: Place,
     sql: Sql,
     receiver: Receiver,
     toml: String,
@@ -50,8 +68,12 @@ impl Bench {
     }
 
     async fn start_with(tables: &str, rows: u32, rules: &str) -> Self {
-        let database = Database::create().await;
-        let sql = database.sql().await;
+        Self::start_on(Place::Shared(Database::create().await), tables, rows, rules).await
+    }
+
+    /// In a database that has nothing yet. What stands before the rules of `rules` may be any section.
+    async fn start_on(database: Place, tables: &str, rows: u32, rules: &str) -> Self {
+        let sql = Sql::connect(&database.url()).await;
         sql.batch_execute(tables).await.unwrap();
         let fill = format!(
             "INSERT INTO items (id, large) SELECT n, repeat(n::text, 3000) FROM generate_series(1, {rows}) n"
@@ -62,7 +84,14 @@ impl Bench {
         let receiver = Receiver::start(always(Answer::status(200)));
         let endpoint =
             format!("{rules}[[endpoint]]\nname = \"all\"\nurl = \"{}\"\n", receiver.url());
-        let toml = configuration(&database, &endpoint);
+        let toml = match &database {
+            Place::Shared(database) => configuration(database, &endpoint),
+            Place::Private(cluster) => format!(
+                "[postgres]\nurl = \"{}\"\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n\
+                 [log]\nfilter = \"walhook=debug\"\n\n{endpoint}",
+                cluster.url("postgres")
+            ),
+        };
         let service = Service::start(&toml).await;
         Self { database, sql, receiver, toml, service }
     }

@@ -2,6 +2,7 @@
 //! and no row comes after a newer event of its key.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
@@ -116,6 +117,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..80)
 }
 
+/// Where rows are read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum ReadPlace {
+    Source,
+    Standby,
+}
+
+/// Ids come round while a test runs.
+const FIRST_XID: u32 = u32::MAX - 5;
+
+/// Bytes of WAL between a commit and what is next to it: more than a page's header.
+const RECORD: u64 = 64;
+
 /// The server, the stream, the pump and a receiver that keeps rows.
 struct World {
     window: BackfillWindow,
@@ -124,9 +138,13 @@ struct World {
     /// As those left it that are visible.
     visible: Table,
     clock: u64,
-    next_xid: u32,
-    /// Committed and not visible: id, keys it wrote, what it did.
-    hidden: Vec<(u32, Vec<u8>, Table)>,
+    /// Transactions that have committed. Two that are neighbours have begun in the other order.
+    committed: u32,
+    /// Committed and not visible where rows are read: id, where it ends, keys it wrote, what it did.
+    hidden: Vec<(u32, Lsn, Vec<u8>, Table)>,
+    /// Rows are read on a standby, which has replayed up to here: commits become visible as they come, and hold
+    /// no locks.
+    replayed: Option<Lsn>,
     /// What the stream has to bring still.
     wal: VecDeque<(u32, Lsn, VecDeque<ChangeOp>)>,
     end: u64,
@@ -144,7 +162,7 @@ struct World {
 }
 
 impl World {
-    fn new(bytes_max: usize) -> Self {
+    fn new(bytes_max: usize, place: ReadPlace) -> Self {
         let mut window = BackfillWindow::default();
         window.track(ID, TableName::new("public", "t"));
         if let Some(tracked) = window.tracked.get_mut(&ID) {
@@ -155,10 +173,11 @@ impl World {
             table: Table::new(),
             visible: Table::new(),
             clock: 0,
-            next_xid: u32::MAX - 5,
+            committed: 0,
             hidden: Vec::new(),
+            replayed: (place == ReadPlace::Standby).then(|| Lsn::from_raw(RECORD)),
             wal: VecDeque::new(),
-            end: 8,
+            end: RECORD,
             in_transaction: false,
             reached: Lsn::ZERO,
             on_its_way: None,
@@ -171,8 +190,8 @@ impl World {
     }
 
     fn commit(&mut self, writes: &[Write]) {
-        let locked: BTreeSet<u8> =
-            self.hidden.iter().flat_map(|(_, keys, _)| keys.clone()).collect();
+        let locks = self.hidden.iter().filter(|_| self.replayed.is_none());
+        let locked: BTreeSet<u8> = locks.flat_map(|(_, _, keys, _)| keys.clone()).collect();
         let (mut keys, mut ops, mut effects) = (Vec::new(), VecDeque::new(), Table::new());
         let mut gone: Vec<u8> = Vec::new();
         for write in writes {
@@ -230,20 +249,21 @@ impl World {
                 None => gone.push(*key),
             }
         }
-        let xid = self.next_xid;
-        self.next_xid = self.next_xid.wrapping_add(1);
-        self.end += 8;
+        let xid = FIRST_XID.wrapping_add(self.committed ^ 1);
+        self.committed += 1;
+        self.end += RECORD;
         self.wal.push_back((xid, Lsn::from_raw(self.end), ops));
-        self.end += 8;
-        self.hidden.push((xid, keys, effects));
+        self.end += RECORD;
+        self.hidden.push((xid, Lsn::from_raw(self.end), keys, effects));
     }
 
     fn show(&mut self, second: bool) {
-        let at = usize::from(second && self.hidden.len() > 1);
+        let at = usize::from(second && self.hidden.len() > 1 && self.replayed.is_none());
         if at >= self.hidden.len() {
             return;
         }
-        let (_, keys, effects) = self.hidden.remove(at);
+        let (_, end, keys, effects) = self.hidden.remove(at);
+        self.replayed = self.replayed.map(|_| end);
         for key in keys {
             match effects.get(&key) {
                 Some(row) => drop(self.visible.insert(key, *row)),
@@ -257,11 +277,21 @@ impl World {
             return;
         }
         let wide = |xid: u32| (7_u64 << 32) + u64::from(xid) + if xid < 1000 { 1 << 32 } else { 0 };
-        let running: Vec<u64> = self.hidden.iter().map(|(xid, ..)| wide(*xid)).collect();
-        let xmax = wide(self.next_xid);
+        let mut running: Vec<u64> = self.hidden.iter().map(|(xid, ..)| wide(*xid)).collect();
+        // The neighbour of the last one has begun before it.
+        running.extend(
+            (self.committed % 2 == 1).then(|| wide(FIRST_XID.wrapping_add(self.committed - 1))),
+        );
+        let xmax = wide(FIRST_XID.wrapping_add(self.committed.next_multiple_of(2)));
         let xmin = running.iter().min().copied().unwrap_or(xmax);
         let list: Vec<String> = running.iter().map(u64::to_string).collect();
-        let snapshot = format!("{xmin}:{xmax}:{}", list.join(",")).parse().expect("a snapshot");
+        // A standby does not list them.
+        let list = if self.replayed.is_some() { String::new() } else { list.join(",") };
+        let snapshot: SnapshotView = format!("{xmin}:{xmax}:{list}").parse().expect("a snapshot");
+        let snapshot = match self.replayed {
+            Some(replayed) => snapshot.on_standby(replayed, replayed),
+            None => snapshot,
+        };
         let relation = relation();
         let mut rows = RowBuffer::new(RowIdentity::Unique);
         for (key, row) in &self.visible {
@@ -274,7 +304,7 @@ impl World {
         }
         let step = BackfillStep { id: ID, chunk: 1, cursor: "{}".into(), read: 0, sent: 0 };
         let (target, read_at) = (Arc::default(), Timestamp::from_micros(0));
-        let lsn = Lsn::from_raw(self.end);
+        let lsn = self.replayed.unwrap_or(Lsn::from_raw(self.end));
         self.on_its_way = Some(ReadChunk { step, target, snapshot, lsn, read_at, rows });
     }
 
@@ -313,7 +343,7 @@ impl World {
         let Some(op) = ops.pop_front() else {
             self.wal.pop_front();
             self.in_transaction = false;
-            self.reached = Lsn::from_raw(commit.raw() + 8);
+            self.reached = Lsn::from_raw(commit.raw() + RECORD);
             self.release(self.reached);
             return true;
         };
@@ -391,8 +421,8 @@ impl World {
     }
 }
 
-fn check(before: &[Write], steps: &[Step], bytes_max: usize) {
-    let mut world = World::new(bytes_max);
+fn check(before: &[Write], steps: &[Step], bytes_max: usize, place: ReadPlace) {
+    let mut world = World::new(bytes_max, place);
     // Rows that nobody has been told of.
     for write in before {
         world.commit(&[*write]);
@@ -426,7 +456,16 @@ proptest! {
         before in prop::collection::vec(writes(), 0..8),
         steps in steps(),
     ) {
-        check(&before, &steps, usize::MAX);
+        check(&before, &steps, usize::MAX, ReadPlace::Source);
+    }
+
+    #[test]
+    fn so_it_is_where_rows_are_read_on_a_standby(
+        before in prop::collection::vec(writes(), 0..8),
+        steps in steps(),
+    ) {
+        check(&before, &steps, usize::MAX, ReadPlace::Standby);
+        check(&before, &steps, 3 * CHANGE_BYTES, ReadPlace::Standby);
     }
 
     #[test]
@@ -434,7 +473,7 @@ proptest! {
         before in prop::collection::vec(writes(), 0..8),
         steps in steps(),
     ) {
-        check(&before, &steps, 3 * CHANGE_BYTES);
+        check(&before, &steps, 3 * CHANGE_BYTES, ReadPlace::Source);
     }
 }
 
@@ -442,7 +481,7 @@ proptest! {
 fn of_very_many_lost_transactions_the_latest_is_known() {
     let mut memory = ChangeMemory::new(0);
     let last = u32::try_from(LOST_MAX).expect("it is small") + 10;
-    (3..=last).for_each(|xid| memory.lose(xid));
+    (3..=last).for_each(|xid| memory.lose(xid, Lsn::ZERO));
     let view = |text: String| text.parse().expect("a snapshot");
     assert!(memory.has_lost(&view(format!("{}:{}:", last - 1, last + 1))));
     memory.forget_seen(&view(format!("{0}:{0}:", last + 1)));

@@ -10,11 +10,30 @@ use crate::flow::relation::TableName;
 pub struct BackfillMetrics {
     rows: IntCounterVec,
     progress: GaugeVec,
+    rereads: IntCounterVec,
+}
+
+/// Why a chunk is read again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RereadReason {
+    /// Its snapshot does not see a change of which too little is known.
+    Invisible,
+    /// The standby has cancelled it: a conflict with recovery.
+    Conflict,
 }
 
 impl BackfillMetrics {
-    pub(super) fn new(rows: IntCounterVec, progress: GaugeVec) -> Self {
-        Self { rows, progress }
+    pub(super) fn new(rows: IntCounterVec, progress: GaugeVec, rereads: IntCounterVec) -> Self {
+        Self { rows, progress, rereads }
+    }
+
+    /// A chunk is read again.
+    pub fn read_again(&self, table: &TableName, reason: RereadReason) {
+        let reason = match reason {
+            RereadReason::Invisible => "invisible",
+            RereadReason::Conflict => "conflict",
+        };
+        self.rereads.with_label_values(&[table.to_string().as_str(), reason]).inc();
     }
 
     /// A chunk of so many rows is settled or parked; of these so many went out.

@@ -241,6 +241,11 @@ pub(super) const BACKFILL_PROGRESS: MetricSpec = MetricSpec {
     help: "How much of the table's backfill is done, from 0 to 1, as far as the planner's guess is right.",
     labels: &["table"],
 };
+pub(super) const BACKFILL_REREADS: MetricSpec = MetricSpec {
+    name: "walhook_backfill_rereads_total",
+    help: "Chunks of backfills that were read again, by reason: `invisible` (a change that the snapshot does not see and of which too little is known), `conflict` (the standby cancelled it).",
+    labels: &["table", "reason"],
+};
 pub(super) const INBOUND_RECEIVED: MetricSpec = MetricSpec {
     name: "walhook_inbound_received_total",
     help: "Requests that claimed to be callbacks of the source.",

@@ -215,6 +215,7 @@ fn families() -> BTreeMap<String, (String, String)> {
     metrics.values_as_text(&TableName::new("public", "t")).inc();
     metrics.backfill().rows(&TableName::new("public", "t"), 1, 1);
     metrics.backfill().progress(&TableName::new("public", "t"), 1.0);
+    metrics.backfill().read_again(&TableName::new("public", "t"), RereadReason::Conflict);
     let text = metrics.render();
     let of = |start: &str| -> BTreeMap<String, String> {
         let lines = text.lines().filter_map(|line| line.strip_prefix(start)?.split_once(' '));

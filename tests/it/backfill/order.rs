@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use tokio::task::JoinSet;
+use walhook::backfill::reader;
 use walhook::sandbox::cluster::ClusterOptions;
 
 use super::Bench;
@@ -193,4 +194,40 @@ async fn where_nothing_else_happens_keepalives_let_rows_go() {
     let id = bench.items().await;
     assert_eq!(bench.done(id).await["state"], "done");
     assert_eq!(ids(&reads(&bench.receiver.requests())).len(), 5);
+}
+
+/// Where a page of the WAL ends, the next record begins behind a header, and the stream of an idle server
+/// never comes there: rows would wait for whatever is written next.
+#[tokio::test]
+async fn the_end_of_the_wal_is_that_of_its_last_record() {
+    let cluster = start_cluster(ClusterOptions::default().with("autovacuum", "off")).await;
+    let sql = Sql::connect(&cluster.url("postgres")).await;
+    let offset = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint % 8192";
+    let deadline = Instant::now() + AMPLE;
+    let mut overhead = 0_i64;
+    loop {
+        assert!(Instant::now() < deadline, "no record ends with its page");
+        let before: i64 = sql.text(offset).await.parse().unwrap();
+        let left = 8192 - before;
+        let bytes = if overhead > 0 && left < 6000 { left - overhead } else { 1000 };
+        let pad = format!("SELECT pg_logical_emit_message(false, 'pad', repeat('x', {bytes}))");
+        if bytes < 600 {
+            sql.batch_execute("SELECT pg_logical_emit_message(false, 'pad', repeat('x', 1000))")
+                .await
+                .unwrap();
+            continue;
+        }
+        sql.batch_execute(&pad).await.unwrap();
+        let after: i64 = sql.text(offset).await.parse().unwrap();
+        if after == 24 {
+            break;
+        }
+        if after > before && bytes == 1000 {
+            overhead = after - before - 1000;
+        }
+    }
+    let is_flushed = "SELECT pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn() - 24";
+    wait_for_text(&sql, is_flushed, "t").await;
+    let flushed = sql.text("SELECT pg_current_wal_flush_lsn()").await;
+    assert_eq!(reader::position(&sql).await.unwrap().lsn.to_string(), flushed);
 }

@@ -12,7 +12,7 @@ use super::Kept;
 use crate::support::postgres::Sql;
 
 /// Rows that are there before.
-const ROWS: i64 = 1500;
+pub(super) const ROWS: i64 = 1500;
 
 /// Writes until it is told to stop: new rows, new values with and without the large one, rows that go and
 /// come back, other keys, several rows in a transaction, transactions that are taken back.
@@ -51,6 +51,11 @@ async fn write(url: String, seed: u64, stop: Arc<AtomicBool>) {
 
 async fn beside_writers(wishes: Vec<serde_json::Value>) {
     let bench = Bench::start(u32::try_from(ROWS).unwrap()).await;
+    beside_writers_of(&bench, wishes).await;
+}
+
+/// Backfills of a table of [`ROWS`] rows, while others write to it: the receiver ends with the table.
+pub(super) async fn beside_writers_of(bench: &Bench, wishes: Vec<serde_json::Value>) {
     bench.sql.batch_execute("CREATE SEQUENCE clock START 10").await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let mut writers = JoinSet::new();

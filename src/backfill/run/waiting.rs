@@ -1,0 +1,126 @@
+//! What a backfill waits for before it begins, and what its row in the state says of that.
+
+use tokio::time::Instant;
+
+use crate::backfill::reader;
+use crate::backfill::run::BackfillRun;
+use crate::backfill::run::LOOK;
+use crate::backfill::run_error::RunError;
+use crate::store::backfills;
+use crate::store::backfills::BackfillState;
+use crate::telemetry::metrics::RereadReason;
+
+impl BackfillRun<'_> {
+    /// Waits until the transactions are over that may have changed the table before its changes were
+    /// remembered: what they did is visible then. `false`: somebody has stopped it.
+    pub(super) async fn wait_for_writers(&mut self) -> Result<bool, RunError> {
+        let mut waited = Instant::now();
+        let before = reader::writers(self.source.rows(), &self.facts).await?;
+        let mut left = before.len();
+        loop {
+            if left == 0 {
+                self.say(None).await?;
+                return Ok(true);
+            }
+            tokio::time::sleep(reader::WRITERS_POLL).await;
+            if waited.elapsed() > LOOK {
+                waited = Instant::now();
+                if !self.is_running().await? {
+                    return Ok(false);
+                }
+                let reason = format!(
+                    "waits for {left} transactions that may have written to the table before it began \
+                     and are not over"
+                );
+                self.say(Some(&reason)).await?;
+            }
+            let now = reader::writers(self.source.rows(), &self.facts).await?;
+            left = before.iter().filter(|writer| now.contains(writer)).count();
+        }
+    }
+
+    /// Waits until the standby has replayed all that was streamed before changes were remembered. `false`:
+    /// somebody has stopped it.
+    pub(super) async fn wait_for_replay(&mut self) -> Result<bool, RunError> {
+        let end = self.source.end().await?;
+        let mut waited = Instant::now();
+        loop {
+            let replayed = self.source.replayed().await?;
+            if replayed >= end {
+                self.say(None).await?;
+                return Ok(true);
+            }
+            tokio::time::sleep(reader::WRITERS_POLL).await;
+            if waited.elapsed() > LOOK {
+                waited = Instant::now();
+                if !self.is_running().await? {
+                    return Ok(false);
+                }
+                let reason = format!(
+                    "waits for the standby that rows are read on, which has replayed the WAL up to {replayed} \
+                     of {end}"
+                );
+                self.say(Some(&reason)).await?;
+            }
+        }
+    }
+
+    /// Counts a chunk that the standby has cancelled.
+    pub(super) async fn say_cancelled(&mut self) -> Result<(), RunError> {
+        let table = &self.stored.wish.table;
+        self.service.metrics.backfill().read_again(table, RereadReason::Conflict);
+        self.cancelled += 1;
+        let reason = format!(
+            "reads a chunk again: the standby has cancelled it {} times, since replay needs what it reads \
+             (hot_standby_feedback, max_standby_streaming_delay)",
+            self.cancelled
+        );
+        self.say(Some(&reason)).await
+    }
+
+    /// Waits until it is time for the next chunk. `false`: somebody has stopped it.
+    pub(super) async fn rest_until(&self, due: Instant) -> Result<bool, RunError> {
+        while let Some(wait) =
+            due.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero())
+        {
+            tokio::time::sleep(wait.min(LOOK)).await;
+            if !self.is_running().await? {
+                return Ok(false);
+            }
+        }
+        self.is_running().await
+    }
+
+    /// Counts a chunk that has to be read again since its snapshot is behind the stream.
+    pub(super) async fn say_behind(&mut self) -> Result<(), RunError> {
+        let table = &self.stored.wish.table;
+        self.service.metrics.backfill().read_again(table, RereadReason::Invisible);
+        self.say(Some(match self.source.is_standby() {
+            true => "waits for the standby that rows are read on, which is behind the stream",
+            false => {
+                "waits for transactions that are committed and not visible yet, as while a synchronous \
+                 standby does not answer"
+            }
+        }))
+        .await
+    }
+
+    pub(super) async fn is_running(&self) -> Result<bool, RunError> {
+        let mut session = self.service.desk.session().await?;
+        let (slot, id) = (self.service.slot(), self.stored.id);
+        let found = backfills::list(session.client(), slot, Some(id.0), 1).await?;
+        Ok(found.first().is_some_and(|found| found.state == BackfillState::Running))
+    }
+
+    /// Has the status say what it waits for.
+    pub(super) async fn say(&mut self, reason: Option<&str>) -> Result<(), RunError> {
+        if self.said.as_deref() == reason {
+            return Ok(());
+        }
+        let mut session = self.service.desk.session().await?;
+        let (slot, id) = (self.service.slot(), self.stored.id);
+        backfills::explain(session.client(), slot, id, reason).await?;
+        self.said = reason.map(ToOwned::to_owned);
+        Ok(())
+    }
+}
