@@ -5,10 +5,12 @@
 
 mod crashes;
 mod first;
+mod kinds;
 mod order;
 mod standby;
 mod surface;
 mod tables;
+mod wraparound;
 mod writers;
 
 use std::collections::BTreeMap;

@@ -22,7 +22,7 @@ use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
 
 mod json;
-mod samples;
+pub(crate) mod samples;
 
 /// What the source pins, so that text has one form.
 const SETTINGS: &str = "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=postgres \

@@ -7,7 +7,7 @@ pub(super) const WITHOUT_INPUT: [&str; 1] = ["gtsvector"];
 const DRAWN: usize = 12;
 
 /// By the name that `regtype` shows.
-pub(super) fn built_in() -> Vec<(&'static str, Vec<String>)> {
+pub(crate) fn built_in() -> Vec<(&'static str, Vec<String>)> {
     let mut all: Vec<(&str, Vec<String>)> = CHOSEN
         .iter()
         .map(|(name, samples)| (*name, samples.iter().map(ToString::to_string).collect()))
@@ -23,7 +23,7 @@ pub(super) fn built_in() -> Vec<(&'static str, Vec<String>)> {
 }
 
 /// The samples of one type.
-pub(super) fn of(alias: &str) -> Vec<String> {
+pub(crate) fn of(alias: &str) -> Vec<String> {
     let name = match alias {
         "timestamptz" => "timestamp with time zone",
         "timestamp" => "timestamp without time zone",
