@@ -24,6 +24,7 @@ use crate::api::backfill_calls::BackfillRequest;
 use crate::api::backfill_calls::TableWish;
 use crate::api::fields::RequestFields;
 use crate::api::fields::bad;
+use crate::api::orders;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;
 use crate::api::request::SentBody;
@@ -137,7 +138,7 @@ async fn switch(
     drop(session);
     if !is_switched && found.state != to {
         let detail = format!("backfill {id} is {} already", found.state.as_str());
-        return Err(ProblemResponse::new(StatusCode::CONFLICT, detail));
+        return Err(orders::conflict(detail));
     }
     if let Some(desk) = surface.backfills.get() {
         desk.try_send(BackfillRequest::Look).ok(); // else it is seen a moment later
@@ -146,13 +147,11 @@ async fn switch(
 }
 
 async fn find(surface: &HttpSurface, id: &str) -> Result<StoredBackfill, ProblemResponse> {
-    let wrong = || bad(format!("{id:?} is no backfill: their ids are numbers, such as 3"));
-    let number = id.parse().map_err(|_| wrong())?;
+    let number = orders::number("backfill", id)?;
     let mut session = surface.office.session().await?;
     let slot = surface.office.slot();
     let found = backfills::list(session.client(), slot, Some(number), 1).await?;
-    let none = || ProblemResponse::new(StatusCode::NOT_FOUND, format!("there is no backfill {id}"));
-    found.into_iter().next().ok_or_else(none)
+    orders::found("backfill", id, found)
 }
 
 fn wishes(fields: &RequestFields) -> Result<Vec<TableWish>, ProblemResponse> {

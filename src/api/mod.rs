@@ -24,6 +24,7 @@
 //! | `message_history` | `GET /api/v1/messages/{message_id}/status` and `/history` |
 //! | `message_queries` | Where messages are looked up |
 //! | `openapi` | `GET /api/v1/openapi.json` |
+//! | `orders` | What operators have ordered, named by a number |
 //! | `overview` | The last hour and day in numbers |
 //! | `page` | The page that an operator looks at, and how it gets in |
 //! | `problem` | Errors as `application/problem+json` (RFC 9457) |
@@ -56,6 +57,7 @@ pub mod live_readers;
 mod message_history;
 pub mod message_queries;
 mod openapi;
+mod orders;
 mod overview;
 mod page;
 mod problem;

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::api::fields::RequestFields;
 use crate::api::fields::bad;
+use crate::api::orders;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;
 use crate::api::request::SentBody;
@@ -85,7 +86,7 @@ pub(crate) async fn order(
         return Ok(Json(answer).into_response());
     }
     if sendable == 0 {
-        return Err(ProblemResponse::new(StatusCode::CONFLICT, why_nothing(&answer)));
+        return Err(orders::conflict(why_nothing(&answer)));
     }
     let mut placed = Vec::new();
     for share in here.iter().filter(|share| self::sendable(share) > 0) {
@@ -124,7 +125,7 @@ pub(crate) async fn cancel(
     let (slot, now) = (surface.office.slot(), surface.clock.now());
     if !replays::cancel(session.client(), slot, order.id, now).await? {
         let detail = format!("replay {id} is {} already", order.state.as_str());
-        return Err(ProblemResponse::new(StatusCode::CONFLICT, detail));
+        return Err(orders::conflict(detail));
     }
     drop(session);
     show(State(surface), NamedParts(id)).await
@@ -159,7 +160,7 @@ async fn hold(
             true => format!("replay {id} is {state}: only one that is running can be paused"),
             false => format!("replay {id} is {state}: only one that is paused can be resumed"),
         };
-        return Err(ProblemResponse::new(StatusCode::CONFLICT, detail));
+        return Err(orders::conflict(detail));
     }
     drop(session);
     tracing::info!(replay = order.id, paused, "replay is paused, or goes on");
@@ -168,13 +169,11 @@ async fn hold(
 }
 
 async fn find(surface: &HttpSurface, id: &str) -> Result<ReplayOrder, ProblemResponse> {
-    let wrong = || bad(format!("{id:?} is no replay: their ids are numbers, such as 3"));
-    let number = id.parse().map_err(|_| wrong())?;
+    let number = orders::number("replay", id)?;
     let mut session = surface.office.session().await?;
     let slot = surface.office.slot();
     let found = replays::list(session.client(), slot, Some(number), 1).await?;
-    let none = || ProblemResponse::new(StatusCode::NOT_FOUND, format!("there is no replay {id}"));
-    found.into_iter().next().ok_or_else(none)
+    orders::found("replay", id, found)
 }
 
 fn filter(fields: &RequestFields, now: Timestamp) -> Result<ReplayFilter, ProblemResponse> {

@@ -17,6 +17,7 @@ use crate::flow::backfill::ReadId;
 use crate::flow::lsn::Lsn;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
+use crate::store::orders::OrderTable;
 use crate::store::ownership::StateOwnership;
 use crate::store::progress::ServerLineage;
 use crate::store::progress::begin;
@@ -180,16 +181,8 @@ pub async fn list(
     id: Option<i64>,
     limit: u32,
 ) -> Result<Vec<StoredBackfill>, StateError> {
-    let mut params = SqlParams::default();
-    params.put(Type::TEXT, slot);
-    params.put(Type::INT8, id);
-    params.put(Type::INT8, i64::from(limit));
-    let query = format!(
-        "SELECT {COLUMNS} FROM walhook.backfills
-          WHERE slot = $1 AND ($2::bigint IS NULL OR id = $2) ORDER BY id DESC LIMIT $3"
-    );
-    let rows = client.query_typed(&query, &params.list()).await?;
-    rows.iter().map(stored).collect()
+    let table = OrderTable { name: "backfills", columns: COLUMNS };
+    table.list(client, slot, id, limit).await?.iter().map(stored).collect()
 }
 
 /// Those that run or are paused, the oldest first.

@@ -38,6 +38,7 @@
 //! | `login` | Who logs in, and with which password, at this moment |
 //! | `messages` | What became of messages |
 //! | `migrate` | Schema `walhook` |
+//! | `orders` | What operators have ordered, one row each |
 //! | `overview` | What the state says of endpoints that are not well, and of what was given up |
 //! | `ownership` | The right to write a slot's state |
 //! | `partitions` | The push log's days |
@@ -81,6 +82,7 @@ pub mod letter_groups;
 mod login;
 pub mod messages;
 pub mod migrate;
+mod orders;
 pub mod overview;
 pub mod ownership;
 pub mod partitions;

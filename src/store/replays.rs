@@ -18,6 +18,7 @@ use tokio_postgres::types::Type;
 
 use crate::flow::event::EventId;
 use crate::flow::time::Timestamp;
+use crate::store::orders::OrderTable;
 use crate::store::ownership::StateOwnership;
 use crate::store::progress::begin;
 use crate::store::progress::guard;
@@ -151,16 +152,8 @@ pub async fn list(
     id: Option<i64>,
     limit: u32,
 ) -> Result<Vec<ReplayOrder>, StateError> {
-    let mut params = SqlParams::default();
-    params.put(Type::TEXT, slot);
-    params.put(Type::INT8, id);
-    params.put(Type::INT8, i64::from(limit));
-    let query = format!(
-        "SELECT {COLUMNS} FROM walhook.replays
-          WHERE slot = $1 AND ($2::bigint IS NULL OR id = $2) ORDER BY id DESC LIMIT $3"
-    );
-    let rows = client.query_typed(&query, &params.list()).await?;
-    rows.iter().map(read_order).collect()
+    let table = OrderTable { name: "replays", columns: COLUMNS };
+    table.list(client, slot, id, limit).await?.iter().map(read_order).collect()
 }
 
 /// Holds back an order that is running, or lets one go on that is held back; says whether it was so. What
