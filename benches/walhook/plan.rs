@@ -11,14 +11,14 @@ usage: cargo bench --bench walhook -- [--runs N] [--only PART]... [--out DIR]
 
   --runs N       the median of N runs is shown (default 5)
   --only PART    of throughput, decode, latency, slow, endpoints, many,
-                 shapes, restarts, memory, inbound, push-log, plots
+                 shapes, restarts, memory, inbound, push-log, backfill, plots
   --out DIR      where walhook.json and the plots go (default target/bench)
   --binary FILE  another build of walhook to measure
   --small        once, with little of everything, to see that it works; its figures mean nothing
 ";
 
 /// The parts in the order in which they run.
-pub(crate) const PARTS: [&str; 12] = [
+pub(crate) const PARTS: [&str; 13] = [
     "throughput",
     "decode",
     "latency",
@@ -30,6 +30,7 @@ pub(crate) const PARTS: [&str; 12] = [
     "memory",
     "inbound",
     "push-log",
+    "backfill",
     "plots",
 ];
 
@@ -75,6 +76,9 @@ pub(crate) struct Plan {
     pub(crate) logged: u64,
     /// How long callbacks come in.
     pub(crate) callbacks: Duration,
+    /// Rows that are there before, and how many are once.
+    pub(crate) archived: u64,
+    pub(crate) archived_long: u64,
 }
 
 impl Plan {
@@ -133,6 +137,8 @@ impl Plan {
             rest: Duration::from_secs(10),
             logged: 10_000_000,
             callbacks: Duration::from_secs(10),
+            archived: 500_000,
+            archived_long: 10_000_000,
         }
     }
 
@@ -156,6 +162,8 @@ impl Plan {
             rest: Duration::from_millis(100),
             logged: 10_000,
             callbacks: Duration::from_millis(200),
+            archived: 5_000,
+            archived_long: 5_000,
             ..Self::whole()
         }
     }

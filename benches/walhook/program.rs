@@ -189,6 +189,20 @@ impl Walhook {
         Ok(answer)
     }
 
+    /// The whole answer to a POST of JSON.
+    pub(crate) fn post(&self, path: &str, body: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(self.http)?;
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
     /// The end of what it logged.
     fn log(&self) -> String {
         let log = fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
@@ -231,7 +245,8 @@ fn toml(stage: &Stage, slot: &str, http: SocketAddr, job: &Job) -> anyhow::Resul
         stage.url()
     );
     let others = "\n[[event]]\ntype = \"wide.created\"\ntable = \"public.wide\"\non = [\"insert\"]\n\
-                  \n[[event]]\ntype = \"large.created\"\ntable = \"public.large\"\non = [\"insert\"]\n";
+                  \n[[event]]\ntype = \"large.created\"\ntable = \"public.large\"\non = [\"insert\"]\n\
+                  \n[[event]]\ntype = \"archived\"\ntable = \"public.archive\"\non = [\"insert\"]\n";
     Ok(toml
         + &match job {
             Job::Deliver(endpoints) => {

@@ -240,6 +240,9 @@ impl Books {
             let digits = body.get(at + SENT_AT.len()..).unwrap_or_default();
             let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
             let sent = digits.fold(0, |sent, digit| sent * 10 + u64::from(digit - b'0'));
+            if sent == 0 {
+                continue; // it was there before
+            }
             lock(&self.latencies).push(now.saturating_sub(Duration::from_micros(sent)));
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::Context;
+use futures_util::StreamExt;
 use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 use tokio_postgres::NoTls;
@@ -50,9 +51,11 @@ const TABLE: &str = "
     -- 50 kB in one column.
     CREATE TABLE large (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text);
     ALTER TABLE large ALTER body SET STORAGE EXTERNAL;
+    -- Rows that are there before.
+    CREATE TABLE archive (LIKE orders INCLUDING ALL);
     -- Endpoints that are rows.
     CREATE TABLE hooks (customer_id bigint PRIMARY KEY, url text NOT NULL);
-    CREATE PUBLICATION bench FOR TABLE orders, wide, large, hooks;
+    CREATE PUBLICATION bench FOR TABLE orders, wide, large, archive, hooks;
     -- Transactions of one row each.
     CREATE PROCEDURE fill(count int, customers int) LANGUAGE plpgsql AS $$
     BEGIN
@@ -244,6 +247,40 @@ impl Stage {
     pub(crate) fn fill_large(&self, rows: u64) -> anyhow::Result<()> {
         self.run("TRUNCATE large")?;
         self.call(&format!("fill_large({rows})"))
+    }
+
+    /// Rows that no slot will tell of.
+    pub(crate) fn fill_archive(&self, rows: u64) -> anyhow::Result<()> {
+        self.run(&format!(
+            "TRUNCATE archive RESTART IDENTITY;
+             INSERT INTO archive (customer_id, status, total, note, sent_at)
+             SELECT n % 1000, 'paid', n * 0.37, 'gift wrap, please ring twice', 0
+             FROM generate_series(1, {rows}) n"
+        ))?;
+        self.run("VACUUM (FREEZE, ANALYZE) archive")
+    }
+
+    /// Reads a table as fast as a client can that does nothing with it.
+    pub(crate) fn copy_out(&self, table: &str) -> anyhow::Result<()> {
+        self.runtime.block_on(async {
+            let rows = self.client.copy_out(&format!("COPY {table} TO STDOUT")).await?;
+            let mut rows = std::pin::pin!(rows);
+            while let Some(piece) = rows.next().await {
+                piece?;
+            }
+            Ok(())
+        })
+    }
+
+    /// How long a session of walhook's has held a snapshot by now; the walsender holds none but for the catalog.
+    pub(crate) fn oldest_snapshot(&self) -> anyhow::Result<Duration> {
+        let oldest = self.ask(
+            "SELECT extract(epoch FROM clock_timestamp() - min(xact_start)) FROM pg_stat_activity
+              WHERE application_name = 'walhook' AND backend_type = 'client backend'
+                AND backend_xmin IS NOT NULL",
+        )?;
+        let seconds: f64 = oldest.and_then(|text| text.parse().ok()).unwrap_or_default();
+        Ok(Duration::from_secs_f64(seconds.max(0.0)))
     }
 
     /// As many endpoints as rows, one for each customer.

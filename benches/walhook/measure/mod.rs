@@ -1,5 +1,6 @@
 //! The measurements, part by part.
 
+mod backfill;
 mod decode;
 mod endpoints;
 mod inbound;
@@ -90,6 +91,7 @@ impl Bench {
                 "memory" => self.memory()?,
                 "inbound" => self.inbound()?,
                 "push-log" => self.push_log()?,
+                "backfill" => self.backfill()?,
                 _ => self.plots()?,
             }
         }
