@@ -209,7 +209,7 @@ impl Browser {
         let attach = json!({ "targetId": target, "flatten": true });
         let session = self.call(None, "Target.attachToTarget", attach).await;
         let session = session["sessionId"].as_str().unwrap().to_owned();
-        let page = Page { browser: self, session };
+        let page = Page { browser: self, session, clicks: AtomicU64::new(0) };
         for domain in ["Page", "Runtime", "Log", "Network"] {
             page.call(&format!("{domain}.enable"), json!({})).await;
         }
@@ -252,6 +252,7 @@ impl BrowserAnswers {
 pub(crate) struct Page {
     browser: &'static Browser,
     session: String,
+    clicks: AtomicU64,
 }
 
 impl Page {
@@ -333,7 +334,13 @@ impl Page {
         self.click_on(&found).await;
     }
 
+    /// How often something was clicked since this was asked last.
+    pub(crate) fn take_clicks(&self) -> u64 {
+        self.clicks.swap(0, Ordering::Relaxed)
+    }
+
     async fn click_on(&self, found: &str) {
+        self.clicks.fetch_add(1, Ordering::Relaxed);
         // What is in the document need not be there to be clicked yet.
         self.wait_for(&format!("({found})?.getClientRects().length")).await;
         let place = format!(
@@ -359,6 +366,11 @@ impl Page {
         self.key("Tab").await;
     }
 
+    /// Types where the focus is.
+    pub(crate) async fn write(&self, text: &str) {
+        self.call("Input.insertText", json!({ "text": text })).await;
+    }
+
     /// Presses a key.
     pub(crate) async fn key(&self, key: &str) {
         let text = if key.chars().count() == 1 { key } else { "" };
@@ -366,11 +378,7 @@ impl Page {
             "Tab" => 9,
             "Escape" => 27,
             "Enter" => 13,
-    /// Types where the focus is.
-    pub(crate) async fn write(&self, text: &str) {
-        self.call("Input.insertText", json!({ "text": text })).await;
-    }
-
+            "ArrowDown" => 40,
             _ => 0,
         };
         for kind in ["keyDown", "keyUp"] {
@@ -378,7 +386,6 @@ impl Page {
             let pressed = json!({
                 "type": kind, "key": key, "text": text, "windowsVirtualKeyCode": code,
             });
-            "ArrowDown" => 40,
             self.call("Input.dispatchKeyEvent", pressed).await;
         }
     }
