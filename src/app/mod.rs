@@ -284,7 +284,7 @@ impl App {
     async fn join(
         &mut self,
         mut attached: AttachedSource,
-        taken: TakenState,
+        mut taken: TakenState,
         PipelineWaits { cuts, budget, writable }: PipelineWaits,
     ) -> anyhow::Result<()> {
         let Self { settings, handles, tasks, .. } = self;
@@ -305,7 +305,8 @@ impl App {
         let (ways, edits, turns) = UpdateSenders::open();
         let (desk, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;
         let network = &common.network;
-        let keeper = from_table::open(settings, handles, network, &mut starts).await?;
+        let known = (taken.holding.clone(), taken.rows.take());
+        let keeper = from_table::open(settings, handles, network, known, &mut starts).await?;
         let keep = EndpointStore::new(settings, taken.holding.epoch());
         // The registry and its lanes alone hold the way to the ledger.
         let known = (&taken.backlog, taken.states.as_slice());

@@ -5,6 +5,7 @@
 //! changes nothing for it.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use ring::digest;
 use url::Url;
@@ -39,6 +40,11 @@ pub(super) fn read(field: &FieldReader<'_>, taken: &[String]) -> Option<String> 
 /// can be read.
 pub(super) fn of_url(url: &Url) -> String {
     hashed(url.host_str().unwrap_or_default().trim_matches(['[', ']']), url.as_str())
+}
+
+/// Where an endpoint's name is kept for a while that another one has by now: a name that nobody gives.
+pub(super) fn aside(name: &str) -> Arc<str> {
+    Arc::from(hashed(name, &format!("{name} aside")))
 }
 
 /// A name that is like `shown` as far as it can be, and is another one for each `whole`.

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::Map;
 use serde_json::Value as Json;
@@ -48,6 +49,8 @@ pub struct EndpointsFrom {
     pub watch: Vec<TableName>,
     /// An endpoint's keys; in strings stand the places of columns.
     template: Json,
+    /// The column by which a row stays the same endpoint whatever its name.
+    id: Option<String>,
     /// The column of an event's row, and the column with the values that an endpoint takes.
     matching: Option<(String, String)>,
     defaults: EndpointDefaults,
@@ -57,9 +60,9 @@ pub struct EndpointsFrom {
 /// The events that there are do not count: they are told apart by themselves.
 impl PartialEq for EndpointsFrom {
     fn eq(&self, other: &Self) -> bool {
-        let Self { table, watch, template, matching, defaults, rules: _ } = self;
+        let Self { table, watch, template, id, matching, defaults, rules: _ } = self;
         (table, watch, template) == (&other.table, &other.watch, &other.template)
-            && (matching, defaults) == (&other.matching, &other.defaults)
+            && (id, matching, defaults) == (&other.id, &other.matching, &other.defaults)
     }
 }
 
@@ -80,6 +83,7 @@ pub(super) fn read(
     let missing = "is missing: name the table, such as \"public.webhooks\"";
     let table = section.require("table", missing, identifiers::table);
     let watch = section.read("watch", watch);
+    let id = section.read("id", event::column);
     let matching = section.read("match", matching);
     let defaults = EndpointDefaults::new(terms.clone(), addresses);
     let missing = "is missing: write the keys of an [[endpoint]], such as name = \"wh-{{ id }}\"";
@@ -94,6 +98,7 @@ pub(super) fn read(
         watch: watch.unwrap_or_else(|| vec![table.clone()]),
         table,
         template: template?,
+        id,
         matching,
         defaults,
         rules: rules?.to_vec(),
@@ -263,6 +268,7 @@ impl EndpointsFrom {
             let checked = collect_in(key, value, &mut columns);
             debug_assert!(checked.is_ok(), "the file was checked");
         }
+        columns.extend(self.id.clone());
         columns.extend(self.matching.iter().map(|(_, column)| column.clone()));
         columns
     }
@@ -273,6 +279,23 @@ impl EndpointsFrom {
         let checked = self.template.get("name").map(|name| collect_in("name", name, &mut columns));
         debug_assert!(checked.is_none_or(|checked| checked.is_ok()), "the file was checked");
         columns
+    }
+
+    /// What tells a row from all others whatever its name; `None` where nothing does.
+    pub fn row_id(&self, row: &Map<String, Json>) -> Option<Arc<str>> {
+        let value = row.get(self.id.as_ref()?)?;
+        let id = text(value);
+        (!id.is_empty()).then(|| Arc::from(id))
+    }
+
+    /// Where what is kept of an endpoint waits while another one has its name: a name that no row has.
+    pub fn aside(name: &str) -> Arc<str> {
+        endpoint_name::aside(name)
+    }
+
+    /// Table and column of [`EndpointsFrom::row_id`], to tell its values from those of another one.
+    pub fn row_source(&self) -> Option<String> {
+        self.id.as_ref().map(|column| format!("{}.{column}", self.table.quoted()))
     }
 
     /// The column of the events' rows that endpoints are chosen by.

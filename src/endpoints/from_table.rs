@@ -33,14 +33,22 @@ use crate::endpoints::registry::change::EndpointChange;
 use crate::endpoints::registry::change::RegistryError;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
 use crate::endpoints::renamed_rows::renamed;
+use crate::endpoints::row_ids;
+use crate::endpoints::wanted_rows::WantedEndpoint;
+use crate::endpoints::wanted_rows::wanted;
 use crate::pipeline::endpoint_update::RefreshRequest;
 use crate::pipeline::endpoint_update::WatchedTables;
 use crate::pipeline::handles::SharedHandles;
 use crate::preflight::endpoint_rows::Row;
 use crate::preflight::endpoint_rows::rows;
 use crate::preflight::inspection::InspectionSessions;
+use crate::store;
+use crate::store::endpoint_rows;
+use crate::store::endpoint_rows::NamesByRow;
 use crate::store::error::StoreError;
+use crate::store::ownership::StateOwnership;
 use crate::store::renames::EndpointRename;
+use crate::store::state_error::StateError;
 use crate::task::TaskOwner;
 use crate::telemetry::metrics::WalhookMetrics;
 use crate::telemetry::obstacles::NamedObstacle;
@@ -68,6 +76,10 @@ pub(crate) struct TableKeeper {
     from: EndpointsFrom,
     server: ServerSettings,
     sessions: InspectionSessions,
+    state: ServerSettings,
+    holding: StateOwnership,
+    /// Which endpoint each row is, as it is written down.
+    saved: NamesByRow,
     /// The rows whose endpoints are there, by name.
     rows: BTreeMap<Arc<str>, Row>,
     refused: RequestRefused,
@@ -80,25 +92,21 @@ pub(crate) struct TableKeeper {
     told_without_place: usize,
 }
 
-/// What a reading of the table asks for: endpoints by name, and what is wrong with rows.
-#[derive(Default)]
-struct WantedEndpoint {
-    endpoints: BTreeMap<Arc<str>, (Endpoint, Row)>,
-    problems: Vec<(String, String)>,
-}
-
-/// Adds the endpoints of the table, if the configuration names one, to those that are there already.
+/// Adds the endpoints of the table, if the configuration names one, to those that are there already. `rows`: as
+/// they were read before.
 ///
 /// # Errors
-/// The table cannot be read.
+/// The table cannot be read, or the state not be written.
 pub(crate) async fn open(
     settings: &Settings,
     handles: &SharedHandles,
     network: &DeliveryNetwork,
+    (holding, rows): (StateOwnership, Option<Vec<Row>>),
     starts: &mut Vec<InitialEndpoint>,
 ) -> anyhow::Result<Option<TableKeeper>> {
     let Some(from) = &settings.endpoints_from else { return Ok(None) };
-    let opened = TableKeeper::open(settings, from, handles, network, starts).await;
+    let known = (holding, rows);
+    let opened = TableKeeper::open(settings, from, handles, network, known, starts).await;
     Ok(Some(opened.context("cannot read the table of [endpoints_from]")?))
 }
 
@@ -112,12 +120,16 @@ impl TableKeeper {
         from: &EndpointsFrom,
         handles: &SharedHandles,
         network: &DeliveryNetwork,
+        (holding, rows): (StateOwnership, Option<Vec<Row>>),
         starts: &mut Vec<InitialEndpoint>,
     ) -> anyhow::Result<Self> {
         let mut keeper = Self {
             from: from.clone(),
             server: settings.postgres.server.clone(),
             sessions: InspectionSessions::default(),
+            state: settings.state.clone(),
+            holding,
+            saved: NamesByRow::new(),
             rows: BTreeMap::new(),
             refused: handles.refused.clone(),
             obstacles: handles.obstacles.clone(),
@@ -126,10 +138,13 @@ impl TableKeeper {
             without_place: 0,
             told_without_place: 0,
         };
-        let rows = keeper.read(None).await?;
+        let rows = match rows {
+            Some(rows) => rows,
+            None => keeper.read(None).await?,
+        };
         let taken: BTreeSet<Arc<str>> =
             starts.iter().map(|start| Arc::clone(&start.endpoint.name)).collect();
-        let WantedEndpoint { endpoints, mut problems } = keeper.wanted(rows, &taken);
+        let WantedEndpoint { endpoints, mut problems } = wanted(&keeper.from, rows, &taken);
         for (name, (mut endpoint, row)) in endpoints {
             if starts.len() >= ENDPOINTS_MAX {
                 keeper.without_place += 1;
@@ -148,6 +163,7 @@ impl TableKeeper {
             });
         }
         keeper.tell(problems);
+        keeper.save().await?;
         Ok(keeper)
     }
 
@@ -219,8 +235,8 @@ impl TableKeeper {
         let roster = orders.roster();
         let others = roster.0.iter().filter(|shown| shown.origin != EndpointOrigin::Table);
         let others = others.map(|shown| Arc::clone(&shown.endpoint.name)).collect();
-        let WantedEndpoint { endpoints: wanted, mut problems } = self.wanted(rows, &others);
-        let (wanted, mut again) = self.rename(orders, wanted, &mut problems).await;
+        let WantedEndpoint { endpoints: wanted, mut problems } = wanted(&self.from, rows, &others);
+        let (wanted, mut again) = self.rename(orders, wanted, &others, &mut problems).await;
         let gone: Vec<Arc<str>> = self.rows.keys().cloned().collect();
         let gone = gone.into_iter().filter(|name| !wanted.contains_key(name));
         for name in gone.collect::<Vec<_>>() {
@@ -265,47 +281,110 @@ impl TableKeeper {
             }
         }
         self.tell(problems);
+        self.write_down().await;
         again
     }
 
-    /// Gives endpoints the names that their rows have by now: of those that are gone and those that are
-    /// new, each that is the same but for its name, and has no double. Tells whether one is to be tried again.
+    /// Gives endpoints the names that their rows have by now: by the column that tells rows apart, if there is
+    /// one, and else to each of those that are gone that one of those that are new is the same but for its
+    /// name, and has no double. Tells whether one is to be tried again.
     async fn rename(
         &mut self,
         orders: &RegistryHandle,
         mut wanted: BTreeMap<Arc<str>, (Endpoint, Row)>,
+        others: &BTreeSet<Arc<str>>,
         problems: &mut Vec<(String, String)>,
     ) -> (BTreeMap<Arc<str>, (Endpoint, Row)>, bool) {
-        let mut again = false;
-        let roster = orders.roster();
-        let gone = self.rows.keys().filter(|name| !wanted.contains_key(*name));
-        let gone: Vec<Arc<Endpoint>> =
-            gone.filter_map(|name| Some(Arc::clone(&roster.find(name)?.endpoint))).collect();
-        for (from, to) in renamed(&gone, &wanted, &self.rows) {
-            let Some((endpoint, row)) = wanted.get(&to).cloned() else { continue };
+        let mut stuck: Vec<(Arc<str>, Arc<str>)> = Vec::new();
+        for (from, to) in self.renames(orders, &wanted, others) {
+            // Behind one that cannot be given the name that it has to leave, nobody moves.
+            let is_behind = stuck.iter().any(|(before, _)| *before == to);
+            let roster = orders.roster();
+            let Some(shown) = roster.find(&from) else { continue };
+            let Some(known) = self.rows.get(&from).cloned() else { continue };
+            let moved =
+                || (Endpoint { name: Arc::clone(&to), ..Endpoint::clone(&shown.endpoint) }, known);
+            let (endpoint, row) = wanted.get(&to).cloned().unwrap_or_else(moved);
             let by = format!("table {}", self.from.table);
-            let (from, to) = (Arc::clone(&from), Arc::clone(&to));
             let rename =
                 EndpointRename { from: Arc::clone(&from), to: Arc::clone(&to), by, row: None };
             let change = EndpointChange::Rename { rename, endpoint: Box::new(endpoint) };
-            match orders.give(vec![change], None).await {
-                Ok(_) => {
+            let made = match is_behind {
+                true => Ok(false),
+                false => orders.give(vec![change], None).await.map(|_| true),
+            };
+            match made {
+                Ok(true) => {
                     self.rows.remove(&from);
                     self.rows.insert(to, row);
+                    continue;
                 }
-                // It stays what it is, and is tried again.
-                Err(error) => {
-                    again = true;
-                    problems.push((from.to_string(), error.to_string()));
-                    wanted.remove(&to);
-                    let Some(known) = self.rows.get(&from).cloned() else { continue };
-                    if let Some(shown) = roster.find(&from) {
-                        wanted.insert(from, (Endpoint::clone(&shown.endpoint), known));
-                    }
-                }
+                Ok(false) => {}
+                Err(error) => problems.push((from.to_string(), error.to_string())),
             }
+            stuck.push((from, to));
         }
-        (wanted, again)
+        // These stay what they are, and are tried again.
+        for (_, to) in &stuck {
+            wanted.remove(to);
+        }
+        let roster = orders.roster();
+        for (from, _) in &stuck {
+            let known = roster.find(from).zip(self.rows.get(from));
+            let Some((shown, row)) = known else { continue };
+            wanted.insert(Arc::clone(from), (Endpoint::clone(&shown.endpoint), row.clone()));
+        }
+        (wanted, !stuck.is_empty())
+    }
+
+    fn renames(
+        &self,
+        orders: &RegistryHandle,
+        wanted: &BTreeMap<Arc<str>, (Endpoint, Row)>,
+        others: &BTreeSet<Arc<str>>,
+    ) -> Vec<(Arc<str>, Arc<str>)> {
+        let named = row_ids::names(&self.from, self.rows.iter());
+        let to_be = row_ids::names(&self.from, wanted.iter().map(|(name, (_, row))| (name, row)));
+        let mut renames = row_ids::moves(&named, &to_be, others);
+        let roster = orders.roster();
+        let gone = self.rows.iter().filter(|(name, _)| !wanted.contains_key(*name));
+        let gone = gone.filter(|(_, row)| self.from.row_id(row).is_none());
+        let gone: Vec<Arc<Endpoint>> =
+            gone.filter_map(|(name, _)| Some(Arc::clone(&roster.find(name)?.endpoint))).collect();
+        let alike = renamed(&gone, wanted, &self.rows).into_iter().filter(|(_, to)| {
+            wanted.get(to).is_some_and(|(_, row)| self.from.row_id(row).is_none())
+        });
+        renames.extend(alike);
+        renames
+    }
+
+    /// Has [`TableKeeper::save`] done, however long the state is away.
+    async fn write_down(&mut self) {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
+        while let Err(error) = self.save().await {
+            let is_over = !error.may_be_mended();
+            let error = format!("{:#}", anyhow::Error::new(error));
+            tracing::debug!(error, "cannot write down which endpoints the rows are");
+            if is_over {
+                return; // another walhook has the slot, which ends this one
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// Writes down which endpoint each row is, if that has changed: no event goes by it before.
+    async fn save(&mut self) -> Result<(), StateError> {
+        let Some(source) = self.from.row_source() else { return Ok(()) };
+        let names = row_ids::names(&self.from, self.rows.iter());
+        if names == self.saved {
+            return Ok(());
+        }
+        let gone = self.saved.keys().filter(|id| !names.contains_key(*id));
+        let gone: Vec<Arc<str>> = gone.cloned().collect();
+        let mut session = store::connect_within(&self.state, store::ANSWER_SOON).await?;
+        endpoint_rows::save(&mut session.client, &self.holding, &source, &names, &gone).await?;
+        self.saved = names;
+        Ok(())
     }
 
     /// Makes all changes as one order, which tells ledger and pump of all endpoints once instead of for
@@ -332,39 +411,6 @@ impl TableKeeper {
         }
         self.rows.extend(wanted.into_iter().map(|(name, (_, row))| (name, row)));
         BTreeMap::new()
-    }
-
-    /// The endpoints that the rows are to be, whose names must not be among `taken`.
-    fn wanted(&self, rows: Vec<Row>, taken: &BTreeSet<Arc<str>>) -> WantedEndpoint {
-        let mut wanted = WantedEndpoint::default();
-        for row in rows {
-            let read = self.from.endpoint(&row);
-            let is_taken = read.as_ref().is_ok_and(|endpoint| {
-                taken.contains(&endpoint.name) || wanted.endpoints.contains_key(&endpoint.name)
-            });
-            let (endpoint, problem) = match read {
-                Ok(endpoint) if is_taken => {
-                    let why = "there is an endpoint of this name already: make them differ";
-                    let problem = (endpoint.name.to_string(), why.to_owned());
-                    (self.from.unusable(&row, true, why), Some(problem))
-                }
-                Ok(endpoint) => (Some(endpoint), None),
-                Err((name, why)) => {
-                    let mut unusable = self.from.unusable(&row, false, &why);
-                    let is_taken = |endpoint: &Endpoint| {
-                        taken.contains(&endpoint.name)
-                            || wanted.endpoints.contains_key(&endpoint.name)
-                    };
-                    if unusable.as_ref().is_some_and(is_taken) {
-                        unusable = self.from.unusable(&row, true, &why);
-                    }
-                    (unusable, Some((name, why)))
-                }
-            };
-            wanted.problems.extend(problem);
-            wanted.endpoints.extend(endpoint.map(|e| (Arc::clone(&e.name), (e, row))));
-        }
-        wanted
     }
 
     /// All rows, as of a moment when transaction `xid` is visible.

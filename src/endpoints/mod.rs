@@ -6,8 +6,12 @@
 //! | `from_table` | Keeps the endpoints of a table current |
 //! | `registry` | The registry |
 //! | `renamed_rows` | Which rows of the table are those of before under another name |
+//! | `row_ids` | The same, by a column that tells rows apart |
+//! | `wanted_rows` | The endpoints that rows are to be |
 
 pub(crate) mod admin;
 pub(crate) mod from_table;
 pub(crate) mod registry;
 mod renamed_rows;
+pub(crate) mod row_ids;
+mod wanted_rows;

@@ -11,6 +11,7 @@ use crate::clock::host_now;
 use crate::config::configuration::Settings;
 use crate::endpoints::registry::snapshot::EndpointSnapshot;
 use crate::endpoints::registry::snapshot::ListedEndpoint;
+use crate::endpoints::row_ids;
 use crate::event::dedupe::VALUES_MAX;
 use crate::failpoint;
 use crate::flow::backlog::BacklogStanding;
@@ -24,6 +25,7 @@ use crate::ledger::writer::StateWriter;
 use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::process_name::own_name;
+use crate::preflight::endpoint_rows::Row;
 use crate::preflight::orphans;
 use crate::preflight::orphans::OrphanedDeliveries;
 use crate::preflight::ownership;
@@ -82,6 +84,8 @@ pub(crate) struct TakenState {
     pub(crate) letters: Vec<(Arc<str>, u64)>,
     /// Endpoints that were made at run time.
     pub(crate) stored: Vec<StoredEndpoint>,
+    /// The rows of the endpoints' table, where they were read to see which have other names.
+    pub(crate) rows: Option<Vec<Row>>,
     /// Which endpoints are paused, and where they pointed.
     pub(crate) states: Vec<EndpointState>,
     /// What the backlog holds, by endpoint.
@@ -177,6 +181,11 @@ pub(crate) async fn take(
     failpoint::reached(failpoint::STATE_BEGUN);
     SlotOwner::new(&settings.events).save(&session.client, &holding).await?;
     rename(settings, &mut session, &holding).await?;
+    let stored = endpoints::load(&session.client, slot).await?;
+    let others = settings.endpoints.iter().map(|endpoint| Arc::clone(&endpoint.name));
+    let others = others.chain(stored.iter().map(|stored| Arc::from(stored.name.as_str())));
+    let others = others.collect();
+    let rows = row_ids::take_over(settings, &mut session.client, &holding, &others).await?;
     let ahead = progress::load_ahead(&session.client, slot).await?;
     let fronts = progress::load_fronts(&session.client, slot).await?;
     let standing = |size: BacklogSize| {
@@ -185,7 +194,6 @@ pub(crate) async fn take(
     };
     let sizes = backlog::sizes(&session.client, slot).await?;
     let backlog = sizes.into_iter().map(standing).collect();
-    let stored = endpoints::load(&session.client, slot).await?;
     let states = endpoint_states::load(&session.client, slot).await?;
     let letters = dead_letters::sizes(&session.client, slot).await?;
     let remembered = remembered(settings, &session).await?;
@@ -213,6 +221,7 @@ pub(crate) async fn take(
         fronts,
         letters,
         stored,
+        rows,
         states,
         backlog,
         past,

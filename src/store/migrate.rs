@@ -132,6 +132,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "backfills",
         sql: include_str!("../../sql/migrations/0020_backfills.sql"),
     },
+    Migration {
+        version: 24,
+        name: "endpoint_rows",
+        sql: include_str!("../../sql/migrations/0024_endpoint_rows.sql"),
+    },
 ];
 
 /// What PostgreSQL says where a table is other than the migrations have made it.

@@ -27,6 +27,7 @@
 //! | `crash_records` | How the runs of a slot ended |
 //! | `dead_letters` | Dead letters |
 //! | `dial` | Gets from a connection URL to an open `ServerTransport` |
+//! | `endpoint_rows` | Which endpoint each row of the table of endpoints was |
 //! | `endpoint_states` | What is known of endpoints beside their settings, wherever they were made |
 //! | `endpoints` | Endpoints that were made at run time |
 //! | `error` | Why PostgreSQL could not be reached, or did not do what it was asked |
@@ -70,6 +71,7 @@ pub mod certificate;
 pub mod crash_records;
 pub mod dead_letters;
 pub mod dial;
+pub mod endpoint_rows;
 pub mod endpoint_states;
 pub mod endpoints;
 pub mod error;

@@ -44,7 +44,7 @@ pub struct RenameObstacles {
 
 /// Before a row of the old name is given the new one, what the new one has of the same event. Each
 /// statement has the slot as $1, the old name as $2 and the new one as $3.
-const CARRY_OVER: [&str; 15] = [
+const CARRY_OVER: [&str; 17] = [
     "UPDATE walhook.books b SET captured = b.captured - twice.rows
        FROM (SELECT o.table_schema, o.table_name, count(*) AS rows
                FROM walhook.backlog o JOIN walhook.backlog n
@@ -101,6 +101,8 @@ const CARRY_OVER: [&str; 15] = [
         SET paused_at = coalesce(e.paused_at, excluded.paused_at),
             paused_by = coalesce(e.paused_by, excluded.paused_by)",
     "DELETE FROM walhook.endpoint_states WHERE slot = $1 AND endpoint = $2",
+    "DELETE FROM walhook.endpoint_rows WHERE slot = $1 AND endpoint = $3",
+    "UPDATE walhook.endpoint_rows SET endpoint = $3 WHERE slot = $1 AND endpoint = $2",
     // There and back again: each of both is to be carried out the next time.
     "DELETE FROM walhook.renames WHERE slot = $1 AND old_name = $3 AND new_name = $2",
 ];
@@ -182,6 +184,21 @@ pub async fn at_start(
     }
     tx.commit().await?;
     Ok(is_due)
+}
+
+/// Carries out a rename before anything moves, whether or not it was carried out before.
+///
+/// # Errors
+/// As [`at_start`].
+pub async fn carry_out(
+    client: &mut Client,
+    holding: &StateOwnership,
+    rename: &EndpointRename,
+) -> Result<(), StateError> {
+    let tx = begin(client).await?;
+    guard(&tx, holding).await?;
+    carry_over(&tx, holding, rename).await?;
+    Ok(tx.commit().await?)
 }
 
 /// What stands in the way of a rename while walhook runs.

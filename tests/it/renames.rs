@@ -248,3 +248,92 @@ async fn a_row_with_another_name_is_the_same_endpoint_and_one_with_another_url_i
     assert_eq!(taken(&receiver, before), expected(20), "in order by key");
     service.stop().await;
 }
+
+const HOOKS: &str = "CREATE TABLE ids (id int PRIMARY KEY, name text NOT NULL, url text NOT NULL);";
+
+/// What the books say of one endpoint.
+fn books_of(name: &str) -> String {
+    let sums = "concat_ws(' ', captured, delivered, dead, pending)";
+    format!("SELECT coalesce(max({sums}), '') FROM walhook.balance WHERE endpoint = '{name}'")
+}
+
+/// Endpoints of the rows of `ids`, told apart by their id.
+fn by_id(database: &Database) -> String {
+    let rest = format!(
+        "{EVENT}[endpoints]\nallow = [\"127.0.0.0/8\"]\n\n[endpoints_from]\ntable = \"public.ids\"\nid = \"id\"\n\
+         [endpoints_from.endpoint]\nname = \"{{{{ name }}}}\"\nurl = \"{{{{ url }}}}\"\n\
+         retry = {{ delays = [\"10ms\", \"1h\"] }}\n"
+    );
+    configuration(database, &rest)
+}
+
+#[tokio::test]
+async fn rows_with_an_id_stay_the_same_endpoints_while_walhook_is_away() {
+    let (database, sql) = database().await;
+    sql.batch_execute(HOOKS).await.unwrap();
+    let (receiver, takes) = receiver();
+    let rows = format!(
+        "INSERT INTO ids VALUES (1, 'crm', '{}'), (2, 'erp', 'http://127.0.0.1:1/'), (3, 'old', 'http://127.0.0.1:1/')",
+        receiver.url()
+    );
+    sql.batch_execute(&rows).await.unwrap();
+    let toml = by_id(&database);
+    let mut service = Service::start(&toml).await;
+    insert(&sql, 1, 10).await;
+    wait_for_text(&sql, BOOKS, "crm 10 0 1 9, erp 10 0 0 10, old 10 0 0 10").await;
+    service.program.kill();
+    service.program.wait(AMPLE).await;
+
+    // Two exchange their names, and one gets the name of a row that is gone.
+    let renamed = "UPDATE ids SET name = CASE id WHEN 1 THEN 'erp' ELSE 'crm' END WHERE id < 3;
+         DELETE FROM ids WHERE id = 3";
+    sql.batch_execute(renamed).await.unwrap();
+    let mut service = Service::start(&toml).await;
+    insert(&sql, 11, 20).await;
+    wait_for_text(&sql, BOOKS, "crm 20 0 0 20, erp 20 0 1 19, old 10 0 0 10").await;
+    service.stop().await;
+    sql.batch_execute("UPDATE ids SET name = 'old' WHERE id = 1").await.unwrap();
+    let mut service = Service::start(&toml).await;
+    let aside = "SELECT count(*) FROM walhook.balance
+                  WHERE endpoint LIKE 'old-%' AND captured = 10 AND pending = 10";
+    assert_eq!(sql.text(aside).await, "1", "what waited for the row that is gone is not another's");
+    takes.store(true, Ordering::Relaxed);
+    let before = receiver.count();
+    assert_eq!(service.cli(&["endpoints", "try-now", "old"]).await.0, Some(0));
+    let own = &books_of("old");
+    wait_for_text(&sql, own, "20 19 1 0").await;
+    assert_eq!(taken(&receiver, before), expected(20), "in order by key, each once");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn rows_with_an_id_stay_the_same_endpoints_with_other_settings_too() {
+    let (database, sql) = database().await;
+    sql.batch_execute(HOOKS).await.unwrap();
+    let (receiver, takes) = receiver();
+    takes.store(true, Ordering::Relaxed);
+    let rows = "INSERT INTO ids VALUES (1, 'crm', 'http://127.0.0.1:1/'), (2, 'erp', 'http://127.0.0.1:1/'),
+                                       (3, 'old', 'http://127.0.0.1:1/')";
+    sql.batch_execute(rows).await.unwrap();
+    let mut service = Service::start(&by_id(&database)).await;
+    insert(&sql, 1, 10).await;
+    wait_for_text(&sql, BOOKS, "crm 10 0 0 10, erp 10 0 0 10, old 10 0 0 10").await;
+    let renamed = format!(
+        "BEGIN; UPDATE ids SET name = 'eu', url = '{}' WHERE id = 1; DELETE FROM ids WHERE id = 3;
+         UPDATE ids SET name = 'old' WHERE id = 2; COMMIT",
+        receiver.url()
+    );
+    sql.batch_execute(&renamed).await.unwrap();
+    insert(&sql, 11, 12).await;
+    wait_for_text(&sql, &books_of("eu"), "12 11 1 0").await;
+    assert_eq!(taken(&receiver, 0), expected(12), "in order by key, at the new address");
+    // What waited for the row that is gone was given up, and not given to the one that has its name by now.
+    let letters = "SELECT count(*) FROM walhook.dead_letters WHERE endpoint LIKE 'old-%' AND failure_class = 'deleted'";
+    wait_for_text(&sql, letters, "10").await;
+    let own = &books_of("old");
+    wait_for_text(&sql, own, "12 0 0 12").await;
+    let known =
+        "SELECT string_agg(row_id || endpoint, ' ' ORDER BY row_id) FROM walhook.endpoint_rows";
+    wait_for_text(&sql, known, "1eu 2old").await;
+    service.stop().await;
+}

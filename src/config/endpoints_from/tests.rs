@@ -8,6 +8,7 @@ fn from(template: Json) -> EndpointsFrom {
         table: TableName::new("public", "webhooks"),
         watch: vec![TableName::new("public", "webhooks")],
         template,
+        id: None,
         matching: Some(("rule_id".to_owned(), "rules".to_owned())),
         defaults: EndpointDefaults::new(EndpointTerms::defaults("test"), AddressPolicy::Public),
         rules: vec![ocr_wallet::event(None)],
