@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
 mod backfills;
+mod night;
 
 use std::sync::Arc;
 
