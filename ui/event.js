@@ -52,7 +52,8 @@ function Attempt({ of, before, url, isNew }) {
 }
 
 export function Event({ name, health }) {
-  const [since, setSince] = useState(null);
+  // The attempts that there were when it was sent again: others are its outcome, whatever the clocks say.
+  const [known, setKnown] = useState(null);
   const load = useLoad(() => api.get(`/api/v1/events/${api.part(name)}`), [name], 5);
   const urls = Object.fromEntries((health?.status?.endpoints ?? []).map((one) => [one.name, one.url]));
   return html`<div><h1>${t("Event")}</h1>
@@ -64,8 +65,8 @@ export function Event({ name, health }) {
           <dt>${t("Table")}</dt><dd><${Data} of=${data.table} /></dd>
           <dt>${t("Key")}</dt><dd><a href=${link("events", "", { key: data.key, since: "all" })}><${Data} of=${data.key} /></a></dd>
         </dl>
-        ${endpoints.map((endpoint) => html`<${At} key=${endpoint} endpoint=${endpoint} data=${data} url=${urls[endpoint]} since=${since}
-          sent=${() => { setSince(new Date().toISOString()); load.again(); }} />`)}
+        ${endpoints.map((endpoint) => html`<${At} key=${endpoint} endpoint=${endpoint} data=${data} url=${urls[endpoint]} known=${known}
+          sending=${() => setKnown(new Set(data.attempts.map((one) => one.id)))} sent=${load.again} />`)}
         <h2>${t("The same row before and after")}</h2>
         <${Neighbours} of=${[...data.earlier].reverse()} label=${t("Earlier")} />
         <${Neighbours} of=${data.later} label=${t("Later")} />`;
@@ -77,12 +78,13 @@ function Neighbours({ of, label }) {
     <a href=${link("event", one.event_id)}><code>${one.event_id.slice(0, 20)}…</code></a> <${Data} of=${one.event_type} /> <${Badge} of=${one.outcome} /> <${Time} at=${one.created_at} /></li>`)}</ul>`}</div>`;
 }
 
-function At({ endpoint, data, url, since, sent }) {
+function At({ endpoint, data, url, known, sending, sent }) {
   const attempts = data.attempts.filter((one) => one.endpoint === endpoint).reverse();
   const waiting = data.waiting.filter((one) => one.endpoint === endpoint);
   const letter = data.dead_letters.find((one) => one.endpoint === endpoint);
   const last = attempts.at(-1);
   const resend = async () => {
+    sending();
     if (letter && letter.state === "dead") {
       await api.bare(`/api/v1/dead-letters/${letter.id}/resend`);
     } else {
@@ -94,7 +96,7 @@ function At({ endpoint, data, url, since, sent }) {
     <h2><a href=${link("endpoints", endpoint)}><${Data} of=${endpoint} /></a>
       ${letter && html` <a href=${link("letters", "", { event_id: data.event_id, state: "all" })}><${Badge} of=${letter.state} /></a>`}</h2>
     <ol class="line">
-      ${attempts.map((one, place) => html`<${Attempt} key=${`${one.id}/${place}`} of=${one} before=${attempts[place - 1]} url=${url} isNew=${since !== null && one.created_at >= since} />`)}
+      ${attempts.map((one, place) => html`<${Attempt} key=${`${one.id}/${place}`} of=${one} before=${attempts[place - 1]} url=${url} isNew=${known !== null && !known.has(one.id)} />`)}
       ${waiting.map((one) => html`<li class="wait next">${one.next_attempt_at
         ? html`${t("Next attempt")} <${Time} at=${one.next_attempt_at} ahead />`
         : t("Next attempt as soon as the endpoint takes it")}

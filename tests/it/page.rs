@@ -4,6 +4,7 @@
 
 mod backfills;
 mod night;
+mod reading;
 
 use std::sync::Arc;
 
