@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 #![expect(clippy::panic, reason = "a test may stop at once, and then shows what the program said")]
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -44,11 +46,16 @@ pub(crate) struct Program {
     home: TempDir,
 }
 
+/// The program under test: for measurements, `WALHOOK_BINARY` names another build of it.
+fn binary() -> OsString {
+    env::var_os("WALHOOK_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_walhook").into())
+}
+
 impl Program {
     /// Starts `walhook ARGS` with `toml` as its `walhook.toml`, and `env` added to the environment.
     pub(crate) fn start(args: &[&str], toml: &str, env: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_walhook"));
+        let mut command = Command::new(binary());
         let config = home.path().join("walhook.toml");
         fs::write(&config, toml).unwrap();
         command.args(args).env("WALHOOK_CONFIG", config);
