@@ -182,6 +182,7 @@ async fn open_secrets(settings: &Settings) -> anyhow::Result<()> {
 /// What keeps walhook from having its own tables.
 async fn state_refusal(settings: &Settings) -> Result<Option<SetupDiagnostic>, StateError> {
     let session = store::connect(&settings.state).await?;
+    store::is_direct(&session.client).await?;
     match migrate::lacking(&session.client).await? {
         None => Ok(None),
         Some(StateError::NoPrivilege { role, sql, .. }) => {

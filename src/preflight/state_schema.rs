@@ -19,6 +19,7 @@ const UPGRADE_MAX: Duration = Duration::from_secs(24 * 3600);
 pub(crate) async fn open(settings: &Settings) -> Result<SqlSession, StateError> {
     // An index over a large table takes its time, and so does the wait for another walhook.
     let mut session = store::connect_within(&settings.state, UPGRADE_MAX).await?;
+    store::is_direct(&session.client).await?;
     migrate::migrate(&mut session.client).await?;
     Ok(session)
 }

@@ -11,6 +11,7 @@ use crate::replication::exit_code::EXIT_NOT_SET_UP;
 use crate::replication::exit_code::EXIT_SLOT_LOST;
 use crate::replication::gap::ChangeGap;
 use crate::replication::gap::dated;
+use crate::replication::managed_service::ManagedService;
 use crate::replication::schema_fault::SchemaFault;
 use crate::replication::wire::quote::identifier;
 
@@ -26,9 +27,11 @@ pub enum SetupDiagnostic {
     },
     WalLevel {
         level: String,
+        service: Option<ManagedService>,
     },
     NoReplicationRight {
         role: String,
+        service: Option<ManagedService>,
     },
     /// `max` is missing where PostgreSQL does not say whether walsenders or connections ran out.
     NoFreeWalSender {
@@ -441,7 +444,10 @@ impl SetupDiagnostic {
                  parameter wal_level)"
                     .to_owned()
             }
-            Self::NoReplicationRight { role } => format!(
+            Self::NoReplicationRight { role, service: Some(service) } => {
+                format!("on {}: {}", service.name(), service.replication_right(role))
+            }
+            Self::NoReplicationRight { role, .. } => format!(
                 "run `ALTER ROLE {} REPLICATION;` as a superuser (on RDS: `GRANT rds_replication \
                  TO {};`)",
                 identifier(role),

@@ -18,6 +18,7 @@
 //! | `exit_code` | What `walhook` exits with when its source stops |
 //! | `gap` | Changes that are lost, or may be: why, from where to where, and what to do |
 //! | `gap_survey` | Finds what is missing between what was settled and what the server is going to send |
+//! | `managed_service` | Whose server it is, and what is done there in place of the usual statements |
 //! | `pgoutput` | Decodes pgoutput, PostgreSQL's logical-replication message format |
 //! | `positions` | Which positions of the stream are believed |
 //! | `questions` | What the stream does not tell, asked over a session of plain SQL |
@@ -43,6 +44,7 @@ pub mod error;
 pub mod exit_code;
 pub mod gap;
 pub mod gap_survey;
+pub mod managed_service;
 pub mod pgoutput;
 mod positions;
 mod questions;

@@ -153,6 +153,12 @@ pub enum StoreError {
          host and port of the connection URL"
     )]
     NotPostgres { at: String },
+    /// `what`: how it was recognised.
+    #[error(
+        "what listens there is a connection pooler, such as PgBouncer ({what}): give walhook the address of the \
+         server itself, for [postgres] url and for [state] url"
+    )]
+    Pooler { what: String },
     #[error(
         "PostgreSQL is older than 14, which walhook needs: upgrade it, or point the URL to a newer one"
     )]
@@ -216,6 +222,7 @@ impl StoreError {
             | Self::NoDatabase { .. }
             | Self::NotInUtf8 { .. }
             | Self::TooOld(_)
+            | Self::Pooler { .. }
             | Self::UnsupportedAuthentication { .. }
             | Self::NoChannelBinding
             | Self::ServerNotProven(_)
@@ -234,6 +241,7 @@ impl StoreError {
             | Self::NoDatabase { .. }
             | Self::NotInUtf8 { .. }
             | Self::TooOld(_)
+            | Self::Pooler { .. }
             | Self::TooManyConnections(_)
             | Self::UnsupportedAuthentication { .. }
             | Self::NoChannelBinding
@@ -291,6 +299,7 @@ impl StoreError {
             | Self::TooManyConnections(_)
             | Self::NotReady(_)
             | Self::TooOld(_)
+            | Self::Pooler { .. }
             | Self::LogIn(_)
             | Self::ReadOnly { .. }
             | Self::ReadWrite { .. }
@@ -348,6 +357,7 @@ impl StoreError {
             | Self::LogIn(_)
             | Self::ServerNotProven(_)
             | Self::Protocol { .. }
+            | Self::Pooler { .. }
             | Self::Refused(_)
             | Self::Query(_) => false,
         }
@@ -376,6 +386,10 @@ impl StoreError {
                     && cause.to_string().contains("idle_session_timeout") =>
             {
                 Self::TooOld(cause)
+            }
+            // PostgreSQL names unknown ones in other words.
+            _ if cause.message.starts_with("unsupported startup parameter") => {
+                Self::Pooler { what: cause.message }
             }
             _ => Self::Refused(cause),
         }

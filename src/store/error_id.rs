@@ -27,6 +27,7 @@ impl StoreError {
             Self::TooOld(_) => "server-too-old",
             Self::UnsupportedAuthentication { .. } => "unsupported-authentication",
             Self::NoChannelBinding => "no-channel-binding",
+            Self::Pooler { .. } => "pooler",
             Self::NotPostgres { .. } => "not-postgres",
             Self::LogIn(_) => "login-broken",
             Self::ServerNotProven(_) => "server-not-proven",

@@ -225,6 +225,26 @@ pub async fn connect_with_own_path(
     connect_pinned(server, limit, &[]).await
 }
 
+/// Makes sure that a session has the settings that it asked for: a pooler that was told to ignore them, or that gives each
+/// transaction another session, does not pass them on.
+///
+/// # Errors
+/// [`StoreError::Pooler`], or that the server cannot be asked.
+pub async fn is_direct(client: &Client) -> Result<(), StoreError> {
+    let question = "SELECT pg_catalog.current_setting('row_security') = 'off'
+                       AND pg_catalog.current_setting('TimeZone') = 'UTC'";
+    let answer = client.simple_query(question).await?;
+    let is_set = answer
+        .iter()
+        .any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")));
+    match is_set {
+        true => Ok(()),
+        false => {
+            Err(StoreError::Pooler { what: "the session does not have its settings".to_owned() })
+        }
+    }
+}
+
 async fn connect_pinned(
     server: &ServerSettings,
     limit: Duration,

@@ -33,6 +33,7 @@ mod large_rows;
 mod large_transaction;
 mod letters;
 mod lookups;
+mod managed;
 mod many_endpoints;
 mod memory;
 mod messages;

@@ -10,7 +10,6 @@
 
 mod address;
 pub mod file;
-pub mod service;
 pub mod sql;
 pub mod survey;
 
@@ -32,7 +31,6 @@ use crate::cli::GlobalOptions;
 use crate::cli::exit::CommandError;
 use crate::cli::exit::ExitStatus;
 use crate::cli::init::file::FileContents;
-use crate::cli::init::service::ManagedService;
 use crate::cli::init::survey::DatabaseSurvey;
 use crate::cli::init::survey::RelationKind;
 use crate::cli::init::survey::SurveyedTable;
@@ -41,6 +39,7 @@ use crate::cli::terminal;
 use crate::cli::terminal::visible;
 use crate::config;
 use crate::config::settings::ServerSettings;
+use crate::replication::managed_service::ManagedService;
 use crate::store;
 
 const DATABASE_VARIABLE: &str = "DATABASE_URL";

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::cli::init::service::ManagedService;
 use crate::cli::init::survey::DatabaseSurvey;
 use crate::cli::init::survey::StateSchema;
 use crate::cli::init::survey::SurveyedTable;
 use crate::cli::terminal::visible;
 use crate::flow::relation::TableName;
+use crate::replication::managed_service::ManagedService;
 
 /// The first version that publishes stored generated columns.
 const GENERATED_SINCE: i64 = 180_000;

@@ -3,9 +3,9 @@
 use tokio_postgres::Client;
 use tokio_postgres::Row;
 
-use crate::cli::init::service::ManagedService;
 use crate::flow::relation::ReplicaIdentity;
 use crate::flow::relation::TableName;
+use crate::replication::managed_service::ManagedService;
 
 /// The state of a database, as far as walhook's set-up depends on it.
 #[derive(Clone, Debug)]
@@ -170,8 +170,6 @@ LEFT JOIN pg_roles g ON g.rolname = 'rds_replication'
 LEFT JOIN pg_roles r ON r.rolname = $1::text
 LEFT JOIN pg_publication p ON p.pubname = $2::text";
 
-const MARKS: &str = "SELECT rolname::text FROM pg_roles WHERE rolname = ANY ($1::text[])";
-
 /// Whether relation `OF` has an identity that the server names rows by, as in `replication::catalog`, and
 /// that it sends: generated columns since PostgreSQL 18.
 const IDENTIFIED: &str = "(OF.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i
@@ -248,9 +246,7 @@ impl DatabaseSurvey {
         let query = identified(identified(TABLES.to_owned(), "c"), "p");
         let tables = client.query(&query, &[&name, &publication]).await?;
         let others = client.query(OTHERS, &[]).await?;
-        let marks = client.query(MARKS, &[&ManagedService::marks()]).await?;
-        let marks: Vec<String> =
-            marks.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let service = ManagedService::ask(client).await?;
         let all_tables: Option<bool> = row.try_get(5)?;
         let (replicates, is_member): (bool, bool) = (row.try_get(2)?, row.try_get(9)?);
         let state = match row.try_get(10)? {
@@ -271,7 +267,7 @@ impl DatabaseSurvey {
                 create: row.try_get(4)?,
                 keeps_state: row.try_get(6)?,
             },
-            service: ManagedService::of(&marks),
+            service,
             replication_group: row.try_get(8)?,
             state,
             publication: all_tables.map(|all_tables| SurveyedPublication { all_tables }),

@@ -12,6 +12,7 @@ use crate::flow::relation::TableName;
 use crate::replication::catalog::facts::coverage::CoverageRows;
 use crate::replication::catalog::facts::coverage::CoveredRelation;
 use crate::replication::catalog::wanted::WantedObjects;
+use crate::replication::managed_service::ManagedService;
 use crate::replication::slot;
 use crate::replication::slot::SlotStream;
 use crate::store::error::StoreError;
@@ -92,6 +93,8 @@ pub struct ServerFacts {
     pub may_replicate: bool,
     /// May create publications in this database.
     pub may_create: bool,
+    /// `None` for a server of one's own.
+    pub service: Option<ManagedService>,
 }
 
 #[derive(Clone, Debug)]
@@ -190,6 +193,7 @@ pub async fn server(client: &Client) -> Result<ServerFacts, StoreError> {
         database: row.try_get("database")?,
         may_replicate: row.try_get("may_replicate")?,
         may_create: row.try_get("may_create")?,
+        service: ManagedService::ask(client).await?,
     })
 }
 

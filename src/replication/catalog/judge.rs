@@ -59,6 +59,10 @@ impl CheckReport {
 fn server(facts: &CatalogFacts, report: &mut CheckReport) {
     let server = &facts.server;
     report.add(CheckFinding::ok(format!("PostgreSQL {}", server.version_text)));
+    if let Some(service) = server.service {
+        let what = format!("it is a server of {}: {}", service.name(), service.notes());
+        report.add(CheckFinding::ok(what));
+    }
     let major = server.version / 10_000;
     if server.standby && major < 16 {
         report.add(SetupDiagnostic::Standby { version: major });
@@ -66,12 +70,14 @@ fn server(facts: &CatalogFacts, report: &mut CheckReport) {
     if server.wal_level == "logical" {
         report.add(CheckFinding::ok("wal_level is logical".to_owned()));
     } else {
-        report.add(SetupDiagnostic::WalLevel { level: server.wal_level.clone() });
+        let (level, service) = (server.wal_level.clone(), server.service);
+        report.add(SetupDiagnostic::WalLevel { level, service });
     }
     if server.may_replicate {
         report.add(CheckFinding::ok(format!("role {} may replicate", server.role)));
     } else {
-        report.add(SetupDiagnostic::NoReplicationRight { role: server.role.clone() });
+        let (role, service) = (server.role.clone(), server.service);
+        report.add(SetupDiagnostic::NoReplicationRight { role, service });
     }
     // A walhook that is running holds the slot and one walsender itself.
     let running = facts.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some());

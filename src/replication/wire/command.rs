@@ -153,7 +153,8 @@ pub async fn connect(
         Err(StoreError::Refused(cause)) if cause.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE => {
             // The same code is for a database that the role may not connect to, replication or not.
             drop(store::connect(server).await?);
-            Err(SetupDiagnostic::NoReplicationRight { role: dial::user(server)? }.into())
+            Err(SetupDiagnostic::NoReplicationRight { role: dial::user(server)?, service: None }
+                .into())
         }
         Err(StoreError::TooManyConnections(_)) => {
             Err(SetupDiagnostic::NoFreeWalSender { max: None }.into())
@@ -277,14 +278,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
                 SetupDiagnostic::SlotBlocked { slot: name }.into()
             }
             state if *state == SqlState::INSUFFICIENT_PRIVILEGE => {
-                SetupDiagnostic::NoReplicationRight { role: self.user.clone() }.into()
+                SetupDiagnostic::NoReplicationRight { role: self.user.clone(), service: None }
+                    .into()
             }
             state if *state == SqlState::CONFIGURATION_LIMIT_EXCEEDED => {
                 let max = self.setting("max_replication_slots").await?.parse().unwrap_or(0);
                 SetupDiagnostic::NoFreeSlot { max }.into()
             }
             _ => match self.setting("wal_level").await? {
-                level if level != "logical" => SetupDiagnostic::WalLevel { level }.into(),
+                level if level != "logical" && (self.version < 190_000 || level == "minimal") => {
+                    SetupDiagnostic::WalLevel { level, service: None }.into()
+                }
                 _ => SourceError::Server(error),
             },
         })
@@ -401,7 +405,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
                 SetupDiagnostic::SlotInUse { slot: name.to_owned(), pid: slot.active_pid }.into()
             }
             state if *state == SqlState::INSUFFICIENT_PRIVILEGE => {
-                SetupDiagnostic::NoReplicationRight { role: self.user.clone() }.into()
+                SetupDiagnostic::NoReplicationRight { role: self.user.clone(), service: None }
+                    .into()
             }
             _ => SourceError::Server(error),
         })

@@ -325,6 +325,6 @@ async fn a_server_that_is_short_of_something_says_of_what() {
     cluster.start_again().unwrap();
     let mut connection = command::connect(&server, TIMEOUT).await.unwrap();
     let error = connection.create_slot(slot("one")).await.unwrap_err();
-    let expected = SetupDiagnostic::WalLevel { level: "replica".to_owned() };
+    let expected = SetupDiagnostic::WalLevel { level: "replica".to_owned(), service: None };
     assert!(matches!(&error, SourceError::Refused(r) if *r == expected), "{error:?}");
 }

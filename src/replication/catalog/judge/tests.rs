@@ -126,6 +126,7 @@ fn sound() -> CatalogFacts {
             database: "app".to_owned(),
             may_replicate: true,
             may_create: true,
+            service: None,
         },
         tables: vec![Some(table())],
         neighbours: Vec::new(),
