@@ -5,7 +5,7 @@ import { Act, Badge, Data, Loaded, Rows, Tile, Time, useLoad } from "./parts.js"
 import { link } from "./route.js";
 import { bytes, number, span, t } from "./words.js";
 
-const ROLE = { streaming: "active", degraded: "active, and something is lacking", standby: "standby" };
+const ROLE = { streaming: "active", degraded: "active, and something is lacking", blocked: "blocked by a standby", standby: "standby" };
 
 export function Source() {
   const [found, setFound] = useState(null);

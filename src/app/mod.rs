@@ -65,6 +65,8 @@ use crate::ha::state::TakenState;
 use crate::lane::in_flight_total::InFlightTotal;
 use crate::ledger;
 use crate::ledger::Ledger;
+use crate::ledger::standby_copies::HeardStream;
+use crate::ledger::standby_copies::StandbyCopies;
 use crate::ledger::writer::StateWriter;
 use crate::pipeline::backlog_reader::BacklogReader;
 use crate::pipeline::crash_guard::CrashGuard;
@@ -84,6 +86,7 @@ use crate::preflight::prepare::prepare;
 use crate::preflight::rights;
 use crate::preflight::schema_watch::SchemaWatch;
 use crate::preflight::server_observer::ServerObserver;
+use crate::preflight::standby_block::StandbyBlock;
 use crate::preflight::write_backs;
 use crate::redelivery;
 use crate::store::books::BookEntry;
@@ -328,6 +331,7 @@ impl App {
         let published = LedgerOutputs {
             confirmed: self.confirmed.clone(),
             stored: taken.confirmed,
+            copies: taken.wal_end.map(|end| standby_copies(handles, end, taken.confirmed)),
             settled: settled_in,
         };
         // Without a pause between the two: a scrape has to find both.
@@ -389,6 +393,7 @@ async fn start_observer(
         status: handles.status.clone(),
         wal_hold: handles.wal_hold.clone(),
         metrics: handles.metrics.replication(),
+        block: StandbyBlock::default(),
         publication,
         tables: settings.events.iter().map(|rule| rule.table.clone()).collect(),
     };
@@ -436,7 +441,18 @@ struct LedgerOutputs {
     confirmed: watch::Sender<Lsn>,
     /// What the state says was confirmed.
     stored: Lsn,
+    copies: Option<StandbyCopies>,
     settled: watch::Sender<Option<Position>>,
+}
+
+/// What standbys have of the state, which was read when the WAL ended at `end`.
+fn standby_copies(handles: &SharedHandles, end: Lsn, stored: Lsn) -> StandbyCopies {
+    let status = handles.status.clone();
+    let listener = move || {
+        let (connection, received) = status.heard();
+        HeardStream { connection, received }
+    };
+    StandbyCopies::new(Arc::new(listener), end, stored)
 }
 
 fn ledger(
@@ -454,6 +470,7 @@ fn ledger(
         clock: handles.clock.clone(),
         confirmed: published.confirmed,
         stored: published.stored,
+        copies: published.copies,
         settled: published.settled,
         writer,
         event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),

@@ -22,6 +22,8 @@ use crate::config::settings::LogFormat;
 use crate::delivery::sockets;
 use crate::flow::lsn::Lsn;
 use crate::preflight::ownership::StartConsent;
+use crate::replication::error::SourceError;
+use crate::store::state_error::StateError;
 use crate::telemetry;
 use crate::telemetry::LogFormatter;
 use crate::telemetry::LogSetup;
@@ -79,16 +81,58 @@ impl Run {
 }
 
 async fn serve(
-    settings: Settings,
-    consent: StartConsent,
+    mut settings: Settings,
+    mut consent: StartConsent,
     skip_transaction: Option<Lsn>,
     global: &GlobalOptions,
     log: &LogSetup,
 ) -> anyhow::Result<()> {
-    let signals = SignalStreams::listen()?;
+    let mut signals = SignalStreams::listen()?;
+    loop {
+        let is_ending = CancellationToken::new();
+        let app = App::start(settings.clone()).await?;
+        // Whoever asks it finds it where it was.
+        settings.http.listen = app.address();
+        let reloads = app.reloads();
+        let app = app.with_consent(consent).skipping(skip_transaction);
+        let ended = until_ended(app, &settings, &mut signals, &is_ending, global, log).await;
+        let Err(error) = &ended else { return ended };
+        if is_ending.is_cancelled() || !is_set_back(error) {
+            return ended;
+        }
+        tracing::warn!("the state was set back: walhook takes it up as it stands there now");
+        // What was agreed to was another gap.
+        consent.gap = false;
+        if let Some(current) = reloads.borrow().as_deref() {
+            let listen = settings.http.listen;
+            settings = current.clone();
+            settings.http.listen = listen;
+        }
+    }
+}
+
+/// Whether the database that holds the state has been put back to an earlier one.
+fn is_set_back(error: &anyhow::Error) -> bool {
+    let is_it = |cause: &(dyn std::error::Error + 'static)| {
+        let state = match cause.downcast_ref() {
+            Some(SourceError::State(state)) => Some(&**state),
+            _ => cause.downcast_ref::<StateError>(),
+        };
+        matches!(state, Some(StateError::SetBack { .. }))
+    };
+    error.chain().any(is_it)
+}
+
+/// Runs `app` until it ends, by itself or because the operator wishes it.
+async fn until_ended(
+    app: App,
+    settings: &Settings,
+    signals: &mut SignalStreams,
+    is_ending: &CancellationToken,
+    global: &GlobalOptions,
+    log: &LogSetup,
+) -> anyhow::Result<()> {
     let grace = settings.grace;
-    let app = App::start(settings).await?;
-    let app = app.with_consent(consent).skipping(skip_transaction);
     let (stop, reloads, metrics) = (app.stop_token(), app.reloads(), app.metrics());
     let (wishes, wished) = mpsc::channel(1);
     // One that waits already will find the files as they are then.
@@ -103,7 +147,7 @@ async fn serve(
             ended
         }
         never = reread(global, wished, &reloads, &metrics) => never,
-        () = signals.hurry(stop, grace, reload) => {
+        () = signals.hurry(is_ending, stop, grace, reload) => {
             tracing::warn!("ended at the second signal: what was in flight comes again");
             log.write_out();
             std::process::exit(1)
@@ -178,8 +222,15 @@ impl SignalStreams {
     }
 
     /// Asks for a shutdown at the first signal; returns at the second.
-    async fn hurry(mut self, stop: CancellationToken, grace: Duration, reload: impl Fn()) {
+    async fn hurry(
+        &mut self,
+        is_ending: &CancellationToken,
+        stop: CancellationToken,
+        grace: Duration,
+        reload: impl Fn(),
+    ) {
         self.stop(reload).await;
+        is_ending.cancel();
         tracing::info!(grace_s = grace.as_secs_f64(), "shutting down");
         stop.cancel();
         self.stop(|| ()).await;

@@ -50,8 +50,10 @@ pub(super) fn read(mut section: TomlSection<'_>) -> Option<PostgresSettings> {
     let wal_sender_timeout = section
         .read("wal_sender_timeout", |field| field.duration(&WAL_SENDER_TIMEOUTS))
         .unwrap_or(WAL_SENDER_TIMEOUT);
+    let failover = section.read("failover", FieldReader::boolean).unwrap_or_default();
     section.finish_knowing(&PARTS_OF_URL);
-    Some(PostgresSettings { server: server?, slot, publication, wal_sender_timeout })
+    let server = server?;
+    Some(PostgresSettings { server, slot, publication, wal_sender_timeout, failover })
 }
 
 /// `[state]`: the source's own server unless there is a URL, `None` if that cannot be read; and the

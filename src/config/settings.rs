@@ -4,6 +4,7 @@ mod addresses;
 mod channel;
 mod endpoint;
 mod event;
+mod hosts;
 mod inbound;
 mod messages;
 mod places;
@@ -90,6 +91,8 @@ pub struct PostgresSettings {
     /// What walhook asks of the server for its replication connection; also how soon the server
     /// frees the slot of a walhook that froze.
     pub wal_sender_timeout: Duration,
+    /// Whether standbys keep the slot, so that it outlives a promotion (PostgreSQL 17).
+    pub failover: bool,
 }
 
 /// Where PostgreSQL is and how to get in: a parsed connection URL.

@@ -70,6 +70,9 @@ pub(crate) struct TakenState {
     pub(crate) writer: StateWriter,
     /// What may be confirmed without being written down first.
     pub(crate) confirmed: Lsn,
+    /// Where the WAL of the source ends that the state is in, too; `None` if it is in another system, or
+    /// nobody wants to know.
+    pub(crate) wal_end: Option<Lsn>,
     /// The publication's oid.
     pub(crate) publication: Option<u32>,
     /// For who claims dead letters.
@@ -207,6 +210,7 @@ pub(crate) async fn take(
         }
         PastRuns::Sound | PastRuns::Convicted { .. } => None,
     };
+    let wal_end = wal_end(settings, &session, system).await?;
     let days = settings.push_log.retention_days;
     let confirmed = progress.confirmed.unwrap_or_default();
     let state = settings.state.clone();
@@ -214,6 +218,7 @@ pub(crate) async fn take(
     Ok(TakenState {
         writer,
         confirmed,
+        wal_end,
         publication,
         holding,
         seen: progress.settled,
@@ -231,6 +236,22 @@ pub(crate) async fn take(
         common,
         remembered,
     })
+}
+
+/// Where the WAL ends now, if standbys are to keep slot and state together.
+async fn wal_end(
+    settings: &Settings,
+    session: &SqlSession,
+    system: u64,
+) -> Result<Option<Lsn>, StateError> {
+    if !settings.postgres.failover {
+        return Ok(None);
+    }
+    let is_same = match progress::system(&session.client).await? {
+        Some(found) => found == system,
+        None => settings.state == settings.postgres.server,
+    };
+    if is_same { Ok(Some(progress::wal_end(&session.client).await?)) } else { Ok(None) }
 }
 
 /// Gives what the state holds of endpoints the names that they have in the file by now.

@@ -25,6 +25,7 @@
 //! | `postings` | What notes come to in the books |
 //! | `replayed` | Tells whoever sends deliveries again which of them have come to their end |
 //! | `sightings` | Values that events were raised with, until the settled prefix has passed them |
+//! | `standby_copies` | What of the state a standby has, too |
 //! | `state_status` | Whether the state can be written, for readiness, status and metrics |
 //! | `stats` | The counters behind `GET /api/v1/webhook/stats`, and how far behind we are |
 //! | `tallies` | Counts outcomes of events with a write-back between two flushes |
@@ -42,6 +43,7 @@ mod pending;
 mod postings;
 pub mod replayed;
 mod sightings;
+pub mod standby_copies;
 pub mod state_status;
 pub mod stats;
 mod tallies;
@@ -85,6 +87,7 @@ use crate::ledger::names::ServingEndpoints;
 use crate::ledger::pending::PendingFlush;
 use crate::ledger::replayed::ReplayProgress;
 use crate::ledger::sightings::SeenSightings;
+use crate::ledger::standby_copies::StandbyCopies;
 use crate::ledger::stats::PushStats;
 use crate::ledger::writer::StateWriter;
 use crate::store::books::BookEntry;
@@ -122,6 +125,8 @@ pub struct LedgerParts {
     pub confirmed: watch::Sender<Lsn>,
     /// What the state says was confirmed.
     pub stored: Lsn,
+    /// Where standbys keep slot and state: nothing is confirmed before they have what was written of it.
+    pub copies: Option<StandbyCopies>,
     pub writer: StateWriter,
     /// By rule index.
     pub event_types: Vec<Arc<str>>,
@@ -199,6 +204,7 @@ pub struct Ledger {
     /// Nothing beyond is confirmed before it is written down: a slot that stands further was made
     /// by somebody else.
     stored: Lsn,
+    copies: Option<StandbyCopies>,
     settled: watch::Sender<Option<Position>>,
     replayed: ReplayProgress,
     backfills: BackfillProgress,
@@ -217,7 +223,18 @@ pub struct Ledger {
 }
 
 /// A flush under way: gives the writer back, and what may be confirmed.
-type FlushUnderway = Pin<Box<dyn Future<Output = (StateWriter, Result<Lsn, StateError>)> + Send>>;
+type FlushUnderway = Pin<Box<dyn Future<Output = FlushOutcome> + Send>>;
+
+type FlushOutcome = (StateWriter, Result<FlushEnd, StateError>);
+
+/// What follows from a flush that is committed.
+#[derive(Clone, Copy, Debug)]
+struct FlushEnd {
+    confirmable: Lsn,
+    /// The stream's connection when it began, and how far the WAL is written with it; if somebody wants
+    /// to know and it could be asked.
+    wal_end: Option<(u64, Lsn)>,
+}
 
 /// One endpoint's name, URL as it may be shown, and counters.
 #[derive(Debug)]
@@ -273,6 +290,7 @@ impl Ledger {
             clock: terms.clock,
             confirmed: terms.confirmed,
             stored: terms.stored,
+            copies: terms.copies,
             settled: terms.settled,
             replayed: terms.replayed,
             backfills: terms.backfills,
@@ -319,7 +337,11 @@ impl Ledger {
                     self.flushing = None;
                     self.writer = Some(writer);
                     failpoint::reached("flushed");
-                    self.stored = self.stored.max(flushed?);
+                    let FlushEnd { confirmable, wal_end } = flushed?;
+                    self.stored = self.stored.max(confirmable);
+                    if let (Some(copies), Some((connection, end))) = (&mut self.copies, wal_end) {
+                        copies.wrote(connection, end, confirmable);
+                    }
                     self.publish(self.stored);
                     self.wake_write_backs();
                     if let Some(renamed) = self.renamed.take() {
@@ -395,6 +417,10 @@ impl Ledger {
         } else if !self.pending.is_empty() {
             self.due_within(FLUSH_AFTER);
         }
+        if self.copies.is_some() {
+            // A standby may have got what it lacked.
+            self.publish(self.watermark.confirmable().min(self.stored));
+        }
         self.stats.set_oldest_open(self.watermark.oldest());
         if self.settled.receiver_count() > 0 {
             self.settled.send_replace(self.watermark.settled());
@@ -453,6 +479,7 @@ impl Ledger {
         let confirmable = if flush_now { self.watermark.confirmable() } else { self.stored };
         let today = self.clock.now();
         let flush_seconds = self.flush_seconds.clone();
+        let connection = self.copies.as_ref().map(StandbyCopies::connection);
         self.flushing = Some(Box::pin(async move {
             if keep_house && let Err(error) = writer.keep_house(today).await {
                 // The flush makes the days that it needs; old ones go the next time.
@@ -468,7 +495,11 @@ impl Ledger {
                 resender.note(replayed);
                 backfills.note(&flush.backfilled);
             }
-            (writer, flushed.map(|()| confirmable))
+            let wal_end = match connection.filter(|_| flush_now && flushed.is_ok()) {
+                Some(connection) => writer.wal_end().await.map(|end| (connection, end)),
+                None => None,
+            };
+            (writer, flushed.map(|()| FlushEnd { confirmable, wal_end }))
         }));
     }
 
@@ -479,7 +510,9 @@ impl Ledger {
     }
 
     /// Publishes what may be confirmed, if it moved.
-    fn publish(&self, confirmable: Lsn) {
+    fn publish(&mut self, confirmable: Lsn) {
+        let limit = self.copies.as_mut().map(StandbyCopies::limit);
+        let confirmable = limit.map_or(confirmable, |limit| confirmable.min(limit));
         self.confirmed.send_if_modified(|confirmed| {
             let moved = *confirmed < confirmable;
             *confirmed = confirmable.max(*confirmed);
@@ -494,7 +527,7 @@ fn lock(live: &Mutex<LiveBooks>) -> MutexGuard<'_, LiveBooks> {
 }
 
 /// Waits for the flush under way; for ever if there is none.
-async fn flushed(flushing: &mut Option<FlushUnderway>) -> (StateWriter, Result<Lsn, StateError>) {
+async fn flushed(flushing: &mut Option<FlushUnderway>) -> FlushOutcome {
     match flushing {
         Some(flushing) => flushing.await,
         None => std::future::pending().await,

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::backoff::Backoff;
 use crate::config::settings::ServerSettings;
+use crate::flow::lsn::Lsn;
 use crate::flow::time::Timestamp;
 use crate::flow::time::whole_millis;
 use crate::ledger::state_status::StateStatus;
@@ -159,6 +160,13 @@ impl StateWriter {
     /// The slot that is written for, and the epoch.
     pub fn holding(&self) -> &StateOwnership {
         &self.holding
+    }
+
+    /// How far the WAL of the state's database is written: at least to the end of the last flush. `None` if
+    /// it cannot be asked now.
+    pub(crate) async fn wal_end(&mut self) -> Option<Lsn> {
+        let session = self.session.as_ref()?;
+        progress::wal_end(&session.client).await.ok()
     }
 
     /// Notes that this run ends as it should. If it cannot, the next start is a little more careful.

@@ -12,6 +12,7 @@
 //! | `endpoint_rows` | The rows of `[endpoints_from]` |
 //! | `event_schemas` | The catalogue of events |
 //! | `function_tables` | Functions of write-backs that name tables whose rows are hidden from them |
+//! | `failover` | What primary and standbys need so that the slot outlives a promotion |
 //! | `gaps` | Gaps before the start |
 //! | `grants` | The statements that give a role what a statement or a view of the user's needs |
 //! | `inspection` | Asks PostgreSQL for everything that a configuration needs of it |
@@ -24,6 +25,7 @@
 //! | `rights` | Looks every few seconds whether walhook may still do what it does beside the stream |
 //! | `schema_watch` | Compares tables and publication with the configuration while walhook runs, as `check` does before |
 //! | `server_observer` | The observer |
+//! | `standby_block` | Notices that PostgreSQL holds changes back for a standby, and which |
 //! | `state_schema` | walhook's own tables |
 //! | `write_back_trial` | Tries write-backs on rows that are there, for `walhook check` |
 //! | `write_backs` | Joins write-backs to the ledger, and looks at them before the start |
@@ -38,6 +40,7 @@ pub(crate) mod dry_run;
 pub(crate) mod endpoint_rows;
 pub(crate) mod event_schemas;
 pub(crate) mod function_tables;
+pub(crate) mod failover;
 pub(crate) mod gaps;
 pub(crate) mod grants;
 pub(crate) mod inspection;
@@ -50,6 +53,7 @@ pub(crate) mod reach;
 pub(crate) mod rights;
 pub(crate) mod schema_watch;
 pub(crate) mod server_observer;
+pub(crate) mod standby_block;
 pub(crate) mod state_schema;
 pub(crate) mod write_back_trial;
 pub(crate) mod write_backs;

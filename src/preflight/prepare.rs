@@ -16,6 +16,7 @@ use crate::preflight::column_types;
 use crate::preflight::dry_run;
 use crate::preflight::dry_run::EventExample;
 use crate::preflight::endpoint_rows;
+use crate::preflight::failover;
 use crate::preflight::gaps;
 use crate::preflight::inspection::InspectionSessions;
 use crate::preflight::inspection::SchemaInspection;
@@ -29,6 +30,7 @@ use crate::preflight::write_back_trial;
 use crate::replication::catalog;
 use crate::replication::catalog::CheckFinding;
 use crate::replication::catalog::CheckReport;
+use crate::replication::catalog::FindingLevel;
 use crate::replication::catalog::wanted::WantedObjects;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
@@ -93,7 +95,10 @@ pub(crate) async fn prepare(settings: &Settings, consent: StartConsent) -> anyho
     if let Some(start) = prepared.slot_made {
         tracing::info!(slot = postgres.slot, %start, "made the slot: changes count from here");
     }
-    for CheckFinding { what, fix, .. } in prepared.warnings.into_iter().chain(inspection.old_rows) {
+    let mut standbys = failover::of_primary(settings, &session.client).await?;
+    standbys.retain(|finding| finding.level == FindingLevel::Warning);
+    let warnings = prepared.warnings.into_iter().chain(standbys).chain(inspection.old_rows);
+    for CheckFinding { what, fix, .. } in warnings {
         tracing::warn!(fix, "{what}");
     }
     Ok(())
@@ -246,6 +251,7 @@ pub(crate) async fn check(settings: &Settings) -> anyhow::Result<(CheckReport, V
     }
     let session = sessions.plain(&settings.postgres.server).await?;
     report.findings.push(clock_offset::finding(&session.client).await?);
+    report.findings.extend(failover::findings(settings, &session.client).await?);
     match state_refusal(settings).await? {
         None => {
             settle(settings, &session.client, &mut report).await?;

@@ -14,6 +14,7 @@ use crate::flow::time::Timestamp;
 use crate::lane::overflow_delay::WalHold;
 use crate::preflight::clock_offset::OffsetWatch;
 use crate::preflight::gaps;
+use crate::preflight::standby_block::StandbyBlock;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::gap::ChangeGap;
@@ -59,6 +60,8 @@ pub(crate) struct ServerObserver {
     pub(crate) status: StatusHandle,
     pub(crate) wal_hold: WalHold,
     pub(crate) metrics: ReplicationMetrics,
+    /// Whether the server waits for a standby.
+    pub(crate) block: StandbyBlock,
     /// The publication's oid at the start, and what it has to publish.
     pub(crate) publication: Option<u32>,
     pub(crate) tables: Vec<TableName>,
@@ -71,7 +74,7 @@ impl ServerObserver {
     /// # Errors
     /// The publication is not what it was: changes are being lost.
     pub(crate) async fn run(
-        self,
+        mut self,
         mut session: Option<SqlSession>,
         stop: CancellationToken,
     ) -> Result<(), SourceError> {
@@ -87,7 +90,7 @@ impl ServerObserver {
                 () = self.clock.wanted() => false,
             };
             let observed = match self.observe_or_again(&mut session).await {
-                Ok(()) if is_due => self.publication(session.as_ref()).await,
+                Ok(()) if is_due => self.look(session.as_ref()).await,
                 Ok(()) => Ok(None),
                 Err(error) => Err(error),
             };
@@ -103,6 +106,24 @@ impl ServerObserver {
                 tracing::debug!(error = %format!("{error:#}"), "cannot ask for the slot's state");
             }
         }
+    }
+
+    /// What is looked at each time.
+    async fn look(
+        &mut self,
+        session: Option<&SqlSession>,
+    ) -> Result<Option<ChangeGap>, StoreError> {
+        if let Some(SqlSession { client, .. }) = session {
+            let blocked = self.block.look(client, &self.settings.slot).await?;
+            self.metrics.set_blocked(blocked.is_some());
+            if self.status.blocked(blocked.clone()) {
+                match blocked {
+                    Some(reason) => tracing::warn!(slot = self.settings.slot, "{reason}"),
+                    None => tracing::info!(slot = self.settings.slot, "no standby blocks any more"),
+                }
+            }
+        }
+        self.publication(session).await
     }
 
     /// Says so when more WAL is kept than can still be written before the slot may be lost.

@@ -172,7 +172,7 @@ pub async fn prepare(
         }
     }
     if report.makes_slot {
-        let slot = NewSlot { name: &wanted.slot, temporary: false, failover: false };
+        let slot = NewSlot { name: &wanted.slot, temporary: false, failover: settings.failover };
         let mut replication =
             command::connect(&settings.server, settings.wal_sender_timeout).await?;
         if let SlotCreation::Created { consistent } = replication.create_slot(slot).await? {

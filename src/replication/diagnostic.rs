@@ -25,6 +25,12 @@ pub enum SetupDiagnostic {
     Standby {
         version: u32,
     },
+    /// `[postgres] failover`, and the server is too old, or a standby itself.
+    NoFailover {
+        version: u32,
+        standby: bool,
+    },
+    /// `service`: where it is known to be one.
     WalLevel {
         level: String,
         service: Option<ManagedService>,
@@ -229,6 +235,7 @@ impl SetupDiagnostic {
             }
             Self::ServerTooOld { .. }
             | Self::Standby { .. }
+            | Self::NoFailover { .. }
             | Self::WalLevel { .. }
             | Self::NoReplicationRight { .. }
             | Self::NoFreeSlot { .. }
@@ -279,6 +286,7 @@ impl SetupDiagnostic {
             | Self::OtherPublication { .. }
             | Self::ServerTooOld { .. }
             | Self::Standby { .. }
+            | Self::NoFailover { .. }
             | Self::WalLevel { .. }
             | Self::NoReplicationRight { .. }
             | Self::NoFreeWalSender { .. }
@@ -317,8 +325,17 @@ impl SetupDiagnostic {
             Self::Standby { version } => {
                 format!("the server is a standby, and PostgreSQL {version} cannot decode there")
             }
-            Self::WalLevel { level } => format!("wal_level is {level}, not logical"),
-            Self::NoReplicationRight { role } => format!("role {role} may not replicate"),
+            Self::NoFailover { standby: true, .. } => {
+                "the server is a standby, where no slot can be made that other standbys keep \
+                 ([postgres] failover)"
+                    .to_owned()
+            }
+            Self::NoFailover { version, .. } => format!(
+                "PostgreSQL {version} has no slots that standbys keep ([postgres] failover): they came \
+                 with 17"
+            ),
+            Self::WalLevel { level, .. } => format!("wal_level is {level}, not logical"),
+            Self::NoReplicationRight { role, .. } => format!("role {role} may not replicate"),
             Self::NoFreeWalSender { max: Some(max) } => {
                 format!("all {max} walsenders are in use (max_wal_senders)")
             }
@@ -437,6 +454,19 @@ impl SetupDiagnostic {
                 "connect to the primary (several hosts and target_session_attrs=read-write find it)"
                     .to_owned()
             }
+            Self::NoFailover { standby: true, .. } => {
+                "connect to the primary: name all hosts in [postgres] url, with \
+                 target_session_attrs=read-write"
+                    .to_owned()
+            }
+            Self::NoFailover { .. } => {
+                "set failover = false, and expect a gap after a promotion, or upgrade to PostgreSQL \
+                 17 or later"
+                    .to_owned()
+            }
+            Self::WalLevel { service: Some(service), .. } => {
+                format!("on {}: {}", service.name(), service.logical_decoding())
+            }
             Self::WalLevel { .. } => {
                 "run `ALTER SYSTEM SET wal_level = logical;` and restart PostgreSQL (RDS, Aurora: \
                  rds.logical_replication = 1 in the parameter group; Cloud SQL: flag \
@@ -536,6 +566,10 @@ impl SetupDiagnostic {
                  WHERE backend_xid IS NOT NULL OR backend_xmin IS NOT NULL ORDER BY xact_start;`"
                     .to_owned()
             }
+            Self::SlotLost { reason, .. } if reason == "idle_timeout" => String::from(
+                "`walhook run --accept-gap` makes the slot again; `walhook backfill TABLE` sends what \
+                 the tables hold; a larger idle_replication_slot_timeout, or 0, prevents it",
+            ),
             Self::SlotLost { .. } => String::from(
                 "`walhook run --accept-gap` makes the slot again; `walhook backfill TABLE` sends what \
                  the tables hold; a larger max_slot_wal_keep_size prevents it",

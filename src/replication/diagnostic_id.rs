@@ -10,6 +10,7 @@ impl SetupDiagnostic {
         match self {
             Self::ServerTooOld { .. } => "server-too-old",
             Self::Standby { .. } => "server-is-standby",
+            Self::NoFailover { .. } => "no-failover",
             Self::WalLevel { .. } => "wal-level",
             Self::NoReplicationRight { .. } => "no-replication-right",
             Self::NoFreeWalSender { .. } => "no-free-walsender",

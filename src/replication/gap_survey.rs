@@ -178,6 +178,7 @@ mod tests {
             slot: String::from("walhook"),
             publication: String::from("walhook"),
             wal_sender_timeout: std::time::Duration::from_secs(6),
+            failover: false,
         };
         let progress = StoredProgress {
             lineage: Some(ServerLineage { system: 7, timeline: 2, publications: vec![16] }),

@@ -81,7 +81,17 @@ pub(super) async fn reconnect(
     };
     let found =
         gap_survey::survey(&session.client, settings, &identity, true, slot, &progress).await?;
-    if found.is_empty() { stream } else { Err(SourceError::NotSetUp(found)) }
+    if !found.is_empty() {
+        return Err(SourceError::NotSetUp(found));
+    }
+    let stream = stream?;
+    // What is settled from here on belongs to the history of the server that was promoted.
+    if progress.lineage.is_some_and(|lineage| lineage.timeline != identity.timeline) {
+        let (slot, timeline) = (&settings.slot, identity.timeline);
+        progress::follow(&state.client, slot, claim.epoch, timeline).await?;
+        tracing::info!(slot, timeline, "following the server that was promoted");
+    }
+    Ok(stream)
 }
 
 /// Makes sure that no other walhook has taken the slot.
@@ -92,6 +102,9 @@ async fn still_ours(
 ) -> Result<StoredProgress, StateError> {
     match progress::load(&state.client, slot).await? {
         Some(progress) if progress.epoch == claim.epoch => Ok(progress),
+        Some(progress) if progress.epoch < claim.epoch => {
+            Err(StateError::SetBack { slot: slot.to_owned() })
+        }
         other => {
             let holder = other.map_or_else(String::new, |progress| progress.holder);
             Err(StateError::Fenced { slot: slot.to_owned(), holder })

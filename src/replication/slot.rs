@@ -31,6 +31,8 @@ pub struct SlotStream {
     /// Transactions that the server has decoded for whoever read the slot, as far as its statistics
     /// go back.
     pub decoded: u64,
+    /// Standbys are to keep it (PostgreSQL 17).
+    pub failover: bool,
 }
 
 /// A query with [`SlotStream::from_row`]'s columns, for the simple query protocol.
@@ -42,7 +44,7 @@ pub fn query(slot: &str) -> String {
          s.confirmed_flush_lsn, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() \
          THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, s.restart_lsn)::bigint, \
          s.safe_wal_size, (SELECT r.total_txns FROM pg_catalog.pg_stat_replication_slots r \
-         WHERE r.slot_name = s.slot_name) \
+         WHERE r.slot_name = s.slot_name), to_jsonb(s) ->> 'failover' \
          FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid \
          WHERE s.slot_name = {}",
         quote::literal(slot)
@@ -71,6 +73,7 @@ impl SlotStream {
                 .and_then(|bytes| bytes.parse().ok())
                 .map(|bytes: i64| u64::try_from(bytes).unwrap_or(0)),
             decoded: column(11).and_then(|count| count.parse().ok()).unwrap_or(0),
+            failover: column(12) == Some("true"),
         }
     }
 
@@ -110,7 +113,7 @@ impl SlotStream {
 mod tests {
     use super::*;
 
-    fn slot(columns: [Option<&str>; 12]) -> SlotStream {
+    fn slot(columns: [Option<&str>; 13]) -> SlotStream {
         SlotStream::from_row("walhook", |index| columns[index])
     }
 
@@ -129,10 +132,12 @@ mod tests {
             Some("4096"),
             Some("8192"),
             Some("7"),
+            Some("true"),
         ];
         assert_eq!(slot(sound).defect(), None);
         assert_eq!(slot(sound).active_pid, Some(77));
         assert_eq!(slot(sound).retained_bytes, Some(4096));
+        assert!(slot(sound).failover);
         assert_eq!((slot(sound).decoded, slot(sound).is_in_danger()), (7, false));
         let safe = |safe| {
             let mut columns = sound;

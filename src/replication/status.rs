@@ -28,6 +28,7 @@ struct StatusShared {
     received: AtomicU64,
     confirmed: AtomicU64,
     reconnects: AtomicU64,
+    connections: AtomicU64,
     state: Mutex<ReplicationState>,
 }
 
@@ -38,6 +39,8 @@ struct ReplicationState {
     begun: bool,
     /// Why walhook stops.
     ending: Option<String>,
+    /// Who is waited for, while PostgreSQL holds changes back until a standby has them.
+    blocked: Option<String>,
     /// How changes are taken, if not as usual.
     mode: Option<String>,
     /// When the source last handed something over, a keepalive included.
@@ -107,7 +110,8 @@ pub struct WalView {
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {
     /// `starting`, `standby`, `streaming`, `degraded` (streaming, and some events are not raised or
-    /// lack values), `waiting` or `stopping`.
+    /// lack values), `blocked` (PostgreSQL holds changes back until a standby has them), `waiting` or
+    /// `stopping`.
     pub state: &'static str,
     /// Why it is not streaming, or what is degraded.
     pub reason: Option<String>,
@@ -131,6 +135,7 @@ impl Default for StatusHandle {
             connection: ConnectionState::Starting,
             begun: false,
             ending: None,
+            blocked: None,
             mode: None,
             moved: Instant::now(),
             server: ServerView::default(),
@@ -143,6 +148,7 @@ impl Default for StatusHandle {
                 received: AtomicU64::new(0),
                 confirmed: AtomicU64::new(0),
                 reconnects: AtomicU64::new(0),
+                connections: AtomicU64::new(0),
                 state: Mutex::new(state),
             }),
         }
@@ -156,11 +162,14 @@ impl StatusHandle {
     }
 
     pub fn streaming(&self, server: ServerView) {
+        // Before anything is heard of it.
+        self.shared.connections.fetch_add(1, Ordering::Release);
         self.change(|state| {
             if matches!(state.connection, ConnectionState::Waiting(_)) {
                 self.shared.reconnects.fetch_add(1, Ordering::Relaxed);
             }
             state.connection = ConnectionState::Streaming;
+            state.blocked = None;
             state.moved = Instant::now();
             state.server = server;
         });
@@ -176,6 +185,16 @@ impl StatusHandle {
         self.change(|state| {
             state.ending.get_or_insert(reason);
         });
+    }
+
+    /// PostgreSQL holds changes back for a standby, or does not any more (`None`). Whether that is news.
+    pub fn blocked(&self, reason: Option<String>) -> bool {
+        let mut is_news = false;
+        self.change(|state| {
+            is_news = state.blocked.is_some() != reason.is_some();
+            state.blocked = reason;
+        });
+        is_news
     }
 
     /// Changes are taken in another way than usual; `None`: as usual.
@@ -206,6 +225,12 @@ impl StatusHandle {
     pub fn moved(&self, received: Lsn) {
         self.shared.received.fetch_max(received.raw(), Ordering::Relaxed);
         self.change(|state| state.moved = Instant::now());
+    }
+
+    /// The number of the stream's connection, and how far the stream has been heard.
+    pub fn heard(&self) -> (u64, Lsn) {
+        let connection = self.shared.connections.load(Ordering::Acquire);
+        (connection, Lsn::from_raw(self.shared.received.load(Ordering::Relaxed)))
     }
 
     pub fn confirmed(&self, confirmed: Lsn) {
@@ -252,6 +277,10 @@ impl StatusHandle {
                     Err(reason.clone())
                 }
                 ConnectionState::Streaming => {
+                    if let Some(blocked) = &state.blocked {
+                        answer = Err(blocked.clone());
+                        return;
+                    }
                     let silent = now.saturating_duration_since(state.moved);
                     if silent > SILENCE_MAX {
                         let seconds = silent.as_secs();
@@ -285,6 +314,9 @@ impl StatusHandle {
         self.change(|state| {
             (view.state, view.reason) = match &state.connection {
                 ConnectionState::Starting => ("starting", None),
+                ConnectionState::Streaming if state.blocked.is_some() => {
+                    ("blocked", state.blocked.clone())
+                }
                 ConnectionState::Streaming => match degraded(&state.problems) {
                     None => ("streaming", None),
                     reason => ("degraded", reason),
@@ -331,6 +363,23 @@ mod tests {
         status.problems(Vec::new());
         assert_eq!(status.readiness(Instant::now()), Ok(()));
         assert_eq!(status.view().state, "streaming");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_standby_that_is_waited_for_is_a_state_of_its_own_until_it_has_come() {
+        let status = StatusHandle::default();
+        status.streaming(ServerView::default());
+        status.begun();
+        let reason = String::from("blocked by standby two");
+        assert!(status.blocked(Some(reason.clone())));
+        assert!(!status.blocked(Some(reason.clone())), "that is known");
+        assert_eq!(status.readiness(Instant::now()), Err(reason.clone()));
+        assert_eq!((status.view().state, status.view().reason), ("blocked", Some(reason)));
+        assert!(status.blocked(None));
+        assert_eq!(status.readiness(Instant::now()), Ok(()));
+        status.blocked(Some(String::from("again")));
+        status.streaming(ServerView::default());
+        assert_eq!(status.view().state, "streaming", "a new connection waits for nobody yet");
     }
 
     #[tokio::test(start_paused = true)]

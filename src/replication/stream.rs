@@ -49,6 +49,7 @@ use crate::replication::status::StatusHandle;
 use crate::replication::types::TypeAnswers;
 use crate::replication::wire::command;
 use crate::replication::wire::command::NewSlot;
+use crate::replication::wire::command::SlotChange;
 use crate::replication::wire::command::SystemIdentity;
 use crate::replication::wire::feedback;
 use crate::replication::wire::feedback::SlotRelease;
@@ -340,9 +341,18 @@ pub(super) async fn connect(
     let mut connection = command::connect(&settings.server, settings.wal_sender_timeout).await?;
     let identity = within(ANSWER_MAX, connection.identify_system()).await?;
     let version = connection.version();
-    if terms.slot_use == SlotUse::Temporary {
-        let slot = NewSlot { name: &settings.slot, temporary: true, failover: false };
-        connection.create_slot(slot).await?;
+    match terms.slot_use {
+        SlotUse::Temporary => {
+            let slot = NewSlot { name: &settings.slot, temporary: true, failover: false };
+            connection.create_slot(slot).await?;
+        }
+        SlotUse::Lasting if settings.failover => {
+            let kept = within(ANSWER_MAX, connection.keep_on_standbys(&settings.slot)).await?;
+            if kept == SlotChange::Changed {
+                tracing::info!(slot = settings.slot, "standbys keep the slot from now on");
+            }
+        }
+        SlotUse::Lasting => {}
     }
     let (pid, asked) = (connection.pid(), since_boot());
     let publications = [settings.publication.as_str()];

@@ -53,6 +53,7 @@ impl StateError {
             Self::LacksTables { .. } => "state-lacks-tables",
             Self::NoPrivilege { .. } => "state-no-privilege",
             Self::Fenced { .. } => "state-fenced",
+            Self::SetBack { .. } => "state-set-back",
             Self::OutOfOrder { .. } => "state-out-of-order",
             Self::BodyTooLarge { .. } => "body-too-large",
             Self::Unreadable { .. } => "state-unreadable",

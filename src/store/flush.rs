@@ -37,6 +37,7 @@ use crate::store::partitions;
 use crate::store::progress::begin;
 use crate::store::progress::fenced;
 use crate::store::progress::lock;
+use crate::store::progress::not_ours;
 use crate::store::push_log;
 use crate::store::push_log::LoggedAttempt;
 use crate::store::push_log::LoggedBatch;
@@ -245,11 +246,13 @@ async fn fence(
     let query = "SELECT epoch, flush, holder FROM walhook.progress WHERE slot = $1";
     let row: Option<Row> = tx.query_typed_opt(query, &params.list()).await?;
     let Some(row) = row else { return Err(fenced(holding, None)) };
-    if read::<i64>(&row, "epoch")? != holding.epoch {
-        return Err(fenced(holding, Some(read(&row, "holder")?)));
-    }
+    not_ours(holding, read(&row, "epoch")?, read(&row, "holder")?)?;
     match read::<i64>(&row, "flush")? {
         stored if stored == number => Ok(EpochFence::AlreadyCommitted),
+        // Flushes that were known to be committed are not there.
+        stored if stored < number - 1 => {
+            Err(StateError::SetBack { slot: holding.slot.to_string() })
+        }
         stored => Err(StateError::OutOfOrder { slot: holding.slot.to_string(), number, stored }),
     }
 }

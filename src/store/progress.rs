@@ -4,6 +4,7 @@
 //! transaction that writes state checks it under the row's lock: a walhook that was frozen, and has
 //! been replaced meanwhile, writes nothing when it wakes up, but gets [`StateError::Fenced`].
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -203,6 +204,28 @@ pub async fn backend(client: &Client) -> Result<BackendSession, StateError> {
     Ok(BackendSession { pid: read(&row, "pid")?, started: read(&row, "started")? })
 }
 
+/// How far the WAL is written, whether it is on the disk or not.
+///
+/// # Errors
+/// That a statement failed, as on a standby.
+pub async fn wal_end(client: &Client) -> Result<Lsn, StateError> {
+    let question = "SELECT pg_catalog.pg_current_wal_insert_lsn() AS wal_end";
+    read(&client.query_typed_one(question, &[]).await?, "wal_end")
+}
+
+/// The identifier of the database system; `None` if the role may not ask for it.
+///
+/// # Errors
+/// That a statement failed for another reason.
+pub async fn system(client: &Client) -> Result<Option<u64>, StateError> {
+    let question = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
+    match client.query_typed_one(question, &[]).await {
+        Ok(row) => Ok(Some(read::<i64>(&row, "system_identifier")?.cast_unsigned())),
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Ends a lost session of ours, if the server still has it; a role may end its own. Returns whether
 /// there was one.
 ///
@@ -236,6 +259,25 @@ pub async fn set_lineage(
     guard(&tx, holding).await?;
     write_lineage(&tx, holding, lineage, "").await?;
     tx.commit().await?;
+    Ok(())
+}
+
+/// Notes that the stream goes on on another timeline, if the slot is still that of `epoch`.
+///
+/// # Errors
+/// That the statement failed.
+pub async fn follow(
+    client: &Client,
+    slot: &str,
+    epoch: i64,
+    timeline: u32,
+) -> Result<(), StateError> {
+    let mut params = SqlParams::default();
+    params.put(Type::TEXT, slot);
+    params.put(Type::INT8, epoch);
+    params.put(Type::INT4, timeline.cast_signed());
+    let update = "UPDATE walhook.progress SET timeline = $3 WHERE slot = $1 AND epoch = $2";
+    client.execute_typed(update, &params.list()).await?;
     Ok(())
 }
 
@@ -392,10 +434,24 @@ pub(crate) async fn guard(
         Ok(tx.query_typed_opt(query, &list).await?)
     })?;
     let Some(row) = row else { return Err(fenced(holding, None)) };
-    if read::<i64>(&row, "epoch")? != holding.epoch {
-        return Err(fenced(holding, Some(read(&row, "holder")?)));
+    not_ours(holding, read(&row, "epoch")?, read(&row, "holder")?)
+}
+
+/// Compares the epoch of the slot's row with ours.
+///
+/// # Errors
+/// [`StateError::Fenced`] if somebody has taken the slot since, [`StateError::SetBack`] if the row is older
+/// than we are.
+pub(crate) fn not_ours(
+    holding: &StateOwnership,
+    epoch: i64,
+    holder: String,
+) -> Result<(), StateError> {
+    match epoch.cmp(&holding.epoch) {
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(fenced(holding, Some(holder))),
+        Ordering::Less => Err(StateError::SetBack { slot: holding.slot.to_string() }),
     }
-    Ok(())
 }
 
 pub(crate) fn fenced(holding: &StateOwnership, holder: Option<String>) -> StateError {

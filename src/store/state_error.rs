@@ -41,6 +41,13 @@ pub enum StateError {
          stand by"
     )]
     Fenced { slot: String, holder: String },
+    /// The database has been put back to an earlier state under a walhook that ran: what it knows is
+    /// newer than what stands there.
+    #[error(
+        "the state of slot {slot} was set back under this walhook, as by the promotion of a standby that \
+         had not received its last writes, or by a restored backup: it has to be taken up anew"
+    )]
+    SetBack { slot: String },
     /// A mistake in walhook: two flushes under one number, or one left out.
     #[error(
         "flush {number} of slot {slot} does not follow flush {stored}: restart walhook and report \
@@ -77,6 +84,7 @@ impl StateError {
             | Self::LacksTables { .. }
             | Self::NoPrivilege { .. }
             | Self::Fenced { .. }
+            | Self::SetBack { .. }
             | Self::OutOfOrder { .. }
             | Self::BodyTooLarge { .. }
             | Self::Unreadable { .. } => false,
@@ -92,6 +100,7 @@ impl StateError {
             Self::NoPrivilege { .. } | Self::LacksTables { .. } => true,
             Self::NewerSchema { .. }
             | Self::Fenced { .. }
+            | Self::SetBack { .. }
             | Self::OutOfOrder { .. }
             | Self::BodyTooLarge { .. }
             | Self::Unreadable { .. } => false,
@@ -104,6 +113,7 @@ impl StateError {
             Self::Store(cause) => cause.exit_code(),
             Self::NewerSchema { .. } | Self::LacksTables { .. } | Self::NoPrivilege { .. } => 3,
             Self::Fenced { .. }
+            | Self::SetBack { .. }
             | Self::OutOfOrder { .. }
             | Self::BodyTooLarge { .. }
             | Self::Unreadable { .. } => 1,

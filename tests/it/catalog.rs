@@ -32,6 +32,7 @@ fn wanted(database: &Database, tables: &[&str]) -> WantedObjects {
         named_in: Vec::new(),
     };
     WantedObjects {
+        failover: false,
         slot: database.name().to_owned(),
         publication: "it's \"mine\"".to_owned(),
         tables: tables.iter().map(table).collect(),
@@ -48,6 +49,7 @@ fn postgres(url: &str) -> PostgresSettings {
         server: server(url),
         slot: String::new(),
         publication: String::new(),
+        failover: false,
         wal_sender_timeout: TIMEOUT,
     }
 }

@@ -4,6 +4,9 @@
 //! committed between the slot's position and its making anew is lost, and must not be lost in silence.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
+mod promotions;
+mod slots;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -26,6 +29,11 @@ use crate::support::service::Service;
 /// A standby of `primary`, which is stopped for a moment: its data is copied as it lies there, without its
 /// slots, as pg_basebackup does it.
 pub(crate) fn standby_of(primary: &mut SandboxCluster) -> SandboxCluster {
+    standby_with(primary, &[])
+}
+
+/// With these settings, which are the last word.
+fn standby_with(primary: &mut SandboxCluster, settings: &[(&str, &str)]) -> SandboxCluster {
     let mut standby = SandboxCluster::start(
         primary.installation(),
         ClusterOptions::default().with("hot_standby", "on"),
@@ -46,6 +54,9 @@ pub(crate) fn standby_of(primary: &mut SandboxCluster) -> SandboxCluster {
     standby.put_file("standby.signal", b"").unwrap();
     let primary_conninfo = format!("host=127.0.0.1 port={} user=postgres", primary.port());
     standby.set("primary_conninfo", &primary_conninfo).unwrap();
+    for (name, value) in settings {
+        standby.set(name, value).unwrap();
+    }
     standby.start_again().unwrap();
     standby
 }

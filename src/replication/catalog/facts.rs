@@ -84,6 +84,10 @@ pub struct ServerFacts {
     pub version_text: String,
     pub standby: bool,
     pub wal_level: String,
+    /// What it comes to, where slots raise it (PostgreSQL 19).
+    pub effective_wal_level: Option<String>,
+    /// After how long a slot that nobody reads is lost, in PostgreSQL's words (18); `None` if never.
+    pub idle_slot_timeout: Option<String>,
     pub walsenders: u32,
     pub walsenders_max: u32,
     pub slots: u32,
@@ -163,6 +167,9 @@ pub async fn server(client: &Client) -> Result<ServerFacts, StoreError> {
                 current_setting('server_version') AS version_text,
                 pg_is_in_recovery() AS standby,
                 current_setting('wal_level') AS wal_level,
+                current_setting('effective_wal_level', true) AS effective_wal_level,
+                nullif(current_setting('idle_replication_slot_timeout', true), '0')
+                    AS idle_slot_timeout,
                 (SELECT count(*) FROM pg_stat_replication) AS walsenders,
                 current_setting('max_wal_senders')::int8 AS walsenders_max,
                 (SELECT count(*) FROM pg_replication_slots) AS slots,
@@ -185,6 +192,8 @@ pub async fn server(client: &Client) -> Result<ServerFacts, StoreError> {
         version_text: row.try_get("version_text")?,
         standby: row.try_get("standby")?,
         wal_level: row.try_get("wal_level")?,
+        effective_wal_level: row.try_get("effective_wal_level")?,
+        idle_slot_timeout: row.try_get("idle_slot_timeout")?,
         walsenders: number("walsenders")?,
         walsenders_max: number("walsenders_max")?,
         slots: number("slots")?,

@@ -15,6 +15,7 @@ use crate::replication::catalog::wanted::WantedObjects;
 use crate::replication::catalog::wanted::WantedTable;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::slot::SlotStream;
+use crate::replication::wire::command::FAILOVER_SINCE;
 use crate::replication::wire::command::MAJOR_MIN;
 use crate::replication::wire::quote::identifier;
 use crate::store::APPLICATION_NAME;
@@ -31,7 +32,7 @@ pub fn too_old(server: &ServerFacts) -> Option<SetupDiagnostic> {
 /// Everything that there is to say.
 pub fn judge(facts: &CatalogFacts, wanted: &WantedObjects) -> CheckReport {
     let mut report = CheckReport::default();
-    server(facts, &mut report);
+    server(facts, wanted, &mut report);
     let outcome = CoverageOutcome::new(facts, wanted);
     for (table, found) in wanted.tables.iter().zip(&facts.tables) {
         match found {
@@ -56,7 +57,7 @@ impl CheckReport {
     }
 }
 
-fn server(facts: &CatalogFacts, report: &mut CheckReport) {
+fn server(facts: &CatalogFacts, wanted: &WantedObjects, report: &mut CheckReport) {
     let server = &facts.server;
     report.add(CheckFinding::ok(format!("PostgreSQL {}", server.version_text)));
     if let Some(service) = server.service {
@@ -67,8 +68,19 @@ fn server(facts: &CatalogFacts, report: &mut CheckReport) {
     if server.standby && major < 16 {
         report.add(SetupDiagnostic::Standby { version: major });
     }
+    if wanted.failover && (server.standby || major < FAILOVER_SINCE) {
+        let standby = server.standby && major >= FAILOVER_SINCE;
+        report.add(SetupDiagnostic::NoFailover { version: major, standby });
+    }
+    let effective = server.effective_wal_level.as_deref();
     if server.wal_level == "logical" {
         report.add(CheckFinding::ok("wal_level is logical".to_owned()));
+    } else if effective == Some("logical") {
+        let what = format!("wal_level is {}, and logical in effect", server.wal_level);
+        report.add(CheckFinding::ok(what));
+    } else if effective.is_some() && server.wal_level == "replica" {
+        let what = "wal_level is replica, which PostgreSQL raises when the slot is made";
+        report.add(CheckFinding::ok(what.to_owned()));
     } else {
         let (level, service) = (server.wal_level.clone(), server.service);
         report.add(SetupDiagnostic::WalLevel { level, service });
@@ -365,6 +377,7 @@ fn slot(facts: &CatalogFacts, wanted: &WantedObjects, report: &mut CheckReport) 
             report.add(SetupDiagnostic::NoFreeSlot { max });
         } else {
             report.add(CheckFinding::ok(format!("slot {} will be made at the start", wanted.slot)));
+            idle_timeout(facts, wanted, report);
             report.makes_slot = true;
         }
         return;
@@ -387,6 +400,15 @@ fn slot(facts: &CatalogFacts, wanted: &WantedObjects, report: &mut CheckReport) 
         }
         _ => CheckFinding::ok(format!("slot {} is there, not in use", found.name)),
     });
+    if wanted.failover {
+        report.add(CheckFinding::ok(match found.failover {
+            true => format!("slot {} is one that standbys keep", found.name),
+            false => {
+                format!("slot {} will be one that standbys keep, from the start on", found.name)
+            }
+        }));
+    }
+    idle_timeout(facts, wanted, report);
     let retained = found.retained_bytes.unwrap_or_default();
     let megabytes = retained / (1024 * 1024);
     report.add(match found.wal_status.as_str() {
@@ -405,6 +427,19 @@ fn slot(facts: &CatalogFacts, wanted: &WantedObjects, report: &mut CheckReport) 
         ),
         _ => CheckFinding::ok(format!("slot {} retains {megabytes} MiB of WAL", found.name)),
     });
+}
+
+/// PostgreSQL 18 can give up slots that nobody reads.
+fn idle_timeout(facts: &CatalogFacts, wanted: &WantedObjects, report: &mut CheckReport) {
+    let Some(limit) = &facts.server.idle_slot_timeout else { return };
+    report.add(CheckFinding::warning(
+        format!(
+            "slot {} is lost when walhook is away for longer than {limit} \
+             (idle_replication_slot_timeout)",
+            wanted.slot
+        ),
+        "set it to more than the longest outage that you plan for, or to 0".to_owned(),
+    ));
 }
 
 /// SQL that publishes a table anew: all its rows and columns.

@@ -12,6 +12,8 @@ use crate::flow::relation::TableName;
 pub struct WantedObjects {
     pub slot: String,
     pub publication: String,
+    /// Whether standbys are to keep the slot.
+    pub failover: bool,
     /// Each table once.
     pub tables: Vec<WantedTable>,
 }
@@ -88,6 +90,7 @@ impl WantedObjects {
         Self {
             slot: settings.postgres.slot.clone(),
             publication: settings.postgres.publication.clone(),
+            failover: settings.postgres.failover,
             tables,
         }
     }
@@ -111,7 +114,8 @@ fn named_in(rule: &EventRule, columns: &BTreeSet<String>) -> Vec<(Option<String>
     [(None, table)].into_iter().chain(columns.iter().map(column)).collect()
 }
 
-/// What a publication has to publish for it: a backfill reads the table itself.
+/// What a publication has to publish for it: a backfill reads the table itself, and of a table's shape
+/// its rows tell.
 fn published(on: Operations) -> Operations {
     Operations { read: false, ..on }
 }

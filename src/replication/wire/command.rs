@@ -51,6 +51,9 @@ use crate::store::transport::ServerTransport;
 /// PostgreSQL 14: logical messages in pgoutput, `idle_session_timeout`.
 pub const MAJOR_MIN: u32 = 14;
 
+/// PostgreSQL 17: slots that standbys keep.
+pub const FAILOVER_SINCE: u32 = 17;
+
 /// How long a new slot may wait for transactions that are older than it.
 const SLOT_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -96,6 +99,13 @@ pub struct NewSlot<'a> {
     pub temporary: bool,
     /// Kept up on standbys; ignored before PostgreSQL 17.
     pub failover: bool,
+}
+
+/// What became of a slot that was to be altered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SlotChange {
+    Changed,
+    Unchanged,
 }
 
 /// What became of it.
@@ -285,6 +295,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
                 let max = self.setting("max_replication_slots").await?.parse().unwrap_or(0);
                 SetupDiagnostic::NoFreeSlot { max }.into()
             }
+            // From 19 on the slot itself raises it from `replica`.
             _ => match self.setting("wal_level").await? {
                 level if level != "logical" && (self.version < 190_000 || level == "minimal") => {
                     SetupDiagnostic::WalLevel { level, service: None }.into()
@@ -292,6 +303,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationConnection<S> {
                 _ => SourceError::Server(error),
             },
         })
+    }
+
+    /// Has standbys keep a slot that is there, from now on. Does nothing to one that they keep already.
+    ///
+    /// # Errors
+    /// [`SetupDiagnostic::NoFailover`] before PostgreSQL 17 and on a standby, [`SetupDiagnostic::SlotInUse`],
+    /// [`SetupDiagnostic::SlotMissing`], [`SetupDiagnostic::NoReplicationRight`].
+    pub async fn keep_on_standbys(&mut self, slot: &str) -> Result<SlotChange, SourceError> {
+        let major = self.version / 10_000;
+        if major < FAILOVER_SINCE {
+            return Err(SetupDiagnostic::NoFailover { version: major, standby: false }.into());
+        }
+        if self.slot(slot).await?.is_some_and(|found| found.failover) {
+            return Ok(SlotChange::Unchanged);
+        }
+        let command = format!("ALTER_REPLICATION_SLOT {} (FAILOVER true)", quote::identifier(slot));
+        match self.query(&command).await? {
+            Ok(_) => Ok(SlotChange::Changed),
+            Err(error) if error.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE => {
+                Err(SetupDiagnostic::NoReplicationRight { role: self.user.clone(), service: None }
+                    .into())
+            }
+            Err(error) => {
+                let on_standby = self.query_rows("SELECT pg_is_in_recovery()").await?;
+                let row = on_standby.into_iter().next().unwrap_or_default();
+                if text(&row, 0)? == "t" {
+                    return Err(
+                        SetupDiagnostic::NoFailover { version: major, standby: true }.into()
+                    );
+                }
+                Err(self.why_not(slot, error).await?)
+            }
+        }
     }
 
     /// Drops a slot that this connection or an earlier one of ours has made.

@@ -56,6 +56,9 @@ use crate::replication::wire::message::parse;
 use crate::replication::wire::message::server_error;
 use crate::replication::wire::message::unexpected;
 
+/// The setting that PostgreSQL names when it waits for a standby, in every language.
+const STANDBYS: &str = "synchronized_standby_slots";
+
 /// The buffer that the socket is read into. Larger reads gain nothing more.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -289,6 +292,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             backend::Message::ParameterStatus(_) => Ok(()),
             backend::Message::NoticeResponse(body) => {
                 let (notice, severity) = server_error(body.fields())?;
+                // Said again and again while a standby is waited for, with the same SQLSTATE as below. The
+                // observer says which one.
+                if notice.message.contains(STANDBYS) {
+                    tracing::debug!(notice = %notice, "PostgreSQL waits for a standby");
+                    return Ok(());
+                }
                 // PostgreSQL 18 only warns when the publication does not exist where it is
                 // reading, and leaves the rows out: that is a loss, not a notice.
                 if severity == NoticeSeverity::Warning

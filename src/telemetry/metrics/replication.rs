@@ -25,6 +25,7 @@ pub struct ReplicationMetrics {
     safe_wal: Gauge,
     clock_ahead: Gauge,
     problems: IntGauge,
+    blocked: IntGauge,
     received: IntGauge,
     confirmed: IntGauge,
     /// Streams connected again after a loss.
@@ -44,6 +45,7 @@ impl ReplicationMetrics {
             safe_wal,
             clock_ahead: float(&spec::CLOCK_AHEAD),
             retained_wal: gauge(&spec::SLOT_RETAINED_WAL),
+            blocked: gauge(&spec::BLOCKED_BY_STANDBY),
             problems: gauge(&spec::SOURCE_PROBLEMS),
             received: gauge(&spec::RECEIVED_LSN),
             confirmed: gauge(&spec::CONFIRMED_LSN),
@@ -59,6 +61,11 @@ impl ReplicationMetrics {
     pub fn set_lag(&self, bytes: u64, age: Duration) {
         self.lag_bytes.set(as_gauge(bytes));
         self.lag_seconds.set(age.as_secs_f64());
+    }
+
+    /// Whether the server holds changes back until a standby has them.
+    pub fn set_blocked(&self, blocked: bool) {
+        self.blocked.set(i64::from(blocked));
     }
 
     pub fn set_retained_wal(&self, bytes: u64) {

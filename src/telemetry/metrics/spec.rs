@@ -196,6 +196,11 @@ pub(super) const SOURCE_PROBLEMS: MetricSpec = MetricSpec {
     help: "What tables and publication lack for the configuration, as `walhook check` counts it.",
     labels: &[],
 };
+pub(super) const BLOCKED_BY_STANDBY: MetricSpec = MetricSpec {
+    name: "walhook_replication_blocked",
+    help: "1 while PostgreSQL holds changes back until a standby has them, else 0.",
+    labels: &[],
+};
 pub(super) const SLOT_RETAINED_WAL: MetricSpec = MetricSpec {
     name: "walhook_slot_retained_wal_bytes",
     help: "WAL that the server keeps for the slot.",

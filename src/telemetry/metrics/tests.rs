@@ -91,6 +91,7 @@ const SERIES: &[&str] = &[
     "walhook_received_lsn",
     "walhook_reconnects_total",
     r#"walhook_replays_total{endpoint="crm"}"#,
+    "walhook_replication_blocked",
     "walhook_replication_connected",
     "walhook_replication_lag_bytes",
     "walhook_replication_lag_seconds",

@@ -29,22 +29,46 @@ use super::service::AMPLE;
 /// How long a database's last users may take to let go of it.
 const LET_GO_LIMIT: Duration = Duration::from_secs(5);
 
-/// The PostgreSQL that all tests use, found or fetched once.
+/// The PostgreSQL that all tests use, found or fetched once: the one version of `WALHOOK_TEST_PG`, or else
+/// what the machine has.
 pub(crate) fn installation() -> &'static PostgresInstallation {
     static FOUND: OnceLock<PostgresInstallation> = OnceLock::new();
-    FOUND.get_or_init(|| find().unwrap_or_else(|error| panic!("{error}")))
+    FOUND.get_or_init(|| {
+        let found = match wished().as_deref() {
+            Some([major]) => find_version(*major),
+            _ => find(),
+        };
+        found.unwrap_or_else(|error| panic!("{error}"))
+    })
+}
+
+/// The major versions of `WALHOOK_TEST_PG`.
+fn wished() -> Option<Vec<u32>> {
+    let list = env::var("WALHOOK_TEST_PG").ok().filter(|list| !list.is_empty())?;
+    Some(list.split(',').map(|major| major.trim().parse().unwrap()).collect())
 }
 
 /// The versions of `WALHOOK_TEST_PG=15,17,18`, or else the one that all tests use.
 pub(crate) fn versions() -> Vec<PostgresInstallation> {
-    match env::var("WALHOOK_TEST_PG") {
-        Err(_) => vec![installation().clone()],
-        Ok(list) => list
-            .split(',')
-            .map(|major| find_version(major.trim().parse().unwrap()))
-            .map(|found| found.unwrap_or_else(|error| panic!("{error}")))
-            .collect(),
+    let Some(wished) = wished() else { return vec![installation().clone()] };
+    let found = wished.into_iter().map(find_version);
+    found.map(|found| found.unwrap_or_else(|error| panic!("{error}"))).collect()
+}
+
+/// Of `majors` those that `WALHOOK_TEST_PG` names, or all without it: installed or fetched. What cannot be had
+/// is said, and with `CI` set it is an error.
+#[expect(clippy::print_stdout, reason = "a skipped test must not look like a passed one")]
+pub(crate) fn versions_of(majors: &[u32], test: &str) -> Vec<PostgresInstallation> {
+    let wished = wished().unwrap_or_else(|| majors.to_vec());
+    let mut all = Vec::new();
+    for major in majors.iter().filter(|major| wished.contains(major)) {
+        match find_version(*major) {
+            Ok(found) => all.push(found),
+            Err(error) if env::var_os("CI").is_some() => panic!("{error}"),
+            Err(error) => println!("SKIP {test}: needs PostgreSQL {major}: {error}"),
+        }
     }
+    all
 }
 
 /// Whether this PostgreSQL is new enough; says so if a part of `test` is skipped.

@@ -276,7 +276,7 @@ async fn refusals_come_quickly_and_say_why() {
     let url = database.url();
     let error = connect(&url.replace("postgres@", &format!("{role}@"))).await;
     assert!(
-        matches!(&error, SourceError::Refused(SetupDiagnostic::NoReplicationRight { role: r }) if *r == role),
+        matches!(&error, SourceError::Refused(SetupDiagnostic::NoReplicationRight { role: r, .. }) if *r == role),
         "{error:?}"
     );
     let error = connect(&url.replace(database.name(), "nowhere")).await;

@@ -21,6 +21,7 @@ fn table_name() -> TableName {
 fn wanted() -> WantedObjects {
     let columns = vec!["id".to_owned(), "status".to_owned()];
     WantedObjects {
+        failover: false,
         slot: "walhook".to_owned(),
         publication: "walhook".to_owned(),
         tables: vec![WantedTable {
@@ -107,6 +108,7 @@ fn used_slot() -> SlotStream {
         retained_bytes: Some(0),
         safe_bytes: None,
         decoded: 0,
+        failover: false,
     }
 }
 
@@ -118,6 +120,8 @@ fn sound() -> CatalogFacts {
             version_text: "15.18".to_owned(),
             standby: false,
             wal_level: "logical".to_owned(),
+            effective_wal_level: None,
+            idle_slot_timeout: None,
             walsenders: 0,
             walsenders_max: 10,
             slots: 1,
@@ -424,6 +428,37 @@ fn check(cases: &[(&str, Spoil, &str, u8)]) {
         assert_eq!(report.exit_code(), *exit_code, "case: {name}");
         assert_eq!(said.lines().count(), 1, "case: {name}: {said}");
     }
+}
+
+#[test]
+fn what_only_newer_versions_have_is_taken_into_account() {
+    let wal_level = |level: &str, effective: Option<&str>| {
+        let mut facts = sound();
+        facts.server.wal_level = level.to_owned();
+        facts.server.effective_wal_level = effective.map(ToOwned::to_owned);
+        said(&judge(&facts, &wanted()))
+    };
+    assert_eq!(wal_level("replica", Some("logical")), "");
+    assert_eq!(wal_level("replica", Some("replica")), "", "the slot raises it");
+    assert!(wal_level("minimal", Some("minimal")).contains("wal_level is minimal"));
+    assert!(wal_level("replica", None).contains("wal_level is replica"));
+    let mut facts = sound();
+    facts.server.idle_slot_timeout = Some("1d".to_owned());
+    let told = said(&judge(&facts, &wanted()));
+    assert!(told.contains("away for longer than 1d (idle_replication_slot_timeout)"), "{told}");
+}
+
+#[test]
+fn slots_that_standbys_keep_are_refused_where_there_are_none() {
+    let wanted = WantedObjects { failover: true, ..wanted() };
+    let judged = |version, standby| {
+        let mut facts = sound();
+        (facts.server.version, facts.server.standby) = (version, standby);
+        said(&judge(&facts, &wanted))
+    };
+    assert!(judged(160_003, false).contains("PostgreSQL 16 has no slots that standbys keep"));
+    assert!(judged(170_003, true).contains("the server is a standby"));
+    assert_eq!(judged(170_003, false), "");
 }
 
 #[test]
