@@ -36,6 +36,7 @@ pub(crate) async fn source(
             ("delete", rule.on.delete),
             ("truncate", rule.on.truncate),
             ("read", rule.on.read),
+            ("schema", rule.on.schema),
         ];
         let on = operations.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name);
         tables.push(json!({

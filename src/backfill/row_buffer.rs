@@ -98,7 +98,7 @@ impl RowBuffer {
                     drop(self.take(place));
                 }
             }),
-            ChangeOp::Truncate | ChangeOp::Read { .. } => Ok(()),
+            ChangeOp::Truncate | ChangeOp::Read { .. } | ChangeOp::Schema => Ok(()),
         }
     }
 

@@ -234,6 +234,7 @@ fn copied(op: &ChangeOp) -> ChangeOp {
         ChangeOp::Delete { old } => ChangeOp::Delete { old: old_row(old) },
         ChangeOp::Read { new, read } => ChangeOp::Read { new: row(new), read: read.clone() },
         ChangeOp::Truncate => ChangeOp::Truncate,
+        ChangeOp::Schema => ChangeOp::Schema,
     }
 }
 

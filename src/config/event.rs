@@ -62,8 +62,7 @@ pub(super) fn read(
         insert: true,
         update: true,
         delete: true,
-        truncate: false,
-        read: false,
+        ..Operations::default()
     });
     let backfill = section.read("backfill", FieldReader::boolean).unwrap_or(false);
     let when = section.read("when", when).map(EventFilter::When);
@@ -113,12 +112,17 @@ fn check(section: &TomlSection<'_>, rule: &EventRule, before: &[EventRule]) {
             || (a.delete && b.delete)
             || (a.truncate && b.truncate)
             || (a.read && b.read)
+            || (a.schema && b.schema)
     };
     let twice = before.iter().any(|other| {
         other.event_type == rule.event_type
             && other.table == rule.table
             && overlap(other.on, rule.on)
     });
+    if rule.on.schema && rule.dedupe.is_some() {
+        let message = "does not go with on = \"schema\": give that an [[event]] of its own";
+        section.note("dedupe", message);
+    }
     if twice {
         section.note("type", "is raised by another [[event]] for the same changes: rename one");
     }
@@ -148,16 +152,25 @@ fn operations(field: &FieldReader<'_>) -> Option<Operations> {
     let mut on = Operations::default();
     let items = field.list()?;
     if items.is_empty() {
-        return field.refuse("is empty: list some of insert, update, delete, truncate, read");
+        return field
+            .refuse("is empty: list some of insert, update, delete, truncate, read, schema");
     }
     for item in items {
-        let words = [("insert", 0), ("update", 1), ("delete", 2), ("truncate", 3), ("read", 4)];
+        let words = [
+            ("insert", 0),
+            ("update", 1),
+            ("delete", 2),
+            ("truncate", 3),
+            ("read", 4),
+            ("schema", 5),
+        ];
         match item.one_of(&words) {
             Some(0) => on.insert = true,
             Some(1) => on.update = true,
             Some(2) => on.delete = true,
             Some(3) => on.truncate = true,
-            Some(_) => on.read = true,
+            Some(4) => on.read = true,
+            Some(_) => on.schema = true,
             None => {}
         }
     }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio_postgres::Client;
 
+use crate::config::configuration::Settings;
 use crate::config::endpoints_from::EndpointsFrom;
-use crate::config::settings::Settings;
 use crate::endpoints::wanted_rows;
 use crate::preflight::endpoint_rows::Row;
 use crate::preflight::endpoint_rows::rows;

@@ -106,7 +106,7 @@ pub(crate) fn debezium(out: &mut JsonWriter, columns: &[NamedColumn], scope: &Ev
         ChangeOp::Insert { .. } | ChangeOp::Update { .. } | ChangeOp::Read { .. } => {
             row_object::data(out, columns, change);
         }
-        ChangeOp::Delete { .. } | ChangeOp::Truncate => out.raw("null"),
+        ChangeOp::Delete { .. } | ChangeOp::Truncate | ChangeOp::Schema => out.raw("null"),
     }
     let millis = |micros: i64| micros.div_euclid(1000).to_string();
     let table = &change.relation.table;
@@ -132,6 +132,7 @@ pub(crate) fn debezium(out: &mut JsonWriter, columns: &[NamedColumn], scope: &Ev
         ChangeOp::Update { .. } => "u",
         ChangeOp::Delete { .. } => "d",
         ChangeOp::Truncate => "t",
+        ChangeOp::Schema => "m",
         ChangeOp::Read { .. } => "r",
     });
     out.raw("\",\"ts_ms\":");

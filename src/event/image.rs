@@ -32,14 +32,14 @@ pub(crate) fn current(change: &CommittedChange, column: usize) -> RowImage<'_> {
             ColumnValue::Null | ColumnValue::Text(_) => RowImage::In(new),
         },
         ChangeOp::Delete { .. } => previous(change, column),
-        ChangeOp::Truncate => RowImage::None,
+        ChangeOp::Truncate | ChangeOp::Schema => RowImage::None,
     }
 }
 
 /// A column of the row as it was before.
 pub(crate) fn previous(change: &CommittedChange, column: usize) -> RowImage<'_> {
     let (old, new) = match &change.op {
-        ChangeOp::Insert { .. } | ChangeOp::Read { .. } | ChangeOp::Truncate => {
+        ChangeOp::Insert { .. } | ChangeOp::Read { .. } | ChangeOp::Truncate | ChangeOp::Schema => {
             return RowImage::None;
         }
         ChangeOp::Update { old, new } => (old.as_ref(), Some(new)),

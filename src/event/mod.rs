@@ -28,6 +28,7 @@
 //! | `schema` | The JSON Schema of an event's body |
 //! | `scope` | A change as expressions see it |
 //! | `subscribers` | Who takes the events of a rule |
+//! | `table_shape` | The shape of a table as receivers see it, for events that tell that it has changed |
 //! | `target` | The row that an event's write-back is to find, taken from its change |
 //! | `template` | A payload of the user's own against one relation |
 //! | `trial` | What one change would come to, without anything being sent |
@@ -55,6 +56,7 @@ mod row_order;
 pub mod schema;
 mod scope;
 mod subscribers;
+mod table_shape;
 mod target;
 mod template;
 pub mod trial;

@@ -183,6 +183,16 @@ impl PayloadShape {
     ) -> bool {
         let change = scope.change;
         match &self.kind {
+            // What is for rows says nothing of a table's shape.
+            PayloadKind::OcrWallet { .. }
+            | PayloadKind::Debezium { .. }
+            | PayloadKind::Template { .. }
+                if is_schema(change) =>
+            {
+                let quoted = envelope::quoted(scope.event_type);
+                let opening = [b"{\"type\":", quoted.as_slice(), b",\"timestamp\":\""].concat();
+                standard(out, &opening, &[], change);
+            }
             PayloadKind::Standard { opening, columns } => standard(out, opening, columns, change),
             PayloadKind::OcrWallet { opening, columns } => {
                 ocr_wallet(out, opening, columns, change, scope.born);
@@ -200,13 +210,13 @@ impl PayloadShape {
     pub(crate) fn headers(&self, scope: &EvaluationScope<'_>) -> Vec<(HeaderName, HeaderValue)> {
         match &self.kind {
             PayloadKind::CloudEvents { attributes, .. } => attributes.headers(scope),
-            PayloadKind::Template { content_type: Some(value), .. } => {
+            PayloadKind::Template { content_type: Some(value), .. } if !is_schema(scope.change) => {
                 envelope::content_type(value)
             }
             PayloadKind::Standard { .. }
             | PayloadKind::OcrWallet { .. }
             | PayloadKind::Debezium { .. }
-            | PayloadKind::Template { content_type: None, .. } => Vec::new(),
+            | PayloadKind::Template { .. } => Vec::new(),
         }
     }
 
@@ -228,6 +238,10 @@ impl PayloadShape {
         };
         EventFacts::new(self.facts.iter().filter_map(fact).take(self.facts_max).collect())
     }
+}
+
+fn is_schema(change: &CommittedChange) -> bool {
+    matches!(change.op, ChangeOp::Schema)
 }
 
 fn named(relation: &Relation, indexes: impl IntoIterator<Item = usize>) -> Vec<NamedColumn> {

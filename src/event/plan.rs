@@ -30,6 +30,7 @@ use crate::event::scope::EvaluationScope;
 use crate::event::subscribers::EventSubscribers;
 use crate::event::subscribers::SubscriberChoice;
 use crate::event::subscribers::SubscriberIndex;
+use crate::event::table_shape;
 use crate::event::target::WriteBackTarget;
 use crate::event::unfit;
 use crate::event::writer::JsonWriter;
@@ -132,6 +133,8 @@ pub(super) struct TablePlan {
     /// The columns of the rule's `dedupe`.
     dedupe: Vec<usize>,
     trace: WriterTrace,
+    /// For rules that tell of the table's shape.
+    pub(super) table_shape: Option<ValueFingerprint>,
 }
 
 /// A [`EventFilter`] against one relation.
@@ -199,6 +202,10 @@ pub(super) fn compile(rules: &[RulePlan], relation: &Arc<Relation>) -> CompiledR
                 .as_ref()
                 .and_then(|w| WriteBackTarget::compile(w, relation)),
             trace: WriterTrace::compile(&settings.trace, relation),
+            table_shape: settings
+                .on
+                .schema
+                .then(|| table_shape::fingerprint(&settings.event_type, relation)),
             others: rule
                 .others
                 .iter()
@@ -229,7 +236,9 @@ impl TablePlan {
         let born = expiry.map_or(change.committed, |expiry| expiry.born);
         let scope =
             EvaluationScope { change, event_type: &rule.settings.event_type, id, now, born };
-        let admitted = self.gate.admits(&scope, faults);
+        // Another shape is no row, so no filter of rows is asked.
+        let is_schema = matches!(change.op, ChangeOp::Schema);
+        let admitted = is_schema || self.gate.admits(&scope, faults);
         let is_costly = !admitted && matches!(faults.last(), Some((_, EvaluationFault::TooMuch)));
         if !admitted && !is_costly {
             return RoutedEvent::Filtered;

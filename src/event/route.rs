@@ -23,8 +23,10 @@ use crate::event::payload::EndpointShape;
 use crate::event::plan::CompiledRule;
 use crate::event::plan::RoutedEvent;
 use crate::event::plan::RulePlan;
+use crate::event::plan::TablePlan;
 use crate::event::plan::compile;
 use crate::event::subscribers::EventSubscribers;
+use crate::event::table_shape;
 use crate::event::unfit::UnfitValues;
 use crate::event::writer::JsonWriter;
 use crate::failpoint;
@@ -49,7 +51,9 @@ pub struct EventRouter {
     unfit: UnfitValues,
     /// By rule index; only for rules with `dedupe`.
     windows: Vec<Option<DedupeWindow>>,
-    /// Noted in the windows and not taken yet.
+    /// The shape that the rule's table had last, for rules that tell of it.
+    shapes: HashMap<RuleIndex, ValueFingerprint>,
+    /// Noted in the windows or of shapes, and not taken yet.
     seen: Vec<SeenValues>,
 }
 
@@ -98,6 +102,7 @@ impl EventRouter {
             faults: FaultReporter::default(),
             unfit: UnfitValues::default(),
             windows: rules.iter().map(window).collect(),
+            shapes: HashMap::new(),
             seen: Vec::new(),
         };
         let indexes = (0..endpoints.len()).map(EndpointIndex);
@@ -150,6 +155,8 @@ impl EventRouter {
     ) {
         if let Some(Some(window)) = self.windows.get_mut(rule.0) {
             window.note(fingerprint, position, committed);
+        } else {
+            self.shapes.insert(rule, fingerprint);
         }
     }
 
@@ -175,20 +182,29 @@ impl EventRouter {
         let Some(compiled) = self.compiled.get(&relation.oid) else { return };
         for plan in &compiled.plans {
             let Some(rule) = self.rules.get(plan.rule.0) else { continue };
+            if let Some(shape) = plan.table_shape
+                && !matches!(change.op, ChangeOp::Read { .. })
+                && self.shapes.insert(plan.rule, shape) != Some(shape)
+            {
+                let (position, committed) = (change.position, change.committed);
+                self.seen.push(SeenValues {
+                    rule: plan.rule,
+                    fingerprint: shape,
+                    position,
+                    committed,
+                    oldest: committed,
+                });
+                let told = table_shape::change(change);
+                let tools = (&mut self.writer, &mut self.faults.faults);
+                let routed = applied(plan, rule, (&told, now), tools, None);
+                each(plan.rule, routed);
+                self.faults.report(plan.rule, rule);
+            }
             if concerns(&rule.settings, &change.op) {
-                let faults = &mut self.faults.faults;
                 let window = self.windows.get_mut(plan.rule.0).and_then(Option::as_mut);
                 let sightings = window.map(|window| (window, &mut self.seen));
-                let writer = &mut self.writer;
-                let applied = catch_unwind(AssertUnwindSafe(|| {
-                    failpoint::reached_over("rendering", || plan.about(change));
-                    plan.apply(rule, change, now, writer, faults, sightings)
-                }));
-                let routed = applied.unwrap_or_else(|_panic| {
-                    // Both may hold half of something.
-                    (*writer, *faults) = (JsonWriter::default(), RenderFaults::default());
-                    RoutedEvent::Poison(plan.set_aside(rule, change, true))
-                });
+                let tools = (&mut self.writer, &mut self.faults.faults);
+                let routed = applied(plan, rule, (change, now), tools, sightings);
                 self.faults.report(plan.rule, rule);
                 each(plan.rule, routed);
             }
@@ -223,6 +239,25 @@ impl EventRouter {
     }
 }
 
+/// What the change comes to under the plan; poison where that panics.
+fn applied(
+    plan: &TablePlan,
+    rule: &RulePlan,
+    (change, now): (&CommittedChange, Timestamp),
+    (writer, faults): (&mut JsonWriter, &mut RenderFaults),
+    sightings: Option<(&mut DedupeWindow, &mut Vec<SeenValues>)>,
+) -> RoutedEvent {
+    let applied = catch_unwind(AssertUnwindSafe(|| {
+        failpoint::reached_over("rendering", || plan.about(change));
+        plan.apply(rule, change, now, writer, faults, sightings)
+    }));
+    applied.unwrap_or_else(|_panic| {
+        // Both may hold half of something.
+        (*writer, *faults) = (JsonWriter::default(), RenderFaults::default());
+        RoutedEvent::Poison(plan.set_aside(rule, change, true))
+    })
+}
+
 fn window(rule: &EventRule) -> Option<DedupeWindow> {
     rule.dedupe.as_ref().map(|dedupe| DedupeWindow::new(dedupe.window, VALUES_MAX))
 }
@@ -251,6 +286,7 @@ fn concerns(rule: &EventRule, op: &ChangeOp) -> bool {
         ChangeOp::Update { .. } => on.update,
         ChangeOp::Delete { .. } => on.delete,
         ChangeOp::Truncate => on.truncate,
+        ChangeOp::Schema => on.schema,
         ChangeOp::Read { read, .. } => match &read.target.event_type {
             Some(event_type) => *event_type == rule.event_type,
             None => on.read,

@@ -3,6 +3,7 @@
 use crate::event::datum;
 use crate::event::image;
 use crate::event::image::RowImage;
+use crate::event::table_shape;
 use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
 use crate::flow::change::ChangeOp;
@@ -18,12 +19,13 @@ pub(crate) const fn op(op: &ChangeOp) -> &'static str {
         ChangeOp::Update { .. } => "update",
         ChangeOp::Delete { .. } => "delete",
         ChangeOp::Truncate => "truncate",
+        ChangeOp::Schema => "schema",
         ChangeOp::Read { .. } => "read",
     }
 }
 
 /// The row that the change is about: the new one, what is known of the old one on a delete, null
-/// for a truncate.
+/// for a truncate. Of a table with another shape its columns.
 pub(crate) fn data(out: &mut JsonWriter, columns: &[NamedColumn], change: &CommittedChange) {
     match &change.op {
         ChangeOp::Insert { new } | ChangeOp::Read { new, .. } => {
@@ -32,6 +34,7 @@ pub(crate) fn data(out: &mut JsonWriter, columns: &[NamedColumn], change: &Commi
         ChangeOp::Update { old, new } => object(out, columns, new, change, old.as_ref()),
         ChangeOp::Delete { old } => old_object(out, columns, old, change),
         ChangeOp::Truncate => out.raw("null"),
+        ChangeOp::Schema => table_shape::write(out, &change.relation),
     }
 }
 
@@ -62,7 +65,9 @@ pub(crate) fn old_of(op: &ChangeOp) -> Option<&OldRow> {
     match op {
         ChangeOp::Update { old, .. } => old.as_ref(),
         ChangeOp::Delete { old } => Some(old),
-        ChangeOp::Insert { .. } | ChangeOp::Read { .. } | ChangeOp::Truncate => None,
+        ChangeOp::Insert { .. } | ChangeOp::Read { .. } | ChangeOp::Truncate | ChangeOp::Schema => {
+            None
+        }
     }
 }
 
@@ -117,6 +122,6 @@ pub(crate) fn row_of(op: &ChangeOp) -> Option<&RowTuple> {
             Some(new)
         }
         ChangeOp::Delete { old } => Some(old.tuple()),
-        ChangeOp::Truncate => None,
+        ChangeOp::Truncate | ChangeOp::Schema => None,
     }
 }

@@ -10,7 +10,7 @@
 //! where they do not, every change has the key of its row as well, so that a delete waits for the
 //! changes before it.
 //!
-//! What cannot be told by keys is a barrier: a TRUNCATE, and a change whose values were not sent.
+//! What cannot be told by keys is a barrier: a TRUNCATE, another shape of the table, and a change whose values were not sent.
 
 use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;
@@ -62,7 +62,7 @@ impl RowOrder {
     }
 
     pub(super) fn keys(&self, table: &TableName, change: &CommittedChange) -> EventKeys {
-        if matches!(change.op, ChangeOp::Truncate) {
+        if matches!(change.op, ChangeOp::Truncate | ChangeOp::Schema) {
             return EventKeys::BARRIER;
         }
         let named = || step(&self.named, table, None, change);
@@ -124,7 +124,7 @@ fn step<'c>(
             let old = key(&|column| carried(change, old, column))?;
             RowOrderStep { old, new: old }
         }
-        ChangeOp::Truncate => return None,
+        ChangeOp::Truncate | ChangeOp::Schema => return None,
     })
 }
 

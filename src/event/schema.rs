@@ -15,6 +15,7 @@ use crate::config::expression::names::ExpressionForm;
 use crate::config::settings::CloudEventsMode;
 use crate::config::settings::EventRule;
 use crate::config::settings::OCR_WALLET_COLUMNS;
+use crate::config::settings::Operations;
 use crate::config::settings::PayloadSettings;
 use crate::config::template::TemplateNode;
 use crate::event::type_check;
@@ -25,7 +26,7 @@ const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// The schema of the bodies of a rule's events, in the shape of `payload`.
 pub fn of_body(rule: &EventRule, payload: &PayloadSettings, relation: &Relation) -> Value {
-    let mut schema = match payload {
+    let schema = match payload {
         PayloadSettings::Standard => standard(rule, relation),
         PayloadSettings::OcrWallet => ocr_wallet(rule, relation),
         PayloadSettings::CloudEvents(CloudEventsMode::Structured) => cloud_events(rule, relation),
@@ -33,6 +34,13 @@ pub fn of_body(rule: &EventRule, payload: &PayloadSettings, relation: &Relation)
         PayloadSettings::Debezium => debezium(relation),
         PayloadSettings::Template { root, .. } => of_node(root, rule, relation),
         PayloadSettings::Text { .. } => json!({ "type": "string" }),
+    };
+    let has_rows = Operations { schema: false, ..rule.on } != Operations::default();
+    let mut schema = match (rule.on.schema, has_rows) {
+        (false, _) => schema,
+        (true, false) => table_shape(rule, payload),
+        // The row comes first: it is the one that changes.
+        (true, true) => json!({ "anyOf": [schema, table_shape(rule, payload)] }),
     };
     if let Value::Object(members) = &mut schema {
         let mut all = Map::new();
@@ -55,7 +63,7 @@ fn moment() -> Value {
 }
 
 fn operation() -> Value {
-    json!({ "enum": ["insert", "update", "delete", "truncate", "read"] })
+    json!({ "enum": ["insert", "update", "delete", "truncate", "read", "schema"] })
 }
 
 fn standard(rule: &EventRule, relation: &Relation) -> Value {
@@ -73,6 +81,44 @@ fn standard(rule: &EventRule, relation: &Relation) -> Value {
         ("metadata", json!({})),
     ];
     object(properties, &["type", "timestamp", "operation", "data"])
+}
+
+/// An event that tells of the table's shape, in whichever payload.
+fn table_shape(rule: &EventRule, payload: &PayloadSettings) -> Value {
+    let text = || json!({ "type": "string" });
+    let column = object(
+        vec![("name", text()), ("type", text()), ("key", json!({ "type": "boolean" }))],
+        &["name", "type", "key"],
+    );
+    let columns = json!({ "type": "array", "items": column });
+    let data = object(vec![("table", text()), ("columns", columns)], &["table", "columns"]);
+    let operation = json!({ "const": "schema" });
+    match payload {
+        PayloadSettings::CloudEvents(CloudEventsMode::Binary) => data,
+        PayloadSettings::CloudEvents(CloudEventsMode::Structured) => {
+            let properties = vec![
+                ("specversion", json!({ "const": "1.0" })),
+                ("id", text()),
+                ("source", text()),
+                ("type", json!({ "const": &*rule.event_type })),
+                ("time", moment()),
+                ("operation", operation),
+                ("datacontenttype", text()),
+                ("data", data),
+            ];
+            object(properties, &["specversion", "id", "source", "type", "time", "data"])
+        }
+        _ => {
+            let properties = vec![
+                ("type", json!({ "const": &*rule.event_type })),
+                ("timestamp", moment()),
+                ("operation", operation),
+                ("data", data),
+                ("metadata", json!({})),
+            ];
+            object(properties, &["type", "timestamp", "operation", "data"])
+        }
+    }
 }
 
 fn ocr_wallet(rule: &EventRule, relation: &Relation) -> Value {
@@ -257,7 +303,9 @@ fn of_expression(expression: &Expression, rule: &EventRule, relation: &Relation)
 /// schemas of the same event type.
 pub fn changes(before: &Value, now: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    compare("", before, now, &mut found);
+    // Where it may be one of two, the row is the first.
+    let of_row = |of: &Value| of.pointer("/anyOf/0").unwrap_or(of).clone();
+    compare("", &of_row(before), &of_row(now), &mut found);
     found
 }
 

@@ -107,9 +107,10 @@ impl EvaluationScope<'_> {
         match name {
             BuiltInName::Row => owned(self.whole(image::current)),
             BuiltInName::Old => match self.change.op {
-                ChangeOp::Insert { .. } | ChangeOp::Read { .. } | ChangeOp::Truncate => {
-                    CowVal::owned(CelNull)
-                }
+                ChangeOp::Insert { .. }
+                | ChangeOp::Read { .. }
+                | ChangeOp::Truncate
+                | ChangeOp::Schema => CowVal::owned(CelNull),
                 ChangeOp::Update { .. } | ChangeOp::Delete { .. } => {
                     owned(self.whole(image::previous))
                 }

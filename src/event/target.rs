@@ -40,8 +40,8 @@ impl WriteBackTarget {
 
     /// What is kept of a change; `None` where there is no row left to write to.
     pub(crate) fn of(&self, change: &CommittedChange) -> Option<Box<TargetRow>> {
-        if matches!(change.op, ChangeOp::Read { .. }) {
-            return None; // a backfill writes nothing to the source
+        if matches!(change.op, ChangeOp::Read { .. } | ChangeOp::Schema) {
+            return None; // a backfill writes nothing to the source, and a table has no row
         }
         let is_gone = matches!(change.op, ChangeOp::Delete { .. } | ChangeOp::Truncate);
         if is_gone && !self.without_row {

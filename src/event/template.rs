@@ -313,7 +313,9 @@ impl RenderState<'_> {
                 _ => true,
             },
             ValueSlot::BuiltIn(BuiltInName::Metadata, _) => change.metadata.is_none(),
-            ValueSlot::BuiltIn(BuiltInName::Row, _) => matches!(change.op, ChangeOp::Truncate),
+            ValueSlot::BuiltIn(BuiltInName::Row, _) => {
+                matches!(change.op, ChangeOp::Truncate | ChangeOp::Schema)
+            }
             ValueSlot::BuiltIn(BuiltInName::Old, _) => row_object::old_of(&change.op).is_none(),
             ValueSlot::BuiltIn(BuiltInName::Changes, _) => {
                 !matches!(change.op, ChangeOp::Update { .. })

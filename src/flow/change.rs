@@ -57,6 +57,8 @@ impl CommittedChange {
     pub fn event_id(&self, origin: IdOrigin) -> EventId {
         match &self.op {
             ChangeOp::Read { read, .. } => EventId::of_read(read.id, origin),
+            // Beside the event of the row that it came with.
+            ChangeOp::Schema => EventId::new(self.position, origin.of_schema()),
             _ => EventId::new(self.position, origin),
         }
     }
@@ -75,6 +77,8 @@ pub enum ChangeOp {
         old: OldRow,
     },
     Truncate,
+    /// No change of rows: the table has another shape from here on, which the relation says.
+    Schema,
     /// No change: a backfill has found the row in the table.
     Read {
         new: RowTuple,
@@ -99,7 +103,7 @@ impl ChangeOp {
             }
             Self::Update { new, old: Some(old) } => new.raw.len() + old.tuple().raw.len(),
             Self::Delete { old } => old.tuple().raw.len(),
-            Self::Truncate => 0,
+            Self::Truncate | Self::Schema => 0,
         }
     }
 }

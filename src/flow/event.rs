@@ -41,6 +41,11 @@ impl IdOrigin {
         text.extend_from_slice(event_type.as_bytes());
         Self(xxhash_rust::xxh3::xxh3_64(&text))
     }
+
+    /// Of the events of this type that tell of the table's shape.
+    pub(crate) const fn of_schema(self) -> Self {
+        Self(!self.0)
+    }
 }
 
 impl EventId {

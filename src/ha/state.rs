@@ -339,13 +339,15 @@ impl SlotBooks<'_> {
     }
 }
 
-/// What the rules with `dedupe` have to remember.
+/// What the rules with `dedupe` have to remember, and those that tell of their table's shape.
 async fn remembered(
     settings: &Settings,
     session: &SqlSession,
 ) -> Result<Vec<(RuleIndex, SeenValue)>, StateError> {
     let (slot, mut all) = (&settings.postgres.slot, Vec::new());
-    for (index, rule) in settings.events.iter().enumerate().filter(|(_, r)| r.dedupe.is_some()) {
+    for (index, rule) in
+        settings.events.iter().enumerate().filter(|(_, r)| r.dedupe.is_some() || r.on.schema)
+    {
         let client = &session.client;
         let values = seen_values::load(client, slot, &rule.event_type, VALUES_MAX).await?;
         all.extend(values.into_iter().map(|value| (RuleIndex(index), value)));

@@ -113,6 +113,7 @@ fn operations(rule: &EventRule) -> Vec<&'static str> {
         ("delete", rule.on.delete),
         ("truncate", rule.on.truncate),
         ("read", rule.on.read),
+        ("schema", rule.on.schema),
     ];
     all.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name).collect()
 }

@@ -8,7 +8,7 @@
 
 use tokio_postgres::Client;
 
-use crate::config::settings::Settings;
+use crate::config::configuration::Settings;
 use crate::replication::catalog::CheckFinding;
 use crate::store;
 use crate::store::error::StoreError;

@@ -20,8 +20,14 @@ use crate::support::postgres::Sql;
 use crate::wire::TIMEOUT;
 use crate::wire::server;
 
-const INSERT: Operations =
-    Operations { insert: true, update: false, delete: false, truncate: false, read: false };
+const INSERT: Operations = Operations {
+    insert: true,
+    update: false,
+    delete: false,
+    truncate: false,
+    read: false,
+    schema: false,
+};
 
 fn wanted(database: &Database, tables: &[&str]) -> WantedObjects {
     let table = |name: &&str| WantedTable {

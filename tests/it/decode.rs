@@ -125,7 +125,7 @@ fn told(change: &CommittedChange) -> String {
             format!("update {} to {}", old(before), shown(new))
         }
         ChangeOp::Delete { old: before } => format!("delete {}", old(before)),
-        ChangeOp::Read { .. } => unreachable!("the stream brings none"),
+        ChangeOp::Read { .. } | ChangeOp::Schema => unreachable!("the stream brings none"),
         ChangeOp::Truncate => String::from("truncate"),
     };
     format!("{} {}: {op}", change.position.ordinal, change.relation.table.name)

@@ -10,6 +10,7 @@ mod clocks;
 mod commands;
 mod contracts;
 mod crash;
+mod ddl;
 mod decode;
 mod dedupe;
 mod deploy;

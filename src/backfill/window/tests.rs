@@ -399,7 +399,7 @@ impl World {
                 self.kept.clear();
                 self.told.values_mut().for_each(|told| told.1 = false);
             }
-            ChangeOp::Read { .. } => {}
+            ChangeOp::Read { .. } | ChangeOp::Schema => {}
         }
     }
 

@@ -63,6 +63,8 @@ pub struct Operations {
     pub truncate: bool,
     /// Rows that a backfill finds in the table.
     pub read: bool,
+    /// The table has another shape.
+    pub schema: bool,
 }
 
 impl EventRule {

@@ -92,7 +92,13 @@ pub(crate) fn rule(table: &str, payload: PayloadSettings) -> EventRule {
     EventRule {
         event_type: Arc::from("thing.changed"),
         table: TableName::new("public", table),
-        on: Operations { insert: true, update: true, delete: true, truncate: true, read: false },
+        on: Operations {
+            insert: true,
+            update: true,
+            delete: true,
+            truncate: true,
+            ..Operations::default()
+        },
         backfill: false,
         filter: None,
         expiry: None,

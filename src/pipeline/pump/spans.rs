@@ -74,6 +74,7 @@ fn operation(op: &ChangeOp) -> &'static str {
         ChangeOp::Update { .. } => "UPDATE",
         ChangeOp::Delete { .. } => "DELETE",
         ChangeOp::Truncate => "TRUNCATE",
+        ChangeOp::Schema => "ALTER TABLE",
         ChangeOp::Read { .. } => "SELECT",
     }
 }

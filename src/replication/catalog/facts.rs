@@ -339,7 +339,7 @@ async fn publication(
             update: row.try_get("pubupdate")?,
             delete: row.try_get("pubdelete")?,
             truncate: row.try_get("pubtruncate")?,
-            read: false,
+            ..Operations::default()
         },
         via_root: row.try_get("pubviaroot")?,
         generated: row.try_get("generated")?,

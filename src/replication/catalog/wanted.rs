@@ -60,7 +60,7 @@ impl WantedObjects {
                 update: true,
                 delete: true,
                 truncate: true,
-                read: false,
+                ..Operations::default()
             };
             for name in from.watch.iter().cloned() {
                 // What a view reads is PostgreSQL's to know.
@@ -117,7 +117,8 @@ fn named_in(rule: &EventRule, columns: &BTreeSet<String>) -> Vec<(Option<String>
 /// What a publication has to publish for it: a backfill reads the table itself, and of a table's shape
 /// its rows tell.
 fn published(on: Operations) -> Operations {
-    Operations { read: false, ..on }
+    let has_rows = on.insert || on.update || on.delete || on.truncate;
+    Operations { read: false, schema: false, insert: on.insert || on.schema && !has_rows, ..on }
 }
 
 pub(super) fn union(a: Operations, b: Operations) -> Operations {
@@ -126,6 +127,7 @@ pub(super) fn union(a: Operations, b: Operations) -> Operations {
         update: a.update || b.update,
         delete: a.delete || b.delete,
         truncate: a.truncate || b.truncate,
+        schema: false,
         read: a.read || b.read,
     }
 }

@@ -10,8 +10,14 @@ use crate::replication::catalog::facts::coverage::RowIdentity;
 
 mod coverage;
 
-const INSERT: Operations =
-    Operations { insert: true, update: false, delete: false, truncate: false, read: false };
+const INSERT: Operations = Operations {
+    insert: true,
+    update: false,
+    delete: false,
+    truncate: false,
+    read: false,
+    schema: false,
+};
 const UPDATE: Operations = Operations { insert: false, update: true, ..INSERT };
 
 fn table_name() -> TableName {
