@@ -3,6 +3,7 @@
 mod alerts;
 mod amplification;
 mod backfill;
+mod big;
 mod catalog;
 mod channels;
 mod chart;
