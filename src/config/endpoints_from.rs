@@ -83,7 +83,7 @@ pub(super) fn read(
     let missing = "is missing: name the table, such as \"public.webhooks\"";
     let table = section.require("table", missing, identifiers::table);
     let watch = section.read("watch", watch);
-    let id = section.read("id", event::column);
+    let id = section.read("id", identifiers::column);
     let matching = section.read("match", matching);
     let defaults = EndpointDefaults::new(terms.clone(), addresses);
     let missing = "is missing: write the keys of an [[endpoint]], such as name = \"wh-{{ id }}\"";

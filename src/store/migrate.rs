@@ -133,9 +133,9 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../sql/migrations/0020_backfills.sql"),
     },
     Migration {
-        version: 24,
+        version: 21,
         name: "endpoint_rows",
-        sql: include_str!("../../sql/migrations/0024_endpoint_rows.sql"),
+        sql: include_str!("../../sql/migrations/0021_endpoint_rows.sql"),
     },
 ];
 
