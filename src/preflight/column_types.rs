@@ -3,6 +3,9 @@
 //! What can never be true is a problem, for `run` as for `check`; what may be true all the same is worth
 //! a word, and so is an event that nobody takes.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
@@ -18,6 +21,7 @@ use crate::flow::change::ColumnValue;
 use crate::flow::change::RowTuple;
 use crate::flow::relation::Relation;
 use crate::flow::relation::SqlType;
+use crate::flow::relation::TableName;
 use crate::replication::catalog::CheckFinding;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::sample;
@@ -98,10 +102,18 @@ pub(crate) async fn refusals(
     client: &Client,
 ) -> Result<Vec<SetupDiagnostic>, StoreError> {
     let mut findings = Vec::new();
-    for rule in settings.events.iter().filter(|rule| rule.filter.is_some() || rule.expiry.is_some())
-    {
-        if let Some(relation) = sample::described(client, &rule.table).await? {
-            of_event(rule, &[], &relation, &[], &mut findings);
+    let mut tables: HashMap<&TableName, Option<Relation>> = HashMap::new();
+    for rule in &settings.events {
+        let has_age = rule.expiry.as_ref().is_some_and(|expiry| expiry.column.is_some());
+        if !has_age && rule.filter.is_none() {
+            continue;
+        }
+        let relation = match tables.entry(&rule.table) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(sample::described(client, &rule.table).await?),
+        };
+        if let Some(relation) = relation {
+            of_event(rule, &[], relation, &[], &mut findings);
         }
     }
     Ok(findings.into_iter().filter_map(|finding| finding.refusal).collect())
