@@ -173,6 +173,9 @@ impl ByColumn {
     }
 }
 
+/// A column's place, what counts of a value, and a filter.
+type MatchedGroup = (usize, Box<[u8]>, Option<Arc<str>>);
+
 #[derive(Debug, Default)]
 struct IndexBuilding {
     index: SubscriberIndex,
@@ -181,7 +184,7 @@ struct IndexBuilding {
     /// Places of groups, by column, value and filter.
     groups: HashMap<(usize, ConstantValue, Option<Arc<str>>), usize>,
     /// The same of `matched`.
-    matched: HashMap<(usize, Box<[u8]>, Option<Arc<str>>), usize>,
+    matched: HashMap<MatchedGroup, usize>,
     /// Places in `index.others`, by filter.
     others: HashMap<Arc<str>, usize>,
 }

@@ -431,7 +431,6 @@ impl EventPump {
         let convicted = self.caution.convicts(change.position);
         let chosen = self.chosen(&change);
         self.route(&change, convicted, &mut routed).await?;
-        self.books.sent_as_text(&change.relation.table, self.router.unfit(&change));
         self.outbox.opened.extend(self.router.take_seen().map(PumpReport::Seen));
         let row = change.held.take().map(Arc::new);
         let mut notes = Vec::new();

@@ -28,6 +28,7 @@ impl EventPump {
         }
         let now = self.clock.now();
         self.router.route(change, now, |rule, outcome| routed.push((rule, outcome)));
+        self.books.sent_as_text(&change.relation.table, self.router.unfit(change));
         if self.clock.is_renewed(self.read_at)
             || !routed.iter().any(|(_, outcome)| is_too_old(outcome, now))
         {
