@@ -366,8 +366,7 @@ impl App {
         tasks.spawn("the source", cuts.clone().unless_failed(source));
         tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
         handles.status.begun();
-        let version = env!("CARGO_PKG_VERSION");
-        tracing::info!(http = %self.address, version, "walhook is running");
+        tracing::info!(http = %self.address, version = env!("CARGO_PKG_VERSION"), "walhook is running");
         Ok(())
     }
 }

@@ -95,7 +95,8 @@ async fn serve(
         settings.http.listen = app.address();
         let reloads = app.reloads();
         let app = app.with_consent(consent).skipping(skip_transaction);
-        let ended = until_ended(app, &settings, &mut signals, &is_ending, global, log).await;
+        let ended = until_ended(app, &settings, &mut signals, &is_ending, global, log);
+        let ended = Box::pin(ended).await;
         let Err(error) = &ended else { return ended };
         if is_ending.is_cancelled() || !is_set_back(error) {
             return ended;

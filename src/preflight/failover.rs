@@ -252,40 +252,48 @@ fn judge_standby(standby: &ServerSide, slot: &str, primary: &ServerSide) -> Vec<
         }
         None => {}
     }
-    let clash = format!(
-        "run `SELECT pg_drop_replication_slot('{slot}');` on it: a slot of its own keeps the primary's \
-         from being copied"
-    );
-    match standby.slot(slot) {
-        None => warn(
-            format!("it does not have slot {slot} yet"),
-            "mend what stands above; then it comes within 30 s of walhook's next confirmation",
-        ),
-        Some(own) if !own.synced => warn(format!("it has a slot {slot} of its own"), &clash),
-        Some(SlotSide { invalidated: Some(reason), .. }) => warn(
-            format!("its copy of slot {slot} is lost ({reason})"),
-            "the standby makes it again by itself; if the reason is wal_removed, raise \
-             max_slot_wal_keep_size on it",
-        ),
-        Some(own) if own.temporary => warn(
-            format!(
-                "its copy of slot {slot} is not complete yet (temporary), and a promotion would drop it"
-            ),
-            "wait for the standby to catch up with the slot; a change of the database hurries it on",
-        ),
-        Some(own) if !own.failover => {
-            warn(
-                format!("its copy of slot {slot} is not marked for failover"),
-                "start walhook once",
-            );
-        }
-        Some(_) => {}
+    if let Some((what, fix)) = judge_copy(standby.slot(slot), slot) {
+        warn(what, &fix);
     }
     if found.is_empty() {
         let what = format!("failover: standby {at} keeps slot {slot}, and can be promoted");
         found.push(CheckFinding::ok(what));
     }
     found
+}
+
+/// What is wrong with the standby's copy of the slot, and what mends it.
+fn judge_copy(copy: Option<&SlotSide>, slot: &str) -> Option<(String, String)> {
+    let said = |what: String, fix: &str| Some((what, fix.to_owned()));
+    match copy {
+        None => said(
+            format!("it does not have slot {slot} yet"),
+            "mend what stands above; then it comes within 30 s of walhook's next confirmation",
+        ),
+        Some(own) if !own.synced => Some((
+            format!("it has a slot {slot} of its own"),
+            format!(
+                "run `SELECT pg_drop_replication_slot('{slot}');` on it: a slot of its own keeps the \
+                 primary's from being copied"
+            ),
+        )),
+        Some(SlotSide { invalidated: Some(reason), .. }) => said(
+            format!("its copy of slot {slot} is lost ({reason})"),
+            "the standby makes it again by itself; if the reason is wal_removed, raise \
+             max_slot_wal_keep_size on it",
+        ),
+        Some(own) if own.temporary => said(
+            format!(
+                "its copy of slot {slot} is not complete yet (temporary), and a promotion would drop it"
+            ),
+            "wait for the standby to catch up with the slot; a change of the database hurries it on",
+        ),
+        Some(own) if !own.failover => said(
+            format!("its copy of slot {slot} is not marked for failover"),
+            "start walhook once",
+        ),
+        Some(_) => None,
+    }
 }
 
 /// Whether a connection string says which database. Its text may hold a password and is shown nowhere.

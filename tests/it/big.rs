@@ -52,7 +52,7 @@ async fn measured(
 }
 
 fn event(name: &str, table: &str, more: &str) -> String {
-    format!("[[event]]\ntype = \"{name}\"\ntable = \"public.{table}\"\n{more}\n")
+    format!("[[event]]\ntype = \"{name}\"\ntable = \"public.{table}\"\non = [\"insert\"]\n{more}\n")
 }
 
 #[tokio::test]
