@@ -15,6 +15,7 @@ use super::ITEMS;
 use super::Kept;
 use super::Place;
 use super::RULE;
+use super::reads;
 use super::writers::ROWS;
 use super::writers::beside_writers_of;
 use crate::support::postgres::Sql;
@@ -122,11 +123,20 @@ async fn rows_stay_in_order_while_transaction_ids_come_round() {
 
 #[tokio::test]
 async fn beside_writers_over_the_end_of_transaction_ids_the_receiver_ends_with_the_table() {
-    // The writers come over it by themselves.
-    let cluster = shortly_before(350).await;
-    let rows = u32::try_from(ROWS).unwrap();
-    let bench = Bench::start_on(Place::Private(Box::new(cluster)), ITEMS, rows, RULE).await;
-    let epoch = bench.sql.text(EPOCH).await;
-    beside_writers_of(&bench, vec![json!({ "tables": ["public.items"], "rate": 500 })]).await;
-    assert_eq!((epoch.as_str(), bench.sql.text(EPOCH).await.as_str()), ("3", "4"));
+    let cluster = shortly_before(5000).await;
+    let (rows, tables) =
+        (u32::try_from(ROWS).unwrap(), format!("{ITEMS} CREATE TABLE burnt (id int);"));
+    let bench = Bench::start_on(Place::Private(Box::new(cluster)), &tables, rows, RULE).await;
+    assert_eq!(bench.sql.text(EPOCH).await, "3");
+    // While chunks are read, and others write.
+    let end = async {
+        let other = Sql::connect(&bench.database.url()).await;
+        while reads(&bench.receiver.requests()).is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        burn(&other, 5000).await;
+    };
+    let wishes = vec![json!({ "tables": ["public.items"], "rate": 500 })];
+    tokio::join!(beside_writers_of(&bench, wishes), end);
+    assert_eq!(bench.sql.text(EPOCH).await, "4");
 }

@@ -44,9 +44,17 @@ async fn write(url: String, seed: u64, stop: Arc<AtomicBool>) {
         if sql.batch_execute(&statement).await.is_err() {
             sql.batch_execute("ROLLBACK").await.ok();
         }
-        // Two cores have to deliver it, too.
+        // Whoever has to deliver it may be slow, too.
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        while !stop.load(Ordering::Relaxed) && is_behind(&sql).await {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
     }
+}
+
+/// Whether more waits to be delivered than a chunk and what came meanwhile: rows would wait long behind it.
+async fn is_behind(sql: &Sql) -> bool {
+    sql.text("SELECT coalesce(sum(pending), 0) > 2000 FROM walhook.balance").await == "t"
 }
 
 async fn beside_writers(wishes: Vec<serde_json::Value>) {
