@@ -15,6 +15,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::Value;
+use tokio::task::JoinSet;
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::support::postgres::Database;
@@ -37,7 +38,7 @@ type WrittenRows = BTreeMap<(String, i64), Value>;
 struct Load {
     stop: Arc<AtomicBool>,
     written: tokio::sync::watch::Receiver<usize>,
-    tasks: Vec<tokio::task::JoinHandle<WrittenRows>>,
+    tasks: JoinSet<WrittenRows>,
 }
 
 impl Load {
@@ -46,10 +47,11 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let (count, written) = tokio::sync::watch::channel(0);
         let count = Arc::new(count);
-        let tasks = (0..2).map(|number| {
+        let mut tasks = JoinSet::new();
+        for number in 0..2 {
             let (url, stop) = (url.to_owned(), Arc::clone(&stop));
             let count = Arc::clone(&count);
-            tokio::spawn(async move {
+            tasks.spawn(async move {
                 let sql = Sql::connect(&url).await;
                 let mut rows = WrittenRows::new();
                 let mut id = number;
@@ -70,9 +72,8 @@ impl Load {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 rows
-            })
-        });
-        let tasks = tasks.collect();
+            });
+        }
         Self { stop, written, tasks }
     }
 
@@ -82,11 +83,11 @@ impl Load {
         self.written.wait_for(|count| *count >= wanted).await.unwrap();
     }
 
-    async fn end(self) -> WrittenRows {
+    async fn end(mut self) -> WrittenRows {
         self.stop.store(true, Ordering::Relaxed);
         let mut rows = WrittenRows::new();
-        for task in self.tasks {
-            rows.extend(task.await.unwrap());
+        while let Some(task) = self.tasks.join_next().await {
+            rows.extend(task.unwrap());
         }
         rows
     }

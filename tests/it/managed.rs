@@ -4,6 +4,7 @@
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use walhook::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
@@ -93,14 +94,14 @@ async fn check_and_init_say_what_is_done_at_each_service() {
     }
 }
 
-/// Says what PgBouncer says to a start-up parameter that it does not know.
-async fn pooler() -> u16 {
+/// Says what PgBouncer says to a start-up parameter that it does not know, for as long as the tasks live.
+async fn pooler(tasks: &mut JoinSet<()>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
+    tasks.spawn(async move {
+        let mut answers = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            answers.spawn(async move {
                 let mut head = [0; 8];
                 stream.read_exact(&mut head).await.unwrap();
                 if head[4..] == 80_877_103_u32.to_be_bytes() {
@@ -127,7 +128,8 @@ async fn pooler() -> u16 {
 async fn a_pooler_before_the_source_or_the_state_is_refused_by_name() {
     let database = Database::create().await;
     database.sql().await.batch_execute("CREATE TABLE t (id int PRIMARY KEY)").await.unwrap();
-    let port = pooler().await;
+    let mut tasks = JoinSet::new();
+    let port = pooler(&mut tasks).await;
     let pooled = format!("postgres://postgres@127.0.0.1:{port}/postgres");
     let direct = database.url();
     let slot = format!("{}_managed", database.name());

@@ -2,6 +2,7 @@
 //! the new primary holds is delivered, also what was parked when the old one died.
 //!
 //! `WALHOOK_PROMOTIONS=20 cargo test --test it -- promotions:: --nocapture` does it twenty times for each version.
+#![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
 
 use std::collections::BTreeSet;
 use std::env;
@@ -11,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use tokio::task::JoinSet;
 use tokio::task::spawn_blocking;
 use walhook::sandbox::installation::PostgresInstallation;
 
@@ -90,7 +92,8 @@ async fn promoted(installation: PostgresInstallation, load: Duration) -> Promoti
     let mut service = Service::start(&toml).await;
     pair.has_copy().await;
     let stop = Arc::new(AtomicBool::new(false));
-    let writer = tokio::spawn(write(pair.url(), 0, Arc::clone(&stop)));
+    let mut writer = JoinSet::new();
+    writer.spawn(write(pair.url(), 0, Arc::clone(&stop)));
     tokio::time::sleep(load).await;
     healthy.wait_for(1, AMPLE).await;
     let ServerPair { mut primary, standby } = pair;
@@ -107,7 +110,7 @@ async fn promoted(installation: PostgresInstallation, load: Duration) -> Promoti
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     stop.store(true, Ordering::Relaxed);
-    writer.await.unwrap();
+    writer.join_next().await.unwrap().unwrap();
     ailing.behave(always(Answer::status(200)));
     let rows = new.query("SELECT id FROM orders", &[]).await.unwrap();
     let there: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
