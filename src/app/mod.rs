@@ -337,15 +337,19 @@ impl App {
         // Without a pause between the two: a scrape has to find both.
         taken.show(&roster, handles);
         let (epoch, holding) = (taken.holding.epoch(), taken.holding.clone());
-        let marks = (taken.past, taken.marks);
-        let caution = CrashGuard::new(&taken.writer, marks, settled, handles.status.clone());
+        let caution = CrashGuard::new(
+            &taken.writer,
+            (taken.past, taken.marks),
+            settled,
+            handles.status.clone(),
+        );
         redelivery::start(settings, handles, taken.holding, Arc::clone(&self.fleet), budget, tasks);
         let written = write_backs::start(settings, handles, tasks);
         let kept = (taken.writer, taken.books, taken.common, taken.totals);
         let ledger = ledger(settings, handles, published, &roster, kept, written);
         let patience = cuts.clone().patience(tasks.stop_token(), writable);
-        let done = cuts.done.clone();
-        let keep_books = run_ledger(ledger.run(opened, reports, edits), patience, ended_in, done);
+        let kept = ledger.run(opened, reports, edits);
+        let keep_books = run_ledger(kept, patience, ended_in, cuts.done.clone());
         tasks.spawn("the ledger", cuts.clone().unless_failed(keep_books));
         let stages = PumpParts {
             turns,

@@ -191,10 +191,6 @@ pub(crate) async fn take(
     let rows = row_ids::take_over(settings, &mut session.client, &holding, &others).await?;
     let ahead = progress::load_ahead(&session.client, slot).await?;
     let fronts = progress::load_fronts(&session.client, slot).await?;
-    let standing = |size: BacklogSize| {
-        let rows = usize::try_from(size.rows).unwrap_or(usize::MAX);
-        (size.endpoint, BacklogStanding { rows, newest: size.newest, is_out: size.is_out })
-    };
     let sizes = backlog::sizes(&session.client, slot).await?;
     let backlog = sizes.into_iter().map(standing).collect();
     let states = endpoint_states::load(&session.client, slot).await?;
@@ -236,6 +232,12 @@ pub(crate) async fn take(
         common,
         remembered,
     })
+}
+
+/// An endpoint and what waits for it.
+fn standing(size: BacklogSize) -> (Arc<str>, BacklogStanding) {
+    let rows = usize::try_from(size.rows).unwrap_or(usize::MAX);
+    (size.endpoint, BacklogStanding { rows, newest: size.newest, is_out: size.is_out })
 }
 
 /// Where the WAL ends now, if standbys are to keep slot and state together.
