@@ -328,12 +328,7 @@ impl App {
         // There is one of each.
         drop((self.fleet.set(orders), self.desk.set(errands_in)));
         let (settled_in, settled) = watch::channel(None);
-        let published = LedgerOutputs {
-            confirmed: self.confirmed.clone(),
-            stored: taken.confirmed,
-            copies: taken.wal_end.map(|end| standby_copies(handles, end, taken.confirmed)),
-            settled: settled_in,
-        };
+        let published = LedgerOutputs::of(handles, self.confirmed.clone(), &taken, settled_in);
         // Without a pause between the two: a scrape has to find both.
         taken.show(&roster, handles);
         let (epoch, holding) = (taken.holding.epoch(), taken.holding.clone());
@@ -446,6 +441,18 @@ struct LedgerOutputs {
     stored: Lsn,
     copies: Option<StandbyCopies>,
     settled: watch::Sender<Option<Position>>,
+}
+
+impl LedgerOutputs {
+    fn of(
+        handles: &SharedHandles,
+        confirmed: watch::Sender<Lsn>,
+        taken: &TakenState,
+        settled: watch::Sender<Option<Position>>,
+    ) -> Self {
+        let copies = taken.wal_end.map(|end| standby_copies(handles, end, taken.confirmed));
+        Self { confirmed, stored: taken.confirmed, copies, settled }
+    }
 }
 
 /// What standbys have of the state, which was read when the WAL ended at `end`.

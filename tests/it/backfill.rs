@@ -134,8 +134,18 @@ impl Bench {
         }
     }
 
+    /// Waits until it has ended, for as long as rows are read and sent.
     async fn done(&self, id: i64) -> Value {
-        self.wait(id, |shown| shown["state"] != "running").await
+        let mut before = Value::Null;
+        loop {
+            let moved = |shown: &Value| {
+                shown["state"] != "running" || shown["rows_sent"] != before["rows_sent"]
+            };
+            before = self.wait(id, moved).await;
+            if before["state"] != "running" {
+                return before;
+            }
+        }
     }
 
     /// Waits until a row that is inserted now has come: all that was before it has.

@@ -104,7 +104,7 @@ fn calls() -> Vec<(String, String, bool)> {
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/openapi.json"));
     let document: serde_json::Value = serde_json::from_str(&text.unwrap()).unwrap();
     let mut calls = Vec::new();
-    for (path, methods) in document["paths"].as_object().unwrap() {
+    for (path, methods) in document.get("paths").unwrap().as_object().unwrap() {
         let path: Vec<&str> =
             path.split('/').map(|part| if part.starts_with('{') { "1" } else { part }).collect();
         for (method, call) in methods.as_object().unwrap() {

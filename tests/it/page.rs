@@ -6,6 +6,7 @@ mod backfills;
 mod cost;
 mod night;
 mod reading;
+mod replays;
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use super::Kept;
 use crate::support::postgres::Sql;
 
 /// Rows that are there before.
-pub(super) const ROWS: i64 = 1500;
+pub(super) const ROWS: i64 = 600;
 
 /// Writes until it is told to stop: new rows, new values with and without the large one, rows that go and
 /// come back, other keys, several rows in a transaction, transactions that are taken back.
@@ -52,9 +52,9 @@ async fn write(url: String, seed: u64, stop: Arc<AtomicBool>) {
     }
 }
 
-/// Whether more waits to be delivered than a chunk and what came meanwhile: rows would wait long behind it.
+/// Whether so much waits to be delivered that rows would wait long behind it.
 async fn is_behind(sql: &Sql) -> bool {
-    sql.text("SELECT coalesce(sum(pending), 0) > 2000 FROM walhook.balance").await == "t"
+    sql.text("SELECT coalesce(sum(pending), 0) > 200 FROM walhook.balance").await == "t"
 }
 
 async fn beside_writers(wishes: Vec<serde_json::Value>) {

@@ -76,6 +76,9 @@ impl RowIdentity {
 pub struct CoveredRelation {
     pub table: TableName,
     pub identity: RowIdentity,
+    /// The table that the publication lists and whose filter and column list hold for it: itself, or
+    /// what it is a partition of. `None` for a table that is published with all of a schema or database.
+    pub listed: Option<TableName>,
     /// Columns of the row filter that holds for it.
     pub filter: Option<Vec<String>>,
     /// The column list that holds for it.
@@ -172,11 +175,14 @@ pub(super) async fn covered(
                 (SELECT array_agg(a.attname::text)
                     FROM regexp_matches(to_jsonb(r) ->> 'prattrs', '\\d+', 'g') m (found)
                     JOIN pg_attribute a ON a.attrelid = r.prrelid AND a.attnum = m.found[1]::int2)
-                    AS list
+                    AS list,
+                o.nspname::text AS listed_schema, t.relname::text AS listed_name
             FROM one JOIN pg_class c ON c.oid = one.oid AND c.relkind = 'r'
                 AND c.relpersistence = 'p' AND c.oid >= 16384
             JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'walhook'
-            LEFT JOIN pg_publication_rel r ON r.oid = one.entry {IDENTITY}) l
+            LEFT JOIN pg_publication_rel r ON r.oid = one.entry
+            LEFT JOIN pg_class t ON t.oid = r.prrelid
+            LEFT JOIN pg_namespace o ON o.oid = t.relnamespace {IDENTITY}) l
         WHERE l.identity <> 'f' AND l.columns IS NULL OR l.filter IS NOT NULL OR l.list IS NOT NULL
             {generated}
         ORDER BY 1, 2 LIMIT {COVERED_MAX}",
@@ -191,6 +197,10 @@ pub(super) async fn covered(
                     row.try_get::<_, String>("name")?,
                 ),
                 identity: identity(row)?,
+                listed: row
+                    .try_get::<_, Option<String>>("listed_schema")?
+                    .zip(row.try_get::<_, Option<String>>("listed_name")?)
+                    .map(|(schema, name)| TableName::new(schema, name)),
                 filter: row.try_get("filter")?,
                 list: row.try_get("list")?,
             })

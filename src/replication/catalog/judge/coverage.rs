@@ -422,8 +422,9 @@ pub(super) fn may_widen(
         None if !first.identity.is_full() => format!("{table} has no replica identity, {why}"),
         _ => format!("{table}: {why}"),
     };
+    let listed = first.listed.as_ref().unwrap_or(table);
     let drop_it =
-        format!("ALTER PUBLICATION {} DROP TABLE {};", identifier(&publication), table.quoted());
+        format!("ALTER PUBLICATION {} DROP TABLE {};", identifier(&publication), listed.quoted());
     let fix = match (&first.filter, &first.list) {
         (None, None) => {
             let cure = cure(table, &first.identity, outcome.knows_generated);

@@ -10,10 +10,11 @@ fn first(facts: &mut CatalogFacts) -> &mut TableFacts {
 }
 
 fn covered(name: &str, identity: RowIdentity) -> CoveredRelation {
-    CoveredRelation { table: TableName::new("public", name), identity, filter: None, list: None }
+    let table = TableName::new("public", name);
+    CoveredRelation { listed: Some(table.clone()), table, identity, filter: None, list: None }
 }
 
-const CASES: [(&str, Spoil, &str); 11] = [
+const CASES: [(&str, Spoil, &str); 12] = [
     (
         "a deferrable key",
         |f, _| {
@@ -70,6 +71,15 @@ const CASES: [(&str, Spoil, &str); 11] = [
             f.publication.as_mut().unwrap().covered = vec![covered];
         },
         "its row filter asks for status",
+    ),
+    (
+        "a partition that is published through its root",
+        |f, _| {
+            let (filter, listed) = (Some(vec![String::from("status")]), Some(table_name()));
+            let covered = CoveredRelation { filter, listed, ..covered("orders_1", keyed()) };
+            f.publication.as_mut().unwrap().covered = vec![covered];
+        },
+        "DROP TABLE \"public\".\"orders\"",
     ),
     (
         "a column list without the identity",
