@@ -46,16 +46,23 @@ impl ChunkReach {
         rate.map_or(ROWS_MAX, |rate| rate.clamp(1, ROWS_MAX))
     }
 
-    /// After a chunk that took so long: up to twice as much the next time, or half.
+    /// After a chunk whose reading, and whose way to its outcomes, took so long: up to twice as much the next
+    /// time, or half. For the sake of its way it becomes no smaller than the first one was: an endpoint that
+    /// takes its time, or a stream that has more to do, takes no less of it for a row than for sixty.
     #[must_use]
-    pub fn after(self, took: Duration) -> Self {
-        let reach = match took {
+    pub fn after(self, read: Duration, sent: Duration) -> Self {
+        let (by_reading, by_both) = (self.follow(read), self.follow(read + sent));
+        let reach = by_both.max(by_reading.min(REACH_FIRST));
+        Self { reach: reach.clamp(1, REACH_MAX), ..self }
+    }
+
+    fn follow(self, took: Duration) -> u32 {
+        match took {
             took if took > AIM * 2 => self.reach / 2,
             took if took > AIM => self.reach - self.reach / 8,
             took if took > AIM / 2 => self.reach + self.reach / 8,
             _ => self.reach.saturating_mul(2),
-        };
-        Self { reach: reach.clamp(1, REACH_MAX), ..self }
+        }
     }
 
     /// How long the next chunk has to wait after one of so many rows.
@@ -83,13 +90,31 @@ mod tests {
     fn the_reach_follows_the_time_that_a_chunk_takes() {
         let mut reach = ChunkReach::new(None);
         for _ in 0..20 {
-            reach = reach.after(Duration::from_millis(1));
+            reach = reach.after(Duration::from_millis(1), Duration::ZERO);
         }
         assert_eq!(reach.get(), REACH_MAX);
         for _ in 0..40 {
-            reach = reach.after(Duration::from_secs(5));
+            reach = reach.after(Duration::from_secs(5), Duration::ZERO);
         }
         assert_eq!(reach.get(), 1);
+    }
+
+    #[test]
+    fn an_endpoint_that_takes_its_time_makes_a_chunk_no_smaller_than_the_first() {
+        let (quick, slow) = (Duration::from_millis(1), Duration::from_secs(5));
+        let mut reach = ChunkReach::new(None);
+        for _ in 0..20 {
+            reach = reach.after(quick, slow);
+        }
+        assert_eq!(reach.get(), REACH_FIRST);
+        let mut grown = (0..20).fold(reach, |reach, _| reach.after(quick, quick));
+        assert_eq!(grown.get(), REACH_MAX);
+        grown = (0..40).fold(grown, |reach, _| reach.after(quick, slow));
+        assert_eq!(grown.get(), REACH_FIRST, "what is live waits behind few rows");
+        grown = (0..40).fold(grown, |reach, _| reach.after(slow, quick));
+        assert_eq!(grown.get(), 1);
+        grown = (0..40).fold(grown, |reach, _| reach.after(quick, slow));
+        assert_eq!(grown.get(), REACH_FIRST, "it comes back from slow reading");
     }
 
     #[test]

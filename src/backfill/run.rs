@@ -138,7 +138,7 @@ impl<'s> BackfillRun<'s> {
                 NextChunk::Cancelled => {
                     self.say_cancelled().await?;
                     // Fewer rows hold their snapshot for a shorter time.
-                    self.reach = self.reach.after(AIM * 3);
+                    self.reach = self.reach.after(AIM * 3, Duration::ZERO);
                     due = Instant::now() + again;
                     again = (again * 2).min(AGAIN_MAX);
                     continue;
@@ -156,7 +156,7 @@ impl<'s> BackfillRun<'s> {
                     let metrics = self.service.metrics.backfill();
                     metrics.rows(&self.stored.wish.table, read, sent);
                     self.say(None).await?;
-                    self.reach = self.reach.after(took + sending.elapsed());
+                    self.reach = self.reach.after(took, sending.elapsed());
                     due = began + self.reach.wait(usize::try_from(read).unwrap_or(usize::MAX));
                 }
                 SendEnd::ReadAgain => {
