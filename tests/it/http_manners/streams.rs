@@ -115,7 +115,7 @@ async fn a_peer_that_takes_four_at_once_gets_all_of_thirty_two() {
     assert_eq!(peer.connections.load(Ordering::SeqCst), 1);
 }
 
-/// The first request is on its way to the peer before it says that it takes none.
+/// The first request may be on its way to the peer before it says that it takes none.
 #[tokio::test]
 async fn what_waits_for_a_stream_until_its_time_is_over_was_not_sent() {
     let (peer, url) = Peer::start(0, Duration::ZERO, |_| Does::Answer).await;
@@ -124,7 +124,8 @@ async fn what_waits_for_a_stream_until_its_time_is_over_was_not_sent() {
     let exchanges = at_once(&client_of(&endpoint), 3).await;
     let unsent =
         exchanges.iter().filter(|exchange| exchange.reach == AttemptReach::Unprocessed).count();
-    assert_eq!((unsent, peer.requests.load(Ordering::SeqCst)), (2, 0), "{exchanges:?}");
+    assert!(unsent >= 2, "{exchanges:?}");
+    assert_eq!(peer.requests.load(Ordering::SeqCst), 0, "{exchanges:?}");
     assert!(exchanges.iter().all(|exchange| exchange.verdict == RETRY));
 }
 
