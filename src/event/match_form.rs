@@ -40,6 +40,7 @@ impl MatchForm {
                 let end = text.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
                 Cow::Borrowed(text.get(..end).unwrap_or(text))
             }
+            Self::Number if is_plain(text) => Cow::Borrowed(text),
             Self::Number => decimal(text).map_or(Cow::Borrowed(text), Cow::Owned),
         }
     }
@@ -54,8 +55,18 @@ impl MatchForm {
     }
 }
 
-/// The one text of a number: its digits without zeros at either end, and the power of ten. `None` for NaN,
-/// the infinities, and what is no number.
+/// The digits of the longest whole number that is its own text.
+const PLAIN_DIGITS_MAX: usize = 19;
+
+/// Whether [`decimal`] would give the very text: so it is with almost every whole number, once for each event.
+fn is_plain(text: &[u8]) -> bool {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let is_short = (1..=PLAIN_DIGITS_MAX).contains(&digits.len());
+    is_short && digits.iter().all(u8::is_ascii_digit) && (!digits.starts_with(b"0") || text == b"0")
+}
+
+/// The one text of a number: a whole one that is not long is written out, of another one the digits without zeros at
+/// either end, and the power of ten. `None` for NaN, the infinities, and what is no number.
 fn decimal(text: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(text).ok()?;
     let (is_negative, rest) = match text.strip_prefix('-') {
@@ -79,6 +90,11 @@ fn decimal(text: &[u8]) -> Option<Vec<u8>> {
     let zeros = i64::try_from(significant.len() - kept.len()).ok()?;
     let power = i64::from(power) - i64::try_from(fraction.len()).ok()? + zeros;
     let sign = if is_negative { "-" } else { "" };
+    let written_out =
+        usize::try_from(power).ok().filter(|zeros| kept.len() + zeros <= PLAIN_DIGITS_MAX);
+    if let Some(zeros) = written_out {
+        return Some(format!("{sign}{kept}{}", "0".repeat(zeros)).into_bytes());
+    }
     Some(format!("{sign}{kept}e{power}").into_bytes())
 }
 
@@ -129,6 +145,19 @@ mod tests {
         let text = form(SqlType::Text, 25);
         assert_ne!(*text.of_row(b"ab "), *text.wanted("ab"));
         assert_ne!(*text.of_row(b"1.0"), *text.wanted("1"));
+    }
+
+    #[test]
+    fn a_whole_number_is_its_own_text() {
+        let form = form(SqlType::Integer, 20);
+        for text in ["0", "7", "-120", "9223372036854775807", "-9223372036854775808"] {
+            assert!(is_plain(text.as_bytes()), "{text}");
+            assert_eq!(decimal(text.as_bytes()).as_deref(), Some(text.as_bytes()));
+            assert!(matches!(form.of_row(text.as_bytes()), Cow::Borrowed(_)));
+        }
+        for text in ["-0", "007", "", "-", "1.0", "12345678901234567890"] {
+            assert!(!is_plain(text.as_bytes()), "{text}");
+        }
     }
 
     proptest! {
