@@ -18,6 +18,7 @@
 //! | `key` | Keys |
 //! | `lease` | One request to make |
 //! | `lsn` | Positions in PostgreSQL's write-ahead log |
+//! | `quote` | Identifiers and texts in SQL |
 //! | `raw_json` | A body within a JSON document, as it is |
 //! | `relation` | What a table looked like when a row of it was written |
 //! | `seen` | Values that were seen |
@@ -43,6 +44,7 @@ pub mod hex;
 pub mod key;
 pub mod lease;
 pub mod lsn;
+pub mod quote;
 pub mod raw_json;
 pub mod relation;
 pub mod seen;

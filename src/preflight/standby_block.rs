@@ -3,8 +3,8 @@
 
 use tokio_postgres::Client;
 
+use crate::flow::quote;
 use crate::preflight::failover;
-use crate::replication::wire::quote;
 use crate::store::error::StoreError;
 
 /// What the walsender of the slot waits for, and how far it has sent. Its wait is one for standbys since

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::flow::lsn::Lsn;
+use crate::flow::quote::identifier;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::replication::exit_code::EXIT_NOT_SET_UP;
@@ -13,7 +14,6 @@ use crate::replication::gap::ChangeGap;
 use crate::replication::gap::dated;
 use crate::replication::managed_service::ManagedService;
 use crate::replication::schema_fault::SchemaFault;
-use crate::replication::wire::quote::identifier;
 
 /// One thing about the server, the slot or the tables that does not allow the work.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -5,7 +5,7 @@
 
 use tokio_postgres::Client;
 
-use crate::replication::wire::quote::identifier;
+use crate::flow::quote::identifier;
 
 /// Whose server it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,7 +1,7 @@
 //! What about the definition of a table, or about what a publication covers, does not allow the work.
 
+use crate::flow::quote::identifier;
 use crate::flow::relation::TableName;
-use crate::replication::wire::quote::identifier;
 
 /// One such thing. All of them are mended by SQL or by another configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -4,8 +4,8 @@
 //! text of an error; the catalog's check asks in any case. Pure but for the SQL text.
 
 use crate::flow::lsn::Lsn;
+use crate::flow::quote;
 use crate::replication::diagnostic::SetupDiagnostic;
-use crate::replication::wire::quote;
 
 /// One row of `pg_replication_slots`, seen from the current database.
 #[derive(Clone, Debug, Eq, PartialEq)]

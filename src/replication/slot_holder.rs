@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 use tokio_postgres::SimpleQueryMessage;
 
-use crate::replication::wire::quote;
+use crate::flow::quote;
 use crate::store::error::StoreError;
 
 /// The session that streams from a slot.

@@ -3,6 +3,7 @@
 pub mod coverage;
 
 use crate::config::settings::Operations;
+use crate::flow::quote::identifier;
 use crate::flow::relation::TableName;
 use crate::replication::catalog::CheckFinding;
 use crate::replication::catalog::CheckReport;
@@ -17,7 +18,6 @@ use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::slot::SlotStream;
 use crate::replication::wire::command::FAILOVER_SINCE;
 use crate::replication::wire::command::MAJOR_MIN;
-use crate::replication::wire::quote::identifier;
 use crate::store::APPLICATION_NAME;
 
 /// Names that are this alike are offered as what may have been meant (Jaro-Winkler, 0 to 1).

@@ -20,6 +20,5 @@ pub mod feedback;
 pub mod frame;
 pub mod heard;
 pub mod message;
-pub mod quote;
 mod row;
 pub mod startup;

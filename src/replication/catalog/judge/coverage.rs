@@ -3,6 +3,7 @@
 //! silence. Pure.
 
 use crate::config::settings::Operations;
+use crate::flow::quote::identifier;
 use crate::flow::relation::TableName;
 use crate::replication::catalog::CheckFinding;
 use crate::replication::catalog::CheckReport;
@@ -18,7 +19,6 @@ use crate::replication::catalog::wanted::union;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::schema_fault::SchemaFault;
 use crate::replication::schema_fault::own_publication;
-use crate::replication::wire::quote::identifier;
 
 /// The first version that publishes stored generated columns, and that minds those in identities.
 const GENERATED_SINCE: u32 = 180_000;
