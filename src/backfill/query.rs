@@ -6,6 +6,8 @@
 
 use crate::backfill::table::TableFacts;
 use crate::backfill::table::TableLeaf;
+use crate::flow::quote::identifier;
+use crate::flow::quote::literal;
 use crate::flow::relation::TableName;
 use crate::store::backfills::ReadOrder;
 
@@ -45,7 +47,9 @@ impl LeafQuery<'_> {
     /// What tells where a row stands: columns that are selected before the others.
     pub fn places(&self) -> Vec<String> {
         match self.order {
-            ReadOrder::Key => self.facts.key.iter().map(|column| quoted(&column.name)).collect(),
+            ReadOrder::Key => {
+                self.facts.key.iter().map(|column| identifier(&column.name)).collect()
+            }
             ReadOrder::Ctid => vec![String::from("ctid")],
         }
     }
@@ -63,7 +67,7 @@ impl LeafQuery<'_> {
 
     /// The rows after one place, up to another.
     pub fn rows(&self, after: &[String], up_to: Option<&[String]>) -> String {
-        let columns = self.facts.relation.columns.iter().map(|column| quoted(&column.name));
+        let columns = self.facts.relation.columns.iter().map(|column| identifier(&column.name));
         let selected: Vec<String> = self.places().into_iter().chain(columns).collect();
         let mut conditions = vec![self.beyond(after)];
         if let Some(up_to) = up_to {
@@ -149,15 +153,6 @@ pub fn blocks(table: &TableName) -> String {
         "SELECT pg_catalog.pg_relation_size({name}::pg_catalog.regclass) / \
          pg_catalog.current_setting('block_size')::pg_catalog.int8"
     )
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// With `standard_conforming_strings` on, as every session of ours has it.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What a table looked like when a row of it was written.
 
+use crate::flow::quote::identifier;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,8 +19,7 @@ impl TableName {
 
     /// `"schema"."name"`, quoted for SQL.
     pub fn quoted(&self) -> String {
-        let quote = |part: &str| format!("\"{}\"", part.replace('"', "\"\""));
-        format!("{}.{}", quote(&self.schema), quote(&self.name))
+        format!("{}.{}", identifier(&self.schema), identifier(&self.name))
     }
 }
 

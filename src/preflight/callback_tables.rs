@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use crate::config::configuration::Settings;
+use crate::flow::quote::identifier;
 use crate::flow::relation::TableName;
 use crate::preflight::message_tables;
 use crate::replication::catalog::CheckFinding;
@@ -101,14 +102,13 @@ async fn lacking(
         .await?;
     let (may_insert, may_use, role): (bool, bool, String) =
         (rights.try_get(0)?, rights.try_get(1)?, rights.try_get(2)?);
-    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     if !may_use {
-        let fix = format!("GRANT USAGE ON SCHEMA {} TO {};", quote(schema), quote(&role));
+        let fix = format!("GRANT USAGE ON SCHEMA {} TO {};", identifier(schema), identifier(&role));
         lacks.push((format!("role {role} may not use schema {schema}"), fix));
     }
     if !may_insert {
         let table_sql = table.quoted();
-        let fix = format!("GRANT SELECT, INSERT ON {table_sql} TO {};", quote(&role));
+        let fix = format!("GRANT SELECT, INSERT ON {table_sql} TO {};", identifier(&role));
         lacks.push((format!("role {role} may not write to table {table}"), fix));
     }
     Ok(lacks)

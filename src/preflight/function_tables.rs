@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 use crate::config::settings::EventRule;
 use crate::config::settings::RowChangeSql;
 use crate::config::settings::WriteBackSettings;
+use crate::flow::quote::identifier;
 use crate::preflight::grants;
 use crate::replication::catalog::CheckFinding;
 use crate::store::error::StoreError;
@@ -61,7 +62,7 @@ pub(crate) async fn findings(
     for row in &rows {
         let (function, hidden, role): (String, String, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let quoted = format!("\"{}\"", role.replace('"', "\"\""));
+        let quoted = identifier(&role);
         let owns: bool = row.try_get(3)?;
         let otherwise = match owns {
             true => format!(", or `ALTER TABLE {hidden} NO FORCE ROW LEVEL SECURITY;`"),

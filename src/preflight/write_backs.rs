@@ -10,6 +10,7 @@ use crate::config::configuration::Settings;
 use crate::config::settings::EventRule;
 use crate::config::settings::RowChangeSql;
 use crate::config::settings::WriteBackSettings;
+use crate::flow::quote::identifier;
 use crate::ledger::write_back::WriteBackRule;
 use crate::ledger::write_back::WriteBackRunner;
 use crate::ledger::write_back::WriteBackTerms;
@@ -154,18 +155,19 @@ async fn refused(
         let what = format!("the write-back of event {event} could not be looked at: {what}");
         return Ok(CheckFinding::warning(what, String::from("run `walhook check` again")));
     }
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let denied = cause.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE;
     let fix = match &terms.change {
         RowChangeSql::Column(column) if denied => format!(
             "run `GRANT UPDATE ({}) ON {} TO {};`",
-            quoted(column),
+            identifier(column),
             rule.table.quoted(),
-            quoted(role)
+            identifier(role)
         ),
         RowChangeSql::Statement(pieces) if denied => {
             let lacks = grants::for_statement(client, &row_change::text(pieces)).await?;
-            grants::fix(&lacks, || format!("grant role {} what the statement needs", quoted(role)))
+            grants::fix(&lacks, || {
+                format!("grant role {} what the statement needs", identifier(role))
+            })
         }
         _ if cause.sqlstate == SqlState::INDETERMINATE_DATATYPE => {
             String::from("cast the place in `sql`, as {{ id }}::bigint")

@@ -13,6 +13,7 @@ use tokio_postgres::SimpleQueryRow;
 
 use crate::flow::change::ColumnField;
 use crate::flow::change::RowTuple;
+use crate::flow::quote::identifier;
 use crate::flow::relation::Column;
 use crate::flow::relation::Relation;
 use crate::flow::relation::ReplicaIdentity;
@@ -140,10 +141,8 @@ fn select(relation: &Relation, source: SampleSource<'_>) -> String {
         SampleSource::First(rows) => format!("SELECT * FROM {table} LIMIT {rows}"),
         SampleSource::Key(key) => {
             let column = relation.key.first().and_then(|place| relation.columns.get(*place));
-            let is_it = column.map(|column| {
-                let name = column.name.replace('"', "\"\"");
-                format!("t.\"{name}\"::text = {}", literal(key))
-            });
+            let is_it = column
+                .map(|column| format!("t.{}::text = {}", identifier(&column.name), literal(key)));
             let is_it = is_it.unwrap_or_else(|| String::from("false"));
             format!("SELECT * FROM {table} AS t WHERE {is_it} LIMIT 1")
         }
@@ -154,7 +153,7 @@ fn select(relation: &Relation, source: SampleSource<'_>) -> String {
             )
         }
     };
-    let quoted = |column: &Column| format!("s.\"{}\"", column.name.replace('"', "\"\""));
+    let quoted = |column: &Column| format!("s.{}", identifier(&column.name));
     let columns: Vec<String> = relation.columns.iter().map(quoted).collect();
     format!(
         "SELECT {} FROM ({from}) AS s WHERE octet_length(s::text) <= {ROW_BYTES_MAX}",

@@ -22,6 +22,7 @@ use crate::config::settings::RowChangeSql;
 use crate::config::settings::SqlPiece;
 use crate::config::settings::WriteBackSettings;
 use crate::flow::event::EventId;
+use crate::flow::quote::identifier;
 use crate::flow::relation::TableName;
 use crate::flow::write_back::MARK;
 use crate::flow::write_back::TargetRow;
@@ -208,13 +209,13 @@ fn statement<'a>(
     let text = |text: Option<&'a str>| AsText(text.map(Into::into));
     match &terms.change {
         RowChangeSql::Column(column) => {
-            let name = quoted(column);
+            let name = identifier(column);
             let mut sql = format!("UPDATE {} SET {name} = $1 WHERE ", table.quoted());
             let mut values = vec![text(Some(outcome))];
             for key in &target.key {
                 values.push(text(target.value(key).flatten()));
                 // A String takes everything.
-                let key = quoted(key);
+                let key = identifier(key);
                 let _infallible = write!(sql, "{key} = {} AND ", typed(&key, values.len()));
             }
             values.push(text(target.value(column).flatten()));
@@ -255,10 +256,6 @@ fn statement<'a>(
 /// CASE have one type, and it is gone before the statement is planned.
 fn typed(column: &str, place: usize) -> String {
     format!("CASE WHEN false THEN {column} ELSE ${place} END")
-}
-
-fn quoted(column: &str) -> String {
-    format!("\"{}\"", column.replace('"', "\"\""))
 }
 
 #[cfg(test)]

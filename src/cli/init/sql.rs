@@ -7,6 +7,7 @@ use crate::cli::init::survey::DatabaseSurvey;
 use crate::cli::init::survey::StateSchema;
 use crate::cli::init::survey::SurveyedTable;
 use crate::cli::terminal::visible;
+use crate::flow::quote::identifier;
 use crate::flow::relation::TableName;
 use crate::replication::managed_service::ManagedService;
 
@@ -79,11 +80,11 @@ fn may_be_full(survey: &DatabaseSurvey, table: &SurveyedTable) -> bool {
 
 fn role(survey: &DatabaseSurvey, add: &mut impl FnMut(&str, String)) {
     let role = &survey.role;
-    let name = quoted(&role.name);
+    let name = identifier(&role.name);
     let replicates = role.replication || role.superuser;
     let by_hand = survey.service.and_then(ManagedService::role_by_hand);
     // A role of the service stands for the attribute, which only its own superuser could give.
-    let group = survey.replication_group.as_deref().map(quoted);
+    let group = survey.replication_group.as_deref().map(identifier);
     if let Some(how) = by_hand.filter(|_| !role.exists || !replicates) {
         add(&format!("Role {} and its right to replicate: {how}", role.name), String::new());
         return;
@@ -110,12 +111,12 @@ fn role(survey: &DatabaseSurvey, add: &mut impl FnMut(&str, String)) {
 
 fn grants(survey: &DatabaseSurvey, tables: &[&SurveyedTable], add: &mut impl FnMut(&str, String)) {
     let role = &survey.role;
-    let name = quoted(&role.name);
+    let name = identifier(&role.name);
     if role.superuser {
         return;
     }
     if !role.connect {
-        let database = quoted(&survey.database);
+        let database = identifier(&survey.database);
         add("To connect", format!("GRANT CONNECT ON DATABASE {database} TO {name}"));
     }
     let own = "For walhook's own tables: progress, what waits, dead letters, the push log";
@@ -129,7 +130,7 @@ fn grants(survey: &DatabaseSurvey, tables: &[&SurveyedTable], add: &mut impl FnM
         StateSchema::Missing => add(own, format!("CREATE SCHEMA walhook AUTHORIZATION {name}")),
         StateSchema::There { tables_of: Some(owner) } => add(
             "walhook's own tables are there, and another role's: they get partitions each day",
-            format!("GRANT {} TO {name}", quoted(owner)),
+            format!("GRANT {} TO {name}", identifier(owner)),
         ),
         StateSchema::There { .. } if role.keeps_state => {}
         StateSchema::There { .. } => {
@@ -139,7 +140,7 @@ fn grants(survey: &DatabaseSurvey, tables: &[&SurveyedTable], add: &mut impl FnM
     let schemas: BTreeSet<String> = tables
         .iter()
         .filter(|table| !table.schema_usable)
-        .map(|table| quoted(&table.name.schema))
+        .map(|table| identifier(&table.name.schema))
         .collect();
     if !schemas.is_empty() {
         let schemas = Vec::from_iter(schemas).join(", ");
@@ -159,7 +160,7 @@ fn publish(
 ) {
     let role = &survey.role;
     let by_itself = role.superuser || (role.create && tables.iter().all(|table| table.owned));
-    let name = quoted(publication);
+    let name = identifier(publication);
     match &survey.publication {
         // walhook creates it when it starts.
         None if by_itself => {}
@@ -213,11 +214,6 @@ fn published<'a>(tables: impl Iterator<Item = &'a &'a SurveyedTable>) -> String 
     };
     let names: Vec<String> = tables.map(one).collect();
     names.join(", ")
-}
-
-/// An identifier, quoted for SQL.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 use tokio_postgres::Row;
 
+use crate::flow::quote::identifier;
 use crate::flow::relation::ReplicaIdentity;
 use crate::flow::relation::TableName;
 use crate::replication::managed_service::ManagedService;
@@ -279,22 +280,14 @@ impl DatabaseSurvey {
 
 fn written(part: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '-');
-    if part.chars().all(is_plain) {
-        part.to_owned()
-    } else {
-        format!("\"{}\"", part.replace('"', "\"\""))
-    }
+    if part.chars().all(is_plain) { part.to_owned() } else { identifier(part) }
 }
 
 fn is_called(of: &TableName, given: &str) -> bool {
     let TableName { schema, name } = of;
     let in_public = schema == "public"
-        && [name.clone(), written(name), quoted(name)].iter().any(|short| short == given);
+        && [name.clone(), written(name), identifier(name)].iter().any(|short| short == given);
     in_public || of.quoted() == given || format!("{schema}.{name}") == given
-}
-
-fn quoted(part: &str) -> String {
-    format!("\"{}\"", part.replace('"', "\"\""))
 }
 
 /// Names from schemas and tables in turn.

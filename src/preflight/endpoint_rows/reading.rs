@@ -8,6 +8,7 @@ use tokio_postgres::types::Type;
 use crate::config::configuration::Settings;
 use crate::config::endpoints_from::ENDPOINTS_MAX;
 use crate::config::endpoints_from::EndpointsFrom;
+use crate::flow::quote::identifier;
 use crate::preflight::grants;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store::error::ServerError;
@@ -59,16 +60,15 @@ fn as_text(oid: u32) -> Option<&'static str> {
 }
 
 fn question_of(from: &EndpointsFrom, matched: Option<(&str, &str)>) -> String {
-    let quoted = |column: &String| format!("\"{}\"", column.replace('"', "\"\""));
     let selected = |column: &String| match matched {
         Some((name, cast)) if column == name => {
-            format!("{0}::pg_catalog.{cast} AS {0}", quoted(column))
+            format!("{0}::pg_catalog.{cast} AS {0}", identifier(column))
         }
-        _ => quoted(column),
+        _ => identifier(column),
     };
     let columns: Vec<String> = from.columns().iter().map(selected).collect();
     let mut order: Vec<String> =
-        from.name_columns().iter().map(|name| quoted(name) + "::text COLLATE \"C\"").collect();
+        from.name_columns().iter().map(|name| identifier(name) + "::text COLLATE \"C\"").collect();
     // Of rows with one name it is always the same one that counts.
     order.push(String::from("r::text COLLATE \"C\""));
     format!(
