@@ -68,10 +68,11 @@ pub(crate) async fn order(
     let (outcome_in, outcome) = oneshot::channel();
     let request = BackfillRequest::Order { wishes, dry_run, count, outcome: outcome_in };
     let away = |why: &str| ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, why);
-    let desk = surface.backfills.get();
-    let desk = desk.ok_or_else(|| away("walhook waits for its slot: ask the one that holds it"))?;
+    let service = surface.backfills.get();
+    let service =
+        service.ok_or_else(|| away("walhook waits for its slot: ask the one that holds it"))?;
     let stopping = || away("walhook is shutting down: ask again when it runs");
-    desk.send(request).await.map_err(|_ended| stopping())?;
+    service.send(request).await.map_err(|_ended| stopping())?;
     let answered = tokio::time::timeout(PATIENCE, outcome).await;
     let answered =
         answered.map_err(|_late| away("this takes long: look at the list in a moment"))?;
@@ -88,8 +89,8 @@ pub(crate) async fn order(
 pub(crate) async fn list(
     State(surface): State<HttpSurface>,
 ) -> Result<Json<Value>, ProblemResponse> {
-    let mut session = surface.office.session().await?;
-    let found = backfills::list(session.client(), surface.office.slot(), None, LISTED).await?;
+    let mut session = surface.queries.session().await?;
+    let found = backfills::list(session.client(), surface.queries.slot(), None, LISTED).await?;
     Ok(Json(json!({ "backfills": found.iter().map(shown).collect::<Vec<_>>() })))
 }
 
@@ -131,8 +132,8 @@ async fn switch(
     (from, to): (&[BackfillState], BackfillState),
 ) -> Result<Json<Value>, ProblemResponse> {
     let found = find(&surface, &id).await?;
-    let mut session = surface.office.session().await?;
-    let (slot, now) = (surface.office.slot(), surface.clock.now());
+    let mut session = surface.queries.session().await?;
+    let (slot, now) = (surface.queries.slot(), surface.clock.now());
     let is_switched =
         backfills::switch(session.client(), slot, found.id, (from, to), None, now).await?;
     drop(session);
@@ -140,16 +141,16 @@ async fn switch(
         let detail = format!("backfill {id} is {} already", found.state.as_str());
         return Err(orders::conflict(detail));
     }
-    if let Some(desk) = surface.backfills.get() {
-        desk.try_send(BackfillRequest::Look).ok(); // else it is seen a moment later
+    if let Some(service) = surface.backfills.get() {
+        service.try_send(BackfillRequest::Look).ok(); // else it is seen a moment later
     }
     Ok(Json(shown(&find(&surface, &id).await?)))
 }
 
 async fn find(surface: &HttpSurface, id: &str) -> Result<StoredBackfill, ProblemResponse> {
     let number = orders::number("backfill", id)?;
-    let mut session = surface.office.session().await?;
-    let slot = surface.office.slot();
+    let mut session = surface.queries.session().await?;
+    let slot = surface.queries.slot();
     let found = backfills::list(session.client(), slot, Some(number), 1).await?;
     orders::found("backfill", id, found)
 }

@@ -71,8 +71,8 @@ pub(crate) async fn list(
         })?)),
         None => None,
     };
-    let mut session = surface.office.session().await?;
-    let slot = surface.office.slot();
+    let mut session = surface.queries.session().await?;
+    let slot = surface.queries.slot();
     let letters = dead_letters::list(session.client(), slot, &filter, below, limit).await?;
     if letters.is_empty() {
         refuse_strangers(&surface, &filter)?;
@@ -90,8 +90,8 @@ pub(crate) async fn show(
 ) -> Result<Response, ProblemResponse> {
     let letter = find(&surface, &id).await?;
     let body = if (1..=SHOWN_BYTES).contains(&letter.body_bytes) {
-        let mut session = surface.office.session().await?;
-        let slot = surface.office.slot();
+        let mut session = surface.queries.session().await?;
+        let slot = surface.queries.slot();
         let read = dead_letters::whole(session.client(), slot, letter.id).await?;
         let now = surface.clock.now();
         read.and_then(|letter| raw_json(&letter.event.body.complete(now)))
@@ -142,8 +142,8 @@ pub(crate) async fn discard(
     SentBody(body): SentBody,
 ) -> Result<Response, ProblemResponse> {
     let ResendRequest { filter, dry_run, .. } = wish(&body, "discard", &[])?;
-    let mut session = surface.office.session().await?;
-    let slot = surface.office.slot();
+    let mut session = surface.queries.session().await?;
+    let slot = surface.queries.slot();
     if dry_run {
         let letters = dead_letters::count(session.client(), slot, &discardable(&filter)).await?;
         if letters == 0 {
@@ -267,8 +267,8 @@ async fn find(surface: &HttpSurface, id: &str) -> Result<LetterSummary, ProblemR
         .map_err(|_| bad(format!("{id:?} is no dead letter: their ids are numbers, such as 17")))?;
     let filter =
         LetterFilter { states: Some(LetterState::ALL.to_vec()), ..only(DeadLetterId(number)) };
-    let mut session = surface.office.session().await?;
-    let slot = surface.office.slot();
+    let mut session = surface.queries.session().await?;
+    let slot = surface.queries.slot();
     let found = dead_letters::list(session.client(), slot, &filter, None, 1).await?;
     let none =
         || ProblemResponse::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}"));
@@ -282,8 +282,8 @@ async fn copy(
     to: &str,
 ) -> Result<Response, ProblemResponse> {
     surface.require_endpoint(to)?;
-    let mut session = surface.office.session().await?;
-    let slot = surface.office.slot();
+    let mut session = surface.queries.session().await?;
+    let slot = surface.queries.slot();
     let dead = [LetterState::Dead];
     let shares = dead_letters::survey(session.client(), slot, filter, &dead).await?;
     let others = shares.iter().filter(|share| &*share.endpoint != to);
@@ -308,7 +308,7 @@ async fn copy(
         balance.dead.add(count);
         surface.metrics.endpoint(to).dead_letters.add(count);
     }
-    surface.office.asked();
+    surface.queries.asked();
     tracing::info!(letters = sum, to, "dead letters are to be sent to another endpoint");
     let answer = json!({ "requested": sum, "without_body": bare, "not_configured": [] });
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
@@ -322,8 +322,8 @@ async fn request(
     if let Some(endpoint) = &filter.endpoint {
         surface.require_endpoint(endpoint)?;
     }
-    let mut session = surface.office.session().await?;
-    let slot = surface.office.slot();
+    let mut session = surface.queries.session().await?;
+    let slot = surface.queries.slot();
     let dead = [LetterState::Dead];
     let shares = dead_letters::survey(session.client(), slot, filter, &dead).await?;
     if shares.is_empty() {
@@ -364,7 +364,7 @@ async fn request(
         let filter = LetterFilter { endpoint: Some(share.endpoint.to_string()), ..filter.clone() };
         requested += resend::request(session.client(), slot, &filter, *rate).await?;
     }
-    surface.office.asked();
+    surface.queries.asked();
     tracing::info!(letters = requested, "dead letters are to be sent again");
     let answer = json!({
         "requested": requested,

@@ -62,14 +62,14 @@ impl AdminCaller {
     pub(crate) async fn ask(self, call: AdminCall) -> Response {
         let unavailable = |detail: &str| AdminRefusal::new(503, detail);
         let outcome = async {
-            let desk = self.surface.desk.get();
-            let desk = desk.ok_or_else(|| {
+            let admin = self.surface.admin.get();
+            let admin = admin.ok_or_else(|| {
                 unavailable("walhook waits for its slot: ask the one that holds it")
             })?;
             let (outcome_in, outcome) = oneshot::channel();
-            let errand = AdminRequest { call, who: self.who, outcome: outcome_in };
+            let request = AdminRequest { call, who: self.who, outcome: outcome_in };
             let stopping = || unavailable("walhook is shutting down: ask again when it runs");
-            desk.send(errand).await.map_err(|_ended| stopping())?;
+            admin.send(request).await.map_err(|_ended| stopping())?;
             outcome.await.map_err(|_ended| stopping())?
         };
         let late = || Err(unavailable("this takes long, and goes on: look again in a moment"));

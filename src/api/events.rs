@@ -35,8 +35,8 @@ pub(crate) async fn show(
     let event: EventId = id
         .parse()
         .map_err(|error: crate::flow::event::ParseEventIdError| bad(error.to_string()))?;
-    let mut session = surface.office.session().await?;
-    let slot = surface.office.slot();
+    let mut session = surface.queries.session().await?;
+    let slot = surface.queries.slot();
     let filter = PushLogFilter { event: Some(event), ..PushLogFilter::default() };
     let attempts = push_log::list(session.client(), slot, &filter, None, ATTEMPTS_MAX).await?;
     let views = (surface.endpoints)();

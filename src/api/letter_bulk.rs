@@ -29,8 +29,8 @@ pub(crate) async fn groups(
     let fields = RequestFields::of_query(query.as_deref(), &known)?;
     let states = dead_letters::states(&fields)?;
     let filter = LetterFilter { states, ..dead_letters::filter(&fields)? };
-    let mut session = surface.office.session().await?;
-    let groups = letter_groups::groups(session.client(), surface.office.slot(), &filter).await?;
+    let mut session = surface.queries.session().await?;
+    let groups = letter_groups::groups(session.client(), surface.queries.slot(), &filter).await?;
     let sum = |of: &dyn Fn(&LetterGroup) -> u64| groups.iter().map(of).sum::<u64>();
     Ok(Json(json!({
         "letters": sum(&|group| group.letters),
@@ -48,8 +48,8 @@ pub(crate) async fn cancel(
     SentBody(body): SentBody,
 ) -> Result<Json<Value>, ProblemResponse> {
     let request = dead_letters::wish(&body, "take back", &[])?;
-    let mut session = surface.office.session().await?;
-    let slot = surface.office.slot();
+    let mut session = surface.queries.session().await?;
+    let slot = surface.queries.slot();
     if request.dry_run {
         let states = Some(vec![crate::store::dead_letters::LetterState::Requested]);
         let filter = LetterFilter { states, ..request.filter };

@@ -29,8 +29,8 @@ pub struct MessageQueries(Option<Arc<(SessionPool, MessageTables)>>);
 
 impl MessageQueries {
     pub fn new(source: &ServerSettings, tables: Option<&MessageTables>) -> Self {
-        let desk = || SessionPool::new(source.clone(), SESSIONS, STATEMENT_MAX);
-        Self(tables.map(|tables| Arc::new((desk(), tables.clone()))))
+        let pool = || SessionPool::new(source.clone(), SESSIONS, STATEMENT_MAX);
+        Self(tables.map(|tables| Arc::new((pool(), tables.clone()))))
     }
 
     pub(super) async fn find(&self, id: &str) -> Result<Message, ProblemResponse> {
@@ -38,9 +38,9 @@ impl MessageQueries {
             let detail = "there is no [messages] in the configuration: add it to be told";
             return Err(ProblemResponse::new(StatusCode::NOT_FOUND, detail));
         };
-        let (desk, tables) = &**inner;
+        let (pool, tables) = &**inner;
         let asked = tokio::time::timeout(PATIENCE, async {
-            let mut session = desk.session().await.map_err(StateError::from)?;
+            let mut session = pool.session().await.map_err(StateError::from)?;
             messages::find(session.client(), tables, id).await
         });
         match asked.await {

@@ -58,8 +58,8 @@ pub(crate) async fn list(
     };
     let limit = fields.number("limit", &(1..=PAGE_MAX))?.unwrap_or(PAGE);
     let below = fields.text("cursor")?.map(|text| cursor(&text)).transpose()?;
-    let mut session = surface.office.session().await?;
-    let slot = surface.office.slot();
+    let mut session = surface.queries.session().await?;
+    let slot = surface.queries.slot();
     let now = surface.clock.now();
     let found = push_log::search(session.client(), slot, &filter, below, limit, now).await?;
     if found.entries.is_empty() && found.next.is_none() {

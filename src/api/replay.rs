@@ -59,8 +59,8 @@ pub(crate) async fn order(
     if let Some(endpoint) = &filter.endpoint {
         surface.require_endpoint(endpoint)?;
     }
-    let mut session = surface.office.session().await?;
-    let slot = surface.office.slot();
+    let mut session = surface.queries.session().await?;
+    let slot = surface.queries.slot();
     let shares = replays::survey(session.client(), slot, &filter, now).await?;
     if shares.is_empty() {
         surface.refuse_strangers(filter.endpoint.as_deref(), filter.event_type.as_deref())?;
@@ -78,7 +78,7 @@ pub(crate) async fn order(
     say("expired", sum(|share| share.expired).into());
     say("not_configured", gone.collect());
     let has_bare = sum(|share| share.without_body) > 0;
-    if has_bare && surface.office.bodies() != LoggedBodies::All {
+    if has_bare && surface.queries.bodies() != LoggedBodies::All {
         say("note", BODIES_NOTE.into());
     }
     if fields.flag("dry_run")? {
@@ -95,7 +95,7 @@ pub(crate) async fn order(
         tracing::info!(endpoint = %share.endpoint, replay = order.id, "replay is ordered");
         placed.push(shown(&order));
     }
-    surface.office.asked();
+    surface.queries.asked();
     answer.insert("replays".to_owned(), Value::Array(placed));
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
@@ -103,8 +103,8 @@ pub(crate) async fn order(
 pub(crate) async fn list(
     State(surface): State<HttpSurface>,
 ) -> Result<Json<Value>, ProblemResponse> {
-    let mut session = surface.office.session().await?;
-    let orders = replays::list(session.client(), surface.office.slot(), None, LISTED).await?;
+    let mut session = surface.queries.session().await?;
+    let orders = replays::list(session.client(), surface.queries.slot(), None, LISTED).await?;
     Ok(Json(json!({ "replays": orders.iter().map(shown).collect::<Vec<_>>() })))
 }
 
@@ -121,8 +121,8 @@ pub(crate) async fn cancel(
     NamedParts(id): NamedParts,
 ) -> Result<Json<Value>, ProblemResponse> {
     let order = find(&surface, &id).await?;
-    let mut session = surface.office.session().await?;
-    let (slot, now) = (surface.office.slot(), surface.clock.now());
+    let mut session = surface.queries.session().await?;
+    let (slot, now) = (surface.queries.slot(), surface.clock.now());
     if !replays::cancel(session.client(), slot, order.id, now).await? {
         let detail = format!("replay {id} is {} already", order.state.as_str());
         return Err(orders::conflict(detail));
@@ -153,8 +153,8 @@ async fn hold(
     paused: bool,
 ) -> Result<Json<Value>, ProblemResponse> {
     let order = find(&surface, &id).await?;
-    let mut session = surface.office.session().await?;
-    if !replays::hold(session.client(), surface.office.slot(), order.id, paused).await? {
+    let mut session = surface.queries.session().await?;
+    if !replays::hold(session.client(), surface.queries.slot(), order.id, paused).await? {
         let state = order.state.as_str();
         let detail = match paused {
             true => format!("replay {id} is {state}: only one that is running can be paused"),
@@ -164,14 +164,14 @@ async fn hold(
     }
     drop(session);
     tracing::info!(replay = order.id, paused, "replay is paused, or goes on");
-    surface.office.asked();
+    surface.queries.asked();
     show(State(surface), NamedParts(id)).await
 }
 
 async fn find(surface: &HttpSurface, id: &str) -> Result<ReplayOrder, ProblemResponse> {
     let number = orders::number("replay", id)?;
-    let mut session = surface.office.session().await?;
-    let slot = surface.office.slot();
+    let mut session = surface.queries.session().await?;
+    let slot = surface.queries.slot();
     let found = replays::list(session.client(), slot, Some(number), 1).await?;
     orders::found("replay", id, found)
 }

@@ -25,8 +25,8 @@ pub(crate) async fn source(
     State(surface): State<HttpSurface>,
 ) -> Result<Json<Value>, ProblemResponse> {
     (surface.refresh)();
-    let mut session = surface.office.session().await?;
-    let skipped = gaps::load(session.client(), surface.office.slot()).await?;
+    let mut session = surface.queries.session().await?;
+    let skipped = gaps::load(session.client(), surface.queries.slot()).await?;
     let settings = surface.current.borrow().clone();
     let mut tables: Vec<Value> = Vec::new();
     for rule in &settings.events {

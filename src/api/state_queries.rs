@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Answers the questions of the HTTP surface from the state's database.
 #[derive(Debug)]
 pub struct StateQueries {
-    desk: SessionPool,
+    pool: SessionPool,
     slot: String,
     /// Wakes whoever sends again.
     asked: Arc<Notify>,
@@ -41,7 +41,7 @@ impl StateQueries {
         asked: Arc<Notify>,
         bodies: LoggedBodies,
     ) -> Self {
-        Self { desk: SessionPool::new(state, SESSIONS, STATEMENT_MAX), slot, asked, bodies }
+        Self { pool: SessionPool::new(state, SESSIONS, STATEMENT_MAX), slot, asked, bodies }
     }
 
     pub(crate) fn slot(&self) -> &str {
@@ -55,7 +55,7 @@ impl StateQueries {
     /// # Errors
     /// 503: the state cannot be reached.
     pub(crate) async fn session(&self) -> Result<PooledSession<'_>, ProblemResponse> {
-        match tokio::time::timeout(PATIENCE, self.desk.session()).await {
+        match tokio::time::timeout(PATIENCE, self.pool.session()).await {
             Ok(session) => session.map_err(|error| ProblemResponse::from(StateError::from(error))),
             Err(_late) => Err(away("nobody answered in time")),
         }

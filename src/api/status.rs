@@ -235,8 +235,8 @@ async fn ask(
     surface: &HttpSurface,
     endpoints: &[&str],
 ) -> Result<(Vec<WaitingCounts>, Vec<LetterCounts>), ProblemResponse> {
-    let mut session = surface.office.session().await?;
-    let slot = surface.office.slot();
+    let mut session = surface.queries.session().await?;
+    let slot = surface.queries.slot();
     let waiting = overview::waiting(session.client(), slot, endpoints).await?;
     let letters = overview::letters(session.client(), slot).await?;
     Ok((waiting, letters))

@@ -73,14 +73,14 @@ pub struct HttpSurface {
     /// The endpoints as they are now.
     pub endpoints: Arc<dyn Fn() -> Vec<EndpointView> + Send + Sync>,
     /// Makes and changes endpoints.
-    pub desk: AdminSender,
+    pub admin: AdminSender,
     /// Reads rows that were there before.
     pub backfills: BackfillSender,
     pub token: Option<Secret<String>>,
     /// By which names it may be asked without one.
     pub hosts: AllowedHosts,
     pub refusals: RefusalCounter,
-    pub office: Arc<StateQueries>,
+    pub queries: Arc<StateQueries>,
     pub messages: MessageQueries,
     /// Attempts as they are made.
     pub feed: AttemptFeed,

@@ -47,7 +47,7 @@ use crate::backfill::service::BackfillService;
 use crate::clock::host_now;
 use crate::config::configuration::Settings;
 use crate::delivery::trace::RequestTracing;
-use crate::endpoints::admin::ERRANDS_MAX;
+use crate::endpoints::admin::CALLS_MAX;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::ReloadedSettings;
 use crate::endpoints::from_table;
@@ -117,7 +117,7 @@ pub struct App {
     fleet: Arc<OnceLock<RegistryHandle>>,
     consent: StartConsent,
     skip_transaction: Option<Lsn>,
-    desk: api::endpoint_calls::AdminSender,
+    admin: api::endpoint_calls::AdminSender,
     backfills: api::backfill_calls::BackfillSender,
     /// The configuration as it is read again.
     reloads: (watch::Sender<Option<Arc<Settings>>>, ReloadedSettings),
@@ -139,13 +139,13 @@ impl App {
         otlp::start(&settings, &mut handles, &mut tasks)?;
         handles.metrics.reloaded(true, host_now());
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
-        let (fleet, desk) = (Arc::default(), api::endpoint_calls::AdminSender::default());
+        let (fleet, admin) = (Arc::default(), api::endpoint_calls::AdminSender::default());
         let scrape = Arc::new(MetricsScrape::new(Arc::clone(&fleet), &handles, confirmed_out));
         let shown = (Arc::clone(&scrape), Arc::clone(&fleet));
         let backfills = api::backfill_calls::BackfillSender::default();
-        let desks = (Arc::clone(&desk), Arc::clone(&backfills));
+        let senders = (Arc::clone(&admin), Arc::clone(&backfills));
         let close = tasks.close_token();
-        let surface = surface(&settings, &handles, shown.0, shown.1, desks, close);
+        let surface = surface(&settings, &handles, shown.0, shown.1, senders, close);
         let names = Arc::clone(&surface.endpoints);
         let names: Arc<sampling::EndpointNames> =
             Arc::new(move || names().into_iter().map(|view| view.name).collect());
@@ -169,7 +169,7 @@ impl App {
             fleet,
             consent,
             skip_transaction,
-            desk,
+            admin,
             backfills,
             reloads,
             tasks,
@@ -306,7 +306,7 @@ impl App {
             in_flight: InFlightTotal::default(),
         };
         let (ways, edits, turns) = UpdateSenders::open();
-        let (desk, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;
+        let (admin, mut starts) = EndpointAdmin::open(settings, handles, taken.stored.clone())?;
         let network = &common.network;
         let known = (taken.holding.clone(), taken.rows.take());
         let keeper = from_table::open(settings, handles, network, known, &mut starts).await?;
@@ -320,13 +320,13 @@ impl App {
         let (ahead, parked) = (taken.ahead_of(&roster), taken.parked());
         tasks.spawn("the lanes", fleet.run(tasks.stop_token()));
         let watched = keeper.map(|keeper| keeper.watch(&orders, tasks));
-        let (errands_in, errands) = mpsc::channel(ERRANDS_MAX);
+        let (calls_in, calls) = mpsc::channel(CALLS_MAX);
         tasks.spawn(
             "the administration of endpoints",
-            desk.run(orders.clone(), errands, self.reloads.1.clone(), tasks.stop_token()),
+            admin.run(orders.clone(), calls, self.reloads.1.clone(), tasks.stop_token()),
         );
         // There is one of each.
-        drop((self.fleet.set(orders), self.desk.set(errands_in)));
+        drop((self.fleet.set(orders), self.admin.set(calls_in)));
         let (settled_in, settled) = watch::channel(None);
         let published = LedgerOutputs::of(handles, self.confirmed.clone(), &taken, settled_in);
         // Without a pause between the two: a scrape has to find both.
@@ -418,11 +418,11 @@ fn start_backfills(
     settings: &Settings,
     handles: &SharedHandles,
     holding: StateOwnership,
-    desk: &api::backfill_calls::BackfillSender,
+    sender: &api::backfill_calls::BackfillSender,
     tasks: &mut TaskOwner,
 ) -> mpsc::Receiver<BackfillOrder> {
     let (orders_in, orders) = mpsc::channel(ORDERS_MAX);
-    let (requests_in, requests) = mpsc::channel(ERRANDS_MAX);
+    let (requests_in, requests) = mpsc::channel(CALLS_MAX);
     let (progress, clock) = (handles.backfills.clone(), handles.clock.clone());
     let current = handles.current.subscribe();
     let metrics = handles.metrics.clone();
@@ -430,7 +430,7 @@ fn start_backfills(
         BackfillContext::new(settings, (holding, orders_in), progress, clock, metrics, current);
     let service = BackfillService::new(context);
     tasks.spawn("the backfills", service.run(requests, tasks.stop_token()));
-    drop(desk.set(requests_in)); // there is one
+    drop(sender.set(requests_in)); // there is one
     orders
 }
 

@@ -32,11 +32,11 @@ pub(super) fn surface(
     handles: &SharedHandles,
     scrape: Arc<MetricsScrape>,
     fleet: Arc<OnceLock<RegistryHandle>>,
-    (desk, backfills): (api::endpoint_calls::AdminSender, api::backfill_calls::BackfillSender),
+    (admin, backfills): (api::endpoint_calls::AdminSender, api::backfill_calls::BackfillSender),
     stop: CancellationToken,
 ) -> HttpSurface {
     let configured: Vec<_> = settings.endpoints.iter().map(snapshot::not_begun).collect();
-    let office = StateQueries::new(
+    let queries = StateQueries::new(
         settings.state.clone(),
         settings.postgres.slot.clone(),
         Arc::clone(&handles.asked),
@@ -59,12 +59,12 @@ pub(super) fn surface(
             Some(fleet) => fleet.roster().view(),
             None => configured.clone(),
         }),
-        desk,
+        admin,
         backfills,
         token: settings.http.token.clone(),
         hosts: AllowedHosts::new(settings.http.listen, &settings.http.hosts),
         refusals: RefusalCounter::new(handles.metrics.clone()),
-        office: Arc::new(office),
+        queries: Arc::new(queries),
         feed: handles.feed.clone(),
         samples: handles.samples.clone(),
         live: LiveReaders::new(stop),

@@ -57,7 +57,7 @@ async fn order(
     }
     // All of them or none: nothing is ordered before all are looked at.
     let stored = async {
-        let mut state = service.desk.session().await.map_err(StateError::from)?;
+        let mut state = service.pool.session().await.map_err(StateError::from)?;
         for offer in &mut offers {
             let now = service.clock.now();
             let stored = backfills::order(state.client(), service.slot(), &offer.wish, now).await?;

@@ -16,7 +16,7 @@
 //! | `admit` | What is looked at before a backfill is ordered |
 //! | `context` | What every backfill needs |
 //! | `cursor` | Where a backfill reads on |
-//! | `first` | Backfills that the configuration asks for |
+//! | `first_start` | Backfills that the configuration asks for |
 //! | `orders` | What the reader tells the pump, and what the pump answers |
 //! | `pace` | How much a chunk may be, and when the next is due |
 //! | `query` | The statements that read rows |
@@ -33,7 +33,7 @@
 pub(crate) mod admit;
 pub(crate) mod context;
 pub mod cursor;
-pub(crate) mod first;
+pub(crate) mod first_start;
 pub mod orders;
 pub mod pace;
 pub mod query;

@@ -109,7 +109,7 @@ impl BackfillService {
 
     async fn look(&self) -> Vec<StoredBackfill> {
         let open = async {
-            let mut session = self.context.desk.session().await.map_err(StateError::from)?;
+            let mut session = self.context.pool.session().await.map_err(StateError::from)?;
             backfills::open(session.client(), self.context.slot()).await
         };
         open.await.unwrap_or_else(|error| {
@@ -123,7 +123,7 @@ impl BackfillService {
         let (id, table) = (stored.id, stored.wish.table.clone());
         if is_first {
             let now = self.context.clock.now();
-            let mut session = self.context.desk.session().await?;
+            let mut session = self.context.pool.session().await?;
             let tries =
                 backfills::begin_try(session.client(), &self.context.holding, id, now).await?;
             if tries > TRIES_MAX {
@@ -165,7 +165,7 @@ impl BackfillService {
                 if is_waiting {
                     let explained = async {
                         let mut session =
-                            self.context.desk.session().await.map_err(StateError::from)?;
+                            self.context.pool.session().await.map_err(StateError::from)?;
                         backfills::explain(session.client(), self.context.slot(), id, Some(&error))
                             .await
                     };
@@ -184,7 +184,7 @@ impl BackfillService {
         to: BackfillState,
         reason: Option<&str>,
     ) -> Result<(), StateError> {
-        let mut session = self.context.desk.session().await?;
+        let mut session = self.context.pool.session().await?;
         let from = [BackfillState::Running];
         let now = self.context.clock.now();
         backfills::switch(session.client(), self.context.slot(), id, (&from, to), reason, now)

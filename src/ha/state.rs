@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::backfill::first;
+use crate::backfill::first_start;
 use crate::clock::host_now;
 use crate::config::configuration::Settings;
 use crate::endpoints::registry::snapshot::EndpointSnapshot;
@@ -322,11 +322,11 @@ impl SlotBooks<'_> {
     ) -> anyhow::Result<()> {
         let wishes = match self.consent.gap {
             true => Vec::new(),
-            false => first::wishes(self.settings, &self.source.client).await?,
+            false => first_start::wishes(self.settings, &self.source.client).await?,
         };
         if self.consent.gap {
-            for rule in first::rules(self.settings) {
-                let (table, fill) = (&rule.table, first::by_hand(rule));
+            for rule in first_start::rules(self.settings) {
+                let (table, fill) = (&rule.table, first_start::by_hand(rule));
                 tracing::warn!(%table, fill, "--accept-gap: no rows are sent by themselves");
             }
         }

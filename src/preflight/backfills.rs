@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::backfill::first;
+use crate::backfill::first_start;
 use crate::backfill::source;
 use crate::backfill::source::ServerKinship;
 use crate::backfill::source::StandbyError;
@@ -25,10 +25,10 @@ pub(crate) async fn refusals(
     client: &Client,
 ) -> anyhow::Result<Vec<SetupDiagnostic>> {
     let mut refusals = Vec::new();
-    if first::rules(settings).next().is_none() || !is_new(settings).await? {
+    if first_start::rules(settings).next().is_none() || !is_new(settings).await? {
         return Ok(refusals);
     }
-    for rule in first::rules(settings) {
+    for rule in first_start::rules(settings) {
         refusals.extend(look(client, rule).await?.err());
     }
     Ok(refusals)
@@ -43,17 +43,17 @@ pub(crate) async fn findings(
     client: &Client,
 ) -> anyhow::Result<Vec<CheckFinding>> {
     let mut findings = standby(settings, client).await;
-    if first::rules(settings).next().is_none() {
+    if first_start::rules(settings).next().is_none() {
         return Ok(findings);
     }
     let is_new = is_new(settings).await?;
-    for rule in first::rules(settings) {
+    for rule in first_start::rules(settings) {
         let EventRule { event_type, table, .. } = rule;
         if !is_new {
             let what = format!(
                 "event {event_type}: the slot has begun, so no start sends the rows of {table} by itself"
             );
-            let fix = Some(format!("to send them: {}", first::by_hand(rule)));
+            let fix = Some(format!("to send them: {}", first_start::by_hand(rule)));
             findings.push(CheckFinding { fix, ..CheckFinding::ok(what) });
             continue;
         }

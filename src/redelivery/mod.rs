@@ -89,7 +89,7 @@ impl RedeliveryService {
         budget: MemoryBudget,
     ) -> Self {
         Self {
-            desk: SessionPool::new(settings.state.clone(), SESSIONS, STATEMENT_MAX),
+            pool: SessionPool::new(settings.state.clone(), SESSIONS, STATEMENT_MAX),
             holding,
             settings: settings.dead_letters,
             clock: handles.clock.clone(),
@@ -178,13 +178,13 @@ impl RedeliveryService {
     }
 
     async fn take_back(&self, endpoint: Arc<str>) {
-        orphans::take_back(&self.desk, &self.holding, &endpoint).await;
+        orphans::take_back(&self.pool, &self.holding, &endpoint).await;
     }
 
     /// Endpoints with something to send; none while the state cannot be read.
     async fn waiting(&self) -> Vec<Arc<str>> {
         let asked = async {
-            let mut session = self.desk.session().await?;
+            let mut session = self.pool.session().await?;
             let slot = self.holding.slot();
             let mut endpoints = resend::waiting(session.client(), slot).await?;
             endpoints.extend(replays::waiting(session.client(), slot).await?);
@@ -203,7 +203,7 @@ impl RedeliveryService {
     /// Has the gauges follow the table; not while it cannot be read.
     async fn count_letters(&self) {
         let Some(fleet) = self.fleet.get() else { return };
-        let Ok(mut session) = self.desk.session().await else { return };
+        let Ok(mut session) = self.pool.session().await else { return };
         if let Ok(sizes) = dead_letters::sizes(session.client(), self.holding.slot()).await {
             self.recount.compare(&fleet.roster(), &sizes);
         }
@@ -237,7 +237,7 @@ impl RedeliveryService {
         let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
         let before = self.clock.now().shifted(-micros);
         let purged = async {
-            let mut session = self.desk.session().await?;
+            let mut session = self.pool.session().await?;
             let slot = self.holding.slot();
             while dead_letters::purge(session.client(), slot, before, PURGE_ROWS).await?
                 == PURGE_ROWS

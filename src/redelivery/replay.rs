@@ -45,7 +45,7 @@ impl ResendWorker<'_> {
     ) -> Result<Option<(ReplayOrder, Vec<replays::LoggedDelivery>)>, StateError> {
         let (rows, bytes) = (PORTION_ROWS, PORTION_BYTES);
         let slot = self.shared.holding.slot();
-        let mut session = self.shared.desk.session().await?;
+        let mut session = self.shared.pool.session().await?;
         let order = replays::next(session.client(), slot, &self.endpoint).await?;
         let Some(order) = order else { return Ok(None) };
         let page = replays::page(session.client(), slot, &order, rows, bytes).await?;
@@ -61,7 +61,7 @@ impl ResendWorker<'_> {
         let mut away = Backoff::new(AWAY_FIRST, AWAY_CAP);
         loop {
             let noted = async {
-                let mut session = self.shared.desk.session().await?;
+                let mut session = self.shared.pool.session().await?;
                 let (holding, now) = (&self.shared.holding, self.shared.clock.now());
                 replays::advance(session.client(), holding, order.id, last, self.tally, now).await
             };

@@ -39,7 +39,7 @@ pub(super) const AWAY_CAP: Duration = Duration::from_secs(5);
 
 /// What sending again needs.
 pub(crate) struct RedeliveryService {
-    pub(super) desk: SessionPool,
+    pub(super) pool: SessionPool,
     pub(super) holding: StateOwnership,
     pub(super) settings: DeadLetterSettings,
     pub(super) clock: DatabaseClock,

@@ -109,7 +109,7 @@ impl ResendWorker<'_> {
         };
         let in_memory: Vec<DeadLetterId> = self.in_memory.keys().filter_map(letter).collect();
         let claimed = {
-            let mut session = self.shared.desk.session().await.map_err(StateError::from)?;
+            let mut session = self.shared.pool.session().await.map_err(StateError::from)?;
             let endpoint = Some(&*self.endpoint);
             let bytes = PORTION_BYTES;
             let portion = ClaimPortion { endpoint, in_memory: &in_memory, rows, bytes };
@@ -132,7 +132,7 @@ impl ResendWorker<'_> {
             let room = self.room(stored.max(letter.event.body.held_bytes())).await;
             if letter.is_large() {
                 // Not before there is room for it.
-                let mut session = self.shared.desk.session().await.map_err(StateError::from)?;
+                let mut session = self.shared.pool.session().await.map_err(StateError::from)?;
                 if !letter.fetch_body(session.client()).await? {
                     continue;
                 }

@@ -36,7 +36,7 @@ pub struct SessionPool {
 pub struct PooledSession<'d> {
     /// `None` only while it is dropped.
     session: Option<SqlSession>,
-    desk: &'d SessionPool,
+    pool: &'d SessionPool,
     _place: SemaphorePermit<'d>,
 }
 
@@ -56,13 +56,13 @@ impl SessionPool {
     /// # Errors
     /// The database cannot be reached.
     pub async fn session(&self) -> Result<PooledSession<'_>, StoreError> {
-        let place = self.places.acquire().await.expect("the desk never closes");
+        let place = self.places.acquire().await.expect("the pool never closes");
         let idle = std::iter::from_fn(|| self.idle().pop()).find(|s| !s.client.is_closed());
         let session = match idle {
             Some(session) => session,
             None => connect_within(&self.server, self.patience).await?,
         };
-        Ok(PooledSession { session: Some(session), desk: self, _place: place })
+        Ok(PooledSession { session: Some(session), pool: self, _place: place })
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<SqlSession>> {
@@ -80,6 +80,6 @@ impl PooledSession<'_> {
 impl Drop for PooledSession<'_> {
     fn drop(&mut self) {
         let session = self.session.take().filter(|session| !session.client.is_closed());
-        self.desk.idle().extend(session);
+        self.pool.idle().extend(session);
     }
 }

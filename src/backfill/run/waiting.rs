@@ -106,7 +106,7 @@ impl BackfillRun<'_> {
     }
 
     pub(super) async fn is_running(&self) -> Result<bool, RunError> {
-        let mut session = self.service.desk.session().await?;
+        let mut session = self.service.pool.session().await?;
         let (slot, id) = (self.service.slot(), self.stored.id);
         let found = backfills::list(session.client(), slot, Some(id.0), 1).await?;
         Ok(found.first().is_some_and(|found| found.state == BackfillState::Running))
@@ -117,7 +117,7 @@ impl BackfillRun<'_> {
         if self.said.as_deref() == reason {
             return Ok(());
         }
-        let mut session = self.service.desk.session().await?;
+        let mut session = self.service.pool.session().await?;
         let (slot, id) = (self.service.slot(), self.stored.id);
         backfills::explain(session.client(), slot, id, reason).await?;
         self.said = reason.map(ToOwned::to_owned);

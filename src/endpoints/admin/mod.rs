@@ -1,7 +1,7 @@
 //! The administration: answers those who make and change endpoints while walhook runs.
 //!
 //! ```text
-//! api ─ Errand ─▶ [desk] ─ changes and a row ─▶ registry ─▶ walhook.endpoints, then everybody else
+//! api ─ AdminRequest ─▶ [admin] ─ changes and a row ─▶ registry ─▶ walhook.endpoints, then everybody else
 //! ```
 //!
 //! It knows each endpoint that was made at run time as its maker wrote it. A change is read as the
@@ -58,8 +58,8 @@ use crate::pipeline::handles::SharedHandles;
 use crate::store::endpoints::StoredEndpoint;
 use crate::telemetry::metrics::WalhookMetrics;
 
-/// Errands that wait for their turn.
-pub(crate) const ERRANDS_MAX: usize = 16;
+/// Calls that wait for their turn.
+pub(crate) const CALLS_MAX: usize = 16;
 
 /// Test events under way.
 const PROBES_MAX: usize = 8;
@@ -134,7 +134,7 @@ impl EndpointAdmin {
     pub(crate) async fn run(
         mut self,
         orders: RegistryHandle,
-        mut errands: mpsc::Receiver<AdminRequest>,
+        mut calls: mpsc::Receiver<AdminRequest>,
         mut reloads: ReloadedSettings,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
@@ -160,7 +160,7 @@ impl EndpointAdmin {
                         () = stop.cancelled() => return Ok(()),
                     }
                 }
-                Some(AdminRequest { call, who, outcome }) = errands.recv() => {
+                Some(AdminRequest { call, who, outcome }) = calls.recv() => {
                     let answer = tokio::select! {
                         answer = self.answer(&orders, call, &who, probes.len()) => answer,
                         () = stop.cancelled() => return Ok(()),
