@@ -85,8 +85,9 @@ function ResendSince({ name, close }) {
     setCount({ letters, replay });
   };
   const send = async () => {
-    if (count.letters.letters > 0) await api.post("/api/v1/dead-letters/resend", { ...filter(), rate: Number(rate) });
+    // The delivered ones first: a letter that is delivered meanwhile is not one of them.
     if (count.replay.events > 0) await api.post("/api/v1/replay", { ...filter(), rate: Number(rate) });
+    if (count.letters.letters > 0) await api.post("/api/v1/dead-letters/resend", { ...filter(), rate: Number(rate) });
     close();
     announce(t("It is being sent again"));
     go("replays");

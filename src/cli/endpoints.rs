@@ -209,10 +209,9 @@ fn list(target: &ApiAddress, global: &GlobalOptions) -> Result<(), CommandError>
     Ok(())
 }
 
-/// Letters first: they were never delivered.
+/// The delivered ones first: a letter that is delivered meanwhile is not one of them.
 fn resend(target: &ApiAddress, asker: &ApiClient, wish: &Value) -> Result<(), CommandError> {
     let count = |answer: &Value, name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or(0);
-    let letters = asker.post("/api/v1/dead-letters/resend", wish)?;
     let is_dry = wish.get("dry_run") == Some(&Value::Bool(true));
     // An order for nothing is refused, so it is counted first.
     let mut counted = wish.clone();
@@ -223,6 +222,7 @@ fn resend(target: &ApiAddress, asker: &ApiClient, wish: &Value) -> Result<(), Co
     if !is_dry && count(&delivered, "events") > 0 {
         delivered = asker.post("/api/v1/replay", wish)?;
     }
+    let letters = asker.post("/api/v1/dead-letters/resend", wish)?;
     if target.json {
         return Ok(show(&json!({ "dead_letters": letters, "delivered": delivered }))?);
     }
