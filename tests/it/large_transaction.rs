@@ -6,9 +6,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use crate::support::postgres::Database;
+use crate::support::progress::reach;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Behaviour;
 use crate::support::receiver::Receiver;
@@ -56,8 +56,7 @@ async fn what_was_flushed_of_a_million_rows_is_not_repeated_after_a_kill() {
     let service = Service::start(&toml).await;
     let insert = format!("INSERT INTO item SELECT generate_series(0, {})", ROWS - 1);
     sql.batch_execute(&insert).await.unwrap();
-    let mut arrived = distinct.subscribe();
-    timeout(AMPLE, arrived.wait_for(|&count| count >= KILLED_AT)).await.unwrap().unwrap();
+    assert!(reach(distinct.subscribe(), KILLED_AT, AMPLE).await, "{}", *distinct.borrow());
     let mut program = service.program;
     program.kill();
     program.wait(AMPLE).await;
@@ -67,7 +66,7 @@ async fn what_was_flushed_of_a_million_rows_is_not_repeated_after_a_kill() {
     assert!(!flushed.is_empty() && at_kill < ROWS, "{} flushed, {at_kill} arrived", flushed.len());
 
     let mut service = Service::start(&toml).await;
-    timeout(AMPLE, arrived.wait_for(|&count| count == ROWS)).await.unwrap().unwrap();
+    assert!(reach(distinct.subscribe(), ROWS, AMPLE).await, "{}", *distinct.borrow());
     service.stop().await;
     let times = times.lock().unwrap();
     let repeats: usize = times.iter().map(|&times| usize::from(times) - 1).sum();

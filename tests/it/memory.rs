@@ -15,11 +15,11 @@ use std::time::Instant;
 
 use serde::Deserialize;
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
+use crate::support::progress::reach;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Behaviour;
 use crate::support::receiver::Receiver;
@@ -139,8 +139,7 @@ async fn a_transaction_of_a_million_rows_fits_into_little_memory() {
     let rows = format!("SELECT n, 'text of ' || n FROM generate_series(1, {ROWS}) n");
     sql.batch_execute(&format!("INSERT INTO item {rows}")).await.unwrap();
     println!("committed after {:?}", started.elapsed());
-    let mut arrived = count.subscribe();
-    timeout(AMPLE, arrived.wait_for(|&count| count == ROWS)).await.unwrap().unwrap();
+    assert!(reach(count.subscribe(), ROWS, AMPLE).await, "{} of {ROWS} came", *count.borrow());
     println!("arrived after {:?}", started.elapsed());
     assert_peak(&program, "a million rows");
     assert_given_back(&program, FLOOD_AFTERWARDS_MAX_KIB).await;

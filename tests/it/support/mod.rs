@@ -7,6 +7,7 @@ pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod preload;
 pub(crate) mod program;
+pub(crate) mod progress;
 pub(crate) mod receiver;
 pub(crate) mod relay;
 pub(crate) mod schema;

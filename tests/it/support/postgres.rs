@@ -260,13 +260,18 @@ async fn a_dropped_database_takes_its_slots_and_clients_with_it() {
     assert!(sql.batch_execute("SELECT 1").await.is_err(), "its client is still connected");
 }
 
-/// Waits until a query answers what is expected.
+/// Waits until a query answers what is expected. Gives up where its answer stays another for long.
 pub(crate) async fn wait_for_text(sql: &Sql, query: &str, expected: &str) {
-    let deadline = Instant::now() + AMPLE;
+    let mut deadline = Instant::now() + AMPLE;
+    let mut last = String::new();
     loop {
         let text = sql.text(query).await;
         if text == expected {
             return;
+        }
+        if text != last {
+            deadline = Instant::now() + AMPLE;
+            last.clone_from(&text);
         }
         assert!(Instant::now() < deadline, "{query}: {text}, not {expected}");
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -34,6 +34,7 @@ use tokio_rustls::TlsAcceptor;
 
 use self::server::LOOPBACK;
 use self::server::Server;
+use super::progress::reach;
 
 /// The longest request head that is read.
 const HEAD_MAX_BYTES: usize = 256 * 1024;
@@ -231,13 +232,10 @@ impl Receiver {
         *self.books.count.borrow()
     }
 
-    /// The requests, once there are at least `count`. Panics when they do not come in time.
-    pub(crate) async fn wait_for(&self, count: usize, timeout: Duration) -> Vec<Request> {
-        let mut arrived = self.books.count.subscribe();
-        let enough = arrived.wait_for(|&arrived| arrived >= count);
-        // What `wait_for` gives is a lock on the count, which whoever books a request waits for.
-        let came = tokio::time::timeout(timeout, enough).await.is_ok();
-        assert!(came, "{} of {count} requests came within {timeout:?}", self.count());
+    /// The requests, once there are at least `count`. Panics when none comes for `patience` before.
+    pub(crate) async fn wait_for(&self, count: usize, patience: Duration) -> Vec<Request> {
+        let came = reach(self.books.count.subscribe(), count, patience).await;
+        assert!(came, "{} of {count} requests came, and none for {patience:?}", self.count());
         self.requests()
     }
 }
