@@ -39,18 +39,20 @@ pub enum RowIdentity {
 #[derive(Debug, Eq, PartialEq)]
 pub struct AmbiguousRow;
 
-/// Rows in the order in which they were read.
+/// Rows in the order in which they were read, which go out a few at a time.
 #[derive(Debug)]
 pub struct RowBuffer {
     identity: RowIdentity,
     rows: Vec<Option<BufferedRow>>,
+    /// Those before this place have gone out.
+    gone: usize,
     /// Where the rows are whose keys have this fingerprint.
     places: HashMap<KeyHash, Vec<usize>>,
 }
 
 impl RowBuffer {
     pub fn new(identity: RowIdentity) -> Self {
-        Self { identity, rows: Vec::new(), places: HashMap::new() }
+        Self { identity, rows: Vec::new(), gone: 0, places: HashMap::new() }
     }
 
     pub fn push(&mut self, row: BufferedRow) {
@@ -63,18 +65,24 @@ impl RowBuffer {
         self.rows.push(Some(row));
     }
 
-    /// How many rows there are to send.
-    pub fn len(&self) -> usize {
-        self.rows.iter().flatten().count()
+    /// The next rows as they are now, at most so many; none once all have gone.
+    pub fn next_rows(&mut self, most: usize) -> Vec<BufferedRow> {
+        let mut rows = Vec::with_capacity(most.min(self.rows.len() - self.gone));
+        while rows.len() < most && self.gone < self.rows.len() {
+            rows.extend(self.take(self.gone));
+            self.gone += 1;
+        }
+        rows
     }
 
+    /// Whether some have gone out, and not all.
+    pub fn is_begun(&self) -> bool {
+        (1..self.rows.len()).contains(&self.gone)
+    }
+
+    /// Whether all that are to go out have gone.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The rows as they are now.
-    pub fn into_rows(self) -> impl Iterator<Item = BufferedRow> {
-        self.rows.into_iter().flatten()
+        self.rows.get(self.gone..).is_none_or(|rows| rows.iter().all(Option::is_none))
     }
 
     /// Takes in a change that the snapshot does not see.

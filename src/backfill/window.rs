@@ -72,6 +72,8 @@ impl ReadChunk {
 #[derive(Debug, Default)]
 pub struct BackfillWindow {
     tracked: BTreeMap<BackfillId, TrackedBackfill>,
+    /// The one whose rows went out last: those behind it have their turn first.
+    served: Option<BackfillId>,
 }
 
 #[derive(Debug)]
@@ -159,12 +161,26 @@ impl BackfillWindow {
         Ok(())
     }
 
-    /// A chunk that may go out where the stream has nothing more before `reached`.
-    pub fn due(&mut self, reached: Lsn) -> Option<ReadChunk> {
-        let is_due = |backfill: &&mut TrackedBackfill| {
-            backfill.chunk.as_ref().is_some_and(|chunk| chunk.lsn <= reached)
-        };
-        self.tracked.values_mut().find(is_due)?.chunk.take()
+    /// The chunks whose rows may go out where the stream has nothing more before `reached`, in turn.
+    pub fn due(&self, reached: Lsn) -> impl Iterator<Item = &ReadChunk> {
+        let behind = |id: BackfillId| self.served.is_none_or(|served| id > served);
+        let first = self.tracked.iter().filter(move |(id, _)| behind(**id));
+        let then = self.tracked.iter().filter(move |(id, _)| !behind(**id));
+        let chunks = first.chain(then).filter_map(|(_, backfill)| backfill.chunk.as_ref());
+        chunks.filter(move |chunk| chunk.lsn <= reached)
+    }
+
+    /// The chunk that waits, of which some rows are to go out.
+    pub fn take(&mut self, id: BackfillId) -> Option<ReadChunk> {
+        self.served = Some(id);
+        self.tracked.get_mut(&id)?.chunk.take()
+    }
+
+    /// The rest of a chunk waits further, and takes up what streams by meanwhile.
+    pub fn put_back(&mut self, chunk: ReadChunk) {
+        if let Some(backfill) = self.tracked.get_mut(&chunk.step.id) {
+            backfill.chunk = Some(chunk);
+        }
     }
 }
 

@@ -81,6 +81,11 @@ impl LaneCapacity {
         self.places.taken() + overflow.saturating_sub(self.overflow.available_permits())
     }
 
+    /// Whether so many can overflow at once.
+    pub(super) fn takes_overflow(&self, events: usize) -> bool {
+        self.overflow.available_permits() >= events
+    }
+
     pub(super) fn way(&self) -> LaneAdmission {
         *self.way.borrow()
     }

@@ -118,6 +118,16 @@ impl LaneSender {
         self.room.held() == 0 && self.room.way() == LaneAdmission::In
     }
 
+    /// Whether so many events of a backfill may come: the lane has no more in it than keeps its endpoint
+    /// busy, so that what is live waits behind few, or sends them on to its backlog.
+    pub fn is_roomy(&self, events: usize) -> bool {
+        if self.room.way() == LaneAdmission::Aside {
+            return self.room.takes_overflow(events);
+        }
+        let busy = self.settings.concurrency.get().saturating_mul(self.settings.batch.size.get());
+        self.room.held() <= busy.saturating_mul(2).min(self.settings.capacity.get() / 2)
+    }
+
     async fn take(
         &self,
         mut events: Vec<Arc<Event>>,

@@ -16,6 +16,7 @@ pub(crate) mod spans;
 mod waiting_rows;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
@@ -189,12 +190,13 @@ impl EventPump {
         mut self,
         source: &mut ReplicationSource,
         stop: CancellationToken,
-        patience: std::time::Duration,
+        patience: Duration,
     ) -> anyhow::Result<()> {
         let mut captured = Vec::new();
         let mut deadline = None;
         self.stop = stop.clone();
         loop {
+            let slice = self.next_slice();
             if stop.is_cancelled() {
                 let until = *deadline.get_or_insert_with(|| Instant::now() + patience);
                 if !self.in_transaction || Instant::now() >= until {
@@ -218,6 +220,14 @@ impl EventPump {
                     continue;
                 }
                 read = source.next(&mut captured) => read?,
+                () = pause(slice) => {
+                    let sent = self.send_slice().await;
+                    if sent.is_err() && stop.is_cancelled() {
+                        return Ok(());
+                    }
+                    sent?;
+                    continue;
+                }
             }
             self.read_at = since_boot();
             let fed = self.feed(&mut captured, source.expects_more()).await;
@@ -515,6 +525,15 @@ fn owed(
         owed.sort_by_key(|taker| !everybody.contains(taker));
     }
     owed
+}
+
+/// Lets others go first, who may have work: the stream's socket among them.
+async fn pause(time: Option<Duration>) {
+    match time {
+        Some(Duration::ZERO) => tokio::task::yield_now().await,
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

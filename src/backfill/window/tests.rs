@@ -124,6 +124,9 @@ enum ReadPlace {
     Standby,
 }
 
+/// Rows that go out at once.
+const SLICE: usize = 2;
+
 /// Ids come round while a test runs.
 const FIRST_XID: u32 = u32::MAX - 5;
 
@@ -320,10 +323,10 @@ impl World {
         if self.in_transaction {
             return;
         }
-        while let Some(chunk) = self.window.due(reached) {
-            self.has_chunk = false;
-            self.reads += 1;
-            for row in chunk.rows.into_rows() {
+        if self.window.due(reached).next().is_some()
+            && let Some(mut chunk) = self.window.take(ID)
+        {
+            for row in chunk.rows.next_rows(SLICE) {
                 let key = u8::try_from(number(&row.tuple, 0).expect("a key")).expect("it is small");
                 let version = number(&row.tuple, 1).expect("a version");
                 let large = number(&row.tuple, 2).expect("a large value is never left out");
@@ -333,6 +336,19 @@ impl World {
                 self.told.insert(key, (version, true));
                 self.kept.insert(key, (version, large));
             }
+            if !chunk.rows.is_empty() {
+                self.window.put_back(chunk);
+                return;
+            }
+            self.has_chunk = false;
+            self.reads += 1;
+        }
+    }
+
+    /// What waits goes out while nothing more comes.
+    fn drain(&mut self) {
+        while self.has_chunk {
+            self.release(self.reached);
         }
     }
 
@@ -438,12 +454,14 @@ fn check(before: &[Write], steps: &[Step], bytes_max: usize, place: ReadPlace) {
         world.stream_one();
     }
     world.step(&Step::Idle);
+    world.drain();
     while !world.hidden.is_empty() {
         world.show(false);
     }
     let reads = world.reads;
     world.step(&Step::Read);
     world.step(&Step::Accept);
+    world.drain();
     assert!(world.reads > reads, "the last chunk has gone out");
     assert_eq!(world.kept, world.table);
 }

@@ -4,16 +4,20 @@
 //! reader ─ chunk ─▶ [window] ─ when the stream has reached its LSN ─▶ rows ─▶ route ─▶ lanes
 //! ```
 //!
-//! A row stands right before the LSN from which on nothing has come yet, behind all that has: records begin
-//! at multiples of eight, so no commit has that place.
+//! Few go out at a time, and only where their lanes have little to do: what is live passes between them, and
+//! those that are left take up what streams by meanwhile. A row stands right before the LSN from which on
+//! nothing has come yet, behind all that has: records begin at multiples of eight, so no commit has that place.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backfill::orders::BackfillOrder;
 use crate::backfill::orders::ChunkFate;
 use crate::backfill::window::ReadChunk;
 use crate::failpoint;
+use crate::flow::backfill::BackfillId;
+use crate::flow::backfill::BackfillTarget;
 use crate::flow::backfill::ReadRow;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::CommittedChange;
@@ -28,6 +32,12 @@ use crate::flow::watermark::OpenFate;
 use crate::flow::watermark::PumpReport;
 use crate::pipeline::pump::EventPump;
 
+/// Rows that go out at once, at most: what is live waits behind them.
+const SLICE: usize = 32;
+
+/// How often it is looked whether lanes have room.
+const LOOK: Duration = Duration::from_millis(1);
+
 impl EventPump {
     /// Does what the reader of a backfill asks for, between two changes.
     pub(super) async fn take_order(&mut self, order: BackfillOrder) -> anyhow::Result<()> {
@@ -37,6 +47,7 @@ impl EventPump {
                 tracked.send(()).ok(); // it may have been stopped
             }
             BackfillOrder::Forget { id } => {
+                self.send_rest(id).await?;
                 self.backfills.window.forget(id);
                 self.backfills.fates.remove(&id);
             }
@@ -47,11 +58,7 @@ impl EventPump {
                     return Ok(());
                 }
                 self.backfills.accept(*chunk, fate);
-                if !self.in_transaction {
-                    self.send_rows().await?;
-                    self.outbox.hand_over().await?;
-                    self.outbox.rest().await?;
-                }
+                self.send_slice().await?;
             }
         }
         Ok(())
@@ -74,11 +81,56 @@ impl EventPump {
         if self.backfills.window.is_empty() {
             return Ok(());
         }
-        while let Some(first) = self.first_place(reached) {
-            let Some(chunk) = self.backfills.window.due(reached) else { break };
-            self.send_chunk(chunk, first).await?;
+        let Some(first) = self.first_place(reached) else { return Ok(()) };
+        let mut due = self.backfills.window.due(reached);
+        let next = due.find(|chunk| self.has_room_for(&chunk.target)).map(|chunk| chunk.step.id);
+        drop(due);
+        let Some(chunk) = next.and_then(|id| self.backfills.window.take(id)) else { return Ok(()) };
+        self.send_rows_of(chunk, first, SLICE).await
+    }
+
+    /// Sends some rows while nothing comes by the stream.
+    pub(super) async fn send_slice(&mut self) -> anyhow::Result<()> {
+        if self.in_transaction {
+            return Ok(());
+        }
+        self.send_rows().await?;
+        self.outbox.hand_over().await?;
+        if self.next_slice().is_none() {
+            self.outbox.rest().await?;
         }
         Ok(())
+    }
+
+    /// In how long rows may go out, should nothing come by the stream before; `None` if none wait for that.
+    pub(super) fn next_slice(&self) -> Option<Duration> {
+        if self.in_transaction || self.backfills.window.is_empty() {
+            return None;
+        }
+        self.first_place(self.passed)?;
+        let mut due = self.backfills.window.due(self.passed).peekable();
+        due.peek()?;
+        Some(if due.any(|chunk| self.has_room_for(&chunk.target)) { Duration::ZERO } else { LOOK })
+    }
+
+    /// Whether no lane that rows are for has more to do already than it can at once.
+    fn has_room_for(&self, target: &BackfillTarget) -> bool {
+        let lanes = &self.outbox.lanes;
+        if target.endpoints.is_empty() {
+            return lanes.values().all(|lane| lane.is_roomy(SLICE));
+        }
+        let chosen = self.books.indexes(&target.endpoints);
+        chosen.iter().filter_map(|index| lanes.get(index)).all(|lane| lane.is_roomy(SLICE))
+    }
+
+    /// What was begun goes out whole: else its rows would come again when it is read on.
+    async fn send_rest(&mut self, id: BackfillId) -> anyhow::Result<()> {
+        let begun = self.backfills.window.take(id).filter(|chunk| chunk.rows.is_begun());
+        let (Some(chunk), Some(first)) = (begun, self.first_place(self.passed)) else {
+            return Ok(());
+        };
+        self.send_rows_of(chunk, first, usize::MAX).await?;
+        self.outbox.hand_over().await
     }
 
     /// Where the next row stands; `None` while what comes has come before.
@@ -92,16 +144,19 @@ impl EventPump {
         }
     }
 
-    async fn send_chunk(&mut self, chunk: ReadChunk, first: Position) -> anyhow::Result<()> {
-        let ReadChunk { mut step, target, read_at, rows, .. } = chunk;
+    async fn send_rows_of(
+        &mut self,
+        mut chunk: ReadChunk,
+        first: Position,
+        most: usize,
+    ) -> anyhow::Result<()> {
         let mut position = first;
-        step.sent = rows.len() as u64;
-        for row in rows.into_rows() {
+        for row in chunk.rows.next_rows(most) {
             failpoint::reached("backfilling");
-            let read = ReadRow { id: row.id, target: Arc::clone(&target) };
+            let read = ReadRow { id: row.id, target: Arc::clone(&chunk.target) };
             self.change(CommittedChange {
                 position,
-                committed: read_at,
+                committed: chunk.read_at,
                 relation: row.relation,
                 op: ChangeOp::Read { new: row.tuple, read },
                 xid: 0,
@@ -112,7 +167,13 @@ impl EventPump {
             .await?;
             self.backfills.last = Some(position);
             position = position.next();
+            chunk.step.sent += 1;
         }
+        if !chunk.rows.is_empty() {
+            self.backfills.window.put_back(chunk);
+            return Ok(());
+        }
+        let step = chunk.step;
         let (id, sent) = (step.id, step.sent);
         self.outbox.opened.push(PumpReport::Backfilled(step));
         self.backfills.tell(id, ChunkFate::Released { sent });
