@@ -26,10 +26,10 @@ use crate::pipeline::pump::outbox::PumpOutbox;
 use crate::pipeline::pump::spans::ChangeSpans;
 use crate::pipeline::shutdown::ShutdownStages;
 use crate::pipeline::table_counters::TableCounters;
-use crate::replication::reconnect::SlotClaim;
+use crate::replication::connection::SlotClaim;
+use crate::replication::connection::SlotUse;
+use crate::replication::connection::SourceTerms;
 use crate::replication::stream::ReplicationSource;
-use crate::replication::stream::SlotUse;
-use crate::replication::stream::SourceTerms;
 use crate::replication::wire::command::SystemIdentity;
 use crate::store::seen_values::SeenValue;
 

@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `assemble` | Joins messages into changes |
 //! | `catalog` | Looks at a server, its tables, publication and slot, and makes what is missing |
+//! | `connection` | One connection that streams a slot: what it needs to know, how it is made, what it holds |
 //! | `diagnostic` | What about a server, a slot or a table does not allow the work, and the way out |
 //! | `diagnostic_id` | The names under which docs/errors.md explains what does not allow the work |
 //! | `error` | Why the source cannot start or had to stop |
@@ -38,6 +39,7 @@
 
 pub mod assemble;
 pub mod catalog;
+pub mod connection;
 pub mod diagnostic;
 mod diagnostic_id;
 pub mod error;

@@ -8,14 +8,14 @@
 
 use tokio::sync::watch;
 
-use crate::config::settings::ServerSettings;
 use crate::replication::catalog::facts;
+use crate::replication::connection::ChangeStream;
+use crate::replication::connection::SlotClaim;
+use crate::replication::connection::SourceTerms;
+use crate::replication::connection::connect;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::gap_survey;
-use crate::replication::stream::ChangeStream;
-use crate::replication::stream::SourceTerms;
-use crate::replication::stream::connect;
 use crate::replication::wire::command;
 use crate::replication::wire::command::SystemIdentity;
 use crate::store;
@@ -23,15 +23,6 @@ use crate::store::SqlSession;
 use crate::store::progress;
 use crate::store::progress::StoredProgress;
 use crate::store::state_error::StateError;
-
-/// The right to the slot beyond one connection.
-#[derive(Clone, Debug)]
-pub struct SlotClaim {
-    /// Where the state is.
-    pub state: ServerSettings,
-    /// Of [`crate::store::ownership::StateOwnership`]: another walhook that has taken the slot has raised it.
-    pub epoch: i64,
-}
 
 /// Connects to a slot that was ours a moment ago.
 ///

@@ -12,51 +12,31 @@
 mod proof;
 mod skip;
 
-use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::ReadHalf;
-use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::clock::since_boot;
-use crate::config::settings::PostgresSettings;
 use crate::failpoint;
-use crate::flow::budget::MemoryBudget;
 use crate::flow::change::CapturedItem;
 use crate::flow::lsn::Lsn;
-use crate::flow::relation::TableName;
 use crate::flow::time::whole_millis;
 use crate::replication::assemble::ChangeAssembler;
+use crate::replication::connection::ChangeStream;
+use crate::replication::connection::SlotClaim;
+use crate::replication::connection::SourceTerms;
+use crate::replication::connection::connect;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::pgoutput;
 use crate::replication::pgoutput::PgOutput;
-use crate::replication::positions::StreamPositions;
 use crate::replication::questions::CatalogAnswers;
 use crate::replication::reader::DecodeError;
-use crate::replication::reconnect::SlotClaim;
 use crate::replication::reconnect::reconnect;
-use crate::replication::slot_ownership::SlotOwnership;
-use crate::replication::status;
-use crate::replication::status::StatusHandle;
 use crate::replication::types::TypeAnswers;
-use crate::replication::wire::command;
-use crate::replication::wire::command::NewSlot;
-use crate::replication::wire::command::SlotChange;
 use crate::replication::wire::command::SystemIdentity;
-use crate::replication::wire::feedback;
-use crate::replication::wire::feedback::SlotRelease;
-use crate::replication::wire::frame::FrameReader;
 use crate::replication::wire::frame::WireFrame;
-use crate::replication::wire::heard::LastHeard;
-use crate::store::transport::ServerTransport;
 
 /// First and longest wait before a lost connection is tried again.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
@@ -70,50 +50,8 @@ const HELD_MAX: Duration = Duration::from_secs(3);
 /// Between two looks at it.
 const HELD_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long the server may take for a command that it answers at once, and to begin the stream: it may
-/// have to read the slot's files first.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
-const START_MAX: Duration = Duration::from_secs(30);
-
 /// How long the goodbye to the server may take.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
-
-/// Whose slot it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SlotUse {
-    /// The configured one, which stays: nothing committed while we are away is lost.
-    Lasting,
-    /// One for this connection alone, for looking on.
-    Temporary,
-}
-
-/// What a source needs to know and whom it tells.
-#[derive(Clone, Debug)]
-pub struct SourceTerms {
-    pub settings: PostgresSettings,
-    pub slot_use: SlotUse,
-    /// The slot whose write-backs raise nothing; not the one to read from, when looking on.
-    pub own_slot: String,
-    pub budget: MemoryBudget,
-    pub status: StatusHandle,
-    /// Where to begin, if not where the slot stands: nothing before it comes again.
-    pub start: Lsn,
-    /// The commit of a transaction to go on without, if PostgreSQL cannot send it.
-    pub skip_transaction: Option<Lsn>,
-    /// Of which tables changes are expected.
-    pub tables: Vec<TableName>,
-    /// What may be confirmed to the server.
-    pub confirmed: watch::Receiver<Lsn>,
-    /// Whether outcomes can be written down. While not, the stream is closed.
-    pub writable: watch::Receiver<bool>,
-    /// Ends the connection; a new one is made as after any other loss.
-    pub let_go: SlotRelease,
-    /// Told whether the slot is ours.
-    pub hold: SlotOwnership,
-    /// Where the feedback runs. Not on the runtime of whoever takes the changes: to render a large
-    /// row may take longer than the server waits for a sign of life.
-    pub feedback_on: Handle,
-}
 
 /// Reads the changes of one slot, and connects again when the connection is lost.
 pub struct ReplicationSource {
@@ -126,26 +64,6 @@ pub struct ReplicationSource {
     catalog: CatalogAnswers,
     /// When the server may be asked again how far it has come.
     proof_due: Instant,
-}
-
-/// One connection.
-pub(super) struct ChangeStream {
-    server_pid: i32,
-    /// When the slot was asked for, since boot.
-    asked: Duration,
-    frames: FrameReader<ReadHalf<ServerTransport>>,
-    /// Read and not yet taken.
-    pending: VecDeque<WireFrame>,
-    read: Vec<WireFrame>,
-    assembler: ChangeAssembler,
-    positions: StreamPositions,
-    /// Where the last keepalive stands that is not believed yet.
-    unproven: Option<Lsn>,
-    /// Relations whose row types were looked up since the last read.
-    asked_again: Vec<u32>,
-    heard: Arc<LastHeard>,
-    feedback: JoinSet<Result<(), SourceError>>,
-    stop_feedback: CancellationToken,
 }
 
 impl ReplicationSource {
@@ -334,78 +252,6 @@ async fn connect_when_free(
     }
 }
 
-pub(super) async fn connect(
-    terms: &SourceTerms,
-) -> Result<(ChangeStream, SystemIdentity), SourceError> {
-    let settings = &terms.settings;
-    let mut connection = command::connect(&settings.server, settings.wal_sender_timeout).await?;
-    let identity = within(ANSWER_MAX, connection.identify_system()).await?;
-    let version = connection.version();
-    match terms.slot_use {
-        SlotUse::Temporary => {
-            let slot = NewSlot { name: &settings.slot, temporary: true, failover: false };
-            connection.create_slot(slot).await?;
-        }
-        SlotUse::Lasting if settings.failover => {
-            let kept = within(ANSWER_MAX, connection.keep_on_standbys(&settings.slot)).await?;
-            if kept == SlotChange::Changed {
-                tracing::info!(slot = settings.slot, "standbys keep the slot from now on");
-            }
-        }
-        SlotUse::Lasting => {}
-    }
-    let (pid, asked) = (connection.pid(), since_boot());
-    let publications = [settings.publication.as_str()];
-    // 0/0: the server knows where the slot stands. A higher position loses what lies between.
-    let started = connection.start_replication(
-        &settings.slot,
-        terms.start,
-        &publications,
-        terms.budget.clone(),
-    );
-    let streaming = within(START_MAX, started).await?;
-    let stop_feedback = CancellationToken::new();
-    let mut running = JoinSet::new();
-    let feedback = feedback::feedback(
-        streaming.feedback,
-        terms.confirmed.clone(),
-        terms.let_go.clone(),
-        stop_feedback.clone(),
-    );
-    running.spawn_on(feedback, &terms.feedback_on);
-    terms.status.streaming(status::ServerView {
-        version: format!("{}.{}", version / 10_000, version % 10_000),
-        system: identity.system.to_string(),
-        timeline: identity.timeline,
-        slot: settings.slot.clone(),
-        publication: settings.publication.clone(),
-    });
-    let stream = ChangeStream {
-        server_pid: pid,
-        asked,
-        frames: streaming.frames,
-        pending: VecDeque::new(),
-        read: Vec::new(),
-        assembler: ChangeAssembler::of_slot(&terms.own_slot),
-        positions: StreamPositions::new(identity.wal_end),
-        unproven: None,
-        asked_again: Vec::new(),
-        heard: streaming.heard,
-        feedback: running,
-        stop_feedback,
-    };
-    Ok((stream, identity))
-}
-
-/// Ends a command whose answer does not come.
-async fn within<T>(
-    limit: Duration,
-    command: impl Future<Output = Result<T, SourceError>>,
-) -> Result<T, SourceError> {
-    let late = |_| SourceError::Disconnected(io::Error::from(io::ErrorKind::TimedOut));
-    tokio::time::timeout(limit, command).await.map_err(late)?
-}
-
 fn decoded(frame: &WireFrame) -> Result<Option<PgOutput>, SourceError> {
     match frame {
         WireFrame::Data { payload, .. } => {
@@ -424,10 +270,6 @@ async fn sleep_until(deadline: Option<Instant>) {
 }
 
 impl ChangeStream {
-    fn grant(&self, hold: &SlotOwnership) {
-        hold.granted(self.server_pid, self.asked);
-    }
-
     fn take(
         &mut self,
         frame: WireFrame,
