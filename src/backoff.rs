@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The next wait of one connection. Its ceiling doubles with each wait, from `first` up to `cap`.
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     cap: Duration,
     ceiling: Duration,
@@ -16,26 +16,26 @@ pub struct Backoff {
 
 impl Backoff {
     /// The first wait is at most `first`, every wait at most `cap`.
-    pub fn new(first: Duration, cap: Duration) -> Self {
+    pub(crate) fn new(first: Duration, cap: Duration) -> Self {
         let first = first.min(cap);
         Self { first, cap, ceiling: first }
     }
 
     /// The wait before the next try.
     #[expect(clippy::should_implement_trait, reason = "waits do not end, and nobody collects them")]
-    pub fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         self.next_at(fastrand::f64())
     }
 
     /// The wait for a chosen random `fraction`, from 0 up to but not including 1.
-    pub fn next_at(&mut self, fraction: f64) -> Duration {
+    pub(crate) fn next_at(&mut self, fraction: f64) -> Duration {
         let wait = self.ceiling.mul_f64(fraction.clamp(0.0, 1.0));
         self.ceiling = self.ceiling.saturating_mul(2).min(self.cap);
         wait
     }
 
     /// The connection works: the next loss starts with a short wait again.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.ceiling = self.first;
     }
 }

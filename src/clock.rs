@@ -38,7 +38,7 @@ const DOUBT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A clock that shows the database's time. Clones are one.
 #[derive(Clone, Debug)]
-pub struct DatabaseClock {
+pub(crate) struct DatabaseClock {
     shared: Arc<ClockShared>,
 }
 
@@ -108,7 +108,7 @@ impl Default for DatabaseClock {
 impl DatabaseClock {
     /// A clock that agrees with this host until it is told better. Events live for `longest_life` at
     /// most before they expire.
-    pub fn new(longest_life: Duration) -> Self {
+    pub(crate) fn new(longest_life: Duration) -> Self {
         let agreed = host_now().micros().saturating_sub(micros(since_boot()));
         let steps = ClockSteps { doubt: longest_life.min(DOUBT_MAX), entries: Vec::new() };
         let shared = ClockShared {
@@ -122,7 +122,7 @@ impl DatabaseClock {
     }
 
     /// The time, for whatever is compared with times of rows and commits.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.at(since_boot())
     }
 
@@ -133,7 +133,7 @@ impl DatabaseClock {
 
     /// The server said `server` in answer to a question that was asked at `asked` and answered at
     /// `answered`, both since boot.
-    pub fn measured(&self, asked: Duration, server: Timestamp, answered: Duration) {
+    pub(crate) fn measured(&self, asked: Duration, server: Timestamp, answered: Duration) {
         let mut steps = self.shared.steps.lock().unwrap_or_else(PoisonError::into_inner);
         let latest = steps.measured(asked, server, answered);
         self.shared.latest.store(latest, Ordering::Relaxed);
@@ -145,13 +145,13 @@ impl DatabaseClock {
     }
 
     /// Whether the clock was measured after `moment`, since boot.
-    pub fn is_renewed(&self, moment: Duration) -> bool {
+    pub(crate) fn is_renewed(&self, moment: Duration) -> bool {
         self.shared.asked.borrow().is_some_and(|asked| asked >= moment)
     }
 
     /// Has the clock measured, and waits until it was after `moment`, since boot: rows that were read
     /// before that can be judged then.
-    pub async fn renewed(&self, moment: Duration) {
+    pub(crate) async fn renewed(&self, moment: Duration) {
         if self.is_renewed(moment) {
             return;
         }
@@ -162,12 +162,12 @@ impl DatabaseClock {
     }
 
     /// Ends when somebody waits for a measurement.
-    pub async fn wanted(&self) {
+    pub(crate) async fn wanted(&self) {
         self.shared.wanted.notified().await;
     }
 
     /// Seconds that the database's clock is ahead of this host's.
-    pub fn ahead_seconds(&self) -> f64 {
+    pub(crate) fn ahead_seconds(&self) -> f64 {
         self.ahead_of(host_now(), since_boot())
     }
 
@@ -195,7 +195,7 @@ pub fn host_now() -> Timestamp {
 
 /// Time since the host was started, which nobody can set. It goes on while the host is suspended, so
 /// that a process which wakes knows how long it was away.
-pub fn since_boot() -> Duration {
+pub(crate) fn since_boot() -> Duration {
     // Elsewhere the monotonic clock does the same, or there is nothing better.
     #[cfg(target_os = "linux")]
     let clock = ClockId::Boottime;

@@ -28,20 +28,20 @@ pub const POINTS: &[&str] = &[
 pub const CALLBACK_KEPT: &str = "callback_kept";
 
 /// The slot is there, and the state knows of nothing yet.
-pub const SLOT_MADE: &str = "slot_made";
+pub(crate) const SLOT_MADE: &str = "slot_made";
 
 /// The state has begun: from here on no start is the first one.
-pub const STATE_BEGUN: &str = "state_begun";
+pub(crate) const STATE_BEGUN: &str = "state_begun";
 
 /// The process gets no further if this place is armed.
 #[inline]
-pub fn reached(name: &'static str) {
+pub(crate) fn reached(name: &'static str) {
     reached_over(name, String::new);
 }
 
 /// As [`reached`]; `about` says what the place is about, and is asked only if it is armed.
 #[inline]
-pub fn reached_over(name: &'static str, about: impl FnOnce() -> String) {
+pub(crate) fn reached_over(name: &'static str, about: impl FnOnce() -> String) {
     #[cfg(debug_assertions)]
     if armed::is_due(name, about) {
         armed::act();
@@ -52,7 +52,7 @@ pub fn reached_over(name: &'static str, about: impl FnOnce() -> String) {
 
 /// Awaits `future`; if this place is armed, the process dies in the middle of it, or when it has
 /// ended and nobody knows.
-pub async fn during<F: Future>(name: &'static str, future: F) -> F::Output {
+pub(crate) async fn during<F: Future>(name: &'static str, future: F) -> F::Output {
     #[cfg(debug_assertions)]
     if armed::is_due(name, String::new) {
         tokio::select! {

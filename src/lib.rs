@@ -35,6 +35,9 @@
 //! | 1 | [`config`], [`failpoint`] |
 //! | 0 | [`flow`]: the words that all share; no I/O, no clock, no randomness |
 //!
+//! The rooms are the crate's own: `main` has the command line, and [`testing`] is the one door for tests,
+//! benchmarks and fuzz targets.
+//!
 //! # What stays true
 //!
 //! - Nothing is confirmed to PostgreSQL before every endpoint has settled it.
@@ -47,28 +50,32 @@
 //! - Logs and metrics hold no row data beyond an event's facts, no secrets and no URLs with
 //!   credentials.
 
-pub mod api;
-pub mod app;
-pub mod backfill;
-pub mod backoff;
-pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod delivery;
-pub mod endpoints;
-pub mod event;
-pub mod failpoint;
-pub mod flow;
-pub mod ha;
-pub mod inbound;
-pub mod lane;
-pub mod ledger;
-pub mod pipeline;
-pub mod preflight;
-pub mod redelivery;
-pub mod replication;
+mod api;
+mod app;
+mod backfill;
+mod backoff;
+mod cli;
+mod clock;
+mod config;
+mod delivery;
+mod endpoints;
+mod event;
+mod failpoint;
+mod flow;
+mod ha;
+mod inbound;
+mod lane;
+mod ledger;
+mod pipeline;
+mod preflight;
+mod redelivery;
+mod replication;
 #[cfg(feature = "demo")]
-pub mod sandbox;
-pub mod store;
-pub mod task;
-pub mod telemetry;
+mod sandbox;
+mod store;
+mod task;
+mod telemetry;
+pub mod testing;
+
+pub use crate::cli::Cli;
+pub use crate::cli::exit::ExitStatus;

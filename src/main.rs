@@ -4,8 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use walhook::cli::Cli;
-use walhook::cli::exit::ExitStatus;
+use walhook::Cli;
+use walhook::ExitStatus;
 
 /// Events are made on one thread, sent on a second and dropped on a third, for which the system's
 /// allocator takes a tenth of the CPU of a delivery more (docs/performance.md).

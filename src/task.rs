@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Tasks that live and end together.
 #[derive(Debug, Default)]
-pub struct TaskOwner {
+pub(crate) struct TaskOwner {
     running: JoinSet<Ended>,
     /// These end after all others.
     last: JoinSet<Ended>,
@@ -27,17 +27,17 @@ type Ended = (&'static str, anyhow::Result<()>);
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 impl TaskOwner {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Cancelled when the tasks are to stop.
-    pub fn stop_token(&self) -> CancellationToken {
+    pub(crate) fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
     }
 
     /// Starts a task on the current runtime.
-    pub fn spawn<F>(&mut self, name: &'static str, task: F)
+    pub(crate) fn spawn<F>(&mut self, name: &'static str, task: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
@@ -45,12 +45,12 @@ impl TaskOwner {
     }
 
     /// Cancelled when all tasks but the last have ended.
-    pub fn close_token(&self) -> CancellationToken {
+    pub(crate) fn close_token(&self) -> CancellationToken {
         self.close.clone()
     }
 
     /// Starts a task that ends when all others have ended: it answers until then.
-    pub fn spawn_last<F>(&mut self, name: &'static str, task: F)
+    pub(crate) fn spawn_last<F>(&mut self, name: &'static str, task: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
@@ -63,7 +63,7 @@ impl TaskOwner {
     ///
     /// # Errors
     /// The first error of any task, or that a task had to be aborted.
-    pub async fn run(
+    pub(crate) async fn run(
         mut self,
         grace: Duration,
         ending: impl FnOnce(Option<&anyhow::Error>),

@@ -27,7 +27,7 @@ const FLOORS: [&[&str]; 14] = [
     &["ha"],
     &["app"],
     &["cli"],
-    &["main", "lib"],
+    &["main", "lib", "testing"],
 ];
 
 #[test]
@@ -64,7 +64,7 @@ fn wrong_uses_are_found() {
         ("store/mod.rs", "use crate::config::settings::Server;", None),
         ("flow/lsn.rs", "/// As [`crate::app::run`] does.", None),
         ("flow/lsn.rs", "// crate::app", None),
-        ("main.rs", "use walhook::cli::Cli;", None),
+        ("main.rs", "use walhook::Cli;", None),
         ("flow/lsn.rs", "mycrate::app::x();", None),
     ];
     for (file, line, expected) in cases {

@@ -13,14 +13,14 @@ use allocation_counter::measure;
 use bytes::BufMut;
 use bytes::Bytes;
 use bytes::BytesMut;
-use walhook::config;
-use walhook::event::plan::RoutedEvent;
-use walhook::event::route::EventRouter;
-use walhook::flow::change::CapturedItem;
-use walhook::flow::change::CommittedChange;
-use walhook::flow::time::Timestamp;
-use walhook::replication::assemble::ChangeAssembler;
-use walhook::replication::pgoutput;
+use walhook::testing::config;
+use walhook::testing::event::plan::RoutedEvent;
+use walhook::testing::event::route::EventRouter;
+use walhook::testing::flow::change::CapturedItem;
+use walhook::testing::flow::change::CommittedChange;
+use walhook::testing::flow::time::Timestamp;
+use walhook::testing::replication::assemble::ChangeAssembler;
+use walhook::testing::replication::pgoutput;
 
 /// Name, type and value of the row's columns.
 const COLUMNS: [(&str, u32, &str); 3] = [("id", 20, "4711"), ("k", 20, "7"), ("note", 25, "paid")];

@@ -14,9 +14,9 @@ use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 use tokio_postgres::NoTls;
 use tokio_postgres::SimpleQueryMessage;
-use walhook::sandbox::cluster::ClusterOptions;
-use walhook::sandbox::cluster::SandboxCluster;
-use walhook::sandbox::find;
+use walhook::testing::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::SandboxCluster;
+use walhook::testing::sandbox::find;
 
 use crate::identity::Identity;
 use crate::process;

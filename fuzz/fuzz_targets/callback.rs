@@ -13,9 +13,9 @@ use aes::cipher::block_padding::NoPadding;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use libfuzzer_sys::fuzz_target;
-use walhook::inbound::wecom::cipher::CallbackKey;
-use walhook::inbound::wecom::message;
-use walhook::inbound::wecom::xml;
+use walhook::testing::inbound::wecom::cipher::CallbackKey;
+use walhook::testing::inbound::wecom::message;
+use walhook::testing::inbound::wecom::xml;
 
 /// 32 bytes of zero.
 const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
-use walhook::event::datum;
-use walhook::flow::relation::SqlType;
+use walhook::testing::event::datum;
+use walhook::testing::flow::relation::SqlType;
 
 /// A type built from the first bytes of the input: scalars in up to three layers.
 fn sql_type(shape: &mut impl Iterator<Item = u8>, depth: u8) -> SqlType {

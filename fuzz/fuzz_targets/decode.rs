@@ -5,11 +5,11 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use walhook::flow::change::CapturedItem;
-use walhook::flow::change::ChangeOp;
-use walhook::flow::change::RowTuple;
-use walhook::replication::assemble::ChangeAssembler;
-use walhook::replication::pgoutput::decode;
+use walhook::testing::flow::change::CapturedItem;
+use walhook::testing::flow::change::ChangeOp;
+use walhook::testing::flow::change::RowTuple;
+use walhook::testing::replication::assemble::ChangeAssembler;
+use walhook::testing::replication::pgoutput::decode;
 
 /// The input is a sequence of messages, each after its length in one byte: only so can a relation
 /// be known when its rows come.

@@ -15,11 +15,11 @@ use crate::store::backfills::ReadOrder;
 use crate::store::backfills::StoredBackfill;
 
 /// The way to the service; empty while the slot is another walhook's.
-pub type BackfillSender = Arc<OnceLock<mpsc::Sender<BackfillRequest>>>;
+pub(crate) type BackfillSender = Arc<OnceLock<mpsc::Sender<BackfillRequest>>>;
 
 /// What is to be done.
 #[derive(Debug)]
-pub enum BackfillRequest {
+pub(crate) enum BackfillRequest {
     /// A row of the state has changed.
     Look,
     Order {
@@ -34,7 +34,7 @@ pub enum BackfillRequest {
 
 /// A table of an order.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TableWish {
+pub(crate) struct TableWish {
     pub table: TableName,
     pub filter: Option<String>,
     pub endpoints: Vec<Arc<str>>,
@@ -46,7 +46,7 @@ pub struct TableWish {
 
 /// What a backfill of a table comes to.
 #[derive(Clone, Debug)]
-pub struct BackfillOffer {
+pub(crate) struct BackfillOffer {
     pub wish: BackfillWish,
     pub event_types: Vec<Arc<str>>,
     pub estimate: Option<u64>,
@@ -57,13 +57,13 @@ pub struct BackfillOffer {
 
 /// Why it is not ordered.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct BackfillRefusal {
+pub(crate) struct BackfillRefusal {
     status: u16,
     detail: String,
 }
 
 impl BackfillRefusal {
-    pub fn new(status: u16, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: u16, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into() }
     }
 }

@@ -8,11 +8,11 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
 /// The way to the administration; empty while the slot is another walhook's.
-pub type AdminSender = Arc<OnceLock<mpsc::Sender<AdminRequest>>>;
+pub(crate) type AdminSender = Arc<OnceLock<mpsc::Sender<AdminRequest>>>;
 
 /// What is to be done, for whom, and where the outcome goes.
 #[derive(Debug)]
-pub struct AdminRequest {
+pub(crate) struct AdminRequest {
     pub call: AdminCall,
     /// For the log and the books: where the request came from.
     pub who: String,
@@ -20,7 +20,7 @@ pub struct AdminRequest {
 }
 
 #[derive(Clone, Debug)]
-pub enum AdminCall {
+pub(crate) enum AdminCall {
     List,
     Show {
         name: String,
@@ -90,7 +90,7 @@ pub enum AdminCall {
 
 /// Of which event a test is; without a type, of any that the endpoint takes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct TestWish {
+pub(crate) struct TestWish {
     pub event_type: Option<String>,
     /// Of the row with this value in the first column of its primary key.
     pub key: Option<String>,
@@ -98,7 +98,7 @@ pub struct TestWish {
 
 /// A row to try events on.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct RowTrial {
+pub(crate) struct RowTrial {
     /// The table, such as `public.orders`; without it that of the event type.
     pub table: Option<String>,
     pub event_type: Option<String>,
@@ -112,17 +112,17 @@ pub struct RowTrial {
     pub op: Option<String>,
 }
 
-pub type AdminOutcome = Result<AdminAnswer, AdminRefusal>;
+pub(crate) type AdminOutcome = Result<AdminAnswer, AdminRefusal>;
 
 #[derive(Debug)]
-pub struct AdminAnswer {
+pub(crate) struct AdminAnswer {
     pub status: u16,
     pub body: Value,
 }
 
 /// Why a call was not answered as it was meant.
 #[derive(Debug)]
-pub struct AdminRefusal {
+pub(crate) struct AdminRefusal {
     pub status: u16,
     /// What is wrong, then what to do.
     pub detail: String,
@@ -131,7 +131,7 @@ pub struct AdminRefusal {
 }
 
 impl AdminRefusal {
-    pub fn new(status: u16, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: u16, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), errors: Vec::new() }
     }
 }

@@ -22,11 +22,11 @@ const SHOWN_MAX: usize = 100;
 
 /// The names that are answered without a token. Clones share them.
 #[derive(Clone, Debug)]
-pub struct AllowedHosts(Arc<[String]>);
+pub(crate) struct AllowedHosts(Arc<[String]>);
 
 impl AllowedHosts {
     /// Those of the loopback, the address that is listened on, and `more`, in lower case.
-    pub fn new(listen: SocketAddr, more: &[String]) -> Self {
+    pub(crate) fn new(listen: SocketAddr, more: &[String]) -> Self {
         let own = match listen {
             SocketAddr::V4(listen) => listen.ip().to_string(),
             SocketAddr::V6(listen) => format!("[{}]", listen.ip()),

@@ -17,7 +17,7 @@ pub(super) const SLOW: Duration = Duration::from_secs(20);
 
 /// Who reads, and when each took something last. Clones share it.
 #[derive(Clone, Debug)]
-pub struct LiveReaders {
+pub(crate) struct LiveReaders {
     taken: Arc<Mutex<Vec<Arc<ReaderPlace>>>>,
     pub(super) stop: CancellationToken,
 }
@@ -31,7 +31,7 @@ pub(super) struct ReaderPlace {
 
 impl LiveReaders {
     /// Nobody reads any more once `stop` is cancelled.
-    pub fn new(stop: CancellationToken) -> Self {
+    pub(crate) fn new(stop: CancellationToken) -> Self {
         Self { taken: Arc::default(), stop }
     }
 

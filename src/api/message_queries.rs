@@ -25,10 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where messages are looked up, if `[messages]` says so. Clones share it.
 #[derive(Clone, Debug)]
-pub struct MessageQueries(Option<Arc<(SessionPool, MessageTables)>>);
+pub(crate) struct MessageQueries(Option<Arc<(SessionPool, MessageTables)>>);
 
 impl MessageQueries {
-    pub fn new(source: &ServerSettings, tables: Option<&MessageTables>) -> Self {
+    pub(crate) fn new(source: &ServerSettings, tables: Option<&MessageTables>) -> Self {
         let pool = || SessionPool::new(source.clone(), SESSIONS, STATEMENT_MAX);
         Self(tables.map(|tables| Arc::new((pool(), tables.clone()))))
     }

@@ -40,37 +40,37 @@
 //! | `surface` | What the surface shows, by handles to those who know it |
 //! | `webhook_api` | Contract 4's calls, at the paths and with the field names that its clients have |
 
-pub mod backfill_calls;
+pub(crate) mod backfill_calls;
 mod backfills;
 mod condition;
 mod connections;
 mod dead_letters;
-pub mod endpoint_calls;
+pub(crate) mod endpoint_calls;
 mod endpoints;
 mod events;
 mod fields;
 mod guard;
-pub mod host;
+pub(crate) mod host;
 mod letter_bulk;
 mod live;
-pub mod live_readers;
+pub(crate) mod live_readers;
 mod message_history;
-pub mod message_queries;
+pub(crate) mod message_queries;
 mod openapi;
 mod orders;
 mod overview;
 mod page;
 mod problem;
 mod push_logs;
-pub mod refusals;
+pub(crate) mod refusals;
 mod replay;
 mod request;
 mod routes;
 mod source;
-pub mod state_queries;
+pub(crate) mod state_queries;
 mod stats;
 mod status;
-pub mod surface;
+pub(crate) mod surface;
 mod webhook_api;
 
 use tokio::net::TcpListener;
@@ -79,7 +79,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::surface::HttpSurface;
 
 /// Serves until `stop` is cancelled.
-pub async fn serve(listener: TcpListener, surface: HttpSurface, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, surface: HttpSurface, stop: CancellationToken) {
     let refusals = surface.refusals.clone();
     connections::serve(listener, routes::router(surface), refusals, stop).await;
 }

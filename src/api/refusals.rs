@@ -25,7 +25,7 @@ const TOKEN_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// What was refused. Clones share it.
 #[derive(Clone, Debug)]
-pub struct RefusalCounter(Arc<RefusalsShared>);
+pub(crate) struct RefusalCounter(Arc<RefusalsShared>);
 
 #[derive(Debug)]
 struct RefusalsShared {
@@ -44,7 +44,7 @@ struct RefusalLine {
 }
 
 impl RefusalCounter {
-    pub fn new(metrics: WalhookMetrics) -> Self {
+    pub(crate) fn new(metrics: WalhookMetrics) -> Self {
         let (lines, tokens) = (Mutex::default(), Mutex::default());
         Self(Arc::new(RefusalsShared { metrics, lines, tokens }))
     }

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Answers the questions of the HTTP surface from the state's database.
 #[derive(Debug)]
-pub struct StateQueries {
+pub(crate) struct StateQueries {
     pool: SessionPool,
     slot: String,
     /// Wakes whoever sends again.
@@ -35,7 +35,7 @@ pub struct StateQueries {
 }
 
 impl StateQueries {
-    pub fn new(
+    pub(crate) fn new(
         state: ServerSettings,
         slot: String,
         asked: Arc<Notify>,

@@ -33,15 +33,15 @@ use crate::telemetry::samples::SampleHistory;
 
 /// Endpoints that do not get what is meant for them: their names, and why. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct RequestRefused(Arc<Mutex<Vec<(String, String)>>>);
+pub(crate) struct RequestRefused(Arc<Mutex<Vec<(String, String)>>>);
 
 impl RequestRefused {
-    pub fn set(&self, refused: Vec<(String, String)>) {
+    pub(crate) fn set(&self, refused: Vec<(String, String)>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = refused;
     }
 
     /// How many there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
@@ -52,7 +52,7 @@ impl RequestRefused {
 
 /// What the surface shows, by handles to those who know it.
 #[derive(Clone)]
-pub struct HttpSurface {
+pub(crate) struct HttpSurface {
     pub metrics: WalhookMetrics,
     pub stats: Arc<PushStats>,
     pub source: StatusHandle,
@@ -148,7 +148,7 @@ impl HttpSurface {
 
 /// An endpoint as the status shows it.
 #[derive(Clone, Debug)]
-pub struct EndpointView {
+pub(crate) struct EndpointView {
     pub name: Arc<str>,
     /// Without what could be a secret.
     pub url: String,

@@ -23,7 +23,7 @@ mod otlp;
 mod sampling;
 mod scrape;
 mod surface;
-pub mod tail;
+pub(crate) mod tail;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ use crate::store::state_error::StateError;
 use crate::task::TaskOwner;
 use crate::telemetry::metrics::WalhookMetrics;
 
-pub use crate::preflight::ownership::StartConsent;
+pub(crate) use crate::preflight::ownership::StartConsent;
 
 /// Messages between the pump and the ledger; each is what one read from PostgreSQL brought.
 const OPENED_MAX: usize = 64;
@@ -108,7 +108,7 @@ const OPENED_MAX: usize = 64;
 const REPORTS_MAX: usize = 16;
 
 /// A walhook whose HTTP surface is up. The rest begins with [`App::run`].
-pub struct App {
+pub(crate) struct App {
     settings: Settings,
     handles: SharedHandles,
     /// What may be confirmed: from the ledger, to the source and the surface.
@@ -131,7 +131,7 @@ impl App {
     ///
     /// # Errors
     /// The address is in use, or TLS to a collector cannot be set up.
-    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+    pub(crate) async fn start(settings: Settings) -> anyhow::Result<Self> {
         let listener = listen(settings.http.listen).await?;
         let address = listener.local_addr()?;
         let mut tasks = TaskOwner::new();
@@ -179,34 +179,34 @@ impl App {
 
     /// Goes on where the operator has agreed to it, instead of ending with an error.
     #[must_use]
-    pub fn with_consent(self, consent: StartConsent) -> Self {
+    pub(crate) fn with_consent(self, consent: StartConsent) -> Self {
         Self { consent, ..self }
     }
 
     /// Goes on without the transaction that commits there, if PostgreSQL cannot send it.
     #[must_use]
-    pub fn skipping(self, transaction: Option<Lsn>) -> Self {
+    pub(crate) fn skipping(self, transaction: Option<Lsn>) -> Self {
         Self { skip_transaction: transaction, ..self }
     }
 
     /// Where the HTTP surface listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Takes the configuration when it was read again. What can change without a restart does once
     /// the slot is ours, all of it or nothing; the log says what became of it.
-    pub fn reloads(&self) -> watch::Sender<Option<Arc<Settings>>> {
+    pub(crate) fn reloads(&self) -> watch::Sender<Option<Arc<Settings>>> {
         self.reloads.0.clone()
     }
 
     /// What `/metrics` shows.
-    pub fn metrics(&self) -> WalhookMetrics {
+    pub(crate) fn metrics(&self) -> WalhookMetrics {
         self.handles.metrics.clone()
     }
 
     /// Cancel it to shut down.
-    pub fn stop_token(&self) -> CancellationToken {
+    pub(crate) fn stop_token(&self) -> CancellationToken {
         self.tasks.stop_token()
     }
 
@@ -216,7 +216,7 @@ impl App {
     /// # Errors
     /// What does not let it start, what failed, or that the grace period was not enough. A
     /// [`crate::replication::error::SourceError`] is in the chain if PostgreSQL is the reason.
-    pub async fn run(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let stop = self.tasks.stop_token();
         tokio::select! {
             biased;

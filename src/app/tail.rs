@@ -38,7 +38,7 @@ use crate::store::endpoints;
 /// No endpoint has this name.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no endpoint {name:?}; there are: {}", names.join(", "))]
-pub struct NoEndpoint {
+pub(crate) struct NoEndpoint {
     name: String,
     names: Vec<Arc<str>>,
 }
@@ -47,7 +47,7 @@ pub struct NoEndpoint {
 ///
 /// # Errors
 /// [`NoEndpoint`]; that PostgreSQL or the state cannot be asked, or that its secrets cannot be opened.
-pub async fn endpoint(settings: &Settings, name: &str) -> anyhow::Result<Endpoint> {
+pub(crate) async fn endpoint(settings: &Settings, name: &str) -> anyhow::Result<Endpoint> {
     if let Some(found) = settings.endpoints.iter().find(|endpoint| &*endpoint.name == name) {
         return Ok(found.clone());
     }
@@ -80,7 +80,7 @@ pub async fn endpoint(settings: &Settings, name: &str) -> anyhow::Result<Endpoin
 ///
 /// # Errors
 /// PostgreSQL's refusals, or what `show` gives.
-pub async fn tail(
+pub(crate) async fn tail(
     mut settings: Settings,
     only: Option<Endpoint>,
     clock: DatabaseClock,

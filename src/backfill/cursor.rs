@@ -8,7 +8,7 @@ use serde::Serialize;
 /// Up to here everything was read, and is settled or parked.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
-pub struct BackfillCursor {
+pub(crate) struct BackfillCursor {
     /// Leaves that are done, by OID.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub done: Vec<u32>,
@@ -19,7 +19,7 @@ pub struct BackfillCursor {
 
 /// A place in a table that has rows of its own.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct LeafCursor {
+pub(crate) struct LeafCursor {
     pub oid: u32,
     /// Its file, which another one replaces when its rows move. By key it does not matter.
     pub filenode: u32,
@@ -31,7 +31,7 @@ pub struct LeafCursor {
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LeafPlace {
+pub(crate) enum LeafPlace {
     Start,
     /// The key of the last row that was read, as texts in the order of the index; or where it lies, such as
     /// `(7,3)`.
@@ -40,11 +40,11 @@ pub enum LeafPlace {
 
 impl BackfillCursor {
     /// Of text that [`BackfillCursor::text`] has made; anything else is the start.
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         serde_json::from_str(text).unwrap_or_default()
     }
 
-    pub fn text(&self) -> Arc<str> {
+    pub(crate) fn text(&self) -> Arc<str> {
         // Numbers and strings: it cannot fail.
         serde_json::to_string(self).unwrap_or_default().into()
     }

@@ -32,17 +32,17 @@
 
 pub(crate) mod admit;
 pub(crate) mod context;
-pub mod cursor;
+pub(crate) mod cursor;
 pub(crate) mod first_start;
-pub mod orders;
-pub mod pace;
-pub mod query;
-pub mod reader;
-pub mod row_buffer;
+pub(crate) mod orders;
+pub(crate) mod pace;
+pub(crate) mod query;
+pub(crate) mod reader;
+pub(crate) mod row_buffer;
 pub(crate) mod run;
 pub(crate) mod run_error;
 pub(crate) mod service;
-pub mod snapshot;
-pub mod source;
-pub mod table;
-pub mod window;
+pub(crate) mod snapshot;
+pub(crate) mod source;
+pub(crate) mod table;
+pub(crate) mod window;

@@ -8,13 +8,13 @@ use crate::flow::backfill::BackfillId;
 use crate::flow::relation::TableName;
 
 /// Orders that wait for the pump. Each of them may hold a chunk.
-pub const ORDERS_MAX: usize = 2;
+pub(crate) const ORDERS_MAX: usize = 2;
 
 /// The way to the pump.
-pub type BackfillSender = mpsc::Sender<BackfillOrder>;
+pub(crate) type BackfillSender = mpsc::Sender<BackfillOrder>;
 
 #[derive(Debug)]
-pub enum BackfillOrder {
+pub(crate) enum BackfillOrder {
     /// Changes of the table are to be remembered; told once they are.
     Track { id: BackfillId, table: TableName, tracked: oneshot::Sender<()> },
     /// Rows to be sent when the stream has come to them.
@@ -25,7 +25,7 @@ pub enum BackfillOrder {
 
 /// What became of a chunk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ChunkFate {
+pub(crate) enum ChunkFate {
     /// Its rows are with the lanes. The ledger says when they are settled or parked.
     Released { sent: u64 },
     /// It has to be read again: too little is known of a change that its snapshot does not see.

@@ -6,17 +6,17 @@
 use std::time::Duration;
 
 /// How long the reading of a chunk, and its way through the lanes, may take.
-pub const AIM: Duration = Duration::from_millis(200);
+pub(crate) const AIM: Duration = Duration::from_millis(200);
 
 /// How far a chunk reaches: keys of an index, or blocks of a file.
 const REACH_FIRST: u32 = 64;
 const REACH_MAX: u32 = 20_000;
 
 /// Rows of a chunk.
-pub const ROWS_MAX: usize = 5_000;
+pub(crate) const ROWS_MAX: usize = 5_000;
 
 /// Bytes of a chunk's values, at most; the first row comes in any case.
-pub const BYTES_MAX: usize = 2 * 1024 * 1024;
+pub(crate) const BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Rows that are fetched at once at first, and at most.
 const FETCH_FIRST: usize = 1;
@@ -24,24 +24,24 @@ const FETCH_MAX: usize = 512;
 
 /// The reach of the next chunk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ChunkReach {
+pub(crate) struct ChunkReach {
     reach: u32,
     /// Rows a second.
     rate: Option<u32>,
 }
 
 impl ChunkReach {
-    pub fn new(rate: Option<u32>) -> Self {
+    pub(crate) fn new(rate: Option<u32>) -> Self {
         let first = rate.map_or(REACH_FIRST, |rate| rate.min(REACH_FIRST));
         Self { reach: first.max(1), rate }
     }
 
-    pub fn get(self) -> u32 {
+    pub(crate) fn get(self) -> u32 {
         self.reach
     }
 
     /// How many rows the next chunk may have: with a rate, as many as go out in a second.
-    pub fn rows(self) -> usize {
+    pub(crate) fn rows(self) -> usize {
         let rate = self.rate.and_then(|rate| usize::try_from(rate).ok());
         rate.map_or(ROWS_MAX, |rate| rate.clamp(1, ROWS_MAX))
     }
@@ -50,7 +50,7 @@ impl ChunkReach {
     /// time, or half. For the sake of its way it becomes no smaller than the first one was: an endpoint that
     /// takes its time, or a stream that has more to do, takes no less of it for a row than for sixty.
     #[must_use]
-    pub fn after(self, read: Duration, sent: Duration) -> Self {
+    pub(crate) fn after(self, read: Duration, sent: Duration) -> Self {
         let (by_reading, by_both) = (self.follow(read), self.follow(read + sent));
         let reach = by_both.max(by_reading.min(REACH_FIRST));
         Self { reach: reach.clamp(1, REACH_MAX), ..self }
@@ -66,14 +66,14 @@ impl ChunkReach {
     }
 
     /// How long the next chunk has to wait after one of so many rows.
-    pub fn wait(self, rows: usize) -> Duration {
+    pub(crate) fn wait(self, rows: usize) -> Duration {
         let rows = u32::try_from(rows).unwrap_or(u32::MAX);
         self.rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) * rows / rate.max(1))
     }
 }
 
 /// How many rows to fetch next, from what has come of the chunk: more while they are small.
-pub fn next_fetch(rows: usize, bytes: usize, rows_max: usize) -> usize {
+pub(crate) fn next_fetch(rows: usize, bytes: usize, rows_max: usize) -> usize {
     let room = BYTES_MAX.saturating_sub(bytes);
     let each = (bytes / rows.max(1)).max(1);
     // Rows may be larger than those before them: half of the room, and no more than twice as many.

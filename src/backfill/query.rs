@@ -13,13 +13,13 @@ use crate::store::backfills::ReadOrder;
 
 /// Begins a chunk's transaction, and asks for its snapshot. The first statement that needs one takes it, so
 /// that it is older than the position that is asked for next.
-pub const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
      SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \
      SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text";
 
 /// The same on a standby, between two positions of its replay, of which the first is told in a transaction of
 /// its own: within this one it could not be older than the snapshot.
-pub const BEGIN_ON_STANDBY: &str = "BEGIN; SELECT pg_catalog.pg_last_wal_replay_lsn(); COMMIT; \
+pub(crate) const BEGIN_ON_STANDBY: &str = "BEGIN; SELECT pg_catalog.pg_last_wal_replay_lsn(); COMMIT; \
      BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
      SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \
      SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text; \
@@ -27,7 +27,7 @@ pub const BEGIN_ON_STANDBY: &str = "BEGIN; SELECT pg_catalog.pg_last_wal_replay_
 
 /// Where the WAL ends; on a standby: how far it is replayed. With what tells the end of a record from the
 /// place of the next one, and whether it is a standby.
-pub const POSITION: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
+pub(crate) const POSITION: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
         THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END,
     pg_catalog.current_setting('wal_block_size')::pg_catalog.int8,
     pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')),
@@ -35,7 +35,7 @@ pub const POSITION: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery()
 
 /// One that reads a part of a leaf.
 #[derive(Clone, Copy, Debug)]
-pub struct LeafQuery<'q> {
+pub(crate) struct LeafQuery<'q> {
     pub facts: &'q TableFacts,
     pub leaf: &'q TableLeaf,
     pub order: ReadOrder,
@@ -45,7 +45,7 @@ pub struct LeafQuery<'q> {
 
 impl LeafQuery<'_> {
     /// What tells where a row stands: columns that are selected before the others.
-    pub fn places(&self) -> Vec<String> {
+    pub(crate) fn places(&self) -> Vec<String> {
         match self.order {
             ReadOrder::Key => {
                 self.facts.key.iter().map(|column| identifier(&column.name)).collect()
@@ -55,7 +55,7 @@ impl LeafQuery<'_> {
     }
 
     /// Where the next `reach` keys end; no row if there are fewer left.
-    pub fn bound(&self, after: &[String], reach: u32) -> String {
+    pub(crate) fn bound(&self, after: &[String], reach: u32) -> String {
         let places = self.places().join(", ");
         format!(
             "SELECT {places} FROM ONLY {} WHERE {} ORDER BY {places} OFFSET {} LIMIT 1",
@@ -66,7 +66,7 @@ impl LeafQuery<'_> {
     }
 
     /// The rows after one place, up to another.
-    pub fn rows(&self, after: &[String], up_to: Option<&[String]>) -> String {
+    pub(crate) fn rows(&self, after: &[String], up_to: Option<&[String]>) -> String {
         let columns = self.facts.relation.columns.iter().map(|column| identifier(&column.name));
         let selected: Vec<String> = self.places().into_iter().chain(columns).collect();
         let mut conditions = vec![self.beyond(after)];
@@ -88,7 +88,7 @@ impl LeafQuery<'_> {
     }
 
     /// All rows that are to be read, for an estimate.
-    pub fn all(&self, selected: &str) -> String {
+    pub(crate) fn all(&self, selected: &str) -> String {
         let mut conditions = self.conditions();
         conditions.push(String::from("true"));
         let table = self.leaf.table.quoted();
@@ -127,7 +127,7 @@ impl LeafQuery<'_> {
 }
 
 /// Transactions that have a lock on one of the tables with which rows are changed, the oldest first.
-pub fn writers(leaves: &[TableLeaf]) -> String {
+pub(crate) fn writers(leaves: &[TableLeaf]) -> String {
     let oids: Vec<String> = leaves.iter().map(|leaf| leaf.oid.to_string()).collect();
     format!(
         "SELECT DISTINCT virtualtransaction FROM pg_catalog.pg_locks
@@ -141,13 +141,13 @@ pub fn writers(leaves: &[TableLeaf]) -> String {
 }
 
 /// A table's file.
-pub fn filenode(table: &TableName) -> String {
+pub(crate) fn filenode(table: &TableName) -> String {
     let name = literal(&table.quoted());
     format!("SELECT pg_catalog.pg_relation_filenode({name}::pg_catalog.regclass)")
 }
 
 /// How many blocks the file has.
-pub fn blocks(table: &TableName) -> String {
+pub(crate) fn blocks(table: &TableName) -> String {
     let name = literal(&table.quoted());
     format!(
         "SELECT pg_catalog.pg_relation_size({name}::pg_catalog.regclass) / \

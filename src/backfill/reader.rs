@@ -30,7 +30,7 @@ use crate::store::error::StoreError;
 
 /// Which part of a leaf is wanted.
 #[derive(Clone, Copy, Debug)]
-pub struct ChunkWish<'w> {
+pub(crate) struct ChunkWish<'w> {
     pub backfill: BackfillId,
     pub query: LeafQuery<'w>,
     /// The file that the leaf should have.
@@ -48,7 +48,7 @@ pub struct ChunkWish<'w> {
 
 /// What came of it.
 #[derive(Debug)]
-pub enum ChunkRead {
+pub(crate) enum ChunkRead {
     Rows(Box<ChunkRows>),
     /// The standby has cancelled it: replay needed what its snapshot held.
     Cancelled,
@@ -61,7 +61,7 @@ pub enum ChunkRead {
 }
 
 #[derive(Debug)]
-pub struct ChunkRows {
+pub(crate) struct ChunkRows {
     pub snapshot: SnapshotView,
     pub lsn: Lsn,
     pub read_at: Timestamp,
@@ -94,7 +94,7 @@ impl From<tokio_postgres::Error> for ReadError {
 ///
 /// # Errors
 /// The rows could not be read. The session's transaction is over in any case, or the session is.
-pub async fn read(client: &Client, wish: ChunkWish<'_>) -> Result<ChunkRead, ReadError> {
+pub(crate) async fn read(client: &Client, wish: ChunkWish<'_>) -> Result<ChunkRead, ReadError> {
     let outcome = in_transaction(client, wish).await;
     // Also where something failed: a transaction that is left open holds back vacuum.
     let ended = client.batch_execute("ROLLBACK").await;
@@ -348,7 +348,7 @@ fn row_of(message: SimpleQueryMessage) -> Option<SimpleQueryRow> {
 ///
 /// # Errors
 /// That the server could not be asked.
-pub async fn writers(client: &Client, facts: &TableFacts) -> Result<Vec<String>, ReadError> {
+pub(crate) async fn writers(client: &Client, facts: &TableFacts) -> Result<Vec<String>, ReadError> {
     let answer = client.simple_query(&query::writers(&facts.leaves)).await?;
     let row = |message: &SimpleQueryMessage| match message {
         SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten().map(ToOwned::to_owned),
@@ -358,7 +358,7 @@ pub async fn writers(client: &Client, facts: &TableFacts) -> Result<Vec<String>,
 }
 
 /// How often it is looked whether they are over.
-pub const WRITERS_POLL: Duration = Duration::from_millis(50);
+pub(crate) const WRITERS_POLL: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {

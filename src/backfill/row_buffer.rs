@@ -17,7 +17,7 @@ use crate::flow::relation::Relation;
 
 /// A row that was read, and its table as it was then; after a merge, as it was at the change.
 #[derive(Clone, Debug)]
-pub struct BufferedRow {
+pub(crate) struct BufferedRow {
     pub relation: Arc<Relation>,
     pub tuple: RowTuple,
     /// From the row as it was read: the same whatever is merged into it.
@@ -26,7 +26,7 @@ pub struct BufferedRow {
 
 /// How rows of a table are told apart.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum RowIdentity {
+pub(crate) enum RowIdentity {
     /// By columns of which no two rows have the same values.
     Unique,
     /// By all columns: two rows may be the same, and one is then as good as the other.
@@ -37,11 +37,11 @@ pub enum RowIdentity {
 
 /// A change does not say which row it is of.
 #[derive(Debug, Eq, PartialEq)]
-pub struct AmbiguousRow;
+pub(crate) struct AmbiguousRow;
 
 /// Rows in the order in which they were read, which go out a few at a time.
 #[derive(Debug)]
-pub struct RowBuffer {
+pub(crate) struct RowBuffer {
     identity: RowIdentity,
     rows: Vec<Option<BufferedRow>>,
     /// Those before this place have gone out.
@@ -51,11 +51,11 @@ pub struct RowBuffer {
 }
 
 impl RowBuffer {
-    pub fn new(identity: RowIdentity) -> Self {
+    pub(crate) fn new(identity: RowIdentity) -> Self {
         Self { identity, rows: Vec::new(), gone: 0, places: HashMap::new() }
     }
 
-    pub fn push(&mut self, row: BufferedRow) {
+    pub(crate) fn push(&mut self, row: BufferedRow) {
         let place = self.rows.len();
         if self.identity != RowIdentity::None
             && let Some(key) = fingerprint(&row.relation, &row.tuple)
@@ -66,7 +66,7 @@ impl RowBuffer {
     }
 
     /// The next rows as they are now, at most so many; none once all have gone.
-    pub fn next_rows(&mut self, most: usize) -> Vec<BufferedRow> {
+    pub(crate) fn next_rows(&mut self, most: usize) -> Vec<BufferedRow> {
         let mut rows = Vec::with_capacity(most.min(self.rows.len() - self.gone));
         while rows.len() < most && self.gone < self.rows.len() {
             rows.extend(self.take(self.gone));
@@ -76,12 +76,12 @@ impl RowBuffer {
     }
 
     /// Whether some have gone out, and not all.
-    pub fn is_begun(&self) -> bool {
+    pub(crate) fn is_begun(&self) -> bool {
         (1..self.rows.len()).contains(&self.gone)
     }
 
     /// Whether all that are to go out have gone.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.get(self.gone..).is_none_or(|rows| rows.iter().all(Option::is_none))
     }
 
@@ -89,7 +89,11 @@ impl RowBuffer {
     ///
     /// # Errors
     /// The change does not say which row it is of: the rows have to be read again.
-    pub fn merge(&mut self, relation: &Arc<Relation>, op: &ChangeOp) -> Result<(), AmbiguousRow> {
+    pub(crate) fn merge(
+        &mut self,
+        relation: &Arc<Relation>,
+        op: &ChangeOp,
+    ) -> Result<(), AmbiguousRow> {
         if let ChangeOp::Truncate = op {
             self.rows.iter_mut().for_each(|row| *row = None);
             self.places.clear();

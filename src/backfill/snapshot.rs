@@ -14,7 +14,7 @@ use crate::flow::lsn::Lsn;
 
 /// A value of `pg_snapshot`: `xmin:xmax:xip_list`, in 64 bits.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct SnapshotView {
+pub(crate) struct SnapshotView {
     xmin: u64,
     xmax: u64,
     /// Transactions between the two that were not over, without their epochs, in order. Unknown on a standby.
@@ -31,7 +31,7 @@ struct ReplayBounds {
 
 /// Whether what a committed transaction did is in the rows that a snapshot shows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ChangeVisibility {
+pub(crate) enum ChangeVisibility {
     Seen,
     Unseen,
     /// It was replayed at the moment at which the snapshot was taken.
@@ -45,19 +45,19 @@ const HEADER_BYTES: u64 = 40;
 /// The text is not a snapshot.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{given:?} is not a snapshot as PostgreSQL writes them, such as 10:20:10,14,15")]
-pub struct ParseSnapshotError {
+pub(crate) struct ParseSnapshotError {
     given: String,
 }
 
 impl SnapshotView {
     /// As a standby took it, between two positions of its replay.
     #[must_use]
-    pub fn on_standby(self, before: Lsn, after: Lsn) -> Self {
+    pub(crate) fn on_standby(self, before: Lsn, after: Lsn) -> Self {
         Self { replayed: Some(ReplayBounds { before, after }), ..self }
     }
 
     /// Whether it is a standby's.
-    pub fn is_of_standby(&self) -> bool {
+    pub(crate) fn is_of_standby(&self) -> bool {
         self.replayed.is_some()
     }
 
@@ -66,7 +66,7 @@ impl SnapshotView {
     ///
     /// The stream names a transaction by the lower 32 bits of its id. No two that matter at once are further
     /// apart than 2^31, since PostgreSQL itself compares them so.
-    pub fn visibility(&self, xid: u32, commit: Lsn) -> ChangeVisibility {
+    pub(crate) fn visibility(&self, xid: u32, commit: Lsn) -> ChangeVisibility {
         let is_seen = match self.replayed {
             _ if !precedes(xid, low(self.xmax)) => false,
             None => self.running.binary_search(&xid).is_err(),
@@ -80,12 +80,12 @@ impl SnapshotView {
     }
 
     /// Whether it is known to see it.
-    pub fn sees(&self, xid: u32, commit: Lsn) -> bool {
+    pub(crate) fn sees(&self, xid: u32, commit: Lsn) -> bool {
         self.visibility(xid, commit) == ChangeVisibility::Seen
     }
 
     /// Whether it sees this transaction and all that began before it, if they are committed.
-    pub fn sees_all_up_to(&self, xid: u32) -> bool {
+    pub(crate) fn sees_all_up_to(&self, xid: u32) -> bool {
         precedes(xid, low(self.xmin))
     }
 }

@@ -24,7 +24,7 @@ const LOOK: &str = "
 
 /// Why rows cannot be read on the server of `[backfill] url`.
 #[derive(Debug, thiserror::Error)]
-pub enum StandbyError {
+pub(crate) enum StandbyError {
     #[error(
         "it is no standby but takes writes itself, so its rows need not be the source's: name a standby, or \
          take `url` out"
@@ -51,7 +51,7 @@ impl From<tokio_postgres::Error> for StandbyError {
 
 /// What a server says of itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ServerKinship {
+pub(crate) struct ServerKinship {
     system: i64,
     timeline: i32,
     is_in_recovery: bool,
@@ -65,7 +65,10 @@ pub struct ServerKinship {
 ///
 /// # Errors
 /// What makes it unfit, or that one of the two could not be asked.
-pub async fn standby_of(source: &Client, standby: &Client) -> Result<ServerKinship, StandbyError> {
+pub(crate) async fn standby_of(
+    source: &Client,
+    standby: &Client,
+) -> Result<ServerKinship, StandbyError> {
     let (source, standby) = (ask(source).await?, ask(standby).await?);
     if source.system != standby.system {
         let (expected, found) = (source.system, standby.system);

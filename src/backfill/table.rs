@@ -62,7 +62,7 @@ const PUBLISHED_BEFORE_15: &str = "
 
 /// Why a table cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum TableError {
+pub(crate) enum TableError {
     #[error("there is no table {table}: check its name, with its schema")]
     Missing { table: TableName },
     #[error("{table} is {what}, which has no rows of its own: name a table")]
@@ -95,7 +95,7 @@ impl From<tokio_postgres::Error> for TableError {
 
 /// A table, as the stream would describe it.
 #[derive(Clone, Debug)]
-pub struct TableFacts {
+pub(crate) struct TableFacts {
     pub relation: Arc<Relation>,
     pub identity: RowIdentity,
     /// The columns of the index along which it can be read, in its order; empty if there is none.
@@ -107,7 +107,7 @@ pub struct TableFacts {
 
 /// A column of the index along which a table is read.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct KeyColumn {
+pub(crate) struct KeyColumn {
     pub name: String,
     /// The row type that a text has to be cast to, as SQL writes it.
     pub row_type: Option<String>,
@@ -115,7 +115,7 @@ pub struct KeyColumn {
 
 /// A table that has rows of its own: the table itself, or a partition.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TableLeaf {
+pub(crate) struct TableLeaf {
     pub oid: u32,
     pub table: TableName,
     pub filenode: u32,
@@ -127,7 +127,7 @@ pub struct TableLeaf {
 ///
 /// # Errors
 /// What does not let it be read, or that the catalog could not be.
-pub async fn describe(
+pub(crate) async fn describe(
     client: &Client,
     table: &TableName,
     publication: &str,
@@ -166,7 +166,7 @@ pub async fn describe(
 ///
 /// # Errors
 /// What does not let it be read, or that the catalog could not be.
-pub async fn readable(client: &Client, table: &TableName) -> Result<u64, TableError> {
+pub(crate) async fn readable(client: &Client, table: &TableName) -> Result<u64, TableError> {
     let entry = entry(client, table).await?;
     let keys = keys(client, entry.oid).await?;
     columns(client, table, &entry, None, &keys).await?;

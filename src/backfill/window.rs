@@ -42,7 +42,7 @@ const LOST_MAX: usize = 10_000;
 
 /// A part of a table, as one snapshot saw it.
 #[derive(Debug)]
-pub struct ReadChunk {
+pub(crate) struct ReadChunk {
     pub step: BackfillStep,
     pub target: Arc<BackfillTarget>,
     pub snapshot: SnapshotView,
@@ -70,7 +70,7 @@ impl ReadChunk {
 
 /// The backfills that are under way.
 #[derive(Debug, Default)]
-pub struct BackfillWindow {
+pub(crate) struct BackfillWindow {
     tracked: BTreeMap<BackfillId, TrackedBackfill>,
     /// The one whose rows went out last: those behind it have their turn first.
     served: Option<BackfillId>,
@@ -107,23 +107,23 @@ struct RememberedChange {
 
 impl BackfillWindow {
     /// Whether there is nothing to be done about changes.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.tracked.is_empty()
     }
 
     /// From here on changes of the table are remembered.
-    pub fn track(&mut self, id: BackfillId, table: TableName) {
+    pub(crate) fn track(&mut self, id: BackfillId, table: TableName) {
         let remembered = ChangeMemory::new(REMEMBERED_BYTES);
         self.tracked.insert(id, TrackedBackfill { table, remembered, chunk: None });
     }
 
     /// Nothing more is read for this backfill. Rows that wait are dropped.
-    pub fn forget(&mut self, id: BackfillId) {
+    pub(crate) fn forget(&mut self, id: BackfillId) {
         self.tracked.remove(&id);
     }
 
     /// Takes in a change of the stream. Returns the backfills whose chunk has to be read again.
-    pub fn observe(&mut self, change: &CommittedChange) -> Vec<BackfillId> {
+    pub(crate) fn observe(&mut self, change: &CommittedChange) -> Vec<BackfillId> {
         let mut again = Vec::new();
         for (id, backfill) in &mut self.tracked {
             if backfill.table != change.relation.table {
@@ -145,7 +145,7 @@ impl BackfillWindow {
     ///
     /// # Errors
     /// It has to be read again: of a change that it does not see too little is known.
-    pub fn accept(&mut self, mut chunk: ReadChunk) -> Result<(), AmbiguousRow> {
+    pub(crate) fn accept(&mut self, mut chunk: ReadChunk) -> Result<(), AmbiguousRow> {
         let Some(backfill) = self.tracked.get_mut(&chunk.step.id) else {
             return Err(AmbiguousRow);
         };
@@ -162,7 +162,7 @@ impl BackfillWindow {
     }
 
     /// The chunks whose rows may go out where the stream has nothing more before `reached`, in turn.
-    pub fn due(&self, reached: Lsn) -> impl Iterator<Item = &ReadChunk> {
+    pub(crate) fn due(&self, reached: Lsn) -> impl Iterator<Item = &ReadChunk> {
         let behind = |id: BackfillId| self.served.is_none_or(|served| id > served);
         let first = self.tracked.iter().filter(move |(id, _)| behind(**id));
         let then = self.tracked.iter().filter(move |(id, _)| !behind(**id));
@@ -171,13 +171,13 @@ impl BackfillWindow {
     }
 
     /// The chunk that waits, of which some rows are to go out.
-    pub fn take(&mut self, id: BackfillId) -> Option<ReadChunk> {
+    pub(crate) fn take(&mut self, id: BackfillId) -> Option<ReadChunk> {
         self.served = Some(id);
         self.tracked.get_mut(&id)?.chunk.take()
     }
 
     /// The rest of a chunk waits further, and takes up what streams by meanwhile.
-    pub fn put_back(&mut self, chunk: ReadChunk) {
+    pub(crate) fn put_back(&mut self, chunk: ReadChunk) {
         if let Some(backfill) = self.tracked.get_mut(&chunk.step.id) {
             backfill.chunk = Some(chunk);
         }

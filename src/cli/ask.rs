@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which walhook to ask.
 #[derive(Args, Debug)]
-pub struct ApiAddress {
+pub(crate) struct ApiAddress {
     /// Where walhook answers [default: [http] listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -39,7 +39,7 @@ pub struct ApiAddress {
 }
 
 /// A walhook to talk to.
-pub struct ApiClient {
+pub(crate) struct ApiClient {
     base: Url,
     token: Option<Secret<String>>,
     patience: Duration,
@@ -48,7 +48,7 @@ pub struct ApiClient {
 impl ApiAddress {
     /// # Errors
     /// With exit code 2: neither arguments nor configuration say where walhook is.
-    pub fn asker(&self, global: &GlobalOptions) -> Result<ApiClient, CommandError> {
+    pub(crate) fn asker(&self, global: &GlobalOptions) -> Result<ApiClient, CommandError> {
         let mut asker = ApiClient::at(self.url.as_deref(), global)?;
         if let Some(name) = &self.token_env {
             let given = std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -89,20 +89,23 @@ impl ApiClient {
     ///
     /// # Errors
     /// With exit code 2: neither `url` nor configuration say where walhook is.
-    pub fn without_token(url: Option<&str>, global: &GlobalOptions) -> Result<Self, CommandError> {
+    pub(crate) fn without_token(
+        url: Option<&str>,
+        global: &GlobalOptions,
+    ) -> Result<Self, CommandError> {
         Ok(Self { token: None, ..Self::at(url, global)? })
     }
 
     /// Waits for an answer for so long.
     #[must_use]
-    pub fn within(self, patience: Duration) -> Self {
+    pub(crate) fn within(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
     /// # Errors
     /// That nobody answers, or what walhook answers instead; with exit code 2 if the question was
     /// wrong or the token is.
-    pub fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, CommandError> {
+    pub(crate) fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, CommandError> {
         let mut url = self.place(path)?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -114,25 +117,25 @@ impl ApiClient {
     ///
     /// # Errors
     /// As [`Self::get`].
-    pub fn get_text(&self, path: &str) -> Result<String, CommandError> {
+    pub(crate) fn get_text(&self, path: &str) -> Result<String, CommandError> {
         self.ask_text(Method::GET, self.place(path)?, None)
     }
 
     /// # Errors
     /// As [`Self::get`].
-    pub fn post(&self, path: &str, body: &Value) -> Result<Value, CommandError> {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, CommandError> {
         self.ask(Method::POST, self.place(path)?, Some(body))
     }
 
     /// # Errors
     /// As [`Self::get`].
-    pub fn patch(&self, path: &str, body: &Value) -> Result<Value, CommandError> {
+    pub(crate) fn patch(&self, path: &str, body: &Value) -> Result<Value, CommandError> {
         self.ask(Method::PATCH, self.place(path)?, Some(body))
     }
 
     /// # Errors
     /// As [`Self::get`].
-    pub fn delete(&self, path: &str) -> Result<Value, CommandError> {
+    pub(crate) fn delete(&self, path: &str) -> Result<Value, CommandError> {
         self.ask(Method::DELETE, self.place(path)?, None)
     }
 

@@ -57,7 +57,7 @@ const OFFERED: [(&str, &str); 5] = [
                   progress is shown; Ctrl-C ends that, and not the backfill.\n\n\
                   Example: walhook backfill public.orders --where \"status = 'open'\" --endpoint crm --rate 500"
 )]
-pub struct Backfill {
+pub(crate) struct Backfill {
     #[command(subcommand)]
     what: Option<BackfillAction>,
     /// Tables, with their schemas
@@ -132,7 +132,7 @@ enum BackfillAction {
 impl Backfill {
     /// # Errors
     /// That no walhook answers, or what it answers instead.
-    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         match &self.what {
             Some(BackfillAction::List { target }) => {
                 let answer = target.asker(global)?.get(PATH, &[])?;

@@ -25,7 +25,7 @@ use crate::replication::diagnostic::SetupDiagnostic;
     after_help = "Changes nothing. Exit codes: 0 sound, 2 configuration, 3 PostgreSQL is not \
                         set up, 4 slot lost.\n\nExample: walhook check --config walhook.toml"
 )]
-pub struct Check {
+pub(crate) struct Check {
     /// One JSON object for scripts
     #[arg(long)]
     json: bool,
@@ -40,7 +40,7 @@ pub struct Check {
 impl Check {
     /// # Errors
     /// With the exit code of the gravest problem; the problems are printed.
-    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let settings = global.settings()?;
         let runtime = runtime()?;
         // PostgreSQL has no part in it: it is told even where that cannot be asked.

@@ -12,7 +12,7 @@ use crate::cli::terminal;
 #[derive(Args, Debug)]
 #[command(after_help = "The packages bring these scripts along.\n\n\
                   Example: walhook completions bash > /etc/bash_completion.d/walhook")]
-pub struct Completions {
+pub(crate) struct Completions {
     /// For which shell
     shell: Shell,
 }
@@ -20,7 +20,7 @@ pub struct Completions {
 impl Completions {
     /// # Errors
     /// That it cannot be printed.
-    pub fn run(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "walhook", &mut script);
         Ok(terminal::line(String::from_utf8_lossy(&script).trim_end())?)

@@ -45,7 +45,7 @@ const GROUP_COLUMNS: [(&str, &str); 6] = [
                   Examples: walhook dead-letters list --endpoint crm\n          \
                   walhook dead-letters resend --class timeout --dry-run"
 )]
-pub struct DeadLetters {
+pub(crate) struct DeadLetters {
     #[command(subcommand)]
     what: Option<DeadLetterAction>,
     #[command(flatten)]
@@ -160,7 +160,7 @@ struct ResendOrder {
 impl DeadLetters {
     /// # Errors
     /// That no walhook answers, or what it answers instead.
-    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         match self.what {
             None => {
                 let query = [("limit", String::from("50"))];

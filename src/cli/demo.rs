@@ -64,7 +64,7 @@ const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 #[command(after_help = "Starts a PostgreSQL of its own, a receiver and walhook; inserts rows and \
                         shows each delivery. Needs nothing, installs nothing, and cleans up.\n\n\
                         Example: walhook demo --check 20")]
-pub struct Demo {
+pub(crate) struct Demo {
     /// Ends with 0 after N verified deliveries, or with 1 after 60 s
     #[arg(long, value_name = "N")]
     check: Option<u64>,
@@ -73,7 +73,7 @@ pub struct Demo {
 impl Demo {
     /// # Errors
     /// If there is no PostgreSQL to be had, or a check is not met.
-    pub fn run(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         // Deliveries are shown from what the receiver got; of the log only trouble is of interest.
         let _log = telemetry::init(LogFormatter::Text, "warn", host_now)?;
         let runtime = runtime()?;

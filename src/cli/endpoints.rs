@@ -34,7 +34,7 @@ const COLUMNS: [(&str, &str); 4] =
                   echo '{\"name\": \"crm\", \"url\": \"https://crm.example.com/\"}' | \
                   walhook endpoints create -"
 )]
-pub struct Endpoints {
+pub(crate) struct Endpoints {
     #[command(subcommand)]
     what: Option<EndpointAction>,
     #[command(flatten)]
@@ -139,7 +139,7 @@ struct NamedEndpoint {
 impl Endpoints {
     /// # Errors
     /// What walhook refuses, or that it cannot be reached.
-    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         match self.what {
             None => list(&self.target, global),
             Some(EndpointAction::List { target }) => list(&target, global),

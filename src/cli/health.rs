@@ -19,7 +19,7 @@ const PROBE_TIME: Duration = Duration::from_millis(2500);
                   [http] alone.\n\n\
                   Example: walhook health --url http://127.0.0.1:9464"
 )]
-pub struct HealthCommand {
+pub(crate) struct HealthCommand {
     /// Where walhook answers [default: [http] listen of the configuration]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -31,7 +31,7 @@ pub struct HealthCommand {
 impl HealthCommand {
     /// # Errors
     /// With exit code 1: the answer is no, or there is none in time.
-    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let asker = ApiClient::without_token(self.url.as_deref(), global)?.within(PROBE_TIME);
         let path = if self.ready { "/ready?standby=ok" } else { "/health" };
         let answer = asker.get(path, &[])?;

@@ -16,7 +16,7 @@ use crate::cli::exit::CommandError;
     after_help = "The packages bring these pages along: `man walhook`, `man walhook-run`.\n\n\
                   Example: walhook man /usr/local/share/man/man1"
 )]
-pub struct ManPages {
+pub(crate) struct ManPages {
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
@@ -24,7 +24,7 @@ pub struct ManPages {
 impl ManPages {
     /// # Errors
     /// That a page cannot be written.
-    pub fn run(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let shown = || self.folder.display().to_string();
         fs::create_dir_all(&self.folder).with_context(shown)?;
         clap_mangen::generate_to(Cli::command(), &self.folder).with_context(shown)?;

@@ -34,29 +34,29 @@
 //! | `terminal` | What goes to the terminal |
 //! | `trigger` | `walhook trigger` |
 
-pub mod ask;
-pub mod backfill;
-pub mod check;
-pub mod completions;
-pub mod dead_letters;
+pub(crate) mod ask;
+pub(crate) mod backfill;
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod dead_letters;
 #[cfg(feature = "demo")]
-pub mod demo;
-pub mod endpoints;
-pub mod exit;
-pub mod health;
-pub mod import;
-pub mod init;
-pub mod man;
-pub mod push_log;
-pub mod receive;
-pub mod replay;
-pub mod run;
-pub mod schema;
-pub mod status;
-pub mod table;
-pub mod tail;
-pub mod terminal;
-pub mod trigger;
+pub(crate) mod demo;
+pub(crate) mod endpoints;
+pub(crate) mod exit;
+pub(crate) mod health;
+pub(crate) mod import;
+pub(crate) mod init;
+pub(crate) mod man;
+pub(crate) mod push_log;
+pub(crate) mod receive;
+pub(crate) mod replay;
+pub(crate) mod run;
+pub(crate) mod schema;
+pub(crate) mod status;
+pub(crate) mod table;
+pub(crate) mod tail;
+pub(crate) mod terminal;
+pub(crate) mod trigger;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -93,7 +93,7 @@ pub struct Cli {
 
 /// What every subcommand understands.
 #[derive(Args, Clone, Debug)]
-pub struct GlobalOptions {
+pub(crate) struct GlobalOptions {
     /// The configuration [default: $WALHOOK_CONFIG, then walhook.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -155,7 +155,7 @@ impl Cli {
 
 impl GlobalOptions {
     /// The configuration file to read: `--config`, then `$WALHOOK_CONFIG`, then `walhook.toml`.
-    pub fn config_path(&self) -> PathBuf {
+    pub(crate) fn config_path(&self) -> PathBuf {
         self.config_path_or(std::env::var_os(CONFIG_VARIABLE))
     }
 

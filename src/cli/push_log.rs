@@ -28,7 +28,7 @@ const COLUMNS: [(&str, &str); 9] = [
                         as far as they were kept.\n\n\
                         Example: walhook push-log --key T_20251214_0001 --json | jq"
 )]
-pub struct PushLog {
+pub(crate) struct PushLog {
     /// Of this row: the value of its first key column
     #[arg(long, visible_alias = "task-id")]
     key: Option<String>,
@@ -69,7 +69,7 @@ pub struct PushLog {
 impl PushLog {
     /// # Errors
     /// That no walhook answers, or what it answers instead.
-    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let fields = [
             ("key", self.key),
             ("event_id", self.event_id),

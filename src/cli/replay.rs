@@ -34,7 +34,7 @@ const COLUMNS: [(&str, &str); 9] = [
                   [push_log] bodies = \"all\".\n\n\
                   Example: walhook replay --from 2026-11-22T03:00:00Z --endpoint crm --dry-run"
 )]
-pub struct Replay {
+pub(crate) struct Replay {
     #[command(subcommand)]
     what: Option<ReplayAction>,
     /// Delivered at this time or later (2026-11-22T03:00:00Z, or a day)
@@ -102,7 +102,7 @@ enum ReplayAction {
 impl Replay {
     /// # Errors
     /// That no walhook answers, or what it answers instead.
-    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         match self.what {
             Some(ReplayAction::List { target }) => {
                 let answer = target.asker(global)?.get(PATH, &[])?;

@@ -39,7 +39,7 @@ const LOOKUPS_MAX: Duration = Duration::from_millis(100);
                         configuration again; endpoints, and filters and payloads of events, \
                         change at once, all of them or none.\n\n\
                         Example: walhook run --config walhook.toml")]
-pub struct Run {
+pub(crate) struct Run {
     /// Goes on where changes are lost, from where the server stands
     #[arg(long)]
     accept_gap: bool,
@@ -58,7 +58,7 @@ pub struct Run {
 impl Run {
     /// # Errors
     /// With the exit code of whatever does not let it start or go on.
-    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let settings = global.settings()?;
         let format = match settings.log.format {
             LogFormat::Text => LogFormatter::Text,

@@ -19,7 +19,7 @@ use crate::preflight::event_schemas::CataloguedEvent;
 #[command(after_help = "Derived from the tables as they are, their types and the payloads.\n\n\
                         Examples: walhook schema > events.schema.json\n          \
                         walhook schema --format asyncapi --endpoint crm")]
-pub struct SchemaCommand {
+pub(crate) struct SchemaCommand {
     #[arg(long, value_enum, default_value_t = SchemaFormat::JsonSchema)]
     format: SchemaFormat,
     /// Of this event type alone
@@ -42,7 +42,7 @@ enum SchemaFormat {
 impl SchemaCommand {
     /// # Errors
     /// The configuration is wrong, PostgreSQL cannot be asked, or there is no such event or endpoint.
-    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let settings = global.settings()?;
         let mut endpoints = settings.endpoints.clone();
         if let Some(name) = &self.endpoint {

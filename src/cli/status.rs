@@ -27,7 +27,7 @@ const SHOWN_MAX: usize = 20;
 #[derive(Args, Debug)]
 #[command(after_help = "Exit code 1 if something is not well.\n\n\
                         Example: walhook status --watch")]
-pub struct StatusCommand {
+pub(crate) struct StatusCommand {
     /// Shows it again every two seconds, until Ctrl-C
     #[arg(long, conflicts_with = "json")]
     watch: bool,
@@ -38,7 +38,7 @@ pub struct StatusCommand {
 impl StatusCommand {
     /// # Errors
     /// With exit code 1 if something is not well, or nobody answers.
-    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let asker = self.target.asker(global)?;
         if self.watch {
             return watch(&asker);

@@ -13,7 +13,7 @@ const GAP: usize = 2;
 ///
 /// # Errors
 /// As the output.
-pub fn print(columns: &[(&str, &str)], items: &[Value]) -> io::Result<()> {
+pub(crate) fn print(columns: &[(&str, &str)], items: &[Value]) -> io::Result<()> {
     let titles = columns.iter().map(|(title, _)| (*title).to_owned()).collect();
     let mut rows: Vec<Vec<String>> = vec![titles];
     rows.extend(items.iter().map(|item| {
@@ -37,7 +37,7 @@ pub fn print(columns: &[(&str, &str)], items: &[Value]) -> io::Result<()> {
 }
 
 /// A value on one line, safe for a terminal; `-` if there is none.
-pub fn cell(value: &Value) -> String {
+pub(crate) fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::from("-"),
         Value::String(text) => terminal::visible(text).into_owned(),

@@ -32,7 +32,7 @@ use crate::flow::time::Timestamp;
                         on.\n\nExamples: walhook tail | jq .body\n          \
                   walhook tail --endpoint crm"
 )]
-pub struct Tail {
+pub(crate) struct Tail {
     /// Shows what this endpoint would get, wherever it was made: its events, by its filters and in
     /// its format, with method, URL and headers; secrets are masked
     #[arg(long, value_name = "NAME")]
@@ -45,7 +45,7 @@ pub struct Tail {
 impl Tail {
     /// # Errors
     /// PostgreSQL's refusals, or that the output fails.
-    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let settings = global.settings()?;
         let runtime = runtime()?;
         let only = match &self.endpoint {

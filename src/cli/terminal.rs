@@ -13,7 +13,7 @@ use std::io::Write as _;
 ///
 /// # Errors
 /// As the output: a closed pipe comes back as an error, where `println!` would panic.
-pub fn line(text: &str) -> io::Result<()> {
+pub(crate) fn line(text: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
 
@@ -21,7 +21,7 @@ pub fn line(text: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// As the output.
-pub fn note(text: &str) -> io::Result<()> {
+pub(crate) fn note(text: &str) -> io::Result<()> {
     writeln!(io::stderr().lock(), "{text}")
 }
 
@@ -29,7 +29,7 @@ pub fn note(text: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// As the output.
-pub fn redraw(text: &str) -> io::Result<()> {
+pub(crate) fn redraw(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     write!(out, "\r{text}\x1b[K")?;
     out.flush()
@@ -37,7 +37,7 @@ pub fn redraw(text: &str) -> io::Result<()> {
 
 /// `text` with every character written out that a terminal would act on instead of showing:
 /// controls (also the 8-bit ones) and marks that turn the direction of writing.
-pub fn visible(text: &str) -> Cow<'_, str> {
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(acts_on_terminal) {
         return Cow::Borrowed(text);
     }
@@ -55,7 +55,7 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 /// `value` as one line of JSON in which the same characters are escaped as JSON escapes them.
 ///
 /// Line breaks between the tokens of a raw value become blanks.
-pub fn json_line(value: &(impl serde::Serialize + ?Sized)) -> String {
+pub(crate) fn json_line(value: &(impl serde::Serialize + ?Sized)) -> String {
     let json = serde_json::to_string(value).expect("what is shown has strings for names");
     if !json.contains(acts_on_terminal) {
         return json;
@@ -85,30 +85,30 @@ fn acts_on_terminal(c: char) -> bool {
 
 /// Colours, if standard output is a terminal that wants them.
 #[derive(Clone, Copy, Debug)]
-pub struct Colours {
+pub(crate) struct Colours {
     on: bool,
 }
 
 impl Colours {
     /// Off for pipes and with `NO_COLOR` set (no-color.org).
-    pub fn detect() -> Self {
+    pub(crate) fn detect() -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self { on: !refused && io::stdout().is_terminal() }
     }
 
-    pub const fn off() -> Self {
+    pub(crate) const fn off() -> Self {
         Self { on: false }
     }
 
-    pub fn good(self, text: &str) -> Cow<'_, str> {
+    pub(crate) fn good(self, text: &str) -> Cow<'_, str> {
         self.paint("32", text)
     }
 
-    pub fn bad(self, text: &str) -> Cow<'_, str> {
+    pub(crate) fn bad(self, text: &str) -> Cow<'_, str> {
         self.paint("1;31", text)
     }
 
-    pub fn faint(self, text: &str) -> Cow<'_, str> {
+    pub(crate) fn faint(self, text: &str) -> Cow<'_, str> {
         self.paint("2", text)
     }
 

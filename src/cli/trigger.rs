@@ -20,7 +20,7 @@ use crate::cli::terminal;
                         counted or tried again. Exit code 1 if it was not taken.\n\n\
                         Example: walhook trigger order.paid --endpoint crm --key 42"
 )]
-pub struct TriggerCommand {
+pub(crate) struct TriggerCommand {
     /// The event type
     event_type: String,
     /// To this endpoint; without it, to all that take the event
@@ -36,7 +36,7 @@ pub struct TriggerCommand {
 impl TriggerCommand {
     /// # Errors
     /// That no walhook answers, that nobody takes the event, or that it was not taken.
-    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let asker = self.target.asker(global)?;
         let names = match &self.endpoint {
             Some(name) => vec![name.clone()],

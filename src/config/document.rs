@@ -28,7 +28,7 @@ use crate::config::toml_text;
 use crate::config::values::parse_duration;
 
 /// What stands for a secret in a document that is shown. Given back, it means what was there.
-pub const MASK: &str = "[secret]";
+pub(crate) const MASK: &str = "[secret]";
 
 /// The longest filter, and the most headers and bytes of them. An operator has more room.
 const FILTER_BYTES_MAX: usize = 1024;
@@ -51,7 +51,7 @@ const TOKEN_URL: &str = "/auth/oauth2/token_url";
 ///
 /// # Errors
 /// Everything that is wrong with it, by key.
-pub fn read(
+pub(crate) fn read(
     document: &Json,
     defaults: &EndpointDefaults,
     rules: Option<&[EventRule]>,
@@ -177,15 +177,15 @@ fn check_bounds(notes: &ProblemNotes<'_>, members: &Map<String, Json>) {
 }
 
 /// Reads a duration as the configuration has it: `24h`.
-pub fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     parse_duration(text)
 }
 
 /// The secrets of a document by the place that each has in it (a JSON pointer).
-pub type SecretFiles = BTreeMap<String, String>;
+pub(crate) type SecretFiles = BTreeMap<String, String>;
 
 /// Takes the secrets out of a document, to be sealed; each leaves [`MASK`] behind.
-pub fn take_secrets(document: &mut Json) -> SecretFiles {
+pub(crate) fn take_secrets(document: &mut Json) -> SecretFiles {
     let mut secrets = SecretFiles::new();
     visit(document, String::new(), &mut |pointer, text| {
         if is_secret(pointer, text) {
@@ -197,7 +197,7 @@ pub fn take_secrets(document: &mut Json) -> SecretFiles {
 
 /// Puts secrets in the place of each [`MASK`]. One that is not known stays, and is refused as too
 /// short or not sent: it is no secret of anybody.
-pub fn put_secrets(document: &mut Json, secrets: &SecretFiles) {
+pub(crate) fn put_secrets(document: &mut Json, secrets: &SecretFiles) {
     visit(document, String::new(), &mut |pointer, text| {
         if let (MASK, Some(secret)) = (text.as_str(), secrets.get(pointer)) {
             secret.clone_into(text);
@@ -207,7 +207,7 @@ pub fn put_secrets(document: &mut Json, secrets: &SecretFiles) {
 
 /// A document as it may be seen: with masks for its secrets, and of each URL no more than what people
 /// recognise it by.
-pub fn masked(document: &Json) -> Json {
+pub(crate) fn masked(document: &Json) -> Json {
     let mut shown = document.clone();
     visit(&mut shown, String::new(), &mut |pointer, text| {
         if is_url(pointer) {
@@ -219,7 +219,7 @@ pub fn masked(document: &Json) -> Json {
 }
 
 /// Scheme, host and port of a URL, and [`MASK`] for the rest if there is more.
-pub fn masked_url(text: &str) -> String {
+pub(crate) fn masked_url(text: &str) -> String {
     match Url::parse(text.trim()) {
         Ok(url) if url.has_host() => {
             let origin = url.origin().ascii_serialization();
@@ -235,7 +235,7 @@ pub fn masked_url(text: &str) -> String {
 
 /// Puts what `before` has in the place of what [`masked`] shows of it: whoever gives back what was
 /// shown changes nothing.
-pub fn unmask(document: &mut Json, before: &Json) {
+pub(crate) fn unmask(document: &mut Json, before: &Json) {
     visit(document, String::new(), &mut |pointer, text| {
         let Some(Json::String(known)) = before.pointer(pointer) else { return };
         let is_shown = (text == MASK && (is_url(pointer) || is_secret(pointer, known)))
@@ -249,7 +249,7 @@ pub fn unmask(document: &mut Json, before: &Json) {
 /// The credentials that a document with masks keeps of `before` though its URL, or the one that tokens are
 /// fetched from, leads to another origin: by key, each once. They would be shown to whoever is there. What
 /// signs is none of them, since it is never sent.
-pub fn carried_off(document: &Json, before: &Json) -> Vec<String> {
+pub(crate) fn carried_off(document: &Json, before: &Json) -> Vec<String> {
     let is_moved = |pointer: &str| {
         let text = |document: &Json| document.pointer(pointer)?.as_str().map(ToOwned::to_owned);
         let (Some(new), Some(known)) = (text(document), text(before)) else { return false };
@@ -274,7 +274,7 @@ fn is_signing(pointer: &str) -> bool {
 }
 
 /// Whether a document holds [`MASK`] where no secret is known.
-pub fn is_masked(document: &Json) -> bool {
+pub(crate) fn is_masked(document: &Json) -> bool {
     let mut is_masked = false;
     let mut copy = document.clone();
     visit(&mut copy, String::new(), &mut |pointer, text| {

@@ -38,7 +38,7 @@ const EVENT_ID: &str = "event_id";
 
 /// Endpoints at once. Each has a lane, a client with its connections, and some fifty series of
 /// metrics; each event is counted for each of them.
-pub const ENDPOINTS_MAX: usize = 2000;
+pub(crate) const ENDPOINTS_MAX: usize = 2000;
 
 /// A table whose rows are endpoints.
 #[derive(Clone)]

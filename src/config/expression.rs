@@ -26,7 +26,7 @@ use crate::config::expression::names::NamedColumns;
 use crate::config::naming::nearest;
 
 /// The longest expression. A longer one belongs into a view or a generated column.
-pub const EXPRESSION_BYTES_MAX: usize = 4096;
+pub(crate) const EXPRESSION_BYTES_MAX: usize = 4096;
 
 /// An expression that parses, and what it names.
 #[derive(Clone)]
@@ -141,10 +141,10 @@ fn is_too_much(constant: &IdedExpr) -> bool {
     meter::within(0, || drop(meter::value(&meter::metered(constant), &context))).is_err()
 }
 
-pub mod environment;
-pub mod equality;
-pub mod meter;
-pub mod names;
+pub(crate) mod environment;
+pub(crate) mod equality;
+pub(crate) mod meter;
+pub(crate) mod names;
 mod syntax;
 #[cfg(test)]
 mod tests;

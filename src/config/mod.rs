@@ -55,13 +55,13 @@
 
 mod answers;
 mod channel;
-pub mod configuration;
-pub mod document;
+pub(crate) mod configuration;
+pub(crate) mod document;
 mod endpoint;
 mod endpoint_name;
-pub mod endpoints_from;
+pub(crate) mod endpoints_from;
 mod event;
-pub mod expression;
+pub(crate) mod expression;
 mod field;
 mod file;
 mod headers;
@@ -69,28 +69,28 @@ pub(crate) mod identifiers;
 mod inbound;
 mod interpolate;
 pub(crate) mod json_value;
-pub mod link;
+pub(crate) mod link;
 mod messages;
 mod naming;
 mod ocr_wallet;
 mod parking;
-pub mod password_file;
+pub(crate) mod password_file;
 mod payload;
 mod postgres;
 mod postgres_url;
-pub mod problem;
+pub(crate) mod problem;
 mod problem_notes;
 mod reader;
-pub mod reload;
-pub mod run_time;
-pub mod secret;
+pub(crate) mod reload;
+pub(crate) mod run_time;
+pub(crate) mod secret;
 mod service;
-pub mod settings;
+pub(crate) mod settings;
 mod signing;
 mod subscriptions;
 mod telemetry;
-pub mod template;
-pub mod terms;
+pub(crate) mod template;
+pub(crate) mod terms;
 pub(crate) mod text_file;
 mod toml_text;
 mod url_template;
@@ -127,7 +127,10 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 ///
 /// # Errors
 /// Everything that is wrong with the file, or that it cannot be read.
-pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Settings, ConfigProblems> {
+pub(crate) fn load(
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Settings, ConfigProblems> {
     let file = path.display().to_string();
     match text(path, &file, env) {
         Ok(text) => parse(&text, &file, env),
@@ -139,7 +142,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Setting
 ///
 /// # Errors
 /// Everything that is wrong with the section, or that the file cannot be read.
-pub fn load_http(
+pub(crate) fn load_http(
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<HttpSettings, ConfigProblems> {
@@ -152,7 +155,7 @@ pub fn load_http(
 ///
 /// # Errors
 /// Everything that is wrong with the section, or with the text as TOML.
-pub fn parse_http(
+pub(crate) fn parse_http(
     text: &str,
     file: &str,
     env: &dyn Fn(&str) -> Option<String>,
@@ -206,12 +209,12 @@ pub fn parse(
 ///
 /// # Errors
 /// What is wrong with it, without any secret.
-pub fn server(url: &str) -> Result<ServerSettings, String> {
+pub(crate) fn server(url: &str) -> Result<ServerSettings, String> {
     postgres_url::parse(url, &|name| std::env::var(name).ok())
 }
 
 /// Whether a connection string is a URL, as opposed to `key=value`.
-pub fn is_url(text: &str) -> bool {
+pub(crate) fn is_url(text: &str) -> bool {
     postgres_url::is_url(text)
 }
 

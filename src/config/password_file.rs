@@ -16,7 +16,7 @@ const SOCKET_FOLDERS: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/t
 
 /// Whose password is looked for.
 #[derive(Clone, Copy, Debug)]
-pub struct PasswordLogin<'a> {
+pub(crate) struct PasswordLogin<'a> {
     /// A name, an address, or a socket's folder.
     pub host: &'a str,
     pub port: u16,
@@ -28,7 +28,7 @@ pub struct PasswordLogin<'a> {
 ///
 /// # Errors
 /// Why the file is not used, as the rest of a sentence whose subject is the file.
-pub fn find(file: &Path, login: PasswordLogin<'_>) -> Result<Option<String>, String> {
+pub(crate) fn find(file: &Path, login: PasswordLogin<'_>) -> Result<Option<String>, String> {
     let Ok(metadata) = std::fs::metadata(file) else { return Ok(None) };
     if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
         return Err("is not used, because others may read it: run chmod 600 on it".to_owned());

@@ -14,7 +14,7 @@ use crate::config::settings::EventRule;
 
 /// What differs, and what is done about it.
 #[derive(Debug)]
-pub struct ReloadPlan {
+pub(crate) struct ReloadPlan {
     /// What is to run: what was read, as far as it needs no restart.
     pub settings: Settings,
     pub added: Vec<Endpoint>,
@@ -30,7 +30,7 @@ pub struct ReloadPlan {
 }
 
 /// Compares what runs with what was read.
-pub fn compare(running: &Settings, read: Settings) -> ReloadPlan {
+pub(crate) fn compare(running: &Settings, read: Settings) -> ReloadPlan {
     let find = |endpoints: &[Endpoint], name: &str| {
         endpoints.iter().find(|endpoint| &*endpoint.name == name).cloned()
     };
@@ -98,7 +98,7 @@ fn are_alike(running: &[EventRule], read: &[EventRule]) -> bool {
 
 /// Why an endpoint cannot be served while these are the events, if so. A file is checked against its
 /// own events, which may have to wait.
-pub fn clash(endpoint: &Endpoint, rules: &[EventRule]) -> Option<String> {
+pub(crate) fn clash(endpoint: &Endpoint, rules: &[EventRule]) -> Option<String> {
     let taken = rules.iter().filter(|rule| endpoint.takes(rule));
     let mut shapes = taken.map(|rule| (rule, endpoint.payload.as_ref().unwrap_or(&rule.payload)));
     let (rule, what) = shapes.find_map(|(rule, shape)| Some((rule, shape.unbatchable()?)))?;

@@ -24,7 +24,7 @@ impl<T> fmt::Debug for Secret<T> {
 }
 
 /// Compares in a time that does not tell how much of the secret is right.
-pub fn is_same(given: &[u8], secret: &[u8]) -> bool {
+pub(crate) fn is_same(given: &[u8], secret: &[u8]) -> bool {
     let digest = |text| ring::digest::digest(&ring::digest::SHA256, text);
     let (given, secret) = (digest(given), digest(secret));
     given.as_ref().iter().zip(secret.as_ref()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0

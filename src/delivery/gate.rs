@@ -19,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 /// Says whether requests may be made at this moment. Asked often: it has to be cheap.
-pub type SendPermission = Arc<dyn Fn() -> bool + Send + Sync>;
+pub(crate) type SendPermission = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// How often a write that is kept back looks whether it may go on.
 const LOOK_EVERY: Duration = Duration::from_millis(50);

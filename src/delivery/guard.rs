@@ -17,13 +17,13 @@ use crate::config::settings::AddressPolicy;
 /// Why an address is not dialled. It can never succeed, so it is final.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the address is {kind}, which this endpoint may not reach")]
-pub struct AddressRefusal {
+pub(crate) struct AddressRefusal {
     kind: AddressKind,
 }
 
 impl AddressRefusal {
     /// Whether no policy lets the address through.
-    pub fn is_final(self) -> bool {
+    pub(crate) fn is_final(self) -> bool {
         matches!(self.kind, AddressKind::Metadata | AddressKind::LinkLocal)
     }
 }
@@ -123,7 +123,7 @@ const NOT_PUBLIC_V6: &[(Ipv6Addr, u32, AddressKind)] = &[
 ///
 /// # Errors
 /// The address lies in a range that `policy` excludes, itself or by the IPv4 address inside it.
-pub fn check(address: IpAddr, policy: AddressPolicy) -> Result<(), AddressRefusal> {
+pub(crate) fn check(address: IpAddr, policy: AddressPolicy) -> Result<(), AddressRefusal> {
     let policy = match policy {
         AddressPolicy::Listed(blocks) if blocks.contain(address) => AddressPolicy::Operator,
         AddressPolicy::Listed(_) => AddressPolicy::Public,
@@ -141,7 +141,7 @@ pub fn check(address: IpAddr, policy: AddressPolicy) -> Result<(), AddressRefusa
 ///
 /// # Errors
 /// As for [`check`].
-pub fn check_host(url: &Url, policy: AddressPolicy) -> Result<(), AddressRefusal> {
+pub(crate) fn check_host(url: &Url, policy: AddressPolicy) -> Result<(), AddressRefusal> {
     match url.host() {
         Some(Host::Ipv4(v4)) => check(IpAddr::V4(v4), policy),
         Some(Host::Ipv6(v6)) => check(IpAddr::V6(v6), policy),

@@ -28,7 +28,7 @@ use crate::flow::verdict::AttemptFailure;
 const SHOWN_HEADERS_MAX_BYTES: usize = 32 * 1024;
 
 /// An endpoint's requests, as they would be.
-pub struct RequestPreview {
+pub(crate) struct RequestPreview {
     headers: HeaderMap,
     own_headers: HeaderMap,
     signer: Option<RequestSigner>,
@@ -38,7 +38,7 @@ pub struct RequestPreview {
 
 /// A request that is not made.
 #[derive(Debug)]
-pub struct PreviewedRequest {
+pub(crate) struct PreviewedRequest {
     pub headers: HeaderLines,
     /// Of a batch with this event alone, if the endpoint takes batches.
     pub body: Vec<u8>,
@@ -49,7 +49,7 @@ pub struct PreviewedRequest {
 impl RequestPreview {
     /// # Errors
     /// The endpoint's headers or credentials cannot be used.
-    pub fn new(endpoint: &Endpoint) -> Result<Self, DeliveryError> {
+    pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, DeliveryError> {
         let mut headers = headers::fixed(endpoint)?;
         if let Some(Auth::OAuth2(_)) = &endpoint.auth {
             // There is a token only where one is asked for.
@@ -67,7 +67,7 @@ impl RequestPreview {
     }
 
     /// The first attempt for this event, if it were made `now`, on the database's clock.
-    pub fn of(&self, event: Arc<Event>, now: Timestamp) -> PreviewedRequest {
+    pub(crate) fn of(&self, event: Arc<Event>, now: Timestamp) -> PreviewedRequest {
         let mut body = event.body.complete(now).to_vec();
         if self.batched {
             body.insert(0, b'[');

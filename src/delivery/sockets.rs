@@ -76,7 +76,7 @@ pub fn raise_limit() -> u64 {
 }
 
 /// How many sockets deliveries may hold under a limit of file descriptors.
-pub fn within(limit: u64) -> usize {
+pub(crate) fn within(limit: u64) -> usize {
     let left = limit.saturating_sub(RESERVE.max(limit / RESERVE_PART)).max(limit / 4).max(1);
     usize::try_from(left).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }

@@ -69,7 +69,7 @@ fn write_scalar(out: &mut Vec<u8>, sql_type: &SqlType, text: &[u8]) -> Option<()
 }
 
 /// Appends a JSON string. Bytes that are not UTF-8 become U+FFFD.
-pub fn write_string(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
     escape_into(out, text);
     out.push(b'"');
@@ -78,7 +78,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &[u8]) {
 /// Whether a text may stand in a body as it is. PostgreSQL checks its json, but a SQL_ASCII
 /// database may have bytes in it that are not UTF-8. Lone surrogate escapes, repeated keys and
 /// numbers of any size are sound JSON text.
-pub fn is_json(text: &[u8]) -> bool {
+pub(crate) fn is_json(text: &[u8]) -> bool {
     std::str::from_utf8(text)
         .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }

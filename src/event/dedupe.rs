@@ -19,7 +19,7 @@ use crate::flow::time::Timestamp;
 
 /// Values that one event rule remembers, of about 100 bytes each. Beyond them the oldest is
 /// forgotten before its time: its repeat is pushed.
-pub const VALUES_MAX: usize = 100_000;
+pub(crate) const VALUES_MAX: usize = 100_000;
 
 /// What is remembered of one event rule.
 #[derive(Debug)]

@@ -40,7 +40,7 @@ use crate::flow::time::Timestamp;
 
 /// What a rule came to.
 #[derive(Debug, Default)]
-pub struct DryRunTrial {
+pub(crate) struct DryRunTrial {
     pub rows: usize,
     /// Those that the event's filter lets through, whatever happens to them.
     pub passing: usize,
@@ -52,7 +52,7 @@ pub struct DryRunTrial {
 
 /// An expression that has no value on some rows.
 #[derive(Debug, Eq, PartialEq)]
-pub struct TrialFailure {
+pub(crate) struct TrialFailure {
     /// The key of the configuration: `when` or `payload`, with the endpoint whose it is.
     pub place: String,
     pub expression: Arc<str>,
@@ -67,7 +67,7 @@ pub struct TrialFailure {
 }
 
 #[derive(Debug, Eq, PartialEq)]
-pub struct SampleBody {
+pub(crate) struct SampleBody {
     /// Who gets it; empty for the event's own shape.
     pub endpoints: Vec<Arc<str>>,
     pub body: String,
@@ -78,7 +78,7 @@ pub struct SampleBody {
 }
 
 /// Tries a rule, and what the endpoints that take its events add to it.
-pub fn dry_run(
+pub(crate) fn dry_run(
     rule: &EventRule,
     endpoints: &[Endpoint],
     relation: &Arc<Relation>,

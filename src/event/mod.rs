@@ -38,29 +38,29 @@
 //! | `writer` | Builds a `EventBody` with one allocation for all of its text |
 //! | `writer_trace` | The trace that a change's writer gave |
 
-pub mod datum;
-pub mod dedupe;
-pub mod dry_run;
+pub(crate) mod datum;
+pub(crate) mod dedupe;
+pub(crate) mod dry_run;
 mod envelope;
 pub(crate) mod expiry;
 mod fault;
 mod image;
 mod match_form;
 pub(crate) mod payload;
-pub mod plan;
+pub(crate) mod plan;
 mod request_values;
-pub mod require;
-pub mod route;
+pub(crate) mod require;
+pub(crate) mod route;
 mod row_object;
 mod row_order;
-pub mod schema;
+pub(crate) mod schema;
 mod scope;
 mod subscribers;
 mod table_shape;
 mod target;
 mod template;
-pub mod trial;
-pub mod type_check;
+pub(crate) mod trial;
+pub(crate) mod type_check;
 mod unfit;
 mod value;
 mod writer;

@@ -11,7 +11,7 @@ use crate::flow::relation::ReplicaIdentity;
 
 /// Something that a rule needs and the table does not give.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum MissingInput {
+pub(crate) enum MissingInput {
     /// The table has no such column.
     Column { used_in: InputUse, column: String },
     /// Values of these columns come with the whole old row only. `whole`: all columns.
@@ -20,7 +20,7 @@ pub enum MissingInput {
 
 /// Where a rule names a column.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum InputUse {
+pub(crate) enum InputUse {
     Filter,
     Payload,
     Url,
@@ -31,7 +31,7 @@ pub enum InputUse {
 
 impl InputUse {
     /// The key of the configuration.
-    pub const fn key(self) -> &'static str {
+    pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Filter => "when",
             Self::Payload => "payload",
@@ -44,14 +44,14 @@ impl InputUse {
 }
 
 impl MissingInput {
-    pub fn used_in(&self) -> InputUse {
+    pub(crate) fn used_in(&self) -> InputUse {
         match self {
             Self::Column { used_in, .. } | Self::OldRow { used_in, .. } => *used_in,
         }
     }
 
     /// Whether the rule cannot work at all: a filter without its values lets nothing through.
-    pub fn is_fatal(&self) -> bool {
+    pub(crate) fn is_fatal(&self) -> bool {
         match self {
             Self::Column { .. } => true,
             Self::OldRow { used_in, .. } => *used_in == InputUse::Filter,
@@ -59,7 +59,7 @@ impl MissingInput {
     }
 
     /// What puts it right, for SQL; `None` where the configuration is wrong.
-    pub fn fix(&self, relation: &Relation) -> Option<String> {
+    pub(crate) fn fix(&self, relation: &Relation) -> Option<String> {
         match self {
             Self::Column { .. } => None,
             Self::OldRow { .. } => {
@@ -70,7 +70,7 @@ impl MissingInput {
 }
 
 /// Everything that `rule` needs and `relation` does not give.
-pub fn lacks(rule: &EventRule, relation: &Relation) -> Vec<MissingInput> {
+pub(crate) fn lacks(rule: &EventRule, relation: &Relation) -> Vec<MissingInput> {
     let mut lacks = Vec::new();
     named(rule, relation, InputUse::Filter, &rule.filter_names(), &mut lacks);
     named(rule, relation, InputUse::Payload, &rule.payload_names(), &mut lacks);
@@ -87,7 +87,11 @@ pub fn lacks(rule: &EventRule, relation: &Relation) -> Vec<MissingInput> {
 
 /// Everything that the endpoint's own filter, payload, URL and headers need for the events of `rule`, which it
 /// takes, and `relation` does not give.
-pub fn lacks_of(endpoint: &Endpoint, rule: &EventRule, relation: &Relation) -> Vec<MissingInput> {
+pub(crate) fn lacks_of(
+    endpoint: &Endpoint,
+    rule: &EventRule,
+    relation: &Relation,
+) -> Vec<MissingInput> {
     let mut lacks = Vec::new();
     if let Some(filter) = &endpoint.filter {
         named(rule, relation, InputUse::Filter, filter.names(), &mut lacks);

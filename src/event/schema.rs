@@ -25,7 +25,7 @@ use crate::flow::relation::SqlType;
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// The schema of the bodies of a rule's events, in the shape of `payload`.
-pub fn of_body(rule: &EventRule, payload: &PayloadSettings, relation: &Relation) -> Value {
+pub(crate) fn of_body(rule: &EventRule, payload: &PayloadSettings, relation: &Relation) -> Value {
     let schema = match payload {
         PayloadSettings::Standard => standard(rule, relation),
         PayloadSettings::OcrWallet => ocr_wallet(rule, relation),
@@ -301,7 +301,7 @@ fn of_expression(expression: &Expression, rule: &EventRule, relation: &Relation)
 
 /// What is other than before, in words: for the log of whoever has altered a table. `before` and `now` are
 /// schemas of the same event type.
-pub fn changes(before: &Value, now: &Value) -> Vec<String> {
+pub(crate) fn changes(before: &Value, now: &Value) -> Vec<String> {
     let mut found = Vec::new();
     // Where it may be one of two, the row is the first.
     let of_row = |of: &Value| of.pointer("/anyOf/0").unwrap_or(of).clone();

@@ -18,7 +18,7 @@ use crate::flow::time::Timestamp;
 
 /// What a change comes to under one rule.
 #[derive(Debug)]
-pub struct TriedRule {
+pub(crate) struct TriedRule {
     pub rule: RuleIndex,
     /// `raised`, `filtered`, `expired`, `unrenderable` or `costly`.
     pub verdict: &'static str,
@@ -27,7 +27,7 @@ pub struct TriedRule {
 }
 
 /// Tries a change on the rules of its table.
-pub fn try_change(
+pub(crate) fn try_change(
     system: u64,
     rules: &[EventRule],
     endpoints: &[Endpoint],

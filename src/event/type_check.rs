@@ -56,7 +56,7 @@ impl ValueKind {
 
 /// What the types say of a filter.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct TypeReport {
+pub(crate) struct TypeReport {
     /// Each place that does not fit, such as "compares column v, a number, with a text".
     pub misfits: Vec<String>,
     /// No row can make the filter true.
@@ -64,7 +64,7 @@ pub struct TypeReport {
 }
 
 /// Judges a filter on rows of `relation`.
-pub fn check_filter(filter: &Expression, relation: &Relation) -> TypeReport {
+pub(crate) fn check_filter(filter: &Expression, relation: &Relation) -> TypeReport {
     let mut checker = TypeChecker { relation, misfits: Vec::new() };
     let root = filter.tree();
     let kind = checker.kind(root);

@@ -85,7 +85,7 @@ fn place(backfill: BackfillId) -> u64 {
 }
 
 /// The lowest text that no event of a change has as id: all of backfills come after it.
-pub const FIRST_READ_ID: &str = "evt_8";
+pub(crate) const FIRST_READ_ID: &str = "evt_8";
 
 /// Whom the rows of a backfill are for.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -13,11 +13,11 @@ use crate::flow::time::Timestamp;
 
 /// A text value longer than this is not copied into the body: it stays a slice of the message that
 /// PostgreSQL sent and is escaped while it is sent, so that a row of 100 MB is in memory once.
-pub const LARGE_TEXT_BYTES: usize = 256 * 1024;
+pub(crate) const LARGE_TEXT_BYTES: usize = 256 * 1024;
 
 /// The longest body that can be kept in the state: PostgreSQL takes messages and fields of less than
 /// 1 GiB, and the rest of the row needs some of it.
-pub const BODY_BYTES_MAX: usize = 900 * 1024 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = 900 * 1024 * 1024;
 
 /// How many bytes of a large text are escaped at a time.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -225,7 +225,7 @@ fn cut_text(text: &[u8]) -> (&[u8], bool) {
 
 /// Appends `text` as the inside of a JSON string. Bytes that are not UTF-8, which only a SQL_ASCII
 /// database can send, become U+FFFD.
-pub fn escape_into(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn escape_into(out: &mut Vec<u8>, text: &[u8]) {
     // Checking a whole text is several times as fast as looking for its valid chunks.
     if std::str::from_utf8(text).is_ok() {
         return escape_valid(out, text);

@@ -15,7 +15,7 @@ const KEPT_MAX: usize = 4096;
 
 /// Ends of transactions and their commit times, in the order of the WAL.
 #[derive(Debug)]
-pub struct CommitTimes {
+pub(crate) struct CommitTimes {
     known: VecDeque<(Lsn, Timestamp)>,
     grain: Duration,
 }
@@ -28,7 +28,7 @@ impl Default for CommitTimes {
 
 impl CommitTimes {
     /// A transaction that ends at `end` was committed then.
-    pub fn note(&mut self, end: Lsn, committed: Timestamp) {
+    pub(crate) fn note(&mut self, end: Lsn, committed: Timestamp) {
         let is_new =
             |&(last, at): &(Lsn, Timestamp)| end > last && distance(committed, at) >= self.grain;
         if !self.known.back().is_none_or(is_new) {
@@ -50,7 +50,7 @@ impl CommitTimes {
 
     /// The commit time of the last transaction known to end at or before `position`; what lies before
     /// that one is forgotten.
-    pub fn before(&mut self, position: Lsn) -> Option<Timestamp> {
+    pub(crate) fn before(&mut self, position: Lsn) -> Option<Timestamp> {
         while self.known.get(1).is_some_and(|(end, _)| *end <= position) {
             self.known.pop_front();
         }

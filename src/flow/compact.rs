@@ -5,14 +5,14 @@
 
 /// Where in a text a reading stands that goes on later.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Compacting {
+pub(crate) struct Compacting {
     in_string: bool,
 }
 
 impl Compacting {
     /// Appends a piece of a JSON text without its white space, and gives how much of it was read: all,
     /// or all but a backslash whose character is in the next piece.
-    pub fn piece(&mut self, out: &mut Vec<u8>, text: &[u8]) -> usize {
+    pub(crate) fn piece(&mut self, out: &mut Vec<u8>, text: &[u8]) -> usize {
         let mut at = 0;
         while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
             if self.in_string {
@@ -47,7 +47,7 @@ impl Compacting {
 }
 
 /// Appends a whole JSON text without its white space.
-pub fn compact_into(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn compact_into(out: &mut Vec<u8>, text: &[u8]) {
     let read = Compacting::default().piece(out, text);
     // A text that ends with a backslash is no JSON; nothing of it is lost all the same.
     out.extend_from_slice(text.get(read..).unwrap_or_default());

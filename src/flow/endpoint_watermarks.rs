@@ -11,7 +11,7 @@ use crate::flow::settlement::EndpointIndex;
 
 /// Follows the deliveries of each endpoint. Memory grows with those that are not settled.
 #[derive(Debug, Default)]
-pub struct EndpointWatermarks {
+pub(crate) struct EndpointWatermarks {
     /// Deliveries that are not settled, by event number.
     open: HashMap<EndpointIndex, BTreeMap<u64, Position>>,
     /// Nothing more comes of the changes before this one.
@@ -20,7 +20,7 @@ pub struct EndpointWatermarks {
 
 impl EndpointWatermarks {
     /// An event of the change at `position` is owed to `takers`. Numbers and positions grow.
-    pub fn open(&mut self, sequence: u64, position: Position, takers: &[EndpointIndex]) {
+    pub(crate) fn open(&mut self, sequence: u64, position: Position, takers: &[EndpointIndex]) {
         self.begun = Some(position);
         for taker in takers {
             self.open.entry(*taker).or_default().insert(sequence, position);
@@ -28,12 +28,12 @@ impl EndpointWatermarks {
     }
 
     /// No more events come of the change at `position`, nor of those before it.
-    pub fn through(&mut self, position: Position) {
+    pub(crate) fn through(&mut self, position: Position) {
         self.begun = Some(position.next());
     }
 
     /// The endpoint has settled the event with this number.
-    pub fn settle(&mut self, endpoint: EndpointIndex, sequence: u64) {
+    pub(crate) fn settle(&mut self, endpoint: EndpointIndex, sequence: u64) {
         if let Some(open) = self.open.get_mut(&endpoint) {
             open.remove(&sequence);
         }
@@ -41,7 +41,7 @@ impl EndpointWatermarks {
 
     /// The endpoint has settled everything that it was owed of the changes *before* this one. It
     /// never goes back. `None` if nothing is known.
-    pub fn of(&self, endpoint: EndpointIndex) -> Option<Position> {
+    pub(crate) fn of(&self, endpoint: EndpointIndex) -> Option<Position> {
         match self.open.get(&endpoint)?.first_key_value() {
             Some((_, position)) => Some(*position),
             None => self.begun,
@@ -49,7 +49,7 @@ impl EndpointWatermarks {
     }
 
     /// Nothing more comes of this endpoint.
-    pub fn retire(&mut self, endpoint: EndpointIndex) {
+    pub(crate) fn retire(&mut self, endpoint: EndpointIndex) {
         self.open.remove(&endpoint);
     }
 }

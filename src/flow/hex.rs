@@ -2,7 +2,7 @@
 
 /// Appends the base64 (RFC 4648, section 4) of these digits, three bytes at a time; `None` if one of
 /// them is none, or one is left over.
-pub fn hex_to_base64(out: &mut Vec<u8>, hex: &[u8]) -> Option<()> {
+pub(crate) fn hex_to_base64(out: &mut Vec<u8>, hex: &[u8]) -> Option<()> {
     let (bytes, []) = hex.as_chunks::<2>() else { return None };
     for group in bytes.chunks(3) {
         let mut bits = 0;
@@ -22,13 +22,13 @@ pub fn hex_to_base64(out: &mut Vec<u8>, hex: &[u8]) -> Option<()> {
 }
 
 /// Two digits for each byte, in lower case.
-pub fn hex_of(bytes: &[u8]) -> String {
+pub(crate) fn hex_of(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]);
     digits.filter_map(|nibble| char::from_digit(u32::from(nibble), 16)).collect()
 }
 
 /// Whether these are hexadecimal digits of whole bytes.
-pub fn is_hex(text: &[u8]) -> bool {
+pub(crate) fn is_hex(text: &[u8]) -> bool {
     text.len().is_multiple_of(2) && text.iter().all(u8::is_ascii_hexdigit)
 }
 

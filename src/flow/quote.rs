@@ -1,17 +1,17 @@
 //! Quoting for SQL and for the replication grammar, which share these rules. Pure.
 
 /// `"name"`.
-pub fn identifier(name: &str) -> String {
+pub(crate) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// `'text'`, for sessions with `standard_conforming_strings`, which ours pins.
-pub fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
 /// The value of pgoutput's option `publication_names`: a list of identifiers in one literal.
-pub fn publication_names(publications: &[&str]) -> String {
+pub(crate) fn publication_names(publications: &[&str]) -> String {
     let names: Vec<String> = publications.iter().map(|name| identifier(name)).collect();
     literal(&names.join(","))
 }

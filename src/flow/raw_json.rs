@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 use serde_json::value::to_raw_value;
 
 /// The body itself where it is JSON, else its text as a JSON string; `None` if not even that can be.
-pub fn raw_json(body: &[u8]) -> Option<Box<RawValue>> {
+pub(crate) fn raw_json(body: &[u8]) -> Option<Box<RawValue>> {
     let text = String::from_utf8_lossy(body);
     let itself = RawValue::from_string(text.clone().into_owned());
     itself.or_else(|_error| to_raw_value(&text)).ok()

@@ -81,7 +81,7 @@ impl Timestamp {
 
 /// Whole milliseconds, as log fields and JSON have them: `u128`, which `as_millis` gives, becomes a
 /// text in JSON logs.
-pub fn whole_millis(duration: Duration) -> u64 {
+pub(crate) fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -13,7 +13,7 @@ use crate::flow::event::Event;
 use crate::flow::event::EventId;
 
 /// The header, and the name under which a body keeps what its writer gave.
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// `00`, two ids, flags, and the dashes between them.
 const TEXT_BYTES: usize = 2 + 1 + 32 + 1 + 16 + 1 + 2;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// Why a text is not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum UniqueJsonError {
+pub(crate) enum UniqueJsonError {
     #[error("is not JSON: {0}")]
     NotJson(#[source] serde_json::Error),
     /// With the key, and where it stands for the second time.
@@ -25,7 +25,7 @@ pub enum UniqueJsonError {
 ///
 /// # Errors
 /// It is no JSON, or an object in it has a key twice, at any depth.
-pub fn parse(text: &[u8]) -> Result<Value, UniqueJsonError> {
+pub(crate) fn parse(text: &[u8]) -> Result<Value, UniqueJsonError> {
     let mut json = serde_json::Deserializer::from_slice(text);
     let read = UniqueKeys.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
     read.map_err(|error| match error.is_data() {

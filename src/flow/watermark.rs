@@ -99,7 +99,7 @@ pub struct Watermark {
 }
 
 /// Notes and how many there are of each. There are no more kinds than rules and endpoints that choose.
-pub type EventTally = HashMap<FilteredNote, u64>;
+pub(crate) type EventTally = HashMap<FilteredNote, u64>;
 
 /// An open event, and all that is settled behind it up to the next open one.
 #[derive(Debug)]

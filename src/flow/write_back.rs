@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 /// The prefix of the logical message that stands first in every transaction of a write-back; its
 /// content is the slot. The walhook of that slot raises no event for what follows it.
-pub const MARK: &str = "walhook.write_back";
+pub(crate) const MARK: &str = "walhook.write_back";
 
 /// Stands for an endpoint's name where an event is settled that no endpoint takes.
-pub const NOBODY: &str = "";
+pub(crate) const NOBODY: &str = "";
 
 /// The row that an event came from, as far as its write-back needs it.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -48,7 +48,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// What became of a callback.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum KeepOutcome {
+pub(crate) enum KeepOutcome {
     Kept,
     /// There was a row of it already.
     Repeated,
@@ -58,7 +58,7 @@ pub enum KeepOutcome {
 
 /// A source's tables.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct KeepTables {
+pub(crate) struct KeepTables {
     pub callbacks: TableName,
     pub nonces: TableName,
 }
@@ -71,23 +71,23 @@ struct KeepRequest {
 
 /// Hands callbacks to the task that keeps them. Cheap to clone.
 #[derive(Clone)]
-pub struct CallbackKeeper(mpsc::Sender<KeepRequest>);
+pub(crate) struct CallbackKeeper(mpsc::Sender<KeepRequest>);
 
 /// The task's side.
-pub struct KeeperTask {
+pub(crate) struct KeeperTask {
     requests: mpsc::Receiver<KeepRequest>,
     server: ServerSettings,
 }
 
 /// The keeper, and the task that has to be run for it.
-pub fn open(server: ServerSettings) -> (CallbackKeeper, KeeperTask) {
+pub(crate) fn open(server: ServerSettings) -> (CallbackKeeper, KeeperTask) {
     let (sender, requests) = mpsc::channel(WAITING_MAX);
     (CallbackKeeper(sender), KeeperTask { requests, server })
 }
 
 impl CallbackKeeper {
     /// Returns when the callback is committed; `None` if it could not be kept in time.
-    pub async fn keep(
+    pub(crate) async fn keep(
         &self,
         tables: &KeepTables,
         callback: VerifiedCallback,
@@ -101,7 +101,7 @@ impl CallbackKeeper {
 
 impl KeeperTask {
     /// Runs until `stop`, and until what was waiting then is kept or given up.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let (mut session, mut gathered) = (None, Vec::new());
         let mut tables = BTreeSet::new();
         let mut sweep = tokio::time::interval(SWEEP_EVERY);

@@ -76,7 +76,7 @@ struct ListenerShared {
 }
 
 /// A listener that is open and serves nobody yet.
-pub struct InboundListener {
+pub(crate) struct InboundListener {
     listener: TcpListener,
     acceptor: Option<TlsAcceptor>,
     shared: Arc<ListenerShared>,
@@ -87,7 +87,7 @@ impl InboundListener {
     ///
     /// # Errors
     /// The address is in use, or the certificate or key cannot be used.
-    pub async fn open(
+    pub(crate) async fn open(
         settings: &InboundSettings,
         sources: &[Arc<RunningSource>],
         keeper: CallbackKeeper,
@@ -115,12 +115,12 @@ impl InboundListener {
     ///
     /// # Errors
     /// The system's.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
+    pub(crate) fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
     /// Serves until `stop`, and a moment longer what is being answered then.
-    pub async fn serve(self, stop: CancellationToken) {
+    pub(crate) async fn serve(self, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut tasks = JoinSet::new();
         loop {

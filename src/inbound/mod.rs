@@ -23,13 +23,13 @@
 
 mod caller;
 mod hmac;
-pub mod keeper;
-pub mod listener;
-pub mod refusal;
-pub mod request;
+pub(crate) mod keeper;
+pub(crate) mod listener;
+pub(crate) mod refusal;
+pub(crate) mod request;
 mod request_body;
-pub mod row;
-pub mod source;
-pub mod verified;
-pub mod verify;
-pub mod wecom;
+pub(crate) mod row;
+pub(crate) mod source;
+pub(crate) mod verified;
+pub(crate) mod verify;
+pub(crate) mod wecom;

@@ -7,7 +7,7 @@ use crate::inbound::wecom::xml::XmlError;
 
 /// In the order in which a callback is judged.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum InboundRefusal {
+pub(crate) enum InboundRefusal {
     /// The body is larger than a callback can be.
     Size,
     /// The body broke off, or did not come in time.
@@ -32,7 +32,7 @@ pub enum InboundRefusal {
 }
 
 impl InboundRefusal {
-    pub const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Size,
         Self::Incomplete,
         Self::Address,
@@ -47,7 +47,7 @@ impl InboundRefusal {
     ];
 
     /// One word for metrics and logs.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Size => "size",
             Self::Incomplete => "incomplete",
@@ -64,7 +64,7 @@ impl InboundRefusal {
     }
 
     /// Nobody learns from it which check failed: whoever may not call, and whoever is not believed.
-    pub const fn status(self) -> StatusCode {
+    pub(crate) const fn status(self) -> StatusCode {
         match self {
             Self::Size => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
@@ -81,7 +81,7 @@ impl InboundRefusal {
     }
 
     /// What helps whoever runs walhook; the log says it.
-    pub const fn hint(self) -> &'static str {
+    pub(crate) const fn hint(self) -> &'static str {
         match self {
             Self::Size => "a callback has at most 256 KiB: who sends this?",
             Self::Incomplete => "the body broke off or dripped: a slow network, or an attack",

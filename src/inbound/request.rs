@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 /// What judging a callback needs of its request.
 #[derive(Clone, Debug)]
-pub struct CallbackRequest {
+pub(crate) struct CallbackRequest {
     /// Decoded once; of a name that comes twice, the first.
     pub query: BTreeMap<String, String>,
     pub headers: HeaderMap,
@@ -19,7 +19,7 @@ pub struct CallbackRequest {
 
 impl CallbackRequest {
     /// Reads a query string.
-    pub fn query_of(text: Option<&str>) -> BTreeMap<String, String> {
+    pub(crate) fn query_of(text: Option<&str>) -> BTreeMap<String, String> {
         let mut query = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(text.unwrap_or_default().as_bytes()) {
             query.entry(name.into_owned()).or_insert_with(|| value.into_owned());
@@ -28,7 +28,7 @@ impl CallbackRequest {
     }
 
     /// A header's text.
-    pub fn header(&self, name: &HeaderName) -> Option<&str> {
+    pub(crate) fn header(&self, name: &HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }

@@ -20,7 +20,7 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// A source and its counts. Shared by all connections.
 #[derive(Debug)]
-pub struct RunningSource {
+pub(crate) struct RunningSource {
     pub settings: InboundSource,
     pub tables: KeepTables,
     metrics: InboundMetrics,
@@ -30,7 +30,7 @@ pub struct RunningSource {
 }
 
 impl RunningSource {
-    pub fn new(settings: InboundSource, metrics: InboundMetrics) -> Arc<Self> {
+    pub(crate) fn new(settings: InboundSource, metrics: InboundMetrics) -> Arc<Self> {
         let tables =
             KeepTables { callbacks: settings.table.clone(), nonces: settings.nonces.clone() };
         let (last_received, logged) = (Mutex::default(), Mutex::default());
@@ -38,28 +38,28 @@ impl RunningSource {
     }
 
     /// A callback came in at `now`.
-    pub fn received(&self, now: Timestamp) {
+    pub(crate) fn received(&self, now: Timestamp) {
         self.metrics.received.inc();
         *self.last_received.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
     /// It became a row.
-    pub fn kept(&self) {
+    pub(crate) fn kept(&self) {
         self.metrics.kept.inc();
     }
 
     /// There was a row of it already.
-    pub fn repeated(&self) {
+    pub(crate) fn repeated(&self) {
         self.metrics.repeats.inc();
     }
 
     /// It was answered with success.
-    pub fn answered_within(&self, took: Duration) {
+    pub(crate) fn answered_within(&self, took: Duration) {
         self.metrics.answer.observe(took.as_secs_f64());
     }
 
     /// It was refused: counted always, logged with a limit.
-    pub fn refused(&self, refusal: InboundRefusal) {
+    pub(crate) fn refused(&self, refusal: InboundRefusal) {
         self.metrics.refused(refusal.as_str()).inc();
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let place = InboundRefusal::ALL.iter().position(|one| *one == refusal);
@@ -76,7 +76,7 @@ impl RunningSource {
     }
 
     /// As `GET /api/v1/webhooks/handlers` shows it.
-    pub fn shown(&self) -> Value {
+    pub(crate) fn shown(&self) -> Value {
         let kind = match &self.settings.scheme {
             InboundScheme::Wecom(keys) if keys.is_robot => "wecom-robot",
             InboundScheme::Wecom(_) => "wecom",

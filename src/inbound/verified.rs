@@ -10,7 +10,7 @@ use crate::inbound::row::CallbackRow;
 
 /// A callback that is what it says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct VerifiedCallback {
+pub(crate) struct VerifiedCallback {
     pub row: CallbackRow,
     /// What must not come a second time; `None`: the scheme has no such thing.
     pub nonce: Option<String>,

@@ -25,7 +25,7 @@ use crate::inbound::wecom::xml;
 ///
 /// # Errors
 /// The first reason not to believe it.
-pub fn callback(
+pub(crate) fn callback(
     source: &InboundSource,
     request: &CallbackRequest,
 ) -> Result<VerifiedCallback, InboundRefusal> {
@@ -40,7 +40,10 @@ pub fn callback(
 ///
 /// # Errors
 /// Why the check is not WeCom's; the source may have none.
-pub fn echo(source: &InboundSource, request: &CallbackRequest) -> Result<Vec<u8>, InboundRefusal> {
+pub(crate) fn echo(
+    source: &InboundSource,
+    request: &CallbackRequest,
+) -> Result<Vec<u8>, InboundRefusal> {
     let InboundScheme::Wecom(keys) = &source.scheme else {
         return Err(InboundRefusal::Parameters);
     };

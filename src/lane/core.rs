@@ -21,7 +21,7 @@
 //! is parked, `spill` keeps the order between memory and backlog, `sweep` keeps the backlog's limits,
 //! and `live` changes all of it while it runs.
 
-pub mod breaker;
+pub(crate) mod breaker;
 mod concurrency;
 mod cursor;
 mod delays;
@@ -33,7 +33,7 @@ mod pace;
 mod parking;
 mod retries;
 mod settle;
-pub mod spill;
+pub(crate) mod spill;
 mod split;
 mod sweep;
 

@@ -15,16 +15,16 @@
 //! there is one. They have places of their own, so that a slow ledger still makes the sender wait.
 
 mod capacity;
-pub mod core;
-pub mod error;
-pub mod gauges;
+pub(crate) mod core;
+pub(crate) mod error;
+pub(crate) mod gauges;
 mod in_flight;
-pub mod in_flight_total;
-pub mod overflow_delay;
+pub(crate) mod in_flight_total;
+pub(crate) mod overflow_delay;
 mod semaphore;
-pub mod sender;
-pub mod settings;
-pub mod task;
+pub(crate) mod sender;
+pub(crate) mod settings;
+pub(crate) mod task;
 
 #[cfg(test)]
 mod backlog_tests;

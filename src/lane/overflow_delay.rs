@@ -33,7 +33,7 @@ pub(super) const LATENCY_MAX: Duration = Duration::from_secs(5);
 /// Within which bounds the WAL may wait for endpoints that answer, but slowly. Clones share what they
 /// are told.
 #[derive(Clone, Debug)]
-pub struct WalHold {
+pub(crate) struct WalHold {
     bytes: u64,
     time: Duration,
     retained: Arc<AtomicU64>,
@@ -42,12 +42,12 @@ pub struct WalHold {
 impl WalHold {
     /// `bytes`: what the slot may retain. `time`: how long others have nothing to do for the sake of
     /// one lane, all in all; it gets back a twentieth of the time that passes.
-    pub fn new(bytes: u64, time: Duration) -> Self {
+    pub(crate) fn new(bytes: u64, time: Duration) -> Self {
         Self { bytes, time, retained: Arc::default() }
     }
 
     /// The slot retains so many bytes of WAL.
-    pub fn note_retained(&self, bytes: u64) {
+    pub(crate) fn note_retained(&self, bytes: u64) {
         self.retained.store(bytes, Ordering::Relaxed);
     }
 

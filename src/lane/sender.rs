@@ -70,7 +70,7 @@ pub struct ReplayedDelivery {
 ///
 /// # Errors
 /// [`QueueError::LaneEnded`] if a lane takes no more events: it was stopped, or it failed.
-pub async fn hand_over<'l>(
+pub(crate) async fn hand_over<'l>(
     shares: impl IntoIterator<Item = (&'l LaneSender, Vec<Arc<Event>>)>,
     hold: &WalHold,
     is_any_idle: &(dyn Fn() -> bool + Sync),

@@ -14,7 +14,7 @@ use crate::flow::backfill::BackfillStep;
 
 /// The last chunk of each backfill that is done. Clones share it.
 #[derive(Clone, Debug)]
-pub struct BackfillProgress {
+pub(crate) struct BackfillProgress {
     done: Arc<Mutex<HashMap<BackfillId, u64>>>,
     changed: watch::Sender<()>,
 }
@@ -37,7 +37,7 @@ impl BackfillProgress {
     }
 
     /// Waits until this chunk is done.
-    pub async fn is_done(&self, id: BackfillId, chunk: u64) {
+    pub(crate) async fn is_done(&self, id: BackfillId, chunk: u64) {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
@@ -51,7 +51,7 @@ impl BackfillProgress {
     }
 
     /// Nothing more comes of this backfill.
-    pub fn forget(&self, id: BackfillId) {
+    pub(crate) fn forget(&self, id: BackfillId) {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 }

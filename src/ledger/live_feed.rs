@@ -27,7 +27,7 @@ const KEPT_MAX: usize = 4096;
 
 /// One attempt, as much of it as a line shows.
 #[derive(Clone, Debug)]
-pub struct SeenAttempt {
+pub(crate) struct SeenAttempt {
     /// When its outcome was known.
     pub at: Timestamp,
     pub endpoint: Arc<str>,
@@ -60,11 +60,11 @@ struct FeedShared {
 
 /// Hands attempts to those who watch them. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct AttemptFeed(Arc<FeedShared>);
+pub(crate) struct AttemptFeed(Arc<FeedShared>);
 
 /// Somebody looks on, until this is dropped.
 #[derive(Debug)]
-pub struct FeedWatch {
+pub(crate) struct FeedWatch {
     feed: AttemptFeed,
     next: u64,
 }
@@ -104,7 +104,7 @@ impl AttemptFeed {
     }
 
     /// Looks on from here.
-    pub fn watch(&self) -> FeedWatch {
+    pub(crate) fn watch(&self) -> FeedWatch {
         self.0.watchers.fetch_add(1, Ordering::Relaxed);
         let queue = self.queue();
         let next = queue.first + queue.kept.len() as u64;
@@ -120,7 +120,7 @@ impl AttemptFeed {
 impl FeedWatch {
     /// What came since the last call and `is_meant`, the newest `most` of it, the oldest first; and how
     /// many there were besides.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         most: usize,
         is_meant: impl Fn(&SeenAttempt) -> bool,

@@ -32,23 +32,23 @@
 //! | `write_back` | Writes outcomes back into the source database, beside the flushes and never in their way |
 //! | `writer` | Commits flushes, one after the other, for as long as the state's database takes |
 
-pub mod backfilled;
+pub(crate) mod backfilled;
 mod booking;
 mod live;
-pub mod live_feed;
+pub(crate) mod live_feed;
 mod logged;
-pub mod names;
-pub mod outcome_log;
+pub(crate) mod names;
+pub(crate) mod outcome_log;
 mod pending;
 mod postings;
-pub mod replayed;
+pub(crate) mod replayed;
 mod sightings;
-pub mod standby_copies;
-pub mod state_status;
-pub mod stats;
+pub(crate) mod standby_copies;
+pub(crate) mod state_status;
+pub(crate) mod stats;
 mod tallies;
-pub mod write_back;
-pub mod writer;
+pub(crate) mod write_back;
+pub(crate) mod writer;
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -116,7 +116,7 @@ const IDLE_FLUSH_AFTER: Duration = Duration::from_secs(1);
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 
 /// What the ledger is told at its start.
-pub struct LedgerParts {
+pub(crate) struct LedgerParts {
     pub push_log: PushLogSettings,
     /// Which outcomes have a line of the log.
     pub outcomes: LoggedOutcomes,
@@ -175,7 +175,7 @@ impl EndpointOutage {
 }
 
 /// The owner of the books.
-pub struct Ledger {
+pub(crate) struct Ledger {
     watermark: Watermark,
     fronts: EndpointWatermarks,
     pending: PendingFlush,
@@ -238,7 +238,7 @@ struct FlushEnd {
 
 /// One endpoint's name, URL as it may be shown, and counters.
 #[derive(Debug)]
-pub struct EndpointAccount {
+pub(crate) struct EndpointAccount {
     pub name: Arc<str>,
     pub shown_url: String,
     pub metrics: EndpointMetrics,
@@ -246,7 +246,7 @@ pub struct EndpointAccount {
 
 /// Another edition of the endpoints. The ledger hears of it before the pump does.
 #[derive(Debug)]
-pub struct EndpointsEdit {
+pub(crate) struct EndpointsEdit {
     pub edition: EndpointsVersion,
     pub serving: ServingEndpoints,
     /// Endpoints that are new, or shown in another way.
@@ -260,7 +260,7 @@ pub struct EndpointsEdit {
 impl Ledger {
     /// Takes up the books where the state left them, so that the metrics go on from there; the gauges
     /// of what is parked have to be set. Knows no endpoint by its index before its first [`EndpointsEdit`].
-    pub fn new(metrics: &WalhookMetrics, terms: LedgerParts) -> Self {
+    pub(crate) fn new(metrics: &WalhookMetrics, terms: LedgerParts) -> Self {
         terms.stats.resume(&terms.totals);
         let live = LiveBooks::new(metrics, &terms.shown, terms.books);
         let live = Arc::new(Mutex::new(live));
@@ -309,7 +309,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`StateError::Fenced`], or another error that waiting cannot mend: nothing more is confirmed.
-    pub async fn run(
+    pub(crate) async fn run(
         mut self,
         mut opened: mpsc::Receiver<Vec<PumpReport>>,
         mut reports: mpsc::Receiver<LaneReport>,

@@ -14,7 +14,7 @@ use crate::flow::watermark::EndpointsVersion;
 
 /// Who was there in one edition of the endpoints, and who took what.
 #[derive(Clone, Debug, Default)]
-pub struct ServingEndpoints {
+pub(crate) struct ServingEndpoints {
     pub endpoints: Vec<EndpointIndex>,
     /// Of each event rule: its table, and who takes all of its events.
     pub rules: Vec<(Arc<TableName>, Vec<EndpointIndex>)>,

@@ -74,7 +74,7 @@ fn given_up(endpoint: &str, url: &str, settlement: &Settlement, reason: &DeathRe
 }
 
 /// An event was too old, when it was read or when it was to be sent.
-pub fn expired(endpoint: &str, event_type: &str, id: EventId, facts: &EventFacts) {
+pub(crate) fn expired(endpoint: &str, event_type: &str, id: EventId, facts: &EventFacts) {
     tracing::debug!(
         id = facts.find("id"),
         wallet_code = facts.find("wallet_code"),

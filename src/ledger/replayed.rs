@@ -15,7 +15,7 @@ use crate::flow::settlement::ReplayId;
 
 /// How a replay ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ReplayEnd {
+pub(crate) enum ReplayEnd {
     Delivered,
     /// It was too old to be sent.
     Expired,
@@ -25,7 +25,7 @@ pub enum ReplayEnd {
 
 /// The ends that nobody has taken yet: no more than there are replays in memory. Clones share them.
 #[derive(Clone, Debug)]
-pub struct ReplayProgress {
+pub(crate) struct ReplayProgress {
     ended: Arc<Mutex<HashMap<ReplayId, ReplayEnd>>>,
     changed: watch::Sender<()>,
 }
@@ -45,12 +45,12 @@ impl ReplayProgress {
     }
 
     /// Changes whenever more have ended.
-    pub fn watch(&self) -> watch::Receiver<()> {
+    pub(crate) fn watch(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
     /// How this one ended, if it has; it is forgotten here.
-    pub fn take(&self, id: ReplayId) -> Option<ReplayEnd> {
+    pub(crate) fn take(&self, id: ReplayId) -> Option<ReplayEnd> {
         self.lock().remove(&id)
     }
 

@@ -17,17 +17,17 @@ use crate::flow::lsn::Lsn;
 
 /// How far a stream has been heard.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct HeardStream {
+pub(crate) struct HeardStream {
     /// Another number for each connection.
     pub connection: u64,
     pub received: Lsn,
 }
 
 /// Tells how far the stream has been heard at this moment.
-pub type StreamListener = Arc<dyn Fn() -> HeardStream + Send + Sync>;
+pub(crate) type StreamListener = Arc<dyn Fn() -> HeardStream + Send + Sync>;
 
 /// Flushes, and how far the WAL was written after each.
-pub struct StandbyCopies {
+pub(crate) struct StandbyCopies {
     listener: StreamListener,
     /// The connection during which all of `written` was.
     connection: u64,
@@ -38,7 +38,7 @@ pub struct StandbyCopies {
 
 impl StandbyCopies {
     /// The state says that `stored` was confirmed, and was read when the WAL ended at `end`.
-    pub fn new(listener: StreamListener, end: Lsn, stored: Lsn) -> Self {
+    pub(crate) fn new(listener: StreamListener, end: Lsn, stored: Lsn) -> Self {
         let connection = listener().connection;
         Self { listener, connection, written: VecDeque::from([(end, stored)]), copied: Lsn::ZERO }
     }

@@ -21,7 +21,7 @@ const FLUSH_LATE: Duration = Duration::from_secs(5);
 
 /// Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct StateStatus(Arc<Mutex<StateView>>);
+pub(crate) struct StateStatus(Arc<Mutex<StateView>>);
 
 #[derive(Debug, Default)]
 struct StateView {
@@ -51,13 +51,13 @@ impl StateStatus {
     }
 
     /// What became of a question; `silent` says why there was no answer.
-    pub fn asked(&self, silent: Option<String>) {
+    pub(crate) fn asked(&self, silent: Option<String>) {
         self.locked().silent = silent;
     }
 
     /// # Errors
     /// Why the state cannot be written at the moment.
-    pub fn readiness(&self, now: Instant) -> Result<(), String> {
+    pub(crate) fn readiness(&self, now: Instant) -> Result<(), String> {
         let view = self.locked();
         let late = view.begun.map(|begun| now.saturating_duration_since(begun));
         let late = late.filter(|late| *late >= FLUSH_LATE).map(|late| {

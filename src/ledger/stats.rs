@@ -15,7 +15,7 @@ const NEVER: i64 = 0;
 
 /// Counted per event and endpoint once the outcome is final: since the slot began.
 #[derive(Debug, Default)]
-pub struct PushStats {
+pub(crate) struct PushStats {
     succeeded: AtomicU64,
     failed: AtomicU64,
     /// Those of `succeeded` whose response time is known.
@@ -28,7 +28,7 @@ pub struct PushStats {
 
 /// The counters at one moment, with the field names of contract 1.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct StatsView {
+pub(crate) struct StatsView {
     pub total_pushed: u64,
     pub success_count: u64,
     pub failure_count: u64,
@@ -40,7 +40,7 @@ pub struct StatsView {
 
 impl PushStats {
     /// Goes on from what the state holds.
-    pub fn resume(&self, totals: &PushTotals) {
+    pub(crate) fn resume(&self, totals: &PushTotals) {
         for (counter, total) in [
             (&self.succeeded, totals.succeeded),
             (&self.failed, totals.failed),
@@ -54,7 +54,7 @@ impl PushStats {
     }
 
     /// A push was taken; `took` is its response time.
-    pub fn succeeded(&self, took: Duration, now: Timestamp) {
+    pub(crate) fn succeeded(&self, took: Duration, now: Timestamp) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.response_micros.fetch_add(micros, Ordering::Relaxed);
         self.succeeded.fetch_add(1, Ordering::Relaxed);
@@ -63,7 +63,7 @@ impl PushStats {
     }
 
     /// A push was given up.
-    pub fn failed(&self, now: Timestamp) {
+    pub(crate) fn failed(&self, now: Timestamp) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         self.last_push_seconds.store(now.seconds(), Ordering::Relaxed);
     }
@@ -74,7 +74,7 @@ impl PushStats {
     }
 
     /// When the last commit that was seen was made; `None` before the first.
-    pub fn last_commit(&self) -> Option<Timestamp> {
+    pub(crate) fn last_commit(&self) -> Option<Timestamp> {
         match self.last_commit_micros.load(Ordering::Relaxed) {
             NEVER => None,
             micros => Some(Timestamp::from_micros(micros)),
@@ -88,14 +88,14 @@ impl PushStats {
     }
 
     /// How long the oldest event that is still open has been committed; zero if there is none.
-    pub fn lag(&self, now: Timestamp) -> Duration {
+    pub(crate) fn lag(&self, now: Timestamp) -> Duration {
         match self.oldest_open_micros.load(Ordering::Relaxed) {
             NEVER => Duration::ZERO,
             micros => now.since(Timestamp::from_micros(micros)),
         }
     }
 
-    pub fn view(&self) -> StatsView {
+    pub(crate) fn view(&self) -> StatsView {
         let success_count = self.succeeded.load(Ordering::Relaxed);
         let failure_count = self.failed.load(Ordering::Relaxed);
         let (micros, timed) =

@@ -73,14 +73,14 @@ const LAST_MAX: Duration = Duration::from_millis(500);
 
 /// One event rule with a write-back.
 #[derive(Clone, Debug)]
-pub struct WriteBackRule {
+pub(crate) struct WriteBackRule {
     pub event_type: Arc<str>,
     pub table: TableName,
     pub terms: WriteBackSettings,
 }
 
 /// What is told when the task is made.
-pub struct WriteBackTerms {
+pub(crate) struct WriteBackTerms {
     pub slot: String,
     pub source: ServerSettings,
     pub state: ServerSettings,
@@ -90,11 +90,11 @@ pub struct WriteBackTerms {
 
 /// How write-backs fare, for the HTTP surface. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct WriteBackStatus(Arc<Mutex<WriteBackView>>);
+pub(crate) struct WriteBackStatus(Arc<Mutex<WriteBackView>>);
 
 /// See [`WriteBackStatus`].
 #[derive(Clone, Debug, Default)]
-pub struct WriteBackView {
+pub(crate) struct WriteBackView {
     /// Write-backs whose last try failed.
     pub failing: u64,
     /// Why the last one that failed did; `None` once nothing fails.
@@ -104,7 +104,7 @@ pub struct WriteBackView {
 }
 
 impl WriteBackStatus {
-    pub fn view(&self) -> WriteBackView {
+    pub(crate) fn view(&self) -> WriteBackView {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -114,7 +114,7 @@ impl WriteBackStatus {
 }
 
 /// The task that writes outcomes into the rows of events.
-pub struct WriteBackRunner {
+pub(crate) struct WriteBackRunner {
     slot: String,
     /// `None` where the state is in the source database: one session does for both.
     source: Option<ServerSettings>,
@@ -158,7 +158,7 @@ enum WriteBackRound {
 }
 
 impl WriteBackRunner {
-    pub fn new(terms: WriteBackTerms, metrics: &WalhookMetrics) -> Self {
+    pub(crate) fn new(terms: WriteBackTerms, metrics: &WalhookMetrics) -> Self {
         let apart = terms.source.params != terms.state.params;
         let rule = |rule: WriteBackRule| {
             let metrics = metrics.write_backs(&rule.event_type);
@@ -180,7 +180,7 @@ impl WriteBackRunner {
 
     /// Writes what is due whenever `wake` says that something may be, and when a retry is. Ends
     /// with the sender of `wake`, after a last round.
-    pub async fn run(mut self, mut wake: watch::Receiver<()>) {
+    pub(crate) async fn run(mut self, mut wake: watch::Receiver<()>) {
         let mut backoff = Backoff::new(RETRY_FIRST, CONNECT_CAP);
         loop {
             let wait = match self.rounds().await {

@@ -38,7 +38,7 @@ const RETRY_CAP: Duration = Duration::from_secs(2);
 const ANSWER_CAP: Duration = Duration::from_secs(240);
 
 /// The right to write, and a session to do it with.
-pub struct StateWriter {
+pub(crate) struct StateWriter {
     server: ServerSettings,
     session: Option<SqlSession>,
     /// The server's process for the session, or for the one that was lost.
@@ -54,7 +54,7 @@ pub struct StateWriter {
 }
 
 impl StateWriter {
-    pub fn new(
+    pub(crate) fn new(
         server: ServerSettings,
         session: SqlSession,
         holding: StateOwnership,
@@ -158,7 +158,7 @@ impl StateWriter {
     }
 
     /// The slot that is written for, and the epoch.
-    pub fn holding(&self) -> &StateOwnership {
+    pub(crate) fn holding(&self) -> &StateOwnership {
         &self.holding
     }
 

@@ -22,7 +22,7 @@ use crate::store::slot_owner::SlotOwner;
 
 /// What an operator has agreed to beforehand.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct StartConsent {
+pub(crate) struct StartConsent {
     /// `--accept-gap`: to go on where changes are lost.
     pub gap: bool,
     /// `--take-slot`: to read a slot that was read for other tables.

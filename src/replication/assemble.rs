@@ -48,10 +48,10 @@ use crate::replication::types::TypeAnswers;
 use crate::replication::types::TypeQuestions;
 
 /// The prefix of the logical messages that carry a transaction's metadata.
-pub const METADATA_PREFIX: &[u8] = b"walhook";
+pub(crate) const METADATA_PREFIX: &[u8] = b"walhook";
 
 /// The prefix of those that say to which trace the transaction belongs.
-pub const TRACE_PREFIX: &[u8] = b"walhook.traceparent";
+pub(crate) const TRACE_PREFIX: &[u8] = b"walhook.traceparent";
 
 /// Messages that are sound one by one but do not follow from each other.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]

@@ -9,9 +9,9 @@
 //! for exactly the wanted tables, and after it the slot: a slot cannot be read where it stands
 //! before its publication. It drops nothing. Where it lacks the privilege, the fix is the exact SQL.
 
-pub mod facts;
-pub mod judge;
-pub mod wanted;
+pub(crate) mod facts;
+pub(crate) mod judge;
+pub(crate) mod wanted;
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -116,7 +116,7 @@ pub async fn inspect(client: &Client, wanted: &WantedObjects) -> Result<CheckRep
 ///
 /// # Errors
 /// That the server could not be asked.
-pub async fn look(
+pub(crate) async fn look(
     client: &Client,
     wanted: &WantedObjects,
 ) -> Result<(CheckReport, Option<CatalogFacts>), StoreError> {
@@ -134,7 +134,7 @@ pub async fn look(
 ///
 /// # Errors
 /// [`SourceError::NotSetUp`] with everything that is missing, also what [`prepare`] would make.
-pub async fn require(client: &Client, wanted: &WantedObjects) -> Result<(), SourceError> {
+pub(crate) async fn require(client: &Client, wanted: &WantedObjects) -> Result<(), SourceError> {
     let report = inspect(client, wanted).await?;
     let mut problems = report.problems();
     let publication = || wanted.publication.clone();

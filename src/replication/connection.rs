@@ -47,7 +47,7 @@ const START_MAX: Duration = Duration::from_secs(30);
 
 /// Whose slot it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SlotUse {
+pub(crate) enum SlotUse {
     /// The configured one, which stays: nothing committed while we are away is lost.
     Lasting,
     /// One for this connection alone, for looking on.
@@ -56,7 +56,7 @@ pub enum SlotUse {
 
 /// What a source needs to know and whom it tells.
 #[derive(Clone, Debug)]
-pub struct SourceTerms {
+pub(crate) struct SourceTerms {
     pub settings: PostgresSettings,
     pub slot_use: SlotUse,
     /// The slot whose write-backs raise nothing; not the one to read from, when looking on.
@@ -84,7 +84,7 @@ pub struct SourceTerms {
 
 /// The right to the slot beyond one connection.
 #[derive(Clone, Debug)]
-pub struct SlotClaim {
+pub(crate) struct SlotClaim {
     /// Where the state is.
     pub state: ServerSettings,
     /// Of [`crate::store::ownership::StateOwnership`]: another walhook that has taken the slot has raised it.

@@ -1,8 +1,8 @@
 //! What `walhook` exits with when its source stops.
 
 /// What `walhook` exits with when PostgreSQL refuses or is not set up.
-pub const EXIT_NOT_SET_UP: u8 = 3;
+pub(crate) const EXIT_NOT_SET_UP: u8 = 3;
 /// What `walhook` exits with when changes are lost.
-pub const EXIT_SLOT_LOST: u8 = 4;
+pub(crate) const EXIT_SLOT_LOST: u8 = 4;
 /// Everything else.
-pub const EXIT_FAILED: u8 = 1;
+pub(crate) const EXIT_FAILED: u8 = 1;

@@ -28,7 +28,7 @@ use crate::store::progress::StoredProgress;
 
 /// What is true of the server.
 #[derive(Clone, Debug)]
-pub struct SeenPosition<'a> {
+pub(crate) struct SeenPosition<'a> {
     pub identity: &'a SystemIdentity,
     /// Up to here the WAL is safe on the server's disk.
     pub wal_end: Lsn,
@@ -52,7 +52,7 @@ pub struct SeenPosition<'a> {
 ///
 /// # Errors
 /// The server cannot be asked.
-pub async fn survey(
+pub(crate) async fn survey(
     client: &Client,
     settings: &PostgresSettings,
     identity: &SystemIdentity,
@@ -95,14 +95,14 @@ pub async fn survey(
 ///
 /// # Errors
 /// The server cannot be asked.
-pub async fn publication(client: &Client, name: &str) -> Result<Option<u32>, StoreError> {
+pub(crate) async fn publication(client: &Client, name: &str) -> Result<Option<u32>, StoreError> {
     let question = "SELECT oid FROM pg_catalog.pg_publication WHERE pubname = $1";
     let row = client.query_opt(question, &[&name]).await?;
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
 /// Pure; see [`survey`].
-pub fn judge(
+pub(crate) fn judge(
     settings: &PostgresSettings,
     progress: &StoredProgress,
     seen: &SeenPosition<'_>,

@@ -52,7 +52,7 @@ const SETTINGS: [(&str, ManagedService); 6] = [
 ];
 
 /// Which service's marks there are: `$1` roles, `$2` settings.
-pub const QUESTION: &str = "
+pub(crate) const QUESTION: &str = "
     SELECT ARRAY(SELECT DISTINCT mark FROM unnest($1::text[]) m (mark)
                    JOIN pg_catalog.pg_roles r
                      ON r.rolname = mark OR mark LIKE '%\\_' AND starts_with(r.rolname, mark)),

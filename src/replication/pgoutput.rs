@@ -73,7 +73,7 @@ pub enum PgOutput {
 }
 
 /// A row: its fields' places in the message that it came with.
-pub type FieldRanges = Box<[ColumnField]>;
+pub(crate) type FieldRanges = Box<[ColumnField]>;
 
 /// The old row of an update or delete.
 #[derive(Clone, Debug, Eq, PartialEq)]

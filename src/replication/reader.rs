@@ -38,56 +38,68 @@ pub enum DecodeError {
 
 /// Reads a message from front to back. Names in errors (`field`) are the manual's words.
 #[derive(Clone, Debug)]
-pub struct MessageReader<'a> {
+pub(crate) struct MessageReader<'a> {
     message: &'a [u8],
     at: usize,
 }
 
 impl<'a> MessageReader<'a> {
-    pub fn new(message: &'a [u8]) -> Self {
+    pub(crate) fn new(message: &'a [u8]) -> Self {
         Self { message, at: 0 }
     }
 
     /// How many bytes have not been read.
-    pub fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.message.len() - self.at
     }
 
     /// # Errors
     /// [`DecodeError::CutOff`], as for every read below.
-    pub fn u8(&mut self, field: &'static str) -> Result<u8, DecodeError> {
+    pub(crate) fn u8(&mut self, field: &'static str) -> Result<u8, DecodeError> {
         let [byte] = self.array(field)?;
         Ok(byte)
     }
 
-    pub fn u32(&mut self, field: &'static str) -> Result<u32, DecodeError> {
+    pub(crate) fn u32(&mut self, field: &'static str) -> Result<u32, DecodeError> {
         self.array(field).map(u32::from_be_bytes)
     }
 
-    pub fn lsn(&mut self, field: &'static str) -> Result<Lsn, DecodeError> {
+    pub(crate) fn lsn(&mut self, field: &'static str) -> Result<Lsn, DecodeError> {
         self.array(field).map(u64::from_be_bytes).map(Lsn::from_raw)
     }
 
     /// Microseconds since 2000-01-01.
-    pub fn time(&mut self, field: &'static str) -> Result<Timestamp, DecodeError> {
+    pub(crate) fn time(&mut self, field: &'static str) -> Result<Timestamp, DecodeError> {
         self.array(field).map(i64::from_be_bytes).map(Timestamp::from_postgres)
     }
 
     /// A 16-bit count of things of which each takes at least `each` bytes. A count that the rest
     /// of the message cannot hold is refused before memory is set aside for it.
-    pub fn count16(&mut self, field: &'static str, each: usize) -> Result<usize, DecodeError> {
+    pub(crate) fn count16(
+        &mut self,
+        field: &'static str,
+        each: usize,
+    ) -> Result<usize, DecodeError> {
         let given = self.array(field).map(i16::from_be_bytes)?;
         self.plausible(field, i32::from(given), each)
     }
 
     /// The same with 32 bits.
-    pub fn count32(&mut self, field: &'static str, each: usize) -> Result<usize, DecodeError> {
+    pub(crate) fn count32(
+        &mut self,
+        field: &'static str,
+        each: usize,
+    ) -> Result<usize, DecodeError> {
         let given = self.array(field).map(i32::from_be_bytes)?;
         self.plausible(field, given, each)
     }
 
     /// The place of the next `len` bytes.
-    pub fn range(&mut self, field: &'static str, len: usize) -> Result<Range<usize>, DecodeError> {
+    pub(crate) fn range(
+        &mut self,
+        field: &'static str,
+        len: usize,
+    ) -> Result<Range<usize>, DecodeError> {
         if len > self.left() {
             return Err(DecodeError::CutOff { field });
         }
@@ -97,7 +109,7 @@ impl<'a> MessageReader<'a> {
     }
 
     /// The place of a text that ends with a zero byte, without that byte.
-    pub fn text(&mut self, field: &'static str) -> Result<Range<usize>, DecodeError> {
+    pub(crate) fn text(&mut self, field: &'static str) -> Result<Range<usize>, DecodeError> {
         let rest = self.message.get(self.at..).unwrap_or_default();
         let len = memchr::memchr(0, rest).ok_or(DecodeError::Unterminated { field })?;
         let range = self.at..self.at + len;
@@ -106,7 +118,7 @@ impl<'a> MessageReader<'a> {
     }
 
     /// A name. Bytes that are not UTF-8, which only a SQL_ASCII database can send, become U+FFFD.
-    pub fn name(&mut self, field: &'static str) -> Result<String, DecodeError> {
+    pub(crate) fn name(&mut self, field: &'static str) -> Result<String, DecodeError> {
         let range = self.text(field)?;
         let bytes = self.message.get(range).unwrap_or_default();
         Ok(String::from_utf8_lossy(bytes).into_owned())
@@ -116,7 +128,7 @@ impl<'a> MessageReader<'a> {
     ///
     /// # Errors
     /// Bytes left over mean that some field was misread.
-    pub fn finish(self) -> Result<(), DecodeError> {
+    pub(crate) fn finish(self) -> Result<(), DecodeError> {
         match self.left() {
             0 => Ok(()),
             bytes => Err(DecodeError::LeftOver { bytes }),

@@ -45,7 +45,7 @@ const COLUMNS: &str = "
 
 /// What there was to read.
 #[derive(Debug)]
-pub enum RowSample {
+pub(crate) enum RowSample {
     /// The relation's identity is the whole row.
     Rows { relation: Arc<Relation>, rows: Vec<RowTuple> },
     /// Nothing can be said, for this reason.
@@ -54,7 +54,7 @@ pub enum RowSample {
 
 /// Which rows are wanted.
 #[derive(Clone, Copy, Debug)]
-pub enum SampleSource<'a> {
+pub(crate) enum SampleSource<'a> {
     /// Up to so many, whichever PostgreSQL finds first.
     First(usize),
     /// Those with this value, as text, in the first column of the primary key.
@@ -67,7 +67,7 @@ pub enum SampleSource<'a> {
 ///
 /// # Errors
 /// The catalog could not be read. That the table could not is no error.
-pub async fn read(
+pub(crate) async fn read(
     client: &Client,
     table: &TableName,
     rows_max: usize,
@@ -80,7 +80,7 @@ pub async fn read(
 /// # Errors
 /// The catalog could not be read. That the table could not, or a value is none of its column's type, is
 /// no error.
-pub async fn read_from(
+pub(crate) async fn read_from(
     client: &Client,
     table: &TableName,
     source: SampleSource<'_>,
@@ -115,7 +115,10 @@ pub async fn read_from(
 ///
 /// # Errors
 /// The catalog could not be read.
-pub async fn described(client: &Client, table: &TableName) -> Result<Option<Relation>, StoreError> {
+pub(crate) async fn described(
+    client: &Client,
+    table: &TableName,
+) -> Result<Option<Relation>, StoreError> {
     let Some(found) = client.query_opt(TABLE, &[&table.schema, &table.name]).await? else {
         return Ok(None);
     };
@@ -183,7 +186,7 @@ async fn relation(client: &Client, table: &TableName, oid: u32) -> Result<Relati
 }
 
 /// A row that might be there, with a value for each column that is not made of others.
-pub fn made_up(relation: &Relation) -> Option<RowTuple> {
+pub(crate) fn made_up(relation: &Relation) -> Option<RowTuple> {
     let mut raw = Vec::new();
     let fields: Vec<ColumnField> = relation
         .columns

@@ -76,7 +76,7 @@ impl SchemaFault {
 }
 
 /// A new publication for walhook's tables alone, as a way out.
-pub fn own_publication(publication: &str) -> String {
+pub(crate) fn own_publication(publication: &str) -> String {
     let name = identifier(publication);
     format!(
         "name another one than {name} in [postgres] publication: walhook makes it, for its tables alone"

@@ -36,7 +36,7 @@ pub struct SlotStream {
 }
 
 /// A query with [`SlotStream::from_row`]'s columns, for the simple query protocol.
-pub fn query(slot: &str) -> String {
+pub(crate) fn query(slot: &str) -> String {
     // `to_jsonb(s) ->>` reads columns that only newer versions have.
     format!(
         "SELECT s.plugin, s.database, s.database = current_database(), s.active_pid, \

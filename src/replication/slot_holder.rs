@@ -8,7 +8,7 @@ use crate::store::error::StoreError;
 
 /// The session that streams from a slot.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct SlotHolderSession {
+pub(crate) struct SlotHolderSession {
     /// Its server process.
     pub pid: i32,
     /// What it calls itself; `walhook` unless its connection URL says otherwise.
@@ -23,7 +23,7 @@ pub struct SlotHolderSession {
 ///
 /// # Errors
 /// The server cannot be asked.
-pub async fn server_pid(client: &Client, slot: &str) -> Result<Option<i32>, StoreError> {
+pub(crate) async fn server_pid(client: &Client, slot: &str) -> Result<Option<i32>, StoreError> {
     let question = format!(
         "SELECT active_pid FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
         quote::literal(slot)
@@ -39,7 +39,10 @@ pub async fn server_pid(client: &Client, slot: &str) -> Result<Option<i32>, Stor
 ///
 /// # Errors
 /// The server cannot be asked.
-pub async fn look(client: &Client, slot: &str) -> Result<Option<SlotHolderSession>, StoreError> {
+pub(crate) async fn look(
+    client: &Client,
+    slot: &str,
+) -> Result<Option<SlotHolderSession>, StoreError> {
     // `pg_stat_activity` shows other roles' names to everybody, and the rest of it only to some.
     let question = format!(
         "SELECT s.active_pid, a.application_name, host(a.client_addr), \
@@ -68,7 +71,7 @@ const STANDS_BY: i32 = 0x7761_6c68;
 ///
 /// # Errors
 /// The server cannot be asked.
-pub async fn stand_by(client: &Client, slot: &str) -> Result<(), StoreError> {
+pub(crate) async fn stand_by(client: &Client, slot: &str) -> Result<(), StoreError> {
     let slot = quote::literal(slot);
     let lock = format!(
         "SELECT pg_catalog.pg_try_advisory_lock_shared({STANDS_BY}, pg_catalog.hashtext({slot}))"
@@ -81,7 +84,10 @@ pub async fn stand_by(client: &Client, slot: &str) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// The server cannot be asked.
-pub async fn standbys(client: &Client, slot: &str) -> Result<Vec<SlotHolderSession>, StoreError> {
+pub(crate) async fn standbys(
+    client: &Client,
+    slot: &str,
+) -> Result<Vec<SlotHolderSession>, StoreError> {
     let question = format!(
         "SELECT l.pid, a.application_name, host(a.client_addr), \
          to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') \

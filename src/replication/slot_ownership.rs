@@ -29,7 +29,7 @@ const LEASE_MAX: Duration = Duration::from_secs(10);
 
 /// Clones are one.
 #[derive(Clone, Debug)]
-pub struct SlotOwnership {
+pub(crate) struct SlotOwnership {
     shared: Arc<OwnershipShared>,
 }
 
@@ -45,30 +45,30 @@ struct OwnershipShared {
 impl SlotOwnership {
     /// The server frees the slot no sooner than `wal_sender_timeout` after the last feedback, which
     /// goes out at least every third of that: half of it leaves room for a late one.
-    pub fn new(wal_sender_timeout: Duration) -> Self {
+    pub(crate) fn new(wal_sender_timeout: Duration) -> Self {
         let lease = (wal_sender_timeout / 2).min(LEASE_MAX);
         let shared =
             OwnershipShared { lease, until: AtomicU64::new(0), server_pid: Mutex::new(None) };
         Self { shared: Arc::new(shared) }
     }
 
-    pub fn lease(&self) -> Duration {
+    pub(crate) fn lease(&self) -> Duration {
         self.shared.lease
     }
 
     /// Whether requests may be made at this moment.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         micros(since_boot()) < self.shared.until.load(Ordering::Relaxed)
     }
 
     /// [`Self::is_open`] as a function.
-    pub fn may_send(&self) -> Arc<dyn Fn() -> bool + Send + Sync> {
+    pub(crate) fn may_send(&self) -> Arc<dyn Fn() -> bool + Send + Sync> {
         let hold = self.clone();
         Arc::new(move || hold.is_open())
     }
 
     /// The server's process for our stream; `None` while there is none.
-    pub fn server_pid(&self) -> Option<i32> {
+    pub(crate) fn server_pid(&self) -> Option<i32> {
         *self.locked()
     }
 
@@ -81,7 +81,7 @@ impl SlotOwnership {
 
     /// The server says that this process of it has the slot, in answer to a question of `asked`.
     /// Returns whether that is our stream's.
-    pub fn proven(&self, server_pid: i32, asked: Duration) -> bool {
+    pub(crate) fn proven(&self, server_pid: i32, asked: Duration) -> bool {
         let ours = self.locked();
         if *ours != Some(server_pid) {
             return false;
@@ -91,7 +91,7 @@ impl SlotOwnership {
     }
 
     /// The stream has ended: anybody may have the slot.
-    pub fn lost(&self) {
+    pub(crate) fn lost(&self) {
         let mut ours = self.locked();
         *ours = None;
         self.shared.until.store(0, Ordering::Relaxed);

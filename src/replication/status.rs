@@ -19,7 +19,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(35);
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct StatusHandle {
+pub(crate) struct StatusHandle {
     shared: Arc<StatusShared>,
 }
 
@@ -64,7 +64,7 @@ enum ConnectionState {
 
 /// Who streams from the slot.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
-pub struct SlotHolder {
+pub(crate) struct SlotHolder {
     /// Whether it is this process.
     #[serde(rename = "self")]
     pub is_self: bool,
@@ -81,7 +81,7 @@ pub struct SlotHolder {
 
 /// The server at the other end.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct ServerView {
+pub(crate) struct ServerView {
     /// Such as `15.18`.
     pub version: String,
     /// Database system identifier.
@@ -93,7 +93,7 @@ pub struct ServerView {
 
 /// The slot as the server sees it.
 #[derive(Clone, Debug, Serialize)]
-pub struct WalView {
+pub(crate) struct WalView {
     /// The end of the server's WAL.
     pub current: String,
     /// Bytes from the confirmed position to the end.
@@ -108,7 +108,7 @@ pub struct WalView {
 
 /// A copy of the status at one moment.
 #[derive(Clone, Debug, Serialize)]
-pub struct StatusView {
+pub(crate) struct StatusView {
     /// `starting`, `standby`, `streaming`, `degraded` (streaming, and some events are not raised or
     /// lack values), `blocked` (PostgreSQL holds changes back until a standby has them), `waiting` or
     /// `stopping`.
@@ -161,7 +161,7 @@ impl StatusHandle {
         change(&mut self.shared.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub fn streaming(&self, server: ServerView) {
+    pub(crate) fn streaming(&self, server: ServerView) {
         // Before anything is heard of it.
         self.shared.connections.fetch_add(1, Ordering::Release);
         self.change(|state| {
@@ -176,19 +176,19 @@ impl StatusHandle {
     }
 
     /// All of walhook runs: endpoints, books and calls are there.
-    pub fn begun(&self) {
+    pub(crate) fn begun(&self) {
         self.change(|state| state.begun = true);
     }
 
     /// walhook stops; the first `reason` is said until the end, and holds no secret.
-    pub fn ending(&self, reason: String) {
+    pub(crate) fn ending(&self, reason: String) {
         self.change(|state| {
             state.ending.get_or_insert(reason);
         });
     }
 
     /// PostgreSQL holds changes back for a standby, or does not any more (`None`). Whether that is news.
-    pub fn blocked(&self, reason: Option<String>) -> bool {
+    pub(crate) fn blocked(&self, reason: Option<String>) -> bool {
         let mut is_news = false;
         self.change(|state| {
             is_news = state.blocked.is_some() != reason.is_some();
@@ -198,50 +198,50 @@ impl StatusHandle {
     }
 
     /// Changes are taken in another way than usual; `None`: as usual.
-    pub fn mode(&self, mode: Option<String>) {
+    pub(crate) fn mode(&self, mode: Option<String>) {
         self.change(|state| state.mode = mode);
     }
 
     /// The connection is lost; `reason` is the error's chain and holds no secret.
-    pub fn waiting(&self, reason: String) {
+    pub(crate) fn waiting(&self, reason: String) {
         self.change(|state| state.connection = ConnectionState::Waiting(reason));
     }
 
     /// Another walhook has the slot; `reason` names it.
-    pub fn standby(&self, reason: String) {
+    pub(crate) fn standby(&self, reason: String) {
         self.change(|state| state.connection = ConnectionState::Standby(reason));
     }
 
-    pub fn holder(&self, holder: Option<SlotHolder>) {
+    pub(crate) fn holder(&self, holder: Option<SlotHolder>) {
         self.change(|state| state.holder = holder);
     }
 
     /// What tables and publication lack for the configuration; nothing if all is well.
-    pub fn problems(&self, problems: Vec<String>) {
+    pub(crate) fn problems(&self, problems: Vec<String>) {
         self.change(|state| state.problems = problems);
     }
 
     /// Something arrived and was taken.
-    pub fn moved(&self, received: Lsn) {
+    pub(crate) fn moved(&self, received: Lsn) {
         self.shared.received.fetch_max(received.raw(), Ordering::Relaxed);
         self.change(|state| state.moved = Instant::now());
     }
 
     /// The number of the stream's connection, and how far the stream has been heard.
-    pub fn heard(&self) -> (u64, Lsn) {
+    pub(crate) fn heard(&self) -> (u64, Lsn) {
         let connection = self.shared.connections.load(Ordering::Acquire);
         (connection, Lsn::from_raw(self.shared.received.load(Ordering::Relaxed)))
     }
 
-    pub fn confirmed(&self, confirmed: Lsn) {
+    pub(crate) fn confirmed(&self, confirmed: Lsn) {
         self.shared.confirmed.fetch_max(confirmed.raw(), Ordering::Relaxed);
     }
 
-    pub fn wal(&self, wal: WalView) {
+    pub(crate) fn wal(&self, wal: WalView) {
         self.change(|state| state.wal = Some(wal));
     }
 
-    pub fn is_streaming(&self) -> bool {
+    pub(crate) fn is_streaming(&self) -> bool {
         let mut streaming = false;
         self.change(|state| streaming = matches!(state.connection, ConnectionState::Streaming));
         streaming
@@ -249,7 +249,7 @@ impl StatusHandle {
 
     /// Whether this one stands by for another walhook that has the slot. One that is kept from a slot that
     /// nobody has is no standby for anybody.
-    pub fn is_standby(&self) -> bool {
+    pub(crate) fn is_standby(&self) -> bool {
         let mut standby = false;
         self.change(|state| {
             let waits = matches!(state.connection, ConnectionState::Standby(_));
@@ -261,7 +261,7 @@ impl StatusHandle {
 
     /// # Errors
     /// Why changes do not flow at the moment.
-    pub fn readiness(&self, now: Instant) -> Result<(), String> {
+    pub(crate) fn readiness(&self, now: Instant) -> Result<(), String> {
         let mut answer = Ok(());
         self.change(|state| {
             if let Some(reason) = &state.ending {
@@ -297,7 +297,7 @@ impl StatusHandle {
         answer
     }
 
-    pub fn view(&self) -> StatusView {
+    pub(crate) fn view(&self) -> StatusView {
         let lsn = |raw: &AtomicU64| Lsn::from_raw(raw.load(Ordering::Relaxed)).to_string();
         let mut view = StatusView {
             state: "starting",

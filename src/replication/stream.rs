@@ -54,7 +54,7 @@ const HELD_PAUSE: Duration = Duration::from_millis(50);
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
 
 /// Reads the changes of one slot, and connects again when the connection is lost.
-pub struct ReplicationSource {
+pub(crate) struct ReplicationSource {
     terms: SourceTerms,
     identity: SystemIdentity,
     /// Without one nobody else is looked for.
@@ -73,7 +73,7 @@ impl ReplicationSource {
     /// # Errors
     /// Whatever stands in the way, also if waiting might help: whoever starts walhook wants to
     /// know. Only for what the process before it may hold there is a wait of 3 s.
-    pub async fn open(terms: SourceTerms) -> Result<Self, SourceError> {
+    pub(crate) async fn open(terms: SourceTerms) -> Result<Self, SourceError> {
         let (stream, identity) = connect_when_free(&terms).await?;
         stream.grant(&terms.hold);
         Ok(Self {
@@ -88,17 +88,17 @@ impl ReplicationSource {
     }
 
     /// From here on, a connection that is made anew has to find the slot still ours.
-    pub fn claim(&mut self, claim: SlotClaim) {
+    pub(crate) fn claim(&mut self, claim: SlotClaim) {
         self.claim = Some(claim);
     }
 
     /// Who the server was when we first connected; it is the same one still.
-    pub fn identity(&self) -> &SystemIdentity {
+    pub(crate) fn identity(&self) -> &SystemIdentity {
         &self.identity
     }
 
     /// Whether more is on its way already, as far as the stream itself tells.
-    pub fn expects_more(&self) -> bool {
+    pub(crate) fn expects_more(&self) -> bool {
         let expects =
             |stream: &ChangeStream| !stream.pending.is_empty() || stream.frames.expects_more();
         self.stream.as_ref().is_some_and(expects)
@@ -109,7 +109,10 @@ impl ReplicationSource {
     ///
     /// # Errors
     /// What waiting cannot mend.
-    pub async fn next(&mut self, captured: &mut Vec<CapturedItem>) -> Result<(), SourceError> {
+    pub(crate) async fn next(
+        &mut self,
+        captured: &mut Vec<CapturedItem>,
+    ) -> Result<(), SourceError> {
         loop {
             let error = match self.advance(captured).await {
                 Ok(()) if captured.is_empty() => continue,
@@ -213,7 +216,7 @@ impl ReplicationSource {
 
     /// Tells the server the last confirmed position and ends the stream, so that a restart begins
     /// exactly there and finds the slot free.
-    pub async fn finish(mut self) {
+    pub(crate) async fn finish(mut self) {
         let Some(mut stream) = self.stream.take() else { return };
         stream.stop_feedback.cancel();
         let goodbye = async {

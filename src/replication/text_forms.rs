@@ -44,7 +44,7 @@ const CASTS: &str = "
 ///
 /// # Errors
 /// The server cannot be asked.
-pub async fn findings(
+pub(crate) async fn findings(
     client: &Client,
     tables: &[TableName],
 ) -> Result<Vec<CheckFinding>, StoreError> {

@@ -40,7 +40,7 @@ pub fn find() -> Result<PostgresInstallation, SandboxError> {
 ///
 /// # Errors
 /// As [`find()`].
-pub fn find_with(
+pub(crate) fn find_with(
     at: &Surroundings,
     tell: &mut dyn FnMut(&str),
 ) -> Result<PostgresInstallation, SandboxError> {

@@ -11,7 +11,7 @@ use crate::sandbox::account::ServerAccount;
 use crate::sandbox::command::run;
 
 /// The oldest major version that walhook supports.
-pub const OLDEST: u32 = 14;
+pub(crate) const OLDEST: u32 = 14;
 
 /// `postgres --version` and `pg_config` answer in milliseconds; a cold disk may need longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);

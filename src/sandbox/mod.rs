@@ -25,16 +25,16 @@
 //! | `surroundings` | What the environment says about where to look, where to keep and where to run |
 //! | `template` | Makes data directories |
 
-pub mod account;
+pub(crate) mod account;
 mod cache;
-pub mod cluster;
+pub(crate) mod cluster;
 mod command;
 mod directory;
-pub mod error;
+pub(crate) mod error;
 mod fetch;
-pub mod find;
-pub mod installation;
+pub(crate) mod find;
+pub(crate) mod installation;
 mod server;
 mod settings;
-pub mod surroundings;
+pub(crate) mod surroundings;
 mod template;

@@ -13,7 +13,7 @@ use crate::store::state_error::StateError;
 
 /// The last word about an event.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answered {
+pub(crate) struct Answered {
     /// `None` for an answer that is no JSON, or was not kept whole.
     pub response: Option<Value>,
     /// Why it was not taken, if it was not.

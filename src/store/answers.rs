@@ -23,17 +23,17 @@ use tokio::time::Sleep;
 
 /// How long an answer may be owed without a byte. Clones are one.
 #[derive(Clone, Debug)]
-pub struct AnswerPatience(Arc<AtomicU64>);
+pub(crate) struct AnswerPatience(Arc<AtomicU64>);
 
 impl AnswerPatience {
-    pub fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         let patience = Self(Arc::default());
         patience.set(limit);
         patience
     }
 
     /// From the next question on.
-    pub fn set(&self, limit: Duration) {
+    pub(crate) fn set(&self, limit: Duration) {
         self.0.store(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 

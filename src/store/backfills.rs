@@ -33,7 +33,7 @@ use crate::store::state_error::StateError;
 
 /// In which order rows are read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ReadOrder {
+pub(crate) enum ReadOrder {
     /// Along the primary key, or the index of the replica identity.
     Key,
     /// As they lie in the table's file.
@@ -41,7 +41,7 @@ pub enum ReadOrder {
 }
 
 impl ReadOrder {
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Key => "key",
             Self::Ctid => "ctid",
@@ -50,7 +50,7 @@ impl ReadOrder {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum BackfillState {
+pub(crate) enum BackfillState {
     Running,
     Paused,
     Done,
@@ -59,10 +59,10 @@ pub enum BackfillState {
 }
 
 impl BackfillState {
-    pub const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::Running, Self::Paused, Self::Done, Self::Cancelled, Self::Failed];
 
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Paused => "paused",
@@ -75,7 +75,7 @@ impl BackfillState {
 
 /// What somebody wants.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct BackfillWish {
+pub(crate) struct BackfillWish {
     pub table: TableName,
     /// A condition in SQL.
     pub filter: Option<String>,
@@ -89,7 +89,7 @@ pub struct BackfillWish {
 
 /// A row of the table.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct StoredBackfill {
+pub(crate) struct StoredBackfill {
     pub id: BackfillId,
     pub wish: BackfillWish,
     pub state: BackfillState,
@@ -105,7 +105,7 @@ pub struct StoredBackfill {
 
 impl StoredBackfill {
     /// How much of it is done, from 0 to 1, as far as the planner's guess is right.
-    pub fn progress(&self) -> f64 {
+    pub(crate) fn progress(&self) -> f64 {
         if self.state == BackfillState::Done {
             return 1.0;
         }
@@ -125,7 +125,7 @@ const COLUMNS: &str = "id, table_schema, table_name, filter, endpoints, event_ty
 ///
 /// # Errors
 /// [`StateError::Fenced`], or that a statement failed.
-pub async fn begin_slot(
+pub(crate) async fn begin_slot(
     client: &mut Client,
     holding: &StateOwnership,
     (lineage, confirmed): (&ServerLineage, Option<Lsn>),
@@ -145,7 +145,7 @@ pub async fn begin_slot(
 
 /// # Errors
 /// That the statement failed.
-pub async fn order(
+pub(crate) async fn order(
     client: &(impl GenericClient + Sync),
     slot: &str,
     wish: &BackfillWish,
@@ -175,7 +175,7 @@ pub async fn order(
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn list(
+pub(crate) async fn list(
     client: &Client,
     slot: &str,
     id: Option<i64>,
@@ -189,7 +189,7 @@ pub async fn list(
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn open(client: &Client, slot: &str) -> Result<Vec<StoredBackfill>, StateError> {
+pub(crate) async fn open(client: &Client, slot: &str) -> Result<Vec<StoredBackfill>, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = format!(
@@ -204,7 +204,7 @@ pub async fn open(client: &Client, slot: &str) -> Result<Vec<StoredBackfill>, St
 ///
 /// # Errors
 /// That the statement failed.
-pub async fn switch(
+pub(crate) async fn switch(
     client: &Client,
     slot: &str,
     id: BackfillId,
@@ -231,7 +231,7 @@ pub async fn switch(
 ///
 /// # Errors
 /// [`StateError::Fenced`], or that a statement failed.
-pub async fn begin_try(
+pub(crate) async fn begin_try(
     client: &mut Client,
     holding: &StateOwnership,
     id: BackfillId,
@@ -259,7 +259,7 @@ pub async fn begin_try(
 ///
 /// # Errors
 /// That the statement failed.
-pub async fn explain(
+pub(crate) async fn explain(
     client: &Client,
     slot: &str,
     id: BackfillId,

@@ -447,7 +447,10 @@ pub async fn sizes(client: &Client, slot: &str) -> Result<Vec<BacklogSize>, Stat
 ///
 /// # Errors
 /// That the rows could not be counted.
-pub async fn sizes_if_any(client: &Client, slot: &str) -> Result<Vec<BacklogSize>, StateError> {
+pub(crate) async fn sizes_if_any(
+    client: &Client,
+    slot: &str,
+) -> Result<Vec<BacklogSize>, StateError> {
     let there = "SELECT to_regclass('walhook.backlog') IS NOT NULL AS there";
     match read(&client.query_one(there, &[]).await?, "there")? {
         true => sizes(client, slot).await,
@@ -459,7 +462,7 @@ pub async fn sizes_if_any(client: &Client, slot: &str) -> Result<Vec<BacklogSize
 ///
 /// # Errors
 /// That the rows could not be counted.
-pub async fn left_of(
+pub(crate) async fn left_of(
     client: &Client,
     slot: &str,
     endpoints: &[&str],

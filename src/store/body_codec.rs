@@ -48,11 +48,11 @@ const VALUE_FAILED: u8 = 2;
 
 /// The largest encoded body that is stored. PostgreSQL takes messages and fields of less than
 /// 1 GiB; the rest of the row needs some of it.
-pub const STORED_BYTES_MAX: usize = 1000 * 1024 * 1024;
+pub(crate) const STORED_BYTES_MAX: usize = 1000 * 1024 * 1024;
 
 /// The bytes are not an encoded body.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     #[error("the body has version {version}, this walhook knows {VERSION}: run a newer one")]
     UnknownVersion { version: u8 },
     #[error("the body has a part of unknown kind {kind}")]
@@ -66,7 +66,7 @@ pub enum BodyError {
 }
 
 /// Length of what [`encode`] makes of `body`; an upper limit where JSON is still to be compacted.
-pub fn encoded_len(body: &EventBody) -> usize {
+pub(crate) fn encoded_len(body: &EventBody) -> usize {
     let length = |part: &BodyPart| match part {
         BodyPart::Bytes(bytes)
         | BodyPart::Escaped(bytes)
@@ -84,7 +84,7 @@ pub fn encoded_len(body: &EventBody) -> usize {
 }
 
 /// The body as bytes; `None` if it is larger than [`STORED_BYTES_MAX`].
-pub fn encode(body: &EventBody) -> Option<Vec<u8>> {
+pub(crate) fn encode(body: &EventBody) -> Option<Vec<u8>> {
     if encoded_len(body) > STORED_BYTES_MAX {
         return None;
     }
@@ -146,7 +146,7 @@ fn put_headers(out: &mut Vec<u8>, body: &EventBody) {
 const PIECE_BYTES: usize = 2 * 1024 * 1024;
 
 /// The same bytes as [`encode`] makes, in pieces, of a body that is no larger than it may be.
-pub fn pieces(body: &EventBody) -> impl Iterator<Item = Vec<u8>> {
+pub(crate) fn pieces(body: &EventBody) -> impl Iterator<Item = Vec<u8>> {
     let none = Timestamp::default();
     let parts = body.parts().iter().flat_map(move |part| {
         let (kind, bytes, length) = match part {
@@ -227,7 +227,7 @@ fn take_value(encoded: &mut Bytes) -> Result<(Arc<str>, RequestValue), BodyError
 ///
 /// # Errors
 /// That these bytes were not made by [`encode`], or by a newer one.
-pub fn decode(mut encoded: Bytes) -> Result<EventBody, BodyError> {
+pub(crate) fn decode(mut encoded: Bytes) -> Result<EventBody, BodyError> {
     let version = encoded.try_get_u8().map_err(|_| BodyError::Short)?;
     if version != VERSION {
         return Err(BodyError::UnknownVersion { version });

@@ -79,7 +79,7 @@ pub struct BookEntry {
 /// An endpoint that is counted has its own lines, and with each table's these. When it comes, they are
 /// taken off its own lines, and when it leaves they are added.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct CommonCounts {
+pub(crate) struct CommonCounts {
     pub counts: BTreeMap<Arc<TableName>, BookCount>,
     /// The endpoints that are counted.
     pub members: BTreeSet<Arc<str>>,
@@ -152,7 +152,7 @@ pub(crate) async fn change_common(
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn load_common(client: &Client, slot: &str) -> Result<CommonCounts, StateError> {
+pub(crate) async fn load_common(client: &Client, slot: &str) -> Result<CommonCounts, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let members = "SELECT endpoint FROM walhook.counted WHERE slot = $1";

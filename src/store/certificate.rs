@@ -19,7 +19,7 @@ const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.
 
 /// # Errors
 /// It is not valid yet, or no more, or cannot be read.
-pub fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+pub(crate) fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
     let validity = parsed(certificate)?.tbs_certificate.validity;
     let now = Duration::from_secs(now.as_secs());
     let problem = if now < validity.not_before.to_unix_duration() {
@@ -37,7 +37,10 @@ pub fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result
 ///
 /// # Errors
 /// It does not bear the name.
-pub fn check_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), Error> {
+pub(crate) fn check_name(
+    certificate: &CertificateDer<'_>,
+    name: &ServerName<'_>,
+) -> Result<(), Error> {
     let parsed = parsed(certificate)?.tbs_certificate;
     let mut extensions = parsed.extensions.iter().flatten();
     if extensions.any(|extension| extension.extn_id == SUBJECT_ALT_NAME) {

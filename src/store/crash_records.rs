@@ -39,7 +39,7 @@ const CHARGES: u64 = 4;
 
 /// What walhook was doing with a change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum WorkStage {
+pub(crate) enum WorkStage {
     /// Nothing: it comes next, or was in hand long enough.
     Waiting,
     /// Making events of it.
@@ -60,14 +60,14 @@ impl WorkStage {
 
 /// A change, and what was being done with it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct CrashMark {
+pub(crate) struct CrashMark {
     pub position: Position,
     pub stage: WorkStage,
 }
 
 /// What the runs before have left to this one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PastRuns {
+pub(crate) enum PastRuns {
     /// Nothing to be careful about.
     Sound,
     /// Crashes in a row at the same place: changes are to be taken one by one, and marked. This one was
@@ -132,7 +132,7 @@ impl RunRecord {
 ///
 /// # Errors
 /// [`StateError::Fenced`], or that a statement failed.
-pub async fn started(
+pub(crate) async fn started(
     client: &mut Client,
     holding: &StateOwnership,
     settled: Option<Position>,
@@ -176,7 +176,7 @@ pub async fn started(
 ///
 /// # Errors
 /// That the statement failed: the next start takes this run for one that crashed.
-pub async fn stopped(client: &Client, holding: &StateOwnership) -> Result<(), StateError> {
+pub(crate) async fn stopped(client: &Client, holding: &StateOwnership) -> Result<(), StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.put(Type::INT8, holding.epoch);
@@ -191,7 +191,7 @@ pub async fn stopped(client: &Client, holding: &StateOwnership) -> Result<(), St
 ///
 /// # Errors
 /// That the row could not be read.
-pub async fn ended_cleanly(client: &Client, slot: &str) -> Result<bool, StateError> {
+pub(crate) async fn ended_cleanly(client: &Client, slot: &str) -> Result<bool, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = "SELECT running FROM walhook.runs WHERE slot = $1";
@@ -204,7 +204,7 @@ pub async fn ended_cleanly(client: &Client, slot: &str) -> Result<bool, StateErr
 ///
 /// # Errors
 /// That the statement failed.
-pub async fn mark(
+pub(crate) async fn mark(
     client: &Client,
     slot: &Arc<str>,
     epoch: i64,

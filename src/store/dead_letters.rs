@@ -140,7 +140,7 @@ impl LetterState {
 }
 
 /// What [`discard`] may close.
-pub const DISCARDABLE: [LetterState; 2] = [LetterState::Dead, LetterState::Requested];
+pub(crate) const DISCARDABLE: [LetterState; 2] = [LetterState::Dead, LetterState::Requested];
 
 /// Which letters are meant; a field that is `None` does not matter.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

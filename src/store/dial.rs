@@ -69,7 +69,7 @@ enum Encryption {
 /// # Errors
 /// The last host's error, or at once an error that no other host can mend, such as a wrong
 /// password.
-pub async fn dial<T, F: Future<Output = Result<T, StoreError>>>(
+pub(crate) async fn dial<T, F: Future<Output = Result<T, StoreError>>>(
     server: &ServerSettings,
     // Not `AsyncFn`: the future of a call could not be shown to be `Send` then.
     open: impl Fn(ServerTransport, Arc<ServerSettings>) -> F,
@@ -142,7 +142,7 @@ async fn tls_config(server: &ServerSettings) -> Result<Option<Arc<ClientConfig>>
 ///
 /// # Errors
 /// [`StoreError::NoUser`] if neither names one.
-pub fn user(server: &ServerSettings) -> Result<String, StoreError> {
+pub(crate) fn user(server: &ServerSettings) -> Result<String, StoreError> {
     server.user().ok_or(StoreError::NoUser)
 }
 
@@ -150,7 +150,7 @@ pub fn user(server: &ServerSettings) -> Result<String, StoreError> {
 ///
 /// # Errors
 /// That the session is not of the kind that was asked for.
-pub fn check_attrs(
+pub(crate) fn check_attrs(
     attrs: SessionAttrs,
     DialKind { read_only, standby }: DialKind,
     at: &str,
@@ -167,7 +167,7 @@ pub fn check_attrs(
 
 /// What a server says of itself.
 #[derive(Clone, Copy, Debug)]
-pub struct DialKind {
+pub(crate) struct DialKind {
     pub read_only: bool,
     pub standby: bool,
 }

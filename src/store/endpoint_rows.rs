@@ -14,14 +14,14 @@ use crate::store::sql::read;
 use crate::store::state_error::StateError;
 
 /// Endpoints' names by the ids of their rows.
-pub type NamesByRow = BTreeMap<Arc<str>, Arc<str>>;
+pub(crate) type NamesByRow = BTreeMap<Arc<str>, Arc<str>>;
 
 /// What is known of the rows of `source`. What is known of any other is forgotten: ids of another column
 /// would be taken for ids of this one. Without a `source`, all of it.
 ///
 /// # Errors
 /// [`StateError::Fenced`], or that a statement failed.
-pub async fn load(
+pub(crate) async fn load(
     client: &mut Client,
     holding: &StateOwnership,
     source: Option<&str>,
@@ -51,7 +51,7 @@ pub async fn load(
 ///
 /// # Errors
 /// As [`load`].
-pub async fn save(
+pub(crate) async fn save(
     client: &mut Client,
     holding: &StateOwnership,
     source: &str,

@@ -16,14 +16,14 @@ use crate::store::state_error::StateError;
 
 /// Since when and by whom an endpoint is paused.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct EndpointPause {
+pub(crate) struct EndpointPause {
     pub since: Timestamp,
     pub by: String,
 }
 
 /// What is known of one endpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct EndpointState {
+pub(crate) struct EndpointState {
     pub endpoint: Arc<str>,
     pub pause: Option<EndpointPause>,
     /// A fingerprint of where its requests went, and of how they were signed.
@@ -34,7 +34,7 @@ pub struct EndpointState {
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn load(client: &Client, slot: &str) -> Result<Vec<EndpointState>, StateError> {
+pub(crate) async fn load(client: &Client, slot: &str) -> Result<Vec<EndpointState>, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = "SELECT endpoint, paused_at, paused_by, target FROM walhook.endpoint_states
@@ -55,7 +55,7 @@ pub async fn load(client: &Client, slot: &str) -> Result<Vec<EndpointState>, Sta
 ///
 /// # Errors
 /// [`StateError::Fenced`], or that the statement failed.
-pub async fn pause(
+pub(crate) async fn pause(
     client: &Client,
     slot: &str,
     epoch: i64,
@@ -83,7 +83,7 @@ pub async fn pause(
 ///
 /// # Errors
 /// [`StateError::Fenced`], or that the statement failed.
-pub async fn resume(
+pub(crate) async fn resume(
     client: &Client,
     slot: &str,
     epoch: i64,
@@ -109,7 +109,7 @@ pub async fn resume(
 ///
 /// # Errors
 /// That the statement failed. A walhook that has lost the slot writes nothing.
-pub async fn remember_targets(
+pub(crate) async fn remember_targets(
     client: &Client,
     slot: &str,
     epoch: i64,
@@ -136,7 +136,7 @@ pub async fn remember_targets(
 ///
 /// # Errors
 /// That the statement failed.
-pub async fn forget(
+pub(crate) async fn forget(
     client: &Client,
     slot: &str,
     epoch: i64,

@@ -34,7 +34,7 @@ const COLUMNS: &str = "name, settings, sealed_secrets, enabled, created_at, crea
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn load(client: &Client, slot: &str) -> Result<Vec<StoredEndpoint>, StateError> {
+pub(crate) async fn load(client: &Client, slot: &str) -> Result<Vec<StoredEndpoint>, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = format!("SELECT {COLUMNS} FROM walhook.endpoints WHERE slot = $1 ORDER BY name");
@@ -46,7 +46,10 @@ pub async fn load(client: &Client, slot: &str) -> Result<Vec<StoredEndpoint>, St
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn load_if_any(client: &Client, slot: &str) -> Result<Vec<StoredEndpoint>, StateError> {
+pub(crate) async fn load_if_any(
+    client: &Client,
+    slot: &str,
+) -> Result<Vec<StoredEndpoint>, StateError> {
     let there = "SELECT to_regclass('walhook.endpoints') IS NOT NULL AS there";
     match read(&client.query_one(there, &[]).await?, "there")? {
         true => load(client, slot).await,
@@ -58,7 +61,7 @@ pub async fn load_if_any(client: &Client, slot: &str) -> Result<Vec<StoredEndpoi
 ///
 /// # Errors
 /// [`StateError::Fenced`], or that the statement failed.
-pub async fn save(
+pub(crate) async fn save(
     client: &Client,
     slot: &str,
     epoch: i64,
@@ -89,7 +92,12 @@ pub async fn save(
 ///
 /// # Errors
 /// That the statement failed.
-pub async fn remove(client: &Client, slot: &str, epoch: i64, name: &str) -> Result<(), StateError> {
+pub(crate) async fn remove(
+    client: &Client,
+    slot: &str,
+    epoch: i64,
+    name: &str,
+) -> Result<(), StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, epoch);

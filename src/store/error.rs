@@ -435,7 +435,7 @@ fn is_misread(cause: &io::Error) -> bool {
 }
 
 /// SQLSTATEs of a server that is short of something, or on its way down or up.
-pub fn is_transient_state(state: &SqlState) -> bool {
+pub(crate) fn is_transient_state(state: &SqlState) -> bool {
     let code = state.code();
     // Classes: connection exception, transaction rollback, insufficient resources, operator
     // intervention, system error. And "object in use", and a lock that was not to be had.
@@ -446,7 +446,7 @@ pub fn is_transient_state(state: &SqlState) -> bool {
 
 /// SQLSTATEs that say what an administrator, or the end of a failover, puts right: the server is short
 /// of something or on its way, takes no writes, or does not let this role do what it could before.
-pub fn may_be_mended_state(state: &SqlState) -> bool {
+pub(crate) fn may_be_mended_state(state: &SqlState) -> bool {
     let is_refused = [
         SqlState::READ_ONLY_SQL_TRANSACTION,
         SqlState::INSUFFICIENT_PRIVILEGE,

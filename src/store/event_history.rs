@@ -19,7 +19,7 @@ const WAITING_MAX: i64 = 200;
 
 /// A delivery of the event that waits in the backlog.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WaitingDelivery {
+pub(crate) struct WaitingDelivery {
     pub endpoint: String,
     pub attempts: u32,
     /// `None`: as soon as there is room.
@@ -37,7 +37,7 @@ pub struct WaitingDelivery {
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn waiting(
+pub(crate) async fn waiting(
     client: &Client,
     slot: &str,
     endpoints: &[&str],
@@ -78,7 +78,7 @@ pub async fn waiting(
 
 /// Another event of the same row.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct NeighbourEvent {
+pub(crate) struct NeighbourEvent {
     pub event: String,
     pub event_type: String,
     /// When it was first tried, as far as was looked.
@@ -91,7 +91,7 @@ pub struct NeighbourEvent {
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn neighbours(
+pub(crate) async fn neighbours(
     client: &Client,
     slot: &str,
     of: &PushLogEntry,

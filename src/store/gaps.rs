@@ -13,7 +13,7 @@ use crate::store::state_error::StateError;
 
 /// A transaction that was left out.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct SkippedTransaction {
+pub(crate) struct SkippedTransaction {
     pub commit: Lsn,
     /// Changes of it that were sent.
     pub sent: i64,
@@ -26,7 +26,7 @@ pub struct SkippedTransaction {
 ///
 /// # Errors
 /// The state could not be written.
-pub async fn book(
+pub(crate) async fn book(
     client: &Client,
     slot: &str,
     skipped: &SkippedTransaction,
@@ -47,7 +47,10 @@ pub async fn book(
 ///
 /// # Errors
 /// The state could not be read.
-pub async fn load(client: &Client, slot: &str) -> Result<Vec<SkippedTransaction>, StateError> {
+pub(crate) async fn load(
+    client: &Client,
+    slot: &str,
+) -> Result<Vec<SkippedTransaction>, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = "SELECT commit_lsn, sent, reason, skipped_at FROM walhook.gaps WHERE slot = $1 \

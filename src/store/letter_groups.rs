@@ -22,7 +22,7 @@ use crate::store::stored_event;
 
 /// Letters that have all of this in common.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct LetterGroup {
+pub(crate) struct LetterGroup {
     pub endpoint: Arc<str>,
     pub class: String,
     /// See [`LetterState::as_str`].
@@ -38,7 +38,7 @@ pub struct LetterGroup {
 ///
 /// # Errors
 /// That the rows could not be counted.
-pub async fn groups(
+pub(crate) async fn groups(
     client: &Client,
     slot: &str,
     filter: &LetterFilter,
@@ -70,7 +70,11 @@ pub async fn groups(
 ///
 /// # Errors
 /// That the statement failed.
-pub async fn cancel(client: &Client, slot: &str, filter: &LetterFilter) -> Result<u64, StateError> {
+pub(crate) async fn cancel(
+    client: &Client,
+    slot: &str,
+    filter: &LetterFilter,
+) -> Result<u64, StateError> {
     let params = filter_params(slot, filter, &[LetterState::Requested]);
     let update = format!(
         "UPDATE walhook.dead_letters SET state = 'dead', resend_rate = NULL WHERE {MATCHES}"
@@ -80,7 +84,7 @@ pub async fn cancel(client: &Client, slot: &str, filter: &LetterFilter) -> Resul
 
 /// Copies of letters of one table, for another endpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct CopiedLetters {
+pub(crate) struct CopiedLetters {
     pub table: TableName,
     pub letters: u64,
     /// So many of them count no more as filtered for that endpoint. It had the others itself, or came
@@ -94,7 +98,7 @@ pub struct CopiedLetters {
 ///
 /// # Errors
 /// That the statement failed: nothing is copied then.
-pub async fn copy_to(
+pub(crate) async fn copy_to(
     client: &Client,
     slot: &str,
     filter: &LetterFilter,

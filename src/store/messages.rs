@@ -18,7 +18,7 @@ const STATES: [&str; 5] = ["pending", "sent", "failed", "delivered", "read"];
 
 /// A message with its steps, in their order.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Message {
+pub(crate) struct Message {
     pub message_id: String,
     /// The receiver's own id, once it has one.
     pub msgid: Option<String>,
@@ -27,7 +27,7 @@ pub struct Message {
 
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub(crate) struct Step {
     pub state: String,
     pub user: Option<String>,
     pub at: Timestamp,
@@ -48,12 +48,12 @@ impl Step {
 
 impl Message {
     /// The step that says where it stands; `None` without any.
-    pub fn status(&self) -> Option<&Step> {
+    pub(crate) fn status(&self) -> Option<&Step> {
         furthest(self.steps.iter().filter(|step| !step.is_of_one()))
     }
 
     /// The same for each user that a step names, in the order of their first ones.
-    pub fn users(&self) -> Vec<(&str, &Step)> {
+    pub(crate) fn users(&self) -> Vec<(&str, &Step)> {
         let mut names: Vec<&str> = Vec::new();
         for name in self.steps.iter().filter_map(|step| step.user.as_deref()) {
             if !names.contains(&name) {
@@ -75,7 +75,7 @@ fn furthest<'s>(steps: impl Iterator<Item = &'s Step>) -> Option<&'s Step> {
 ///
 /// # Errors
 /// The tables cannot be read.
-pub async fn find(
+pub(crate) async fn find(
     client: &Client,
     tables: &MessageTables,
     id: &str,

@@ -303,7 +303,7 @@ pub(crate) fn is_of_tables(error: &StateError) -> bool {
 
 /// What an error of a running walhook's statement over its own tables means: that somebody has dropped or
 /// altered them, in the words of a start. Other errors stay what they are.
-pub async fn named(client: &Client, error: StateError) -> StateError {
+pub(crate) async fn named(client: &Client, error: StateError) -> StateError {
     match error.sqlstate() {
         Some(state) if is_gone(state) => match find(client).await {
             Ok(FoundSchema::Nothing) => {

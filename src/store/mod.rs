@@ -61,50 +61,50 @@
 //! | `transport` | The bytes of a connection |
 //! | `write_backs` | The table of write-backs |
 
-pub mod answered;
-pub mod answers;
-pub mod backfills;
-pub mod backlog;
-pub mod body_codec;
-pub mod books;
-pub mod certificate;
-pub mod crash_records;
-pub mod dead_letters;
-pub mod dial;
-pub mod endpoint_rows;
-pub mod endpoint_states;
-pub mod endpoints;
-pub mod error;
+pub(crate) mod answered;
+pub(crate) mod answers;
+pub(crate) mod backfills;
+pub(crate) mod backlog;
+pub(crate) mod body_codec;
+pub(crate) mod books;
+pub(crate) mod certificate;
+pub(crate) mod crash_records;
+pub(crate) mod dead_letters;
+pub(crate) mod dial;
+pub(crate) mod endpoint_rows;
+pub(crate) mod endpoint_states;
+pub(crate) mod endpoints;
+pub(crate) mod error;
 mod error_id;
-pub mod event_history;
-pub mod flush;
-pub mod gaps;
+pub(crate) mod event_history;
+pub(crate) mod flush;
+pub(crate) mod gaps;
 mod large_body;
-pub mod letter_groups;
+pub(crate) mod letter_groups;
 mod login;
-pub mod messages;
-pub mod migrate;
+pub(crate) mod messages;
+pub(crate) mod migrate;
 mod orders;
-pub mod overview;
-pub mod ownership;
-pub mod partitions;
-pub mod progress;
-pub mod push_log;
-pub mod push_totals;
-pub mod renames;
-pub mod replays;
-pub mod resend;
-pub mod row_change;
-pub mod seal;
-pub mod seen_values;
-pub mod session_pool;
-pub mod slot_owner;
+pub(crate) mod overview;
+pub(crate) mod ownership;
+pub(crate) mod partitions;
+pub(crate) mod progress;
+pub(crate) mod push_log;
+pub(crate) mod push_totals;
+pub(crate) mod renames;
+pub(crate) mod replays;
+pub(crate) mod resend;
+pub(crate) mod row_change;
+pub(crate) mod seal;
+pub(crate) mod seen_values;
+pub(crate) mod session_pool;
+pub(crate) mod slot_owner;
 mod sql;
-pub mod state_error;
-pub mod stored_event;
-pub mod tls;
-pub mod transport;
-pub mod write_backs;
+pub(crate) mod state_error;
+pub(crate) mod stored_event;
+pub(crate) mod tls;
+pub(crate) mod transport;
+pub(crate) mod write_backs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,14 +125,14 @@ use crate::store::transport::SecuredStream;
 use crate::store::transport::ServerTransport;
 
 /// What walhook calls itself in `pg_stat_activity` unless the URL says otherwise.
-pub const APPLICATION_NAME: &str = "walhook";
+pub(crate) const APPLICATION_NAME: &str = "walhook";
 
 /// How long a session that nobody limits otherwise waits for the next byte of an answer.
-pub const ANSWER_MAX: Duration = Duration::from_secs(60);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// The same for sessions of a walhook that runs, whose questions are quick: a session that has gone dead
 /// without a word is replaced within twice that.
-pub const ANSWER_SOON: Duration = Duration::from_secs(15);
+pub(crate) const ANSWER_SOON: Duration = Duration::from_secs(15);
 
 /// A plain SQL session. Its connection ends with it.
 #[derive(Debug)]
@@ -170,7 +170,7 @@ const TRANSACTION_TIMEOUT: (&str, u32) = ("transaction_timeout", 17);
 
 /// Set from the start, unless `target_session_attrs` asks for the server's own default: then once that is
 /// known.
-pub const WRITABLE: (&str, &str) = ("default_transaction_read_only", "off");
+pub(crate) const WRITABLE: (&str, &str) = ("default_transaction_read_only", "off");
 
 /// What each plain SQL session has set, whatever the role or the database has as default: values are
 /// written as the replication stream writes them.
@@ -192,7 +192,7 @@ const PINNED: [(&str, &str); 10] = [
 
 /// Where names of walhook's own statements are looked for: a schema of the user's must not shadow
 /// what they mean.
-pub const SEARCH_PATH: &str = "pg_catalog,pg_temp";
+pub(crate) const SEARCH_PATH: &str = "pg_catalog,pg_temp";
 
 /// Opens a plain SQL session for walhook's own statements, in time zone UTC.
 ///
@@ -206,7 +206,7 @@ pub async fn connect(server: &ServerSettings) -> Result<SqlSession, StoreError> 
 ///
 /// # Errors
 /// As [`connect`].
-pub async fn connect_within(
+pub(crate) async fn connect_within(
     server: &ServerSettings,
     limit: Duration,
 ) -> Result<SqlSession, StoreError> {
@@ -218,7 +218,7 @@ pub async fn connect_within(
 ///
 /// # Errors
 /// As [`connect()`].
-pub async fn connect_with_own_path(
+pub(crate) async fn connect_with_own_path(
     server: &ServerSettings,
     limit: Duration,
 ) -> Result<SqlSession, StoreError> {
@@ -230,7 +230,7 @@ pub async fn connect_with_own_path(
 ///
 /// # Errors
 /// [`StoreError::Pooler`], or that the server cannot be asked.
-pub async fn is_direct(client: &Client) -> Result<(), StoreError> {
+pub(crate) async fn is_direct(client: &Client) -> Result<(), StoreError> {
     let question = "SELECT pg_catalog.current_setting('row_security') = 'off'
                        AND pg_catalog.current_setting('TimeZone') = 'UTC'";
     let answer = client.simple_query(question).await?;

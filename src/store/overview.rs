@@ -14,7 +14,7 @@ use crate::store::state_error::StateError;
 
 /// What waits in the backlog of one endpoint. Each value is found by an index, however much there is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct WaitingCounts {
+pub(crate) struct WaitingCounts {
     pub endpoint: Arc<str>,
     /// When the first of it was parked.
     pub since: Option<Timestamp>,
@@ -29,7 +29,7 @@ pub struct WaitingCounts {
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn waiting(
+pub(crate) async fn waiting(
     client: &Client,
     slot: &str,
     endpoints: &[&str],
@@ -70,7 +70,7 @@ pub async fn waiting(
 
 /// Dead letters that nobody has dealt with, by endpoint and class, the most first.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct LetterCounts {
+pub(crate) struct LetterCounts {
     pub endpoint: Arc<str>,
     pub class: String,
     pub letters: u64,
@@ -80,7 +80,7 @@ pub struct LetterCounts {
 ///
 /// # Errors
 /// That the rows could not be counted.
-pub async fn letters(client: &Client, slot: &str) -> Result<Vec<LetterCounts>, StateError> {
+pub(crate) async fn letters(client: &Client, slot: &str) -> Result<Vec<LetterCounts>, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let rows = client

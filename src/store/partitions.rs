@@ -97,7 +97,7 @@ pub async fn ensure_ahead(
 ///
 /// # Errors
 /// That a statement failed.
-pub async fn ensure(
+pub(crate) async fn ensure(
     client: &mut Client,
     days: &BTreeSet<PartitionDay>,
 ) -> Result<Vec<PartitionDay>, StateError> {

@@ -101,7 +101,7 @@ pub async fn load(client: &Client, slot: &str) -> Result<Option<StoredProgress>,
 ///
 /// # Errors
 /// That the statement failed.
-pub async fn register(client: &Client, slot: &str) -> Result<(), StateError> {
+pub(crate) async fn register(client: &Client, slot: &str) -> Result<(), StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let insert = "INSERT INTO walhook.progress (slot, epoch, holder) VALUES ($1, 0, 'nobody yet')
@@ -188,7 +188,7 @@ async fn end_holders(client: &Client, slot: &str) -> Result<u64, StateError> {
 
 /// The server's process for a session, so that it can be told from a later one of the same number.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct BackendSession {
+pub(crate) struct BackendSession {
     pub pid: i32,
     started: String,
 }
@@ -197,7 +197,7 @@ pub struct BackendSession {
 ///
 /// # Errors
 /// That a statement failed.
-pub async fn backend(client: &Client) -> Result<BackendSession, StateError> {
+pub(crate) async fn backend(client: &Client) -> Result<BackendSession, StateError> {
     let question = "SELECT pid, coalesce(backend_start::text, '') AS started
           FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()";
     let row = client.query_typed_one(question, &[]).await?;
@@ -208,7 +208,7 @@ pub async fn backend(client: &Client) -> Result<BackendSession, StateError> {
 ///
 /// # Errors
 /// That a statement failed, as on a standby.
-pub async fn wal_end(client: &Client) -> Result<Lsn, StateError> {
+pub(crate) async fn wal_end(client: &Client) -> Result<Lsn, StateError> {
     let question = "SELECT pg_catalog.pg_current_wal_insert_lsn() AS wal_end";
     read(&client.query_typed_one(question, &[]).await?, "wal_end")
 }
@@ -217,7 +217,7 @@ pub async fn wal_end(client: &Client) -> Result<Lsn, StateError> {
 ///
 /// # Errors
 /// That a statement failed for another reason.
-pub async fn system(client: &Client) -> Result<Option<u64>, StateError> {
+pub(crate) async fn system(client: &Client) -> Result<Option<u64>, StateError> {
     let question = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
     match client.query_typed_one(question, &[]).await {
         Ok(row) => Ok(Some(read::<i64>(&row, "system_identifier")?.cast_unsigned())),
@@ -231,7 +231,10 @@ pub async fn system(client: &Client) -> Result<Option<u64>, StateError> {
 ///
 /// # Errors
 /// That a statement failed.
-pub async fn end_backend(client: &Client, lost: &BackendSession) -> Result<bool, StateError> {
+pub(crate) async fn end_backend(
+    client: &Client,
+    lost: &BackendSession,
+) -> Result<bool, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::INT4, lost.pid);
     params.put(Type::TEXT, lost.started.as_str());
@@ -266,7 +269,7 @@ pub async fn set_lineage(
 ///
 /// # Errors
 /// That the statement failed.
-pub async fn follow(
+pub(crate) async fn follow(
     client: &Client,
     slot: &str,
     epoch: i64,

@@ -34,8 +34,7 @@ use crate::store::state_error::StateError;
 use crate::store::stored_event;
 
 pub(crate) use copy::copy;
-pub use search::FoundAttempts;
-pub use search::search;
+pub(crate) use search::search;
 
 /// What an attempt meant for its delivery.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

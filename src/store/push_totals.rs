@@ -82,7 +82,7 @@ pub(crate) async fn add(
 ///
 /// # Errors
 /// That the row could not be read.
-pub async fn load(client: &Client, slot: &str) -> Result<PushTotals, StateError> {
+pub(crate) async fn load(client: &Client, slot: &str) -> Result<PushTotals, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = "SELECT succeeded, failed, timed, response_micros, last_push_at

@@ -31,7 +31,7 @@ pub struct EndpointRename {
 
 /// What may stand in the way of a rename while walhook runs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct RenameObstacles {
+pub(crate) struct RenameObstacles {
     /// What is parked or dead under the new name.
     pub taken: i64,
     /// Dead letters of the endpoint that are being sent again.
@@ -155,7 +155,7 @@ pub(crate) async fn carry_over(
 ///
 /// # Errors
 /// [`StateError::Fenced`], or that a statement failed.
-pub async fn at_start(
+pub(crate) async fn at_start(
     client: &mut Client,
     holding: &StateOwnership,
     rename: &EndpointRename,
@@ -190,7 +190,7 @@ pub async fn at_start(
 ///
 /// # Errors
 /// As [`at_start`].
-pub async fn carry_out(
+pub(crate) async fn carry_out(
     client: &mut Client,
     holding: &StateOwnership,
     rename: &EndpointRename,
@@ -205,7 +205,7 @@ pub async fn carry_out(
 ///
 /// # Errors
 /// That it could not be counted.
-pub async fn obstacles(
+pub(crate) async fn obstacles(
     client: &Client,
     slot: &str,
     from: &str,

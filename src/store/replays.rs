@@ -31,15 +31,15 @@ use crate::store::sql::unsigned;
 use crate::store::sql::unsigned_int;
 use crate::store::state_error::StateError;
 
-pub use deliveries::LoggedDelivery;
-pub use deliveries::ReplayShare;
+pub(crate) use deliveries::LoggedDelivery;
+pub(crate) use deliveries::ReplayShare;
 pub(crate) use deliveries::kept_headers;
-pub use deliveries::page;
-pub use deliveries::survey;
+pub(crate) use deliveries::page;
+pub(crate) use deliveries::survey;
 
 /// Which deliveries are meant; a field that is `None` does not matter.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ReplayFilter {
+pub(crate) struct ReplayFilter {
     pub endpoint: Option<String>,
     pub event: Option<EventId>,
     pub event_type: Option<String>,
@@ -51,7 +51,7 @@ pub struct ReplayFilter {
 
 /// How far an order may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ReplayState {
+pub(crate) enum ReplayState {
     Running,
     /// Held back; it goes on where it is.
     Paused,
@@ -62,7 +62,7 @@ pub enum ReplayState {
 impl ReplayState {
     const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Done, Self::Cancelled];
 
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Paused => "paused",
@@ -74,7 +74,7 @@ impl ReplayState {
 
 /// What became of an order's events so far.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct ReplayTally {
+pub(crate) struct ReplayTally {
     pub delivered: u64,
     pub expired: u64,
     pub failed: u64,
@@ -83,14 +83,14 @@ pub struct ReplayTally {
 
 /// How far an order has come in the push log.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct ReplayCursor {
+pub(crate) struct ReplayCursor {
     pub created_at: Timestamp,
     pub id: i64,
 }
 
 /// An order, for one endpoint.
 #[derive(Clone, Debug)]
-pub struct ReplayOrder {
+pub(crate) struct ReplayOrder {
     pub id: i64,
     /// Its endpoint is always there.
     pub filter: ReplayFilter,
@@ -124,7 +124,7 @@ fn filter_params<'a>(slot: &'a str, filter: &ReplayFilter) -> SqlParams<'a> {
 ///
 /// # Errors
 /// That the statement failed.
-pub async fn order(
+pub(crate) async fn order(
     client: &Client,
     slot: &str,
     filter: &ReplayFilter,
@@ -146,7 +146,7 @@ pub async fn order(
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn list(
+pub(crate) async fn list(
     client: &Client,
     slot: &str,
     id: Option<i64>,
@@ -161,7 +161,12 @@ pub async fn list(
 ///
 /// # Errors
 /// That the statement failed.
-pub async fn hold(client: &Client, slot: &str, id: i64, paused: bool) -> Result<bool, StateError> {
+pub(crate) async fn hold(
+    client: &Client,
+    slot: &str,
+    id: i64,
+    paused: bool,
+) -> Result<bool, StateError> {
     let (before, after) = match paused {
         true => (ReplayState::Running, ReplayState::Paused),
         false => (ReplayState::Paused, ReplayState::Running),
@@ -179,7 +184,7 @@ pub async fn hold(client: &Client, slot: &str, id: i64, paused: bool) -> Result<
 ///
 /// # Errors
 /// That the statement failed.
-pub async fn cancel(
+pub(crate) async fn cancel(
     client: &Client,
     slot: &str,
     id: i64,
@@ -198,7 +203,7 @@ pub async fn cancel(
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn waiting(client: &Client, slot: &str) -> Result<Vec<Arc<str>>, StateError> {
+pub(crate) async fn waiting(client: &Client, slot: &str) -> Result<Vec<Arc<str>>, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let query = "SELECT DISTINCT endpoint FROM walhook.replays
@@ -211,7 +216,7 @@ pub async fn waiting(client: &Client, slot: &str) -> Result<Vec<Arc<str>>, State
 ///
 /// # Errors
 /// That the row could not be read.
-pub async fn next(
+pub(crate) async fn next(
     client: &Client,
     slot: &str,
     endpoint: &str,
@@ -231,7 +236,7 @@ pub async fn next(
 ///
 /// # Errors
 /// [`StateError::Fenced`], or that a statement failed.
-pub async fn advance(
+pub(crate) async fn advance(
     client: &mut Client,
     holding: &StateOwnership,
     id: i64,

@@ -185,7 +185,7 @@ pub async fn claim(
 ///
 /// # Errors
 /// That the statement failed.
-pub async fn take_back(
+pub(crate) async fn take_back(
     client: &Client,
     holding: &StateOwnership,
     endpoint: &str,

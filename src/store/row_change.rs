@@ -110,7 +110,7 @@ pub(crate) async fn apply(
 }
 
 /// A row of which nothing is known but the columns that a write-back needs of it.
-pub fn any_row(terms: &WriteBackSettings, key: &[String]) -> TargetRow {
+pub(crate) fn any_row(terms: &WriteBackSettings, key: &[String]) -> TargetRow {
     let columns = key.iter().chain(terms.columns());
     TargetRow {
         key: key.iter().map(|column| column.as_str().into()).collect(),
@@ -120,7 +120,7 @@ pub fn any_row(terms: &WriteBackSettings, key: &[String]) -> TargetRow {
 }
 
 /// A statement with nothing in its places: what it names.
-pub fn text(pieces: &[SqlPiece]) -> String {
+pub(crate) fn text(pieces: &[SqlPiece]) -> String {
     let literals = pieces.iter().map(|piece| match piece {
         SqlPiece::Literal(text) => text.as_str(),
         _ => " ",
@@ -129,7 +129,7 @@ pub fn text(pieces: &[SqlPiece]) -> String {
 }
 
 /// Whether it calls a procedure, of which PostgreSQL says beforehand only that it is there.
-pub fn is_call(terms: &WriteBackSettings) -> bool {
+pub(crate) fn is_call(terms: &WriteBackSettings) -> bool {
     let RowChangeSql::Statement(pieces) = &terms.change else { return false };
     let first = text(pieces);
     first.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case("call"))
@@ -140,7 +140,7 @@ pub fn is_call(terms: &WriteBackSettings) -> bool {
 ///
 /// # Errors
 /// PostgreSQL does not understand the statement.
-pub async fn untyped_place(
+pub(crate) async fn untyped_place(
     client: &Client,
     terms: &WriteBackSettings,
     table: &TableName,
@@ -161,7 +161,7 @@ pub async fn untyped_place(
 ///
 /// # Errors
 /// What would be wrong with the write-back: of [`any_row`], with every one.
-pub async fn explain(
+pub(crate) async fn explain(
     client: &mut Client,
     terms: &WriteBackSettings,
     table: &TableName,

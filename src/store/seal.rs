@@ -25,11 +25,11 @@ const HEAD_LEN: usize = 1 + ID_LEN + NONCE_LEN;
 type KeyId = [u8; ID_LEN];
 
 /// The keys of `[state] key`.
-pub struct SealingKeys(Vec<(KeyId, LessSafeKey)>);
+pub(crate) struct SealingKeys(Vec<(KeyId, LessSafeKey)>);
 
 /// Why something could not be sealed or opened.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum SealError {
+pub(crate) enum SealError {
     #[error(
         "endpoint {endpoint} has secrets, and there is no key to seal them with: make one with \
          `openssl rand -base64 32`, and give it as [state] key, best as {{ env = \"WALHOOK_KEY\" }}"
@@ -50,7 +50,7 @@ pub enum SealError {
 }
 
 impl SealingKeys {
-    pub fn new(keys: &[Secret<[u8; 32]>]) -> Self {
+    pub(crate) fn new(keys: &[Secret<[u8; 32]>]) -> Self {
         let ready = |key: &Secret<[u8; 32]>| {
             let unbound = UnboundKey::new(&AES_256_GCM, key.reveal()).ok()?;
             Some((id_of(key.reveal()), LessSafeKey::new(unbound)))
@@ -62,7 +62,12 @@ impl SealingKeys {
     ///
     /// # Errors
     /// There is no key, or the host has no random numbers.
-    pub fn seal(&self, slot: &str, endpoint: &str, plain: &[u8]) -> Result<Vec<u8>, SealError> {
+    pub(crate) fn seal(
+        &self,
+        slot: &str,
+        endpoint: &str,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, SealError> {
         let Some((id, key)) = self.0.first() else {
             return Err(SealError::NoKey { endpoint: endpoint.to_owned() });
         };
@@ -86,7 +91,12 @@ impl SealingKeys {
 
     /// # Errors
     /// The key that sealed it is not there, or it was changed.
-    pub fn open(&self, slot: &str, endpoint: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+    pub(crate) fn open(
+        &self,
+        slot: &str,
+        endpoint: &str,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, SealError> {
         let broken = || SealError::Broken { endpoint: endpoint.to_owned() };
         let (head, text) = sealed.split_at_checked(HEAD_LEN).ok_or_else(broken)?;
         let (&version, rest) = head.split_first().ok_or_else(broken)?;
@@ -107,7 +117,7 @@ impl SealingKeys {
     }
 
     /// Whether it was sealed with the key that seals now.
-    pub fn is_current(&self, sealed: &[u8]) -> bool {
+    pub(crate) fn is_current(&self, sealed: &[u8]) -> bool {
         let id = sealed.get(1..=ID_LEN);
         self.0.first().is_some_and(|(first, _)| id == Some(first.as_slice()))
     }

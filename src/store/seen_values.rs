@@ -90,7 +90,7 @@ pub(crate) async fn forget(
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn load(
+pub(crate) async fn load(
     client: &Client,
     slot: &str,
     event_type: &Arc<str>,

@@ -22,7 +22,7 @@ const SLACK: Duration = Duration::from_secs(5);
 
 /// SQL sessions for questions of operators, opened when needed and given back.
 #[derive(Debug)]
-pub struct SessionPool {
+pub(crate) struct SessionPool {
     server: ServerSettings,
     /// The server ends a statement itself after its limit: this is for a server that says nothing.
     patience: Duration,
@@ -33,7 +33,7 @@ pub struct SessionPool {
 
 /// A session, for as long as it is held.
 #[derive(Debug)]
-pub struct PooledSession<'d> {
+pub(crate) struct PooledSession<'d> {
     /// `None` only while it is dropped.
     session: Option<SqlSession>,
     pool: &'d SessionPool,
@@ -42,7 +42,7 @@ pub struct PooledSession<'d> {
 
 impl SessionPool {
     /// At most so many sessions, whose statements may take no longer than `limit`.
-    pub fn new(mut server: ServerSettings, sessions: usize, limit: Duration) -> Self {
+    pub(crate) fn new(mut server: ServerSettings, sessions: usize, limit: Duration) -> Self {
         let given = server.params.get_options().unwrap_or_default();
         // To compile a question takes longer than most of them.
         let options = format!("{given} -c jit=off -c statement_timeout={}", limit.as_millis());
@@ -55,7 +55,7 @@ impl SessionPool {
     ///
     /// # Errors
     /// The database cannot be reached.
-    pub async fn session(&self) -> Result<PooledSession<'_>, StoreError> {
+    pub(crate) async fn session(&self) -> Result<PooledSession<'_>, StoreError> {
         let place = self.places.acquire().await.expect("the pool never closes");
         let idle = std::iter::from_fn(|| self.idle().pop()).find(|s| !s.client.is_closed());
         let session = match idle {
@@ -71,7 +71,7 @@ impl SessionPool {
 }
 
 impl PooledSession<'_> {
-    pub fn client(&mut self) -> &mut Client {
+    pub(crate) fn client(&mut self) -> &mut Client {
         let session = self.session.as_mut();
         &mut session.expect("it is taken only when this is dropped").client
     }

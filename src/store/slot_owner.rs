@@ -119,7 +119,7 @@ impl SlotOwner {
 
 /// Another slot that is read through a publication, and the events of its configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct OwnerReader {
+pub(crate) struct OwnerReader {
     pub slot: String,
     pub owner: Option<SlotOwner>,
 }
@@ -129,7 +129,7 @@ pub struct OwnerReader {
 ///
 /// # Errors
 /// That they could not be read.
-pub async fn readers(
+pub(crate) async fn readers(
     client: &Client,
     slot: &str,
     oid: u32,

@@ -104,7 +104,7 @@ impl ReplayRow {
 
 /// The value that names a row: that of its first fact, which is the first column of its primary
 /// key.
-pub fn row_key(facts: &EventFacts) -> Option<&str> {
+pub(crate) fn row_key(facts: &EventFacts) -> Option<&str> {
     facts.iter().next().map(|(_, value)| value)
 }
 

@@ -48,7 +48,7 @@ const ALPN: &[u8] = b"postgresql";
 ///
 /// # Errors
 /// [`StoreError::Certificate`] if a file cannot be used.
-pub fn client_config(tls: &TlsSettings) -> Result<Option<Arc<ClientConfig>>, StoreError> {
+pub(crate) fn client_config(tls: &TlsSettings) -> Result<Option<Arc<ClientConfig>>, StoreError> {
     if tls.mode == TlsMode::Disable {
         return Ok(None);
     }
@@ -79,7 +79,7 @@ pub fn client_config(tls: &TlsSettings) -> Result<Option<Arc<ClientConfig>>, Sto
 ///
 /// `None` where that function is not defined (Ed25519) or not one that PostgreSQL settles the same
 /// way in all versions (RSA-PSS): SCRAM then goes without.
-pub fn end_point(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+pub(crate) fn end_point(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let parsed = x509_cert::Certificate::from_der(certificate).ok()?;
     let algorithm = match parsed.signature_algorithm.oid.to_string().as_str() {
         // MD5, SHA-1 and SHA-256 with RSA; SHA-1 and SHA-256 with ECDSA.

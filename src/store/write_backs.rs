@@ -53,7 +53,7 @@ pub struct OutcomeTally {
 
 /// A write-back to do.
 #[derive(Clone, Debug)]
-pub struct DueWriteBack {
+pub(crate) struct DueWriteBack {
     pub event: EventId,
     pub event_type: Arc<str>,
     pub table: TableName,
@@ -66,7 +66,7 @@ pub struct DueWriteBack {
 
 /// What is left to do.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct WriteBackOutlook {
+pub(crate) struct WriteBackOutlook {
     /// Write-backs whose last try failed.
     pub failing: u64,
     /// Until the next one is due; `None` if there is none.

@@ -43,25 +43,25 @@ use crate::telemetry::metrics::spec::gauges;
 use crate::telemetry::metrics::spec::histograms;
 use crate::telemetry::obstacles::NamedObstacle;
 
-pub use crate::telemetry::metrics::backfill::BackfillMetrics;
-pub use crate::telemetry::metrics::backfill::RereadReason;
-pub use crate::telemetry::metrics::channels::ChannelErrorMetrics;
-pub use crate::telemetry::metrics::inbound::InboundMetrics;
-pub use crate::telemetry::metrics::otlp::OtlpMetrics;
-pub use crate::telemetry::metrics::replication::ReplicationMetrics;
+pub(crate) use crate::telemetry::metrics::backfill::BackfillMetrics;
+pub(crate) use crate::telemetry::metrics::backfill::RereadReason;
+pub(crate) use crate::telemetry::metrics::channels::ChannelErrorMetrics;
+pub(crate) use crate::telemetry::metrics::inbound::InboundMetrics;
+pub(crate) use crate::telemetry::metrics::otlp::OtlpMetrics;
+pub(crate) use crate::telemetry::metrics::replication::ReplicationMetrics;
 
 /// The content type of [`WalhookMetrics::render`]'s text.
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// Why requests to walhook itself are refused: the values of label `reason`.
-pub const HTTP_REFUSALS: [&str; 5] = ["connections", "host", "origin", "slow", "token"];
+pub(crate) const HTTP_REFUSALS: [&str; 5] = ["connections", "host", "origin", "slow", "token"];
 
 /// What a process can be: the values of label `role`.
-pub const ROLES: [&str; 2] = ["active", "standby"];
+pub(crate) const ROLES: [&str; 2] = ["active", "standby"];
 
 /// All metrics of a process. Cheap to clone: clones share the numbers.
 #[derive(Clone, Debug)]
-pub struct WalhookMetrics(Arc<MetricFamilies>);
+pub(crate) struct WalhookMetrics(Arc<MetricFamilies>);
 
 /// See [`WalhookMetrics::before_each_look`].
 struct MetricsRefresh(Box<dyn Fn() + Send + Sync>);
@@ -125,7 +125,7 @@ fn gauge(registry: &Registry, spec: &spec::MetricSpec) -> IntGauge {
 
 impl WalhookMetrics {
     /// Makes all series of these tables, event types and endpoints.
-    pub fn new<'n>(
+    pub(crate) fn new<'n>(
         tables: impl IntoIterator<Item = &'n TableName>,
         events: impl IntoIterator<Item = &'n str>,
         endpoints: impl IntoIterator<Item = &'n str>,
@@ -199,12 +199,12 @@ impl WalhookMetrics {
         metrics
     }
 
-    pub fn replication(&self) -> ReplicationMetrics {
+    pub(crate) fn replication(&self) -> ReplicationMetrics {
         self.0.replication.clone()
     }
 
     /// The handles of a source of callbacks.
-    pub fn inbound(&self, source: &str) -> InboundMetrics {
+    pub(crate) fn inbound(&self, source: &str) -> InboundMetrics {
         let families = &self.0;
         InboundMetrics {
             source: source.to_owned(),
@@ -217,53 +217,53 @@ impl WalhookMetrics {
     }
 
     /// What became of telemetry for a collector.
-    pub fn otlp(&self) -> OtlpMetrics {
+    pub(crate) fn otlp(&self) -> OtlpMetrics {
         self.0.otlp.clone()
     }
 
     /// What chat systems answer instead of success.
-    pub fn channel_errors(&self) -> ChannelErrorMetrics {
+    pub(crate) fn channel_errors(&self) -> ChannelErrorMetrics {
         self.0.channel_errors.clone()
     }
 
     /// What backfills have read and sent.
-    pub fn backfill(&self) -> BackfillMetrics {
+    pub(crate) fn backfill(&self) -> BackfillMetrics {
         self.0.backfill.clone()
     }
 
     /// Rows of `[endpoints_from]` that are no endpoints.
-    pub fn endpoints_refused(&self) -> IntGauge {
+    pub(crate) fn endpoints_refused(&self) -> IntGauge {
         self.0.endpoints_refused.clone()
     }
 
     /// Parked deliveries whose endpoint is not configured.
-    pub fn orphaned(&self) -> IntGauge {
+    pub(crate) fn orphaned(&self) -> IntGauge {
         self.0.orphaned.clone()
     }
 
     /// Write-backs whose last try was refused.
-    pub fn write_backs_failing(&self) -> IntGauge {
+    pub(crate) fn write_backs_failing(&self) -> IntGauge {
         self.0.write_backs_failing.clone()
     }
 
-    pub fn endpoints_table_errors(&self) -> IntCounter {
+    pub(crate) fn endpoints_table_errors(&self) -> IntCounter {
         self.0.endpoints_table_errors.clone()
     }
 
-    pub fn set_obstacle(&self, obstacle: NamedObstacle, is_there: bool) {
+    pub(crate) fn set_obstacle(&self, obstacle: NamedObstacle, is_there: bool) {
         let gauge = self.0.obstacle.with_label_values(&[obstacle.name()]);
         gauge.set(i64::from(is_there));
     }
 
     /// What this process is, one of [`ROLES`]; `None` while that is not known.
-    pub fn set_role(&self, role: Option<&str>) {
+    pub(crate) fn set_role(&self, role: Option<&str>) {
         for known in ROLES {
             self.0.role.with_label_values(&[known]).set(i64::from(role == Some(known)));
         }
     }
 
     /// The configuration was read, and taken up or not.
-    pub fn reloaded(&self, is_taken_up: bool, now: Timestamp) {
+    pub(crate) fn reloaded(&self, is_taken_up: bool, now: Timestamp) {
         self.0.last_reload.set(i64::from(is_taken_up));
         if is_taken_up {
             self.0.last_reload_time.set(now.seconds());
@@ -271,25 +271,25 @@ impl WalhookMetrics {
     }
 
     /// How long flushes take, in seconds.
-    pub fn ledger_flush(&self) -> Histogram {
+    pub(crate) fn ledger_flush(&self) -> Histogram {
         self.0.ledger_flush.clone()
     }
 
     /// Requests to walhook itself that were refused for this reason, one of [`HTTP_REFUSALS`].
-    pub fn http_refused(&self, reason: &str) -> IntCounter {
+    pub(crate) fn http_refused(&self, reason: &str) -> IntCounter {
         self.0.http_refused.with_label_values(&[reason])
     }
 
-    pub fn table(&self, table: &TableName) -> TableMetrics {
+    pub(crate) fn table(&self, table: &TableName) -> TableMetrics {
         TableMetrics { captured: self.0.captured.with_label_values(&[&table.to_string()]) }
     }
 
     /// Values of a table's rows that are sent as their text, since their type was altered.
-    pub fn values_as_text(&self, table: &TableName) -> IntCounter {
+    pub(crate) fn values_as_text(&self, table: &TableName) -> IntCounter {
         self.0.values_as_text.with_label_values(&[&table.to_string()])
     }
 
-    pub fn event(&self, event_type: &str) -> EventMetrics {
+    pub(crate) fn event(&self, event_type: &str) -> EventMetrics {
         EventMetrics {
             raised: self.0.events.with_label_values(&[event_type]),
             filtered: self.0.filtered.with_label_values(&[event_type]),
@@ -297,7 +297,7 @@ impl WalhookMetrics {
         }
     }
 
-    pub fn write_backs(&self, event_type: &str) -> WriteBackMetrics {
+    pub(crate) fn write_backs(&self, event_type: &str) -> WriteBackMetrics {
         let outcome = |outcome| self.0.write_backs.with_label_values(&[event_type, outcome]);
         WriteBackMetrics {
             delivered: outcome("delivered"),
@@ -308,7 +308,7 @@ impl WalhookMetrics {
     }
 
     /// The books of one endpoint and table.
-    pub fn balance(&self, endpoint: &str, table: &TableName) -> BalanceMetrics {
+    pub(crate) fn balance(&self, endpoint: &str, table: &TableName) -> BalanceMetrics {
         let table = table.to_string();
         let entry = |entry| self.0.balance.with_label_values(&[endpoint, &table, entry]);
         BalanceMetrics {
@@ -321,7 +321,7 @@ impl WalhookMetrics {
         }
     }
 
-    pub fn endpoint(&self, name: &str) -> EndpointMetrics {
+    pub(crate) fn endpoint(&self, name: &str) -> EndpointMetrics {
         let families = &self.0;
         let outcome = |outcome| families.deliveries.with_label_values(&[name, outcome]);
         let waiting = |place| families.pending.with_label_values(&[name, place]);
@@ -347,7 +347,7 @@ impl WalhookMetrics {
 
     /// Takes the series of an endpoint that is no more out of the scrape. Handles to them still count,
     /// and are seen by nobody.
-    pub fn forget_endpoint(&self, name: &str) {
+    pub(crate) fn forget_endpoint(&self, name: &str) {
         let families = &self.0;
         // A series that was never made is not there to be removed.
         for outcome in ["delivered", "expired", "dead", "filtered"] {
@@ -383,26 +383,26 @@ impl WalhookMetrics {
     }
 
     /// Has `refresh` called before the series are read, and they are read without a pause after it.
-    pub fn before_each_look(&self, refresh: impl Fn() + Send + Sync + 'static) {
+    pub(crate) fn before_each_look(&self, refresh: impl Fn() + Send + Sync + 'static) {
         let mut all = self.0.before_look.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(MetricsRefresh(Box::new(refresh)));
     }
 
     /// Brings the series up to date, for whoever reads them in another way than by
     /// [`WalhookMetrics::render`].
-    pub fn look(&self) {
+    pub(crate) fn look(&self) {
         let refreshes = self.0.before_look.lock().unwrap_or_else(PoisonError::into_inner);
         refreshes.iter().for_each(|MetricsRefresh(refresh)| refresh());
     }
 
     /// All series, up to date.
-    pub fn gather(&self) -> Vec<MetricFamily> {
+    pub(crate) fn gather(&self) -> Vec<MetricFamily> {
         self.look();
         self.0.registry.gather()
     }
 
     /// All series in Prometheus's text format.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let mut text = String::new();
         let encoded = TextEncoder::new().encode_utf8(&self.gather(), &mut text);
         // Only a family without series or name fails, and `gather` gives none.
@@ -413,14 +413,14 @@ impl WalhookMetrics {
 
 /// What was read from one table.
 #[derive(Clone, Debug)]
-pub struct TableMetrics {
+pub(crate) struct TableMetrics {
     pub captured: IntCounter,
 }
 
 /// What became of the deliveries of one table to one endpoint; see `store::books`. Not counters: a
 /// dead letter that is sent again is dead no more.
 #[derive(Clone, Debug)]
-pub struct BalanceMetrics {
+pub(crate) struct BalanceMetrics {
     pub captured: IntGauge,
     pub delivered: IntGauge,
     pub filtered: IntGauge,
@@ -431,7 +431,7 @@ pub struct BalanceMetrics {
 
 /// What became of the changes that one `[[event]]` is about.
 #[derive(Clone, Debug)]
-pub struct EventMetrics {
+pub(crate) struct EventMetrics {
     pub raised: IntCounter,
     pub filtered: IntCounter,
     /// A part of `filtered`.
@@ -440,7 +440,7 @@ pub struct EventMetrics {
 
 /// What became of the write-backs of one `[[event]]`.
 #[derive(Clone, Debug)]
-pub struct WriteBackMetrics {
+pub(crate) struct WriteBackMetrics {
     delivered: IntCounter,
     failed: IntCounter,
     unchanged: IntCounter,
@@ -449,7 +449,7 @@ pub struct WriteBackMetrics {
 
 impl WriteBackMetrics {
     /// Books one write-back that changed so many rows.
-    pub fn wrote(&self, delivered: bool, rows: u64) {
+    pub(crate) fn wrote(&self, delivered: bool, rows: u64) {
         match (rows, delivered) {
             (0, _) => self.unchanged.inc(),
             (_, true) => self.delivered.inc(),
@@ -460,7 +460,7 @@ impl WriteBackMetrics {
 
 /// One endpoint. `delivered`, `expired`, `dead` and `filtered` count final outcomes, an event each.
 #[derive(Clone, Debug)]
-pub struct EndpointMetrics {
+pub(crate) struct EndpointMetrics {
     pub delivered: IntCounter,
     pub expired: IntCounter,
     pub dead: IntCounter,
@@ -483,7 +483,7 @@ pub struct EndpointMetrics {
 
 impl EndpointMetrics {
     /// Books one request: what it came to (`None`: delivered) and how long it took.
-    pub fn attempted(&self, failure: Option<FailureClass>, took: Duration) {
+    pub(crate) fn attempted(&self, failure: Option<FailureClass>, took: Duration) {
         self.attempts.of(failure).inc();
         self.attempt_duration.observe(took.as_secs_f64());
     }

@@ -5,10 +5,10 @@
 
 mod fields;
 mod lines;
-pub mod metrics;
-pub mod obstacles;
-pub mod otlp;
-pub mod samples;
+pub(crate) mod metrics;
+pub(crate) mod obstacles;
+pub(crate) mod otlp;
+pub(crate) mod samples;
 
 use std::fmt;
 use std::io;
@@ -28,7 +28,7 @@ use crate::telemetry::lines::LineWriter;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum LogFormatter {
+pub(crate) enum LogFormatter {
     /// For people: one short line an event, coloured on a terminal.
     Text,
     /// For machines: one JSON object a line.
@@ -37,7 +37,7 @@ pub enum LogFormatter {
 
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum LogError {
+pub(crate) enum LogError {
     #[error(
         "{filter:?} is not a log filter: give a level such as info, or levels for modules such as \
          info,walhook=debug"
@@ -51,11 +51,11 @@ pub enum LogError {
 
 /// The process's log. Whoever ends the process drops it before, or the last lines are lost.
 #[must_use]
-pub struct LogSetup(LineWriter);
+pub(crate) struct LogSetup(LineWriter);
 
 impl LogSetup {
     /// Writes what was logged until now.
-    pub fn write_out(&self) {
+    pub(crate) fn write_out(&self) {
         self.0.write_out();
     }
 }
@@ -71,7 +71,7 @@ impl Drop for LogSetup {
 ///
 /// # Errors
 /// `filter` is not one, the process has a log already, or the system gives no thread.
-pub fn init(
+pub(crate) fn init(
     format: LogFormatter,
     filter: &str,
     now: fn() -> Timestamp,

@@ -11,7 +11,7 @@ use std::sync::PoisonError;
 
 /// What can stand in the way; also the values of the metric's label.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum NamedObstacle {
+pub(crate) enum NamedObstacle {
     /// walhook's own tables cannot be written.
     State,
     /// The table of `[endpoints_from]` cannot be read.
@@ -21,9 +21,9 @@ pub enum NamedObstacle {
 }
 
 impl NamedObstacle {
-    pub const ALL: [Self; 3] = [Self::State, Self::EndpointsTable, Self::WriteBacks];
+    pub(crate) const ALL: [Self; 3] = [Self::State, Self::EndpointsTable, Self::WriteBacks];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::State => "state",
             Self::EndpointsTable => "endpoints_table",
@@ -34,11 +34,11 @@ impl NamedObstacle {
 
 /// Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct NamedObstacles(Arc<Mutex<BTreeMap<NamedObstacle, String>>>);
+pub(crate) struct NamedObstacles(Arc<Mutex<BTreeMap<NamedObstacle, String>>>);
 
 impl NamedObstacles {
     /// Says what is wrong, or with `None` that nothing is any more. Returns whether that is news.
-    pub fn set(&self, obstacle: NamedObstacle, what: Option<String>) -> bool {
+    pub(crate) fn set(&self, obstacle: NamedObstacle, what: Option<String>) -> bool {
         let mut known = self.locked();
         match what {
             Some(what) => known.insert(obstacle, what.clone()) != Some(what),
@@ -46,12 +46,12 @@ impl NamedObstacles {
         }
     }
 
-    pub fn get(&self, obstacle: NamedObstacle) -> Option<String> {
+    pub(crate) fn get(&self, obstacle: NamedObstacle) -> Option<String> {
         self.locked().get(&obstacle).cloned()
     }
 
     /// All of them, with what is wrong.
-    pub fn list(&self) -> Vec<(NamedObstacle, String)> {
+    pub(crate) fn list(&self) -> Vec<(NamedObstacle, String)> {
         self.locked().iter().map(|(obstacle, what)| (*obstacle, what.clone())).collect()
     }
 

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::flow::time::Timestamp;
 
 /// Between two looks.
-pub const SAMPLE_EVERY: Duration = Duration::from_secs(10);
+pub(crate) const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 
 /// An hour of looks.
 const HOUR: SeriesShape = SeriesShape { looks: 1, kept: 360 };
@@ -37,7 +37,7 @@ const MEMORY: (u64, u64) = (63, 64);
 
 /// What is counted since the process began, and what there is at the moment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct MetricTotals {
+pub(crate) struct MetricTotals {
     pub captured: u64,
     pub delivered: u64,
     /// Attempts that did not deliver.
@@ -55,7 +55,7 @@ pub struct MetricTotals {
 
 /// The books of all endpoints and tables together.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct BookSums {
+pub(crate) struct BookSums {
     pub captured: i64,
     pub delivered: i64,
     pub filtered: i64,
@@ -66,14 +66,14 @@ pub struct BookSums {
 
 impl BookSums {
     /// Whether everything that was captured has come to something, or waits.
-    pub fn are_balanced(&self) -> bool {
+    pub(crate) fn are_balanced(&self) -> bool {
         self.captured == self.delivered + self.filtered + self.expired + self.dead + self.pending
     }
 }
 
 /// One point of a chart: what happened since the one before, and what there is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct MetricSample {
+pub(crate) struct MetricSample {
     /// Milliseconds of Unix time.
     pub at: i64,
     /// A second.
@@ -92,7 +92,7 @@ pub struct MetricSample {
 
 /// How an endpoint did in the last hour.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct EndpointHour {
+pub(crate) struct EndpointHour {
     /// Attempts that delivered, of all, from 0 to 1; `None` where there were none.
     pub success: Option<f64>,
     /// Seconds from commit to delivery, when something was delivered last.
@@ -187,12 +187,12 @@ struct SampleStore {
 
 /// What charts are drawn of. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct SampleHistory(Arc<Mutex<SampleStore>>);
+pub(crate) struct SampleHistory(Arc<Mutex<SampleStore>>);
 
 impl SampleHistory {
     /// Takes in what there is `now`: of all, and of each endpoint. Endpoints that are not among them
     /// are forgotten.
-    pub fn look(
+    pub(crate) fn look(
         &self,
         totals: &MetricTotals,
         endpoints: impl IntoIterator<Item = (Arc<str>, MetricTotals)>,
@@ -225,7 +225,7 @@ impl SampleHistory {
     }
 
     /// An endpoint is called otherwise: its chart goes on.
-    pub fn rename(&self, from: &str, to: &Arc<str>) {
+    pub(crate) fn rename(&self, from: &str, to: &Arc<str>) {
         let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(series) = store.endpoints.remove(from) {
             store.endpoints.insert(Arc::clone(to), series);
@@ -236,24 +236,24 @@ impl SampleHistory {
     }
 
     /// The last hour, the oldest first.
-    pub fn hour(&self) -> Vec<MetricSample> {
+    pub(crate) fn hour(&self) -> Vec<MetricSample> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).hour.view()
     }
 
     /// The last day.
-    pub fn day(&self) -> Vec<MetricSample> {
+    pub(crate) fn day(&self) -> Vec<MetricSample> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).day.view()
     }
 
     /// The last hour of each endpoint that has a chart, in two numbers.
-    pub fn endpoint_hours(&self) -> HashMap<Arc<str>, EndpointHour> {
+    pub(crate) fn endpoint_hours(&self) -> HashMap<Arc<str>, EndpointHour> {
         let store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let each = store.endpoints.iter();
         each.map(|(name, series)| (Arc::clone(name), EndpointHour::of(&series.samples))).collect()
     }
 
     /// The last hour of one endpoint; nothing for one without a chart. From here on it has one.
-    pub fn endpoint(&self, name: &str) -> Vec<MetricSample> {
+    pub(crate) fn endpoint(&self, name: &str) -> Vec<MetricSample> {
         let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let look = store.looks;
         if let Some(activity) = store.activity.get_mut(name) {

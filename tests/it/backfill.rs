@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 use serde_json::json;
-use walhook::sandbox::cluster::SandboxCluster;
+use walhook::testing::sandbox::cluster::SandboxCluster;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

@@ -1,19 +1,19 @@
 //! Looking at a real server's set-up, and making what is missing.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
-use walhook::config::settings::Operations;
-use walhook::config::settings::PostgresSettings;
-use walhook::flow::relation::TableName;
-use walhook::replication::catalog::CheckReport;
-use walhook::replication::catalog::FindingLevel;
-use walhook::replication::catalog::inspect;
-use walhook::replication::catalog::prepare;
-use walhook::replication::catalog::wanted::WantedObjects;
-use walhook::replication::catalog::wanted::WantedTable;
-use walhook::replication::diagnostic::SetupDiagnostic;
-use walhook::replication::error::SourceError;
-use walhook::store;
-use walhook::store::SqlSession;
+use walhook::testing::config::settings::Operations;
+use walhook::testing::config::settings::PostgresSettings;
+use walhook::testing::flow::relation::TableName;
+use walhook::testing::replication::catalog::CheckReport;
+use walhook::testing::replication::catalog::FindingLevel;
+use walhook::testing::replication::catalog::inspect;
+use walhook::testing::replication::catalog::prepare;
+use walhook::testing::replication::catalog::wanted::WantedObjects;
+use walhook::testing::replication::catalog::wanted::WantedTable;
+use walhook::testing::replication::diagnostic::SetupDiagnostic;
+use walhook::testing::replication::error::SourceError;
+use walhook::testing::store;
+use walhook::testing::store::SqlSession;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

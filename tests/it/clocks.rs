@@ -4,7 +4,7 @@
 //! server's own.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
-use walhook::clock::host_now;
+use walhook::testing::clock::host_now;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

@@ -338,5 +338,5 @@ async fn a_role_with_what_the_sql_files_grant_may_run_each_contract() {
 
 /// Seconds since the Unix epoch.
 fn now() -> i64 {
-    walhook::clock::host_now().seconds()
+    walhook::testing::clock::host_now().seconds()
 }

@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 use tokio::task::spawn_blocking;
-use walhook::flow::lsn::Lsn;
-use walhook::sandbox::cluster::ClusterOptions;
-use walhook::sandbox::cluster::SandboxCluster;
+use walhook::testing::flow::lsn::Lsn;
+use walhook::testing::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::SandboxCluster;
 
 use crate::support::ledger::EVENT;
 use crate::support::ledger::TABLES;

@@ -7,18 +7,18 @@
 
 use bytes::Bytes;
 use serde_json::Value as Json;
-use walhook::event::datum;
-use walhook::flow::change::CapturedItem;
-use walhook::flow::change::ChangeOp;
-use walhook::flow::change::ColumnValue;
-use walhook::flow::change::CommittedChange;
-use walhook::flow::change::OldRow;
-use walhook::flow::change::RowTuple;
-use walhook::flow::relation::ReplicaIdentity;
-use walhook::replication::assemble::ChangeAssembler;
-use walhook::replication::pgoutput::PgOutput;
-use walhook::replication::pgoutput::decode;
-use walhook::replication::types;
+use walhook::testing::event::datum;
+use walhook::testing::flow::change::CapturedItem;
+use walhook::testing::flow::change::ChangeOp;
+use walhook::testing::flow::change::ColumnValue;
+use walhook::testing::flow::change::CommittedChange;
+use walhook::testing::flow::change::OldRow;
+use walhook::testing::flow::change::RowTuple;
+use walhook::testing::flow::relation::ReplicaIdentity;
+use walhook::testing::replication::assemble::ChangeAssembler;
+use walhook::testing::replication::pgoutput::PgOutput;
+use walhook::testing::replication::pgoutput::decode;
+use walhook::testing::replication::types;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

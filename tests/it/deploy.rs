@@ -9,7 +9,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use tokio::process::Command;
-use walhook::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

@@ -4,7 +4,7 @@
 use std::pin::pin;
 
 use serde_json::json;
-use walhook::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

@@ -6,7 +6,7 @@ use std::env;
 use std::time::Duration;
 use std::time::Instant;
 
-use walhook::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

@@ -183,7 +183,7 @@ async fn whoever_has_the_token_may_come_by_any_name_and_guessing_is_slow_and_see
 #[tokio::test]
 async fn half_a_request_neither_silences_health_nor_delays_the_end() {
     // This process holds the other ends.
-    walhook::delivery::sockets::raise_limit();
+    walhook::testing::delivery::sockets::raise_limit();
     for limits in [&["-Sn 1024"][..], &["-Sn 1024", "-Hn 1024"]] {
         half_open_within(limits).await;
     }

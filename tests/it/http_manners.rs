@@ -30,34 +30,34 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use url::Url;
-use walhook::config::link::ConnectionLink;
-use walhook::config::secret::Secret;
-use walhook::config::settings::AddressPolicy;
-use walhook::config::settings::AnswerRule;
-use walhook::config::settings::BatchSettings;
-use walhook::config::settings::Endpoint;
-use walhook::config::settings::KeyOrdering;
-use walhook::config::settings::ParkingSettings;
-use walhook::config::settings::RetryDelays;
-use walhook::config::settings::RetrySettings;
-use walhook::delivery::http::EndpointClient;
-use walhook::delivery::network::DeliveryNetwork;
-use walhook::flow::body::BodyPart;
-use walhook::flow::body::EventBody;
-use walhook::flow::event::Event;
-use walhook::flow::event::EventFacts;
-use walhook::flow::event::EventId;
-use walhook::flow::event::IdOrigin;
-use walhook::flow::key::EventKeys;
-use walhook::flow::lease::Lease;
-use walhook::flow::lease::LeaseId;
-use walhook::flow::lsn::Lsn;
-use walhook::flow::lsn::Position;
-use walhook::flow::relation::TableName;
-use walhook::flow::time::Timestamp;
-use walhook::flow::verdict::AttemptVerdict;
-use walhook::flow::verdict::FailureClass;
-use walhook::flow::verdict::HttpExchange;
+use walhook::testing::config::link::ConnectionLink;
+use walhook::testing::config::secret::Secret;
+use walhook::testing::config::settings::AddressPolicy;
+use walhook::testing::config::settings::AnswerRule;
+use walhook::testing::config::settings::BatchSettings;
+use walhook::testing::config::settings::Endpoint;
+use walhook::testing::config::settings::KeyOrdering;
+use walhook::testing::config::settings::ParkingSettings;
+use walhook::testing::config::settings::RetryDelays;
+use walhook::testing::config::settings::RetrySettings;
+use walhook::testing::delivery::http::EndpointClient;
+use walhook::testing::delivery::network::DeliveryNetwork;
+use walhook::testing::flow::body::BodyPart;
+use walhook::testing::flow::body::EventBody;
+use walhook::testing::flow::event::Event;
+use walhook::testing::flow::event::EventFacts;
+use walhook::testing::flow::event::EventId;
+use walhook::testing::flow::event::IdOrigin;
+use walhook::testing::flow::key::EventKeys;
+use walhook::testing::flow::lease::Lease;
+use walhook::testing::flow::lease::LeaseId;
+use walhook::testing::flow::lsn::Lsn;
+use walhook::testing::flow::lsn::Position;
+use walhook::testing::flow::relation::TableName;
+use walhook::testing::flow::time::Timestamp;
+use walhook::testing::flow::verdict::AttemptVerdict;
+use walhook::testing::flow::verdict::FailureClass;
+use walhook::testing::flow::verdict::HttpExchange;
 
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
@@ -106,8 +106,8 @@ fn endpoint(url: &str) -> Endpoint {
         test: None,
         renamed_from: None,
         unusable: None,
-        request: walhook::config::settings::RequestTemplate::default(),
-        places: walhook::config::settings::SourcePlaces::default(),
+        request: walhook::testing::config::settings::RequestTemplate::default(),
+        places: walhook::testing::config::settings::SourcePlaces::default(),
     }
 }
 

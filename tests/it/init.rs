@@ -1,7 +1,7 @@
 //! `walhook init` on tables of all kinds: what it writes is accepted by `walhook check`.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
-use walhook::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

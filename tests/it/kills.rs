@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use walhook::failpoint::POINTS;
+use walhook::testing::failpoint::POINTS;
 
 use crate::support::fleet::AMPLE;
 use crate::support::fleet::Fleet;

@@ -5,7 +5,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use walhook::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 use serde_json::json;
-use walhook::clock::host_now;
-use walhook::sandbox::cluster::ClusterOptions;
+use walhook::testing::clock::host_now;
+use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tokio::time::MissedTickBehavior;
-use walhook::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -227,7 +227,7 @@ async fn what_the_healthy_endpoint_notices_of_a_dead_one() {
     let toml = two_endpoints(&url, &healthy, &other, "");
     let mut program = Program::start(&["run"], &toml, &[]);
     program.wait_for_line("walhook is running", AMPLE).await;
-    let (started, clock) = (Instant::now(), walhook::clock::host_now());
+    let (started, clock) = (Instant::now(), walhook::testing::clock::host_now());
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / (RATE / 10));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut rows = 0;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use walhook::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Sql;
 use crate::support::postgres::start_cluster;

@@ -7,7 +7,7 @@ mod endpoints;
 use std::time::Duration;
 
 use serde_json::Value;
-use walhook::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
@@ -287,14 +287,16 @@ async fn a_slot_that_something_else_holds_is_refused_and_the_holder_named() {
     let toml = configuration(&database, WEBHOOK);
     Service::start(&toml).await.stop().await;
     let url = format!("{}?application_name=pg_recvlogical", database.url());
-    let server = walhook::config::settings::ServerSettings::new(
+    let server = walhook::testing::config::settings::ServerSettings::new(
         url.parse().unwrap(),
-        walhook::config::settings::TlsSettings::default(),
+        walhook::testing::config::settings::TlsSettings::default(),
     );
     let timeout = Duration::from_secs(60);
-    let connection = walhook::replication::wire::command::connect(&server, timeout).await.unwrap();
-    let (slot, budget) = (slot(&database), walhook::flow::budget::MemoryBudget::new(1 << 20));
-    let from = walhook::flow::lsn::Lsn::ZERO;
+    let connection =
+        walhook::testing::replication::wire::command::connect(&server, timeout).await.unwrap();
+    let (slot, budget) =
+        (slot(&database), walhook::testing::flow::budget::MemoryBudget::new(1 << 20));
+    let from = walhook::testing::flow::lsn::Lsn::ZERO;
     let held = connection.start_replication(&slot, from, &["walhook"], budget).await.unwrap();
     let in_use = format!("slot {slot} is in use by the server process");
     assert_refused(&toml, 3, &[&in_use, "choose another slot", "pg_terminate_backend"]).await;

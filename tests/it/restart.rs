@@ -9,8 +9,8 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::task::spawn_blocking;
-use walhook::sandbox::cluster::ClusterOptions;
-use walhook::sandbox::cluster::SandboxCluster;
+use walhook::testing::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::SandboxCluster;
 
 use crate::support::postgres::Sql;
 use crate::support::postgres::start_cluster;

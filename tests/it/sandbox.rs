@@ -15,9 +15,9 @@ use std::time::Instant;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::task::spawn_blocking;
-use walhook::sandbox::cluster::ClusterOptions;
-use walhook::sandbox::cluster::SandboxCluster;
-use walhook::sandbox::error::SandboxError;
+use walhook::testing::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::SandboxCluster;
+use walhook::testing::sandbox::error::SandboxError;
 
 use crate::support::postgres::Sql;
 use crate::support::postgres::has_tls;

@@ -8,7 +8,7 @@ mod passwords;
 mod row_security;
 mod state;
 
-use walhook::sandbox::cluster::SandboxCluster;
+use walhook::testing::sandbox::cluster::SandboxCluster;
 
 use crate::support::postgres::Sql;
 use crate::support::receiver::Answer;

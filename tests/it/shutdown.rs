@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use walhook::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use clap::Parser;
-use walhook::cli::Cli;
-use walhook::config;
+use walhook::Cli;
+use walhook::testing::config;
 
 /// What is to be filled in where a page shows `whsec_...`.
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";

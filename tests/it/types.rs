@@ -14,9 +14,9 @@
 
 use tokio_postgres::Client;
 use tokio_postgres::SimpleQueryMessage;
-use walhook::event::datum;
-use walhook::flow::relation::SqlType;
-use walhook::replication::types;
+use walhook::testing::event::datum;
+use walhook::testing::flow::relation::SqlType;
+use walhook::testing::replication::types;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

@@ -7,19 +7,19 @@ mod stream;
 
 use std::time::Duration;
 
-use walhook::config::settings::ServerSettings;
-use walhook::config::settings::TlsMode;
-use walhook::config::settings::TlsSettings;
-use walhook::flow::budget::MemoryBudget;
-use walhook::flow::lsn::Lsn;
-use walhook::replication::diagnostic::SetupDiagnostic;
-use walhook::replication::error::SourceError;
-use walhook::replication::wire::command;
-use walhook::replication::wire::command::NewSlot;
-use walhook::replication::wire::command::ReplicationConnection;
-use walhook::replication::wire::command::SlotCreation;
-use walhook::replication::wire::command::StreamingStart;
-use walhook::store::transport::ServerTransport;
+use walhook::testing::config::settings::ServerSettings;
+use walhook::testing::config::settings::TlsMode;
+use walhook::testing::config::settings::TlsSettings;
+use walhook::testing::flow::budget::MemoryBudget;
+use walhook::testing::flow::lsn::Lsn;
+use walhook::testing::replication::diagnostic::SetupDiagnostic;
+use walhook::testing::replication::error::SourceError;
+use walhook::testing::replication::wire::command;
+use walhook::testing::replication::wire::command::NewSlot;
+use walhook::testing::replication::wire::command::ReplicationConnection;
+use walhook::testing::replication::wire::command::SlotCreation;
+use walhook::testing::replication::wire::command::StreamingStart;
+use walhook::testing::store::transport::ServerTransport;
 
 use crate::support::postgres::Database;
 

@@ -21,7 +21,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use walhook::inbound::wecom::signature::signature;
+use walhook::testing::inbound::wecom::signature::signature;
 
 use crate::measure::Bench;
 use crate::measure::SLOT;

@@ -6,7 +6,7 @@ use crate::config;
 
 /// A configuration in the making.
 #[derive(Debug, Default)]
-pub struct ImportDraft {
+pub(crate) struct ImportDraft {
     /// Lines of `[postgres]`.
     pub postgres: Vec<String>,
     events: Vec<ImportedSection>,
@@ -20,35 +20,35 @@ pub struct ImportDraft {
 
 /// A section with its keys, each of them a line of TOML.
 #[derive(Clone, Debug)]
-pub struct ImportedSection {
+pub(crate) struct ImportedSection {
     header: &'static str,
     lines: Vec<String>,
 }
 
 impl ImportedSection {
-    pub fn new(header: &'static str) -> Self {
+    pub(crate) fn new(header: &'static str) -> Self {
         Self { header, lines: Vec::new() }
     }
 
     /// `value` is TOML.
-    pub fn set(&mut self, key: &str, value: impl AsRef<str>) {
+    pub(crate) fn set(&mut self, key: &str, value: impl AsRef<str>) {
         self.lines.push(format!("{key} = {}", value.as_ref()));
     }
 }
 
 /// A text as TOML has it. A `${` that was none of walhook's stays what it is.
-pub fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
 /// A list of texts.
-pub fn list<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
+pub(crate) fn list<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
     let texts: Vec<String> = texts.into_iter().map(quoted).collect();
     format!("[{}]", texts.join(", "))
 }
 
 /// A column where an expression stands: by its name, or in the long form where that would be another thing.
-pub fn column(name: &str) -> String {
+pub(crate) fn column(name: &str) -> String {
     const TAKEN: [&str; 18] = [
         "row",
         "old",
@@ -77,21 +77,21 @@ pub fn column(name: &str) -> String {
 }
 
 /// A text where an expression stands.
-pub fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     serde_json::Value::String(text.to_owned()).to_string()
 }
 
 impl ImportDraft {
-    pub fn event(&mut self, section: ImportedSection) {
+    pub(crate) fn event(&mut self, section: ImportedSection) {
         self.events.push(section);
     }
 
-    pub fn endpoint(&mut self, section: ImportedSection) {
+    pub(crate) fn endpoint(&mut self, section: ImportedSection) {
         self.endpoints.push(section);
     }
 
     /// Something that has no place here.
-    pub fn lose(&mut self, what: impl Into<String>) {
+    pub(crate) fn lose(&mut self, what: impl Into<String>) {
         let what = what.into();
         if !self.lost.contains(&what) {
             self.lost.push(what);
@@ -99,7 +99,7 @@ impl ImportDraft {
     }
 
     /// The name of a variable of the environment that takes the place of a secret.
-    pub fn secret(&mut self, name: &str, what: &str) -> String {
+    pub(crate) fn secret(&mut self, name: &str, what: &str) -> String {
         let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
         let name: String = name.chars().map(upper).collect();
         if !self.variables.iter().any(|(known, _)| *known == name) {
@@ -109,7 +109,7 @@ impl ImportDraft {
     }
 
     /// A name of letters, digits, `_` and `-` that nothing else has.
-    pub fn name(&mut self, wished: &str) -> String {
+    pub(crate) fn name(&mut self, wished: &str) -> String {
         let kept = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
         let name: String = wished.chars().map(kept).collect();
         let name = name.trim_matches('-');
@@ -121,12 +121,12 @@ impl ImportDraft {
         name
     }
 
-    pub fn variables(&self) -> &[(String, String)] {
+    pub(crate) fn variables(&self) -> &[(String, String)] {
         &self.variables
     }
 
     /// What was not carried over, and what the parser has against the result, if anything.
-    pub fn lost(&self) -> &[String] {
+    pub(crate) fn lost(&self) -> &[String] {
         &self.lost
     }
 
@@ -139,7 +139,7 @@ impl ImportDraft {
     }
 
     /// The file.
-    pub fn toml(&self, origin: &str) -> String {
+    pub(crate) fn toml(&self, origin: &str) -> String {
         let mut out = format!("# Made from {origin} by `walhook import`. Next: `walhook check`.\n");
         for (name, what) in &self.variables {
             out.push_str(&format!("# ${name}: {}\n", one_line(what)));
@@ -160,7 +160,7 @@ impl ImportDraft {
     }
 
     /// What the parser has against it, so that whoever converts is told and not whoever starts walhook.
-    pub fn problems(&self) -> Vec<String> {
+    pub(crate) fn problems(&self) -> Vec<String> {
         let env = |name: &str| match name {
             name if name.starts_with("PG") => None,
             "DATABASE_URL" => Some(String::from("postgres://walhook@localhost/app")),

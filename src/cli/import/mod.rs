@@ -18,13 +18,13 @@
 //! | `triggers` | Triggers that call `pg_net` |
 //! | `yaml` | YAML as JSON values |
 
-pub mod debezium;
-pub mod draft;
-pub mod pgstream;
-pub mod sequin;
-pub mod statements;
-pub mod triggers;
-pub mod yaml;
+pub(crate) mod debezium;
+pub(crate) mod draft;
+pub(crate) mod pgstream;
+pub(crate) mod sequin;
+pub(crate) mod statements;
+pub(crate) mod triggers;
+pub(crate) mod yaml;
 
 use std::fs;
 use std::path::Path;
@@ -49,7 +49,7 @@ use crate::cli::terminal;
                   file, and the exit code is 1 then. Secrets become variables of the environment.\n\n\
                   Example: walhook import sequin.yaml > walhook.toml"
 )]
-pub struct ImportCommand {
+pub(crate) struct ImportCommand {
     /// sequin.yaml, application.properties, pgstream's YAML, or SQL with triggers
     file: PathBuf,
     /// What it is, where its content does not say so
@@ -62,7 +62,7 @@ pub struct ImportCommand {
 
 /// Whose configuration it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum ImportSource {
+pub(crate) enum ImportSource {
     Sequin,
     Debezium,
     Pgstream,
@@ -72,7 +72,7 @@ pub enum ImportSource {
 impl ImportCommand {
     /// # Errors
     /// With exit code 2: the file is none that can be read; with 1: not all of it was carried over.
-    pub fn run(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         let shown = self.file.display().to_string();
         let usage = |error: anyhow::Error| ExitStatus::Usage.because(error);
         let text = fs::read_to_string(&self.file)
@@ -103,7 +103,7 @@ impl ImportCommand {
 ///
 /// # Errors
 /// It is nothing that can be read, or nothing in it goes to an HTTP endpoint.
-pub fn convert(
+pub(crate) fn convert(
     file: &Path,
     text: &str,
     from: Option<ImportSource>,

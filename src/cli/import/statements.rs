@@ -2,7 +2,7 @@
 
 /// A word of SQL.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum SqlWord {
+pub(crate) enum SqlWord {
     /// A name or key word, as it stands; one in double quotes keeps its case.
     Name {
         text: String,
@@ -15,12 +15,12 @@ pub enum SqlWord {
 
 impl SqlWord {
     /// Whether it is this key word.
-    pub fn is(&self, word: &str) -> bool {
+    pub(crate) fn is(&self, word: &str) -> bool {
         matches!(self, Self::Name { text, quoted: false } if text.eq_ignore_ascii_case(word))
     }
 
     /// A name as PostgreSQL keeps it.
-    pub fn name(&self) -> Option<String> {
+    pub(crate) fn name(&self) -> Option<String> {
         match self {
             Self::Name { text, quoted: true } => Some(text.clone()),
             Self::Name { text, quoted: false } => Some(text.to_ascii_lowercase()),
@@ -30,7 +30,7 @@ impl SqlWord {
 }
 
 /// The statements of a script, each as its words.
-pub fn statements(script: &str) -> Vec<Vec<SqlWord>> {
+pub(crate) fn statements(script: &str) -> Vec<Vec<SqlWord>> {
     let mut found = vec![Vec::new()];
     let mut rest = script;
     while let Some(c) = rest.chars().next() {

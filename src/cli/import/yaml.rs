@@ -12,7 +12,7 @@ use serde_json::Value;
 ///
 /// # Errors
 /// It is no YAML, or has keys that are no texts.
-pub fn read(text: &str) -> anyhow::Result<Value> {
+pub(crate) fn read(text: &str) -> anyhow::Result<Value> {
     Ok(documents(text)?.into_iter().next().unwrap_or_default())
 }
 

@@ -11,7 +11,7 @@ use crate::flow::relation::ReplicaIdentity;
 
 /// What goes into the file.
 #[derive(Clone, Debug)]
-pub struct FileContents<'a> {
+pub(crate) struct FileContents<'a> {
     /// The database's URL as it is to stand in the file; it may name a variable.
     pub database_url: &'a str,
     pub publication: &'a str,
@@ -30,7 +30,7 @@ const OPERATIONS: [(&str, &str); 3] =
 const STEM_CHARS_MAX: usize = 100;
 
 /// The file's text.
-pub fn render(contents: &FileContents<'_>) -> String {
+pub(crate) fn render(contents: &FileContents<'_>) -> String {
     let FileContents { database_url, publication, tables, endpoint, secret, backfill } = contents;
     let mut out = format!(
         "# walhook: pushes committed row changes to HTTP endpoints. `walhook check` checks this \

@@ -9,9 +9,9 @@
 //! standard error.
 
 mod address;
-pub mod file;
-pub mod sql;
-pub mod survey;
+pub(crate) mod file;
+pub(crate) mod sql;
+pub(crate) mod survey;
 
 use std::io;
 use std::io::Write as _;
@@ -64,7 +64,7 @@ const NAMED_MAX: usize = 20;
 #[derive(Args, Debug)]
 #[command(after_help = "Without --table it lists the tables.\n\nExample: walhook init \
                         --database-url postgres://localhost/app --table public.orders")]
-pub struct Init {
+pub(crate) struct Init {
     /// The database, as postgres://user@host/name [default: $DATABASE_URL]
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
@@ -104,7 +104,7 @@ impl Init {
     /// # Errors
     /// [`ExitStatus::Usage`] for arguments that do not hold, [`ExitStatus::Postgres`] if the server cannot be
     /// asked, [`ExitStatus::Failed`] if the file cannot be written.
-    pub fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
+    pub(crate) fn run(self, global: &GlobalOptions) -> Result<(), CommandError> {
         let output = self.output.clone().unwrap_or_else(|| global.config_path());
         if !self.tables.is_empty() && !self.force && output.exists() {
             return Err(exists(&output));

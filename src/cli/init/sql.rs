@@ -16,7 +16,7 @@ const GENERATED_SINCE: i64 = 180_000;
 
 /// One statement and the reason for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct AdminStatement {
+pub(crate) struct AdminStatement {
     pub why: String,
     /// Without the semicolon; empty for a step that no SQL does.
     pub sql: String,
@@ -34,7 +34,7 @@ impl fmt::Display for AdminStatement {
 
 /// The statements that are missing for `tables`, in the order in which they have to run; none if
 /// the role can do, or has, everything.
-pub fn statements(
+pub(crate) fn statements(
     survey: &DatabaseSurvey,
     tables: &[&SurveyedTable],
     publication: &str,

@@ -10,7 +10,7 @@ use crate::replication::managed_service::ManagedService;
 
 /// The state of a database, as far as walhook's set-up depends on it.
 #[derive(Clone, Debug)]
-pub struct DatabaseSurvey {
+pub(crate) struct DatabaseSurvey {
     pub database: String,
     pub wal_level: String,
     /// `server_version_num`.
@@ -31,7 +31,7 @@ pub struct DatabaseSurvey {
 
 /// Schema `walhook`, where walhook keeps its own tables.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum StateSchema {
+pub(crate) enum StateSchema {
     Missing,
     There {
         /// Somebody else whose tables are in it, and whom the role is not a member of.
@@ -41,14 +41,14 @@ pub enum StateSchema {
 
 /// A relation that is not captured.
 #[derive(Clone, Debug)]
-pub struct OtherRelation {
+pub(crate) struct OtherRelation {
     pub name: TableName,
     pub kind: RelationKind,
 }
 
 /// What such a relation is.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum RelationKind {
+pub(crate) enum RelationKind {
     View,
     MaterializedView,
     ForeignTable,
@@ -60,7 +60,7 @@ pub enum RelationKind {
 
 /// The role that walhook is to connect as.
 #[derive(Clone, Debug, Default)]
-pub struct SurveyedRole {
+pub(crate) struct SurveyedRole {
     pub name: String,
     pub exists: bool,
     pub superuser: bool,
@@ -76,13 +76,13 @@ pub struct SurveyedRole {
 }
 
 #[derive(Clone, Debug)]
-pub struct SurveyedPublication {
+pub(crate) struct SurveyedPublication {
     pub all_tables: bool,
 }
 
 /// An ordinary or partitioned table.
 #[derive(Clone, Debug)]
-pub struct SurveyedTable {
+pub(crate) struct SurveyedTable {
     pub name: TableName,
     /// The primary key's columns in order; empty if there is none.
     pub key: Vec<String>,
@@ -109,7 +109,7 @@ pub struct SurveyedTable {
 
 impl OtherRelation {
     /// Why it is not captured.
-    pub fn why(&self) -> String {
+    pub(crate) fn why(&self) -> String {
         match &self.kind {
             kind @ RelationKind::Partition(_) => {
                 format!("is {kind}, which is captured as a whole: give that")
@@ -119,7 +119,7 @@ impl OtherRelation {
     }
 
     /// As [`SurveyedTable::is_called`].
-    pub fn is_called(&self, name: &str) -> bool {
+    pub(crate) fn is_called(&self, name: &str) -> bool {
         is_called(&self.name, name)
     }
 }
@@ -139,13 +139,13 @@ impl std::fmt::Display for RelationKind {
 impl SurveyedTable {
     /// Whether a command line means this table by `name`: as the configuration writes it, as SQL
     /// does, or without any quotes; a table in `public` without its schema, too.
-    pub fn is_called(&self, name: &str) -> bool {
+    pub(crate) fn is_called(&self, name: &str) -> bool {
         is_called(&self.name, name)
     }
 
     /// The name as the configuration writes it: `schema.table`, and a part with other characters
     /// than letters, digits, `_`, `$` and `-` in double quotes.
-    pub fn written(&self) -> String {
+    pub(crate) fn written(&self) -> String {
         let TableName { schema, name } = &self.name;
         format!("{}.{}", written(schema), written(name))
     }
@@ -230,7 +230,7 @@ impl DatabaseSurvey {
     ///
     /// # Errors
     /// As the connection: these catalogs may be read by every role.
-    pub async fn take(
+    pub(crate) async fn take(
         client: &Client,
         role: Option<&str>,
         publication: &str,

@@ -4,9 +4,9 @@
 //! walhook run ─ POST ─▶ server ─ Received ─▶ [receive] ─ lines ─▶ terminal
 //! ```
 
-pub mod server;
-pub mod show;
-pub mod signature;
+pub(crate) mod server;
+pub(crate) mod show;
+pub(crate) mod signature;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -38,7 +38,7 @@ const DELAY_MAX: Duration = Duration::from_secs(3600);
 #[derive(Args, Debug)]
 #[command(after_help = "Example: walhook receive --secret whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX \
                         --status 503 --delay 200ms")]
-pub struct Receive {
+pub(crate) struct Receive {
     /// Where to listen; port 0 takes any free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9999")]
     listen: SocketAddr,
@@ -65,7 +65,7 @@ impl Receive {
     ///
     /// # Errors
     /// If the address cannot be had or the output fails.
-    pub fn run(self) -> Result<(), CommandError> {
+    pub(crate) fn run(self) -> Result<(), CommandError> {
         runtime()?.block_on(self.receive())
     }
 

@@ -36,14 +36,14 @@ use crate::cli::receive::signature::VerificationKey;
 use crate::flow::time::Timestamp;
 
 /// Requests that wait to be looked at. Each holds up to [`BODY_KEPT_BYTES`].
-pub const RECEIVED_MAX: usize = 64;
+pub(crate) const RECEIVED_MAX: usize = 64;
 
 /// How much of a body is handed on. All of it is read and counts for the signature.
-pub const BODY_KEPT_BYTES: usize = 64 * 1024;
+pub(crate) const BODY_KEPT_BYTES: usize = 64 * 1024;
 
 /// How requests are answered and checked.
 #[derive(Clone, Debug)]
-pub struct ReceiverBehaviour {
+pub(crate) struct ReceiverBehaviour {
     pub status: StatusCode,
     /// Wait between the end of a request and its answer.
     pub delay: Duration,
@@ -55,7 +55,7 @@ pub struct ReceiverBehaviour {
 
 /// One request, as it came.
 #[derive(Clone, Debug)]
-pub struct ReceivedRequest {
+pub(crate) struct ReceivedRequest {
     /// When its last byte had come.
     pub at: Timestamp,
     pub method: Method,
@@ -75,14 +75,14 @@ pub struct ReceivedRequest {
 
 impl ReceivedRequest {
     /// The event's id, if the request carries one.
-    pub fn id(&self) -> Option<&str> {
+    pub(crate) fn id(&self) -> Option<&str> {
         self.headers.get(ID_HEADER).and_then(|value| value.to_str().ok())
     }
 }
 
 /// A receiver that is bound and not serving yet.
 #[derive(Debug)]
-pub struct ReceiverServer {
+pub(crate) struct ReceiverServer {
     listener: TcpListener,
     address: SocketAddr,
 }
@@ -92,13 +92,13 @@ impl ReceiverServer {
     ///
     /// # Errors
     /// If the address is in use or not this machine's.
-    pub async fn bind(listen: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn bind(listen: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
@@ -107,7 +107,7 @@ impl ReceiverServer {
     ///
     /// # Errors
     /// If the listening socket fails.
-    pub async fn serve(
+    pub(crate) async fn serve(
         self,
         behaviour: ReceiverBehaviour,
         received: mpsc::Sender<ReceivedRequest>,

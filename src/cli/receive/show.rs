@@ -26,14 +26,14 @@ const IDS_MAX: usize = 50_000;
 /// Recognises requests that came before, by path and id: an event that goes to two endpoints is no
 /// repeat. Forgets the oldest beyond a limit.
 #[derive(Debug, Default)]
-pub struct RepeatCounter {
+pub(crate) struct RepeatCounter {
     times: HashMap<String, u32>,
     order: VecDeque<String>,
 }
 
 impl RepeatCounter {
     /// How often this id has come to this path, this time included.
-    pub fn count(&mut self, path: &str, id: &str) -> u32 {
+    pub(crate) fn count(&mut self, path: &str, id: &str) -> u32 {
         let request = format!("{path} {id}");
         if let Some(times) = self.times.get_mut(&request) {
             *times = times.saturating_add(1);
@@ -51,7 +51,7 @@ impl RepeatCounter {
 }
 
 /// `12:00:00.123  POST /hook  200  evt_...  signature ok  repeat: seen 2 times`
-pub fn headline(received: &ReceivedRequest, times: u32, colours: Colours) -> String {
+pub(crate) fn headline(received: &ReceivedRequest, times: u32, colours: Colours) -> String {
     let mut parts = vec![
         colours.faint(&local_time(received.at)).into_owned(),
         format!("{} {}", received.method, visible(&received.path)),
@@ -81,7 +81,7 @@ pub fn headline(received: &ReceivedRequest, times: u32, colours: Colours) -> Str
 }
 
 /// The body's lines, indented, harmless and limited in number and length.
-pub fn body_lines(received: &ReceivedRequest) -> Vec<String> {
+pub(crate) fn body_lines(received: &ReceivedRequest) -> Vec<String> {
     let kept = String::from_utf8_lossy(&received.body);
     let whole = received.body.len() as u64 == received.body_bytes;
     let text = if whole && serde_json::from_str::<IgnoredAny>(&kept).is_ok() {
@@ -102,7 +102,7 @@ pub fn body_lines(received: &ReceivedRequest) -> Vec<String> {
 }
 
 /// The same for scripts. `body` is the text as it came, since only that can be signed.
-pub fn json(received: &ReceivedRequest, times: u32) -> serde_json::Value {
+pub(crate) fn json(received: &ReceivedRequest, times: u32) -> serde_json::Value {
     let headers: serde_json::Map<String, serde_json::Value> = received
         .headers
         .iter()

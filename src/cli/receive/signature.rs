@@ -21,7 +21,7 @@ use ring::signature::UnparsedPublicKey;
 use crate::config::secret::Secret;
 use crate::flow::time::Timestamp;
 
-pub const ID_HEADER: &str = "webhook-id";
+pub(crate) const ID_HEADER: &str = "webhook-id";
 const TIMESTAMP_HEADER: &str = "webhook-timestamp";
 const SIGNATURE_HEADER: &str = "webhook-signature";
 
@@ -45,13 +45,13 @@ const COLLECTED_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// A key to check signatures with.
 #[derive(Clone)]
-pub enum VerificationKey {
+pub(crate) enum VerificationKey {
     Symmetric(hmac::Key),
     Public([u8; 32]),
 }
 
 impl VerificationKey {
-    pub fn new(key: &Secret<Vec<u8>>) -> Self {
+    pub(crate) fn new(key: &Secret<Vec<u8>>) -> Self {
         Self::Symmetric(hmac::Key::new(hmac::HMAC_SHA256, key.reveal()))
     }
 
@@ -61,7 +61,7 @@ impl VerificationKey {
     ///
     /// # Errors
     /// If it is none of these.
-    pub fn parse(secret: &str) -> Result<Self, ParseKeyError> {
+    pub(crate) fn parse(secret: &str) -> Result<Self, ParseKeyError> {
         if let Some(encoded) = secret.strip_prefix("whpk_") {
             let bytes = KEY_BASE64.decode(encoded).map_err(|_| ParseKeyError)?;
             return bytes.try_into().map(Self::Public).map_err(|_| ParseKeyError);
@@ -92,11 +92,11 @@ impl fmt::Debug for VerificationKey {
     "this is no key to check with: give whsec_ and the base64 of 24 to 64 bytes, a text of at least \
      {TEXT_BYTES_MIN} bytes, or the public key (whpk_) of a whsk_ secret"
 )]
-pub struct ParseKeyError;
+pub(crate) struct ParseKeyError;
 
 /// What a check came to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SignatureVerdict {
+pub(crate) enum SignatureVerdict {
     /// No key was given to check with.
     NotChecked,
     Ok,
@@ -107,7 +107,7 @@ pub enum SignatureVerdict {
 
 /// What is wrong with a signature.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SignatureFlaw {
+pub(crate) enum SignatureFlaw {
     /// `webhook-id` or `webhook-timestamp` is missing or not what the specification says.
     Headers,
     /// The time signed is too far from ours.
@@ -120,7 +120,7 @@ pub enum SignatureFlaw {
 
 impl SignatureVerdict {
     /// One word for scripts.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::NotChecked => "unchecked",
             Self::Ok => "ok",
@@ -143,7 +143,7 @@ impl fmt::Display for SignatureFlaw {
 
 /// A check that is fed the body as it arrives, so that a large one is never in memory whole.
 #[derive(Debug)]
-pub struct SignatureCheck {
+pub(crate) struct SignatureCheck {
     state: CheckState,
 }
 
@@ -167,12 +167,12 @@ struct HeaderReading {
 
 impl SignatureCheck {
     /// Begins with the request's headers; `now` is the receiver's time.
-    pub fn begin(keys: &[VerificationKey], headers: &HeaderMap, now: Timestamp) -> Self {
+    pub(crate) fn begin(keys: &[VerificationKey], headers: &HeaderMap, now: Timestamp) -> Self {
         let state = begin(keys, headers, now).unwrap_or_else(CheckState::Decided);
         Self { state }
     }
 
-    pub fn update(&mut self, body: &[u8]) {
+    pub(crate) fn update(&mut self, body: &[u8]) {
         let CheckState::Reading(reading) = &mut self.state else { return };
         reading.update(body);
         if reading.content.len() > COLLECTED_MAX_BYTES {
@@ -180,7 +180,7 @@ impl SignatureCheck {
         }
     }
 
-    pub fn finish(self) -> SignatureVerdict {
+    pub(crate) fn finish(self) -> SignatureVerdict {
         match self.state {
             CheckState::Decided(verdict) => verdict,
             CheckState::Reading(reading) => match reading.fits() {

@@ -51,7 +51,7 @@ pub(super) const FUNCTIONS: [&str; 36] = [
 ];
 
 /// The functions that expressions may call.
-pub static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+pub(crate) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib().with_optional_support(false);
     // Each name is declared once, here, so neither can clash.
     let strings = env.add_extension(cel::extensions::strings);

@@ -33,9 +33,9 @@ use cel::objects::ResolveResult;
 pub(super) use crate::config::expression::meter::rewrite::metered;
 
 /// About 20 ms of work, which delays the events that come after: a hundred thousand operations.
-pub const STEPS_MAX: u64 = 100_000;
+pub(crate) const STEPS_MAX: u64 = 100_000;
 /// Values that an evaluation makes, beside what the row itself holds.
-pub const BYTES_MAX: u64 = 16 << 20;
+pub(crate) const BYTES_MAX: u64 = 16 << 20;
 
 /// A large row may be gone through a few times.
 const ROW_BYTES_PER_STEP: u64 = 2;
@@ -72,7 +72,10 @@ pub struct MeterExceeded;
 ///
 /// # Errors
 /// It asked for more, whatever came of that.
-pub fn within<T>(row_bytes: usize, evaluate: impl FnOnce() -> T) -> Result<T, MeterExceeded> {
+pub(crate) fn within<T>(
+    row_bytes: usize,
+    evaluate: impl FnOnce() -> T,
+) -> Result<T, MeterExceeded> {
     let before = METER.get();
     let row = row_bytes as u64;
     let bytes = if before.is_running { before.bytes } else { BYTES_MAX.saturating_add(row) };
@@ -96,7 +99,7 @@ pub(super) fn value(tree: &IdedExpr, context: &Context<'_, '_>) -> ResolveResult
 }
 
 /// A text of the row is looked at, `json` or not; `false` if that is too much.
-pub fn reads(bytes: usize, json: bool) -> bool {
+pub(crate) fn reads(bytes: usize, json: bool) -> bool {
     let bytes = bytes as u64;
     if !json {
         return charge(bytes / TEXT_BYTES_PER_STEP, 0).is_ok();

@@ -18,7 +18,7 @@ pub enum AddressPolicy {
 pub struct AllowedBlocks([Option<AddressBlock>; BLOCKS_MAX]);
 
 /// More than this is a network of its own, and better listed by what it has in common.
-pub const BLOCKS_MAX: usize = 8;
+pub(crate) const BLOCKS_MAX: usize = 8;
 
 /// Of an IPv6 address, also of one that stands for an IPv4 address (RFC 4291, 2.5.5.2).
 const MAPPED_BITS: u8 = 128;

@@ -292,7 +292,7 @@ impl SqlPiece {
 
 /// Columns of contract 1's `data`, in its order. `create_time` is epoch seconds; `pic_url` is left
 /// out when null.
-pub const OCR_WALLET_COLUMNS: [&str; 10] = [
+pub(crate) const OCR_WALLET_COLUMNS: [&str; 10] = [
     "id",
     "source_ip",
     "msg_id",

@@ -27,7 +27,7 @@ const RANDOM_BYTES: usize = 16;
 const LENGTH_BYTES: usize = 4;
 
 /// Characters of an EncodingAESKey: base64 of 32 bytes without its `=`.
-pub const KEY_CHARS: usize = 43;
+pub(crate) const KEY_CHARS: usize = 43;
 
 /// The last of the 43 characters usually carries spare bits, which strict decoders refuse.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(

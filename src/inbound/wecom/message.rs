@@ -43,7 +43,7 @@ const INTERACTIONS: [&str; 17] = [
 const STATUSES: [&str; 2] = ["TEMPLATESENDJOBFINISH", "MASSSENDJOBFINISH"];
 
 /// What a source adds to the map, by the event's name.
-pub type KindMap = BTreeMap<String, CallbackKind>;
+pub(crate) type KindMap = BTreeMap<String, CallbackKind>;
 
 /// The row of a decrypted message, XML or JSON alike.
 pub fn row(

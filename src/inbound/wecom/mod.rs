@@ -1,4 +1,4 @@
-pub mod cipher;
-pub mod message;
-pub mod signature;
-pub mod xml;
+pub(crate) mod cipher;
+pub(crate) mod message;
+pub(crate) mod signature;
+pub(crate) mod xml;

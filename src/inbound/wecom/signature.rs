@@ -20,7 +20,13 @@ pub fn signature(token: &str, timestamp: &str, nonce: &str, encrypted: &str) -> 
 }
 
 /// Whether `given` is that signature, in constant time.
-pub fn is_signed(given: &str, token: &str, timestamp: &str, nonce: &str, encrypted: &str) -> bool {
+pub(crate) fn is_signed(
+    given: &str,
+    token: &str,
+    timestamp: &str,
+    nonce: &str,
+    encrypted: &str,
+) -> bool {
     let ours = signature(token, timestamp, nonce, encrypted);
     is_same(given.as_bytes(), ours.as_bytes())
 }

@@ -2,7 +2,7 @@
 //!
 //! Columns that only newer versions have are read through `to_jsonb`, so that one query serves all.
 
-pub mod coverage;
+pub(crate) mod coverage;
 
 use tokio_postgres::Client;
 use tokio_postgres::SimpleQueryMessage;
@@ -64,7 +64,7 @@ const TABLES: &str = "
 
 /// Everything that a judgement needs.
 #[derive(Clone, Debug)]
-pub struct CatalogFacts {
+pub(crate) struct CatalogFacts {
     pub server: ServerFacts,
     /// In the order of the wanted tables; `None` for one that does not exist.
     pub tables: Vec<Option<TableFacts>>,
@@ -77,7 +77,7 @@ pub struct CatalogFacts {
 }
 
 #[derive(Clone, Debug)]
-pub struct ServerFacts {
+pub(crate) struct ServerFacts {
     /// `server_version_num`.
     pub version: u32,
     /// `server_version`.
@@ -102,7 +102,7 @@ pub struct ServerFacts {
 }
 
 #[derive(Clone, Debug)]
-pub struct TableFacts {
+pub(crate) struct TableFacts {
     /// `relkind`, `relpersistence` and `relreplident` of `pg_class`.
     pub kind: char,
     pub persistence: char,
@@ -126,7 +126,7 @@ pub struct TableFacts {
 
 /// A column that PostgreSQL computes.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct GeneratedColumns {
+pub(crate) struct GeneratedColumns {
     pub name: String,
     /// Its value is in the row; else it is virtual.
     pub stored: bool,
@@ -135,7 +135,7 @@ pub struct GeneratedColumns {
 }
 
 #[derive(Clone, Debug)]
-pub struct PublicationFacts {
+pub(crate) struct PublicationFacts {
     pub owned: bool,
     pub all_tables: bool,
     pub operations: Operations,
@@ -151,7 +151,7 @@ pub struct PublicationFacts {
 }
 
 #[derive(Clone, Debug)]
-pub struct PublishedTable {
+pub(crate) struct PublishedTable {
     pub table: TableName,
     /// `None` before PostgreSQL 15, which has no column lists.
     pub columns: Option<Vec<String>>,
@@ -160,7 +160,7 @@ pub struct PublishedTable {
 }
 
 /// Asks what is true of the server as a whole. Works on servers that are too old, too.
-pub async fn server(client: &Client) -> Result<ServerFacts, StoreError> {
+pub(crate) async fn server(client: &Client) -> Result<ServerFacts, StoreError> {
     let row = client
         .query_one(
             "SELECT current_setting('server_version_num')::int8 AS version,
@@ -207,7 +207,7 @@ pub async fn server(client: &Client) -> Result<ServerFacts, StoreError> {
 }
 
 /// Asks everything else.
-pub async fn gather(
+pub(crate) async fn gather(
     client: &Client,
     server: ServerFacts,
     wanted: &WantedObjects,
@@ -376,7 +376,7 @@ fn table_name(row: &tokio_postgres::Row) -> Result<TableName, StoreError> {
 }
 
 /// What the catalog says about a slot; `None` if there is none of that name.
-pub async fn slot(client: &Client, name: &str) -> Result<Option<SlotStream>, StoreError> {
+pub(crate) async fn slot(client: &Client, name: &str) -> Result<Option<SlotStream>, StoreError> {
     let answer = client.simple_query(&slot::query(name)).await?;
     Ok(answer.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(SlotStream::from_row(name, |index| row.get(index))),

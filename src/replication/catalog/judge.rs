@@ -1,6 +1,6 @@
 //! Judges the catalog's facts: what works, what does not, and what is to be done. Pure.
 
-pub mod coverage;
+pub(crate) mod coverage;
 
 use crate::config::settings::Operations;
 use crate::flow::quote::identifier;
@@ -24,13 +24,13 @@ use crate::store::APPLICATION_NAME;
 const ALIKE: f64 = 0.8;
 
 /// Whether the server's version rules out everything else.
-pub fn too_old(server: &ServerFacts) -> Option<SetupDiagnostic> {
+pub(crate) fn too_old(server: &ServerFacts) -> Option<SetupDiagnostic> {
     (server.version / 10_000 < MAJOR_MIN)
         .then(|| SetupDiagnostic::ServerTooOld { version: server.version_text.clone() })
 }
 
 /// Everything that there is to say.
-pub fn judge(facts: &CatalogFacts, wanted: &WantedObjects) -> CheckReport {
+pub(crate) fn judge(facts: &CatalogFacts, wanted: &WantedObjects) -> CheckReport {
     let mut report = CheckReport::default();
     server(facts, wanted, &mut report);
     let outcome = CoverageOutcome::new(facts, wanted);
@@ -443,7 +443,7 @@ fn idle_timeout(facts: &CatalogFacts, wanted: &WantedObjects, report: &mut Check
 }
 
 /// SQL that publishes a table anew: all its rows and columns.
-pub fn again(publication: &str, table: &TableName, found: Option<&TableFacts>) -> String {
+pub(crate) fn again(publication: &str, table: &TableName, found: Option<&TableFacts>) -> String {
     let (name, table) = (identifier(publication), coverage::alone(table, found));
     format!(
         "ALTER PUBLICATION {name} DROP TABLE {table}; ALTER PUBLICATION {name} ADD TABLE {table};"

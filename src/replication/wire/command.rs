@@ -49,10 +49,10 @@ use crate::store::error::StoreError;
 use crate::store::transport::ServerTransport;
 
 /// PostgreSQL 14: logical messages in pgoutput, `idle_session_timeout`.
-pub const MAJOR_MIN: u32 = 14;
+pub(crate) const MAJOR_MIN: u32 = 14;
 
 /// PostgreSQL 17: slots that standbys keep.
-pub const FAILOVER_SINCE: u32 = 17;
+pub(crate) const FAILOVER_SINCE: u32 = 17;
 
 /// How long a new slot may wait for transactions that are older than it.
 const SLOT_PATIENCE: Duration = Duration::from_secs(30);

@@ -43,7 +43,7 @@ const STATUS_BYTES: usize = 34;
 
 /// How often updates go out with this `wal_sender_timeout`: three within the timeout, so that one
 /// may be late. Zero means that the server never times out.
-pub fn interval(wal_sender_timeout: Duration) -> Duration {
+pub(crate) fn interval(wal_sender_timeout: Duration) -> Duration {
     if wal_sender_timeout.is_zero() {
         return INTERVAL_MAX;
     }

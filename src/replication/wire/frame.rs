@@ -66,7 +66,7 @@ const READ_BYTES: usize = 256 * 1024;
 const READ_BYTES_MIN: usize = 64 * 1024;
 
 /// Frames beyond this size get a buffer of their own and a share of the budget.
-pub const LARGE_BYTES: usize = 64 * 1024;
+pub(crate) const LARGE_BYTES: usize = 64 * 1024;
 
 /// A transaction that is sent this long after its commit shows a backlog, on a machine of any speed: one
 /// that is sent at once is on its way for the time that the server needs to write its WAL.

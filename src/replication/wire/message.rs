@@ -19,20 +19,20 @@ use crate::replication::error::SourceError;
 use crate::store::error::ServerError;
 
 /// Tag and length.
-pub const HEADER_BYTES: usize = 5;
+pub(crate) const HEADER_BYTES: usize = 5;
 
 /// PostgreSQL builds a message in one allocation of at most 1 GiB; a greater length means that we
 /// have lost the thread, or that the peer is no PostgreSQL.
-pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
 /// Everything but row data is small. An error's text has no limit of its own, hence the room.
-pub const CONTROL_BYTES_MAX: usize = 1 << 20;
+pub(crate) const CONTROL_BYTES_MAX: usize = 1 << 20;
 
-pub const COPY_BOTH_RESPONSE: u8 = b'W';
+pub(crate) const COPY_BOTH_RESPONSE: u8 = b'W';
 
 /// Tag and length of a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct MessageHeader {
+pub(crate) struct MessageHeader {
     pub tag: u8,
     /// Bytes of the whole message, header included.
     pub total: usize,
@@ -43,7 +43,7 @@ impl MessageHeader {
     ///
     /// # Errors
     /// [`SourceError::Protocol`] if the length cannot be true.
-    pub fn peek(buf: &[u8]) -> Result<Option<Self>, SourceError> {
+    pub(crate) fn peek(buf: &[u8]) -> Result<Option<Self>, SourceError> {
         let Some(&[tag, a, b, c, d]) = buf.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         // The length counts itself, but not the tag.
         let length = u32::from_be_bytes([a, b, c, d]);
@@ -59,7 +59,7 @@ impl MessageHeader {
 }
 
 /// A message outside of the stream of changes.
-pub enum BackendMessage {
+pub(crate) enum BackendMessage {
     Known(backend::Message),
     CopyBoth,
 }
@@ -68,7 +68,7 @@ pub enum BackendMessage {
 ///
 /// # Errors
 /// [`SourceError::Protocol`] if it is none.
-pub fn parse(mut whole: BytesMut) -> Result<BackendMessage, SourceError> {
+pub(crate) fn parse(mut whole: BytesMut) -> Result<BackendMessage, SourceError> {
     if whole.first() == Some(&COPY_BOTH_RESPONSE) {
         return Ok(BackendMessage::CopyBoth);
     }
@@ -80,7 +80,7 @@ pub fn parse(mut whole: BytesMut) -> Result<BackendMessage, SourceError> {
 }
 
 /// The fields that walhook uses of an ErrorResponse or a NoticeResponse.
-pub fn server_error(
+pub(crate) fn server_error(
     mut fields: backend::ErrorFields<'_>,
 ) -> Result<(ServerError, NoticeSeverity), SourceError> {
     let mut sqlstate = SqlState::INTERNAL_ERROR;
@@ -103,7 +103,7 @@ pub fn server_error(
 }
 
 /// The context of an error: where in its work the server met it.
-pub fn error_context(mut fields: backend::ErrorFields<'_>) -> Option<String> {
+pub(crate) fn error_context(mut fields: backend::ErrorFields<'_>) -> Option<String> {
     while let Ok(Some(field)) = fields.next() {
         if field.type_() == b'W' {
             return Some(String::from_utf8_lossy(field.value_bytes()).into_owned());
@@ -114,35 +114,35 @@ pub fn error_context(mut fields: backend::ErrorFields<'_>) -> Option<String> {
 
 /// How much a notice matters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum NoticeSeverity {
+pub(crate) enum NoticeSeverity {
     Warning,
     Other,
 }
 
 /// The connection while it takes turns: we ask, the server answers.
 #[derive(Debug)]
-pub struct ServerConversation<S> {
+pub(crate) struct ServerConversation<S> {
     stream: S,
     buf: BytesMut,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ServerConversation<S> {
-    pub fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         Self { stream, buf: BytesMut::with_capacity(4096) }
     }
 
-    pub fn stream(&self) -> &S {
+    pub(crate) fn stream(&self) -> &S {
         &self.stream
     }
 
     /// Sends messages that are already framed.
-    pub async fn send(&mut self, framed: &[u8]) -> Result<(), SourceError> {
+    pub(crate) async fn send(&mut self, framed: &[u8]) -> Result<(), SourceError> {
         self.stream.write_all(framed).await.map_err(SourceError::Disconnected)?;
         self.stream.flush().await.map_err(SourceError::Disconnected)
     }
 
     /// Waits for the next message.
-    pub async fn receive(&mut self) -> Result<BackendMessage, SourceError> {
+    pub(crate) async fn receive(&mut self) -> Result<BackendMessage, SourceError> {
         loop {
             if let Some(header) = MessageHeader::peek(&self.buf)? {
                 if header.total > CONTROL_BYTES_MAX {
@@ -166,13 +166,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConversation<S> {
     }
 
     /// The stream, and what has been read from it beyond the last message.
-    pub fn into_parts(self) -> (S, BytesMut) {
+    pub(crate) fn into_parts(self) -> (S, BytesMut) {
         (self.stream, self.buf)
     }
 }
 
 /// What was received does not belong here.
-pub fn unexpected(during: &str) -> SourceError {
+pub(crate) fn unexpected(during: &str) -> SourceError {
     SourceError::Protocol { what: format!("an unexpected message during {during}") }
 }
 

@@ -15,10 +15,10 @@
 //! After START_REPLICATION the connection is split: reading may stop for as long as the endpoints
 //! are slow, while the feedback goes on, so that `wal_sender_timeout` never strikes.
 
-pub mod command;
-pub mod feedback;
-pub mod frame;
-pub mod heard;
-pub mod message;
+pub(crate) mod command;
+pub(crate) mod feedback;
+pub(crate) mod frame;
+pub(crate) mod heard;
+pub(crate) mod message;
 mod row;
-pub mod startup;
+pub(crate) mod startup;

@@ -49,7 +49,7 @@ const PINNED: [(&str, &str); 13] = [
 
 /// What the server says of itself while we log in.
 #[derive(Debug, Default)]
-pub struct ServerGreeting {
+pub(crate) struct ServerGreeting {
     /// `server_version`, such as `15.18 (Debian 15.18-0+deb12u1)`.
     pub version: String,
 }
@@ -58,7 +58,7 @@ pub struct ServerGreeting {
 ///
 /// # Errors
 /// A [`StoreError`] for every way in which the server can refuse us.
-pub async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     conversation: &mut ServerConversation<S>,
     server: &ServerSettings,
     user: &str,

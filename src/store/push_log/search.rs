@@ -44,7 +44,7 @@ const ALL: Duration = Duration::from_secs(400 * 86_400);
 
 /// A page of what was found.
 #[derive(Clone, Debug, Default)]
-pub struct FoundAttempts {
+pub(crate) struct FoundAttempts {
     /// The newest first.
     pub entries: Vec<PushLogEntry>,
     /// Where to go on; `None` if that is all.
@@ -67,7 +67,7 @@ fn is_indexed(filter: &PushLogFilter) -> bool {
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn search(
+pub(crate) async fn search(
     client: &mut Client,
     slot: &str,
     filter: &PushLogFilter,

@@ -36,7 +36,7 @@ const VALUE_CLOSE: &str = "}}";
 
 /// What a filter means at one endpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ReplayShare {
+pub(crate) struct ReplayShare {
     pub endpoint: Arc<str>,
     pub events: u64,
     /// Of these, no body was kept.
@@ -49,7 +49,7 @@ pub struct ReplayShare {
 
 /// A delivery of the push log, to be made again.
 #[derive(Debug)]
-pub struct LoggedDelivery {
+pub(crate) struct LoggedDelivery {
     pub at: ReplayCursor,
     /// `None` if its body was not kept, or not all of it.
     pub event: Option<Event>,
@@ -84,7 +84,7 @@ const IN_BATCH: &str = "CASE WHEN $3::text IS NULL AND $5::text IS NULL THEN l.e
 ///
 /// # Errors
 /// That the rows could not be counted.
-pub async fn survey(
+pub(crate) async fn survey(
     client: &Client,
     slot: &str,
     filter: &ReplayFilter,
@@ -122,7 +122,7 @@ pub async fn survey(
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn page(
+pub(crate) async fn page(
     client: &Client,
     slot: &str,
     order: &ReplayOrder,

@@ -6,7 +6,7 @@ use prometheus::IntCounterVec;
 
 /// The handles of one source.
 #[derive(Clone, Debug)]
-pub struct InboundMetrics {
+pub(crate) struct InboundMetrics {
     pub(super) source: String,
     pub(super) refused: IntCounterVec,
     /// Requests that claimed to be callbacks.
@@ -21,7 +21,7 @@ pub struct InboundMetrics {
 
 impl InboundMetrics {
     /// Those that were refused for this reason.
-    pub fn refused(&self, reason: &str) -> IntCounter {
+    pub(crate) fn refused(&self, reason: &str) -> IntCounter {
         self.refused.with_label_values(&[self.source.as_str(), reason])
     }
 }

@@ -8,7 +8,7 @@ pub(super) const SIGNALS: [&str; 2] = ["metrics", "traces"];
 
 /// Spans by what became of them, and requests by signal.
 #[derive(Clone, Debug)]
-pub struct OtlpMetrics {
+pub(crate) struct OtlpMetrics {
     /// Spans that the collector took.
     pub exported: IntCounter,
     /// Spans that found the queue full, or that the collector did not take.
@@ -28,7 +28,7 @@ impl OtlpMetrics {
     }
 
     /// Requests with this signal, one of [`SIGNALS`], that were taken, and those that were not.
-    pub fn requests(&self, signal: &str) -> (IntCounter, IntCounter) {
+    pub(crate) fn requests(&self, signal: &str) -> (IntCounter, IntCounter) {
         let result = |result| self.requests.with_label_values(&[signal, result]);
         (result("taken"), result("failed"))
     }

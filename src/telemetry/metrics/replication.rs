@@ -17,7 +17,7 @@ use crate::telemetry::metrics::spec::registered;
 
 /// The replication stream and its slot.
 #[derive(Clone, Debug)]
-pub struct ReplicationMetrics {
+pub(crate) struct ReplicationMetrics {
     connected: IntGauge,
     lag_bytes: IntGauge,
     lag_seconds: Gauge,
@@ -53,27 +53,27 @@ impl ReplicationMetrics {
         }
     }
 
-    pub fn set_connected(&self, connected: bool) {
+    pub(crate) fn set_connected(&self, connected: bool) {
         self.connected.set(i64::from(connected));
     }
 
     /// WAL that is not confirmed, and the age of the oldest commit that is not settled.
-    pub fn set_lag(&self, bytes: u64, age: Duration) {
+    pub(crate) fn set_lag(&self, bytes: u64, age: Duration) {
         self.lag_bytes.set(as_gauge(bytes));
         self.lag_seconds.set(age.as_secs_f64());
     }
 
     /// Whether the server holds changes back until a standby has them.
-    pub fn set_blocked(&self, blocked: bool) {
+    pub(crate) fn set_blocked(&self, blocked: bool) {
         self.blocked.set(i64::from(blocked));
     }
 
-    pub fn set_retained_wal(&self, bytes: u64) {
+    pub(crate) fn set_retained_wal(&self, bytes: u64) {
         self.retained_wal.set(as_gauge(bytes));
     }
 
     /// WAL that can be written before the slot may be lost; `None`: there is no limit.
-    pub fn set_safe_wal(&self, bytes: Option<u64>) {
+    pub(crate) fn set_safe_wal(&self, bytes: Option<u64>) {
         #[expect(clippy::cast_precision_loss, reason = "bytes on a graph")]
         self.safe_wal.set(bytes.map_or(f64::INFINITY, |bytes| bytes as f64));
     }
@@ -91,20 +91,20 @@ impl ReplicationMetrics {
     }
 
     /// How far the database's clock is ahead of this host's.
-    pub fn set_clock_ahead(&self, seconds: f64) {
+    pub(crate) fn set_clock_ahead(&self, seconds: f64) {
         self.clock_ahead.set(seconds);
     }
 
     /// What tables and publication lack at the moment.
-    pub fn set_problems(&self, count: usize) {
+    pub(crate) fn set_problems(&self, count: usize) {
         self.problems.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    pub fn set_received(&self, lsn: Lsn) {
+    pub(crate) fn set_received(&self, lsn: Lsn) {
         self.received.set(as_gauge(lsn.raw()));
     }
 
-    pub fn set_confirmed(&self, lsn: Lsn) {
+    pub(crate) fn set_confirmed(&self, lsn: Lsn) {
         self.confirmed.set(as_gauge(lsn.raw()));
     }
 }

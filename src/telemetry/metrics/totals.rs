@@ -14,7 +14,7 @@ use crate::telemetry::samples::MetricTotals;
 
 impl WalhookMetrics {
     /// Of all endpoints. The series have to be up to date, see [`WalhookMetrics::look`].
-    pub fn totals(&self) -> MetricTotals {
+    pub(crate) fn totals(&self) -> MetricTotals {
         let families = &self.0;
         let all = |_: &Metric| true;
         let delivered = |metric: &Metric| has(metric, "outcome", "delivered");
@@ -33,7 +33,7 @@ impl WalhookMetrics {
     }
 
     /// Of one endpoint.
-    pub fn endpoint_totals(&self, name: &str) -> MetricTotals {
+    pub(crate) fn endpoint_totals(&self, name: &str) -> MetricTotals {
         let endpoint = self.endpoint(name);
         let attempts = endpoint.attempts.all();
         MetricTotals {
@@ -50,7 +50,7 @@ impl WalhookMetrics {
     }
 
     /// The books of all endpoints and tables.
-    pub fn books(&self) -> BookSums {
+    pub(crate) fn books(&self) -> BookSums {
         let of = |entry| gauged(&self.0.balance, |metric: &Metric| has(metric, "entry", entry));
         BookSums {
             captured: of("captured"),
@@ -65,7 +65,7 @@ impl WalhookMetrics {
 
 impl EndpointMetrics {
     /// Adds what an endpoint has counted under another name. How long things took begins anew.
-    pub fn go_on_from(&self, before: &Self) {
+    pub(crate) fn go_on_from(&self, before: &Self) {
         self.delivered.inc_by(before.delivered.get());
         self.expired.inc_by(before.expired.get());
         self.dead.inc_by(before.dead.get());

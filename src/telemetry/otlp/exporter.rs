@@ -51,7 +51,7 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(30);
 const LAST_MAX: Duration = Duration::from_millis(800);
 
 /// Sends spans and metrics until it is stopped.
-pub struct OtlpExporter {
+pub(crate) struct OtlpExporter {
     client: CollectorClient,
     resource: Resource,
     spans: Option<(Secret<Url>, mpsc::Receiver<FinishedSpan>)>,
@@ -65,7 +65,7 @@ impl OtlpExporter {
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub fn new(
+    pub(crate) fn new(
         settings: &CollectorSettings,
         registry: &WalhookMetrics,
         instance: &str,
@@ -89,7 +89,7 @@ impl OtlpExporter {
     }
 
     /// Sends until `stop`, and then what is left, for a moment.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let spans = self.spans.take();
         let spans = async {
             if let Some((url, spans)) = spans {

@@ -21,9 +21,9 @@
 //! | `tracer` | Which events are traced, and the way of their spans to the exporter |
 //! | `upload` | One request to the collector |
 
-pub mod exporter;
-pub mod probe;
+pub(crate) mod exporter;
+pub(crate) mod probe;
 mod series;
-pub mod span;
-pub mod tracer;
+pub(crate) mod span;
+pub(crate) mod tracer;
 mod upload;

@@ -14,7 +14,7 @@ use crate::telemetry::otlp::exporter::resource;
 use crate::telemetry::otlp::upload::CollectorClient;
 
 /// What came of one signal.
-pub struct ProbedSignal {
+pub(crate) struct ProbedSignal {
     pub signal: &'static str,
     /// The collector's origin: a path can be a secret.
     pub place: String,
@@ -23,7 +23,7 @@ pub struct ProbedSignal {
 }
 
 /// Sends nothing of each signal that is to be sent.
-pub async fn probe(settings: &CollectorSettings) -> Vec<ProbedSignal> {
+pub(crate) async fn probe(settings: &CollectorSettings) -> Vec<ProbedSignal> {
     let client = CollectorClient::new(settings);
     let mut probed = Vec::new();
     for (signal, url) in [("traces", &settings.traces), ("metrics", &settings.metrics)] {

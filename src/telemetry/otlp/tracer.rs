@@ -12,7 +12,7 @@ use crate::telemetry::otlp::span::FinishedSpan;
 use crate::telemetry::otlp::span::SpanParent;
 
 /// Spans that wait for the exporter; one takes about a KiB.
-pub const SPANS_MAX: usize = 4096;
+pub(crate) const SPANS_MAX: usize = 4096;
 
 /// The spans of an event that others are below.
 const CHANGE: &str = "change";

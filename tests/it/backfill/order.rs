@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use serde_json::json;
 use tokio::task::JoinSet;
-use walhook::backfill::reader;
-use walhook::sandbox::cluster::ClusterOptions;
+use walhook::testing::backfill::reader;
+use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use super::Bench;
 use super::ITEMS;

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use serde_json::json;
 use tokio::task::spawn_blocking;
-use walhook::sandbox::cluster::ClusterOptions;
-use walhook::sandbox::cluster::SandboxCluster;
+use walhook::testing::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::SandboxCluster;
 
 use super::Bench;
 use super::ITEMS;

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use tokio::task::JoinSet;
 use tokio::task::spawn_blocking;
-use walhook::sandbox::installation::PostgresInstallation;
+use walhook::testing::sandbox::installation::PostgresInstallation;
 
 use super::slots::MAJORS;
 use super::slots::ServerPair;

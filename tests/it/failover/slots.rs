@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use serde_json::Value;
 use tokio::task::spawn_blocking;
-use walhook::sandbox::cluster::ClusterOptions;
-use walhook::sandbox::cluster::SandboxCluster;
-use walhook::sandbox::installation::PostgresInstallation;
+use walhook::testing::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::SandboxCluster;
+use walhook::testing::sandbox::installation::PostgresInstallation;
 
 use super::standby_with;
 use crate::support::postgres::Database;

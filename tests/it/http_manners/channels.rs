@@ -4,11 +4,11 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
 
-use walhook::config::settings::Channel;
-use walhook::config::settings::Overflow;
-use walhook::config::settings::PRESETS;
-use walhook::config::settings::WecomApp;
-use walhook::flow::verdict::AttemptReach;
+use walhook::testing::config::settings::Channel;
+use walhook::testing::config::settings::Overflow;
+use walhook::testing::config::settings::PRESETS;
+use walhook::testing::config::settings::WecomApp;
+use walhook::testing::flow::verdict::AttemptReach;
 
 use super::*;
 use crate::support::receiver::Request;

@@ -3,7 +3,7 @@
 use super::*;
 use std::net::Ipv4Addr;
 
-use walhook::config::settings::BodyRule;
+use walhook::testing::config::settings::BodyRule;
 
 use crate::support::receiver::raw::RawServer;
 use crate::support::receiver::raw::Step;

@@ -11,7 +11,7 @@ use rcgen::KeyPair;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
-use walhook::config::configuration::Settings;
+use walhook::testing::config::configuration::Settings;
 
 use crate::support::receiver::Request;
 use crate::support::receiver::proxy::Proxy;
@@ -21,7 +21,8 @@ pub(super) fn linked(url: &str, keys: &str) -> Endpoint {
     let text = format!(
         "postgres.url = 'postgres://a@b/c'\n[[endpoint]]\nname = 'crm'\nurl = '{url}'\n{keys}\n"
     );
-    let settings: Settings = walhook::config::parse(&text, "walhook.toml", &|_| None).unwrap();
+    let settings: Settings =
+        walhook::testing::config::parse(&text, "walhook.toml", &|_| None).unwrap();
     let mut endpoint = settings.endpoints.first().unwrap().clone();
     endpoint.timeout = AMPLE;
     endpoint

@@ -1,8 +1,8 @@
 //! Tokens by OAuth 2.0 client credentials, against an issuer that counts.
 
 use super::*;
-use walhook::config::settings::Auth;
-use walhook::config::settings::OAuth2;
+use walhook::testing::config::settings::Auth;
+use walhook::testing::config::settings::OAuth2;
 
 use crate::support::receiver::Request;
 

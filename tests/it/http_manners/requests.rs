@@ -5,9 +5,9 @@ use http::HeaderName;
 use http::HeaderValue;
 use proptest::prelude::*;
 use serde_json::Value;
-use walhook::config::settings::Auth;
-use walhook::config::settings::Signing;
-use walhook::config::settings::StandardKey;
+use walhook::testing::config::settings::Auth;
+use walhook::testing::config::settings::Signing;
+use walhook::testing::config::settings::StandardKey;
 
 use crate::support::receiver::flaky;
 

@@ -7,8 +7,8 @@ use base64::prelude::BASE64_STANDARD;
 use ring::signature::ED25519;
 use ring::signature::UnparsedPublicKey;
 use standardwebhooks::Webhook;
-use walhook::clock::host_now;
-use walhook::config::settings::Signing;
+use walhook::testing::clock::host_now;
+use walhook::testing::config::settings::Signing;
 
 use crate::support::receiver::Request;
 
@@ -22,7 +22,7 @@ fn signing(secrets: &[&str]) -> Option<Signing> {
         "postgres.url = 'postgres://a@b/c'\n\
          [[endpoint]]\nname = 'crm'\nurl = 'http://h/'\nsecret = {secrets:?}"
     );
-    let settings = walhook::config::parse(&text, "walhook.toml", &|_| None).unwrap();
+    let settings = walhook::testing::config::parse(&text, "walhook.toml", &|_| None).unwrap();
     settings.endpoints.first().and_then(|endpoint| endpoint.signing.clone())
 }
 

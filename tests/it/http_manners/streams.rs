@@ -12,8 +12,8 @@ use h2::Reason;
 use h2::server::SendResponse;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use walhook::delivery::sockets::Sockets;
-use walhook::flow::verdict::AttemptReach;
+use walhook::testing::delivery::sockets::Sockets;
+use walhook::testing::flow::verdict::AttemptReach;
 
 /// What a peer does with a request, counted over all connections from 0.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -118,7 +118,7 @@ async fn attempt_named(
         "postgres.url = 'postgres://a@b/c'\n[[endpoint]]\nname = 'a'\nurl = 'https://{host}:{port}/'\n\
          tls = {{ ca = \"\"\"{pem}\"\"\" }}"
     );
-    let settings = walhook::config::parse(&text, "walhook.toml", &|_| None).unwrap();
+    let settings = walhook::testing::config::parse(&text, "walhook.toml", &|_| None).unwrap();
     let names = Names(vec![(host, vec![(Ipv4Addr::LOCALHOST, 0).into()])]);
     let network = DeliveryNetwork::new(Arc::new(names), RootCertStore::empty());
     let client = EndpointClient::new(settings.endpoints.first().unwrap(), &network).unwrap();

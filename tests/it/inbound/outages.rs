@@ -12,7 +12,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tokio::task::JoinSet;
-use walhook::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use super::*;
 use crate::support::postgres::Sql;

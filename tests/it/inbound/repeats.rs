@@ -80,7 +80,7 @@ async fn who_dies_between_row_and_answer_makes_no_second_row() {
     let mut dying = Program::start(
         &["run"],
         &config,
-        &[("WALHOOK_FAILPOINT", walhook::failpoint::CALLBACK_KEPT)],
+        &[("WALHOOK_FAILPOINT", walhook::testing::failpoint::CALLBACK_KEPT)],
     );
     let at = inbound(&mut dying).await;
     let call = APPLICATION.callback(&text(1), "first");

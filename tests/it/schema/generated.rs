@@ -1,7 +1,7 @@
 //! Generated columns: sent from PostgreSQL 18 on, where they are stored; refused where they are not.
 
-use walhook::sandbox::cluster::ClusterOptions;
-use walhook::sandbox::cluster::SandboxCluster;
+use walhook::testing::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::SandboxCluster;
 
 use super::assert_refused;
 use super::ended;

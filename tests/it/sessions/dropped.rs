@@ -2,7 +2,7 @@
 //! waited for.
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 
-use walhook::store::migrate;
+use walhook::testing::store::migrate;
 
 use super::taking;
 use super::wait_until_named;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use walhook::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use super::TABLE;
 use super::by_way_of;

@@ -6,8 +6,8 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use walhook::sandbox::cluster::ClusterOptions;
-use walhook::sandbox::cluster::SandboxCluster;
+use walhook::testing::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::SandboxCluster;
 
 use super::TABLE;
 use super::taking;

@@ -6,8 +6,8 @@ use std::time::Instant;
 use rustix::process::Pid;
 use rustix::process::Signal;
 use tokio::task::spawn_blocking;
-use walhook::sandbox::cluster::ClusterOptions;
-use walhook::sandbox::cluster::SandboxCluster;
+use walhook::testing::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::SandboxCluster;
 
 use super::TABLE;
 use super::by_way_of;

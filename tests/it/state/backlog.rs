@@ -3,27 +3,27 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use walhook::flow::body::BodyPart;
-use walhook::flow::body::EventBody;
-use walhook::flow::event::Event;
-use walhook::flow::event::EventFacts;
-use walhook::flow::event::EventId;
-use walhook::flow::event::IdOrigin;
-use walhook::flow::key::EventKeys;
-use walhook::flow::key::KeyHash;
-use walhook::flow::relation::TableName;
-use walhook::flow::settlement::ParkReason;
-use walhook::flow::time::Timestamp;
-use walhook::store::backlog::BacklogDelivery;
-use walhook::store::backlog::PageLimits;
-use walhook::store::backlog::ParkedDelivery;
-use walhook::store::backlog::ReparkedDelivery;
-use walhook::store::backlog::WaitingRow;
-use walhook::store::backlog::page;
-use walhook::store::backlog::sizes;
-use walhook::store::flush::StateFlush;
-use walhook::store::stored_event::ReplayRow;
-use walhook::store::stored_event::StoredHistory;
+use walhook::testing::flow::body::BodyPart;
+use walhook::testing::flow::body::EventBody;
+use walhook::testing::flow::event::Event;
+use walhook::testing::flow::event::EventFacts;
+use walhook::testing::flow::event::EventId;
+use walhook::testing::flow::event::IdOrigin;
+use walhook::testing::flow::key::EventKeys;
+use walhook::testing::flow::key::KeyHash;
+use walhook::testing::flow::relation::TableName;
+use walhook::testing::flow::settlement::ParkReason;
+use walhook::testing::flow::time::Timestamp;
+use walhook::testing::store::backlog::BacklogDelivery;
+use walhook::testing::store::backlog::PageLimits;
+use walhook::testing::store::backlog::ParkedDelivery;
+use walhook::testing::store::backlog::ReparkedDelivery;
+use walhook::testing::store::backlog::WaitingRow;
+use walhook::testing::store::backlog::page;
+use walhook::testing::store::backlog::sizes;
+use walhook::testing::store::flush::StateFlush;
+use walhook::testing::store::stored_event::ReplayRow;
+use walhook::testing::store::stored_event::StoredHistory;
 
 use super::HOSTILE;
 use super::NOW;
@@ -102,7 +102,7 @@ async fn an_endless_expiry_and_an_absurd_birth_can_be_parked() {
     let mut one = expiring(event(1, 0, "a"), Duration::MAX);
     park(&mut state, vec![parked(event(2, 0, "b"), "crm"), parked(one, "crm")]).await;
     one = event(3, 0, "c");
-    one.expiry = Some(walhook::flow::event::EventExpiry {
+    one.expiry = Some(walhook::testing::flow::event::EventExpiry {
         born: Timestamp::from_micros(i64::MIN),
         max_age: Duration::from_secs(1),
     });

@@ -5,23 +5,23 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tokio::task::JoinSet;
-use walhook::flow::lsn::Lsn;
-use walhook::flow::relation::TableName;
-use walhook::store::backlog::BacklogDelivery;
-use walhook::store::books;
-use walhook::store::books::BookCount;
-use walhook::store::books::BookEntry;
-use walhook::store::flush::StateFlush;
-use walhook::store::flush::commit;
-use walhook::store::partitions::ensure_ahead;
-use walhook::store::progress::ServerLineage;
-use walhook::store::progress::begin_anew;
-use walhook::store::progress::load;
-use walhook::store::progress::load_ahead;
-use walhook::store::progress::load_fronts;
-use walhook::store::progress::set_lineage;
-use walhook::store::progress::take;
-use walhook::store::state_error::StateError;
+use walhook::testing::flow::lsn::Lsn;
+use walhook::testing::flow::relation::TableName;
+use walhook::testing::store::backlog::BacklogDelivery;
+use walhook::testing::store::books;
+use walhook::testing::store::books::BookCount;
+use walhook::testing::store::books::BookEntry;
+use walhook::testing::store::flush::StateFlush;
+use walhook::testing::store::flush::commit;
+use walhook::testing::store::partitions::ensure_ahead;
+use walhook::testing::store::progress::ServerLineage;
+use walhook::testing::store::progress::begin_anew;
+use walhook::testing::store::progress::load;
+use walhook::testing::store::progress::load_ahead;
+use walhook::testing::store::progress::load_fronts;
+use walhook::testing::store::progress::set_lineage;
+use walhook::testing::store::progress::take;
+use walhook::testing::store::state_error::StateError;
 
 use super::NOW;
 use super::SLOT;
@@ -121,9 +121,9 @@ async fn a_flush_whose_answer_got_lost_is_committed_once() {
 
 /// The same right again, as a process has it that does not know what the server committed.
 async fn clone_of(
-    holding: &walhook::store::ownership::StateOwnership,
+    holding: &walhook::testing::store::ownership::StateOwnership,
     client: &mut tokio_postgres::Client,
-) -> walhook::store::ownership::StateOwnership {
+) -> walhook::testing::store::ownership::StateOwnership {
     client
         .batch_execute(&format!(
             "UPDATE walhook.progress SET epoch = epoch - 1 WHERE slot = '{}'",

@@ -1,14 +1,14 @@
 //! The schema: made once, by whoever is first, and never by those who may not.
 
 use tokio::task::JoinSet;
-use walhook::store::migrate::MIGRATIONS;
-use walhook::store::migrate::Migration;
-use walhook::store::migrate::apply;
-use walhook::store::migrate::lacking;
-use walhook::store::migrate::migrate;
-use walhook::store::migrate::tables;
-use walhook::store::partitions;
-use walhook::store::state_error::StateError;
+use walhook::testing::store::migrate::MIGRATIONS;
+use walhook::testing::store::migrate::Migration;
+use walhook::testing::store::migrate::apply;
+use walhook::testing::store::migrate::lacking;
+use walhook::testing::store::migrate::migrate;
+use walhook::testing::store::migrate::tables;
+use walhook::testing::store::partitions;
+use walhook::testing::store::state_error::StateError;
 
 use super::NOW;
 use super::session;
@@ -224,16 +224,20 @@ async fn the_administrators_script_is_enough_for_everything() {
     let mut session = session(&url).await;
     migrate(&mut session.client).await.unwrap();
     let now = super::NOW;
-    walhook::store::partitions::ensure_ahead(&mut session.client, now).await.unwrap();
+    walhook::testing::store::partitions::ensure_ahead(&mut session.client, now).await.unwrap();
     let (mut holding, _) =
-        walhook::store::progress::take(&mut session.client, "s", "me").await.unwrap();
-    let flush = walhook::store::flush::StateFlush {
+        walhook::testing::store::progress::take(&mut session.client, "s", "me").await.unwrap();
+    let flush = walhook::testing::store::flush::StateFlush {
         parked: vec![super::parked(super::event(1, 0, "a"), "crm")],
         dead: vec![super::letter(super::event(2, 0, "b"), "crm")],
         ..Default::default()
     };
-    walhook::store::flush::commit(&mut session.client, &mut holding, &flush).await.unwrap();
-    walhook::store::partitions::drop_old(&session.client, super::after(864_000), 7).await.unwrap();
+    walhook::testing::store::flush::commit(&mut session.client, &mut holding, &flush)
+        .await
+        .unwrap();
+    walhook::testing::store::partitions::drop_old(&session.client, super::after(864_000), 7)
+        .await
+        .unwrap();
     drop(session);
     sql.batch_execute(&format!("REASSIGN OWNED BY {quoted} TO postgres; DROP ROLE {quoted}"))
         .await

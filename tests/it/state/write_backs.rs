@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use walhook::flow::relation::TableName;
-use walhook::flow::write_back::TargetRow;
-use walhook::store::dead_letters::DeadLetterId;
-use walhook::store::flush::StateFlush;
-use walhook::store::resend::EndedLetter;
-use walhook::store::resend::ResentLetter;
-use walhook::store::write_backs::OutcomeTally;
+use walhook::testing::flow::relation::TableName;
+use walhook::testing::flow::write_back::TargetRow;
+use walhook::testing::store::dead_letters::DeadLetterId;
+use walhook::testing::store::flush::StateFlush;
+use walhook::testing::store::resend::EndedLetter;
+use walhook::testing::store::resend::ResentLetter;
+use walhook::testing::store::write_backs::OutcomeTally;
 
 use super::HOSTILE;
 use super::NOW;

@@ -11,8 +11,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use walhook::sandbox::cluster::ClusterOptions;
-use walhook::sandbox::cluster::SandboxCluster;
+use walhook::testing::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::SandboxCluster;
 
 use super::course;
 use super::course::Course;

@@ -18,11 +18,11 @@ use std::time::Instant;
 use tokio::task::JoinSet;
 use tokio::task::spawn_blocking;
 use tokio_postgres::NoTls;
-use walhook::sandbox::cluster::ClusterOptions;
-use walhook::sandbox::cluster::SandboxCluster;
-use walhook::sandbox::find::find;
-use walhook::sandbox::find::find_version;
-use walhook::sandbox::installation::PostgresInstallation;
+use walhook::testing::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::SandboxCluster;
+use walhook::testing::sandbox::find::find;
+use walhook::testing::sandbox::find::find_version;
+use walhook::testing::sandbox::installation::PostgresInstallation;
 
 use super::service::AMPLE;
 

@@ -33,7 +33,7 @@ pub(crate) fn configuration(database: &Database, rest: &str) -> String {
 /// The name of the endpoint at a URL of `[webhook] urls` or of a file of subscriptions.
 pub(crate) fn name_of(url: &str) -> String {
     let toml = format!("postgres.url = 'postgres://a@b/c'\nwebhook.urls = ['{url}']");
-    let settings = walhook::config::parse(&toml, "walhook.toml", &|_| None).unwrap();
+    let settings = walhook::testing::config::parse(&toml, "walhook.toml", &|_| None).unwrap();
     settings.endpoints[0].name.to_string()
 }
 

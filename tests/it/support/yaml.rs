@@ -5,5 +5,5 @@ use serde_json::Value;
 
 /// Every document of the text that holds something.
 pub(crate) fn documents(text: &str) -> Vec<Value> {
-    walhook::cli::import::yaml::documents(text).unwrap()
+    walhook::testing::cli::import::yaml::documents(text).unwrap()
 }

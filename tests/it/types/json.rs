@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use walhook::flow::relation::SqlType;
+use walhook::testing::flow::relation::SqlType;
 
 /// Parses JSON; every number becomes the string `number SIGN DIGITS e EXPONENT`, so that neither
 /// `1e400` nor the last digit of 130,000 is lost.

@@ -5,16 +5,16 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use walhook::config::settings::TlsMode;
-use walhook::config::settings::TlsSettings;
-use walhook::replication::diagnostic::SetupDiagnostic;
-use walhook::replication::error::SourceError;
-use walhook::replication::wire::command;
-use walhook::replication::wire::command::NewSlot;
-use walhook::sandbox::cluster::ClusterOptions;
-use walhook::sandbox::cluster::SandboxCluster;
-use walhook::store;
-use walhook::store::error::StoreError;
+use walhook::testing::config::settings::TlsMode;
+use walhook::testing::config::settings::TlsSettings;
+use walhook::testing::replication::diagnostic::SetupDiagnostic;
+use walhook::testing::replication::error::SourceError;
+use walhook::testing::replication::wire::command;
+use walhook::testing::replication::wire::command::NewSlot;
+use walhook::testing::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::SandboxCluster;
+use walhook::testing::store;
+use walhook::testing::store::error::StoreError;
 
 use super::TIMEOUT;
 use super::server;
@@ -45,7 +45,9 @@ fn url(cluster: &SandboxCluster, user: &str, password: &str) -> String {
 }
 
 /// Both kinds of connection, one after the other.
-async fn both(server: &walhook::config::settings::ServerSettings) -> Result<(), StoreError> {
+async fn both(
+    server: &walhook::testing::config::settings::ServerSettings,
+) -> Result<(), StoreError> {
     let plain = store::connect(server).await?;
     let one = plain.client.query_one("SELECT 1, current_setting('TimeZone')", &[]).await?;
     assert_eq!((one.get::<_, i32>(0), one.get::<_, &str>(1)), (1, "UTC"));
@@ -180,7 +182,7 @@ async fn every_sslmode_keeps_its_promise() {
     ];
     for (name, url, mode, root_cert, expected) in cases {
         let tls = TlsSettings { mode, root_cert, client: None };
-        let server = walhook::config::settings::ServerSettings { tls, ..server(url) };
+        let server = walhook::testing::config::settings::ServerSettings { tls, ..server(url) };
         match both(&server).await {
             Ok(()) => assert_eq!(expected, "", "case: {name}"),
             Err(error) => {
@@ -224,9 +226,10 @@ async fn a_client_certificate_lets_in() {
     let root_cert = Some(path(&certificates.ca));
     let tls = TlsSettings { mode: TlsMode::VerifyCa, root_cert, client };
     let server = server(&url(&cluster, "scram", "none"));
-    let with = walhook::config::settings::ServerSettings { tls: tls.clone(), ..server.clone() };
+    let with =
+        walhook::testing::config::settings::ServerSettings { tls: tls.clone(), ..server.clone() };
     both(&with).await.unwrap();
-    let without = walhook::config::settings::ServerSettings {
+    let without = walhook::testing::config::settings::ServerSettings {
         tls: TlsSettings { client: None, ..tls },
         ..server
     };

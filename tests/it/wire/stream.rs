@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use walhook::flow::lsn::Lsn;
-use walhook::replication::diagnostic::SetupDiagnostic;
-use walhook::replication::error::SourceError;
-use walhook::replication::wire::command;
-use walhook::replication::wire::feedback::SlotRelease;
-use walhook::replication::wire::feedback::feedback;
-use walhook::replication::wire::frame::FrameReader;
-use walhook::replication::wire::frame::WireFrame;
+use walhook::testing::flow::lsn::Lsn;
+use walhook::testing::replication::diagnostic::SetupDiagnostic;
+use walhook::testing::replication::error::SourceError;
+use walhook::testing::replication::wire::command;
+use walhook::testing::replication::wire::feedback::SlotRelease;
+use walhook::testing::replication::wire::feedback::feedback;
+use walhook::testing::replication::wire::frame::FrameReader;
+use walhook::testing::replication::wire::frame::WireFrame;
 
 use super::connect;
 use super::create_slot;
@@ -23,7 +23,7 @@ use super::start;
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
 
-type Reader = FrameReader<tokio::io::ReadHalf<walhook::store::transport::ServerTransport>>;
+type Reader = FrameReader<tokio::io::ReadHalf<walhook::testing::store::transport::ServerTransport>>;
 
 /// A stream with its feedback running.
 struct Tail {
@@ -40,7 +40,9 @@ impl Tail {
         Self::of(start(database).await.unwrap())
     }
 
-    fn of(streaming: command::StreamingStart<walhook::store::transport::ServerTransport>) -> Self {
+    fn of(
+        streaming: command::StreamingStart<walhook::testing::store::transport::ServerTransport>,
+    ) -> Self {
         let (confirm, confirmed) = watch::channel(Lsn::ZERO);
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
@@ -160,7 +162,7 @@ async fn a_reader_that_does_not_read_keeps_its_connection() {
     let sql = publish(&database, "(id int, filler text)").await;
     let connection =
         command::connect(&server(&database.url()), Duration::from_secs(1)).await.unwrap();
-    let budget = walhook::flow::budget::MemoryBudget::new(64 << 20);
+    let budget = walhook::testing::flow::budget::MemoryBudget::new(64 << 20);
     let streaming =
         connection.start_replication(database.name(), Lsn::ZERO, &["p"], budget).await.unwrap();
     let mut tail = Tail::of(streaming);
@@ -182,7 +184,7 @@ async fn an_idle_stream_keeps_its_connection_and_moves_on() {
     publish(&database, "(id int)").await;
     let connection =
         command::connect(&server(&database.url()), Duration::from_secs(1)).await.unwrap();
-    let budget = walhook::flow::budget::MemoryBudget::new(1 << 20);
+    let budget = walhook::testing::flow::budget::MemoryBudget::new(1 << 20);
     let streaming =
         connection.start_replication(database.name(), Lsn::ZERO, &["p"], budget).await.unwrap();
     let mut tail = Tail::of(streaming);

@@ -40,7 +40,7 @@ const DEFECT: &str = "
 
 /// Tables of one kind that hold rows of a wanted table.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct CoverageRows {
+pub(crate) struct CoverageRows {
     pub tables: Vec<TableName>,
     /// `relkind` and `relpersistence` of `pg_class`.
     pub kind: char,
@@ -50,7 +50,7 @@ pub struct CoverageRows {
 
 /// How PostgreSQL identifies the rows of a table.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct RowIdentity {
+pub(crate) struct RowIdentity {
     /// `relreplident` of `pg_class`.
     pub kind: char,
     /// The columns of its index; `None` if the server takes none.
@@ -66,14 +66,14 @@ pub struct RowIdentity {
 
 impl RowIdentity {
     /// Whether the old row comes whole.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.kind == 'f'
     }
 }
 
 /// An ordinary table that a publication covers, and whose updates or deletes depend on how.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct CoveredRelation {
+pub(crate) struct CoveredRelation {
     pub table: TableName,
     pub identity: RowIdentity,
     /// The table that the publication lists and whose filter and column list hold for it: itself, or

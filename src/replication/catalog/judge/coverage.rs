@@ -28,7 +28,7 @@ const NAMES_MAX: usize = 5;
 
 /// What the publication is to be once it serves the configuration.
 #[derive(Clone, Copy, Debug)]
-pub struct CoverageOutcome {
+pub(crate) struct CoverageOutcome {
     /// For all its tables alike.
     pub operations: Operations,
     pub via_root: bool,
@@ -39,7 +39,7 @@ pub struct CoverageOutcome {
 
 impl CoverageOutcome {
     /// Not more than is there and what is needed.
-    pub fn new(facts: &CatalogFacts, wanted: &WantedObjects) -> Self {
+    pub(crate) fn new(facts: &CatalogFacts, wanted: &WantedObjects) -> Self {
         let there = facts.publication.as_ref();
         let before = there.map(|p| p.operations).unwrap_or_default();
         let operations =
@@ -342,7 +342,7 @@ fn is_listed(there: Option<&PublicationFacts>, table: &TableName, column: &str) 
 }
 
 /// Whether the stream brings this column of a wanted table.
-pub fn is_sent(
+pub(crate) fn is_sent(
     facts: &CatalogFacts,
     outcome: &CoverageOutcome,
     table: &TableName,
