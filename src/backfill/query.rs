@@ -87,14 +87,6 @@ impl LeafQuery<'_> {
         )
     }
 
-    /// All rows that are to be read, for an estimate.
-    pub(crate) fn all(&self, selected: &str) -> String {
-        let mut conditions = self.conditions();
-        conditions.push(String::from("true"));
-        let table = self.leaf.table.quoted();
-        format!("SELECT {selected} FROM ONLY {table} WHERE {}", conditions.join(" AND "))
-    }
-
     fn conditions(&self) -> Vec<String> {
         let own = self.facts.row_filter.as_deref().into_iter().chain(self.filter);
         // A comment at its end must not reach what follows.

@@ -56,11 +56,6 @@ impl SnapshotView {
         Self { replayed: Some(ReplayBounds { before, after }), ..self }
     }
 
-    /// Whether it is a standby's.
-    pub(crate) fn is_of_standby(&self) -> bool {
-        self.replayed.is_some()
-    }
-
     /// Whether what the transaction did is visible; its commit's record begins at `commit`. To be asked of
     /// transactions that are known to be committed.
     ///

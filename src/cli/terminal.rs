@@ -96,6 +96,7 @@ impl Colours {
         Self { on: !refused && io::stdout().is_terminal() }
     }
 
+    #[cfg(test)]
     pub(crate) const fn off() -> Self {
         Self { on: false }
     }

@@ -213,11 +213,6 @@ pub(crate) fn server(url: &str) -> Result<ServerSettings, String> {
     postgres_url::parse(url, &|name| std::env::var(name).ok())
 }
 
-/// Whether a connection string is a URL, as opposed to `key=value`.
-pub(crate) fn is_url(text: &str) -> bool {
-    postgres_url::is_url(text)
-}
-
 fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {

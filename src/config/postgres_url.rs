@@ -96,11 +96,6 @@ pub(super) fn parse(
     })
 }
 
-/// Whether the text is a URL, with a place for a password.
-pub(super) fn is_url(text: &str) -> bool {
-    pairs::is_url(text)
-}
-
 /// Hosts, ports, user, database.
 fn place(pairs: &Pairs, params: &mut tokio_postgres::Config) -> Result<(), String> {
     let list = |name| given(pairs, name).unwrap_or_default();

@@ -57,16 +57,6 @@ impl MissingInput {
             Self::OldRow { used_in, .. } => *used_in == InputUse::Filter,
         }
     }
-
-    /// What puts it right, for SQL; `None` where the configuration is wrong.
-    pub(crate) fn fix(&self, relation: &Relation) -> Option<String> {
-        match self {
-            Self::Column { .. } => None,
-            Self::OldRow { .. } => {
-                Some(format!("ALTER TABLE {} REPLICA IDENTITY FULL;", relation.table.quoted()))
-            }
-        }
-    }
 }
 
 /// Everything that `rule` needs and `relation` does not give.

@@ -32,10 +32,6 @@ pub(super) fn read(text: &str) -> Result<Pairs, String> {
     of_words(text)
 }
 
-pub(super) fn is_url(text: &str) -> bool {
-    after_scheme(text).is_some()
-}
-
 fn after_scheme(text: &str) -> Option<&str> {
     text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://"))
 }

@@ -93,7 +93,6 @@ pub(crate) struct ServerFacts {
     pub slots: u32,
     pub slots_max: u32,
     pub role: String,
-    pub database: String,
     pub may_replicate: bool,
     /// May create publications in this database.
     pub may_create: bool,
@@ -175,7 +174,6 @@ pub(crate) async fn server(client: &Client) -> Result<ServerFacts, StoreError> {
                 (SELECT count(*) FROM pg_replication_slots) AS slots,
                 current_setting('max_replication_slots')::int8 AS slots_max,
                 current_user::text AS role,
-                current_database()::text AS database,
                 r.rolsuper OR r.rolreplication OR EXISTS (SELECT FROM pg_roles g
                     WHERE g.rolname = 'rds_replication' AND pg_has_role(g.oid, 'MEMBER'))
                     AS may_replicate,
@@ -199,7 +197,6 @@ pub(crate) async fn server(client: &Client) -> Result<ServerFacts, StoreError> {
         slots: number("slots")?,
         slots_max: number("slots_max")?,
         role: row.try_get("role")?,
-        database: row.try_get("database")?,
         may_replicate: row.try_get("may_replicate")?,
         may_create: row.try_get("may_create")?,
         service: ManagedService::ask(client).await?,

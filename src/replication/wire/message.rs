@@ -131,10 +131,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerConversation<S> {
         Self { stream, buf: BytesMut::with_capacity(4096) }
     }
 
-    pub(crate) fn stream(&self) -> &S {
-        &self.stream
-    }
-
     /// Sends messages that are already framed.
     pub(crate) async fn send(&mut self, framed: &[u8]) -> Result<(), SourceError> {
         self.stream.write_all(framed).await.map_err(SourceError::Disconnected)?;

@@ -133,7 +133,6 @@ fn sound() -> CatalogFacts {
             slots: 1,
             slots_max: 10,
             role: "app".to_owned(),
-            database: "app".to_owned(),
             may_replicate: true,
             may_create: true,
             service: None,
