@@ -21,9 +21,10 @@ use crate::ledger::EndpointsEdit;
 use crate::ledger::Ledger;
 use crate::ledger::lock;
 use crate::ledger::outcome_log;
+use crate::ledger::writer::FlushTarget;
 use crate::store::renames::EndpointRename;
 
-impl Ledger {
+impl<T: FlushTarget + 'static> Ledger<T> {
     pub(super) fn open(&mut self, batch: Vec<PumpReport>) {
         for opened in batch {
             lock(&self.live).opened(&self.names, &opened);

@@ -89,6 +89,8 @@ use crate::ledger::replayed::ReplayProgress;
 use crate::ledger::sightings::SeenSightings;
 use crate::ledger::standby_copies::StandbyCopies;
 use crate::ledger::stats::PushStats;
+use crate::ledger::writer::FlushTarget;
+use crate::ledger::writer::StateConnection;
 use crate::ledger::writer::StateWriter;
 use crate::store::books::BookEntry;
 use crate::store::books::CommonCounts;
@@ -116,7 +118,7 @@ const IDLE_FLUSH_AFTER: Duration = Duration::from_secs(1);
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 
 /// What the ledger is told at its start.
-pub(crate) struct LedgerParts {
+pub(crate) struct LedgerParts<T = StateConnection> {
     pub push_log: PushLogSettings,
     /// Which outcomes have a line of the log.
     pub outcomes: LoggedOutcomes,
@@ -127,7 +129,7 @@ pub(crate) struct LedgerParts {
     pub stored: Lsn,
     /// Where standbys keep slot and state: nothing is confirmed before they have what was written of it.
     pub copies: Option<StandbyCopies>,
-    pub writer: StateWriter,
+    pub writer: StateWriter<T>,
     /// By rule index.
     pub event_types: Vec<Arc<str>>,
     /// Hears of flushes after which something may have to be written back. Its end is the ledger's.
@@ -175,15 +177,15 @@ impl EndpointOutage {
 }
 
 /// The owner of the books.
-pub(crate) struct Ledger {
+pub(crate) struct Ledger<T = StateConnection> {
     watermark: Watermark,
     fronts: EndpointWatermarks,
     pending: PendingFlush,
     /// When the oldest outcome of `pending` has to be committed.
     due: Option<Instant>,
     /// `None` while it is with `flushing`.
-    writer: Option<StateWriter>,
-    flushing: Option<FlushUnderway>,
+    writer: Option<StateWriter<T>>,
+    flushing: Option<FlushUnderway<T>>,
     /// When the next housekeeping is due.
     housekeeping: Instant,
     /// By endpoint index.
@@ -223,9 +225,9 @@ pub(crate) struct Ledger {
 }
 
 /// A flush under way: gives the writer back, and what may be confirmed.
-type FlushUnderway = Pin<Box<dyn Future<Output = FlushOutcome> + Send>>;
+type FlushUnderway<T> = Pin<Box<dyn Future<Output = FlushOutcome<T>> + Send>>;
 
-type FlushOutcome = (StateWriter, Result<FlushEnd, StateError>);
+type FlushOutcome<T> = (StateWriter<T>, Result<FlushEnd, StateError>);
 
 /// What follows from a flush that is committed.
 #[derive(Clone, Copy, Debug)]
@@ -257,10 +259,10 @@ pub(crate) struct EndpointsEdit {
     pub known: oneshot::Sender<()>,
 }
 
-impl Ledger {
+impl<T: FlushTarget + 'static> Ledger<T> {
     /// Takes up the books where the state left them, so that the metrics go on from there; the gauges
     /// of what is parked have to be set. Knows no endpoint by its index before its first [`EndpointsEdit`].
-    pub(crate) fn new(metrics: &WalhookMetrics, terms: LedgerParts) -> Self {
+    pub(crate) fn new(metrics: &WalhookMetrics, terms: LedgerParts<T>) -> Self {
         terms.stats.resume(&terms.totals);
         let live = LiveBooks::new(metrics, &terms.shown, terms.books);
         let live = Arc::new(Mutex::new(live));
@@ -527,7 +529,7 @@ fn lock(live: &Mutex<LiveBooks>) -> MutexGuard<'_, LiveBooks> {
 }
 
 /// Waits for the flush under way; for ever if there is none.
-async fn flushed(flushing: &mut Option<FlushUnderway>) -> FlushOutcome {
+async fn flushed<T>(flushing: &mut Option<FlushUnderway<T>>) -> FlushOutcome<T> {
     match flushing {
         Some(flushing) => flushing.await,
         None => std::future::pending().await,

@@ -37,20 +37,65 @@ const RETRY_CAP: Duration = Duration::from_secs(2);
 /// not come, so that a database that is only slow gets through.
 const ANSWER_CAP: Duration = Duration::from_secs(240);
 
+/// Commits what it is given, and waits where waiting can help.
+#[derive(Debug)]
+pub(crate) struct StateWriter<T = StateConnection> {
+    target: T,
+    /// How long an answer is waited for.
+    patience: Duration,
+    backoff: Backoff,
+    /// Tells the source whether flushes get through.
+    writable: watch::Sender<bool>,
+    status: StateStatus,
+}
+
+/// Where flushes are committed: the state's database, or what stands for it in the simulation.
+pub(crate) trait FlushTarget: Send {
+    /// Whether there is a session.
+    fn is_open(&self) -> bool;
+
+    /// Gives the session up, whatever it is in the middle of.
+    fn close(&mut self);
+
+    /// Commits the flush, over a session that is opened if there is none; each answer may take as long
+    /// as `patience`. One whose answer got lost is committed once, however often it is given.
+    ///
+    /// # Errors
+    /// As [`flush::commit`]; that no session could be opened.
+    fn commit(
+        &mut self,
+        flush: &StateFlush,
+        patience: Duration,
+    ) -> impl Future<Output = Result<(), StateError>> + Send;
+
+    /// How far the WAL of the state's database is written: at least to the end of the last flush. `None`
+    /// if it cannot be asked now.
+    fn wal_end(&mut self) -> impl Future<Output = Option<Lsn>> + Send;
+
+    /// Notes that this run ends as it should, if it can.
+    fn say_stopped(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Makes the push log's next day and drops those beyond the retention. A session is opened if there
+    /// is none.
+    ///
+    /// # Errors
+    /// Why it could not be done now.
+    fn keep_house(
+        &mut self,
+        now: Timestamp,
+        patience: Duration,
+    ) -> impl Future<Output = Result<(), StateError>> + Send;
+}
+
 /// The right to write, and a session to do it with.
-pub(crate) struct StateWriter {
+#[derive(Debug)]
+pub(crate) struct StateConnection {
     server: ServerSettings,
     session: Option<SqlSession>,
     /// The server's process for the session, or for the one that was lost.
     backend: Option<BackendSession>,
-    /// How long an answer is waited for.
-    patience: Duration,
     holding: StateOwnership,
-    backoff: Backoff,
     retention_days: u32,
-    /// Tells the source whether flushes get through.
-    writable: watch::Sender<bool>,
-    status: StateStatus,
 }
 
 impl StateWriter {
@@ -63,17 +108,22 @@ impl StateWriter {
         status: StateStatus,
     ) -> Self {
         session.answer_within(store::ANSWER_SOON);
-        Self {
-            server,
-            session: Some(session),
-            backend: None,
-            patience: store::ANSWER_SOON,
-            holding,
-            backoff: Backoff::new(RETRY_FIRST, RETRY_CAP),
-            retention_days,
-            writable,
-            status,
-        }
+        let session = Some(session);
+        let target = StateConnection { server, session, backend: None, holding, retention_days };
+        Self::to(target, writable, status)
+    }
+
+    /// The slot that is written for, and the epoch.
+    pub(crate) fn holding(&self) -> &StateOwnership {
+        &self.target.holding
+    }
+}
+
+impl<T: FlushTarget> StateWriter<T> {
+    /// A writer to any target.
+    pub(crate) fn to(target: T, writable: watch::Sender<bool>, status: StateStatus) -> Self {
+        let backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
+        Self { target, patience: store::ANSWER_SOON, backoff, writable, status }
     }
 
     /// Commits `flush`, however long the database is away.
@@ -94,13 +144,13 @@ impl StateWriter {
 
     async fn commit_in_the_end(&mut self, flush: &StateFlush) -> Result<(), StateError> {
         loop {
-            let was_open = self.session.is_some();
-            let error = match self.try_commit(flush).await {
+            let was_open = self.target.is_open();
+            let error = match self.target.commit(flush, self.patience).await {
                 Ok(()) => return Ok(()),
                 Err(error) if !error.may_be_mended() => return Err(error),
                 Err(error) => error,
             };
-            self.session = None;
+            self.target.close();
             let is_late = has_not_answered(&error);
             if is_late {
                 self.patience = (self.patience * 2).min(ANSWER_CAP);
@@ -122,9 +172,51 @@ impl StateWriter {
         }
     }
 
-    async fn try_commit(&mut self, flush: &StateFlush) -> Result<(), StateError> {
-        self.connect().await?;
-        let patience = self.patience;
+    /// As [`FlushTarget::wal_end`].
+    pub(crate) async fn wal_end(&mut self) -> Option<Lsn> {
+        self.target.wal_end().await
+    }
+
+    /// As [`FlushTarget::say_stopped`]. If it cannot, the next start is a little more careful.
+    pub(crate) async fn say_stopped(&mut self) {
+        self.target.say_stopped().await;
+    }
+
+    /// As [`FlushTarget::keep_house`].
+    pub(crate) async fn keep_house(&mut self, now: Timestamp) -> Result<(), StateError> {
+        self.target.keep_house(now, self.patience).await
+    }
+}
+
+impl StateConnection {
+    /// Makes sure that there is a session. One that was lost may be in the middle of a flush on the
+    /// server, which has not noticed, and hold the locks that the next one needs.
+    async fn connect(&mut self, patience: Duration) -> Result<(), StateError> {
+        if self.session.is_some() {
+            return Ok(());
+        }
+        let session = store::connect_within(&self.server, patience).await?;
+        if let Some(lost) = self.backend.take()
+            && progress::end_backend(&session.client, &lost).await?
+        {
+            tracing::info!(pid = lost.pid, "ended the lost session in PostgreSQL");
+        }
+        self.session = Some(session);
+        Ok(())
+    }
+}
+
+impl FlushTarget for StateConnection {
+    fn is_open(&self) -> bool {
+        self.session.is_some()
+    }
+
+    fn close(&mut self) {
+        self.session = None;
+    }
+
+    async fn commit(&mut self, flush: &StateFlush, patience: Duration) -> Result<(), StateError> {
+        self.connect(patience).await?;
         let Some(session) = &mut self.session else { return Ok(()) };
         session.answer_within(patience);
         if self.backend.is_none() {
@@ -141,45 +233,20 @@ impl StateWriter {
         }
     }
 
-    /// Makes sure that there is a session. One that was lost may be in the middle of a flush on the
-    /// server, which has not noticed, and hold the locks that the next one needs.
-    async fn connect(&mut self) -> Result<(), StateError> {
-        if self.session.is_some() {
-            return Ok(());
-        }
-        let session = store::connect_within(&self.server, self.patience).await?;
-        if let Some(lost) = self.backend.take()
-            && progress::end_backend(&session.client, &lost).await?
-        {
-            tracing::info!(pid = lost.pid, "ended the lost session in PostgreSQL");
-        }
-        self.session = Some(session);
-        Ok(())
-    }
-
-    /// The slot that is written for, and the epoch.
-    pub(crate) fn holding(&self) -> &StateOwnership {
-        &self.holding
-    }
-
-    /// How far the WAL of the state's database is written: at least to the end of the last flush. `None` if
-    /// it cannot be asked now.
-    pub(crate) async fn wal_end(&mut self) -> Option<Lsn> {
+    async fn wal_end(&mut self) -> Option<Lsn> {
         let session = self.session.as_ref()?;
         progress::wal_end(&session.client).await.ok()
     }
 
-    /// Notes that this run ends as it should. If it cannot, the next start is a little more careful.
-    pub(crate) async fn say_stopped(&mut self) {
+    async fn say_stopped(&mut self) {
         let Some(session) = &self.session else { return };
         if let Err(error) = crash_records::stopped(&session.client, &self.holding).await {
             tracing::debug!(%error, "cannot note the clean end");
         }
     }
 
-    /// Makes the push log's next day and drops those beyond the retention.
-    pub(crate) async fn keep_house(&mut self, now: Timestamp) -> Result<(), StateError> {
-        self.connect().await?;
+    async fn keep_house(&mut self, now: Timestamp, patience: Duration) -> Result<(), StateError> {
+        self.connect(patience).await?;
         let Some(mut session) = self.session.take() else { return Ok(()) };
         // Left closed after an error: the flush opens another one.
         session.answer_within(store::ANSWER_MAX);
