@@ -48,6 +48,7 @@ use crate::flow::watermark::FilteredNote;
 use crate::flow::watermark::OpenFate;
 use crate::flow::watermark::PumpReport;
 use crate::pipeline::already_settled::AlreadySettled;
+use crate::pipeline::captured_stream::CapturedStream;
 use crate::pipeline::crash_guard::CrashGuard;
 use crate::pipeline::crash_guard::KeptBody;
 use crate::pipeline::endpoint_update::EndpointUpdate;
@@ -59,7 +60,6 @@ use crate::pipeline::pump::waiting_rows::PumpBackfills;
 use crate::pipeline::pump::waiting_rows::narrow;
 use crate::pipeline::pump::waiting_rows::narrowed;
 use crate::pipeline::table_counters::TableCounters;
-use crate::replication::stream::ReplicationSource;
 use crate::store::crash_records::WorkStage;
 
 /// What an event costs in memory beside its body: its own fields, and its place in each lane.
@@ -188,7 +188,7 @@ impl EventPump {
     /// When the source cannot go on, or a lane or the ledger has ended.
     pub(crate) async fn run(
         mut self,
-        source: &mut ReplicationSource,
+        source: &mut impl CapturedStream,
         stop: CancellationToken,
         patience: Duration,
     ) -> anyhow::Result<()> {
