@@ -18,6 +18,7 @@
 //! | `key` | Keys |
 //! | `lease` | One request to make |
 //! | `lsn` | Positions in PostgreSQL's write-ahead log |
+//! | `partition` | The parts that a source's endpoints fall into |
 //! | `quote` | Identifiers and texts in SQL |
 //! | `raw_json` | A body within a JSON document, as it is |
 //! | `relation` | What a table looked like when a row of it was written |
@@ -44,6 +45,7 @@ pub(crate) mod hex;
 pub(crate) mod key;
 pub(crate) mod lease;
 pub(crate) mod lsn;
+pub(crate) mod partition;
 pub(crate) mod quote;
 pub(crate) mod raw_json;
 pub(crate) mod relation;

@@ -141,7 +141,8 @@ pub(crate) async fn started(
     guard(&tx, holding).await?;
     let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
-    let query = "SELECT * FROM walhook.runs WHERE slot = $1";
+    params.put(Type::INT4, holding.partition.raw());
+    let query = "SELECT * FROM walhook.runs WHERE slot = $1 AND partition = $2";
     let before = tx.query_typed_opt(query, &params.list()).await?;
     let before = before.as_ref().map(read_run).transpose()?.unwrap_or_default();
     let run = before.next(settled);
@@ -156,12 +157,13 @@ pub(crate) async fn started(
         params.put(Type::TEXT, mark.map(|mark| mark.stage.as_str()));
     }
     params.put(Type::INT8, i64::try_from(run.charges).unwrap_or(i64::MAX));
+    params.put(Type::INT4, holding.partition.raw());
     tx.execute_typed(
         "INSERT INTO walhook.runs AS r (slot, running, crashes, settled_lsn, settled_ordinal,
                 suspect_lsn, suspect_ordinal, suspect_stage,
-                convicted_lsn, convicted_ordinal, convicted_stage, charges)
-         VALUES ($1, true, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-         ON CONFLICT (slot) DO UPDATE SET running = true, crashes = $2, settled_lsn = $3,
+                convicted_lsn, convicted_ordinal, convicted_stage, charges, partition)
+         VALUES ($1, true, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+         ON CONFLICT (slot, partition) DO UPDATE SET running = true, crashes = $2, settled_lsn = $3,
                 settled_ordinal = $4, marked_lsn = NULL, marked_ordinal = NULL,
                 marked_stage = NULL, suspect_lsn = $5, suspect_ordinal = $6, suspect_stage = $7,
                 convicted_lsn = $8, convicted_ordinal = $9, convicted_stage = $10, charges = $11",
@@ -180,9 +182,10 @@ pub(crate) async fn stopped(client: &Client, holding: &StateOwnership) -> Result
     let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.put(Type::INT8, holding.epoch);
+    params.put(Type::INT4, holding.partition.raw());
     let update = "UPDATE walhook.runs SET running = false, marked_lsn = NULL, suspect_lsn = NULL
-                   WHERE slot = $1
-                     AND EXISTS (SELECT FROM walhook.progress WHERE slot = $1 AND epoch = $2)";
+                   WHERE slot = $1 AND partition = $3 AND EXISTS (SELECT FROM walhook.progress
+                         WHERE slot = $1 AND partition = $3 AND epoch = $2)";
     client.execute_typed(update, &params.list()).await?;
     Ok(())
 }
@@ -194,7 +197,9 @@ pub(crate) async fn stopped(client: &Client, holding: &StateOwnership) -> Result
 pub(crate) async fn ended_cleanly(client: &Client, slot: &str) -> Result<bool, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
-    let query = "SELECT running FROM walhook.runs WHERE slot = $1";
+    // A state that is not brought up to date yet knows of no partitions.
+    let query = "SELECT running FROM walhook.runs r
+                  WHERE slot = $1 AND coalesce((to_jsonb(r) ->> 'partition')::integer, 0) = 0";
     let row = client.query_typed_opt(query, &params.list()).await?;
     Ok(!row.map(|row| read::<bool>(&row, "running")).transpose()?.unwrap_or(false))
 }
@@ -218,8 +223,8 @@ pub(crate) async fn mark(
     params.put(Type::TEXT, mark.map(|mark| mark.stage.as_str()));
     let update = "UPDATE walhook.runs
                      SET marked_lsn = $3, marked_ordinal = $4, marked_stage = $5
-                   WHERE slot = $1
-                     AND EXISTS (SELECT FROM walhook.progress WHERE slot = $1 AND epoch = $2)";
+                   WHERE slot = $1 AND partition = 0 AND EXISTS (SELECT FROM walhook.progress
+                         WHERE slot = $1 AND partition = 0 AND epoch = $2)";
     client.execute_typed(update, &params.list()).await?;
     Ok(())
 }

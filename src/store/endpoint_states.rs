@@ -68,7 +68,8 @@ pub(crate) async fn pause(
     params.put(Type::TEXT, endpoint);
     params.put(Type::TEXT, by);
     let query = "INSERT INTO walhook.endpoint_states AS e (slot, endpoint, paused_at, paused_by)
-         SELECT slot, $3, now(), $4 FROM walhook.progress WHERE slot = $1 AND epoch = $2
+         SELECT slot, $3, now(), $4 FROM walhook.progress
+          WHERE slot = $1 AND partition = 0 AND epoch = $2
          ON CONFLICT (slot, endpoint) DO UPDATE
             SET paused_at = coalesce(e.paused_at, excluded.paused_at),
                 paused_by = CASE WHEN e.paused_at IS NULL THEN excluded.paused_by
@@ -94,7 +95,7 @@ pub(crate) async fn resume(
     params.put(Type::INT8, epoch);
     params.put(Type::TEXT, endpoint);
     let query = "WITH ours AS (
-             SELECT slot FROM walhook.progress WHERE slot = $1 AND epoch = $2
+             SELECT slot FROM walhook.progress WHERE slot = $1 AND partition = 0 AND epoch = $2
          ), ended AS (
              UPDATE walhook.endpoint_states e SET paused_at = NULL, paused_by = NULL
                FROM ours WHERE e.slot = ours.slot AND e.endpoint = $3
@@ -126,7 +127,7 @@ pub(crate) async fn remember_targets(
     let query = "INSERT INTO walhook.endpoint_states (slot, endpoint, target)
          SELECT p.slot, t.endpoint, t.target
            FROM walhook.progress p, unnest($3::text[], $4::int[]) AS t (endpoint, target)
-          WHERE p.slot = $1 AND p.epoch = $2
+          WHERE p.slot = $1 AND p.partition = 0 AND p.epoch = $2
          ON CONFLICT (slot, endpoint) DO UPDATE SET target = excluded.target";
     client.execute_typed(query, &params.list()).await?;
     Ok(())
@@ -147,7 +148,8 @@ pub(crate) async fn forget(
     params.put(Type::INT8, epoch);
     params.put(Type::TEXT, endpoint);
     let query = "DELETE FROM walhook.endpoint_states e USING walhook.progress p
-                  WHERE e.slot = $1 AND e.endpoint = $3 AND p.slot = e.slot AND p.epoch = $2";
+                  WHERE e.slot = $1 AND e.endpoint = $3 AND p.slot = e.slot
+                    AND p.partition = 0 AND p.epoch = $2";
     client.execute_typed(query, &params.list()).await?;
     Ok(())
 }

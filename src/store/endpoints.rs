@@ -78,7 +78,8 @@ pub(crate) async fn save(
     let query = format!(
         "INSERT INTO walhook.endpoints AS e (slot, name, settings, sealed_secrets, enabled,
                                              created_by, updated_by)
-         SELECT slot, $3, $4, $5, $6, $7, $7 FROM walhook.progress WHERE slot = $1 AND epoch = $2
+         SELECT slot, $3, $4, $5, $6, $7, $7 FROM walhook.progress
+          WHERE slot = $1 AND partition = 0 AND epoch = $2
          ON CONFLICT (slot, name) DO UPDATE
             SET settings = excluded.settings, sealed_secrets = excluded.sealed_secrets,
                 enabled = excluded.enabled, updated_at = now(), updated_by = excluded.updated_by
@@ -103,7 +104,8 @@ pub(crate) async fn remove(
     params.put(Type::INT8, epoch);
     params.put(Type::TEXT, name);
     let query = "DELETE FROM walhook.endpoints e USING walhook.progress p
-                  WHERE e.slot = $1 AND e.name = $3 AND p.slot = e.slot AND p.epoch = $2";
+                  WHERE e.slot = $1 AND e.name = $3 AND p.slot = e.slot
+                    AND p.partition = 0 AND p.epoch = $2";
     client.execute_typed(query, &params.list()).await?;
     Ok(())
 }

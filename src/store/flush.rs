@@ -228,14 +228,15 @@ async fn fence(
     params.put(Type::INT8, flush.settled.map(|position| i64::from(position.ordinal)));
     params.put(Type::PG_LSN, flush.confirmed);
     params.put(Type::TIMESTAMPTZ, flush.confirmed_at);
+    params.put(Type::INT4, holding.partition.raw());
     let update = "UPDATE walhook.progress
             SET flush = $3, settled_lsn = coalesce($4, settled_lsn),
                 settled_ordinal = coalesce($5, settled_ordinal),
                 confirmed_lsn = greatest($6, confirmed_lsn),
                 confirmed_at = coalesce($7, confirmed_at), updated_at = now()
-          WHERE slot = $1 AND epoch = $2 AND flush = $3 - 1";
+          WHERE slot = $1 AND partition = $8 AND epoch = $2 AND flush = $3 - 1";
     let list = params.list();
-    let ((), updated) = tokio::try_join!(biased; lock(tx, &holding.slot), async {
+    let ((), updated) = tokio::try_join!(biased; lock(tx, &holding.slot, holding.partition), async {
         Ok(tx.execute_typed(update, &list).await?)
     })?;
     if updated == 1 {
@@ -243,7 +244,9 @@ async fn fence(
     }
     let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
-    let query = "SELECT epoch, flush, holder FROM walhook.progress WHERE slot = $1";
+    params.put(Type::INT4, holding.partition.raw());
+    let query = "SELECT epoch, flush, holder FROM walhook.progress
+                  WHERE slot = $1 AND partition = $2";
     let row: Option<Row> = tx.query_typed_opt(query, &params.list()).await?;
     let Some(row) = row else { return Err(fenced(holding, None)) };
     not_ours(holding, read(&row, "epoch")?, read(&row, "holder")?)?;
@@ -274,8 +277,11 @@ async fn pass(
     // Nothing is left up to where the last flush passed but the index entries of its rows, and
     // those of all flushes since a vacuum: without this bound each flush would look through them.
     params.put(Type::TEXT, holding.passed.map_or_else(String::new, last));
+    // Another partition's stream may not have come as far.
+    params.put(Type::INT4, holding.partition.raw());
     tx.execute_typed(
-        "DELETE FROM walhook.settled_ahead WHERE slot = $1 AND event_id <= $2 AND event_id > $3",
+        "DELETE FROM walhook.settled_ahead
+          WHERE slot = $1 AND event_id <= $2 AND event_id > $3 AND partition = $4",
         &params.list(),
     )
     .await?;
@@ -317,9 +323,10 @@ async fn note_ahead(
         params.put(Type::TEXT, holding.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(_, id)| id.to_string()));
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(endpoint, _)| &**endpoint));
+        params.put(Type::INT4, holding.partition.raw());
         tx.execute_typed(
-            "INSERT INTO walhook.settled_ahead (slot, event_id, endpoint)
-             SELECT $1, event_id, endpoint FROM unnest($2::text[], $3::text[])
+            "INSERT INTO walhook.settled_ahead (slot, event_id, endpoint, partition)
+             SELECT $1, event_id, endpoint, $4 FROM unnest($2::text[], $3::text[])
                  AS r (event_id, endpoint)
              ON CONFLICT DO NOTHING",
             &params.list(),

@@ -137,6 +137,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "endpoint_rows",
         sql: include_str!("../../sql/migrations/0021_endpoint_rows.sql"),
     },
+    Migration {
+        version: 22,
+        name: "partitions",
+        sql: include_str!("../../sql/migrations/0022_partitions.sql"),
+    },
 ];
 
 /// What PostgreSQL says where a table is other than the migrations have made it.

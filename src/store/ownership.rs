@@ -1,14 +1,17 @@
-//! The right to write a slot's state.
+//! The right to write the state of a source, or of a partition of it.
 
 use std::sync::Arc;
 
 use crate::flow::lsn::Position;
+use crate::flow::partition::PartitionNumber;
 
-/// The right to write state for a slot, until somebody else takes it. A clone is for those who claim
+/// The right to write state for a partition of a slot's source, until somebody else takes it. A clone is for those who claim
 /// and never flush: flushes are counted in one place.
 #[derive(Clone, Debug)]
 pub struct StateOwnership {
+    /// Also the name of the source.
     pub(crate) slot: Arc<str>,
+    pub(crate) partition: PartitionNumber,
     pub(crate) epoch: i64,
     /// Number of the last flush that is known to be committed.
     pub(crate) flushed: i64,
@@ -23,7 +26,11 @@ impl StateOwnership {
         &self.slot
     }
 
-    /// Grows by one with each walhook that takes the slot.
+    pub fn partition(&self) -> PartitionNumber {
+        self.partition
+    }
+
+    /// Grows by one with each walhook that takes it.
     pub fn epoch(&self) -> i64 {
         self.epoch
     }

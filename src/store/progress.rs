@@ -20,6 +20,7 @@ use crate::flow::event::EventId;
 use crate::flow::key::KeyHash;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::partition::PartitionNumber;
 use crate::flow::time::Timestamp;
 use crate::store::ownership::StateOwnership;
 use crate::store::slot_owner::SlotOwner;
@@ -91,7 +92,11 @@ impl StoredProgress {
 pub async fn load(client: &Client, slot: &str) -> Result<Option<StoredProgress>, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
-    let query = format!("SELECT {COLUMNS} FROM walhook.progress p WHERE slot = $1");
+    // A state that is not brought up to date yet knows of no partitions.
+    let query = format!(
+        "SELECT {COLUMNS} FROM walhook.progress p
+          WHERE slot = $1 AND coalesce((to_jsonb(p) ->> 'partition')::integer, 0) = 0"
+    );
     let row = client.query_typed_opt(&query, &params.list()).await?;
     row.as_ref().map(progress).transpose()
 }
@@ -105,7 +110,7 @@ pub(crate) async fn register(client: &Client, slot: &str) -> Result<(), StateErr
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     let insert = "INSERT INTO walhook.progress (slot, epoch, holder) VALUES ($1, 0, 'nobody yet')
-                  ON CONFLICT (slot) DO NOTHING";
+                  ON CONFLICT (slot, partition) DO NOTHING";
     client.execute_typed(insert, &params.list()).await?;
     Ok(())
 }
@@ -123,33 +128,48 @@ pub async fn take(
     slot: &str,
     holder: &str,
 ) -> Result<(StateOwnership, StoredProgress), StateError> {
+    take_partition(client, slot, PartitionNumber::SOURCE, holder).await
+}
+
+/// As [`take`], for one partition of the source: the owners of others write on.
+///
+/// # Errors
+/// As [`take`].
+pub async fn take_partition(
+    client: &mut Client,
+    slot: &str,
+    partition: PartitionNumber,
+    holder: &str,
+) -> Result<(StateOwnership, StoredProgress), StateError> {
     for _ in 1..TAKE_TRIES {
-        match try_take(client, slot, holder).await {
+        match try_take(client, slot, partition, holder).await {
             Err(error) if error.sqlstate() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                let ended = end_holders(client, slot).await?;
+                let ended = end_holders(client, slot, partition).await?;
                 tracing::warn!(slot, sessions = ended, "ended sessions of the slot's last holder");
             }
             outcome => return outcome,
         }
     }
-    try_take(client, slot, holder).await
+    try_take(client, slot, partition, holder).await
 }
 
 async fn try_take(
     client: &mut Client,
     slot: &str,
+    partition: PartitionNumber,
     holder: &str,
 ) -> Result<(StateOwnership, StoredProgress), StateError> {
     let tx = begin(client).await?;
     let patience = HOLDER_PATIENCE.as_millis();
     tx.batch_execute(&format!("SET LOCAL lock_timeout = {patience}")).await?;
-    lock(&tx, slot).await?;
+    lock(&tx, slot, partition).await?;
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TEXT, clean(holder, false));
+    params.put(Type::INT4, partition.raw());
     let query = format!(
-        "INSERT INTO walhook.progress AS p (slot, epoch, holder) VALUES ($1, 1, $2)
-         ON CONFLICT (slot) DO UPDATE
+        "INSERT INTO walhook.progress AS p (slot, partition, epoch, holder) VALUES ($1, $3, 1, $2)
+         ON CONFLICT (slot, partition) DO UPDATE
             SET epoch = p.epoch + 1, holder = $2, held_since = now()
          RETURNING {COLUMNS}"
     );
@@ -158,6 +178,7 @@ async fn try_take(
     let encoding: String = read(&row, "encoding")?;
     let holding = StateOwnership {
         slot: slot.into(),
+        partition,
         epoch: progress.epoch,
         flushed: read(&row, "flush")?,
         passed: None,
@@ -168,10 +189,14 @@ async fn try_take(
     Ok((holding, progress))
 }
 
-/// Ends the sessions that are in a transaction for this slot.
-async fn end_holders(client: &Client, slot: &str) -> Result<u64, StateError> {
+/// Ends the sessions that are in a transaction for this partition.
+async fn end_holders(
+    client: &Client,
+    slot: &str,
+    partition: PartitionNumber,
+) -> Result<u64, StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::INT8, lock_key(slot));
+    params.put(Type::INT8, lock_key(slot, partition));
     // How pg_locks shows a 64-bit advisory lock: its halves, and 1 as the third number.
     let ended = client
         .query_typed(
@@ -279,7 +304,8 @@ pub(crate) async fn follow(
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, epoch);
     params.put(Type::INT4, timeline.cast_signed());
-    let update = "UPDATE walhook.progress SET timeline = $3 WHERE slot = $1 AND epoch = $2";
+    let update = "UPDATE walhook.progress SET timeline = $3
+                   WHERE slot = $1 AND partition = 0 AND epoch = $2";
     client.execute_typed(update, &params.list()).await?;
     Ok(())
 }
@@ -315,7 +341,8 @@ pub(crate) async fn forget(
     let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
     params.put(Type::PG_LSN, confirmed);
-    let begin = "UPDATE walhook.progress SET confirmed_lsn = $2 WHERE slot = $1";
+    params.put(Type::INT4, holding.partition.raw());
+    let begin = "UPDATE walhook.progress SET confirmed_lsn = $2 WHERE slot = $1 AND partition = $3";
     tx.execute_typed(begin, &params.list()).await?;
     let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
@@ -343,18 +370,19 @@ async fn write_lineage(
     params.put(Type::INT8, lineage.system.cast_signed());
     params.put(Type::INT4, lineage.timeline.cast_signed());
     params.put(Type::OID_ARRAY, lineage.publications.as_slice());
+    params.put(Type::INT4, holding.partition.raw());
     let update = format!(
         "UPDATE walhook.progress
             SET system_identifier = $2, timeline = $3, publication_oids = $4, updated_at = now()
                 {also}
-          WHERE slot = $1"
+          WHERE slot = $1 AND partition = $5"
     );
     tx.execute_typed(&update, &params.list()).await?;
     Ok(())
 }
 
-/// Deliveries that were settled although an earlier event was not, by endpoint: when they come
-/// again after a crash, they are settled already.
+/// Deliveries of the source's own stream that were settled although an earlier event was not, by endpoint:
+/// when they come again after a crash, they are settled already.
 ///
 /// # Errors
 /// That the rows could not be read.
@@ -362,13 +390,26 @@ pub async fn load_ahead(
     client: &Client,
     slot: &str,
 ) -> Result<Vec<(Arc<str>, EventId)>, StateError> {
+    load_ahead_of(client, slot, PartitionNumber::SOURCE).await
+}
+
+/// As [`load_ahead`], for one partition's stream.
+///
+/// # Errors
+/// As [`load_ahead`].
+pub async fn load_ahead_of(
+    client: &Client,
+    slot: &str,
+    partition: PartitionNumber,
+) -> Result<Vec<(Arc<str>, EventId)>, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::INT8, AHEAD_MAX);
+    params.put(Type::INT4, partition.raw());
     let rows = client
         .query_typed(
-            "SELECT endpoint, event_id FROM walhook.settled_ahead WHERE slot = $1
-              ORDER BY event_id LIMIT $2",
+            "SELECT endpoint, event_id FROM walhook.settled_ahead
+              WHERE slot = $1 AND partition = $3 ORDER BY event_id LIMIT $2",
             &params.list(),
         )
         .await?;
@@ -412,16 +453,24 @@ pub(crate) async fn begin(client: &mut Client) -> Result<Transaction<'_>, StateE
     Ok(client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?)
 }
 
-/// The advisory lock that every transaction for a slot holds; see [`end_holders`].
-pub(crate) async fn lock(tx: &Transaction<'_>, slot: &str) -> Result<(), StateError> {
+/// The advisory lock that every transaction for a partition holds; see [`end_holders`].
+pub(crate) async fn lock(
+    tx: &Transaction<'_>,
+    slot: &str,
+    partition: PartitionNumber,
+) -> Result<(), StateError> {
     let mut params = SqlParams::default();
-    params.put(Type::INT8, lock_key(slot));
+    params.put(Type::INT8, lock_key(slot, partition));
     tx.execute_typed("SELECT pg_advisory_xact_lock($1)", &params.list()).await?;
     Ok(())
 }
 
-fn lock_key(slot: &str) -> i64 {
-    KeyHash::of([Some(b"walhook slot".as_slice()), Some(slot.as_bytes())]).raw().cast_signed()
+fn lock_key(slot: &str, partition: PartitionNumber) -> i64 {
+    let number = partition.raw().to_be_bytes();
+    // Versions without partitions lock the slot's name alone, and may still be at work.
+    let part = (partition != PartitionNumber::SOURCE).then_some(Some(number.as_slice()));
+    let source = [Some(b"walhook slot".as_slice()), Some(slot.as_bytes())];
+    KeyHash::of(source.into_iter().chain(part)).raw().cast_signed()
 }
 
 /// Locks the slot's row and checks that it is still ours.
@@ -431,9 +480,11 @@ pub(crate) async fn guard(
 ) -> Result<(), StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, holding.slot.as_ref());
-    let query = "SELECT epoch, holder FROM walhook.progress WHERE slot = $1 FOR UPDATE";
+    params.put(Type::INT4, holding.partition.raw());
+    let query = "SELECT epoch, holder FROM walhook.progress
+                  WHERE slot = $1 AND partition = $2 FOR UPDATE";
     let list = params.list();
-    let ((), row) = tokio::try_join!(biased; lock(tx, &holding.slot), async {
+    let ((), row) = tokio::try_join!(biased; lock(tx, &holding.slot, holding.partition), async {
         Ok(tx.query_typed_opt(query, &list).await?)
     })?;
     let Some(row) = row else { return Err(fenced(holding, None)) };

@@ -196,13 +196,15 @@ pub(crate) async fn take_back(
     params.put(Type::TEXT, endpoint);
     params.put(Type::TEXT, why);
     params.put(Type::INT8, holding.epoch);
+    params.put(Type::INT4, holding.partition.raw());
     let row = client
         .query_typed_one(
             "WITH asked AS MATERIALIZED (
                  SELECT id, state FROM walhook.dead_letters d
                   WHERE slot = $1 AND endpoint = $2 AND state IN ('requested', 'resending')
                     AND NOT EXISTS (SELECT FROM walhook.backlog b WHERE b.resend_of = d.id)
-                    AND EXISTS (SELECT FROM walhook.progress WHERE slot = $1 AND epoch = $4)
+                    AND EXISTS (SELECT FROM walhook.progress
+                                 WHERE slot = $1 AND partition = $5 AND epoch = $4)
                     FOR UPDATE
              ), taken AS (
                  UPDATE walhook.dead_letters d SET state = 'dead', reason = $3 || d.reason

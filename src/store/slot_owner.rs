@@ -109,7 +109,7 @@ impl SlotOwner {
         client
             .execute_typed(
                 "UPDATE walhook.progress SET event_tables = $3, event_types = $4
-                  WHERE slot = $1 AND epoch = $2",
+                  WHERE slot = $1 AND partition = 0 AND epoch = $2",
                 &params.list(),
             )
             .await?;

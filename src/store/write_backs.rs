@@ -293,7 +293,7 @@ pub(crate) async fn sweep(client: &Client, slot: &str) -> Result<(), StateError>
             AND w.event_id <= (SELECT 'evt_' ||
                     lpad(to_hex((settled_lsn - '0/0'::pg_lsn)::bigint), 16, '0') ||
                     lpad(to_hex(settled_ordinal::bigint), 8, '0') || repeat('f', 16)
-                FROM walhook.progress WHERE slot = $1)
+                FROM walhook.progress WHERE slot = $1 AND partition = 0)
             AND NOT EXISTS (SELECT FROM walhook.backlog b
                 WHERE b.slot = w.slot AND b.event_id = w.event_id)";
     let empty =

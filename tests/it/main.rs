@@ -41,6 +41,7 @@ mod memory;
 mod messages;
 mod night;
 mod ocr_wallet;
+mod older_state;
 mod openapi;
 mod outage;
 mod own_shapes;

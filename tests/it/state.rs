@@ -5,6 +5,7 @@ mod backlog;
 mod dead_letters;
 mod flushes;
 mod migrations;
+mod partitions;
 mod push_log;
 mod write_backs;
 

@@ -18,7 +18,7 @@ const ALL: &str = "1 state, 2 replays, 3 poison, 4 write_backs, 5 seen_values, 6
                    8 push_log_indexes, 9 push_log_batches, 10 books_common, 11 slot_owner, \
                    12 crash_charges, 13 gaps, 14 endpoint_states, 15 push_totals, 16 body_pieces, \
                    17 resend_rates, 18 renames, 19 replay_pauses, \
-                   20 backfills, 21 endpoint_rows";
+                   20 backfills, 21 endpoint_rows, 22 partitions";
 
 const APPLIED: &str = "SELECT string_agg(version || ' ' || name, ', ' ORDER BY version) \
                        FROM walhook.schema_version";
