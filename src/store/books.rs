@@ -118,10 +118,9 @@ pub(crate) async fn change_common(
         let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|name| &**name));
-        params.put(Type::INT4, holding.partition.raw());
         tx.execute_typed(
-            "INSERT INTO walhook.counted (slot, endpoint, partition)
-             SELECT $1, endpoint, $3 FROM unnest($2::text[]) AS r (endpoint)
+            "INSERT INTO walhook.counted (slot, endpoint)
+             SELECT $1, endpoint FROM unnest($2::text[]) AS r (endpoint)
              ON CONFLICT DO NOTHING",
             &params.list(),
         )
@@ -135,12 +134,11 @@ pub(crate) async fn change_common(
         params.column(Type::TEXT_ARRAY, chunk.iter().map(|(table, _)| table.name.as_str()));
         params.column(Type::INT8_ARRAY, counts().map(|count| count.captured));
         params.column(Type::INT8_ARRAY, counts().map(|count| count.filtered));
-        params.put(Type::INT4, holding.partition.raw());
         tx.execute_typed(
-            "INSERT INTO walhook.books_common AS b (slot, partition, table_schema, table_name,
-                    captured, filtered)
-             SELECT $1, $6, * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[])
-             ON CONFLICT (slot, partition, table_schema, table_name) DO UPDATE
+            "INSERT INTO walhook.books_common AS b (slot, table_schema, table_name, captured,
+                    filtered)
+             SELECT $1, * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[])
+             ON CONFLICT (slot, table_schema, table_name) DO UPDATE
                 SET captured = b.captured + excluded.captured,
                     filtered = b.filtered + excluded.filtered",
             &params.list(),
@@ -150,17 +148,17 @@ pub(crate) async fn change_common(
     Ok(())
 }
 
-/// What the endpoints of a slot have in common, those that no other partition has.
+/// What the endpoints of a slot have in common.
 ///
 /// # Errors
 /// That the rows could not be read.
 pub(crate) async fn load_common(client: &Client, slot: &str) -> Result<CommonCounts, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
-    let members = "SELECT endpoint FROM walhook.counted WHERE slot = $1 AND partition = 0";
+    let members = "SELECT endpoint FROM walhook.counted WHERE slot = $1";
     let members = client.query_typed(members, &params.list()).await?;
     let counts = "SELECT table_schema, table_name, captured, filtered
-           FROM walhook.books_common WHERE slot = $1 AND partition = 0";
+           FROM walhook.books_common WHERE slot = $1";
     let counts = client.query_typed(counts, &params.list()).await?;
     let member = |row: &Row| Ok(read::<&str>(row, "endpoint")?.into());
     let count = |row: &Row| {

@@ -127,9 +127,9 @@ pub(crate) async fn copy_to(
              SELECT table_schema, table_name, filtered FROM walhook.books
               WHERE slot = $1 AND endpoint = $11 FOR UPDATE
          ), common AS (
-             SELECT table_schema, table_name, filtered
-               FROM walhook.books_common JOIN walhook.counted USING (slot, partition)
-              WHERE slot = $1 AND endpoint = $11
+             SELECT table_schema, table_name, filtered FROM walhook.books_common
+              WHERE slot = $1
+                AND EXISTS (SELECT FROM walhook.counted WHERE slot = $1 AND endpoint = $11)
          ), shares AS MATERIALIZED (
              SELECT table_schema, table_name, letters,
                     least(letters, greatest(0, coalesce(own.filtered, 0)

@@ -63,12 +63,11 @@ pub(crate) async fn add(
         params.put(Type::INT8, count);
     }
     params.put(Type::TIMESTAMPTZ, more.last_push);
-    params.put(Type::INT4, holding.partition.raw());
     tx.execute_typed(
         "INSERT INTO walhook.push_totals AS t (slot, succeeded, failed, timed, response_micros,
-                last_push_at, partition)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
-         ON CONFLICT (slot, partition) DO UPDATE
+                last_push_at)
+         VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (slot) DO UPDATE
             SET succeeded = t.succeeded + excluded.succeeded, failed = t.failed + excluded.failed,
                 timed = t.timed + excluded.timed,
                 response_micros = t.response_micros + excluded.response_micros,
@@ -79,19 +78,17 @@ pub(crate) async fn add(
     Ok(())
 }
 
-/// The sums of a slot over all its partitions; nothing for one that has pushed nothing.
+/// The sums of a slot; nothing for one that has pushed nothing.
 ///
 /// # Errors
 /// That the row could not be read.
 pub(crate) async fn load(client: &Client, slot: &str) -> Result<PushTotals, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
-    let sum = |column: &str| format!("coalesce(sum({column}), 0)::bigint AS {column}");
-    let sums = ["succeeded", "failed", "timed", "response_micros"].map(sum).join(", ");
-    let query = format!(
-        "SELECT {sums}, max(last_push_at) AS last_push_at FROM walhook.push_totals WHERE slot = $1"
-    );
-    let row = client.query_typed_one(&query, &params.list()).await?;
+    let query = "SELECT succeeded, failed, timed, response_micros, last_push_at
+           FROM walhook.push_totals WHERE slot = $1";
+    let row = client.query_typed_opt(query, &params.list()).await?;
+    let Some(row) = row else { return Ok(PushTotals::default()) };
     Ok(PushTotals {
         succeeded: read(&row, "succeeded")?,
         failed: read(&row, "failed")?,

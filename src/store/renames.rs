@@ -82,15 +82,14 @@ const CARRY_OVER: [&str; 17] = [
     // The common lines count once for a name: those of the old one become its own where both have them.
     "INSERT INTO walhook.books AS b (slot, endpoint, table_schema, table_name, captured, filtered)
      SELECT c.slot, $3, c.table_schema, c.table_name, c.captured, c.filtered
-       FROM walhook.books_common c JOIN walhook.counted o USING (slot, partition)
-      WHERE c.slot = $1 AND o.endpoint = $2
+       FROM walhook.books_common c
+      WHERE c.slot = $1
+        AND EXISTS (SELECT FROM walhook.counted WHERE slot = $1 AND endpoint = $2)
         AND EXISTS (SELECT FROM walhook.counted WHERE slot = $1 AND endpoint = $3)
      ON CONFLICT (slot, endpoint, table_schema, table_name) DO UPDATE
         SET captured = b.captured + excluded.captured, filtered = b.filtered + excluded.filtered",
-    "WITH gone AS (DELETE FROM walhook.counted WHERE slot = $1 AND endpoint = $2
-                   RETURNING slot, partition)
-     INSERT INTO walhook.counted (slot, endpoint, partition)
-     SELECT slot, $3, partition FROM gone ON CONFLICT DO NOTHING",
+    "WITH gone AS (DELETE FROM walhook.counted WHERE slot = $1 AND endpoint = $2 RETURNING slot)
+     INSERT INTO walhook.counted (slot, endpoint) SELECT slot, $3 FROM gone ON CONFLICT DO NOTHING",
     "UPDATE walhook.replays SET endpoint = $3 WHERE slot = $1 AND endpoint = $2",
     "UPDATE walhook.backfills SET endpoints = array_replace(endpoints, $2::text, $3::text)
       WHERE slot = $1 AND endpoints @> ARRAY[$2::text]",

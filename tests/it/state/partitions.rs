@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use walhook::flow::lsn::Position;
 use walhook::flow::partition::PartitionNumber;
-use walhook::flow::relation::TableName;
 use walhook::flow::write_back::TargetRow;
 use walhook::store::SqlSession;
-use walhook::store::books::BookCount;
-use walhook::store::books::CommonChange;
 use walhook::store::flush::StateFlush;
 use walhook::store::flush::commit;
 use walhook::store::ownership::StateOwnership;
@@ -16,12 +13,9 @@ use walhook::store::progress::load;
 use walhook::store::progress::load_ahead;
 use walhook::store::progress::load_ahead_of;
 use walhook::store::progress::take_partition;
-use walhook::store::push_totals;
-use walhook::store::push_totals::PushTotals;
 use walhook::store::state_error::StateError;
 use walhook::store::write_backs::OutcomeTally;
 
-use super::NOW;
 use super::SLOT;
 use super::State;
 use super::event;
@@ -89,46 +83,11 @@ async fn no_partition_waits_for_anothers_transaction() {
     let state = State::create().await;
     let mut first = Owner::of(&state.database, 1).await;
     let mut second = Owner::of(&state.database, 2).await;
-    let flush = StateFlush { totals: sums(1), common: common(&["crm"]), ..StateFlush::default() };
-    second.commit(&flush).await.unwrap();
-    // A flush of the second that stands still before its end: all that it wrote is locked.
+    // A flush of the second that stands still before its end: its progress is locked.
     let tx = second.session.client.transaction().await.unwrap();
-    for table in ["progress", "push_totals", "books_common"] {
-        let lock = format!("SELECT FROM walhook.{table} WHERE partition = 2 FOR UPDATE");
-        tx.batch_execute(&lock).await.unwrap();
-    }
-    first.commit(&flush).await.unwrap();
+    tx.batch_execute("SELECT FROM walhook.progress WHERE partition = 2 FOR UPDATE").await.unwrap();
+    first.commit(&settled(position(160, 0))).await.unwrap();
     tx.rollback().await.unwrap();
-}
-
-fn sums(succeeded: i64) -> PushTotals {
-    PushTotals { succeeded, last_push: Some(NOW), ..PushTotals::default() }
-}
-
-fn common(joined: &[&str]) -> CommonChange {
-    let table = Arc::new(TableName::new("public", "tasks"));
-    let count = BookCount { captured: 3, filtered: 3, ..BookCount::default() };
-    let joined = joined.iter().map(|name| Arc::from(*name)).collect();
-    CommonChange { counts: vec![(table, count)], joined, left: Vec::new() }
-}
-
-#[tokio::test]
-async fn what_they_count_adds_up() {
-    let mut state = State::create().await;
-    let mut first = Owner::of(&state.database, 1).await;
-    let mut second = Owner::of(&state.database, 2).await;
-    let flush = |joined: &[&str], totals| StateFlush {
-        totals: sums(totals),
-        common: common(joined),
-        ..StateFlush::default()
-    };
-    first.commit(&flush(&["crm", "erp"], 2)).await.unwrap();
-    second.commit(&flush(&["billing"], 5)).await.unwrap();
-    second.commit(&flush(&[], 0)).await.unwrap();
-    assert_eq!(push_totals::load(state.client(), SLOT).await.unwrap().succeeded, 7);
-    let balance = "SELECT string_agg(concat_ws(' ', endpoint, captured, filtered, pending), ', '
-                                     ORDER BY endpoint) FROM walhook.balance";
-    assert_eq!(state.text(balance).await, "billing 6 6 0, crm 3 3 0, erp 3 3 0");
 }
 
 #[tokio::test]
