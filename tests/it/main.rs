@@ -50,6 +50,7 @@ mod page;
 mod parking;
 mod pauses;
 mod poison;
+mod poolers;
 mod push_log_size;
 mod push_logs;
 mod refusals;
