@@ -181,3 +181,36 @@ async fn rows_that_cannot_be_read_are_named_before_anything_is_made() {
     assert_eq!(sql.text(&made).await, "0", "nothing is made");
     sql.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
 }
+
+/// As an operator begins: `init --backfill`, the SQL that it prints, `run`, and `run` again.
+#[tokio::test]
+async fn what_init_writes_has_the_rows_sent_once() {
+    let FirstStart { database, sql, receiver, .. } = before().await;
+    let (url, to) = (database.url(), receiver.url());
+    let args = ["--backfill", "--database-url", &url, "--url", &to, "--table", "items"];
+    let args = [&["init", "--output", "made.toml"], args.as_slice()].concat();
+    let mut init = Program::start(&args, "", &[]);
+    assert_eq!(init.wait(AMPLE).await, Some(0), "{:?}", init.output());
+    let said = init.output();
+    let is_sql = |line: &&String| line.starts_with("CREATE ") || line.starts_with("ALTER ");
+    let script: Vec<String> = said.iter().filter(is_sql).cloned().collect();
+    sql.batch_execute(&script.join("\n")).await.unwrap();
+    let made = std::fs::read_to_string(init.home().join("made.toml")).unwrap();
+    assert_eq!(made.matches("\nbackfill = true").count(), 1, "{made}");
+    // All tests share a server, and may share a host's ports.
+    let toml = made
+        .replace("slot = \"walhook\"", &format!("slot = \"{}\"", slot(&database)))
+        .replace("127.0.0.1:9464", "127.0.0.1:0");
+    for start in 1..=2 {
+        let mut service = Service::start(&toml).await;
+        wait_for_text(&sql, ORDERS, "1 done").await;
+        sql.batch_execute(&format!("INSERT INTO items (id) VALUES (-{start})")).await.unwrap();
+        receiver.wait_for(20 + start, AMPLE).await;
+        service.stop().await;
+    }
+    let requests = receiver.requests();
+    let found = reads(&requests);
+    assert_eq!((requests.len(), found.len()), (22, 20), "{found:?}");
+    assert_eq!(ids(&found).into_iter().collect::<BTreeSet<_>>(), (1..=20).collect());
+    assert!(found.iter().all(|body| body["type"] == "items.created"), "{found:?}");
+}

@@ -74,7 +74,7 @@ impl Program {
         fs::write(&config, toml).unwrap();
         let limits: String = limits.iter().map(|limit| format!("ulimit {limit} && ")).collect();
         let mut command = Command::new("/bin/sh");
-        let program = env!("CARGO_BIN_EXE_walhook");
+        let program = binary().into_string().unwrap();
         command.args(["-c", &format!("{limits} exec {program} {}", args.join(" "))]);
         command.env("WALHOOK_CONFIG", config);
         for name in UNWANTED {
