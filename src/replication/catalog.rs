@@ -166,8 +166,12 @@ pub async fn prepare(
     for step in report.steps {
         match client.batch_execute(&step).await {
             Ok(()) => prepared.ran.push(step),
-            // Another walhook that starts at the same moment has been quicker.
-            Err(error) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => {}
+            // Another walhook that starts at the same moment has been quicker: by as much as PostgreSQL looks
+            // for first, or by less, which its own index says.
+            Err(error)
+                if [&SqlState::DUPLICATE_OBJECT, &SqlState::UNIQUE_VIOLATION]
+                    .map(Some)
+                    .contains(&error.code()) => {}
             Err(error) => return Err(error.into()),
         }
     }
