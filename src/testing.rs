@@ -135,6 +135,9 @@ pub mod flow {
         pub use crate::flow::lsn::Lsn;
         pub use crate::flow::lsn::Position;
     }
+    pub mod partition {
+        pub use crate::flow::partition::PartitionNumber;
+    }
     pub mod relation {
         pub use crate::flow::relation::Column;
         pub use crate::flow::relation::Relation;
@@ -324,9 +327,11 @@ pub mod store {
         pub use crate::store::progress::begin_anew;
         pub use crate::store::progress::load;
         pub use crate::store::progress::load_ahead;
+        pub use crate::store::progress::load_ahead_of;
         pub use crate::store::progress::load_fronts;
         pub use crate::store::progress::set_lineage;
         pub use crate::store::progress::take;
+        pub use crate::store::progress::take_partition;
     }
     pub mod push_log {
         pub use crate::store::push_log::AttemptOutcome;

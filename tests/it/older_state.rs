@@ -10,11 +10,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use walhook::config::settings::ServerSettings;
-use walhook::config::settings::TlsSettings;
-use walhook::store::connect;
-use walhook::store::migrate::migrate;
-use walhook::store::progress;
+use walhook::testing::config::settings::ServerSettings;
+use walhook::testing::config::settings::TlsSettings;
+use walhook::testing::store::connect;
+use walhook::testing::store::migrate::migrate;
+use walhook::testing::store::progress;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use walhook::flow::lsn::Position;
-use walhook::flow::partition::PartitionNumber;
-use walhook::flow::write_back::TargetRow;
-use walhook::store::SqlSession;
-use walhook::store::flush::StateFlush;
-use walhook::store::flush::commit;
-use walhook::store::ownership::StateOwnership;
-use walhook::store::progress::load;
-use walhook::store::progress::load_ahead;
-use walhook::store::progress::load_ahead_of;
-use walhook::store::progress::take_partition;
-use walhook::store::state_error::StateError;
-use walhook::store::write_backs::OutcomeTally;
+use walhook::testing::flow::lsn::Position;
+use walhook::testing::flow::partition::PartitionNumber;
+use walhook::testing::flow::write_back::TargetRow;
+use walhook::testing::store::SqlSession;
+use walhook::testing::store::flush::StateFlush;
+use walhook::testing::store::flush::commit;
+use walhook::testing::store::ownership::StateOwnership;
+use walhook::testing::store::progress::load;
+use walhook::testing::store::progress::load_ahead;
+use walhook::testing::store::progress::load_ahead_of;
+use walhook::testing::store::progress::take_partition;
+use walhook::testing::store::state_error::StateError;
+use walhook::testing::store::write_backs::OutcomeTally;
 
 use super::SLOT;
 use super::State;
