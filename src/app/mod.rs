@@ -238,7 +238,7 @@ impl App {
     /// Waits for the slot.
     async fn attach(
         &self,
-        cuts: &ShutdownStages,
+        shutdown: &ShutdownStages,
         budget: &MemoryBudget,
         writable: &watch::Receiver<bool>,
     ) -> anyhow::Result<AttachedSource> {
@@ -250,7 +250,7 @@ impl App {
             writable: writable.clone(),
             skip_transaction: self.skip_transaction,
             stop: self.tasks.stop_token(),
-            cuts: cuts.clone(),
+            shutdown: shutdown.clone(),
             main: Handle::current(),
         };
         standby::attach(&reader, self.consent).await
@@ -264,9 +264,9 @@ impl App {
             callbacks::start(&self.settings, inbound, &self.handles, &mut self.tasks).await?;
         }
         let (writable_in, writable) = watch::channel(true);
-        let cuts = ShutdownStages::default();
+        let shutdown = ShutdownStages::default();
         let budget = MemoryBudget::new(self.settings.memory.queued_bytes);
-        let attached = self.attach(&cuts, &budget, &writable).await?;
+        let attached = self.attach(&shutdown, &budget, &writable).await?;
         let Self { settings, handles, tasks, .. } = self;
         let watch = state::watch(handles.let_go.clone(), writable.clone());
         tasks.spawn("the watch over the state", watch);
@@ -277,9 +277,9 @@ impl App {
         tasks.spawn("the probe of the state", probe);
         rights::start(settings, handles, tasks);
         start_observer(settings, handles, taken.publication, tasks).await?;
-        let fence = SendFence::new(settings, handles, cuts.clone());
+        let fence = SendFence::new(settings, handles, shutdown.clone());
         tasks.spawn("the fence", fence.keep(tasks.stop_token()));
-        let waits = PipelineWaits { cuts, budget, writable };
+        let waits = PipelineWaits { shutdown, budget, writable };
         Box::pin(self.join(attached, taken, waits)).await
     }
 
@@ -288,7 +288,7 @@ impl App {
         &mut self,
         mut attached: AttachedSource,
         mut taken: TakenState,
-        PipelineWaits { cuts, budget, writable }: PipelineWaits,
+        PipelineWaits { shutdown, budget, writable }: PipelineWaits,
     ) -> anyhow::Result<()> {
         let Self { settings, handles, tasks, .. } = self;
         let (opened_in, opened) = mpsc::channel(OPENED_MAX);
@@ -301,7 +301,7 @@ impl App {
             backlog: Arc::new(BacklogReader::of(settings, budget.clone())),
             reports: reports_in,
             bodies: settings.push_log.bodies,
-            cuts: cuts.clone(),
+            shutdown: shutdown.clone(),
             share_bytes: lanes::share_bytes(settings.memory.queued_bytes, settings.endpoints.len()),
             in_flight: InFlightTotal::default(),
         };
@@ -342,10 +342,10 @@ impl App {
         let written = write_backs::start(settings, handles, tasks);
         let kept = (taken.writer, taken.books, taken.common, taken.totals);
         let ledger = ledger(settings, handles, published, &roster, kept, written);
-        let patience = cuts.clone().patience(tasks.stop_token(), writable);
+        let patience = shutdown.clone().patience(tasks.stop_token(), writable);
         let kept = ledger.run(opened, reports, edits);
-        let keep_books = run_ledger(kept, patience, ended_in, cuts.done.clone());
-        tasks.spawn("the ledger", cuts.clone().unless_failed(keep_books));
+        let keep_books = run_ledger(kept, patience, ended_in, shutdown.finished.clone());
+        tasks.spawn("the ledger", shutdown.clone().unless_failed(keep_books));
         let stages = PumpParts {
             turns,
             opened: opened_in,
@@ -362,8 +362,8 @@ impl App {
         attached.begin(stages);
         let source = settings.clone();
         let source = async move { gaps::dated(&source, attached.ended()).await };
-        tasks.spawn("the source", cuts.clone().unless_failed(source));
-        tasks.spawn("the shutdown", cuts.follow(tasks.stop_token(), settings.grace));
+        tasks.spawn("the source", shutdown.clone().unless_failed(source));
+        tasks.spawn("the shutdown", shutdown.follow(tasks.stop_token(), settings.grace));
         handles.status.begun();
         tracing::info!(http = %self.address, version = env!("CARGO_PKG_VERSION"), "walhook is running");
         Ok(())
@@ -372,7 +372,7 @@ impl App {
 
 /// What makes walhook wait, and what ends its waits.
 struct PipelineWaits {
-    cuts: ShutdownStages,
+    shutdown: ShutdownStages,
     budget: MemoryBudget,
     writable: watch::Receiver<bool>,
 }

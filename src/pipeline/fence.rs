@@ -45,7 +45,7 @@ pub(crate) struct SendFence {
     settings: PostgresSettings,
     hold: SlotOwnership,
     let_go: SlotRelease,
-    cuts: ShutdownStages,
+    shutdown: ShutdownStages,
     status: StatusHandle,
     /// When this process took the slot.
     since: Timestamp,
@@ -55,12 +55,16 @@ pub(crate) struct SendFence {
 
 impl SendFence {
     /// For a slot that has been taken just now.
-    pub(crate) fn new(settings: &Settings, handles: &SharedHandles, cuts: ShutdownStages) -> Self {
+    pub(crate) fn new(
+        settings: &Settings,
+        handles: &SharedHandles,
+        shutdown: ShutdownStages,
+    ) -> Self {
         Self {
             settings: settings.postgres.clone(),
             hold: handles.hold.clone(),
             let_go: handles.let_go.clone(),
-            cuts,
+            shutdown,
             status: handles.status.clone(),
             since: handles.clock.now(),
             shown: None,
@@ -79,23 +83,23 @@ impl SendFence {
         loop {
             if let Some(server_pid) = self.hold.server_pid() {
                 away_since = None;
-                let cuts = self.cuts.clone();
+                let shutdown = self.shutdown.clone();
                 tokio::select! {
                     biased;
-                    () = cuts.done.cancelled() => return Ok(()),
-                    () = cuts.last.cancelled() => return Ok(()),
+                    () = shutdown.finished.cancelled() => return Ok(()),
+                    () = shutdown.abort_writes.cancelled() => return Ok(()),
                     () = self.ask(&mut session, server_pid) => {}
                 }
             } else if stop.is_cancelled() {
                 let since = away_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= AWAY_MAX {
-                    self.cuts.requests();
+                    self.shutdown.end_requests();
                 }
             }
             tokio::select! {
                 biased;
-                () = self.cuts.done.cancelled() => return Ok(()),
-                () = self.cuts.last.cancelled() => return Ok(()),
+                () = self.shutdown.finished.cancelled() => return Ok(()),
+                () = self.shutdown.abort_writes.cancelled() => return Ok(()),
                 () = ended(&mut session) => session = None,
                 () = tokio::time::sleep(every) => {}
             }

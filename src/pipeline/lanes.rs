@@ -36,7 +36,7 @@ pub(crate) struct LaneContext {
     pub(crate) reports: mpsc::Sender<LaneReport>,
     /// Those that the push log keeps.
     pub(crate) bodies: LoggedBodies,
-    pub(crate) cuts: ShutdownStages,
+    pub(crate) shutdown: ShutdownStages,
     pub(crate) in_flight: InFlightTotal,
     /// What each lane may hold of the memory budget.
     pub(crate) share_bytes: usize,
@@ -76,7 +76,8 @@ pub(crate) fn lane(
     let (sender, task) = lane::open(settings.within(common.share_bytes));
     let task = task.pressed_by(common.backlog.pressure()).counted_in(&common.in_flight);
     let (clock, hold) = (common.handles.clock.clone(), common.handles.hold.clone());
-    let (reports, bodies, cuts) = (common.reports.clone(), common.bodies, common.cuts.clone());
+    let (reports, bodies, shutdown) =
+        (common.reports.clone(), common.bodies, common.shutdown.clone());
     let backlog = Arc::clone(&common.backlog);
     let run = async move {
         let attempt = |lease, _database_now| {
@@ -109,12 +110,12 @@ pub(crate) fn lane(
             }
         };
         let (clock, may_send) = (|| clock.now(), || hold.is_open());
-        let run = task.run(attempt, clock, may_send, refill, reports, cuts.no_more);
+        let run = task.run(attempt, clock, may_send, refill, reports, shutdown.stop_intake);
         tokio::select! {
             ended = run => Ok(ended?),
             never = tidy(clients.clone()) => match never {},
             // What is in flight may have arrived; it comes again after the restart all the same.
-            () = cuts.now.cancelled() => Ok(()),
+            () = shutdown.abort_requests.cancelled() => Ok(()),
         }
     };
     (sender, run)

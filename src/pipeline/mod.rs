@@ -19,7 +19,7 @@
 //! | `lanes` | Builds the lanes |
 //! | `process_name` | What this process calls itself |
 //! | `pump` | The pump |
-//! | `shutdown` | The end of patience during a shutdown |
+//! | `shutdown` | How a shutdown divides its grace period |
 //! | `source_thread` | The source's thread |
 //! | `state_probe` | Asks the state now and then whether it could be written, so that trouble is seen before there is something to write |
 //! | `table_counters` | What the pump counts |

@@ -1,4 +1,16 @@
-//! The end of patience during a shutdown.
+//! How a shutdown divides its grace period (`grace`): the stages, one after the other.
+//!
+//! ```text
+//! asked to stop                                                                     the grace is over
+//! │ the source reads no more; lanes send what they have                                             │
+//! ├──────────────────────────────────┬────────────────────────┬────────────────────────┬────────────┤
+//!                               2.5 s before             1.2 s before             0.6 s before
+//!                               stop_intake:             abort_requests:          abort_writes:
+//!                               no request begins        those in flight          what is not committed
+//!                                                        are dropped              comes again
+//! ```
+//!
+//! `finished` ends it at any point: all is settled, and nothing is left to wait for.
 
 use std::time::Duration;
 
@@ -6,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What is left of the grace period when the lanes stop making requests, and when those that are
-/// still in flight are cut off: enough for the last confirmation to reach PostgreSQL.
+/// still in flight are aborted: enough for the last confirmation to reach PostgreSQL.
 const LAST_REQUESTS: Duration = Duration::from_millis(2500);
 const LAST_WORDS: Duration = Duration::from_millis(1200);
 
@@ -16,24 +28,24 @@ pub(crate) const AWAY_MAX: Duration = Duration::from_secs(2);
 /// The same for the ledger's last flush: the database may be away.
 const LAST_FLUSH: Duration = Duration::from_millis(600);
 
-/// The end of patience during a shutdown, step by step.
+/// The stages of a shutdown; see the picture of the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShutdownStages {
     /// The lanes make no more requests.
-    pub(crate) no_more: CancellationToken,
+    pub(crate) stop_intake: CancellationToken,
     /// Requests in flight are dropped.
-    pub(crate) now: CancellationToken,
+    pub(crate) abort_requests: CancellationToken,
     /// What is not committed by now comes again.
-    pub(crate) last: CancellationToken,
-    /// All is settled: patience is not needed.
-    pub(crate) done: CancellationToken,
+    pub(crate) abort_writes: CancellationToken,
+    /// All is settled.
+    pub(crate) finished: CancellationToken,
 }
 
 impl ShutdownStages {
     /// Ends all requests, and lets none begin.
-    pub(crate) fn requests(&self) {
-        self.no_more.cancel();
-        self.now.cancel();
+    pub(crate) fn end_requests(&self) {
+        self.stop_intake.cancel();
+        self.abort_requests.cancel();
     }
 
     /// Runs a task without which nothing may be sent any more: if it fails, requests end.
@@ -46,7 +58,7 @@ impl ShutdownStages {
     ) -> anyhow::Result<()> {
         let ended = task.await;
         if ended.is_err() {
-            self.requests();
+            self.end_requests();
         }
         ended
     }
@@ -71,7 +83,7 @@ impl ShutdownStages {
             }
         };
         tokio::select! {
-            () = self.last.cancelled() => {}
+            () = self.abort_writes.cancelled() => {}
             () = away => {}
         }
     }
@@ -85,14 +97,14 @@ impl ShutdownStages {
         stop.cancelled().await;
         let cut = async {
             tokio::time::sleep(grace.saturating_sub(LAST_REQUESTS)).await;
-            self.no_more.cancel();
+            self.stop_intake.cancel();
             tokio::time::sleep(LAST_REQUESTS.min(grace).saturating_sub(LAST_WORDS)).await;
-            self.now.cancel();
+            self.abort_requests.cancel();
             tokio::time::sleep(LAST_WORDS.min(grace).saturating_sub(LAST_FLUSH)).await;
-            self.last.cancel();
+            self.abort_writes.cancel();
         };
         tokio::select! {
-            () = self.done.cancelled() => {}
+            () = self.finished.cancelled() => {}
             () = cut => {}
         }
         Ok(())

@@ -44,7 +44,7 @@ pub(crate) struct SourceThread {
     /// The commit of a transaction to go on without, if it cannot be sent.
     pub(crate) skip_transaction: Option<Lsn>,
     pub(crate) stop: CancellationToken,
-    pub(crate) cuts: ShutdownStages,
+    pub(crate) shutdown: ShutdownStages,
     /// The runtime of all the rest.
     pub(crate) main: Handle,
 }
@@ -124,7 +124,8 @@ impl SourceThread {
         stages: oneshot::Receiver<PumpParts>,
     ) -> anyhow::Result<()> {
         let skip_transaction = self.skip_transaction;
-        let Self { budget, settings, handles, confirmed, writable, stop, cuts, main, .. } = self;
+        let Self { budget, settings, handles, confirmed, writable, stop, shutdown, main, .. } =
+            self;
         let terms = SourceTerms {
             settings: settings.postgres.clone(),
             slot_use: SlotUse::Lasting,
@@ -182,7 +183,7 @@ impl SourceThread {
         pump.run(&mut source, stop, settings.grace / 2).await?;
         // An error of the sender means that it has ended, too.
         drop(ledger_ended.await);
-        cuts.done.cancel();
+        shutdown.finished.cancel();
         source.finish().await;
         Ok(())
     }
