@@ -78,4 +78,4 @@ mod telemetry;
 pub mod testing;
 
 pub use crate::cli::Cli;
-pub use crate::cli::exit::ExitStatus;
+pub use crate::flow::exit_status::ExitStatus;

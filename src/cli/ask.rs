@@ -17,9 +17,9 @@ use url::Url;
 
 use crate::cli::GlobalOptions;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::ExitStatus;
 use crate::cli::runtime;
 use crate::config::secret::Secret;
+use crate::flow::exit_status::ExitStatus;
 
 /// Longer than walhook takes for any answer.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -7,11 +7,11 @@ use serde_json::json;
 
 use crate::cli::GlobalOptions;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::ExitStatus;
 use crate::cli::runtime;
 use crate::cli::terminal;
 use crate::cli::terminal::Colours;
 use crate::flow::body::RequestValue;
+use crate::flow::exit_status::ExitStatus;
 use crate::preflight::channels;
 use crate::preflight::dry_run::EventExample;
 use crate::preflight::prepare::check;
@@ -96,8 +96,8 @@ impl Check {
                 terminal::line(&format!("  {todo} walhook run will make the replication slot"))?;
             }
         }
-        let refused = if refused > 0 { ExitStatus::Usage as u8 } else { 0 };
-        match ExitStatus::of_code(report.exit_code().max(refused)) {
+        let refused = if refused > 0 { ExitStatus::Usage } else { ExitStatus::Done };
+        match report.exit().max(refused) {
             ExitStatus::Done => Ok(()),
             exit => {
                 let plural = if problems == 1 { "" } else { "s" };

@@ -14,9 +14,9 @@ use crate::cli::GlobalOptions;
 use crate::cli::ask::ApiAddress;
 use crate::cli::ask::ApiClient;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::ExitStatus;
 use crate::cli::table;
 use crate::cli::terminal;
+use crate::flow::exit_status::ExitStatus;
 use crate::flow::unique_json;
 
 const PATH: &str = "/api/v1/endpoints";

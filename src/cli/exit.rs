@@ -5,24 +5,11 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use crate::flow::exit_status::ExitStatus;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::store::error::StoreError;
 use crate::store::state_error::StateError;
-
-/// Exit codes. Scripts depend on them.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ExitStatus {
-    Done = 0,
-    /// Anything that the other codes do not name.
-    Failed = 1,
-    /// Bad usage or configuration: nothing was begun.
-    Usage = 2,
-    /// PostgreSQL refuses or is not set up: privilege, `wal_level`, missing object.
-    Postgres = 3,
-    /// The slot is lost or there is a gap in what it sent.
-    SlotLost = 4,
-}
 
 impl From<ExitStatus> for ExitCode {
     fn from(exit: ExitStatus) -> Self {
@@ -31,17 +18,6 @@ impl From<ExitStatus> for ExitCode {
 }
 
 impl ExitStatus {
-    /// The exit with this code; what no other code names is [`ExitStatus::Failed`].
-    pub fn of_code(code: u8) -> Self {
-        match code {
-            0 => Self::Done,
-            2 => Self::Usage,
-            3 => Self::Postgres,
-            4 => Self::SlotLost,
-            _ => Self::Failed,
-        }
-    }
-
     /// An error that ends the command with this code.
     pub fn because(self, error: impl Into<anyhow::Error>) -> CommandError {
         CommandError { exit: self, error: error.into() }
@@ -64,13 +40,13 @@ impl CommandError {
     pub fn of_postgres(error: impl Into<anyhow::Error>) -> Self {
         let error = error.into();
         let code = |cause: &(dyn std::error::Error + 'static)| {
-            let source = cause.downcast_ref::<SourceError>().map(SourceError::exit_code);
-            let state = || cause.downcast_ref::<StateError>().map(StateError::exit_code);
-            let store = || cause.downcast_ref::<StoreError>().map(StoreError::exit_code);
+            let source = cause.downcast_ref::<SourceError>().map(SourceError::exit);
+            let state = || cause.downcast_ref::<StateError>().map(StateError::exit);
+            let store = || cause.downcast_ref::<StoreError>().map(StoreError::exit);
             source.or_else(state).or_else(store)
         };
         let code = error.chain().find_map(code);
-        code.map_or(ExitStatus::Failed, ExitStatus::of_code).because(error)
+        code.unwrap_or(ExitStatus::Failed).because(error)
     }
 
     /// The names under which docs/errors.md explains it; none if it is not one of the errors there.

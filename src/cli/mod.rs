@@ -66,11 +66,11 @@ use clap::Parser;
 use clap::Subcommand;
 
 use crate::cli::exit::CommandError;
-use crate::cli::exit::ExitStatus;
 use crate::config;
 use crate::config::configuration::Settings;
 use crate::config::problem::ConfigProblems;
 use crate::config::settings::HttpSettings;
+use crate::flow::exit_status::ExitStatus;
 
 const CONFIG_VARIABLE: &str = "WALHOOK_CONFIG";
 const CONFIG_DEFAULT: &str = "walhook.toml";

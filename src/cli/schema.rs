@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::cli::GlobalOptions;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::ExitStatus;
 use crate::cli::runtime;
 use crate::cli::terminal;
+use crate::flow::exit_status::ExitStatus;
 use crate::preflight::event_schemas;
 use crate::preflight::event_schemas::CataloguedEvent;
 

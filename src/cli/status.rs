@@ -10,9 +10,9 @@ use crate::cli::GlobalOptions;
 use crate::cli::ask::ApiAddress;
 use crate::cli::ask::ApiClient;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::ExitStatus;
 use crate::cli::table;
 use crate::cli::terminal;
+use crate::flow::exit_status::ExitStatus;
 
 /// Between two screens.
 const WATCH_EVERY: Duration = Duration::from_secs(2);

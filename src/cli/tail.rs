@@ -13,7 +13,6 @@ use crate::app::tail;
 use crate::app::tail::NoEndpoint;
 use crate::cli::GlobalOptions;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::ExitStatus;
 use crate::cli::interrupted;
 use crate::cli::runtime;
 use crate::cli::terminal;
@@ -22,6 +21,7 @@ use crate::config::settings::Endpoint;
 use crate::delivery::preview::PreviewedRequest;
 use crate::delivery::preview::RequestPreview;
 use crate::flow::event::Event;
+use crate::flow::exit_status::ExitStatus;
 use crate::flow::raw_json::raw_json;
 use crate::flow::time::Timestamp;
 

@@ -9,9 +9,9 @@ use crate::cli::GlobalOptions;
 use crate::cli::ask::ApiAddress;
 use crate::cli::endpoints::path;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::ExitStatus;
 use crate::cli::table;
 use crate::cli::terminal;
+use crate::flow::exit_status::ExitStatus;
 
 /// Sends a test event of a type to an endpoint, made of a real row, and tells what came back
 #[derive(Args, Debug)]

@@ -1,5 +1,7 @@
 //! Names in messages: which one was meant, and several in a sentence.
 
+use crate::flow::likeness;
+
 /// How alike two names must be (Jaro-Winkler, 0 to 1) for one to be taken for a slip of the other.
 const LIKENESS_MIN: f64 = 0.8;
 
@@ -8,12 +10,7 @@ pub(super) fn nearest<'n>(
     given: &str,
     known: impl IntoIterator<Item = &'n str>,
 ) -> Option<&'n str> {
-    known
-        .into_iter()
-        .map(|name| (strsim::jaro_winkler(given, name), name))
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, name)| name)
+    likeness::nearest(given, known, LIKENESS_MIN)
 }
 
 /// Names in a sentence: "`a`, `b`".

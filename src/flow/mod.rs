@@ -13,10 +13,12 @@
 //! | `compact` | JSON text without the white space between its tokens |
 //! | `endpoint_watermarks` | How far each endpoint has come by itself |
 //! | `event` | Events |
+//! | `exit_status` | How a command ends |
 //! | `headers` | Headers as they are kept for people to read |
 //! | `hex` | Hexadecimal digits, PostgreSQL's text of a bytea, as base64 |
 //! | `key` | Keys |
 //! | `lease` | One request to make |
+//! | `likeness` | Which of the known names a misspelt one was meant to be |
 //! | `lsn` | Positions in PostgreSQL's write-ahead log |
 //! | `partition` | The parts that a source's endpoints fall into |
 //! | `quote` | Identifiers and texts in SQL |
@@ -40,10 +42,12 @@ pub(crate) mod commit_times;
 pub(crate) mod compact;
 pub(crate) mod endpoint_watermarks;
 pub(crate) mod event;
+pub(crate) mod exit_status;
 pub(crate) mod headers;
 pub(crate) mod hex;
 pub(crate) mod key;
 pub(crate) mod lease;
+pub(crate) mod likeness;
 pub(crate) mod lsn;
 pub(crate) mod partition;
 pub(crate) mod quote;

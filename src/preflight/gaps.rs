@@ -7,11 +7,11 @@ use tokio_postgres::error::SqlState;
 
 use crate::config::configuration::Settings;
 use crate::config::settings::ServerSettings;
+use crate::flow::exit_status::ExitStatus;
 use crate::flow::time::Timestamp;
 use crate::replication::catalog::facts;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
-use crate::replication::exit_code::EXIT_SLOT_LOST;
 use crate::replication::gap::ChangeGap;
 use crate::replication::gap::GapCause;
 use crate::replication::gap_survey;
@@ -181,7 +181,7 @@ pub(crate) async fn accept(
     client: &Client,
     problems: &mut Vec<SetupDiagnostic>,
 ) -> Result<(), StoreError> {
-    let is_gap = |problem: &SetupDiagnostic| problem.exit_code() == EXIT_SLOT_LOST;
+    let is_gap = |problem: &SetupDiagnostic| problem.exit() == ExitStatus::SlotLost;
     let needs_slot = |problem: &SetupDiagnostic| match problem {
         SetupDiagnostic::SlotLost { .. } | SetupDiagnostic::PublicationGone { .. } => true,
         SetupDiagnostic::Gap(ChangeGap { cause, .. }) => {

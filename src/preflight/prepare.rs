@@ -8,6 +8,7 @@ use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
 use crate::delivery::sockets;
 use crate::failpoint;
+use crate::flow::exit_status::ExitStatus;
 use crate::preflight::backfills;
 use crate::preflight::callback_tables;
 use crate::preflight::clock_offset;
@@ -34,7 +35,6 @@ use crate::replication::catalog::FindingLevel;
 use crate::replication::catalog::wanted::WantedObjects;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
-use crate::replication::exit_code::EXIT_SLOT_LOST;
 use crate::replication::text_forms;
 use crate::replication::wire::command;
 use crate::store;
@@ -107,7 +107,7 @@ pub(crate) async fn prepare(settings: &Settings, consent: StartConsent) -> anyho
 /// Whether it is worth asking what the state says of it.
 fn may_be_gap(problem: &SetupDiagnostic) -> bool {
     let is_gone = matches!(problem, SetupDiagnostic::PublicationGone { .. });
-    is_gone || problem.exit_code() == EXIT_SLOT_LOST
+    is_gone || problem.exit() == ExitStatus::SlotLost
 }
 
 /// What tables and publication lack for the events and endpoints of `settings`, while walhook runs.

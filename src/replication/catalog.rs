@@ -17,6 +17,7 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::config::settings::PostgresSettings;
+use crate::flow::exit_status::ExitStatus;
 use crate::flow::lsn::Lsn;
 use crate::replication::catalog::facts::CatalogFacts;
 use crate::replication::catalog::wanted::WantedObjects;
@@ -88,8 +89,8 @@ impl CheckReport {
     }
 
     /// 0 if there is no problem; else the gravest problem's code.
-    pub fn exit_code(&self) -> u8 {
-        self.problems().iter().map(SetupDiagnostic::exit_code).max().unwrap_or(0)
+    pub fn exit(&self) -> ExitStatus {
+        self.problems().iter().map(SetupDiagnostic::exit).max().unwrap_or(ExitStatus::Done)
     }
 }
 

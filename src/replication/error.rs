@@ -4,9 +4,8 @@ use std::io;
 
 use tokio_postgres::error::SqlState;
 
+use crate::flow::exit_status::ExitStatus;
 use crate::replication::diagnostic::SetupDiagnostic;
-use crate::replication::exit_code::EXIT_FAILED;
-use crate::replication::exit_code::EXIT_NOT_SET_UP;
 use crate::replication::unsendable::UnsendableRow;
 use crate::store::error::ServerError;
 use crate::store::error::StoreError;
@@ -78,18 +77,18 @@ impl SourceError {
     }
 
     /// What the program exits with when this ends it.
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit(&self) -> ExitStatus {
         match self {
-            Self::Connect(cause) => cause.exit_code(),
-            Self::State(cause) => cause.exit_code(),
-            Self::Refused(refusal) => refusal.exit_code(),
+            Self::Connect(cause) => cause.exit(),
+            Self::State(cause) => cause.exit(),
+            Self::Refused(refusal) => refusal.exit(),
             // A gap is graver than a missing privilege.
             Self::NotSetUp(refusals) => {
-                refusals.iter().map(SetupDiagnostic::exit_code).max().unwrap_or(EXIT_NOT_SET_UP)
+                refusals.iter().map(SetupDiagnostic::exit).max().unwrap_or(ExitStatus::Postgres)
             }
-            Self::Disconnected(_) | Self::Protocol { .. } => EXIT_FAILED,
-            Self::Server(cause) if is_transient_state(&cause.sqlstate) => EXIT_FAILED,
-            Self::Server(_) | Self::Unsendable(_) => EXIT_NOT_SET_UP,
+            Self::Disconnected(_) | Self::Protocol { .. } => ExitStatus::Failed,
+            Self::Server(cause) if is_transient_state(&cause.sqlstate) => ExitStatus::Failed,
+            Self::Server(_) | Self::Unsendable(_) => ExitStatus::Postgres,
         }
     }
 

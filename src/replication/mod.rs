@@ -16,7 +16,6 @@
 //! | `diagnostic` | What about a server, a slot or a table does not allow the work, and the way out |
 //! | `diagnostic_id` | The names under which docs/errors.md explains what does not allow the work |
 //! | `error` | Why the source cannot start or had to stop |
-//! | `exit_code` | What `walhook` exits with when its source stops |
 //! | `gap` | Changes that are lost, or may be: why, from where to where, and what to do |
 //! | `gap_survey` | Finds what is missing between what was settled and what the server is going to send |
 //! | `managed_service` | Whose server it is, and what is done there in place of the usual statements |
@@ -43,7 +42,6 @@ pub(crate) mod connection;
 pub(crate) mod diagnostic;
 mod diagnostic_id;
 pub(crate) mod error;
-pub(crate) mod exit_code;
 pub(crate) mod gap;
 pub(crate) mod gap_survey;
 pub(crate) mod managed_service;

@@ -11,6 +11,7 @@ use tokio_postgres::error::SqlState;
 use crate::config::password_file;
 use crate::config::password_file::PasswordLogin;
 use crate::config::settings::ServerSettings;
+use crate::flow::exit_status::ExitStatus;
 
 /// What PostgreSQL said when it refused something.
 ///
@@ -231,8 +232,8 @@ impl StoreError {
         }
     }
 
-    /// 3 if PostgreSQL refuses, 1 otherwise.
-    pub fn exit_code(&self) -> u8 {
+    /// How a command ends that it stops.
+    pub fn exit(&self) -> ExitStatus {
         match self {
             Self::PasswordMissing { .. }
             | Self::UrlFile { .. }
@@ -251,7 +252,7 @@ impl StoreError {
             | Self::IsStandby { .. }
             | Self::IsPrimary { .. }
             | Self::TakesNoWrites
-            | Self::Refused(_) => 3,
+            | Self::Refused(_) => ExitStatus::Postgres,
             Self::NoHost
             | Self::NoUser
             | Self::HostLists
@@ -266,7 +267,7 @@ impl StoreError {
             | Self::NotPostgres { .. }
             | Self::Protocol { .. }
             | Self::Disconnected(_)
-            | Self::Query(_) => 1,
+            | Self::Query(_) => ExitStatus::Failed,
         }
     }
 

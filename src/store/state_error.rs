@@ -4,6 +4,7 @@ use std::error::Error;
 
 use tokio_postgres::error::SqlState;
 
+use crate::flow::exit_status::ExitStatus;
 use crate::store::error::ServerError;
 use crate::store::error::StoreError;
 
@@ -107,16 +108,18 @@ impl StateError {
         }
     }
 
-    /// 3 if PostgreSQL refuses or is not set up, 1 otherwise.
-    pub fn exit_code(&self) -> u8 {
+    /// How a command ends that it stops.
+    pub fn exit(&self) -> ExitStatus {
         match self {
-            Self::Store(cause) => cause.exit_code(),
-            Self::NewerSchema { .. } | Self::LacksTables { .. } | Self::NoPrivilege { .. } => 3,
+            Self::Store(cause) => cause.exit(),
+            Self::NewerSchema { .. } | Self::LacksTables { .. } | Self::NoPrivilege { .. } => {
+                ExitStatus::Postgres
+            }
             Self::Fenced { .. }
             | Self::SetBack { .. }
             | Self::OutOfOrder { .. }
             | Self::BodyTooLarge { .. }
-            | Self::Unreadable { .. } => 1,
+            | Self::Unreadable { .. } => ExitStatus::Failed,
         }
     }
 

@@ -162,7 +162,7 @@ async fn a_role_without_privileges_hears_of_all_at_once_and_the_sql_that_it_gets
     let wanted = wanted(&database, &["orders"]);
     let report = inspect(&session.client, &wanted).await.unwrap();
     assert_eq!(report.problems().len(), 4, "{}", said(&report));
-    assert_eq!(report.exit_code(), 3);
+    assert_eq!(report.exit() as u8, 3);
     for refusal in report.problems() {
         let fix = refusal.fix();
         let quoted = fix.split('`').nth(1).unwrap();
@@ -236,7 +236,7 @@ async fn a_slot_that_stands_before_the_publication_is_not_papered_over() {
     let session = session(&database).await;
     let wanted = wanted(&database, &["orders"]);
     let error = prepare(&session.client, &postgres(&database.url()), &wanted).await.unwrap_err();
-    assert_eq!(error.exit_code(), 4);
+    assert_eq!(error.exit() as u8, 4);
     assert!(error.to_string().contains("--accept-gap"), "{error}");
     assert_eq!(sql.text("SELECT count(*) FROM pg_publication").await, "0");
 }

@@ -38,9 +38,9 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::cli::exit::CommandError;
-use crate::cli::exit::ExitStatus;
 use crate::cli::import::draft::ImportDraft;
 use crate::cli::terminal;
+use crate::flow::exit_status::ExitStatus;
 
 /// Converts the configuration of Sequin, Debezium Server, pgstream or pg_net triggers
 #[derive(Args, Debug)]

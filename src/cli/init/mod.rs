@@ -29,7 +29,6 @@ use url::Url;
 
 use crate::cli::GlobalOptions;
 use crate::cli::exit::CommandError;
-use crate::cli::exit::ExitStatus;
 use crate::cli::init::file::FileContents;
 use crate::cli::init::survey::DatabaseSurvey;
 use crate::cli::init::survey::RelationKind;
@@ -39,6 +38,8 @@ use crate::cli::terminal;
 use crate::cli::terminal::visible;
 use crate::config;
 use crate::config::settings::ServerSettings;
+use crate::flow::exit_status::ExitStatus;
+use crate::flow::likeness;
 use crate::replication::managed_service::ManagedService;
 use crate::store;
 
@@ -345,14 +346,8 @@ fn chosen<'a>(
 }
 
 fn nearest(name: &str, survey: &DatabaseSurvey) -> Option<String> {
-    survey
-        .tables
-        .iter()
-        .map(SurveyedTable::written)
-        .map(|known| (strsim::jaro_winkler(&known, name), known))
-        .filter(|(score, _)| *score >= SIMILAR)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, known)| known)
+    let known: Vec<String> = survey.tables.iter().map(SurveyedTable::written).collect();
+    likeness::nearest(name, known.iter().map(String::as_str), SIMILAR).map(str::to_owned)
 }
 
 fn parse_endpoint(text: &str) -> Result<Url, String> {

@@ -3,6 +3,7 @@
 pub(crate) mod coverage;
 
 use crate::config::settings::Operations;
+use crate::flow::likeness;
 use crate::flow::quote::identifier;
 use crate::flow::relation::TableName;
 use crate::replication::catalog::CheckFinding;
@@ -493,10 +494,7 @@ fn word(name: &str) -> Option<&'static str> {
 }
 
 fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    all.map(|other| (strsim::jaro_winkler(name, other), other))
-        .filter(|(alike, _)| *alike >= ALIKE)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, other)| other)
+    likeness::nearest(name, all, ALIKE)
 }
 
 #[cfg(test)]

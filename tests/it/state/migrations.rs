@@ -120,7 +120,7 @@ async fn a_newer_schema_is_refused_by_its_numbers() {
     );
     assert!(error.to_string().contains("version 999"), "{error}");
     assert!(error.to_string().contains(&format!("version {known}:")), "{error}");
-    assert_eq!(error.exit_code(), 3);
+    assert_eq!(error.exit() as u8, 3);
 }
 
 #[tokio::test]
@@ -166,7 +166,7 @@ async fn a_missing_privilege_comes_with_the_sql_that_grants_it() {
     let StateError::NoPrivilege { sql: fix, .. } = &error else { panic!("{error:?}") };
     assert_eq!(*fix, expected[0]);
     assert!(error.to_string().contains(&expected[0]), "{error}");
-    assert_eq!((error.exit_code(), error.is_transient()), (3, false));
+    assert_eq!((error.exit() as u8, error.is_transient()), (3, false));
     // The schema is there, but somebody else's.
     sql.batch_execute("CREATE SCHEMA walhook").await.unwrap();
     let error = migrate(&mut session.client).await.unwrap_err();
@@ -207,7 +207,7 @@ async fn a_table_that_was_dropped_is_named_before_anything_else() {
     sql.batch_execute("DROP TABLE walhook.fronts, walhook.runs CASCADE").await.unwrap();
     let error = migrate(&mut session.client).await.unwrap_err();
     let StateError::LacksTables { tables: lost } = &error else { panic!("{error:?}") };
-    assert_eq!((lost.as_str(), error.exit_code()), ("fronts, runs", 3));
+    assert_eq!((lost.as_str(), error.exit() as u8), ("fronts, runs", 3));
     let lacking = lacking(&session.client).await.unwrap().unwrap();
     assert_eq!(lacking.to_string(), error.to_string());
 }

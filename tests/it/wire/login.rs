@@ -84,7 +84,7 @@ async fn each_method_lets_in_who_knows_the_password() {
         assert!(matches!(error, StoreError::WrongPassword { .. }), "{user}: {error:?}");
         let error = cause(command::connect(&wrong, TIMEOUT).await.unwrap_err());
         assert!(matches!(error, StoreError::WrongPassword { .. }), "{user}: {error:?}");
-        assert_eq!(error.exit_code(), 3);
+        assert_eq!(error.exit() as u8, 3);
         assert!(!format!("{error:?} {error}").contains("guess"));
 
         let none = server(&url(&cluster, user, PASSWORD).replace(&format!(":{PASSWORD}"), ""));

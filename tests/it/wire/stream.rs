@@ -271,5 +271,5 @@ async fn a_publication_made_after_the_slot_is_named_as_the_reason() {
         matches!(&error, SourceError::Refused(SetupDiagnostic::PublicationGone { .. })),
         "{error:?}"
     );
-    assert_eq!(error.exit_code(), 4);
+    assert_eq!(error.exit() as u8, 4);
 }

@@ -166,7 +166,7 @@ fn a_sound_set_up_is_green() {
     for facts in [sound(), fresh()] {
         let report = judge(&facts, &wanted());
         assert_eq!(said(&report), "");
-        assert_eq!(report.exit_code(), 0);
+        assert_eq!(report.exit() as u8, 0);
     }
     let report = judge(&sound(), &wanted());
     assert!(report.steps.is_empty() && !report.makes_slot);
@@ -243,7 +243,7 @@ fn a_publication_that_lacks_something_is_mended_by_its_owner_only() {
     let report = judge(&facts, &wanted());
     assert!(report.steps.is_empty());
     assert!(said(&report).contains("lacks table public.orders -> run `ALTER PUB"), "{report:?}");
-    assert_eq!(report.exit_code(), 3);
+    assert_eq!(report.exit() as u8, 3);
 }
 
 /// Changes a sound set-up.
@@ -430,7 +430,7 @@ fn check(cases: &[(&str, Spoil, &str, u8)]) {
         let report = judge(&facts, &wanted);
         let said = said(&report);
         assert!(said.contains(expected), "case: {name}: {said}");
-        assert_eq!(report.exit_code(), *exit_code, "case: {name}");
+        assert_eq!(report.exit() as u8, *exit_code, "case: {name}");
         assert_eq!(said.lines().count(), 1, "case: {name}: {said}");
     }
 }
