@@ -1,9 +1,11 @@
 //! Names, helps, labels and units are promises to dashboards and alerts.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::*;
 use crate::flow::lsn::Lsn;
+use crate::flow::verdict::FailureClass;
 
 fn metrics() -> WalhookMetrics {
     let tables = [TableName::new("public", "orders")];
