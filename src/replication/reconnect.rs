@@ -6,6 +6,8 @@
 //!                     └─ another walhook, another server, a promoted standby ─▶ the end, named
 //! ```
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 
 use crate::replication::catalog::facts;
@@ -23,6 +25,10 @@ use crate::store::SqlSession;
 use crate::store::progress;
 use crate::store::progress::StoredProgress;
 use crate::store::state_error::StateError;
+
+/// First and longest wait before a lost connection is tried again.
+pub(super) const RECONNECT_FIRST: Duration = Duration::from_millis(100);
+pub(super) const RECONNECT_CAP: Duration = Duration::from_secs(2);
 
 /// Connects to a slot that was ours a moment ago.
 ///
@@ -107,4 +113,25 @@ async fn still_ours(
 async fn writable_again(writable: &mut watch::Receiver<bool>) {
     // Without a ledger nobody says otherwise.
     drop(writable.wait_for(|writable| *writable).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backoff::Backoff;
+    use crate::store::dial::CONNECT_TIMEOUT;
+
+    /// What is promised once a network that was late, dribbled or reset is well again.
+    const HEALED_MAX: Duration = Duration::from_secs(10);
+
+    /// The attempt that was under way when it healed, and hangs; the longest wait; the one that gets through.
+    #[test]
+    fn a_network_that_is_well_again_has_the_stream_back_within_ten_seconds() {
+        let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_CAP);
+        for _ in 0..100 {
+            assert!(CONNECT_TIMEOUT + backoff.next_at(1.0) < HEALED_MAX);
+        }
+        // However long it was ill: the wait does not grow beyond that.
+        assert_eq!(backoff.next_at(1.0), RECONNECT_CAP);
+    }
 }

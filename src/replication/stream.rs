@@ -33,14 +33,12 @@ use crate::replication::pgoutput;
 use crate::replication::pgoutput::PgOutput;
 use crate::replication::questions::CatalogAnswers;
 use crate::replication::reader::DecodeError;
+use crate::replication::reconnect::RECONNECT_CAP;
+use crate::replication::reconnect::RECONNECT_FIRST;
 use crate::replication::reconnect::reconnect;
 use crate::replication::types::TypeAnswers;
 use crate::replication::wire::command::SystemIdentity;
 use crate::replication::wire::frame::WireFrame;
-
-/// First and longest wait before a lost connection is tried again.
-const RECONNECT_FIRST: Duration = Duration::from_millis(100);
-const RECONNECT_CAP: Duration = Duration::from_secs(2);
 
 /// How long a start waits for a slot, or a walsender, that is still held: a walhook that was killed
 /// a moment ago holds them until the server has noticed. Less than the 5 s within which a start
@@ -304,25 +302,5 @@ impl ChangeStream {
             (WireFrame::Data { .. }, None) => {}
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::dial::CONNECT_TIMEOUT;
-
-    /// What is promised once a network that was late, dribbled or reset is well again.
-    const HEALED_MAX: Duration = Duration::from_secs(10);
-
-    /// The attempt that was under way when it healed, and hangs; the longest wait; the one that gets through.
-    #[test]
-    fn a_network_that_is_well_again_has_the_stream_back_within_ten_seconds() {
-        let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_CAP);
-        for _ in 0..100 {
-            assert!(CONNECT_TIMEOUT + backoff.next_at(1.0) < HEALED_MAX);
-        }
-        // However long it was ill: the wait does not grow beyond that.
-        assert_eq!(backoff.next_at(1.0), RECONNECT_CAP);
     }
 }

@@ -14,55 +14,65 @@ impl BackfillRun<'_> {
     /// Waits until the transactions are over that may have changed the table before its changes were
     /// remembered: what they did is visible then. `false`: somebody has stopped it.
     pub(super) async fn wait_for_writers(&mut self) -> Result<bool, RunError> {
-        let mut waited = Instant::now();
+        let mut said = Instant::now();
         let before = reader::writers(self.source.rows(), &self.facts).await?;
         let mut left = before.len();
-        loop {
-            if left == 0 {
-                self.say(None).await?;
-                return Ok(true);
-            }
-            tokio::time::sleep(reader::WRITERS_POLL).await;
-            if waited.elapsed() > LOOK {
-                waited = Instant::now();
-                if !self.is_running().await? {
-                    return Ok(false);
-                }
-                let reason = format!(
+        while left > 0 {
+            let reason = || {
+                format!(
                     "waits for {left} transactions that may have written to the table before it began \
                      and are not over"
-                );
-                self.say(Some(&reason)).await?;
+                )
+            };
+            if !self.wait_on(&mut said, reason).await? {
+                return Ok(false);
             }
             let now = reader::writers(self.source.rows(), &self.facts).await?;
             left = before.iter().filter(|writer| now.contains(writer)).count();
         }
+        self.say(None).await?;
+        Ok(true)
     }
 
     /// Waits until the standby has replayed all that was streamed before changes were remembered. `false`:
     /// somebody has stopped it.
     pub(super) async fn wait_for_replay(&mut self) -> Result<bool, RunError> {
         let end = self.source.end().await?;
-        let mut waited = Instant::now();
-        loop {
-            let replayed = self.source.replayed().await?;
-            if replayed >= end {
-                self.say(None).await?;
-                return Ok(true);
-            }
-            tokio::time::sleep(reader::WRITERS_POLL).await;
-            if waited.elapsed() > LOOK {
-                waited = Instant::now();
-                if !self.is_running().await? {
-                    return Ok(false);
-                }
-                let reason = format!(
+        let mut said = Instant::now();
+        let mut replayed = self.source.replayed().await?;
+        while replayed < end {
+            let reason = || {
+                format!(
                     "waits for the standby that rows are read on, which has replayed the WAL up to {replayed} \
                      of {end}"
-                );
-                self.say(Some(&reason)).await?;
+                )
+            };
+            if !self.wait_on(&mut said, reason).await? {
+                return Ok(false);
             }
+            replayed = self.source.replayed().await?;
         }
+        self.say(None).await?;
+        Ok(true)
+    }
+
+    /// A moment of a longer wait, which has the status say now and then what it is for. `false`: somebody
+    /// has stopped it.
+    async fn wait_on(
+        &mut self,
+        said: &mut Instant,
+        reason: impl Fn() -> String,
+    ) -> Result<bool, RunError> {
+        tokio::time::sleep(reader::WRITERS_POLL).await;
+        if said.elapsed() <= LOOK {
+            return Ok(true);
+        }
+        *said = Instant::now();
+        if !self.is_running().await? {
+            return Ok(false);
+        }
+        self.say(Some(&reason())).await?;
+        Ok(true)
     }
 
     /// Counts a chunk that the standby has cancelled.
