@@ -13,28 +13,34 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
-use axum::response::Response;
-use serde_json::Value;
-use serde_json::json;
+use serde::Deserialize;
+use serde::Serialize;
 use tokio::sync::oneshot;
+use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
 
+use crate::api::answers::TriedOrAccepted;
 use crate::api::backfill_calls::BackfillOffer;
 use crate::api::backfill_calls::BackfillRequest;
 use crate::api::backfill_calls::TableWish;
-use crate::api::fields::RequestFields;
+use crate::api::field_kinds::BoundedNumber;
+use crate::api::field_kinds::FieldWords;
+use crate::api::field_kinds::IsoTime;
+use crate::api::field_kinds::OneWord;
+use crate::api::field_kinds::TextList;
+use crate::api::field_kinds::words_schema;
 use crate::api::fields::bad;
 use crate::api::orders;
+use crate::api::path_parts::BackfillPart;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;
-use crate::api::request::SentBody;
+use crate::api::request_shape::BodyFields;
 use crate::api::surface::HttpSurface;
 use crate::config::identifiers::table_name;
 use crate::flow::relation::TableName;
-use crate::flow::time::Timestamp;
 use crate::store::backfills;
 use crate::store::backfills::BackfillState;
-use crate::store::backfills::BackfillWish;
 use crate::store::backfills::ReadOrder;
 use crate::store::backfills::StoredBackfill;
 
@@ -53,18 +59,130 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Characters of a condition.
 const FILTER_CHARS_MAX: usize = 10_000;
 
-const KNOWN: [&str; 8] = ["tables", "where", "endpoints", "rate", "by", "as", "dry_run", "count"];
+/// How the rows of a table are read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadWords;
+
+impl FieldWords for ReadWords {
+    type Meaning = ReadOrder;
+
+    fn words() -> Vec<(&'static str, ReadOrder)> {
+        [ReadOrder::Key, ReadOrder::Ctid].map(|order| (order.as_str(), order)).to_vec()
+    }
+}
+
+type ReadWord = OneWord<ReadWords>;
+
+type RowRate = BoundedNumber<1, RATE_MAX>;
+
+fn read_orders() -> RefOr<Schema> {
+    words_schema(ReadWords::words().into_iter().map(|(word, _)| word))
+}
+
+fn backfill_states() -> RefOr<Schema> {
+    words_schema(BackfillState::ALL.map(BackfillState::as_str))
+}
+
+/// Which rows are to be sent, and how.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct BackfillFields {
+    /// Tables with their schemas, such as public.orders; one backfill for each
+    #[serde(default)]
+    #[schema(value_type = Vec<String>, required, min_items = 1, max_items = 100)]
+    tables: TextList,
+    /// Condition in SQL that rows have to meet
+    #[serde(rename = "where")]
+    condition: Option<String>,
+    /// Names of endpoints; without, all that take the events
+    #[serde(default)]
+    endpoints: TextList,
+    /// Rows a second; without, as fast as they are taken
+    rate: Option<RowRate>,
+    /// Along the key, or as the rows lie in the file
+    by: Option<ReadWord>,
+    /// Event type whose rule takes the rows; without, all that have read among their operations
+    #[serde(rename = "as")]
+    event_type: Option<String>,
+    /// Only looks at it
+    #[serde(default)]
+    dry_run: bool,
+    /// Counts the rows
+    #[serde(default)]
+    count: bool,
+}
+
+/// What backfills would come to.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BackfillTrial {
+    dry_run: bool,
+    backfills: Vec<OfferedBackfill>,
+}
+
+/// Backfills, the newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BackfillList {
+    backfills: Vec<ShownBackfill>,
+}
+
+/// What the backfill of a table would come to.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BackfillOffer)]
+pub(crate) struct OfferedBackfill {
+    table: String,
+    #[serde(rename = "where")]
+    condition: Option<String>,
+    endpoints: Vec<String>,
+    #[serde(rename = "as")]
+    event_type: Option<String>,
+    rate: Option<u32>,
+    #[schema(schema_with = read_orders)]
+    by: &'static str,
+    event_types: Vec<String>,
+    /// The planner's guess
+    estimated_rows: Option<u64>,
+    counted_rows: Option<u64>,
+}
+
+/// The backfill of a table.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Backfill)]
+pub(crate) struct ShownBackfill {
+    id: i64,
+    #[schema(schema_with = backfill_states)]
+    state: &'static str,
+    /// What it waits for, or why it does not go on
+    reason: Option<String>,
+    table: String,
+    #[serde(rename = "where")]
+    condition: Option<String>,
+    endpoints: Vec<String>,
+    #[serde(rename = "as")]
+    event_type: Option<String>,
+    rate: Option<u32>,
+    #[schema(schema_with = read_orders)]
+    by: &'static str,
+    estimated_rows: Option<u64>,
+    rows_read: u64,
+    /// Without those that changes have removed meanwhile
+    rows_sent: u64,
+    /// From 0 to 1, as far as the estimate is right
+    progress: f64,
+    created_at: IsoTime,
+    started_at: Option<IsoTime>,
+    finished_at: Option<IsoTime>,
+}
+
+type BackfillResult = Result<Json<ShownBackfill>, ProblemResponse>;
 
 pub(crate) async fn order(
     State(surface): State<HttpSurface>,
-    SentBody(body): SentBody,
-) -> Result<Response, ProblemResponse> {
-    let fields = RequestFields::of_body(&body, &KNOWN)?;
-    let wishes = wishes(&fields)?;
+    BodyFields(fields): BodyFields<BackfillFields>,
+) -> Result<TriedOrAccepted<BackfillTrial, BackfillList>, ProblemResponse> {
+    let (dry_run, count) = (fields.dry_run, fields.count);
+    let wishes = wishes(fields)?;
     for endpoint in wishes.iter().flat_map(|wish| &wish.endpoints) {
         surface.require_endpoint(endpoint)?;
     }
-    let (dry_run, count) = (fields.flag("dry_run")?, fields.flag("count")?);
     let (outcome_in, outcome) = oneshot::channel();
     let request = BackfillRequest::Order { wishes, dry_run, count, outcome: outcome_in };
     let away = |why: &str| ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, why);
@@ -78,41 +196,41 @@ pub(crate) async fn order(
         answered.map_err(|_late| away("this takes long: look at the list in a moment"))?;
     let offers = answered.map_err(|_ended| stopping())??;
     if dry_run {
-        let offers: Vec<Value> = offers.iter().map(offered).collect();
-        return Ok(Json(json!({ "dry_run": true, "backfills": offers })).into_response());
+        let backfills = offers.into_iter().map(OfferedBackfill::of).collect();
+        return Ok(TriedOrAccepted::DryRun(BackfillTrial { dry_run: true, backfills }));
     }
-    let stored: Vec<Value> =
-        offers.iter().filter_map(|one| one.stored.as_ref()).map(shown).collect();
-    Ok((StatusCode::ACCEPTED, Json(json!({ "backfills": stored }))).into_response())
+    let stored = offers.into_iter().filter_map(|offer| offer.stored);
+    let backfills = stored.map(ShownBackfill::of).collect();
+    Ok(TriedOrAccepted::Accepted(BackfillList { backfills }))
 }
 
 pub(crate) async fn list(
     State(surface): State<HttpSurface>,
-) -> Result<Json<Value>, ProblemResponse> {
+) -> Result<Json<BackfillList>, ProblemResponse> {
     let mut session = surface.queries.session().await?;
     let found = backfills::list(session.client(), surface.queries.slot(), None, LISTED).await?;
-    Ok(Json(json!({ "backfills": found.iter().map(shown).collect::<Vec<_>>() })))
+    Ok(Json(BackfillList { backfills: found.into_iter().map(ShownBackfill::of).collect() }))
 }
 
 pub(crate) async fn show(
     State(surface): State<HttpSurface>,
-    NamedParts(id): NamedParts,
-) -> Result<Json<Value>, ProblemResponse> {
-    Ok(Json(shown(&find(&surface, &id).await?)))
+    NamedParts(id, ..): NamedParts<BackfillPart>,
+) -> BackfillResult {
+    Ok(Json(ShownBackfill::of(find(&surface, &id).await?)))
 }
 
 /// Reads nothing more until it is resumed. What was read is still sent.
 pub(crate) async fn pause(
     state: State<HttpSurface>,
-    id: NamedParts,
-) -> Result<Json<Value>, ProblemResponse> {
+    id: NamedParts<BackfillPart>,
+) -> BackfillResult {
     switch(state, id, (&[BackfillState::Running], BackfillState::Paused)).await
 }
 
 pub(crate) async fn resume(
     state: State<HttpSurface>,
-    id: NamedParts,
-) -> Result<Json<Value>, ProblemResponse> {
+    id: NamedParts<BackfillPart>,
+) -> BackfillResult {
     let from = [BackfillState::Paused, BackfillState::Failed];
     switch(state, id, (&from, BackfillState::Running)).await
 }
@@ -120,17 +238,17 @@ pub(crate) async fn resume(
 /// Ends it where it is. What was read is still sent.
 pub(crate) async fn cancel(
     state: State<HttpSurface>,
-    id: NamedParts,
-) -> Result<Json<Value>, ProblemResponse> {
+    id: NamedParts<BackfillPart>,
+) -> BackfillResult {
     let from = [BackfillState::Running, BackfillState::Paused, BackfillState::Failed];
     switch(state, id, (&from, BackfillState::Cancelled)).await
 }
 
 async fn switch(
     State(surface): State<HttpSurface>,
-    NamedParts(id): NamedParts,
+    NamedParts(id, ..): NamedParts<BackfillPart>,
     (from, to): (&[BackfillState], BackfillState),
-) -> Result<Json<Value>, ProblemResponse> {
+) -> BackfillResult {
     let found = find(&surface, &id).await?;
     let mut session = surface.queries.session().await?;
     let (slot, now) = (surface.queries.slot(), surface.clock.now());
@@ -144,7 +262,7 @@ async fn switch(
     if let Some(service) = surface.backfills.get() {
         service.try_send(BackfillRequest::Look).ok(); // else it is seen a moment later
     }
-    Ok(Json(shown(&find(&surface, &id).await?)))
+    Ok(Json(ShownBackfill::of(find(&surface, &id).await?)))
 }
 
 async fn find(surface: &HttpSurface, id: &str) -> Result<StoredBackfill, ProblemResponse> {
@@ -155,27 +273,26 @@ async fn find(surface: &HttpSurface, id: &str) -> Result<StoredBackfill, Problem
     orders::found("backfill", id, found)
 }
 
-fn wishes(fields: &RequestFields) -> Result<Vec<TableWish>, ProblemResponse> {
-    let tables = fields.texts("tables")?;
+fn wishes(fields: BackfillFields) -> Result<Vec<TableWish>, ProblemResponse> {
+    let TextList(tables) = fields.tables;
     if tables.is_empty() || tables.len() > TABLES_MAX {
         return Err(bad(format!(
             "tables must name 1 to {TABLES_MAX} tables, such as [\"public.orders\"]"
         )));
     }
-    let filter = fields.text("where")?.filter(|filter| !filter.trim().is_empty());
+    let filter = fields.condition.filter(|filter| !filter.trim().is_empty());
     if filter.as_ref().is_some_and(|text| text.len() > FILTER_CHARS_MAX || text.contains('\0')) {
         return Err(bad(format!(
             "where must be a condition in SQL of up to {FILTER_CHARS_MAX} bytes"
         )));
     }
-    let orders = [("key", ReadOrder::Key), ("ctid", ReadOrder::Ctid)];
     let wish = TableWish {
         table: TableName::new("", ""),
         filter,
-        endpoints: fields.texts("endpoints")?.into_iter().map(Arc::from).collect(),
-        event_type: fields.text("as")?.map(Arc::from),
-        per_second: fields.number("rate", &(1..=RATE_MAX))?,
-        read_by: fields.one_of("by", &orders)?,
+        endpoints: fields.endpoints.0.into_iter().map(Arc::from).collect(),
+        event_type: fields.event_type.map(Arc::from),
+        per_second: fields.rate.map(|rate| rate.0),
+        read_by: fields.by.map(|by| by.0),
     };
     let of = |name: &String| {
         let wrong = || {
@@ -189,44 +306,47 @@ fn wishes(fields: &RequestFields) -> Result<Vec<TableWish>, ProblemResponse> {
     tables.iter().map(of).collect()
 }
 
-fn offered(offer: &BackfillOffer) -> Value {
-    let BackfillOffer { wish, event_types, estimate, counted, .. } = offer;
-    json!({
-        "table": wish.table.to_string(),
-        "where": wish.filter,
-        "endpoints": names(wish),
-        "as": wish.event_type.as_deref(),
-        "rate": wish.per_second,
-        "by": wish.read_by.as_str(),
-        "event_types": event_types.iter().map(|name| &**name).collect::<Vec<&str>>(),
-        "estimated_rows": estimate,
-        "counted_rows": counted,
-    })
+fn texts(names: &[Arc<str>]) -> Vec<String> {
+    names.iter().map(|name| name.to_string()).collect()
 }
 
-fn shown(stored: &StoredBackfill) -> Value {
-    let time = |time: Option<Timestamp>| time.map(Timestamp::iso_millis);
-    let wish = &stored.wish;
-    json!({
-        "id": stored.id.0,
-        "state": stored.state.as_str(),
-        "reason": stored.reason,
-        "table": wish.table.to_string(),
-        "where": wish.filter,
-        "endpoints": names(wish),
-        "as": wish.event_type.as_deref(),
-        "rate": wish.per_second,
-        "by": wish.read_by.as_str(),
-        "estimated_rows": wish.estimate,
-        "rows_read": stored.rows_read,
-        "rows_sent": stored.rows_sent,
-        "progress": stored.progress(),
-        "created_at": stored.created_at.iso_millis(),
-        "started_at": time(stored.started_at),
-        "finished_at": time(stored.finished_at),
-    })
+impl OfferedBackfill {
+    fn of(BackfillOffer { wish, event_types, estimate, counted, .. }: BackfillOffer) -> Self {
+        Self {
+            table: wish.table.to_string(),
+            condition: wish.filter,
+            endpoints: texts(&wish.endpoints),
+            event_type: wish.event_type.as_deref().map(str::to_owned),
+            rate: wish.per_second,
+            by: wish.read_by.as_str(),
+            event_types: texts(&event_types),
+            estimated_rows: estimate,
+            counted_rows: counted,
+        }
+    }
 }
 
-fn names(wish: &BackfillWish) -> Vec<&str> {
-    wish.endpoints.iter().map(|name| &**name).collect()
+impl ShownBackfill {
+    fn of(stored: StoredBackfill) -> Self {
+        let progress = stored.progress();
+        let wish = stored.wish;
+        Self {
+            id: stored.id.0,
+            state: stored.state.as_str(),
+            reason: stored.reason,
+            table: wish.table.to_string(),
+            condition: wish.filter,
+            endpoints: texts(&wish.endpoints),
+            event_type: wish.event_type.as_deref().map(str::to_owned),
+            rate: wish.per_second,
+            by: wish.read_by.as_str(),
+            estimated_rows: wish.estimate,
+            rows_read: stored.rows_read,
+            rows_sent: stored.rows_sent,
+            progress,
+            created_at: IsoTime(stored.created_at),
+            started_at: stored.started_at.map(IsoTime),
+            finished_at: stored.finished_at.map(IsoTime),
+        }
+    }
 }

@@ -1,29 +1,33 @@
 //! `/api/v1/dead-letters`: what was given up, looked at, sent again, discarded.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::RawQuery;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
-use axum::response::Response;
 use serde::Serialize;
-use serde_json::Value;
-use serde_json::json;
-use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
-use crate::api::fields::RequestFields;
+use crate::api::answers::AcceptedJson;
+use crate::api::answers::TriedOrAccepted;
 use crate::api::fields::bad;
+use crate::api::letter_fields;
+use crate::api::letter_fields::LetterChoice;
+use crate::api::letter_fields::LetterNumbers;
+use crate::api::letter_fields::PageChoice;
+use crate::api::letter_fields::ResendFields;
+use crate::api::letter_fields::ShownLetter;
+use crate::api::letter_fields::StateChoice;
+use crate::api::letter_fields::WholeLetter;
+use crate::api::path_parts::LetterPart;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;
-use crate::api::request::SentBody;
+use crate::api::request_shape::BodyFields;
+use crate::api::request_shape::BothShapes;
+use crate::api::request_shape::QueryFields;
 use crate::api::surface::HttpSurface;
 use crate::flow::raw_json::raw_json;
-use crate::flow::time::Timestamp;
 use crate::store::dead_letters;
 use crate::store::dead_letters::DISCARDABLE;
 use crate::store::dead_letters::DeadLetterId;
-use crate::store::dead_letters::DeathClass;
 use crate::store::dead_letters::LetterFilter;
 use crate::store::dead_letters::LetterState;
 use crate::store::dead_letters::LetterSummary;
@@ -32,40 +36,72 @@ use crate::store::letter_groups;
 use crate::store::letter_groups::CopiedLetters;
 use crate::store::resend;
 
-const PAGE: u32 = 100;
-const PAGE_MAX: u32 = 1000;
-
-/// Letters a second that one resend may ask for.
-const RATE_MAX: u32 = 100_000;
-
 /// A larger body is not shown: an answer is made in memory.
 const SHOWN_BYTES: u32 = 4 << 20;
 
 /// Ids that a message names.
 const SHOWN_IDS_MAX: usize = 10;
 
-/// What says which letters are meant.
-pub(crate) const FILTER: [&str; 9] = [
-    "endpoint",
-    "webhook_id",
-    "event_type",
-    "class",
-    "from",
-    "before",
-    "key",
-    "task_id",
-    "event_id",
-];
+/// A page of letters.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LetterPage {
+    dead_letters: Vec<ShownLetter>,
+    next_cursor: Option<String>,
+}
+
+/// What a resend of letters would come to.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ResendTrial {
+    dry_run: bool,
+    letters: u64,
+    without_body: u64,
+    /// What is left alone because its endpoint is not configured
+    not_configured: Vec<UnreachedLetters>,
+}
+
+/// What a resend of letters comes to.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ResendOutcome {
+    requested: u64,
+    without_body: u64,
+    /// What is left alone because its endpoint is not configured
+    not_configured: Vec<UnreachedLetters>,
+}
+
+/// Letters of an endpoint that is not configured.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct UnreachedLetters {
+    endpoint: String,
+    letters: u64,
+}
+
+/// How many letters were closed, or would be.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum DiscardOutcome {
+    Discarded { discarded: u64 },
+    DryRun { dry_run: bool, letters: u64 },
+}
+
+/// How many letters were closed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DiscardedLetters {
+    discarded: u64,
+}
+
+type ResendResult = Result<TriedOrAccepted<ResendTrial, ResendOutcome>, ProblemResponse>;
+
+type ListQuery = BothShapes<LetterChoice, BothShapes<StateChoice, PageChoice>>;
+
+type LetterBody = BothShapes<LetterChoice, LetterNumbers>;
 
 pub(crate) async fn list(
     State(surface): State<HttpSurface>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, ProblemResponse> {
-    let known = [FILTER.as_slice(), &["state", "limit", "cursor"]].concat();
-    let fields = RequestFields::of_query(query.as_deref(), &known)?;
-    let filter = LetterFilter { states: states(&fields)?, ..filter(&fields)? };
-    let limit = fields.number("limit", &(1..=PAGE_MAX))?.unwrap_or(PAGE);
-    let below = match fields.text("cursor")? {
+    QueryFields(BothShapes(choice, BothShapes(state, page))): QueryFields<ListQuery>,
+) -> Result<Json<LetterPage>, ProblemResponse> {
+    let filter = LetterFilter { states: state.state.map(|states| states.0), ..choice.filter()? };
+    let limit = page.limit.map_or(letter_fields::PAGE, |limit| limit.0);
+    let below = match page.cursor {
         Some(cursor) => Some(DeadLetterId(cursor.parse().map_err(|_| {
             bad(format!("{cursor:?} is no cursor: give next_cursor of the page before"))
         })?)),
@@ -79,15 +115,15 @@ pub(crate) async fn list(
     }
     let is_full = u32::try_from(letters.len()).is_ok_and(|len| len == limit);
     let next = letters.last().filter(|_| is_full).map(|letter| letter.id.to_string());
-    let shown: Vec<Value> = letters.iter().map(shown).collect();
-    Ok(Json(json!({ "dead_letters": shown, "next_cursor": next })).into_response())
+    let shown = letters.iter().map(ShownLetter::of).collect();
+    Ok(Json(LetterPage { dead_letters: shown, next_cursor: next }))
 }
 
 /// One letter with its body as it would be sent now.
 pub(crate) async fn show(
     State(surface): State<HttpSurface>,
-    NamedParts(id): NamedParts,
-) -> Result<Response, ProblemResponse> {
+    NamedParts(id, ..): NamedParts<LetterPart>,
+) -> Result<Json<WholeLetter>, ProblemResponse> {
     let letter = find(&surface, &id).await?;
     let body = if (1..=SHOWN_BYTES).contains(&letter.body_bytes) {
         let mut session = surface.queries.session().await?;
@@ -98,17 +134,20 @@ pub(crate) async fn show(
     } else {
         None
     };
-    let whole = Whole { letter: shown(&letter), body };
-    Ok(Json(whole).into_response())
+    Ok(Json(WholeLetter { letter: ShownLetter::of(&letter), body }))
 }
 
 /// Asks for letters to be sent again, all of those that the body means.
 pub(crate) async fn resend(
     State(surface): State<HttpSurface>,
-    SentBody(body): SentBody,
-) -> Result<Response, ProblemResponse> {
-    let wish = wish(&body, "send again", &["rate", "to"])?;
-    match &wish.to {
+    BodyFields(BothShapes(BothShapes(choice, numbers), how)): BodyFields<
+        BothShapes<LetterBody, ResendFields>,
+    >,
+) -> ResendResult {
+    let filter = letter_fields::meant(choice, &numbers, "send again")?;
+    let rate = how.rate.map(|rate| rate.0);
+    let wish = ResendRequest { filter, dry_run: numbers.dry_run, rate };
+    match &how.to {
         Some(to) => copy(&surface, &wish, to).await,
         None => request(&surface, &wish).await,
     }
@@ -116,8 +155,8 @@ pub(crate) async fn resend(
 
 pub(crate) async fn resend_one(
     State(surface): State<HttpSurface>,
-    NamedParts(id): NamedParts,
-) -> Result<Response, ProblemResponse> {
+    NamedParts(id, ..): NamedParts<LetterPart>,
+) -> Result<AcceptedJson<ResendOutcome>, ProblemResponse> {
     let letter = find(&surface, &id).await?;
     let refused = match letter.state {
         LetterState::Dead if letter.body_bytes == 0 => {
@@ -125,8 +164,9 @@ pub(crate) async fn resend_one(
         }
         LetterState::Dead => {
             let filter = only(letter.id);
-            let wish = ResendRequest { filter, dry_run: false, rate: None, to: None };
-            return request(&surface, &wish).await;
+            let wish = ResendRequest { filter, dry_run: false, rate: None };
+            let shares = survey(&surface, &wish.filter).await?;
+            return send_again(&surface, &wish, shares).await.map(AcceptedJson);
         }
         LetterState::Requested | LetterState::Resending => "it is being sent again already",
         LetterState::Delivered => "it has been delivered; `walhook replay` sends such events again",
@@ -139,23 +179,27 @@ pub(crate) async fn resend_one(
 /// Closes letters that nobody wants to have sent.
 pub(crate) async fn discard(
     State(surface): State<HttpSurface>,
-    SentBody(body): SentBody,
-) -> Result<Response, ProblemResponse> {
-    let ResendRequest { filter, dry_run, .. } = wish(&body, "discard", &[])?;
+    BodyFields(BothShapes(choice, numbers)): BodyFields<LetterBody>,
+) -> Result<Json<DiscardOutcome>, ProblemResponse> {
+    let filter = letter_fields::meant(choice, &numbers, "discard")?;
     let mut session = surface.queries.session().await?;
     let slot = surface.queries.slot();
-    if dry_run {
-        let letters = dead_letters::count(session.client(), slot, &discardable(&filter)).await?;
-        if letters == 0 {
-            refuse_strangers(&surface, &filter)?;
-        }
-        return Ok(Json(json!({ "dry_run": true, "letters": letters })).into_response());
-    }
-    let now = surface.clock.now();
-    if dead_letters::count(session.client(), slot, &discardable(&filter)).await? == 0 {
+    let letters = dead_letters::count(session.client(), slot, &discardable(&filter)).await?;
+    drop(session);
+    if letters == 0 {
         refuse_strangers(&surface, &filter)?;
     }
-    let discarded = dead_letters::discard(session.client(), slot, &filter, now).await?;
+    Ok(Json(match numbers.dry_run {
+        true => DiscardOutcome::DryRun { dry_run: true, letters },
+        false => DiscardOutcome::Discarded { discarded: close(&surface, &filter).await? },
+    }))
+}
+
+/// Closes them; tells how many there were.
+async fn close(surface: &HttpSurface, filter: &LetterFilter) -> Result<u64, ProblemResponse> {
+    let mut session = surface.queries.session().await?;
+    let (slot, now) = (surface.queries.slot(), surface.clock.now());
+    let discarded = dead_letters::discard(session.client(), slot, filter, now).await?;
     let mut sum = 0;
     for (endpoint, letters) in discarded {
         sum += letters;
@@ -167,72 +211,29 @@ pub(crate) async fn discard(
         }
     }
     tracing::info!(letters = sum, "discarded dead letters");
-    Ok(Json(json!({ "discarded": sum })).into_response())
+    Ok(sum)
 }
 
 pub(crate) async fn discard_one(
     State(surface): State<HttpSurface>,
-    NamedParts(id): NamedParts,
-) -> Result<Response, ProblemResponse> {
+    NamedParts(id, ..): NamedParts<LetterPart>,
+) -> Result<Json<DiscardedLetters>, ProblemResponse> {
     let letter = find(&surface, &id).await?;
     if !DISCARDABLE.contains(&letter.state) {
         let state = letter.state.as_str();
         let detail = format!("dead letter {id} is {state}: only one that is dead can be discarded");
         return Err(ProblemResponse::new(StatusCode::CONFLICT, detail));
     }
-    let body = json!({ "ids": [letter.id.0] }).to_string();
-    discard(State(surface), SentBody(Bytes::from(body))).await
+    Ok(Json(DiscardedLetters { discarded: close(&surface, &only(letter.id)).await? }))
 }
 
-/// Which letters a body means, whether only to count them, and how they are to be sent.
-pub(crate) struct ResendRequest {
-    pub(crate) filter: LetterFilter,
-    pub(crate) dry_run: bool,
+/// Which letters are to be sent again, and how.
+struct ResendRequest {
+    filter: LetterFilter,
+    /// Whether only to count them.
+    dry_run: bool,
     /// A second.
     rate: Option<u32>,
-    /// Another endpoint than their own.
-    to: Option<String>,
-}
-
-/// Reads it; `what` is to be done to all letters only if the body says so. `more` are fields beside those
-/// that say which letters.
-pub(crate) fn wish(
-    body: &[u8],
-    what: &str,
-    more: &[&str],
-) -> Result<ResendRequest, ProblemResponse> {
-    let known = [FILTER.as_slice(), &["ids", "all", "dry_run"], more].concat();
-    let fields = RequestFields::of_body(body, &known)?;
-    let ids = fields.ids("ids")?.map(|ids| ids.into_iter().map(DeadLetterId).collect());
-    let filter = LetterFilter { ids, ..filter(&fields)? };
-    if filter == LetterFilter::default() && !fields.flag("all")? {
-        return Err(bad(format!(
-            "say which letters to {what}, by ids, key, event_id, endpoint, event_type, class, from \
-             or before; or all of them with \"all\": true"
-        )));
-    }
-    let (rate, to) = (fields.number("rate", &(1..=RATE_MAX))?, fields.text("to")?);
-    Ok(ResendRequest { filter, dry_run: fields.flag("dry_run")?, rate, to })
-}
-
-pub(crate) fn filter(fields: &RequestFields) -> Result<LetterFilter, ProblemResponse> {
-    Ok(LetterFilter {
-        ids: None,
-        endpoint: fields.either("endpoint", "webhook_id")?,
-        event_type: fields.text("event_type")?,
-        class: fields.known("class", &DeathClass::NAMES)?,
-        from: fields.time("from")?,
-        before: fields.time("before")?,
-        row_key: fields.either("key", "task_id")?,
-        event: fields.event("event_id")?,
-        states: None,
-    })
-}
-
-pub(crate) fn states(fields: &RequestFields) -> Result<Option<Vec<LetterState>>, ProblemResponse> {
-    let mut words = vec![("open", LetterState::OPEN.to_vec()), ("all", LetterState::ALL.to_vec())];
-    words.extend(LetterState::ALL.iter().map(|state| (state.as_str(), vec![*state])));
-    fields.one_of("state", &words)
 }
 
 fn discardable(filter: &LetterFilter) -> LetterFilter {
@@ -278,9 +279,9 @@ async fn find(surface: &HttpSurface, id: &str) -> Result<LetterSummary, ProblemR
 /// Has copies of letters sent to another endpoint than their own.
 async fn copy(
     surface: &HttpSurface,
-    ResendRequest { filter, dry_run, rate, .. }: &ResendRequest,
+    ResendRequest { filter, dry_run, rate }: &ResendRequest,
     to: &str,
-) -> Result<Response, ProblemResponse> {
+) -> ResendResult {
     surface.require_endpoint(to)?;
     let mut session = surface.queries.session().await?;
     let slot = surface.queries.slot();
@@ -291,10 +292,12 @@ async fn copy(
         (letters + share.letters - share.without_body, bare + share.without_body)
     });
     if *dry_run {
-        let answer = json!({
-            "dry_run": true, "letters": letters, "without_body": bare, "not_configured": [],
-        });
-        return Ok(Json(answer).into_response());
+        return Ok(TriedOrAccepted::DryRun(ResendTrial {
+            dry_run: true,
+            letters,
+            without_body: bare,
+            not_configured: Vec::new(),
+        }));
     }
     let copied = letter_groups::copy_to(session.client(), slot, filter, to, *rate).await?;
     let mut sum = 0;
@@ -310,15 +313,24 @@ async fn copy(
     }
     surface.queries.asked();
     tracing::info!(letters = sum, to, "dead letters are to be sent to another endpoint");
-    let answer = json!({ "requested": sum, "without_body": bare, "not_configured": [] });
-    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+    Ok(TriedOrAccepted::Accepted(ResendOutcome {
+        requested: sum,
+        without_body: bare,
+        not_configured: Vec::new(),
+    }))
 }
 
-/// Marks letters to be sent again, for endpoints that are there.
-async fn request(
+/// Letters by their endpoints: of those that are there, and of those that are not.
+type LetterShares = (Vec<Share>, Vec<Share>);
+
+/// What there is of the letters that are meant.
+///
+/// # Errors
+/// There is none, and a name that was asked for is unknown; or only of endpoints that are not configured.
+async fn survey(
     surface: &HttpSurface,
-    ResendRequest { filter, dry_run, rate, .. }: &ResendRequest,
-) -> Result<Response, ProblemResponse> {
+    filter: &LetterFilter,
+) -> Result<LetterShares, ProblemResponse> {
     if let Some(endpoint) = &filter.endpoint {
         surface.require_endpoint(endpoint)?;
     }
@@ -336,29 +348,54 @@ async fn request(
             }
         }
     }
-    let (here, gone): (Vec<Share>, Vec<Share>) =
+    let (here, gone): LetterShares =
         shares.into_iter().partition(|share| surface.knows(&share.endpoint));
-    let sum = |of: fn(&Share) -> u64| here.iter().map(of).sum::<u64>();
-    let (sendable, bare) =
-        (sum(|share| share.letters - share.without_body), sum(|s| s.without_body));
-    if sendable == 0
+    if sendable(&here) == 0
         && let Some(first) = gone.first()
     {
         surface.require_endpoint(&first.endpoint)?;
     }
-    let gone: Vec<Value> = gone
-        .iter()
-        .map(|share| json!({ "endpoint": &*share.endpoint, "letters": share.letters }))
-        .collect();
-    if *dry_run {
-        let answer = json!({
-            "dry_run": true,
-            "letters": sendable,
-            "without_body": bare,
-            "not_configured": gone,
-        });
-        return Ok(Json(answer).into_response());
+    Ok((here, gone))
+}
+
+fn sendable(shares: &[Share]) -> u64 {
+    shares.iter().map(|share| share.letters - share.without_body).sum()
+}
+
+fn bare(shares: &[Share]) -> u64 {
+    shares.iter().map(|share| share.without_body).sum()
+}
+
+fn unreached(shares: Vec<Share>) -> Vec<UnreachedLetters> {
+    let of = |share: Share| UnreachedLetters {
+        endpoint: share.endpoint.to_string(),
+        letters: share.letters,
+    };
+    shares.into_iter().map(of).collect()
+}
+
+/// Marks letters to be sent again, for endpoints that are there.
+async fn request(surface: &HttpSurface, wish: &ResendRequest) -> ResendResult {
+    let shares = survey(surface, &wish.filter).await?;
+    if wish.dry_run {
+        let (here, gone) = shares;
+        return Ok(TriedOrAccepted::DryRun(ResendTrial {
+            dry_run: true,
+            letters: sendable(&here),
+            without_body: bare(&here),
+            not_configured: unreached(gone),
+        }));
     }
+    send_again(surface, wish, shares).await.map(TriedOrAccepted::Accepted)
+}
+
+async fn send_again(
+    surface: &HttpSurface,
+    ResendRequest { filter, rate, .. }: &ResendRequest,
+    (here, gone): LetterShares,
+) -> Result<ResendOutcome, ProblemResponse> {
+    let mut session = surface.queries.session().await?;
+    let slot = surface.queries.slot();
     let mut requested = 0;
     for share in &here {
         let filter = LetterFilter { endpoint: Some(share.endpoint.to_string()), ..filter.clone() };
@@ -366,45 +403,5 @@ async fn request(
     }
     surface.queries.asked();
     tracing::info!(letters = requested, "dead letters are to be sent again");
-    let answer = json!({
-        "requested": requested,
-        "without_body": bare,
-        "not_configured": gone,
-    });
-    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
-}
-
-pub(crate) fn shown(letter: &LetterSummary) -> Value {
-    let time = |time: Option<Timestamp>| time.map(Timestamp::iso_millis);
-    json!({
-        "id": letter.id.0,
-        "state": letter.state.as_str(),
-        "endpoint": &*letter.endpoint,
-        "webhook_id": &*letter.endpoint,
-        "key": letter.row_key,
-        "task_id": letter.row_key,
-        "event_id": letter.event.id.to_string(),
-        "event_type": &*letter.event.event_type,
-        "table": letter.event.table.to_string(),
-        "class": letter.class,
-        "reason": letter.reason,
-        "http_status": letter.status,
-        "attempts": letter.attempts,
-        "retry_count": letter.attempts.saturating_sub(1),
-        "committed_at": letter.event.committed.iso_millis(),
-        "first_attempt_at": time(letter.first_attempt),
-        "last_attempt_at": time(letter.last_attempt),
-        "died_at": letter.died_at.iso_millis(),
-        "resends": letter.resends,
-        "closed_at": time(letter.closed_at),
-        "body_bytes": letter.body_bytes,
-    })
-}
-
-/// A letter with its body, which is as it would be sent.
-#[derive(Serialize)]
-struct Whole {
-    #[serde(flatten)]
-    letter: Value,
-    body: Option<Box<RawValue>>,
+    Ok(ResendOutcome { requested, without_body: bare(&here), not_configured: unreached(gone) })
 }

@@ -3,9 +3,14 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
+use utoipa::ToSchema;
+
+use crate::api::admin_answer::AdminAnswer;
+use crate::api::field_kinds::FreeObject;
 
 /// The way to the administration; empty while the slot is another walhook's.
 pub(crate) type AdminSender = Arc<OnceLock<mpsc::Sender<AdminRequest>>>;
@@ -13,10 +18,10 @@ pub(crate) type AdminSender = Arc<OnceLock<mpsc::Sender<AdminRequest>>>;
 /// What is to be done, for whom, and where the outcome goes.
 #[derive(Debug)]
 pub(crate) struct AdminRequest {
-    pub call: AdminCall,
+    pub(crate) call: AdminCall,
     /// For the log and the books: where the request came from.
-    pub who: String,
-    pub outcome: oneshot::Sender<AdminOutcome>,
+    pub(crate) who: String,
+    pub(crate) outcome: oneshot::Sender<AdminOutcome>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,7 +80,7 @@ pub(crate) enum AdminCall {
     Try {
         trial: RowTrial,
     },
-    /// Contract 4.
+    /// These four: for clients of `wechat-messages`.
     WebhookConfig {
         document: Value,
     },
@@ -89,45 +94,40 @@ pub(crate) enum AdminCall {
 }
 
 /// Of which event a test is; without a type, of any that the endpoint takes.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, ToSchema)]
 pub(crate) struct TestWish {
-    pub event_type: Option<String>,
-    /// Of the row with this value in the first column of its primary key.
-    pub key: Option<String>,
+    /// Of this event; without it of any that the endpoint takes
+    pub(crate) event_type: Option<String>,
+    /// Of the row with this value in the first column of its primary key
+    pub(crate) key: Option<String>,
 }
 
 /// A row to try events on.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, ToSchema)]
 pub(crate) struct RowTrial {
-    /// The table, such as `public.orders`; without it that of the event type.
-    pub table: Option<String>,
-    pub event_type: Option<String>,
-    /// Of the table's rows, the one with this value in the first column of its primary key.
-    pub key: Option<String>,
-    /// A row that need not be there.
-    pub row: Option<Value>,
-    /// What it was before, for an update.
-    pub old: Option<Value>,
-    /// `insert`, `update` or `delete`; without it, all that the events ask for.
-    pub op: Option<String>,
+    /// Such as public.orders; without it that of the event type, or the first
+    pub(crate) table: Option<String>,
+    pub(crate) event_type: Option<String>,
+    /// The row of the table with this value in the first column of its primary key
+    pub(crate) key: Option<String>,
+    /// A row that need not be there, by column
+    pub(crate) row: Option<FreeObject>,
+    /// What it was before, for an update
+    pub(crate) old: Option<FreeObject>,
+    /// insert, update, delete or read; without it all of them
+    pub(crate) op: Option<String>,
 }
 
 pub(crate) type AdminOutcome = Result<AdminAnswer, AdminRefusal>;
 
-#[derive(Debug)]
-pub(crate) struct AdminAnswer {
-    pub status: u16,
-    pub body: Value,
-}
-
 /// Why a call was not answered as it was meant.
 #[derive(Debug)]
 pub(crate) struct AdminRefusal {
-    pub status: u16,
+    pub(crate) status: u16,
     /// What is wrong, then what to do.
-    pub detail: String,
+    pub(crate) detail: String,
     /// Each key that is wrong, with what is.
-    pub errors: Vec<(String, String)>,
+    pub(crate) errors: Vec<(String, String)>,
 }
 
 impl AdminRefusal {

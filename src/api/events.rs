@@ -4,17 +4,18 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::Value;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::api::dead_letters;
+use crate::api::field_kinds::IsoTime;
 use crate::api::fields::bad;
+use crate::api::letter_fields::ShownLetter;
+use crate::api::path_parts::EventPart;
 use crate::api::problem::ProblemResponse;
-use crate::api::push_logs;
+use crate::api::push_logs::ShownAttempt;
 use crate::api::request::NamedParts;
 use crate::api::surface::HttpSurface;
 use crate::flow::event::EventId;
-use crate::flow::time::Timestamp;
 use crate::store::dead_letters as letters;
 use crate::store::dead_letters::LetterFilter;
 use crate::store::dead_letters::LetterState;
@@ -28,10 +29,48 @@ use crate::store::push_log::PushLogFilter;
 const ATTEMPTS_MAX: u32 = 200;
 const LETTERS_MAX: u32 = 200;
 
+/// An event, wherever it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EventHistory {
+    event_id: String,
+    event_type: Option<String>,
+    table: Option<String>,
+    key: Option<String>,
+    attempts: Vec<ShownAttempt>,
+    waiting: Vec<AwaitedDelivery>,
+    dead_letters: Vec<ShownLetter>,
+    earlier: Vec<ShownNeighbour>,
+    later: Vec<ShownNeighbour>,
+}
+
+/// A delivery that waits.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AwaitedDelivery {
+    endpoint: String,
+    attempts: u32,
+    /// null: as soon as the endpoint takes it
+    next_attempt_at: Option<IsoTime>,
+    parked_at: IsoTime,
+    committed_at: IsoTime,
+    reason: String,
+    last_failure: Option<String>,
+    replay: bool,
+}
+
+/// Another event of the same row.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Neighbour)]
+pub(crate) struct ShownNeighbour {
+    event_id: String,
+    event_type: String,
+    created_at: IsoTime,
+    outcome: String,
+}
+
 pub(crate) async fn show(
     State(surface): State<HttpSurface>,
-    NamedParts(id): NamedParts,
-) -> Result<Json<Value>, ProblemResponse> {
+    NamedParts(id, ..): NamedParts<EventPart>,
+) -> Result<Json<EventHistory>, ProblemResponse> {
     let event: EventId = id
         .parse()
         .map_err(|error: crate::flow::event::ParseEventIdError| bad(error.to_string()))?;
@@ -60,40 +99,47 @@ pub(crate) async fn show(
     }
     let newest = attempts.first();
     let letter = dead.first();
-    Ok(Json(json!({
-        "event_id": event.to_string(),
-        "event_type": newest.map(|one| one.event_type.clone())
+    Ok(Json(EventHistory {
+        event_id: event.to_string(),
+        event_type: newest
+            .map(|one| one.event_type.clone())
             .or_else(|| letter.map(|one| one.event.event_type.to_string())),
-        "table": newest.map(|one| one.table.to_string())
+        table: newest
+            .map(|one| one.table.to_string())
             .or_else(|| letter.map(|one| one.event.table.to_string())),
-        "key": newest.and_then(|one| one.row_key.clone())
+        key: newest
+            .and_then(|one| one.row_key.clone())
             .or_else(|| letter.and_then(|one| one.row_key.clone())),
-        "attempts": attempts.iter().map(push_logs::shown).collect::<Vec<Value>>(),
-        "waiting": waiting.iter().map(awaited).collect::<Vec<Value>>(),
-        "dead_letters": dead.iter().map(dead_letters::shown).collect::<Vec<Value>>(),
-        "earlier": earlier.iter().map(neighbour).collect::<Vec<Value>>(),
-        "later": later.iter().map(neighbour).collect::<Vec<Value>>(),
-    })))
+        dead_letters: dead.iter().map(ShownLetter::of).collect(),
+        attempts: attempts.into_iter().map(ShownAttempt::of).collect(),
+        waiting: waiting.into_iter().map(AwaitedDelivery::of).collect(),
+        earlier: earlier.into_iter().map(ShownNeighbour::of).collect(),
+        later: later.into_iter().map(ShownNeighbour::of).collect(),
+    }))
 }
 
-fn awaited(waiting: &WaitingDelivery) -> Value {
-    json!({
-        "endpoint": waiting.endpoint,
-        "attempts": waiting.attempts,
-        "next_attempt_at": waiting.next_attempt.map(Timestamp::iso_millis),
-        "parked_at": waiting.parked_at.iso_millis(),
-        "committed_at": waiting.committed.iso_millis(),
-        "reason": waiting.reason,
-        "last_failure": waiting.failure,
-        "replay": waiting.replay,
-    })
+impl AwaitedDelivery {
+    fn of(waiting: WaitingDelivery) -> Self {
+        Self {
+            endpoint: waiting.endpoint,
+            attempts: waiting.attempts,
+            next_attempt_at: waiting.next_attempt.map(IsoTime),
+            parked_at: IsoTime(waiting.parked_at),
+            committed_at: IsoTime(waiting.committed),
+            reason: waiting.reason,
+            last_failure: waiting.failure,
+            replay: waiting.replay,
+        }
+    }
 }
 
-fn neighbour(other: &NeighbourEvent) -> Value {
-    json!({
-        "event_id": other.event,
-        "event_type": other.event_type,
-        "created_at": other.at.iso_millis(),
-        "outcome": other.outcome,
-    })
+impl ShownNeighbour {
+    fn of(other: NeighbourEvent) -> Self {
+        Self {
+            event_id: other.event,
+            event_type: other.event_type,
+            created_at: IsoTime(other.at),
+            outcome: other.outcome,
+        }
+    }
 }

@@ -12,25 +12,31 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::RawQuery;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use axum::response::Response;
 use axum::response::Sse;
 use axum::response::sse::Event as SentEvent;
 use axum::response::sse::KeepAlive;
-use serde_json::Value;
-use serde_json::json;
+use serde::Deserialize;
+use serde::Serialize;
 use tokio::time::Instant;
 use tokio::time::sleep_until;
+use utoipa::ToSchema;
 
-use crate::api::fields::RequestFields;
+use crate::api::answers::TextAnswer;
+use crate::api::answers::TextKinds;
+use crate::api::field_kinds::AskedEvent;
+use crate::api::field_kinds::IsoTime;
 use crate::api::live_readers::READERS_MAX;
 use crate::api::live_readers::ReaderPlace;
 use crate::api::live_readers::SLOW;
 use crate::api::overview;
 use crate::api::problem::ProblemResponse;
+use crate::api::push_logs::FailureWord;
+use crate::api::push_logs::HttpStatus;
+use crate::api::push_logs::OutcomeWord;
+use crate::api::request_shape::QueryFields;
 use crate::api::surface::HttpSurface;
 use crate::ledger::live_feed::FeedWatch;
 use crate::ledger::live_feed::SeenAttempt;
@@ -45,8 +51,31 @@ const SHOWN_MAX: usize = 50;
 /// A comment, so that what stands in between does not take the connection for a dead one.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-const KNOWN: [&str; 7] =
-    ["endpoint", "event_type", "key", "event_id", "status", "class", "outcome"];
+/// Which attempts a reader asks for.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct LiveQuery {
+    /// Name of an endpoint
+    endpoint: Option<String>,
+    /// Event type
+    event_type: Option<String>,
+    /// Value that names the row
+    key: Option<String>,
+    /// Event id
+    event_id: Option<AskedEvent>,
+    /// HTTP status
+    status: Option<HttpStatus>,
+    /// Failure class
+    class: Option<FailureWord>,
+    /// What the attempt meant for its delivery
+    outcome: Option<OutcomeWord>,
+}
+
+/// A stream of events.
+pub(crate) struct EventStream;
+
+impl TextKinds for EventStream {
+    const KINDS: &'static [&'static str] = &["text/event-stream"];
+}
 
 /// Which attempts a reader wants; a field that is `None` does not matter.
 #[derive(Debug)]
@@ -96,18 +125,16 @@ impl Drop for LiveStream {
 
 pub(crate) async fn live(
     State(surface): State<HttpSurface>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, ProblemResponse> {
-    let fields = RequestFields::of_query(query.as_deref(), &KNOWN)?;
-    let outcomes = [AttemptOutcome::Delivered, AttemptOutcome::Retry, AttemptOutcome::Dead];
+    QueryFields(query): QueryFields<LiveQuery>,
+) -> Result<TextAnswer<EventStream>, ProblemResponse> {
     let filter = LiveFilter {
-        endpoint: fields.text("endpoint")?,
-        event_type: fields.text("event_type")?,
-        key: fields.text("key")?,
-        event: fields.event("event_id")?,
-        status: fields.number("status", &(100..=999))?,
-        class: fields.known("class", &crate::flow::verdict::FailureClass::NAMES)?,
-        outcome: fields.one_of("outcome", &outcomes.map(|outcome| (outcome.as_str(), outcome)))?,
+        endpoint: query.endpoint,
+        event_type: query.event_type,
+        key: query.key,
+        event: query.event_id.map(|event| event.0),
+        status: query.status.map(|status| status.0),
+        class: query.class.map(|class| class.0),
+        outcome: query.outcome.map(|outcome| outcome.0),
     };
     let now = Instant::now();
     let Some(place) = surface.live.enter(now) else {
@@ -126,7 +153,7 @@ pub(crate) async fn live(
         Some((Ok::<_, Infallible>(event), stream))
     });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-    Ok(Sse::new(events).keep_alive(keep_alive).into_response())
+    Ok(TextAnswer::new(Sse::new(events).keep_alive(keep_alive).into_response()))
 }
 
 impl LiveStream {
@@ -141,7 +168,7 @@ impl LiveStream {
             if is_slow || self.place.lost.is_cancelled() {
                 self.is_over = true;
                 let why = "this reader took nothing for a while and was dropped: connect again";
-                return Some(sent("dropped", &json!({ "reason": why })));
+                return Some(sent("dropped", &DroppedReader { reason: why }));
             }
             self.place.took(now);
             if let Some(ready) = self.ready.take() {
@@ -160,31 +187,63 @@ impl LiveStream {
             }
             let (attempts, more) = self.watch.take(SHOWN_MAX, |seen| self.filter.is_meant(seen));
             if !attempts.is_empty() || more > 0 {
-                let shown: Vec<Value> = attempts.iter().map(|seen| shown(seen)).collect();
-                return Some(sent("attempts", &json!({ "attempts": shown, "more": more })));
+                let attempts = attempts.iter().map(|seen| LiveAttempt::of(seen)).collect();
+                return Some(sent("attempts", &LiveAttempts { attempts, more }));
             }
         }
     }
 }
 
-fn sent(name: &str, data: &Value) -> SentEvent {
-    SentEvent::default().event(name).data(data.to_string())
+fn sent(name: &str, data: &impl Serialize) -> SentEvent {
+    let data = serde_json::to_string(data).unwrap_or_default();
+    SentEvent::default().event(name).data(data)
 }
 
-/// With the names of `GET /api/v1/push-logs`.
-fn shown(seen: &SeenAttempt) -> Value {
-    json!({
-        "created_at": seen.at.iso_millis(),
-        "endpoint": &*seen.endpoint,
-        "event_id": seen.event.to_string(),
-        "event_type": &*seen.event_type,
-        "key": seen.row_key,
-        "events": seen.events,
-        "retry_count": seen.retry_count,
-        "outcome": seen.outcome.as_str(),
-        "http_status": seen.status,
-        "failure_class": seen.class,
-        "duration_ms": seen.duration_ms,
-        "replay": seen.replay,
-    })
+/// Why a reader is dropped.
+#[derive(Debug, Serialize)]
+struct DroppedReader {
+    reason: &'static str,
+}
+
+/// Attempts since the event before, and how many there were besides.
+#[derive(Debug, Serialize)]
+struct LiveAttempts {
+    attempts: Vec<LiveAttempt>,
+    more: u64,
+}
+
+/// An attempt, with the names of `GET /api/v1/push-logs`.
+#[derive(Debug, Serialize)]
+struct LiveAttempt {
+    created_at: IsoTime,
+    endpoint: String,
+    event_id: String,
+    event_type: String,
+    key: Option<String>,
+    events: usize,
+    retry_count: u32,
+    outcome: &'static str,
+    http_status: Option<u16>,
+    failure_class: Option<&'static str>,
+    duration_ms: f64,
+    replay: bool,
+}
+
+impl LiveAttempt {
+    fn of(seen: &SeenAttempt) -> Self {
+        Self {
+            created_at: IsoTime(seen.at),
+            endpoint: seen.endpoint.to_string(),
+            event_id: seen.event.to_string(),
+            event_type: seen.event_type.to_string(),
+            key: seen.row_key.clone(),
+            events: seen.events,
+            retry_count: seen.retry_count,
+            outcome: seen.outcome.as_str(),
+            http_status: seen.status,
+            failure_class: seen.class,
+            duration_ms: seen.duration_ms,
+            replay: seen.replay,
+        }
+    }
 }

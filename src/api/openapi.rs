@@ -1,108 +1,158 @@
 //! `GET /api/v1/openapi.json`: what the surface offers, for people and for generators of clients.
+//!
+//! It is put together of the tables of operations and of the types that their handlers take and give; none of it
+//! is written by hand.
+
+use std::sync::LazyLock;
 
 use axum::http::header;
 use axum::response::IntoResponse;
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
 
-const DOCUMENT: &str = include_str!("openapi.json");
+use crate::api::described::DescribedAnswer;
+use crate::api::described::OperationDescription;
+use crate::api::operation::RouteOperation;
+use crate::api::operations;
+use crate::api::problem::ProblemBody;
+use crate::api::problem::RefusalBody;
+use crate::api::schemas;
+use crate::api::schemas::SchemaSet;
+use crate::api::shared_refusal::SharedRefusal;
 
-pub(crate) async fn document() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT)
+/// Schemas that clients know by a name; the others stand where they are used.
+const NAMED: [&str; 22] = [
+    "Attempt",
+    "Backfill",
+    "BackfillOffer",
+    "DeadLetter",
+    "Endpoint",
+    "EndpointDocument",
+    "EndpointStatus",
+    "EndpointSummary",
+    "Named",
+    "Neighbour",
+    "Problem",
+    "Refusal",
+    "Replay",
+    "ReplayAnswer",
+    "Sample",
+    "Source",
+    "Stats",
+    "Status",
+    "TestReport",
+    "Webhook",
+    "WebhookReport",
+    "WholeDeadLetter",
+];
+
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| whole().to_string());
+
+/// The document as it is served.
+pub fn document_text() -> &'static str {
+    &DOCUMENT
+}
+
+/// The document.
+pub(crate) struct OpenApiDocument;
+
+impl IntoResponse for OpenApiDocument {
+    fn into_response(self) -> axum::response::Response {
+        ([(header::CONTENT_TYPE, "application/json")], document_text()).into_response()
+    }
+}
+
+impl DescribedAnswer for OpenApiDocument {
+    fn describe(description: &mut OperationDescription) {
+        let any = json!({ "type": "object", "additionalProperties": true });
+        description.answers_with(200, json!({ "application/json": { "schema": any } }));
+    }
+}
+
+async fn document() -> OpenApiDocument {
+    OpenApiDocument
+}
+
+/// Every operation that needs the token, this one among them.
+pub(crate) fn guarded() -> Vec<RouteOperation> {
+    let path = "/api/v1/openapi.json";
+    let own = RouteOperation::get(path, "This document", document).says(200, "The document");
+    operations::guarded().into_iter().chain([operations::guard(own)]).collect()
+}
+
+fn whole() -> Value {
+    let mut set = SchemaSet::new();
+    schemas::of::<ProblemBody>(&mut set);
+    schemas::of::<RefusalBody>(&mut set);
+    let mut paths = Map::new();
+    for (operation, is_open) in operations::open()
+        .into_iter()
+        .map(|operation| (operation, true))
+        .chain(guarded().into_iter().map(|operation| (operation, false)))
+    {
+        let RouteOperation { method, path, description, .. } = operation;
+        set.extend(description.schemas.clone());
+        let methods = paths.entry(path).or_insert_with(|| json!({}));
+        if let Value::Object(methods) = methods {
+            methods.insert(method.to_owned(), shown(description, is_open));
+        }
+    }
+    let shared = SharedRefusal::ALL.map(|refusal| (refusal.name().to_owned(), refusal.response()));
+    let mut paths = Value::Object(paths);
+    schemas::inline(&mut paths, &set, &NAMED);
+    let named = NAMED.iter().filter_map(|name| {
+        let mut schema = set.get(*name)?.clone();
+        schemas::inline(&mut schema, &set, &NAMED);
+        Some(((*name).to_owned(), schema))
+    });
+    let named: Map<String, Value> = named.collect();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "walhook",
+            "version": "1",
+            "description": "Endpoints, dead letters, push log and replay of a running walhook. Times are ISO 8601 \
+                            in UTC. Errors are application/problem+json.",
+        },
+        "security": [{ "token": [] }],
+        "paths": paths,
+        "components": {
+            "securitySchemes": { "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "Needed if [http] token is set; a browser that was at /login sends a cookie in its \
+                                place, and then X-Walhook: page with whatever changes something",
+            } },
+            "responses": shared.into_iter().collect::<Map<String, Value>>(),
+            "schemas": named,
+        },
+    })
+}
+
+/// An operation as the document has it.
+fn shown(description: OperationDescription, is_open: bool) -> Value {
+    let mut operation = Map::new();
+    let mut say = |name: &str, value: Value| operation.insert(name.to_owned(), value);
+    say("summary", description.summary.into());
+    if let Some(remark) = description.remark {
+        say("description", remark.into());
+    }
+    if is_open {
+        say("security", json!([]));
+    }
+    if !description.parameters.is_empty() {
+        say("parameters", description.parameters.into());
+    }
+    if let Some(body) = description.body {
+        say("requestBody", body);
+    }
+    let answers = description.answers.into_iter();
+    let answers: Map<String, Value> =
+        answers.map(|(status, answer)| (status.to_string(), answer)).collect();
+    say("responses", Value::Object(answers));
+    Value::Object(operation)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use serde_json::Value;
-    use serde_json::json;
-
-    use super::*;
-    use crate::api::routes;
-    use crate::config;
-    use crate::config::document;
-
-    fn document() -> Value {
-        serde_json::from_str(DOCUMENT).expect("the document is JSON")
-    }
-
-    fn operations(document: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
-        let paths = document["paths"].as_object().expect("paths");
-        paths.iter().flat_map(|(path, methods)| {
-            let methods = methods.as_object().expect("methods");
-            methods.iter().map(|(method, operation)| (method.as_str(), path.as_str(), operation))
-        })
-    }
-
-    #[test]
-    fn each_operation_is_described_and_nothing_else() {
-        let document = document();
-        let described: BTreeSet<_> =
-            operations(&document).map(|(method, path, _)| (method, path)).collect();
-        let there = routes::open().into_iter().chain(routes::guarded());
-        assert_eq!(described, there.map(|operation| (operation.method, operation.path)).collect());
-    }
-
-    #[test]
-    fn what_needs_the_token_says_so_and_each_part_of_a_path_is_described() {
-        let document = document();
-        let open: BTreeSet<_> = routes::open().iter().map(|operation| operation.path).collect();
-        for (method, path, operation) in operations(&document) {
-            let about = format!("{method} {path}");
-            let answers = operation["responses"].as_object().expect("answers");
-            assert_eq!(answers.contains_key("401"), !open.contains(path), "{about}");
-            assert_eq!(operation.get("security").is_some(), open.contains(path), "{about}");
-            for (status, answer) in
-                answers.iter().filter(|(status, _)| *status >= &"400".to_owned())
-            {
-                let shared = answer["$ref"].as_str().and_then(|place| place.strip_prefix('#'));
-                let answer = shared.and_then(|place| document.pointer(place)).unwrap_or(answer);
-                let schema = &answer["content"]["application/problem+json"]["schema"]["$ref"];
-                let schema = schema.as_str().unwrap_or_default();
-                assert!(
-                    schema.ends_with("Problem") || schema.ends_with("Refusal"),
-                    "{about}: {status}"
-                );
-            }
-            let named = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
-            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-            let described = parameters.iter().filter(|parameter| parameter["in"] == "path");
-            let described: Vec<_> = described.filter_map(|p| p["name"].as_str()).collect();
-            assert_eq!(named.collect::<Vec<_>>(), described, "{about}");
-        }
-    }
-
-    #[test]
-    fn each_key_of_an_endpoint_that_is_described_is_known() {
-        let document = document();
-        let schemas = &document["components"]["schemas"];
-        let keys = schemas["EndpointDocument"]["properties"].as_object().expect("keys");
-        let text = "[postgres]\nurl = \"postgres://u@h/d\"\n[endpoints]\n";
-        let settings = config::parse(text, "walhook.toml", &|_| None).expect("sound");
-        for key in keys.keys().map(String::as_str).chain(["nonsense"]) {
-            let mut endpoint = json!({ "name": "a", "url": "https://h/" });
-            endpoint[key] = json!("?");
-            let read = document::read(&endpoint, &settings.run_time.defaults, None);
-            let told = read.err().map(|problems| problems.to_string()).unwrap_or_default();
-            assert_eq!(told.contains("unknown key"), key == "nonsense", "{key}: {told}");
-        }
-    }
-
-    #[test]
-    fn each_reference_leads_somewhere() {
-        fn follow(whole: &Value, part: &Value) {
-            match part {
-                Value::Object(fields) => {
-                    if let Some(Value::String(target)) = fields.get("$ref") {
-                        let pointer = target.strip_prefix('#').expect("a place in this document");
-                        assert!(whole.pointer(pointer).is_some(), "{target}");
-                    }
-                    fields.values().for_each(|value| follow(whole, value));
-                }
-                Value::Array(items) => items.iter().for_each(|item| follow(whole, item)),
-                _ => {}
-            }
-        }
-        let document = document();
-        follow(&document, &document);
-    }
-}
+mod tests;

@@ -1,14 +1,26 @@
 //! `GET /api/v1/push-logs`: every attempt that was made, the newest first.
 
 use axum::Json;
-use axum::extract::RawQuery;
 use axum::extract::State;
+use serde::Deserialize;
+use serde::Serialize;
 use serde_json::Value;
-use serde_json::json;
+use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
 
-use crate::api::fields::RequestFields;
+use crate::api::field_kinds::AskedEvent;
+use crate::api::field_kinds::AskedTime;
+use crate::api::field_kinds::BoundedNumber;
+use crate::api::field_kinds::FieldWords;
+use crate::api::field_kinds::IsoTime;
+use crate::api::field_kinds::KnownWord;
+use crate::api::field_kinds::OneWord;
+use crate::api::field_kinds::words_schema;
 use crate::api::fields::bad;
+use crate::api::fields::either;
 use crate::api::problem::ProblemResponse;
+use crate::api::request_shape::QueryFields;
 use crate::api::surface::HttpSurface;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::FailureClass;
@@ -22,42 +34,130 @@ const PAGE: u32 = 50;
 /// With bodies of up to 1 MiB each, an answer is made in memory.
 const PAGE_MAX: u32 = 200;
 
-const KNOWN: [&str; 13] = [
-    "event_id",
-    "event_type",
-    "key",
-    "task_id",
-    "endpoint",
-    "webhook_id",
-    "status",
-    "class",
-    "outcome",
-    "from",
-    "before",
-    "limit",
-    "cursor",
-];
+const OUTCOMES: [AttemptOutcome; 3] =
+    [AttemptOutcome::Delivered, AttemptOutcome::Retry, AttemptOutcome::Dead];
+
+/// The outcomes of an attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OutcomeWords;
+
+impl FieldWords for OutcomeWords {
+    type Meaning = AttemptOutcome;
+
+    fn words() -> Vec<(&'static str, AttemptOutcome)> {
+        OUTCOMES.map(|outcome| (outcome.as_str(), outcome)).to_vec()
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FailureWords;
+
+impl FieldWords for FailureWords {
+    type Meaning = ();
+
+    fn words() -> Vec<(&'static str, ())> {
+        FailureClass::NAMES.map(|name| (name, ())).to_vec()
+    }
+}
+
+// Aliases: what derives schemas takes no parameters of a field's type.
+pub(crate) type FailureWord = KnownWord<FailureWords>;
+pub(crate) type OutcomeWord = OneWord<OutcomeWords>;
+pub(crate) type HttpStatus = BoundedNumber<100, 999>;
+type PageSize = BoundedNumber<1, PAGE_MAX>;
+
+/// Which attempts are meant, and how many of them.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct AttemptQuery {
+    /// Event id, evt_ and 40 hex digits
+    event_id: Option<AskedEvent>,
+    /// Event type
+    event_type: Option<String>,
+    /// Value that names the row: that of the first column of its primary key
+    key: Option<String>,
+    /// Same as key
+    task_id: Option<String>,
+    /// Name of an endpoint
+    endpoint: Option<String>,
+    /// Same as endpoint
+    webhook_id: Option<String>,
+    /// HTTP status
+    status: Option<HttpStatus>,
+    /// Failure class
+    class: Option<FailureWord>,
+    /// What the attempt meant for its delivery
+    outcome: Option<OutcomeWord>,
+    /// From this time on (ISO 8601 with an offset, or a day)
+    from: Option<AskedTime>,
+    /// Before this time
+    before: Option<AskedTime>,
+    /// 50 if it is left out
+    limit: Option<PageSize>,
+    /// next_cursor of the page before
+    cursor: Option<String>,
+}
+
+/// A page of attempts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AttemptPage {
+    push_logs: Vec<ShownAttempt>,
+    next_cursor: Option<String>,
+    /// How far back was looked in the time that a page may take; null: to the end, or the page is full. There may be more, also where the page is empty: go on with next_cursor
+    searched_from: Option<IsoTime>,
+}
+
+/// An attempt. The names are those of `idp-push`, beside walhook's own.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
+pub(crate) struct ShownAttempt {
+    /// Events of one request may share it
+    id: i64,
+    created_at: IsoTime,
+    task_id: Option<String>,
+    key: Option<String>,
+    webhook_id: String,
+    endpoint: String,
+    event_id: String,
+    event_type: String,
+    table: String,
+    retry_count: u32,
+    #[schema(schema_with = outcome_words)]
+    outcome: String,
+    http_status: Option<u16>,
+    failure_class: Option<String>,
+    error_message: Option<String>,
+    duration_ms: f64,
+    #[schema(value_type = Option<Object>, additional_properties)]
+    request_headers: Option<Value>,
+    request_body: Option<String>,
+    #[schema(value_type = Option<Object>, additional_properties)]
+    response_headers: Option<Value>,
+    response_body: Option<String>,
+    replay: bool,
+}
+
+pub(crate) fn outcome_words() -> RefOr<Schema> {
+    words_schema(OUTCOMES.map(AttemptOutcome::as_str))
+}
 
 pub(crate) async fn list(
     State(surface): State<HttpSurface>,
-    RawQuery(query): RawQuery,
-) -> Result<Json<Value>, ProblemResponse> {
-    let fields = RequestFields::of_query(query.as_deref(), &KNOWN)?;
-    let outcomes = [AttemptOutcome::Delivered, AttemptOutcome::Retry, AttemptOutcome::Dead];
-    let status = fields.number("status", &(100..=999))?;
+    QueryFields(query): QueryFields<AttemptQuery>,
+) -> Result<Json<AttemptPage>, ProblemResponse> {
     let filter = PushLogFilter {
-        event: fields.event("event_id")?,
-        event_type: fields.text("event_type")?,
-        row_key: fields.either("key", "task_id")?,
-        endpoint: fields.either("endpoint", "webhook_id")?,
-        status: status.and_then(|status| u16::try_from(status).ok()),
-        class: fields.known("class", &FailureClass::NAMES)?,
-        outcome: fields.one_of("outcome", &outcomes.map(|outcome| (outcome.as_str(), outcome)))?,
-        from: fields.time("from")?,
-        before: fields.time("before")?,
+        event: query.event_id.map(|event| event.0),
+        event_type: query.event_type,
+        row_key: either(("key", query.key), ("task_id", query.task_id))?,
+        endpoint: either(("endpoint", query.endpoint), ("webhook_id", query.webhook_id))?,
+        status: query.status.and_then(|status| u16::try_from(status.0).ok()),
+        class: query.class.map(|class| class.0),
+        outcome: query.outcome.map(|outcome| outcome.0),
+        from: query.from.map(|from| from.0),
+        before: query.before.map(|before| before.0),
     };
-    let limit = fields.number("limit", &(1..=PAGE_MAX))?.unwrap_or(PAGE);
-    let below = fields.text("cursor")?.map(|text| cursor(&text)).transpose()?;
+    let limit = query.limit.map_or(PAGE, |limit| limit.0);
+    let below = query.cursor.map(|text| cursor(&text)).transpose()?;
     let mut session = surface.queries.session().await?;
     let slot = surface.queries.slot();
     let now = surface.clock.now();
@@ -68,9 +168,11 @@ pub(crate) async fn list(
     let next = found.next.map(|PushLogCursor { created_at, id, place }| {
         format!("{}-{id}-{place}", created_at.micros())
     });
-    let shown: Vec<Value> = found.entries.iter().map(shown).collect();
-    let searched_from = found.searched_from.map(Timestamp::iso_millis);
-    Ok(Json(json!({ "push_logs": shown, "next_cursor": next, "searched_from": searched_from })))
+    Ok(Json(AttemptPage {
+        push_logs: found.entries.into_iter().map(ShownAttempt::of).collect(),
+        next_cursor: next,
+        searched_from: found.searched_from.map(IsoTime),
+    }))
 }
 
 /// A cursor as [`list`] gives it: microseconds, the number of the attempt, and the event's in it.
@@ -85,28 +187,29 @@ fn cursor(text: &str) -> Result<PushLogCursor, ProblemResponse> {
         .ok_or_else(|| bad(format!("{text:?} is no cursor: give next_cursor of the page before")))
 }
 
-/// The names are those of contract 3, beside walhook's own.
-pub(crate) fn shown(entry: &PushLogEntry) -> Value {
-    json!({
-        "id": entry.id,
-        "created_at": entry.created_at.iso_millis(),
-        "task_id": entry.row_key,
-        "key": entry.row_key,
-        "webhook_id": entry.endpoint,
-        "endpoint": entry.endpoint,
-        "event_id": entry.event.to_string(),
-        "event_type": entry.event_type,
-        "table": entry.table.to_string(),
-        "retry_count": entry.retry_count,
-        "outcome": entry.outcome,
-        "http_status": entry.status,
-        "failure_class": entry.failure_class,
-        "error_message": entry.error_message,
-        "duration_ms": entry.duration_ms,
-        "request_headers": entry.request_headers,
-        "request_body": entry.request_body,
-        "response_headers": entry.response_headers,
-        "response_body": entry.response_body,
-        "replay": entry.replay,
-    })
+impl ShownAttempt {
+    pub(crate) fn of(entry: PushLogEntry) -> Self {
+        Self {
+            id: entry.id,
+            created_at: IsoTime(entry.created_at),
+            task_id: entry.row_key.clone(),
+            key: entry.row_key,
+            webhook_id: entry.endpoint.clone(),
+            endpoint: entry.endpoint,
+            event_id: entry.event.to_string(),
+            event_type: entry.event_type,
+            table: entry.table.to_string(),
+            retry_count: entry.retry_count,
+            outcome: entry.outcome,
+            http_status: entry.status,
+            failure_class: entry.failure_class,
+            error_message: entry.error_message,
+            duration_ms: entry.duration_ms,
+            request_headers: entry.request_headers,
+            request_body: entry.request_body,
+            response_headers: entry.response_headers,
+            response_body: entry.response_body,
+            replay: entry.replay,
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What a request brings: a part of its path, and its body, each refused in words.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -18,8 +19,13 @@ use serde_json::Value;
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::api::described::DescribedInput;
+use crate::api::described::OperationDescription;
+use crate::api::document_shape::DocumentShape;
 use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;
+use crate::api::schemas;
+use crate::api::shared_refusal::SharedRefusal;
 use crate::api::surface::HttpSurface;
 use crate::flow::unique_json;
 
@@ -41,10 +47,25 @@ pub(crate) async fn refuse_query(request: Request, next: Next) -> Response {
     }
 }
 
-/// The part of the path that names something.
-pub(crate) struct NamedParts(pub(crate) String);
+/// A part of a path, as the document shows it.
+pub(crate) trait PathPart {
+    const NAME: &'static str;
+    /// Its kind in JSON Schema.
+    const KIND: &'static str;
+    const MEANING: &'static str;
+}
 
-impl FromRequestParts<HttpSurface> for NamedParts {
+/// The part of the path that names something.
+pub(crate) struct NamedParts<P>(pub(crate) String, pub(crate) PhantomData<P>);
+
+impl<P> NamedParts<P> {
+    /// One that another path has.
+    pub(crate) fn of(text: String) -> Self {
+        Self(text, PhantomData)
+    }
+}
+
+impl<P: PathPart> FromRequestParts<HttpSurface> for NamedParts<P> {
     type Rejection = ProblemResponse;
 
     async fn from_request_parts(
@@ -52,9 +73,19 @@ impl FromRequestParts<HttpSurface> for NamedParts {
         surface: &HttpSurface,
     ) -> Result<Self, ProblemResponse> {
         match Path::from_request_parts(parts, surface).await {
-            Ok(Path(name)) => Ok(Self(name)),
+            Ok(Path(name)) => Ok(Self::of(name)),
             Err(_) => Err(bad("the path is not UTF-8: write it in percent encoding")),
         }
+    }
+}
+
+impl<P: PathPart> DescribedInput for NamedParts<P> {
+    fn describe(description: &mut OperationDescription) {
+        description.parameters.push(json!({
+            "name": P::NAME, "in": "path", "required": true, "description": P::MEANING,
+            "schema": { "type": P::KIND },
+        }));
+        description.refuses(SharedRefusal::WrongQuestion);
     }
 }
 
@@ -84,10 +115,11 @@ impl FromRequest<HttpSurface> for SentBody {
     }
 }
 
-/// A body of JSON; nothing at all is an empty object.
-pub(crate) struct JsonDocument(pub(crate) Value);
+/// A body of JSON that is read by somebody else, such as the reader of the configuration; nothing at all is an
+/// empty object.
+pub(crate) struct JsonDocument<T>(pub(crate) Value, pub(crate) PhantomData<T>);
 
-impl FromRequest<HttpSurface> for JsonDocument {
+impl<T: DocumentShape> FromRequest<HttpSurface> for JsonDocument<T> {
     type Rejection = ProblemResponse;
 
     async fn from_request(
@@ -97,14 +129,23 @@ impl FromRequest<HttpSurface> for JsonDocument {
         let is_json = is_json(request.headers());
         let SentBody(body) = SentBody::from_request(request, surface).await?;
         if body.is_empty() {
-            return Ok(Self(json!({})));
+            return Ok(Self(json!({}), PhantomData));
         }
         if !is_json {
             let detail = "the body must be JSON: send Content-Type: application/json";
             return Err(ProblemResponse::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
         let read = unique_json::parse(&body);
-        read.map(Self).map_err(|error| bad(format!("the body {error}")))
+        let read = read.map_err(|error| bad(format!("the body {error}")))?;
+        Ok(Self(read, PhantomData))
+    }
+}
+
+impl<T: DocumentShape> DescribedInput for JsonDocument<T> {
+    fn describe(description: &mut OperationDescription) {
+        let schema = schemas::of::<T::Schema>(&mut description.schemas);
+        description.takes(T::KINDS, &schema, T::IS_NEEDED);
+        description.refuses(SharedRefusal::NotJson);
     }
 }
 

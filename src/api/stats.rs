@@ -1,12 +1,12 @@
-//! `GET /api/v1/webhook/stats`, contract 1.
+//! `GET /api/v1/webhook/stats`, as `ocr-wallet` reads it.
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::Value;
-use serde_json::json;
 
+use crate::api::endpoint_answers::SuccessAnswer;
 use crate::api::surface::HttpSurface;
+use crate::ledger::stats::StatsView;
 
-pub(crate) async fn stats(State(surface): State<HttpSurface>) -> Json<Value> {
-    Json(json!({ "success": true, "data": surface.stats.view() }))
+pub(crate) async fn stats(State(surface): State<HttpSurface>) -> Json<SuccessAnswer<StatsView>> {
+    Json(SuccessAnswer::of(surface.stats.view()))
 }

@@ -3,29 +3,42 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::RawQuery;
+use axum::extract::FromRequestParts;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header;
+use axum::http::request::Parts;
 use axum::response::IntoResponse;
-use axum::response::Response;
-use serde_json::Value;
+use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
+use crate::api::answers::TextAnswer;
+use crate::api::answers::TextKinds;
 use crate::api::condition::ConditionNumbers;
 use crate::api::condition::HealthCondition;
+use crate::api::described::DescribedInput;
+use crate::api::described::OperationDescription;
 use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;
+use crate::api::shared_refusal::SharedRefusal;
+use crate::api::status_report::EndpointStatus;
+use crate::api::status_report::NamedError;
+use crate::api::status_report::ShownCount;
+use crate::api::status_report::ShownObstacle;
+use crate::api::status_report::ShownProblem;
+use crate::api::status_report::StateReport;
+use crate::api::status_report::StatusReport;
+use crate::api::status_report::WriteBackReport;
 use crate::api::surface::EndpointView;
 use crate::api::surface::HttpSurface;
-use crate::flow::time::Timestamp;
 use crate::store::overview;
 use crate::store::overview::LetterCounts;
 use crate::store::overview::WaitingCounts;
 use crate::telemetry::metrics::CONTENT_TYPE;
-use crate::telemetry::samples::EndpointHour;
+use crate::telemetry::obstacles::NamedObstacle;
 
 /// The status comes also while the state does not answer.
 const STATE_TIME: Duration = Duration::from_secs(2);
@@ -36,9 +49,65 @@ const ASKED_MAX: usize = 200;
 const WRITE_BACK_FIX: &str = "`walhook check` and the log say what is in the way; how to see these rows and \
                               to give one up: docs/troubleshooting.md, \"Rows are not told\"";
 
+/// That the process lives.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LifeSign {
+    status: &'static str,
+    version: &'static str,
+}
+
+/// That changes flow, or that this one stands by.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ReadySign {
+    status: &'static str,
+    /// Rows of [endpoints_from] that are no endpoints; left out if there are none
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    endpoints_refused: Vec<String>,
+}
+
+/// What more is to count as ready.
+pub(crate) struct ReadyWish {
+    standby_will_do: bool,
+}
+
+impl FromRequestParts<HttpSurface> for ReadyWish {
+    type Rejection = ProblemResponse;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _surface: &HttpSurface,
+    ) -> Result<Self, ProblemResponse> {
+        match parts.uri.query() {
+            None | Some("") => Ok(Self { standby_will_do: false }),
+            Some("standby=ok") => Ok(Self { standby_will_do: true }),
+            Some(_) => Err(bad("/ready takes no parameter but standby=ok")),
+        }
+    }
+}
+
+impl DescribedInput for ReadyWish {
+    fn describe(description: &mut OperationDescription) {
+        let meaning = "`ok`: 200 with status `standby` also while this one stands by for the one that has the \
+                       slot; for rolling updates";
+        description.is_asked = true;
+        description.parameters.push(json!({
+            "name": "standby", "in": "query", "description": meaning,
+            "schema": { "type": "string", "enum": ["ok"] },
+        }));
+        description.refuses(SharedRefusal::WrongQuestion);
+    }
+}
+
+/// Prometheus' text form.
+pub(crate) struct MetricsText;
+
+impl TextKinds for MetricsText {
+    const KINDS: &'static [&'static str] = &["text/plain"];
+}
+
 /// The process lives.
-pub(crate) async fn health() -> Json<Value> {
-    Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
+pub(crate) async fn health() -> Json<LifeSign> {
+    Json(LifeSign { status: "ok", version: env!("CARGO_PKG_VERSION") })
 }
 
 /// Changes flow; with `?standby=ok` also: this one stands by for the one that has them flow. For whoever
@@ -46,38 +115,29 @@ pub(crate) async fn health() -> Json<Value> {
 /// one that has the slot is gone.
 pub(crate) async fn ready(
     State(surface): State<HttpSurface>,
-    RawQuery(query): RawQuery,
-) -> Response {
-    let standby_will_do = match query.as_deref() {
-        None | Some("") => false,
-        Some("standby=ok") => true,
-        Some(_) => return bad("/ready takes no parameter but standby=ok").into_response(),
-    };
-    if standby_will_do && surface.source.is_standby() {
-        return Json(json!({ "status": "standby" })).into_response();
+    wish: ReadyWish,
+) -> Result<Json<ReadySign>, ProblemResponse> {
+    if wish.standby_will_do && surface.source.is_standby() {
+        return Ok(Json(ReadySign { status: "standby", endpoints_refused: Vec::new() }));
     }
     let in_the_way = surface.in_the_way();
-    if in_the_way.is_empty() {
-        let mut answer = json!({ "status": "ready" });
-        // The others are served; whoever watches this is to hear of these all the same.
-        let refused = surface.refused.list().into_iter().map(|(name, _)| Value::from(name));
-        let refused: Vec<Value> = refused.collect();
-        if let (false, Value::Object(members)) = (refused.is_empty(), &mut answer) {
-            members.insert("endpoints_refused".to_owned(), refused.into());
-        }
-        return Json(answer).into_response();
+    if !in_the_way.is_empty() {
+        return Err(ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, in_the_way.join("; ")));
     }
-    ProblemResponse::new(StatusCode::SERVICE_UNAVAILABLE, in_the_way.join("; ")).into_response()
+    // The others are served; whoever watches this is to hear of these all the same.
+    let refused = surface.refused.list().into_iter().map(|(name, _)| name);
+    Ok(Json(ReadySign { status: "ready", endpoints_refused: refused.collect() }))
 }
 
 /// All metrics, as Prometheus reads them.
-pub(crate) async fn metrics(State(surface): State<HttpSurface>) -> impl IntoResponse {
+pub(crate) async fn metrics(State(surface): State<HttpSurface>) -> TextAnswer<MetricsText> {
     (surface.refresh)();
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], surface.metrics.render())
+    let kind = [(header::CONTENT_TYPE, CONTENT_TYPE)];
+    TextAnswer::new((kind, surface.metrics.render()).into_response())
 }
 
 /// All that an operator asks first: what is not well, since when, why, and what to do.
-pub(crate) async fn status(State(surface): State<HttpSurface>) -> Json<Value> {
+pub(crate) async fn status(State(surface): State<HttpSurface>) -> Json<StatusReport> {
     (surface.refresh)();
     let conditions = conditions(&surface);
     let behind: Vec<&str> = conditions
@@ -95,9 +155,9 @@ pub(crate) async fn status(State(surface): State<HttpSurface>) -> Json<Value> {
     let endpoints = conditions.iter().map(|(view, numbers, condition)| {
         let found = waiting.iter().find(|waiting| waiting.endpoint == view.name);
         let hour = hours.get(&view.name).copied().unwrap_or_default();
-        endpoint(&surface, view, (*numbers, hour), condition, found)
+        EndpointStatus::of(&surface, view, (*numbers, hour), condition, found)
     });
-    let endpoints: Vec<Value> = endpoints.collect();
+    let endpoints = endpoints.collect();
     let refused = surface.refused.list();
     let write_backs = surface.write_backs.view();
     let source = surface.source.view();
@@ -105,38 +165,42 @@ pub(crate) async fn status(State(surface): State<HttpSurface>) -> Json<Value> {
     let obstacles = surface.obstacles.list();
     let missing = surface.missing.list();
     let mut problems = problems(&surface, &conditions, &waiting, &refused, unread);
-    problems.extend(obstacles.iter().map(
-        |(what, error)| json!({ "about": what.name(), "what": error, "do": "see `walhook check`" }),
-    ));
+    problems.extend(
+        obstacles.iter().map(|(what, error)| {
+            ShownProblem::of(what.name(), error.clone(), "see `walhook check`")
+        }),
+    );
     problems.extend(missing.iter().map(|(name, error)| {
-        json!({ "about": format!("endpoint {name}"), "what": error, "do": "correct it" })
+        ShownProblem::of(&format!("endpoint {name}"), error.clone(), "correct it")
     }));
-    let letter = |group: &LetterCounts| json!({ "endpoint": &*group.endpoint, "class": group.class, "letters": group.letters });
-    let named = |list: &[(String, String)]| -> Vec<Value> {
-        list.iter().map(|(name, error)| json!({ "name": name, "error": error })).collect()
+    let letter = |group: LetterCounts| ShownCount {
+        endpoint: group.endpoint.to_string(),
+        class: group.class,
+        letters: group.letters,
     };
-    let obstacles: Vec<Value> = obstacles
-        .iter()
-        .map(|(what, error)| json!({ "what": what.name(), "error": error }))
-        .collect();
-    Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "healthy": problems.is_empty(),
-        "problems": problems,
-        "clock_ahead_seconds": surface.clock.ahead_seconds(),
-        "source": source,
-        "state": { "writable": state.is_none(), "reason": state },
-        "obstacles": obstacles,
-        "endpoints": endpoints,
-        "endpoints_refused": named(&refused),
-        "endpoints_missing": named(&missing),
-        "dead_letters": letters.iter().map(letter).collect::<Vec<Value>>(),
-        "write_backs": {
-            "failing": write_backs.failing,
-            "error": write_backs.error,
-            "unchanged": write_backs.unchanged,
+    let named = |list: Vec<(String, String)>| {
+        list.into_iter().map(|(name, error)| NamedError { name, error }).collect()
+    };
+    let obstacle =
+        |(what, error): (NamedObstacle, String)| ShownObstacle { what: what.name(), error };
+    Json(StatusReport {
+        version: env!("CARGO_PKG_VERSION"),
+        healthy: problems.is_empty(),
+        problems,
+        clock_ahead_seconds: surface.clock.ahead_seconds(),
+        source: source.into(),
+        state: StateReport { writable: state.is_none(), reason: state },
+        obstacles: obstacles.into_iter().map(obstacle).collect(),
+        endpoints,
+        endpoints_refused: named(refused),
+        endpoints_missing: named(missing),
+        dead_letters: letters.into_iter().map(letter).collect(),
+        write_backs: WriteBackReport {
+            failing: write_backs.failing,
+            error: write_backs.error,
+            unchanged: write_backs.unchanged,
         },
-    }))
+    })
 }
 
 /// Each endpoint, and how it does.
@@ -164,10 +228,10 @@ fn problems(
     waiting: &[WaitingCounts],
     refused: &[(String, String)],
     unread: Option<String>,
-) -> Vec<Value> {
+) -> Vec<ShownProblem> {
     let mut problems = Vec::new();
     let mut problem = |about: &str, what: String, fix: &str| {
-        problems.push(json!({ "about": about, "what": what, "do": fix }));
+        problems.push(ShownProblem::of(about, what, fix));
     };
     let source = surface.source.view();
     let ready = surface.source.readiness(Instant::now());
@@ -200,34 +264,6 @@ fn problems(
         problem("write-backs", format!("rows cannot be written back: {why}"), WRITE_BACK_FIX);
     }
     problems
-}
-
-fn endpoint(
-    surface: &HttpSurface,
-    view: &EndpointView,
-    (numbers, hour): (ConditionNumbers, EndpointHour),
-    condition: &HealthCondition,
-    waiting: Option<&WaitingCounts>,
-) -> Value {
-    let time = |at: Option<Timestamp>| at.map(Timestamp::iso_millis);
-    json!({
-        "name": &*view.name,
-        "url": view.url,
-        "state": view.state,
-        "condition": condition.words,
-        "source": view.source,
-        "paused_since": view.paused.as_ref().map(|(since, _)| since.iso_millis()),
-        "queued": numbers.queued,
-        "backlog": numbers.backlog,
-        "dead_letters": surface.metrics.endpoint(&view.name).dead_letters.get(),
-        "breaker": if numbers.breaker_open { "open" } else { "closed" },
-        "since": time(waiting.and_then(|waiting| waiting.since)),
-        "oldest": time(waiting.and_then(|waiting| waiting.oldest)),
-        "next_attempt": time(waiting.and_then(|waiting| waiting.next_attempt)),
-        "success_last_hour": hour.success,
-        "p99_seconds": hour.p99,
-        "last_failure": waiting.and_then(|waiting| waiting.failure.clone()),
-    })
 }
 
 /// What waits for these endpoints, and what was given up.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::flow::time::Timestamp;
 use crate::store::push_totals::PushTotals;
@@ -26,15 +27,17 @@ pub(crate) struct PushStats {
     last_commit_micros: AtomicI64,
 }
 
-/// The counters at one moment, with the field names of contract 1.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+/// The counters at one moment, with the field names of `ocr-wallet`.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, ToSchema)]
+#[schema(as = Stats)]
 pub(crate) struct StatsView {
     pub total_pushed: u64,
     pub success_count: u64,
+    /// Given up, or expired while the endpoint was down
     pub failure_count: u64,
-    /// Unix seconds.
+    /// Unix seconds
     pub last_push_time: Option<i64>,
-    /// Mean response time of successful pushes.
+    /// Mean response time of successful pushes
     pub average_delay_ms: u64,
 }
 

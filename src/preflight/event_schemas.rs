@@ -6,9 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Map;
 use serde_json::Value;
-use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
@@ -39,22 +37,6 @@ pub(crate) struct CataloguedEvent {
     pub(crate) schema: Option<Value>,
     /// Bodies in shapes of their own, by endpoint.
     pub(crate) own: Vec<(Arc<str>, Value)>,
-}
-
-impl CataloguedEvent {
-    /// As the API and `walhook schema` show it.
-    pub(crate) fn json(&self) -> Value {
-        let own = self.own.iter();
-        let own: Map<String, Value> =
-            own.map(|(name, schema)| (name.to_string(), schema.clone())).collect();
-        json!({
-            "type": &*self.event_type,
-            "table": self.table.to_string(),
-            "on": self.on,
-            "schema": self.schema,
-            "own_schemas": own,
-        })
-    }
 }
 
 /// The catalogue of a configuration, for whoever has no connection yet.
@@ -98,24 +80,12 @@ pub(crate) async fn catalogue(
         CataloguedEvent {
             event_type: Arc::clone(&rule.event_type),
             table: rule.table.clone(),
-            on: operations(rule),
+            on: rule.on.names(),
             schema: of(&rule.payload),
             own: own.collect(),
         }
     });
     Ok(events.collect())
-}
-
-fn operations(rule: &EventRule) -> Vec<&'static str> {
-    let all = [
-        ("insert", rule.on.insert),
-        ("update", rule.on.update),
-        ("delete", rule.on.delete),
-        ("truncate", rule.on.truncate),
-        ("read", rule.on.read),
-        ("schema", rule.on.schema),
-    ];
-    all.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name).collect()
 }
 
 /// Says so in the log when a table was altered so that bodies have another schema. Looks until `stop`;

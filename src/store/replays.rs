@@ -60,7 +60,7 @@ pub(crate) enum ReplayState {
 }
 
 impl ReplayState {
-    const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Done, Self::Cancelled];
+    pub(crate) const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Done, Self::Cancelled];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {

@@ -15,6 +15,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::flow::time::Timestamp;
 
@@ -72,15 +73,16 @@ impl BookSums {
 }
 
 /// One point of a chart: what happened since the one before, and what there is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Sample)]
 pub(crate) struct MetricSample {
-    /// Milliseconds of Unix time.
+    /// Milliseconds of Unix time
     pub at: i64,
-    /// A second.
+    /// A second, as those below
     pub captured_rate: f64,
     pub delivered_rate: f64,
     pub failed_rate: f64,
-    /// Seconds from commit to delivery; `None` where nothing was delivered.
+    /// Seconds from commit to delivery; null where nothing was delivered
     pub p50: Option<f64>,
     pub p99: Option<f64>,
     pub waiting_memory: i64,

@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use walhook::testing::api::openapi::document_text;
 
 use crate::support::postgres::Database;
 use crate::support::service::AMPLE;
@@ -100,9 +101,7 @@ async fn without_a_token_nothing_is_answered_by_a_name_that_a_page_can_have() {
 
 /// The calls of the document, with something in the place of what a path names.
 fn calls() -> Vec<(String, String, bool)> {
-    let text =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/openapi.json"));
-    let document: serde_json::Value = serde_json::from_str(&text.unwrap()).unwrap();
+    let document: serde_json::Value = serde_json::from_str(document_text()).unwrap();
     let mut calls = Vec::new();
     for (path, methods) in document.get("paths").unwrap().as_object().unwrap() {
         let path: Vec<&str> =

@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use walhook::testing::api::openapi::document_text;
 
 use crate::support::postgres::Database;
 use crate::support::postgres::wait_for_text;
@@ -34,8 +35,6 @@ const TOKEN: &str = "a-token-that-is-long-enough";
 
 /// 32 bytes in base64.
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-
-const DOCUMENT: &str = include_str!("../../src/api/openapi.json");
 
 struct Checker {
     document: Value,
@@ -175,7 +174,7 @@ async fn checker() -> (Database, [Receiver; 2], Checker) {
     wait_for_text(&sql, "SELECT count(*) FROM walhook.dead_letters", "3").await;
     let logged = "SELECT count(*) FROM walhook.push_log WHERE outcome = 'delivered'";
     wait_for_text(&sql, logged, "3").await;
-    let document = serde_json::from_str(DOCUMENT).unwrap();
+    let document = serde_json::from_str(document_text()).unwrap();
     let checker = Checker { document, service, well: BTreeSet::new(), differences: Vec::new() };
     (database, [good, bad], checker)
 }

@@ -67,6 +67,21 @@ pub struct Operations {
     pub schema: bool,
 }
 
+impl Operations {
+    /// Their names, in the order in which the configuration lists them.
+    pub(crate) fn names(self) -> Vec<&'static str> {
+        let all = [
+            ("insert", self.insert),
+            ("update", self.update),
+            ("delete", self.delete),
+            ("truncate", self.truncate),
+            ("read", self.read),
+            ("schema", self.schema),
+        ];
+        all.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name).collect()
+    }
+}
+
 impl EventRule {
     /// Columns that the table must have, whatever else it has.
     pub fn columns(&self) -> BTreeSet<String> {

@@ -7,20 +7,28 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde_json::Map;
 use serde_json::Value as Json;
-use serde_json::json;
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
 
+use crate::api::admin_answer::AdminAnswer;
+use crate::api::endpoint_answers::EventTypeList;
+use crate::api::endpoint_answers::FindingList;
+use crate::api::endpoint_answers::ShownEventType;
+use crate::api::endpoint_answers::ShownFinding;
+use crate::api::endpoint_answers::TrialFault;
+use crate::api::endpoint_answers::TrialReport;
+use crate::api::endpoint_answers::TriedEvent;
+use crate::api::endpoint_answers::TriedRequest;
 use crate::api::endpoint_calls::AdminOutcome;
 use crate::api::endpoint_calls::AdminRefusal;
 use crate::api::endpoint_calls::RowTrial;
 use crate::api::endpoint_calls::TestWish;
+use crate::api::field_kinds::FreeObject;
 use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::delivery::preview::RequestPreview;
 use crate::endpoints::admin::EndpointAdmin;
-use crate::endpoints::admin::ok;
 use crate::endpoints::admin::probe;
 use crate::endpoints::admin::unknown;
 use crate::endpoints::registry::RegistryHandle;
@@ -85,9 +93,8 @@ impl EndpointAdmin {
                 }
             };
             let is_other = |finding: &&CheckFinding| !is_own_use(finding);
-            let findings: Vec<Json> =
-                report.findings.iter().filter(is_other).map(shown_finding).collect();
-            Ok(ok(json!({ "findings": findings })))
+            let findings = report.findings.iter().filter(is_other).map(shown_finding).collect();
+            Ok(AdminAnswer::Findings(FindingList { findings }))
         })
     }
 
@@ -97,8 +104,8 @@ impl EndpointAdmin {
         Box::pin(async move {
             let read = Box::pin(event_schemas::read(&settings, &endpoints)).await;
             let read = read.map_err(away)?;
-            let types: Vec<Json> = read.iter().map(CataloguedEvent::json).collect();
-            Ok(ok(json!({ "event_types": types })))
+            let event_types = read.into_iter().map(shown_event).collect();
+            Ok(AdminAnswer::EventTypes(EventTypeList { event_types }))
         })
     }
 
@@ -142,7 +149,7 @@ impl EndpointAdmin {
                 return Err(AdminRefusal::new(422, format!("{what} can be had to make it of")));
             };
             let sample = (example.sample.body, example.sample.headers, example.sample.values);
-            Ok(ok(probe::send_of(client, example.event, sample, now).await))
+            Ok(AdminAnswer::Test(probe::send_of(client, example.event, sample, now).await))
         })
     }
 
@@ -156,7 +163,7 @@ impl EndpointAdmin {
         let (endpoints, now) = (enabled(orders), self.now());
         Box::pin(async move {
             let tried = Box::pin(try_on_server(&settings, &endpoints, &trial, now)).await;
-            tried.map(ok)
+            tried.map(AdminAnswer::Trial)
         })
     }
 }
@@ -180,13 +187,23 @@ fn is_own_use(finding: &CheckFinding) -> bool {
     )
 }
 
-fn shown_finding(finding: &CheckFinding) -> Json {
+fn shown_finding(finding: &CheckFinding) -> ShownFinding {
     let level = match finding.level {
         FindingLevel::Ok => "ok",
         FindingLevel::Warning => "warning",
         FindingLevel::Problem => "problem",
     };
-    json!({ "level": level, "what": finding.what, "fix": finding.fix })
+    ShownFinding { level, what: finding.what.clone(), fix: finding.fix.clone() }
+}
+
+fn shown_event(event: CataloguedEvent) -> ShownEventType {
+    ShownEventType {
+        event_type: event.event_type.to_string(),
+        table: event.table.to_string(),
+        on: event.on,
+        schema: event.schema,
+        own_schemas: event.own.into_iter().map(|(name, own)| (name.to_string(), own)).collect(),
+    }
 }
 
 /// The table that a trial is about.
@@ -210,22 +227,24 @@ async fn try_on_server(
     endpoints: &[Endpoint],
     trial: &RowTrial,
     now: Timestamp,
-) -> Result<Json, AdminRefusal> {
+) -> Result<TrialReport, AdminRefusal> {
     let table = table(settings, trial)?;
     let session = store::connect_within(&settings.postgres.server, store::ANSWER_SOON);
     let session = session.await.map_err(away)?;
     let client = &session.client;
     let given = |row: &Json| row.to_string();
     let (relation, rows) = match (&trial.row, &trial.key) {
-        (Some(row), _) => rows_of(client, &table, SampleSource::Json(&given(row))).await?,
+        (Some(FreeObject(row)), _) => {
+            rows_of(client, &table, SampleSource::Json(&given(row))).await?
+        }
         (None, Some(key)) => rows_of(client, &table, SampleSource::Key(key)).await?,
         (None, None) => rows_of(client, &table, SampleSource::First(ROWS_MAX)).await?,
     };
-    if let Some(row) = &trial.row {
+    if let Some(FreeObject(row)) = &trial.row {
         refuse_strangers(row, &relation)?;
     }
     let old = match &trial.old {
-        Some(old) => {
+        Some(FreeObject(old)) => {
             refuse_strangers(old, &relation)?;
             rows_of(client, &table, SampleSource::Json(&given(old))).await?.1.into_iter().next()
         }
@@ -238,17 +257,17 @@ async fn try_on_server(
             results.extend(tried(settings, endpoints, &change, name, now));
         }
         let faults = faults(settings, endpoints, &relation, row, now);
-        if let (false, Some(Json::Object(first))) = (faults.is_empty(), results.first_mut()) {
-            first.insert(String::from("faults"), Json::Array(faults));
+        if let Some(first) = results.first_mut() {
+            first.faults = faults;
         }
     }
-    Ok(json!({
-        "table": table.to_string(),
-        "key": relation.key.iter().filter_map(|place| relation.columns.get(*place))
-            .map(|column| &column.name).collect::<Vec<_>>(),
-        "rows": rows.iter().map(|row| shown_row(&relation, row)).collect::<Vec<Json>>(),
-        "results": results,
-    }))
+    let key = relation.key.iter().filter_map(|place| relation.columns.get(*place));
+    Ok(TrialReport {
+        table: table.to_string(),
+        key: key.map(|column| column.name.clone()).collect(),
+        rows: rows.iter().map(|row| shown_row(&relation, row)).collect(),
+        results,
+    })
 }
 
 async fn rows_of(
@@ -317,34 +336,39 @@ fn tried(
     settings: &Settings,
     endpoints: &[Endpoint],
     change: &CommittedChange,
-    op: &str,
+    op: &'static str,
     now: Timestamp,
-) -> Vec<Json> {
+) -> Vec<TriedEvent> {
     let tried = trial::try_change(0, &settings.events, endpoints, change, now);
     let shown = |TriedRule { rule, verdict, takers }: TriedRule| {
         let rule = settings.events.get(rule.0)?;
         let requests = takers.iter().take(TAKERS_MAX).filter_map(|(taker, event)| {
             let endpoint = endpoints.get(taker.0)?;
-            let name = &*endpoint.name;
+            let name = endpoint.name.to_string();
+            let failed = |error: String| TriedRequest {
+                endpoint: endpoint.name.to_string(),
+                error: Some(error),
+                ..TriedRequest::default()
+            };
             let request = match RequestPreview::new(endpoint) {
                 Ok(preview) => preview.of(Arc::clone(event), now),
-                Err(error) => return Some(json!({ "endpoint": name, "error": error.to_string() })),
+                Err(error) => return Some(failed(error.to_string())),
             };
             if let Some(failure) = request.failure {
-                return Some(json!({ "endpoint": name, "error": failure.detail }));
+                return Some(failed(failure.detail));
             }
-            let headers: Map<String, Json> = request.headers.by_name();
-            let body = String::from_utf8_lossy(&request.body);
-            Some(json!({ "endpoint": name, "headers": headers, "body": body }))
+            let headers = Some(request.headers.by_name());
+            let body = Some(String::from_utf8_lossy(&request.body).into_owned());
+            Some(TriedRequest { endpoint: name, headers, body, error: None })
         });
-        let requests: Vec<Json> = requests.collect();
-        Some(json!({
-            "op": op,
-            "event_type": &*rule.event_type,
-            "verdict": verdict,
-            "endpoints": requests,
-            "more": takers.len().saturating_sub(TAKERS_MAX),
-        }))
+        Some(TriedEvent {
+            op,
+            event_type: rule.event_type.to_string(),
+            verdict,
+            endpoints: requests.collect(),
+            more: takers.len().saturating_sub(TAKERS_MAX),
+            faults: Vec::new(),
+        })
     };
     tried.into_iter().filter_map(shown).collect()
 }
@@ -356,7 +380,7 @@ fn faults(
     relation: &Arc<Relation>,
     row: &RowTuple,
     now: Timestamp,
-) -> Vec<Json> {
+) -> Vec<TrialFault> {
     let rules = settings.events.iter().filter(|rule| rule.table == relation.table);
     let mut told = HashSet::new();
     let mut found = Vec::new();
@@ -364,12 +388,12 @@ fn faults(
         let trial = dry_run::dry_run(rule, endpoints, relation, std::slice::from_ref(row), now);
         for failure in trial.failures {
             if told.insert((failure.place.clone(), Arc::clone(&failure.expression))) {
-                found.push(json!({
-                    "event_type": &*rule.event_type,
-                    "place": failure.place,
-                    "expression": &*failure.expression,
-                    "what": failure.what,
-                }));
+                found.push(TrialFault {
+                    event_type: rule.event_type.to_string(),
+                    place: failure.place.to_string(),
+                    expression: failure.expression.to_string(),
+                    what: failure.what.to_owned(),
+                });
             }
         }
     }
@@ -377,7 +401,7 @@ fn faults(
 }
 
 /// The row's values as texts, long ones cut.
-fn shown_row(relation: &Relation, row: &RowTuple) -> Json {
+fn shown_row(relation: &Relation, row: &RowTuple) -> Map<String, Json> {
     let values = relation.columns.iter().enumerate().map(|(place, column)| {
         let value = match row.value(place) {
             ColumnValue::Null | ColumnValue::Unchanged => Json::Null,
@@ -388,5 +412,5 @@ fn shown_row(relation: &Relation, row: &RowTuple) -> Json {
         };
         (column.name.clone(), value)
     });
-    Json::Object(values.collect())
+    values.collect()
 }

@@ -29,13 +29,14 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use serde_json::Value as Json;
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::endpoint_calls::AdminAnswer;
+use crate::api::admin_answer::AdminAnswer;
+use crate::api::endpoint_answers::EndpointRemoval;
+use crate::api::endpoint_answers::TestReport;
 use crate::api::endpoint_calls::AdminCall;
 use crate::api::endpoint_calls::AdminOutcome;
 use crate::api::endpoint_calls::AdminRefusal;
@@ -168,10 +169,10 @@ impl EndpointAdmin {
                     match answer {
                         AdminResult::Now(answer) => drop(outcome.send(answer)),
                         AdminResult::Later(probe) => probes.push(Box::pin(async move {
-                            drop(outcome.send(Ok(AdminAnswer { status: 200, body: probe.await })));
+                            drop(outcome.send(Ok(probe.await)));
                         })),
                         AdminResult::Answer(_) if probes.len() >= PROBES_MAX => {
-                            drop(outcome.send(room_for(probes.len()).map(|()| ok(Json::Null))));
+                            drop(outcome.send(Err(busy())));
                         }
                         AdminResult::Answer(answer) => probes.push(Box::pin(async move {
                             drop(outcome.send(answer.await));
@@ -193,8 +194,8 @@ impl EndpointAdmin {
         let roster = orders.roster();
         self.records.retain(|name, record| !record.is_leaving || roster.find(name).is_some());
         let outcome = match call {
-            AdminCall::List => Ok(ok(self.list(orders))),
-            AdminCall::Show { name } => self.show(orders, &name).map(ok),
+            AdminCall::List => Ok(AdminAnswer::Endpoints(self.list(orders))),
+            AdminCall::Show { name } => self.show(orders, &name),
             AdminCall::Create { document } => self.create(orders, document, who).await,
             AdminCall::Replace { name, document } => {
                 self.replace(orders, &name, document, who).await
@@ -234,7 +235,7 @@ impl EndpointAdmin {
         let record = EndpointRecord::new(document, None);
         let name = record.name();
         self.add(orders, record, who).await?;
-        Ok(AdminAnswer { status: 201, body: self.show(orders, &name)? })
+        self.show(orders, &name)
     }
 
     async fn add(
@@ -277,7 +278,7 @@ impl EndpointAdmin {
         let record = EndpointRecord { document, ..before.clone() };
         self.change(orders, record, who).await?;
         tracing::info!(endpoint = name, who, "endpoint is changed");
-        self.show(orders, name).map(ok)
+        self.show(orders, name)
     }
 
     async fn patch(
@@ -307,7 +308,7 @@ impl EndpointAdmin {
         record.switch(enabled);
         self.change(orders, record, who).await?;
         tracing::info!(endpoint = name, enabled, who, "endpoint is switched");
-        self.show(orders, name).map(ok)
+        self.show(orders, name)
     }
 
     async fn delete(&mut self, orders: &RegistryHandle, name: &str, who: &str) -> AdminOutcome {
@@ -316,7 +317,7 @@ impl EndpointAdmin {
         let change = EndpointChange::Remove(name.into());
         self.save(orders, vec![change], record, who).await?;
         tracing::info!(endpoint = name, who, "endpoint is being removed");
-        Ok(AdminAnswer { status: 202, body: json!({ "name": name, "state": "removing" }) })
+        Ok(AdminAnswer::Removal(EndpointRemoval { name: name.to_owned(), state: "removing" }))
     }
 
     /// Other settings for an endpoint that there is.
@@ -363,7 +364,9 @@ impl EndpointAdmin {
             };
         }
         match room_for(probes).and_then(|()| self.probe(orders, name)) {
-            Ok(probe) => AdminResult::Later(probe),
+            Ok(probe) => {
+                AdminResult::Later(Box::pin(async move { AdminAnswer::Test(probe.await) }))
+            }
             Err(refused) => AdminResult::Now(Err(refused)),
         }
     }
@@ -372,7 +375,7 @@ impl EndpointAdmin {
         &self,
         orders: &RegistryHandle,
         name: &str,
-    ) -> Result<BoxFuture<'static, Json>, AdminRefusal> {
+    ) -> Result<BoxFuture<'static, TestReport>, AdminRefusal> {
         let roster = orders.roster();
         let shown = roster.find(name).ok_or_else(|| unknown(name))?;
         let body = self.test_body(name);
@@ -390,7 +393,7 @@ impl EndpointAdmin {
 enum AdminResult {
     Now(AdminOutcome),
     /// A request to the endpoint is under way.
-    Later(BoxFuture<'static, Json>),
+    Later(BoxFuture<'static, AdminAnswer>),
     /// The database is being asked.
     Answer(BoxFuture<'static, AdminOutcome>),
 }
@@ -399,12 +402,12 @@ fn room_for(probes: usize) -> Result<(), AdminRefusal> {
     if probes < PROBES_MAX {
         return Ok(());
     }
-    let detail = format!("{PROBES_MAX} tests are under way: try again in a moment");
-    Err(AdminRefusal::new(503, detail))
+    Err(busy())
 }
 
-fn ok(body: Json) -> AdminAnswer {
-    AdminAnswer { status: 200, body }
+fn busy() -> AdminRefusal {
+    let detail = format!("{PROBES_MAX} tests are under way: try again in a moment");
+    AdminRefusal::new(503, detail)
 }
 
 fn unknown(name: &str) -> AdminRefusal {

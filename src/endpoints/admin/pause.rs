@@ -4,7 +4,6 @@
 use crate::api::endpoint_calls::AdminOutcome;
 use crate::api::endpoint_calls::AdminRefusal;
 use crate::endpoints::admin::EndpointAdmin;
-use crate::endpoints::admin::ok;
 use crate::endpoints::admin::refused;
 use crate::endpoints::admin::unknown;
 use crate::endpoints::registry::RegistryHandle;
@@ -30,7 +29,7 @@ impl EndpointAdmin {
             }
             false => tracing::info!(endpoint = name, who, "endpoint goes on"),
         }
-        self.show(orders, name).map(ok)
+        self.show(orders, name)
     }
 
     /// What waits for an endpoint is tried at once.
@@ -42,7 +41,7 @@ impl EndpointAdmin {
     ) -> AdminOutcome {
         orders.give(vec![EndpointChange::TryNow(name.into())], None).await.map_err(refused)?;
         tracing::info!(endpoint = name, who, "what waits for the endpoint is tried now");
-        self.show(orders, name).map(ok)
+        self.show(orders, name)
     }
 
     /// An endpoint that was not made over the API takes events again after a 410.
@@ -61,6 +60,6 @@ impl EndpointAdmin {
         }
         orders.give(vec![EndpointChange::Enable(name.into())], None).await.map_err(refused)?;
         tracing::info!(endpoint = name, who, "endpoint is enabled");
-        self.show(orders, name).map(ok)
+        self.show(orders, name)
     }
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderName;
 use http::HeaderValue;
-use serde_json::Value as Json;
 use serde_json::json;
 
+use crate::api::endpoint_answers::TestFailure;
+use crate::api::endpoint_answers::TestReport;
 use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
 use crate::delivery::http::EndpointClient;
@@ -54,7 +55,7 @@ pub(crate) async fn probe(
     settings: Arc<Settings>,
     body: Option<String>,
     now: Timestamp,
-) -> Json {
+) -> TestReport {
     let body = body.or_else(|| endpoint.test.as_deref().map(str::to_owned));
     let sample = match body {
         // Its URL or headers may need a row all the same.
@@ -76,7 +77,7 @@ pub(crate) async fn send_of(
     event_type: Arc<str>,
     sample: Sample,
     now: Timestamp,
-) -> Json {
+) -> TestReport {
     send(client, event(&event_type, Some(sample), now), now).await
 }
 
@@ -99,28 +100,26 @@ async fn sample(settings: &Settings, endpoint: &Endpoint, now: Timestamp) -> Opt
 /// A body, what its shape asks of the request, and what URL and headers need.
 pub(crate) type Sample = (String, Vec<(HeaderName, HeaderValue)>, Vec<(Arc<str>, RequestValue)>);
 
-async fn send(client: Arc<EndpointClient>, event: Event, now: Timestamp) -> Json {
+async fn send(client: Arc<EndpointClient>, event: Event, now: Timestamp) -> TestReport {
     let lease = Lease { id: LeaseId(0), attempt: 1, replay: false, events: vec![Arc::new(event)] };
     let attempt = client.attempt(&lease, now);
     let Ok(exchange) = tokio::time::timeout(TIMEOUT, attempt).await else {
         let detail = format!("no complete response within {TIMEOUT:?}");
-        return json!({
-            "delivered": false, "status": null, "duration_ms": whole_millis(TIMEOUT),
-            "error": { "class": "timeout", "detail": detail }, "response": "",
-        });
+        return TestReport::late(detail, whole_millis(TIMEOUT));
     };
-    let error = exchange.failure.as_ref();
-    let error =
-        error.map(|failure| json!({ "class": failure.class.as_str(), "detail": failure.detail }));
+    let error = exchange.failure.as_ref().map(|failure| TestFailure {
+        class: failure.class.as_str(),
+        detail: failure.detail.clone(),
+    });
     let response = exchange.response_body;
     let response = response.slice(..response.len().min(SHOWN_BYTES));
-    json!({
-        "delivered": exchange.verdict == AttemptVerdict::Delivered,
-        "status": exchange.status,
-        "duration_ms": whole_millis(exchange.took),
-        "error": error,
-        "response": String::from_utf8_lossy(&response),
-    })
+    TestReport {
+        delivered: exchange.verdict == AttemptVerdict::Delivered,
+        status: exchange.status,
+        duration_ms: whole_millis(exchange.took),
+        error,
+        response: String::from_utf8_lossy(&response).into_owned(),
+    }
 }
 
 fn event(event_type: &str, sample: Option<Sample>, now: Timestamp) -> Event {

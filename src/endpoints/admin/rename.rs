@@ -7,7 +7,6 @@ use serde_json::Value as Json;
 use crate::api::endpoint_calls::AdminOutcome;
 use crate::api::endpoint_calls::AdminRefusal;
 use crate::endpoints::admin::EndpointAdmin;
-use crate::endpoints::admin::ok;
 use crate::endpoints::admin::record::set;
 use crate::endpoints::admin::refused;
 use crate::endpoints::admin::unknown;
@@ -42,7 +41,7 @@ impl EndpointAdmin {
         record.updated = (self.now(), who.to_owned());
         self.records.remove(name);
         self.records.insert(to.to_owned(), record);
-        self.show(orders, to).map(ok)
+        self.show(orders, to)
     }
 
     /// Says where the name stands if that is elsewhere.

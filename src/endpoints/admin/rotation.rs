@@ -7,11 +7,12 @@ use base64::prelude::BASE64_STANDARD;
 use ring::rand::SecureRandom;
 use ring::rand::SystemRandom;
 use serde_json::Value as Json;
-use serde_json::json;
 
-use crate::api::endpoint_calls::AdminAnswer;
+use crate::api::admin_answer::AdminAnswer;
+use crate::api::endpoint_answers::RotatedSecret;
 use crate::api::endpoint_calls::AdminOutcome;
 use crate::api::endpoint_calls::AdminRefusal;
+use crate::api::field_kinds::IsoTime;
 use crate::config::document;
 use crate::config::settings::Signing;
 use crate::endpoints::admin::EndpointAdmin;
@@ -77,13 +78,9 @@ impl EndpointAdmin {
         record.rotate(secret, now, until);
         self.change(orders, record, who).await?;
         tracing::info!(endpoint = name, who, "endpoint has another secret");
-        let body = json!({
-            "name": name,
-            // Shown once: it is nowhere else in the clear.
-            "secret": made,
-            "previous_until": until.map(crate::flow::time::Timestamp::iso_millis),
-        });
-        Ok(AdminAnswer { status: 200, body })
+        // Shown once: it is nowhere else in the clear.
+        let (name, previous_until) = (name.to_owned(), until.map(IsoTime));
+        Ok(AdminAnswer::Secret(RotatedSecret { name, secret: made, previous_until }))
     }
 
     /// Until the next secret has signed for the last time.

@@ -1,4 +1,4 @@
-//! How endpoints are shown, and contract 4's calls, which show them in another way.
+//! How endpoints are shown, and the calls of `wechat-messages`, which show them in another way.
 
 use std::time::Duration;
 
@@ -9,14 +9,22 @@ use serde_json::json;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::api::endpoint_calls::AdminAnswer;
+use crate::api::admin_answer::AdminAnswer;
+use crate::api::endpoint_answers::DocumentOrSummary;
+use crate::api::endpoint_answers::EndpointList;
+use crate::api::endpoint_answers::EndpointSummary;
+use crate::api::endpoint_answers::ShownEndpoint;
+use crate::api::endpoint_answers::TestReport;
+use crate::api::endpoint_answers::WaitingEvents;
+use crate::api::endpoint_answers::WebhookReport;
+use crate::api::endpoint_answers::WebhookReports;
 use crate::api::endpoint_calls::AdminOutcome;
 use crate::api::endpoint_calls::AdminRefusal;
+use crate::api::field_kinds::IsoTime;
 use crate::config::document;
 use crate::config::run_time::WebhookApi;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::PROBES_MAX;
-use crate::endpoints::admin::ok;
 use crate::endpoints::admin::record::EndpointRecord;
 use crate::endpoints::admin::room_for;
 use crate::endpoints::admin::unknown;
@@ -28,46 +36,50 @@ use crate::endpoints::registry::snapshot::ListedEndpoint;
 const TESTS_MAX: Duration = Duration::from_secs(32);
 
 impl EndpointAdmin {
-    pub(super) fn list(&self, orders: &RegistryHandle) -> Json {
+    pub(super) fn list(&self, orders: &RegistryHandle) -> EndpointList {
         let roster = orders.roster();
         let endpoints = roster.0.iter().map(|shown| self.shown(shown));
-        json!({ "endpoints": endpoints.collect::<Vec<_>>() })
+        EndpointList { endpoints: endpoints.collect() }
     }
 
-    pub(super) fn show(&self, orders: &RegistryHandle, name: &str) -> Result<Json, AdminRefusal> {
+    pub(super) fn show(&self, orders: &RegistryHandle, name: &str) -> AdminOutcome {
         let roster = orders.roster();
         let shown = roster.find(name).map(|shown| self.shown(shown));
-        shown.ok_or_else(|| unknown(name))
+        let shown = shown.ok_or_else(|| unknown(name))?;
+        Ok(AdminAnswer::Endpoint(Box::new(shown)))
     }
 
-    fn shown(&self, shown: &ListedEndpoint) -> Json {
+    fn shown(&self, shown: &ListedEndpoint) -> ShownEndpoint {
         let view = shown.view();
         let counts = shown.gauges.counts();
         let record = self.records.get(&*view.name);
-        let endpoint = record.map_or_else(|| summary(shown), EndpointRecord::masked);
-        let mut json = json!({
-            "name": &*view.name,
-            "source": view.source,
-            "state": view.state,
-            "url": view.url,
-            "endpoint": endpoint,
-            "waiting": { "memory": shown.gauges.in_memory(), "backlog": shown.gauges.in_backlog() },
-            "in_flight": counts.in_flight,
-        });
-        if let (Some((since, by)), Json::Object(members)) = (view.paused, &mut json) {
-            members.insert("paused_since".to_owned(), json!(since.iso_millis()));
-            members.insert("paused_by".to_owned(), json!(by));
+        let endpoint = match record {
+            Some(record) => DocumentOrSummary::Document(record.masked()),
+            None => DocumentOrSummary::Summary(summary(shown)),
+        };
+        let (paused_since, paused_by) = view.paused.unzip();
+        let until = |record: &EndpointRecord| {
+            record.previous.iter().map(|previous| IsoTime(previous.until)).collect()
+        };
+        ShownEndpoint {
+            name: view.name.to_string(),
+            source: view.source,
+            state: view.state,
+            url: view.url,
+            endpoint,
+            waiting: WaitingEvents {
+                memory: shown.gauges.in_memory(),
+                backlog: shown.gauges.in_backlog(),
+            },
+            in_flight: counts.in_flight,
+            paused_since: paused_since.map(IsoTime),
+            paused_by,
+            created_at: record.map(|record| IsoTime(record.created.0)),
+            created_by: record.map(|record| record.created.1.clone()),
+            updated_at: record.map(|record| IsoTime(record.updated.0)),
+            updated_by: record.map(|record| record.updated.1.clone()),
+            previous_secrets_until: record.map(until),
         }
-        if let (Some(record), Json::Object(members)) = (record, &mut json) {
-            let mut put = |name: &str, value: Json| members.insert(name.to_owned(), value);
-            put("created_at", json!(record.created.0.iso_millis()));
-            put("created_by", json!(record.created.1));
-            put("updated_at", json!(record.updated.0.iso_millis()));
-            put("updated_by", json!(record.updated.1));
-            let until = record.previous.iter().map(|previous| previous.until.iso_millis());
-            put("previous_secrets_until", json!(until.collect::<Vec<_>>()));
-        }
-        json
     }
 
     pub(super) fn test_body(&self, name: &str) -> Option<String> {
@@ -149,7 +161,8 @@ impl EndpointAdmin {
         let now = self.now();
         let shown = before.endpoint(&self.settings, now, false).ok();
         let shown = shown.and_then(|endpoint| webhook_api::shown(&before, &endpoint));
-        let mut shown = shown.unwrap_or_default();
+        let mut shown =
+            shown.and_then(|shown| serde_json::to_value(shown).ok()).unwrap_or_default();
         if let Json::Object(members) = &mut shown {
             // What [webhook_api.endpoint] says goes on saying it, and may be what no webhook can.
             for (field, key) in [("Timeout", "timeout"), ("RetryCount", "retry")] {
@@ -177,7 +190,7 @@ impl EndpointAdmin {
         let shown = present.filter_map(|shown| {
             webhook_api::shown(self.records.get(&*shown.endpoint.name)?, &shown.endpoint)
         });
-        Ok(ok(json!({ "success": true, "data": shown.collect::<Vec<_>>() })))
+        Ok(AdminAnswer::Webhooks(shown.collect()))
     }
 
     /// The name of a webhook by its URL or its name; without either, of the only one.
@@ -210,20 +223,21 @@ impl EndpointAdmin {
         orders: &RegistryHandle,
         which: Option<&str>,
         probes: usize,
-    ) -> Result<BoxFuture<'static, Json>, AdminRefusal> {
+    ) -> Result<BoxFuture<'static, AdminAnswer>, AdminRefusal> {
         self.webhook_api()?;
         room_for(probes)?;
-        let wrapped = |data: Json| json!({ "success": true, "data": data });
         if let Some(which) = which {
             let test = self.webhook_probe(orders, &self.webhook_named(Some(which))?)?;
-            return Ok(Box::pin(async move { wrapped(test.await) }));
+            return Ok(Box::pin(async move {
+                AdminAnswer::WebhookReports(WebhookReports::One(test.await))
+            }));
         }
         let names: Vec<&String> = self.webhooks().map(|(name, _)| name).collect();
         let tests: Vec<_> =
             names.iter().filter_map(|name| self.webhook_probe(orders, name).ok()).collect();
         Ok(Box::pin(async move {
             let tests = futures_util::stream::iter(tests).buffered(PROBES_MAX);
-            wrapped(Json::Array(tests.collect().await))
+            AdminAnswer::WebhookReports(WebhookReports::All(tests.collect().await))
         }))
     }
 
@@ -231,26 +245,18 @@ impl EndpointAdmin {
         &self,
         orders: &RegistryHandle,
         name: &str,
-    ) -> Result<BoxFuture<'static, Json>, AdminRefusal> {
+    ) -> Result<BoxFuture<'static, WebhookReport>, AdminRefusal> {
         let probe = self.probe(orders, name)?;
         let url = self.records.get(name).map(EndpointRecord::masked);
-        let url = url.and_then(|shown| shown.get("url").cloned());
+        let url = url.and_then(|shown| shown.get("url").and_then(Json::as_str).map(str::to_owned));
         let (name, deadline) = (name.to_owned(), Instant::now() + TESTS_MAX);
         Ok(Box::pin(async move {
-            let mut report =
-                tokio::time::timeout_at(deadline, probe).await.unwrap_or_else(|_late| {
-                    let detail =
-                        "the tests before it took too long: test it by itself, with ?Name=";
-                    json!({
-                        "delivered": false, "status": null, "duration_ms": 0,
-                        "error": { "class": "timeout", "detail": detail }, "response": "",
-                    })
-                });
-            if let Json::Object(members) = &mut report {
-                members.insert("Name".to_owned(), json!(name));
-                members.insert("URL".to_owned(), json!(url));
-            }
-            report
+            let late = |_late| {
+                let detail = "the tests before it took too long: test it by itself, with ?Name=";
+                TestReport::late(detail.to_owned(), 0)
+            };
+            let report = tokio::time::timeout_at(deadline, probe).await.unwrap_or_else(late);
+            WebhookReport { report, name, url }
         }))
     }
 
@@ -258,7 +264,8 @@ impl EndpointAdmin {
         let roster = orders.roster();
         let shown = roster.find(name).zip(self.records.get(name));
         let shown = shown.and_then(|(shown, record)| webhook_api::shown(record, &shown.endpoint));
-        Ok(AdminAnswer { status: 200, body: json!({ "success": true, "data": shown }) })
+        // It was made or changed a moment ago.
+        shown.map(|shown| AdminAnswer::Webhook(Box::new(shown))).ok_or_else(|| unknown(name))
     }
 
     fn webhook_api(&self) -> Result<&WebhookApi, AdminRefusal> {
@@ -273,16 +280,16 @@ impl EndpointAdmin {
 }
 
 /// What is told of an endpoint of the file, whose text is not ours to show.
-fn summary(shown: &ListedEndpoint) -> Json {
+fn summary(shown: &ListedEndpoint) -> EndpointSummary {
     let endpoint = &shown.endpoint;
-    json!({
-        "name": &*endpoint.name,
-        "enabled": endpoint.enabled,
-        "events": endpoint.events.iter().map(|glob| glob.as_str()).collect::<Vec<_>>(),
-        "when": endpoint.filter.as_ref().map(|filter| filter.source()),
-        "concurrency": endpoint.concurrency,
-        "timeout_seconds": endpoint.timeout.as_secs_f64(),
-    })
+    EndpointSummary {
+        name: endpoint.name.to_string(),
+        enabled: endpoint.enabled,
+        events: endpoint.events.iter().map(|glob| glob.as_str().to_owned()).collect(),
+        when: endpoint.filter.as_ref().map(|filter| filter.source().to_owned()),
+        concurrency: endpoint.concurrency.get(),
+        timeout_seconds: endpoint.timeout.as_secs_f64(),
+    }
 }
 
 /// A JSON merge patch (RFC 7396): null takes a member away. As deep as serde_json's parser goes.

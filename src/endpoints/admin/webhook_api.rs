@@ -7,6 +7,8 @@ use serde_json::Value as Json;
 use serde_json::json;
 
 use crate::api::endpoint_calls::AdminRefusal;
+use crate::api::webhook_fields::TYPES_MAX;
+use crate::api::webhook_fields::WebhookFields;
 use crate::config::document::MASK;
 use crate::config::run_time::WebhookApi;
 use crate::config::settings::Endpoint;
@@ -24,8 +26,6 @@ const FIELDS: [&str; 8] = [
     "IncludeSelfMessage",
 ];
 
-/// So many message types keep the filter within its limit.
-const TYPES_MAX: usize = 32;
 const TYPE_CHARS_MAX: usize = 16;
 
 /// What an update says on top of what there was.
@@ -92,7 +92,7 @@ pub(crate) fn record(document: &Json, api: &WebhookApi) -> Result<EndpointRecord
 }
 
 /// An endpoint as the contract shows it; `None` for one that was made in another way.
-pub(crate) fn shown(record: &EndpointRecord, endpoint: &Endpoint) -> Option<Json> {
+pub(crate) fn shown(record: &EndpointRecord, endpoint: &Endpoint) -> Option<WebhookFields> {
     let message = record.message.as_ref()?;
     let masked = record.masked();
     let has_secret = record.document.get("secret").is_some();
@@ -100,16 +100,17 @@ pub(crate) fn shown(record: &EndpointRecord, endpoint: &Endpoint) -> Option<Json
         RetryDelays::Exponential { max, .. } => u64::from(*max),
         RetryDelays::List(delays) => delays.len() as u64,
     };
-    Some(json!({
-        "Name": &*endpoint.name,
-        "URL": masked.get("url"),
-        "Secret": if has_secret { MASK } else { "" },
-        "Enabled": endpoint.enabled,
-        "Timeout": endpoint.timeout.max(Duration::from_secs(1)).as_secs(),
-        "RetryCount": retries,
-        "MessageTypes": message.get("MessageTypes"),
-        "IncludeSelfMessage": message.get("IncludeSelfMessage"),
-    }))
+    let of = |name: &str| message.get(name).cloned().unwrap_or_default();
+    Some(WebhookFields {
+        name: endpoint.name.to_string(),
+        url: masked.get("url").and_then(Json::as_str).map(str::to_owned),
+        secret: if has_secret { MASK } else { "" },
+        enabled: endpoint.enabled,
+        timeout: endpoint.timeout.max(Duration::from_secs(1)).as_secs(),
+        retry_count: retries,
+        message_types: of("MessageTypes"),
+        include_own: of("IncludeSelfMessage"),
+    })
 }
 
 fn filter(api: &WebhookApi, types: &[String], include_own: bool) -> Option<String> {
