@@ -53,7 +53,7 @@ const CHECK_LIMIT: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_secs(1);
 const CHECK_PACE: Duration = Duration::from_millis(50);
 
-/// The table, as a user of contract 1 has it.
+/// The table, as a user of `ocr-wallet` has it.
 const TABLE: &str = include_str!("../../sql/ocr-wallet.sql");
 
 /// A secret for signatures that only the demo's own receiver checks.

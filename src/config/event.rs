@@ -74,7 +74,7 @@ pub(super) fn read(
     let trace = TraceSource { column: section.read("traceparent", column), is_wanted: false };
     let expiry = expiry(&mut section, &payload, data_expiry);
     let order_by = section.read("order_by", columns).unwrap_or_default();
-    // Contract 1's shape is that of a recognised row: without a wallet code there is none.
+    // `ocr-wallet`'s shape is that of a recognised row: without a wallet code there is none.
     let filter = match (payload == PayloadSettings::OcrWallet, when) {
         (true, None) => Some(ocr_wallet::recognised()),
         (true, Some(when)) => {

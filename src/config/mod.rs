@@ -27,7 +27,7 @@
 //! | `json_value` | JSON as an expression sees it |
 //! | `link` | `tls`, `proxy` and `http2` of an `[[endpoint]]` |
 //! | `messages` | `[messages]` |
-//! | `ocr_wallet` | Contract 1, `ocr-wallet` |
+//! | `ocr_wallet` | The preset `ocr-wallet` |
 //! | `parking` | `park_after`, `breaker` and `backlog` |
 //! | `password_file` | libpq's password file |
 //! | `payload` | `payload`, `payload_file` and `content_type` |
@@ -43,7 +43,7 @@
 //! | `service` | `[http]`, `[push_log]`, `[dead_letters]`, `[memory]`, `[log]` and `[shutdown]` |
 //! | `settings` | The sections of the configuration, as values |
 //! | `signing` | `secret` and `signing` |
-//! | `subscriptions` | An existing file of subscriptions, contract 2's |
+//! | `subscriptions` | An existing file of subscriptions, `customer-events`'s |
 //! | `telemetry` | `[telemetry]`, and OpenTelemetry's own variables |
 //! | `template` | Templates |
 //! | `terms` | The terms on which an endpoint is served |
@@ -297,7 +297,7 @@ fn of_toml(text: &str, span: Option<Range<usize>>, message: &str) -> String {
     }
 }
 
-/// The events of the file, or contract 1's; `None` if one of them is bad.
+/// The events of the file, or `ocr-wallet`'s; `None` if one of them is bad.
 fn read_events(
     root: &mut TomlSection<'_>,
     data_expiry: Option<Duration>,

@@ -1,4 +1,4 @@
-//! Contract 1, `ocr-wallet`: what a configuration without any `[[event]]` means.
+//! `ocr-wallet`: what a configuration without any `[[event]]` means.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::config::settings::SourcePlaces;
 use crate::config::settings::TraceSource;
 use crate::flow::relation::TableName;
 
-/// How walhook names itself to the receivers of contract 1.
+/// How walhook names itself to the receivers of `ocr-wallet`.
 pub(super) const USER_AGENT: &str = "wx-msg-chat-webhook/1.0";
 
 /// When a row was born.

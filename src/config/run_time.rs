@@ -13,7 +13,7 @@ use crate::config::template;
 use crate::config::terms::EndpointDefaults;
 use crate::config::terms::EndpointTerms;
 
-/// Contract 4's columns, unless told otherwise.
+/// `wechat-messages`'s columns, unless told otherwise.
 const MESSAGE_TYPE: &str = "string(msg_type)";
 const OWN_MESSAGE: &str = "is_self_msg";
 
@@ -26,13 +26,13 @@ pub struct RunTimeSettings {
     pub addresses: AddressPolicy,
     /// What `[webhook]` gives every endpoint.
     pub defaults: EndpointDefaults,
-    /// Contract 4's calls, where they are wanted.
+    /// `wechat-messages`'s calls, where they are wanted.
     pub webhook_api: Option<WebhookApi>,
     /// `[endpoints]` stands in the file.
     pub(super) is_written: bool,
 }
 
-/// `[webhook_api]`: what an endpoint is that is made by contract 4's calls.
+/// `[webhook_api]`: what an endpoint is that is made by `wechat-messages`'s calls.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WebhookApi {
     /// Event types that are messages; all if empty.

@@ -1,4 +1,4 @@
-//! An existing file of subscriptions, contract 2's:
+//! An existing file of subscriptions, `customer-events`'s:
 //! `{"webhooks": [{"url", "events", "secret", "headers"}]}`.
 //!
 //! It is read as it is, by the same readers as the TOML: the JSON is turned into a tree of TOML

@@ -29,14 +29,14 @@ use crate::config::settings::Signing;
 use crate::config::settings::SourcePlaces;
 use crate::config::url_template::UrlTemplate;
 
-/// Who walhook says it is, unless the configuration is contract 1's.
+/// Who walhook says it is, unless the configuration is `ocr-wallet`'s.
 pub(super) const USER_AGENT: &str = concat!("walhook/", env!("CARGO_PKG_VERSION"));
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const TIMEOUTS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(3600);
 
-/// Of the short form, for contract 1. Every other endpoint goes on for [`LADDER`].
+/// Of the short form, for `ocr-wallet`. Every other endpoint goes on for [`LADDER`].
 const MAX_RETRIES: u32 = 3;
 pub(super) const MAX_RETRIES_RANGE: RangeInclusive<u32> = 0..=100;
 
@@ -60,7 +60,7 @@ const BATCH_SIZE: usize = 1;
 /// One bad event fails its whole batch, so batches stay small.
 pub(super) const BATCH_SIZES: RangeInclusive<usize> = 1..=100;
 
-/// Long enough to gather a burst, short enough for contract 1's 100 ms from commit to receipt.
+/// Long enough to gather a burst, short enough for `ocr-wallet`'s 100 ms from commit to receipt.
 const BATCH_LINGER: Duration = Duration::from_millis(20);
 pub(super) const BATCH_LINGERS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 

@@ -1,6 +1,6 @@
 //! `[webhook]`: the short form of an endpoint, and the terms of all endpoints.
 //!
-//! Keys and defaults are contract 1's (`urls` to `batch_size`); the others follow their manner.
+//! Keys and defaults are `ocr-wallet`'s (`urls` to `batch_size`); the others follow their manner.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

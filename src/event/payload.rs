@@ -304,7 +304,7 @@ fn unchanged(out: &mut JsonWriter, columns: &[NamedColumn], new: &RowTuple, old:
     }
 }
 
-/// Contract 1, to the letter.
+/// `ocr-wallet`, to the letter.
 fn ocr_wallet(
     out: &mut JsonWriter,
     opening: &[u8],

@@ -1,6 +1,6 @@
 //! One log line per final outcome.
 //!
-//! Facts of the row that contract 1 asks for (`id`, `wallet_code`, `create_time`) are fields where
+//! Facts of the row that `ocr-wallet` asks for (`id`, `wallet_code`, `create_time`) are fields where
 //! the event has them; nothing else of the row, no body and no secret is logged.
 
 use crate::config::settings::LoggedOutcomes;

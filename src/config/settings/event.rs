@@ -166,7 +166,7 @@ pub struct ExpiryRule {
 pub enum PayloadSettings {
     /// `{"type", "timestamp", "data"}`, with `"old"` and `"metadata"` where there are any.
     Standard,
-    /// Contract 1.
+    /// The shape of `ocr-wallet`.
     OcrWallet,
     /// CloudEvents 1.0.
     CloudEvents(CloudEventsMode),
@@ -305,7 +305,7 @@ impl SqlPiece {
     }
 }
 
-/// Columns of contract 1's `data`, in its order. `create_time` is epoch seconds; `pic_url` is left
+/// Columns of `ocr-wallet`'s `data`, in its order. `create_time` is epoch seconds; `pic_url` is left
 /// out when null.
 pub(crate) const OCR_WALLET_COLUMNS: [&str; 10] = [
     "id",

@@ -39,7 +39,7 @@ impl RecordSeal {
 pub(crate) struct EndpointRecord {
     /// As it was written, with its secrets.
     pub(crate) document: Json,
-    /// What contract 4's calls said beyond that: `MessageTypes` and `IncludeSelfMessage`.
+    /// What `wechat-messages`'s calls said beyond that: `MessageTypes` and `IncludeSelfMessage`.
     pub(crate) message: Option<Json>,
     /// Secrets that it had before, the latest first.
     pub(crate) previous: Vec<PreviousSecret>,

@@ -1,4 +1,4 @@
-//! Contract 4's documents, turned into endpoints and back.
+//! `wechat-messages`'s documents, turned into endpoints and back.
 
 use std::time::Duration;
 
