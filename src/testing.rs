@@ -11,8 +11,8 @@ pub mod api {
 }
 
 pub mod backfill {
-    pub mod reader {
-        pub use crate::backfill::reader::position;
+    pub mod wal_end {
+        pub use crate::backfill::wal_end::position;
     }
 }
 

@@ -358,6 +358,7 @@ impl App {
             watched,
             caution,
             backfills: start_backfills(settings, handles, holding, &self.backfills, tasks),
+            moving: taken.moving,
         };
         attached.begin(stages);
         let source = settings.clone();

@@ -154,8 +154,7 @@ pub(super) fn takers(
 
 /// What is read, as one statement.
 fn select(facts: &TableFacts, wish: &TableWish, selected: &str) -> String {
-    let is_root = facts.leaves.iter().all(|leaf| leaf.oid != facts.relation.oid);
-    let only = if is_root { "" } else { "ONLY " };
+    let only = if facts.has_partitions() { "" } else { "ONLY " };
     let own = facts.row_filter.as_deref().into_iter().chain(wish.filter.as_deref());
     let conditions: String = own.map(|condition| format!(" AND (\n{condition}\n)")).collect();
     format!("SELECT {selected} FROM {only}{} WHERE true{conditions}", wish.table.quoted())

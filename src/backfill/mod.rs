@@ -14,12 +14,17 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `admit` | What is looked at before a backfill is ordered |
+//! | `answers` | What the server answers, as texts |
 //! | `context` | What every backfill needs |
 //! | `cursor` | Where a backfill reads on |
 //! | `first_start` | Backfills that the configuration asks for |
+//! | `looked_keys` | Which rows that have got another key have to be looked for |
+//! | `moved_rows` | Reads rows that have got another key where they are |
+//! | `moves` | Which rows get another key |
 //! | `orders` | What the reader tells the pump, and what the pump answers |
 //! | `pace` | How much a chunk may be, and when the next is due |
 //! | `query` | The statements that read rows |
+//! | `read_error` | Why rows cannot be read |
 //! | `reader` | Reads chunks of a table |
 //! | `row_buffer` | The rows of a chunk, and what is merged into them |
 //! | `run` | One backfill, chunk by chunk |
@@ -28,15 +33,21 @@
 //! | `snapshot` | What a snapshot sees |
 //! | `source` | Where rows are read: on the source, or on a standby of it |
 //! | `table` | What the catalog says of a table |
+//! | `wal_end` | Where the WAL of a server ends |
 //! | `window` | What the pump remembers, and when rows may go |
 
 pub(crate) mod admit;
+mod answers;
 pub(crate) mod context;
 pub(crate) mod cursor;
 pub(crate) mod first_start;
+pub(crate) mod looked_keys;
+pub(crate) mod moved_rows;
+pub(crate) mod moves;
 pub(crate) mod orders;
 pub(crate) mod pace;
 pub(crate) mod query;
+pub(crate) mod read_error;
 pub(crate) mod reader;
 pub(crate) mod row_buffer;
 pub(crate) mod run;
@@ -45,4 +56,5 @@ pub(crate) mod service;
 pub(crate) mod snapshot;
 pub(crate) mod source;
 pub(crate) mod table;
+pub(crate) mod wal_end;
 pub(crate) mod window;

@@ -16,11 +16,23 @@ pub(crate) type BackfillSender = mpsc::Sender<BackfillOrder>;
 #[derive(Debug)]
 pub(crate) enum BackfillOrder {
     /// Changes of the table are to be remembered; told once they are.
-    Track { id: BackfillId, table: TableName, tracked: oneshot::Sender<()> },
+    Track {
+        id: BackfillId,
+        table: TableName,
+        /// Where it is read by key: rows that get another one are, too.
+        moves: Option<KeyMoves>,
+        tracked: oneshot::Sender<()>,
+    },
     /// Rows to be sent when the stream has come to them.
     Chunk { chunk: Box<ReadChunk>, fate: oneshot::Sender<ChunkFate> },
-    /// Nothing more is read.
-    Forget { id: BackfillId },
+    /// Nothing more is read; for ever, if it `is_over`.
+    Forget { id: BackfillId, is_over: bool },
+}
+
+/// What there is to know of a table whose rows may get other keys.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyMoves {
+    pub has_partitions: bool,
 }
 
 /// What became of a chunk.

@@ -88,9 +88,7 @@ impl LeafQuery<'_> {
     }
 
     fn conditions(&self) -> Vec<String> {
-        let own = self.facts.row_filter.as_deref().into_iter().chain(self.filter);
-        // A comment at its end must not reach what follows.
-        own.map(|condition| format!("(\n{condition}\n)")).collect()
+        own_conditions(self.facts, self.filter)
     }
 
     fn beyond(&self, after: &[String]) -> String {
@@ -130,6 +128,37 @@ pub(crate) fn writers(leaves: &[TableLeaf]) -> String {
                          'AccessExclusiveLock')",
         oids.join(",")
     )
+}
+
+/// The row of one key: texts in the order of the relation's row key. `None` if that has other columns by now.
+pub(super) fn by_key(facts: &TableFacts, filter: Option<&str>, key: &[String]) -> Option<String> {
+    let relation = &facts.relation;
+    if relation.row_key.len() != key.len() {
+        return None;
+    }
+    let compared = |(&column, value): (&usize, &String)| {
+        let name = &relation.columns.get(column)?.name;
+        let row_type = facts.key.iter().find(|known| known.name == *name)?.row_type.as_deref();
+        let cast = row_type.map_or_else(String::new, |row_type| format!("::{row_type}"));
+        Some(format!("{} = {}{cast}", identifier(name), literal(value)))
+    };
+    let mut conditions =
+        relation.row_key.iter().zip(key).map(compared).collect::<Option<Vec<_>>>()?;
+    conditions.extend(own_conditions(facts, filter));
+    let columns = relation.columns.iter().map(|column| identifier(&column.name));
+    Some(format!(
+        "SELECT {} FROM {}{} WHERE {}",
+        columns.collect::<Vec<_>>().join(", "),
+        if facts.has_partitions() { "" } else { "ONLY " },
+        relation.table.quoted(),
+        conditions.join(" AND "),
+    ))
+}
+
+fn own_conditions(facts: &TableFacts, filter: Option<&str>) -> Vec<String> {
+    let own = facts.row_filter.as_deref().into_iter().chain(filter);
+    // A comment at its end must not reach what follows.
+    own.map(|condition| format!("(\n{condition}\n)")).collect()
 }
 
 /// A table's file.
@@ -187,6 +216,7 @@ mod tests {
                 .collect(),
             row_filter: Some("b <> 'x'".to_owned()),
             leaves: vec![leaf],
+            shape: String::new(),
         }
     }
 

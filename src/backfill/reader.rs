@@ -9,21 +9,30 @@ use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::SimpleQueryRow;
 use tokio_postgres::error::SqlState;
 
+use crate::backfill::answers::lsn;
+use crate::backfill::answers::one;
+use crate::backfill::answers::place;
+use crate::backfill::answers::row_of;
+use crate::backfill::answers::text;
+use crate::backfill::answers::tuple;
 use crate::backfill::cursor::LeafPlace;
 use crate::backfill::pace::AIM;
 use crate::backfill::pace::BYTES_MAX;
 use crate::backfill::pace::next_fetch;
 use crate::backfill::query;
 use crate::backfill::query::LeafQuery;
+use crate::backfill::read_error::ReadError;
 use crate::backfill::row_buffer::BufferedRow;
 use crate::backfill::row_buffer::RowBuffer;
 use crate::backfill::snapshot::SnapshotView;
+use crate::backfill::table;
 use crate::backfill::table::TableFacts;
+use crate::backfill::wal_end::WalEnd;
+use crate::backfill::wal_end::position;
 use crate::flow::backfill::BackfillId;
 use crate::flow::backfill::ReadId;
-use crate::flow::change::ColumnValue;
-use crate::flow::change::RowTuple;
 use crate::flow::lsn::Lsn;
+use crate::flow::lsn::Position;
 use crate::flow::time::Timestamp;
 use crate::store::backfills::ReadOrder;
 use crate::store::error::StoreError;
@@ -69,25 +78,8 @@ pub(crate) struct ChunkRows {
     pub read: u64,
     /// Where to go on; `None` at the leaf's end.
     pub next: Option<LeafPlace>,
-}
-
-/// Why rows cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    #[error("the server's answer is not what was asked for: {what}")]
-    Answer { what: &'static str },
-    #[error("a value is not in UTF-8: walhook cannot read it over plain SQL")]
-    Encoding,
-    #[error("the standby that rows are read from was promoted")]
-    Promoted,
-    #[error("cannot read the rows")]
-    Store(#[from] StoreError),
-}
-
-impl From<tokio_postgres::Error> for ReadError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Store(error.into())
-    }
+    /// The last of the rows with another key that were looked for.
+    pub moved: Option<Position>,
 }
 
 /// Reads one chunk.
@@ -95,7 +87,17 @@ impl From<tokio_postgres::Error> for ReadError {
 /// # Errors
 /// The rows could not be read. The session's transaction is over in any case, or the session is.
 pub(crate) async fn read(client: &Client, wish: ChunkWish<'_>) -> Result<ChunkRead, ReadError> {
-    let outcome = in_transaction(client, wish).await;
+    let reading = in_transaction(client, wish);
+    in_one_transaction(client, (wish.query.facts, wish.is_on_standby), reading).await
+}
+
+/// Ends the transaction that `reading` has begun, whatever came of it.
+pub(super) async fn in_one_transaction(
+    client: &Client,
+    (facts, is_on_standby): (&TableFacts, bool),
+    reading: impl Future<Output = Result<ChunkRead, ReadError>>,
+) -> Result<ChunkRead, ReadError> {
+    let outcome = reading.await;
     // Also where something failed: a transaction that is left open holds back vacuum.
     let ended = client.batch_execute("ROLLBACK").await;
     match outcome {
@@ -105,9 +107,15 @@ pub(crate) async fn read(client: &Client, wish: ChunkWish<'_>) -> Result<ChunkRe
         }
         // It may have ended the session, too: the next question finds that.
         Err(ReadError::Store(StoreError::Refused(said)))
-            if wish.is_on_standby && is_of_recovery(&said.sqlstate) =>
+            if is_on_standby && is_of_recovery(&said.sqlstate) =>
         {
             Ok(ChunkRead::Cancelled)
+        }
+        Ok(ChunkRead::Rows(rows)) => {
+            ended?;
+            // Columns may have come, and types may be others, before the rows were read.
+            let is_same = table::shape(client, facts.relation.oid).await? == facts.shape;
+            Ok(if is_same { ChunkRead::Rows(rows) } else { ChunkRead::Altered })
         }
         outcome => {
             ended?;
@@ -127,9 +135,7 @@ fn is_about_shape(state: &SqlState) -> bool {
 
 async fn in_transaction(client: &Client, wish: ChunkWish<'_>) -> Result<ChunkRead, ReadError> {
     let began = Instant::now();
-    let snapshot = snapshot(client, wish.is_on_standby).await?;
-    // After the snapshot: whatever it sees is before.
-    let mut end = position(client).await?;
+    let (snapshot, end) = snapshot_and_end(client, wish.is_on_standby).await?;
     let after: &[String] = match wish.after {
         LeafPlace::Start => &[],
         LeafPlace::After(place) => place,
@@ -154,16 +160,7 @@ async fn in_transaction(client: &Client, wish: ChunkWish<'_>) -> Result<ChunkRea
             break false;
         }
     };
-    if end.is_standby != wish.is_on_standby {
-        return Err(ReadError::Promoted);
-    }
-    if wish.is_on_standby {
-        // The last record that the snapshot sees may have been in hand still.
-        end = position(client).await?;
-        if !end.is_standby {
-            return Err(ReadError::Promoted);
-        }
-    }
+    let end = end.checked_again(client, wish.is_on_standby).await?;
     // The table is locked since its first row was asked for, so that this holds for all of them.
     let found = one(client, &query::filenode(&wish.query.leaf.table)).await?;
     let filenode = text(&found, 0)?.and_then(|text| text.parse().ok()).unwrap_or_default();
@@ -182,7 +179,18 @@ async fn in_transaction(client: &Client, wish: ChunkWish<'_>) -> Result<ChunkRea
         rows: chunk.rows,
         read: chunk.read as u64,
         next,
+        moved: None,
     })))
+}
+
+/// Begins the transaction. Whatever its snapshot sees is before the end.
+pub(super) async fn snapshot_and_end(
+    client: &Client,
+    is_on_standby: bool,
+) -> Result<(SnapshotView, WalEnd), ReadError> {
+    let snapshot = snapshot(client, is_on_standby).await?;
+    // After the snapshot.
+    Ok((snapshot, position(client).await?))
 }
 
 /// Begins the transaction, and takes its snapshot.
@@ -200,52 +208,6 @@ async fn snapshot(client: &Client, is_on_standby: bool) -> Result<SnapshotView, 
         return Err(ReadError::Answer { what: "no snapshot between two positions" });
     };
     Ok(parsed(snapshot)?.on_standby(lsn(before)?, lsn(after)?))
-}
-
-/// Where the WAL of a server ends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct WalEnd {
-    /// The end of its last record; on a standby of the last that was replayed.
-    pub lsn: Lsn,
-    pub is_standby: bool,
-}
-
-/// Asks where the WAL ends.
-///
-/// # Errors
-/// That the server could not be asked.
-pub async fn position(client: &Client) -> Result<WalEnd, ReadError> {
-    let row = one(client, query::POSITION).await?;
-    let number = |column| -> Result<u64, ReadError> {
-        let number = text(&row, column)?.and_then(|text| text.parse().ok());
-        number.ok_or(ReadError::Answer { what: "no size of the WAL's pages" })
-    };
-    let (page, segment) = (number(1)?, number(2)?);
-    Ok(WalEnd {
-        lsn: record_end(lsn(&row)?, page, segment),
-        is_standby: text(&row, 3)? == Some("t"),
-    })
-}
-
-fn lsn(row: &SimpleQueryRow) -> Result<Lsn, ReadError> {
-    let parsed = text(row, 0)?.unwrap_or_default().parse();
-    parsed.map_err(|_| ReadError::Answer { what: "no position" })
-}
-
-/// Headers of a page, and of the first one of a segment.
-const PAGE_HEADER: u64 = 24;
-const SEGMENT_HEADER: u64 = 40;
-
-/// The end of the last record, from the place where the next one would be. At the end of a page the two
-/// differ by its header, and the stream of an idle server never comes to the latter.
-fn record_end(insert: Lsn, page: u64, segment: u64) -> Lsn {
-    let (Some(in_page), Some(in_segment)) =
-        (insert.raw().checked_rem(page), insert.raw().checked_rem(segment))
-    else {
-        return insert;
-    };
-    let header = if in_segment == in_page { SEGMENT_HEADER } else { PAGE_HEADER };
-    if in_page == header { Lsn::from_raw(insert.raw() - header) } else { insert }
 }
 
 /// Up to which place the chunk goes, and whether it is the leaf's last.
@@ -305,12 +267,7 @@ impl<'w> ChunkInHand<'w> {
 
     fn take(&mut self, row: &SimpleQueryRow) -> Result<(), ReadError> {
         let place = place(row, self.places)?;
-        let value = |column| {
-            let text = text(row, column)?;
-            Ok(text.map_or(ColumnValue::Null, |text| ColumnValue::Text(text.as_bytes())))
-        };
-        let values = (self.places..row.len()).map(value).collect::<Result<Vec<_>, ReadError>>()?;
-        let tuple = RowTuple::of_values(values.into_iter());
+        let tuple = tuple(row, self.places)?;
         let (leaf, pass) = (self.wish.query.leaf.oid.to_be_bytes(), self.wish.pass.to_be_bytes());
         let parts = [leaf.as_slice(), pass.as_slice()].into_iter();
         let parts = parts.chain(place.iter().map(String::as_bytes)).map(Some);
@@ -320,27 +277,6 @@ impl<'w> ChunkInHand<'w> {
         self.rows.push(BufferedRow { relation: Arc::clone(&self.facts.relation), tuple, id });
         self.last = Some(place);
         Ok(())
-    }
-}
-
-fn place(row: &SimpleQueryRow, columns: usize) -> Result<Vec<String>, ReadError> {
-    (0..columns).map(|column| Ok(text(row, column)?.unwrap_or_default().to_owned())).collect()
-}
-
-fn text(row: &SimpleQueryRow, column: usize) -> Result<Option<&str>, ReadError> {
-    row.try_get(column).map_err(|_| ReadError::Encoding)
-}
-
-/// The last row of an answer that has one.
-async fn one(client: &Client, question: &str) -> Result<SimpleQueryRow, ReadError> {
-    let answer = client.simple_query(question).await?;
-    answer.into_iter().rev().find_map(row_of).ok_or(ReadError::Answer { what: "no row" })
-}
-
-fn row_of(message: SimpleQueryMessage) -> Option<SimpleQueryRow> {
-    match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
     }
 }
 
@@ -363,23 +299,6 @@ pub(crate) const WRITERS_POLL: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_end_of_a_record_is_not_behind_a_header() {
-        let (page, segment) = (8192, 16 << 20);
-        let cases = [
-            (8192 + 24, 8192),
-            (8192 + 32, 8192 + 32),
-            (8192 + 40, 8192 + 40),
-            (8192 + 8184, 8192 + 8184),
-            ((16 << 20) + 40, 16 << 20),
-            ((16 << 20) + 24, (16 << 20) + 24),
-        ];
-        for (insert, end) in cases {
-            let found = record_end(Lsn::from_raw(insert), page, segment);
-            assert_eq!(found, Lsn::from_raw(end), "case: {insert}");
-        }
-    }
 
     #[test]
     fn a_place_tells_the_block_to_go_on_with() {

@@ -1,5 +1,6 @@
 //! One backfill, chunk by chunk: read, wait for the stream, wait for the ledger, read on.
 
+mod moving;
 mod sending;
 mod waiting;
 
@@ -14,7 +15,9 @@ use crate::backfill::context::BackfillContext;
 use crate::backfill::cursor::BackfillCursor;
 use crate::backfill::cursor::LeafCursor;
 use crate::backfill::cursor::LeafPlace;
+use crate::backfill::looked_keys::LookedKeys;
 use crate::backfill::orders::BackfillOrder;
+use crate::backfill::orders::KeyMoves;
 use crate::backfill::pace::AIM;
 use crate::backfill::pace::ChunkReach;
 use crate::backfill::query::LeafQuery;
@@ -28,6 +31,8 @@ use crate::backfill::table;
 use crate::backfill::table::TableError;
 use crate::backfill::table::TableFacts;
 use crate::flow::backfill::BackfillTarget;
+use crate::flow::backfill::MovedRow;
+use crate::flow::lsn::Lsn;
 use crate::store::backfills::ReadOrder;
 use crate::store::backfills::StoredBackfill;
 
@@ -65,6 +70,11 @@ pub(crate) struct BackfillRun<'s> {
     said: Option<String>,
     /// How often the standby has cancelled the chunk in hand.
     cancelled: u32,
+    /// What was streamed before this is visible to every snapshot from here on.
+    begun: Lsn,
+    /// What the last snapshot sees was streamed before this, and is settled; zero before the first chunk.
+    seen: Lsn,
+    looked: LookedKeys,
 }
 
 impl<'s> BackfillRun<'s> {
@@ -99,27 +109,41 @@ impl<'s> BackfillRun<'s> {
             target: Arc::new(target),
             said: stored.reason.clone(),
             cancelled: 0,
+            begun: Lsn::ZERO,
+            seen: Lsn::ZERO,
+            looked: LookedKeys::default(),
             stored,
         };
         let id = run.stored.id;
         let ended = run.go().await;
-        service.orders.send(BackfillOrder::Forget { id }).await.ok(); // or the pump has ended
+        let is_over = matches!(ended, Ok(RunEnd::Done));
+        let forget = BackfillOrder::Forget { id, is_over };
+        service.orders.send(forget).await.ok(); // or the pump has ended
         ended
     }
 
-    async fn go(&mut self) -> Result<RunEnd, RunError> {
+    /// Has changes remembered, and waits until snapshots see what was streamed before. `Some`: it ends here.
+    async fn begin(&mut self) -> Result<Option<RunEnd>, RunError> {
         let (tracked_in, tracked) = oneshot::channel();
         let (id, table) = (self.stored.id, self.stored.wish.table.clone());
-        let order = BackfillOrder::Track { id, table, tracked: tracked_in };
+        let has_partitions = self.facts.has_partitions();
+        let moves =
+            (self.stored.wish.read_by == ReadOrder::Key).then_some(KeyMoves { has_partitions });
+        let order = BackfillOrder::Track { id, table, moves, tracked: tracked_in };
         if self.service.orders.send(order).await.is_err() || tracked.await.is_err() {
-            return Ok(RunEnd::Closed);
+            return Ok(Some(RunEnd::Closed));
         }
+        self.begun = self.source.end().await?;
         let may_begin = match self.source.is_standby() {
             true => self.wait_for_replay().await?,
             false => self.wait_for_writers().await?,
         };
-        if !may_begin {
-            return Ok(RunEnd::Stopped);
+        Ok((!may_begin).then_some(RunEnd::Stopped))
+    }
+
+    async fn go(&mut self) -> Result<RunEnd, RunError> {
+        if let Some(ended) = self.begin().await? {
+            return Ok(ended);
         }
         let mut again = AGAIN_FIRST;
         let mut due = Instant::now();
@@ -130,11 +154,20 @@ impl<'s> BackfillRun<'s> {
             }
             let next = match ahead.take() {
                 Some(next) => next,
-                None => self.next_chunk().await?,
+                None => match self.next_chunk().await? {
+                    NextChunk::End => self.next_moved().await?,
+                    next => next,
+                },
             };
             let chunk = match next {
                 NextChunk::Read(chunk) => chunk,
                 NextChunk::End => return Ok(RunEnd::Done),
+                NextChunk::Behind => {
+                    self.say_behind().await?;
+                    due = Instant::now() + again;
+                    again = (again * 2).min(AGAIN_MAX);
+                    continue;
+                }
                 NextChunk::Cancelled => {
                     self.say_cancelled().await?;
                     // Fewer rows hold their snapshot for a shorter time.
@@ -144,12 +177,20 @@ impl<'s> BackfillRun<'s> {
                     continue;
                 }
             };
-            let ChunkAhead { leaf, rows, began, took } = chunk;
-            let (read, cursor, sending) =
-                (rows.read, self.cursor_after(&leaf, &rows), Instant::now());
+            let ChunkAhead { part, rows, began, took } = chunk;
+            let cursor = match &part {
+                ChunkPart::Leaf(leaf) => self.cursor_after(leaf, &rows),
+                ChunkPart::Moved(_) => self.cursor.clone(),
+            };
+            let (read, lsn, sending) = (rows.read, rows.lsn, Instant::now());
+            let looked = rows.moved.map(|last| (last, rows.snapshot.clone()));
             match self.send(*rows, &cursor).await? {
                 SendEnd::Released { number, sent } => {
                     self.cursor = cursor;
+                    self.seen = self.seen.max(lsn);
+                    if let (ChunkPart::Moved(wanted), Some((last, view))) = (part, looked) {
+                        self.looked.note(&wanted, last, (view, lsn));
+                    }
                     self.cancelled = 0;
                     again = AGAIN_FIRST;
                     ahead = self.settle(number).await?;
@@ -180,7 +221,8 @@ impl<'s> BackfillRun<'s> {
             return Ok(None);
         }
         let ((), next) = tokio::join!(settled, self.next_chunk());
-        next.map(Some)
+        // What comes after the last one is known when all is settled.
+        Ok(Some(next?).filter(|next| !matches!(next, NextChunk::End)))
     }
 
     async fn next_chunk(&mut self) -> Result<NextChunk, RunError> {
@@ -191,7 +233,12 @@ impl<'s> BackfillRun<'s> {
             match self.read(&leaf).await? {
                 ReadEnd::Rows(rows) => {
                     let took = began.elapsed();
-                    return Ok(NextChunk::Read(ChunkAhead { leaf, rows, began, took }));
+                    return Ok(NextChunk::Read(ChunkAhead {
+                        part: ChunkPart::Leaf(leaf),
+                        rows,
+                        began,
+                        took,
+                    }));
                 }
                 ReadEnd::LookAnew => {}
                 ReadEnd::Cancelled => return Ok(NextChunk::Cancelled),
@@ -290,10 +337,17 @@ impl<'s> BackfillRun<'s> {
 
 /// A chunk that is read and not sent yet.
 struct ChunkAhead {
-    leaf: LeafCursor,
+    part: ChunkPart,
     rows: Box<ChunkRows>,
     began: Instant,
     took: Duration,
+}
+
+/// Of which rows a chunk is.
+enum ChunkPart {
+    Leaf(LeafCursor),
+    /// Rows that have got another key.
+    Moved(Vec<MovedRow>),
 }
 
 /// What there is to send next.
@@ -301,6 +355,8 @@ enum NextChunk {
     Read(ChunkAhead),
     /// The standby has cancelled it.
     Cancelled,
+    /// The snapshot does not see what it has to.
+    Behind,
     /// Nothing more.
     End,
 }

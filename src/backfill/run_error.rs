@@ -1,6 +1,6 @@
 //! Why a backfill does not go on.
 
-use crate::backfill::reader::ReadError;
+use crate::backfill::read_error::ReadError;
 use crate::backfill::source::StandbyError;
 use crate::backfill::table::TableError;
 use crate::store::error::StoreError;

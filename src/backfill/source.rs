@@ -4,9 +4,9 @@ use tokio_postgres::Client;
 use tokio_postgres::Row;
 
 use crate::backfill::context::BackfillContext;
-use crate::backfill::reader;
-use crate::backfill::reader::ReadError;
-use crate::backfill::reader::WalEnd;
+use crate::backfill::read_error::ReadError;
+use crate::backfill::wal_end;
+use crate::backfill::wal_end::WalEnd;
 use crate::flow::lsn::Lsn;
 use crate::store;
 use crate::store::SqlSession;
@@ -138,12 +138,12 @@ impl RowSource {
 
     /// Where the source is by now.
     pub(super) async fn end(&self) -> Result<Lsn, ReadError> {
-        Ok(reader::position(self.source()).await?.lsn)
+        Ok(wal_end::position(self.source()).await?.lsn)
     }
 
     /// How far the standby has replayed.
     pub(super) async fn replayed(&self) -> Result<Lsn, ReadError> {
-        let WalEnd { lsn, is_standby } = reader::position(self.rows()).await?;
+        let WalEnd { lsn, is_standby } = wal_end::position(self.rows()).await?;
         if is_standby { Ok(lsn) } else { Err(ReadError::Promoted) }
     }
 }

@@ -60,6 +60,24 @@ const PUBLISHED_BEFORE_15: &str = "
     SELECT NULL::text[], NULL::text FROM pg_catalog.pg_publication_tables
     WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
 
+/// What changes with each alteration of the table's columns, and of the row types that they are made of, in
+/// whatever: the catalog's own rows, by the transactions that wrote them.
+const SHAPE: &str = "
+    WITH RECURSIVE part (oid) AS (
+        SELECT atttypid FROM pg_catalog.pg_attribute
+         WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
+        UNION SELECT inner_type.oid
+          FROM part JOIN pg_catalog.pg_type t USING (oid), LATERAL (
+            SELECT t.typbasetype UNION ALL SELECT t.typelem UNION ALL
+            SELECT a.atttypid FROM pg_catalog.pg_attribute a
+             WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0 AND NOT a.attisdropped)
+            AS inner_type (oid)
+         WHERE inner_type.oid <> 0)
+    SELECT md5(string_agg(concat_ws(' ', attrelid, attnum, xmin), ',' ORDER BY attrelid, attnum))
+      FROM pg_catalog.pg_attribute
+     WHERE attnum > 0 AND (attrelid = $1 OR attrelid IN (
+        SELECT t.typrelid FROM part JOIN pg_catalog.pg_type t USING (oid) WHERE t.typtype = 'c'))";
+
 /// Why a table cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TableError {
@@ -103,6 +121,15 @@ pub(crate) struct TableFacts {
     /// The publication's own condition on rows.
     pub row_filter: Option<String>,
     pub leaves: Vec<TableLeaf>,
+    /// As [`shape`] had it before all of this was asked for.
+    pub shape: String,
+}
+
+impl TableFacts {
+    /// Whether its rows lie in other tables.
+    pub fn has_partitions(&self) -> bool {
+        self.leaves.iter().all(|leaf| leaf.oid != self.relation.oid)
+    }
 }
 
 /// A column of the index along which a table is read.
@@ -133,6 +160,7 @@ pub(crate) async fn describe(
     publication: &str,
 ) -> Result<TableFacts, TableError> {
     let entry = entry(client, table).await?;
+    let shape = shape(client, entry.oid).await?;
     let question = if entry.version >= 150_000 { PUBLISHED } else { PUBLISHED_BEFORE_15 };
     let published = client.query_opt(question, &[&publication, &table.schema, &table.name]).await?;
     let published = published.ok_or_else(|| TableError::NotPublished {
@@ -158,8 +186,21 @@ pub(crate) async fn describe(
         (false, ..) => RowIdentity::Unique,
     };
     let leaves = leaves(client, &entry).await?;
-    let key = if keys.primary.is_empty() { keys.identifying } else { keys.primary };
-    Ok(TableFacts { relation, identity, key, row_filter, leaves })
+    // Along what changes tell rows apart by: then they say which rows get another place.
+    let is_by_index = entry.identity == ReplicaIdentity::Index || keys.primary.is_empty();
+    let key = if is_by_index { keys.identifying } else { keys.primary };
+    Ok(TableFacts { relation, identity, key, row_filter, leaves, shape })
+}
+
+/// What is another text whenever the columns of a table are others, or types that they are made of. Not to be
+/// asked for in the transaction that reads: that one sees the catalog as it was when it began, and the rows as it
+/// is by then.
+///
+/// # Errors
+/// That the server could not be asked.
+pub async fn shape(client: &Client, oid: u32) -> Result<String, StoreError> {
+    let row = client.query_one(SHAPE, &[&oid]).await?;
+    Ok(row.try_get::<_, Option<String>>(0)?.unwrap_or_default())
 }
 
 /// About how many rows the table has, if the role may read it, whatever is published of it.

@@ -122,6 +122,23 @@ pub struct BackfillStep {
     /// Rows that were read, and those of them that went out.
     pub read: u64,
     pub sent: u64,
+    /// Rows that have moved up to this change have been looked for where they are.
+    pub moved: Option<Position>,
+}
+
+/// A row has got another key while a backfill reads its table: it may stand before the cursor now, and have
+/// stood beyond it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MovedRow {
+    pub backfill: BackfillId,
+    /// The change that moved it.
+    pub position: Position,
+    /// Its transaction, without its epoch.
+    pub xid: u32,
+    /// The new key: texts in the order of [`crate::flow::relation::Relation::row_key`].
+    pub key: Vec<String>,
+    /// The one that it had before.
+    pub old_key: Vec<String>,
 }
 
 #[cfg(test)]

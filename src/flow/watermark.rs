@@ -13,6 +13,7 @@ use std::collections::btree_map;
 use std::sync::Arc;
 
 use crate::flow::backfill::BackfillStep;
+use crate::flow::backfill::MovedRow;
 use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
@@ -44,6 +45,8 @@ pub enum PumpReport {
     Seen(SeenValues),
     /// All rows of a chunk of a backfill have gone out.
     Backfilled(BackfillStep),
+    /// A row has got another key while a backfill reads its table. Comes before `Through`.
+    Moved(MovedRow),
     /// That was all about the change at this position; one change may raise several events.
     Through { position: Position },
     /// See [`Watermark::boundary`]. `committed`: when the last transaction before it was committed, if
@@ -145,7 +148,7 @@ impl Watermark {
             },
             PumpReport::Boundary { end, .. } => self.boundary(end),
             // The ledger's matter: it moves nothing.
-            PumpReport::Seen(_) | PumpReport::Untaken(_) => {}
+            PumpReport::Seen(_) | PumpReport::Untaken(_) | PumpReport::Moved(_) => {}
         }
     }
 

@@ -14,11 +14,13 @@ use crate::endpoints::registry::snapshot::ListedEndpoint;
 use crate::endpoints::row_ids;
 use crate::event::dedupe::VALUES_MAX;
 use crate::failpoint;
+use crate::flow::backfill::BackfillId;
 use crate::flow::backlog::BacklogStanding;
 use crate::flow::event::EventId;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::relation::TableName;
 use crate::flow::write_back::NOBODY;
 use crate::ledger::state_status::StateStatus;
 use crate::ledger::writer::StateWriter;
@@ -39,6 +41,7 @@ use crate::replication::wire::command::SystemIdentity;
 use crate::replication::wire::feedback::SlotRelease;
 use crate::store;
 use crate::store::SqlSession;
+use crate::store::backfill_moves;
 use crate::store::backfills;
 use crate::store::backlog;
 use crate::store::backlog::BacklogSize;
@@ -95,6 +98,8 @@ pub(crate) struct TakenState {
     pub(crate) backlog: HashMap<Arc<str>, BacklogStanding>,
     /// Values that events were raised with, by rule, the oldest first.
     pub(crate) remembered: Vec<(RuleIndex, SeenValue)>,
+    /// Backfills by key that are not over.
+    pub(crate) moving: Vec<(BackfillId, TableName)>,
     /// How the runs before have ended, and a session for marks if they have crashed.
     pub(crate) past: PastRuns,
     pub(crate) marks: Option<SqlSession>,
@@ -191,6 +196,7 @@ pub(crate) async fn take(
     let rows = row_ids::take_over(settings, &mut session.client, &holding, &others).await?;
     let ahead = progress::load_ahead(&session.client, slot).await?;
     let fronts = progress::load_fronts(&session.client, slot).await?;
+    let moving = backfill_moves::watched(&session.client, slot).await?;
     let sizes = backlog::sizes(&session.client, slot).await?;
     let backlog = sizes.into_iter().map(standing).collect();
     let states = endpoint_states::load(&session.client, slot).await?;
@@ -231,6 +237,7 @@ pub(crate) async fn take(
         books,
         common,
         remembered,
+        moving,
     })
 }
 

@@ -71,6 +71,7 @@ mod tests {
             cursor: "{}".into(),
             read: 1,
             sent: 1,
+            moved: None,
         };
         let waiting = progress.clone();
         let mut waits = JoinSet::new();

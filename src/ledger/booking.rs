@@ -37,6 +37,10 @@ impl<T: FlushTarget + 'static> Ledger<T> {
             {
                 self.pending.untaken(event);
             }
+            if let PumpReport::Moved(row) = opened {
+                self.pending.moved(row);
+                continue;
+            }
             if let PumpReport::Poison { event, takers, why, .. } = &opened {
                 let (event, takers, why) = (Arc::clone(event), Arc::clone(takers), *why);
                 self.watermark.note(opened);
@@ -66,6 +70,7 @@ impl<T: FlushTarget + 'static> Ledger<T> {
             | PumpReport::Seen(_)
             | PumpReport::Untaken(_)
             | PumpReport::Backfilled(_)
+            | PumpReport::Moved(_)
             | PumpReport::Boundary { committed: None, .. } => {}
         }
     }

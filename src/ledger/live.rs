@@ -244,7 +244,8 @@ impl LiveBooks {
             | PumpReport::Boundary { .. }
             | PumpReport::Seen(_)
             | PumpReport::Untaken(_)
-            | PumpReport::Backfilled(_) => {}
+            | PumpReport::Backfilled(_)
+            | PumpReport::Moved(_) => {}
         }
     }
 

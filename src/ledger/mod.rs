@@ -107,6 +107,9 @@ const FLUSH_AFTER: Duration = Duration::from_millis(50);
 /// So much is committed without waiting: rows, two for most deliveries, each of which holds its event,
 /// and what was answered. Twice as much is not taken in while a flush is under way.
 const FLUSH_ROWS: usize = 2048;
+
+/// Rows of tables that backfills read and that have got other keys: more wait until these are written.
+const MOVES_MAX: usize = 2 * FLUSH_ROWS;
 const FLUSH_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// While only others write to the database, its WAL is confirmed in steps of this size, and not more
@@ -331,7 +334,8 @@ impl<T: FlushTarget + 'static> Ledger<T> {
             tokio::select! {
                 biased; // an event is opened before anything can be reported of it
                 Some(edit) = edits.recv() => self.edit(edit),
-                batch = opened.recv(), if pump_lives => match batch {
+                // Of what else is opened, lanes and memory bound how much there is.
+                batch = opened.recv(), if pump_lives && self.has_room_for_moves() => match batch {
                     Some(batch) => self.open(batch),
                     None => pump_lives = false,
                 },
@@ -384,6 +388,11 @@ impl<T: FlushTarget + 'static> Ledger<T> {
 
     fn has_room(&self) -> bool {
         !self.fills(2)
+    }
+
+    /// Whether rows that a transaction moves by the million may come: they are nobody else's to bound.
+    fn has_room_for_moves(&self) -> bool {
+        self.pending.moves() < MOVES_MAX
     }
 
     /// Whether what is pending fills so many flushes.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::config::settings::PushLogSettings;
 use crate::flow::backfill::BackfillStep;
+use crate::flow::backfill::MovedRow;
 use crate::flow::endpoint_watermarks::EndpointWatermarks;
 use crate::flow::event::Event;
 use crate::flow::event::EventId;
@@ -128,6 +129,7 @@ impl PendingFlush {
         let in_batches: usize = self.flush.batches.iter().map(|batch| batch.events.len()).sum();
         self.settled.len()
             + self.flush.attempts.len()
+            + self.flush.moved.len()
             + in_batches
             + self.reparked.len()
             + self.untaken.len()
@@ -294,6 +296,17 @@ impl PendingFlush {
     /// Takes in a note that the settled prefix has passed.
     pub(crate) fn noted(&mut self, note: FilteredNote, times: u64) {
         *self.notes.entry(note).or_default() += times;
+    }
+
+    /// Takes in a row that has got another key. It may be written before its change is settled: what comes
+    /// again is the same row.
+    pub(crate) fn moved(&mut self, row: MovedRow) {
+        self.flush.moved.push(row);
+    }
+
+    /// Rows with other keys that are to be written.
+    pub(crate) fn moves(&self) -> usize {
+        self.flush.moved.len()
     }
 
     /// Takes in a step of a backfill that the settled prefix has passed.

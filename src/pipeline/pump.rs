@@ -31,6 +31,7 @@ use crate::event::plan::RoutedEvent;
 use crate::event::plan::ShapedBody;
 use crate::event::route::EventRouter;
 use crate::failpoint;
+use crate::flow::backfill::BackfillId;
 use crate::flow::body::EventBody;
 use crate::flow::budget::HeldMemory;
 use crate::flow::budget::MemoryBudget;
@@ -41,6 +42,7 @@ use crate::flow::event::Event;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::settlement::PoisonReason;
 use crate::flow::watermark::EndpointsVersion;
@@ -148,9 +150,13 @@ impl EventPump {
         self
     }
 
-    /// Sends rows that backfills have read between the changes.
-    pub(crate) fn backfilling(mut self, orders: mpsc::Receiver<BackfillOrder>) -> Self {
-        self.backfills.listen(orders);
+    /// Sends rows that backfills have read between the changes. Those of `watched` are under way.
+    pub(crate) fn backfilling(
+        mut self,
+        orders: mpsc::Receiver<BackfillOrder>,
+        watched: Vec<(BackfillId, TableName)>,
+    ) -> Self {
+        self.backfills.listen(orders, watched);
         self
     }
 
@@ -291,6 +297,7 @@ impl EventPump {
                 }
                 self.in_transaction = true;
                 failpoint::reached("in_transaction");
+                self.note_moves(&change);
                 if self.seen.is_none_or(|seen| seen < change.position) {
                     self.seen = Some(change.position);
                     if let Some(watched) = &mut self.watched {

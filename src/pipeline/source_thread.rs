@@ -10,10 +10,12 @@ use tokio_util::sync::CancellationToken;
 use crate::backfill::orders::BackfillOrder;
 use crate::config::configuration::Settings;
 use crate::event::route::EventRouter;
+use crate::flow::backfill::BackfillId;
 use crate::flow::budget::MemoryBudget;
 use crate::flow::event::RuleIndex;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
+use crate::flow::relation::TableName;
 use crate::flow::watermark::PumpReport;
 use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::crash_guard::CrashGuard;
@@ -65,6 +67,8 @@ pub(crate) struct PumpParts {
     pub(crate) watched: Option<WatchedTables>,
     pub(crate) caution: CrashGuard,
     pub(crate) backfills: mpsc::Receiver<BackfillOrder>,
+    /// Backfills by key that are not over.
+    pub(crate) moving: Vec<(BackfillId, TableName)>,
 }
 
 /// A thread whose slot is ours. It reads nothing before it has its stages.
@@ -165,6 +169,7 @@ impl SourceThread {
             watched,
             caution,
             backfills,
+            moving,
         } = stages;
         for (rule, value) in remembered {
             router.remember(rule, value.fingerprint, value.position, value.committed);
@@ -177,7 +182,7 @@ impl SourceThread {
         let spans = handles.tracer.clone();
         let spans = spans.map(|tracer| ChangeSpans::new(tracer, handles.clock.clone()));
         let mut pump =
-            pump.telling_untaken(settings.enabled).recording(spans).backfilling(backfills);
+            pump.telling_untaken(settings.enabled).recording(spans).backfilling(backfills, moving);
         pump.turn(first);
         // Half of the grace period to finish reading a transaction, the other half to deliver it.
         pump.run(&mut source, stop, settings.grace / 2).await?;

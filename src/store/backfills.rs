@@ -17,6 +17,7 @@ use crate::flow::backfill::ReadId;
 use crate::flow::lsn::Lsn;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
+use crate::store::backfill_moves;
 use crate::store::orders::OrderTable;
 use crate::store::ownership::StateOwnership;
 use crate::store::progress::ServerLineage;
@@ -219,7 +220,11 @@ pub(crate) async fn switch(
     params.put(Type::TEXT, to.as_str());
     params.put(Type::TEXT, reason.map(|reason| clean(reason, false)));
     params.put(Type::TIMESTAMPTZ, now);
-    let update = "UPDATE walhook.backfills
+    // What is over looks for no row any more.
+    let update = "WITH gone AS (DELETE FROM walhook.backfill_moves
+          WHERE backfill = $2 AND $4 IN ('done', 'cancelled') AND EXISTS (
+                SELECT FROM walhook.backfills WHERE slot = $1 AND id = $2 AND state = ANY ($3)))
+        UPDATE walhook.backfills
             SET state = $4, reason = $5,
                 tries = CASE WHEN $4 = 'running' THEN 0 ELSE tries END,
                 finished_at = CASE WHEN $4 IN ('running', 'paused') THEN finished_at ELSE $6 END
@@ -297,6 +302,7 @@ pub(crate) async fn step(
             &params.list(),
         )
         .await?;
+        backfill_moves::passed(tx, step).await?;
         let prefix = ReadId::prefix(step.id);
         let mut params = SqlParams::default();
         params.put(Type::TEXT, holding.slot.as_ref());

@@ -18,10 +18,12 @@ use tokio_postgres::types::Type;
 
 use crate::failpoint;
 use crate::flow::backfill::BackfillStep;
+use crate::flow::backfill::MovedRow;
 use crate::flow::event::EventId;
 use crate::flow::lsn::Lsn;
 use crate::flow::lsn::Position;
 use crate::flow::time::Timestamp;
+use crate::store::backfill_moves;
 use crate::store::backfills;
 use crate::store::backlog;
 use crate::store::backlog::BacklogDelivery;
@@ -97,6 +99,8 @@ pub struct StateFlush {
     pub renames: Vec<EndpointRename>,
     /// How far backfills have come.
     pub backfilled: Vec<BackfillStep>,
+    /// Rows that have got other keys while their tables are read.
+    pub moved: Vec<MovedRow>,
 }
 
 impl StateFlush {
@@ -129,6 +133,7 @@ impl StateFlush {
             && self.forget.is_empty()
             && self.renames.is_empty()
             && self.backfilled.is_empty()
+            && self.moved.is_empty()
     }
 }
 
@@ -194,6 +199,7 @@ async fn attempt(
         seen_values::add(&tx, holding, &flush.seen),
         seen_values::forget(&tx, holding, &flush.forget),
         pass(&tx, holding, flush.settled),
+        backfill_moves::add(&tx, holding, &flush.moved),
         backfills::step(&tx, holding, &flush.backfilled),
         books::add(&tx, holding, &flush.books),
         books::change_common(&tx, holding, &flush.common),

@@ -20,6 +20,7 @@
 //! | --- | --- |
 //! | `answered` | What endpoints answered to events, as the push log has it |
 //! | `answers` | Ends a session whose server owes an answer and says nothing |
+//! | `backfill_moves` | `walhook.backfill_moves` |
 //! | `backfills` | `walhook.backfills` |
 //! | `backlog` | The backlog |
 //! | `body_codec` | Bodies as bytes |
@@ -63,6 +64,7 @@
 
 pub(crate) mod answered;
 pub(crate) mod answers;
+pub(crate) mod backfill_moves;
 pub(crate) mod backfills;
 pub(crate) mod backlog;
 pub(crate) mod body_codec;

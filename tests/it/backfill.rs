@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at once")]
 #![expect(clippy::indexing_slicing, reason = "a missing field fails the test as it should")]
 
+mod altered;
 mod crashes;
 mod first;
 mod kinds;
+mod moves;
 mod order;
 mod standby;
 mod surface;

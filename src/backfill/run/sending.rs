@@ -29,6 +29,7 @@ impl BackfillRun<'_> {
             cursor: cursor.text(),
             read: chunk.read,
             sent: 0,
+            moved: chunk.moved,
         };
         let chunk = ReadChunk {
             step,
@@ -79,7 +80,7 @@ impl BackfillRun<'_> {
     /// waited for: they must not be read again while they are on their way.
     async fn take_back(&self, fate: oneshot::Receiver<ChunkFate>, number: u64) {
         let id = self.stored.id;
-        self.service.orders.send(BackfillOrder::Forget { id }).await.ok(); // or the pump has ended
+        self.service.orders.send(BackfillOrder::Forget { id, is_over: false }).await.ok(); // or the pump has ended
         if let Ok(ChunkFate::Released { .. }) = fate.await {
             self.service.progress.is_done(id, number).await;
         }

@@ -305,7 +305,8 @@ impl World {
                 id,
             });
         }
-        let step = BackfillStep { id: ID, chunk: 1, cursor: "{}".into(), read: 0, sent: 0 };
+        let step =
+            BackfillStep { id: ID, chunk: 1, cursor: "{}".into(), read: 0, sent: 0, moved: None };
         let (target, read_at) = (Arc::default(), Timestamp::from_micros(0));
         let lsn = self.replayed.unwrap_or(Lsn::from_raw(self.end));
         self.on_its_way = Some(ReadChunk { step, target, snapshot, lsn, read_at, rows });

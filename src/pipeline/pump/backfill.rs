@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::backfill::orders::BackfillOrder;
 use crate::backfill::orders::ChunkFate;
+use crate::backfill::orders::KeyMoves;
 use crate::backfill::window::ReadChunk;
 use crate::failpoint;
 use crate::flow::backfill::BackfillId;
@@ -42,12 +43,18 @@ impl EventPump {
     /// Does what the reader of a backfill asks for, between two changes.
     pub(super) async fn take_order(&mut self, order: BackfillOrder) -> anyhow::Result<()> {
         match order {
-            BackfillOrder::Track { id, table, tracked } => {
+            BackfillOrder::Track { id, table, moves, tracked } => {
+                if let Some(KeyMoves { has_partitions }) = moves {
+                    self.backfills.moves.watch(id, table.clone(), has_partitions);
+                }
                 self.backfills.window.track(id, table);
                 tracked.send(()).ok(); // it may have been stopped
             }
-            BackfillOrder::Forget { id } => {
+            BackfillOrder::Forget { id, is_over } => {
                 self.send_rest(id).await?;
+                if is_over {
+                    self.backfills.moves.forget(id);
+                }
                 self.backfills.window.forget(id);
                 self.backfills.fates.remove(&id);
             }
@@ -62,6 +69,12 @@ impl EventPump {
             }
         }
         Ok(())
+    }
+
+    /// Notes the rows that a change has moved, before it is settled. What comes again is noted again.
+    pub(super) fn note_moves(&mut self, change: &CommittedChange) {
+        let moved = self.backfills.moves.observe(change);
+        self.outbox.opened.extend(moved.into_iter().map(PumpReport::Moved));
     }
 
     /// The stream has come to the end of a transaction, or of all that there is.

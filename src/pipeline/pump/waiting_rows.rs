@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
+use crate::backfill::moves::MoveWatch;
 use crate::backfill::orders::BackfillOrder;
 use crate::backfill::orders::ChunkFate;
 use crate::backfill::window::BackfillWindow;
@@ -15,6 +16,7 @@ use crate::event::plan::AsideBody;
 use crate::flow::backfill::BackfillId;
 use crate::flow::change::CommittedChange;
 use crate::flow::lsn::Position;
+use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 
 /// What the pump has to do with backfills.
@@ -22,6 +24,7 @@ use crate::flow::settlement::EndpointIndex;
 pub(super) struct PumpBackfills {
     orders: Option<mpsc::Receiver<BackfillOrder>>,
     pub(super) window: BackfillWindow,
+    pub(super) moves: MoveWatch,
     /// Whom to tell what becomes of the chunk that waits.
     pub(super) fates: HashMap<BackfillId, oneshot::Sender<ChunkFate>>,
     /// The last row that was sent.
@@ -29,8 +32,16 @@ pub(super) struct PumpBackfills {
 }
 
 impl PumpBackfills {
-    pub(super) fn listen(&mut self, orders: mpsc::Receiver<BackfillOrder>) {
+    /// Those of `watched` are not over: an earlier run has begun them.
+    pub(super) fn listen(
+        &mut self,
+        orders: mpsc::Receiver<BackfillOrder>,
+        watched: Vec<(BackfillId, TableName)>,
+    ) {
         self.orders = Some(orders);
+        for (id, table) in watched {
+            self.moves.watch(id, table, true); // nobody has looked yet
+        }
     }
 
     /// The next order; never comes once nobody gives any.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use tokio::task::JoinSet;
-use walhook::testing::backfill::reader;
+use walhook::testing::backfill::wal_end;
 use walhook::testing::sandbox::cluster::ClusterOptions;
 
 use super::Bench;
@@ -229,5 +229,5 @@ async fn the_end_of_the_wal_is_that_of_its_last_record() {
     let is_flushed = "SELECT pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn() - 24";
     wait_for_text(&sql, is_flushed, "t").await;
     let flushed = sql.text("SELECT pg_current_wal_flush_lsn()").await;
-    assert_eq!(reader::position(&sql).await.unwrap().lsn.to_string(), flushed);
+    assert_eq!(wal_end::position(&sql).await.unwrap().lsn.to_string(), flushed);
 }
