@@ -354,7 +354,8 @@ impl PendingFlush {
         } = std::mem::replace(self, Self { common, ..Self::default() });
         flush.write_backs = tallies.into_rows();
         flush.parked = parked.into_values().collect();
-        flush.parked.sort_by_key(|row| row.event.position);
+        // Events of one change in their order, too: rows are numbered as they come.
+        flush.parked.sort_by_key(|row| (row.event.position, row.event.sequence));
         flush.reparked = reparked.into_values().collect();
         flush.settled = watermark.settled();
         flush.confirmed = Some(watermark.confirmable());
