@@ -186,6 +186,10 @@ fn micros(since_boot: Duration) -> i64 {
 /// This host's clock. The only place that reads it.
 #[expect(clippy::disallowed_methods, reason = "this is the edge where time comes in")]
 pub fn host_now() -> Timestamp {
+    #[cfg(test)]
+    if let Some(since) = simulated::since_epoch() {
+        return Timestamp::from_micros(micros(since));
+    }
     let micros = match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |m| -m),
@@ -196,6 +200,10 @@ pub fn host_now() -> Timestamp {
 /// Time since the host was started, which nobody can set. It goes on while the host is suspended, so
 /// that a process which wakes knows how long it was away.
 pub(crate) fn since_boot() -> Duration {
+    #[cfg(test)]
+    if let Some(since) = simulated::since_boot() {
+        return since;
+    }
     // Elsewhere the monotonic clock does the same, or there is nothing better.
     #[cfg(target_os = "linux")]
     let clock = ClockId::Boottime;
@@ -205,5 +213,7 @@ pub(crate) fn since_boot() -> Duration {
     Duration::try_from(now).unwrap_or_default()
 }
 
+#[cfg(test)]
+pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@
 //! | `process_name` | What this process calls itself |
 //! | `pump` | The pump |
 //! | `shutdown` | How a shutdown divides its grace period |
+//! | `simulation` | All of this and the ledger on one thread, against models of everything around them |
 //! | `source_thread` | The source's thread |
 //! | `state_probe` | Asks the state now and then whether it could be written, so that trouble is seen before there is something to write |
 //! | `table_counters` | What the pump counts |
@@ -37,6 +38,8 @@ pub(crate) mod lanes;
 pub(crate) mod process_name;
 pub(crate) mod pump;
 pub(crate) mod shutdown;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod source_thread;
 pub(crate) mod state_probe;
 pub(crate) mod table_counters;
