@@ -22,7 +22,6 @@ impl Backoff {
     }
 
     /// The wait before the next try.
-    #[expect(clippy::should_implement_trait, reason = "waits do not end, and nobody collects them")]
     pub(crate) fn next(&mut self) -> Duration {
         self.next_at(fastrand::f64())
     }

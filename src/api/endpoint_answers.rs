@@ -33,7 +33,7 @@ pub(crate) struct ShownEndpoint {
     pub(crate) state: &'static str,
     /// Scheme, host and port; the rest can be a secret
     pub(crate) url: String,
-    /// As it was written, secrets as [secret]; a summary for one of the file
+    /// As it was written, secrets as `[secret]`; a summary for one of the file
     pub(crate) endpoint: DocumentOrSummary,
     pub(crate) waiting: WaitingEvents,
     pub(crate) in_flight: usize,
@@ -269,19 +269,6 @@ pub(crate) struct TrialFault {
     pub(crate) place: String,
     pub(crate) expression: String,
     pub(crate) what: String,
-}
-
-/// Whether the call was answered, and the answer
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct SuccessAnswer<T> {
-    pub(crate) success: bool,
-    pub(crate) data: T,
-}
-
-impl<T> SuccessAnswer<T> {
-    pub(crate) fn of(data: T) -> Self {
-        Self { success: true, data }
-    }
 }
 
 /// A TestReport with the webhook's Name and URL

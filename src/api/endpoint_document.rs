@@ -19,14 +19,14 @@ use utoipa::openapi::schema::Type;
 use crate::api::document_shape::DocumentShape;
 use crate::api::document_shape::JSON;
 
-/// The keys of an [[endpoint]] of the configuration (config/walhook.example.toml); what is left out is as [webhook] says. Strings are taken as they are: no ${VARIABLES}, no { env }, no { file }. Needed are name and url.
+/// The keys of an `[[endpoint]]` of the configuration (config/walhook.example.toml); what is left out is as `[webhook]` says. Strings are taken as they are: no `${VARIABLES}`, no `{ env }`, no `{ file }`. Needed are name and url.
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "the reader of the configuration takes it; this is its shape")]
 pub(crate) struct EndpointDocument {
     #[schema(pattern = "^[A-Za-z0-9_.-]{1,64}$", required = false)]
     name: String,
-    /// Dials public addresses only, and those of [endpoints] allow
+    /// Dials public addresses only, and those of `[endpoints] allow`
     #[schema(format = "uri", required = false)]
     url: String,
     #[schema(required = false)]

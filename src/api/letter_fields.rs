@@ -138,7 +138,7 @@ pub(crate) struct LetterNumbers {
 /// How letters are sent again.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct ResendFields {
-    /// Letters a second, instead of [dead_letters] resend_rate
+    /// Letters a second, instead of `[dead_letters] resend_rate`
     pub(crate) rate: Option<LetterRate>,
     /// Another endpoint than their own, which gets copies
     pub(crate) to: Option<String>,

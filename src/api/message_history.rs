@@ -10,11 +10,12 @@ use utoipa::openapi::schema::ObjectBuilder;
 use utoipa::openapi::schema::Schema;
 use utoipa::openapi::schema::SchemaType;
 
-use crate::api::endpoint_answers::SuccessAnswer;
 use crate::api::field_kinds::IsoTime;
 use crate::api::path_parts::MessagePart;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;
+use crate::api::success_answer::SuccessAnswer;
+use crate::api::success_answer::SuccessList;
 use crate::api::surface::HttpSurface;
 
 /// Where a message stands.
@@ -78,7 +79,7 @@ pub(crate) async fn status(
 pub(crate) async fn history(
     State(surface): State<HttpSurface>,
     NamedParts(id, ..): NamedParts<MessagePart>,
-) -> Result<Json<SuccessAnswer<Vec<MessageStep>>>, ProblemResponse> {
+) -> Result<Json<SuccessList<MessageStep>>, ProblemResponse> {
     let message = surface.messages.find(&id).await?;
     let steps = message.steps.into_iter().map(|step| MessageStep {
         state: step.state,
@@ -86,5 +87,5 @@ pub(crate) async fn history(
         at: IsoTime(step.at),
         detail: step.detail,
     });
-    Ok(Json(SuccessAnswer::of(steps.collect())))
+    Ok(Json(SuccessList::of(steps.collect())))
 }

@@ -54,6 +54,7 @@
 //! | `stats` | `GET /api/v1/webhook/stats`, as `ocr-wallet` reads it |
 //! | `status` | `/health`, `/ready`, `/metrics` and `GET /api/v1/status` |
 //! | `status_report` | What `GET /api/v1/status` shows |
+//! | `success_answer` | Answers of the calls that clients of the five systems make |
 //! | `surface` | What the surface shows, by handles to those who know it |
 //! | `webhook_api` | Calls of `wechat-messages`, at the paths and with the field names that its clients have |
 //! | `webhook_fields` | A webhook as clients of `wechat-messages` write and see it |
@@ -105,6 +106,7 @@ pub(crate) mod state_queries;
 mod stats;
 mod status;
 mod status_report;
+mod success_answer;
 pub(crate) mod surface;
 mod webhook_api;
 pub(crate) mod webhook_fields;

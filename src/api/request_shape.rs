@@ -103,7 +103,8 @@ impl<T: RequestShape> FromRequestParts<HttpSurface> for QueryFields<T> {
 impl<T: RequestShape> DescribedInput for QueryFields<T> {
     fn describe(description: &mut OperationDescription) {
         let schema = T::schema(&mut description.schemas);
-        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        for (name, property) in properties.into_iter().flatten() {
             let mut property = property.clone();
             let members = property.as_object_mut();
             let meaning = members.and_then(|members| members.remove("description"));

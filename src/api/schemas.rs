@@ -73,10 +73,11 @@ fn require_nullable(schema: &mut Value) {
 }
 
 fn is_nullable(property: &Value) -> bool {
-    let has_null =
-        |list: &Value, null: &Value| list.as_array().is_some_and(|items| items.contains(null));
-    has_null(&property["type"], &json!("null"))
-        || has_null(&property["oneOf"], &json!({ "type": "null" }))
+    let has_null = |name: &str, null: &Value| {
+        let items = property.get(name).and_then(Value::as_array);
+        items.is_some_and(|items| items.contains(null))
+    };
+    has_null("type", &json!("null")) || has_null("oneOf", &json!({ "type": "null" }))
 }
 
 /// The schema of the fields of a request: nothing else is taken, and null is the same as left out.

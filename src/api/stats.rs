@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 
-use crate::api::endpoint_answers::SuccessAnswer;
+use crate::api::success_answer::SuccessAnswer;
 use crate::api::surface::HttpSurface;
 use crate::ledger::stats::StatsView;
 

@@ -60,7 +60,7 @@ pub(crate) struct LifeSign {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ReadySign {
     status: &'static str,
-    /// Rows of [endpoints_from] that are no endpoints; left out if there are none
+    /// Rows of `[endpoints_from]` that are no endpoints; left out if there are none
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     endpoints_refused: Vec<String>,
 }

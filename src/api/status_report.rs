@@ -30,7 +30,7 @@ pub(crate) struct StatusReport {
     pub(crate) state: StateReport,
     pub(crate) obstacles: Vec<ShownObstacle>,
     pub(crate) endpoints: Vec<EndpointStatus>,
-    /// Rows of [endpoints_from] that are no endpoints
+    /// Rows of `[endpoints_from]` that are no endpoints
     pub(crate) endpoints_refused: Vec<NamedError>,
     /// Endpoints that deliveries wait for and that there are no more
     pub(crate) endpoints_missing: Vec<NamedError>,

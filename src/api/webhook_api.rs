@@ -5,7 +5,6 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::api::admin_caller::AdminCaller;
-use crate::api::endpoint_answers::SuccessAnswer;
 use crate::api::endpoint_answers::WebhookReports;
 use crate::api::endpoint_calls::AdminCall;
 use crate::api::endpoint_calls::AdminRefusal;
@@ -13,6 +12,8 @@ use crate::api::fields::either;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::JsonDocument;
 use crate::api::request_shape::QueryFields;
+use crate::api::success_answer::SuccessAnswer;
+use crate::api::success_answer::SuccessList;
 use crate::api::webhook_fields::AskedWebhook;
 use crate::api::webhook_fields::WebhookFields;
 
@@ -43,8 +44,10 @@ pub(crate) async fn config(
     Ok(Json(SuccessAnswer::of(webhook)))
 }
 
-pub(crate) async fn list(caller: AdminCaller) -> WebhookResult<Vec<WebhookFields>> {
-    Ok(Json(SuccessAnswer::of(caller.ask(AdminCall::WebhookList).await?)))
+pub(crate) async fn list(
+    caller: AdminCaller,
+) -> Result<Json<SuccessList<WebhookFields>>, AdminRefusal> {
+    Ok(Json(SuccessList::of(caller.ask(AdminCall::WebhookList).await?)))
 }
 
 /// Sends a test message to one endpoint, by its URL or its name; without either to all of them.

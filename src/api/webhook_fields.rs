@@ -28,7 +28,7 @@ pub(crate) struct WebhookFields {
     #[serde(rename = "URL")]
     #[schema(format = "uri", nullable = false)]
     pub(crate) url: Option<String>,
-    /// Shown as [secret]
+    /// Shown as `[secret]`
     #[serde(rename = "Secret")]
     #[schema(required = false)]
     pub(crate) secret: &'static str,
@@ -39,7 +39,7 @@ pub(crate) struct WebhookFields {
     #[serde(rename = "Timeout")]
     #[schema(required = false, minimum = 1)]
     pub(crate) timeout: u64,
-    /// Up to 100; shown as [webhook_api.endpoint] has it where it is left out
+    /// Up to 100; shown as `[webhook_api.endpoint]` has it where it is left out
     #[serde(rename = "RetryCount")]
     #[schema(required = false)]
     pub(crate) retry_count: u64,

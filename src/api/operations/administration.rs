@@ -6,7 +6,7 @@ use crate::api::overview;
 use crate::api::shared_refusal::SharedRefusal;
 use crate::api::webhook_api;
 
-/// Endpoints.
+/// Endpoints, and what makes one take events.
 pub(super) fn of_endpoints() -> Vec<RouteOperation> {
     vec![
         RouteOperation::get(
@@ -73,6 +73,12 @@ pub(super) fn of_endpoints() -> Vec<RouteOperation> {
         .refuses(SharedRefusal::NoEndpoint)
         .refuses(SharedRefusal::Conflict)
         .refuses(SharedRefusal::Unservable),
+    ]
+}
+
+/// What is done to one endpoint.
+pub(super) fn of_acts_on_endpoints() -> Vec<RouteOperation> {
+    vec![
         RouteOperation::post(
             "/api/v1/endpoints/{name}/disable",
             "Takes no more events for an endpoint; what waits for it stays",

@@ -52,6 +52,12 @@ pub(super) fn of_letters() -> Vec<RouteOperation> {
         .needs_body()
         .says(200, "How many")
         .refuses(SharedRefusal::StateAway),
+    ]
+}
+
+/// One dead letter.
+pub(super) fn of_single_letters() -> Vec<RouteOperation> {
+    vec![
         RouteOperation::get(
             "/api/v1/dead-letters/{id}",
             "One dead letter with its body as it would be sent now",
