@@ -346,7 +346,7 @@ impl App {
         let kept = ledger.run(opened, reports, edits);
         let keep_books = run_ledger(kept, patience, ended_in, shutdown.finished.clone());
         tasks.spawn("the ledger", shutdown.clone().unless_failed(keep_books));
-        let stages = PumpParts {
+        attached.begin(PumpParts {
             turns,
             opened: opened_in,
             ledger_ended,
@@ -359,8 +359,7 @@ impl App {
             caution,
             backfills: start_backfills(settings, handles, holding, &self.backfills, tasks),
             moving: taken.moving,
-        };
-        attached.begin(stages);
+        });
         let source = settings.clone();
         let source = async move { gaps::dated(&source, attached.ended()).await };
         tasks.spawn("the source", shutdown.clone().unless_failed(source));

@@ -170,8 +170,7 @@ pub(crate) async fn take(
     let source = store::connect(&settings.postgres.server).await?;
     let found = facts::slot(&source.client, slot).await?;
     let confirmed = found.as_ref().and_then(|slot| slot.confirmed);
-    let holder = own_name();
-    let (holding, mut progress) = progress::take(&mut session.client, slot, &holder).await?;
+    let (holding, mut progress) = progress::take(&mut session.client, slot, &own_name()).await?;
     let ended_cleanly = crash_records::ended_cleanly(&session.client, slot).await?;
     ownership::admit(settings, &progress, consent, ended_cleanly)?;
     let publication =
@@ -214,12 +213,11 @@ pub(crate) async fn take(
     };
     let wal_end = wal_end(settings, &session, system).await?;
     let days = settings.push_log.retention_days;
-    let confirmed = progress.confirmed.unwrap_or_default();
     let state = settings.state.clone();
     let writer = StateWriter::new(state, session, holding.clone(), days, writable, status);
     Ok(TakenState {
         writer,
-        confirmed,
+        confirmed: progress.confirmed.unwrap_or_default(),
         wal_end,
         publication,
         holding,
