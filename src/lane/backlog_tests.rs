@@ -242,6 +242,30 @@ async fn an_endpoint_that_is_down_holds_up_nobody_and_gets_all_of_it_in_order_la
     assert!(running.database.lock().unwrap().rows.is_empty());
 }
 
+/// The places that it kept for rows are free again, and no report tells of it.
+#[tokio::test(start_paused = true)]
+async fn a_small_lane_that_was_paused_while_it_read_its_backlog_goes_on_when_it_is_resumed() {
+    let at = BacklogPosition { position: event(5, 1).position, row: 1 };
+    let parked = Timestamp::default();
+    let row = RefilledRow { event: event(5, 1), at, parked, attempts: 0, due: None, history: None };
+    let database = Database { rows: BTreeMap::from([(at, row)]), ..Database::default() };
+    let standing = BacklogStanding { rows: 1, newest: at.position, is_out: false };
+    let terms = settings::ParkingSettings::default();
+    let parking = Some(LaneParking { terms, standing: Some(standing) });
+    let settings = LaneSettings { parking, ..with_backlog(1) };
+    let running = Running::start(settings, database, Duration::from_millis(1));
+    let control = running.sender.control();
+    running.sender.caught_up().await.unwrap();
+    // A page takes three milliseconds.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    control.change(LaneChange::Pause).await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(running.requests(), 0);
+    control.change(LaneChange::Resume).await.unwrap();
+    let settled = running.until_settled(1);
+    assert!(tokio::time::timeout(60 * SECOND, settled).await.is_ok(), "it stands still");
+}
+
 #[tokio::test(start_paused = true)]
 async fn after_an_overflow_events_go_directly_again_although_they_keep_coming() {
     let running = Running::start(with_backlog(256), Database::default(), Duration::from_millis(1));

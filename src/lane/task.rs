@@ -187,6 +187,7 @@ impl LaneTask {
         let (mut is_stopping, mut is_closed) = (false, false);
         let mut stopped = pin!(stop.cancelled());
         loop {
+            self.free_places();
             let mut wake_at = None;
             if self.report.attempts.len() < ATTEMPTS_HELD_MAX {
                 let (now, may_send) = (now(), may_send());
@@ -384,10 +385,20 @@ impl LaneTask {
     fn hand_over(&mut self, place: mpsc::Permit<'_, LaneReport>) {
         let report = std::mem::take(&mut self.report);
         self.report_due = None;
+        self.free_places();
+        place.send(report);
+    }
+
+    /// Gives back the places of all that has left memory, unless the ledger has not taken their report:
+    /// it bounds what waits for it. Places that were kept for rows become free without one.
+    fn free_places(&mut self) {
+        self.note_settled();
+        if !self.report.is_empty() || self.freed == FreedDelivery::default() {
+            return;
+        }
         let mut freed = std::mem::take(&mut self.freed);
         freed.own = self.lane.keep_places(freed.own, Instant::now().into_std());
         self.room.give_back(freed);
-        place.send(report);
     }
 
     /// Brings the gauges up to date, tells senders the way, and logs what an operator should hear.
