@@ -26,7 +26,7 @@
 //! Known, and let pass: what was settled or parked beyond the settled prefix before a crash, and is too old when it
 //! is read again, is captured and expired in the books once more (`outcome`).
 //!
-//! `cargo test` runs [`SEEDS`]. `WALHOOK_SEEDS=100000` runs so many, `WALHOOK_SEED=7` this one, with its story.
+//! `cargo test` runs 1,000 seeds. `WALHOOK_SEEDS=100000` runs so many, `WALHOOK_SEED=7` this one, with its story.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -44,6 +44,7 @@
 //! | `scenario` | What one seed sets up |
 //! | `shown_books` | The books as the metrics of a run show them |
 //! | `source` | The replication connection |
+//! | `tests` | Runs the seeds |
 //! | `wal` | The source's WAL |
 //! | `world` | What outlives a run of walhook |
 
@@ -61,75 +62,6 @@ mod registry;
 mod scenario;
 mod shown_books;
 mod source;
+mod tests;
 mod wal;
 mod world;
-
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-
-use crate::pipeline::simulation::outcome::SimulationSums;
-use crate::pipeline::simulation::outcome::StoryTelling;
-use crate::pipeline::simulation::outcome::simulate;
-use crate::pipeline::simulation::outcome::traced;
-
-/// How many simulations each `cargo test` runs.
-const SEEDS: u64 = 1000;
-
-/// After so many that fail, the rest says nothing new.
-const FAILURES_MAX: usize = 5;
-
-fn variable(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
-}
-
-#[test]
-fn whatever_fails_everything_arrives_in_order_and_the_books_are_right() {
-    if let Some(seed) = variable("WALHOOK_SEED") {
-        match traced(seed, StoryTelling::AtOnce) {
-            Ok((sums, _)) => println!("{sums:?}"),
-            Err(failure) => panic!("WALHOOK_SEED={seed}: {}", failure.what),
-        }
-        return;
-    }
-    let seeds = variable("WALHOOK_SEEDS").unwrap_or(SEEDS);
-    let first = variable("WALHOOK_FIRST_SEED").unwrap_or(0);
-    let next = AtomicU64::new(first);
-    let (failures, sums) = (Mutex::new(Vec::new()), Mutex::new(SimulationSums::default()));
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + seeds || failures.lock().unwrap().len() >= FAILURES_MAX {
-                return;
-            }
-            match simulate(seed) {
-                Ok(one) => sums.lock().unwrap().add(one),
-                Err(failure) => failures.lock().unwrap().push((seed, failure)),
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-    println!("{:?}", sums.lock().unwrap());
-    let failures = failures.into_inner().unwrap();
-    for (seed, failure) in &failures {
-        println!("{}\nWALHOOK_SEED={seed}: {}\n", failure.story, failure.what);
-    }
-    let seeds: Vec<u64> = failures.iter().map(|(seed, _)| *seed).collect();
-    assert!(failures.is_empty(), "seeds that fail, with their stories above: {seeds:?}");
-}
-
-#[test]
-fn a_seed_is_the_same_whenever_it_runs() {
-    for seed in 0..20 {
-        let story = |seed| match traced(seed, StoryTelling::AtTheEnd) {
-            Ok((_, story)) => story,
-            Err(failure) => vec![failure.what],
-        };
-        let (first, second) = (story(seed), story(seed));
-        let differs = first.iter().zip(&second).find(|(one, other)| one != other);
-        assert_eq!(differs, None, "seed {seed}");
-        assert_eq!(first.len(), second.len(), "seed {seed}");
-    }
-}
