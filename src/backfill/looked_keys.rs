@@ -21,7 +21,7 @@ const KEYS_MAX: usize = 100_000;
 
 /// What was looked for so far.
 #[derive(Debug)]
-pub struct LookedKeys {
+pub(crate) struct LookedKeys {
     /// By which snapshot each key was looked for last.
     looked: HashMap<KeyHash, Arc<SnapshotView>>,
     keys_max: usize,
@@ -39,17 +39,17 @@ impl Default for LookedKeys {
 
 impl LookedKeys {
     /// All else has been read by snapshots that were taken before this.
-    pub fn begin(&mut self, seen: Lsn) {
+    pub(crate) fn begin(&mut self, seen: Lsn) {
         self.up_to.get_or_insert(seen);
     }
 
     /// Where to go on.
-    pub fn judged(&self) -> Option<Position> {
+    pub(crate) fn judged(&self) -> Option<Position> {
         self.judged
     }
 
     /// Those of `rows` that have to be looked for. What was streamed before `begun` is visible to everybody.
-    pub fn wanted(&self, rows: &[MovedRow], begun: Lsn) -> Vec<MovedRow> {
+    pub(crate) fn wanted(&self, rows: &[MovedRow], begun: Lsn) -> Vec<MovedRow> {
         let mut wanted = Vec::new();
         // They are looked for by a snapshot that is yet to be taken.
         let mut keys: HashSet<KeyHash> = HashSet::new();
@@ -75,12 +75,12 @@ impl LookedKeys {
     }
 
     /// None of the rows up to this one is wanted.
-    pub fn pass(&mut self, last: Position) {
+    pub(crate) fn pass(&mut self, last: Position) {
         self.judged = Some(last);
     }
 
     /// Those of `wanted` up to `last` were looked for by a snapshot, which was taken before `lsn`.
-    pub fn note(
+    pub(crate) fn note(
         &mut self,
         wanted: &[MovedRow],
         last: Position,

@@ -20,7 +20,7 @@ use crate::flow::relation::TableName;
 
 /// The backfills by key that are not over, whether they run or not.
 #[derive(Debug, Default)]
-pub struct MoveWatch {
+pub(crate) struct MoveWatch {
     watched: BTreeMap<BackfillId, WatchedKeys>,
 }
 
@@ -35,18 +35,18 @@ struct WatchedKeys {
 
 impl MoveWatch {
     /// From here on.
-    pub fn watch(&mut self, id: BackfillId, table: TableName, has_partitions: bool) {
+    pub(crate) fn watch(&mut self, id: BackfillId, table: TableName, has_partitions: bool) {
         let before = self.watched.remove(&id).and_then(|before| before.deleted);
         self.watched.insert(id, WatchedKeys { table, has_partitions, deleted: before });
     }
 
     /// It is over.
-    pub fn forget(&mut self, id: BackfillId) {
+    pub(crate) fn forget(&mut self, id: BackfillId) {
         self.watched.remove(&id);
     }
 
     /// The rows that a change has moved, or may have.
-    pub fn observe(&mut self, change: &CommittedChange) -> Vec<MovedRow> {
+    pub(crate) fn observe(&mut self, change: &CommittedChange) -> Vec<MovedRow> {
         let mut moved = Vec::new();
         for (id, backfill) in &mut self.watched {
             if backfill.table != change.relation.table {

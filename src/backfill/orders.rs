@@ -31,7 +31,7 @@ pub(crate) enum BackfillOrder {
 
 /// What there is to know of a table whose rows may get other keys.
 #[derive(Clone, Copy, Debug)]
-pub struct KeyMoves {
+pub(crate) struct KeyMoves {
     pub has_partitions: bool,
 }
 

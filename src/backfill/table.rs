@@ -127,7 +127,7 @@ pub(crate) struct TableFacts {
 
 impl TableFacts {
     /// Whether its rows lie in other tables.
-    pub fn has_partitions(&self) -> bool {
+    pub(crate) fn has_partitions(&self) -> bool {
         self.leaves.iter().all(|leaf| leaf.oid != self.relation.oid)
     }
 }
@@ -198,7 +198,7 @@ pub(crate) async fn describe(
 ///
 /// # Errors
 /// That the server could not be asked.
-pub async fn shape(client: &Client, oid: u32) -> Result<String, StoreError> {
+pub(crate) async fn shape(client: &Client, oid: u32) -> Result<String, StoreError> {
     let row = client.query_one(SHAPE, &[&oid]).await?;
     Ok(row.try_get::<_, Option<String>>(0)?.unwrap_or_default())
 }

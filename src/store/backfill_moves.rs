@@ -24,7 +24,7 @@ use crate::store::state_error::StateError;
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn watched(
+pub(crate) async fn watched(
     client: &Client,
     slot: &str,
 ) -> Result<Vec<(BackfillId, TableName)>, StateError> {
@@ -44,7 +44,7 @@ pub async fn watched(
 ///
 /// # Errors
 /// That the rows could not be read.
-pub async fn first(
+pub(crate) async fn first(
     client: &Client,
     id: BackfillId,
     (after, up_to): (Option<Position>, Lsn),

@@ -433,7 +433,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_grow() {
-        assert!(MIGRATIONS.is_sorted_by(|one, next| one.version < next.version));
+    fn versions_go_up_from_1_without_a_gap() {
+        let versions = MIGRATIONS.iter().map(|migration| migration.version);
+        assert!(versions.eq(1..=MIGRATIONS.len() as i32));
     }
 }

@@ -80,7 +80,7 @@ struct RunParts {
     budget: MemoryBudget,
     hold: WalHold,
     may_send: Arc<AtomicBool>,
-    cuts: ShutdownStages,
+    shutdown: ShutdownStages,
     stop: CancellationToken,
 }
 
@@ -146,7 +146,7 @@ impl RunParts {
             budget,
             hold,
             may_send: Arc::default(),
-            cuts: ShutdownStages::default(),
+            shutdown: ShutdownStages::default(),
             stop,
         }
     }
@@ -178,21 +178,21 @@ async fn join(
         budget: parts.budget.clone(),
         may_send: Arc::clone(&parts.may_send),
         reports: reports_in,
-        cuts: parts.cuts.clone(),
+        shutdown: parts.shutdown.clone(),
         stages: stages.clone(),
     };
     let (metrics, budget) = (parts.metrics.clone(), parts.budget.clone());
     world.lock().shown = Some(ShownRun { metrics, budget, lanes: BTreeMap::new() });
     let ledger = ledger(&parts, taken, writable_in, confirmed_in);
-    let patience = parts.cuts.clone().patience(parts.stop.clone(), writable.clone());
-    let ends = (parts.cuts.clone(), in_time);
+    let patience = parts.shutdown.clone().patience(parts.stop.clone(), writable.clone());
+    let ends = (parts.shutdown.clone(), in_time);
     let kept = keep_books(ledger.run(opened, reports, edits), patience, ended_in, ends);
     start(&stages, &world, "the ledger", kept)?;
     let registry = ModelRegistry::start(lanes, edits_in, turns_in).await?;
     let source = ModelSource::new(&world, writable, Arc::clone(&parts.may_send));
     let pump = event_pump(&parts, &registry, opened_in, turns).await?;
     start(&stages, &world, "the registry", registry.run(parts.stop.clone()))?;
-    let until = parts.cuts.done.clone();
+    let until = parts.shutdown.finished.clone();
     let told = confirmed.clone();
     let pumped = pumped(parts.world, pump, source, (parts.stop.clone(), ledger_ended, told));
     let done = until.clone();
@@ -206,7 +206,7 @@ async fn join(
     start(&stages, &world, "the feedback", until_done(until.clone(), feedback))?;
     let observed = observe(world.clone(), parts.clock, parts.hold);
     start(&stages, &world, "the observer", until_done(until, observed))?;
-    start(&stages, &world, "the shutdown", parts.cuts.follow(parts.stop, GRACE))
+    start(&stages, &world, "the shutdown", parts.shutdown.follow(parts.stop, GRACE))
 }
 
 fn start(
@@ -268,12 +268,12 @@ async fn keep_books(
     ledger: impl Future<Output = Result<(), StateError>>,
     patience: impl Future<Output = ()>,
     ended: oneshot::Sender<()>,
-    (cuts, in_time): (ShutdownStages, Arc<AtomicBool>),
+    (shutdown, in_time): (ShutdownStages, Arc<AtomicBool>),
 ) -> anyhow::Result<()> {
     let outcome = tokio::select! {
         biased;
         outcome = ledger => {
-            in_time.store(!cuts.now.is_cancelled(), Ordering::Relaxed);
+            in_time.store(!shutdown.abort_requests.is_cancelled(), Ordering::Relaxed);
             outcome
         }
         () = patience => Ok(()),
@@ -281,7 +281,7 @@ async fn keep_books(
     if outcome.is_ok() {
         ended.send(()).ok();
     }
-    cuts.done.cancel();
+    shutdown.finished.cancel();
     Ok(outcome?)
 }
 

@@ -53,7 +53,7 @@ pub(super) struct LaneTerms {
     pub(super) budget: MemoryBudget,
     pub(super) may_send: Arc<AtomicBool>,
     pub(super) reports: mpsc::Sender<LaneReport>,
-    pub(super) cuts: ShutdownStages,
+    pub(super) shutdown: ShutdownStages,
     /// Runs what is sent there.
     pub(super) stages: mpsc::Sender<InterleavedStage>,
 }
@@ -219,7 +219,7 @@ impl ModelRegistry {
             shown.lanes.insert(number, sender.gauges());
         }
         let (name, ended) = (Arc::clone(&endpoint.name), self.ended.0.clone());
-        let LaneTerms { world, clock, budget, may_send, reports, cuts, stages, .. } = terms;
+        let LaneTerms { world, clock, budget, may_send, reports, shutdown, stages, .. } = terms;
         let shared = world.clone();
         let run = async move {
             let attempt = |lease, _now| receiver::attempt(world.clone(), number, lease);
@@ -227,10 +227,11 @@ impl ModelRegistry {
                 connection::page(world.clone(), Arc::clone(&name), after, rows, budget.clone())
             };
             let may_send = || may_send.load(Ordering::Relaxed);
-            let run = task.run(attempt, || clock.now(), may_send, refill, reports, cuts.no_more);
+            let run =
+                task.run(attempt, || clock.now(), may_send, refill, reports, shutdown.stop_intake);
             tokio::select! {
                 run = run => run?,
-                () = cuts.now.cancelled() => return Ok(()),
+                () = shutdown.abort_requests.cancelled() => return Ok(()),
             }
             ended.send(index).await.ok(); // the registry may have ended
             Ok(())
