@@ -136,8 +136,9 @@ impl ModelRegistry {
             }
         }
         self.terms.world.point("a pause was saved").await;
-        let member = self.members.values().find(|member| member.number == number);
-        let Some(member) = member else { return Ok(()) };
+        // One that was removed is not there any more for an operator.
+        let mut members = self.members.values().filter(|member| !member.is_leaving);
+        let Some(member) = members.find(|member| member.number == number) else { return Ok(()) };
         let change = if paused { LaneChange::Pause } else { LaneChange::Resume };
         Ok(member.control.change(change).await?)
     }

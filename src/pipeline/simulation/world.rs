@@ -111,12 +111,15 @@ impl SimulatedWorld {
     }
 
     pub(super) fn note(&mut self, line: impl FnOnce(&Self) -> String) {
-        if self.trace.is_some() {
-            let line = format!("{:9.3} {}", self.now().as_secs_f64(), line(self));
-            if self.is_told_at_once {
-                println!("{line}");
-            }
-            self.trace.as_mut().unwrap().push(line);
+        if self.trace.is_none() {
+            return;
+        }
+        let line = format!("{:9.3} {}", self.now().as_secs_f64(), line(self));
+        if self.is_told_at_once {
+            println!("{line}");
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.push(line);
         }
     }
 
