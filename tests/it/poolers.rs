@@ -57,7 +57,7 @@ impl PgBouncer {
         let mut ini = format!(
             "[databases]\n* = host=127.0.0.1 port={}\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {}/users\npool_mode = {mode}\n",
-            server.get_ports()[0],
+            server.get_ports().first().unwrap(),
             home.path().display(),
         );
         if !ignored.is_empty() {
