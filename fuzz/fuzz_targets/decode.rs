@@ -45,7 +45,7 @@ fuzz_target!(|input: &[u8]| {
                 touch(new);
             }
             ChangeOp::Delete { old } => touch(old.tuple()),
-            ChangeOp::Truncate => {}
+            ChangeOp::Truncate | ChangeOp::Schema => {}
         }
     }
 });
