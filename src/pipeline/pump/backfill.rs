@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::backfill::orders::BackfillOrder;
 use crate::backfill::orders::ChunkFate;
 use crate::backfill::orders::KeyMoves;
@@ -35,6 +37,9 @@ use crate::pipeline::pump::EventPump;
 
 /// Rows that go out at once, at most: what is live waits behind them.
 const SLICE: usize = 32;
+
+/// After so long some rows go in any case: lanes that are never idle would hold them up for ever.
+const STARVED: Duration = Duration::from_millis(100);
 
 /// How often it is looked whether lanes have room.
 const LOOK: Duration = Duration::from_millis(1);
@@ -96,7 +101,9 @@ impl EventPump {
         }
         let Some(first) = self.first_place(reached) else { return Ok(()) };
         let mut due = self.backfills.window.due(reached);
-        let next = due.find(|chunk| self.has_room_for(&chunk.target)).map(|chunk| chunk.step.id);
+        let is_overdue = self.backfills.sent_at.elapsed() >= STARVED;
+        let may_go = |chunk: &&ReadChunk| is_overdue || self.has_room_for(&chunk.target);
+        let next = due.find(may_go).map(|chunk| chunk.step.id);
         drop(due);
         let Some(chunk) = next.and_then(|id| self.backfills.window.take(id)) else { return Ok(()) };
         self.send_rows_of(chunk, first, SLICE).await
@@ -164,6 +171,7 @@ impl EventPump {
         most: usize,
     ) -> anyhow::Result<()> {
         let mut position = first;
+        self.backfills.sent_at = Instant::now();
         for row in chunk.rows.next_rows(most) {
             failpoint::reached("backfilling");
             let read = ReadRow { id: row.id, target: Arc::clone(&chunk.target) };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::backfill::moves::MoveWatch;
 use crate::backfill::orders::BackfillOrder;
@@ -20,7 +21,6 @@ use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 
 /// What the pump has to do with backfills.
-#[derive(Default)]
 pub(super) struct PumpBackfills {
     orders: Option<mpsc::Receiver<BackfillOrder>>,
     pub(super) window: BackfillWindow,
@@ -29,6 +29,21 @@ pub(super) struct PumpBackfills {
     pub(super) fates: HashMap<BackfillId, oneshot::Sender<ChunkFate>>,
     /// The last row that was sent.
     pub(super) last: Option<Position>,
+    /// When some were sent.
+    pub(super) sent_at: Instant,
+}
+
+impl Default for PumpBackfills {
+    fn default() -> Self {
+        Self {
+            orders: None,
+            window: BackfillWindow::default(),
+            moves: MoveWatch::default(),
+            fates: HashMap::new(),
+            last: None,
+            sent_at: Instant::now(),
+        }
+    }
 }
 
 impl PumpBackfills {
