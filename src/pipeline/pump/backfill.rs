@@ -20,7 +20,6 @@ use crate::backfill::orders::KeyMoves;
 use crate::backfill::window::ReadChunk;
 use crate::failpoint;
 use crate::flow::backfill::BackfillId;
-use crate::flow::backfill::BackfillTarget;
 use crate::flow::backfill::ReadRow;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::CommittedChange;
@@ -62,6 +61,7 @@ impl EventPump {
                 }
                 self.backfills.window.forget(id);
                 self.backfills.fates.remove(&id);
+                self.backfills.takers.remove(&id);
             }
             BackfillOrder::Chunk { chunk, fate } => {
                 let names = &chunk.target.endpoints;
@@ -102,7 +102,7 @@ impl EventPump {
         let Some(first) = self.first_place(reached) else { return Ok(()) };
         let mut due = self.backfills.window.due(reached);
         let is_overdue = self.backfills.sent_at.elapsed() >= STARVED;
-        let may_go = |chunk: &&ReadChunk| is_overdue || self.has_room_for(&chunk.target);
+        let may_go = |chunk: &&ReadChunk| is_overdue || self.has_room_for(chunk.step.id);
         let next = due.find(may_go).map(|chunk| chunk.step.id);
         drop(due);
         let Some(chunk) = next.and_then(|id| self.backfills.window.take(id)) else { return Ok(()) };
@@ -130,17 +130,14 @@ impl EventPump {
         self.first_place(self.passed)?;
         let mut due = self.backfills.window.due(self.passed).peekable();
         due.peek()?;
-        Some(if due.any(|chunk| self.has_room_for(&chunk.target)) { Duration::ZERO } else { LOOK })
+        Some(if due.any(|chunk| self.has_room_for(chunk.step.id)) { Duration::ZERO } else { LOOK })
     }
 
-    /// Whether no lane that rows are for has more to do already than it can at once.
-    fn has_room_for(&self, target: &BackfillTarget) -> bool {
-        let lanes = &self.outbox.lanes;
-        if target.endpoints.is_empty() {
-            return lanes.values().all(|lane| lane.is_roomy(SLICE));
-        }
-        let chosen = self.books.indexes(&target.endpoints);
-        chosen.iter().filter_map(|index| lanes.get(index)).all(|lane| lane.is_roomy(SLICE))
+    /// Whether no lane that got the rows before has more to do already than it can at once. A slow endpoint
+    /// that takes none of them holds nothing up.
+    fn has_room_for(&self, id: BackfillId) -> bool {
+        let takers = self.backfills.takers.get(&id).into_iter().flatten();
+        takers.filter_map(|index| self.outbox.lanes.get(index)).all(|lane| lane.is_roomy(SLICE))
     }
 
     /// What was begun goes out whole: else its rows would come again when it is read on.
@@ -170,6 +167,8 @@ impl EventPump {
         first: Position,
         most: usize,
     ) -> anyhow::Result<()> {
+        // What is collected for lanes from here on is of these rows.
+        self.outbox.hand_over().await?;
         let mut position = first;
         self.backfills.sent_at = Instant::now();
         for row in chunk.rows.next_rows(most) {
@@ -190,6 +189,7 @@ impl EventPump {
             position = position.next();
             chunk.step.sent += 1;
         }
+        self.backfills.takers.insert(chunk.step.id, self.outbox.filled().to_vec());
         if !chunk.rows.is_empty() {
             self.backfills.window.put_back(chunk);
             return Ok(());

@@ -63,6 +63,11 @@ impl PumpOutbox {
         }
     }
 
+    /// The endpoints for which something is collected.
+    pub(super) fn filled(&self) -> &[EndpointIndex] {
+        &self.filled
+    }
+
     /// Those of `others` among the takers get the event with their own body.
     pub(super) fn add(
         &mut self,

@@ -31,6 +31,8 @@ pub(super) struct PumpBackfills {
     pub(super) last: Option<Position>,
     /// When some were sent.
     pub(super) sent_at: Instant,
+    /// Who got rows of each backfill when some were sent last.
+    pub(super) takers: HashMap<BackfillId, Vec<EndpointIndex>>,
 }
 
 impl Default for PumpBackfills {
@@ -42,6 +44,7 @@ impl Default for PumpBackfills {
             fates: HashMap::new(),
             last: None,
             sent_at: Instant::now(),
+            takers: HashMap::new(),
         }
     }
 }
