@@ -1,5 +1,6 @@
 //! The way to the model of the state, which may be slow, fail, or lose its answer.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,7 +188,15 @@ pub(super) async fn page(
         let most = if world.dice.one_in(3) { world.dice.index(4) + 1 } else { rows };
         let found = world.state.backlog.get(&endpoint).into_iter().flatten();
         let found = found.filter(|(at, _)| after.is_none_or(|after| **at > after));
-        found.take(rows.min(most)).map(|(at, row)| (*at, row.clone())).collect()
+        let page: Vec<_> = found.take(rows.min(most)).map(|(at, row)| (*at, row.clone())).collect();
+        // Not by their numbers: rows of several endpoints that are parked together have them in any order.
+        world.note(|world| {
+            let all = world.state.backlog.get(&endpoint).map_or(0, BTreeMap::len);
+            let places: Vec<_> = page.iter().map(|(at, _)| at.position).collect();
+            let after = after.map(|after| after.position);
+            format!("{endpoint} reads of the {all} rows of its backlog after {after:?}: {places:?}")
+        });
+        page
     };
     world.point("a page was read").await;
     world.pass(0..10).await;

@@ -33,7 +33,15 @@ pub(super) struct ModelDelivery {
     pub(super) is_final: bool,
 }
 
+/// How far walhook's idea of the server's clock may be off: half of the longest time that an answer takes.
+pub(super) const CLOCK_ERROR_MAX: Duration = Duration::from_millis(5);
+
 impl ModelDelivery {
+    /// Whether it is too old by a clock that may be off.
+    pub(super) fn may_be_old(&self, now: Duration) -> bool {
+        self.expires.is_some_and(|expires| now + CLOCK_ERROR_MAX >= expires)
+    }
+
     pub(super) fn order(&self) -> (Position, usize) {
         (self.position, self.rule)
     }

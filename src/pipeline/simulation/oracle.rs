@@ -194,14 +194,16 @@ impl DeliveryOracle {
             let other = &self.deliveries[other].label;
             return Err(format!("{label} is sent after {other}, which is newer"));
         }
-        let is_old = |at: usize| self.deliveries[at].expires.is_some_and(|expires| now >= expires);
-        let excused = |other: usize| is_old(other) || together.contains(&other);
+        let excused =
+            |other: usize| self.deliveries[other].may_be_old(now) || together.contains(&other);
         let before = self.unsettled[endpoint].range(..(one.position, 0)).map(|(_, &other)| other);
         let mut before = before.filter(|other| meets(other) && !excused(*other));
         match before.next() {
             Some(other) if !may_drop => {
-                let other = &self.deliveries[other].label;
-                Err(format!("{label} is sent before {other}, which is older, is settled"))
+                let ModelDelivery { label: other, expires, .. } = &self.deliveries[other];
+                Err(format!(
+                    "{label} is sent before {other}, which is older, is settled (expires: {expires:?}, it is {now:?})"
+                ))
             }
             _ => Ok(()),
         }
@@ -327,7 +329,7 @@ impl DeliveryOracle {
         now: Duration,
     ) -> Result<(), String> {
         let name = &self.scenario.endpoints[one.endpoint].name;
-        let is_old = one.expires.is_some_and(|at| now >= at);
+        let is_old = one.may_be_old(now);
         match one.accepted > 0 || is_old || !one.is_required || state.has_died(name, self.id(one)) {
             true => Ok(()),
             false => Err(String::from("nobody has taken it, and it waits nowhere")),

@@ -330,7 +330,7 @@ async fn pumped(
 async fn observe(world: SharedWorld, clock: DatabaseClock, hold: WalHold) -> anyhow::Result<()> {
     loop {
         let asked = since_boot();
-        world.pass(0..10).await;
+        world.pass(0..10).await; // CLOCK_ERROR_MAX is half of it
         clock.measured(asked, host_now(), since_boot());
         {
             let mut world = world.lock();

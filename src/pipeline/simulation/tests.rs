@@ -9,8 +9,8 @@ use crate::pipeline::simulation::outcome::StoryTelling;
 use crate::pipeline::simulation::outcome::simulate;
 use crate::pipeline::simulation::outcome::traced;
 
-/// How many simulations each `cargo test` runs: up to the first seed that is open (`docs/reliability.md`).
-const SEEDS: u64 = 800;
+/// How many simulations each `cargo test` runs.
+const SEEDS: u64 = 1000;
 
 /// After so many that fail, the rest says nothing new.
 const FAILURES_MAX: usize = 5;
