@@ -1,9 +1,10 @@
-//! One backfill, chunk by chunk: read, wait for the stream, wait for the ledger, read on.
+//! One backfill, chunk by chunk: read, wait for the stream and for room; some chunks later, for the ledger.
 
 mod moving;
 mod sending;
 mod waiting;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::backfill::reader;
 use crate::backfill::reader::ChunkRead;
 use crate::backfill::reader::ChunkRows;
 use crate::backfill::reader::ChunkWish;
+use crate::backfill::run::sending::HandedChunk;
 use crate::backfill::run_error::RunError;
 use crate::backfill::source::RowSource;
 use crate::backfill::table;
@@ -45,6 +47,13 @@ const FACTS_MAX_AGE: Duration = Duration::from_secs(1);
 /// Waits before a chunk is read again whose snapshot does not see a change of which too little is known.
 const AGAIN_FIRST: Duration = Duration::from_millis(10);
 const AGAIN_MAX: Duration = Duration::from_secs(2);
+
+/// Chunks whose rows are with the lanes and not settled yet, while another goes out.
+const UNSETTLED_MAX: usize = 4;
+
+/// A chunk that was read before is read anew after that: what its snapshot does not see is remembered up to a
+/// limit.
+const AHEAD_MAX_AGE: Duration = Duration::from_secs(2);
 
 /// How a run ended.
 #[derive(Debug)]
@@ -75,6 +84,8 @@ pub(crate) struct BackfillRun<'s> {
     /// What the last snapshot sees was streamed before this, and is settled; zero before the first chunk.
     seen: Lsn,
     looked: LookedKeys,
+    /// The oldest first.
+    unsettled: VecDeque<UnsettledChunk>,
 }
 
 impl<'s> BackfillRun<'s> {
@@ -112,10 +123,15 @@ impl<'s> BackfillRun<'s> {
             begun: Lsn::ZERO,
             seen: Lsn::ZERO,
             looked: LookedKeys::default(),
+            unsettled: VecDeque::new(),
             stored,
         };
         let id = run.stored.id;
         let ended = run.go().await;
+        if !matches!(ended, Ok(RunEnd::Closed)) {
+            // They must not be read again while they are on their way.
+            run.settle(0).await;
+        }
         let is_over = matches!(ended, Ok(RunEnd::Done));
         let forget = BackfillOrder::Forget { id, is_over };
         service.orders.send(forget).await.ok(); // or the pump has ended
@@ -152,12 +168,9 @@ impl<'s> BackfillRun<'s> {
             if !self.rest_until(due).await? {
                 return Ok(RunEnd::Stopped);
             }
-            let next = match ahead.take() {
+            let next = match ahead.take().filter(NextChunk::is_fresh) {
                 Some(next) => next,
-                None => match self.next_chunk().await? {
-                    NextChunk::End => self.next_moved().await?,
-                    next => next,
-                },
+                None => self.next().await?,
             };
             let chunk = match next {
                 NextChunk::Read(chunk) => chunk,
@@ -182,25 +195,32 @@ impl<'s> BackfillRun<'s> {
                 ChunkPart::Leaf(leaf) => self.cursor_after(leaf, &rows),
                 ChunkPart::Moved(_) => self.cursor.clone(),
             };
-            let (read, lsn, sending) = (rows.read, rows.lsn, Instant::now());
+            let (read, lsn) = (rows.read, rows.lsn);
             let looked = rows.moved.map(|last| (last, rows.snapshot.clone()));
-            match self.send(*rows, &cursor).await? {
-                SendEnd::Released { number, sent } => {
-                    self.cursor = cursor;
+            let Some(handed) = self.hand_over(*rows, &cursor).await else {
+                return Ok(RunEnd::Closed);
+            };
+            let before = std::mem::replace(&mut self.cursor, cursor);
+            let (end, next) = self.release(handed, &part).await;
+            match end? {
+                SendEnd::Released { number, sent, waited } => {
+                    self.unsettled.push_back(UnsettledChunk { number, read, sent });
+                    ahead = next?;
                     self.seen = self.seen.max(lsn);
+                    let is_leaf = matches!(part, ChunkPart::Leaf(_));
                     if let (ChunkPart::Moved(wanted), Some((last, view))) = (part, looked) {
                         self.looked.note(&wanted, last, (view, lsn));
                     }
                     self.cancelled = 0;
                     again = AGAIN_FIRST;
-                    ahead = self.settle(number).await?;
-                    let metrics = self.service.metrics.backfill();
-                    metrics.rows(&self.stored.wish.table, read, sent);
+                    let has_rate = self.stored.wish.per_second.is_some();
+                    self.settle(if is_leaf && !has_rate { UNSETTLED_MAX } else { 0 }).await;
                     self.say(None).await?;
-                    self.reach = self.reach.after(took, sending.elapsed());
+                    self.reach = self.reach.after(took, waited);
                     due = began + self.reach.wait(usize::try_from(read).unwrap_or(usize::MAX));
                 }
                 SendEnd::ReadAgain => {
+                    self.cursor = before;
                     self.say_behind().await?;
                     due = Instant::now() + again;
                     again = (again * 2).min(AGAIN_MAX);
@@ -211,18 +231,44 @@ impl<'s> BackfillRun<'s> {
         }
     }
 
-    /// Waits until the rows of a chunk are settled or parked, however long that takes, and reads the next one
-    /// meanwhile, unless a rate makes it wait.
-    async fn settle(&mut self, number: u64) -> Result<Option<NextChunk>, RunError> {
-        let (service, id) = (self.service, self.stored.id);
-        let settled = service.progress.is_done(id, number);
-        if self.stored.wish.per_second.is_some() {
-            settled.await;
-            return Ok(None);
+    /// What to send next. The rows that have got another key come when all others are settled.
+    async fn next(&mut self) -> Result<NextChunk, RunError> {
+        match self.next_chunk().await? {
+            NextChunk::End => {
+                self.settle(0).await;
+                self.next_moved().await
+            }
+            next => Ok(next),
         }
-        let ((), next) = tokio::join!(settled, self.next_chunk());
+    }
+
+    /// Waits until the rows of a chunk are with the lanes, and reads the next one meanwhile, unless a rate makes
+    /// it wait.
+    async fn release(
+        &mut self,
+        handed: HandedChunk<'_>,
+        part: &ChunkPart,
+    ) -> (Result<SendEnd, RunError>, Result<Option<NextChunk>, RunError>) {
+        if self.stored.wish.per_second.is_some() || matches!(part, ChunkPart::Moved(_)) {
+            return (handed.released(&self.target).await, Ok(None));
+        }
+        let target = Arc::clone(&self.target);
+        let (end, next) = tokio::join!(handed.released(&target), self.next_chunk());
         // What comes after the last one is known when all is settled.
-        Ok(Some(next?).filter(|next| !matches!(next, NextChunk::End)))
+        (end, next.map(|next| Some(next).filter(|next| !matches!(next, NextChunk::End))))
+    }
+
+    /// Waits until no more than so many chunks are left that are neither settled nor parked, however long that
+    /// takes.
+    async fn settle(&mut self, left: usize) {
+        while self.unsettled.len() > left
+            && let Some(oldest) = self.unsettled.front()
+        {
+            self.service.progress.is_done(self.stored.id, oldest.number).await;
+            let metrics = self.service.metrics.backfill();
+            metrics.rows(&self.stored.wish.table, oldest.read, oldest.sent);
+            self.unsettled.pop_front();
+        }
     }
 
     async fn next_chunk(&mut self) -> Result<NextChunk, RunError> {
@@ -361,6 +407,23 @@ enum NextChunk {
     End,
 }
 
+impl NextChunk {
+    /// Whether it still pays to send what was read.
+    fn is_fresh(&self) -> bool {
+        match self {
+            NextChunk::Read(chunk) => chunk.began.elapsed() < AHEAD_MAX_AGE,
+            _ => true,
+        }
+    }
+}
+
+/// A chunk whose rows are with the lanes.
+struct UnsettledChunk {
+    number: u64,
+    read: u64,
+    sent: u64,
+}
+
 /// What came of reading a chunk.
 enum ReadEnd {
     Rows(Box<ChunkRows>),
@@ -376,6 +439,8 @@ enum SendEnd {
     Released {
         number: u64,
         sent: u64,
+        /// From when the pump got it.
+        waited: Duration,
     },
     ReadAgain,
     Stopped,

@@ -115,7 +115,7 @@ struct OpenEntry {
     /// What may be confirmed; `ZERO` while the transaction goes on.
     boundary: Lsn,
     notes: EventTally,
-    /// There are no more of them than backfills under way.
+    /// There are no more of them than backfills under way have unsettled chunks: a few each.
     backfilled: Vec<BackfillStep>,
 }
 

@@ -2,10 +2,12 @@
 
 use tokio::time::Instant;
 
+use crate::backfill::context::BackfillContext;
 use crate::backfill::reader;
 use crate::backfill::run::BackfillRun;
 use crate::backfill::run::LOOK;
 use crate::backfill::run_error::RunError;
+use crate::flow::backfill::BackfillId;
 use crate::store::backfills;
 use crate::store::backfills::BackfillState;
 use crate::telemetry::metrics::RereadReason;
@@ -115,11 +117,8 @@ impl BackfillRun<'_> {
         .await
     }
 
-    pub(super) async fn is_running(&self) -> Result<bool, RunError> {
-        let mut session = self.service.pool.session().await?;
-        let (slot, id) = (self.service.slot(), self.stored.id);
-        let found = backfills::list(session.client(), slot, Some(id.0), 1).await?;
-        Ok(found.first().is_some_and(|found| found.state == BackfillState::Running))
+    async fn is_running(&self) -> Result<bool, RunError> {
+        is_running(self.service, self.stored.id).await
     }
 
     /// Has the status say what it waits for.
@@ -133,4 +132,14 @@ impl BackfillRun<'_> {
         self.said = reason.map(ToOwned::to_owned);
         Ok(())
     }
+}
+
+/// Whether nobody has paused or cancelled it.
+pub(super) async fn is_running(
+    service: &BackfillContext,
+    id: BackfillId,
+) -> Result<bool, RunError> {
+    let mut session = service.pool.session().await?;
+    let found = backfills::list(session.client(), service.slot(), Some(id.0), 1).await?;
+    Ok(found.first().is_some_and(|found| found.state == BackfillState::Running))
 }
