@@ -380,27 +380,4 @@ fn encoded(part: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_of_an_address_are_encoded() {
-        assert_eq!(encoded("/tmp/a b"), "%2Ftmp%2Fa%20b");
-        assert_eq!(encoded("größe-1_x.y"), "gr%C3%B6%C3%9Fe-1_x.y");
-    }
-
-    #[test]
-    fn the_shared_memory_is_read_from_the_lock_file() {
-        let file =
-            "71\n/tmp/d/data\n1700000000\n20001\n/tmp/d\n127.0.0.1\n  6553799   32782\nready\n";
-        assert_eq!(shared_memory(file), Some("32782"));
-        assert_eq!(shared_memory("71\n/tmp/d/data\n"), None);
-    }
-
-    #[test]
-    fn only_the_end_of_a_long_log_is_shown() {
-        let log: String = (1..=40).map(|n| format!("line {n}\n")).collect();
-        let shown = last_lines(&log);
-        assert!(shown.starts_with("line 26\n") && shown.ends_with("line 40"), "{shown}");
-    }
-}
+mod tests;
