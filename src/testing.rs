@@ -33,8 +33,8 @@ pub mod config {
     pub mod configuration {
         pub use crate::config::configuration::Settings;
     }
-    pub mod link {
-        pub use crate::config::link::ConnectionLink;
+    pub mod endpoint_connection {
+        pub use crate::config::endpoint_connection::ConnectionLink;
     }
     pub mod secret {
         pub use crate::config::secret::Secret;

@@ -15,8 +15,8 @@ use axum::response::Response;
 use tokio::sync::oneshot;
 
 use crate::api::admin_answer::AdminAnswer;
-use crate::api::described::DescribedInput;
-use crate::api::described::OperationDescription;
+use crate::api::described_types::DescribedInput;
+use crate::api::described_types::OperationDescription;
 use crate::api::endpoint_calls::AdminCall;
 use crate::api::endpoint_calls::AdminRefusal;
 use crate::api::endpoint_calls::AdminRequest;

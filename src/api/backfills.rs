@@ -20,7 +20,6 @@ use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 
-use crate::api::answers::TriedOrAccepted;
 use crate::api::backfill_calls::BackfillOffer;
 use crate::api::backfill_calls::BackfillRequest;
 use crate::api::backfill_calls::TableWish;
@@ -31,7 +30,8 @@ use crate::api::field_kinds::OneWord;
 use crate::api::field_kinds::TextList;
 use crate::api::field_kinds::words_schema;
 use crate::api::fields::bad;
-use crate::api::orders;
+use crate::api::handler_answers::TriedOrAccepted;
+use crate::api::operator_orders;
 use crate::api::path_parts::BackfillPart;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;
@@ -257,7 +257,7 @@ async fn switch(
     drop(session);
     if !is_switched && found.state != to {
         let detail = format!("backfill {id} is {} already", found.state.as_str());
-        return Err(orders::conflict(detail));
+        return Err(operator_orders::conflict(detail));
     }
     if let Some(service) = surface.backfills.get() {
         service.try_send(BackfillRequest::Look).ok(); // else it is seen a moment later
@@ -266,11 +266,11 @@ async fn switch(
 }
 
 async fn find(surface: &HttpSurface, id: &str) -> Result<StoredBackfill, ProblemResponse> {
-    let number = orders::number("backfill", id)?;
+    let number = operator_orders::number("backfill", id)?;
     let mut session = surface.queries.session().await?;
     let slot = surface.queries.slot();
     let found = backfills::list(session.client(), slot, Some(number), 1).await?;
-    orders::found("backfill", id, found)
+    operator_orders::found("backfill", id, found)
 }
 
 fn wishes(fields: BackfillFields) -> Result<Vec<TableWish>, ProblemResponse> {

@@ -6,9 +6,9 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::answers::AcceptedJson;
-use crate::api::answers::TriedOrAccepted;
 use crate::api::fields::bad;
+use crate::api::handler_answers::AcceptedJson;
+use crate::api::handler_answers::TriedOrAccepted;
 use crate::api::letter_fields;
 use crate::api::letter_fields::LetterChoice;
 use crate::api::letter_fields::LetterNumbers;

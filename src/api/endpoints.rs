@@ -8,8 +8,6 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::api::admin_caller::AdminCaller;
-use crate::api::answers::AcceptedJson;
-use crate::api::answers::CreatedJson;
 use crate::api::endpoint_answers::EndpointList;
 use crate::api::endpoint_answers::EndpointRemoval;
 use crate::api::endpoint_answers::RotatedSecret;
@@ -22,6 +20,8 @@ use crate::api::endpoint_document::EndpointPatch;
 use crate::api::endpoint_document::SecretRotation;
 use crate::api::endpoint_document::WholeEndpoint;
 use crate::api::fields::bad;
+use crate::api::handler_answers::AcceptedJson;
+use crate::api::handler_answers::CreatedJson;
 use crate::api::path_parts::EndpointPart;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::JsonDocument;

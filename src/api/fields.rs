@@ -8,7 +8,7 @@ use serde_json::Map;
 use serde_json::Value;
 
 use crate::api::problem::ProblemResponse;
-use crate::flow::likeness;
+use crate::flow::nearest_name;
 use crate::flow::time::Timestamp;
 use crate::flow::unique_json;
 
@@ -95,7 +95,7 @@ pub(crate) fn either(
 
 /// The known word that a stranger is most like, if it is much like one.
 pub(crate) fn nearest<'w>(stranger: &str, known: &[&'w str]) -> Option<&'w str> {
-    likeness::nearest(stranger, known.iter().copied(), ALIKE)
+    nearest_name::nearest(stranger, known.iter().copied(), ALIKE)
 }
 
 /// A refusal of a word that is none of those that there are.

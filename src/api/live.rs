@@ -24,10 +24,10 @@ use tokio::time::Instant;
 use tokio::time::sleep_until;
 use utoipa::ToSchema;
 
-use crate::api::answers::TextAnswer;
-use crate::api::answers::TextKinds;
 use crate::api::field_kinds::AskedEvent;
 use crate::api::field_kinds::IsoTime;
+use crate::api::handler_answers::TextAnswer;
+use crate::api::handler_answers::TextKinds;
 use crate::api::live_readers::READERS_MAX;
 use crate::api::live_readers::ReaderPlace;
 use crate::api::live_readers::SLOW;

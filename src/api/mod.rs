@@ -9,13 +9,13 @@
 //! | --- | --- |
 //! | `admin_answer` | An answer of the administration, and what a call expects of it |
 //! | `admin_caller` | Asks whoever administers endpoints, on behalf of a request |
-//! | `answers` | Answers of handlers: with a status of their own, of a dry run, of texts that are no JSON |
+//! | `handler_answers` | Answers of handlers: with a status of their own, of a dry run, of texts that are no JSON |
 //! | `backfill_calls` | What is asked of whoever reads rows that were there before |
 //! | `backfills` | `/api/v1/backfills` |
-//! | `condition` | How an endpoint does, in words, and what is to be done about it |
+//! | `endpoint_condition` | How an endpoint does, in words, and what is to be done about it |
 //! | `connections` | The connections of the HTTP surface |
 //! | `dead_letters` | `/api/v1/dead-letters` |
-//! | `described` | What the types of a handler say of its operation |
+//! | `described_types` | What the types of a handler say of its operation |
 //! | `document_shape` | The shape of a document that another room reads |
 //! | `endpoint_answers` | What the administration answers, each answer with its type |
 //! | `endpoint_calls` | What is asked of whoever administers endpoints |
@@ -25,7 +25,7 @@
 //! | `field_kinds` | Kinds of fields in requests and answers |
 //! | `fields` | Parameters of a request by name |
 //! | `guard` | Who may ask |
-//! | `host` | By which names walhook may be asked while there is no token |
+//! | `allowed_hosts` | By which names walhook may be asked while there is no token |
 //! | `letter_bulk` | Dead letters by the filter rather than by the page |
 //! | `letter_fields` | How dead letters are chosen and shown |
 //! | `live` | `GET /api/v1/live`, server-sent events |
@@ -35,7 +35,7 @@
 //! | `openapi` | `GET /api/v1/openapi.json` |
 //! | `operation` | An operation of the surface: its path, who answers it, and what the document says of it |
 //! | `operations` | Every operation of the surface |
-//! | `orders` | What operators have ordered, named by a number |
+//! | `operator_orders` | What operators have ordered, named by a number |
 //! | `overview` | The last hour and day in numbers |
 //! | `page` | The page that an operator looks at, and how it gets in |
 //! | `path_parts` | Parts of paths that name something |
@@ -61,23 +61,23 @@
 
 pub(crate) mod admin_answer;
 mod admin_caller;
-mod answers;
+pub(crate) mod allowed_hosts;
 pub(crate) mod backfill_calls;
 mod backfills;
-mod condition;
 mod connections;
 mod dead_letters;
-mod described;
+mod described_types;
 mod document_shape;
 pub(crate) mod endpoint_answers;
 pub(crate) mod endpoint_calls;
+mod endpoint_condition;
 mod endpoint_document;
 mod endpoints;
 mod events;
 pub(crate) mod field_kinds;
 mod fields;
 mod guard;
-pub(crate) mod host;
+mod handler_answers;
 mod letter_bulk;
 mod letter_fields;
 mod live;
@@ -87,7 +87,7 @@ pub(crate) mod message_queries;
 pub(crate) mod openapi;
 mod operation;
 mod operations;
-mod orders;
+mod operator_orders;
 mod overview;
 mod page;
 mod path_parts;

@@ -11,8 +11,8 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::api::described::DescribedAnswer;
-use crate::api::described::OperationDescription;
+use crate::api::described_types::DescribedAnswer;
+use crate::api::described_types::OperationDescription;
 use crate::api::operation::RouteOperation;
 use crate::api::operations;
 use crate::api::problem::ProblemBody;

@@ -1,6 +1,6 @@
 //! An operation of the surface: its path, who answers it, and what the document says of it.
 //!
-//! What the types of a handler say of it is taken from them ([`crate::api::described`]). Only what types cannot
+//! What the types of a handler say of it is taken from them ([`crate::api::described_types`]). Only what types cannot
 //! say stands beside the handler in the table: a summary, what an answer means, and which refusals there are.
 
 use std::future::Future;
@@ -11,9 +11,9 @@ use axum::routing::MethodRouter;
 use axum::routing::on;
 use serde_json::Value;
 
-use crate::api::described::DescribedAnswer;
-use crate::api::described::DescribedInput;
-use crate::api::described::OperationDescription;
+use crate::api::described_types::DescribedAnswer;
+use crate::api::described_types::DescribedInput;
+use crate::api::described_types::OperationDescription;
 use crate::api::shared_refusal::SharedRefusal;
 use crate::api::surface::HttpSurface;
 

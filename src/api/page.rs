@@ -25,9 +25,9 @@ use tokio::time::sleep_until;
 use utoipa::ToSchema;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::api::answers::EmptyAnswer;
-use crate::api::answers::TextAnswer;
-use crate::api::answers::TextKinds;
+use crate::api::handler_answers::EmptyAnswer;
+use crate::api::handler_answers::TextAnswer;
+use crate::api::handler_answers::TextKinds;
 use crate::api::path_parts::FilePart;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;

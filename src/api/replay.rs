@@ -8,7 +8,6 @@ use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 
-use crate::api::answers::TriedOrAccepted;
 use crate::api::field_kinds::AskedEvent;
 use crate::api::field_kinds::AskedTime;
 use crate::api::field_kinds::BoundedNumber;
@@ -16,7 +15,8 @@ use crate::api::field_kinds::IsoTime;
 use crate::api::field_kinds::words_schema;
 use crate::api::fields::bad;
 use crate::api::fields::either;
-use crate::api::orders;
+use crate::api::handler_answers::TriedOrAccepted;
+use crate::api::operator_orders;
 use crate::api::path_parts::ReplayPart;
 use crate::api::problem::ProblemResponse;
 use crate::api::request::NamedParts;
@@ -166,7 +166,7 @@ pub(crate) async fn order(
         return Ok(TriedOrAccepted::DryRun(answer));
     }
     if answer.events == 0 {
-        return Err(orders::conflict(answer.why_nothing()));
+        return Err(operator_orders::conflict(answer.why_nothing()));
     }
     let mut placed = Vec::new();
     for share in here.iter().filter(|share| sendable(share) > 0) {
@@ -205,7 +205,7 @@ pub(crate) async fn cancel(
     let (slot, now) = (surface.queries.slot(), surface.clock.now());
     if !replays::cancel(session.client(), slot, order.id, now).await? {
         let detail = format!("replay {id} is {} already", order.state.as_str());
-        return Err(orders::conflict(detail));
+        return Err(operator_orders::conflict(detail));
     }
     drop(session);
     show(State(surface), NamedParts::of(id)).await
@@ -236,7 +236,7 @@ async fn hold(surface: HttpSurface, id: String, paused: bool) -> ReplayResult {
             true => format!("replay {id} is {state}: only one that is running can be paused"),
             false => format!("replay {id} is {state}: only one that is paused can be resumed"),
         };
-        return Err(orders::conflict(detail));
+        return Err(operator_orders::conflict(detail));
     }
     drop(session);
     tracing::info!(replay = order.id, paused, "replay is paused, or goes on");
@@ -245,11 +245,11 @@ async fn hold(surface: HttpSurface, id: String, paused: bool) -> ReplayResult {
 }
 
 async fn find(surface: &HttpSurface, id: &str) -> Result<ReplayOrder, ProblemResponse> {
-    let number = orders::number("replay", id)?;
+    let number = operator_orders::number("replay", id)?;
     let mut session = surface.queries.session().await?;
     let slot = surface.queries.slot();
     let found = replays::list(session.client(), slot, Some(number), 1).await?;
-    orders::found("replay", id, found)
+    operator_orders::found("replay", id, found)
 }
 
 fn filter(fields: ReplayFields, now: Timestamp) -> Result<ReplayFilter, ProblemResponse> {

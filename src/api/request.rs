@@ -19,8 +19,8 @@ use serde_json::Value;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::api::described::DescribedInput;
-use crate::api::described::OperationDescription;
+use crate::api::described_types::DescribedInput;
+use crate::api::described_types::OperationDescription;
 use crate::api::document_shape::DocumentShape;
 use crate::api::fields::bad;
 use crate::api::problem::ProblemResponse;

@@ -24,8 +24,8 @@ use serde_json::Value;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::api::described::DescribedInput;
-use crate::api::described::OperationDescription;
+use crate::api::described_types::DescribedInput;
+use crate::api::described_types::OperationDescription;
 use crate::api::document_shape::JSON;
 use crate::api::fields::RequestFields;
 use crate::api::fields::bad;

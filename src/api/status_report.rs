@@ -5,9 +5,9 @@ use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 
-use crate::api::condition::ConditionNumbers;
-use crate::api::condition::HealthCondition;
 use crate::api::endpoint_answers::endpoint_states;
+use crate::api::endpoint_condition::ConditionNumbers;
+use crate::api::endpoint_condition::HealthCondition;
 use crate::api::field_kinds::IsoTime;
 use crate::api::field_kinds::words_schema;
 use crate::api::source_status::SourceStatus;

@@ -8,10 +8,10 @@ use axum::http::StatusCode;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::api::allowed_hosts::AllowedHosts;
 use crate::api::backfill_calls::BackfillSender;
 use crate::api::endpoint_calls::AdminSender;
 use crate::api::fields::unknown;
-use crate::api::host::AllowedHosts;
 use crate::api::live_readers::LiveReaders;
 use crate::api::message_queries::MessageQueries;
 use crate::api::problem::ProblemResponse;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::config::configuration::Settings;
 use crate::config::settings::InboundSettings;
-use crate::inbound::keeper;
+use crate::inbound::callback_store;
 use crate::inbound::listener::InboundListener;
 use crate::inbound::source::RunningSource;
 use crate::pipeline::handles::SharedHandles;
@@ -24,7 +24,7 @@ pub(super) async fn start(
     handles: &SharedHandles,
     tasks: &mut TaskOwner,
 ) -> anyhow::Result<()> {
-    let (keeper, keeping) = keeper::open(settings.postgres.server.clone());
+    let (keeper, keeping) = callback_store::open(settings.postgres.server.clone());
     let sources: Vec<Arc<RunningSource>> = inbound
         .sources
         .iter()

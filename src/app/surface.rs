@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::api::host::AllowedHosts;
+use crate::api::allowed_hosts::AllowedHosts;
 use crate::api::live_readers::LiveReaders;
 use crate::api::message_queries::MessageQueries;
 use crate::api::refusals::RefusalCounter;

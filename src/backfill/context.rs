@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::backfill::orders::BackfillSender;
+use crate::backfill::pump_orders::BackfillSender;
 use crate::clock::DatabaseClock;
 use crate::config::configuration::Settings;
 use crate::config::settings::ServerSettings;

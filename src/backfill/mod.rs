@@ -14,14 +14,14 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `admit` | What is looked at before a backfill is ordered |
-//! | `answers` | What the server answers, as texts |
+//! | `text_answers` | What the server answers, as texts |
 //! | `context` | What every backfill needs |
 //! | `cursor` | Where a backfill reads on |
 //! | `first_start` | Backfills that the configuration asks for |
 //! | `looked_keys` | Which rows that have got another key have to be looked for |
 //! | `moved_rows` | Reads rows that have got another key where they are |
 //! | `moves` | Which rows get another key |
-//! | `orders` | What the reader tells the pump, and what the pump answers |
+//! | `pump_orders` | What the reader tells the pump, and what the pump answers |
 //! | `pace` | How much a chunk may be, and when the next is due |
 //! | `query` | The statements that read rows |
 //! | `read_error` | Why rows cannot be read |
@@ -37,15 +37,14 @@
 //! | `window` | What the pump remembers, and when rows may go |
 
 pub(crate) mod admit;
-mod answers;
 pub(crate) mod context;
 pub(crate) mod cursor;
 pub(crate) mod first_start;
 pub(crate) mod looked_keys;
 pub(crate) mod moved_rows;
 pub(crate) mod moves;
-pub(crate) mod orders;
 pub(crate) mod pace;
+pub(crate) mod pump_orders;
 pub(crate) mod query;
 pub(crate) mod read_error;
 pub(crate) mod reader;
@@ -56,5 +55,6 @@ pub(crate) mod service;
 pub(crate) mod snapshot;
 pub(crate) mod source;
 pub(crate) mod table;
+mod text_answers;
 pub(crate) mod wal_end;
 pub(crate) mod window;

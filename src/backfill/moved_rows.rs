@@ -6,8 +6,6 @@ use std::time::Instant;
 
 use tokio_postgres::Client;
 
-use crate::backfill::answers::row_of;
-use crate::backfill::answers::tuple;
 use crate::backfill::pace::AIM;
 use crate::backfill::pace::BYTES_MAX;
 use crate::backfill::query;
@@ -19,6 +17,8 @@ use crate::backfill::reader::snapshot_and_end;
 use crate::backfill::row_buffer::BufferedRow;
 use crate::backfill::row_buffer::RowBuffer;
 use crate::backfill::table::TableFacts;
+use crate::backfill::text_answers::row_of;
+use crate::backfill::text_answers::tuple;
 use crate::flow::backfill::BackfillId;
 use crate::flow::backfill::MovedRow;
 use crate::flow::backfill::ReadId;

@@ -2,11 +2,11 @@
 
 use tokio_postgres::Client;
 
-use crate::backfill::answers::lsn;
-use crate::backfill::answers::one;
-use crate::backfill::answers::text;
 use crate::backfill::query;
 use crate::backfill::read_error::ReadError;
+use crate::backfill::text_answers::lsn;
+use crate::backfill::text_answers::one;
+use crate::backfill::text_answers::text;
 use crate::flow::lsn::Lsn;
 
 /// Where the WAL of a server ends.

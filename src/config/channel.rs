@@ -4,8 +4,7 @@ use std::ops::RangeInclusive;
 
 use url::Url;
 
-use crate::config::field::FieldReader;
-use crate::config::reader::TomlSection;
+use crate::config::delivery_terms::EndpointTerms;
 use crate::config::secret::Secret;
 use crate::config::settings::AnswerRule;
 use crate::config::settings::Channel;
@@ -17,7 +16,8 @@ use crate::config::settings::PRESETS;
 use crate::config::settings::PayloadSettings;
 use crate::config::settings::Preset;
 use crate::config::settings::WecomApp;
-use crate::config::terms::EndpointTerms;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 use crate::config::url_template;
 
 const WECOM_URL: &str = "https://qyapi.weixin.qq.com";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::endpoints_from::EndpointsFrom;
-use crate::config::run_time::RunTimeSettings;
+use crate::config::run_time_endpoints::RunTimeSettings;
 use crate::config::settings::DeadLetterSettings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;

@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use crate::config::answers;
 use crate::config::channel;
 use crate::config::channel::Beside;
+use crate::config::delivery_terms;
+use crate::config::delivery_terms::EndpointTerms;
+use crate::config::delivery_terms::set;
+use crate::config::endpoint_connection;
 use crate::config::endpoint_name;
 use crate::config::event;
-use crate::config::field::FieldReader;
 use crate::config::headers;
-use crate::config::link;
 use crate::config::naming::listed;
 use crate::config::naming::nearest;
 use crate::config::parking;
 use crate::config::payload;
-use crate::config::reader::TomlSection;
+use crate::config::response_rules;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventGlob;
 use crate::config::settings::EventRule;
@@ -22,9 +23,8 @@ use crate::config::settings::PayloadSettings;
 use crate::config::settings::SourcePlaces;
 use crate::config::signing;
 use crate::config::template;
-use crate::config::terms;
-use crate::config::terms::EndpointTerms;
-use crate::config::terms::set;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 use crate::config::url_template;
 use crate::config::url_template::UrlTemplate;
 
@@ -93,7 +93,7 @@ pub(super) fn read(
     let auth = section.read("auth", headers::read_auth);
     read_terms(&mut section, &mut terms);
     let address = url.as_ref().map(|url| url.url.reveal());
-    let link = link::read(&mut section, address, terms.max_connection_age);
+    let link = endpoint_connection::read(&mut section, address, terms.max_connection_age);
     let channel = channel.and_then(|begun| {
         let (events, payload, http2) = (&*events, payload.as_ref(), link.http2);
         let beside = Beside { payload, events, rules, http2 };
@@ -178,52 +178,57 @@ pub(super) fn globs(
 }
 
 pub(super) fn read_terms(section: &mut TomlSection<'_>, terms: &mut EndpointTerms) {
-    set(&mut terms.timeout, section.read("timeout", |f| f.duration(&terms::TIMEOUTS)));
+    set(&mut terms.timeout, section.read("timeout", |f| f.duration(&delivery_terms::TIMEOUTS)));
     if let Some(retry) = section.read("retry", FieldReader::section) {
         read_retry(retry, terms);
     }
-    let concurrency = section.read("concurrency", |f| f.count(&terms::CONCURRENCIES));
+    let concurrency = section.read("concurrency", |f| f.count(&delivery_terms::CONCURRENCIES));
     terms.concurrency = concurrency.or(terms.concurrency);
     if let Some(batch) = section.read("batch", FieldReader::section) {
         read_batch(batch, terms);
     }
-    set(&mut terms.capacity, section.read("capacity", |f| f.count(&terms::CAPACITIES)));
+    set(&mut terms.capacity, section.read("capacity", |f| f.count(&delivery_terms::CAPACITIES)));
     if terms.batch.size > terms.capacity && (section.has("batch") || section.has("capacity")) {
         section.note("capacity", "is less than one batch: raise it, or lower `batch.size`");
     }
-    set(&mut terms.user_agent, section.read("user_agent", terms::user_agent));
+    set(&mut terms.user_agent, section.read("user_agent", delivery_terms::user_agent));
     signing::read(section, terms);
     if let Some(own) = section.read("headers", headers::read) {
         headers::merge(terms, own);
     }
-    if let Some(limit) = section.read("rate_limit", |f| f.number(&terms::RATE_LIMITS)) {
+    if let Some(limit) = section.read("rate_limit", |f| f.number(&delivery_terms::RATE_LIMITS)) {
         terms.rate_limit = Some(limit);
     }
     parking::read(section, &mut terms.parking);
-    let age = section.read("max_connection_age", |f| f.duration(&link::MAX_AGES));
+    let age = section.read("max_connection_age", |f| f.duration(&endpoint_connection::MAX_AGES));
     set(&mut terms.max_connection_age, age);
-    set(&mut terms.ordering, section.read("ordering", terms::ordering));
-    answers::read_success(section, &mut terms.answers);
-    set(&mut terms.answers.gone, section.read("gone", answers::gone));
-    let limit = section.read("response_limit", |f| f.size(&terms::RESPONSE_LIMITS));
+    set(&mut terms.ordering, section.read("ordering", delivery_terms::ordering));
+    response_rules::read_success(section, &mut terms.answers);
+    set(&mut terms.answers.gone, section.read("gone", response_rules::gone));
+    let limit = section.read("response_limit", |f| f.size(&delivery_terms::RESPONSE_LIMITS));
     set(&mut terms.response_limit, limit);
 }
 
 /// `retry = { max, interval, cap }` or `{ delays, cap }`.
 fn read_retry(mut section: TomlSection<'_>, terms: &mut EndpointTerms) {
-    let max = section.read("max", |f| f.integer(&terms::MAX_RETRIES_RANGE));
+    let max = section.read("max", |f| f.integer(&delivery_terms::MAX_RETRIES_RANGE));
     terms.max_retries = max.or(terms.max_retries);
-    let interval = section.read("interval", |f| f.duration(&terms::RETRY_WAITS));
+    let interval = section.read("interval", |f| f.duration(&delivery_terms::RETRY_WAITS));
     set(&mut terms.retry_interval, interval);
-    let cap = section.read("cap", |f| f.duration(&terms::RETRY_WAITS));
+    let cap = section.read("cap", |f| f.duration(&delivery_terms::RETRY_WAITS));
     set(&mut terms.retry_cap, cap);
-    set(&mut terms.answers.retry, section.read("on", answers::retry_on));
+    set(&mut terms.answers.retry, section.read("on", response_rules::retry_on));
     let delays = section.read("delays", |field| {
         let delays = field.list()?;
         if delays.len() > DELAYS_MAX {
             return field.refuse(format!("has {} entries: give up to {DELAYS_MAX}", delays.len()));
         }
-        Some(delays.iter().filter_map(|delay| delay.duration(&terms::RETRY_WAITS)).collect())
+        Some(
+            delays
+                .iter()
+                .filter_map(|delay| delay.duration(&delivery_terms::RETRY_WAITS))
+                .collect(),
+        )
     });
     let delays: Option<Vec<_>> = delays;
     if section.has("delays") {
@@ -244,7 +249,10 @@ fn read_retry(mut section: TomlSection<'_>, terms: &mut EndpointTerms) {
 }
 
 fn read_batch(mut section: TomlSection<'_>, terms: &mut EndpointTerms) {
-    set(&mut terms.batch.size, section.read("size", |f| f.count(&terms::BATCH_SIZES)));
-    set(&mut terms.batch.linger, section.read("linger", |f| f.duration(&terms::BATCH_LINGERS)));
+    set(&mut terms.batch.size, section.read("size", |f| f.count(&delivery_terms::BATCH_SIZES)));
+    set(
+        &mut terms.batch.linger,
+        section.read("linger", |f| f.duration(&delivery_terms::BATCH_LINGERS)),
+    );
     section.finish();
 }

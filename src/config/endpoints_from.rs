@@ -18,19 +18,19 @@ use std::sync::Arc;
 use serde_json::Map;
 use serde_json::Value as Json;
 
-use crate::config::document;
+use crate::config::api_document;
+use crate::config::delivery_terms::EndpointDefaults;
+use crate::config::delivery_terms::EndpointTerms;
 use crate::config::endpoint_name;
-use crate::config::field::FieldReader;
 use crate::config::identifiers;
 use crate::config::problem_notes::ProblemNotes;
-use crate::config::reader::TomlSection;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::config::settings::ValueMatch;
 use crate::config::template;
-use crate::config::terms::EndpointDefaults;
-use crate::config::terms::EndpointTerms;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 use crate::flow::relation::TableName;
 
 /// The event's own name in `url` and `headers`, whatever columns the endpoints' table has.
@@ -191,7 +191,7 @@ fn try_keys(
         document.insert("url".to_owned(), "https://row.invalid/".into());
         document.insert(name.clone(), value.clone());
         let notes = ProblemNotes::foreign("the template");
-        document::read_members(&notes, &document, defaults, rules);
+        api_document::read_members(&notes, &document, defaults, rules);
         let mut columns = BTreeSet::new();
         let is_open = collect_in(name, value, &mut columns).is_err() || !columns.is_empty();
         let unknown = format!("{name}: unknown key");
@@ -392,7 +392,7 @@ impl EndpointsFrom {
 
     fn read(&self, document: &Map<String, Json>) -> Result<Endpoint, Vec<String>> {
         let notes = ProblemNotes::foreign("the row");
-        let read = document::read_members(&notes, document, &self.defaults, Some(&self.rules));
+        let read = api_document::read_members(&notes, document, &self.defaults, Some(&self.rules));
         let problems = notes.problems();
         read.filter(|_| problems.is_empty()).ok_or(problems)
     }

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::expression::Expression;
-use crate::config::field::FieldReader;
 use crate::config::identifiers::column;
 use crate::config::identifiers::table;
 use crate::config::ocr_wallet;
 use crate::config::payload;
-use crate::config::reader::TomlSection;
 use crate::config::settings::DedupeSettings;
 use crate::config::settings::EventFilter;
 use crate::config::settings::EventRule;
@@ -20,6 +18,8 @@ use crate::config::settings::Operations;
 use crate::config::settings::PayloadSettings;
 use crate::config::settings::SourcePlaces;
 use crate::config::settings::TraceSource;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 use crate::config::webhook::EXPIRIES;
 use crate::config::write_back;
 

@@ -10,15 +10,15 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 
-use crate::config::field::FieldReader;
-use crate::config::reader::TomlSection;
+use crate::config::delivery_terms::EndpointTerms;
 use crate::config::secret::Secret;
 use crate::config::settings::Auth;
 use crate::config::settings::HeaderTemplate;
 use crate::config::settings::OAuth2;
 use crate::config::template;
 use crate::config::template::TemplatePiece;
-use crate::config::terms::EndpointTerms;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 use crate::config::url_template;
 
 /// Hop-by-hop headers (RFC 9110, 7.6.1) and those that frame the message: the HTTP client's own.

@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::config::field::FieldReader;
 use crate::config::headers;
 use crate::config::identifiers;
-use crate::config::reader::TomlSection;
-use crate::config::run_time;
+use crate::config::process;
+use crate::config::run_time_endpoints;
 use crate::config::secret::Secret;
-use crate::config::service;
 use crate::config::settings::AddressList;
 use crate::config::settings::CallbackKind;
 use crate::config::settings::HmacCallbacks;
@@ -27,6 +25,8 @@ use crate::config::settings::Signing;
 use crate::config::settings::StatusFields;
 use crate::config::settings::WecomKeys;
 use crate::config::signing;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 use crate::flow::relation::TableName;
 
 /// What receivers of signed webhooks allow.
@@ -68,7 +68,7 @@ const KINDS: [(&str, SourceKind); 7] = [
 pub(super) fn read(root: &mut TomlSection<'_>) -> Option<InboundSettings> {
     let is_there = root.has("inbound");
     let mut section = root.section("inbound");
-    let listen = section.read("listen", service::listen);
+    let listen = section.read("listen", process::listen);
     if is_there && !section.has("listen") {
         section.note("listen", "is missing: give an address, such as \"0.0.0.0:8080\"");
     }
@@ -97,7 +97,7 @@ pub(super) fn read(root: &mut TomlSection<'_>) -> Option<InboundSettings> {
 
 /// Addresses and blocks of them, as many as a service calls from.
 fn addresses(field: &FieldReader<'_>) -> Option<AddressList> {
-    run_time::blocks(field, ADDRESSES_MAX).map(AddressList::new)
+    run_time_endpoints::blocks(field, ADDRESSES_MAX).map(AddressList::new)
 }
 
 /// `{ cert = { file = ... }, key = { file = ... } }`, both PEM.

@@ -1,8 +1,8 @@
 //! `[messages]`: the tables that the management API answers from what became of a message.
 
 use crate::config::identifiers;
-use crate::config::reader::TomlSection;
 use crate::config::settings::MessageTables;
+use crate::config::toml_reader::TomlSection;
 use crate::flow::relation::TableName;
 
 /// Reads the section, if there is one.

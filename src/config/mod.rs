@@ -9,23 +9,23 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `answers` | `success`, `retry.on` and `gone` |
+//! | `response_rules` | `success`, `retry.on` and `gone` |
 //! | `channel` | `channel` of an `[[endpoint]]`, and the keys that stand beside it |
 //! | `configuration` | The whole configuration, read and checked |
-//! | `document` | Endpoints that come over the API |
+//! | `api_document` | Endpoints that come over the API |
 //! | `endpoint` | `[[endpoint]]` |
 //! | `endpoint_name` | Names of endpoints |
 //! | `endpoints_from` | `[endpoints_from]` |
 //! | `event` | `[[event]]` |
 //! | `expression` | Expressions |
-//! | `field` | One value of the configuration file, read as what its key asks for |
+//! | `toml_field` | One value of the configuration file, read as what its key asks for |
 //! | `file` | Files that the configuration consists of, read with a limit and a deadline |
 //! | `headers` | Headers that the configuration adds to requests, and the credentials in them |
 //! | `identifiers` | Names of tables and columns in the configuration |
 //! | `inbound` | `[inbound]` and `[[inbound.source]]` |
 //! | `interpolate` | `${NAME}` and `${NAME:-default}` in strings of the configuration |
 //! | `json_value` | JSON as an expression sees it |
-//! | `link` | `tls`, `proxy` and `http2` of an `[[endpoint]]` |
+//! | `endpoint_connection` | `tls`, `proxy` and `http2` of an `[[endpoint]]` |
 //! | `messages` | `[messages]` |
 //! | `ocr_wallet` | The preset `ocr-wallet` |
 //! | `parking` | `park_after`, `breaker` and `backlog` |
@@ -36,40 +36,39 @@
 //! | `naming` | Names in messages |
 //! | `problem` | What is wrong with a configuration |
 //! | `problem_notes` | What is wrong with one file, noted while it is read |
-//! | `reader` | Walks the TOML tree, knowing where everything stands in the file |
+//! | `toml_reader` | Walks the TOML tree, knowing where everything stands in the file |
 //! | `reload` | What of a configuration that was read again can hold without a restart |
-//! | `run_time` | `[endpoints]` and `[webhook_api]` |
+//! | `run_time_endpoints` | `[endpoints]` and `[webhook_api]` |
 //! | `secret` | Values that must not be seen |
-//! | `service` | `[http]`, `[push_log]`, `[dead_letters]`, `[memory]`, `[log]` and `[shutdown]` |
+//! | `process` | `[http]`, `[push_log]`, `[dead_letters]`, `[memory]`, `[log]` and `[shutdown]` |
 //! | `settings` | The sections of the configuration, as values |
 //! | `signing` | `secret` and `signing` |
 //! | `subscriptions` | An existing file of subscriptions, `customer-events`'s |
 //! | `telemetry` | `[telemetry]`, and OpenTelemetry's own variables |
 //! | `template` | Templates |
-//! | `terms` | The terms on which an endpoint is served |
+//! | `delivery_terms` | The terms on which an endpoint is served |
 //! | `text_file` | Reads a small text file, and nothing that only looks like one |
 //! | `toml_text` | Writes JSON as TOML |
-//! | `values` | Durations and sizes as people write them |
+//! | `units` | Durations and sizes as people write them |
 //! | `webhook` | `[webhook]` |
 //! | `write_back` | `write_back` of an `[[event]]` |
 
-mod answers;
+pub(crate) mod api_document;
 mod channel;
 pub(crate) mod configuration;
-pub(crate) mod document;
+pub(crate) mod delivery_terms;
 mod endpoint;
+pub(crate) mod endpoint_connection;
 mod endpoint_name;
 pub(crate) mod endpoints_from;
 mod event;
 pub(crate) mod expression;
-mod field;
 mod file;
 mod headers;
 pub(crate) mod identifiers;
 mod inbound;
 mod interpolate;
 pub(crate) mod json_value;
-pub(crate) mod link;
 mod messages;
 mod naming;
 mod ocr_wallet;
@@ -80,21 +79,22 @@ mod postgres;
 mod postgres_url;
 pub(crate) mod problem;
 mod problem_notes;
-mod reader;
+mod process;
 pub(crate) mod reload;
-pub(crate) mod run_time;
+mod response_rules;
+pub(crate) mod run_time_endpoints;
 pub(crate) mod secret;
-mod service;
 pub(crate) mod settings;
 mod signing;
 mod subscriptions;
 mod telemetry;
 pub(crate) mod template;
-pub(crate) mod terms;
 pub(crate) mod text_file;
+mod toml_field;
+mod toml_reader;
 mod toml_text;
+mod units;
 mod url_template;
-mod values;
 mod webhook;
 mod write_back;
 
@@ -110,14 +110,14 @@ use crate::config::file::read_text;
 use crate::config::problem::ConfigPlace;
 use crate::config::problem::ConfigProblems;
 use crate::config::problem_notes::ProblemNotes;
-use crate::config::reader::TomlSection;
-use crate::config::run_time::RunTimeSettings;
+use crate::config::run_time_endpoints::RunTimeSettings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventGlob;
 use crate::config::settings::EventRule;
 use crate::config::settings::HttpSettings;
 use crate::config::settings::ServerSettings;
 use crate::config::settings::TelemetrySettings;
+use crate::config::toml_reader::TomlSection;
 use crate::config::webhook::WebhookSection;
 
 /// The largest configuration: a hundred thousand endpoints.
@@ -167,7 +167,7 @@ pub(crate) fn parse_http(
         notes.note(at, "", of_toml(text, error.span(), error.message()));
     }
     let mut root = TomlSection::root(&notes, document.get_ref());
-    let http = service::read_http(root.section("http"));
+    let http = process::read_http(root.section("http"));
     notes.conclude(Some(http))
 }
 
@@ -234,24 +234,24 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
     let source = postgres.as_ref().map(|postgres| &postgres.server);
     let (state, keys) = postgres::read_state(root.section("state"), source);
     let backfill_standby = postgres::read_standby(root.section("backfill"));
-    let push_log = service::read_push_log(root.section("push_log"));
-    let dead_letters = service::read_dead_letters(root.section("dead_letters"));
-    let http = service::read_http(root.section("http"));
-    let user_agent = if root.has("event") { terms::USER_AGENT } else { ocr_wallet::USER_AGENT };
+    let push_log = process::read_push_log(root.section("push_log"));
+    let dead_letters = process::read_dead_letters(root.section("dead_letters"));
+    let http = process::read_http(root.section("http"));
+    let user_agent = if root.has("event") { delivery_terms::USER_AGENT } else { ocr_wallet::USER_AGENT };
     let webhook = webhook::read(root.section("webhook"), user_agent);
     let enabled = webhook.enabled;
     let telemetry = telemetry::read(&mut root);
     let events = read_events(&mut root, webhook.data_expiry, &telemetry);
-    let run_time = run_time::read(&mut root, keys, &webhook.terms);
+    let run_time = run_time_endpoints::read(&mut root, keys, &webhook.terms);
     let has_table = root.has("endpoints_from");
     let section = root.section("endpoints_from");
     let endpoints_from = has_table.then(|| {
         endpoints_from::read(section, &webhook.terms, run_time.addresses, events.as_deref())
     });
     let endpoints = read_endpoints(&mut root, webhook, &run_time, events.as_deref());
-    let memory = service::read_memory(root.section("memory"));
-    let log = service::read_log(root.section("log"));
-    let grace = service::read_grace(root.section("shutdown"));
+    let memory = process::read_memory(root.section("memory"));
+    let log = process::read_log(root.section("log"));
+    let grace = process::read_grace(root.section("shutdown"));
     let has_inbound = root.has("inbound");
     let inbound = inbound::read(&mut root);
     if let Some(inbound) = &inbound {

@@ -1,6 +1,6 @@
 //! Names in messages: which one was meant, and several in a sentence.
 
-use crate::flow::likeness;
+use crate::flow::nearest_name;
 
 /// How alike two names must be (Jaro-Winkler, 0 to 1) for one to be taken for a slip of the other.
 const LIKENESS_MIN: f64 = 0.8;
@@ -10,7 +10,7 @@ pub(super) fn nearest<'n>(
     given: &str,
     known: impl IntoIterator<Item = &'n str>,
 ) -> Option<&'n str> {
-    likeness::nearest(given, known, LIKENESS_MIN)
+    nearest_name::nearest(given, known, LIKENESS_MIN)
 }
 
 /// Names in a sentence: "`a`, `b`".

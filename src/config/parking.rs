@@ -5,12 +5,12 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::field::FieldReader;
-use crate::config::reader::TomlSection;
+use crate::config::delivery_terms::set;
 use crate::config::settings::BacklogLimits;
 use crate::config::settings::BreakerSettings;
 use crate::config::settings::ParkingSettings;
-use crate::config::terms::set;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 
 /// Shorter waits are cheaper in memory than by way of the database.
 const AFTER: Duration = Duration::from_secs(10);

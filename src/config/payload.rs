@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::config::field::FieldReader;
 use crate::config::naming::listed;
 use crate::config::naming::nearest;
-use crate::config::reader::TomlSection;
 use crate::config::settings::CloudEventsMode;
 use crate::config::settings::PayloadSettings;
 use crate::config::template;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 use crate::flow::unique_json;
 
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";

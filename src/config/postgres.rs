@@ -6,12 +6,12 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use crate::config::field::FieldReader;
 use crate::config::postgres_url;
-use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
 use crate::config::settings::PostgresSettings;
 use crate::config::settings::ServerSettings;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 
 /// The environment variable that stands in for `url`.
 const URL_VARIABLE: &str = "DATABASE_URL";

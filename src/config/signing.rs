@@ -16,17 +16,17 @@ use base64::prelude::BASE64_STANDARD;
 use ring::signature::Ed25519KeyPair;
 use ring::signature::KeyPair;
 
-use crate::config::field::FieldReader;
+use crate::config::delivery_terms::EndpointTerms;
+use crate::config::delivery_terms::set;
 use crate::config::headers;
-use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
 use crate::config::settings::HmacScheme;
 use crate::config::settings::SignatureEncoding;
 use crate::config::settings::SignedPart;
 use crate::config::settings::Signing;
 use crate::config::settings::StandardKey;
-use crate::config::terms::EndpointTerms;
-use crate::config::terms::set;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 
 const KEY_PREFIX: &str = "whsec_";
 const KEY_BYTES: RangeInclusive<usize> = 24..=64;

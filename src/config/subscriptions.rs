@@ -18,17 +18,17 @@ use toml::de::DeInteger;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
+use crate::config::delivery_terms::EndpointTerms;
 use crate::config::endpoint;
 use crate::config::endpoint_name;
-use crate::config::field::FieldReader;
 use crate::config::headers;
 use crate::config::problem_notes::ProblemNotes;
-use crate::config::reader::TomlSection;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventGlob;
 use crate::config::settings::EventRule;
 use crate::config::signing;
-use crate::config::terms::EndpointTerms;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 use crate::config::url_template;
 use crate::flow::unique_json;
 

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::config::field::FieldReader;
 use crate::config::headers;
-use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
 use crate::config::settings::CollectorSettings;
 use crate::config::settings::TelemetrySettings;
 use crate::config::settings::TraceSampling;
 use crate::config::telemetry::variables::OtelVariables;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 use crate::config::url_template;
 
 /// One event of a hundred: tables that matter have millions of rows.

@@ -5,16 +5,16 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::answers;
-use crate::config::field::FieldReader;
+use crate::config::delivery_terms;
+use crate::config::delivery_terms::EndpointTerms;
+use crate::config::delivery_terms::set;
+use crate::config::endpoint_connection;
 use crate::config::headers;
-use crate::config::link;
 use crate::config::parking;
-use crate::config::reader::TomlSection;
+use crate::config::response_rules;
 use crate::config::signing;
-use crate::config::terms;
-use crate::config::terms::EndpointTerms;
-use crate::config::terms::set;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 use crate::config::url_template;
 use crate::config::url_template::UrlTemplate;
 
@@ -66,32 +66,42 @@ fn urls(field: &FieldReader<'_>) -> Option<Vec<UrlTemplate>> {
 }
 
 fn read_terms(section: &mut TomlSection<'_>, terms: &mut EndpointTerms) {
-    set(&mut terms.timeout, section.read("timeout", |f| f.duration(&terms::TIMEOUTS)));
-    let retries = section.read("max_retries", |f| f.integer(&terms::MAX_RETRIES_RANGE));
+    set(&mut terms.timeout, section.read("timeout", |f| f.duration(&delivery_terms::TIMEOUTS)));
+    let retries = section.read("max_retries", |f| f.integer(&delivery_terms::MAX_RETRIES_RANGE));
     terms.max_retries = retries;
-    let interval = section.read("retry_interval", |f| f.duration(&terms::RETRY_WAITS));
+    let interval = section.read("retry_interval", |f| f.duration(&delivery_terms::RETRY_WAITS));
     set(&mut terms.retry_interval, interval);
-    set(&mut terms.retry_cap, section.read("retry_cap", |f| f.duration(&terms::RETRY_WAITS)));
-    let concurrency = section.read("concurrent_pushers", |f| f.count(&terms::CONCURRENCIES));
+    set(
+        &mut terms.retry_cap,
+        section.read("retry_cap", |f| f.duration(&delivery_terms::RETRY_WAITS)),
+    );
+    let concurrency =
+        section.read("concurrent_pushers", |f| f.count(&delivery_terms::CONCURRENCIES));
     terms.concurrency = concurrency;
-    set(&mut terms.batch.size, section.read("batch_size", |f| f.count(&terms::BATCH_SIZES)));
-    let linger = section.read("batch_linger", |f| f.duration(&terms::BATCH_LINGERS));
+    set(
+        &mut terms.batch.size,
+        section.read("batch_size", |f| f.count(&delivery_terms::BATCH_SIZES)),
+    );
+    let linger = section.read("batch_linger", |f| f.duration(&delivery_terms::BATCH_LINGERS));
     set(&mut terms.batch.linger, linger);
-    set(&mut terms.capacity, section.read("queue_capacity", |f| f.count(&terms::CAPACITIES)));
-    set(&mut terms.user_agent, section.read("user_agent", terms::user_agent));
+    set(
+        &mut terms.capacity,
+        section.read("queue_capacity", |f| f.count(&delivery_terms::CAPACITIES)),
+    );
+    set(&mut terms.user_agent, section.read("user_agent", delivery_terms::user_agent));
     signing::read(section, terms);
     if let Some(own) = section.read("headers", headers::read) {
         headers::merge(terms, own);
     }
-    terms.rate_limit = section.read("rate_limit", |f| f.number(&terms::RATE_LIMITS));
+    terms.rate_limit = section.read("rate_limit", |f| f.number(&delivery_terms::RATE_LIMITS));
     parking::read(section, &mut terms.parking);
-    let age = section.read("max_connection_age", |f| f.duration(&link::MAX_AGES));
+    let age = section.read("max_connection_age", |f| f.duration(&endpoint_connection::MAX_AGES));
     set(&mut terms.max_connection_age, age);
-    set(&mut terms.ordering, section.read("ordering", terms::ordering));
-    answers::read_success(section, &mut terms.answers);
-    set(&mut terms.answers.gone, section.read("gone", answers::gone));
-    set(&mut terms.answers.retry, section.read("retry_on", answers::retry_on));
-    let limit = section.read("response_limit", |f| f.size(&terms::RESPONSE_LIMITS));
+    set(&mut terms.ordering, section.read("ordering", delivery_terms::ordering));
+    response_rules::read_success(section, &mut terms.answers);
+    set(&mut terms.answers.gone, section.read("gone", response_rules::gone));
+    set(&mut terms.answers.retry, section.read("retry_on", response_rules::retry_on));
+    let limit = section.read("response_limit", |f| f.size(&delivery_terms::RESPONSE_LIMITS));
     set(&mut terms.response_limit, limit);
 }
 

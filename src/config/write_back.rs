@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::config::field::FieldReader;
 use crate::config::identifiers;
 use crate::config::settings::EventRule;
 use crate::config::settings::LoggedAttempts;
@@ -11,6 +10,7 @@ use crate::config::settings::PushLogSettings;
 use crate::config::settings::RowChangeSql;
 use crate::config::settings::SqlPiece;
 use crate::config::settings::WriteBackSettings;
+use crate::config::toml_field::FieldReader;
 
 /// A longer word is a mistake.
 const OUTCOME_CHARS_MAX: usize = 200;

@@ -22,13 +22,13 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-use crate::delivery::gate::FencedStream;
-use crate::delivery::gate::SendPermission;
 use crate::delivery::network::GuardedResolver;
 use crate::delivery::network::HTTP_2;
-use crate::delivery::shortage;
+use crate::delivery::own_shortage;
 use crate::delivery::sockets::Sockets;
 use crate::delivery::tunnel;
+use crate::delivery::write_gate::FencedStream;
+use crate::delivery::write_gate::SendPermission;
 
 /// Probes of a connection on which nothing moves, so that an idle one whose peer is gone is noticed
 /// and one that a firewall would forget is kept.
@@ -123,7 +123,7 @@ impl EndpointDialer {
     pub(crate) async fn dial(&self) -> Result<DialedPeer, DialError> {
         let dialed = self.connect().await;
         if let Err(error) = &dialed
-            && let Some(lack) = shortage::of_descriptors(error.as_ref())
+            && let Some(lack) = own_shortage::of_descriptors(error.as_ref())
         {
             self.sockets.note_lack(Instant::now(), &lack);
         }

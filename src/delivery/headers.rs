@@ -10,7 +10,7 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::header;
 
-use crate::config::document;
+use crate::config::api_document;
 use crate::config::settings::Endpoint;
 use crate::delivery::auth;
 use crate::delivery::error::DeliveryError;
@@ -239,7 +239,7 @@ fn show<'a>(
             ids.as_bytes()
         } else if ADDRESSES.contains(name) {
             // Of another place, or this one's with a slash behind it: its path can be a secret, too.
-            url = document::masked_url(value.to_str().unwrap_or_default());
+            url = api_document::masked_url(value.to_str().unwrap_or_default());
             url.as_bytes()
         } else {
             value.as_bytes()

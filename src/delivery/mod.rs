@@ -24,18 +24,18 @@
 //! | --- | --- |
 //! | `access_token` | Access tokens of WeCom applications |
 //! | `auth` | How walhook identifies itself |
-//! | `begun` | Messages of which a part was taken |
+//! | `begun_message` | Messages of which a part was taken |
 //! | `body` | The body of one request, as of one attempt |
 //! | `channel` | Messages to chat systems |
-//! | `classify` | What kind of failure a transport error is |
+//! | `transport_failure` | What kind of failure a transport error is |
 //! | `connections` | The connections to one endpoint |
 //! | `dial` | Makes connections to one endpoint |
 //! | `error` | Why an endpoint's client cannot be built |
-//! | `gate` | A socket that writes only while requests may be made |
-//! | `guard` | Which addresses may be dialled |
+//! | `write_gate` | A socket that writes only while requests may be made |
+//! | `address_guard` | Which addresses may be dialled |
 //! | `headers` | The headers of a request |
 //! | `http` | One exchange with an endpoint |
-//! | `judge` | What follows from a reply |
+//! | `reply_verdict` | What follows from a reply |
 //! | `multiplexed` | The HTTP/2 connection to one endpoint |
 //! | `network` | What all endpoints share of the outside |
 //! | `oauth` | Bearer tokens by OAuth 2.0 client credentials (RFC 6749, 4.4) |
@@ -44,10 +44,10 @@
 //! | `request_template` | Path, query and headers that differ from event to event |
 //! | `reply` | What is read of a response, within limits whatever the receiver sends |
 //! | `resolve_error` | Why a name did not resolve |
-//! | `shortage` | What walhook or its system has none left of |
+//! | `own_shortage` | What walhook or its system has none left of |
 //! | `sign` | Signatures |
-//! | `site` | Where a URL leads, and by which way |
-//! | `stalled` | Large bodies that hang while their memory is wanted |
+//! | `url_target` | Where a URL leads, and by which way |
+//! | `stalled_bodies` | Large bodies that hang while their memory is wanted |
 //! | `token_registry` | The access tokens that a process has |
 //! | `trace` | To which trace a request belongs |
 //! | `transport_trouble` | Why a request has no response |
@@ -55,36 +55,36 @@
 //! | `tunnel` | A way through an HTTP proxy |
 
 mod access_token;
+pub(crate) mod address_guard;
 mod auth;
-mod begun;
+mod begun_message;
 mod body;
 mod channel;
-mod classify;
 mod connections;
 mod dial;
 pub(crate) mod error;
-pub(crate) mod gate;
-pub(crate) mod guard;
 mod headers;
 pub(crate) mod http;
-mod judge;
 mod lookup;
 mod multiplexed;
 pub(crate) mod network;
 mod oauth;
+mod own_shortage;
 pub(crate) mod preview;
 mod redact;
 mod reply;
+mod reply_verdict;
 mod request_template;
 mod resolve_error;
-mod shortage;
 pub(crate) mod sign;
-mod site;
 pub(crate) mod sockets;
-mod stalled;
+mod stalled_bodies;
 mod streams;
 mod token_registry;
 pub(crate) mod trace;
+mod transport_failure;
 mod transport_trouble;
 mod trust;
 mod tunnel;
+mod url_target;
+pub(crate) mod write_gate;

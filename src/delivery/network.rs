@@ -17,21 +17,21 @@ use rustls::RootCertStore;
 use rustls::sign::SingleCertAndKey;
 use tokio::sync::watch;
 
-use crate::config::link::ConnectionLink;
+use crate::config::endpoint_connection::ConnectionLink;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::Endpoint;
-use crate::delivery::begun::BegunMessages;
+use crate::delivery::address_guard;
+use crate::delivery::begun_message::BegunMessages;
 use crate::delivery::error::DeliveryError;
-use crate::delivery::gate::SendPermission;
-use crate::delivery::guard;
 use crate::delivery::lookup::Lookups;
 use crate::delivery::resolve_error::ResolveError;
 use crate::delivery::sockets::Sockets;
-use crate::delivery::stalled::StallRule;
+use crate::delivery::stalled_bodies::StallRule;
 use crate::delivery::token_registry::TokenRegistry;
 use crate::delivery::trace::EndpointTracing;
 use crate::delivery::trace::RequestTracing;
 use crate::delivery::trust::EndpointTrust;
+use crate::delivery::write_gate::SendPermission;
 use crate::telemetry::metrics::ChannelErrorMetrics;
 
 /// HTTP/2 over TLS, by its name in ALPN (RFC 9113, 3.2).
@@ -211,7 +211,7 @@ impl Resolve for GuardedResolver {
             let mut refusal = None;
             let mut allowed = Vec::new();
             for address in answers.await.map_err(into_resolve_error)? {
-                match guard::check(address.ip(), policy) {
+                match address_guard::check(address.ip(), policy) {
                     Ok(()) => allowed.push(address),
                     Err(refused) => refusal = Some(refused),
                 }
@@ -236,7 +236,7 @@ fn into_resolve_error(error: Box<dyn std::error::Error + Send + Sync>) -> Resolv
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::guard::AddressRefusal;
+    use crate::delivery::address_guard::AddressRefusal;
     use std::net::SocketAddr;
 
     /// Answers every name with these.

@@ -27,13 +27,13 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 
 use crate::config::settings::OAuth2;
+use crate::delivery::address_guard::AddressRefusal;
 use crate::delivery::body::OutgoingBody;
-use crate::delivery::classify::classify;
 use crate::delivery::connections::ConnectionPool;
-use crate::delivery::guard::AddressRefusal;
-use crate::delivery::judge::without_mark;
 use crate::delivery::reply::SeenResponse;
-use crate::delivery::site::EndpointSite;
+use crate::delivery::reply_verdict::without_mark;
+use crate::delivery::transport_failure::classify;
+use crate::delivery::url_target::EndpointSite;
 use crate::flow::time::Timestamp;
 use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::AttemptReach;

@@ -15,10 +15,10 @@ use http::header::RETRY_AFTER;
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::delivery::classify::classify;
 use crate::delivery::headers;
-use crate::delivery::judge::ResponseReply;
-use crate::delivery::judge::retry_after;
+use crate::delivery::reply_verdict::ResponseReply;
+use crate::delivery::reply_verdict::retry_after;
+use crate::delivery::transport_failure::classify;
 use crate::delivery::transport_trouble::TransportTrouble;
 use crate::flow::headers::HeaderLines;
 use crate::flow::time::Timestamp;

@@ -19,7 +19,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::UnixTime;
 
-use crate::config::link::TrustedAuthorities;
+use crate::config::endpoint_connection::TrustedAuthorities;
 use crate::store::certificate::check_name;
 use crate::store::certificate::check_validity;
 

@@ -15,8 +15,8 @@
 //! | `dry_run` | Tries a rule on rows that are there, before one of them changes |
 //! | `envelope` | Envelopes that others have specified |
 //! | `expiry` | When a row was born, and whether it is too old |
-//! | `fault` | Why an expression has no value on a row |
-//! | `image` | What a change says about a column, before and after |
+//! | `expression_fault` | Why an expression has no value on a row |
+//! | `column_change` | What a change says about a column, before and after |
 //! | `match_form` | How values of a column are compared with those of `match` |
 //! | `payload` | Payloads, compiled once per relation into labels and column references; the two built-in ones that are walhook's own |
 //! | `plan` | A rule against one relation |
@@ -33,19 +33,20 @@
 //! | `template` | A payload of the user's own against one relation |
 //! | `trial` | What one change would come to, without anything being sent |
 //! | `type_check` | Whether an expression's types fit a table's columns, before any row shows it |
-//! | `unfit` | Values that do not fit their row type any more |
+//! | `misfit_value` | Values that do not fit their row type any more |
 //! | `value` | An expression's value as JSON |
 //! | `writer` | Builds a `EventBody` with one allocation for all of its text |
 //! | `writer_trace` | The trace that a change's writer gave |
 
+mod column_change;
 pub(crate) mod datum;
 pub(crate) mod dedupe;
 pub(crate) mod dry_run;
 mod envelope;
 pub(crate) mod expiry;
-mod fault;
-mod image;
+mod expression_fault;
 mod match_form;
+mod misfit_value;
 pub(crate) mod payload;
 pub(crate) mod plan;
 mod request_values;
@@ -61,7 +62,6 @@ mod target;
 mod template;
 pub(crate) mod trial;
 pub(crate) mod type_check;
-mod unfit;
 mod value;
 mod writer;
 mod writer_trace;

@@ -14,7 +14,7 @@ use crate::config::settings::PayloadSettings;
 use crate::event::datum;
 use crate::event::envelope;
 use crate::event::envelope::CloudEvents;
-use crate::event::fault::RenderFaults;
+use crate::event::expression_fault::RenderFaults;
 use crate::event::request_values::RequestValues;
 use crate::event::row_object;
 use crate::event::scope::EvaluationScope;

@@ -14,14 +14,15 @@ use crate::config::expression::Expression;
 use crate::config::settings::EventFilter;
 use crate::config::settings::EventRule;
 use crate::config::settings::PayloadSettings;
+use crate::event::column_change;
+use crate::event::column_change::RowImage;
 use crate::event::dedupe::DedupeWindow;
 use crate::event::dedupe::SeenSight;
 use crate::event::dedupe::VALUES_MAX;
 use crate::event::expiry::AgeSource;
-use crate::event::fault::EvaluationFault;
-use crate::event::fault::RenderFaults;
-use crate::event::image;
-use crate::event::image::RowImage;
+use crate::event::expression_fault::EvaluationFault;
+use crate::event::expression_fault::RenderFaults;
+use crate::event::misfit_value;
 use crate::event::payload::EndpointShape;
 use crate::event::payload::PayloadShape;
 use crate::event::row_object;
@@ -32,7 +33,6 @@ use crate::event::subscribers::SubscriberChoice;
 use crate::event::subscribers::SubscriberIndex;
 use crate::event::table_shape;
 use crate::event::target::WriteBackTarget;
-use crate::event::unfit;
 use crate::event::writer::JsonWriter;
 use crate::event::writer_trace::WriterTrace;
 use crate::flow::body::EventBody;
@@ -216,7 +216,7 @@ pub(super) fn compile(rules: &[RulePlan], relation: &Arc<Relation>) -> CompiledR
     CompiledRule {
         relation: Arc::clone(relation),
         plans: mine.map(plan).collect(),
-        composites: unfit::columns(relation),
+        composites: misfit_value::columns(relation),
     }
 }
 
@@ -370,7 +370,7 @@ impl TablePlan {
         window: &mut DedupeWindow,
         seen: &mut Vec<SeenValues>,
     ) -> bool {
-        let value = |&column: &usize| match image::current(change, column) {
+        let value = |&column: &usize| match column_change::current(change, column) {
             RowImage::In(row) => match row.value(column) {
                 ColumnValue::Text(text) => Some(text),
                 ColumnValue::Null | ColumnValue::Unchanged => None,

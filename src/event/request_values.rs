@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::config::expression::Expression;
 use crate::config::template::TemplateNode;
-use crate::event::fault::EvaluationFault;
-use crate::event::fault::RenderFaults;
+use crate::event::expression_fault::EvaluationFault;
+use crate::event::expression_fault::RenderFaults;
 use crate::event::scope::EvaluationScope;
 use crate::event::template::CompiledTemplate;
 use crate::event::writer::JsonWriter;

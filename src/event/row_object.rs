@@ -1,8 +1,8 @@
 //! Rows and what belongs to them as JSON: the new row, the old one, what has changed, metadata.
 
+use crate::event::column_change;
+use crate::event::column_change::RowImage;
 use crate::event::datum;
-use crate::event::image;
-use crate::event::image::RowImage;
 use crate::event::table_shape;
 use crate::event::writer::JsonWriter;
 use crate::event::writer::NamedColumn;
@@ -50,8 +50,8 @@ pub(crate) fn metadata(out: &mut JsonWriter, given: &[u8]) {
 /// The previous values of the columns that an update changed, as far as PostgreSQL sent them.
 pub(crate) fn changes(out: &mut JsonWriter, columns: &[NamedColumn], change: &CommittedChange) {
     let mut separator = "{";
-    for column in columns.iter().filter(|column| image::is_changed(change, column.index)) {
-        let RowImage::In(old) = image::previous(change, column.index) else { continue };
+    for column in columns.iter().filter(|column| column_change::is_changed(change, column.index)) {
+        let RowImage::In(old) = column_change::previous(change, column.index) else { continue };
         out.raw(separator);
         separator = ",";
         out.raw(&column.label);
@@ -83,7 +83,9 @@ fn object(
     let mut separator = "{";
     for column in columns {
         let source = match (row.value(column.index), old) {
-            (ColumnValue::Unchanged, Some(old)) if image::carries(old, change, column.index) => {
+            (ColumnValue::Unchanged, Some(old))
+                if column_change::carries(old, change, column.index) =>
+            {
                 old.tuple()
             }
             (ColumnValue::Unchanged, _) => continue,
@@ -106,7 +108,8 @@ pub(crate) fn old_object(
     change: &CommittedChange,
 ) {
     let mut separator = "{";
-    for column in columns.iter().filter(|column| image::carries(old, change, column.index)) {
+    for column in columns.iter().filter(|column| column_change::carries(old, change, column.index))
+    {
         out.raw(separator);
         separator = ",";
         out.raw(&column.label);

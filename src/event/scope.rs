@@ -39,11 +39,11 @@ use crate::config::expression::meter;
 use crate::config::expression::meter::MeterExceeded;
 use crate::config::expression::names::BuiltInName;
 use crate::config::json_value;
+use crate::event::column_change;
+use crate::event::column_change::RowImage;
 use crate::event::datum;
-use crate::event::fault::EvaluationFault;
-use crate::event::fault::RenderFaults;
-use crate::event::image;
-use crate::event::image::RowImage;
+use crate::event::expression_fault::EvaluationFault;
+use crate::event::expression_fault::RenderFaults;
 use crate::event::row_object;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;
@@ -105,19 +105,19 @@ impl EvaluationScope<'_> {
         let text = |text: &'static str| CowVal::owned(CelString::from(text));
         let moment = |at: Timestamp| CowVal::owned(CelTimestamp::from(date_time(at)));
         match name {
-            BuiltInName::Row => owned(self.whole(image::current)),
+            BuiltInName::Row => owned(self.whole(column_change::current)),
             BuiltInName::Old => match self.change.op {
                 ChangeOp::Insert { .. }
                 | ChangeOp::Read { .. }
                 | ChangeOp::Truncate
                 | ChangeOp::Schema => CowVal::owned(CelNull),
                 ChangeOp::Update { .. } | ChangeOp::Delete { .. } => {
-                    owned(self.whole(image::previous))
+                    owned(self.whole(column_change::previous))
                 }
             },
             BuiltInName::Changes => {
-                let changed = |change, column| match image::is_changed(change, column) {
-                    true => image::previous(change, column),
+                let changed = |change, column| match column_change::is_changed(change, column) {
+                    true => column_change::previous(change, column),
                     false => RowImage::Unknown,
                 };
                 match self.change.op {
@@ -196,14 +196,14 @@ impl VariableResolver for EvaluationScope<'_> {
     fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
         let name = name.strip_prefix('.').unwrap_or(name);
         if let Some(column) = name.strip_prefix("old.") {
-            return self.column(column, image::previous);
+            return self.column(column, column_change::previous);
         }
         if let Some(column) = name.strip_prefix("row.") {
-            return self.column(column, image::current);
+            return self.column(column, column_change::current);
         }
         match BuiltInName::find(name) {
             Some(built_in) => Some(self.built_in(built_in)),
-            None => self.column(name, image::current),
+            None => self.column(name, column_change::current),
         }
     }
 }

@@ -15,10 +15,10 @@ use crate::config::expression::equality::ConstantValue;
 use crate::config::expression::equality::EqualityIndex;
 use crate::config::settings::Endpoint;
 use crate::config::settings::ValueMatch;
-use crate::event::fault::EvaluationFault;
-use crate::event::fault::RenderFaults;
-use crate::event::image;
-use crate::event::image::RowImage;
+use crate::event::column_change;
+use crate::event::column_change::RowImage;
+use crate::event::expression_fault::EvaluationFault;
+use crate::event::expression_fault::RenderFaults;
 use crate::event::match_form::MatchForm;
 use crate::event::scope::EvaluationScope;
 use crate::flow::change::ColumnValue;
@@ -341,7 +341,7 @@ impl ByColumn {
         faults: &mut RenderFaults,
         choice: &mut SubscriberChoice,
     ) {
-        let image = image::current(scope.change, self.column);
+        let image = column_change::current(scope.change, self.column);
         let value = match image {
             RowImage::In(row) => row.value(self.column),
             RowImage::None => ColumnValue::Null,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::config::settings::RowChangeSql;
 use crate::config::settings::WriteBackSettings;
-use crate::event::image;
-use crate::event::image::RowImage;
+use crate::event::column_change;
+use crate::event::column_change::RowImage;
 use crate::flow::change::ChangeOp;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::CommittedChange;
@@ -47,7 +47,7 @@ impl WriteBackTarget {
         if is_gone && !self.without_row {
             return None;
         }
-        let value = |index| match image::current(change, index) {
+        let value = |index| match column_change::current(change, index) {
             RowImage::In(row) => match row.value(index) {
                 ColumnValue::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
                 ColumnValue::Null | ColumnValue::Unchanged => None,

@@ -18,10 +18,10 @@ use crate::config::expression::names::ColumnReference;
 use crate::config::expression::names::ExpressionForm;
 use crate::config::template::TemplateNode;
 use crate::config::template::TemplatePiece;
+use crate::event::column_change;
+use crate::event::column_change::RowImage;
 use crate::event::datum;
-use crate::event::fault::RenderFaults;
-use crate::event::image;
-use crate::event::image::RowImage;
+use crate::event::expression_fault::RenderFaults;
 use crate::event::row_object;
 use crate::event::scope::EvaluationScope;
 use crate::event::value::write_value;
@@ -327,8 +327,11 @@ impl RenderState<'_> {
     /// A column's value and the row that it is in; `None` if PostgreSQL did not send it.
     fn value(&self, index: usize, old: bool) -> Option<(&RowTuple, ColumnValue<'_>)> {
         let change = self.scope.change;
-        let place =
-            if old { image::previous(change, index) } else { image::current(change, index) };
+        let place = if old {
+            column_change::previous(change, index)
+        } else {
+            column_change::current(change, index)
+        };
         match place {
             RowImage::In(row) => Some((row, row.value(index))),
             RowImage::None | RowImage::Unknown => None,
@@ -357,8 +360,11 @@ impl RenderState<'_> {
         around: AroundText,
     ) {
         let change = self.scope.change;
-        let place =
-            if old { image::previous(change, index) } else { image::current(change, index) };
+        let place = if old {
+            column_change::previous(change, index)
+        } else {
+            column_change::current(change, index)
+        };
         let row = match place {
             RowImage::In(row) => row,
             RowImage::None | RowImage::Unknown => return self.json(b"null", around),

@@ -11,7 +11,7 @@ use chrono::SecondsFormat;
 use chrono::Utc;
 
 use crate::event::datum::write_string;
-use crate::event::fault::EvaluationFault;
+use crate::event::expression_fault::EvaluationFault;
 
 /// Appends one JSON value.
 pub(crate) fn write_value(out: &mut Vec<u8>, value: &Value) -> Result<(), EvaluationFault> {

@@ -4,8 +4,8 @@ use http::HeaderName;
 use http::HeaderValue;
 
 use crate::config::settings::TraceSource;
-use crate::event::image;
-use crate::event::image::RowImage;
+use crate::event::column_change;
+use crate::event::column_change::RowImage;
 use crate::flow::change::ColumnValue;
 use crate::flow::change::CommittedChange;
 use crate::flow::relation::Relation;
@@ -30,7 +30,7 @@ impl WriterTrace {
         if !self.is_wanted {
             return None;
         }
-        let in_row = self.column.and_then(|column| match image::current(change, column) {
+        let in_row = self.column.and_then(|column| match column_change::current(change, column) {
             RowImage::In(row) => match row.value(column) {
                 ColumnValue::Text(text) => TraceContext::parse(text.trim_ascii()),
                 ColumnValue::Null | ColumnValue::Unchanged => None,

@@ -18,7 +18,7 @@
 //! | `hex` | Hexadecimal digits, PostgreSQL's text of a bytea, as base64 |
 //! | `key` | Keys |
 //! | `lease` | One request to make |
-//! | `likeness` | Which of the known names a misspelt one was meant to be |
+//! | `nearest_name` | Which of the known names a misspelt one was meant to be |
 //! | `lsn` | Positions in PostgreSQL's write-ahead log |
 //! | `partition` | The parts that a source's endpoints fall into |
 //! | `quote` | Identifiers and texts in SQL |
@@ -47,8 +47,8 @@ pub(crate) mod headers;
 pub(crate) mod hex;
 pub(crate) mod key;
 pub(crate) mod lease;
-pub(crate) mod likeness;
 pub(crate) mod lsn;
+pub(crate) mod nearest_name;
 pub(crate) mod partition;
 pub(crate) mod quote;
 pub(crate) mod raw_json;

@@ -16,14 +16,14 @@
 //! | `verified` | a callback that is what it says |
 //! | `wecom/` | WeCom's signature, cipher, XML, kinds of messages |
 //! | `hmac` | Standard Webhooks, GitHub, Shopify, Stripe and their like |
-//! | `keeper` | rows and nonces, committed in groups |
+//! | `callback_store` | rows and nonces, committed in groups |
 //! | `row` | a callback as it is kept |
 //! | `refusal` | why one is refused |
 //! | `source` | a source's counts |
 
+pub(crate) mod callback_store;
 mod caller;
 mod hmac;
-pub(crate) mod keeper;
 pub(crate) mod listener;
 pub(crate) mod refusal;
 pub(crate) mod request;

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::config::settings::InboundScheme;
 use crate::config::settings::InboundSource;
 use crate::flow::time::Timestamp;
-use crate::inbound::keeper::KeepTables;
+use crate::inbound::callback_store::KeepTables;
 use crate::inbound::refusal::InboundRefusal;
 use crate::telemetry::metrics::InboundMetrics;
 

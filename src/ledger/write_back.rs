@@ -30,8 +30,8 @@ use crate::flow::event::EventId;
 use crate::flow::relation::TableName;
 use crate::store;
 use crate::store::SqlSession;
-use crate::store::answered;
-use crate::store::answered::Answered;
+use crate::store::endpoint_answers;
+use crate::store::endpoint_answers::Answered;
 use crate::store::error::StoreError;
 use crate::store::progress::begin;
 use crate::store::row_change;
@@ -357,7 +357,7 @@ impl WriteBackRunner {
         if said.is_empty() {
             return Ok(HashMap::new());
         }
-        answered::of_events(tx, &self.slot, &said).await
+        endpoint_answers::of_events(tx, &self.slot, &said).await
     }
 
     async fn apply(

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backfill::orders::BackfillOrder;
+use crate::backfill::pump_orders::BackfillOrder;
 use crate::clock::DatabaseClock;
 use crate::clock::since_boot;
 use crate::event::plan::AsideBody;

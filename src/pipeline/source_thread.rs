@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::backfill::orders::BackfillOrder;
+use crate::backfill::pump_orders::BackfillOrder;
 use crate::config::configuration::Settings;
 use crate::event::route::EventRouter;
 use crate::flow::backfill::BackfillId;

@@ -43,7 +43,7 @@ use crate::store::error::StoreError;
 use crate::store::gaps as gaps_booked;
 use crate::store::migrate;
 use crate::store::progress;
-use crate::store::seal::SealingKeys;
+use crate::store::sealed_secret::SealingKeys;
 use crate::store::state_error::StateError;
 
 /// Makes walhook's own tables, the publication and the slot if they are missing, as far as the

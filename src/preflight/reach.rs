@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 
 use crate::config::settings::Endpoint;
 use crate::config::settings::Signing;
-use crate::delivery::guard;
+use crate::delivery::address_guard;
 use crate::delivery::http::EndpointClient;
 use crate::delivery::network::DeliveryNetwork;
 use crate::flow::verdict::AttemptFailure;
@@ -29,7 +29,7 @@ pub(crate) async fn findings(endpoints: &[Endpoint]) -> Vec<CheckFinding> {
 
 async fn finding(endpoint: &Endpoint, network: &DeliveryNetwork) -> CheckFinding {
     let (name, url) = (&endpoint.name, endpoint.shown_url());
-    if let Err(refusal) = guard::check_host(endpoint.url.reveal(), endpoint.addresses) {
+    if let Err(refusal) = address_guard::check_host(endpoint.url.reveal(), endpoint.addresses) {
         let fix = String::from("nothing will be delivered to it: correct its URL");
         return CheckFinding::warning(format!("endpoint {name}: {refusal}"), fix);
     }

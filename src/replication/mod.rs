@@ -21,7 +21,7 @@
 //! | `managed_service` | Whose server it is, and what is done there in place of the usual statements |
 //! | `pgoutput` | Decodes pgoutput, PostgreSQL's logical-replication message format |
 //! | `positions` | Which positions of the stream are believed |
-//! | `questions` | What the stream does not tell, asked over a session of plain SQL |
+//! | `catalog_questions` | What the stream does not tell, asked over a session of plain SQL |
 //! | `reader` | A checked cursor over one message of the replication stream |
 //! | `reconnect` | Makes a lost connection anew, for a slot that was ours a moment ago |
 //! | `sample` | A few rows of a table as it is, in the shape in which the stream would bring them |
@@ -38,6 +38,7 @@
 
 pub(crate) mod assemble;
 pub(crate) mod catalog;
+mod catalog_questions;
 pub(crate) mod connection;
 pub(crate) mod diagnostic;
 mod diagnostic_id;
@@ -47,7 +48,6 @@ pub(crate) mod gap_survey;
 pub(crate) mod managed_service;
 pub(crate) mod pgoutput;
 mod positions;
-mod questions;
 pub(crate) mod reader;
 pub(crate) mod reconnect;
 pub(crate) mod sample;

@@ -9,7 +9,7 @@
 //! only when waiting cannot help. After a loss PostgreSQL sends again whatever was not confirmed:
 //! who takes the changes has to know which of them it has.
 
-mod proof;
+mod position_proof;
 mod skip;
 
 use std::io;
@@ -23,6 +23,7 @@ use crate::flow::change::CapturedItem;
 use crate::flow::lsn::Lsn;
 use crate::flow::time::whole_millis;
 use crate::replication::assemble::ChangeAssembler;
+use crate::replication::catalog_questions::CatalogAnswers;
 use crate::replication::connection::ChangeStream;
 use crate::replication::connection::SlotClaim;
 use crate::replication::connection::SourceTerms;
@@ -31,7 +32,6 @@ use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::error::SourceError;
 use crate::replication::pgoutput;
 use crate::replication::pgoutput::PgOutput;
-use crate::replication::questions::CatalogAnswers;
 use crate::replication::reader::DecodeError;
 use crate::replication::reconnect::RECONNECT_CAP;
 use crate::replication::reconnect::RECONNECT_FIRST;
@@ -167,7 +167,7 @@ impl ReplicationSource {
             // The question is asked while the frame is still in its place, so that nothing is
             // lost if this future is dropped while it waits.
             let message = decoded(frame)?;
-            proof::judge(&mut stream.positions, frame, message.as_ref())?;
+            position_proof::judge(&mut stream.positions, frame, message.as_ref())?;
             let xid = stream.assembler.open_transaction_id();
             let answers = match &message {
                 Some(PgOutput::Relation(relation)) => {
@@ -280,11 +280,11 @@ impl ChangeStream {
     ) -> Result<(), SourceError> {
         match (frame, message) {
             (WireFrame::Keepalive { end, .. }, _) if self.positions.covers(end) => {
-                proof::contradict(self.unproven.take(), end)?;
+                position_proof::contradict(self.unproven.take(), end)?;
                 captured.extend(self.assembler.idle(end));
             }
             (WireFrame::Keepalive { end, .. }, _) => {
-                proof::contradict(self.unproven, end)?;
+                position_proof::contradict(self.unproven, end)?;
                 self.unproven = self.assembler.idle(end).map(|_idle| end);
             }
             (WireFrame::Data { .. }, Some(PgOutput::Relation(relation))) => {
@@ -293,7 +293,7 @@ impl ChangeStream {
             (WireFrame::Data { payload, held, .. }, Some(message)) => {
                 if let PgOutput::Begin { final_lsn, .. } = &message {
                     // Its commit says more.
-                    proof::contradict(self.unproven.take(), *final_lsn)?;
+                    position_proof::contradict(self.unproven.take(), *final_lsn)?;
                     failpoint::reached("begin_seen");
                 }
                 let taken = self.assembler.accept(message, &payload, held, captured);

@@ -18,7 +18,7 @@ use crate::flow::lsn::Lsn;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::store::backfill_moves;
-use crate::store::orders::OrderTable;
+use crate::store::operator_orders::OrderTable;
 use crate::store::ownership::StateOwnership;
 use crate::store::progress::ServerLineage;
 use crate::store::progress::begin;

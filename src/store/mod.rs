@@ -18,8 +18,8 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `answered` | What endpoints answered to events, as the push log has it |
-//! | `answers` | Ends a session whose server owes an answer and says nothing |
+//! | `endpoint_answers` | What endpoints answered to events, as the push log has it |
+//! | `answer_watch` | Ends a session whose server owes an answer and says nothing |
 //! | `backfill_moves` | `walhook.backfill_moves` |
 //! | `backfills` | `walhook.backfills` |
 //! | `backlog` | The backlog |
@@ -40,7 +40,7 @@
 //! | `login` | Who logs in, and with which password, at this moment |
 //! | `messages` | What became of messages |
 //! | `migrate` | Schema `walhook` |
-//! | `orders` | What operators have ordered, one row each |
+//! | `operator_orders` | What operators have ordered, one row each |
 //! | `overview` | What the state says of endpoints that are not well, and of what was given up |
 //! | `ownership` | The right to write a slot's state |
 //! | `partitions` | The push log's days |
@@ -51,7 +51,7 @@
 //! | `replays` | Delivered events on their way out again |
 //! | `resend` | Dead letters on their way out again |
 //! | `row_change` | The statement of a write-back, and its transaction in the source database |
-//! | `seal` | Seals what must not be readable in the database |
+//! | `sealed_secret` | Seals what must not be readable in the database |
 //! | `seen_values` | Values that events were raised with, for as long as their `dedupe` remembers them |
 //! | `session_pool` | A few sessions for questions that people ask, beside those of the deliveries |
 //! | `slot_owner` | Which configuration a slot belongs to, as far as it can be told from its events |
@@ -62,8 +62,7 @@
 //! | `transport` | The bytes of a connection |
 //! | `write_backs` | The table of write-backs |
 
-pub(crate) mod answered;
-pub(crate) mod answers;
+pub(crate) mod answer_watch;
 pub(crate) mod backfill_moves;
 pub(crate) mod backfills;
 pub(crate) mod backlog;
@@ -73,6 +72,7 @@ pub(crate) mod certificate;
 pub(crate) mod crash_records;
 pub(crate) mod dead_letters;
 pub(crate) mod dial;
+pub(crate) mod endpoint_answers;
 pub(crate) mod endpoint_rows;
 pub(crate) mod endpoint_states;
 pub(crate) mod endpoints;
@@ -86,7 +86,7 @@ pub(crate) mod letter_groups;
 mod login;
 pub(crate) mod messages;
 pub(crate) mod migrate;
-mod orders;
+mod operator_orders;
 pub(crate) mod overview;
 pub(crate) mod ownership;
 pub(crate) mod partitions;
@@ -97,7 +97,7 @@ pub(crate) mod renames;
 pub(crate) mod replays;
 pub(crate) mod resend;
 pub(crate) mod row_change;
-pub(crate) mod seal;
+pub(crate) mod sealed_secret;
 pub(crate) mod seen_values;
 pub(crate) mod session_pool;
 pub(crate) mod slot_owner;
@@ -119,7 +119,7 @@ use tokio_postgres::config::SslNegotiation;
 
 use crate::config::settings::ServerSettings;
 use crate::config::settings::SessionAttrs;
-use crate::store::answers::AnswerPatience;
+use crate::store::answer_watch::AnswerPatience;
 use crate::store::dial::DialKind;
 use crate::store::dial::dial;
 use crate::store::error::StoreError;

@@ -18,7 +18,7 @@ use tokio_postgres::types::Type;
 
 use crate::flow::event::EventId;
 use crate::flow::time::Timestamp;
-use crate::store::orders::OrderTable;
+use crate::store::operator_orders::OrderTable;
 use crate::store::ownership::StateOwnership;
 use crate::store::progress::begin;
 use crate::store::progress::guard;

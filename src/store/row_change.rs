@@ -27,7 +27,7 @@ use crate::flow::relation::TableName;
 use crate::flow::write_back::MARK;
 use crate::flow::write_back::TargetRow;
 use crate::store::SEARCH_PATH;
-use crate::store::answered::Answered;
+use crate::store::endpoint_answers::Answered;
 use crate::store::sql::SqlParams;
 use crate::store::state_error::StateError;
 

@@ -17,8 +17,8 @@ use tokio_postgres::tls::ChannelBinding;
 use tokio_postgres::tls::TlsConnect;
 use tokio_rustls::client::TlsStream;
 
-use crate::store::answers::AnswerPatience;
-use crate::store::answers::AnswerWatch;
+use crate::store::answer_watch::AnswerPatience;
+use crate::store::answer_watch::AnswerWatch;
 use crate::store::tls;
 
 /// An open connection to a PostgreSQL server, TLS negotiated, nothing said yet.

@@ -30,7 +30,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use url::Url;
-use walhook::testing::config::link::ConnectionLink;
+use walhook::testing::config::endpoint_connection::ConnectionLink;
 use walhook::testing::config::secret::Secret;
 use walhook::testing::config::settings::AddressPolicy;
 use walhook::testing::config::settings::AnswerRule;

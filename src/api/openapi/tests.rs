@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config;
-use crate::config::document;
+use crate::config::api_document;
 
 fn document() -> Value {
     serde_json::from_str(&DOCUMENT).expect("the document is JSON")
@@ -70,7 +70,7 @@ fn each_key_of_an_endpoint_that_is_described_is_known() {
     for key in keys.keys().map(String::as_str).chain(["nonsense"]) {
         let mut endpoint = json!({ "name": "a", "url": "https://h/" });
         endpoint[key] = json!("?");
-        let read = document::read(&endpoint, &settings.run_time.defaults, None);
+        let read = api_document::read(&endpoint, &settings.run_time.defaults, None);
         let told = read.err().map(|problems| problems.to_string()).unwrap_or_default();
         assert_eq!(told.contains("unknown key"), key == "nonsense", "{key}: {told}");
     }

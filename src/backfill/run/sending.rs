@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::backfill::context::BackfillContext;
 use crate::backfill::cursor::BackfillCursor;
-use crate::backfill::orders::BackfillOrder;
-use crate::backfill::orders::ChunkFate;
+use crate::backfill::pump_orders::BackfillOrder;
+use crate::backfill::pump_orders::ChunkFate;
 use crate::backfill::reader::ChunkRows;
 use crate::backfill::run::BackfillRun;
 use crate::backfill::run::LOOK;

@@ -39,7 +39,7 @@ use crate::cli::terminal::visible;
 use crate::config;
 use crate::config::settings::ServerSettings;
 use crate::flow::exit_status::ExitStatus;
-use crate::flow::likeness;
+use crate::flow::nearest_name;
 use crate::replication::managed_service::ManagedService;
 use crate::store;
 
@@ -347,7 +347,7 @@ fn chosen<'a>(
 
 fn nearest(name: &str, survey: &DatabaseSurvey) -> Option<String> {
     let known: Vec<String> = survey.tables.iter().map(SurveyedTable::written).collect();
-    likeness::nearest(name, known.iter().map(String::as_str), SIMILAR).map(str::to_owned)
+    nearest_name::nearest(name, known.iter().map(String::as_str), SIMILAR).map(str::to_owned)
 }
 
 fn parse_endpoint(text: &str) -> Result<Url, String> {

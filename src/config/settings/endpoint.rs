@@ -9,8 +9,8 @@ use http::HeaderMap;
 use http::HeaderName;
 use url::Url;
 
+use crate::config::endpoint_connection::ConnectionLink;
 use crate::config::expression::Expression;
-use crate::config::link::ConnectionLink;
 use crate::config::secret::Secret;
 use crate::config::settings::addresses::AddressPolicy;
 use crate::config::settings::channel::Channel;

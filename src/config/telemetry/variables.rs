@@ -9,9 +9,9 @@ use http::HeaderValue;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
 use crate::config::settings::TraceSampling;
+use crate::config::toml_reader::TomlSection;
 
 const SAMPLERS: &str =
     "always_on, always_off, traceidratio, or one of these with parentbased_ before it";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::config::link::ConnectionLink;
+use crate::config::endpoint_connection::ConnectionLink;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;

@@ -8,7 +8,7 @@ use url::Url;
 use crate::api::endpoint_calls::AdminRefusal;
 use crate::config::settings::Auth;
 use crate::config::settings::Endpoint;
-use crate::delivery::guard;
+use crate::delivery::address_guard;
 
 /// How long the look-up of a name may take.
 const LOOKUP_MAX: Duration = Duration::from_secs(3);
@@ -26,7 +26,7 @@ pub(super) async fn judge(endpoint: &Endpoint) -> Result<(), AdminRefusal> {
 }
 
 async fn judge_url(key: &str, url: &Url, endpoint: &Endpoint) -> Result<(), AdminRefusal> {
-    let refused = |refusal: guard::AddressRefusal| {
+    let refused = |refusal: address_guard::AddressRefusal| {
         let message = match refusal.is_final() {
             true => format!("{refusal}: give another"),
             false => format!("{refusal}: list it in [endpoints] allow if it is meant"),
@@ -37,12 +37,12 @@ async fn judge_url(key: &str, url: &Url, endpoint: &Endpoint) -> Result<(), Admi
             ..AdminRefusal::new(422, "the endpoint's address may not be dialled")
         }
     };
-    guard::check_host(url, endpoint.addresses).map_err(refused)?;
+    address_guard::check_host(url, endpoint.addresses).map_err(refused)?;
     let Some(Host::Domain(name)) = url.host() else { return Ok(()) };
     let lookup = tokio::net::lookup_host((name, url.port_or_known_default().unwrap_or_default()));
     let Ok(Ok(addresses)) = tokio::time::timeout(LOOKUP_MAX, lookup).await else { return Ok(()) };
     let judged: Vec<_> =
-        addresses.map(|address| guard::check(address.ip(), endpoint.addresses)).collect();
+        addresses.map(|address| address_guard::check(address.ip(), endpoint.addresses)).collect();
     match judged.iter().all(Result::is_err) {
         true => judged.into_iter().find_map(Result::err).map_or(Ok(()), |r| Err(refused(r))),
         false => Ok(()),

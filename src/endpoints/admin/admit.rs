@@ -3,7 +3,7 @@
 use anyhow::Context;
 
 use crate::api::endpoint_calls::AdminRefusal;
-use crate::config::document;
+use crate::config::api_document;
 use crate::config::problem::ConfigProblems;
 use crate::config::settings::Endpoint;
 use crate::endpoints::admin::EndpointAdmin;
@@ -21,7 +21,7 @@ use crate::store::backlog;
 impl EndpointAdmin {
     /// The endpoint that a record describes, if it can be served.
     pub(super) async fn checked(&self, record: &EndpointRecord) -> Result<Endpoint, AdminRefusal> {
-        if document::is_masked(&record.document) {
+        if api_document::is_masked(&record.document) {
             let detail = "[secret] stands for a secret that is there already: give the secret \
                           itself";
             return Err(AdminRefusal::new(422, detail));

@@ -44,8 +44,8 @@ use crate::api::endpoint_calls::AdminRequest;
 use crate::api::endpoint_calls::TestWish;
 use crate::clock::DatabaseClock;
 use crate::clock::host_now;
+use crate::config::api_document;
 use crate::config::configuration::Settings;
-use crate::config::document;
 use crate::endpoints::admin::record::EndpointRecord;
 use crate::endpoints::admin::record::RecordSeal;
 use crate::endpoints::admin::record::set;
@@ -421,7 +421,7 @@ fn unknown(name: &str) -> AdminRefusal {
 
 /// Credentials of one host are not sent to another because somebody has corrected a URL.
 fn refuse_carrying_off(document: &Json, before: &EndpointRecord) -> Result<(), AdminRefusal> {
-    let kept = document::carried_off(document, &before.document);
+    let kept = api_document::carried_off(document, &before.document);
     if kept.is_empty() {
         return Ok(());
     }

@@ -7,15 +7,15 @@
 use serde_json::Value as Json;
 use serde_json::json;
 
+use crate::config::api_document;
+use crate::config::api_document::SecretFiles;
 use crate::config::configuration::Settings;
-use crate::config::document;
-use crate::config::document::SecretFiles;
 use crate::config::problem::ConfigProblems;
 use crate::config::settings::Endpoint;
 use crate::flow::time::Timestamp;
 use crate::store::endpoints::StoredEndpoint;
-use crate::store::seal::SealError;
-use crate::store::seal::SealingKeys;
+use crate::store::sealed_secret::SealError;
+use crate::store::sealed_secret::SealingKeys;
 
 /// Keys that an endpoint signs with at once: the one that it has, and those it had.
 const PREVIOUS_MAX: usize = 4;
@@ -85,7 +85,7 @@ impl EndpointRecord {
             let sealed: Json = serde_json::from_slice(&plain).map_err(|_| unreadable())?;
             let secrets = sealed.get("secrets").cloned().unwrap_or_default();
             let secrets: SecretFiles = serde_json::from_value(secrets).map_err(|_| unreadable())?;
-            document::put_secrets(&mut document, &secrets);
+            api_document::put_secrets(&mut document, &secrets);
             for item in sealed.get("previous").and_then(Json::as_array).into_iter().flatten() {
                 let secret = item.get("secret").and_then(Json::as_str).ok_or_else(unreadable)?;
                 let until = item.get("until").and_then(Json::as_i64).ok_or_else(unreadable)?;
@@ -110,7 +110,7 @@ impl EndpointRecord {
     pub(crate) fn row(&self, who: &str, seal: &RecordSeal) -> Result<StoredEndpoint, SealError> {
         let name = self.name();
         let mut shown = self.document.clone();
-        let secrets = document::take_secrets(&mut shown);
+        let secrets = api_document::take_secrets(&mut shown);
         let previous = self
             .previous
             .iter()
@@ -160,7 +160,7 @@ impl EndpointRecord {
             secrets.extend(previous);
             set(&mut document, "secret", Json::Array(secrets));
         }
-        document::read(&document, defaults, strictly.then_some(settings.events.as_slice()))
+        api_document::read(&document, defaults, strictly.then_some(settings.events.as_slice()))
     }
 
     /// Another secret takes the place of those that it has, which sign on until `until`; those that
@@ -200,13 +200,13 @@ impl EndpointRecord {
 
     /// The document as it may be seen.
     pub(crate) fn masked(&self) -> Json {
-        document::masked(&self.document)
+        api_document::masked(&self.document)
     }
 
     /// Puts the record's secrets in the place of masks: whoever gives back what was shown changes
     /// none of them.
     pub(crate) fn unmask(&self, document: &mut Json) {
-        document::unmask(document, &self.document);
+        api_document::unmask(document, &self.document);
     }
 
     fn secrets(&self) -> Vec<Json> {

@@ -13,7 +13,7 @@ use crate::api::endpoint_answers::RotatedSecret;
 use crate::api::endpoint_calls::AdminOutcome;
 use crate::api::endpoint_calls::AdminRefusal;
 use crate::api::field_kinds::IsoTime;
-use crate::config::document;
+use crate::config::api_document;
 use crate::config::settings::Signing;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::OURSELVES;
@@ -56,7 +56,7 @@ impl EndpointAdmin {
         let overlap = match body.get("overlap") {
             None => OVERLAP,
             Some(text) => {
-                let overlap = text.as_str().and_then(document::duration);
+                let overlap = text.as_str().and_then(api_document::duration);
                 overlap.filter(|overlap| *overlap <= OVERLAP_MAX).ok_or_else(|| {
                     unchanged("overlap", "is no duration of up to 30d: write it like \"24h\"")
                 })?

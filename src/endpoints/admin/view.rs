@@ -21,8 +21,8 @@ use crate::api::endpoint_answers::WebhookReports;
 use crate::api::endpoint_calls::AdminOutcome;
 use crate::api::endpoint_calls::AdminRefusal;
 use crate::api::field_kinds::IsoTime;
-use crate::config::document;
-use crate::config::run_time::WebhookApi;
+use crate::config::api_document;
+use crate::config::run_time_endpoints::WebhookApi;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::PROBES_MAX;
 use crate::endpoints::admin::record::EndpointRecord;
@@ -199,7 +199,7 @@ impl EndpointAdmin {
         let is_meant = |name: &str, record: &EndpointRecord| match which {
             Some(which) => {
                 let url = record.document.get("url").and_then(Json::as_str);
-                let is_of = |url: &str| which == url || which == document::masked_url(url);
+                let is_of = |url: &str| which == url || which == api_document::masked_url(url);
                 which == name || url.is_some_and(is_of)
             }
             None => true,

@@ -6,8 +6,8 @@ use serde_json::Value as Json;
 use serde_json::json;
 
 use super::*;
+use crate::config::endpoint_connection::ConnectionLink;
 use crate::config::expression::Expression;
-use crate::config::link::ConnectionLink;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::backfill::orders::BackfillOrder;
-use crate::backfill::orders::ChunkFate;
-use crate::backfill::orders::KeyMoves;
+use crate::backfill::pump_orders::BackfillOrder;
+use crate::backfill::pump_orders::ChunkFate;
+use crate::backfill::pump_orders::KeyMoves;
 use crate::backfill::window::ReadChunk;
 use crate::failpoint;
 use crate::flow::backfill::BackfillId;

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::backfill::moves::MoveWatch;
-use crate::backfill::orders::BackfillOrder;
-use crate::backfill::orders::ChunkFate;
+use crate::backfill::pump_orders::BackfillOrder;
+use crate::backfill::pump_orders::ChunkFate;
 use crate::backfill::window::BackfillWindow;
 use crate::backfill::window::ReadChunk;
 use crate::event::plan::AsideBody;

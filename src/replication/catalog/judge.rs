@@ -3,7 +3,7 @@
 pub(crate) mod coverage;
 
 use crate::config::settings::Operations;
-use crate::flow::likeness;
+use crate::flow::nearest_name;
 use crate::flow::quote::identifier;
 use crate::flow::relation::TableName;
 use crate::replication::catalog::CheckFinding;
@@ -494,7 +494,7 @@ fn word(name: &str) -> Option<&'static str> {
 }
 
 fn nearest<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    likeness::nearest(name, all, ALIKE)
+    nearest_name::nearest(name, all, ALIKE)
 }
 
 #[cfg(test)]

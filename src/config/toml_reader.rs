@@ -8,13 +8,13 @@
 use toml::de::DeTable;
 use toml::de::DeValue;
 
-use crate::config::field::FieldReader;
-use crate::config::field::LISTS;
-use crate::config::field::kind;
 use crate::config::naming::listed;
 use crate::config::naming::nearest;
 use crate::config::problem::ConfigPlace;
 use crate::config::problem_notes::ProblemNotes;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_field::LISTS;
+use crate::config::toml_field::kind;
 
 /// What tables look like that are often taken for something else.
 const EXAMPLES: [(&str, &str); 8] = [

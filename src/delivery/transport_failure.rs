@@ -9,10 +9,10 @@ use std::io;
 
 use rustls::CertificateError;
 
-use crate::delivery::guard::AddressRefusal;
+use crate::delivery::address_guard::AddressRefusal;
+use crate::delivery::own_shortage;
+use crate::delivery::own_shortage::cause_of;
 use crate::delivery::resolve_error::ResolveError;
-use crate::delivery::shortage;
-use crate::delivery::shortage::cause_of;
 use crate::delivery::sockets::NoSocket;
 use crate::delivery::transport_trouble::TransportTrouble;
 use crate::flow::verdict::AttemptFailure;
@@ -39,7 +39,7 @@ pub(crate) fn classify(trouble: &TransportTrouble) -> AttemptFailure {
             return AttemptFailure { class: FailureClass::Local, detail };
         }
         if let Some(resolve) = cause.downcast_ref::<ResolveError>() {
-            if let Some(own) = shortage::of_lookup(resolve) {
+            if let Some(own) = own_shortage::of_lookup(resolve) {
                 return found(FailureClass::Local, own);
             }
             return found(FailureClass::Dns, &resolve.to_string());
@@ -47,7 +47,7 @@ pub(crate) fn classify(trouble: &TransportTrouble) -> AttemptFailure {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return found(FailureClass::Tls, &describe_tls(tls));
         }
-        if let Some(own) = cause.downcast_ref::<io::Error>().and_then(shortage::of_system) {
+        if let Some(own) = cause.downcast_ref::<io::Error>().and_then(own_shortage::of_system) {
             return found(FailureClass::Local, own);
         }
         io_kind = io_kind.or(cause.downcast_ref().map(io::Error::kind));

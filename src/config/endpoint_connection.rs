@@ -14,9 +14,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 use url::Url;
 
-use crate::config::field::FieldReader;
-use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 
 /// A host name that moves is followed after this at the latest.
 const MAX_AGE: Duration = Duration::from_secs(300);

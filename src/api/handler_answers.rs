@@ -12,8 +12,8 @@ use serde_json::Value;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::api::described::DescribedAnswer;
-use crate::api::described::OperationDescription;
+use crate::api::described_types::DescribedAnswer;
+use crate::api::described_types::OperationDescription;
 use crate::api::document_shape::JSON;
 
 /// What was made.

@@ -4,13 +4,13 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value as Json;
 
-use crate::config::field::FieldReader;
-use crate::config::reader::TomlSection;
+use crate::config::delivery_terms::set;
 use crate::config::settings::AnswerRule;
 use crate::config::settings::BodyRule;
 use crate::config::settings::GoneMeaning;
 use crate::config::settings::RetryOn;
-use crate::config::terms::set;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 
 /// Statuses that may count as delivered. A redirect is never followed, so it may.
 const SUCCESS_CODES: RangeInclusive<u16> = 200..=599;

@@ -24,8 +24,10 @@ use url::Host;
 use url::Position;
 use url::Url;
 
-use crate::config::link::ConnectionLink;
+use crate::config::endpoint_connection::ConnectionLink;
 use crate::config::settings::AddressPolicy;
+use crate::delivery::address_guard;
+use crate::delivery::address_guard::AddressRefusal;
 use crate::delivery::auth;
 use crate::delivery::connections::ConnectionPool;
 use crate::delivery::connections::PoolShared;
@@ -33,8 +35,6 @@ use crate::delivery::dial::EndpointDialer;
 use crate::delivery::dial::ProxyTunnel;
 use crate::delivery::dial::TlsDialer;
 use crate::delivery::error::DeliveryError;
-use crate::delivery::guard;
-use crate::delivery::guard::AddressRefusal;
 use crate::delivery::network::DeliveryNetwork;
 
 /// A place to send requests to.
@@ -101,8 +101,9 @@ impl EndpointSite {
         let shared = link.http2.then(|| PoolShared::new(absolute.clone(), host));
         let dialer = EndpointDialer::new(target, names, tunnel, tls, link.http2, timeout);
         let dialer = dialer.gated(network.may_send()).within(network.sockets());
-        let judged = guard::check_host(url, policy)
-            .and_then(|()| proxy.map_or(Ok(()), |p| guard::check_host(p, AddressPolicy::Operator)));
+        let judged = address_guard::check_host(url, policy).and_then(|()| {
+            proxy.map_or(Ok(()), |p| address_guard::check_host(p, AddressPolicy::Operator))
+        });
         Ok(Self {
             connections: ConnectionPool::new(dialer, shared, link.max_age),
             path: if by_proxy { absolute } else { path },

@@ -1,17 +1,17 @@
 //! `[endpoints]` and `[webhook_api]`: endpoints that are made while walhook runs.
 
+use crate::config::delivery_terms::EndpointDefaults;
+use crate::config::delivery_terms::EndpointTerms;
 use crate::config::endpoint;
 use crate::config::expression::Expression;
-use crate::config::field::FieldReader;
-use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressBlock;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AllowedBlocks;
 use crate::config::settings::BLOCKS_MAX;
 use crate::config::template;
-use crate::config::terms::EndpointDefaults;
-use crate::config::terms::EndpointTerms;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 
 /// `wechat-messages`'s columns, unless told otherwise.
 const MESSAGE_TYPE: &str = "string(msg_type)";

@@ -6,8 +6,6 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::field::FieldReader;
-use crate::config::reader::TomlSection;
 use crate::config::secret::Secret;
 use crate::config::settings::DeadLetterSettings;
 use crate::config::settings::HttpSettings;
@@ -18,6 +16,8 @@ use crate::config::settings::LoggedBodies;
 use crate::config::settings::LoggedOutcomes;
 use crate::config::settings::MemorySettings;
 use crate::config::settings::PushLogSettings;
+use crate::config::toml_field::FieldReader;
+use crate::config::toml_reader::TomlSection;
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 

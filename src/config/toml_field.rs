@@ -19,10 +19,10 @@ use crate::config::naming::listed;
 use crate::config::naming::nearest;
 use crate::config::problem_notes::ProblemNotes;
 use crate::config::secret::Secret;
-use crate::config::values::parse_duration;
-use crate::config::values::parse_size;
-use crate::config::values::show_duration;
-use crate::config::values::show_size;
+use crate::config::units::parse_duration;
+use crate::config::units::parse_size;
+use crate::config::units::show_duration;
+use crate::config::units::show_size;
 
 /// The largest file that is read as a secret: a guard against a wrong path.
 const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;

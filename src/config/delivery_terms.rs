@@ -9,8 +9,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::HeaderValue;
 
-use crate::config::field::FieldReader;
-use crate::config::link::ConnectionLink;
+use crate::config::endpoint_connection::ConnectionLink;
 use crate::config::secret::Secret;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;
@@ -27,6 +26,7 @@ use crate::config::settings::RetryDelays;
 use crate::config::settings::RetrySettings;
 use crate::config::settings::Signing;
 use crate::config::settings::SourcePlaces;
+use crate::config::toml_field::FieldReader;
 use crate::config::url_template::UrlTemplate;
 
 /// Who walhook says it is, unless the configuration is `ocr-wallet`'s.
