@@ -237,7 +237,8 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
     let push_log = process::read_push_log(root.section("push_log"));
     let dead_letters = process::read_dead_letters(root.section("dead_letters"));
     let http = process::read_http(root.section("http"));
-    let user_agent = if root.has("event") { delivery_terms::USER_AGENT } else { ocr_wallet::USER_AGENT };
+    let user_agent =
+        if root.has("event") { delivery_terms::USER_AGENT } else { ocr_wallet::USER_AGENT };
     let webhook = webhook::read(root.section("webhook"), user_agent);
     let enabled = webhook.enabled;
     let telemetry = telemetry::read(&mut root);

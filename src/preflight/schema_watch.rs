@@ -22,7 +22,7 @@ use crate::replication::catalog::FindingLevel;
 use crate::replication::catalog::facts::CatalogFacts;
 use crate::replication::catalog::facts::PublishedTable;
 use crate::replication::catalog::facts::TableFacts;
-use crate::replication::catalog::judge;
+use crate::replication::catalog::judge::publication;
 use crate::replication::catalog::wanted::WantedObjects;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::replication::schema_fault::SchemaFault;
@@ -173,7 +173,7 @@ fn narrowed(
         let Some(before) = before.get(&now.table) else { continue };
         let table = both.clone().find(|(table, _)| table.name == now.table);
         let table = table.and_then(|(_, found)| found.as_ref());
-        let sql = judge::again(&wanted.publication, &now.table, table);
+        let sql = publication::again(&wanted.publication, &now.table, table);
         let columns = columns_left(before, &now, table);
         let rows = (now.filter != before.filter)
             .then(|| now.filter.as_ref().map(|filter| format!("rows other than `{filter}`")))

@@ -122,7 +122,7 @@ pub(crate) async fn look(
     wanted: &WantedObjects,
 ) -> Result<(CheckReport, Option<CatalogFacts>), StoreError> {
     let server = facts::server(client).await?;
-    if let Some(refusal) = judge::too_old(&server) {
+    if let Some(refusal) = judge::server::too_old(&server) {
         // Its catalog lacks columns that the other questions need.
         let findings = vec![refusal.into()];
         return Ok((CheckReport { findings, ..CheckReport::default() }, None));

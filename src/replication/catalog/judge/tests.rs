@@ -1,12 +1,21 @@
 //! One sound set-up, and what is said about every way to spoil it.
 
 use super::*;
+use crate::config::settings::Operations;
 use crate::flow::lsn::Lsn;
+use crate::flow::relation::TableName;
 use crate::replication::catalog::FindingLevel;
 use crate::replication::catalog::facts::GeneratedColumns;
+use crate::replication::catalog::facts::PublicationFacts;
 use crate::replication::catalog::facts::PublishedTable;
+use crate::replication::catalog::facts::ServerFacts;
+use crate::replication::catalog::facts::TableFacts;
 use crate::replication::catalog::facts::coverage::CoverageRows;
 use crate::replication::catalog::facts::coverage::RowIdentity;
+use crate::replication::catalog::judge::server::too_old;
+use crate::replication::catalog::wanted::WantedTable;
+use crate::replication::slot::SlotStream;
+use crate::store::APPLICATION_NAME;
 
 mod coverage;
 
