@@ -160,10 +160,10 @@ export function Letters({ query }) {
       const all = [list, ...pages];
       const next = all.at(-1).next_cursor;
       return html`<p class="count"><strong>${number(groups.letters)}</strong> ${t("fit this filter")}</p>
-        ${groups.groups.length > 1 && html`<${Rows} head=${[t("Letters"), t("Reason"), t("Endpoint"), t("State"), t("Last")]} label=${t("Groups")}
+        ${groups.groups.length > 1 && html`<${Rows} head=${[t("Letters"), t("Reason"), t("Endpoint"), t("State"), t("First"), t("Last")]} label=${t("Groups")}
           rows=${groups.groups.slice(0, GROUPS).map((one) => ({ key: `${one.endpoint}/${one.class}/${one.state}`, href: link("letters", "", { ...query, endpoint: one.endpoint, class: one.class, state: one.state }), cells: [
             number(one.letters), html`<a href=${link("letters", "", { ...query, endpoint: one.endpoint, class: one.class, state: one.state })}>${t(one.class)}</a>`,
-            html`<${Data} of=${one.endpoint} />`, html`<${Badge} of=${one.state} />`, html`<${Time} at=${one.last_died_at} />`] }))} />
+            html`<${Data} of=${one.endpoint} />`, html`<${Badge} of=${one.state} />`, html`<${Time} at=${one.first_died_at} />`, html`<${Time} at=${one.last_died_at} />`] }))} />
           ${groups.groups.length > GROUPS && html`<p class="quiet">${t("and {0} more groups, of fewer letters: a filter shows them", number(groups.groups.length - GROUPS + groups.groups_left_out))}</p>`}`}
         <${Rows} head=${head} rows=${all.flatMap((page) => page.dead_letters).map(rowOf)} label=${t("Dead letters")} empty=${t("No dead letter fits this filter")} />
         ${next && html`<div class="buttons"><button type="button" onClick=${() => more(next)}>${t("Show older ones")}</button></div>`}`;

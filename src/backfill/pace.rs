@@ -13,14 +13,14 @@ const REACH_FIRST: u32 = 64;
 const REACH_MAX: u32 = 20_000;
 
 /// Rows of a chunk.
-pub(crate) const ROWS_MAX: usize = 5_000;
+pub(crate) const ROWS_MAX: usize = 20_000;
 
 /// Bytes of a chunk's values, at most; the first row comes in any case.
-pub(crate) const BYTES_MAX: usize = 2 * 1024 * 1024;
+pub(crate) const BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Rows that are fetched at once at first, and at most.
 const FETCH_FIRST: usize = 1;
-const FETCH_MAX: usize = 512;
+const FETCH_MAX: usize = 1_024;
 
 /// The reach of the next chunk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -124,8 +124,20 @@ impl LaneSender {
         if self.room.way() == LaneAdmission::Aside {
             return self.room.takes_overflow(events);
         }
-        let busy = self.settings.concurrency.get().saturating_mul(self.settings.batch.size.get());
-        self.room.held() <= busy.saturating_mul(2).min(self.settings.capacity.get() / 2)
+        self.room.held() <= self.busy().saturating_mul(2).min(self.settings.capacity.get() / 2)
+    }
+
+    /// Whether the endpoint is about to have nothing to do: more may come at once than the last time.
+    pub fn is_hungry(&self) -> bool {
+        match self.room.way() {
+            LaneAdmission::Aside => self.room.held() == 0,
+            LaneAdmission::In | LaneAdmission::InOrAside => self.room.held() <= self.busy() / 2,
+        }
+    }
+
+    /// How many events keep the endpoint busy.
+    fn busy(&self) -> usize {
+        self.settings.concurrency.get().saturating_mul(self.settings.batch.size.get())
     }
 
     async fn take(

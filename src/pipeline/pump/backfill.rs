@@ -32,10 +32,14 @@ use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::FilteredNote;
 use crate::flow::watermark::OpenFate;
 use crate::flow::watermark::PumpReport;
+use crate::lane::sender::LaneSender;
 use crate::pipeline::pump::EventPump;
+use crate::pipeline::pump::waiting_rows::SentSlice;
 
-/// Rows that go out at once, at most: what is live waits behind them.
+/// Rows that go out at once: what is live waits behind them. More than the first number only where lanes have
+/// run out of the ones before.
 const SLICE: usize = 32;
+const SLICE_MAX: usize = 256;
 
 /// After so long some rows go in any case: lanes that are never idle would hold them up for ever.
 const STARVED: Duration = Duration::from_millis(100);
@@ -61,7 +65,7 @@ impl EventPump {
                 }
                 self.backfills.window.forget(id);
                 self.backfills.fates.remove(&id);
-                self.backfills.takers.remove(&id);
+                self.backfills.slices.remove(&id);
             }
             BackfillOrder::Chunk { chunk, fate } => {
                 let names = &chunk.target.endpoints;
@@ -100,13 +104,17 @@ impl EventPump {
             return Ok(());
         }
         let Some(first) = self.first_place(reached) else { return Ok(()) };
-        let mut due = self.backfills.window.due(reached);
+        let due: Vec<BackfillId> =
+            self.backfills.window.due(reached).map(|chunk| chunk.step.id).collect();
         let is_overdue = self.backfills.sent_at.elapsed() >= STARVED;
-        let may_go = |chunk: &&ReadChunk| is_overdue || self.has_room_for(chunk.step.id);
-        let next = due.find(may_go).map(|chunk| chunk.step.id);
-        drop(due);
-        let Some(chunk) = next.and_then(|id| self.backfills.window.take(id)) else { return Ok(()) };
-        self.send_rows_of(chunk, first, SLICE).await
+        let may_go = |id: &&BackfillId| is_overdue || self.has_room_for(**id);
+        let Some(&id) = due.iter().find(may_go) else {
+            self.backfills.note_full(&due);
+            return Ok(());
+        };
+        let rows = self.slice_of(id);
+        let Some(chunk) = self.backfills.window.take(id) else { return Ok(()) };
+        self.send_rows_of(chunk, first, rows).await
     }
 
     /// Sends some rows while nothing comes by the stream.
@@ -136,8 +144,26 @@ impl EventPump {
     /// Whether no lane that got the rows before has more to do already than it can at once. A slow endpoint
     /// that takes none of them holds nothing up.
     fn has_room_for(&self, id: BackfillId) -> bool {
-        let takers = self.backfills.takers.get(&id).into_iter().flatten();
-        takers.filter_map(|index| self.outbox.lanes.get(index)).all(|lane| lane.is_roomy(SLICE))
+        self.lanes_of(id).all(|lane| lane.is_roomy(SLICE))
+    }
+
+    /// How many rows may go: twice as many as before where all lanes that got those are about to run out, and
+    /// half as many where those were too many for one of them.
+    fn slice_of(&self, id: BackfillId) -> usize {
+        let Some(before) = self.backfills.slices.get(&id) else { return SLICE };
+        let rows = match self.lanes_of(id).all(LaneSender::is_hungry) {
+            true => before.rows.saturating_mul(2),
+            false if before.was_too_much => before.rows / 2,
+            false => before.rows,
+        };
+        rows.clamp(SLICE, SLICE_MAX)
+    }
+
+    /// The lanes that got rows of it when some were sent last.
+    fn lanes_of(&self, id: BackfillId) -> impl Iterator<Item = &LaneSender> {
+        let takers = self.backfills.slices.get(&id).map(|slice| slice.takers.as_slice());
+        let takers = takers.unwrap_or_default().iter();
+        takers.filter_map(|index| self.outbox.lanes.get(index))
     }
 
     /// What was begun goes out whole: else its rows would come again when it is read on.
@@ -189,7 +215,9 @@ impl EventPump {
             position = position.next();
             chunk.step.sent += 1;
         }
-        self.backfills.takers.insert(chunk.step.id, self.outbox.filled().to_vec());
+        let takers = self.outbox.filled().to_vec();
+        let sent = SentSlice { rows: most, takers, was_too_much: false };
+        self.backfills.slices.insert(chunk.step.id, sent);
         if !chunk.rows.is_empty() {
             self.backfills.window.put_back(chunk);
             return Ok(());

@@ -31,8 +31,17 @@ pub(super) struct PumpBackfills {
     pub(super) last: Option<Position>,
     /// When some were sent.
     pub(super) sent_at: Instant,
-    /// Who got rows of each backfill when some were sent last.
-    pub(super) takers: HashMap<BackfillId, Vec<EndpointIndex>>,
+    /// What went out last of each backfill.
+    pub(super) slices: HashMap<BackfillId, SentSlice>,
+}
+
+/// Rows that went out at once.
+pub(super) struct SentSlice {
+    /// At most.
+    pub(super) rows: usize,
+    pub(super) takers: Vec<EndpointIndex>,
+    /// When it was looked next, a lane had no room for more.
+    pub(super) was_too_much: bool,
 }
 
 impl Default for PumpBackfills {
@@ -44,7 +53,7 @@ impl Default for PumpBackfills {
             fates: HashMap::new(),
             last: None,
             sent_at: Instant::now(),
-            takers: HashMap::new(),
+            slices: HashMap::new(),
         }
     }
 }
@@ -88,6 +97,15 @@ impl PumpBackfills {
         self.fates.insert(id, fate);
         if self.window.accept(chunk).is_err() {
             self.tell(id, ChunkFate::ReadAgain);
+        }
+    }
+
+    /// Notes that there is no room for rows of any of them.
+    pub(super) fn note_full(&mut self, due: &[BackfillId]) {
+        for id in due {
+            if let Some(sent) = self.slices.get_mut(id) {
+                sent.was_too_much = true;
+            }
         }
     }
 
