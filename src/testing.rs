@@ -34,7 +34,7 @@ pub mod config {
         pub use crate::config::configuration::Settings;
     }
     pub mod endpoint_connection {
-        pub use crate::config::endpoint_connection::ConnectionLink;
+        pub use crate::config::sections::endpoint_connection::ConnectionLink;
     }
     pub mod secret {
         pub use crate::config::secret::Secret;
@@ -72,14 +72,14 @@ pub mod delivery {
         pub use crate::delivery::http::EndpointClient;
     }
     pub mod network {
-        pub use crate::delivery::network::DeliveryNetwork;
+        pub use crate::delivery::connection::network::DeliveryNetwork;
     }
     pub mod sign {
-        pub use crate::delivery::sign::RequestSigner;
+        pub use crate::delivery::request::sign::RequestSigner;
     }
     pub mod sockets {
-        pub use crate::delivery::sockets::Sockets;
-        pub use crate::delivery::sockets::raise_limit;
+        pub use crate::delivery::connection::sockets::Sockets;
+        pub use crate::delivery::connection::sockets::raise_limit;
     }
 }
 
@@ -363,7 +363,7 @@ pub mod store {
         pub use crate::store::stored_event::StoredHistory;
     }
     pub mod transport {
-        pub use crate::store::transport::ServerTransport;
+        pub use crate::store::session::transport::ServerTransport;
     }
     pub mod write_backs {
         pub use crate::store::write_backs::OutcomeTally;

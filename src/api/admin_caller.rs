@@ -14,15 +14,15 @@ use axum::response::IntoResponse;
 use axum::response::Response;
 use tokio::sync::oneshot;
 
-use crate::api::admin_answer::AdminAnswer;
-use crate::api::described_types::DescribedInput;
-use crate::api::described_types::OperationDescription;
-use crate::api::endpoint_calls::AdminCall;
-use crate::api::endpoint_calls::AdminRefusal;
-use crate::api::endpoint_calls::AdminRequest;
-use crate::api::problem::KeyError;
-use crate::api::problem::ProblemResponse;
-use crate::api::shared_refusal::SharedRefusal;
+use crate::api::answers::admin_answer::AdminAnswer;
+use crate::api::answers::problem::KeyError;
+use crate::api::answers::problem::ProblemResponse;
+use crate::api::answers::shared_refusal::SharedRefusal;
+use crate::api::openapi::described_types::DescribedInput;
+use crate::api::openapi::described_types::OperationDescription;
+use crate::api::requests::endpoint_calls::AdminCall;
+use crate::api::requests::endpoint_calls::AdminRefusal;
+use crate::api::requests::endpoint_calls::AdminRequest;
 use crate::api::surface::HttpSurface;
 
 /// How long a call may take. What it does is done, whether somebody waits for it or not.

@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use axum::http::Uri;
 use axum::http::header;
 
-use crate::api::problem::ProblemResponse;
+use crate::api::answers::problem::ProblemResponse;
 
 /// Where this host finds itself, whatever its name service says.
 const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];

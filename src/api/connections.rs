@@ -38,7 +38,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::api::problem::ProblemResponse;
+use crate::api::answers::problem::ProblemResponse;
 use crate::api::refusals::RefusalCounter;
 
 /// Connections at a time: half of the files that a process may have open by default.

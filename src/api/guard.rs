@@ -13,9 +13,9 @@ use axum::response::Response;
 use tokio::time::Instant;
 use tokio::time::sleep_until;
 
+use crate::api::answers::problem::ProblemResponse;
 use crate::api::connections::ConnectionLink;
 use crate::api::page;
-use crate::api::problem::ProblemResponse;
 use crate::api::surface::HttpSurface;
 use crate::config::secret::is_same;
 

@@ -2,6 +2,22 @@
 //!
 //! It is put together of the tables of operations and of the types that their handlers take and give; none of it
 //! is written by hand.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `described_types` | What the types of a handler say of its operation |
+//! | `document_shape` | The shape of a document that another room reads |
+//! | `operation` | An operation of the surface: its path, who answers it, and what the document says of it |
+//! | `operations` | Every operation of the surface |
+//! | `request_shape` | What a request may say, as a type |
+//! | `schemas` | Schemas of the document, made of types |
+
+pub(crate) mod described_types;
+pub(crate) mod document_shape;
+pub(crate) mod operation;
+pub(crate) mod operations;
+pub(crate) mod request_shape;
+pub(crate) mod schemas;
 
 use std::sync::LazyLock;
 
@@ -11,15 +27,13 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::api::described_types::DescribedAnswer;
-use crate::api::described_types::OperationDescription;
-use crate::api::operation::RouteOperation;
-use crate::api::operations;
-use crate::api::problem::ProblemBody;
-use crate::api::problem::RefusalBody;
-use crate::api::schemas;
-use crate::api::schemas::SchemaSet;
-use crate::api::shared_refusal::SharedRefusal;
+use crate::api::answers::problem::ProblemBody;
+use crate::api::answers::problem::RefusalBody;
+use crate::api::answers::shared_refusal::SharedRefusal;
+use crate::api::openapi::described_types::DescribedAnswer;
+use crate::api::openapi::described_types::OperationDescription;
+use crate::api::openapi::operation::RouteOperation;
+use crate::api::openapi::schemas::SchemaSet;
 
 /// Schemas that clients know by a name; the others stand where they are used.
 const NAMED: [&str; 22] = [

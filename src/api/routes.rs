@@ -10,14 +10,14 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware;
 
+use crate::api::answers::problem::ProblemResponse;
 use crate::api::connections;
 use crate::api::guard;
 use crate::api::openapi;
-use crate::api::operation::RouteOperation;
-use crate::api::operations;
-use crate::api::problem::ProblemResponse;
-use crate::api::request;
-use crate::api::request::BODY_BYTES_MAX;
+use crate::api::openapi::operation::RouteOperation;
+use crate::api::openapi::operations;
+use crate::api::requests::request;
+use crate::api::requests::request::BODY_BYTES_MAX;
 use crate::api::surface::HttpSurface;
 
 /// All of it.

@@ -117,8 +117,8 @@ pub(crate) struct App {
     fleet: Arc<OnceLock<RegistryHandle>>,
     consent: StartConsent,
     skip_transaction: Option<Lsn>,
-    admin: api::endpoint_calls::AdminSender,
-    backfills: api::backfill_calls::BackfillSender,
+    admin: api::requests::endpoint_calls::AdminSender,
+    backfills: api::requests::backfill_calls::BackfillSender,
     /// The configuration as it is read again.
     reloads: (watch::Sender<Option<Arc<Settings>>>, ReloadedSettings),
     tasks: TaskOwner,
@@ -139,10 +139,11 @@ impl App {
         otlp::start(&settings, &mut handles, &mut tasks)?;
         handles.metrics.reloaded(true, host_now());
         let (confirmed, confirmed_out) = watch::channel(Lsn::ZERO);
-        let (fleet, admin) = (Arc::default(), api::endpoint_calls::AdminSender::default());
+        let (fleet, admin) =
+            (Arc::default(), api::requests::endpoint_calls::AdminSender::default());
         let scrape = Arc::new(MetricsScrape::new(Arc::clone(&fleet), &handles, confirmed_out));
         let shown = (Arc::clone(&scrape), Arc::clone(&fleet));
-        let backfills = api::backfill_calls::BackfillSender::default();
+        let backfills = api::requests::backfill_calls::BackfillSender::default();
         let senders = (Arc::clone(&admin), Arc::clone(&backfills));
         let close = tasks.close_token();
         let surface = surface(&settings, &handles, shown.0, shown.1, senders, close);
@@ -418,7 +419,7 @@ fn start_backfills(
     settings: &Settings,
     handles: &SharedHandles,
     holding: StateOwnership,
-    sender: &api::backfill_calls::BackfillSender,
+    sender: &api::requests::backfill_calls::BackfillSender,
     tasks: &mut TaskOwner,
 ) -> mpsc::Receiver<BackfillOrder> {
     let (orders_in, orders) = mpsc::channel(ORDERS_MAX);

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::api::allowed_hosts::AllowedHosts;
 use crate::api::live_readers::LiveReaders;
-use crate::api::message_queries::MessageQueries;
 use crate::api::refusals::RefusalCounter;
-use crate::api::state_queries::StateQueries;
+use crate::api::requests::message_queries::MessageQueries;
+use crate::api::requests::state_queries::StateQueries;
 use crate::api::surface::HttpSurface;
 use crate::app::scrape::MetricsScrape;
 use crate::config::configuration::Settings;
@@ -32,7 +32,10 @@ pub(super) fn surface(
     handles: &SharedHandles,
     scrape: Arc<MetricsScrape>,
     fleet: Arc<OnceLock<RegistryHandle>>,
-    (admin, backfills): (api::endpoint_calls::AdminSender, api::backfill_calls::BackfillSender),
+    (admin, backfills): (
+        api::requests::endpoint_calls::AdminSender,
+        api::requests::backfill_calls::BackfillSender,
+    ),
     stop: CancellationToken,
 ) -> HttpSurface {
     let configured: Vec<_> = settings.endpoints.iter().map(snapshot::not_begun).collect();

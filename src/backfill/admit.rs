@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio_postgres::Client;
 
-use crate::api::backfill_calls::BackfillOffer;
-use crate::api::backfill_calls::BackfillRefusal;
-use crate::api::backfill_calls::BackfillRequest;
-use crate::api::backfill_calls::TableWish;
+use crate::api::requests::backfill_calls::BackfillOffer;
+use crate::api::requests::backfill_calls::BackfillRefusal;
+use crate::api::requests::backfill_calls::BackfillRequest;
+use crate::api::requests::backfill_calls::TableWish;
 use crate::backfill::context::BackfillContext;
 use crate::backfill::table;
 use crate::backfill::table::TableError;

@@ -13,7 +13,7 @@ use crate::config::configuration::Settings;
 use crate::config::settings::ServerSettings;
 use crate::ledger::backfilled::BackfillProgress;
 use crate::store::ownership::StateOwnership;
-use crate::store::session_pool::SessionPool;
+use crate::store::session::session_pool::SessionPool;
 use crate::telemetry::metrics::WalhookMetrics;
 
 /// Sessions to the state, for all of them.

@@ -6,7 +6,7 @@
 use anyhow::anyhow;
 use tokio_postgres::Client;
 
-use crate::api::backfill_calls::TableWish;
+use crate::api::requests::backfill_calls::TableWish;
 use crate::backfill::admit;
 use crate::config::configuration::Settings;
 use crate::config::settings::EventRule;

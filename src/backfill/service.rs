@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::backfill_calls::BackfillRequest;
+use crate::api::requests::backfill_calls::BackfillRequest;
 use crate::backfill::admit;
 use crate::backfill::context::BackfillContext;
 use crate::backfill::run::BackfillRun;

@@ -19,7 +19,7 @@ use crate::cli::runtime;
 use crate::clock::host_now;
 use crate::config::configuration::Settings;
 use crate::config::settings::LogFormat;
-use crate::delivery::sockets;
+use crate::delivery::connection::sockets;
 use crate::flow::lsn::Lsn;
 use crate::preflight::ownership::StartConsent;
 use crate::replication::error::SourceError;

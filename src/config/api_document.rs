@@ -17,15 +17,15 @@ use toml::de::DeTable;
 use url::Position;
 use url::Url;
 
-use crate::config::delivery_terms::EndpointDefaults;
-use crate::config::endpoint;
 use crate::config::problem::ConfigProblems;
-use crate::config::problem_notes::ProblemNotes;
+use crate::config::sections::delivery_terms::EndpointDefaults;
+use crate::config::sections::endpoint;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
-use crate::config::toml_reader::TomlSection;
-use crate::config::toml_text;
-use crate::config::units::parse_duration;
+use crate::config::toml_file::problem_notes::ProblemNotes;
+use crate::config::toml_file::toml_reader::TomlSection;
+use crate::config::toml_file::toml_text;
+use crate::config::toml_file::units::parse_duration;
 
 /// What stands for a secret in a document that is shown. Given back, it means what was there.
 pub(crate) const MASK: &str = "[secret]";

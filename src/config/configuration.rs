@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::config::endpoints_from::EndpointsFrom;
-use crate::config::run_time_endpoints::RunTimeSettings;
+use crate::config::sections::endpoints_from::EndpointsFrom;
+use crate::config::sections::run_time_endpoints::RunTimeSettings;
 use crate::config::settings::DeadLetterSettings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;

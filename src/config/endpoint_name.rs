@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ring::digest;
 use url::Url;
 
-use crate::config::toml_field::FieldReader;
+use crate::config::toml_file::toml_field::FieldReader;
 
 const CHARS_MAX: usize = 64;
 

@@ -23,7 +23,7 @@ use crate::config::expression::meter::MeterExceeded;
 use crate::config::expression::names::ColumnReference;
 use crate::config::expression::names::ExpressionForm;
 use crate::config::expression::names::NamedColumns;
-use crate::config::naming::nearest;
+use crate::config::toml_file::naming::nearest;
 
 /// The longest expression. A longer one belongs into a view or a generated column.
 pub(crate) const EXPRESSION_BYTES_MAX: usize = 4096;

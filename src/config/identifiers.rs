@@ -1,7 +1,7 @@
 //! Names of tables and columns in the configuration, as SQL writes them.
 
-use crate::config::postgres::NAME_BYTES_MAX;
-use crate::config::toml_field::FieldReader;
+use crate::config::sections::postgres::NAME_BYTES_MAX;
+use crate::config::toml_file::toml_field::FieldReader;
 use crate::flow::relation::TableName;
 
 /// Schemas that are never captured: PostgreSQL's own, and walhook's, whose writes would raise

@@ -9,94 +9,38 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `response_rules` | `success`, `retry.on` and `gone` |
-//! | `channel` | `channel` of an `[[endpoint]]`, and the keys that stand beside it |
 //! | `configuration` | The whole configuration, read and checked |
 //! | `api_document` | Endpoints that come over the API |
-//! | `endpoint` | `[[endpoint]]` |
 //! | `endpoint_name` | Names of endpoints |
-//! | `endpoints_from` | `[endpoints_from]` |
-//! | `event` | `[[event]]` |
 //! | `expression` | Expressions |
-//! | `toml_field` | One value of the configuration file, read as what its key asks for |
-//! | `file` | Files that the configuration consists of, read with a limit and a deadline |
-//! | `headers` | Headers that the configuration adds to requests, and the credentials in them |
+//! | `sections` | The sections of the configuration file, each read and checked: what comes of them is in `settings` |
 //! | `identifiers` | Names of tables and columns in the configuration |
-//! | `inbound` | `[inbound]` and `[[inbound.source]]` |
-//! | `interpolate` | `${NAME}` and `${NAME:-default}` in strings of the configuration |
 //! | `json_value` | JSON as an expression sees it |
-//! | `endpoint_connection` | `tls`, `proxy` and `http2` of an `[[endpoint]]` |
-//! | `messages` | `[messages]` |
-//! | `ocr_wallet` | The preset `ocr-wallet` |
-//! | `parking` | `park_after`, `breaker` and `backlog` |
 //! | `password_file` | libpq's password file |
-//! | `payload` | `payload`, `payload_file` and `content_type` |
-//! | `postgres` | `[postgres]`, `[state]` and `[backfill]`: the servers |
 //! | `postgres_url` | PostgreSQL connection strings, both forms that libpq reads |
-//! | `naming` | Names in messages |
 //! | `problem` | What is wrong with a configuration |
-//! | `problem_notes` | What is wrong with one file, noted while it is read |
-//! | `toml_reader` | Walks the TOML tree, knowing where everything stands in the file |
 //! | `reload` | What of a configuration that was read again can hold without a restart |
-//! | `run_time_endpoints` | `[endpoints]` and `[webhook_api]` |
 //! | `secret` | Values that must not be seen |
-//! | `process` | `[http]`, `[push_log]`, `[dead_letters]`, `[memory]`, `[log]` and `[shutdown]` |
 //! | `settings` | The sections of the configuration, as values |
-//! | `signing` | `secret` and `signing` |
-//! | `subscriptions` | An existing file of subscriptions, `customer-events`'s |
-//! | `telemetry` | `[telemetry]`, and OpenTelemetry's own variables |
 //! | `template` | Templates |
-//! | `delivery_terms` | The terms on which an endpoint is served |
-//! | `text_file` | Reads a small text file, and nothing that only looks like one |
-//! | `toml_text` | Writes JSON as TOML |
-//! | `units` | Durations and sizes as people write them |
-//! | `webhook` | `[webhook]` |
-//! | `write_back` | `write_back` of an `[[event]]` |
+//! | `toml_file` | How a file is read, with the place of everything that is wrong in it |
 
 pub(crate) mod api_document;
-mod channel;
 pub(crate) mod configuration;
-pub(crate) mod delivery_terms;
-mod endpoint;
-pub(crate) mod endpoint_connection;
 mod endpoint_name;
-pub(crate) mod endpoints_from;
-mod event;
 pub(crate) mod expression;
-mod file;
-mod headers;
 pub(crate) mod identifiers;
-mod inbound;
-mod interpolate;
 pub(crate) mod json_value;
-mod messages;
-mod naming;
-mod ocr_wallet;
-mod parking;
 pub(crate) mod password_file;
-mod payload;
-mod postgres;
 mod postgres_url;
 pub(crate) mod problem;
-mod problem_notes;
-mod process;
 pub(crate) mod reload;
-mod response_rules;
-pub(crate) mod run_time_endpoints;
 pub(crate) mod secret;
+pub(crate) mod sections;
 pub(crate) mod settings;
-mod signing;
-mod subscriptions;
-mod telemetry;
 pub(crate) mod template;
-pub(crate) mod text_file;
-mod toml_field;
-mod toml_reader;
-mod toml_text;
-mod units;
+pub(crate) mod toml_file;
 mod url_template;
-mod webhook;
-mod write_back;
 
 use std::ops::Range;
 use std::path::Path;
@@ -105,20 +49,34 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::config::configuration::Settings;
-use crate::config::file::FileError;
-use crate::config::file::read_text;
 use crate::config::problem::ConfigPlace;
 use crate::config::problem::ConfigProblems;
-use crate::config::problem_notes::ProblemNotes;
-use crate::config::run_time_endpoints::RunTimeSettings;
+use crate::config::sections::delivery_terms;
+use crate::config::sections::endpoint;
+use crate::config::sections::endpoints_from;
+use crate::config::sections::event;
+use crate::config::sections::inbound;
+use crate::config::sections::messages;
+use crate::config::sections::ocr_wallet;
+use crate::config::sections::postgres;
+use crate::config::sections::process;
+use crate::config::sections::run_time_endpoints;
+use crate::config::sections::run_time_endpoints::RunTimeSettings;
+use crate::config::sections::subscriptions;
+use crate::config::sections::telemetry;
+use crate::config::sections::webhook;
+use crate::config::sections::webhook::WebhookSection;
+use crate::config::sections::write_back;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventGlob;
 use crate::config::settings::EventRule;
 use crate::config::settings::HttpSettings;
 use crate::config::settings::ServerSettings;
 use crate::config::settings::TelemetrySettings;
-use crate::config::toml_reader::TomlSection;
-use crate::config::webhook::WebhookSection;
+use crate::config::toml_file::file::FileError;
+use crate::config::toml_file::file::read_text;
+use crate::config::toml_file::problem_notes::ProblemNotes;
+use crate::config::toml_file::toml_reader::TomlSection;
 
 /// The largest configuration: a hundred thousand endpoints.
 const FILE_BYTES_MAX: u64 = 64 << 20;

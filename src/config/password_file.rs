@@ -6,7 +6,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::config::text_file;
+use crate::config::toml_file::text_file;
 
 /// A larger file is none.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::config::configuration::Settings;
-use crate::config::run_time_endpoints::RunTimeSettings;
+use crate::config::sections::run_time_endpoints::RunTimeSettings;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 

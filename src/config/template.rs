@@ -14,7 +14,7 @@ use crate::config::expression::names::BuiltInName;
 use crate::config::expression::names::ColumnReference;
 use crate::config::expression::names::ExpressionForm;
 use crate::config::expression::names::NamedColumns;
-use crate::config::toml_field::FieldReader;
+use crate::config::toml_file::toml_field::FieldReader;
 
 /// Deeper than any body that a receiver reads; keeps the recursion here and in `event` bounded.
 const DEPTH_MAX: usize = 32;

@@ -15,7 +15,7 @@ use crate::config::secret::Secret;
 use crate::config::settings::TargetPiece;
 use crate::config::template;
 use crate::config::template::TemplatePiece;
-use crate::config::toml_field::FieldReader;
+use crate::config::toml_file::toml_field::FieldReader;
 
 /// What the braces of an expression are in the URL that stands for all of its requests.
 const OPEN: &str = "%7B%7B";
@@ -23,7 +23,7 @@ const CLOSE: &str = "%7D%7D";
 
 /// A URL, and what of it is evaluated.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct UrlTemplate {
+pub(crate) struct UrlTemplate {
     /// With each expression percent-encoded, braces and all: for the name, the origin, and to tell it
     /// from others.
     pub(super) url: Secret<Url>,

@@ -12,7 +12,7 @@ use anyhow::Context;
 use tokio_postgres::Client;
 
 use crate::config::configuration::Settings;
-use crate::config::endpoints_from::EndpointsFrom;
+use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::endpoints::wanted_rows;
 use crate::preflight::endpoint_rows::Row;
 use crate::preflight::endpoint_rows::rows;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::config::endpoints_from::EndpointsFrom;
+use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::config::settings::Endpoint;
 use crate::preflight::endpoint_rows::Row;
 

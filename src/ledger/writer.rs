@@ -266,7 +266,7 @@ fn has_not_answered(error: &StateError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::dial::CONNECT_TIMEOUT;
+    use crate::store::session::dial::CONNECT_TIMEOUT;
 
     /// What is promised of sessions that go dead without a word while new ones are let in.
     const REPLACED_MAX: Duration = Duration::from_secs(30);

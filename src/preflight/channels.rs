@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::clock::host_now;
 use crate::config::settings::Endpoint;
+use crate::delivery::connection::network::DeliveryNetwork;
 use crate::delivery::http::EndpointClient;
-use crate::delivery::network::DeliveryNetwork;
 use crate::flow::verdict::FailureClass;
 use crate::replication::catalog::CheckFinding;
 use crate::replication::catalog::FindingLevel;

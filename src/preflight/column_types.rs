@@ -10,8 +10,8 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use crate::config::configuration::Settings;
-use crate::config::endpoints_from::EndpointsFrom;
 use crate::config::expression::Expression;
+use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventFilter;
 use crate::config::settings::EventRule;

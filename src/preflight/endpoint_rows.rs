@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use tokio_postgres::Client as Sql;
 
 use crate::config::configuration::Settings;
-use crate::config::endpoints_from::EndpointsFrom;
+use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::config::settings::Endpoint;
 use crate::preflight::endpoint_rows::reading::question;
 use crate::preflight::old_rows;

@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use crate::clock::host_now;
 use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
-use crate::delivery::sockets;
+use crate::delivery::connection::sockets;
 use crate::failpoint;
 use crate::flow::exit_status::ExitStatus;
 use crate::preflight::backfills;

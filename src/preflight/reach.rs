@@ -7,9 +7,9 @@ use futures_util::StreamExt;
 
 use crate::config::settings::Endpoint;
 use crate::config::settings::Signing;
-use crate::delivery::address_guard;
+use crate::delivery::connection::address_guard;
+use crate::delivery::connection::network::DeliveryNetwork;
 use crate::delivery::http::EndpointClient;
-use crate::delivery::network::DeliveryNetwork;
 use crate::flow::verdict::AttemptFailure;
 use crate::flow::verdict::FailureClass;
 use crate::replication::catalog::CheckFinding;

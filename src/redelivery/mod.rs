@@ -49,7 +49,7 @@ use crate::store::ownership::StateOwnership;
 use crate::store::replays;
 use crate::store::replays::ReplayTally;
 use crate::store::resend;
-use crate::store::session_pool::SessionPool;
+use crate::store::session::session_pool::SessionPool;
 use crate::store::state_error::StateError;
 use crate::task::TaskOwner;
 

@@ -5,7 +5,7 @@
 
 use crate::store::ownership::StateOwnership;
 use crate::store::resend;
-use crate::store::session_pool::SessionPool;
+use crate::store::session::session_pool::SessionPool;
 use crate::store::state_error::StateError;
 
 /// Before the reason that the letter had.

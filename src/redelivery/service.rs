@@ -15,7 +15,7 @@ use crate::lane::sender::ReplaySender;
 use crate::ledger::replayed::ReplayProgress;
 use crate::redelivery::recount::LetterRecount;
 use crate::store::ownership::StateOwnership;
-use crate::store::session_pool::SessionPool;
+use crate::store::session::session_pool::SessionPool;
 use crate::store::state_error::StateError;
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::WalhookMetrics;

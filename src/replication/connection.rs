@@ -38,7 +38,7 @@ use crate::replication::wire::feedback::SlotRelease;
 use crate::replication::wire::frame::FrameReader;
 use crate::replication::wire::frame::WireFrame;
 use crate::replication::wire::heard::LastHeard;
-use crate::store::transport::ServerTransport;
+use crate::store::session::transport::ServerTransport;
 
 /// How long the server may take for a command that it answers at once, and to begin the stream: it may
 /// have to read the slot's files first.

@@ -119,7 +119,7 @@ async fn writable_again(writable: &mut watch::Receiver<bool>) {
 mod tests {
     use super::*;
     use crate::backoff::Backoff;
-    use crate::store::dial::CONNECT_TIMEOUT;
+    use crate::store::session::dial::CONNECT_TIMEOUT;
 
     /// What is promised once a network that was late, dribbled or reset is well again.
     const HEALED_MAX: Duration = Duration::from_secs(10);

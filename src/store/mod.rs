@@ -19,7 +19,6 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `endpoint_answers` | What endpoints answered to events, as the push log has it |
-//! | `answer_watch` | Ends a session whose server owes an answer and says nothing |
 //! | `backfill_moves` | `walhook.backfill_moves` |
 //! | `backfills` | `walhook.backfills` |
 //! | `backlog` | The backlog |
@@ -27,7 +26,6 @@
 //! | `books` | The books |
 //! | `crash_records` | How the runs of a slot ended |
 //! | `dead_letters` | Dead letters |
-//! | `dial` | Gets from a connection URL to an open `ServerTransport` |
 //! | `endpoint_rows` | Which endpoint each row of the table of endpoints was |
 //! | `endpoint_states` | What is known of endpoints beside their settings, wherever they were made |
 //! | `endpoints` | Endpoints that were made at run time |
@@ -37,7 +35,6 @@
 //! | `flush` | One flush of the ledger |
 //! | `gaps` | `walhook.gaps` |
 //! | `letter_groups` | Dead letters by the filter rather than by the page |
-//! | `login` | Who logs in, and with which password, at this moment |
 //! | `messages` | What became of messages |
 //! | `migrate` | Schema `walhook` |
 //! | `operator_orders` | What operators have ordered, one row each |
@@ -53,25 +50,20 @@
 //! | `row_change` | The statement of a write-back, and its transaction in the source database |
 //! | `sealed_secret` | Seals what must not be readable in the database |
 //! | `seen_values` | Values that events were raised with, for as long as their `dedupe` remembers them |
-//! | `session_pool` | A few sessions for questions that people ask, beside those of the deliveries |
+//! | `session` | Sessions with PostgreSQL: from a URL to a connection that is watched |
 //! | `slot_owner` | Which configuration a slot belongs to, as far as it can be told from its events |
 //! | `sql` | How walhook's words become SQL values and back, and what a statement takes as parameters |
 //! | `state_error` | Why walhook's own state could not be read or written |
 //! | `stored_event` | Events in columns |
-//! | `tls` | TLS to PostgreSQL |
-//! | `transport` | The bytes of a connection |
 //! | `write_backs` | The table of write-backs |
 
-pub(crate) mod answer_watch;
 pub(crate) mod backfill_moves;
 pub(crate) mod backfills;
 pub(crate) mod backlog;
 pub(crate) mod body_codec;
 pub(crate) mod books;
-pub(crate) mod certificate;
 pub(crate) mod crash_records;
 pub(crate) mod dead_letters;
-pub(crate) mod dial;
 pub(crate) mod endpoint_answers;
 pub(crate) mod endpoint_rows;
 pub(crate) mod endpoint_states;
@@ -83,7 +75,6 @@ pub(crate) mod flush;
 pub(crate) mod gaps;
 mod large_body;
 pub(crate) mod letter_groups;
-mod login;
 pub(crate) mod messages;
 pub(crate) mod migrate;
 mod operator_orders;
@@ -99,13 +90,11 @@ pub(crate) mod resend;
 pub(crate) mod row_change;
 pub(crate) mod sealed_secret;
 pub(crate) mod seen_values;
-pub(crate) mod session_pool;
+pub(crate) mod session;
 pub(crate) mod slot_owner;
 mod sql;
 pub(crate) mod state_error;
 pub(crate) mod stored_event;
-pub(crate) mod tls;
-pub(crate) mod transport;
 pub(crate) mod write_backs;
 
 use std::sync::Arc;
@@ -119,12 +108,13 @@ use tokio_postgres::config::SslNegotiation;
 
 use crate::config::settings::ServerSettings;
 use crate::config::settings::SessionAttrs;
-use crate::store::answer_watch::AnswerPatience;
-use crate::store::dial::DialKind;
-use crate::store::dial::dial;
 use crate::store::error::StoreError;
-use crate::store::transport::SecuredStream;
-use crate::store::transport::ServerTransport;
+use crate::store::session::answer_watch::AnswerPatience;
+use crate::store::session::dial;
+use crate::store::session::dial::DialKind;
+use crate::store::session::dial::dial;
+use crate::store::session::transport::SecuredStream;
+use crate::store::session::transport::ServerTransport;
 
 /// What walhook calls itself in `pg_stat_activity` unless the URL says otherwise.
 pub(crate) const APPLICATION_NAME: &str = "walhook";

@@ -8,7 +8,7 @@ use crate::config;
 use crate::config::settings::ServerSettings;
 use crate::config::settings::SessionAttrs;
 use crate::config::settings::TlsMode;
-use crate::store::dial;
+use crate::store::session::dial;
 
 /// `postgres://ROLE:PASSWORD@...` with the hosts, ports and TLS of `server`, quoted for a shell.
 pub(super) fn shown(server: &ServerSettings, role: &str, database: &str) -> String {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use crate::config::postgres_url::pairs::Pairs;
 use crate::config::postgres_url::words;
-use crate::config::text_file;
+use crate::config::toml_file::text_file;
 
 /// A larger service file is none.
 const SERVICE_FILE_BYTES_MAX: u64 = 1024 * 1024;

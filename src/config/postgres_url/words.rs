@@ -3,7 +3,7 @@
 //! A parameter that libpq has is never passed over: either it means what it means there, or asking
 //! for more than its default is refused by name.
 
-use crate::config::naming::nearest;
+use crate::config::toml_file::naming::nearest;
 
 /// Parameters that mean what libpq says.
 const HOLD: [&str; 30] = [

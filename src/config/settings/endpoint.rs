@@ -9,9 +9,9 @@ use http::HeaderMap;
 use http::HeaderName;
 use url::Url;
 
-use crate::config::endpoint_connection::ConnectionLink;
 use crate::config::expression::Expression;
 use crate::config::secret::Secret;
+use crate::config::sections::endpoint_connection::ConnectionLink;
 use crate::config::settings::addresses::AddressPolicy;
 use crate::config::settings::channel::Channel;
 use crate::config::settings::event::EventRule;

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use crate::config::settings::ChannelAnswer;
 use crate::config::settings::Preset;
-use crate::delivery::reply_verdict::without_mark;
+use crate::delivery::response::reply_verdict::without_mark;
 
 /// The longest reason of a system that is shown.
 const REASON_CHARS_MAX: usize = 200;

@@ -3,7 +3,7 @@ use super::*;
 use prometheus::IntCounter;
 
 use crate::config::settings::TraceSampling;
-use crate::delivery::headers;
+use crate::delivery::request::headers;
 use crate::flow::body::EventBody;
 use crate::flow::event::Event;
 use crate::flow::event::EventFacts;

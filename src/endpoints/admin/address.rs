@@ -5,10 +5,10 @@ use std::time::Duration;
 use url::Host;
 use url::Url;
 
-use crate::api::endpoint_calls::AdminRefusal;
+use crate::api::requests::endpoint_calls::AdminRefusal;
 use crate::config::settings::Auth;
 use crate::config::settings::Endpoint;
-use crate::delivery::address_guard;
+use crate::delivery::connection::address_guard;
 
 /// How long the look-up of a name may take.
 const LOOKUP_MAX: Duration = Duration::from_secs(3);

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use crate::api::endpoint_calls::AdminRefusal;
+use crate::api::requests::endpoint_calls::AdminRefusal;
 use crate::config::api_document;
 use crate::config::problem::ConfigProblems;
 use crate::config::settings::Endpoint;

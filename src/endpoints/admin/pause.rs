@@ -1,8 +1,8 @@
 //! What can be asked of every endpoint, wherever it was made: a pause, the end of a 410, a try at
 //! once.
 
-use crate::api::endpoint_calls::AdminOutcome;
-use crate::api::endpoint_calls::AdminRefusal;
+use crate::api::requests::endpoint_calls::AdminOutcome;
+use crate::api::requests::endpoint_calls::AdminRefusal;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::refused;
 use crate::endpoints::admin::unknown;

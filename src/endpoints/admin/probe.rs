@@ -8,8 +8,8 @@ use http::HeaderName;
 use http::HeaderValue;
 use serde_json::json;
 
-use crate::api::endpoint_answers::TestFailure;
-use crate::api::endpoint_answers::TestReport;
+use crate::api::answers::endpoint_answers::TestFailure;
+use crate::api::answers::endpoint_answers::TestReport;
 use crate::config::configuration::Settings;
 use crate::config::settings::Endpoint;
 use crate::delivery::http::EndpointClient;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use crate::api::endpoint_calls::AdminOutcome;
-use crate::api::endpoint_calls::AdminRefusal;
+use crate::api::requests::endpoint_calls::AdminOutcome;
+use crate::api::requests::endpoint_calls::AdminRefusal;
 use crate::endpoints::admin::EndpointAdmin;
 use crate::endpoints::admin::record::set;
 use crate::endpoints::admin::refused;

@@ -8,11 +8,11 @@ use ring::rand::SecureRandom;
 use ring::rand::SystemRandom;
 use serde_json::Value as Json;
 
-use crate::api::admin_answer::AdminAnswer;
-use crate::api::endpoint_answers::RotatedSecret;
-use crate::api::endpoint_calls::AdminOutcome;
-use crate::api::endpoint_calls::AdminRefusal;
-use crate::api::field_kinds::IsoTime;
+use crate::api::answers::admin_answer::AdminAnswer;
+use crate::api::answers::endpoint_answers::RotatedSecret;
+use crate::api::requests::endpoint_calls::AdminOutcome;
+use crate::api::requests::endpoint_calls::AdminRefusal;
+use crate::api::requests::field_kinds::IsoTime;
 use crate::config::api_document;
 use crate::config::settings::Signing;
 use crate::endpoints::admin::EndpointAdmin;

@@ -6,11 +6,11 @@ use serde_json::Map;
 use serde_json::Value as Json;
 use serde_json::json;
 
-use crate::api::endpoint_calls::AdminRefusal;
-use crate::api::webhook_fields::TYPES_MAX;
-use crate::api::webhook_fields::WebhookFields;
+use crate::api::requests::endpoint_calls::AdminRefusal;
+use crate::api::requests::webhook_fields::TYPES_MAX;
+use crate::api::requests::webhook_fields::WebhookFields;
 use crate::config::api_document::MASK;
-use crate::config::run_time_endpoints::WebhookApi;
+use crate::config::sections::run_time_endpoints::WebhookApi;
 use crate::config::settings::Endpoint;
 use crate::config::settings::RetryDelays;
 use crate::endpoints::admin::record::EndpointRecord;

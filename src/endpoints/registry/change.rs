@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::endpoints_from::ENDPOINTS_MAX;
+use crate::config::sections::endpoints_from::ENDPOINTS_MAX;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::delivery::http::EndpointClient;

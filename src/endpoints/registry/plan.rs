@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::endpoints_from::ENDPOINTS_MAX;
+use crate::config::sections::endpoints_from::ENDPOINTS_MAX;
 use crate::config::settings::Endpoint;
 use crate::delivery::http::EndpointClient;
 use crate::endpoints::registry::EndpointRegistry;

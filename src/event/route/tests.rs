@@ -6,9 +6,9 @@ use serde_json::Value as Json;
 use serde_json::json;
 
 use super::*;
-use crate::config::endpoint_connection::ConnectionLink;
 use crate::config::expression::Expression;
 use crate::config::secret::Secret;
+use crate::config::sections::endpoint_connection::ConnectionLink;
 use crate::config::settings::AddressPolicy;
 use crate::config::settings::AnswerRule;
 use crate::config::settings::BatchSettings;

@@ -6,8 +6,8 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
 
 use crate::config::configuration::Settings;
-use crate::config::endpoints_from::ENDPOINTS_MAX;
-use crate::config::endpoints_from::EndpointsFrom;
+use crate::config::sections::endpoints_from::ENDPOINTS_MAX;
+use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::flow::quote::identifier;
 use crate::preflight::grants;
 use crate::replication::diagnostic::SetupDiagnostic;

@@ -42,11 +42,11 @@ use crate::replication::wire::row::text;
 use crate::replication::wire::startup;
 use crate::store;
 use crate::store::WRITABLE;
-use crate::store::dial;
-use crate::store::dial::DialKind;
 use crate::store::error::ServerError;
 use crate::store::error::StoreError;
-use crate::store::transport::ServerTransport;
+use crate::store::session::dial;
+use crate::store::session::dial::DialKind;
+use crate::store::session::transport::ServerTransport;
 
 /// PostgreSQL 14: logical messages in pgoutput, `idle_session_timeout`.
 pub(crate) const MAJOR_MIN: u32 = 14;

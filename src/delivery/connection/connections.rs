@@ -1,0 +1,384 @@
+//! The connections to one endpoint. Those of HTTP/1.1 are made when none is free, kept while they
+//! are used, and driven by the attempts themselves; one of HTTP/2 is shared (`multiplexed`).
+//!
+//! ```text
+//! attempt ─ request ─▶ [idle, else dial] ─▶ response ─▶ attempt
+//!                        ▲                     │
+//!                        └ if it can be used on ┘
+//! ```
+//!
+//! There is no task for an HTTP/1.1 connection and no hand-over between tasks: whoever uses it polls
+//! it. An idle one is not polled, so whether it was closed meanwhile is looked at before it is used, and
+//! from time to time.
+
+use std::error::Error;
+use std::future::Future;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::pin::pin;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::Request;
+use http::Response;
+use http::Uri;
+use http::header::HOST;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1;
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use crate::delivery::connection::dial::DialedStream;
+use crate::delivery::connection::dial::EndpointDialer;
+use crate::delivery::connection::multiplexed::Http2Connection;
+use crate::delivery::connection::multiplexed::MultiplexedReady;
+use crate::delivery::connection::streams::Turn;
+use crate::delivery::connection::transport_trouble::TransportTrouble;
+use crate::delivery::request::body::OutgoingBody;
+use crate::flow::verdict::AttemptReach;
+
+/// How long an unused connection is kept: less than the 60 s after which common load balancers
+/// close theirs, so that a request seldom meets a connection that is just being closed.
+const IDLE_MAX: Duration = Duration::from_secs(50);
+
+/// By up to this share a connection's age falls short of the maximum.
+const AGE_SPREAD: f64 = 0.25;
+
+/// How often a request is sent again at once that the peer did not process; after that it waits.
+const RESENDS_MAX: usize = 3;
+
+/// How often to look for connections that are over, so that a closed one holds no socket for long.
+pub(crate) const TIDY_EVERY: Duration = Duration::from_secs(5);
+
+/// The longest head of a response, and the most that is read or buffered for sending at a time.
+const BUFFER_MAX_BYTES: usize = 256 * 1024;
+
+/// The most headers of a response: what is longer than [`BUFFER_MAX_BYTES`] is refused in any case.
+const HEADERS_MAX: usize = 1000;
+
+/// The connections of one endpoint.
+pub(crate) struct ConnectionPool {
+    dialer: EndpointDialer,
+    /// The last used one last. Never longer than the number of requests in flight was. Held only to
+    /// put one in or take one out, so nobody ever waits for it.
+    idle: Mutex<Vec<HttpConnection>>,
+    /// Where HTTP/2 may be spoken.
+    shared: Option<PoolShared>,
+    /// No connection is used for longer: a host name may lead elsewhere by then.
+    max_age: Duration,
+}
+
+/// HTTP/2 to an endpoint, and how requests name it in either version.
+pub(crate) struct PoolShared {
+    multiplexed: Http2Connection,
+    absolute: Uri,
+    host: HeaderValue,
+}
+
+/// What carries a response: it comes only while this is driven.
+pub(crate) enum ConnectionCarrier {
+    Own(HttpConnection),
+    /// With a turn on the connection, which others may have after this.
+    Shared {
+        _turn: Turn,
+    },
+}
+
+/// A connection, in use or idle.
+pub(crate) struct HttpConnection {
+    sender: http1::SendRequest<OutgoingBody>,
+    driver: Pin<Box<ConnectionDriver>>,
+    /// The driver has ended, and so has the connection.
+    is_over: bool,
+    used: Instant,
+    /// It carries no further request from then on.
+    until: Instant,
+}
+
+/// A request that got no response, and is given back if nothing of it was sent.
+type FailedRequest = TrySendError<Request<OutgoingBody>>;
+
+/// What moves the bytes.
+type ConnectionDriver = http1::Connection<TokioIo<Box<dyn DialedStream>>, OutgoingBody>;
+
+impl ConnectionPool {
+    pub(crate) fn new(
+        dialer: EndpointDialer,
+        shared: Option<PoolShared>,
+        max_age: Duration,
+    ) -> Self {
+        Self { dialer, idle: Mutex::default(), shared, max_age }
+    }
+
+    /// Sends a request, `now`, and waits for its response to begin. The connection is given back with
+    /// it: the rest of the response comes only while it is driven. `reach` says when it was not sent,
+    /// or not processed.
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<OutgoingBody>,
+        now: Instant,
+        reach: &mut AttemptReach,
+    ) -> Result<(Response<Incoming>, ConnectionCarrier), TransportTrouble> {
+        let mut resends = 0;
+        loop {
+            // To make a connection is rare and takes far more memory than to use one: it is kept
+            // apart, or each attempt would carry the room for it.
+            let (connection, was_idle) = match (self.take_idle(now).await, &self.shared) {
+                (Some(idle), _) => (idle, true),
+                (None, None) => {
+                    let dialed =
+                        Box::pin(self.dialer.dial()).await.map_err(TransportTrouble::Connect)?;
+                    (connect(dialed.stream, self.age()).await?, false)
+                }
+                (None, Some(shared)) => {
+                    let ready = shared.multiplexed.ready(&self.dialer, self.age(), reach);
+                    match Box::pin(ready).await? {
+                        MultiplexedReady::Alone(stream) => {
+                            (connect(stream, self.age()).await?, false)
+                        }
+                        MultiplexedReady::Multiplexed { sender, turn, number, is_new } => {
+                            shared.as_version_2(&mut request);
+                            let again = (resends < RESENDS_MAX).then(|| copy(&request));
+                            let failed = match shared.send(sender, request).await {
+                                Ok(response) => {
+                                    return Ok((
+                                        response,
+                                        ConnectionCarrier::Shared { _turn: turn },
+                                    ));
+                                }
+                                Err(failed) => failed,
+                            };
+                            request = match (refusal(failed.error()), again) {
+                                // A new connection may be one that is being closed already.
+                                (None, again) => {
+                                    resends += usize::from(is_new);
+                                    unsent(failed, !is_new || again.is_some())?
+                                }
+                                (Some(refusal), Some(again)) => {
+                                    if refusal == Refusal::OfAll {
+                                        shared.multiplexed.discard(number).await;
+                                    }
+                                    resends += 1;
+                                    again
+                                }
+                                (Some(_), None) => {
+                                    *reach = AttemptReach::Unprocessed;
+                                    return Err(TransportTrouble::Unprocessed(failed.into_error()));
+                                }
+                            };
+                            continue;
+                        }
+                    }
+                }
+            };
+            if let Some(shared) = &self.shared {
+                shared.as_version_1(&mut request);
+            }
+            match connection.send(request).await {
+                Ok((response, connection)) => {
+                    return Ok((response, ConnectionCarrier::Own(connection)));
+                }
+                Err(failed) => request = unsent(failed, was_idle)?,
+            }
+        }
+    }
+
+    /// Makes a connection, and closes it.
+    pub(crate) async fn reach(&self) -> Result<(), TransportTrouble> {
+        self.dialer.dial().await.map(drop).map_err(TransportTrouble::Connect)
+    }
+
+    /// Keeps a connection for the next request, if it can carry one; `now` it carried one.
+    pub(crate) async fn keep(&self, carrier: ConnectionCarrier, now: Instant) {
+        let ConnectionCarrier::Own(mut connection) = carrier else { return };
+        if !connection.is_recent(now) || self.dialer.is_scarce() {
+            return;
+        }
+        // The first turn reads the end of the response, the second makes ready for a request.
+        if connection.is_usable().await || connection.is_usable().await {
+            connection.used = now;
+            self.idle().push(connection);
+        }
+    }
+
+    /// Closes connections that the peer has closed, that are too old, or that have not been used for
+    /// [`IDLE_MAX`].
+    pub(crate) async fn tidy(&self) {
+        if let Some(shared) = &self.shared {
+            shared.multiplexed.tidy(self.dialer.is_scarce());
+        }
+        let (all, now) = (std::mem::take(&mut *self.idle()), Instant::now());
+        for mut connection in all {
+            let is_kept = connection.is_recent(now) && !self.dialer.is_scarce();
+            if is_kept && connection.is_usable().await {
+                self.idle().push(connection);
+            }
+        }
+    }
+
+    /// The one that was used last, if it is still good.
+    async fn take_idle(&self, now: Instant) -> Option<HttpConnection> {
+        loop {
+            let mut connection = self.idle().pop()?;
+            if connection.is_recent(now) && connection.is_usable().await {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// How old the next connection may become: endpoints that began together do not dial together.
+    fn age(&self) -> Duration {
+        self.max_age.mul_f64(1.0 - AGE_SPREAD * fastrand::f64())
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<HttpConnection>> {
+        // Nothing can panic while it is held; the list is whole in any case.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn connect(
+    stream: Box<dyn DialedStream>,
+    age: Duration,
+) -> Result<HttpConnection, TransportTrouble> {
+    let mut http = http1::Builder::new();
+    http.max_buf_size(BUFFER_MAX_BYTES).max_headers(HEADERS_MAX);
+    // What curl takes as well, from servers that do not keep to the letter: `Name : value`, a value
+    // that goes on in the next line.
+    http.allow_spaces_after_header_name_in_responses(true);
+    http.allow_obsolete_multiline_headers_in_responses(true);
+    // A line that is no header says nothing: it is passed over.
+    http.ignore_invalid_headers_in_responses(true);
+    let made = http.handshake(TokioIo::new(stream)).await.map_err(TransportTrouble::Exchange)?;
+    let (sender, driver) = made;
+    let (used, driver) = (Instant::now(), Box::pin(driver));
+    Ok(HttpConnection { sender, driver, is_over: false, used, until: used + age })
+}
+
+/// What the peer says that it did not process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Refusal {
+    /// This request.
+    OfOne,
+    /// All that comes: the connection is being closed.
+    OfAll,
+}
+
+/// Whether the peer says that it did not process a request (RFC 9113, 8.7), or nobody can say.
+fn refusal(error: &hyper::Error) -> Option<Refusal> {
+    let said = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    match said {
+        // Streams that it has processed, or still does, do not fail by this.
+        Some(said) if said.is_remote() && said.is_go_away() => Some(Refusal::OfAll),
+        Some(said) if said.is_remote() && said.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+            Some(Refusal::OfOne)
+        }
+        // The connection went while the request was on its way to it.
+        None if error.is_user() => Some(Refusal::OfAll),
+        _ => None,
+    }
+}
+
+/// The same request once more. A body is shared, not copied.
+fn copy(request: &Request<OutgoingBody>) -> Request<OutgoingBody> {
+    let mut copy = Request::new(request.body().clone());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// The request, if nothing of it was sent and another connection may do: this one was made for an
+/// earlier request, and closed since.
+fn unsent(
+    mut failed: FailedRequest,
+    may_repeat: bool,
+) -> Result<Request<OutgoingBody>, TransportTrouble> {
+    match failed.take_message() {
+        Some(unsent) if may_repeat => Ok(unsent),
+        _ => Err(TransportTrouble::Exchange(failed.into_error())),
+    }
+}
+
+impl PoolShared {
+    pub(crate) fn new(absolute: Uri, host: HeaderValue) -> Self {
+        Self { multiplexed: Http2Connection::default(), absolute, host }
+    }
+
+    /// In HTTP/2 the target holds the host.
+    fn as_version_2(&self, request: &mut Request<OutgoingBody>) {
+        let mut parts = self.absolute.clone().into_parts();
+        parts.path_and_query = request.uri().path_and_query().cloned().or(parts.path_and_query);
+        // Scheme and authority are there, so it is one.
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_else(|_| self.absolute.clone());
+        request.headers_mut().remove(HOST);
+    }
+
+    fn as_version_1(&self, request: &mut Request<OutgoingBody>) {
+        if let Some(path) = request.uri().path_and_query().cloned() {
+            *request.uri_mut() = Uri::from(path);
+        }
+        request.headers_mut().insert(HOST, self.host.clone());
+    }
+
+    async fn send(
+        &self,
+        mut sender: http2::SendRequest<OutgoingBody>,
+        request: Request<OutgoingBody>,
+    ) -> Result<Response<Incoming>, FailedRequest> {
+        // What is not ready has ended, and gives the request back.
+        let _ended = sender.ready().await;
+        sender.try_send_request(request).await
+    }
+}
+
+impl ConnectionCarrier {
+    /// Waits for `work`, which needs this connection, and keeps it going meanwhile.
+    pub(crate) async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        match self {
+            Self::Own(connection) => connection.drive(work).await,
+            Self::Shared { .. } => work.await,
+        }
+    }
+}
+
+impl HttpConnection {
+    async fn send(
+        mut self,
+        request: Request<OutgoingBody>,
+    ) -> Result<(Response<Incoming>, Self), FailedRequest> {
+        let sent = self.sender.try_send_request(request);
+        self.drive(sent).await.map(|response| (response, self))
+    }
+
+    async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Pending if !self.is_over => {
+                self.is_over = self.driver.as_mut().poll(cx).is_ready();
+                work.as_mut().poll(cx)
+            }
+            outcome => outcome,
+        })
+        .await
+    }
+
+    /// Does what can be done at once, and tells whether a request can be sent now. Never waits.
+    async fn is_usable(&mut self) -> bool {
+        poll_fn(|cx| {
+            self.is_over = self.is_over || self.driver.as_mut().poll(cx).is_ready();
+            Poll::Ready(!self.is_over && self.sender.is_ready())
+        })
+        .await
+    }
+
+    fn is_recent(&self, now: Instant) -> bool {
+        now < self.until && now.saturating_duration_since(self.used) < IDLE_MAX
+    }
+}

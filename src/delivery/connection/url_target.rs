@@ -1,0 +1,123 @@
+//! Where a URL leads, and by which way: what has to be dialled, and how a request names it.
+//!
+//! | URL | without a proxy | with one |
+//! | --- | --- | --- |
+//! | https | dialled; `/path` | through a tunnel; `/path` |
+//! | http | dialled; `/path` | by the proxy itself: `http://host/path` |
+//!
+//! The guard judges every address that is dialled. Behind a proxy that is the proxy's own, under the
+//! operator's policy, since only the operator can write one; which address a name leads to is then
+//! the proxy's to judge. A host that is an address is judged in any case.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::HeaderValue;
+use http::Uri;
+use http::header::HOST;
+use http::header::PROXY_AUTHORIZATION;
+use rustls::pki_types::ServerName;
+use tokio_rustls::TlsConnector;
+use url::Host;
+use url::Position;
+use url::Url;
+
+use crate::config::sections::endpoint_connection::ConnectionLink;
+use crate::config::settings::AddressPolicy;
+use crate::delivery::connection::address_guard;
+use crate::delivery::connection::address_guard::AddressRefusal;
+use crate::delivery::connection::connections::ConnectionPool;
+use crate::delivery::connection::connections::PoolShared;
+use crate::delivery::connection::dial::EndpointDialer;
+use crate::delivery::connection::dial::ProxyTunnel;
+use crate::delivery::connection::dial::TlsDialer;
+use crate::delivery::connection::network::DeliveryNetwork;
+use crate::delivery::error::DeliveryError;
+use crate::delivery::request::auth;
+
+/// A place to send requests to.
+pub(crate) struct EndpointSite {
+    pub(crate) connections: ConnectionPool,
+    /// The target of a request.
+    pub(crate) path: Uri,
+    /// What every request carries because of its way: `Host`, the proxy's credentials.
+    pub(crate) headers: HeaderMap,
+    /// It, or its proxy, is an address that must not be dialled.
+    pub(crate) refusal: Option<AddressRefusal>,
+}
+
+impl EndpointSite {
+    /// # Errors
+    /// The URL or the proxy's cannot be used, or TLS cannot be set up.
+    pub(crate) fn new(
+        url: &Url,
+        policy: AddressPolicy,
+        link: &ConnectionLink,
+        network: &DeliveryNetwork,
+        timeout: Duration,
+        endpoint: &Arc<str>,
+    ) -> Result<Self, DeliveryError> {
+        let unusable = || DeliveryError::Url { endpoint: Arc::clone(endpoint) };
+        let tls = match (url.scheme(), url.host()) {
+            ("https", Some(host)) => {
+                let host = server_name(host).ok_or_else(unusable)?;
+                Some(TlsDialer {
+                    connector: TlsConnector::from(Arc::new(network.tls(link)?)),
+                    host,
+                })
+            }
+            ("http", _) => None,
+            _ => return Err(DeliveryError::Scheme { endpoint: Arc::clone(endpoint) }),
+        };
+        let proxy = link.proxy.as_ref().map(|proxy| proxy.reveal());
+        let authorization = match proxy.and_then(auth::of_url) {
+            Some(auth) => auth::header(&auth, endpoint)?.map(|(_, value)| value),
+            None => None,
+        };
+        let at = &url[Position::BeforeHost..Position::AfterPort];
+        let path = &url[Position::BeforePath..Position::AfterQuery];
+        let absolute = format!("{}://{at}{path}", url.scheme());
+        let absolute: Uri = absolute.parse().map_err(|_| unusable())?;
+        let path: Uri = path.parse().map_err(|_| unusable())?;
+        let host: HeaderValue = at.parse().map_err(|_| unusable())?;
+        let mut headers = HeaderMap::from_iter([(HOST, host.clone())]);
+        let mut tunnel = None;
+        if proxy.is_some() && tls.is_some() {
+            let port = url.port_or_known_default().ok_or_else(unusable)?;
+            let at = format!("{}:{port}", url.host_str().unwrap_or_default());
+            tunnel = Some(ProxyTunnel { at, authorization });
+        } else if let Some(value) = authorization {
+            headers.insert(PROXY_AUTHORIZATION, value);
+        }
+        let by_proxy = proxy.is_some() && tunnel.is_none();
+        let names =
+            network.resolver(if proxy.is_some() { AddressPolicy::Operator } else { policy });
+        let to = proxy.unwrap_or(url);
+        let target =
+            format!("{}://{}", to.scheme(), &to[Position::BeforeHost..Position::AfterPort]);
+        let target: Uri = target.parse().map_err(|_| unusable())?;
+        let shared = link.http2.then(|| PoolShared::new(absolute.clone(), host));
+        let dialer = EndpointDialer::new(target, names, tunnel, tls, link.http2, timeout);
+        let dialer = dialer.gated(network.may_send()).within(network.sockets());
+        let judged = address_guard::check_host(url, policy).and_then(|()| {
+            proxy.map_or(Ok(()), |p| address_guard::check_host(p, AddressPolicy::Operator))
+        });
+        Ok(Self {
+            connections: ConnectionPool::new(dialer, shared, link.max_age),
+            path: if by_proxy { absolute } else { path },
+            headers,
+            refusal: judged.err(),
+        })
+    }
+}
+
+/// As TLS names it.
+fn server_name(host: Host<&str>) -> Option<ServerName<'static>> {
+    match host {
+        Host::Domain(name) => ServerName::try_from(name.to_owned()).ok(),
+        Host::Ipv4(address) => Some(ServerName::from(IpAddr::V4(address))),
+        Host::Ipv6(address) => Some(ServerName::from(IpAddr::V6(address))),
+    }
+}

@@ -1,0 +1,19 @@
+//! Sessions with PostgreSQL: from a URL to a connection that is watched.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `answer_watch` | Ends a session whose server owes an answer and says nothing |
+//! | `certificate` | What is asked of a server's certificate that is trusted by itself: its time and its name |
+//! | `dial` | Gets from a connection URL to an open `ServerTransport` |
+//! | `login` | Who logs in, and with which password, at this moment |
+//! | `session_pool` | A few sessions for questions that people ask, beside those of the deliveries |
+//! | `tls` | TLS to PostgreSQL |
+//! | `transport` | The bytes of a connection |
+
+pub(crate) mod answer_watch;
+pub(crate) mod certificate;
+pub(crate) mod dial;
+pub(crate) mod login;
+pub(crate) mod session_pool;
+pub(crate) mod tls;
+pub(crate) mod transport;
