@@ -20,10 +20,7 @@ const HASH_BYTES: usize = 5;
 /// Reads a name; `taken` are those of the endpoints before it.
 pub(super) fn read(field: &FieldReader<'_>, taken: &[String]) -> Option<String> {
     let name = field.string()?;
-    let is_short = (1..=CHARS_MAX).contains(&name.len());
-    // `.` and `..` cannot stand in the path of a URL, as that of the API.
-    let only_dots = name.bytes().all(|byte| byte == b'.');
-    if !is_short || only_dots || !name.bytes().all(is_allowed) {
+    if !is_sound(&name) {
         return field.refuse(format!(
             "{} is not a name: give 1 to {CHARS_MAX} letters, digits, _, - and .",
             field.shown()
@@ -34,6 +31,13 @@ pub(super) fn read(field: &FieldReader<'_>, taken: &[String]) -> Option<String> 
             .refuse(format!("{name:?} names another endpoint already: choose another name"));
     }
     Some(name)
+}
+
+/// Whether an endpoint may be called so.
+pub(super) fn is_sound(name: &str) -> bool {
+    // `.` and `..` cannot stand in the path of a URL, as that of the API.
+    let only_dots = name.bytes().all(|byte| byte == b'.');
+    (1..=CHARS_MAX).contains(&name.len()) && !only_dots && name.bytes().all(is_allowed)
 }
 
 /// The name of the endpoint at `url`: its host, and a hash of the whole URL, of which nothing secret

@@ -11,14 +11,11 @@ const SOURCE: &str = "debezium.source.";
 const SINK: &str = "debezium.sink.http.";
 
 /// What walhook does anyway, or keeps by itself.
-const NEEDLESS: [&str; 12] = [
+const NEEDLESS: [&str; 9] = [
     "debezium.source.connector.class",
     "debezium.source.plugin.name",
     "debezium.source.publication.autocreate.mode",
     "debezium.source.tombstones.on.delete",
-    "debezium.source.topic.prefix",
-    "debezium.source.database.server.name",
-    "debezium.source.name",
     "debezium.source.tasks.max",
     "debezium.format.key",
     "debezium.format.value",
@@ -56,6 +53,11 @@ pub(super) fn convert(text: &str) -> ImportDraft {
     endpoint(&mut draft, &mut properties);
     for key in NEEDLESS {
         properties.left.remove(key);
+    }
+    for key in ["topic.prefix", "database.server.name", "name"] {
+        if let Some(name) = properties.take(&format!("{SOURCE}{key}")) {
+            draft.lose(format!("{SOURCE}{key} = {name}: `source.name` of the body is \"walhook\""));
+        }
     }
     for (key, value) in properties.left {
         if key.starts_with("quarkus.") {

@@ -31,6 +31,24 @@ const SINK_READ: [&str; 13] = [
     "annotations",
 ];
 
+/// Keys of a database, of an HTTP endpoint and of a sink's destination that are read.
+const DATABASE_READ: [&str; 12] = [
+    "name",
+    "url",
+    "username",
+    "password",
+    "hostname",
+    "port",
+    "database",
+    "ssl",
+    "slot_name",
+    "publication_name",
+    "slot",
+    "publication",
+];
+const HTTP_ENDPOINT_READ: [&str; 4] = ["name", "url", "headers", "encrypted_headers"];
+const DESTINATION_READ: [&str; 4] = ["type", "http_endpoint", "http_endpoint_path", "batch"];
+
 pub(super) fn convert(document: &Value) -> ImportDraft {
     let mut draft = ImportDraft::default();
     let sinks = items(document, "sinks");
@@ -55,6 +73,15 @@ pub(super) fn convert(document: &Value) -> ImportDraft {
     draft
 }
 
+/// Names the keys of `what` that are not read.
+fn lose_unread(draft: &mut ImportDraft, value: &Value, read: &[&str], what: &str) {
+    for (key, _) in value.as_object().into_iter().flatten() {
+        if !read.contains(&key.as_str()) {
+            draft.lose(format!("`{key}` of {what}"));
+        }
+    }
+}
+
 fn kind(sink: &Value) -> &str {
     sink.get("destination").and_then(|destination| text(destination, "type")).unwrap_or("nothing")
 }
@@ -74,7 +101,14 @@ fn postgres(draft: &mut ImportDraft, document: &Value, sink: Option<&Value>) {
         let name = text(other, "name").unwrap_or("without a name");
         draft.lose(format!("database {name}: a walhook reads one; run another one for it"));
     }
+    let what = format!("database {}", text(database, "name").unwrap_or("without a name"));
+    lose_unread(draft, database, &DATABASE_READ, &what);
+    let has_tls = database.get("ssl").and_then(Value::as_bool) == Some(true);
     let url = match text(database, "url") {
+        Some(url) if has_tls && !url.contains("sslmode=") => {
+            let sign = if url.contains('?') { '&' } else { '?' };
+            format!("{}{sign}sslmode=require", without_password(draft, url))
+        }
         Some(url) => without_password(draft, url),
         None => {
             let or = |name, default| text(database, name).unwrap_or(default);
@@ -86,18 +120,16 @@ fn postgres(draft: &mut ImportDraft, document: &Value, sink: Option<&Value>) {
             );
             let password =
                 draft.secret("DATABASE_PASSWORD", "the password of the role, percent-encoded");
-            let ssl = match database.get("ssl").and_then(Value::as_bool) {
-                Some(true) => "?sslmode=require",
-                _ => "",
-            };
+            let ssl = if has_tls { "?sslmode=require" } else { "" };
             format!("postgres://{user}:${{{password}}}@{host}:{port}/{name}{ssl}")
         }
     };
     draft.postgres.push(format!("url = {}", quoted(&url)));
-    for key in ["slot_name", "publication_name"] {
-        if let Some(name) = text(database, key) {
+    for key in ["slot", "publication"] {
+        let nested = database.get(key).and_then(|object| text(object, "name"));
+        if let Some(name) = text(database, &format!("{key}_name")).or(nested) {
             draft.lose(format!(
-                "{key} {name}: walhook makes its own; drop Sequin's when it is not used any more"
+                "{key}_name {name}: walhook makes its own; drop Sequin's when it is not used any more"
             ));
         }
     }
@@ -121,11 +153,9 @@ pub(super) fn without_password(draft: &mut ImportDraft, url: &str) -> String {
 }
 
 fn webhook(draft: &mut ImportDraft, document: &Value, sink: &Value, name: &str) {
-    for (key, _) in sink.as_object().into_iter().flatten() {
-        if !SINK_READ.contains(&key.as_str()) {
-            draft.lose(format!("`{key}` of sink {name}"));
-        }
-    }
+    lose_unread(draft, sink, &SINK_READ, &format!("sink {name}"));
+    let destination = sink.get("destination").unwrap_or(&Value::Null);
+    lose_unread(draft, destination, &DESTINATION_READ, &format!("the destination of sink {name}"));
     let tables = tables(draft, sink, name);
     if tables.is_empty() {
         draft.lose(format!(
@@ -133,7 +163,10 @@ fn webhook(draft: &mut ImportDraft, document: &Value, sink: &Value, name: &str) 
         ));
         return;
     }
-    let mut batch = sink.get("batch_size").and_then(Value::as_u64).unwrap_or(1);
+    // Without it each message is a body of its own.
+    let is_enveloped = destination.get("batch").and_then(Value::as_bool) != Some(false);
+    let wished = sink.get("batch_size").and_then(Value::as_u64).unwrap_or(1);
+    let mut batch = if is_enveloped { wished } else { 1 };
     let transform = text(sink, "transform").and_then(|wished| path(document, wished));
     if batch > 1 && transform.is_some() {
         draft.lose(format!("batch_size {batch} of sink {name}: a part of the message goes alone, in a request of its own"));
@@ -154,11 +187,26 @@ fn webhook(draft: &mut ImportDraft, document: &Value, sink: &Value, name: &str) 
         if !table.order_by.is_empty() {
             event.set("order_by", list(table.order_by.iter().map(String::as_str)));
         }
-        event
-            .set("payload", payload(draft, (sink, name), transform.as_deref(), &table.name, batch));
+        let envelope = match batch {
+            _ if !is_enveloped => MessageEnvelope::None,
+            1 => MessageEnvelope::OfOne,
+            _ => MessageEnvelope::OfMany,
+        };
+        let transform = transform.as_deref();
+        event.set("payload", payload(draft, (sink, name), transform, &table.name, envelope));
         draft.event(event);
     }
     endpoint(draft, document, sink, &endpoint_name, batch);
+}
+
+/// What Sequin puts around messages.
+#[derive(Clone, Copy)]
+enum MessageEnvelope {
+    None,
+    /// `{"data": [...]}` with one message.
+    OfOne,
+    /// The same with several, which walhook sends as the array alone.
+    OfMany,
 }
 
 struct SinkTable {
@@ -262,7 +310,7 @@ fn payload(
     (sink, name): (&Value, &str),
     transform: Option<&str>,
     table: &str,
-    batch: u64,
+    envelope: MessageEnvelope,
 ) -> String {
     let (schema, bare) = table.split_once('.').unwrap_or(("public", table));
     let whole = format!(
@@ -280,14 +328,23 @@ fn payload(
             whole
         }
     };
-    if batch > 1 {
-        draft.lose(format!(
-            "the envelope {{\"data\": [...]}} of sink {name}: a batch is the array alone"
-        ));
-        return message;
+    match envelope {
+        // Alone, a text would be a body that is no JSON.
+        MessageEnvelope::None if transform.is_some() => {
+            draft.lose(format!(
+                "`batch: false` of sink {name}: a part of the message stays in {{\"data\": [...]}}"
+            ));
+            format!("{{ data = [{message}] }}")
+        }
+        MessageEnvelope::None => message,
+        MessageEnvelope::OfOne => format!("{{ data = [{message}] }}"),
+        MessageEnvelope::OfMany => {
+            draft.lose(format!(
+                "the envelope {{\"data\": [...]}} of sink {name}: a batch is the array alone"
+            ));
+            message
+        }
     }
-    // Alone, a text would be a body that is no JSON.
-    format!("{{ data = [{message}] }}")
 }
 
 /// A transform that takes a part of the message.
@@ -323,6 +380,9 @@ fn endpoint(draft: &mut ImportDraft, document: &Value, sink: &Value, name: &str,
     let wished = text(destination, "http_endpoint").unwrap_or_default();
     let target =
         items(document, "http_endpoints").iter().find(|one| text(one, "name") == Some(wished));
+    if let Some(target) = target.filter(|target| target.get("url").is_some()) {
+        lose_unread(draft, target, &HTTP_ENDPOINT_READ, &format!("http_endpoint {wished}"));
+    }
     let mut section = ImportedSection::new("[[endpoint]]");
     section.set("name", quoted(name));
     let path = text(destination, "http_endpoint_path").unwrap_or_default();
@@ -338,8 +398,13 @@ fn endpoint(draft: &mut ImportDraft, document: &Value, sink: &Value, name: &str,
     };
     section.set("url", url);
     section.set("events", list([format!("{name}.*").as_str()]));
-    if text(sink, "status") == Some("disabled") {
-        section.set("enabled", "false");
+    match text(sink, "status") {
+        None | Some("active") => {}
+        Some("disabled") => section.set("enabled", "false"),
+        Some("paused") => draft.lose(format!(
+            "`status: paused` of sink {name}: pause it when walhook runs, `walhook endpoints pause {name}`"
+        )),
+        Some(other) => draft.lose(format!("`status: {other}` of sink {name}")),
     }
     let headers = target.map(|target| headers(draft, target, name)).unwrap_or_default();
     if !headers.is_empty() {

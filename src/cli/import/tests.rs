@@ -77,6 +77,7 @@ fn sequins_webhook_sinks_become_events_and_endpoints() {
         &[
             "`account`",
             "`users`",
+            "`pool_size` of database shop",
             "slot_name sequin_slot",
             "publication_name sequin_pub",
             "sink stream: walhook sends to HTTP endpoints, not to kafka",
@@ -121,6 +122,41 @@ fn sequins_headers_come_along_in_either_form_and_others_are_named() {
 }
 
 #[test]
+fn what_a_sequin_file_says_beside_is_carried_over_or_named() {
+    let file = |database: &str, sink: &str, destination: &str| {
+        format!(
+            "databases:\n  - {{name: app, url: postgres://u:s3cret@h/d{database}}}\n\
+             http_endpoints:\n  - {{name: crm, url: https://h/, timeout: 5}}\n\
+             sinks:\n  - {{name: a, table: public.t{sink}, destination: {{type: webhook, http_endpoint: crm{destination}}}}}\n"
+        )
+    };
+    let timeout = "`timeout` of http_endpoint crm";
+    let cases = [
+        ("", "", "", &[timeout][..], "payload = { data = [{ record"),
+        ("", "", ", batch: true", &[timeout], "payload = { data = [{ record"),
+        ("", ", batch_size: 5", ", batch: false", &[timeout], "payload = { record"),
+        ("", ", status: active", "", &[timeout], "events = [\"a.*\"]"),
+        ("", ", status: paused", "", &[timeout, "walhook endpoints pause a"], "events = [\"a.*\"]"),
+        ("", "", ", retries: 3", &[timeout, "`retries` of the destination of sink a"], ""),
+        (", ssl: true", "", "", &[timeout], "@h/d?sslmode=require\""),
+        (
+            ", pool_size: 3, slot: {name: s}, publication: {name: p}",
+            "",
+            "",
+            &[timeout, "`pool_size` of database app", "slot_name s:", "publication_name p:"],
+            "",
+        ),
+    ];
+    for (database, sink, destination, lost, expected) in cases {
+        let draft = converted("sequin.yaml", &file(database, sink, destination), &[]);
+        assert_lost(&draft, lost);
+        let toml = draft.toml("sequin.yaml");
+        assert!(toml.contains(expected) && !toml.contains("batch = "), "{toml}");
+        parsed(&draft);
+    }
+}
+
+#[test]
 fn debeziums_http_sink_becomes_an_endpoint_with_its_envelope() {
     let draft = converted("application.properties", DEBEZIUM, &[]);
     let settings = parsed(&draft);
@@ -149,6 +185,7 @@ fn debeziums_http_sink_becomes_an_endpoint_with_its_envelope() {
         &draft,
         &[
             "slot.name debezium",
+            "topic.prefix = shop",
             "offset.storage.file.filename",
             "offset.flush.interval.ms",
             "snapshot.mode initial",

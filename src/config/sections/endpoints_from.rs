@@ -387,6 +387,13 @@ impl EndpointsFrom {
         if let Some(name) = document.get_mut("name").filter(|name| name.is_number()) {
             *name = Json::String(text(name));
         }
+        // Whoever made the table did not know what names are here.
+        if let Some(Json::String(name)) = document.get_mut("name")
+            && !name.is_empty()
+            && !endpoint_name::is_sound(name)
+        {
+            *name = endpoint_name::hashed(name, name);
+        }
         document
     }
 

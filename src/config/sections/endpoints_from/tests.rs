@@ -51,8 +51,6 @@ fn a_row_fills_its_columns_with_their_types_and_null_is_left_out() {
 fn a_bad_row_is_refused_with_its_name_and_without_its_secrets() {
     let cases = [
         (json!({}), json!({ "id": 1, "url": "nonsense" }), "is not a URL"),
-        (json!({}), json!({ "id": "A B", "url": "https://h/" }), "is not a name"),
-        (json!({}), json!({ "id": "张三", "url": "https://h/" }), "is not a name"),
         (json!({}), json!({ "id": 1, "url": null }), "url: is missing"),
         (
             json!({ "secret": "{{ s }}" }),
@@ -112,6 +110,28 @@ fn an_id_is_a_name_of_whatever_type_it_is() {
     {
         let row = json!({ "id": id, "url": "https://h/", "rules": [] });
         assert_eq!(&*read(template.clone(), row).unwrap().name, expected);
+    }
+    let (_, why) =
+        read(template, json!({ "id": "", "url": "https://h/", "rules": [] })).unwrap_err();
+    assert!(why.contains("is not a name"), "{why}");
+}
+
+#[test]
+fn an_id_that_is_no_name_gets_a_likeness_of_its_own() {
+    let template = json!({ "name": "{{ schema }}.{{ table }}.{{ url }}", "url": "{{ url }}" });
+    let long = "x".repeat(80);
+    let named = |table: &str, url: &str| {
+        let row = json!({ "schema": "public", "table": table, "url": url, "rules": [] });
+        read(template.clone(), row).unwrap().name.to_string()
+    };
+    let name = named("a", "https://h/");
+    assert!(name.starts_with("public.a.https---h--"), "{name}");
+    assert_eq!(name, named("a", "https://h/"), "the same through restarts");
+    for (table, url) in
+        [("a", "https://h/2"), ("a b", "https://h/"), ("张三", "https://h/"), (&long, "https://h/")]
+    {
+        let other = named(table, url);
+        assert!(other != name && other.len() <= 64, "{other}");
     }
 }
 
