@@ -149,7 +149,10 @@ fn headline(status: &Value) -> String {
     let source = status.get("source").unwrap_or(&Value::Null);
     let role = match text(source, "state").as_str() {
         "streaming" => String::from("active"),
-        "standby" => String::from("standby"),
+        "standby" => match source.get("holder").filter(|holder| has(holder, "name")) {
+            Some(holder) => format!("standby, {} has the slot", text(holder, "name")),
+            None => String::from("standby"),
+        },
         other => format!("not streaming ({other})"),
     };
     let well = status.get("healthy").and_then(Value::as_bool) == Some(true);
@@ -195,6 +198,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_standby_says_who_has_the_slot() {
+        let status = |holder: Value| json!({ "version": "1.0", "healthy": true, "source": { "state": "standby", "holder": holder } });
+        let held = headline(&status(json!({ "name": "host-a/7" })));
+        assert_eq!(held, "walhook 1.0 is well: standby, host-a/7 has the slot");
+        assert_eq!(headline(&status(Value::Null)), "walhook 1.0 is well: standby");
+    }
 
     #[test]
     fn what_is_wrong_stands_with_since_why_how_many_and_what_to_do() {
