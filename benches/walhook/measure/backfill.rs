@@ -1,6 +1,7 @@
 //! Rows that were there before: how fast they are sent, what that does to what is live, and to the server.
 
 use std::thread;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -91,7 +92,8 @@ impl Bench {
         walhook.metric("walhook_backfill_rows_total{state=\"read\"")
     }
 
-    /// Has the archive sent to the first endpoint. Whoever `looks` asks the server meanwhile, too.
+    /// Has the archive sent to the first endpoint. Whoever `looks` asks the server meanwhile, too, and has live
+    /// rows come.
     fn send(&self, job: &Job, rows: u64, looks: bool) -> anyhow::Result<Sent> {
         self.stage.mark(SLOT)?;
         let mut walhook = Walhook::start(&self.stage, SLOT, job)?;
@@ -103,17 +105,23 @@ impl Bench {
             thread::sleep(Duration::from_millis(1));
         }
         let (begun, first) = (Instant::now(), Self::read(&walhook)?);
-        let (mut resident_max, mut oldest) = (0, Duration::ZERO);
+        let (mut resident_max, mut oldest, mut load) = (0, Duration::ZERO, None);
         while Self::read(&walhook)? < rows as f64 {
             resident_max = walhook.resident()?.max(resident_max);
             if looks {
                 oldest = self.stage.oldest_snapshot()?.max(oldest);
+                if load.as_ref().is_none_or(JoinHandle::is_finished) {
+                    load = Some(load::paced(&self.stage, LIVE, self.plan.window));
+                }
             }
             walhook.check_alive()?;
             anyhow::ensure!(begun.elapsed() < LONG, "the backfill did not end within {LONG:?}");
             thread::sleep(Duration::from_millis(20));
         }
         let took = begun.elapsed();
+        if let Some(load) = load {
+            load.join().map_err(|_| anyhow::anyhow!("the load panicked"))??;
+        }
         walhook.end(&self.stage)?;
         let per_second = (rows as f64 - first) / took.as_secs_f64();
         Ok(Sent { per_second, resident_max, oldest })
@@ -170,17 +178,29 @@ impl Bench {
         let load = load::paced(&self.stage, LIVE, self.plan.window * 2);
         load.join().map_err(|_| anyhow::anyhow!("the load panicked"))??;
         thread::sleep(self.plan.warm_up);
+        Ok(self.p99_since())
+    }
+
+    /// Of those that have come since it was asked last.
+    fn p99_since(&self) -> f64 {
         let latencies = self.stage.receiver.take_latencies();
         let last = latencies.len().saturating_sub(1);
         let latency = latencies.get(last * 99 / 100);
-        Ok(latency.map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3))
+        latency.map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e3)
     }
 
-    /// Many rows, once: what walhook takes of memory, and how long vacuum is held back.
+    /// Many rows to an endpoint that wants none of them, once, beside live ones: what walhook takes of memory,
+    /// and how long vacuum is held back.
     fn long(&mut self) -> anyhow::Result<()> {
         let rows = self.plan.archived_long;
-        let sent = self.send(&Job::ReadOnly, rows, true)?;
-        let detail = format!("{rows} rows, {:.0}/s", sent.per_second);
+        let nobody = Endpoint { when: Some(String::from("sent_at == 1")), ..self.endpoint(0) };
+        let job = Job::Deliver(vec![nobody, Endpoint::new(self.stage.receiver.url(TIMED))]);
+        drop(self.stage.receiver.take_latencies());
+        let sent = self.send(&job, rows, true)?;
+        let detail =
+            format!("{rows} rows, {:.0}/s, beside {LIVE} live ones a second", sent.per_second);
+        let live = vec![self.p99_since()];
+        self.row("live p99 beside a long backfill", " ms", live, Goal::Open, String::new());
         let resident = sent.resident_max as f64 / MIB;
         let goal = Goal::AtMost { must: 64.0, aim: 48.0 };
         self.row("resident memory of a long backfill", " MiB", vec![resident], goal, detail);
