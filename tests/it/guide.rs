@@ -275,7 +275,7 @@ async fn walk_through(name: &str) {
     };
     let commands = step(SYSTEMS, "sh", name).unwrap();
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    assert!(commands.contains(&format!("psql app -f sql/{name}.sql")), "{commands}");
+    assert!(commands.contains(&format!("psql \"$DATABASE_URL\" -f sql/{name}.sql")), "{commands}");
     let script = fs::read_to_string(root.join(format!("sql/{name}.sql"))).unwrap();
     sql.batch_execute(&script).await.unwrap();
     for line in commands.lines().filter_map(|line| line.strip_prefix("echo '")) {
@@ -295,7 +295,7 @@ async fn walk_through(name: &str) {
     assert_eq!(check.wait(AMPLE).await, Some(0), "{name}: {}", check.output().join("\n"));
     let mut run = Program::start(&["run"], &toml, &env);
     let running = run.wait_for_line("walhook is running", AMPLE).await;
-    for line in commands.lines().filter(|line| line.starts_with("curl ")) {
+    for line in step(SYSTEMS, "curl", name).unwrap_or_default().lines() {
         let path = line.split("127.0.0.1:9464").nth(1).unwrap().split(' ').next().unwrap();
         let body = line.split("-d '").nth(1).unwrap().trim_end_matches('\'');
         let made = exchange(http_address(&running), "POST", path, None, &here(body)).await;
@@ -326,7 +326,7 @@ async fn each_of_the_five_systems_runs_as_its_tutorial_says() {
 #[test]
 fn the_chinese_tutorials_have_the_same_steps() {
     for name in NAMES {
-        for language in ["sh", "sql", "json", "toml"] {
+        for language in ["sh", "curl", "sql", "json", "toml"] {
             let steps = [SYSTEMS, SYSTEMS_ZH].map(|page| {
                 let text = step(page, language, name).unwrap_or_default();
                 let lines = text
