@@ -18,6 +18,7 @@
 //! | `context` | What every backfill needs |
 //! | `cursor` | Where a backfill reads on |
 //! | `first_start` | Backfills that the configuration asks for |
+//! | `handed_chunk` | A chunk on its way through the pump, the lanes and the ledger |
 //! | `looked_keys` | Which rows that have got another key have to be looked for |
 //! | `moved_rows` | Reads rows that have got another key where they are |
 //! | `moves` | Which rows get another key |
@@ -40,6 +41,7 @@ pub(crate) mod admit;
 pub(crate) mod context;
 pub(crate) mod cursor;
 pub(crate) mod first_start;
+mod handed_chunk;
 pub(crate) mod looked_keys;
 pub(crate) mod moved_rows;
 pub(crate) mod moves;

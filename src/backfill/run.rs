@@ -16,6 +16,8 @@ use crate::backfill::context::BackfillContext;
 use crate::backfill::cursor::BackfillCursor;
 use crate::backfill::cursor::LeafCursor;
 use crate::backfill::cursor::LeafPlace;
+use crate::backfill::handed_chunk::HandedChunk;
+use crate::backfill::handed_chunk::SendEnd;
 use crate::backfill::looked_keys::LookedKeys;
 use crate::backfill::pace::AIM;
 use crate::backfill::pace::ChunkReach;
@@ -26,7 +28,6 @@ use crate::backfill::reader;
 use crate::backfill::reader::ChunkRead;
 use crate::backfill::reader::ChunkRows;
 use crate::backfill::reader::ChunkWish;
-use crate::backfill::run::sending::HandedChunk;
 use crate::backfill::run_error::RunError;
 use crate::backfill::source::RowSource;
 use crate::backfill::table;
@@ -37,9 +38,6 @@ use crate::flow::backfill::MovedRow;
 use crate::flow::lsn::Lsn;
 use crate::store::backfills::ReadOrder;
 use crate::store::backfills::StoredBackfill;
-
-/// How often a backfill that waits looks whether somebody has paused or cancelled it.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// How old what is known of the table may be: partitions come and go, and columns.
 const FACTS_MAX_AGE: Duration = Duration::from_secs(1);
@@ -431,18 +429,4 @@ enum ReadEnd {
     LookAnew,
     /// The standby has cancelled it.
     Cancelled,
-}
-
-/// What became of a chunk that was sent.
-enum SendEnd {
-    /// Its rows are with the lanes; what comes of them is told under its number.
-    Released {
-        number: u64,
-        sent: u64,
-        /// From when the pump got it.
-        waited: Duration,
-    },
-    ReadAgain,
-    Stopped,
-    Closed,
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tokio::task::spawn_blocking;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use walhook::testing::failpoint::POINTS;
 
@@ -57,8 +58,9 @@ const AT_RANDOM: u32 = 100;
 /// Ends of PostgreSQL under one process of walhook.
 const SERVER_ENDS: u32 = 24;
 
-/// A process that has not reached its point by then is killed all the same. There is always something to
-/// write and to flush, but not always something to refill.
+/// A process that runs and has not reached its point by then is killed all the same. There is always something
+/// to write and to flush, but not always something to refill: that is waited for as long only where it has to
+/// come.
 const REACH: Duration = Duration::from_secs(20);
 const REACH_REFILL: Duration = Duration::from_secs(3);
 
@@ -91,7 +93,8 @@ async fn kills_at_every_named_point_lose_nothing_and_break_no_order() {
             };
             let first = if matches!(point, "flushed" | "commit_sent") { 2 } else { 1 };
             let times = if round == 0 { first } else { random.u32(first..=most) };
-            let is_reached = kill_at(&mut fleet, &mut random, point, times).await;
+            let limit = if point == "refilled" { REACH_REFILL } else { REACH };
+            let is_reached = kill_at(&mut fleet, &mut random, (point, times), limit).await;
             *reached.entry(point).or_default() += u32::from(is_reached);
         }
     }
@@ -100,7 +103,7 @@ async fn kills_at_every_named_point_lose_nothing_and_break_no_order() {
             if *times >= REACHED_MIN {
                 break;
             }
-            *times += u32::from(kill_at(&mut fleet, &mut random, point, 1).await);
+            *times += u32::from(kill_at(&mut fleet, &mut random, (point, 1), REACH).await);
         }
     }
     println!("{} kills took {:?}; reached {reached:?}", fleet.kills, started.elapsed());
@@ -113,7 +116,12 @@ async fn kills_at_every_named_point_lose_nothing_and_break_no_order() {
 
 /// Lets a process die when it reaches this point for the `times`-th time, or kills it when it does not.
 /// Says whether it was reached.
-async fn kill_at(fleet: &mut Fleet, random: &mut fastrand::Rng, point: &str, times: u32) -> bool {
+async fn kill_at(
+    fleet: &mut Fleet,
+    random: &mut fastrand::Rng,
+    (point, times): (&str, u32),
+    limit: Duration,
+) -> bool {
     // What is refilled was parked: the third receiver was dead, and lives again.
     fleet.let_dying_live(point == "refilled" || (fleet.life / PHASE).is_multiple_of(2));
     let armed = format!("{point}@{times}");
@@ -123,8 +131,7 @@ async fn kill_at(fleet: &mut Fleet, random: &mut fastrand::Rng, point: &str, tim
         fleet.progress(random.usize(1..50), &program).await;
         program.terminate();
     }
-    let limit = if point == "refilled" { REACH_REFILL } else { REACH };
-    let is_reached = match timeout(limit, died(fleet, &mut program)).await {
+    let is_reached = match died(fleet, &mut program, limit).await {
         Ok(None) => true,
         // There was little to drain.
         Ok(Some(0)) if point == "draining" => return false,
@@ -138,19 +145,30 @@ async fn kill_at(fleet: &mut Fleet, random: &mut fastrand::Rng, point: &str, tim
     is_reached
 }
 
-/// Waits for the death of a process that has a point to die at, and has it scraped while it lives.
-/// Returns its exit code, if it has one.
-async fn died(fleet: &Fleet, program: &mut Program) -> Option<i32> {
+/// Waits for the death of a process that has a point to die at, for so long once it runs, and has it scraped
+/// while it lives. Returns its exit code, if it has one.
+async fn died(
+    fleet: &Fleet,
+    program: &mut Program,
+    limit: Duration,
+) -> Result<Option<i32>, Elapsed> {
     let is_running = |lines: &[String]| lines.iter().any(|line| line.contains("is running"));
-    let mut followed = false;
-    while !program.has_ended() {
-        if !followed && is_running(&program.output()) {
-            fleet.watch(program).await;
-            followed = true;
+    let early = timeout(AMPLE, async {
+        while !program.has_ended() && !is_running(&program.output()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    });
+    early.await?;
+    if !program.has_ended() {
+        fleet.watch(program).await;
     }
-    program.wait(AMPLE).await
+    let death = timeout(limit, async {
+        while !program.has_ended() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    death.await?;
+    Ok(program.wait(AMPLE).await)
 }
 
 #[tokio::test]

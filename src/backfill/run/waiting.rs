@@ -2,14 +2,12 @@
 
 use tokio::time::Instant;
 
-use crate::backfill::context::BackfillContext;
+use crate::backfill::handed_chunk;
+use crate::backfill::handed_chunk::LOOK;
 use crate::backfill::reader;
 use crate::backfill::run::BackfillRun;
-use crate::backfill::run::LOOK;
 use crate::backfill::run_error::RunError;
-use crate::flow::backfill::BackfillId;
 use crate::store::backfills;
-use crate::store::backfills::BackfillState;
 use crate::telemetry::metrics::RereadReason;
 
 impl BackfillRun<'_> {
@@ -118,7 +116,7 @@ impl BackfillRun<'_> {
     }
 
     async fn is_running(&self) -> Result<bool, RunError> {
-        is_running(self.service, self.stored.id).await
+        handed_chunk::is_running(self.service, self.stored.id).await
     }
 
     /// Has the status say what it waits for.
@@ -132,14 +130,4 @@ impl BackfillRun<'_> {
         self.said = reason.map(ToOwned::to_owned);
         Ok(())
     }
-}
-
-/// Whether nobody has paused or cancelled it.
-pub(super) async fn is_running(
-    service: &BackfillContext,
-    id: BackfillId,
-) -> Result<bool, RunError> {
-    let mut session = service.pool.session().await?;
-    let found = backfills::list(session.client(), service.slot(), Some(id.0), 1).await?;
-    Ok(found.first().is_some_and(|found| found.state == BackfillState::Running))
 }

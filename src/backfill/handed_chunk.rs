@@ -1,0 +1,106 @@
+//! A chunk on its way through the pump, the lanes and the ledger.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::backfill::context::BackfillContext;
+use crate::backfill::pump_orders::BackfillOrder;
+use crate::backfill::pump_orders::ChunkFate;
+use crate::backfill::run_error::RunError;
+use crate::flow::backfill::BackfillId;
+use crate::flow::backfill::BackfillTarget;
+use crate::store::backfills;
+use crate::store::backfills::BackfillState;
+
+/// How often a backfill that waits looks whether somebody has paused or cancelled it.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
+
+/// What became of a chunk that was sent.
+pub(super) enum SendEnd {
+    /// Its rows are with the lanes; what comes of them is told under its number.
+    Released {
+        number: u64,
+        sent: u64,
+        /// From when the pump got it.
+        waited: Duration,
+    },
+    ReadAgain,
+    Stopped,
+    Closed,
+}
+
+/// A chunk that is with the pump.
+pub(super) struct HandedChunk<'s> {
+    pub(super) service: &'s BackfillContext,
+    pub(super) id: BackfillId,
+    pub(super) number: u64,
+    pub(super) since: Instant,
+    pub(super) fate: oneshot::Receiver<ChunkFate>,
+}
+
+impl HandedChunk<'_> {
+    /// Waits until its rows are with the lanes.
+    pub(super) async fn released(mut self, target: &BackfillTarget) -> Result<SendEnd, RunError> {
+        match self.seen().await {
+            Ok(FateSeen::Told(ChunkFate::Released { sent })) => {
+                Ok(SendEnd::Released { number: self.number, sent, waited: self.since.elapsed() })
+            }
+            Ok(FateSeen::Told(ChunkFate::ReadAgain)) => Ok(SendEnd::ReadAgain),
+            Ok(FateSeen::Told(ChunkFate::EndpointGone)) => {
+                let names = target.endpoints.join(", ");
+                Err(RunError::EndpointGone { names })
+            }
+            Ok(FateSeen::Closed) => Ok(SendEnd::Closed),
+            stopped => {
+                self.take_back().await;
+                stopped.map(|_| SendEnd::Stopped)
+            }
+        }
+    }
+
+    /// Waits for what becomes of it, and looks meanwhile whether somebody has stopped the backfill.
+    async fn seen(&mut self) -> Result<FateSeen, RunError> {
+        loop {
+            tokio::select! {
+                biased;
+                fate = &mut self.fate => return Ok(fate.map_or(FateSeen::Closed, FateSeen::Told)),
+                () = tokio::time::sleep(LOOK) => {
+                    if !is_running(self.service, self.id).await? {
+                        return Ok(FateSeen::Stopped);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes back what nobody wants any more. Should it have been released just now, its rows are waited for:
+    /// they must not be read again while they are on their way.
+    async fn take_back(self) {
+        let forget = BackfillOrder::Forget { id: self.id, is_over: false };
+        self.service.orders.send(forget).await.ok(); // or the pump has ended
+        if let Ok(ChunkFate::Released { .. }) = self.fate.await {
+            self.service.progress.is_done(self.id, self.number).await;
+        }
+    }
+}
+
+/// What is known of a chunk's fate.
+enum FateSeen {
+    Told(ChunkFate),
+    /// Somebody has paused or cancelled the backfill.
+    Stopped,
+    /// walhook ends.
+    Closed,
+}
+
+/// Whether nobody has paused or cancelled it.
+pub(super) async fn is_running(
+    service: &BackfillContext,
+    id: BackfillId,
+) -> Result<bool, RunError> {
+    let mut session = service.pool.session().await?;
+    let found = backfills::list(session.client(), service.slot(), Some(id.0), 1).await?;
+    Ok(found.first().is_some_and(|found| found.state == BackfillState::Running))
+}
