@@ -8,10 +8,10 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `admin_caller` | Asks whoever administers endpoints, on behalf of a request |
+//! | `allowed_hosts` | By which names walhook may be asked while there is no token |
 //! | `answers` | What answers are made of: their types, their words, and errors |
 //! | `connections` | The connections of the HTTP surface |
 //! | `guard` | Who may ask |
-//! | `allowed_hosts` | By which names walhook may be asked while there is no token |
 //! | `handlers` | What answers each call: one file for a path, or for a few that belong together |
 //! | `live_readers` | Who reads `/api/v1/live`, and that they are few |
 //! | `openapi` | `GET /api/v1/openapi.json` |

@@ -9,11 +9,10 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `configuration` | The whole configuration, read and checked |
 //! | `api_document` | Endpoints that come over the API |
+//! | `configuration` | The whole configuration, read and checked |
 //! | `endpoint_name` | Names of endpoints |
 //! | `expression` | Expressions |
-//! | `sections` | The sections of the configuration file, each read and checked: what comes of them is in `settings` |
 //! | `identifiers` | Names of tables and columns in the configuration |
 //! | `json_value` | JSON as an expression sees it |
 //! | `password_file` | libpq's password file |
@@ -21,9 +20,11 @@
 //! | `problem` | What is wrong with a configuration |
 //! | `reload` | What of a configuration that was read again can hold without a restart |
 //! | `secret` | Values that must not be seen |
+//! | `sections` | The sections of the configuration file, each read and checked: what comes of them is in `settings` |
 //! | `settings` | The sections of the configuration, as values |
 //! | `template` | Templates |
 //! | `toml_file` | How a file is read, with the place of everything that is wrong in it |
+//! | `url_template` | The URL of an endpoint, with expressions in its path and query |
 
 pub(crate) mod api_document;
 pub(crate) mod configuration;

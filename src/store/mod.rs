@@ -18,7 +18,6 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `endpoint_answers` | What endpoints answered to events, as the push log has it |
 //! | `backfill_moves` | `walhook.backfill_moves` |
 //! | `backfills` | `walhook.backfills` |
 //! | `backlog` | The backlog |
@@ -26,14 +25,16 @@
 //! | `books` | The books |
 //! | `crash_records` | How the runs of a slot ended |
 //! | `dead_letters` | Dead letters |
+//! | `endpoint_answers` | What endpoints answered to events, as the push log has it |
 //! | `endpoint_rows` | Which endpoint each row of the table of endpoints was |
 //! | `endpoint_states` | What is known of endpoints beside their settings, wherever they were made |
 //! | `endpoints` | Endpoints that were made at run time |
-//! | `error` | Why PostgreSQL could not be reached, or did not do what it was asked |
 //! | `error_id` | The names under which docs/errors.md explains connections and the state |
+//! | `error` | Why PostgreSQL could not be reached, or did not do what it was asked |
 //! | `event_history` | One event wherever it is |
 //! | `flush` | One flush of the ledger |
 //! | `gaps` | `walhook.gaps` |
+//! | `large_body` | Large bodies on their way into the state and out again: in pieces |
 //! | `letter_groups` | Dead letters by the filter rather than by the page |
 //! | `messages` | What became of messages |
 //! | `migrate` | Schema `walhook` |

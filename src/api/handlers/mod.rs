@@ -6,13 +6,13 @@
 //! | `dead_letters` | `/api/v1/dead-letters` |
 //! | `endpoints` | `/api/v1/endpoints` |
 //! | `events` | `GET /api/v1/events/{event_id}` |
-//! | `letter_bulk` | Dead letters by the filter rather than by the page |
+//! | `letter_bulk` | `/api/v1/dead-letters/groups` and `/cancel`: by the filter rather than by the page |
 //! | `live` | `GET /api/v1/live`, server-sent events |
 //! | `message_history` | `GET /api/v1/messages/{message_id}/status` and `/history` |
-//! | `overview` | The last hour and day in numbers |
+//! | `overview` | `GET /api/v1/overview` and samples: the last hour and day in numbers |
 //! | `push_logs` | `GET /api/v1/push-logs` |
 //! | `replay` | `/api/v1/replay` |
-//! | `source` | The database behind the events: its slot, tables, findings; a row to try |
+//! | `source` | `GET /api/v1/source`, `/findings`, `POST /api/v1/try`: the database behind the events: its slot, tables, findings; a row to try |
 //! | `stats` | `GET /api/v1/webhook/stats`, as `ocr-wallet` reads it |
 //! | `status` | `/health`, `/ready`, `/metrics` and `GET /api/v1/status` |
 //! | `webhook_api` | Calls of `wechat-messages`, at the paths and with the field names that its clients have |

@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `channel` | `channel` of an `[[endpoint]]`, and the keys that stand beside it |
 //! | `delivery_terms` | The terms on which an endpoint is served |
-//! | `endpoint` | `[[endpoint]]` |
 //! | `endpoint_connection` | `tls`, `proxy` and `http2` of an `[[endpoint]]` |
+//! | `endpoint` | `[[endpoint]]` |
 //! | `endpoints_from` | `[endpoints_from]` |
 //! | `event` | `[[event]]` |
 //! | `headers` | Headers that the configuration adds to requests, and the credentials in them |

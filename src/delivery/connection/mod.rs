@@ -10,7 +10,7 @@
 //! | `network` | What all endpoints share of the outside |
 //! | `own_shortage` | What walhook or its system has none left of |
 //! | `resolve_error` | Why a name did not resolve |
-//! | `sockets` | How many sockets deliveries may hold: fewer than the process may have, so that PostgreSQL, the HTTP |
+//! | `sockets` | How many sockets deliveries may hold: fewer than the process may have |
 //! | `stalled_bodies` | Large bodies that hang while their memory is wanted |
 //! | `streams` | Turns on an HTTP/2 connection: as many requests at once as the peer lets there be streams |
 //! | `transport_failure` | What kind of failure a transport error is |
