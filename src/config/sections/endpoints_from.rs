@@ -387,9 +387,9 @@ impl EndpointsFrom {
         if let Some(name) = document.get_mut("name").filter(|name| name.is_number()) {
             *name = Json::String(text(name));
         }
-        // Whoever made the table did not know what names are here.
-        if let Some(Json::String(name)) = document.get_mut("name")
-            && !name.is_empty()
+        // One column is meant to be a name; what is put together of several need not be one.
+        if self.name_columns().len() > 1
+            && let Some(Json::String(name)) = document.get_mut("name")
             && !endpoint_name::is_sound(name)
         {
             *name = endpoint_name::hashed(name, name);

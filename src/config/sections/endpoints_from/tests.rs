@@ -51,6 +51,8 @@ fn a_row_fills_its_columns_with_their_types_and_null_is_left_out() {
 fn a_bad_row_is_refused_with_its_name_and_without_its_secrets() {
     let cases = [
         (json!({}), json!({ "id": 1, "url": "nonsense" }), "is not a URL"),
+        (json!({}), json!({ "id": "A B", "url": "https://h/" }), "is not a name"),
+        (json!({}), json!({ "id": "张三", "url": "https://h/" }), "is not a name"),
         (json!({}), json!({ "id": 1, "url": null }), "url: is missing"),
         (
             json!({ "secret": "{{ s }}" }),
@@ -117,7 +119,7 @@ fn an_id_is_a_name_of_whatever_type_it_is() {
 }
 
 #[test]
-fn an_id_that_is_no_name_gets_a_likeness_of_its_own() {
+fn what_is_put_together_of_columns_and_is_no_name_gets_a_likeness() {
     let template = json!({ "name": "{{ schema }}.{{ table }}.{{ url }}", "url": "{{ url }}" });
     let long = "x".repeat(80);
     let named = |table: &str, url: &str| {
