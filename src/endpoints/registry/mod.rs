@@ -263,9 +263,11 @@ impl EndpointRegistry {
                 }
                 Some(RegistryRequest { changes, save, made }) = self.orders.recv() => {
                     let outcome = tokio::select! {
-                        outcome = self.make(changes, save) => outcome?,
-                        // What is half done ends with the process.
+                        // What is half done ends with the process. First, since the pump ends by the same
+                        // token: that it is gone is no failure then.
+                        biased;
                         () = stop.cancelled() => break,
+                        outcome = self.make(changes, save) => outcome?,
                     };
                     made.send(outcome).ok(); // who gave the order may not wait any more
                 }
