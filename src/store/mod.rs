@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Both kinds of connection go through the same [`mod@dial`], so that a host list, an sslmode or a time
-//! limit means the same for each of them. The login is [`login`]'s, the time limit for answers
-//! [`answers`]'.
+//! limit means the same for each of them. The login is [`session::login`]'s, the time limit for answers
+//! [`session::answer_watch`]'s.
 //!
 //! The state is schema `walhook` (`sql/migrations`). Its statements are sent with their types and
 //! without a name, each in one round trip: nothing is prepared, so nothing goes stale after a
