@@ -249,13 +249,14 @@ impl Books {
     /// Books the request and decides about it.
     fn enter(&self, mut request: Request) -> Answer {
         let mut requests = lock(&self.requests);
+        // Before anybody hears of it: who waits for it may change what becomes of those behind it.
+        let behaviour = Arc::clone(&lock(&self.behaviour));
         request.number = *self.count.borrow() + 1;
         if self.keeps {
             requests.push(request.clone());
         }
         self.count.send_replace(request.number);
         drop(requests);
-        let behaviour = Arc::clone(&lock(&self.behaviour));
         behaviour(&request)
     }
 }
