@@ -65,6 +65,7 @@ use crate::store::renames;
 use crate::store::renames::EndpointRename;
 use crate::store::seen_values;
 use crate::store::seen_values::SeenValue;
+use crate::store::session::backend;
 use crate::store::slot_owner::SlotOwner;
 use crate::store::state_error::StateError;
 
@@ -254,11 +255,11 @@ async fn wal_end(
     if !settings.postgres.failover {
         return Ok(None);
     }
-    let is_same = match progress::system(&session.client).await? {
+    let is_same = match backend::system(&session.client).await? {
         Some(found) => found == system,
         None => settings.state == settings.postgres.server,
     };
-    if is_same { Ok(Some(progress::wal_end(&session.client).await?)) } else { Ok(None) }
+    if is_same { Ok(Some(backend::wal_end(&session.client).await?)) } else { Ok(None) }
 }
 
 /// Gives what the state holds of endpoints the names that they have in the file by now.

@@ -25,8 +25,8 @@ use crate::store::flush::StateFlush;
 use crate::store::migrate;
 use crate::store::ownership::StateOwnership;
 use crate::store::partitions;
-use crate::store::progress;
-use crate::store::progress::BackendSession;
+use crate::store::session::backend;
+use crate::store::session::backend::BackendSession;
 use crate::store::state_error::StateError;
 
 /// First and longest wait before a failed flush is tried again.
@@ -197,7 +197,7 @@ impl StateConnection {
         }
         let session = store::connect_within(&self.server, patience).await?;
         if let Some(lost) = self.backend.take()
-            && progress::end_backend(&session.client, &lost).await?
+            && backend::end_backend(&session.client, &lost).await?
         {
             tracing::info!(pid = lost.pid, "ended the lost session in PostgreSQL");
         }
@@ -220,7 +220,7 @@ impl FlushTarget for StateConnection {
         let Some(session) = &mut self.session else { return Ok(()) };
         session.answer_within(patience);
         if self.backend.is_none() {
-            self.backend = Some(progress::backend(&session.client).await?);
+            self.backend = Some(backend::backend(&session.client).await?);
         }
         let error = match flush::commit(&mut session.client, &mut self.holding, flush).await {
             Err(error) if migrate::is_of_tables(&error) => error,
@@ -235,7 +235,7 @@ impl FlushTarget for StateConnection {
 
     async fn wal_end(&mut self) -> Option<Lsn> {
         let session = self.session.as_ref()?;
-        progress::wal_end(&session.client).await.ok()
+        backend::wal_end(&session.client).await.ok()
     }
 
     async fn say_stopped(&mut self) {

@@ -211,69 +211,6 @@ async fn end_holders(
     Ok(ended.len() as u64)
 }
 
-/// The server's process for a session, so that it can be told from a later one of the same number.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct BackendSession {
-    pub pid: i32,
-    started: String,
-}
-
-/// The process for this session.
-///
-/// # Errors
-/// That a statement failed.
-pub(crate) async fn backend(client: &Client) -> Result<BackendSession, StateError> {
-    let question = "SELECT pid, coalesce(backend_start::text, '') AS started
-          FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()";
-    let row = client.query_typed_one(question, &[]).await?;
-    Ok(BackendSession { pid: read(&row, "pid")?, started: read(&row, "started")? })
-}
-
-/// How far the WAL is written, whether it is on the disk or not.
-///
-/// # Errors
-/// That a statement failed, as on a standby.
-pub(crate) async fn wal_end(client: &Client) -> Result<Lsn, StateError> {
-    let question = "SELECT pg_catalog.pg_current_wal_insert_lsn() AS wal_end";
-    read(&client.query_typed_one(question, &[]).await?, "wal_end")
-}
-
-/// The identifier of the database system; `None` if the role may not ask for it.
-///
-/// # Errors
-/// That a statement failed for another reason.
-pub(crate) async fn system(client: &Client) -> Result<Option<u64>, StateError> {
-    let question = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
-    match client.query_typed_one(question, &[]).await {
-        Ok(row) => Ok(Some(read::<i64>(&row, "system_identifier")?.cast_unsigned())),
-        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Ends a lost session of ours, if the server still has it; a role may end its own. Returns whether
-/// there was one.
-///
-/// # Errors
-/// That a statement failed.
-pub(crate) async fn end_backend(
-    client: &Client,
-    lost: &BackendSession,
-) -> Result<bool, StateError> {
-    let mut params = SqlParams::default();
-    params.put(Type::INT4, lost.pid);
-    params.put(Type::TEXT, lost.started.as_str());
-    let ended = client
-        .query_typed(
-            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-              WHERE pid = $1 AND backend_start::text = $2 AND pid <> pg_catalog.pg_backend_pid()
-                AND usename = current_user",
-            &params.list(),
-        )
-        .await?;
-    Ok(!ended.is_empty())
-}
-
 /// Notes which stream the positions belong to, before the first change of it is read.
 ///
 /// # Errors

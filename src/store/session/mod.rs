@@ -3,6 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `answer_watch` | Ends a session whose server owes an answer and says nothing |
+//! | `backend` | What the server of a session says of itself: its process, its WAL, its system |
 //! | `certificate` | What is asked of a server's certificate that is trusted by itself: its time and its name |
 //! | `dial` | Gets from a connection URL to an open `ServerTransport` |
 //! | `login` | Who logs in, and with which password, at this moment |
@@ -11,6 +12,7 @@
 //! | `transport` | The bytes of a connection |
 
 pub(crate) mod answer_watch;
+pub(crate) mod backend;
 pub(crate) mod certificate;
 pub(crate) mod dial;
 pub(crate) mod login;
