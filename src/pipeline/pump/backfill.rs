@@ -34,12 +34,8 @@ use crate::flow::watermark::OpenFate;
 use crate::flow::watermark::PumpReport;
 use crate::lane::sender::LaneSender;
 use crate::pipeline::pump::EventPump;
+use crate::pipeline::pump::waiting_rows::SLICE;
 use crate::pipeline::pump::waiting_rows::SentSlice;
-
-/// Rows that go out at once: what is live waits behind them. More than the first number only where lanes have
-/// run out of the ones before.
-const SLICE: usize = 32;
-const SLICE_MAX: usize = 256;
 
 /// After so long some rows go in any case: lanes that are never idle would hold them up for ever.
 const STARVED: Duration = Duration::from_millis(100);
@@ -147,16 +143,10 @@ impl EventPump {
         self.lanes_of(id).all(|lane| lane.is_roomy(SLICE))
     }
 
-    /// How many rows may go: twice as many as before where all lanes that got those are about to run out, and
-    /// half as many where those were too many for one of them.
+    /// How many rows may go.
     fn slice_of(&self, id: BackfillId) -> usize {
         let Some(before) = self.backfills.slices.get(&id) else { return SLICE };
-        let rows = match self.lanes_of(id).all(LaneSender::is_hungry) {
-            true => before.rows.saturating_mul(2),
-            false if before.was_too_much => before.rows / 2,
-            false => before.rows,
-        };
-        rows.clamp(SLICE, SLICE_MAX)
+        before.next_rows(self.lanes_of(id).all(LaneSender::is_hungry))
     }
 
     /// The lanes that got rows of it when some were sent last.

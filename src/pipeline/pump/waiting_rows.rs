@@ -20,6 +20,11 @@ use crate::flow::lsn::Position;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 
+/// Rows that go out at once: what is live waits behind them. More than the first number only where lanes have
+/// run out of the ones before.
+pub(super) const SLICE: usize = 32;
+const SLICE_MAX: usize = 256;
+
 /// What the pump has to do with backfills.
 pub(super) struct PumpBackfills {
     orders: Option<mpsc::Receiver<BackfillOrder>>,
@@ -55,6 +60,19 @@ impl Default for PumpBackfills {
             sent_at: Instant::now(),
             slices: HashMap::new(),
         }
+    }
+}
+
+impl SentSlice {
+    /// How many may go next: twice as many where all lanes that got these have run out, and half as many where
+    /// these were too many for one of them.
+    pub(super) fn next_rows(&self, are_hungry: bool) -> usize {
+        let rows = match are_hungry {
+            true => self.rows.saturating_mul(2),
+            false if self.was_too_much => self.rows / 2,
+            false => self.rows,
+        };
+        rows.clamp(SLICE, SLICE_MAX)
     }
 }
 
@@ -132,5 +150,25 @@ pub(super) fn narrow(aside: &mut [AsideBody], chosen: Option<&BTreeSet<EndpointI
     let Some(chosen) = chosen else { return };
     for one in aside {
         one.shaped.endpoints.retain(|taker| chosen.contains(taker));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_rows_go_where_lanes_run_out_and_fewer_where_they_were_too_many() {
+        let next = |rows, was_too_much, are_hungry| {
+            SentSlice { rows, takers: Vec::new(), was_too_much }.next_rows(are_hungry)
+        };
+        assert_eq!(next(SLICE, false, true), 2 * SLICE);
+        assert_eq!(next(SLICE, true, true), 2 * SLICE, "a look before they ran out says nothing");
+        assert_eq!(next(128, false, false), 128);
+        assert_eq!(next(128, true, false), 64);
+        assert_eq!(next(SLICE, true, false), SLICE);
+        assert_eq!(next(SLICE_MAX, false, true), SLICE_MAX);
+        // What was begun goes out whole when a backfill is stopped.
+        assert_eq!(next(usize::MAX, false, true), SLICE_MAX);
     }
 }
