@@ -84,6 +84,8 @@ pub(crate) struct BackfillRun<'s> {
     looked: LookedKeys,
     /// The oldest first.
     unsettled: VecDeque<UnsettledChunk>,
+    /// How long the last chunk waited for the stream and for room.
+    waited: Duration,
 }
 
 impl<'s> BackfillRun<'s> {
@@ -122,6 +124,7 @@ impl<'s> BackfillRun<'s> {
             seen: Lsn::ZERO,
             looked: LookedKeys::default(),
             unsettled: VecDeque::new(),
+            waited: Duration::ZERO,
             stored,
         };
         let id = run.stored.id;
@@ -215,6 +218,7 @@ impl<'s> BackfillRun<'s> {
                     self.settle(if is_leaf && !has_rate { UNSETTLED_MAX } else { 0 }).await;
                     self.say(None).await?;
                     self.reach = self.reach.after(took, waited);
+                    self.waited = waited;
                     due = began + self.reach.wait(usize::try_from(read).unwrap_or(usize::MAX));
                 }
                 SendEnd::ReadAgain => {
@@ -240,14 +244,15 @@ impl<'s> BackfillRun<'s> {
         }
     }
 
-    /// Waits until the rows of a chunk are with the lanes, and reads the next one meanwhile, unless a rate makes
-    /// it wait.
+    /// Waits until the rows of a chunk are with the lanes, and reads the next one meanwhile, unless that would be
+    /// too old by then, or a rate makes it wait.
     async fn release(
         &mut self,
         handed: HandedChunk<'_>,
         part: &ChunkPart,
     ) -> (Result<SendEnd, RunError>, Result<Option<NextChunk>, RunError>) {
-        if self.stored.wish.per_second.is_some() || matches!(part, ChunkPart::Moved(_)) {
+        let is_slow = self.stored.wish.per_second.is_some() || self.waited >= AHEAD_MAX_AGE;
+        if is_slow || matches!(part, ChunkPart::Moved(_)) {
             return (handed.released(&self.target).await, Ok(None));
         }
         let target = Arc::clone(&self.target);
