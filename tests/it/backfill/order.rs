@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::time::Instant;
 
+use serde_json::Value;
 use serde_json::json;
 use tokio::task::JoinSet;
 use walhook::testing::backfill::wal_end;
 use walhook::testing::sandbox::cluster::ClusterOptions;
+use walhook::testing::sandbox::cluster::SandboxCluster;
 
 use super::Bench;
 use super::ITEMS;
@@ -27,82 +30,114 @@ use crate::support::receiver::always;
 use crate::support::service::AMPLE;
 use crate::support::service::Service;
 
+/// A server on which a commit is streamed and not visible for as long as nobody answers as its standby, and a
+/// backfill of sixty rows that has begun on it.
+struct UnansweredCommit {
+    _cluster: SandboxCluster,
+    sql: Sql,
+    receiver: Receiver,
+    service: Service,
+    /// Of the backfill.
+    path: String,
+    waiting: JoinSet<Result<(), tokio_postgres::Error>>,
+}
+
+impl UnansweredCommit {
+    /// Has `update` committed in vain while the backfill is under way, and streamed.
+    async fn of(update: &'static str) -> Self {
+        let cluster = start_cluster(ClusterOptions::default()).await;
+        let url = cluster.url("postgres");
+        let sql = Sql::connect(&url).await;
+        sql.batch_execute(ITEMS).await.unwrap();
+        let fill = "INSERT INTO items (id, large) SELECT n, repeat(n::text, 3000) FROM generate_series(1, 60) n";
+        sql.batch_execute(fill).await.unwrap();
+        // Only who asks for it waits for the standby.
+        sql.batch_execute("ALTER DATABASE postgres SET synchronous_commit = local").await.unwrap();
+        sql.batch_execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
+        sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        wait_for_text(&sql, "SHOW synchronous_standby_names", "nobody").await;
+        let receiver = Receiver::start(always(Answer::status(200)));
+        let toml = format!(
+            "[postgres]\nurl = \"{url}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nfilter = \"walhook=debug\"\n\
+             {RULE}[[endpoint]]\nname = \"all\"\nurl = \"{}\"\n",
+            receiver.url()
+        );
+        let service = Service::start(&toml).await;
+        let ordered = json!({ "tables": ["public.items"], "rate": 10 });
+        let ordered = service.post("/api/v1/backfills", &ordered).await.json();
+        let id = ordered["backfills"][0]["id"].as_i64().unwrap();
+        let path = format!("/api/v1/backfills/{id}");
+        receiver.wait_for(1, AMPLE).await;
+        let writer = Sql::connect(&url).await;
+        let mut waiting = JoinSet::new();
+        waiting.spawn(async move {
+            writer.batch_execute(&format!("SET synchronous_commit = on; {update}")).await
+        });
+        let is_updated = |request: &Request| request.json()["operation"] == "update";
+        let deadline = Instant::now() + AMPLE;
+        while !receiver.requests().iter().any(is_updated) {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Self { _cluster: cluster, sql, receiver, service, path, waiting }
+    }
+
+    /// The backfill, once `is_so`.
+    async fn wait_for(&self, path: &str, is_so: impl Fn(&Value) -> bool) {
+        let deadline = Instant::now() + AMPLE;
+        loop {
+            let answer = self.service.get(path).await;
+            if is_so(&answer.json()) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{}", answer.body);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn answer(&mut self) {
+        self.sql.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
+        self.sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        self.waiting.join_next().await.unwrap().unwrap().unwrap();
+    }
+}
+
+fn reason_of(backfill: &Value) -> &str {
+    backfill["reason"].as_str().unwrap_or_default()
+}
+
 /// Without a standby that answers, a commit is streamed and nobody sees it.
 #[tokio::test]
 async fn a_commit_that_is_streamed_and_not_visible_is_not_undone_by_a_row() {
-    let cluster = start_cluster(ClusterOptions::default()).await;
-    let url = cluster.url("postgres");
-    let sql = Sql::connect(&url).await;
-    sql.batch_execute(ITEMS).await.unwrap();
-    let fill = "INSERT INTO items (id, large) SELECT n, repeat(n::text, 3000) FROM generate_series(1, 60) n";
-    sql.batch_execute(fill).await.unwrap();
-    // Only who asks for it waits for the standby.
-    sql.batch_execute("ALTER DATABASE postgres SET synchronous_commit = local").await.unwrap();
-    sql.batch_execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
-    sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    wait_for_text(&sql, "SHOW synchronous_standby_names", "nobody").await;
-    let receiver = Receiver::start(always(Answer::status(200)));
-    let toml = format!(
-        "[postgres]\nurl = \"{url}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nfilter = \"walhook=debug\"\n\
-         {RULE}[[endpoint]]\nname = \"all\"\nurl = \"{}\"\n",
-        receiver.url()
-    );
-    let service = Service::start(&toml).await;
-    let ordered = json!({ "tables": ["public.items"], "rate": 10 });
-    let ordered = service.post("/api/v1/backfills", &ordered).await.json();
-    let id = ordered["backfills"][0]["id"].as_i64().unwrap();
-    let path = format!("/api/v1/backfills/{id}");
-    receiver.wait_for(1, AMPLE).await;
-    let writer = Sql::connect(&url).await;
-    let mut waiting = JoinSet::new();
-    waiting.spawn(async move {
-        writer
-            .batch_execute(
-                "SET synchronous_commit = on; UPDATE items SET version = 2 WHERE id = 60",
-            )
-            .await
-    });
-    let is_updated = |request: &Request| request.json()["operation"] == "update";
-    let deadline = Instant::now() + AMPLE;
-    while !receiver.requests().iter().any(is_updated) {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    assert_eq!(sql.text("SELECT version FROM items WHERE id = 60").await, "1", "nobody sees it");
-    while service.get(&path).await.json()["state"] == "running" {
-        assert!(Instant::now() < deadline, "{}", service.get(&path).await.body);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    assert_eq!(
-        sql.text("SELECT version FROM items WHERE id = 60").await,
-        "1",
-        "nobody sees it yet"
-    );
-    let found = reads(&receiver.requests());
+    let mut stage = UnansweredCommit::of("UPDATE items SET version = 2 WHERE id = 60").await;
+    let version = "SELECT version FROM items WHERE id = 60";
+    assert_eq!(stage.sql.text(version).await, "1", "nobody sees it");
+    stage.wait_for(&stage.path, |backfill| backfill["state"] != "running").await;
+    assert_eq!(stage.sql.text(version).await, "1", "nobody sees it yet");
+    let found = reads(&stage.receiver.requests());
     let last = found.iter().find(|body| body["data"]["id"] == 60).unwrap();
     assert_eq!(last["data"]["version"], 2, "the row is as the stream left it");
     assert_eq!(last["data"]["large"], "60".repeat(3000), "what the update did not bring is there");
     // What was streamed before a backfill began is waited for.
-    let again =
-        service.post("/api/v1/backfills", &json!({ "tables": ["public.items"] })).await.json();
-    let id = again["backfills"][0]["id"].as_i64().unwrap();
-    let path = format!("/api/v1/backfills/{id}");
-    while !service.get(&path).await.json()["reason"]
-        .as_str()
-        .unwrap_or_default()
-        .contains("waits for 1 ")
-    {
-        assert!(Instant::now() < deadline, "{}", service.get(&path).await.body);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    sql.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
-    sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    waiting.join_next().await.unwrap().unwrap().unwrap();
-    while service.get(&path).await.json()["state"] != "done" {
-        assert!(Instant::now() < deadline, "{}", service.get(&path).await.body);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    Kept::of(&receiver.requests()).must_be(&sql).await;
+    let again = json!({ "tables": ["public.items"] });
+    let again = stage.service.post("/api/v1/backfills", &again).await.json();
+    let path = format!("/api/v1/backfills/{}", again["backfills"][0]["id"]);
+    stage.wait_for(&path, |backfill| reason_of(backfill).contains("waits for 1 ")).await;
+    stage.answer().await;
+    stage.wait_for(&path, |backfill| backfill["state"] == "done").await;
+    Kept::of(&stage.receiver.requests()).must_be(&stage.sql).await;
+}
+
+/// Of a change that is more than is remembered, a chunk that does not see it is read again from where it was.
+#[tokio::test]
+async fn a_chunk_that_is_read_again_leaves_no_row_out() {
+    let update = "UPDATE items SET version = 2, large = repeat('x', 5 * 1024 * 1024) WHERE id = 60";
+    let mut stage = UnansweredCommit::of(update).await;
+    let waits = |backfill: &Value| reason_of(backfill).contains("committed and not visible yet");
+    stage.wait_for(&stage.path, waits).await;
+    stage.answer().await;
+    stage.wait_for(&stage.path, |backfill| backfill["state"] == "done").await;
+    Kept::of(&stage.receiver.requests()).must_be(&stage.sql).await;
 }
 
 #[tokio::test]
@@ -173,7 +208,7 @@ async fn prepared_transactions_are_put_in_order() {
     let deadline = Instant::now() + AMPLE;
     while service.get(&path).await.json()["state"] != "done" {
         assert!(Instant::now() < deadline, "{}", service.get(&path).await.body);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let count = 42;
     receiver.wait_for(count, AMPLE).await;

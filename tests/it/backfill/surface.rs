@@ -1,6 +1,7 @@
 //! Ordering, looking, pausing, ending; what is refused, and in which words.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::json;
@@ -172,6 +173,26 @@ async fn it_can_be_paused_resumed_and_cancelled() {
     let reply =
         bench.service.post(&format!("/api/v1/backfills/{other}/resume"), &Value::Null).await;
     assert_eq!(reply.status, 409, "{reply:?}");
+    bench.balanced().await;
+}
+
+/// What is on its way when a backfill is paused is waited for, and not read again when it is resumed.
+#[tokio::test]
+async fn what_is_on_its_way_at_a_pause_is_sent_once() {
+    const ROWS: u32 = 400;
+    let bench = Bench::start(ROWS).await;
+    bench.receiver.behave(always(Answer::status(200).after(Duration::from_secs(4))));
+    let id = bench.items().await;
+    bench.receiver.wait_for(1, AMPLE).await;
+    bench.act(id, "pause").await;
+    // It looks each second whether it is paused.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    bench.receiver.behave(always(Answer::status(200)));
+    bench.act(id, "resume").await;
+    bench.done(id).await;
+    let mut found = ids(&reads(&bench.receiver.requests()));
+    found.sort_unstable();
+    assert_eq!(found, (1..=i64::from(ROWS)).collect::<Vec<_>>());
     bench.balanced().await;
 }
 
