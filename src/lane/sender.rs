@@ -128,7 +128,7 @@ impl LaneSender {
     }
 
     /// Whether the endpoint is about to have nothing to do: more may come at once than the last time.
-    pub fn is_hungry(&self) -> bool {
+    pub fn is_nearly_idle(&self) -> bool {
         match self.room.way() {
             LaneAdmission::Aside => self.room.held() == 0,
             LaneAdmission::In | LaneAdmission::InOrAside => self.room.held() <= self.busy() / 2,

@@ -146,7 +146,7 @@ impl EventPump {
     /// How many rows may go.
     fn slice_of(&self, id: BackfillId) -> usize {
         let Some(before) = self.backfills.slices.get(&id) else { return SLICE };
-        before.next_rows(self.lanes_of(id).all(LaneSender::is_hungry))
+        before.next_rows(self.lanes_of(id).all(LaneSender::is_nearly_idle))
     }
 
     /// The lanes that got rows of it when some were sent last.

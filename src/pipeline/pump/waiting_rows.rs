@@ -64,10 +64,10 @@ impl Default for PumpBackfills {
 }
 
 impl SentSlice {
-    /// How many may go next: twice as many where all lanes that got these have run out, and half as many where
+    /// How many may go next: twice as many where all lanes that got these are nearly idle, and half as many where
     /// these were too many for one of them.
-    pub(super) fn next_rows(&self, are_hungry: bool) -> usize {
-        let rows = match are_hungry {
+    pub(super) fn next_rows(&self, are_nearly_idle: bool) -> usize {
+        let rows = match are_nearly_idle {
             true => self.rows.saturating_mul(2),
             false if self.was_too_much => self.rows / 2,
             false => self.rows,
@@ -159,8 +159,8 @@ mod tests {
 
     #[test]
     fn more_rows_go_where_lanes_run_out_and_fewer_where_they_were_too_many() {
-        let next = |rows, was_too_much, are_hungry| {
-            SentSlice { rows, takers: Vec::new(), was_too_much }.next_rows(are_hungry)
+        let next = |rows, was_too_much, are_nearly_idle| {
+            SentSlice { rows, takers: Vec::new(), was_too_much }.next_rows(are_nearly_idle)
         };
         assert_eq!(next(SLICE, false, true), 2 * SLICE);
         assert_eq!(next(SLICE, true, true), 2 * SLICE, "a look before they ran out says nothing");
