@@ -79,15 +79,16 @@ BEGIN
     END IF;
     INSERT INTO public.wecom_message_history (message_id, state, user_id, detail)
     SELECT which, step.state, step.user_id, step.detail
-      FROM (SELECT outcome AS state, NULL AS user_id, jsonb_strip_nulls(jsonb_build_object(
+      FROM (SELECT 0 AS place, outcome AS state, NULL AS user_id, jsonb_strip_nulls(jsonb_build_object(
                        'msgid', wecom_id, 'errcode', code, 'error', reason)) AS detail
             UNION ALL
-            SELECT 'failed', one.user_id, '{"unreached": true}'
-              FROM regexp_split_to_table(unreached, '[|]') AS one (user_id)
+            SELECT one.place, 'failed', one.user_id, '{"unreached": true}'
+              FROM regexp_split_to_table(unreached, '[|]') WITH ORDINALITY AS one (user_id, place)
              WHERE outcome = 'sent' AND one.user_id <> '') AS step
      WHERE NOT EXISTS (SELECT FROM public.wecom_message_history AS known
                         WHERE known.message_id = which AND known.state = step.state
-                          AND known.user_id IS NOT DISTINCT FROM step.user_id);
+                          AND known.user_id IS NOT DISTINCT FROM step.user_id)
+     ORDER BY step.place; -- ids are given in this order, whatever the plan
     RETURN 1;
 END $$;
 

@@ -465,10 +465,13 @@ async fn expressions_are_tried_on_rows_that_are_there() {
     );
     assert_eq!(report["bodies"][0]["event"], "order");
     let body: Value = serde_json::from_str(report["bodies"][0]["body"].as_str().unwrap()).unwrap();
-    let data = serde_json::json!({
+    let mut data = serde_json::json!({
         "id": 8, "total": 12.5, "paid": false, "at": null, "mood": null, "tags": null, "doc": null,
         "raw": null,
     });
+    if sql.text("SELECT current_setting('server_version_num')::int >= 180000").await == "true" {
+        data["twice"] = serde_json::json!(16); // from then on publications have it
+    }
     assert_eq!(body["data"], data, "as the stream would bring it");
     assert_eq!(report["bodies"][1]["endpoints"], serde_json::json!(["own"]));
 
