@@ -40,23 +40,19 @@ pub(crate) struct WaitingDelivery {
 pub(crate) async fn waiting(
     client: &Client,
     slot: &str,
-    endpoints: &[&str],
     event: EventId,
 ) -> Result<Vec<WaitingDelivery>, StateError> {
     let mut params = SqlParams::default();
     params.put(Type::TEXT, slot);
     params.put(Type::TEXT, event.to_string());
-    params.column(Type::TEXT_ARRAY, endpoints.iter().copied());
     params.put(Type::INT8, WAITING_MAX);
-    // By the unique key, which begins with slot and endpoint: there is no index by event alone.
     let rows = client
         .query_typed(
             "SELECT b.endpoint, b.attempts, b.next_attempt_at, b.parked_at, b.committed, b.reason,
                     concat_ws(': ', b.failure_class, b.failure_detail) AS failure, b.replay
-               FROM unnest($3::text[]) AS e (name)
-              CROSS JOIN LATERAL (SELECT * FROM walhook.backlog w
-                                   WHERE w.slot = $1 AND w.endpoint = e.name AND w.event_id = $2) b
-              ORDER BY b.endpoint, b.replay LIMIT $4",
+               FROM walhook.backlog b
+              WHERE b.slot || '' = $1 AND b.event_id = $2
+              ORDER BY b.endpoint, b.replay LIMIT $3",
             &params.list(),
         )
         .await?;

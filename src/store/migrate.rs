@@ -147,6 +147,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "backfill_moves",
         sql: include_str!("../../sql/migrations/0023_backfill_moves.sql"),
     },
+    Migration {
+        version: 24,
+        name: "backlog_by_event",
+        sql: include_str!("../../sql/migrations/0024_backlog_by_event.sql"),
+    },
 ];
 
 /// What PostgreSQL says where a table is other than the migrations have made it.

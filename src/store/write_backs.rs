@@ -34,9 +34,9 @@ use crate::store::sql::read;
 use crate::store::state_error::StateError;
 use crate::store::stored_event::read_table;
 
-/// Dead letters that may still be delivered.
+/// Dead letters that may still be delivered, found by the event and not by the slot, which all of them may have.
 const OPEN_LETTERS: &str = "EXISTS (SELECT FROM walhook.dead_letters d
-     WHERE d.slot = w.slot AND d.event_id = w.event_id
+     WHERE d.slot || '' = w.slot AND d.event_id = w.event_id
        AND d.state IN ('dead', 'requested', 'resending'))";
 
 /// What became of an event since the last flush.

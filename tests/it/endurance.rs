@@ -74,7 +74,8 @@ async fn blocked_receivers_do_not_cost_the_connection() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(sql.text(sender).await, pid, "{}", program.output().join("\n"));
-    assert_eq!(surface.metric("walhook_reconnects_total").await, reconnects);
+    let now = surface.metric("walhook_reconnects_total").await;
+    assert_eq!(now, reconnects, "{}", program.output().join("\n"));
     let name = name_of(&receiver.url());
     let delivered =
         &format!("walhook_deliveries_total{{endpoint=\"{name}\",outcome=\"delivered\"}}");
@@ -86,7 +87,9 @@ async fn blocked_receivers_do_not_cost_the_connection() {
         assert!(Instant::now() < deadline, "{}", surface.get("/metrics").await.1);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(surface.metric("walhook_reconnects_total").await, reconnects);
+    let now = surface.metric("walhook_reconnects_total").await;
+    let seen = || program.output().join("\n") + "\n" + &cluster.log_tail();
+    assert_eq!(now, reconnects, "{}", seen());
     assert_eq!(sql.text(sender).await, pid);
     program.terminate();
     assert_eq!(program.wait(AMPLE).await, Some(0), "{}", program.output().join("\n"));

@@ -159,3 +159,37 @@ async fn what_is_given_up_is_a_dead_letter_and_every_attempt_is_in_the_push_log(
     assert_eq!(service.metric(&letters).await, 1.0);
     service.stop().await;
 }
+
+/// Before a table is analyzed for the first time PostgreSQL knows nothing of its rows, and any index looks as good
+/// as another: rows that are delivered must not cost a look at all that wait.
+#[tokio::test]
+async fn a_backlog_that_nobody_has_analyzed_is_drained_row_by_row() {
+    const ROWS: usize = 5000;
+    let database = Database::create().await;
+    let sql = database.sql().await;
+    // In a table of some size an index looks better than to read all of it.
+    sql.batch_execute(&format!("{TABLE}; ALTER TABLE orders ADD text text")).await.unwrap();
+    let (healthy, troubled) =
+        (Receiver::start(always(Answer::status(200))), Receiver::start(always(Answer::Close)));
+    let mut service = Service::start(&two_endpoints(&database, &healthy, &troubled)).await;
+    sql.batch_execute("ALTER TABLE walhook.backlog SET (autovacuum_enabled = false)")
+        .await
+        .unwrap();
+    let insert = format!(
+        "INSERT INTO orders SELECT n, 1, repeat('x', 1500) FROM generate_series(1, {ROWS}) n"
+    );
+    sql.batch_execute(&insert).await.unwrap();
+    let parked = format!("SELECT count(*) > {} FROM walhook.backlog", ROWS / 2);
+    wait_for_text(&sql, &parked, "t").await;
+    troubled.behave(always(Answer::status(200)));
+    wait_for_text(&sql, PENDING, &format!("bad {ROWS} {ROWS} 0, good {ROWS} {ROWS} 0")).await;
+    service.stop().await;
+
+    // A session tells what it has read when it ends, if not before.
+    let of = "FROM pg_stat_user_tables WHERE relid = 'walhook.backlog'::regclass";
+    let deleted = format!("SELECT n_tup_del = n_tup_ins AND n_tup_del > {} {of}", ROWS / 2);
+    wait_for_text(&sql, &deleted, "t").await;
+    let read: usize =
+        sql.text(&format!("SELECT seq_tup_read + idx_tup_fetch {of}")).await.parse().unwrap();
+    assert!(read < 100 * ROWS, "{read} rows were read to deliver {ROWS}");
+}

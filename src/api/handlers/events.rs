@@ -78,9 +78,7 @@ pub(crate) async fn show(
     let slot = surface.queries.slot();
     let filter = PushLogFilter { event: Some(event), ..PushLogFilter::default() };
     let attempts = push_log::list(session.client(), slot, &filter, None, ATTEMPTS_MAX).await?;
-    let views = (surface.endpoints)();
-    let names: Vec<&str> = views.iter().map(|view| &*view.name).collect();
-    let waiting = event_history::waiting(session.client(), slot, &names, event).await?;
+    let waiting = event_history::waiting(session.client(), slot, event).await?;
     let filter = LetterFilter {
         event: Some(event),
         states: Some(LetterState::ALL.to_vec()),
