@@ -8,6 +8,9 @@
 //! The ledger may be slow. Until it takes a report, requests in flight go on, but from
 //! `ATTEMPTS_HELD_MAX` finished ones nothing is leased; settled events keep their places.
 //!
+//! With nothing to do for long the task gives back what it needs for work and is dormant: of 100,000
+//! endpoints most are.
+//!
 //! On `stop` nothing is leased any more, what is in flight ends and is reported, and the rest comes
 //! again after the restart. When the input closes instead, the task ends once the WAL owes nothing:
 //! what is parked comes from the backlog after the restart. It also ends when its endpoint is removed
@@ -66,6 +69,9 @@ const REPORT_MANY: usize = 32;
 /// How long a smaller one waits for more.
 const REPORT_AFTER: Duration = Duration::from_millis(1);
 
+/// How long a lane has nothing to do before it is dormant: somewhat longer than connections are kept.
+const DORMANT_AFTER: Duration = Duration::from_secs(60);
+
 /// How often a lane that may send nothing asks whether it may.
 const FENCE_POLL: Duration = Duration::from_millis(250);
 
@@ -86,10 +92,23 @@ pub struct LaneTask {
     /// The places that become free when it has.
     freed: FreedDelivery,
     is_backlog_away: bool,
+    /// Nothing is leased any more.
+    is_stopping: bool,
+    /// Nothing more comes in.
+    is_closed: bool,
     /// Told when memory is wanted for something large.
     pressure: Option<watch::Receiver<u64>>,
     /// What it has of the requests that all lanes have in flight.
     part: InFlightPart,
+}
+
+/// Why a lane works no more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum WorkEnd {
+    /// It has had nothing to do for long.
+    Dormant,
+    /// Nothing is left to do, ever.
+    Over,
 }
 
 /// The empty page of a lane without a backlog.
@@ -132,6 +151,8 @@ impl LaneTask {
             report_due: None,
             freed: FreedDelivery::default(),
             is_backlog_away: false,
+            is_stopping: false,
+            is_closed: false,
             pressure: None,
             part: InFlightTotal::default().part(),
         }
@@ -180,11 +201,65 @@ impl LaneTask {
         P: Future<Output = Result<Vec<RefilledRow>, E>>,
         E: fmt::Display,
     {
+        loop {
+            self.wait_for_work(&clock, &stop).await;
+            // Apart: a lane that waits holds nothing of it.
+            let work = self.work(&attempt, &clock, &may_send, &refill, &reports, &stop);
+            if Box::pin(work).await? == WorkEnd::Over {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until there is something to do.
+    pub(crate) async fn wait_for_work(
+        &mut self,
+        clock: impl Fn() -> Timestamp,
+        stop: &CancellationToken,
+    ) {
+        while self.is_dormant() {
+            let message = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                message = self.input.recv() => message,
+            };
+            let now = LaneNow { instant: Instant::now().into_std(), database: clock() };
+            match message {
+                Some(message) => self.take_in(message, now),
+                None => self.close(now),
+            }
+            self.free_places();
+            self.show();
+        }
+    }
+
+    /// Works until the lane is dormant or ends, as [`LaneTask::run`] does.
+    ///
+    /// # Errors
+    /// As [`LaneTask::run`].
+    pub(crate) async fn work<A, F, C, M, R, P, E>(
+        &mut self,
+        attempt: &A,
+        clock: &C,
+        may_send: &M,
+        refill: &R,
+        reports: &mpsc::Sender<LaneReport>,
+        stop: &CancellationToken,
+    ) -> Result<WorkEnd, QueueError>
+    where
+        A: Fn(Lease, Timestamp) -> F,
+        F: Future<Output = (Lease, HttpExchange)> + Send,
+        C: Fn() -> Timestamp,
+        M: Fn() -> bool,
+        R: Fn(Option<BacklogPosition>, usize) -> P,
+        P: Future<Output = Result<Vec<RefilledRow>, E>>,
+        E: fmt::Display,
+    {
         let now = || LaneNow { instant: Instant::now().into_std(), database: clock() };
         let mut in_flight = RequestsInFlight::new();
         let mut pages = FuturesUnordered::new(); // one at a time
         let mut arrived = Vec::with_capacity(MESSAGES_MAX);
-        let (mut is_stopping, mut is_closed) = (false, false);
+        let mut dormant_from = None;
         let mut stopped = pin!(stop.cancelled());
         loop {
             self.free_places();
@@ -200,19 +275,25 @@ impl LaneTask {
             self.note_settled();
             self.show();
             let is_done = self.lane.is_deleted() && self.lane.is_empty();
-            if is_closed && self.lane.is_durable() || is_done {
+            if self.is_closed && self.lane.is_durable() || is_done {
                 self.lane.stop();
-                is_stopping = true;
+                self.is_stopping = true;
             }
-            if is_stopping && in_flight.is_empty() && self.report.is_empty() {
-                return Ok(());
+            if self.is_stopping && in_flight.is_empty() && self.report.is_empty() {
+                return Ok(WorkEnd::Over);
+            }
+            let is_idle = in_flight.is_empty() && pages.is_empty() && self.is_dormant();
+            dormant_from = is_idle.then(|| dormant_from.unwrap_or(Instant::now() + DORMANT_AFTER));
+            if dormant_from.is_some_and(|from| from <= Instant::now()) {
+                self.lane.give_back_memory();
+                return Ok(WorkEnd::Dormant);
             }
             let (is_due, due) = self.look_at_report(in_flight.is_empty());
-            let wake_at = wake_at.into_iter().chain(due).min();
+            let wake_at = wake_at.into_iter().chain(due).chain(dormant_from).min();
             tokio::select! {
                 biased; // stop first: a busy lane must not delay a shutdown
-                () = &mut stopped, if !is_stopping => {
-                    is_stopping = true;
+                () = &mut stopped, if !self.is_stopping => {
+                    self.is_stopping = true;
                     self.stop();
                 }
                 Some((lease, exchange)) = in_flight.next() => {
@@ -228,21 +309,32 @@ impl LaneTask {
                     self.hand_over(place.map_err(ended)?);
                 }
                 messages = self.input.recv_many(&mut arrived, MESSAGES_MAX),
-                    if !is_closed && !is_stopping =>
+                    if !self.is_closed && !self.is_stopping =>
                 {
                     // The turn may have begun long ago.
                     let now = now();
                     if messages == 0 {
-                        is_closed = true;
-                        self.lane.close(now);
+                        self.close(now);
                     }
-                    self.take_in(&mut arrived, now);
+                    arrived.drain(..).for_each(|message| self.take_in(message, now));
                 }
-                () = pressed(&mut self.pressure), if !is_stopping => self.lane.evict(now()),
+                () = pressed(&mut self.pressure), if !self.is_stopping => self.lane.evict(now()),
                 () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)),
                     if wake_at.is_some() => {}
             }
         }
+    }
+
+    /// Whether there is nothing to do, nor anything to come back to by itself.
+    fn is_dormant(&self) -> bool {
+        let has_ended = self.is_closed || self.is_stopping;
+        let owes_nothing = self.report.is_empty() && self.freed == FreedDelivery::default();
+        !has_ended && owes_nothing && self.lane.is_dormant()
+    }
+
+    fn close(&mut self, now: LaneNow) {
+        self.is_closed = true;
+        self.lane.close(now);
     }
 
     /// Starts what may start. Returns when to look again if nothing happens.
@@ -302,36 +394,32 @@ impl LaneTask {
         }
     }
 
-    fn take_in(&mut self, arrived: &mut Vec<LaneMessage>, now: LaneNow) {
-        for message in arrived.drain(..) {
-            match message {
-                LaneMessage::Events(events) => {
-                    events
-                        .into_iter()
-                        .for_each(|event| self.lane.offer(event, DeliveryPlace::Own, now));
-                }
-                LaneMessage::Overflow(events) => {
-                    let place = DeliveryPlace::Overflow;
-                    events.into_iter().for_each(|event| self.lane.offer(event, place, now));
-                }
-                LaneMessage::Replay(ReplayedDelivery { id, event }) => {
-                    self.lane.replay(event, id, now)
-                }
-                LaneMessage::CaughtUp => self.lane.caught_up(),
-                LaneMessage::Rest => self.lane.rest(),
-                LaneMessage::Change(LaneChange::Settings(settings)) => {
-                    self.room.resize(settings.capacity);
-                    self.gauges.set_gathers(settings.batch.size.get() > 1);
-                    self.name = Arc::clone(&settings.name);
-                    self.lane.reconfigure(*settings, now);
-                }
-                LaneMessage::Change(LaneChange::Disable) => self.lane.disable(now),
-                LaneMessage::Change(LaneChange::Enable) => self.lane.enable(),
-                LaneMessage::Change(LaneChange::Pause) => self.lane.pause(now),
-                LaneMessage::Change(LaneChange::Resume) => self.lane.resume(),
-                LaneMessage::Change(LaneChange::TryNow) => self.lane.try_now(now),
-                LaneMessage::Change(LaneChange::Delete) => self.lane.delete(),
+    fn take_in(&mut self, message: LaneMessage, now: LaneNow) {
+        match message {
+            LaneMessage::Events(events) => {
+                events
+                    .into_iter()
+                    .for_each(|event| self.lane.offer(event, DeliveryPlace::Own, now));
             }
+            LaneMessage::Overflow(events) => {
+                let place = DeliveryPlace::Overflow;
+                events.into_iter().for_each(|event| self.lane.offer(event, place, now));
+            }
+            LaneMessage::Replay(ReplayedDelivery { id, event }) => self.lane.replay(event, id, now),
+            LaneMessage::CaughtUp => self.lane.caught_up(),
+            LaneMessage::Rest => self.lane.rest(),
+            LaneMessage::Change(LaneChange::Settings(settings)) => {
+                self.room.resize(settings.capacity);
+                self.gauges.set_gathers(settings.batch.size.get() > 1);
+                self.name = Arc::clone(&settings.name);
+                self.lane.reconfigure(*settings, now);
+            }
+            LaneMessage::Change(LaneChange::Disable) => self.lane.disable(now),
+            LaneMessage::Change(LaneChange::Enable) => self.lane.enable(),
+            LaneMessage::Change(LaneChange::Pause) => self.lane.pause(now),
+            LaneMessage::Change(LaneChange::Resume) => self.lane.resume(),
+            LaneMessage::Change(LaneChange::TryNow) => self.lane.try_now(now),
+            LaneMessage::Change(LaneChange::Delete) => self.lane.delete(),
         }
     }
 

@@ -26,6 +26,7 @@ use crate::lane::samples::number;
 use crate::lane::samples::retry;
 use crate::lane::samples::settings;
 use crate::lane::task::ATTEMPTS_HELD_MAX;
+use crate::lane::task::WorkEnd;
 use crate::lane::task::no_backlog;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -49,7 +50,7 @@ impl Running {
     /// `reply` answers an attempt after the given time.
     fn start(
         settings: LaneSettings,
-        reply: impl Fn(&Lease) -> (Duration, HttpExchange) + Send + 'static,
+        reply: impl Fn(&Lease) -> (Duration, HttpExchange) + Send + Sync + 'static,
     ) -> Self {
         let (sender, task) = open(settings);
         let (outcomes, reports) = mpsc::channel(REPORTS_MAX);
@@ -295,4 +296,38 @@ async fn an_event_expires_on_the_databases_clock() {
         matches!(outcomes[..], [DeliveryOutcome::Delivered { .. }, DeliveryOutcome::Expired]),
         "{outcomes:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_with_nothing_to_do_is_dormant_until_there_is_some() {
+    let (sender, mut task) = open(settings());
+    let (outcomes, mut reports) = mpsc::channel(REPORTS_MAX);
+    let (stop, start) = (CancellationToken::new(), Instant::now());
+    let clock = || Timestamp::from_seconds(0);
+    let attempt = |lease: Lease, _now| async move {
+        tokio::time::sleep(SECOND).await;
+        (lease, delivered())
+    };
+    for round in 0..2 {
+        let wait = tokio::time::timeout(1000 * SECOND, task.wait_for_work(clock, &stop));
+        assert!(wait.await.is_err(), "round {round}");
+        // What only changes the lane leaves it as it is.
+        sender.control().change(sender::LaneChange::Pause).await.unwrap();
+        sender.control().change(sender::LaneChange::Resume).await.unwrap();
+        sender.caught_up().await.unwrap();
+        let wait = tokio::time::timeout(1000 * SECOND, task.wait_for_work(clock, &stop));
+        assert!(wait.await.is_err(), "round {round}");
+        sender.send(vec![event(round, 1)]).await.unwrap();
+        let sent = start.elapsed();
+        task.wait_for_work(clock, &stop).await;
+        let end = task.work(&attempt, &clock, &|| true, &no_backlog, &outcomes, &stop).await;
+        assert_eq!(end.unwrap(), WorkEnd::Dormant, "round {round}");
+        assert!(start.elapsed() - sent >= 61 * SECOND, "connections are kept for a minute");
+        let report = reports.recv().await.unwrap();
+        assert_eq!(report.settlements[0].event.sequence, round);
+    }
+    drop(sender);
+    task.wait_for_work(clock, &stop).await;
+    let end = task.work(&attempt, &clock, &|| true, &no_backlog, &outcomes, &stop).await;
+    assert_eq!(end.unwrap(), WorkEnd::Over, "nothing more comes");
 }

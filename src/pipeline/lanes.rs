@@ -23,6 +23,7 @@ use crate::lane;
 use crate::lane::in_flight_total::InFlightTotal;
 use crate::lane::sender::LaneSender;
 use crate::lane::settings::LaneSettings;
+use crate::lane::task::WorkEnd;
 use crate::pipeline::backlog_reader::BacklogReader;
 use crate::pipeline::fence;
 use crate::pipeline::handles::SharedHandles;
@@ -74,7 +75,7 @@ pub(crate) fn lane(
 ) -> (LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>) {
     let settings = LaneSettings::with_backlog(index, endpoint, standing);
     let (sender, task) = lane::open(settings.within(common.share_bytes));
-    let task = task.pressed_by(common.backlog.pressure()).counted_in(&common.in_flight);
+    let mut task = task.pressed_by(common.backlog.pressure()).counted_in(&common.in_flight);
     let (clock, hold) = (common.handles.clock.clone(), common.handles.hold.clone());
     let (reports, bodies, shutdown) =
         (common.reports.clone(), common.bodies, common.shutdown.clone());
@@ -110,12 +111,21 @@ pub(crate) fn lane(
             }
         };
         let (clock, may_send) = (|| clock.now(), || hold.is_open());
-        let run = task.run(attempt, clock, may_send, refill, reports, shutdown.stop_intake);
-        tokio::select! {
-            ended = run => Ok(ended?),
-            never = tidy(clients.clone()) => match never {},
-            // What is in flight may have arrived; it comes again after the restart all the same.
-            () = shutdown.abort_requests.cancelled() => Ok(()),
+        loop {
+            task.wait_for_work(clock, &shutdown.stop_intake).await;
+            // Apart: a lane that waits holds nothing of it.
+            let work = Box::pin(async {
+                let stop = &shutdown.stop_intake;
+                tokio::select! {
+                    ended = task.work(&attempt, &clock, &may_send, &refill, &reports, stop) => ended,
+                    never = tidy(clients.clone()) => match never {},
+                    // What is in flight may have arrived; it comes again after the restart all the same.
+                    () = shutdown.abort_requests.cancelled() => Ok(WorkEnd::Over),
+                }
+            });
+            if work.await? == WorkEnd::Over {
+                return Ok(());
+            }
         }
     };
     (sender, run)

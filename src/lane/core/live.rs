@@ -93,6 +93,27 @@ impl LaneState {
         }
     }
 
+    /// Whether nothing happens before somebody offers or changes something.
+    pub fn is_dormant(&self) -> bool {
+        let is_serving = matches!(self.phase, DeliveryPhase::Open | DeliveryPhase::Gone);
+        is_serving
+            && self.is_empty()
+            && self.in_flight.is_empty()
+            && self.settled.is_empty()
+            && self.reserved() == 0
+            && self.breaker.is_closed()
+    }
+
+    /// Gives back the room of what there was when there was more to do.
+    pub fn give_back_memory(&mut self) {
+        self.ready.shrink_to_fit();
+        self.joining.shrink_to_fit();
+        self.in_flight.shrink_to_fit();
+        self.settled.shrink_to_fit();
+        self.order.give_back_memory();
+        self.retries.give_back_memory();
+    }
+
     /// Whether the endpoint was removed.
     pub fn is_deleted(&self) -> bool {
         self.phase == DeliveryPhase::Deleted

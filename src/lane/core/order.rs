@@ -146,6 +146,14 @@ impl KeyOrder {
         }
     }
 
+    /// Gives back the room of events that there were.
+    pub(super) fn give_back_memory(&mut self) {
+        if self.len() == 0 {
+            (self.entries, self.free) = (Vec::new(), Vec::new());
+        }
+        self.last.shrink_to_fit();
+    }
+
     /// Events in the lane.
     pub(super) fn len(&self) -> usize {
         self.entries.len() - self.free.len()

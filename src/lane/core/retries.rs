@@ -93,6 +93,11 @@ impl RetryQueue {
         self.waiting.push(Reverse(WaitingRetry { due, failed, parcel }));
     }
 
+    /// Gives back the room of retries that there were.
+    pub(super) fn give_back_memory(&mut self) {
+        self.waiting.shrink_to_fit();
+    }
+
     /// The parcel that has been due for longest.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<RetryBatch> {
         if self.next_due()? > now {
