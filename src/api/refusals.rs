@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     fn refusals() -> RefusalCounter {
-        RefusalCounter::new(WalhookMetrics::new([], [], []))
+        RefusalCounter::new(WalhookMetrics::new([], [], ([], 0)))
     }
 
     #[tokio::test(start_paused = true)]

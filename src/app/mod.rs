@@ -486,7 +486,7 @@ fn ledger(
         writer,
         event_types: settings.events.iter().map(|rule| Arc::clone(&rule.event_type)).collect(),
         write_backs,
-        shown: roster.0.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
+        shown: roster.listed.iter().map(|shown| Arc::clone(&shown.endpoint.name)).collect(),
         books,
         common,
         totals,

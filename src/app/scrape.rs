@@ -35,7 +35,7 @@ impl MetricsScrape {
 
     pub(crate) fn refresh(&self) {
         let roster = self.fleet.get().map(RegistryHandle::roster).unwrap_or_default();
-        for ListedEndpoint { metrics, gauges, paused, .. } in &roster.0 {
+        for ListedEndpoint { metrics, gauges, paused, .. } in &roster.listed {
             metrics.paused.set(i64::from(paused.is_some()));
             metrics.breaker_open.set(i64::from(gauges.breaker() != BreakerState::Closed));
         }

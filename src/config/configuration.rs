@@ -12,6 +12,7 @@ use crate::config::settings::InboundSettings;
 use crate::config::settings::LogSettings;
 use crate::config::settings::MemorySettings;
 use crate::config::settings::MessageTables;
+use crate::config::settings::MetricsSettings;
 use crate::config::settings::PostgresSettings;
 use crate::config::settings::PushLogSettings;
 use crate::config::settings::ServerSettings;
@@ -34,6 +35,7 @@ pub struct Settings {
     pub endpoints: Vec<Endpoint>,
     pub endpoints_from: Option<EndpointsFrom>,
     pub memory: MemorySettings,
+    pub metrics: MetricsSettings,
     pub log: LogSettings,
     /// `[telemetry]`.
     pub telemetry: TelemetrySettings,

@@ -210,6 +210,7 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
     });
     let endpoints = read_endpoints(&mut root, webhook, &run_time, events.as_deref());
     let memory = process::read_memory(root.section("memory"));
+    let metrics = process::read_metrics(root.section("metrics"));
     let log = process::read_log(root.section("log"));
     let grace = process::read_grace(root.section("shutdown"));
     let has_inbound = root.has("inbound");
@@ -237,6 +238,7 @@ fn read(notes: &ProblemNotes<'_>, text: &str) -> Option<Settings> {
         // A problem was noted for one that could not be read.
         endpoints_from: endpoints_from.flatten(),
         memory,
+        metrics,
         log,
         grace,
         run_time,

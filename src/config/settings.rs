@@ -229,16 +229,25 @@ impl LoggedBodies {
     }
 }
 
-/// `[memory]`: limits in bytes.
+/// `[memory]`: limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MemorySettings {
     /// Rows and events in memory at once, over all lanes.
     pub queued_bytes: usize,
+    /// Endpoints at once, wherever they come from.
+    pub endpoints_max: usize,
     /// WAL that may wait for endpoints that answer, but slowly, before their events go by way of the
     /// backlog.
     pub hold_wal_bytes: u64,
     /// How long other endpoints may have nothing to do meanwhile.
     pub hold_wal_time: Duration,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MetricsSettings {
+    /// Endpoints with series of their own that are not of the configuration file.
+    pub endpoint_series_max: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use crate::api::surface::RequestRefused;
 use crate::backoff::Backoff;
 use crate::config::configuration::Settings;
-use crate::config::sections::endpoints_from::ENDPOINTS_MAX;
 use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::config::settings::Endpoint;
 use crate::config::settings::ServerSettings;
@@ -85,6 +84,8 @@ pub(crate) struct TableKeeper {
     refused: RequestRefused,
     obstacles: NamedObstacles,
     metrics: WalhookMetrics,
+    /// Endpoints that there can be.
+    most: usize,
     /// What was named in the log.
     named: BTreeSet<(String, String)>,
     /// Rows that would be endpoints, were there not too many, and how many the log was told of.
@@ -134,6 +135,7 @@ impl TableKeeper {
             refused: handles.refused.clone(),
             obstacles: handles.obstacles.clone(),
             metrics: handles.metrics.clone(),
+            most: settings.memory.endpoints_max,
             named: BTreeSet::new(),
             without_place: 0,
             told_without_place: 0,
@@ -146,7 +148,7 @@ impl TableKeeper {
             starts.iter().map(|start| Arc::clone(&start.endpoint.name)).collect();
         let WantedEndpoint { endpoints, mut problems } = wanted(&keeper.from, rows, &taken);
         for (name, (mut endpoint, row)) in endpoints {
-            if starts.len() >= ENDPOINTS_MAX {
+            if starts.len() >= keeper.most {
                 keeper.without_place += 1;
                 continue;
             }
@@ -233,7 +235,7 @@ impl TableKeeper {
         };
         self.obstacles.set(NamedObstacle::EndpointsTable, None);
         let roster = orders.roster();
-        let others = roster.0.iter().filter(|shown| shown.origin != EndpointOrigin::Table);
+        let others = roster.listed.iter().filter(|shown| shown.origin != EndpointOrigin::Table);
         let others = others.map(|shown| Arc::clone(&shown.endpoint.name)).collect();
         let WantedEndpoint { endpoints: wanted, mut problems } = wanted(&self.from, rows, &others);
         let (wanted, mut again) = self.rename(orders, wanted, &others, &mut problems).await;
@@ -273,7 +275,7 @@ impl TableKeeper {
             }
             match made {
                 Ok(_) => drop(self.rows.insert(name, row)),
-                Err(RegistryError::TooMany) => self.without_place += 1,
+                Err(RegistryError::TooMany { .. }) => self.without_place += 1,
                 Err(error) => {
                     again |= matches!(error, RegistryError::Leaving { .. });
                     problems.push((name.to_string(), error.to_string()));
@@ -452,7 +454,7 @@ impl TableKeeper {
                 _ => tracing::warn!(
                     rows,
                     table,
-                    most = ENDPOINTS_MAX,
+                    most = self.most,
                     "rows are no endpoints because there are too many: the last ones by name get \
                      nothing, remove others"
                 ),
@@ -460,8 +462,9 @@ impl TableKeeper {
         }
         let why = || {
             format!(
-                "there are {ENDPOINTS_MAX} endpoints, which is the most: the last {rows} rows by name \
-                 get nothing until others are removed"
+                "there are {} endpoints, which is the most: the last {rows} rows by name get nothing \
+                 until others are removed, or [memory] endpoints is raised",
+                self.most
             )
         };
         (rows > 0).then(|| (format!("({rows} rows)"), why()))

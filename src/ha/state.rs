@@ -115,11 +115,12 @@ impl TakenState {
     /// Shows what is kept in the gauges.
     pub(crate) fn show(&self, roster: &EndpointSnapshot, handles: &SharedHandles) {
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        for ListedEndpoint { endpoint, metrics, .. } in &roster.0 {
+        let letters: HashMap<&str, u64> =
+            self.letters.iter().map(|(name, count)| (&**name, *count)).collect();
+        for ListedEndpoint { endpoint, metrics, .. } in &roster.listed {
             let standing = self.backlog.get(&endpoint.name);
             metrics.pending_backlog.set(number(standing.map_or(0, |s| s.rows as u64)));
-            let letters = self.letters.iter().find(|(name, _)| *name == endpoint.name);
-            metrics.dead_letters.set(number(letters.map_or(0, |(_, count)| *count)));
+            metrics.dead_letters.set(number(letters.get(&*endpoint.name).copied().unwrap_or(0)));
         }
         let rows = self.backlog.iter().map(|(name, standing)| (name, standing.rows as u64));
         let orphans: Vec<OrphanedDeliveries> =

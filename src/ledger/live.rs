@@ -16,9 +16,6 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use prometheus::IntCounter;
-use prometheus::IntGauge;
-
 use crate::flow::relation::TableName;
 use crate::flow::settlement::DeliveryOutcome;
 use crate::flow::settlement::DurableIn;
@@ -38,6 +35,8 @@ use crate::store::books::BookCount;
 use crate::store::books::BookEntry;
 use crate::telemetry::metrics::BalanceMetrics;
 use crate::telemetry::metrics::EndpointMetrics;
+use crate::telemetry::metrics::PlainCounter;
+use crate::telemetry::metrics::PlainGauge;
 use crate::telemetry::metrics::TableMetrics;
 use crate::telemetry::metrics::WalhookMetrics;
 
@@ -61,7 +60,7 @@ pub(crate) struct LiveBooks {
 /// The books of one endpoint.
 struct EndpointBooks {
     name: Arc<str>,
-    metrics: EndpointMetrics,
+    metrics: Arc<EndpointMetrics>,
     lines: BTreeMap<Arc<TableName>, LiveLine>,
     /// What notes have added and the counters do not show yet.
     filtered: i64,
@@ -70,7 +69,7 @@ struct EndpointBooks {
 
 /// The books of one table and endpoint.
 struct LiveLine {
-    balance: BalanceMetrics,
+    balance: Arc<BalanceMetrics>,
     table: TableMetrics,
     /// What it shows of the common lines.
     common: BookCount,
@@ -162,12 +161,12 @@ impl LiveBooks {
         &mut self,
         index: EndpointIndex,
         name: &Arc<str>,
-        endpoint: &EndpointMetrics,
+        endpoint: &Arc<EndpointMetrics>,
     ) {
         self.show(name, endpoint);
         if let Some(known) = self.endpoints.get_mut(&index) {
             if known.name == *name {
-                known.metrics = endpoint.clone(); // it is shown in another way
+                known.metrics = Arc::clone(endpoint); // it is shown in another way
             } else {
                 self.rename(index, name, endpoint);
             }
@@ -178,7 +177,7 @@ impl LiveBooks {
         }
         let books = EndpointBooks {
             name: Arc::clone(name),
-            metrics: endpoint.clone(),
+            metrics: Arc::clone(endpoint),
             lines: self.shown.remove(name).unwrap_or_default(),
             filtered: 0,
             expired: 0,
@@ -200,7 +199,7 @@ impl LiveBooks {
     }
 
     /// What is shown under the old name is shown under the new one, with what was kept under that.
-    fn rename(&mut self, index: EndpointIndex, name: &Arc<str>, endpoint: &EndpointMetrics) {
+    fn rename(&mut self, index: EndpointIndex, name: &Arc<str>, endpoint: &Arc<EndpointMetrics>) {
         self.refresh();
         let Some(books) = self.endpoints.remove(&index) else { return };
         let EndpointBooks { name: before, metrics, lines, filtered, expired } = books;
@@ -211,7 +210,7 @@ impl LiveBooks {
             let new = || LiveLine::new(&self.metrics, name, &table);
             own.entry(Arc::clone(&table)).or_insert_with(new).take_over(&line);
         }
-        let (name, metrics) = (Arc::clone(name), endpoint.clone());
+        let (name, metrics) = (Arc::clone(name), Arc::clone(endpoint));
         let books = EndpointBooks { name, metrics, lines: own, filtered, expired };
         self.endpoints.insert(index, books);
         self.metrics.forget_endpoint(&before);
@@ -409,7 +408,7 @@ impl EndpointBooks {
     }
 
     fn show_outcomes(&mut self) {
-        let more = |counter: &IntCounter, sum: &mut i64| {
+        let more = |counter: &PlainCounter, sum: &mut i64| {
             if let Ok(more @ 1..) = u64::try_from(*sum) {
                 counter.inc_by(more);
                 *sum = 0;
@@ -421,7 +420,7 @@ impl EndpointBooks {
 }
 
 /// A letter is no more. One that somebody has deleted in SQL meanwhile is not counted already.
-fn one_less(letters: &IntGauge, is_letter: bool) {
+fn one_less(letters: &PlainGauge, is_letter: bool) {
     if is_letter && letters.get() > 0 {
         letters.dec();
     }

@@ -246,7 +246,7 @@ struct FlushEnd {
 pub(crate) struct EndpointAccount {
     pub name: Arc<str>,
     pub shown_url: String,
-    pub metrics: EndpointMetrics,
+    pub metrics: Arc<EndpointMetrics>,
 }
 
 /// Another edition of the endpoints. The ledger hears of it before the pump does.

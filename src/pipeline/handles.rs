@@ -96,7 +96,10 @@ impl SharedHandles {
             metrics: WalhookMetrics::new(
                 settings.events.iter().map(|rule| &rule.table),
                 settings.events.iter().map(|rule| &*rule.event_type),
-                settings.endpoints.iter().map(|endpoint| &*endpoint.name),
+                (
+                    settings.endpoints.iter().map(|endpoint| &*endpoint.name),
+                    settings.metrics.endpoint_series_max,
+                ),
             ),
         }
     }

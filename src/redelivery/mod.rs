@@ -45,6 +45,7 @@ use crate::redelivery::service::RedeliveryService;
 use crate::redelivery::worker::ResendWorker;
 use crate::store::dead_letters;
 use crate::store::overview;
+use crate::store::overview::WaitingCounts;
 use crate::store::ownership::StateOwnership;
 use crate::store::replays;
 use crate::store::replays::ReplayTally;
@@ -212,7 +213,7 @@ impl RedeliveryService {
 
     /// Says how old the oldest event of each backlog is; of a thousand of them at most.
     async fn age_backlogs(&self, roster: &EndpointSnapshot, client: &Client) {
-        let parked = roster.0.iter().filter(|shown| shown.metrics.pending_backlog.get() > 0);
+        let parked = roster.listed.iter().filter(|shown| shown.metrics.pending_backlog.get() > 0);
         let names: Vec<&str> = parked.map(|shown| &*shown.endpoint.name).take(AGED_MAX).collect();
         let slot = self.holding.slot();
         let waiting = match names.is_empty() {
@@ -223,8 +224,10 @@ impl RedeliveryService {
             },
         };
         let now = self.clock.now();
-        for shown in &roster.0 {
-            let found = waiting.iter().find(|waiting| waiting.endpoint == shown.endpoint.name);
+        let waiting: HashMap<&str, &WaitingCounts> =
+            waiting.iter().map(|waiting| (&*waiting.endpoint, waiting)).collect();
+        for shown in &roster.listed {
+            let found = waiting.get(&*shown.endpoint.name);
             let oldest = found.and_then(|waiting| waiting.oldest);
             let age = oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
             shown.metrics.oldest_pending.set(age.as_secs_f64());

@@ -22,10 +22,11 @@ impl LetterRecount {
     pub(crate) fn compare(&self, roster: &EndpointSnapshot, sizes: &[(Arc<str>, u64)]) {
         let mut differing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut *differing);
-        for shown in &roster.0 {
+        let sizes: HashMap<&str, u64> = sizes.iter().map(|(name, size)| (&**name, *size)).collect();
+        for shown in &roster.listed {
             let name = &shown.endpoint.name;
-            let count = sizes.iter().find(|(endpoint, _)| endpoint == name);
-            let count = count.map_or(0, |(_, count)| i64::try_from(*count).unwrap_or(i64::MAX));
+            let count = sizes.get(&**name).copied().unwrap_or(0);
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
             let gauge = &shown.metrics.dead_letters;
             match (gauge.get(), before.get(name)) {
                 (shown, _) if shown == count => {}

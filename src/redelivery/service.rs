@@ -57,7 +57,7 @@ pub(crate) struct RedeliveryService {
 /// The way into the lane of an endpoint.
 pub(crate) struct ClaimKind {
     pub(super) replays: ReplaySender,
-    pub(super) metrics: EndpointMetrics,
+    pub(super) metrics: Arc<EndpointMetrics>,
 }
 
 /// Why a worker ended before its work was done.

@@ -4,15 +4,26 @@
 //! stages ─ handles, resolved once ─▶ [registry] ─ Prometheus text ─▶ api (/metrics)
 //! ```
 //!
+//! | file | holds |
+//! | --- | --- |
+//! | `spec` | Each metric's name, help and labels |
+//! | `handles` | What stages count in: tables, events, endpoints, write-backs |
+//! | `plain_numbers` | The numbers of an endpoint, which are no series by themselves |
+//! | `endpoint_series` | Which endpoints have series of their own, and the sums of the others |
+//! | `totals` | Sums over all endpoints, for the overview |
+//! | `replication`, `backfill`, `channels`, `inbound`, `otlp` | What is counted of each |
+//!
 //! There are no globals: who builds the stages makes one [`WalhookMetrics`] and hands out handles. Label
 //! values are tables, event types and endpoints of the configuration, never keys or ids of rows, and
 //! every series is there from the start with 0, so that `rate()` sees the first event.
 
 mod backfill;
 mod channels;
+mod endpoint_series;
 mod handles;
 mod inbound;
 mod otlp;
+mod plain_numbers;
 mod replication;
 mod spec;
 mod totals;
@@ -21,7 +32,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use prometheus::GaugeVec;
 use prometheus::Histogram;
 use prometheus::HistogramVec;
 use prometheus::IntCounter;
@@ -30,16 +40,16 @@ use prometheus::IntGauge;
 use prometheus::IntGaugeVec;
 use prometheus::Registry;
 use prometheus::TextEncoder;
-use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
-use crate::telemetry::metrics::handles::AttemptMetrics;
+use crate::telemetry::metrics::endpoint_series::EndpointSeries;
 use crate::telemetry::metrics::spec::counters;
 use crate::telemetry::metrics::spec::float_gauges;
 use crate::telemetry::metrics::spec::gauges;
 use crate::telemetry::metrics::spec::histograms;
+use crate::telemetry::metrics::spec::registered;
 use crate::telemetry::obstacles::NamedObstacle;
 
 pub(crate) use crate::telemetry::metrics::backfill::BackfillMetrics;
@@ -52,6 +62,8 @@ pub(crate) use crate::telemetry::metrics::handles::TableMetrics;
 pub(crate) use crate::telemetry::metrics::handles::WriteBackMetrics;
 pub(crate) use crate::telemetry::metrics::inbound::InboundMetrics;
 pub(crate) use crate::telemetry::metrics::otlp::OtlpMetrics;
+pub(crate) use crate::telemetry::metrics::plain_numbers::PlainCounter;
+pub(crate) use crate::telemetry::metrics::plain_numbers::PlainGauge;
 pub(crate) use crate::telemetry::metrics::replication::ReplicationMetrics;
 
 /// The content type of [`WalhookMetrics::render`]'s text.
@@ -86,22 +98,10 @@ struct MetricFamilies {
     repeated: IntCounterVec,
     values_as_text: IntCounterVec,
     events: IntCounterVec,
-    deliveries: IntCounterVec,
-    pending: IntGaugeVec,
-    balance: IntGaugeVec,
-    attempts: IntCounterVec,
-    attempt_duration: HistogramVec,
-    commit_to_delivery: HistogramVec,
-    queue: HistogramVec,
-    oldest_pending: GaugeVec,
+    endpoints: EndpointSeries,
     role: IntGaugeVec,
     last_reload: IntGauge,
     last_reload_time: IntGauge,
-    retries: IntCounterVec,
-    replays: IntCounterVec,
-    breaker_open: IntGaugeVec,
-    paused: IntGaugeVec,
-    dead_letters: IntGaugeVec,
     endpoints_refused: IntGauge,
     orphaned: IntGauge,
     write_backs: IntCounterVec,
@@ -128,11 +128,12 @@ fn gauge(registry: &Registry, spec: &spec::MetricSpec) -> IntGauge {
 }
 
 impl WalhookMetrics {
-    /// Makes all series of these tables, event types and endpoints.
+    /// Makes all series of these tables, event types and endpoints; of endpoints that come later
+    /// `endpoint_series_max` have series of their own.
     pub(crate) fn new<'n>(
         tables: impl IntoIterator<Item = &'n TableName>,
         events: impl IntoIterator<Item = &'n str>,
-        endpoints: impl IntoIterator<Item = &'n str>,
+        (endpoints, endpoint_series_max): (impl IntoIterator<Item = &'n str>, usize),
     ) -> Self {
         let registry = Registry::new();
         register_process(&registry);
@@ -142,22 +143,10 @@ impl WalhookMetrics {
             repeated: counters(&registry, &spec::EVENTS_REPEATED),
             values_as_text: counters(&registry, &spec::VALUES_AS_TEXT),
             events: counters(&registry, &spec::EVENTS),
-            deliveries: counters(&registry, &spec::DELIVERIES),
-            pending: gauges(&registry, &spec::DELIVERIES_PENDING),
-            balance: gauges(&registry, &spec::BALANCE),
-            attempts: counters(&registry, &spec::ATTEMPTS),
-            attempt_duration: histograms(&registry, &spec::ATTEMPT_DURATION),
-            commit_to_delivery: histograms(&registry, &spec::COMMIT_TO_DELIVERY),
-            queue: histograms(&registry, &spec::QUEUE),
-            oldest_pending: float_gauges(&registry, &spec::OLDEST_PENDING),
+            endpoints: registered(&registry, Ok(EndpointSeries::new(endpoint_series_max))),
             role: gauges(&registry, &spec::ROLE),
             last_reload: gauge(&registry, &spec::LAST_RELOAD),
             last_reload_time: gauge(&registry, &spec::LAST_RELOAD_TIME),
-            retries: counters(&registry, &spec::RETRIES),
-            replays: counters(&registry, &spec::REPLAYS),
-            breaker_open: gauges(&registry, &spec::BREAKER_OPEN),
-            paused: gauges(&registry, &spec::PAUSED),
-            dead_letters: gauges(&registry, &spec::DEAD_LETTERS),
             endpoints_refused: gauge(&registry, &spec::ENDPOINTS_REFUSED),
             orphaned: gauge(&registry, &spec::ORPHANED),
             write_backs: counters(&registry, &spec::WRITE_BACKS),
@@ -193,13 +182,13 @@ impl WalhookMetrics {
         // Asking for a handle makes its series.
         HTTP_REFUSALS.iter().for_each(|reason| drop(metrics.http_refused(reason)));
         let tables: Vec<&TableName> = tables.into_iter().collect();
-        tables.iter().for_each(|table| drop(metrics.table(table)));
+        for table in &tables {
+            drop(metrics.table(table));
+            metrics.0.endpoints.add_table(&table.to_string());
+        }
         events.into_iter().for_each(|event| drop(metrics.event(event)));
         NamedObstacle::ALL.iter().for_each(|obstacle| metrics.set_obstacle(*obstacle, false));
-        for endpoint in endpoints {
-            drop(metrics.endpoint(endpoint));
-            tables.iter().for_each(|table| drop(metrics.balance(endpoint, table)));
-        }
+        endpoints.into_iter().for_each(|endpoint| drop(metrics.endpoint_of_file(endpoint)));
         metrics
     }
 
@@ -312,78 +301,24 @@ impl WalhookMetrics {
     }
 
     /// The books of one endpoint and table.
-    pub(crate) fn balance(&self, endpoint: &str, table: &TableName) -> BalanceMetrics {
-        let table = table.to_string();
-        let entry = |entry| self.0.balance.with_label_values(&[endpoint, &table, entry]);
-        BalanceMetrics {
-            captured: entry("captured"),
-            delivered: entry("delivered"),
-            filtered: entry("filtered"),
-            expired: entry("expired"),
-            dead: entry("dead"),
-            pending: entry("pending"),
-        }
+    pub(crate) fn balance(&self, endpoint: &str, table: &TableName) -> Arc<BalanceMetrics> {
+        self.0.endpoints.balance(endpoint, &table.to_string())
     }
 
-    pub(crate) fn endpoint(&self, name: &str) -> EndpointMetrics {
-        let families = &self.0;
-        let outcome = |outcome| families.deliveries.with_label_values(&[name, outcome]);
-        let waiting = |place| families.pending.with_label_values(&[name, place]);
-        EndpointMetrics {
-            delivered: outcome("delivered"),
-            expired: outcome("expired"),
-            dead: outcome("dead"),
-            filtered: outcome("filtered"),
-            pending_memory: waiting("memory"),
-            pending_backlog: waiting("backlog"),
-            retries: families.retries.with_label_values(&[name]),
-            replays: families.replays.with_label_values(&[name]),
-            breaker_open: families.breaker_open.with_label_values(&[name]),
-            paused: families.paused.with_label_values(&[name]),
-            dead_letters: families.dead_letters.with_label_values(&[name]),
-            commit_to_delivery: families.commit_to_delivery.with_label_values(&[name]),
-            queue: families.queue.with_label_values(&[name]),
-            oldest_pending: families.oldest_pending.with_label_values(&[name]),
-            attempts: AttemptMetrics::new(&families.attempts, name),
-            attempt_duration: families.attempt_duration.with_label_values(&[name]),
-        }
+    pub(crate) fn endpoint(&self, name: &str) -> Arc<EndpointMetrics> {
+        self.0.endpoints.endpoint(name, false)
+    }
+
+    /// Of an endpoint of the configuration file, which has series of its own however many others there are.
+    pub(crate) fn endpoint_of_file(&self, name: &str) -> Arc<EndpointMetrics> {
+        self.0.endpoints.endpoint(name, true)
     }
 
     /// Takes the series of an endpoint that is no more out of the scrape. Handles to them still count,
     /// and are seen by nobody.
     pub(crate) fn forget_endpoint(&self, name: &str) {
-        let families = &self.0;
-        // A series that was never made is not there to be removed.
-        for outcome in ["delivered", "expired", "dead", "filtered"] {
-            families.deliveries.remove_label_values(&[name, outcome]).ok();
-        }
-        for place in ["memory", "backlog"] {
-            families.pending.remove_label_values(&[name, place]).ok();
-        }
-        for result in AttemptMetrics::RESULTS {
-            families.attempts.remove_label_values(&[name, result]).ok();
-        }
-        for family in families.balance.collect() {
-            for series in family.get_metric() {
-                // In the alphabetical order of their names: endpoint, entry, table.
-                let values: Vec<&str> = series.get_label().iter().map(|l| l.value()).collect();
-                if let [endpoint, entry, table] = values.as_slice()
-                    && *endpoint == name
-                {
-                    families.balance.remove_label_values(&[endpoint, table, entry]).ok();
-                }
-            }
-        }
-        families.channel_errors.forget(name);
-        families.retries.remove_label_values(&[name]).ok();
-        families.replays.remove_label_values(&[name]).ok();
-        families.breaker_open.remove_label_values(&[name]).ok();
-        families.paused.remove_label_values(&[name]).ok();
-        families.dead_letters.remove_label_values(&[name]).ok();
-        families.commit_to_delivery.remove_label_values(&[name]).ok();
-        families.attempt_duration.remove_label_values(&[name]).ok();
-        families.queue.remove_label_values(&[name]).ok();
-        families.oldest_pending.remove_label_values(&[name]).ok();
+        self.0.endpoints.forget(name);
+        self.0.channel_errors.forget(name);
     }
 
     /// Has `refresh` called before the series are read, and they are read without a pause after it.

@@ -204,7 +204,8 @@ async fn close(surface: &HttpSurface, filter: &LetterFilter) -> Result<u64, Prob
     for (endpoint, letters) in discarded {
         sum += letters;
         if surface.knows(&endpoint) {
-            let gauge = surface.metrics.endpoint(&endpoint).dead_letters;
+            let metrics = surface.metrics.endpoint(&endpoint);
+            let gauge = &metrics.dead_letters;
             // While this process stands by, the gauge knows of none.
             let left = gauge.get().saturating_sub_unsigned(letters);
             gauge.set(left.max(0));

@@ -36,10 +36,6 @@ use crate::flow::relation::TableName;
 /// The event's own name in `url` and `headers`, whatever columns the endpoints' table has.
 const EVENT_ID: &str = "event_id";
 
-/// Endpoints at once. Each has a lane, a client with its connections, and some fifty series of
-/// metrics; each event is counted for each of them.
-pub(crate) const ENDPOINTS_MAX: usize = 2000;
-
 /// A table whose rows are endpoints.
 #[derive(Clone)]
 pub struct EndpointsFrom {

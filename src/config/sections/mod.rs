@@ -15,7 +15,7 @@
 //! | `parking` | `park_after`, `breaker` and `backlog` |
 //! | `payload` | `payload`, `payload_file` and `content_type` |
 //! | `postgres` | `[postgres]`, `[state]` and `[backfill]`: the servers |
-//! | `process` | `[http]`, `[push_log]`, `[dead_letters]`, `[memory]`, `[log]` and `[shutdown]` |
+//! | `process` | `[http]`, `[push_log]`, `[dead_letters]`, `[memory]`, `[metrics]`, `[log]` and `[shutdown]` |
 //! | `response_rules` | `success`, `retry.on` and `gone` |
 //! | `run_time_endpoints` | `[endpoints]` and `[webhook_api]` |
 //! | `signing` | `secret` and `signing` |

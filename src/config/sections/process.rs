@@ -1,4 +1,4 @@
-//! `[http]`, `[push_log]`, `[dead_letters]`, `[memory]`, `[log]` and `[shutdown]`: the process itself.
+//! `[http]`, `[push_log]`, `[dead_letters]`, `[memory]`, `[metrics]`, `[log]` and `[shutdown]`: the process itself.
 
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
@@ -15,6 +15,7 @@ use crate::config::settings::LoggedAttempts;
 use crate::config::settings::LoggedBodies;
 use crate::config::settings::LoggedOutcomes;
 use crate::config::settings::MemorySettings;
+use crate::config::settings::MetricsSettings;
 use crate::config::settings::PushLogSettings;
 use crate::config::toml_file::toml_field::FieldReader;
 use crate::config::toml_file::toml_reader::TomlSection;
@@ -28,6 +29,10 @@ const QUEUED_BYTES: usize = 16 << 20;
 /// At least one ordinary row and its rendering must fit beside others.
 const QUEUED_SIZES: RangeInclusive<u64> = (1 << 20)..=(64 << 30);
 
+/// Endpoints at once. One that has nothing to do takes a few KiB.
+const ENDPOINTS: usize = 100_000;
+const ENDPOINT_COUNTS: RangeInclusive<usize> = 1..=1_000_000;
+
 /// A server keeps as much at `max_wal_size` by itself.
 const HOLD_WAL_BYTES: u64 = 1 << 30;
 const HOLD_WAL_SIZES: RangeInclusive<u64> = 0..=(1 << 50);
@@ -35,6 +40,10 @@ const HOLD_WAL_SIZES: RangeInclusive<u64> = 0..=(1 << 50);
 /// Long enough for lanes that have a processor in common to catch up with one another.
 const HOLD_WAL_TIME: Duration = Duration::from_secs(1);
 const HOLD_WAL_TIMES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+
+/// Eighty series each, which is what a scrape of a second can have.
+const ENDPOINT_SERIES: usize = 100;
+const ENDPOINT_SERIES_COUNTS: RangeInclusive<usize> = 0..=100_000;
 
 /// Enough to see what was wrong with a request.
 const BODY_LIMIT: usize = 16 << 10;
@@ -170,15 +179,23 @@ pub(crate) fn read_dead_letters(mut section: TomlSection<'_>) -> DeadLetterSetti
 
 pub(crate) fn read_memory(mut section: TomlSection<'_>) -> MemorySettings {
     let queued = section.read("queued", |field| field.size(&QUEUED_SIZES));
+    let endpoints = section.read("endpoints", |field| field.integer(&ENDPOINT_COUNTS));
     let hold_wal = section.read("hold_wal", |field| field.size(&HOLD_WAL_SIZES));
     let hold_wal = hold_wal.and_then(|bytes| u64::try_from(bytes).ok());
     let hold_wal_time = section.read("hold_wal_time", |field| field.duration(&HOLD_WAL_TIMES));
     section.finish();
     MemorySettings {
         queued_bytes: queued.unwrap_or(QUEUED_BYTES),
+        endpoints_max: endpoints.unwrap_or(ENDPOINTS),
         hold_wal_bytes: hold_wal.unwrap_or(HOLD_WAL_BYTES),
         hold_wal_time: hold_wal_time.unwrap_or(HOLD_WAL_TIME),
     }
+}
+
+pub(crate) fn read_metrics(mut section: TomlSection<'_>) -> MetricsSettings {
+    let endpoints = section.read("endpoints", |field| field.integer(&ENDPOINT_SERIES_COUNTS));
+    section.finish();
+    MetricsSettings { endpoint_series_max: endpoints.unwrap_or(ENDPOINT_SERIES) }
 }
 
 pub(crate) fn read_log(mut section: TomlSection<'_>) -> LogSettings {

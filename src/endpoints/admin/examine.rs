@@ -171,7 +171,7 @@ impl EndpointAdmin {
 /// The endpoints that take events.
 fn enabled(orders: &RegistryHandle) -> Vec<Endpoint> {
     let roster = orders.roster();
-    let takes = roster.0.iter().filter(|shown| !shown.is_leaving && shown.endpoint.enabled);
+    let takes = roster.listed.iter().filter(|shown| !shown.is_leaving && shown.endpoint.enabled);
     takes.map(|shown| (*shown.endpoint).clone()).collect()
 }
 

@@ -450,7 +450,7 @@ fn refused(error: RegistryError) -> AdminRefusal {
         RegistryError::NameTaken { .. }
         | RegistryError::NotRenamed { .. }
         | RegistryError::Leaving { .. }
-        | RegistryError::TooMany => 409,
+        | RegistryError::TooMany { .. } => 409,
         RegistryError::Unknown { .. } => 404,
         RegistryError::Unusable(_) => 422,
         RegistryError::Unsaved(_) | RegistryError::Stopping => 503,

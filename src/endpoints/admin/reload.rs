@@ -145,7 +145,7 @@ fn refuse_clashes(
     made: &[Endpoint],
 ) -> Result<(), Vec<String>> {
     let roster = orders.roster();
-    let of_others = roster.0.iter().filter(|shown| shown.origin != EndpointOrigin::File);
+    let of_others = roster.listed.iter().filter(|shown| shown.origin != EndpointOrigin::File);
     let as_they_were = of_others
         .map(|shown| &*shown.endpoint)
         .filter(|endpoint| made.iter().all(|other| other.name != endpoint.name));

@@ -38,7 +38,7 @@ const TESTS_MAX: Duration = Duration::from_secs(32);
 impl EndpointAdmin {
     pub(super) fn list(&self, orders: &RegistryHandle) -> EndpointList {
         let roster = orders.roster();
-        let endpoints = roster.0.iter().map(|shown| self.shown(shown));
+        let endpoints = roster.listed.iter().map(|shown| self.shown(shown));
         EndpointList { endpoints: endpoints.collect() }
     }
 
@@ -186,7 +186,7 @@ impl EndpointAdmin {
     pub(super) fn webhook_list(&self, orders: &RegistryHandle) -> AdminOutcome {
         self.webhook_api()?;
         let roster = orders.roster();
-        let present = roster.0.iter().filter(|shown| !shown.is_leaving);
+        let present = roster.listed.iter().filter(|shown| !shown.is_leaving);
         let shown = present.filter_map(|shown| {
             webhook_api::shown(self.records.get(&*shown.endpoint.name)?, &shown.endpoint)
         });

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::config::sections::endpoints_from::ENDPOINTS_MAX;
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
 use crate::delivery::http::EndpointClient;
@@ -55,8 +54,10 @@ pub(crate) enum RegistryError {
         "there is no endpoint {name}: `walhook endpoints list` and /api/v1/endpoints show those that there are"
     )]
     Unknown { name: Arc<str> },
-    #[error("there are {ENDPOINTS_MAX} endpoints, which is the most: remove some")]
-    TooMany,
+    #[error(
+        "there are {most} endpoints, which is the most: remove some, or raise [memory] endpoints"
+    )]
+    TooMany { most: usize },
     #[error("{0}")]
     Unusable(String),
     #[error("endpoint {from} cannot be called {to}: {why}")]

@@ -120,6 +120,8 @@ pub(crate) struct EndpointRegistry {
     rules: Vec<RegisteredRule>,
     /// `[webhook] enabled`: if not, nobody takes anything.
     is_pushing: bool,
+    /// Endpoints that there can be.
+    most: usize,
     members: BTreeMap<EndpointIndex, RegisteredEndpoint>,
     next: EndpointIndex,
     edition: EndpointsVersion,
@@ -148,7 +150,7 @@ struct RegisteredEndpoint {
     clients: watch::Sender<Arc<EndpointClient>>,
     replays: ReplaySender,
     gauges: Arc<LaneGauges>,
-    metrics: EndpointMetrics,
+    metrics: Arc<EndpointMetrics>,
 }
 
 impl UpdateSenders {
@@ -211,6 +213,7 @@ impl EndpointRegistry {
             keep,
             rules: settings.events.iter().map(rule).collect(),
             is_pushing: settings.enabled,
+            most: settings.memory.endpoints_max,
             members: BTreeMap::new(),
             next: EndpointIndex(0),
             edition: EndpointsVersion::default(),
@@ -434,7 +437,12 @@ impl EndpointRegistry {
         let (names, name) = watch::channel(Arc::clone(&endpoint.name));
         let (lane, run) = lanes::lane(index, &endpoint, standing, (current, name), &self.common);
         self.lanes.spawn_on(async move { (index, run.await) }, self.thread.runtime());
-        let metrics = self.common.handles.metrics.endpoint(&endpoint.name);
+        let metrics = match origin {
+            EndpointOrigin::File => self.common.handles.metrics.endpoint_of_file(&endpoint.name),
+            EndpointOrigin::Api | EndpointOrigin::Table => {
+                self.common.handles.metrics.endpoint(&endpoint.name)
+            }
+        };
         let (control, gauges, replays) = (lane.control(), lane.gauges(), lane.replays());
         let (is_leaving, paused) = (false, None);
         let member = RegisteredEndpoint {
@@ -549,7 +557,7 @@ impl EndpointRegistry {
             gauges: Arc::clone(&member.gauges),
             metrics: member.metrics.clone(),
         };
-        self.roster
-            .send_replace(Arc::new(EndpointSnapshot(self.members.iter().map(shown).collect())));
+        let listed = self.members.iter().map(shown).collect();
+        self.roster.send_replace(Arc::new(EndpointSnapshot::new(listed)));
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::sections::endpoints_from::ENDPOINTS_MAX;
 use crate::config::settings::Endpoint;
 use crate::delivery::http::EndpointClient;
 use crate::endpoints::registry::EndpointRegistry;
@@ -58,8 +57,8 @@ impl EndpointRegistry {
                     names.extend(removed.map(|name| (Arc::clone(name), PlannedEndpoint::Leaving)));
                 }
             }
-            if names.len() > ENDPOINTS_MAX && matches!(step, PlanStep::Add { .. }) {
-                return Err(RegistryError::TooMany);
+            if names.len() > self.most && matches!(step, PlanStep::Add { .. }) {
+                return Err(RegistryError::TooMany { most: self.most });
             }
             steps.push(step);
         }

@@ -1,5 +1,7 @@
 //! The endpoints as they are now, for whoever looks.
 
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::api::surface::EndpointView;
@@ -34,7 +36,12 @@ impl EndpointOrigin {
 
 /// All endpoints in the order in which they were added, with those that are being removed.
 #[derive(Debug, Default)]
-pub(crate) struct EndpointSnapshot(pub(crate) Vec<ListedEndpoint>);
+pub(crate) struct EndpointSnapshot {
+    pub(crate) listed: Vec<ListedEndpoint>,
+    by_name: HashMap<Arc<str>, usize>,
+    /// Names that somebody is about to lose.
+    renaming: HashSet<Arc<str>>,
+}
 
 /// One endpoint.
 #[derive(Debug)]
@@ -53,10 +60,14 @@ pub(crate) struct ListedEndpoint {
     /// What operators send again goes in here.
     pub(crate) replays: ReplaySender,
     pub(crate) gauges: Arc<LaneGauges>,
-    pub(crate) metrics: EndpointMetrics,
+    pub(crate) metrics: Arc<EndpointMetrics>,
 }
 
 impl ListedEndpoint {
+    fn name(&self) -> Arc<str> {
+        Arc::clone(&self.endpoint.name)
+    }
+
     pub(crate) fn view(&self) -> EndpointView {
         EndpointView {
             name: Arc::clone(&self.endpoint.name),
@@ -77,19 +88,26 @@ impl ListedEndpoint {
 }
 
 impl EndpointSnapshot {
+    pub(crate) fn new(listed: Vec<ListedEndpoint>) -> Self {
+        let name = |(place, shown): (usize, &ListedEndpoint)| (shown.name(), place);
+        // Of those of one name, which the others have lost, the first counts.
+        let by_name = listed.iter().enumerate().rev().map(name).collect();
+        let renaming = listed.iter().filter_map(|shown| shown.renaming.clone()).collect();
+        Self { listed, by_name, renaming }
+    }
+
     /// As the status shows them.
     pub(crate) fn view(&self) -> Vec<EndpointView> {
-        self.0.iter().map(ListedEndpoint::view).collect()
+        self.listed.iter().map(ListedEndpoint::view).collect()
     }
 
     /// Whether an endpoint has this name, or is about to lose it.
     pub(crate) fn knows(&self, name: &str) -> bool {
-        let is_losing = |shown: &ListedEndpoint| shown.renaming.as_deref() == Some(name);
-        self.find(name).is_some() || self.0.iter().any(is_losing)
+        self.by_name.contains_key(name) || self.renaming.contains(name)
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&ListedEndpoint> {
-        self.0.iter().find(|shown| &*shown.endpoint.name == name)
+        self.listed.get(*self.by_name.get(name)?)
     }
 }
 

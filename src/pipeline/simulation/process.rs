@@ -136,7 +136,7 @@ impl RunParts {
         let metrics = WalhookMetrics::new(
             settings.events.iter().map(|rule| &rule.table),
             settings.events.iter().map(|rule| &*rule.event_type),
-            settings.endpoints.iter().map(|endpoint| &*endpoint.name),
+            (settings.endpoints.iter().map(|endpoint| &*endpoint.name), 0),
         );
         Self {
             world: world.clone(),

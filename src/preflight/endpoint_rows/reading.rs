@@ -6,7 +6,6 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::types::Type;
 
 use crate::config::configuration::Settings;
-use crate::config::sections::endpoints_from::ENDPOINTS_MAX;
 use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::flow::quote::identifier;
 use crate::preflight::grants;
@@ -16,7 +15,7 @@ use crate::store::error::StoreError;
 use crate::store::error::is_transient_state;
 
 /// Rows that are read: enough to say how many are too many.
-const ROWS_MAX: usize = 20 * ENDPOINTS_MAX;
+const ROWS_MAX: usize = 2_000_000;
 
 /// The type of the column $3 of $1.$2, under its domains.
 const BASE_TYPE: &str = "

@@ -1,14 +1,19 @@
 //! The handles by which stages change what is counted of tables, events and endpoints.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::time::Duration;
 
-use prometheus::Gauge;
-use prometheus::Histogram;
 use prometheus::IntCounter;
-use prometheus::IntCounterVec;
-use prometheus::IntGauge;
 
 use crate::flow::verdict::FailureClass;
+use crate::telemetry::metrics::plain_numbers::PlainCounter;
+use crate::telemetry::metrics::plain_numbers::PlainGauge;
+use crate::telemetry::metrics::plain_numbers::PlainHistogram;
+use crate::telemetry::metrics::plain_numbers::PlainSeconds;
 
 /// What was read from one table.
 #[derive(Clone, Debug)]
@@ -18,14 +23,26 @@ pub(crate) struct TableMetrics {
 
 /// What became of the deliveries of one table to one endpoint; see `store::books`. Not counters: a
 /// dead letter that is sent again is dead no more.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct BalanceMetrics {
-    pub captured: IntGauge,
-    pub delivered: IntGauge,
-    pub filtered: IntGauge,
-    pub expired: IntGauge,
-    pub dead: IntGauge,
-    pub pending: IntGauge,
+    pub captured: PlainGauge,
+    pub delivered: PlainGauge,
+    pub filtered: PlainGauge,
+    pub expired: PlainGauge,
+    pub dead: PlainGauge,
+    pub pending: PlainGauge,
+}
+
+impl BalanceMetrics {
+    /// The values of label `entry`.
+    pub(super) const ENTRIES: [&str; 6] =
+        ["captured", "delivered", "filtered", "expired", "dead", "pending"];
+
+    /// In the order of [`BalanceMetrics::ENTRIES`].
+    pub(super) fn values(&self) -> [i64; 6] {
+        let Self { captured, delivered, filtered, expired, dead, pending } = self;
+        [captured, delivered, filtered, expired, dead, pending].map(PlainGauge::get)
+    }
 }
 
 /// What became of the changes that one `[[event]]` is about.
@@ -58,26 +75,28 @@ impl WriteBackMetrics {
 }
 
 /// One endpoint. `delivered`, `expired`, `dead` and `filtered` count final outcomes, an event each.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct EndpointMetrics {
-    pub delivered: IntCounter,
-    pub expired: IntCounter,
-    pub dead: IntCounter,
-    pub filtered: IntCounter,
-    pub pending_memory: IntGauge,
-    pub pending_backlog: IntGauge,
-    pub retries: IntCounter,
+    pub delivered: PlainCounter,
+    pub expired: PlainCounter,
+    pub dead: PlainCounter,
+    pub filtered: PlainCounter,
+    pub pending_memory: PlainGauge,
+    pub pending_backlog: PlainGauge,
+    pub retries: PlainCounter,
     /// Each of them is pending once more, and has one more of those outcomes.
-    pub replays: IntCounter,
-    pub breaker_open: IntGauge,
-    pub paused: IntGauge,
-    pub dead_letters: IntGauge,
+    pub replays: PlainCounter,
+    pub breaker_open: PlainGauge,
+    pub paused: PlainGauge,
+    pub dead_letters: PlainGauge,
     /// In seconds, as the next two.
-    pub commit_to_delivery: Histogram,
-    pub queue: Histogram,
-    pub oldest_pending: Gauge,
+    pub commit_to_delivery: PlainHistogram,
+    pub queue: PlainHistogram,
+    pub oldest_pending: PlainSeconds,
     pub(super) attempts: AttemptMetrics,
-    pub(super) attempt_duration: Histogram,
+    pub(super) attempt_duration: PlainHistogram,
+    /// By table.
+    balances: Mutex<BTreeMap<Arc<str>, Arc<BalanceMetrics>>>,
 }
 
 impl EndpointMetrics {
@@ -86,21 +105,30 @@ impl EndpointMetrics {
         self.attempts.of(failure).inc();
         self.attempt_duration.observe(took.as_secs_f64());
     }
+
+    /// The books of a table, made if there are none yet.
+    pub(super) fn balance(&self, table: Arc<str>) -> Arc<BalanceMetrics> {
+        Arc::clone(self.balances().entry(table).or_default())
+    }
+
+    pub(super) fn balances(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<BalanceMetrics>>> {
+        self.balances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One counter for each thing that a request can come to.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub(super) struct AttemptMetrics {
-    pub(super) delivered: IntCounter,
-    pub(super) status: IntCounter,
-    pub(super) timeout: IntCounter,
-    pub(super) dns: IntCounter,
-    pub(super) connect: IntCounter,
-    pub(super) tls: IntCounter,
-    pub(super) protocol: IntCounter,
-    pub(super) refused: IntCounter,
-    pub(super) request: IntCounter,
-    pub(super) local: IntCounter,
+    delivered: PlainCounter,
+    status: PlainCounter,
+    timeout: PlainCounter,
+    dns: PlainCounter,
+    connect: PlainCounter,
+    tls: PlainCounter,
+    protocol: PlainCounter,
+    refused: PlainCounter,
+    request: PlainCounter,
+    local: PlainCounter,
 }
 
 impl AttemptMetrics {
@@ -118,25 +146,10 @@ impl AttemptMetrics {
         "local",
     ];
 
-    pub(super) fn new(attempts: &IntCounterVec, endpoint: &str) -> Self {
-        let failed = |class: FailureClass| attempts.with_label_values(&[endpoint, class.as_str()]);
-        Self {
-            delivered: attempts.with_label_values(&[endpoint, "delivered"]),
-            status: failed(FailureClass::Status),
-            timeout: failed(FailureClass::Timeout),
-            dns: failed(FailureClass::Dns),
-            connect: failed(FailureClass::Connect),
-            tls: failed(FailureClass::Tls),
-            protocol: failed(FailureClass::Protocol),
-            refused: failed(FailureClass::Refused),
-            request: failed(FailureClass::Request),
-            local: failed(FailureClass::Local),
-        }
-    }
-
-    /// All requests, whatever they came to.
-    pub(super) fn all(&self) -> u64 {
-        let failed = [
+    /// In the order of [`AttemptMetrics::RESULTS`].
+    pub(super) fn values(&self) -> [u64; 10] {
+        [
+            &self.delivered,
             &self.status,
             &self.timeout,
             &self.dns,
@@ -146,11 +159,17 @@ impl AttemptMetrics {
             &self.refused,
             &self.request,
             &self.local,
-        ];
-        self.delivered.get() + failed.into_iter().map(IntCounter::get).sum::<u64>()
+        ]
+        .map(PlainCounter::get)
     }
 
-    pub(super) fn of(&self, failure: Option<FailureClass>) -> &IntCounter {
+    /// Requests that were not delivered.
+    pub(super) fn failed(&self) -> u64 {
+        let [_delivered, failed @ ..] = self.values();
+        failed.into_iter().sum()
+    }
+
+    pub(super) fn of(&self, failure: Option<FailureClass>) -> &PlainCounter {
         match failure {
             None => &self.delivered,
             Some(FailureClass::Status) => &self.status,

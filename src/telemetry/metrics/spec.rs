@@ -1,5 +1,7 @@
 //! Every metric's name, help and labels, and how it is registered.
 
+use std::collections::HashMap;
+
 use prometheus::GaugeVec;
 use prometheus::HistogramOpts;
 use prometheus::HistogramVec;
@@ -8,6 +10,7 @@ use prometheus::IntGaugeVec;
 use prometheus::Opts;
 use prometheus::Registry;
 use prometheus::core::Collector;
+use prometheus::core::Desc;
 
 /// One metric.
 pub(super) struct MetricSpec {
@@ -283,7 +286,7 @@ pub(super) const RECONNECTS: MetricSpec = MetricSpec {
 };
 
 /// Seconds: from a request on the loopback to the last retries of an outage.
-const TIME_BUCKETS: [f64; 20] = [
+pub(super) const TIME_BUCKETS: [f64; 20] = [
     0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
     30.0, 60.0, 120.0, 300.0, 900.0,
 ];
@@ -307,6 +310,13 @@ pub(super) fn float_gauges(registry: &Registry, spec: &MetricSpec) -> GaugeVec {
 pub(super) fn histograms(registry: &Registry, spec: &MetricSpec) -> HistogramVec {
     let options = HistogramOpts::new(spec.name, spec.help).buckets(TIME_BUCKETS.to_vec());
     registered(registry, HistogramVec::new(options, spec.labels))
+}
+
+/// A metric whose series are made by ourselves.
+pub(super) fn described(spec: &MetricSpec) -> Desc {
+    let labels = spec.labels.iter().map(|label| (*label).to_owned()).collect();
+    let made = Desc::new(spec.name.to_owned(), spec.help.to_owned(), labels, HashMap::new());
+    made.expect("names and labels are constants that a test has tried")
 }
 
 /// Adds a family that was made from the constants above.

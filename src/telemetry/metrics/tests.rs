@@ -9,7 +9,7 @@ use crate::flow::verdict::FailureClass;
 
 fn metrics() -> WalhookMetrics {
     let tables = [TableName::new("public", "orders")];
-    WalhookMetrics::new(&tables, ["order.created"], ["crm"])
+    WalhookMetrics::new(&tables, ["order.created"], (["crm"], 5))
 }
 
 /// Series and their values, without the buckets and without the process.

@@ -1,69 +1,62 @@
-//! Sums over all series of a family, for the overview and its charts.
+//! Sums over all endpoints, for the overview and its charts.
 
-use prometheus::HistogramVec;
 use prometheus::IntCounterVec;
-use prometheus::IntGaugeVec;
 use prometheus::core::Collector;
-use prometheus::proto::Metric;
 use prometheus::proto::MetricFamily;
 
+use crate::telemetry::metrics::BalanceMetrics;
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::WalhookMetrics;
+use crate::telemetry::metrics::plain_numbers::HistogramCounts;
 use crate::telemetry::samples::BookSums;
 use crate::telemetry::samples::MetricTotals;
 
 impl WalhookMetrics {
-    /// Of all endpoints. The series have to be up to date, see [`WalhookMetrics::look`].
+    /// Of all endpoints. The numbers have to be up to date, see [`WalhookMetrics::look`].
     pub(crate) fn totals(&self) -> MetricTotals {
         let families = &self.0;
-        let all = |_: &Metric| true;
-        let delivered = |metric: &Metric| has(metric, "outcome", "delivered");
         let (retained, safe) = families.replication.wal();
-        MetricTotals {
-            captured: counted(&families.captured, all),
-            delivered: counted(&families.deliveries, delivered),
-            failed: counted(&families.attempts, |metric| !has(metric, "result", "delivered")),
-            latency: buckets(&families.commit_to_delivery),
-            waiting_memory: gauged(&families.pending, |metric| has(metric, "where", "memory")),
-            waiting_backlog: gauged(&families.pending, |metric| has(metric, "where", "backlog")),
-            dead_letters: gauged(&families.dead_letters, all),
+        let mut totals = MetricTotals {
+            captured: counted(&families.captured),
             retained_wal_bytes: Some(retained),
             safe_wal_bytes: safe,
-        }
+            ..MetricTotals::default()
+        };
+        let mut latency = HistogramCounts::default();
+        families.endpoints.each(|endpoint| endpoint.add_to(&mut totals, &mut latency));
+        MetricTotals { latency: latency.cumulative(), ..totals }
     }
 
     /// Of one endpoint.
     pub(crate) fn endpoint_totals(&self, name: &str) -> MetricTotals {
-        let endpoint = self.endpoint(name);
-        let attempts = endpoint.attempts.all();
-        MetricTotals {
-            captured: 0,
-            delivered: endpoint.delivered.get(),
-            failed: attempts.saturating_sub(endpoint.attempts.delivered.get()),
-            latency: in_buckets(&endpoint.commit_to_delivery.collect()),
-            waiting_memory: endpoint.pending_memory.get(),
-            waiting_backlog: endpoint.pending_backlog.get(),
-            dead_letters: endpoint.dead_letters.get(),
-            retained_wal_bytes: None,
-            safe_wal_bytes: None,
-        }
+        let (mut totals, mut latency) = (MetricTotals::default(), HistogramCounts::default());
+        self.endpoint(name).add_to(&mut totals, &mut latency);
+        MetricTotals { latency: latency.cumulative(), ..totals }
     }
 
     /// The books of all endpoints and tables.
     pub(crate) fn books(&self) -> BookSums {
-        let of = |entry| gauged(&self.0.balance, |metric: &Metric| has(metric, "entry", entry));
-        BookSums {
-            captured: of("captured"),
-            delivered: of("delivered"),
-            filtered: of("filtered"),
-            expired: of("expired"),
-            dead: of("dead"),
-            pending: of("pending"),
-        }
+        let mut sums = [0; BalanceMetrics::ENTRIES.len()];
+        self.0.endpoints.each(|endpoint| {
+            for books in endpoint.balances().values() {
+                sums.iter_mut().zip(books.values()).for_each(|(sum, more)| *sum += more);
+            }
+        });
+        let [captured, delivered, filtered, expired, dead, pending] = sums;
+        BookSums { captured, delivered, filtered, expired, dead, pending }
     }
 }
 
 impl EndpointMetrics {
+    fn add_to(&self, totals: &mut MetricTotals, latency: &mut HistogramCounts) {
+        totals.delivered += self.delivered.get();
+        totals.failed += self.attempts.failed();
+        latency.add(&self.commit_to_delivery.counts());
+        totals.waiting_memory += self.pending_memory.get();
+        totals.waiting_backlog += self.pending_backlog.get();
+        totals.dead_letters += self.dead_letters.get();
+    }
+
     /// Adds what an endpoint has counted under another name. How long things took begins anew.
     pub(crate) fn go_on_from(&self, before: &Self) {
         self.delivered.inc_by(before.delivered.get());
@@ -81,51 +74,15 @@ impl EndpointMetrics {
     }
 }
 
-fn has(metric: &Metric, label: &str, value: &str) -> bool {
-    metric.get_label().iter().any(|pair| pair.name() == label && pair.value() == value)
-}
-
-fn series(families: &[MetricFamily]) -> impl Iterator<Item = &Metric> {
-    families.iter().flat_map(MetricFamily::get_metric)
-}
-
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a counter of whole numbers that is shown as a float"
 )]
-fn counted(family: &IntCounterVec, is_meant: impl Fn(&Metric) -> bool) -> u64 {
+fn counted(family: &IntCounterVec) -> u64 {
     let found = family.collect();
-    let meant = series(&found).filter(|metric| is_meant(metric));
-    meant.map(|metric| metric.get_counter().get_value() as u64).sum()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "a whole number that is shown as a float")]
-fn gauged(family: &IntGaugeVec, is_meant: impl Fn(&Metric) -> bool) -> i64 {
-    let found = family.collect();
-    let meant = series(&found).filter(|metric| is_meant(metric));
-    meant.map(|metric| metric.get_gauge().get_value() as i64).sum()
-}
-
-fn buckets(family: &HistogramVec) -> Vec<(f64, u64)> {
-    in_buckets(&family.collect())
-}
-
-/// The buckets of all series together, which have the same bounds, with the last one's.
-fn in_buckets(found: &[MetricFamily]) -> Vec<(f64, u64)> {
-    let mut sums: Vec<(f64, u64)> = Vec::new();
-    let mut all = 0;
-    for histogram in series(found).map(Metric::get_histogram) {
-        all += histogram.get_sample_count();
-        for (place, bucket) in histogram.get_bucket().iter().enumerate() {
-            match sums.get_mut(place) {
-                Some((_, count)) => *count += bucket.cumulative_count(),
-                None => sums.push((bucket.upper_bound(), bucket.cumulative_count())),
-            }
-        }
-    }
-    sums.push((f64::INFINITY, all));
-    sums
+    let series = found.iter().flat_map(MetricFamily::get_metric);
+    series.map(|metric| metric.get_counter().get_value() as u64).sum()
 }
 
 #[cfg(test)]
@@ -136,7 +93,7 @@ mod tests {
     #[test]
     fn series_are_summed_over_endpoints() {
         let table = TableName::new("public", "orders");
-        let metrics = WalhookMetrics::new([&table], ["order"], ["crm", "erp"]);
+        let metrics = WalhookMetrics::new([&table], ["order"], (["crm", "erp"], 0));
         metrics.table(&table).captured.inc_by(7);
         for (name, times) in [("crm", 3), ("erp", 4)] {
             let endpoint = metrics.endpoint(name);
