@@ -80,6 +80,7 @@ use crate::pipeline::source_thread::AttachedSource;
 use crate::pipeline::source_thread::PumpParts;
 use crate::pipeline::source_thread::SourceThread;
 use crate::pipeline::state_probe;
+use crate::preflight::attached_partitions::AttachedPartitions;
 use crate::preflight::event_schemas;
 use crate::preflight::gaps;
 use crate::preflight::prepare::prepare;
@@ -393,6 +394,7 @@ async fn start_observer(
         wal_hold: handles.wal_hold.clone(),
         metrics: handles.metrics.replication(),
         block: StandbyBlock::default(),
+        partitions: AttachedPartitions::default(),
         publication,
         tables: settings.events.iter().map(|rule| rule.table.clone()).collect(),
     };

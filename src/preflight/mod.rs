@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `attached_partitions` | Partitions that are attached or detached while PostgreSQL 14 is read |
 //! | `backfills` | What a first start will send of the tables, and whether it can be read |
 //! | `callback_tables` | Whether the tables that keep callbacks are there and may be written to |
 //! | `channels` | Whether chat systems let their applications in, for `walhook check --channels` |
@@ -30,6 +31,7 @@
 //! | `write_back_trial` | Tries write-backs on rows that are there, for `walhook check` |
 //! | `write_backs` | Joins write-backs to the ledger, and looks at them before the start |
 
+pub(crate) mod attached_partitions;
 pub(crate) mod backfills;
 pub(crate) mod callback_tables;
 pub(crate) mod channels;

@@ -12,6 +12,7 @@ use crate::config::settings::ServerSettings;
 use crate::flow::relation::TableName;
 use crate::flow::time::Timestamp;
 use crate::lane::overflow_delay::WalHold;
+use crate::preflight::attached_partitions::AttachedPartitions;
 use crate::preflight::clock_offset::OffsetWatch;
 use crate::preflight::gaps;
 use crate::preflight::standby_block::StandbyBlock;
@@ -62,6 +63,7 @@ pub(crate) struct ServerObserver {
     pub(crate) metrics: ReplicationMetrics,
     /// Whether the server waits for a standby.
     pub(crate) block: StandbyBlock,
+    pub(crate) partitions: AttachedPartitions,
     /// The publication's oid at the start, and what it has to publish.
     pub(crate) publication: Option<u32>,
     pub(crate) tables: Vec<TableName>,
@@ -122,6 +124,7 @@ impl ServerObserver {
                     None => tracing::info!(slot = self.settings.slot, "no standby blocks any more"),
                 }
             }
+            self.partitions.look(client, &self.settings.slot, &self.tables).await?;
         }
         self.publication(session).await
     }

@@ -257,6 +257,12 @@ async fn a_schema_that_was_dropped_under_a_running_walhook_is_named_like_a_gap()
     setting.insert("orders", 1).await;
     setting.types(1).await;
     service.stop().await;
+    // The server counts what was read of a slot, and tells it a moment later.
+    let read = format!(
+        "SELECT total_txns > 0 FROM pg_stat_replication_slots WHERE slot_name = '{}'",
+        slot(&setting.database)
+    );
+    wait_for_text(&setting.sql, &read, "t").await;
     setting.sql.batch_execute("DROP SCHEMA walhook CASCADE").await.unwrap();
     for command in ["check", "run"] {
         let said = ended(&[command], &toml, 4).await;

@@ -17,6 +17,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::support::postgres::Database;
+use crate::support::postgres::has_version;
+use crate::support::postgres::installation;
 use crate::support::postgres::wait_for_text;
 use crate::support::program::Program;
 use crate::support::receiver::Answer;
@@ -160,6 +162,9 @@ fn finding_the_commit(position: &str) -> String {
 
 #[tokio::test]
 async fn a_row_filter_that_fails_is_named_and_the_way_past_it_works() {
+    if !has_version(installation(), 15, "row filters") {
+        return;
+    }
     let database = Database::create().await;
     let sql = database.sql().await;
     sql.batch_execute(

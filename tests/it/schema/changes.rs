@@ -7,6 +7,8 @@ use super::event;
 use super::webhook;
 use crate::support::postgres::Database;
 use crate::support::postgres::Sql;
+use crate::support::postgres::has_version;
+use crate::support::postgres::installation;
 use crate::support::receiver::Answer;
 use crate::support::receiver::Receiver;
 use crate::support::receiver::always;
@@ -115,6 +117,9 @@ async fn what_is_altered_under_a_running_walhook_is_named_until_it_is_mended() {
         ),
     ];
     for (alter, part, mend) in &cases {
+        if part.starts_with("holds back") && !has_version(installation(), 15, alter) {
+            continue; // row filters and column lists
+        }
         assert_named(&mut service, &sql, alter, part, mend).await;
     }
     sql.batch_execute("INSERT INTO o VALUES (1, 'a', 'b')").await.unwrap();
