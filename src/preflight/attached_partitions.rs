@@ -35,11 +35,14 @@ const END_WALSENDER: &str = "
     SELECT pg_catalog.pg_terminate_backend(active_pid) FROM pg_catalog.pg_replication_slots
      WHERE slot_name = $1 AND active_pid IS NOT NULL";
 
+/// A table and one of its partitions.
+type PartitionOf = (String, String);
+
 /// Compares the partitions with those of the last look.
 #[derive(Debug, Default)]
 pub(crate) struct AttachedPartitions {
     /// By table and partition, whether it was a table of its own before; `None` before the first look.
-    leaves: Option<BTreeMap<(String, String), bool>>,
+    leaves: Option<BTreeMap<PartitionOf, bool>>,
 }
 
 impl AttachedPartitions {
@@ -93,9 +96,9 @@ impl AttachedPartitions {
 
 /// Which were attached, with rows that they may have had, and which were detached.
 fn changed(
-    before: &BTreeMap<(String, String), bool>,
-    now: &BTreeMap<(String, String), bool>,
-) -> (BTreeSet<(String, String)>, BTreeSet<(String, String)>) {
+    before: &BTreeMap<PartitionOf, bool>,
+    now: &BTreeMap<PartitionOf, bool>,
+) -> (BTreeSet<PartitionOf>, BTreeSet<PartitionOf>) {
     let new = now.iter().filter(|(leaf, was_table)| **was_table && !before.contains_key(*leaf));
     let gone = before.keys().filter(|leaf| !now.contains_key(*leaf));
     (new.map(|(leaf, _)| leaf.clone()).collect(), gone.cloned().collect())
