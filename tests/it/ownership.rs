@@ -46,6 +46,15 @@ impl Setting {
         configuration(&self.database, &rest)
     }
 
+    /// The server counts what was read of a slot, and tells it a moment later.
+    async fn slot_is_known_as_read(&self) {
+        let read = format!(
+            "SELECT total_txns > 0 FROM pg_stat_replication_slots WHERE slot_name = '{}'",
+            slot(&self.database)
+        );
+        wait_for_text(&self.sql, &read, "t").await;
+    }
+
     async fn insert(&self, table: &str, id: usize) {
         self.sql.batch_execute(&format!("INSERT INTO {table} VALUES ({id})")).await.unwrap();
     }
@@ -223,6 +232,7 @@ async fn a_slot_that_was_read_with_another_state_is_named_like_a_gap() {
     setting.insert("orders", 1).await;
     setting.types(1).await;
     service.stop().await;
+    setting.slot_is_known_as_read().await;
     let other = Database::create().await;
     let moved = format!("{toml}\n[state]\nurl = \"{}\"\n", other.url());
     for command in ["check", "run"] {
@@ -257,12 +267,7 @@ async fn a_schema_that_was_dropped_under_a_running_walhook_is_named_like_a_gap()
     setting.insert("orders", 1).await;
     setting.types(1).await;
     service.stop().await;
-    // The server counts what was read of a slot, and tells it a moment later.
-    let read = format!(
-        "SELECT total_txns > 0 FROM pg_stat_replication_slots WHERE slot_name = '{}'",
-        slot(&setting.database)
-    );
-    wait_for_text(&setting.sql, &read, "t").await;
+    setting.slot_is_known_as_read().await;
     setting.sql.batch_execute("DROP SCHEMA walhook CASCADE").await.unwrap();
     for command in ["check", "run"] {
         let said = ended(&[command], &toml, 4).await;

@@ -469,7 +469,7 @@ async fn expressions_are_tried_on_rows_that_are_there() {
         "id": 8, "total": 12.5, "paid": false, "at": null, "mood": null, "tags": null, "doc": null,
         "raw": null,
     });
-    if sql.text("SELECT current_setting('server_version_num')::int >= 180000").await == "true" {
+    if sql.text("SELECT current_setting('server_version_num')::int >= 180000").await == "t" {
         data["twice"] = serde_json::json!(16); // from then on publications have it
     }
     assert_eq!(body["data"], data, "as the stream would bring it");
@@ -477,7 +477,7 @@ async fn expressions_are_tried_on_rows_that_are_there() {
 
     sql.batch_execute("UPDATE orders SET total = 6").await.unwrap();
     let (_, output) = finished(&["check", "--bodies"], &toml).await;
-    let row = r#""data":{"id":7,"total":6,"paid":true,"at":"2024-12-31T23:00:00Z","mood":"calm","tags":["a","b"],"doc":{"k":1.50},"raw":"AP8="}"#;
+    let row = r#""data":{"id":7,"total":6,"paid":true,"at":"2024-12-31T23:00:00Z","mood":"calm","tags":["a","b"],"doc":{"k":1.50},"raw":"AP8=""#;
     assert!(output.contains(row), "{output}");
 }
 
