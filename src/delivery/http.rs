@@ -89,9 +89,9 @@ pub struct EndpointClient {
     /// What differs from event to event.
     filler: Option<TemplateFiller>,
     signer: Option<RequestSigner>,
-    tokens: Option<TokenCache>,
-    /// The chat system that it is.
-    channel: Option<Channel>,
+    tokens: Option<Box<TokenCache>>,
+    /// The chat system that it is. Most are none, as most fetch no token: there can be 100,000 of these.
+    channel: Option<Box<Channel>>,
     /// Bodies are JSON arrays.
     batched: bool,
     answers: AnswerRule,
@@ -125,7 +125,7 @@ impl EndpointClient {
             Some(Auth::OAuth2(oauth)) => {
                 let link = ConnectionLink { http2: false, ..endpoint.link.clone() };
                 let issuer = site(oauth.token_url.reveal(), endpoint.addresses, &link)?;
-                Some(TokenCache::new(oauth, issuer, headers.get(header::USER_AGENT)))
+                Some(Box::new(TokenCache::new(oauth, issuer, headers.get(header::USER_AGENT))))
             }
             _ => None,
         };
@@ -140,7 +140,7 @@ impl EndpointClient {
                     }
                     None => None,
                 };
-                Some(Channel::new(name(), channel, tokens, network))
+                Some(Box::new(Channel::new(name(), channel, tokens, network)))
             }
             None => None,
         };

@@ -75,7 +75,9 @@ pub(crate) fn lane(
 ) -> (LaneSender, impl Future<Output = anyhow::Result<()>> + Send + use<>) {
     let settings = LaneSettings::with_backlog(index, endpoint, standing);
     let (sender, task) = lane::open(settings.within(common.share_bytes));
-    let mut task = task.pressed_by(common.backlog.pressure()).counted_in(&common.in_flight);
+    let task = task.pressed_by(common.backlog.pressure()).counted_in(&common.in_flight);
+    // Where a future is moved into another one it is there twice.
+    let mut task = Box::new(task);
     let (clock, hold) = (common.handles.clock.clone(), common.handles.hold.clone());
     let (reports, bodies, shutdown) =
         (common.reports.clone(), common.bodies, common.shutdown.clone());
