@@ -20,6 +20,9 @@ const PROBLEMS: &str = "walhook_source_problems";
 
 /// It becomes not ready by `alter`, says `part` once, and is ready again by `mend`.
 async fn assert_named(service: &mut Service, sql: &Sql, alter: &str, part: &str, mend: &str) {
+    if part.starts_with("holds back") && !has_version(installation(), 15, alter) {
+        return; // row filters and column lists
+    }
     sql.batch_execute(alter).await.unwrap();
     let reply = service.wait_for_status("/ready", 503).await;
     let status: Value = service.get("/api/v1/status").await.json();
@@ -117,9 +120,6 @@ async fn what_is_altered_under_a_running_walhook_is_named_until_it_is_mended() {
         ),
     ];
     for (alter, part, mend) in &cases {
-        if part.starts_with("holds back") && !has_version(installation(), 15, alter) {
-            continue; // row filters and column lists
-        }
         assert_named(&mut service, &sql, alter, part, mend).await;
     }
     sql.batch_execute("INSERT INTO o VALUES (1, 'a', 'b')").await.unwrap();
