@@ -393,6 +393,12 @@ impl EndpointClient {
         }
     }
 
+    /// Closes the connections that no request has at the moment: for whoever makes a single one, after which nobody
+    /// may look after them.
+    pub fn close_idle(&self) {
+        self.connections.close_idle();
+    }
+
     /// What the answer says about the token. A 401 to one that was good before is worth another
     /// attempt, which gets a new one; to one that never was, it is as final as any.
     fn judge_token(

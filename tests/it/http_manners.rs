@@ -320,6 +320,27 @@ async fn an_idle_connection_that_the_peer_has_closed_is_given_up() {
 }
 
 #[tokio::test]
+async fn idle_connections_are_closed_on_demand_and_those_in_use_are_not() {
+    let receiver = Receiver::start(in_turn(vec![Answer::status(200), Answer::status(200)]));
+    let client = client(&endpoint(&receiver.url()));
+    for _ in 0..2 {
+        assert_eq!(client.attempt(&lease(), NOW).await.verdict, AttemptVerdict::Delivered);
+        client.close_idle();
+    }
+    let connections: Vec<_> = receiver.requests().iter().map(|r| r.connection).collect();
+    assert_eq!(connections, [1, 2]);
+
+    let slow = Receiver::start(always(Answer::status(200).after(Duration::from_millis(300))));
+    let client = self::client(&endpoint(&slow.url()));
+    let lease = lease();
+    let (exchange, ()) = tokio::join!(client.attempt(&lease, NOW), async {
+        slow.wait_for(1, AMPLE).await;
+        client.close_idle();
+    });
+    assert_eq!(exchange.verdict, AttemptVerdict::Delivered);
+}
+
+#[tokio::test]
 async fn attempts_run_side_by_side_and_a_hanging_one_holds_up_no_other() {
     let answers = vec![Answer::Hang, Answer::status(200), Answer::status(500)];
     let receiver = Receiver::start(in_turn(answers));

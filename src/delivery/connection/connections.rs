@@ -222,6 +222,14 @@ impl ConnectionPool {
         }
     }
 
+    /// Closes all that are not used.
+    pub(crate) fn close_idle(&self) {
+        if let Some(shared) = &self.shared {
+            shared.multiplexed.tidy(true);
+        }
+        self.idle().clear();
+    }
+
     /// The one that was used last, if it is still good.
     async fn take_idle(&self, now: Instant) -> Option<HttpConnection> {
         loop {
