@@ -154,6 +154,9 @@ pub const MIGRATIONS: &[Migration] = &[
     },
 ];
 
+/// How often it is looked what there is of the schema: those that start together make it once.
+const FINDS_MAX: usize = 5;
+
 /// What PostgreSQL says where a table is other than the migrations have made it.
 const ALTERED: [SqlState; 4] = [
     SqlState::UNDEFINED_COLUMN,
@@ -256,6 +259,16 @@ pub async fn apply(client: &mut Client, migrations: &[Migration]) -> Result<(), 
 }
 
 async fn find(client: &Client) -> Result<FoundSchema, StateError> {
+    for _ in 0..FINDS_MAX {
+        if let Some(found) = look(client).await? {
+            return Ok(found);
+        }
+    }
+    Err(StateError::unreadable("schema_version", "it comes and goes"))
+}
+
+/// Looks once; `None` where another walhook has made the schema between two questions.
+async fn look(client: &Client) -> Result<Option<FoundSchema>, StateError> {
     // Owning matters, and not only the right to write: the push log gets a partition each day, and
     // the next version changes the tables.
     let mut params = SqlParams::default();
@@ -289,22 +302,27 @@ async fn find(client: &Client) -> Result<FoundSchema, StateError> {
             {
                 return Err(StateError::LacksTables { tables });
             }
-            match read::<Option<String>>(row, "other_owner")? {
-                Some(owner) => Ok(FoundSchema::OwnedBy(owner)),
-                None => Ok(FoundSchema::Version(version)),
-            }
+            Ok(Some(match read::<Option<String>>(row, "other_owner")? {
+                Some(owner) => FoundSchema::OwnedBy(owner),
+                None => FoundSchema::Version(version),
+            }))
         }
         Err(error) => match error.sqlstate() {
             Some(state) if is_gone(state) => {
                 let mut params = SqlParams::default();
                 params.put(Type::TEXT_ARRAY, Vec::from_iter(tables()));
-                let question = "SELECT EXISTS (SELECT FROM unnest($1) name
-                     WHERE to_regclass('walhook.' || name) IS NOT NULL) AS others";
+                let question =
+                    "SELECT to_regclass('walhook.schema_version') IS NOT NULL AS is_made,
+                     EXISTS (SELECT FROM unnest($1) name
+                        WHERE to_regclass('walhook.' || name) IS NOT NULL) AS others";
                 let row = client.query_typed_one(question, &params.list()).await?;
+                if read(&row, "is_made")? {
+                    return Ok(None);
+                }
                 if read(&row, "others")? {
                     return Err(StateError::LacksTables { tables: String::from("schema_version") });
                 }
-                Ok(FoundSchema::Nothing)
+                Ok(Some(FoundSchema::Nothing))
             }
             _ => Err(explain(client, error).await),
         },
