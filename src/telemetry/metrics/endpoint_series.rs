@@ -26,11 +26,11 @@ use prometheus::core::Collector;
 use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
 
-use crate::telemetry::metrics::BalanceMetrics;
-use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::endpoint_series::counted::CountedTotals;
 use crate::telemetry::metrics::endpoint_series::counted::GaugedTotals;
 use crate::telemetry::metrics::endpoint_series::families::SeriesLine;
+use crate::telemetry::metrics::handles::BalanceMetrics;
+use crate::telemetry::metrics::handles::EndpointMetrics;
 
 /// In the place of an endpoint's name: no endpoint can have it.
 pub(super) const OTHERS: &str = "(others)";

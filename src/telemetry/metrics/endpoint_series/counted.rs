@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::telemetry::metrics::EndpointMetrics;
 use crate::telemetry::metrics::handles::AttemptMetrics;
+use crate::telemetry::metrics::handles::EndpointMetrics;
 use crate::telemetry::metrics::plain_numbers::HistogramCounts;
 
 /// What only goes up.

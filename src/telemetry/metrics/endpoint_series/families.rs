@@ -12,10 +12,10 @@ use prometheus::proto::Metric;
 use prometheus::proto::MetricFamily;
 use prometheus::proto::MetricType;
 
-use crate::telemetry::metrics::BalanceMetrics;
 use crate::telemetry::metrics::endpoint_series::counted::CountedTotals;
 use crate::telemetry::metrics::endpoint_series::counted::GaugedTotals;
 use crate::telemetry::metrics::handles::AttemptMetrics;
+use crate::telemetry::metrics::handles::BalanceMetrics;
 use crate::telemetry::metrics::plain_numbers::HistogramCounts;
 use crate::telemetry::metrics::spec;
 use crate::telemetry::metrics::spec::MetricSpec;
