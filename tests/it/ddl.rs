@@ -250,8 +250,7 @@ async fn on_14_a_partition_that_is_attached_or_detached_is_named_and_read_from_t
     let attach = "ALTER TABLE t ATTACH PARTITION other FOR VALUES FROM (10) TO (20);
                   CREATE TABLE t_3 PARTITION OF t FOR VALUES FROM (20) TO (30)";
     sql.batch_execute(attach).await.unwrap();
-    service.program.wait_for_line("partition=\"public.other\"", AMPLE).await;
-    service.program.wait_for_line("replication resumed", AMPLE).await;
+    read_anew(&mut service, "public.other").await;
     sql.batch_execute("INSERT INTO t VALUES (11); INSERT INTO t VALUES (21)").await.unwrap();
     let requests = receiver.wait_for(3, AMPLE).await;
     let ids: Vec<i64> = requests.iter().map(|r| r.json()["data"]["id"].as_i64().unwrap()).collect();
@@ -261,6 +260,24 @@ async fn on_14_a_partition_that_is_attached_or_detached_is_named_and_read_from_t
     let said = service.program.output().join("\n");
     assert!(said.contains("walhook backfill public.t") && !said.contains("public.t_3"), "{said}");
     service.stop().await;
+    // What is attached while nobody reads is read from before, so it has to be named as well. In one transaction.
+    let attach = "CREATE TABLE more (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0);
+                  INSERT INTO more VALUES (30);
+                  ALTER TABLE t ATTACH PARTITION more FOR VALUES FROM (30) TO (40)";
+    sql.batch_execute(attach).await.unwrap();
+    let mut service = Service::start(&toml).await;
+    read_anew(&mut service, "public.more").await;
+    sql.batch_execute("INSERT INTO t VALUES (31)").await.unwrap();
+    let requests = receiver.wait_for(4, AMPLE).await;
+    assert_eq!(requests[3].json()["data"]["id"], 31);
+    service.stop().await;
+}
+
+/// Waits until the partition was named and PostgreSQL 14 was read anew after it.
+async fn read_anew(service: &mut Service, partition: &str) {
+    service.program.wait_for_line(&format!("partition=\"{partition}\""), AMPLE).await;
+    service.program.wait_for_line("PostgreSQL 14 is read anew", AMPLE).await;
+    service.program.wait_for_line("replication resumed", AMPLE).await;
 }
 
 #[tokio::test]
