@@ -212,8 +212,8 @@ impl LiveBooks {
         }
         let (name, metrics) = (Arc::clone(name), Arc::clone(endpoint));
         let books = EndpointBooks { name, metrics, lines: own, filtered, expired };
+        self.metrics.rename_endpoint(&before, &books.name);
         self.endpoints.insert(index, books);
-        self.metrics.forget_endpoint(&before);
     }
 
     /// Shows what the state holds of an endpoint, if it is not shown yet.

@@ -321,6 +321,12 @@ impl WalhookMetrics {
         self.0.channel_errors.forget(name);
     }
 
+    /// The endpoint `before` has become `name`, whose numbers have gone on from its own.
+    pub(crate) fn rename_endpoint(&self, before: &str, name: &str) {
+        self.0.endpoints.rename(before, name);
+        self.0.channel_errors.forget(before);
+    }
+
     /// Has `refresh` called before the series are read, and they are read without a pause after it.
     pub(crate) fn before_each_look(&self, refresh: impl Fn() + Send + Sync + 'static) {
         let mut all = self.0.before_look.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,8 @@
 //! With a series for each of 100,000 endpoints a scrape would be 8 million lines. Those that fail, and then
 //! those that get most, have series of their own; which these are is looked at when somebody looks, every ten
 //! seconds at most. Counters never go down: one that gets series of its own counts from 0 there, what it had
-//! before stays with the others; what it has counted there is not added to the others when it goes back.
+//! before stays with the others; what it has counted there is not added to the others when it goes back. Nor is
+//! anything added twice of one that comes again, or goes on under another name.
 
 mod counted;
 mod families;
@@ -61,6 +62,9 @@ struct KnownEndpoints {
     chosen: Option<Instant>,
     /// What the others have counted who are no more; there once there are too many for a series each.
     gone: Option<CountedTotals>,
+    /// Of endpoints that were counted with the others and are no more: the outcomes that the books have of them,
+    /// which they go on from when they come again.
+    left: HashMap<Arc<str>, [u64; 4]>,
 }
 
 #[derive(Debug)]
@@ -110,10 +114,13 @@ impl SeriesRank {
 }
 
 impl KnownEndpoint {
-    fn new(is_of_file: bool, is_shown: bool) -> Self {
+    /// `left`: what the books have of it that was counted before.
+    fn new(is_of_file: bool, is_shown: bool, left: Option<[u64; 4]>) -> Self {
+        let of_books = |outcomes| Box::new(CountedTotals { outcomes, ..CountedTotals::default() });
+        let left = left.map(of_books);
         let place = match is_shown {
-            true => SeriesPlace::Own { start: None, others: None },
-            false => SeriesPlace::Others { apart: None },
+            true => SeriesPlace::Own { start: left, others: None },
+            false => SeriesPlace::Others { apart: left },
         };
         Self { numbers: Arc::default(), is_of_file, place, activity: RecentActivity::default() }
     }
@@ -138,6 +145,47 @@ impl KnownEndpoint {
         let (start, others) = (self.counted(), self.with_others());
         self.place =
             SeriesPlace::Own { start: Some(Box::new(start)), others: Some(Box::new(others)) };
+    }
+
+    /// What it had counted that is counted elsewhere, or nowhere any more.
+    fn counted_before(&self) -> Option<&CountedTotals> {
+        match &self.place {
+            SeriesPlace::Own { start: before, .. } | SeriesPlace::Others { apart: before } => {
+                before.as_deref()
+            }
+        }
+    }
+
+    /// What the books had of it, unless all of it was shown in a series that goes with it.
+    fn left(&self) -> Option<[u64; 4]> {
+        if matches!(self.place, SeriesPlace::Own { start: None, .. }) {
+            return None;
+        }
+        let mut left = self.counted().without(self.counted_before());
+        self.counted_before().into_iter().for_each(|before| left.add(before));
+        Some(left.outcomes)
+    }
+
+    /// Takes the place of one whose numbers it has gone on from. Gives what of these stays with the others.
+    fn go_on_from(&mut self, before: KnownEndpoint) -> CountedTotals {
+        let with_others = before.with_others();
+        let kept = before.counted_before().map(CountedTotals::kept_by_rename);
+        let counted_before = match (self.counted_before().copied(), kept) {
+            (Some(mut sum), Some(kept)) => {
+                sum.add(&kept);
+                Some(Box::new(sum))
+            }
+            (one, other) => one.or(other).map(Box::new),
+        };
+        let is_shown = before.is_shown();
+        self.place = match before.place {
+            SeriesPlace::Own { others, .. } => SeriesPlace::Own { start: counted_before, others },
+            SeriesPlace::Others { .. } => SeriesPlace::Others { apart: counted_before },
+        };
+        match is_shown {
+            true => CountedTotals::default(),
+            false => with_others.without(Some(&with_others.kept_by_rename())),
+        }
     }
 
     fn lose_own(&mut self) {
@@ -170,9 +218,10 @@ impl KnownEndpoints {
         if !is_shown {
             self.gone.get_or_insert_default();
         }
+        let left = self.left.remove(name);
         self.by_name
             .entry(Arc::from(name))
-            .or_insert_with(|| KnownEndpoint::new(is_of_file, is_shown))
+            .or_insert_with(|| KnownEndpoint::new(is_of_file, is_shown, left))
     }
 
     /// Those with series of their own that are not of the file.
@@ -254,6 +303,7 @@ impl EndpointSeries {
             most,
             chosen: None,
             gone: None,
+            left: HashMap::new(),
         };
         Self { known: Arc::new(Mutex::new(known)), descriptions: Arc::new(families::described()) }
     }
@@ -291,9 +341,26 @@ impl EndpointSeries {
     /// The endpoint is no more. Handles to its numbers still count, and are seen by nobody.
     pub(super) fn forget(&self, name: &str) {
         let mut known = self.known();
-        let Some(endpoint) = known.by_name.remove(name) else { return };
+        let Some((name, endpoint)) = known.by_name.remove_entry(name) else { return };
         if let Some(gone) = &mut known.gone {
             gone.add(&endpoint.with_others());
+        }
+        if let Some(left) = endpoint.left() {
+            known.left.insert(name, left);
+        }
+    }
+
+    /// The endpoint `before` has become `name`, whose numbers have gone on from its own.
+    pub(super) fn rename(&self, before: &str, name: &str) {
+        let mut known = self.known();
+        let Some(endpoint) = known.by_name.remove(before) else { return };
+        let Some(renamed) = known.by_name.get_mut(name) else { return };
+        let stays = renamed.go_on_from(endpoint);
+        if renamed.is_of_file && !renamed.is_shown() {
+            renamed.get_own();
+        }
+        if let Some(gone) = &mut known.gone {
+            gone.add(&stays);
         }
     }
 

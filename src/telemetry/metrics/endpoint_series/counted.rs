@@ -39,6 +39,12 @@ impl CountedTotals {
         }
     }
 
+    /// What an endpoint goes on from under another name ([`EndpointMetrics::go_on_from`]).
+    pub(super) fn kept_by_rename(&self) -> Self {
+        let Self { outcomes, retries, replays, .. } = *self;
+        Self { outcomes, retries, replays, ..Self::default() }
+    }
+
     pub(super) fn add(&mut self, more: &Self) {
         self.outcomes.iter_mut().zip(more.outcomes).for_each(|(sum, more)| *sum += more);
         self.results.iter_mut().zip(more.results).for_each(|(sum, more)| *sum += more);

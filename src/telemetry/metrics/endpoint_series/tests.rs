@@ -121,6 +121,73 @@ fn gauges_are_those_of_the_endpoints_that_are_not_shown() {
     }
 }
 
+/// The endpoint comes again, with what the books have of it.
+fn come_again(endpoints: &EndpointSeries, name: &str, books: u64) {
+    endpoints.endpoint(name, false).delivered.inc_by(books);
+}
+
+#[test]
+fn who_comes_again_is_not_counted_twice() {
+    let (endpoints, now) = (EndpointSeries::new(0), Instant::now());
+    deliver(&endpoints.endpoint("a", false), 3);
+    for _ in 0..2 {
+        endpoints.forget("a");
+        endpoints.endpoint("a", false); // somebody looks at it before its books are there
+        endpoints.forget("a");
+        come_again(&endpoints, "a", 3);
+        assert_eq!(series(&endpoints, now)[&delivered(OTHERS)], 3.0);
+    }
+    deliver(&endpoints.endpoint("a", false), 2);
+    assert_eq!(series(&endpoints, now)[&delivered(OTHERS)], 5.0);
+}
+
+fn rename(endpoints: &EndpointSeries, before: &str, name: &str) {
+    let numbers = endpoints.endpoint(before, false);
+    endpoints.endpoint(name, false).go_on_from(&numbers);
+    endpoints.rename(before, name);
+    endpoints.forget(before); // as the registry does once more
+}
+
+#[test]
+fn a_rename_counts_nothing_twice() {
+    let attempts =
+        |of: &str| format!("walhook_attempts_total{{endpoint=\"{of}\",result=\"delivered\"}}");
+    for places in [0, 1] {
+        let (endpoints, now) = (EndpointSeries::new(places), Instant::now());
+        endpoints.endpoint("first", false); // with one place it has it
+        deliver(&endpoints.endpoint("a", false), 3);
+        rename(&endpoints, "a", "b");
+        deliver(&endpoints.endpoint("b", false), 2);
+        endpoints.forget("first");
+        let all = series(&endpoints, now);
+        assert_eq!(
+            all[&delivered(OTHERS)] + all.get(&delivered("b")).unwrap_or(&0.0),
+            5.0,
+            "{places}"
+        );
+        assert_eq!(
+            all[&attempts(OTHERS)] + all.get(&attempts("b")).unwrap_or(&0.0),
+            5.0,
+            "{places}"
+        );
+        // Another one comes again under a name that has had books, and gets it from a third.
+        endpoints.forget("b");
+        deliver(&endpoints.endpoint("c", false), 1);
+        come_again(&endpoints, "b", 5);
+        rename(&endpoints, "c", "b");
+        let all = series(&endpoints, now);
+        assert!(
+            all[&delivered(OTHERS)] + all.get(&delivered("b")).unwrap_or(&0.0) <= 6.0,
+            "{places}"
+        );
+    }
+    let (endpoints, now) = (EndpointSeries::new(1), Instant::now());
+    deliver(&endpoints.endpoint("a", false), 3);
+    rename(&endpoints, "a", "b");
+    let all = series(&endpoints, now);
+    assert_eq!(all[&delivered("b")], 3.0, "it keeps its place");
+}
+
 proptest! {
     /// Whatever happens, no counter goes down while its series is there, and all together never show more than
     /// was counted.
@@ -131,6 +198,7 @@ proptest! {
     ) {
         let (endpoints, mut now) = (EndpointSeries::new(places), Instant::now());
         let (mut before, mut all) = (BTreeMap::new(), 0.0);
+        let mut books = [0_u64; 8];
         for (which, times, is_failing, what) in steps {
             let name = format!("e{which}");
             if what == 0 {
@@ -138,7 +206,9 @@ proptest! {
                 before.retain(|series: &String, _: &mut f64| !series.contains(&name));
             } else {
                 let numbers = endpoints.endpoint(&name, which == 0);
+                numbers.delivered.inc_by(books[which].saturating_sub(numbers.delivered.get()));
                 deliver(&numbers, u64::from(times));
+                books[which] += u64::from(times);
                 all += f64::from(times);
                 if is_failing {
                     numbers.attempted(Some(FailureClass::Connect), Duration::ZERO);
