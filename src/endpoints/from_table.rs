@@ -5,9 +5,15 @@
 //!   └───── waits, so that the next transaction finds the endpoints as this one left them
 //! ```
 //!
+//! Where the stream tells which rows a transaction has changed these alone are read, and what they are to be is
+//! judged without the others, unless it touches one of them. Else, and at the start, all are.
+//!
 //! A row that is no endpoint is refused, named in the log and in the status, and stops nothing. It
 //! counts as an endpoint that cannot be reached: what it should get becomes dead letters with the reason,
 //! and a write-back says that it failed.
+
+mod reading;
+mod renaming;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -26,35 +32,31 @@ use crate::config::settings::Endpoint;
 use crate::config::settings::ServerSettings;
 use crate::delivery::connection::network::DeliveryNetwork;
 use crate::delivery::http::EndpointClient;
+use crate::endpoints::known_keys::ChangedEndpoints;
+use crate::endpoints::known_keys::KnownKeys;
 use crate::endpoints::registry::InitialEndpoint;
 use crate::endpoints::registry::RegistryHandle;
 use crate::endpoints::registry::change::EndpointChange;
 use crate::endpoints::registry::change::RegistryError;
 use crate::endpoints::registry::snapshot::EndpointOrigin;
-use crate::endpoints::renamed_rows::renamed;
 use crate::endpoints::row_ids;
 use crate::endpoints::wanted_rows::WantedEndpoint;
 use crate::endpoints::wanted_rows::wanted;
+use crate::pipeline::changed_rows::ChangedRows;
 use crate::pipeline::endpoint_update::RefreshRequest;
 use crate::pipeline::endpoint_update::WatchedTables;
 use crate::pipeline::handles::SharedHandles;
+use crate::preflight::endpoint_rows::KeyedRow;
 use crate::preflight::endpoint_rows::Row;
-use crate::preflight::endpoint_rows::rows;
 use crate::preflight::inspection::InspectionSessions;
 use crate::store;
 use crate::store::endpoint_rows;
 use crate::store::endpoint_rows::NamesByRow;
-use crate::store::error::StoreError;
 use crate::store::ownership::StateOwnership;
-use crate::store::renames::EndpointRename;
 use crate::store::state_error::StateError;
 use crate::task::TaskOwner;
 use crate::telemetry::metrics::WalhookMetrics;
-use crate::telemetry::obstacles::NamedObstacle;
 use crate::telemetry::obstacles::NamedObstacles;
-
-/// Between two looks whether a transaction that is in the WAL is visible, too.
-const VISIBLE_PAUSE: Duration = Duration::from_millis(2);
 
 /// First and longest wait before the table is asked again, and before changes that could not be made
 /// yet are tried again.
@@ -62,13 +64,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_CAP: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Whether the transaction with the 32-bit id $1 is still running for a new snapshot: it is among those
-/// that it lists, or not before the first id that it knows nothing of. Ids go round.
-const IS_RUNNING: &str = "
-    SELECT ($1::int8 - xmax::text::numeric % 4294967296 + 6442450944) % 4294967296 >= 2147483648
-        OR EXISTS (SELECT FROM pg_snapshot_xip(snapshot) x
-                    WHERE x::text::numeric % 4294967296 = $1::int8)
-      FROM (SELECT s, pg_snapshot_xmax(s) FROM pg_current_snapshot() s) now (snapshot, xmax)";
+/// Endpoints that rows are to be.
+type WantedByName = BTreeMap<Arc<str>, (Endpoint, Row)>;
 
 /// Follows the table of `[endpoints_from]` and keeps its endpoints current.
 pub(crate) struct TableKeeper {
@@ -81,6 +78,9 @@ pub(crate) struct TableKeeper {
     saved: NamesByRow,
     /// The rows whose endpoints are there, by name.
     rows: BTreeMap<Arc<str>, Row>,
+    keys: KnownKeys,
+    /// Something could not be done, and is to be tried again.
+    is_unfinished: bool,
     refused: RequestRefused,
     obstacles: NamedObstacles,
     metrics: WalhookMetrics,
@@ -102,7 +102,7 @@ pub(crate) async fn open(
     settings: &Settings,
     handles: &SharedHandles,
     network: &DeliveryNetwork,
-    (holding, rows): (StateOwnership, Option<Vec<Row>>),
+    (holding, rows): (StateOwnership, Option<Vec<KeyedRow>>),
     starts: &mut Vec<InitialEndpoint>,
 ) -> anyhow::Result<Option<TableKeeper>> {
     let Some(from) = &settings.endpoints_from else { return Ok(None) };
@@ -121,7 +121,7 @@ impl TableKeeper {
         from: &EndpointsFrom,
         handles: &SharedHandles,
         network: &DeliveryNetwork,
-        (holding, rows): (StateOwnership, Option<Vec<Row>>),
+        (holding, rows): (StateOwnership, Option<Vec<KeyedRow>>),
         starts: &mut Vec<InitialEndpoint>,
     ) -> anyhow::Result<Self> {
         let mut keeper = Self {
@@ -132,6 +132,8 @@ impl TableKeeper {
             holding,
             saved: NamesByRow::new(),
             rows: BTreeMap::new(),
+            keys: KnownKeys::default(),
+            is_unfinished: false,
             refused: handles.refused.clone(),
             obstacles: handles.obstacles.clone(),
             metrics: handles.metrics.clone(),
@@ -142,11 +144,11 @@ impl TableKeeper {
         };
         let rows = match rows {
             Some(rows) => rows,
-            None => keeper.read(None).await?,
+            None => keeper.read(None, None).await?,
         };
         let taken: BTreeSet<Arc<str>> =
             starts.iter().map(|start| Arc::clone(&start.endpoint.name)).collect();
-        let WantedEndpoint { endpoints, mut problems } = wanted(&keeper.from, rows, &taken);
+        let WantedEndpoint { endpoints, mut problems, .. } = wanted(&keeper.from, rows, &taken);
         for (name, (mut endpoint, row)) in endpoints {
             if starts.len() >= keeper.most {
                 keeper.without_place += 1;
@@ -165,20 +167,20 @@ impl TableKeeper {
             });
         }
         keeper.tell(problems);
-        keeper.save().await?;
+        keeper.save(None).await?;
         Ok(keeper)
     }
 
     /// Starts the task; what it gives is for the pump.
     pub(crate) fn watch(self, orders: &RegistryHandle, tasks: &mut TaskOwner) -> WatchedTables {
         let (refreshes_in, refreshes) = mpsc::channel(1);
-        let tables = self.from.watch.clone();
+        let (of_rows, tables) = (self.from.table.clone(), self.from.watch.clone());
         let run = self.run(orders.clone(), refreshes, tasks.stop_token());
         tasks.spawn("the table of endpoints", async move {
             run.await;
             Ok(())
         });
-        WatchedTables { tables, refreshes: refreshes_in, is_changed: false }
+        WatchedTables { of_rows, tables, refreshes: refreshes_in, changed: ChangedRows::None }
     }
 
     /// Serves the pump until it or `stop` ends.
@@ -188,9 +190,9 @@ impl TableKeeper {
         mut refreshes: mpsc::Receiver<RefreshRequest>,
         stop: CancellationToken,
     ) {
-        let mut again = false;
         loop {
-            let refresh = tokio::select! {
+            let again = self.is_unfinished;
+            let mut refresh = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 refresh = refreshes.recv() => match refresh {
@@ -199,49 +201,57 @@ impl TableKeeper {
                 },
                 () = tokio::time::sleep(AGAIN), if again => None,
             };
-            let xid = refresh.as_ref().map(|refresh| refresh.xid);
-            again = tokio::select! {
+            let told = refresh.as_mut().map(|told| (told.xid, std::mem::take(&mut told.rows)));
+            tokio::select! {
                 () = stop.cancelled() => return,
-                again = self.refresh(&orders, xid) => again,
-            };
+                () = self.refresh(&orders, told) => {}
+            }
             if let Some(refresh) = refresh {
                 refresh.done.send(()).ok(); // the pump may have ended
             }
         }
     }
 
-    /// Makes the endpoints what the table says; gives whether something has to be tried again.
-    async fn refresh(&mut self, orders: &RegistryHandle, xid: Option<u32>) -> bool {
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
-        let rows = loop {
-            match self.read(xid).await {
-                Ok(rows) => break rows,
-                Err(error) => {
-                    let error = format!("{:#}", anyhow::Error::new(error));
-                    let table = self.from.table.to_string();
-                    self.metrics.endpoints_table_errors().inc();
-                    // Who waits for it reads no further: the endpoints of before would be wrong.
-                    let what = format!("[endpoints_from]: table {table} cannot be read: {error}");
-                    if self.obstacles.set(NamedObstacle::EndpointsTable, Some(what)) {
-                        tracing::warn!(
-                            table,
-                            error,
-                            "cannot read the endpoints' table, trying again; endpoints stay as they were"
-                        );
-                    }
-                    tokio::time::sleep(backoff.next()).await;
-                }
-            }
-        };
-        self.obstacles.set(NamedObstacle::EndpointsTable, None);
+    /// Makes the endpoints what the table says; `told`: which rows a transaction has changed.
+    async fn refresh(&mut self, orders: &RegistryHandle, told: Option<(u32, ChangedRows)>) {
         let roster = orders.roster();
         let others = roster.listed.iter().filter(|shown| shown.origin != EndpointOrigin::Table);
         let others = others.map(|shown| Arc::clone(&shown.endpoint.name)).collect();
-        let WantedEndpoint { endpoints: wanted, mut problems } = wanted(&self.from, rows, &others);
-        let (wanted, mut again) = self.rename(orders, wanted, &others, &mut problems).await;
-        let gone: Vec<Arc<str>> = self.rows.keys().cloned().collect();
-        let gone = gone.into_iter().filter(|name| !wanted.contains_key(name));
-        for name in gone.collect::<Vec<_>>() {
+        drop(roster);
+        let (xid, rows) = told.unzip();
+        let part = self.keys.changed(rows.unwrap_or(ChangedRows::All));
+        let part = match part.filter(|part| self.is_by_itself(part)) {
+            Some(part) => self.read_part(xid, part, &others).await,
+            None => None,
+        };
+        let (wanted, changed) = match part {
+            Some((wanted, changed)) => (wanted, Some(changed)),
+            None => {
+                let rows = self.read_surely(xid, None).await;
+                (wanted(&self.from, rows, &others), None)
+            }
+        };
+        self.follow(orders, wanted, &others, changed).await;
+    }
+
+    /// Makes the endpoints that have changed, or all, what their rows are to be.
+    async fn follow(
+        &mut self,
+        orders: &RegistryHandle,
+        mut wanted: WantedEndpoint,
+        others: &BTreeSet<Arc<str>>,
+        mut changed: Option<ChangedEndpoints>,
+    ) {
+        self.keys.learn(&mut wanted, changed.as_ref());
+        let WantedEndpoint { endpoints: wanted, mut problems, .. } = wanted;
+        if let Some(changed) = &mut changed {
+            problems.extend(self.named.iter().cloned());
+            changed.names.extend(wanted.keys().cloned());
+        }
+        let (wanted, mut again) =
+            self.rename(orders, (wanted, &mut changed), others, &mut problems).await;
+        let gone = self.known(changed.as_ref()).filter(|(name, _)| !wanted.contains_key(*name));
+        for name in gone.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>() {
             match orders.give(vec![EndpointChange::Remove(Arc::clone(&name))], None).await {
                 Ok(_) | Err(RegistryError::Unknown { .. }) => drop(self.rows.remove(&name)),
                 Err(error) => problems.push((name.to_string(), error.to_string())),
@@ -283,87 +293,24 @@ impl TableKeeper {
             }
         }
         self.tell(problems);
-        self.write_down().await;
-        again
+        self.write_down(changed.as_ref()).await;
+        self.is_unfinished = again;
     }
 
-    /// Gives endpoints the names that their rows have by now: by the column that tells rows apart, if there is
-    /// one, and else to each of those that are gone that one of those that are new is the same but for its
-    /// name, and has no double. Tells whether one is to be tried again.
-    async fn rename(
-        &mut self,
-        orders: &RegistryHandle,
-        mut wanted: BTreeMap<Arc<str>, (Endpoint, Row)>,
-        others: &BTreeSet<Arc<str>>,
-        problems: &mut Vec<(String, String)>,
-    ) -> (BTreeMap<Arc<str>, (Endpoint, Row)>, bool) {
-        let mut stuck: Vec<(Arc<str>, Arc<str>)> = Vec::new();
-        for (from, to) in self.renames(orders, &wanted, others) {
-            // Behind one that cannot be given the name that it has to leave, nobody moves.
-            let is_behind = stuck.iter().any(|(before, _)| *before == to);
-            let roster = orders.roster();
-            let Some(shown) = roster.find(&from) else { continue };
-            let Some(known) = self.rows.get(&from).cloned() else { continue };
-            let moved =
-                || (Endpoint { name: Arc::clone(&to), ..Endpoint::clone(&shown.endpoint) }, known);
-            let (endpoint, row) = wanted.get(&to).cloned().unwrap_or_else(moved);
-            let by = format!("table {}", self.from.table);
-            let rename =
-                EndpointRename { from: Arc::clone(&from), to: Arc::clone(&to), by, row: None };
-            let change = EndpointChange::Rename { rename, endpoint: Box::new(endpoint) };
-            let made = match is_behind {
-                true => Ok(false),
-                false => orders.give(vec![change], None).await.map(|_| true),
-            };
-            match made {
-                Ok(true) => {
-                    self.rows.remove(&from);
-                    self.rows.insert(to, row);
-                    continue;
-                }
-                Ok(false) => {}
-                Err(error) => problems.push((from.to_string(), error.to_string())),
-            }
-            stuck.push((from, to));
-        }
-        // These stay what they are, and are tried again.
-        for (_, to) in &stuck {
-            wanted.remove(to);
-        }
-        let roster = orders.roster();
-        for (from, _) in &stuck {
-            let known = roster.find(from).zip(self.rows.get(from));
-            let Some((shown, row)) = known else { continue };
-            wanted.insert(Arc::clone(from), (Endpoint::clone(&shown.endpoint), row.clone()));
-        }
-        (wanted, !stuck.is_empty())
-    }
-
-    fn renames(
-        &self,
-        orders: &RegistryHandle,
-        wanted: &BTreeMap<Arc<str>, (Endpoint, Row)>,
-        others: &BTreeSet<Arc<str>>,
-    ) -> Vec<(Arc<str>, Arc<str>)> {
-        let named = row_ids::names(&self.from, self.rows.iter());
-        let to_be = row_ids::names(&self.from, wanted.iter().map(|(name, (_, row))| (name, row)));
-        let mut renames = row_ids::moves(&named, &to_be, others);
-        let roster = orders.roster();
-        let gone = self.rows.iter().filter(|(name, _)| !wanted.contains_key(*name));
-        let gone = gone.filter(|(_, row)| self.from.row_id(row).is_none());
-        let gone: Vec<Arc<Endpoint>> =
-            gone.filter_map(|(name, _)| Some(Arc::clone(&roster.find(name)?.endpoint))).collect();
-        let alike = renamed(&gone, wanted, &self.rows).into_iter().filter(|(_, to)| {
-            wanted.get(to).is_some_and(|(_, row)| self.from.row_id(row).is_none())
-        });
-        renames.extend(alike);
-        renames
+    /// The rows whose endpoints are there, of those that have changed or of all.
+    fn known<'k>(
+        &'k self,
+        changed: Option<&'k ChangedEndpoints>,
+    ) -> impl Iterator<Item = (&'k Arc<str>, &'k Row)> {
+        let names = changed.into_iter().flat_map(|changed| &changed.names);
+        let part = names.filter_map(|name| self.rows.get_key_value(name));
+        part.chain(changed.is_none().then_some(&self.rows).into_iter().flatten())
     }
 
     /// Has [`TableKeeper::save`] done, however long the state is away.
-    async fn write_down(&mut self) {
+    async fn write_down(&mut self, changed: Option<&ChangedEndpoints>) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
-        while let Err(error) = self.save().await {
+        while let Err(error) = self.save(changed).await {
             let is_over = !error.may_be_mended();
             let error = format!("{:#}", anyhow::Error::new(error));
             tracing::debug!(error, "cannot write down which endpoints the rows are");
@@ -375,17 +322,21 @@ impl TableKeeper {
     }
 
     /// Writes down which endpoint each row is, if that has changed: no event goes by it before.
-    async fn save(&mut self) -> Result<(), StateError> {
+    async fn save(&mut self, changed: Option<&ChangedEndpoints>) -> Result<(), StateError> {
         let Some(source) = self.from.row_source() else { return Ok(()) };
-        let names = row_ids::names(&self.from, self.rows.iter());
-        if names == self.saved {
+        let mut names = row_ids::names(&self.from, self.known(changed));
+        let has_changed = |name| changed.is_none_or(|changed| changed.names.contains(name));
+        let gone =
+            self.saved.iter().filter(|(id, name)| !names.contains_key(*id) && has_changed(*name));
+        let gone: Vec<Arc<str>> = gone.map(|(id, _)| Arc::clone(id)).collect();
+        names.retain(|id, name| self.saved.get(id) != Some(name));
+        if names.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        let gone = self.saved.keys().filter(|id| !names.contains_key(*id));
-        let gone: Vec<Arc<str>> = gone.cloned().collect();
         let mut session = store::connect_within(&self.state, store::ANSWER_SOON).await?;
         endpoint_rows::save(&mut session.client, &self.holding, &source, &names, &gone).await?;
-        self.saved = names;
+        gone.iter().for_each(|id| drop(self.saved.remove(id)));
+        self.saved.extend(names);
         Ok(())
     }
 
@@ -395,8 +346,8 @@ impl TableKeeper {
     async fn change_at_once(
         &mut self,
         orders: &RegistryHandle,
-        mut wanted: BTreeMap<Arc<str>, (Endpoint, Row)>,
-    ) -> BTreeMap<Arc<str>, (Endpoint, Row)> {
+        mut wanted: WantedByName,
+    ) -> WantedByName {
         wanted.retain(|name, (_, row)| self.rows.get(name).is_none_or(|known| known != row));
         if wanted.len() < 2 {
             return wanted;
@@ -413,24 +364,6 @@ impl TableKeeper {
         }
         self.rows.extend(wanted.into_iter().map(|(name, (_, row))| (name, row)));
         BTreeMap::new()
-    }
-
-    /// All rows, as of a moment when transaction `xid` is visible.
-    async fn read(&mut self, xid: Option<u32>) -> Result<Vec<Row>, StoreError> {
-        let mut sessions = std::mem::take(&mut self.sessions);
-        // The WAL tells of a commit a moment before other sessions see it.
-        while let Some(xid) = xid {
-            let client = &sessions.plain(&self.server).await?.client;
-            let running = client.query_one(IS_RUNNING, &[&i64::from(xid)]).await?;
-            if !running.try_get::<_, bool>(0)? {
-                break;
-            }
-            tokio::time::sleep(VISIBLE_PAUSE).await;
-        }
-        let client = &sessions.own_path(&self.server).await?.client;
-        let read = rows(client, &self.from).await?;
-        self.sessions = sessions;
-        Ok(read)
     }
 
     fn tell(&mut self, problems: Vec<(String, String)>) {

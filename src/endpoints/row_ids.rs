@@ -14,8 +14,9 @@ use tokio_postgres::Client;
 use crate::config::configuration::Settings;
 use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::endpoints::wanted_rows;
+use crate::preflight::endpoint_rows::KeyedRow;
 use crate::preflight::endpoint_rows::Row;
-use crate::preflight::endpoint_rows::rows;
+use crate::preflight::endpoint_rows::keyed_rows;
 use crate::preflight::inspection::InspectionSessions;
 use crate::store::endpoint_rows;
 use crate::store::endpoint_rows::NamesByRow;
@@ -87,14 +88,15 @@ pub(crate) async fn take_over(
     state: &mut Client,
     holding: &StateOwnership,
     others: &BTreeSet<Arc<str>>,
-) -> anyhow::Result<Option<Vec<Row>>> {
+) -> anyhow::Result<Option<Vec<KeyedRow>>> {
     let from = settings.endpoints_from.as_ref();
     let source = from.and_then(EndpointsFrom::row_source);
     let known = endpoint_rows::load(state, holding, source.as_deref()).await?;
     let (Some(from), Some(_)) = (from, source) else { return Ok(None) };
     let read = async {
         let mut sessions = InspectionSessions::default();
-        rows(&sessions.own_path(&settings.postgres.server).await?.client, from).await
+        let client = &sessions.own_path(&settings.postgres.server).await?.client;
+        keyed_rows(client, from, None, None).await
     };
     let found = read.await.context("cannot read the table of [endpoints_from]")?;
     let wanted = wanted_rows::wanted(from, found.clone(), others).endpoints;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::config::settings::Endpoint;
+use crate::preflight::endpoint_rows::KeyedRow;
 use crate::preflight::endpoint_rows::Row;
 
 /// What a reading of the table asks for: endpoints by name, and what is wrong with rows.
@@ -13,16 +14,18 @@ use crate::preflight::endpoint_rows::Row;
 pub(super) struct WantedEndpoint {
     pub(super) endpoints: BTreeMap<Arc<str>, (Endpoint, Row)>,
     pub(super) problems: Vec<(String, String)>,
+    /// The names of the endpoints by their rows' keys, where these were asked for.
+    pub(super) keys: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// The endpoints that the rows are to be, whose names must not be among `taken`.
 pub(super) fn wanted(
     from: &EndpointsFrom,
-    rows: Vec<Row>,
+    rows: Vec<KeyedRow>,
     taken: &BTreeSet<Arc<str>>,
 ) -> WantedEndpoint {
     let mut wanted = WantedEndpoint::default();
-    for row in rows {
+    for KeyedRow { key, row } in rows {
         let read = from.endpoint(&row);
         let is_taken = read.as_ref().is_ok_and(|endpoint| {
             taken.contains(&endpoint.name) || wanted.endpoints.contains_key(&endpoint.name)
@@ -46,6 +49,7 @@ pub(super) fn wanted(
             }
         };
         wanted.problems.extend(problem);
+        wanted.keys.extend(key.zip(endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.name))));
         wanted.endpoints.extend(endpoint.map(|e| (Arc::clone(&e.name), (e, row))));
     }
     wanted

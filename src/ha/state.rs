@@ -27,7 +27,7 @@ use crate::ledger::writer::StateWriter;
 use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::handles::SharedHandles;
 use crate::pipeline::process_name::own_name;
-use crate::preflight::endpoint_rows::Row;
+use crate::preflight::endpoint_rows::KeyedRow;
 use crate::preflight::orphans;
 use crate::preflight::orphans::OrphanedDeliveries;
 use crate::preflight::ownership;
@@ -92,7 +92,7 @@ pub(crate) struct TakenState {
     /// Endpoints that were made at run time.
     pub(crate) stored: Vec<StoredEndpoint>,
     /// The rows of the endpoints' table, where they were read to see which have other names.
-    pub(crate) rows: Option<Vec<Row>>,
+    pub(crate) rows: Option<Vec<KeyedRow>>,
     /// Which endpoints are paused, and where they pointed.
     pub(crate) states: Vec<EndpointState>,
     /// What the backlog holds, by endpoint.

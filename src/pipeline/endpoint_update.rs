@@ -8,10 +8,12 @@ use tokio::sync::oneshot;
 
 use crate::config::settings::Endpoint;
 use crate::config::settings::EventRule;
+use crate::flow::change::CommittedChange;
 use crate::flow::relation::TableName;
 use crate::flow::settlement::EndpointIndex;
 use crate::flow::watermark::EndpointsVersion;
 use crate::lane::sender::LaneSender;
+use crate::pipeline::changed_rows::ChangedRows;
 
 /// Other endpoints, from the next change on. Lanes and ledger know of them.
 #[derive(Debug)]
@@ -33,10 +35,27 @@ pub(crate) struct EndpointUpdate {
 
 /// The tables behind `[endpoints_from]`.
 pub(crate) struct WatchedTables {
+    /// Where the rows are read.
+    pub(crate) of_rows: TableName,
     pub(crate) tables: Vec<TableName>,
     pub(crate) refreshes: mpsc::Sender<RefreshRequest>,
-    /// Whether the transaction that is being read has changed one of them.
-    pub(crate) is_changed: bool,
+    /// What the transaction that is being read has changed of them.
+    pub(crate) changed: ChangedRows,
+}
+
+impl WatchedTables {
+    /// Takes in a change of the stream.
+    pub(crate) fn note(&mut self, change: &CommittedChange) {
+        let table = &change.relation.table;
+        if !self.tables.contains(table) {
+            return;
+        }
+        match *table == self.of_rows {
+            true => self.changed.note(change),
+            // Which rows of a view this changes is its own matter.
+            false => self.changed = ChangedRows::All,
+        }
+    }
 }
 
 /// A transaction has changed the table.
@@ -44,6 +63,7 @@ pub(crate) struct WatchedTables {
 pub(crate) struct RefreshRequest {
     /// Its id, as the stream has it.
     pub(crate) xid: u32,
+    pub(crate) rows: ChangedRows,
     /// Told when the endpoints are as it left them.
     pub(crate) done: oneshot::Sender<()>,
 }

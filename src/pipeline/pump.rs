@@ -51,6 +51,7 @@ use crate::flow::watermark::OpenFate;
 use crate::flow::watermark::PumpReport;
 use crate::pipeline::already_settled::AlreadySettled;
 use crate::pipeline::captured_stream::CapturedStream;
+use crate::pipeline::changed_rows::ChangedRows;
 use crate::pipeline::crash_guard::CrashGuard;
 use crate::pipeline::crash_guard::KeptBody;
 use crate::pipeline::endpoint_update::EndpointUpdate;
@@ -301,7 +302,7 @@ impl EventPump {
                 if self.seen.is_none_or(|seen| seen < change.position) {
                     self.seen = Some(change.position);
                     if let Some(watched) = &mut self.watched {
-                        watched.is_changed |= watched.tables.contains(&change.relation.table);
+                        watched.note(&change);
                     }
                     self.backfills.observe(&change);
                     if self.caution.is_one_by_one() {
@@ -333,11 +334,12 @@ impl EventPump {
     /// Waits until the endpoints are as the transaction `xid` left them, if it changed their table.
     async fn refresh(&mut self, xid: u32) -> anyhow::Result<()> {
         let Some(watched) = &mut self.watched else { return Ok(()) };
-        if !std::mem::take(&mut watched.is_changed) {
+        let rows = std::mem::take(&mut watched.changed);
+        if rows == ChangedRows::None {
             return Ok(());
         }
         let (done_in, mut done) = oneshot::channel();
-        let refresh = RefreshRequest { xid, done: done_in };
+        let refresh = RefreshRequest { xid, rows, done: done_in };
         // What was read before is for the endpoints as they were.
         self.outbox.hand_over().await?;
         if watched.refreshes.send(refresh).await.is_err() {

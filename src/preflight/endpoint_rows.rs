@@ -2,6 +2,7 @@
 
 mod reading;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Map;
@@ -11,6 +12,8 @@ use tokio_postgres::Client as Sql;
 use crate::config::configuration::Settings;
 use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::config::settings::Endpoint;
+use crate::pipeline::changed_rows::KeyColumn;
+use crate::preflight::endpoint_rows::reading::KeyedQuestion;
 use crate::preflight::endpoint_rows::reading::question;
 use crate::preflight::old_rows;
 use crate::preflight::reach;
@@ -28,16 +31,48 @@ pub(crate) type Row = Map<String, Json>;
 /// Rows whose endpoints `walhook check` tries to reach.
 const DIALED_MAX: usize = 200;
 
+/// A row, and its key if it was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyedRow {
+    pub(crate) key: Option<Arc<str>>,
+    pub(crate) row: Row,
+}
+
 /// All rows of the table.
 pub(crate) async fn rows(client: &Sql, from: &EndpointsFrom) -> Result<Vec<Row>, StoreError> {
-    let rows = client.query(&question(client, from).await?, &[]).await?;
-    let mut texts = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<&str>, _>>()?;
+    let rows = keyed_rows(client, from, None, None).await?;
+    Ok(rows.into_iter().map(|keyed| keyed.row).collect())
+}
+
+/// The rows of the table with these keys, or all; with their keys, if there is a column for them.
+///
+/// # Errors
+/// The table cannot be read.
+pub(crate) async fn keyed_rows(
+    client: &Sql,
+    from: &EndpointsFrom,
+    key: Option<&KeyColumn>,
+    only: Option<&BTreeSet<Arc<str>>>,
+) -> Result<Vec<KeyedRow>, StoreError> {
+    let rows = match (key, only) {
+        (Some(key), Some(only)) => {
+            let question = question(client, from, &KeyedQuestion::Some(key)).await?;
+            let only: Vec<&str> = only.iter().map(|key| &**key).collect();
+            client.query(&question, &[&only]).await?
+        }
+        (key, _) => {
+            let keyed = key.map_or(KeyedQuestion::Unkeyed, KeyedQuestion::All);
+            client.query(&question(client, from, &keyed).await?, &[]).await?
+        }
+    };
+    let texts = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+    let mut texts = texts.collect::<Result<Vec<(&str, Option<&str>)>, StoreError>>()?;
     // Of two rows of one name the same one counts each time.
     texts.sort_unstable();
     let mut read = Vec::with_capacity(texts.len());
-    for text in texts {
+    for (text, key) in texts {
         match serde_json::from_str(text) {
-            Ok(Json::Object(row)) => read.push(row),
+            Ok(Json::Object(row)) => read.push(KeyedRow { key: key.map(Arc::from), row }),
             Ok(_) | Err(_) => {
                 return Err(StoreError::Protocol { what: "a row is no object".to_owned() });
             }

@@ -1,6 +1,8 @@
 //! Endpoints that are rows of a table: current from the stream, in commit order, whatever a row says.
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may stop at once")]
 
+mod changed_rows;
+
 use std::pin::pin;
 
 use serde_json::json;

@@ -8,6 +8,7 @@ use tokio_postgres::types::Type;
 use crate::config::configuration::Settings;
 use crate::config::sections::endpoints_from::EndpointsFrom;
 use crate::flow::quote::identifier;
+use crate::pipeline::changed_rows::KeyColumn;
 use crate::preflight::grants;
 use crate::replication::diagnostic::SetupDiagnostic;
 use crate::store::error::ServerError;
@@ -29,11 +30,24 @@ const BASE_TYPE: &str = "
          WHERE t.typtype = 'd')
     SELECT t.oid FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.oid WHERE t.typtype <> 'd'";
 
-/// Asks for the rows as JSON.
+/// Which rows are asked for, and whether with their keys.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum KeyedQuestion<'k> {
+    Unkeyed,
+    All(&'k KeyColumn),
+    /// Those whose keys are in $1.
+    Some(&'k KeyColumn),
+}
+
+/// Asks for the rows as JSON, each with the text of its key.
 ///
 /// # Errors
 /// The server cannot be asked.
-pub(super) async fn question(client: &Client, from: &EndpointsFrom) -> Result<String, StoreError> {
+pub(super) async fn question(
+    client: &Client,
+    from: &EndpointsFrom,
+    keyed: &KeyedQuestion<'_>,
+) -> Result<String, StoreError> {
     let matched = match from.values_column() {
         Some(column) => {
             let of = [&from.table.schema as &(dyn ToSql + Sync), &from.table.name, &column];
@@ -43,7 +57,7 @@ pub(super) async fn question(client: &Client, from: &EndpointsFrom) -> Result<St
         }
         None => None,
     };
-    Ok(question_of(from, matched))
+    Ok(question_of(from, matched, keyed))
 }
 
 /// What a type is to be cast to so that its text is all that counts of a value: `char(n)` without its
@@ -58,22 +72,38 @@ fn as_text(oid: u32) -> Option<&'static str> {
     }
 }
 
-fn question_of(from: &EndpointsFrom, matched: Option<(&str, &str)>) -> String {
+fn question_of(
+    from: &EndpointsFrom,
+    matched: Option<(&str, &str)>,
+    keyed: &KeyedQuestion<'_>,
+) -> String {
     let selected = |column: &String| match matched {
         Some((name, cast)) if column == name => {
-            format!("{0}::pg_catalog.{cast} AS {0}", identifier(column))
+            format!("w.{0}::pg_catalog.{cast} AS {0}", identifier(column))
         }
-        _ => identifier(column),
+        _ => format!("w.{0} AS {0}", identifier(column)),
     };
     let columns: Vec<String> = from.columns().iter().map(selected).collect();
-    let mut order: Vec<String> =
-        from.name_columns().iter().map(|name| identifier(name) + "::text COLLATE \"C\"").collect();
+    let by_name = |name: &String| format!("r.{}::text COLLATE \"C\"", identifier(name));
+    let mut order: Vec<String> = from.name_columns().iter().map(by_name).collect();
     // Of rows with one name it is always the same one that counts.
     order.push(String::from("r::text COLLATE \"C\""));
+    let (key, chosen) = match keyed {
+        KeyedQuestion::Unkeyed => (String::from("NULL"), String::new()),
+        KeyedQuestion::All(KeyColumn { name, .. }) => {
+            (format!("w.{}", identifier(name)), String::new())
+        }
+        KeyedQuestion::Some(KeyColumn { name, type_name }) => {
+            let key = format!("w.{}", identifier(name));
+            let chosen = format!("WHERE {key} = ANY ($1::text[]::pg_catalog.{type_name}[])");
+            (key, chosen)
+        }
+    };
     format!(
-        "SELECT pg_catalog.to_jsonb(r)::pg_catalog.text FROM (SELECT {} FROM {}) r ORDER BY {} LIMIT {ROWS_MAX}",
-        columns.join(", "),
+        "SELECT pg_catalog.to_jsonb(r)::pg_catalog.text, {key}::text \
+           FROM {} w CROSS JOIN LATERAL (SELECT {}) r {chosen} ORDER BY {} LIMIT {ROWS_MAX}",
         from.table.quoted(),
+        columns.join(", "),
         order.join(", ")
     )
 }
@@ -87,7 +117,7 @@ pub(crate) async fn refused(
     client: &Client,
 ) -> Result<Option<SetupDiagnostic>, StoreError> {
     let Some(from) = &settings.endpoints_from else { return Ok(None) };
-    let explain = format!("EXPLAIN {}", question(client, from).await?);
+    let explain = format!("EXPLAIN {}", question(client, from, &KeyedQuestion::Unkeyed).await?);
     match client.simple_query(&explain).await.map_err(StoreError::from) {
         Ok(_) => Ok(None),
         Err(StoreError::Refused(cause)) if is_transient_state(&cause.sqlstate) => Ok(None),
@@ -108,8 +138,10 @@ pub(crate) async fn unreadable(
     let (table, what) = (from.table.to_string(), cause.to_string());
     if cause.sqlstate == SqlState::INSUFFICIENT_PRIVILEGE {
         // Both have one code: whether the rows that are seen may be read tells them apart.
-        let seen =
-            format!("BEGIN; SET LOCAL row_security = on; EXPLAIN {}", question_of(from, None));
+        let seen = format!(
+            "BEGIN; SET LOCAL row_security = on; EXPLAIN {}",
+            question_of(from, None, &KeyedQuestion::Unkeyed)
+        );
         let is_hidden = client.simple_query(&seen).await.is_ok();
         client.simple_query("ROLLBACK").await?;
         if is_hidden {
