@@ -34,8 +34,15 @@ const rowOf = (one) => ({
   ],
 });
 
+/** The status with those of this name in it: of very many endpoints it shows a part by itself. */
+function useStatusOf(status, name) {
+  const isCut = status && status.endpoints.length < status.endpoints_total;
+  const found = useLoad(async () => (isCut && name ? api.get("/api/v1/status", { name }) : null), [isCut, name], 5);
+  return (isCut && name && found.data) || status;
+}
+
 export function Endpoints({ query, health }) {
-  const status = health?.status;
+  const status = useStatusOf(health?.status, query.name);
   const fields = [
     { name: "name", label: t("Name") },
     { name: "state", label: t("State"), choices: [["", t("Any")], ["unwell", t("Not well")], ...STATES.map((one) => [one, t(one)])] },
@@ -49,6 +56,7 @@ export function Endpoints({ query, health }) {
   return html`<div><h1>${t("Endpoints")}</h1>
     <${Filters} fields=${fields} query=${query} />
     <${Loaded} of=${{ data: status, error: health?.error }}>${() => html`
+      ${status.endpoints.length < status.endpoints_total && html`<p class="quiet">${t("{0} of {1} endpoints: those that are not well, or that something waits for, go before the others. A name finds the rest.", number(status.endpoints.length), number(status.endpoints_total))}</p>`}
       <${Rows} head=${head} rows=${all.slice(0, shown).map(rowOf)} label=${t("Endpoints")} empty=${t("No endpoint fits")} />
       ${all.length > shown && html`<div class="buttons"><a class="button" href=${link("endpoints", "", { ...query, shown: shown + PER_PAGE })}>${t("Show more of {0}", number(all.length))}</a></div>`}`}<//></div>`;
 }
@@ -155,7 +163,7 @@ export function Endpoint({ name, health }) {
     ]);
     return { shown, samples: samples.hour, last: last?.push_logs[0] };
   }, [name], 5);
-  const one = health?.status?.endpoints.find((each) => each.name === name);
+  const one = useStatusOf(health?.status, name)?.endpoints.find((each) => each.name === name);
   const act = (what) => async () => {
     await api.bare(`${path}/${what}`);
     await load.again();

@@ -102,5 +102,5 @@ export function Overview({ health, query }) {
         ${one.next_attempt && html`, ${t("next attempt")} <${Time} at=${one.next_attempt} ahead />`}
         ${one.last_failure && html`, <${Data} of=${one.last_failure} />`}
       </li>`)}</ul>`}
-    ${status && html`<p class="quiet">walhook ${status.version}, <${Count} of=${status.endpoints.length} one="{0} endpoint" many="{0} endpoints" /></p>`}</div>`;
+    ${status && html`<p class="quiet">walhook ${status.version}, <${Count} of=${status.endpoints_total} one="{0} endpoint" many="{0} endpoints" /></p>`}</div>`;
 }

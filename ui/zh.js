@@ -46,6 +46,7 @@ export const zh = {
   "{0} more are for endpoints that are not configured": "另有 {0} 条属于未配置的端点", "{0} more are too old": "另有 {0} 条已过期", "{0} more before the slot may be lost": "再写 {0} 复制槽就可能失效", "{0} more have no body and cannot be sent": "另有 {0} 条没有正文,无法发送", "{0} more have no body in the push log": "另有 {0} 条在推送日志中没有正文", "{0} more were made that are not shown": "另有 {0} 次未显示", "{0} new ones: to the top": "{0} 条新记录:回到顶部", "{0} of {1} done, {2} to go": "已完成 {0}/{1},剩余 {2}", "{0} times": "{0} 次",
   "{0} problem": "{0} 个问题", "{0} problems": "{0} 个问题", "{0} endpoint": "{0} 个端点", "{0} endpoints": "{0} 个端点",
   "Event types": "事件类型", "There is no such table": "没有这个表",
+  "{0} of {1} endpoints: those that are not well, or that something waits for, go before the others. A name finds the rest.": "共 {1} 个端点,显示 {0} 个:异常或有待投递的优先。其余可按名称查找。",
   "There are no numbers of it yet: the first come within a minute. They are kept of the 200 busiest endpoints and of those that are looked at.": "暂无数据,一分钟内会出现。只为最繁忙的 200 个端点和正在查看的端点保留统计。", "In the shape of its own, for": "专用格式,用于",
   "What receivers get, derived from the tables as they are. The same is written by: walhook schema": "接收方会收到的内容,由当前的表结构推导。命令行可用 walhook schema 导出",
   "Connecting": "正在连接", "None so far": "暂未找到", "There are many attempts: looked back to {0}": "投递记录很多,已查到 {0}", "Look further back": "继续向前查找",

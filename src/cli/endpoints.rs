@@ -21,6 +21,9 @@ use crate::flow::unique_json;
 
 const PATH: &str = "/api/v1/endpoints";
 
+/// Endpoints in one answer.
+const SHOWN_MAX: u64 = 10_000;
+
 const COLUMNS: [(&str, &str); 4] =
     [("NAME", "name"), ("STATE", "condition"), ("SOURCE", "source"), ("URL", "url")];
 
@@ -200,13 +203,36 @@ impl NamedEndpoint {
 fn list(target: &ApiAddress, global: &GlobalOptions) -> Result<(), CommandError> {
     let asker = target.asker(global)?;
     if target.json {
-        show(&asker.get(PATH, &[])?)?;
-        return Ok(());
+        return Ok(show(&all(&asker)?)?);
     }
-    let answer = asker.get("/api/v1/status", &[])?;
-    let endpoints = answer.get("endpoints").and_then(Value::as_array);
-    table::print(&COLUMNS, endpoints.map_or(&[], Vec::as_slice))?;
+    let answer = asker.get("/api/v1/status", &[("limit", SHOWN_MAX.to_string())])?;
+    let endpoints =
+        answer.get("endpoints").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    table::print(&COLUMNS, endpoints)?;
+    let total = answer.get("endpoints_total").and_then(Value::as_u64).unwrap_or(0);
+    if total > SHOWN_MAX {
+        terminal::note(&format!(
+            "{SHOWN_MAX} of {total} endpoints, those first that are not well or that something waits for: \
+             --json shows all"
+        ))?;
+    }
     Ok(())
+}
+
+/// All pages as one.
+fn all(asker: &ApiClient) -> Result<Value, CommandError> {
+    let (mut endpoints, mut cursor) = (Vec::new(), None);
+    loop {
+        let mut query = vec![("limit", SHOWN_MAX.to_string())];
+        query.extend(cursor.map(|cursor| ("cursor", cursor)));
+        let page = asker.get(PATH, &query)?;
+        endpoints
+            .extend(page.get("endpoints").and_then(Value::as_array).cloned().unwrap_or_default());
+        cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
+        if cursor.is_none() {
+            return Ok(json!({ "endpoints": endpoints }));
+        }
+    }
 }
 
 /// The delivered ones first: a letter that is delivered meanwhile is not one of them.

@@ -147,6 +147,63 @@ async fn an_endpoint_that_is_made_gets_the_next_row_and_is_there_after_restart_a
 }
 
 #[tokio::test]
+async fn many_are_listed_page_by_page_and_found_by_their_names() {
+    let (_database, sql, toml) = set_up("").await;
+    let receiver = receiver();
+    let service = Service::start(&toml).await;
+    let names = ["crm-a", "crm-b", "erp", "crm-c", "shop"];
+    for name in names {
+        let document = json!({ "name": name, "url": receiver.url() });
+        done(&service, "POST", "/api/v1/endpoints", &document).await;
+    }
+    let of = |answer: &Value| -> Vec<String> {
+        let endpoints = answer["endpoints"].as_array().unwrap().iter();
+        endpoints.map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let get =
+        async |query: &str| done(&service, "GET", &format!("/api/v1/{query}"), &Value::Null).await;
+    let (mut seen, mut next) = (Vec::new(), String::new());
+    let mut pages = 0;
+    loop {
+        pages += 1;
+        let page = get(&format!("endpoints?limit=2{next}")).await;
+        assert_eq!(page["total"], 5, "{page}");
+        seen.extend(of(&page));
+        match page["next_cursor"].as_str() {
+            Some(cursor) => next = format!("&cursor={cursor}"),
+            None => break,
+        }
+    }
+    assert_eq!((pages, seen), (3, names.map(str::to_owned).to_vec()));
+    let named = get("endpoints?name=CRM&limit=3").await;
+    assert_eq!(
+        (of(&named).len(), &named["total"], &named["next_cursor"]),
+        (3, &json!(3), &Value::Null)
+    );
+    let (status, refused) =
+        call(service.http, "GET", "/api/v1/endpoints?cursor=x", &Value::Null).await;
+    assert_eq!(status, 400, "{refused}");
+
+    // Of too many the status shows those that an operator has to see, in the order of all.
+    done(&service, "POST", "/api/v1/endpoints/shop/disable", &json!({})).await;
+    done(&service, "POST", "/api/v1/endpoints/crm-b/pause", &json!({})).await;
+    insert(&sql, 1..=1).await;
+    let status = get("status?limit=2").await;
+    assert_eq!(
+        (of(&status), &status["endpoints_total"]),
+        (vec!["crm-b".into(), "shop".into()], &json!(5))
+    );
+    assert_eq!(of(&get("status?name=erp").await), ["erp"]);
+    assert_eq!(of(&get("status").await), names);
+
+    let url = format!("http://{}", service.http);
+    let mut list = Program::start(&["endpoints", "list", "--json", "--url", &url], &toml, &[]);
+    assert_eq!(list.wait(AMPLE).await, Some(0));
+    let listed: Value = serde_json::from_str(&list.output().join("\n")).unwrap();
+    assert_eq!(of(&listed), names);
+}
+
+#[tokio::test]
 async fn changes_hold_from_the_next_request_on() {
     let (_database, sql, toml) = set_up("").await;
     let (first, second) = (receiver(), receiver());

@@ -16,10 +16,13 @@ use crate::api::requests::field_kinds::IsoTime;
 use crate::api::requests::field_kinds::described_words;
 use crate::api::requests::field_kinds::words_schema;
 
-/// All endpoints.
+/// A page of the endpoints, in the order in which they were added.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EndpointList {
     pub(crate) endpoints: Vec<ShownEndpoint>,
+    /// All that are meant, on all pages
+    pub(crate) total: usize,
+    pub(crate) next_cursor: Option<String>,
 }
 
 /// An endpoint as the API shows it.

@@ -29,7 +29,10 @@ pub(crate) struct StatusReport {
     pub(crate) source: SourceStatus,
     pub(crate) state: StateReport,
     pub(crate) obstacles: Vec<ShownObstacle>,
+    /// Of more than `limit` those that are not well, or that something waits for, go before the others
     pub(crate) endpoints: Vec<EndpointStatus>,
+    /// All that are meant, also those that are not shown
+    pub(crate) endpoints_total: usize,
     /// Rows of `[endpoints_from]` that are no endpoints
     pub(crate) endpoints_refused: Vec<NamedError>,
     /// Endpoints that deliveries wait for and that there are no more

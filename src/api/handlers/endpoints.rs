@@ -17,12 +17,17 @@ use crate::api::answers::handler_answers::AcceptedJson;
 use crate::api::answers::handler_answers::CreatedJson;
 use crate::api::answers::problem::ProblemResponse;
 use crate::api::openapi::request_shape::BodyFields;
+use crate::api::openapi::request_shape::BothShapes;
+use crate::api::openapi::request_shape::QueryFields;
 use crate::api::requests::endpoint_calls::AdminCall;
 use crate::api::requests::endpoint_calls::AdminRefusal;
 use crate::api::requests::endpoint_calls::TestWish;
 use crate::api::requests::endpoint_document::EndpointPatch;
 use crate::api::requests::endpoint_document::SecretRotation;
 use crate::api::requests::endpoint_document::WholeEndpoint;
+use crate::api::requests::endpoint_pages::EndpointChoice;
+use crate::api::requests::endpoint_pages::EndpointCursor;
+use crate::api::requests::endpoint_pages::EndpointPage;
 use crate::api::requests::fields::bad;
 use crate::api::requests::path_parts::EndpointPart;
 use crate::api::requests::request::JsonDocument;
@@ -40,8 +45,14 @@ pub(crate) struct RenameFields {
     name: Option<String>,
 }
 
-pub(crate) async fn list(caller: AdminCaller) -> AdminResult<Json<EndpointList>> {
-    caller.ask(AdminCall::List).await.map(Json)
+pub(crate) async fn list(
+    caller: AdminCaller,
+    QueryFields(BothShapes(choice, cursor)): QueryFields<
+        BothShapes<EndpointChoice, EndpointCursor>,
+    >,
+) -> Result<AdminResult<Json<EndpointList>>, ProblemResponse> {
+    let page = EndpointPage::of(choice, cursor)?;
+    Ok(caller.ask(AdminCall::List { page }).await.map(Json))
 }
 
 pub(crate) async fn show(

@@ -31,6 +31,9 @@ use crate::api::answers::status_report::StatusReport;
 use crate::api::answers::status_report::WriteBackReport;
 use crate::api::openapi::described_types::DescribedInput;
 use crate::api::openapi::described_types::OperationDescription;
+use crate::api::openapi::request_shape::QueryFields;
+use crate::api::requests::endpoint_pages::EndpointChoice;
+use crate::api::requests::endpoint_pages::EndpointsShown;
 use crate::api::requests::fields::bad;
 use crate::api::surface::EndpointView;
 use crate::api::surface::HttpSurface;
@@ -45,6 +48,9 @@ const STATE_TIME: Duration = Duration::from_secs(2);
 
 /// Endpoints of which the state is asked: an outage of all of them is no reason for a long query.
 const ASKED_MAX: usize = 200;
+
+/// So many endpoints, and rows that are none, are problems by their names.
+const NAMED_MAX: usize = 100;
 
 const WRITE_BACK_FIX: &str = "`walhook check` and the log say what is in the way; how to see these rows and \
                               to give one up: docs/troubleshooting.md, \"Rows are not told\"";
@@ -137,7 +143,10 @@ pub(crate) async fn metrics(State(surface): State<HttpSurface>) -> TextAnswer<Me
 }
 
 /// All that an operator asks first: what is not well, since when, why, and what to do.
-pub(crate) async fn status(State(surface): State<HttpSurface>) -> Json<StatusReport> {
+pub(crate) async fn status(
+    State(surface): State<HttpSurface>,
+    QueryFields(choice): QueryFields<EndpointChoice>,
+) -> Json<StatusReport> {
     (surface.refresh)();
     let conditions = conditions(&surface);
     let behind: Vec<&str> = conditions
@@ -152,7 +161,8 @@ pub(crate) async fn status(State(surface): State<HttpSurface>) -> Json<StatusRep
         Err(_late) => (Vec::new(), Vec::new(), Some(String::from("it does not answer in time"))),
     };
     let hours = surface.samples.endpoint_hours();
-    let endpoints = conditions.iter().map(|(view, numbers, condition)| {
+    let (shown, endpoints_total) = chosen(&conditions, &choice.into());
+    let endpoints = shown.into_iter().map(|(view, numbers, condition)| {
         let found = waiting.iter().find(|waiting| waiting.endpoint == view.name);
         let hour = hours.get(&view.name).copied().unwrap_or_default();
         EndpointStatus::of(&surface, view, (*numbers, hour), condition, found)
@@ -192,6 +202,7 @@ pub(crate) async fn status(State(surface): State<HttpSurface>) -> Json<StatusRep
         state: StateReport { writable: state.is_none(), reason: state },
         obstacles: obstacles.into_iter().map(obstacle).collect(),
         endpoints,
+        endpoints_total,
         endpoints_refused: named(refused),
         endpoints_missing: named(missing),
         dead_letters: letters.into_iter().map(letter).collect(),
@@ -203,8 +214,31 @@ pub(crate) async fn status(State(surface): State<HttpSurface>) -> Json<StatusRep
     })
 }
 
+/// An endpoint, and how it does.
+type ViewedCondition = (EndpointView, ConditionNumbers, HealthCondition);
+
+/// Those that are shown, in their order, and how many are meant. Where these are too many, what an operator
+/// has to see goes before the rest.
+fn chosen<'c>(
+    conditions: &'c [ViewedCondition],
+    choice: &EndpointsShown,
+) -> (Vec<&'c ViewedCondition>, usize) {
+    let meant = conditions.iter().enumerate().filter(|(_, (view, ..))| choice.has(&view.name));
+    let mut meant: Vec<(usize, &ViewedCondition)> = meant.collect();
+    let total = meant.len();
+    if total > choice.limit {
+        meant.sort_by_key(|(place, (view, numbers, condition))| {
+            let waiting = numbers.queued.saturating_add(numbers.backlog);
+            (condition.fix.is_none(), view.state == "enabled", std::cmp::Reverse(waiting), *place)
+        });
+        meant.truncate(choice.limit);
+        meant.sort_by_key(|(place, _)| *place);
+    }
+    (meant.into_iter().map(|(_, one)| one).collect(), total)
+}
+
 /// Each endpoint, and how it does.
-fn conditions(surface: &HttpSurface) -> Vec<(EndpointView, ConditionNumbers, HealthCondition)> {
+fn conditions(surface: &HttpSurface) -> Vec<ViewedCondition> {
     let views = (surface.endpoints)();
     views
         .into_iter()
@@ -224,7 +258,7 @@ fn conditions(surface: &HttpSurface) -> Vec<(EndpointView, ConditionNumbers, Hea
 /// What is not well, each with what mends it.
 fn problems(
     surface: &HttpSurface,
-    conditions: &[(EndpointView, ConditionNumbers, HealthCondition)],
+    conditions: &[ViewedCondition],
     waiting: &[WaitingCounts],
     refused: &[(String, String)],
     unread: Option<String>,
@@ -244,19 +278,27 @@ fn problems(
     } else if let Some(why) = unread {
         problem("state", format!("the state cannot be read: {why}"), "see to [state] url's server");
     }
-    for (view, _, condition) in conditions {
-        if let Some(fix) = &condition.fix {
-            let found = waiting.iter().find(|waiting| waiting.endpoint == view.name);
-            let why = found.and_then(|waiting| waiting.failure.as_deref());
-            let what = match why {
-                Some(why) => format!("{}; last failure: {why}", condition.words),
-                None => condition.words.clone(),
-            };
-            problem(&format!("endpoint {}", view.name), what, fix);
-        }
+    let unwell =
+        || conditions.iter().filter_map(|(view, _, one)| Some((view, one, one.fix.as_ref()?)));
+    for (view, condition, fix) in unwell().take(NAMED_MAX) {
+        let found = waiting.iter().find(|waiting| waiting.endpoint == view.name);
+        let why = found.and_then(|waiting| waiting.failure.as_deref());
+        let what = match why {
+            Some(why) => format!("{}; last failure: {why}", condition.words),
+            None => condition.words.clone(),
+        };
+        problem(&format!("endpoint {}", view.name), what, fix);
     }
-    for (name, error) in refused {
+    let more = unwell().count().saturating_sub(NAMED_MAX);
+    if more > 0 {
+        let what = format!("{more} more are not well");
+        problem("endpoints", what, "see `walhook endpoints list`, or /api/v1/status?limit=10000");
+    }
+    for (name, error) in refused.iter().take(NAMED_MAX) {
         problem(&format!("row {name}"), error.clone(), "correct the row: nothing goes to it");
+    }
+    if let Some(more @ 1..) = refused.len().checked_sub(NAMED_MAX) {
+        problem("rows", format!("{more} more are no endpoints"), "`walhook check` names them all");
     }
     let write_backs = surface.write_backs.view();
     if write_backs.failing > 0 {
@@ -276,4 +318,50 @@ async fn ask(
     let waiting = overview::waiting(session.client(), slot, endpoints).await?;
     let letters = overview::letters(session.client(), slot).await?;
     Ok((waiting, letters))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `name state backlog`; broken is enabled, and its breaker open.
+    fn condition(text: &str) -> ViewedCondition {
+        let mut words = text.split(' ');
+        let mut word = || words.next().unwrap();
+        let (name, state, backlog) = (word(), word(), word().parse().unwrap());
+        let breaker_open = state == "broken";
+        let state = ["disabled", "paused"].into_iter().find(|known| *known == state);
+        let view = EndpointView {
+            name: name.into(),
+            url: String::new(),
+            state: state.unwrap_or("enabled"),
+            paused: None,
+            is_slowed: false,
+            source: "table",
+        };
+        let numbers = ConditionNumbers { queued: 0, backlog, breaker_open };
+        let condition = HealthCondition::of(&view, numbers);
+        (view, numbers, condition)
+    }
+
+    #[test]
+    fn of_too_many_those_are_shown_that_an_operator_has_to_see() {
+        let all = ["a well 0", "b paused 3", "c well 9", "d broken 1", "e well 2", "f disabled 0"];
+        let all = all.map(condition);
+        let cases = [
+            (1, "d"),
+            (2, "b d"),
+            (3, "b d f"),
+            (4, "b c d f"),
+            (5, "b c d e f"),
+            (6, "a b c d e f"),
+        ];
+        for (limit, expected) in cases {
+            let mut choice = EndpointsShown::from(EndpointChoice::default());
+            choice.limit = limit;
+            let (shown, total) = chosen(&all, &choice);
+            let names: Vec<&str> = shown.iter().map(|(view, ..)| &*view.name).collect();
+            assert_eq!((names.join(" "), total), (expected.to_owned(), 6), "{limit}");
+        }
+    }
 }

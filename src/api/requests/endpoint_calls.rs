@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use crate::api::answers::admin_answer::AdminAnswer;
+use crate::api::requests::endpoint_pages::EndpointPage;
 use crate::api::requests::field_kinds::FreeObject;
 
 /// The way to the administration; empty while the slot is another walhook's.
@@ -26,7 +27,9 @@ pub(crate) struct AdminRequest {
 
 #[derive(Clone, Debug)]
 pub(crate) enum AdminCall {
-    List,
+    List {
+        page: EndpointPage,
+    },
     Show {
         name: String,
     },

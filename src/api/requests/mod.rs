@@ -5,6 +5,7 @@
 //! | `backfill_calls` | What is asked of whoever reads rows that were there before |
 //! | `endpoint_calls` | What is asked of whoever administers endpoints |
 //! | `endpoint_document` | The document that an endpoint is made of, as the API takes and shows it |
+//! | `endpoint_pages` | Which of many endpoints a list shows |
 //! | `field_kinds` | Kinds of fields in requests and answers |
 //! | `fields` | Parameters of a request by name |
 //! | `letter_fields` | How dead letters are chosen and shown |
@@ -18,6 +19,7 @@
 pub(crate) mod backfill_calls;
 pub(crate) mod endpoint_calls;
 pub(crate) mod endpoint_document;
+pub(crate) mod endpoint_pages;
 pub(crate) mod field_kinds;
 pub(crate) mod fields;
 pub(crate) mod letter_fields;

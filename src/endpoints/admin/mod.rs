@@ -194,7 +194,7 @@ impl EndpointAdmin {
         let roster = orders.roster();
         self.records.retain(|name, record| !record.is_leaving || roster.find(name).is_some());
         let outcome = match call {
-            AdminCall::List => Ok(AdminAnswer::Endpoints(self.list(orders))),
+            AdminCall::List { page } => Ok(AdminAnswer::Endpoints(self.list(orders, &page))),
             AdminCall::Show { name } => self.show(orders, &name),
             AdminCall::Create { document } => self.create(orders, document, who).await,
             AdminCall::Replace { name, document } => {

@@ -20,6 +20,7 @@ use crate::api::answers::endpoint_answers::WebhookReport;
 use crate::api::answers::endpoint_answers::WebhookReports;
 use crate::api::requests::endpoint_calls::AdminOutcome;
 use crate::api::requests::endpoint_calls::AdminRefusal;
+use crate::api::requests::endpoint_pages::EndpointPage;
 use crate::api::requests::field_kinds::IsoTime;
 use crate::config::api_document;
 use crate::config::sections::run_time_endpoints::WebhookApi;
@@ -36,10 +37,18 @@ use crate::endpoints::registry::snapshot::ListedEndpoint;
 const TESTS_MAX: Duration = Duration::from_secs(32);
 
 impl EndpointAdmin {
-    pub(super) fn list(&self, orders: &RegistryHandle) -> EndpointList {
+    pub(super) fn list(&self, orders: &RegistryHandle, page: &EndpointPage) -> EndpointList {
         let roster = orders.roster();
-        let endpoints = roster.listed.iter().map(|shown| self.shown(shown));
-        EndpointList { endpoints: endpoints.collect() }
+        let meant = || roster.listed.iter().filter(|listed| page.shown.has(&listed.endpoint.name));
+        let rest = meant().filter(|listed| page.after.is_none_or(|after| listed.index > after));
+        let mut rest = rest.peekable();
+        let listed: Vec<&ListedEndpoint> = rest.by_ref().take(page.shown.limit).collect();
+        let last = listed.last().filter(|_| rest.peek().is_some());
+        EndpointList {
+            total: meant().count(),
+            next_cursor: last.map(|last| EndpointPage::cursor(last.index)),
+            endpoints: listed.into_iter().map(|listed| self.shown(listed)).collect(),
+        }
     }
 
     pub(super) fn show(&self, orders: &RegistryHandle, name: &str) -> AdminOutcome {

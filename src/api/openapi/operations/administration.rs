@@ -14,7 +14,7 @@ pub(super) fn of_endpoints() -> Vec<RouteOperation> {
             "Lists all endpoints, those of the configuration file too",
             endpoints::list,
         )
-        .says(200, "The endpoints"),
+        .says(200, "A page of the endpoints"),
         RouteOperation::post(
             "/api/v1/endpoints",
             "Makes an endpoint; it takes the next row that is read",
